@@ -1,0 +1,198 @@
+// albireo._native: thin. Addresses come in as integers and numpy arrays; ownership stays with Python objects, which
+// keep what a program points at alive.
+#include <nanobind/nanobind.h>
+#include <nanobind/ndarray.h>
+#include <nanobind/stl/shared_ptr.h>
+#include <nanobind/stl/string.h>
+#include <nanobind/stl/vector.h>
+
+#include <atomic>
+#include <cstring>
+#include <stdexcept>
+
+#include "albireo/cpu_info.h"
+#include "albireo/memory.h"
+#include "albireo/probe.h"
+#include "albireo/program.h"
+#include "kernels/pack/pack.h"
+
+namespace nb = nanobind;
+using namespace nb::literals;
+using namespace albireo;
+
+namespace {
+
+using Ints = nb::ndarray<const int32_t, nb::c_contig, nb::device::cpu>;
+using Addresses = nb::ndarray<const uint64_t, nb::ndim<1>, nb::c_contig, nb::device::cpu>;
+
+DType dtype_of(const std::string& name) {
+  if (name == "float32") return DType::kF32;
+  if (name == "float16") return DType::kF16;
+  if (name == "bfloat16") return DType::kBF16;
+  throw std::invalid_argument("unknown dtype " + name);
+}
+
+template <class T>
+T get(const nb::dict& d, const char* key, T fallback) {
+  return d.contains(key) ? nb::cast<T>(d[key]) : fallback;
+}
+
+template <class T>
+T* address(const nb::dict& d, const char* key) {
+  return (T*)get<uint64_t>(d, key, 0);
+}
+
+// Keys are the fields of Args; dtypes by name, addresses as integers. An unknown key is an error.
+Args args_of(const nb::dict& d, Program& program) {
+  static const char* const kKnown[] = {
+      "x", "weight", "bias", "residual", "out", "q_norm", "k_norm", "rope", "kv", "kv_dtype", "num_kv_heads", "head_dim",
+      "block_size", "x_dtype", "w_dtype", "out_dtype", "rows", "act", "gather", "packed", "n", "k", "num_heads",
+      "window", "eps", "scale", "softcap"};
+  for (auto item : d) {
+    const std::string key = nb::cast<std::string>(item.first);
+    bool known = false;
+    for (const char* k : kKnown) known |= key == k;
+    if (!known) throw std::invalid_argument("unknown kernel argument " + key);
+  }
+  Args a;
+  a.x = address<const void>(d, "x");
+  a.weight = address<const void>(d, "weight");
+  a.bias = address<const float>(d, "bias");
+  a.residual = address<const float>(d, "residual");
+  a.out = address<void>(d, "out");
+  a.q_norm = address<const float>(d, "q_norm");
+  a.k_norm = address<const float>(d, "k_norm");
+  a.rope = address<const float>(d, "rope");
+  a.kv = address<char>(d, "kv");
+  a.top_keys = program.top_keys();
+  const int64_t head_dim = get<int64_t>(d, "head_dim", 0);
+  a.kv_shape = {dtype_of(get<std::string>(d, "kv_dtype", "float32")), get<int64_t>(d, "num_kv_heads", 0), head_dim,
+                round_up(head_dim, 16), get<int64_t>(d, "block_size", 16)};
+  a.x_dtype = dtype_of(get<std::string>(d, "x_dtype", "float32"));
+  a.w_dtype = dtype_of(get<std::string>(d, "w_dtype", "float32"));
+  a.out_dtype = dtype_of(get<std::string>(d, "out_dtype", "float32"));
+  const std::string rows = get<std::string>(d, "rows", "T");
+  a.rows = rows == "T" ? Rows::kT : rows == "R" ? Rows::kR : Rows::kG;
+  a.act = get<int32_t>(d, "act", 0);
+  a.gather = get<int32_t>(d, "gather", 0);
+  a.packed = get<int32_t>(d, "packed", 0);
+  a.n = get<int64_t>(d, "n", 0);
+  a.k = get<int64_t>(d, "k", 0);
+  a.num_heads = get<int64_t>(d, "num_heads", 0);
+  a.window = get<int64_t>(d, "window", 0);
+  a.eps = get<float>(d, "eps", 0.0f);
+  a.scale = get<float>(d, "scale", 0.0f);
+  a.softcap = get<float>(d, "softcap", 0.0f);
+  return a;
+}
+
+const Family* family_of(const std::string& name) {
+  const Family* family = find_family(name.c_str());
+  if (!family) throw std::invalid_argument("unknown kernel family " + name);
+  return family;
+}
+
+void add_call(Program& program, const std::string& family_name, const std::string& isa, const std::string& dtype,
+              const nb::dict& args) {
+  const Family* family = family_of(family_name);
+  for (int64_t i = 0; i < family->num_variants; i++) {
+    const Variant& v = family->variants[i];
+    const bool fits = !strcmp(v.dtype, "any") || dtype == v.dtype;
+    if (isa == v.isa && fits) return program.add(family, v.run, args_of(args, program));
+  }
+  throw std::invalid_argument("family " + family_name + " has no variant for " + dtype + " at level " + isa);
+}
+
+nb::list kernel_list() {
+  nb::list out;
+  int64_t count;
+  const Family* const* all = families(&count);
+  for (int64_t f = 0; f < count; f++)
+    for (int64_t i = 0; i < all[f]->num_variants; i++) {
+      const Variant& v = all[f]->variants[i];
+      out.append(nb::make_tuple(v.family, v.dtype, v.isa));
+    }
+  return out;
+}
+
+int64_t length(const Ints& a) { return (int64_t)a.size(); }
+
+void run_program(Program& program, const Ints& token_ids, const Ints& positions, const Ints& slots,
+                 const Ints& query_start, const Ints& context_len, const Ints& block_table, const Ints& logit_rows,
+                 const Ints& top_rows, nb::ndarray<int32_t, nb::ndim<1>, nb::c_contig, nb::device::cpu> top_ids,
+                 nb::ndarray<float, nb::ndim<1>, nb::c_contig, nb::device::cpu> top_values) {
+  Step s{};
+  s.T = length(token_ids), s.B = length(context_len), s.R = length(logit_rows), s.G = length(top_rows);
+  s.max_blocks = s.B ? (int64_t)block_table.size() / s.B : 0;
+  if (length(positions) != s.T || length(slots) != s.T || length(query_start) != s.B + 1 ||
+      (int64_t)top_ids.size() < s.G || (int64_t)top_values.size() < s.G)
+    throw std::invalid_argument("step arrays disagree in length");
+  s.token_ids = token_ids.data(), s.positions = positions.data(), s.slots = slots.data();
+  s.query_start = query_start.data(), s.context_len = context_len.data(), s.block_table = block_table.data();
+  s.logit_rows = logit_rows.data(), s.top_rows = top_rows.data();
+  nb::gil_scoped_release unlocked;
+  program.run(s, top_ids.data(), top_values.data());
+}
+
+void pack(ThreadPool& pool, const Addresses& rows, int64_t k, const std::string& from, const std::string& to,
+          uint64_t out, bool panels) {
+  const DType source = dtype_of(from), target = dtype_of(to);
+  const int64_t count = (int64_t)rows.size();
+  if (panels && count % kPanel) throw std::invalid_argument("rows must fill whole panels");
+  const int64_t items = panels ? count / kPanel : count, claim = panels ? 1 : 64;
+  const void* const* r = (const void* const*)rows.data();
+  nb::gil_scoped_release unlocked;
+  std::atomic<int64_t> next{0};
+  pool.run([&](int64_t) {
+    for (;;) {
+      const int64_t begin = next.fetch_add(claim);
+      if (begin >= items) return;
+      const int64_t end = std::min(begin + claim, items);
+      if (panels) pack_panels(r, k, source, target, (char*)out, begin, end);
+      else pack_rows(r, k, source, target, (char*)out, begin, end);
+    }
+  });
+}
+
+}  // namespace
+
+NB_MODULE(_native, m) {
+  m.doc() = "Native CPU core of albireo: memory, threads, kernels and the program runner.";
+  nb::set_leak_warnings(false);
+  m.def("isa_levels", &isa_levels);
+  m.def("usable_cpus", &usable_cpus);
+  m.def("kernels", &kernel_list, "(family, weight dtype, isa level) of every variant, in order of preference.");
+  m.def("panel_bytes", [](const std::string& dtype, int64_t k) { return panel_bytes(dtype_of(dtype), k); });
+  m.def("block_bytes", [](const std::string& dtype, int64_t num_kv_heads, int64_t head_dim, int64_t block_size) {
+    return block_bytes({dtype_of(dtype), num_kv_heads, head_dim, round_up(head_dim, 16), block_size});
+  });
+  m.def("pack", &pack, "pool"_a, "rows"_a, "k"_a, "source"_a, "target"_a, "out"_a, "panels"_a);
+  m.def("copy", [](uint64_t to, uint64_t from, int64_t bytes) { memmove((void*)to, (const void*)from, bytes); });
+  m.def("probe_read", [](ThreadPool& pool, const Memory& memory) {
+    nb::gil_scoped_release unlocked;
+    return probe_read(pool, memory.data(), memory.bytes());
+  });
+  m.def("probe_dot", [](ThreadPool& pool, const std::string& kind, int64_t iterations) {
+    nb::gil_scoped_release unlocked;
+    return probe_dot(pool, kind, iterations);
+  });
+
+  nb::class_<Memory>(m, "Memory")
+      .def(nb::init<int64_t>(), "num_bytes"_a)
+      .def_prop_ro("address", [](const Memory& self) { return (uint64_t)self.data(); })
+      .def_prop_ro("num_bytes", &Memory::bytes)
+      .def("view", [](Memory& self) {
+        return nb::ndarray<uint8_t, nb::numpy, nb::ndim<1>>(self.data(), {(size_t)self.bytes()}, nb::handle());
+      }, nb::rv_policy::reference_internal);
+
+  nb::class_<ThreadPool>(m, "ThreadPool")
+      .def(nb::init<std::vector<int>>(), "cpus"_a)
+      .def_prop_ro("size", &ThreadPool::size);
+
+  nb::class_<Program>(m, "Program")
+      .def(nb::init<std::shared_ptr<ThreadPool>, int64_t>(), "pool"_a, "max_top_rows"_a)
+      .def("add", &add_call, "family"_a, "isa"_a, "dtype"_a, "args"_a)
+      .def("run", &run_program)
+      .def("profile", &Program::profile, "on"_a)
+      .def_prop_ro("scratch_bytes", &Program::scratch_bytes);
+}

@@ -1,0 +1,87 @@
+#include "albireo/cpu_info.h"
+
+#include <sched.h>
+
+#include <cstdint>
+#include <fstream>
+#include <set>
+#include <string>
+#include <utility>
+#if defined(__x86_64__)
+#include <cpuid.h>
+#endif
+
+namespace albireo {
+namespace {
+
+#if defined(__x86_64__)
+struct Cpuid {
+  uint32_t eax = 0, ebx = 0, ecx = 0, edx = 0;
+  Cpuid(uint32_t leaf, uint32_t sub) { __get_cpuid_count(leaf, sub, &eax, &ebx, &ecx, &edx); }
+};
+
+bool bit(uint32_t word, int n) { return word >> n & 1; }
+
+// The register state the operating system saves: XCR0.
+uint64_t saved_state() {
+  if (!bit(Cpuid(1, 0).ecx, 27)) return 0;
+  uint32_t low, high;
+  asm volatile("xgetbv" : "=a"(low), "=d"(high) : "c"(0));
+  return (uint64_t)high << 32 | low;
+}
+
+bool has_avx2() {
+  const Cpuid one(1, 0), seven(7, 0);
+  return (saved_state() & 0x6) == 0x6 && bit(seven.ebx, 5) && bit(one.ecx, 12) && bit(one.ecx, 29);
+}
+
+bool has_avx512() {  // F BW DQ VL CD
+  const Cpuid seven(7, 0);
+  return has_avx2() && (saved_state() & 0xe6) == 0xe6 && bit(seven.ebx, 16) && bit(seven.ebx, 30) &&
+         bit(seven.ebx, 17) && bit(seven.ebx, 31) && bit(seven.ebx, 28);
+}
+
+bool has_avx512bf16() {  // + BF16 VNNI VBMI VBMI2
+  const Cpuid seven(7, 0), more(7, 1);
+  return has_avx512() && bit(more.eax, 5) && bit(seven.ecx, 11) && bit(seven.ecx, 1) && bit(seven.ecx, 6);
+}
+#else
+bool has_avx2() { return false; }
+bool has_avx512() { return false; }
+bool has_avx512bf16() { return false; }
+#endif
+
+std::string read_line(const std::string& path) {
+  std::ifstream file(path);
+  std::string line;
+  std::getline(file, line);
+  return line;
+}
+
+}  // namespace
+
+std::vector<std::string> isa_levels() {
+  std::vector<std::string> levels;
+  if (has_avx512bf16()) levels.push_back("avx512bf16");
+  if (has_avx512()) levels.push_back("avx512");
+  if (has_avx2()) levels.push_back("avx2");
+  levels.push_back("scalar");
+  return levels;
+}
+
+std::vector<int> usable_cpus() {
+  cpu_set_t set;
+  CPU_ZERO(&set);
+  std::vector<int> cpus;
+  if (sched_getaffinity(0, sizeof(set), &set) != 0) return {-1};
+  std::set<std::pair<std::string, std::string>> cores;
+  for (int cpu = 0; cpu < CPU_SETSIZE; cpu++) {
+    if (!CPU_ISSET(cpu, &set)) continue;
+    const std::string base = "/sys/devices/system/cpu/cpu" + std::to_string(cpu) + "/topology/";
+    const std::string package = read_line(base + "physical_package_id"), core = read_line(base + "core_id");
+    if (core.empty() || cores.insert({package, core}).second) cpus.push_back(cpu);
+  }
+  return cpus;
+}
+
+}  // namespace albireo

@@ -1,0 +1,28 @@
+#include "albireo/memory.h"
+
+#include <sys/mman.h>
+
+#include <new>
+
+#include "albireo/types.h"
+
+namespace albireo {
+namespace {
+constexpr int64_t kHugePage = 2 << 20;
+}
+
+Memory::Memory(int64_t bytes) : bytes_(bytes) {
+  const bool huge = bytes >= kHugePage;
+  mapped_ = huge ? round_up(bytes, kHugePage) + kHugePage : round_up(bytes > 0 ? bytes : 1, 4096);
+  base_ = mmap(nullptr, mapped_, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+  if (base_ == MAP_FAILED) throw std::bad_alloc();
+  data_ = (char*)base_;
+  if (huge) {
+    data_ = (char*)round_up((int64_t)base_, kHugePage);
+    madvise(data_, mapped_ - (data_ - (char*)base_), MADV_HUGEPAGE);  // a hint
+  }
+}
+
+Memory::~Memory() { munmap(base_, mapped_); }
+
+}  // namespace albireo

@@ -1,0 +1,86 @@
+#include "albireo/probe.h"
+
+#include <algorithm>
+#include <chrono>
+
+#include "albireo/cpu_info.h"
+#include "albireo/types.h"
+#if defined(__x86_64__)
+#include <immintrin.h>
+#endif
+
+namespace albireo {
+namespace {
+
+double seconds_of(ThreadPool& pool, const std::function<void(int64_t)>& job) {
+  const auto start = std::chrono::steady_clock::now();
+  pool.run(job);
+  return std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count();
+}
+
+bool has(const std::string& level) {
+  const auto levels = isa_levels();
+  return std::find(levels.begin(), levels.end(), level) != levels.end();
+}
+
+// Sums 64-bit words so that no load can be left out; 8 chains hide the add.
+__attribute__((target_clones("avx512f", "avx2", "default"), optimize("O3"))) uint64_t read_all(const uint64_t* p,
+                                                                                                int64_t words) {
+  uint64_t s[32] = {};
+  for (int64_t i = 0; i + 32 <= words; i += 32)
+    for (int64_t j = 0; j < 32; j++) s[j] += p[i + j];
+  uint64_t sum = 0;
+  for (uint64_t x : s) sum += x;
+  return sum;
+}
+
+#if defined(__x86_64__)
+#define CHAINS(OP)                                                                                                  \
+  OP(0) OP(1) OP(2) OP(3) OP(4) OP(5) OP(6) OP(7) OP(8) OP(9) OP(10) OP(11) OP(12) OP(13) OP(14) OP(15)
+#define FMA512(n) "vfmadd231ps %%zmm30, %%zmm31, %%zmm" #n "\n"
+#define DOT512(n) "vdpbf16ps %%zmm30, %%zmm31, %%zmm" #n "\n"
+#define FMA256(n) "vfmadd231ps %%ymm14, %%ymm15, %%ymm" #n "\n"
+__attribute__((noinline)) void chains_fma512(int64_t n) {
+  for (int64_t i = 0; i < n; i++) asm volatile(CHAINS(FMA512)::: "memory");
+}
+__attribute__((noinline)) void chains_dot512(int64_t n) {
+  for (int64_t i = 0; i < n; i++) asm volatile(CHAINS(DOT512)::: "memory");
+}
+__attribute__((noinline)) void chains_fma256(int64_t n) {
+  for (int64_t i = 0; i < n; i++)
+    asm volatile(FMA256(0) FMA256(1) FMA256(2) FMA256(3) FMA256(4) FMA256(5) FMA256(6) FMA256(7) FMA256(8) FMA256(9)
+                     FMA256(10) FMA256(11)::: "memory");
+}
+#endif
+
+}  // namespace
+
+double probe_read(ThreadPool& pool, const char* data, int64_t bytes) {
+  const int64_t share = bytes / pool.size() / 4096 * 4096;
+  std::atomic<uint64_t> sink{0};
+  const double s = seconds_of(pool, [&](int64_t thread) {
+    sink += read_all((const uint64_t*)(data + thread * share), share / 8);
+  });
+  return (double)(share * pool.size()) / s;
+}
+
+double probe_dot(ThreadPool& pool, const std::string& kind, int64_t iterations) {
+#if defined(__x86_64__)
+  void (*chains)(int64_t) = nullptr;
+  double per_iteration = 0;
+  if (kind == "bfloat16") {
+    if (has("avx512bf16")) chains = chains_dot512, per_iteration = 16 * 64;
+  } else if (has("avx512")) {
+    chains = chains_fma512, per_iteration = 16 * 32;
+  } else if (has("avx2")) {
+    chains = chains_fma256, per_iteration = 12 * 16;
+  }
+  if (!chains) return 0;
+  const double s = seconds_of(pool, [&](int64_t) { chains(iterations); });
+  return per_iteration * (double)iterations * (double)pool.size() / s;
+#else
+  return 0;
+#endif
+}
+
+}  // namespace albireo

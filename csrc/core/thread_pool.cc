@@ -1,0 +1,91 @@
+#include "albireo/thread_pool.h"
+
+#include <pthread.h>
+#include <sched.h>
+#if defined(__x86_64__)
+#include <immintrin.h>
+#endif
+
+#include <chrono>
+
+namespace albireo {
+namespace {
+
+// How long to spin before giving the core away. A barrier inside a step is due within microseconds; on a machine whose
+// cores are taken by others, yielding lets the late thread run. Between steps Python and tokenizers want the core.
+constexpr int kSpinsBeforeYield = 4000;
+constexpr auto kSpinBeforePark = std::chrono::microseconds(100);
+
+inline void pause() {
+#if defined(__x86_64__)
+  _mm_pause();
+#endif
+}
+
+}  // namespace
+
+void Barrier::wait() {
+  if (threads_ == 1) return;
+  const uint64_t phase = phase_.load(std::memory_order_acquire);
+  if (arrived_.fetch_add(1, std::memory_order_acq_rel) + 1 == threads_) {
+    arrived_.store(0, std::memory_order_relaxed);
+    phase_.store(phase + 1, std::memory_order_release);
+    return;
+  }
+  for (int spins = 0; phase_.load(std::memory_order_acquire) == phase;) {
+    pause();
+    if (++spins >= kSpinsBeforeYield) {
+      sched_yield();
+      spins = 0;
+    }
+  }
+}
+
+ThreadPool::ThreadPool(std::vector<int> cpus) : threads_((int64_t)cpus.size()), barrier_(threads_) {
+  for (int64_t i = 1; i < threads_; i++) workers_.emplace_back(&ThreadPool::work, this, i, cpus[i]);
+}
+
+ThreadPool::~ThreadPool() {
+  stop_.store(true, std::memory_order_release);
+  generation_.fetch_add(1, std::memory_order_release);
+  generation_.notify_all();
+  for (std::thread& t : workers_) t.join();
+}
+
+void ThreadPool::run(const std::function<void(int64_t)>& job) {
+  std::lock_guard<std::mutex> only(one_run_);
+  job_ = &job;
+  running_.store(threads_ - 1, std::memory_order_relaxed);
+  generation_.fetch_add(1, std::memory_order_release);
+  generation_.notify_all();
+  job(0);
+  for (int spins = 0; running_.load(std::memory_order_acquire) > 0;) {
+    pause();
+    if (++spins >= kSpinsBeforeYield) {
+      sched_yield();
+      spins = 0;
+    }
+  }
+}
+
+void ThreadPool::work(int64_t thread, int cpu) {
+  if (cpu >= 0) {
+    cpu_set_t set;
+    CPU_ZERO(&set);
+    CPU_SET(cpu, &set);
+    pthread_setaffinity_np(pthread_self(), sizeof(set), &set);  // a hint: a refusal costs speed, not correctness
+  }
+  for (uint32_t seen = 0;;) {
+    auto until = std::chrono::steady_clock::now() + kSpinBeforePark;
+    while (generation_.load(std::memory_order_acquire) == seen) {
+      for (int i = 0; i < 64 && generation_.load(std::memory_order_acquire) == seen; i++) pause();
+      if (std::chrono::steady_clock::now() > until) generation_.wait(seen, std::memory_order_acquire);
+    }
+    seen = generation_.load(std::memory_order_acquire);
+    if (stop_.load(std::memory_order_acquire)) return;
+    (*job_)(thread);
+    running_.fetch_sub(1, std::memory_order_acq_rel);
+  }
+}
+
+}  // namespace albireo

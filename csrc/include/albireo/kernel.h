@@ -1,0 +1,63 @@
+// The uniform kernel signature. The runtime owns the split into items; a kernel owns its items and nothing else.
+#pragma once
+#include "albireo/types.h"
+
+namespace albireo {
+
+constexpr int64_t kMaxArgs = 8;
+
+// Arguments of one call, resolved to addresses once, when the program is bound.
+// Each family documents which it reads in kernels/<family>/<family>.h.
+struct Args {
+  const void* x = nullptr;         // input activations
+  const void* weight = nullptr;    // packed panels, or a vector, or a table
+  const float* bias = nullptr;     // [N]
+  const float* residual = nullptr;  // [M, N], may be out
+  void* out = nullptr;
+  const float* q_norm = nullptr;   // [D]
+  const float* k_norm = nullptr;   // [D]
+  const float* rope = nullptr;     // [positions][2][D/2]: cos, sin
+  char* kv = nullptr;              // this layer's part of the KV cache
+  uint64_t* top_keys = nullptr;    // [G] running arg max
+  KVShape kv_shape{};
+  DType x_dtype = DType::kF32, w_dtype = DType::kF32, out_dtype = DType::kF32;
+  Rows rows = Rows::kT;
+  int32_t act = 0;                 // 0 none, 1 silu(gate) * up, 2 gelu_tanh(gate) * up
+  int32_t gather = 0;              // norm only: 1 = rows are gathered by logit_rows or top_rows
+  int32_t packed = 0;              // embed only: 1 = table is in panels
+  int64_t n = 0, k = 0;            // linear: columns of weight before act, inner size; norm: k = width
+  int64_t num_heads = 0, window = 0;
+  float eps = 0, scale = 0, softcap = 0;
+};
+
+// Private memory of one thread, 64-byte aligned, contents undefined between items.
+struct Scratch {
+  char* base;
+  int64_t bytes;
+};
+
+using KernelFn = void (*)(const Args&, const Step&, int64_t begin, int64_t end, Scratch&);
+using CountFn = int64_t (*)(const Args&, const Step&);
+using ScratchFn = int64_t (*)(const Args&);
+
+// One line of a family's list of variants; lists are in order of preference, scalar last.
+struct Variant {
+  const char* family;
+  const char* dtype;  // weight type: float32, float16, bfloat16; "any" where it does not matter
+  const char* isa;    // level needed to run it
+  KernelFn run;
+};
+
+// What a family is to the runtime. item: the unit threads claim.
+struct Family {
+  const char* name;
+  CountFn items;
+  ScratchFn scratch_bytes;
+  const Variant* variants;
+  int64_t num_variants;
+};
+
+const Family* find_family(const char* name);
+const Family* const* families(int64_t* count);
+
+}  // namespace albireo

@@ -1,0 +1,58 @@
+// The bound program: a flat list of calls whose kernels and addresses are fixed. Nothing is chosen or allocated in a
+// step; all threads walk the list together.
+#pragma once
+#include <atomic>
+#include <memory>
+#include <string>
+#include <vector>
+
+#include "albireo/kernel.h"
+#include "albireo/memory.h"
+#include "albireo/thread_pool.h"
+
+namespace albireo {
+
+class Program {
+ public:
+  Program(std::shared_ptr<ThreadPool> pool, int64_t max_top_rows);
+  Program(const Program&) = delete;
+  Program& operator=(const Program&) = delete;
+
+  // variant: index into the family's list. The memory behind args must outlive the program.
+  void add(const Family* family, KernelFn run, const Args& args);
+
+  // Runs every call on every thread; returns when all are done. Calls over zero rows are skipped.
+  // top_ids [G] and top_values [G] receive the arg max rows.
+  void run(const Step& step, int32_t* top_ids, float* top_values);
+
+  uint64_t* top_keys() { return top_keys_.data(); }
+  int64_t scratch_bytes() const { return scratch_bytes_; }
+  // Seconds thread 0 spent in each call (waiting at its barrier included) in the last run that was profiled.
+  const std::vector<double>& profile(bool on) {
+    profiling_ = on;
+    return seconds_;
+  }
+
+ private:
+  struct Call {
+    const Family* family;
+    KernelFn run;
+    Args args;
+  };
+  struct alignas(64) Counter {
+    std::atomic<int64_t> next{0};
+  };
+
+  void walk(int64_t thread, const Step& step);
+
+  std::shared_ptr<ThreadPool> pool_;
+  std::vector<Call> calls_;
+  std::vector<Counter> counters_;
+  std::vector<std::unique_ptr<Memory>> scratch_;
+  std::vector<uint64_t> top_keys_;
+  std::vector<double> seconds_;
+  int64_t scratch_bytes_ = 0;
+  bool profiling_ = false;
+};
+
+}  // namespace albireo

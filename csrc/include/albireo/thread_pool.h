@@ -1,0 +1,54 @@
+// Own threads, pinned one per core; the caller is thread 0. No OpenMP: its spin policy is global and its pool fights
+// others'. Within a run threads spin; between runs they spin a little, then park.
+#pragma once
+#include <atomic>
+#include <cstdint>
+#include <functional>
+#include <memory>
+#include <mutex>
+#include <thread>
+#include <vector>
+
+namespace albireo {
+
+// All threads of a pool meet here. Sense-reversing: one counter, one phase, no reset.
+class Barrier {
+ public:
+  explicit Barrier(int64_t threads) : threads_(threads) {}
+  void wait();
+
+ private:
+  const int64_t threads_;
+  alignas(64) std::atomic<int64_t> arrived_{0};
+  alignas(64) std::atomic<uint64_t> phase_{0};
+};
+
+class ThreadPool {
+ public:
+  // cpus: one a thread, the caller's first; a thread is pinned to its cpu, the caller is left alone.
+  explicit ThreadPool(std::vector<int> cpus);
+  ~ThreadPool();
+  ThreadPool(const ThreadPool&) = delete;
+  ThreadPool& operator=(const ThreadPool&) = delete;
+
+  int64_t size() const { return threads_; }
+  Barrier& barrier() { return barrier_; }
+
+  // Calls job(thread) once on every thread and returns when all have returned. job must not throw.
+  // One run at a time; a second caller waits.
+  void run(const std::function<void(int64_t)>& job);
+
+ private:
+  void work(int64_t thread, int cpu);
+
+  const int64_t threads_;
+  Barrier barrier_;
+  std::mutex one_run_;
+  const std::function<void(int64_t)>* job_ = nullptr;
+  alignas(64) std::atomic<uint32_t> generation_{0};  // bumped to start a run; workers wait on it
+  alignas(64) std::atomic<int64_t> running_{0};
+  std::atomic<bool> stop_{false};
+  std::vector<std::thread> workers_;
+};
+
+}  // namespace albireo

@@ -1,0 +1,58 @@
+// Element types, step arrays and small enums shared by every unit. Plain data only: this header is included by
+// units compiled for different ISA levels, so it must define no function that is not trivially constexpr.
+#pragma once
+#include <cstddef>
+#include <cstdint>
+
+namespace albireo {
+
+struct bf16 { uint16_t bits; };
+struct f16 { uint16_t bits; };
+
+enum class DType : int32_t { kF32 = 0, kF16 = 1, kBF16 = 2 };
+
+constexpr int64_t kPanel = 64;            // output columns of a weight panel
+constexpr int64_t kGateUpInterleave = 32;  // gate columns, then up columns, half a panel each
+constexpr int64_t kAttentionTile = 64;     // KV positions handled at once; tiles start at multiples of it
+constexpr int64_t kAttentionSegment = 1024;  // softmax state is merged at multiples of it: fixed, so bits are
+constexpr int64_t kRowChunk = 48;          // rows of C kept hot between the K loop and the epilogue
+
+constexpr int64_t dtype_size(DType t) { return t == DType::kF32 ? 4 : 2; }
+constexpr int64_t ceil_div(int64_t a, int64_t b) { return (a + b - 1) / b; }
+constexpr int64_t round_up(int64_t a, int64_t b) { return ceil_div(a, b) * b; }
+
+// One step's inputs. T tokens of B sequences; R rows want logits, G rows want an arg max.
+struct Step {
+  const int32_t* token_ids;    // [T]
+  const int32_t* positions;    // [T]
+  const int32_t* slots;        // [T] block * block_size + offset
+  const int32_t* query_start;  // [B + 1] rows of sequence b: query_start[b] .. query_start[b + 1]
+  const int32_t* context_len;  // [B] KV positions valid after this step
+  const int32_t* block_table;  // [B, max_blocks]
+  const int32_t* logit_rows;   // [R]
+  const int32_t* top_rows;     // [G]
+  int64_t T, B, R, G, max_blocks;
+};
+
+// Which row count a call runs over.
+enum class Rows : int32_t { kT = 0, kR = 1, kG = 2 };
+constexpr int64_t count_rows(const Step& s, Rows r) {
+  return r == Rows::kT ? s.T : r == Rows::kR ? s.R : s.G;
+}
+
+// Shape of the paged KV cache of one layer. A block of P positions and one head holds, per sub-block of S = min(P, 16)
+// positions, K then V, each S * Dp elements (Dp = head size padded to 16):
+//   bf16  K [Dp/2][S][2]   V [S/2][Dp][2]     pairs, as dot products of pairs want them
+//   else  K [Dp][S]        V [S][Dp]
+struct KVShape {
+  DType dtype;
+  int64_t num_kv_heads, head_dim, padded_head_dim, block_size;
+};
+constexpr int64_t sub_block(const KVShape& s) { return s.block_size < 16 ? s.block_size : 16; }
+constexpr int64_t sub_block_bytes(const KVShape& s) {
+  return 2 * sub_block(s) * s.padded_head_dim * dtype_size(s.dtype);
+}
+constexpr int64_t block_head_bytes(const KVShape& s) { return s.block_size / sub_block(s) * sub_block_bytes(s); }
+constexpr int64_t block_bytes(const KVShape& s) { return s.num_kv_heads * block_head_bytes(s); }
+
+}  // namespace albireo

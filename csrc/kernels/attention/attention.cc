@@ -1,0 +1,28 @@
+#include "kernels/attention/attention.h"
+
+namespace albireo {
+namespace {
+int64_t items(const Args& a, const Step& s) {
+  const int64_t group = a.num_heads / a.kv_shape.num_kv_heads;
+  int64_t blocks = 0;
+  for (int64_t b = 0; b < s.B; b++)
+    blocks += attention_blocks((s.query_start[b + 1] - s.query_start[b]) * group);
+  return blocks * a.kv_shape.num_kv_heads;
+}
+
+int64_t scratch_bytes(const Args& a) {
+  const int64_t Dp = a.kv_shape.padded_head_dim;
+  const int64_t per_row = 8 + Dp * 4 /* q */ + 2 * kAttentionTile * 4 /* scores, p */ + 2 * Dp * 4 /* outputs */ +
+                          16 * 4 /* lanes of l */ + 6 * 4 /* m, l, correction of segment and whole */;
+  return kAttentionRows * per_row + 2 * kAttentionTile * Dp * 4 /* joined small blocks */ + 1024;
+}
+
+constexpr Variant kVariants[] = {
+    {"attention", "bfloat16", "avx512bf16", attention_avx512bf16},
+    {"attention", "any", "avx512", attention_avx512},
+    {"attention", "any", "avx2", attention_avx2},
+    {"attention", "any", "scalar", attention_scalar},
+};
+}  // namespace
+const Family kAttention{"attention", items, scratch_bytes, kVariants, 4};
+}  // namespace albireo

@@ -1,0 +1,23 @@
+// Causal attention of this step's rows over their sequences' paged KV caches: decode, prefill and mixed steps alike.
+// out[t, h] = sum_s softmax_s(scale * q[t, h] . k[s, h']) v[s, h']   for positions s <= position of t (and, with a
+// window w > 0, s > position - w); h' = h / (H / K).   x, out: [T, H * D] x_dtype, out_dtype; scores float32.
+//
+// Why the bits do not depend on the batch, on chunking or on threads: positions are handled in tiles of 64 that start
+// at multiples of 64; the softmax state is closed and merged at multiples of 1024; a score is one chain over D, an
+// output one chain over the tile's positions; a masked position adds an exact zero.
+// A work item is 48 rows of one sequence and KV head; rows are (token, query head of the group), so K and V are read
+// once for all query heads that share them.
+// Source: Dao 2022 (online softmax); A.6 of the kernel design.
+// Reads: x kv kv_shape out num_heads window scale softcap x_dtype out_dtype.
+#pragma once
+#include "albireo/kernel.h"
+
+namespace albireo {
+constexpr int64_t kAttentionRows = 48;
+constexpr int64_t attention_blocks(int64_t rows) { return ceil_div(rows, kAttentionRows); }
+void attention_scalar(const Args&, const Step&, int64_t, int64_t, Scratch&);
+void attention_avx2(const Args&, const Step&, int64_t, int64_t, Scratch&);
+void attention_avx512(const Args&, const Step&, int64_t, int64_t, Scratch&);
+void attention_avx512bf16(const Args&, const Step&, int64_t, int64_t, Scratch&);
+extern const Family kAttention;
+}  // namespace albireo

@@ -1,0 +1,322 @@
+// Body of attention for one ISA level.
+#include "kernels/attention/attention.h"
+
+#include <cmath>
+#include <cstring>
+
+namespace {
+
+constexpr float kMinusInf = -__builtin_inff();
+
+// The rows of one work item and their state, in scratch.
+template <class W>
+struct RowBlock {
+  using A = typename W::A;
+  int64_t rows, Dp;
+  A* q;            // [rows][Dp]
+  float* scores;   // [rows][64]
+  A* p;            // [rows][64]
+  float* out;      // [rows][Dp] of the open segment, not yet divided by l
+  float* total;    // [rows][Dp] of the closed segments
+  float* lanes;    // [rows][16] partial sums of p of the open segment
+  float* m;        // [rows] running maximum of the open segment
+  float* total_m;  // [rows]
+  float* total_l;  // [rows]
+  float* fix;      // [rows] factor that out needs before the next tile is added
+  char* joined;    // K and V of a tile, when blocks are smaller than a sub-panel
+  int64_t* position;  // [rows]
+
+  RowBlock(char* base, int64_t rows_, int64_t Dp_) : rows(rows_), Dp(Dp_) {
+    auto take = [&base](int64_t bytes) {
+      char* at = base;
+      base += round_up(bytes, 64);
+      return at;
+    };
+    q = (A*)take(rows * Dp * sizeof(A));
+    scores = (float*)take(rows * kAttentionTile * 4);
+    p = (A*)take(rows * kAttentionTile * sizeof(A));
+    out = (float*)take(rows * Dp * 4);
+    total = (float*)take(rows * Dp * 4);
+    lanes = (float*)take(rows * 16 * 4);
+    m = (float*)take(rows * 4);
+    total_m = (float*)take(rows * 4);
+    total_l = (float*)take(rows * 4);
+    fix = (float*)take(rows * 4);
+    position = (int64_t*)take(rows * 8);
+    joined = take(0);
+  }
+};
+
+// Pointers to the four 16-position sub-panels of K and V of one tile.
+template <class W>
+struct Tile {
+  using B = typename W::B;
+  const B* k[4];
+  const B* v[4];
+
+  void locate(const Args& a, const int32_t* blocks, int64_t kv_head, int64_t start, int64_t stop, char* joined) {
+    const KVShape& s = a.kv_shape;
+    const int64_t S = sub_block(s), Dp = s.padded_head_dim, per_block = s.block_size / S;
+    auto sub = [&](int64_t position) {
+      const int64_t block = blocks[position / s.block_size];
+      return a.kv + block * block_bytes(s) + kv_head * block_head_bytes(s) +
+             position / S % per_block * sub_block_bytes(s);
+    };
+    for (int64_t j = 0; j < 4; j++) {
+      const int64_t position = start + 16 * j;
+      if (position >= stop) {  // wholly masked: any finite address will do
+        k[j] = k[0], v[j] = v[0];
+      } else if (S == 16) {
+        k[j] = (const B*)sub(position);
+        v[j] = k[j] + 16 * Dp;
+      } else {
+        join(sub(position), position + 8 < stop ? sub(position + 8) : nullptr, Dp, joined + j * 32 * Dp * sizeof(B));
+        k[j] = (const B*)(joined + j * 32 * Dp * sizeof(B));
+        v[j] = k[j] + 16 * Dp;
+      }
+    }
+  }
+
+  // Two blocks of 8 positions side by side, as one sub-panel of 16.
+  static void join(const char* first, const char* second, int64_t Dp, char* to) {
+    const int64_t half = 8 * W::kStep * sizeof(B);  // 8 positions of one step of K
+    for (int64_t d = 0; d < Dp / W::kStep; d++) {
+      memcpy(to + 2 * d * half, first + d * half, half);
+      if (second) memcpy(to + (2 * d + 1) * half, second + d * half, half);
+      else memset(to + (2 * d + 1) * half, 0, half);
+    }
+    const int64_t bytes = 8 * Dp * sizeof(B);
+    memcpy(to + 2 * bytes, first + bytes, bytes);
+    if (second) memcpy(to + 3 * bytes, second + bytes, bytes);
+    else memset(to + 3 * bytes, 0, bytes);
+  }
+};
+
+template <class W, int MR, int NV>
+ALBIREO_INLINE void score_tile(const RowBlock<W>& r, const Tile<W>& t, int64_t row, int64_t j0) {
+  V acc[MR][NV];
+#pragma GCC unroll 8
+  for (int i = 0; i < MR; i++)
+#pragma GCC unroll 8
+    for (int j = 0; j < NV; j++) acc[i][j] = zero();
+  const typename W::B* k[NV];
+#pragma GCC unroll 8
+  for (int j = 0; j < NV; j++) k[j] = t.k[j0 + j];
+  const typename W::A* q = r.q + row * r.Dp;
+  for (int64_t s = 0; s < r.Dp / W::kStep; s++)
+    W::template step<MR, NV>(acc, q + s * W::kStep, r.Dp, [&](int j) { return k[j] + s * 16 * W::kStep; });
+#pragma GCC unroll 8
+  for (int i = 0; i < MR; i++)
+#pragma GCC unroll 8
+    for (int j = 0; j < NV; j++) store(r.scores + (row + i) * kAttentionTile + 16 * (j0 + j), acc[i][j]);
+}
+
+template <class W, int MR, int NV>
+ALBIREO_INLINE void value_tile(const RowBlock<W>& r, const Tile<W>& t, int64_t row, int64_t column, int64_t positions) {
+  V acc[MR][NV];
+#pragma GCC unroll 8
+  for (int i = 0; i < MR; i++) {
+    const V fix = set1(r.fix[row + i]);
+#pragma GCC unroll 8
+    for (int j = 0; j < NV; j++) acc[i][j] = mul(load(r.out + (row + i) * r.Dp + column + 16 * j), fix);
+  }
+  const typename W::A* p = r.p + row * kAttentionTile;
+  for (int64_t j0 = 0; j0 * 16 < positions; j0++) {
+    const int64_t left = positions - 16 * j0, steps = ceil_div(left < 16 ? left : 16, W::kStep);
+    const typename W::B* v = t.v[j0] + column * W::kStep;
+    for (int64_t s = 0; s < steps; s++)
+      W::template step<MR, NV>(acc, p + 16 * j0 + s * W::kStep, kAttentionTile,
+                               [&](int j) { return v + (s * r.Dp + 16 * j) * W::kStep; });
+  }
+#pragma GCC unroll 8
+  for (int i = 0; i < MR; i++)
+#pragma GCC unroll 8
+    for (int j = 0; j < NV; j++) store(r.out + (row + i) * r.Dp + column + 16 * j, acc[i][j]);
+}
+
+template <class W, int NV>
+void score_rows(const RowBlock<W>& r, const Tile<W>& t, int64_t row, int64_t count, int64_t j0) {
+  switch (count) {
+    case 1: score_tile<W, 1, NV>(r, t, row, j0); break;
+    case 2: score_tile<W, 2, NV>(r, t, row, j0); break;
+    case 3: score_tile<W, 3, NV>(r, t, row, j0); break;
+    case 4: score_tile<W, 4, NV>(r, t, row, j0); break;
+    case 5: if constexpr (kTileRows >= 5) score_tile<W, 5, NV>(r, t, row, j0); break;
+    case 6: if constexpr (kTileRows >= 6) score_tile<W, 6, NV>(r, t, row, j0); break;
+  }
+}
+
+template <class W, int NV>
+void value_rows(const RowBlock<W>& r, const Tile<W>& t, int64_t row, int64_t count, int64_t column, int64_t positions) {
+  switch (count) {
+    case 1: value_tile<W, 1, NV>(r, t, row, column, positions); break;
+    case 2: value_tile<W, 2, NV>(r, t, row, column, positions); break;
+    case 3: value_tile<W, 3, NV>(r, t, row, column, positions); break;
+    case 4: value_tile<W, 4, NV>(r, t, row, column, positions); break;
+    case 5: if constexpr (kTileRows >= 5) value_tile<W, 5, NV>(r, t, row, column, positions); break;
+    case 6: if constexpr (kTileRows >= 6) value_tile<W, 6, NV>(r, t, row, column, positions); break;
+  }
+}
+
+// Scores of one row to probabilities relative to the running maximum; sets fix.
+template <class W>
+ALBIREO_INLINE void softmax_row(const Args& a, RowBlock<W>& r, int64_t row, int64_t start) {
+  const int64_t position = r.position[row], high = position + 1 - start;
+  const int64_t low = a.window > 0 ? position - a.window + 1 - start : 0;
+  float* s = r.scores + row * kAttentionTile;
+  const V scale = set1(a.softcap > 0 ? a.scale : a.scale * kLog2e), minus_inf = set1(kMinusInf);
+  V x[4], most = minus_inf;
+#pragma GCC unroll 4
+  for (int j = 0; j < 4; j++) {
+    x[j] = mul(load(s + 16 * j), scale);
+    if (a.softcap > 0) x[j] = mul(tanh_v(div(x[j], set1(a.softcap))), set1(a.softcap * kLog2e));
+    x[j] = keep(x[j], low - 16 * j, high - 16 * j, minus_inf);
+    most = max(most, x[j]);
+  }
+  const float before = r.m[row], found = hmax(most), now = found > before ? found : before;
+  typename W::A* p = r.p + row * kAttentionTile;
+  if (now == kMinusInf) {  // nothing seen yet
+#pragma GCC unroll 4
+    for (int j = 0; j < 4; j++) W::put(p + 16 * j, zero());
+    r.fix[row] = 1.0f;
+    return;
+  }
+  float fix = 1.0f;
+  if (now != before) {
+    alignas(64) float tmp[16];
+    store(tmp, exp2_v(set1(before - now)));
+    fix = before == kMinusInf ? 0.0f : tmp[0];
+  }
+  V lanes = mul(load(r.lanes + row * 16), set1(fix));
+#pragma GCC unroll 4
+  for (int j = 0; j < 4; j++) {
+    V e = keep(exp2_v(sub(x[j], set1(now))), low - 16 * j, high - 16 * j, zero());
+    lanes = add(lanes, e);
+    W::put(p + 16 * j, e);
+  }
+  store(r.lanes + row * 16, lanes);
+  r.m[row] = now;
+  r.fix[row] = fix;
+}
+
+// Adds the open segment to the whole and opens the next: always in ascending order of segments.
+template <class W>
+void close_segment(RowBlock<W>& r, bool is_first) {
+  for (int64_t row = 0; row < r.rows; row++) {
+    const float l = sum(load(r.lanes + row * 16)), m = r.m[row];
+    float keep_total = 0.0f, keep_new = 1.0f;
+    if (!is_first && r.total_m[row] != kMinusInf) {
+      alignas(64) float tmp[16];
+      const float most = m > r.total_m[row] ? m : r.total_m[row];
+      store(tmp, exp2_v(set1(r.total_m[row] - most)));
+      keep_total = tmp[0];
+      store(tmp, exp2_v(set1(m - most)));
+      keep_new = m == kMinusInf ? 0.0f : tmp[0];
+      r.total_m[row] = most;
+      r.total_l[row] = r.total_l[row] * keep_total + l * keep_new;
+    } else {
+      r.total_m[row] = m;
+      r.total_l[row] = l;
+    }
+    for (int64_t e = 0; e < r.Dp; e += 16) {
+      V v = mul(load(r.out + row * r.Dp + e), set1(keep_new));
+      if (keep_total != 0.0f) v = fma(load(r.total + row * r.Dp + e), set1(keep_total), v);
+      store(r.total + row * r.Dp + e, v);
+      store(r.out + row * r.Dp + e, zero());
+    }
+    store(r.lanes + row * 16, zero());
+    r.m[row] = kMinusInf;
+  }
+}
+
+template <class W>
+void attend_tile(const Args& a, RowBlock<W>& r, const Tile<W>& t, int64_t start, int64_t stop) {
+  const int64_t tiles = ceil_div(r.rows, kTileRows), height = r.rows / tiles, taller = r.rows % tiles;
+  const int64_t positions = stop - start < kAttentionTile ? stop - start : kAttentionTile;
+  for (int64_t i = 0, row = 0; i < tiles; i++) {
+    const int64_t h = height + (i < taller);
+    for (int64_t j = 0; j < 4; j += kTileVectors) score_rows<W, kTileVectors>(r, t, row, h, j);
+    row += h;
+  }
+  for (int64_t row = 0; row < r.rows; row++) softmax_row(a, r, row, start);
+  for (int64_t i = 0, row = 0; i < tiles; i++) {
+    const int64_t h = height + (i < taller);
+    int64_t column = 0;
+    for (; column + 16 * kTileVectors <= r.Dp; column += 16 * kTileVectors)
+      value_rows<W, kTileVectors>(r, t, row, h, column, positions);
+    for (; column < r.Dp; column += 16) value_rows<W, 1>(r, t, row, h, column, positions);
+    row += h;
+  }
+}
+
+template <class W>
+void load_queries(const Args& a, RowBlock<W>& r, int64_t query, int64_t first_row, int64_t group, int64_t kv_head,
+                  const int32_t* positions) {
+  const int64_t D = a.kv_shape.head_dim;
+  Activations<W> source{a.x, a.x_dtype, D, nullptr};
+  for (int64_t i = 0; i < r.rows; i++) {
+    const int64_t token = query + (first_row + i) / group, head = kv_head * group + (first_row + i) % group;
+    typename W::A* q = r.q + i * r.Dp;
+    if (D != r.Dp) memset(q, 0, r.Dp * sizeof(*q));
+    source.fill(q, (token * a.num_heads + head) * D);
+    if (D % 16 != 0) memset(q + D, 0, (r.Dp - D) * sizeof(*q));
+    r.position[i] = positions[token];
+    r.m[i] = r.total_m[i] = kMinusInf;
+    r.total_l[i] = 0.0f;
+    store(r.lanes + i * 16, zero());
+    for (int64_t e = 0; e < r.Dp; e += 16) store(r.out + i * r.Dp + e, zero());
+  }
+}
+
+template <class W>
+void attend(const Args& a, const Step& step, int64_t b, int64_t kv_head, int64_t row_block, Scratch& scratch) {
+  const int64_t group = a.num_heads / a.kv_shape.num_kv_heads, D = a.kv_shape.head_dim;
+  const int64_t query = step.query_start[b], all_rows = (step.query_start[b + 1] - query) * group;
+  const int64_t first_row = row_block * kAttentionRows;
+  const int64_t rows = all_rows - first_row < kAttentionRows ? all_rows - first_row : kAttentionRows;
+  RowBlock<W> r(scratch.base, rows, a.kv_shape.padded_head_dim);
+  load_queries(a, r, query, first_row, group, kv_head, step.positions);
+
+  const int32_t* blocks = step.block_table + b * step.max_blocks;
+  const int64_t stop = r.position[rows - 1] + 1;  // rows are in order of position
+  int64_t start = a.window > 0 && r.position[0] - a.window + 1 > 0 ? r.position[0] - a.window + 1 : 0;
+  start -= start % kAttentionTile;
+  bool is_first = true;
+  Tile<W> tile;
+  for (int64_t at = start; at < stop; at += kAttentionTile) {
+    if (at != start && at % kAttentionSegment == 0) {
+      close_segment(r, is_first);
+      is_first = false;
+    }
+    tile.locate(a, blocks, kv_head, at, stop, r.joined);
+    attend_tile(a, r, tile, at, stop);
+  }
+  close_segment(r, is_first);
+
+  for (int64_t i = 0; i < rows; i++) {
+    const int64_t token = query + (first_row + i) / group, head = kv_head * group + (first_row + i) % group;
+    const V inverse = set1(1.0f / r.total_l[i]);
+    for (int64_t e = 0; e < D; e += 16)
+      store_as(a.out_dtype, a.out, (token * a.num_heads + head) * D + e, mul(load(r.total + i * r.Dp + e), inverse), D - e);
+  }
+}
+
+template <class W>
+void run_attention(const Args& a, const Step& step, int64_t begin, int64_t end, Scratch& scratch) {
+  const int64_t K = a.kv_shape.num_kv_heads, group = a.num_heads / K;
+  int64_t item = 0;
+  for (int64_t b = 0; b < step.B && item < end; b++) {
+    const int64_t blocks = attention_blocks((step.query_start[b + 1] - step.query_start[b]) * group);
+    const int64_t first = begin > item ? begin - item : 0, last = end - item < blocks * K ? end - item : blocks * K;
+    for (int64_t i = first; i < last; i++) attend<W>(a, step, b, i / blocks, i % blocks, scratch);
+    item += blocks * K;
+  }
+}
+
+ALBIREO_INLINE void dispatch_attention(const Args& a, const Step& s, int64_t begin, int64_t end, Scratch& scratch) {
+  if (a.kv_shape.dtype == DType::kF32) run_attention<WeightF32>(a, s, begin, end, scratch);
+  else if (a.kv_shape.dtype == DType::kF16) run_attention<WeightF16>(a, s, begin, end, scratch);
+  else run_attention<PairPolicy>(a, s, begin, end, scratch);
+}
+
+}  // namespace

@@ -1,0 +1,12 @@
+// out[t, e] = table[token_ids[t], e], widened to float32
+// table: plain rows [V, E] of w_dtype, or (packed) the panels of a tied head. E = k.
+// Reads: weight out k packed w_dtype.
+#pragma once
+#include "albireo/kernel.h"
+
+namespace albireo {
+void embed_scalar(const Args&, const Step&, int64_t, int64_t, Scratch&);
+void embed_avx2(const Args&, const Step&, int64_t, int64_t, Scratch&);
+void embed_avx512(const Args&, const Step&, int64_t, int64_t, Scratch&);
+extern const Family kEmbed;
+}  // namespace albireo

@@ -1,0 +1,211 @@
+// C[m, n] = sum_k A[m, k] * W[n, k] for rows of A against one 64-column panel of W. The heart of linear, qkv_rope_kv,
+// head_top and attention.
+//
+// One output is one chain: ascending k in one float32 lane (bf16 on bf16 hardware: ascending pairs). Splitting rows
+// into tiles, K into blocks, or panels among threads never changes a bit: a chain spilled to memory between K blocks
+// is reloaded exactly. Row m of C depends on row m of A only.
+//
+// Include after a vec_<isa>.h. Policies say how a weight format meets an activation:
+//   A, B         element types as the register tile reads them
+//   kStep        k consumed per step; a step of a panel is 64 * kStep elements of B
+//   step<MR, NV> one step for MR rows by NV vectors of 16 columns
+namespace {
+using namespace albireo;
+
+struct WeightF32 {
+  using A = float;
+  using B = float;
+  static constexpr int kStep = 1;
+  template <int MR, int NV, class Ptr>
+  static ALBIREO_INLINE void step(V (&acc)[MR][NV], const A* a, int64_t lda, Ptr b) {
+#pragma GCC unroll 8
+    for (int j = 0; j < NV; j++) {
+      V w = load(b(j));
+#pragma GCC unroll 8
+      for (int i = 0; i < MR; i++) acc[i][j] = fma(set1(a[i * lda]), w, acc[i][j]);
+    }
+  }
+  static ALBIREO_INLINE void put(A* p, V v) { store(p, v); }
+};
+
+struct WeightF16 : WeightF32 {  // f16 weights widened in registers; activations float32
+  using B = f16;
+};
+
+struct WeightBF16 {  // pairs widened to two float32 products: levels without a bf16 dot product
+  using A = float;
+  using B = bf16;
+  static constexpr int kStep = 2;
+  template <int MR, int NV, class Ptr>
+  static ALBIREO_INLINE void step(V (&acc)[MR][NV], const A* a, int64_t lda, Ptr b) {
+#pragma GCC unroll 8
+    for (int j = 0; j < NV; j++) {
+      V even = pair_even(b(j)), odd = pair_odd(b(j));
+#pragma GCC unroll 8
+      for (int i = 0; i < MR; i++) {
+        acc[i][j] = fma(set1(a[i * lda]), even, acc[i][j]);
+        acc[i][j] = fma(set1(a[i * lda + 1]), odd, acc[i][j]);
+      }
+    }
+  }
+  static ALBIREO_INLINE void put(A* p, V v) {  // the value a bf16 activation would have
+    bf16 tmp[16];
+    store(tmp, v);
+    store(p, load(tmp));
+  }
+};
+
+#ifdef ALBIREO_HAVE_BF16_DOT
+struct WeightBF16Dot {
+  using A = bf16;
+  using B = bf16;
+  static constexpr int kStep = 2;
+  template <int MR, int NV, class Ptr>
+  static ALBIREO_INLINE void step(V (&acc)[MR][NV], const A* a, int64_t lda, Ptr b) {
+#pragma GCC unroll 8
+    for (int j = 0; j < NV; j++) {
+      V w = _mm512_loadu_ps((const float*)b(j));
+#pragma GCC unroll 8
+      for (int i = 0; i < MR; i++) {
+        // The intrinsic makes g++ 12 copy accumulators; the broadcast from memory is free.
+        const uint32_t& pair = *(const uint32_t*)(a + i * lda);
+        asm("vdpbf16ps %2%{1to16%}, %1, %0" : "+v"(acc[i][j]) : "v"(w), "m"(pair));
+      }
+    }
+  }
+  static ALBIREO_INLINE void put(A* p, V v) { store(p, v); }
+};
+using PairPolicy = WeightBF16Dot;
+#else
+using PairPolicy = WeightBF16;
+#endif
+
+// MR rows by NV vectors over steps. accumulate: start from C. kAhead lines a step are prefetched from ahead on.
+template <class W, int MR, int NV, int kAhead>
+ALBIREO_INLINE void tile(const typename W::A* a, int64_t lda, const typename W::B* b, int64_t steps, float* c,
+                         int64_t ldc, bool accumulate, const char* ahead) {
+  V acc[MR][NV];
+#pragma GCC unroll 8
+  for (int i = 0; i < MR; i++)
+#pragma GCC unroll 8
+    for (int j = 0; j < NV; j++) acc[i][j] = accumulate ? load(c + i * ldc + 16 * j) : zero();
+  for (int64_t s = 0; s < steps; s++) {
+    const typename W::B* bs = b + s * kPanel * W::kStep;
+    W::template step<MR, NV>(acc, a + s * W::kStep, lda, [bs](int j) { return bs + 16 * W::kStep * j; });
+    if constexpr (kAhead > 0) {
+#pragma GCC unroll 8
+      for (int p = 0; p < kAhead; p++) prefetch_l2(ahead + (s * kAhead + p) * 64);
+    }
+  }
+#pragma GCC unroll 8
+  for (int i = 0; i < MR; i++)
+#pragma GCC unroll 8
+    for (int j = 0; j < NV; j++) store(c + i * ldc + 16 * j, acc[i][j]);
+}
+
+template <class W, int kAhead>
+void tile_rows(int64_t rows, const typename W::A* a, int64_t lda, const typename W::B* b, int64_t steps, float* c,
+               int64_t ldc, bool accumulate, const char* ahead) {
+  for (int64_t j = 0; j < 4; j += kTileVectors) {
+    const typename W::B* bj = b + 16 * W::kStep * j;
+    float* cj = c + 16 * j;
+    switch (rows) {
+      case 1: tile<W, 1, kTileVectors, kAhead>(a, lda, bj, steps, cj, ldc, accumulate, ahead); break;
+      case 2: tile<W, 2, kTileVectors, kAhead>(a, lda, bj, steps, cj, ldc, accumulate, ahead); break;
+      case 3: tile<W, 3, kTileVectors, kAhead>(a, lda, bj, steps, cj, ldc, accumulate, ahead); break;
+      case 4: tile<W, 4, kTileVectors, kAhead>(a, lda, bj, steps, cj, ldc, accumulate, ahead); break;
+      case 5: if constexpr (kTileRows >= 5) tile<W, 5, kTileVectors, kAhead>(a, lda, bj, steps, cj, ldc, accumulate, ahead); break;
+      case 6: if constexpr (kTileRows >= 6) tile<W, 6, kTileVectors, kAhead>(a, lda, bj, steps, cj, ldc, accumulate, ahead); break;
+    }
+  }
+}
+
+constexpr int64_t kStepsPerBlock = 512;   // K block: 64 x 512 steps x 4 B = 128 KiB of panel stay in L2
+constexpr int64_t kStreamAhead = 4096;    // bytes; one page: the hardware prefetcher stops at page ends
+
+// C[rows, 64] = A[rows, K] x panel. next: the panel needed after this one, fetched to L2 while this one is computed
+// on (several tiles), or null. Rows are cut into tiles of nearly equal height: 8 = 4 + 4, not 6 + 2.
+template <class W>
+void panel_product(const typename W::A* a, int64_t lda, int64_t rows, const typename W::B* panel, int64_t steps, float* c,
+                   int64_t ldc, const char* next) {
+  const int64_t tiles = ceil_div(rows, kTileRows), height = rows / tiles, taller = rows % tiles;
+  const char* next_end = next ? next + steps * kPanel * W::kStep * (int64_t)sizeof(typename W::B) : nullptr;
+  for (int64_t s0 = 0; s0 < steps; s0 += kStepsPerBlock) {
+    const int64_t n = steps - s0 < kStepsPerBlock ? steps - s0 : kStepsPerBlock;
+    const typename W::B* b = panel + s0 * kPanel * W::kStep;
+    int64_t m = 0;
+    for (int64_t t = 0; t < tiles; t++) {
+      const int64_t h = height + (t < taller);
+      const typename W::A* am = a + m * lda + s0 * W::kStep;
+      float* cm = c + m * ldc;
+      if (tiles == 1) {
+        tile_rows<W, 4>(h, am, lda, b, n, cm, ldc, s0 > 0, (const char*)b + kStreamAhead);
+      } else if (t == 0 || next == nullptr || next >= next_end) {
+        tile_rows<W, 0>(h, am, lda, b, n, cm, ldc, s0 > 0, nullptr);
+      } else if (tiles < 6) {
+        tile_rows<W, 2>(h, am, lda, b, n, cm, ldc, s0 > 0, next);
+        next += 2 * 64 * n;
+      } else {
+        tile_rows<W, 1>(h, am, lda, b, n, cm, ldc, s0 > 0, next);
+        next += 64 * n;
+      }
+      m += h;
+    }
+  }
+}
+
+// Elements of a panel of W for inner size k.
+template <class W>
+constexpr int64_t panel_elements(int64_t k) {
+  return ceil_div(k, W::kStep) * kPanel * W::kStep;
+}
+
+// Rows of activations as policy W reads them: where they lie, or a copy in scratch when the type differs or when
+// K is not a whole number of steps (the copy is padded with zeros).
+template <class W>
+struct Activations {
+  const void* x;
+  DType dtype;
+  int64_t k;
+  typename W::A* copy;
+  int64_t copied_m = -1, copied_rows = 0;
+
+  static constexpr DType direct() { return sizeof(typename W::A) == 4 ? DType::kF32 : DType::kBF16; }
+  bool is_direct() const { return dtype == direct() && k % W::kStep == 0; }
+  int64_t stride() const { return is_direct() ? k : round_up(k, 16); }
+
+  const typename W::A* rows(int64_t m, int64_t count) {
+    if (is_direct()) return (const typename W::A*)x + m * k;
+    if (copied_m != m || copied_rows != count) {
+      for (int64_t i = 0; i < count; i++) fill(copy + i * stride(), (m + i) * k);
+      copied_m = m, copied_rows = count;
+    }
+    return copy;
+  }
+
+  void fill(typename W::A* to, int64_t from) const {
+    for (int64_t e = 0; e < k; e += 16) {
+      const int64_t n = k - e;
+      V v;
+      if (dtype == DType::kF32) v = n >= 16 ? load((const float*)x + from + e) : load_n((const float*)x + from + e, n);
+      else if (dtype == DType::kBF16) v = load_narrow((const bf16*)x + from + e, n);
+      else v = load_narrow((const f16*)x + from + e, n);
+      W::put(to + e, v);
+    }
+  }
+  template <class T>
+  static V load_narrow(const T* p, int64_t n) {
+    if (n >= 16) return load(p);
+    T tmp[16] = {};
+    for (int64_t i = 0; i < n; i++) tmp[i] = p[i];
+    return load(tmp);
+  }
+};
+
+ALBIREO_INLINE void store_as(DType t, void* base, int64_t at, V v, int64_t n) {
+  if (t == DType::kF32) n >= 16 ? store((float*)base + at, v) : store_n((float*)base + at, v, n);
+  else if (t == DType::kBF16) n >= 16 ? store((bf16*)base + at, v) : store_n((bf16*)base + at, v, n);
+  else n >= 16 ? store((f16*)base + at, v) : store_n((f16*)base + at, v, n);
+}
+
+}  // namespace

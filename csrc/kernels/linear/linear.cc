@@ -1,0 +1,16 @@
+#include "kernels/linear/linear.h"
+
+namespace albireo {
+namespace {
+int64_t items(const Args& a, const Step& s) { return linear_panels(a) * num_slabs(count_rows(s, a.rows)); }
+int64_t scratch_bytes(const Args& a) { return kRowChunk * kPanel * 4 + activation_copy_bytes(a.k); }
+
+constexpr Variant kVariants[] = {
+    {"linear", "bfloat16", "avx512bf16", linear_avx512bf16},
+    {"linear", "any", "avx512", linear_avx512},
+    {"linear", "any", "avx2", linear_avx2},
+    {"linear", "any", "scalar", linear_scalar},
+};
+}  // namespace
+const Family kLinear{"linear", items, scratch_bytes, kVariants, 4};
+}  // namespace albireo

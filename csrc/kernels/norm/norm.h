@@ -1,0 +1,13 @@
+// out[i, e] = x[r, e] / sqrt(mean_e(x[r, e]^2) + eps) * weight[e]   with r = i, or the gathered row
+// x [T, E] float32; weight [padded E] float32; out [rows, E] out_dtype. E = k.
+// Row by row: bitwise independent of the batch. Source: Zhang & Sennrich 2019, eq. 4.
+// Reads: x weight out k eps gather rows out_dtype.
+#pragma once
+#include "albireo/kernel.h"
+
+namespace albireo {
+void norm_scalar(const Args&, const Step&, int64_t, int64_t, Scratch&);
+void norm_avx2(const Args&, const Step&, int64_t, int64_t, Scratch&);
+void norm_avx512(const Args&, const Step&, int64_t, int64_t, Scratch&);
+extern const Family kNorm;
+}  // namespace albireo

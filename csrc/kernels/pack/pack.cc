@@ -1,0 +1,107 @@
+#include "kernels/pack/pack.h"
+
+#include <algorithm>
+#include <cstring>
+
+#include "simd/vec_scalar.h"
+
+namespace albireo {
+namespace {
+
+constexpr int64_t kBlock = 16;  // elements of 4 bytes: a cache line of each row at a time
+
+template <class From, class To>
+To convert(From x) {
+  To y;
+  narrow(widen(x), &y);
+  return y;
+}
+template <>
+bf16 convert<bf16, bf16>(bf16 x) { return x; }
+template <>
+f16 convert<f16, f16>(f16 x) { return x; }
+
+template <class From>
+From element(const void* row, int64_t k) {
+  From x{};
+  if (row) memcpy(&x, (const From*)row + k, sizeof(x));
+  return x;
+}
+
+// The common case moves 32-bit pairs and is a transpose of [64][K/2] words, line by line.
+void pack_pairs(const void* const* rows, int64_t k, char* out) {
+  uint32_t* to = (uint32_t*)out;
+  const int64_t pairs = k / 2;
+  for (int64_t s0 = 0; s0 < pairs; s0 += kBlock) {
+    const int64_t n = std::min(kBlock, pairs - s0);
+    for (int64_t c = 0; c < kPanel; c++) {
+      uint32_t line[kBlock] = {};
+      if (rows[c]) memcpy(line, (const char*)rows[c] + s0 * 4, n * 4);
+      for (int64_t s = 0; s < n; s++) to[(s0 + s) * kPanel + c] = line[s];
+    }
+  }
+  if (k % 2)
+    for (int64_t c = 0; c < kPanel; c++) to[pairs * kPanel + c] = element<bf16>(rows[c], k - 1).bits;
+}
+
+template <class From, class To>
+void pack_panel(const void* const* rows, int64_t k, char* out) {
+  constexpr int64_t step = sizeof(To) == 2 && !std::is_same_v<To, f16> ? 2 : 1;
+  To* to = (To*)out;
+  for (int64_t e0 = 0; e0 < round_up(k, step); e0 += kBlock)
+    for (int64_t c = 0; c < kPanel; c++)
+      for (int64_t e = e0; e < std::min(e0 + kBlock, round_up(k, step)); e++)
+        to[(e / step * kPanel + c) * step + e % step] = e < k ? convert<From, To>(element<From>(rows[c], e)) : To{};
+}
+
+template <class From, class To>
+void pack_row(const void* row, int64_t k, char* out) {
+  for (int64_t e = 0; e < k; e++) {
+    const To x = convert<From, To>(element<From>(row, e));
+    memcpy(out + e * sizeof(To), &x, sizeof(x));
+  }
+}
+
+template <class From>
+void panel_from(const void* const* rows, int64_t k, DType to, char* out) {
+  if (to == DType::kF32) pack_panel<From, float>(rows, k, out);
+  else if (to == DType::kF16) pack_panel<From, f16>(rows, k, out);
+  else pack_panel<From, bf16>(rows, k, out);
+}
+
+template <class From>
+void row_from(const void* row, int64_t k, DType to, char* out) {
+  if (to == DType::kF32) pack_row<From, float>(row, k, out);
+  else if (to == DType::kF16) pack_row<From, f16>(row, k, out);
+  else pack_row<From, bf16>(row, k, out);
+}
+
+}  // namespace
+
+int64_t panel_bytes(DType to, int64_t k) {
+  return kPanel * dtype_size(to) * (to == DType::kBF16 ? round_up(k, 2) : k);
+}
+
+void pack_panels(const void* const* rows, int64_t k, DType from, DType to, char* out, int64_t begin, int64_t end) {
+  const int64_t bytes = panel_bytes(to, k);
+  for (int64_t p = begin; p < end; p++) {
+    const void* const* r = rows + p * kPanel;
+    char* at = out + p * bytes;
+    if (from == DType::kBF16 && to == DType::kBF16) pack_pairs(r, k, at);
+    else if (from == DType::kF32) panel_from<float>(r, k, to, at);
+    else if (from == DType::kF16) panel_from<f16>(r, k, to, at);
+    else panel_from<bf16>(r, k, to, at);
+  }
+}
+
+void pack_rows(const void* const* rows, int64_t k, DType from, DType to, char* out, int64_t begin, int64_t end) {
+  for (int64_t n = begin; n < end; n++) {
+    char* at = out + n * k * dtype_size(to);
+    if (from == to && rows[n]) memcpy(at, rows[n], k * dtype_size(to));
+    else if (from == DType::kF32) row_from<float>(rows[n], k, to, at);
+    else if (from == DType::kF16) row_from<f16>(rows[n], k, to, at);
+    else row_from<bf16>(rows[n], k, to, at);
+  }
+}
+
+}  // namespace albireo

@@ -1,0 +1,12 @@
+// Checkpoint rows -> panels. Row n of a linear's weight lies at rows[n] (null: zeros), K elements of `from`.
+// Panel p of `to` holds rows 64p .. 64p + 63: f32, f16 [K][64]; bf16 [K/2][64][2], K padded to even with zeros.
+// Converting bf16 and f16 to f32 is exact; narrowing rounds to nearest even.
+#pragma once
+#include "albireo/types.h"
+
+namespace albireo {
+int64_t panel_bytes(DType to, int64_t k);
+void pack_panels(const void* const* rows, int64_t k, DType from, DType to, char* out, int64_t begin, int64_t end);
+// rows copied one after another, converted
+void pack_rows(const void* const* rows, int64_t k, DType from, DType to, char* out, int64_t begin, int64_t end);
+}  // namespace albireo

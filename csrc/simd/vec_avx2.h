@@ -1,0 +1,110 @@
+// The vector vocabulary, 16 lanes = two ymm. Included by avx2 units only; see vec_avx512.h.
+#pragma once
+#include <immintrin.h>
+
+#include "albireo/types.h"
+
+#define ALBIREO_INLINE inline __attribute__((always_inline))
+
+namespace {
+using albireo::bf16;
+using albireo::f16;
+
+struct V { __m256 lo, hi; };
+constexpr int kTileVectors = 1;  // a register tile is 6 rows by 16 columns: 12 of 16 registers
+constexpr int kTileRows = 6;
+
+ALBIREO_INLINE V set1(float x) { return {_mm256_set1_ps(x), _mm256_set1_ps(x)}; }
+ALBIREO_INLINE V zero() { return {_mm256_setzero_ps(), _mm256_setzero_ps()}; }
+ALBIREO_INLINE V load(const float* p) { return {_mm256_loadu_ps(p), _mm256_loadu_ps(p + 8)}; }
+ALBIREO_INLINE __m256 widen_bf16(__m128i v) {
+  return _mm256_castsi256_ps(_mm256_slli_epi32(_mm256_cvtepu16_epi32(v), 16));
+}
+ALBIREO_INLINE V load(const bf16* p) {
+  return {widen_bf16(_mm_loadu_si128((const __m128i*)p)), widen_bf16(_mm_loadu_si128((const __m128i*)(p + 8)))};
+}
+ALBIREO_INLINE V load(const f16* p) {
+  return {_mm256_cvtph_ps(_mm_loadu_si128((const __m128i*)p)), _mm256_cvtph_ps(_mm_loadu_si128((const __m128i*)(p + 8)))};
+}
+ALBIREO_INLINE void store(float* p, V v) {
+  _mm256_storeu_ps(p, v.lo);
+  _mm256_storeu_ps(p + 8, v.hi);
+}
+ALBIREO_INLINE __m256i bf16_bits(__m256 v) {  // nearest even, in the low half of each lane; NaN stays NaN
+  __m256i u = _mm256_castps_si256(v);
+  __m256i lsb = _mm256_and_si256(_mm256_srli_epi32(u, 16), _mm256_set1_epi32(1));
+  __m256i r = _mm256_srli_epi32(_mm256_add_epi32(u, _mm256_add_epi32(lsb, _mm256_set1_epi32(0x7fff))), 16);
+  __m256i quiet = _mm256_or_si256(_mm256_srli_epi32(u, 16), _mm256_set1_epi32(0x40));
+  return _mm256_blendv_epi8(r, quiet, _mm256_castps_si256(_mm256_cmp_ps(v, v, _CMP_UNORD_Q)));
+}
+ALBIREO_INLINE __m256i to_bf16(V v) {
+  return _mm256_permute4x64_epi64(_mm256_packus_epi32(bf16_bits(v.lo), bf16_bits(v.hi)), 0xd8);
+}
+ALBIREO_INLINE __m256i to_f16(V v) {
+  return _mm256_set_m128i(_mm256_cvtps_ph(v.hi, 0), _mm256_cvtps_ph(v.lo, 0));
+}
+ALBIREO_INLINE void store(bf16* p, V v) { _mm256_storeu_si256((__m256i*)p, to_bf16(v)); }
+ALBIREO_INLINE void store(f16* p, V v) { _mm256_storeu_si256((__m256i*)p, to_f16(v)); }
+
+template <class T>
+ALBIREO_INLINE void copy_n(T* to, const T* from, int64_t n) {
+  for (int64_t i = 0; i < n; i++) to[i] = from[i];
+}
+ALBIREO_INLINE V load_n(const float* p, int64_t n) {
+  alignas(32) float tmp[16] = {};
+  copy_n(tmp, p, n);
+  return load(tmp);
+}
+template <class T>
+ALBIREO_INLINE void store_n(T* p, V v, int64_t n) {
+  alignas(32) T tmp[16];
+  store(tmp, v);
+  copy_n(p, tmp, n);
+}
+
+ALBIREO_INLINE V add(V a, V b) { return {_mm256_add_ps(a.lo, b.lo), _mm256_add_ps(a.hi, b.hi)}; }
+ALBIREO_INLINE V sub(V a, V b) { return {_mm256_sub_ps(a.lo, b.lo), _mm256_sub_ps(a.hi, b.hi)}; }
+ALBIREO_INLINE V mul(V a, V b) { return {_mm256_mul_ps(a.lo, b.lo), _mm256_mul_ps(a.hi, b.hi)}; }
+ALBIREO_INLINE V div(V a, V b) { return {_mm256_div_ps(a.lo, b.lo), _mm256_div_ps(a.hi, b.hi)}; }
+ALBIREO_INLINE V max(V a, V b) { return {_mm256_max_ps(a.lo, b.lo), _mm256_max_ps(a.hi, b.hi)}; }
+ALBIREO_INLINE V min(V a, V b) { return {_mm256_min_ps(a.lo, b.lo), _mm256_min_ps(a.hi, b.hi)}; }
+ALBIREO_INLINE V fma(V a, V b, V c) { return {_mm256_fmadd_ps(a.lo, b.lo, c.lo), _mm256_fmadd_ps(a.hi, b.hi, c.hi)}; }
+ALBIREO_INLINE V round_even(V a) { return {_mm256_round_ps(a.lo, 8), _mm256_round_ps(a.hi, 8)}; }
+ALBIREO_INLINE __m256 power2(__m256 n) {
+  return _mm256_castsi256_ps(_mm256_slli_epi32(_mm256_add_epi32(_mm256_cvtps_epi32(n), _mm256_set1_epi32(127)), 23));
+}
+ALBIREO_INLINE V scale2(V a, V n) { return {_mm256_mul_ps(a.lo, power2(n.lo)), _mm256_mul_ps(a.hi, power2(n.hi))}; }
+ALBIREO_INLINE __m256 keep8(__m256 a, int64_t low, int64_t high, __m256 b) {
+  __m256i lane = _mm256_setr_epi32(0, 1, 2, 3, 4, 5, 6, 7);
+  int lo = low < -1 ? -1 : low > 8 ? 8 : (int)low, hi = high < -1 ? -1 : high > 8 ? 8 : (int)high;
+  __m256i in = _mm256_andnot_si256(_mm256_cmpgt_epi32(_mm256_set1_epi32(lo), lane),
+                                   _mm256_cmpgt_epi32(_mm256_set1_epi32(hi), lane));
+  return _mm256_blendv_ps(b, a, _mm256_castsi256_ps(in));
+}
+ALBIREO_INLINE V keep(V a, int64_t low, int64_t high, V b) {
+  return {keep8(a.lo, low, high, b.lo), keep8(a.hi, low - 8, high - 8, b.hi)};
+}
+ALBIREO_INLINE float sum(V v) {
+  __m256 a = _mm256_add_ps(v.lo, v.hi);
+  __m128 b = _mm_add_ps(_mm256_castps256_ps128(a), _mm256_extractf128_ps(a, 1));
+  b = _mm_add_ps(b, _mm_movehl_ps(b, b));
+  return _mm_cvtss_f32(_mm_add_ss(b, _mm_movehdup_ps(b)));
+}
+ALBIREO_INLINE float hmax(V v) {
+  __m256 a = _mm256_max_ps(v.lo, v.hi);
+  __m128 b = _mm_max_ps(_mm256_castps256_ps128(a), _mm256_extractf128_ps(a, 1));
+  b = _mm_max_ps(b, _mm_movehl_ps(b, b));
+  return _mm_cvtss_f32(_mm_max_ss(b, _mm_movehdup_ps(b)));
+}
+
+ALBIREO_INLINE __m256 even8(const bf16* p) {
+  return _mm256_castsi256_ps(_mm256_slli_epi32(_mm256_loadu_si256((const __m256i*)p), 16));
+}
+ALBIREO_INLINE __m256 odd8(const bf16* p) {
+  return _mm256_castsi256_ps(
+      _mm256_and_si256(_mm256_loadu_si256((const __m256i*)p), _mm256_set1_epi32((int)0xffff0000)));
+}
+ALBIREO_INLINE V pair_even(const bf16* p) { return {even8(p), even8(p + 16)}; }
+ALBIREO_INLINE V pair_odd(const bf16* p) { return {odd8(p), odd8(p + 16)}; }
+ALBIREO_INLINE void prefetch_l2(const char* p) { _mm_prefetch(p, _MM_HINT_T1); }
+}  // namespace

@@ -1,0 +1,80 @@
+// The vector vocabulary, 16 lanes = one zmm. Included by avx512 units only; everything is in an unnamed namespace so
+// that the linker can never hand this code to another ISA level.
+#pragma once
+#include <immintrin.h>
+
+#include "albireo/types.h"
+
+#define ALBIREO_INLINE inline __attribute__((always_inline))
+
+namespace {
+using albireo::bf16;
+using albireo::f16;
+
+using V = __m512;
+constexpr int kTileVectors = 4;  // a register tile is up to 6 (7 in attention) rows by 4 vectors: 24-28 of 32 registers
+constexpr int kTileRows = 6;
+
+ALBIREO_INLINE V set1(float x) { return _mm512_set1_ps(x); }
+ALBIREO_INLINE V zero() { return _mm512_setzero_ps(); }
+ALBIREO_INLINE V load(const float* p) { return _mm512_loadu_ps(p); }
+ALBIREO_INLINE V load(const bf16* p) {
+  return _mm512_castsi512_ps(_mm512_slli_epi32(_mm512_cvtepu16_epi32(_mm256_loadu_si256((const __m256i*)p)), 16));
+}
+ALBIREO_INLINE V load(const f16* p) { return _mm512_cvtph_ps(_mm256_loadu_si256((const __m256i*)p)); }
+ALBIREO_INLINE void store(float* p, V v) { _mm512_storeu_ps(p, v); }
+ALBIREO_INLINE __m256i to_bf16(V v) {  // nearest even; NaN stays NaN
+  __m512i u = _mm512_castps_si512(v);
+  __m512i lsb = _mm512_and_si512(_mm512_srli_epi32(u, 16), _mm512_set1_epi32(1));
+  __m512i r = _mm512_srli_epi32(_mm512_add_epi32(u, _mm512_add_epi32(lsb, _mm512_set1_epi32(0x7fff))), 16);
+  __mmask16 nan = _mm512_cmp_ps_mask(v, v, _CMP_UNORD_Q);
+  r = _mm512_mask_or_epi32(r, nan, _mm512_srli_epi32(u, 16), _mm512_set1_epi32(0x40));
+  return _mm512_cvtepi32_epi16(r);
+}
+ALBIREO_INLINE void store(bf16* p, V v) { _mm256_storeu_si256((__m256i*)p, to_bf16(v)); }
+ALBIREO_INLINE void store(f16* p, V v) { _mm256_storeu_si256((__m256i*)p, _mm512_cvtps_ph(v, 0)); }
+
+ALBIREO_INLINE __mmask16 first(int64_t n) { return (__mmask16)((1u << n) - 1); }  // 0 < n < 16
+ALBIREO_INLINE V load_n(const float* p, int64_t n) { return _mm512_maskz_loadu_ps(first(n), p); }
+ALBIREO_INLINE void store_n(float* p, V v, int64_t n) { _mm512_mask_storeu_ps(p, first(n), v); }
+ALBIREO_INLINE void store_n(bf16* p, V v, int64_t n) { _mm256_mask_storeu_epi16(p, first(n), to_bf16(v)); }
+ALBIREO_INLINE void store_n(f16* p, V v, int64_t n) {
+  _mm256_mask_storeu_epi16(p, first(n), _mm512_cvtps_ph(v, 0));
+}
+
+ALBIREO_INLINE V add(V a, V b) { return _mm512_add_ps(a, b); }
+ALBIREO_INLINE V sub(V a, V b) { return _mm512_sub_ps(a, b); }
+ALBIREO_INLINE V mul(V a, V b) { return _mm512_mul_ps(a, b); }
+ALBIREO_INLINE V div(V a, V b) { return _mm512_div_ps(a, b); }
+ALBIREO_INLINE V max(V a, V b) { return _mm512_max_ps(a, b); }
+ALBIREO_INLINE V min(V a, V b) { return _mm512_min_ps(a, b); }
+ALBIREO_INLINE V fma(V a, V b, V c) { return _mm512_fmadd_ps(a, b, c); }
+ALBIREO_INLINE V round_even(V a) { return _mm512_roundscale_ps(a, 0); }
+ALBIREO_INLINE V scale2(V a, V n) {  // a * 2^n for whole n in [-126, 127]
+  __m512i e = _mm512_slli_epi32(_mm512_add_epi32(_mm512_cvtps_epi32(n), _mm512_set1_epi32(127)), 23);
+  return _mm512_mul_ps(a, _mm512_castsi512_ps(e));
+}
+// lanes i with low <= i < high keep a, others become b
+ALBIREO_INLINE V keep(V a, int64_t low, int64_t high, V b) {
+  uint32_t up = high >= 16 ? 0xffffu : high <= 0 ? 0u : (1u << high) - 1;
+  uint32_t down = low >= 16 ? 0xffffu : low <= 0 ? 0u : (1u << low) - 1;
+  return _mm512_mask_mov_ps(b, (__mmask16)(up & ~down), a);
+}
+// the 16 lanes added in a fixed tree: (i, i+8), (i, i+4), (i, i+2), (i, i+1)
+ALBIREO_INLINE float sum(V v) {
+  __m256 a = _mm256_add_ps(_mm512_castps512_ps256(v), _mm512_extractf32x8_ps(v, 1));
+  __m128 b = _mm_add_ps(_mm256_castps256_ps128(a), _mm256_extractf128_ps(a, 1));
+  b = _mm_add_ps(b, _mm_movehl_ps(b, b));
+  return _mm_cvtss_f32(_mm_add_ss(b, _mm_movehdup_ps(b)));
+}
+ALBIREO_INLINE float hmax(V v) { return _mm512_reduce_max_ps(v); }
+
+// Weights of 16 columns at one k (f32, f16) or one pair of k (bf16: even k in the low half of each 32-bit lane).
+ALBIREO_INLINE V pair_even(const bf16* p) {
+  return _mm512_castsi512_ps(_mm512_slli_epi32(_mm512_loadu_si512(p), 16));
+}
+ALBIREO_INLINE V pair_odd(const bf16* p) {
+  return _mm512_castsi512_ps(_mm512_and_si512(_mm512_loadu_si512(p), _mm512_set1_epi32((int)0xffff0000)));
+}
+ALBIREO_INLINE void prefetch_l2(const char* p) { _mm_prefetch(p, _MM_HINT_T1); }
+}  // namespace

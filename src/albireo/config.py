@@ -1,0 +1,96 @@
+"""EngineConfig: how to run now. Frozen; an unknown key is an error that names the nearest known one.
+
+Names are vLLM's where the meaning is the same. Does not know what the model is (models/config.py).
+"""
+
+from __future__ import annotations
+
+import difflib
+import math
+from dataclasses import dataclass, fields
+from typing import Any, Literal
+
+from albireo.errors import ConfigError
+
+BLOCK_SIZES = (8, 16, 32)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class EngineConfig:
+    """How to run one model.
+
+    Fields:
+        model: directory in Hugging Face layout, a hub name, or None for the bundled model.
+        dtype: compute type; auto takes the checkpoint's.
+        max_model_len: longest sequence in tokens; None or -1: the model's, as far as memory allows.
+        max_num_seqs: most sequences in one step.
+        max_num_batched_tokens: token budget of one step.
+        block_size: KV positions per block.
+        kv_cache_memory_bytes: size of the KV pool; None: a part of memory_utilization.
+        memory_utilization: fraction of the machine's memory this engine may use in all.
+        num_gpu_blocks_override: exact number of KV blocks, for tests (vLLM's name).
+        num_threads: compute threads; None: one per core this process may run on.
+        skip_tokenizer_init: prompts are token ids only, and nothing is detokenized.
+    """
+
+    model: str | None = None
+    tokenizer: str | None = None
+    dtype: str = "auto"
+    max_model_len: int | None = None
+    max_num_seqs: int = 64
+    max_num_batched_tokens: int = 2048
+    block_size: int = 16
+    kv_cache_memory_bytes: int | None = None
+    memory_utilization: float = 0.9
+    num_gpu_blocks_override: int | None = None
+    enable_prefix_caching: bool = True
+    scheduling_policy: Literal["fcfs", "priority"] = "fcfs"
+    seed: int = 0
+    num_threads: int | None = None
+    skip_tokenizer_init: bool = False
+    generation_config: Literal["auto", "vllm"] = "auto"
+    max_logprobs: int = 20
+
+    def __post_init__(self) -> None:
+        if self.block_size not in BLOCK_SIZES:
+            raise ConfigError(f"block_size={self.block_size!r} is not supported; choose one of {BLOCK_SIZES}")
+        if self.scheduling_policy not in ("fcfs", "priority"):
+            raise ConfigError(f"scheduling_policy={self.scheduling_policy!r} is unknown; choose fcfs or priority")
+        if self.generation_config not in ("auto", "vllm"):
+            raise ConfigError(
+                f"generation_config={self.generation_config!r} is unknown; choose auto (the model's) or vllm (none)"
+            )
+        for name in ("max_num_seqs", "max_num_batched_tokens"):
+            _at_least(name, getattr(self, name), 1)
+        if self.max_model_len == -1:
+            object.__setattr__(self, "max_model_len", None)
+        for name in ("max_model_len", "kv_cache_memory_bytes", "num_gpu_blocks_override", "num_threads"):
+            if getattr(self, name) is not None:
+                _at_least(name, getattr(self, name), 1)
+        _at_least("max_logprobs", self.max_logprobs, -1)
+        value = self.memory_utilization
+        if not isinstance(value, (int, float)) or math.isnan(value) or not 0.0 < value <= 1.0:
+            raise ConfigError(f"memory_utilization={value!r} is outside (0, 1]")
+
+    @classmethod
+    def from_kwargs(cls, **kwargs: Any) -> EngineConfig:
+        """Build from user keywords; gpu_memory_utilization is an alias of memory_utilization.
+
+        Raises: ConfigError naming an unknown key and the nearest known one.
+        """
+        if "gpu_memory_utilization" in kwargs:
+            if "memory_utilization" in kwargs:
+                raise ConfigError("memory_utilization and its alias gpu_memory_utilization are both given; keep one")
+            kwargs["memory_utilization"] = kwargs.pop("gpu_memory_utilization")
+        known = [f.name for f in fields(cls)]
+        for key in kwargs:
+            if key not in known:
+                near = difflib.get_close_matches(key, known, n=1)
+                hint = f"; did you mean {near[0]}?" if near else f"; known: {', '.join(known)}"
+                raise ConfigError(f"unknown setting {key!r}{hint}")
+        return cls(**kwargs)
+
+
+def _at_least(name: str, value: Any, low: int) -> None:
+    if not isinstance(value, int) or isinstance(value, bool) or value < low:
+        raise ConfigError(f"{name}={value!r} is not allowed; it must be a whole number of at least {low}")

@@ -1,0 +1,51 @@
+"""Names and sizes of element types, and the shape letters used in every comment.
+
+Leaf module. Does not know numpy: sizes are integers, names are the ones of config.json.
+
+T tokens in a step · B requests in a step · S sequence length · L layers · H query heads · K KV heads ·
+D head size · E model width · F FFN width · V vocabulary · N blocks · P positions per block.
+A linear is [M, K] x [N, K]^T -> [M, N] with its own local letters.
+"""
+
+from __future__ import annotations
+
+from albireo.errors import ConfigError
+
+SIZES: dict[str, int] = {
+    "float32": 4,
+    "float16": 2,
+    "bfloat16": 2,
+    "int32": 4,
+    "int64": 8,
+    "uint8": 1,
+}
+
+#: Types a model can be computed in.
+COMPUTE_DTYPES = ("float32", "float16", "bfloat16")
+
+_ALIASES = {
+    "float": "float32",
+    "f32": "float32",
+    "fp32": "float32",
+    "half": "float16",
+    "f16": "float16",
+    "fp16": "float16",
+    "bf16": "bfloat16",
+}
+
+
+def itemsize(dtype: str) -> int:
+    """Bytes of one element."""
+    return SIZES[dtype]
+
+
+def compute_dtype(name: str) -> str:
+    """Canonical name of a compute dtype given by a user or a config.json ("torch.bfloat16", "bf16", …).
+
+    Raises: ConfigError for anything else.
+    """
+    short = name.removeprefix("torch.")
+    dtype = _ALIASES.get(short, short)
+    if dtype not in COMPUTE_DTYPES:
+        raise ConfigError(f"dtype {name!r} is not supported; choose auto, {', '.join(COMPUTE_DTYPES)}")
+    return dtype

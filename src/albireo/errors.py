@@ -1,0 +1,72 @@
+"""Every exception this package raises on purpose, drawn as a tree.
+
+EngineError
+├─ ConfigError          unknown key, impossible combination of settings
+├─ ModelError           a model directory that cannot be used
+│  ├─ UnsupportedModel  an architecture or a config key we do not compute
+│  └─ WeightMismatch    weights missing, extra, misshapen or damaged
+├─ RequestError         one request is refused; nothing else is disturbed
+│  ├─ InvalidParams     a parameter outside its range
+│  ├─ UnsupportedFeature  a parameter that asks for what we cannot do
+│  ├─ PromptTooLong     the prompt can never fit
+│  └─ TemplateError     the chat template refused, ran too long or is missing
+├─ ResourceError        the machine has not enough of something
+│  └─ OutOfMemory       predicted or met; carries the numbers
+└─ InvariantError       a bug of ours; carries the state
+
+A message says what happened, the value seen, the limit, and what to do.
+"""
+
+from __future__ import annotations
+
+
+class EngineError(Exception):
+    """Root of the tree: catch this to catch everything raised on purpose."""
+
+
+class ConfigError(EngineError):
+    """An unknown setting or an impossible combination."""
+
+
+class ModelError(EngineError):
+    """A model directory that cannot be used."""
+
+
+class UnsupportedModel(ModelError):
+    """An architecture, or a config key that changes the arithmetic, that is not implemented."""
+
+
+class WeightMismatch(ModelError):
+    """Weights missing, extra, misshapen, of an unknown dtype or damaged."""
+
+
+class RequestError(EngineError, ValueError):
+    """One request is refused, with the reason; a ValueError too, as vLLM's callers expect."""
+
+
+class InvalidParams(RequestError):
+    """A sampling parameter outside its range."""
+
+
+class UnsupportedFeature(RequestError):
+    """A parameter that asks for what this engine cannot do."""
+
+
+class PromptTooLong(RequestError):
+    """The prompt exceeds the context, or can never fit in the KV cache."""
+
+
+class TemplateError(RequestError):
+    """The chat template is missing, refused the messages, or exceeded its limits."""
+
+
+class ResourceError(EngineError):
+    """The machine has not enough of something."""
+
+
+class OutOfMemory(ResourceError):
+    """Memory predicted to be short, or found short; the message carries the numbers."""
+
+
+class InvariantError(EngineError):
+    """A bug of ours: an internal promise does not hold."""

@@ -1,0 +1,119 @@
+"""GraphBuilder: the tracing API models are written in. Each method adds one node and returns its value.
+
+Used by models/ and by tests. Does not know weights' contents, devices or passes.
+"""
+
+from __future__ import annotations
+
+from contextlib import contextmanager
+from typing import Any
+from collections.abc import Iterator
+
+from albireo.errors import InvariantError
+from albireo.graph.node import ConstantDef, Graph, Node, RowSegment, TensorType, Value
+from albireo.graph.ops import RopeSpec, infer
+
+
+class GraphBuilder:
+    """Builds one Graph. The step inputs exist from the start: ids, positions, logit_rows, top_rows, kv."""
+
+    def __init__(self) -> None:
+        self.graph = Graph()
+        self._origin: list[str] = []
+        self._counter = 0
+        self.token_ids = self._input("token_ids", TensorType("int32", ("T",)))
+        self.positions = self._input("positions", TensorType("int32", ("T",)))
+        self.logit_rows = self._input("logit_rows", TensorType("int32", ("R",)))
+        self.top_rows = self._input("top_rows", TensorType("int32", ("G",)))
+        self.kv = self._input("kv", TensorType("kv", ()))
+
+    @contextmanager
+    def part(self, name: str) -> Iterator[None]:
+        """Nodes made inside carry name in their origin."""
+        self._origin.append(name)
+        try:
+            yield
+        finally:
+            self._origin.pop()
+
+    def weight(self, name: str, dims: tuple[int, ...], dtype: str) -> Value:
+        """A checkpoint tensor as a constant; asking twice gives the same value (tied weights)."""
+        known = self.graph.constants.get(name)
+        if known is None:
+            definition = ConstantDef((RowSegment(name, 0, dims[0]),))
+            known = Value(name, TensorType(dtype, dims), constant=definition)
+            self.graph.constants[name] = known
+        elif known.type != TensorType(dtype, dims):
+            raise InvariantError(f"weight {name} asked for as {dtype}{list(dims)}, was {known.type}")
+        return known
+
+    def embed(self, ids: Value, table: Value) -> Value:
+        return self._node("embed", {"ids": ids, "table": table})[0]
+
+    def cast(self, x: Value, dtype: str) -> Value:
+        return x if x.type.dtype == dtype else self._node("cast", {"x": x}, dtype=dtype)[0]
+
+    def rms_norm(self, x: Value, weight: Value, eps: float, num_heads: int = 1) -> Value:
+        return self._node("rms_norm", {"x": x, "weight": weight}, eps=eps, num_heads=num_heads)[0]
+
+    def linear(self, x: Value, weight: Value, bias: Value | None = None) -> Value:
+        inputs = {"x": x, "weight": weight}
+        if bias is not None:
+            inputs["bias"] = bias
+        return self._node("linear", inputs)[0]
+
+    def split(self, x: Value, sizes: tuple[int, ...]) -> tuple[Value, ...]:
+        return self._node("split", {"x": x}, sizes=sizes)
+
+    def rope(self, x: Value, rope: RopeSpec, num_heads: int, head_dim: int) -> Value:
+        inputs = {"x": x, "positions": self.positions}
+        return self._node("rope", inputs, num_heads=num_heads, head_dim=head_dim, rope=rope)[0]
+
+    def kv_write(self, k: Value, v: Value, layer: int, num_kv_heads: int, head_dim: int) -> Value:
+        """Write this step's keys and values; the builder's kv becomes the state after."""
+        inputs = {"k": k, "v": v, "kv": self.kv}
+        self.kv = self._node("kv_write", inputs, layer=layer, num_kv_heads=num_kv_heads, head_dim=head_dim)[0]
+        return self.kv
+
+    def attention(self, q: Value, **attrs: Any) -> Value:
+        return self._node("attention", {"q": q, "kv": self.kv}, **attrs)[0]
+
+    def add(self, x: Value, y: Value) -> Value:
+        return self._node("add", {"x": x, "y": y})[0]
+
+    def mul(self, x: Value, y: Value) -> Value:
+        return self._node("mul", {"x": x, "y": y})[0]
+
+    def unary(self, x: Value, kind: str) -> Value:
+        return self._node("unary", {"x": x}, kind=kind)[0]
+
+    def scale(self, x: Value, factor: float) -> Value:
+        return self._node("scale", {"x": x}, factor=factor)[0]
+
+    def gather_rows(self, x: Value, rows: Value) -> Value:
+        return self._node("gather_rows", {"x": x, "rows": rows})[0]
+
+    def top_logits(self, logits: Value) -> tuple[Value, Value]:
+        ids, values = self._node("top_logits", {"logits": logits})
+        return ids, values
+
+    def finish(self, **outputs: Value) -> Graph:
+        """Name the outputs and hand the graph over; the final kv state is added."""
+        self.graph.outputs = {**outputs, "kv": self.kv}
+        return self.graph
+
+    def _input(self, name: str, type_: TensorType) -> Value:
+        value = Value(name, type_)
+        self.graph.inputs[name] = value
+        return value
+
+    def _node(self, op: str, inputs: dict[str, Value], **attrs: Any) -> tuple[Value, ...]:
+        types = infer(op, {role: v.type for role, v in inputs.items()}, attrs)
+        node = Node(op, inputs, attrs, origin=".".join(self._origin))
+        outputs = []
+        for type_ in types:
+            outputs.append(Value(str(self._counter), type_, producer=node))
+            self._counter += 1
+        node.outputs = tuple(outputs)
+        self.graph.nodes.append(node)
+        return node.outputs

@@ -1,0 +1,159 @@
+"""Graph, Node and Value: what is to be computed, in SSA form.
+
+Written by models/ through builder.py, rewritten by compiler/passes, run by backends/reference, lowered to a
+graph.program.Program. Knows neither devices nor models nor arrays.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+#: A dimension is a whole number or the name of a step symbol:
+#: T tokens in the step, R rows whose full logits are wanted, G rows whose arg max is wanted.
+Dim = int | str
+SYMBOLS = ("T", "R", "G")
+
+
+@dataclass(frozen=True, slots=True)
+class TensorType:
+    """Element type (albireo.dtypes name) and dims. The KV cache is the one value of dtype "kv"."""
+
+    dtype: str
+    dims: tuple[Dim, ...]
+
+    def __str__(self) -> str:
+        return f"{self.dtype}[{', '.join(map(str, self.dims))}]"
+
+
+@dataclass(frozen=True, slots=True)
+class RowSegment:
+    """Rows start..stop of dim 0 of a checkpoint tensor; source None means that many rows of zeros."""
+
+    source: str | None
+    start: int
+    stop: int
+
+    def __len__(self) -> int:
+        return self.stop - self.start
+
+
+@dataclass(frozen=True, slots=True)
+class ConstantDef:
+    """How a constant is made from the checkpoint: its rows, top to bottom.
+
+    One definition serves a plain weight (one segment) and merged or interleaved ones (many), so that
+    merging never copies a weight: whoever packs reads the rows where they lie.
+    """
+
+    segments: tuple[RowSegment, ...]
+
+    @property
+    def num_rows(self) -> int:
+        return sum(len(segment) for segment in self.segments)
+
+    @property
+    def sources(self) -> tuple[str, ...]:
+        """Names of the checkpoint tensors used, each once, in order of first use."""
+        return tuple(dict.fromkeys(s.source for s in self.segments if s.source is not None))
+
+
+@dataclass(eq=False, slots=True)
+class Value:
+    """One value: a graph input, a constant, or an output of a node. Identity is the object."""
+
+    name: str
+    type: TensorType
+    producer: Node | None = None
+    constant: ConstantDef | None = None
+
+    @property
+    def is_constant(self) -> bool:
+        return self.constant is not None
+
+    def __str__(self) -> str:
+        return f"%{self.name}"
+
+
+@dataclass(eq=False, slots=True)
+class Node:
+    """One operation.
+
+    Fields:
+        op: a key of ops.OPS, or "fused".
+        inputs: by role, in the op's order; optional roles are absent, not None.
+        attrs: constants of the op: numbers, strings, tuples, RopeSpec.
+        outputs: in the op's order.
+        origin: path of the model part it came from, such as layers.3.attn.o; for reports.
+        body: for op "fused" only: the base ops it stands for, as a Graph whose inputs carry the roles' names.
+        family: for op "fused" only: the kernel family that performs it.
+    """
+
+    op: str
+    inputs: dict[str, Value]
+    attrs: dict[str, Any]
+    outputs: tuple[Value, ...] = ()
+    origin: str = ""
+    body: Graph | None = None
+    family: str | None = None
+
+    @property
+    def output(self) -> Value:
+        """The only output."""
+        (value,) = self.outputs
+        return value
+
+    def __str__(self) -> str:
+        outs = ", ".join(f"{v}: {v.type}" for v in self.outputs)
+        roles = ", ".join(f"{role}={v}" for role, v in self.inputs.items())
+        name = self.family if self.op == "fused" else self.op
+        attrs = "".join(f", {k}={_short(v)}" for k, v in self.attrs.items())
+        return f"{outs} = {name}({roles}{attrs})"
+
+
+def _short(value: Any) -> str:
+    text = str(value)
+    return text if len(text) <= 60 else text[:57] + "..."
+
+
+@dataclass(eq=False, slots=True)
+class Graph:
+    """Nodes in an order in which they can run.
+
+    inputs: step arrays and state by name (token_ids, positions, logit_rows, top_rows, kv).
+    constants: by name. outputs: by name (logits, top_ids, top_logits, kv).
+    """
+
+    inputs: dict[str, Value] = field(default_factory=dict)
+    constants: dict[str, Value] = field(default_factory=dict)
+    nodes: list[Node] = field(default_factory=list)
+    outputs: dict[str, Value] = field(default_factory=dict)
+
+    def users(self) -> Mapping[Value, list[Node]]:
+        """value -> nodes that read it, in order; values nobody reads are absent."""
+        users: dict[Value, list[Node]] = {}
+        for node in self.nodes:
+            for value in dict.fromkeys(node.inputs.values()):
+                users.setdefault(value, []).append(node)
+        return users
+
+    def values(self) -> Iterator[Value]:
+        """Inputs, constants and node outputs, in order of definition."""
+        yield from self.inputs.values()
+        yield from self.constants.values()
+        for node in self.nodes:
+            yield from node.outputs
+
+    def is_output(self, value: Value) -> bool:
+        return any(v is value for v in self.outputs.values())
+
+    def drop_unused_constants(self) -> None:
+        """Forget constants no node reads; passes call it after a rewrite."""
+        used = {id(v) for node in self.nodes for v in node.inputs.values()}
+        self.constants = {name: v for name, v in self.constants.items() if id(v) in used}
+
+
+def first_use_order(values: Iterable[Value]) -> list[Value]:
+    """values, each once, in order."""
+    return list(dict.fromkeys(values))

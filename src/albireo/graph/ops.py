@@ -1,0 +1,152 @@
+"""The closed list of base ops: roles, attributes, and the type of what comes out.
+
+Used by builder.py when a node is made and by spec.py between passes. A backend implements these, or the
+fused families of the compiler whose bodies are made of these. Knows no arithmetic: that is backends/reference.
+
+The residual stream is float32. Where a value is rounded to the compute dtype, the graph says so with a cast:
+the graph is the definition of the numerics, whoever runs it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from albireo.errors import InvariantError
+from albireo.graph.node import TensorType
+
+Types = Mapping[str, TensorType]
+Attrs = Mapping[str, Any]
+
+
+@dataclass(frozen=True, slots=True)
+class RopeSpec:
+    """Rotary position embedding as numbers: any scaling scheme ends here.
+
+    Fields:
+        inv_freq: [D/2] radians per position; pair i is channels (i, i + D/2).
+        attention_factor: multiplies both cos and sin (yarn); 1.0 otherwise.
+    """
+
+    inv_freq: tuple[float, ...]
+    attention_factor: float = 1.0
+
+    def __str__(self) -> str:
+        return f"rope[{len(self.inv_freq)} pairs, factor {self.attention_factor:g}]"
+
+
+@dataclass(frozen=True, slots=True)
+class Op:
+    """One base op: required and optional input roles, attribute names, and its type rule."""
+
+    required: tuple[str, ...]
+    attrs: tuple[str, ...]
+    infer: Callable[[Types, Attrs], tuple[TensorType, ...]]
+    optional: tuple[str, ...] = ()
+
+
+def _same(x: Types, _: Attrs) -> tuple[TensorType, ...]:
+    return (x["x"],)
+
+
+def _embed(x: Types, _: Attrs) -> tuple[TensorType, ...]:
+    return (TensorType("float32", (x["ids"].dims[0], x["table"].dims[1])),)
+
+
+def _cast(x: Types, a: Attrs) -> tuple[TensorType, ...]:
+    return (TensorType(a["dtype"], x["x"].dims),)
+
+
+def _gather(x: Types, _: Attrs) -> tuple[TensorType, ...]:
+    return (TensorType(x["x"].dtype, (x["rows"].dims[0], *x["x"].dims[1:])),)
+
+
+def _split(x: Types, a: Attrs) -> tuple[TensorType, ...]:
+    t = x["x"]
+    if sum(a["sizes"]) != t.dims[-1]:
+        raise InvariantError(f"split sizes {a['sizes']} do not add up to the last dim of {t}")
+    return tuple(TensorType(t.dtype, (*t.dims[:-1], n)) for n in a["sizes"])
+
+
+def _binary(x: Types, _: Attrs) -> tuple[TensorType, ...]:
+    if x["x"] != x["y"]:
+        raise InvariantError(f"operands differ: {x['x']} and {x['y']}")
+    return (x["x"],)
+
+
+def _linear(x: Types, _: Attrs) -> tuple[TensorType, ...]:
+    a, w = x["x"], x["weight"]
+    if a.dims[-1] != w.dims[1]:
+        raise InvariantError(f"linear of {a} with weight {w}: inner dims differ")
+    if "bias" in x and x["bias"].dims != (w.dims[0],):
+        raise InvariantError(f"linear bias {x['bias']} does not fit weight {w}")
+    return (TensorType("float32", (*a.dims[:-1], w.dims[0])),)
+
+
+def _kv_write(x: Types, _: Attrs) -> tuple[TensorType, ...]:
+    return (x["kv"],)
+
+
+def _attention(x: Types, a: Attrs) -> tuple[TensorType, ...]:
+    q = x["q"]
+    if q.dims[-1] != a["num_heads"] * a["head_dim"]:
+        raise InvariantError(f"attention query {q} is not {a['num_heads']} heads of {a['head_dim']}")
+    return (TensorType("float32", q.dims),)
+
+
+def _top(x: Types, _: Attrs) -> tuple[TensorType, ...]:
+    rows = x["logits"].dims[0]
+    return TensorType("int32", (rows,)), TensorType("float32", (rows,))
+
+
+#: op -> what it needs. In the order in which a layer uses them.
+OPS: dict[str, Op] = {
+    # x[t] = table[ids[t]], widened to float32
+    "embed": Op(("ids", "table"), (), _embed),
+    # rounds (nearest even) or widens
+    "cast": Op(("x",), ("dtype",), _cast),
+    # y = x / sqrt(mean(x^2) + eps) * weight over the last dim, or over each of num_heads equal parts of it
+    "rms_norm": Op(("x", "weight"), ("eps", "num_heads"), _same),
+    # y = x @ weight^T (+ bias), accumulated and returned in float32
+    "linear": Op(("x", "weight"), (), _linear, optional=("bias",)),
+    # the last dim cut into parts
+    "split": Op(("x",), ("sizes",), _split),
+    # rotates each head's channel pairs (i, i + D/2) by position * inv_freq[i]
+    "rope": Op(("x", "positions"), ("num_heads", "head_dim", "rope"), _same),
+    # k, v (rounded to the KV dtype) into the slots of this step's tokens; returns the state after
+    "kv_write": Op(("k", "v", "kv"), ("layer", "num_kv_heads", "head_dim"), _kv_write),
+    # causal attention of q over each sequence's cache; window counts the positions seen, itself included
+    "attention": Op(
+        ("q", "kv"),
+        ("layer", "num_heads", "num_kv_heads", "head_dim", "scale", "window", "softcap"),
+        _attention,
+    ),
+    "add": Op(("x", "y"), (), _binary),
+    "mul": Op(("x", "y"), (), _binary),
+    # kind: silu, gelu, gelu_tanh, relu2, sigmoid, tanh
+    "unary": Op(("x",), ("kind",), _same),
+    # x * factor
+    "scale": Op(("x",), ("factor",), _same),
+    # y[i] = x[rows[i]]
+    "gather_rows": Op(("x", "rows"), (), _gather),
+    # id of the largest logit of each row (lowest id of equals), and that logit
+    "top_logits": Op(("logits",), (), _top),
+}
+
+UNARY_KINDS = ("silu", "gelu", "gelu_tanh", "relu2", "sigmoid", "tanh")
+
+
+def infer(op: str, inputs: Types, attrs: Attrs) -> tuple[TensorType, ...]:
+    """Types of the outputs of op. Raises: InvariantError when roles, attributes or shapes do not fit."""
+    rule = OPS.get(op)
+    if rule is None:
+        raise InvariantError(f"unknown op {op!r}")
+    allowed = rule.required + rule.optional
+    missing = [role for role in rule.required if role not in inputs]
+    extra = [role for role in inputs if role not in allowed]
+    if missing or extra or set(attrs) != set(rule.attrs):
+        raise InvariantError(
+            f"{op}: roles missing {missing}, extra {extra}; attributes {sorted(attrs)}, wanted {sorted(rule.attrs)}"
+        )
+    return rule.infer(inputs, attrs)

@@ -1,0 +1,117 @@
+"""Program: the flat list of calls that runs. Kernels are chosen, memory is planned, weights have a layout.
+
+Emitted by compiler/, bound to addresses and run by a backend, printed by show.py. Plain data: does not know
+models, pointers or arrays.
+
+Call families and their roles (a backend implements these):
+
+    embed        ids, table -> out                          out[T, E] float32
+    norm         x, weight [, rows] -> out                  rows gathers first; out in its buffer's dtype
+    linear       x, weight [, bias] [, residual] -> out     attrs act: none | silu_mul | gelu_tanh_mul (gate and
+                                                            up rows interleaved by GATE_UP_INTERLEAVE); residual may be out
+    qkv_rope_kv  x, weight [, bias] [, q_norm, k_norm], rope -> q     writes k and v of this step to the KV cache
+    attention    q -> out
+    head_top     x, weight -> ids, values                   arg max per row, lowest id of equals
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any
+
+from albireo.graph.node import ConstantDef, Dim
+from albireo.graph.ops import RopeSpec
+
+#: Output columns of one weight panel; N is padded to it with zeros.
+PANEL = 64
+#: silu_mul weights: this many gate rows, then this many up rows, in turn; half a panel each.
+GATE_UP_INTERLEAVE = 32
+
+
+@dataclass(frozen=True, slots=True)
+class Buffer:
+    """An activation in the arena: [rows, cols] of dtype at a byte offset planned for the largest rows."""
+
+    name: str
+    dtype: str
+    rows: Dim
+    cols: int
+    offset: int
+
+
+@dataclass(frozen=True, slots=True)
+class PackedConstant:
+    """A constant as a kernel wants it.
+
+    packing: "p64.<float32|float16|bfloat16>" panels of 64 output columns; "row.<dtype>" plain rows;
+        "rope" cos and sin tables [max_positions, D/2, 2] float32 of the RopeSpec.
+    rows, cols: logical shape (N and K of a linear; 1 and n of a vector).
+    num_bytes: what it takes in memory.
+    """
+
+    name: str
+    packing: str
+    rows: int
+    cols: int
+    num_bytes: int
+    definition: ConstantDef | None = None
+    rope: RopeSpec | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Call:
+    """One kernel call.
+
+    Fields:
+        family: see the module docstring.
+        kernel: identity of the chosen variant, such as linear.bfloat16.avx512bf16.m6n64.
+        args: role -> name of a buffer, a constant or a step array (token_ids, positions, logit_rows, top_rows).
+        attrs: numbers and strings of the family.
+        rows: the symbol that counts the rows it computes: T, R or G; a call with zero rows is skipped.
+        split: how threads share it: panels, rows, heads or one.
+        barrier: all threads meet after it.
+    """
+
+    family: str
+    kernel: str
+    args: dict[str, str]
+    attrs: dict[str, Any]
+    rows: str
+    split: str
+    barrier: bool
+    origin: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class KVLayout:
+    """Shape of the KV cache: what one block of one layer holds. head_dim is stored padded to 16."""
+
+    num_layers: int
+    num_kv_heads: int
+    head_dim: int
+    dtype: str
+    block_size: int
+
+    @property
+    def padded_head_dim(self) -> int:
+        return -(-self.head_dim // 16) * 16
+
+
+@dataclass(frozen=True, slots=True)
+class Program:
+    """Everything a backend needs to run steps, weights' contents aside."""
+
+    calls: tuple[Call, ...]
+    buffers: dict[str, Buffer]
+    constants: dict[str, PackedConstant]
+    kv: KVLayout
+    maxima: dict[str, int]
+    arena_bytes: int
+    #: logits -> buffer name, top_ids, top_values likewise
+    outputs: dict[str, str]
+    #: one record a pass: what fired, what it saves, what did not and why
+    report: tuple[Any, ...] = field(default=(), repr=False)
+
+    @property
+    def weight_bytes(self) -> int:
+        return sum(c.num_bytes for c in self.constants.values())

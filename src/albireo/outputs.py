@@ -1,0 +1,74 @@
+"""What a caller gets back. Fields and shapes are vLLM's.
+
+Leaf module: plain data, no behaviour beyond construction.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Literal
+
+#: "abort" on a caller's wish; "error" when the engine had to give the request up.
+FinishReason = Literal["stop", "length", "abort", "error"]
+
+
+@dataclass(slots=True)
+class Logprob:
+    """Log-probability of one token at one place: natural log; rank 1 is the most likely."""
+
+    logprob: float
+    rank: int | None = None
+    decoded_token: str | None = None
+
+
+#: One entry a generated token: token id -> Logprob, chosen token first, then the best by rank.
+SampleLogprobs = list[dict[int, Logprob]]
+#: One entry a prompt token; the first has no predecessor and is None.
+PromptLogprobs = list[dict[int, Logprob] | None]
+
+
+@dataclass(slots=True)
+class CompletionOutput:
+    """One continuation. text and token_ids hold everything produced so far."""
+
+    index: int
+    text: str
+    token_ids: list[int]
+    cumulative_logprob: float | None = None
+    logprobs: SampleLogprobs | None = None
+    finish_reason: FinishReason | None = None
+    stop_reason: int | str | None = None
+
+    def finished(self) -> bool:
+        return self.finish_reason is not None
+
+
+@dataclass(slots=True)
+class RequestMetrics:
+    """When things happened to a request; seconds on the engine's monotonic clock."""
+
+    arrival_s: float
+    first_scheduled_s: float | None = None
+    first_token_s: float | None = None
+    last_token_s: float | None = None
+    finished_s: float | None = None
+    num_preemptions: int = 0
+
+    @property
+    def first_token_latency(self) -> float | None:
+        """Seconds from arrival to the first token; None before it."""
+        return None if self.first_token_s is None else self.first_token_s - self.arrival_s
+
+
+@dataclass(slots=True)
+class RequestOutput:
+    """The state of one request, in outputs one entry a continuation, in order of index."""
+
+    request_id: str
+    prompt: str | None
+    prompt_token_ids: list[int]
+    outputs: list[CompletionOutput] = field(default_factory=list)
+    finished: bool = False
+    prompt_logprobs: PromptLogprobs | None = None
+    num_cached_tokens: int = 0
+    metrics: RequestMetrics | None = None

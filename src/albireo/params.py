@@ -1,0 +1,174 @@
+"""SamplingParams: what a caller may ask of one request. Names, defaults and meanings are vLLM's.
+
+Validated once, on construction; frozen afterwards. Does not know tokenizers, models or tensors.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+from albireo.errors import InvalidParams, UnsupportedFeature
+
+#: Below this a temperature means greedy; vLLM's limit.
+GREEDY_TEMPERATURE = 1e-5
+MAX_SEED = 2**63 - 1
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SamplingParams:
+    """What one request asks for.
+
+    Fields not described here mean what they mean in vLLM.
+        n: independent continuations of one prompt.
+        temperature: 0 is greedy.
+        top_k: 0 and -1 both mean all.
+        seed: None draws one; a request with a seed gives the same tokens alone and in any batch.
+        max_tokens: None means up to the context.
+        logprobs: number of best alternatives per token beside the chosen one; 0 the chosen only; -1 all.
+        stop: strings that end the text; stop_token_ids: ids that do.
+        logit_bias: token id -> added to its logit.
+        bad_words: strings never produced; allowed_token_ids: the only ids allowed.
+
+    Raises: InvalidParams naming field, value and limit; UnsupportedFeature for what asks the impossible.
+    """
+
+    n: int = 1
+    best_of: int | None = None
+    presence_penalty: float = 0.0
+    frequency_penalty: float = 0.0
+    repetition_penalty: float = 1.0
+    temperature: float = 1.0
+    top_p: float = 1.0
+    top_k: int = 0
+    min_p: float = 0.0
+    seed: int | None = None
+    stop: str | Sequence[str] | None = None
+    stop_token_ids: Sequence[int] | None = None
+    ignore_eos: bool = False
+    max_tokens: int | None = 16
+    min_tokens: int = 0
+    logprobs: int | None = None
+    prompt_logprobs: int | None = None
+    detokenize: bool = True
+    skip_special_tokens: bool = True
+    spaces_between_special_tokens: bool = True
+    include_stop_str_in_output: bool = False
+    logit_bias: Mapping[int, float] | None = None
+    allowed_token_ids: Sequence[int] | None = None
+    bad_words: Sequence[str] | None = None
+    skip_reading_prefix_cache: bool | None = None
+    #: Filled by the front door once a tokenizer is known; never by a caller.
+    bad_words_token_ids: tuple[tuple[int, ...], ...] = field(default=(), repr=False)
+
+    def __post_init__(self) -> None:
+        def set_(name: str, value: Any) -> None:
+            object.__setattr__(self, name, value)
+
+        if self.stop is None:
+            set_("stop", ())
+        elif isinstance(self.stop, str):
+            set_("stop", (self.stop,))
+        else:
+            set_("stop", tuple(self.stop))
+        set_("stop_token_ids", tuple(self.stop_token_ids or ()))
+        set_("bad_words", tuple(self.bad_words or ()))
+        if self.allowed_token_ids is not None:
+            set_("allowed_token_ids", tuple(self.allowed_token_ids))
+        if self.logit_bias is not None:
+            try:
+                set_("logit_bias", {int(k): float(v) for k, v in self.logit_bias.items()})
+            except (AttributeError, TypeError, ValueError):
+                raise InvalidParams(
+                    f"logit_bias must map token ids to numbers, got {self.logit_bias!r}"
+                ) from None
+        if self.top_k == -1:
+            set_("top_k", 0)
+        self._verify()
+
+    def _verify(self) -> None:
+        _int("n", self.n, 1, 16384)
+        if self.best_of not in (None, self.n):
+            raise UnsupportedFeature(f"best_of={self.best_of} is not supported; ask for n={self.best_of}")
+        _number("presence_penalty", self.presence_penalty, -2.0, 2.0)
+        _number("frequency_penalty", self.frequency_penalty, -2.0, 2.0)
+        _number("repetition_penalty", self.repetition_penalty, 0.0, math.inf, low_open=True)
+        _number("temperature", self.temperature, 0.0, math.inf)
+        _number("top_p", self.top_p, 0.0, 1.0, low_open=True)
+        _int("top_k", self.top_k, 0, None, "0 or -1 (all), or at least 1")
+        _number("min_p", self.min_p, 0.0, 1.0)
+        if self.seed is not None:
+            _int("seed", self.seed, -MAX_SEED - 1, MAX_SEED)
+        if self.max_tokens is not None:
+            _int("max_tokens", self.max_tokens, 1, None)
+        _int("min_tokens", self.min_tokens, 0, None)
+        if self.max_tokens is not None and self.min_tokens > self.max_tokens:
+            raise InvalidParams(
+                f"min_tokens={self.min_tokens} exceeds max_tokens={self.max_tokens}; lower it or raise max_tokens"
+            )
+        for name in ("logprobs", "prompt_logprobs"):
+            value = getattr(self, name)
+            if value is not None:
+                _int(name, value, -1, None, "-1 (all), 0 (the chosen token), or more")
+        _tokens("stop_token_ids", self.stop_token_ids)
+        _tokens("allowed_token_ids", self.allowed_token_ids)
+        if self.allowed_token_ids is not None and not self.allowed_token_ids:
+            raise InvalidParams("allowed_token_ids is empty: nothing could be produced; leave it out to allow all")
+        for name in ("stop", "bad_words"):
+            for text in getattr(self, name):
+                if not isinstance(text, str) or not text:
+                    raise InvalidParams(f"{name} must hold strings that are not empty, got {text!r}")
+        if self.stop and not self.detokenize:
+            raise InvalidParams("stop strings need detokenize=True; use stop_token_ids or allow detokenizing")
+        for token_id, bias in (self.logit_bias or {}).items():
+            if token_id < 0:
+                raise InvalidParams(f"logit_bias names token id {token_id}; ids start at 0")
+            if math.isnan(bias):
+                raise InvalidParams(f"logit_bias of token {token_id} is not a number")
+
+    @property
+    def is_greedy(self) -> bool:
+        """True when the most likely token is taken and no random number is drawn."""
+        return self.temperature < GREEDY_TEMPERATURE
+
+    @property
+    def needs_logits(self) -> bool:
+        """False when the arg max over the raw logits decides, so that logits need not be written out."""
+        return not (
+            self.is_greedy
+            and self.logprobs is None
+            and self.presence_penalty == 0.0
+            and self.frequency_penalty == 0.0
+            and self.repetition_penalty == 1.0
+            and not self.logit_bias
+            and self.allowed_token_ids is None
+            and not self.bad_words
+            and self.min_tokens == 0
+        )
+
+    def clone(self, **changes: Any) -> SamplingParams:
+        """A copy with some fields changed."""
+        return replace(self, **changes)
+
+
+def _number(name: str, value: Any, low: float, high: float, *, low_open: bool = False) -> None:
+    is_number = isinstance(value, (int, float)) and not isinstance(value, bool) and not math.isnan(value)
+    if not is_number or value > high or value < low or (low_open and value == low) or value == math.inf:
+        bracket = "(" if low_open else "["
+        upper = "inf)" if high == math.inf else f"{high}]"
+        raise InvalidParams(f"{name}={value!r} is outside {bracket}{low}, {upper}")
+
+
+def _int(name: str, value: Any, low: int, high: int | None, words: str | None = None) -> None:
+    is_int = isinstance(value, int) and not isinstance(value, bool)
+    if not is_int or value < low or (high is not None and value > high):
+        limit = words or (f"a whole number of at least {low}" + (f" and at most {high}" if high else ""))
+        raise InvalidParams(f"{name}={value!r} is not allowed; it must be {limit}")
+
+
+def _tokens(name: str, ids: Sequence[int] | None) -> None:
+    for token_id in ids or ():
+        if not isinstance(token_id, int) or isinstance(token_id, bool) or token_id < 0:
+            raise InvalidParams(f"{name} must hold token ids (whole numbers from 0), got {token_id!r}")

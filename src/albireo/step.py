@@ -1,0 +1,100 @@
+"""StepPlan -> StepResult: the one message between deciding (engine/) and doing (execution/).
+
+Built by engine/scheduler.py, consumed by execution/runner.py. Integers and lists only; no tensors.
+There is no prefill or decode here: a sequence has tokens to compute, from a position on.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+from albireo.params import SamplingParams
+
+
+@dataclass(slots=True)
+class SampleTask:
+    """Draw the next token of one sequence from the logits of the last token computed for its work.
+
+    Fields:
+        seq_id: the sequence the token belongs to (for n > 1 several tasks share one row of logits).
+        seed: of this sequence's random stream; the stream's position is len(output_token_ids).
+        prompt_token_ids, output_token_ids: for the penalties; borrowed, not to be changed.
+        stop_token_ids: ids masked while fewer than min_tokens are out (EOS ids included unless ignored).
+    """
+
+    seq_id: int
+    params: SamplingParams
+    seed: int
+    prompt_token_ids: Sequence[int]
+    output_token_ids: Sequence[int]
+    stop_token_ids: tuple[int, ...] = ()
+
+
+@dataclass(slots=True)
+class SequenceWork:
+    """Tokens of one sequence to compute in this step.
+
+    Fields:
+        token_ids: [n] the tokens, in order; n >= 1.
+        num_computed_tokens: position of the first of them; all before it are in the KV cache,
+            or are written in this very step by another sequence that shares the blocks.
+        block_tables: one list of block ids per block group, covering num_computed_tokens + n positions;
+            borrowed, not to be changed.
+        samples: tasks on the last row; empty when the prompt goes on in a later step.
+        prompt_logprobs: when set, log-probabilities are wanted for the tokens that follow each of the
+            computed rows: targets[i] is the prompt token after token_ids[i] (fewer at the prompt's end).
+    """
+
+    seq_id: int
+    token_ids: Sequence[int]
+    num_computed_tokens: int
+    block_tables: tuple[Sequence[int], ...]
+    samples: tuple[SampleTask, ...] = ()
+    prompt_logprobs: int | None = None
+    prompt_targets: Sequence[int] = ()
+
+
+@dataclass(slots=True)
+class StepPlan:
+    """What one step will do. block_copies (group, source, target) happen in order, before any computing."""
+
+    step_idx: int
+    work: list[SequenceWork]
+    num_tokens: int
+    block_copies: list[tuple[int, int, int]] = field(default_factory=list)
+
+
+@dataclass(slots=True)
+class TokenLogprobs:
+    """Log-probabilities at one place: the chosen token first, then the best ones by rank.
+
+    ranks count from 1 over the whole vocabulary; values are of the raw distribution (before any
+    penalty, bias, temperature or truncation).
+    """
+
+    token_ids: list[int]
+    logprobs: list[float]
+    ranks: list[int]
+
+
+@dataclass(slots=True)
+class SampledToken:
+    """One drawn token; logprobs when the task asked for them."""
+
+    seq_id: int
+    token_id: int
+    logprobs: TokenLogprobs | None = None
+
+
+@dataclass(slots=True)
+class StepResult:
+    """What one step did.
+
+    Fields:
+        tokens: one entry a SampleTask of the plan, in the plan's order.
+        prompt_logprobs: seq_id -> one TokenLogprobs a prompt target of that work.
+    """
+
+    tokens: list[SampledToken]
+    prompt_logprobs: dict[int, list[TokenLogprobs]] = field(default_factory=dict)

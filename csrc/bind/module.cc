@@ -47,7 +47,7 @@ Args args_of(const nb::dict& d, Program& program) {
   static const char* const kKnown[] = {
       "x", "weight", "bias", "residual", "out", "q_norm", "k_norm", "rope", "kv", "kv_dtype", "num_kv_heads", "head_dim",
       "block_size", "x_dtype", "w_dtype", "out_dtype", "rows", "act", "gather", "packed", "n", "k", "num_heads",
-      "window", "eps", "scale", "softcap"};
+      "window", "eps", "scale", "softcap", "barrier"};
   for (auto item : d) {
     const std::string key = nb::cast<std::string>(item.first);
     bool known = false;
@@ -98,7 +98,8 @@ void add_call(Program& program, const std::string& family_name, const std::strin
   for (int64_t i = 0; i < family->num_variants; i++) {
     const Variant& v = family->variants[i];
     const bool fits = !strcmp(v.dtype, "any") || dtype == v.dtype;
-    if (isa == v.isa && fits) return program.add(family, v.run, args_of(args, program));
+    if (isa == v.isa && fits)
+      return program.add(family, v.run, args_of(args, program), get<int32_t>(args, "barrier", 1) != 0);
   }
   throw std::invalid_argument("family " + family_name + " has no variant for " + dtype + " at level " + isa);
 }

@@ -21,8 +21,8 @@ double now() {
 Program::Program(std::shared_ptr<ThreadPool> pool, int64_t max_top_rows)
     : pool_(std::move(pool)), top_keys_(std::max<int64_t>(1, max_top_rows)) {}
 
-void Program::add(const Family* family, KernelFn run, const Args& args) {
-  calls_.push_back({family, run, args});
+void Program::add(const Family* family, KernelFn run, const Args& args, bool barrier) {
+  calls_.push_back({family, run, args, barrier});
   counters_ = std::vector<Counter>(calls_.size());
   seconds_.assign(calls_.size(), 0.0);
   const int64_t bytes = family->scratch_bytes(args);
@@ -53,7 +53,7 @@ void Program::walk(int64_t thread, const Step& step) {
       if (begin >= items) break;
       call.run(call.args, step, begin, std::min(begin + claim, items), scratch);
     }
-    pool_->barrier().wait();
+    if (call.barrier) pool_->barrier().wait();
     if (profiling_ && thread == 0) {
       const double after = now();
       seconds_[i] = after - before;

@@ -18,8 +18,8 @@ class Program {
   Program(const Program&) = delete;
   Program& operator=(const Program&) = delete;
 
-  // variant: index into the family's list. The memory behind args must outlive the program.
-  void add(const Family* family, KernelFn run, const Args& args);
+  // barrier: all threads meet after the call. The memory behind args must outlive the program.
+  void add(const Family* family, KernelFn run, const Args& args, bool barrier);
 
   // Runs every call on every thread; returns when all are done. Calls over zero rows are skipped.
   // top_ids [G] and top_values [G] receive the arg max rows.
@@ -38,6 +38,7 @@ class Program {
     const Family* family;
     KernelFn run;
     Args args;
+    bool barrier;
   };
   struct alignas(64) Counter {
     std::atomic<int64_t> next{0};

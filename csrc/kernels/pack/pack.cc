@@ -2,7 +2,10 @@
 
 #include <algorithm>
 #include <cstring>
+#include <string>
+#include <type_traits>
 
+#include "albireo/cpu_info.h"
 #include "simd/vec_scalar.h"
 
 namespace albireo {
@@ -28,18 +31,32 @@ From element(const void* row, int64_t k) {
   return x;
 }
 
+bool has_avx512() {
+  static const bool yes = [] {
+    for (const std::string& level : isa_levels())
+      if (level == "avx512") return true;
+    return false;
+  }();
+  return yes;
+}
+
 // The common case moves 32-bit pairs and is a transpose of [64][K/2] words, line by line.
-void pack_pairs(const void* const* rows, int64_t k, char* out) {
-  uint32_t* to = (uint32_t*)out;
-  const int64_t pairs = k / 2;
-  for (int64_t s0 = 0; s0 < pairs; s0 += kBlock) {
-    const int64_t n = std::min(kBlock, pairs - s0);
+void transpose_words(const void* const* rows, int64_t words, uint32_t* to) {
+  if (has_avx512()) return transpose_words_avx512(rows, words, to);
+  for (int64_t s0 = 0; s0 < words; s0 += kBlock) {
+    const int64_t n = std::min(kBlock, words - s0);
     for (int64_t c = 0; c < kPanel; c++) {
       uint32_t line[kBlock] = {};
       if (rows[c]) memcpy(line, (const char*)rows[c] + s0 * 4, n * 4);
       for (int64_t s = 0; s < n; s++) to[(s0 + s) * kPanel + c] = line[s];
     }
   }
+}
+
+void pack_pairs(const void* const* rows, int64_t k, char* out) {
+  uint32_t* to = (uint32_t*)out;
+  const int64_t pairs = k / 2;
+  transpose_words(rows, pairs, to);
   if (k % 2)
     for (int64_t c = 0; c < kPanel; c++) to[pairs * kPanel + c] = element<bf16>(rows[c], k - 1).bits;
 }
@@ -88,6 +105,7 @@ void pack_panels(const void* const* rows, int64_t k, DType from, DType to, char*
     const void* const* r = rows + p * kPanel;
     char* at = out + p * bytes;
     if (from == DType::kBF16 && to == DType::kBF16) pack_pairs(r, k, at);
+    else if (from == DType::kF32 && to == DType::kF32) transpose_words(r, k, (uint32_t*)at);
     else if (from == DType::kF32) panel_from<float>(r, k, to, at);
     else if (from == DType::kF16) panel_from<f16>(r, k, to, at);
     else panel_from<bf16>(r, k, to, at);

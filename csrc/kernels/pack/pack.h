@@ -7,6 +7,8 @@
 namespace albireo {
 int64_t panel_bytes(DType to, int64_t k);
 void pack_panels(const void* const* rows, int64_t k, DType from, DType to, char* out, int64_t begin, int64_t end);
+// out[s][c] = word s of rows[c] (null: 0), for 64 rows of `words` 32-bit words; avx512 only
+void transpose_words_avx512(const void* const* rows, int64_t words, uint32_t* out);
 // rows copied one after another, converted
 void pack_rows(const void* const* rows, int64_t k, DType from, DType to, char* out, int64_t begin, int64_t end);
 }  // namespace albireo

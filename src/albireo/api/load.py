@@ -1,0 +1,154 @@
+"""Model directory -> ready engine parts: config, graph, program, memory, weights, tokenizer.
+
+Called by llm.py, async_llm.py and the bench. The composition root: the one place that knows every room.
+"""
+
+from __future__ import annotations
+
+import sys
+import time
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import nullcontext
+from dataclasses import dataclass
+from pathlib import Path
+
+from albireo.api.locate import locate_model
+from albireo.api.memory import MemoryPlan, machine_bytes, plan_memory
+from albireo.backends.cpu.catalog import CpuCatalog
+from albireo.backends.cpu.machine import isa_levels, thread_pool
+from albireo.backends.cpu.model import CpuModel, kv_block_bytes
+from albireo.backends.cpu.pack import constant_offsets
+from albireo.compiler.pipeline import compile_graph
+from albireo.config import EngineConfig
+from albireo.engine.settings import EngineSettings
+from albireo.errors import ConfigError
+from albireo.execution.runner import Runner
+from albireo.graph.program import Program
+from albireo.models import build_graph, load_config, open_checkpoint
+from albireo.models.config import ModelConfig
+from albireo.models.generation import GenerationDefaults, eos_token_ids, read_generation_defaults
+from albireo.step import StepPlan, StepResult
+from albireo.text.tokenizer import Tokenizer
+
+#: Rows of full logits one step may want: every sequence's, or this many of a prompt's.
+MIN_LOGIT_ROWS = 64
+
+
+@dataclass(frozen=True, slots=True)
+class Loaded:
+    """Everything an engine is made of. load_s: seconds it took, weights included."""
+
+    config: EngineConfig
+    directory: Path
+    model_config: ModelConfig
+    defaults: GenerationDefaults
+    eos_token_ids: tuple[int, ...]
+    tokenizer: Tokenizer | None
+    program: Program
+    settings: EngineSettings
+    memory: MemoryPlan
+    model: CpuModel
+    execute: Callable[[StepPlan], StepResult]
+    load_s: float
+
+
+def load(config: EngineConfig, *, show_progress: bool = False) -> Loaded:
+    """Make a model ready to run.
+
+    Memory is planned before a weight is read; the tokenizer loads beside the weights.
+    Raises: ModelError, ConfigError, OutOfMemory; nothing is left allocated then.
+    """
+    started = time.perf_counter()
+    directory = locate_model(config.model)
+    with ThreadPoolExecutor(1, "albireo-tokenizer") as beside:
+        tokenizer = None if config.skip_tokenizer_init else beside.submit(_tokenizer, config, directory)
+        model_config = load_config(directory).with_dtype(config.dtype)
+        defaults = read_generation_defaults(directory)
+        program, memory = plan(config, model_config)
+        graph = build_graph(model_config, memory.max_model_len)
+        with open_checkpoint(directory, graph) as checkpoint, _progress(program, show_progress) as advance:
+            pool = thread_pool(config.num_threads)
+            model = CpuModel(program, checkpoint, pool, memory.num_blocks, advance)
+        eos = eos_token_ids(model_config, defaults)
+        settings = EngineSettings.from_config(
+            config,
+            num_blocks=(memory.num_blocks,),
+            max_model_len=memory.max_model_len,
+            vocab_size=model_config.vocab_size,
+            eos_token_ids=frozenset(eos),
+        )
+        runner = Runner(model, model_config.vocab_size, config.block_size)
+        return Loaded(
+            config=config,
+            directory=directory,
+            model_config=model_config,
+            defaults=defaults,
+            eos_token_ids=eos,
+            tokenizer=tokenizer.result() if tokenizer else None,
+            program=program,
+            settings=settings,
+            memory=memory,
+            model=model,
+            execute=runner.execute,
+            load_s=time.perf_counter() - started,
+        )
+
+
+def plan(config: EngineConfig, model_config: ModelConfig) -> tuple[Program, MemoryPlan]:
+    """Compile the program and share out the memory, without touching a weight.
+
+    Raises: ConfigError, OutOfMemory, UnsupportedModel.
+    """
+    model_len = config.max_model_len or model_config.max_position_embeddings
+    if model_len > model_config.max_position_embeddings:
+        raise ConfigError(
+            f"max_model_len={model_len} exceeds the model's max_position_embeddings="
+            f"{model_config.max_position_embeddings}; lower it"
+        )
+    program = _compile(config, model_config, model_len)
+    memory = plan_memory(
+        config,
+        weight_bytes=constant_offsets(program.constants)[1],
+        arena_bytes=program.arena_bytes,
+        block_bytes=kv_block_bytes(program.kv),
+        model_len=model_len,
+        machine=machine_bytes(),
+    )
+    return program, memory
+
+
+def _compile(config: EngineConfig, model_config: ModelConfig, model_len: int) -> Program:
+    rows = max(config.max_num_seqs, MIN_LOGIT_ROWS)
+    return compile_graph(
+        build_graph(model_config, model_len),
+        CpuCatalog(isa_levels()),
+        maxima={"T": config.max_num_batched_tokens, "R": rows, "G": config.max_num_seqs},
+        block_size=config.block_size,
+        max_positions=model_len,
+    )
+
+
+def _tokenizer(config: EngineConfig, directory: Path) -> Tokenizer:
+    return Tokenizer.from_directory(config.tokenizer or directory)
+
+
+class _Bar:
+    """A progress bar over the bytes of the weights."""
+
+    def __init__(self, program: Program) -> None:
+        from tqdm import tqdm
+
+        self._bar = tqdm(total=program.weight_bytes, unit="B", unit_scale=True, desc="Loading weights", leave=False)
+
+    def __enter__(self) -> Callable[[int], object]:
+        return self._bar.update
+
+    def __exit__(self, *error: object) -> None:
+        self._bar.close()
+
+
+def _progress(program: Program, show: bool) -> _Bar | nullcontext[Callable[[int], object]]:
+    if show and sys.stderr.isatty():
+        return _Bar(program)
+    return nullcontext(lambda _: None)

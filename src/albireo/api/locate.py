@@ -1,0 +1,53 @@
+"""Model name -> directory: nothing (the bundled model), a directory, or a hub name.
+
+Called by load.py and by commands that only look at a model. Does not read what is in the directory.
+"""
+
+from __future__ import annotations
+
+import re
+from importlib.util import find_spec
+from pathlib import Path
+
+from albireo.errors import ModelError
+
+BUNDLED = Path(__file__).resolve().parent.parent / "models" / "bundled" / "story"
+_HUB_NAME = re.compile(r"[A-Za-z0-9][\w.\-]*/[A-Za-z0-9][\w.\-]*")
+#: What a model needs, and nothing that could be code or another format.
+_HUB_FILES = ["*.safetensors", "*.safetensors.index.json", "*.json", "*.jinja"]
+
+
+def locate_model(name: str | None) -> Path:
+    """The directory a model is loaded from.
+
+    Raises: ModelError when there is no such directory and the name cannot be fetched, saying what to do.
+    """
+    if name is None:
+        return BUNDLED
+    path = Path(name).expanduser()
+    if path.is_dir():
+        return path
+    if path.exists():
+        raise ModelError(f"{name} is a file; give the directory that holds config.json and model.safetensors")
+    if not _HUB_NAME.fullmatch(name):
+        raise ModelError(f"there is no directory {name}; give a model directory, or a hub name such as Qwen/Qwen3-0.6B")
+    return _fetch(name)
+
+
+def _fetch(name: str) -> Path:
+    if find_spec("huggingface_hub") is None:
+        raise ModelError(
+            f"there is no directory {name}. If it is a hub name: downloading needs huggingface_hub; "
+            "install it with  pip install 'albireo[hub]'"
+        )
+    from huggingface_hub import snapshot_download
+    from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError
+
+    try:
+        return Path(snapshot_download(name, allow_patterns=_HUB_FILES))
+    except (HfHubHTTPError, LocalEntryNotFoundError, OSError) as error:
+        reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+        raise ModelError(
+            f"there is no directory {name}, and fetching it from the hub failed: {reason}. "
+            "When offline, download it elsewhere and give its directory"
+        ) from error

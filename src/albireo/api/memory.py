@@ -1,0 +1,112 @@
+"""How memory is shared out, before any weight is read: weights, arena, and what is left for the KV cache.
+
+Called by load.py. Sizes in bytes. Does not allocate.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from albireo.config import EngineConfig
+from albireo.errors import OutOfMemory
+
+#: Python, libraries, tokenizer, scratch of threads: measured about 150 MiB with a vocabulary of 152,000.
+OVERHEAD_BYTES = 300 << 20
+_CGROUP_LIMITS = ("/sys/fs/cgroup/memory.max", "/sys/fs/cgroup/memory/memory.limit_in_bytes")
+
+
+@dataclass(frozen=True, slots=True)
+class MemoryPlan:
+    """Where the bytes go.
+
+    Fields:
+        num_blocks: KV blocks, the null block included; kv_bytes is their size.
+        max_model_len: longest sequence the pool can hold, at most the one asked for.
+    """
+
+    machine_bytes: int
+    budget_bytes: int
+    weight_bytes: int
+    arena_bytes: int
+    kv_bytes: int
+    num_blocks: int
+    max_model_len: int
+
+
+def machine_bytes() -> int:
+    """Memory of this machine, or of the control group this process is confined to."""
+    total = int(_meminfo("MemTotal"))
+    for path in _CGROUP_LIMITS:
+        try:
+            text = Path(path).read_text().strip()
+        except OSError:
+            continue
+        if text.isdigit():
+            total = min(total, int(text))
+    return total
+
+
+def plan_memory(
+    config: EngineConfig, *, weight_bytes: int, arena_bytes: int, block_bytes: int, model_len: int, machine: int
+) -> MemoryPlan:
+    """Blocks and context that fit.
+
+    Args:
+        block_bytes: one KV block over all layers.
+        model_len: the context asked for, or the model's own.
+        machine: memory of the machine.
+
+    The pool is kv_cache_memory_bytes, or num_gpu_blocks_override blocks, or what memory_utilization leaves, but no
+    more than max_num_seqs sequences of full length could use.
+    Raises: OutOfMemory with the numbers, and the flag that would help.
+    """
+    budget = int(machine * config.memory_utilization)
+    fixed = weight_bytes + arena_bytes + OVERHEAD_BYTES
+    most = 1 + config.max_num_seqs * -(-model_len // config.block_size)
+    if config.num_gpu_blocks_override is not None:
+        num_blocks = config.num_gpu_blocks_override
+    elif config.kv_cache_memory_bytes is not None:
+        num_blocks = config.kv_cache_memory_bytes // block_bytes
+    else:
+        num_blocks = min(most, (budget - fixed) // block_bytes)
+    sizes = (
+        f"weights {_gib(weight_bytes)}, activations {_gib(arena_bytes)}, overhead {_gib(OVERHEAD_BYTES)}, "
+        f"KV block of {config.block_size} tokens {block_bytes} bytes"
+    )
+    if fixed > budget or (num_blocks < 2 and config.num_gpu_blocks_override is None and fixed + 2 * block_bytes > budget):
+        raise OutOfMemory(
+            f"the model needs {_gib(fixed + 2 * block_bytes)} at least ({sizes}); "
+            f"memory_utilization={config.memory_utilization} of {_gib(machine)} allows {_gib(budget)}. "
+            "Raise memory_utilization, lower max_num_batched_tokens, or use a smaller model"
+        )
+    if num_blocks < 2:
+        raise OutOfMemory(
+            f"the KV cache has room for {num_blocks} blocks, at least 2 are needed ({sizes}); raise kv_cache_memory_bytes"
+        )
+    if fixed + num_blocks * block_bytes > machine:
+        raise OutOfMemory(
+            f"a KV cache of {_gib(num_blocks * block_bytes)} and {_gib(fixed)} beside it ({sizes}) exceed the machine's "
+            f"{_gib(machine)}; lower kv_cache_memory_bytes"
+        )
+    capacity = (num_blocks - 1) * config.block_size
+    if config.max_model_len is not None and capacity < config.max_model_len:
+        raise OutOfMemory(
+            f"max_model_len={config.max_model_len} needs {-(-config.max_model_len // config.block_size)} KV blocks, "
+            f"{num_blocks - 1} fit ({sizes}); lower max_model_len to {capacity}, or raise kv_cache_memory_bytes "
+            "or memory_utilization"
+        )
+    return MemoryPlan(
+        machine, budget, weight_bytes, arena_bytes, num_blocks * block_bytes, num_blocks, min(model_len, capacity)
+    )
+
+
+def _gib(num_bytes: int) -> str:
+    return f"{num_bytes / 2**30:.2f} GiB"
+
+
+def _meminfo(key: str) -> int:
+    for line in Path("/proc/meminfo").read_text().splitlines():
+        if line.startswith(key + ":"):
+            return int(line.split()[1]) << 10
+    raise OutOfMemory(f"/proc/meminfo has no {key}; set kv_cache_memory_bytes")

@@ -1,0 +1,45 @@
+"""KernelCatalog: what the compiler asks of a backend before it emits a program.
+
+Implemented by each backend, called by compiler/select.py. Speaks of families and element types: neither of devices
+nor of models.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+
+@dataclass(frozen=True, slots=True)
+class Variant:
+    """One kernel that can perform a family.
+
+    Fields:
+        identity: the same string in programs, logs, tests and profiles: linear.bfloat16.avx512bf16.m6n64.
+        split: how threads share a call: panels, rows, heads or one.
+        packing: packing id its weight (or table) must have, see PackedConstant; "" for families without one.
+    """
+
+    identity: str
+    split: str
+    packing: str = ""
+
+
+class KernelCatalog(Protocol):
+    """The kernels of one backend on one machine."""
+
+    def variants(self, family: str, dtype: str, attrs: Mapping[str, Any]) -> tuple[Variant, ...]:
+        """Kernels that can perform a call, best first; empty when there is none.
+
+        Args:
+            family: a call family of graph/program.py.
+            dtype: element type of the weight (linear, qkv_rope_kv, head_top), of the table (embed), of the output
+                (norm), of the query (attention).
+            attrs: attributes of the call.
+
+        A call without residual and without act writes float32; with a residual float32; with an act dtype.
+        An embed should list a variant for each packing it can read: a table tied to the head is kept once.
+        Cost: called a few times a distinct call, on the way to the first token.
+        """
+        ...

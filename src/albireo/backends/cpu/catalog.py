@@ -1,0 +1,51 @@
+"""CpuCatalog: the native kernels this machine can run, as the compiler asks for them.
+
+Implements backends.backend.KernelCatalog. The list of variants and their order are the native core's.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from albireo import _native
+from albireo.backends.backend import Variant
+from albireo.dtypes import COMPUTE_DTYPES
+
+#: How threads share a call of each family.
+SPLITS = {
+    "embed": "rows",
+    "norm": "rows",
+    "qkv_rope_kv": "panels",
+    "attention": "heads",
+    "linear": "panels",
+    "head_top": "panels",
+}
+_PACKED = ("qkv_rope_kv", "linear", "head_top")
+_ACTS = ("none", "silu_mul", "gelu_tanh_mul")
+
+
+class CpuCatalog:
+    """Kernels at the given ISA levels; identity is family.dtype.level."""
+
+    def __init__(self, levels: Sequence[str]) -> None:
+        self._kernels = [(family, dtype, level) for family, dtype, level in _native.kernels() if level in levels]
+
+    def variants(self, family: str, dtype: str, attrs: Mapping[str, Any]) -> tuple[Variant, ...]:
+        """See KernelCatalog."""
+        if dtype not in COMPUTE_DTYPES or attrs.get("act", "none") not in _ACTS:
+            return ()
+        found = [level for name, kind, level in self._kernels if name == family and kind in ("any", dtype)]
+        return tuple(
+            Variant(f"{family}.{dtype}.{level}", SPLITS[family], packing)
+            for level in found
+            for packing in _packings(family, dtype)
+        )
+
+
+def _packings(family: str, dtype: str) -> tuple[str, ...]:
+    if family in _PACKED:
+        return (f"p64.{dtype}",)
+    if family == "embed":
+        return f"row.{dtype}", f"p64.{dtype}"
+    return ("",)

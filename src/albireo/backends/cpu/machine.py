@@ -1,0 +1,35 @@
+"""What this processor can do: ISA levels, cores, the threads a program runs on.
+
+Called by catalog.py, model.py and the doctor. Does not know programs.
+"""
+
+from __future__ import annotations
+
+from albireo import _native, devflags
+from albireo.errors import ConfigError
+
+#: Best first; csrc/isa_levels.txt says what each asks of the processor.
+LEVELS = ("avx512bf16", "avx512", "avx2", "scalar")
+
+
+def isa_levels() -> tuple[str, ...]:
+    """Levels to choose kernels from, best first: the machine's, capped by ALBIREO_ISA_MAX.
+
+    Raises: ConfigError when the cap names no level.
+    """
+    cap = devflags.isa_max()
+    if cap is None:
+        return tuple(_native.isa_levels())
+    if cap not in LEVELS:
+        raise ConfigError(f"ALBIREO_ISA_MAX={cap!r} is no level; choose one of {', '.join(LEVELS)}")
+    return tuple(level for level in _native.isa_levels() if LEVELS.index(level) >= LEVELS.index(cap))
+
+
+def thread_pool(num_threads: int | None) -> _native.ThreadPool:
+    """Threads for a program, pinned one per physical core; None: as many as there are cores for this process.
+
+    More threads than cores share them, unpinned.
+    """
+    cpus = _native.usable_cpus()
+    count = num_threads or len(cpus)
+    return _native.ThreadPool(cpus[:count] if count <= len(cpus) else [-1] * count)

@@ -1,0 +1,151 @@
+"""CpuModel: a program bound to addresses on this machine, its weights packed, its KV cache reserved.
+
+Made by api/load, run by execution/runner. Does not know requests, scheduling or sampling.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from albireo import _native
+from albireo.backends.cpu.pack import Weights, constant_offsets, pack_constants
+from albireo.backends.step_inputs import StepInputs
+from albireo.graph.program import Buffer, Call, KVLayout, Program
+
+_ACTS = {"none": 0, "silu_mul": 1, "gelu_tanh_mul": 2}
+#: Roles whose name in the native core differs.
+_NATIVE_ROLES = {("embed", "table"): "weight", ("qkv_rope_kv", "q"): "out", ("attention", "q"): "x"}
+_STEP_ARRAYS = ("token_ids", "positions", "logit_rows", "top_rows")
+
+
+@dataclass(frozen=True, slots=True)
+class StepOutputs:
+    """What a step computed; views that the next step overwrites.
+
+    Fields:
+        logits: [R, V] float32, rows as in logit_rows.
+        top_ids, top_values: [G] arg max and its logit, rows as in top_rows.
+    """
+
+    logits: NDArray[np.float32]
+    top_ids: NDArray[np.int32]
+    top_values: NDArray[np.float32]
+
+
+def kv_block_bytes(kv: KVLayout) -> int:
+    """Bytes of one block over all layers."""
+    return kv.num_layers * _native.block_bytes(kv.dtype, kv.num_kv_heads, kv.head_dim, kv.block_size)
+
+
+class CpuModel:
+    """Weights, KV cache and arena of one program, ready to run steps.
+
+    Invariants: 1. every address in the native program points into memory owned by this object;
+    2. a step's result depends on its inputs and on the KV cache only, not on the number of threads.
+    """
+
+    def __init__(
+        self,
+        program: Program,
+        weights: Weights,
+        pool: _native.ThreadPool,
+        num_blocks: int,
+        progress: Callable[[int], None] = lambda _: None,
+    ) -> None:
+        self.program = program
+        self.num_blocks = num_blocks
+        self._layer_block_bytes = kv_block_bytes(program.kv) // program.kv.num_layers
+        offsets, num_bytes = constant_offsets(program.constants)
+        self._weights = _native.Memory(num_bytes)
+        self._arena = _native.Memory(program.arena_bytes)
+        self._kv = _native.Memory(num_blocks * kv_block_bytes(program.kv))
+        self._constants = {name: self._weights.address + offset for name, offset in offsets.items()}
+        pack_constants(pool, program.constants, weights, self._weights, offsets, progress)
+        self._native = _native.Program(pool, program.maxima["G"])
+        for call in program.calls:
+            _, dtype, level = call.kernel.split(".")[:3]
+            self._native.add(call.family, level, dtype, self._args(call))
+        self._top_ids = np.zeros(program.maxima["G"], np.int32)
+        self._top_values = np.zeros(program.maxima["G"], np.float32)
+        self._logits = self._view(program.buffers[program.outputs["logits"]])
+
+    def run(self, inputs: StepInputs) -> StepOutputs:
+        """Compute one step, the GIL released."""
+        self._native.run(
+            inputs.token_ids,
+            inputs.positions,
+            inputs.slots,
+            inputs.query_start,
+            inputs.context_len,
+            inputs.block_table,
+            inputs.logit_rows,
+            inputs.top_rows,
+            self._top_ids,
+            self._top_values,
+        )
+        num_logits, num_top = len(inputs.logit_rows), len(inputs.top_rows)
+        return StepOutputs(self._logits[:num_logits], self._top_ids[:num_top], self._top_values[:num_top])
+
+    def copy_blocks(self, pairs: Sequence[tuple[int, int]]) -> None:
+        """Copy whole blocks (source, target) in every layer, in order."""
+        size = self._layer_block_bytes
+        for layer in range(self.program.kv.num_layers):
+            base = self._kv.address + layer * self.num_blocks * size
+            for source, target in pairs:
+                _native.copy(base + target * size, base + source * size, size)
+
+    def profile(self, inputs: StepInputs) -> list[tuple[Call, float]]:
+        """Run one step and return each call with the seconds it took; for finding where time goes."""
+        self._native.profile(True)
+        self.run(inputs)
+        return list(zip(self.program.calls, self._native.profile(False), strict=True))
+
+    def _view(self, buffer: Buffer) -> NDArray[np.float32]:
+        rows = buffer.rows if isinstance(buffer.rows, int) else self.program.maxima[buffer.rows]
+        data = self._arena.view()[buffer.offset : buffer.offset + rows * buffer.cols * 4]
+        return data.view(np.float32).reshape(rows, buffer.cols)
+
+    def _address(self, name: str) -> int:
+        if name in self.program.buffers:
+            return self._arena.address + self.program.buffers[name].offset
+        return self._constants[name]
+
+    def _args(self, call: Call) -> dict[str, object]:
+        """Arguments of the native call: addresses by role, element types, numbers."""
+        program, attrs = self.program, call.attrs
+        args: dict[str, object] = {"rows": call.rows, "barrier": int(call.barrier)}
+        for role, name in call.args.items():
+            if role in ("ids", "values") or name in _STEP_ARRAYS:
+                continue
+            args[_NATIVE_ROLES.get((call.family, role), role)] = self._address(name)
+        for role, key in (("x", "x_dtype"), ("q", "x_dtype" if call.family == "attention" else "out_dtype")):
+            if role in call.args and call.args[role] in program.buffers:
+                args[key] = program.buffers[call.args[role]].dtype
+        if "out" in call.args:
+            args["out_dtype"] = program.buffers[call.args["out"]].dtype
+        weight = call.args.get("weight", call.args.get("table"))
+        if weight is not None:
+            kind, _, args["w_dtype"] = program.constants[weight].packing.partition(".")
+            args["packed"] = int(kind == "p64")
+        if call.family == "norm":
+            args["k"] = program.buffers[call.args["x"]].cols
+            args["gather"] = int("rows" in call.args)
+        elif call.family == "embed":
+            args["k"] = attrs["width"]
+        elif call.family == "qkv_rope_kv":
+            args["n"] = (attrs["num_heads"] + 2 * attrs["num_kv_heads"]) * attrs["head_dim"]
+            args["k"] = program.buffers[call.args["x"]].cols
+        for key in ("n", "k", "eps", "num_heads", "window", "scale", "softcap"):
+            if key in attrs:
+                args[key] = attrs[key]
+        if "act" in attrs:
+            args["act"] = _ACTS[attrs["act"]]
+        if "layer" in attrs:
+            layer_bytes = self.num_blocks * self._layer_block_bytes
+            args |= {"kv": self._kv.address + attrs["layer"] * layer_bytes, "kv_dtype": program.kv.dtype}
+            args |= {key: attrs[key] for key in ("num_kv_heads", "head_dim")} | {"block_size": program.kv.block_size}
+        return args

@@ -1,0 +1,134 @@
+"""Checkpoint -> packed constants in one arena, at memory speed and with little beside it.
+
+Called by model.py. Rows are read where the checkpoint maps them and written once, in their final place; pages of the
+file are let go in slices, so a model is never in memory twice.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+from typing import Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from albireo import _native
+from albireo.backends.rope_table import rope_table
+from albireo.errors import WeightMismatch
+from albireo.graph.program import PANEL, PackedConstant
+
+#: Rows are packed, and their file pages let go, in slices of about this many bytes.
+SLICE_BYTES = 32 << 20
+_ALIGN = 4096
+
+
+class Tensor(Protocol):
+    """A weight where it lies; see models.safetensors_file.RawTensor."""
+
+    @property
+    def dtype(self) -> str: ...
+    @property
+    def shape(self) -> tuple[int, ...]: ...
+    @property
+    def address(self) -> int: ...
+    def to_float32(self) -> NDArray[np.float32]: ...
+
+
+class Weights(Protocol):
+    """Where constants come from; see models.weights.Checkpoint."""
+
+    def tensor(self, name: str) -> Tensor: ...
+    def release(self, name: str) -> None: ...
+
+
+def constant_offsets(constants: Mapping[str, PackedConstant]) -> tuple[dict[str, int], int]:
+    """name -> offset in one arena, and the arena's size in bytes. Vectors are padded to whole panels."""
+    offsets, end = {}, 0
+    for name, constant in constants.items():
+        offsets[name] = end
+        end += -(-(constant.num_bytes + PANEL * 4) // _ALIGN) * _ALIGN
+    return offsets, end
+
+
+def pack_constants(
+    pool: _native.ThreadPool,
+    constants: Mapping[str, PackedConstant],
+    weights: Weights,
+    memory: _native.Memory,
+    offsets: Mapping[str, int],
+    progress: Callable[[int], None],
+) -> None:
+    """Fill memory. progress is called with the bytes just finished.
+
+    Raises: WeightMismatch when a constant joins tensors of different types.
+    """
+    for name, constant in constants.items():
+        at = memory.address + offsets[name]
+        if constant.rope is not None:
+            table = rope_table(constant.rope, np.arange(constant.rows, dtype=np.int32))
+            _write(memory, offsets[name], np.ascontiguousarray(table.transpose(0, 2, 1)))
+        elif constant.rows == 1:
+            _write(memory, offsets[name], _vector(constant, weights))
+        else:
+            for source, target in _pack_matrix(pool, constant, weights, at):
+                progress(target)
+                for tensor in source:
+                    weights.release(tensor)
+            continue
+        progress(constant.num_bytes)
+
+
+def _write(memory: _native.Memory, offset: int, values: NDArray[np.float32]) -> None:
+    memory.view()[offset : offset + values.nbytes] = values.reshape(-1).view(np.uint8)
+
+
+def _vector(constant: PackedConstant, weights: Weights) -> NDArray[np.float32]:
+    assert constant.definition is not None
+    parts = []
+    for segment in constant.definition.segments:
+        if segment.source is None:
+            parts.append(np.zeros(len(segment), np.float32))
+        else:
+            parts.append(weights.tensor(segment.source).to_float32()[segment.start : segment.stop])
+    return np.concatenate(parts)
+
+
+def _pack_matrix(
+    pool: _native.ThreadPool, constant: PackedConstant, weights: Weights, at: int
+) -> Iterator[tuple[tuple[str, ...], int]]:
+    """Packs slice by slice; yields (tensors read so far, bytes just written)."""
+    assert constant.definition is not None
+    kind, _, target = constant.packing.partition(".")
+    sources = constant.definition.sources
+    source_dtype = _common_dtype(constant.name, sources, weights)
+    is_panels = kind == "p64"
+    rows = _row_addresses(constant, weights, PANEL if is_panels else 1)
+    unit = PANEL if is_panels else 1
+    unit_bytes = constant.num_bytes // (len(rows) // unit)
+    per_slice = max(1, SLICE_BYTES // unit_bytes)
+    for start in range(0, len(rows) // unit, per_slice):
+        part = rows[start * unit : (start + per_slice) * unit]
+        _native.pack(pool, part, constant.cols, source_dtype, target, at + start * unit_bytes, is_panels)
+        yield sources, len(part) // unit * unit_bytes
+
+
+def _common_dtype(name: str, sources: tuple[str, ...], weights: Weights) -> str:
+    dtypes = {source: weights.tensor(source).dtype for source in sources}
+    if len(set(dtypes.values())) > 1:
+        raise WeightMismatch(f"{name} joins tensors of different types: {dtypes}; store them in one type")
+    return next(iter(dtypes.values()))
+
+
+def _row_addresses(constant: PackedConstant, weights: Weights, unit: int) -> NDArray[np.uint64]:
+    """Address of each row, 0 for a row of zeros; padded to whole units."""
+    assert constant.definition is not None
+    rows = np.zeros(-(-constant.rows // unit) * unit, np.uint64)
+    end = 0
+    for segment in constant.definition.segments:
+        start, end = end, end + len(segment)
+        if segment.source is not None:
+            tensor = weights.tensor(segment.source)
+            row_bytes = constant.cols * (4 if tensor.dtype == "float32" else 2)
+            first = tensor.address + segment.start * row_bytes
+            rows[start:end] = np.arange(len(segment), dtype=np.uint64) * np.uint64(row_bytes) + np.uint64(first)
+    return rows

@@ -1,0 +1,63 @@
+"""kv_write and attention over the paged cache, one sequence and one head at a time.
+
+Called by interpret.py. Scores, softmax and the weighted sum are float64 throughout, so the probabilities are never
+rounded to 16 bits as a kernel may do; only the result is rounded, to float32.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from albireo.backends.reference.call import Array, OpCall
+from albireo.backends.reference.kv import ReferenceKV
+from albireo.backends.reference.rounding import F32
+
+F64 = NDArray[np.float64]
+
+
+def kv_write(call: OpCall) -> tuple[ReferenceKV]:
+    kv, attrs = call["kv"], call.attrs
+    shape = (call.step.num_tokens, attrs["num_kv_heads"], attrs["head_dim"])
+    kv.write(attrs["layer"], call.step.slots, call["k"].reshape(shape), call["v"].reshape(shape))
+    return (kv,)
+
+
+def attention(call: OpCall) -> tuple[Array, ...]:
+    attrs, step, kv = call.attrs, call.step, call["kv"]
+    q = call["q"].reshape(step.num_tokens, attrs["num_heads"], attrs["head_dim"])
+    out = np.zeros(q.shape, np.float32)
+    for b in range(step.num_sequences):
+        rows = slice(int(step.query_start[b]), int(step.query_start[b + 1]))
+        k, v = kv.read(attrs["layer"], step.block_table[b], int(step.context_len[b]))
+        out[rows] = _one_sequence(q[rows], k, v, step.positions[rows], attrs)
+    return (out.reshape(call["q"].shape),)
+
+
+def _one_sequence(q: F32, k: F32, v: F32, positions: NDArray[np.int32], attrs: Mapping[str, Any]) -> F32:
+    """q: [n, H, D]; k, v: [S, K, D] -> [n, H, D]."""
+    group = attrs["num_heads"] // attrs["num_kv_heads"]
+    seen = _visible(positions, len(k), attrs["window"])
+    out = np.empty(q.shape, np.float32)
+    for head in range(attrs["num_heads"]):
+        keys, values = k[:, head // group].astype(np.float64), v[:, head // group].astype(np.float64)
+        scores = q[:, head].astype(np.float64) @ keys.T * attrs["scale"]
+        if attrs["softcap"] is not None:
+            scores = attrs["softcap"] * np.tanh(scores / attrs["softcap"])
+        out[:, head] = _softmax(np.where(seen, scores, -np.inf)) @ values
+    return out
+
+
+def _visible(positions: NDArray[np.int32], length: int, window: int | None) -> NDArray[np.bool_]:
+    """[n, S]: which cache positions each row sees; a window counts the row's own position."""
+    at = np.arange(length)[None, :]
+    seen: NDArray[np.bool_] = at <= positions[:, None]
+    return seen if window is None else seen & (at > positions[:, None] - window)
+
+
+def _softmax(scores: F64) -> F64:
+    weights = np.exp(scores - scores.max(axis=-1, keepdims=True))
+    return np.asarray(weights / weights.sum(axis=-1, keepdims=True), np.float64)

@@ -1,0 +1,71 @@
+"""Ops that look at each element alone: cast, add, mul, unary, scale.
+
+Called by interpret.py. add, mul and scale are single float32 operations; the others go through float64.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+
+import numpy as np
+from numpy.typing import NDArray
+
+from albireo.backends.reference.call import Array, OpCall
+from albireo.backends.reference.rounding import round_to
+
+F64 = NDArray[np.float64]
+
+_erf = np.vectorize(math.erf, otypes=[np.float64])
+
+
+def cast(call: OpCall) -> tuple[Array, ...]:
+    return (round_to(call["x"], call.attrs["dtype"]),)
+
+
+def add(call: OpCall) -> tuple[Array, ...]:
+    return (call["x"] + call["y"],)
+
+
+def mul(call: OpCall) -> tuple[Array, ...]:
+    return (call["x"] * call["y"],)
+
+
+def scale(call: OpCall) -> tuple[Array, ...]:
+    return (call["x"] * np.float32(call.attrs["factor"]),)
+
+
+def unary(call: OpCall) -> tuple[Array, ...]:
+    return (_UNARY[call.attrs["kind"]](call["x"].astype(np.float64)).astype(np.float32),)
+
+
+def _sigmoid(x: F64) -> F64:
+    # exp of a negative number only, so that it cannot overflow
+    small = np.exp(-np.abs(x))
+    return np.where(x >= 0, 1.0, small) / (1.0 + small)
+
+
+def _silu(x: F64) -> F64:
+    return x * _sigmoid(x)
+
+
+def _gelu(x: F64) -> F64:
+    return np.asarray(0.5 * x * (1.0 + _erf(x / math.sqrt(2.0))), np.float64)
+
+
+def _gelu_tanh(x: F64) -> F64:
+    return 0.5 * x * (1.0 + np.tanh(math.sqrt(2.0 / math.pi) * (x + 0.044715 * x**3)))
+
+
+def _relu2(x: F64) -> F64:
+    return np.maximum(x, 0.0) ** 2
+
+
+_UNARY: dict[str, Callable[[F64], F64]] = {
+    "silu": _silu,
+    "gelu": _gelu,
+    "gelu_tanh": _gelu_tanh,
+    "relu2": _relu2,
+    "sigmoid": _sigmoid,
+    "tanh": np.tanh,
+}

@@ -1,0 +1,51 @@
+"""ReferenceKV: the KV cache as plain arrays, addressed by the same slots and block tables as the real one.
+
+Made by tests and by whoever compares a backend; read and written by attention.py. Does not know sequences.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+from numpy.typing import NDArray
+
+from albireo.backends.reference.rounding import F32, round_to
+from albireo.errors import InvariantError
+
+
+class ReferenceKV:
+    """One row a slot, one array a layer for k and one for v.
+
+    Invariants: 1. values are rounded to dtype when written; 2. a slot never written holds NaN, so that reading it
+    shows.
+    """
+
+    def __init__(self, num_blocks: int, block_size: int, dtype: str = "float32") -> None:
+        self.num_blocks = num_blocks
+        self.block_size = block_size
+        self.dtype = dtype
+        self._layers: dict[int, tuple[F32, F32]] = {}
+
+    def write(self, layer: int, slots: NDArray[np.int32], k: F32, v: F32) -> None:
+        """k, v: [T, K, D] into slots [T]."""
+        num_slots = self.num_blocks * self.block_size
+        if slots.size and not (slots.min() >= 0 and slots.max() < num_slots):
+            raise InvariantError(f"slots {slots.min()}..{slots.max()} leave the cache of {num_slots}")
+        if layer not in self._layers:
+            shape = (num_slots, *k.shape[1:])
+            self._layers[layer] = np.full(shape, np.nan, np.float32), np.full(shape, np.nan, np.float32)
+        keys, values = self._layers[layer]
+        keys[slots], values[slots] = round_to(k, self.dtype), round_to(v, self.dtype)
+
+    def read(self, layer: int, blocks: NDArray[np.int32], length: int) -> tuple[F32, F32]:
+        """k, v: [length, K, D], the first positions of the sequence whose blocks these are."""
+        positions = np.arange(length)
+        slots = blocks[positions // self.block_size] * self.block_size + positions % self.block_size
+        keys, values = self._layers[layer]
+        return keys[slots], values[slots]
+
+    def copy_block(self, source: int, target: int) -> None:
+        """Copy one block of every layer; for copy on write."""
+        size = self.block_size
+        for pair in self._layers.values():
+            for array in pair:
+                array[target * size : (target + 1) * size] = array[source * size : (source + 1) * size]

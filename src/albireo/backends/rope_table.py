@@ -1,0 +1,23 @@
+"""Cosines and sines of a RopeSpec: the one definition every backend rotates by.
+
+Called when weights are packed (a table of every position) and by the reference. Does not know heads.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+from numpy.typing import NDArray
+
+from albireo.graph.ops import RopeSpec
+
+
+def rope_table(rope: RopeSpec, positions: NDArray[np.int32]) -> NDArray[np.float32]:
+    """[len(positions), D/2, 2] float32: cos and sin of position * inv_freq, times the attention factor.
+
+    The angle is rounded to float32 before the exact cosine, as transformers does: models are trained and published
+    with that rounding, and at position 100,000 it moves an angle by 4e-3.
+    """
+    inv_freq = np.asarray(rope.inv_freq, np.float32)
+    angles = (positions.astype(np.float32)[:, None] * inv_freq[None, :]).astype(np.float64)
+    table = np.stack([np.cos(angles), np.sin(angles)], axis=-1).astype(np.float32)
+    return table * np.float32(rope.attention_factor)

@@ -1,0 +1,86 @@
+"""StepInputs: one step as flat arrays, the same for every backend.
+
+Made by execution/inputs.py from a StepPlan, read by the kernels and by the reference. Says nothing of prefill or
+decode: a sequence has rows in this step, and a cache of context_len positions once they are written.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from albireo.errors import InvariantError
+
+Ints = NDArray[np.int32]
+
+
+@dataclass(frozen=True, slots=True)
+class StepInputs:
+    """The arrays of one step, all int32 and contiguous; borrowed by the backend for the time of the step.
+
+    Fields:
+        token_ids: [T] the tokens, sequence after sequence.
+        positions: [T] of each token in its sequence.
+        slots: [T] where its k and v go: block_id * block_size + offset.
+        query_start: [B + 1] sequence b has rows query_start[b] to query_start[b + 1] of T.
+        context_len: [B] positions of its cache after this step's tokens are written; its last row has position
+            context_len - 1.
+        block_table: [B, max_blocks] block of each block_size positions; entries beyond context_len are not read.
+        logit_rows: [R] rows of T whose full logits are wanted, in this order.
+        top_rows: [G] rows of T of which the arg max is enough.
+    """
+
+    token_ids: Ints
+    positions: Ints
+    slots: Ints
+    query_start: Ints
+    context_len: Ints
+    block_table: Ints
+    logit_rows: Ints
+    top_rows: Ints
+
+    @property
+    def num_tokens(self) -> int:
+        return len(self.token_ids)
+
+    @property
+    def num_sequences(self) -> int:
+        return len(self.context_len)
+
+    @property
+    def sizes(self) -> dict[str, int]:
+        """What the step symbols of a graph stand for."""
+        return {"T": self.num_tokens, "R": len(self.logit_rows), "G": len(self.top_rows)}
+
+    def check(self, block_size: int) -> None:
+        """Raises: InvariantError naming the array that contradicts another. Cost: O(T); for tests and the reference."""
+        num_tokens, num_sequences = self.num_tokens, self.num_sequences
+        shapes = {
+            "positions": (num_tokens,),
+            "slots": (num_tokens,),
+            "query_start": (num_sequences + 1,),
+            "block_table": (num_sequences, self.block_table.shape[-1]),
+        }
+        for name, shape in shapes.items():
+            if getattr(self, name).shape != shape:
+                raise InvariantError(f"step {name} has shape {getattr(self, name).shape}, not {shape}")
+        starts = self.query_start.tolist()
+        if starts[0] != 0 or starts[-1] != num_tokens or starts != sorted(starts):
+            raise InvariantError(f"step query_start {starts} does not cut {num_tokens} tokens")
+        for name in ("logit_rows", "top_rows"):
+            rows = getattr(self, name)
+            if rows.size and not (rows.min() >= 0 and rows.max() < num_tokens):
+                raise InvariantError(f"step {name} {rows.tolist()} leave the {num_tokens} rows there are")
+        for b in range(num_sequences):
+            rows = slice(starts[b], starts[b + 1])
+            end = int(self.context_len[b])
+            positions = np.arange(end - (rows.stop - rows.start), end)
+            if not np.array_equal(self.positions[rows], positions) or (len(positions) and positions[0] < 0):
+                raise InvariantError(f"step positions of sequence {b} do not end its context of {end}")
+            if -(-end // block_size) > self.block_table.shape[1]:
+                raise InvariantError(f"step block_table of sequence {b} is too short for a context of {end}")
+            slots = self.block_table[b, positions // block_size] * block_size + positions % block_size
+            if not np.array_equal(self.slots[rows], slots):
+                raise InvariantError(f"step slots of sequence {b} are not those of its block table")

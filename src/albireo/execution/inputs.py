@@ -1,0 +1,90 @@
+"""StepPlan -> StepInputs: the plan's lists as flat arrays.
+
+Called by runner.py once a step. Does not know why anything is in the plan.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from itertools import chain
+
+import numpy as np
+
+from albireo.backends.step_inputs import StepInputs
+from albireo.step import SampleTask, SequenceWork, StepPlan
+
+
+@dataclass(frozen=True, slots=True)
+class PackedStep:
+    """A step ready to run, and how to read what comes out.
+
+    Fields:
+        tasks: in the plan's order.
+        task_rows: for each task its row in logits, or in the arg max rows when is_top.
+        prompt_rows: (work, first row in logits) for each work that wants prompt log-probabilities.
+    """
+
+    inputs: StepInputs
+    tasks: list[SampleTask]
+    task_rows: list[int]
+    is_top: bool
+    prompt_rows: list[tuple[SequenceWork, int]]
+
+
+def pack_step(plan: StepPlan, block_size: int) -> PackedStep:
+    """Flatten a plan.
+
+    The arg max of the head is enough when no task of the step needs logits; otherwise all rows take the way through
+    the logits, so that the head is read once.
+    Cost: O(T + B * blocks of the longest sequence).
+    """
+    works = plan.work
+    counts = np.fromiter((len(w.token_ids) for w in works), np.int32, len(works))
+    starts = np.fromiter((w.num_computed_tokens for w in works), np.int32, len(works))
+    query_start = np.zeros(len(works) + 1, np.int32)
+    np.cumsum(counts, out=query_start[1:])
+    context_len = starts + counts
+
+    table = np.zeros((len(works), max(1, -(-int(context_len.max(initial=0)) // block_size))), np.int32)
+    for row, work in zip(table, works, strict=True):
+        blocks = work.block_tables[0]
+        row[: len(blocks)] = blocks[: len(row)]
+
+    owner = np.repeat(np.arange(len(works), dtype=np.int32), counts)
+    positions = (np.arange(plan.num_tokens, dtype=np.int32) - query_start[owner] + starts[owner]).astype(np.int32)
+    slots = table[owner, positions // block_size] * np.int32(block_size) + positions % np.int32(block_size)
+    token_ids = np.fromiter(chain.from_iterable(w.token_ids for w in works), np.int32, plan.num_tokens)
+
+    rows, tasks, task_rows, prompt_rows = _rows(works, query_start.tolist())
+    is_top = not prompt_rows and not any(task.params.needs_logits for task in tasks)
+    wanted = np.array(rows, np.int32)
+    none = np.zeros(0, np.int32)
+    inputs = StepInputs(
+        token_ids=token_ids,
+        positions=positions,
+        slots=slots.astype(np.int32, copy=False),
+        query_start=query_start,
+        context_len=context_len,
+        block_table=table,
+        logit_rows=none if is_top else wanted,
+        top_rows=wanted if is_top else none,
+    )
+    return PackedStep(inputs, tasks, task_rows, is_top, prompt_rows)
+
+
+def _rows(
+    works: list[SequenceWork], query_start: list[int]
+) -> tuple[list[int], list[SampleTask], list[int], list[tuple[SequenceWork, int]]]:
+    rows: list[int] = []
+    tasks: list[SampleTask] = []
+    task_rows: list[int] = []
+    prompt_rows: list[tuple[SequenceWork, int]] = []
+    for work, first, end in zip(works, query_start, query_start[1:], strict=False):
+        if work.prompt_logprobs is not None and work.prompt_targets:
+            prompt_rows.append((work, len(rows)))
+            rows.extend(range(first, first + len(work.prompt_targets)))
+        if work.samples:
+            tasks.extend(work.samples)
+            task_rows.extend([len(rows)] * len(work.samples))
+            rows.append(end - 1)
+    return rows, tasks, task_rows, prompt_rows

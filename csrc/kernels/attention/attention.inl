@@ -158,24 +158,23 @@ void value_rows(const RowBlock<W>& r, const Tile<W>& t, int64_t row, int64_t cou
   }
 }
 
-// Scores of one row to probabilities relative to the running maximum; sets fix.
-template <class W>
-ALBIREO_INLINE void softmax_row(const Args& a, RowBlock<W>& r, int64_t row, int64_t start) {
-  const int64_t position = r.position[row], high = position + 1 - start;
-  const int64_t low = a.window > 0 ? position - a.window + 1 - start : 0;
-  float* s = r.scores + row * kAttentionTile;
+// Scores of one row to probabilities relative to the running maximum; sets fix. kMasked: some positions of the tile are
+// not seen by this row.
+template <class W, bool kMasked>
+ALBIREO_INLINE void softmax_row(const Args& a, RowBlock<W>& r, int64_t row, int64_t low, int64_t high) {
+  const float* s = r.scores + row * kAttentionTile;
   const V scale = set1(a.softcap > 0 ? a.scale : a.scale * kLog2e), minus_inf = set1(kMinusInf);
-  V x[4], most = minus_inf;
+  V x[4];
 #pragma GCC unroll 4
   for (int j = 0; j < 4; j++) {
     x[j] = mul(load(s + 16 * j), scale);
     if (a.softcap > 0) x[j] = mul(tanh_v(div(x[j], set1(a.softcap))), set1(a.softcap * kLog2e));
-    x[j] = keep(x[j], low - 16 * j, high - 16 * j, minus_inf);
-    most = max(most, x[j]);
+    if constexpr (kMasked) x[j] = keep(x[j], low - 16 * j, high - 16 * j, minus_inf);
   }
-  const float before = r.m[row], found = hmax(most), now = found > before ? found : before;
+  const float before = r.m[row], found = hmax(max(max(x[0], x[1]), max(x[2], x[3])));
+  const float now = found > before ? found : before;
   typename W::A* p = r.p + row * kAttentionTile;
-  if (now == kMinusInf) {  // nothing seen yet
+  if (kMasked && now == kMinusInf) {  // nothing seen yet
 #pragma GCC unroll 4
     for (int j = 0; j < 4; j++) W::put(p + 16 * j, zero());
     r.fix[row] = 1.0f;
@@ -184,19 +183,29 @@ ALBIREO_INLINE void softmax_row(const Args& a, RowBlock<W>& r, int64_t row, int6
   float fix = 1.0f;
   if (now != before) {
     alignas(64) float tmp[16];
-    store(tmp, exp2_v(set1(before - now)));
+    store(tmp, exp2_below_126(set1(before - now)));
     fix = before == kMinusInf ? 0.0f : tmp[0];
   }
   V lanes = mul(load(r.lanes + row * 16), set1(fix));
 #pragma GCC unroll 4
   for (int j = 0; j < 4; j++) {
-    V e = keep(exp2_v(sub(x[j], set1(now))), low - 16 * j, high - 16 * j, zero());
+    V e = exp2_below_126(sub(x[j], set1(now)));
+    if constexpr (kMasked) e = keep(e, low - 16 * j, high - 16 * j, zero());
     lanes = add(lanes, e);
     W::put(p + 16 * j, e);
   }
   store(r.lanes + row * 16, lanes);
   r.m[row] = now;
   r.fix[row] = fix;
+}
+
+template <class W>
+ALBIREO_INLINE void softmax_rows(const Args& a, RowBlock<W>& r, int64_t start) {
+  for (int64_t row = 0; row < r.rows; row++) {
+    const int64_t high = r.position[row] + 1 - start, low = a.window > 0 ? high - a.window : 0;
+    if (low <= 0 && high >= kAttentionTile) softmax_row<W, false>(a, r, row, 0, kAttentionTile);
+    else softmax_row<W, true>(a, r, row, low, high);
+  }
 }
 
 // Adds the open segment to the whole and opens the next: always in ascending order of segments.
@@ -238,7 +247,7 @@ void attend_tile(const Args& a, RowBlock<W>& r, const Tile<W>& t, int64_t start,
     for (int64_t j = 0; j < 4; j += kTileVectors) score_rows<W, kTileVectors>(r, t, row, h, j);
     row += h;
   }
-  for (int64_t row = 0; row < r.rows; row++) softmax_row(a, r, row, start);
+  softmax_rows(a, r, start);
   for (int64_t i = 0, row = 0; i < tiles; i++) {
     const int64_t h = height + (i < taller);
     int64_t column = 0;

@@ -21,6 +21,7 @@ class EngineConfig:
 
     Fields:
         model: directory in Hugging Face layout, a hub name, or None for the bundled model.
+        tokenizer: directory of the tokenizer, when it is not the model's.
         dtype: compute type; auto takes the checkpoint's.
         max_model_len: longest sequence in tokens; None or -1: the model's, as far as memory allows.
         max_num_seqs: most sequences in one step.
@@ -29,8 +30,13 @@ class EngineConfig:
         kv_cache_memory_bytes: size of the KV pool; None: a part of memory_utilization.
         memory_utilization: fraction of the machine's memory this engine may use in all.
         num_gpu_blocks_override: exact number of KV blocks, for tests (vLLM's name).
+        enable_prefix_caching: reuse the KV cache of prompts that begin alike.
+        scheduling_policy: who runs first: fcfs, or the lowest priority number.
+        seed: where requests without a seed of their own derive theirs from.
         num_threads: compute threads; None: one per core this process may run on.
         skip_tokenizer_init: prompts are token ids only, and nothing is detokenized.
+        generation_config: auto takes the model's recommended sampling; vllm none.
+        max_logprobs: most logprobs a request may ask for; -1: the vocabulary.
     """
 
     model: str | None = None

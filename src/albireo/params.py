@@ -81,9 +81,7 @@ class SamplingParams:
             try:
                 set_("logit_bias", {int(k): float(v) for k, v in self.logit_bias.items()})
             except (AttributeError, TypeError, ValueError):
-                raise InvalidParams(
-                    f"logit_bias must map token ids to numbers, got {self.logit_bias!r}"
-                ) from None
+                raise InvalidParams(f"logit_bias must map token ids to numbers, got {self.logit_bias!r}") from None
         if self.top_k == -1:
             set_("top_k", 0)
         self._verify()

@@ -121,7 +121,7 @@ void tile_rows(int64_t rows, const typename W::A* a, int64_t lda, const typename
   }
 }
 
-constexpr int64_t kStepsPerBlock = 512;   // K block: 64 x 512 steps x 4 B = 128 KiB of panel stay in L2
+constexpr int64_t kStepsPerBlock = 1024;  // K block: 64 x 1024 steps x 4 B = 256 KiB of panel stay in L2
 constexpr int64_t kStreamAhead = 4096;    // bytes; one page: the hardware prefetcher stops at page ends
 
 // C[rows, 64] = A[rows, K] x panel. next: the panel needed after this one, fetched to L2 while this one is computed

@@ -7,9 +7,9 @@ from __future__ import annotations
 
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import nullcontext
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -133,22 +133,17 @@ def _tokenizer(config: EngineConfig, directory: Path) -> Tokenizer:
     return Tokenizer.from_directory(config.tokenizer or directory)
 
 
-class _Bar:
-    """A progress bar over the bytes of the weights."""
+@contextmanager
+def _progress(program: Program, show: bool) -> Iterator[Callable[[int], None]]:
+    """A bar over the bytes of the weights, on a terminal; what to call with the bytes just packed."""
+    if not (show and sys.stderr.isatty()):
+        yield lambda _: None
+        return
+    from tqdm import tqdm
 
-    def __init__(self, program: Program) -> None:
-        from tqdm import tqdm
+    with tqdm(total=program.weight_bytes, unit="B", unit_scale=True, desc="Loading weights", leave=False) as bar:
 
-        self._bar = tqdm(total=program.weight_bytes, unit="B", unit_scale=True, desc="Loading weights", leave=False)
+        def advance(num_bytes: int) -> None:
+            bar.update(num_bytes)
 
-    def __enter__(self) -> Callable[[int], object]:
-        return self._bar.update
-
-    def __exit__(self, *error: object) -> None:
-        self._bar.close()
-
-
-def _progress(program: Program, show: bool) -> _Bar | nullcontext[Callable[[int], object]]:
-    if show and sys.stderr.isatty():
-        return _Bar(program)
-    return nullcontext(lambda _: None)
+        yield advance

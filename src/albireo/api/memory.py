@@ -74,7 +74,9 @@ def plan_memory(
         f"weights {_gib(weight_bytes)}, activations {_gib(arena_bytes)}, overhead {_gib(OVERHEAD_BYTES)}, "
         f"KV block of {config.block_size} tokens {block_bytes} bytes"
     )
-    if fixed > budget or (num_blocks < 2 and config.num_gpu_blocks_override is None and fixed + 2 * block_bytes > budget):
+    if fixed > budget or (
+        num_blocks < 2 and config.num_gpu_blocks_override is None and fixed + 2 * block_bytes > budget
+    ):
         raise OutOfMemory(
             f"the model needs {_gib(fixed + 2 * block_bytes)} at least ({sizes}); "
             f"memory_utilization={config.memory_utilization} of {_gib(machine)} allows {_gib(budget)}. "

@@ -73,5 +73,7 @@ def _top_tokens(step: PackedStep, outputs: Outputs) -> list[SampledToken]:
     ids, values = outputs.top_ids.tolist(), outputs.top_values
     if not np.isfinite(values).all():
         bad = next(t.seq_id for t, row in zip(step.tasks, step.task_rows, strict=True) if not np.isfinite(values[row]))
-        raise InvariantError(f"sequence {bad}: its largest logit is not a number; the weights or the KV cache are damaged")
+        raise InvariantError(
+            f"sequence {bad}: its largest logit is not a number; the weights or the KV cache are damaged"
+        )
     return [SampledToken(task.seq_id, ids[row]) for task, row in zip(step.tasks, step.task_rows, strict=True)]

@@ -5,9 +5,9 @@ Used by models/ and by tests. Does not know weights' contents, devices or passes
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
-from collections.abc import Iterator
 
 from albireo.errors import InvariantError
 from albireo.graph.node import ConstantDef, Graph, Node, RowSegment, TensorType, Value

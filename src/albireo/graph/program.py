@@ -8,7 +8,8 @@ Call families and their roles (a backend implements these):
     embed        ids, table -> out                          out[T, E] float32
     norm         x, weight [, rows] -> out                  rows gathers first; out in its buffer's dtype
     linear       x, weight [, bias] [, residual] -> out     attrs act: none | silu_mul | gelu_tanh_mul (gate and
-                                                            up rows interleaved by GATE_UP_INTERLEAVE); residual may be out
+                                                            up rows interleaved by GATE_UP_INTERLEAVE); residual
+                                                            may be out
     qkv_rope_kv  x, weight [, bias] [, q_norm, k_norm], rope -> q     writes k and v of this step to the KV cache
     attention    q -> out
     head_top     x, weight -> ids, values                   arg max per row, lowest id of equals
@@ -67,7 +68,8 @@ class Call:
         kernel: identity of the chosen variant, such as linear.bfloat16.avx512bf16.m6n64.
         args: role -> name of a buffer, a constant or a step array (token_ids, positions, logit_rows, top_rows).
         attrs: numbers and strings of the family.
-        rows: the symbol that counts the rows it computes: T, R or G; a call with zero rows is skipped.
+        rows: the symbol that counts the rows it computes: T, R or G; a call with zero rows is skipped,
+            its barrier too.
         split: how threads share it: panels, rows, heads or one.
         barrier: all threads meet after it.
     """

@@ -1,0 +1,49 @@
+# Two commands matter: `make demo` and `make test`. Both may be run again; the second time they only do what changed.
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+NATIVE := $(shell find csrc CMakeLists.txt pyproject.toml -type f)
+
+.PHONY: demo test test-levels dev lint format bench docs clean
+
+demo: $(VENV)/.installed
+	@$(BIN)/albireo generate --stats "Once upon a time, a little fox"
+
+test: lint
+	$(BIN)/python -m pytest -q tests
+
+# The whole suite at every instruction-set level this machine has.
+test-levels: $(VENV)/.tested
+	for level in scalar avx2 avx512 avx512bf16; do \
+	  echo "== $$level"; ALBIREO_ISA_MAX=$$level $(BIN)/python -m pytest -q tests || exit 1; done
+
+lint: $(VENV)/.tested
+	$(BIN)/ruff check src tests benchmarks tools examples
+	$(BIN)/ruff format --check src tests benchmarks tools examples
+	$(BIN)/mypy
+	$(BIN)/clang-format --dry-run --Werror $(shell find csrc -name '*.cc' -o -name '*.h' -o -name '*.inl')
+	$(BIN)/lint-imports
+
+format: $(VENV)/.tested
+	$(BIN)/ruff check --fix src tests benchmarks tools examples
+	$(BIN)/ruff format src tests benchmarks tools examples
+	$(BIN)/clang-format -i $(shell find csrc -name '*.cc' -o -name '*.h' -o -name '*.inl')
+
+bench: $(VENV)/.tested
+	$(BIN)/python benchmarks/workloads.py
+
+# What running needs, and nothing else. An editable install: Python edits need no reinstall, native ones rebuild here.
+$(VENV)/.installed: $(NATIVE)
+	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	@echo "installing albireo into $(VENV) (the native core compiles once, about a minute) ..."
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable .
+	@touch $@
+
+# What tests need on top. torch comes first and alone, as its CPU build: plain resolution would fetch CUDA.
+$(VENV)/.tested: $(VENV)/.installed tools/install_torch.py
+	@$(BIN)/python tools/install_torch.py
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable ".[test]"
+	@touch $@
+
+clean:
+	rm -rf build $(VENV)

@@ -1,0 +1,81 @@
+"""Albireo, an LLM inference engine: the public names and nothing else.
+
+Names are imported when first used, so that `import albireo` is light. Does not know what any of them does.
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from albireo.api.async_llm import AsyncLLM
+    from albireo.api.llm import LLM
+    from albireo.config import EngineConfig
+    from albireo.errors import (
+        ConfigError,
+        EngineError,
+        InvalidParams,
+        InvariantError,
+        ModelError,
+        OutOfMemory,
+        PromptTooLong,
+        RequestError,
+        ResourceError,
+        TemplateError,
+        UnsupportedFeature,
+        UnsupportedModel,
+        WeightMismatch,
+    )
+    from albireo.outputs import CompletionOutput, Logprob, RequestMetrics, RequestOutput
+    from albireo.params import SamplingParams
+
+__version__ = "0.1.0"
+
+__all__ = [
+    "LLM",
+    "AsyncLLM",
+    "CompletionOutput",
+    "ConfigError",
+    "EngineConfig",
+    "EngineError",
+    "InvalidParams",
+    "InvariantError",
+    "Logprob",
+    "ModelError",
+    "OutOfMemory",
+    "PromptTooLong",
+    "RequestError",
+    "RequestMetrics",
+    "RequestOutput",
+    "ResourceError",
+    "SamplingParams",
+    "TemplateError",
+    "UnsupportedFeature",
+    "UnsupportedModel",
+    "WeightMismatch",
+    "__version__",
+]
+
+_HOMES = {
+    "LLM": "albireo.api.llm",
+    "AsyncLLM": "albireo.api.async_llm",
+    "EngineConfig": "albireo.config",
+    "SamplingParams": "albireo.params",
+    "CompletionOutput": "albireo.outputs",
+    "Logprob": "albireo.outputs",
+    "RequestMetrics": "albireo.outputs",
+    "RequestOutput": "albireo.outputs",
+}
+
+
+def __getattr__(name: str) -> Any:
+    if name not in __all__:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    value = getattr(import_module(_HOMES.get(name, "albireo.errors")), name)
+    globals()[name] = value  # the next look-up does not come here
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted(__all__)

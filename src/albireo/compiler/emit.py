@@ -1,0 +1,108 @@
+"""Fused graph + kernels + layouts + memory -> Program.
+
+The last stage of pipeline.py: everything is decided, here it is written down.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+
+from albireo.backends.backend import Variant
+from albireo.compiler.layouts import Layouts
+from albireo.compiler.memory_plan import MemoryPlan
+from albireo.compiler.rewrite import label
+from albireo.compiler.select import call_attrs
+from albireo.errors import UnsupportedModel
+from albireo.graph.node import Graph, Node, Value
+from albireo.graph.program import Call, KVLayout, Program
+from albireo.graph.program_spec import FAMILIES, accesses, conflict
+from albireo.graph.report import PassRecord
+from albireo.graph.spec import symbol_rows
+
+BARRIER_WHY = "threads meet only where one reads or overwrites what another wrote"
+EMIT_WHY = "a step is one walk over a flat list"
+
+
+def kv_layout(graph: Graph, block_size: int) -> KVLayout:
+    """Shape of the cache, from the nodes that write it; its element type is the query's.
+
+    Raises: UnsupportedModel when layers differ, or layer numbers have holes.
+    """
+    writers = [node for node in graph.nodes if any(v.type.dtype == "kv" for v in node.outputs)]
+    shapes = {(n.attrs["num_kv_heads"], n.attrs["head_dim"], n.outputs[0].type.dtype): n for n in writers}
+    if len(shapes) != 1:
+        raise UnsupportedModel(f"layers need {len(shapes)} shapes of KV cache, one is supported: {sorted(shapes)}")
+    layers = sorted(node.attrs["layer"] for node in writers)
+    if layers != list(range(len(layers))):
+        raise UnsupportedModel(f"KV layers are numbered {layers}; wanted 0 to {len(layers) - 1}, each once")
+    ((num_kv_heads, head_dim, dtype),) = shapes
+    return KVLayout(len(layers), num_kv_heads, head_dim, dtype, block_size)
+
+
+def make_calls(graph: Graph, kernels: Mapping[Node, Variant], layouts: Layouts, memory: MemoryPlan) -> tuple[Call, ...]:
+    """A call for each node, barriers still to be decided."""
+    names = {value: name for name, value in graph.inputs.items()} | memory.names
+    return tuple(_call(node, kernels[node], layouts.args[node], names) for node in graph.nodes)
+
+
+def place_barriers(
+    calls: Sequence[Call], memory: MemoryPlan, maxima: Mapping[str, int]
+) -> tuple[tuple[Call, ...], PassRecord]:
+    """A barrier after each call that a later one may not overtake, unless one in between is sure to be met.
+
+    A call with zero rows is skipped with its barrier, so only a call on T rows, or on the same rows, is sure.
+    """
+    record = PassRecord("plan_barriers", BARRIER_WHY, "exact", len(calls), len(calls))
+    touched = [accesses(call, memory.buffers, maxima) for call in calls]
+    barriers = [False] * len(calls)
+    for i in reversed(range(len(calls))):
+        for j in range(i + 1, len(calls)):
+            if conflict(touched[i], touched[j]):
+                barriers[i] = True
+                break
+            if barriers[j] and calls[j].rows in ("T", calls[i].rows):
+                break
+    record.notes.append(f"{sum(barriers)} barriers in {len(calls)} calls")
+    return tuple(replace(call, barrier=b) for call, b in zip(calls, barriers, strict=True)), record
+
+
+def emit(
+    graph: Graph,
+    calls: tuple[Call, ...],
+    layouts: Layouts,
+    memory: MemoryPlan,
+    kv: KVLayout,
+    maxima: Mapping[str, int],
+    report: Sequence[PassRecord],
+) -> Program:
+    """The finished program; outputs are the graph's, without the KV state."""
+    num_base_ops = report[0].ops_before
+    record = PassRecord("emit", EMIT_WHY, "exact", len(graph.nodes), len(calls))
+    record.notes.append(f"{num_base_ops} ops became {len(calls)} calls")
+    return Program(
+        calls=calls,
+        buffers=memory.buffers,
+        constants=layouts.constants,
+        kv=kv,
+        maxima=dict(maxima),
+        arena_bytes=memory.arena_bytes,
+        outputs={name: memory.names[value] for name, value in graph.outputs.items() if value in memory.names},
+        report=(*report, record),
+    )
+
+
+def _call(node: Node, kernel: Variant, constants: Mapping[str, str], names: Mapping[Value, str]) -> Call:
+    family = FAMILIES[str(node.family)]
+    args = {}
+    for role in family.inputs:
+        if role in constants:
+            args[role] = constants[role]
+        elif role in node.inputs:
+            args[role] = names[node.inputs[role]]
+    activations = [value for value in node.outputs if value.type.dtype != "kv"]
+    if len(activations) != len(family.outputs):
+        raise UnsupportedModel(f"{label(node)}: has {len(activations)} results, {node.family} has {family.outputs}")
+    args |= {role: names[value] for role, value in zip(family.outputs, activations, strict=True)}
+    rows = symbol_rows(activations[0])
+    return Call(str(node.family), kernel.identity, args, call_attrs(node), rows, kernel.split, False, node.origin)

@@ -1,0 +1,169 @@
+"""Give every constant the layout its kernel reads: constants -> PackedConstants.
+
+Called by pipeline.py after select.py. Only definitions are made here, no byte of a weight is touched.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+
+from albireo.backends.backend import Variant
+from albireo.dtypes import itemsize
+from albireo.errors import InvariantError, UnsupportedModel
+from albireo.graph.node import ConstantDef, Graph, Node, RowSegment, Value
+from albireo.graph.ops import RopeSpec
+from albireo.graph.program import GATE_UP_INTERLEAVE, PANEL, PackedConstant
+from albireo.graph.program_spec import FAMILIES
+from albireo.graph.report import PassRecord
+
+WHY = "a weight is packed once, as its kernel streams it; one read in two places is kept once"
+
+VECTOR_PACKING = "row.float32"
+
+
+@dataclass(slots=True)
+class Layouts:
+    """constants by name; args: node -> role -> constant name."""
+
+    constants: dict[str, PackedConstant] = field(default_factory=dict)
+    args: dict[Node, dict[str, str]] = field(default_factory=dict)
+
+
+def plan_layouts(graph: Graph, kernels: Mapping[Node, Variant], max_positions: int) -> tuple[Layouts, PassRecord]:
+    """A PackedConstant for each constant and packing in use; one rope table for each distinct RopeSpec."""
+    record = PassRecord("plan_layouts", WHY, "exact", len(graph.nodes), len(graph.nodes))
+    planner = _Planner(max_positions)
+    for node in graph.nodes:
+        planner.place(node, kernels[node].packing)
+    layouts = planner.layouts
+    record.notes += [
+        f"{packing}: {count} constants, {num_bytes:,} bytes"
+        for packing, count, num_bytes in _by_packing(layouts.constants)
+    ]
+    record.notes += [f"{value} is read by {len(roles)} kinds of call, kept once" for value, roles in planner.shared()]
+    return layouts, record
+
+
+class _Planner:
+    """Collects layouts; the same constant asked for in the same layout is one."""
+
+    def __init__(self, max_positions: int) -> None:
+        self.layouts = Layouts()
+        self._max_positions = max_positions
+        self._known: dict[tuple[Value, str, bool], str] = {}
+        self._ropes: dict[RopeSpec, str] = {}
+        self._roles: dict[Value, set[str]] = {}
+
+    def place(self, node: Node, packing: str) -> None:
+        args = self.layouts.args[node] = {}
+        family = FAMILIES[str(node.family)]
+        gated = node.attrs.get("act", "none") != "none"
+        for role, value in node.inputs.items():
+            if value.constant is None:
+                continue
+            is_weight = role == family.weight and len(value.type.dims) == 2
+            args[role] = self._constant(value, packing if is_weight else VECTOR_PACKING, gated)
+            self._roles.setdefault(value, set()).add(str(node.family))
+        if "rope" in family.required:
+            args["rope"] = self._rope(node.attrs["rope"])
+
+    def shared(self) -> list[tuple[Value, set[str]]]:
+        """Constants that calls of several families read in one layout."""
+        copies = [value for value, _, _ in self._known]
+        return [(v, roles) for v, roles in self._roles.items() if len(roles) > 1 and copies.count(v) == 1]
+
+    def _constant(self, value: Value, packing: str, gated: bool) -> str:
+        key = (value, packing, gated)
+        name = self._known.get(key)
+        if name is None:
+            name = value.name if value.name not in self.layouts.constants else f"{value.name}@{packing}"
+            self._add(_packed(name, value, packing, gated))
+            self._known[key] = name
+        return name
+
+    def _rope(self, spec: RopeSpec) -> str:
+        name = self._ropes.get(spec)
+        if name is None:
+            name = self._ropes[spec] = f"rope.{len(self._ropes)}"
+            cols = 2 * len(spec.inv_freq)
+            num_bytes = self._max_positions * cols * itemsize("float32")
+            self._add(PackedConstant(name, "rope", self._max_positions, cols, num_bytes, rope=spec))
+        return name
+
+    def _add(self, constant: PackedConstant) -> None:
+        if constant.name in self.layouts.constants:
+            raise InvariantError(f"two constants are named {constant.name}")
+        self.layouts.constants[constant.name] = constant
+
+
+def packed_bytes(packing: str, rows: int, cols: int) -> int:
+    """Bytes of a constant in a packing: panels are padded to PANEL rows, pairs of k to an even number.
+
+    Raises: UnsupportedModel for a packing this compiler cannot size.
+    """
+    kind, _, dtype = packing.partition(".")
+    if kind == "row":
+        return rows * cols * itemsize(dtype)
+    if kind == "p64":
+        panels = -(-rows // PANEL)
+        depth = cols + cols % 2 if dtype == "bfloat16" else cols
+        return panels * PANEL * depth * itemsize(dtype)
+    raise UnsupportedModel(f"packing {packing!r} is not known; choose row.<dtype> or p64.<dtype>")
+
+
+def interleave(definition: ConstantDef) -> ConstantDef:
+    """[gate; up] -> GATE_UP_INTERLEAVE gate rows, as many up rows, in turn; the last turn is filled with zeros."""
+    half = definition.num_rows // 2
+    gate = _chunks(_clip(definition.segments, 0, half))
+    up = _chunks(_clip(definition.segments, half, 2 * half))
+    return ConstantDef(tuple(s for pair in zip(gate, up, strict=True) for chunk in pair for s in chunk))
+
+
+def _packed(name: str, value: Value, packing: str, gated: bool) -> PackedConstant:
+    definition = value.constant
+    if definition is None:
+        raise InvariantError(f"{value} is not a constant")
+    if gated:
+        definition = interleave(definition)
+    rows, cols = definition.num_rows, 1
+    if len(value.type.dims) == 1:
+        rows, cols = 1, rows
+    else:
+        cols = int(value.type.dims[1])
+    return PackedConstant(name, packing, rows, cols, packed_bytes(packing, rows, cols), definition)
+
+
+def _clip(segments: Sequence[RowSegment], start: int, stop: int) -> Iterator[RowSegment]:
+    """Rows start..stop of what the segments say together."""
+    offset = 0
+    for segment in segments:
+        low, high = max(start - offset, 0), min(stop - offset, len(segment))
+        if low < high:
+            yield RowSegment(segment.source, segment.start + low, segment.start + high)
+        offset += len(segment)
+
+
+def _chunks(segments: Iterator[RowSegment]) -> Iterator[list[RowSegment]]:
+    """The rows in runs of GATE_UP_INTERLEAVE."""
+    chunk: list[RowSegment] = []
+    missing = GATE_UP_INTERLEAVE
+    for segment in segments:
+        start = segment.start
+        while start < segment.stop:
+            stop = min(start + missing, segment.stop)
+            chunk.append(RowSegment(segment.source, start, stop))
+            missing -= stop - start
+            start = stop
+            if missing == 0:
+                yield chunk
+                chunk, missing = [], GATE_UP_INTERLEAVE
+    if chunk:
+        yield [*chunk, RowSegment(None, 0, missing)]
+
+
+def _by_packing(constants: Mapping[str, PackedConstant]) -> list[tuple[str, int, int]]:
+    groups: dict[str, list[int]] = {}
+    for constant in constants.values():
+        groups.setdefault(constant.packing, []).append(constant.num_bytes)
+    return [(packing, len(sizes), sum(sizes)) for packing, sizes in groups.items()]

@@ -1,0 +1,68 @@
+"""A linear with what is done to its result: bias, residual, or the product of gate and up with its rounding."""
+
+from __future__ import annotations
+
+from albireo.compiler.rewrite import NotFired, Rewriter, linear_roles, made_by
+from albireo.graph.node import Graph, Node, Value
+from albireo.graph.program_spec import ACTS
+from albireo.graph.report import PassRecord
+
+WHY = "bias, residual and activation are applied to the tile in registers, not in further passes over memory"
+
+
+def run(graph: Graph) -> PassRecord:
+    rw = Rewriter(graph, "fuse_epilogue", WHY, "exact")
+    for linear in rw.nodes("linear"):
+        with rw.attempt(linear, *rw.users(linear.output)):
+            _fuse(rw, linear)
+    return rw.finish()
+
+
+def _fuse(rw: Rewriter, linear: Node) -> None:
+    y = linear.output
+    split, add = rw.only(y, "split"), rw.only(y, "add")
+    if split is not None:
+        _gated(rw, linear, split)
+    elif add is not None:
+        _residual(rw, linear, add)
+    else:
+        rw.fuse((linear,), "linear", _attrs(linear, "none"), linear_roles(linear), linear.outputs)
+
+
+def _residual(rw: Rewriter, linear: Node, add: Node) -> None:
+    x, y = add.inputs["x"], add.inputs["y"]
+    if x is y:
+        raise NotFired(f"{x} is added to itself")
+    roles = linear_roles(linear) | {"residual": x if y is linear.output else y}
+    rw.fuse((linear, add), "linear", _attrs(linear, "none"), roles, add.outputs)
+
+
+def _gated(rw: Rewriter, linear: Node, split: Node) -> None:
+    """split -> mul(unary(gate), up) -> [cast]."""
+    if len(split.outputs) != 2 or len(set(split.attrs["sizes"])) != 1:
+        raise NotFired(f"split in {split.attrs['sizes']} is not a gate and its up")
+    gate, up = split.outputs
+    act, mul = rw.sole_user(gate), rw.sole_user(up)
+    if act.op != "unary" or mul.op != "mul" or made_by(_other(mul, up), "unary") is not act:
+        raise NotFired(f"{gate} and {up} are not multiplied as act(gate) * up")
+    name = f"{act.attrs['kind']}_mul"
+    if name not in ACTS:
+        raise NotFired(f"no kernel family has the activation {name}; known: {', '.join(ACTS)}")
+    rw.sole_user(act.output)
+    members = [linear, split, act, mul]
+    cast = rw.only(mul.output, "cast")
+    if cast is not None:
+        members.append(cast)
+    out, dtype = members[-1].output, linear.inputs["x"].type.dtype
+    if out.type.dtype != dtype:
+        raise NotFired(f"{out} is {out.type.dtype}, the compute type is {dtype}")
+    rw.fuse(members, "linear", _attrs(linear, name), linear_roles(linear), (out,))
+
+
+def _other(mul: Node, value: Value) -> Value:
+    return mul.inputs["y"] if mul.inputs["x"] is value else mul.inputs["x"]
+
+
+def _attrs(linear: Node, act: str) -> dict[str, object]:
+    n, k = linear.inputs["weight"].type.dims
+    return {"n": n if act == "none" else int(n) // 2, "k": k, "act": act}

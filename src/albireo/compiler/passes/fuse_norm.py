@@ -1,0 +1,32 @@
+"""A norm with the gather of its rows before it and the rounding after it: one kernel."""
+
+from __future__ import annotations
+
+from albireo.compiler.rewrite import Rewriter, made_by
+from albireo.graph.node import Graph, Node
+from albireo.graph.report import PassRecord
+
+WHY = "the norm reads the float32 residual once and writes what the next linear multiplies, rounded"
+
+
+def run(graph: Graph) -> PassRecord:
+    rw = Rewriter(graph, "fuse_norm", WHY, "exact")
+    for norm in rw.nodes("rms_norm"):
+        if norm.attrs["num_heads"] == 1:
+            with rw.attempt(norm, *rw.users(norm.output)):
+                _fuse(rw, norm)
+    return rw.finish()
+
+
+def _fuse(rw: Rewriter, norm: Node) -> None:
+    x, rows, members = norm.inputs["x"], None, [norm]
+    gather = made_by(x, "gather_rows")
+    if gather is not None:
+        rw.sole_user(x)
+        members.insert(0, gather)
+        x, rows = gather.inputs["x"], gather.inputs["rows"]
+    cast = rw.only(norm.output, "cast")
+    if cast is not None:
+        members.append(cast)
+    roles = {"x": x, "weight": norm.inputs["weight"], "rows": rows}
+    rw.fuse(members, "norm", {"eps": norm.attrs["eps"]}, roles, members[-1].outputs)

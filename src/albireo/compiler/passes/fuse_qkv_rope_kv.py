@@ -1,0 +1,78 @@
+"""The merged q, k, v linear with its bias, head norms, rotation, rounding and the write to the KV cache: one kernel."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from albireo.compiler.qkv_pattern import Chain, Qkv, around, match_qkv
+from albireo.compiler.rewrite import NotFired, Rewriter, linear_roles, made_by
+from albireo.graph.node import Graph, Node
+from albireo.graph.report import PassRecord
+
+WHY = "q, k and v are normed, rotated and stored while they are in registers or cache, not in three more passes"
+
+
+def run(graph: Graph) -> PassRecord:
+    rw = Rewriter(graph, "fuse_qkv_rope_kv", WHY, "exact")
+    for write in rw.nodes("kv_write"):
+        with rw.attempt(*around(rw, write)):
+            _fuse(rw, match_qkv(rw, write))
+    return rw.finish()
+
+
+def _fuse(rw: Rewriter, qkv: Qkv) -> None:
+    split = made_by(qkv.q.source, "split")
+    linear = made_by(split.inputs["x"], "linear") if split is not None else None
+    if split is None or linear is None or split.outputs != qkv.sources:
+        raise NotFired("q, k, v are not the parts of one linear")
+    rw.sole_user(linear.output)
+    ropes, norms = _pair(qkv, "rope"), _pair(qkv, "norm")
+    if not ropes or qkv.v.norm is not None or qkv.v.rope is not None:
+        raise NotFired("the kernel rotates q and k, and neither norms nor rotates v")
+    attrs = _attrs(qkv, ropes, norms)
+    _check_types(linear, qkv)
+    roles = linear_roles(linear)
+    if norms:
+        roles |= {"q_norm": norms[0].inputs["weight"], "k_norm": norms[1].inputs["weight"]}
+    roles |= {"positions": ropes[0].inputs["positions"], "kv": qkv.write.inputs["kv"]}
+    members = [linear, split, *qkv.q.nodes, *qkv.k.nodes, *qkv.v.nodes, qkv.write]
+    rw.fuse(members, "qkv_rope_kv", attrs, roles, (qkv.q.end, qkv.write.output))
+
+
+def _pair(qkv: Qkv, name: str) -> tuple[Node, Node] | tuple[()]:
+    """The op of q and of k; both or none."""
+    q, k = getattr(qkv.q, name), getattr(qkv.k, name)
+    if (q is None) != (k is None):
+        raise NotFired(f"only one of q and k has a {name}")
+    return () if q is None else (q, k)
+
+
+def _attrs(qkv: Qkv, ropes: tuple[Node, ...], norms: tuple[Node, ...]) -> dict[str, Any]:
+    """What the kernel is told. Raises: NotFired when q and k do not agree."""
+    shape = {name: qkv.attention.attrs[name] for name in ("layer", "num_heads", "num_kv_heads", "head_dim")}
+    if any(qkv.write.attrs[name] != shape[name] for name in qkv.write.attrs):
+        raise NotFired(f"kv_write {qkv.write.attrs} and attention {shape} differ")
+    heads = (shape["num_heads"], shape["num_kv_heads"])
+    for rope, count in zip(ropes, heads, strict=True):
+        if (rope.attrs["num_heads"], rope.attrs["head_dim"]) != (count, shape["head_dim"]):
+            raise NotFired(f"a rotation of {rope.attrs['num_heads']} heads where attention has {count}")
+    if len({rope.attrs["rope"] for rope in ropes}) != 1 or len({rope.inputs["positions"] for rope in ropes}) != 1:
+        raise NotFired("q and k are rotated differently")
+    for norm, count in zip(norms, heads, strict=False):
+        if norm.attrs["num_heads"] != count or norm.attrs["eps"] != norms[0].attrs["eps"]:
+            raise NotFired("q and k norms differ in eps, or do not work head by head")
+    return shape | {"eps": norms[0].attrs["eps"] if norms else 0.0, "rope": ropes[0].attrs["rope"]}
+
+
+def _check_types(linear: Node, qkv: Qkv) -> None:
+    dtype = linear.inputs["x"].type.dtype
+    if qkv.q.end.type.dtype != dtype:
+        raise NotFired(f"q is {qkv.q.end.type.dtype}, the compute type is {dtype}")
+    for chain in (qkv.k, qkv.v):
+        _check_stored_as(chain, dtype)
+
+
+def _check_stored_as(chain: Chain, dtype: str) -> None:
+    """A cast before kv_write must be the rounding kv_write does itself."""
+    if chain.cast is not None and chain.end.type.dtype != dtype:
+        raise NotFired(f"{chain.end} is rounded to {chain.end.type.dtype} before it is stored as {dtype}")

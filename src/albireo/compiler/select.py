@@ -1,0 +1,63 @@
+"""Choose a kernel for every fused node, by asking the backend's catalog.
+
+Called by pipeline.py after the passes. Does not know devices: a kernel is a name, a packing and a way to be split.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+
+from albireo.backends.backend import KernelCatalog, Variant
+from albireo.compiler.rewrite import label
+from albireo.errors import UnsupportedModel
+from albireo.graph.node import Graph, Node, Value
+from albireo.graph.program_spec import FAMILIES
+from albireo.graph.report import PassRecord
+
+WHY = "the kernels are known before the first step, which then calls pointers"
+
+
+def select_kernels(graph: Graph, catalog: KernelCatalog) -> tuple[dict[Node, Variant], PassRecord]:
+    """A variant for each node of a fused graph.
+
+    The catalog's first choice is taken. An embedding table that a linear reads too is kept once: there the first
+    choice that reads the linear's packing is taken.
+
+    Raises: UnsupportedModel naming the node for which the catalog has no kernel.
+    """
+    record = PassRecord("select_kernel", WHY, "exact", len(graph.nodes), len(graph.nodes))
+    chosen: dict[Node, Variant] = {}
+    packings: dict[Value, set[str]] = {}
+    for node in sorted(graph.nodes, key=lambda n: n.family == "embed"):
+        variants = catalog.variants(str(node.family), _dtype(node), call_attrs(node))
+        if not variants:
+            raise UnsupportedModel(
+                f"{label(node)}: this backend has no {node.family} kernel for {_dtype(node)} with {call_attrs(node)}; "
+                "try another dtype"
+            )
+        role = FAMILIES[str(node.family)].weight
+        known = packings.setdefault(node.inputs[role], set()) if role else set()
+        chosen[node] = next((v for v in variants if v.packing in known), variants[0])
+        known.add(chosen[node].packing)
+    counts = Counter(variant.identity for variant in chosen.values())
+    record.notes += [f"{identity} {count}x" for identity, count in counts.items()]
+    return chosen, record
+
+
+def call_attrs(node: Node) -> dict[str, object]:
+    """Attributes of the call a fused node becomes."""
+    return {name: node.attrs[name] for name in FAMILIES[str(node.family)].attrs}
+
+
+def _dtype(node: Node) -> str:
+    """The element type kernels of this family are chosen by. Raises: UnsupportedModel for mixed operands."""
+    if node.family == "norm":
+        return node.output.type.dtype
+    if node.family == "attention":
+        return node.inputs["q"].type.dtype
+    weight = node.inputs["table" if node.family == "embed" else "weight"].type.dtype
+    if "x" in node.inputs and node.inputs["x"].type.dtype != weight:
+        raise UnsupportedModel(
+            f"{label(node)}: multiplies {node.inputs['x'].type.dtype} with {weight}; both must have the compute type"
+        )
+    return weight

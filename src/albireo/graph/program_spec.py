@@ -1,0 +1,198 @@
+"""What a legal program is: the roles and attributes of each call family, and check_program, which holds one to them.
+
+The table is read by compiler/emit.py and by backends; the check runs in tests and wherever a program comes from
+outside. The prose is in program.py. Does not know kernels.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from albireo.dtypes import itemsize
+from albireo.errors import InvariantError
+from albireo.graph.node import SYMBOLS
+from albireo.graph.program import PANEL, Buffer, Call, PackedConstant, Program
+
+STEP_ARRAYS = ("token_ids", "positions", "logit_rows", "top_rows")
+SPLITS = ("panels", "rows", "heads", "one")
+ACTS = ("none", "silu_mul", "gelu_tanh_mul")
+ALIGNMENT = 64
+
+#: (start, stop, is_write) ranges one call touches.
+Accesses = list[tuple[int, int, bool]]
+
+
+@dataclass(frozen=True, slots=True)
+class Family:
+    """Argument roles and attribute names of one call family; weight is the role whose packing the kernel chooses."""
+
+    required: tuple[str, ...]
+    outputs: tuple[str, ...]
+    attrs: tuple[str, ...]
+    optional: tuple[str, ...] = ()
+    weight: str | None = None
+
+    @property
+    def inputs(self) -> tuple[str, ...]:
+        return self.required + self.optional
+
+
+FAMILIES: dict[str, Family] = {
+    "embed": Family(("ids", "table"), ("out",), ("width",), weight="table"),
+    "norm": Family(("x", "weight"), ("out",), ("eps",), optional=("rows",), weight="weight"),
+    "linear": Family(("x", "weight"), ("out",), ("n", "k", "act"), optional=("bias", "residual"), weight="weight"),
+    "qkv_rope_kv": Family(
+        ("x", "weight", "rope"),
+        ("q",),
+        ("layer", "num_heads", "num_kv_heads", "head_dim", "eps"),
+        optional=("bias", "q_norm", "k_norm"),
+        weight="weight",
+    ),
+    "attention": Family(
+        ("q",), ("out",), ("layer", "num_heads", "num_kv_heads", "head_dim", "scale", "window", "softcap")
+    ),
+    "head_top": Family(("x", "weight"), ("ids", "values"), ("n", "k"), weight="weight"),
+}
+
+
+def check_program(program: Program) -> None:
+    """Every call has its family's roles and attributes, every name exists, every shape fits.
+
+    Raises: InvariantError naming the call.
+    """
+    for buffer in program.buffers.values():
+        _check_buffer(program, buffer)
+    for call in program.calls:
+        _check_roles(call)
+        _check_args(program, call)
+        _check_shapes(program, call)
+    for name, buffer_name in program.outputs.items():
+        if buffer_name not in program.buffers:
+            raise InvariantError(f"output {name} is buffer {buffer_name}, which does not exist")
+    _check_barriers(program)
+
+
+def buffer_bytes(buffer: Buffer, maxima: Mapping[str, int]) -> int:
+    """Bytes of a buffer at the largest rows."""
+    rows = maxima[buffer.rows] if isinstance(buffer.rows, str) else buffer.rows
+    return rows * buffer.cols * itemsize(buffer.dtype)
+
+
+def accesses(call: Call, buffers: Mapping[str, Buffer], maxima: Mapping[str, int]) -> Accesses:
+    """Arena ranges a call touches; KV layers count as ranges below zero."""
+    family = FAMILIES[call.family]
+    ranges = []
+    for role, name in call.args.items():
+        buffer = buffers.get(name)
+        if buffer is not None:
+            stop = buffer.offset + buffer_bytes(buffer, maxima)
+            ranges.append((buffer.offset, stop, role in family.outputs))
+    if "layer" in call.attrs:
+        layer = -1 - call.attrs["layer"]
+        ranges.append((layer, layer + 1, call.family == "qkv_rope_kv"))
+    return ranges
+
+
+def conflict(a: Accesses, b: Accesses) -> bool:
+    """Whether two calls may not run at once: they share bytes and one of them writes."""
+    return any(
+        a_start < b_stop and b_start < a_stop and (a_writes or b_writes)
+        for a_start, a_stop, a_writes in a
+        for b_start, b_stop, b_writes in b
+    )
+
+
+def _check_buffer(program: Program, buffer: Buffer) -> None:
+    stop = buffer.offset + buffer_bytes(buffer, program.maxima)
+    if buffer.offset % ALIGNMENT or buffer.offset < 0 or stop > program.arena_bytes:
+        raise InvariantError(f"{buffer} is not {ALIGNMENT}-byte aligned inside an arena of {program.arena_bytes} bytes")
+
+
+def _check_roles(call: Call) -> None:
+    family = FAMILIES.get(call.family)
+    if family is None:
+        raise InvariantError(f"unknown family {call.family!r} in {call}")
+    known = {*family.inputs, *family.outputs}
+    missing = {*family.required, *family.outputs} - set(call.args)
+    extra = set(call.args) - known
+    if missing or extra or set(call.attrs) != set(family.attrs):
+        raise InvariantError(
+            f"{call}: roles missing {sorted(missing)}, extra {sorted(extra)}; attributes {sorted(call.attrs)}, "
+            f"wanted {sorted(family.attrs)}"
+        )
+    if call.rows not in SYMBOLS or call.split not in SPLITS or not call.kernel:
+        raise InvariantError(f"{call}: rows, split or kernel unknown")
+
+
+def _check_args(program: Program, call: Call) -> None:
+    family = FAMILIES[call.family]
+    for role, name in call.args.items():
+        places = [name in program.buffers, name in program.constants, name in STEP_ARRAYS]
+        if sum(places) != 1:
+            raise InvariantError(f"{call}: {role}={name} names {sum(places)} things, wanted one")
+        if role in family.outputs and not places[0]:
+            raise InvariantError(f"{call}: output {role}={name} is not a buffer")
+    if ("q_norm" in call.args) != ("k_norm" in call.args):
+        raise InvariantError(f"{call}: q_norm and k_norm come together")
+    # A buffer written while it is read must be the residual, which each thread reads where it writes.
+    written = [program.buffers[call.args[role]] for role in family.outputs]
+    for role, name in call.args.items():
+        buffer = program.buffers.get(name)
+        if buffer is None or role in family.outputs:
+            continue
+        shared = any(_overlap(program, buffer, out) for out in written)
+        if shared and not (role == "residual" and name == call.args["out"]):
+            raise InvariantError(f"{call}: {role}={name} shares memory with an output")
+
+
+def _overlap(program: Program, a: Buffer, b: Buffer) -> bool:
+    a_stop, b_stop = (v.offset + buffer_bytes(v, program.maxima) for v in (a, b))
+    return a.offset < b_stop and b.offset < a_stop
+
+
+def _check_shapes(program: Program, call: Call) -> None:
+    if call.family in ("linear", "head_top"):
+        weight = _constant(program, call, "weight")
+        n, k = call.attrs["n"], call.attrs["k"]
+        gated = call.attrs.get("act", "none") != "none"
+        if call.attrs.get("act", "none") not in ACTS:
+            raise InvariantError(f"{call}: act must be one of {ACTS}")
+        fits = weight.rows >= 2 * n and weight.rows % PANEL == 0 if gated else weight.rows == n
+        if not fits or weight.cols != k or program.buffers[call.args["x"]].cols != k:
+            raise InvariantError(f"{call}: does not fit weight {weight.rows} x {weight.cols}")
+        if call.family == "linear" and program.buffers[call.args["out"]].cols != n:
+            raise InvariantError(f"{call}: out is not {n} columns wide")
+    if call.family == "qkv_rope_kv":
+        weight = _constant(program, call, "weight")
+        heads = call.attrs["num_heads"] + 2 * call.attrs["num_kv_heads"]
+        if weight.rows != heads * call.attrs["head_dim"] or _constant(program, call, "rope").packing != "rope":
+            raise InvariantError(f"{call}: does not fit weight {weight.rows} x {weight.cols}, or rope is no table")
+    for role in ("out", "q", "ids", "values"):
+        name = call.args.get(role)
+        if name in program.buffers and program.buffers[name].rows != call.rows and not _is_input(call, role):
+            raise InvariantError(f"{call}: {role} has {program.buffers[name].rows} rows, the call {call.rows}")
+
+
+def _is_input(call: Call, role: str) -> bool:
+    return role not in FAMILIES[call.family].outputs
+
+
+def _constant(program: Program, call: Call, role: str) -> PackedConstant:
+    constant = program.constants.get(call.args[role])
+    if constant is None:
+        raise InvariantError(f"{call}: {role}={call.args[role]} is not a constant")
+    return constant
+
+
+def _check_barriers(program: Program) -> None:
+    """Calls that may not run at once have a barrier between them that is sure to be met."""
+    touched = [accesses(call, program.buffers, program.maxima) for call in program.calls]
+    for i, call in enumerate(program.calls):
+        for j in range(i + 1, len(program.calls)):
+            # T is never zero; a barrier after a call on other rows may be skipped with it.
+            previous = program.calls[j - 1]
+            if previous.barrier and previous.rows in ("T", call.rows):
+                break
+            if conflict(touched[i], touched[j]):
+                raise InvariantError(f"no barrier between {call} and {program.calls[j]}, which shares memory with it")

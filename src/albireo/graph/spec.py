@@ -1,0 +1,212 @@
+"""What a legal graph is. Checked on entry to the compiler, on exit, and in tests between passes.
+
+check_graph raises on the first thing that is wrong, naming the node. Does not know what a graph is for.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from typing import Any
+
+from albireo.dtypes import COMPUTE_DTYPES
+from albireo.errors import InvariantError
+from albireo.graph.node import SYMBOLS, Graph, Node, TensorType, Value
+from albireo.graph.ops import UNARY_KINDS, RopeSpec, infer
+from albireo.graph.program_spec import FAMILIES
+
+#: Roles a fused node has beside its family's, because its body needs them and its kernel finds them in the step.
+IMPLICIT_ROLES = ("kv", "positions")
+
+
+def check_graph(graph: Graph) -> None:
+    """Hold a graph to the rules.
+
+    1. A value is defined before it is read, once, and names its producer; constants are registered under their name.
+    2. Types are what ops.infer says; attributes are known and sensible.
+    3. The KV state is one chain: each state is written at most once, each layer once, and attention reads its layer
+       after the write; the last state is the output kv.
+    4. Outputs are defined. 5. A fused node's body obeys the same rules and computes the node's outputs from its roles.
+
+    Raises: InvariantError naming the node and the rule.
+    Cost: O(nodes and their bodies).
+    """
+    _check_nodes(graph)
+    _check_kv(graph, is_body=False)
+
+
+def _check_nodes(graph: Graph) -> None:
+    known = _check_roots(graph)
+    for node in graph.nodes:
+        for role, value in node.inputs.items():
+            if value not in known:
+                raise InvariantError(f"{_at(node)}: {role}={value} is not defined before it is read")
+        _check_node(node)
+        for value in node.outputs:
+            if value in known or value.producer is not node or value.constant is not None:
+                raise InvariantError(f"{_at(node)}: {value} is defined twice or does not name its producer")
+            known.add(value)
+    for name, value in graph.outputs.items():
+        if value not in known:
+            raise InvariantError(f"output {name} = {value} is not defined")
+
+
+def _check_roots(graph: Graph) -> set[Value]:
+    known: set[Value] = set()
+    for name, value in graph.inputs.items():
+        if value.constant is not None or value.producer is not None:
+            raise InvariantError(f"input {name} has a producer or a definition")
+        known.add(value)
+    for name, value in graph.constants.items():
+        definition = value.constant
+        if definition is None or value.name != name or value.producer is not None or value in known:
+            raise InvariantError(f"constant {name} has no definition, another name or a producer")
+        if definition.num_rows != value.type.dims[0]:
+            raise InvariantError(f"constant {name} is {value.type}, its segments have {definition.num_rows} rows")
+        known.add(value)
+    return known
+
+
+def _check_node(node: Node) -> None:
+    if node.op == "fused":
+        _check_fused(node)
+        return
+    if node.body is not None or node.family is not None:
+        raise InvariantError(f"{_at(node)}: only a fused node has a body and a family")
+    try:
+        types = infer(node.op, {role: v.type for role, v in node.inputs.items()}, node.attrs)
+    except InvariantError as error:
+        raise InvariantError(f"{_at(node)}: {error}") from None
+    if types != tuple(v.type for v in node.outputs):
+        raise InvariantError(f"{_at(node)}: outputs should be {', '.join(map(str, types))}")
+    _check_attrs(node)
+
+
+def _check_fused(node: Node) -> None:
+    body, family = node.body, FAMILIES.get(node.family or "")
+    if body is None or family is None:
+        raise InvariantError(f"{_at(node)}: a fused node needs a body and a known family")
+    extra = set(node.inputs) - {*family.inputs, *IMPLICIT_ROLES}
+    missing = set(family.required) - {*node.inputs, *node.attrs}
+    attrs = set(node.attrs) - set(family.required)
+    if extra or missing or attrs != set(family.attrs):
+        raise InvariantError(
+            f"{_at(node)}: roles missing {sorted(missing)}, extra {sorted(extra)}; attributes {sorted(attrs)}, "
+            f"wanted {sorted(family.attrs)}"
+        )
+    if _types(node.inputs) != _types(body.inputs) or body.constants:
+        raise InvariantError(f"{_at(node)}: the body's inputs are not the node's roles")
+    if [v.type for v in body.outputs.values()] != [v.type for v in node.outputs]:
+        raise InvariantError(f"{_at(node)}: the body's outputs are not the node's")
+    _check_nodes(body)
+    _check_kv(body, is_body=True)
+
+
+def _types(values: Mapping[str, Value]) -> dict[str, TensorType]:
+    return {name: value.type for name, value in values.items()}
+
+
+def _check_attrs(node: Node) -> None:
+    for name, value in node.attrs.items():
+        problem = _attr_problem(node, name, value)
+        if problem:
+            raise InvariantError(f"{_at(node)}: {name}={value!r} {problem}")
+
+
+def _attr_problem(node: Node, name: str, value: Any) -> str:
+    if name in ("num_heads", "num_kv_heads", "head_dim"):
+        if not _is_count(value, 1):
+            return "must be a whole number of at least 1"
+        return _heads_problem(node) if name == "num_heads" else ""
+    if name == "layer":
+        return "" if _is_count(value, 0) else "must be a whole number of at least 0"
+    if name == "window":
+        return "" if value is None or _is_count(value, 1) else "must be None or a whole number of at least 1"
+    if name == "softcap":
+        return "" if value is None or (_is_number(value) and value > 0) else "must be None or a number above 0"
+    if name == "eps":
+        return "" if _is_number(value) and value >= 0 else "must be a number of at least 0"
+    if name in ("scale", "factor"):
+        return "" if _is_number(value) else "must be a finite number"
+    if name == "sizes":
+        return "" if all(_is_count(n, 1) for n in value) else "must be whole numbers of at least 1"
+    if name == "kind":
+        return "" if value in UNARY_KINDS else f"must be one of {', '.join(UNARY_KINDS)}"
+    if name == "dtype":
+        return "" if value in COMPUTE_DTYPES else f"must be one of {', '.join(COMPUTE_DTYPES)}"
+    if name == "rope":
+        return _rope_problem(node, value)
+    return "is not known to the checker"
+
+
+def _heads_problem(node: Node) -> str:
+    heads = node.attrs["num_heads"]
+    if node.op == "rms_norm":
+        width, weight = node.inputs["x"].type.dims[-1], node.inputs["weight"].type.dims
+        fits = isinstance(width, int) and width % heads == 0 and weight == (width // heads,)
+        return "" if fits else f"does not cut {width} channels into parts of the weight's {list(weight)}"
+    if node.op == "rope":
+        width = node.inputs["x"].type.dims[-1]
+        return "" if width == heads * node.attrs["head_dim"] else f"heads do not make {width} channels"
+    kv_heads = node.attrs.get("num_kv_heads", 1)
+    return "" if heads % kv_heads == 0 else f"is not a multiple of {kv_heads} KV heads"
+
+
+def _rope_problem(node: Node, rope: Any) -> str:
+    if not isinstance(rope, RopeSpec):
+        return "is not a RopeSpec"
+    pairs = node.attrs["head_dim"] // 2
+    return "" if len(rope.inv_freq) == pairs and node.attrs["head_dim"] % 2 == 0 else f"does not have {pairs} pairs"
+
+
+def _is_count(value: Any, low: int) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool) and value >= low
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, (int, float)) and not isinstance(value, bool) and math.isfinite(value)
+
+
+def _check_kv(graph: Graph, is_body: bool) -> None:
+    """Rule 3. states maps a KV state to the layers written so far; a body may read what was written before it."""
+    states = {v: frozenset[int]() for v in graph.inputs.values() if v.type.dtype == "kv"}
+    newest = next(iter(states), None)
+    if len(states) > 1:
+        raise InvariantError(f"{len(states)} KV states come in, wanted at most one")
+    for node in graph.nodes:
+        before = node.inputs.get("kv")
+        if before is None:
+            continue
+        layer, after = node.attrs["layer"], next((v for v in node.outputs if v.type.dtype == "kv"), None)
+        if after is None:
+            if layer not in states[before] and not is_body:
+                raise InvariantError(f"{_at(node)}: layer {layer} is read before it is written")
+            continue
+        if before is not newest or layer in states[before]:
+            raise InvariantError(f"{_at(node)}: the KV state forks, or layer {layer} is written twice")
+        _check_kv_shape(node)
+        states[after], newest = states[before] | {layer}, after
+    final = graph.outputs.get("kv")
+    if final is not None and final is not newest:
+        raise InvariantError(f"output kv is {final}, the last state is {newest}")
+
+
+def _check_kv_shape(node: Node) -> None:
+    if node.op != "kv_write":
+        return
+    width = node.attrs["num_kv_heads"] * node.attrs["head_dim"]
+    for role in ("k", "v"):
+        if node.inputs[role].type.dims[-1] != width:
+            raise InvariantError(f"{_at(node)}: {role} {node.inputs[role].type} is not {width} channels")
+
+
+def symbol_rows(value: Value) -> str:
+    """The step symbol that counts the rows of a value. Raises: InvariantError when dim 0 is a number."""
+    rows = value.type.dims[0] if value.type.dims else None
+    if rows not in SYMBOLS:
+        raise InvariantError(f"{value}: {value.type} is not counted by one of {SYMBOLS}")
+    return str(rows)
+
+
+def _at(node: Node) -> str:
+    return f"{node.origin or 'graph'}: {node}"

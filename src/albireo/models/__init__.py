@@ -1,0 +1,92 @@
+"""What a model directory is: its architecture, its config, its graph and its weights.
+
+Called by the front doors. An architecture is found by the name of its file, so adding one touches nothing here.
+Does not know devices, nor how weights are packed.
+"""
+
+from __future__ import annotations
+
+import importlib
+import pkgutil
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from albireo.errors import ModelError, UnsupportedModel
+from albireo.graph.node import Graph
+from albireo.models.config import ConfigRules, ModelConfig, parse_config
+from albireo.models.json_file import read_json, short
+from albireo.models.layers import IGNORABLE_WEIGHTS, TIED_WEIGHTS
+from albireo.models.weights import Checkpoint, check_weights
+
+#: Files of this room that are not architectures.
+_ROOM = ("config", "generation", "json_file", "layers", "rope", "rope_settings", "safetensors_file", "weights")
+#: Written beside a config.json that does not itself say that the weights are quantized.
+_QUANTIZATION_FILE = "hf_quant_config.json"
+
+
+@dataclass(frozen=True, slots=True)
+class Architecture:
+    """One architecture file: a tiny config.json for tests, its reading of keys, and its graph."""
+
+    model_type: str
+    tiny: Mapping[str, Any]
+    rules: ConfigRules
+    build: Callable[[ModelConfig, int], Graph]
+
+
+def architectures() -> tuple[str, ...]:
+    """Every model_type that can be loaded: the file names of this folder."""
+    return tuple(sorted(module.name for module in pkgutil.iter_modules(__path__) if module.name not in _ROOM))
+
+
+def load_architecture(model_type: str) -> Architecture:
+    """The file named after model_type. Raises: UnsupportedModel listing those there are."""
+    known = architectures()
+    if model_type not in known:
+        raise UnsupportedModel(f"model_type {short(model_type)} is not supported; supported: {', '.join(known)}")
+    module = importlib.import_module(f"{__name__}.{model_type}")
+    return Architecture(model_type, module.TINY, module.CONFIG, module.build)
+
+
+def load_config(directory: str | Path) -> ModelConfig:
+    """Read and check config.json of a model directory; dtype is the weights' when the file names none.
+
+    Raises: ModelError for a bad file or value; UnsupportedModel naming what is not computed.
+    """
+    directory = Path(directory)
+    if not directory.is_dir():
+        raise ModelError(f"{directory}: is not a directory; give a model directory in Hugging Face layout")
+    path = directory / "config.json"
+    data = read_json(path)
+    model_type = data.get("model_type")
+    if not isinstance(model_type, str):
+        raise ModelError(f"{path}: model_type={short(model_type)} must be a string")
+    rules = load_architecture(model_type).rules
+    if (directory / _QUANTIZATION_FILE).exists():
+        raise UnsupportedModel(f"{directory}: {_QUANTIZATION_FILE} says that the weights are quantized; not supported")
+    default = "float32"
+    if data.get("dtype") is None and data.get("torch_dtype") is None:
+        with Checkpoint(directory) as checkpoint:
+            default = checkpoint.dtype
+    return parse_config(data, rules, where=str(path), default_dtype=default)
+
+
+def build_graph(config: ModelConfig, max_model_len: int) -> Graph:
+    """The base graph of config.model_type, computed in config.dtype, for sequences up to max_model_len tokens."""
+    return load_architecture(config.model_type).build(config, max_model_len)
+
+
+def open_checkpoint(directory: str | Path, graph: Graph) -> Checkpoint:
+    """The weights of a directory, checked against a graph; the caller closes it.
+
+    Raises: ModelError, WeightMismatch.
+    """
+    checkpoint = Checkpoint(directory)
+    try:
+        check_weights(graph, checkpoint, IGNORABLE_WEIGHTS, TIED_WEIGHTS)
+    except ModelError:
+        checkpoint.close()
+        raise
+    return checkpoint

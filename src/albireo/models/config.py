@@ -1,0 +1,249 @@
+"""ModelConfig: what a checkpoint is, from its config.json. Frozen; read once.
+
+Called by models/__init__.py. A key that is neither used, nor listed as ignorable, nor at a value that changes
+nothing is an error that names it. Does not know how to run (albireo.config) nor where weights lie.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from typing import Any, Literal
+
+from albireo.dtypes import compute_dtype
+from albireo.errors import ConfigError
+from albireo.models.json_file import Fields, short
+from albireo.models.rope_settings import MAX_POSITIONS, RopeSettings, parse_rope
+
+#: Far above any checkpoint, low enough that every product of them is an exact float64.
+MAX_WIDTH = 2**20
+MAX_LAYERS = 2**12
+MAX_HEADS = 2**12
+MAX_HEAD_DIM = 2**12
+MAX_VOCAB = 2**24
+#: transformers' meaning of an absent sliding_window (null means none) in every architecture that has one.
+DEFAULT_WINDOW = 4096
+
+#: Keys that do not change what is computed from given weights and tokens.
+IGNORABLE_KEYS = frozenset(
+    key
+    for group in (
+        # where it comes from and who may read it
+        "_name_or_path _commit_hash transformers_version unsloth_version unsloth_fixed model_name tokenizer_class",
+        "finetuning_task problem_type id2label label2id task_specific_params prefix transformers.js_config",
+        # training only; pretraining_tp says how matrices were once cut
+        "initializer_range attention_dropout hidden_dropout embd_pdrop resid_pdrop attn_pdrop gradient_checkpointing",
+        "pretraining_tp",
+        # how some other program runs it
+        "use_cache return_dict output_attentions output_hidden_states torchscript use_bfloat16 chunk_size_feed_forward",
+        "_attn_implementation _attn_implementation_autoset _attn_implementation_internal attn_implementation",
+        "_flash_attn_2_enabled max_sequence_length model_max_length tokenizer_model_max_length tokenizer_padding_side",
+        # ids a decoder never needs
+        "pad_token_id sep_token_id cls_token_id mask_token_id unk_token_id decoder_start_token_id",
+        # generation defaults that old transformers wrote here; generation_config.json is the place that is read
+        "max_length min_length max_new_tokens do_sample early_stopping num_beams num_beam_groups diversity_penalty",
+        "temperature top_k top_p typical_p repetition_penalty length_penalty no_repeat_ngram_size",
+        "encoder_no_repeat_ngram_size bad_words_ids num_return_sequences output_scores return_dict_in_generate",
+        "forced_bos_token_id forced_eos_token_id remove_invalid_values exponential_decay_length_penalty",
+        "suppress_tokens begin_suppress_tokens",
+    )
+    for key in group.split()
+)
+
+#: Keys accepted only at these values. For any key not named, null, false, zero and empty are neutral.
+NEUTRAL_VALUES: Mapping[str, tuple[Any, ...]] = {
+    "partial_rotary_factor": (1.0,),
+    "rotary_pct": (1.0,),
+    "embedding_multiplier": (1.0,),
+    "residual_multiplier": (1.0,),
+    "logits_scaling": (1.0,),
+    "logit_scale": (1.0,),
+    "is_causal": (True,),
+    "scale_attn_weights": (True,),
+    "use_rope": (True,),
+    "use_rms_norm": (True,),
+    "attention_multiplier": (),
+    "query_pre_attn_scalar": (),
+    "use_sliding_window": (False,),
+    "attention_bias": (False,),
+    "mlp_bias": (False,),
+    "sliding_window": (),
+    "is_encoder_decoder": (False,),
+}
+
+
+@dataclass(frozen=True, slots=True)
+class ConfigRules:
+    """What one architecture makes of the keys that do not mean the same everywhere.
+
+    Fields:
+        keys: optional keys it honours: attention_bias, mlp_bias; any other must be neutral.
+        windows: who has a sliding window: no layer; every layer, when sliding_window is a number; or layers as
+            layer_types says, else from max_window_layers on, when use_sliding_window.
+        head_dim: when the file does not say; None: hidden_size / num_attention_heads.
+    """
+
+    keys: frozenset[str] = frozenset()
+    windows: Literal["none", "every_layer", "by_layer"] = "none"
+    head_dim: int | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ModelConfig:
+    """What a checkpoint is.
+
+    Fields:
+        model_type: name of the architecture file.
+        dtype: compute type; the checkpoint's as read, see with_dtype().
+        windows: one entry a layer: positions seen, the token's own included; None: all.
+        attention_bias: the key, for architectures that honour it; others have their own rule.
+        eos_token_ids: may be empty; generation_config.json may name more.
+    """
+
+    model_type: str
+    vocab_size: int
+    hidden_size: int
+    intermediate_size: int
+    num_layers: int
+    num_heads: int
+    num_kv_heads: int
+    head_dim: int
+    max_position_embeddings: int
+    rms_norm_eps: float
+    tie_word_embeddings: bool
+    dtype: str
+    rope: RopeSettings
+    windows: tuple[int | None, ...]
+    hidden_act: str = "silu"
+    attention_bias: bool = False
+    mlp_bias: bool = False
+    bos_token_id: int | None = None
+    eos_token_ids: tuple[int, ...] = field(default=())
+
+    def with_dtype(self, dtype: str) -> ModelConfig:
+        """The same model computed in dtype ("auto": as it is). Raises: ConfigError for an unknown one."""
+        return self if dtype == "auto" else replace(self, dtype=compute_dtype(dtype))
+
+    @property
+    def scale(self) -> float:
+        """Factor on attention scores."""
+        return float(self.head_dim**-0.5)
+
+
+def parse_config(
+    data: Mapping[str, Any], rules: ConfigRules, *, where: str = "config.json", default_dtype: str = "float32"
+) -> ModelConfig:
+    """Check the object of a config.json.
+
+    Args: default_dtype: when the file names none. where: names the file in errors.
+    Raises: ModelError for a missing or impossible value; UnsupportedModel for a key that is not computed.
+    """
+    fields = Fields(data, where)
+    model_type = fields.text("model_type")
+    _check_class(fields, model_type)
+    hidden = fields.integer("hidden_size", 1, MAX_WIDTH)
+    heads = fields.integer("num_attention_heads", 1, MAX_HEADS)
+    kv_heads = fields.integer("num_key_value_heads", 1, MAX_HEADS, default=heads)
+    if heads % kv_heads:
+        fields.fail("num_attention_heads", heads, f"must be a multiple of num_key_value_heads={kv_heads}")
+    layers = fields.integer("num_hidden_layers", 1, MAX_LAYERS)
+    positions = fields.integer("max_position_embeddings", 1, MAX_POSITIONS)
+    vocab = fields.integer("vocab_size", 1, MAX_VOCAB)
+    config = ModelConfig(
+        model_type=model_type,
+        vocab_size=vocab,
+        hidden_size=hidden,
+        intermediate_size=fields.integer("intermediate_size", 1, MAX_WIDTH),
+        num_layers=layers,
+        num_heads=heads,
+        num_kv_heads=kv_heads,
+        head_dim=_head_dim(fields, rules, hidden, heads),
+        max_position_embeddings=positions,
+        rms_norm_eps=fields.number("rms_norm_eps", 1e-30, 1.0, default=1e-6),
+        tie_word_embeddings=fields.flag("tie_word_embeddings", False),
+        dtype=_dtype(fields, default_dtype),
+        rope=parse_rope(fields, where, positions),
+        windows=_windows(fields, rules, layers),
+        hidden_act=_activation(fields),
+        attention_bias="attention_bias" in rules.keys and fields.flag("attention_bias", False),
+        mlp_bias="mlp_bias" in rules.keys and fields.flag("mlp_bias", False),
+        bos_token_id=next(iter(fields.ids("bos_token_id", vocab)), None),
+        eos_token_ids=fields.ids("eos_token_id", vocab),
+    )
+    fields.refuse_unread(IGNORABLE_KEYS, NEUTRAL_VALUES)
+    return config
+
+
+def _check_class(fields: Fields, model_type: str) -> None:
+    """A classifier or an encoder has the same model_type; only the causal language model is computed."""
+    classes = fields.texts("architectures")
+    wanted = "".join(part.capitalize() for part in model_type.split("_")) + "ForCausalLM"
+    if classes and wanted.lower() not in (name.lower() for name in classes):
+        fields.unsupported("architectures", list(classes), f"model_type {short(model_type)} is computed as {wanted}")
+
+
+def _head_dim(fields: Fields, rules: ConfigRules, hidden: int, heads: int) -> int:
+    given = fields.optional_integer("head_dim", 1, MAX_HEAD_DIM)
+    if given is None and rules.head_dim is None and hidden % heads:
+        fields.fail("hidden_size", hidden, f"must be a multiple of num_attention_heads={heads}, or head_dim be given")
+    head_dim = given or rules.head_dim or hidden // heads
+    if head_dim % 2 or head_dim > MAX_HEAD_DIM:
+        fields.fail("head_dim", head_dim, f"must be even, for rotary pairs, and at most {MAX_HEAD_DIM}")
+    return head_dim
+
+
+def _dtype(fields: Fields, default: str) -> str:
+    old, new = fields.raw("torch_dtype"), fields.raw("dtype")
+    if old is not None and new is not None and old != new:
+        fields.fail("torch_dtype", old, f"contradicts dtype={short(new)}; keep one")
+    key = "dtype" if old is None else "torch_dtype"
+    try:
+        return compute_dtype(fields.text(key, default))
+    except ConfigError as error:
+        fields.unsupported(key, fields.raw(key), str(error))
+
+
+def _activation(fields: Fields) -> str:
+    name = fields.text("hidden_act", "silu")
+    if name not in ("silu", "swish"):
+        fields.unsupported("hidden_act", name, "supported: silu")
+    return "silu"
+
+
+def _windows(fields: Fields, rules: ConfigRules, layers: int) -> tuple[int | None, ...]:
+    """One window a layer, as the architecture's rule says."""
+    kinds = _layer_kinds(fields, layers)
+    if rules.windows == "none":
+        default, window = ("full_attention",) * layers, None
+    elif rules.windows == "every_layer":
+        window = _window_length(fields)
+        default = ("full_attention" if window is None else "sliding_attention",) * layers
+        if kinds and kinds != default:
+            fields.unsupported("layer_types", list(kinds), f"sliding_window={window} holds for every layer")
+    else:
+        window = _window_length(fields)
+        first = fields.integer("max_window_layers", 0, MAX_POSITIONS, default=28)
+        if not fields.flag("use_sliding_window", False):
+            window = None
+        sliding = range(first if window is not None else layers, layers)
+        default = tuple("sliding_attention" if i in sliding else "full_attention" for i in range(layers))
+    kinds = kinds or default
+    if window is None and "sliding_attention" in kinds:
+        fields.fail("layer_types", list(kinds), "names sliding_attention but no sliding window is in use")
+    return tuple(window if kind == "sliding_attention" else None for kind in kinds)
+
+
+def _window_length(fields: Fields) -> int | None:
+    if not fields.has("sliding_window"):
+        return DEFAULT_WINDOW
+    return fields.optional_integer("sliding_window", 1, MAX_POSITIONS)
+
+
+def _layer_kinds(fields: Fields, layers: int) -> tuple[str, ...]:
+    kinds = fields.texts("layer_types")
+    for kind in kinds:
+        if kind not in ("full_attention", "sliding_attention"):
+            fields.unsupported("layer_types", kind, "supported: full_attention, sliding_attention")
+    if kinds and len(kinds) != layers:
+        fields.fail("layer_types", list(kinds), f"has {len(kinds)} entries for num_hidden_layers={layers}")
+    return kinds

@@ -1,0 +1,198 @@
+"""Strict reading of the JSON files of a model directory, and of the values in them.
+
+Called by config.py, generation.py, rope_settings.py and weights.py. Everything in such a file is hostile until
+checked. Does not know which keys exist.
+"""
+
+from __future__ import annotations
+
+import json
+import stat
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from reprlib import Repr
+from typing import Any, NoReturn
+
+from albireo.errors import ModelError, UnsupportedModel
+
+#: A config.json with long quantization lists has 36 KB; a sharded index of 200,000 tensors about 20 MB.
+MAX_JSON_BYTES = 64 * 2**20
+
+
+def short(value: Any) -> str:
+    """value for an error message, cut to a line."""
+    cutter = Repr()
+    cutter.maxstring = cutter.maxother = 60
+    return cutter.repr(value)
+
+
+def require_regular_file(path: Path) -> None:
+    """Raises: ModelError when path is missing, unreadable, or a pipe, device or directory."""
+    try:
+        mode = path.stat().st_mode
+    except OSError as error:
+        raise ModelError(f"{path}: cannot be read: {error.strerror}") from error
+    if not stat.S_ISREG(mode):
+        raise ModelError(f"{path}: is not a regular file")
+
+
+def read_json(path: Path) -> dict[str, Any]:
+    """The object in a JSON file.
+
+    Raises: ModelError naming the file for anything but one UTF-8 object without duplicate keys.
+    """
+    require_regular_file(path)
+    size = path.stat().st_size
+    if size > MAX_JSON_BYTES:
+        raise ModelError(f"{path}: has {size} bytes; at most {MAX_JSON_BYTES} are read")
+    try:
+        data = path.read_bytes()
+    except OSError as error:
+        raise ModelError(f"{path}: cannot be read: {error.strerror}") from error
+    return parse_json(data, str(path))
+
+
+def parse_json(data: bytes, where: str) -> dict[str, Any]:
+    """The object in data; where names it in errors. Raises: as read_json."""
+    try:
+        # NaN and Infinity pass here, as real files hold them in keys of no interest; Fields refuses them in others.
+        value = json.loads(data.decode("utf-8"), object_pairs_hook=_unique)
+    except RecursionError:
+        raise ModelError(f"{where}: is nested too deeply to be a real file") from None
+    except UnicodeDecodeError as error:
+        raise ModelError(f"{where}: is not UTF-8 (byte {error.start})") from None
+    except ValueError as error:
+        raise ModelError(f"{where}: is not valid JSON: {error}") from None
+    if not isinstance(value, dict):
+        raise ModelError(f"{where}: holds a {type(value).__name__}, not an object")
+    return value
+
+
+def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    result = dict(pairs)
+    if len(result) != len(pairs):
+        seen: set[str] = set()
+        for key, _ in pairs:
+            if key in seen:
+                raise ValueError(f"key {short(key)} appears twice")
+            seen.add(key)
+    return result
+
+
+class Fields:
+    """Checked access to one object, remembering what was read.
+
+    Invariants: 1. to every reader a null value is the same as an absent key; 2. every value handed out was checked
+    for type and range; 3. refuse_unread() accepts a file only when each key was read, is ignorable, or is neutral.
+    """
+
+    def __init__(self, data: Mapping[str, Any], where: str) -> None:
+        self._data = data
+        self._where = where
+        self._read: set[str] = set()
+
+    def raw(self, key: str) -> Any:
+        """The unchecked value, or None."""
+        self._read.add(key)
+        return self._data.get(key)
+
+    def has(self, key: str) -> bool:
+        """Whether the file has the key, null or not."""
+        return key in self._data
+
+    def integer(self, key: str, low: int, high: int, default: int | None = None) -> int:
+        """A whole number in low..high. Raises: ModelError; also when it is absent and has no default."""
+        value = self._present(key, default)
+        if not isinstance(value, int) or isinstance(value, bool) or not low <= value <= high:
+            self.fail(key, value, f"must be a whole number from {low} to {high}")
+        return value
+
+    def optional_integer(self, key: str, low: int, high: int) -> int | None:
+        return None if self.raw(key) is None else self.integer(key, low, high)
+
+    def number(self, key: str, low: float, high: float, default: float | None = None) -> float:
+        """A finite number in low..high. Raises: ModelError; also when it is absent and has no default."""
+        value = self._present(key, default)
+        is_number = isinstance(value, (int, float)) and not isinstance(value, bool)
+        if not is_number or not low <= value <= high:
+            self.fail(key, value, f"must be a number from {low:g} to {high:g}")
+        return float(value)
+
+    def optional_number(self, key: str, low: float, high: float) -> float | None:
+        return None if self.raw(key) is None else self.number(key, low, high)
+
+    def flag(self, key: str, default: bool) -> bool:
+        value = self._present(key, default)
+        if not isinstance(value, bool):
+            self.fail(key, value, "must be true or false")
+        return value
+
+    def text(self, key: str, default: str | None = None) -> str:
+        value = self._present(key, default)
+        if not isinstance(value, str):
+            self.fail(key, value, "must be a string")
+        return value
+
+    def ids(self, key: str, limit: int) -> tuple[int, ...]:
+        """Token ids below limit: a number, a list of numbers, or nothing."""
+        value = self.raw(key)
+        if value is None:
+            return ()
+        items = value if isinstance(value, list) else [value]
+        for item in items:
+            if not isinstance(item, int) or isinstance(item, bool) or not 0 <= item < limit:
+                self.fail(key, value, f"must be a token id, or a list of them, from 0 to {limit - 1}")
+        return tuple(dict.fromkeys(items))
+
+    def texts(self, key: str) -> tuple[str, ...]:
+        """A list of strings, or nothing."""
+        value = self.raw(key)
+        if value is None:
+            return ()
+        if not isinstance(value, list) or not all(isinstance(item, str) for item in value):
+            self.fail(key, value, "must be a list of strings")
+        return tuple(value)
+
+    def table(self, key: str) -> dict[str, Any] | None:
+        """An object, or None. Raises: ModelError for anything else."""
+        value = self.raw(key)
+        if value is not None and not isinstance(value, dict):
+            self.fail(key, value, "must be an object or null")
+        return value
+
+    def unread(self, ignorable: Iterable[str], neutral: Mapping[str, tuple[Any, ...]]) -> list[str]:
+        """Keys nobody read that say something: not ignorable, and not at a value that changes nothing."""
+        skip = self._read.union(ignorable)
+        return [k for k, v in self._data.items() if k not in skip and not _is_neutral(v, neutral.get(k))]
+
+    def refuse_unread(self, ignorable: Iterable[str], neutral: Mapping[str, tuple[Any, ...]]) -> None:
+        """Raises: UnsupportedModel naming every key of unread() and its value."""
+        keys = self.unread(ignorable, neutral)
+        if keys:
+            listed = ", ".join(f"{short(k)}: {short(self._data[k])}" for k in keys[:10])
+            raise UnsupportedModel(
+                f"{self._where}: {len(keys)} keys are not supported and may change what the model computes: {listed}"
+            )
+
+    def fail(self, key: str, value: Any, rule: str) -> NoReturn:
+        raise ModelError(f"{self._where}: {key}={short(value)} {rule}")
+
+    def unsupported(self, key: str, value: Any, what: str) -> NoReturn:
+        raise UnsupportedModel(f"{self._where}: {key}={short(value)} is not supported; {what}")
+
+    def _present(self, key: str, default: Any) -> Any:
+        value = self.raw(key)
+        if value is not None:
+            return value
+        if default is None:
+            raise ModelError(f"{self._where}: {key} is missing")
+        return default
+
+
+def _is_neutral(value: Any, allowed: tuple[Any, ...] | None) -> bool:
+    """A known key has its own list of neutral values; any other key is neutral when null, false, zero or empty."""
+    if value is None:
+        return True
+    if allowed is not None:
+        return any(value == item and isinstance(value, bool) == isinstance(item, bool) for item in allowed)
+    return not value

@@ -1,0 +1,114 @@
+"""Rotary frequencies: RopeSettings -> RopeSpec, for every scaling scheme.
+
+Called by the architecture files. Each scheme is computed in float32 and in the order of operations of
+transformers, so that the numbers are the ones the checkpoints are published with. Does not know positions.
+"""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+from numpy.typing import NDArray
+
+from albireo.errors import UnsupportedModel
+from albireo.graph.ops import RopeSpec
+from albireo.models.config import ModelConfig
+from albireo.models.rope_settings import RopeSettings
+
+Frequencies = NDArray[np.float32]
+_ONE = np.float32(1.0)
+
+
+def rope_spec(config: ModelConfig, max_model_len: int) -> RopeSpec:
+    """The rotary embedding of a model that serves sequences up to max_model_len tokens.
+
+    The dynamic scheme stretches the frequencies with the length of the sequence at hand. Here it is evaluated once,
+    at max(max_model_len, original context): keys in the cache were rotated with the frequencies of their step, and a
+    frequency that followed the longest sequence of a batch would make one request's tokens depend on the others.
+
+    Raises: UnsupportedModel for dynamic scaling of a head of two channels, whose exponent is undefined.
+    """
+    rope, dim = config.rope, config.head_dim
+    if rope.rope_type == "linear":
+        return _spec(_base_frequencies(rope.theta, dim) / np.float32(rope.factor))
+    if rope.rope_type == "dynamic":
+        return _spec(_base_frequencies(_dynamic_theta(rope, dim, max_model_len), dim))
+    if rope.rope_type == "llama3":
+        return _spec(_llama3(rope, _base_frequencies(rope.theta, dim)))
+    if rope.rope_type == "yarn":
+        return _spec(_yarn(rope, dim), _yarn_attention_factor(rope))
+    return _spec(_base_frequencies(rope.theta, dim))
+
+
+def _spec(inv_freq: Frequencies, attention_factor: float = 1.0) -> RopeSpec:
+    return RopeSpec(tuple(float(f) for f in inv_freq), attention_factor)
+
+
+def _position_frequencies(theta: float, dim: int) -> Frequencies:
+    """theta^(2i/D): radians are position divided by this."""
+    exponents = np.arange(0, dim, 2, dtype=np.float32) / np.float32(dim)
+    return np.asarray(np.float32(theta) ** exponents, np.float32)
+
+
+def _base_frequencies(theta: float, dim: int) -> Frequencies:
+    """Source: Su et al. 2021, RoFormer, section 3.3."""
+    return _ONE / _position_frequencies(theta, dim)
+
+
+def _dynamic_theta(rope: RopeSettings, dim: int, max_model_len: int) -> float:
+    """NTK-aware base for a context of max_model_len."""
+    if dim == 2:
+        raise UnsupportedModel("head_dim=2 with rope_type=dynamic: the exponent D / (D - 2) is undefined")
+    original = rope.original_max_position_embeddings
+    length = max(max_model_len, original)
+    stretch = rope.factor * length / original - (rope.factor - 1)
+    return float(rope.theta * stretch ** (dim / (dim - 2)))
+
+
+def _llama3(rope: RopeSettings, inv_freq: Frequencies) -> Frequencies:
+    """Long wavelengths are divided by factor, short ones kept, a smooth ramp between. Source: Llama 3.1."""
+    original = rope.original_max_position_embeddings
+    low, high = rope.low_freq_factor, rope.high_freq_factor
+    wavelength = np.float32(2 * math.pi) / inv_freq
+    scaled = np.where(wavelength > np.float32(original / low), inv_freq / np.float32(rope.factor), inv_freq)
+    smooth = (np.float32(original) / wavelength - np.float32(low)) / np.float32(high - low)
+    mixed = (_ONE - smooth) * scaled / np.float32(rope.factor) + smooth * scaled
+    between = (wavelength >= np.float32(original / high)) & (wavelength <= np.float32(original / low))
+    return np.where(between, mixed, scaled).astype(np.float32)
+
+
+def _yarn(rope: RopeSettings, dim: int) -> Frequencies:
+    """Channels that turn often are kept, those that turn seldom interpolated. Source: Peng et al. 2023, YaRN."""
+    frequencies = _position_frequencies(rope.theta, dim)
+    kept, interpolated = _ONE / frequencies, _ONE / (np.float32(rope.factor) * frequencies)
+    low, high = _yarn_range(rope, dim)
+    ramp = (np.arange(dim // 2, dtype=np.float32) - np.float32(low)) / np.float32(high - low)
+    keep = _ONE - np.clip(ramp, np.float32(0.0), _ONE)
+    return np.asarray(interpolated * (_ONE - keep) + kept * keep, np.float32)
+
+
+def _yarn_range(rope: RopeSettings, dim: int) -> tuple[float, float]:
+    """First and last channel pair of the ramp."""
+
+    def pair_that_turns(rotations: float) -> float:
+        ratio = rope.original_max_position_embeddings / (rotations * 2 * math.pi)
+        return dim * math.log(ratio) / (2 * math.log(rope.theta))
+
+    low, high = pair_that_turns(rope.beta_fast), pair_that_turns(rope.beta_slow)
+    if rope.truncate:
+        low, high = math.floor(low), math.ceil(high)
+    low, high = max(low, 0), min(high, dim - 1)
+    # A ramp of no width would divide by zero; the width is transformers'.
+    return low, high + 0.001 if low == high else high
+
+
+def _yarn_attention_factor(rope: RopeSettings) -> float:
+    def growth(mscale: float) -> float:
+        return 1.0 if rope.factor <= 1 else 0.1 * mscale * math.log(rope.factor) + 1.0
+
+    if rope.attention_factor is not None:
+        return rope.attention_factor
+    if rope.mscale and rope.mscale_all_dim:
+        return growth(rope.mscale) / growth(rope.mscale_all_dim)
+    return growth(1.0)

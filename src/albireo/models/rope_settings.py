@@ -1,0 +1,125 @@
+"""RopeSettings: the rotary-embedding part of a config.json, checked.
+
+Called by config.py; turned into numbers by rope.py. Accepts the form before transformers 5 (rope_theta beside
+rope_scaling) and the form since (rope_parameters). Does not know frequencies.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+from albireo.models.json_file import Fields, short
+
+#: Rope types that rope.py computes.
+ROPE_TYPES = ("default", "linear", "dynamic", "yarn", "llama3")
+
+MAX_POSITIONS = 2**28
+MAX_FACTOR = float(MAX_POSITIONS)  # because the shortest original context is one token
+MIN_THETA = 2.0  # yarn divides by its logarithm
+MAX_THETA = 1e15  # no checkpoint is near it; keeps theta**1 and its inverse in float32
+DEFAULT_THETA = 10000.0
+
+#: A note of the training script; inference never read it.
+_IGNORABLE = ("finetuned",)
+
+
+@dataclass(frozen=True, slots=True)
+class RopeSettings:
+    """What the model says about rotary embedding.
+
+    Fields:
+        rope_type: one of ROPE_TYPES.
+        theta: base of the frequencies.
+        factor: how much longer than original_max_position_embeddings the context is.
+        original_max_position_embeddings: context of pretraining.
+        low_freq_factor, high_freq_factor: llama3 only.
+        attention_factor, mscale, mscale_all_dim, beta_fast, beta_slow, truncate: yarn only.
+    """
+
+    rope_type: str = "default"
+    theta: float = DEFAULT_THETA
+    factor: float = 1.0
+    original_max_position_embeddings: int = 0
+    low_freq_factor: float = 1.0
+    high_freq_factor: float = 4.0
+    attention_factor: float | None = None
+    mscale: float | None = None
+    mscale_all_dim: float | None = None
+    beta_fast: float = 32.0
+    beta_slow: float = 1.0
+    truncate: bool = True
+
+
+def parse_rope(fields: Fields, where: str, max_position_embeddings: int) -> RopeSettings:
+    """Read the rope keys of a config.
+
+    Raises: ModelError for a bad value; UnsupportedModel for a rope type or key that is not computed.
+    """
+    inner = Fields(_one_table(fields), f"{where}: rope settings")
+    theta = fields.number("rope_theta", MIN_THETA, MAX_THETA, default=DEFAULT_THETA)
+    beside = fields.optional_integer("original_max_position_embeddings", 1, MAX_POSITIONS)
+    rope_type = _rope_type(inner)
+    values: dict[str, Any] = {"theta": inner.number("rope_theta", MIN_THETA, MAX_THETA, default=theta)}
+    original = max_position_embeddings
+    if rope_type in ("llama3", "yarn"):
+        inside = inner.optional_integer("original_max_position_embeddings", 1, MAX_POSITIONS)
+        # The value beside the rope settings goes before the one inside, as in transformers.
+        original = beside or inside or max_position_embeddings
+    if rope_type == "llama3":
+        values |= _llama3(inner)
+    elif rope_type == "yarn":
+        values |= _yarn(inner, max_position_embeddings / original)
+    elif rope_type != "default":
+        values["factor"] = inner.number("factor", 1.0, MAX_FACTOR)
+    neutral: dict[str, tuple[Any, ...]] = {
+        "partial_rotary_factor": (1.0,),
+        "original_max_position_embeddings": (max_position_embeddings,),
+        "factor": (1.0,),
+    }
+    inner.refuse_unread(_IGNORABLE, neutral)
+    return RopeSettings(rope_type, original_max_position_embeddings=original, **values)
+
+
+def _one_table(fields: Fields) -> dict[str, Any]:
+    old, new = fields.table("rope_scaling"), fields.table("rope_parameters")
+    if old and new and old != new:
+        fields.fail("rope_scaling", old, f"contradicts rope_parameters={short(new)}; keep one")
+    return old or new or {}
+
+
+def _rope_type(inner: Fields) -> str:
+    old, new = inner.raw("type"), inner.raw("rope_type")
+    if old is not None and new is not None and old != new:
+        inner.fail("type", old, f"contradicts rope_type={short(new)}; keep one")
+    rope_type = old if new is None else new
+    if rope_type is None:
+        return "default"
+    if rope_type not in ROPE_TYPES:
+        inner.unsupported("rope_type", rope_type, f"supported: {', '.join(ROPE_TYPES)}")
+    return str(rope_type)
+
+
+def _llama3(inner: Fields) -> dict[str, Any]:
+    low = inner.number("low_freq_factor", 1e-6, 1e6)
+    high = inner.number("high_freq_factor", 1e-6, 1e6)
+    if high <= low:
+        inner.fail("high_freq_factor", high, f"must be greater than low_freq_factor={low:g}")
+    factor = inner.number("factor", 1.0, MAX_FACTOR)
+    return {"factor": factor, "low_freq_factor": low, "high_freq_factor": high}
+
+
+def _yarn(inner: Fields, implied_factor: float) -> dict[str, Any]:
+    fast = inner.number("beta_fast", 1e-6, 1e6, default=32.0)
+    slow = inner.number("beta_slow", 1e-6, 1e6, default=1.0)
+    if fast < slow:
+        inner.fail("beta_fast", fast, f"must be at least beta_slow={slow:g}")
+    return {
+        "factor": inner.number("factor", 1.0, MAX_FACTOR, default=max(implied_factor, 1.0)),
+        "attention_factor": inner.optional_number("attention_factor", 1e-6, 1e6),
+        "mscale": inner.optional_number("mscale", 0.0, 1e6),
+        "mscale_all_dim": inner.optional_number("mscale_all_dim", 0.0, 1e6),
+        "beta_fast": fast,
+        "beta_slow": slow,
+        "truncate": inner.flag("truncate", True),
+    }

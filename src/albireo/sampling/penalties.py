@@ -1,0 +1,84 @@
+"""What a request forbids, favours and penalises: its own changes to one row of logits, before temperature.
+
+Called by sampler.py. Does not know temperature, truncation, random numbers or the other rows of the batch.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+import numpy.typing as npt
+
+from albireo.params import SamplingParams
+from albireo.step import SampleTask
+
+Row = npt.NDArray[np.float32]
+
+
+def adjusted_logits(row: Row, task: SampleTask) -> Row:
+    """Apply what can change the arg max, in vLLM's order (the lines below, top to bottom).
+
+    Args: row: [V] raw logits; never written to.
+    Returns: [V] float32: a new array, or row itself when the task asks for no change.
+    Cost: nothing when nothing is asked; else O(V) for one copy, and O(prompt + output tokens) with penalties.
+    Source: vLLM V1 Sampler.forward (allowed ids, bad words, min_tokens, logit_bias, penalties).
+    """
+    params = task.params
+    early = len(task.output_token_ids) < params.min_tokens
+    if not (_changes_logits(params) or (early and task.stop_token_ids)):
+        return row
+    changed = _only_allowed(row, params.allowed_token_ids)
+    _forbid_bad_words(changed, params.bad_words_token_ids, task.output_token_ids)
+    if early:
+        # A model's own EOS ids may lie beyond the rows of its head; such an id cannot be drawn anyway.
+        changed[[i for i in task.stop_token_ids if i < changed.size]] = -np.inf
+    if params.logit_bias:
+        changed[list(params.logit_bias)] += np.array(list(params.logit_bias.values()), np.float32)
+    penalise(changed, params, task.prompt_token_ids, task.output_token_ids)
+    return changed
+
+
+def _changes_logits(params: SamplingParams) -> bool:
+    """Whether the parameters may change a row at every token (min_tokens, which depends on the token, aside)."""
+    return bool(
+        params.allowed_token_ids is not None
+        or params.bad_words_token_ids
+        or params.logit_bias
+        or params.repetition_penalty != 1.0
+        or params.frequency_penalty
+        or params.presence_penalty
+    )
+
+
+def penalise(row: Row, params: SamplingParams, prompt: Sequence[int], output: Sequence[int]) -> None:
+    """Apply repetition (over prompt and output), then frequency, then presence (over output), in place.
+
+    Source: CTRL (Keskar et al. 2019, section 4.1) for repetition; the OpenAI API reference for the other two.
+    """
+    if params.repetition_penalty != 1.0:
+        penalty = np.float32(params.repetition_penalty)
+        # A repeated id is written twice with the same value: both are computed before either is stored.
+        seen = np.concatenate((np.asarray(prompt, np.int64), np.asarray(output, np.int64)))
+        values = row[seen]
+        row[seen] = np.where(values > 0, values / penalty, values * penalty)
+    if len(output) and (params.frequency_penalty or params.presence_penalty):
+        ids, counts = np.unique(np.asarray(output, np.int64), return_counts=True)
+        values = row[ids] - np.float32(params.frequency_penalty) * counts.astype(np.float32)
+        row[ids] = values - np.float32(params.presence_penalty)
+
+
+def _only_allowed(row: Row, allowed: Sequence[int] | None) -> Row:
+    if allowed is None:
+        return row.copy()
+    ids = np.asarray(allowed, np.int64)
+    changed = np.full_like(row, -np.inf)
+    changed[ids] = row[ids]
+    return changed
+
+
+def _forbid_bad_words(row: Row, words: Sequence[tuple[int, ...]], output: Sequence[int]) -> None:
+    """Mask the last id of each word whose other ids are the end of the output (the prompt does not count)."""
+    for *start, last in words:
+        if len(start) <= len(output) and list(output[len(output) - len(start) :]) == start:
+            row[last] = -np.inf

@@ -1,0 +1,116 @@
+"""Logits -> tokens. The order of operations, which is vLLM's (V1 Sampler.forward):
+
+ 1. log-probabilities and ranks, when asked for, are of the raw logits: nothing below changes them;
+ 2. allowed_token_ids: all others are masked (-inf);
+ 3. bad_words: the last token of a word is masked when the output ends in the rest of it;
+ 4. min_tokens: stop ids are masked while fewer tokens are out;
+ 5. logit_bias is added;
+ 6. penalties: repetition (prompt and output), frequency, presence (output);
+ 7. greedy (temperature below 1e-5): the arg max, lowest id on ties, is the token. Otherwise:
+ 8. temperature divides;
+ 9. min_p, relative to the most probable token;
+10. top_k, then top_p over the renormalised rest;
+11. one draw: inverse CDF in the order of token ids at uniform(seed, number of output tokens).
+
+Called by execution/runner.py. Does not know models, batches (a row's result depends on its logits and its task,
+to the last bit) or text.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+
+import numpy as np
+import numpy.typing as npt
+
+from albireo.errors import InvalidParams, InvariantError
+from albireo.sampling.logprobs import prompt_logprobs, token_logprobs
+from albireo.sampling.penalties import adjusted_logits
+from albireo.sampling.rng import uniform
+from albireo.sampling.truncation import draw, truncated_weights
+from albireo.step import SampledToken, SampleTask, TokenLogprobs
+
+Logits = npt.NDArray[np.float32]
+
+
+class Sampler:
+    """Draws tokens; keeps no state between calls and never writes to the logits it is given.
+
+    Args: vocab_size: width V of every row of logits.
+    """
+
+    def __init__(self, vocab_size: int) -> None:
+        self.vocab_size = vocab_size
+
+    def sample(self, logits: Logits, tasks: Sequence[SampleTask], rows: Sequence[int]) -> list[SampledToken]:
+        """Draw one token for each task.
+
+        Args:
+            logits: [R, V] float32, raw.
+            tasks, rows: task i reads row rows[i]; several may read the same row.
+        Returns: one entry a task, in order.
+        Raises: InvariantError when a row is damaged (NaN, +inf, nothing above -inf); InvalidParams when a task's
+            own parameters leave no token. Both name the sequence; to go on with the others, call sample_one.
+        Cost: O(V) a task.
+        """
+        self._check(logits)
+        return [self.sample_one(logits[row], task) for task, row in zip(tasks, rows, strict=True)]
+
+    def sample_one(self, row: Logits, task: SampleTask) -> SampledToken:
+        """Draw the token of one task from its [V] raw logits; see sample()."""
+        raw = np.ascontiguousarray(row)
+        token_id = self._token(raw, task)
+        num = task.params.logprobs
+        logprobs = None if num is None else token_logprobs(raw, token_id, num, f"sequence {task.seq_id}")
+        return SampledToken(task.seq_id, token_id, logprobs)
+
+    def prompt_logprobs(self, logits: Logits, targets: Sequence[int], num: int) -> list[TokenLogprobs]:
+        """Log-probabilities of a prompt's tokens: targets[i] under logits[i]; [n, V] float32, n >= len(targets).
+
+        Returns: one entry a target: that token, then the num best (-1: all).
+        Raises: InvariantError when a row is damaged.
+        """
+        self._check(logits)
+        return prompt_logprobs(logits, targets, num)
+
+    def _token(self, raw: Logits, task: SampleTask) -> int:
+        # Overflow in a penalty is found below as a peak that is not finite; numpy need not say it too.
+        with np.errstate(over="ignore", invalid="ignore", divide="ignore"):
+            row = adjusted_logits(raw, task)
+        best = int(row.argmax())
+        peak = float(row[best])  # NaN if any logit is: argmax prefers NaN
+        if not math.isfinite(peak):
+            raise _no_token(raw, peak, task)
+        params = task.params
+        if params.is_greedy:
+            return best
+        ids, weights = truncated_weights(row, peak, params.temperature, params.top_k, params.top_p, params.min_p)
+        idx = draw(weights, uniform(task.seed, len(task.output_token_ids)))
+        return idx if ids is None else int(ids[idx])
+
+    def _check(self, logits: Logits) -> None:
+        if logits.ndim != 2 or logits.shape[1] != self.vocab_size or logits.dtype != np.float32:
+            raise InvariantError(
+                f"logits are {logits.dtype} of shape {logits.shape}; expected float32 [rows, {self.vocab_size}]"
+            )
+
+
+def _no_token(raw: Logits, peak: float, task: SampleTask) -> InvariantError | InvalidParams:
+    """The error for a row without a largest finite logit: the model's fault, or the parameters'."""
+    raw_peak = float(raw.max())
+    if not math.isfinite(raw_peak):
+        return InvariantError(
+            f"sequence {task.seq_id}: {np.isnan(raw).sum()} NaN, {np.isposinf(raw).sum()} +inf and "
+            f"{np.isneginf(raw).sum()} -inf among its {raw.size} logits after {len(task.output_token_ids)} output "
+            f"tokens; the model's output is damaged, its weights may be too"
+        )
+    if peak == -math.inf:
+        return InvalidParams(
+            f"sequence {task.seq_id}: allowed_token_ids, bad_words, min_tokens and logit_bias together leave none of "
+            f"{raw.size} tokens after {len(task.output_token_ids)} output tokens; allow at least one more"
+        )
+    return InvalidParams(
+        f"sequence {task.seq_id}: logit_bias and penalties turn a largest logit of {raw_peak:g} into {peak} "
+        f"(repetition_penalty={task.params.repetition_penalty}); use smaller ones"
+    )

@@ -1,0 +1,307 @@
+"""The interpreter against transformers, for every architecture and kind of model, and against published text."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from albireo.backends.reference.interpret import Interpretation, interpret
+from albireo.backends.reference.kv import ReferenceKV
+from albireo.backends.reference.rounding import round_to
+from albireo.errors import InvariantError
+from albireo.graph.builder import GraphBuilder
+from albireo.graph.node import Graph, Node, TensorType, Value
+from albireo.models import architectures, build_graph, load_architecture, load_config, open_checkpoint
+from step_batches import Work, make_step
+from tiny_models import make_checkpoint, shared_data
+
+BLOCK = 8
+MAX_LEN = 64
+
+
+class Model:
+    """A model directory run by the interpreter, one sequence over shuffled blocks."""
+
+    def __init__(self, directory: Path, dtype: str = "auto", max_model_len: int = MAX_LEN) -> None:
+        self.config = load_config(directory).with_dtype(dtype)
+        self.graph = build_graph(self.config, max_model_len)
+        with open_checkpoint(directory, self.graph) as checkpoint:
+            self.weights = {name: checkpoint.tensor(name).to_float32() for name in checkpoint.names}
+        num_blocks = -(-max_model_len // BLOCK) + 1
+        self.kv = ReferenceKV(num_blocks, BLOCK, self.config.dtype)
+        self.blocks = np.random.default_rng(0).permutation(np.arange(1, num_blocks))
+        self.length = 0
+
+    def step(self, tokens: Sequence[int], **options: Any) -> Interpretation:
+        work = Work(tokens, self.length, self.blocks)
+        self.length += len(tokens)
+        return interpret(self.graph, make_step([work], BLOCK), self.weights, self.kv, **options)
+
+    def logits(self, tokens: Sequence[int], chunks: Sequence[int] = ()) -> np.ndarray:
+        """[T, V] of a new sequence, computed in chunks of the given sizes and a last one with the rest."""
+        self.length = 0
+        cuts = np.cumsum(chunks).tolist()
+        pieces = [p for p in np.split(np.asarray(tokens), cuts) if len(p)]
+        return np.concatenate([self.step(p)["logits"] for p in pieces])
+
+    def greedy(self, tokens: Sequence[int], count: int) -> list[int]:
+        """The next count tokens, one step each after the prompt."""
+        self.length, out = 0, []
+        for _ in range(count):
+            out.append(int(self.step(out[-1:] or tokens)["top_ids"][-1]))
+        return out
+
+
+def tiny(model_type: str, **changes: Any) -> dict[str, Any]:
+    """An architecture's TINY config with changes; a change to ... removes the key."""
+    config = {**load_architecture(model_type).tiny, **changes}
+    return {key: value for key, value in config.items() if value is not ...}
+
+
+def heads(head_dim: int, num_heads: int = 2, num_kv_heads: int = 1) -> dict[str, int]:
+    return {"head_dim": head_dim, "num_attention_heads": num_heads, "num_key_value_heads": num_kv_heads}
+
+
+LLAMA3 = dict(rope_type="llama3", factor=8.0, low_freq_factor=1.0, high_freq_factor=4.0)
+MODELS: dict[str, Mapping[str, Any]] = {
+    **{name: load_architecture(name).tiny for name in architectures()},
+    "llama-plain": tiny("llama", rope_scaling=None, attention_bias=False, mlp_bias=False, tie_word_embeddings=True),
+    "llama-mha": tiny("llama", num_key_value_heads=..., head_dim=..., attention_bias=False),
+    "llama-linear": tiny("llama", rope_scaling={"type": "linear", "factor": 3.0}, mlp_bias=False),
+    "llama-dynamic-short": tiny("llama", rope_scaling={"rope_type": "dynamic", "factor": 2.0}),
+    "llama-yarn": tiny(
+        "llama", rope_scaling={"rope_type": "yarn", "factor": 4.0, "original_max_position_embeddings": 16}
+    ),
+    "llama-yarn-mscale": tiny(
+        "llama",
+        rope_scaling=dict(rope_type="yarn", factor=8.0, mscale=0.7, mscale_all_dim=1.3, truncate=False, beta_fast=16.0)
+        | {"original_max_position_embeddings": 16},
+    ),
+    "llama-llama3": tiny("llama", rope_scaling=LLAMA3 | {"original_max_position_embeddings": 64}),
+    "llama-v5": tiny(
+        "llama", rope_theta=..., rope_scaling=..., rope_parameters={"rope_type": "default", "rope_theta": 500.0}
+    ),
+    "llama-64": tiny("llama", **heads(64)),
+    "llama-80": tiny("llama", **heads(80, 3, 3)),
+    "llama-96": tiny("llama", **heads(96, 2, 2)),
+    "llama-128": tiny("llama", **heads(128)),
+    "llama-256": tiny("llama", **heads(256)),
+    "llama-8": tiny("llama", **heads(8, 8, 4)),
+    "mistral-full": tiny("mistral", sliding_window=None, tie_word_embeddings=True),
+    "mistral-window-1": tiny("mistral", sliding_window=1),
+    "mistral-window-long": tiny("mistral", sliding_window=4096),
+    "qwen2-full": tiny("qwen2", use_sliding_window=False, rope_scaling=None, tie_word_embeddings=False),
+    "qwen2-layer-types": tiny("qwen2", layer_types=["sliding_attention", "full_attention", "sliding_attention"]),
+    "qwen3-bias": tiny("qwen3", attention_bias=True, tie_word_embeddings=False),
+    "qwen3-128": tiny("qwen3", **heads(128)),
+    "qwen3-window": tiny("qwen3", use_sliding_window=True, sliding_window=5, max_window_layers=1),
+}
+
+
+def prompt(config: Mapping[str, Any], length: int, seed: int) -> list[int]:
+    return np.random.default_rng(seed).integers(0, config["vocab_size"], length).tolist()
+
+
+def load_torch_model(directory: Path) -> Any:
+    """transformers' model in float32; every weight must find its place."""
+    torch = pytest.importorskip("torch")
+    transformers = pytest.importorskip("transformers")
+    torch.set_num_threads(1)
+    model, info = transformers.AutoModelForCausalLM.from_pretrained(
+        directory, dtype=torch.float32, attn_implementation="eager", output_loading_info=True
+    )
+    assert not any(info[key] for key in ("missing_keys", "unexpected_keys", "mismatched_keys")), info
+    return model.eval()
+
+
+def torch_logits(model: Any, tokens: Sequence[int]) -> np.ndarray:
+    import torch
+
+    with torch.no_grad():
+        return model(torch.tensor([list(tokens)])).logits[0].numpy()
+
+
+def assert_same_logits(ours: np.ndarray, theirs: np.ndarray, tolerance: float = 3e-5) -> None:
+    assert ours.shape == theirs.shape
+    scale = np.abs(theirs).max()
+    assert np.abs(ours - theirs).max() <= tolerance * scale
+    assert scale > 1  # a model whose logits are all alike would agree with anything
+
+
+@pytest.mark.parametrize("name", MODELS)
+def test_logits_and_greedy_tokens_equal_transformers(name: str, tmp_path: Path) -> None:
+    config = MODELS[name]
+    seed = list(MODELS).index(name)
+    make_checkpoint(tmp_path, config, seed=seed, shards=1 + seed % 3)
+    ours, theirs = Model(tmp_path), load_torch_model(tmp_path)
+    tokens = prompt(config, 37, seed)
+    assert_same_logits(ours.logits(tokens), torch_logits(theirs, tokens))
+    expected = list(tokens)
+    for _ in range(8):
+        expected.append(int(torch_logits(theirs, expected)[-1].argmax()))
+    assert ours.greedy(tokens, 8) == expected[37:]
+
+
+@pytest.mark.parametrize("name", architectures())
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
+def test_what_transformers_saves_is_loaded(name: str, dtype: str, tmp_path: Path) -> None:
+    """Its own config.json in today's form, its own shards, its own generation_config.json."""
+    torch = pytest.importorskip("torch")
+    theirs = load_torch_model(make_checkpoint(tmp_path / "made", MODELS[name], seed=9))
+    theirs.to(getattr(torch, dtype)).save_pretrained(tmp_path / "saved", max_shard_size="40KB")
+    assert len(list((tmp_path / "saved").glob("*.safetensors"))) > 1
+    assert load_config(tmp_path / "saved") == load_config(tmp_path / "made").with_dtype(dtype)
+    tokens = prompt(MODELS[name], 21, 9)
+    again = load_torch_model(tmp_path / "saved")  # .to() also rounded the frequencies of theirs
+    assert_same_logits(Model(tmp_path / "saved", "float32").logits(tokens), torch_logits(again, tokens))
+
+
+@pytest.mark.parametrize("name", architectures())
+@pytest.mark.parametrize("dtype", ["float16", "bfloat16"])
+def test_half_precision_checkpoints_are_read_exactly(name: str, dtype: str, tmp_path: Path) -> None:
+    config = MODELS[name]
+    make_checkpoint(tmp_path, config, seed=3, dtype=dtype)
+    tokens = prompt(config, 20, 3)
+    exact = torch_logits(load_torch_model(tmp_path), tokens)  # computed in float32 from the same 16-bit weights
+    assert load_config(tmp_path).dtype == dtype
+    assert_same_logits(Model(tmp_path, "float32").logits(tokens), exact)
+    # Rounding activations to p bits moves logits by a few 2^-p of their scale, not by none and not by much.
+    error = np.abs(Model(tmp_path).logits(tokens) - exact).max() / np.abs(exact).max()
+    ulp = 2.0**-8 if dtype == "bfloat16" else 2.0**-11
+    assert ulp / 16 < error < ulp * 16
+
+
+@pytest.mark.parametrize("name", ["llama", "mistral", "qwen2", "qwen3"])
+def test_chunks_give_what_the_whole_prompt_gives(name: str, tmp_path: Path) -> None:
+    make_checkpoint(tmp_path, MODELS[name], seed=11)
+    model, tokens = Model(tmp_path), prompt(MODELS[name], 41, 11)
+    whole = model.logits(tokens)
+    for chunks in ([40], [1] * 40, [8, 16, 8], [7, 1, 1, 25]):
+        # float64 sums of other lengths may differ in the last bit of a float32
+        np.testing.assert_allclose(model.logits(tokens, chunks), whole, rtol=0, atol=1e-5)
+
+
+def test_sequences_of_one_batch_do_not_see_each_other(tmp_path: Path) -> None:
+    config = MODELS["qwen2"]
+    make_checkpoint(tmp_path, config, seed=5)
+    model = Model(tmp_path)
+    first, second = prompt(config, 19, 1), prompt(config, 30, 2)
+    kv = ReferenceKV(16, BLOCK)
+    steps = [
+        [Work(first[:10], 0, [3, 9, 1]), Work(second[:17], 0, [2, 8, 5, 4])],
+        [Work(second[17:29], 17, [2, 8, 5, 4]), Work(first[10:18], 10, [3, 9, 1])],
+        [Work(first[18:], 18, [3, 9, 1]), Work(second[29:], 29, [2, 8, 5, 4])],
+    ]
+    results = [interpret(model.graph, make_step(step, BLOCK, "last"), model.weights, kv) for step in steps]
+    alone = [model.logits(first)[-1], model.logits(second)[-1]]
+    np.testing.assert_allclose(results[-1]["logits"], np.stack(alone), rtol=0, atol=1e-5)
+    assert results[-1]["top_ids"].tolist() == [int(a.argmax()) for a in alone]
+
+
+def test_dynamic_rope_is_transformers_at_the_longest_length(tmp_path: Path) -> None:
+    config = tiny("llama", rope_scaling={"type": "dynamic", "factor": 4.0}, max_position_embeddings=16)
+    make_checkpoint(tmp_path, config, seed=2)
+    tokens = prompt(config, 48, 2)
+    theirs = torch_logits(load_torch_model(tmp_path), tokens)
+    assert_same_logits(Model(tmp_path, max_model_len=48).logits(tokens), theirs)
+    unstretched = Model(tmp_path, max_model_len=16).graph
+    assert unstretched.nodes[-1].op == "top_logits"
+    ropes = [next(n for n in g.nodes if n.op == "rope").attrs["rope"] for g in (unstretched, Model(tmp_path).graph)]
+    assert ropes[0] != ropes[1]
+
+
+@pytest.mark.parametrize("case", range(12))
+def test_real_model_tells_the_published_story(case: int) -> None:
+    directory = shared_data("models", "stories260k")
+    expected = json.loads((directory / "expected.json").read_text())["cases"][case]
+    model = Model(directory, max_model_len=len(expected["prompt_ids"]) + 32)
+    logits = model.logits(expected["prompt_ids"])[-1]
+    for token, value in expected["next_top5"]:
+        assert logits[token] == pytest.approx(value, abs=2e-3)
+    assert logits.argmax() == expected["next_top5"][0][0]
+    greedy = expected["greedy_ids"][:32]
+    assert model.greedy(expected["prompt_ids"], len(greedy)) == greedy
+
+
+@pytest.mark.parametrize("dtype", ["bfloat16", "float16"])
+def test_every_rounding_point_is_kept(dtype: str, tmp_path: Path) -> None:
+    make_checkpoint(tmp_path, MODELS["qwen3"], seed=1, dtype=dtype)
+    model = Model(tmp_path)
+    result = model.step(prompt(MODELS["qwen3"], 9, 0), keep=True)
+    kept = {v.name: v for n in model.graph.nodes for v in n.outputs if v.type.dtype != "kv"}
+    assert set(result.values) == set(kept)
+    rounded = [name for name, value in kept.items() if value.type.dtype == dtype]
+    assert len(rounded) == 5 * model.config.num_layers + 1 + 2  # and the final norm, gathered twice
+    for name in rounded:
+        np.testing.assert_array_equal(round_to(result.values[name], dtype), result.values[name])
+
+
+def test_a_fused_node_runs_its_body(tmp_path: Path) -> None:
+    make_checkpoint(tmp_path, MODELS["llama"], seed=1)
+    model, tokens = Model(tmp_path), prompt(MODELS["llama"], 12, 4)
+    plain = model.logits(tokens)
+    index = next(i for i, n in enumerate(model.graph.nodes) if n.op == "unary")
+    model.graph.nodes[index : index + 2] = [_fuse(model.graph.nodes[index], model.graph.nodes[index + 1])]
+    np.testing.assert_array_equal(model.logits(tokens), plain)
+    model.length = 0
+    assert any("/" in name for name in model.step(tokens, keep=True).values)
+
+
+def _fuse(silu: Node, mul: Node) -> Node:
+    """silu(gate) * up as one node whose body names its inputs gate and up."""
+    b = Graph()
+    gate, up = (Value(name, v.type) for name, v in (("gate", silu.inputs["x"]), ("up", mul.inputs["y"])))
+    b.inputs = {"gate": gate, "up": up}
+    inner = Value("s", silu.output.type)
+    outer = Value("m", mul.output.type)
+    b.nodes = [
+        Node("unary", {"x": gate}, {"kind": "silu"}, (inner,)),
+        Node("mul", {"x": inner, "y": up}, {}, (outer,)),
+    ]
+    b.outputs = {"y": outer}
+    return Node("fused", {"gate": silu.inputs["x"], "up": mul.inputs["y"]}, {}, mul.outputs, body=b, family="act")
+
+
+def _one_linear(rows: int, columns: int) -> Graph:
+    b = GraphBuilder()
+    table = b.weight("table", (5, columns), "float32")
+    with b.part("somewhere"):
+        y = b.linear(b.embed(b.token_ids, table), b.weight("w", (rows, columns), "float32"))
+    return b.finish(y=y)
+
+
+def test_nan_is_reported_with_the_node() -> None:
+    weights = {"table": np.zeros((5, 3), np.float32), "w": np.full((2, 3), np.nan, np.float32)}
+    step = make_step([Work([1, 2], 0, [0])], BLOCK)
+    with pytest.raises(InvariantError, match=r"node 1 linear \(somewhere\): %1 holds NaN, first at \[0, 0\]"):
+        interpret(_one_linear(2, 3), step, weights, ReferenceKV(1, BLOCK))
+
+
+def test_wrong_shape_is_reported_with_the_node() -> None:
+    weights = {"table": np.zeros((5, 3), np.float32), "w": np.zeros((2, 3), np.float32)}
+    graph = _one_linear(2, 3)
+    graph.nodes[1].output.type = TensorType("float32", ("T", 7))
+    step = make_step([Work([1, 2], 0, [0])], BLOCK)
+    with pytest.raises(InvariantError, match=r"node 1 linear \(somewhere\): %1 is \(2, 2\)"):
+        interpret(graph, step, weights, ReferenceKV(1, BLOCK))
+
+
+@pytest.mark.parametrize("token", [-1, 5])
+def test_a_token_outside_the_vocabulary_is_reported(token: int) -> None:
+    weights = {"table": np.zeros((5, 3), np.float32), "w": np.zeros((2, 3), np.float32)}
+    step = make_step([Work([token], 0, [0])], BLOCK)
+    with pytest.raises(InvariantError, match="leave the vocabulary of 5"):
+        interpret(_one_linear(2, 3), step, weights, ReferenceKV(1, BLOCK))
+
+
+def test_reading_a_slot_never_written_is_reported(tmp_path: Path) -> None:
+    make_checkpoint(tmp_path, MODELS["llama"], seed=1)
+    model = Model(tmp_path)
+    model.length = 4  # claims four positions that were never computed
+    with pytest.raises(InvariantError, match=r"attention \(layers\.0\.attn\.attention\).*NaN"):
+        model.step([1, 2])

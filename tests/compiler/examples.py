@@ -1,0 +1,112 @@
+"""Small graphs with the compiler's shapes and near misses of them, and a catalog without kernels.
+
+Used by the tests of graph/ and compiler/.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from albireo.backends.backend import Variant
+from albireo.graph.builder import GraphBuilder
+from albireo.graph.node import Graph, Value
+from albireo.graph.ops import RopeSpec
+from albireo.models import load_architecture
+from albireo.models.config import parse_config
+
+MAXIMA = {"T": 32, "R": 5, "G": 3}
+BLOCK_SIZE = 4
+MAX_POSITIONS = 64
+E, H, K, D, F, V = 24, 4, 2, 8, 40, 70
+ROPE = RopeSpec(tuple(10000.0 ** (-2 * i / D) for i in range(D // 2)))
+
+
+class FakeCatalog:
+    """A kernel for every family; refused ones have none."""
+
+    def __init__(self, refused: str = "") -> None:
+        self.refused = refused
+        self.asked: list[tuple[str, str, dict[str, Any]]] = []
+
+    def variants(self, family: str, dtype: str, attrs: Mapping[str, Any]) -> tuple[Variant, ...]:
+        self.asked.append((family, dtype, dict(attrs)))
+        if family == self.refused:
+            return ()
+        if family == "embed":
+            return tuple(Variant(f"embed.{dtype}.{kind}", "rows", f"{kind}.{dtype}") for kind in ("row", "p64"))
+        if family in ("norm", "attention"):
+            return (Variant(f"{family}.{dtype}.fake", "rows" if family == "norm" else "heads"),)
+        best = Variant(f"{family}.{dtype}.fake", "panels", f"p64.{dtype}")
+        return best, Variant(f"{family}.{dtype}.slow", "panels", f"row.{dtype}")
+
+
+class Decoder:
+    """A decoder of some layers, whose parts a test may replace by overriding a method."""
+
+    def __init__(self, dtype: str = "bfloat16", layers: int = 1, tied: bool = True, bias: str = "") -> None:
+        self.b = GraphBuilder()
+        self.dtype, self.layers, self.tied, self.bias = dtype, layers, tied, bias
+
+    def weight(self, name: str, *dims: int) -> Value:
+        return self.b.weight(name, dims, self.dtype if len(dims) == 2 else "float32")
+
+    def linear(self, x: Value, name: str, rows: int) -> Value:
+        with self.b.part(name.rpartition(".")[2]):
+            bias = self.weight(f"{name}.bias", rows) if name[-1] in self.bias else None
+            return self.b.linear(x, self.weight(f"{name}.weight", rows, int(x.type.dims[1])), bias)
+
+    def norm(self, x: Value, name: str) -> Value:
+        return self.b.cast(self.b.rms_norm(x, self.weight(name, E), 1e-5), self.dtype)
+
+    def qkv(self, h: Value, i: int) -> tuple[Value, Value, Value]:
+        return (
+            self.linear(h, f"layers.{i}.q", H * D),
+            self.linear(h, f"layers.{i}.k", K * D),
+            self.linear(h, f"layers.{i}.v", K * D),
+        )
+
+    def rotate(self, q: Value, k: Value) -> tuple[Value, Value]:
+        return self.b.rope(q, ROPE, H, D), self.b.rope(k, ROPE, K, D)
+
+    def attend(self, q: Value, i: int, **attrs: Any) -> Value:
+        attrs = {"scale": 0.25, "window": None, "softcap": None} | attrs
+        return self.b.attention(q, layer=i, num_heads=H, num_kv_heads=K, head_dim=D, **attrs)
+
+    def attention(self, x: Value, i: int) -> Value:
+        q, k, v = self.qkv(self.norm(x, f"layers.{i}.norm1"), i)
+        q, k = self.rotate(q, k)
+        self.b.kv_write(k, v, i, K, D)
+        a = self.b.cast(self.attend(self.b.cast(q, self.dtype), i), self.dtype)
+        return self.b.add(x, self.linear(a, f"layers.{i}.o", E))
+
+    def act(self, gate: Value, up: Value) -> Value:
+        return self.b.cast(self.b.mul(self.b.unary(gate, "silu"), up), self.dtype)
+
+    def mlp(self, x: Value, i: int) -> Value:
+        h = self.norm(x, f"layers.{i}.norm2")
+        m = self.act(self.linear(h, f"layers.{i}.g", F), self.linear(h, f"layers.{i}.u", F))
+        return self.b.add(x, self.linear(m, f"layers.{i}.d", E))
+
+    def head(self, y: Value) -> dict[str, Value]:
+        weight = self.weight("table", V, E) if self.tied else self.weight("head", V, E)
+        logits = self.b.linear(self.b.gather_rows(y, self.b.logit_rows), weight)
+        ids, values = self.b.top_logits(self.b.linear(self.b.gather_rows(y, self.b.top_rows), weight))
+        return {"logits": logits, "top_ids": ids, "top_values": values}
+
+    def graph(self) -> Graph:
+        x = self.b.embed(self.b.token_ids, self.weight("table", V, E))
+        for i in range(self.layers):
+            with self.b.part(f"layers.{i}.attn"):
+                x = self.attention(x, i)
+            with self.b.part(f"layers.{i}.mlp"):
+                x = self.mlp(x, i)
+        with self.b.part("head"):
+            return self.b.finish(**self.head(self.norm(x, "norm")))
+
+
+def model_graph(model_type: str, dtype: str) -> Graph:
+    """The graph of an architecture's tiny config."""
+    architecture = load_architecture(model_type)
+    config = parse_config(architecture.tiny, architecture.rules).with_dtype(dtype)
+    return architecture.build(config, MAX_POSITIONS)

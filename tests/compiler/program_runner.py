@@ -1,0 +1,135 @@
+"""Runs an emitted Program call by call with the reference's arithmetic, on real bytes of one arena.
+
+What interpret() does for graphs: it shows that roles, row orders, offsets and aliasing say what the graph said. Memory
+that was never written holds NaN.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+
+from albireo.backends.reference.call import Array, OpCall
+from albireo.backends.reference.interpret import OPS
+from albireo.backends.reference.kv import ReferenceKV
+from albireo.backends.reference.rounding import bfloat16_bits, from_bfloat16_bits, round_to
+from albireo.backends.step_inputs import StepInputs
+from albireo.graph.node import ConstantDef
+from albireo.graph.program import GATE_UP_INTERLEAVE, Buffer, Call, Program
+
+_NUMPY = {"float32": np.float32, "float16": np.float16, "bfloat16": np.uint16, "int32": np.int32}
+
+
+class ProgramRunner:
+    """One program, its weights and its arena."""
+
+    def __init__(self, program: Program, weights: Mapping[str, Array], kv: ReferenceKV) -> None:
+        self.program, self.kv = program, kv
+        self.arena = np.empty(program.arena_bytes, np.uint8)
+        self.constants = {
+            name: round_to(_rows(c.definition, weights), c.packing.partition(".")[2])
+            for name, c in program.constants.items()
+            if c.definition is not None
+        }
+
+    def run(self, step: StepInputs) -> dict[str, Array]:
+        self.arena[:] = 0xFF
+        for call in self.program.calls:
+            if step.sizes[call.rows]:
+                results = getattr(self, call.family)(call, step)
+                for role, result in results.items():
+                    self._write(self.program.buffers[call.args[role]], result)
+        return {name: self._read(b, step) for name, b in self.program.outputs.items()}
+
+    def embed(self, call: Call, step: StepInputs) -> dict[str, Array]:
+        return {"out": _op("embed", step, ids=step.token_ids, table=self._arg(call, "table", step))}
+
+    def norm(self, call: Call, step: StepInputs) -> dict[str, Array]:
+        x = self._arg(call, "x", step)
+        if "rows" in call.args:
+            x = x[getattr(step, call.args["rows"])]
+        weight = self._arg(call, "weight", step).reshape(-1)
+        return {"out": _op("rms_norm", step, {"eps": call.attrs["eps"], "num_heads": 1}, x=x, weight=weight)}
+
+    def linear(self, call: Call, step: StepInputs) -> dict[str, Array]:
+        y = self._matmul(call, step)
+        if call.attrs["act"] != "none":
+            n = call.attrs["n"]
+            halves = y.reshape(len(y), -1, 2, GATE_UP_INTERLEAVE)
+            gate, up = (halves[:, :, i].reshape(len(y), -1)[:, :n] for i in (0, 1))
+            gate = _op("unary", step, {"kind": call.attrs["act"].removesuffix("_mul")}, x=gate)
+            y = _op("mul", step, x=gate, y=up)
+        if "residual" in call.args:
+            y = _op("add", step, x=self._arg(call, "residual", step), y=y)
+        return {"out": y}
+
+    def qkv_rope_kv(self, call: Call, step: StepInputs) -> dict[str, Array]:
+        a = call.attrs
+        heads = {"q": a["num_heads"], "k": a["num_kv_heads"], "v": a["num_kv_heads"]}
+        y = self._matmul(call, step)
+        cuts = np.cumsum([count * a["head_dim"] for count in heads.values()])[:-1]
+        q, k, v = np.split(y, cuts, axis=1)
+        parts = {"q": q, "k": k, "v": v}
+        for role in ("q", "k"):
+            if f"{role}_norm" in call.args:
+                weight = self._arg(call, f"{role}_norm", step).reshape(-1)
+                attrs = {"eps": a["eps"], "num_heads": heads[role]}
+                parts[role] = _op("rms_norm", step, attrs, x=parts[role], weight=weight)
+            rope = self.program.constants[call.args["rope"]].rope
+            attrs = {"num_heads": heads[role], "head_dim": a["head_dim"], "rope": rope}
+            parts[role] = _op("rope", step, attrs, x=parts[role], positions=step.positions)
+        attrs = {"layer": a["layer"], "num_kv_heads": a["num_kv_heads"], "head_dim": a["head_dim"]}
+        _op("kv_write", step, attrs, k=parts["k"], v=parts["v"], kv=self.kv)
+        return {"q": parts["q"]}
+
+    def attention(self, call: Call, step: StepInputs) -> dict[str, Array]:
+        attrs = call.attrs | {name: call.attrs[name] or None for name in ("window", "softcap")}
+        return {"out": _op("attention", step, attrs, q=self._arg(call, "q", step), kv=self.kv)}
+
+    def head_top(self, call: Call, step: StepInputs) -> dict[str, Array]:
+        ids, values = OPS["top_logits"](OpCall({"logits": self._matmul(call, step)}, {}, step))
+        return {"ids": ids[:, None], "values": values[:, None]}
+
+    def _matmul(self, call: Call, step: StepInputs) -> Array:
+        roles = {"x": self._arg(call, "x", step), "weight": self._arg(call, "weight", step)}
+        if "bias" in call.args:
+            roles["bias"] = self._arg(call, "bias", step).reshape(-1)
+        return _op("linear", step, **roles)
+
+    def _arg(self, call: Call, role: str, step: StepInputs) -> Array:
+        name = call.args[role]
+        return self._read(name, step) if name in self.program.buffers else self.constants[name]
+
+    def _read(self, name: str, step: StepInputs) -> Array:
+        buffer = self.program.buffers[name]
+        rows = step.sizes[str(buffer.rows)]
+        kind = np.dtype(_NUMPY[buffer.dtype])
+        raw = self.arena[buffer.offset : buffer.offset + rows * buffer.cols * kind.itemsize]
+        values = raw.view(kind).reshape(rows, buffer.cols)
+        if buffer.dtype == "bfloat16":
+            return from_bfloat16_bits(values)
+        return values.copy() if buffer.dtype in ("float32", "int32") else values.astype(np.float32)
+
+    def _write(self, buffer: Buffer, values: Array) -> None:
+        assert values.shape[1] == buffer.cols
+        if buffer.dtype != "int32":
+            values = round_to(values, buffer.dtype)
+        values = bfloat16_bits(values) if buffer.dtype == "bfloat16" else values.astype(_NUMPY[buffer.dtype])
+        data = np.ascontiguousarray(values).view(np.uint8).reshape(-1)
+        self.arena[buffer.offset : buffer.offset + len(data)] = data
+
+
+def _op(name: str, step: StepInputs, attrs: Mapping[str, Any] | None = None, **inputs: Any) -> Any:
+    return OPS[name](OpCall(inputs, attrs or {}, step))[0]
+
+
+def _rows(definition: ConstantDef, weights: Mapping[str, Array]) -> Array:
+    tail = next(weights[s].shape[1:] for s in definition.sources)
+    return np.concatenate(
+        [
+            np.zeros((len(s), *tail), np.float32) if s.source is None else weights[s.source][s.start : s.stop]
+            for s in definition.segments
+        ]
+    )

@@ -1,0 +1,99 @@
+"""Calls, barriers and the KV layout."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pytest
+
+from albireo.compiler.emit import kv_layout
+from albireo.compiler.pipeline import compile_graph, run_passes
+from albireo.errors import InvariantError, UnsupportedModel
+from albireo.graph.program import KVLayout, Program
+from albireo.graph.program_spec import FAMILIES, check_program
+from compiler.examples import BLOCK_SIZE, MAX_POSITIONS, MAXIMA, ROPE, D, Decoder, E, FakeCatalog, K
+
+
+def program(decoder: Decoder, **maxima: int) -> Program:
+    return compile_graph(
+        decoder.graph(), FakeCatalog(), maxima=MAXIMA | maxima, block_size=BLOCK_SIZE, max_positions=MAX_POSITIONS
+    )
+
+
+def test_roles_are_the_contracts() -> None:
+    calls = {call.family: call for call in program(Decoder(bias="qo")).calls}
+    assert set(calls) == set(FAMILIES)
+    assert calls["embed"].args == {"ids": "token_ids", "table": "table", "out": "x"}
+    qkv = calls["qkv_rope_kv"]
+    assert qkv.args == {
+        "x": "h",
+        "weight": "layers.0.q+k+v.weight",
+        "bias": "layers.0.q+k+v.bias",
+        "rope": "rope.0",
+        "q": "q",
+    }
+    assert calls["attention"].args == {"q": "q", "out": "a"}
+    assert calls["norm"].args["rows"] == "top_rows" and calls["norm"].rows == "G"
+    assert calls["head_top"].args == {"x": "h_G", "weight": "table", "ids": "top_ids", "values": "top_values"}
+    assert calls["head_top"].split == "panels" and calls["attention"].split == "heads"
+
+
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
+@pytest.mark.parametrize("rows", [1, 3, 100])
+def test_barriers_are_enough(dtype: str, rows: int) -> None:
+    compiled = program(Decoder(dtype, layers=2, tied=False), R=rows, G=rows)
+    check_program(compiled)
+    assert not compiled.calls[-1].barrier
+    layers = [call for call in compiled.calls if call.rows == "T"]
+    assert all(call.barrier for call in layers)
+
+
+def test_no_barrier_is_too_many() -> None:
+    """Leaving any one out is noticed by the program's checker."""
+    compiled = program(Decoder(layers=1), R=20, G=20)
+    assert sum(call.barrier for call in compiled.calls) > 8
+    for i, call in enumerate(compiled.calls):
+        if call.barrier:
+            calls = (*compiled.calls[:i], replace(call, barrier=False), *compiled.calls[i + 1 :])
+            with pytest.raises(InvariantError, match="no barrier between"):
+                check_program(replace(compiled, calls=calls))
+
+
+def test_kv_layout() -> None:
+    graph, _ = run_passes(Decoder("float16", layers=3).graph())
+    assert kv_layout(graph, 16) == KVLayout(3, K, D, "float16", 16)
+    assert kv_layout(graph, 16).padded_head_dim == 16
+
+
+def test_layers_with_holes_or_of_two_shapes_are_refused() -> None:
+    class Holes(Decoder):
+        def attention(self, x, i):
+            return super().attention(x, 2 * i)
+
+    class Mixed(Decoder):
+        """The second layer has one KV head."""
+
+        def attention(self, x, i):
+            if i == 0:
+                return super().attention(x, i)
+            h = self.norm(x, f"layers.{i}.norm1")
+            parts = [self.linear(h, f"layers.{i}.{p}", D) for p in "qkv"]
+            q, k = (self.b.rope(part, ROPE, 1, D) for part in parts[:2])
+            self.b.kv_write(k, parts[2], i, 1, D)
+            attrs = {"layer": i, "num_heads": 1, "num_kv_heads": 1, "head_dim": D}
+            a = self.b.attention(self.b.cast(q, self.dtype), **attrs, scale=1.0, window=None, softcap=None)
+            return self.b.add(x, self.linear(self.b.cast(a, self.dtype), f"layers.{i}.o", E))
+
+    with pytest.raises(UnsupportedModel, match=r"numbered \[0, 2\]"):
+        program(Holes(layers=2))
+    with pytest.raises(UnsupportedModel, match="2 shapes of KV cache"):
+        program(Mixed(layers=2))
+
+
+def test_a_model_without_cache_is_refused() -> None:
+    class NoAttention(Decoder):
+        def attention(self, x, i):
+            return x
+
+    with pytest.raises(UnsupportedModel, match="0 shapes of KV cache"):
+        program(NoAttention())

@@ -1,0 +1,142 @@
+"""The whole compiler: no pass changes a bit of what a graph computes, and the program computes the same."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from albireo.backends.reference.interpret import interpret
+from albireo.backends.reference.kv import ReferenceKV
+from albireo.backends.step_inputs import StepInputs
+from albireo.compiler.pipeline import compile_graph, run_passes
+from albireo.errors import InvariantError, UnsupportedModel
+from albireo.graph.node import Graph
+from albireo.graph.program import Program
+from albireo.graph.program_spec import check_program
+from albireo.graph.show import show_graph, show_program
+from albireo.graph.spec import check_graph
+from albireo.models import architectures, load_architecture
+from compiler.examples import BLOCK_SIZE, MAX_POSITIONS, MAXIMA, Decoder, FakeCatalog, model_graph
+from compiler.program_runner import ProgramRunner
+from step_batches import Work, make_step
+from tiny_models import random_weights
+
+DTYPES = ("float32", "bfloat16", "float16")
+
+
+def compiled(graph: Graph, catalog: FakeCatalog | None = None) -> Program:
+    return compile_graph(
+        graph, catalog or FakeCatalog(), maxima=MAXIMA, block_size=BLOCK_SIZE, max_positions=MAX_POSITIONS
+    )
+
+
+def steps() -> list[StepInputs]:
+    """Two prompts of which only ends matter; one token each, greedy; a chunk without any head; logits alone."""
+    first = [Work([5, 9, 2, 7, 1, 3, 3, 8, 4], 0, [3, 1, 6]), Work([11, 4, 6], 0, [2, 5])]
+    second = [Work([8], 9, [3, 1, 6]), Work([13], 3, [2, 5])]
+    third = [Work([1, 2, 3], 4, [2, 5])]
+    fourth = [Work([9, 5], 10, [3, 1, 6]), Work([2], 7, [2, 5])]
+    return [
+        make_step(first, BLOCK_SIZE, "last", "last"),
+        make_step(second, BLOCK_SIZE, "none", "all"),
+        make_step(third, BLOCK_SIZE, "none", "none"),
+        make_step(fourth, BLOCK_SIZE, "all", "none"),
+    ]
+
+
+@pytest.fixture(params=architectures())
+def model_type(request: pytest.FixtureRequest) -> str:
+    return str(request.param)
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+def test_every_pass_keeps_every_bit(model_type: str, dtype: str) -> None:
+    graph = model_graph(model_type, dtype)
+    weights = random_weights(load_architecture(model_type).tiny, seed=1)
+    wanted = outputs_of(graph, weights, dtype)
+    seen = []
+
+    def same(rewritten: Graph, record: object) -> None:
+        check_graph(rewritten)
+        name = getattr(record, "name", "")
+        seen.append(name)
+        for i, (got, want) in enumerate(zip(outputs_of(rewritten, weights, dtype), wanted, strict=True)):
+            assert got.keys() == want.keys()
+            for key in want:
+                assert np.array_equal(got[key], want[key]), f"{name} changed {key} of step {i}"
+
+    run_passes(graph, after=same)
+    assert len(seen) == len(set(seen)) > 8
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+def test_the_program_computes_what_the_graph_says(model_type: str, dtype: str) -> None:
+    graph = model_graph(model_type, dtype)
+    weights = random_weights(load_architecture(model_type).tiny, seed=2)
+    program = compiled(graph)
+    check_program(program)
+    runner = ProgramRunner(program, weights, ReferenceKV(8, BLOCK_SIZE, program.kv.dtype))
+    for step, want in zip(steps(), outputs_of(graph, weights, dtype), strict=True):
+        got = runner.run(step)
+        assert got.keys() == want.keys()
+        for key in want:
+            assert np.array_equal(got[key].reshape(want[key].shape), want[key]), key
+
+
+def outputs_of(graph: Graph, weights: dict[str, np.ndarray], dtype: str) -> list[dict[str, np.ndarray]]:
+    kv = ReferenceKV(8, BLOCK_SIZE, dtype)
+    return [interpret(graph, step, weights, kv).outputs for step in steps()]
+
+
+def test_a_layer_is_seven_calls(model_type: str) -> None:
+    program = compiled(model_graph(model_type, "bfloat16"))
+    families = [call.family for call in program.calls if call.origin.startswith("layers.1.")]
+    assert families == ["norm", "qkv_rope_kv", "attention", "linear", "norm", "linear", "linear"]
+    head = [(call.family, call.rows) for call in program.calls if call.origin.startswith("head")]
+    assert sorted(head) == [("head_top", "G"), ("linear", "R"), ("norm", "G"), ("norm", "R")]
+
+
+def test_the_graph_is_not_changed_and_the_program_is_always_the_same() -> None:
+    graph = Decoder(layers=3, bias="kd").graph()
+    before = show_graph(graph, fold=False)
+    first, second = compiled(graph), compiled(graph)
+    assert show_graph(graph, fold=False) == before
+    assert first == second and show_program(first) == show_program(second)
+
+
+def test_residual_and_compute_types() -> None:
+    program = compiled(Decoder("float16", layers=2).graph())
+    dtypes = {name: buffer.dtype for name, buffer in program.buffers.items()}
+    assert dtypes["x"] == "float32" and dtypes["h"] == dtypes["q"] == dtypes["a"] == dtypes["m"] == "float16"
+    assert dtypes["logits"] == dtypes["top_values"] == "float32" and dtypes["top_ids"] == "int32"
+    residual_adds = [call for call in program.calls if "residual" in call.args]
+    assert len(residual_adds) == 4
+    assert all(call.args["residual"] == call.args["out"] == "x" for call in residual_adds)
+
+
+def test_an_op_that_could_not_be_fused_is_named_with_the_reason() -> None:
+    class Tapped(Decoder):
+        def act(self, gate, up):
+            self.tap = gate
+            return super().act(gate, up)
+
+        def head(self, y):
+            return super().head(y) | {"tap": self.tap}
+
+    with pytest.raises(UnsupportedModel, match=r"layers\.0\.mlp: unary .* merge_gate_up: %\d+ is an output"):
+        compiled(Tapped().graph())
+
+
+def test_an_op_without_family_is_named() -> None:
+    class Scaled(Decoder):
+        def mlp(self, x, i):
+            return super().mlp(self.b.scale(x, 0.5), i)
+
+    with pytest.raises(UnsupportedModel, match=r"layers\.0\.mlp: scale %\d+ cannot be compiled: no pass takes scale"):
+        compiled(Scaled().graph())
+
+
+@pytest.mark.parametrize("changes", [{"T": 0}, {"X": 1}])
+def test_maxima_are_checked(changes: dict[str, int]) -> None:
+    with pytest.raises(InvariantError, match="maxima"):
+        compile_graph(Decoder().graph(), FakeCatalog(), maxima=MAXIMA | changes, block_size=BLOCK_SIZE, max_positions=8)

@@ -1,0 +1,222 @@
+"""check_graph accepts what models and passes make, and names what is wrong in anything else."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import pytest
+
+from albireo.compiler.pipeline import run_passes
+from albireo.errors import InvariantError
+from albireo.graph.builder import GraphBuilder
+from albireo.graph.node import ConstantDef, Graph, Node, RowSegment, TensorType, Value
+from albireo.graph.ops import RopeSpec
+from albireo.graph.spec import check_graph, symbol_rows
+from compiler.examples import ROPE, D, Decoder, E, H, K
+
+
+def node(graph: Graph, op: str, nth: int = 0) -> Node:
+    return [n for n in graph.nodes if op in (n.op, n.family)][nth]
+
+
+def swap(graph: Graph) -> None:
+    graph.nodes[1], graph.nodes[2] = graph.nodes[2], graph.nodes[1]
+
+
+def define_twice(graph: Graph) -> None:
+    graph.nodes.append(graph.nodes[0])
+
+
+def forget_producer(graph: Graph) -> None:
+    graph.nodes[3].outputs[0].producer = None
+
+
+def wrong_type(graph: Graph) -> None:
+    node(graph, "linear").output.type = TensorType("float32", ("T", 3))
+
+
+def wrong_dtype(graph: Graph) -> None:
+    node(graph, "cast").output.type = TensorType("float32", ("T", E))
+
+
+def unknown_op(graph: Graph) -> None:
+    node(graph, "unary").op = "softmax"
+
+
+def extra_attr(graph: Graph) -> None:
+    node(graph, "cast").attrs["rounding"] = "up"
+
+
+def attr(op: str, name: str, value: object) -> Callable[[Graph], None]:
+    def change(graph: Graph) -> None:
+        node(graph, op).attrs[name] = value
+
+    return change
+
+
+def missing_role(graph: Graph) -> None:
+    del node(graph, "linear").inputs["weight"]
+
+
+def undefined_output(graph: Graph) -> None:
+    graph.outputs["logits"] = Value("?", TensorType("float32", ("R", 3)))
+
+
+def misnamed_constant(graph: Graph) -> None:
+    graph.constants["other"] = graph.constants.pop("table")
+
+
+def short_constant(graph: Graph) -> None:
+    graph.constants["table"].constant = ConstantDef((RowSegment("table", 0, 3),))
+
+
+def unregistered_constant(graph: Graph) -> None:
+    del graph.constants["layers.0.q.weight"]
+
+
+def stale_state(graph: Graph) -> None:
+    node(graph, "kv_write", 1).inputs["kv"] = graph.inputs["kv"]
+
+
+def same_layer_twice(graph: Graph) -> None:
+    node(graph, "kv_write", 1).attrs["layer"] = 0
+
+
+def read_before_write(graph: Graph) -> None:
+    node(graph, "attention").attrs["layer"] = 1
+
+
+def old_state_out(graph: Graph) -> None:
+    graph.outputs["kv"] = node(graph, "kv_write").output
+
+
+def stray_family(graph: Graph) -> None:
+    node(graph, "unary").family = "linear"
+
+
+@pytest.mark.parametrize(
+    ("damage", "message"),
+    [
+        (swap, "not defined before it is read"),
+        (define_twice, "defined twice"),
+        (forget_producer, "does not name its producer"),
+        (wrong_type, r"outputs should be float32\[T, 32\]"),
+        (wrong_dtype, r"outputs should be bfloat16\[T, 24\]"),
+        (unknown_op, "unknown op 'softmax'"),
+        (extra_attr, "rounding"),
+        (missing_role, "weight"),
+        (undefined_output, "output logits = %\\? is not defined"),
+        (misnamed_constant, "constant other"),
+        (short_constant, "its segments have 3 rows"),
+        (unregistered_constant, "weight=%layers.0.q.weight is not defined"),
+        (stale_state, "the KV state forks"),
+        (same_layer_twice, "layer 0 is written twice"),
+        (read_before_write, "layer 1 is read before it is written"),
+        (old_state_out, "output kv is"),
+        (stray_family, "only a fused node has a body"),
+        (attr("unary", "kind", "relu"), "kind='relu' must be one of"),
+        (attr("cast", "dtype", "int8"), "int8"),
+        (attr("rms_norm", "eps", -1.0), "eps=-1.0 must be"),
+        (attr("rms_norm", "num_heads", 5), "does not cut 24 channels"),
+        (attr("rms_norm", "num_heads", 2), "does not cut 24 channels"),
+        (attr("rope", "num_heads", 3), "heads do not make 32 channels"),
+        (attr("rope", "rope", RopeSpec((1.0,))), "does not have 4 pairs"),
+        (attr("rope", "rope", 10000.0), "is not a RopeSpec"),
+        (attr("attention", "num_kv_heads", 3), "is not a multiple of 3 KV heads"),
+        (attr("attention", "window", 0), "window=0 must be None"),
+        (attr("attention", "softcap", 0.0), "softcap=0.0 must be None"),
+        (attr("attention", "scale", float("nan")), "scale=nan must be"),
+        (attr("kv_write", "layer", -1), "layer=-1 must be"),
+        (attr("kv_write", "num_kv_heads", 4), "is not 32 channels"),
+    ],
+)
+def test_damage_is_named(damage: Callable[[Graph], None], message: str) -> None:
+    graph = Decoder(layers=2).graph()
+    check_graph(graph)
+    damage(graph)
+    with pytest.raises(InvariantError, match=message):
+        check_graph(graph)
+
+
+def no_body(graph: Graph) -> None:
+    node(graph, "norm").body = None
+
+
+def unknown_family(graph: Graph) -> None:
+    node(graph, "norm").family = "layer_norm"
+
+
+def other_role(graph: Graph) -> None:
+    norm = node(graph, "norm")
+    norm.inputs["gamma"] = norm.inputs.pop("weight")
+
+
+def other_attr(graph: Graph) -> None:
+    node(graph, "attention").attrs["sinks"] = 1
+
+
+def body_of_another(graph: Graph) -> None:
+    node(graph, "norm").body = node(graph, "linear").body
+
+
+def body_with_other_outputs(graph: Graph) -> None:
+    body = node(graph, "attention").body
+    body.outputs = {"first": body.nodes[0].output}
+
+
+def illegal_body(graph: Graph) -> None:
+    node(graph, "attention").body.nodes.reverse()
+
+
+@pytest.mark.parametrize(
+    ("damage", "message"),
+    [
+        (no_body, "needs a body and a known family"),
+        (unknown_family, "needs a body and a known family"),
+        (other_role, r"roles missing \['weight'\], extra \['gamma'\]"),
+        (other_attr, "sinks"),
+        (body_of_another, "the body's inputs are not the node's roles"),
+        (body_with_other_outputs, "the body's outputs are not the node's"),
+        (illegal_body, "not defined before it is read"),
+    ],
+)
+def test_damage_to_a_fused_node_is_named(damage: Callable[[Graph], None], message: str) -> None:
+    graph, _ = run_passes(Decoder(layers=2).graph())
+    check_graph(graph)
+    damage(graph)
+    with pytest.raises(InvariantError, match=message):
+        check_graph(graph)
+
+
+def test_errors_name_the_node() -> None:
+    graph = Decoder().graph()
+    node(graph, "rope").attrs["rope"] = None
+    with pytest.raises(InvariantError, match=r"^layers\.0\.attn: %\d+: float32\[T, 32\] = rope\("):
+        check_graph(graph)
+
+
+def test_two_states_cannot_come_in() -> None:
+    b = GraphBuilder()
+    b.graph.inputs["other"] = Value("other", TensorType("kv", ()))
+    with pytest.raises(InvariantError, match="2 KV states"):
+        check_graph(b.finish())
+
+
+def test_attention_may_read_an_older_state_of_another_layer() -> None:
+    b = GraphBuilder()
+    x = b.embed(b.token_ids, b.weight("table", (8, K * D), "float32"))
+    first = b.kv_write(b.rope(x, ROPE, K, D), x, 0, K, D)
+    b.kv_write(x, x, 1, K, D)
+    q = b.linear(x, b.weight("q", (H * D, K * D), "float32"))
+    attrs = {"layer": 0, "num_heads": H, "num_kv_heads": K, "head_dim": D, "scale": 1.0, "window": 3, "softcap": None}
+    b.kv, newest = first, b.kv
+    y = b.attention(q, **attrs)
+    b.kv = newest
+    check_graph(b.finish(y=y))
+
+
+def test_symbol_rows() -> None:
+    assert symbol_rows(Value("x", TensorType("float32", ("G", 2)))) == "G"
+    for dims in ((), (4, 2)):
+        with pytest.raises(InvariantError):
+            symbol_rows(Value("x", TensorType("float32", dims)))

@@ -1,0 +1,305 @@
+"""config.json -> ModelConfig: real files, transformers' reading of them, and hostile ones."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from albireo.errors import ConfigError, ModelError, UnsupportedModel
+from albireo.models import architectures, load_architecture, load_config
+from albireo.models.config import ConfigRules, ModelConfig, parse_config
+from tiny_models import SHARED_DATA, make_checkpoint, shared_data
+
+REAL = sorted(p.parent.relative_to(SHARED_DATA) for p in SHARED_DATA.glob("configs/**/config.json"))
+OURS = ("llama", "mistral", "qwen2", "qwen3")
+QUANTIZED = ("Qwen3-32B-FP8", "Qwen3-32B-FP8-Static-PerTensor", "Llama-3.1-70B-Instruct-FP8")
+
+
+def parse(model_type: str, /, **changes: Any) -> ModelConfig:
+    """An architecture's TINY config with changes; ... removes a key."""
+    architecture = load_architecture(model_type)
+    data = {k: v for k, v in {**architecture.tiny, **changes}.items() if v is not ...}
+    return parse_config(data, architecture.rules)
+
+
+def test_there_are_real_configs() -> None:
+    shared_data("configs")
+    assert len(REAL) > 90
+
+
+@pytest.mark.parametrize("place", REAL, ids=str)
+def test_real_config_is_loaded_or_refused_with_the_reason(place: Path) -> None:
+    directory = SHARED_DATA / place
+    model_type = json.loads((directory / "config.json").read_text())["model_type"]
+    if model_type not in OURS:
+        with pytest.raises(UnsupportedModel, match=f"model_type '{model_type}' is not supported; supported: llama"):
+            load_config(directory)
+    elif directory.name in QUANTIZED:
+        with pytest.raises(UnsupportedModel, match=r"quantization_config|hf_quant_config\.json"):
+            load_config(directory)
+    else:
+        assert_as_transformers_reads_it(directory)
+
+
+def assert_as_transformers_reads_it(directory: Path) -> None:
+    ours = load_config(directory)
+    transformers = pytest.importorskip("transformers")
+    theirs = transformers.AutoConfig.from_pretrained(directory)
+    head_dim = getattr(theirs, "head_dim", None) or theirs.hidden_size // theirs.num_attention_heads
+    kinds = getattr(theirs, "layer_types", None)
+    if kinds is None:
+        kinds = ["sliding_attention"] * theirs.num_hidden_layers
+    window = getattr(theirs, "sliding_window", None)
+    eos = theirs.eos_token_id
+    assert ours == ModelConfig(
+        model_type=theirs.model_type,
+        vocab_size=theirs.vocab_size,
+        hidden_size=theirs.hidden_size,
+        intermediate_size=theirs.intermediate_size,
+        num_layers=theirs.num_hidden_layers,
+        num_heads=theirs.num_attention_heads,
+        num_kv_heads=theirs.num_key_value_heads,
+        head_dim=head_dim,
+        max_position_embeddings=theirs.max_position_embeddings,
+        rms_norm_eps=theirs.rms_norm_eps,
+        tie_word_embeddings=theirs.tie_word_embeddings,
+        dtype=str(theirs.dtype).removeprefix("torch."),
+        rope=ours.rope,
+        windows=tuple(window if kind == "sliding_attention" else None for kind in kinds),
+        attention_bias=getattr(theirs, "attention_bias", False),
+        mlp_bias=getattr(theirs, "mlp_bias", False),
+        bos_token_id=theirs.bos_token_id,
+        eos_token_ids=tuple(eos if isinstance(eos, list) else [eos]),
+    )
+    assert ours.rope.theta == theirs.rope_parameters["rope_theta"]
+    assert ours.rope.rope_type == theirs.rope_parameters["rope_type"]
+
+
+def test_tiny_configs_differ_where_code_could_confuse_things() -> None:
+    configs = [parse(name) for name in architectures()]
+    assert any(c.head_dim * c.num_heads != c.hidden_size for c in configs)
+    assert any(c.num_kv_heads == 1 < c.num_heads for c in configs)
+    assert {c.tie_word_embeddings for c in configs} == {True, False}
+    assert any(c.attention_bias and c.mlp_bias for c in configs)
+    assert any(None in c.windows and any(c.windows) for c in configs)
+
+
+@pytest.mark.parametrize("key", ["torch_dtype", "dtype"])
+@pytest.mark.parametrize("name", ["bfloat16", "float16", "float32"])
+def test_dtype_under_both_names(key: str, name: str) -> None:
+    assert parse("llama", **{"torch_dtype": ..., key: name}).dtype == name
+    assert parse("llama", **{"torch_dtype": None, key: name}).with_dtype("auto").dtype == name
+    assert parse("llama", **{"torch_dtype": ..., key: name}).with_dtype("bf16").dtype == "bfloat16"
+
+
+def test_unknown_dtype_of_the_user_is_his_error() -> None:
+    with pytest.raises(ConfigError, match="int4"):
+        parse("llama").with_dtype("int4")
+
+
+def test_dtype_is_the_checkpoints_when_the_config_names_none(tmp_path: Path) -> None:
+    make_checkpoint(tmp_path, load_architecture("llama").tiny, dtype="bfloat16")
+    data = json.loads((tmp_path / "config.json").read_text())
+    del data["torch_dtype"]
+    (tmp_path / "config.json").write_text(json.dumps(data))
+    assert load_config(tmp_path).dtype == "bfloat16"
+
+
+def test_rope_under_both_forms() -> None:
+    scaling = {"rope_type": "linear", "factor": 2.0}
+    old = parse("llama", rope_theta=777.0, rope_scaling=scaling)
+    new = parse("llama", rope_theta=..., rope_scaling=..., rope_parameters=scaling | {"rope_theta": 777.0})
+    assert old == new and old.rope.theta == 777.0 and old.rope.factor == 2.0
+
+
+@pytest.mark.parametrize(
+    ("changes", "windows"),
+    [
+        ({}, (None, 9, 9)),
+        ({"use_sliding_window": False}, (None,) * 3),
+        ({"use_sliding_window": ...}, (None,) * 3),
+        ({"max_window_layers": 0}, (9, 9, 9)),
+        ({"max_window_layers": ...}, (None,) * 3),
+        ({"max_window_layers": 3}, (None,) * 3),
+        ({"sliding_window": None}, (None,) * 3),
+        ({"sliding_window": ...}, (None, 4096, 4096)),
+        ({"layer_types": ["sliding_attention", "full_attention", "sliding_attention"]}, (9, None, 9)),
+        ({"layer_types": ["full_attention"] * 3}, (None,) * 3),
+        ({"use_sliding_window": False, "layer_types": ["full_attention"] * 3}, (None,) * 3),
+    ],
+)
+def test_windows_are_those_of_transformers(changes: dict[str, Any], windows: tuple[int | None, ...]) -> None:
+    assert parse("qwen2", **changes).windows == windows
+    transformers = pytest.importorskip("transformers")
+    data = {k: v for k, v in {**load_architecture("qwen2").tiny, **changes}.items() if v is not ...}
+    theirs = transformers.Qwen2Config(**data)
+    kinds = theirs.layer_types
+    assert windows == tuple(theirs.sliding_window if kind == "sliding_attention" else None for kind in kinds)
+
+
+@pytest.mark.parametrize(("value", "window"), [(5, 5), (None, None), (..., 4096)])
+def test_mistral_windows(value: Any, window: int | None) -> None:
+    assert parse("mistral", sliding_window=value).windows == (window, window)
+
+
+def test_qwen3_heads_are_128_wide_unless_said() -> None:
+    assert parse("qwen3", head_dim=...).head_dim == 128
+
+
+@pytest.mark.parametrize(
+    ("key", "value"),
+    [
+        ("quantization_config", {"quant_method": "fp8"}),
+        ("quantization", {"bits": 4}),
+        ("attn_logit_softcapping", 50.0),
+        ("final_logit_softcapping", 30.0),
+        ("num_experts", 8),
+        ("num_local_experts", 8),
+        ("partial_rotary_factor", 0.5),
+        ("partial_rotary_factor", 0),
+        ("attention_sinks", True),
+        ("add_bias_linear", True),
+        ("auto_map", {"AutoModelForCausalLM": "modeling.Evil"}),
+        ("embedding_multiplier", 12.0),
+        ("attention_multiplier", 0.0),
+        ("is_causal", False),
+        ("rope_interleaved", True),
+        ("sliding_window", 128),
+        ("use_sliding_window", True),
+        ("some_key_of_tomorrow", "on"),
+        ("layer_types", ["full_attention", "linear_attention", "full_attention"]),
+        ("hidden_act", "gelu"),
+        ("torch_dtype", "float64"),
+        ("torch_dtype", "float8_e4m3fn"),
+        ("architectures", ["LlamaForSequenceClassification"]),
+        ("rope_scaling", {"rope_type": "longrope", "short_factor": [1.0], "long_factor": [1.0], "factor": 2.0}),
+        ("rope_scaling", {"type": "mrope", "mrope_section": [1, 2, 3]}),
+        ("rope_scaling", {"rope_type": "default", "factor": 8.0}),
+        ("rope_scaling", {"rope_type": "linear", "factor": 8.0, "alpha": 1000.0}),
+        ("rope_scaling", {"rope_type": "dynamic", "factor": 8.0, "original_max_position_embeddings": 17}),
+        ("rope_scaling", {"rope_type": "linear", "factor": 2.0, "partial_rotary_factor": 0.5}),
+    ],
+)
+def test_what_changes_the_arithmetic_is_refused_by_name(key: str, value: Any) -> None:
+    named = {"rope_scaling": "rope settings"}.get(key, key)
+    with pytest.raises(UnsupportedModel, match=named):
+        parse("llama", **{key: value})
+
+
+@pytest.mark.parametrize("value", [None, False, 0, 0.0, "", [], {}])
+def test_neutral_values_of_unknown_keys_are_accepted(value: Any) -> None:
+    assert parse("llama", some_key_of_tomorrow=value) == parse("llama")
+
+
+def test_known_keys_at_their_defaults_are_accepted() -> None:
+    neutral = dict(partial_rotary_factor=1.0, is_causal=True, sliding_window=None, use_sliding_window=False)
+    assert parse("llama", pretraining_tp=4, pad_token_id=-1, use_cache=False, **neutral) == parse("llama")
+    assert parse("mistral", attention_bias=False, mlp_bias=False) == parse("mistral")
+
+
+@pytest.mark.parametrize("model_type", ["mistral", "qwen2"])
+def test_a_bias_that_an_architecture_has_not_is_refused(model_type: str) -> None:
+    with pytest.raises(UnsupportedModel, match="attention_bias"):
+        parse(model_type, attention_bias=True)
+
+
+NUMBERS = ["vocab_size", "hidden_size", "intermediate_size", "num_hidden_layers"]
+NUMBERS += ["num_attention_heads", "num_key_value_heads", "head_dim", "max_position_embeddings"]
+
+
+@pytest.mark.parametrize("key", NUMBERS)
+@pytest.mark.parametrize(
+    "value", [-1, 0, 10**12, "64", 64.0, float("nan"), [64], {}, True, 10**400], ids=lambda v: str(v)[:9]
+)
+def test_hostile_sizes_are_named_with_their_value(key: str, value: Any) -> None:
+    with pytest.raises(ModelError, match=rf"{key}=.*must be") as error:
+        parse("llama", **{key: value})
+    assert len(str(error.value)) < 400
+
+
+@pytest.mark.parametrize(
+    ("key", "value"),
+    [
+        ("rms_norm_eps", float("nan")),
+        ("rms_norm_eps", 0),
+        ("rms_norm_eps", float("inf")),
+        ("rms_norm_eps", "1e-5"),
+        ("rms_norm_eps", 10**400),
+        ("rope_theta", 0),
+        ("rope_theta", -10000.0),
+        ("rope_theta", [1e4]),
+        ("tie_word_embeddings", "yes"),
+        ("tie_word_embeddings", 1),
+        ("attention_bias", "true"),
+        ("mlp_bias", 2),
+        ("eos_token_id", -1),
+        ("eos_token_id", "2"),
+        ("eos_token_id", [2, 131]),
+        ("eos_token_id", [[2]]),
+        ("bos_token_id", True),
+        ("hidden_act", 3),
+        ("torch_dtype", 16),
+        ("architectures", "LlamaForCausalLM"),
+        ("layer_types", ["full_attention"]),
+        ("layer_types", ["sliding_attention"] * 3),
+        ("layer_types", [1, 2, 3]),
+        ("rope_scaling", "linear"),
+        ("rope_scaling", [1]),
+        ("num_attention_heads", 7),
+        ("num_key_value_heads", 4),
+        ("head_dim", 7),
+    ],
+    ids=lambda v: str(v)[:30],
+)
+def test_hostile_values_are_named(key: str, value: Any) -> None:
+    with pytest.raises(ModelError, match=key):
+        parse("llama", **{key: value})
+
+
+@pytest.mark.parametrize(
+    "scaling",
+    [
+        {"rope_type": ["linear"]},
+        {"rope_type": "linear"},
+        {"rope_type": "linear", "factor": 0.5},
+        {"rope_type": "linear", "factor": float("inf")},
+        {"rope_type": "linear", "type": "dynamic", "factor": 2.0},
+        {"rope_type": "llama3", "factor": 8.0, "low_freq_factor": 4.0, "high_freq_factor": 4.0},
+        {"rope_type": "llama3", "factor": 8.0, "low_freq_factor": 1.0},
+        {"rope_type": "llama3", "factor": 8.0, "low_freq_factor": 0, "high_freq_factor": 4.0},
+        {"rope_type": "yarn", "factor": 2.0, "beta_fast": 1, "beta_slow": 32},
+        {"rope_type": "yarn", "factor": 2.0, "attention_factor": -1.0},
+        {"rope_type": "yarn", "factor": 2.0, "original_max_position_embeddings": 0},
+        {"rope_type": "yarn", "factor": 2.0, "truncate": "no"},
+        {"rope_type": "yarn", "factor": 2.0, "rope_theta": 1.0},
+    ],
+    ids=str,
+)
+def test_hostile_rope_settings_are_named(scaling: dict[str, Any]) -> None:
+    with pytest.raises(ModelError, match="rope settings"):
+        parse("llama", rope_scaling=scaling)
+
+
+@pytest.mark.parametrize(("first", "second"), [("rope_scaling", "rope_parameters"), ("torch_dtype", "dtype")])
+def test_contradictions_are_errors(first: str, second: str) -> None:
+    values: Any = ("float16", "float32")
+    if first == "rope_scaling":
+        values = ({"rope_type": "linear", "factor": 2.0}, {"rope_type": "linear", "factor": 3.0})
+    with pytest.raises(ModelError, match=f"{first}=.* contradicts {second}"):
+        parse("llama", **{first: values[0], second: values[1]})
+
+
+@pytest.mark.parametrize("key", ["hidden_size", "num_hidden_layers", "vocab_size", "model_type"])
+def test_a_missing_key_is_named(key: str) -> None:
+    with pytest.raises(ModelError, match=f"{key} is missing"):
+        parse("llama", **{key: ...})
+
+
+def test_rules_default_to_the_strictest() -> None:
+    data = {k: v for k, v in load_architecture("llama").tiny.items() if k not in ("attention_bias", "mlp_bias")}
+    assert parse_config(data, ConfigRules()).windows == (None,) * 3
+    with pytest.raises(UnsupportedModel, match="mlp_bias"):
+        parse_config({**data, "mlp_bias": True}, ConfigRules())

@@ -1,0 +1,79 @@
+"""Strict reading of JSON: what a hostile file gives is always one clear error."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from albireo.errors import ModelError
+from albireo.models.json_file import Fields, parse_json, read_json
+
+
+@pytest.mark.parametrize(
+    ("data", "reason"),
+    [
+        (b"", "not valid JSON"),
+        (b"[1]", "holds a list"),
+        (b"null", "holds a NoneType"),
+        (b"{'a': 1}", "not valid JSON"),
+        (b'{"a": 1, "a": 2}', "key 'a' appears twice"),
+        (b'{"x": {"b": 1, "b": 1}}', "key 'b' appears twice"),
+        (b'{"a": "\xff"}', r"not UTF-8 \(byte 7\)"),
+        (b"\xff\xfe{\x00}\x00", "not UTF-8"),
+        (b'{"a":' + b"[" * 100_000 + b"]" * 100_000 + b"}", "nested too deeply"),
+        (b'{"a":' * 100_000 + b"1" + b"}" * 100_000, "nested too deeply"),
+        (b'{"a": ' + b"9" * 10_000 + b"}", "not valid JSON"),
+        (b'{"a": 1', "not valid JSON"),
+    ],
+    ids=lambda v: str(v)[:30],
+)
+def test_hostile_text(data: bytes, reason: str) -> None:
+    with pytest.raises(ModelError, match=rf"here: .*{reason}"):
+        parse_json(data, "here")
+
+
+@given(st.binary(max_size=200))
+def test_any_bytes_give_an_object_or_a_model_error(data: bytes) -> None:
+    try:
+        assert isinstance(parse_json(data, "here"), dict)
+    except ModelError as error:
+        assert str(error).startswith("here: ")
+
+
+def test_pipes_and_directories_are_not_opened(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "config.json")
+    with pytest.raises(ModelError, match="not a regular file"):
+        read_json(tmp_path / "config.json")
+    with pytest.raises(ModelError, match="not a regular file"):
+        read_json(tmp_path)
+
+
+def test_missing_and_huge_files_are_named(tmp_path: Path) -> None:
+    with pytest.raises(ModelError, match=r"config\.json: cannot be read: No such file"):
+        read_json(tmp_path / "config.json")
+    with (tmp_path / "big.json").open("wb") as file:
+        file.truncate(2**30)
+    with pytest.raises(ModelError, match="at most"):
+        read_json(tmp_path / "big.json")
+
+
+@pytest.mark.parametrize("value", ["NaN", "Infinity", "-Infinity", "1e999", "9" * 4000])
+def test_numbers_that_are_none_are_refused_where_they_are_read(value: str) -> None:
+    fields = Fields(parse_json(b'{"a": ' + value.encode() + b"}", "here"), "here")
+    with pytest.raises(ModelError, match=r"here: a=.*must be a number from 0 to 1"):
+        fields.number("a", 0, 1)
+    with pytest.raises(ModelError, match=r"here: a=.*must be a whole number"):
+        fields.integer("a", 0, 1)
+    assert fields.unread([], {}) == []
+    assert Fields(parse_json(b'{"a": ' + value.encode() + b"}", "here"), "here").unread([], {}) == ["a"]
+
+
+def test_unread_keys_are_remembered() -> None:
+    fields = Fields({"a": 1, "b": 2, "c": None, "d": 0, "e": 5, "f": 1.0}, "here")
+    assert fields.integer("a", 0, 9) == 1
+    assert fields.unread(["b"], {"f": (1.0,)}) == ["e"]
+    assert fields.unread([], {"f": (True,), "d": (1,)}) == ["b", "d", "e", "f"]

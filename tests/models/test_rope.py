@@ -1,0 +1,95 @@
+"""Rotary frequencies against transformers' ROPE_INIT_FUNCTIONS."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pytest
+
+from albireo.errors import UnsupportedModel
+from albireo.models import load_architecture
+from albireo.models.config import ModelConfig, parse_config
+from albireo.models.rope import rope_spec
+
+YARN = {"rope_type": "yarn", "factor": 4.0, "original_max_position_embeddings": 4096}
+LLAMA3 = {"rope_type": "llama3", "low_freq_factor": 1.0, "high_freq_factor": 4.0}
+SETTINGS: dict[str, dict[str, Any]] = {
+    "default": {"rope_type": "default"},
+    "linear": {"rope_type": "linear", "factor": 3.7},
+    "llama 3.1": LLAMA3 | {"factor": 8.0, "original_max_position_embeddings": 8192},
+    "llama 3.2": LLAMA3 | {"factor": 32.0, "original_max_position_embeddings": 8192},
+    "llama3 without original": LLAMA3 | {"factor": 8.0},
+    "yarn": YARN,
+    "yarn without original": {"rope_type": "yarn", "factor": 4.0},
+    "yarn untruncated": YARN | {"truncate": False},
+    "yarn betas": YARN | {"beta_fast": 64.0, "beta_slow": 2.0},
+    "yarn attention factor": YARN | {"attention_factor": 0.8},
+    "yarn mscale": YARN | {"mscale": 0.707, "mscale_all_dim": 1.2},
+    "yarn mscale alone": YARN | {"mscale": 0.707},
+    "yarn of a short original": YARN | {"original_max_position_embeddings": 4},
+    "yarn equal bounds": YARN | {"beta_fast": 1.0, "beta_slow": 1.0, "truncate": False},
+    "yarn factor 1": YARN | {"factor": 1.0},
+    "yarn factor from lengths": {"rope_type": "yarn", "factor": None, "original_max_position_embeddings": 4096},
+}
+
+
+def configs(settings: dict[str, Any], head_dim: int, theta: float) -> tuple[ModelConfig, Any]:
+    """Ours and transformers' of the same file."""
+    transformers = pytest.importorskip("transformers")
+    architecture = load_architecture("llama")
+    data = {
+        **architecture.tiny,
+        "head_dim": head_dim,
+        "max_position_embeddings": 32768,
+        "rope_theta": ...,
+        "rope_scaling": ...,
+        "rope_parameters": settings | {"rope_theta": theta},
+    }
+    data = {k: v for k, v in data.items() if v is not ...}
+    ours = parse_config(data, architecture.rules)
+    return ours, transformers.LlamaConfig(**{**data, "rope_parameters": dict(data["rope_parameters"])})
+
+
+def transformers_frequencies(config: Any, **kwargs: Any) -> tuple[np.ndarray, float]:
+    from transformers.modeling_rope_utils import ROPE_INIT_FUNCTIONS
+    from transformers.models.llama.modeling_llama import LlamaRotaryEmbedding
+
+    kind = config.rope_parameters["rope_type"]
+    function = ROPE_INIT_FUNCTIONS.get(kind, LlamaRotaryEmbedding.compute_default_rope_parameters)
+    inv_freq, factor = function(config, **kwargs)
+    return inv_freq.numpy(), factor
+
+
+@pytest.mark.parametrize("theta", [10000.0, 1e6])
+@pytest.mark.parametrize("head_dim", [8, 64, 80, 128])
+@pytest.mark.parametrize("name", SETTINGS)
+def test_frequencies_equal_transformers(name: str, head_dim: int, theta: float) -> None:
+    ours, theirs = configs(SETTINGS[name], head_dim, theta)
+    spec = rope_spec(ours, 32768)
+    inv_freq, factor = transformers_frequencies(theirs)
+    # A few roundings of float32; at the edge of llama3's ramp a difference of two near numbers is multiplied by factor.
+    tolerance = 5e-7 if ours.rope.rope_type != "llama3" else 1e-7 * ours.rope.factor
+    assert len(spec.inv_freq) == head_dim // 2
+    np.testing.assert_allclose(spec.inv_freq, inv_freq, rtol=tolerance)
+    assert spec.attention_factor == pytest.approx(factor, rel=1e-12)
+
+
+@pytest.mark.parametrize("max_model_len", [1, 32768, 32769, 100_000])
+def test_dynamic_is_evaluated_at_the_longest_length(max_model_len: int) -> None:
+    ours, theirs = configs({"rope_type": "dynamic", "factor": 2.5}, 64, 10000.0)
+    inv_freq, _ = transformers_frequencies(theirs, seq_len=max_model_len)
+    np.testing.assert_allclose(rope_spec(ours, max_model_len).inv_freq, inv_freq, rtol=5e-7)
+
+
+def test_dynamic_of_one_pair_is_refused() -> None:
+    ours, _ = configs({"rope_type": "dynamic", "factor": 2.0}, 2, 10000.0)
+    with pytest.raises(UnsupportedModel, match="head_dim=2"):
+        rope_spec(ours, 64)
+
+
+def test_numbers_are_float32() -> None:
+    ours, _ = configs(SETTINGS["llama 3.1"], 64, 500000.0)
+    inv_freq = rope_spec(ours, 64).inv_freq
+    assert all(type(f) is float and f == float(np.float32(f)) for f in inv_freq)
+    assert inv_freq[0] == 1.0 and sorted(inv_freq, reverse=True) == list(inv_freq)

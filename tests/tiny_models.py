@@ -1,0 +1,142 @@
+"""Random tiny model directories in Hugging Face layout, made from a seed; and the real ones lying beside the project.
+
+Used by the tests of every room. Tensor names and shapes are written out here, independently of albireo.models.
+"""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from numpy.typing import NDArray
+
+SHARED_DATA = Path(__file__).resolve().parents[2] / "shared" / "data"
+STORIES = SHARED_DATA / "models" / "stories260k"
+
+_FILE_DTYPES = {"float32": "F32", "float16": "F16", "bfloat16": "BF16"}
+_TOKENIZER_FILES = ("tokenizer.json", "tokenizer_config.json", "special_tokens_map.json")
+
+
+def shared_data(*parts: str) -> Path:
+    """A path of the shared data; skips the test when it is not there."""
+    path = SHARED_DATA.joinpath(*parts)
+    if not path.exists():
+        pytest.skip(f"shared data {'/'.join(parts)} is not beside the repository")
+    return path
+
+
+def make_checkpoint(
+    path: Path,
+    config: Mapping[str, Any],
+    seed: int = 0,
+    dtype: str = "float32",
+    shards: int = 1,
+    tokenizer: bool = False,
+) -> Path:
+    """Write config.json, generation_config.json and random weights; the same seed gives the same bytes.
+
+    Args:
+        config: as in config.json; its dtype is replaced by dtype.
+        shards: number of files; more than one come with an index.
+        tokenizer: also copy the tokenizer of stories260k (512 tokens), or skip the test when it is absent.
+    Returns: path.
+    """
+    path.mkdir(parents=True, exist_ok=True)
+    config = {**config, "torch_dtype": dtype}
+    (path / "config.json").write_text(json.dumps(config, indent=2))
+    ids = {key: config[key] for key in ("bos_token_id", "eos_token_id") if config.get(key) is not None}
+    (path / "generation_config.json").write_text(json.dumps(ids))
+    tensors = random_weights(config, seed)
+    names = list(tensors)
+    if shards == 1:
+        write_safetensors(path / "model.safetensors", tensors, dtype)
+    else:
+        weight_map = {}
+        for i in range(shards):
+            file = f"model-{i + 1:05d}-of-{shards:05d}.safetensors"
+            part = {name: tensors[name] for name in names[i::shards]}
+            write_safetensors(path / file, part, dtype)
+            weight_map.update(dict.fromkeys(part, file))
+        index = {"metadata": {"total_size": 0}, "weight_map": weight_map}
+        (path / "model.safetensors.index.json").write_text(json.dumps(index))
+    if tokenizer:
+        source = shared_data("models", "stories260k")
+        for file in _TOKENIZER_FILES:
+            shutil.copy(source / file, path / file)
+    return path
+
+
+def random_weights(config: Mapping[str, Any], seed: int) -> dict[str, NDArray[np.float32]]:
+    """Every tensor of the model: norms around one, the rest such that activations stay near unit size."""
+    rng = np.random.default_rng(seed)
+    tensors = {}
+    for name, shape in weight_shapes(config).items():
+        noise = rng.standard_normal(shape, np.float32)
+        if name.endswith("norm.weight"):
+            tensors[name] = 1 + np.float32(0.2) * noise
+        elif name.endswith(".bias"):
+            tensors[name] = np.float32(0.3) * noise
+        elif name == "model.embed_tokens.weight":
+            tensors[name] = np.float32(0.5) * noise
+        else:
+            tensors[name] = noise * np.float32(1.5 / shape[1] ** 0.5)
+    return tensors
+
+
+def weight_shapes(config: Mapping[str, Any]) -> dict[str, tuple[int, ...]]:
+    """Tensor names and shapes of a llama, mistral, qwen2 or qwen3 checkpoint."""
+    kind, hidden, ffn = config["model_type"], config["hidden_size"], config["intermediate_size"]
+    heads = config["num_attention_heads"]
+    kv_heads = config.get("num_key_value_heads") or heads
+    head_dim = config.get("head_dim") or hidden // heads
+    bias = bool(config.get("attention_bias"))
+    q, kv = heads * head_dim, kv_heads * head_dim
+    shapes: dict[str, tuple[int, ...]] = {"model.embed_tokens.weight": (config["vocab_size"], hidden)}
+    for i in range(config["num_hidden_layers"]):
+        layer: dict[str, tuple[int, ...]] = {"input_layernorm.weight": (hidden,)}
+        for p, rows, columns in (("q", q, hidden), ("k", kv, hidden), ("v", kv, hidden), ("o", hidden, q)):
+            layer[f"self_attn.{p}_proj.weight"] = (rows, columns)
+            if bias or (kind == "qwen2" and p != "o"):
+                layer[f"self_attn.{p}_proj.bias"] = (rows,)
+        if kind == "qwen3":
+            layer |= {"self_attn.q_norm.weight": (head_dim,), "self_attn.k_norm.weight": (head_dim,)}
+        layer["post_attention_layernorm.weight"] = (hidden,)
+        for p, rows, columns in (("gate", ffn, hidden), ("up", ffn, hidden), ("down", hidden, ffn)):
+            layer[f"mlp.{p}_proj.weight"] = (rows, columns)
+            if config.get("mlp_bias"):
+                layer[f"mlp.{p}_proj.bias"] = (rows,)
+        shapes |= {f"model.layers.{i}.{name}": shape for name, shape in layer.items()}
+    shapes["model.norm.weight"] = (hidden,)
+    if not config.get("tie_word_embeddings"):
+        shapes["lm_head.weight"] = (config["vocab_size"], hidden)
+    return shapes
+
+
+def write_safetensors(path: Path, tensors: Mapping[str, NDArray[np.float32]], dtype: str) -> None:
+    """float32 arrays as a safetensors file of dtype, rounded to nearest even."""
+    header: dict[str, Any] = {"__metadata__": {"format": "pt"}}
+    chunks, offset = [], 0
+    for name, array in tensors.items():
+        data = _encode(array, dtype)
+        header[name] = {
+            "dtype": _FILE_DTYPES[dtype],
+            "shape": list(array.shape),
+            "data_offsets": [offset, offset + len(data)],
+        }
+        chunks.append(data)
+        offset += len(data)
+    text = json.dumps(header).encode()
+    text += b" " * (-len(text) % 8)
+    path.write_bytes(len(text).to_bytes(8, "little") + text + b"".join(chunks))
+
+
+def _encode(array: NDArray[np.float32], dtype: str) -> bytes:
+    if dtype == "bfloat16":
+        bits = np.ascontiguousarray(array, np.float32).view(np.uint32)
+        return ((bits + 0x7FFF + ((bits >> 16) & 1)) >> 16).astype("<u2").tobytes()
+    return array.astype("<f4" if dtype == "float32" else "<f2").tobytes()

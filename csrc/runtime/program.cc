@@ -9,8 +9,8 @@
 namespace albireo {
 namespace {
 
-// Items claimed at once: many enough that claiming is free, few enough that no thread is left with a long tail.
-int64_t claim_size(int64_t items, int64_t threads) { return std::max<int64_t>(1, items / (threads * 8)); }
+// Many enough that a thread that is late leaves work to take, few enough that claiming is free.
+constexpr int64_t kClaimsPerShare = 8;
 
 double now() {
   return std::chrono::duration<double>(std::chrono::steady_clock::now().time_since_epoch()).count();
@@ -23,7 +23,7 @@ Program::Program(std::shared_ptr<ThreadPool> pool, int64_t max_top_rows)
 
 void Program::add(const Family* family, KernelFn run, const Args& args, bool barrier) {
   calls_.push_back({family, run, args, barrier});
-  counters_ = std::vector<Counter>(calls_.size());
+  shares_ = std::vector<Share>(calls_.size() * pool_->size());
   seconds_.assign(calls_.size(), 0.0);
   const int64_t bytes = family->scratch_bytes(args);
   if (bytes > scratch_bytes_) {
@@ -35,10 +35,26 @@ void Program::add(const Family* family, KernelFn run, const Args& args, bool bar
 void Program::run(const Step& step, int32_t* top_ids, float* top_values) {
   if (scratch_.empty())
     for (int64_t i = 0; i < pool_->size(); i++) scratch_.push_back(std::make_unique<Memory>(scratch_bytes_ + 64));
-  for (Counter& c : counters_) c.next.store(0, std::memory_order_relaxed);
+  for (Share& s : shares_) s.taken.store(0, std::memory_order_relaxed);
   std::fill_n(top_keys_.begin(), step.G, 0);
   pool_->run([&](int64_t thread) { walk(thread, step); });
   unpack_top_keys(top_keys_.data(), step.G, top_ids, top_values);
+}
+
+// Each thread has a contiguous share of the items, so that it streams neighbouring weights; whoever is done first
+// takes from the shares of the others, one item at a time.
+void Program::work(int64_t thread, const Call& call, Share* shares, const Step& step, Scratch& scratch) {
+  const int64_t threads = pool_->size(), items = call.family->items(call.args, step);
+  for (int64_t i = 0; i < threads; i++) {
+    const int64_t owner = (thread + i) % threads;
+    const int64_t first = items * owner / threads, last = items * (owner + 1) / threads;
+    const int64_t claim = i > 0 ? 1 : std::max<int64_t>(1, (last - first) / kClaimsPerShare);
+    for (;;) {
+      const int64_t begin = first + shares[owner].taken.fetch_add(claim, std::memory_order_relaxed);
+      if (begin >= last) break;
+      call.run(call.args, step, begin, std::min(begin + claim, last), scratch);
+    }
+  }
 }
 
 void Program::walk(int64_t thread, const Step& step) {
@@ -47,12 +63,7 @@ void Program::walk(int64_t thread, const Step& step) {
   for (size_t i = 0; i < calls_.size(); i++) {
     const Call& call = calls_[i];
     if (count_rows(step, call.args.rows) == 0) continue;
-    const int64_t items = call.family->items(call.args, step), claim = claim_size(items, pool_->size());
-    for (;;) {
-      const int64_t begin = counters_[i].next.fetch_add(claim, std::memory_order_relaxed);
-      if (begin >= items) break;
-      call.run(call.args, step, begin, std::min(begin + claim, items), scratch);
-    }
+    work(thread, call, &shares_[i * pool_->size()], step, scratch);
     if (call.barrier) pool_->barrier().wait();
     if (profiling_ && thread == 0) {
       const double after = now();

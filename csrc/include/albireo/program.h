@@ -40,15 +40,17 @@ class Program {
     Args args;
     bool barrier;
   };
-  struct alignas(64) Counter {
-    std::atomic<int64_t> next{0};
+  // How many items of one thread's share of one call are claimed.
+  struct alignas(64) Share {
+    std::atomic<int64_t> taken{0};
   };
 
+  void work(int64_t thread, const Call& call, Share* shares, const Step& step, Scratch& scratch);
   void walk(int64_t thread, const Step& step);
 
   std::shared_ptr<ThreadPool> pool_;
   std::vector<Call> calls_;
-  std::vector<Counter> counters_;
+  std::vector<Share> shares_;  // [calls][threads]
   std::vector<std::unique_ptr<Memory>> scratch_;
   std::vector<uint64_t> top_keys_;
   std::vector<double> seconds_;

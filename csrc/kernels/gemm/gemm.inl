@@ -124,16 +124,26 @@ void tile_rows(int64_t rows, const typename W::A* a, int64_t lda, const typename
 constexpr int64_t kStepsPerBlock = 1024;  // K block: 64 x 1024 steps x 4 B = 256 KiB of panel stay in L2
 constexpr int64_t kStreamAhead = 4096;    // bytes; one page: the hardware prefetcher stops at page ends
 
-// C[rows, 64] = A[rows, K] x panel. next: the panel needed after this one, fetched to L2 while this one is computed
-// on (several tiles), or null. Rows are cut into tiles of nearly equal height: 8 = 4 + 4, not 6 + 2.
+// Whether the panel is read for the first time (later row chunks find it in L2), and whether the panel that follows it
+// in memory is needed after this call.
+struct Fetch {
+  bool is_cold, next_follows;
+};
+
+// C[rows, 64] = A[rows, K] x panel. Rows are cut into tiles of nearly equal height: 8 = 4 + 4, not 6 + 2.
+// With more than one tile a K block is read several times, so while it is computed on, the block after it (panels are
+// contiguous: it may be the next panel's first) is fetched to L2 and memory never waits for arithmetic.
 template <class W>
 void panel_product(const typename W::A* a, int64_t lda, int64_t rows, const typename W::B* panel, int64_t steps, float* c,
-                   int64_t ldc, const char* next) {
+                   int64_t ldc, Fetch fetch) {
+  constexpr int64_t kStepElements = kPanel * W::kStep;
   const int64_t tiles = ceil_div(rows, kTileRows), height = rows / tiles, taller = rows % tiles;
-  const char* next_end = next ? next + steps * kPanel * W::kStep * (int64_t)sizeof(typename W::B) : nullptr;
   for (int64_t s0 = 0; s0 < steps; s0 += kStepsPerBlock) {
     const int64_t n = steps - s0 < kStepsPerBlock ? steps - s0 : kStepsPerBlock;
-    const typename W::B* b = panel + s0 * kPanel * W::kStep;
+    const typename W::B* b = panel + s0 * kStepElements;
+    const bool is_last = s0 + n == steps;
+    const char* ahead = (is_last ? fetch.next_follows : fetch.is_cold) ? (const char*)(b + n * kStepElements) : nullptr;
+    const char* ahead_end = ahead + (is_last && steps > n ? kStepsPerBlock : n) * kStepElements * sizeof(*b);
     int64_t m = 0;
     for (int64_t t = 0; t < tiles; t++) {
       const int64_t h = height + (t < taller);
@@ -141,14 +151,14 @@ void panel_product(const typename W::A* a, int64_t lda, int64_t rows, const type
       float* cm = c + m * ldc;
       if (tiles == 1) {
         tile_rows<W, 4>(h, am, lda, b, n, cm, ldc, s0 > 0, (const char*)b + kStreamAhead);
-      } else if (t == 0 || next == nullptr || next >= next_end) {
+      } else if (ahead == nullptr || ahead >= ahead_end) {
         tile_rows<W, 0>(h, am, lda, b, n, cm, ldc, s0 > 0, nullptr);
-      } else if (tiles < 6) {
-        tile_rows<W, 2>(h, am, lda, b, n, cm, ldc, s0 > 0, next);
-        next += 2 * 64 * n;
+      } else if (tiles < 4) {
+        tile_rows<W, 2>(h, am, lda, b, n, cm, ldc, s0 > 0, ahead);
+        ahead += 2 * 64 * n;
       } else {
-        tile_rows<W, 1>(h, am, lda, b, n, cm, ldc, s0 > 0, next);
-        next += 64 * n;
+        tile_rows<W, 1>(h, am, lda, b, n, cm, ldc, s0 > 0, ahead);
+        ahead += 64 * n;
       }
       m += h;
     }

@@ -49,12 +49,11 @@ void run_head_top(const Args& a, const Step& step, int64_t begin, int64_t end, S
   for (int64_t item = begin; item < end; item++) {
     const int64_t panel = item % panels, slab = item / panels, m_end = slab_end(slab, M);
     const typename W::B* b = (const typename W::B*)a.weight + panel * elements;
-    const char* next = panel + 1 < panels ? (const char*)(b + elements) : nullptr;
     const int64_t column = panel * kPanel, n = a.n - column < kPanel ? a.n - column : kPanel;
     for (int64_t m = slab_begin(slab); m < m_end; m += kRowChunk) {
       const int64_t rows = m_end - m < kRowChunk ? m_end - m : kRowChunk;
-      panel_product<W>(x.rows(m, rows), x.stride(), rows, b, steps, c, kPanel, next);
-      next = nullptr;
+      const Fetch fetch{m == slab_begin(slab), m + rows == m_end && panel + 1 < panels};
+      panel_product<W>(x.rows(m, rows), x.stride(), rows, b, steps, c, kPanel, fetch);
       for (int64_t i = 0; i < rows; i++) merge(a.top_keys + m + i, best_of(c + i * kPanel, n, column));
     }
   }

@@ -1,0 +1,115 @@
+"""Prompt and parameters of one caller -> what the engine takes, or the reason why not.
+
+Called by llm.py and async_llm.py, from any thread. Does not know what else runs.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from albireo.api.prompts import Prompt
+from albireo.config import EngineConfig
+from albireo.errors import ConfigError, InvalidParams
+from albireo.models.generation import GenerationDefaults
+from albireo.params import SamplingParams
+from albireo.sampling.validation import validate
+from albireo.text.chat_prompt import ChatEncoder
+from albireo.text.tokenizer import Tokenizer
+
+_DEFAULTED = ("temperature", "top_p", "top_k", "min_p", "repetition_penalty", "max_tokens")
+
+
+@dataclass(frozen=True, slots=True)
+class Submission:
+    """One request, ready for the engine. prompt: its text, None when token ids were given."""
+
+    prompt: str | None
+    prompt_token_ids: list[int]
+    params: SamplingParams
+    cache_salt: str | None = None
+
+
+class Admission:
+    """Prepares requests for one model. Keeps no state about them; threads may share it."""
+
+    def __init__(
+        self, config: EngineConfig, defaults: GenerationDefaults, vocab_size: int, tokenizer: Tokenizer | None
+    ) -> None:
+        self._config = config
+        self._defaults = defaults
+        self._vocab_size = vocab_size
+        self._tokenizer = tokenizer
+        self._chats = None if tokenizer is None else ChatEncoder(tokenizer)
+
+    def default_params(self) -> SamplingParams:
+        """What is meant by no parameters: the checkpoint's own advice, unless generation_config is "vllm"."""
+        if self._config.generation_config == "vllm":
+            return SamplingParams()
+        advice = {name: getattr(self._defaults, name) for name in _DEFAULTED}
+        return SamplingParams(**{name: value for name, value in advice.items() if value is not None})
+
+    def prepare(self, params: SamplingParams) -> SamplingParams:
+        """Check parameters against the model, and turn bad words into token ids.
+
+        Raises: InvalidParams naming field, value and limit.
+        """
+        if not isinstance(params, SamplingParams):
+            raise InvalidParams(f"sampling_params must be SamplingParams, got {type(params).__name__}")
+        self._check_logprobs("logprobs", params.logprobs)
+        self._check_logprobs("prompt_logprobs", params.prompt_logprobs)
+        if params.stop and self._tokenizer is None:
+            raise InvalidParams("stop strings need a tokenizer; use stop_token_ids, or leave skip_tokenizer_init out")
+        if params.bad_words:
+            params = params.clone(bad_words_token_ids=self._bad_words(params.bad_words))
+        validate(params, self._vocab_size)
+        return params
+
+    def submission(self, prompt: Prompt, params: SamplingParams) -> Submission:
+        """Join a prompt with parameters that prepare() returned.
+
+        Raises: InvalidParams when the text cannot be encoded.
+        """
+        ids = prompt.token_ids
+        if ids is None:
+            assert prompt.text is not None, "a prompt has text or ids"
+            if self._tokenizer is None:
+                raise InvalidParams("a text prompt needs a tokenizer and skip_tokenizer_init is set; give token ids")
+            ids = self._tokenizer.encode(prompt.text)
+        return Submission(prompt.text, ids, params, prompt.cache_salt)
+
+    def chat(self, messages: Sequence[Any], params: SamplingParams, options: dict[str, Any]) -> Submission:
+        """Render a chat with the model's template; options are those of ChatEncoder.encode().
+
+        Raises: TemplateError; ConfigError without a tokenizer.
+        """
+        if self._chats is None:
+            raise ConfigError("chat() needs a tokenizer and skip_tokenizer_init is set; leave it out")
+        chat = self._chats.encode(messages, **options)
+        return Submission(chat.text, chat.token_ids, params)
+
+    def _check_logprobs(self, name: str, asked: int | None) -> None:
+        limit = self._vocab_size if self._config.max_logprobs == -1 else self._config.max_logprobs
+        num = self._vocab_size if asked == -1 else asked
+        if num is not None and num > limit:
+            raise InvalidParams(
+                f"{name}={asked} asks for {num} log-probabilities a token, max_logprobs={limit}; "
+                "ask for fewer or raise max_logprobs (-1: no limit)"
+            )
+
+    def _bad_words(self, words: Sequence[str]) -> tuple[tuple[int, ...], ...]:
+        """Token ids of each word as it stands at the beginning and, where that is another token, after a space.
+
+        Source: the rule is vLLM's, so that the same words are forbidden.
+        """
+        if self._tokenizer is None:
+            raise InvalidParams("bad_words need a tokenizer and skip_tokenizer_init is set; use logit_bias")
+        found: list[tuple[int, ...]] = []
+        for word in words:
+            plain = tuple(self._tokenizer.encode(word.lstrip(), add_special_tokens=False))
+            spaced = tuple(self._tokenizer.encode(" " + word.lstrip(), add_special_tokens=False))
+            found.append(plain)
+            if spaced[:1] != plain[:1] and len(spaced) == len(plain):
+                found.append(spaced)
+        return tuple(found)

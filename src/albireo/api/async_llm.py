@@ -1,0 +1,185 @@
+"""AsyncLLM: the streaming front door. One engine thread, any number of readers on event loops.
+
+Called by users, servers and commands. Does not know HTTP; how outputs cross threads is engine_thread.py.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import itertools
+import time
+import weakref
+from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from types import TracebackType
+from typing import Any
+
+from albireo.api.admission import Admission, Submission
+from albireo.api.driver import Driver
+from albireo.api.engine_thread import EngineThread, Stream
+from albireo.api.load import Loaded, load
+from albireo.api.prompts import PromptInput, parse_prompt
+from albireo.config import EngineConfig
+from albireo.engine.stats import EngineStats
+from albireo.errors import ConfigError, EngineError
+from albireo.outputs import RequestOutput
+from albireo.params import SamplingParams
+from albireo.text.tokenizer import Tokenizer
+
+
+class AsyncLLM:
+    """One model in this process, run in a thread of its own.
+
+    Invariants: 1. each iterator ends with a finished output, or raises, exactly once; 2. a request whose iterator was
+    closed or cancelled is aborted; 3. what one request does wrong, no other one notices.
+
+    Attributes:
+        loaded: what the model is and how it was loaded; None after shutdown().
+    """
+
+    def __init__(self, model: str | None = None, *, use_tqdm_on_load: bool = True, **kwargs: Any) -> None:
+        """Load a model and start the engine; takes what LLM() takes. Blocks while it loads.
+
+        Raises: ConfigError, ModelError, OutOfMemory.
+        """
+        self._start(load(EngineConfig.from_kwargs(model=model, **kwargs), show_progress=use_tqdm_on_load))
+
+    @classmethod
+    def from_loaded(cls, loaded: Loaded) -> AsyncLLM:
+        """An AsyncLLM over a model that is loaded already and that nothing else runs."""
+        llm = cls.__new__(cls)
+        llm._start(loaded)
+        return llm
+
+    def _start(self, loaded: Loaded) -> None:
+        self.loaded: Loaded | None = loaded
+        self._request_ids = itertools.count()
+        self._admission = Admission(loaded.config, loaded.defaults, loaded.settings.vocab_size, loaded.tokenizer)
+        # One thread, so that requests reach the engine in the order in which they came.
+        self._encoding = ThreadPoolExecutor(1, "albireo-encode")
+        thread = EngineThread(Driver(loaded.settings, loaded.execute, loaded.tokenizer))
+        self._thread: EngineThread | None = thread
+        self._finalizer = weakref.finalize(self, thread.stop)
+
+    # -- the calls -----------------------------------------------------------------------------------------------------
+
+    def generate(
+        self,
+        prompt: PromptInput,
+        sampling_params: SamplingParams | None = None,
+        request_id: str | None = None,
+        *,
+        priority: int = 0,
+    ) -> AsyncGenerator[RequestOutput, None]:
+        """Complete one prompt; iterate to see it grow.
+
+        Args:
+            prompt: a string, a list of token ids, {"prompt": …} or {"prompt_token_ids": …}.
+            sampling_params: None: get_default_sampling_params().
+            request_id: to abort() by; None: one is made up.
+            priority: lower runs earlier; needs scheduling_policy="priority".
+        Returns: outputs that hold everything so far, the last one finished. A reader slower than the engine gets
+            fewer and longer ones.
+        Raises: InvalidParams, PromptTooLong, UnsupportedFeature: this request is refused. EngineError after
+            shutdown().
+        """
+
+        def prepare() -> Submission:
+            return self._admission.submission(parse_prompt(prompt), self._params(sampling_params))
+
+        return self._stream(prepare, request_id, priority)
+
+    def chat(
+        self,
+        messages: Sequence[Any],
+        sampling_params: SamplingParams | None = None,
+        request_id: str | None = None,
+        *,
+        priority: int = 0,
+        chat_template: str | None = None,
+        add_generation_prompt: bool = True,
+        continue_final_message: bool = False,
+        tools: Sequence[Any] | None = None,
+        chat_template_kwargs: Mapping[str, Any] | None = None,
+    ) -> AsyncGenerator[RequestOutput, None]:
+        """Answer one conversation; iterate to see the answer grow. Arguments as for generate() and LLM.chat().
+
+        Raises: TemplateError, and what generate() raises.
+        """
+        options = {
+            "chat_template": chat_template,
+            "add_generation_prompt": add_generation_prompt,
+            "continue_final_message": continue_final_message,
+            "tools": tools,
+            "chat_template_kwargs": chat_template_kwargs,
+        }
+
+        def prepare() -> Submission:
+            return self._admission.chat(messages, self._params(sampling_params), options)
+
+        return self._stream(prepare, request_id, priority)
+
+    async def abort(self, request_id: str) -> None:
+        """End a request; its iterator gives a last output with finish_reason "abort". Unknown ids are fine."""
+        if self._thread is not None:
+            self._thread.abort(request_id)
+
+    def shutdown(self) -> None:
+        """Abort everything, stop the engine and let the model's memory go. Doing it twice is fine."""
+        self._finalizer()
+        self._encoding.shutdown(wait=False)
+        self._thread = None
+        self.loaded = None
+
+    async def __aenter__(self) -> AsyncLLM:
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.shutdown()
+
+    # -- what it is ----------------------------------------------------------------------------------------------------
+
+    def get_tokenizer(self) -> Tokenizer:
+        """The model's tokenizer. Raises: ConfigError when skip_tokenizer_init is set."""
+        self._running()
+        tokenizer = None if self.loaded is None else self.loaded.tokenizer
+        if tokenizer is None:
+            raise ConfigError("there is no tokenizer: skip_tokenizer_init is set; leave it out")
+        return tokenizer
+
+    def get_default_sampling_params(self) -> SamplingParams:
+        """What generate() uses when given none: the model's generation_config.json over the built-in defaults."""
+        return self._admission.default_params()
+
+    def stats(self) -> EngineStats:
+        """Counters and what is held now."""
+        return self._running().stats()
+
+    # -- the stream ----------------------------------------------------------------------------------------------------
+
+    def _running(self) -> EngineThread:
+        if self._thread is None:
+            raise EngineError("this AsyncLLM was shut down; make a new one")
+        return self._thread
+
+    def _params(self, given: SamplingParams | None) -> SamplingParams:
+        return self._admission.prepare(self._admission.default_params() if given is None else given)
+
+    async def _stream(
+        self, prepare: Callable[[], Submission], request_id: str | None, priority: int
+    ) -> AsyncGenerator[RequestOutput, None]:
+        thread = self._running()
+        arrival_s = time.monotonic()
+        # Encoding a long prompt or rendering a template takes milliseconds that other readers should not wait for.
+        submission = await asyncio.get_running_loop().run_in_executor(self._encoding, prepare)
+        name = f"request-{next(self._request_ids)}" if request_id is None else request_id
+        stream = Stream(name, submission, priority, arrival_s)
+        thread.add(stream)
+        try:
+            while not stream.is_over:
+                yield await stream.next()
+        finally:
+            if not stream.is_over:
+                thread.cancel(stream)

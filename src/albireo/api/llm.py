@@ -1,0 +1,245 @@
+"""LLM: the blocking front door. Prompts in, all their outputs back, in order.
+
+Called by users, the bench and commands. Does not know HTTP or event loops; async_llm.py streams.
+"""
+
+from __future__ import annotations
+
+import itertools
+import sys
+import threading
+import time
+from collections.abc import Callable, Mapping, Sequence
+from types import TracebackType
+from typing import Any
+
+from tqdm import tqdm
+
+from albireo.api.admission import Admission, Submission
+from albireo.api.driver import Driver
+from albireo.api.interrupt import DelayedInterrupt
+from albireo.api.load import Loaded, load
+from albireo.api.prompts import PromptInput, parse_prompts
+from albireo.api.request_record import RequestRecord
+from albireo.config import EngineConfig
+from albireo.engine.stats import EngineStats
+from albireo.errors import ConfigError, EngineError, InvalidParams
+from albireo.outputs import RequestOutput
+from albireo.params import SamplingParams
+from albireo.text.tokenizer import Tokenizer
+
+
+class LLM:
+    """One model in this process, run in the caller's thread.
+
+    Invariants: 1. each call returns one output a prompt, in the order of prompts; 2. a call that raises leaves nothing
+    behind; 3. calls from several threads take turns.
+
+    Attributes:
+        loaded: what the model is and how it was loaded (configuration, program, memory, load_s); None once closed.
+    """
+
+    def __init__(self, model: str | None = None, *, use_tqdm_on_load: bool = True, **kwargs: Any) -> None:
+        """Load a model.
+
+        Args:
+            model: directory in Hugging Face layout, a hub name, or None for the bundled model.
+            use_tqdm_on_load: a progress bar while weights load, on a terminal only.
+            kwargs: fields of EngineConfig; gpu_memory_utilization is another name of memory_utilization.
+        Raises: ConfigError, ModelError, OutOfMemory.
+        """
+        self._start(load(EngineConfig.from_kwargs(model=model, **kwargs), show_progress=use_tqdm_on_load))
+
+    @classmethod
+    def from_loaded(cls, loaded: Loaded) -> LLM:
+        """An LLM over a model that is loaded already and that nothing else runs."""
+        llm = cls.__new__(cls)
+        llm._start(loaded)
+        return llm
+
+    def _start(self, loaded: Loaded) -> None:
+        self.loaded: Loaded | None = loaded
+        self._lock = threading.Lock()
+        self._request_ids = itertools.count()
+        self._admission = Admission(loaded.config, loaded.defaults, loaded.settings.vocab_size, loaded.tokenizer)
+        self._driver: Driver | None = Driver(loaded.settings, loaded.execute, loaded.tokenizer)
+
+    # -- the calls -----------------------------------------------------------------------------------------------------
+
+    def generate(
+        self,
+        prompts: PromptInput | Sequence[PromptInput],
+        sampling_params: SamplingParams | Sequence[SamplingParams] | None = None,
+        *,
+        use_tqdm: bool = True,
+        priority: Sequence[int] | None = None,
+    ) -> list[RequestOutput]:
+        """Complete prompts.
+
+        Args:
+            prompts: a string, a list of token ids, {"prompt": …} or {"prompt_token_ids": …}; or a list of those.
+            sampling_params: for all, or one each; None: get_default_sampling_params().
+            use_tqdm: a progress bar, on a terminal only.
+            priority: one each, lower runs earlier; needs scheduling_policy="priority".
+        Returns: one a prompt, in order. A request that failed while it ran has finish_reason "error" and the reason
+            as stop_reason; the others are not disturbed.
+        Raises: InvalidParams, PromptTooLong, UnsupportedFeature: one of the requests is refused; none has run.
+        """
+        parsed = parse_prompts(prompts)
+        params = self._params(len(parsed), sampling_params)
+        submissions = [self._admission.submission(*pair) for pair in zip(parsed, params, strict=True)]
+        return self._run(submissions, priority, use_tqdm)
+
+    def chat(
+        self,
+        messages: Sequence[Any],
+        sampling_params: SamplingParams | Sequence[SamplingParams] | None = None,
+        use_tqdm: bool = True,
+        *,
+        priority: Sequence[int] | None = None,
+        chat_template: str | None = None,
+        add_generation_prompt: bool = True,
+        continue_final_message: bool = False,
+        tools: Sequence[Any] | None = None,
+        chat_template_kwargs: Mapping[str, Any] | None = None,
+    ) -> list[RequestOutput]:
+        """Answer a conversation, or each of a list of conversations, by the model's own template.
+
+        Args:
+            messages: dicts with role and content; or a list of such lists.
+            chat_template: the source of another template, or the name of one of the model's.
+            continue_final_message: go on with the last message; needs add_generation_prompt=False.
+            chat_template_kwargs: further variables for the template, such as {"enable_thinking": False}.
+            The others: see generate().
+        Raises: TemplateError, and what generate() raises.
+        """
+        options = {
+            "chat_template": chat_template,
+            "add_generation_prompt": add_generation_prompt,
+            "continue_final_message": continue_final_message,
+            "tools": tools,
+            "chat_template_kwargs": chat_template_kwargs,
+        }
+        conversations = list(messages) if _is_list_of_chats(messages) else [messages]
+        params = self._params(len(conversations), sampling_params)
+        submissions = [
+            self._admission.chat(chat, each, options) for chat, each in zip(conversations, params, strict=True)
+        ]
+        return self._run(submissions, priority, use_tqdm)
+
+    # -- what it is ----------------------------------------------------------------------------------------------------
+
+    def get_tokenizer(self) -> Tokenizer:
+        """The model's tokenizer. Raises: ConfigError when skip_tokenizer_init is set."""
+        tokenizer = self._open().tokenizer
+        if tokenizer is None:
+            raise ConfigError("there is no tokenizer: skip_tokenizer_init is set; leave it out")
+        return tokenizer
+
+    def get_default_sampling_params(self) -> SamplingParams:
+        """What generate() uses when given none: the model's generation_config.json over the built-in defaults."""
+        return self._admission.default_params()
+
+    def stats(self) -> EngineStats:
+        """Counters and what is held now."""
+        if self._driver is None:
+            raise EngineError("this LLM is closed; make a new one")
+        return self._driver.stats()
+
+    def close(self) -> None:
+        """Let the model and its memory go, after a call that is running. Closing twice is fine."""
+        with self._lock:
+            self.loaded = None
+            self._driver = None
+
+    def __enter__(self) -> LLM:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def _open(self) -> Loaded:
+        if self.loaded is None:
+            raise EngineError("this LLM is closed; make a new one")
+        return self.loaded
+
+    # -- the run -------------------------------------------------------------------------------------------------------
+
+    def _params(self, num: int, given: SamplingParams | Sequence[SamplingParams] | None) -> list[SamplingParams]:
+        if given is None:
+            given = self._admission.default_params()
+        if isinstance(given, SamplingParams) or not isinstance(given, Sequence):
+            return [self._admission.prepare(given)] * num
+        if len(given) != num:
+            raise InvalidParams(
+                f"there are {num} prompts and {len(given)} sampling_params; give one for all or one each"
+            )
+        return [self._admission.prepare(params) for params in given]
+
+    def _run(
+        self, submissions: list[Submission], priority: Sequence[int] | None, use_tqdm: bool
+    ) -> list[RequestOutput]:
+        levels = [0] * len(submissions) if priority is None else list(priority)
+        if len(levels) != len(submissions):
+            raise InvalidParams(f"there are {len(submissions)} prompts and {len(levels)} priorities; give one each")
+        with self._lock, DelayedInterrupt() as interrupt:
+            self._open()
+            assert self._driver is not None, "open"
+            driver = self._driver
+            records: list[RequestRecord] = []
+            try:
+                arrival_s = time.monotonic()
+                for submission, level in zip(submissions, levels, strict=True):
+                    request_id = str(next(self._request_ids))
+                    records.append(driver.add(request_id, submission, priority=level, arrival_s=arrival_s))
+                with _Progress(len(records), use_tqdm) as progress:
+                    _step_until_done(driver, progress.note, interrupt)
+            except BaseException:
+                for record in records:
+                    driver.abort(record.request_id)
+                raise
+            return [record.output() for record in records]
+
+
+def _step_until_done(driver: Driver, note: Callable[[RequestRecord], None], interrupt: DelayedInterrupt) -> None:
+    while driver.has_work():
+        for record in driver.step():
+            if record.is_finished:
+                note(record)
+        interrupt.check()
+
+
+def _is_list_of_chats(messages: Sequence[Any]) -> bool:
+    return isinstance(messages, Sequence) and len(messages) > 0 and isinstance(messages[0], (list, tuple))
+
+
+class _Progress:
+    """A bar over finished requests with the tokens per second so far; nothing where stderr is no terminal."""
+
+    def __init__(self, total: int, wanted: bool) -> None:
+        is_shown = wanted and total > 0 and sys.stderr.isatty()
+        self._bar = tqdm(total=total, desc="Generating", unit="prompt", dynamic_ncols=True) if is_shown else None
+        self._num_in = self._num_out = 0
+
+    def __enter__(self) -> _Progress:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if self._bar is not None:
+            self._bar.close()
+
+    def note(self, record: RequestRecord) -> None:
+        """A request is finished."""
+        if self._bar is None:
+            return
+        self._num_in += len(record.submission.prompt_token_ids)
+        self._num_out += record.num_output_tokens
+        elapsed_s = self._bar.format_dict["elapsed"]
+        if elapsed_s > 0:
+            speeds = f"in {self._num_in / elapsed_s:.0f} tok/s, out {self._num_out / elapsed_s:.0f} tok/s"
+            self._bar.set_postfix_str(speeds, refresh=False)
+        self._bar.update(1)

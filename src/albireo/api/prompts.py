@@ -1,0 +1,86 @@
+"""What a caller may give as a prompt -> one shape.
+
+Called by llm.py and async_llm.py. Does not know tokenizers: text stays text here.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from operator import index
+from typing import Any
+
+from albireo.errors import InvalidParams, UnsupportedFeature
+
+#: A string, token ids, or vLLM's dicts with "prompt" or "prompt_token_ids".
+PromptInput = str | Sequence[int] | Mapping[str, Any]
+
+_KEYS = ("prompt", "prompt_token_ids", "cache_salt")
+
+
+@dataclass(frozen=True, slots=True)
+class Prompt:
+    """Fields:
+    text: what the caller wrote; token_ids: None when the text is still to be encoded; one of both is given.
+    cache_salt: the prefix cache is shared only among prompts of the same salt.
+    """
+
+    text: str | None
+    token_ids: list[int] | None
+    cache_salt: str | None = None
+
+
+def parse_prompts(prompts: PromptInput | Sequence[PromptInput]) -> list[Prompt]:
+    """One prompt or a list of prompts, in order.
+
+    Raises: InvalidParams, UnsupportedFeature, naming the prompt's place in the list.
+    """
+    if _is_one(prompts):
+        return [parse_prompt(prompts)]
+    if not isinstance(prompts, Iterable) or isinstance(prompts, (bytes, bytearray)):
+        raise InvalidParams(f"prompts must be a prompt or a list of prompts, got {type(prompts).__name__}")
+    return [parse_prompt(prompt, f"prompts[{place}]") for place, prompt in enumerate(prompts)]
+
+
+def parse_prompt(prompt: Any, where: str = "the prompt") -> Prompt:
+    """One prompt.
+
+    Raises: InvalidParams for a shape that is no prompt; UnsupportedFeature for a key asking for what there is not.
+    """
+    if isinstance(prompt, str):
+        return Prompt(prompt, None)
+    if isinstance(prompt, Mapping):
+        return _parse_mapping(prompt, where)
+    return Prompt(None, _ids(prompt, where))
+
+
+def _is_one(prompts: Any) -> bool:
+    if isinstance(prompts, (str, Mapping)):
+        return True
+    try:
+        index(prompts[0])  # the first of a list of token ids
+    except (TypeError, IndexError, KeyError):
+        return False
+    return not isinstance(prompts, (bytes, bytearray))
+
+
+def _parse_mapping(prompt: Mapping[str, Any], where: str) -> Prompt:
+    for key, value in prompt.items():
+        if key not in _KEYS and value is not None:
+            raise UnsupportedFeature(f"{where} has the key {key!r}; supported: {', '.join(_KEYS)}")
+    text, ids, salt = (prompt.get(key) for key in _KEYS)
+    if text is not None and not isinstance(text, str):
+        raise InvalidParams(f"{where} has a prompt of type {type(text).__name__}; it must be a string")
+    if salt is not None and (not isinstance(salt, str) or not salt):
+        raise InvalidParams(f"{where} has cache_salt={salt!r}; it must be a string that is not empty")
+    if text is None and ids is None:
+        raise InvalidParams(f"{where} has neither prompt nor prompt_token_ids; give one of them")
+    return Prompt(text, None if ids is None else _ids(ids, where), salt)
+
+
+def _ids(value: Any, where: str) -> list[int]:
+    try:
+        return list(map(index, value))
+    except TypeError:
+        shown = f"{value!r:.80}"
+        raise InvalidParams(f"{where} must be a string, a list of token ids or a dict, got {shown}") from None

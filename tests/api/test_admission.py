@@ -1,0 +1,107 @@
+"""Parameters against the model: limits, bad words, defaults."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from albireo.api.admission import Admission
+from albireo.api.prompts import Prompt
+from albireo.config import EngineConfig
+from albireo.errors import ConfigError, InvalidParams, TemplateError
+from albireo.models.generation import GenerationDefaults
+from albireo.params import SamplingParams
+from albireo.text.tokenizer import Tokenizer
+from tiny_models import shared_data
+
+
+def admission(house: Any, defaults: GenerationDefaults | None = None, **config: Any) -> Admission:
+    loaded = house.loaded(defaults=defaults, **config)
+    return Admission(loaded.config, loaded.defaults, loaded.settings.vocab_size, loaded.tokenizer)
+
+
+ADVICE = GenerationDefaults(temperature=0.6, top_k=20, top_p=0.9, repetition_penalty=1.1, max_tokens=99)
+
+
+def test_no_parameters_means_what_the_checkpoint_advises(house: Any) -> None:
+    expected = SamplingParams(temperature=0.6, top_k=20, top_p=0.9, repetition_penalty=1.1, max_tokens=99)
+    assert admission(house, ADVICE).default_params() == expected
+    assert admission(house, ADVICE, generation_config="vllm").default_params() == SamplingParams()
+    assert admission(house).default_params() == SamplingParams()
+
+
+def asking(name: str, num: int) -> SamplingParams:
+    return SamplingParams().clone(**{name: num})
+
+
+@pytest.mark.parametrize("name", ["logprobs", "prompt_logprobs"])
+def test_log_probabilities_are_limited(house: Any, name: str) -> None:
+    vocab_size = house.tokenizer.vocab_size
+    with pytest.raises(InvalidParams, match=rf"{name}=21 .*max_logprobs=20"):
+        admission(house).prepare(asking(name, 21))
+    with pytest.raises(InvalidParams, match=rf"{name}=-1 asks for {vocab_size}"):
+        admission(house).prepare(asking(name, -1))
+    with pytest.raises(InvalidParams, match="max_logprobs=0"):
+        admission(house, max_logprobs=0).prepare(asking(name, 1))
+    for limit in (-1, vocab_size):
+        assert admission(house, max_logprobs=limit).prepare(asking(name, -1)) == asking(name, -1)
+    for num in (0, 20):
+        assert admission(house).prepare(asking(name, num)) == asking(name, num)
+
+
+def test_parameters_that_the_vocabulary_lacks_are_refused(house: Any) -> None:
+    with pytest.raises(InvalidParams, match="stop_token_ids"):
+        admission(house).prepare(SamplingParams(stop_token_ids=[10_000]))
+    with pytest.raises(InvalidParams, match="SamplingParams, got dict"):
+        admission(house).prepare({"temperature": 0})  # type: ignore[arg-type]
+
+
+def test_without_a_tokenizer_text_is_refused(house: Any) -> None:
+    bare = admission(house, skip_tokenizer_init=True)
+    with pytest.raises(InvalidParams, match="stop_token_ids"):
+        bare.prepare(SamplingParams(stop="x"))
+    with pytest.raises(InvalidParams, match="bad_words"):
+        bare.prepare(SamplingParams(bad_words=["x"]))
+    with pytest.raises(InvalidParams, match="token ids"):
+        bare.submission(Prompt("text", None), SamplingParams())
+    with pytest.raises(ConfigError, match="skip_tokenizer_init"):
+        bare.chat([{"role": "user", "content": "hi"}], SamplingParams(), {})
+    assert bare.submission(Prompt(None, [1]), SamplingParams()).prompt_token_ids == [1]
+
+
+def vllm_bad_words(tokenizer: Any, words: list[str]) -> list[list[int]]:
+    """The rule as vLLM publishes it, run on transformers' tokenizer."""
+    found: list[list[int]] = []
+    for word in words:
+        for prefix in ("", " "):
+            ids = tokenizer.encode(text=prefix + word.lstrip(), add_special_tokens=False)
+            if not prefix or (ids[0] != found[-1][0] and len(ids) == len(found[-1])):
+                found.append(ids)
+    return found
+
+
+@pytest.mark.parametrize("name", ["tokenizers/qwen2.5", "tokenizers/gpt2", "models/stories260k"])
+def test_bad_words_are_those_of_vllm(name: str) -> None:
+    transformers = pytest.importorskip("transformers")
+    found = shared_data(*name.split("/"))
+    words = ["cat", " dog", "the", "Hello world", "naïve", "é"]
+    tokenizer = Tokenizer.from_directory(found)
+    subject = Admission(EngineConfig(), GenerationDefaults(), 10**6, tokenizer)
+    oracle = transformers.AutoTokenizer.from_pretrained(str(found))
+    got = subject.prepare(SamplingParams(bad_words=words)).bad_words_token_ids
+    assert [list(ids) for ids in got] == vllm_bad_words(oracle, words)
+
+
+def test_a_word_of_spaces_is_refused(house: Any) -> None:
+    with pytest.raises(InvalidParams, match="word without tokens"):
+        admission(house).prepare(SamplingParams(bad_words=["  "]))
+
+
+def test_chat_renders_the_template_and_keeps_the_text(house: Any) -> None:
+    options = {"chat_template_kwargs": {"shout": True}}
+    submission = admission(house).chat([{"role": "user", "content": "hi"}], SamplingParams(), options)
+    assert submission.prompt == "[user] hi\n[assistant]! "
+    assert submission.prompt_token_ids == house.tokenizer.encode(submission.prompt)
+    with pytest.raises(TemplateError, match="exclude each other"):
+        admission(house).chat([{"role": "user", "content": "hi"}], SamplingParams(), {"continue_final_message": True})

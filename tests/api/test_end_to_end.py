@@ -1,0 +1,101 @@
+"""The front doors over a real model: the text that its own reference gives, blocking and streaming."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+
+from albireo import LLM, AsyncLLM, SamplingParams
+from tiny_models import shared_data
+
+SETTINGS: dict[str, Any] = {"dtype": "float32", "kv_cache_memory_bytes": 32 << 20, "num_threads": 1}
+GREEDY = SamplingParams(temperature=0, max_tokens=256)
+
+
+@pytest.fixture(scope="module")
+def llm() -> Iterator[LLM]:
+    pytest.importorskip("albireo._native")
+    with LLM(str(shared_data("models", "stories260k")), **SETTINGS) as loaded:
+        yield loaded
+
+
+@pytest.fixture(scope="module")
+def cases() -> list[dict[str, Any]]:
+    expected = json.loads(shared_data("models", "stories260k", "expected.json").read_text())
+    found: list[dict[str, Any]] = expected["cases"]
+    return found
+
+
+def test_greedy_stories_are_those_of_the_reference(llm: LLM, cases: list[dict[str, Any]]) -> None:
+    outputs = llm.generate([case["prompt"] for case in cases], GREEDY)
+    for case, output in zip(cases, outputs, strict=True):
+        only = output.outputs[0]
+        assert output.prompt_token_ids == case["prompt_ids"]
+        eos = only.token_ids[len(case["greedy_ids"]) :]
+        assert only.token_ids[: len(case["greedy_ids"])] == case["greedy_ids"]
+        assert (case["prompt"] + only.text).strip() == case["text"].strip()
+        if case["stopped"]:
+            assert (only.finish_reason, only.stop_reason) == ("stop", None) and eos[0] in (1, 2)
+        else:
+            assert (only.finish_reason, eos) == ("length", [])
+
+
+def test_the_best_next_tokens_are_those_of_the_reference(llm: LLM, cases: list[dict[str, Any]]) -> None:
+    prompts = [{"prompt_token_ids": case["prompt_ids"]} for case in cases]
+    outputs = llm.generate(prompts, GREEDY.clone(max_tokens=1, logprobs=5))
+    decode = llm.get_tokenizer().decode
+    for case, output in zip(cases, outputs, strict=True):
+        (entry,) = output.outputs[0].logprobs or []
+        best = [token_id for token_id, _ in case["next_top5"]]
+        assert list(entry) == best
+        assert [value.rank for value in entry.values()] == [1, 2, 3, 4, 5]
+        first_logit, first = case["next_top5"][0][1], entry[best[0]].logprob
+        for token_id, logit in case["next_top5"]:
+            assert entry[token_id].logprob - first == pytest.approx(logit - first_logit, abs=2e-3)
+            # Its text within a text, with the space that the very beginning would lose.
+            assert entry[token_id].decoded_token == decode([best[0], token_id]).removeprefix(decode([best[0]]))
+
+
+def test_a_stop_string_in_a_real_story(llm: LLM, cases: list[dict[str, Any]]) -> None:
+    case = next(case for case in cases if case["prompt"] == "Once upon a time")
+    story = case["text"].removeprefix(case["prompt"])
+    stop = story[150:156]
+    output = llm.generate(case["prompt"], GREEDY.clone(stop=stop))[0].outputs[0]
+    assert output.text == story[: story.index(stop)]
+    assert (output.finish_reason, output.stop_reason) == ("stop", stop)
+    assert output.token_ids == case["greedy_ids"][: len(output.token_ids)]
+
+
+def test_streams_equal_the_blocking_calls(llm: LLM, cases: list[dict[str, Any]]) -> None:
+    prompts = [case["prompt"] for case in cases] * 2
+    params = [GREEDY.clone(max_tokens=40, temperature=0.8, seed=i, n=1 + i % 2) for i in range(len(prompts))]
+    expected = [output.outputs for output in llm.generate(prompts, params)]
+
+    async def read(engine: AsyncLLM, i: int) -> Any:
+        shown = ""
+        async for output in engine.generate(prompts[i], params[i]):
+            assert output.outputs[0].text.startswith(shown)
+            shown = output.outputs[0].text
+        return output.outputs
+
+    async def main() -> list[Any]:
+        async with AsyncLLM(str(shared_data("models", "stories260k")), **SETTINGS) as engine:
+            return await asyncio.gather(*(read(engine, i) for i in range(len(prompts))))
+
+    assert asyncio.run(main()) == expected
+
+
+def test_the_bundled_model_tells_a_story() -> None:
+    pytest.importorskip("albireo._native")
+    from albireo.api.locate import BUNDLED
+
+    if not (BUNDLED / "model.safetensors").exists():
+        pytest.skip("the bundled model is not in this checkout")
+    with LLM(kv_cache_memory_bytes=32 << 20, num_threads=1) as llm:
+        output = llm.generate("Once upon a time", SamplingParams(temperature=0, max_tokens=24))[0].outputs[0]
+    words = output.text.split()
+    assert len(words) >= 10 and all(word.isprintable() for word in words)

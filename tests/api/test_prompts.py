@@ -1,0 +1,65 @@
+"""Shapes of prompts."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pytest
+
+from albireo.api.prompts import Prompt, parse_prompt, parse_prompts
+from albireo.errors import InvalidParams, UnsupportedFeature
+
+
+@pytest.mark.parametrize(
+    ("given", "expected"),
+    [
+        ("text", [Prompt("text", None)]),
+        ("", [Prompt("", None)]),
+        ([1, 2], [Prompt(None, [1, 2])]),
+        ((1, 2), [Prompt(None, [1, 2])]),
+        ({"prompt": "text"}, [Prompt("text", None)]),
+        ({"prompt_token_ids": [3]}, [Prompt(None, [3])]),
+        ({"prompt": "shown", "prompt_token_ids": (3,)}, [Prompt("shown", [3])]),
+        ({"prompt": "text", "cache_salt": "mine"}, [Prompt("text", None, "mine")]),
+        ({"prompt": "text", "multi_modal_data": None}, [Prompt("text", None)]),
+        ([], []),
+        (["a", [1], {"prompt": "b"}], [Prompt("a", None), Prompt(None, [1]), Prompt("b", None)]),
+        ([[1], [2, 3]], [Prompt(None, [1]), Prompt(None, [2, 3])]),
+        (np.array([4, 5]), [Prompt(None, [4, 5])]),
+        ([np.array([4, 5])], [Prompt(None, [4, 5])]),
+        ((text for text in "ab"), [Prompt("a", None), Prompt("b", None)]),
+    ],
+)
+def test_every_shape_of_prompt(given: Any, expected: list[Prompt]) -> None:
+    assert parse_prompts(given) == expected
+
+
+def test_numpy_ids_become_ints() -> None:
+    ids = parse_prompts(list(np.array([7, 8])))[0].token_ids
+    assert ids == [7, 8] and all(type(token_id) is int for token_id in ids)
+
+
+@pytest.mark.parametrize(
+    ("given", "error", "words"),
+    [
+        (None, InvalidParams, "NoneType"),
+        (3, InvalidParams, "int"),
+        (b"bytes", InvalidParams, "bytes"),
+        (["a", None], InvalidParams, r"prompts\[1\].*None"),
+        ([[1, "two"]], InvalidParams, r"prompts\[0\]"),
+        ([1.5, 2.5], InvalidParams, r"1\.5"),
+        ({}, InvalidParams, "neither prompt nor prompt_token_ids"),
+        ({"prompt": 3}, InvalidParams, "int"),
+        ({"prompt": "a", "cache_salt": ""}, InvalidParams, "cache_salt"),
+        ({"prompt": "a", "multi_modal_data": {"image": 1}}, UnsupportedFeature, "multi_modal_data"),
+    ],
+)
+def test_what_is_no_prompt_is_refused(given: Any, error: type[Exception], words: str) -> None:
+    with pytest.raises(error, match=words):
+        parse_prompts(given)
+
+
+def test_a_single_prompt_is_not_a_list_of_prompts() -> None:
+    with pytest.raises(InvalidParams, match="the prompt"):
+        parse_prompt(["a", "b"])

@@ -1,0 +1,81 @@
+"""The names users import, and that importing the package costs nothing."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+import tomllib
+from pathlib import Path
+
+import pytest
+
+import albireo
+
+ROOT = Path(__file__).resolve().parents[2]
+
+NAMES = {
+    "LLM",
+    "AsyncLLM",
+    "CompletionOutput",
+    "ConfigError",
+    "EngineConfig",
+    "EngineError",
+    "InvalidParams",
+    "InvariantError",
+    "Logprob",
+    "ModelError",
+    "OutOfMemory",
+    "PromptTooLong",
+    "RequestError",
+    "RequestMetrics",
+    "RequestOutput",
+    "ResourceError",
+    "SamplingParams",
+    "TemplateError",
+    "UnsupportedFeature",
+    "UnsupportedModel",
+    "WeightMismatch",
+    "__version__",
+}
+HEAVY = ("numpy", "tokenizers", "jinja2", "torch", "transformers", "tqdm", "asyncio", "albireo._native")
+
+
+def test_the_public_names_are_these() -> None:
+    assert set(albireo.__all__) == NAMES
+    assert dir(albireo) == sorted(NAMES)
+
+
+def test_each_name_resolves_to_the_thing_of_that_name() -> None:
+    for name in NAMES - {"__version__"}:
+        assert getattr(albireo, name).__name__ == name
+        assert getattr(albireo, name) is getattr(albireo, name)
+
+
+def test_all_errors_of_the_tree_are_public() -> None:
+    from albireo import errors
+
+    tree = {name for name, value in vars(errors).items() if isinstance(value, type) and issubclass(value, Exception)}
+    assert tree <= NAMES
+
+
+def test_an_unknown_name_is_an_attribute_error_that_names_it() -> None:
+    with pytest.raises(AttributeError, match="'Llm'"):
+        albireo.Llm  # noqa: B018
+
+
+def test_the_version_is_the_one_of_pyproject() -> None:
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    assert albireo.__version__ == project["version"]
+
+
+def test_importing_albireo_imports_nothing_heavy() -> None:
+    code = f"import sys, albireo; print([name for name in {HEAVY!r} if name in sys.modules])"
+    done = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, check=True, env={"PYTHONPATH": str(ROOT / "src")}
+    )
+    assert done.stdout.strip() == "[]"
+    code = "import sys; from albireo import SamplingParams, EngineConfig, RequestOutput, InvalidParams\n" + code
+    done = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, check=True, env={"PYTHONPATH": str(ROOT / "src")}
+    )
+    assert done.stdout.strip() == "[]"

@@ -128,6 +128,7 @@ void run_program(Program& program, const Ints& token_ids, const Ints& positions,
   if (length(positions) != s.T || length(slots) != s.T || length(query_start) != s.B + 1 ||
       (int64_t)top_ids.size() < s.G || (int64_t)top_values.size() < s.G)
     throw std::invalid_argument("step arrays disagree in length");
+  if (s.G > program.max_top_rows()) throw std::invalid_argument("more arg max rows than the program was made for");
   s.token_ids = token_ids.data(), s.positions = positions.data(), s.slots = slots.data();
   s.query_start = query_start.data(), s.context_len = context_len.data(), s.block_table = block_table.data();
   s.logit_rows = logit_rows.data(), s.top_rows = top_rows.data();

@@ -12,15 +12,16 @@ ALBIREO_INLINE V exp2_fraction(V f) {
   return fma(p, f, set1(1.0f));
 }
 
-// 2^t for t <= 126; below -126 the result is 2^-126.
+// 2^t for t <= 126; below -126 the result is 2^-126. max and min give their second operand when one is NaN, so here and
+// below a NaN comes out as NaN.
 ALBIREO_INLINE V exp2_below_126(V t) {
-  t = max(t, set1(-126.0f));
+  t = max(set1(-126.0f), t);
   V n = round_even(t);
   return scale2(exp2_fraction(sub(t, n)), n);
 }
 
 // 2^t with t held to [-126, 126].
-ALBIREO_INLINE V exp2_v(V t) { return exp2_below_126(min(t, set1(126.0f))); }
+ALBIREO_INLINE V exp2_v(V t) { return exp2_below_126(min(set1(126.0f), t)); }
 
 constexpr float kLog2e = 1.44269504f;
 

@@ -26,6 +26,7 @@ class Program {
   void run(const Step& step, int32_t* top_ids, float* top_values);
 
   uint64_t* top_keys() { return top_keys_.data(); }
+  int64_t max_top_rows() const { return (int64_t)top_keys_.size(); }
   int64_t scratch_bytes() const { return scratch_bytes_; }
   // Seconds thread 0 spent in each call (waiting at its barrier included) in the last run that was profiled.
   const std::vector<double>& profile(bool on) {

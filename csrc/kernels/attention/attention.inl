@@ -6,7 +6,8 @@
 
 namespace {
 
-constexpr float kMinusInf = -__builtin_inff();
+// The running maximum before anything is seen: finite, so that no difference is NaN, and below every score.
+constexpr float kNothingSeen = -1e30f;
 
 // The rows of one work item and their state, in scratch.
 template <class W>
@@ -38,10 +39,10 @@ struct RowBlock {
     out = (float*)take(rows * Dp * 4);
     total = (float*)take(rows * Dp * 4);
     lanes = (float*)take(rows * 16 * 4);
-    m = (float*)take(rows * 4);
-    total_m = (float*)take(rows * 4);
-    total_l = (float*)take(rows * 4);
-    fix = (float*)take(rows * 4);
+    m = (float*)take(round_up(rows, 16) * 4);
+    total_m = (float*)take(round_up(rows, 16) * 4);
+    total_l = (float*)take(round_up(rows, 16) * 4);
+    fix = (float*)take(round_up(rows, 16) * 4);
     position = (int64_t*)take(rows * 8);
     joined = take(0);
   }
@@ -158,69 +159,92 @@ void value_rows(const RowBlock<W>& r, const Tile<W>& t, int64_t row, int64_t cou
   }
 }
 
-// Scores of one row to probabilities relative to the running maximum; sets fix. kMasked: some positions of the tile are
-// not seen by this row.
-template <class W, bool kMasked>
-ALBIREO_INLINE void softmax_row(const Args& a, RowBlock<W>& r, int64_t row, int64_t low, int64_t high) {
-  const float* s = r.scores + row * kAttentionTile;
-  const V scale = set1(a.softcap > 0 ? a.scale : a.scale * kLog2e), minus_inf = set1(kMinusInf);
+// What of a tile a row sees: positions low .. high - 1, counted from the tile's start.
+struct Seen {
+  int64_t low, high;
+  bool all() const { return low <= 0 && high >= kAttentionTile; }
+};
+
+template <class W>
+ALBIREO_INLINE Seen seen_by(const Args& a, const RowBlock<W>& r, int64_t row, int64_t start) {
+  const int64_t high = r.position[row] + 1 - start;
+  return {a.window > 0 ? high - a.window : 0, high};
+}
+
+template <bool kMasked>
+ALBIREO_INLINE float row_maximum(const float* s, Seen seen) {
   V x[4];
 #pragma GCC unroll 4
   for (int j = 0; j < 4; j++) {
-    x[j] = mul(load(s + 16 * j), scale);
-    if (a.softcap > 0) x[j] = mul(tanh_v(div(x[j], set1(a.softcap))), set1(a.softcap * kLog2e));
-    if constexpr (kMasked) x[j] = keep(x[j], low - 16 * j, high - 16 * j, minus_inf);
+    x[j] = load(s + 16 * j);
+    if constexpr (kMasked) x[j] = keep(x[j], seen.low - 16 * j, seen.high - 16 * j, set1(kNothingSeen));
   }
-  const float before = r.m[row], found = hmax(max(max(x[0], x[1]), max(x[2], x[3])));
-  const float now = found > before ? found : before;
-  typename W::A* p = r.p + row * kAttentionTile;
-  if (kMasked && now == kMinusInf) {  // nothing seen yet
-#pragma GCC unroll 4
-    for (int j = 0; j < 4; j++) W::put(p + 16 * j, zero());
-    r.fix[row] = 1.0f;
-    return;
-  }
-  float fix = 1.0f;
-  if (now != before) {
-    alignas(64) float tmp[16];
-    store(tmp, exp2_below_126(set1(before - now)));
-    fix = before == kMinusInf ? 0.0f : tmp[0];
-  }
-  V lanes = mul(load(r.lanes + row * 16), set1(fix));
+  return hmax(max(max(x[0], x[1]), max(x[2], x[3])));
+}
+
+// p = 2^(scale * s - m), positions not seen exactly 0. Returns the 16 partial sums.
+template <class W, bool kMasked>
+ALBIREO_INLINE V row_probabilities(const float* s, typename W::A* p, V scale, V m, Seen seen, V lanes) {
 #pragma GCC unroll 4
   for (int j = 0; j < 4; j++) {
-    V e = exp2_below_126(sub(x[j], set1(now)));
-    if constexpr (kMasked) e = keep(e, low - 16 * j, high - 16 * j, zero());
+    V e = exp2_below_126(fma(load(s + 16 * j), scale, m));
+    if constexpr (kMasked) e = keep(e, seen.low - 16 * j, seen.high - 16 * j, zero());
     lanes = add(lanes, e);
     W::put(p + 16 * j, e);
   }
-  store(r.lanes + row * 16, lanes);
-  r.m[row] = now;
-  r.fix[row] = fix;
+  return lanes;
 }
 
+// scores = softcap * tanh(scale * scores / softcap)
+template <class W>
+void cap_scores(const Args& a, RowBlock<W>& r) {
+  for (int64_t i = 0; i < r.rows * kAttentionTile; i += 16)
+    store(r.scores + i, mul(tanh_v(mul(load(r.scores + i), set1(a.scale / a.softcap))), set1(a.softcap)));
+}
+
+// Scores to probabilities relative to the running maximum, in three passes: maxima row by row, then the new maximum and
+// the correction of what was summed before for 16 rows at once, then exponentials. No branch depends on the data.
 template <class W>
 ALBIREO_INLINE void softmax_rows(const Args& a, RowBlock<W>& r, int64_t start) {
+  if (a.softcap > 0) cap_scores(a, r);
+  const float to_log2 = a.softcap > 0 ? kLog2e : a.scale * kLog2e;  // positive, so it commutes with the maximum
   for (int64_t row = 0; row < r.rows; row++) {
-    const int64_t high = r.position[row] + 1 - start, low = a.window > 0 ? high - a.window : 0;
-    if (low <= 0 && high >= kAttentionTile) softmax_row<W, false>(a, r, row, 0, kAttentionTile);
-    else softmax_row<W, true>(a, r, row, low, high);
+    const Seen seen = seen_by(a, r, row, start);
+    const float* s = r.scores + row * kAttentionTile;
+    r.fix[row] = seen.all() ? row_maximum<false>(s, seen) : row_maximum<true>(s, seen);
+  }
+  for (int64_t row = 0; row < r.rows; row += 16) {
+    const V before = load(r.m + row), now = max(mul(load(r.fix + row), set1(to_log2)), before);
+    store(r.fix + row, exp2_below_126(sub(before, now)));
+    store(r.m + row, now);
+  }
+  const V scale = set1(to_log2);
+  for (int64_t row = 0; row < r.rows; row++) {
+    const Seen seen = seen_by(a, r, row, start);
+    const float* s = r.scores + row * kAttentionTile;
+    typename W::A* p = r.p + row * kAttentionTile;
+    const V m = set1(-r.m[row]);
+    V lanes = mul(load(r.lanes + row * 16), set1(r.fix[row]));
+    lanes = seen.all() ? row_probabilities<W, false>(s, p, scale, m, seen, lanes)
+                       : row_probabilities<W, true>(s, p, scale, m, seen, lanes);
+    store(r.lanes + row * 16, lanes);
   }
 }
 
-// Adds the open segment to the whole and opens the next: always in ascending order of segments.
+// Adds the open segment to the whole and opens the next: always in ascending order of segments. A segment in which a row
+// saw nothing has sums of zero, so its factor does not matter.
 template <class W>
 void close_segment(RowBlock<W>& r, bool is_first) {
   for (int64_t row = 0; row < r.rows; row++) {
     const float l = sum(load(r.lanes + row * 16)), m = r.m[row];
     float keep_total = 0.0f, keep_new = 1.0f;
-    if (!is_first && r.total_m[row] != kMinusInf) {
+    if (!is_first) {
       alignas(64) float tmp[16];
       const float most = m > r.total_m[row] ? m : r.total_m[row];
-      store(tmp, exp2_v(set1(r.total_m[row] - most)));
+      store(tmp, exp2_below_126(set1(r.total_m[row] - most)));
       keep_total = tmp[0];
-      store(tmp, exp2_v(set1(m - most)));
-      keep_new = m == kMinusInf ? 0.0f : tmp[0];
+      store(tmp, exp2_below_126(set1(m - most)));
+      keep_new = tmp[0];
       r.total_m[row] = most;
       r.total_l[row] = r.total_l[row] * keep_total + l * keep_new;
     } else {
@@ -229,12 +253,12 @@ void close_segment(RowBlock<W>& r, bool is_first) {
     }
     for (int64_t e = 0; e < r.Dp; e += 16) {
       V v = mul(load(r.out + row * r.Dp + e), set1(keep_new));
-      if (keep_total != 0.0f) v = fma(load(r.total + row * r.Dp + e), set1(keep_total), v);
+      if (!is_first) v = fma(load(r.total + row * r.Dp + e), set1(keep_total), v);
       store(r.total + row * r.Dp + e, v);
       store(r.out + row * r.Dp + e, zero());
     }
     store(r.lanes + row * 16, zero());
-    r.m[row] = kMinusInf;
+    r.m[row] = kNothingSeen;
   }
 }
 
@@ -270,7 +294,7 @@ void load_queries(const Args& a, RowBlock<W>& r, int64_t query, int64_t first_ro
     source.fill(q, (token * a.num_heads + head) * D);
     if (D % 16 != 0) memset(q + D, 0, (r.Dp - D) * sizeof(*q));
     r.position[i] = positions[token];
-    r.m[i] = r.total_m[i] = kMinusInf;
+    r.m[i] = r.total_m[i] = kNothingSeen;
     r.total_l[i] = 0.0f;
     store(r.lanes + i * 16, zero());
     for (int64_t e = 0; e < r.Dp; e += 16) store(r.out + i * r.Dp + e, zero());

@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from albireo import _native
 from albireo.backends.cpu.pack import Weights, constant_offsets, pack_constants
 from albireo.backends.step_inputs import StepInputs
+from albireo.errors import InvariantError
 from albireo.graph.program import Buffer, Call, KVLayout, Program
 
 _ACTS = {"none": 0, "silu_mul": 1, "gelu_tanh_mul": 2}
@@ -74,7 +75,13 @@ class CpuModel:
         self._logits = self._view(program.buffers[program.outputs["logits"]])
 
     def run(self, inputs: StepInputs) -> StepOutputs:
-        """Compute one step, the GIL released."""
+        """Compute one step, the GIL released.
+
+        Raises: InvariantError when the step is larger than the program was planned for; nothing is computed then.
+        """
+        for symbol, size in inputs.sizes.items():
+            if size > self.program.maxima[symbol]:
+                raise InvariantError(f"a step with {symbol}={size}; memory is planned for {self.program.maxima[symbol]}")
         self._native.run(
             inputs.token_ids,
             inputs.positions,

@@ -20,6 +20,7 @@ from albireo.graph.program import PANEL, PackedConstant
 #: Rows are packed, and their file pages let go, in slices of about this many bytes.
 SLICE_BYTES = 32 << 20
 _ALIGN = 4096
+_VECTOR = "row.float32"
 
 
 class Tensor(Protocol):
@@ -67,7 +68,7 @@ def pack_constants(
         if constant.rope is not None:
             table = rope_table(constant.rope, np.arange(constant.rows, dtype=np.int32))
             _write(memory, offsets[name], np.ascontiguousarray(table.transpose(0, 2, 1)))
-        elif constant.rows == 1:
+        elif constant.rows == 1 and constant.packing == _VECTOR:
             _write(memory, offsets[name], _vector(constant, weights))
         else:
             for source, target in _pack_matrix(pool, constant, weights, at):

@@ -1,0 +1,161 @@
+"""The least time a step can take on a machine: its bytes at read speed or its flops at dot-product speed.
+
+Used by the benchmarks to put a fraction beside every speed. Knows programs, not clocks nor processors.
+
+Counted: weights, read once a step; the KV cache, read once a sequence and written once a token; the rows of the
+embedding; flops of the linears and of attention. Not counted, so that the floor stays a floor: activations and logits
+(they fit a cache, or could), norms, rotations and sampling.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from dataclasses import dataclass
+
+from albireo.dtypes import itemsize
+from albireo.graph.program import Call, Program
+from albireo.step import StepPlan
+
+
+@dataclass(frozen=True, slots=True)
+class StepShape:
+    """What of a step costs time.
+
+    Fields:
+        num_tokens: tokens computed (T).
+        num_logit_rows, num_top_rows: rows whose full logits, whose arg max is wanted (R, G).
+        sequences: for each sequence its tokens computed in this step, and its length after it.
+    """
+
+    num_tokens: int
+    num_logit_rows: int
+    num_top_rows: int
+    sequences: tuple[tuple[int, int], ...]
+
+    @property
+    def is_decode(self) -> bool:
+        """Every sequence computes one token."""
+        return self.num_tokens == len(self.sequences)
+
+
+@dataclass(frozen=True, slots=True)
+class Work:
+    """What a step moves and multiplies at least."""
+
+    num_bytes: int = 0
+    flops: int = 0
+
+    def __add__(self, other: Work) -> Work:
+        return Work(self.num_bytes + other.num_bytes, self.flops + other.flops)
+
+
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """What a machine does at best. dot_flops_per_s is 0.0 when not known, and then no limit."""
+
+    read_bytes_per_s: float
+    dot_flops_per_s: float
+
+    def floor_s(self, work: Work) -> float:
+        """The least time for the work: its bytes and its flops, overlapped perfectly."""
+        compute = work.flops / self.dot_flops_per_s if self.dot_flops_per_s else 0.0
+        return max(work.num_bytes / self.read_bytes_per_s, compute)
+
+    def is_compute_bound(self, work: Work) -> bool:
+        """Whether flops are the limit rather than bytes."""
+        return self.floor_s(work) > work.num_bytes / self.read_bytes_per_s
+
+
+class Roofline:
+    """The work of any step of one program. Cost of a question: O(sequences * distinct windows)."""
+
+    def __init__(self, program: Program) -> None:
+        #: symbol -> bytes whenever there are rows, and work of each row
+        self._once: Counter[str] = Counter()
+        self._bytes_per_row: Counter[str] = Counter()
+        self._flops_per_row: Counter[str] = Counter()
+        #: (window, flops a position seen) -> layers
+        self._attention: Counter[tuple[int | None, int]] = Counter()
+        kv = program.kv
+        self._kv_bytes = 2 * kv.num_kv_heads * kv.head_dim * itemsize(kv.dtype)
+        for call in program.calls:
+            self._add(program, call)
+
+    @property
+    def decode_bytes(self) -> int:
+        """Bytes of weights a step with one token reads."""
+        return self._once["T"] + self._once["G"]
+
+    def work(self, shape: StepShape) -> Work:
+        """The least work of a step."""
+        num_bytes = flops = 0
+        for symbol, rows in (("T", shape.num_tokens), ("R", shape.num_logit_rows), ("G", shape.num_top_rows)):
+            if rows:
+                num_bytes += self._once[symbol] + rows * self._bytes_per_row[symbol]
+                flops += rows * self._flops_per_row[symbol]
+        for (window, per_position), layers in self._attention.items():
+            for num_new, length in shape.sequences:
+                flops += layers * per_position * positions_seen(num_new, length, window)
+                num_bytes += layers * self._kv_bytes * positions_moved(num_new, length, window)
+        return Work(num_bytes, flops)
+
+    def _add(self, program: Program, call: Call) -> None:
+        attrs = call.attrs
+        if call.family == "attention":
+            # A product with a key and one with a value for each head, two flops an element.
+            # In a program, window 0 is no window.
+            self._attention[attrs["window"] or None, 4 * attrs["num_heads"] * attrs["head_dim"]] += 1
+            return
+        if call.family == "embed":
+            self._bytes_per_row[call.rows] += attrs["width"] * _itemsize(program, call.args["table"])
+            return
+        elements = _matrix_elements(program, call)
+        if elements:
+            self._flops_per_row[call.rows] += 2 * elements
+            self._once[call.rows] += elements * _itemsize(program, call.args["weight"])
+        for role in ("bias", "q_norm", "k_norm", *(() if elements else ("weight",))):
+            if role in call.args:
+                self._once[call.rows] += program.constants[call.args[role]].cols * 4
+
+
+def positions_seen(num_new: int, length: int, window: int | None) -> int:
+    """Positions that num_new tokens at the end of a sequence look at, added up."""
+    first = length - num_new + 1
+    if window is None or length <= window:
+        return (first + length) * num_new // 2
+    num_short = min(num_new, max(0, window - first + 1))
+    return (2 * first + num_short - 1) * num_short // 2 + (num_new - num_short) * window
+
+
+def positions_moved(num_new: int, length: int, window: int | None) -> int:
+    """Positions read of the past, once each, and written for the new tokens."""
+    return length if window is None else min(length, window - 1 + num_new)
+
+
+def shape_of(plan: StepPlan) -> StepShape:
+    """The shape of a planned step; full logits for all rows when one task needs them, as the runner does it."""
+    works = plan.work
+    num_rows = sum(1 for work in works if work.samples)
+    num_prompt_rows = sum(len(work.prompt_targets) for work in works if work.prompt_logprobs is not None)
+    needs_logits = num_prompt_rows > 0 or any(task.params.needs_logits for work in works for task in work.samples)
+    return StepShape(
+        num_tokens=plan.num_tokens,
+        num_logit_rows=num_rows + num_prompt_rows if needs_logits else 0,
+        num_top_rows=0 if needs_logits else num_rows,
+        sequences=tuple((len(work.token_ids), work.num_computed_tokens + len(work.token_ids)) for work in works),
+    )
+
+
+def _matrix_elements(program: Program, call: Call) -> int:
+    """Elements of a call's weight matrix, padding left out; 0 for a call without one."""
+    attrs = call.attrs
+    if call.family in ("linear", "head_top"):
+        return int(attrs["n"] * attrs["k"]) * (1 if attrs.get("act", "none") == "none" else 2)
+    if call.family == "qkv_rope_kv":
+        weight = program.constants[call.args["weight"]]
+        return weight.rows * weight.cols
+    return 0
+
+
+def _itemsize(program: Program, name: str) -> int:
+    return itemsize(program.constants[name].packing.rpartition(".")[2])

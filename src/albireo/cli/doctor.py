@@ -1,0 +1,198 @@
+"""Say what this machine is, how fast, and what is missing.
+
+Works without the native core too: then that is what is missing.
+"""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict
+from importlib.metadata import PackageNotFoundError, version
+from importlib.util import find_spec
+from typing import Any
+
+import click
+
+from albireo import devflags
+from albireo.api.locate import BUNDLED
+from albireo.bench.machine import MachineFacts, machine_facts
+from albireo.cli.terminal import row, size
+from albireo.dtypes import COMPUTE_DTYPES
+
+#: Larger than most last-level caches, so that memory is read and not a cache.
+READ_BYTES = 256 << 20
+_REPEATS = 7
+#: Extra -> package, and what it is good for.
+EXTRAS = {"hub": ("huggingface_hub", "downloading models by their hub name")}
+
+
+@click.command()
+@click.option("--json", "as_json", is_flag=True, help="Print everything as one JSON object.")
+@click.option("--num-threads", type=click.IntRange(1), help="Measure with this many threads; by default one per core.")
+def command(as_json: bool, num_threads: int | None) -> None:
+    """Say what this machine is, how fast, and what is missing.
+
+    Measures for about a second. Numbers are the best and the median of a few short repeats.
+    """
+    facts = machine_facts()
+    found: dict[str, Any] = {"machine": asdict(facts), "extras": _extras(), "native": _native(num_threads)}
+    found["bundled_model"] = (BUNDLED / "config.json").exists()
+    found["missing"] = missing(facts, found)
+    if as_json:
+        click.echo(json.dumps(found, indent=2))
+    else:
+        click.echo("\n".join(_lines(facts, found)))
+
+
+def missing(facts: MachineFacts, found: dict[str, Any]) -> list[dict[str, str]]:
+    """What is missing and how to fix it, the gravest first."""
+    native = found["native"]
+    problems: list[tuple[str, str]] = []
+    if native["error"] is not None:
+        problems.append((f"The native core does not load: {native['error']}", "pip install . with a C++20 compiler"))
+    else:
+        problems += _native_problems(facts, native)
+    if facts.huge_pages == "never":
+        problems.append(
+            (
+                "Huge pages are off: reading weights is up to 15 % slower",
+                "echo madvise | sudo tee /sys/kernel/mm/transparent_hugepage/enabled",
+            )
+        )
+    if facts.gpus:
+        problems.append(("The GPU is not used: CUDA is not supported yet", "nothing to do; the CPU computes"))
+    if not found["bundled_model"]:
+        problems.append(("The bundled model is not installed", "reinstall albireo, or name a model directory"))
+    for extra, state in found["extras"].items():
+        if state is None:
+            package, use = EXTRAS[extra]
+            problems.append((f"{package} is not installed: no {use}", f"pip install 'albireo[{extra}]'"))
+    return [{"what": what, "fix": fix} for what, fix in problems]
+
+
+def _native_problems(facts: MachineFacts, native: dict[str, Any]) -> list[tuple[str, str]]:
+    problems = []
+    if native["isa_cap"] is not None:
+        problems.append((f"ALBIREO_ISA_MAX={native['isa_cap']} caps the kernels", "unset ALBIREO_ISA_MAX"))
+    best = native["isa_levels"][0]
+    if best == "scalar" and native["isa_cap"] is None:
+        problems.append(
+            ("No vector instructions that kernels exist for: 10 to 50 times slower", "use a newer processor")
+        )
+    if facts.cpu_quota is not None and facts.cpu_quota < native["num_threads"]:
+        problems.append(
+            (
+                f"{native['num_threads']} threads compete for the {facts.cpu_quota:g} processors of the control group",
+                f"--num-threads {max(1, int(facts.cpu_quota))}, or raise the limit",
+            )
+        )
+    return problems
+
+
+def _native(num_threads: int | None) -> dict[str, Any]:
+    """What the native core finds and measures; error says why there is none."""
+    try:
+        from albireo.backends.cpu import machine
+    except ImportError as error:
+        return {"error": str(error)}
+    levels = machine.isa_levels()
+    pool = machine.thread_pool(num_threads)
+    return {
+        "error": None,
+        "isa_levels": list(levels),
+        "isa_cap": devflags.isa_max(),
+        "num_threads": pool.size,
+        **_measured(pool),
+        "kernels": _kernels(levels),
+    }
+
+
+def _measured(pool: Any) -> dict[str, Any]:
+    from albireo.backends.cpu.probe import SpeedProbe
+
+    probe = SpeedProbe(pool, READ_BYTES)
+    return {
+        "read_bytes_per_s": _best_and_median([probe.read() for _ in range(_REPEATS)]),
+        "dot_flops_per_s": {
+            dtype: _best_and_median([probe.dot(dtype) for _ in range(_REPEATS)]) for dtype in ("bfloat16", "float32")
+        },
+    }
+
+
+def _kernels(levels: tuple[str, ...]) -> dict[str, dict[str, str | None]]:
+    """family -> dtype -> the variant that would be chosen."""
+    from albireo.backends.cpu.catalog import CpuCatalog
+    from albireo.graph.program_spec import FAMILIES
+
+    catalog = CpuCatalog(levels)
+    chosen: dict[str, dict[str, str | None]] = {}
+    for family in FAMILIES:
+        found = {dtype: catalog.variants(family, dtype, {}) for dtype in COMPUTE_DTYPES}
+        chosen[family] = {dtype: variants[0].identity if variants else None for dtype, variants in found.items()}
+    return chosen
+
+
+def _best_and_median(values: list[float]) -> dict[str, float]:
+    ordered = sorted(values)
+    return {"best": ordered[-1], "median": ordered[len(ordered) // 2]}
+
+
+def _extras() -> dict[str, str | None]:
+    """Extra -> version of its package, or None."""
+    found: dict[str, str | None] = {}
+    for extra, (package, _) in EXTRAS.items():
+        try:
+            found[extra] = version(package) if find_spec(package) else None
+        except PackageNotFoundError:
+            found[extra] = "of unknown version"
+    return found
+
+
+# -- as text -----------------------------------------------------------------------------------------------------------
+
+
+def _lines(facts: MachineFacts, found: dict[str, Any]) -> list[str]:
+    native = found["native"]
+    quota = "" if facts.cpu_quota is None else f", {facts.cpu_quota:g} allowed by the control group"
+    lines = [
+        row("processor", f"{facts.cpu}, {facts.num_cpus} logical{quota}"),
+        row("memory", f"{size(facts.memory_bytes)}, {size(facts.available_bytes)} available"),
+        row("huge pages", facts.huge_pages or "not known here"),
+        row("GPU", f"{'; '.join(facts.gpus)} (CUDA is not supported yet)" if facts.gpus else "none found"),
+        row("system", f"{facts.system}, Python {facts.python}"),
+        *(row(f"extra {name}", state or "not installed") for name, state in found["extras"].items()),
+        row("bundled model", "installed" if found["bundled_model"] else "not installed"),
+    ]
+    if native["error"] is not None:
+        lines.append(row("native core", f"missing: {native['error']}"))
+    else:
+        lines += _native_lines(native)
+    lines += ["", "what is missing and how to fix it"]
+    lines += [f"  {problem['what']}\n    -> {problem['fix']}" for problem in found["missing"]] or ["  nothing"]
+    return lines
+
+
+def _native_lines(native: dict[str, Any]) -> list[str]:
+    cap = "" if native["isa_cap"] is None else f"   (capped by ALBIREO_ISA_MAX={native['isa_cap']})"
+    read, dot = native["read_bytes_per_s"], native["dot_flops_per_s"]
+    lines = [
+        row("ISA levels", f"{' '.join(native['isa_levels'])}{cap}"),
+        row("threads", f"{native['num_threads']}"),
+        row("read", f"{read['best'] / 1e9:.1f} GB/s best, {read['median'] / 1e9:.1f} median"),
+    ]
+    for dtype, speed in dot.items():
+        text = (
+            f"{speed['best'] / 1e9:.0f} Gflop/s best, {speed['median'] / 1e9:.0f} median"
+            if speed["best"]
+            else "not known"
+        )
+        lines.append(row(f"dot {_short(dtype)}", text))
+    lines += ["", f"{'kernels':<14}" + "".join(f"{dtype:<16}" for dtype in COMPUTE_DTYPES)]
+    for family, by_dtype in native["kernels"].items():
+        levels = (identity.split(".")[2] if identity else "none" for identity in by_dtype.values())
+        lines.append(f"  {family:<12}" + "".join(f"{level:<16}" for level in levels))
+    return lines
+
+
+def _short(dtype: str) -> str:
+    return {"bfloat16": "bf16", "float32": "f32"}[dtype]

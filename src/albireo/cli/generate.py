@@ -1,0 +1,174 @@
+"""Go on with a text, or with many: from arguments, a file or stdin.
+
+Prints while the model writes when there is one prompt; several run together and come out in order.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import closing
+from functools import partial
+from typing import Any
+
+import click
+
+from albireo.api.admission import Submission
+from albireo.api.locate import locate_model
+from albireo.cli.options import engine_options, sampling_options
+from albireo.cli.prompts import STDIN, InputFormat, PromptLine, read_prompts, split_arguments
+from albireo.cli.session import Reply, Session
+from albireo.cli.terminal import Bar
+from albireo.cli.timings import timings_line
+from albireo.cli.writers import JsonlWriter, TextWriter, Writer
+from albireo.config import EngineConfig
+from albireo.errors import InvalidParams, ModelError, RequestError
+from albireo.outputs import RequestOutput
+from albireo.params import SamplingParams
+
+#: When neither a flag nor the model says how much.
+MAX_TOKENS = 256
+
+
+@click.command()
+@click.argument("arguments", nargs=-1, metavar="[MODEL] [PROMPT]...")
+@click.option("--model", help="The model; then every argument is a prompt.")
+@click.option("--input-file", help="Prompts, one a line, or JSONL; - is stdin.")
+@click.option(
+    "--input-format",
+    type=click.Choice(["auto", "text", "jsonl"]),
+    default="auto",
+    show_default=True,
+    help="Auto: JSONL when the first line begins with a brace.",
+)
+@click.option("--output", type=click.Choice(["text", "jsonl"]), default="text", show_default=True)
+@click.option("--echo/--no-echo", default=True, show_default=True, help="Text output begins with the prompt.")
+@click.option("--stats", is_flag=True, help="A line of timings on stderr at the end.")
+@sampling_options(max_tokens=str(MAX_TOKENS))
+@engine_options(without=("seed", "skip_tokenizer_init"))
+def command(
+    arguments: tuple[str, ...],
+    model: str | None,
+    input_file: str | None,
+    input_format: InputFormat,
+    output: str,
+    echo: bool,
+    stats: bool,
+    sampling: dict[str, Any],
+    engine: dict[str, Any],
+) -> None:
+    """Go on with a text, or with many: from arguments, a file or stdin.
+
+    The first argument is the MODEL when it is a directory or written like one (./model), or like a hub name
+    (owner/name); otherwise it is a PROMPT, for the bundled model. With --model every argument is a PROMPT. Without a
+    PROMPT, and for "-", prompts are read from stdin.
+
+    \b
+      albireo generate "Once upon a time"
+      albireo generate ./my-model "Once upon a time" --temperature 0
+      albireo generate --input-file prompts.jsonl --output jsonl > answers.jsonl
+
+    A line of JSONL is an object with "prompt" (text or token ids) and any sampling parameter:
+    {"prompt": "The sun", "max_tokens": 20}. It goes before the flags, which go before the model's recommendation.
+    """
+    if "logprobs" in sampling and output != "jsonl":
+        raise click.UsageError("--logprobs are shown in --output jsonl only.")
+    name, texts = split_arguments(model, arguments)
+    lines = _collect(texts, input_file, input_format)
+    for line in lines:
+        _check(line, sampling)
+    directory = None if name is None else _locate(name, is_argument=model is None)
+    session = Session(EngineConfig.from_kwargs(model=directory, **engine))
+    writer: Writer = JsonlWriter() if output == "jsonl" else TextWriter(echoes=echo, has_headings=len(lines) > 1)
+    finished, num_failed = _run(session, lines, sampling, writer)
+    if stats and finished:
+        click.echo(timings_line(finished, session.loaded.load_s), err=True)
+    if num_failed:
+        click.get_current_context().exit(1)
+
+
+def in_order(replies: Iterable[Reply]) -> Iterator[Reply]:
+    """The replies by place; those that come before their turn wait for it. Of a growing one, only the first in turn."""
+    early: dict[int, Reply] = {}
+    turn = 0
+    for reply in replies:
+        if not reply.is_last:
+            if reply.place == turn:
+                yield reply
+            continue
+        early[reply.place] = reply
+        while turn in early:
+            yield early.pop(turn)
+            turn += 1
+
+
+def _collect(texts: list[str], input_file: str | None, input_format: InputFormat) -> list[PromptLine]:
+    """What to run. Raises: click.UsageError when there is nothing, or too much."""
+    if input_file is not None:
+        if texts:
+            raise click.UsageError("There are prompts as arguments and an --input-file; give one of them.")
+        return read_prompts(input_file, input_format)
+    if texts and texts != [STDIN]:
+        return [PromptLine(text) for text in texts]
+    if not texts and sys.stdin.isatty():
+        raise click.UsageError('There is no prompt. Try: albireo generate "Once upon a time"')
+    return read_prompts(STDIN, input_format)
+
+
+def _check(line: PromptLine, flags: Mapping[str, Any]) -> None:
+    """Raises: InvalidParams naming the line, before a model is loaded for nothing."""
+    try:
+        SamplingParams(**{**flags, **line.fields})
+    except (InvalidParams, TypeError) as error:
+        raise InvalidParams(_placed(line, error)) from None
+
+
+def _locate(name: str, *, is_argument: bool) -> str:
+    try:
+        return str(locate_model(name))
+    except ModelError as error:
+        hint = f'. To go on with it as text: albireo generate --model MODEL "{name}"' if is_argument else ""
+        raise ModelError(f"{error}{hint}") from None
+
+
+def _run(
+    session: Session, lines: list[PromptLine], flags: Mapping[str, Any], writer: Writer
+) -> tuple[list[RequestOutput], int]:
+    """Run and print. Returns: what finished, and how many did not."""
+    finished: list[RequestOutput] = []
+    requests = [partial(_prepare, session, line, flags) for line in lines]
+    is_streaming = len(lines) == 1
+    with Bar(len(lines), "Generating") as bar, closing(session.run(requests, is_streaming=is_streaming)) as replies:
+        for reply in in_order(_counted(replies, bar)):
+            bar.step_aside()
+            writer.write(reply)
+            if not reply.is_last:
+                continue
+            problem = _problem(reply)
+            if problem is not None:
+                click.echo(f"error: {_placed(lines[reply.place], problem)}", err=True)
+            elif reply.output is not None:
+                finished.append(reply.output)
+    return finished, len(lines) - len(finished)
+
+
+def _prepare(session: Session, line: PromptLine, flags: Mapping[str, Any]) -> Submission:
+    return session.text(line.prompt, session.params({**flags, **line.fields}, MAX_TOKENS))
+
+
+def _counted(replies: Iterable[Reply], bar: Bar) -> Iterator[Reply]:
+    for reply in replies:
+        if reply.is_last:
+            bar.advance()
+        yield reply
+
+
+def _problem(reply: Reply) -> RequestError | str | None:
+    """Why a request gave nothing, or not all: it was refused, or the engine gave it up."""
+    if reply.output is None:
+        return reply.refusal
+    return next((str(each.stop_reason) for each in reply.output.outputs if each.finish_reason == "error"), None)
+
+
+def _placed(line: PromptLine, problem: object) -> str:
+    return f"{line.where}: {problem}" if line.where else str(problem)

@@ -1,0 +1,105 @@
+"""Session: a loaded model that runs requests and hands out what they produce while they run.
+
+Used by generate.py and chat.py. In the caller's thread: a step, then what is new, then the next step. Does not print.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Generator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from albireo.api.admission import Admission, Submission
+from albireo.api.driver import Driver
+from albireo.api.interrupt import DelayedInterrupt
+from albireo.api.load import Loaded, load
+from albireo.api.prompts import parse_prompt
+from albireo.config import EngineConfig
+from albireo.errors import RequestError
+from albireo.outputs import RequestOutput
+from albireo.params import SamplingParams
+
+#: One request still to be prepared; raises RequestError when it is refused.
+Preparing = Callable[[], Submission]
+
+
+@dataclass(frozen=True, slots=True)
+class Reply:
+    """News of one request.
+
+    Fields:
+        place: which of the requests, from 0.
+        output: everything so far; None when the request was refused.
+        refusal: why it was.
+    """
+
+    place: int
+    output: RequestOutput | None
+    refusal: RequestError | None = None
+
+    @property
+    def is_last(self) -> bool:
+        """Nothing more comes of this request."""
+        return self.output is None or self.output.finished
+
+
+class Session:
+    """One model and its engine."""
+
+    def __init__(self, config: EngineConfig) -> None:
+        self.loaded: Loaded = load(config, show_progress=True)
+        loaded = self.loaded
+        self._admission = Admission(config, loaded.defaults, loaded.settings.vocab_size, loaded.tokenizer)
+        self._driver = Driver(loaded.settings, loaded.execute, loaded.tokenizer)
+        self._num_requests = 0
+
+    def params(self, given: Mapping[str, Any], max_tokens: int | None) -> SamplingParams:
+        """The model's recommended sampling, with what was given over it.
+
+        Args: max_tokens: when neither says; None: up to the context.
+        Raises: InvalidParams.
+        """
+        defaults: dict[str, Any] = {}
+        if self.loaded.defaults.max_tokens is None or self.loaded.config.generation_config == "vllm":
+            defaults["max_tokens"] = max_tokens
+        return self._admission.default_params().clone(**(defaults | dict(given)))
+
+    def text(self, prompt: str | list[int], params: SamplingParams) -> Submission:
+        """Prepare a prompt to go on with. Raises: RequestError."""
+        return self._admission.submission(parse_prompt(prompt), self._admission.prepare(params))
+
+    def chat(self, messages: Sequence[Mapping[str, str]], params: SamplingParams) -> Submission:
+        """Prepare an answer, by the model's own template. Raises: RequestError."""
+        return self._admission.chat(messages, self._admission.prepare(params), {})
+
+    def run(self, requests: Sequence[Preparing], *, is_streaming: bool) -> Generator[Reply, None, None]:
+        """Run requests together.
+
+        Yields: for each request one last Reply, as soon as it is there; before it, when streaming, one for each step.
+        A refused request disturbs no other. Closing the iterator ends what still runs, as does an exception.
+        """
+        arrival_s = time.monotonic()
+        places: dict[str, int] = {}
+        try:
+            with DelayedInterrupt() as interrupt:
+                for place, prepare in enumerate(requests):
+                    try:
+                        places[self._add(prepare(), arrival_s)] = place
+                    except RequestError as refusal:
+                        yield Reply(place, None, refusal)
+                    interrupt.check()
+                while self._driver.has_work():
+                    for record in self._driver.step():
+                        if is_streaming or record.is_finished:
+                            yield Reply(places[record.request_id], record.output())
+                    interrupt.check()
+        finally:
+            for request_id in places:
+                self._driver.abort(request_id)
+
+    def _add(self, submission: Submission, arrival_s: float) -> str:
+        request_id = str(self._num_requests)
+        self._num_requests += 1
+        self._driver.add(request_id, submission, arrival_s=arrival_s)
+        return request_id

@@ -1,0 +1,269 @@
+"""The engine: add requests, step until there is no work. One step is plan, execute, commit, report.
+
+Called by front doors (api), from one thread, between steps. Does not know text: a stop string is found above and told
+by finish(). Does not know devices: it is given execute(plan) -> result. Does not know wall clocks: it is given one.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+
+from albireo.engine.prefix_cache import root_key
+from albireo.engine.request import (
+    Request,
+    RequestProgress,
+    Sequence,
+    SequenceUpdate,
+    Status,
+    build_request,
+    check_request,
+)
+from albireo.engine.scheduler import Scheduler
+from albireo.engine.settings import EngineSettings
+from albireo.engine.stats import Counters, EngineStats, snapshot
+from albireo.errors import InvalidParams, InvariantError
+from albireo.outputs import FinishReason, RequestMetrics
+from albireo.params import SamplingParams
+from albireo.step import SampledToken, StepPlan, StepResult
+
+
+class Engine:
+    """Invariants:
+    1. every request ends exactly once, and so does every sequence: in one update of step(), abort() or finish();
+    2. when execute() raises, no sequence has advanced, and step() can be called again;
+    3. a finished sequence holds no block.
+    """
+
+    def __init__(
+        self,
+        settings: EngineSettings,
+        execute: Callable[[StepPlan], StepResult],
+        clock: Callable[[], float],
+    ) -> None:
+        self._settings = settings
+        self._execute = execute
+        self._clock = clock
+        self._counters = Counters()
+        self._scheduler = Scheduler(settings, self._counters)
+        self._requests: dict[str, Request] = {}
+        self._num_requests = 0
+        self._num_sequences = 0
+
+    # -- requests ------------------------------------------------------------------------------------------------------
+
+    def add_request(
+        self,
+        request_id: str,
+        prompt_token_ids: Iterable[int],
+        params: SamplingParams,
+        *,
+        priority: int = 0,
+        cache_salt: str | None = None,
+        arrival_s: float | None = None,
+    ) -> None:
+        """Let a request wait for its turn.
+
+        Args:
+            priority: lower runs earlier; needs scheduling_policy "priority".
+            cache_salt: prefix-cache blocks are shared only among requests of the same salt.
+            arrival_s: when it came in, on the engine's clock; None: now.
+        Raises: InvalidParams, PromptTooLong: the request is refused, nothing else has changed.
+        """
+        if request_id in self._requests:
+            raise InvalidParams(f"request id {request_id!r} is in use; give each request its own")
+        prompt = list(prompt_token_ids)
+        max_len = check_request(prompt, params, priority, self._settings)
+        metrics = RequestMetrics(self._clock() if arrival_s is None else arrival_s)
+        progress = RequestProgress(metrics, prompt_logprobs=None if params.prompt_logprobs is None else [])
+        request = Request(request_id, prompt, params, priority, root_key(cache_salt), progress)
+        build_request(
+            request,
+            max_len=max_len,
+            arrival_idx=self._num_requests,
+            first_seq_id=self._num_sequences,
+            settings=self._settings,
+        )
+        self._num_requests += 1
+        self._num_sequences += params.n
+        self._requests[request_id] = request
+        self._scheduler.add(request.sequences[0])
+
+    def abort(self, request_id: str) -> list[SequenceUpdate]:
+        """End a request on its caller's wish; safe at any time between steps, also for one that is unknown or over.
+
+        Returns: the last update of each continuation that was not finished; the last of them ends the request.
+        """
+        request = self._requests.get(request_id)
+        if request is None:
+            return []
+        # Backwards, so that nobody takes the place of the first, which may be computing the prompt for all.
+        return [self._end_from_outside(seq, "abort", None) for seq in reversed(request.unfinished())]
+
+    def finish(
+        self, request_id: str, index: int, reason: FinishReason, stop_reason: int | str | None = None
+    ) -> SequenceUpdate | None:
+        """End one continuation, as when its text holds a stop string; safe as abort() is.
+
+        Returns: its last update, or None if it was finished already.
+        """
+        request = self._requests.get(request_id)
+        if request is None or request.sequences[index].status is Status.FINISHED:
+            return None
+        return self._end_from_outside(request.sequences[index], reason, stop_reason)
+
+    def owner(self, seq_id: int) -> tuple[str, int] | None:
+        """Whose sequence this is, of those not finished: (request_id, index). Cost: O(sequences); for error reports."""
+        for request in self._requests.values():
+            for seq in request.unfinished():
+                if seq.seq_id == seq_id:
+                    return request.request_id, seq.index
+        return None
+
+    def has_work(self) -> bool:
+        """Whether step() would do anything."""
+        return bool(self._requests)
+
+    def stats(self) -> EngineStats:
+        """A snapshot; cheap enough for every step."""
+        return snapshot(
+            self._counters,
+            num_running=len(self._scheduler.running),
+            num_waiting=len(self._scheduler.waiting),
+            kv_cache_usage=self._scheduler.tables.usage_frac,
+        )
+
+    # -- the step ------------------------------------------------------------------------------------------------------
+
+    def step(self) -> list[SequenceUpdate]:
+        """Advance every sequence that fits the budget.
+
+        Returns: one update a sequence that got a token, in the plan's order; empty when prompts go on or without work.
+        Raises: whatever execute() raised. Then nothing has advanced; abort what is to blame and step again.
+        """
+        if not self._requests:
+            return []
+        started_s = self._clock()
+        plan = self._scheduler.plan()
+        result = self._run(plan)
+        self._commit(plan, result, started_s)
+        return self._report(plan, result)
+
+    def _run(self, plan: StepPlan) -> StepResult:
+        try:
+            result = self._execute(plan)
+            _check_result(plan, result)
+        except BaseException:
+            self._counters.num_failed_steps += 1
+            self._scheduler.roll_back()
+            raise
+        return result
+
+    def _commit(self, plan: StepPlan, result: StepResult, started_s: float) -> None:
+        """Advance the progress counters."""
+        self._scheduler.commit(started_s)
+        self._counters.num_steps += 1
+        self._counters.num_computed_tokens += plan.num_tokens
+        self._counters.generation_tokens += len(result.tokens)
+        for seq, work in zip(self._scheduler.scheduled, plan.work, strict=True):
+            seq.num_computed_tokens += len(work.token_ids)
+            if work.prompt_logprobs is not None:
+                collected = seq.request.progress.prompt_logprobs
+                assert collected is not None, "asked for"
+                # After a preemption the first rows come a second time.
+                collected += result.prompt_logprobs[seq.seq_id][len(collected) - work.num_computed_tokens :]
+
+    def _report(self, plan: StepPlan, result: StepResult) -> list[SequenceUpdate]:
+        """Give the drawn tokens to their sequences, and end those that are done."""
+        now = self._clock()
+        updates: list[SequenceUpdate] = []
+        tokens = iter(result.tokens)
+        for seq, work in zip(self._scheduler.scheduled, plan.work, strict=True):
+            if not work.samples:
+                continue
+            if not seq.request.is_prompt_done:
+                for sibling in self._end_prompt(seq, now):
+                    updates.append(self._append(sibling, next(tokens), now))
+            else:
+                updates.append(self._append(seq, next(tokens), now))
+        return updates
+
+    def _end_prompt(self, seq: Sequence, now: float) -> list[Sequence]:
+        """The prompt is computed. Returns: who draws a token from its last row."""
+        request = seq.request
+        request.is_prompt_done = True
+        request.progress.metrics.first_token_s = now
+        self._counters.prompt_tokens += len(request.prompt_token_ids)
+        return self._scheduler.fork(seq)
+
+    def _append(self, seq: Sequence, sampled: SampledToken, now: float) -> SequenceUpdate:
+        token = sampled.token_id
+        request = seq.request
+        work = seq.work
+        seq.output_token_ids.append(token)
+        work.num_computed_tokens = seq.num_tokens
+        work.token_ids = [token]
+        seq.num_tokens += 1
+        progress = request.progress
+        progress.metrics.last_token_s = now
+        logprobs = None if sampled.logprobs is None else [sampled.logprobs]
+        update = SequenceUpdate(request.request_id, seq.index, [token], logprobs, None, None, False, progress)
+        if token in seq.stop_ids or seq.num_tokens >= seq.max_len:
+            self._finish_if_done(seq, update, now)
+        return update
+
+    def _finish_if_done(self, seq: Sequence, update: SequenceUpdate, now: float) -> None:
+        token = update.token_ids[-1]
+        params = seq.request.params
+        if token in seq.stop_ids and len(seq.output_token_ids) >= params.min_tokens:
+            is_eos = not params.ignore_eos and token in self._settings.eos_token_ids
+            self._end(seq, update, "stop", None if is_eos else token, now)
+        elif seq.num_tokens >= seq.max_len:
+            self._end(seq, update, "length", None, now)
+
+    # -- the end -------------------------------------------------------------------------------------------------------
+
+    def _end_from_outside(self, seq: Sequence, reason: FinishReason, stop_reason: int | str | None) -> SequenceUpdate:
+        request = seq.request
+        update = SequenceUpdate(request.request_id, seq.index, [], None, None, None, False, request.progress)
+        self._end(seq, update, reason, stop_reason, self._clock())
+        return update
+
+    def _end(
+        self, seq: Sequence, update: SequenceUpdate, reason: FinishReason, stop_reason: int | str | None, now: float
+    ) -> None:
+        request = seq.request
+        was_forked = seq.status is not Status.UNFORKED
+        self._scheduler.remove(seq)
+        self._counters.finished[reason] += 1
+        update.finish_reason, update.stop_reason = reason, stop_reason
+        request.num_unfinished -= 1
+        if request.num_unfinished == 0:
+            update.is_request_finished = True
+            request.progress.metrics.finished_s = now
+            del self._requests[request.request_id]
+        elif was_forked and not request.is_prompt_done:
+            # It was computing the prompt for all; the next one takes over (and finds its blocks in the prefix cache).
+            self._scheduler.add(request.unfinished()[0])
+
+    def check_invariants(self) -> None:
+        """Raises: InvariantError when the books do not balance. Cost: O(everything); for tests."""
+        self._scheduler.check_invariants(list(self._requests.values()))
+        for request in self._requests.values():
+            if request.num_unfinished != len(request.unfinished()) or request.num_unfinished == 0:
+                raise InvariantError(f"request {request.request_id!r} miscounts: {request.num_unfinished} unfinished")
+
+
+def _check_result(plan: StepPlan, result: StepResult) -> None:
+    """Raises: InvariantError when the result does not answer the plan, before anything is committed."""
+    asked = [task.seq_id for work in plan.work for task in work.samples]
+    given = [token.seq_id for token in result.tokens]
+    if asked != given:
+        raise InvariantError(f"step {plan.step_idx}: tokens were asked for sequences {asked}, given for {given}")
+    for work in plan.work:
+        if work.prompt_logprobs is not None:
+            num_given = len(result.prompt_logprobs.get(work.seq_id, ()))
+            if num_given != len(work.prompt_targets):
+                raise InvariantError(
+                    f"step {plan.step_idx}: sequence {work.seq_id} asked for {len(work.prompt_targets)} "
+                    f"prompt log-probabilities and got {num_given}"
+                )

@@ -1,0 +1,229 @@
+"""Request: one call with its parameters. Sequence: one of its continuations. And what is reported about them.
+
+Built by engine.py, moved by scheduler.py. Does not know who is next, what a block holds, or text.
+
+    Request ── prompt_token_ids, params, progress
+       └── Sequence 0 … n-1 ── output_token_ids, num_computed_tokens, block_tables
+
+One sequence of a request, the first that is not finished, computes the prompt; the others are UNFORKED until then.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from dataclasses import dataclass, field
+from enum import IntEnum
+
+from albireo.engine.settings import EngineSettings
+from albireo.errors import InvalidParams, PromptTooLong
+from albireo.outputs import FinishReason, RequestMetrics
+from albireo.params import SamplingParams
+from albireo.step import SampleTask, SequenceWork, TokenLogprobs
+
+_SEED_MASK = 2**64 - 1
+
+
+class Status(IntEnum):
+    """Where a sequence is. There is no prefill or decode: num_computed_tokens says how far it is."""
+
+    UNFORKED = 0
+    WAITING = 1
+    RUNNING = 2
+    FINISHED = 3
+
+
+@dataclass(slots=True)
+class RequestProgress:
+    """What is known of a request beyond its tokens; one live object a request, changed by later steps.
+
+    Fields:
+        num_cached_tokens: prompt tokens found in the prefix cache when the request first ran.
+        prompt_logprobs: one entry a prompt token after the first, once the first token is out; None: not asked for.
+    """
+
+    metrics: RequestMetrics
+    num_cached_tokens: int = 0
+    prompt_logprobs: list[TokenLogprobs] | None = None
+
+
+@dataclass(slots=True)
+class SequenceUpdate:
+    """What one step brought to one continuation; owned by the receiver, but for progress.
+
+    Fields:
+        token_ids: the new tokens; empty when it was ended from outside.
+        logprobs: one entry a new token, when asked for.
+        stop_reason: the stop token id; None for EOS; a text when finish() was given one.
+        is_request_finished: True on the last update of the request, exactly once.
+    """
+
+    request_id: str
+    index: int
+    token_ids: list[int]
+    logprobs: list[TokenLogprobs] | None
+    finish_reason: FinishReason | None
+    stop_reason: int | str | None
+    is_request_finished: bool
+    progress: RequestProgress
+
+
+@dataclass(slots=True, eq=False)
+class Request:
+    """One call. Invariant: num_unfinished counts the sequences that are not FINISHED."""
+
+    request_id: str
+    prompt_token_ids: list[int]
+    params: SamplingParams
+    priority: int
+    cache_root: bytes
+    progress: RequestProgress
+    sequences: list[Sequence] = field(default_factory=list)
+    num_unfinished: int = 0
+    is_prompt_done: bool = False
+
+    @property
+    def can_read_cache(self) -> bool:
+        """False while prompt log-probabilities are wanted: a hit would skip the rows they come from."""
+        if self.params.prompt_logprobs is not None and not self.is_prompt_done:
+            return False
+        return not self.params.skip_reading_prefix_cache
+
+    def unfinished(self) -> list[Sequence]:
+        """In order of index; before the prompt is done the first of them is the one that computes it."""
+        return [seq for seq in self.sequences if seq.status is not Status.FINISHED]
+
+
+@dataclass(slots=True, eq=False)
+class Sequence:
+    """One continuation. Invariants, between steps and while not FINISHED:
+    1. 0 <= num_computed_tokens < num_tokens == prompt + output < max_len;
+    2. blocks are held by RUNNING sequences only; the tables cover num_computed_tokens positions;
+    3. work is the step that computes the last token alone; it is reused from step to step.
+
+    Fields:
+        order: smaller runs earlier; unique. quiet_until: while num_tokens does not pass it, the next step computes one
+            token, needs no block, and fills none (0: not known).
+        block_keys: prefix-cache keys of the leading full blocks, as many as were needed so far.
+    """
+
+    seq_id: int
+    index: int
+    request: Request
+    order: tuple[int, int, int]
+    task: SampleTask
+    work: SequenceWork
+    stop_ids: frozenset[int]
+    max_len: int
+    num_tokens: int
+    block_tables: tuple[list[int], ...]
+    output_token_ids: list[int]
+    status: Status = Status.UNFORKED
+    num_computed_tokens: int = 0
+    quiet_until: int = 0
+    block_keys: list[bytes] = field(default_factory=list)
+
+    def slice(self, start: int, end: int) -> list[int]:
+        """Token ids at positions start .. end-1. Cost: O(end - start)."""
+        prompt = self.request.prompt_token_ids
+        split = len(prompt)
+        if end <= split:
+            return prompt[start:end]
+        if start >= split:
+            return self.output_token_ids[start - split : end - split]
+        return prompt[start:] + self.output_token_ids[: end - split]
+
+    def work_for(self, num_new: int) -> SequenceWork:
+        """The next num_new tokens as work; samples on the last known token, for all siblings if it ends the prompt."""
+        start, end = self.num_computed_tokens, self.num_computed_tokens + num_new
+        request = self.request
+        if request.is_prompt_done and num_new == 1 and end == self.num_tokens:
+            return self.work
+        samples: tuple[SampleTask, ...] = ()
+        if end == self.num_tokens:
+            samples = (self.task,) if request.is_prompt_done else tuple(seq.task for seq in request.unfinished())
+        work = SequenceWork(self.seq_id, self.slice(start, end), start, self.block_tables, samples)
+        if request.params.prompt_logprobs is not None and not request.is_prompt_done:
+            targets = request.prompt_token_ids[start + 1 : end + 1]
+            if targets:
+                work.prompt_logprobs = request.params.prompt_logprobs
+                work.prompt_targets = targets
+        return work
+
+
+def check_request(prompt_token_ids: list[int], params: SamplingParams, priority: int, settings: EngineSettings) -> int:
+    """Refuse what can never run.
+
+    Returns: the longest the sequence may become, in tokens.
+    Raises: InvalidParams or PromptTooLong, with the numbers.
+    """
+    num_prompt = len(prompt_token_ids)
+    if num_prompt == 0:
+        raise InvalidParams("the prompt has no tokens; give at least one")
+    low, high = min(prompt_token_ids), max(prompt_token_ids)
+    if low < 0 or high >= settings.vocab_size:
+        bad = low if low < 0 else high
+        raise InvalidParams(f"prompt token id {bad} is outside the vocabulary; ids are 0 to {settings.vocab_size - 1}")
+    if priority and settings.scheduling_policy != "priority":
+        raise InvalidParams(
+            f"priority={priority} needs scheduling_policy='priority', "
+            f"this engine runs {settings.scheduling_policy!r}; leave it 0 or change the policy"
+        )
+    if num_prompt >= settings.max_model_len:
+        raise PromptTooLong(
+            f"the prompt has {num_prompt} tokens; max_model_len={settings.max_model_len} leaves room for "
+            f"{settings.max_model_len - 1} and one produced; shorten it or raise max_model_len"
+        )
+    return _longest(num_prompt, params, settings)
+
+
+def _longest(num_prompt: int, params: SamplingParams, settings: EngineSettings) -> int:
+    # The last token of a sequence is never computed, so it needs no place in the cache.
+    capacity = settings.capacity_tokens + 1
+    asked = capacity if params.max_tokens is None else num_prompt + params.max_tokens
+    max_len = min(settings.max_model_len, asked)
+    if max_len > capacity or num_prompt >= capacity:
+        num_needed = -(-max(max_len - 1, num_prompt) // settings.block_size)
+        raise PromptTooLong(
+            f"the prompt's {num_prompt} tokens with max_tokens={params.max_tokens} need {num_needed} KV blocks of "
+            f"{settings.block_size}, the cache has {min(settings.num_blocks) - 1}; "
+            "lower max_tokens, shorten the prompt or raise kv_cache_memory_bytes"
+        )
+    return max_len
+
+
+def build_request(
+    request: Request, *, max_len: int, arrival_idx: int, first_seq_id: int, settings: EngineSettings
+) -> None:
+    """Give a request its n sequences; ids are consecutive, the seed of sequence i is the request's plus i."""
+    params = request.params
+    eos = frozenset() if params.ignore_eos else settings.eos_token_ids
+    stop_ids = eos | frozenset(params.stop_token_ids or ())
+    seed = derive_seed(settings.seed, arrival_idx) if params.seed is None else params.seed
+    masked = tuple(sorted(stop_ids))
+    prompt = request.prompt_token_ids
+    for index in range(params.n):
+        seq_id = first_seq_id + index
+        output: list[int] = []
+        tables: tuple[list[int], ...] = tuple([] for _ in settings.num_blocks)
+        task = SampleTask(seq_id, params, (seed + index) & _SEED_MASK, prompt, output, masked)
+        sequence = Sequence(
+            seq_id=seq_id,
+            index=index,
+            request=request,
+            order=(request.priority, arrival_idx, index),
+            task=task,
+            work=SequenceWork(seq_id, prompt[-1:], len(prompt) - 1, tables, (task,)),
+            stop_ids=stop_ids,
+            max_len=max_len,
+            num_tokens=len(prompt),
+            block_tables=tables,
+            output_token_ids=output,
+        )
+        request.sequences.append(sequence)
+    request.num_unfinished = params.n
+
+
+def derive_seed(engine_seed: int, arrival_idx: int) -> int:
+    """A seed for a request that brought none: the same for the same engine seed and place in the line of arrivals."""
+    digest = hashlib.sha256(f"{engine_seed}:{arrival_idx}".encode()).digest()
+    return int.from_bytes(digest[:8], "little")

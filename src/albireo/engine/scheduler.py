@@ -1,0 +1,275 @@
+"""Who gets how many tokens in this step, and which blocks they go to.
+
+Called by engine.py: plan() before a step, commit() or roll_back() after it, remove() in between. Does not know token
+values beyond passing them on, nor how or how fast a step is executed.
+
+There is one number to look at: a sequence has num_tokens - num_computed_tokens tokens to compute. Running sequences
+come first, in order, each with at least one token if the budget allows; then waiting ones, in order, until budget,
+seats (max_num_seqs) or blocks run out.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+from albireo.engine.block_pool import BlockTables
+from albireo.engine.preemption import choose_preemption
+from albireo.engine.prefix_cache import Hit, PrefixCache
+from albireo.engine.queue import Line
+from albireo.engine.request import Request, Sequence, Status
+from albireo.engine.settings import EngineSettings
+from albireo.engine.stats import Counters
+from albireo.errors import InvariantError
+from albireo.step import StepPlan
+
+
+@dataclass(slots=True)
+class _Step:
+    """What plan() did, as far as commit() and roll_back() must know it.
+
+    Fields:
+        scheduled: in the plan's order. admitted: began to run in this step, with the cached tokens they found.
+        copied: had a shared block replaced by a copy that exists only once the step was executed.
+        is_prompt_open: known tokens of a scheduled sequence are left for a later step.
+    """
+
+    scheduled: list[Sequence] = field(default_factory=list)
+    admitted: list[tuple[Sequence, int]] = field(default_factory=list)
+    copied: list[Sequence] = field(default_factory=list)
+    is_prompt_open: bool = False
+
+
+class Scheduler:
+    """Invariants, checked by check_invariants():
+    1. waiting and running are disjoint, and hold exactly the sequences of that status;
+    2. len(running) <= max_num_seqs, and a plan has at most max_num_batched_tokens tokens;
+    3. the plan is made in running order, and victims are taken from its end: nothing planned is ever taken back;
+    4. whenever a sequence waits or runs, the plan is not empty;
+    5. nobody is admitted after a sequence that leaves known tokens for a later step (it takes the budget anyway, but
+       for what preemption may return). So whoever shares its prefix comes when it is computed, and finds it.
+    """
+
+    def __init__(self, settings: EngineSettings, counters: Counters) -> None:
+        self.waiting = Line()
+        self.running = Line()
+        self.tables = BlockTables(settings.num_blocks, settings.block_size)
+        self.cache = PrefixCache(self.tables.pools, settings.block_size, settings.enable_prefix_caching)
+        self._settings = settings
+        self._counters = counters
+        self._step = _Step()
+        self._step_idx = 0
+
+    @property
+    def scheduled(self) -> list[Sequence]:
+        """The sequences of the last plan, one an entry of plan.work."""
+        return self._step.scheduled
+
+    # -- in and out ----------------------------------------------------------------------------------------------------
+
+    def add(self, seq: Sequence) -> None:
+        """Put a sequence in the waiting line."""
+        seq.status = Status.WAITING
+        self.waiting.add(seq)
+
+    def remove(self, seq: Sequence) -> None:
+        """Take a sequence out for good, wherever it is, and free what it holds. Only between plans."""
+        if seq.status is Status.WAITING:
+            self.waiting.remove(seq)
+        elif seq.status is Status.RUNNING:
+            self._vacate(seq)
+        seq.status = Status.FINISHED
+
+    def fork(self, leader: Sequence) -> list[Sequence]:
+        """The prompt is computed: let the request's other sequences go on from it, sharing its blocks.
+
+        Those that find no seat wait without blocks, like preempted ones.
+
+        Returns: all unfinished sequences of the request, in order of index.
+        """
+        siblings = leader.request.unfinished()
+        for seq in siblings:
+            if seq is leader:
+                continue
+            seq.block_keys = leader.block_keys.copy()
+            if len(self.running) >= self._settings.max_num_seqs:
+                self.add(seq)
+                continue
+            self.tables.share(leader.block_tables, seq.block_tables, leader.num_computed_tokens)
+            seq.num_computed_tokens = leader.num_computed_tokens
+            leader.quiet_until = 0  # its last block may be shared now
+            seq.status = Status.RUNNING
+            self.running.add(seq)
+        return siblings
+
+    def _vacate(self, seq: Sequence) -> None:
+        self.running.remove(seq)
+        self.tables.release(seq.block_tables)
+        seq.num_computed_tokens = 0
+        seq.quiet_until = 0
+
+    # -- plan ----------------------------------------------------------------------------------------------------------
+
+    def plan(self) -> StepPlan:
+        """Decide one step. To be followed by commit() or roll_back().
+
+        Returns: the plan; its lists and work are borrowed and change with the next plan.
+        Cost: O(running) with a small constant; new blocks, hashes and admissions come on top.
+        """
+        self._step = _Step()
+        plan = StepPlan(self._step_idx, [], 0)
+        self._step_idx += 1
+        if self._settings.scheduling_policy == "priority":
+            self._make_room_for_priority()
+        self._plan_running(plan)
+        if not self._step.is_prompt_open:
+            self._plan_waiting(plan)
+        if not plan.work and (self.running or self.waiting):
+            raise InvariantError(f"nothing planned with {len(self.running)} running, {len(self.waiting)} waiting")
+        return plan
+
+    def _plan_running(self, plan: StepPlan) -> None:
+        running = self.running.members
+        scheduled, work = self._step.scheduled, plan.work
+        budget = self._settings.max_num_batched_tokens
+        for seq in running:  # preemption shortens its end, which iteration allows
+            if budget == 0:
+                break
+            if seq.num_tokens <= seq.quiet_until:
+                scheduled.append(seq)
+                work.append(seq.work)
+                budget -= 1
+                continue
+            # A long prompt leaves one token to each of those after it: decoding goes on beside prefill.
+            num_after = len(running) - len(scheduled) - 1
+            num_new = min(seq.num_tokens - seq.num_computed_tokens, max(1, budget - num_after))
+            if not self._reserve(seq, seq.num_computed_tokens + num_new, plan):
+                break
+            self._schedule(seq, num_new, plan)
+            budget -= num_new
+        plan.num_tokens = self._settings.max_num_batched_tokens - budget
+
+    def _plan_waiting(self, plan: StepPlan) -> None:
+        limit, seats = self._settings.max_num_batched_tokens, self._settings.max_num_seqs
+        while self.waiting and plan.num_tokens < limit and len(self.running) < seats:
+            seq = self.waiting.members[0]
+            hit = self.cache.match(seq)
+            if not self.tables.has_room(hit.blocks, seq.num_tokens):
+                break
+            self._admit(seq, hit, plan)
+
+    def _admit(self, seq: Sequence, hit: Hit, plan: StepPlan) -> None:
+        self.waiting.remove(seq)
+        seq.status = Status.RUNNING
+        self.running.add(seq)
+        self.tables.share(hit.blocks, seq.block_tables, hit.num_tokens)
+        seq.num_computed_tokens = hit.num_tokens
+        num_new = min(seq.num_tokens - hit.num_tokens, self._settings.max_num_batched_tokens - plan.num_tokens)
+        end = hit.num_tokens + num_new
+        if self.tables.grow(seq.block_tables, hit.num_tokens, end) is None:
+            raise InvariantError(f"sequence {seq.seq_id} was admitted without room for {end} tokens")
+        self._step.admitted.append((seq, hit.num_tokens))
+        self._schedule(seq, num_new, plan)
+        plan.num_tokens += num_new
+
+    def _schedule(self, seq: Sequence, num_new: int, plan: StepPlan) -> None:
+        start = seq.num_computed_tokens
+        end = start + num_new
+        self._step.scheduled.append(seq)
+        plan.work.append(seq.work_for(num_new))
+        self.cache.publish(seq, start, end)
+        if end == seq.num_tokens:
+            # The next token needs a block if this one fills one; the one that fills a block publishes it.
+            block_size = self._settings.block_size
+            seq.quiet_until = end + (-end % block_size) - 1
+        else:
+            self._step.is_prompt_open = True
+
+    def _reserve(self, seq: Sequence, end: int, plan: StepPlan) -> bool:
+        """Find blocks up to position end, preempting the last in order. False: seq itself had to go."""
+        while (copies := self.tables.grow(seq.block_tables, seq.num_computed_tokens, end)) is None:
+            victim = self._preempt()
+            if victim is seq:
+                if not self.running:
+                    raise InvariantError(f"sequence {seq.seq_id} alone does not fit with {end} tokens")
+                return False
+        if copies:
+            plan.block_copies += copies
+            self._step.copied.append(seq)
+        return True
+
+    def _make_room_for_priority(self) -> None:
+        """Let the first that waits take blocks (never a seat) from running ones of strictly worse priority."""
+        while self.waiting and self.running and len(self.running) < self._settings.max_num_seqs:
+            seq = self.waiting.members[0]
+            if choose_preemption(self.running.members).victim.request.priority <= seq.request.priority:
+                return
+            hit = self.cache.match(seq)
+            if self.tables.has_room(hit.blocks, seq.num_tokens):
+                return
+            self._preempt()
+
+    def _preempt(self) -> Sequence:
+        victim = choose_preemption(self.running.members).victim
+        self._vacate(victim)  # recompute is the one method so far
+        self.add(victim)
+        victim.request.progress.metrics.num_preemptions += 1
+        self._counters.num_preemptions += 1
+        return victim
+
+    # -- after the step ------------------------------------------------------------------------------------------------
+
+    def commit(self, started_s: float) -> None:
+        """The step was executed: keep what it published, note who ran for the first time."""
+        self.cache.commit()
+        for seq, num_cached in self._step.admitted:
+            request = seq.request
+            if self.cache.is_enabled and request.can_read_cache:
+                self._counters.prefix_cache_queries += seq.num_tokens
+                self._counters.prefix_cache_hits += num_cached
+            if request.progress.metrics.first_scheduled_s is None:
+                request.progress.metrics.first_scheduled_s = started_s
+                request.progress.num_cached_tokens = num_cached
+
+    def roll_back(self) -> None:
+        """The step failed: nothing it was to write may be used, by anyone.
+
+        Those admitted in it go back to the waiting line (their hits may be on blocks never written), and so do those
+        whose shared block was replaced by a copy not made. The others keep their blocks and their progress.
+        """
+        self.cache.roll_back()
+        for seq in self._step.scheduled:
+            seq.quiet_until = 0
+        for seq in [*self._step.copied, *(seq for seq, _ in self._step.admitted)]:
+            self._vacate(seq)
+            self.add(seq)
+        self._step = _Step()
+
+    def check_invariants(self, requests: list[Request]) -> None:
+        """Args: requests: all unfinished ones. Raises: InvariantError. Cost: O(everything); for tests."""
+        self.waiting.check_invariants()
+        self.running.check_invariants()
+        for status, line in ((Status.WAITING, self.waiting), (Status.RUNNING, self.running)):
+            expected = {seq.seq_id for request in requests for seq in request.sequences if seq.status is status}
+            if expected != {seq.seq_id for seq in line}:
+                raise InvariantError(f"{status.name}: the line holds {[s.seq_id for s in line]}, not {expected}")
+        if len(self.running) > self._settings.max_num_seqs:
+            raise InvariantError(f"{len(self.running)} running, max_num_seqs={self._settings.max_num_seqs}")
+        for request in requests:
+            for seq in request.sequences:
+                self._check_sequence(seq)
+        for group, pool in enumerate(self.tables.pools):
+            pool.check_invariants(s.block_tables[group] for r in requests for s in r.sequences)
+
+    def _check_sequence(self, seq: Sequence) -> None:
+        has_blocks = any(seq.block_tables)
+        if seq.status is not Status.RUNNING:
+            if has_blocks or seq.num_computed_tokens:
+                raise InvariantError(f"sequence {seq.seq_id} is {seq.status.name} and holds {seq.block_tables}")
+            return
+        covered = min(map(len, seq.block_tables)) * self._settings.block_size
+        if not seq.num_computed_tokens <= min(covered, seq.num_tokens - 1):
+            raise InvariantError(
+                f"sequence {seq.seq_id}: {seq.num_computed_tokens} of {seq.num_tokens} computed, {covered} covered"
+            )
+        if seq.num_tokens != len(seq.request.prompt_token_ids) + len(seq.output_token_ids):
+            raise InvariantError(f"sequence {seq.seq_id} miscounts its tokens: {seq.num_tokens}")

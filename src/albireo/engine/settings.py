@@ -1,0 +1,79 @@
+"""The numbers the engine decides with, already resolved: no None, no "auto".
+
+Built by api from EngineConfig, the model and the KV pool. Does not know bytes, dtypes or paths.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+from albireo.config import BLOCK_SIZES, EngineConfig
+from albireo.errors import ConfigError
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class EngineSettings:
+    """Limits of one engine.
+
+    Fields:
+        num_blocks: blocks of each block group's pool, the null block included.
+        max_model_len: longest sequence in tokens, prompt and output together.
+        vocab_size: token ids are below it.
+        eos_token_ids: ids that end a sequence unless ignore_eos.
+        seed: where requests without a seed of their own derive theirs from.
+
+    Raises: ConfigError when a pool is too small to hold one token.
+    """
+
+    num_blocks: tuple[int, ...]
+    max_model_len: int
+    vocab_size: int
+    block_size: int = 16
+    max_num_seqs: int = 64
+    max_num_batched_tokens: int = 2048
+    enable_prefix_caching: bool = True
+    scheduling_policy: Literal["fcfs", "priority"] = "fcfs"
+    eos_token_ids: frozenset[int] = frozenset()
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        if self.block_size not in BLOCK_SIZES:
+            raise ConfigError(f"block_size={self.block_size} is not supported; choose one of {BLOCK_SIZES}")
+        if not self.num_blocks or min(self.num_blocks) < 2:
+            raise ConfigError(
+                f"num_blocks={self.num_blocks} leaves no room: each group needs the null block and one more; "
+                "raise kv_cache_memory_bytes"
+            )
+        for name in ("max_model_len", "max_num_seqs", "max_num_batched_tokens", "vocab_size"):
+            if getattr(self, name) < 1:
+                raise ConfigError(f"{name}={getattr(self, name)} is not allowed; it must be at least 1")
+
+    @classmethod
+    def from_config(
+        cls,
+        config: EngineConfig,
+        *,
+        num_blocks: tuple[int, ...],
+        max_model_len: int,
+        vocab_size: int,
+        eos_token_ids: frozenset[int],
+    ) -> EngineSettings:
+        """Join what the user asked for with what the model and the memory allow."""
+        return cls(
+            num_blocks=num_blocks,
+            max_model_len=max_model_len,
+            vocab_size=vocab_size,
+            eos_token_ids=eos_token_ids,
+            block_size=config.block_size,
+            max_num_seqs=config.max_num_seqs,
+            max_num_batched_tokens=config.max_num_batched_tokens,
+            enable_prefix_caching=config.enable_prefix_caching,
+            scheduling_policy=config.scheduling_policy,
+            seed=config.seed,
+        )
+
+    @property
+    def capacity_tokens(self) -> int:
+        """Tokens the smallest pool holds for one sequence that has it alone."""
+        return (min(self.num_blocks) - 1) * self.block_size

@@ -1,0 +1,71 @@
+"""What the engine has done so far and holds now: counters, and a snapshot of them.
+
+Filled by engine.py and scheduler.py, read by front doors. Does not know exporters or units of time.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+from albireo.outputs import FinishReason
+
+
+@dataclass(slots=True)
+class Counters:
+    """Running totals since the engine started; names as in EngineStats."""
+
+    num_steps: int = 0
+    num_failed_steps: int = 0
+    num_preemptions: int = 0
+    num_computed_tokens: int = 0
+    prompt_tokens: int = 0
+    generation_tokens: int = 0
+    prefix_cache_queries: int = 0
+    prefix_cache_hits: int = 0
+    finished: dict[FinishReason, int] = field(default_factory=lambda: {"stop": 0, "length": 0, "abort": 0, "error": 0})
+
+
+@dataclass(frozen=True, slots=True)
+class EngineStats:
+    """One moment. Continuations count one each, as in vLLM, where each is a request of its own.
+
+    Fields:
+        num_requests_running, num_requests_waiting: continuations with, without KV blocks; those of an n > 1 request
+            whose prompt is not computed yet are counted in neither.
+        kv_cache_usage: fraction of the blocks that are in tables, in [0, 1]; cached blocks count as free.
+        num_computed_tokens: tokens that went through the model, recomputed ones included.
+        prompt_tokens: of requests whose prompt is complete; generation_tokens: drawn.
+        prefix_cache_queries, prefix_cache_hits: tokens looked up and found, at each admission.
+        finished: finish reason -> continuations.
+    """
+
+    num_requests_running: int
+    num_requests_waiting: int
+    kv_cache_usage: float
+    num_steps: int
+    num_failed_steps: int
+    num_preemptions: int
+    num_computed_tokens: int
+    prompt_tokens: int
+    generation_tokens: int
+    prefix_cache_queries: int
+    prefix_cache_hits: int
+    finished: dict[FinishReason, int]
+
+
+def snapshot(counters: Counters, *, num_running: int, num_waiting: int, kv_cache_usage: float) -> EngineStats:
+    """Freeze the counters together with what is held now; the result shares nothing with them."""
+    return EngineStats(
+        num_requests_running=num_running,
+        num_requests_waiting=num_waiting,
+        kv_cache_usage=kv_cache_usage,
+        num_steps=counters.num_steps,
+        num_failed_steps=counters.num_failed_steps,
+        num_preemptions=counters.num_preemptions,
+        num_computed_tokens=counters.num_computed_tokens,
+        prompt_tokens=counters.prompt_tokens,
+        generation_tokens=counters.generation_tokens,
+        prefix_cache_queries=counters.prefix_cache_queries,
+        prefix_cache_hits=counters.prefix_cache_hits,
+        finished=dict(counters.finished),
+    )

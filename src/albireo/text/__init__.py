@@ -1,0 +1,1 @@
+"""Strings <-> token ids, chats -> prompts, tokens -> text as it grows. Knows no scheduling and no tensors."""

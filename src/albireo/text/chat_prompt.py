@@ -1,0 +1,183 @@
+"""Messages -> token ids: the template's special tokens become tokens, special-token text inside messages stays text.
+
+Called by api. Does not know requests. Rendering is chat_template.py, keeping texts apart is shield.py.
+
+An ordinary chat is rendered to one string and encoded in one piece, as transformers does, so its ids are the same. To
+see that it is ordinary, the chat is rendered a second time with what came from the caller disguised, character for
+character (shield.py): special tokens that are still there were written by the template. Only when the first rendering
+has more of them, the text is encoded so that just the template's count.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any
+
+from albireo.errors import TemplateError
+from albireo.text.chat_template import ChatTemplate, Conversation, plain_conversation
+from albireo.text.plain_encoder import PlainEncoder
+from albireo.text.shield import Shield
+from albireo.text.tokenizer import Tokenizer
+
+#: Templates kept compiled: the model's own and a few that callers pass.
+MAX_COMPILED = 8
+
+
+@dataclass(frozen=True, slots=True)
+class ChatPrompt:
+    """text: the rendered chat, for people to read; token_ids: what the model gets."""
+
+    text: str
+    token_ids: list[int]
+
+
+@dataclass(frozen=True, slots=True)
+class _Prepared:
+    """A compiled template and what depends on it and the tokenizer only."""
+
+    template: ChatTemplate
+    shield: Shield
+    encoder: PlainEncoder
+
+
+class ChatEncoder:
+    """Turns chats into prompts for one tokenizer; each template is compiled once. Threads may share it."""
+
+    def __init__(self, tokenizer: Tokenizer) -> None:
+        self._tokenizer = tokenizer
+        self._prepared: dict[str, _Prepared] = {}
+
+    def encode(
+        self,
+        messages: Sequence[Any],
+        *,
+        chat_template: str | None = None,
+        add_generation_prompt: bool = True,
+        continue_final_message: bool | str = False,
+        tools: Sequence[Any] | None = None,
+        documents: Sequence[Any] | None = None,
+        chat_template_kwargs: Mapping[str, Any] | None = None,
+        now: datetime | None = None,
+    ) -> ChatPrompt:
+        """Render and encode a chat.
+
+        Args:
+            messages: dicts with role and content; content is a string, or a list of {"type": "text", "text": …}.
+            chat_template: name of one of the model's templates, or a template's source; None: the model's, the one
+                named tool_use when there are tools and it has one.
+            continue_final_message: True leaves the last message open for the model to go on with; a string names
+                the field that stays open.
+            chat_template_kwargs: further variables ("enable_thinking": False).
+            now: what strftime_now() tells a template; the present when None.
+
+        Raises: TemplateError when there is no template, it refuses the messages or exceeds its limits, or the
+            messages have the wrong shape.
+        Cost: two renderings, about 0.2 ms for a short chat, and the encoding.
+        """
+        prepared = self._prepare(self._source(chat_template, tools))
+        chat = plain_conversation(
+            messages,
+            reads_parts=prepared.template.reads_parts,
+            tools=tools,
+            documents=documents,
+            add_generation_prompt=add_generation_prompt,
+            continue_final_message=continue_final_message,
+            variables=chat_template_kwargs,
+        )
+        moment = now or datetime.now()
+        named = self._tokenizer.named_tokens
+        text = prepared.template.render(_with_tokens(chat, named), moment)
+        marked, num_marks = self._marked(prepared, chat, text, moment)
+        ids = self._tokenizer.encode(text, add_special_tokens=False)
+        if prepared.encoder.count(ids) != num_marks:
+            # Some of them came from the messages: encode anew with the template's own only.
+            ids = prepared.encoder.encode(marked, num_marks)
+        return ChatPrompt(text, ids)
+
+    def _marked(self, prepared: _Prepared, chat: Conversation, text: str, moment: datetime) -> tuple[str, int]:
+        """text with the template's own special tokens marked, and how many they are."""
+        pattern = prepared.shield.pattern
+        if not pattern.search(text):
+            return text, 0
+        named = self._tokenizer.named_tokens
+        for disguise in prepared.shield.disguises(chat, text):
+            try:
+                rendered = prepared.template.render(_with_tokens(disguise.conversation, named), moment)
+            except TemplateError:
+                # The template looks into the messages and dislikes the disguise; the next one is thinner.
+                continue
+            if disguise.undo(rendered) != text:
+                continue
+            marked, num_marks = pattern.subn(prepared.encoder.mark, rendered)
+            return disguise.undo(marked), num_marks
+        raise TemplateError(
+            "the messages hold the text of a special token of this model, and its chat template looks for that text, "
+            "so that it cannot be told from the template's own tokens; take it out of the messages"
+        )
+
+    def _source(self, wanted: str | None, tools: Sequence[Any] | None) -> str:
+        templates = self._tokenizer.chat_templates
+        if wanted is not None:
+            if wanted in templates:
+                return templates[wanted]
+            if "{" in wanted:
+                return wanted
+            raise TemplateError(
+                f"chat_template={wanted!r} is neither the name of one of the model's templates "
+                f"({', '.join(sorted(templates)) or 'it has none'}) nor a jinja2 template"
+            )
+        if tools and "tool_use" in templates:
+            return templates["tool_use"]
+        if "default" in templates:
+            return templates["default"]
+        if templates:
+            raise TemplateError(
+                f"the model has several chat templates and none is the default; "
+                f"pass one of these names as chat_template: {', '.join(sorted(templates))}"
+            )
+        raise TemplateError(
+            "the model has no chat template (neither in tokenizer_config.json nor chat_template.jinja): it is not "
+            "a chat model, or the file is missing. Pass a jinja2 template as chat_template, or use generate()"
+        )
+
+    def _prepare(self, source: str) -> _Prepared:
+        prepared = self._prepared.get(source)
+        if prepared is None:
+            template = ChatTemplate(source)
+            tokens = self._control_tokens(template)
+            prepared = _Prepared(
+                template,
+                Shield(tokens, self._special_texts(), template.words),
+                self._tokenizer.plain_encoder(tokens),
+            )
+            if len(self._prepared) >= MAX_COMPILED:
+                # A copy, then one assignment: a thread that reads meanwhile sees the old or the new.
+                self._prepared = dict(list(self._prepared.items())[1:])
+            self._prepared[source] = prepared
+        return prepared
+
+    def _special_texts(self) -> frozenset[str]:
+        specials = self._tokenizer.special_ids
+        texts = (text for text, token_id in self._tokenizer.added_tokens().items() if token_id in specials)
+        return frozenset(text for text in texts if not text.isspace())
+
+    def _control_tokens(self, template: ChatTemplate) -> frozenset[str]:
+        """Special tokens, and the other added tokens that the template writes ("<think>"), but no blanks."""
+        added = self._tokenizer.added_tokens()
+        written = (text for text in added if text in template.literals and re.search(r"\S", text))
+        return self._special_texts() | frozenset(written)
+
+
+def _with_tokens(chat: Conversation, named: Mapping[str, str]) -> Conversation:
+    """The chat with the special tokens' texts among its variables; the caller's own win, as in transformers."""
+    return Conversation(
+        chat.messages,
+        chat.tools,
+        chat.documents,
+        chat.add_generation_prompt,
+        chat.continue_field,
+        {**named, **chat.variables},
+    )

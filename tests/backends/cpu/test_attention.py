@@ -1,0 +1,253 @@
+"""attention at every level and type: against numpy float64, and bit by bit against itself.
+
+Every slot of the cache that a sequence has not written holds NaN, those of its own blocks included.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+import pytest
+
+from albireo.backends.reference.rounding import round_to
+from backends.cpu.harness import (
+    F32,
+    F64,
+    ROUNDOFF,
+    Array,
+    Cache,
+    Call,
+    Guarded,
+    KVShape,
+    assert_close,
+    assert_same_bits,
+    chain_error,
+    decode,
+    run,
+    variants,
+)
+from step_batches import Work, make_step
+
+VARIANTS = variants("attention")
+Spans = Sequence[tuple[int, int]]
+U = ROUNDOFF["float32"]
+#: Averaging makes the result smaller than its terms; so the tolerance weighs more than elsewhere.
+AT_MOST = {"float32": 5e-4, "float16": 2e-3, "bfloat16": 3e-2}
+
+
+@dataclass(frozen=True)
+class Case:
+    """Heads and what they see. spans: (context, how many of its last tokens are computed) of each sequence."""
+
+    queries: int
+    keys: int
+    dim: int
+    spans: tuple[tuple[int, int], ...]
+    block_size: int = 16
+    window: int = 0
+    softcap: float = 0.0
+
+    @property
+    def scale(self) -> float:
+        return float(np.float32(2 / self.dim**0.5))
+
+    def __str__(self) -> str:
+        spans = " ".join(f"{c}-{n}" for c, n in self.spans[:3])
+        return f"{self.queries}/{self.keys}x{self.dim} b{self.block_size} w{self.window} c{self.softcap:g} {spans}"
+
+
+#: Contexts around pairs, blocks of every size, sub-panels and tiles; decode and prefill side by side.
+SHORT = tuple((n, 1) for n in (1, 2, 3, 7, 8, 9, 15, 16, 17, 31, 32, 33, 63, 64, 65, 127, 128, 129))
+MIXED = ((5, 5), (70, 1), (64, 64), (97, 30), (33, 2), (130, 13))
+LONG = ((1023, 1), (1024, 2), (1025, 3), (1088, 1), (2049, 2))
+FAST_CASES = [
+    Case(4, 4, 8, SHORT, 8),
+    Case(2, 2, 64, SHORT, 16),
+    Case(2, 1, 20, SHORT, 32),
+    Case(8, 1, 64, MIXED, 16),
+    Case(6, 2, 20, MIXED, 8),
+    Case(3, 1, 80, MIXED, 32),
+    Case(10, 2, 96, MIXED, 16),
+    Case(4, 1, 128, MIXED, 8),
+    Case(2, 2, 256, MIXED, 16),
+    Case(7, 1, 8, ((49, 49), (14, 14)), 16),
+    Case(14, 2, 64, LONG, 16),
+    Case(2, 1, 8, LONG, 8),
+    Case(4, 1, 16, ((1100, 100), (2100, 60)), 32),
+    Case(4, 2, 8, MIXED, 16, window=1),
+    Case(4, 2, 20, MIXED, 8, window=9),
+    Case(4, 2, 64, MIXED, 32, window=65),
+    Case(2, 1, 8, LONG, 16, window=1000),
+    Case(2, 1, 8, ((1100, 100), (2100, 60)), 8, window=1030),
+    Case(2, 1, 16, ((1100, 100), (1025, 1)), 16, window=40),
+    Case(4, 2, 64, MIXED, 16, softcap=3.0),
+    Case(2, 1, 8, LONG, 16, window=1020, softcap=5.0),
+]
+SLOW_CASES = [
+    Case(4, 2, 8, SHORT, 8),
+    Case(6, 2, 20, MIXED[:4], 16),
+    Case(2, 1, 8, LONG, 32, window=1020, softcap=3.0),
+]
+CASES = [(*v, case) for v in VARIANTS for case in (SLOW_CASES if v[1] == "scalar" else FAST_CASES)]
+
+
+@dataclass
+class Text:
+    """Queries, keys and values [n, heads, D] of one sequence of n tokens, as dtype holds them."""
+
+    q: F32
+    k: F32
+    v: F32
+
+
+def text(case: Case, length: int, dtype: str, seed: int) -> Text:
+    rng = np.random.default_rng(seed)
+    shapes = ((length, case.queries, case.dim), *2 * ((length, case.keys, case.dim),))
+    return Text(*(round_to(rng.standard_normal(shape, np.float32), dtype) for shape in shapes))
+
+
+@dataclass(frozen=True)
+class Placement:
+    """Where sequences lie in a cache, and how many threads compute. seed: of the order of the blocks."""
+
+    block_size: int = 16
+    seed: int = 0
+    threads: int = 1
+
+
+def attend(case: Case, texts: Sequence[Text], spans: Spans, dtype: str, level: str, place: Placement) -> list[Array]:
+    """Run one step; the cache holds spans[i][0] tokens of sequence i, the last spans[i][1] of them are computed.
+
+    Returns: what is stored for each sequence, [new, heads, D] as dtype is stored.
+    """
+    blocks = [-(-context // place.block_size) for context, _ in spans]
+    num_blocks = sum(blocks) + 3
+    free = np.random.default_rng(place.seed).permutation(num_blocks)
+    tables = np.split(free, np.cumsum(blocks))[:-1]
+    work = [Work([0] * new, context - new, table.tolist()) for (context, new), table in zip(spans, tables, strict=True)]
+    step = make_step(work, place.block_size)
+    step.check(place.block_size)
+    cache = Cache(KVShape(dtype, case.keys, case.dim, place.block_size), num_blocks)
+    for t, (context, _), table in zip(texts, spans, tables, strict=True):
+        at = np.arange(context)
+        cache.fill(table[at // place.block_size] * place.block_size + at % place.block_size, t.k[:context], t.v[:context])
+    q = np.concatenate([t.q[context - new : context] for t, (context, new) in zip(texts, spans, strict=True)])
+    out = Guarded.poisoned((len(q), case.queries * case.dim), dtype)
+    args = {"x": Guarded(q.reshape(len(q), -1), dtype), "out": out, "kv": cache.memory, "num_heads": case.queries}
+    args |= {"window": case.window, "scale": case.scale, "softcap": case.softcap, "x_dtype": dtype, "out_dtype": dtype}
+    run([Call("attention", level, dtype, args | cache.shape.args)], step, place.threads)
+    cache.memory.check_unchanged()
+    assert not np.isnan(out.values).any(), "something that is not of the sequence was read, or nothing was written"
+    stored = out.stored.reshape(len(q), case.queries, case.dim)
+    return np.split(stored, step.query_start[1:-1])
+
+
+def exactly(case: Case, t: Text, context: int, new: int, dtype: str) -> tuple[F64, F64]:
+    """[new, heads, D] in float64, and what a kernel may be off by before it rounds its result."""
+    group = case.queries // case.keys
+    q = t.q[context - new : context].astype(np.float64).transpose(1, 0, 2)
+    k, v = (a[:context].astype(np.float64).transpose(1, 0, 2).repeat(group, axis=0) for a in (t.k, t.v))
+    scores = q @ k.transpose(0, 2, 1) * case.scale
+    error = chain_error(case.dim, np.abs(q) @ np.abs(k).transpose(0, 2, 1) * case.scale)
+    if case.softcap:
+        scores = case.softcap * np.tanh(scores / case.softcap)
+        error = error + 8 * U * case.softcap
+    at, now = np.arange(context), np.arange(context - new, context)[:, None]
+    seen = (at <= now) & ((at > now - case.window) if case.window else True)
+    scores = np.where(seen, scores, -np.inf)
+    weights = np.exp(scores - scores.max(axis=-1, keepdims=True))
+    p = weights / weights.sum(axis=-1, keepdims=True)
+    # The exponential: its argument's error, a rounding of the argument, and 2e-7 of its own, above and below the line.
+    size = np.where(seen, np.abs(scores), 0).max(axis=-1, keepdims=True)
+    relative = 2 * (np.where(seen, error, 0).max(axis=-1, keepdims=True) + 4 * U * size + 4e-7)
+    magnitude = p @ np.abs(v)
+    error = relative * magnitude + chain_error(context, magnitude)
+    if dtype == "bfloat16":  # probabilities are rounded, each by its own
+        error += np.minimum(magnitude, 4 * np.sqrt(p**2 @ v**2)) * ROUNDOFF["bfloat16"]
+    return (p @ v).transpose(1, 0, 2), error.transpose(1, 0, 2)
+
+
+@pytest.mark.parametrize(("dtype", "level", "case"), CASES, ids=lambda v: str(v))
+def test_attention(dtype: str, level: str, case: Case) -> None:
+    texts = [text(case, context, dtype, i) for i, (context, _) in enumerate(case.spans)]
+    ours = attend(case, texts, case.spans, dtype, level, Placement(case.block_size))
+    exact = [exactly(case, t, *span, dtype) for t, span in zip(texts, case.spans, strict=True)]
+    value, error = (np.concatenate(arrays) for arrays in zip(*exact, strict=True))
+    assert_close(decode(np.concatenate(ours), dtype), value, error, dtype, AT_MOST[dtype])
+
+
+INVARIANT = [
+    Case(4, 2, 20, ((150, 150),)),
+    Case(3, 1, 64, ((150, 150),), window=50),
+    Case(2, 1, 16, ((1100, 100),), softcap=2.0),
+    Case(2, 2, 8, ((2100, 80),), window=1050),
+]
+SLOW_INVARIANT = [replace(INVARIANT[0], spans=((70, 70),)), replace(INVARIANT[3], spans=((1060, 40),))]
+
+
+@pytest.mark.parametrize(
+    ("dtype", "level", "case"),
+    [(*v, c) for v in VARIANTS for c in (SLOW_INVARIANT if v[1] == "scalar" else INVARIANT)],
+    ids=lambda v: str(v),
+)
+def test_bits_depend_on_the_sequence_alone(dtype: str, level: str, case: Case) -> None:
+    """Whole; in chunks; row by row; blocks of 8, 16 and 32, in another order; by 1, 2, 3 threads; beside others."""
+    ((context, new),) = case.spans
+    start = context - new
+    t, other = text(case, context, dtype, 0), text(case, 90, dtype, 1)
+    (whole,) = attend(case, [t], [(context, new)], dtype, level, Placement())
+
+    def check(end: int, count: int, place: Placement, before: Spans = (), after: Spans = ()) -> None:
+        texts = [*[other] * len(before), t, *[other] * len(after)]
+        got = attend(case, texts, [*before, (end, count), *after], dtype, level, place)[len(before)]
+        what = f"{count} rows to {end}, {place}, between {before} and {after}"
+        assert_same_bits(got, whole[end - count - start : end - start], what)
+
+    for block_size in (8, 16, 32):
+        for threads in (1, 2, 3):
+            check(context, new, Placement(block_size, seed=block_size + threads, threads=threads))
+    for size in (7, 16, 33, 64):
+        for end in range(start + size, context + 1, size):
+            check(end, size, Placement((8, 16, 32)[end % 3], seed=end))
+    for end in {start + 1, start + 2, *range(start + 1, context + 1, 11), *range(1022, 1030), context}:
+        if start < end <= context:
+            check(end, 1, Placement((8, 16, 32)[end % 3], seed=end, threads=1 + end % 3), before=[(90, 1)])
+            check(end, 1, Placement(), before=[(33, 20)], after=[(90, 1)])
+
+
+@pytest.mark.parametrize(("dtype", "level"), VARIANTS)
+def test_other_heads_do_not_matter(dtype: str, level: str) -> None:
+    """A head of a group of eight has the bits it has alone."""
+    case = Case(8, 2, 20, ((75, 75),))
+    t = text(case, 75, dtype, 0)
+    (whole,) = attend(case, [t], case.spans, dtype, level, Placement())
+    for head in (0, 3, 5, 7):
+        kv = slice(head // 4, head // 4 + 1)
+        alone = Text(t.q[:, head : head + 1], t.k[:, kv], t.v[:, kv])
+        (one,) = attend(replace(case, queries=1, keys=1), [alone], case.spans, dtype, level, Placement())
+        assert_same_bits(one[:, 0], whole[:, head], f"head {head}")
+
+
+@pytest.mark.parametrize(("dtype", "level"), VARIANTS)
+def test_scores_far_apart(dtype: str, level: str) -> None:
+    """One key takes all, early and late, in the first and in a later segment; large scores do not overflow."""
+    case = Case(1, 1, 16, ((1030, 1),))
+    t = text(case, 1030, dtype, 0)
+    for best in (0, 63, 64, 1023, 1024, 1029):
+        t.k[:] = -t.q[-1] * 4
+        t.k[best] = t.q[-1] * 8
+        (out,) = attend(case, [t], case.spans, dtype, level, Placement())
+        assert np.array_equal(out, Guarded(t.v[best], dtype).stored[None]), f"key {best}"
+
+
+@pytest.mark.parametrize(("dtype", "level"), VARIANTS)
+def test_equal_scores_average(dtype: str, level: str) -> None:
+    """With keys of zero the mean of what is seen comes out, exactly where it is a sum of powers of two."""
+    case = Case(1, 1, 8, ((16, 16),), window=4)
+    t = text(case, 16, dtype, 0)
+    t.k[:], t.v[:] = 0, np.arange(16)[:, None, None]
+    (out,) = attend(case, [t], case.spans, dtype, level, Placement())
+    mean = [np.mean(range(max(0, i - 3), i + 1)) for i in range(16)]
+    assert np.array_equal(out, Guarded(np.float32(mean)[:, None, None].repeat(8, 2), dtype).stored)

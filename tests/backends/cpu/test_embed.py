@@ -1,0 +1,44 @@
+"""embed at every level: a copy, so bit by bit; and the widening of every 16-bit pattern."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from backends.cpu.harness import F32, Call, Guarded, assert_same_bits, normal, panels, rows_step, run, variants
+
+torch = pytest.importorskip("torch")
+
+VARIANTS = variants("embed")
+
+
+def embed(table: Guarded, width: int, ids: list[int], dtype: str, level: str, packed: int, threads: int = 1) -> F32:
+    out = Guarded.poisoned((len(ids), width))
+    args = {"weight": table, "out": out, "k": width, "w_dtype": dtype, "packed": packed}
+    run([Call("embed", level, dtype, args)], rows_step(len(ids), token_ids=ids), threads)
+    return out.values
+
+
+@pytest.mark.parametrize("packed", [0, 1])
+@pytest.mark.parametrize("width", [1, 2, 15, 16, 17, 33, 64, 101])
+@pytest.mark.parametrize(("dtype", "level"), VARIANTS)
+def test_rows_of_the_table(dtype: str, level: str, width: int, packed: int) -> None:
+    vocab = 131
+    rows = normal(vocab, width, dtype=dtype)
+    table = panels(rows, dtype) if packed else Guarded(rows, dtype)
+    ids = [0, 1, 63, 64, 65, 127, 128, 130, 130, 0, 77]
+    for threads in (1, 3):
+        assert_same_bits(embed(table, width, ids, dtype, level, packed, threads), rows[ids], f"{threads} threads")
+
+
+@pytest.mark.parametrize("packed", [0, 1])
+@pytest.mark.parametrize(("dtype", "level"), [v for v in VARIANTS if v[0] != "float32"])
+def test_every_16_bit_number_is_widened_exactly(dtype: str, level: str, packed: int) -> None:
+    kind = getattr(torch, dtype)
+    exact = torch.arange(-(2**15), 2**15, dtype=torch.int32).to(torch.int16).view(kind).float().numpy().reshape(-1, 64)
+    nan = np.isnan(exact)
+    exact = np.where(nan, np.float32(np.nan), exact)
+    table = panels(exact, dtype) if packed else Guarded(exact, dtype)
+    ours = embed(table, 64, list(range(len(exact))), dtype, level, packed)
+    assert np.isnan(ours[nan]).all()
+    assert_same_bits(ours[~nan], exact[~nan], "widened")

@@ -1,0 +1,122 @@
+"""head_top at every level: the arg max of what linear gives, to the bit, with ties and with what is no number."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from backends.cpu.harness import (
+    F32,
+    Array,
+    Call,
+    Guarded,
+    assert_close,
+    assert_same_bits,
+    chain_error,
+    normal,
+    panels,
+    rows_step,
+    run,
+    variants,
+)
+
+VARIANTS = variants("head_top")
+VOCABS = [1, 2, 63, 64, 65, 128, 200]
+
+
+def head_top(x: F32, w: F32, dtype: str, level: str, threads: int = 1) -> tuple[Array, Array]:
+    args = {"x": Guarded(x, dtype), "weight": panels(w, dtype), "n": len(w), "k": x.shape[1]}
+    args |= {"x_dtype": dtype, "w_dtype": dtype, "rows": "G"}
+    return run([Call("head_top", level, dtype, args)], rows_step(len(x), top_rows=range(len(x))), threads)
+
+
+def logits(x: F32, w: F32, dtype: str, level: str) -> F32:
+    out = Guarded.poisoned((len(x), len(w)))
+    args = {"x": Guarded(x, dtype), "weight": panels(w, dtype), "out": out, "n": len(w), "k": x.shape[1]}
+    run([Call("linear", level, dtype, args | {"x_dtype": dtype, "w_dtype": dtype})], rows_step(len(x)))
+    return out.values
+
+
+@pytest.mark.parametrize("vocab", VOCABS)
+@pytest.mark.parametrize(("dtype", "level"), VARIANTS)
+def test_arg_max_of_the_logits(dtype: str, level: str, vocab: int) -> None:
+    rows, k = (5 if level == "scalar" else 49), 35
+    x, w = normal(rows, k, dtype=dtype), normal(vocab, k, seed=1, dtype=dtype)
+    ids, values = head_top(x, w, dtype, level)
+    ours = logits(x, w, dtype, level)
+    assert np.array_equal(ids, ours.argmax(axis=1))
+    assert_same_bits(values, ours.max(axis=1), "value")
+    exact = x.astype(np.float64) @ w.astype(np.float64).T
+    error = chain_error(k, np.abs(x.astype(np.float64)) @ np.abs(w.astype(np.float64)).T)
+    assert_close(values, exact.max(axis=1), error.max(axis=1), "float32")
+
+
+@pytest.mark.parametrize("threads", [2, 3])
+@pytest.mark.parametrize(("dtype", "level"), VARIANTS)
+def test_threads_and_batches(dtype: str, level: str, threads: int) -> None:
+    rows = 14 if level == "scalar" else 484
+    x, w = normal(rows, 12, dtype=dtype), normal(193, 12, seed=1, dtype=dtype)
+    ids, values = head_top(x, w, dtype, level)
+    again = head_top(x, w, dtype, level, threads)
+    assert_same_bits(again[0], ids, "ids")
+    assert_same_bits(again[1], values, "values")
+    for row in (0, 7, rows - 1):
+        alone = head_top(x[row : row + 1], w, dtype, level)
+        assert (alone[0][0], alone[1][0]) == (ids[row], values[row])
+
+
+@pytest.mark.parametrize("first", [0, 1, 37, 63, 64, 100, 130])
+@pytest.mark.parametrize(("dtype", "level"), VARIANTS)
+def test_of_equals_the_lowest_id_wins(dtype: str, level: str, first: int) -> None:
+    """Equal columns in one panel, in others, and in the last, short one; also when all are negative."""
+    w = -np.abs(normal(140, 8, dtype=dtype)) - np.float32(1)
+    best = np.float32([-0.5, -0.25, -0.5, -1, -0.125, -0.5, -0.25, -0.5])
+    w[[i for i in (0, 1, 37, 63, 64, 100, 130, 139) if i >= first]] = best
+    x = np.ones((3, 8), np.float32)
+    ids, values = head_top(x, w, dtype, level)
+    assert ids.tolist() == [first] * 3
+    assert values.tolist() == [float(best.sum())] * 3
+
+
+@pytest.mark.parametrize(("dtype", "level"), VARIANTS)
+def test_zeros_of_either_sign_are_equal(dtype: str, level: str) -> None:
+    """A chain of products of -0 may end in either; the lowest id wins all the same."""
+    w = np.float32([-1, -0.0, 0, -0.0])[:, None]
+    ids, values = head_top(np.ones((1, 1), np.float32), w, dtype, level)
+    assert (ids.tolist(), values.tolist()) == ([1], [0.0])
+
+
+@pytest.mark.parametrize("vocab", [64, 128, 150])
+@pytest.mark.parametrize(("dtype", "level"), VARIANTS)
+def test_what_is_no_number_is_seen(dtype: str, level: str, vocab: int) -> None:
+    """One NaN among the logits is the value; so is an infinity, and its id is right; -inf alone too."""
+    w = normal(vocab, 3, dtype=dtype)
+    x = np.ones((2, 3), np.float32)
+    for bad in (0, 31, 63, vocab - 1):
+        damaged = w.copy()
+        damaged[bad, 1] = np.nan
+        ids, values = head_top(x, damaged, dtype, level)
+        assert np.isnan(values).all()
+        assert ids.tolist() == [bad] * 2
+        damaged[bad, 1] = np.inf
+        ids, values = head_top(x, damaged, dtype, level)
+        assert (ids.tolist(), values.tolist()) == ([bad] * 2, [np.inf] * 2)
+        damaged[bad, 1] = -np.inf
+        wanted = logits(x, damaged, dtype, level)
+        ids, values = head_top(x, damaged, dtype, level)
+        assert np.array_equal(ids, wanted.argmax(axis=1))
+        assert_same_bits(values, wanted.max(axis=1), "value")
+    ids, values = head_top(x, np.full_like(w, -np.inf), dtype, level)
+    assert (ids.tolist(), values.tolist()) == ([0] * 2, [-np.inf] * 2)
+
+
+@pytest.mark.parametrize(("dtype", "level"), VARIANTS)
+def test_a_damaged_row_does_not_touch_the_others(dtype: str, level: str) -> None:
+    x, w = normal(7, 9, dtype=dtype), normal(130, 9, seed=1, dtype=dtype)
+    ids, values = head_top(x, w, dtype, level)
+    x[3, 8] = np.nan
+    bad_ids, bad_values = head_top(x, w, dtype, level)
+    rest = [0, 1, 2, 4, 5, 6]
+    assert np.isnan(bad_values[3])
+    assert_same_bits(bad_ids[rest], ids[rest], "ids")
+    assert_same_bits(bad_values[rest], values[rest], "values")

@@ -1,0 +1,57 @@
+"""Levels and threads: the cap, its error, and pools of more threads than there are cores."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from albireo import _native
+from albireo.backends.cpu.machine import LEVELS, isa_levels, thread_pool
+from albireo.errors import ConfigError
+
+CSRC = Path(__file__).resolve().parents[3] / "csrc"
+_FLAGS = {"avx2": "avx2", "avx512": "avx512f", "avx512bf16": "avx512_bf16"}
+
+
+def test_levels_are_those_of_the_build() -> None:
+    lines = (CSRC / "isa_levels.txt").read_text().splitlines()
+    assert [line.split()[0] for line in lines if not line.startswith("#")] == list(reversed(LEVELS))
+
+
+def test_levels_of_this_machine(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("ALBIREO_ISA_MAX", raising=False)
+    levels = isa_levels()
+    assert levels == tuple(level for level in LEVELS if level in levels), "best first"
+    assert levels[-1] == "scalar"
+    flags = next(line for line in Path("/proc/cpuinfo").read_text().splitlines() if line.startswith("flags")).split()
+    for level, flag in _FLAGS.items():
+        assert level not in levels or flag in flags, f"{level} is claimed, the processor has no {flag}"
+    assert ("avx2" in levels) == all(flag in flags for flag in ("avx2", "fma", "f16c"))
+
+
+@pytest.mark.parametrize("cap", LEVELS)
+def test_the_cap_leaves_lower_levels(cap: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("ALBIREO_ISA_MAX", cap)
+    allowed = LEVELS[LEVELS.index(cap) :]
+    assert isa_levels() == tuple(level for level in _native.isa_levels() if level in allowed)
+
+
+def test_an_empty_cap_is_none(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("ALBIREO_ISA_MAX", "")
+    assert isa_levels() == tuple(_native.isa_levels())
+
+
+@pytest.mark.parametrize("cap", ["avx", "AVX2", "avx1024", "none"])
+def test_an_unknown_cap_is_refused(cap: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("ALBIREO_ISA_MAX", cap)
+    with pytest.raises(ConfigError, match=f"ALBIREO_ISA_MAX='{cap}' is no level; choose one of avx512bf16, avx512, avx2"):
+        isa_levels()
+
+
+def test_threads() -> None:
+    cores = len(_native.usable_cpus())
+    assert cores >= 1
+    assert thread_pool(None).size == cores
+    for count in (1, 2, cores + 3):
+        assert thread_pool(count).size == count

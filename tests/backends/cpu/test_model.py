@@ -1,0 +1,168 @@
+"""CpuModel: compiled tiny models of every architecture against the interpreter of their graphs, at every level."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+import pytest
+
+from albireo import _native
+from albireo.backends.cpu.catalog import CpuCatalog
+from albireo.backends.cpu.machine import LEVELS, isa_levels
+from albireo.backends.cpu.model import CpuModel, kv_block_bytes
+from albireo.backends.reference.kv import ReferenceKV
+from albireo.backends.reference.interpret import interpret
+from albireo.backends.reference.rounding import round_to
+from albireo.backends.step_inputs import StepInputs
+from albireo.compiler.pipeline import compile_graph
+from albireo.dtypes import COMPUTE_DTYPES
+from albireo.graph.node import Graph
+from albireo.graph.program import KVLayout
+from albireo.models import architectures, build_graph, load_architecture
+from albireo.models.config import parse_config
+from backends.cpu.harness import F32, assert_same_bits, pool
+from backends.cpu.test_pack import Stored, Weights
+from step_batches import Rows, Work, make_step
+from tiny_models import random_weights
+
+MAXIMA = {"T": 48, "R": 48, "G": 6}
+MAX_POSITIONS = 64
+NUM_BLOCKS = 12
+CASES = [(name, dtype, level) for name in architectures() for dtype in COMPUTE_DTYPES for level in isa_levels()]
+
+
+def graph_of(name: str, dtype: str) -> Graph:
+    architecture = load_architecture(name)
+    return build_graph(parse_config(architecture.tiny, architecture.rules).with_dtype(dtype), MAX_POSITIONS)
+
+
+def weights_of(name: str, dtype: str, seed: int = 1) -> dict[str, F32]:
+    return {key: round_to(value, dtype) for key, value in random_weights(load_architecture(name).tiny, seed).items()}
+
+
+def model_of(name: str, dtype: str, level: str, threads: int = 1, block_size: int = 8) -> CpuModel:
+    """A compiled model, with the kernels of a level and below."""
+    program = compile_graph(
+        graph_of(name, dtype),
+        CpuCatalog(LEVELS[LEVELS.index(level) :]),
+        maxima=MAXIMA,
+        block_size=block_size,
+        max_positions=MAX_POSITIONS,
+    )
+    weights = Weights({key: Stored(value, dtype) for key, value in weights_of(name, dtype).items()})
+    return CpuModel(program, weights, pool(threads), NUM_BLOCKS)
+
+
+def steps(logits: Rows = "all", top: Rows = "last") -> list[StepInputs]:
+    """Two prompts; then one goes on, the other has a token and a third begins; then all have a token."""
+    first, second, third = [7, 2, 9], [4, 1], [5, 11, 3]
+
+    def tokens(count: int, seed: int) -> list[int]:
+        return np.random.default_rng(seed).integers(0, 90, count).tolist()
+
+    plans: list[Sequence[Work]] = [
+        [Work(tokens(10, 1), 0, first), Work(tokens(9, 2), 0, second)],
+        [Work(tokens(9, 3), 10, first), Work(tokens(1, 4), 9, second), Work(tokens(17, 5), 0, third)],
+        [Work(tokens(1, 6), 10, second), Work(tokens(1, 7), 17, third), Work(tokens(1, 8), 19, first)],
+    ]
+    return [make_step(plan, 8, logits, top) for plan in plans]
+
+
+@pytest.mark.parametrize(("name", "dtype", "level"), CASES)
+def test_a_program_computes_what_its_graph_says(name: str, dtype: str, level: str) -> None:
+    """float32: to a few roundings. 16 bits: nearer to the interpreter, which rounds where the graph says, than that is
+    to exact arithmetic: the roundings are the same, but for those that a last bit of float32 turns, and for the
+    probabilities, which the interpreter never rounds and a bfloat16 kernel does."""
+    model = model_of(name, dtype, level)
+    weights = weights_of(name, dtype)
+    rounded, exact = ReferenceKV(NUM_BLOCKS, 8, dtype), ReferenceKV(NUM_BLOCKS, 8)
+    ours, ideal, noise = [], [], []
+    for step in steps():
+        outputs = model.run(step)
+        wanted = interpret(graph_of(name, dtype), step, weights, rounded).outputs
+        best = interpret(graph_of(name, "float32"), step, weights, exact).outputs
+        ours.append(outputs.logits.copy())
+        ideal.append(wanted["logits"])
+        noise.append(wanted["logits"] - best["logits"])
+        assert np.array_equal(outputs.top_ids, outputs.logits[step.top_rows].argmax(axis=1))
+        assert_same_bits(outputs.top_values, outputs.logits[step.top_rows].max(axis=1), "both ways through the head")
+    got, want = np.concatenate(ours), np.concatenate(ideal)
+    off = np.linalg.norm(got - want) / np.linalg.norm(want)
+    rounding = np.linalg.norm(np.concatenate(noise)) / np.linalg.norm(want)
+    assert off <= {"float32": 2e-6, "float16": 0.5 * rounding, "bfloat16": rounding}[dtype]
+    assert rounding <= {"float32": 0, "float16": 2e-3, "bfloat16": 2e-2}[dtype]
+
+
+@pytest.mark.parametrize("name", architectures())
+def test_threads_and_ways_through_the_head_give_the_same_bits(name: str) -> None:
+    level = isa_levels()[0]
+    one = model_of(name, "bfloat16", level)
+    wanted = [(o.logits.copy(), o.top_ids.copy(), o.top_values.copy()) for o in map(one.run, steps())]
+    for threads in (2, 3):
+        many = model_of(name, "bfloat16", level, threads)
+        for step, (logits, ids, values) in zip(steps(), wanted, strict=True):
+            got = many.run(step)
+            assert_same_bits(got.logits, logits, "logits")
+            assert np.array_equal(got.top_ids, ids)
+            assert_same_bits(got.top_values, values, "values")
+    top_only = model_of(name, "bfloat16", level)
+    for step, (_, ids, values) in zip(steps("none", "last"), wanted, strict=True):
+        got = top_only.run(step)
+        assert got.logits.shape[0] == 0
+        assert np.array_equal(got.top_ids, ids)
+        assert_same_bits(got.top_values, values, "values")
+    logits_only = model_of(name, "bfloat16", level)
+    for step, all_rows, (logits, _, _) in zip(steps("last", "none"), steps(), wanted, strict=True):
+        got = logits_only.run(step)
+        assert got.top_ids.size == 0
+        assert_same_bits(got.logits, logits[all_rows.top_rows], "logits")
+
+
+def test_copied_blocks_are_the_originals() -> None:
+    """A sequence goes on from copies; copies are made in order, so that a chain of them works."""
+    name, dtype, level = "llama", "bfloat16", isa_levels()[0]
+    model = model_of(name, dtype, level)
+    prompt, more = list(range(3, 17)), [20]
+    model.run(make_step([Work(prompt, 0, [4, 6])], 8))
+    wanted = model.run(make_step([Work(more, 14, [4, 6])], 8)).logits.copy()
+    model.copy_blocks([(4, 2), (6, 1), (1, 9)])
+    model.run(make_step([Work([1] * 16, 0, [4, 6])], 8))
+    model.run(make_step([Work([1] * 8, 0, [1])], 8))
+    assert_same_bits(model.run(make_step([Work(more, 14, [2, 9])], 8)).logits, wanted, "after copying")
+
+
+@pytest.mark.parametrize("dtype", COMPUTE_DTYPES)
+@pytest.mark.parametrize("block_size", [8, 16, 32])
+def test_block_bytes(dtype: str, block_size: int) -> None:
+    """Keys and values of every layer, head and position, head_dim padded to 16."""
+    size = 4 if dtype == "float32" else 2
+    for head_dim, padded in ((8, 16), (16, 16), (20, 32), (128, 128)):
+        layout = KVLayout(3, 2, head_dim, dtype, block_size)
+        assert kv_block_bytes(layout) == 3 * 2 * 2 * block_size * padded * size
+
+
+def test_profile_names_every_call_and_restores_silence() -> None:
+    model = model_of("qwen3", "float32", isa_levels()[0])
+    timed = model.profile(steps()[0])
+    assert [call for call, _ in timed] == list(model.program.calls)
+    assert all(0 <= seconds < 60 for _, seconds in timed)
+    assert max(seconds for _, seconds in timed) > 0
+
+
+def test_a_step_that_contradicts_itself_is_refused() -> None:
+    model = model_of("llama", "float32", isa_levels()[0])
+    step = steps()[0]
+    arrays = [getattr(step, name) for name in StepInputs.__slots__]
+    for i in (1, 2, 3):
+        broken = [a[:-1] if j == i else a for j, a in enumerate(arrays)]
+        with pytest.raises(ValueError, match="disagree in length"):
+            model.run(StepInputs(*broken))
+
+
+def test_native_memory_is_zero_and_lives_as_long_as_its_view() -> None:
+    view = _native.Memory(5000).view()
+    assert view.shape == (5000,)
+    assert not view.any()
+    view[:] = 7
+    assert view.sum() == 35000

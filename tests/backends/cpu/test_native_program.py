@@ -1,0 +1,145 @@
+"""_native.Program: what add and run refuse, skipped calls, barriers, and threads that outnumber the work."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pytest
+
+from albireo import _native
+from backends.cpu.harness import Call, Guarded, assert_same_bits, ints, normal, panels, pool, rows_step, run, variants
+
+LEVEL = dict(reversed(variants("linear")))["float32"]
+
+
+def add(family: str = "linear", isa: str = "scalar", dtype: str = "float32", **args: Any) -> None:
+    _native.Program(pool(), 1).add(family, isa, dtype, args)
+
+
+@pytest.mark.parametrize(
+    ("given", "message"),
+    [
+        ({"family": "convolution"}, "unknown kernel family convolution"),
+        ({"isa": "avx1024"}, "family linear has no variant for float32 at level avx1024"),
+        ({"dtype": "float32", "isa": "avx512bf16"}, "family linear has no variant for float32 at level avx512bf16"),
+        ({"colour": 1}, "unknown kernel argument colour"),
+        ({"w_dtype": "int8"}, "unknown dtype int8"),
+        ({"kv_dtype": "float64"}, "unknown dtype float64"),
+    ],
+)
+def test_add_refuses(given: dict[str, Any], message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        add(**given)
+
+
+def test_run_refuses_more_arg_max_rows_than_it_was_made_for() -> None:
+    program = _native.Program(pool(), 2)
+    three = np.zeros(3, np.int32)
+    with pytest.raises(ValueError, match="arg max"):
+        program.run(*_step_arrays(3, top_rows=range(3)), three, three.astype(np.float32))
+
+
+def test_run_refuses_room_that_is_too_small() -> None:
+    program = _native.Program(pool(), 3)
+    with pytest.raises(ValueError, match="disagree in length"):
+        program.run(*_step_arrays(3, top_rows=range(3)), np.zeros(3, np.int32), np.zeros(2, np.float32))
+
+
+def _step_arrays(rows: int, **given: Any) -> tuple[np.ndarray, ...]:
+    s = rows_step(rows, **given)
+    return s.token_ids, s.positions, s.slots, s.query_start, s.context_len, s.block_table, s.logit_rows, s.top_rows
+
+
+def _chain(length: int, rows: int, symbol: str = "T") -> tuple[list[Call], list[Guarded], list[np.ndarray]]:
+    """Linears each of which reads what the one before wrote."""
+    width = 70
+    x = Guarded(normal(rows, width))
+    buffers, weights = [x], [normal(width, width, seed=i) / np.float32(width**0.5) for i in range(length)]
+    calls = []
+    for w in weights:
+        out = Guarded.poisoned((rows, width))
+        args = {"x": buffers[-1], "weight": panels(w, "float32"), "out": out, "n": width, "k": width, "rows": symbol}
+        calls.append(Call("linear", LEVEL, "float32", args))
+        buffers.append(out)
+    return calls, buffers, weights
+
+
+@pytest.mark.parametrize("threads", [1, 2, 3, 7])
+@pytest.mark.parametrize("rows", [1, 50])
+def test_threads_wait_for_each_other(rows: int, threads: int) -> None:
+    """Thirty calls in a row, many times over; a barrier that lets one through early gives other numbers."""
+    calls, buffers, weights = _chain(30, rows)
+    run(calls, rows_step(rows), 1)
+    wanted = buffers[-1].values
+    exact = buffers[0].values.astype(np.float64)
+    for w in weights:
+        exact = exact @ w.T.astype(np.float64)
+    np.testing.assert_allclose(wanted, exact, rtol=0, atol=1e-4 * np.abs(exact).max())
+    for _ in range(5 if threads < 7 else 1):
+        again, fresh, _ = _chain(30, rows)
+        run(again, rows_step(rows), threads)
+        assert_same_bits(fresh[-1].values, wanted, "the last of the chain")
+
+
+def test_calls_over_no_rows_are_skipped() -> None:
+    """R and G are zero in this step; the call on T rows after them runs."""
+    calls, buffers, _ = _chain(1, 3)
+    skipped, untouched, _ = _chain(1, 3, "R")
+    also, untouched_too, _ = _chain(1, 3, "G")
+    run([*skipped, *also, *calls], rows_step(3), 2)
+    assert np.isfinite(buffers[1].values).all()
+    assert np.isnan(untouched[1].values).all()
+    assert np.isnan(untouched_too[1].values).all()
+
+
+def test_rows_of_another_symbol_are_counted() -> None:
+    calls, buffers, _ = _chain(1, 4, "R")
+    run(calls, rows_step(9, logit_rows=[0, 5]))
+    assert np.isfinite(buffers[1].values[:2]).all()
+    assert np.isnan(buffers[1].values[2:]).all()
+
+
+def test_an_empty_step_and_an_empty_program() -> None:
+    calls, buffers, _ = _chain(2, 3)
+    run(calls, rows_step(0), 2)
+    assert np.isnan(buffers[1].values).all()
+    ids, values = run([], rows_step(3), 2)
+    assert ids.size == values.size == 0
+
+
+def test_a_call_added_later_brings_its_scratch() -> None:
+    program = _native.Program(pool(), 1)
+    small, buffers, _ = _chain(1, 3)
+    program.add("linear", LEVEL, "float32", _addresses(small[0]))
+    before = program.scratch_bytes
+    none = np.zeros(0, np.int32)
+    program.run(*_step_arrays(3), none, none.astype(np.float32))
+    first = buffers[1].values
+    wide = normal(3, 5000)
+    out = Guarded.poisoned((3, 64))
+    args = {"x": Guarded(wide), "weight": panels(normal(64, 5000, seed=1), "float32"), "out": out, "n": 64, "k": 5000}
+    program.add("linear", LEVEL, "float32", _addresses(Call("linear", LEVEL, "float32", args)))
+    assert program.scratch_bytes > before
+    program.run(*_step_arrays(3), none, none.astype(np.float32))
+    assert_same_bits(buffers[1].values, first, "the first call")
+    assert np.isfinite(out.values).all()
+
+
+def _addresses(call: Call) -> dict[str, Any]:
+    return {name: v.address if isinstance(v, Guarded) else v for name, v in call.args.items()}
+
+
+def test_copy_moves_bytes_also_onto_themselves() -> None:
+    data = np.arange(100, dtype=np.uint8)
+    _native.copy(data.ctypes.data + 10, data.ctypes.data, 50)
+    assert np.array_equal(data[10:60], np.arange(50))
+    assert np.array_equal(data[60:], np.arange(60, 100))
+
+
+def test_probes_measure_something() -> None:
+    memory = _native.Memory(1 << 20)
+    assert _native.probe_read(pool(2), memory) > 0
+    assert _native.probe_dot(pool(), "float32", 1000) > 0
+    assert (_native.probe_dot(pool(), "bfloat16", 1000) > 0) == ("avx512bf16" in _native.isa_levels())
+    assert ints([1]).dtype == np.int32

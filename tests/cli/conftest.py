@@ -1,0 +1,41 @@
+"""Running commands: inside this process, which is quick, or as a process of their own."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from click.testing import CliRunner, Result
+
+from albireo.cli.main import main
+
+SOURCE = Path(__file__).resolve().parents[2] / "src"
+
+
+@pytest.fixture
+def albireo() -> Callable[..., Result]:
+    """Runs a command line in this process; errors that are not meant to happen come through."""
+
+    def run(*args: str, stdin: str | bytes = "") -> Result:
+        result = CliRunner().invoke(main, [str(arg) for arg in args], input=stdin)
+        if result.exception is not None and not isinstance(result.exception, SystemExit):
+            raise result.exception
+        return result
+
+    return run
+
+
+@pytest.fixture
+def process() -> Callable[..., subprocess.Popen[bytes]]:
+    """Starts a command line as a process; the caller waits for it."""
+
+    def start(*args: str, **options: object) -> subprocess.Popen[bytes]:
+        env = {**os.environ, "PYTHONPATH": str(SOURCE), **options.pop("env", {})}  # type: ignore[dict-item]
+        streams = {"stdin": subprocess.DEVNULL, "stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
+        return subprocess.Popen([sys.executable, "-m", "albireo", *args], env=env, **{**streams, **options})
+
+    return start

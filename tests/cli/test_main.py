@@ -1,0 +1,117 @@
+"""Commands are found by file name, help is light, and what goes wrong ends in a line and an exit code."""
+
+from __future__ import annotations
+
+import importlib
+import json
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import click
+import pytest
+
+from albireo import __version__
+from albireo.cli import main as main_module
+from albireo.cli.main import main
+
+SOURCE = Path(main_module.__file__).parent
+COMMANDS = ("bench", "chat", "doctor", "generate", "inspect")
+HEAVY = ("numpy", "tokenizers", "jinja2", "tqdm", "huggingface_hub", "albireo._native", "albireo.api.load")
+
+
+def test_help_lists_every_command_with_its_docstring(albireo):
+    result = albireo("--help")
+    assert result.exit_code == 0
+    for name in COMMANDS:
+        first_line = importlib.import_module(f"albireo.cli.{name}").__doc__.splitlines()[0].rstrip(".")
+        assert f"  {name} " in result.stdout
+        assert " ".join(first_line.split()) in " ".join(result.stdout.split())
+
+
+def test_every_other_file_is_of_the_room():
+    files = {path.stem for path in SOURCE.glob("*.py")} - {"__init__"}
+    assert files == main_module._ROOM | set(COMMANDS)
+
+
+@pytest.mark.parametrize("name", COMMANDS)
+def test_help_of_a_command_begins_like_its_file(name, albireo):
+    result = albireo(name, "--help")
+    assert result.exit_code == 0
+    first_line = importlib.import_module(f"albireo.cli.{name}").__doc__.splitlines()[0]
+    assert " ".join(first_line.split()) in " ".join(result.stdout.split())
+
+
+def test_help_imports_nothing_heavy():
+    code = (
+        "import sys\n"
+        "from albireo.cli.main import main\n"
+        "try:\n    main(['--help'])\nexcept SystemExit as end:\n    assert end.code == 0\n"
+        f"print('\\n', [name for name in {HEAVY!r} if name in sys.modules])"
+    )
+    env = {**os.environ, "PYTHONPATH": str(SOURCE.parents[1])}
+    shown = subprocess.run([sys.executable, "-c", code], env=env, capture_output=True, text=True, check=True).stdout
+    assert "generate" in shown
+    assert shown.rstrip().endswith("[]")
+
+
+def test_version(albireo):
+    assert albireo("--version").stdout.split() == ["albireo,", "version", __version__]
+
+
+def test_unknown_command_is_a_usage_error(albireo):
+    result = albireo("generat")
+    assert result.exit_code == 2
+    assert "generat" in result.stderr
+
+
+def test_an_error_is_one_line_without_a_traceback(albireo, tmp_path):
+    result = albireo("inspect", str(tmp_path))
+    assert result.exit_code == 1
+    assert result.stderr.startswith("error: ")
+    assert str(tmp_path) in result.stderr
+    assert result.stderr.count("\n") == 1
+    assert result.stdout == ""
+
+
+def test_traceback_on_request(process, tmp_path):
+    child = process("--traceback", "inspect", str(tmp_path))
+    _, stderr = child.communicate()
+    assert child.returncode == 1
+    assert b"Traceback" in stderr
+    assert b"ModelError" in stderr
+
+
+def test_a_reader_who_went_away_ends_it_quietly(process):
+    reading, writing = os.pipe()
+    os.close(reading)
+    child = process("generate", "Once upon a time", "--max-tokens", "8", stdout=writing)
+    os.close(writing)
+    _, stderr = child.communicate()
+    assert child.returncode == main_module.BROKEN_PIPE
+    assert stderr == b""
+
+
+def test_interrupt_ends_it_quietly(process, tmp_path):
+    fifo = tmp_path / "prompts"
+    os.mkfifo(fifo)
+    child = process("generate", "--input-file", str(fifo))
+    with fifo.open("wb"):  # open when the child has opened it too: it reads now
+        child.send_signal(signal.SIGINT)
+        stdout, stderr = child.communicate()
+    assert child.returncode == main_module.INTERRUPTED
+    assert (stdout, stderr) == (b"", b"")
+
+
+def test_module_runs_like_the_command(process):
+    child = process("inspect", "--help")
+    stdout, _ = child.communicate()
+    assert child.returncode == 0
+    assert b"Usage: " in stdout
+
+
+def test_main_is_a_click_group_for_the_entry_point():
+    assert isinstance(main, click.Group)
+    assert json.dumps(main.list_commands(click.Context(main))) == json.dumps(sorted(COMMANDS))

@@ -1,0 +1,277 @@
+"""A toy model behind the executor's contract, and a bench to drive the engine with it.
+
+The toy's next token is a checksum of the whole history as it reads it back, slot by slot, from a simulated paged KV
+store. So a wrong, missing, stale or overwritten block changes the tokens, and a sequence's tokens can be computed
+without any engine (alone()).
+"""
+
+from __future__ import annotations
+
+import zlib
+from collections.abc import Collection, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import pytest
+
+from albireo.engine.engine import Engine
+from albireo.engine.request import SequenceUpdate
+from albireo.engine.settings import EngineSettings
+from albireo.params import SamplingParams
+from albireo.step import SampledToken, SampleTask, SequenceWork, StepPlan, StepResult, TokenLogprobs
+
+VOCAB_SIZE = 40
+EOS = 0
+
+
+def checksum(tokens: Sequence[int], seed: int = 0) -> int:
+    return zlib.crc32(bytes(tokens), seed & 0xFFFFFFFF)
+
+
+def prefix_checksums(tokens: Sequence[int]) -> list[int]:
+    values = [0]
+    for token in tokens:
+        values.append(zlib.crc32(bytes((token,)), values[-1]))
+    return values[1:]
+
+
+def next_token(history: Sequence[int], seed: int, masked: Collection[int] = ()) -> int:
+    token = checksum(history, seed) % VOCAB_SIZE
+    while token in masked:
+        token = (token + 1) % VOCAB_SIZE
+    return token
+
+
+class StepFailed(Exception):
+    pass
+
+
+class ToyExecutor:
+    """Executes plans on simulated KV stores, one a group; checks each plan against the contract of step.py.
+
+    It has two layers, as little as shows what a real model shows: the first stores tokens, the second, once all of the
+    first is written, a checksum of the history up to each position. So a block holds more than its own tokens.
+    """
+
+    def __init__(self, settings: EngineSettings) -> None:
+        size = settings.block_size
+        self.settings = settings
+        self.layers = [[[[-1] * size for _ in range(count)] for count in settings.num_blocks] for _ in range(2)]
+        self.fail_next: str | None = None
+        self.num_computed_tokens = 0
+        self.plans: list[dict[int, tuple[int, int, int]]] = []
+        self.copies: list[list[tuple[int, int, int]]] = []
+
+    def __call__(self, plan: StepPlan) -> StepResult:
+        self._check(plan)
+        if self.fail_next is not None:
+            self._fail(plan)
+        for group, source, target in plan.block_copies:
+            for layer in self.layers:
+                layer[group][target] = list(layer[group][source])
+        for work in plan.work:
+            self._write(0, work, work.token_ids)
+        histories = [self._read(0, work) for work in plan.work]
+        for work, history in zip(plan.work, histories, strict=True):
+            self._write(1, work, prefix_checksums(history)[work.num_computed_tokens :])
+        self.num_computed_tokens += plan.num_tokens
+        self.plans.append({w.seq_id: (w.num_computed_tokens, len(w.token_ids), len(w.samples)) for w in plan.work})
+        self.copies.append(list(plan.block_copies))
+        result = StepResult([])
+        for work, history in zip(plan.work, histories, strict=True):
+            assert self._read(1, work) == prefix_checksums(history), "a block of another history was read"
+            self._answer(work, history, result)
+        return result
+
+    def _check(self, plan: StepPlan) -> None:
+        assert plan.work
+        assert plan.num_tokens == sum(len(work.token_ids) for work in plan.work)
+        assert plan.num_tokens <= self.settings.max_num_batched_tokens
+        assert len({work.seq_id for work in plan.work}) == len(plan.work) <= self.settings.max_num_seqs
+        writers: dict[tuple[int, int], int] = {}
+        for work in plan.work:
+            assert len(work.token_ids) >= 1
+            assert len(work.block_tables) == len(self.settings.num_blocks)
+            for group, table in enumerate(work.block_tables):
+                assert 0 not in table, "the null block is in a table"
+                for position in self._positions(work):
+                    block = (group, table[position // self.settings.block_size])
+                    assert writers.setdefault(block, work.seq_id) == work.seq_id, "two sequences write one block"
+        for work in plan.work:
+            for group, table in enumerate(work.block_tables):
+                own = table[work.num_computed_tokens // self.settings.block_size :]
+                assert all(writers.get((group, block), work.seq_id) == work.seq_id for block in own), "not a hit"
+
+    def _positions(self, work: SequenceWork) -> range:
+        return range(work.num_computed_tokens, work.num_computed_tokens + len(work.token_ids))
+
+    def _slots(self, layer: int, work: SequenceWork, positions: range) -> list[list[tuple[list[int], int]]]:
+        """For each group, (block, offset) of each position."""
+        size = self.settings.block_size
+        return [
+            [(self.layers[layer][group][table[position // size]], position % size) for position in positions]
+            for group, table in enumerate(work.block_tables)
+        ]
+
+    def _write(self, layer: int, work: SequenceWork, values: Sequence[int]) -> None:
+        for slots in self._slots(layer, work, self._positions(work)):
+            for (block, offset), value in zip(slots, values, strict=True):
+                block[offset] = value
+
+    def _read(self, layer: int, work: SequenceWork) -> list[int]:
+        everything = range(work.num_computed_tokens + len(work.token_ids))
+        first, *others = [[b[i] for b, i in slots] for slots in self._slots(layer, work, everything)]
+        assert all(other == first for other in others), "the groups disagree"
+        assert all(value >= 0 for value in first), f"garbage or nothing read: {first}"
+        return first
+
+    def _fail(self, plan: StepPlan) -> None:
+        """Die before or within the writing; then leaving garbage in every slot the plan may write."""
+        how, self.fail_next = self.fail_next, None
+        if how != "before":
+            for layer, groups in enumerate(self.layers):
+                for group, _, target in plan.block_copies:
+                    groups[group][target] = [-2] * self.settings.block_size
+                for work in plan.work:
+                    self._write(layer, work, [-2] * len(work.token_ids))
+        raise StepFailed(how)
+
+    def _answer(self, work: SequenceWork, history: list[int], result: StepResult) -> None:
+        if work.prompt_logprobs is not None:
+            ends = range(work.num_computed_tokens + 1, work.num_computed_tokens + 1 + len(work.prompt_targets))
+            result.prompt_logprobs[work.seq_id] = [
+                TokenLogprobs([target], [-float(checksum(history[:end]))], [1])
+                for end, target in zip(ends, work.prompt_targets, strict=True)
+            ]
+        for task in work.samples:
+            assert history == [*task.prompt_token_ids, *task.output_token_ids], "the history read back is another's"
+            result.tokens.append(self._sample(task, history))
+
+    def _sample(self, task: SampleTask, history: list[int]) -> SampledToken:
+        masked = task.stop_token_ids if len(task.output_token_ids) < task.params.min_tokens else ()
+        token = next_token(history, task.seed, masked)
+        wanted = task.params.logprobs is not None
+        return SampledToken(task.seq_id, token, TokenLogprobs([token], [-1.0], [1]) if wanted else None)
+
+
+def alone(
+    prompt: Sequence[int], params: SamplingParams, seed: int, longest: int
+) -> tuple[list[int], str, int | str | None]:
+    """Tokens, finish reason and stop reason of one sequence, worked out without an engine."""
+    eos = set() if params.ignore_eos else {EOS}
+    stops = eos | set(params.stop_token_ids or ())
+    tokens: list[int] = []
+    while True:
+        tokens.append(next_token([*prompt, *tokens], seed, stops if len(tokens) < params.min_tokens else ()))
+        if tokens[-1] in stops:
+            return tokens, "stop", None if tokens[-1] in eos else tokens[-1]
+        if len(tokens) == params.max_tokens or len(prompt) + len(tokens) >= longest:
+            return tokens, "length", None
+
+
+@dataclass
+class Bench:
+    """An engine on the toy, a clock that counts, and all that was reported, checked as it comes."""
+
+    settings: EngineSettings
+    engine: Engine = field(init=False)
+    toy: ToyExecutor = field(init=False)
+    now: float = 0.0
+    tokens: dict[tuple[str, int], list[int]] = field(default_factory=dict)
+    ends: dict[tuple[str, int], tuple[Any, Any]] = field(default_factory=dict)
+    last: dict[str, SequenceUpdate] = field(default_factory=dict)
+    added: dict[str, tuple[list[int], SamplingParams]] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        self.toy = ToyExecutor(self.settings)
+        self.engine = Engine(self.settings, self.toy, self._clock)
+
+    def _clock(self) -> float:
+        self.now += 1.0
+        return self.now
+
+    def add(self, prompt: Sequence[int], request_id: str | None = None, **kwargs: Any) -> str:
+        request_id = str(len(self.added)) if request_id is None else request_id
+        own = {name: kwargs.pop(name) for name in ("priority", "cache_salt", "arrival_s") if name in kwargs}
+        params = SamplingParams(**{"ignore_eos": True, "seed": 7, **kwargs})
+        self.engine.add_request(request_id, prompt, params, **own)
+        self.added[request_id] = (list(prompt), params)
+        self.engine.check_invariants()
+        return request_id
+
+    def step(self, fail: str | None = None) -> list[SequenceUpdate]:
+        self.toy.fail_next = fail
+        updates = self.engine.step()
+        self.record(updates)
+        return updates
+
+    def record(self, updates: list[SequenceUpdate]) -> None:
+        self.engine.check_invariants()
+        for update in updates:
+            key = (update.request_id, update.index)
+            assert key not in self.ends, "reported after its end"
+            assert update.request_id not in self.last, "reported after its request's end"
+            self.tokens.setdefault(key, []).extend(update.token_ids)
+            if update.finish_reason is not None:
+                self.ends[key] = (update.finish_reason, update.stop_reason)
+            if update.is_request_finished:
+                self.last[update.request_id] = update
+
+    def abort(self, request_id: str) -> list[SequenceUpdate]:
+        updates = self.engine.abort(request_id)
+        self.record(updates)
+        return updates
+
+    def finish(self, request_id: str, index: int) -> SequenceUpdate | None:
+        update = self.engine.finish(request_id, index, "stop", "END")
+        self.record([] if update is None else [update])
+        return update
+
+    def run(self, max_steps: int = 3000) -> int:
+        """Step until nothing is left. Returns: how many steps it took; fails when that is too many."""
+        for count in range(max_steps):
+            if not self.engine.has_work():
+                return count
+            self.step()
+        raise AssertionError(f"still at work after {max_steps} steps: {self.engine.stats()}")
+
+    def check_all_ended(self) -> None:
+        """Nothing is held, every continuation ended once, and each has the tokens it gets alone."""
+        stats = self.engine.stats()
+        assert (stats.kv_cache_usage, stats.num_requests_running, stats.num_requests_waiting) == (0.0, 0, 0)
+        assert set(self.last) == set(self.added)
+        assert sum(stats.finished.values()) == len(self.ends)
+        for request_id, (prompt, params) in self.added.items():
+            for index in range(params.n):
+                self._check_end(request_id, index, prompt, params)
+
+    def _check_end(self, request_id: str, index: int, prompt: list[int], params: SamplingParams) -> None:
+        reason, stop_reason = self.ends[request_id, index]
+        got = self.tokens[request_id, index]
+        assert params.seed is not None
+        longest = self.settings.max_model_len
+        if params.max_tokens is None:
+            longest = min(longest, self.settings.capacity_tokens + 1)
+        expected = alone(prompt, params, params.seed + index, longest)
+        if reason == "abort" or stop_reason == "END":
+            assert got == expected[0][: len(got)]
+        else:
+            assert (got, reason, stop_reason) == expected
+
+
+def make_bench(**kwargs: Any) -> Bench:
+    """A bench with one group of 63 usable blocks of 8, unless told otherwise."""
+    defaults = {"num_blocks": (64,), "block_size": 8, "max_model_len": 200, "vocab_size": VOCAB_SIZE}
+    return Bench(EngineSettings(**{**defaults, "eos_token_ids": frozenset({EOS}), **kwargs}))
+
+
+@pytest.fixture(scope="session")
+def bench() -> Any:
+    """make_bench(**settings) -> Bench."""
+    return make_bench
+
+
+@pytest.fixture(scope="session")
+def step_failed() -> type[Exception]:
+    """What the toy raises when told to fail."""
+    return StepFailed

@@ -1,0 +1,131 @@
+"""Random arrivals, priorities, cancels, failing steps, shared prefixes and tiny pools: the engine keeps its promises.
+
+After every step the books balance; at the end nothing is held, and every continuation has the tokens it gets alone.
+"""
+
+from __future__ import annotations
+
+import zlib
+from typing import Any
+
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from albireo.errors import PromptTooLong
+from albireo.step import TokenLogprobs
+
+STEMS = [[(i * 7 + stem * 3) % 39 + 1 for i in range(48)] for stem in range(3)]
+
+setups = st.fixed_dictionaries(
+    {
+        "num_blocks": st.one_of(
+            st.integers(5, 9).map(lambda n: (n,)), st.just((40,)), st.tuples(st.integers(5, 9), st.integers(5, 9))
+        ),
+        "max_model_len": st.sampled_from([24, 33, 64]),
+        "max_num_seqs": st.integers(1, 6),
+        "max_num_batched_tokens": st.sampled_from([1, 3, 8, 13, 30, 64]),
+        "enable_prefix_caching": st.sampled_from([True, True, True, False]),
+        "scheduling_policy": st.sampled_from(["fcfs", "priority"]),
+    }
+)
+requests = st.fixed_dictionaries(
+    {
+        "stem": st.integers(0, 2),
+        "stem_len": st.sampled_from([1, 7, 8, 9, 16, 17, 24, 31, 32, 40]),
+        "suffix": st.lists(st.integers(1, 3), max_size=3),
+        "n": st.sampled_from([1, 1, 1, 2, 3, 5]),
+        "max_tokens": st.sampled_from([1, 2, 5, 9, 17, None]),
+        "min_tokens": st.sampled_from([0, 0, 1]),
+        "ignore_eos": st.booleans(),
+        "stop_token_ids": st.sampled_from([(), (3, 11, 25)]),
+        "seed": st.integers(0, 3),
+        "priority": st.integers(0, 2),
+        "cache_salt": st.sampled_from([None, None, None, "s"]),
+        "prompt_logprobs": st.sampled_from([None, None, None, 0]),
+        "skip_reading_prefix_cache": st.sampled_from([None, None, True]),
+        "logprobs": st.sampled_from([None, 0]),
+    }
+)
+events = st.one_of(
+    st.tuples(st.just("add"), st.lists(requests, min_size=1, max_size=4)),
+    st.tuples(st.just("add"), st.lists(requests, min_size=1, max_size=4)),
+    st.tuples(st.just("step"), st.integers(1, 5)),
+    st.tuples(st.just("step"), st.integers(1, 5)),
+    st.tuples(st.just("fail"), st.sampled_from(["before", "within"])),
+    st.tuples(st.just("abort"), st.integers(0, 20)),
+    st.tuples(st.just("finish"), st.tuples(st.integers(0, 20), st.integers(0, 4))),
+)
+
+
+def add(bench: Any, spec: dict[str, Any]) -> None:
+    spec = dict(spec)
+    prompt = STEMS[spec.pop("stem")][: spec.pop("stem_len")] + spec.pop("suffix")
+    if bench.settings.scheduling_policy == "fcfs":
+        spec.pop("priority")
+    try:
+        bench.add(prompt, **spec)
+    except PromptTooLong:
+        longest = len(prompt) + (spec["max_tokens"] or 1)
+        capacity = bench.settings.capacity_tokens + 1
+        assert len(prompt) >= bench.settings.max_model_len or min(longest, bench.settings.max_model_len) > capacity
+
+
+def apply(bench: Any, event: tuple[str, Any], step_failed: type[Exception]) -> None:
+    kind, what = event
+    if kind == "add":
+        for spec in what:
+            add(bench, spec)
+    elif kind == "step":
+        for _ in range(what):
+            bench.step()
+            check_nobody_computes_beside_an_open_prompt(bench)
+    elif kind == "fail" and bench.engine.has_work():
+        advanced = bench.engine.stats().generation_tokens
+        with pytest.raises(step_failed):
+            bench.step(fail=what)
+        bench.engine.check_invariants()
+        assert bench.engine.stats().generation_tokens == advanced
+    elif kind == "abort":
+        bench.abort(pick(bench, what))
+    elif kind == "finish" and bench.added:
+        request_id, index = pick(bench, what[0]), what[1] % bench.added[pick(bench, what[0])][1].n
+        is_over = (request_id, index) in bench.ends
+        assert (bench.finish(request_id, index) is None) == is_over
+
+
+def prompt_logprobs(prompt: list[int]) -> list[TokenLogprobs]:
+    """What the toy answers: the checksum of the history each token follows."""
+    return [TokenLogprobs([t], [-float(zlib.crc32(bytes(prompt[:end])))], [1]) for end, t in enumerate(prompt) if end]
+
+
+def check_nobody_computes_beside_an_open_prompt(bench: Any) -> None:
+    """Who might share a prompt is admitted before it (another prompt's rest in the same step) or when it is done."""
+    scheduler = bench.engine._scheduler
+    admitted = {seq.seq_id for seq, _ in scheduler._step.admitted}
+    is_open = False
+    for seq in scheduler.scheduled:
+        assert not (is_open and seq.seq_id in admitted)
+        is_open |= 0 < seq.num_computed_tokens < seq.num_tokens - 1
+
+
+def pick(bench: Any, number: int) -> str:
+    """Mostly one that is not over yet; sometimes one that is, or that never was."""
+    alive = [request_id for request_id in bench.added if request_id not in bench.last]
+    return alive[number % len(alive)] if alive and number % 5 else str(number % max(len(bench.added), 1))
+
+
+@settings(max_examples=300, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@given(setup=setups, script=st.lists(events, min_size=12, max_size=40))
+def test_every_request_ends_once_with_the_tokens_it_gets_alone(
+    bench: Any, step_failed: type[Exception], setup: dict[str, Any], script: list[tuple[str, Any]]
+) -> None:
+    run = bench(**setup)
+    for event in script:
+        apply(run, event, step_failed)
+    run.run()
+    run.check_all_ended()
+    for request_id, update in run.last.items():
+        prompt, params = run.added[request_id]
+        if params.prompt_logprobs is not None and run.tokens[request_id, update.index]:
+            assert update.progress.prompt_logprobs == prompt_logprobs(prompt)

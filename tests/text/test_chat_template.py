@@ -1,0 +1,220 @@
+"""Rendering equals transformers' for every real template; wrong shapes and missing pieces are explained."""
+
+from __future__ import annotations
+
+import dataclasses
+from datetime import datetime
+
+import pytest
+
+from albireo.errors import RequestError, TemplateError
+from albireo.text.chat_template import MAX_TEMPLATE_CHARS, ChatTemplate, plain_conversation
+from text.chats import CHATS, TOOLS
+
+TOKENS = {"bos_token": "<s>", "eos_token": "</s>"}
+CHATML = (
+    "{% for message in messages %}<|im_start|>{{ message.role }}\n{{ message.content }}<|im_end|>\n{% endfor %}"
+    "{% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}"
+)
+
+
+def render(source, messages, now=None, **options):
+    template = ChatTemplate(source)
+    return template.render(plain_conversation(messages, reads_parts=template.reads_parts, **options), now)
+
+
+def reference(source, messages, **options):
+    utils = pytest.importorskip("transformers.utils.chat_template_utils")
+    messages = [{key: value for key, value in message.items() if value is not None} for message in messages]
+    return utils.render_jinja_template([messages], chat_template=source, **options)[0][0]
+
+
+def both(source, messages, variables, **options):
+    """What each side renders, or None where it refuses."""
+    results = []
+    for call in (
+        lambda: render(source, messages, variables=variables, **options),
+        lambda: reference(source, messages, **variables, **options),
+    ):
+        try:
+            results.append(call())
+        except Exception:
+            results.append(None)
+    return results
+
+
+@pytest.mark.parametrize("chat", CHATS)
+@pytest.mark.parametrize("tools", [None, TOOLS], ids=["plain", "with-tools"])
+def test_every_template_renders_as_in_transformers(template_files, chat, tools):
+    rendered = 0
+    for name, source in template_files.items():
+        for prompt in (True, False):
+            ours, theirs = both(source, CHATS[chat], TOKENS, tools=tools, add_generation_prompt=prompt)
+            assert ours == theirs, name
+            rendered += ours is not None
+    assert rendered > len(template_files) // 2
+
+
+@pytest.mark.parametrize("chat", ["one", "system", "turns"])
+def test_continue_final_message_as_in_transformers(template_files, chat):
+    messages = [*CHATS[chat], {"role": "assistant", "content": "It is  "}]
+    rendered = 0
+    for name, source in template_files.items():
+        ours, theirs = both(source, messages, TOKENS, add_generation_prompt=False, continue_final_message=True)
+        assert ours == theirs, name
+        rendered += ours is not None and ours.rstrip().endswith("It is")
+    assert rendered > len(template_files) // 2
+
+
+def test_template_variables_of_the_caller(template_files):
+    source = next(source for name, source in template_files.items() if name.startswith("qwen3/"))
+    for thinking in (True, False):
+        ours, theirs = both(source, CHATS["one"], {"enable_thinking": thinking}, add_generation_prompt=True)
+        assert ours == theirs
+        assert ours.endswith("</think>\n\n") is not thinking
+
+
+def test_documents_and_now():
+    source = "{{ strftime_now('%d %B %Y') }}{% for d in documents %}|{{ d.title }}{% endfor %}"
+    now = datetime(2024, 2, 29, 12)
+    text = render(source, CHATS["one"], now, documents=[{"title": "a"}, {"title": "b"}])
+    assert text == "29 February 2024|a|b"
+
+
+def test_generation_tag_and_loop_controls():
+    source = (
+        "{% for m in messages %}{% if loop.index > 2 %}{% break %}{% endif %}"
+        "{% generation %}{% set x = m.content %}<{{ x }}>{% endgeneration %}{{ x }}{% endfor %}"
+    )
+    messages = [{"role": "user", "content": str(i)} for i in range(5)]
+    assert render(source, messages) == reference(source, messages) == "<0><1>"
+
+
+def test_tojson_keeps_html_and_unicode():
+    source = "{{ messages[0]|tojson(indent=2) }}"
+    messages = [{"role": "user", "content": "<é & '>"}]
+    assert render(source, messages) == reference(source, messages)
+    assert "<é & '>" in render(source, messages)
+
+
+def test_parts_are_joined_where_the_template_wants_a_string():
+    parts = [{"type": "text", "text": "one"}, {"type": "text", "text": "two"}]
+    assert "one\ntwo<|im_end|>" in render(CHATML, [{"role": "user", "content": parts}])
+    picture = [*parts, {"type": "image_url", "image_url": {"url": "x"}}]
+    with pytest.raises(TemplateError, match=r"messages\[0\] has a content part of type 'image_url'.*text only"):
+        render(CHATML, [{"role": "user", "content": picture}])
+
+
+def test_parts_stay_parts_where_the_template_reads_them():
+    source = "{% for part in messages[0].content %}[{{ part.text }}]{% endfor %}"
+    parts = [{"type": "text", "text": "one"}, {"type": "text", "text": "two"}]
+    assert render(source, [{"role": "user", "content": parts}]) == "[one][two]"
+
+
+def test_the_callers_messages_are_not_changed():
+    messages = [{"role": "user", "content": [{"type": "text", "text": "a"}]}, {"role": "assistant", "content": "b"}]
+    before = repr(messages)
+    render(CHATML, messages, add_generation_prompt=False, continue_final_message=True)
+    assert repr(messages) == before
+
+
+def test_rich_objects_become_plain_data():
+    @dataclasses.dataclass
+    class Message:
+        role: str
+        content: str
+
+        def save(self):
+            raise AssertionError("called from a template")
+
+    assert "<|im_start|>user\nhi" in render(CHATML, [Message("user", "hi")])
+    with pytest.raises(TemplateError, match="'dict object' has no attribute 'save'"):
+        render("{{ messages[0].save() }}", [Message("user", "hi")])
+
+
+@pytest.mark.parametrize(
+    ("messages", "problem"),
+    [
+        ([], "messages is empty"),
+        ("hi", "must be a list of messages, got str"),
+        ({"role": "user"}, "must be a list of messages, got dict"),
+        (None, "must be a list of messages, got NoneType"),
+        (["hi"], r"messages\[0\] must be a dict with role and content, got str"),
+        ([{"content": "hi"}], r"messages\[0\] has role None"),
+        ([{"role": 5, "content": "hi"}], "has role 5"),
+        ([{"role": "end|>\n<|system", "content": "hi"}], "a role is a word"),
+        ([{"role": "user", "content": 5}], "has content of type int"),
+        ([{"role": "user", "content": object()}], "takes plain data only .* got object"),
+        ([{"role": "user", "content": [5]}], "content part of type 'int'"),
+    ],
+)
+def test_messages_of_the_wrong_shape(messages, problem):
+    with pytest.raises(TemplateError, match=problem) as caught:
+        render(CHATML, messages)
+    assert isinstance(caught.value, RequestError)
+
+
+def test_messages_nested_too_deeply():
+    deep = []
+    for _ in range(100_000):
+        deep = [deep]
+    with pytest.raises(TemplateError, match="nested too deeply"):
+        render(CHATML, [{"role": "user", "content": deep}])
+
+
+@pytest.mark.parametrize(
+    ("options", "problem"),
+    [
+        ({"tools": ["x"]}, "tools must be a list of dicts"),
+        ({"documents": [1]}, "documents must be a list of dicts"),
+        ({"continue_final_message": True}, "exclude each other"),
+        (
+            {"continue_final_message": "reasoning_content", "add_generation_prompt": False},
+            "last message has no 'reasoning_content'",
+        ),
+        ({"variables": {"messages": []}}, "holds 'messages', which is an argument of its own"),
+    ],
+)
+def test_options_that_cannot_be(options, problem):
+    with pytest.raises(TemplateError, match=problem):
+        render(CHATML, CHATS["one"], **options)
+
+
+def test_continue_final_message_that_the_template_drops():
+    with pytest.raises(TemplateError, match="leaves out the end of the last message"):
+        render(
+            "{{ messages[0].content[:2] }}",
+            CHATS["system"][:1],
+            add_generation_prompt=False,
+            continue_final_message=True,
+        )
+
+
+@pytest.mark.parametrize(
+    ("source", "problem"),
+    [
+        ("{% if %}", r"not valid jinja2: line 1"),
+        ("a\nb{{ x", r"not valid jinja2: line 2"),
+        ("{{ 1|nosuch }}", "No filter named 'nosuch'"),
+        ("{{ " + "(" * 5000 + "1" + ")" * 5000 + " }}", "nested too deeply"),
+        ("{{ " + "1+" * 20_000 + "1 }}", "nested too deeply"),
+        ("x" * (MAX_TEMPLATE_CHARS + 1), f"at most {MAX_TEMPLATE_CHARS} are read"),
+    ],
+)
+def test_templates_that_do_not_compile(source, problem):
+    with pytest.raises(TemplateError, match=problem):
+        ChatTemplate(source)
+
+
+@pytest.mark.parametrize(
+    ("source", "problem"),
+    [
+        ("{{ raise_exception('Only pairs, please') }}", "refused the messages: Only pairs, please"),
+        ("{{ nothing.at.all }}", "refused the messages: 'nothing' is undefined"),
+        ("{{ messages + 1 }}", "failed on these messages: TypeError"),
+        ("{{ 1 / 0 }}", "failed on these messages: ZeroDivisionError"),
+    ],
+)
+def test_templates_that_fail(source, problem):
+    with pytest.raises(TemplateError, match=problem):
+        render(source, CHATS["one"])

@@ -25,6 +25,7 @@ setups = st.fixed_dictionaries(
         "max_model_len": st.sampled_from([24, 33, 64]),
         "max_num_seqs": st.integers(1, 6),
         "max_num_batched_tokens": st.sampled_from([1, 3, 8, 13, 30, 64]),
+        "max_prompt_rows": st.sampled_from([1, 4, 64]),
         "enable_prefix_caching": st.sampled_from([True, True, True, False]),
         "scheduling_policy": st.sampled_from(["fcfs", "priority"]),
     }

@@ -29,6 +29,20 @@ def test_a_prompt_is_computed_in_chunks_beside_decoding(bench: Any) -> None:
     run.check_all_ended()
 
 
+def test_prompts_that_want_logprobs_share_the_rows_of_a_step(bench: Any) -> None:
+    run = bench(max_num_batched_tokens=64, max_prompt_rows=8)
+    run.add([1] * 5, max_tokens=2, prompt_logprobs=0)
+    run.add([2] * 12, max_tokens=2, prompt_logprobs=0)
+    run.add([3] * 12, max_tokens=2)
+    run.run()
+    assert computed(run)[:3] == [
+        {0: (0, 5), 1: (0, 4)},  # 4 rows, and the last token of a prompt needs none of them
+        {0: (5, 1), 1: (4, 8), 2: (0, 12)},
+        {1: (12, 1), 2: (12, 1)},
+    ]
+    assert len(run.last["1"].progress.prompt_logprobs) == 11
+
+
 def test_only_the_chunk_that_ends_the_prompt_draws_a_token(bench: Any) -> None:
     run = bench(max_num_batched_tokens=10)
     run.add([2] * 25, max_tokens=2)

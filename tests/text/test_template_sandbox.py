@@ -12,7 +12,6 @@ import pytest
 
 from albireo.errors import TemplateError
 from albireo.text.chat_template import ChatTemplate, plain_conversation
-from albireo.text.template_sandbox import LimitExceeded, Meter
 
 # ns.x: a list of lists of lists, a million million items wide and forty objects large.
 _LAUGHS = "{% set ns = namespace(x=('ab',), y=('ab',)) %}{% for i in range(40) %}{% set ns.x = (ns.x, ns.x) %}"
@@ -84,7 +83,14 @@ BOMBS = {
     "indent": "{{ ('\\n' * 1000000)|indent(9999, blank=true) }}",
     "tojson indent": "{{ [1, 2]|tojson(indent=1000000000) }}",
     "tojson separators": "{{ range(1000)|list|tojson(separators=('a' * 1000000, 'b')) }}",
-    "wordwrap": "{{ ('a ' * 1000000)|wordwrap(1, wrapstring='b' * 1000000) }}",
+    "laughs replace": _LAUGHS + "{{ 'a'.replace(ns.x, 'b') }}",
+    "laughs views": _LAUGHS + "{{ {'a': ns.x}.values() }}",
+    "laughs items": _LAUGHS + "{{ {'a': ns.x}.items() ~ '' }}",
+    "search a range": "{% for i in range(100000) %}{% if 0.5 in range(100000) %}{% endif %}{% endfor %}",
+    "long path": "{% set ns = namespace() %}{% set ns.a = ns %}{{ ([ns] * 10000)|map(attribute='a.' * 100000)|list }}",
+    "long path to sort": "{% set ns = namespace() %}{% set ns.a = ns %}{{ ([ns] * 9)|groupby('a.' * 100000) }}",
+    "title": "{% set s = 'a b ' * 1000000 %}{% for i in range(100) %}{% set x = s|title|length %}{% endfor %}",
+    "word count": "{% set s = 'a b ' * 1000000 %}{% for i in range(1000) %}{{ s|wordcount }}{% endfor %}",
     "batch": "{{ [1]|batch(10**9, 'x')|list|length }}",
     "slice": "{{ [1]|slice(10**9)|list|length }}",
     "round": "{{ 1.5|round(10**9, 'ceil') }}",
@@ -125,6 +131,9 @@ SECRETS = {
     "encode": "{{ 'a'.encode() }}",
     "to_bytes": "{{ (1).to_bytes(10) }}",
     "expandtabs": "{{ 'a'.expandtabs(10) }}",
+    "mapping": "{{ messages[0].items().mapping.x }}",
+    "striptags": "{{ 'a'|striptags }}",
+    "wordwrap": "{{ 'a'|wordwrap(1) }}",
     "translate": "{{ 'a'.translate({97: 'b'}) }}",
 }
 
@@ -199,15 +208,7 @@ def test_limits_grow_with_the_conversation():
     assert len(template.render(plain_conversation(messages, reads_parts=False))) == 90_000
 
 
-def test_meter_weighs_shared_parts_as_often_as_they_appear():
-    meter = Meter(work=10_000, chars=10_000)
-    item = "x" * 10
-    assert meter.weigh([item, [item, {"k": item}]]) >= 30
-    assert meter.work < 10_000
-    nested = item
-    for _ in range(60):
-        nested = [nested, nested]
-    with pytest.raises(LimitExceeded):
-        meter.weigh(nested)
-    with pytest.raises(LimitExceeded, match="too much text"):
-        Meter(work=10, chars=10).spend(1, 11)
+def test_namespaces_that_hold_each_other_are_not_printed():
+    source = "{% set ns = namespace() %}{% set ns.a = ns %}{{ ns }}"
+    chain = "{% set a = namespace() %}" + "{% set a = namespace(b=a, c=a) %}" * 60 + "{{ a }}"
+    assert render(source) == render(chain) == "<Namespace>"

@@ -31,8 +31,8 @@ from albireo.models.generation import GenerationDefaults, eos_token_ids, read_ge
 from albireo.step import StepPlan, StepResult
 from albireo.text.tokenizer import Tokenizer
 
-#: Rows of full logits one step may want: every sequence's, or this many of a prompt's.
-MIN_LOGIT_ROWS = 64
+#: Positions of prompts whose log-probabilities one step computes; a row of logits each.
+MAX_PROMPT_ROWS = 64
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,6 +77,7 @@ def load(config: EngineConfig, *, show_progress: bool = False) -> Loaded:
             max_model_len=memory.max_model_len,
             vocab_size=model_config.vocab_size,
             eos_token_ids=frozenset(eos),
+            max_prompt_rows=MAX_PROMPT_ROWS,
         )
         runner = Runner(model, model_config.vocab_size, config.block_size)
         return Loaded(
@@ -119,7 +120,7 @@ def plan(config: EngineConfig, model_config: ModelConfig) -> tuple[Program, Memo
 
 
 def _compile(config: EngineConfig, model_config: ModelConfig, model_len: int) -> Program:
-    rows = max(config.max_num_seqs, MIN_LOGIT_ROWS)
+    rows = config.max_num_seqs + MAX_PROMPT_ROWS
     return compile_graph(
         build_graph(model_config, model_len),
         CpuCatalog(isa_levels()),

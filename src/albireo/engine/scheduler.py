@@ -31,7 +31,10 @@ class _Step:
         scheduled: in the plan's order. admitted: began to run in this step, with the cached tokens they found.
         copied: had a shared block replaced by a copy that exists only once the step was executed.
         is_prompt_open: known tokens of a scheduled sequence are left for a later step.
+        prompt_rows: prompt positions whose log-probabilities are wanted, that this step still has rows for.
     """
+
+    prompt_rows: int
 
     scheduled: list[Sequence] = field(default_factory=list)
     admitted: list[tuple[Sequence, int]] = field(default_factory=list)
@@ -56,7 +59,7 @@ class Scheduler:
         self.cache = PrefixCache(self.tables.pools, settings.block_size, settings.enable_prefix_caching)
         self._settings = settings
         self._counters = counters
-        self._step = _Step()
+        self._step = _Step(settings.max_prompt_rows)
         self._step_idx = 0
 
     @property
@@ -115,7 +118,7 @@ class Scheduler:
         Returns: the plan; its lists and work are borrowed and change with the next plan.
         Cost: O(running) with a small constant; new blocks, hashes and admissions come on top.
         """
-        self._step = _Step()
+        self._step = _Step(self._settings.max_prompt_rows)
         plan = StepPlan(self._step_idx, [], 0)
         self._step_idx += 1
         if self._settings.scheduling_policy == "priority":
@@ -142,6 +145,10 @@ class Scheduler:
             # A long prompt leaves one token to each of those after it: decoding goes on beside prefill.
             num_after = len(running) - len(scheduled) - 1
             num_new = min(seq.num_tokens - seq.num_computed_tokens, max(1, budget - num_after))
+            num_new = self._with_rows(seq, num_new)
+            if num_new == 0:
+                self._step.is_prompt_open = True
+                continue
             if not self._reserve(seq, seq.num_computed_tokens + num_new, plan):
                 break
             self._schedule(seq, num_new, plan)
@@ -150,10 +157,10 @@ class Scheduler:
 
     def _plan_waiting(self, plan: StepPlan) -> None:
         limit, seats = self._settings.max_num_batched_tokens, self._settings.max_num_seqs
-        while self.waiting and plan.num_tokens < limit and len(self.running) < seats:
+        while self.waiting and plan.num_tokens < limit and len(self.running) < seats and not self._step.is_prompt_open:
             seq = self.waiting.members[0]
             hit = self.cache.match(seq)
-            if not self.tables.has_room(hit.blocks, seq.num_tokens):
+            if not self.tables.has_room(hit.blocks, seq.num_tokens) or self._with_rows(seq, 1) == 0:
                 break
             self._admit(seq, hit, plan)
 
@@ -164,6 +171,7 @@ class Scheduler:
         self.tables.share(hit.blocks, seq.block_tables, hit.num_tokens)
         seq.num_computed_tokens = hit.num_tokens
         num_new = min(seq.num_tokens - hit.num_tokens, self._settings.max_num_batched_tokens - plan.num_tokens)
+        num_new = self._with_rows(seq, num_new)
         end = hit.num_tokens + num_new
         if self.tables.grow(seq.block_tables, hit.num_tokens, end) is None:
             raise InvariantError(f"sequence {seq.seq_id} was admitted without room for {end} tokens")
@@ -171,11 +179,20 @@ class Scheduler:
         self._schedule(seq, num_new, plan)
         plan.num_tokens += num_new
 
+    def _with_rows(self, seq: Sequence, num_new: int) -> int:
+        """How many of num_new tokens can be computed, as each may want a row of prompt log-probabilities."""
+        request = seq.request
+        if request.params.prompt_logprobs is None or request.is_prompt_done:
+            return num_new
+        return min(num_new, self._step.prompt_rows)
+
     def _schedule(self, seq: Sequence, num_new: int, plan: StepPlan) -> None:
         start = seq.num_computed_tokens
         end = start + num_new
         self._step.scheduled.append(seq)
-        plan.work.append(seq.work_for(num_new))
+        work = seq.work_for(num_new)
+        plan.work.append(work)
+        self._step.prompt_rows -= len(work.prompt_targets)
         self.cache.publish(seq, start, end)
         if end == seq.num_tokens:
             # The next token needs a block if this one fills one; the one that fills a block publishes it.
@@ -242,7 +259,7 @@ class Scheduler:
         for seq in [*self._step.copied, *(seq for seq, _ in self._step.admitted)]:
             self._vacate(seq)
             self.add(seq)
-        self._step = _Step()
+        self._step = _Step(self._settings.max_prompt_rows)
 
     def check_invariants(self, requests: list[Request]) -> None:
         """Args: requests: all unfinished ones. Raises: InvariantError. Cost: O(everything); for tests."""

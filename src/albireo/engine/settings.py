@@ -22,6 +22,8 @@ class EngineSettings:
         vocab_size: token ids are below it.
         eos_token_ids: ids that end a sequence unless ignore_eos.
         seed: where requests without a seed of their own derive theirs from.
+        max_prompt_rows: most prompt positions of one step whose log-probabilities are wanted; each needs a row of
+            logits, and rows of logits are large.
 
     Raises: ConfigError when a pool is too small to hold one token.
     """
@@ -36,6 +38,7 @@ class EngineSettings:
     scheduling_policy: Literal["fcfs", "priority"] = "fcfs"
     eos_token_ids: frozenset[int] = frozenset()
     seed: int = 0
+    max_prompt_rows: int = 64
 
     def __post_init__(self) -> None:
         if self.block_size not in BLOCK_SIZES:
@@ -45,7 +48,7 @@ class EngineSettings:
                 f"num_blocks={self.num_blocks} leaves no room: each group needs the null block and one more; "
                 "raise kv_cache_memory_bytes"
             )
-        for name in ("max_model_len", "max_num_seqs", "max_num_batched_tokens", "vocab_size"):
+        for name in ("max_model_len", "max_num_seqs", "max_num_batched_tokens", "vocab_size", "max_prompt_rows"):
             if getattr(self, name) < 1:
                 raise ConfigError(f"{name}={getattr(self, name)} is not allowed; it must be at least 1")
 
@@ -58,6 +61,7 @@ class EngineSettings:
         max_model_len: int,
         vocab_size: int,
         eos_token_ids: frozenset[int],
+        max_prompt_rows: int = 64,
     ) -> EngineSettings:
         """Join what the user asked for with what the model and the memory allow."""
         return cls(
@@ -71,6 +75,7 @@ class EngineSettings:
             enable_prefix_caching=config.enable_prefix_caching,
             scheduling_policy=config.scheduling_policy,
             seed=config.seed,
+            max_prompt_rows=max_prompt_rows,
         )
 
     @property

@@ -6,12 +6,14 @@ Called by template_sandbox.py. Does not know jinja2: values are plain data.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, MappingView
 from string import Formatter
-from typing import Any
+from typing import Any, cast
 
 #: Characters handled for one unit of work: copying or searching them takes well under a microsecond.
 CHARS_PER_UNIT = 256
+#: Characters for one unit where each is looked at by itself.
+SLOW_CHARS_PER_UNIT = 32
 #: Items of a list copied for one unit of work; it bounds memory more than time.
 ITEMS_PER_UNIT = 4
 #: Largest number that may act as a width, count or precision. Real templates indent by 4.
@@ -21,6 +23,21 @@ MAX_INT_BITS = 4_096
 
 # Filters whose numbers say how much to produce.
 _WIDTH_FILTERS = frozenset({"batch", "center", "indent", "round", "slice"})
+# Where filters take a path of attributes ("function.name"), beside the keyword attribute.
+_PATHS = {
+    "groupby": slice(0, None),
+    "join": slice(1, None),
+    "map": slice(0, 1),
+    "max": slice(0, None),
+    "min": slice(0, None),
+    "rejectattr": slice(0, 1),
+    "selectattr": slice(0, 1),
+    "sort": slice(0, None),
+    "sum": slice(0, None),
+    "unique": slice(0, None),
+}
+#: Steps of such a path.
+MAX_PATH = 8
 _NUMBERS = re.compile(r"\d+")
 # A conversion of %-formatting: key, then flags, width and precision (kept), then the letter.
 _PERCENT_SPEC = re.compile(r"%(?:\([^()]*\))?([#0\- +]*\d*(?:\.\d*)?)[hlL]?[a-zA-Z%]")
@@ -61,7 +78,8 @@ class Meter:
         if isinstance(value, str):
             self.spend(1 + len(value) // CHARS_PER_UNIT)
             return len(value)
-        total, stack = 0, [value]
+        total = 0
+        stack: list[Any] = [value]
         while stack:
             item = stack.pop()
             self.spend(1)
@@ -72,9 +90,12 @@ class Meter:
                 self.spend(len(item))
                 stack.extend(item.keys())
                 stack.extend(item.values())
-            elif isinstance(item, (list, tuple, set, frozenset)):
+            elif isinstance(item, (list, tuple, MappingView)):
                 self.spend(len(item))
-                stack.extend(item)
+                stack.extend(cast(Iterable[Any], item))
+            elif isinstance(item, range):
+                # Printed it is short, searched it may be long.
+                self.spend(len(item) // ITEMS_PER_UNIT)
             elif isinstance(item, int):
                 total += item.bit_length() // 3 + 4
             else:
@@ -85,6 +106,7 @@ class Meter:
 
 
 def charged_items(meter: Meter, items: Iterable[Any]) -> Iterator[Any]:
+    """The items, a charge for each."""
     for item in items:
         meter.spend(1)
         yield item
@@ -96,6 +118,7 @@ def listed(meter: Meter, value: Any) -> Any:
 
 
 def charge_result(meter: Meter, result: Any) -> None:
+    """Pay for what an operation made."""
     if isinstance(result, str):
         meter.spend(len(result) // CHARS_PER_UNIT, len(result))
     elif isinstance(result, (list, tuple, dict)):
@@ -107,29 +130,29 @@ def charge_result(meter: Meter, result: Any) -> None:
 # -- growth, measured before it happens ---------------------------------------------------------------------------
 
 
-def check_method(meter: Meter, owner: Any, name: str, args: tuple[Any, ...]) -> tuple[Any, ...]:
+def check_method(meter: Meter, owner: Any, name: str, args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[Any, ...]:
     """Check a call of a method of plain data; returns the arguments, lazy ones made whole."""
+    args = tuple(listed(meter, argument) for argument in args)
+    # They are compared, hashed or put together.
+    size = meter.weigh([args, kwargs])
     if not isinstance(owner, str):
         if name in ("count", "index"):
             meter.weigh(owner)
         elif name != "get":
             meter.spend(len(owner) // ITEMS_PER_UNIT)
-        # They are compared, or hashed.
-        for argument in args:
-            meter.weigh(argument)
         return args
     meter.spend(len(owner) // CHARS_PER_UNIT)
-    if name == "join" and args:
-        items = listed(meter, args[0])
-        meter.afford(meter.weigh(items) + len(owner) * _length(items))
-        return (items, *args[1:])
-    if name == "replace" and len(args) >= 2:
-        _check_replace(meter, owner, str(args[0]), str(args[1]))
+    if name == "join" and len(args) == 1 and hasattr(args[0], "__len__"):
+        meter.afford(size + len(owner) * len(args[0]))
+    elif name == "replace" and len(args) >= 2 and isinstance(args[0], str) and isinstance(args[1], str):
+        _check_replace(meter, owner, args[0], args[1])
     elif name in ("center", "ljust", "rjust", "zfill"):
-        for argument in args:
+        for argument in (*args, *kwargs.values()):
             _check_width(name, argument)
     elif name in ("split", "rsplit", "splitlines"):
-        meter.spend(len(owner) // 16)
+        meter.spend(len(owner) // SLOW_CHARS_PER_UNIT)
+    if name in ("join", "replace") and kwargs:
+        raise TypeError(f"{name}() takes no keyword arguments")
     return args
 
 
@@ -144,11 +167,13 @@ def _check_replace(meter: Meter, text: str, old: str, new: str) -> None:
 
 
 def check_int(value: Any) -> None:
+    """Refuse a number too large to compute with at once."""
     if isinstance(value, int) and value.bit_length() > MAX_INT_BITS:
         raise LimitExceeded("it computes with a number too large")
 
 
 def check_product(meter: Meter, left: Any, right: Any) -> None:
+    """Bound left * right: numbers, or a sequence repeated."""
     if isinstance(left, int) and isinstance(right, int):
         if left.bit_length() + right.bit_length() > MAX_INT_BITS:
             raise LimitExceeded("it multiplies numbers too large")
@@ -161,6 +186,7 @@ def check_product(meter: Meter, left: Any, right: Any) -> None:
 
 
 def check_power(left: Any, right: Any) -> None:
+    """Bound left ** right."""
     if isinstance(left, int) and isinstance(right, int) and left.bit_length() * abs(right) > MAX_INT_BITS:
         raise LimitExceeded("it raises a number to too large a power")
 
@@ -188,13 +214,16 @@ def _brace_specs(text: str) -> list[str]:
     return specs
 
 
-def _length(value: Any) -> int:
-    if isinstance(value, Undefined):
-        return 0
-    return len(value) if hasattr(value, "__len__") else 0
+def check_attribute(name: str, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+    """Refuse a filter a long path of attributes: it is walked for every item."""
+    paths = [*args[_PATHS[name]], kwargs.get("attribute")] if name in _PATHS else []
+    if any(isinstance(path, str) and path.count(".") > MAX_PATH for path in paths):
+        raise LimitExceeded(f"the filter {name} is given a path of more than {MAX_PATH} steps")
 
 
 def check_filter(meter: Meter, name: str, value: Any, size: int, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+    """Pay for the work of a filter on value, of size characters, and refuse what would grow too large."""
+    meter.spend(size // SLOW_CHARS_PER_UNIT)
     values = (*args, *kwargs.values())
     if name in _WIDTH_FILTERS:
         for argument in values:
@@ -204,10 +233,9 @@ def check_filter(meter: Meter, name: str, value: Any, size: int, args: tuple[Any
         old, new, *_ = (*args, *(kwargs[key] for key in ("old", "new") if key in kwargs), "", "")
         _check_replace(meter, str(value), str(old), str(new))
     elif name == "join":
-        meter.afford(size + _length(value) * sum(texts))
+        meter.afford(size + (len(value) if hasattr(value, "__len__") else 0) * sum(texts))
     elif name == "format":
         check_format(meter, str(value), "%", values)
-    elif name in ("indent", "wordwrap"):
+    elif name == "indent":
         widths = [argument for argument in values if isinstance(argument, int)]
-        lines = size + 1 if name == "wordwrap" else str(value).count("\n") + 1
-        meter.afford(size + lines * (sum(texts) + (sum(widths) if name == "indent" else 0) + 4))
+        meter.afford(size + (str(value).count("\n") + 1) * (sum(texts) + sum(widths) + 4))

@@ -5,7 +5,7 @@ works in any thread, and a template that passes on one machine passes on every m
 
 A chat template is a program from a stranger. Two budgets bound it: work (a unit is about a microsecond at worst)
 and characters created. Three places spend:
-- the syntax tree: instrument() puts a charge into every loop body, before every piece of literal text, and around
+- the syntax tree: _Instrument puts a charge into every loop body, before every piece of literal text, and around
   operands whose comparison or concatenation takes time in their size;
 - the environment: arithmetic, calls and attribute access are intercepted, and what could grow is measured first;
 - the filters and tests: each is wrapped, arguments are checked before it runs.
@@ -15,7 +15,7 @@ from __future__ import annotations
 
 import copy
 import json
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, MappingView
 from types import CodeType
 from typing import Any, cast
 
@@ -34,6 +34,7 @@ from albireo.text.template_meter import (
     Meter,
     charge_result,
     charged_items,
+    check_attribute,
     check_filter,
     check_format,
     check_int,
@@ -63,10 +64,11 @@ _METHODS: dict[type, frozenset[str]] = {
     int: _names("bit_length conjugate is_integer"),
     float: _names("is_integer"),
     range: _names(""),
+    MappingView: _names(""),
 }
 
 # Filters of jinja2 that no chat needs and whose cost is hard to bound.
-_REMOVED_FILTERS = _names("filesizeformat pprint random urlize xmlattr")
+_REMOVED_FILTERS = _names("filesizeformat pprint random striptags urlize wordwrap xmlattr")
 # Filters that look at their input's head or length only.
 _FREE_FILTERS = _names("attr count d default first last length map reject rejectattr select selectattr")
 
@@ -168,12 +170,14 @@ class MeteredEnvironment(ImmutableSandboxedEnvironment):
         meter = __self.meter
         meter.spend(2)
         owner = getattr(__obj, "__self__", None)
+        # jinja2 passes the variables of a loop or block along; they are no arguments.
+        given = {name: value for name, value in kwargs.items() if name not in ("_loop_vars", "_block_vars")}
         if isinstance(owner, (str, list, tuple, dict)):
-            args = check_method(meter, owner, __obj.__name__, args)
+            args = check_method(meter, owner, __obj.__name__, args, given)
         elif not isinstance(__obj, (Macro, LoopContext)):
             # What a macro does with its arguments is metered inside it; any other callee may print, compare or hash.
             args = tuple(listed(meter, value) for value in args)
-            meter.weigh([args, kwargs])
+            meter.weigh([args, given])
         result = super().call(__context, __obj, *args, **kwargs)
         charge_result(meter, result)
         return result
@@ -203,6 +207,10 @@ class _TemplateNamespace(Namespace):
         _check_public(name)
         super().__setitem__(name, value)
 
+    def __repr__(self) -> str:
+        # Namespaces may hold each other: what they hold is not printed.
+        return "<Namespace>"
+
 
 def _check_public(name: Any) -> None:
     if isinstance(name, str) and name.startswith("_"):
@@ -229,7 +237,7 @@ def _tojson(
     return json.dumps(value, ensure_ascii=ensure_ascii, indent=indent, separators=separators, sort_keys=sort_keys)
 
 
-# -- charges that instrument() writes into templates: filters, because filters are called without any look-up -----
+# -- charges that _Instrument writes into templates: filters, because filters are called without any look-up -----
 
 
 def _meter(context: Context) -> Meter:
@@ -334,6 +342,7 @@ def _metered(name: str, function: Callable[..., Any]) -> Callable[..., Any]:
         meter.spend(2)
         if args or kwargs:
             meter.weigh([args, kwargs])
+            check_attribute(name, args, kwargs)
         if name not in _FREE_FILTERS:
             value = listed(meter, value)
             size = meter.weigh(value)

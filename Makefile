@@ -7,7 +7,7 @@ NATIVE := $(shell find csrc CMakeLists.txt pyproject.toml -type f)
 .PHONY: demo test test-levels dev lint format bench docs clean
 
 demo: $(VENV)/.installed
-	@$(BIN)/albireo generate --stats "Once upon a time, a little fox"
+	@$(BIN)/albireo generate --stats --seed 7 "Once upon a time, a little fox"
 
 test: lint
 	$(BIN)/python -m pytest -q tests

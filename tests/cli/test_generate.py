@@ -9,9 +9,8 @@ import re
 import signal
 
 import pytest
-import tiny_models
-from tiny_models import STORIES, shared_data
 
+import tiny_models
 from albireo.api.locate import BUNDLED
 from albireo.cli import writers
 from albireo.cli.generate import in_order
@@ -19,6 +18,7 @@ from albireo.cli.session import Reply
 from albireo.errors import InvalidParams
 from albireo.outputs import RequestOutput
 from albireo.text.tokenizer import Tokenizer
+from tiny_models import STORIES, shared_data
 
 START = "Once upon a time"
 

@@ -65,7 +65,11 @@ def test_text_is_one_prompt_a_line(tmp_path):
 
 def test_jsonl_by_its_first_line(tmp_path):
     file = tmp_path / "whatever"
-    lines = [{"prompt": "One\u2028", "max_tokens": 3}, {"prompt_token_ids": [1, 2], "temperature": None}, {"prompt": [7]}]
+    lines = [
+        {"prompt": "One\u2028", "max_tokens": 3},
+        {"prompt_token_ids": [1, 2], "temperature": None},
+        {"prompt": [7]},
+    ]
     file.write_text("\n" + "\n".join(json.dumps(line, ensure_ascii=False) for line in lines))
     assert read_prompts(str(file), "auto") == [
         PromptLine("One\u2028", {"max_tokens": 3}, f"line 2 of {file}"),
@@ -118,5 +122,5 @@ def test_files_that_cannot_be_read(tmp_path):
     with pytest.raises(InvalidParams, match="holds no prompt"):
         read_prompts(str(tmp_path / "empty"), "auto")
     (tmp_path / "latin").write_bytes(b"ok\ncaf\xe9\n")
-    with pytest.raises(InvalidParams, match="line 2 of .* is not UTF-8"):
+    with pytest.raises(InvalidParams, match=r"line 2 of .* is not UTF-8"):
         read_prompts(str(tmp_path / "latin"), "auto")

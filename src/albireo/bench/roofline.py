@@ -115,7 +115,7 @@ class Roofline:
             self._once[call.rows] += elements * _itemsize(program, call.args["weight"])
         for role in ("bias", "q_norm", "k_norm", *(() if elements else ("weight",))):
             if role in call.args:
-                self._once[call.rows] += program.constants[call.args[role]].cols * 4
+                self._once[call.rows] += 4 * _vector_elements(program, call, role)
 
 
 def positions_seen(num_new: int, length: int, window: int | None) -> int:
@@ -150,11 +150,22 @@ def _matrix_elements(program: Program, call: Call) -> int:
     """Elements of a call's weight matrix, padding left out; 0 for a call without one."""
     attrs = call.attrs
     if call.family in ("linear", "head_top"):
-        return int(attrs["n"] * attrs["k"]) * (1 if attrs.get("act", "none") == "none" else 2)
+        return _num_columns(call) * int(attrs["k"])
     if call.family == "qkv_rope_kv":
         weight = program.constants[call.args["weight"]]
         return weight.rows * weight.cols
     return 0
+
+
+def _vector_elements(program: Program, call: Call, role: str) -> int:
+    """Elements of a bias or a norm's weight, padding left out."""
+    is_padded = role == "bias" and call.family == "linear"
+    return _num_columns(call) if is_padded else program.constants[call.args[role]].cols
+
+
+def _num_columns(call: Call) -> int:
+    """Columns a linear multiplies: gate and up are two for each that comes out."""
+    return int(call.attrs["n"]) * (1 if call.attrs.get("act", "none") == "none" else 2)
 
 
 def _itemsize(program: Program, name: str) -> int:

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Iterator, Mapping
-from contextlib import closing
+from contextlib import closing, suppress
 from pathlib import Path
 from typing import Any
 
@@ -129,7 +129,8 @@ def _messages() -> Iterator[str]:
         for line in sys.stdin:
             yield line.rstrip("\r\n")
         return
-    import readline  # noqa: F401  (from here on input() has history and editing)
+    with suppress(ImportError):  # not every Python has it
+        import readline  # noqa: F401  (from here on input() has history and editing)
 
     while True:
         try:

@@ -1,0 +1,80 @@
+"""What the operating system says, read rightly."""
+
+from __future__ import annotations
+
+import os
+import stat
+
+import pytest
+
+from albireo.bench import machine
+from albireo.bench.machine import (
+    machine_facts,
+    parse_available_bytes,
+    parse_cpu_name,
+    parse_cpu_quota,
+    parse_huge_pages,
+)
+
+
+def test_cpu_name():
+    assert (
+        parse_cpu_name("processor\t: 0\nmodel name\t: AMD EPYC 9V74 \nflags: x\nmodel name : other\n")
+        == "AMD EPYC 9V74"
+    )
+    assert parse_cpu_name("processor : 0\nCPU implementer : 0x41\n") is None
+
+
+@pytest.mark.parametrize(
+    ("text", "quota"), [("max 100000\n", None), ("150000 100000\n", 1.5), ("400000 100000", 4.0), ("", None)]
+)
+def test_cpu_quota(text, quota):
+    assert parse_cpu_quota(text) == quota
+
+
+@pytest.mark.parametrize(
+    ("text", "word"),
+    [
+        ("always [madvise] never\n", "madvise"),
+        ("[always] madvise never", "always"),
+        ("always madvise [never]", "never"),
+        ("", None),
+    ],
+)
+def test_huge_pages(text, word):
+    assert parse_huge_pages(text) == word
+
+
+def test_available_bytes():
+    assert parse_available_bytes("MemTotal: 9 kB\nMemAvailable:   2048 kB\n") == 2 << 20
+    assert parse_available_bytes("MemTotal: 9 kB\n") == 0
+
+
+def test_this_machine():
+    facts = machine_facts()
+    assert facts.cpu
+    assert facts.num_cpus == len(os.sched_getaffinity(0))
+    assert 0 < facts.available_bytes <= facts.memory_bytes or facts.available_bytes > 0
+    assert facts.python.startswith("3.")
+
+
+def _command(folder, text):
+    file = folder / "nvidia-smi"
+    file.write_text(f"#!/bin/sh\n{text}\n")
+    file.chmod(file.stat().st_mode | stat.S_IXUSR)
+
+
+def test_gpus_by_their_command(tmp_path, monkeypatch):
+    _command(tmp_path, "echo 'NVIDIA H200, 143771 MiB'")
+    monkeypatch.setenv("PATH", str(tmp_path), prepend=os.pathsep)
+    assert machine_facts().gpus == ("NVIDIA H200, 143771 MiB",)
+
+
+def test_a_driver_that_does_not_answer(tmp_path, monkeypatch):
+    _command(tmp_path, "exit 9")
+    monkeypatch.setenv("PATH", str(tmp_path), prepend=os.pathsep)
+    monkeypatch.setattr(machine, "_GPU_DRIVER", tmp_path / "missing")
+    assert machine_facts().gpus == ()
+    (tmp_path / "version").write_text("NVRM")
+    monkeypatch.setattr(machine, "_GPU_DRIVER", tmp_path / "version")
+    assert machine_facts().gpus == ("NVIDIA, of unknown kind",)

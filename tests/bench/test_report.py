@@ -1,0 +1,80 @@
+"""Fractions and spreads counted by hand."""
+
+from __future__ import annotations
+
+import pytest
+
+from albireo.bench.limits import LimitProbe
+from albireo.bench.report import Fractions, MeasuredRun, Spread, common_figures, common_lines, fractions, row
+from albireo.bench.roofline import Limits, StepShape, Work
+from albireo.bench.timed import Run, TimedStep
+from albireo.errors import InvariantError
+
+PROMPT = StepShape(8, 0, 1, ((8, 8),))
+DECODE = StepShape(1, 0, 1, ((1, 9),))
+LIMITS = Limits(read_bytes_per_s=100.0, dot_flops_per_s=1000.0)
+
+
+class HandWork:
+    """A prompt is bound by its flops (2 s), a decode step by its bytes (0.5 s)."""
+
+    def work(self, shape):
+        return Work(50, 100) if shape.is_decode else Work(50, 2000)
+
+
+def run(elapsed=10.0, steps=None, digest="a"):
+    steps = [TimedStep(PROMPT, 4.0), TimedStep(DECODE, 1.0), TimedStep(DECODE, 3.0)] if steps is None else steps
+    return Run(elapsed, steps, [4.5, 5.5], 8, 3, 0, digest)
+
+
+def test_fractions_by_hand():
+    assert fractions(MeasuredRun(run(), LIMITS), HandWork()) == Fractions(
+        whole=pytest.approx(3.0 / 10.0),
+        decode=pytest.approx(1.0 / 4.0),
+        prompt=pytest.approx(2.0 / 4.0),
+        outside_steps=pytest.approx(0.2),
+        compute_bound=pytest.approx(2.0 / 3.0),
+    )
+
+
+def test_a_run_without_decode_steps():
+    found = fractions(MeasuredRun(run(5.0, [TimedStep(PROMPT, 4.0)]), LIMITS), HandWork())
+    assert found.decode is None
+    assert found.prompt == pytest.approx(0.5)
+
+
+def test_spread():
+    assert Spread.of([3.0, 1.0, 2.0]) == Spread(2.0, 1.0, 3.0)
+    assert Spread.of([3.0, 1.0, 2.0]).text("{:.0f}".format) == "2  (1 to 3)"
+    assert Spread.of([2.0]).text("{:.0f}".format) == "2"
+
+
+def figures(*runs):
+    return common_figures([MeasuredRun(each, LIMITS) for each in runs], HandWork(), LimitProbe(1, "float32", 0), "m")
+
+
+def test_common_figures():
+    found = figures(run(10.0), run(20.0))
+    assert found["fraction_of_limit"]["whole"] == pytest.approx({"median": 0.225, "min": 0.15, "max": 0.3})
+    assert found["time_to_first_token_s"]["median"] == 5.0
+    assert found["decode_step_s"]["median"] == 2.0
+    assert found["limits"]["read_bytes_per_s"]["median"] == 100.0
+    assert found["num_steps"] == 3
+    shown = "\n".join(common_lines(found))
+    assert "0.50 of the limit in prompt steps" in shown
+    assert "0.25 of the limit in decode steps" in shown
+
+
+def test_figures_without_decode_steps_can_be_shown():
+    found = figures(run(5.0, [TimedStep(PROMPT, 4.0)]))
+    assert found["decode_step_s"] is None
+    assert "decode step" not in "\n".join(common_lines(found))
+
+
+def test_runs_that_differ_are_a_bug():
+    with pytest.raises(InvariantError, match="2 different outputs in 3 runs"):
+        figures(run(digest="a"), run(digest="b"), run(digest="a"))
+
+
+def test_rows_line_up():
+    assert row("a", "x").index("x") == row("longer", "x").index("x")

@@ -1,0 +1,147 @@
+"""The floor of a step against numbers counted by hand."""
+
+from __future__ import annotations
+
+import itertools
+import math
+
+import pytest
+
+from albireo.api.load import plan
+from albireo.bench.roofline import (
+    Limits,
+    Roofline,
+    StepShape,
+    Work,
+    positions_moved,
+    positions_seen,
+    shape_of,
+)
+from albireo.config import EngineConfig
+from albireo.graph.program import Buffer, Call, KVLayout, PackedConstant, Program
+from albireo.models import architectures, load_architecture
+from albireo.models.config import parse_config
+from albireo.params import SamplingParams
+from albireo.step import SampleTask, SequenceWork, StepPlan
+from tiny_models import weight_shapes
+
+
+def by_hand() -> Program:
+    """One layer of each kind: width 8, 2 heads of 4 and one for keys and values, FFN 6, vocabulary 10; bfloat16."""
+    constants = {
+        name: PackedConstant(name, packing, rows, cols, 0)
+        for name, packing, rows, cols in (
+            ("table", "p64.bfloat16", 10, 8),
+            ("norm", "row.float32", 1, 8),
+            ("qkv", "p64.bfloat16", 16, 8),
+            ("bias", "row.float32", 1, 16),
+            ("rope", "rope", 32, 4),
+            ("gate_up", "p64.bfloat16", 64, 8),  # padded; 12 rows count
+            ("down", "p64.bfloat16", 8, 6),
+        )
+    }
+
+    def call(family, symbol, attrs, **args):
+        return Call(family, "", args, attrs, symbol, "panels", True)
+
+    heads = {"layer": 0, "num_heads": 2, "num_kv_heads": 1, "head_dim": 4}
+    calls = (
+        call("embed", "T", {"width": 8}, ids="token_ids", table="table", out="x"),
+        call("norm", "T", {"eps": 0.0}, x="x", weight="norm", out="h"),
+        call("qkv_rope_kv", "T", {**heads, "eps": 0.0}, x="h", weight="qkv", bias="bias", rope="rope", q="q"),
+        call("attention", "T", {**heads, "scale": 1.0, "window": 0, "softcap": 0.0}, q="q", out="a"),
+        call("linear", "T", {"n": 6, "k": 8, "act": "silu_mul"}, x="h", weight="gate_up", out="m"),
+        call("linear", "T", {"n": 8, "k": 6, "act": "none"}, x="m", weight="down", residual="x", out="x"),
+        call("norm", "R", {"eps": 0.0}, x="x", weight="norm", rows="logit_rows", out="r"),
+        call("linear", "R", {"n": 10, "k": 8, "act": "none"}, x="r", weight="table", out="logits"),
+        call("head_top", "G", {"n": 10, "k": 8}, x="r", weight="table", ids="ids", values="values"),
+    )
+    buffers = {"x": Buffer("x", "float32", "T", 8, 0)}
+    return Program(calls, buffers, constants, KVLayout(1, 1, 4, "bfloat16", 16), {}, 0, {})
+
+
+#: norm 8 and bias 16 in float32; qkv 16 x 8, gate and up 12 x 8, down 8 x 6 in bfloat16.
+LAYER_BYTES = (8 + 16) * 4 + (16 * 8 + 12 * 8 + 8 * 6) * 2
+LAYER_FLOPS = 2 * (16 * 8 + 12 * 8 + 8 * 6)
+
+
+def test_one_token_by_hand():
+    work = Roofline(by_hand()).work(StepShape(1, 0, 1, ((1, 5),)))
+    embedding = 8 * 2
+    head = 10 * 8 * 2
+    kv = 5 * 2 * 4 * 2  # 5 positions, key and value of 4, 2 bytes
+    assert work.num_bytes == LAYER_BYTES + embedding + head + kv
+    attention = 5 * 2 * 2 * 2 * 4  # 5 positions, 2 heads, two products, 2 flops, 4 elements
+    assert work.flops == LAYER_FLOPS + 2 * 10 * 8 + attention
+
+
+def test_a_prompt_and_a_decoding_sequence_by_hand():
+    work = Roofline(by_hand()).work(StepShape(4, 2, 0, ((3, 3), (1, 7))))
+    final_norm = 8 * 4
+    assert work.num_bytes == LAYER_BYTES + 4 * 16 + final_norm + 160 + (3 + 7) * 16
+    assert work.flops == 4 * LAYER_FLOPS + 2 * 2 * 10 * 8 + ((1 + 2 + 3) + 7) * 32
+
+
+def test_rows_nobody_wants_cost_nothing():
+    roofline = Roofline(by_hand())
+    middle = roofline.work(StepShape(2, 0, 0, ((2, 2),)))
+    last = roofline.work(StepShape(2, 0, 1, ((2, 2),)))
+    assert last.num_bytes - middle.num_bytes == 160
+    assert last.flops - middle.flops == 160
+    assert roofline.decode_bytes == LAYER_BYTES + 160
+
+
+@pytest.mark.parametrize("model_type", architectures())
+def test_weights_are_read_once_and_multiplied_once(model_type):
+    """All matrices of the checkpoint but the embedding; the head's twice when it is the embedding too."""
+    tiny = load_architecture(model_type).tiny
+    config = parse_config(tiny, load_architecture(model_type).rules)
+    program, _ = plan(EngineConfig(), config)
+    shapes = weight_shapes(tiny)
+    embedding = math.prod(shapes.pop("model.embed_tokens.weight"))
+    matrices = sum(math.prod(shape) for shape in shapes.values() if len(shape) == 2)
+    vectors = sum(math.prod(shape) for shape in shapes.values() if len(shape) == 1)
+    matrices += embedding if "lm_head.weight" not in shapes else 0
+    work = Roofline(program).work(StepShape(1, 0, 1, ((1, 1),)))
+    layers, kv_heads = config.num_layers, config.num_kv_heads
+    kv = layers * 2 * kv_heads * config.head_dim * 4
+    assert work.num_bytes == (matrices + vectors + config.hidden_size) * 4 + kv
+    assert work.flops == 2 * matrices + layers * 4 * config.num_heads * config.head_dim
+
+
+@pytest.mark.parametrize("window", [None, 1, 3, 5])
+def test_positions(window):
+    for num_new, past in itertools.product(range(1, 8), range(8)):
+        length = past + num_new
+        seen = [range(max(0, p + 1 - window) if window else 0, p + 1) for p in range(past, length)]
+        assert positions_seen(num_new, length, window) == sum(map(len, seen))
+        assert positions_moved(num_new, length, window) == len(set(itertools.chain(*seen)))
+
+
+def test_floor():
+    limits = Limits(read_bytes_per_s=100.0, dot_flops_per_s=1000.0)
+    assert limits.floor_s(Work(50, 100)) == 0.5
+    assert limits.floor_s(Work(50, 2000)) == 2.0
+    assert not limits.is_compute_bound(Work(50, 100))
+    assert limits.is_compute_bound(Work(50, 2000))
+    assert Limits(100.0, 0.0).floor_s(Work(50, 2000)) == 0.5
+    assert Work(1, 2) + Work(3, 4) == Work(4, 6)
+
+
+def task(seq_id, **params):
+    return SampleTask(seq_id, SamplingParams(**params), 0, [], [])
+
+
+def test_shape_of_a_plan():
+    greedy = SequenceWork(0, [5], 9, ((1,),), (task(0, temperature=0),))
+    chunk = SequenceWork(1, [5, 6, 7], 4, ((2,),))
+    assert shape_of(StepPlan(0, [greedy, chunk], 4)) == StepShape(4, 0, 1, ((1, 10), (3, 7)))
+    drawn = SequenceWork(2, [5], 3, ((3,),), (task(2), task(3)))
+    assert shape_of(StepPlan(0, [greedy, drawn], 2)) == StepShape(2, 2, 0, ((1, 10), (1, 4)))
+    looked_at = SequenceWork(4, [5, 6], 0, ((4,),), (task(4, temperature=0),), 0, [6])
+    assert shape_of(StepPlan(0, [looked_at], 2)) == StepShape(2, 2, 0, ((2, 2),))
+
+
+def test_decoding_is_one_token_each():
+    assert StepShape(2, 0, 2, ((1, 5), (1, 9))).is_decode
+    assert not StepShape(3, 0, 2, ((2, 5), (1, 9))).is_decode

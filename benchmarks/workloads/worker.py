@@ -13,6 +13,11 @@ from collections.abc import Callable
 
 from fixed_requests import WORKLOADS, Request
 
+# Engines and their children print where they like. Answers go to the stdout this process began with; from here on
+# what is printed goes to stderr. Import this module before the engine.
+ANSWERS = os.fdopen(os.dup(1), "w")
+os.dup2(2, 1)
+
 
 def process_age_s() -> float:
     """Seconds since this process started, by the kernel's count (10 ms grain)."""
@@ -36,13 +41,11 @@ def peak_rss_mib() -> int:
 
 
 def serve(run: Callable[[list[Request]], tuple[float, float | None]]) -> None:
-    """Answer until stdin ends. Engines log where they like: answers go to the stdout this process began with."""
-    out = os.fdopen(os.dup(1), "w")
-    os.dup2(2, 1)
+    """Answer until stdin ends."""
     run([(WORKLOADS["W1"](99)[0][0], 1)])
-    print(json.dumps({"first_token_s": process_age_s(), "rss_mib": peak_rss_mib()}), file=out, flush=True)
+    print(json.dumps({"first_token_s": process_age_s(), "rss_mib": peak_rss_mib()}), file=ANSWERS, flush=True)
     for line in sys.stdin:
         job = json.loads(line)
         requests = WORKLOADS[job["workload"]](job["run"])
         wall_s, ttft_s = run(requests)
-        print(json.dumps({"wall_s": wall_s, "ttft_s": ttft_s, "rss_mib": peak_rss_mib()}), file=out, flush=True)
+        print(json.dumps({"wall_s": wall_s, "ttft_s": ttft_s, "rss_mib": peak_rss_mib()}), file=ANSWERS, flush=True)

@@ -5,9 +5,10 @@ from __future__ import annotations
 import sys
 import time
 
-from albireo import LLM, SamplingParams
 from fixed_requests import Request
-from worker import serve
+from worker import serve  # first: it takes stdout
+
+from albireo import LLM, SamplingParams
 
 llm = LLM(
     sys.argv[1], dtype="bfloat16", max_model_len=4096, num_threads=int(sys.argv[2]), kv_cache_memory_bytes=4 << 30

@@ -13,7 +13,7 @@ import numpy as np
 import openvino as ov
 import openvino_genai as og
 from fixed_requests import Request
-from worker import serve
+from worker import serve  # first: it takes stdout
 
 scheduler = og.SchedulerConfig()
 scheduler.cache_size = 4

@@ -17,9 +17,8 @@ os.environ |= {
 
 def main() -> None:
     from fixed_requests import Request
-    from worker import serve
-
     from vllm import LLM, SamplingParams
+    from worker import serve
 
     llm = LLM(
         sys.argv[1],

@@ -6,7 +6,7 @@ Validated once, on construction; frozen afterwards. Does not know tokenizers, mo
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -67,16 +67,11 @@ class SamplingParams:
         def set_(name: str, value: Any) -> None:
             object.__setattr__(self, name, value)
 
-        if self.stop is None:
-            set_("stop", ())
-        elif isinstance(self.stop, str):
-            set_("stop", (self.stop,))
-        else:
-            set_("stop", tuple(self.stop))
-        set_("stop_token_ids", tuple(self.stop_token_ids or ()))
-        set_("bad_words", tuple(self.bad_words or ()))
+        set_("stop", (self.stop,) if isinstance(self.stop, str) else _list("stop", self.stop))
+        set_("stop_token_ids", _list("stop_token_ids", self.stop_token_ids))
+        set_("bad_words", _list("bad_words", self.bad_words))
         if self.allowed_token_ids is not None:
-            set_("allowed_token_ids", tuple(self.allowed_token_ids))
+            set_("allowed_token_ids", _list("allowed_token_ids", self.allowed_token_ids))
         if self.logit_bias is not None:
             try:
                 set_("logit_bias", {int(k): float(v) for k, v in self.logit_bias.items()})
@@ -149,6 +144,14 @@ class SamplingParams:
     def clone(self, **changes: Any) -> SamplingParams:
         """A copy with some fields changed."""
         return replace(self, **changes)
+
+
+def _list(name: str, values: Any) -> tuple[Any, ...]:
+    if values is None:
+        return ()
+    if isinstance(values, (str, bytes, Mapping)) or not isinstance(values, Iterable):
+        raise InvalidParams(f"{name}={values!r} must be a list")
+    return tuple(values)
 
 
 def _number(name: str, value: Any, low: float, high: float, *, low_open: bool = False) -> None:

@@ -17,6 +17,11 @@ _HUB_NAME = re.compile(r"[A-Za-z0-9][\w.\-]*/[A-Za-z0-9][\w.\-]*")
 _HUB_FILES = ["*.safetensors", "*.safetensors.index.json", "*.json", "*.jinja"]
 
 
+def is_hub_name(name: str) -> bool:
+    """Whether a name has the form owner/name."""
+    return _HUB_NAME.fullmatch(name) is not None
+
+
 def locate_model(name: str | None) -> Path:
     """The directory a model is loaded from.
 
@@ -29,7 +34,7 @@ def locate_model(name: str | None) -> Path:
         return path
     if path.exists():
         raise ModelError(f"{name} is a file; give the directory that holds config.json and model.safetensors")
-    if not _HUB_NAME.fullmatch(name):
+    if not is_hub_name(name):
         raise ModelError(f"there is no directory {name}; give a model directory, or a hub name such as Qwen/Qwen3-0.6B")
     return _fetch(name)
 

@@ -88,8 +88,8 @@ def plan_memory(
         )
     if fixed + num_blocks * block_bytes > machine:
         raise OutOfMemory(
-            f"a KV cache of {_gib(num_blocks * block_bytes)} and {_gib(fixed)} beside it ({sizes}) exceed the machine's "
-            f"{_gib(machine)}; lower kv_cache_memory_bytes"
+            f"a KV cache of {_gib(num_blocks * block_bytes)} and {_gib(fixed)} beside it ({sizes}) exceed the "
+            f"machine's {_gib(machine)}; lower kv_cache_memory_bytes"
         )
     capacity = (num_blocks - 1) * config.block_size
     if config.max_model_len is not None and capacity < config.max_model_len:

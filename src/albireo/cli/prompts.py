@@ -16,6 +16,7 @@ from typing import Any, Literal
 
 import click
 
+from albireo.api.locate import is_hub_name
 from albireo.errors import InvalidParams
 from albireo.params import SamplingParams
 
@@ -24,7 +25,6 @@ STDIN = "-"
 #: What a JSONL line may hold beside the parameters.
 _PROMPT_KEYS = ("prompt", "prompt_token_ids")
 _PARAMS = frozenset(f.name for f in fields(SamplingParams) if f.name != "bad_words_token_ids")
-_HUB_NAME = re.compile(r"[A-Za-z0-9][\w.\-]*/[A-Za-z0-9][\w.\-]*")
 _PATH = re.compile(r"(\.{0,2}/|~)\S*")
 
 
@@ -54,7 +54,7 @@ def split_arguments(model: str | None, arguments: Sequence[str]) -> tuple[str | 
     if model is not None or not prompts:
         return model, prompts
     first = prompts[0]
-    if _is_directory(first) or _HUB_NAME.fullmatch(first) or _PATH.fullmatch(first):
+    if _is_directory(first) or is_hub_name(first) or _PATH.fullmatch(first):
         return first, prompts[1:]
     if _is_file(first):
         raise click.UsageError(

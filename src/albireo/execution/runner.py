@@ -65,7 +65,10 @@ class Runner:
         found = {}
         for work, first in step.prompt_rows:
             rows = logits[first : first + len(work.prompt_targets)]
-            found[work.seq_id] = self._sampler.prompt_logprobs(rows, work.prompt_targets, work.prompt_logprobs or 0)
+            try:
+                found[work.seq_id] = self._sampler.prompt_logprobs(rows, work.prompt_targets, work.prompt_logprobs or 0)
+            except InvariantError as error:
+                raise InvariantError(f"sequence {work.seq_id}: {error}") from error
         return found
 
 

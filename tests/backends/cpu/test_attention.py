@@ -117,7 +117,16 @@ class Placement:
     threads: int = 1
 
 
-def attend(case: Case, texts: Sequence[Text], spans: Spans, dtype: str, level: str, place: Placement) -> list[Array]:
+def attend(
+    case: Case,
+    texts: Sequence[Text],
+    spans: Spans,
+    dtype: str,
+    level: str,
+    place: Placement,
+    *,
+    is_damaged: bool = False,
+) -> list[Array]:
     """Run one step; the cache holds spans[i][0] tokens of sequence i, the last spans[i][1] of them are computed.
 
     Returns: what is stored for each sequence, [new, heads, D] as dtype is stored.
@@ -139,7 +148,7 @@ def attend(case: Case, texts: Sequence[Text], spans: Spans, dtype: str, level: s
     args |= {"window": case.window, "scale": case.scale, "softcap": case.softcap, "x_dtype": dtype, "out_dtype": dtype}
     run([Call("attention", level, dtype, args | cache.shape.args)], step, place.threads)
     cache.memory.check_unchanged()
-    assert not np.isnan(out.values).any(), "something that is not of the sequence was read, or nothing was written"
+    assert is_damaged or not np.isnan(out.values).any(), "something that is not of the sequence was read, or nothing was written"
     stored = out.stored.reshape(len(q), case.queries, case.dim)
     return np.split(stored, step.query_start[1:-1])
 
@@ -251,3 +260,25 @@ def test_equal_scores_average(dtype: str, level: str) -> None:
     (out,) = attend(case, [t], case.spans, dtype, level, Placement())
     mean = [np.mean(range(max(0, i - 3), i + 1)) for i in range(16)]
     assert np.array_equal(out, Guarded(np.float32(mean)[:, None, None].repeat(8, 2), dtype).stored)
+
+
+@pytest.mark.parametrize("operand", ["q", "k", "v"])
+@pytest.mark.parametrize("bad", [np.nan, np.inf])
+@pytest.mark.parametrize("window", [0, 40])
+@pytest.mark.parametrize(("dtype", "level"), VARIANTS)
+def test_what_is_no_number_is_seen(dtype: str, level: str, window: int, bad: float, operand: str) -> None:
+    """A row whose scores or values are not numbers is none itself; keys of no use to it, and other sequences, do not
+    matter to it. (Infinity times a sum that is negative is a score of minus infinity, which is none to be afraid of.)"""
+    case, place, at = Case(1, 1, 16, ((100, 100), (9, 9)), window=window), Placement(), 30
+    texts = [text(case, 100, dtype, 0), text(case, 9, dtype, 1)]
+    texts[0].q[:], texts[0].k[:] = np.abs(texts[0].q), np.abs(texts[0].k)
+    clean = attend(case, texts, case.spans, dtype, level, place)
+    getattr(texts[0], operand)[at, 0, 3] = bad
+    ours = attend(case, texts, case.spans, dtype, level, place, is_damaged=True)
+    is_bad = ~np.isfinite(decode(ours[0], dtype)).all(axis=(1, 2))
+    last = at + 1 if operand == "q" else (at + window if window else 100)
+    assert is_bad[at:last].all(), "rows that see it"
+    if operand != "v":
+        assert not is_bad[:at].any() and not is_bad[last:].any()
+        assert_same_bits(ours[0][~is_bad], clean[0][~is_bad], "rows that do not see it")
+    assert_same_bits(ours[1], clean[1], "another sequence")

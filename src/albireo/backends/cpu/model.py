@@ -80,8 +80,9 @@ class CpuModel:
         Raises: InvariantError when the step is larger than the program was planned for; nothing is computed then.
         """
         for symbol, size in inputs.sizes.items():
-            if size > self.program.maxima[symbol]:
-                raise InvariantError(f"a step with {symbol}={size}; memory is planned for {self.program.maxima[symbol]}")
+            planned = self.program.maxima[symbol]
+            if size > planned:
+                raise InvariantError(f"a step with {symbol}={size}; memory is planned for {planned}")
         self._native.run(
             inputs.token_ids,
             inputs.positions,

@@ -1,0 +1,70 @@
+"""Promises about the tree itself that no import linter can hold."""
+
+from __future__ import annotations
+
+import ast
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+import albireo
+
+PACKAGE = Path(__file__).resolve().parents[2] / "src" / "albireo"
+FILES = sorted(PACKAGE.rglob("*.py"))
+
+
+def imported(path: Path) -> Iterator[str]:
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.Import):
+            yield from (alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom) and node.module is not None:
+            yield node.module
+            yield from (f"{node.module}.{alias.name}" for alias in node.names)
+
+
+def room(path: Path) -> str:
+    return "/".join(path.relative_to(PACKAGE).parts[:-1])
+
+
+def users_of(*modules: str) -> set[str]:
+    return {room(path) for path in FILES if set(modules) & set(imported(path))}
+
+
+def test_the_native_core_is_called_from_the_cpu_backend_only() -> None:
+    assert users_of("albireo._native") <= {"backends/cpu"}
+
+
+def test_wall_clocks_are_read_at_the_front_doors_only() -> None:
+    assert users_of("time", "datetime") <= {"api", "bench", "cli", "text"}
+
+
+def test_the_environment_is_read_in_one_place() -> None:
+    readers = {path.name for path in FILES if "os.environ" in path.read_text() or "getenv" in path.read_text()}
+    assert readers == {"devflags.py"}
+
+
+def test_heavy_libraries_are_fenced() -> None:
+    assert users_of("tokenizers", "jinja2", "jinja2.sandbox") <= {"text"}
+    assert users_of("huggingface_hub") <= {"api"}
+
+
+def test_nothing_is_unpickled_and_nothing_from_a_model_directory_is_run() -> None:
+    assert users_of("pickle", "marshal", "shelve", "dill", "torch") == set()
+    for path in FILES:
+        calls = [
+            n.func.id
+            for n in ast.walk(ast.parse(path.read_text()))
+            if isinstance(n, ast.Call) and isinstance(n.func, ast.Name)
+        ]
+        assert not {"eval", "exec", "compile"} & set(calls), path
+
+
+@pytest.mark.parametrize("path", FILES, ids=lambda p: str(p.relative_to(PACKAGE)))
+def test_a_module_says_what_it_is(path: Path) -> None:
+    text = path.read_text()
+    assert not text.strip() or ast.get_docstring(ast.parse(text)), f"{path} has no docstring"
+
+
+def test_the_public_names_resolve() -> None:
+    assert all(getattr(albireo, name) is not None for name in albireo.__all__)

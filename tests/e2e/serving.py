@@ -1,0 +1,159 @@
+"""A model loaded as the front doors load it, an engine on it, and every logit it computes on the way.
+
+Used by the tests of this folder. What is recorded is what the runner saw, row by row, named by request and position.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from itertools import count
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from albireo.api.load import Loaded, load
+from albireo.backends.cpu.model import CpuModel, StepOutputs
+from albireo.backends.step_inputs import StepInputs
+from albireo.config import EngineConfig
+from albireo.engine.engine import Engine
+from albireo.engine.stats import EngineStats
+from albireo.execution.inputs import pack_step
+from albireo.execution.runner import Runner
+from albireo.params import SamplingParams
+from albireo.step import StepPlan, StepResult
+
+Row = NDArray[np.float32]
+#: (sequence, position of the token the row is computed from) -> its logits
+Rows = dict[tuple[int, int], Row]
+
+
+@dataclass(frozen=True)
+class Ask:
+    """One request."""
+
+    prompt: tuple[int, ...]
+    params: SamplingParams
+
+
+@dataclass
+class Answer:
+    """What came of one request.
+
+    Fields:
+        tokens: one list a continuation.
+        rows: raw logits by the position of the token they were computed from; of continuation 0.
+        num_cached_tokens: prompt tokens that were found in the prefix cache.
+    """
+
+    tokens: list[list[int]]
+    rows: dict[int, Row]
+    num_cached_tokens: int = 0
+
+
+class _Recording:
+    """A device model that remembers the outputs of its last step."""
+
+    def __init__(self, model: CpuModel) -> None:
+        self._model = model
+        self.last: StepOutputs | None = None
+
+    def run(self, inputs: StepInputs) -> StepOutputs:
+        self.last = self._model.run(inputs)
+        return self.last
+
+    def copy_blocks(self, pairs: Sequence[tuple[int, int]]) -> None:
+        self._model.copy_blocks(pairs)
+
+
+@dataclass
+class Server:
+    """A loaded model; every serve() is an engine of its own, with an empty prefix cache, on the same KV memory."""
+
+    loaded: Loaded
+    rows: Rows = field(default_factory=dict)
+
+    @classmethod
+    def load(cls, directory: Path, **config: Any) -> Server:
+        defaults = {"num_threads": 1, "max_num_seqs": 8, "skip_tokenizer_init": True, "max_num_batched_tokens": 512}
+        return cls(load(EngineConfig(model=str(directory), **{**defaults, **config})))
+
+    def engine(self) -> Engine:
+        """A new engine whose every logit goes to rows."""
+        self.rows = {}
+        recording = _Recording(self.loaded.model)
+        config = self.loaded.config
+        runner = Runner(recording, self.loaded.model_config.vocab_size, config.block_size)
+
+        def execute(plan: StepPlan) -> StepResult:
+            result = runner.execute(plan)
+            if recording.last is not None and plan.work:
+                self._record(plan, recording.last.logits)
+            return result
+
+        ticks = count()
+        return Engine(self.loaded.settings, execute, lambda: float(next(ticks)))
+
+    def _record(self, plan: StepPlan, logits: Row) -> None:
+        step = pack_step(plan, self.loaded.config.block_size)
+        if step.is_top:
+            return
+        for work, first in step.prompt_rows:
+            for i in range(len(work.prompt_targets)):
+                self._keep((work.seq_id, work.num_computed_tokens + i), logits[first + i])
+        for task, row in zip(step.tasks, step.task_rows, strict=True):
+            position = len(task.prompt_token_ids) + len(task.output_token_ids) - 1
+            self._keep((task.seq_id, position), logits[row])
+
+    def _keep(self, key: tuple[int, int], row: Row) -> None:
+        """Rows that are computed again, after a preemption, have the bits they had."""
+        if key in self.rows:
+            assert self.rows[key].tobytes() == row.tobytes(), f"{key} was computed twice, with different results"
+        self.rows[key] = row.copy()
+
+    def serve(self, asks: Sequence[Ask], waves: int = 1, stagger: int = 0) -> tuple[list[Answer], EngineStats]:
+        """Answer requests, all in one engine.
+
+        Args:
+            waves: the requests come in so many groups, each when the one before is done.
+            stagger: steps between one request and the next of a wave.
+        """
+        engine = self.engine()
+        answers = [Answer([[] for _ in range(ask.params.n)], {}) for ask in asks]
+        first_ids = np.cumsum([0, *(ask.params.n for ask in asks)]).tolist()
+        per_wave = -(-len(asks) // waves)
+
+        def step() -> None:
+            for update in engine.step():
+                answer = answers[int(update.request_id)]
+                answer.tokens[update.index] += update.token_ids
+                answer.num_cached_tokens = update.progress.num_cached_tokens
+
+        for start in range(0, len(asks), per_wave):
+            for i in range(start, min(start + per_wave, len(asks))):
+                engine.add_request(str(i), asks[i].prompt, asks[i].params)
+                for _ in range(stagger):
+                    step()
+            while engine.has_work():
+                step()
+        engine.check_invariants()
+        for i, answer in enumerate(answers):
+            answer.rows = {p: row for (seq, p), row in self.rows.items() if seq == first_ids[i]}
+        return answers, engine.stats()
+
+    def alone(self, asks: Sequence[Ask]) -> list[Answer]:
+        """Each request in an engine of its own."""
+        return [self.serve([ask])[0][0] for ask in asks]
+
+
+def assert_same_answers(got: Sequence[Answer], wanted: Sequence[Answer]) -> None:
+    """The same tokens, and the same bits in every row of logits both have; at least those of the outputs."""
+    for i, (a, b) in enumerate(zip(got, wanted, strict=True)):
+        assert a.tokens == b.tokens, f"request {i}"
+        common = a.rows.keys() & b.rows.keys()
+        assert len(common) >= len(b.tokens[0]) > 0, f"request {i}: only rows {sorted(common)} can be compared"
+        for position in sorted(common):
+            x, y = a.rows[position].view(np.uint32), b.rows[position].view(np.uint32)
+            assert np.array_equal(x, y), f"request {i}, position {position}: {(x != y).sum()} of {x.size} logits differ"

@@ -1,0 +1,162 @@
+"""The whole native path against transformers: logits at every position, greedy tokens, every architecture and scaling."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from numpy.typing import NDArray
+
+from albireo.backends.cpu.machine import isa_levels
+from albireo.models import architectures, load_architecture
+from albireo.params import SamplingParams
+from e2e.serving import Answer, Ask, Server
+from tiny_models import make_checkpoint, shared_data
+
+torch = pytest.importorskip("torch")
+transformers = pytest.importorskip("transformers")
+
+LEVELS = isa_levels()
+LLAMA = {**load_architecture("llama").tiny}
+PLAIN = {**LLAMA, "rope_scaling": None, "attention_bias": False, "mlp_bias": False}
+MISTRAL = {**load_architecture("mistral").tiny}
+QWEN2 = {**load_architecture("qwen2").tiny}
+QWEN3 = {**load_architecture("qwen3").tiny}
+YARN = {"rope_type": "yarn", "factor": 4.0, "original_max_position_embeddings": 32}
+#: Every architecture as its file has it, and what its files can say besides.
+CONFIGS: dict[str, dict[str, Any]] = {
+    **{name: {**load_architecture(name).tiny} for name in architectures()},
+    "llama, heads of 64, tied": PLAIN | {"hidden_size": 126, "head_dim": 64, "tie_word_embeddings": True},
+    "llama, one KV head of 128": PLAIN | {"head_dim": 128, "num_attention_heads": 3, "num_key_value_heads": 1},
+    "llama, no grouping, heads of 80": PLAIN | {"head_dim": 80, "num_attention_heads": 2, "num_key_value_heads": 2},
+    "llama, heads of 256": PLAIN | {"head_dim": 256, "num_attention_heads": 2, "num_key_value_heads": 1},
+    "llama, linear": PLAIN | {"rope_scaling": {"rope_type": "linear", "factor": 3.0}},
+    "llama, dynamic": PLAIN | {"rope_scaling": {"rope_type": "dynamic", "factor": 2.0}},
+    "llama, yarn": PLAIN | {"rope_scaling": YARN},
+    "llama, yarn, own attention factor": PLAIN | {"rope_scaling": YARN | {"attention_factor": 0.9, "beta_fast": 8.0}},
+    "mistral, no window": MISTRAL | {"sliding_window": None},
+    "mistral, a window of one tile": MISTRAL | {"sliding_window": 64},
+    "qwen2, no window": QWEN2 | {"use_sliding_window": False, "tie_word_embeddings": True},
+    "qwen3, biases, windows": QWEN3
+    | {"attention_bias": True, "use_sliding_window": True, "sliding_window": 10, "max_window_layers": 1},
+    "qwen3, yarn": QWEN3 | {"rope_scaling": YARN, "tie_word_embeddings": False},
+}
+GREEDY = SamplingParams(temperature=0.0, max_tokens=12, ignore_eos=True, logprobs=0, prompt_logprobs=0)
+
+
+def asks(seed: int) -> list[Ask]:
+    """Shorter and longer than any window, and longer than a tile of attention."""
+    rng = np.random.default_rng(seed)
+    return [Ask(tuple(rng.integers(3, 90, length).tolist()), GREEDY) for length in (1, 5, 30, 100)]
+
+
+def reference(directory: Path, dtype: str, sequences: list[list[int]]) -> list[NDArray[np.float32]]:
+    """transformers' logits at every position of each sequence; its weights are the checkpoint's, computed in dtype."""
+    torch.set_num_threads(1)
+    model = transformers.AutoModelForCausalLM.from_pretrained(
+        directory, dtype=getattr(torch, dtype), attn_implementation="eager"
+    ).eval()
+    with torch.no_grad():
+        return [model(torch.tensor([ids])).logits[0].float().numpy() for ids in sequences]
+
+
+def serve(directory: Path, **config: Any) -> tuple[list[list[int]], list[Answer]]:
+    """The sequences, prompt and output, as far as they were computed; and the answers."""
+    wanted = asks(1)
+    answers, _ = Server.load(directory, max_num_batched_tokens=48, **config).serve(wanted)
+    sequences = [[*a.prompt, *b.tokens[0][:-1]] for a, b in zip(wanted, answers, strict=True)]
+    for sequence, answer in zip(sequences, answers, strict=True):
+        assert sorted(answer.rows) == list(range(len(sequence))), "a row of logits is missing"
+    return sequences, answers
+
+
+def all_rows(answers: list[Answer]) -> NDArray[np.float32]:
+    return np.concatenate([np.stack([a.rows[p] for p in sorted(a.rows)]) for a in answers])
+
+
+def assert_greedy(sequences: list[list[int]], answers: list[Answer], logits: list[NDArray[np.float32]]) -> None:
+    """Given its own output so far, the reference would take the same next token, every time."""
+    for sequence, answer, rows in zip(sequences, answers, logits, strict=True):
+        made = len(answer.tokens[0])
+        assert rows[len(sequence) - made :].argmax(axis=1).tolist() == answer.tokens[0]
+
+
+def distance(a: NDArray[np.float32], b: NDArray[np.float32]) -> float:
+    return float(np.linalg.norm(a.astype(np.float64) - b) / np.linalg.norm(b))
+
+
+@pytest.mark.parametrize("seed", [1, 2])
+@pytest.mark.parametrize("config", CONFIGS)
+def test_float32_logits_and_greedy_tokens(config: str, seed: int, tmp_path: Path) -> None:
+    directory = make_checkpoint(tmp_path, CONFIGS[config], seed)
+    sequences, answers = serve(directory)
+    logits = reference(directory, "float32", sequences)
+    assert_greedy(sequences, answers, logits)
+    # Both are float32 with different orders of summation; layers multiply what a layer is off by.
+    assert distance(all_rows(answers), np.concatenate(logits)) < 3e-6
+    np.testing.assert_allclose(all_rows(answers), np.concatenate(logits), rtol=0, atol=2e-5 * np.abs(logits[3]).max())
+
+
+@pytest.mark.parametrize("level", LEVELS[1:])
+@pytest.mark.parametrize("name", architectures())
+def test_float32_at_lower_levels(name: str, level: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("ALBIREO_ISA_MAX", level)
+    directory = make_checkpoint(tmp_path, CONFIGS[name], 3)
+    sequences, answers = serve(directory, num_threads=2)
+    logits = reference(directory, "float32", sequences)
+    assert_greedy(sequences, answers, logits)
+    assert distance(all_rows(answers), np.concatenate(logits)) < 3e-6
+
+
+@pytest.mark.parametrize("level", LEVELS)
+@pytest.mark.parametrize("dtype", ["bfloat16", "float16"])
+@pytest.mark.parametrize("name", architectures())
+def test_16_bits_are_nearer_to_exact_than_transformers(
+    name: str, dtype: str, level: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Exact is the same weights in float32. transformers rounds after every operation, the residual stream too; so it
+    bounds what 16 bits may cost, and how far the two may be apart."""
+    monkeypatch.setenv("ALBIREO_ISA_MAX", level)
+    directory = make_checkpoint(tmp_path, CONFIGS[name], 4, dtype=dtype)
+    sequences, answers = serve(directory)
+    exact, theirs = (np.concatenate(reference(directory, t, sequences)) for t in ("float32", dtype))
+    ours = all_rows(answers)
+    noise = distance(theirs, exact)
+    assert noise < {"bfloat16": 0.05, "float16": 0.006}[dtype], "the model is too rough to prove anything"
+    assert 0 < distance(ours, exact) < noise
+    assert distance(ours, theirs) < 1.5 * noise
+
+
+@pytest.mark.parametrize("dtype", ["float16", "bfloat16"])
+def test_a_float32_checkpoint_computed_in_16_bits_is_one_stored_so(dtype: str, tmp_path: Path) -> None:
+    """Rounding while packing equals rounding while writing the file, matrices aside from vectors."""
+    config = {**PLAIN, "tie_word_embeddings": True}
+    wide, narrow = (make_checkpoint(tmp_path / t, config, 5, dtype=t) for t in ("float32", dtype))
+    sequences, answers = serve(wide, dtype=dtype)
+    exact = np.concatenate(reference(narrow, "float32", sequences))
+    assert distance(all_rows(answers), exact) < {"bfloat16": 0.03, "float16": 0.004}[dtype]
+
+
+@pytest.mark.parametrize("level", LEVELS)
+def test_stories260k(level: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The real model: all twelve stories, token by token, and the five best next tokens with their logits."""
+    directory = shared_data("models", "stories260k")
+    expected = json.loads((directory / "expected.json").read_text())
+    monkeypatch.setenv("ALBIREO_ISA_MAX", level)
+    params = SamplingParams(
+        temperature=0.0, max_tokens=expected["max_new_tokens"], stop_token_ids=expected["stop_ids"], logprobs=0
+    )
+    cases = expected["cases"]
+    server = Server.load(directory, dtype="float32", max_num_seqs=12)
+    answers, _ = server.serve([Ask(tuple(case["prompt_ids"]), params) for case in cases])
+    assert len(cases) == 12
+    for case, answer in zip(cases, answers, strict=True):
+        made = answer.tokens[0]
+        assert made == case["greedy_ids"] or (case["stopped"] and made[:-1] == case["greedy_ids"])
+        row = answer.rows[len(case["prompt_ids"]) - 1]
+        ids = [token_id for token_id, _ in case["next_top5"]]
+        assert np.argsort(-row)[:5].tolist() == ids
+        np.testing.assert_allclose(row[ids], [logit for _, logit in case["next_top5"]], rtol=0, atol=2e-3)

@@ -1,0 +1,50 @@
+"""EngineConfig: unknown keys, aliases and ranges."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from albireo.config import EngineConfig
+from albireo.errors import ConfigError
+
+
+def test_an_unknown_key_names_the_nearest_known_one() -> None:
+    with pytest.raises(ConfigError, match="did you mean max_num_seqs"):
+        EngineConfig.from_kwargs(max_num_seq=3)
+    with pytest.raises(ConfigError, match="known: "):
+        EngineConfig.from_kwargs(zzz=3)
+
+
+def test_gpu_memory_utilization_is_an_alias_and_not_a_second_setting() -> None:
+    assert EngineConfig.from_kwargs(gpu_memory_utilization=0.5).memory_utilization == 0.5
+    with pytest.raises(ConfigError, match="keep one"):
+        EngineConfig.from_kwargs(gpu_memory_utilization=0.5, memory_utilization=0.5)
+
+
+@pytest.mark.parametrize(
+    "fields",
+    [
+        {"block_size": 12},
+        {"scheduling_policy": "lifo"},
+        {"generation_config": "none"},
+        {"max_num_seqs": 0},
+        {"max_num_batched_tokens": 1.5},
+        {"max_model_len": 0},
+        {"kv_cache_memory_bytes": -1},
+        {"num_gpu_blocks_override": True},
+        {"num_threads": 0},
+        {"memory_utilization": 0.0},
+        {"memory_utilization": 1.1},
+        {"memory_utilization": "most"},
+    ],
+    ids=str,
+)
+def test_a_value_out_of_range_is_refused_by_name(fields: dict[str, Any]) -> None:
+    with pytest.raises(ConfigError, match=next(iter(fields))):
+        EngineConfig(**fields)
+
+
+def test_minus_one_means_as_far_as_memory_allows() -> None:
+    assert EngineConfig(max_model_len=-1).max_model_len is None

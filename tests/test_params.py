@@ -1,0 +1,92 @@
+"""SamplingParams: what is refused, what is normalized, and when logits are needed."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import pytest
+
+from albireo.errors import InvalidParams, UnsupportedFeature
+from albireo.params import SamplingParams
+
+REFUSED: list[dict[str, Any]] = [
+    {"n": 0},
+    {"n": True},
+    {"temperature": -0.1},
+    {"temperature": math.nan},
+    {"temperature": math.inf},
+    {"top_p": 0.0},
+    {"top_p": 1.01},
+    {"top_k": -2},
+    {"top_k": 1.5},
+    {"min_p": 1.5},
+    {"repetition_penalty": 0.0},
+    {"presence_penalty": 2.5},
+    {"frequency_penalty": -2.5},
+    {"seed": "7"},
+    {"seed": 2**64},
+    {"max_tokens": 0},
+    {"min_tokens": -1},
+    {"min_tokens": 5, "max_tokens": 4},
+    {"logprobs": -2},
+    {"prompt_logprobs": 1.0},
+    {"stop": [""]},
+    {"stop": 5},
+    {"stop": "x", "detokenize": False},
+    {"stop_token_ids": [-1]},
+    {"stop_token_ids": 5},
+    {"allowed_token_ids": []},
+    {"allowed_token_ids": "12"},
+    {"bad_words": [3]},
+    {"bad_words": "word"},
+    {"logit_bias": {-1: 1.0}},
+    {"logit_bias": {1: math.nan}},
+    {"logit_bias": [1, 2]},
+]
+
+
+@pytest.mark.parametrize("fields", REFUSED, ids=str)
+def test_a_value_out_of_range_is_refused_by_name(fields: dict[str, Any]) -> None:
+    with pytest.raises(InvalidParams) as error:
+        SamplingParams(**fields)
+    assert any(name in str(error.value) for name in fields)
+
+
+def test_best_of_is_neutral_when_it_equals_n_and_refused_otherwise() -> None:
+    assert SamplingParams(n=2, best_of=2).best_of == 2
+    with pytest.raises(UnsupportedFeature, match="best_of=3"):
+        SamplingParams(best_of=3)
+
+
+def test_shapes_a_caller_may_use() -> None:
+    params = SamplingParams(stop="x", stop_token_ids=[3], top_k=-1, logit_bias={"5": 2})  # type: ignore[dict-item]
+    assert (params.stop, params.stop_token_ids, params.top_k, params.logit_bias) == (("x",), (3,), 0, {5: 2.0})
+
+
+def test_params_are_frozen_and_cloned() -> None:
+    params = SamplingParams(temperature=0)
+    with pytest.raises(AttributeError):
+        params.temperature = 1.0  # type: ignore[misc]
+    assert params.clone(n=3).n == 3
+    assert params.n == 1
+
+
+@pytest.mark.parametrize(
+    "fields",
+    [
+        {"temperature": 1.0},
+        {"logprobs": 0},
+        {"presence_penalty": 0.1},
+        {"frequency_penalty": 0.1},
+        {"repetition_penalty": 1.1},
+        {"logit_bias": {1: 1.0}},
+        {"allowed_token_ids": [1]},
+        {"bad_words": ["x"]},
+        {"min_tokens": 1},
+    ],
+    ids=str,
+)
+def test_logits_are_needed_unless_the_raw_arg_max_decides(fields: dict[str, Any]) -> None:
+    assert not SamplingParams(temperature=0, ignore_eos=True, stop="x", seed=1).needs_logits
+    assert SamplingParams(**{"temperature": 0, **fields}).needs_logits

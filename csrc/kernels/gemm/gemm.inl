@@ -18,11 +18,14 @@ struct WeightF32 {
   static constexpr int kStep = 1;
   template <int MR, int NV, class Ptr>
   static ALBIREO_INLINE void step(V (&acc)[MR][NV], const A* a, int64_t lda, Ptr b) {
+    V w[NV];
 #pragma GCC unroll 8
-    for (int j = 0; j < NV; j++) {
-      V w = load(b(j));
+    for (int j = 0; j < NV; j++) w[j] = load(b(j));
 #pragma GCC unroll 8
-      for (int i = 0; i < MR; i++) acc[i][j] = fma(set1(a[i * lda]), w, acc[i][j]);
+    for (int i = 0; i < MR; i++) {
+      const V x = set1(a[i * lda]);
+#pragma GCC unroll 8
+      for (int j = 0; j < NV; j++) acc[i][j] = fma(x, w[j], acc[i][j]);
     }
   }
   static ALBIREO_INLINE void put(A* p, V v) { store(p, v); }
@@ -38,13 +41,16 @@ struct WeightBF16 {  // pairs widened to two float32 products: levels without a 
   static constexpr int kStep = 2;
   template <int MR, int NV, class Ptr>
   static ALBIREO_INLINE void step(V (&acc)[MR][NV], const A* a, int64_t lda, Ptr b) {
+    V w[NV];  // first the even k of the pair, then the odd: both at once would not fit in 16 registers
+#pragma GCC unroll 2
+    for (int odd = 0; odd < 2; odd++) {
 #pragma GCC unroll 8
-    for (int j = 0; j < NV; j++) {
-      V even = pair_even(b(j)), odd = pair_odd(b(j));
+      for (int j = 0; j < NV; j++) w[j] = odd ? pair_odd(b(j)) : pair_even(b(j));
 #pragma GCC unroll 8
       for (int i = 0; i < MR; i++) {
-        acc[i][j] = fma(set1(a[i * lda]), even, acc[i][j]);
-        acc[i][j] = fma(set1(a[i * lda + 1]), odd, acc[i][j]);
+        const V x = set1(a[i * lda + odd]);
+#pragma GCC unroll 8
+        for (int j = 0; j < NV; j++) acc[i][j] = fma(x, w[j], acc[i][j]);
       }
     }
   }
@@ -62,15 +68,18 @@ struct WeightBF16Dot {
   static constexpr int kStep = 2;
   template <int MR, int NV, class Ptr>
   static ALBIREO_INLINE void step(V (&acc)[MR][NV], const A* a, int64_t lda, Ptr b) {
+    V w[NV];
 #pragma GCC unroll 8
-    for (int j = 0; j < NV; j++) {
-      V w = _mm512_loadu_ps((const float*)b(j));
+    for (int j = 0; j < NV; j++) w[j] = _mm512_loadu_ps((const float*)b(j));
 #pragma GCC unroll 8
-      for (int i = 0; i < MR; i++) {
-        // The intrinsic makes g++ 12 copy accumulators; the broadcast from memory is free.
-        const uint32_t& pair = *(const uint32_t*)(a + i * lda);
-        asm("vdpbf16ps %2%{1to16%}, %1, %0" : "+v"(acc[i][j]) : "v"(w), "m"(pair));
-      }
+    for (int i = 0; i < MR; i++) {
+      // One broadcast a row, not one a dot: a core with two dots a cycle has two loads a cycle, and a broadcast from
+      // memory in the dot itself would take one for each.
+      V pair;
+      asm("vbroadcastss %1, %0" : "=v"(pair) : "m"(*(const float*)(a + i * lda)));
+#pragma GCC unroll 8
+      for (int j = 0; j < NV; j++)  // the intrinsic makes g++ 12 copy accumulators
+        asm("vdpbf16ps %2, %1, %0" : "+v"(acc[i][j]) : "v"(w[j]), "v"(pair));
     }
   }
   // Hardware rounding: nearest even, denormals to zero as the dot product reads them anyway.

@@ -11,9 +11,9 @@
 namespace albireo {
 namespace {
 
-// How long to spin before giving the core away. A barrier inside a step is due within microseconds; on a machine whose
+// How long to spin before giving the core away. Inside a step the wait is a matter of microseconds; on a machine whose
 // cores are taken by others, yielding lets the late thread run. Between steps Python and tokenizers want the core.
-constexpr int kSpinsBeforeYield = 4000;
+constexpr int kSpinsBeforeYield = 1000;
 constexpr auto kSpinBeforePark = std::chrono::microseconds(100);
 
 inline void pause() {
@@ -24,24 +24,12 @@ inline void pause() {
 
 }  // namespace
 
-void Barrier::wait() {
-  if (threads_ == 1) return;
-  const uint64_t phase = phase_.load(std::memory_order_acquire);
-  if (arrived_.fetch_add(1, std::memory_order_acq_rel) + 1 == threads_) {
-    arrived_.store(0, std::memory_order_relaxed);
-    phase_.store(phase + 1, std::memory_order_release);
-    return;
-  }
-  for (int spins = 0; phase_.load(std::memory_order_acquire) == phase;) {
-    pause();
-    if (++spins >= kSpinsBeforeYield) {
-      sched_yield();
-      spins = 0;
-    }
-  }
+void relax(int spins) {
+  pause();
+  if (spins % kSpinsBeforeYield == 0) sched_yield();
 }
 
-ThreadPool::ThreadPool(std::vector<int> cpus) : threads_((int64_t)cpus.size()), barrier_(threads_) {
+ThreadPool::ThreadPool(std::vector<int> cpus) : threads_((int64_t)cpus.size()) {
   for (int64_t i = 1; i < threads_; i++) workers_.emplace_back(&ThreadPool::work, this, i, cpus[i]);
 }
 
@@ -59,13 +47,7 @@ void ThreadPool::run(const std::function<void(int64_t)>& job) {
   generation_.fetch_add(1, std::memory_order_release);
   generation_.notify_all();
   job(0);
-  for (int spins = 0; running_.load(std::memory_order_acquire) > 0;) {
-    pause();
-    if (++spins >= kSpinsBeforeYield) {
-      sched_yield();
-      spins = 0;
-    }
-  }
+  spin_until([this] { return running_.load(std::memory_order_acquire) == 0; });
 }
 
 void ThreadPool::work(int64_t thread, int cpu) {

@@ -23,7 +23,9 @@ Program::Program(std::shared_ptr<ThreadPool> pool, int64_t max_top_rows)
 
 void Program::add(const Family* family, KernelFn run, const Args& args, bool barrier) {
   calls_.push_back({family, run, args, barrier});
-  shares_ = std::vector<Share>(calls_.size() * pool_->size());
+  items_.assign(calls_.size(), 0);
+  done_ = std::vector<Counter>(calls_.size());
+  shares_ = std::vector<Counter>(calls_.size() * pool_->size());
   seconds_.assign(calls_.size(), 0.0);
   const int64_t bytes = family->scratch_bytes(args);
   if (bytes > scratch_bytes_) {
@@ -35,7 +37,12 @@ void Program::add(const Family* family, KernelFn run, const Args& args, bool bar
 void Program::run(const Step& step, int32_t* top_ids, float* top_values) {
   if (scratch_.empty())
     for (int64_t i = 0; i < pool_->size(); i++) scratch_.push_back(std::make_unique<Memory>(scratch_bytes_ + 64));
-  for (Share& s : shares_) s.taken.store(0, std::memory_order_relaxed);
+  for (Counter& c : shares_) c.value.store(0, std::memory_order_relaxed);
+  for (Counter& c : done_) c.value.store(0, std::memory_order_relaxed);
+  for (size_t i = 0; i < calls_.size(); i++) {
+    const Call& call = calls_[i];
+    items_[i] = count_rows(step, call.args.rows) > 0 ? call.family->items(call.args, step) : 0;
+  }
   std::fill_n(top_keys_.begin(), step.G, 0);
   pool_->run([&](int64_t thread) { walk(thread, step); });
   unpack_top_keys(top_keys_.data(), step.G, top_ids, top_values);
@@ -43,28 +50,39 @@ void Program::run(const Step& step, int32_t* top_ids, float* top_values) {
 
 // Each thread has a contiguous share of the items, so that it streams neighbouring weights; whoever is done first
 // takes from the shares of the others, one item at a time.
-void Program::work(int64_t thread, const Call& call, Share* shares, const Step& step, Scratch& scratch) {
-  const int64_t threads = pool_->size(), items = call.family->items(call.args, step);
+void Program::work(int64_t thread, size_t index, const Step& step, Scratch& scratch) {
+  const Call& call = calls_[index];
+  const int64_t threads = pool_->size(), items = items_[index];
+  int64_t finished = 0;
   for (int64_t i = 0; i < threads; i++) {
     const int64_t owner = (thread + i) % threads;
     const int64_t first = items * owner / threads, last = items * (owner + 1) / threads;
     const int64_t claim = i > 0 ? 1 : std::max<int64_t>(1, (last - first) / kClaimsPerShare);
-    for (;;) {
-      const int64_t begin = first + shares[owner].taken.fetch_add(claim, std::memory_order_relaxed);
+    std::atomic<int64_t>& taken = shares_[index * threads + owner].value;
+    while (taken.load(std::memory_order_relaxed) < last - first) {
+      const int64_t begin = first + taken.fetch_add(claim, std::memory_order_relaxed);
       if (begin >= last) break;
-      call.run(call.args, step, begin, std::min(begin + claim, last), scratch);
+      const int64_t end = std::min(begin + claim, last);
+      call.run(call.args, step, begin, end, scratch);
+      finished += end - begin;
     }
   }
+  if (finished > 0) done_[index].value.fetch_add(finished, std::memory_order_release);
 }
 
+// Threads meet by work, not by presence: a call is over when all its items are done. A thread that the machine has
+// taken away holds up the others only if it was taken in the middle of an item.
 void Program::walk(int64_t thread, const Step& step) {
   Scratch scratch{scratch_[thread]->data(), scratch_bytes_};
   double before = profiling_ && thread == 0 ? now() : 0.0;
+  size_t open = 0;  // calls before this one are known to be over
   for (size_t i = 0; i < calls_.size(); i++) {
-    const Call& call = calls_[i];
-    if (count_rows(step, call.args.rows) == 0) continue;
-    work(thread, call, &shares_[i * pool_->size()], step, scratch);
-    if (call.barrier) pool_->barrier().wait();
+    if (items_[i] > 0) {
+      work(thread, i, step, scratch);
+      if (calls_[i].barrier)
+        for (; open <= i; open++)
+          spin_until([&] { return done_[open].value.load(std::memory_order_acquire) == items_[open]; });
+    }
     if (profiling_ && thread == 0) {
       const double after = now();
       seconds_[i] = after - before;

@@ -18,7 +18,7 @@ class Program {
   Program(const Program&) = delete;
   Program& operator=(const Program&) = delete;
 
-  // barrier: all threads meet after the call. The memory behind args must outlive the program.
+  // barrier: the call is over before any later one begins. The memory behind args must outlive the program.
   void add(const Family* family, KernelFn run, const Args& args, bool barrier);
 
   // Runs every call on every thread; returns when all are done. Calls over zero rows are skipped.
@@ -41,17 +41,18 @@ class Program {
     Args args;
     bool barrier;
   };
-  // How many items of one thread's share of one call are claimed.
-  struct alignas(64) Share {
-    std::atomic<int64_t> taken{0};
+  struct alignas(64) Counter {
+    std::atomic<int64_t> value{0};
   };
 
-  void work(int64_t thread, const Call& call, Share* shares, const Step& step, Scratch& scratch);
+  void work(int64_t thread, size_t index, const Step& step, Scratch& scratch);
   void walk(int64_t thread, const Step& step);
 
   std::shared_ptr<ThreadPool> pool_;
   std::vector<Call> calls_;
-  std::vector<Share> shares_;  // [calls][threads]
+  std::vector<int64_t> items_;    // [calls] of the step at hand
+  std::vector<Counter> done_;     // [calls] items finished
+  std::vector<Counter> shares_;   // [calls][threads] items claimed of a thread's share
   std::vector<std::unique_ptr<Memory>> scratch_;
   std::vector<uint64_t> top_keys_;
   std::vector<double> seconds_;

@@ -11,17 +11,12 @@
 
 namespace albireo {
 
-// All threads of a pool meet here. Sense-reversing: one counter, one phase, no reset.
-class Barrier {
- public:
-  explicit Barrier(int64_t threads) : threads_(threads) {}
-  void wait();
-
- private:
-  const int64_t threads_;
-  alignas(64) std::atomic<int64_t> arrived_{0};
-  alignas(64) std::atomic<uint64_t> phase_{0};
-};
+// Waits for a condition that other threads are about to make true: spins, then lets others have the core in between.
+void relax(int spins);
+template <class Condition>
+void spin_until(Condition condition) {
+  for (int spins = 1; !condition(); spins++) relax(spins);
+}
 
 class ThreadPool {
  public:
@@ -32,7 +27,6 @@ class ThreadPool {
   ThreadPool& operator=(const ThreadPool&) = delete;
 
   int64_t size() const { return threads_; }
-  Barrier& barrier() { return barrier_; }
 
   // Calls job(thread) once on every thread and returns when all have returned. job must not throw.
   // One run at a time; a second caller waits.
@@ -42,7 +36,6 @@ class ThreadPool {
   void work(int64_t thread, int cpu);
 
   const int64_t threads_;
-  Barrier barrier_;
   std::mutex one_run_;
   const std::function<void(int64_t)>* job_ = nullptr;
   alignas(64) std::atomic<uint32_t> generation_{0};  // bumped to start a run; workers wait on it

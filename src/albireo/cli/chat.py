@@ -126,7 +126,7 @@ class Chat:
 def _messages() -> Iterator[str]:
     """Lines of the user: typed behind a prompt, or from a pipe."""
     if not sys.stdin.isatty():
-        for line in sys.stdin:
+        for line in click.get_text_stream("stdin", errors="replace"):
             yield line.rstrip("\r\n")
         return
     with suppress(ImportError):  # not every Python has it

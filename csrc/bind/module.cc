@@ -32,6 +32,14 @@ DType dtype_of(const std::string& name) {
   throw std::invalid_argument("unknown dtype " + name);
 }
 
+Rows rows_of(const std::string& symbol) {
+  if (symbol == "T") return Rows::kT;
+  if (symbol == "R") return Rows::kR;
+  if (symbol == "G") return Rows::kG;
+  if (symbol == "S") return Rows::kS;
+  throw std::invalid_argument("unknown row symbol " + symbol);
+}
+
 template <class T>
 T get(const nb::dict& d, const char* key, T fallback) {
   return d.contains(key) ? nb::cast<T>(d[key]) : fallback;
@@ -71,10 +79,9 @@ Args args_of(const nb::dict& d, Program& program) {
   a.x_dtype = dtype_of(get<std::string>(d, "x_dtype", "float32"));
   a.w_dtype = dtype_of(get<std::string>(d, "w_dtype", "float32"));
   a.out_dtype = dtype_of(get<std::string>(d, "out_dtype", "float32"));
-  const std::string rows = get<std::string>(d, "rows", "T");
-  a.rows = rows == "T" ? Rows::kT : rows == "R" ? Rows::kR : Rows::kG;
+  a.rows = rows_of(get<std::string>(d, "rows", "T"));
   a.act = get<int32_t>(d, "act", 0);
-  a.gather = get<int32_t>(d, "gather", 0);
+  a.gather = (Gather)get<int32_t>(d, "gather", 0);
   a.packed = get<int32_t>(d, "packed", 0);
   a.n = get<int64_t>(d, "n", 0);
   a.k = get<int64_t>(d, "k", 0);

@@ -3,6 +3,7 @@
 
 #include "kernels/attention/attention.h"
 #include "kernels/embed/embed.h"
+#include "kernels/gather/gather.h"
 #include "kernels/head_top/head_top.h"
 #include "kernels/linear/linear.h"
 #include "kernels/norm/norm.h"
@@ -10,7 +11,7 @@
 
 namespace albireo {
 namespace {
-const Family* const kFamilies[] = {&kEmbed, &kNorm, &kQkvRopeKv, &kAttention, &kLinear, &kHeadTop};
+const Family* const kFamilies[] = {&kEmbed, &kNorm, &kQkvRopeKv, &kAttention, &kGather, &kLinear, &kHeadTop};
 }
 
 const Family* find_family(const char* name) {

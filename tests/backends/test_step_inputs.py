@@ -9,7 +9,7 @@ import pytest
 
 from albireo.backends.step_inputs import StepInputs
 from albireo.errors import InvariantError
-from step_batches import Work, make_step
+from step_batches import Rows, Work, make_step
 
 
 def good() -> StepInputs:
@@ -19,9 +19,21 @@ def good() -> StepInputs:
 def test_a_good_step_passes_and_knows_its_sizes() -> None:
     step = good()
     step.check(8)
-    assert step.sizes == {"T": 4, "R": 4, "G": 2} and step.num_sequences == 2
+    assert step.sizes == {"T": 4, "R": 4, "G": 2, "S": 6} and step.num_sequences == 2
     assert step.slots.tolist() == [9, 10, 11, 16]
     assert step.context_len.tolist() == [12, 1]
+
+
+@pytest.mark.parametrize("logits", ["all", "last", "none"])
+@pytest.mark.parametrize("top", ["all", "last", "none"])
+def test_rows_that_leave_are_logit_rows_then_top_rows(logits: Rows, top: Rows) -> None:
+    step = make_step([Work([5, 6, 7], 9, [3, 1]), Work([8], 0, [2])], 8, logits, top)
+    counts = {"all": 4, "last": 2, "none": 0}
+    assert step.sizes == {"T": 4, "R": counts[logits], "G": counts[top], "S": counts[logits] + counts[top]}
+    assert np.array_equal(step.out_rows[step.logit_pos], step.logit_rows)
+    assert np.array_equal(step.out_rows[step.top_pos], step.top_rows)
+    assert [*step.logit_pos, *step.top_pos] == [*range(len(step.out_rows))]
+    assert {a.dtype.name for a in (step.out_rows, step.logit_pos, step.top_pos)} == {"int32"}
 
 
 @pytest.mark.parametrize(

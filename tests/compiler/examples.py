@@ -16,6 +16,8 @@ from albireo.models import load_architecture
 from albireo.models.config import parse_config
 
 MAXIMA = {"T": 32, "R": 5, "G": 3}
+#: What the compiler makes of them.
+ALL_MAXIMA = {**MAXIMA, "S": 8}
 BLOCK_SIZE = 4
 MAX_POSITIONS = 64
 E, H, K, D, F, V = 24, 4, 2, 8, 40, 70
@@ -35,8 +37,8 @@ class FakeCatalog:
             return ()
         if family == "embed":
             return tuple(Variant(f"embed.{dtype}.{kind}", "rows", f"{kind}.{dtype}") for kind in ("row", "p64"))
-        if family in ("norm", "attention"):
-            return (Variant(f"{family}.{dtype}.fake", "rows" if family == "norm" else "heads"),)
+        if family in ("norm", "gather", "attention"):
+            return (Variant(f"{family}.{dtype}.fake", "heads" if family == "attention" else "rows"),)
         best = Variant(f"{family}.{dtype}.fake", "panels", f"p64.{dtype}")
         return best, Variant(f"{family}.{dtype}.slow", "panels", f"row.{dtype}")
 

@@ -53,6 +53,9 @@ class ProgramRunner:
         weight = self._arg(call, "weight", step).reshape(-1)
         return {"out": _op("rms_norm", step, {"eps": call.attrs["eps"], "num_heads": 1}, x=x, weight=weight)}
 
+    def gather(self, call: Call, step: StepInputs) -> dict[str, Array]:
+        return {"out": self._arg(call, "x", step)[getattr(step, call.args["rows"])]}
+
     def linear(self, call: Call, step: StepInputs) -> dict[str, Array]:
         y = self._matmul(call, step)
         if call.attrs["act"] != "none":

@@ -33,7 +33,8 @@ def test_roles_are_the_contracts() -> None:
         "q": "q",
     }
     assert calls["attention"].args == {"q": "q", "out": "a"}
-    assert calls["norm"].args["rows"] == "top_rows" and calls["norm"].rows == "G"
+    assert calls["gather"].args == {"x": "x", "rows": "out_rows", "out": "x_S"} and calls["gather"].rows == "S"
+    assert calls["norm"].args["rows"] == "top_pos" and calls["norm"].rows == "G"
     assert calls["head_top"].args == {"x": "h_G", "weight": "table", "ids": "top_ids", "values": "top_values"}
     assert calls["head_top"].split == "panels" and calls["attention"].split == "heads"
 

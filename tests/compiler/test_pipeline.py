@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
 from albireo.backends.reference.interpret import interpret
 from albireo.backends.reference.kv import ReferenceKV
 from albireo.backends.step_inputs import StepInputs
-from albireo.compiler.pipeline import compile_graph, run_passes
+from albireo.compiler.passes import last_layer_rows
+from albireo.compiler.pipeline import PASSES, compile_graph, run_passes
 from albireo.errors import InvariantError, UnsupportedModel
 from albireo.graph.node import Graph
 from albireo.graph.program import Program
@@ -16,7 +19,7 @@ from albireo.graph.program_spec import check_program
 from albireo.graph.show import show_graph, show_program
 from albireo.graph.spec import check_graph
 from albireo.models import architectures, load_architecture
-from compiler.examples import BLOCK_SIZE, MAX_POSITIONS, MAXIMA, Decoder, FakeCatalog, model_graph
+from compiler.examples import BLOCK_SIZE, MAX_POSITIONS, MAXIMA, Decoder, E, FakeCatalog, V, model_graph
 from compiler.program_runner import ProgramRunner
 from step_batches import Work, make_step
 from tiny_models import random_weights
@@ -31,17 +34,24 @@ def compiled(graph: Graph, catalog: FakeCatalog | None = None) -> Program:
 
 
 def steps() -> list[StepInputs]:
-    """Two prompts of which only ends matter; one token each, greedy; a chunk without any head; logits alone."""
+    """Two prompts of which only ends matter; one token each, greedy; a chunk without any head; logits alone; some rows
+    for their logits, others for their arg max."""
     first = [Work([5, 9, 2, 7, 1, 3, 3, 8, 4], 0, [3, 1, 6]), Work([11, 4, 6], 0, [2, 5])]
     second = [Work([8], 9, [3, 1, 6]), Work([13], 3, [2, 5])]
     third = [Work([1, 2, 3], 4, [2, 5])]
     fourth = [Work([9, 5], 10, [3, 1, 6]), Work([2], 7, [2, 5])]
+    fifth = [Work([6], 8, [2, 5, 4]), Work([1, 12, 7, 7], 0, [7])]
     return [
         make_step(first, BLOCK_SIZE, "last", "last"),
         make_step(second, BLOCK_SIZE, "none", "all"),
         make_step(third, BLOCK_SIZE, "none", "none"),
         make_step(fourth, BLOCK_SIZE, "all", "none"),
+        replace(make_step(fifth, BLOCK_SIZE), logit_rows=rows([4, 0]), top_rows=rows([2, 3, 0])),
     ]
+
+
+def rows(values: list[int]) -> np.ndarray:
+    return np.array(values, np.int32)
 
 
 @pytest.fixture(params=architectures())
@@ -83,15 +93,53 @@ def test_the_program_computes_what_the_graph_says(model_type: str, dtype: str) -
             assert np.array_equal(got[key].reshape(want[key].shape), want[key]), key
 
 
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
+@pytest.mark.parametrize("tapped", ["nothing", "middle", "embedding", "two layers"])
+def test_rows_may_be_taken_anywhere(tapped: str, dtype: str) -> None:
+    """Graphs that no architecture has: values of the last layer are read elsewhere, or it reads far back."""
+
+    class Tapped(Decoder):
+        def graph(self) -> Graph:
+            x = first = self.b.embed(self.b.token_ids, self.weight("table", V, E))
+            taps = {}
+            for i in range(2):
+                middle = self.attention(x, i)
+                x = self.mlp(middle, i)
+            if tapped == "middle":
+                taps = {"tap": middle}
+            elif tapped == "embedding":
+                taps = {"tap": first}
+            elif tapped == "two layers":
+                x = self.mlp(x, 2)
+            return self.b.finish(**self.head(self.norm(x, "norm")), **taps)
+
+    graph = Tapped(dtype).graph()
+    rng = np.random.default_rng(5)
+    weights = {name: rng.standard_normal(v.type.dims).astype(np.float32) * 0.3 for name, v in graph.constants.items()}
+    program = compiled(graph)
+    check_program(program)
+    assert {call.rows for call in program.calls if call.family == "gather"} == {"S"}
+    runner = ProgramRunner(program, weights, ReferenceKV(8, BLOCK_SIZE, program.kv.dtype))
+    for step, want in zip(steps(), outputs_of(graph, weights, dtype), strict=True):
+        got = runner.run(step)
+        assert got.keys() == want.keys()
+        for key in want:
+            assert np.array_equal(got[key].reshape(want[key].shape), want[key]), key
+
+
 def outputs_of(graph: Graph, weights: dict[str, np.ndarray], dtype: str) -> list[dict[str, np.ndarray]]:
     kv = ReferenceKV(8, BLOCK_SIZE, dtype)
     return [interpret(graph, step, weights, kv).outputs for step in steps()]
 
 
-def test_a_layer_is_seven_calls(model_type: str) -> None:
+def test_a_layer_is_seven_calls_the_last_one_gathers_too(model_type: str) -> None:
     program = compiled(model_graph(model_type, "bfloat16"))
-    families = [call.family for call in program.calls if call.origin.startswith("layers.1.")]
-    assert families == ["norm", "qkv_rope_kv", "attention", "linear", "norm", "linear", "linear"]
+    first, rest = ["norm", "qkv_rope_kv", "attention"], ["linear", "norm", "linear", "linear"]
+    last = max(call.attrs.get("layer", 0) for call in program.calls)
+    for layer, families in ((0, first + rest), (last, [*first, "gather", "gather", *rest])):
+        calls = [call for call in program.calls if call.origin.startswith(f"layers.{layer}.")]
+        assert [call.family for call in calls] == families
+        assert {call.rows for call in calls[3:]} == {"S" if layer == last else "T"}
     head = [(call.family, call.rows) for call in program.calls if call.origin.startswith("head")]
     assert sorted(head) == [("head_top", "G"), ("linear", "R"), ("norm", "G"), ("norm", "R")]
 
@@ -110,8 +158,17 @@ def test_residual_and_compute_types() -> None:
     assert dtypes["x"] == "float32" and dtypes["h"] == dtypes["q"] == dtypes["a"] == dtypes["m"] == "float16"
     assert dtypes["logits"] == dtypes["top_values"] == "float32" and dtypes["top_ids"] == "int32"
     residual_adds = [call for call in program.calls if "residual" in call.args]
-    assert len(residual_adds) == 4
-    assert all(call.args["residual"] == call.args["out"] == "x" for call in residual_adds)
+    assert [call.args["out"] for call in residual_adds] == ["x", "x", "x_S", "x_S"]
+    assert all(call.args["residual"] == call.args["out"] for call in residual_adds)
+
+
+def test_passes_can_be_left_out() -> None:
+    kept = [run for run in PASSES if run is not last_layer_rows.run]
+    program = compile_graph(
+        Decoder(layers=2).graph(), FakeCatalog(), maxima=MAXIMA, block_size=4, max_positions=8, passes=kept
+    )
+    check_program(program)
+    assert not any(call.family == "gather" or call.rows == "S" for call in program.calls)
 
 
 def test_an_op_that_could_not_be_fused_is_named_with_the_reason() -> None:
@@ -136,7 +193,7 @@ def test_an_op_without_family_is_named() -> None:
         compiled(Scaled().graph())
 
 
-@pytest.mark.parametrize("changes", [{"T": 0}, {"X": 1}])
+@pytest.mark.parametrize("changes", [{"T": 0}, {"X": 1}, {"S": 8}])
 def test_maxima_are_checked(changes: dict[str, int]) -> None:
     with pytest.raises(InvariantError, match="maxima"):
         compile_graph(Decoder().graph(), FakeCatalog(), maxima=MAXIMA | changes, block_size=BLOCK_SIZE, max_positions=8)

@@ -14,8 +14,9 @@ def test_the_catalog_is_asked_family_dtype_and_attributes() -> None:
     catalog = FakeCatalog()
     select_kernels(run_passes(Decoder("float16").graph())[0], catalog)
     asked = {family: (dtype, attrs) for family, dtype, attrs in catalog.asked}
-    assert set(asked) == {"embed", "norm", "qkv_rope_kv", "attention", "linear", "head_top"}
-    assert {dtype for dtype, _ in asked.values()} == {"float16"}
+    assert set(asked) == {"embed", "norm", "gather", "qkv_rope_kv", "attention", "linear", "head_top"}
+    assert {dtype for family, dtype, _ in catalog.asked if family != "gather"} == {"float16"}
+    assert {dtype for family, dtype, _ in catalog.asked if family == "gather"} == {"float16", "float32"}
     shape = {"layer": 0, "num_heads": H, "num_kv_heads": K, "head_dim": D}
     assert asked["qkv_rope_kv"][1] == shape | {"eps": 0.0}
     assert asked["attention"][1] == shape | {"scale": 0.25, "window": 0, "softcap": 0.0}

@@ -81,8 +81,10 @@ class Server:
         return cls(load(EngineConfig(model=str(directory), **{**defaults, **config})))
 
     def engine(self) -> Engine:
-        """A new engine whose every logit goes to rows."""
+        """A new engine whose every logit goes to rows, on memory that holds NaN wherever nothing was written."""
         self.rows = {}
+        for memory in (self.loaded.model._kv, self.loaded.model._arena):
+            memory.view()[:] = 0xFF
         recording = _Recording(self.loaded.model)
         config = self.loaded.config
         runner = Runner(recording, self.loaded.model_config.vocab_size, config.block_size)

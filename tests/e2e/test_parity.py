@@ -100,9 +100,9 @@ def test_float32_logits_and_greedy_tokens(config: str, seed: int, tmp_path: Path
     np.testing.assert_allclose(all_rows(answers), np.concatenate(logits), rtol=0, atol=2e-5 * np.abs(logits[3]).max())
 
 
-@pytest.mark.parametrize("level", LEVELS[1:])
+@pytest.mark.parametrize("level", LEVELS)
 @pytest.mark.parametrize("name", architectures())
-def test_float32_at_lower_levels(name: str, level: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_float32_at_every_level(name: str, level: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("ALBIREO_ISA_MAX", level)
     directory = make_checkpoint(tmp_path, CONFIGS[name], 3)
     sequences, answers = serve(directory, num_threads=2)

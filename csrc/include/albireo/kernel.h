@@ -23,9 +23,9 @@ struct Args {
   DType x_dtype = DType::kF32, w_dtype = DType::kF32, out_dtype = DType::kF32;
   Rows rows = Rows::kT;
   int32_t act = 0;                 // 0 none, 1 silu(gate) * up, 2 gelu_tanh(gate) * up
-  int32_t gather = 0;              // norm only: 1 = rows are gathered by logit_rows or top_rows
+  Gather gather = Gather::kNone;   // norm, gather: which rows of x
   int32_t packed = 0;              // embed only: 1 = table is in panels
-  int64_t n = 0, k = 0;            // linear: columns of weight before act, inner size; norm: k = width
+  int64_t n = 0, k = 0;            // linear: columns of weight before act, inner size; norm, gather: k = width
   int64_t num_heads = 0, window = 0;
   float eps = 0, scale = 0, softcap = 0;
 };

@@ -21,7 +21,8 @@ constexpr int64_t dtype_size(DType t) { return t == DType::kF32 ? 4 : 2; }
 constexpr int64_t ceil_div(int64_t a, int64_t b) { return (a + b - 1) / b; }
 constexpr int64_t round_up(int64_t a, int64_t b) { return ceil_div(a, b) * b; }
 
-// One step's inputs. T tokens of B sequences; R rows want logits, G rows want an arg max.
+// One step's inputs. T tokens of B sequences; R rows want logits, G rows want an arg max. These leave the model: the
+// S = R + G rows are logit_rows, then top_rows.
 struct Step {
   const int32_t* token_ids;    // [T]
   const int32_t* positions;    // [T]
@@ -35,9 +36,19 @@ struct Step {
 };
 
 // Which row count a call runs over.
-enum class Rows : int32_t { kT = 0, kR = 1, kG = 2 };
+enum class Rows : int32_t { kT = 0, kR = 1, kG = 2, kS = 3 };
 constexpr int64_t count_rows(const Step& s, Rows r) {
-  return r == Rows::kT ? s.T : r == Rows::kR ? s.R : s.G;
+  return r == Rows::kT ? s.T : r == Rows::kR ? s.R : r == Rows::kG ? s.G : s.R + s.G;
+}
+
+// Which row of x row i of a call is made of: row i, the row of T the step says, or its place among the S rows.
+enum class Gather : int32_t { kNone = 0, kOfT = 1, kOfS = 2 };
+// static: no ISA level may end up with the code of another.
+static constexpr int64_t gathered_row(const Step& s, Rows r, Gather from, int64_t i) {
+  if (from == Gather::kNone || r == Rows::kT) return i;
+  if (from == Gather::kOfS) return r == Rows::kG ? s.R + i : i;
+  if (r == Rows::kS) return i < s.R ? s.logit_rows[i] : s.top_rows[i - s.R];
+  return r == Rows::kR ? s.logit_rows[i] : s.top_rows[i];
 }
 
 // Shape of the paged KV cache of one layer. A block of P positions and one head holds, per sub-block of S = min(P, 16)

@@ -1,5 +1,5 @@
-// out[i, e] = x[r, e] / sqrt(mean_e(x[r, e]^2) + eps) * weight[e]   with r = i, or the gathered row
-// x [T, E] float32; weight [padded E] float32; out [rows, E] out_dtype. E = k.
+// out[i, e] = x[r, e] / sqrt(mean_e(x[r, e]^2) + eps) * weight[e]   with r = gathered_row(i)
+// x [T or S, E] float32; weight [padded E] float32; out [rows, E] out_dtype. E = k.
 // Row by row: bitwise independent of the batch. Source: Zhang & Sennrich 2019, eq. 4.
 // Reads: x weight out k eps gather rows out_dtype.
 #pragma once

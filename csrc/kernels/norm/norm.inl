@@ -5,9 +5,8 @@
 namespace {
 
 ALBIREO_INLINE void dispatch_norm(const Args& a, const Step& step, int64_t begin, int64_t end, Scratch&) {
-  const int32_t* rows = !a.gather ? nullptr : a.rows == Rows::kR ? step.logit_rows : step.top_rows;
   for (int64_t i = begin; i < end; i++) {
-    const float* x = (const float*)a.x + (rows ? rows[i] : i) * a.k;
+    const float* x = (const float*)a.x + gathered_row(step, a.rows, a.gather, i) * a.k;
     const V factor = set1(rms_factor(x, a.k, a.eps));
     for (int64_t e = 0; e < a.k; e += 16) {
       const int64_t n = a.k - e;

@@ -52,7 +52,23 @@ class StepInputs:
     @property
     def sizes(self) -> dict[str, int]:
         """What the step symbols of a graph stand for."""
-        return {"T": self.num_tokens, "R": len(self.logit_rows), "G": len(self.top_rows)}
+        num_logits, num_top = len(self.logit_rows), len(self.top_rows)
+        return {"T": self.num_tokens, "R": num_logits, "G": num_top, "S": num_logits + num_top}
+
+    @property
+    def out_rows(self) -> Ints:
+        """[S] rows of T that leave the model."""
+        return np.concatenate([self.logit_rows, self.top_rows])
+
+    @property
+    def logit_pos(self) -> Ints:
+        """[R] where logit_rows are in out_rows."""
+        return np.arange(len(self.logit_rows), dtype=np.int32)
+
+    @property
+    def top_pos(self) -> Ints:
+        """[G] where top_rows are in out_rows."""
+        return np.arange(len(self.logit_rows), len(self.logit_rows) + len(self.top_rows), dtype=np.int32)
 
     def check(self, block_size: int) -> None:
         """Raises: InvariantError naming the array that contradicts another. Cost: O(T); for tests and the reference."""

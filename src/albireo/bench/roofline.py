@@ -84,12 +84,14 @@ class Roofline:
     @property
     def decode_bytes(self) -> int:
         """Bytes of weights a step with one token reads."""
-        return self._once["T"] + self._once["G"]
+        return self._once["T"] + self._once["S"] + self._once["G"]
 
     def work(self, shape: StepShape) -> Work:
         """The least work of a step."""
         num_bytes = flops = 0
-        for symbol, rows in (("T", shape.num_tokens), ("R", shape.num_logit_rows), ("G", shape.num_top_rows)):
+        num_logits, num_top = shape.num_logit_rows, shape.num_top_rows
+        counts = {"T": shape.num_tokens, "R": num_logits, "G": num_top, "S": num_logits + num_top}
+        for symbol, rows in counts.items():
             if rows:
                 num_bytes += self._once[symbol] + rows * self._bytes_per_row[symbol]
                 flops += rows * self._flops_per_row[symbol]

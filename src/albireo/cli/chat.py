@@ -5,6 +5,7 @@ With stdin from a pipe each line is one message, and nothing but the answers is 
 
 from __future__ import annotations
 
+import io
 import sys
 from collections.abc import Iterator, Mapping
 from contextlib import closing, suppress
@@ -126,7 +127,9 @@ class Chat:
 def _messages() -> Iterator[str]:
     """Lines of the user: typed behind a prompt, or from a pipe."""
     if not sys.stdin.isatty():
-        for line in click.get_text_stream("stdin", errors="replace"):
+        if isinstance(sys.stdin, io.TextIOWrapper):
+            sys.stdin.reconfigure(errors="replace")  # bytes that are no UTF-8 are shown, not fatal
+        for line in sys.stdin:
             yield line.rstrip("\r\n")
         return
     with suppress(ImportError):  # not every Python has it

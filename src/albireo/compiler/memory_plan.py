@@ -89,7 +89,7 @@ def plan_memory(graph: Graph, maxima: Mapping[str, int]) -> tuple[MemoryPlan, Pa
     for group, offset in zip(groups, placement.offsets, strict=True):
         first = group.values[0]
         cols = int(first.type.dims[1]) if len(first.type.dims) > 1 else 1
-        stem = _stem(graph, first)
+        stem = _stem(graph, first, plan.names)
         key = (offset, first.type.dtype, symbol_rows(first), cols, stem)
         if key not in known:
             known[key] = _fresh_name(stem, plan.buffers)
@@ -159,13 +159,16 @@ def _lifetime(graph: Graph, group: _Group, maxima: Mapping[str, int]) -> Lifetim
     return Lifetime(size, group.first, group.last)
 
 
-def _stem(graph: Graph, value: Value) -> str:
-    """What a value is called: its name as an output, or the letter of its family; _R and _G for the head's rows."""
+def _stem(graph: Graph, value: Value, names: Mapping[Value, str]) -> str:
+    """What a value is called: its name as an output, or the letter of its family, with the symbol of its rows when that
+    is not T. Gathered rows are called after what they were gathered from."""
     for name, output in graph.outputs.items():
         if output is value:
             return name
-    family = value.producer.family if value.producer is not None else None
-    stem = _NAMES.get(family or "", "v")
+    producer = value.producer
+    if producer is not None and producer.family == "gather":
+        return f"{names[producer.inputs['x']]}_{value.type.dims[0]}"
+    stem = _NAMES.get((producer.family if producer is not None else None) or "", "v")
     return stem if value.type.dims[0] == "T" else f"{stem}_{value.type.dims[0]}"
 
 

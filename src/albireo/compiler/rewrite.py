@@ -12,6 +12,7 @@ from typing import Any, Literal
 
 from albireo.dtypes import itemsize
 from albireo.graph.node import ConstantDef, Graph, Node, RowSegment, TensorType, Value
+from albireo.graph.program_spec import STEP_ARRAYS
 from albireo.graph.report import Firing, Numerics, PassRecord, Refusal
 
 
@@ -24,7 +25,7 @@ class Rewriter:
 
     Invariants:
     1. users() and nodes() see the graph as rewritten so far.
-    2. A replacement stands where the last (or first) of the replaced nodes stood.
+    2. A replacement stands where one of the replaced nodes stood: the last, unless told otherwise.
     """
 
     def __init__(self, graph: Graph, name: str, why: str, numerics: Numerics) -> None:
@@ -84,10 +85,13 @@ class Rewriter:
     def refuse(self, nodes: Sequence[Node], reason: str) -> None:
         self.record.refusals.append(Refusal(tuple(label(node) for node in nodes), reason))
 
-    def replace(self, old: Sequence[Node], new: Sequence[Node], at: Literal["first", "last"] = "last") -> None:
-        """Put new where the first or last of old stood. Outputs of new that old defined keep their users."""
+    def replace(self, old: Sequence[Node], new: Sequence[Node], at: Literal["first", "last"] | Node = "last") -> None:
+        """Put new where the first or last or a given one of old stood.
+
+        Outputs of new that old defined keep their users.
+        """
         old = sorted(old, key=self._position.__getitem__)
-        anchor = old[0] if at == "first" else old[-1]
+        anchor = old[0] if at == "first" else old[-1] if at == "last" else at
         self._dead.update(old)
         for node in new:
             for value in node.outputs:
@@ -139,6 +143,11 @@ class Rewriter:
     def add_constant(self, value: Value) -> Value:
         """Register a constant under its name; the same one made twice is one."""
         return self.graph.constants.setdefault(value.name, value)
+
+    def step_array(self, name: str) -> Value:
+        """The graph's input of this name, made when it is not there yet."""
+        symbol, _ = STEP_ARRAYS[name]
+        return self.graph.inputs.setdefault(name, Value(name, TensorType("int32", (symbol,))))
 
     def saves(self, *values: Value) -> None:
         """Count values that are no longer written and read back."""

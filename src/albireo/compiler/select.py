@@ -51,7 +51,7 @@ def call_attrs(node: Node) -> dict[str, object]:
 
 def _dtype(node: Node) -> str:
     """The element type kernels of this family are chosen by. Raises: UnsupportedModel for mixed operands."""
-    if node.family == "norm":
+    if node.family in ("norm", "gather"):
         return node.output.type.dtype
     if node.family == "attention":
         return node.inputs["q"].type.dtype

@@ -11,9 +11,10 @@ from dataclasses import dataclass, field
 from typing import Any
 
 #: A dimension is a whole number or the name of a step symbol:
-#: T tokens in the step, R rows whose full logits are wanted, G rows whose arg max is wanted.
+#: T tokens in the step, R rows whose full logits are wanted, G rows whose arg max is wanted, S = R + G rows that leave
+#: the model. Models are written with the first three; a pass brings in S.
 Dim = int | str
-SYMBOLS = ("T", "R", "G")
+SYMBOLS = ("T", "R", "G", "S")
 
 
 @dataclass(frozen=True, slots=True)
@@ -121,7 +122,7 @@ def _short(value: Any) -> str:
 class Graph:
     """Nodes in an order in which they can run.
 
-    inputs: step arrays and state by name (token_ids, positions, logit_rows, top_rows, kv).
+    inputs: step arrays (program_spec.STEP_ARRAYS) and state (kv) by name.
     constants: by name. outputs: by name (logits, top_ids, top_logits, kv).
     """
 

@@ -7,6 +7,7 @@ Call families and their roles (a backend implements these):
 
     embed        ids, table -> out                          out[T, E] float32
     norm         x, weight [, rows] -> out                  rows gathers first; out in its buffer's dtype
+    gather       x, rows -> out                             rows of x, copied
     linear       x, weight [, bias] [, residual] -> out     attrs act: none | silu_mul | gelu_tanh_mul (gate and
                                                             up rows interleaved by GATE_UP_INTERLEAVE); residual
                                                             may be out
@@ -66,9 +67,9 @@ class Call:
     Fields:
         family: see the module docstring.
         kernel: identity of the chosen variant, such as linear.bfloat16.avx512bf16.m6n64.
-        args: role -> name of a buffer, a constant or a step array (token_ids, positions, logit_rows, top_rows).
+        args: role -> name of a buffer, a constant or a step array (program_spec.STEP_ARRAYS).
         attrs: numbers and strings of the family.
-        rows: the symbol that counts the rows it computes: T, R or G; a call with zero rows is skipped,
+        rows: the symbol that counts the rows it computes: T, R, G or S; a call with zero rows is skipped,
             its barrier too.
         split: how threads share it: panels, rows, heads or one.
         barrier: all threads meet after it.

@@ -14,7 +14,17 @@ from albireo.errors import InvariantError
 from albireo.graph.node import SYMBOLS
 from albireo.graph.program import PANEL, Buffer, Call, PackedConstant, Program
 
-STEP_ARRAYS = ("token_ids", "positions", "logit_rows", "top_rows")
+#: Step array -> the rows it has and, where it names rows, those it picks from. out_rows is logit_rows, then top_rows;
+#: logit_pos and top_pos are where each of them is in it.
+STEP_ARRAYS: dict[str, tuple[str, str | None]] = {
+    "token_ids": ("T", None),
+    "positions": ("T", None),
+    "logit_rows": ("R", "T"),
+    "top_rows": ("G", "T"),
+    "out_rows": ("S", "T"),
+    "logit_pos": ("R", "S"),
+    "top_pos": ("G", "S"),
+}
 SPLITS = ("panels", "rows", "heads", "one")
 ACTS = ("none", "silu_mul", "gelu_tanh_mul")
 ALIGNMENT = 64
@@ -41,6 +51,7 @@ class Family:
 FAMILIES: dict[str, Family] = {
     "embed": Family(("ids", "table"), ("out",), ("width",), weight="table"),
     "norm": Family(("x", "weight"), ("out",), ("eps",), optional=("rows",), weight="weight"),
+    "gather": Family(("x", "rows"), ("out",), ()),
     "linear": Family(("x", "weight"), ("out",), ("n", "k", "act"), optional=("bias", "residual"), weight="weight"),
     "qkv_rope_kv": Family(
         ("x", "weight", "rope"),
@@ -163,6 +174,12 @@ def _check_shapes(program: Program, call: Call) -> None:
             raise InvariantError(f"{call}: does not fit weight {weight.rows} x {weight.cols}")
         if call.family == "linear" and program.buffers[call.args["out"]].cols != n:
             raise InvariantError(f"{call}: out is not {n} columns wide")
+    if "rows" in call.args:
+        x, out = program.buffers[call.args["x"]], program.buffers[call.args["out"]]
+        if STEP_ARRAYS.get(call.args["rows"]) != (call.rows, x.rows):
+            raise InvariantError(f"{call}: {call.args['rows']} does not pick {call.rows} of {x.rows} rows")
+        if x.cols != out.cols or (call.family == "gather" and x.dtype != out.dtype):
+            raise InvariantError(f"{call}: out is not as x")
     if call.family == "qkv_rope_kv":
         weight = _constant(program, call, "weight")
         heads = call.attrs["num_heads"] + 2 * call.attrs["num_kv_heads"]

@@ -154,9 +154,10 @@ def _call_line(call: Call, layer: bool = True) -> str:
     outputs = FAMILIES[call.family].outputs
     args = ", ".join(f"{role}={name}" for role, name in call.args.items() if role not in outputs)
     attrs = _pairs({k: v for k, v in call.attrs.items() if layer or k != "layer"})
+    args = f"{args}; {attrs}" if attrs else args
     results = ", ".join(call.args[role] for role in outputs)
     meet = ", barrier" if call.barrier else ""
-    return f"{results} = {call.family}({args}; {attrs})    # {call.kernel}, {call.rows} {call.split}{meet}"
+    return f"{results} = {call.family}({args})    # {call.kernel}, {call.rows} {call.split}{meet}"
 
 
 def _pairs(values: Mapping[str, object]) -> str:

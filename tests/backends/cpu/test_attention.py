@@ -90,6 +90,22 @@ SLOW_CASES = [
     Case(6, 2, 20, MIXED[:4], 16),
     Case(2, 1, 8, LONG, 32, window=1020, softcap=3.0),
 ]
+
+
+def drawn(seed: int) -> Case:
+    """Any shape, from a seed."""
+    rng = np.random.default_rng(seed)
+    keys, group = rng.integers(1, 4), rng.integers(1, 9)
+    contexts = rng.integers(1, 260, rng.integers(1, 5)).tolist()
+    spans = tuple((context, int(rng.integers(1, min(context, 60) + 1))) for context in contexts)
+    window = int(rng.integers(1, 200)) if rng.random() < 0.4 else 0
+    return Case(
+        int(keys * group), int(keys), int(rng.integers(1, 70) * 2), spans, int(rng.choice([8, 16, 32])), window
+    )
+
+
+FAST_CASES += [drawn(seed) for seed in range(15)]
+SLOW_CASES += [drawn(0)]
 CASES = [(*v, case) for v in VARIANTS for case in (SLOW_CASES if v[1] == "scalar" else FAST_CASES)]
 
 

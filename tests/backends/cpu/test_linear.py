@@ -33,12 +33,13 @@ ROWS = [*range(1, 14), 47, 48, 49, 97, 481]
 COLUMNS = [1, 15, 16, 17, 63, 64, 65, 129]
 #: Odd and even, around vectors, and around K blocks of 512 steps of one or two.
 INNER = [1, 2, 3, 15, 16, 17, 511, 512, 513, 1023, 1024, 1025]
-SHAPES = [
+SHAPES: list[tuple[int, int, int]] = [
     *((m, 80, 37) for m in ROWS),
     *((3, n, 34) for n in COLUMNS),
     *((7, 64, k) for k in INNER),
     (49, 130, 1031),
     (97, 65, 514),
+    *(tuple(np.random.default_rng(seed).integers(1, (110, 210, 1300)).tolist()) for seed in range(15)),
 ]
 SLOW_SHAPES = [(1, 1, 1), (3, 65, 17), (5, 63, 513), (49, 64, 1025), (481, 16, 3)]
 ACTS: dict[str, tuple[int, Any]] = {

@@ -50,6 +50,8 @@ class Heads:
 
 
 ALL_HEADS = [
+    Heads(3, 3, 2, 4),
+    Heads(3, 1, 6),
     Heads(4, 1, 8),
     Heads(5, 5, 12, 1),
     Heads(6, 2, 20),
@@ -58,6 +60,7 @@ ALL_HEADS = [
     Heads(4, 2, 80),
     Heads(2, 1, 96, 130),
     Heads(7, 1, 128),
+    Heads(1, 1, 130),
     Heads(2, 2, 256),
 ]
 SLOW_HEADS = [Heads(4, 1, 8), Heads(6, 2, 20), Heads(2, 1, 80, 513)]

@@ -16,6 +16,7 @@ from albireo.dtypes import COMPUTE_DTYPES
 SPLITS = {
     "embed": "rows",
     "norm": "rows",
+    "gather": "rows",
     "qkv_rope_kv": "panels",
     "attention": "heads",
     "linear": "panels",

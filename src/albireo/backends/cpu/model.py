@@ -16,11 +16,13 @@ from albireo.backends.cpu.pack import Weights, constant_offsets, pack_constants
 from albireo.backends.step_inputs import StepInputs
 from albireo.errors import InvariantError
 from albireo.graph.program import Buffer, Call, KVLayout, Program
+from albireo.graph.program_spec import STEP_ARRAYS
 
 _ACTS = {"none": 0, "silu_mul": 1, "gelu_tanh_mul": 2}
 #: Roles whose name in the native core differs.
 _NATIVE_ROLES = {("embed", "table"): "weight", ("qkv_rope_kv", "q"): "out", ("attention", "q"): "x"}
-_STEP_ARRAYS = ("token_ids", "positions", "logit_rows", "top_rows")
+#: What an array of rows picks from, as the native core numbers it; it knows the arrays themselves.
+_GATHERS = {"T": 1, "S": 2}
 
 
 @dataclass(frozen=True, slots=True)
@@ -127,7 +129,7 @@ class CpuModel:
         program, attrs = self.program, call.attrs
         args: dict[str, object] = {"rows": call.rows, "barrier": int(call.barrier)}
         for role, name in call.args.items():
-            if role in ("ids", "values") or name in _STEP_ARRAYS:
+            if role in ("ids", "values") or name in STEP_ARRAYS:
                 continue
             args[_NATIVE_ROLES.get((call.family, role), role)] = self._address(name)
         for role, key in (("x", "x_dtype"), ("q", "x_dtype" if call.family == "attention" else "out_dtype")):
@@ -139,9 +141,11 @@ class CpuModel:
         if weight is not None:
             kind, _, args["w_dtype"] = program.constants[weight].packing.partition(".")
             args["packed"] = int(kind == "p64")
-        if call.family == "norm":
+        if "rows" in call.args:
+            _, source = STEP_ARRAYS[call.args["rows"]]
+            args["gather"] = _GATHERS[source or ""]
+        if call.family in ("norm", "gather"):
             args["k"] = program.buffers[call.args["x"]].cols
-            args["gather"] = int("rows" in call.args)
         elif call.family == "embed":
             args["k"] = attrs["width"]
         elif call.family == "qkv_rope_kv":

@@ -38,7 +38,7 @@ def attention(call: OpCall) -> tuple[Array, ...]:
 
 
 def _one_sequence(q: F32, k: F32, v: F32, positions: NDArray[np.int32], attrs: Mapping[str, Any]) -> F32:
-    """q: [n, H, D]; k, v: [S, K, D] -> [n, H, D]."""
+    """q: [n, H, D]; k, v: [C, K, D] -> [n, H, D]."""
     group = attrs["num_heads"] // attrs["num_kv_heads"]
     seen = _visible(positions, len(k), attrs["window"])
     out = np.empty(q.shape, np.float32)
@@ -52,7 +52,7 @@ def _one_sequence(q: F32, k: F32, v: F32, positions: NDArray[np.int32], attrs: M
 
 
 def _visible(positions: NDArray[np.int32], length: int, window: int | None) -> NDArray[np.bool_]:
-    """[n, S]: which cache positions each row sees; a window counts the row's own position."""
+    """[n, C]: which cache positions each row sees; a window counts the row's own position."""
     at = np.arange(length)[None, :]
     seen: NDArray[np.bool_] = at <= positions[:, None]
     return seen if window is None else seen & (at > positions[:, None] - window)

@@ -21,8 +21,8 @@ def run(graph: Graph) -> PassRecord:
 def _fuse(rw: Rewriter, norm: Node) -> None:
     x, rows, members = norm.inputs["x"], None, [norm]
     gather = made_by(x, "gather_rows")
-    if gather is not None:
-        rw.sole_user(x)
+    # a gather that others read too is a call of its own
+    if gather is not None and rw.users(x) == [norm] and not rw.is_output(x):
         members.insert(0, gather)
         x, rows = gather.inputs["x"], gather.inputs["rows"]
     cast = rw.only(norm.output, "cast")

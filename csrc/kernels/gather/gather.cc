@@ -1,0 +1,25 @@
+#include "kernels/gather/gather.h"
+
+#include <cstring>
+
+namespace albireo {
+namespace {
+int64_t items(const Args& a, const Step& s) { return count_rows(s, a.rows); }
+int64_t scratch_bytes(const Args&) { return 0; }
+
+// One unit for all levels: a copy computes nothing, and memcpy picks its instructions itself.
+constexpr Variant kVariants[] = {
+    {"gather", "any", "avx512", gather_rows},
+    {"gather", "any", "avx2", gather_rows},
+    {"gather", "any", "scalar", gather_rows},
+};
+}  // namespace
+
+void gather_rows(const Args& a, const Step& step, int64_t begin, int64_t end, Scratch&) {
+  const int64_t bytes = a.k * dtype_size(a.out_dtype);
+  for (int64_t i = begin; i < end; i++)
+    memcpy((char*)a.out + i * bytes, (const char*)a.x + gathered_row(step, a.rows, a.gather, i) * bytes, bytes);
+}
+
+const Family kGather{"gather", items, scratch_bytes, kVariants, 3};
+}  // namespace albireo

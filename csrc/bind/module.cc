@@ -52,10 +52,11 @@ T* address(const nb::dict& d, const char* key) {
 
 // Keys are the fields of Args; dtypes by name, addresses as integers. An unknown key is an error.
 Args args_of(const nb::dict& d, Program& program) {
-  static const char* const kKnown[] = {
-      "x", "weight", "bias", "residual", "out", "q_norm", "k_norm", "rope", "kv", "kv_dtype", "num_kv_heads", "head_dim",
-      "block_size", "x_dtype", "w_dtype", "out_dtype", "rows", "act", "gather", "packed", "n", "k", "num_heads",
-      "window", "eps", "scale", "softcap", "barrier"};
+  static const char* const kKnown[] = {"x",          "weight",  "bias",    "residual",  "out",          "q_norm",
+                                       "k_norm",     "rope",    "kv",      "kv_dtype",  "num_kv_heads", "head_dim",
+                                       "block_size", "x_dtype", "w_dtype", "out_dtype", "rows",         "act",
+                                       "gather",     "packed",  "n",       "k",         "num_heads",    "window",
+                                       "eps",        "scale",   "softcap", "barrier"};
   for (auto item : d) {
     const std::string key = nb::cast<std::string>(item.first);
     bool known = false;
@@ -190,9 +191,12 @@ NB_MODULE(_native, m) {
       .def(nb::init<int64_t>(), "num_bytes"_a)
       .def_prop_ro("address", [](const Memory& self) { return (uint64_t)self.data(); })
       .def_prop_ro("num_bytes", &Memory::bytes)
-      .def("view", [](Memory& self) {
-        return nb::ndarray<uint8_t, nb::numpy, nb::ndim<1>>(self.data(), {(size_t)self.bytes()}, nb::handle());
-      }, nb::rv_policy::reference_internal);
+      .def(
+          "view",
+          [](Memory& self) {
+            return nb::ndarray<uint8_t, nb::numpy, nb::ndim<1>>(self.data(), {(size_t)self.bytes()}, nb::handle());
+          },
+          nb::rv_policy::reference_internal);
 
   nb::class_<ThreadPool>(m, "ThreadPool")
       .def(nb::init<std::vector<int>>(), "cpus"_a)

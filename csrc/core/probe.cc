@@ -25,7 +25,7 @@ bool has(const std::string& level) {
 
 // Sums 64-bit words so that no load can be left out; 8 chains hide the add.
 __attribute__((target_clones("avx512f", "avx2", "default"), optimize("O3"))) uint64_t read_all(const uint64_t* p,
-                                                                                                int64_t words) {
+                                                                                               int64_t words) {
   uint64_t s[32] = {};
   for (int64_t i = 0; i + 32 <= words; i += 32)
     for (int64_t j = 0; j < 32; j++) s[j] += p[i + j];
@@ -36,9 +36,10 @@ __attribute__((target_clones("avx512f", "avx2", "default"), optimize("O3"))) uin
 
 #if defined(__x86_64__)
 // 28 chains: more than latency times throughput of any core so far (16 fall short of it where two start each cycle).
-#define CHAINS(OP)                                                                                                  \
-  OP(0) OP(1) OP(2) OP(3) OP(4) OP(5) OP(6) OP(7) OP(8) OP(9) OP(10) OP(11) OP(12) OP(13) OP(14) OP(15) OP(16)      \
-  OP(17) OP(18) OP(19) OP(20) OP(21) OP(22) OP(23) OP(24) OP(25) OP(26) OP(27)
+#define CHAINS(OP)                                                                                                     \
+  OP(0)                                                                                                                \
+  OP(1) OP(2) OP(3) OP(4) OP(5) OP(6) OP(7) OP(8) OP(9) OP(10) OP(11) OP(12) OP(13) OP(14) OP(15) OP(16) OP(17) OP(18) \
+      OP(19) OP(20) OP(21) OP(22) OP(23) OP(24) OP(25) OP(26) OP(27)
 constexpr int kChains = 28;
 #define FMA512(n) "vfmadd231ps %%zmm30, %%zmm31, %%zmm" #n "\n"
 #define DOT512(n) "vdpbf16ps %%zmm30, %%zmm31, %%zmm" #n "\n"
@@ -52,7 +53,8 @@ __attribute__((noinline)) void chains_dot512(int64_t n) {
 __attribute__((noinline)) void chains_fma256(int64_t n) {
   for (int64_t i = 0; i < n; i++)
     asm volatile(FMA256(0) FMA256(1) FMA256(2) FMA256(3) FMA256(4) FMA256(5) FMA256(6) FMA256(7) FMA256(8) FMA256(9)
-                     FMA256(10) FMA256(11)::: "memory");
+                     FMA256(10) FMA256(11)::
+                         : "memory");
 }
 #endif
 
@@ -61,9 +63,8 @@ __attribute__((noinline)) void chains_fma256(int64_t n) {
 double probe_read(ThreadPool& pool, const char* data, int64_t bytes) {
   const int64_t share = bytes / pool.size() / 4096 * 4096;
   std::atomic<uint64_t> sink{0};
-  const double s = seconds_of(pool, [&](int64_t thread) {
-    sink += read_all((const uint64_t*)(data + thread * share), share / 8);
-  });
+  const double s =
+      seconds_of(pool, [&](int64_t thread) { sink += read_all((const uint64_t*)(data + thread * share), share / 8); });
   return (double)(share * pool.size()) / s;
 }
 

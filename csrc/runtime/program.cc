@@ -12,9 +12,7 @@ namespace {
 // Many enough that a thread that is late leaves work to take, few enough that claiming is free.
 constexpr int64_t kClaimsPerShare = 8;
 
-double now() {
-  return std::chrono::duration<double>(std::chrono::steady_clock::now().time_since_epoch()).count();
-}
+double now() { return std::chrono::duration<double>(std::chrono::steady_clock::now().time_since_epoch()).count(); }
 
 }  // namespace
 

@@ -10,7 +10,9 @@ namespace {
 using albireo::bf16;
 using albireo::f16;
 
-struct V { __m256 lo, hi; };
+struct V {
+  __m256 lo, hi;
+};
 constexpr int kTileVectors = 1;  // a register tile is 5 rows by 16 columns: 10 of 16 registers (with 6 g++ spills)
 constexpr int kTileRows = 5;
 
@@ -24,7 +26,8 @@ ALBIREO_INLINE V load(const bf16* p) {
   return {widen_bf16(_mm_loadu_si128((const __m128i*)p)), widen_bf16(_mm_loadu_si128((const __m128i*)(p + 8)))};
 }
 ALBIREO_INLINE V load(const f16* p) {
-  return {_mm256_cvtph_ps(_mm_loadu_si128((const __m128i*)p)), _mm256_cvtph_ps(_mm_loadu_si128((const __m128i*)(p + 8)))};
+  return {_mm256_cvtph_ps(_mm_loadu_si128((const __m128i*)p)),
+          _mm256_cvtph_ps(_mm_loadu_si128((const __m128i*)(p + 8)))};
 }
 ALBIREO_INLINE void store(float* p, V v) {
   _mm256_storeu_ps(p, v.lo);
@@ -40,9 +43,7 @@ ALBIREO_INLINE __m256i bf16_bits(__m256 v) {  // nearest even, in the low half o
 ALBIREO_INLINE __m256i to_bf16(V v) {
   return _mm256_permute4x64_epi64(_mm256_packus_epi32(bf16_bits(v.lo), bf16_bits(v.hi)), 0xd8);
 }
-ALBIREO_INLINE __m256i to_f16(V v) {
-  return _mm256_set_m128i(_mm256_cvtps_ph(v.hi, 0), _mm256_cvtps_ph(v.lo, 0));
-}
+ALBIREO_INLINE __m256i to_f16(V v) { return _mm256_set_m128i(_mm256_cvtps_ph(v.hi, 0), _mm256_cvtps_ph(v.lo, 0)); }
 ALBIREO_INLINE void store(bf16* p, V v) { _mm256_storeu_si256((__m256i*)p, to_bf16(v)); }
 ALBIREO_INLINE void store(f16* p, V v) { _mm256_storeu_si256((__m256i*)p, to_f16(v)); }
 

@@ -38,9 +38,7 @@ ALBIREO_INLINE __mmask16 first(int64_t n) { return (__mmask16)((1u << n) - 1); }
 ALBIREO_INLINE V load_n(const float* p, int64_t n) { return _mm512_maskz_loadu_ps(first(n), p); }
 ALBIREO_INLINE void store_n(float* p, V v, int64_t n) { _mm512_mask_storeu_ps(p, first(n), v); }
 ALBIREO_INLINE void store_n(bf16* p, V v, int64_t n) { _mm256_mask_storeu_epi16(p, first(n), to_bf16(v)); }
-ALBIREO_INLINE void store_n(f16* p, V v, int64_t n) {
-  _mm256_mask_storeu_epi16(p, first(n), _mm512_cvtps_ph(v, 0));
-}
+ALBIREO_INLINE void store_n(f16* p, V v, int64_t n) { _mm256_mask_storeu_epi16(p, first(n), _mm512_cvtps_ph(v, 0)); }
 
 ALBIREO_INLINE V add(V a, V b) { return _mm512_add_ps(a, b); }
 ALBIREO_INLINE V sub(V a, V b) { return _mm512_sub_ps(a, b); }
@@ -67,9 +65,7 @@ ALBIREO_INLINE float sum(V v) {
 ALBIREO_INLINE float hmax(V v) { return _mm512_reduce_max_ps(v); }
 
 // Weights of 16 columns at one k (f32, f16) or one pair of k (bf16: even k in the low half of each 32-bit lane).
-ALBIREO_INLINE V pair_even(const bf16* p) {
-  return _mm512_castsi512_ps(_mm512_slli_epi32(_mm512_loadu_si512(p), 16));
-}
+ALBIREO_INLINE V pair_even(const bf16* p) { return _mm512_castsi512_ps(_mm512_slli_epi32(_mm512_loadu_si512(p), 16)); }
 ALBIREO_INLINE V pair_odd(const bf16* p) {
   return _mm512_castsi512_ps(_mm512_and_si512(_mm512_loadu_si512(p), _mm512_set1_epi32((int)0xffff0000)));
 }

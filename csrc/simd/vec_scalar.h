@@ -12,12 +12,22 @@ namespace {
 using albireo::bf16;
 using albireo::f16;
 
-struct V { float v[16]; };
+struct V {
+  float v[16];
+};
 constexpr int kTileVectors = 1;
 constexpr int kTileRows = 4;
 
-ALBIREO_INLINE uint32_t bits_of(float x) { uint32_t u; memcpy(&u, &x, 4); return u; }
-ALBIREO_INLINE float float_of(uint32_t u) { float x; memcpy(&x, &u, 4); return x; }
+ALBIREO_INLINE uint32_t bits_of(float x) {
+  uint32_t u;
+  memcpy(&u, &x, 4);
+  return u;
+}
+ALBIREO_INLINE float float_of(uint32_t u) {
+  float x;
+  memcpy(&x, &u, 4);
+  return x;
+}
 ALBIREO_INLINE float widen(float x) { return x; }
 ALBIREO_INLINE float widen(bf16 x) { return float_of((uint32_t)x.bits << 16); }
 ALBIREO_INLINE float widen(f16 x) {
@@ -34,8 +44,14 @@ ALBIREO_INLINE void narrow(float x, bf16* p) {
 }
 ALBIREO_INLINE void narrow(float x, f16* p) {
   uint32_t u = bits_of(x), sign = u >> 16 & 0x8000, a = u & 0x7fffffff;
-  if (a > 0x7f800000) { p->bits = (uint16_t)(sign | 0x7e00 | (a >> 13 & 0x3ff)); return; }
-  if (a >= 0x477ff000) { p->bits = (uint16_t)(sign | 0x7c00); return; }  // rounds to infinity from 65520 on
+  if (a > 0x7f800000) {
+    p->bits = (uint16_t)(sign | 0x7e00 | (a >> 13 & 0x3ff));
+    return;
+  }
+  if (a >= 0x477ff000) {
+    p->bits = (uint16_t)(sign | 0x7c00);
+    return;
+  }                      // rounds to infinity from 65520 on
   if (a < 0x38800000) {  // below the smallest normal: adding 0.5 leaves the rounded mantissa in the low bits
     p->bits = (uint16_t)(sign | (bits_of(float_of(a) + 0.5f) - 0x3f000000));
     return;
@@ -43,14 +59,16 @@ ALBIREO_INLINE void narrow(float x, f16* p) {
   p->bits = (uint16_t)(sign | ((a - 0x38000000 + 0xfff + (a >> 13 & 1)) >> 13));
 }
 
-#define ALBIREO_LANES(expr) \
-  V r;                      \
+#define ALBIREO_LANES(expr)                     \
+  V r;                                          \
   for (int i = 0; i < 16; i++) r.v[i] = (expr); \
   return r
 ALBIREO_INLINE V set1(float x) { ALBIREO_LANES(x); }
 ALBIREO_INLINE V zero() { ALBIREO_LANES(0.0f); }
 template <class T>
-ALBIREO_INLINE V load(const T* p) { ALBIREO_LANES(widen(p[i])); }
+ALBIREO_INLINE V load(const T* p) {
+  ALBIREO_LANES(widen(p[i]));
+}
 template <class T>
 ALBIREO_INLINE void store(T* p, V v) {
   for (int i = 0; i < 16; i++) narrow(v.v[i], p + i);

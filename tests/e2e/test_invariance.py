@@ -43,7 +43,9 @@ def tokens(length: int, seed: int) -> tuple[int, ...]:
 
 
 def ask(prompt: tuple[int, ...], **params: Any) -> Ask:
-    return Ask(prompt, SamplingParams(**{"temperature": 0.0, "max_tokens": 10, "ignore_eos": True, "logprobs": 0, **params}))
+    return Ask(
+        prompt, SamplingParams(**{"temperature": 0.0, "max_tokens": 10, "ignore_eos": True, "logprobs": 0, **params})
+    )
 
 
 def requests() -> list[Ask]:
@@ -201,9 +203,7 @@ LONG_CONFIG = {**CONFIGS["mistral"], "max_position_embeddings": 2200, "sliding_w
 
 @pytest.mark.parametrize("level", LEVELS)
 @pytest.mark.parametrize("dtype", COMPUTE_DTYPES)
-def test_contexts_of_several_segments(
-    dtype: str, level: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_contexts_of_several_segments(dtype: str, level: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Past 1,024 positions, where attention closes a segment, and past a window; whole, in chunks, and preempted."""
     monkeypatch.setenv("ALBIREO_ISA_MAX", level)
     length = 1100 if level == "scalar" else 2040

@@ -9,23 +9,23 @@ constexpr int64_t kMaxArgs = 8;
 // Arguments of one call, resolved to addresses once, when the program is bound.
 // Each family documents which it reads in kernels/<family>/<family>.h.
 struct Args {
-  const void* x = nullptr;         // input activations
-  const void* weight = nullptr;    // packed panels, or a vector, or a table
-  const float* bias = nullptr;     // [N]
+  const void* x = nullptr;          // input activations
+  const void* weight = nullptr;     // packed panels, or a vector, or a table
+  const float* bias = nullptr;      // [N]
   const float* residual = nullptr;  // [M, N], may be out
   void* out = nullptr;
-  const float* q_norm = nullptr;   // [D]
-  const float* k_norm = nullptr;   // [D]
-  const float* rope = nullptr;     // [positions][2][D/2]: cos, sin
-  char* kv = nullptr;              // this layer's part of the KV cache
-  uint64_t* top_keys = nullptr;    // [G] running arg max
+  const float* q_norm = nullptr;  // [D]
+  const float* k_norm = nullptr;  // [D]
+  const float* rope = nullptr;    // [positions][2][D/2]: cos, sin
+  char* kv = nullptr;             // this layer's part of the KV cache
+  uint64_t* top_keys = nullptr;   // [G] running arg max
   KVShape kv_shape{};
   DType x_dtype = DType::kF32, w_dtype = DType::kF32, out_dtype = DType::kF32;
   Rows rows = Rows::kT;
-  int32_t act = 0;                 // 0 none, 1 silu(gate) * up, 2 gelu_tanh(gate) * up
-  Gather gather = Gather::kNone;   // norm, gather: which rows of x
-  int32_t packed = 0;              // embed only: 1 = table is in panels
-  int64_t n = 0, k = 0;            // linear: columns of weight before act, inner size; norm, gather: k = width
+  int32_t act = 0;                // 0 none, 1 silu(gate) * up, 2 gelu_tanh(gate) * up
+  Gather gather = Gather::kNone;  // norm, gather: which rows of x
+  int32_t packed = 0;             // embed only: 1 = table is in panels
+  int64_t n = 0, k = 0;           // linear: columns of weight before act, inner size; norm, gather: k = width
   int64_t num_heads = 0, window = 0;
   float eps = 0, scale = 0, softcap = 0;
 };

@@ -50,9 +50,9 @@ class Program {
 
   std::shared_ptr<ThreadPool> pool_;
   std::vector<Call> calls_;
-  std::vector<int64_t> items_;    // [calls] of the step at hand
-  std::vector<Counter> done_;     // [calls] items finished
-  std::vector<Counter> shares_;   // [calls][threads] items claimed of a thread's share
+  std::vector<int64_t> items_;   // [calls] of the step at hand
+  std::vector<Counter> done_;    // [calls] items finished
+  std::vector<Counter> shares_;  // [calls][threads] items claimed of a thread's share
   std::vector<std::unique_ptr<Memory>> scratch_;
   std::vector<uint64_t> top_keys_;
   std::vector<double> seconds_;

@@ -6,16 +6,20 @@
 
 namespace albireo {
 
-struct bf16 { uint16_t bits; };
-struct f16 { uint16_t bits; };
+struct bf16 {
+  uint16_t bits;
+};
+struct f16 {
+  uint16_t bits;
+};
 
 enum class DType : int32_t { kF32 = 0, kF16 = 1, kBF16 = 2 };
 
-constexpr int64_t kPanel = 64;            // output columns of a weight panel
-constexpr int64_t kGateUpInterleave = 32;  // gate columns, then up columns, half a panel each
-constexpr int64_t kAttentionTile = 64;     // KV positions handled at once; tiles start at multiples of it
+constexpr int64_t kPanel = 64;               // output columns of a weight panel
+constexpr int64_t kGateUpInterleave = 32;    // gate columns, then up columns, half a panel each
+constexpr int64_t kAttentionTile = 64;       // KV positions handled at once; tiles start at multiples of it
 constexpr int64_t kAttentionSegment = 1024;  // softmax state is merged at multiples of it: fixed, so bits are
-constexpr int64_t kRowChunk = 48;          // rows of C kept hot between the K loop and the epilogue
+constexpr int64_t kRowChunk = 48;            // rows of C kept hot between the K loop and the epilogue
 
 constexpr int64_t dtype_size(DType t) { return t == DType::kF32 ? 4 : 2; }
 constexpr int64_t ceil_div(int64_t a, int64_t b) { return (a + b - 1) / b; }

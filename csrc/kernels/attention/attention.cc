@@ -5,8 +5,7 @@ namespace {
 int64_t items(const Args& a, const Step& s) {
   const int64_t group = a.num_heads / a.kv_shape.num_kv_heads;
   int64_t blocks = 0;
-  for (int64_t b = 0; b < s.B; b++)
-    blocks += attention_blocks((s.query_start[b + 1] - s.query_start[b]) * group);
+  for (int64_t b = 0; b < s.B; b++) blocks += attention_blocks((s.query_start[b + 1] - s.query_start[b]) * group);
   return blocks * a.kv_shape.num_kv_heads;
 }
 

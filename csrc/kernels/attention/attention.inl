@@ -14,17 +14,17 @@ template <class W>
 struct RowBlock {
   using A = typename W::A;
   int64_t rows, Dp;
-  A* q;            // [rows][Dp]
-  float* scores;   // [rows][64]
-  A* p;            // [rows][64]
-  float* out;      // [rows][Dp] of the open segment, not yet divided by l
-  float* total;    // [rows][Dp] of the closed segments
-  float* lanes;    // [rows][16] partial sums of p of the open segment
-  float* m;        // [rows] running maximum of the open segment
-  float* total_m;  // [rows]
-  float* total_l;  // [rows]
-  float* fix;      // [rows] factor that out needs before the next tile is added
-  char* joined;    // K and V of a tile, when blocks are smaller than a sub-panel
+  A* q;               // [rows][Dp]
+  float* scores;      // [rows][64]
+  A* p;               // [rows][64]
+  float* out;         // [rows][Dp] of the open segment, not yet divided by l
+  float* total;       // [rows][Dp] of the closed segments
+  float* lanes;       // [rows][16] partial sums of p of the open segment
+  float* m;           // [rows] running maximum of the open segment
+  float* total_m;     // [rows]
+  float* total_l;     // [rows]
+  float* fix;         // [rows] factor that out needs before the next tile is added
+  char* joined;       // K and V of a tile, when blocks are smaller than a sub-panel
   int64_t* position;  // [rows]
 
   RowBlock(char* base, int64_t rows_, int64_t Dp_) : rows(rows_), Dp(Dp_) {
@@ -142,8 +142,12 @@ void score_rows(const RowBlock<W>& r, const Tile<W>& t, int64_t row, int64_t cou
     case 2: score_tile<W, 2, NV>(r, t, row, j0); break;
     case 3: score_tile<W, 3, NV>(r, t, row, j0); break;
     case 4: score_tile<W, 4, NV>(r, t, row, j0); break;
-    case 5: if constexpr (kTileRows >= 5) score_tile<W, 5, NV>(r, t, row, j0); break;
-    case 6: if constexpr (kTileRows >= 6) score_tile<W, 6, NV>(r, t, row, j0); break;
+    case 5:
+      if constexpr (kTileRows >= 5) score_tile<W, 5, NV>(r, t, row, j0);
+      break;
+    case 6:
+      if constexpr (kTileRows >= 6) score_tile<W, 6, NV>(r, t, row, j0);
+      break;
   }
 }
 
@@ -154,8 +158,12 @@ void value_rows(const RowBlock<W>& r, const Tile<W>& t, int64_t row, int64_t cou
     case 2: value_tile<W, 2, NV>(r, t, row, column, positions); break;
     case 3: value_tile<W, 3, NV>(r, t, row, column, positions); break;
     case 4: value_tile<W, 4, NV>(r, t, row, column, positions); break;
-    case 5: if constexpr (kTileRows >= 5) value_tile<W, 5, NV>(r, t, row, column, positions); break;
-    case 6: if constexpr (kTileRows >= 6) value_tile<W, 6, NV>(r, t, row, column, positions); break;
+    case 5:
+      if constexpr (kTileRows >= 5) value_tile<W, 5, NV>(r, t, row, column, positions);
+      break;
+    case 6:
+      if constexpr (kTileRows >= 6) value_tile<W, 6, NV>(r, t, row, column, positions);
+      break;
   }
 }
 
@@ -231,8 +239,8 @@ ALBIREO_INLINE void softmax_rows(const Args& a, RowBlock<W>& r, int64_t start) {
   }
 }
 
-// Adds the open segment to the whole and opens the next: always in ascending order of segments. A segment in which a row
-// saw nothing has sums of zero, so its factor does not matter.
+// Adds the open segment to the whole and opens the next: always in ascending order of segments. A segment in which a
+// row saw nothing has sums of zero, so its factor does not matter.
 template <class W>
 void close_segment(RowBlock<W>& r, bool is_first) {
   for (int64_t row = 0; row < r.rows; row++) {
@@ -330,7 +338,8 @@ void attend(const Args& a, const Step& step, int64_t b, int64_t kv_head, int64_t
     const int64_t token = query + (first_row + i) / group, head = kv_head * group + (first_row + i) % group;
     const V inverse = set1(1.0f / r.total_l[i]);
     for (int64_t e = 0; e < D; e += 16)
-      store_as(a.out_dtype, a.out, (token * a.num_heads + head) * D + e, mul(load(r.total + i * r.Dp + e), inverse), D - e);
+      store_as(a.out_dtype, a.out, (token * a.num_heads + head) * D + e, mul(load(r.total + i * r.Dp + e), inverse),
+               D - e);
   }
 }
 

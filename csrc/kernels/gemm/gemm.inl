@@ -124,8 +124,12 @@ void tile_rows(int64_t rows, const typename W::A* a, int64_t lda, const typename
       case 2: tile<W, 2, kTileVectors, kAhead>(a, lda, bj, steps, cj, ldc, accumulate, ahead); break;
       case 3: tile<W, 3, kTileVectors, kAhead>(a, lda, bj, steps, cj, ldc, accumulate, ahead); break;
       case 4: tile<W, 4, kTileVectors, kAhead>(a, lda, bj, steps, cj, ldc, accumulate, ahead); break;
-      case 5: if constexpr (kTileRows >= 5) tile<W, 5, kTileVectors, kAhead>(a, lda, bj, steps, cj, ldc, accumulate, ahead); break;
-      case 6: if constexpr (kTileRows >= 6) tile<W, 6, kTileVectors, kAhead>(a, lda, bj, steps, cj, ldc, accumulate, ahead); break;
+      case 5:
+        if constexpr (kTileRows >= 5) tile<W, 5, kTileVectors, kAhead>(a, lda, bj, steps, cj, ldc, accumulate, ahead);
+        break;
+      case 6:
+        if constexpr (kTileRows >= 6) tile<W, 6, kTileVectors, kAhead>(a, lda, bj, steps, cj, ldc, accumulate, ahead);
+        break;
     }
   }
 }
@@ -143,8 +147,8 @@ struct Fetch {
 // With more than one tile a K block is read several times, so while it is computed on, the block after it (panels are
 // contiguous: it may be the next panel's first) is fetched to L2 and memory never waits for arithmetic.
 template <class W>
-void panel_product(const typename W::A* a, int64_t lda, int64_t rows, const typename W::B* panel, int64_t steps, float* c,
-                   int64_t ldc, Fetch fetch) {
+void panel_product(const typename W::A* a, int64_t lda, int64_t rows, const typename W::B* panel, int64_t steps,
+                   float* c, int64_t ldc, Fetch fetch) {
   constexpr int64_t kStepElements = kPanel * W::kStep;
   const int64_t tiles = ceil_div(rows, kTileRows), height = rows / tiles, taller = rows % tiles;
   for (int64_t s0 = 0; s0 < steps; s0 += kStepsPerBlock) {

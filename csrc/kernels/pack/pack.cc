@@ -20,9 +20,13 @@ To convert(From x) {
   return y;
 }
 template <>
-bf16 convert<bf16, bf16>(bf16 x) { return x; }
+bf16 convert<bf16, bf16>(bf16 x) {
+  return x;
+}
 template <>
-f16 convert<f16, f16>(f16 x) { return x; }
+f16 convert<f16, f16>(f16 x) {
+  return x;
+}
 
 template <class From>
 From element(const void* row, int64_t k) {
@@ -95,9 +99,7 @@ void row_from(const void* row, int64_t k, DType to, char* out) {
 
 }  // namespace
 
-int64_t panel_bytes(DType to, int64_t k) {
-  return kPanel * dtype_size(to) * (to == DType::kBF16 ? round_up(k, 2) : k);
-}
+int64_t panel_bytes(DType to, int64_t k) { return kPanel * dtype_size(to) * (to == DType::kBF16 ? round_up(k, 2) : k); }
 
 void pack_panels(const void* const* rows, int64_t k, DType from, DType to, char* out, int64_t begin, int64_t end) {
   const int64_t bytes = panel_bytes(to, k);

@@ -321,4 +321,6 @@ def assert_same_bits(a: Array, b: Array, what: str = "") -> None:
     x, y = (np.ascontiguousarray(v).view(np.dtype(f"u{v.dtype.itemsize}")) for v in (a, b))
     if not np.array_equal(x, y):
         where = tuple(int(i) for i in np.argwhere(x != y)[0])
-        raise AssertionError(f"{what}: {int((x != y).sum())} of {x.size} differ, first at {where}: {a[where]} {b[where]}")
+        raise AssertionError(
+            f"{what}: {int((x != y).sum())} of {x.size} differ, first at {where}: {a[where]} {b[where]}"
+        )

@@ -99,9 +99,7 @@ def drawn(seed: int) -> Case:
     contexts = rng.integers(1, 260, rng.integers(1, 5)).tolist()
     spans = tuple((context, int(rng.integers(1, min(context, 60) + 1))) for context in contexts)
     window = int(rng.integers(1, 200)) if rng.random() < 0.4 else 0
-    return Case(
-        int(keys * group), int(keys), int(rng.integers(1, 70) * 2), spans, int(rng.choice([8, 16, 32])), window
-    )
+    return Case(int(keys * group), int(keys), int(rng.integers(1, 70) * 2), spans, int(rng.choice([8, 16, 32])), window)
 
 
 FAST_CASES += [drawn(seed) for seed in range(15)]
@@ -157,14 +155,18 @@ def attend(
     cache = Cache(KVShape(dtype, case.keys, case.dim, place.block_size), num_blocks)
     for t, (context, _), table in zip(texts, spans, tables, strict=True):
         at = np.arange(context)
-        cache.fill(table[at // place.block_size] * place.block_size + at % place.block_size, t.k[:context], t.v[:context])
+        cache.fill(
+            table[at // place.block_size] * place.block_size + at % place.block_size, t.k[:context], t.v[:context]
+        )
     q = np.concatenate([t.q[context - new : context] for t, (context, new) in zip(texts, spans, strict=True)])
     out = Guarded.poisoned((len(q), case.queries * case.dim), dtype)
     args = {"x": Guarded(q.reshape(len(q), -1), dtype), "out": out, "kv": cache.memory, "num_heads": case.queries}
     args |= {"window": case.window, "scale": case.scale, "softcap": case.softcap, "x_dtype": dtype, "out_dtype": dtype}
     run([Call("attention", level, dtype, args | cache.shape.args)], step, place.threads)
     cache.memory.check_unchanged()
-    assert is_damaged or not np.isnan(out.values).any(), "something that is not of the sequence was read, or nothing was written"
+    assert is_damaged or not np.isnan(out.values).any(), (
+        "something that is not of the sequence was read, or nothing was written"
+    )
     stored = out.stored.reshape(len(q), case.queries, case.dim)
     return np.split(stored, step.query_start[1:-1])
 

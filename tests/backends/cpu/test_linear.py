@@ -94,9 +94,7 @@ def test_bias_and_residual_in_place(dtype: str, level: str, out_dtype: str) -> N
     exact, error = exact_product(x, w)
     exact, error = exact + bias + residual, error + 4 * ROUNDOFF["float32"] * (np.abs(bias) + np.abs(residual))
     weight, b = panels(w, dtype), Guarded(bias)
-    apart = linear(
-        x, weight, n, dtype, level, bias=b, residual=Guarded(residual), out_dtype=out_dtype
-    )
+    apart = linear(x, weight, n, dtype, level, bias=b, residual=Guarded(residual), out_dtype=out_dtype)
     assert_close(apart.values, exact, error, out_dtype)
     if out_dtype == "float32":
         in_place = Guarded(residual)
@@ -128,7 +126,9 @@ def test_gated(dtype: str, level: str, act: str, n: int) -> None:
 @pytest.mark.parametrize("act", ACTS)
 @pytest.mark.parametrize("level", [level for dtype, level in VARIANTS if dtype == "float32"])
 def test_activations_far_out(level: str, act: str) -> None:
-    gate = np.float32([0, -0.0, 1e-40, -1e-40, 1e-10, -0.5, 5, -5, 15, -15, 80, -80, 90, -90, 200, -200, 1e4, -1e4, 1e20])
+    gate = np.float32(
+        [0, -0.0, 1e-40, -1e-40, 1e-10, -0.5, 5, -5, 15, -15, 80, -80, 90, -90, 200, -200, 1e4, -1e4, 1e20]
+    )
     code, function = ACTS[act]
     weight = panels(interleave(gate[:, None], np.ones((len(gate), 1), np.float32)), "float32")
     ours = linear(np.ones((1, 1), np.float32), weight, len(gate), "float32", level, act=code).values[0]
@@ -186,7 +186,9 @@ def test_gated_rows_over_slabs_and_threads(dtype: str, level: str, threads: int)
     cut = linear(x, weight, n, dtype, level, act=1, out_dtype=dtype, threads=threads).stored
     assert_same_bits(cut, whole, "threads")
     for rows in (slice(0, 1), slice(479, 483), slice(482, 483)):
-        assert_same_bits(linear(x[rows], weight, n, dtype, level, act=1, out_dtype=dtype).stored, whole[rows], str(rows))
+        assert_same_bits(
+            linear(x[rows], weight, n, dtype, level, act=1, out_dtype=dtype).stored, whole[rows], str(rows)
+        )
 
 
 @pytest.mark.parametrize("x_dtype", ["float32", "float16", "bfloat16"])
@@ -211,7 +213,12 @@ def test_rounding_to_16_bits_is_torchs(level: str, out_dtype: str) -> None:
     zeros = np.zeros((len(numbers), 1), np.float32)
     weight = panels(np.zeros((64, 1), np.float32), "float32")
     out = linear(zeros, weight, 64, "float32", level, residual=Guarded(numbers), out_dtype=out_dtype)
-    wanted = torch.from_numpy(np.where(numbers == 0, np.float32(0), numbers)).to(getattr(torch, out_dtype)).view(torch.int16).numpy()
+    wanted = (
+        torch.from_numpy(np.where(numbers == 0, np.float32(0), numbers))
+        .to(getattr(torch, out_dtype))
+        .view(torch.int16)
+        .numpy()
+    )
     nan = np.isnan(numbers)
     assert np.isnan(out.values[nan]).all()
     assert_same_bits(out.stored.view(np.int16)[~nan], wanted[~nan], "rounded")

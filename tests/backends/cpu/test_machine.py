@@ -45,7 +45,9 @@ def test_an_empty_cap_is_none(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.mark.parametrize("cap", ["avx", "AVX2", "avx1024", "none"])
 def test_an_unknown_cap_is_refused(cap: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("ALBIREO_ISA_MAX", cap)
-    with pytest.raises(ConfigError, match=f"ALBIREO_ISA_MAX='{cap}' is no level; choose one of avx512bf16, avx512, avx2"):
+    with pytest.raises(
+        ConfigError, match=f"ALBIREO_ISA_MAX='{cap}' is no level; choose one of avx512bf16, avx512, avx2"
+    ):
         isa_levels()
 
 

@@ -40,7 +40,10 @@ def norm(x: F32, weight: F32, level: str, dtype: str, *, eps: float = 1e-5, thre
 @pytest.mark.parametrize(("dtype", "level"), VARIANTS)
 def test_norm(dtype: str, level: str, width: int) -> None:
     """Rows of very different size, and one of zeros."""
-    x, weight = normal(9, width) * np.float32(10.0) ** np.arange(-4, 5, dtype=np.float32)[:, None], normal(width, seed=1)
+    x, weight = (
+        normal(9, width) * np.float32(10.0) ** np.arange(-4, 5, dtype=np.float32)[:, None],
+        normal(width, seed=1),
+    )
     x[4] = 0
     exact = torch.nn.functional.rms_norm(
         torch.from_numpy(x).double(), (width,), torch.from_numpy(weight).double(), eps=float(np.float32(1e-5))

@@ -245,10 +245,14 @@ def test_rope_tables_are_cosines_then_sines() -> None:
     angles = np.arange(40)[:, None] * np.array(spec.inv_freq)
     np.testing.assert_allclose(got[:, 0], 1.25 * np.cos(angles), atol=4e-6)
     np.testing.assert_allclose(got[:, 1], 1.25 * np.sin(angles), atol=4e-6)
-    assert_same_bits(got, np.ascontiguousarray(rope_table(spec, np.arange(40, dtype=np.int32)).transpose(0, 2, 1)), "table")
+    assert_same_bits(
+        got, np.ascontiguousarray(rope_table(spec, np.arange(40, dtype=np.int32)).transpose(0, 2, 1)), "table"
+    )
 
 
 def test_joined_tensors_must_be_of_one_type() -> None:
     values: dict[str, Any] = {"a": Stored(normal(4, 3), "float32"), "b": Stored(normal(4, 3), "bfloat16")}
-    with pytest.raises(WeightMismatch, match=r"^qkv joins tensors of different types: .*'a': 'float32', 'b': 'bfloat16'"):
+    with pytest.raises(
+        WeightMismatch, match=r"^qkv joins tensors of different types: .*'a': 'float32', 'b': 'bfloat16'"
+    ):
         packed(Weights(values), constant("qkv", "p64.float32", 8, 3, ("a", 0, 4), ("b", 0, 4)))

@@ -190,7 +190,12 @@ def test_chunks_batches_and_threads_write_the_same(dtype: str, level: str) -> No
     whole_q = write(p, make_step([Work([0] * length, 0, [3, 0, 2])], 16), cache, dtype, level).stored
     slots = make_step([Work([0] * length, 0, [3, 0, 2])], 16).slots
     whole_k, whole_v = (a[slots] for a in cache.logical())
-    for block_size, cuts, threads in [(16, [1, 2, 17, 18, 33], 3), (8, [7, 8, 31], 2), (32, [], 3), (8, range(1, 45), 1)]:
+    for block_size, cuts, threads in [
+        (16, [1, 2, 17, 18, 33], 3),
+        (8, [7, 8, 31], 2),
+        (32, [], 3),
+        (8, range(1, 45), 1),
+    ]:
         blocks = np.random.default_rng(block_size).permutation(8).tolist()
         cache = Cache(KVShape(dtype, heads.keys, heads.dim, block_size), 9)
         ends = [0, *cuts, length]

@@ -36,10 +36,11 @@ __attribute__((target_clones("avx512f", "avx2", "default"), optimize("O3"))) uin
 
 #if defined(__x86_64__)
 // 28 chains: more than latency times throughput of any core so far (16 fall short of it where two start each cycle).
-#define CHAINS(OP)                                                                                                     \
-  OP(0)                                                                                                                \
-  OP(1) OP(2) OP(3) OP(4) OP(5) OP(6) OP(7) OP(8) OP(9) OP(10) OP(11) OP(12) OP(13) OP(14) OP(15) OP(16) OP(17) OP(18) \
-      OP(19) OP(20) OP(21) OP(22) OP(23) OP(24) OP(25) OP(26) OP(27)
+// clang-format off
+#define CHAINS(OP) \
+  OP(0) OP(1) OP(2) OP(3) OP(4) OP(5) OP(6) OP(7) OP(8) OP(9) OP(10) OP(11) OP(12) OP(13) OP(14) OP(15) OP(16) \
+  OP(17) OP(18) OP(19) OP(20) OP(21) OP(22) OP(23) OP(24) OP(25) OP(26) OP(27)
+// clang-format on
 constexpr int kChains = 28;
 #define FMA512(n) "vfmadd231ps %%zmm30, %%zmm31, %%zmm" #n "\n"
 #define DOT512(n) "vdpbf16ps %%zmm30, %%zmm31, %%zmm" #n "\n"

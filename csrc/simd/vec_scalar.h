@@ -48,10 +48,10 @@ ALBIREO_INLINE void narrow(float x, f16* p) {
     p->bits = (uint16_t)(sign | 0x7e00 | (a >> 13 & 0x3ff));
     return;
   }
-  if (a >= 0x477ff000) {
+  if (a >= 0x477ff000) {  // rounds to infinity from 65520 on
     p->bits = (uint16_t)(sign | 0x7c00);
     return;
-  }                      // rounds to infinity from 65520 on
+  }
   if (a < 0x38800000) {  // below the smallest normal: adding 0.5 leaves the rounded mantissa in the low bits
     p->bits = (uint16_t)(sign | (bits_of(float_of(a) + 0.5f) - 0x3f000000));
     return;

@@ -32,9 +32,13 @@ PLACES = [
     *(f"{LAYER}mlp.{p}_proj.weight" for p in ("gate", "up", "down")),
     f"{LAYER}input_layernorm.weight",
 ]
-GREEDY = {"temperature": 0.0, "max_tokens": 6, "ignore_eos": True}
+GREEDY: dict[str, Any] = {"temperature": 0.0, "max_tokens": 6, "ignore_eos": True}
 #: Requests that take the arg max in the head, and that need logits.
-WAYS = {"arg max": GREEDY, "logits": GREEDY | {"logprobs": 0}, "sampled": {"max_tokens": 6, "seed": 1, "top_k": 5}}
+WAYS: dict[str, dict[str, Any]] = {
+    "arg max": GREEDY,
+    "logits": GREEDY | {"logprobs": 0},
+    "sampled": {"max_tokens": 6, "seed": 1, "top_k": 5},
+}
 
 
 def damaged(path: Path, dtype: str, damage: Callable[[dict[str, NDArray[np.float32]]], None]) -> Path:

@@ -1,4 +1,4 @@
-"""The whole native path against transformers: logits at every position, greedy tokens, every architecture and scaling."""
+"""The whole native path against transformers: every logit and greedy token, every architecture and rope scaling."""
 
 from __future__ import annotations
 

@@ -84,7 +84,8 @@ def plan_memory(
         )
     if num_blocks < 2:
         raise OutOfMemory(
-            f"the KV cache has room for {num_blocks} blocks, at least 2 are needed ({sizes}); raise kv_cache_memory_bytes"
+            f"the KV cache has room for {num_blocks} blocks, at least 2 are needed ({sizes}); "
+            "raise kv_cache_memory_bytes"
         )
     if fixed + num_blocks * block_bytes > machine:
         raise OutOfMemory(

@@ -106,7 +106,8 @@ class Guarded:
     def stored(self) -> Array:
         """What is there, as stored."""
         kind: Any = _STORAGE[self.dtype]
-        return self._bytes[self._inside].view(kind).reshape(self.shape).copy()
+        found: Array = self._bytes[self._inside].view(kind).reshape(self.shape).copy()
+        return found
 
     @property
     def values(self) -> F32:
@@ -141,7 +142,7 @@ def interleave(gate: Array, up: Array) -> Array:
     return np.stack(cut, axis=1).reshape(-1, *gate.shape[1:])
 
 
-# -- steps and calls -------------------------------------------------------------------------------------------------------
+# -- steps and calls ---------------------------------------------------------------------------------------------------
 
 
 def ints(values: object) -> NDArray[np.int32]:
@@ -206,7 +207,7 @@ def _check_memory(calls: Sequence[Call]) -> None:
             value.check_unchanged()
 
 
-# -- the KV cache --------------------------------------------------------------------------------------------------------
+# -- the KV cache ------------------------------------------------------------------------------------------------------
 
 
 @dataclass(frozen=True)
@@ -295,7 +296,7 @@ def chain_error(terms: int, magnitude: Array) -> Array:
 
 
 def assert_close(ours: F32, exact: Array, error: Array, out_dtype: str, at_most: float | None = None) -> None:
-    """|ours - exact| is within error and one rounding to out_dtype, and that allowance is small enough to mean something.
+    """|ours - exact| is within error and one rounding to out_dtype; and that is little enough to prove something.
 
     at_most: the part of exact's norm that the norm of the allowance may reach.
     """

@@ -277,7 +277,7 @@ def test_equal_scores_average(dtype: str, level: str) -> None:
     t.k[:], t.v[:] = 0, np.arange(16)[:, None, None]
     (out,) = attend(case, [t], case.spans, dtype, level, Placement())
     mean = [np.mean(range(max(0, i - 3), i + 1)) for i in range(16)]
-    assert np.array_equal(out, Guarded(np.float32(mean)[:, None, None].repeat(8, 2), dtype).stored)
+    assert np.array_equal(out, Guarded(np.array(mean)[:, None, None].repeat(8, 2), dtype).stored)
 
 
 @pytest.mark.parametrize("operand", ["q", "k", "v"])
@@ -285,15 +285,16 @@ def test_equal_scores_average(dtype: str, level: str) -> None:
 @pytest.mark.parametrize("window", [0, 40])
 @pytest.mark.parametrize(("dtype", "level"), VARIANTS)
 def test_what_is_no_number_is_seen(dtype: str, level: str, window: int, bad: float, operand: str) -> None:
-    """A row whose scores or values are not numbers is none itself; keys of no use to it, and other sequences, do not
-    matter to it. (Infinity times a sum that is negative is a score of minus infinity, which is none to be afraid of.)"""
+    """A row whose scores or values are not numbers is none itself. Keys it does not see, and other sequences, do not
+    matter to it. Queries and keys are positive: a score of minus infinity would be a number, and a weight of zero.
+    """
     case, place, at = Case(1, 1, 16, ((100, 100), (9, 9)), window=window), Placement(), 30
     texts = [text(case, 100, dtype, 0), text(case, 9, dtype, 1)]
     texts[0].q[:], texts[0].k[:] = np.abs(texts[0].q), np.abs(texts[0].k)
     clean = attend(case, texts, case.spans, dtype, level, place)
     getattr(texts[0], operand)[at, 0, 3] = bad
     ours = attend(case, texts, case.spans, dtype, level, place, is_damaged=True)
-    is_bad = ~np.isfinite(decode(ours[0], dtype)).all(axis=(1, 2))
+    is_bad = np.asarray(~np.isfinite(decode(ours[0], dtype)).all(axis=(1, 2)))
     last = at + 1 if operand == "q" else (at + window if window else 100)
     assert is_bad[at:last].all(), "rows that see it"
     if operand != "v":

@@ -70,7 +70,7 @@ def test_threads_and_batches(dtype: str, level: str, threads: int) -> None:
 def test_of_equals_the_lowest_id_wins(dtype: str, level: str, first: int) -> None:
     """Equal columns in one panel, in others, and in the last, short one; also when all are negative."""
     w = -np.abs(normal(140, 8, dtype=dtype)) - np.float32(1)
-    best = np.float32([-0.5, -0.25, -0.5, -1, -0.125, -0.5, -0.25, -0.5])
+    best = np.array([-0.5, -0.25, -0.5, -1, -0.125, -0.5, -0.25, -0.5], np.float32)
     w[[i for i in (0, 1, 37, 63, 64, 100, 130, 139) if i >= first]] = best
     x = np.ones((3, 8), np.float32)
     ids, values = head_top(x, w, dtype, level)
@@ -81,7 +81,7 @@ def test_of_equals_the_lowest_id_wins(dtype: str, level: str, first: int) -> Non
 @pytest.mark.parametrize(("dtype", "level"), VARIANTS)
 def test_zeros_of_either_sign_are_equal(dtype: str, level: str) -> None:
     """A chain of products of -0 may end in either; the lowest id wins all the same."""
-    w = np.float32([-1, -0.0, 0, -0.0])[:, None]
+    w = np.array([-1, -0.0, 0, -0.0], np.float32)[:, None]
     ids, values = head_top(np.ones((1, 1), np.float32), w, dtype, level)
     assert (ids.tolist(), values.tolist()) == ([1], [0.0])
 

@@ -11,8 +11,8 @@ from albireo import _native
 from albireo.backends.cpu.catalog import CpuCatalog
 from albireo.backends.cpu.machine import LEVELS, isa_levels
 from albireo.backends.cpu.model import CpuModel, kv_block_bytes
-from albireo.backends.reference.kv import ReferenceKV
 from albireo.backends.reference.interpret import interpret
+from albireo.backends.reference.kv import ReferenceKV
 from albireo.backends.reference.rounding import round_to
 from albireo.backends.step_inputs import StepInputs
 from albireo.compiler.pipeline import compile_graph
@@ -59,7 +59,7 @@ def steps(logits: Rows = "all", top: Rows = "last") -> list[StepInputs]:
     first, second, third = [7, 2, 9], [4, 1], [5, 11, 3]
 
     def tokens(count: int, seed: int) -> list[int]:
-        return np.random.default_rng(seed).integers(0, 90, count).tolist()
+        return [int(t) for t in np.random.default_rng(seed).integers(0, 90, count)]
 
     plans: list[Sequence[Work]] = [
         [Work(tokens(10, 1), 0, first), Work(tokens(9, 2), 0, second)],
@@ -89,7 +89,7 @@ def test_a_program_computes_what_its_graph_says(name: str, dtype: str, level: st
         assert_same_bits(outputs.top_values, outputs.logits[step.top_rows].max(axis=1), "both ways through the head")
     got, want = np.concatenate(ours), np.concatenate(ideal)
     off = np.linalg.norm(got - want) / np.linalg.norm(want)
-    rounding = np.linalg.norm(np.concatenate(noise)) / np.linalg.norm(want)
+    rounding = float(np.linalg.norm(np.concatenate(noise)) / np.linalg.norm(want))
     assert off <= {"float32": 2e-6, "float16": 0.5 * rounding, "bfloat16": rounding}[dtype]
     assert rounding <= {"float32": 0, "float16": 2e-3, "bfloat16": 2e-2}[dtype]
 

@@ -6,10 +6,12 @@ from typing import Any
 
 import numpy as np
 import pytest
+from numpy.typing import NDArray
 
 from albireo import _native
 from backends.cpu.harness import Call, Guarded, assert_same_bits, ints, normal, panels, pool, rows_step, run, variants
 
+I32 = NDArray[np.int32]
 LEVEL = dict(reversed(variants("linear")))["float32"]
 
 
@@ -46,7 +48,7 @@ def test_run_refuses_room_that_is_too_small() -> None:
         program.run(*_step_arrays(3, top_rows=range(3)), np.zeros(3, np.int32), np.zeros(2, np.float32))
 
 
-def _step_arrays(rows: int, **given: Any) -> tuple[np.ndarray, ...]:
+def _step_arrays(rows: int, **given: Any) -> tuple[I32, I32, I32, I32, I32, I32, I32, I32]:
     s = rows_step(rows, **given)
     return s.token_ids, s.positions, s.slots, s.query_start, s.context_len, s.block_table, s.logit_rows, s.top_rows
 

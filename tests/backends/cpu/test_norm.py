@@ -60,7 +60,9 @@ def test_gathered_rows_are_the_rows(dtype: str, level: str, rows: str) -> None:
     x, weight = normal(13, 35), normal(35, seed=1)
     wanted = [12, 0, 5, 5, 11]
     whole = norm(x, weight, level, dtype).stored
-    given = {"logit_rows": wanted, "top_rows": [3]} if rows == "R" else {"logit_rows": [3], "top_rows": wanted}
+    given: dict[str, Any] = (
+        {"logit_rows": wanted, "top_rows": [3]} if rows == "R" else {"logit_rows": [3], "top_rows": wanted}
+    )
     part = norm(x, weight, level, dtype, rows=rows, gather=1, **given)
     assert_same_bits(part.stored, whole[wanted], "gathered")
 

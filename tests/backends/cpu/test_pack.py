@@ -1,4 +1,4 @@
-"""Packing: every pair of types and every pattern against torch's casts, panels against numpy, constants from segments."""
+"""Packing: every pair of types and every pattern against torch's casts, panels and constants against numpy."""
 
 from __future__ import annotations
 
@@ -120,7 +120,7 @@ def test_unknown_types_are_refused(dtype: str) -> None:
         _native.panel_bytes(dtype, 4)
 
 
-# -- constants -----------------------------------------------------------------------------------------------------------
+# -- constants ---------------------------------------------------------------------------------------------------------
 
 
 @dataclass
@@ -136,7 +136,7 @@ class Stored:
 
     @property
     def shape(self) -> tuple[int, ...]:
-        return self.values.shape
+        return tuple(self.values.shape)
 
     @property
     def address(self) -> int:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import pairwise
+from typing import Any
 
 import numpy as np
 import pytest
@@ -94,7 +96,7 @@ def problem(heads: Heads, rows: int, dtype: str, bias: bool = True, norm: bool =
 def write(p: Problem, step: StepInputs, cache: Cache, dtype: str, level: str, threads: int = 1) -> Guarded:
     """Run the call over all rows of p.x. Returns: q; k and v are in the cache then."""
     out = Guarded.poisoned((len(p.x), p.heads.queries * p.heads.dim), dtype)
-    args = {"x": Guarded(p.x, dtype), "weight": panels(p.w, dtype), "rope": Guarded(p.rope), "out": out}
+    args: dict[str, Any] = {"x": Guarded(p.x, dtype), "weight": panels(p.w, dtype), "rope": Guarded(p.rope), "out": out}
     args |= {"kv": cache.memory, "n": p.heads.columns, "k": p.heads.inner, "num_heads": p.heads.queries, "eps": 1e-4}
     args |= {"x_dtype": dtype, "w_dtype": dtype, "out_dtype": dtype} | cache.shape.args
     if p.bias is not None:
@@ -199,7 +201,7 @@ def test_chunks_batches_and_threads_write_the_same(dtype: str, level: str) -> No
         blocks = np.random.default_rng(block_size).permutation(8).tolist()
         cache = Cache(KVShape(dtype, heads.keys, heads.dim, block_size), 9)
         ends = [0, *cuts, length]
-        for start, end in zip(ends, ends[1:], strict=False):
+        for start, end in pairwise(ends):
             work = [Work([0] * 2, 0, [8]), Work([0] * (end - start), start, blocks)]
             part = Problem(heads, np.concatenate([p.x[:2], p.x[start:end]]), p.w, p.bias, p.norms, p.rope)
             q = write(part, make_step(work, block_size), cache, dtype, level, threads).stored

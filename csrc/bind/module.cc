@@ -145,7 +145,7 @@ void run_program(Program& program, const Ints& token_ids, const Ints& positions,
 }
 
 void pack(ThreadPool& pool, const Addresses& rows, int64_t k, const std::string& from, const std::string& to,
-          uint64_t out, bool panels) {
+          uint64_t out, bool panels, bool wide) {
   const DType source = dtype_of(from), target = dtype_of(to);
   const int64_t count = (int64_t)rows.size();
   if (panels && count % kPanel) throw std::invalid_argument("rows must fill whole panels");
@@ -158,7 +158,7 @@ void pack(ThreadPool& pool, const Addresses& rows, int64_t k, const std::string&
       const int64_t begin = next.fetch_add(claim);
       if (begin >= items) return;
       const int64_t end = std::min(begin + claim, items);
-      if (panels) pack_panels(r, k, source, target, (char*)out, begin, end);
+      if (panels) pack_panels(r, k, source, target, wide, (char*)out, begin, end);
       else pack_rows(r, k, source, target, (char*)out, begin, end);
     }
   });
@@ -176,7 +176,7 @@ NB_MODULE(_native, m) {
   m.def("block_bytes", [](const std::string& dtype, int64_t num_kv_heads, int64_t head_dim, int64_t block_size) {
     return block_bytes({dtype_of(dtype), num_kv_heads, head_dim, round_up(head_dim, 16), block_size});
   });
-  m.def("pack", &pack, "pool"_a, "rows"_a, "k"_a, "source"_a, "target"_a, "out"_a, "panels"_a);
+  m.def("pack", &pack, "pool"_a, "rows"_a, "k"_a, "source"_a, "target"_a, "out"_a, "panels"_a, "wide"_a = true);
   m.def("copy", [](uint64_t to, uint64_t from, int64_t bytes) { memmove((void*)to, (const void*)from, bytes); });
   m.def("probe_read", [](ThreadPool& pool, const Memory& memory) {
     nb::gil_scoped_release unlocked;

@@ -14,6 +14,7 @@ using albireo::f16;
 using V = __m512;
 constexpr int kTileVectors = 4;  // a register tile is up to 6 (7 in attention) rows by 4 vectors: 24-28 of 32 registers
 constexpr int kTileRows = 6;
+#define ALBIREO_TALL_ROWS 28  // or up to 28 rows by one vector
 
 ALBIREO_INLINE V set1(float x) { return _mm512_set1_ps(x); }
 ALBIREO_INLINE V zero() { return _mm512_setzero_ps(); }

@@ -101,5 +101,5 @@ ALBIREO_INLINE float hmax(V v) {
 ALBIREO_INLINE V pair_even(const bf16* p) { ALBIREO_LANES(widen(p[2 * i])); }
 ALBIREO_INLINE V pair_odd(const bf16* p) { ALBIREO_LANES(widen(p[2 * i + 1])); }
 #undef ALBIREO_LANES
-ALBIREO_INLINE void prefetch_l2(const char*) {}
+ALBIREO_INLINE void prefetch_l2(const char* p) { (void)p; }
 }  // namespace

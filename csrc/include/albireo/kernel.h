@@ -11,11 +11,11 @@ constexpr int64_t kMaxArgs = 8;
 struct Args {
   const void* x = nullptr;          // input activations
   const void* weight = nullptr;     // packed panels, or a vector, or a table
-  const float* bias = nullptr;     // [padded N]
+  const float* bias = nullptr;      // [padded N]
   const float* residual = nullptr;  // [M, N], may be out
   void* out = nullptr;
-  const float* q_norm = nullptr;   // [padded D]: vectors are readable to a multiple of 16
-  const float* k_norm = nullptr;   // [padded D]
+  const float* q_norm = nullptr;  // [padded D]: vectors are readable to a multiple of 16
+  const float* k_norm = nullptr;  // [padded D]
   const float* rope = nullptr;    // [positions][2][D/2]: cos, sin
   char* kv = nullptr;             // this layer's part of the KV cache
   uint64_t* top_keys = nullptr;   // [G] running arg max

@@ -15,7 +15,9 @@ struct f16 {
 
 enum class DType : int32_t { kF32 = 0, kF16 = 1, kBF16 = 2 };
 
-constexpr int64_t kPanel = 64;               // output columns of a weight panel
+constexpr int64_t kPanel = 64;     // output columns of a weight panel
+constexpr int64_t kSubPanel = 16;  // columns of a sub-panel: contiguous over K, one vector a step
+constexpr int64_t kSubPanels = kPanel / kSubPanel;
 constexpr int64_t kGateUpInterleave = 32;    // gate columns, then up columns, half a panel each
 constexpr int64_t kAttentionTile = 64;       // KV positions handled at once; tiles start at multiples of it
 constexpr int64_t kAttentionSegment = 1024;  // softmax state is merged at multiples of it: fixed, so bits are

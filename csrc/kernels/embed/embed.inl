@@ -12,18 +12,18 @@ void gather_row(const Args& a, int64_t id, float* out) {
   }
 }
 
-// One column of a panel: elements kStep at a time, a panel's width apart.
+// One column of a sub-panel: elements kStep at a time, a sub-panel's width apart.
 template <class W>
 void gather_column(const Args& a, int64_t id, float* out) {
   using B = typename W::B;
-  const B* panel = (const B*)a.weight + id / kPanel * panel_elements<W>(a.k);
-  const int64_t column = id % kPanel;
+  const int64_t sub = panel_elements<W>(a.k) / kSubPanels, column = id % kSubPanel;
+  const B* columns = (const B*)a.weight + id / kSubPanel * sub;  // sub-panels follow each other across panels
   alignas(64) B tmp[16];
   for (int64_t e = 0; e < a.k; e += 16) {
     const int64_t n = a.k - e < 16 ? a.k - e : 16;
     for (int64_t i = 0; i < n; i++) {
       const int64_t k = e + i;
-      tmp[i] = panel[(k / W::kStep * kPanel + column) * W::kStep + k % W::kStep];
+      tmp[i] = columns[(k / W::kStep * kSubPanel + column) * W::kStep + k % W::kStep];
     }
     store_as(DType::kF32, out, e, Activations<WeightF32>::load_narrow(tmp, n), n);
   }

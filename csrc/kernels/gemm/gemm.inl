@@ -7,8 +7,10 @@
 //
 // Include after a vec_<isa>.h. Policies say how a weight format meets an activation:
 //   A, B         element types as the register tile reads them
-//   kStep        k consumed per step; a step of a panel is 64 * kStep elements of B
+//   kStep        k consumed per step; a step of a sub-panel is 16 * kStep elements of B
 //   step<MR, NV> one step for MR rows by NV vectors of 16 columns
+#include <utility>
+
 namespace {
 using namespace albireo;
 
@@ -19,12 +21,12 @@ struct WeightF32 {
   template <int MR, int NV, class Ptr>
   static ALBIREO_INLINE void step(V (&acc)[MR][NV], const A* a, int64_t lda, Ptr b) {
     V w[NV];
-#pragma GCC unroll 8
+#pragma GCC unroll 32
     for (int j = 0; j < NV; j++) w[j] = load(b(j));
-#pragma GCC unroll 8
+#pragma GCC unroll 32
     for (int i = 0; i < MR; i++) {
       const V x = set1(a[i * lda]);
-#pragma GCC unroll 8
+#pragma GCC unroll 32
       for (int j = 0; j < NV; j++) acc[i][j] = fma(x, w[j], acc[i][j]);
     }
   }
@@ -44,12 +46,12 @@ struct WeightBF16 {  // pairs widened to two float32 products: levels without a 
     V w[NV];  // first the even k of the pair, then the odd: both at once would not fit in 16 registers
 #pragma GCC unroll 2
     for (int odd = 0; odd < 2; odd++) {
-#pragma GCC unroll 8
+#pragma GCC unroll 32
       for (int j = 0; j < NV; j++) w[j] = odd ? pair_odd(b(j)) : pair_even(b(j));
-#pragma GCC unroll 8
+#pragma GCC unroll 32
       for (int i = 0; i < MR; i++) {
         const V x = set1(a[i * lda + odd]);
-#pragma GCC unroll 8
+#pragma GCC unroll 32
         for (int j = 0; j < NV; j++) acc[i][j] = fma(x, w[j], acc[i][j]);
       }
     }
@@ -69,15 +71,15 @@ struct WeightBF16Dot {
   template <int MR, int NV, class Ptr>
   static ALBIREO_INLINE void step(V (&acc)[MR][NV], const A* a, int64_t lda, Ptr b) {
     V w[NV];
-#pragma GCC unroll 8
+#pragma GCC unroll 32
     for (int j = 0; j < NV; j++) w[j] = _mm512_loadu_ps((const float*)b(j));
-#pragma GCC unroll 8
+#pragma GCC unroll 32
     for (int i = 0; i < MR; i++) {
       // One broadcast a row, not one a dot: a core with two dots a cycle has two loads a cycle, and a broadcast from
       // memory in the dot itself would take one for each.
       V pair;
       asm("vbroadcastss %1, %0" : "=v"(pair) : "m"(*(const float*)(a + i * lda)));
-#pragma GCC unroll 8
+#pragma GCC unroll 32
       for (int j = 0; j < NV; j++)  // the intrinsic makes g++ 12 copy accumulators
         asm("vdpbf16ps %2, %1, %0" : "+v"(acc[i][j]) : "v"(w[j]), "v"(pair));
     }
@@ -90,89 +92,92 @@ using PairPolicy = WeightBF16Dot;
 using PairPolicy = WeightBF16;
 #endif
 
-// MR rows by NV vectors over steps. accumulate: start from C. kAhead lines a step are prefetched from ahead on.
-template <class W, int MR, int NV, int kAhead>
-ALBIREO_INLINE void tile(const typename W::A* a, int64_t lda, const typename W::B* b, int64_t steps, float* c,
-                         int64_t ldc, bool accumulate, const char* ahead) {
+// MR rows by NV sub-panels over steps. sub: elements from one sub-panel of B to the next. accumulate: start from C.
+// ahead: a line from here on is fetched to L2 each step, unless null.
+template <class W, int MR, int NV>
+ALBIREO_INLINE void tile(const typename W::A* a, int64_t lda, const typename W::B* b, int64_t sub, int64_t steps,
+                         float* c, int64_t ldc, bool accumulate, const char* ahead) {
   V acc[MR][NV];
-#pragma GCC unroll 8
+#pragma GCC unroll 32
   for (int i = 0; i < MR; i++)
-#pragma GCC unroll 8
+#pragma GCC unroll 32
     for (int j = 0; j < NV; j++) acc[i][j] = accumulate ? load(c + i * ldc + 16 * j) : zero();
   for (int64_t s = 0; s < steps; s++) {
-    const typename W::B* bs = b + s * kPanel * W::kStep;
-    W::template step<MR, NV>(acc, a + s * W::kStep, lda, [bs](int j) { return bs + 16 * W::kStep * j; });
-    if constexpr (kAhead > 0) {
-#pragma GCC unroll 8
-      for (int p = 0; p < kAhead; p++) prefetch_l2(ahead + (s * kAhead + p) * 64);
-    }
+    prefetch_l2(ahead + 64 * s);
+    W::template step<MR, NV>(acc, a + s * W::kStep, lda, [&](int j) { return b + j * sub + s * kSubPanel * W::kStep; });
   }
-#pragma GCC unroll 8
+#pragma GCC unroll 32
   for (int i = 0; i < MR; i++)
-#pragma GCC unroll 8
+#pragma GCC unroll 32
     for (int j = 0; j < NV; j++) store(c + i * ldc + 16 * j, acc[i][j]);
 }
 
-template <class W, int kAhead>
-void tile_rows(int64_t rows, const typename W::A* a, int64_t lda, const typename W::B* b, int64_t steps, float* c,
-               int64_t ldc, bool accumulate, const char* ahead) {
-  for (int64_t j = 0; j < 4; j += kTileVectors) {
-    const typename W::B* bj = b + 16 * W::kStep * j;
-    float* cj = c + 16 * j;
+// One pass of a wide tile: up to kTileRows rows, kTileVectors sub-panels at a time.
+template <class W>
+void wide_rows(int64_t rows, const typename W::A* a, int64_t lda, const typename W::B* b, int64_t sub, int64_t steps,
+               float* c, int64_t ldc, bool accumulate, const char* ahead) {
+  for (int64_t j = 0; j < kSubPanels; j += kTileVectors) {
+    const typename W::B* bj = b + j * sub;
+    float* cj = c + kSubPanel * j;
     switch (rows) {
-      case 1: tile<W, 1, kTileVectors, kAhead>(a, lda, bj, steps, cj, ldc, accumulate, ahead); break;
-      case 2: tile<W, 2, kTileVectors, kAhead>(a, lda, bj, steps, cj, ldc, accumulate, ahead); break;
-      case 3: tile<W, 3, kTileVectors, kAhead>(a, lda, bj, steps, cj, ldc, accumulate, ahead); break;
-      case 4: tile<W, 4, kTileVectors, kAhead>(a, lda, bj, steps, cj, ldc, accumulate, ahead); break;
+      case 1: tile<W, 1, kTileVectors>(a, lda, bj, sub, steps, cj, ldc, accumulate, ahead); break;
+      case 2: tile<W, 2, kTileVectors>(a, lda, bj, sub, steps, cj, ldc, accumulate, ahead); break;
+      case 3: tile<W, 3, kTileVectors>(a, lda, bj, sub, steps, cj, ldc, accumulate, ahead); break;
+      case 4: tile<W, 4, kTileVectors>(a, lda, bj, sub, steps, cj, ldc, accumulate, ahead); break;
       case 5:
-        if constexpr (kTileRows >= 5) tile<W, 5, kTileVectors, kAhead>(a, lda, bj, steps, cj, ldc, accumulate, ahead);
+        if constexpr (kTileRows >= 5) tile<W, 5, kTileVectors>(a, lda, bj, sub, steps, cj, ldc, accumulate, ahead);
         break;
       case 6:
-        if constexpr (kTileRows >= 6) tile<W, 6, kTileVectors, kAhead>(a, lda, bj, steps, cj, ldc, accumulate, ahead);
+        if constexpr (kTileRows >= 6) tile<W, 6, kTileVectors>(a, lda, bj, sub, steps, cj, ldc, accumulate, ahead);
         break;
     }
   }
 }
 
-constexpr int64_t kStepsPerBlock = 1024;  // K block: 64 x 1024 steps x 4 B = 256 KiB of panel stay in L2
-constexpr int64_t kStreamAhead = 4096;    // bytes; one page: the hardware prefetcher stops at page ends
+constexpr int64_t kStreamAhead = 32 << 10;  // bytes; memory answers in 100 ns and more, 64 B pass every 2
+constexpr int64_t kStepsPerBlock = 1024;    // K block: 64 x 1024 steps x 4 B = 256 KiB of panel stay in L2
 
-// Whether the panel is read for the first time (later row chunks find it in L2), and whether the panel that follows it
-// in memory is needed after this call.
-struct Fetch {
-  bool is_cold, next_follows;
-};
+#ifdef ALBIREO_TALL_ROWS
+template <class W, int MR>
+void tall_rows(const typename W::A* a, int64_t lda, const typename W::B* panel, int64_t steps, float* c, int64_t ldc) {
+  const int64_t sub = steps * kSubPanel * W::kStep;
+  for (int64_t j = 0; j < kSubPanels; j++)
+    tile<W, MR, 1>(a, lda, panel + j * sub, sub, steps, c + kSubPanel * j, ldc, false,
+                   (const char*)(panel + j * sub) + kStreamAhead);
+}
 
-// C[rows, 64] = A[rows, K] x panel. Rows are cut into tiles of nearly equal height: 8 = 4 + 4, not 6 + 2.
-// With more than one tile a K block is read several times, so while it is computed on, the block after it (panels are
-// contiguous: it may be the next panel's first) is fetched to L2 and memory never waits for arithmetic.
+template <class W, int... I>
+ALBIREO_INLINE void tall_product(int64_t rows, const typename W::A* a, int64_t lda, const typename W::B* panel,
+                                 int64_t steps, float* c, int64_t ldc, std::integer_sequence<int, I...>) {
+  using Fn = void (*)(const typename W::A*, int64_t, const typename W::B*, int64_t, float*, int64_t);
+  static constexpr Fn kRows[] = {tall_rows<W, 1 + I>...};
+  kRows[rows - 1](a, lda, panel, steps, c, ldc);
+}
+#endif
+
+// C[rows, 64] = A[rows, K] x panel.
+//   few rows    one pass of a wide tile: the panel streams from memory
+//   some rows   (where registers allow) one pass of a tall tile, sub-panel by sub-panel: every weight is still used
+//               for all rows as it passes, so arithmetic hides behind the stream. Two passes would not: the first waits
+//               for memory while the dots idle, the second has memory idle
+//   many rows   K blocks that stay in L2, wide tiles of nearly equal height: 8 = 4 + 4, not 6 + 2
 template <class W>
 void panel_product(const typename W::A* a, int64_t lda, int64_t rows, const typename W::B* panel, int64_t steps,
-                   float* c, int64_t ldc, Fetch fetch) {
-  constexpr int64_t kStepElements = kPanel * W::kStep;
+                   float* c, int64_t ldc) {
+#ifdef ALBIREO_TALL_ROWS
+  if (rows <= ALBIREO_TALL_ROWS)
+    return tall_product<W>(rows, a, lda, panel, steps, c, ldc, std::make_integer_sequence<int, ALBIREO_TALL_ROWS>());
+#endif
+  const int64_t sub = steps * kSubPanel * W::kStep;
   const int64_t tiles = ceil_div(rows, kTileRows), height = rows / tiles, taller = rows % tiles;
   for (int64_t s0 = 0; s0 < steps; s0 += kStepsPerBlock) {
     const int64_t n = steps - s0 < kStepsPerBlock ? steps - s0 : kStepsPerBlock;
-    const typename W::B* b = panel + s0 * kStepElements;
-    const bool is_last = s0 + n == steps;
-    const char* ahead = (is_last ? fetch.next_follows : fetch.is_cold) ? (const char*)(b + n * kStepElements) : nullptr;
-    const char* ahead_end = ahead + (is_last && steps > n ? kStepsPerBlock : n) * kStepElements * sizeof(*b);
-    int64_t m = 0;
-    for (int64_t t = 0; t < tiles; t++) {
+    const typename W::B* b = panel + s0 * kSubPanel * W::kStep;
+    const typename W::B* next = s0 + n < steps ? b + n * kSubPanel * W::kStep : panel + kSubPanels * sub;
+    for (int64_t t = 0, m = 0; t < tiles; t++) {
       const int64_t h = height + (t < taller);
-      const typename W::A* am = a + m * lda + s0 * W::kStep;
-      float* cm = c + m * ldc;
-      if (tiles == 1) {
-        tile_rows<W, 4>(h, am, lda, b, n, cm, ldc, s0 > 0, (const char*)b + kStreamAhead);
-      } else if (ahead == nullptr || ahead >= ahead_end) {
-        tile_rows<W, 0>(h, am, lda, b, n, cm, ldc, s0 > 0, nullptr);
-      } else if (tiles < 4) {
-        tile_rows<W, 2>(h, am, lda, b, n, cm, ldc, s0 > 0, ahead);
-        ahead += 2 * 64 * n;
-      } else {
-        tile_rows<W, 1>(h, am, lda, b, n, cm, ldc, s0 > 0, ahead);
-        ahead += 64 * n;
-      }
+      wide_rows<W>(h, a + m * lda + s0 * W::kStep, lda, b, sub, n, c + m * ldc, ldc, s0 > 0,
+                   (const char*)(next + t % kSubPanels * sub));
       m += h;
     }
   }

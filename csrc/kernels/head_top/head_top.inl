@@ -52,8 +52,7 @@ void run_head_top(const Args& a, const Step& step, int64_t begin, int64_t end, S
     const int64_t column = panel * kPanel, n = a.n - column < kPanel ? a.n - column : kPanel;
     for (int64_t m = slab_begin(slab); m < m_end; m += kRowChunk) {
       const int64_t rows = m_end - m < kRowChunk ? m_end - m : kRowChunk;
-      const Fetch fetch{m == slab_begin(slab), m + rows == m_end && panel + 1 < panels};
-      panel_product<W>(x.rows(m, rows), x.stride(), rows, b, steps, c, kPanel, fetch);
+      panel_product<W>(x.rows(m, rows), x.stride(), rows, b, steps, c, kPanel);
       for (int64_t i = 0; i < rows; i++) merge(a.top_keys + m + i, best_of(c + i * kPanel, n, column));
     }
   }

@@ -37,8 +37,7 @@ void run_linear(const Args& a, const Step& step, int64_t begin, int64_t end, Scr
     const typename W::B* b = (const typename W::B*)a.weight + panel * elements;
     for (int64_t m = slab_begin(slab); m < m_end; m += kRowChunk) {
       const int64_t rows = m_end - m < kRowChunk ? m_end - m : kRowChunk;
-      const Fetch fetch{m == slab_begin(slab), m + rows == m_end && panel + 1 < panels};
-      panel_product<W>(x.rows(m, rows), x.stride(), rows, b, steps, c, kPanel, fetch);
+      panel_product<W>(x.rows(m, rows), x.stride(), rows, b, steps, c, kPanel);
       for (int64_t i = 0; i < rows; i++) {
         if (a.act == 0) finish_plain(a, c + i * kPanel, m + i, panel * kPanel);
         else finish_gated(a, c + i * kPanel, m + i, panel);

@@ -44,35 +44,40 @@ bool has_avx512() {
   return yes;
 }
 
-// The common case moves 32-bit pairs and is a transpose of [64][K/2] words, line by line.
-void transpose_words(const void* const* rows, int64_t words, uint32_t* to) {
-  if (has_avx512()) return transpose_words_avx512(rows, words, to);
+// The common case moves 32-bit words: 64 rows of `words` of them into sub-panels of `steps`, line by line.
+void transpose_words(const void* const* rows, int64_t words, int64_t steps, bool wide, uint32_t* to) {
+  if (wide && has_avx512()) return transpose_words_avx512(rows, words, steps, to);
   for (int64_t s0 = 0; s0 < words; s0 += kBlock) {
     const int64_t n = std::min(kBlock, words - s0);
     for (int64_t c = 0; c < kPanel; c++) {
       uint32_t line[kBlock] = {};
       if (rows[c]) memcpy(line, (const char*)rows[c] + s0 * 4, n * 4);
-      for (int64_t s = 0; s < n; s++) to[(s0 + s) * kPanel + c] = line[s];
+      uint32_t* column = to + (c / kSubPanel * steps + s0) * kSubPanel + c % kSubPanel;
+      for (int64_t s = 0; s < n; s++) column[s * kSubPanel] = line[s];
     }
   }
 }
 
-void pack_pairs(const void* const* rows, int64_t k, char* out) {
+void pack_pairs(const void* const* rows, int64_t k, bool wide, char* out) {
   uint32_t* to = (uint32_t*)out;
-  const int64_t pairs = k / 2;
-  transpose_words(rows, pairs, to);
+  const int64_t pairs = k / 2, steps = ceil_div(k, 2);
+  transpose_words(rows, pairs, steps, wide, to);
   if (k % 2)
-    for (int64_t c = 0; c < kPanel; c++) to[pairs * kPanel + c] = element<bf16>(rows[c], k - 1).bits;
+    for (int64_t c = 0; c < kPanel; c++)
+      to[(c / kSubPanel * steps + pairs) * kSubPanel + c % kSubPanel] = element<bf16>(rows[c], k - 1).bits;
 }
 
 template <class From, class To>
 void pack_panel(const void* const* rows, int64_t k, char* out) {
-  constexpr int64_t step = sizeof(To) == 2 && !std::is_same_v<To, f16> ? 2 : 1;
+  constexpr int64_t step = std::is_same_v<To, bf16> ? 2 : 1;
+  const int64_t steps = ceil_div(k, step);
   To* to = (To*)out;
-  for (int64_t e0 = 0; e0 < round_up(k, step); e0 += kBlock)
+  for (int64_t e0 = 0; e0 < steps * step; e0 += kBlock)
     for (int64_t c = 0; c < kPanel; c++)
-      for (int64_t e = e0; e < std::min(e0 + kBlock, round_up(k, step)); e++)
-        to[(e / step * kPanel + c) * step + e % step] = e < k ? convert<From, To>(element<From>(rows[c], e)) : To{};
+      for (int64_t e = e0; e < std::min(e0 + kBlock, steps * step); e++) {
+        const int64_t at = ((c / kSubPanel * steps + e / step) * kSubPanel + c % kSubPanel) * step + e % step;
+        to[at] = e < k ? convert<From, To>(element<From>(rows[c], e)) : To{};
+      }
 }
 
 template <class From, class To>
@@ -101,13 +106,14 @@ void row_from(const void* row, int64_t k, DType to, char* out) {
 
 int64_t panel_bytes(DType to, int64_t k) { return kPanel * dtype_size(to) * (to == DType::kBF16 ? round_up(k, 2) : k); }
 
-void pack_panels(const void* const* rows, int64_t k, DType from, DType to, char* out, int64_t begin, int64_t end) {
+void pack_panels(const void* const* rows, int64_t k, DType from, DType to, bool wide, char* out, int64_t begin,
+                 int64_t end) {
   const int64_t bytes = panel_bytes(to, k);
   for (int64_t p = begin; p < end; p++) {
     const void* const* r = rows + p * kPanel;
     char* at = out + p * bytes;
-    if (from == DType::kBF16 && to == DType::kBF16) pack_pairs(r, k, at);
-    else if (from == DType::kF32 && to == DType::kF32) transpose_words(r, k, (uint32_t*)at);
+    if (from == DType::kBF16 && to == DType::kBF16) pack_pairs(r, k, wide, at);
+    else if (from == DType::kF32 && to == DType::kF32) transpose_words(r, k, k, wide, (uint32_t*)at);
     else if (from == DType::kF32) panel_from<float>(r, k, to, at);
     else if (from == DType::kF16) panel_from<f16>(r, k, to, at);
     else panel_from<bf16>(r, k, to, at);

@@ -116,8 +116,7 @@ void run_qkv(const Args& a, const Step& step, int64_t begin, int64_t end, Scratc
       const int64_t rows = m_end - m < kRowChunk ? m_end - m : kRowChunk;
       for (int64_t p = 0; p < width && first_panel + p < panels; p++) {
         const typename W::B* b = (const typename W::B*)a.weight + (first_panel + p) * elements;
-        const Fetch fetch{m == slab_begin(slab), first_panel + p + 1 < panels && (p + 1 < width || m + rows == m_end)};
-        panel_product<W>(x.rows(m, rows), x.stride(), rows, b, steps, c + p * kPanel, columns, fetch);
+        panel_product<W>(x.rows(m, rows), x.stride(), rows, b, steps, c + p * kPanel, columns);
       }
       for (int64_t i = 0; i < rows; i++)
         for (int64_t h = first_head; h < last_head; h++)

@@ -25,6 +25,7 @@ F32 = NDArray[np.float32]
 F64 = NDArray[np.float64]
 
 PANEL = 64
+SUB_PANEL = 16
 HALF_PANEL = 32
 #: Unit roundoff: the largest relative error of one rounding to nearest.
 ROUNDOFF = {"float32": 2.0**-24, "float16": 2.0**-11, "bfloat16": 2.0**-8}
@@ -125,12 +126,12 @@ class Guarded:
 
 
 def panels(w: F32, dtype: str) -> Guarded:
-    """[N, K] -> panels of 64 rows: [N/64][K][64], bfloat16 [N/64][K/2][64][2]; padded with zeros."""
+    """[N, K] -> sub-panels of 16 rows: [N/16][K][16], bfloat16 [N/16][K/2][16][2]; N is padded to 64 with zeros."""
     step = 2 if dtype == "bfloat16" else 1
     n, k = w.shape
     padded = np.zeros((-(-n // PANEL) * PANEL, -(-k // step) * step), np.float32)
     padded[:n, :k] = w
-    cut = padded.reshape(-1, PANEL, padded.shape[1] // step, step)
+    cut = padded.reshape(-1, SUB_PANEL, padded.shape[1] // step, step)
     return Guarded(cut.transpose(0, 2, 1, 3), dtype)
 
 

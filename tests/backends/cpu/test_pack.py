@@ -54,8 +54,15 @@ def patterns(dtype: str) -> Array:
 
 
 def native_pack(
-    addresses: NDArray[np.uint64], k: int, source: str, target: str, out: Guarded, *, as_panels: bool, threads: int = 1,
-    wide: bool = True
+    addresses: NDArray[np.uint64],
+    k: int,
+    source: str,
+    target: str,
+    out: Guarded,
+    *,
+    as_panels: bool,
+    threads: int = 1,
+    wide: bool = True,
 ) -> None:
     _native.pack(pool(threads), addresses, k, source, target, out.address, as_panels, wide)
     out.check_guards()

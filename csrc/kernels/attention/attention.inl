@@ -54,6 +54,8 @@ struct Tile {
   using B = typename W::B;
   const B* k[4];
   const B* v[4];
+  const B* next_k[4];  // of the tile after it, to be fetched while this one is computed on
+  const B* next_v[4];
 
   void locate(const Args& a, const int32_t* blocks, int64_t kv_head, int64_t start, int64_t stop, char* joined) {
     const KVShape& s = a.kv_shape;
@@ -75,6 +77,12 @@ struct Tile {
         k[j] = (const B*)(joined + j * 32 * Dp * sizeof(B));
         v[j] = k[j] + 16 * Dp;
       }
+    }
+    for (int64_t j = 0; j < 4; j++) {
+      const int64_t position = start + kAttentionTile + 16 * j;
+      const bool exists = position < stop;
+      next_k[j] = exists ? (const B*)sub(position) : k[j];
+      next_v[j] = exists ? next_k[j] + S * Dp : v[j];
     }
   }
 
@@ -104,8 +112,11 @@ ALBIREO_INLINE void score_tile(const RowBlock<W>& r, const Tile<W>& t, int64_t r
 #pragma GCC unroll 8
   for (int j = 0; j < NV; j++) k[j] = t.k[j0 + j];
   const typename W::A* q = r.q + row * r.Dp;
-  for (int64_t s = 0; s < r.Dp / W::kStep; s++)
+  for (int64_t s = 0; s < r.Dp / W::kStep; s++) {
+    if (row == 0)
+      for (int j = 0; j < NV; j++) prefetch_l2((const char*)(t.next_k[j0 + j] + s * 16 * W::kStep));
     W::template step<MR, NV>(acc, q + s * W::kStep, r.Dp, [&](int j) { return k[j] + s * 16 * W::kStep; });
+  }
 #pragma GCC unroll 8
   for (int i = 0; i < MR; i++)
 #pragma GCC unroll 8
@@ -125,9 +136,13 @@ ALBIREO_INLINE void value_tile(const RowBlock<W>& r, const Tile<W>& t, int64_t r
   for (int64_t j0 = 0; j0 * 16 < positions; j0++) {
     const int64_t left = positions - 16 * j0, steps = ceil_div(left < 16 ? left : 16, W::kStep);
     const typename W::B* v = t.v[j0] + column * W::kStep;
-    for (int64_t s = 0; s < steps; s++)
+    const typename W::B* next = t.next_v[j0] + column * W::kStep;
+    for (int64_t s = 0; s < steps; s++) {
+      if (row == 0)
+        for (int j = 0; j < NV; j++) prefetch_l2((const char*)(next + (s * r.Dp + 16 * j) * W::kStep));
       W::template step<MR, NV>(acc, p + 16 * j0 + s * W::kStep, kAttentionTile,
                                [&](int j) { return v + (s * r.Dp + 16 * j) * W::kStep; });
+    }
   }
 #pragma GCC unroll 8
   for (int i = 0; i < MR; i++)

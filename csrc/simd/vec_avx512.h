@@ -67,8 +67,8 @@ ALBIREO_INLINE float hmax(V v) { return _mm512_reduce_max_ps(v); }
 
 // Weights of 16 columns at one k (f32, f16) or one pair of k (bf16: even k in the low half of each 32-bit lane).
 ALBIREO_INLINE V pair_even(const bf16* p) { return _mm512_castsi512_ps(_mm512_slli_epi32(_mm512_loadu_si512(p), 16)); }
-ALBIREO_INLINE V pair_odd(const bf16* p) {
-  return _mm512_castsi512_ps(_mm512_and_si512(_mm512_loadu_si512(p), _mm512_set1_epi32((int)0xffff0000)));
+ALBIREO_INLINE V pair_odd(const bf16* p) {  // two shifts, not a mask: the tile has no register left for a constant
+  return _mm512_castsi512_ps(_mm512_slli_epi32(_mm512_srli_epi32(_mm512_loadu_si512(p), 16), 16));
 }
 ALBIREO_INLINE void prefetch_l2(const char* p) { _mm_prefetch(p, _MM_HINT_T1); }
 }  // namespace

@@ -1,0 +1,71 @@
+"""What the compiler made of the register tiles: a loop of dots and nothing on the stack.
+
+A compiler that copies accumulators or spills them halves the speed and changes no result: no other test would see it.
+"""
+
+from __future__ import annotations
+
+import re
+import shutil
+import subprocess
+from collections.abc import Iterator
+
+import pytest
+
+from albireo import _native
+
+TILE_ROWS, TILE_VECTORS, TALL_ROWS = 6, 4, 28
+
+
+@pytest.fixture(scope="module")
+def code() -> list[tuple[int, str]]:
+    """(address, instruction) of the whole native module, in order."""
+    if shutil.which("objdump") is None:
+        pytest.skip("objdump (binutils) is not installed")
+    command = ["objdump", "-d", "--no-show-raw-insn", _native.__file__]
+    text = subprocess.run(command, capture_output=True, text=True, check=True).stdout
+    found = [re.match(r"\s*([0-9a-f]+):\s+(.*)", line) for line in text.splitlines()]
+    return [(int(match[1], 16), match[2]) for match in found if match]
+
+
+def inner_loops(code: list[tuple[int, str]], longest: int = 160) -> Iterator[list[str]]:
+    """Bodies of loops without another jump: from the target of a backward jump to the jump."""
+    index = {address: i for i, (address, _) in enumerate(code)}
+    for i, (address, text) in enumerate(code):
+        jump = re.match(r"j\w+\s+([0-9a-f]+)", text)
+        if jump is None or int(jump[1], 16) >= address:
+            continue
+        start = index.get(int(jump[1], 16), -1)
+        body = [text for _, text in code[start : i + 1]] if 0 <= i - start < longest else []
+        if start >= 0 and body and not any(text.startswith("j") for text in body[:-1]):
+            yield body
+
+
+def dots(body: list[str], name: str) -> int:
+    return sum(text.startswith(name) for text in body)
+
+
+def stack_stores(body: list[str]) -> list[str]:
+    return [text for text in body if re.match(r"vmov\S+\s+%[yz]mm\d+,.*\(%r[sb]p", text)]
+
+
+def test_bf16_tiles_are_loops_of_dots(code: list[tuple[int, str]]) -> None:
+    sizes = {dots(body, "vdpbf16ps") for body in inner_loops(code)}
+    assert {rows * TILE_VECTORS for rows in range(1, TILE_ROWS + 1)} | set(range(1, TALL_ROWS + 1)) <= sizes
+
+
+def test_no_tile_keeps_an_accumulator_on_the_stack(code: list[tuple[int, str]]) -> None:
+    tiles = [b for b in inner_loops(code) if dots(b, "vdpbf16ps") > 0 or dots(b, "vfmadd") >= 8]
+    assert len(tiles) > 100
+    for body in tiles:
+        assert not stack_stores(body), "\n".join(body)
+
+
+def test_a_full_tile_broadcasts_once_a_row(code: list[tuple[int, str]]) -> None:
+    """6 broadcasts and 4 loads for 24 dots: with a broadcast in each dot, loads would be the limit."""
+    full = [b for b in inner_loops(code) if dots(b, "vdpbf16ps") == TILE_ROWS * TILE_VECTORS]
+    wide = [body for body in full if dots(body, "vbroadcastss") == TILE_ROWS]
+    assert wide
+    for body in wide:
+        assert not any("{1to16}" in text for text in body)
+        assert len(body) <= 50

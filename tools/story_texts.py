@@ -22,7 +22,7 @@ _OPENINGS = re.compile(r"\s*(once upon a time|one day|once there|there was once|
 
 @dataclass(frozen=True)
 class Texts:
-    """Documents by kind: tiny (TinyStories), books (picture books), chilit (old children's books); and those held out."""
+    """Documents by kind: tiny (TinyStories), books (picture books), chilit (old novels); and the held-out ones."""
 
     train: dict[str, list[str]]
     held_out: list[str]

@@ -1,0 +1,69 @@
+"""Sharing memory out: what fits, and what is said when it does not."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from albireo.api.memory import OVERHEAD_BYTES, MemoryPlan, machine_bytes, plan_memory
+from albireo.config import EngineConfig
+from albireo.errors import OutOfMemory
+
+GIB = 1 << 30
+BLOCK = 1 << 20
+
+
+def plan(machine: int = 8 * GIB, weights: int = GIB, model_len: int = 1024, **config: Any) -> MemoryPlan:
+    return plan_memory(
+        EngineConfig(max_num_seqs=4, **config),
+        weight_bytes=weights,
+        arena_bytes=0,
+        block_bytes=BLOCK,
+        model_len=model_len,
+        machine=machine,
+    )
+
+
+def test_the_pool_is_no_larger_than_the_sequences_could_use() -> None:
+    found = plan(memory_utilization=0.9)
+    assert found.num_blocks == 1 + 4 * 1024 // 16
+    assert found.kv_bytes == found.num_blocks * BLOCK
+    assert found.max_model_len == 1024
+
+
+def test_the_pool_is_what_the_budget_leaves() -> None:
+    found = plan(machine=2 * GIB, memory_utilization=0.75)
+    assert found.num_blocks == (3 * GIB // 2 - GIB - OVERHEAD_BYTES) // BLOCK
+    assert found.weight_bytes + OVERHEAD_BYTES + found.kv_bytes <= found.budget_bytes
+
+
+def test_a_long_model_is_cut_to_what_one_sequence_can_hold() -> None:
+    found = plan(machine=2 * GIB, model_len=100_000, memory_utilization=0.75)
+    assert found.max_model_len == (found.num_blocks - 1) * 16 < 100_000
+
+
+def test_bytes_and_blocks_can_be_said_outright() -> None:
+    assert plan(kv_cache_memory_bytes=10 * BLOCK + 5).num_blocks == 10
+    assert plan(num_gpu_blocks_override=7).num_blocks == 7
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        ({"weights": 9 * GIB}, ["9.", "8.00 GiB", "memory_utilization"]),
+        ({"kv_cache_memory_bytes": BLOCK}, ["1 blocks", "kv_cache_memory_bytes"]),
+        ({"kv_cache_memory_bytes": 20 * GIB}, ["20.00 GiB", "8.00 GiB", "lower kv_cache_memory_bytes"]),
+        ({"kv_cache_memory_bytes": 10 * BLOCK, "max_model_len": 1024}, ["64 KV blocks", "lower max_model_len to 144"]),
+    ],
+    ids=str,
+)
+def test_what_cannot_fit_is_refused_with_the_numbers_and_the_flag(arguments: dict[str, Any], words: list[str]) -> None:
+    with pytest.raises(OutOfMemory) as error:
+        plan(**arguments)
+    for word in words:
+        assert word in str(error.value)
+
+
+def test_this_machine_has_memory() -> None:
+    assert machine_bytes() > 1 << 28

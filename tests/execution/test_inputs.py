@@ -1,0 +1,77 @@
+"""Plans as flat arrays."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from albireo.execution.inputs import pack_step
+from albireo.params import SamplingParams
+from albireo.step import SampleTask, SequenceWork, StepPlan
+
+GREEDY = SamplingParams(temperature=0)
+
+
+def task(seq_id: int, params: SamplingParams = GREEDY) -> SampleTask:
+    return SampleTask(seq_id, params, seed=0, prompt_token_ids=[1], output_token_ids=[])
+
+
+def plan(*works: SequenceWork) -> StepPlan:
+    return StepPlan(0, list(works), sum(len(w.token_ids) for w in works))
+
+
+def work(seq_id: int, token_ids: list[int], start: int, blocks: list[int], **more: Any) -> SequenceWork:
+    return SequenceWork(seq_id, token_ids, start, (blocks,), **more)
+
+
+def test_sequences_are_laid_end_to_end() -> None:
+    step = pack_step(
+        plan(work(1, [11, 12, 13], 15, [4, 9], samples=(task(1),)), work(2, [21], 0, [7], samples=(task(2),))), 16
+    )
+    inputs = step.inputs
+    inputs.check(16)
+    assert inputs.token_ids.tolist() == [11, 12, 13, 21]
+    assert inputs.positions.tolist() == [15, 16, 17, 0]
+    assert inputs.slots.tolist() == [4 * 16 + 15, 9 * 16, 9 * 16 + 1, 7 * 16]
+    assert inputs.query_start.tolist() == [0, 3, 4]
+    assert inputs.context_len.tolist() == [18, 1]
+    assert inputs.block_table.tolist() == [[4, 9], [7, 0]]
+    assert {a.dtype for a in (inputs.slots, inputs.positions, inputs.block_table)} == {np.dtype(np.int32)}
+
+
+def test_greedy_rows_ask_for_the_arg_max_only() -> None:
+    step = pack_step(plan(work(1, [1, 2], 0, [3], samples=(task(1),)), work(2, [5], 0, [4])), 16)
+    assert step.is_top
+    assert (step.inputs.top_rows.tolist(), step.inputs.logit_rows.tolist()) == ([1], [])
+
+
+def test_one_task_that_needs_logits_takes_all_along_so_that_the_head_is_read_once() -> None:
+    step = pack_step(
+        plan(
+            work(1, [1], 0, [3], samples=(task(1),)),
+            work(2, [2], 0, [4], samples=(task(2, SamplingParams(temperature=1.0)),)),
+        ),
+        16,
+    )
+    assert not step.is_top
+    assert (step.inputs.top_rows.tolist(), step.inputs.logit_rows.tolist()) == ([], [0, 1])
+
+
+def test_siblings_share_a_row() -> None:
+    step = pack_step(plan(work(1, [1, 2], 0, [3], samples=(task(1), task(2), task(3)))), 16)
+    assert step.task_rows == [0, 0, 0]
+    assert step.inputs.top_rows.tolist() == [1]
+
+
+def test_prompt_log_probabilities_want_a_row_a_target_and_the_last_row_besides() -> None:
+    wanted = work(1, [1, 2, 3], 0, [3], samples=(task(1),), prompt_logprobs=0, prompt_targets=[2, 3])
+    step = pack_step(plan(work(9, [7, 8], 0, [5]), wanted), 16)
+    assert step.inputs.logit_rows.tolist() == [2, 3, 4]
+    assert step.prompt_rows == [(wanted, 0)]
+    assert step.task_rows == [2]
+
+
+def test_a_table_longer_than_the_context_is_cut() -> None:
+    step = pack_step(plan(work(1, [1], 3, [5, 6, 7])), 16)
+    assert step.inputs.block_table.tolist() == [[5]]

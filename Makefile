@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 NATIVE := $(shell find csrc CMakeLists.txt pyproject.toml -type f)
 
-.PHONY: demo test test-levels dev lint format bench docs clean
+.PHONY: demo test test-levels fuzz dev lint format bench docs clean
 
 demo: $(VENV)/.installed
 	@$(BIN)/albireo generate --stats --seed 7 "Once upon a time, a little fox"
@@ -16,6 +16,10 @@ test: lint
 test-levels: $(VENV)/.tested
 	for level in scalar avx2 avx512 avx512bf16; do \
 	  echo "== $$level"; ALBIREO_ISA_MAX=$$level $(BIN)/python -m pytest -q tests || exit 1; done
+
+# Minutes of random damage to engine directories, with another seed each time; the tests do a few seconds of it.
+fuzz: $(VENV)/.tested
+	FUZZ_ROUNDS=4500 FUZZ_SEED=$$$$ $(BIN)/python -m pytest -q tests/artifact/test_fuzz.py
 
 lint: $(VENV)/.tested
 	$(BIN)/ruff check src tests benchmarks tools examples

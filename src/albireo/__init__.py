@@ -10,11 +10,14 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from albireo.api.async_llm import AsyncLLM
+    from albireo.api.build import build
     from albireo.api.llm import LLM
-    from albireo.config import EngineConfig
+    from albireo.config import BuildConfig, EngineConfig
     from albireo.errors import (
         ConfigError,
+        Corrupt,
         EngineError,
+        EngineFileError,
         InvalidParams,
         InvariantError,
         ModelError,
@@ -22,9 +25,11 @@ if TYPE_CHECKING:
         PromptTooLong,
         RequestError,
         ResourceError,
+        TargetMismatch,
         TemplateError,
         UnsupportedFeature,
         UnsupportedModel,
+        VersionMismatch,
         WeightMismatch,
     )
     from albireo.outputs import CompletionOutput, Logprob, RequestMetrics, RequestOutput
@@ -35,10 +40,13 @@ __version__ = "0.1.0"
 __all__ = [
     "LLM",
     "AsyncLLM",
+    "BuildConfig",
     "CompletionOutput",
     "ConfigError",
+    "Corrupt",
     "EngineConfig",
     "EngineError",
+    "EngineFileError",
     "InvalidParams",
     "InvariantError",
     "Logprob",
@@ -50,17 +58,22 @@ __all__ = [
     "RequestOutput",
     "ResourceError",
     "SamplingParams",
+    "TargetMismatch",
     "TemplateError",
     "UnsupportedFeature",
     "UnsupportedModel",
+    "VersionMismatch",
     "WeightMismatch",
     "__version__",
+    "build",
 ]
 
 _HOMES = {
     "LLM": "albireo.api.llm",
     "AsyncLLM": "albireo.api.async_llm",
+    "BuildConfig": "albireo.config",
     "EngineConfig": "albireo.config",
+    "build": "albireo.api.build",
     "SamplingParams": "albireo.params",
     "CompletionOutput": "albireo.outputs",
     "Logprob": "albireo.outputs",

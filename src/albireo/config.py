@@ -37,6 +37,7 @@ class EngineConfig:
         skip_tokenizer_init: prompts are token ids only, and nothing is detokenized.
         generation_config: auto takes the model's recommended sampling; vllm none.
         max_logprobs: most logprobs a request may ask for; -1: the vocabulary.
+        verify_hashes: check the weights of an engine directory against their hashes before running.
     """
 
     model: str | None = None
@@ -56,6 +57,7 @@ class EngineConfig:
     skip_tokenizer_init: bool = False
     generation_config: Literal["auto", "vllm"] = "auto"
     max_logprobs: int = 20
+    verify_hashes: bool = False
 
     def __post_init__(self) -> None:
         if self.block_size not in BLOCK_SIZES:
@@ -95,6 +97,31 @@ class EngineConfig:
                 hint = f"; did you mean {near[0]}?" if near else f"; known: {', '.join(known)}"
                 raise ConfigError(f"unknown setting {key!r}{hint}")
         return cls(**kwargs)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class BuildConfig:
+    """How to build an engine directory.
+
+    Fields:
+        dtype: compute type; auto takes the checkpoint's. An engine directory runs in this type only.
+        max_model_len: longest sequence in tokens; None: the model's. It is the default where the directory is run.
+        max_num_seqs, max_num_batched_tokens: the step that program.json and report.md are written for; memory is
+            planned again for what is asked for where the directory is run.
+        force: replace an engine directory that is already there.
+    """
+
+    dtype: str = "auto"
+    max_model_len: int | None = None
+    max_num_seqs: int = 64
+    max_num_batched_tokens: int = 2048
+    force: bool = False
+
+    def __post_init__(self) -> None:
+        for name in ("max_num_seqs", "max_num_batched_tokens"):
+            _at_least(name, getattr(self, name), 1)
+        if self.max_model_len is not None:
+            _at_least("max_model_len", self.max_model_len, 1)
 
 
 def _at_least(name: str, value: Any, low: int) -> None:

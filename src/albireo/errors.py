@@ -4,7 +4,11 @@ EngineError
 ├─ ConfigError          unknown key, impossible combination of settings
 ├─ ModelError           a model directory that cannot be used
 │  ├─ UnsupportedModel  an architecture or a config key we do not compute
-│  └─ WeightMismatch    weights missing, extra, misshapen or damaged
+│  ├─ WeightMismatch    weights missing, extra, misshapen or damaged
+│  └─ EngineFileError   an engine directory that cannot be used; names the command that mends it
+│     ├─ Corrupt          truncated, altered or inconsistent
+│     ├─ VersionMismatch  written in a format this version does not read
+│     └─ TargetMismatch   built for something else than is asked for here
 ├─ RequestError         one request is refused; nothing else is disturbed
 │  ├─ InvalidParams     a parameter outside its range
 │  ├─ UnsupportedFeature  a parameter that asks for what we cannot do
@@ -38,6 +42,22 @@ class UnsupportedModel(ModelError):
 
 class WeightMismatch(ModelError):
     """Weights missing, extra, misshapen, of an unknown dtype or damaged."""
+
+
+class EngineFileError(ModelError):
+    """An engine directory that cannot be used; the message names the command that mends it."""
+
+
+class Corrupt(EngineFileError):
+    """An engine directory that is truncated, altered or contradicts itself."""
+
+
+class VersionMismatch(EngineFileError):
+    """An engine directory in a format this version does not read."""
+
+
+class TargetMismatch(EngineFileError):
+    """An engine directory built for another dtype, layout or machine than is asked for."""
 
 
 class RequestError(EngineError, ValueError):

@@ -16,10 +16,13 @@ ROOT = Path(__file__).resolve().parents[2]
 NAMES = {
     "LLM",
     "AsyncLLM",
+    "BuildConfig",
     "CompletionOutput",
     "ConfigError",
+    "Corrupt",
     "EngineConfig",
     "EngineError",
+    "EngineFileError",
     "InvalidParams",
     "InvariantError",
     "Logprob",
@@ -31,11 +34,14 @@ NAMES = {
     "RequestOutput",
     "ResourceError",
     "SamplingParams",
+    "TargetMismatch",
     "TemplateError",
     "UnsupportedFeature",
     "UnsupportedModel",
+    "VersionMismatch",
     "WeightMismatch",
     "__version__",
+    "build",
 }
 HEAVY = ("numpy", "tokenizers", "jinja2", "torch", "transformers", "tqdm", "asyncio", "albireo._native")
 

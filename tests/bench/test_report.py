@@ -5,7 +5,18 @@ from __future__ import annotations
 import pytest
 
 from albireo.bench.limits import LimitProbe
-from albireo.bench.report import Fractions, MeasuredRun, Spread, common_figures, common_lines, fractions, row
+from albireo.bench.report import (
+    Fractions,
+    MeasuredRun,
+    Predicted,
+    Spread,
+    Yardsticks,
+    common_figures,
+    common_lines,
+    fractions,
+    predicted,
+    row,
+)
 from albireo.bench.roofline import Limits, StepShape, Work
 from albireo.bench.timed import Run, TimedStep
 from albireo.errors import InvariantError
@@ -20,6 +31,17 @@ class HandWork:
 
     def work(self, shape):
         return Work(50, 100) if shape.is_decode else Work(50, 2000)
+
+
+class HandCosts:
+    """A prompt step takes 5 s by the model, a decode step 1.5 s; 0.5 s between steps."""
+
+    def step_s(self, shape, limits):
+        assert limits == LIMITS
+        return 1.5 if shape.is_decode else 5.0
+
+    def outside_s(self, shape):
+        return 0.5
 
 
 def run(elapsed=10.0, steps=None, digest="a"):
@@ -50,7 +72,30 @@ def test_spread():
 
 
 def figures(*runs):
-    return common_figures([MeasuredRun(each, LIMITS) for each in runs], HandWork(), LimitProbe(1, "float32", 0), "m")
+    yardsticks = Yardsticks(HandWork(), HandCosts(), LimitProbe(1, "float32", 0))
+    return common_figures([MeasuredRun(each, LIMITS) for each in runs], yardsticks, "m")
+
+
+def test_predicted_beside_measured_by_hand():
+    assert predicted(MeasuredRun(run(), LIMITS), HandCosts()) == Predicted(
+        elapsed_s=9.5,  # 5 + 1.5 + 1.5, and three times 0.5
+        decode_step_s=1.5,
+        whole_error=pytest.approx(-0.05),
+        decode_error=pytest.approx(3.0 / 4.0 - 1),
+        prompt_error=pytest.approx(5.0 / 4.0 - 1),
+    )
+    found = figures(run(10.0), run(19.0))
+    assert found["predicted"]["whole_error"] == pytest.approx({"median": -0.275, "min": -0.5, "max": -0.05})
+    assert found["predicted"]["decode_step_s"]["median"] == 1.5
+    shown = "\n".join(common_lines(found))
+    assert "whole 9.500 s, -28% of measured; decode step 1.5e+03 ms, -25%; prompt steps +25%" in shown
+
+
+def test_a_prediction_without_decode_steps():
+    found = figures(run(5.0, [TimedStep(PROMPT, 4.0)]))
+    assert found["predicted"]["decode_step_s"] is None
+    assert found["predicted"]["decode_error"] is None
+    assert "whole 5.500 s, +10% of measured; prompt steps +25%" in "\n".join(common_lines(found))
 
 
 def test_common_figures():

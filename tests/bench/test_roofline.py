@@ -7,7 +7,7 @@ import math
 
 import pytest
 
-from albireo.api.load import plan
+from albireo.api.load import compile_program
 from albireo.bench.roofline import (
     Limits,
     Roofline,
@@ -19,7 +19,7 @@ from albireo.bench.roofline import (
 )
 from albireo.config import EngineConfig
 from albireo.graph.program import Buffer, Call, KVLayout, PackedConstant, Program
-from albireo.models import architectures, load_architecture
+from albireo.models import architectures, build_graph, load_architecture
 from albireo.models.config import parse_config
 from albireo.params import SamplingParams
 from albireo.step import SampleTask, SequenceWork, StepPlan
@@ -96,7 +96,8 @@ def test_weights_are_read_once_and_multiplied_once(model_type):
     """All matrices of the checkpoint but the embedding; the head's twice when it is the embedding too."""
     tiny = load_architecture(model_type).tiny
     config = parse_config(tiny, load_architecture(model_type).rules)
-    program, _ = plan(EngineConfig(), config)
+    model_len = config.max_position_embeddings
+    program = compile_program(build_graph(config, model_len), EngineConfig(), model_len)
     shapes = weight_shapes(tiny)
     embedding = math.prod(shapes.pop("model.embed_tokens.weight"))
     matrices = sum(math.prod(shape) for shape in shapes.values() if len(shape) == 2)

@@ -30,6 +30,10 @@ def check_common(found):
     assert len(found["outputs_sha256"]) == 64
     assert found["decode_step_s"]["min"] > 0
     assert found["time_to_first_token_s"]["min"] > 0
+    predicted = found["predicted"]
+    assert predicted["elapsed_s"]["min"] > 0
+    assert predicted["decode_step_s"]["min"] > 0
+    assert -1 < predicted["whole_error"]["min"] <= predicted["whole_error"]["max"]
 
 
 def test_latency(albireo, tmp_path):
@@ -41,6 +45,7 @@ def test_latency(albireo, tmp_path):
     assert (found["num_prompt_tokens"], found["num_output_tokens"], found["num_steps"]) == (24, 18, 6)
     check_common(found)
     assert "of the limit" in shown
+    assert "of measured; decode step" in shown
     assert found["outputs_sha256"][:16] in shown
 
 

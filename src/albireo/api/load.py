@@ -15,6 +15,8 @@ from pathlib import Path
 
 from albireo.api.locate import locate_model
 from albireo.api.memory import MemoryPlan, machine_bytes, plan_memory
+from albireo.api.source import ModelSource, guard, open_source
+from albireo.artifact.reader import tokenizer_directory
 from albireo.backends.cpu.catalog import CpuCatalog
 from albireo.backends.cpu.machine import isa_levels, thread_pool
 from albireo.backends.cpu.model import CpuModel, kv_block_bytes
@@ -24,8 +26,8 @@ from albireo.config import EngineConfig
 from albireo.engine.settings import EngineSettings
 from albireo.errors import ConfigError
 from albireo.execution.runner import Runner
+from albireo.graph.node import Graph
 from albireo.graph.program import Program
-from albireo.models import build_graph, load_config, open_checkpoint
 from albireo.models.config import ModelConfig
 from albireo.models.generation import GenerationDefaults, eos_token_ids, read_generation_defaults
 from albireo.step import StepPlan, StepResult
@@ -63,13 +65,15 @@ def load(config: EngineConfig, *, show_progress: bool = False) -> Loaded:
     directory = locate_model(config.model)
     with ThreadPoolExecutor(1, "albireo-tokenizer") as beside:
         tokenizer = None if config.skip_tokenizer_init else beside.submit(_tokenizer, config, directory)
-        model_config = load_config(directory).with_dtype(config.dtype)
-        defaults = read_generation_defaults(directory)
-        program, memory = plan(config, model_config)
-        graph = build_graph(model_config, memory.max_model_len)
-        with open_checkpoint(directory, graph) as checkpoint, _progress(program, show_progress) as advance:
-            pool = thread_pool(config.num_threads)
-            model = CpuModel(program, checkpoint, pool, memory.num_blocks, advance)
+        source = open_source(directory, config)
+        model_config = source.model_config
+        defaults = read_generation_defaults(source.config_directory)
+        program, memory = plan(config, source)
+        with (
+            source.weights(source.graph(memory.max_model_len)) as weights,
+            _progress(program, show_progress) as advance,
+        ):
+            model = CpuModel(program, weights, thread_pool(config.num_threads), memory.num_blocks, advance)
         eos = eos_token_ids(model_config, defaults)
         settings = EngineSettings.from_config(
             config,
@@ -96,18 +100,18 @@ def load(config: EngineConfig, *, show_progress: bool = False) -> Loaded:
         )
 
 
-def plan(config: EngineConfig, model_config: ModelConfig) -> tuple[Program, MemoryPlan]:
+def plan(config: EngineConfig, source: ModelSource) -> tuple[Program, MemoryPlan]:
     """Compile the program and share out the memory, without touching a weight.
 
-    Raises: ConfigError, OutOfMemory, UnsupportedModel.
+    Raises: ConfigError, OutOfMemory, UnsupportedModel; EngineFileError when a built source does not fit.
     """
-    model_len = config.max_model_len or model_config.max_position_embeddings
-    if model_len > model_config.max_position_embeddings:
-        raise ConfigError(
-            f"max_model_len={model_len} exceeds the model's max_position_embeddings="
-            f"{model_config.max_position_embeddings}; lower it"
-        )
-    program = _compile(config, model_config, model_len)
+    limit = source.model_config.max_position_embeddings
+    model_len = config.max_model_len or source.default_model_len
+    if model_len > limit:
+        raise ConfigError(f"max_model_len={model_len} exceeds the model's max_position_embeddings={limit}; lower it")
+    with guard(source):
+        program = compile_program(source.graph(model_len), config, model_len)
+        source.check(program)
     memory = plan_memory(
         config,
         weight_bytes=constant_offsets(program.constants)[1],
@@ -119,10 +123,11 @@ def plan(config: EngineConfig, model_config: ModelConfig) -> tuple[Program, Memo
     return program, memory
 
 
-def _compile(config: EngineConfig, model_config: ModelConfig, model_len: int) -> Program:
+def compile_program(graph: Graph, config: EngineConfig, model_len: int) -> Program:
+    """Compile for this machine's kernels and the steps that config allows. Raises: UnsupportedModel."""
     rows = config.max_num_seqs + MAX_PROMPT_ROWS
     return compile_graph(
-        build_graph(model_config, model_len),
+        graph,
         CpuCatalog(isa_levels()),
         maxima={"T": config.max_num_batched_tokens, "R": rows, "G": config.max_num_seqs},
         block_size=config.block_size,
@@ -131,7 +136,7 @@ def _compile(config: EngineConfig, model_config: ModelConfig, model_len: int) ->
 
 
 def _tokenizer(config: EngineConfig, directory: Path) -> Tokenizer:
-    return Tokenizer.from_directory(config.tokenizer or directory)
+    return Tokenizer.from_directory(config.tokenizer or tokenizer_directory(directory))
 
 
 @contextmanager

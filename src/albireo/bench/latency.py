@@ -11,8 +11,9 @@ from typing import Any
 
 import numpy as np
 
+from albireo.bench.cost_model import CostModel
 from albireo.bench.limits import LimitProbe, between
-from albireo.bench.report import MeasuredRun, Spread, common_figures, common_lines, row, seconds
+from albireo.bench.report import MeasuredRun, Spread, Yardsticks, common_figures, common_lines, row, seconds
 from albireo.bench.roofline import Roofline
 from albireo.bench.timed import Sampling, TimedEngine
 from albireo.bench.workload import BenchRequest, RandomWorkload, random_requests
@@ -61,23 +62,24 @@ def measure_latency(
     requests = random_requests(workload, *engine.vocabulary())
     for _ in progress(range(latency.num_iters_warmup), "Warm-up"):
         engine.run(requests, latency.sampling)
-    runs, roofline, probe = measure_runs(engine, requests, latency.sampling, progress(range(latency.num_iters), "Runs"))
+    runs, yardsticks = measure_runs(engine, requests, latency.sampling, progress(range(latency.num_iters), "Runs"))
     latencies = [measured.run.elapsed_s for measured in runs]
     return {
         "avg_latency": sum(latencies) / len(latencies),
         "latencies": latencies,
         "percentiles": {str(p): float(np.percentile(latencies, p)) for p in PERCENTILES},
         "num_requests": latency.batch_size,
-        **common_figures(runs, roofline, probe, str(engine.loaded.directory)),
+        **common_figures(runs, yardsticks, str(engine.loaded.directory)),
     }
 
 
 def measure_runs(
     engine: TimedEngine, requests: list[BenchRequest], sampling: Sampling, rounds: Iterable[int]
-) -> tuple[list[MeasuredRun], Roofline, LimitProbe]:
+) -> tuple[list[MeasuredRun], Yardsticks]:
     """Run the same requests once a round, the machine's limits measured before and after each."""
-    roofline = Roofline(engine.loaded.program)
-    probe = LimitProbe(engine.loaded.config.num_threads, engine.loaded.model_config.dtype, roofline.decode_bytes)
+    loaded = engine.loaded
+    roofline = Roofline(loaded.program)
+    probe = LimitProbe(loaded.config.num_threads, loaded.model_config.dtype, roofline.decode_bytes)
     runs = []
     before = probe.measure()
     for _ in rounds:
@@ -85,7 +87,7 @@ def measure_runs(
         after = probe.measure()
         runs.append(MeasuredRun(run, between(before, after)))
         before = after
-    return runs, roofline, probe
+    return runs, Yardsticks(roofline, CostModel(loaded.program, loaded.model_config.vocab_size), probe)
 
 
 def latency_lines(figures: dict[str, Any]) -> list[str]:

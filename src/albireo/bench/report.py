@@ -7,11 +7,12 @@ it; every figure over several runs with its spread.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, fields
 from statistics import median
 from typing import Any
 
 from albireo.backends.cpu.machine import isa_levels
+from albireo.bench.cost_model import CostModel
 from albireo.bench.limits import LimitProbe
 from albireo.bench.machine import machine_facts
 from albireo.bench.roofline import Limits, Roofline, Work
@@ -63,6 +64,45 @@ class Fractions:
     compute_bound: float
 
 
+@dataclass(frozen=True, slots=True)
+class Yardsticks:
+    """What runs are held against: the least a step can take, what the cost model says, and the limits' probe."""
+
+    roofline: Roofline
+    costs: CostModel
+    probe: LimitProbe
+
+
+@dataclass(frozen=True, slots=True)
+class Predicted:
+    """What the cost model says to the steps of one run, at the limits that held for it.
+
+    Fields:
+        elapsed_s: all steps and what is between them.
+        decode_step_s: the median step in which every sequence computed one token; None without any.
+        whole_error, decode_error, prompt_error: predicted over measured, less one; None without such steps.
+    """
+
+    elapsed_s: float
+    decode_step_s: float | None
+    whole_error: float
+    decode_error: float | None
+    prompt_error: float | None
+
+
+def predicted(measured: MeasuredRun, costs: CostModel) -> Predicted:
+    """Hold the cost model against one run."""
+    run = measured.run
+    times = [costs.step_s(step.shape, measured.limits) for step in run.steps]
+    elapsed_s = sum(times) + sum(costs.outside_s(step.shape) for step in run.steps)
+    decode = [time for time, step in zip(times, run.steps, strict=True) if step.shape.is_decode]
+    fractions_of = [_of_steps(run.steps, times, is_decode=is_decode) for is_decode in (True, False)]
+    decode_error, prompt_error = (None if each is None else each - 1 for each in fractions_of)
+    return Predicted(
+        elapsed_s, median(decode) if decode else None, elapsed_s / run.elapsed_s - 1, decode_error, prompt_error
+    )
+
+
 def fractions(measured: MeasuredRun, roofline: Roofline) -> Fractions:
     """Hold one run against its limits."""
     run, limits = measured.run, measured.limits
@@ -78,7 +118,7 @@ def fractions(measured: MeasuredRun, roofline: Roofline) -> Fractions:
     )
 
 
-def common_figures(runs: Sequence[MeasuredRun], roofline: Roofline, probe: LimitProbe, model: str) -> dict[str, Any]:
+def common_figures(runs: Sequence[MeasuredRun], yardsticks: Yardsticks, model: str) -> dict[str, Any]:
     """What both benchmarks report beside their own keys.
 
     Raises: InvariantError when runs of the same requests produced different tokens.
@@ -86,7 +126,9 @@ def common_figures(runs: Sequence[MeasuredRun], roofline: Roofline, probe: Limit
     hashes = {measured.run.outputs_sha256 for measured in runs}
     if len(hashes) != 1:
         raise InvariantError(f"the same requests gave {len(hashes)} different outputs in {len(runs)} runs")
-    per_run = [fractions(measured, roofline) for measured in runs]
+    probe = yardsticks.probe
+    per_run = [fractions(measured, yardsticks.roofline) for measured in runs]
+    expected = [predicted(measured, yardsticks.costs) for measured in runs]
     first = runs[0].run
     return {
         "time_to_first_token_s": asdict(Spread.of([median(m.run.first_token_s) for m in runs])),
@@ -98,6 +140,9 @@ def common_figures(runs: Sequence[MeasuredRun], roofline: Roofline, probe: Limit
         "fraction_of_limit": {
             name: _spread([getattr(each, name) for each in per_run])
             for name in ("whole", "decode", "prompt", "outside_steps", "compute_bound")
+        },
+        "predicted": {
+            field.name: _spread([getattr(each, field.name) for each in expected]) for field in fields(Predicted)
         },
         "limits": {
             "read_bytes_per_s": asdict(Spread.of([m.limits.read_bytes_per_s for m in runs])),
@@ -126,6 +171,7 @@ def common_lines(figures: dict[str, Any]) -> list[str]:
             f"{parts['whole']['median']:.2f} of the limit, {parts['compute_bound']['median']:.0%} of it "
             f"by dot products, the rest by reading; {parts['outside_steps']['median']:.1%} of the time outside steps",
         ),
+        row("predicted", _predicted(figures["predicted"])),
         row(
             "limits",
             f"read {read.text(lambda x: f'{x / 1e9:.1f}')} GB/s of {limits['read_bytes'] / 1e6:.1f} MB, "
@@ -156,6 +202,21 @@ def _ms(value: float) -> str:
 
 def _fraction(spread: dict[str, float] | None, what: str) -> str:
     return "" if spread is None else f"   {spread['median']:.2f} of the limit in {what}"
+
+
+def _predicted(figures: dict[str, Any]) -> str:
+    """What the cost model says, and by how much it is off."""
+    parts = [f"whole {seconds(figures['elapsed_s']['median'])}, {_off(figures['whole_error'])} of measured"]
+    if figures["decode_step_s"] is not None:
+        step = _ms(figures["decode_step_s"]["median"])
+        parts.append(f"decode step {step}, {_off(figures['decode_error'])}")
+    if figures["prompt_error"] is not None:
+        parts.append(f"prompt steps {_off(figures['prompt_error'])}")
+    return "; ".join(parts)
+
+
+def _off(error: dict[str, float]) -> str:
+    return f"{error['median']:+.0%}"
 
 
 def _spread(values: Sequence[float | None]) -> dict[str, float] | None:

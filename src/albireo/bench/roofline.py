@@ -76,8 +76,7 @@ class Roofline:
         self._flops_per_row: Counter[str] = Counter()
         #: (window, flops a position seen) -> layers
         self._attention: Counter[tuple[int | None, int]] = Counter()
-        kv = program.kv
-        self._kv_bytes = 2 * kv.num_kv_heads * kv.head_dim * itemsize(kv.dtype)
+        self._kv_bytes = kv_bytes(program)
         for call in program.calls:
             self._add(program, call)
 
@@ -102,22 +101,48 @@ class Roofline:
         return Work(num_bytes, flops)
 
     def _add(self, program: Program, call: Call) -> None:
-        attrs = call.attrs
         if call.family == "attention":
-            # A product with a key and one with a value for each head, two flops an element.
-            # In a program, window 0 is no window.
-            self._attention[attrs["window"] or None, 4 * attrs["num_heads"] * attrs["head_dim"]] += 1
+            self._attention[attention_of(call)] += 1
             return
-        if call.family == "embed":
-            self._bytes_per_row[call.rows] += attrs["width"] * _itemsize(program, call.args["table"])
-            return
-        elements = _matrix_elements(program, call)
-        if elements:
-            self._flops_per_row[call.rows] += 2 * elements
-            self._once[call.rows] += elements * _itemsize(program, call.args["weight"])
-        for role in ("bias", "q_norm", "k_norm", *(() if elements else ("weight",))):
-            if role in call.args:
-                self._once[call.rows] += 4 * _vector_elements(program, call, role)
+        work = call_work(program, call)
+        self._once[call.rows] += work.bytes_once
+        self._bytes_per_row[call.rows] += work.bytes_per_row
+        self._flops_per_row[call.rows] += work.flops_per_row
+
+
+@dataclass(frozen=True, slots=True)
+class CallWork:
+    """What one call reads whenever it has rows, and what it reads and multiplies for each; activations aside."""
+
+    bytes_once: int = 0
+    bytes_per_row: int = 0
+    flops_per_row: int = 0
+
+
+def call_work(program: Program, call: Call) -> CallWork:
+    """The least work of a call; attention's depends on positions and is not here."""
+    if call.family == "embed":
+        return CallWork(bytes_per_row=call.attrs["width"] * _itemsize(program, call.args["table"]))
+    elements = _matrix_elements(program, call)
+    bytes_once = elements * _itemsize(program, call.args["weight"]) if elements else 0
+    for role in ("bias", "q_norm", "k_norm", *(() if elements else ("weight",))):
+        if role in call.args:
+            bytes_once += 4 * _vector_elements(program, call, role)
+    return CallWork(bytes_once, 0, 2 * elements)
+
+
+def attention_of(call: Call) -> tuple[int | None, int]:
+    """Window (in a program, 0 is none) and flops a position seen of an attention call.
+
+    A product with a key and one with a value for each head, two flops an element.
+    """
+    return call.attrs["window"] or None, 4 * call.attrs["num_heads"] * call.attrs["head_dim"]
+
+
+def kv_bytes(program: Program) -> int:
+    """Bytes of the keys and values of one position in one layer, padding left out."""
+    kv = program.kv
+    return 2 * kv.num_kv_heads * kv.head_dim * itemsize(kv.dtype)
 
 
 def positions_seen(num_new: int, length: int, window: int | None) -> int:

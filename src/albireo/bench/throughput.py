@@ -40,7 +40,7 @@ def measure_throughput(
     vocabulary = engine.vocabulary()
     engine.run(random_requests(_WARMUP, *vocabulary), sampling)
     requests = random_requests(workload, *vocabulary)
-    runs, roofline, probe = measure_runs(engine, requests, sampling, progress(range(num_iters), "Runs"))
+    runs, yardsticks = measure_runs(engine, requests, sampling, progress(range(num_iters), "Runs"))
     times = [measured.run.elapsed_s for measured in runs]
     elapsed = Spread.of(times).median
     total = _total_tokens(requests, sampling.n)
@@ -51,7 +51,7 @@ def measure_throughput(
         "requests_per_second": len(requests) / elapsed,
         "tokens_per_second": total / elapsed,
         "elapsed_times": times,
-        **common_figures(runs, roofline, probe, str(engine.loaded.directory)),
+        **common_figures(runs, yardsticks, str(engine.loaded.directory)),
     }
 
 

@@ -15,6 +15,7 @@ from typing import Any
 import click
 
 from albireo.api.locate import locate_model
+from albireo.artifact.reader import tokenizer_directory
 from albireo.cli.options import engine_options, sampling_options
 from albireo.cli.session import Reply, Session
 from albireo.cli.timings import timings_line
@@ -145,7 +146,7 @@ def _messages() -> Iterator[str]:
 
 def _require_template(directory: Path) -> None:
     """Raises: TemplateError saying what to do, before weights are loaded for nothing."""
-    templates = read_tokenizer_files(directory).chat_templates
+    templates = read_tokenizer_files(tokenizer_directory(directory)).chat_templates
     if "default" in templates:
         return
     what = (

@@ -16,6 +16,7 @@ import click
 from albireo.api.load import plan
 from albireo.api.locate import locate_model
 from albireo.api.memory import OVERHEAD_BYTES, MemoryPlan
+from albireo.api.source import EngineSource, ModelSource, open_source
 from albireo.cli.options import engine_options
 from albireo.cli.terminal import count, row, size
 from albireo.config import EngineConfig
@@ -24,7 +25,7 @@ from albireo.errors import ModelError
 from albireo.graph.node import Graph
 from albireo.graph.program import KVLayout, Program
 from albireo.graph.show import show_graph, show_program, show_report, totals
-from albireo.models import build_graph, load_config, open_checkpoint
+from albireo.models import open_checkpoint
 from albireo.models.config import ModelConfig
 from albireo.text.tokenizer_files import read_tokenizer_files
 
@@ -51,18 +52,18 @@ def command(
     """
     config = EngineConfig.from_kwargs(model=model, **engine)
     directory = locate_model(model)
-    model_config = load_config(directory).with_dtype(config.dtype)
-    graph = build_graph(model_config, config.max_model_len or model_config.max_position_embeddings)
+    source = open_source(directory, config)
+    graph = source.graph(config.max_model_len or source.default_model_len)
     if not (shows_graph or shows_program or shows_report):
         # Line by line: a model that does not fit still gets its summary before the error.
-        for line in _summary(directory, model_config, graph):
+        for line in _summary(source, graph):
             click.echo(line)
-        program, memory = plan(config, model_config)
+        program, memory = plan(config, source)
         click.echo("\n".join(_plan_lines(config, program, memory)))
         return
     parts = [show_graph(graph, fold=not full, expand=full)] if shows_graph else []
     if shows_program or shows_report:
-        program, _ = plan(config, model_config)
+        program, _ = plan(config, source)
         parts += [show_program(program, fold=not full)] if shows_program else []
         parts += [show_report(program, every=full)] if shows_report else []
     click.echo("\n\n".join(parts))
@@ -79,8 +80,11 @@ def kv_bytes_per_token(config: ModelConfig) -> int:
     return 2 * kv.num_layers * kv.num_kv_heads * kv.padded_head_dim * itemsize(kv.dtype)
 
 
-def _summary(directory: Path, config: ModelConfig, graph: Graph) -> Iterator[str]:
-    yield row("model", str(directory))
+def _summary(source: ModelSource, graph: Graph) -> Iterator[str]:
+    config = source.model_config
+    yield row("model", str(source.directory))
+    if isinstance(source, EngineSource):
+        yield from _manifest_lines(source)
     yield row("architecture", _architecture(config))
     yield row(
         "attention",
@@ -89,10 +93,22 @@ def _summary(directory: Path, config: ModelConfig, graph: Graph) -> Iterator[str
     )
     tied = ", embeddings tied" if config.tie_word_embeddings else ""
     yield row("parameters", f"{count(num_parameters(graph))} ({num_parameters(graph):,}){tied}")
-    yield row("on disk", _on_disk(directory, graph))
+    if not isinstance(source, EngineSource):
+        yield row("on disk", _on_disk(source.directory, graph))
     yield row("KV cache", f"{kv_bytes_per_token(config):,} B per token, {config.dtype}")
     yield row("context", f"{config.max_position_embeddings:,} tokens")
-    yield row("text", _text(directory))
+    yield row("text", _text(source.tokenizer_directory))
+
+
+def _manifest_lines(source: EngineSource) -> Iterator[str]:
+    """What manifest.json and program.json say of the build."""
+    manifest, program = source.files.manifest, source.files.program
+    options = manifest.options
+    yield row("built", f"by albireo {manifest.version} for {options.dtype}, up to {options.max_model_len:,} tokens")
+    yield row("from", ", ".join(f"{name} {entry.sha256[:12]}" for name, entry in manifest.source.items()))
+    total = sum(entry.size for entry in manifest.files.values())
+    yield row("on disk", f"{size(total)} in {len(manifest.files) + 1} files, {len(source.files.stored)} constants")
+    yield row("built kernels", ", ".join(dict.fromkeys(call.kernel for call in program.calls)))
 
 
 def _architecture(config: ModelConfig) -> str:

@@ -50,9 +50,10 @@ def load_architecture(model_type: str) -> Architecture:
     return Architecture(model_type, module.TINY, module.CONFIG, module.build)
 
 
-def load_config(directory: str | Path) -> ModelConfig:
-    """Read and check config.json of a model directory; dtype is the weights' when the file names none.
+def load_config(directory: str | Path, default_dtype: str | None = None) -> ModelConfig:
+    """Read and check config.json of a model directory.
 
+    Args: default_dtype: when the file names none; None: the weights'.
     Raises: ModelError for a bad file or value; UnsupportedModel naming what is not computed.
     """
     directory = Path(directory)
@@ -66,11 +67,12 @@ def load_config(directory: str | Path) -> ModelConfig:
     rules = load_architecture(model_type).rules
     if (directory / _QUANTIZATION_FILE).exists():
         raise UnsupportedModel(f"{directory}: {_QUANTIZATION_FILE} says that the weights are quantized; not supported")
-    default = "float32"
-    if data.get("dtype") is None and data.get("torch_dtype") is None:
-        with Checkpoint(directory) as checkpoint:
-            default = checkpoint.dtype
-    return parse_config(data, rules, where=str(path), default_dtype=default)
+    if default_dtype is None:
+        default_dtype = "float32"
+        if data.get("dtype") is None and data.get("torch_dtype") is None:
+            with Checkpoint(directory) as checkpoint:
+                default_dtype = checkpoint.dtype
+    return parse_config(data, rules, where=str(path), default_dtype=default_dtype)
 
 
 def build_graph(config: ModelConfig, max_model_len: int) -> Graph:

@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 
 from albireo import _native
 from albireo.backends.cpu.pack import Weights, constant_offsets, pack_constants
+from albireo.backends.cpu.stored import StoredWeights
 from albireo.backends.step_inputs import StepInputs
 from albireo.errors import InvariantError
 from albireo.graph.program import Buffer, Call, KVLayout, Program
@@ -54,7 +55,7 @@ class CpuModel:
     def __init__(
         self,
         program: Program,
-        weights: Weights,
+        weights: Weights | StoredWeights,
         pool: _native.ThreadPool,
         num_blocks: int,
         progress: Callable[[int], None] = lambda _: None,
@@ -67,7 +68,10 @@ class CpuModel:
         self._arena = _native.Memory(program.arena_bytes)
         self._kv = _native.Memory(num_blocks * kv_block_bytes(program.kv))
         self._constants = {name: self._weights.address + offset for name, offset in offsets.items()}
-        pack_constants(pool, program.constants, weights, self._weights, offsets, progress)
+        if isinstance(weights, StoredWeights):
+            weights.read_into(program.constants, self._weights, offsets, progress)
+        else:
+            pack_constants(pool, program.constants, weights, self._weights, offsets, progress)
         self._native = _native.Program(pool, program.maxima["G"])
         for call in program.calls:
             _, dtype, level = call.kernel.split(".")[:3]

@@ -48,8 +48,13 @@ def constant_offsets(constants: Mapping[str, PackedConstant]) -> tuple[dict[str,
     offsets, end = {}, 0
     for name, constant in constants.items():
         offsets[name] = end
-        end += -(-(constant.num_bytes + PANEL * 4) // _ALIGN) * _ALIGN
+        end += padded_bytes(constant.num_bytes)
     return offsets, end
+
+
+def padded_bytes(num_bytes: int) -> int:
+    """Room for a constant: a panel of float32 more, in whole pages."""
+    return -(-(num_bytes + PANEL * 4) // _ALIGN) * _ALIGN
 
 
 def pack_constants(
@@ -67,8 +72,7 @@ def pack_constants(
     for name, constant in constants.items():
         at = memory.address + offsets[name]
         if constant.rope is not None:
-            table = rope_table(constant.rope, np.arange(constant.rows, dtype=np.int32))
-            _write(memory, offsets[name], np.ascontiguousarray(table.transpose(0, 2, 1)))
+            write_rope_table(constant, memory, offsets[name])
         elif constant.rows == 1 and constant.packing == _VECTOR:
             _write(memory, offsets[name], _vector(constant, weights))
         else:
@@ -78,6 +82,13 @@ def pack_constants(
                     weights.release(tensor)
             continue
         progress(constant.num_bytes)
+
+
+def write_rope_table(constant: PackedConstant, memory: _native.Memory, offset: int) -> None:
+    """Compute a rotation table where it belongs; of each position the cosines, then the sines."""
+    assert constant.rope is not None
+    table = rope_table(constant.rope, np.arange(constant.rows, dtype=np.int32))
+    _write(memory, offset, np.ascontiguousarray(table.transpose(0, 2, 1)))
 
 
 def _write(memory: _native.Memory, offset: int, values: NDArray[np.float32]) -> None:

@@ -1,0 +1,216 @@
+"""Checkpoint -> engine directory: compile, pack, write, and never leave half of it.
+
+Called by users (albireo.build) and by cli/build.py. What is written and why: docs/engine-directory.md.
+"""
+
+from __future__ import annotations
+
+import os
+import platform
+import shutil
+import sys
+import time
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import albireo
+from albireo.api.load import compile_program
+from albireo.api.locate import locate_model
+from albireo.api.memory import machine_bytes
+from albireo.api.source import CheckpointSource
+from albireo.artifact import layout
+from albireo.artifact.graph_json import graph_to_json
+from albireo.artifact.manifest import FileEntry, Manifest, Options, manifest_to_json
+from albireo.artifact.program_json import StoredConstant, program_to_json, rows_digest
+from albireo.artifact.reader import is_engine_directory
+from albireo.artifact.writer import EngineWriter, engine_writer, file_entry
+from albireo.backends.cpu.machine import isa_levels, thread_pool
+from albireo.backends.cpu.stored import Image, image_bytes, pack_image
+from albireo.config import BuildConfig, EngineConfig
+from albireo.errors import ConfigError, ModelError, OutOfMemory, ResourceError
+from albireo.graph.node import Graph
+from albireo.graph.program import Program
+from albireo.graph.show import Totals, show_program, show_report, totals
+
+_GIB = 1 << 30
+
+
+@dataclass(frozen=True, slots=True)
+class BuildResult:
+    """What a build made.
+
+    Fields:
+        totals: ops and barriers before and after, bytes per token.
+        num_bytes: of the directory; weight_bytes: of the weights in it.
+        build_s: seconds it took.
+    """
+
+    directory: Path
+    totals: Totals
+    dtype: str
+    num_bytes: int
+    weight_bytes: int
+    build_s: float
+
+
+def build(
+    model: str | Path | None, out: str | Path, config: BuildConfig | None = None, *, show_progress: bool = False
+) -> BuildResult:
+    """Compile a model ahead of time into an engine directory, which `LLM(out)` and every command run.
+
+    Args:
+        model: directory in Hugging Face layout, a hub name, or None for the bundled model.
+        out: where; it must be free, empty, or, with config.force, an engine directory.
+        show_progress: a bar on stderr, where that is a terminal.
+
+    Raises: ModelError, ConfigError, OutOfMemory, ResourceError; out is as it was then.
+    Cost: about 1.5 s a GB of weights beside what the disk takes; the packed model is in memory once.
+    """
+    started, config = time.perf_counter(), config or BuildConfig()
+    directory = locate_model(None if model is None else str(model))
+    if is_engine_directory(directory):
+        raise ModelError(f"{directory} is an engine directory already; give the checkpoint it was built from")
+    source = CheckpointSource(directory, config.dtype)
+    model_len = _model_len(config, source)
+    engine = EngineConfig(
+        max_model_len=model_len, max_num_seqs=config.max_num_seqs, max_num_batched_tokens=config.max_num_batched_tokens
+    )
+    graph = source.graph(model_len)
+    program = compile_program(graph, engine, model_len)
+    target = Path(out).expanduser()
+    with engine_writer(target, config.force) as writer:
+        _check_room(program, target)
+        with _progress(2 * image_bytes(program.constants), show_progress) as advance:
+            with source.weights(graph) as weights:
+                image = pack_image(thread_pool(None), program.constants, weights, advance)
+            options = Options(
+                source.model_config.dtype,
+                model_len,
+                config.max_num_seqs,
+                config.max_num_batched_tokens,
+                engine.block_size,
+            )
+            _write(writer, source, graph, program, image, options, advance)
+    return BuildResult(
+        directory=target,
+        totals=totals(program),
+        dtype=options.dtype,
+        num_bytes=sum(entry.size for entry in writer.files.values()),
+        weight_bytes=program.weight_bytes,
+        build_s=time.perf_counter() - started,
+    )
+
+
+def _model_len(config: BuildConfig, source: CheckpointSource) -> int:
+    limit = source.model_config.max_position_embeddings
+    if config.max_model_len is not None and config.max_model_len > limit:
+        raise ConfigError(
+            f"max_model_len={config.max_model_len} exceeds the model's max_position_embeddings={limit}; lower it"
+        )
+    return config.max_model_len or limit
+
+
+def _check_room(program: Program, target: Path) -> None:
+    """Raises: OutOfMemory, ResourceError, before minutes are spent in vain."""
+    need, memory = image_bytes(program.constants), machine_bytes()
+    if need > memory:
+        raise OutOfMemory(f"packing needs {need / _GIB:.2f} GiB, the machine has {memory / _GIB:.2f} GiB")
+    free = shutil.disk_usage(os.path.abspath(target.parent)).free
+    if need > free:
+        raise ResourceError(
+            f"{target}: needs {need / _GIB:.2f} GiB on disk, {free / _GIB:.2f} GiB are free; nothing was changed. "
+            "Make room or choose another place with -o"
+        )
+
+
+def _write(
+    writer: EngineWriter,
+    source: CheckpointSource,
+    graph: Graph,
+    program: Program,
+    image: Image,
+    options: Options,
+    advance: Callable[[int], None],
+) -> None:
+    with ThreadPoolExecutor(1, "albireo-hash") as beside:
+        entries = beside.submit(_source_entries, source.directory)
+        stored = beside.submit(_stored, program, image)
+        writer.write_large(layout.WEIGHTS, image.data, advance)
+        writer.write(layout.GRAPH, layout.json_bytes(graph_to_json(graph)))
+        writer.write(layout.TARGET, layout.json_bytes(_target()))
+        writer.write(layout.REPORT, _report(program, options).encode())
+        _copy(writer, source.directory)
+        writer.write(layout.PROGRAM, layout.json_bytes(program_to_json(program, stored.result())))
+        manifest = Manifest(
+            albireo.__version__, source.model_config.model_type, options, entries.result(), dict(writer.files)
+        )
+    writer.commit(layout.json_bytes(manifest_to_json(manifest)))
+
+
+def _source_entries(directory: Path) -> dict[str, FileEntry]:
+    return {path.name: file_entry(path) for path in sorted(directory.glob("*.safetensors"))}
+
+
+def _stored(program: Program, image: Image) -> dict[str, StoredConstant]:
+    stored = {}
+    for name, constant in program.constants.items():
+        offset = image.offsets[name]
+        digest = layout.sha256(image.data[offset : offset + constant.num_bytes])
+        stored[name] = StoredConstant(constant, rows_digest(constant), offset, digest)
+    return stored
+
+
+def _target() -> dict[str, Any]:
+    return {"byte_order": sys.byteorder, "isa_levels": list(isa_levels()), "machine": platform.machine()}
+
+
+def _report(program: Program, options: Options) -> str:
+    return "\n".join(
+        [
+            "# What the compiler did",
+            "",
+            f"Computed in {options.dtype}, for steps of up to {options.max_num_batched_tokens} tokens of "
+            f"{options.max_num_seqs} sequences of up to {options.max_model_len} tokens.",
+            "",
+            "```",
+            show_report(program),
+            "```",
+            "",
+            "# The program",
+            "",
+            "```",
+            show_program(program),
+            "```",
+            "",
+        ]
+    )
+
+
+def _copy(writer: EngineWriter, directory: Path) -> None:
+    """Tokenizer and configuration, verbatim; a name no directory may hold stays behind."""
+    for folder, patterns in ((layout.TOKENIZER, layout.TOKENIZER_FILES), (layout.CONFIG, layout.CONFIG_FILES)):
+        for pattern in patterns:
+            for path in sorted(directory.glob(pattern)):
+                name = f"{folder}/{path.relative_to(directory).as_posix()}"
+                if path.is_file() and layout.is_known_file(name):
+                    writer.write(name, path.read_bytes())
+
+
+@contextmanager
+def _progress(num_bytes: int, show: bool) -> Iterator[Callable[[int], None]]:
+    """A bar over the bytes packed and written."""
+    if not (show and sys.stderr.isatty()):
+        yield lambda _: None
+        return
+    from tqdm import tqdm
+
+    with tqdm(total=num_bytes, unit="B", unit_scale=True, desc="Building", leave=False) as bar:
+
+        def advance(done: int) -> None:
+            bar.update(done)
+
+        yield advance

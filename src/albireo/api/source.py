@@ -1,0 +1,200 @@
+"""Where a model comes from: a checkpoint, or an engine directory that was built from one.
+
+Called by load.py, build.py and the commands that look at models. Both kinds give a config, a graph and weights; what
+is done with them does not differ. Reads no weight until asked.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterator, Mapping
+from contextlib import AbstractContextManager, contextmanager
+from pathlib import Path
+from typing import Protocol
+
+from albireo.artifact.graph_fit import check_fit
+from albireo.artifact.layout import rebuild_hint
+from albireo.artifact.program_json import StoredConstant, rows_digest
+from albireo.artifact.reader import EngineFiles, hinting, is_engine_directory, open_engine, tokenizer_directory
+from albireo.artifact.record import guarded
+from albireo.backends.cpu.pack import Weights
+from albireo.backends.cpu.stored import StoredWeights
+from albireo.config import EngineConfig
+from albireo.dtypes import compute_dtype
+from albireo.errors import ConfigError, Corrupt, TargetMismatch
+from albireo.graph.node import Graph
+from albireo.graph.program import PackedConstant, Program
+from albireo.models import build_graph, load_config, open_checkpoint
+from albireo.models.config import ModelConfig
+
+_LOG = logging.getLogger(__name__)
+
+
+class ModelSource(Protocol):
+    """A model that is not loaded yet.
+
+    Fields:
+        directory: of the model; config_directory and tokenizer_directory are where those files lie.
+        default_model_len: longest sequence when nobody asks for one.
+    """
+
+    directory: Path
+    config_directory: Path
+    tokenizer_directory: Path
+    model_config: ModelConfig
+    default_model_len: int
+
+    def graph(self, model_len: int) -> Graph:
+        """The base graph for sequences of up to model_len tokens."""
+        ...
+
+    def check(self, program: Program) -> None:
+        """Raises: EngineFileError when a program compiled from graph() does not fit what is stored."""
+        ...
+
+    def weights(self, graph: Graph) -> AbstractContextManager[Weights | StoredWeights]:
+        """What CpuModel fills its constants from."""
+        ...
+
+
+class CheckpointSource:
+    """A directory in Hugging Face layout."""
+
+    def __init__(self, directory: Path, dtype: str) -> None:
+        self.directory = self.config_directory = self.tokenizer_directory = directory
+        self.model_config = load_config(directory).with_dtype(dtype)
+        self.default_model_len = self.model_config.max_position_embeddings
+
+    def graph(self, model_len: int) -> Graph:
+        return build_graph(self.model_config, model_len)
+
+    def check(self, program: Program) -> None:
+        """Nothing is stored, so everything fits."""
+
+    @contextmanager
+    def weights(self, graph: Graph) -> Iterator[Weights]:
+        with open_checkpoint(self.directory, graph) as checkpoint:
+            yield checkpoint
+
+
+class EngineSource:
+    """An engine directory, validated; its weights are hashed too when asked.
+
+    Raises: EngineFileError; TargetMismatch for another dtype than it was built for.
+    """
+
+    def __init__(self, directory: Path, dtype: str, verify_hashes: bool) -> None:
+        with hinting(directory):
+            self.files: EngineFiles = open_engine(directory)
+            self.directory = directory
+            self.config_directory, self.tokenizer_directory = self.files.config, tokenizer_directory(directory)
+            options = self.files.manifest.options
+            self._check_dtype(dtype)
+            self.model_config = load_config(self.config_directory, options.dtype).with_dtype(options.dtype)
+            self.default_model_len = min(options.max_model_len, self.model_config.max_position_embeddings)
+            if self.model_config.model_type != self.files.manifest.model_type:
+                raise TargetMismatch(
+                    f"{directory}: manifest.json says {self.files.manifest.model_type}, config.json "
+                    f"{self.model_config.model_type}"
+                )
+            check_fit(self.files.graph, self.model_config, str(directory / "graph.json"))
+            if verify_hashes:
+                self.files.verify_weights()
+
+    def graph(self, model_len: int) -> Graph:
+        """The graph of graph.json: up to max_position_embeddings no architecture's graph depends on model_len."""
+        return self.files.graph
+
+    def check(self, program: Program) -> None:
+        """Every constant must be stored as the kernels chosen here want it; other kernels than at the build are fine.
+
+        Raises: TargetMismatch.
+        """
+        stored, dtype = self.files.stored, self.files.manifest.options.dtype
+        if program.kv.dtype != dtype:
+            raise Corrupt(f"{self.directory}: manifest.json says {dtype}, graph.json computes in {program.kv.dtype}")
+        for name, constant in program.constants.items():
+            problem = _mismatch(constant, stored.get(name))
+            if problem:
+                raise TargetMismatch(
+                    f"{self.directory}: {name} {problem}; it was built by albireo {self.files.manifest.version}"
+                )
+        built, here = (_kernels(p) for p in (self.files.program, program))
+        if built != here:
+            _LOG.warning(
+                "%s: %d kernels are chosen again from graph.json, of %s; the build's were of %s. "
+                "Logits may differ from the build machine's in the last bits",
+                self.directory,
+                len(here - built),
+                _levels(here),
+                _levels(built),
+            )
+
+    @contextmanager
+    def weights(self, graph: Graph) -> Iterator[StoredWeights]:
+        stored: Mapping[str, StoredConstant] = self.files.stored
+        with hinting(self.directory):
+            yield StoredWeights(
+                self.files.weights,
+                {name: item.constant for name, item in stored.items()},
+                {name: item.offset for name, item in stored.items()},
+            )
+            self.files.check_unchanged()
+
+    def _check_dtype(self, dtype: str) -> None:
+        built = self.files.manifest.options.dtype
+        if dtype != "auto" and compute_dtype(dtype) != built:
+            raise TargetMismatch(
+                f"{self.directory}: is built for dtype {built}, dtype={dtype} is asked for; leave it out, or "
+                + rebuild_hint(self.directory, compute_dtype(dtype))
+            )
+
+
+def open_source(directory: Path, config: EngineConfig) -> ModelSource:
+    """The source in a directory. Raises: ModelError; ConfigError for verify_hashes where no hash is stored."""
+    if is_engine_directory(directory):
+        return EngineSource(directory, config.dtype, config.verify_hashes)
+    if config.verify_hashes:
+        raise ConfigError(
+            f"verify_hashes: {directory} is a checkpoint, which has no hashes; leave it out, or build an engine "
+            "directory: albireo build MODEL -o DIR"
+        )
+    return CheckpointSource(directory, config.dtype)
+
+
+@contextmanager
+def guard(source: ModelSource) -> Iterator[None]:
+    """Round code that compiles a source's graph: a graph that was read from a file may trip it up."""
+    if not isinstance(source, EngineSource):
+        yield
+        return
+    with hinting(source.directory), guarded(str(source.directory)):
+        yield
+
+
+def _mismatch(constant: PackedConstant, item: StoredConstant | None) -> str:
+    if item is None:
+        return "is not stored"
+    stored = item.constant
+    if stored.packing != constant.packing:
+        return f"is stored as {stored.packing}, wanted {constant.packing}"
+    if constant.rope is not None:
+        # A table that is too short, or of other frequencies, is computed.
+        row_bytes = constant.num_bytes // constant.rows
+        fits = stored.cols == constant.cols and stored.num_bytes == stored.rows * row_bytes
+        return "" if fits else f"is stored as rows of {stored.cols}, wanted {constant.cols}"
+    if (stored.rows, stored.cols, stored.num_bytes) != (constant.rows, constant.cols, constant.num_bytes):
+        return (
+            f"is stored as {stored.rows} x {stored.cols} in {stored.num_bytes} bytes, wanted {constant.rows} x "
+            f"{constant.cols} in {constant.num_bytes}"
+        )
+    return "" if item.made_of == rows_digest(constant) else "is stored with its rows in another order"
+
+
+def _kernels(program: Program) -> set[str]:
+    return {call.kernel for call in program.calls}
+
+
+def _levels(kernels: set[str]) -> str:
+    """The instruction-set levels in family.dtype.level."""
+    return ", ".join(sorted({kernel.rpartition(".")[2] for kernel in kernels}))

@@ -1,0 +1,72 @@
+"""Whether a graph from a file is one that the engine can run with a given config, beyond being a legal graph.
+
+Called by api/ before a graph is compiled: kernels take the numbers of a program at their word, so what would make one
+read outside its memory is refused here. Does not know kernels.
+"""
+
+from __future__ import annotations
+
+from albireo.errors import Corrupt
+from albireo.graph.builder import GraphBuilder
+from albireo.graph.node import Graph, Node, TensorType, Value
+from albireo.models.config import ModelConfig
+
+
+def check_fit(graph: Graph, config: ModelConfig, where: str) -> None:
+    """Inputs and outputs are the engine's, token ids index whole tables, and layers agree on the KV cache.
+
+    Raises: Corrupt naming what does not fit.
+    """
+    inputs = GraphBuilder().graph.inputs
+    if {name: v.type for name, v in graph.inputs.items()} != {name: v.type for name, v in inputs.items()}:
+        raise Corrupt(f"{where}: inputs are not {', '.join(inputs)}")
+    if any(name != value.name for name, value in graph.inputs.items()):
+        raise Corrupt(f"{where}: an input has another name than its value")
+    _check_outputs(graph, config, where)
+    for node in graph.nodes:
+        problem = _node_problem(graph, config, node)
+        if problem:
+            raise Corrupt(f"{where}: {node.origin or node.op}: {problem}")
+
+
+def _check_outputs(graph: Graph, config: ModelConfig, where: str) -> None:
+    wanted = {
+        "logits": TensorType("float32", ("R", config.vocab_size)),
+        "top_ids": TensorType("int32", ("G",)),
+        "top_values": TensorType("float32", ("G",)),
+        "kv": TensorType("kv", ()),
+    }
+    if set(graph.outputs) != {"logits", "top_ids", "top_values", "kv"}:
+        raise Corrupt(f"{where}: outputs are {sorted(graph.outputs)}, wanted kv, logits, top_ids, top_values")
+    for name, value in graph.outputs.items():
+        if value.type != wanted[name] or value.producer is None:
+            raise Corrupt(f"{where}: output {name} is {value.type}, config.json implies {wanted[name]}")
+    writers = sum(node.op == "kv_write" for node in graph.nodes)
+    if writers != config.num_layers:
+        raise Corrupt(f"{where}: {writers} layers write the KV cache, config.json says {config.num_layers}")
+
+
+def _node_problem(graph: Graph, config: ModelConfig, node: Node) -> str:
+    if node.op == "embed":
+        table = node.inputs["table"]
+        if node.inputs["ids"] is not graph.inputs["token_ids"] or not _is_table(table, config.vocab_size):
+            return f"a table of {table.type} is read, config.json says vocab_size {config.vocab_size}"
+    if node.op == "gather_rows":
+        rows = node.inputs["rows"]
+        if rows is not graph.inputs["logit_rows"] and rows is not graph.inputs["top_rows"]:
+            return f"rows are picked by {rows}, wanted logit_rows or top_rows"
+        if node.inputs["x"].type.dims[0] != "T":
+            return f"rows are picked from {node.inputs['x'].type}, wanted T rows"
+    if node.op == "rope" and node.inputs["positions"] is not graph.inputs["positions"]:
+        return f"positions are {node.inputs['positions']}"
+    if node.op in ("kv_write", "attention"):
+        shape = (node.attrs["num_kv_heads"], node.attrs["head_dim"])
+        if shape != (config.num_kv_heads, config.head_dim):
+            return f"{shape[0]} KV heads of {shape[1]}, config.json says {config.num_kv_heads} of {config.head_dim}"
+    if node.op == "linear" and not node.inputs["weight"].is_constant:
+        return "the weight of a linear is no constant"
+    return ""
+
+
+def _is_table(value: Value, rows: int) -> bool:
+    return value.is_constant and len(value.type.dims) == 2 and value.type.dims[0] == rows

@@ -1,0 +1,58 @@
+"""Names, versions and limits of the engine directory, and the one way its JSON is written.
+
+Used by every file of this room. Does not know what the files mean.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import re
+from typing import Any
+
+FORMAT = "albireo-engine"
+#: A reader refuses another major; a minor only adds keys.
+MAJOR, MINOR = 1, 0
+
+MANIFEST, TARGET, GRAPH, PROGRAM, REPORT = "manifest.json", "target.json", "graph.json", "program.json", "report.md"
+WEIGHTS = "weights.0.bin"
+TOKENIZER, CONFIG = "tokenizer", "config"
+BUILD_COMMAND = "albireo build MODEL"
+
+#: Files that every directory has, the manifest aside.
+REQUIRED = (TARGET, GRAPH, PROGRAM, WEIGHTS, REPORT, f"{CONFIG}/config.json")
+#: Copied verbatim when the checkpoint has them: patterns relative to it.
+TOKENIZER_FILES = (
+    "tokenizer.json",
+    "tokenizer_config.json",
+    "special_tokens_map.json",
+    "chat_template*",
+    "additional_chat_templates/*.jinja",
+)
+CONFIG_FILES = ("config.json", "generation_config.json")
+
+_COPIED = re.compile(
+    r"config/(config|generation_config)\.json|"
+    r"tokenizer/(tokenizer|tokenizer_config|special_tokens_map)\.json|"
+    r"tokenizer/chat_template[\w.\-]*|tokenizer/additional_chat_templates/[\w\-][\w.\-]*\.jinja"
+)
+
+
+def is_known_file(name: str) -> bool:
+    """Whether a manifest may list a file of this name; none of them leads out of the directory."""
+    return name in REQUIRED or _COPIED.fullmatch(name) is not None
+
+
+def json_bytes(value: Any) -> bytes:
+    """Sorted and pretty-printed, so that two builds can be compared with diff."""
+    return (json.dumps(value, indent=1, sort_keys=True, ensure_ascii=False, allow_nan=False) + "\n").encode()
+
+
+def sha256(data: bytes | memoryview) -> str:
+    return hashlib.sha256(data).hexdigest()
+
+
+def rebuild_hint(directory: object, dtype: str | None = None) -> str:
+    """The command that mends a directory."""
+    wanted = f" --dtype {dtype}" if dtype else ""
+    return f"build it again: {BUILD_COMMAND} -o {directory}{wanted} --force"

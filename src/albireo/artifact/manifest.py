@@ -1,0 +1,126 @@
+"""Manifest: what a directory says it is, and the size and hash of every file in it.
+
+Called by writer.py and reader.py. Does not open files.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from albireo.artifact.layout import FORMAT, MAJOR, MINOR, REQUIRED, is_known_file
+from albireo.artifact.record import Record
+from albireo.dtypes import COMPUTE_DTYPES
+from albireo.errors import Corrupt, VersionMismatch
+from albireo.models.json_file import short
+
+
+@dataclass(frozen=True, slots=True)
+class FileEntry:
+    """A file's size in bytes and its sha256 in hexadecimal."""
+
+    size: int
+    sha256: str
+
+
+@dataclass(frozen=True, slots=True)
+class Options:
+    """What a directory was built for; dtype is binding, the others can be asked for anew where it is run."""
+
+    dtype: str
+    max_model_len: int
+    max_num_seqs: int
+    max_num_batched_tokens: int
+    block_size: int
+
+
+@dataclass(frozen=True, slots=True)
+class Manifest:
+    """Fields:
+    version: of the program that wrote it.
+    model_type: architecture.
+    source: weight files of the checkpoint, by name.
+    files: of the directory, by name, the manifest aside.
+    """
+
+    version: str
+    model_type: str
+    options: Options
+    source: Mapping[str, FileEntry]
+    files: Mapping[str, FileEntry]
+
+
+def manifest_to_json(manifest: Manifest) -> dict[str, Any]:
+    options = manifest.options
+    return {
+        "format": {"name": FORMAT, "major": MAJOR, "minor": MINOR},
+        "created_by": f"albireo {manifest.version}",
+        "model_type": manifest.model_type,
+        "options": {
+            "dtype": options.dtype,
+            "max_model_len": options.max_model_len,
+            "max_num_seqs": options.max_num_seqs,
+            "max_num_batched_tokens": options.max_num_batched_tokens,
+            "block_size": options.block_size,
+        },
+        "source": _entries(manifest.source),
+        "files": _entries(manifest.files),
+    }
+
+
+def manifest_from_json(data: Any, where: str) -> Manifest:
+    """The manifest, every key known and every name one that a directory may have.
+
+    Raises: Corrupt; VersionMismatch for another major, or a newer minor.
+    """
+    top = Record(data, where)
+    _check_format(top.record("format"))
+    options = top.record("options")
+    manifest = Manifest(
+        version=top.text("created_by").removeprefix("albireo "),
+        model_type=top.text("model_type"),
+        options=Options(
+            dtype=options.choice("dtype", COMPUTE_DTYPES),
+            max_model_len=options.count("max_model_len", 1),
+            max_num_seqs=options.count("max_num_seqs", 1),
+            max_num_batched_tokens=options.count("max_num_batched_tokens", 1),
+            block_size=options.count("block_size", 1),
+        ),
+        source=_read_entries(top.record("source")),
+        files=_read_entries(top.record("files")),
+    )
+    options.done()
+    top.done()
+    for name in manifest.files:
+        if not is_known_file(name):
+            raise Corrupt(f"{where}: files: {short(name)} is no file of an engine directory")
+    for name in REQUIRED:
+        if name not in manifest.files:
+            raise Corrupt(f"{where}: files: {name} is missing")
+    return manifest
+
+
+def _check_format(record: Record) -> None:
+    name = record.text("name")
+    if name != FORMAT:
+        record.fail("name", name, f"is not {FORMAT}: this is another kind of directory")
+    major, minor = record.count("major"), record.count("minor")
+    if major != MAJOR or minor > MINOR:
+        raise VersionMismatch(
+            f"{record.where}: is version {major}.{minor}, this albireo reads {MAJOR}.0 to {MAJOR}.{MINOR}"
+        )
+    record.done()
+
+
+def _entries(entries: Mapping[str, FileEntry]) -> dict[str, Any]:
+    return {name: {"size": entry.size, "sha256": entry.sha256} for name, entry in entries.items()}
+
+
+def _read_entries(record: Record) -> dict[str, FileEntry]:
+    entries = {}
+    for name in record.keys():  # noqa: SIM118
+        entry = record.record(name)
+        entries[name] = FileEntry(entry.count("size"), entry.digest("sha256"))
+        entry.done()
+    return entries

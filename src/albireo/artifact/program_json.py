@@ -1,0 +1,217 @@
+"""A program, with the place of each packed constant in the weights file, as JSON and back.
+
+Called by writer.py and reader.py. The program of a directory is never run: where a directory is loaded the graph is
+compiled again, and what is read here tells where each constant lies and whether it is still what the compiler wants.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from albireo.artifact.graph_json import rope_from_json, rope_to_json
+from albireo.artifact.layout import sha256
+from albireo.artifact.record import MAX_COUNT, Record, guarded, number
+from albireo.dtypes import SIZES
+from albireo.errors import Corrupt
+from albireo.graph.node import SYMBOLS
+from albireo.graph.program import Buffer, Call, KVLayout, PackedConstant, Program
+from albireo.graph.program_spec import FAMILIES, SPLITS, check_program
+from albireo.models.json_file import short
+
+PACKINGS = ("rope", *(f"{kind}.{dtype}" for kind in ("p64", "row") for dtype in ("float32", "float16", "bfloat16")))
+#: Constants begin at multiples of this in the weights file.
+ALIGN = 4096
+
+
+@dataclass(frozen=True, slots=True)
+class StoredConstant:
+    """A packed constant in the weights file.
+
+    Fields:
+        constant: as the program of the build has it; its definition is not kept.
+        made_of: rows_digest() of its definition; empty for rotation tables.
+        offset: where it begins; sha256 is of its num_bytes.
+    """
+
+    constant: PackedConstant
+    made_of: str
+    offset: int
+    sha256: str
+
+
+def rows_digest(constant: PackedConstant) -> str:
+    """Which checkpoint rows a constant is made of, in which order, as one hash."""
+    if constant.definition is None:
+        return ""
+    return sha256(json.dumps([[s.source, s.start, s.stop] for s in constant.definition.segments]).encode())
+
+
+def program_to_json(program: Program, stored: Mapping[str, StoredConstant]) -> dict[str, Any]:
+    """Plain data; the report of the passes is left to report.md."""
+    return {
+        "arena_bytes": program.arena_bytes,
+        "buffers": [_buffer(buffer) for buffer in program.buffers.values()],
+        "calls": [_call(call) for call in program.calls],
+        "constants": [_constant(stored[name]) for name in program.constants],
+        "kv": _kv(program.kv),
+        "maxima": dict(program.maxima),
+        "outputs": [{"name": name, "value": buffer} for name, buffer in program.outputs.items()],
+    }
+
+
+def program_from_json(data: Any, where: str) -> tuple[Program, dict[str, StoredConstant]]:
+    """The program, held to program_spec.check_program, and its constants by name. Raises: Corrupt."""
+    top = Record(data, where)
+    stored: dict[str, StoredConstant] = {}
+    for record in top.records("constants"):
+        item = _read_constant(record)
+        if item.constant.name in stored:
+            raise Corrupt(f"{record.where}: {short(item.constant.name)} appears twice")
+        stored[item.constant.name] = item
+    buffers = [_read_buffer(record) for record in top.records("buffers")]
+    maxima = top.record("maxima")
+    program = Program(
+        calls=tuple(_read_call(record) for record in top.records("calls")),
+        buffers={buffer.name: buffer for buffer in buffers},
+        constants={name: item.constant for name, item in stored.items()},
+        kv=_read_kv(top.record("kv")),
+        maxima={symbol: maxima.count(symbol, 1) for symbol in SYMBOLS},
+        arena_bytes=top.count("arena_bytes"),
+        outputs=top.pairs("outputs"),
+    )
+    maxima.done()
+    top.done()
+    with guarded(where):
+        check_program(program)
+    return program, stored
+
+
+def _buffer(buffer: Buffer) -> dict[str, Any]:
+    return {
+        "name": buffer.name,
+        "dtype": buffer.dtype,
+        "rows": buffer.rows,
+        "cols": buffer.cols,
+        "offset": buffer.offset,
+    }
+
+
+def _call(call: Call) -> dict[str, Any]:
+    return {
+        "family": call.family,
+        "kernel": call.kernel,
+        "args": dict(call.args),
+        "attrs": dict(call.attrs),
+        "rows": call.rows,
+        "split": call.split,
+        "barrier": call.barrier,
+        "origin": call.origin,
+    }
+
+
+def _kv(kv: KVLayout) -> dict[str, Any]:
+    return {
+        "num_layers": kv.num_layers,
+        "num_kv_heads": kv.num_kv_heads,
+        "head_dim": kv.head_dim,
+        "dtype": kv.dtype,
+        "block_size": kv.block_size,
+    }
+
+
+def _constant(item: StoredConstant) -> dict[str, Any]:
+    constant = item.constant
+    return {
+        "name": constant.name,
+        "packing": constant.packing,
+        "rows": constant.rows,
+        "cols": constant.cols,
+        "num_bytes": constant.num_bytes,
+        "rope": None if constant.rope is None else rope_to_json(constant.rope),
+        "made_of": item.made_of,
+        "offset": item.offset,
+        "sha256": item.sha256,
+    }
+
+
+def _read_constant(record: Record) -> StoredConstant:
+    rope = record.raw("rope")
+    packing = record.choice("packing", PACKINGS)
+    if (packing == "rope") != (rope is not None):
+        record.fail("rope", rope, f"does not go with packing {packing}")
+    constant = PackedConstant(
+        name=record.text("name"),
+        packing=packing,
+        rows=record.count("rows", 1),
+        cols=record.count("cols", 1),
+        num_bytes=record.count("num_bytes", 1),
+        rope=None if rope is None else rope_from_json(record.record("rope")),
+    )
+    offset = record.count("offset")
+    if offset % ALIGN:
+        record.fail("offset", offset, f"must be a multiple of {ALIGN}")
+    item = StoredConstant(constant, record.text("made_of"), offset, record.digest("sha256"))
+    record.done()
+    return item
+
+
+def _read_buffer(record: Record) -> Buffer:
+    rows = record.raw("rows")
+    if rows not in SYMBOLS:
+        record.fail("rows", rows, f"must be one of {', '.join(SYMBOLS)}")
+    buffer = Buffer(
+        record.text("name"), record.choice("dtype", tuple(SIZES)), rows, record.count("cols", 1), record.count("offset")
+    )
+    record.done()
+    return buffer
+
+
+def _read_call(record: Record) -> Call:
+    family = record.choice("family", tuple(FAMILIES))
+    attrs = record.record("attrs")
+    call = Call(
+        family=family,
+        kernel=record.text("kernel"),
+        args=_read_args(record, family),
+        attrs={name: _attr(attrs.raw(name), attrs.where) for name in FAMILIES[family].attrs},
+        rows=record.choice("rows", SYMBOLS),
+        split=record.choice("split", SPLITS),
+        barrier=record.flag("barrier"),
+        origin=record.text("origin"),
+    )
+    attrs.done()
+    record.done()
+    return call
+
+
+def _read_args(record: Record, family: str) -> dict[str, str]:
+    """Roles in the family's order, as the compiler writes them; JSON is sorted."""
+    args = record.texts("args")
+    roles = (*FAMILIES[family].inputs, *FAMILIES[family].outputs)
+    if not args.keys() <= set(roles):
+        record.fail("args", args, f"has a role that {family} does not have")
+    return {role: args[role] for role in roles if role in args}
+
+
+def _attr(value: Any, where: str) -> Any:
+    if value is None or isinstance(value, str):
+        return value
+    found = number(value, where)
+    if abs(found) > MAX_COUNT:
+        raise Corrupt(f"{where}: {short(value)} is too large a number")
+    return found
+
+
+def _read_kv(record: Record) -> KVLayout:
+    kv = KVLayout(
+        num_layers=record.count("num_layers", 1),
+        num_kv_heads=record.count("num_kv_heads", 1),
+        head_dim=record.count("head_dim", 1),
+        dtype=record.choice("dtype", tuple(SIZES)),
+        block_size=record.count("block_size", 1),
+    )
+    record.done()
+    return kv

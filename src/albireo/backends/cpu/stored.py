@@ -1,0 +1,127 @@
+"""Constants that were packed earlier: from memory into a file's layout, and from a file back into memory.
+
+Called by api/build.py (image) and by model.py (StoredWeights). Reading is one pass at disk speed; nothing is packed.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from albireo import _native
+from albireo.backends.cpu.pack import Weights, constant_offsets, pack_constants, padded_bytes, write_rope_table
+from albireo.errors import Corrupt
+from albireo.graph.program import PackedConstant
+
+#: Two readers keep a disk, or the memory behind a warm page cache, busy; more gain nothing.
+NUM_READERS = 2
+_CHUNK = 8 << 20
+
+
+@dataclass(frozen=True, slots=True)
+class Image:
+    """All constants of a program as they lie in memory; offsets by name. A file of these bytes can be read back."""
+
+    memory: _native.Memory
+    offsets: Mapping[str, int]
+
+    @property
+    def data(self) -> memoryview:
+        return self.memory.view().data
+
+
+def image_bytes(constants: Mapping[str, PackedConstant]) -> int:
+    """Size of an Image."""
+    return constant_offsets(constants)[1]
+
+
+def pack_image(
+    pool: _native.ThreadPool,
+    constants: Mapping[str, PackedConstant],
+    weights: Weights,
+    progress: Callable[[int], None],
+) -> Image:
+    """Pack everything. progress is called with the bytes just finished."""
+    offsets, num_bytes = constant_offsets(constants)
+    memory = _native.Memory(num_bytes)
+    pack_constants(pool, constants, weights, memory, offsets, progress)
+    return Image(memory, offsets)
+
+
+@dataclass(frozen=True, slots=True)
+class StoredWeights:
+    """A weights file.
+
+    Fields:
+        constants: those in it, by name, as they were packed.
+        offsets: where each begins. The caller has checked that they lie inside the file.
+    """
+
+    path: Path
+    constants: Mapping[str, PackedConstant]
+    offsets: Mapping[str, int]
+
+    def read_into(
+        self,
+        constants: Mapping[str, PackedConstant],
+        memory: _native.Memory,
+        offsets: Mapping[str, int],
+        progress: Callable[[int], None],
+    ) -> None:
+        """Fill memory. A rotation table that is stored shorter, or for other frequencies, is computed instead.
+
+        Args: offsets: of each constant in memory. progress is called with the bytes just read.
+        Raises: Corrupt when the file ends too early.
+        """
+        runs: list[tuple[int, int, int]] = []
+        for name, constant in constants.items():
+            if not self._has(constant):
+                write_rope_table(constant, memory, offsets[name])
+                progress(constant.num_bytes)
+                continue
+            _append(runs, self.offsets[name], offsets[name], constant.num_bytes)
+        view = memory.view()
+        fd = os.open(self.path, os.O_RDONLY | os.O_CLOEXEC)
+        try:
+            with ThreadPoolExecutor(NUM_READERS, "albireo-read") as readers:
+                for num_bytes in readers.map(lambda run: _read(fd, view, *run), _chunks(runs)):
+                    progress(num_bytes)
+        finally:
+            os.close(fd)
+
+    def _has(self, constant: PackedConstant) -> bool:
+        stored = self.constants[constant.name]
+        return constant.rope is None or (constant.rope == stored.rope and constant.rows <= stored.rows)
+
+
+def _append(runs: list[tuple[int, int, int]], source: int, target: int, num_bytes: int) -> None:
+    """Add a run, joined with the last where nothing but its padding lies between them in the file and in memory."""
+    if runs:
+        first_source, first_target, length = runs[-1]
+        step = source - first_source
+        if step == padded_bytes(length) and target - first_target == step:
+            runs[-1] = (first_source, first_target, step + num_bytes)
+            return
+    runs.append((source, target, num_bytes))
+
+
+def _chunks(runs: list[tuple[int, int, int]]) -> Iterator[tuple[int, int, int]]:
+    for source, target, num_bytes in runs:
+        for start in range(0, num_bytes, _CHUNK):
+            yield source + start, target + start, min(_CHUNK, num_bytes - start)
+
+
+def _read(fd: int, view: NDArray[np.uint8], source: int, target: int, num_bytes: int) -> int:
+    done = 0
+    while done < num_bytes:
+        got = os.preadv(fd, [view[target + done : target + num_bytes].data], source + done)
+        if got == 0:
+            raise Corrupt(f"the weights file ends at byte {source + done}; it was truncated while it was read")
+        done += got
+    return num_bytes

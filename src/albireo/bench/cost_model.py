@@ -1,0 +1,191 @@
+"""How long a step will take: for each kind of call its bytes and flops, at the fraction of the machine's limits that
+kernels of its family reach.
+
+Called by plan.py before a weight is read, and by report.py beside what was measured. Knows programs and limits, not
+clocks. Every constant has its source: measured on 2 cores of an AMD EPYC (avx512bf16), at limits of 95 GB/s with 1,150
+Gflop/s and of 46 GB/s with 565, on models A (Qwen2.5-0.5B shape) and B (Llama-3.2-1B shape), bfloat16, the limits
+probed beside each call; docs/journal.md says how far off the whole is. Not modelled: ALBIREO_ISA_MAX below what the
+processor can do, processes that compete for the cores, and threads that outnumber a matrix's panels or a prompt's
+heads.
+"""
+
+from __future__ import annotations
+
+from collections import Counter, defaultdict
+from dataclasses import dataclass
+
+from albireo.bench.roofline import (
+    Limits,
+    Roofline,
+    StepShape,
+    attention_of,
+    call_work,
+    kv_bytes,
+    positions_moved,
+    positions_seen,
+)
+from albireo.dtypes import itemsize
+from albireo.graph.program import Call, Program
+
+#: Weights of a linear, read by few rows, against the read probe: 0.90 to 0.93 in every matrix of A and B.
+READ_FRACTION = 0.92
+#: Flops of a linear of many rows against the dot probe, K far above what comes next: A's down projection (K = 4,864)
+#: 0.90, B's (8,192) 0.94.
+DOT_FRACTION = 0.93
+#: What is done to each element that comes out (residual, activation, store; rotation and the KV write) costs as much as
+#: so many products more. Linears: A (K = 896) 0.84 to 0.89 of the probe, B (2,048) 0.90 to 0.93, the bundled model
+#: (256) 0.57 to 0.83; q/k/v: 0.77, 0.89, 0.47.
+OUTPUT_PRODUCTS = 60
+QKV_OUTPUT_PRODUCTS = 200
+#: Attention over a long prompt, 2,048 tokens, its diagonal included below: A 0.67 in all, B 0.67.
+ATTENTION_DOT_FRACTION = 0.70
+#: A prompt's row costs as many positions more than it sees: tiles that the diagonal cuts, softmax states. Of 2,048
+#: tokens 52, of 512 95, of 128 115 (A); 16 prompts of 128 67.
+ATTENTION_EXTRA_POSITIONS = 80
+#: The KV cache read by a decoding row against the read probe: A 0.42 to 0.44 (7 query heads to one), B 0.48 to 0.51.
+KV_READ_FRACTION = 0.47
+#: Rows copied, normed and embedded, their activations in and out: 2,048 rows A 0.83, B 0.78 of the read probe.
+ROWS_READ_FRACTION = 0.75
+#: Reading and multiplying overlap, but not perfectly where both take about as long: the time is the norm of this order
+#: of the two. Fitted to A's gate/up with 8, 12, 16, 24 and 64 rows; errors 1 to 5 %.
+OVERLAP_ORDER = 4
+#: A call: waking, sharing out, the barrier. Left over in calls of a few microseconds: matrices and attention 1.5 to
+#: 4.5, calls on rows 0.5 to 0.8.
+CALL_S, ROWS_CALL_S = 2e-6, 0.7e-6
+#: Rows whose stride is a multiple of a page fall into the same sets of the L1 cache (12 ways here), and a tall tile of
+#: 7 to 28 rows reads them all at once: beyond 12 rows each costs as much as this fraction more. B: 16 rows 1.9, 20
+#: rows 2.6, 28 rows 3.5 times the time; 29 rows are several passes of wide tiles and cost nothing more.
+CONFLICT_BYTES, CONFLICT_WAYS, TALL_ROWS, CONFLICT_COST = 4096, 12, 28, 0.2
+#: Drawing from full logits: a row, and each entry of the vocabulary. 0.206 ms of 151,936, 0.021 ms of 4,096.
+SAMPLING_ROW_S, SAMPLING_ENTRY_S = 16e-6, 1.25e-9
+#: How far predictions were off at most when the limits were measured beside the run: docs/journal.md.
+MODEL_ERROR = 0.15
+
+
+@dataclass(frozen=True, slots=True)
+class PythonCosts:
+    """A step in Python: its arrays, and what is outside of executing it (scheduling, text); a part a sequence."""
+
+    step_s: float
+    step_sequence_s: float
+    outside_s: float
+    outside_sequence_s: float
+
+
+#: With 1, 16 and 64 sequences, A: inside 0.13, 0.15, 0.22 ms, outside 0.07, 0.16, 0.48 ms. The bundled model: inside
+#: 0.026, 0.038, 0.081, outside 0.018, 0.06, 0.26: its weights leave the caches to Python.
+STREAMED = PythonCosts(130e-6, 1.5e-6, 70e-6, 6e-6)
+CACHED = PythonCosts(26e-6, 0.9e-6, 16e-6, 3.7e-6)
+#: Weights of a step beyond this push everything else out of the caches.
+CACHE_BYTES = 32 << 20
+
+
+@dataclass(frozen=True, slots=True)
+class _Kind:
+    """Calls that cost the same."""
+
+    family: str
+    rows: str
+    bytes_once: int
+    #: of products, and what is done to their results, as flops
+    flops_per_row: int
+    output_flops_per_row: int
+    bytes_per_row: int
+    activation_bytes: int
+    has_conflicts: bool
+
+
+class CostModel:
+    """The time of any step of one program. Cost of a question: O(kinds of calls + sequences * distinct windows)."""
+
+    def __init__(self, program: Program, vocab_size: int) -> None:
+        self._vocab_size = vocab_size
+        self._kv_bytes = kv_bytes(program)
+        self._kinds: Counter[_Kind] = Counter()
+        #: (window, flops a position seen) -> calls
+        self._attention: Counter[tuple[int | None, int]] = Counter()
+        self._python = STREAMED if Roofline(program).decode_bytes > CACHE_BYTES else CACHED
+        for call in program.calls:
+            if call.family == "attention":
+                self._attention[attention_of(call)] += 1
+            else:
+                self._kinds[_kind(program, call)] += 1
+
+    def step_s(self, shape: StepShape, limits: Limits) -> float:
+        """Seconds of executing a step: its calls, its arrays, and sampling."""
+        return sum(self.parts(shape, limits).values())
+
+    def outside_s(self, shape: StepShape) -> float:
+        """Seconds of a step outside of executing it: scheduling, and text."""
+        return self._python.outside_s + self._python.outside_sequence_s * len(shape.sequences)
+
+    def parts(self, shape: StepShape, limits: Limits) -> dict[str, float]:
+        """Seconds of a step by family of calls, of sampling, and of Python; parts that take none are left out."""
+        num_logits, num_top = shape.num_logit_rows, shape.num_top_rows
+        rows_of = {"T": shape.num_tokens, "R": num_logits, "G": num_top, "S": num_logits + num_top}
+        found: defaultdict[str, float] = defaultdict(float)
+        for kind, calls in self._kinds.items():
+            rows = rows_of[kind.rows]
+            if rows:
+                found[kind.family] += calls * _call_s(kind, rows, limits)
+        for (window, per_position), calls in self._attention.items():
+            found["attention"] += calls * self._attention_s(shape, window, per_position, limits)
+        if num_logits:
+            found["sampling"] = num_logits * (SAMPLING_ROW_S + self._vocab_size * SAMPLING_ENTRY_S)
+        found["python"] = self._python.step_s + self._python.step_sequence_s * len(shape.sequences)
+        return dict(found)
+
+    def _attention_s(self, shape: StepShape, window: int | None, per_position: int, limits: Limits) -> float:
+        """Each sequence reads its cache or multiplies, whichever takes longer; threads take them in turns."""
+        total = CALL_S
+        for num_new, length in shape.sequences:
+            moved = self._kv_bytes * positions_moved(num_new, length, window)
+            seen = positions_seen(num_new, length, window) + ATTENTION_EXTRA_POSITIONS * num_new
+            reading = moved / (limits.read_bytes_per_s * KV_READ_FRACTION)
+            total += max(reading, _dot_s(per_position * seen, ATTENTION_DOT_FRACTION, limits))
+        return total
+
+
+def _call_s(kind: _Kind, rows: int, limits: Limits) -> float:
+    reading = (kind.bytes_once + rows * kind.bytes_per_row) / (limits.read_bytes_per_s * READ_FRACTION)
+    copying = rows * kind.activation_bytes / (limits.read_bytes_per_s * ROWS_READ_FRACTION)
+    if not kind.flops_per_row:
+        return ROWS_CALL_S + reading + copying
+    dots = _dot_s(rows * (kind.flops_per_row + kind.output_flops_per_row), DOT_FRACTION, limits)
+    if kind.has_conflicts and CONFLICT_WAYS < rows <= TALL_ROWS:
+        dots *= 1 + CONFLICT_COST * (rows - CONFLICT_WAYS)
+    return CALL_S + overlapped(reading, dots)
+
+
+def overlapped(reading: float, dots: float) -> float:
+    """Seconds of reading and multiplying at once: the longer, and more where they are near."""
+    longer, shorter = max(reading, dots), min(reading, dots)
+    return longer * (1 + (shorter / longer) ** OVERLAP_ORDER) ** (1 / OVERLAP_ORDER) if longer else 0.0
+
+
+def _dot_s(flops: int, fraction: float, limits: Limits) -> float:
+    """Seconds of multiplying; none where the machine's limit is not known."""
+    return flops / (limits.dot_flops_per_s * fraction) if limits.dot_flops_per_s else 0.0
+
+
+def _kind(program: Program, call: Call) -> _Kind:
+    work = call_work(program, call)
+    x = program.buffers.get(call.args.get("x", ""))
+    products = QKV_OUTPUT_PRODUCTS if call.family == "qkv_rope_kv" else OUTPUT_PRODUCTS
+    row_bytes = x.cols * itemsize(x.dtype) if x else 0
+    return _Kind(
+        family=call.family,
+        rows=call.rows,
+        bytes_once=work.bytes_once,
+        flops_per_row=work.flops_per_row,
+        output_flops_per_row=work.flops_per_row // x.cols * products if x else 0,
+        bytes_per_row=work.bytes_per_row,
+        # Beside a matrix its activations stay in a cache.
+        activation_bytes=0 if work.flops_per_row else row_bytes + _out_bytes(program, call),
+        has_conflicts=work.flops_per_row > 0 and row_bytes > 0 and row_bytes % CONFLICT_BYTES == 0,
+    )
+
+
+def _out_bytes(program: Program, call: Call) -> int:
+    out = program.buffers.get(call.args.get("out", ""))
+    return out.cols * itemsize(out.dtype) if out else 0

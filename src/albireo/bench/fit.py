@@ -1,0 +1,112 @@
+"""What fits into memory: where the bytes of a workload go, the longest context, and the most requests at once.
+
+Called by plan.py. Counts, and allocates nothing. api/memory.py shares memory out for a model that is loaded, to the
+same sizes; here the question is what a workload needs, on this machine or on another.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from albireo.api.memory import OVERHEAD_BYTES, machine_bytes
+from albireo.backends.cpu.model import kv_block_bytes
+from albireo.backends.cpu.pack import constant_offsets
+from albireo.config import EngineConfig
+from albireo.errors import OutOfMemory
+from albireo.graph.program import Program
+
+
+@dataclass(frozen=True, slots=True)
+class MemoryParts:
+    """The sizes a workload is held against, in bytes.
+
+    Fields:
+        budget_bytes: what the engine may use in all.
+        block_bytes: one KV block over all layers; block_size: its positions.
+        room_blocks: KV blocks that fit beside the rest, the null block included; may be below 2: nothing fits.
+        context_limit: longest sequence that the model or the settings allow.
+    """
+
+    budget_bytes: int
+    weight_bytes: int
+    activation_bytes: int
+    overhead_bytes: int
+    block_bytes: int
+    block_size: int
+    room_blocks: int
+    context_limit: int
+
+    @property
+    def fixed_bytes(self) -> int:
+        """Everything but the KV cache."""
+        return self.weight_bytes + self.activation_bytes + self.overhead_bytes
+
+    @property
+    def longest_context(self) -> int:
+        """Tokens of a single sequence that has the cache alone."""
+        return max(0, min(self.context_limit, (self.room_blocks - 1) * self.block_size))
+
+    def requests_at_once(self, length: int) -> int:
+        """Requests of a length whose KV caches fit side by side."""
+        return max(0, (self.room_blocks - 1) // -(-length // self.block_size))
+
+    def blocks_for(self, num_requests: int, length: int) -> int:
+        """KV blocks of requests, and the null block."""
+        return 1 + num_requests * -(-length // self.block_size)
+
+    def check(self, num_requests: int, length: int) -> None:
+        """Raises: OutOfMemory with the numbers when so many requests of a length do not fit side by side."""
+        kv_bytes = self.blocks_for(num_requests, length) * self.block_bytes
+        needed = self.fixed_bytes + kv_bytes
+        if self.blocks_for(num_requests, length) <= self.room_blocks:
+            return
+        parts = (
+            f"weights {_gib(self.weight_bytes)}, activations {_gib(self.activation_bytes)}, overhead "
+            f"{_gib(self.overhead_bytes)}, KV cache {_gib(kv_bytes)}"
+        )
+        room = max(0, self.room_blocks) * self.block_bytes
+        what = f"{num_requests} requests of {length} tokens need" if num_requests > 1 else f"{length} tokens need"
+        fits, context = self.requests_at_once(length), self.longest_context
+        if fits:
+            way_out = f"{fits} at once fit: lower the concurrency, or allow more memory"
+        elif context:
+            way_out = f"a context of {context} tokens fits: lower the lengths, or allow more memory"
+        else:
+            way_out = "nothing fits: allow more memory, lower max_num_batched_tokens, or use a smaller model"
+        raise OutOfMemory(
+            f"{what} {_gib(needed)} ({parts}); {_gib(self.budget_bytes)} are allowed, "
+            f"with room for {_gib(room)} of KV cache; {way_out}"
+        )
+
+
+def memory_parts(
+    config: EngineConfig, program: Program, context_limit: int, memory_bytes: int | None = None
+) -> MemoryParts:
+    """Count the parts.
+
+    Args: memory_bytes: what the engine may use in all; None: memory_utilization of this machine's memory.
+    kv_cache_memory_bytes and num_gpu_blocks_override set the size of the cache as they do for loading, within what
+    there is.
+    """
+    budget = int(machine_bytes() * config.memory_utilization) if memory_bytes is None else memory_bytes
+    weight_bytes = constant_offsets(program.constants)[1]
+    block_bytes = kv_block_bytes(program.kv)
+    room = (budget - weight_bytes - program.arena_bytes - OVERHEAD_BYTES) // block_bytes
+    if config.num_gpu_blocks_override is not None:
+        room = min(room, config.num_gpu_blocks_override)
+    elif config.kv_cache_memory_bytes is not None:
+        room = min(room, config.kv_cache_memory_bytes // block_bytes)
+    return MemoryParts(
+        budget_bytes=budget,
+        weight_bytes=weight_bytes,
+        activation_bytes=program.arena_bytes,
+        overhead_bytes=OVERHEAD_BYTES,
+        block_bytes=block_bytes,
+        block_size=config.block_size,
+        room_blocks=room,
+        context_limit=context_limit,
+    )
+
+
+def _gib(num_bytes: int) -> str:
+    return f"{num_bytes / 2**30:.2f} GiB"

@@ -1,0 +1,190 @@
+"""What a model will take and give on this machine, before any weight is read: memory by part, what fits, and speed.
+
+Called by cli/plan. Needs config.json alone. Memory is counted; speed is predicted by the cost model from limits
+measured now. Does not run the model.
+"""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from albireo.api.load import MAX_PROMPT_ROWS, compile_program
+from albireo.api.locate import locate_model
+from albireo.api.source import ModelSource, open_source
+from albireo.artifact.reader import is_engine_directory
+from albireo.bench.cost_model import MODEL_ERROR, CostModel
+from albireo.bench.fit import MemoryParts, memory_parts
+from albireo.bench.limits import LimitProbe
+from albireo.bench.predict import predict, schedule
+from albireo.bench.report import Spread
+from albireo.bench.roofline import Limits, Roofline, StepShape
+from albireo.config import EngineConfig
+from albireo.engine.settings import EngineSettings
+from albireo.errors import ConfigError
+from albireo.graph.node import Graph
+from albireo.models import build_graph, load_config
+from albireo.params import SamplingParams
+
+#: Of a config.json that names no dtype, beside no weights: what most checkpoints are published in.
+ASSUMED_DTYPE = "bfloat16"
+#: Requests at once when nobody says how many, as far as they fit.
+DEFAULT_CONCURRENCY = 16
+#: Bursts of the probes; their spread is in the error bars.
+_NUM_BURSTS = 5
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PlanWorkload:
+    """What the model is to do. concurrency: requests at once; None: 16, or as many as fit."""
+
+    concurrency: int | None = None
+    input_len: int = 128
+    output_len: int = 128
+    temperature: float = 1.0
+
+    def __post_init__(self) -> None:
+        for name in ("concurrency", "input_len", "output_len"):
+            value = getattr(self, name)
+            if value is not None and value < 1:
+                raise ConfigError(f"{name}={value} is not allowed; it must be at least 1")
+
+    @property
+    def length(self) -> int:
+        """Tokens of one request at its end."""
+        return self.input_len + self.output_len
+
+
+def plan_model(config: EngineConfig, workload: PlanWorkload, memory_bytes: int | None = None) -> dict[str, Any]:
+    """Count memory, measure the machine's limits, predict speed.
+
+    Args: memory_bytes: what the engine may use in all; None: memory_utilization of this machine's.
+    Returns: the figures, sizes in bytes and times in seconds.
+    Raises: ConfigError; ModelError; OutOfMemory with the numbers when the workload does not fit.
+    Cost: about a second: compiling, the probes, and scheduling the workload without computing it.
+    """
+    directory = locate_model(config.model)
+    source = _source(directory, config)
+    vocab_size, dtype = source.model_config.vocab_size, source.model_config.dtype
+    model_len = _model_len(config, source, workload)
+    if workload.concurrency is not None and config.max_num_seqs < workload.concurrency:
+        raise ConfigError(
+            f"concurrency={workload.concurrency} exceeds max_num_seqs={config.max_num_seqs}, the most sequences of "
+            "one step; raise max_num_seqs"
+        )
+    # Not load.plan(): that refuses what this machine cannot hold, and another one may be meant.
+    program = compile_program(source.graph(model_len), config, model_len)
+    memory = memory_parts(config, program, model_len, memory_bytes)
+    concurrency = workload.concurrency or max(
+        1, min(DEFAULT_CONCURRENCY, config.max_num_seqs, memory.requests_at_once(workload.length))
+    )
+    if config.max_model_len is not None:
+        memory.check(1, config.max_model_len)
+    memory.check(concurrency, workload.length)
+    probe = LimitProbe(config.num_threads, dtype, Roofline(program).decode_bytes)
+    limits = [probe.measure() for _ in range(_NUM_BURSTS)]
+    costs = CostModel(program, vocab_size)
+    settings = EngineSettings.from_config(
+        config,
+        num_blocks=(memory.blocks_for(concurrency, workload.length),),
+        max_model_len=model_len,
+        vocab_size=vocab_size,
+        eos_token_ids=frozenset(),
+        max_prompt_rows=MAX_PROMPT_ROWS,
+    )
+    one = _speed(costs, settings, workload, 1, limits)
+    return {
+        "model": str(directory),
+        "dtype": dtype,
+        "workload": {**asdict(workload), "concurrency": concurrency},
+        "memory": _memory_figures(memory, concurrency, workload.length),
+        "one_request": one,
+        "all_requests": one if concurrency == 1 else _speed(costs, settings, workload, concurrency, limits),
+        "decode_step_parts_s": _parts(costs, workload, concurrency, limits),
+        "limits": {
+            "read_bytes_per_s": asdict(Spread.of([each.read_bytes_per_s for each in limits])),
+            "dot_flops_per_s": asdict(Spread.of([each.dot_flops_per_s for each in limits])),
+            "read_bytes": probe.read_bytes,
+            "num_threads": probe.num_threads,
+        },
+        "model_error": MODEL_ERROR,
+        "settings": asdict(config) | {"max_model_len": model_len},
+    }
+
+
+class ConfigOnly:
+    """A directory that holds config.json and no weights: enough to plan."""
+
+    def __init__(self, directory: Path, dtype: str) -> None:
+        self.model_config = load_config(directory, ASSUMED_DTYPE).with_dtype(dtype)
+        self.default_model_len = self.model_config.max_position_embeddings
+
+    def graph(self, model_len: int) -> Graph:
+        """The base graph for sequences of up to model_len tokens."""
+        return build_graph(self.model_config, model_len)
+
+
+def _source(directory: Path, config: EngineConfig) -> ModelSource | ConfigOnly:
+    if is_engine_directory(directory) or any(directory.glob("*.safetensors")):
+        return open_source(directory, config)
+    return ConfigOnly(directory, config.dtype)
+
+
+def _model_len(config: EngineConfig, source: ModelSource | ConfigOnly, workload: PlanWorkload) -> int:
+    longest = source.model_config.max_position_embeddings
+    model_len = config.max_model_len or source.default_model_len
+    if model_len > longest:
+        raise ConfigError(f"max_model_len={model_len} exceeds the model's max_position_embeddings={longest}; lower it")
+    if workload.length > model_len:
+        raise ConfigError(
+            f"input_len={workload.input_len} and output_len={workload.output_len} make {workload.length} tokens, the "
+            f"context is {model_len}; lower them"
+        )
+    return model_len
+
+
+def _memory_figures(memory: MemoryParts, concurrency: int, length: int) -> dict[str, Any]:
+    """The parts, which add up to needed_bytes; that and free_bytes are the budget."""
+    kv_bytes = memory.blocks_for(concurrency, length) * memory.block_bytes
+    needed = memory.fixed_bytes + kv_bytes
+    return {
+        "budget_bytes": memory.budget_bytes,
+        "weight_bytes": memory.weight_bytes,
+        "kv_bytes": kv_bytes,
+        "activation_bytes": memory.activation_bytes,
+        "overhead_bytes": memory.overhead_bytes,
+        "needed_bytes": needed,
+        "free_bytes": memory.budget_bytes - needed,
+        "kv_bytes_per_token": memory.block_bytes // memory.block_size,
+        "longest_context": memory.longest_context,
+        "requests_at_once": memory.requests_at_once(length),
+    }
+
+
+def _speed(
+    costs: CostModel, settings: EngineSettings, workload: PlanWorkload, num_requests: int, limits: list[Limits]
+) -> dict[str, Any]:
+    params = SamplingParams(temperature=workload.temperature)
+    lengths = [(workload.input_len, workload.output_len)] * num_requests
+    found = predict(costs, schedule(settings, lengths, params), limits)
+    return {
+        "num_requests": num_requests,
+        "first_token_s": asdict(found.first_token_s),
+        "prompt_tokens_per_s": asdict(found.prompt_s.rate(num_requests * workload.input_len)),
+        "decode_step_s": None if found.decode_step_s is None else asdict(found.decode_step_s),
+        "decode_tokens_per_s": None if found.decode_step_s is None else asdict(found.decode_step_s.rate(num_requests)),
+        "elapsed_s": asdict(found.elapsed_s),
+        "output_tokens_per_s": asdict(found.elapsed_s.rate(num_requests * workload.output_len)),
+        "total_tokens_per_s": asdict(found.elapsed_s.rate(num_requests * workload.length)),
+    }
+
+
+def _parts(costs: CostModel, workload: PlanWorkload, concurrency: int, limits: list[Limits]) -> dict[str, float]:
+    """Where the time of a step goes in which all requests decode, half way through."""
+    middle = workload.input_len + (workload.output_len + 1) // 2
+    has_logits = SamplingParams(temperature=workload.temperature).needs_logits
+    rows = (concurrency, 0) if has_logits else (0, concurrency)
+    shape = StepShape(concurrency, *rows, ((1, middle),) * concurrency)
+    best = limits[len(limits) // 2]
+    return costs.parts(shape, best)

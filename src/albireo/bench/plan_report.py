@@ -1,0 +1,112 @@
+"""The figures of plan.py as lines of text.
+
+Called by cli/plan. Does not count or predict anything.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from typing import Any
+
+from albireo.bench.report import Spread, row, seconds
+
+
+def plan_lines(figures: dict[str, Any]) -> list[str]:
+    """The figures for reading."""
+    workload = figures["workload"]
+    drawn = "greedy" if workload["temperature"] == 0 else f"drawn at temperature {workload['temperature']:g}"
+    return [
+        row("model", f"{figures['model']}, computed in {figures['dtype']}"),
+        row(
+            "workload",
+            f"{_requests(workload['concurrency'])} at once, {workload['input_len']:,} prompt and "
+            f"{workload['output_len']:,} output tokens each, {drawn}",
+        ),
+        "",
+        *_memory_lines(figures["memory"], workload),
+        "",
+        *_speed_lines(figures),
+        *_limit_lines(figures),
+    ]
+
+
+def _memory_lines(memory: dict[str, Any], workload: dict[str, Any]) -> Iterator[str]:
+    per_token = f"{memory['kv_bytes_per_token']:,} B per token"
+    yield row("memory", f"{_size(memory['budget_bytes'])} allowed")
+    for name, key, note in (
+        ("weights", "weight_bytes", ""),
+        ("KV cache", "kv_bytes", f"   {_requests(workload['concurrency'])}, {per_token}"),
+        ("activations", "activation_bytes", ""),
+        ("overhead", "overhead_bytes", "   Python, libraries, tokenizer, scratch of threads"),
+        ("needed", "needed_bytes", ""),
+        ("free", "free_bytes", ""),
+    ):
+        yield row(f"  {name}", f"{_size(memory[key]):>10}{note}")
+    length = workload["input_len"] + workload["output_len"]
+    yield row(
+        "fits",
+        f"one context of {memory['longest_context']:,} tokens, or {_requests(memory['requests_at_once'])} of "
+        f"{length:,} tokens at once",
+    )
+
+
+def _speed_lines(figures: dict[str, Any]) -> Iterator[str]:
+    one, all_requests = figures["one_request"], figures["all_requests"]
+    yield from _batch_lines("one request", one)
+    if all_requests["num_requests"] > 1:
+        yield from _batch_lines(f"{all_requests['num_requests']} at once", all_requests)
+    parts = sorted(figures["decode_step_parts_s"].items(), key=lambda part: -part[1])
+    whole = sum(figures["decode_step_parts_s"].values())
+    shown = ", ".join(f"{name} {each / whole:.0%}" for name, each in parts if each >= 0.005 * whole)
+    yield row("decode step", f"{shown}   ({_requests(all_requests['num_requests'])})")
+
+
+def _batch_lines(name: str, speed: dict[str, Any]) -> Iterator[str]:
+    yield row(
+        name,
+        f"first token {_bars(speed['first_token_s'], seconds)}   prompts {_rates(speed['prompt_tokens_per_s'])}",
+    )
+    if speed["decode_step_s"] is not None:
+        yield row(
+            "",
+            f"decode step {_bars(speed['decode_step_s'], seconds)}   {_rates(speed['decode_tokens_per_s'])}",
+        )
+    yield row(
+        "",
+        f"whole {_bars(speed['elapsed_s'], seconds)}   output {_rates(speed['output_tokens_per_s'])}   "
+        f"in all {_rates(speed['total_tokens_per_s'])}",
+    )
+
+
+def _limit_lines(figures: dict[str, Any]) -> Iterator[str]:
+    limits = figures["limits"]
+    read, dot = Spread(**limits["read_bytes_per_s"]), Spread(**limits["dot_flops_per_s"])
+    known = f"dot {dot.text(lambda x: f'{x / 1e9:.0f}')} Gflop/s" if dot.median else "dot not known"
+    yield row(
+        "limits",
+        f"read {read.text(lambda x: f'{x / 1e9:.1f}')} GB/s, {known}, {limits['num_threads']} threads, measured now",
+    )
+    yield row(
+        "error bars",
+        f"the spread of the limits while they were measured, and {figures['model_error']:.0%} of the model",
+    )
+
+
+def _requests(number: int) -> str:
+    return f"{number:,} request{'s' * (number != 1)}"
+
+
+def _bars(estimate: dict[str, float], form: Callable[[float], str]) -> str:
+    return f"{form(estimate['expected'])} ({form(estimate['low'])} to {form(estimate['high'])})"
+
+
+def _rates(estimate: dict[str, float]) -> str:
+    return f"{_bars(estimate, _number)} tok/s"
+
+
+def _number(value: float) -> str:
+    return f"{value:,.0f}" if value >= 10 else f"{value:.1f}"
+
+
+def _size(num_bytes: int) -> str:
+    return f"{num_bytes / 2**30:.2f} GiB" if num_bytes >= 1 << 30 else f"{num_bytes / 2**20:.1f} MiB"

@@ -1,0 +1,70 @@
+"""Predict what a model takes and how fast it will be, before any weight is read.
+
+Needs config.json alone. The machine's limits are measured, the rest is counted.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from typing import Any
+
+import click
+
+from albireo.bench.plan import PlanWorkload, plan_model
+from albireo.bench.plan_report import plan_lines
+from albireo.cli.options import engine_options
+from albireo.config import EngineConfig
+
+_DECIMAL, _BINARY = ({unit: base**power for power, unit in enumerate(("", *"kmgt"))} for base in (1000, 1024))
+
+
+def byte_count(text: str) -> int:
+    """An amount of memory: 16GiB, 500MB, 1.5G (of 1024s), or a number of bytes. Raises: click.BadParameter."""
+    found = re.fullmatch(r"(\d+(?:\.\d+)?)\s*(?:([kmgt])(i?b)?|b)?", text.strip(), re.IGNORECASE)
+    if found is None:
+        raise click.BadParameter(f"{text!r} is no amount of memory; give one such as 16GiB, 500MB or 17179869184")
+    units = _DECIMAL if (found[3] or "").lower() == "b" else _BINARY
+    return int(float(found[1]) * units[(found[2] or "").lower()])
+
+
+def _memory(ctx: click.Context, param: click.Parameter, value: str | None) -> int | None:
+    return None if value is None else byte_count(value)
+
+
+@click.command()
+@click.argument("model", required=False)
+@click.option(
+    "--memory",
+    callback=_memory,
+    metavar="SIZE",
+    help="What the engine may use in all, such as 16GiB; by default memory_utilization of this machine's memory.",
+)
+@click.option("--concurrency", type=int, help="Requests at once; by default 16, or as many as fit.")
+@click.option("--input-len", default=128, show_default=True, help="Tokens of each prompt.")
+@click.option("--output-len", default=128, show_default=True, help="Tokens produced for each.")
+@click.option("--temperature", default=1.0, show_default=True, help="0 takes the likeliest token.")
+@click.option("--json", "as_json", is_flag=True, help="Print everything as one JSON object.")
+@engine_options(without=("tokenizer", "skip_tokenizer_init", "generation_config", "max_logprobs", "verify_hashes"))
+def command(
+    model: str | None,
+    memory: int | None,
+    concurrency: int | None,
+    input_len: int,
+    output_len: int,
+    temperature: float,
+    as_json: bool,
+    engine: dict[str, Any],
+) -> None:
+    """Predict what a model takes and how fast it will be, before any weight is read.
+
+    MODEL is a directory or a hub name; the bundled model when left out. A directory with nothing but config.json will
+    do. Says where memory goes, the longest context and the most requests that fit, time to first token and tokens per
+    second, with error bars. Exits with an error and the numbers when the workload does not fit.
+    """
+    config = EngineConfig.from_kwargs(model=model, **engine)
+    workload = PlanWorkload(
+        concurrency=concurrency, input_len=input_len, output_len=output_len, temperature=temperature
+    )
+    figures = plan_model(config, workload, memory)
+    click.echo(json.dumps(figures, indent=2) if as_json else "\n".join(plan_lines(figures)))

@@ -1,0 +1,168 @@
+"""build and load: an engine directory computes what its checkpoint computes, to the bit, under every setting."""
+
+from __future__ import annotations
+
+import logging
+import os
+import stat
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from albireo import BuildConfig, ConfigError, Corrupt, TargetMismatch, build
+from albireo.artifact.graph_json import graph_to_json
+from albireo.backends.cpu.machine import isa_levels
+from albireo.backends.cpu.stored import StoredWeights
+from albireo.models import architectures, build_graph, load_architecture
+from albireo.models.config import parse_config
+from artifact.engines import make_engine, run
+from tiny_models import shared_data
+
+DTYPES = ["float32", "bfloat16"]
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("model_type", architectures())
+def test_the_same_bits_as_from_the_checkpoint(model_type: str, dtype: str, tmp_path: Path) -> None:
+    checkpoint, engine = make_engine(tmp_path, model_type, dtype)
+    assert run(engine) == run(checkpoint)
+
+
+def test_the_checkpoint_is_not_needed_and_the_directory_may_be_read_only(tmp_path: Path) -> None:
+    checkpoint, engine = make_engine(tmp_path, dtype="float32")
+    expected = run(checkpoint)
+    for path in checkpoint.iterdir():
+        path.unlink()
+    for path in [*engine.rglob("*"), engine]:
+        path.chmod(path.stat().st_mode & ~(stat.S_IWUSR | stat.S_IWGRP | stat.S_IWOTH))
+    try:
+        assert run(engine) == expected
+    finally:
+        for path in [engine, *engine.rglob("*")]:
+            path.chmod(path.stat().st_mode | stat.S_IWUSR)
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [
+        {"max_num_seqs": 1, "max_num_batched_tokens": 7},
+        {"max_num_seqs": 70, "max_num_batched_tokens": 4096},
+        {"max_model_len": 50},
+        {"max_model_len": 128},
+        {"block_size": 8},
+    ],
+    ids=str,
+)
+def test_memory_is_planned_again_for_what_is_asked(settings: dict[str, Any], tmp_path: Path) -> None:
+    checkpoint, engine = make_engine(tmp_path, "llama", "bfloat16", max_num_seqs=2, max_model_len=64)
+    assert run(engine, **settings) == run(checkpoint, **settings)
+
+
+@pytest.mark.parametrize("model_len", [40, 64, 200])
+@pytest.mark.parametrize("model_type", architectures())
+def test_the_graph_does_not_depend_on_the_context(model_type: str, model_len: int) -> None:
+    """Were it otherwise, graph.json could not serve another context than it was built for."""
+    architecture = load_architecture(model_type)
+    scalings = [None, {"rope_type": "dynamic", "factor": 2.0}, {"rope_type": "linear", "factor": 2.0}]
+    for scaling in scalings:
+        data = {**architecture.tiny, "max_position_embeddings": 256, "rope_scaling": scaling}
+        config = parse_config(data, architecture.rules)
+        assert graph_to_json(build_graph(config, model_len)) == graph_to_json(build_graph(config, 256))
+
+
+def test_the_context_is_the_built_one_unless_asked_for(tmp_path: Path) -> None:
+    from albireo.api.load import load
+    from albireo.config import EngineConfig
+
+    _, engine = make_engine(tmp_path, "llama", "float32", max_model_len=40)
+    settings: dict[str, Any] = {"model": str(engine), "skip_tokenizer_init": True, "num_gpu_blocks_override": 64}
+    assert load(EngineConfig(**settings)).settings.max_model_len == 40
+    assert load(EngineConfig(max_model_len=100, **settings)).settings.max_model_len == 100
+    with pytest.raises(ConfigError, match="max_position_embeddings=128"):
+        load(EngineConfig(max_model_len=129, **settings))
+
+
+def test_another_dtype_is_refused_with_the_command(tmp_path: Path) -> None:
+    _, engine = make_engine(tmp_path, "llama", "bfloat16")
+    with pytest.raises(TargetMismatch, match=r"built for dtype bfloat16.*albireo build MODEL -o .* --dtype float16"):
+        run(engine, dtype="fp16")
+    assert run(engine, dtype="bf16") == run(engine)
+
+
+@pytest.mark.parametrize("built, used", [(0, -1), (-1, 0)])
+def test_kernels_are_chosen_again_for_another_level(
+    built: int, used: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    levels = isa_levels()
+    if len(levels) < 2:
+        pytest.skip("this run has one instruction-set level")
+    monkeypatch.setenv("ALBIREO_ISA_MAX", levels[built])
+    checkpoint, engine = make_engine(tmp_path, "qwen2", "bfloat16")
+    assert not caplog.records
+    monkeypatch.setenv("ALBIREO_ISA_MAX", levels[used])
+    expected = run(checkpoint)
+    with caplog.at_level(logging.WARNING):
+        assert run(engine) == expected
+    (record,) = caplog.records
+    text = record.getMessage()
+    assert "chosen again from graph.json" in text
+    ours, theirs = text.partition("the build's were of")[::2]
+    assert levels[used] in ours
+    assert levels[built] in theirs
+
+
+def test_hashes_of_a_checkpoint_cannot_be_verified(tmp_path: Path) -> None:
+    checkpoint, engine = make_engine(tmp_path, "llama", "float32")
+    with pytest.raises(ConfigError, match="verify_hashes"):
+        run(checkpoint, verify_hashes=True)
+    assert run(engine, verify_hashes=True) == run(checkpoint)
+
+
+def test_a_directory_that_is_replaced_while_it_is_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    checkpoint, engine = make_engine(tmp_path, "llama", "bfloat16")
+    read_into = StoredWeights.read_into
+
+    def replace_first(self: StoredWeights, *args: Any) -> None:
+        build(checkpoint, engine, BuildConfig(force=True))
+        read_into(self, *args)
+
+    monkeypatch.setattr(StoredWeights, "read_into", replace_first)
+    with pytest.raises(Corrupt, match="start again"):
+        run(engine)
+    monkeypatch.undo()
+    assert run(engine) == run(checkpoint)
+
+
+def test_weights_cut_short_while_they_are_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    _, engine = make_engine(tmp_path, "llama", "bfloat16")
+    read_into = StoredWeights.read_into
+
+    def cut_first(self: StoredWeights, *args: Any) -> None:
+        os.truncate(self.path, 5000)
+        read_into(self, *args)
+
+    monkeypatch.setattr(StoredWeights, "read_into", cut_first)
+    with pytest.raises(Corrupt, match=r"truncated while it was read.*albireo build MODEL"):
+        run(engine)
+
+
+def test_build_limits(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match="max_model_len=4096"):
+        make_engine(tmp_path, "llama", max_model_len=4096)
+    with pytest.raises(ConfigError, match="max_num_seqs=0"):
+        BuildConfig(max_num_seqs=0)
+    assert not (tmp_path / "engine").exists()
+
+
+def test_text_goes_in_and_comes_out(tmp_path: Path) -> None:
+    from albireo import LLM, SamplingParams
+
+    stories = shared_data("models", "stories260k")
+    result = build(stories, tmp_path / "engine")
+    assert result.num_bytes == sum(
+        p.stat().st_size for p in (tmp_path / "engine").rglob("*") if p.is_file() or os.path.islink(p)
+    )
+    params = SamplingParams(temperature=0.0, max_tokens=12)
+    texts = [LLM(str(d)).generate(["Once upon a"], params)[0].outputs[0].text for d in (stories, tmp_path / "engine")]
+    assert texts[0] == texts[1] != ""

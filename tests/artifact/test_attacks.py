@@ -1,0 +1,260 @@
+"""Directories altered by someone who can mend hashes, or cannot: each is refused with its reason, before it is used."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from albireo import Corrupt, EngineError, EngineFileError, TargetMismatch, VersionMismatch
+from albireo.artifact.reader import is_engine_directory, open_engine
+from artifact.engines import alter, make_engine, run, seal
+
+Edit = Callable[[Any], Any]
+
+
+@pytest.fixture(scope="module")
+def built(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return make_engine(tmp_path_factory.mktemp("built"), "qwen3", "bfloat16")[1]
+
+
+@pytest.fixture
+def engine(built: Path, tmp_path: Path) -> Path:
+    return Path(shutil.copytree(built, tmp_path / "engine"))
+
+
+def put(*keys: Any, value: Any) -> Edit:
+    """Set what lies at the end of keys."""
+
+    def edit(data: Any) -> None:
+        for key in keys[:-1]:
+            data = data[key]
+        data[keys[-1]] = value
+
+    return edit
+
+
+def drop(*keys: Any) -> Edit:
+    def edit(data: Any) -> None:
+        for key in keys[:-1]:
+            data = data[key]
+        del data[keys[-1]]
+
+    return edit
+
+
+def on(op: str, keys: tuple[Any, ...], value: Any) -> Edit:
+    """Edit the first node of an op."""
+
+    def edit(data: Any) -> None:
+        put(*keys, value=value)(next(node for node in data["nodes"] if node["op"] == op))
+
+    return edit
+
+
+def on_call(family: str, keys: tuple[Any, ...], value: Any) -> Edit:
+    def edit(data: Any) -> None:
+        put(*keys, value=value)(next(call for call in data["calls"] if call["family"] == family))
+
+    return edit
+
+
+def swap_offsets(data: Any) -> None:
+    a, b = data["constants"][1], data["constants"][2]
+    a["offset"] = b["offset"]
+
+
+def widen_vocabulary(data: Any) -> None:
+    """Everything a consistent lie about the table needs, so that ids would index behind it."""
+    data["vocab_size"] *= 2
+
+
+MANIFEST: list[tuple[str, Edit, type[EngineError], str]] = [
+    ("another major", put("format", "major", value=2), VersionMismatch, "version 2.0, this albireo reads 1.0"),
+    ("a newer minor", put("format", "minor", value=9), VersionMismatch, "version 1.9"),
+    ("another format", put("format", "name", value="gguf"), Corrupt, "another kind of directory"),
+    ("an unknown key", put("run", value="rm -rf /"), Corrupt, "unknown key 'run'"),
+    ("an unknown option", put("options", "tp", value=2), Corrupt, "unknown key 'tp'"),
+    ("a missing key", drop("options", "dtype"), Corrupt, "dtype is missing"),
+    ("an unknown dtype", put("options", "dtype", value="int4"), Corrupt, "must be one of"),
+    ("a length of nothing", put("options", "max_model_len", value=0), Corrupt, "max_model_len=0"),
+    ("a length that is true", put("options", "max_model_len", value=True), Corrupt, "max_model_len=True"),
+    ("a length beyond reason", put("options", "max_model_len", value=10**400), Corrupt, "max_model_len="),
+    ("a path upwards", put("files", "../../etc/passwd", value={"size": 1, "sha256": "0" * 64}), Corrupt, "no file of"),
+    ("an absolute path", put("files", "/etc/passwd", value={"size": 1, "sha256": "0" * 64}), Corrupt, "no file of"),
+    ("code", put("files", "config/run.py", value={"size": 1, "sha256": "0" * 64}), Corrupt, "no file of"),
+    ("no graph", drop("files", "graph.json"), Corrupt, "graph.json is missing"),
+    ("a negative size", put("files", "weights.0.bin", "size", value=-1), Corrupt, "size=-1"),
+    ("a short hash", put("files", "graph.json", "sha256", value="ab"), Corrupt, "64 hexadecimal digits"),
+    ("a foreign hash", put("files", "graph.json", "sha256", value="0" * 64), Corrupt, "hash is not the manifest's"),
+    ("files as a list", put("files", value=[]), Corrupt, "wanted an object"),
+    ("another dtype", put("options", "dtype", value="float32"), Corrupt, "graph.json computes in bfloat16"),
+    ("another architecture", put("model_type", value="llama"), TargetMismatch, "manifest.json says llama"),
+    ("a list", lambda _: [], Corrupt, "not an object"),
+]
+
+GRAPH: list[tuple[str, Edit, type[EngineError], str]] = [
+    ("an unknown op", on("rms_norm", ("op",), "system"), Corrupt, "op='system'"),
+    ("a fused op", on("rms_norm", ("op",), "fused"), Corrupt, "op='fused'"),
+    ("an unknown key", put("code", value="x"), Corrupt, "unknown key 'code'"),
+    ("a missing role", lambda d: d["nodes"][1]["inputs"].clear(), Corrupt, "roles missing"),
+    ("an extra role", on("linear", ("inputs", "extra"), "token_ids"), Corrupt, "a role that linear does not have"),
+    ("an extra attribute", on("linear", ("attrs", "n"), 4), Corrupt, "unknown key 'n'"),
+    ("a value of nowhere", on("linear", ("inputs", "x"), "nowhere"), Corrupt, "not defined before it is read"),
+    ("a value of the future", on("rms_norm", ("inputs", "x"), "30"), Corrupt, "not defined before it is read"),
+    ("a wrong type", on("linear", ("outputs", 0, "dims"), ["T", 7]), Corrupt, "outputs should be"),
+    ("a huge head", on("attention", ("attrs", "head_dim"), 2**40), Corrupt, ""),
+    ("fewer KV heads", on("attention", ("attrs", "num_kv_heads"), 1), Corrupt, "KV heads"),
+    ("a layer beyond", on("attention", ("attrs", "layer"), 99), Corrupt, "read before it is written"),
+    ("a layer below", on("kv_write", ("attrs", "layer"), -1), Corrupt, "layer=-1"),
+    ("a text for a number", on("rms_norm", ("attrs", "eps"), "tiny"), Corrupt, "eps='tiny'"),
+    ("a list for a number", on("rms_norm", ("attrs", "eps"), [1]), Corrupt, "eps=\\(1,\\)"),
+    ("a rope of nowhere", on("rope", ("attrs", "rope"), {"rope": 7}), Corrupt, "rope=7"),
+    ("a short rope", drop("ropes", 0, "inv_freq", -1), Corrupt, "pairs"),
+    ("an infinite frequency", put("ropes", 0, "inv_freq", 0, value=1e300), Corrupt, "outside what float32 holds"),
+    ("positions for ids", on("embed", ("inputs", "ids"), "positions"), Corrupt, "a table of"),
+    ("ids for positions", on("rope", ("inputs", "positions"), "token_ids"), Corrupt, "positions are"),
+    ("ids for rows", on("gather_rows", ("inputs", "rows"), "token_ids"), Corrupt, ""),
+    ("no logits", drop("outputs", 0), Corrupt, "outputs are"),
+    ("an output twice", lambda d: d["outputs"].append(dict(d["outputs"][0])), Corrupt, "appears twice"),
+    ("kv for logits", put("outputs", 0, "value", value="kv"), Corrupt, ""),
+    ("a lost input", drop("inputs", 1), Corrupt, ""),
+    ("a renamed input", put("inputs", 0, "name", value="x"), Corrupt, ""),
+    ("an input of another type", put("inputs", 2, "dtype", value="int64"), Corrupt, ""),
+    ("rows that are not there", put("constants", 1, "segments", 0, 2, value=10**9), Corrupt, "segments have"),
+    ("rows backwards", put("constants", 1, "segments", 0, value=["w", 9, 3]), Corrupt, "from a first to a later"),
+    ("a shorter table", put("constants", 0, "dims", 0, value=3), Corrupt, ""),
+    ("a dim of nothing", put("constants", 1, "dims", 0, value=0), Corrupt, "dims="),
+    ("constants of one name", put("constants", 1, "name", value="token_ids"), Corrupt, "defined twice"),
+]
+
+PROGRAM: list[tuple[str, Edit, type[EngineError], str]] = [
+    ("an offset behind the end", put("constants", -1, "offset", value=4096 * 10**9), Corrupt, "the file at"),
+    ("a negative offset", put("constants", 1, "offset", value=-4096), Corrupt, "offset=-4096"),
+    ("an odd offset", put("constants", 1, "offset", value=4097), Corrupt, "multiple of 4096"),
+    ("two at one place", swap_offsets, Corrupt, "overlaps"),
+    ("a larger constant", put("constants", -1, "num_bytes", value=2**45), Corrupt, ""),
+    ("a smaller constant", put("constants", 1, "num_bytes", value=1), TargetMismatch, "in 1 bytes, wanted"),
+    ("another packing", put("constants", 0, "packing", value="row.float32"), TargetMismatch, "stored as row.float32"),
+    ("an unknown packing", put("constants", 0, "packing", value="p64.int4"), Corrupt, "must be one of"),
+    ("other rows", put("constants", 0, "made_of", value="0" * 64), TargetMismatch, "in another order"),
+    ("a lost constant", drop("constants", 1), EngineFileError, ""),
+    ("a constant twice", lambda d: d["constants"].append(d["constants"][0]), Corrupt, "appears twice"),
+    ("an unknown family", on_call("linear", ("family",), "exec"), Corrupt, "family='exec'"),
+    ("an unknown role", on_call("linear", ("args", "code"), "x"), Corrupt, "a role that linear"),
+    ("a buffer outside", put("buffers", 0, "offset", value=2**40), Corrupt, "inside an arena"),
+    ("a kernel without name", on_call("linear", ("kernel",), ""), Corrupt, "kernel unknown"),
+    ("a lost barrier", lambda d: [c.update(barrier=False) for c in d["calls"]] and None, Corrupt, "no barrier"),
+    ("no maxima", put("maxima", value={}), Corrupt, "T is missing"),
+    ("an unknown key", put("constants", 0, "loader", value="pickle"), Corrupt, "unknown key 'loader'"),
+]
+
+
+@pytest.mark.parametrize("what, edit, error, message", MANIFEST, ids=[row[0] for row in MANIFEST])
+def test_manifest(what: str, edit: Edit, error: type[EngineError], message: str, engine: Path) -> None:
+    alter(engine, "manifest.json", edit)
+    refused(engine, error, message)
+
+
+@pytest.mark.parametrize("what, edit, error, message", GRAPH, ids=[row[0] for row in GRAPH])
+def test_graph(what: str, edit: Edit, error: type[EngineError], message: str, engine: Path) -> None:
+    alter(engine, "graph.json", edit)
+    refused(engine, error, message)
+
+
+@pytest.mark.parametrize("what, edit, error, message", PROGRAM, ids=[row[0] for row in PROGRAM])
+def test_program(what: str, edit: Edit, error: type[EngineError], message: str, engine: Path) -> None:
+    alter(engine, "program.json", edit)
+    refused(engine, error, message)
+
+
+@pytest.mark.parametrize("name", ["graph.json", "program.json", "target.json", "report.md", "config/config.json"])
+def test_a_file_that_does_not_fit_its_hash(name: str, engine: Path) -> None:
+    data = (engine / name).read_bytes()
+    (engine / name).write_bytes(data[:-2] + b" \n")
+    refused(engine, Corrupt, f"{name}: the hash is not the manifest's")
+    (engine / name).write_bytes(data[:-1])
+    refused(engine, Corrupt, f"{name}: has .* truncated")
+    (engine / name).unlink()
+    refused(engine, Corrupt, f"{name}: cannot be read")
+
+
+@pytest.mark.parametrize(
+    "text", [b"", b"{", b"\xff\xfe", b"[" * 100_000, b'{"a": 1, "a": 2}', b"null", b"[1]"], ids=repr
+)
+@pytest.mark.parametrize("name", ["manifest.json", "graph.json", "program.json", "target.json"])
+def test_what_is_no_object(name: str, text: bytes, engine: Path) -> None:
+    (engine / name).write_bytes(text)
+    if name != "manifest.json":
+        seal(engine, name)
+    refused(engine, Corrupt, name)
+
+
+def test_big_endian_weights(engine: Path) -> None:
+    alter(engine, "target.json", put("byte_order", value="big"))
+    refused(engine, TargetMismatch, "big-endian")
+
+
+def test_weights_of_another_size(engine: Path) -> None:
+    path = engine / "weights.0.bin"
+    whole = path.read_bytes()
+    path.write_bytes(whole[:-1])
+    refused(engine, Corrupt, "it is truncated")
+    path.write_bytes(whole + b"\0")
+    refused(engine, Corrupt, "longer than it was")
+    path.write_bytes(whole[: len(whole) // 2])
+    seal(engine, "weights.0.bin")
+    refused(engine, Corrupt, "the file at")
+    path.unlink()
+    refused(engine, Corrupt, "cannot be read")
+
+
+def test_weights_that_are_no_file(engine: Path) -> None:
+    path = engine / "weights.0.bin"
+    path.unlink()
+    os.mkfifo(path)
+    refused(engine, Corrupt, "is not a regular file")
+
+
+@pytest.mark.parametrize("where", ["in a constant", "between constants"])
+def test_altered_weights_are_found_when_asked(where: str, engine: Path) -> None:
+    constants = json.loads((engine / "program.json").read_text())["constants"]
+    third = constants[2]
+    place = third["offset"] + (1 if where == "in a constant" else third["num_bytes"])
+    with open(engine / "weights.0.bin", "r+b") as file:
+        file.seek(place)
+        byte = file.read(1)
+        file.seek(place)
+        file.write(bytes([byte[0] ^ 1]))
+    message = f"the hash of {third['name']}" if where == "in a constant" else "between constants"
+    with pytest.raises(Corrupt, match=re.escape(message)):
+        run(engine, verify_hashes=True)
+
+
+def test_a_vocabulary_wider_than_its_table(engine: Path) -> None:
+    alter(engine, "config/config.json", widen_vocabulary)
+    refused(engine, Corrupt, "config.json implies")
+
+
+def test_a_checkpoint_with_a_manifest_of_its_own_is_a_checkpoint(tmp_path: Path) -> None:
+    checkpoint, _ = make_engine(tmp_path, "llama", "float32")
+    (checkpoint / "manifest.json").write_text("{}")
+    assert not is_engine_directory(checkpoint)
+    assert run(checkpoint)
+
+
+def test_files_beside_those_of_the_manifest_do_not_matter(engine: Path) -> None:
+    (engine / "tuning.json").write_text("{}")
+    assert open_engine(engine).manifest.model_type == "qwen3"
+
+
+def refused(engine: Path, error: type[EngineError], message: str) -> None:
+    with pytest.raises(error, match=message or None) as caught:
+        run(engine)
+    assert f"albireo build MODEL -o {engine}" in str(caught.value)

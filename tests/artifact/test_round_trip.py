@@ -1,0 +1,117 @@
+"""Graph, program and manifest written as JSON and read back: equal in everything that is computed from."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from albireo.api.load import compile_program
+from albireo.artifact.graph_json import graph_from_json, graph_to_json
+from albireo.artifact.layout import json_bytes
+from albireo.artifact.manifest import FileEntry, Manifest, Options, manifest_from_json, manifest_to_json
+from albireo.artifact.program_json import StoredConstant, program_from_json, program_to_json, rows_digest
+from albireo.compiler.pipeline import run_passes
+from albireo.config import EngineConfig
+from albireo.errors import Corrupt, InvariantError
+from albireo.graph.node import Graph
+from albireo.graph.program import Program
+from albireo.graph.show import show_graph, show_program
+from albireo.models import architectures, build_graph, load_architecture
+from albireo.models.config import parse_config
+
+SMALL = EngineConfig(max_num_seqs=3, max_num_batched_tokens=8)
+
+
+def graph_of(model_type: str, dtype: str) -> Graph:
+    tiny = load_architecture(model_type)
+    return build_graph(parse_config(tiny.tiny, tiny.rules).with_dtype(dtype), 64)
+
+
+def through_text(data: Any) -> Any:
+    return json.loads(json_bytes(data))
+
+
+def stored(program: Program) -> dict[str, StoredConstant]:
+    return {
+        name: StoredConstant(constant, rows_digest(constant), 4096 * i, f"{i:064x}")
+        for i, (name, constant) in enumerate(program.constants.items())
+    }
+
+
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
+@pytest.mark.parametrize("model_type", architectures())
+def test_a_graph_compiles_to_the_same_program(model_type: str, dtype: str) -> None:
+    graph = graph_of(model_type, dtype)
+    read = graph_from_json(through_text(graph_to_json(graph)), "graph.json")
+    assert show_graph(read, fold=False) == show_graph(graph, fold=False)
+    assert [node.attrs for node in read.nodes] == [node.attrs for node in graph.nodes]
+    assert {n: v.constant for n, v in read.constants.items()} == {n: v.constant for n, v in graph.constants.items()}
+    ours, theirs = compile_program(read, SMALL, 64), compile_program(graph, SMALL, 64)
+    assert replace(ours, report=()) == replace(theirs, report=())
+
+
+@pytest.mark.parametrize("model_type", architectures())
+def test_a_program(model_type: str) -> None:
+    program = compile_program(graph_of(model_type, "bfloat16"), SMALL, 64)
+    places = stored(program)
+    read, read_places = program_from_json(through_text(program_to_json(program, places)), "program.json")
+    assert show_program(read, fold=False) == show_program(program, fold=False)
+    assert read.calls == program.calls
+    assert read.buffers == program.buffers
+    assert (read.kv, read.maxima, read.outputs) == (program.kv, program.maxima, program.outputs)
+    for name, item in read_places.items():
+        assert item == replace(places[name], constant=replace(places[name].constant, definition=None))
+
+
+def test_the_digest_of_rows_sees_order() -> None:
+    program = compile_program(graph_of("qwen3", "float32"), SMALL, 64)
+    joined = next(c for c in program.constants.values() if c.definition and len(c.definition.segments) > 1)
+    assert joined.definition is not None
+    turned = replace(joined.definition, segments=joined.definition.segments[::-1])
+    assert rows_digest(joined) != rows_digest(replace(joined, definition=turned))
+
+
+def test_a_manifest() -> None:
+    from albireo.artifact.layout import REQUIRED
+
+    entry = FileEntry(7, "a" * 64)
+    options = Options("float16", 10, 2, 3, 16)
+    manifest = Manifest("0.1.0", "llama", options, {"model.safetensors": entry}, dict.fromkeys(REQUIRED, entry))
+    assert manifest_from_json(through_text(manifest_to_json(manifest)), "manifest.json") == manifest
+
+
+def test_json_is_sorted_and_a_line_a_value() -> None:
+    assert json_bytes({"b": [1, 2], "a": "ä"}) == '{\n "a": "ä",\n "b": [\n  1,\n  2\n ]\n}\n'.encode()
+
+
+def test_a_fused_graph_is_not_written() -> None:
+    fused, _ = run_passes(graph_of("llama", "float32"))
+    with pytest.raises(InvariantError, match="only base ops"):
+        graph_to_json(fused)
+
+
+def test_values_of_one_name_are_not_written() -> None:
+    graph = graph_of("llama", "float32")
+    graph.nodes[1].outputs[0].name = graph.nodes[0].outputs[0].name
+    with pytest.raises(InvariantError, match="one name"):
+        graph_to_json(graph)
+
+
+def test_claimed_types_are_inferred_again() -> None:
+    data = through_text(graph_to_json(graph_of("llama", "float32")))
+    data["nodes"][3]["outputs"][0]["dims"][-1] += 1
+    with pytest.raises(Corrupt, match=r"nodes\[3\]: outputs should be"):
+        graph_from_json(data, "graph.json")
+
+
+def test_files_of_a_directory_have_known_names(tmp_path: Path) -> None:
+    from albireo.artifact.layout import is_known_file
+
+    for good in ("weights.0.bin", "tokenizer/chat_template.jinja", "tokenizer/additional_chat_templates/tool.jinja"):
+        assert is_known_file(good)
+    for bad in ("../x", "/etc/passwd", "tokenizer/../x", "tokenizer/chat_template/../../x", "config/x.py", "", "a\nb"):
+        assert not is_known_file(bad)

@@ -1,0 +1,101 @@
+"""Memory of a workload by part, by hand and against what loading shares out."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import replace
+
+import pytest
+
+from albireo.api.load import compile_program
+from albireo.api.memory import OVERHEAD_BYTES, plan_memory
+from albireo.backends.cpu.model import kv_block_bytes
+from albireo.backends.cpu.pack import constant_offsets
+from albireo.bench.fit import MemoryParts, memory_parts
+from albireo.config import EngineConfig
+from albireo.errors import OutOfMemory
+from albireo.models import build_graph, load_architecture
+from albireo.models.config import parse_config
+
+#: 100 of weights, 20 of activations, 30 of overhead, blocks of 16 tokens and 10 bytes; 1,000 allowed.
+HAND = MemoryParts(1000, 100, 20, 30, 10, 16, (1000 - 150) // 10, 4096)
+
+
+def compiled(config):
+    architecture = load_architecture("llama")
+    model_config = parse_config(architecture.tiny, architecture.rules)
+    return compile_program(build_graph(model_config, 64), config, 64)
+
+
+def test_what_fits_by_hand():
+    assert HAND.fixed_bytes == 150
+    assert HAND.room_blocks == 85
+    assert HAND.longest_context == 84 * 16
+    assert replace(HAND, context_limit=100).longest_context == 100
+    assert HAND.requests_at_once(16) == 84
+    assert HAND.requests_at_once(17) == 42
+    assert HAND.blocks_for(42, 17) == 85
+
+
+def test_check_is_exact():
+    HAND.check(42, 17)
+    with pytest.raises(OutOfMemory, match="; 42 at once fit"):
+        HAND.check(43, 17)
+    with pytest.raises(OutOfMemory, match="a context of 1344 tokens fits"):
+        HAND.check(1, 1345)
+
+
+@pytest.mark.parametrize("room", [1, 0, -7])
+def test_nothing_fits(room):
+    small = replace(HAND, room_blocks=room)
+    assert small.longest_context == 0
+    assert small.requests_at_once(1) == 0
+    with pytest.raises(OutOfMemory, match="nothing fits"):
+        small.check(1, 1)
+
+
+def test_the_message_has_the_numbers():
+    gib = 1 << 30
+    parts = MemoryParts(8 * gib, 4 * gib, gib, gib, gib // 16, 16, 32, 4096)
+    with pytest.raises(OutOfMemory) as error:
+        parts.check(4, 256)
+    assert re.findall(r"[\d.]+ GiB", str(error.value)) == [
+        "10.06 GiB", "4.00 GiB", "1.00 GiB", "1.00 GiB", "4.06 GiB", "8.00 GiB", "2.00 GiB",
+    ]  # fmt: skip
+    assert "; 1 at once fit" in str(error.value)
+
+
+def test_the_same_sizes_as_loading():
+    config = EngineConfig(max_num_seqs=4, max_num_batched_tokens=32)
+    program = compiled(config)
+    found = memory_parts(config, program, 64, 1 << 30)
+    shared = plan_memory(
+        replace(config, memory_utilization=1.0),
+        weight_bytes=constant_offsets(program.constants)[1],
+        arena_bytes=program.arena_bytes,
+        block_bytes=kv_block_bytes(program.kv),
+        model_len=64,
+        machine=1 << 30,
+    )
+    assert (found.weight_bytes, found.activation_bytes) == (shared.weight_bytes, shared.arena_bytes)
+    assert found.block_bytes * shared.num_blocks == shared.kv_bytes
+    assert found.overhead_bytes == OVERHEAD_BYTES
+    assert found.fixed_bytes + found.room_blocks * found.block_bytes <= 1 << 30
+    assert found.fixed_bytes + (found.room_blocks + 1) * found.block_bytes > 1 << 30
+
+
+def test_the_size_of_the_cache_can_be_given():
+    config = EngineConfig()
+    program = compiled(config)
+    by_count = memory_parts(replace(config, num_gpu_blocks_override=7), program, 64, 1 << 30)
+    assert by_count.room_blocks == 7
+    block = by_count.block_bytes
+    assert memory_parts(replace(config, kv_cache_memory_bytes=5 * block), program, 64, 1 << 30).room_blocks == 5
+    tight = memory_parts(replace(config, num_gpu_blocks_override=10**6), program, 64, by_count.fixed_bytes + 3 * block)
+    assert tight.room_blocks == 3
+
+
+def test_memory_utilization_counts_without_an_amount():
+    program = compiled(EngineConfig())
+    half, whole = (memory_parts(EngineConfig(memory_utilization=u), program, 64).budget_bytes for u in (0.5, 1.0))
+    assert half == pytest.approx(whole / 2, abs=1)

@@ -7,13 +7,14 @@ from pathlib import Path
 
 import pytest
 
+from albireo.api.build import build
 from albireo.api.load import compile_program
 from albireo.api.locate import BUNDLED
 from albireo.bench import plan as plan_module
 from albireo.bench.plan import PlanWorkload, plan_model
 from albireo.bench.plan_report import plan_lines
 from albireo.bench.roofline import Limits
-from albireo.config import EngineConfig
+from albireo.config import BuildConfig, EngineConfig
 from albireo.errors import ConfigError, ModelError, OutOfMemory
 from albireo.models import build_graph, load_config
 from tiny_models import make_checkpoint
@@ -155,6 +156,12 @@ def test_config_json_is_enough(tmp_path):
     whole, alone = (plan_model(EngineConfig(model=m), PlanWorkload()) for m in (None, config_only(tmp_path)))
     assert alone["memory"] == whole["memory"]
     assert alone["dtype"] == whole["dtype"]
+
+
+def test_an_engine_directory_is_planned_as_its_model(tmp_path):
+    build(None, tmp_path / "engine", BuildConfig())
+    built = plan_model(EngineConfig(model=str(tmp_path / "engine")), PlanWorkload())
+    assert built["memory"] == plan_model(EngineConfig(), PlanWorkload())["memory"]
 
 
 def test_a_dtype_nobody_names_is_bfloat16(tmp_path):

@@ -58,7 +58,7 @@ CALL_S, ROWS_CALL_S = 2e-6, 0.7e-6
 CONFLICT_BYTES, CONFLICT_WAYS, TALL_ROWS, CONFLICT_COST = 4096, 12, 28, 0.2
 #: Drawing from full logits: a row, and each entry of the vocabulary. 0.206 ms of 151,936, 0.021 ms of 4,096.
 SAMPLING_ROW_S, SAMPLING_ENTRY_S = 16e-6, 1.25e-9
-#: How far predictions were off at most when the limits were measured beside the run: docs/journal.md.
+#: How far runs of A and B were off at most while the limits stayed what they were (12 %), rounded up: docs/journal.md.
 MODEL_ERROR = 0.15
 
 

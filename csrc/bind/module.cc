@@ -56,7 +56,7 @@ Args args_of(const nb::dict& d, Program& program) {
                                        "k_norm",     "rope",    "kv",      "kv_dtype",  "num_kv_heads", "head_dim",
                                        "block_size", "x_dtype", "w_dtype", "out_dtype", "rows",         "act",
                                        "gather",     "packed",  "n",       "k",         "num_heads",    "window",
-                                       "eps",        "scale",   "softcap", "barrier"};
+                                       "eps",        "scale",   "softcap", "barrier",   "x_stride",     "out_stride"};
   for (auto item : d) {
     const std::string key = nb::cast<std::string>(item.first);
     bool known = false;
@@ -88,6 +88,8 @@ Args args_of(const nb::dict& d, Program& program) {
   a.k = get<int64_t>(d, "k", 0);
   a.num_heads = get<int64_t>(d, "num_heads", 0);
   a.window = get<int64_t>(d, "window", 0);
+  a.x_stride = get<int64_t>(d, "x_stride", 0);
+  a.out_stride = get<int64_t>(d, "out_stride", 0);
   a.eps = get<float>(d, "eps", 0.0f);
   a.scale = get<float>(d, "scale", 0.0f);
   a.softcap = get<float>(d, "softcap", 0.0f);

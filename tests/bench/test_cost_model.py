@@ -128,16 +128,6 @@ def test_reading_and_multiplying_overlap():
     assert overlapped(1.0, 2.0) == overlapped(2.0, 1.0) == pytest.approx(17**0.25)
 
 
-@pytest.mark.parametrize(("rows", "factor"), [(12, 1.0), (13, 1.2), (16, 1.8), (28, 4.2), (29, 1.0), (64, 1.0)])
-def test_rows_a_page_apart_share_the_sets_of_the_cache(rows, factor):
-    """2,048 columns of bfloat16 are one page of 4,096 bytes; 2,080 are not a multiple."""
-    fast_memory = replace(LIMITS, read_bytes_per_s=1e15)
-    found, other = (parts(decode(rows), limits=fast_memory, k=k, families=("linear",))["linear"] for k in (2048, 2080))
-    dots = rows * 2 * 6 * (2048 + 60) / (1e9 * 0.93)
-    assert found == pytest.approx(2e-6 + dots * factor, rel=1e-4)
-    assert other == pytest.approx(2e-6 + dots * 2140 / 2108, rel=1e-4)
-
-
 def test_more_work_takes_longer():
     costs = CostModel(program(), VOCAB)
 

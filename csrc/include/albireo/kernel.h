@@ -27,8 +27,13 @@ struct Args {
   int32_t packed = 0;             // embed only: 1 = table is in panels
   int64_t n = 0, k = 0;           // linear: columns of weight before act, inner size; norm, gather: k = width
   int64_t num_heads = 0, window = 0;
+  int64_t x_stride = 0, out_stride = 0;  // elements from row to row of x, and of out and residual; 0: no gap
   float eps = 0, scale = 0, softcap = 0;
 };
+
+// natural: columns of x or out, the stride of rows without a gap.
+constexpr int64_t x_stride(const Args& a, int64_t natural) { return a.x_stride ? a.x_stride : natural; }
+constexpr int64_t out_stride(const Args& a, int64_t natural) { return a.out_stride ? a.out_stride : natural; }
 
 // Private memory of one thread, 64-byte aligned, contents undefined between items.
 struct Scratch {

@@ -309,12 +309,13 @@ template <class W>
 void load_queries(const Args& a, RowBlock<W>& r, int64_t query, int64_t first_row, int64_t group, int64_t kv_head,
                   const int32_t* positions) {
   const int64_t D = a.kv_shape.head_dim;
-  Activations<W> source{a.x, a.x_dtype, D, nullptr};
+  const int64_t stride = x_stride(a, a.num_heads * D);
+  Activations<W> source{a.x, a.x_dtype, D, stride, nullptr};
   for (int64_t i = 0; i < r.rows; i++) {
     const int64_t token = query + (first_row + i) / group, head = kv_head * group + (first_row + i) % group;
     typename W::A* q = r.q + i * r.Dp;
     if (D != r.Dp) memset(q, 0, r.Dp * sizeof(*q));
-    source.fill(q, (token * a.num_heads + head) * D);
+    source.fill(q, token * stride + head * D);
     if (D % 16 != 0) memset(q + D, 0, (r.Dp - D) * sizeof(*q));
     r.position[i] = positions[token];
     r.m[i] = r.total_m[i] = kNothingSeen;
@@ -353,8 +354,8 @@ void attend(const Args& a, const Step& step, int64_t b, int64_t kv_head, int64_t
     const int64_t token = query + (first_row + i) / group, head = kv_head * group + (first_row + i) % group;
     const V inverse = set1(1.0f / r.total_l[i]);
     for (int64_t e = 0; e < D; e += 16)
-      store_as(a.out_dtype, a.out, (token * a.num_heads + head) * D + e, mul(load(r.total + i * r.Dp + e), inverse),
-               D - e);
+      store_as(a.out_dtype, a.out, token * out_stride(a, a.num_heads * D) + head * D + e,
+               mul(load(r.total + i * r.Dp + e), inverse), D - e);
   }
 }
 

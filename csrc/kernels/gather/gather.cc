@@ -16,9 +16,9 @@ constexpr Variant kVariants[] = {
 }  // namespace
 
 void gather_rows(const Args& a, const Step& step, int64_t begin, int64_t end, Scratch&) {
-  const int64_t bytes = a.k * dtype_size(a.out_dtype);
+  const int64_t size = dtype_size(a.out_dtype), from = x_stride(a, a.k) * size, to = out_stride(a, a.k) * size;
   for (int64_t i = begin; i < end; i++)
-    memcpy((char*)a.out + i * bytes, (const char*)a.x + gathered_row(step, a.rows, a.gather, i) * bytes, bytes);
+    memcpy((char*)a.out + i * to, (const char*)a.x + gathered_row(step, a.rows, a.gather, i) * from, a.k * size);
 }
 
 const Family kGather{"gather", items, scratch_bytes, kVariants, 3};

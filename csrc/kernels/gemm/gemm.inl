@@ -195,18 +195,18 @@ template <class W>
 struct Activations {
   const void* x;
   DType dtype;
-  int64_t k;
+  int64_t k, source_stride;
   typename W::A* copy;
   int64_t copied_m = -1, copied_rows = 0;
 
   static constexpr DType direct() { return sizeof(typename W::A) == 4 ? DType::kF32 : DType::kBF16; }
   bool is_direct() const { return dtype == direct() && k % W::kStep == 0; }
-  int64_t stride() const { return is_direct() ? k : round_up(k, 16); }
+  int64_t stride() const { return is_direct() ? source_stride : round_up(k, 16); }
 
   const typename W::A* rows(int64_t m, int64_t count) {
-    if (is_direct()) return (const typename W::A*)x + m * k;
+    if (is_direct()) return (const typename W::A*)x + m * source_stride;
     if (copied_m != m || copied_rows != count) {
-      for (int64_t i = 0; i < count; i++) fill(copy + i * stride(), (m + i) * k);
+      for (int64_t i = 0; i < count; i++) fill(copy + i * stride(), (m + i) * source_stride);
       copied_m = m, copied_rows = count;
     }
     return copy;

@@ -5,7 +5,7 @@ namespace {
 
 ALBIREO_INLINE void finish_plain(const Args& a, const float* c, int64_t m, int64_t column) {
   for (int64_t j = 0; j < kPanel && column + j < a.n; j += 16) {
-    const int64_t n = a.n - column - j, at = m * a.n + column + j;
+    const int64_t n = a.n - column - j, at = m * out_stride(a, a.n) + column + j;
     V v = load(c + j);
     if (a.bias) v = add(v, load(a.bias + column + j));
     if (a.residual) v = add(v, n >= 16 ? load(a.residual + at) : load_n(a.residual + at, n));
@@ -22,7 +22,7 @@ ALBIREO_INLINE void finish_gated(const Args& a, const float* c, int64_t m, int64
       up = add(up, load(a.bias + panel * kPanel + kGateUpInterleave + j));
     }
     V v = mul(a.act == 1 ? silu(gate) : gelu_tanh(gate), up);
-    store_as(a.out_dtype, a.out, m * a.n + column + j, v, a.n - column - j);
+    store_as(a.out_dtype, a.out, m * out_stride(a, a.n) + column + j, v, a.n - column - j);
   }
 }
 
@@ -31,7 +31,7 @@ void run_linear(const Args& a, const Step& step, int64_t begin, int64_t end, Scr
   const int64_t M = count_rows(step, a.rows), panels = linear_panels(a), steps = ceil_div(a.k, W::kStep);
   const int64_t elements = panel_elements<W>(a.k);
   float* c = (float*)scratch.base;
-  Activations<W> x{a.x, a.x_dtype, a.k, (typename W::A*)(c + kRowChunk * kPanel)};
+  Activations<W> x{a.x, a.x_dtype, a.k, x_stride(a, a.k), (typename W::A*)(c + kRowChunk * kPanel)};
   for (int64_t item = begin; item < end; item++) {
     const int64_t panel = item % panels, slab = item / panels, m_end = slab_end(slab, M);
     const typename W::B* b = (const typename W::B*)a.weight + panel * elements;

@@ -85,7 +85,7 @@ ALBIREO_INLINE void finish_head(const Args& a, const Step& step, int64_t t, int6
     rotate_head(head, D, a.rope + step.positions[t] * D);
   }
   if (is_query) {
-    const int64_t at = (t * a.num_heads + h) * D;
+    const int64_t at = t * out_stride(a, a.num_heads * D) + h * D;
     for (int64_t e = 0; e < D; e += 16) {
       const int64_t n = D - e;
       store_as(a.out_dtype, a.out, at + e, n >= 16 ? load(head + e) : load_n(head + e, n), n);
@@ -106,7 +106,7 @@ void run_qkv(const Args& a, const Step& step, int64_t begin, int64_t end, Scratc
   const int64_t steps = ceil_div(a.k, W::kStep), elements = panel_elements<W>(a.k);
   float* c = (float*)scratch.base;
   float* padded = c + kRowChunk * columns;
-  Activations<W> x{a.x, a.x_dtype, a.k, (typename W::A*)(padded + a.kv_shape.padded_head_dim)};
+  Activations<W> x{a.x, a.x_dtype, a.k, x_stride(a, a.k), (typename W::A*)(padded + a.kv_shape.padded_head_dim)};
   for (int64_t item = begin; item < end; item++) {
     const int64_t group = item % groups, slab = item / groups, m_end = slab_end(slab, step.T);
     const int64_t first_panel = group * width;

@@ -52,10 +52,6 @@ OVERLAP_ORDER = 4
 #: A call: waking, sharing out, the barrier. Left over in calls of a few microseconds: matrices and attention 1.5 to
 #: 4.5, calls on rows 0.5 to 0.8.
 CALL_S, ROWS_CALL_S = 2e-6, 0.7e-6
-#: Rows whose stride is a multiple of a page fall into the same sets of the L1 cache (12 ways here), and a tall tile of
-#: 7 to 28 rows reads them all at once: beyond 12 rows each costs as much as this fraction more. B: 16 rows 1.9, 20
-#: rows 2.6, 28 rows 3.5 times the time; 29 rows are several passes of wide tiles and cost nothing more.
-CONFLICT_BYTES, CONFLICT_WAYS, TALL_ROWS, CONFLICT_COST = 4096, 12, 28, 0.2
 #: Drawing from full logits: a row, and each entry of the vocabulary. 0.206 ms of 151,936, 0.021 ms of 4,096.
 SAMPLING_ROW_S, SAMPLING_ENTRY_S = 16e-6, 1.25e-9
 #: How far runs of A and B were off at most while the limits stayed what they were (12 %), rounded up: docs/journal.md.
@@ -92,7 +88,6 @@ class _Kind:
     output_flops_per_row: int
     bytes_per_row: int
     activation_bytes: int
-    has_conflicts: bool
 
 
 class CostModel:
@@ -152,8 +147,6 @@ def _call_s(kind: _Kind, rows: int, limits: Limits) -> float:
     if not kind.flops_per_row:
         return ROWS_CALL_S + reading + copying
     dots = _dot_s(rows * (kind.flops_per_row + kind.output_flops_per_row), DOT_FRACTION, limits)
-    if kind.has_conflicts and CONFLICT_WAYS < rows <= TALL_ROWS:
-        dots *= 1 + CONFLICT_COST * (rows - CONFLICT_WAYS)
     return CALL_S + overlapped(reading, dots)
 
 
@@ -182,7 +175,6 @@ def _kind(program: Program, call: Call) -> _Kind:
         bytes_per_row=work.bytes_per_row,
         # Beside a matrix its activations stay in a cache.
         activation_bytes=0 if work.flops_per_row else row_bytes + _out_bytes(program, call),
-        has_conflicts=work.flops_per_row > 0 and row_bytes > 0 and row_bytes % CONFLICT_BYTES == 0,
     )
 
 

@@ -6,12 +6,13 @@ step: sizes are those of the largest step, and a smaller one touches less of eac
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from albireo.dtypes import itemsize
 from albireo.graph.node import Graph, Node, Value
-from albireo.graph.program import Buffer
+from albireo.graph.program import Buffer, row_stride
 from albireo.graph.program_spec import ALIGNMENT
 from albireo.graph.report import PassRecord
 from albireo.graph.spec import symbol_rows
@@ -153,9 +154,8 @@ def _may_overwrite(node: Node, idx: int, last_read: Mapping[Value, int]) -> bool
 
 def _lifetime(graph: Graph, group: _Group, maxima: Mapping[str, int]) -> Lifetime:
     type_ = group.values[0].type
-    size = maxima[symbol_rows(group.values[0])] * itemsize(type_.dtype)
-    for dim in type_.dims[1:]:
-        size *= int(dim)
+    cols = math.prod(int(dim) for dim in type_.dims[1:])
+    size = maxima[symbol_rows(group.values[0])] * row_stride(type_.dtype, cols) * itemsize(type_.dtype)
     return Lifetime(size, group.first, group.last)
 
 

@@ -21,6 +21,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Any
 
+from albireo.dtypes import itemsize
 from albireo.graph.node import ConstantDef, Dim
 from albireo.graph.ops import RopeSpec
 
@@ -28,6 +29,11 @@ from albireo.graph.ops import RopeSpec
 PANEL = 64
 #: silu_mul weights: this many gate rows, then this many up rows, in turn; half a panel each.
 GATE_UP_INTERLEAVE = 32
+
+
+#: Rows a multiple of this many bytes apart share the sets of a first-level cache, and throw each other out of it.
+CACHE_ALIAS_BYTES = 4096
+CACHE_LINE_BYTES = 64
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,6 +45,17 @@ class Buffer:
     rows: Dim
     cols: int
     offset: int
+
+    @property
+    def stride(self) -> int:
+        """Elements from one row to the next; see row_stride()."""
+        return row_stride(self.dtype, self.cols)
+
+
+def row_stride(dtype: str, cols: int) -> int:
+    """Elements from one row of an activation to the next: cols, or a cache line more where rows would alias."""
+    size = itemsize(dtype)
+    return cols + (CACHE_LINE_BYTES // size if cols * size % CACHE_ALIAS_BYTES == 0 else 0)
 
 
 @dataclass(frozen=True, slots=True)

@@ -87,7 +87,7 @@ def check_program(program: Program) -> None:
 def buffer_bytes(buffer: Buffer, maxima: Mapping[str, int]) -> int:
     """Bytes of a buffer at the largest rows."""
     rows = maxima[buffer.rows] if isinstance(buffer.rows, str) else buffer.rows
-    return rows * buffer.cols * itemsize(buffer.dtype)
+    return rows * buffer.stride * itemsize(buffer.dtype)
 
 
 def accesses(call: Call, buffers: Mapping[str, Buffer], maxima: Mapping[str, int]) -> Accesses:

@@ -19,6 +19,8 @@ from albireo.errors import InvariantError
 from albireo.graph.program import Buffer, Call, KVLayout, Program
 from albireo.graph.program_spec import STEP_ARRAYS
 
+#: What a role is to the native core: what it reads rows of, or what it writes.
+_SIDES = {("", "x"): "x", ("", "out"): "out", ("qkv_rope_kv", "q"): "out", ("attention", "q"): "x"}
 _ACTS = {"none": 0, "silu_mul": 1, "gelu_tanh_mul": 2}
 #: Roles whose name in the native core differs.
 _NATIVE_ROLES = {("embed", "table"): "weight", ("qkv_rope_kv", "q"): "out", ("attention", "q"): "x"}
@@ -120,8 +122,8 @@ class CpuModel:
 
     def _view(self, buffer: Buffer) -> NDArray[np.float32]:
         rows = buffer.rows if isinstance(buffer.rows, int) else self.program.maxima[buffer.rows]
-        data = self._arena.view()[buffer.offset : buffer.offset + rows * buffer.cols * 4]
-        return data.view(np.float32).reshape(rows, buffer.cols)
+        data = self._arena.view()[buffer.offset : buffer.offset + rows * buffer.stride * 4]
+        return data.view(np.float32).reshape(rows, buffer.stride)[:, : buffer.cols]
 
     def _address(self, name: str) -> int:
         if name in self.program.buffers:
@@ -136,11 +138,11 @@ class CpuModel:
             if role in ("ids", "values") or name in STEP_ARRAYS:
                 continue
             args[_NATIVE_ROLES.get((call.family, role), role)] = self._address(name)
-        for role, key in (("x", "x_dtype"), ("q", "x_dtype" if call.family == "attention" else "out_dtype")):
-            if role in call.args and call.args[role] in program.buffers:
-                args[key] = program.buffers[call.args[role]].dtype
-        if "out" in call.args:
-            args["out_dtype"] = program.buffers[call.args["out"]].dtype
+        for role, name in call.args.items():
+            side = _SIDES.get((call.family, role), _SIDES.get(("", role)))
+            if side is not None and name in program.buffers:
+                args[f"{side}_dtype"] = program.buffers[name].dtype
+                args[f"{side}_stride"] = program.buffers[name].stride
         weight = call.args.get("weight", call.args.get("table"))
         if weight is not None:
             kind, _, args["w_dtype"] = program.constants[weight].packing.partition(".")

@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 NATIVE := $(shell find csrc CMakeLists.txt pyproject.toml -type f)
 
-.PHONY: demo test test-levels fuzz dev lint format bench docs clean
+.PHONY: demo test test-levels fuzz lint format bench clean
 
 demo: $(VENV)/.installed
 	@$(BIN)/albireo generate --stats --seed 7 "Once upon a time, a little fox"
@@ -33,8 +33,9 @@ format: $(VENV)/.tested
 	$(BIN)/ruff format src tests benchmarks tools examples
 	$(BIN)/clang-format -i $(shell find csrc -name '*.cc' -o -name '*.h' -o -name '*.inl')
 
-bench: $(VENV)/.tested
-	$(BIN)/python benchmarks/workloads.py
+# MODEL=checkpoint directory; other engines are added by hand, see the script's --help.
+bench: $(VENV)/.installed
+	$(BIN)/python benchmarks/workloads/compare.py --model $(MODEL)
 
 # What running needs, and nothing else. An editable install: Python edits need no reinstall, native ones rebuild here.
 $(VENV)/.installed: $(NATIVE)

@@ -6,7 +6,7 @@ graph.program.Program. Knows neither devices nor models nor arrays.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -153,8 +153,3 @@ class Graph:
         """Forget constants no node reads; passes call it after a rewrite."""
         used = {id(v) for node in self.nodes for v in node.inputs.values()}
         self.constants = {name: v for name, v in self.constants.items() if id(v) in used}
-
-
-def first_use_order(values: Iterable[Value]) -> list[Value]:
-    """values, each once, in order."""
-    return list(dict.fromkeys(values))

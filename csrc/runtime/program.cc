@@ -52,6 +52,7 @@ void Program::work(int64_t thread, size_t index, const Step& step, Scratch& scra
   const Call& call = calls_[index];
   const int64_t threads = pool_->size(), items = items_[index];
   int64_t finished = 0;
+  scratch.held_row = -1;
   for (int64_t i = 0; i < threads; i++) {
     const int64_t owner = (thread + i) % threads;
     const int64_t first = items * owner / threads, last = items * (owner + 1) / threads;

@@ -3,7 +3,8 @@
 #pragma once
 #include <immintrin.h>
 
-#include "albireo/types.h"
+#include "albireo/split.h"
+#include "simd/transpose_avx512.h"
 
 #define ALBIREO_INLINE inline __attribute__((always_inline))
 
@@ -14,7 +15,25 @@ using albireo::f16;
 using V = __m512;
 constexpr int kTileVectors = 4;  // a register tile is up to 6 (7 in attention) rows by 4 vectors: 24-28 of 32 registers
 constexpr int kTileRows = 6;
-#define ALBIREO_TALL_ROWS 28  // or up to 28 rows by one vector
+#define ALBIREO_TALL_ROWS  // or up to kTallRows by one vector
+
+// out[s][i] = x[i][s] for steps words of a few rows, ld words apart.
+inline void interleave_words(const uint32_t* x, int64_t ld, int64_t rows, int64_t steps, uint32_t* out) {
+  for (int64_t i0 = 0; i0 < rows; i0 += 16)
+    for (int64_t s = 0; s < steps; s += 16) {
+      const int64_t ni = rows - i0 < 16 ? rows - i0 : 16, ns = steps - s < 16 ? steps - s : 16;
+      const __mmask16 words = (__mmask16)((1u << ns) - 1), lanes = (__mmask16)((1u << ni) - 1);
+      __m512i r[16];
+#pragma GCC unroll 16
+      for (int i = 0; i < 16; i++) r[i] = _mm512_maskz_loadu_epi32(i < ni ? words : 0, x + (i0 + i) * ld + s);
+      transpose_words(r);
+      alignas(64) uint32_t tmp[16][16];
+#pragma GCC unroll 16
+      for (int i = 0; i < 16; i++) _mm512_store_si512(tmp[i], r[i]);
+      for (int64_t i = 0; i < ns; i++)
+        _mm512_mask_storeu_epi32(out + (s + i) * rows + i0, lanes, _mm512_load_si512(tmp[i]));
+    }
+}
 
 ALBIREO_INLINE V set1(float x) { return _mm512_set1_ps(x); }
 ALBIREO_INLINE V zero() { return _mm512_setzero_ps(); }

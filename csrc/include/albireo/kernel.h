@@ -35,10 +35,11 @@ struct Args {
 constexpr int64_t x_stride(const Args& a, int64_t natural) { return a.x_stride ? a.x_stride : natural; }
 constexpr int64_t out_stride(const Args& a, int64_t natural) { return a.out_stride ? a.out_stride : natural; }
 
-// Private memory of one thread, 64-byte aligned, contents undefined between items.
+// Private memory of one thread, 64-byte aligned. Contents stay from item to item of one call.
 struct Scratch {
   char* base;
   int64_t bytes;
+  int64_t held_row = -1, held_rows = 0;  // rows of x that gemm.inl's copies hold; none when a call begins
 };
 
 using KernelFn = void (*)(const Args&, const Step&, int64_t begin, int64_t end, Scratch&);

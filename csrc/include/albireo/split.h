@@ -12,7 +12,10 @@ constexpr int64_t slab_end(int64_t slab, int64_t rows) {
   return (slab + 1) * kSlabRows < rows ? (slab + 1) * kSlabRows : rows;
 }
 
-// Scratch of a kernel that multiplies rows of inner size k: a copy of a chunk of activations at its widest.
-constexpr int64_t activation_copy_bytes(int64_t k) { return kRowChunk * round_up(k, 16) * 4; }
+constexpr int64_t kTallRows = 28;  // most rows of a tall tile, where there is one
+
+// Scratch of a kernel that multiplies rows of inner size k: copies of a chunk of activations, and of the rows of a tall
+// tile, at their widest.
+constexpr int64_t activation_copy_bytes(int64_t k) { return (kRowChunk + kTallRows) * round_up(k, 16) * 4; }
 
 }  // namespace albireo

@@ -310,10 +310,10 @@ void attend_tile(const Args& a, RowBlock<W>& r, const Tile<W>& t, int64_t start,
 
 template <class W>
 void load_queries(const Args& a, RowBlock<W>& r, int64_t query, int64_t first_row, int64_t group, int64_t kv_head,
-                  const int32_t* positions) {
+                  const int32_t* positions, Scratch& scratch) {
   const int64_t D = a.kv_shape.head_dim;
   const int64_t stride = x_stride(a, a.num_heads * D);
-  Activations<W> source{a.x, a.x_dtype, D, stride, nullptr};
+  Activations<W> source{a.x, a.x_dtype, D, stride, scratch, nullptr};
   for (int64_t i = 0; i < r.rows; i++) {
     const int64_t token = query + (first_row + i) / group, head = kv_head * group + (first_row + i) % group;
     typename W::A* q = r.q + i * r.Dp;
@@ -335,7 +335,7 @@ void attend(const Args& a, const Step& step, int64_t b, int64_t kv_head, int64_t
   const int64_t first_row = row_block * kAttentionRows;
   const int64_t rows = all_rows - first_row < kAttentionRows ? all_rows - first_row : kAttentionRows;
   RowBlock<W> r(scratch.base, rows, a.kv_shape.padded_head_dim);
-  load_queries(a, r, query, first_row, group, kv_head, step.positions);
+  load_queries(a, r, query, first_row, group, kv_head, step.positions, scratch);
 
   const int32_t* blocks = step.block_table + b * step.max_blocks;
   const int64_t stop = r.position[rows - 1] + 1;  // rows are in order of position

@@ -11,6 +11,9 @@
 //   step<MR, NV> one step for MR rows by NV vectors of 16 columns
 #include <utility>
 
+#include "albireo/kernel.h"
+#include "albireo/split.h"
+
 namespace {
 using namespace albireo;
 
@@ -75,6 +78,10 @@ struct WeightBF16Dot {
     for (int j = 0; j < NV; j++) w[j] = _mm512_loadu_ps((const float*)b(j));
 #pragma GCC unroll 32
     for (int i = 0; i < MR; i++) {
+      if constexpr (NV == 1) {  // one dot a broadcast: in one instruction
+        asm("vdpbf16ps %2%{1to16%}, %1, %0" : "+v"(acc[i][0]) : "v"(w[0]), "m"(*(const float*)(a + i * lda)));
+        continue;
+      }
       // One broadcast a row, not one a dot: a core with two dots a cycle has two loads a cycle, and a broadcast from
       // memory in the dot itself would take one for each.
       V pair;
@@ -92,11 +99,80 @@ using PairPolicy = WeightBF16Dot;
 using PairPolicy = WeightBF16;
 #endif
 
+// Rows of activations as policy W reads them: where they lie, or a copy in scratch when the type differs or when
+// K is not a whole number of steps (the copy is padded with zeros). Scratch remembers which rows its copies hold.
+template <class W>
+struct Activations {
+  using A = typename W::A;
+  const void* x;
+  DType dtype;
+  int64_t k, source_stride;
+  Scratch& scratch;
+  A* copy;  // activation_copy_bytes(k)
+
+  static constexpr DType direct() { return sizeof(A) == 4 ? DType::kF32 : DType::kBF16; }
+  bool is_direct() const { return dtype == direct() && k % W::kStep == 0; }
+  int64_t stride() const { return is_direct() ? source_stride : round_up(k, 16); }
+
+  const A* rows(int64_t m, int64_t count) {
+    if (!is_direct() && !holds(m, count)) fill_rows(m, count);
+    return source(m);
+  }
+
+#ifdef ALBIREO_TALL_ROWS
+  // [steps][count][kStep]: what a tall tile reads in one step lies together.
+  const A* interleaved(int64_t m, int64_t count) {
+    if (count == 1) return rows(m, 1);
+    A* out = copy + kRowChunk * round_up(k, 16);
+    if (holds(m, count)) return out;
+    if (!is_direct()) fill_rows(m, count);
+    const A* from = source(m);
+    if constexpr (W::kStep * sizeof(A) == 4)
+      interleave_words((const uint32_t*)from, stride() * sizeof(A) / 4, count, ceil_div(k, W::kStep), (uint32_t*)out);
+    else
+      for (int64_t s = 0; s < ceil_div(k, W::kStep); s++)
+        for (int64_t i = 0; i < count * W::kStep; i++)
+          out[s * count * W::kStep + i] = from[i / W::kStep * stride() + s * W::kStep + i % W::kStep];
+    return out;
+  }
+#endif
+
+  // Whether the copies hold these rows; from now on they do.
+  bool holds(int64_t m, int64_t count) {
+    const bool held = scratch.held_row == m && scratch.held_rows == count;
+    scratch.held_row = m, scratch.held_rows = count;
+    return held;
+  }
+
+  const A* source(int64_t m) const { return is_direct() ? (const A*)x + m * source_stride : copy; }
+  void fill_rows(int64_t m, int64_t count) const {
+    for (int64_t i = 0; i < count; i++) fill(copy + i * stride(), (m + i) * source_stride);
+  }
+  void fill(A* to, int64_t from) const {
+    for (int64_t e = 0; e < k; e += 16) {
+      const int64_t n = k - e;
+      V v;
+      if (dtype == DType::kF32) v = n >= 16 ? load((const float*)x + from + e) : load_n((const float*)x + from + e, n);
+      else if (dtype == DType::kBF16) v = load_narrow((const bf16*)x + from + e, n);
+      else v = load_narrow((const f16*)x + from + e, n);
+      W::put(to + e, v);
+    }
+  }
+  template <class T>
+  static V load_narrow(const T* p, int64_t n) {
+    if (n >= 16) return load(p);
+    T tmp[16] = {};
+    for (int64_t i = 0; i < n; i++) tmp[i] = p[i];
+    return load(tmp);
+  }
+};
+
 // MR rows by NV sub-panels over steps. sub: elements from one sub-panel of B to the next. accumulate: start from C.
-// ahead: a line from here on is fetched to L2 each step, unless null.
+// lda, advance: elements of A from row to row and from step to step. ahead: a line from here on is fetched to L2 each
+// step.
 template <class W, int MR, int NV>
-ALBIREO_INLINE void tile(const typename W::A* a, int64_t lda, const typename W::B* b, int64_t sub, int64_t steps,
-                         float* c, int64_t ldc, bool accumulate, const char* ahead) {
+ALBIREO_INLINE void tile(const typename W::A* a, int64_t lda, int64_t advance, const typename W::B* b, int64_t sub,
+                         int64_t steps, float* c, int64_t ldc, bool accumulate, const char* ahead) {
   V acc[MR][NV];
 #pragma GCC unroll 32
   for (int i = 0; i < MR; i++)
@@ -104,7 +180,7 @@ ALBIREO_INLINE void tile(const typename W::A* a, int64_t lda, const typename W::
     for (int j = 0; j < NV; j++) acc[i][j] = accumulate ? load(c + i * ldc + 16 * j) : zero();
   for (int64_t s = 0; s < steps; s++) {
     prefetch_l2(ahead + 64 * s);
-    W::template step<MR, NV>(acc, a + s * W::kStep, lda, [&](int j) { return b + j * sub + s * kSubPanel * W::kStep; });
+    W::template step<MR, NV>(acc, a + s * advance, lda, [&](int j) { return b + j * sub + s * kSubPanel * W::kStep; });
   }
 #pragma GCC unroll 32
   for (int i = 0; i < MR; i++)
@@ -120,15 +196,17 @@ void wide_rows(int64_t rows, const typename W::A* a, int64_t lda, const typename
     const typename W::B* bj = b + j * sub;
     float* cj = c + kSubPanel * j;
     switch (rows) {
-      case 1: tile<W, 1, kTileVectors>(a, lda, bj, sub, steps, cj, ldc, accumulate, ahead); break;
-      case 2: tile<W, 2, kTileVectors>(a, lda, bj, sub, steps, cj, ldc, accumulate, ahead); break;
-      case 3: tile<W, 3, kTileVectors>(a, lda, bj, sub, steps, cj, ldc, accumulate, ahead); break;
-      case 4: tile<W, 4, kTileVectors>(a, lda, bj, sub, steps, cj, ldc, accumulate, ahead); break;
+      case 1: tile<W, 1, kTileVectors>(a, lda, W::kStep, bj, sub, steps, cj, ldc, accumulate, ahead); break;
+      case 2: tile<W, 2, kTileVectors>(a, lda, W::kStep, bj, sub, steps, cj, ldc, accumulate, ahead); break;
+      case 3: tile<W, 3, kTileVectors>(a, lda, W::kStep, bj, sub, steps, cj, ldc, accumulate, ahead); break;
+      case 4: tile<W, 4, kTileVectors>(a, lda, W::kStep, bj, sub, steps, cj, ldc, accumulate, ahead); break;
       case 5:
-        if constexpr (kTileRows >= 5) tile<W, 5, kTileVectors>(a, lda, bj, sub, steps, cj, ldc, accumulate, ahead);
+        if constexpr (kTileRows >= 5)
+          tile<W, 5, kTileVectors>(a, lda, W::kStep, bj, sub, steps, cj, ldc, accumulate, ahead);
         break;
       case 6:
-        if constexpr (kTileRows >= 6) tile<W, 6, kTileVectors>(a, lda, bj, sub, steps, cj, ldc, accumulate, ahead);
+        if constexpr (kTileRows >= 6)
+          tile<W, 6, kTileVectors>(a, lda, W::kStep, bj, sub, steps, cj, ldc, accumulate, ahead);
         break;
     }
   }
@@ -138,36 +216,41 @@ constexpr int64_t kStreamAhead = 32 << 10;  // bytes; memory answers in 100 ns a
 constexpr int64_t kStepsPerBlock = 1024;    // K block: 64 x 1024 steps x 4 B = 256 KiB of panel stay in L2
 
 #ifdef ALBIREO_TALL_ROWS
+// A: interleaved, see Activations::interleaved. Where it lies in rows, each dot needs an address of its own: 28 of them
+// do not fit in the registers there are, and their arithmetic, not the dots, was what a tall tile took its time for.
 template <class W, int MR>
-void tall_rows(const typename W::A* a, int64_t lda, const typename W::B* panel, int64_t steps, float* c, int64_t ldc) {
+void tall_rows(const typename W::A* a, const typename W::B* panel, int64_t steps, float* c, int64_t ldc) {
   const int64_t sub = steps * kSubPanel * W::kStep;
   for (int64_t j = 0; j < kSubPanels; j++)
-    tile<W, MR, 1>(a, lda, panel + j * sub, sub, steps, c + kSubPanel * j, ldc, false,
+    tile<W, MR, 1>(a, W::kStep, MR * W::kStep, panel + j * sub, sub, steps, c + kSubPanel * j, ldc, false,
                    (const char*)(panel + j * sub) + kStreamAhead);
 }
 
 template <class W, int... I>
-ALBIREO_INLINE void tall_product(int64_t rows, const typename W::A* a, int64_t lda, const typename W::B* panel,
-                                 int64_t steps, float* c, int64_t ldc, std::integer_sequence<int, I...>) {
-  using Fn = void (*)(const typename W::A*, int64_t, const typename W::B*, int64_t, float*, int64_t);
+ALBIREO_INLINE void tall_product(int64_t rows, const typename W::A* a, const typename W::B* panel, int64_t steps,
+                                 float* c, int64_t ldc, std::integer_sequence<int, I...>) {
+  using Fn = void (*)(const typename W::A*, const typename W::B*, int64_t, float*, int64_t);
   static constexpr Fn kRows[] = {tall_rows<W, 1 + I>...};
-  kRows[rows - 1](a, lda, panel, steps, c, ldc);
+  kRows[rows - 1](a, panel, steps, c, ldc);
 }
 #endif
 
-// C[rows, 64] = A[rows, K] x panel.
+// C[rows, 64] = rows m0 .. m0 + rows of x, times a panel.
 //   few rows    one pass of a wide tile: the panel streams from memory
 //   some rows   (where registers allow) one pass of a tall tile, sub-panel by sub-panel: every weight is still used
 //               for all rows as it passes, so arithmetic hides behind the stream. Two passes would not: the first waits
 //               for memory while the dots idle, the second has memory idle
 //   many rows   K blocks that stay in L2, wide tiles of nearly equal height: 8 = 4 + 4, not 6 + 2
 template <class W>
-void panel_product(const typename W::A* a, int64_t lda, int64_t rows, const typename W::B* panel, int64_t steps,
-                   float* c, int64_t ldc) {
+void panel_product(Activations<W>& x, int64_t m0, int64_t rows, const typename W::B* panel, int64_t steps, float* c,
+                   int64_t ldc) {
 #ifdef ALBIREO_TALL_ROWS
-  if (rows <= ALBIREO_TALL_ROWS)
-    return tall_product<W>(rows, a, lda, panel, steps, c, ldc, std::make_integer_sequence<int, ALBIREO_TALL_ROWS>());
+  if (rows <= kTallRows)
+    return tall_product<W>(rows, x.interleaved(m0, rows), panel, steps, c, ldc,
+                           std::make_integer_sequence<int, kTallRows>());
 #endif
+  const typename W::A* a = x.rows(m0, rows);
+  const int64_t lda = x.stride();
   const int64_t sub = steps * kSubPanel * W::kStep;
   const int64_t tiles = ceil_div(rows, kTileRows), height = rows / tiles, taller = rows % tiles;
   for (int64_t s0 = 0; s0 < steps; s0 += kStepsPerBlock) {
@@ -188,48 +271,6 @@ template <class W>
 constexpr int64_t panel_elements(int64_t k) {
   return ceil_div(k, W::kStep) * kPanel * W::kStep;
 }
-
-// Rows of activations as policy W reads them: where they lie, or a copy in scratch when the type differs or when
-// K is not a whole number of steps (the copy is padded with zeros).
-template <class W>
-struct Activations {
-  const void* x;
-  DType dtype;
-  int64_t k, source_stride;
-  typename W::A* copy;
-  int64_t copied_m = -1, copied_rows = 0;
-
-  static constexpr DType direct() { return sizeof(typename W::A) == 4 ? DType::kF32 : DType::kBF16; }
-  bool is_direct() const { return dtype == direct() && k % W::kStep == 0; }
-  int64_t stride() const { return is_direct() ? source_stride : round_up(k, 16); }
-
-  const typename W::A* rows(int64_t m, int64_t count) {
-    if (is_direct()) return (const typename W::A*)x + m * source_stride;
-    if (copied_m != m || copied_rows != count) {
-      for (int64_t i = 0; i < count; i++) fill(copy + i * stride(), (m + i) * source_stride);
-      copied_m = m, copied_rows = count;
-    }
-    return copy;
-  }
-
-  void fill(typename W::A* to, int64_t from) const {
-    for (int64_t e = 0; e < k; e += 16) {
-      const int64_t n = k - e;
-      V v;
-      if (dtype == DType::kF32) v = n >= 16 ? load((const float*)x + from + e) : load_n((const float*)x + from + e, n);
-      else if (dtype == DType::kBF16) v = load_narrow((const bf16*)x + from + e, n);
-      else v = load_narrow((const f16*)x + from + e, n);
-      W::put(to + e, v);
-    }
-  }
-  template <class T>
-  static V load_narrow(const T* p, int64_t n) {
-    if (n >= 16) return load(p);
-    T tmp[16] = {};
-    for (int64_t i = 0; i < n; i++) tmp[i] = p[i];
-    return load(tmp);
-  }
-};
 
 ALBIREO_INLINE void store_as(DType t, void* base, int64_t at, V v, int64_t n) {
   if (t == DType::kF32) n >= 16 ? store((float*)base + at, v) : store_n((float*)base + at, v, n);

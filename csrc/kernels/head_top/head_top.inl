@@ -45,14 +45,14 @@ void run_head_top(const Args& a, const Step& step, int64_t begin, int64_t end, S
   const int64_t M = count_rows(step, a.rows), panels = ceil_div(a.n, kPanel), steps = ceil_div(a.k, W::kStep);
   const int64_t elements = panel_elements<W>(a.k);
   float* c = (float*)scratch.base;
-  Activations<W> x{a.x, a.x_dtype, a.k, x_stride(a, a.k), (typename W::A*)(c + kRowChunk * kPanel)};
+  Activations<W> x{a.x, a.x_dtype, a.k, x_stride(a, a.k), scratch, (typename W::A*)(c + kRowChunk * kPanel)};
   for (int64_t item = begin; item < end; item++) {
     const int64_t panel = item % panels, slab = item / panels, m_end = slab_end(slab, M);
     const typename W::B* b = (const typename W::B*)a.weight + panel * elements;
     const int64_t column = panel * kPanel, n = a.n - column < kPanel ? a.n - column : kPanel;
     for (int64_t m = slab_begin(slab); m < m_end; m += kRowChunk) {
       const int64_t rows = m_end - m < kRowChunk ? m_end - m : kRowChunk;
-      panel_product<W>(x.rows(m, rows), x.stride(), rows, b, steps, c, kPanel);
+      panel_product<W>(x, m, rows, b, steps, c, kPanel);
       for (int64_t i = 0; i < rows; i++) merge(a.top_keys + m + i, best_of(c + i * kPanel, n, column));
     }
   }

@@ -106,7 +106,8 @@ void run_qkv(const Args& a, const Step& step, int64_t begin, int64_t end, Scratc
   const int64_t steps = ceil_div(a.k, W::kStep), elements = panel_elements<W>(a.k);
   float* c = (float*)scratch.base;
   float* padded = c + kRowChunk * columns;
-  Activations<W> x{a.x, a.x_dtype, a.k, x_stride(a, a.k), (typename W::A*)(padded + a.kv_shape.padded_head_dim)};
+  Activations<W> x{
+      a.x, a.x_dtype, a.k, x_stride(a, a.k), scratch, (typename W::A*)(padded + a.kv_shape.padded_head_dim)};
   for (int64_t item = begin; item < end; item++) {
     const int64_t group = item % groups, slab = item / groups, m_end = slab_end(slab, step.T);
     const int64_t first_panel = group * width;
@@ -116,7 +117,7 @@ void run_qkv(const Args& a, const Step& step, int64_t begin, int64_t end, Scratc
       const int64_t rows = m_end - m < kRowChunk ? m_end - m : kRowChunk;
       for (int64_t p = 0; p < width && first_panel + p < panels; p++) {
         const typename W::B* b = (const typename W::B*)a.weight + (first_panel + p) * elements;
-        panel_product<W>(x.rows(m, rows), x.stride(), rows, b, steps, c + p * kPanel, columns);
+        panel_product<W>(x, m, rows, b, steps, c + p * kPanel, columns);
       }
       for (int64_t i = 0; i < rows; i++)
         for (int64_t h = first_head; h < last_head; h++)

@@ -73,6 +73,24 @@ def test_params_are_frozen_and_cloned() -> None:
 
 
 @pytest.mark.parametrize(
+    ("fields", "num"),
+    [
+        ({"temperature": 0}, 1),
+        ({"temperature": 0, "top_k": 9}, 1),
+        ({"temperature": 1.0}, 0),
+        ({"top_k": -1}, 0),
+        ({"top_k": 1}, 1),
+        ({"top_k": 64, "top_p": 0.5, "min_p": 0.1}, 64),
+        ({"top_k": 65}, 0),
+        ({"top_k": 20, "repetition_penalty": 1.05}, 0),
+    ],
+    ids=str,
+)
+def test_how_many_of_the_best_logits_decide(fields: dict[str, Any], num: int) -> None:
+    assert SamplingParams(**fields).num_top == num
+
+
+@pytest.mark.parametrize(
     "fields",
     [
         {"temperature": 1.0},

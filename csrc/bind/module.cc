@@ -73,7 +73,7 @@ Args args_of(const nb::dict& d, Program& program) {
   a.k_norm = address<const float>(d, "k_norm");
   a.rope = address<const float>(d, "rope");
   a.kv = address<char>(d, "kv");
-  a.top_keys = program.top_keys();
+  a.top = program.top();
   const int64_t head_dim = get<int64_t>(d, "head_dim", 0);
   a.kv_shape = {dtype_of(get<std::string>(d, "kv_dtype", "float32")), get<int64_t>(d, "num_kv_heads", 0), head_dim,
                 round_up(head_dim, 16), get<int64_t>(d, "block_size", 16)};
@@ -130,18 +130,22 @@ int64_t length(const Ints& a) { return (int64_t)a.size(); }
 
 void run_program(Program& program, const Ints& token_ids, const Ints& positions, const Ints& slots,
                  const Ints& query_start, const Ints& context_len, const Ints& block_table, const Ints& logit_rows,
-                 const Ints& top_rows, nb::ndarray<int32_t, nb::ndim<1>, nb::c_contig, nb::device::cpu> top_ids,
-                 nb::ndarray<float, nb::ndim<1>, nb::c_contig, nb::device::cpu> top_values) {
+                 const Ints& top_rows, const Ints& top_counts,
+                 nb::ndarray<int32_t, nb::shape<-1, kTopMost>, nb::c_contig, nb::device::cpu> top_ids,
+                 nb::ndarray<float, nb::shape<-1, kTopMost>, nb::c_contig, nb::device::cpu> top_values) {
   Step s{};
   s.T = length(token_ids), s.B = length(context_len), s.R = length(logit_rows), s.G = length(top_rows);
   s.max_blocks = s.B ? (int64_t)block_table.size() / s.B : 0;
-  if (length(positions) != s.T || length(slots) != s.T || length(query_start) != s.B + 1 ||
-      (int64_t)top_ids.size() < s.G || (int64_t)top_values.size() < s.G)
+  if (length(positions) != s.T || length(slots) != s.T || length(query_start) != s.B + 1 || length(top_counts) != s.G ||
+      (int64_t)top_ids.shape(0) < s.G || (int64_t)top_values.shape(0) < s.G)
     throw std::invalid_argument("step arrays disagree in length");
-  if (s.G > program.max_top_rows()) throw std::invalid_argument("more arg max rows than the program was made for");
+  if (s.G > program.top()->max_rows()) throw std::invalid_argument("more top rows than the program was made for");
+  for (int64_t i = 0; i < s.G; i++)
+    if (top_counts.data()[i] < 1 || top_counts.data()[i] > kTopMost)
+      throw std::invalid_argument("top_counts must be 1 to " + std::to_string(kTopMost));
   s.token_ids = token_ids.data(), s.positions = positions.data(), s.slots = slots.data();
   s.query_start = query_start.data(), s.context_len = context_len.data(), s.block_table = block_table.data();
-  s.logit_rows = logit_rows.data(), s.top_rows = top_rows.data();
+  s.logit_rows = logit_rows.data(), s.top_rows = top_rows.data(), s.top_counts = top_counts.data();
   nb::gil_scoped_release unlocked;
   program.run(s, top_ids.data(), top_values.data());
 }
@@ -171,6 +175,7 @@ void pack(ThreadPool& pool, const Addresses& rows, int64_t k, const std::string&
 NB_MODULE(_native, m) {
   m.doc() = "Native CPU core of albireo: memory, threads, kernels and the program runner.";
   nb::set_leak_warnings(false);
+  m.attr("TOP_MOST") = kTopMost;
   m.def("isa_levels", &isa_levels);
   m.def("usable_cpus", &usable_cpus);
   m.def("kernels", &kernel_list, "(family, weight dtype, isa level) of every variant, in order of preference.");

@@ -4,8 +4,6 @@
 #include <chrono>
 #include <functional>
 
-#include "kernels/head_top/head_top.h"
-
 namespace albireo {
 namespace {
 
@@ -17,7 +15,7 @@ double now() { return std::chrono::duration<double>(std::chrono::steady_clock::n
 }  // namespace
 
 Program::Program(std::shared_ptr<ThreadPool> pool, int64_t max_top_rows)
-    : pool_(std::move(pool)), top_keys_(std::max<int64_t>(1, max_top_rows)) {}
+    : pool_(std::move(pool)), top_(pool_->size(), max_top_rows) {}
 
 void Program::add(const Family* family, KernelFn run, const Args& args, bool barrier) {
   calls_.push_back({family, run, args, barrier});
@@ -41,9 +39,9 @@ void Program::run(const Step& step, int32_t* top_ids, float* top_values) {
     const Call& call = calls_[i];
     items_[i] = count_rows(step, call.args.rows) > 0 ? call.family->items(call.args, step) : 0;
   }
-  std::fill_n(top_keys_.begin(), step.G, 0);
+  top_.clear(step.G);
   pool_->run([&](int64_t thread) { walk(thread, step); });
-  unpack_top_keys(top_keys_.data(), step.G, top_ids, top_values);
+  top_.best(step, top_ids, top_values);
 }
 
 // Each thread has a contiguous share of the items, so that it streams neighbouring weights; whoever is done first
@@ -72,7 +70,7 @@ void Program::work(int64_t thread, size_t index, const Step& step, Scratch& scra
 // Threads meet by work, not by presence: a call is over when all its items are done. A thread that the machine has
 // taken away holds up the others only if it was taken in the middle of an item.
 void Program::walk(int64_t thread, const Step& step) {
-  Scratch scratch{scratch_[thread]->data(), scratch_bytes_};
+  Scratch scratch{scratch_[thread]->data(), scratch_bytes_, thread};
   double before = profiling_ && thread == 0 ? now() : 0.0;
   size_t open = 0;  // calls before this one are known to be over
   for (size_t i = 0; i < calls_.size(); i++) {

@@ -6,6 +6,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+TOP_MOST: int
+
 def isa_levels() -> list[str]: ...
 def usable_cpus() -> list[int]: ...
 def kernels() -> list[tuple[str, str, str]]: ...
@@ -51,6 +53,7 @@ class Program:
         block_table: NDArray[np.int32],
         logit_rows: NDArray[np.int32],
         top_rows: NDArray[np.int32],
+        top_counts: NDArray[np.int32],
         top_ids: NDArray[np.int32],
         top_values: NDArray[np.float32],
     ) -> None: ...

@@ -14,6 +14,8 @@ from albireo.errors import InvalidParams, UnsupportedFeature
 
 #: Below this a temperature means greedy; vLLM's limit.
 GREEDY_TEMPERATURE = 1e-5
+#: Largest top_k for which the head finds the best logits by itself.
+MAX_TOP = 64
 MAX_SEED = 2**63 - 1
 
 
@@ -128,10 +130,15 @@ class SamplingParams:
 
     @property
     def needs_logits(self) -> bool:
-        """False when the arg max over the raw logits decides, so that logits need not be written out."""
-        return not (
-            self.is_greedy
-            and self.logprobs is None
+        """False when the best num_top raw logits decide, so that the others need not be written out."""
+        return self.num_top == 0
+
+    @property
+    def num_top(self) -> int:
+        """How many of the best raw logits decide: 1 for the arg max, k for top-k of at most MAX_TOP, 0 for all."""
+        num = 1 if self.is_greedy else self.top_k if self.top_k <= MAX_TOP else 0
+        decides = (
+            self.logprobs is None
             and self.presence_penalty == 0.0
             and self.frequency_penalty == 0.0
             and self.repetition_penalty == 1.0
@@ -140,6 +147,7 @@ class SamplingParams:
             and not self.bad_words
             and self.min_tokens == 0
         )
+        return num if decides else 0
 
     def clone(self, **changes: Any) -> SamplingParams:
         """A copy with some fields changed."""

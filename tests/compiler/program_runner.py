@@ -93,7 +93,7 @@ class ProgramRunner:
 
     def head_top(self, call: Call, step: StepInputs) -> dict[str, Array]:
         ids, values = OPS["top_logits"](OpCall({"logits": self._matmul(call, step)}, {}, step))
-        return {"ids": ids[:, None], "values": values[:, None]}
+        return {"ids": ids, "values": values}
 
     def _matmul(self, call: Call, step: StepInputs) -> Array:
         roles = {"x": self._arg(call, "x", step), "weight": self._arg(call, "weight", step)}

@@ -68,7 +68,7 @@ def test_the_residual_is_written_in_place() -> None:
     assert [plan.names[n.output] for n in graph.nodes if "residual" in n.inputs] == ["x"] * 4 + ["x_S"] * 2
     assert sorted(name for name in plan.buffers if name.startswith("x")) == ["x", "x_S"]
     assert plan.buffers["x"].cols == E and plan.buffers["logits"].cols == V
-    assert (plan.buffers["logits"].rows, plan.buffers["top_ids"].rows, plan.buffers["top_ids"].cols) == ("R", "G", 1)
+    assert (plan.buffers["logits"].rows, plan.buffers["top_ids"].rows, plan.buffers["top_ids"].cols) == ("R", "G", 65)
 
 
 def test_a_residual_that_is_read_later_is_kept() -> None:

@@ -46,7 +46,9 @@ def steps() -> list[StepInputs]:
         make_step(second, BLOCK_SIZE, "none", "all"),
         make_step(third, BLOCK_SIZE, "none", "none"),
         make_step(fourth, BLOCK_SIZE, "all", "none"),
-        replace(make_step(fifth, BLOCK_SIZE), logit_rows=rows([4, 0]), top_rows=rows([2, 3, 0])),
+        replace(
+            make_step(fifth, BLOCK_SIZE), logit_rows=rows([4, 0]), top_rows=rows([2, 3, 0]), top_counts=rows([1, 3, 65])
+        ),
     ]
 
 

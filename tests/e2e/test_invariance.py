@@ -185,6 +185,21 @@ def test_the_arg_max_is_the_token(
 
 @pytest.mark.parametrize("dtype", COMPUTE_DTYPES)
 @pytest.mark.parametrize("config", CONFIGS)
+def test_the_best_logits_give_the_token_of_all(config: str, dtype: str, checkpoint: Callable[[str, str], Path]) -> None:
+    """Top-k requests that want no log-probabilities take the way of the arg max; the tokens are those of the logits."""
+    drawn = {"temperature": 1.5, "top_p": 0.9}
+    asks = [ask(tokens(5 + i, i), top_k=1 + 9 * i, seed=i, n=1 + i % 2, **drawn) for i in range(7)]
+    server = Server.load(checkpoint(config, dtype), max_num_batched_tokens=20)
+    wanted, _ = server.serve(asks)
+    assert server.rows
+    got, _ = server.serve([Ask(a.prompt, a.params.clone(logprobs=None)) for a in asks])
+    assert [a.tokens for a in got] == [a.tokens for a in wanted]
+    assert not server.rows, "logits were written out"
+    assert len({tuple(a.tokens[0]) for a in got}) == len(asks)
+
+
+@pytest.mark.parametrize("dtype", COMPUTE_DTYPES)
+@pytest.mark.parametrize("config", CONFIGS)
 def test_continuations_of_one_prompt_are_those_of_their_seeds(
     config: str, dtype: str, checkpoint: Callable[[str, str], Path]
 ) -> None:

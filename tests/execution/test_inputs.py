@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from albireo.execution.inputs import pack_step
+from albireo.execution.inputs import pack_step, with_logits
 from albireo.params import SamplingParams
 from albireo.step import SampleTask, SequenceWork, StepPlan
 
@@ -56,6 +56,21 @@ def test_one_task_that_needs_logits_takes_all_along_so_that_the_head_is_read_onc
     )
     assert not step.is_top
     assert (step.inputs.top_rows.tolist(), step.inputs.logit_rows.tolist()) == ([], [0, 1])
+
+
+def test_top_k_asks_for_one_more_so_that_equals_of_the_last_are_seen() -> None:
+    step = pack_step(
+        plan(
+            work(1, [1], 0, [3], samples=(task(1),)),
+            work(2, [2], 0, [4], samples=(task(2, SamplingParams(top_k=20)), task(3, SamplingParams(top_k=64)))),
+        ),
+        16,
+    )
+    assert step.is_top
+    assert (step.inputs.top_rows.tolist(), step.inputs.top_counts.tolist()) == ([0, 1], [1, 65])
+    again = with_logits(step.inputs)
+    again.check(16)
+    assert (again.logit_rows.tolist(), again.top_rows.tolist(), again.top_counts.tolist()) == ([0, 1], [], [])
 
 
 def test_siblings_share_a_row() -> None:

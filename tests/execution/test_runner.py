@@ -13,6 +13,7 @@ from albireo.backends.step_inputs import StepInputs
 from albireo.errors import InvariantError
 from albireo.execution.runner import Runner
 from albireo.params import SamplingParams
+from albireo.sampling.sampler import Sampler
 from albireo.step import SampleTask, SequenceWork, StepPlan
 
 VOCAB = 10
@@ -38,7 +39,9 @@ class Table:
         logits[np.arange(inputs.num_tokens), inputs.token_ids + 1] = 1.0
         logits[inputs.token_ids == self.bad_token] = np.nan
         top = logits[inputs.top_rows]
-        return Outputs(logits[inputs.logit_rows], top.argmax(1).astype(np.int32), top.max(1))
+        ids = np.argsort(-top, axis=1, kind="stable").astype(np.int32)
+        ids = np.where(np.arange(VOCAB) < inputs.top_counts[:, None], ids, -1)
+        return Outputs(logits[inputs.logit_rows], ids, np.where(ids < 0, -np.inf, np.take_along_axis(top, ids, 1)))
 
     def copy_blocks(self, pairs: Sequence[tuple[int, int]]) -> None:
         self.log.append(("copy", list(pairs)))
@@ -83,6 +86,16 @@ def test_logits_that_are_no_numbers_name_their_sequence(params: dict[str, Any]) 
     works = [SequenceWork(i, [i], 0, ([i],), (task(i, **params),)) for i in (1, 2, 3)]
     with pytest.raises(InvariantError, match="sequence 2"):
         Runner(Table(bad_token=2), VOCAB, 16).execute(plan(*works))
+
+
+def test_equals_of_the_last_of_the_best_are_settled_by_all_logits() -> None:
+    """All but one logit of the table are equal: top-2 keeps all ten, and the step is computed again with logits."""
+    table = Table()
+    work = SequenceWork(1, [3], 0, ([1],), (task(1, temperature=5.0, top_k=2, seed=4),))
+    by_best = Runner(table, VOCAB, 16).execute(plan(work)).tokens
+    assert [entry[0] for entry in table.log] == ["run", "run"]
+    logits = np.eye(VOCAB, dtype=np.float32)[[4]]
+    assert by_best == Sampler(VOCAB).sample(logits, list(work.samples), [0])
 
 
 def test_a_plan_without_work_runs_nothing() -> None:

@@ -110,6 +110,6 @@ def test_totals() -> None:
     layer = 2 * E * 4 + qkv + 64 * H * D * 2 + gate_up + 64 * F * 2 + D * 4
     activations = E * 4 + 2 * (2 * E * (4 + 2) + 2 * E * 2 + 3 * H * D * 2 + H * D * 2 + 4 * E * 4 + 2 * F * 2)
     gathers = 2 * H * D * 2 + 2 * E * 4
-    head = E * 4 + E * 4 + E * 2 + E * 2 + 128 * E * 2 + 4 + 4
+    head = E * 4 + E * 4 + E * 2 + E * 2 + 128 * E * 2 + 65 * (4 + 4)
     assert t.bytes_per_token == E * 2 + 2 * layer + activations + gathers + head
     assert V <= 128

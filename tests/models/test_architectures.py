@@ -86,7 +86,7 @@ def test_graph_has_the_agreed_ends_and_origins(name: str) -> None:
     graph = build_graph(config, 64)
     assert list(graph.outputs) == ["logits", "top_ids", "top_values", "kv"]
     assert str(graph.outputs["logits"].type) == f"float32[R, {config.vocab_size}]"
-    assert str(graph.outputs["top_ids"].type) == "int32[G]"
+    assert str(graph.outputs["top_ids"].type) == "int32[G, 65]"
     origins = list(dict.fromkeys(node.origin for node in graph.nodes))
     attn = [f"layers.0.attn.{p}" for p in ("norm", "q", "k", "v", "rope", "kv", "attention", "o")]
     mlp = [f"layers.0.mlp.{p}" for p in ("norm", "gate", "up", "act", "down")]

@@ -276,3 +276,53 @@ def test_parameters_that_leave_nothing_are_the_requests_fault() -> None:
         one([1, 2, 3], nothing)
     with pytest.raises(InvalidParams, match="repetition_penalty=1e-40"):
         one([1, 2, 3], task(4, prompt=[1], repetition_penalty=1e-40))
+
+
+def best_of(logits: np.ndarray, counts: Sequence[int]) -> tuple[np.ndarray, np.ndarray]:
+    """What the head gives: the best of each row, of equals the lowest id first, then -1 and -inf."""
+    ids = np.full((len(logits), 65), -1, np.int32)
+    values = np.full((len(logits), 65), -np.inf, np.float32)
+    for row, count in enumerate(counts):
+        best = np.argsort(-logits[row], kind="stable")[:count]
+        ids[row, : len(best)], values[row, : len(best)] = best, logits[row, best]
+    return ids, values
+
+
+TOP_PARAMS = [
+    {"temperature": 0},
+    {"temperature": 1.0, "top_k": 1},
+    {"temperature": 0.7, "top_k": 20},
+    {"temperature": 1.3, "top_k": 64},
+    {"temperature": 0.8, "top_k": 50, "top_p": 0.6},
+    {"temperature": 2.0, "top_k": 33, "min_p": 0.2},
+    {"temperature": 5.0, "top_k": 64, "top_p": 0.95, "min_p": 0.001},
+]
+
+
+@pytest.mark.parametrize("vocab", [3, 40, 64, 65, 3000])
+def test_the_best_logits_give_the_token_that_all_of_them_give(vocab: int) -> None:
+    rng = np.random.default_rng(vocab)
+    for seed in range(60):
+        logits = (rng.standard_normal((len(TOP_PARAMS), vocab)) * 3).astype(np.float32)
+        tasks = [task(i, seed=seed, output=[1] * seed, **params) for i, params in enumerate(TOP_PARAMS)]
+        rows = list(range(len(tasks)))
+        ids, values = best_of(logits, [t.params.num_top + (not t.params.is_greedy) for t in tasks])
+        assert Sampler(vocab).sample_top(ids, values, tasks, rows) == Sampler(vocab).sample(logits, tasks, rows)
+
+
+def test_equals_of_the_last_one_kept_are_left_to_all_logits() -> None:
+    """Top-k keeps all that equal the k-th: with one more than k it shows that there are such, not which."""
+    logits = np.zeros((1, 100), np.float32)
+    logits[0, :3] = 5
+    for top_k, is_decided in ((2, False), (3, True), (4, False)):
+        tasks = [task(temperature=1.0, top_k=top_k)]
+        found = Sampler(100).sample_top(*best_of(logits, [top_k + 1]), tasks, [0])
+        assert (found is not None) == is_decided
+
+
+@pytest.mark.parametrize("bad", [np.nan, np.inf, -np.inf])
+def test_best_logits_that_are_no_numbers_are_left_to_all_logits(bad: float) -> None:
+    logits = np.full((1, 9), bad, np.float32)
+    logits[0, 1:4] = 1, 2, 3
+    ids, values = best_of(np.nan_to_num(logits, nan=np.inf, posinf=np.inf, neginf=-np.inf), [6])
+    assert Sampler(9).sample_top(ids, values, [task(temperature=1.0, top_k=5)], [0]) is None

@@ -4,6 +4,8 @@
 
 namespace albireo {
 
+struct TopLists;  // kernels/head_top/head_top.h
+
 constexpr int64_t kMaxArgs = 8;
 
 // Arguments of one call, resolved to addresses once, when the program is bound.
@@ -18,7 +20,7 @@ struct Args {
   const float* k_norm = nullptr;  // [padded D]
   const float* rope = nullptr;    // [positions][2][D/2]: cos, sin
   char* kv = nullptr;             // this layer's part of the KV cache
-  uint64_t* top_keys = nullptr;   // [G] running arg max
+  TopLists* top = nullptr;        // the best logits of each of the G rows so far
   KVShape kv_shape{};
   DType x_dtype = DType::kF32, w_dtype = DType::kF32, out_dtype = DType::kF32;
   Rows rows = Rows::kT;
@@ -39,6 +41,7 @@ constexpr int64_t out_stride(const Args& a, int64_t natural) { return a.out_stri
 struct Scratch {
   char* base;
   int64_t bytes;
+  int64_t thread = 0;
   int64_t held_row = -1, held_rows = 0;  // rows of x that gemm.inl's copies hold; none when a call begins
 };
 

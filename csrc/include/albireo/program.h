@@ -9,6 +9,7 @@
 #include "albireo/kernel.h"
 #include "albireo/memory.h"
 #include "albireo/thread_pool.h"
+#include "kernels/head_top/head_top.h"
 
 namespace albireo {
 
@@ -22,11 +23,10 @@ class Program {
   void add(const Family* family, KernelFn run, const Args& args, bool barrier);
 
   // Runs every call on every thread; returns when all are done. Calls over zero rows are skipped.
-  // top_ids [G] and top_values [G] receive the arg max rows.
+  // top_ids and top_values [G, kTopMost] receive the best logits of each row, as many as it wants; see TopLists.
   void run(const Step& step, int32_t* top_ids, float* top_values);
 
-  uint64_t* top_keys() { return top_keys_.data(); }
-  int64_t max_top_rows() const { return (int64_t)top_keys_.size(); }
+  TopLists* top() { return &top_; }
   int64_t scratch_bytes() const { return scratch_bytes_; }
   // Seconds thread 0 spent in each call (waiting at its barrier included) in the last run that was profiled.
   const std::vector<double>& profile(bool on) {
@@ -54,7 +54,7 @@ class Program {
   std::vector<Counter> done_;    // [calls] items finished
   std::vector<Counter> shares_;  // [calls][threads] items claimed of a thread's share
   std::vector<std::unique_ptr<Memory>> scratch_;
-  std::vector<uint64_t> top_keys_;
+  TopLists top_;
   std::vector<double> seconds_;
   int64_t scratch_bytes_ = 0;
   bool profiling_ = false;

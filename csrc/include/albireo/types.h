@@ -21,14 +21,15 @@ constexpr int64_t kSubPanels = kPanel / kSubPanel;
 constexpr int64_t kGateUpInterleave = 32;    // gate columns, then up columns, half a panel each
 constexpr int64_t kAttentionTile = 64;       // KV positions handled at once; tiles start at multiples of it
 constexpr int64_t kAttentionSegment = 1024;  // softmax state is merged at multiples of it: fixed, so bits are
+constexpr int64_t kTopMost = 65;             // most logits of a row that head_top finds
 constexpr int64_t kRowChunk = 48;            // rows of C kept hot between the K loop and the epilogue
 
 constexpr int64_t dtype_size(DType t) { return t == DType::kF32 ? 4 : 2; }
 constexpr int64_t ceil_div(int64_t a, int64_t b) { return (a + b - 1) / b; }
 constexpr int64_t round_up(int64_t a, int64_t b) { return ceil_div(a, b) * b; }
 
-// One step's inputs. T tokens of B sequences; R rows want logits, G rows want an arg max. These leave the model: the
-// S = R + G rows are logit_rows, then top_rows.
+// One step's inputs. T tokens of B sequences; R rows want logits, G rows want their best few. These leave the model:
+// the S = R + G rows are logit_rows, then top_rows.
 struct Step {
   const int32_t* token_ids;    // [T]
   const int32_t* positions;    // [T]
@@ -38,6 +39,7 @@ struct Step {
   const int32_t* block_table;  // [B, max_blocks]
   const int32_t* logit_rows;   // [R]
   const int32_t* top_rows;     // [G]
+  const int32_t* top_counts;   // [G] how many of its best a row wants: 1 to kTopMost
   int64_t T, B, R, G, max_blocks;
 };
 

@@ -13,30 +13,30 @@ ALBIREO_INLINE uint64_t top_key(float value, int64_t id) {
   return (uint64_t)bits << 32 | (0xffffffffu - (uint32_t)id);
 }
 
-ALBIREO_INLINE uint64_t best_of(const float* c, int64_t n, int64_t column) {
-  uint64_t best = 0;
-  if (n == kPanel) {
-    V most = load(c), odd = mul(most, zero());  // odd: NaN once a NaN or an infinity is met
-    for (int64_t j = 16; j < kPanel; j += 16) {
-      const V v = load(c + j);
-      most = max(most, v);
-      odd = fma(v, zero(), odd);
-    }
-    const float value = hmax(most);
-    if (sum(odd) == 0.0f)
-      for (int64_t j = 0; j < n; j++)
-        if (c[j] == value) return top_key(value, column + j);
+// Whether one of a whole panel's values may be among the best of a list. A NaN may.
+ALBIREO_INLINE bool may_enter(const float* c, const TopList& list) {
+  V most = load(c), odd = mul(most, zero());  // odd: NaN once a NaN or an infinity is met
+  for (int64_t j = 16; j < kPanel; j += 16) {
+    const V v = load(c + j);
+    most = max(most, v);
+    odd = fma(v, zero(), odd);
   }
-  for (int64_t j = 0; j < n; j++) {  // a short panel, or one with a NaN
-    const uint64_t key = top_key(c[j], column + j);
-    best = key > best ? key : best;
-  }
-  return best;
+  return !(hmax(most) < list.floor_value) || sum(odd) != 0.0f;
 }
 
-ALBIREO_INLINE void merge(uint64_t* slot, uint64_t key) {
-  uint64_t seen = __atomic_load_n(slot, __ATOMIC_RELAXED);
-  while (key > seen && !__atomic_compare_exchange_n(slot, &seen, key, true, __ATOMIC_RELAXED, __ATOMIC_RELAXED)) {
+// The values of n columns, from column on, into a list that keeps the wanted best.
+ALBIREO_INLINE void offer(TopList& list, int64_t wanted, const float* c, int64_t n, int64_t column) {
+  if (n == kPanel && !may_enter(c, list)) return;
+  for (int64_t j = 0; j < n; j++) {
+    if (c[j] < list.floor_value) continue;
+    const uint64_t key = top_key(c[j], column + j);
+    if (key <= list.floor) continue;
+    if (wanted == 1) {
+      list.keys[0] = list.floor = key, list.floor_value = c[j], list.count = 1;
+    } else {
+      list.keys[list.count++] = key;
+      if (list.count == TopList::kRoom) list.shrink(wanted);
+    }
   }
 }
 
@@ -53,7 +53,8 @@ void run_head_top(const Args& a, const Step& step, int64_t begin, int64_t end, S
     for (int64_t m = slab_begin(slab); m < m_end; m += kRowChunk) {
       const int64_t rows = m_end - m < kRowChunk ? m_end - m : kRowChunk;
       panel_product<W>(x, m, rows, b, steps, c, kPanel);
-      for (int64_t i = 0; i < rows; i++) merge(a.top_keys + m + i, best_of(c + i * kPanel, n, column));
+      for (int64_t i = 0; i < rows; i++)
+        offer(a.top->list(scratch.thread, m + i), step.top_counts[m + i], c + i * kPanel, n, column);
     }
   }
 }

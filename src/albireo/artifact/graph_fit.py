@@ -9,6 +9,7 @@ from __future__ import annotations
 from albireo.errors import Corrupt
 from albireo.graph.builder import GraphBuilder
 from albireo.graph.node import Graph, Node, TensorType, Value
+from albireo.graph.ops import TOP_LOGITS
 from albireo.models.config import ModelConfig
 
 
@@ -32,8 +33,8 @@ def check_fit(graph: Graph, config: ModelConfig, where: str) -> None:
 def _check_outputs(graph: Graph, config: ModelConfig, where: str) -> None:
     wanted = {
         "logits": TensorType("float32", ("R", config.vocab_size)),
-        "top_ids": TensorType("int32", ("G",)),
-        "top_values": TensorType("float32", ("G",)),
+        "top_ids": TensorType("int32", ("G", TOP_LOGITS)),
+        "top_values": TensorType("float32", ("G", TOP_LOGITS)),
         "kv": TensorType("kv", ()),
     }
     if set(graph.outputs) != {"logits", "top_ids", "top_values", "kv"}:

@@ -6,14 +6,17 @@ decode: a sequence has rows in this step, and a cache of context_len positions o
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 from numpy.typing import NDArray
 
 from albireo.errors import InvariantError
+from albireo.graph.ops import TOP_LOGITS
 
 Ints = NDArray[np.int32]
+
+_NONE = np.zeros(0, np.int32)
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,7 +32,8 @@ class StepInputs:
             context_len - 1.
         block_table: [B, max_blocks] block of each block_size positions; entries beyond context_len are not read.
         logit_rows: [R] rows of T whose full logits are wanted, in this order.
-        top_rows: [G] rows of T of which the arg max is enough.
+        top_rows: [G] rows of T of which the best few logits are enough.
+        top_counts: [G] how many of the best: 1 is the arg max, TOP_LOGITS the most. Left out: the arg max of each.
     """
 
     token_ids: Ints
@@ -40,6 +44,11 @@ class StepInputs:
     block_table: Ints
     logit_rows: Ints
     top_rows: Ints
+    top_counts: Ints = field(default_factory=lambda: _NONE)
+
+    def __post_init__(self) -> None:
+        if self.top_counts is _NONE:
+            object.__setattr__(self, "top_counts", np.ones(len(self.top_rows), np.int32))
 
     @property
     def num_tokens(self) -> int:
@@ -89,6 +98,9 @@ class StepInputs:
             rows = getattr(self, name)
             if rows.size and not (rows.min() >= 0 and rows.max() < num_tokens):
                 raise InvariantError(f"step {name} {rows.tolist()} leave the {num_tokens} rows there are")
+        counts = self.top_counts
+        if len(counts) != len(self.top_rows) or (counts.size and not 1 <= counts.min() <= counts.max() <= TOP_LOGITS):
+            raise InvariantError(f"step top_counts {counts.tolist()} are not {len(self.top_rows)} of 1 to {TOP_LOGITS}")
         for b in range(num_sequences):
             rows = slice(starts[b], starts[b + 1])
             end = int(self.context_len[b])

@@ -5,10 +5,11 @@ Called by runner.py once a step. Does not know why anything is in the plan.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import chain
 
 import numpy as np
+from numpy.typing import NDArray
 
 from albireo.backends.step_inputs import StepInputs
 from albireo.step import SampleTask, SequenceWork, StepPlan
@@ -20,7 +21,7 @@ class PackedStep:
 
     Fields:
         tasks: in the plan's order.
-        task_rows: for each task its row in logits, or in the arg max rows when is_top.
+        task_rows: for each task its row in logits, or among the rows of best logits when is_top.
         prompt_rows: (work, first row in logits) for each work that wants prompt log-probabilities.
     """
 
@@ -34,8 +35,8 @@ class PackedStep:
 def pack_step(plan: StepPlan, block_size: int) -> PackedStep:
     """Flatten a plan.
 
-    The arg max of the head is enough when no task of the step needs logits; otherwise all rows take the way through
-    the logits, so that the head is read once.
+    The best few logits are enough when no task of the step needs more; otherwise all rows take the way through the
+    logits, so that the head is read once.
     Cost: O(T + B * blocks of the longest sequence).
     """
     works = plan.work
@@ -68,8 +69,23 @@ def pack_step(plan: StepPlan, block_size: int) -> PackedStep:
         block_table=table,
         logit_rows=none if is_top else wanted,
         top_rows=wanted if is_top else none,
+        top_counts=_top_counts(len(rows), tasks, task_rows) if is_top else none,
     )
     return PackedStep(inputs, tasks, task_rows, is_top, prompt_rows)
+
+
+def with_logits(inputs: StepInputs) -> StepInputs:
+    """The same step with full logits for the rows of which the best few were wanted."""
+    return replace(inputs, logit_rows=inputs.top_rows, top_rows=inputs.logit_rows, top_counts=inputs.top_counts[:0])
+
+
+def _top_counts(num_rows: int, tasks: list[SampleTask], task_rows: list[int]) -> NDArray[np.int32]:
+    """How many of its best logits each row wants: for top-k one more, which shows whether others equal the k-th."""
+    counts = np.ones(num_rows, np.int32)
+    for task, row in zip(tasks, task_rows, strict=True):
+        if not task.params.is_greedy:
+            counts[row] = max(counts[row], task.params.num_top + 1)
+    return counts
 
 
 def _rows(

@@ -13,9 +13,9 @@ from numpy.typing import NDArray
 
 from albireo.backends.step_inputs import StepInputs
 from albireo.errors import InvariantError
-from albireo.execution.inputs import PackedStep, pack_step
+from albireo.execution.inputs import PackedStep, pack_step, with_logits
 from albireo.sampling.sampler import Sampler
-from albireo.step import SampledToken, StepPlan, StepResult, TokenLogprobs
+from albireo.step import StepPlan, StepResult, TokenLogprobs
 
 
 class Outputs(Protocol):
@@ -57,7 +57,11 @@ class Runner:
         step = pack_step(plan, self._block_size)
         outputs = self._model.run(step.inputs)
         if step.is_top:
-            return StepResult(_top_tokens(step, outputs))
+            found = self._sampler.sample_top(outputs.top_ids, outputs.top_values, step.tasks, step.task_rows)
+            if found is not None:
+                return StepResult(found)
+            # Computing the step again changes nothing: the same bits go into the same slots.
+            outputs = self._model.run(with_logits(step.inputs))
         tokens = self._sampler.sample(outputs.logits, step.tasks, step.task_rows)
         return StepResult(tokens, self._prompt_logprobs(step, outputs.logits))
 
@@ -70,13 +74,3 @@ class Runner:
             except InvariantError as error:
                 raise InvariantError(f"sequence {work.seq_id}: {error}") from error
         return found
-
-
-def _top_tokens(step: PackedStep, outputs: Outputs) -> list[SampledToken]:
-    ids, values = outputs.top_ids.tolist(), outputs.top_values
-    if not np.isfinite(values).all():
-        bad = next(t.seq_id for t, row in zip(step.tasks, step.task_rows, strict=True) if not np.isfinite(values[row]))
-        raise InvariantError(
-            f"sequence {bad}: its largest logit is not a number; the weights or the KV cache are damaged"
-        )
-    return [SampledToken(task.seq_id, ids[row]) for task, row in zip(step.tasks, step.task_rows, strict=True)]

@@ -15,6 +15,7 @@ from typing import Any
 
 from albireo.errors import InvariantError
 from albireo.graph.node import TensorType
+from albireo.params import MAX_TOP
 
 Types = Mapping[str, TensorType]
 Attrs = Mapping[str, Any]
@@ -96,9 +97,12 @@ def _attention(x: Types, a: Attrs) -> tuple[TensorType, ...]:
 
 
 def _top(x: Types, _: Attrs) -> tuple[TensorType, ...]:
-    rows = x["logits"].dims[0]
-    return TensorType("int32", (rows,)), TensorType("float32", (rows,))
+    dims = (x["logits"].dims[0], TOP_LOGITS)
+    return TensorType("int32", dims), TensorType("float32", dims)
 
+
+#: Most logits of a row that top_logits finds: MAX_TOP, and one that shows whether others equal the last of them.
+TOP_LOGITS = MAX_TOP + 1
 
 #: op -> what it needs. In the order in which a layer uses them.
 OPS: dict[str, Op] = {
@@ -130,7 +134,8 @@ OPS: dict[str, Op] = {
     "scale": Op(("x",), ("factor",), _same),
     # y[i] = x[rows[i]]
     "gather_rows": Op(("x", "rows"), (), _gather),
-    # id of the largest logit of each row (lowest id of equals), and that logit
+    # ids of the best logits of each row, best first (of equals the lowest id first), and these logits. Those behind
+    # the last that a row wants (step input top_counts), or that there is, are -1 and -inf
     "top_logits": Op(("logits",), (), _top),
 }
 

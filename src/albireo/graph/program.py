@@ -13,7 +13,7 @@ Call families and their roles (a backend implements these):
                                                             may be out
     qkv_rope_kv  x, weight [, bias] [, q_norm, k_norm], rope -> q     writes k and v of this step to the KV cache
     attention    q -> out
-    head_top     x, weight -> ids, values                   arg max per row, lowest id of equals
+    head_top     x, weight -> ids, values                   best logits per row, of equals the lowest id first
 """
 
 from __future__ import annotations

@@ -82,7 +82,7 @@ def mlp_block(b: GraphBuilder, c: ModelConfig, x: Value, layer: int, *, bias: bo
 def head(b: GraphBuilder, c: ModelConfig, x: Value) -> Graph:
     """Final norm and vocabulary head; finishes the graph.
 
-    Outputs: logits [R, V] of the rows in logit_rows; top_ids [G] and top_values [G] of those in top_rows.
+    Outputs: logits [R, V] of the rows in logit_rows; top_ids and top_values [G, TOP_LOGITS] of those in top_rows.
     """
     with b.part("head"):
         y = _norm(b, c, x, "model.norm.weight", "norm")

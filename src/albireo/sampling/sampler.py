@@ -32,6 +32,7 @@ from albireo.sampling.truncation import draw, truncated_weights
 from albireo.step import SampledToken, SampleTask, TokenLogprobs
 
 Logits = npt.NDArray[np.float32]
+TopIds = npt.NDArray[np.int32]
 
 
 class Sampler:
@@ -56,6 +57,24 @@ class Sampler:
         """
         self._check(logits)
         return [self.sample_one(logits[row], task) for task, row in zip(tasks, rows, strict=True)]
+
+    def sample_top(
+        self, ids: TopIds, values: Logits, tasks: Sequence[SampleTask], rows: Sequence[int]
+    ) -> list[SampledToken] | None:
+        """As sample(), to the bit, from the best logits of each row, for tasks whose params say num_top > 0.
+
+        Args: ids, values: [G, n] best first, of equals the lowest id first; -1 and -inf behind the last there is. Of
+            a row that is not greedy, num_top + 1.
+        Returns: None when these logits do not decide: one is not finite, or others equal the last of the best.
+        Cost: O(n) a task.
+        """
+        tokens = []
+        for row, task in zip(rows, tasks, strict=True):
+            token_id = _top_token(ids[row], values[row], task)
+            if token_id is None:
+                return None
+            tokens.append(SampledToken(task.seq_id, token_id))
+        return tokens
 
     def sample_one(self, row: Logits, task: SampleTask) -> SampledToken:
         """Draw the token of one task from its [V] raw logits; see sample()."""
@@ -94,6 +113,23 @@ class Sampler:
             raise InvariantError(
                 f"logits are {logits.dtype} of shape {logits.shape}; expected float32 [rows, {self.vocab_size}]"
             )
+
+
+def _top_token(ids: npt.NDArray[np.int32], values: npt.NDArray[np.float32], task: SampleTask) -> int | None:
+    params = task.params
+    peak = float(values[0])
+    if not math.isfinite(peak):
+        return None
+    if params.is_greedy:
+        return int(ids[0])
+    num = min(params.num_top, int(np.count_nonzero(ids >= 0)))
+    is_parted = num == ids.size or values[num] < values[num - 1]
+    if not math.isfinite(values[num - 1]) or not is_parted:
+        return None
+    by_id = np.argsort(ids[:num])
+    kept, weights = truncated_weights(values[by_id], peak, params.temperature, 0, params.top_p, params.min_p)
+    idx = draw(weights, uniform(task.seed, len(task.output_token_ids)))
+    return int(ids[by_id[idx if kept is None else kept[idx]]])
 
 
 def _no_token(raw: Logits, peak: float, task: SampleTask) -> InvariantError | InvalidParams:

@@ -150,7 +150,9 @@ def ints(values: object) -> NDArray[np.int32]:
     return np.ascontiguousarray(values, np.int32)
 
 
-def rows_step(rows: int, token_ids: object = None, logit_rows: object = (), top_rows: object = ()) -> StepInputs:
+def rows_step(
+    rows: int, token_ids: object = None, logit_rows: object = (), top_rows: object = (), **more: Any
+) -> StepInputs:
     """A step of rows tokens of one sequence, for kernels that look at no more than that."""
     count = np.arange(rows)
     return StepInputs(
@@ -162,6 +164,7 @@ def rows_step(rows: int, token_ids: object = None, logit_rows: object = (), top_
         block_table=ints([[0]]),
         logit_rows=ints(logit_rows),
         top_rows=ints(top_rows),
+        **more,
     )
 
 
@@ -181,7 +184,8 @@ def run(calls: Sequence[Call], step: StepInputs, threads: int = 1) -> tuple[Arra
     for call in calls:
         args = {name: value.address if isinstance(value, Guarded) else value for name, value in call.args.items()}
         program.add(call.family, call.level, call.dtype, args)
-    top_ids, top_values = np.zeros(len(step.top_rows), np.int32), np.zeros(len(step.top_rows), np.float32)
+    shape = (len(step.top_rows), _native.TOP_MOST)
+    top_ids, top_values = np.zeros(shape, np.int32), np.zeros(shape, np.float32)
     program.run(
         step.token_ids,
         step.positions,
@@ -191,6 +195,7 @@ def run(calls: Sequence[Call], step: StepInputs, threads: int = 1) -> tuple[Arra
         step.block_table,
         step.logit_rows,
         step.top_rows,
+        step.top_counts,
         top_ids,
         top_values,
     )

@@ -129,6 +129,7 @@ def steps() -> list[StepInputs]:
 
     def step(work: list[Work], logit_rows: Sequence[int], top_rows: Sequence[int]) -> StepInputs:
         rows = {"logit_rows": np.array(logit_rows, np.int32), "top_rows": np.array(top_rows, np.int32)}
+        rows["top_counts"] = np.ones(len(top_rows), np.int32)
         return replace(make_step(work, BLOCK_SIZE), **rows)
 
     first, second, third = [7, 2, 9], [4, 1], [5, 11, 3]

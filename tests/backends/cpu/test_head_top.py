@@ -27,7 +27,16 @@ VOCABS = [1, 2, 63, 64, 65, 128, 200]
 def head_top(x: F32, w: F32, dtype: str, level: str, threads: int = 1) -> tuple[Array, Array]:
     args = {"x": Guarded(x, dtype), "weight": panels(w, dtype), "n": len(w), "k": x.shape[1]}
     args |= {"x_dtype": dtype, "w_dtype": dtype, "rows": "G"}
-    return run([Call("head_top", level, dtype, args)], rows_step(len(x), top_rows=range(len(x))), threads)
+    ids, values = run([Call("head_top", level, dtype, args)], rows_step(len(x), top_rows=range(len(x))), threads)
+    assert (ids[:, 1:] == -1).all() and (values[:, 1:] == -np.inf).all()
+    return ids[:, 0], values[:, 0]
+
+
+def best_few(x: F32, w: F32, counts: list[int], dtype: str, level: str, threads: int = 1) -> tuple[Array, Array]:
+    args = {"x": Guarded(x, dtype), "weight": panels(w, dtype), "n": len(w), "k": x.shape[1]}
+    args |= {"x_dtype": dtype, "w_dtype": dtype, "rows": "G"}
+    step = rows_step(len(x), top_rows=range(len(x)), top_counts=np.array(counts, np.int32))
+    return run([Call("head_top", level, dtype, args)], step, threads)
 
 
 def logits(x: F32, w: F32, dtype: str, level: str) -> F32:
@@ -120,3 +129,34 @@ def test_a_damaged_row_does_not_touch_the_others(dtype: str, level: str) -> None
     assert np.isnan(bad_values[3])
     assert_same_bits(bad_ids[rest], ids[rest], "ids")
     assert_same_bits(bad_values[rest], values[rest], "values")
+
+
+@pytest.mark.parametrize("threads", [1, 3])
+@pytest.mark.parametrize("vocab", [1, 40, 65, 200, 1000])
+@pytest.mark.parametrize(("dtype", "level"), VARIANTS)
+def test_the_best_few_are_those_of_the_sorted_logits(dtype: str, level: str, vocab: int, threads: int) -> None:
+    """Rows ask for different numbers; equal logits (every tenth column) come in order of id."""
+    counts = [65, 1, 2, 51, 64]
+    x, w = normal(5, 12, dtype=dtype), normal(vocab, 12, seed=1, dtype=dtype)
+    w[::10] = w[0]
+    ids, values = best_few(x, w, counts, dtype, level, threads)
+    ours = logits(x, w, dtype, level)
+    for row, count in enumerate(counts):
+        wanted = np.argsort(-ours[row], kind="stable")[:count]
+        assert ids[row, : len(wanted)].tolist() == wanted.tolist()
+        assert_same_bits(values[row, : len(wanted)], ours[row, wanted], "values")
+        assert (ids[row, len(wanted) :] == -1).all() and (values[row, len(wanted) :] == -np.inf).all()
+
+
+@pytest.mark.parametrize(("dtype", "level"), VARIANTS)
+def test_rising_falling_and_equal_logits(dtype: str, level: str) -> None:
+    """Rising: every column enters the list. Falling: none after the first. Equal: the lowest ids."""
+    scale = np.linspace(-4, 4, 700, dtype=np.float32)
+    for column in (scale, scale[::-1], np.zeros_like(scale)):
+        w = np.ascontiguousarray(column[:, None])
+        ids, _ = best_few(np.ones((2, 1), np.float32), w, [65, 1], dtype, level)
+        ours = logits(np.ones((2, 1), np.float32), w, dtype, level)[0]
+        assert ids[0].tolist() == np.argsort(-ours, kind="stable")[:65].tolist() and ids[1, 0] == ids[0, 0]
+    x = np.ones((1, 1), np.float32)
+    ids, values = best_few(x, np.where(np.arange(300)[:, None] == 250, np.nan, 1).astype(np.float32), [9], dtype, level)
+    assert ids[0, :9].tolist() == [250, *range(8)] and np.isnan(values[0, 0])

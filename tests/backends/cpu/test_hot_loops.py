@@ -55,7 +55,7 @@ def test_bf16_tiles_are_loops_of_dots(code: list[tuple[int, str]]) -> None:
 
 
 def test_a_tall_tile_has_no_address_arithmetic(code: list[tuple[int, str]]) -> None:
-    """A broadcast inside each dot, at fixed distances from one pointer: addresses of 28 rows would not fit in registers."""
+    """A broadcast inside each dot, at fixed distances from one pointer: 28 addresses would not fit in registers."""
     tall = [b for b in inner_loops(code) if dots(b, "vdpbf16ps") == TALL_ROWS and any("{1to16}" in t for t in b)]
     assert tall
     for body in tall:

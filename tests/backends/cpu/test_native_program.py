@@ -37,20 +37,32 @@ def test_add_refuses(given: dict[str, Any], message: str) -> None:
 
 def test_run_refuses_more_arg_max_rows_than_it_was_made_for() -> None:
     program = _native.Program(pool(), 2)
-    three = np.zeros(3, np.int32)
-    with pytest.raises(ValueError, match="arg max"):
-        program.run(*_step_arrays(3, top_rows=range(3)), three, three.astype(np.float32))
+    with pytest.raises(ValueError, match="more top rows"):
+        program.run(*_step_arrays(3, top_rows=range(3)), *_room(3, 3))
 
 
 def test_run_refuses_room_that_is_too_small() -> None:
     program = _native.Program(pool(), 3)
     with pytest.raises(ValueError, match="disagree in length"):
-        program.run(*_step_arrays(3, top_rows=range(3)), np.zeros(3, np.int32), np.zeros(2, np.float32))
+        program.run(*_step_arrays(3, top_rows=range(3)), *_room(3, 2))
 
 
-def _step_arrays(rows: int, **given: Any) -> tuple[I32, I32, I32, I32, I32, I32, I32, I32]:
+@pytest.mark.parametrize("count", [0, 66])
+def test_run_refuses_counts_that_the_lists_cannot_hold(count: int) -> None:
+    program = _native.Program(pool(), 1)
+    counts = np.array([count], np.int32)
+    with pytest.raises(ValueError, match="1 to 65"):
+        program.run(*_step_arrays(1, top_rows=[0], top_counts=counts), *_room(1, 1))
+
+
+def _room(ids: int, values: int) -> tuple[I32, Any]:
+    return np.zeros((ids, _native.TOP_MOST), np.int32), np.zeros((values, _native.TOP_MOST), np.float32)
+
+
+def _step_arrays(rows: int, **given: Any) -> tuple[I32, ...]:
     s = rows_step(rows, **given)
-    return s.token_ids, s.positions, s.slots, s.query_start, s.context_len, s.block_table, s.logit_rows, s.top_rows
+    places = (s.token_ids, s.positions, s.slots, s.query_start, s.context_len, s.block_table)
+    return *places, s.logit_rows, s.top_rows, s.top_counts
 
 
 def _chain(length: int, rows: int, symbol: str = "T") -> tuple[list[Call], list[Guarded], list[np.ndarray]]:
@@ -115,15 +127,14 @@ def test_a_call_added_later_brings_its_scratch() -> None:
     small, buffers, _ = _chain(1, 3)
     program.add("linear", LEVEL, "float32", _addresses(small[0]))
     before = program.scratch_bytes
-    none = np.zeros(0, np.int32)
-    program.run(*_step_arrays(3), none, none.astype(np.float32))
+    program.run(*_step_arrays(3), *_room(0, 0))
     first = buffers[1].values
     wide = normal(3, 5000)
     out = Guarded.poisoned((3, 64))
     args = {"x": Guarded(wide), "weight": panels(normal(64, 5000, seed=1), "float32"), "out": out, "n": 64, "k": 5000}
     program.add("linear", LEVEL, "float32", _addresses(Call("linear", LEVEL, "float32", args)))
     assert program.scratch_bytes > before
-    program.run(*_step_arrays(3), none, none.astype(np.float32))
+    program.run(*_step_arrays(3), *_room(0, 0))
     assert_same_bits(buffers[1].values, first, "the first call")
     assert np.isfinite(out.values).all()
 

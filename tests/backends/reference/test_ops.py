@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -147,15 +148,24 @@ def test_a_slot_outside_the_cache_is_refused(slot: int) -> None:
         ReferenceKV(2, 8).write(0, np.int32([slot]), normal(1, 1, 4), normal(1, 1, 4))
 
 
+def top_logits(logits: np.ndarray, counts: list[int]) -> Any:
+    rows = np.zeros(len(counts), np.int32)
+    step = replace(STEP, top_rows=rows, top_counts=np.array(counts, np.int32))
+    return OPS["top_logits"](OpCall({"logits": logits}, {}, step))
+
+
 def test_top_logits_takes_the_lowest_of_equals() -> None:
-    ids, values = run("top_logits", {"logits": np.float32([[1, 3, 3, 2], [-1, -1, -2, -1], [-np.inf, 0, 5, 5]])})
-    assert ids.tolist() == [1, 0, 2] and ids.dtype == np.int32
-    assert values.tolist() == [3, -1, 5]
+    ids, values = top_logits(np.float32([[1, 3, 3, 2], [-1, -1, -2, -1], [-np.inf, 0, 5, 5]]), [1, 3, 65])
+    assert ids.shape == values.shape == (3, 65) and ids.dtype == np.int32
+    assert [row[:5].tolist() for row in ids] == [[1, -1, -1, -1, -1], [0, 1, 3, -1, -1], [2, 3, 1, 0, -1]]
+    assert [row[:3].tolist() for row in values] == [[3, -np.inf, -np.inf], [-1, -1, -1], [5, 5, 0]]
+    ids, _ = top_logits(np.float32([[1, np.nan, 3, np.nan]]), [3])
+    assert ids[0, :3].tolist() == [1, 3, 2]
 
 
 def test_top_logits_of_no_rows() -> None:
-    ids, values = run("top_logits", {"logits": np.zeros((0, 7), np.float32)})
-    assert ids.shape == values.shape == (0,)
+    ids, values = top_logits(np.zeros((0, 7), np.float32), [])
+    assert ids.shape == values.shape == (0, 65)
 
 
 def test_rows_and_columns() -> None:

@@ -16,6 +16,7 @@ from albireo.backends.cpu.pack import Weights, constant_offsets, pack_constants
 from albireo.backends.cpu.stored import StoredWeights
 from albireo.backends.step_inputs import StepInputs
 from albireo.errors import InvariantError
+from albireo.graph.ops import TOP_LOGITS
 from albireo.graph.program import Buffer, Call, KVLayout, Program
 from albireo.graph.program_spec import STEP_ARRAYS
 
@@ -34,7 +35,7 @@ class StepOutputs:
 
     Fields:
         logits: [R, V] float32, rows as in logit_rows.
-        top_ids, top_values: [G] arg max and its logit, rows as in top_rows.
+        top_ids, top_values: [G, TOP_LOGITS] best logits, rows as in top_rows; -1 and -inf behind the last one wanted.
     """
 
     logits: NDArray[np.float32]
@@ -78,8 +79,8 @@ class CpuModel:
         for call in program.calls:
             _, dtype, level = call.kernel.split(".")[:3]
             self._native.add(call.family, level, dtype, self._args(call))
-        self._top_ids = np.zeros(program.maxima["G"], np.int32)
-        self._top_values = np.zeros(program.maxima["G"], np.float32)
+        self._top_ids = np.zeros((program.maxima["G"], TOP_LOGITS), np.int32)
+        self._top_values = np.zeros((program.maxima["G"], TOP_LOGITS), np.float32)
         self._logits = self._view(program.buffers[program.outputs["logits"]])
 
     def run(self, inputs: StepInputs) -> StepOutputs:
@@ -100,6 +101,7 @@ class CpuModel:
             inputs.block_table,
             inputs.logit_rows,
             inputs.top_rows,
+            inputs.top_counts,
             self._top_ids,
             self._top_values,
         )

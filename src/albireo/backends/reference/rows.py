@@ -9,6 +9,7 @@ import numpy as np
 
 from albireo.backends.reference.call import Array, OpCall
 from albireo.errors import InvariantError
+from albireo.graph.ops import TOP_LOGITS
 
 
 def embed(call: OpCall) -> tuple[Array, ...]:
@@ -28,7 +29,12 @@ def split(call: OpCall) -> tuple[Array, ...]:
 
 
 def top_logits(call: OpCall) -> tuple[Array, ...]:
-    """argmax takes the first, hence the lowest id, of equals."""
-    logits = call["logits"]
-    ids = logits.argmax(axis=-1).astype(np.int32)
-    return ids, np.take_along_axis(logits, ids[:, None].astype(np.int64), axis=-1)[:, 0]
+    """A stable sort keeps the lowest id first of equals; NaN comes before all numbers."""
+    logits, counts = call["logits"], call.step.top_counts
+    ids = np.full((len(logits), TOP_LOGITS), -1, np.int32)
+    values = np.full((len(logits), TOP_LOGITS), -np.inf, np.float32)
+    for row, (found, count) in enumerate(zip(logits, counts, strict=True)):
+        is_number = ~np.isnan(found)
+        best = np.lexsort((-found, is_number))[:count]
+        ids[row, : len(best)], values[row, : len(best)] = best, found[best]
+    return ids, values

@@ -43,6 +43,10 @@ ALBIREO_INLINE V load(const bf16* p) {
 }
 ALBIREO_INLINE V load(const f16* p) { return _mm512_cvtph_ps(_mm256_loadu_si256((const __m256i*)p)); }
 ALBIREO_INLINE void store(float* p, V v) { _mm512_storeu_ps(p, v); }
+#ifdef ALBIREO_HAVE_BF16_DOT
+// Nearest even; NaN stays NaN; denormals become zero, as the dot product reads them anyway.
+ALBIREO_INLINE __m256i to_bf16(V v) { return (__m256i)_mm512_cvtneps_pbh(v); }
+#else
 ALBIREO_INLINE __m256i to_bf16(V v) {  // nearest even; NaN stays NaN
   __m512i u = _mm512_castps_si512(v);
   __m512i lsb = _mm512_and_si512(_mm512_srli_epi32(u, 16), _mm512_set1_epi32(1));
@@ -51,6 +55,7 @@ ALBIREO_INLINE __m256i to_bf16(V v) {  // nearest even; NaN stays NaN
   r = _mm512_mask_or_epi32(r, nan, _mm512_srli_epi32(u, 16), _mm512_set1_epi32(0x40));
   return _mm512_cvtepi32_epi16(r);
 }
+#endif
 ALBIREO_INLINE void store(bf16* p, V v) { _mm256_storeu_si256((__m256i*)p, to_bf16(v)); }
 ALBIREO_INLINE void store(f16* p, V v) { _mm256_storeu_si256((__m256i*)p, _mm512_cvtps_ph(v, 0)); }
 
@@ -88,6 +93,19 @@ ALBIREO_INLINE float hmax(V v) { return _mm512_reduce_max_ps(v); }
 ALBIREO_INLINE V pair_even(const bf16* p) { return _mm512_castsi512_ps(_mm512_slli_epi32(_mm512_loadu_si512(p), 16)); }
 ALBIREO_INLINE V pair_odd(const bf16* p) {  // two shifts, not a mask: the tile has no register left for a constant
   return _mm512_castsi512_ps(_mm512_slli_epi32(_mm512_srli_epi32(_mm512_loadu_si512(p), 16), 16));
+}
+
+#define ALBIREO_HAVE_TRANSPOSE  // what writes a KV cache of bf16 pairs in runs
+// even and odd of 16 channels, side by side
+ALBIREO_INLINE void store_pairs(bf16* p, V even, V odd) {
+  const __m512i low = _mm512_cvtepu16_epi32(to_bf16(even)), high = _mm512_cvtepu16_epi32(to_bf16(odd));
+  _mm512_storeu_si512(p, _mm512_or_si512(low, _mm512_slli_epi32(high, 16)));
+}
+ALBIREO_INLINE __m512i pack_pairs(V first, V second) {  // 32 channels, rounded, as 16 words
+  return _mm512_inserti64x4(_mm512_castsi256_si512(to_bf16(first)), to_bf16(second), 1);
+}
+ALBIREO_INLINE void store_words(uint32_t* p, __m512i words, uint32_t mask) {
+  _mm512_mask_storeu_epi32(p, (__mmask16)mask, words);
 }
 ALBIREO_INLINE void prefetch_l2(const char* p) { _mm_prefetch(p, _MM_HINT_T1); }
 }  // namespace

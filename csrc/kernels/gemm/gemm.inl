@@ -91,8 +91,7 @@ struct WeightBF16Dot {
         asm("vdpbf16ps %2, %1, %0" : "+v"(acc[i][j]) : "v"(w[j]), "v"(pair));
     }
   }
-  // Hardware rounding: nearest even, denormals to zero as the dot product reads them anyway.
-  static ALBIREO_INLINE void put(A* p, V v) { _mm256_storeu_si256((__m256i*)p, (__m256i)_mm512_cvtneps_pbh(v)); }
+  static ALBIREO_INLINE void put(A* p, V v) { store(p, v); }
 };
 using PairPolicy = WeightBF16Dot;
 #else
@@ -213,7 +212,7 @@ void wide_rows(int64_t rows, const typename W::A* a, int64_t lda, const typename
 }
 
 constexpr int64_t kStreamAhead = 32 << 10;  // bytes; memory answers in 100 ns and more, 64 B pass every 2
-constexpr int64_t kStepsPerBlock = 1024;    // K block: 64 x 1024 steps x 4 B = 256 KiB of panel stay in L2
+constexpr int64_t kStepsPerBlock = 1024;    // most of a K block: 64 x 1024 steps x 4 B = 256 KiB of panel stay in L2
 
 #ifdef ALBIREO_TALL_ROWS
 // A: interleaved, see Activations::interleaved. Where it lies in rows, each dot needs an address of its own: 28 of them
@@ -240,7 +239,8 @@ ALBIREO_INLINE void tall_product(int64_t rows, const typename W::A* a, const typ
 //   some rows   (where registers allow) one pass of a tall tile, sub-panel by sub-panel: every weight is still used
 //               for all rows as it passes, so arithmetic hides behind the stream. Two passes would not: the first waits
 //               for memory while the dots idle, the second has memory idle
-//   many rows   K blocks that stay in L2, wide tiles of nearly equal height: 8 = 4 + 4, not 6 + 2
+//   many rows   K blocks that stay in L2, wide tiles of nearly equal height: 8 = 4 + 4, not 6 + 2. Blocks are of equal
+//               length, since each fetches as many steps of the next as it has itself
 template <class W>
 void panel_product(Activations<W>& x, int64_t m0, int64_t rows, const typename W::B* panel, int64_t steps, float* c,
                    int64_t ldc) {
@@ -253,8 +253,9 @@ void panel_product(Activations<W>& x, int64_t m0, int64_t rows, const typename W
   const int64_t lda = x.stride();
   const int64_t sub = steps * kSubPanel * W::kStep;
   const int64_t tiles = ceil_div(rows, kTileRows), height = rows / tiles, taller = rows % tiles;
-  for (int64_t s0 = 0; s0 < steps; s0 += kStepsPerBlock) {
-    const int64_t n = steps - s0 < kStepsPerBlock ? steps - s0 : kStepsPerBlock;
+  const int64_t length = ceil_div(steps, ceil_div(steps, kStepsPerBlock));
+  for (int64_t s0 = 0; s0 < steps; s0 += length) {
+    const int64_t n = steps - s0 < length ? steps - s0 : length;
     const typename W::B* b = panel + s0 * kSubPanel * W::kStep;
     const typename W::B* next = s0 + n < steps ? b + n * kSubPanel * W::kStep : panel + kSubPanels * sub;
     for (int64_t t = 0, m = 0; t < tiles; t++) {

@@ -3,27 +3,62 @@
 
 namespace {
 
-ALBIREO_INLINE void finish_plain(const Args& a, const float* c, int64_t m, int64_t column) {
-  for (int64_t j = 0; j < kPanel && column + j < a.n; j += 16) {
-    const int64_t n = a.n - column - j, at = m * out_stride(a, a.n) + column + j;
-    V v = load(c + j);
-    if (a.bias) v = add(v, load(a.bias + column + j));
-    if (a.residual) v = add(v, n >= 16 ? load(a.residual + at) : load_n(a.residual + at, n));
-    store_as(a.out_dtype, a.out, at, v, n);
-  }
+template <bool kBias, bool kResidual>
+ALBIREO_INLINE void finish_full(const Args& a, const float* c, int64_t m, int64_t rows, int64_t column) {
+  const int64_t stride = out_stride(a, a.n);
+  for (int64_t i = 0; i < rows; i++, c += kPanel)
+#pragma GCC unroll 4
+    for (int64_t j = 0; j < kPanel; j += 16) {
+      const int64_t at = (m + i) * stride + column + j;
+      V v = load(c + j);
+      if constexpr (kBias) v = add(v, load(a.bias + column + j));
+      if constexpr (kResidual) v = add(v, load(a.residual + at));
+      store((float*)a.out + at, v);
+    }
 }
 
-ALBIREO_INLINE void finish_gated(const Args& a, const float* c, int64_t m, int64_t panel) {
-  const int64_t column = panel * kGateUpInterleave;
-  for (int64_t j = 0; j < kGateUpInterleave && column + j < a.n; j += 16) {
-    V gate = load(c + j), up = load(c + kGateUpInterleave + j);
-    if (a.bias) {
-      gate = add(gate, load(a.bias + panel * kPanel + j));
-      up = add(up, load(a.bias + panel * kPanel + kGateUpInterleave + j));
-    }
-    V v = mul(a.act == 1 ? silu(gate) : gelu_tanh(gate), up);
-    store_as(a.out_dtype, a.out, m * out_stride(a, a.n) + column + j, v, a.n - column - j);
+ALBIREO_INLINE void finish_plain(const Args& a, const float* c, int64_t m, int64_t rows, int64_t column) {
+  if (a.out_dtype == DType::kF32 && column + kPanel <= a.n) {  // the same, with no question in the loop
+    if (a.bias && a.residual) return finish_full<true, true>(a, c, m, rows, column);
+    if (a.bias) return finish_full<true, false>(a, c, m, rows, column);
+    if (a.residual) return finish_full<false, true>(a, c, m, rows, column);
+    return finish_full<false, false>(a, c, m, rows, column);
   }
+  for (int64_t i = 0; i < rows; i++, c += kPanel)
+    for (int64_t j = 0; j < kPanel && column + j < a.n; j += 16) {
+      const int64_t n = a.n - column - j, at = (m + i) * out_stride(a, a.n) + column + j;
+      V v = load(c + j);
+      if (a.bias) v = add(v, load(a.bias + column + j));
+      if (a.residual) v = add(v, n >= 16 ? load(a.residual + at) : load_n(a.residual + at, n));
+      store_as(a.out_dtype, a.out, at, v, n);
+    }
+}
+
+// gate and up of 16 columns of one row -> act(gate) * up
+template <class Act>
+ALBIREO_INLINE V gated(const Args& a, const float* c, int64_t column, Act act) {
+  V gate = load(c), up = load(c + kGateUpInterleave);
+  if (a.bias) {
+    gate = add(gate, load(a.bias + column));
+    up = add(up, load(a.bias + column + kGateUpInterleave));
+  }
+  return mul(act(gate), up);
+}
+
+template <class Act>
+ALBIREO_INLINE void finish_gated(const Args& a, const float* c, int64_t m, int64_t rows, int64_t panel, Act act) {
+  const int64_t column = panel * kGateUpInterleave, stride = out_stride(a, a.n);
+  if (a.out_dtype == DType::kBF16 && column + kGateUpInterleave <= a.n) {  // the same, with no question in the loop
+    for (int64_t i = 0; i < rows; i++, c += kPanel)
+#pragma GCC unroll 2
+      for (int64_t j = 0; j < kGateUpInterleave; j += 16)
+        store((bf16*)a.out + (m + i) * stride + column + j, gated(a, c + j, panel * kPanel + j, act));
+    return;
+  }
+  for (int64_t i = 0; i < rows; i++, c += kPanel)
+    for (int64_t j = 0; j < kGateUpInterleave && column + j < a.n; j += 16)
+      store_as(a.out_dtype, a.out, (m + i) * stride + column + j, gated(a, c + j, panel * kPanel + j, act),
+               a.n - column - j);
 }
 
 template <class W>
@@ -38,10 +73,9 @@ void run_linear(const Args& a, const Step& step, int64_t begin, int64_t end, Scr
     for (int64_t m = slab_begin(slab); m < m_end; m += kRowChunk) {
       const int64_t rows = m_end - m < kRowChunk ? m_end - m : kRowChunk;
       panel_product<W>(x, m, rows, b, steps, c, kPanel);
-      for (int64_t i = 0; i < rows; i++) {
-        if (a.act == 0) finish_plain(a, c + i * kPanel, m + i, panel * kPanel);
-        else finish_gated(a, c + i * kPanel, m + i, panel);
-      }
+      if (a.act == 1) finish_gated(a, c, m, rows, panel, [](V v) { return silu(v); });
+      else if (a.act == 2) finish_gated(a, c, m, rows, panel, [](V v) { return gelu_tanh(v); });
+      else finish_plain(a, c, m, rows, panel * kPanel);
     }
   }
 }

@@ -15,7 +15,17 @@ ALBIREO_INLINE void normalize_head(float* head, int64_t d, const float* weight, 
   }
 }
 
-ALBIREO_INLINE void rotate_head(float* head, int64_t d, const float* table) {
+ALBIREO_INLINE void add_bias(float* head, int64_t d, const float* bias) {
+  for (int64_t e = 0; e < d; e += 16) {
+    const int64_t n = d - e;
+    if (n >= 16) store(head + e, add(load(head + e), load(bias + e)));
+    else store_n(head + e, add(load_n(head + e, n), load_n(bias + e, n)), n);
+  }
+}
+
+// put(e, v, n): takes n rotated channels from e on.
+template <class Put>
+ALBIREO_INLINE void rotate_head(const float* head, int64_t d, const float* table, Put put) {
   const int64_t half = d / 2;
   const float *cos = table, *sin = table + half;
   for (int64_t e = 0; e < half; e += 16) {
@@ -23,9 +33,8 @@ ALBIREO_INLINE void rotate_head(float* head, int64_t d, const float* table) {
     V a, b, c, s;
     if (n >= 16) a = load(head + e), b = load(head + half + e), c = load(cos + e), s = load(sin + e);
     else a = load_n(head + e, n), b = load_n(head + half + e, n), c = load_n(cos + e, n), s = load_n(sin + e, n);
-    V low = sub(mul(a, c), mul(b, s)), high = add(mul(b, c), mul(a, s));
-    store_as(DType::kF32, head, e, low, n);
-    store_as(DType::kF32, head, half + e, high, n);
+    put(e, sub(mul(a, c), mul(b, s)), n);
+    put(half + e, add(mul(b, c), mul(a, s)), n);
   }
 }
 
@@ -63,40 +72,101 @@ inline void write_pairs(const KVShape& s, char* sub, int64_t offset, const float
   }
 }
 
+ALBIREO_INLINE char* sub_block_of(const Args& a, int64_t slot, int64_t kv_head) {
+  const KVShape& s = a.kv_shape;
+  const int64_t block = slot / s.block_size, offset = slot % s.block_size;
+  return a.kv + block * block_bytes(s) + kv_head * block_head_bytes(s) + offset / sub_block(s) * sub_block_bytes(s);
+}
+
 ALBIREO_INLINE void write_kv(const Args& a, const Step& step, int64_t t, int64_t kv_head, const float* head,
                              bool is_value) {
   const KVShape& s = a.kv_shape;
-  const int64_t slot = step.slots[t], block = slot / s.block_size, offset = slot % s.block_size, S = sub_block(s);
-  char* sub = a.kv + block * block_bytes(s) + kv_head * block_head_bytes(s) + offset / S * sub_block_bytes(s);
+  const int64_t slot = step.slots[t], offset = slot % sub_block(s);
+  char* sub = sub_block_of(a, slot, kv_head);
   const bool is_last_written = t + 1 >= step.T || step.slots[t + 1] != slot + 1;
-  if (s.dtype == DType::kBF16) write_pairs(s, sub, offset % S, head, is_value, is_last_written);
-  else if (s.dtype == DType::kF32) write_plain<float>(s, sub, offset % S, head, is_value);
-  else write_plain<f16>(s, sub, offset % S, head, is_value);
+  if (s.dtype == DType::kBF16) write_pairs(s, sub, offset, head, is_value, is_last_written);
+  else if (s.dtype == DType::kF32) write_plain<float>(s, sub, offset, head, is_value);
+  else write_plain<f16>(s, sub, offset, head, is_value);
 }
 
-ALBIREO_INLINE void finish_head(const Args& a, const Step& step, int64_t t, int64_t h, float* head, float* padded) {
-  const int64_t D = a.kv_shape.head_dim, Dp = a.kv_shape.padded_head_dim, K = a.kv_shape.num_kv_heads;
-  const bool is_query = h < a.num_heads, is_value = h >= a.num_heads + K;
-  if (a.bias)
-    for (int64_t e = 0; e < D; e++) head[e] += a.bias[h * D + e];
-  const float* norm = is_query ? a.q_norm : a.k_norm;
-  if (!is_value) {
-    if (norm) normalize_head(head, D, norm, a.eps);
-    rotate_head(head, D, a.rope + step.positions[t] * D);
+#ifdef ALBIREO_HAVE_TRANSPOSE
+// A run of tokens into one sub-block, at neighbouring offsets; Dp is a multiple of 32 and head ld floats from token to
+// token. The same bits as one by one. Returns how many it wrote: a V whose pair is elsewhere is left.
+inline int64_t write_run(const KVShape& s, char* sub, int64_t offset, int64_t count, const float* head, int64_t ld,
+                         bool is_value) {
+  const int64_t S = sub_block(s), Dp = s.padded_head_dim;
+  if (is_value) {
+    if (offset % 2) return 0;
+    bf16* at = (bf16*)sub + S * Dp + offset * Dp;
+    for (int64_t i = 0; i + 2 <= count; i += 2, at += 2 * Dp)
+      for (int64_t e = 0; e < Dp; e += 16)
+        store_pairs(at + 2 * e, load(head + i * ld + e), load(head + (i + 1) * ld + e));
+    return count / 2 * 2;
   }
-  if (is_query) {
-    const int64_t at = t * out_stride(a, a.num_heads * D) + h * D;
-    for (int64_t e = 0; e < D; e += 16) {
-      const int64_t n = D - e;
-      store_as(a.out_dtype, a.out, at + e, n >= 16 ? load(head + e) : load_n(head + e, n), n);
+  for (int64_t e = 0; e < Dp; e += 32) {
+    __m512i words[16];
+#pragma GCC unroll 16
+    for (int i = 0; i < 16; i++) {
+      const bool is_here = i >= offset && i < offset + count;
+      const float* from = head + (is_here ? i - offset : 0) * ld + e;
+      words[i] = pack_pairs(load(from), load(from + 16));
     }
-    return;
+    transpose_words(words);
+    uint32_t* at = (uint32_t*)sub + e / 2 * S;
+    const uint32_t mask = ((1u << count) - 1) << offset;
+#pragma GCC unroll 16
+    for (int i = 0; i < 16; i++) store_words(at + i * S, words[i], mask);
   }
-  if (D != Dp) {
-    for (int64_t e = 0; e < Dp; e++) padded[e] = e < D ? head[e] : 0.0f;
-    head = padded;
+  return count;
+}
+#endif
+
+// Rows m .. m + rows of one head into the cache: whole runs where they lie side by side, else one by one.
+ALBIREO_INLINE void write_rows(const Args& a, const Step& step, int64_t m, int64_t rows, int64_t kv_head,
+                               const float* head, int64_t ld, bool is_value, float* padded) {
+  const int64_t D = a.kv_shape.head_dim, Dp = a.kv_shape.padded_head_dim;
+  for (int64_t i = 0; i < rows;) {
+#ifdef ALBIREO_HAVE_TRANSPOSE
+    const int64_t S = sub_block(a.kv_shape), slot = step.slots[m + i];
+    int64_t count = 1;
+    while (i + count < rows && slot % S + count < S && step.slots[m + i + count] == slot + count) count++;
+    if (count > 1 && a.kv_shape.dtype == DType::kBF16 && D % 32 == 0) {
+      const int64_t done =
+          write_run(a.kv_shape, sub_block_of(a, slot, kv_head), slot % S, count, head + i * ld, ld, is_value);
+      i += done;
+      if (done == count) continue;
+    }
+#endif
+    const float* from = head + i * ld;
+    if (D != Dp) {
+      for (int64_t e = 0; e < Dp; e++) padded[e] = e < D ? from[e] : 0.0f;
+      from = padded;
+    }
+    write_kv(a, step, m + i, kv_head, from, is_value);
+    i++;
   }
-  write_kv(a, step, t, is_value ? h - a.num_heads - K : h - a.num_heads, head, is_value);
+}
+
+// Rows m .. m + rows of head h, ld floats apart: bias, norm, rotation, and to where they belong.
+ALBIREO_INLINE void finish_head(const Args& a, const Step& step, int64_t m, int64_t rows, int64_t h, float* heads,
+                                int64_t ld, float* padded) {
+  const int64_t D = a.kv_shape.head_dim, K = a.kv_shape.num_kv_heads;
+  const bool is_query = h < a.num_heads, is_value = h >= a.num_heads + K;
+  const float* norm = is_query ? a.q_norm : a.k_norm;
+  const int64_t stride = out_stride(a, a.num_heads * D);
+  for (int64_t i = 0; i < rows; i++) {
+    float* head = heads + i * ld;
+    if (a.bias) add_bias(head, D, a.bias + h * D);
+    if (is_value) continue;
+    if (norm) normalize_head(head, D, norm, a.eps);
+    const float* table = a.rope + step.positions[m + i] * D;
+    const int64_t at = (m + i) * stride + h * D;
+    if (is_query)
+      rotate_head(head, D, table, [&](int64_t e, V v, int64_t n) { store_as(a.out_dtype, a.out, at + e, v, n); });
+    else rotate_head(head, D, table, [&](int64_t e, V v, int64_t n) { store_as(DType::kF32, head, e, v, n); });
+  }
+  if (!is_query)
+    write_rows(a, step, m, rows, is_value ? h - a.num_heads - K : h - a.num_heads, heads, ld, is_value, padded);
 }
 
 template <class W>
@@ -119,9 +189,8 @@ void run_qkv(const Args& a, const Step& step, int64_t begin, int64_t end, Scratc
         const typename W::B* b = (const typename W::B*)a.weight + (first_panel + p) * elements;
         panel_product<W>(x, m, rows, b, steps, c + p * kPanel, columns);
       }
-      for (int64_t i = 0; i < rows; i++)
-        for (int64_t h = first_head; h < last_head; h++)
-          finish_head(a, step, m + i, h, c + i * columns + (h - first_head) * D, padded);
+      for (int64_t h = first_head; h < last_head; h++)
+        finish_head(a, step, m, rows, h, c + (h - first_head) * D, columns, padded);
     }
   }
 }

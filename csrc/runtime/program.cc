@@ -4,6 +4,8 @@
 #include <chrono>
 #include <functional>
 
+#include "kernels/attention/attention.h"
+
 namespace albireo {
 namespace {
 
@@ -30,7 +32,15 @@ void Program::add(const Family* family, KernelFn run, const Args& args, bool bar
   }
 }
 
-void Program::run(const Step& step, int32_t* top_ids, float* top_values) {
+void Program::run(const Step& inputs, int32_t* top_ids, float* top_values) {
+  Step step = inputs;
+  for (const Call& call : calls_)
+    if (call.family == &kAttention) {  // the calls of all layers have heads of one shape
+      groups_.plan(inputs, call.args, pool_->size());
+      step.order = groups_.order().data(), step.groups = groups_.groups().data();
+      step.num_groups = (int64_t)groups_.groups().size();
+      break;
+    }
   if (scratch_.empty())
     for (int64_t i = 0; i < pool_->size(); i++) scratch_.push_back(std::make_unique<Memory>(scratch_bytes_ + 64));
   for (Counter& c : shares_) c.value.store(0, std::memory_order_relaxed);

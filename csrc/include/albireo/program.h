@@ -9,6 +9,7 @@
 #include "albireo/kernel.h"
 #include "albireo/memory.h"
 #include "albireo/thread_pool.h"
+#include "kernels/attention/groups.h"
 #include "kernels/head_top/head_top.h"
 
 namespace albireo {
@@ -55,6 +56,7 @@ class Program {
   std::vector<Counter> shares_;  // [calls][threads] items claimed of a thread's share
   std::vector<std::unique_ptr<Memory>> scratch_;
   TopLists top_;
+  SequenceGroups groups_;
   std::vector<double> seconds_;
   int64_t scratch_bytes_ = 0;
   bool profiling_ = false;

@@ -28,6 +28,12 @@ constexpr int64_t dtype_size(DType t) { return t == DType::kF32 ? 4 : 2; }
 constexpr int64_t ceil_div(int64_t a, int64_t b) { return (a + b - 1) / b; }
 constexpr int64_t round_up(int64_t a, int64_t b) { return ceil_div(a, b) * b; }
 
+// Sequences that attention takes together: order[first] .. order[first + count] of the step. The first shared_blocks of
+// their block tables are the same, and each has computed so many positions before this step; tokens is their sum.
+struct Group {
+  int64_t first, count, tokens, shared_blocks, computed;
+};
+
 // One step's inputs. T tokens of B sequences; R rows want logits, G rows want their best few. These leave the model:
 // the S = R + G rows are logit_rows, then top_rows.
 struct Step {
@@ -41,6 +47,9 @@ struct Step {
   const int32_t* top_rows;     // [G]
   const int32_t* top_counts;   // [G] how many of its best a row wants: 1 to kTopMost
   int64_t T, B, R, G, max_blocks;
+  const int32_t* order;  // [B] sequences, those of a group side by side
+  const Group* groups;   // [num_groups]
+  int64_t num_groups;
 };
 
 // Which row count a call runs over.

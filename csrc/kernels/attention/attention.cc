@@ -3,15 +3,15 @@
 namespace albireo {
 namespace {
 int64_t items(const Args& a, const Step& s) {
-  const int64_t group = a.num_heads / a.kv_shape.num_kv_heads;
+  const int64_t per_token = a.num_heads / a.kv_shape.num_kv_heads;
   int64_t blocks = 0;
-  for (int64_t b = 0; b < s.B; b++) blocks += attention_blocks((s.query_start[b + 1] - s.query_start[b]) * group);
+  for (int64_t g = 0; g < s.num_groups; g++) blocks += attention_blocks(s.groups[g].tokens * per_token);
   return blocks * a.kv_shape.num_kv_heads;
 }
 
 int64_t scratch_bytes(const Args& a) {
   const int64_t Dp = a.kv_shape.padded_head_dim;
-  const int64_t per_row = 8 + Dp * 4 /* q */ + 2 * kAttentionTile * 4 /* scores, p */ + 2 * Dp * 4 /* outputs */ +
+  const int64_t per_row = 16 + Dp * 4 /* q */ + 2 * kAttentionTile * 4 /* scores, p */ + 2 * Dp * 4 /* outputs */ +
                           16 * 4 /* lanes of l */ + 6 * 4 /* m, l, correction of segment and whole */;
   return kAttentionRows * per_row + 2 * kAttentionTile * Dp * 4 /* joined small blocks */ + 1024;
 }

@@ -6,8 +6,16 @@
 
 namespace {
 
+// Functions around a register tile stay apart: the variables of a caller would take its registers.
+#define ALBIREO_APART __attribute__((noinline))
+
 // The running maximum before anything is seen: finite, so that no difference is NaN, and below every score.
 constexpr float kNothingSeen = -1e30f;
+
+ALBIREO_INLINE const int32_t* table_of(const Step& s, int64_t b) { return s.block_table + b * s.max_blocks; }
+
+ALBIREO_INLINE V load_up_to(const float* p, int64_t n) { return n >= 16 ? load(p) : load_n(p, n); }
+ALBIREO_INLINE void store_up_to(float* p, V v, int64_t n) { n >= 16 ? store(p, v) : store_n(p, v, n); }
 
 // The rows of one work item and their state, in scratch.
 template <class W>
@@ -26,6 +34,7 @@ struct RowBlock {
   float* fix;         // [rows] factor that out needs before the next tile is added
   char* joined;       // K and V of a tile, when blocks are smaller than a sub-panel
   int64_t* position;  // [rows]
+  int64_t* out_at;    // [rows] element of a.out
 
   RowBlock(char* base, int64_t rows_, int64_t Dp_) : rows(rows_), Dp(Dp_) {
     auto take = [&base](int64_t bytes) {
@@ -44,7 +53,18 @@ struct RowBlock {
     total_l = (float*)take(round_up(rows, 16) * 4);
     fix = (float*)take(round_up(rows, 16) * 4);
     position = (int64_t*)take(rows * 8);
+    out_at = (int64_t*)take(rows * 8);
     joined = take(0);
+  }
+
+  // Some of the rows, as a block of their own.
+  RowBlock part(int64_t begin, int64_t end) const {
+    RowBlock r = *this;
+    r.rows = end - begin;
+    r.q += begin * Dp, r.out += begin * Dp, r.total += begin * Dp;
+    r.scores += begin * kAttentionTile, r.p += begin * kAttentionTile, r.lanes += begin * 16;
+    r.m += begin, r.total_m += begin, r.total_l += begin, r.fix += begin, r.position += begin, r.out_at += begin;
+    return r;
   }
 };
 
@@ -57,14 +77,24 @@ struct Tile {
   const B* next_k[4];  // of the tile after it, to be fetched while this one is computed on
   const B* next_v[4];
 
-  void locate(const Args& a, const int32_t* blocks, int64_t kv_head, int64_t start, int64_t stop, char* joined) {
+  const char* head;       // the KV head's part of block 0
+  const int32_t* blocks;  // of the sequence
+  char* joined;
+  int64_t S, Dp, size, sub_size, in_block_mask;
+  int in_block, in_sub;  // positions of a block and of a sub-block, as powers of two: no division a tile
+
+  Tile(const Args& a, const int32_t* table, int64_t kv_head, char* scratch) : blocks(table), joined(scratch) {
     const KVShape& s = a.kv_shape;
-    const int64_t S = sub_block(s), Dp = s.padded_head_dim, per_block = s.block_size / S;
-    auto sub = [&](int64_t position) {
-      const int64_t block = blocks[position / s.block_size];
-      return a.kv + block * block_bytes(s) + kv_head * block_head_bytes(s) +
-             position / S % per_block * sub_block_bytes(s);
-    };
+    head = a.kv + kv_head * block_head_bytes(s);
+    S = sub_block(s), Dp = s.padded_head_dim, size = block_bytes(s), sub_size = sub_block_bytes(s);
+    in_block_mask = s.block_size - 1, in_block = __builtin_ctzll(s.block_size), in_sub = __builtin_ctzll(S);
+  }
+
+  const char* sub(int64_t position) const {
+    return head + blocks[position >> in_block] * size + ((position & in_block_mask) >> in_sub) * sub_size;
+  }
+
+  void locate(int64_t start, int64_t stop) {
     for (int64_t j = 0; j < 4; j++) {
       const int64_t position = start + 16 * j;
       if (position >= stop) {  // wholly masked: any finite address will do
@@ -151,7 +181,7 @@ ALBIREO_INLINE void value_tile(const RowBlock<W>& r, const Tile<W>& t, int64_t r
 }
 
 template <class W, int NV>
-void score_rows(const RowBlock<W>& r, const Tile<W>& t, int64_t row, int64_t count, int64_t j0) {
+ALBIREO_APART void score_rows(const RowBlock<W>& r, const Tile<W>& t, int64_t row, int64_t count, int64_t j0) {
   switch (count) {
     case 1: score_tile<W, 1, NV>(r, t, row, j0); break;
     case 2: score_tile<W, 2, NV>(r, t, row, j0); break;
@@ -167,7 +197,8 @@ void score_rows(const RowBlock<W>& r, const Tile<W>& t, int64_t row, int64_t cou
 }
 
 template <class W, int NV>
-void value_rows(const RowBlock<W>& r, const Tile<W>& t, int64_t row, int64_t count, int64_t column, int64_t positions) {
+ALBIREO_APART void value_rows(const RowBlock<W>& r, const Tile<W>& t, int64_t row, int64_t count, int64_t column,
+                              int64_t positions) {
   switch (count) {
     case 1: value_tile<W, 1, NV>(r, t, row, column, positions); break;
     case 2: value_tile<W, 2, NV>(r, t, row, column, positions); break;
@@ -208,13 +239,15 @@ ALBIREO_INLINE float row_maximum(const float* s, Seen seen) {
 // p = 2^(scale * s - m), positions not seen exactly 0. Returns the 16 partial sums.
 template <class W, bool kMasked>
 ALBIREO_INLINE V row_probabilities(const float* s, typename W::A* p, V scale, V m, Seen seen, V lanes) {
+  V e[4];
 #pragma GCC unroll 4
   for (int j = 0; j < 4; j++) {
-    V e = exp2_below_126(fma(load(s + 16 * j), scale, m));
-    if constexpr (kMasked) e = keep(e, seen.low - 16 * j, seen.high - 16 * j, zero());
-    lanes = add(lanes, e);
-    W::put(p + 16 * j, e);
+    e[j] = exp2_below_126<W::kToBF16>(fma(load(s + 16 * j), scale, m));
+    if constexpr (kMasked) e[j] = keep(e[j], seen.low - 16 * j, seen.high - 16 * j, zero());
+    lanes = add(lanes, e[j]);
   }
+  W::put_pair(p, e[0], e[1]);
+  W::put_pair(p + 32, e[2], e[3]);
   return lanes;
 }
 
@@ -237,9 +270,11 @@ ALBIREO_INLINE void softmax_rows(const Args& a, RowBlock<W>& r, int64_t start) {
     r.fix[row] = seen.all() ? row_maximum<false>(s, seen) : row_maximum<true>(s, seen);
   }
   for (int64_t row = 0; row < r.rows; row += 16) {
-    const V before = load(r.m + row), now = max(mul(load(r.fix + row), set1(to_log2)), before);
-    store(r.fix + row, exp2_below_126(sub(before, now)));
-    store(r.m + row, now);
+    const int64_t n = r.rows - row < 16 ? r.rows - row : 16;
+    const V before = load_up_to(r.m + row, n);
+    const V now = max(mul(load_up_to(r.fix + row, n), set1(to_log2)), before);
+    store_up_to(r.fix + row, exp2_below_126(sub(before, now)), n);
+    store_up_to(r.m + row, now, n);
   }
   const V scale = set1(to_log2);
   for (int64_t row = 0; row < r.rows; row++) {
@@ -308,68 +343,95 @@ void attend_tile(const Args& a, RowBlock<W>& r, const Tile<W>& t, int64_t start,
   }
 }
 
+// Rows of one sequence, or of several where they read the same blocks, over positions from .. stop. is_open: they have
+// seen positions before these; is_first: no segment of theirs is closed. Returns whether that still holds.
 template <class W>
-void load_queries(const Args& a, RowBlock<W>& r, int64_t query, int64_t first_row, int64_t group, int64_t kv_head,
-                  const int32_t* positions, Scratch& scratch) {
-  const int64_t D = a.kv_shape.head_dim;
-  const int64_t stride = x_stride(a, a.num_heads * D);
-  Activations<W> source{a.x, a.x_dtype, D, stride, scratch, nullptr};
-  for (int64_t i = 0; i < r.rows; i++) {
-    const int64_t token = query + (first_row + i) / group, head = kv_head * group + (first_row + i) % group;
-    typename W::A* q = r.q + i * r.Dp;
-    if (D != r.Dp) memset(q, 0, r.Dp * sizeof(*q));
-    source.fill(q, token * stride + head * D);
-    if (D % 16 != 0) memset(q + D, 0, (r.Dp - D) * sizeof(*q));
-    r.position[i] = positions[token];
-    r.m[i] = r.total_m[i] = kNothingSeen;
-    r.total_l[i] = 0.0f;
-    store(r.lanes + i * 16, zero());
-    for (int64_t e = 0; e < r.Dp; e += 16) store(r.out + i * r.Dp + e, zero());
-  }
-}
-
-template <class W>
-void attend(const Args& a, const Step& step, int64_t b, int64_t kv_head, int64_t row_block, Scratch& scratch) {
-  const int64_t group = a.num_heads / a.kv_shape.num_kv_heads, D = a.kv_shape.head_dim;
-  const int64_t query = step.query_start[b], all_rows = (step.query_start[b + 1] - query) * group;
-  const int64_t first_row = row_block * kAttentionRows;
-  const int64_t rows = all_rows - first_row < kAttentionRows ? all_rows - first_row : kAttentionRows;
-  RowBlock<W> r(scratch.base, rows, a.kv_shape.padded_head_dim);
-  load_queries(a, r, query, first_row, group, kv_head, step.positions, scratch);
-
-  const int32_t* blocks = step.block_table + b * step.max_blocks;
-  const int64_t stop = r.position[rows - 1] + 1;  // rows are in order of position
-  int64_t start = a.window > 0 && r.position[0] - a.window + 1 > 0 ? r.position[0] - a.window + 1 : 0;
-  start -= start % kAttentionTile;
-  bool is_first = true;
-  Tile<W> tile;
-  for (int64_t at = start; at < stop; at += kAttentionTile) {
-    if (at != start && at % kAttentionSegment == 0) {
+bool walk(const Args& a, RowBlock<W>& r, const int32_t* blocks, int64_t kv_head, int64_t from, int64_t stop,
+          bool is_open, bool is_first) {
+  Tile<W> tile(a, blocks, kv_head, r.joined);
+  for (int64_t start = from; start < stop; start += kAttentionTile) {
+    if (start % kAttentionSegment == 0 && (start != from || is_open)) {
       close_segment(r, is_first);
       is_first = false;
     }
-    tile.locate(a, blocks, kv_head, at, stop, r.joined);
-    attend_tile(a, r, tile, at, stop);
+    tile.locate(start, stop);
+    attend_tile(a, r, tile, start, stop);
   }
-  close_segment(r, is_first);
+  return is_first;
+}
+
+template <class W>
+ALBIREO_INLINE void load_row(const Args& a, RowBlock<W>& r, int64_t i, int64_t token, int64_t head, int64_t position,
+                             Activations<W>& source) {
+  const int64_t D = a.kv_shape.head_dim;
+  typename W::A* q = r.q + i * r.Dp;
+  if (D != r.Dp) memset(q, 0, r.Dp * sizeof(*q));
+  source.fill(q, token * source.source_stride + head * D);
+  if (D % 16 != 0) memset(q + D, 0, (r.Dp - D) * sizeof(*q));
+  r.position[i] = position, r.out_at[i] = token * out_stride(a, a.num_heads * D) + head * D;
+  r.m[i] = r.total_m[i] = kNothingSeen;
+  r.total_l[i] = 0.0f;
+  store(r.lanes + i * 16, zero());
+  for (int64_t e = 0; e < r.Dp; e += 16) store(r.out + i * r.Dp + e, zero());
+}
+
+// Positions every row of a group sees and finds in the same blocks: whole tiles.
+ALBIREO_INLINE int64_t shared_positions(const Args& a, const Group& g) {
+  if (g.count == 1 || a.window > 0) return 0;
+  const int64_t same = g.shared_blocks * a.kv_shape.block_size, seen = g.computed + 1;
+  return (same < seen ? same : seen) / kAttentionTile * kAttentionTile;
+}
+
+template <class W>
+void attend(const Args& a, const Step& step, const Group& g, int64_t kv_head, int64_t row_block, Scratch& scratch) {
+  const int64_t per_token = a.num_heads / a.kv_shape.num_kv_heads, D = a.kv_shape.head_dim;
+  const int64_t all_rows = g.tokens * per_token, first_row = row_block * kAttentionRows;
+  const int64_t rows = all_rows - first_row < kAttentionRows ? all_rows - first_row : kAttentionRows;
+  RowBlock<W> r(scratch.base, rows, a.kv_shape.padded_head_dim);
+  Activations<W> source{a.x, a.x_dtype, D, x_stride(a, a.num_heads * D), scratch, nullptr};
+
+  // Rows of the group are (sequence, token, head). visit(b, begin, end, skipped): this item has rows begin .. end of
+  // sequence b, from its row skipped on.
+  auto each_sequence = [&](auto visit) {
+    for (int64_t i = 0, row = -first_row; i < g.count && row < rows; i++) {
+      const int64_t b = step.order[g.first + i];
+      const int64_t begin = row > 0 ? row : 0, skipped = begin - row;
+      row += (step.query_start[b + 1] - step.query_start[b]) * per_token;
+      if (row > 0) visit(b, begin, row < rows ? row : rows, skipped);
+    }
+  };
+  each_sequence([&](int64_t b, int64_t begin, int64_t end, int64_t skipped) {
+    for (int64_t i = begin; i < end; i++) {
+      const int64_t row = skipped + i - begin, token = step.query_start[b] + row / per_token;
+      load_row(a, r, i, token, kv_head * per_token + row % per_token, step.positions[token], source);
+    }
+  });
+  const int64_t shared = shared_positions(a, g);
+  const int32_t* common = table_of(step, step.order[g.first]);
+  const bool is_first = shared == 0 || walk(a, r, common, kv_head, 0, shared, false, true);
+  each_sequence([&](int64_t b, int64_t begin, int64_t end, int64_t) {
+    RowBlock<W> own = r.part(begin, end);
+    const int64_t stop = own.position[own.rows - 1] + 1;  // rows are in order of position
+    const int64_t low = a.window > 0 && own.position[0] >= a.window ? own.position[0] - a.window + 1 : 0;
+    const int64_t from = shared > 0 ? shared : low - low % kAttentionTile;
+    close_segment(own, walk(a, own, table_of(step, b), kv_head, from, stop, shared > 0, is_first));
+  });
 
   for (int64_t i = 0; i < rows; i++) {
-    const int64_t token = query + (first_row + i) / group, head = kv_head * group + (first_row + i) % group;
     const V inverse = set1(1.0f / r.total_l[i]);
     for (int64_t e = 0; e < D; e += 16)
-      store_as(a.out_dtype, a.out, token * out_stride(a, a.num_heads * D) + head * D + e,
-               mul(load(r.total + i * r.Dp + e), inverse), D - e);
+      store_as(a.out_dtype, a.out, r.out_at[i] + e, mul(load(r.total + i * r.Dp + e), inverse), D - e);
   }
 }
 
 template <class W>
 void run_attention(const Args& a, const Step& step, int64_t begin, int64_t end, Scratch& scratch) {
-  const int64_t K = a.kv_shape.num_kv_heads, group = a.num_heads / K;
+  const int64_t K = a.kv_shape.num_kv_heads, per_token = a.num_heads / K;
   int64_t item = 0;
-  for (int64_t b = 0; b < step.B && item < end; b++) {
-    const int64_t blocks = attention_blocks((step.query_start[b + 1] - step.query_start[b]) * group);
+  for (int64_t g = 0; g < step.num_groups && item < end; g++) {
+    const int64_t blocks = attention_blocks(step.groups[g].tokens * per_token);
     const int64_t first = begin > item ? begin - item : 0, last = end - item < blocks * K ? end - item : blocks * K;
-    for (int64_t i = first; i < last; i++) attend<W>(a, step, b, i / blocks, i % blocks, scratch);
+    for (int64_t i = first; i < last; i++) attend<W>(a, step, step.groups[g], i / blocks, i % blocks, scratch);
     item += blocks * K;
   }
 }

@@ -9,6 +9,7 @@
 //   A, B         element types as the register tile reads them
 //   kStep        k consumed per step; a step of a sub-panel is 16 * kStep elements of B
 //   step<MR, NV> one step for MR rows by NV vectors of 16 columns
+//   kToBF16      whether put rounds activations to bf16; put_pair takes 32 of them
 #include <utility>
 
 #include "albireo/kernel.h"
@@ -33,7 +34,9 @@ struct WeightF32 {
       for (int j = 0; j < NV; j++) acc[i][j] = fma(x, w[j], acc[i][j]);
     }
   }
+  static constexpr bool kToBF16 = false;
   static ALBIREO_INLINE void put(A* p, V v) { store(p, v); }
+  static ALBIREO_INLINE void put_pair(A* p, V v, V w) { store(p, v), store(p + 16, w); }
 };
 
 struct WeightF16 : WeightF32 {  // f16 weights widened in registers; activations float32
@@ -59,11 +62,13 @@ struct WeightBF16 {  // pairs widened to two float32 products: levels without a 
       }
     }
   }
+  static constexpr bool kToBF16 = true;
   static ALBIREO_INLINE void put(A* p, V v) {  // the value a bf16 activation would have
     bf16 tmp[16];
     store(tmp, v);
     store(p, load(tmp));
   }
+  static ALBIREO_INLINE void put_pair(A* p, V v, V w) { put(p, v), put(p + 16, w); }
 };
 
 #ifdef ALBIREO_HAVE_BF16_DOT
@@ -91,7 +96,9 @@ struct WeightBF16Dot {
         asm("vdpbf16ps %2, %1, %0" : "+v"(acc[i][j]) : "v"(w[j]), "v"(pair));
     }
   }
+  static constexpr bool kToBF16 = true;
   static ALBIREO_INLINE void put(A* p, V v) { store(p, v); }
+  static ALBIREO_INLINE void put_pair(A* p, V v, V w) { _mm512_storeu_si512(p, (__m512i)_mm512_cvtne2ps_pbh(w, v)); }
 };
 using PairPolicy = WeightBF16Dot;
 #else

@@ -244,6 +244,50 @@ def test_bits_depend_on_the_sequence_alone(dtype: str, level: str, case: Case) -
             check(end, 1, Placement(), before=[(33, 20)], after=[(90, 1)])
 
 
+#: What sequences of one step share of a text, in blocks, and what each has of its own: (shared, context, new).
+SHARING = [
+    [(64, 1100, 1), (64, 1030, 1), (64, 1025, 2), (64, 1024, 1)],  # ends in and at a segment
+    [(20, 321, 1)] * 9,  # more rows than an item has
+    [(9, 150, 1), (9, 160, 3), (0, 70, 1), (9, 144, 1), (3, 60, 1)],  # another in between; less than a tile
+    [(8, 129, 1), (8, 128, 1), (8, 140, 40), (8, 131, 8)],  # sees just what is shared; one of many tokens
+    [(40, 700, 1), (40, 641, 1), (12, 200, 1), (12, 193, 1)],  # two groups
+]
+
+
+@pytest.mark.parametrize("window", [0, 100])
+@pytest.mark.parametrize("sharing", SHARING, ids=range(len(SHARING)))
+@pytest.mark.parametrize(("dtype", "level"), [v for v in VARIANTS if v[1] != "scalar"])
+def test_shared_blocks_change_no_bit(dtype: str, level: str, sharing: list[tuple[int, int, int]], window: int) -> None:
+    """Sequences whose first positions lie in the same blocks are computed together, and as if each were alone."""
+    case, size = Case(14, 2, 64, (), window=window), 16
+    base = text(case, max(shared for shared, _, _ in sharing) * size, dtype, 0)
+    cache = Cache(KVShape(dtype, case.keys, case.dim, size), 400)
+    free = iter(np.random.default_rng(1).permutation(400).tolist())
+    common = [next(free) for _ in range(len(base.k) // size)]
+    cache.fill(np.concatenate([b * size + np.arange(size) for b in common]), base.k, base.v)
+    work, q = [], []
+    for i, (shared, context, new) in enumerate(sharing):
+        own, table = text(case, context, dtype, 1 + i), list(common[:shared])
+        table += [next(free) for _ in range(-(-context // size) - shared)]
+        at = np.arange(shared * size, context)
+        cache.fill(np.asarray(table)[at // size] * size + at % size, own.k[at], own.v[at])
+        work.append(Work([0] * new, context - new, table))
+        q.append(own.q[context - new : context].reshape(new, -1))
+
+    def out(which: Sequence[int], threads: int) -> Array:
+        rows = np.concatenate([q[i] for i in which])
+        stored = Guarded.poisoned(rows.shape, dtype)
+        args = {"x": Guarded(rows, dtype), "out": stored, "kv": cache.memory, "num_heads": case.queries}
+        args |= {"window": window, "scale": case.scale, "softcap": 0.0, "x_dtype": dtype, "out_dtype": dtype}
+        step = make_step([work[i] for i in which], size)
+        run([Call("attention", level, dtype, args | cache.shape.args)], step, threads)
+        return stored.stored
+
+    alone = np.concatenate([out([i], 1) for i in range(len(work))])
+    for threads in (1, 2, 3):
+        assert_same_bits(out(range(len(work)), threads), alone, f"{threads} threads")
+
+
 @pytest.mark.parametrize(("dtype", "level"), VARIANTS)
 def test_other_heads_do_not_matter(dtype: str, level: str) -> None:
     """A head of a group of eight has the bits it has alone."""

@@ -69,10 +69,10 @@ class PassRecord:
         if not self.fired:
             nothing = "not fired, because there is nothing for it to rewrite"
             return "" if self.notes or self.refusals else nothing
-        saved = [f"{self.saved_ops:,} ops"] if self.saved_ops > 0 else []
+        saved = [_ops(self.saved_ops)] if self.saved_ops > 0 else []
         moved = [f"{count:,} B per {symbol} row" for symbol, count in self.saved_bytes.items()]
         saves = " and ".join([*saved, *([", ".join(moved)] if moved else [])])
-        costs = f"costs {-self.saved_ops:,} ops" if self.saved_ops < 0 else ""
+        costs = f"costs {_ops(-self.saved_ops)}" if self.saved_ops < 0 else ""
         return ", ".join(part for part in (f"fired {self.fired:,}×", f"saves {saves}" if saves else "", costs) if part)
 
     @property
@@ -87,3 +87,7 @@ class PassRecord:
             + (f"; {len(more)} more places like it" if len(more) > 1 else "; 1 more place like it" if more else "")
             for first, *more in alike.values()
         ]
+
+
+def _ops(count: int) -> str:
+    return f"{count:,} op{'s' * (count != 1)}"

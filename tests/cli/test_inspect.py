@@ -119,7 +119,7 @@ def test_the_graph_as_text_has_two_names(albireo):
         (("--graph", "x.png"), "a picture is written into a file that ends in .svg or .html"),
         (("--layer", "0"), "--layer is of pictures"),
         (("--graph", "x.svg", "--layer", "6"), "layer 6 is asked for, the model has layers 0 to 5"),
-        (("--diff", ".", "--report"), "--diff compares, and shows nothing else"),
+        (("--graph", "nowhere/x.svg"), "there is no directory nowhere"),
     ],
 )
 def test_flags_that_do_not_go_together(albireo, tmp_path, monkeypatch, flags, words):
@@ -138,8 +138,13 @@ def test_diff_has_the_exit_codes_of_diff(albireo, tmp_path):
     assert (equal.exit_code, equal.stdout) == (0, "no difference\n")
     other = albireo("inspect", tmp_path / "a", "--diff", tmp_path / "b")
     assert other.exit_code == 1 and "options       max_num_seqs 64 -> 8\n" in other.stdout
-    trouble = albireo("inspect", tmp_path / "a", "--diff", tmp_path / "nowhere")
-    assert trouble.exit_code == 2 and "there is no directory" in trouble.stderr and not trouble.stdout
+    for flags, words in (
+        ((tmp_path / "nowhere",), "there is no directory"),
+        ((tmp_path / "b", "--report"), "--diff compares, and shows nothing else"),
+        ((tmp_path / "b", "--max-num-seqs", "8"), "max_num_seqs: given for a comparison of engine directories"),
+    ):
+        trouble = albireo("inspect", tmp_path / "a", "--diff", *flags)
+        assert trouble.exit_code == 2 and words in trouble.stderr and not trouble.stdout
 
 
 def test_names_give_no_orders_to_a_terminal(albireo, tmp_path):

@@ -92,18 +92,17 @@ def command(
     MODEL is a directory or a hub name; the bundled model when left out. Without a flag: a summary, which ends with the
     memory that loading would take under the given settings.
     """
+    flags = [graph_to == "-", shows_program, shows_report, shows_kernels, shows_arena]
+    if other is not None:
+        is_alone = graph_to is None and layer is None and not any(flags) and not full
+        sys.exit(_diff(model, other, engine, is_alone))
     target = None if graph_to in (None, "-") else picture_path(str(graph_to))
-    texts = [graph_to == "-", shows_program, shows_report, shows_kernels, shows_arena]
     if layer is not None and target is None:
         raise ConfigError("--layer is of pictures; add --graph FILE.svg or FILE.html")
-    if other is not None:
-        if target is not None or any(texts) or full:
-            raise ConfigError("--diff compares, and shows nothing else; leave the other flags out")
-        sys.exit(_diff(model, other, engine))
     config = EngineConfig.from_kwargs(model=model, **engine)
     source = open_source(locate_model(model), config)
     graph = source.graph(config.max_model_len or source.default_model_len)
-    if target is None and not any(texts):
+    if target is None and not any(flags):
         # Line by line: a model that does not fit still gets its summary before the error.
         for fact in _summary(source, graph):
             click.echo(plain(row(*fact)))
@@ -111,7 +110,7 @@ def command(
             click.echo(plain(row(*fact)))
         return
     parts = [show_graph(graph, fold=not full, expand=full)] if graph_to == "-" else []
-    if target is not None or any(texts[1:]):
+    if target is not None or any(flags[1:]):
         program, memory = plan(config, source)
         parts += [show_program(program, fold=not full)] if shows_program else []
         parts += [show_report(program, every=full)] if shows_report else []
@@ -123,9 +122,11 @@ def command(
     click.echo(plain("\n\n".join(parts)))
 
 
-def _diff(model: str | None, other: str, engine: dict[str, Any]) -> int:
+def _diff(model: str | None, other: str, engine: dict[str, Any], is_alone: bool) -> int:
     """Print what differs. Returns: the exit code, as diff(1) has them."""
     try:
+        if not is_alone:
+            raise ConfigError("--diff compares, and shows nothing else; leave the other flags out")
         one, two = open_sides(model, other, engine)
         lines = diff_lines(one, two)
     except EngineError as error:

@@ -126,7 +126,7 @@ def test_the_picture_tells_whether_the_bits_are_the_same() -> None:
         explained = compiled(graph)
         return layer_picture(explained, layer_story(explained, 0), "x")
 
-    assert "the same bits" in text_of(Decoder().graph())
+    assert "changes no bit" in text_of(Decoder().graph())
     assert "last bits may differ" in text_of(Scaled().graph())
 
 

@@ -15,7 +15,7 @@ from albireo.inspect.story import layer_story
 from compiler.examples import Decoder
 from inspect_programs import EVIL, LEVELS, Hostile, compiled
 
-FACTS = [("model", EVIL), ("kernels", "a, b")]
+FACTS = [("model", EVIL), ("files", "one"), ("", "two")]
 
 
 def page_of(graph: Graph) -> str:
@@ -84,6 +84,10 @@ def test_refusals_are_told() -> None:
     assert "not fired at head: gather_rows %25, because %24 is needed for all rows, by an output" in page_of(
         Hidden().graph()
     )
+
+
+def test_a_fact_without_a_name_goes_on_with_the_one_before() -> None:
+    assert "<tr><td>files</td><td>one<br>two</td></tr>" in page_of(Decoder().graph())
 
 
 def test_the_drawings_are_well_formed() -> None:

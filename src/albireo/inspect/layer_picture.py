@@ -16,14 +16,14 @@ from albireo.inspect.scene import MARGIN, MIN_WIDTH, LongWire, Rect, Scene, Wire
 from albireo.inspect.story import Explained, Group, Story, constant_bytes, op_bytes
 
 _LESSON = (
-    "On the left, the layer as the model writes it: one white box is one operation. Run like that, each of them reads "
+    "On the left, the layer as the model writes it: each small box is one operation. Run like that, each of them reads "
     "its input from memory, computes a little, and writes the result back for the next to read.",
     "On the right, what really runs. The operations inside a coloured box became the one call of that colour: they are "
     "fused. A value that only they need stays in the registers and caches of a core, and never travels to memory.",
 )
 _SAME = (
-    "Nothing is left out: every operation on the left is carried out on the right with the same roundings, so the "
-    "results are the same bits."
+    "Nothing is left out: every operation on the left is carried out on the right with the same roundings, so fusion "
+    "changes no bit of the result."
 )
 _NOT_SAME = "Every operation on the left is carried out on the right; some in another order, so last bits may differ."
 

@@ -80,8 +80,14 @@ _escape = svg.escape
 
 
 def _facts(facts: Sequence[tuple[str, str]]) -> str:
-    rows = "".join(f"<tr><td>{_escape(name)}</td><td>{_escape(words)}</td></tr>" for name, words in facts)
-    return f'<table class="facts">{rows}</table>'
+    """A fact without a name goes on with the one before."""
+    joined: list[tuple[str, list[str]]] = []
+    for name, words in facts:
+        if name or not joined:
+            joined.append((name, []))
+        joined[-1][1].append(_escape(words))
+    rows = (f"<tr><td>{_escape(name)}</td><td>{'<br>'.join(lines)}</td></tr>" for name, lines in joined)
+    return f'<table class="facts">{"".join(rows)}</table>'
 
 
 def _table(heads: Sequence[str], rows: Iterator[Sequence[str]]) -> str:

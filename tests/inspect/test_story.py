@@ -7,7 +7,7 @@ from dataclasses import replace
 import pytest
 
 from albireo.errors import ConfigError, InvariantError
-from albireo.inspect.story import explain, layer_of, layer_story, num_layers, op_bytes, row_bytes
+from albireo.inspect.story import explain, layer_of, layer_story, layers_of, op_bytes, row_bytes
 from albireo.models import architectures
 from compiler.examples import D, Decoder, E, F, H, K, model_graph
 from inspect_programs import compiled
@@ -17,7 +17,7 @@ from inspect_programs import compiled
 @pytest.mark.parametrize("model_type", architectures())
 def test_members_are_those_of_the_body(model_type: str, dtype: str) -> None:
     explained = compiled(model_graph(model_type, dtype))
-    for layer in range(num_layers(explained.base)):
+    for layer in layers_of(explained.base):
         story = layer_story(explained, layer)
         ops = [op for group in story.groups for op in group.members]
         assert len(ops) == len(set(ops)) == story.num_ops
@@ -81,11 +81,15 @@ def test_an_op_that_changes_nothing_is_dropped_where_its_reader_is() -> None:
 
 def test_layers_are_counted_and_asked_for() -> None:
     explained = compiled(Decoder(layers=4).graph())
-    assert num_layers(explained.base) == 4 and layer_story(explained).layer == 1
+    assert layers_of(explained.base) == [0, 1, 2, 3] and layer_story(explained).layer == 1
     for layer in (-1, 4):
         with pytest.raises(ConfigError, match="the model has layers 0 to 3"):
             layer_story(explained, layer)
-    assert layer_of("head.logits") is None and layer_of("layers.12.attn.q") == 12
+    assert (
+        layer_of(f"layers.{'9' * 5000}.x") is None
+        and layer_of("head.logits") is None
+        and layer_of("layers.12.attn.q") == 12
+    )
 
 
 def test_another_program_is_noticed() -> None:
@@ -101,3 +105,22 @@ def test_what_moves_no_row_counts_nothing() -> None:
     assert all(row_bytes(value) == 0 for value in base.constants.values())
     embed = base.nodes[0]
     assert op_bytes(embed, explained.program) == E * 4
+
+
+def test_origins_that_a_stranger_wrote() -> None:
+    class Sparse(Decoder):
+        def norm(self, x, name):
+            with self.b.part("layers.999999999"):
+                return super().norm(x, name)
+
+    class Nameless(Decoder):
+        def graph(self):
+            graph = super().graph()
+            for node in graph.nodes:
+                node.origin = ""
+            return graph
+
+    explained = compiled(Sparse(layers=2).graph())
+    assert layers_of(explained.base) == [0, 1, 999999999] and layer_story(explained).layer == 1
+    with pytest.raises(ConfigError, match="no layers to draw"):
+        layer_story(compiled(Nameless().graph()))

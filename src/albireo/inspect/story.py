@@ -17,7 +17,7 @@ from albireo.errors import ConfigError, InvariantError
 from albireo.graph.node import Graph, Node, Value
 from albireo.graph.program import Call, Program
 
-_LAYER = re.compile(r"\blayers\.(\d+)\b")
+_LAYER = re.compile(r"\blayers\.(\d{1,9})\b")
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,9 +94,9 @@ def explain(base: Graph, program: Program) -> Explained:
     return Explained(base, fused, program)
 
 
-def num_layers(graph: Graph) -> int:
-    """Layers that the origins of a graph's nodes tell of."""
-    return 1 + max((layer for node in graph.nodes if (layer := layer_of(node.origin)) is not None), default=-1)
+def layers_of(graph: Graph) -> list[int]:
+    """Numbers of the layers that the origins of a graph's nodes tell of, in order."""
+    return sorted({layer for node in graph.nodes if (layer := layer_of(node.origin)) is not None})
 
 
 def layer_of(origin: str) -> int | None:
@@ -110,12 +110,12 @@ def layer_story(explained: Explained, layer: int | None = None) -> Story:
 
     Raises: ConfigError when there is no such layer.
     """
-    count = num_layers(explained.base)
-    if count == 0:
+    known = layers_of(explained.base)
+    if not known:
         raise ConfigError("the graph has no layers to draw; its nodes carry no origin such as layers.0")
-    layer = (count - 1) // 2 if layer is None else layer
-    if not 0 <= layer < count:
-        raise ConfigError(f"layer {layer} is asked for, the model has layers 0 to {count - 1}")
+    layer = known[(len(known) - 1) // 2] if layer is None else layer
+    if layer not in known:
+        raise ConfigError(f"layer {layer} is asked for, the model has layers {known[0]} to {known[-1]}")
     owners, groups = _owners(explained), _groups(explained)
     touched: set[int] = set()
     for node, owner in owners.items():

@@ -1,4 +1,4 @@
-"""Show what a model is: sizes, memory, its graph and the program it becomes.
+"""Show what a model or a build is: sizes, memory, its graph, and the program it becomes.
 
 Reads the configuration and the headers of the weights, not the weights.
 """

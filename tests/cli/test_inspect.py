@@ -1,12 +1,14 @@
-"""inspect: every architecture, its sizes counted by hand, and the graph and program as text."""
+"""inspect: every architecture, its sizes counted by hand; graph and program as text and as pictures; differences."""
 
 from __future__ import annotations
 
 import json
 import math
+from xml.etree import ElementTree
 
 import pytest
 
+from albireo import BuildConfig, build
 from albireo.api.locate import BUNDLED
 from albireo.models import architectures, load_architecture
 from tiny_models import make_checkpoint, weight_shapes
@@ -83,3 +85,69 @@ def test_weights_that_do_not_fit_the_config_are_named(albireo, tmp_path):
     result = albireo("inspect", directory)
     assert result.exit_code == 1
     assert "mlp" in result.stderr
+
+
+def test_kernels_and_arena_as_text(albireo, tiny):
+    _, directory = tiny
+    kernels = albireo("inspect", directory, "--kernels").stdout
+    arena = albireo("inspect", directory, "--arena").stdout
+    assert kernels.startswith("rows of the call") and "16-64" in kernels and "qkv_rope_kv" in kernels
+    assert arena.startswith("arena      ") and "lives from call to call" in arena and "logits" in arena
+    assert albireo("inspect", directory, "--kernels", "--arena").stdout == f"{kernels}\n{arena}"
+
+
+def test_pictures(albireo, tiny, tmp_path):
+    config, directory = tiny
+    for name in ("x.svg", "x.html"):
+        result = albireo("inspect", directory, "--graph", tmp_path / name, "--layer", "0")
+        assert result.exit_code == 0, result.stderr
+        assert result.stdout.startswith(f"{tmp_path / name}: layer 0, ") and "ops -> 7 calls" in result.stdout
+    root = ElementTree.fromstring((tmp_path / "x.svg").read_bytes())
+    assert sum(each.get("data-call") is not None for each in root.iter()) == 7
+    assert f"One layer of a {config['model_type']} model" in (tmp_path / "x.html").read_text()
+    both = albireo("inspect", directory, "--graph", tmp_path / "x.svg", "--report").stdout
+    assert "fuse_norm" in both and f"{tmp_path / 'x.svg'}: layer " in both
+
+
+def test_the_graph_as_text_has_two_names(albireo):
+    assert albireo("inspect", "--graph").stdout == albireo("inspect", "--graph", "-").stdout
+
+
+@pytest.mark.parametrize(
+    ("flags", "words"),
+    [
+        (("--graph", "x.png"), "a picture is written into a file that ends in .svg or .html"),
+        (("--layer", "0"), "--layer is of pictures"),
+        (("--graph", "x.svg", "--layer", "6"), "layer 6 is asked for, the model has layers 0 to 5"),
+        (("--graph", "nowhere/x.svg"), "there is no directory nowhere"),
+    ],
+)
+def test_flags_that_do_not_go_together(albireo, tmp_path, monkeypatch, flags, words):
+    monkeypatch.chdir(tmp_path)
+    result = albireo("inspect", *flags)
+    assert result.exit_code == 1 and words in result.stderr
+    assert not list(tmp_path.iterdir())
+
+
+def test_diff_has_the_exit_codes_of_diff(albireo, tmp_path):
+    build(None, tmp_path / "a", BuildConfig())
+    build(None, tmp_path / "b", BuildConfig(max_num_seqs=8))
+    same = albireo("inspect", tmp_path / "a", "--diff", BUNDLED)
+    assert (same.exit_code, same.stdout) == (0, "no difference; the weights of a checkpoint are not compared\n")
+    equal = albireo("inspect", tmp_path / "a", "--diff", tmp_path / "a")
+    assert (equal.exit_code, equal.stdout) == (0, "no difference\n")
+    other = albireo("inspect", tmp_path / "a", "--diff", tmp_path / "b")
+    assert other.exit_code == 1 and "options       max_num_seqs 64 -> 8\n" in other.stdout
+    for flags, words in (
+        ((tmp_path / "nowhere",), "there is no directory"),
+        ((tmp_path / "b", "--report"), "--diff compares, and shows nothing else"),
+        ((tmp_path / "b", "--max-num-seqs", "8"), "max_num_seqs: given for a comparison of engine directories"),
+    ):
+        trouble = albireo("inspect", tmp_path / "a", "--diff", *flags)
+        assert trouble.exit_code == 2 and words in trouble.stderr and not trouble.stdout
+
+
+def test_names_give_no_orders_to_a_terminal(albireo, tmp_path):
+    directory = make_checkpoint(tmp_path / "e\x1b[31m", dict(load_architecture("llama").tiny))
+    result = albireo("inspect", directory)
+    assert result.exit_code == 0 and "\x1b" not in result.stdout and "e\ufffd[31m" in result.stdout

@@ -7,7 +7,7 @@ import sys
 
 import pytest
 
-from albireo.cli.terminal import Bar, count, duration, progress, row, size
+from albireo.cli.terminal import Bar, count, duration, plain, progress, row, size
 
 
 class Terminal(io.StringIO):
@@ -31,6 +31,10 @@ def test_count(value, text):
 @pytest.mark.parametrize(("value", "text"), [(0.0412, "41.2 ms"), (1.0, "1.00 s"), (75.5, "75.50 s")])
 def test_duration(value, text):
     assert duration(value) == text
+
+
+def test_control_characters_are_shown_not_obeyed():
+    assert plain("a\x1b[31m\tb\nc\x07 é×") == "a\ufffd[31m\ufffdb\nc\ufffd é×"
 
 
 def test_rows_line_up():

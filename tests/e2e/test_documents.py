@@ -9,6 +9,8 @@ from pathlib import Path
 
 import pytest
 
+from albireo.backends.cpu.machine import isa_levels
+
 ROOT = Path(__file__).resolve().parents[2]
 EXAMPLES = sorted((ROOT / "examples").glob("*.py"))
 BLOCKS = re.findall(r"^```python\n(.*?)^```", (ROOT / "README.md").read_text(), re.MULTILINE | re.DOTALL)
@@ -35,3 +37,11 @@ def test_links_between_documents_lead_somewhere() -> None:
     for path in [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]:
         for target in re.findall(r"\]\(([^)#:]+)\)", path.read_text()):
             assert (path.parent / target).exists(), f"{path.name} links to {target}"
+
+
+def test_the_picture_is_the_one_this_version_draws(tmp_path: Path) -> None:
+    if isa_levels()[0] != "avx512bf16":
+        pytest.skip("the picture names the kernels of avx512bf16")
+    run(["-m", "albireo", "inspect", "--graph", str(tmp_path / "fusion.svg")])
+    drawn, stored = ((folder / "fusion.svg").read_text() for folder in (tmp_path, ROOT / "docs"))
+    assert drawn == stored, "draw it again and look at it: albireo inspect --graph docs/fusion.svg"

@@ -6,6 +6,7 @@ import re
 
 from albireo.compiler.pipeline import compile_graph, run_passes
 from albireo.graph.program import Program
+from albireo.graph.report import PassRecord, Refusal
 from albireo.graph.show import show_graph, show_program, show_report, totals
 from compiler.examples import BLOCK_SIZE, MAX_POSITIONS, MAXIMA, D, Decoder, E, F, FakeCatalog, H, K, V
 
@@ -71,16 +72,17 @@ def test_program() -> None:
 def test_report() -> None:
     text = show_report(program(Decoder(layers=2)))
     golden = """
+  fired 2×, saves 2 ops and 512 B per T row
   before  %10: float32[T, 32] = attention(q=%9, kv=%8, layer=0, num_heads=4, num_kv_heads=2, head_dim=8, scale=0.25, \
 window=None, softcap=None)
           %11: bfloat16[T, 32] = cast(x=%10, dtype=bfloat16)
   after   %11: bfloat16[T, 32] = attention(q=%9, kv=%8, layer=0, num_heads=4, num_kv_heads=2, head_dim=8, scale=0.25, \
 window=0, softcap=0.0)
-  saves   2 ops, 512 B per T row
 """
     assert golden in text
-    assert re.search(r"^fuse_attention_cast · .* \(exact\) fired 2x$", text, re.M)
-    assert re.search(r"^rows_before_head .*?  costs   2 ops$", text, re.M | re.S)
+    assert re.search(r"^fuse_attention_cast · .* \(exact\)$", text, re.M)
+    assert re.search(r"^rows_before_head [^\n]*\n  fired 1×, saves 288 B per T row, costs 2 ops$", text, re.M)
+    assert re.search(r"^fold_scale [^\n]*\n  not fired, because there is nothing for it to rewrite$", text, re.M)
     assert re.search(r"^plan_memory · [^\n]*\n  \d+ activations in 15 buffers, 4 written in place$", text, re.M)
     assert text.splitlines()[-1].startswith("total: ops 52 -> 21 calls, ")
     assert text.count("residual=%") == 1
@@ -95,8 +97,18 @@ def test_report_says_why_a_pass_did_not_fire() -> None:
     graph, records = run_passes(Hidden().graph())
     p = program(Decoder())
     text = show_report(Program(p.calls, p.buffers, p.constants, p.kv, p.maxima, 0, p.outputs, tuple(records)))
-    assert "  not fired: head: gather_rows %25 - %24 is needed for all rows, by an output\n" in text
+    assert "  not fired at head: gather_rows %25, because %24 is needed for all rows, by an output\n" in text
     assert "%24" in show_graph(graph)
+
+
+def test_places_where_a_pass_did_not_fire_for_the_same_reason_are_one_line() -> None:
+    record = PassRecord("p", "why", "exact", 9)
+    record.refusals += [Refusal((f"layers.{i}.mlp: linear %{i}",), f"%{i} has 2 users") for i in range(3, 6)]
+    record.refusals += [Refusal(("head: linear %9",), "the head has a bias")]
+    assert record.outcome == "" and record.refused == [
+        "not fired at layers.3.mlp: linear %3, because %3 has 2 users; 2 more places like it",
+        "not fired at head: linear %9, because the head has a bias",
+    ]
 
 
 def test_totals() -> None:

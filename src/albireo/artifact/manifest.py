@@ -42,6 +42,7 @@ class Manifest:
     model_type: architecture.
     source: weight files of the checkpoint, by name.
     files: of the directory, by name, the manifest aside.
+    minor: of the format it is written in; the major is always MAJOR.
     """
 
     version: str
@@ -49,6 +50,7 @@ class Manifest:
     options: Options
     source: Mapping[str, FileEntry]
     files: Mapping[str, FileEntry]
+    minor: int = MINOR
 
 
 def manifest_to_json(manifest: Manifest) -> dict[str, Any]:
@@ -75,7 +77,7 @@ def manifest_from_json(data: Any, where: str) -> Manifest:
     Raises: Corrupt; VersionMismatch for another major, or a newer minor.
     """
     top = Record(data, where)
-    _check_format(top.record("format"))
+    minor = _read_format(top.record("format"))
     options = top.record("options")
     manifest = Manifest(
         version=top.text("created_by").removeprefix("albireo "),
@@ -89,6 +91,7 @@ def manifest_from_json(data: Any, where: str) -> Manifest:
         ),
         source=_read_entries(top.record("source")),
         files=_read_entries(top.record("files")),
+        minor=minor,
     )
     options.done()
     top.done()
@@ -101,7 +104,8 @@ def manifest_from_json(data: Any, where: str) -> Manifest:
     return manifest
 
 
-def _check_format(record: Record) -> None:
+def _read_format(record: Record) -> int:
+    """The minor version. Raises: Corrupt, VersionMismatch."""
     name = record.text("name")
     if name != FORMAT:
         record.fail("name", name, f"is not {FORMAT}: this is another kind of directory")
@@ -111,6 +115,7 @@ def _check_format(record: Record) -> None:
             f"{record.where}: is version {major}.{minor}, this albireo reads {MAJOR}.0 to {MAJOR}.{MINOR}"
         )
     record.done()
+    return minor
 
 
 def _entries(entries: Mapping[str, FileEntry]) -> dict[str, Any]:

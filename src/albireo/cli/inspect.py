@@ -1,4 +1,4 @@
-"""Show what a model is: sizes, memory, its graph and the program it becomes.
+"""Show what a model or a build is: sizes, memory, its graph, and the program it becomes.
 
 Reads the configuration and the headers of the weights, not the weights.
 """
@@ -6,8 +6,10 @@ Reads the configuration and the headers of the weights, not the weights.
 from __future__ import annotations
 
 import math
+import sys
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -17,56 +19,136 @@ from albireo.api.load import plan
 from albireo.api.locate import locate_model
 from albireo.api.memory import OVERHEAD_BYTES, MemoryPlan
 from albireo.api.source import EngineSource, ModelSource, open_source
+from albireo.artifact.layout import FORMAT, MAJOR
+from albireo.backends.cpu.catalog import CpuCatalog
+from albireo.backends.cpu.machine import isa_levels
 from albireo.cli.options import engine_options
-from albireo.cli.terminal import count, row, size
+from albireo.cli.terminal import count, plain, row, size
 from albireo.config import EngineConfig
 from albireo.dtypes import itemsize
-from albireo.errors import ModelError
+from albireo.errors import ConfigError, EngineError, ModelError
 from albireo.graph.node import Graph
 from albireo.graph.program import KVLayout, Program
 from albireo.graph.show import show_graph, show_program, show_report, totals
+from albireo.inspect.arena import arena_lines
+from albireo.inspect.diff import diff_lines, weights_are_compared
+from albireo.inspect.files import picture_path, write_picture
+from albireo.inspect.kernels import kernel_lines
+from albireo.inspect.layer_picture import layer_picture
+from albireo.inspect.page import page
+from albireo.inspect.side import open_sides
+from albireo.inspect.story import Explained, explain, layer_story
 from albireo.models import open_checkpoint
 from albireo.models.config import ModelConfig
 from albireo.text.tokenizer_files import read_tokenizer_files
 
+#: A line of the summary: what, and the words.
+Fact = tuple[str, str]
+
 
 @click.command()
 @click.argument("model", required=False)
-@click.option("--graph", "shows_graph", is_flag=True, help="The graph: what is to be computed, op by op.")
+@click.option(
+    "--graph",
+    "graph_to",
+    is_flag=False,
+    flag_value="-",
+    metavar="[FILE]",
+    help="The graph op by op as text; into FILE.svg, the picture of one layer before and after fusion; into FILE.html, "
+    "a page with that picture, the passes, kernels and memory.",
+)
+@click.option("--layer", type=int, help="The layer that a picture shows.  [default: one in the middle]")
 @click.option("--program", "shows_program", is_flag=True, help="The program: the calls that run, and their buffers.")
 @click.option("--report", "shows_report", is_flag=True, help="What each compiler pass did, and where it did not fire.")
+@click.option(
+    "--kernels", "shows_kernels", is_flag=True, help="The kernel of each call, and how it treats few rows and many."
+)
+@click.option(
+    "--arena", "shows_arena", is_flag=True, help="The memory map of activations: offsets, bytes and lifetimes."
+)
 @click.option("--full", is_flag=True, help="Every layer and every firing, also where they are alike.")
+@click.option(
+    "--diff",
+    "other",
+    metavar="OTHER",
+    help="What differs between MODEL and OTHER, engine directories or checkpoints. Exit code 0: nothing, 1: something, "
+    "2: they could not be compared.",
+)
 @engine_options(without=("tokenizer", "skip_tokenizer_init", "generation_config", "seed", "max_logprobs"))
 def command(
     model: str | None,
-    shows_graph: bool,
+    graph_to: str | None,
+    layer: int | None,
     shows_program: bool,
     shows_report: bool,
+    shows_kernels: bool,
+    shows_arena: bool,
     full: bool,
+    other: str | None,
     engine: dict[str, Any],
 ) -> None:
-    """Show what a model is: sizes, memory, its graph and the program it becomes.
+    """Show what a model or a build is: sizes, memory, its graph, and the program it becomes.
 
     MODEL is a directory or a hub name; the bundled model when left out. Without a flag: a summary, which ends with the
     memory that loading would take under the given settings.
     """
+    flags = [graph_to == "-", shows_program, shows_report, shows_kernels, shows_arena]
+    if other is not None:
+        is_alone = graph_to is None and layer is None and not any(flags) and not full
+        sys.exit(_diff(model, other, engine, is_alone))
+    target = None if graph_to in (None, "-") else picture_path(str(graph_to))
+    if layer is not None and target is None:
+        raise ConfigError("--layer is of pictures; add --graph FILE.svg or FILE.html")
     config = EngineConfig.from_kwargs(model=model, **engine)
-    directory = locate_model(model)
-    source = open_source(directory, config)
+    source = open_source(locate_model(model), config)
     graph = source.graph(config.max_model_len or source.default_model_len)
-    if not (shows_graph or shows_program or shows_report):
+    if target is None and not any(flags):
         # Line by line: a model that does not fit still gets its summary before the error.
-        for line in _summary(source, graph):
-            click.echo(line)
-        program, memory = plan(config, source)
-        click.echo("\n".join(_plan_lines(config, program, memory)))
+        for fact in _summary(source, graph):
+            click.echo(plain(row(*fact)))
+        for fact in _plan_lines(config, *plan(config, source)):
+            click.echo(plain(row(*fact)))
         return
-    parts = [show_graph(graph, fold=not full, expand=full)] if shows_graph else []
-    if shows_program or shows_report:
-        program, _ = plan(config, source)
+    parts = [show_graph(graph, fold=not full, expand=full)] if graph_to == "-" else []
+    if target is not None or any(flags[1:]):
+        program, memory = plan(config, source)
         parts += [show_program(program, fold=not full)] if shows_program else []
         parts += [show_report(program, every=full)] if shows_report else []
-    click.echo("\n\n".join(parts))
+        parts += ["\n".join(kernel_lines(program, CpuCatalog(isa_levels())))] if shows_kernels else []
+        parts += ["\n".join(arena_lines(program))] if shows_arena else []
+        if target is not None:
+            facts = [*_summary(source, graph), *_plan_lines(config, program, memory)]
+            parts.append(_draw(target, explain(graph, program), layer, source, facts))
+    click.echo(plain("\n\n".join(parts)))
+
+
+def _diff(model: str | None, other: str, engine: dict[str, Any], is_alone: bool) -> int:
+    """Print what differs. Returns: the exit code, as diff(1) has them."""
+    try:
+        if not is_alone:
+            raise ConfigError("--diff compares, and shows nothing else; leave the other flags out")
+        one, two = open_sides(model, other, engine)
+        lines = diff_lines(one, two)
+    except EngineError as error:
+        click.echo(f"error: {error}", err=True)
+        return 2
+    aside = "" if weights_are_compared(one, two) else "; the weights of a checkpoint are not compared"
+    click.echo(plain("\n".join(lines)) if lines else f"no difference{aside}")
+    return 1 if lines else 0
+
+
+def _draw(target: Path, explained: Explained, layer: int | None, source: ModelSource, facts: Sequence[Fact]) -> str:
+    """Write the picture or the page. Returns: what was written, for the terminal."""
+    story, model = layer_story(explained, layer), source.model_config.model_type
+    if target.suffix == ".svg":
+        text = layer_picture(explained, story, model)
+    else:
+        text = page(explained, story, CpuCatalog(isa_levels()), facts, source.directory.name, model)
+    write_picture(target, text)
+    return (
+        f"{target}: layer {story.layer}, {story.num_ops} ops -> {len(story.groups)} calls, "
+        f"{story.before_bytes:,} B -> {story.after_bytes:,} B of activations a token"
+    )
 
 
 def num_parameters(graph: Graph) -> int:
@@ -80,35 +162,42 @@ def kv_bytes_per_token(config: ModelConfig) -> int:
     return 2 * kv.num_layers * kv.num_kv_heads * kv.padded_head_dim * itemsize(kv.dtype)
 
 
-def _summary(source: ModelSource, graph: Graph) -> Iterator[str]:
+def _summary(source: ModelSource, graph: Graph) -> Iterator[Fact]:
     config = source.model_config
-    yield row("model", str(source.directory))
+    yield "model", str(source.directory)
     if isinstance(source, EngineSource):
         yield from _manifest_lines(source)
-    yield row("architecture", _architecture(config))
-    yield row(
+    yield "architecture", _architecture(config)
+    yield (
         "attention",
         f"{config.num_heads} heads of {config.head_dim}, {config.num_kv_heads} for keys and values"
         f"{_windows(config)}, rope {config.rope.rope_type} (theta {config.rope.theta:g})",
     )
     tied = ", embeddings tied" if config.tie_word_embeddings else ""
-    yield row("parameters", f"{count(num_parameters(graph))} ({num_parameters(graph):,}){tied}")
+    yield "parameters", f"{count(num_parameters(graph))} ({num_parameters(graph):,}){tied}"
     if not isinstance(source, EngineSource):
-        yield row("on disk", _on_disk(source.directory, graph))
-    yield row("KV cache", f"{kv_bytes_per_token(config):,} B per token, {config.dtype}")
-    yield row("context", f"{config.max_position_embeddings:,} tokens")
-    yield row("text", _text(source.tokenizer_directory))
+        yield "on disk", _on_disk(source.directory, graph)
+    yield "KV cache", f"{kv_bytes_per_token(config):,} B per token, {config.dtype}"
+    yield "context", f"{config.max_position_embeddings:,} tokens"
+    yield "text", _text(source.tokenizer_directory)
 
 
-def _manifest_lines(source: EngineSource) -> Iterator[str]:
+def _manifest_lines(source: EngineSource) -> Iterator[Fact]:
     """What manifest.json and program.json say of the build."""
     manifest, program = source.files.manifest, source.files.program
-    options = manifest.options
-    yield row("built", f"by albireo {manifest.version} for {options.dtype}, up to {options.max_model_len:,} tokens")
-    yield row("from", ", ".join(f"{name} {entry.sha256[:12]}" for name, entry in manifest.source.items()))
+    yield "format", f"{FORMAT} {MAJOR}.{manifest.minor}, created by albireo {manifest.version}"
+    yield "built for", ", ".join(f"{name} {_option(value)}" for name, value in asdict(manifest.options).items())
+    for name, entry in manifest.source.items():
+        yield "from", f"{name}, {size(entry.size)}, sha256 {entry.sha256[:16]}"
     total = sum(entry.size for entry in manifest.files.values())
-    yield row("on disk", f"{size(total)} in {len(manifest.files) + 1} files, {len(source.files.stored)} constants")
-    yield row("built kernels", ", ".join(dict.fromkeys(call.kernel for call in program.calls)))
+    yield "on disk", f"{size(total)} in {len(manifest.files) + 1} files, {len(source.files.stored)} constants"
+    for name, entry in manifest.files.items():
+        yield "", f"{name:<34} {size(entry.size):>10}  sha256 {entry.sha256[:16]}"
+    yield "built kernels", ", ".join(dict.fromkeys(call.kernel for call in program.calls))
+
+
+def _option(value: object) -> str:
+    return f"{value:,}" if isinstance(value, int) and not isinstance(value, bool) else str(value)
 
 
 def _architecture(config: ModelConfig) -> str:
@@ -145,23 +234,23 @@ def _text(directory: Path) -> str:
     return f"chat template {', '.join(sorted(templates))}" if templates else "no chat template: generate, not chat"
 
 
-def _plan_lines(config: EngineConfig, program: Program, memory: MemoryPlan) -> list[str]:
+def _plan_lines(config: EngineConfig, program: Program, memory: MemoryPlan) -> list[Fact]:
     fixed = memory.weight_bytes + memory.arena_bytes + OVERHEAD_BYTES + memory.kv_bytes
     tokens = (memory.num_blocks - 1) * config.block_size
     return [
-        row("program", str(totals(program))),
-        row("kernels", ", ".join(dict.fromkeys(call.kernel for call in program.calls))),
-        row(
+        ("program", str(totals(program))),
+        ("kernels", ", ".join(dict.fromkeys(call.kernel for call in program.calls))),
+        (
             "memory",
             f"weights {size(memory.weight_bytes)}, activations {size(memory.arena_bytes)}, "
             f"KV cache {size(memory.kv_bytes)}, beside them {size(OVERHEAD_BYTES)}: {size(fixed)}",
         ),
-        row(
+        (
             "",
             f"of {size(memory.budget_bytes)} allowed (memory_utilization={config.memory_utilization}, "
             f"machine {size(memory.machine_bytes)})",
         ),
-        row(
+        (
             "KV blocks",
             f"{memory.num_blocks - 1:,} of {config.block_size} tokens: {tokens:,} tokens, "
             f"sequences of up to {memory.max_model_len:,}",

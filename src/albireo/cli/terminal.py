@@ -72,6 +72,11 @@ def duration(seconds: float) -> str:
     return f"{seconds:.2f} s" if seconds >= 1 else f"{seconds * 1e3:.3g} ms"
 
 
+def plain(text: str) -> str:
+    """Text without control characters but newlines: names from model files may hold what a terminal would obey."""
+    return "".join(c if c == "\n" or c.isprintable() else "\ufffd" for c in text)
+
+
 def row(name: str, text: str) -> str:
     """One line of a report: a name, and what there is to say."""
     return f"{name:<14}{text}"

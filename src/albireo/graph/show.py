@@ -95,18 +95,13 @@ def show_report(program: Program, *, every: bool = False) -> str:
 
 
 def _record_lines(record: PassRecord, every: bool) -> Iterator[str]:
-    fired = f"fired {record.fired}x" if record.fired or not record.notes else ""
-    yield f"{record.name} · {record.why} ({record.numerics}) {fired}".rstrip()
+    yield f"{record.name} · {record.why} ({record.numerics})"
+    if record.outcome:
+        yield f"  {record.outcome}"
     for firing in record.firings if every else record.firings[:1]:
         yield from _firing_lines(firing)
-    saved = [f"{record.saved_ops} ops"] if record.saved_ops > 0 else []
-    saved += [f"{n:,} B per {symbol} row" for symbol, n in record.saved_bytes.items()]
-    if saved:
-        yield f"  saves   {', '.join(saved)}"
-    if record.saved_ops < 0:
-        yield f"  costs   {-record.saved_ops} ops"
     yield from (f"  {note}" for note in record.notes)
-    yield from (f"  not fired: {refusal.labels[0]} - {refusal.reason}" for refusal in record.refusals)
+    yield from (f"  {line}" for line in record.refused)
 
 
 def _firing_lines(firing: Firing) -> Iterator[str]:

@@ -5,11 +5,12 @@ Implements backends.backend.KernelCatalog. The list of variants and their order 
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from albireo import _native
 from albireo.backends.backend import Variant
+from albireo.backends.cpu.regimes import TILES, Tiles, regime_text, regimes_of
 from albireo.dtypes import COMPUTE_DTYPES
 
 #: How threads share a call of each family.
@@ -42,6 +43,19 @@ class CpuCatalog:
             for level in found
             for packing in _packings(family, dtype)
         )
+
+    def regimes(self, identity: str, rows: Iterable[int]) -> tuple[str, ...]:
+        """What a kernel does for calls of so many rows: names, in order of first use."""
+        family, tiles = identity.partition(".")[0], _tiles(identity)
+        return tuple(dict.fromkeys(name for count in rows for name in regimes_of(family, tiles, count)))
+
+    def regime_text(self, identity: str, regime: str) -> str:
+        """One of regimes() in words."""
+        return regime_text(regime, _tiles(identity))
+
+
+def _tiles(identity: str) -> Tiles:
+    return next(TILES[part] for part in identity.split(".") if part in TILES)
 
 
 def _packings(family: str, dtype: str) -> tuple[str, ...]:

@@ -1,0 +1,74 @@
+"""What a native kernel does depends on how many rows a step has: which way of tiling, by ISA level and rows.
+
+Called by catalog.py, for reports. Says what csrc/kernels/gemm/gemm.inl and its neighbours do, and decides nothing;
+tests hold the numbers to those of the C++ headers.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+#: Rows multiplied before their results are finished; csrc/include/albireo/types.h.
+ROW_CHUNK = 48
+#: Steps of K after which the panel is left for the next rows; gemm.inl.
+STEPS_PER_BLOCK = 1024
+#: Rows (token, query head) of a work item of attention; attention.h.
+ATTENTION_ROWS = 48
+
+_GEMM = ("linear", "qkv_rope_kv", "head_top")
+
+
+@dataclass(frozen=True, slots=True)
+class Tiles:
+    """Register tiles of an ISA level.
+
+    Fields:
+        rows, vectors: of a wide tile, vectors of 16 columns.
+        tall: most rows of a tall tile, which is one vector wide; 0 where there is none.
+    """
+
+    rows: int
+    vectors: int
+    tall: int
+
+
+TILES = {
+    "avx512bf16": Tiles(6, 4, 28),
+    "avx512": Tiles(6, 4, 28),
+    "avx2": Tiles(5, 1, 0),
+    "scalar": Tiles(4, 1, 0),
+}
+
+
+def regimes_of(family: str, tiles: Tiles, rows: int) -> Iterator[str]:
+    """Names of what a call on so many rows does: a chunk of 48 rows after another, and the rest."""
+    if family == "attention":
+        yield "scores"
+    elif family not in _GEMM:
+        yield "rows"
+    else:
+        for count in (min(rows, ROW_CHUNK), rows % ROW_CHUNK):
+            if count:
+                yield _gemm_regime(tiles, count)
+
+
+def _gemm_regime(tiles: Tiles, rows: int) -> str:
+    """What panel_product of gemm.inl does with a chunk."""
+    if rows <= tiles.tall:
+        return "tall"
+    return "wide" if rows <= tiles.rows else "blocks"
+
+
+def regime_text(regime: str, tiles: Tiles) -> str:
+    """One of regimes_of() in words."""
+    wide = f"{tiles.rows} rows x {16 * tiles.vectors} columns"
+    return {
+        "tall": f"all rows (up to {tiles.tall}) x 16 columns in registers: a weight is used for every row as it passes",
+        "wide": f"up to {wide} in registers: the weights pass once",
+        "blocks": f"{STEPS_PER_BLOCK} steps of K of a panel stay in the second-level cache, tiles of up to {wide} go "
+        f"over them, {ROW_CHUNK} rows at a time",
+        "scores": f"items of up to {ATTENTION_ROWS} rows (token, query head) of one KV head, tiles of up to "
+        f"{tiles.rows} rows, 64 positions at a time",
+        "rows": "row after row",
+    }[regime]

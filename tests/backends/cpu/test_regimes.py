@@ -1,0 +1,65 @@
+"""What reports say of the kernels is what the C++ headers say."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import pytest
+
+from albireo.backends.cpu.catalog import CpuCatalog
+from albireo.backends.cpu.regimes import ATTENTION_ROWS, ROW_CHUNK, STEPS_PER_BLOCK, TILES
+
+CSRC = Path(__file__).resolve().parents[3] / "csrc"
+HEADERS = {"avx512bf16": "avx512", "avx512": "avx512", "avx2": "avx2", "scalar": "scalar"}
+CATALOG = CpuCatalog(tuple(TILES))
+
+
+def constant(file: str, name: str) -> int:
+    found = re.search(rf"constexpr \w+ {name} = (\d+)", (CSRC / file).read_text())
+    assert found, f"{file} has no {name}"
+    return int(found[1])
+
+
+@pytest.mark.parametrize("level", TILES)
+def test_tiles_are_those_of_the_headers(level: str) -> None:
+    header = f"simd/vec_{HEADERS[level]}.h"
+    tiles = TILES[level]
+    assert (tiles.rows, tiles.vectors) == (constant(header, "kTileRows"), constant(header, "kTileVectors"))
+    has_tall = "#define ALBIREO_TALL_ROWS" in (CSRC / header).read_text()
+    assert tiles.tall == (constant("include/albireo/split.h", "kTallRows") if has_tall else 0)
+
+
+def test_chunks_are_those_of_the_headers() -> None:
+    assert constant("include/albireo/types.h", "kRowChunk") == ROW_CHUNK
+    assert constant("kernels/gemm/gemm.inl", "kStepsPerBlock") == STEPS_PER_BLOCK
+    assert constant("kernels/attention/attention.h", "kAttentionRows") == ATTENTION_ROWS
+    # slabs are whole chunks, so the rows of a call are chunks and one rest
+    assert "kSlabRows = 10 * kRowChunk" in (CSRC / "include/albireo/split.h").read_text()
+
+
+@pytest.mark.parametrize(
+    ("kernel", "rows", "expected"),
+    [
+        ("linear.bfloat16.avx512bf16", 1, ("tall",)),
+        ("linear.bfloat16.avx512bf16", 28, ("tall",)),
+        ("linear.bfloat16.avx512bf16", 29, ("blocks",)),
+        ("linear.bfloat16.avx512bf16", 48, ("blocks",)),
+        ("linear.bfloat16.avx512bf16", 64, ("blocks", "tall")),
+        ("linear.bfloat16.avx512bf16", 2048, ("blocks",)),
+        ("qkv_rope_kv.float32.avx512", 7, ("tall",)),
+        ("head_top.float16.avx2", 5, ("wide",)),
+        ("head_top.float16.avx2", 6, ("blocks",)),
+        ("linear.float32.scalar", 50, ("blocks", "wide")),
+        ("attention.bfloat16.avx512bf16", 1, ("scores",)),
+        ("norm.bfloat16.avx512", 300, ("rows",)),
+    ],
+)
+def test_regimes(kernel: str, rows: int, expected: tuple[str, ...]) -> None:
+    assert CATALOG.regimes(kernel, [rows]) == expected
+    assert all(len(CATALOG.regime_text(kernel, name)) > 10 for name in expected)
+
+
+def test_regimes_of_several_numbers_of_rows_are_in_order_of_first_use() -> None:
+    assert CATALOG.regimes("linear.bfloat16.avx512", range(16, 65)) == ("tall", "blocks")
+    assert CATALOG.regimes("linear.bfloat16.avx512", []) == ()

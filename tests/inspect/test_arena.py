@@ -1,0 +1,69 @@
+"""The map of the arena: lives do not meet, and the bounds are the plan's."""
+
+from __future__ import annotations
+
+import re
+from xml.etree import ElementTree
+
+import pytest
+
+from albireo.inspect.arena import arena_lines, arena_map
+from albireo.inspect.arena_picture import arena_picture, life_rects
+from albireo.models import architectures
+from compiler.examples import Decoder, model_graph
+from inspect_programs import compiled, overlapping, rects
+
+
+@pytest.fixture(params=[*architectures(), "deep"])
+def program(request):
+    graph = Decoder(layers=40).graph() if request.param == "deep" else model_graph(request.param, "bfloat16")
+    return compiled(graph).program
+
+
+def test_lives_do_not_meet_in_bytes_and_time(program) -> None:
+    lives = arena_map(program).lives
+    for i, one in enumerate(lives):
+        for other in lives[:i]:
+            together = one.first <= other.last and other.first <= one.last
+            assert not (together and one.offset < other.stop and other.offset < one.stop), (one, other)
+    assert {life.name for life in lives} == set(program.buffers)
+    assert all(0 <= life.first <= life.last <= len(program.calls) for life in lives)
+
+
+def test_the_bounds_are_those_of_the_plan(program) -> None:
+    arena = arena_map(program)
+    (record,) = [each for each in program.report if each.name == "plan_memory"]
+    found = re.fullmatch(r"peak ([\d,]+) bytes, lower bound ([\d,]+), without sharing ([\d,]+)", record.notes[1])
+    assert [int(text.replace(",", "")) for text in found.groups()] == [arena.peak, arena.lower_bound, arena.unshared]
+
+
+def test_outputs_live_to_the_end_and_a_residual_goes_on_in_place() -> None:
+    program = compiled(Decoder(layers=2).graph()).program
+    lives = {life.name: life for life in arena_map(program).lives}
+    for name in program.outputs.values():
+        assert lives[name].last == len(program.calls)
+    assert sum(life.name == "x" for life in arena_map(program).lives) == 1 and lives["x"].first == 0
+
+
+def test_text() -> None:
+    program = compiled(Decoder(layers=6).graph()).program
+    lines = arena_lines(program)
+    assert lines[0] == f"arena      {program.arena_bytes:,} B for 32 T, 5 R, 3 G, 8 S rows"
+    assert "so no plan needs fewer" in lines[1]
+    rows = lines[5:]
+    assert [row.split()[0] for row in rows] == list(dict.fromkeys(life.name for life in arena_map(program).lives))
+    assert re.search(r"^h +[\d,]+ +[\d,]+  norm +1-2, 8-9, 15-16 and 3 more, the last 36-37$", "\n".join(rows), re.M)
+
+
+def test_picture(program) -> None:
+    root = ElementTree.fromstring(arena_picture(program).encode())
+    held = rects(root, "held")
+    arena = arena_map(program)
+    assert len(held) == len(arena.lives)
+    assert all(r.right <= float(root.get("width")) and r.bottom <= float(root.get("height")) for r in held)
+    exact = [place for _, place in life_rects(arena, 10.0)]
+    assert not [pair for pair in overlapping(exact) if min(_overlap(*pair)) > 1e-6]
+
+
+def _overlap(one, other) -> tuple[float, float]:
+    return min(one.right, other.right) - max(one.x, other.x), min(one.bottom, other.bottom) - max(one.y, other.y)

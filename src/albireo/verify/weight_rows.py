@@ -1,6 +1,6 @@
 """A constant of a graph, read from the checkpoint and widened a few rows at a time.
 
-Called by walk.py and weights.py. The reference never holds a matrix of a large vocabulary as float32. Does not know packings.
+Called by walk.py. The reference never holds a matrix of a large vocabulary as float32. Does not know packings.
 """
 
 from __future__ import annotations

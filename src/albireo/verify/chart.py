@@ -6,7 +6,7 @@ Called by page.py. Colours are the page's; nothing is loaded and nothing is run.
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from html import escape
 
 _WIDTH, _HEIGHT = 860, 300
@@ -27,7 +27,7 @@ def layers_chart(names: Sequence[str], errors: Sequence[float], tolerances: Sequ
     low, high = (low, high) if high > low else (low, low + 1)
 
     def x(i: int) -> float:
-        return _LEFT + (_WIDTH - _LEFT - _RIGHT) * (i / max(1, len(names) - 1))
+        return _LEFT + 12 + (_WIDTH - _LEFT - _RIGHT - 12) * ((i - shown[0]) / max(1, len(names) - 1 - shown[0]))
 
     def y(value: float) -> float:
         at = (math.log10(max(value, 10.0**low)) - low) / (high - low)
@@ -35,7 +35,7 @@ def layers_chart(names: Sequence[str], errors: Sequence[float], tolerances: Sequ
 
     parts = [f'<svg viewBox="0 0 {_WIDTH} {_HEIGHT}" role="img" aria-label="error of each layer and its tolerance">']
     parts += _grid(low, high, y)
-    parts += _labels(names, x)
+    parts += _labels(names, shown, x)
     allowed = [(x(i), y(tolerances[i])) for i in shown if _is_shown(tolerances[i])]
     found = [(x(i), y(errors[i])) for i in shown if _is_shown(errors[i])]
     parts.append(f'<polyline class="allowed" points="{_points(allowed)}"/>')
@@ -64,8 +64,7 @@ def _points(points: Sequence[Point]) -> str:
     return " ".join(f"{x:.1f},{y:.1f}" for x, y in points)
 
 
-def _grid(low: int, high: int, y: object) -> list[str]:
-    assert callable(y)
+def _grid(low: int, high: int, y: Callable[[float], float]) -> list[str]:
     lines = []
     for power in range(low, high + 1):
         at = y(10.0**power)
@@ -77,12 +76,11 @@ def _grid(low: int, high: int, y: object) -> list[str]:
     return lines
 
 
-def _labels(names: Sequence[str], x: object) -> list[str]:
-    assert callable(x)
-    every = max(1, -(-len(names) // _MOST_LABELS))
-    short = [name.removeprefix("layers.") for name in names]
-    wanted = {0, len(names) - 1} | {i for i in range(1, len(names) - 1) if (i - 1) % every == 0 and i < len(names) - 2}
+def _labels(names: Sequence[str], shown: Sequence[int], x: Callable[[int], float]) -> list[str]:
+    """Numbers of layers under places that have a point, few enough to be read; and what the numbers are."""
+    every = -(-len(shown) // _MOST_LABELS)
+    wanted = [i for at, i in enumerate(shown[:-1]) if at % every == 0 and i < shown[-1] - every + 1]
     at = _HEIGHT - _BOTTOM + 22
-    return [
-        f'<text class="tick" x="{x(i):.1f}" y="{at}" text-anchor="middle">{escape(short[i])}</text>' for i in sorted(wanted)
-    ]
+    labels = [(x(i), names[i].removeprefix("layers.")) for i in [*wanted, shown[-1]]]
+    text = [f'<text class="tick" x="{x:.1f}" y="{at}" text-anchor="middle">{escape(name)}</text>' for x, name in labels]
+    return [*text, f'<text class="tick" x="{_LEFT - 10}" y="{at}" text-anchor="end">layer</text>']

@@ -58,7 +58,7 @@ def quality_stage(found: Quality, text: TokenText, window: int, dtype: str) -> S
         (f"{name} is {value:.3g}, {dtype} allows {limit:.3g}" for name, value, limit in rows if not value <= limit), ""
     )
     summary = (
-        f"perplexity {found.perplexity:.4f}, float32 {found.oracle_perplexity:.4f} ({change:+.3%}); KL {found.mean_kl:.2e} "
+        f"perplexity {found.perplexity:.6g}, float32 {found.oracle_perplexity:.6g} ({change:+.3%}); KL {found.mean_kl:.2e} "
         f"mean, {found.max_kl:.2e} max; top-1 agrees at {found.top1_agreement:.2%} of {found.num_predictions:,} places"
     )
     figures = {

@@ -105,16 +105,16 @@ def _quality(figures: Mapping[str, Any]) -> Iterator[str]:
     tiles = [
         (
             "perplexity",
-            f"{figures['perplexity']:,.3f}",
-            f"float32 {figures['oracle_perplexity']:,.3f}, {figures['perplexity_change']:+.3%}; "
+            _number(figures["perplexity"]),
+            f"float32 {_number(figures['oracle_perplexity'])}, {figures['perplexity_change']:+.3%}; "
             f"allowed ±{limits['perplexity_change']:.2%}",
         ),
         (
             "mean KL divergence",
-            f"{figures['mean_kl']:.2e}",
-            f"nats a token, ±{figures['mean_kl_error']:.0e}; allowed {limits['mean_kl']:g}",
+            _number(figures["mean_kl"]),
+            f"nats a token; allowed {_number(limits['mean_kl'])}",
         ),
-        ("largest KL divergence", f"{figures['max_kl']:.2e}", "nats, of a single token"),
+        ("largest KL divergence", _number(figures["max_kl"]), "nats, of a single token"),
         (
             "top-1 agreement",
             f"{figures['top1_agreement']:.2%}",
@@ -131,3 +131,12 @@ def _quality(figures: Mapping[str, Any]) -> Iterator[str]:
         f'<p class="note">Text: {escape(figures["text"])}, {figures["num_tokens"]:,} tokens{left_out}, in windows of '
         f"{figures['window']:,}; {figures['num_predictions']:,} predictions.</p>"
     )
+
+
+def _number(value: float) -> str:
+    """For reading: 92.09, 196,589, 1.14 × 10⁻⁵."""
+    if value == 0 or 1e-3 <= abs(value) < 1e7:
+        return f"{value:,.0f}" if abs(value) >= 1e4 else f"{value:.4g}"
+    digits, power = f"{value:.2e}".split("e")
+    raised = str(int(power)).translate(str.maketrans("-0123456789", "⁻⁰¹²³⁴⁵⁶⁷⁸⁹"))
+    return f"{digits} × 10{raised}"

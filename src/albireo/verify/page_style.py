@@ -20,7 +20,7 @@ h1.good, .good .mark { color:var(--good); } h1.bad, .bad .mark, td.bad { color:v
   border-radius:0 8px 8px 0; overflow-wrap:anywhere; }
 .stages { list-style:none; margin:26px 0 0; padding:0; background:var(--card); border:1px solid var(--line);
   border-radius:10px; }
-.stages li { display:grid; grid-template-columns:26px 130px 1fr; padding:11px 18px; align-items:baseline; }
+.stages li { display:grid; grid-template-columns:26px 150px 1fr; padding:11px 18px; align-items:baseline; }
 .stages li + li { border-top:1px solid var(--line); }
 .stages b { font-weight:600; } .stages span:last-child { color:var(--soft); overflow-wrap:anywhere; }
 .mark { font-weight:700; } .idle { opacity:.55; }
@@ -47,5 +47,8 @@ svg { width:100%; height:auto; display:block; }
 .tiles div { background:var(--card); border:1px solid var(--line); border-radius:10px; padding:13px 16px; }
 .tiles p { margin:0; color:var(--soft); font-size:13px; } .tiles strong { font-size:25px; font-weight:620;
   font-variant-numeric:tabular-nums; }
+@media (max-width:640px) { main { padding:28px 16px 40px; } .bar { display:none; } .numbers { font-size:13px; }
+  .numbers tbody th { font-size:11px; } .stages li { grid-template-columns:26px 1fr; }
+  .stages span:last-child { grid-column:2; } }
 @media print { body { background:#fff; } main { padding:0; } section { break-inside:avoid; } }
 """

@@ -98,7 +98,8 @@ def _place(constant: PackedConstant, index: int, dtype: str) -> str:
     elif constant.rows == 1:
         row, column = column, 0
     source, row = _source(constant.definition, row)
-    return f"{source}, row {row}, column {column}"
+    place = f"row {row}, column {column}"
+    return place if source == constant.name else f"{source}, {place}"
 
 
 def _source(definition: ConstantDef, row: int) -> tuple[str, int]:

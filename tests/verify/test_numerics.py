@@ -1,4 +1,4 @@
-"""Op by op and layer by layer: right models pass at every type and level, and each damaged constant is found where it is read."""
+"""Op by op and layer by layer: right models pass at every type and level; damage is found in the call that reads it."""
 
 from __future__ import annotations
 
@@ -57,7 +57,9 @@ def test_a_right_model_passes(name: str, dtype: str, level: str, tmp_path: Path)
     assert 0 < found.layers[-1].error < {"float32": 1e-5, "float16": 2e-3, "bfloat16": 2e-2}[dtype]
 
 
-def test_each_damaged_constant_is_found_in_the_first_call_that_reads_it(built: tuple[Path, Path], tmp_path: Path) -> None:
+def test_each_damaged_constant_is_found_in_the_first_call_that_reads_it(
+    built: tuple[Path, Path], tmp_path: Path
+) -> None:
     checkpoint, engine = built
     program = json.loads((engine / "program.json").read_text())
     names = [constant["name"] for constant in constants(engine)]

@@ -36,9 +36,9 @@ OUT_OF_TOLERANCE, NOT_CHECKED = 1, 2
 def command(ctx: click.Context, directory: Path, against: str, text: str | None, num_tokens: int) -> None:
     """Check an engine directory against the checkpoint it was built from.
 
-    Looks at the graph, the weights, each call alone, the layers together, greedy tokens, and the quality of text against
-    float32; ends at the first thing out of tolerance and names it. Writes verify.md, verify.json and verify.html into
-    DIR. Exit code 0: verified; 1: out of tolerance; 2: it could not be checked.
+    Looks at the graph, the weights, each call alone, the layers together, greedy tokens, and the quality of text
+    against float32; ends at the first thing out of tolerance and names it. Writes verify.md, verify.json and
+    verify.html into DIR. Exit code 0: verified; 1: out of tolerance; 2: it could not be checked.
     """
     try:
         found = verify(directory, against, text=text, num_tokens=num_tokens, progress=_bar)

@@ -43,16 +43,16 @@ def layers_chart(names: Sequence[str], errors: Sequence[float], tolerances: Sequ
         floor = _HEIGHT - _BOTTOM
         area = f"{found[0][0]:.1f},{floor} {_points(found)} {found[-1][0]:.1f},{floor}"
         parts.append(f'<polygon class="area" points="{area}"/><polyline class="found" points="{_points(found)}"/>')
-    parts += [
-        f'<circle class="{"dot" if errors[i] <= tolerances[i] else "dot wrong"}" cx="{x(i):.1f}" cy="{y(errors[i]):.1f}" '
-        f'r="3.2"><title>{escape(names[i])}: off by {errors[i]:.3e}, tolerance {tolerances[i]:.3e}</title></circle>'
-        for i in shown
-        if _is_shown(errors[i])
-    ]
+    for i in shown:
+        if _is_shown(errors[i]):
+            kind = "dot" if errors[i] <= tolerances[i] else "dot wrong"
+            said = f"{escape(names[i])}: off by {errors[i]:.3e}, tolerance {tolerances[i]:.3e}"
+            at = f'cx="{x(i):.1f}" cy="{y(errors[i]):.1f}"'
+            parts.append(f'<circle class="{kind}" {at} r="3.2"><title>{said}</title></circle>')
     for line, text, points in (("allowed", "tolerance", allowed), ("found", "this engine", found)):
         if points:
-            at = points[-1]
-            parts.append(f'<text class="name {line}-name" x="{at[0] + 12:.1f}" y="{at[1] + 4:.1f}">{text}</text>')
+            right, height = points[-1]
+            parts.append(f'<text class="name {line}-name" x="{right + 12:.1f}" y="{height + 4:.1f}">{text}</text>')
     return "".join([*parts, "</svg>"])
 
 

@@ -1,7 +1,7 @@
 """Layer by layer: the residual stream as the native program carries it, against the reference carrying its own.
 
-Called by numerics.py. Errors grow from layer to layer here, as they do when the model runs; how much they may grow is found
-out by a third stream: the reference, each result of which is moved within its tolerance, by chance.
+Called by numerics.py. Errors grow from layer to layer here, as they do when the model runs; how much they may grow is
+found out by a third stream: the reference, each result of which is moved within its tolerance, by chance.
 """
 
 from __future__ import annotations

@@ -12,8 +12,8 @@ from albireo.verify.result import Stage
 from albireo.verify.text import TokenText
 
 PROVES = (
-    "The model predicts text as well as it should: its distribution at every place of a text against the same checkpoint "
-    "computed in float32 by the same engine. Limits are those of the compute type."
+    "The model predicts text as well as it should: its distribution at every place of a text against the same "
+    "checkpoint computed in float32 by the same engine. Limits are those of the compute type."
 )
 
 
@@ -31,9 +31,9 @@ class Limits:
     clear_top1_disagreement: float
 
 
-#: float32 against itself differs in last bits, where kernels do. The others are about a hundred times what healthy models
-#: show here (bundled, and a random one of 0.5 B: bfloat16 1.5e-5 and 1.1e-5 nats, float16 2e-7), because models with a few
-#: large channels lose more; they are for losses that no single call shows, and are not meant to be sharp.
+#: float32 against itself differs in last bits, where kernels do. The others are far above what models that are right
+#: show (the bundled one and random ones of 0.5 B and 1.2 B: bfloat16 1e-5 to 1e-4 nats, float16 2e-7), because trained
+#: ones with a few large channels lose more. They are for losses that no single call shows, and are not sharp.
 LIMITS = {
     "float32": Limits(1e-6, 1e-4, 0.0),
     "float16": Limits(1e-4, 1e-3, 0.002),
@@ -58,8 +58,8 @@ def quality_stage(found: Quality, text: TokenText, window: int, dtype: str) -> S
         (f"{name} is {value:.3g}, {dtype} allows {limit:.3g}" for name, value, limit in rows if not value <= limit), ""
     )
     summary = (
-        f"perplexity {found.perplexity:.6g}, float32 {found.oracle_perplexity:.6g} ({change:+.3%}); KL {found.mean_kl:.2e} "
-        f"mean, {found.max_kl:.2e} max; top-1 agrees at {found.top1_agreement:.2%} of {found.num_predictions:,} places"
+        f"perplexity {found.perplexity:.6g}, float32 {found.oracle_perplexity:.6g} ({change:+.3%}); "
+        f"KL {found.mean_kl:.2e} mean, {found.max_kl:.2e} max; top-1 agrees at {found.top1_agreement:.2%} of {found.num_predictions:,} places"
     )
     figures = {
         **asdict(found),

@@ -23,12 +23,14 @@ from albireo.verify.steps import NUM_BLOCKS
 from albireo.verify.walk import walk
 
 OPS_PROVE = (
-    "Each native call computes what the checkpoint's graph says: it is run alone, on what the calls before it left, and "
-    "held against the float64 reference on the same inputs. Tolerance: computed from the operands, element by element."
+    "Each native call computes what the checkpoint's graph says: it is run alone, on what the calls before it left, "
+    "and held against the float64 reference on the same inputs. Tolerance: computed from the operands, element by "
+    "element."
 )
 LAYERS_PROVE = (
     "Errors do not pile up: the residual stream, carried through all layers, against the reference carrying its own. "
-    f"Tolerance: {MARGIN:g} times how far the reference strays when each result moves within its own tolerance by chance."
+    f"Tolerance: {MARGIN:g} times how far the reference strays when each result moves within its own tolerance by "
+    "chance."
 )
 
 
@@ -69,7 +71,7 @@ def ops_stage(found: Numerics, steps: Sequence[StepInputs]) -> Stage:
     num_values = sum(check.num_values for check in found.checks)
     num_exact = sum(check.num_exact for check in found.checks)
     summary = (
-        f"{len(found.checks)} calls in {len(steps)} steps of {', '.join(str(step.num_tokens) for step in steps)} tokens: "
+        f"{len(found.checks)} calls in {len(steps)} steps of {', '.join(str(s.num_tokens) for s in steps)} tokens: "
         f"{num_values:,} values, {num_exact / max(1, num_values):.2%} equal to the reference"
     )
     figures: dict[str, Any] = {
@@ -119,6 +121,7 @@ def _describe(check: CallCheck) -> str:
     times = f"{worst.used:,.3g} times the tolerance" if worst.tolerance > 0 else "equality is wanted"
     return (
         f"{check.origin} ({check.family}, {check.kernel}), call {check.index} of step {check.step_idx + 1}: "
-        f"{worst.result}{list(worst.at)} is {worst.seen:.8g}, wanted {worst.wanted:.8g} ± {worst.tolerance:.2g} ({times}); "
+        f"{worst.result}{list(worst.at)} is {worst.seen:.8g}, wanted {worst.wanted:.8g} ± {worst.tolerance:.2g} "
+        f"({times}); "
         f"{check.num_wrong:,} of {check.num_values:,} values are out of tolerance"
     )

@@ -88,14 +88,14 @@ def _ops(figures: Mapping[str, Any]) -> Iterator[str]:
         )
     yield "</tbody></table>"
     yield (
-        '<p class="note">Equal means to the last bit. The others are within what a float32 sum in another order may give, '
-        "or one rounding away where the exact value lies next to a tie.</p>"
+        '<p class="note">Equal means to the last bit. The others are within what a float32 sum in another order may '
+        "give, or one rounding away where the exact value lies next to a tie.</p>"
     )
 
 
 def _layers(figures: Mapping[str, Any]) -> Iterator[str]:
     rows = figures["layers"]
-    yield '<figure><figcaption>Distance of the residual stream from the reference, as a part of its norm</figcaption>'
+    yield "<figure><figcaption>Distance of the residual stream from the reference, as a part of its norm</figcaption>"
     yield layers_chart(*([row[key] for row in rows] for key in ("name", "error", "tolerance")))
     yield "</figure>"
 

@@ -5,7 +5,7 @@ Called by cli/verify.py and by whoever wants the result as data. Each stage stan
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 
@@ -38,11 +38,11 @@ _ROWS = 256
 _BLOCKS = 1 + WINDOW // 8
 _GRAPH_PROVES = "graph.json asks for what the checkpoint's config.json means: every node, number and constant is equal."
 _WEIGHTS_PROVE = (
-    "weights.0.bin holds the checkpoint's numbers: every constant is packed anew and equal to the byte. Hashes would show "
-    "damage; this shows what the damage is, and finds it when hashes were mended too."
+    "weights.0.bin holds the checkpoint's numbers: every constant is packed anew and equal to the byte. Hashes would "
+    "show damage; this shows what the damage is, and finds it when hashes were mended too."
 )
 
-#: What shows progress: given what is done and how much there is; entered, it gives what to call with what was just done.
+#: What shows progress: given what is done and how much there is; entered, it gives what to call with the part just done.
 Progress = Callable[[str, int], AbstractContextManager[Callable[[int], None]]]
 
 
@@ -148,9 +148,9 @@ def _load(directory: Path, dtype: str, progress: Progress) -> Loaded:
 
 
 def _facts(subject: Subject) -> dict[str, str]:
-    manifest = subject.files.manifest
+    manifest, config = subject.files.manifest, subject.config
     return {
-        "architecture": f"{manifest.model_type}, {subject.config.num_layers} layers, width {subject.config.hidden_size}",
+        "architecture": f"{manifest.model_type}, {config.num_layers} layers, width {config.hidden_size}",
         "computed in": subject.dtype,
         "context": f"{subject.model_len:,} tokens",
         "built by": f"albireo {manifest.version}",
@@ -160,5 +160,6 @@ def _facts(subject: Subject) -> dict[str, str]:
 
 
 def _hashes(subject: Subject) -> str:
-    entries: Sequence[str] = [f"{n} sha256 {e.sha256[:16]}…" for n, e in sorted(subject.files.manifest.source.items())]
+    source = subject.files.manifest.source
+    entries = [f"{name} sha256 {source[name].sha256[:16]}…" for name in sorted(source)]
     return ", ".join(entries[:3]) + (f" and {len(entries) - 3} more" if len(entries) > 3 else "")

@@ -1,6 +1,6 @@
 """What is verified, and against what: an engine directory and the checkpoint it was built from.
 
-Called by run.py. Refuses a checkpoint that is another one, before anything is computed. Reads weights only to hash them.
+Called by run.py. Refuses another checkpoint before anything is computed. Reads weights only to hash them.
 """
 
 from __future__ import annotations
@@ -61,7 +61,9 @@ def open_subject(directory: Path, against: str, note: Callable[[str], None]) -> 
         )
     checkpoint = locate_model(against)
     if is_engine_directory(checkpoint):
-        raise ConfigError(f"{checkpoint} is an engine directory too; give the checkpoint that {directory} is built from")
+        raise ConfigError(
+            f"{checkpoint} is an engine directory too; give the checkpoint that {directory} is built from"
+        )
     files = EngineSource(directory, "auto", verify_hashes=False).files
     _check_source(files, checkpoint, note)
     options = files.manifest.options
@@ -93,4 +95,6 @@ def _difference(path: Path, entry: FileEntry, listed: str) -> str:
     if size != entry.size:
         return f"has {size} bytes there, manifest.json says {entry.size} ({listed})"
     digest = file_entry(path).sha256
-    return "" if digest == entry.sha256 else f"has sha256 {digest[:16]}… there, manifest.json says {entry.sha256[:16]}…"
+    if digest == entry.sha256:
+        return ""
+    return f"has sha256 {digest[:16]}… there, manifest.json says {entry.sha256[:16]}…"

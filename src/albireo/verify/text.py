@@ -50,7 +50,9 @@ def token_text(tokenizer_directory: Path, vocab_size: int, path: Path | None, nu
     if len(token_ids) < 2:
         raise ConfigError(f"{path}: has {len(token_ids)} tokens; at least 2 are needed to predict one from another")
     if max(token_ids) >= vocab_size:
-        raise ConfigError(f"the tokenizer gives token {max(token_ids)}, the model has {vocab_size}; they do not belong together")
+        raise ConfigError(
+            f"the tokenizer gives token {max(token_ids)}, the model has {vocab_size}; they do not belong together"
+        )
     name = "the sample that comes with albireo" if path is None else path.name
     return TokenText(name, token_ids[:num_tokens], True, max(0, len(token_ids) - num_tokens))
 

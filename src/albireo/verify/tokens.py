@@ -14,8 +14,8 @@ from albireo.params import SamplingParams
 from albireo.verify.result import Stage
 
 PROVES = (
-    "The directory says what its checkpoint says: greedy tokens and their log-probabilities, through scheduler and KV cache, "
-    "are equal to the last bit where the kernels are the same."
+    "The directory says what its checkpoint says: greedy tokens and their log-probabilities, through scheduler and KV "
+    "cache, are equal to the last bit where the kernels are the same."
 )
 NUM_TOKENS = 24
 _LENGTHS = (5, 17, 33, 64)
@@ -54,7 +54,9 @@ def tokens_stage(
 ) -> Stage:
     """The verdict. Where kernels differ, last bits may, and with them a token between equals: then it is not judged."""
     num_tokens = sum(len(each.token_ids) for each in wanted)
-    equal = sum(a == b for s, w in zip(seen, wanted, strict=True) for a, b in zip(s.token_ids, w.token_ids, strict=False))
+    equal = sum(
+        a == b for s, w in zip(seen, wanted, strict=True) for a, b in zip(s.token_ids, w.token_ids, strict=False)
+    )
     finding = next((text for i in range(len(seen)) if (text := _difference(i, seen[i], wanted[i]))), "")
     summary = f"{equal} of {num_tokens} greedy tokens after {len(seen)} prompts are equal"
     figures = {

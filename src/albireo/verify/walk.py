@@ -1,7 +1,7 @@
 """A step of the engine's program, call by call: what each call read, and what it wrote.
 
-Called by numerics.py. The native calls run one at a time on what the native calls before them left in memory, so a call is
-seen by itself: what it read is what it is judged by. Does not judge.
+Called by numerics.py. Calls run one at a time on what those before them left in memory, so each is seen by itself: what
+it read is what it is judged by. Does not judge.
 """
 
 from __future__ import annotations
@@ -79,9 +79,7 @@ def walk(model: CpuModel, graph: Graph, checkpoint: Checkpoint, steps: Sequence[
                 yield Seen(index, step_idx, step, call, node, roles, _run(model, index, node, step))
 
 
-def _read(
-    model: CpuModel, call: Call, node: Node, checkpoint: Checkpoint, step: StepInputs
-) -> dict[str, Any]:
+def _read(model: CpuModel, call: Call, node: Node, checkpoint: Checkpoint, step: StepInputs) -> dict[str, Any]:
     roles: dict[str, Any] = {}
     for role, value in node.inputs.items():
         if value.constant is not None:

@@ -48,7 +48,7 @@ class Damage:
     def __str__(self) -> str:
         return (
             f"{', '.join(self.readers)}: {self.constant} is not the checkpoint's: {self.at} is {self.seen:.6g}, wanted "
-            f"{self.wanted:.6g} (byte {self.byte:,} of the weights file; {self.num_bytes:,} bytes of this constant differ)"
+            f"{self.wanted:.6g} (byte {self.byte:,} of the weights file; {self.num_bytes:,} bytes of the constant differ)"
         )
 
 
@@ -78,10 +78,9 @@ def _damage(constant: PackedConstant, readers: tuple[str, ...], offset: int, see
     dtype = dtype or "float32"
     size = itemsize(dtype)
     index = int(differs[0]) // size
-    values = [float(widen(data[index * size : (index + 1) * size], dtype)[0]) for data in (seen, wanted)]
-    return Damage(
-        constant.name, readers, _place(constant, index, dtype), *values, offset + int(differs[0]), len(differs)
-    )
+    number, right = (float(widen(data[index * size : (index + 1) * size], dtype)[0]) for data in (seen, wanted))
+    place = _place(constant, index, dtype)
+    return Damage(constant.name, readers, place, number, right, offset + int(differs[0]), len(differs))
 
 
 def _place(constant: PackedConstant, index: int, dtype: str) -> str:

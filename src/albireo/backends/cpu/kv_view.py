@@ -23,8 +23,8 @@ def widen(stored: NDArray[np.uint8], dtype: str) -> F32:
     """Bytes of numbers of dtype as float32, flat."""
     numbers = stored.view(_STORED[dtype])
     if dtype == "bfloat16":
-        return (numbers.astype(np.uint32) << 16).view(np.float32)
-    return numbers.astype(np.float32)
+        return np.asarray((numbers.astype(np.uint32) << 16).view(np.float32))
+    return np.asarray(numbers.astype(np.float32))
 
 
 def read_slots(layer: NDArray[np.uint8], kv: KVLayout, slots: NDArray[np.int32]) -> tuple[F32, F32]:

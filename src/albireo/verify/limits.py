@@ -59,7 +59,8 @@ def quality_stage(found: Quality, text: TokenText, window: int, dtype: str) -> S
     )
     summary = (
         f"perplexity {found.perplexity:.6g}, float32 {found.oracle_perplexity:.6g} ({change:+.3%}); "
-        f"KL {found.mean_kl:.2e} mean, {found.max_kl:.2e} max; top-1 agrees at {found.top1_agreement:.2%} of {found.num_predictions:,} places"
+        f"KL {found.mean_kl:.2e} mean, {found.max_kl:.2e} max; "
+        f"top-1 agrees at {found.top1_agreement:.2%} of {found.num_predictions:,} places"
     )
     figures = {
         **asdict(found),

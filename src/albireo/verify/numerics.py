@@ -91,7 +91,7 @@ def layers_stage(layers: Sequence[LayerError]) -> Stage:
     wrong = next((layer for layer in layers if not layer.is_right), None)
     last = layers[-1]
     nearest = max((layer.error / layer.tolerance for layer in layers if layer.tolerance > 0), default=0.0)
-    summary = f"{len(layers)} places; at the end ({last.name}) off by {last.error:.2e}, at most {nearest:.2f} of the tolerance"
+    summary = f"{len(layers)} places, at most {nearest:.2f} of the tolerance; at the end ({last.name}) {last.error:.2e}"
     finding = "" if wrong is None else f"{wrong.name}: off by {wrong.error:.3e}, tolerance {wrong.tolerance:.3e}"
     figures = {"layers": [asdict(layer) for layer in layers]}
     return Stage("layers", LAYERS_PROVE, "passed" if wrong is None else "failed", summary, finding, figures)

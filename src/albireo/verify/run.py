@@ -42,7 +42,7 @@ _WEIGHTS_PROVE = (
     "show damage; this shows what the damage is, and finds it when hashes were mended too."
 )
 
-#: What shows progress: given what is done and how much there is; entered, it gives what to call with the part just done.
+#: Shows progress: given what is done and how much there is; entered, it gives what to call with the part just done.
 Progress = Callable[[str, int], AbstractContextManager[Callable[[int], None]]]
 
 

@@ -82,7 +82,7 @@ def _check_source(files: EngineFiles, checkpoint: Path, note: Callable[[str], No
         problem = _difference(checkpoint / name, entry, listed)
         if problem:
             raise ConfigError(
-                f"{files.directory} was not built from {checkpoint}: {name} {problem}. Give the checkpoint it was built "
+                f"{files.directory} was not built from {checkpoint}: {name} {problem}. Give the one it was built "
                 f"from, or {layout.rebuild_hint(files.directory)}"
             )
 

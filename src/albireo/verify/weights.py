@@ -48,7 +48,7 @@ class Damage:
     def __str__(self) -> str:
         return (
             f"{', '.join(self.readers)}: {self.constant} is not the checkpoint's: {self.at} is {self.seen:.6g}, wanted "
-            f"{self.wanted:.6g} (byte {self.byte:,} of the weights file; {self.num_bytes:,} bytes of the constant differ)"
+            f"{self.wanted:.6g} (byte {self.byte:,} of the weights file; {self.num_bytes:,} of its bytes differ)"
         )
 
 

@@ -1,4 +1,4 @@
-"""A verification as lines for a terminal, as Markdown and as JSON; and the files of the report, each put in place whole.
+"""A verification as lines, as Markdown and as JSON; and the files of the report, each put in place whole.
 
 Called by cli/verify.py. What the page looks like is page.py's. Knows no path but the directory that is written to.
 """

@@ -64,7 +64,8 @@ def verify(
         directory: an engine directory. against: the checkpoint it was built from.
         text: a file to measure quality on; None: the sample that comes with albireo.
         num_tokens: of the text, from its beginning.
-    Raises: ConfigError, ModelError, OutOfMemory when it could not be looked at; nothing is written in any case.
+    Raises: ConfigError, ModelError, OutOfMemory when it could not be looked at, or when another build took the
+        directory's place meanwhile; nothing is written in any case.
     Cost: a 0.5 B model takes under a minute on two cores; memory is that of the model beside its float32 form.
     """
     subject = _open(Path(directory).expanduser(), against, progress)
@@ -75,6 +76,7 @@ def verify(
         stages.append(stage)
         if stage.verdict == "failed":
             break
+    subject.files.check_unchanged()
     return Verification(_facts(subject), tuple(stages), STAGES[len(stages) :])
 
 

@@ -51,7 +51,7 @@ def test_lines() -> None:
     lines = text_lines(failed())
     assert lines[0].startswith("ops           FAILED")
     assert lines[1].strip() == (
-        "layers.1.mlp.down (linear, linear.bfloat16.avx2), call 3 of step 1: v7[2, 5] is 1.5, wanted 1.25 ± 0 "
+        "layers.1.mlp.down (linear, linear.bfloat16.avx2), call 3 of step 1: %v7[2, 5] is 1.5, wanted 1.25 ± 0 "
         "(equality is wanted); 4 of 16 values are out of tolerance"
     )
     assert lines[2] == "not run       layers, quality"

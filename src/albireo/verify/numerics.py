@@ -70,10 +70,10 @@ def ops_stage(found: Numerics, steps: Sequence[StepInputs]) -> Stage:
     """The verdict on single calls."""
     num_values = sum(check.num_values for check in found.checks)
     num_exact = sum(check.num_exact for check in found.checks)
-    summary = (
-        f"{len(found.checks)} calls in {len(steps)} steps of {', '.join(str(s.num_tokens) for s in steps)} tokens: "
-        f"{num_values:,} values, {num_exact / max(1, num_values):.2%} equal to the reference"
+    looked_at = (
+        f"{len(found.checks)} calls in {len(steps)} steps of {', '.join(str(s.num_tokens) for s in steps)} tokens"
     )
+    equal = f"{num_values:,} values, {num_exact / max(1, num_values):.2%} equal to the reference"
     figures: dict[str, Any] = {
         "num_values": num_values,
         "num_exact": num_exact,
@@ -82,7 +82,9 @@ def ops_stage(found: Numerics, steps: Sequence[StepInputs]) -> Stage:
         "calls": [asdict(check) for check in found.checks],
     }
     if found.wrong is None:
-        return Stage("ops", OPS_PROVE, "passed", f"{summary}, the others within tolerance", "", figures)
+        summary = f"{looked_at}: {equal}, the others within tolerance"
+        return Stage("ops", OPS_PROVE, "passed", summary, "", figures)
+    summary = f"call {len(found.checks)} of those looked at is out of tolerance; up to there {equal}"
     return Stage("ops", OPS_PROVE, "failed", summary, _describe(found.wrong), figures)
 
 
@@ -121,7 +123,7 @@ def _describe(check: CallCheck) -> str:
     times = f"{worst.used:,.3g} times the tolerance" if worst.tolerance > 0 else "equality is wanted"
     return (
         f"{check.origin} ({check.family}, {check.kernel}), call {check.index} of step {check.step_idx + 1}: "
-        f"{worst.result}{list(worst.at)} is {worst.seen:.8g}, wanted {worst.wanted:.8g} ± {worst.tolerance:.2g} "
+        f"%{worst.result}{list(worst.at)} is {worst.seen:.8g}, wanted {worst.wanted:.8g} ± {worst.tolerance:.2g} "
         f"({times}); "
         f"{check.num_wrong:,} of {check.num_values:,} values are out of tolerance"
     )

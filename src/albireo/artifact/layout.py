@@ -17,6 +17,8 @@ MAJOR, MINOR = 2, 0
 MANIFEST, TARGET, GRAPH, PROGRAM, REPORT = "manifest.json", "target.json", "graph.json", "program.json", "report.md"
 WEIGHTS = "weights.0.bin"
 TOKENIZER, CONFIG = "tokenizer", "config"
+#: Written beside the build by whoever verifies it; no manifest lists them, so they are not looked at.
+VERIFY_TEXT, VERIFY_JSON, VERIFY_PAGE = "verify.md", "verify.json", "verify.html"
 BUILD_COMMAND = "albireo build MODEL"
 
 #: Files that every directory has, the manifest aside.

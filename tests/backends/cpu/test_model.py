@@ -121,6 +121,23 @@ def test_threads_and_ways_through_the_head_give_the_same_bits(name: str) -> None
         assert_same_bits(got.logits, logits[all_rows.top_rows], "logits")
 
 
+def test_one_call_after_another_is_the_whole_program() -> None:
+    """The same bits in the logits and in the KV cache; a buffer shows what a call wrote."""
+    whole, single = (model_of("qwen3", "bfloat16", isa_levels()[0], threads=2) for _ in range(2))
+    for step in steps():
+        wanted = whole.run(step)
+        for index in range(len(single.program.calls)):
+            got = single.run_call(index, step)
+        assert_same_bits(got.logits, wanted.logits, "logits")
+        assert np.array_equal(got.top_ids, wanted.top_ids)
+        assert_same_bits(single.value("logits", step), wanted.logits, "buffer of the logits")
+        for layer in range(single.program.kv.num_layers):
+            for ours, right in zip(single.cached(layer, step.slots), whole.cached(layer, step.slots), strict=True):
+                assert ours.shape == (step.num_tokens, 2, 16)
+                assert np.abs(right).max() > 0
+                assert_same_bits(ours, right, f"cache of layer {layer}")
+
+
 def test_copied_blocks_are_the_originals() -> None:
     """A sequence goes on from copies; copies are made in order, so that a chain of them works."""
     name, dtype, level = "llama", "bfloat16", isa_levels()[0]

@@ -12,9 +12,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from albireo import _native
+from albireo.backends.cpu.kv_view import read_slots, widen
 from albireo.backends.cpu.pack import Weights, constant_offsets, pack_constants
 from albireo.backends.cpu.stored import StoredWeights
 from albireo.backends.step_inputs import StepInputs
+from albireo.dtypes import itemsize
 from albireo.errors import InvariantError
 from albireo.graph.ops import TOP_LOGITS
 from albireo.graph.program import Buffer, Call, KVLayout, Program
@@ -65,6 +67,7 @@ class CpuModel:
     ) -> None:
         self.program = program
         self.num_blocks = num_blocks
+        self._pool = pool
         self._layer_block_bytes = kv_block_bytes(program.kv) // program.kv.num_layers
         offsets, num_bytes = constant_offsets(program.constants)
         self._weights = _native.Memory(num_bytes)
@@ -75,10 +78,7 @@ class CpuModel:
             weights.read_into(program.constants, self._weights, offsets, progress)
         else:
             pack_constants(pool, program.constants, weights, self._weights, offsets, progress)
-        self._native = _native.Program(pool, program.maxima["G"])
-        for call in program.calls:
-            _, dtype, level = call.kernel.split(".")[:3]
-            self._native.add(call.family, level, dtype, self._args(call))
+        self._native = self._bind(program.calls)
         self._top_ids = np.zeros((program.maxima["G"], TOP_LOGITS), np.int32)
         self._top_values = np.zeros((program.maxima["G"], TOP_LOGITS), np.float32)
         self._logits = self._view(program.buffers[program.outputs["logits"]])
@@ -92,7 +92,38 @@ class CpuModel:
             planned = self.program.maxima[symbol]
             if size > planned:
                 raise InvariantError(f"a step with {symbol}={size}; memory is planned for {planned}")
-        self._native.run(
+        return self._run(self._native, inputs)
+
+    def run_call(self, index: int, inputs: StepInputs) -> StepOutputs:
+        """Compute one call of a step on what the arena and the KV cache hold; for whoever looks at each call alone.
+
+        The step must not be larger than the program was planned for. Returns: logits only mean something behind the
+        call that writes them, the best logits behind head_top.
+        """
+        return self._run(self._bind(self.program.calls[index : index + 1]), inputs)
+
+    def value(self, name: str, inputs: StepInputs) -> NDArray[np.float32]:
+        """[rows, cols] a copy of what a buffer holds now, as float32; as many rows as this step has."""
+        buffer = self.program.buffers[name]
+        rows = inputs.sizes[buffer.rows] if isinstance(buffer.rows, str) else buffer.rows
+        size = itemsize(buffer.dtype)
+        stored = self._arena.view()[buffer.offset : buffer.offset + rows * buffer.stride * size]
+        return widen(stored, buffer.dtype).reshape(rows, buffer.stride)[:, : buffer.cols].copy()
+
+    def cached(self, layer: int, slots: NDArray[np.int32]) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+        """k, v: [len(slots), K, D] copies of what a layer's KV cache holds, as float32."""
+        size = self.num_blocks * self._layer_block_bytes
+        return read_slots(self._kv.view()[layer * size : (layer + 1) * size], self.program.kv, slots)
+
+    def _bind(self, calls: Sequence[Call]) -> _native.Program:
+        native = _native.Program(self._pool, self.program.maxima["G"])
+        for call in calls:
+            _, dtype, level = call.kernel.split(".")[:3]
+            native.add(call.family, level, dtype, self._args(call))
+        return native
+
+    def _run(self, native: _native.Program, inputs: StepInputs) -> StepOutputs:
+        native.run(
             inputs.token_ids,
             inputs.positions,
             inputs.slots,

@@ -1,0 +1,68 @@
+"""How far a float32 attention may be from the reference's: sums, exponentials, and probabilities of 16 bits.
+
+Called by bounds.py. Computed row by row from the queries and the cache at hand. Does not know kernels.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from albireo.backends.reference.call import OpCall
+
+F64 = NDArray[np.float64]
+
+_U = 2.0**-24
+#: Relative error of a float32 exponential, its polynomial and its rounding, above and below the fraction line.
+_EXP = 4e-7
+#: Roundings of tanh and of what is around it in a soft cap.
+_CAP_ROUNDINGS = 8
+_BF16 = 2.0**-8
+
+
+def chain_error(terms: int, magnitude: F64) -> F64:
+    """What a float32 sum of so many products may be off by: 4 sqrt(n) u times the sum of their absolute values.
+
+    Source: Higham & Mary 2019, probabilistic rounding analysis; the certain bound has n for sqrt(n).
+    """
+    return np.asarray(4 * np.sqrt(terms + 4) * _U * magnitude, np.float64)
+
+
+def attention_error(call: OpCall) -> F64:
+    """Of the shape of q. A kernel of bfloat16 may round each probability to bfloat16."""
+    attrs, step, kv = call.attrs, call.step, call["kv"]
+    q = np.asarray(call["q"]).reshape(step.num_tokens, attrs["num_heads"], attrs["head_dim"]).astype(np.float64)
+    out = np.zeros(q.shape)
+    for b in range(step.num_sequences):
+        rows = slice(int(step.query_start[b]), int(step.query_start[b + 1]))
+        context = int(step.context_len[b])
+        k, v = (a.astype(np.float64) for a in kv.read(attrs["layer"], step.block_table[b], context))
+        at, now = np.arange(context)[None, :], step.positions[rows, None]
+        seen = at <= now
+        if attrs["window"]:
+            seen &= at > now - attrs["window"]
+        for head in range(attrs["num_heads"]):
+            group = head * attrs["num_kv_heads"] // attrs["num_heads"]
+            out[rows, head] = _one_head(q[rows, head], k[:, group], v[:, group], seen, attrs, kv.dtype)
+    return out.reshape(np.asarray(call["q"]).shape)
+
+
+def _one_head(q: F64, k: F64, v: F64, seen: NDArray[np.bool_], attrs: Any, dtype: str) -> F64:
+    """q: [n, D]; k, v: [C, D] -> [n, D]."""
+    scores = q @ k.T * attrs["scale"]
+    error = chain_error(q.shape[1], np.abs(q) @ np.abs(k).T * abs(attrs["scale"]))
+    if attrs["softcap"]:
+        scores = attrs["softcap"] * np.tanh(scores / attrs["softcap"])
+        error = error + _CAP_ROUNDINGS * _U * attrs["softcap"]
+    p = np.exp(np.where(seen, scores, -np.inf) - np.where(seen, scores, -np.inf).max(axis=-1, keepdims=True))
+    p /= p.sum(axis=-1, keepdims=True)
+    size = np.where(seen, np.abs(scores), 0).max(axis=-1, keepdims=True)
+    relative = 2 * (np.where(seen, error, 0).max(axis=-1, keepdims=True) + 4 * _U * size + _EXP)
+    magnitude = p @ np.abs(v)
+    total = relative * magnitude + chain_error(len(k), magnitude)
+    if dtype == "bfloat16":
+        # each probability has a rounding of its own, and they are independent
+        total += np.minimum(magnitude, 4 * np.sqrt(p**2 @ v**2)) * _BF16
+    return np.asarray(total, np.float64)

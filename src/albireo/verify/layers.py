@@ -1,0 +1,126 @@
+"""Layer by layer: the residual stream as the native program carries it, against the reference carrying its own.
+
+Called by numerics.py. Errors grow from layer to layer here, as they do when the model runs; how much they may grow is
+found out by a third stream: the reference, each result of which is moved within its tolerance, by chance.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from albireo.backends.reference.call import Array
+from albireo.backends.reference.kv import ReferenceKV
+from albireo.backends.reference.rounding import round_to
+from albireo.backends.step_inputs import StepInputs
+from albireo.graph.node import Graph, Node, Value
+from albireo.graph.program import KVLayout
+from albireo.verify.bounds import Bounded, evaluate
+from albireo.verify.walk import Seen
+
+#: Both streams stray by chance; the native one may stray twice as far as the moved one.
+MARGIN = 2.0
+_LAYER = re.compile(r"^layers\.(\d+)\b")
+_SEED = 20
+
+
+@dataclass(frozen=True, slots=True)
+class LayerError:
+    """The residual stream behind one layer, over all rows of all steps.
+
+    Fields:
+        name: embed, layers.3, or logits.
+        error: norm of native minus reference, over the norm of the reference.
+        tolerance: MARGIN times the same of the moved reference.
+    """
+
+    name: str
+    error: float
+    tolerance: float
+
+    @property
+    def is_right(self) -> bool:
+        return self.error <= self.tolerance
+
+
+class Carried:
+    """Two references beside a walk: one that is right, and one whose every result is moved within its tolerance."""
+
+    def __init__(self, graph: Graph, kv: KVLayout, num_blocks: int) -> None:
+        self._points = _points(graph)
+        self._names = list(dict.fromkeys(self._points.values()))
+        self._caches = [ReferenceKV(num_blocks, kv.block_size, kv.dtype) for _ in range(2)]
+        self._env: dict[Value, tuple[Array, Array]] = {}
+        self._step: StepInputs | None = None
+        self._sums = {name: np.zeros(3) for name in self._names}
+        self._rng = np.random.default_rng(_SEED)
+
+    def follow(self, seen: Seen, wanted: Sequence[Bounded]) -> None:
+        """Run a call's node in both streams. wanted: what check_call was given, for its tolerances."""
+        if seen.step is not self._step:
+            self._step, self._env = seen.step, {}
+        if any(value.type.dtype == "int32" for value in seen.node.outputs):
+            return
+        right, moved = (evaluate(seen.node, self._roles(seen, i), seen.step, bounded=False) for i in (0, 1))
+        for value, native, a, b, own in zip(seen.node.outputs, seen.results, right, moved, wanted, strict=True):
+            if value.type.dtype == "kv":
+                self._move_cache(seen, b, own)
+                continue
+            shifted = self._moved(b.value, own.error, value.type.dtype)
+            self._env[value] = (a.value, shifted)
+            if seen.node in self._points:
+                self._add(self._points[seen.node], native, a.value, shifted)
+
+    def errors(self) -> list[LayerError]:
+        """In order of the graph."""
+        found = []
+        for name in self._names:
+            native, moved, whole = np.sqrt(self._sums[name])
+            if whole > 0:
+                found.append(LayerError(name, float(native / whole), MARGIN * float(moved / whole)))
+        return found
+
+    def _roles(self, seen: Seen, stream: int) -> Mapping[str, Any]:
+        roles = dict(seen.roles)
+        for role, value in seen.node.inputs.items():
+            if value.type.dtype == "kv":
+                roles[role] = self._caches[stream]
+            elif value in self._env:
+                roles[role] = self._env[value][stream]
+        return roles
+
+    def _moved(self, value: Array, error: Any, dtype: str) -> Array:
+        part = self._rng.uniform(-1, 1, value.shape)
+        return round_to((value + part * error).astype(np.float32), dtype)
+
+    def _move_cache(self, seen: Seen, moved: Bounded, own: Bounded) -> None:
+        kv: ReferenceKV = moved.value
+        k, v = (self._moved(x, e, kv.dtype) for x, e in zip(moved.behind, own.error, strict=True))
+        kv.write(seen.node.attrs["layer"], seen.step.slots, k, v)
+
+    def _add(self, name: str, native: Array, right: Array, moved: Array) -> None:
+        wide = right.astype(np.float64)
+        with np.errstate(invalid="ignore", over="ignore"):
+            off = [((native - wide) ** 2).sum(), ((moved - wide) ** 2).sum(), (wide**2).sum()]
+        self._sums[name] += np.where(np.isnan(off), np.inf, off)
+
+
+def _points(graph: Graph) -> dict[Node, str]:
+    """The last node of each layer that writes the residual stream, the embedding, and the logits."""
+    width = next(node.output.type for node in graph.nodes if node.family == "embed").dims[-1]
+    last: dict[str, Node] = {}
+    for node in graph.nodes:
+        first = node.outputs[0]
+        layer = _LAYER.match(node.origin)
+        if graph.outputs.get("logits") is first:
+            last["logits"] = node
+        elif first.type.dtype == "float32" and first.type.dims[-1] == width:
+            if node.family == "embed":
+                last["embed"] = node
+            elif layer is not None:
+                last[layer[0]] = node
+    return {node: name for name, node in last.items()}

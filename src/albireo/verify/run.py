@@ -1,0 +1,167 @@
+"""Verifies an engine directory against its checkpoint: from the graph to the quality of text, until something is wrong.
+
+Called by cli/verify.py and by whoever wants the result as data. Each stage stands on those before it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, nullcontext
+from pathlib import Path
+
+import albireo
+from albireo.api.llm import LLM
+from albireo.api.load import Loaded, load
+from albireo.artifact.reader import tokenizer_directory
+from albireo.backends.cpu.machine import isa_levels
+from albireo.config import EngineConfig
+from albireo.models import open_checkpoint
+from albireo.verify import tokens
+from albireo.verify.graphs import graph_difference
+from albireo.verify.limits import quality_stage
+from albireo.verify.native_logits import NativeLogits
+from albireo.verify.numerics import layers_stage, ops_stage, run_numerics
+from albireo.verify.quality import measure, windows
+from albireo.verify.result import Stage, Verification
+from albireo.verify.steps import walk_steps
+from albireo.verify.subject import Subject, open_subject
+from albireo.verify.text import TokenText, token_text
+from albireo.verify.weights import find_damage
+
+STAGES = ("graph", "weights", "ops", "layers", "tokens", "quality")
+#: Tokens of a text that are looked at, unless asked otherwise.
+NUM_TOKENS = 1024
+#: Each prediction of the quality stage sees at most this much of the text.
+WINDOW = 512
+#: Rows of one step, with logits for each; more than any kernel treats alike.
+_ROWS = 256
+_BLOCKS = 1 + WINDOW // 8
+_GRAPH_PROVES = "graph.json asks for what the checkpoint's config.json means: every node, number and constant is equal."
+_WEIGHTS_PROVE = (
+    "weights.0.bin holds the checkpoint's numbers: every constant is packed anew and equal to the byte. Hashes would "
+    "show damage; this shows what the damage is, and finds it when hashes were mended too."
+)
+
+#: Shows progress: given what is done and how much there is; entered, it gives what to call with the part just done.
+Progress = Callable[[str, int], AbstractContextManager[Callable[[int], None]]]
+
+
+def _silent(what: str, total: int) -> AbstractContextManager[Callable[[int], None]]:
+    return nullcontext(lambda done: None)
+
+
+def verify(
+    directory: str | Path,
+    against: str,
+    *,
+    text: str | Path | None = None,
+    num_tokens: int = NUM_TOKENS,
+    progress: Progress = _silent,
+) -> Verification:
+    """Look at everything, in order, until something is out of tolerance.
+
+    Args:
+        directory: an engine directory. against: the checkpoint it was built from.
+        text: a file to measure quality on; None: the sample that comes with albireo.
+        num_tokens: of the text, from its beginning.
+    Raises: ConfigError, ModelError, OutOfMemory when it could not be looked at, or when another build took the
+        directory's place meanwhile; nothing is written in any case.
+    Cost: a 0.5 B model takes under a minute on two cores; memory is that of the model beside its float32 form.
+    """
+    subject = _open(Path(directory).expanduser(), against, progress)
+    path = None if text is None else Path(text).expanduser()
+    sample = token_text(tokenizer_directory(subject.directory), subject.config.vocab_size, path, num_tokens)
+    stages: list[Stage] = []
+    for stage in _stages(subject, sample, progress):
+        stages.append(stage)
+        if stage.verdict == "failed":
+            break
+    subject.files.check_unchanged()
+    return Verification(_facts(subject), tuple(stages), STAGES[len(stages) :])
+
+
+def _open(directory: Path, against: str, progress: Progress) -> Subject:
+    with progress("hashing the checkpoint", 0) as advance:
+        return open_subject(directory, against, lambda _: advance(1))
+
+
+def _stages(subject: Subject, sample: TokenText, progress: Progress) -> Iterator[Stage]:
+    """One after the other; what a stage needs is made when it is asked for."""
+    yield _graph_stage(subject)
+    engine = _load(subject.directory, "auto", progress)
+    yield _weights_stage(subject, engine, progress)
+    yield from _numerics_stages(subject, engine, sample, progress)
+    model_len = engine.memory.max_model_len
+    prompts = tokens.prompts(sample.token_ids, model_len)
+    seen = tokens.continuations(LLM.from_loaded(engine), prompts, model_len)
+    memory = _load(subject.checkpoint, subject.dtype, progress)
+    wanted = tokens.continuations(LLM.from_loaded(memory), prompts, model_len)
+    same = [call.kernel for call in memory.program.calls] == [call.kernel for call in engine.program.calls]
+    yield tokens.tokens_stage(seen, wanted, [len(prompt) for prompt in prompts], same)
+    if subject.dtype != "float32":
+        del memory
+        memory = _load(subject.checkpoint, "float32", progress)
+    length = min(WINDOW, model_len)
+    cut = windows(sample.token_ids, length)
+    with progress("quality", sum(len(window) - 1 for window in cut)) as advance:
+        quality = measure(NativeLogits(engine.model), NativeLogits(memory.model), cut, advance)
+    yield quality_stage(quality, sample, length, subject.dtype)
+
+
+def _graph_stage(subject: Subject) -> Stage:
+    finding = graph_difference(subject.files.graph, subject.graph)
+    nodes = len(subject.graph.nodes)
+    summary = f"{nodes} nodes and {len(subject.graph.constants)} constants are equal" if not finding else "they differ"
+    return Stage("graph", _GRAPH_PROVES, "failed" if finding else "passed", summary, finding, {"num_nodes": nodes})
+
+
+def _weights_stage(subject: Subject, engine: Loaded, progress: Progress) -> Stage:
+    num_bytes = engine.program.weight_bytes
+    with progress("weights", num_bytes) as advance, open_checkpoint(subject.checkpoint, subject.graph) as checkpoint:
+        damage = find_damage(engine.program, subject.files, checkpoint, advance)
+    count = len(engine.program.constants)
+    figures = {"num_constants": count, "num_bytes": num_bytes}
+    if damage is None:
+        summary = f"{count} constants of {num_bytes:,} bytes are equal to the byte"
+        return Stage("weights", _WEIGHTS_PROVE, "passed", summary, "", figures)
+    return Stage("weights", _WEIGHTS_PROVE, "failed", f"{damage.constant} differs", str(damage), figures)
+
+
+def _numerics_stages(subject: Subject, engine: Loaded, sample: TokenText, progress: Progress) -> Iterator[Stage]:
+    steps = walk_steps(sample.token_ids, engine.memory.max_model_len, engine.program.kv.block_size)
+    total = len(steps) * len(engine.program.calls)
+    with progress("op by op", total) as advance, open_checkpoint(subject.checkpoint, subject.graph) as checkpoint:
+        found = run_numerics(engine.model, subject.graph, checkpoint, steps, advance)
+    yield ops_stage(found, steps)
+    yield layers_stage(found.layers)
+
+
+def _load(directory: Path, dtype: str, progress: Progress) -> Loaded:
+    config = EngineConfig(
+        model=str(directory),
+        dtype=dtype,
+        max_num_seqs=_ROWS,
+        max_num_batched_tokens=_ROWS,
+        num_gpu_blocks_override=_BLOCKS,
+        skip_tokenizer_init=True,
+    )
+    with progress(f"loading {dtype if dtype != 'auto' else 'the engine directory'}", 0):
+        return load(config)
+
+
+def _facts(subject: Subject) -> dict[str, str]:
+    manifest, config = subject.files.manifest, subject.config
+    return {
+        "architecture": f"{manifest.model_type}, {config.num_layers} layers, width {config.hidden_size}",
+        "computed in": subject.dtype,
+        "context": f"{subject.model_len:,} tokens",
+        "built by": f"albireo {manifest.version}",
+        "verified by": f"albireo {albireo.__version__}, kernels up to {isa_levels()[0]}",
+        "checkpoint": _hashes(subject),
+    }
+
+
+def _hashes(subject: Subject) -> str:
+    source = subject.files.manifest.source
+    entries = [f"{name} sha256 {source[name].sha256[:16]}…" for name in sorted(source)]
+    return ", ".join(entries[:3]) + (f" and {len(entries) - 3} more" if len(entries) > 3 else "")

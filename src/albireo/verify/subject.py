@@ -1,0 +1,100 @@
+"""What is verified, and against what: an engine directory and the checkpoint it was built from.
+
+Called by run.py. Refuses another checkpoint before anything is computed. Reads weights only to hash them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+from albireo.api.locate import locate_model
+from albireo.api.source import EngineSource
+from albireo.artifact import layout
+from albireo.artifact.manifest import FileEntry
+from albireo.artifact.reader import EngineFiles, is_engine_directory
+from albireo.artifact.writer import file_entry
+from albireo.errors import ConfigError
+from albireo.graph.node import Graph
+from albireo.models import build_graph, load_config
+from albireo.models.config import ModelConfig
+
+
+@dataclass(frozen=True, slots=True)
+class Subject:
+    """Both sides, opened.
+
+    Fields:
+        files: the engine directory, validated but for its weights.
+        config: of the checkpoint, in the compute type of the build; graph: what that config means.
+    """
+
+    directory: Path
+    checkpoint: Path
+    files: EngineFiles
+    config: ModelConfig
+    graph: Graph
+
+    @property
+    def dtype(self) -> str:
+        return self.files.manifest.options.dtype
+
+    @property
+    def model_len(self) -> int:
+        """Longest sequence of the build; the graph may depend on it."""
+        return self.files.manifest.options.max_model_len
+
+
+def open_subject(directory: Path, against: str, note: Callable[[str], None]) -> Subject:
+    """Open both sides.
+
+    Args: note: called with the name of each file that is about to be hashed.
+    Raises: ConfigError when directory is no engine directory, or was not built from this checkpoint, naming the file
+        that differs; EngineFileError for a damaged directory; ModelError.
+    Cost: one pass over the checkpoint, about a second a GB.
+    """
+    if not is_engine_directory(directory):
+        raise ConfigError(
+            f"{directory} is no engine directory, so there is nothing to verify; "
+            f"build one: {layout.BUILD_COMMAND} -o DIR"
+        )
+    checkpoint = locate_model(against)
+    if is_engine_directory(checkpoint):
+        raise ConfigError(
+            f"{checkpoint} is an engine directory too; give the checkpoint that {directory} is built from"
+        )
+    files = EngineSource(directory, "auto", verify_hashes=False).files
+    _check_source(files, checkpoint, note)
+    options = files.manifest.options
+    config = load_config(checkpoint).with_dtype(options.dtype)
+    return Subject(directory, checkpoint, files, config, build_graph(config, options.max_model_len))
+
+
+def _check_source(files: EngineFiles, checkpoint: Path, note: Callable[[str], None]) -> None:
+    wanted = {name: (entry, name) for name, entry in files.manifest.source.items()}
+    for name, entry in files.manifest.files.items():
+        folder, _, copied = name.partition("/")
+        if folder in (layout.TOKENIZER, layout.CONFIG):
+            wanted[copied] = (entry, name)
+    for name, (entry, listed) in sorted(wanted.items(), key=lambda item: item[1][0].size):
+        note(name)
+        problem = _difference(checkpoint / name, entry, listed)
+        if problem:
+            raise ConfigError(
+                f"{files.directory} was not built from {checkpoint}: {name} {problem}. Give the one it was built "
+                f"from, or {layout.rebuild_hint(files.directory)}"
+            )
+
+
+def _difference(path: Path, entry: FileEntry, listed: str) -> str:
+    """How a file of the checkpoint differs from what the manifest says of it; nothing when it does not."""
+    if not path.is_file():
+        return "is missing there"
+    size = path.stat().st_size
+    if size != entry.size:
+        return f"has {size} bytes there, manifest.json says {entry.size} ({listed})"
+    digest = file_entry(path).sha256
+    if digest == entry.sha256:
+        return ""
+    return f"has sha256 {digest[:16]}… there, manifest.json says {entry.sha256[:16]}…"

@@ -1,0 +1,55 @@
+"""A constant of a graph, read from the checkpoint and widened a few rows at a time.
+
+Called by walk.py. The reference never holds a matrix of a large vocabulary as float32. Does not know packings.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+from numpy.typing import NDArray
+
+from albireo.backends.cpu.kv_view import widen
+from albireo.backends.reference.rounding import F32, round_to
+from albireo.errors import InvariantError
+from albireo.graph.node import RowSegment, Value
+from albireo.models.weights import Checkpoint
+
+
+class WeightRows:
+    """Rows of a constant as float32 numbers that its type can hold; what the reference ops need of an array.
+
+    Fields: shape: of the whole.
+    """
+
+    def __init__(self, value: Value, checkpoint: Checkpoint) -> None:
+        if value.constant is None:
+            raise InvariantError(f"{value} is not a constant")
+        self.shape = tuple(int(dim) for dim in value.type.dims)
+        self._dtype = value.type.dtype
+        self._segments = value.constant.segments
+        self._checkpoint = checkpoint
+
+    def __len__(self) -> int:
+        return self.shape[0]
+
+    def __getitem__(self, rows: slice | NDArray[np.int32]) -> F32:
+        """Rows start to stop, or each row that an array names."""
+        if not isinstance(rows, slice):
+            return np.concatenate([self[row : row + 1] for row in rows.tolist()])
+        start, stop, _ = rows.indices(len(self))
+        parts, end = [], 0
+        for segment in self._segments:
+            first, end = end, end + len(segment)
+            low, high = max(start, first), min(stop, end)
+            if low < high:
+                parts.append(self._read(segment, segment.start + low - first, segment.start + high - first))
+        return parts[0] if len(parts) == 1 else np.concatenate(parts)
+
+    def _read(self, segment: RowSegment, start: int, stop: int) -> F32:
+        tail = self.shape[1:]
+        if segment.source is None:
+            return np.zeros((stop - start, *tail), np.float32)
+        tensor = self._checkpoint.tensor(segment.source)
+        stored = np.frombuffer(tensor.buffer, np.uint8).reshape(tensor.shape[0], -1)[start:stop]
+        values = widen(stored.reshape(-1), tensor.dtype).reshape(stop - start, *tail)
+        return values if tensor.dtype == self._dtype else round_to(values, self._dtype)

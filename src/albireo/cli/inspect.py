@@ -59,6 +59,8 @@ def command(
         for line in _summary(source, graph):
             click.echo(line)
         program, memory = plan(config, source)
+        if len(source.parts) > 1:
+            click.echo(row("ranks", f"{len(source.parts)}; the program is of one, the memory of all"))
         click.echo("\n".join(_plan_lines(config, program, memory)))
         return
     parts = [show_graph(graph, fold=not full, expand=full)] if shows_graph else []
@@ -104,7 +106,10 @@ def _manifest_lines(source: EngineSource) -> Iterator[str]:
     """What manifest.json and program.json say of the build."""
     manifest, program = source.files.manifest, source.files.program
     options = manifest.options
-    yield row("built", f"by albireo {manifest.version} for {options.dtype}, up to {options.max_model_len:,} tokens")
+    ranks = f" on {options.tensor_parallel_size} ranks" if options.tensor_parallel_size > 1 else ""
+    yield row(
+        "built", f"by albireo {manifest.version} for {options.dtype}{ranks}, up to {options.max_model_len:,} tokens"
+    )
     yield row("from", ", ".join(f"{name} {entry.sha256[:12]}" for name, entry in manifest.source.items()))
     total = sum(entry.size for entry in manifest.files.values())
     yield row("on disk", f"{size(total)} in {len(manifest.files) + 1} files, {len(source.files.stored)} constants")

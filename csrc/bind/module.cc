@@ -11,6 +11,7 @@
 #include <stdexcept>
 
 #include "albireo/cpu_info.h"
+#include "albireo/group.h"
 #include "albireo/memory.h"
 #include "albireo/probe.h"
 #include "albireo/program.h"
@@ -52,11 +53,11 @@ T* address(const nb::dict& d, const char* key) {
 
 // Keys are the fields of Args; dtypes by name, addresses as integers. An unknown key is an error.
 Args args_of(const nb::dict& d, Program& program) {
-  static const char* const kKnown[] = {"x",          "weight",  "bias",    "residual",  "out",          "q_norm",
-                                       "k_norm",     "rope",    "kv",      "kv_dtype",  "num_kv_heads", "head_dim",
-                                       "block_size", "x_dtype", "w_dtype", "out_dtype", "rows",         "act",
-                                       "gather",     "packed",  "n",       "k",         "num_heads",    "window",
-                                       "eps",        "scale",   "softcap", "barrier",   "x_stride",     "out_stride"};
+  static const char* const kKnown[] = {
+      "x",    "weight",   "bias",         "residual", "out",        "q_norm",     "k_norm",    "rope",
+      "kv",   "kv_dtype", "num_kv_heads", "head_dim", "block_size", "x_dtype",    "w_dtype",   "out_dtype",
+      "rows", "act",      "gather",       "packed",   "n",          "k",          "num_heads", "window",
+      "eps",  "scale",    "softcap",      "barrier",  "x_stride",   "out_stride", "chunks",    "parts"};
   for (auto item : d) {
     const std::string key = nb::cast<std::string>(item.first);
     bool known = false;
@@ -90,6 +91,14 @@ Args args_of(const nb::dict& d, Program& program) {
   a.window = get<int64_t>(d, "window", 0);
   a.x_stride = get<int64_t>(d, "x_stride", 0);
   a.out_stride = get<int64_t>(d, "out_stride", 0);
+  a.chunks = get<int64_t>(d, "chunks", 1);
+  if (a.chunks < 1 || a.chunks > kMaxRanks || (a.chunks & (a.chunks - 1)) || (a.chunks > 1 && a.k % (2 * a.chunks)))
+    throw std::invalid_argument("chunks must be 1, 2, 4 or 8 and cut k into whole pairs");
+  const auto parts = get<std::vector<uint64_t>>(d, "parts", {});
+  a.ranks = (int64_t)parts.size();
+  if (a.ranks > kMaxRanks || (a.ranks & (a.ranks - 1)) || a.ranks == 1)
+    throw std::invalid_argument("all_reduce adds the parts of 2, 4 or 8 ranks");
+  for (int64_t i = 0; i < a.ranks; i++) a.parts[i] = (const float*)parts[i];
   a.eps = get<float>(d, "eps", 0.0f);
   a.scale = get<float>(d, "scale", 0.0f);
   a.softcap = get<float>(d, "softcap", 0.0f);
@@ -128,26 +137,57 @@ nb::list kernel_list() {
 
 int64_t length(const Ints& a) { return (int64_t)a.size(); }
 
-void run_program(Program& program, const Ints& token_ids, const Ints& positions, const Ints& slots,
-                 const Ints& query_start, const Ints& context_len, const Ints& block_table, const Ints& logit_rows,
-                 const Ints& top_rows, const Ints& top_counts,
-                 nb::ndarray<int32_t, nb::shape<-1, kTopMost>, nb::c_contig, nb::device::cpu> top_ids,
-                 nb::ndarray<float, nb::shape<-1, kTopMost>, nb::c_contig, nb::device::cpu> top_values) {
+using TopIds = nb::ndarray<int32_t, nb::shape<-1, kTopMost>, nb::c_contig, nb::device::cpu>;
+using TopValues = nb::ndarray<float, nb::shape<-1, kTopMost>, nb::c_contig, nb::device::cpu>;
+
+Step step_of(const Ints& token_ids, const Ints& positions, const Ints& slots, const Ints& query_start,
+             const Ints& context_len, const Ints& block_table, const Ints& logit_rows, const Ints& top_rows,
+             const Ints& top_counts, int64_t max_top_rows) {
   Step s{};
   s.T = length(token_ids), s.B = length(context_len), s.R = length(logit_rows), s.G = length(top_rows);
   s.max_blocks = s.B ? (int64_t)block_table.size() / s.B : 0;
-  if (length(positions) != s.T || length(slots) != s.T || length(query_start) != s.B + 1 || length(top_counts) != s.G ||
-      (int64_t)top_ids.shape(0) < s.G || (int64_t)top_values.shape(0) < s.G)
+  if (length(positions) != s.T || length(slots) != s.T || length(query_start) != s.B + 1 || length(top_counts) != s.G)
     throw std::invalid_argument("step arrays disagree in length");
-  if (s.G > program.top()->max_rows()) throw std::invalid_argument("more top rows than the program was made for");
+  if (s.G > max_top_rows) throw std::invalid_argument("more top rows than the program was made for");
   for (int64_t i = 0; i < s.G; i++)
     if (top_counts.data()[i] < 1 || top_counts.data()[i] > kTopMost)
       throw std::invalid_argument("top_counts must be 1 to " + std::to_string(kTopMost));
   s.token_ids = token_ids.data(), s.positions = positions.data(), s.slots = slots.data();
   s.query_start = query_start.data(), s.context_len = context_len.data(), s.block_table = block_table.data();
   s.logit_rows = logit_rows.data(), s.top_rows = top_rows.data(), s.top_counts = top_counts.data();
+  return s;
+}
+
+void check_room(const Step& s, const TopIds& top_ids, const TopValues& top_values) {
+  if ((int64_t)top_ids.shape(0) < s.G || (int64_t)top_values.shape(0) < s.G)
+    throw std::invalid_argument("step arrays disagree in length");
+}
+
+void run_program(Program& program, const Ints& token_ids, const Ints& positions, const Ints& slots,
+                 const Ints& query_start, const Ints& context_len, const Ints& block_table, const Ints& logit_rows,
+                 const Ints& top_rows, const Ints& top_counts, TopIds top_ids, TopValues top_values) {
+  const Step s = step_of(token_ids, positions, slots, query_start, context_len, block_table, logit_rows, top_rows,
+                         top_counts, program.top()->max_rows());
+  check_room(s, top_ids, top_values);
   nb::gil_scoped_release unlocked;
   program.run(s, top_ids.data(), top_values.data());
+}
+
+void run_group(Group& group, const Ints& token_ids, const Ints& positions, const Ints& slots, const Ints& query_start,
+               const Ints& context_len, const Ints& block_table, const Ints& logit_rows, const Ints& top_rows,
+               const Ints& top_counts, const std::vector<TopIds>& top_ids, const std::vector<TopValues>& top_values) {
+  const Step s = step_of(token_ids, positions, slots, query_start, context_len, block_table, logit_rows, top_rows,
+                         top_counts, group.max_top_rows());
+  if ((int64_t)top_ids.size() != group.size() || (int64_t)top_values.size() != group.size())
+    throw std::invalid_argument("room for the best logits is needed for each rank");
+  std::vector<int32_t*> ids;
+  std::vector<float*> values;
+  for (size_t i = 0; i < top_ids.size(); i++) {
+    check_room(s, top_ids[i], top_values[i]);
+    ids.push_back(top_ids[i].data()), values.push_back(top_values[i].data());
+  }
+  nb::gil_scoped_release unlocked;
+  group.run(s, ids, values);
 }
 
 void pack(ThreadPool& pool, const Addresses& rows, int64_t k, const std::string& from, const std::string& to,
@@ -210,9 +250,18 @@ NB_MODULE(_native, m) {
       .def_prop_ro("size", &ThreadPool::size);
 
   nb::class_<Program>(m, "Program")
-      .def(nb::init<std::shared_ptr<ThreadPool>, int64_t>(), "pool"_a, "max_top_rows"_a)
+      .def(
+          "__init__",
+          [](Program* self, std::shared_ptr<ThreadPool> pool, int64_t max_top_rows, int64_t threads) {
+            new (self) Program(pool, max_top_rows, threads ? threads : pool->size());
+          },
+          "pool"_a, "max_top_rows"_a, "threads"_a = 0)
       .def("add", &add_call, "family"_a, "isa"_a, "dtype"_a, "args"_a)
       .def("run", &run_program)
       .def("profile", &Program::profile, "on"_a)
       .def_prop_ro("scratch_bytes", &Program::scratch_bytes);
+
+  nb::class_<Group>(m, "Group")
+      .def(nb::init<std::vector<std::shared_ptr<Program>>>(), "ranks"_a)
+      .def("run", &run_group);
 }

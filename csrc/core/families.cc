@@ -1,6 +1,7 @@
 // Every kernel family, in the order in which a layer uses them.
 #include <cstring>
 
+#include "kernels/all_reduce/all_reduce.h"
 #include "kernels/attention/attention.h"
 #include "kernels/embed/embed.h"
 #include "kernels/gather/gather.h"
@@ -11,7 +12,8 @@
 
 namespace albireo {
 namespace {
-const Family* const kFamilies[] = {&kEmbed, &kNorm, &kQkvRopeKv, &kAttention, &kGather, &kLinear, &kHeadTop};
+const Family* const kFamilies[] = {&kEmbed,  &kNorm,   &kQkvRopeKv, &kAttention,
+                                   &kGather, &kLinear, &kAllReduce, &kHeadTop};
 }
 
 const Family* find_family(const char* name) {

@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <chrono>
 #include <functional>
+#include <stdexcept>
 
 #include "kernels/attention/attention.h"
 
@@ -16,14 +17,16 @@ double now() { return std::chrono::duration<double>(std::chrono::steady_clock::n
 
 }  // namespace
 
-Program::Program(std::shared_ptr<ThreadPool> pool, int64_t max_top_rows)
-    : pool_(std::move(pool)), top_(pool_->size(), max_top_rows) {}
+Program::Program(std::shared_ptr<ThreadPool> pool, int64_t max_top_rows, int64_t threads)
+    : pool_(std::move(pool)), threads_(threads), top_(threads, max_top_rows) {
+  if (threads < 1 || threads > pool_->size()) throw std::invalid_argument("a program needs threads that the pool has");
+}
 
 void Program::add(const Family* family, KernelFn run, const Args& args, bool barrier) {
   calls_.push_back({family, run, args, barrier});
   items_.assign(calls_.size(), 0);
   done_ = std::vector<Counter>(calls_.size());
-  shares_ = std::vector<Counter>(calls_.size() * pool_->size());
+  shares_ = std::vector<Counter>(calls_.size() * threads_);
   seconds_.assign(calls_.size(), 0.0);
   const int64_t bytes = family->scratch_bytes(args);
   if (bytes > scratch_bytes_) {
@@ -32,33 +35,49 @@ void Program::add(const Family* family, KernelFn run, const Args& args, bool bar
   }
 }
 
-void Program::run(const Step& inputs, int32_t* top_ids, float* top_values) {
-  Step step = inputs;
+void Program::run(const Step& step, int32_t* top_ids, float* top_values) {
+  if (threads_ != pool_->size() || !ranks_.empty())
+    throw std::invalid_argument("a rank of a group runs with the group");
+  prepare(step);
+  pool_->run([&](int64_t thread) { walk(thread); });
+  finish(top_ids, top_values);
+}
+
+void Program::prepare(const Step& step) {
+  step_ = step;
   for (const Call& call : calls_)
     if (call.family == &kAttention) {  // the calls of all layers have heads of one shape
-      groups_.plan(inputs, call.args, pool_->size());
-      step.order = groups_.order().data(), step.groups = groups_.groups().data();
-      step.num_groups = (int64_t)groups_.groups().size();
+      groups_.plan(step, call.args, threads_);
+      step_.order = groups_.order().data(), step_.groups = groups_.groups().data();
+      step_.num_groups = (int64_t)groups_.groups().size();
       break;
     }
   if (scratch_.empty())
-    for (int64_t i = 0; i < pool_->size(); i++) scratch_.push_back(std::make_unique<Memory>(scratch_bytes_ + 64));
+    for (int64_t i = 0; i < threads_; i++) scratch_.push_back(std::make_unique<Memory>(scratch_bytes_ + 64));
   for (Counter& c : shares_) c.value.store(0, std::memory_order_relaxed);
   for (Counter& c : done_) c.value.store(0, std::memory_order_relaxed);
   for (size_t i = 0; i < calls_.size(); i++) {
     const Call& call = calls_[i];
-    items_[i] = count_rows(step, call.args.rows) > 0 ? call.family->items(call.args, step) : 0;
+    items_[i] = count_rows(step_, call.args.rows) > 0 ? call.family->items(call.args, step_) : 0;
   }
-  top_.clear(step.G);
-  pool_->run([&](int64_t thread) { walk(thread, step); });
-  top_.best(step, top_ids, top_values);
+  top_.clear(step_.G);
+}
+
+void Program::finish(int32_t* top_ids, float* top_values) { top_.best(step_, top_ids, top_values); }
+
+std::vector<std::string> Program::outline() const {
+  std::vector<std::string> lines;
+  for (const Call& c : calls_)
+    lines.push_back(std::string(c.family->name) + " of rows " + std::to_string((int)c.args.rows) + ", " +
+                    std::to_string(c.args.ranks) + " ranks");
+  return lines;
 }
 
 // Each thread has a contiguous share of the items, so that it streams neighbouring weights; whoever is done first
 // takes from the shares of the others, one item at a time.
-void Program::work(int64_t thread, size_t index, const Step& step, Scratch& scratch) {
+void Program::work(int64_t thread, size_t index, Scratch& scratch) {
   const Call& call = calls_[index];
-  const int64_t threads = pool_->size(), items = items_[index];
+  const int64_t threads = threads_, items = items_[index];
   int64_t finished = 0;
   scratch.held_row = -1;
   for (int64_t i = 0; i < threads; i++) {
@@ -70,7 +89,7 @@ void Program::work(int64_t thread, size_t index, const Step& step, Scratch& scra
       const int64_t begin = first + taken.fetch_add(claim, std::memory_order_relaxed);
       if (begin >= last) break;
       const int64_t end = std::min(begin + claim, last);
-      call.run(call.args, step, begin, end, scratch);
+      call.run(call.args, step_, begin, end, scratch);
       finished += end - begin;
     }
   }
@@ -79,16 +98,24 @@ void Program::work(int64_t thread, size_t index, const Step& step, Scratch& scra
 
 // Threads meet by work, not by presence: a call is over when all its items are done. A thread that the machine has
 // taken away holds up the others only if it was taken in the middle of an item.
-void Program::walk(int64_t thread, const Step& step) {
+// Ranks meet the same way, at all_reduce: before it, all that any rank does earlier is over, so every part is there;
+// behind it every rank has read the parts, so that they may be overwritten.
+void Program::walk(int64_t thread) {
   Scratch scratch{scratch_[thread]->data(), scratch_bytes_, thread};
   double before = profiling_ && thread == 0 ? now() : 0.0;
-  size_t open = 0;  // calls before this one are known to be over
+  size_t open = 0, open_ranks = 0;  // calls before this one are known to be over, here and on every rank
+  const auto meet_ranks = [&](size_t end) {
+    for (; open_ranks < end; open_ranks++)
+      for (const Program* rank : ranks_) spin_until([&] { return rank->is_over(open_ranks); });
+  };
   for (size_t i = 0; i < calls_.size(); i++) {
     if (items_[i] > 0) {
-      work(thread, i, step, scratch);
-      if (calls_[i].barrier)
-        for (; open <= i; open++)
-          spin_until([&] { return done_[open].value.load(std::memory_order_acquire) == items_[open]; });
+      const bool of_ranks = calls_[i].args.ranks > 0;
+      if (of_ranks) meet_ranks(i);
+      work(thread, i, scratch);
+      if (of_ranks) meet_ranks(i + 1);
+      else if (calls_[i].barrier)
+        for (; open <= i; open++) spin_until([&] { return is_over(open); });
     }
     if (profiling_ && thread == 0) {
       const double after = now();

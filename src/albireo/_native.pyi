@@ -41,7 +41,7 @@ class ThreadPool:
     def size(self) -> int: ...
 
 class Program:
-    def __init__(self, pool: ThreadPool, max_top_rows: int) -> None: ...
+    def __init__(self, pool: ThreadPool, max_top_rows: int, threads: int = 0) -> None: ...
     def add(self, family: str, isa: str, dtype: str, args: dict[str, Any]) -> None: ...
     def run(
         self,
@@ -60,3 +60,20 @@ class Program:
     def profile(self, on: bool) -> list[float]: ...
     @property
     def scratch_bytes(self) -> int: ...
+
+class Group:
+    def __init__(self, ranks: Sequence[Program]) -> None: ...
+    def run(
+        self,
+        token_ids: NDArray[np.int32],
+        positions: NDArray[np.int32],
+        slots: NDArray[np.int32],
+        query_start: NDArray[np.int32],
+        context_len: NDArray[np.int32],
+        block_table: NDArray[np.int32],
+        logit_rows: NDArray[np.int32],
+        top_rows: NDArray[np.int32],
+        top_counts: NDArray[np.int32],
+        top_ids: Sequence[NDArray[np.int32]],
+        top_values: Sequence[NDArray[np.float32]],
+    ) -> None: ...

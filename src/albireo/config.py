@@ -33,7 +33,11 @@ class EngineConfig:
         enable_prefix_caching: reuse the KV cache of prompts that begin alike.
         scheduling_policy: who runs first: fcfs, or the lowest priority number.
         seed: where requests without a seed of their own derive theirs from.
-        num_threads: compute threads; None: one per core this process may run on.
+        num_threads: compute threads, of all ranks together; None: one per core this process may run on.
+        tensor_parallel_size: ranks that compute the model together, each with its part of the weights; None: 1, or of
+            an engine directory as many as it was built for.
+        tp_invariant: add the sums that ranks share in the order of several also when there is one, which then computes
+            the same bits as they do.
         skip_tokenizer_init: prompts are token ids only, and nothing is detokenized.
         generation_config: auto takes the model's recommended sampling; vllm none.
         max_logprobs: most logprobs a request may ask for; -1: the vocabulary.
@@ -54,6 +58,8 @@ class EngineConfig:
     scheduling_policy: Literal["fcfs", "priority"] = "fcfs"
     seed: int = 0
     num_threads: int | None = None
+    tensor_parallel_size: int | None = None
+    tp_invariant: bool = False
     skip_tokenizer_init: bool = False
     generation_config: Literal["auto", "vllm"] = "auto"
     max_logprobs: int = 20
@@ -72,7 +78,8 @@ class EngineConfig:
             _at_least(name, getattr(self, name), 1)
         if self.max_model_len == -1:
             object.__setattr__(self, "max_model_len", None)
-        for name in ("max_model_len", "kv_cache_memory_bytes", "num_gpu_blocks_override", "num_threads"):
+        optional = ("max_model_len", "kv_cache_memory_bytes", "num_gpu_blocks_override", "num_threads")
+        for name in (*optional, "tensor_parallel_size"):
             if getattr(self, name) is not None:
                 _at_least(name, getattr(self, name), 1)
         _at_least("max_logprobs", self.max_logprobs, -1)
@@ -108,6 +115,9 @@ class BuildConfig:
         max_model_len: longest sequence in tokens; None: the model's. It is the default where the directory is run.
         max_num_seqs, max_num_batched_tokens: the step that program.json and report.md are written for; memory is
             planned again for what is asked for where the directory is run.
+        tensor_parallel_size: ranks that compute the model together. A directory runs on as many only.
+        tp_invariant: add the sums that ranks share in the order of several also when there is one, which then computes
+            the same bits as they do.
         force: replace an engine directory that is already there.
     """
 
@@ -115,10 +125,12 @@ class BuildConfig:
     max_model_len: int | None = None
     max_num_seqs: int = 64
     max_num_batched_tokens: int = 2048
+    tensor_parallel_size: int = 1
+    tp_invariant: bool = False
     force: bool = False
 
     def __post_init__(self) -> None:
-        for name in ("max_num_seqs", "max_num_batched_tokens"):
+        for name in ("max_num_seqs", "max_num_batched_tokens", "tensor_parallel_size"):
             _at_least(name, getattr(self, name), 1)
         if self.max_model_len is not None:
             _at_least("max_model_len", self.max_model_len, 1)

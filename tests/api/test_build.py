@@ -17,7 +17,8 @@ from albireo.backends.cpu.stored import StoredWeights
 from albireo.models import architectures, build_graph, load_architecture
 from albireo.models.config import parse_config
 from artifact.engines import make_engine, run
-from tiny_models import shared_data
+from compiler.ranks import WIDE
+from tiny_models import make_checkpoint, shared_data
 
 DTYPES = ["float32", "bfloat16"]
 
@@ -57,6 +58,56 @@ def test_the_checkpoint_is_not_needed_and_the_directory_may_be_read_only(tmp_pat
 def test_memory_is_planned_again_for_what_is_asked(settings: dict[str, Any], tmp_path: Path) -> None:
     checkpoint, engine = make_engine(tmp_path, "llama", "bfloat16", max_num_seqs=2, max_model_len=64)
     assert run(engine, **settings) == run(checkpoint, **settings)
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("model_type", architectures())
+def test_ranks_of_a_directory(model_type: str, dtype: str, tmp_path: Path) -> None:
+    """Two ranks, built and from the checkpoint, give the bits of one that adds in their order."""
+    checkpoint, engine = make_engine(tmp_path, model_type, dtype, WIDE, tensor_parallel_size=2)
+    built = run(engine, num_threads=2)
+    assert built == run(checkpoint, tensor_parallel_size=2, num_threads=2) == run(checkpoint, tp_invariant=True)
+    assert run(engine, num_threads=3, tensor_parallel_size=2, max_num_batched_tokens=5, block_size=8) == built
+    assert {path.name for path in engine.glob("weights.*")} == {"weights.0.bin", "weights.1.bin"}
+    assert "on 2 ranks; this is rank 0" in (engine / "report.md").read_text()
+
+
+def test_two_builds_for_ranks_are_equal(tmp_path: Path) -> None:
+    checkpoint, engine = make_engine(tmp_path, "llama", "bfloat16", WIDE, tensor_parallel_size=4)
+    result = build(checkpoint, tmp_path / "again", BuildConfig(tensor_parallel_size=4))
+    assert result.num_bytes == sum(path.stat().st_size for path in engine.rglob("*") if path.is_file())
+    for path in sorted(path for path in engine.rglob("*") if path.is_file()):
+        assert (tmp_path / "again" / path.relative_to(engine)).read_bytes() == path.read_bytes(), path.name
+
+
+def test_one_rank_in_the_order_of_several(tmp_path: Path) -> None:
+    """Such a directory runs as it was built; an ordinary one does not become one."""
+    checkpoint, engine = make_engine(tmp_path, "qwen2", "float32", WIDE, tp_invariant=True)
+    expected = run(checkpoint, tp_invariant=True)
+    assert run(engine) == run(engine, tp_invariant=True) == expected != run(checkpoint)
+    build(checkpoint, tmp_path / "chain")
+    with pytest.raises(TargetMismatch, match=r"tp_invariant asks for another order; .* --force --tp-invariant$"):
+        run(tmp_path / "chain", tp_invariant=True)
+
+
+@pytest.mark.parametrize(("built", "asked"), [(2, 1), (2, 4), (1, 2)])
+def test_other_ranks_are_refused_with_the_command(built: int, asked: int, tmp_path: Path) -> None:
+    _, engine = make_engine(tmp_path, "llama", "float32", WIDE, tensor_parallel_size=built)
+    message = f"is built for tensor_parallel_size={built}, {asked} is asked for; .* -o {engine} --force --tp {asked}$"
+    with pytest.raises(TargetMismatch, match=message):
+        run(engine, tensor_parallel_size=asked, num_threads=4)
+    ranks = " --tp 2" if built == 2 else ""
+    with pytest.raises(TargetMismatch, match=rf"-o {engine} --dtype float16 --force{ranks}$"):
+        run(engine, dtype="float16", num_threads=4)
+
+
+def test_a_model_that_cannot_be_cut_is_not_built(tmp_path: Path) -> None:
+    checkpoint = make_checkpoint(tmp_path / "checkpoint", load_architecture("llama").tiny)
+    with pytest.raises(ConfigError, match=r"tensor_parallel_size=4 is not possible .*; possible for this model: 1$"):
+        build(checkpoint, tmp_path / "engine", BuildConfig(tensor_parallel_size=4))
+    assert not (tmp_path / "engine").exists()
+    with pytest.raises(ConfigError, match="tensor_parallel_size=0 is not allowed"):
+        BuildConfig(tensor_parallel_size=0)
 
 
 @pytest.mark.parametrize("model_len", [40, 64, 200])

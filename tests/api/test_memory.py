@@ -6,7 +6,11 @@ from typing import Any
 
 import pytest
 
+from albireo.api.load import plan_ranks
+from albireo.api.locate import BUNDLED
 from albireo.api.memory import OVERHEAD_BYTES, MemoryPlan, machine_bytes, plan_memory
+from albireo.api.source import open_source
+from albireo.backends.cpu.pack import constant_offsets
 from albireo.config import EngineConfig
 from albireo.errors import OutOfMemory
 
@@ -67,3 +71,15 @@ def test_what_cannot_fit_is_refused_with_the_numbers_and_the_flag(arguments: dic
 
 def test_this_machine_has_memory() -> None:
     assert machine_bytes() > 1 << 28
+
+
+def test_the_memory_of_all_ranks_counts() -> None:
+    """Weights, activations and KV blocks of each; a block of the cache is as large as that of one rank."""
+    one, several = EngineConfig(), EngineConfig(tensor_parallel_size=2)
+    (program,), alone = plan_ranks(one, open_source(BUNDLED, one))
+    programs, memory = plan_ranks(several, open_source(BUNDLED, several))
+    assert len(programs) == 2
+    assert memory.weight_bytes == sum(constant_offsets(p.constants)[1] for p in programs) > alone.weight_bytes
+    assert memory.arena_bytes == sum(p.arena_bytes for p in programs)
+    assert (memory.num_blocks, memory.kv_bytes) == (alone.num_blocks, alone.kv_bytes)
+    assert program.kv.num_kv_heads == 2 * programs[0].kv.num_kv_heads

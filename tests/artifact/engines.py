@@ -32,8 +32,8 @@ def make_engine(
 
 def run(directory: Path, prompts: Sequence[list[int]] = PROMPTS, **settings: Any) -> list[Any]:
     """Token ids and log-probabilities, exactly as computed."""
-    settings = {"max_num_seqs": 4, "max_num_batched_tokens": 16, "num_gpu_blocks_override": 64, **settings}
-    llm = LLM(str(directory), skip_tokenizer_init=True, num_threads=1, **settings)
+    defaults = {"max_num_seqs": 4, "max_num_batched_tokens": 16, "num_gpu_blocks_override": 64, "num_threads": 1}
+    llm = LLM(str(directory), skip_tokenizer_init=True, **defaults | settings)
     outputs = llm.generate([{"prompt_token_ids": prompt} for prompt in prompts], GREEDY)
     return [
         (

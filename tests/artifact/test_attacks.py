@@ -12,9 +12,10 @@ from typing import Any
 
 import pytest
 
-from albireo import Corrupt, EngineError, EngineFileError, TargetMismatch, VersionMismatch
+from albireo import Corrupt, EngineError, EngineFileError, TargetMismatch, UnsupportedModel, VersionMismatch
 from albireo.artifact.reader import is_engine_directory, open_engine
 from artifact.engines import alter, make_engine, run, seal
+from compiler.ranks import WIDE
 
 Edit = Callable[[Any], Any]
 
@@ -76,13 +77,16 @@ def widen_vocabulary(data: Any) -> None:
 
 
 MANIFEST: list[tuple[str, Edit, type[EngineError], str]] = [
-    ("another major", put("format", "major", value=3), VersionMismatch, "version 3.0, this albireo reads 2.0"),
+    ("another major", put("format", "major", value=3), VersionMismatch, "version 3.1, this albireo reads 2.0 to 2.1"),
     ("a newer minor", put("format", "minor", value=9), VersionMismatch, "version 2.9"),
     ("another format", put("format", "name", value="gguf"), Corrupt, "another kind of directory"),
     ("an unknown key", put("run", value="rm -rf /"), Corrupt, "unknown key 'run'"),
     ("an unknown option", put("options", "tp", value=2), Corrupt, "unknown key 'tp'"),
     ("a missing key", drop("options", "dtype"), Corrupt, "dtype is missing"),
     ("an unknown dtype", put("options", "dtype", value="int4"), Corrupt, "must be one of"),
+    ("more ranks than files", put("options", "tensor_parallel_size", value=2), Corrupt, "weights.1.bin is missing"),
+    ("more ranks than any", put("options", "tensor_parallel_size", value=16), Corrupt, "tensor_parallel_size=16"),
+    ("an order that is no flag", put("options", "tp_invariant", value=1), Corrupt, "must be true or false"),
     ("a length of nothing", put("options", "max_model_len", value=0), Corrupt, "max_model_len=0"),
     ("a length that is true", put("options", "max_model_len", value=True), Corrupt, "max_model_len=True"),
     ("a length beyond reason", put("options", "max_model_len", value=10**400), Corrupt, "max_model_len="),
@@ -106,6 +110,9 @@ GRAPH: list[tuple[str, Edit, type[EngineError], str]] = [
     ("a missing role", lambda d: d["nodes"][1]["inputs"].clear(), Corrupt, "roles missing"),
     ("an extra role", on("linear", ("inputs", "extra"), "token_ids"), Corrupt, "a role that linear does not have"),
     ("an extra attribute", on("linear", ("attrs", "n"), 4), Corrupt, "unknown key 'n'"),
+    ("an unknown role of a linear", on("linear", ("attrs", "role"), "column"), Corrupt, "role='column' must be one of"),
+    ("a tree in what is stored", on("linear", ("attrs", "chunks"), 2), Corrupt, "is cut for ranks already"),
+    ("chunks of nothing", on("linear", ("attrs", "chunks"), 7), Corrupt, "chunks=7 must be a power of two from 2 to 8"),
     ("a value of nowhere", on("linear", ("inputs", "x"), "nowhere"), Corrupt, "not defined before it is read"),
     ("a value of the future", on("rms_norm", ("inputs", "x"), "30"), Corrupt, "not defined before it is read"),
     ("a wrong type", on("linear", ("outputs", 0, "dims"), ["T", 7]), Corrupt, "outputs should be"),
@@ -152,6 +159,8 @@ PROGRAM: list[tuple[str, Edit, type[EngineError], str]] = [
     ("a kernel without name", on_call("linear", ("kernel",), ""), Corrupt, "kernel unknown"),
     ("a lost barrier", lambda d: [c.update(barrier=False) for c in d["calls"]] and None, Corrupt, "no barrier"),
     ("no maxima", put("maxima", value={}), Corrupt, "T is missing"),
+    ("a rank too many", put("other_ranks", value=[{"constants": []}]), Corrupt, "constants of 2 ranks, manifest.json"),
+    ("a rank that is code", put("other_ranks", value=["import os"]), Corrupt, "wanted an object"),
     ("an unknown key", put("constants", 0, "loader", value="pickle"), Corrupt, "unknown key 'loader'"),
 ]
 
@@ -237,6 +246,62 @@ def test_altered_weights_are_found_when_asked(where: str, engine: Path) -> None:
         run(engine, verify_hashes=True)
 
 
+RANKS: list[tuple[str, str, Edit, type[EngineError], str]] = [
+    ("fewer ranks", "manifest.json", put("options", "tensor_parallel_size", value=1), Corrupt, "belongs to no rank"),
+    ("no ranks", "manifest.json", put("options", "tensor_parallel_size", value=0), Corrupt, "tensor_parallel_size=0"),
+    ("a lost rank", "program.json", drop("other_ranks", 0), Corrupt, "constants of 1 ranks, manifest.json says 2"),
+    ("a rank twice", "program.json", lambda d: d["other_ranks"].append(d["other_ranks"][0]), Corrupt, "of 3 ranks"),
+    ("an unknown key", "program.json", put("other_ranks", 0, "host", value="10.0.0.1"), Corrupt, "unknown key 'host'"),
+    (
+        "an offset behind the end",
+        "program.json",
+        put("other_ranks", 0, "constants", -1, "offset", value=2**40),
+        Corrupt,
+        "weights.1.bin: .* the file at",
+    ),
+    (
+        "the other rank's rows",
+        "program.json",
+        lambda d: d["other_ranks"][0].update(constants=d["constants"]),
+        TargetMismatch,
+        "in another order",
+    ),
+    ("no roles", "graph.json", lambda d: [n["attrs"].pop("role", 0) for n in d["nodes"]] and None, Corrupt, "no line"),
+    ("a role lost", "graph.json", drop("nodes", 3, "attrs", "role"), UnsupportedModel, "is not a rank's part"),
+    ("another role", "graph.json", on("linear", ("attrs", "role"), "row"), UnsupportedModel, "is not a rank's part"),
+]
+
+
+@pytest.fixture(scope="module")
+def built_for_two(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    root = tmp_path_factory.mktemp("two")
+    return make_engine(root, "qwen3", "bfloat16", WIDE, tensor_parallel_size=2)[1]
+
+
+@pytest.mark.parametrize("what, name, edit, error, message", RANKS, ids=[row[0] for row in RANKS])
+def test_ranks(
+    what: str, name: str, edit: Edit, error: type[EngineError], message: str, built_for_two: Path, tmp_path: Path
+) -> None:
+    engine = Path(shutil.copytree(built_for_two, tmp_path / "engine"))
+    alter(engine, name, edit)
+    refused(engine, error, message, num_threads=2)
+
+
+def test_weights_of_a_second_rank(built_for_two: Path, tmp_path: Path) -> None:
+    """Missing, cut short, of the first rank, altered."""
+    engine = Path(shutil.copytree(built_for_two, tmp_path / "engine"))
+    path = engine / "weights.1.bin"
+    whole = path.read_bytes()
+    path.write_bytes(whole[:-1])
+    refused(engine, Corrupt, "weights.1.bin: has .* truncated", num_threads=2)
+    for data in ((engine / "weights.0.bin").read_bytes(), whole[:9000] + b"?" + whole[9001:]):
+        path.write_bytes(data)
+        with pytest.raises(Corrupt, match=r"weights\.1\.bin: the hash of .* is another one"):
+            run(engine, verify_hashes=True, num_threads=2)
+    path.unlink()
+    refused(engine, Corrupt, "weights.1.bin: cannot be read", num_threads=2)
+
+
 def test_a_vocabulary_wider_than_its_table(engine: Path) -> None:
     alter(engine, "config/config.json", widen_vocabulary)
     refused(engine, Corrupt, "config.json implies")
@@ -254,7 +319,7 @@ def test_files_beside_those_of_the_manifest_do_not_matter(engine: Path) -> None:
     assert open_engine(engine).manifest.model_type == "qwen3"
 
 
-def refused(engine: Path, error: type[EngineError], message: str) -> None:
+def refused(engine: Path, error: type[EngineError], message: str, **settings: Any) -> None:
     with pytest.raises(error, match=message or None) as caught:
-        run(engine)
+        run(engine, **settings)
     assert f"albireo build MODEL -o {engine}" in str(caught.value)

@@ -15,6 +15,7 @@ import pytest
 from albireo import EngineError
 from albireo.artifact.reader import open_engine
 from artifact.engines import make_engine, run, seal
+from compiler.ranks import WIDE
 
 #: `make fuzz` sets another number of rounds, and other seeds.
 NUM_ROUNDS = int(os.environ.get("FUZZ_ROUNDS", "120"))
@@ -56,11 +57,13 @@ def damage(data: Any, rng: random.Random) -> None:
 
 
 @pytest.mark.parametrize("name", FILES)
-def test_it_runs_or_is_refused(name: str, tmp_path: Path) -> None:
-    _, engine = make_engine(tmp_path, "qwen3", "bfloat16")
+@pytest.mark.parametrize("ranks", [1, 2])
+def test_it_runs_or_is_refused(name: str, ranks: int, tmp_path: Path) -> None:
+    _, engine = make_engine(tmp_path, "qwen3", "bfloat16", WIDE if ranks > 1 else {}, tensor_parallel_size=ranks)
     intact = {file: (engine / file).read_bytes() for file in FILES}
-    rng, num_refused = random.Random(f"{SEED} {name}"), 0
-    for i in range(NUM_ROUNDS):
+    rng, num_refused = random.Random(f"{SEED} {name} {ranks}"), 0
+    num_rounds = NUM_ROUNDS // ranks**2
+    for i in range(num_rounds):
         for file, data in intact.items():
             (engine / file).write_bytes(data)
         data = json.loads(intact[name])
@@ -69,11 +72,11 @@ def test_it_runs_or_is_refused(name: str, tmp_path: Path) -> None:
         if name != "manifest.json":
             seal(engine, name)
         try:
-            run(engine, [[3, 4, 5]])
+            run(engine, [[3, 4, 5]], num_threads=ranks)
         except EngineError as error:
             assert str(error), f"round {i}"
             num_refused += 1
-    assert num_refused > NUM_ROUNDS // 2
+    assert num_refused > num_rounds // 2
 
 
 def test_random_bytes(tmp_path: Path) -> None:

@@ -11,10 +11,11 @@ import pytest
 
 from albireo.api.load import compile_program
 from albireo.artifact.graph_json import graph_from_json, graph_to_json
-from albireo.artifact.layout import json_bytes
+from albireo.artifact.layout import REQUIRED, json_bytes
 from albireo.artifact.manifest import FileEntry, Manifest, Options, manifest_from_json, manifest_to_json
 from albireo.artifact.program_json import StoredConstant, program_from_json, program_to_json, rows_digest
-from albireo.compiler.pipeline import run_passes
+from albireo.compiler.passes.shard import Part
+from albireo.compiler.pipeline import run_passes, shard_pass
 from albireo.config import EngineConfig
 from albireo.errors import Corrupt, InvariantError
 from albireo.graph.node import Graph
@@ -22,7 +23,9 @@ from albireo.graph.program import Program
 from albireo.graph.show import show_graph, show_program
 from albireo.models import architectures, build_graph, load_architecture
 from albireo.models.config import parse_config
+from compiler.ranks import wide_config, wide_graph
 
+ENTRY = FileEntry(7, "a" * 64)
 SMALL = EngineConfig(max_num_seqs=3, max_num_batched_tokens=8)
 
 
@@ -58,13 +61,52 @@ def test_a_graph_compiles_to_the_same_program(model_type: str, dtype: str) -> No
 def test_a_program(model_type: str) -> None:
     program = compile_program(graph_of(model_type, "bfloat16"), SMALL, 64)
     places = stored(program)
-    read, read_places = program_from_json(through_text(program_to_json(program, places)), "program.json")
+    read, (read_places,) = program_from_json(through_text(program_to_json([program], [places])), "program.json")
     assert show_program(read, fold=False) == show_program(program, fold=False)
     assert read.calls == program.calls
     assert read.buffers == program.buffers
     assert (read.kv, read.maxima, read.outputs) == (program.kv, program.maxima, program.outputs)
     for name, item in read_places.items():
         assert item == replace(places[name], constant=replace(places[name].constant, definition=None))
+
+
+def test_what_2_0_did_not_write_may_be_missing() -> None:
+    """It knew one rank, no roles of linears, and no trees."""
+    graph = graph_of("llama", "bfloat16")
+    program = compile_program(graph, SMALL, 64)
+    data = through_text(program_to_json([program], [stored(program)]))
+    del data["other_ranks"]
+    assert len(program_from_json(data, "program.json")[1]) == 1
+    old = through_text(graph_to_json(graph))
+    for node in old["nodes"]:
+        node["attrs"].pop("role", None)
+    read = compile_program(graph_from_json(old, "graph.json"), SMALL, 64)
+    assert [replace(call, args={}) for call in read.calls] == [replace(call, args={}) for call in program.calls]
+    manifest = Manifest("0.1.0", "llama", Options("float16", 10, 2, 3, 16), {}, dict.fromkeys(REQUIRED, ENTRY))
+    data = through_text(manifest_to_json(manifest))
+    data["format"]["minor"] = 0
+    del data["options"]["tensor_parallel_size"], data["options"]["tp_invariant"]
+    assert manifest_from_json(data, "manifest.json") == replace(manifest, minor=0)
+
+
+def test_constants_of_every_rank() -> None:
+    graph = wide_graph(wide_config("qwen3"), "bfloat16")
+    programs = [compile_program(graph, SMALL, 64, Part(2, rank)) for rank in range(2)]
+    data = through_text(program_to_json(programs, [stored(p) for p in programs]))
+    _, places = program_from_json(data, "program.json")
+    assert [list(each) for each in places] == [list(p.constants) for p in programs]
+    cut = [name for name in places[0] if name.endswith("/2")]
+    assert len(cut) == 4 * 2 + 1  # q|k|v, o, gate|up, down of each layer, and the head
+    for name, item in places[0].items():
+        other = places[1][name]
+        assert (item.made_of == other.made_of) == (name not in cut)
+        assert item.constant.num_bytes == other.constant.num_bytes
+
+
+def test_a_rank_s_graph_is_not_written() -> None:
+    graph, _ = run_passes(wide_graph(wide_config("llama")), (shard_pass(Part(2, 1)),))
+    with pytest.raises(InvariantError, match="is a rank's part; what is written is the graph of the whole model"):
+        graph_to_json(graph)
 
 
 def test_the_digest_of_rows_sees_order() -> None:
@@ -76,11 +118,9 @@ def test_the_digest_of_rows_sees_order() -> None:
 
 
 def test_a_manifest() -> None:
-    from albireo.artifact.layout import REQUIRED
-
-    entry = FileEntry(7, "a" * 64)
-    options = Options("float16", 10, 2, 3, 16)
-    manifest = Manifest("0.1.0", "llama", options, {"model.safetensors": entry}, dict.fromkeys(REQUIRED, entry))
+    options = Options("float16", 10, 2, 3, 16, 2, True)
+    files = dict.fromkeys((*REQUIRED, "weights.1.bin"), ENTRY)
+    manifest = Manifest("0.1.0", "llama", options, {"model.safetensors": ENTRY}, files)
     assert manifest_from_json(through_text(manifest_to_json(manifest)), "manifest.json") == manifest
 
 

@@ -17,12 +17,14 @@ from albireo.bench.roofline import (
     positions_seen,
     shape_of,
 )
+from albireo.compiler.passes.shard import Part
 from albireo.config import EngineConfig
 from albireo.graph.program import Buffer, Call, KVLayout, PackedConstant, Program
 from albireo.models import architectures, build_graph, load_architecture
 from albireo.models.config import parse_config
 from albireo.params import SamplingParams
 from albireo.step import SampleTask, SequenceWork, StepPlan
+from compiler.ranks import wide_config, wide_graph
 from tiny_models import weight_shapes
 
 
@@ -146,3 +148,15 @@ def test_shape_of_a_plan():
 def test_decoding_is_one_token_each():
     assert StepShape(2, 0, 2, ((1, 5), (1, 9))).is_decode
     assert not StepShape(3, 0, 2, ((2, 5), (1, 9))).is_decode
+
+
+def test_ranks_share_a_machine() -> None:
+    """Their products are those of one; their bytes too, but for what each has: norms, and a bias behind each sum."""
+    graph = wide_graph(wide_config("llama"), "bfloat16")
+    one = Roofline(compile_program(graph, EngineConfig(), 64))
+    several = Roofline(*(compile_program(graph, EngineConfig(), 64, Part(2, rank)) for rank in range(2)))
+    shape = StepShape(3, 0, 3, ((1, 40), (2, 9)))
+    norms, sums = 7 * 4 * 96, 6 * 4 * 96  # three layers
+    whole, parts = one.work(shape), several.work(shape)
+    assert parts.flops == whole.flops
+    assert parts.num_bytes - whole.num_bytes == norms + sums + 3 * 2 * 96

@@ -7,11 +7,13 @@ from dataclasses import replace
 import pytest
 
 from albireo.compiler.emit import kv_layout
+from albireo.compiler.passes.shard import Part
 from albireo.compiler.pipeline import compile_graph, run_passes
 from albireo.errors import InvariantError, UnsupportedModel
 from albireo.graph.program import KVLayout, Program
 from albireo.graph.program_spec import FAMILIES, check_program
 from compiler.examples import BLOCK_SIZE, MAX_POSITIONS, MAXIMA, ROPE, D, Decoder, E, FakeCatalog, K
+from compiler.ranks import compile_rank, wide_config, wide_graph
 
 
 def program(decoder: Decoder, **maxima: int) -> Program:
@@ -22,6 +24,8 @@ def program(decoder: Decoder, **maxima: int) -> Program:
 
 def test_roles_are_the_contracts() -> None:
     calls = {call.family: call for call in program(Decoder(bias="qo")).calls}
+    rank = compile_rank(wide_graph(wide_config("llama"), "bfloat16"), Part(2, 1))
+    calls |= {call.family: call for call in rank.calls if call.family == "all_reduce"}
     assert set(calls) == set(FAMILIES)
     assert calls["embed"].args == {"ids": "token_ids", "table": "table", "out": "x"}
     qkv = calls["qkv_rope_kv"]
@@ -36,6 +40,12 @@ def test_roles_are_the_contracts() -> None:
     assert calls["gather"].args == {"x": "x", "rows": "out_rows", "out": "x_S"} and calls["gather"].rows == "S"
     assert calls["norm"].args["rows"] == "top_pos" and calls["norm"].rows == "G"
     assert calls["head_top"].args == {"x": "h_G", "weight": "table", "ids": "top_ids", "values": "top_values"}
+    assert calls["all_reduce"].args == {
+        "x": "m_S",
+        "bias": "model.layers.2.mlp.down_proj.bias",
+        "residual": "x_S",
+        "out": "x_S",
+    }
     assert calls["head_top"].split == "panels" and calls["attention"].split == "heads"
 
 
@@ -58,6 +68,19 @@ def test_no_barrier_is_too_many() -> None:
             calls = (*compiled.calls[:i], replace(call, barrier=False), *compiled.calls[i + 1 :])
             with pytest.raises(InvariantError, match="no barrier between"):
                 check_program(replace(compiled, calls=calls))
+
+
+def test_ranks_always_meet_behind_a_sum() -> None:
+    """Others read what this rank gave; that its own calls do not overwrite it says nothing."""
+    rank = compile_rank(wide_graph(wide_config("llama")), Part(2, 0))
+    check_program(rank)
+    places = [i for i, call in enumerate(rank.calls) if call.family == "all_reduce"]
+    assert len(places) == 2 * 3
+    for i in places:
+        assert rank.calls[i].barrier
+        calls = (*rank.calls[:i], replace(rank.calls[i], barrier=False), *rank.calls[i + 1 :])
+        with pytest.raises(InvariantError, match="there is no barrier behind it"):
+            check_program(replace(rank, calls=calls))
 
 
 def test_kv_layout() -> None:

@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 
 from albireo.api.load import Loaded, load
 from albireo.backends.cpu.model import CpuModel, StepOutputs
+from albireo.backends.cpu.ranks import TensorParallelModel
 from albireo.backends.step_inputs import StepInputs
 from albireo.config import EngineConfig
 from albireo.engine.engine import Engine
@@ -56,7 +57,7 @@ class Answer:
 class _Recording:
     """A device model that remembers the outputs of its last step."""
 
-    def __init__(self, model: CpuModel) -> None:
+    def __init__(self, model: CpuModel | TensorParallelModel) -> None:
         self._model = model
         self.last: StepOutputs | None = None
 
@@ -83,8 +84,9 @@ class Server:
     def engine(self) -> Engine:
         """A new engine whose every logit goes to rows, on memory that holds NaN wherever nothing was written."""
         self.rows = {}
-        for memory in (self.loaded.model._kv, self.loaded.model._arena):
-            memory.view()[:] = 0xFF
+        for rank in getattr(self.loaded.model, "ranks", [self.loaded.model]):
+            for memory in (rank._kv, rank._arena):
+                memory.view()[:] = 0xFF
         recording = _Recording(self.loaded.model)
         config = self.loaded.config
         runner = Runner(recording, self.loaded.model_config.vocab_size, config.block_size)

@@ -51,6 +51,9 @@ def f32(*dims: int | str) -> TensorType:
         ("linear", {"x": f32("T", 4), "weight": f32(3, 5)}, {}, "inner dims differ"),
         ("linear", {"x": f32("T", 4), "weight": f32(3, 4), "bias": f32(4)}, {}, "does not fit weight"),
         ("split", {"x": f32("T", 4)}, {"sizes": (1, 2)}, "do not add up"),
+        ("all_reduce", {"x": f32("T", 4)}, {}, "wanted"),
+        ("all_reduce", {"x": f32("T", 4), "bias": f32(3)}, {"ranks": 2}, "does not fit"),
+        ("linear", {"x": f32("T", 4), "weight": f32(3, 4)}, {"n": 3}, "wanted"),
     ],
 )
 def test_what_does_not_fit_is_refused(op: str, inputs: dict[str, TensorType], attrs: dict, message: str) -> None:
@@ -62,6 +65,8 @@ def test_types_that_come_out() -> None:
     x, rows = TensorType("bfloat16", ("T", 4)), TensorType("int32", ("R",))
     assert infer("linear", {"x": x, "weight": TensorType("bfloat16", (3, 4))}, {}) == (f32("T", 3),)
     assert infer("gather_rows", {"x": x, "rows": rows}, {}) == (TensorType("bfloat16", ("R", 4)),)
+    assert infer("linear", {"x": f32("T", 4), "weight": f32(3, 4)}, {"role": "row", "chunks": 2}) == (f32("T", 3),)
+    assert infer("all_reduce", {"x": f32("T", 4), "bias": f32(4)}, {"ranks": 2}) == (f32("T", 4),)
     assert infer("split", {"x": f32("T", 4)}, {"sizes": (1, 3)}) == (f32("T", 1), f32("T", 3))
     assert infer("top_logits", {"logits": f32("G", 9)}, {}) == (TensorType("int32", ("G", 65)), f32("G", 65))
     assert all(set(op.required).isdisjoint(op.optional) for op in OPS.values())

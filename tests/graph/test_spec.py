@@ -70,6 +70,15 @@ def short_constant(graph: Graph) -> None:
     graph.constants["table"].constant = ConstantDef((RowSegment("table", 0, 3),))
 
 
+def columns(start: int, stop: int) -> Callable[[Graph], None]:
+    def change(graph: Graph) -> None:
+        table = graph.constants["table"]
+        assert table.constant is not None
+        table.constant = ConstantDef(table.constant.segments, (start, stop))
+
+    return change
+
+
 def unregistered_constant(graph: Graph) -> None:
     del graph.constants["layers.0.q.weight"]
 
@@ -108,12 +117,19 @@ def stray_family(graph: Graph) -> None:
         (undefined_output, "output logits = %\\? is not defined"),
         (misnamed_constant, "constant other"),
         (short_constant, "its segments have 3 rows"),
+        (columns(0, 23), "its columns are 0 to 23"),
+        (columns(-1, 23), "its columns are -1 to 23"),
         (unregistered_constant, "weight=%layers.0.q.weight is not defined"),
         (stale_state, "the KV state forks"),
         (same_layer_twice, "layer 0 is written twice"),
         (read_before_write, "layer 1 is read before it is written"),
         (old_state_out, "output kv is"),
         (stray_family, "only a fused node has a body"),
+        (attr("linear", "role", "column"), "role='column' must be one of heads, ffn, vocab, row"),
+        (attr("linear", "chunks", 1), "chunks=1 must be a power of two from 2 to 8"),
+        (attr("linear", "chunks", 6), "chunks=6 must be a power of two from 2 to 8"),
+        (attr("linear", "chunks", 16), "chunks=16 must be a power of two from 2 to 8"),
+        (attr("linear", "chunks", 8), "chunks=8 does not cut 24 inputs into equal parts of whole pairs"),
         (attr("unary", "kind", "relu"), "kind='relu' must be one of"),
         (attr("cast", "dtype", "int8"), "int8"),
         (attr("rms_norm", "eps", -1.0), "eps=-1.0 must be"),

@@ -95,6 +95,15 @@ def test_graph_has_the_agreed_ends_and_origins(name: str) -> None:
 
 
 @pytest.mark.parametrize("name", architectures())
+def test_every_linear_says_how_ranks_may_share_it(name: str) -> None:
+    """A new architecture that says nothing could not be cut, and would only be told so by its users."""
+    roles = {"q": "heads", "k": "heads", "v": "heads", "o": "row", "gate": "ffn", "up": "ffn", "down": "row"}
+    roles |= {"logits": "vocab", "top": "vocab"}
+    linears = [node for node in build_graph(config_of(name), 64).nodes if node.op == "linear"]
+    assert [n.attrs.get("role") for n in linears] == [roles[n.origin.rpartition(".")[2]] for n in linears]
+
+
+@pytest.mark.parametrize("name", architectures())
 @pytest.mark.parametrize("dtype", ["bfloat16", "float16"])
 def test_rounding_is_written_out(name: str, dtype: str) -> None:
     """Every linear and attention reads the compute dtype; the residual stream, RoPE and norms are float32."""

@@ -29,6 +29,9 @@ struct Args {
   int32_t packed = 0;             // embed only: 1 = table is in panels
   int64_t n = 0, k = 0;           // linear: columns of weight before act, inner size; norm, gather: k = width
   int64_t num_heads = 0, window = 0;
+  int64_t chunks = 1;                    // linear: equal parts of k that are added as a binary tree; 1: one chain
+  int64_t ranks = 0;                     // all_reduce: how many parts there are
+  const float* parts[kMaxRanks] = {};    // all_reduce: x of every rank
   int64_t x_stride = 0, out_stride = 0;  // elements from row to row of x, and of out and residual; 0: no gap
   float eps = 0, scale = 0, softcap = 0;
 };

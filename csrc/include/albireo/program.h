@@ -16,7 +16,8 @@ namespace albireo {
 
 class Program {
  public:
-  Program(std::shared_ptr<ThreadPool> pool, int64_t max_top_rows);
+  // threads: how many of the pool walk this program; fewer than there are in a Group, whose ranks share a pool.
+  Program(std::shared_ptr<ThreadPool> pool, int64_t max_top_rows, int64_t threads);
   Program(const Program&) = delete;
   Program& operator=(const Program&) = delete;
 
@@ -26,6 +27,18 @@ class Program {
   // Runs every call on every thread; returns when all are done. Calls over zero rows are skipped.
   // top_ids and top_values [G, kTopMost] receive the best logits of each row, as many as it wants; see TopLists.
   void run(const Step& step, int32_t* top_ids, float* top_values);
+
+  // What run() is made of, for a Group: before the threads, on each of them (0 to threads - 1), behind them.
+  void prepare(const Step& step);
+  void walk(int64_t thread);
+  void finish(int32_t* top_ids, float* top_values);
+
+  // The programs of all ranks, this one too; from now on all_reduce waits for each of them.
+  void join(std::vector<Program*> ranks) { ranks_ = std::move(ranks); }
+  const std::shared_ptr<ThreadPool>& pool() const { return pool_; }
+  int64_t threads() const { return threads_; }
+  // One line a call: what must be alike in programs that run together.
+  std::vector<std::string> outline() const;
 
   TopLists* top() { return &top_; }
   int64_t scratch_bytes() const { return scratch_bytes_; }
@@ -46,12 +59,15 @@ class Program {
     std::atomic<int64_t> value{0};
   };
 
-  void work(int64_t thread, size_t index, const Step& step, Scratch& scratch);
-  void walk(int64_t thread, const Step& step);
+  void work(int64_t thread, size_t index, Scratch& scratch);
+  bool is_over(size_t index) const { return done_[index].value.load(std::memory_order_acquire) == items_[index]; }
 
   std::shared_ptr<ThreadPool> pool_;
+  const int64_t threads_;
+  std::vector<Program*> ranks_;
   std::vector<Call> calls_;
-  std::vector<int64_t> items_;   // [calls] of the step at hand
+  Step step_{};                  // at hand
+  std::vector<int64_t> items_;   // [calls] of it
   std::vector<Counter> done_;    // [calls] items finished
   std::vector<Counter> shares_;  // [calls][threads] items claimed of a thread's share
   std::vector<std::unique_ptr<Memory>> scratch_;

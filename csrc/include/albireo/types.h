@@ -22,6 +22,7 @@ constexpr int64_t kGateUpInterleave = 32;    // gate columns, then up columns, h
 constexpr int64_t kAttentionTile = 64;       // KV positions handled at once; tiles start at multiples of it
 constexpr int64_t kAttentionSegment = 1024;  // softmax state is merged at multiples of it: fixed, so bits are
 constexpr int64_t kTopMost = 65;             // most logits of a row that head_top finds
+constexpr int64_t kMaxRanks = 8;             // ranks that compute one model together; also the leaves of a tree of sums
 constexpr int64_t kRowChunk = 48;            // rows of C kept hot between the K loop and the epilogue
 
 constexpr int64_t dtype_size(DType t) { return t == DType::kF32 ? 4 : 2; }
@@ -30,7 +31,7 @@ constexpr int64_t round_up(int64_t a, int64_t b) { return ceil_div(a, b) * b; }
 
 // Sequences that attention takes together: order[first] .. order[first + count] of the step. The first shared_blocks of
 // their block tables are the same, and each has computed so many positions before this step; tokens is their sum.
-struct Group {
+struct SharingGroup {
   int64_t first, count, tokens, shared_blocks, computed;
 };
 
@@ -47,8 +48,8 @@ struct Step {
   const int32_t* top_rows;     // [G]
   const int32_t* top_counts;   // [G] how many of its best a row wants: 1 to kTopMost
   int64_t T, B, R, G, max_blocks;
-  const int32_t* order;  // [B] sequences, those of a group side by side
-  const Group* groups;   // [num_groups]
+  const int32_t* order;        // [B] sequences, those of a group side by side
+  const SharingGroup* groups;  // [num_groups]
   int64_t num_groups;
 };
 

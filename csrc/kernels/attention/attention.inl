@@ -376,14 +376,15 @@ ALBIREO_INLINE void load_row(const Args& a, RowBlock<W>& r, int64_t i, int64_t t
 }
 
 // Positions every row of a group sees and finds in the same blocks: whole tiles.
-ALBIREO_INLINE int64_t shared_positions(const Args& a, const Group& g) {
+ALBIREO_INLINE int64_t shared_positions(const Args& a, const SharingGroup& g) {
   if (g.count == 1 || a.window > 0) return 0;
   const int64_t same = g.shared_blocks * a.kv_shape.block_size, seen = g.computed + 1;
   return (same < seen ? same : seen) / kAttentionTile * kAttentionTile;
 }
 
 template <class W>
-void attend(const Args& a, const Step& step, const Group& g, int64_t kv_head, int64_t row_block, Scratch& scratch) {
+void attend(const Args& a, const Step& step, const SharingGroup& g, int64_t kv_head, int64_t row_block,
+            Scratch& scratch) {
   const int64_t per_token = a.num_heads / a.kv_shape.num_kv_heads, D = a.kv_shape.head_dim;
   const int64_t all_rows = g.tokens * per_token, first_row = row_block * kAttentionRows;
   const int64_t rows = all_rows - first_row < kAttentionRows ? all_rows - first_row : kAttentionRows;

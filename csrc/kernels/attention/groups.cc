@@ -37,7 +37,7 @@ void SequenceGroups::plan(const Step& step, const Args& a, int64_t threads) {
   for (int64_t i = 0; i < step.B; i++) {
     const int64_t b = order_[i], tokens = tokens_of(step, b), computed = step.context_len[b] - tokens;
     if (!groups_.empty() && tokens <= kFewTokens) {
-      Group& g = groups_.back();
+      SharingGroup& g = groups_.back();
       const int64_t first = order_[g.first], blocks = blocks_of(step, b, size);
       const int64_t most = std::min({g.count == 1 ? blocks_of(step, first, size) : g.shared_blocks, blocks});
       const int64_t shared = common_blocks(step, first, b, most);

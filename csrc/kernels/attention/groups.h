@@ -15,11 +15,11 @@ class SequenceGroups {
   void plan(const Step& step, const Args& a, int64_t threads);
 
   const std::vector<int32_t>& order() const { return order_; }
-  const std::vector<Group>& groups() const { return groups_; }
+  const std::vector<SharingGroup>& groups() const { return groups_; }
 
  private:
   std::vector<int32_t> order_;
-  std::vector<Group> groups_;
+  std::vector<SharingGroup> groups_;
 };
 
 }  // namespace albireo

@@ -225,19 +225,18 @@ constexpr int64_t kStepsPerBlock = 1024;    // most of a K block: 64 x 1024 step
 // A: interleaved, see Activations::interleaved. Where it lies in rows, each dot needs an address of its own: 28 of them
 // do not fit in the registers there are, and their arithmetic, not the dots, was what a tall tile took its time for.
 template <class W, int MR>
-void tall_rows(const typename W::A* a, const typename W::B* panel, int64_t steps, float* c, int64_t ldc) {
-  const int64_t sub = steps * kSubPanel * W::kStep;
+void tall_rows(const typename W::A* a, const typename W::B* panel, int64_t sub, int64_t steps, float* c, int64_t ldc) {
   for (int64_t j = 0; j < kSubPanels; j++)
     tile<W, MR, 1>(a, W::kStep, MR * W::kStep, panel + j * sub, sub, steps, c + kSubPanel * j, ldc, false,
                    (const char*)(panel + j * sub) + kStreamAhead);
 }
 
 template <class W, int... I>
-ALBIREO_INLINE void tall_product(int64_t rows, const typename W::A* a, const typename W::B* panel, int64_t steps,
-                                 float* c, int64_t ldc, std::integer_sequence<int, I...>) {
-  using Fn = void (*)(const typename W::A*, const typename W::B*, int64_t, float*, int64_t);
+ALBIREO_INLINE void tall_product(int64_t rows, const typename W::A* a, const typename W::B* panel, int64_t sub,
+                                 int64_t steps, float* c, int64_t ldc, std::integer_sequence<int, I...>) {
+  using Fn = void (*)(const typename W::A*, const typename W::B*, int64_t, int64_t, float*, int64_t);
   static constexpr Fn kRows[] = {tall_rows<W, 1 + I>...};
-  kRows[rows - 1](a, panel, steps, c, ldc);
+  kRows[rows - 1](a, panel, sub, steps, c, ldc);
 }
 #endif
 
@@ -253,7 +252,7 @@ void panel_product(Activations<W>& x, int64_t m0, int64_t rows, const typename W
                    int64_t ldc) {
 #ifdef ALBIREO_TALL_ROWS
   if (rows <= kTallRows)
-    return tall_product<W>(rows, x.interleaved(m0, rows), panel, steps, c, ldc,
+    return tall_product<W>(rows, x.interleaved(m0, rows), panel, steps * kSubPanel * W::kStep, steps, c, ldc,
                            std::make_integer_sequence<int, kTallRows>());
 #endif
   const typename W::A* a = x.rows(m0, rows);

@@ -3,7 +3,7 @@
 namespace albireo {
 namespace {
 int64_t items(const Args& a, const Step& s) { return linear_panels(a) * num_slabs(count_rows(s, a.rows)); }
-int64_t scratch_bytes(const Args& a) { return kRowChunk * kPanel * 4 + activation_copy_bytes(a.k); }
+int64_t scratch_bytes(const Args& a) { return linear_tiles(a) * kRowChunk * kPanel * 4 + activation_copy_bytes(a.k); }
 
 constexpr Variant kVariants[] = {
     {"linear", "bfloat16", "avx512bf16", linear_avx512bf16},

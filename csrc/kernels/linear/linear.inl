@@ -1,5 +1,6 @@
 // Body of linear for one ISA level; include after vec_<isa>.h, math.inl and gemm.inl.
 #include "kernels/linear/linear.h"
+#include "kernels/linear/tree.inl"
 
 namespace {
 
@@ -66,13 +67,15 @@ void run_linear(const Args& a, const Step& step, int64_t begin, int64_t end, Scr
   const int64_t M = count_rows(step, a.rows), panels = linear_panels(a), steps = ceil_div(a.k, W::kStep);
   const int64_t elements = panel_elements<W>(a.k);
   float* c = (float*)scratch.base;
-  Activations<W> x{a.x, a.x_dtype, a.k, x_stride(a, a.k), scratch, (typename W::A*)(c + kRowChunk * kPanel)};
+  Activations<W> x{
+      a.x, a.x_dtype, a.k, x_stride(a, a.k), scratch, (typename W::A*)(c + linear_tiles(a) * kRowChunk * kPanel)};
   for (int64_t item = begin; item < end; item++) {
     const int64_t panel = item % panels, slab = item / panels, m_end = slab_end(slab, M);
     const typename W::B* b = (const typename W::B*)a.weight + panel * elements;
     for (int64_t m = slab_begin(slab); m < m_end; m += kRowChunk) {
       const int64_t rows = m_end - m < kRowChunk ? m_end - m : kRowChunk;
-      panel_product<W>(x, m, rows, b, steps, c, kPanel);
+      if (a.chunks > 1) tree_product<W>(x, m, rows, b, steps, a.chunks, c);
+      else panel_product<W>(x, m, rows, b, steps, c, kPanel);
       if (a.act == 1) finish_gated(a, c, m, rows, panel, [](V v) { return silu(v); });
       else if (a.act == 2) finish_gated(a, c, m, rows, panel, [](V v) { return gelu_tanh(v); });
       else finish_plain(a, c, m, rows, panel * kPanel);

@@ -10,7 +10,7 @@ import platform
 import shutil
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -74,33 +74,34 @@ def build(
     directory = locate_model(None if model is None else str(model))
     if is_engine_directory(directory):
         raise ModelError(f"{directory} is an engine directory already; give the checkpoint it was built from")
-    source = CheckpointSource(directory, config.dtype)
+    source = CheckpointSource(directory, config.dtype, config.tensor_parallel_size, config.tp_invariant)
     model_len = _model_len(config, source)
     engine = EngineConfig(
         max_model_len=model_len, max_num_seqs=config.max_num_seqs, max_num_batched_tokens=config.max_num_batched_tokens
     )
     graph = source.graph(model_len)
-    program = compile_program(graph, engine, model_len)
+    programs = tuple(compile_program(graph, engine, model_len, part) for part in source.parts)
+    sizes = [image_bytes(program.constants) for program in programs]
     target = Path(out).expanduser()
     with engine_writer(target, config.force) as writer:
-        _check_room(program, target)
-        with _progress(2 * image_bytes(program.constants), show_progress) as advance:
-            with source.weights(graph) as weights:
-                image = pack_image(thread_pool(None), program.constants, weights, advance)
+        _check_room(sizes, target)
+        with _progress(2 * sum(sizes), show_progress) as advance:
             options = Options(
                 source.model_config.dtype,
                 model_len,
                 config.max_num_seqs,
                 config.max_num_batched_tokens,
                 engine.block_size,
+                config.tensor_parallel_size,
+                config.tp_invariant or config.tensor_parallel_size > 1,
             )
-            _write(writer, source, graph, program, image, options, advance)
+            _write(writer, source, graph, programs, options, advance)
     return BuildResult(
         directory=target,
-        totals=totals(program),
+        totals=totals(programs[0]),
         dtype=options.dtype,
         num_bytes=sum(entry.size for entry in writer.files.values()),
-        weight_bytes=program.weight_bytes,
+        weight_bytes=sum(program.weight_bytes for program in programs),
         build_s=time.perf_counter() - started,
     )
 
@@ -114,11 +115,11 @@ def _model_len(config: BuildConfig, source: CheckpointSource) -> int:
     return config.max_model_len or limit
 
 
-def _check_room(program: Program, target: Path) -> None:
-    """Raises: OutOfMemory, ResourceError, before minutes are spent in vain."""
-    need, memory = image_bytes(program.constants), machine_bytes()
-    if need > memory:
-        raise OutOfMemory(f"packing needs {need / _GIB:.2f} GiB, the machine has {memory / _GIB:.2f} GiB")
+def _check_room(sizes: Sequence[int], target: Path) -> None:
+    """sizes: packed bytes of each rank. Raises: OutOfMemory, ResourceError, before minutes are spent in vain."""
+    largest, need, memory = max(sizes), sum(sizes), machine_bytes()
+    if largest > memory:
+        raise OutOfMemory(f"packing needs {largest / _GIB:.2f} GiB, the machine has {memory / _GIB:.2f} GiB")
     free = shutil.disk_usage(os.path.abspath(target.parent)).free
     if need > free:
         raise ResourceError(
@@ -131,20 +132,26 @@ def _write(
     writer: EngineWriter,
     source: CheckpointSource,
     graph: Graph,
-    program: Program,
-    image: Image,
+    programs: Sequence[Program],
     options: Options,
     advance: Callable[[int], None],
 ) -> None:
+    """Every file; ranks are packed one after another, so that one is in memory at a time."""
     with ThreadPoolExecutor(1, "albireo-hash") as beside:
         entries = beside.submit(_source_entries, source.directory)
-        stored = beside.submit(_stored, program, image)
-        writer.write_large(layout.WEIGHTS, image.data, advance)
+        stored = []
+        for rank, program in enumerate(programs):
+            with source.weights(graph, rank) as weights:
+                image = pack_image(thread_pool(None), program.constants, weights, advance)
+            hashes = beside.submit(_stored, program, image)
+            writer.write_large(layout.weights_name(rank), image.data, advance)
+            stored.append(hashes.result())
+            del image
         writer.write(layout.GRAPH, layout.json_bytes(graph_to_json(graph)))
         writer.write(layout.TARGET, layout.json_bytes(_target()))
-        writer.write(layout.REPORT, _report(program, options).encode())
+        writer.write(layout.REPORT, _report(programs[0], options).encode())
         _copy(writer, source.directory)
-        writer.write(layout.PROGRAM, layout.json_bytes(program_to_json(program, stored.result())))
+        writer.write(layout.PROGRAM, layout.json_bytes(program_to_json(programs, stored)))
         manifest = Manifest(
             albireo.__version__, source.model_config.model_type, options, entries.result(), dict(writer.files)
         )
@@ -174,7 +181,7 @@ def _report(program: Program, options: Options) -> str:
             "# What the compiler did",
             "",
             f"Computed in {options.dtype}, for steps of up to {options.max_num_batched_tokens} tokens of "
-            f"{options.max_num_seqs} sequences of up to {options.max_model_len} tokens.",
+            f"{options.max_num_seqs} sequences of up to {options.max_model_len} tokens{_ranks(options)}.",
             "",
             "```",
             show_report(program),
@@ -188,6 +195,12 @@ def _report(program: Program, options: Options) -> str:
             "",
         ]
     )
+
+
+def _ranks(options: Options) -> str:
+    if options.tensor_parallel_size > 1:
+        return f", on {options.tensor_parallel_size} ranks; this is rank 0, the others differ in their weights"
+    return ", sums in the order of several ranks" if options.tp_invariant else ""
 
 
 def _copy(writer: EngineWriter, directory: Path) -> None:

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -21,6 +21,8 @@ from albireo.backends.cpu.catalog import CpuCatalog
 from albireo.backends.cpu.machine import isa_levels, thread_pool
 from albireo.backends.cpu.model import CpuModel, kv_block_bytes
 from albireo.backends.cpu.pack import constant_offsets
+from albireo.backends.cpu.ranks import TensorParallelModel, rank_pool
+from albireo.compiler.passes.shard import Part
 from albireo.compiler.pipeline import compile_graph
 from albireo.config import EngineConfig
 from albireo.engine.settings import EngineSettings
@@ -39,7 +41,12 @@ MAX_PROMPT_ROWS = 64
 
 @dataclass(frozen=True, slots=True)
 class Loaded:
-    """Everything an engine is made of. load_s: seconds it took, weights included."""
+    """Everything an engine is made of.
+
+    Fields:
+        program: of the first rank; other_ranks: of the others.
+        load_s: seconds it took, weights included.
+    """
 
     config: EngineConfig
     directory: Path
@@ -50,9 +57,10 @@ class Loaded:
     program: Program
     settings: EngineSettings
     memory: MemoryPlan
-    model: CpuModel
+    model: CpuModel | TensorParallelModel
     execute: Callable[[StepPlan], StepResult]
     load_s: float
+    other_ranks: tuple[Program, ...] = ()
 
 
 def load(config: EngineConfig, *, show_progress: bool = False) -> Loaded:
@@ -68,12 +76,9 @@ def load(config: EngineConfig, *, show_progress: bool = False) -> Loaded:
         source = open_source(directory, config)
         model_config = source.model_config
         defaults = read_generation_defaults(source.config_directory)
-        program, memory = plan(config, source)
-        with (
-            source.weights(source.graph(memory.max_model_len)) as weights,
-            _progress(program, show_progress) as advance,
-        ):
-            model = CpuModel(program, weights, thread_pool(config.num_threads), memory.num_blocks, advance)
+        programs, memory = plan_ranks(config, source)
+        with _progress(programs, show_progress) as advance:
+            model = _model(config, source, programs, memory, advance)
         eos = eos_token_ids(model_config, defaults)
         settings = EngineSettings.from_config(
             config,
@@ -91,7 +96,8 @@ def load(config: EngineConfig, *, show_progress: bool = False) -> Loaded:
             defaults=defaults,
             eos_token_ids=eos,
             tokenizer=tokenizer.result() if tokenizer else None,
-            program=program,
+            program=programs[0],
+            other_ranks=programs[1:],
             settings=settings,
             memory=memory,
             model=model,
@@ -100,8 +106,29 @@ def load(config: EngineConfig, *, show_progress: bool = False) -> Loaded:
         )
 
 
+def _model(
+    config: EngineConfig,
+    source: ModelSource,
+    programs: tuple[Program, ...],
+    memory: MemoryPlan,
+    advance: Callable[[int], None],
+) -> CpuModel | TensorParallelModel:
+    graph = source.graph(memory.max_model_len)
+    if len(programs) == 1:
+        with source.weights(graph) as weights:
+            return CpuModel(programs[0], weights, thread_pool(config.num_threads), memory.num_blocks, advance)
+    pool = rank_pool(config.num_threads, len(programs))
+    return TensorParallelModel(programs, lambda rank: source.weights(graph, rank), pool, memory.num_blocks, advance)
+
+
 def plan(config: EngineConfig, source: ModelSource) -> tuple[Program, MemoryPlan]:
-    """Compile the program and share out the memory, without touching a weight.
+    """plan_ranks(), and of its programs the first rank's."""
+    programs, memory = plan_ranks(config, source)
+    return programs[0], memory
+
+
+def plan_ranks(config: EngineConfig, source: ModelSource) -> tuple[tuple[Program, ...], MemoryPlan]:
+    """Compile the program of each rank and share out the memory among all, without touching a weight.
 
     Raises: ConfigError, OutOfMemory, UnsupportedModel; EngineFileError when a built source does not fit.
     """
@@ -110,21 +137,26 @@ def plan(config: EngineConfig, source: ModelSource) -> tuple[Program, MemoryPlan
     if model_len > limit:
         raise ConfigError(f"max_model_len={model_len} exceeds the model's max_position_embeddings={limit}; lower it")
     with guard(source):
-        program = compile_program(source.graph(model_len), config, model_len)
-        source.check(program)
+        graph = source.graph(model_len)
+        programs = tuple(compile_program(graph, config, model_len, part) for part in source.parts)
+        for rank, program in enumerate(programs):
+            source.check(program, rank)
     memory = plan_memory(
         config,
-        weight_bytes=constant_offsets(program.constants)[1],
-        arena_bytes=program.arena_bytes,
-        block_bytes=kv_block_bytes(program.kv),
+        weight_bytes=sum(constant_offsets(program.constants)[1] for program in programs),
+        arena_bytes=sum(program.arena_bytes for program in programs),
+        block_bytes=sum(kv_block_bytes(program.kv) for program in programs),
         model_len=model_len,
         machine=machine_bytes(),
     )
-    return program, memory
+    return programs, memory
 
 
-def compile_program(graph: Graph, config: EngineConfig, model_len: int) -> Program:
-    """Compile for this machine's kernels and the steps that config allows. Raises: UnsupportedModel."""
+def compile_program(graph: Graph, config: EngineConfig, model_len: int, part: Part | None = None) -> Program:
+    """Compile for this machine's kernels and the steps that config allows, for one rank or for one that is alone.
+
+    Raises: UnsupportedModel; ConfigError when the model cannot be cut so.
+    """
     rows = config.max_num_seqs + MAX_PROMPT_ROWS
     return compile_graph(
         graph,
@@ -132,6 +164,7 @@ def compile_program(graph: Graph, config: EngineConfig, model_len: int) -> Progr
         maxima={"T": config.max_num_batched_tokens, "R": rows, "G": config.max_num_seqs},
         block_size=config.block_size,
         max_positions=model_len,
+        part=part,
     )
 
 
@@ -140,14 +173,15 @@ def _tokenizer(config: EngineConfig, directory: Path) -> Tokenizer:
 
 
 @contextmanager
-def _progress(program: Program, show: bool) -> Iterator[Callable[[int], None]]:
+def _progress(programs: Sequence[Program], show: bool) -> Iterator[Callable[[int], None]]:
     """A bar over the bytes of the weights, on a terminal; what to call with the bytes just packed."""
     if not (show and sys.stderr.isatty()):
         yield lambda _: None
         return
     from tqdm import tqdm
 
-    with tqdm(total=program.weight_bytes, unit="B", unit_scale=True, desc="Loading weights", leave=False) as bar:
+    total = sum(program.weight_bytes for program in programs)
+    with tqdm(total=total, unit="B", unit_scale=True, desc="Loading weights", leave=False) as bar:
 
         def advance(num_bytes: int) -> None:
             bar.update(num_bytes)

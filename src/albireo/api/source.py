@@ -19,6 +19,7 @@ from albireo.artifact.reader import EngineFiles, hinting, is_engine_directory, o
 from albireo.artifact.record import guarded
 from albireo.backends.cpu.pack import Weights
 from albireo.backends.cpu.stored import StoredWeights
+from albireo.compiler.passes.shard import Part, parts
 from albireo.config import EngineConfig
 from albireo.dtypes import compute_dtype
 from albireo.errors import ConfigError, Corrupt, TargetMismatch
@@ -36,6 +37,7 @@ class ModelSource(Protocol):
     Fields:
         directory: of the model; config_directory and tokenizer_directory are where those files lie.
         default_model_len: longest sequence when nobody asks for one.
+        parts: what to compile for each rank; see compiler.passes.shard.
     """
 
     directory: Path
@@ -43,24 +45,26 @@ class ModelSource(Protocol):
     tokenizer_directory: Path
     model_config: ModelConfig
     default_model_len: int
+    parts: tuple[Part | None, ...]
 
     def graph(self, model_len: int) -> Graph:
-        """The base graph for sequences of up to model_len tokens."""
+        """The base graph for sequences of up to model_len tokens, of the whole model."""
         ...
 
-    def check(self, program: Program) -> None:
+    def check(self, program: Program, rank: int = 0) -> None:
         """Raises: EngineFileError when a program compiled from graph() does not fit what is stored."""
         ...
 
-    def weights(self, graph: Graph) -> AbstractContextManager[Weights | StoredWeights]:
-        """What CpuModel fills its constants from."""
+    def weights(self, graph: Graph, rank: int = 0) -> AbstractContextManager[Weights | StoredWeights]:
+        """What the CpuModel of a rank fills its constants from."""
         ...
 
 
 class CheckpointSource:
     """A directory in Hugging Face layout."""
 
-    def __init__(self, directory: Path, dtype: str) -> None:
+    def __init__(self, directory: Path, dtype: str, num_ranks: int = 1, tp_invariant: bool = False) -> None:
+        self.parts = parts(num_ranks, tp_invariant)
         self.directory = self.config_directory = self.tokenizer_directory = directory
         self.model_config = load_config(directory).with_dtype(dtype)
         self.default_model_len = self.model_config.max_position_embeddings
@@ -68,11 +72,11 @@ class CheckpointSource:
     def graph(self, model_len: int) -> Graph:
         return build_graph(self.model_config, model_len)
 
-    def check(self, program: Program) -> None:
+    def check(self, program: Program, rank: int = 0) -> None:
         """Nothing is stored, so everything fits."""
 
     @contextmanager
-    def weights(self, graph: Graph) -> Iterator[Weights]:
+    def weights(self, graph: Graph, rank: int = 0) -> Iterator[Weights]:
         with open_checkpoint(self.directory, graph) as checkpoint:
             yield checkpoint
 
@@ -80,16 +84,26 @@ class CheckpointSource:
 class EngineSource:
     """An engine directory, validated; its weights are hashed too when asked.
 
-    Raises: EngineFileError; TargetMismatch for another dtype than it was built for.
+    Args: num_ranks: asked for; None: as many as it was built for.
+    Raises: EngineFileError; TargetMismatch for another dtype, or other ranks, than it was built for.
     """
 
-    def __init__(self, directory: Path, dtype: str, verify_hashes: bool) -> None:
+    def __init__(
+        self,
+        directory: Path,
+        dtype: str,
+        verify_hashes: bool,
+        num_ranks: int | None = None,
+        tp_invariant: bool = False,
+    ) -> None:
         with hinting(directory):
             self.files: EngineFiles = open_engine(directory)
             self.directory = directory
             self.config_directory, self.tokenizer_directory = self.files.config, tokenizer_directory(directory)
             options = self.files.manifest.options
+            self.parts = parts(options.tensor_parallel_size, options.tp_invariant)
             self._check_dtype(dtype)
+            self._check_ranks(num_ranks, tp_invariant)
             self.model_config = load_config(self.config_directory, options.dtype).with_dtype(options.dtype)
             self.default_model_len = min(options.max_model_len, self.model_config.max_position_embeddings)
             if self.model_config.model_type != self.files.manifest.model_type:
@@ -105,12 +119,12 @@ class EngineSource:
         """The graph of graph.json: up to max_position_embeddings no architecture's graph depends on model_len."""
         return self.files.graph
 
-    def check(self, program: Program) -> None:
+    def check(self, program: Program, rank: int = 0) -> None:
         """Every constant must be stored as the kernels chosen here want it; other kernels than at the build are fine.
 
         Raises: TargetMismatch.
         """
-        stored, dtype = self.files.stored, self.files.manifest.options.dtype
+        stored, dtype = self.files.ranks[rank].stored, self.files.manifest.options.dtype
         if program.kv.dtype != dtype:
             raise Corrupt(f"{self.directory}: manifest.json says {dtype}, graph.json computes in {program.kv.dtype}")
         for name, constant in program.constants.items():
@@ -120,7 +134,7 @@ class EngineSource:
                     f"{self.directory}: {name} {problem}; it was built by albireo {self.files.manifest.version}"
                 )
         built, here = (_kernels(p) for p in (self.files.program, program))
-        if built != here:
+        if built != here and rank == 0:
             _LOG.warning(
                 "%s: %d kernels are chosen again from graph.json, of %s; the build's were of %s. "
                 "Logits may differ from the build machine's in the last bits",
@@ -131,11 +145,11 @@ class EngineSource:
             )
 
     @contextmanager
-    def weights(self, graph: Graph) -> Iterator[StoredWeights]:
-        stored: Mapping[str, StoredConstant] = self.files.stored
+    def weights(self, graph: Graph, rank: int = 0) -> Iterator[StoredWeights]:
+        stored: Mapping[str, StoredConstant] = self.files.ranks[rank].stored
         with hinting(self.directory):
             yield StoredWeights(
-                self.files.weights,
+                self.files.ranks[rank].weights,
                 {name: item.constant for name, item in stored.items()},
                 {name: item.offset for name, item in stored.items()},
             )
@@ -147,19 +161,36 @@ class EngineSource:
             raise TargetMismatch(
                 f"{self.directory}: is built for dtype {built}, dtype={dtype} is asked for; leave it out, or "
                 + rebuild_hint(self.directory, compute_dtype(dtype))
+                + (f" --tp {len(self.parts)}" if len(self.parts) > 1 else "")
+            )
+
+    def _check_ranks(self, num_ranks: int | None, tp_invariant: bool) -> None:
+        options = self.files.manifest.options
+        built = options.tensor_parallel_size
+        if num_ranks is not None and num_ranks != built:
+            raise TargetMismatch(
+                f"{self.directory}: is built for tensor_parallel_size={built}, {num_ranks} is asked for; leave it out, "
+                f"or {rebuild_hint(self.directory)} --tp {num_ranks}"
+            )
+        if tp_invariant and built == 1 and not options.tp_invariant:
+            raise TargetMismatch(
+                f"{self.directory}: is built with sums of one chain, tp_invariant asks for another order; leave it "
+                f"out, or {rebuild_hint(self.directory)} --tp-invariant"
             )
 
 
 def open_source(directory: Path, config: EngineConfig) -> ModelSource:
     """The source in a directory. Raises: ModelError; ConfigError for verify_hashes where no hash is stored."""
     if is_engine_directory(directory):
-        return EngineSource(directory, config.dtype, config.verify_hashes)
+        return EngineSource(
+            directory, config.dtype, config.verify_hashes, config.tensor_parallel_size, config.tp_invariant
+        )
     if config.verify_hashes:
         raise ConfigError(
             f"verify_hashes: {directory} is a checkpoint, which has no hashes; leave it out, or build an engine "
             "directory: albireo build MODEL -o DIR"
         )
-    return CheckpointSource(directory, config.dtype)
+    return CheckpointSource(directory, config.dtype, config.tensor_parallel_size or 1, config.tp_invariant)
 
 
 @contextmanager
@@ -169,7 +200,11 @@ def guard(source: ModelSource) -> Iterator[None]:
         yield
         return
     with hinting(source.directory), guarded(str(source.directory)):
-        yield
+        try:
+            yield
+        except ConfigError as error:
+            # it was cut so when it was built
+            raise Corrupt(f"{source.directory}: {error}") from error
 
 
 def _mismatch(constant: PackedConstant, item: StoredConstant | None) -> str:

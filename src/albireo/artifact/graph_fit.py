@@ -66,6 +66,8 @@ def _node_problem(graph: Graph, config: ModelConfig, node: Node) -> str:
             return f"{shape[0]} KV heads of {shape[1]}, config.json says {config.num_kv_heads} of {config.head_dim}"
     if node.op == "linear" and not node.inputs["weight"].is_constant:
         return "the weight of a linear is no constant"
+    if node.op == "all_reduce" or "chunks" in node.attrs:
+        return "it is cut for ranks already; what is stored is the graph of the whole model"
     return ""
 
 

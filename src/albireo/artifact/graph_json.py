@@ -12,7 +12,8 @@ from albireo.artifact.record import MAX_COUNT, Record, guarded, number
 from albireo.dtypes import SIZES
 from albireo.errors import Corrupt, InvariantError
 from albireo.graph.node import SYMBOLS, ConstantDef, Graph, Node, RowSegment, TensorType, Value
-from albireo.graph.ops import OPS, RopeSpec, infer
+from albireo.graph.ops import OPS, Op, RopeSpec, infer
+from albireo.graph.program_spec import Family
 from albireo.graph.spec import check_graph
 from albireo.models.json_file import short
 
@@ -80,6 +81,8 @@ def _constant(value: Value) -> dict[str, Any]:
     definition = value.constant
     if definition is None:
         raise InvariantError(f"{value} is not a constant")
+    if definition.columns is not None:
+        raise InvariantError(f"{value} is a rank's part; what is written is the graph of the whole model")
     return _typed(value) | {"segments": [[s.source, s.start, s.stop] for s in definition.segments]}
 
 
@@ -163,7 +166,7 @@ def _read_node(record: Record, values: dict[str, Value], ropes: tuple[RopeSpec, 
     if len(order) != len(given):
         record.fail("inputs", given, f"has a role that {op} does not have")
     inputs = {role: _known(values, given[role], record.where) for role in order}
-    attrs = _read_attrs(record.record("attrs"), rule.attrs, ropes)
+    attrs = _read_attrs(record.record("attrs"), rule, ropes)
     node = Node(op, inputs, attrs, origin=record.text("origin"))
     claimed = [_read_output(item) for item in record.records("outputs")]
     record.done()
@@ -183,8 +186,13 @@ def _read_output(record: Record) -> tuple[str, TensorType]:
     return found
 
 
-def _read_attrs(record: Record, names: tuple[str, ...], ropes: tuple[RopeSpec, ...]) -> dict[str, Any]:
-    attrs = {name: _read_attr(record.raw(name), record.where, ropes) for name in names}
+def present(rule: Op | Family, record: Record) -> tuple[str, ...]:
+    """Attributes to read: the required ones, and those of the optional that are there."""
+    return (*rule.attrs, *(name for name in rule.optional_attrs if name in record.keys()))  # noqa: SIM118
+
+
+def _read_attrs(record: Record, rule: Op, ropes: tuple[RopeSpec, ...]) -> dict[str, Any]:
+    attrs = {name: _read_attr(record.raw(name), record.where, ropes) for name in present(rule, record)}
     record.done()
     return attrs
 

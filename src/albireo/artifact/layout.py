@@ -12,7 +12,7 @@ from typing import Any
 
 FORMAT = "albireo-engine"
 #: A reader refuses another major; a minor only adds keys.
-MAJOR, MINOR = 2, 0
+MAJOR, MINOR = 2, 1
 
 MANIFEST, TARGET, GRAPH, PROGRAM, REPORT = "manifest.json", "target.json", "graph.json", "program.json", "report.md"
 WEIGHTS = "weights.0.bin"
@@ -33,7 +33,8 @@ TOKENIZER_FILES = (
 )
 CONFIG_FILES = ("config.json", "generation_config.json")
 
-_COPIED = re.compile(
+_OPTIONAL = re.compile(
+    r"weights\.[0-7]\.bin|"
     r"config/(config|generation_config)\.json|"
     r"tokenizer/(tokenizer|tokenizer_config|special_tokens_map)\.json|"
     r"tokenizer/chat_template[\w.\-]*|tokenizer/additional_chat_templates/[\w\-][\w.\-]*\.jinja"
@@ -42,7 +43,16 @@ _COPIED = re.compile(
 
 def is_known_file(name: str) -> bool:
     """Whether a manifest may list a file of this name; none of them leads out of the directory."""
-    return name in REQUIRED or _COPIED.fullmatch(name) is not None
+    return name in REQUIRED or _OPTIONAL.fullmatch(name) is not None
+
+
+def weights_name(rank: int) -> str:
+    """The file of a rank's packed constants."""
+    return f"weights.{rank}.bin"
+
+
+def is_weights(name: str) -> bool:
+    return name.startswith("weights.")
 
 
 def json_bytes(value: Any) -> bytes:

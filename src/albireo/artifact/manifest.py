@@ -9,10 +9,11 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from albireo.artifact.layout import FORMAT, MAJOR, MINOR, REQUIRED, is_known_file
+from albireo.artifact.layout import FORMAT, MAJOR, MINOR, REQUIRED, is_known_file, is_weights, weights_name
 from albireo.artifact.record import Record
 from albireo.dtypes import COMPUTE_DTYPES
 from albireo.errors import Corrupt, VersionMismatch
+from albireo.graph.ops import MAX_RANKS
 from albireo.models.json_file import short
 
 
@@ -26,13 +27,20 @@ class FileEntry:
 
 @dataclass(frozen=True, slots=True)
 class Options:
-    """What a directory was built for; dtype is binding, the others can be asked for anew where it is run."""
+    """What a directory was built for.
+
+    Fields:
+        tensor_parallel_size: ranks; tp_invariant: sums in the order of several, though there may be one. These and
+            dtype are binding, the others can be asked for anew where it is run.
+    """
 
     dtype: str
     max_model_len: int
     max_num_seqs: int
     max_num_batched_tokens: int
     block_size: int
+    tensor_parallel_size: int = 1
+    tp_invariant: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,6 +73,8 @@ def manifest_to_json(manifest: Manifest) -> dict[str, Any]:
             "max_num_seqs": options.max_num_seqs,
             "max_num_batched_tokens": options.max_num_batched_tokens,
             "block_size": options.block_size,
+            "tensor_parallel_size": options.tensor_parallel_size,
+            "tp_invariant": options.tp_invariant,
         },
         "source": _entries(manifest.source),
         "files": _entries(manifest.files),
@@ -88,6 +98,9 @@ def manifest_from_json(data: Any, where: str) -> Manifest:
             max_num_seqs=options.count("max_num_seqs", 1),
             max_num_batched_tokens=options.count("max_num_batched_tokens", 1),
             block_size=options.count("block_size", 1),
+            # 2.0 knew one rank only
+            tensor_parallel_size=options.count("tensor_parallel_size", 1, MAX_RANKS) if minor >= 1 else 1,
+            tp_invariant=options.flag("tp_invariant") if minor >= 1 else False,
         ),
         source=_read_entries(top.record("source")),
         files=_read_entries(top.record("files")),
@@ -98,9 +111,13 @@ def manifest_from_json(data: Any, where: str) -> Manifest:
     for name in manifest.files:
         if not is_known_file(name):
             raise Corrupt(f"{where}: files: {short(name)} is no file of an engine directory")
-    for name in REQUIRED:
+    weights = {weights_name(rank) for rank in range(manifest.options.tensor_parallel_size)}
+    for name in sorted({*REQUIRED, *weights}):
         if name not in manifest.files:
             raise Corrupt(f"{where}: files: {name} is missing")
+    for name in manifest.files:
+        if is_weights(name) and name not in weights:
+            raise Corrupt(f"{where}: files: {name} belongs to no rank, there are {len(weights)}")
     return manifest
 
 

@@ -7,11 +7,11 @@ compiled again, and what is read here tells where each constant lies and whether
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from albireo.artifact.graph_json import rope_from_json, rope_to_json
+from albireo.artifact.graph_json import present, rope_from_json, rope_to_json
 from albireo.artifact.layout import sha256
 from albireo.artifact.record import MAX_COUNT, Record, guarded, number
 from albireo.dtypes import SIZES
@@ -43,34 +43,44 @@ class StoredConstant:
 
 
 def rows_digest(constant: PackedConstant) -> str:
-    """Which checkpoint rows a constant is made of, in which order, as one hash."""
+    """Which checkpoint rows a constant is made of, in which order, and which of their columns, as one hash."""
     if constant.definition is None:
         return ""
-    return sha256(json.dumps([[s.source, s.start, s.stop] for s in constant.definition.segments]).encode())
+    rows: list[Any] = [[s.source, s.start, s.stop] for s in constant.definition.segments]
+    columns = constant.definition.columns
+    return sha256(json.dumps(rows if columns is None else [rows, columns]).encode())
 
 
-def program_to_json(program: Program, stored: Mapping[str, StoredConstant]) -> dict[str, Any]:
-    """Plain data; the report of the passes is left to report.md."""
+def program_to_json(programs: Sequence[Program], stored: Sequence[Mapping[str, StoredConstant]]) -> dict[str, Any]:
+    """Plain data: the program of rank 0, and the constants of every rank; the report is left to report.md."""
+    program = programs[0]
     return {
         "arena_bytes": program.arena_bytes,
         "buffers": [_buffer(buffer) for buffer in program.buffers.values()],
         "calls": [_call(call) for call in program.calls],
-        "constants": [_constant(stored[name]) for name in program.constants],
+        "constants": [_constant(stored[0][name]) for name in program.constants],
         "kv": _kv(program.kv),
         "maxima": dict(program.maxima),
         "outputs": [{"name": name, "value": buffer} for name, buffer in program.outputs.items()],
+        "other_ranks": [
+            {"constants": [_constant(constants[name]) for name in other.constants]}
+            for other, constants in zip(programs[1:], stored[1:], strict=True)
+        ],
     }
 
 
-def program_from_json(data: Any, where: str) -> tuple[Program, dict[str, StoredConstant]]:
-    """The program, held to program_spec.check_program, and its constants by name. Raises: Corrupt."""
+def program_from_json(data: Any, where: str) -> tuple[Program, tuple[dict[str, StoredConstant], ...]]:
+    """The program of rank 0, held to program_spec.check_program, and the constants of every rank by name.
+
+    Raises: Corrupt.
+    """
     top = Record(data, where)
-    stored: dict[str, StoredConstant] = {}
-    for record in top.records("constants"):
-        item = _read_constant(record)
-        if item.constant.name in stored:
-            raise Corrupt(f"{record.where}: {short(item.constant.name)} appears twice")
-        stored[item.constant.name] = item
+    stored = _read_constants(top)
+    others = []
+    # not written by 2.0, which knew one rank only
+    for record in top.records("other_ranks") if "other_ranks" in top.keys() else ():  # noqa: SIM118
+        others.append(_read_constants(record))
+        record.done()
     buffers = [_read_buffer(record) for record in top.records("buffers")]
     maxima = top.record("maxima")
     program = Program(
@@ -86,7 +96,17 @@ def program_from_json(data: Any, where: str) -> tuple[Program, dict[str, StoredC
     top.done()
     with guarded(where):
         check_program(program)
-    return program, stored
+    return program, (stored, *others)
+
+
+def _read_constants(record: Record) -> dict[str, StoredConstant]:
+    stored: dict[str, StoredConstant] = {}
+    for each in record.records("constants"):
+        item = _read_constant(each)
+        if item.constant.name in stored:
+            raise Corrupt(f"{each.where}: {short(item.constant.name)} appears twice")
+        stored[item.constant.name] = item
+    return stored
 
 
 def _buffer(buffer: Buffer) -> dict[str, Any]:
@@ -176,7 +196,7 @@ def _read_call(record: Record) -> Call:
         family=family,
         kernel=record.text("kernel"),
         args=_read_args(record, family),
-        attrs={name: _attr(attrs.raw(name), attrs.where) for name in FAMILIES[family].attrs},
+        attrs={name: _attr(attrs.raw(name), attrs.where) for name in present(FAMILIES[family], attrs)},
         rows=record.choice("rows", SYMBOLS),
         split=record.choice("split", SPLITS),
         barrier=record.flag("barrier"),

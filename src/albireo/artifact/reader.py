@@ -30,12 +30,20 @@ MAX_FILE_BYTES = 512 << 20
 
 
 @dataclass(frozen=True, slots=True)
+class RankFiles:
+    """The weights of one rank. stored: where each constant lies in the file; within it, and no two overlap."""
+
+    weights: Path
+    stored: dict[str, StoredConstant]
+
+
+@dataclass(frozen=True, slots=True)
 class EngineFiles:
     """A validated engine directory.
 
     Fields:
-        program: of the build; for showing and for comparing, see program_json.py.
-        stored: where each constant lies in weights; within the file, and no two overlap.
+        program: of the build, of rank 0; for showing and for comparing, see program_json.py.
+        ranks: one at least.
         identity: device and number of the directory, which a build that replaces it changes.
     """
 
@@ -43,12 +51,13 @@ class EngineFiles:
     manifest: Manifest
     graph: Graph
     program: Program
-    stored: dict[str, StoredConstant]
+    ranks: tuple[RankFiles, ...]
     identity: tuple[int, int]
 
     @property
-    def weights(self) -> Path:
-        return self.directory / layout.WEIGHTS
+    def stored(self) -> dict[str, StoredConstant]:
+        """The constants of rank 0."""
+        return self.ranks[0].stored
 
     @property
     def config(self) -> Path:
@@ -63,14 +72,8 @@ class EngineFiles:
     def verify_weights(self) -> None:
         """Hash the weights. Raises: Corrupt naming the first damaged constant. Cost: about 1 s a GB."""
         with hinting(self.directory):
-            if _file_sha256(self.weights) == self.manifest.files[layout.WEIGHTS].sha256:
-                return
-            with open(self.weights, "rb") as file:
-                for name, item in self.stored.items():
-                    file.seek(item.offset)
-                    if layout.sha256(file.read(item.constant.num_bytes)) != item.sha256:
-                        raise Corrupt(f"{self.weights}: the hash of {name} (at byte {item.offset}) is another one")
-            raise Corrupt(f"{self.weights}: the hash is another one; the bytes between constants were altered")
+            for rank in self.ranks:
+                _verify(rank, self.manifest.files[rank.weights.name].sha256)
 
 
 def is_engine_directory(directory: Path) -> bool:
@@ -110,8 +113,15 @@ def open_engine(directory: Path) -> EngineFiles:
         _check_target(_document(directory, files, layout.TARGET))
         graph = graph_from_json(*_document(directory, files, layout.GRAPH))
         program, stored = program_from_json(*_document(directory, files, layout.PROGRAM))
-        _check_places(stored, manifest.files[layout.WEIGHTS].size, str(directory / layout.WEIGHTS))
-        return EngineFiles(directory, manifest, graph, program, stored, identity)
+        if len(stored) != manifest.options.tensor_parallel_size:
+            raise Corrupt(
+                f"{directory / layout.PROGRAM}: has constants of {len(stored)} ranks, manifest.json says "
+                f"{manifest.options.tensor_parallel_size}"
+            )
+        ranks = tuple(RankFiles(directory / layout.weights_name(i), each) for i, each in enumerate(stored))
+        for rank in ranks:
+            _check_places(rank.stored, manifest.files[rank.weights.name].size, str(rank.weights))
+        return EngineFiles(directory, manifest, graph, program, ranks, identity)
 
 
 def _identity(directory: Path) -> tuple[int, int]:
@@ -145,12 +155,24 @@ def _checked(directory: Path, name: str, entry: FileEntry) -> bytes:
     if size != entry.size:
         kind = "truncated" if size < entry.size else "longer than it was"
         raise Corrupt(f"{path}: has {size} bytes, the manifest says {entry.size}: it is {kind}")
-    if name == layout.WEIGHTS:
+    if layout.is_weights(name):
         return b""
     data = _read(path)
     if layout.sha256(data) != entry.sha256:
         raise Corrupt(f"{path}: the hash is not the manifest's; the file was altered")
     return data
+
+
+def _verify(rank: RankFiles, sha256: str) -> None:
+    """Raises: Corrupt naming the first damaged constant."""
+    if _file_sha256(rank.weights) == sha256:
+        return
+    with open(rank.weights, "rb") as file:
+        for name, item in rank.stored.items():
+            file.seek(item.offset)
+            if layout.sha256(file.read(item.constant.num_bytes)) != item.sha256:
+                raise Corrupt(f"{rank.weights}: the hash of {name} (at byte {item.offset}) is another one")
+    raise Corrupt(f"{rank.weights}: the hash is another one; the bytes between constants were altered")
 
 
 def _check_target(document: tuple[Any, str]) -> None:

@@ -51,6 +51,21 @@ class StepInputs:
             object.__setattr__(self, "top_counts", np.ones(len(self.top_rows), np.int32))
 
     @property
+    def arrays(self) -> tuple[Ints, Ints, Ints, Ints, Ints, Ints, Ints, Ints, Ints]:
+        """All of them, in the order above."""
+        return (
+            self.token_ids,
+            self.positions,
+            self.slots,
+            self.query_start,
+            self.context_len,
+            self.block_table,
+            self.logit_rows,
+            self.top_rows,
+            self.top_counts,
+        )
+
+    @property
     def num_tokens(self) -> int:
         return len(self.token_ids)
 

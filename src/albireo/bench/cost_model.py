@@ -91,20 +91,26 @@ class _Kind:
 
 
 class CostModel:
-    """The time of any step of one program. Cost of a question: O(kinds of calls + sequences * distinct windows)."""
+    """The time of any step of one program, or of the programs of all ranks.
 
-    def __init__(self, program: Program, vocab_size: int) -> None:
+    Ranks share the machine whose limits are measured, so their bytes and flops add up. That they wait for each other is
+    not modelled.
+    Cost of a question: O(kinds of calls + sequences * distinct windows).
+    """
+
+    def __init__(self, program: Program, vocab_size: int, *other_ranks: Program) -> None:
         self._vocab_size = vocab_size
         self._kv_bytes = kv_bytes(program)
         self._kinds: Counter[_Kind] = Counter()
         #: (window, flops a position seen) -> calls
         self._attention: Counter[tuple[int | None, int]] = Counter()
-        self._python = STREAMED if Roofline(program).decode_bytes > CACHE_BYTES else CACHED
-        for call in program.calls:
-            if call.family == "attention":
-                self._attention[attention_of(call)] += 1
-            else:
-                self._kinds[_kind(program, call)] += 1
+        self._python = STREAMED if Roofline(program, *other_ranks).decode_bytes > CACHE_BYTES else CACHED
+        for each in (program, *other_ranks):
+            for call in each.calls:
+                if call.family == "attention":
+                    self._attention[attention_of(call)] += 1
+                else:
+                    self._kinds[_kind(each, call)] += 1
 
     def step_s(self, shape: StepShape, limits: Limits) -> float:
         """Seconds of executing a step: its calls, its arrays, and sampling."""

@@ -78,7 +78,7 @@ def measure_runs(
 ) -> tuple[list[MeasuredRun], Yardsticks]:
     """Run the same requests once a round, the machine's limits measured before and after each."""
     loaded = engine.loaded
-    roofline = Roofline(loaded.program)
+    roofline = Roofline(loaded.program, *loaded.other_ranks)
     probe = LimitProbe(loaded.config.num_threads, loaded.model_config.dtype, roofline.decode_bytes)
     runs = []
     before = probe.measure()
@@ -87,7 +87,8 @@ def measure_runs(
         after = probe.measure()
         runs.append(MeasuredRun(run, between(before, after)))
         before = after
-    return runs, Yardsticks(roofline, CostModel(loaded.program, loaded.model_config.vocab_size), probe)
+    costs = CostModel(loaded.program, loaded.model_config.vocab_size, *loaded.other_ranks)
+    return runs, Yardsticks(roofline, costs, probe)
 
 
 def latency_lines(figures: dict[str, Any]) -> list[str]:

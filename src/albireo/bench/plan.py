@@ -20,6 +20,7 @@ from albireo.bench.limits import LimitProbe
 from albireo.bench.predict import predict, schedule
 from albireo.bench.report import Spread
 from albireo.bench.roofline import Limits, Roofline, StepShape
+from albireo.compiler.passes.shard import Part, parts
 from albireo.config import EngineConfig
 from albireo.engine.settings import EngineSettings
 from albireo.errors import ConfigError
@@ -66,6 +67,12 @@ def plan_model(config: EngineConfig, workload: PlanWorkload, memory_bytes: int |
     """
     directory = locate_model(config.model)
     source = _source(directory, config)
+    num_ranks = len(source.parts)
+    if num_ranks > 1:
+        raise ConfigError(
+            f"plan counts and predicts a model on one rank, tensor_parallel_size={num_ranks} is asked for; leave it "
+            "out. albireo inspect shows the memory of all ranks, albireo bench measures them"
+        )
     vocab_size, dtype = source.model_config.vocab_size, source.model_config.dtype
     model_len = _model_len(config, source, workload)
     if workload.concurrency is not None and config.max_num_seqs < workload.concurrency:
@@ -74,7 +81,7 @@ def plan_model(config: EngineConfig, workload: PlanWorkload, memory_bytes: int |
             "one step; raise max_num_seqs"
         )
     # Not load.plan(): that refuses what this machine cannot hold, and another one may be meant.
-    program = compile_program(source.graph(model_len), config, model_len)
+    program = compile_program(source.graph(model_len), config, model_len, source.parts[0])
     memory = memory_parts(config, program, model_len, memory_bytes)
     concurrency = workload.concurrency or max(
         1, min(DEFAULT_CONCURRENCY, config.max_num_seqs, memory.requests_at_once(workload.length))
@@ -116,9 +123,10 @@ def plan_model(config: EngineConfig, workload: PlanWorkload, memory_bytes: int |
 class ConfigOnly:
     """A directory that holds config.json and no weights: enough to plan."""
 
-    def __init__(self, directory: Path, dtype: str) -> None:
+    def __init__(self, directory: Path, dtype: str, parts: tuple[Part | None, ...]) -> None:
         self.model_config = load_config(directory, ASSUMED_DTYPE).with_dtype(dtype)
         self.default_model_len = self.model_config.max_position_embeddings
+        self.parts = parts
 
     def graph(self, model_len: int) -> Graph:
         """The base graph for sequences of up to model_len tokens."""
@@ -128,7 +136,7 @@ class ConfigOnly:
 def _source(directory: Path, config: EngineConfig) -> ModelSource | ConfigOnly:
     if is_engine_directory(directory) or any(directory.glob("*.safetensors")):
         return open_source(directory, config)
-    return ConfigOnly(directory, config.dtype)
+    return ConfigOnly(directory, config.dtype, parts(config.tensor_parallel_size or 1, config.tp_invariant))
 
 
 def _model_len(config: EngineConfig, source: ModelSource | ConfigOnly, workload: PlanWorkload) -> int:

@@ -67,9 +67,12 @@ class Limits:
 
 
 class Roofline:
-    """The work of any step of one program. Cost of a question: O(sequences * distinct windows)."""
+    """The work of any step of one program, or of the programs of all ranks, which share a machine.
 
-    def __init__(self, program: Program) -> None:
+    Cost of a question: O(sequences * distinct windows).
+    """
+
+    def __init__(self, program: Program, *other_ranks: Program) -> None:
         #: symbol -> bytes whenever there are rows, and work of each row
         self._once: Counter[str] = Counter()
         self._bytes_per_row: Counter[str] = Counter()
@@ -77,8 +80,9 @@ class Roofline:
         #: (window, flops a position seen) -> layers
         self._attention: Counter[tuple[int | None, int]] = Counter()
         self._kv_bytes = kv_bytes(program)
-        for call in program.calls:
-            self._add(program, call)
+        for each in (program, *other_ranks):
+            for call in each.calls:
+                self._add(each, call)
 
     @property
     def decode_bytes(self) -> int:

@@ -31,18 +31,25 @@ def _help(field: str) -> str:
 @click.option("--max-model-len", type=int, help=_help("max_model_len"))
 @click.option("--max-num-seqs", type=int, help=_help("max_num_seqs"))
 @click.option("--max-num-batched-tokens", type=int, help=_help("max_num_batched_tokens"))
+@click.option(
+    "--tp", "--tensor-parallel-size", "-tp", "tensor_parallel_size", type=int, help=_help("tensor_parallel_size")
+)
+@click.option("--tp-invariant", is_flag=True, help=_help("tp_invariant"))
 @click.option("--force", is_flag=True, help=_help("force"))
-def command(model: str | None, output: str, force: bool, **given: Any) -> None:
+def command(model: str | None, output: str, force: bool, tp_invariant: bool, **given: Any) -> None:
     """Compile a model ahead of time into an engine directory, which starts at once.
 
     MODEL is a directory or a hub name; the bundled model when left out. The directory runs with every command and with
     LLM, without the checkpoint, on any machine of this kind of processor.
     """
-    config = BuildConfig(force=force, **{name: value for name, value in given.items() if value is not None})
+    given = {name: value for name, value in given.items() if value is not None}
+    config = BuildConfig(force=force, tp_invariant=tp_invariant, **given)
     result = build(model, output, config, show_progress=True)
     numbers = result.totals
     click.echo(row("built", f"{result.directory}, {size(result.num_bytes)}, in {duration(result.build_s)}"))
     click.echo(row("computed in", result.dtype))
+    if config.tensor_parallel_size > 1:
+        click.echo(row("ranks", f"{config.tensor_parallel_size}; what follows is of one"))
     click.echo(
         row("program", f"ops {numbers.ops_before} -> {numbers.ops_after} calls, {numbers.barriers} barriers a step")
     )

@@ -106,7 +106,10 @@ def command(
         # Line by line: a model that does not fit still gets its summary before the error.
         for fact in _summary(source, graph):
             click.echo(plain(row(*fact)))
-        for fact in _plan_lines(config, *plan(config, source)):
+        program, memory = plan(config, source)
+        if len(source.parts) > 1:
+            click.echo(row("ranks", f"{len(source.parts)}; the program is of one, the memory of all"))
+        for fact in _plan_lines(config, program, memory):
             click.echo(plain(row(*fact)))
         return
     parts = [show_graph(graph, fold=not full, expand=full)] if graph_to == "-" else []

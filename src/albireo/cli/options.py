@@ -19,8 +19,8 @@ from albireo.params import SamplingParams
 
 F = TypeVar("F", bound=Callable[..., Any])
 
-#: vLLM's older name, kept.
-_ALIASES = {"memory_utilization": ("--gpu-memory-utilization",)}
+#: vLLM's other names, kept.
+_ALIASES = {"memory_utilization": ("--gpu-memory-utilization",), "tensor_parallel_size": ("-tp",)}
 #: Fields of SamplingParams that a flag can carry; the rest need JSONL or Python.
 SAMPLING_FLAGS = (
     "max_tokens",

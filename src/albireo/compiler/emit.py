@@ -57,6 +57,9 @@ def place_barriers(
     touched = [accesses(call, memory.buffers, maxima) for call in calls]
     barriers = [False] * len(calls)
     for i in reversed(range(len(calls))):
+        if calls[i].family == "all_reduce":  # other ranks read what it reads, until all have met behind it
+            barriers[i] = True
+            continue
         for j in range(i + 1, len(calls)):
             if conflict(touched[i], touched[j]):
                 barriers[i] = True

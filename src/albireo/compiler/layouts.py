@@ -115,8 +115,8 @@ def packed_bytes(packing: str, rows: int, cols: int) -> int:
 def interleave(definition: ConstantDef) -> ConstantDef:
     """[gate; up] -> GATE_UP_INTERLEAVE gate rows, as many up rows, in turn; the last turn is filled with zeros."""
     half = definition.num_rows // 2
-    gate = _chunks(_clip(definition.segments, 0, half))
-    up = _chunks(_clip(definition.segments, half, 2 * half))
+    gate = _chunks(definition.rows(0, half).segments)
+    up = _chunks(definition.rows(half, 2 * half).segments)
     return ConstantDef(tuple(s for pair in zip(gate, up, strict=True) for chunk in pair for s in chunk))
 
 
@@ -134,17 +134,7 @@ def _packed(name: str, value: Value, packing: str, gated: bool) -> PackedConstan
     return PackedConstant(name, packing, rows, cols, packed_bytes(packing, rows, cols), definition)
 
 
-def _clip(segments: Sequence[RowSegment], start: int, stop: int) -> Iterator[RowSegment]:
-    """Rows start..stop of what the segments say together."""
-    offset = 0
-    for segment in segments:
-        low, high = max(start - offset, 0), min(stop - offset, len(segment))
-        if low < high:
-            yield RowSegment(segment.source, segment.start + low, segment.start + high)
-        offset += len(segment)
-
-
-def _chunks(segments: Iterator[RowSegment]) -> Iterator[list[RowSegment]]:
+def _chunks(segments: Sequence[RowSegment]) -> Iterator[list[RowSegment]]:
     """The rows in runs of GATE_UP_INTERLEAVE."""
     chunk: list[RowSegment] = []
     missing = GATE_UP_INTERLEAVE

@@ -6,6 +6,7 @@ Called by api/ at load and by cli/inspect. Does not know models or devices: the 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 
 from albireo.backends.backend import KernelCatalog
 from albireo.compiler.emit import emit, kv_layout, make_calls, place_barriers
@@ -14,6 +15,7 @@ from albireo.compiler.memory_plan import plan_memory
 from albireo.compiler.passes import (
     canonicalize,
     fold_scale,
+    fuse_all_reduce,
     fuse_attention_cast,
     fuse_embed,
     fuse_epilogue,
@@ -25,6 +27,7 @@ from albireo.compiler.passes import (
     merge_gate_up,
     merge_qkv,
     rows_before_head,
+    shard,
 )
 from albireo.compiler.rewrite import copy_graph, label
 from albireo.compiler.select import select_kernels
@@ -51,6 +54,7 @@ PASSES: tuple[Pass, ...] = (
     fuse_gather.run,
     # before fuse_epilogue, which takes every linear that is left
     fuse_head.run,
+    fuse_all_reduce.run,
     fuse_epilogue.run,
     fuse_attention_cast.run,
     fuse_embed.run,
@@ -64,6 +68,7 @@ def compile_graph(
     maxima: Mapping[str, int],
     block_size: int,
     max_positions: int,
+    part: shard.Part | None = None,
     passes: Sequence[Pass] = PASSES,
 ) -> Program:
     """Compile a model's graph for a backend. The graph is not changed.
@@ -73,6 +78,7 @@ def compile_graph(
         maxima: most rows of T, R and G in one step; activations are planned for them.
         block_size: KV positions of one block.
         max_positions: rows of the rotation tables: the longest sequence.
+        part: compile for one of several ranks; None: for one that is alone, each sum one chain.
         passes: rewrites to run, in order; whoever compares programs leaves some out.
 
     Returns: the program, with a report of every pass.
@@ -85,7 +91,7 @@ def compile_graph(
         )
     maxima = {**maxima, "S": maxima["R"] + maxima["G"]}
     check_graph(graph)
-    fused, records = run_passes(graph, passes)
+    fused, records = run_passes(graph, passes if part is None else (shard_pass(part), *passes))
     require_families(fused, records)
     check_graph(fused)
     kernels, selected = select_kernels(fused, catalog)
@@ -94,6 +100,11 @@ def compile_graph(
     calls, met = place_barriers(make_calls(fused, kernels, layouts, memory), memory, maxima)
     kv = kv_layout(fused, block_size)
     return emit(fused, calls, layouts, memory, kv, maxima, [*records, selected, laid_out, planned, met])
+
+
+def shard_pass(part: shard.Part) -> Pass:
+    """The pass that cuts a graph among ranks; it goes before all others."""
+    return partial(shard.run, part=part)
 
 
 def run_passes(

@@ -207,6 +207,8 @@ def merge_linears(rw: Rewriter, linears: Sequence[Node]) -> None:
     if len({linear.inputs["x"] for linear in linears}) != 1:
         raise NotFired("the linears do not read the same input")
     weights = [linear.inputs["weight"] for linear in linears]
+    if any("chunks" in n.attrs for n in linears) or any(w.constant and w.constant.columns for w in weights):
+        raise NotFired("what they add is summed as a tree, in parts of ranks")
     if len({(w.type.dtype, w.type.dims[1]) for w in weights}) != 1 or not all(w.is_constant for w in weights):
         raise NotFired(f"weights differ in type: {', '.join(str(w.type) for w in weights)}")
     sizes = tuple(int(w.type.dims[0]) for w in weights)

@@ -46,12 +46,12 @@ def select_kernels(graph: Graph, catalog: KernelCatalog) -> tuple[dict[Node, Var
 
 def call_attrs(node: Node) -> dict[str, object]:
     """Attributes of the call a fused node becomes."""
-    return {name: node.attrs[name] for name in FAMILIES[str(node.family)].attrs}
+    return {name: node.attrs[name] for name in FAMILIES[str(node.family)].all_attrs if name in node.attrs}
 
 
 def _dtype(node: Node) -> str:
     """The element type kernels of this family are chosen by. Raises: UnsupportedModel for mixed operands."""
-    if node.family in ("norm", "gather"):
+    if node.family in ("norm", "gather", "all_reduce"):
         return node.output.type.dtype
     if node.family == "attention":
         return node.inputs["q"].type.dtype

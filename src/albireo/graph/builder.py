@@ -56,11 +56,12 @@ class GraphBuilder:
     def rms_norm(self, x: Value, weight: Value, eps: float, num_heads: int = 1) -> Value:
         return self._node("rms_norm", {"x": x, "weight": weight}, eps=eps, num_heads=num_heads)[0]
 
-    def linear(self, x: Value, weight: Value, bias: Value | None = None) -> Value:
+    def linear(self, x: Value, weight: Value, bias: Value | None = None, role: str | None = None) -> Value:
+        """role: one of ops.LINEAR_ROLES; None: a linear that is never cut."""
         inputs = {"x": x, "weight": weight}
         if bias is not None:
             inputs["bias"] = bias
-        return self._node("linear", inputs)[0]
+        return self._node("linear", inputs, **({} if role is None else {"role": role}))[0]
 
     def split(self, x: Value, sizes: tuple[int, ...]) -> tuple[Value, ...]:
         return self._node("split", {"x": x}, sizes=sizes)

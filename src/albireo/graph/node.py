@@ -46,13 +46,27 @@ class ConstantDef:
 
     One definition serves a plain weight (one segment) and merged or interleaved ones (many), so that
     merging never copies a weight: whoever packs reads the rows where they lie.
+
+    Fields:
+        columns: first and end of the columns taken of every row (a rank's part); None: all.
     """
 
     segments: tuple[RowSegment, ...]
+    columns: tuple[int, int] | None = None
 
     @property
     def num_rows(self) -> int:
         return sum(len(segment) for segment in self.segments)
+
+    def rows(self, start: int, stop: int) -> ConstantDef:
+        """Rows start..stop of it."""
+        found, offset = [], 0
+        for segment in self.segments:
+            low, high = max(start - offset, 0), min(stop - offset, len(segment))
+            if low < high:
+                found.append(RowSegment(segment.source, segment.start + low, segment.start + high))
+            offset += len(segment)
+        return ConstantDef(tuple(found), self.columns)
 
     @property
     def sources(self) -> tuple[str, ...]:

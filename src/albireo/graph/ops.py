@@ -39,12 +39,20 @@ class RopeSpec:
 
 @dataclass(frozen=True, slots=True)
 class Op:
-    """One base op: required and optional input roles, attribute names, and its type rule."""
+    """One base op: required and optional input roles, attribute names, and its type rule.
+
+    Fields: optional_attrs: absent where they say nothing.
+    """
 
     required: tuple[str, ...]
     attrs: tuple[str, ...]
     infer: Callable[[Types, Attrs], tuple[TensorType, ...]]
     optional: tuple[str, ...] = ()
+    optional_attrs: tuple[str, ...] = ()
+
+    @property
+    def all_attrs(self) -> tuple[str, ...]:
+        return self.attrs + self.optional_attrs
 
 
 def _same(x: Types, _: Attrs) -> tuple[TensorType, ...]:
@@ -85,6 +93,12 @@ def _linear(x: Types, _: Attrs) -> tuple[TensorType, ...]:
     return (TensorType("float32", (*a.dims[:-1], w.dims[0])),)
 
 
+def _all_reduce(x: Types, _: Attrs) -> tuple[TensorType, ...]:
+    if "bias" in x and x["bias"].dims != (x["x"].dims[-1],):
+        raise InvariantError(f"all_reduce bias {x['bias']} does not fit {x['x']}")
+    return (x["x"],)
+
+
 def _kv_write(x: Types, _: Attrs) -> tuple[TensorType, ...]:
     return (x["kv"],)
 
@@ -104,6 +118,13 @@ def _top(x: Types, _: Attrs) -> tuple[TensorType, ...]:
 #: Most logits of a row that top_logits finds: MAX_TOP, and one that shows whether others equal the last of them.
 TOP_LOGITS = MAX_TOP + 1
 
+#: What the model says of a linear, for whoever cuts it among ranks: its outputs are query, key or value heads,
+#: channels of the FFN, or entries of the vocabulary; or its inputs are what such a linear led to ("row"). Absent: it
+#: stays whole.
+LINEAR_ROLES = ("heads", "ffn", "vocab", "row")
+#: Leaves of the tree in which partial sums are added: so many ranks at most compute one model.
+MAX_RANKS = 8
+
 #: op -> what it needs. In the order in which a layer uses them.
 OPS: dict[str, Op] = {
     # x[t] = table[ids[t]], widened to float32
@@ -112,8 +133,12 @@ OPS: dict[str, Op] = {
     "cast": Op(("x",), ("dtype",), _cast),
     # y = x / sqrt(mean(x^2) + eps) * weight over the last dim, or over each of num_heads equal parts of it
     "rms_norm": Op(("x", "weight"), ("eps", "num_heads"), _same),
-    # y = x @ weight^T (+ bias), accumulated and returned in float32
-    "linear": Op(("x", "weight"), (), _linear, optional=("bias",)),
+    # y = x @ weight^T (+ bias), accumulated and returned in float32. chunks: the inner dim is cut into so many equal
+    # parts; each is summed alone, neighbours are added in float32, then their sums, as a binary tree; then the bias
+    "linear": Op(("x", "weight"), (), _linear, optional=("bias",), optional_attrs=("role", "chunks")),
+    # the x of all ranks, which run the same graph on their parts of the weights, added as a binary tree: neighbours
+    # first, then their sums; then (+ bias)
+    "all_reduce": Op(("x",), ("ranks",), _all_reduce, optional=("bias",)),
     # the last dim cut into parts
     "split": Op(("x",), ("sizes",), _split),
     # rotates each head's channel pairs (i, i + D/2) by position * inv_freq[i]
@@ -150,7 +175,7 @@ def infer(op: str, inputs: Types, attrs: Attrs) -> tuple[TensorType, ...]:
     allowed = rule.required + rule.optional
     missing = [role for role in rule.required if role not in inputs]
     extra = [role for role in inputs if role not in allowed]
-    if missing or extra or set(attrs) != set(rule.attrs):
+    if missing or extra or set(attrs) - set(rule.optional_attrs) != set(rule.attrs):
         raise InvariantError(
             f"{op}: roles missing {missing}, extra {extra}; attributes {sorted(attrs)}, wanted {sorted(rule.attrs)}"
         )

@@ -10,7 +10,9 @@ Call families and their roles (a backend implements these):
     gather       x, rows -> out                             rows of x, copied
     linear       x, weight [, bias] [, residual] -> out     attrs act: none | silu_mul | gelu_tanh_mul (gate and
                                                             up rows interleaved by GATE_UP_INTERLEAVE); residual
-                                                            may be out
+                                                            may be out; chunks as in graph.ops, absent: one chain
+    all_reduce   x [, bias] [, residual] -> out             the sum of every rank's x as a binary tree; ranks meet
+                                                            before it and behind it
     qkv_rope_kv  x, weight [, bias] [, q_norm, k_norm], rope -> q     writes k and v of this step to the KV cache
     attention    q -> out
     head_top     x, weight -> ids, values                   best logits per row, of equals the lowest id first

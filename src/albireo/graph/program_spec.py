@@ -35,24 +35,40 @@ Accesses = list[tuple[int, int, bool]]
 
 @dataclass(frozen=True, slots=True)
 class Family:
-    """Argument roles and attribute names of one call family; weight is the role whose packing the kernel chooses."""
+    """Argument roles and attribute names of one call family; weight is the role whose packing the kernel chooses.
+
+    Fields: optional_attrs: absent where they say nothing.
+    """
 
     required: tuple[str, ...]
     outputs: tuple[str, ...]
     attrs: tuple[str, ...]
     optional: tuple[str, ...] = ()
     weight: str | None = None
+    optional_attrs: tuple[str, ...] = ()
 
     @property
     def inputs(self) -> tuple[str, ...]:
         return self.required + self.optional
+
+    @property
+    def all_attrs(self) -> tuple[str, ...]:
+        return self.attrs + self.optional_attrs
 
 
 FAMILIES: dict[str, Family] = {
     "embed": Family(("ids", "table"), ("out",), ("width",), weight="table"),
     "norm": Family(("x", "weight"), ("out",), ("eps",), optional=("rows",), weight="weight"),
     "gather": Family(("x", "rows"), ("out",), ()),
-    "linear": Family(("x", "weight"), ("out",), ("n", "k", "act"), optional=("bias", "residual"), weight="weight"),
+    "linear": Family(
+        ("x", "weight"),
+        ("out",),
+        ("n", "k", "act"),
+        optional=("bias", "residual"),
+        weight="weight",
+        optional_attrs=("chunks",),
+    ),
+    "all_reduce": Family(("x",), ("out",), ("n", "ranks"), optional=("bias", "residual")),
     "qkv_rope_kv": Family(
         ("x", "weight", "rope"),
         ("q",),
@@ -127,7 +143,7 @@ def _check_roles(call: Call) -> None:
     known = {*family.inputs, *family.outputs}
     missing = {*family.required, *family.outputs} - set(call.args)
     extra = set(call.args) - known
-    if missing or extra or set(call.attrs) != set(family.attrs):
+    if missing or extra or set(call.attrs) - set(family.optional_attrs) != set(family.attrs):
         raise InvariantError(
             f"{call}: roles missing {sorted(missing)}, extra {sorted(extra)}; attributes {sorted(call.attrs)}, "
             f"wanted {sorted(family.attrs)}"
@@ -174,6 +190,10 @@ def _check_shapes(program: Program, call: Call) -> None:
             raise InvariantError(f"{call}: does not fit weight {weight.rows} x {weight.cols}")
         if call.family == "linear" and program.buffers[call.args["out"]].cols != n:
             raise InvariantError(f"{call}: out is not {n} columns wide")
+    if call.family == "all_reduce":
+        widths = {program.buffers[call.args[role]].cols for role in ("x", "out")}
+        if widths != {call.attrs["n"]} or call.args["x"] == call.args.get("residual") or not call.barrier:
+            raise InvariantError(f"{call}: x and out are not {call.attrs['n']} wide, or there is no barrier behind it")
     if "rows" in call.args:
         x, out = program.buffers[call.args["x"]], program.buffers[call.args["out"]]
         if STEP_ARRAYS.get(call.args["rows"]) != (call.rows, x.rows):

@@ -12,7 +12,7 @@ from typing import Any
 from albireo.dtypes import COMPUTE_DTYPES
 from albireo.errors import InvariantError
 from albireo.graph.node import SYMBOLS, Graph, Node, TensorType, Value
-from albireo.graph.ops import UNARY_KINDS, RopeSpec, infer
+from albireo.graph.ops import LINEAR_ROLES, MAX_RANKS, UNARY_KINDS, RopeSpec, infer
 from albireo.graph.program_spec import FAMILIES
 
 #: Roles a fused node has beside its family's, because its body needs them and its kernel finds them in the step.
@@ -63,6 +63,10 @@ def _check_roots(graph: Graph) -> set[Value]:
             raise InvariantError(f"constant {name} has no definition, another name or a producer")
         if definition.num_rows != value.type.dims[0]:
             raise InvariantError(f"constant {name} is {value.type}, its segments have {definition.num_rows} rows")
+        if definition.columns is not None:
+            start, stop = definition.columns
+            if not 0 <= start < stop or value.type.dims[1:] != (stop - start,):
+                raise InvariantError(f"constant {name} is {value.type}, its columns are {start} to {stop}")
         known.add(value)
     return known
 
@@ -88,7 +92,7 @@ def _check_fused(node: Node) -> None:
         raise InvariantError(f"{_at(node)}: a fused node needs a body and a known family")
     extra = set(node.inputs) - {*family.inputs, *IMPLICIT_ROLES}
     missing = set(family.required) - {*node.inputs, *node.attrs}
-    attrs = set(node.attrs) - set(family.required)
+    attrs = set(node.attrs) - set(family.required) - set(family.optional_attrs)
     if extra or missing or attrs != set(family.attrs):
         raise InvariantError(
             f"{_at(node)}: roles missing {sorted(missing)}, extra {sorted(extra)}; attributes {sorted(attrs)}, "
@@ -136,6 +140,10 @@ def _attr_problem(node: Node, name: str, value: Any) -> str:
         return "" if value in COMPUTE_DTYPES else f"must be one of {', '.join(COMPUTE_DTYPES)}"
     if name == "rope":
         return _rope_problem(node, value)
+    if name == "role":
+        return "" if value in LINEAR_ROLES else f"must be one of {', '.join(LINEAR_ROLES)}"
+    if name in ("chunks", "ranks"):
+        return _tree_problem(node, value)
     return "is not known to the checker"
 
 
@@ -150,6 +158,14 @@ def _heads_problem(node: Node) -> str:
         return "" if width == heads * node.attrs["head_dim"] else f"heads do not make {width} channels"
     kv_heads = node.attrs.get("num_kv_heads", 1)
     return "" if heads % kv_heads == 0 else f"is not a multiple of {kv_heads} KV heads"
+
+
+def _tree_problem(node: Node, count: Any) -> str:
+    if not _is_count(count, 2) or count > MAX_RANKS or count & (count - 1):
+        return f"must be a power of two from 2 to {MAX_RANKS}"
+    width = node.inputs["x"].type.dims[-1]
+    fits = node.op != "linear" or (isinstance(width, int) and width % (2 * count) == 0)
+    return "" if fits else f"does not cut {width} inputs into equal parts of whole pairs"
 
 
 def _rope_problem(node: Node, rope: Any) -> str:

@@ -7,7 +7,8 @@ fusing is the compiler's. Rounding to the compute dtype is written out as casts:
     cast(norm(x))   what a matrix is multiplied with, compute dtype
     linear(...)     float32
 
-Matrices are constants of the compute dtype; vectors (norms, biases) stay float32, because they are small.
+Matrices are constants of the compute dtype; vectors (norms, biases) stay float32, because they are small. Each linear
+says by its role how ranks may share it (graph.ops.LINEAR_ROLES).
 """
 
 from __future__ import annotations
@@ -49,7 +50,7 @@ def attention_block(
     heads = {"q": c.num_heads, "k": c.num_kv_heads, "v": c.num_kv_heads}
     with b.part(f"layers.{layer}.attn"):
         h = _norm(b, c, x, f"model.layers.{layer}.input_layernorm.weight", "norm")
-        parts = {p: _linear(b, c, h, f"{name}.{p}_proj", heads[p] * c.head_dim, p, qkv_bias) for p in heads}
+        parts = {p: _linear(b, c, h, f"{name}.{p}_proj", heads[p] * c.head_dim, p, qkv_bias, "heads") for p in heads}
         for p in ("q", "k"):
             if qk_norm:
                 with b.part(p):
@@ -60,7 +61,7 @@ def attention_block(
         with b.part("kv"):
             b.kv_write(parts["k"], parts["v"], layer, c.num_kv_heads, c.head_dim)
         a = _attention(b, c, parts["q"], layer, window)
-        o = _linear(b, c, a, f"{name}.o_proj", c.hidden_size, "o", o_bias)
+        o = _linear(b, c, a, f"{name}.o_proj", c.hidden_size, "o", o_bias, "row")
         with b.part("o"):
             return b.add(x, o)
 
@@ -70,11 +71,11 @@ def mlp_block(b: GraphBuilder, c: ModelConfig, x: Value, layer: int, *, bias: bo
     name = f"model.layers.{layer}.mlp"
     with b.part(f"layers.{layer}.mlp"):
         h = _norm(b, c, x, f"model.layers.{layer}.post_attention_layernorm.weight", "norm")
-        gate = _linear(b, c, h, f"{name}.gate_proj", c.intermediate_size, "gate", bias)
-        up = _linear(b, c, h, f"{name}.up_proj", c.intermediate_size, "up", bias)
+        gate = _linear(b, c, h, f"{name}.gate_proj", c.intermediate_size, "gate", bias, "ffn")
+        up = _linear(b, c, h, f"{name}.up_proj", c.intermediate_size, "up", bias, "ffn")
         with b.part("act"):
             m = b.cast(b.mul(b.unary(gate, c.hidden_act), up), c.dtype)
-        down = _linear(b, c, m, f"{name}.down_proj", c.hidden_size, "down", bias)
+        down = _linear(b, c, m, f"{name}.down_proj", c.hidden_size, "down", bias, "row")
         with b.part("down"):
             return b.add(x, down)
 
@@ -91,9 +92,9 @@ def head(b: GraphBuilder, c: ModelConfig, x: Value) -> Graph:
         else:
             weight = b.weight("lm_head.weight", (c.vocab_size, c.hidden_size), c.dtype)
         with b.part("logits"):
-            logits = b.linear(b.gather_rows(y, b.logit_rows), weight)
+            logits = b.linear(b.gather_rows(y, b.logit_rows), weight, role="vocab")
         with b.part("top"):
-            top_ids, top_values = b.top_logits(b.linear(b.gather_rows(y, b.top_rows), weight))
+            top_ids, top_values = b.top_logits(b.linear(b.gather_rows(y, b.top_rows), weight, role="vocab"))
     return b.finish(logits=logits, top_ids=top_ids, top_values=top_values)
 
 
@@ -112,13 +113,15 @@ def _norm(b: GraphBuilder, c: ModelConfig, x: Value, name: str, part: str) -> Va
         return b.cast(b.rms_norm(x, weight, c.rms_norm_eps), c.dtype)
 
 
-def _linear(b: GraphBuilder, c: ModelConfig, x: Value, name: str, rows: int, part: str, has_bias: bool) -> Value:
+def _linear(
+    b: GraphBuilder, c: ModelConfig, x: Value, name: str, rows: int, part: str, has_bias: bool, role: str
+) -> Value:
     with b.part(part):
         columns = x.type.dims[-1]
         assert isinstance(columns, int)
         weight = b.weight(f"{name}.weight", (rows, columns), c.dtype)
         bias = b.weight(f"{name}.bias", (rows,), "float32") if has_bias else None
-        return b.linear(x, weight, bias)
+        return b.linear(x, weight, bias, role)
 
 
 def _attention(b: GraphBuilder, c: ModelConfig, q: Value, layer: int, window: int | None) -> Value:

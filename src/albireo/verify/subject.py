@@ -65,6 +65,11 @@ def open_subject(directory: Path, against: str, note: Callable[[str], None]) -> 
             f"{checkpoint} is an engine directory too; give the checkpoint that {directory} is built from"
         )
     files = EngineSource(directory, "auto", verify_hashes=False).files
+    if len(files.ranks) > 1:
+        raise ConfigError(
+            f"{directory} is built for tensor_parallel_size={len(files.ranks)}; verify looks at directories of one "
+            "rank. Verify a build of the same checkpoint with --tp-invariant, whose bits several ranks have too"
+        )
     _check_source(files, checkpoint, note)
     options = files.manifest.options
     config = load_config(checkpoint).with_dtype(options.dtype)

@@ -64,7 +64,7 @@ def find_damage(
         stored = files.stored[name]
         num_bytes = min(constant.num_bytes, stored.constant.num_bytes)
         wanted = pack_image(pool, {name: constant}, checkpoint, lambda _: None).memory.view()[:num_bytes]
-        seen = np.fromfile(files.weights, np.uint8, num_bytes, offset=stored.offset)
+        seen = np.fromfile(files.ranks[0].weights, np.uint8, num_bytes, offset=stored.offset)
         if not np.array_equal(seen, wanted):
             readers = [call.origin for call in program.calls if name in call.args.values()]
             return _damage(constant, tuple(dict.fromkeys(readers)), stored.offset, seen, wanted)

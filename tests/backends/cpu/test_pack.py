@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -213,6 +213,22 @@ def test_a_matrix_is_joined_from_segments(source: str, target: str) -> None:
     assert_same_bits(got["r"], np.ascontiguousarray(encode(joined, target)).view(np.uint8).reshape(-1), "rows")
     assert sum(done) == sum(c.num_bytes for c in constants)
     assert set(weights.released) == {"a", "b"}
+
+
+@pytest.mark.parametrize("source", COMPUTE_DTYPES)
+@pytest.mark.parametrize("target", COMPUTE_DTYPES)
+def test_a_matrix_of_some_columns(source: str, target: str) -> None:
+    """A rank's part: rows of the checkpoint are longer than those of the constant."""
+    a = normal(70, 40, dtype=source)
+    weights = Weights({"a": Stored(a, source)})
+    for first, end in ((0, 16), (16, 40), (38, 40)):
+        rows = [("a", 3, 60), (None, 0, 5), ("a", 0, 2)]
+        whole = [constant(kind, f"{kind}.{target}", 64, end - first, *rows) for kind in ("p64", "row")]
+        parts = [replace(c, definition=replace(c.definition, columns=(first, end))) for c in whole]
+        wanted = round_to(np.concatenate([a[3:60], np.zeros((5, 40)), a[:2]])[:, first:end], target)
+        got = packed(weights, *parts)
+        assert_same_bits(got["p64"], panels(wanted, target).stored.view(np.uint8).reshape(-1), "panels")
+        assert_same_bits(got["row"], np.ascontiguousarray(encode(wanted, target)).view(np.uint8).reshape(-1), "rows")
 
 
 def test_slices_are_seamless(monkeypatch: pytest.MonkeyPatch) -> None:

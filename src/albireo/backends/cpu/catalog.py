@@ -18,6 +18,7 @@ SPLITS = {
     "embed": "rows",
     "norm": "rows",
     "gather": "rows",
+    "all_reduce": "rows",
     "qkv_rope_kv": "panels",
     "attention": "heads",
     "linear": "panels",

@@ -5,7 +5,7 @@ Made by api/load, run by execution/runner. Does not know requests, scheduling or
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -45,6 +45,28 @@ class StepOutputs:
     top_values: NDArray[np.float32]
 
 
+@dataclass(frozen=True, slots=True)
+class Peers:
+    """The ranks that a model is one of.
+
+    Fields:
+        programs, arenas: of all ranks, in order.
+        threads: of the pool, that are this rank's.
+    """
+
+    rank: int
+    programs: tuple[Program, ...]
+    arenas: Sequence[_native.Memory]
+    threads: int
+
+    def addresses(self, index: int) -> list[int]:
+        """Where each rank has what its call of this index reads."""
+        found = []
+        for program, arena in zip(self.programs, self.arenas, strict=True):
+            found.append(arena.address + program.buffers[program.calls[index].args["x"]].offset)
+        return found
+
+
 def kv_block_bytes(kv: KVLayout) -> int:
     """Bytes of one block over all layers."""
     return kv.num_layers * _native.block_bytes(kv.dtype, kv.num_kv_heads, kv.head_dim, kv.block_size)
@@ -64,23 +86,24 @@ class CpuModel:
         pool: _native.ThreadPool,
         num_blocks: int,
         progress: Callable[[int], None] = lambda _: None,
+        peers: Peers | None = None,
     ) -> None:
         self.program = program
         self.num_blocks = num_blocks
-        self._pool = pool
+        self._pool, self._peers = pool, peers
         self._layer_block_bytes = kv_block_bytes(program.kv) // program.kv.num_layers
         offsets, num_bytes = constant_offsets(program.constants)
         self._weights = _native.Memory(num_bytes)
-        self._arena = _native.Memory(program.arena_bytes)
+        self._arena = _native.Memory(program.arena_bytes) if peers is None else peers.arenas[peers.rank]
         self._kv = _native.Memory(num_blocks * kv_block_bytes(program.kv))
         self._constants = {name: self._weights.address + offset for name, offset in offsets.items()}
         if isinstance(weights, StoredWeights):
             weights.read_into(program.constants, self._weights, offsets, progress)
         else:
             pack_constants(pool, program.constants, weights, self._weights, offsets, progress)
-        self._native = self._bind(program.calls)
-        self._top_ids = np.zeros((program.maxima["G"], TOP_LOGITS), np.int32)
-        self._top_values = np.zeros((program.maxima["G"], TOP_LOGITS), np.float32)
+        self.native = self._bind(range(len(program.calls)))
+        self.top_ids = np.zeros((program.maxima["G"], TOP_LOGITS), np.int32)
+        self.top_values = np.zeros((program.maxima["G"], TOP_LOGITS), np.float32)
         self._logits = self._view(program.buffers[program.outputs["logits"]])
 
     def run(self, inputs: StepInputs) -> StepOutputs:
@@ -88,11 +111,16 @@ class CpuModel:
 
         Raises: InvariantError when the step is larger than the program was planned for; nothing is computed then.
         """
+        self.check_size(inputs)
+        self.native.run(*inputs.arrays, self.top_ids, self.top_values)
+        return self.outputs(inputs)
+
+    def check_size(self, inputs: StepInputs) -> None:
+        """Raises: InvariantError when the step is larger than the program was planned for."""
         for symbol, size in inputs.sizes.items():
             planned = self.program.maxima[symbol]
             if size > planned:
                 raise InvariantError(f"a step with {symbol}={size}; memory is planned for {planned}")
-        return self._run(self._native, inputs)
 
     def run_call(self, index: int, inputs: StepInputs) -> StepOutputs:
         """Compute one call of a step on what the arena and the KV cache hold; for whoever looks at each call alone.
@@ -100,7 +128,8 @@ class CpuModel:
         The step must not be larger than the program was planned for. Returns: logits only mean something behind the
         call that writes them, the best logits behind head_top.
         """
-        return self._run(self._bind(self.program.calls[index : index + 1]), inputs)
+        self._bind([index]).run(*inputs.arrays, self.top_ids, self.top_values)
+        return self.outputs(inputs)
 
     def value(self, name: str, inputs: StepInputs) -> NDArray[np.float32]:
         """[rows, cols] a copy of what a buffer holds now, as float32; as many rows as this step has."""
@@ -115,29 +144,10 @@ class CpuModel:
         size = self.num_blocks * self._layer_block_bytes
         return read_slots(self._kv.view()[layer * size : (layer + 1) * size], self.program.kv, slots)
 
-    def _bind(self, calls: Sequence[Call]) -> _native.Program:
-        native = _native.Program(self._pool, self.program.maxima["G"])
-        for call in calls:
-            _, dtype, level = call.kernel.split(".")[:3]
-            native.add(call.family, level, dtype, self._args(call))
-        return native
-
-    def _run(self, native: _native.Program, inputs: StepInputs) -> StepOutputs:
-        native.run(
-            inputs.token_ids,
-            inputs.positions,
-            inputs.slots,
-            inputs.query_start,
-            inputs.context_len,
-            inputs.block_table,
-            inputs.logit_rows,
-            inputs.top_rows,
-            inputs.top_counts,
-            self._top_ids,
-            self._top_values,
-        )
+    def outputs(self, inputs: StepInputs) -> StepOutputs:
+        """What the step that ran last left for these inputs."""
         num_logits, num_top = len(inputs.logit_rows), len(inputs.top_rows)
-        return StepOutputs(self._logits[:num_logits], self._top_ids[:num_top], self._top_values[:num_top])
+        return StepOutputs(self._logits[:num_logits], self.top_ids[:num_top], self.top_values[:num_top])
 
     def copy_blocks(self, pairs: Sequence[tuple[int, int]]) -> None:
         """Copy whole blocks (source, target) in every layer, in order."""
@@ -149,9 +159,23 @@ class CpuModel:
 
     def profile(self, inputs: StepInputs) -> list[tuple[Call, float]]:
         """Run one step and return each call with the seconds it took; for finding where time goes."""
-        self._native.profile(True)
+        self.native.profile(True)
         self.run(inputs)
-        return list(zip(self.program.calls, self._native.profile(False), strict=True))
+        return list(zip(self.program.calls, self.native.profile(False), strict=True))
+
+    def _bind(self, indices: Iterable[int]) -> _native.Program:
+        """Some of the calls, ready to run. Raises: InvariantError for a call that needs other ranks, where none are."""
+        native = _native.Program(self._pool, self.program.maxima["G"], self._peers.threads if self._peers else 0)
+        for index in indices:
+            call = self.program.calls[index]
+            _, dtype, level = call.kernel.split(".")[:3]
+            args = self._args(call)
+            if call.family == "all_reduce":
+                if self._peers is None:
+                    raise InvariantError(f"{call.origin}: {call.attrs['ranks']} ranks run together or not at all")
+                args["parts"] = self._peers.addresses(index)
+            native.add(call.family, level, dtype, args)
+        return native
 
     def _view(self, buffer: Buffer) -> NDArray[np.float32]:
         rows = buffer.rows if isinstance(buffer.rows, int) else self.program.maxima[buffer.rows]
@@ -190,7 +214,7 @@ class CpuModel:
         elif call.family == "qkv_rope_kv":
             args["n"] = (attrs["num_heads"] + 2 * attrs["num_kv_heads"]) * attrs["head_dim"]
             args["k"] = program.buffers[call.args["x"]].cols
-        for key in ("n", "k", "eps", "num_heads", "window", "scale", "softcap"):
+        for key in ("n", "k", "chunks", "eps", "num_heads", "window", "scale", "softcap"):
             if key in attrs:
                 args[key] = attrs[key]
         if "act" in attrs:

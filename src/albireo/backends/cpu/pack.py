@@ -141,7 +141,11 @@ def _row_addresses(constant: PackedConstant, weights: Weights, unit: int) -> NDA
         start, end = end, end + len(segment)
         if segment.source is not None:
             tensor = weights.tensor(segment.source)
-            row_bytes = constant.cols * (4 if tensor.dtype == "float32" else 2)
-            first = tensor.address + segment.start * row_bytes
+            size = 4 if tensor.dtype == "float32" else 2
+            # of a rank's part, some columns of each row: the rows of the checkpoint are longer
+            row_bytes, skipped = constant.cols * size, 0
+            if constant.definition.columns is not None:
+                row_bytes, skipped = tensor.shape[1] * size, constant.definition.columns[0] * size
+            first = tensor.address + segment.start * row_bytes + skipped
             rows[start:end] = np.arange(len(segment), dtype=np.uint64) * np.uint64(row_bytes) + np.uint64(first)
     return rows

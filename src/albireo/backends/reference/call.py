@@ -5,7 +5,7 @@ Used by the op files and interpret.py. Does not know graphs.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -14,15 +14,20 @@ from numpy.typing import NDArray
 from albireo.backends.step_inputs import StepInputs
 
 Array = NDArray[Any]
+Exchange = Callable[[Array], Sequence[Array]]
 
 
 @dataclass(frozen=True, slots=True)
 class OpCall:
-    """Inputs by role, attributes, and the step the node runs in."""
+    """Inputs by role, attributes, and the step the node runs in.
+
+    Fields: exchange: gives an array to the other ranks and returns those of all, in order; None where there are none.
+    """
 
     inputs: Mapping[str, Any]
     attrs: Mapping[str, Any]
     step: StepInputs
+    exchange: Exchange | None = None
 
     def __getitem__(self, role: str) -> Any:
         return self.inputs[role]

@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 
 from albireo.backends.reference import attention, elementwise, linear, rms_norm, rope, rows
-from albireo.backends.reference.call import Array, OpCall
+from albireo.backends.reference.call import Array, Exchange, OpCall
 from albireo.backends.reference.kv import ReferenceKV
 from albireo.backends.reference.rounding import round_to
 from albireo.backends.step_inputs import StepInputs
@@ -26,6 +26,7 @@ OPS: Mapping[str, Callable[[OpCall], tuple[Any, ...]]] = {
     "cast": elementwise.cast,
     "rms_norm": rms_norm.rms_norm,
     "linear": linear.linear,
+    "all_reduce": linear.all_reduce,
     "split": rows.split,
     "rope": rope.rope,
     "kv_write": attention.kv_write,
@@ -56,7 +57,13 @@ class Interpretation:
 
 
 def interpret(
-    graph: Graph, inputs: StepInputs, weights: Mapping[str, Array], kv: ReferenceKV, *, keep: bool = False
+    graph: Graph,
+    inputs: StepInputs,
+    weights: Mapping[str, Array],
+    kv: ReferenceKV,
+    *,
+    keep: bool = False,
+    exchange: Exchange | None = None,
 ) -> Interpretation:
     """Run one step.
 
@@ -64,10 +71,11 @@ def interpret(
         weights: checkpoint tensors by name, as float32; rounded here to the type a constant is declared with.
         kv: read, and written in place.
         keep: also return every value on the way.
+        exchange: for one of several ranks, see OpCall; ranks.py runs them together.
     Raises: InvariantError naming the node whose output has the wrong shape or holds NaN.
     """
     inputs.check(kv.block_size)
-    run = _Run(inputs, weights, kv, {} if keep else None)
+    run = _Run(inputs, weights, kv, {} if keep else None, exchange)
     env = run.graph(graph, {}, "")
     outputs = {name: env[v] for name, v in graph.outputs.items() if v.type.dtype != "kv"}
     return Interpretation(outputs, run.kept or {})
@@ -81,6 +89,7 @@ class _Run:
     weights: Mapping[str, Array]
     kv: ReferenceKV
     kept: dict[str, Array] | None
+    exchange: Exchange | None
 
     def graph(self, graph: Graph, roles: Mapping[str, Any], path: str) -> dict[Value, Any]:
         """Run graph; roles are the values of its inputs by name, in their absence those of the step."""
@@ -102,7 +111,7 @@ class _Run:
             results = self.body(node, values, label)
         else:
             try:
-                results = OPS[node.op](OpCall(values, node.attrs, self.inputs))
+                results = OPS[node.op](OpCall(values, node.attrs, self.inputs, self.exchange))
             except InvariantError as error:
                 raise InvariantError(f"{label}: {error}") from error
         for value, result in zip(node.outputs, results, strict=True):
@@ -141,13 +150,14 @@ def constant_array(value: Value, weights: Mapping[str, Array]) -> Array:
     Raises: InvariantError when the rows do not make up the declared shape.
     """
     assert value.constant is not None
-    tail = tuple(int(dim) for dim in value.type.dims[1:])
+    tail, columns = tuple(int(dim) for dim in value.type.dims[1:]), value.constant.columns
     parts = []
     for segment in value.constant.segments:
         if segment.source is None:
             parts.append(np.zeros((len(segment), *tail), np.float32))
         else:
-            parts.append(weights[segment.source][segment.start : segment.stop])
+            rows = weights[segment.source][segment.start : segment.stop]
+            parts.append(rows if columns is None else rows[:, slice(*columns)])
     array = round_to(parts[0] if len(parts) == 1 else np.concatenate(parts), value.type.dtype)
     if array.shape != value.type.dims:
         raise InvariantError(f"constant {value} is {array.shape}, its type is {value.type}")

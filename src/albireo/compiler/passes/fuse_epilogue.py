@@ -65,4 +65,5 @@ def _other(mul: Node, value: Value) -> Value:
 
 def _attrs(linear: Node, act: str) -> dict[str, object]:
     n, k = linear.inputs["weight"].type.dims
-    return {"n": n if act == "none" else int(n) // 2, "k": k, "act": act}
+    found = {"n": n if act == "none" else int(n) // 2, "k": k, "act": act}
+    return found | ({"chunks": linear.attrs["chunks"]} if "chunks" in linear.attrs else {})

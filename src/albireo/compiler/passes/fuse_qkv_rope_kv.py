@@ -25,6 +25,8 @@ def _fuse(rw: Rewriter, qkv: Qkv) -> None:
     linear = made_by(split.inputs["x"], "linear") if split is not None else None
     if split is None or linear is None or split.outputs != qkv.sources:
         raise NotFired("q, k, v are not the parts of one linear")
+    if "chunks" in linear.attrs:
+        raise NotFired("the kernel adds products as one chain, not as a tree")
     rw.sole_user(linear.output)
     ropes, norms = _pair(qkv, "rope"), _pair(qkv, "norm")
     if not ropes or qkv.v.norm is not None or qkv.v.rope is not None:

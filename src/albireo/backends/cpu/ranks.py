@@ -1,0 +1,93 @@
+"""TensorParallelModel: the ranks of one model in this process, behind the interface of CpuModel.
+
+Made by api/load when a model is cut among ranks. Each rank has its own program, weights, arena, KV cache and threads;
+they meet in shared memory. Does not know how a model is cut: that is compiler/passes/shard.py.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager
+
+import numpy as np
+from numpy.typing import NDArray
+
+from albireo import _native
+from albireo.backends.cpu.machine import thread_pool
+from albireo.backends.cpu.model import CpuModel, Peers, StepOutputs
+from albireo.backends.cpu.pack import Weights
+from albireo.backends.cpu.stored import StoredWeights
+from albireo.backends.joining import join_top
+from albireo.backends.step_inputs import StepInputs
+from albireo.errors import ConfigError
+from albireo.graph.program import Call, Program
+
+#: Opens the weights of a rank.
+OpenWeights = Callable[[int], AbstractContextManager[Weights | StoredWeights]]
+
+
+def rank_pool(num_threads: int | None, size: int) -> _native.ThreadPool:
+    """Threads for all ranks together; None: one per core, but at least one a rank.
+
+    Raises: ConfigError when fewer threads than ranks are asked for: ranks wait for each other, each on a thread.
+    """
+    if num_threads is not None and num_threads < size:
+        raise ConfigError(
+            f"num_threads={num_threads} is fewer than tensor_parallel_size={size}; each rank needs a thread of its own"
+        )
+    return thread_pool(num_threads or max(size, len(_native.usable_cpus())))
+
+
+class TensorParallelModel:
+    """One model on several ranks.
+
+    Invariants: 1. a step runs on all ranks or on none; 2. nothing can fail between two meetings of the ranks, so none
+    waits for one that is gone: what can be wrong with a step is found before the first begins.
+    """
+
+    def __init__(
+        self,
+        programs: Sequence[Program],
+        open_weights: OpenWeights,
+        pool: _native.ThreadPool,
+        num_blocks: int,
+        progress: Callable[[int], None] = lambda _: None,
+    ) -> None:
+        size = len(programs)
+        arenas = [_native.Memory(program.arena_bytes) for program in programs]
+        self.ranks: list[CpuModel] = []
+        for rank, program in enumerate(programs):
+            threads = pool.size * (rank + 1) // size - pool.size * rank // size
+            with open_weights(rank) as weights:
+                peers = Peers(rank, tuple(programs), arenas, threads)
+                self.ranks.append(CpuModel(program, weights, pool, num_blocks, progress, peers))
+        self.program = programs[0]
+        self._group = _native.Group([rank.native for rank in self.ranks])
+        self._widths = [program.buffers[program.outputs["logits"]].cols for program in programs]
+        self._logits: NDArray[np.float32] = np.empty((self.program.maxima["R"], sum(self._widths)), np.float32)
+
+    def run(self, inputs: StepInputs) -> StepOutputs:
+        """Compute one step on all ranks, the GIL released.
+
+        Raises: InvariantError when the step is larger than the programs were planned for; nothing is computed then.
+        """
+        self.ranks[0].check_size(inputs)
+        ids, values = [rank.top_ids for rank in self.ranks], [rank.top_values for rank in self.ranks]
+        self._group.run(*inputs.arrays, ids, values)
+        parts = [rank.outputs(inputs) for rank in self.ranks]
+        logits = self._logits[: len(inputs.logit_rows)]
+        np.concatenate([part.logits for part in parts], axis=1, out=logits)
+        best = join_top([p.top_ids for p in parts], [p.top_values for p in parts], self._widths, inputs.top_counts)
+        return StepOutputs(logits, *best)
+
+    def copy_blocks(self, pairs: Sequence[tuple[int, int]]) -> None:
+        """Copy whole blocks (source, target) in every layer of every rank, in order."""
+        for rank in self.ranks:
+            rank.copy_blocks(pairs)
+
+    def profile(self, inputs: StepInputs) -> list[tuple[Call, float]]:
+        """Run one step and return each call of rank 0 with the seconds it took there; for finding where time goes."""
+        native = self.ranks[0].native
+        native.profile(True)
+        self.run(inputs)
+        return list(zip(self.program.calls, native.profile(False), strict=True))

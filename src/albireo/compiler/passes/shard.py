@@ -1,0 +1,216 @@
+"""Cut a model among ranks: a rank keeps its heads, its FFN channels and its part of the vocabulary.
+
+Runs before every other pass, so that those see ordinary linears, and all_reduce. What is cut how, and why sums are
+added as a tree: docs/tensor-parallel.md.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from albireo.compiler.rewrite import Rewriter, label
+from albireo.errors import ConfigError, UnsupportedModel
+from albireo.graph.node import ConstantDef, Graph, Node, TensorType, Value
+from albireo.graph.ops import MAX_RANKS, infer
+from albireo.graph.report import Firing, PassRecord
+
+WHY = "a rank reads its part of the weights and of the KV cache; partial sums are added in an order all sizes share"
+
+#: Leaves of the tree of partial sums. A rank of several owns a subtree, so every size gives the same bits.
+LEAVES = MAX_RANKS
+#: Kernels multiply bfloat16 by pairs: a leaf is whole pairs.
+_PAIR = 2
+SIZES = tuple(2**i for i in range(LEAVES.bit_length()))
+#: Ops that work channel by channel, or head by head once their number of heads is right.
+_CHANNEL_WISE = ("cast", "unary", "scale", "add", "mul", "gather_rows")
+
+
+@dataclass(frozen=True, slots=True)
+class Part:
+    """One rank of size ranks. size 1: nothing is cut, but sums are added in the order that every size shares."""
+
+    size: int
+    rank: int
+
+
+def parts(size: int, in_tree_order: bool) -> tuple[Part | None, ...]:
+    """What to compile for each rank; None: the graph as it is. Several ranks always add in tree order."""
+    if size == 1 and not in_tree_order:
+        return (None,)
+    return tuple(Part(size, rank) for rank in range(size))
+
+
+def run(graph: Graph, part: Part) -> PassRecord:
+    """Rewrite a base graph into that of one rank.
+
+    Raises: ConfigError with the numbers when the model cannot be cut so; UnsupportedModel for a graph whose roles do
+    not fit together.
+    """
+    _check_size(graph, part.size)
+    rw = Rewriter(graph, "shard", WHY, "reorder")
+    rw.record.notes.append(f"rank {part.rank} of {part.size}, sums as a tree of {LEAVES}")
+    cutter = _Cutter(rw, part, _heads(graph))
+    for node in list(graph.nodes):
+        cutter.visit(node)
+    record = rw.finish()
+    graph.drop_unused_constants()
+    return record
+
+
+def problems(graph: Graph, size: int) -> list[str]:
+    """Why a base graph cannot be cut among so many ranks; empty when it can."""
+    if size not in SIZES:
+        return [f"it must be one of {', '.join(map(str, SIZES))}"]
+    found = []
+    num_heads, num_kv_heads, _ = _heads(graph)
+    if num_heads % size:
+        found.append(f"{num_heads} query heads do not divide by {size}")
+    if max(num_kv_heads, size) % min(num_kv_heads, size):
+        found.append(f"{num_kv_heads} KV heads neither divide by {size} nor can {size} ranks share them evenly")
+    origins: dict[int, str] = {}
+    for node in graph.nodes:
+        if node.attrs.get("role") == "row":
+            origins.setdefault(int(node.inputs["weight"].type.dims[1]), node.origin)
+    for width, origin in origins.items():
+        if width % (LEAVES * _PAIR):
+            found.append(f"{origin} adds {width} products, no multiple of {LEAVES * _PAIR} (a tree of pairs)")
+    for node in graph.nodes:
+        rows = node.inputs["weight"].type.dims[0] if node.attrs.get("role") == "vocab" else size
+        if int(rows) < size:
+            found.append(f"a vocabulary of {rows} has no part for each of {size}")
+    if not origins:
+        found.append("no linear of the graph has a role")
+    return list(dict.fromkeys(found))
+
+
+def _check_size(graph: Graph, size: int) -> None:
+    reasons = problems(graph, size)
+    if not reasons:
+        return
+    possible = [str(other) for other in SIZES if not problems(graph, other)]
+    # One rank without the tree is always possible: it is the graph as it is.
+    way_out = f"possible for this model: {', '.join(possible or ['1'])}"
+    if size == 1:
+        raise ConfigError(f"tp_invariant is not possible for this model: {'; '.join(reasons)}; leave it out")
+    raise ConfigError(f"tensor_parallel_size={size} is not possible for this model: {'; '.join(reasons)}; {way_out}")
+
+
+def _heads(graph: Graph) -> tuple[int, int, int]:
+    """Query heads, KV heads and head size of every layer. Raises: UnsupportedModel when layers differ."""
+    names = ("num_heads", "num_kv_heads", "head_dim")
+    shapes = {tuple(n.attrs[name] for name in names) for n in graph.nodes if n.op == "attention"}
+    if len(shapes) != 1:
+        raise UnsupportedModel(f"layers have {len(shapes)} shapes of heads; ranks can share one: {sorted(shapes)}")
+    ((num_heads, num_kv_heads, head_dim),) = shapes
+    return num_heads, num_kv_heads, head_dim
+
+
+class _Cutter:
+    """Walks a graph in order and knows which values a rank has a part of."""
+
+    def __init__(self, rw: Rewriter, part: Part, heads: tuple[int, int, int]) -> None:
+        self._rw, self._part = rw, part
+        self._num_heads, self._num_kv_heads, self._head_dim = heads
+        #: values of which this rank has some channels, and the role of the linear they come from
+        self._cut: dict[Value, str] = {}
+
+    def visit(self, node: Node) -> None:
+        if node.op == "linear":
+            self._linear(node, node.attrs.pop("role", None))
+            return
+        cut = {self._cut.get(v) for v in node.inputs.values() if not v.is_constant and _is_activation(v)}
+        if cut <= {None}:
+            return
+        if len(cut) > 1 or not self._adapt(node):
+            raise UnsupportedModel(f"{label(node)}: cannot be computed from the part of a rank")
+        types = infer(node.op, {role: v.type for role, v in node.inputs.items()}, node.attrs)
+        for value, type_ in zip(node.outputs, types, strict=True):
+            value.type = type_
+            # what comes of the head is joined by whoever runs the ranks
+            if _is_activation(value):
+                self._cut[value] = next(iter(cut)) or ""
+
+    def _adapt(self, node: Node) -> bool:
+        """Make the attributes those of the part; whether that is enough."""
+        width = next(v.type.dims[-1] for role, v in node.inputs.items() if role in ("x", "q", "k", "logits"))
+        assert isinstance(width, int)
+        if node.op == "rms_norm":
+            size = int(node.inputs["weight"].type.dims[0])
+            node.attrs["num_heads"] = width // size
+            return width % size == 0 and size == self._head_dim
+        if node.op == "rope":
+            node.attrs["num_heads"] = width // self._head_dim
+        elif node.op in ("kv_write", "attention"):
+            node.attrs["num_kv_heads"] = max(1, self._num_kv_heads // self._part.size)
+            if node.op == "attention":
+                node.attrs["num_heads"] = self._num_heads // self._part.size
+        return node.op in (*_CHANNEL_WISE, "rope", "kv_write", "attention", "top_logits")
+
+    def _linear(self, node: Node, role: str | None) -> None:
+        kind = self._cut.get(node.inputs["x"])
+        if kind is not None and role != "row":
+            raise UnsupportedModel(f"{label(node)}: needs all of its input, of which a rank has a part")
+        if role == "row":
+            self._row(node, kind)
+        elif role is not None and self._part.size > 1:
+            self._column(node, role)
+
+    def _column(self, node: Node, role: str) -> None:
+        """Some of the outputs: rows of the weight."""
+        before = str(node)
+        first, end = self._range(role, int(node.inputs["weight"].type.dims[0]))
+        for name in ("weight", "bias"):
+            if name in node.inputs:
+                node.inputs[name] = self._constant(node.inputs[name], (first, end), None)
+        out = node.output
+        out.type = TensorType(out.type.dtype, (*out.type.dims[:-1], end - first))
+        self._cut[out] = role
+        self._changed(node, before)
+
+    def _row(self, node: Node, kind: str | None) -> None:
+        """Some of the inputs: columns of the weight. What comes out is a partial sum."""
+        before = str(node)
+        width, size = int(node.inputs["weight"].type.dims[1]), self._part.size
+        if size < LEAVES:
+            node.attrs["chunks"] = LEAVES // size
+        if size == 1:
+            self._changed(node, before)
+            return
+        if kind is None:
+            raise UnsupportedModel(f"{label(node)}: has the role row, but its input is not a rank's part")
+        columns = (self._part.rank * width // size, (self._part.rank + 1) * width // size)
+        out, inputs = node.output, {"x": node.inputs["x"]}
+        inputs["weight"] = self._constant(node.inputs["weight"], None, columns)
+        partial = Value(f"{out.name}p", out.type)
+        new = Node("linear", inputs, dict(node.attrs), (partial,), node.origin)
+        terms = {"x": partial} | ({"bias": node.inputs["bias"]} if "bias" in node.inputs else {})
+        self._rw.replace((node,), (new, Node("all_reduce", terms, {"ranks": size}, (out,), node.origin)))
+
+    def _changed(self, node: Node, before: str) -> None:
+        self._rw.record.firings.append(Firing(node.origin, (before,), (str(node),)))
+
+    def _range(self, role: str, rows: int) -> tuple[int, int]:
+        """First and end of this rank's outputs among all."""
+        size, rank = self._part.size, self._part.rank
+        if role == "heads" and rows == self._num_kv_heads * self._head_dim and size > self._num_kv_heads:
+            # several ranks keep the same KV head: the one that their query heads read
+            first = rank * self._num_kv_heads // size
+            return first * self._head_dim, (first + 1) * self._head_dim
+        return rank * rows // size, (rank + 1) * rows // size
+
+    def _constant(self, value: Value, rows: tuple[int, int] | None, columns: tuple[int, int] | None) -> Value:
+        """A part of a constant, under a name of its own: the whole one may be read elsewhere."""
+        definition = value.constant
+        if definition is None or definition.columns is not None:
+            raise UnsupportedModel(f"{value}: only a constant of the checkpoint can be cut")
+        dims = list(value.type.dims)
+        if rows is not None:
+            definition, dims[0] = definition.rows(*rows), rows[1] - rows[0]
+        if columns is not None:
+            definition, dims[1] = ConstantDef(definition.segments, columns), columns[1] - columns[0]
+        name = f"{value.name}/{self._part.size}"
+        return self._rw.add_constant(Value(name, TensorType(value.type.dtype, tuple(dims)), constant=definition))
+
+
+def _is_activation(value: Value) -> bool:
+    return value.type.dtype not in ("kv", "int32")

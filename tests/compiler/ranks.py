@@ -1,0 +1,50 @@
+"""Tiny models that ranks can share, and the graph and the program of each rank.
+
+Used by the tests of tensor parallelism in every room.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from albireo.compiler.passes.shard import Part
+from albireo.compiler.pipeline import PASSES, Pass, compile_graph, run_passes, shard_pass
+from albireo.graph.node import Graph
+from albireo.graph.program import Program
+from albireo.models import load_architecture
+from albireo.models.config import parse_config
+from compiler.examples import BLOCK_SIZE, MAX_POSITIONS, MAXIMA, FakeCatalog
+
+#: Heads and channels that divide by eight, and inner sizes that a tree of eight leaves divides. There are two KV heads:
+#: of four ranks, two share each. Vocabularies stay those of TINY, which divide by nothing.
+WIDE = {
+    "hidden_size": 96,
+    "head_dim": 12,
+    "num_attention_heads": 8,
+    "num_key_value_heads": 2,
+    "intermediate_size": 112,
+}
+SIZES = (1, 2, 4, 8)
+
+
+def wide_config(model_type: str, **changes: Any) -> dict[str, Any]:
+    """config.json of an architecture's tiny model, made to be shared."""
+    return {**load_architecture(model_type).tiny, **WIDE, **changes}
+
+
+def wide_graph(config: Mapping[str, Any], dtype: str = "float32") -> Graph:
+    """The base graph of such a config."""
+    architecture = load_architecture(config["model_type"])
+    return architecture.build(parse_config(dict(config), architecture.rules).with_dtype(dtype), MAX_POSITIONS)
+
+
+def rank_graphs(graph: Graph, size: int, passes: Sequence[Pass] = PASSES) -> list[Graph]:
+    """The graph of each rank behind the given passes; a rank that is alone adds in the order of several."""
+    return [run_passes(graph, (shard_pass(Part(size, rank)), *passes))[0] for rank in range(size)]
+
+
+def compile_rank(graph: Graph, part: Part) -> Program:
+    return compile_graph(
+        graph, FakeCatalog(), maxima=MAXIMA, block_size=BLOCK_SIZE, max_positions=MAX_POSITIONS, part=part
+    )

@@ -1,0 +1,82 @@
+"""The promise with ranks: every number of them gives the bits of one, however requests are served."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from albireo.backends.cpu.machine import isa_levels
+from compiler.ranks import wide_config
+from e2e.serving import Answer, Server, assert_same_answers
+from e2e.test_invariance import ALL_AT_ONCE, NO_CACHE, everything, requests
+from tiny_models import make_checkpoint
+
+#: KV heads that are shared by ranks, biases; as many as query heads, a tied head; norms of q and k.
+MODELS = {
+    "llama": wide_config("llama"),
+    "qwen2": wide_config("qwen2", num_key_value_heads=8),
+    "qwen3": wide_config("qwen3", num_key_value_heads=4),
+}
+CASES = [(model, dtype, size) for model in MODELS for dtype in ("float32", "bfloat16") for size in (2, 4, 8)]
+
+
+@pytest.fixture(scope="module")
+def checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str, str], Path]:
+    root = tmp_path_factory.mktemp("models")
+
+    @functools.cache
+    def make(model: str, dtype: str) -> Path:
+        return make_checkpoint(root / f"{model}-{dtype}", MODELS[model], seed=5, dtype=dtype)
+
+    return make
+
+
+@pytest.fixture(scope="module")
+def of_one(checkpoint: Callable[[str, str], Path]) -> Callable[[str, str, str], list[Answer]]:
+    """(model, dtype, level) -> the answer to each request alone, of one rank that adds in the order of several."""
+
+    @functools.cache
+    def answers(model: str, dtype: str, level: str) -> list[Answer]:
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setenv("ALBIREO_ISA_MAX", level)
+            return Server.load(checkpoint(model, dtype), tp_invariant=True, **NO_CACHE).alone(requests())
+
+    return answers
+
+
+@pytest.mark.parametrize(("model", "dtype", "size"), CASES)
+def test_served_by_ranks_as_by_one(
+    model: str,
+    dtype: str,
+    size: int,
+    checkpoint: Callable[[str, str], Path],
+    of_one: Callable[[str, str, str], list[Answer]],
+) -> None:
+    """Batched, in chunks, with preemption and the prefix cache."""
+    settings = {**ALL_AT_ONCE, "num_threads": size, "tensor_parallel_size": size}
+    answers, stats = Server.load(checkpoint(model, dtype), **settings).serve(requests())
+    assert_same_answers(answers, of_one(model, dtype, isa_levels()[0]))
+    assert everything(stats, answers)
+
+
+@pytest.mark.parametrize("level", isa_levels()[1:])
+def test_at_every_level(
+    level: str,
+    checkpoint: Callable[[str, str], Path],
+    of_one: Callable[[str, str, str], list[Answer]],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setenv("ALBIREO_ISA_MAX", level)
+    server = Server.load(checkpoint("llama", "bfloat16"), tensor_parallel_size=2, num_threads=2)
+    assert_same_answers(server.serve(requests())[0], of_one("llama", "bfloat16", level))
+
+
+def test_the_same_tokens_as_without_the_order(checkpoint: Callable[[str, str], Path]) -> None:
+    """A chain and a tree differ in last bits of logits; greedy tokens, and here the drawn ones too, do not."""
+    plain, _ = Server.load(checkpoint("llama", "float32")).serve(requests())
+    ranks, _ = Server.load(checkpoint("llama", "float32"), tensor_parallel_size=4, num_threads=4).serve(requests())
+    assert [answer.tokens for answer in ranks] == [answer.tokens for answer in plain]
+    assert any((a.rows[p] != b.rows[p]).any() for a, b in zip(ranks, plain, strict=True) for p in a.rows)

@@ -7,11 +7,11 @@ from dataclasses import replace
 import pytest
 
 from albireo.compiler.emit import kv_layout
-from albireo.compiler.pipeline import compile_graph, run_passes
+from albireo.compiler.pipeline import OBLIGATORY, PASSES, compile_graph, pass_name, passes_without, run_passes
 from albireo.errors import InvariantError, UnsupportedModel
 from albireo.graph.program import KVLayout, Program
 from albireo.graph.program_spec import FAMILIES, check_program
-from compiler.examples import BLOCK_SIZE, MAX_POSITIONS, MAXIMA, ROPE, D, Decoder, E, FakeCatalog, K
+from compiler.examples import BLOCK_SIZE, MAX_POSITIONS, MAXIMA, ROPE, D, Decoder, E, FakeCatalog, H, K
 
 
 def program(decoder: Decoder, **maxima: int) -> Program:
@@ -22,7 +22,7 @@ def program(decoder: Decoder, **maxima: int) -> Program:
 
 def test_roles_are_the_contracts() -> None:
     calls = {call.family: call for call in program(Decoder(bias="qo")).calls}
-    assert set(calls) == set(FAMILIES)
+    assert set(FAMILIES) - set(calls) == {"elementwise", "head_norm", "rope", "kv_write", "slice", "top"}
     assert calls["embed"].args == {"ids": "token_ids", "table": "table", "out": "x"}
     qkv = calls["qkv_rope_kv"]
     assert qkv.args == {
@@ -37,6 +37,29 @@ def test_roles_are_the_contracts() -> None:
     assert calls["norm"].args["rows"] == "top_pos" and calls["norm"].rows == "G"
     assert calls["head_top"].args == {"x": "h_G", "weight": "table", "ids": "top_ids", "values": "top_values"}
     assert calls["head_top"].split == "panels" and calls["attention"].split == "heads"
+
+
+def test_roles_of_single_ops() -> None:
+    """merge_qkv is left to fire, so that its parts are cut out again."""
+    optional = [name for name in map(pass_name, PASSES) if name not in (*OBLIGATORY, "merge_qkv")]
+    compiled = compile_graph(
+        Decoder().graph(),
+        FakeCatalog(),
+        maxima=MAXIMA,
+        block_size=BLOCK_SIZE,
+        max_positions=MAX_POSITIONS,
+        passes=passes_without(optional),
+    )
+    check_program(compiled)
+    calls = {call.family: call for call in compiled.calls}
+    widths = [compiled.buffers[c.args["out"]].cols for c in compiled.calls if c.family == "slice"]
+    assert widths == [H * D, K * D, K * D] and calls["slice"].attrs["start"] == (H + K) * D
+    assert calls["rope"].args.keys() == {"x", "rope", "out"} and calls["rope"].attrs == {"num_heads": K, "head_dim": D}
+    assert calls["kv_write"].args.keys() == {"k", "v"} and calls["kv_write"].rows == "T" and calls["kv_write"].barrier
+    assert calls["top"].args.keys() == {"x", "ids", "values"} and calls["top"].rows == "G"
+    kinds = [call.attrs["kind"] for call in compiled.calls if call.family == "elementwise"]
+    assert kinds == ["cast", "cast", "cast", "add", "cast", "silu", "mul", "cast", "add", "cast"]
+    assert compiled.kv.dtype == "bfloat16"
 
 
 @pytest.mark.parametrize("dtype", ["float32", "bfloat16"])

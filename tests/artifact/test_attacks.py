@@ -76,11 +76,16 @@ def widen_vocabulary(data: Any) -> None:
 
 
 MANIFEST: list[tuple[str, Edit, type[EngineError], str]] = [
-    ("another major", put("format", "major", value=3), VersionMismatch, "version 3.0, this albireo reads 2.0"),
+    ("another major", put("format", "major", value=3), VersionMismatch, r"version 3\.\d+, this albireo reads 2.0"),
     ("a newer minor", put("format", "minor", value=9), VersionMismatch, "version 2.9"),
     ("another format", put("format", "name", value="gguf"), Corrupt, "another kind of directory"),
     ("an unknown key", put("run", value="rm -rf /"), Corrupt, "unknown key 'run'"),
     ("an unknown option", put("options", "tp", value=2), Corrupt, "unknown key 'tp'"),
+    ("an unknown profile", put("options", "profile", value="calm"), Corrupt, "profile='calm' must be one of balanced"),
+    ("a pass of another type", put("options", "without", value=[3]), Corrupt, "must be a list of strings"),
+    ("an unknown pass", put("options", "without", value=["fuse_all"]), TargetMismatch, "'fuse_all' names no pass"),
+    ("an obligatory pass", put("options", "without", value=["fuse_embed"]), TargetMismatch, "cannot be left out"),
+    ("a missing profile", drop("options", "profile"), Corrupt, "profile is missing"),
     ("a missing key", drop("options", "dtype"), Corrupt, "dtype is missing"),
     ("an unknown dtype", put("options", "dtype", value="int4"), Corrupt, "must be one of"),
     ("a length of nothing", put("options", "max_model_len", value=0), Corrupt, "max_model_len=0"),

@@ -79,9 +79,23 @@ def test_a_manifest() -> None:
     from albireo.artifact.layout import REQUIRED
 
     entry = FileEntry(7, "a" * 64)
-    options = Options("float16", 10, 2, 3, 16)
+    options = Options("float16", 10, 2, 3, 16, "latency", ("fuse_head",))
     manifest = Manifest("0.1.0", "llama", options, {"model.safetensors": entry}, dict.fromkeys(REQUIRED, entry))
     assert manifest_from_json(through_text(manifest_to_json(manifest)), "manifest.json") == manifest
+
+
+def test_a_manifest_of_the_first_minor_is_balanced_and_has_every_pass() -> None:
+    from albireo.artifact.layout import REQUIRED
+
+    entry = FileEntry(7, "a" * 64)
+    options = Options("float16", 10, 2, 3, 16)
+    manifest = Manifest("0.1.0", "llama", options, {"model.safetensors": entry}, dict.fromkeys(REQUIRED, entry))
+    data = through_text(manifest_to_json(manifest))
+    data["format"]["minor"] = 0
+    with pytest.raises(Corrupt, match="unknown key 'profile'"):
+        manifest_from_json(data, "manifest.json")
+    del data["options"]["profile"], data["options"]["without"]
+    assert manifest_from_json(data, "manifest.json") == manifest
 
 
 def test_json_is_sorted_and_a_line_a_value() -> None:

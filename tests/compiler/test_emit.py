@@ -7,7 +7,7 @@ from dataclasses import replace
 import pytest
 
 from albireo.compiler.emit import kv_layout
-from albireo.compiler.pipeline import OBLIGATORY, PASSES, compile_graph, pass_name, passes_without, run_passes
+from albireo.compiler.pipeline import compile_graph, optional_passes, passes_without, run_passes
 from albireo.errors import InvariantError, UnsupportedModel
 from albireo.graph.program import KVLayout, Program
 from albireo.graph.program_spec import FAMILIES, check_program
@@ -41,7 +41,7 @@ def test_roles_are_the_contracts() -> None:
 
 def test_roles_of_single_ops() -> None:
     """merge_qkv is left to fire, so that its parts are cut out again."""
-    optional = [name for name in map(pass_name, PASSES) if name not in (*OBLIGATORY, "merge_qkv")]
+    optional = [name for name in optional_passes() if name != "merge_qkv"]
     compiled = compile_graph(
         Decoder().graph(),
         FakeCatalog(),

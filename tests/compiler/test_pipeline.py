@@ -11,7 +11,15 @@ import pytest
 from albireo.backends.reference.interpret import interpret
 from albireo.backends.reference.kv import ReferenceKV
 from albireo.backends.step_inputs import StepInputs
-from albireo.compiler.pipeline import OBLIGATORY, PASSES, compile_graph, pass_name, passes_without, run_passes
+from albireo.compiler.pipeline import (
+    OBLIGATORY,
+    PASSES,
+    compile_graph,
+    optional_passes,
+    pass_name,
+    passes_without,
+    run_passes,
+)
 from albireo.errors import ConfigError, InvariantError, UnsupportedModel
 from albireo.graph.node import Graph
 from albireo.graph.program import Program
@@ -25,7 +33,7 @@ from step_batches import Work, make_step
 from tiny_models import random_weights
 
 DTYPES = ("float32", "bfloat16", "float16")
-OPTIONAL = tuple(name for name in map(pass_name, PASSES) if name not in OBLIGATORY)
+OPTIONAL = optional_passes()
 
 
 def compiled(graph: Graph, without: Sequence[str] = ()) -> Program:

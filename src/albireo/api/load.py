@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -21,7 +21,7 @@ from albireo.backends.cpu.catalog import CpuCatalog
 from albireo.backends.cpu.machine import isa_levels, thread_pool
 from albireo.backends.cpu.model import CpuModel, kv_block_bytes
 from albireo.backends.cpu.pack import constant_offsets
-from albireo.compiler.pipeline import compile_graph
+from albireo.compiler.pipeline import compile_graph, passes_without
 from albireo.config import EngineConfig
 from albireo.engine.settings import EngineSettings
 from albireo.errors import ConfigError
@@ -55,9 +55,10 @@ class Loaded:
     load_s: float
 
 
-def load(config: EngineConfig, *, show_progress: bool = False) -> Loaded:
+def load(config: EngineConfig, *, show_progress: bool = False, levels: Sequence[str] | None = None) -> Loaded:
     """Make a model ready to run.
 
+    Args: levels: ISA levels to choose kernels from, all of which this machine must have; None: all it has.
     Memory is planned before a weight is read; the tokenizer loads beside the weights.
     Raises: ModelError, ConfigError, OutOfMemory; nothing is left allocated then.
     """
@@ -66,9 +67,10 @@ def load(config: EngineConfig, *, show_progress: bool = False) -> Loaded:
     with ThreadPoolExecutor(1, "albireo-tokenizer") as beside:
         tokenizer = None if config.skip_tokenizer_init else beside.submit(_tokenizer, config, directory)
         source = open_source(directory, config)
+        config = source.adopt(config)
         model_config = source.model_config
         defaults = read_generation_defaults(source.config_directory)
-        program, memory = plan(config, source)
+        program, memory = plan(config, source, levels)
         with (
             source.weights(source.graph(memory.max_model_len)) as weights,
             _progress(program, show_progress) as advance,
@@ -100,8 +102,10 @@ def load(config: EngineConfig, *, show_progress: bool = False) -> Loaded:
         )
 
 
-def plan(config: EngineConfig, source: ModelSource) -> tuple[Program, MemoryPlan]:
+def plan(config: EngineConfig, source: ModelSource, levels: Sequence[str] | None = None) -> tuple[Program, MemoryPlan]:
     """Compile the program and share out the memory, without touching a weight.
+
+    Args: config: as source.adopt() gives it. levels: see load().
 
     Raises: ConfigError, OutOfMemory, UnsupportedModel; EngineFileError when a built source does not fit.
     """
@@ -110,7 +114,7 @@ def plan(config: EngineConfig, source: ModelSource) -> tuple[Program, MemoryPlan
     if model_len > limit:
         raise ConfigError(f"max_model_len={model_len} exceeds the model's max_position_embeddings={limit}; lower it")
     with guard(source):
-        program = compile_program(source.graph(model_len), config, model_len)
+        program = compile_program(source.graph(model_len), config, model_len, levels)
         source.check(program)
     memory = plan_memory(
         config,
@@ -123,15 +127,20 @@ def plan(config: EngineConfig, source: ModelSource) -> tuple[Program, MemoryPlan
     return program, memory
 
 
-def compile_program(graph: Graph, config: EngineConfig, model_len: int) -> Program:
-    """Compile for this machine's kernels and the steps that config allows. Raises: UnsupportedModel."""
-    rows = config.max_num_seqs + MAX_PROMPT_ROWS
+def compile_program(graph: Graph, config: EngineConfig, model_len: int, levels: Sequence[str] | None = None) -> Program:
+    """Compile for the steps that config allows.
+
+    Args: levels: ISA levels to choose kernels from; None: those of this machine.
+    Raises: UnsupportedModel; ConfigError when config leaves out a pass that cannot be.
+    """
+    seqs, tokens = config.step_limits.max_num_seqs, config.step_limits.max_num_batched_tokens
     return compile_graph(
         graph,
-        CpuCatalog(isa_levels()),
-        maxima={"T": config.max_num_batched_tokens, "R": rows, "G": config.max_num_seqs},
+        CpuCatalog(isa_levels() if levels is None else levels),
+        maxima={"T": tokens, "R": seqs + MAX_PROMPT_ROWS, "G": seqs},
         block_size=config.block_size,
         max_positions=model_len,
+        passes=passes_without(config.without),
     )
 
 

@@ -14,6 +14,7 @@ from albireo.artifact.record import Record
 from albireo.dtypes import COMPUTE_DTYPES
 from albireo.errors import Corrupt, VersionMismatch
 from albireo.models.json_file import short
+from albireo.profiles import DEFAULT, PROFILES, Profile
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,13 +27,18 @@ class FileEntry:
 
 @dataclass(frozen=True, slots=True)
 class Options:
-    """What a directory was built for; dtype is binding, the others can be asked for anew where it is run."""
+    """What a directory was built for; dtype and without are binding, the others can be asked for anew where it is run.
+
+    Fields: profile and without: since 2.1; an older directory is balanced and has every pass.
+    """
 
     dtype: str
     max_model_len: int
     max_num_seqs: int
     max_num_batched_tokens: int
     block_size: int
+    profile: Profile = DEFAULT
+    without: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,6 +69,8 @@ def manifest_to_json(manifest: Manifest) -> dict[str, Any]:
             "max_num_seqs": options.max_num_seqs,
             "max_num_batched_tokens": options.max_num_batched_tokens,
             "block_size": options.block_size,
+            "profile": options.profile,
+            "without": list(options.without),
         },
         "source": _entries(manifest.source),
         "files": _entries(manifest.files),
@@ -75,7 +83,7 @@ def manifest_from_json(data: Any, where: str) -> Manifest:
     Raises: Corrupt; VersionMismatch for another major, or a newer minor.
     """
     top = Record(data, where)
-    _check_format(top.record("format"))
+    minor = _check_format(top.record("format"))
     options = top.record("options")
     manifest = Manifest(
         version=top.text("created_by").removeprefix("albireo "),
@@ -86,6 +94,7 @@ def manifest_from_json(data: Any, where: str) -> Manifest:
             max_num_seqs=options.count("max_num_seqs", 1),
             max_num_batched_tokens=options.count("max_num_batched_tokens", 1),
             block_size=options.count("block_size", 1),
+            **(_since_1(options) if minor >= 1 else {}),
         ),
         source=_read_entries(top.record("source")),
         files=_read_entries(top.record("files")),
@@ -101,7 +110,16 @@ def manifest_from_json(data: Any, where: str) -> Manifest:
     return manifest
 
 
-def _check_format(record: Record) -> None:
+def _since_1(options: Record) -> dict[str, Any]:
+    """The options that format 2.1 added."""
+    without = options.items("without")
+    if not all(isinstance(name, str) for name in without):
+        options.fail("without", without, "must be a list of strings")
+    return {"profile": options.choice("profile", tuple(PROFILES)), "without": tuple(without)}
+
+
+def _check_format(record: Record) -> int:
+    """The minor version. Raises: Corrupt, VersionMismatch."""
     name = record.text("name")
     if name != FORMAT:
         record.fail("name", name, f"is not {FORMAT}: this is another kind of directory")
@@ -111,6 +129,7 @@ def _check_format(record: Record) -> None:
             f"{record.where}: is version {major}.{minor}, this albireo reads {MAJOR}.0 to {MAJOR}.{MINOR}"
         )
     record.done()
+    return minor
 
 
 def _entries(entries: Mapping[str, FileEntry]) -> dict[str, Any]:

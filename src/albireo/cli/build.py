@@ -11,8 +11,10 @@ from typing import Any
 import click
 
 from albireo.api.build import build
+from albireo.bench.built import speed_rows
 from albireo.cli.terminal import duration, row, size
 from albireo.config import BuildConfig
+from albireo.profiles import PROFILES
 
 
 def _help(field: str) -> str:
@@ -28,23 +30,33 @@ def _help(field: str) -> str:
 @click.argument("model", required=False)
 @click.option("-o", "--output", required=True, metavar="DIR", help="Where to; it must be free or empty.")
 @click.option("--dtype", help=_help("dtype"))
+@click.option("--target", help=_help("target"))
+@click.option("--profile", type=click.Choice(list(PROFILES)), help=_help("profile"))
 @click.option("--max-model-len", type=int, help=_help("max_model_len"))
 @click.option("--max-num-seqs", type=int, help=_help("max_num_seqs"))
 @click.option("--max-num-batched-tokens", type=int, help=_help("max_num_batched_tokens"))
+@click.option("--without", multiple=True, metavar="PASS[,PASS]", help=_help("without"))
+@click.option("--no-measure", is_flag=True, help="Leave out the short run that measures speed.")
 @click.option("--force", is_flag=True, help=_help("force"))
-def command(model: str | None, output: str, force: bool, **given: Any) -> None:
+def command(
+    model: str | None, output: str, without: tuple[str, ...], no_measure: bool, force: bool, **given: Any
+) -> None:
     """Compile a model ahead of time into an engine directory, which starts at once.
 
     MODEL is a directory or a hub name; the bundled model when left out. The directory runs with every command and with
     LLM, without the checkpoint, on any machine of this kind of processor.
     """
-    config = BuildConfig(force=force, **{name: value for name, value in given.items() if value is not None})
-    result = build(model, output, config, show_progress=True)
+    settings = {name: value for name, value in given.items() if value is not None}
+    result = build(model, output, BuildConfig(force=force, without=without, **settings), show_progress=True)
     numbers = result.totals
     click.echo(row("built", f"{result.directory}, {size(result.num_bytes)}, in {duration(result.build_s)}"))
-    click.echo(row("computed in", result.dtype))
+    click.echo(row("computed in", f"{result.dtype}, kernels for {result.levels[0]}"))
     click.echo(
-        row("program", f"ops {numbers.ops_before} -> {numbers.ops_after} calls, {numbers.barriers} barriers a step")
+        row(
+            "program",
+            f"ops {numbers.ops_before} -> {numbers.ops_after} calls, {numbers.barriers} barriers a step "
+            f"(nothing fused: {result.unfused.ops_after} calls, {result.unfused.barriers} barriers)",
+        )
     )
     click.echo(
         row(
@@ -52,4 +64,7 @@ def command(model: str | None, output: str, force: bool, **given: Any) -> None:
             f"{numbers.bytes_per_token:,} B per token + {numbers.kv_bytes_per_position:,} B per position of context",
         )
     )
+    if not no_measure:
+        for name, text in speed_rows(result.directory, result.levels):
+            click.echo(row(name, text))
     click.echo(row("run it", f"albireo generate {result.directory}"))

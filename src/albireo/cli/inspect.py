@@ -27,6 +27,7 @@ from albireo.graph.program import KVLayout, Program
 from albireo.graph.show import show_graph, show_program, show_report, totals
 from albireo.models import open_checkpoint
 from albireo.models.config import ModelConfig
+from albireo.profiles import DEFAULT
 from albireo.text.tokenizer_files import read_tokenizer_files
 
 
@@ -53,6 +54,7 @@ def command(
     config = EngineConfig.from_kwargs(model=model, **engine)
     directory = locate_model(model)
     source = open_source(directory, config)
+    config = source.adopt(config)
     graph = source.graph(config.max_model_len or source.default_model_len)
     if not (shows_graph or shows_program or shows_report):
         # Line by line: a model that does not fit still gets its summary before the error.
@@ -105,6 +107,10 @@ def _manifest_lines(source: EngineSource) -> Iterator[str]:
     manifest, program = source.files.manifest, source.files.program
     options = manifest.options
     yield row("built", f"by albireo {manifest.version} for {options.dtype}, up to {options.max_model_len:,} tokens")
+    if options.profile != DEFAULT:
+        yield row("profile", options.profile)
+    if options.without:
+        yield row("left out", ", ".join(options.without))
     yield row("from", ", ".join(f"{name} {entry.sha256[:12]}" for name, entry in manifest.source.items()))
     total = sum(entry.size for entry in manifest.files.values())
     yield row("on disk", f"{size(total)} in {len(manifest.files) + 1} files, {len(source.files.stored)} constants")

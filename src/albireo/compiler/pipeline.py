@@ -74,14 +74,18 @@ def pass_name(run: Pass) -> str:
     return run.__module__.rpartition(".")[2]
 
 
+def optional_passes() -> tuple[str, ...]:
+    """Names of the passes that can be left out, in order."""
+    return tuple(name for name in map(pass_name, PASSES) if name not in OBLIGATORY)
+
+
 def passes_without(names: Sequence[str]) -> tuple[Pass, ...]:
     """PASSES but those named. Raises: ConfigError for a name that is no pass, or an obligatory one."""
-    optional = [name for name in map(pass_name, PASSES) if name not in OBLIGATORY]
     for name in names:
         if name in OBLIGATORY:
             raise ConfigError(f"without={name}: this pass cannot be left out: {OBLIGATORY[name]}")
-        if name not in optional:
-            raise ConfigError(f"without={name!r} names no pass; choose among {', '.join(optional)}")
+        if name not in optional_passes():
+            raise ConfigError(f"without={name!r} names no pass; choose among {', '.join(optional_passes())}")
     return tuple(run for run in PASSES if pass_name(run) not in names)
 
 

@@ -11,7 +11,7 @@ from albireo.backends.cpu.catalog import CpuCatalog
 from albireo.backends.cpu.machine import isa_levels
 from albireo.backends.cpu.model import CpuModel
 from albireo.backends.step_inputs import StepInputs
-from albireo.compiler.pipeline import OBLIGATORY, PASSES, compile_graph, pass_name, passes_without
+from albireo.compiler.pipeline import compile_graph, optional_passes, passes_without
 from albireo.dtypes import COMPUTE_DTYPES
 from albireo.models import architectures, build_graph, load_architecture
 from albireo.models.config import parse_config
@@ -20,7 +20,7 @@ from backends.cpu.test_pack import Stored, Weights
 from step_batches import Work, make_step
 from tiny_models import random_weights
 
-OPTIONAL = tuple(name for name in map(pass_name, PASSES) if name not in OBLIGATORY)
+OPTIONAL = optional_passes()
 BLOCK_SIZE, NUM_BLOCKS = 16, 8
 Outputs = list[tuple[np.ndarray, np.ndarray, np.ndarray]]
 

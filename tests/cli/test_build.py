@@ -51,6 +51,17 @@ def test_the_options_of_a_build(albireo, tmp_path, monkeypatch):
     assert result.exit_code == 1 and "choose among merge_qkv" in result.stderr
 
 
+def test_profiles_and_passes_left_out_change_no_text(albireo):
+    flags = ("Once upon", "--temperature", "0", "--max-tokens", "12")
+    plain = albireo("generate", *flags).stdout
+    for more in (("--profile", "latency"), ("--profile", "throughput"), ("--without", "fuse_head,merge_qkv,fuse_norm")):
+        assert albireo("generate", *flags, *more).stdout == plain
+    program = albireo("inspect", "--program", "--without", "merge_qkv").stdout
+    assert "rope(" in program and "kv_write(" in program and "qkv_rope_kv" not in program
+    refused = albireo("generate", *flags, "--without", "fuse_gather")
+    assert refused.exit_code == 1 and "nothing else gives a gather its kernel" in refused.stderr
+
+
 def test_a_target_this_machine_cannot_run_is_not_measured(albireo, tmp_path, monkeypatch):
     monkeypatch.setenv("ALBIREO_ISA_MAX", "scalar")
     result = albireo("build", BUNDLED, "-o", tmp_path / "x", "--target", "avx512")

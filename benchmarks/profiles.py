@@ -5,7 +5,8 @@
 The model is loaded once, with memory for the largest steps; each profile is an engine of its own on it, with the
 profile's limits, and they take turns. Gaps: --streams requests decode; when each has a few tokens, a prompt of
 --prompt-len arrives. Crowd: requests that are all there from the start. Prints medians and spreads over rounds, and
-appends every run to benchmarks/results/profiles.jsonl; the tokens must be the same under every profile.
+appends every run to benchmarks/results/profiles.jsonl; the tokens must be the same under every profile. On a machine
+that others use, --clock cpu --threads 1 counts processor time instead.
 """
 
 from __future__ import annotations
@@ -16,6 +17,7 @@ import itertools
 import json
 import statistics
 import time
+from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
@@ -29,19 +31,21 @@ from albireo.profiles import PROFILES, StepLimits
 RESULTS = Path(__file__).resolve().parent / "results" / "profiles.jsonl"
 #: Tokens of each stream before the long prompt arrives.
 WARM_TOKENS = 4
+CLOCKS = {"wall": time.perf_counter, "cpu": time.process_time}
 
 
 @dataclass
 class Served:
     """When each request's tokens came, in seconds, and what they were."""
 
+    clock: Callable[[], float]
     times: dict[str, list[float]] = field(default_factory=dict)
     tokens: dict[str, list[int]] = field(default_factory=dict)
 
     def step(self, engine: Engine) -> None:
         for update in engine.step():
             self.tokens.setdefault(update.request_id, []).extend(update.token_ids)
-            self.times.setdefault(update.request_id, []).append(time.perf_counter())
+            self.times.setdefault(update.request_id, []).append(self.clock())
 
     def gaps(self, request_id: str) -> list[float]:
         times = self.times[request_id]
@@ -68,12 +72,12 @@ def arrival(loaded: Loaded, limits: StepLimits, args: argparse.Namespace, seed: 
     vocab = loaded.model_config.vocab_size
     short = random_requests(RandomWorkload(num_prompts=args.streams, input_len=64, output_len=1, seed=seed), vocab)
     (long,) = random_requests(RandomWorkload(num_prompts=1, input_len=args.prompt_len, output_len=1, seed=seed), vocab)
-    engine, served = make_engine(loaded, limits), Served()
+    engine, served = make_engine(loaded, limits), Served(CLOCKS[args.clock])
     for idx, request in enumerate(short):
         engine.add_request(str(idx), request.prompt_token_ids, params(WARM_TOKENS + args.tokens))
     while min((len(served.times.get(str(i), ())) for i in range(args.streams)), default=0) < WARM_TOKENS:
         served.step(engine)
-    started = time.perf_counter()
+    started = served.clock()
     engine.add_request("long", long.prompt_token_ids, params(2))
     while engine.has_work():
         served.step(engine)
@@ -91,14 +95,14 @@ def crowd(loaded: Loaded, limits: StepLimits, args: argparse.Namespace, seed: in
     vocab = loaded.model_config.vocab_size
     wanted = RandomWorkload(num_prompts=args.crowd, input_len=128, output_len=32, range_ratio=0.5, seed=seed)
     requests = random_requests(wanted, vocab)
-    engine, served = make_engine(loaded, limits), Served()
-    started = time.perf_counter()
+    engine, served = make_engine(loaded, limits), Served(CLOCKS[args.clock])
+    started = served.clock()
     for idx, request in enumerate(requests):
         engine.add_request(str(idx), request.prompt_token_ids, params(request.output_len))
     while engine.has_work():
         served.step(engine)
     total = sum(len(request.prompt_token_ids) + request.output_len for request in requests)
-    return {"total_tok_s": total / (time.perf_counter() - started), "sha256": served.sha256}
+    return {"total_tok_s": total / (served.clock() - started), "sha256": served.sha256}
 
 
 def main() -> None:
@@ -106,6 +110,8 @@ def main() -> None:
     parser.add_argument("--model", help="checkpoint directory; the bundled model when left out")
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--threads", type=int)
+    parser.add_argument("--clock", choices=list(CLOCKS), default="wall")
+    parser.add_argument("--measure", default="arrival,crowd")
     parser.add_argument("--streams", type=int, default=8)
     parser.add_argument("--prompt-len", type=int, default=2048)
     parser.add_argument("--tokens", type=int, default=24, help="of each stream after the prompt arrived")
@@ -125,13 +131,15 @@ def main() -> None:
         )
     )
     rows: list[dict] = []
-    for what, measure in (("arrival", arrival), ("crowd", crowd)):
+    for what in args.measure.split(","):
+        measure = {"arrival": arrival, "crowd": crowd}[what]
         for idx in range(args.rounds):
             order = list(cases.items())
             found = {name: measure(loaded, limits, args, idx) for name, limits in order[idx % 3 :] + order[: idx % 3]}
             if len({each["sha256"] for each in found.values()}) != 1:
                 raise SystemExit(f"the tokens differ: {found}")
             head = {"date": time.strftime("%Y-%m-%d"), "model": loaded.directory.name, "what": what, "round": idx}
+            head["clock"] = args.clock
             rows += [head | {"profile": name} | figures for name, figures in found.items()]
         for key in [key for key in rows[-1] if key.endswith("_s")]:
             for name in cases:

@@ -2,12 +2,12 @@
 
     python benchmarks/fusions.py [--model MODEL] [--rounds 3] [--workloads W1,W2,D16] [--without PASSES ...]
 
-A program with everything fused stays loaded; beside it, one after another, programs with some passes left out (by
-default each optional pass, then all of them; or --without merge_qkv,fuse_qkv_rope_kv). The two take turns, run by run,
-with a read and a dot-product probe around each; what is compared is the ratio within a pair. Both produce the same
-tokens, or the script ends. Prints medians and spreads over rounds; every run is appended to
-benchmarks/results/fusions.jsonl. On a machine that others use, --clock cpu --threads 1 counts processor time instead:
-what others take is left out, and so is what barriers cost.
+A program with everything fused stays loaded; beside it, one after another, programs with some passes left out: by
+default none, which shows how much a comparison is worth, then each optional pass, then all of them; or --without
+merge_qkv,fuse_qkv_rope_kv. The two take turns, run by run, with a read and a dot-product probe around each; what is
+compared is the ratio within a pair. Both produce the same tokens, or the script ends. Prints medians and spreads over
+rounds; every run is appended to benchmarks/results/fusions.jsonl. On a machine that others use, --clock cpu --threads 1
+counts processor time instead: what others take is left out, and so is what barriers cost.
 
 W1   one stream, prompt 128:     the median step of decoding (--output-len tokens)
 W2   a prompt of 2,048 tokens (--prompt-len):  its prompt step
@@ -153,8 +153,8 @@ def main() -> None:
     args = parser.parse_args()
     optional = optional_passes()
     each = [TOGETHER.get(name, (name,)) for name in optional if name != "fuse_qkv_rope_kv"]
-    asked = [tuple(names.split(",")) for names in args.without or ()]
-    variants = asked or [*each, optional]
+    asked = [tuple(name for name in names.split(",") if name) for names in args.without or ()]
+    variants = asked or [(), *each, optional]
     for names in variants:
         passes_without(names)
     clock = time.perf_counter if args.clock == "wall" else time.process_time
@@ -168,7 +168,7 @@ def main() -> None:
     print("time without over time with everything fused: median (least to most) of the rounds\n")
     print(f"{'without':36}{'calls':>6}{'barriers':>9}  " + "".join(f"{name:26}" for name in chosen))
     for names in variants:
-        label = "everything" if names == optional else ", ".join(names)
+        label = "everything" if names == optional else ", ".join(names) or "nothing: two alike"
         other = load(args, names)
         numbers = totals(other.loaded.program)
         engines = {"fused": fused_clock, label: StepClock(other, clock)}

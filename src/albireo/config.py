@@ -129,8 +129,8 @@ class BuildConfig:
         max_model_len: longest sequence in tokens; None: the model's. It is the default where the directory is run.
         target: ISA level to choose kernels for: native (this machine's best), avx512bf16, avx512, avx2 or scalar.
         profile: temperament the directory has where it is run: balanced, throughput or latency.
-        max_num_seqs, max_num_batched_tokens: the step that program.json and report.md are written for; memory is
-            planned again for what is asked for where the directory is run. None: the profile's.
+        max_num_seqs, max_num_batched_tokens: the step that program.json and report.md are written for; None: the
+            profile's. Memory is planned again for what is asked for where the directory is run.
         without: compiler passes to leave out, by name, to measure what they are worth.
         force: replace an engine directory that is already there.
     """

@@ -6,8 +6,9 @@ from typing import Any
 
 import pytest
 
-from albireo.config import EngineConfig
+from albireo.config import BuildConfig, EngineConfig
 from albireo.errors import ConfigError
+from albireo.profiles import StepLimits
 
 
 def test_an_unknown_key_names_the_nearest_known_one() -> None:
@@ -32,6 +33,8 @@ def test_gpu_memory_utilization_is_an_alias_and_not_a_second_setting() -> None:
         {"max_num_seqs": 0},
         {"max_num_batched_tokens": 1.5},
         {"max_model_len": 0},
+        {"profile": "calm"},
+        {"without": (1,)},
         {"kv_cache_memory_bytes": -1},
         {"num_gpu_blocks_override": True},
         {"num_threads": 0},
@@ -44,6 +47,19 @@ def test_gpu_memory_utilization_is_an_alias_and_not_a_second_setting() -> None:
 def test_a_value_out_of_range_is_refused_by_name(fields: dict[str, Any]) -> None:
     with pytest.raises(ConfigError, match=next(iter(fields))):
         EngineConfig(**fields)
+
+
+def test_a_profile_sets_what_is_not_asked_for() -> None:
+    assert EngineConfig(profile="throughput").step_limits.max_num_seqs == 256
+    assert EngineConfig(profile="latency", max_num_seqs=3).step_limits == StepLimits(3, 512)
+    assert EngineConfig().step_limits == EngineConfig(profile="balanced").step_limits == StepLimits(64, 2048)
+    with pytest.raises(ConfigError, match="profile='calm' is unknown; choose balanced, throughput, latency"):
+        BuildConfig(profile="calm")  # type: ignore[arg-type]
+
+
+def test_names_of_passes() -> None:
+    assert EngineConfig(without="a,b").without == ("a", "b")  # type: ignore[arg-type]
+    assert BuildConfig(without=["a", "b , a", ""]).without == ("a", "b")  # type: ignore[arg-type]
 
 
 def test_minus_one_means_as_far_as_memory_allows() -> None:

@@ -1,19 +1,27 @@
-// Every kernel family, in the order in which a layer uses them.
+// Every kernel family: those of a fused program in the order in which a layer uses them, then single ops.
 #include <cstring>
 
 #include "kernels/all_reduce/all_reduce.h"
 #include "kernels/attention/attention.h"
+#include "kernels/elementwise/elementwise.h"
 #include "kernels/embed/embed.h"
 #include "kernels/gather/gather.h"
+#include "kernels/head_norm/head_norm.h"
 #include "kernels/head_top/head_top.h"
+#include "kernels/kv_write/kv_write.h"
 #include "kernels/linear/linear.h"
 #include "kernels/norm/norm.h"
 #include "kernels/qkv_rope_kv/qkv_rope_kv.h"
+#include "kernels/rope/rope.h"
+#include "kernels/slice/slice.h"
+#include "kernels/top/top.h"
 
 namespace albireo {
 namespace {
-const Family* const kFamilies[] = {&kEmbed,  &kNorm,   &kQkvRopeKv, &kAttention,
-                                   &kGather, &kLinear, &kAllReduce, &kHeadTop};
+const Family* const kFamilies[] = {&kEmbed, &kNorm, &kQkvRopeKv, &kAttention, &kGather, &kLinear, &kAllReduce,
+                                   &kHeadTop,
+                                   // what is left of these where a fusion is switched off
+                                   &kHeadNorm, &kRope, &kKvWrite, &kElementwise, &kSlice, &kTop};
 }
 
 const Family* find_family(const char* name) {

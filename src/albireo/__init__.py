@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from albireo.api.async_llm import AsyncLLM
     from albireo.api.build import build
-    from albireo.api.llm import LLM
+    from albireo.api.llm import LLM, load
     from albireo.config import BuildConfig, EngineConfig
     from albireo.errors import (
         ConfigError,
@@ -66,6 +66,7 @@ __all__ = [
     "WeightMismatch",
     "__version__",
     "build",
+    "load",
 ]
 
 _HOMES = {
@@ -74,6 +75,7 @@ _HOMES = {
     "BuildConfig": "albireo.config",
     "EngineConfig": "albireo.config",
     "build": "albireo.api.build",
+    "load": "albireo.api.llm",
     "SamplingParams": "albireo.params",
     "CompletionOutput": "albireo.outputs",
     "Logprob": "albireo.outputs",

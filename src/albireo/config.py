@@ -11,6 +11,7 @@ from dataclasses import dataclass, fields
 from typing import Any, Literal
 
 from albireo.errors import ConfigError
+from albireo.profiles import DEFAULT, PROFILES, Profile, StepLimits, resolve
 
 BLOCK_SIZES = (8, 16, 32)
 
@@ -24,8 +25,10 @@ class EngineConfig:
         tokenizer: directory of the tokenizer, when it is not the model's.
         dtype: compute type; auto takes the checkpoint's.
         max_model_len: longest sequence in tokens; None or -1: the model's, as far as memory allows.
-        max_num_seqs: most sequences in one step.
-        max_num_batched_tokens: token budget of one step.
+        profile: temperament: balanced, throughput (long steps of many sequences) or latency (short steps, so that
+            running requests do not wait for long prompts); None: balanced, or what an engine directory was built for.
+        max_num_seqs: most sequences in one step; None: the profile's.
+        max_num_batched_tokens: token budget of one step; None: the profile's.
         block_size: KV positions per block.
         kv_cache_memory_bytes: size of the KV pool; None: a part of memory_utilization.
         memory_utilization: fraction of the machine's memory this engine may use in all.
@@ -42,14 +45,18 @@ class EngineConfig:
         generation_config: auto takes the model's recommended sampling; vllm none.
         max_logprobs: most logprobs a request may ask for; -1: the vocabulary.
         verify_hashes: check the weights of an engine directory against their hashes before running.
+        pin_numerics: refuse an engine directory where other kernels than the build's would run, whose logits may differ
+            in the last bits.
+        without: compiler passes to leave out, by name, to measure what they are worth; results stay the same.
     """
 
     model: str | None = None
     tokenizer: str | None = None
     dtype: str = "auto"
     max_model_len: int | None = None
-    max_num_seqs: int = 64
-    max_num_batched_tokens: int = 2048
+    profile: Profile | None = None
+    max_num_seqs: int | None = None
+    max_num_batched_tokens: int | None = None
     block_size: int = 16
     kv_cache_memory_bytes: int | None = None
     memory_utilization: float = 0.9
@@ -64,6 +71,8 @@ class EngineConfig:
     generation_config: Literal["auto", "vllm"] = "auto"
     max_logprobs: int = 20
     verify_hashes: bool = False
+    pin_numerics: bool = False
+    without: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         if self.block_size not in BLOCK_SIZES:
@@ -74,18 +83,30 @@ class EngineConfig:
             raise ConfigError(
                 f"generation_config={self.generation_config!r} is unknown; choose auto (the model's) or vllm (none)"
             )
-        for name in ("max_num_seqs", "max_num_batched_tokens"):
-            _at_least(name, getattr(self, name), 1)
+        _check_profile(self.profile)
+        object.__setattr__(self, "without", _names(self.without))
         if self.max_model_len == -1:
             object.__setattr__(self, "max_model_len", None)
-        optional = ("max_model_len", "kv_cache_memory_bytes", "num_gpu_blocks_override", "num_threads")
-        for name in (*optional, "tensor_parallel_size"):
+        for name in (
+            "max_num_seqs",
+            "max_num_batched_tokens",
+            "max_model_len",
+            "kv_cache_memory_bytes",
+            "num_gpu_blocks_override",
+            "num_threads",
+            "tensor_parallel_size",
+        ):
             if getattr(self, name) is not None:
                 _at_least(name, getattr(self, name), 1)
         _at_least("max_logprobs", self.max_logprobs, -1)
         value = self.memory_utilization
         if not isinstance(value, (int, float)) or math.isnan(value) or not 0.0 < value <= 1.0:
             raise ConfigError(f"memory_utilization={value!r} is outside (0, 1]")
+
+    @property
+    def step_limits(self) -> StepLimits:
+        """Most sequences and tokens of a step, as asked for or as the profile has them."""
+        return resolve(self.profile, self.max_num_seqs, self.max_num_batched_tokens)
 
     @classmethod
     def from_kwargs(cls, **kwargs: Any) -> EngineConfig:
@@ -113,27 +134,48 @@ class BuildConfig:
     Fields:
         dtype: compute type; auto takes the checkpoint's. An engine directory runs in this type only.
         max_model_len: longest sequence in tokens; None: the model's. It is the default where the directory is run.
-        max_num_seqs, max_num_batched_tokens: the step that program.json and report.md are written for; memory is
-            planned again for what is asked for where the directory is run.
+        target: ISA level to choose kernels for: native (this machine's best), avx512bf16, avx512, avx2 or scalar.
+        profile: temperament the directory has where it is run: balanced, throughput or latency.
+        max_num_seqs, max_num_batched_tokens: the step that program.json and report.md are written for; None: the
+            profile's. Memory is planned again for what is asked for where the directory is run.
         tensor_parallel_size: ranks that compute the model together. A directory runs on as many only.
         tp_invariant: add the sums that ranks share in the order of several also when there is one, which then computes
             the same bits as they do.
+        without: compiler passes to leave out, by name, to measure what they are worth.
         force: replace an engine directory that is already there.
     """
 
     dtype: str = "auto"
     max_model_len: int | None = None
-    max_num_seqs: int = 64
-    max_num_batched_tokens: int = 2048
+    target: str = "native"
+    profile: Profile = DEFAULT
+    max_num_seqs: int | None = None
+    max_num_batched_tokens: int | None = None
     tensor_parallel_size: int = 1
     tp_invariant: bool = False
+    without: tuple[str, ...] = ()
     force: bool = False
 
     def __post_init__(self) -> None:
-        for name in ("max_num_seqs", "max_num_batched_tokens", "tensor_parallel_size"):
-            _at_least(name, getattr(self, name), 1)
-        if self.max_model_len is not None:
-            _at_least("max_model_len", self.max_model_len, 1)
+        _check_profile(self.profile)
+        object.__setattr__(self, "without", _names(self.without))
+        for name in ("max_model_len", "max_num_seqs", "max_num_batched_tokens"):
+            if getattr(self, name) is not None:
+                _at_least(name, getattr(self, name), 1)
+        _at_least("tensor_parallel_size", self.tensor_parallel_size, 1)
+
+
+def _check_profile(profile: Any) -> None:
+    if profile is not None and profile not in PROFILES:
+        raise ConfigError(f"profile={profile!r} is unknown; choose {', '.join(PROFILES)}")
+
+
+def _names(given: Any) -> tuple[str, ...]:
+    """Names from one string with commas, or from several such; each once, in order."""
+    texts = (given,) if isinstance(given, str) else tuple(given)
+    if not all(isinstance(text, str) for text in texts):
+        raise ConfigError(f"without={given!r} is not allowed; it must be names of compiler passes")
+    return tuple(dict.fromkeys(name for text in texts for part in text.split(",") if (name := part.strip())))
 
 
 def _at_least(name: str, value: Any, low: int) -> None:

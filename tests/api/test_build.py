@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import logging
 import os
 import stat
@@ -16,7 +17,7 @@ from albireo.backends.cpu.machine import isa_levels
 from albireo.backends.cpu.stored import StoredWeights
 from albireo.models import architectures, build_graph, load_architecture
 from albireo.models.config import parse_config
-from artifact.engines import make_engine, run
+from artifact.engines import alter, make_engine, run
 from compiler.ranks import WIDE
 from tiny_models import make_checkpoint, shared_data
 
@@ -161,6 +162,106 @@ def test_kernels_are_chosen_again_for_another_level(
     ours, theirs = text.partition("the build's were of")[::2]
     assert levels[used] in ours
     assert levels[built] in theirs
+
+
+def test_a_target_is_a_level_to_build_for(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """The same bytes wherever it is built; at home on that level, and chosen again for a better one."""
+    if "avx2" not in isa_levels():
+        pytest.skip("this run has no AVX2")
+    checkpoint, engine = make_engine(tmp_path, "qwen2", "bfloat16", target="avx2")
+    target = json.loads((engine / "target.json").read_text())
+    assert target["isa_levels"] == ["avx2", "scalar"]
+    assert "with kernels of avx2, scalar." in (engine / "report.md").read_text()
+    native = run(checkpoint)
+    with monkeypatch.context() as patch:
+        patch.setenv("ALBIREO_ISA_MAX", "scalar")
+        build(checkpoint, tmp_path / "again", BuildConfig(target="avx2"))
+        assert contents(tmp_path / "again") == contents(engine)
+        patch.setenv("ALBIREO_ISA_MAX", "avx2")
+        expected = run(checkpoint)
+        with caplog.at_level(logging.WARNING):
+            assert run(engine) == run(engine, pin_numerics=True) == expected
+        assert not caplog.records
+    if isa_levels()[0] != "avx2":
+        assert run(engine) == native
+        assert "chosen again from graph.json" in caplog.text
+        with pytest.raises(TargetMismatch, match=r"pin_numerics: it was built for kernels of avx2, here .*build MODEL"):
+            run(engine, pin_numerics=True)
+
+
+def test_a_target_above_this_machine_is_built_and_not_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("ALBIREO_ISA_MAX", "scalar")
+    checkpoint, engine = make_engine(tmp_path, "llama", "bfloat16", target="avx512bf16")
+    program = json.loads((engine / "program.json").read_text())
+    assert "linear.bfloat16.avx512bf16" in {call["kernel"] for call in program["calls"]}
+    assert run(engine) == run(checkpoint)
+
+
+def test_an_unknown_target_names_the_levels(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match="target='avx3' is no level; choose one of native, avx512bf16, avx512, avx2"):
+        make_engine(tmp_path, "llama", target="avx3")
+    assert not (tmp_path / "engine").exists()
+
+
+def test_pinned_numerics_refuse_another_version(tmp_path: Path) -> None:
+    checkpoint, engine = make_engine(tmp_path, "llama", "float32")
+    assert run(engine, pin_numerics=True) == run(checkpoint)
+    alter(engine, "manifest.json", lambda data: data.update(created_by="albireo 0.0.9"))
+    assert run(engine) == run(checkpoint)
+    with pytest.raises(TargetMismatch, match=r"built by albireo 0\.0\.9, this is .*leave pin_numerics out"):
+        run(engine, pin_numerics=True)
+    with pytest.raises(ConfigError, match=r"pin_numerics: .* is a checkpoint"):
+        run(checkpoint, pin_numerics=True)
+
+
+def test_the_profile_of_the_build_is_the_default(tmp_path: Path) -> None:
+    from albireo.api.load import load
+    from albireo.config import EngineConfig
+
+    checkpoint, engine = make_engine(tmp_path, "llama", "float32", profile="latency")
+    assert "steps of up to 512 tokens of 64 sequences" in (engine / "report.md").read_text()
+    settings: dict[str, Any] = {"skip_tokenizer_init": True, "num_gpu_blocks_override": 64}
+    for model, asked, tokens in (
+        (engine, {}, 512),
+        (engine, {"profile": "throughput"}, 4096),
+        (engine, {"max_num_batched_tokens": 100}, 100),
+        (checkpoint, {}, 2048),
+        (checkpoint, {"profile": "latency"}, 512),
+    ):
+        loaded = load(EngineConfig(model=str(model), **settings, **asked))
+        assert loaded.settings.max_num_batched_tokens == loaded.program.maxima["T"] == tokens
+    assert run(engine) == run(checkpoint)
+
+
+def test_passes_left_out_at_the_build_stay_out(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    checkpoint, engine = make_engine(tmp_path, "qwen3", "bfloat16", without=("merge_qkv", "fuse_head"))
+    with caplog.at_level(logging.WARNING):
+        assert run(engine) == run(checkpoint) == run(engine, without="fuse_norm,last_layer_rows")
+    assert not caplog.records
+    _, fused = make_engine(tmp_path / "fused", "qwen3", "bfloat16")
+    assert run(fused, without=("fuse_head", "fuse_norm")) == run(checkpoint)
+    with pytest.raises(TargetMismatch, match=r"q_proj\.weight is not stored"):
+        run(fused, without=("merge_qkv",))
+    with pytest.raises(ConfigError, match="'fuse_all' names no pass"):
+        run(checkpoint, without=("fuse_all",))
+    with pytest.raises(ConfigError, match="fuse_embed: this pass cannot be left out"):
+        make_engine(tmp_path / "x", "llama", without=("fuse_embed",))
+
+
+def test_what_fusing_saved_is_counted(tmp_path: Path) -> None:
+    checkpoint, _ = make_engine(tmp_path, "llama", "bfloat16")
+    result = build(checkpoint, tmp_path / "again")
+    assert result.unfused.ops_before == result.totals.ops_before
+    assert result.unfused.ops_after > 1.8 * result.totals.ops_after
+    assert result.unfused.barriers > 1.5 * result.totals.barriers
+    assert result.unfused.bytes_per_token > result.totals.bytes_per_token
+    assert result.levels == isa_levels()
+
+
+def contents(directory: Path) -> dict[str, bytes]:
+    return {str(p.relative_to(directory)): p.read_bytes() for p in directory.rglob("*") if p.is_file()}
 
 
 def test_hashes_of_a_checkpoint_cannot_be_verified(tmp_path: Path) -> None:

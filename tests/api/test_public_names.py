@@ -42,6 +42,7 @@ NAMES = {
     "WeightMismatch",
     "__version__",
     "build",
+    "load",
 }
 HEAVY = ("numpy", "tokenizers", "jinja2", "torch", "transformers", "tqdm", "asyncio", "albireo._native")
 

@@ -82,11 +82,6 @@ def test_what_2_0_did_not_write_may_be_missing() -> None:
         node["attrs"].pop("role", None)
     read = compile_program(graph_from_json(old, "graph.json"), SMALL, 64)
     assert [replace(call, args={}) for call in read.calls] == [replace(call, args={}) for call in program.calls]
-    manifest = Manifest("0.1.0", "llama", Options("float16", 10, 2, 3, 16), {}, dict.fromkeys(REQUIRED, ENTRY))
-    data = through_text(manifest_to_json(manifest))
-    data["format"]["minor"] = 0
-    del data["options"]["tensor_parallel_size"], data["options"]["tp_invariant"]
-    assert manifest_from_json(data, "manifest.json") == replace(manifest, minor=0)
 
 
 def test_constants_of_every_rank() -> None:
@@ -118,10 +113,21 @@ def test_the_digest_of_rows_sees_order() -> None:
 
 
 def test_a_manifest() -> None:
-    options = Options("float16", 10, 2, 3, 16, 2, True)
+    options = Options("float16", 10, 2, 3, 16, 2, True, "latency", ("fuse_head",))
     files = dict.fromkeys((*REQUIRED, "weights.1.bin"), ENTRY)
     manifest = Manifest("0.1.0", "llama", options, {"model.safetensors": ENTRY}, files)
     assert manifest_from_json(through_text(manifest_to_json(manifest)), "manifest.json") == manifest
+
+
+def test_a_manifest_of_the_first_minor_has_one_rank_is_balanced_and_has_every_pass() -> None:
+    manifest = Manifest("0.1.0", "llama", Options("float16", 10, 2, 3, 16), {}, dict.fromkeys(REQUIRED, ENTRY))
+    data = through_text(manifest_to_json(manifest))
+    data["format"]["minor"] = 0
+    for name in ("tensor_parallel_size", "tp_invariant", "profile", "without"):
+        with pytest.raises(Corrupt, match="unknown key"):
+            manifest_from_json(data, "manifest.json")
+        del data["options"][name]
+    assert manifest_from_json(data, "manifest.json") == replace(manifest, minor=0)
 
 
 def test_json_is_sorted_and_a_line_a_value() -> None:

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import re
+
 import pytest
 
 from albireo.api.locate import BUNDLED
+from albireo.backends.cpu.machine import isa_levels
 
 
 @pytest.fixture(scope="module")
@@ -17,12 +20,60 @@ def story(tmp_path_factory):
 
 def test_the_summary(albireo, tmp_path):
     out = tmp_path / "engine"
-    result = albireo("build", BUNDLED, "-o", out, "--max-model-len", "128", "--max-num-batched-tokens", "64")
+    result = albireo("build", BUNDLED, "-o", out, "--max-model-len", "80", "--max-num-batched-tokens", "64")
     assert result.exit_code == 0, result.stderr
     assert str(out) in result.stdout
     assert "ops 140 -> 49 calls" in result.stdout
     assert "B per token" in result.stdout
-    assert "up to 64 tokens of 64 sequences of up to 128 tokens" in (out / "report.md").read_text()
+    assert "(nothing fused: " in result.stdout
+    assert re.search(r"^predicted +first token .* ms .*decode .* tok/s$", result.stdout, re.M)
+    assert re.search(
+        r"^measured +first token .* ms, decode .* tok/s +\(one request, 64 \+ 16 tokens", result.stdout, re.M
+    )
+    assert "up to 64 tokens of 64 sequences of up to 80 tokens" in (out / "report.md").read_text()
+
+
+def test_the_options_of_a_build(albireo, tmp_path, monkeypatch):
+    out = tmp_path / "engine"
+    flags = ("--target", "avx2", "--profile", "latency", "--without", "fuse_head,fuse_norm", "--no-measure")
+    result = albireo("build", BUNDLED, "-o", out, *flags)
+    assert result.exit_code == 0, result.stderr
+    assert "kernels for avx2" in result.stdout
+    assert "measured" not in result.stdout and "predicted" not in result.stdout
+    shown = albireo("inspect", out).stdout
+    assert "profile latency, without fuse_head, fuse_norm" in shown
+    greedy = ("Once upon", "--temperature", "0", "--max-tokens", "12")
+    monkeypatch.setenv("ALBIREO_ISA_MAX", "avx2")
+    assert albireo("generate", out, *greedy).stdout == albireo("generate", *greedy).stdout
+    result = albireo("build", BUNDLED, "-o", tmp_path / "x", "--target", "avx3")
+    assert result.exit_code == 1 and "choose one of native, avx512bf16" in result.stderr
+    result = albireo("build", BUNDLED, "-o", tmp_path / "x", "--without", "speed")
+    assert result.exit_code == 1 and "choose among merge_qkv" in result.stderr
+
+
+def test_profiles_and_passes_left_out_change_no_text(albireo):
+    flags = ("Once upon", "--temperature", "0", "--max-tokens", "12")
+    plain = albireo("generate", *flags).stdout
+    for more in (("--profile", "latency"), ("--profile", "throughput"), ("--without", "fuse_head,merge_qkv,fuse_norm")):
+        assert albireo("generate", *flags, *more).stdout == plain
+    program = albireo("inspect", "--program", "--without", "merge_qkv").stdout
+    assert "rope(" in program and "kv_write(" in program and "qkv_rope_kv" not in program
+    refused = albireo("generate", *flags, "--without", "fuse_gather")
+    assert refused.exit_code == 1 and "nothing else gives a gather its kernel" in refused.stderr
+
+
+def test_a_target_this_machine_cannot_run_is_not_measured(albireo, tmp_path, monkeypatch):
+    monkeypatch.setenv("ALBIREO_ISA_MAX", "scalar")
+    result = albireo("build", BUNDLED, "-o", tmp_path / "x", "--target", "avx512")
+    assert result.exit_code == 0, result.stderr
+    assert "not measured: kernels of avx512 do not run here, where the best are of scalar" in result.stdout
+
+
+def test_a_lower_target_is_measured_and_not_predicted(albireo, tmp_path):
+    if isa_levels()[0] in ("avx2", "scalar"):
+        pytest.skip("this run has no better level")
+    result = albireo("build", BUNDLED, "-o", tmp_path / "x", "--target", "avx2")
+    assert "predicted     not for avx2" in result.stdout and "measured      first token" in result.stdout
 
 
 def test_ranks(albireo, tmp_path):

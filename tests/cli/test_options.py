@@ -68,6 +68,14 @@ def test_values_reach_the_dataclasses_with_their_types():
     assert (params.ignore_eos, params.seed) == (True, 3)
 
 
+def test_names_of_passes_come_with_commas_or_one_by_one():
+    engine, _ = given("--without", "fuse_head, fuse_norm", "--without", "merge_qkv", "--profile", "latency")
+    config = EngineConfig.from_kwargs(**engine)
+    assert config.without == ("fuse_head", "fuse_norm", "merge_qkv")
+    assert config.step_limits.max_num_batched_tokens == 512
+    assert given() == ({}, {})
+
+
 def test_false_and_zero_count_as_set():
     engine, sampling = given("--no-enable-prefix-caching", "--logprobs", "0", "--seed", "0")
     assert engine == {"enable_prefix_caching": False}
@@ -79,7 +87,9 @@ def test_the_older_name_of_memory_utilization():
     assert engine == {"memory_utilization": 0.5}
 
 
-@pytest.mark.parametrize("args", [("--max-num-seqs", "many"), ("--scheduling-policy", "random"), ("--best-of", "2")])
+@pytest.mark.parametrize(
+    "args", [("--max-num-seqs", "many"), ("--profile", "calm"), ("--scheduling-policy", "random"), ("--best-of", "2")]
+)
 def test_wrong_types_and_unknown_flags_are_usage_errors(args):
     result = CliRunner().invoke(everything, args)
     assert result.exit_code == 2
@@ -87,7 +97,8 @@ def test_wrong_types_and_unknown_flags_are_usage_errors(args):
 
 def test_help_shows_defaults_of_the_engine_and_none_that_the_model_decides():
     text = CliRunner().invoke(everything, ["--help"], terminal_width=200).stdout
-    assert "[default: 2048]" in text
+    assert "[default: 16]" in text
+    assert "by default the profile's" in text
     temperature = next(line for line in text.splitlines() if "--temperature" in line)
     assert "default" not in temperature
     assert "by default a lot" in text

@@ -12,6 +12,7 @@ from albireo.backends.backend import Variant
 from albireo.graph.builder import GraphBuilder
 from albireo.graph.node import Graph, Value
 from albireo.graph.ops import RopeSpec
+from albireo.graph.program_spec import FAMILIES
 from albireo.models import load_architecture
 from albireo.models.config import parse_config
 
@@ -37,7 +38,7 @@ class FakeCatalog:
             return ()
         if family == "embed":
             return tuple(Variant(f"embed.{dtype}.{kind}", "rows", f"{kind}.{dtype}") for kind in ("row", "p64"))
-        if family in ("norm", "gather", "attention"):
+        if FAMILIES[family].weight is None or family in ("norm", "head_norm"):
             return (Variant(f"{family}.{dtype}.fake", "heads" if family == "attention" else "rows"),)
         best = Variant(f"{family}.{dtype}.fake", "panels", f"p64.{dtype}")
         return best, Variant(f"{family}.{dtype}.slow", "panels", f"row.{dtype}")

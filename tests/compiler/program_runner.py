@@ -95,6 +95,34 @@ class ProgramRunner:
         ids, values = OPS["top_logits"](OpCall({"logits": self._matmul(call, step)}, {}, step))
         return {"ids": ids, "values": values}
 
+    def elementwise(self, call: Call, step: StepInputs) -> dict[str, Array]:
+        kind, x = call.attrs["kind"], self._arg(call, "x", step)
+        if kind == "cast":
+            return {"out": x}  # rounded where it is written
+        if kind in ("add", "mul"):
+            return {"out": _op(kind, step, x=x, y=self._arg(call, "y", step))}
+        return {"out": _op("unary", step, {"kind": kind}, x=x)}
+
+    def head_norm(self, call: Call, step: StepInputs) -> dict[str, Array]:
+        weight = self._arg(call, "weight", step).reshape(-1)
+        return {"out": _op("rms_norm", step, call.attrs, x=self._arg(call, "x", step), weight=weight)}
+
+    def rope(self, call: Call, step: StepInputs) -> dict[str, Array]:
+        attrs = call.attrs | {"rope": self.program.constants[call.args["rope"]].rope}
+        return {"out": _op("rope", step, attrs, x=self._arg(call, "x", step), positions=step.positions)}
+
+    def kv_write(self, call: Call, step: StepInputs) -> dict[str, Array]:
+        _op("kv_write", step, call.attrs, k=self._arg(call, "k", step), v=self._arg(call, "v", step), kv=self.kv)
+        return {}
+
+    def slice(self, call: Call, step: StepInputs) -> dict[str, Array]:
+        start, width = call.attrs["start"], self.program.buffers[call.args["out"]].cols
+        return {"out": self._arg(call, "x", step)[:, start : start + width]}
+
+    def top(self, call: Call, step: StepInputs) -> dict[str, Array]:
+        ids, values = OPS["top_logits"](OpCall({"logits": self._arg(call, "x", step)}, {}, step))
+        return {"ids": ids, "values": values}
+
     def _matmul(self, call: Call, step: StepInputs) -> Array:
         roles = {"x": self._arg(call, "x", step), "weight": self._arg(call, "weight", step)}
         if "bias" in call.args:

@@ -8,11 +8,11 @@ import pytest
 
 from albireo.compiler.emit import kv_layout
 from albireo.compiler.passes.shard import Part
-from albireo.compiler.pipeline import compile_graph, run_passes
+from albireo.compiler.pipeline import compile_graph, optional_passes, passes_without, run_passes
 from albireo.errors import InvariantError, UnsupportedModel
 from albireo.graph.program import KVLayout, Program
 from albireo.graph.program_spec import FAMILIES, check_program
-from compiler.examples import BLOCK_SIZE, MAX_POSITIONS, MAXIMA, ROPE, D, Decoder, E, FakeCatalog, K
+from compiler.examples import BLOCK_SIZE, MAX_POSITIONS, MAXIMA, ROPE, D, Decoder, E, FakeCatalog, H, K
 from compiler.ranks import compile_rank, wide_config, wide_graph
 
 
@@ -26,7 +26,7 @@ def test_roles_are_the_contracts() -> None:
     calls = {call.family: call for call in program(Decoder(bias="qo")).calls}
     rank = compile_rank(wide_graph(wide_config("llama"), "bfloat16"), Part(2, 1))
     calls |= {call.family: call for call in rank.calls if call.family == "all_reduce"}
-    assert set(calls) == set(FAMILIES)
+    assert set(FAMILIES) - set(calls) == {"elementwise", "head_norm", "rope", "kv_write", "slice", "top"}
     assert calls["embed"].args == {"ids": "token_ids", "table": "table", "out": "x"}
     qkv = calls["qkv_rope_kv"]
     assert qkv.args == {
@@ -47,6 +47,29 @@ def test_roles_are_the_contracts() -> None:
         "out": "x_S",
     }
     assert calls["head_top"].split == "panels" and calls["attention"].split == "heads"
+
+
+def test_roles_of_single_ops() -> None:
+    """merge_qkv is left to fire, so that its parts are cut out again."""
+    optional = [name for name in optional_passes() if name != "merge_qkv"]
+    compiled = compile_graph(
+        Decoder().graph(),
+        FakeCatalog(),
+        maxima=MAXIMA,
+        block_size=BLOCK_SIZE,
+        max_positions=MAX_POSITIONS,
+        passes=passes_without(optional),
+    )
+    check_program(compiled)
+    calls = {call.family: call for call in compiled.calls}
+    widths = [compiled.buffers[c.args["out"]].cols for c in compiled.calls if c.family == "slice"]
+    assert widths == [H * D, K * D, K * D] and calls["slice"].attrs["start"] == (H + K) * D
+    assert calls["rope"].args.keys() == {"x", "rope", "out"} and calls["rope"].attrs == {"num_heads": K, "head_dim": D}
+    assert calls["kv_write"].args.keys() == {"k", "v"} and calls["kv_write"].rows == "T" and calls["kv_write"].barrier
+    assert calls["top"].args.keys() == {"x", "ids", "values"} and calls["top"].rows == "G"
+    kinds = [call.attrs["kind"] for call in compiled.calls if call.family == "elementwise"]
+    assert kinds == ["cast", "cast", "cast", "add", "cast", "silu", "mul", "cast", "add", "cast"]
+    assert compiled.kv.dtype == "bfloat16"
 
 
 @pytest.mark.parametrize("dtype", ["float32", "bfloat16"])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import replace
 
 import numpy as np
@@ -10,9 +11,16 @@ import pytest
 from albireo.backends.reference.interpret import interpret
 from albireo.backends.reference.kv import ReferenceKV
 from albireo.backends.step_inputs import StepInputs
-from albireo.compiler.passes import last_layer_rows
-from albireo.compiler.pipeline import PASSES, compile_graph, run_passes
-from albireo.errors import InvariantError, UnsupportedModel
+from albireo.compiler.pipeline import (
+    OBLIGATORY,
+    PASSES,
+    compile_graph,
+    optional_passes,
+    pass_name,
+    passes_without,
+    run_passes,
+)
+from albireo.errors import ConfigError, InvariantError, UnsupportedModel
 from albireo.graph.node import Graph
 from albireo.graph.program import Program
 from albireo.graph.program_spec import check_program
@@ -25,11 +33,17 @@ from step_batches import Work, make_step
 from tiny_models import random_weights
 
 DTYPES = ("float32", "bfloat16", "float16")
+OPTIONAL = optional_passes()
 
 
-def compiled(graph: Graph, catalog: FakeCatalog | None = None) -> Program:
+def compiled(graph: Graph, without: Sequence[str] = ()) -> Program:
     return compile_graph(
-        graph, catalog or FakeCatalog(), maxima=MAXIMA, block_size=BLOCK_SIZE, max_positions=MAX_POSITIONS
+        graph,
+        FakeCatalog(),
+        maxima=MAXIMA,
+        block_size=BLOCK_SIZE,
+        max_positions=MAX_POSITIONS,
+        passes=passes_without(without),
     )
 
 
@@ -164,25 +178,69 @@ def test_residual_and_compute_types() -> None:
     assert all(call.args["residual"] == call.args["out"] for call in residual_adds)
 
 
-def test_passes_can_be_left_out() -> None:
-    kept = [run for run in PASSES if run is not last_layer_rows.run]
-    program = compile_graph(
-        Decoder(layers=2).graph(), FakeCatalog(), maxima=MAXIMA, block_size=4, max_positions=8, passes=kept
-    )
-    check_program(program)
-    assert not any(call.family == "gather" or call.rows == "S" for call in program.calls)
+def test_what_could_not_be_fused_runs_as_calls_of_its_own() -> None:
+    """A tap on the gate keeps it from being merged with its up: three elementwise calls more."""
 
-
-def test_an_op_that_could_not_be_fused_is_named_with_the_reason() -> None:
     class Tapped(Decoder):
         def act(self, gate, up):
-            self.tap = gate
+            self.tap = self.b.gather_rows(gate, self.b.logit_rows)
             return super().act(gate, up)
 
         def head(self, y):
             return super().head(y) | {"tap": self.tap}
 
-    with pytest.raises(UnsupportedModel, match=r"layers\.0\.mlp: unary .* merge_gate_up: %\d+ is an output"):
+    program = compiled(Tapped().graph())
+    check_program(program)
+    kinds = [call.attrs["kind"] for call in program.calls if call.family == "elementwise"]
+    assert kinds == ["silu", "mul", "cast"]
+    (refusal, *_) = next(record for record in program.report if record.name == "merge_gate_up").refusals
+    assert "has 2 users" in refusal.reason
+
+
+def test_each_optional_pass_can_be_left_out(model_type: str) -> None:
+    """The program without it computes the same; without any, each op is a call of its own."""
+    graph = model_graph(model_type, "bfloat16")
+    weights = random_weights(load_architecture(model_type).tiny, seed=3)
+    wanted = outputs_of(graph, weights, "bfloat16")
+    fused = len(compiled(graph).calls)
+    for names in [*((name,) for name in OPTIONAL), OPTIONAL]:
+        program = compiled(graph, without=names)
+        check_program(program)
+        assert not {record.name for record in program.report} & set(names)
+        runner = ProgramRunner(program, weights, ReferenceKV(8, BLOCK_SIZE, program.kv.dtype))
+        for step, want in zip(steps(), wanted, strict=True):
+            got = runner.run(step)
+            for key in want:
+                assert np.array_equal(got[key].reshape(want[key].shape), want[key]), f"{key} without {names}"
+    families = [call.family for call in program.calls]
+    assert not {"qkv_rope_kv", "head_top"} & set(families) and {"rope", "kv_write", "top"} <= set(families)
+    assert len(program.calls) > 1.8 * fused
+    assert not any("residual" in call.args or call.attrs.get("act", "none") != "none" for call in program.calls)
+
+
+def test_names_of_passes() -> None:
+    assert len(passes_without(["fuse_head"])) == len(PASSES) - 1
+    assert passes_without([]) == PASSES
+    assert set(OBLIGATORY) < {pass_name(run) for run in PASSES}
+    with pytest.raises(ConfigError, match=r"'fuse_everything' names no pass; choose among merge_qkv, .*fuse_head"):
+        passes_without(["fuse_head", "fuse_everything"])
+    with pytest.raises(ConfigError, match="fuse_gather: this pass cannot be left out: nothing else gives a gather"):
+        passes_without(["fuse_gather"])
+
+
+def test_an_op_that_no_kernel_does_is_named_with_the_reasons() -> None:
+    class Tapped(Decoder):
+        def act(self, gate, up):
+            self.tap = gate
+            return self.b.cast(self.b.mul(self.b.unary(gate, "relu2"), up), self.dtype)
+
+        def head(self, y):
+            return super().head(y) | {"tap": self.tap}
+
+    with pytest.raises(
+        UnsupportedModel,
+        match=r"layers\.0\.mlp: unary .* merge_gate_up: %\d+ is an output.*single_ops: no kernel does relu2; known:",
+    ):
         compiled(Tapped().graph())
 
 

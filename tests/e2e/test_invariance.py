@@ -15,6 +15,7 @@ import numpy as np
 import pytest
 
 from albireo.backends.cpu.machine import isa_levels
+from albireo.compiler.pipeline import optional_passes
 from albireo.dtypes import COMPUTE_DTYPES
 from albireo.engine.stats import EngineStats
 from albireo.models import architectures, load_architecture
@@ -93,6 +94,13 @@ SCENARIOS = {
     "chunks of 50": Scenario(NO_CACHE | {"max_num_batched_tokens": 50}),
     "blocks of 8": Scenario(NO_CACHE | {"block_size": 8}),
     "blocks of 32": Scenario(NO_CACHE | {"block_size": 32}),
+    "profile latency": Scenario(
+        {"profile": "latency", "max_num_batched_tokens": None, "max_num_seqs": None}, check=hit
+    ),
+    "profile throughput": Scenario(
+        {"profile": "throughput", "max_num_batched_tokens": None, "max_num_seqs": None}, check=hit
+    ),
+    "nothing fused": Scenario(ALL_AT_ONCE | {"without": optional_passes()}, check=everything),
     "two threads": Scenario(NO_CACHE | {"num_threads": 2}),
     "three threads": Scenario(NO_CACHE | {"num_threads": 3}),
     "preempted": Scenario(NO_CACHE | {"num_gpu_blocks_override": 8}, check=preempted),

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from dataclasses import asdict
 from typing import Any
 
 import pytest
 
 from albireo.errors import InvariantError
+from albireo.profiles import PROFILES, Profile
 
 
 def computed(run: Any) -> list[dict[int, tuple[int, int]]]:
@@ -26,6 +28,23 @@ def test_a_prompt_is_computed_in_chunks_beside_decoding(bench: Any) -> None:
         {0: (7, 1), 1: (18, 7)},
         {0: (8, 1), 1: (25, 1)},
     ]
+    run.check_all_ended()
+
+
+@pytest.mark.parametrize("profile", PROFILES)
+def test_under_every_profile_those_that_decode_come_first(bench: Any, profile: Profile) -> None:
+    """A prompt of 700 comes to eight: each of them has a token of every step, the prompt what the budget leaves."""
+    limits = asdict(PROFILES[profile])
+    run = bench(num_blocks=(200,), max_model_len=800, **limits)
+    for _ in range(8):
+        run.add([1] * 5, max_tokens=6)
+    run.step()
+    run.add([2] * 700, max_tokens=2)
+    run.run()
+    steps = computed(run)[1:3]
+    assert all({seq for seq, (_, num) in step.items() if num == 1} >= set(range(8)) for step in steps)
+    left = limits["max_num_batched_tokens"] - 8
+    assert [step[8][1] for step in steps] == ([left, 700 - left] if left < 700 else [700, 1])
     run.check_all_ended()
 
 

@@ -12,6 +12,7 @@ constexpr int64_t kMaxArgs = 8;
 // Each family documents which it reads in kernels/<family>/<family>.h.
 struct Args {
   const void* x = nullptr;          // input activations
+  const void* y = nullptr;          // a second operand, laid out as x
   const void* weight = nullptr;     // packed panels, or a vector, or a table
   const float* bias = nullptr;      // [padded N]
   const float* residual = nullptr;  // [M, N], may be out
@@ -24,7 +25,7 @@ struct Args {
   KVShape kv_shape{};
   DType x_dtype = DType::kF32, w_dtype = DType::kF32, out_dtype = DType::kF32;
   Rows rows = Rows::kT;
-  int32_t act = 0;                // 0 none, 1 silu(gate) * up, 2 gelu_tanh(gate) * up
+  int32_t act = 0;                // 0 none, 1 silu(gate) * up, 2 gelu_tanh(gate) * up; elementwise: a Map
   Gather gather = Gather::kNone;  // norm, gather: which rows of x
   int32_t packed = 0;             // embed only: 1 = table is in panels
   int64_t n = 0, k = 0;           // linear: columns of weight before act, inner size; norm, gather: k = width

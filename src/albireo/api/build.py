@@ -13,7 +13,7 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -28,8 +28,9 @@ from albireo.artifact.manifest import FileEntry, Manifest, Options, manifest_to_
 from albireo.artifact.program_json import StoredConstant, program_to_json, rows_digest
 from albireo.artifact.reader import is_engine_directory
 from albireo.artifact.writer import EngineWriter, engine_writer, file_entry
-from albireo.backends.cpu.machine import isa_levels, thread_pool
+from albireo.backends.cpu.machine import target_levels, thread_pool
 from albireo.backends.cpu.stored import Image, image_bytes, pack_image
+from albireo.compiler.pipeline import optional_passes
 from albireo.config import BuildConfig, EngineConfig
 from albireo.errors import ConfigError, ModelError, OutOfMemory, ResourceError
 from albireo.graph.node import Graph
@@ -44,13 +45,17 @@ class BuildResult:
     """What a build made.
 
     Fields:
-        totals: ops and barriers before and after, bytes per token.
+        totals: ops before, calls and barriers after, bytes per token.
+        unfused: the same of the program without any fusion.
+        levels: ISA levels the kernels were chosen from, best first.
         num_bytes: of the directory; weight_bytes: of the weights in it.
         build_s: seconds it took.
     """
 
     directory: Path
     totals: Totals
+    unfused: Totals
+    levels: tuple[str, ...]
     dtype: str
     num_bytes: int
     weight_bytes: int
@@ -71,17 +76,24 @@ def build(
     Cost: about 1.5 s a GB of weights beside what the disk takes; the packed model is in memory once.
     """
     started, config = time.perf_counter(), config or BuildConfig()
+    levels = target_levels(config.target)
     directory = locate_model(None if model is None else str(model))
     if is_engine_directory(directory):
         raise ModelError(f"{directory} is an engine directory already; give the checkpoint it was built from")
     source = CheckpointSource(directory, config.dtype, config.tensor_parallel_size, config.tp_invariant)
     model_len = _model_len(config, source)
     engine = EngineConfig(
-        max_model_len=model_len, max_num_seqs=config.max_num_seqs, max_num_batched_tokens=config.max_num_batched_tokens
+        max_model_len=model_len,
+        profile=config.profile,
+        max_num_seqs=config.max_num_seqs,
+        max_num_batched_tokens=config.max_num_batched_tokens,
+        without=config.without,
     )
     graph = source.graph(model_len)
-    programs = tuple(compile_program(graph, engine, model_len, part) for part in source.parts)
+    programs = tuple(compile_program(graph, engine, model_len, part, levels) for part in source.parts)
     sizes = [image_bytes(program.constants) for program in programs]
+    bare = replace(engine, without=optional_passes())
+    unfused = totals(compile_program(graph, bare, model_len, source.parts[0], levels))
     target = Path(out).expanduser()
     with engine_writer(target, config.force) as writer:
         _check_room(sizes, target)
@@ -89,16 +101,21 @@ def build(
             options = Options(
                 source.model_config.dtype,
                 model_len,
-                config.max_num_seqs,
-                config.max_num_batched_tokens,
+                engine.step_limits.max_num_seqs,
+                engine.step_limits.max_num_batched_tokens,
                 engine.block_size,
                 config.tensor_parallel_size,
                 config.tp_invariant or config.tensor_parallel_size > 1,
+                config.profile,
+                config.without,
             )
-            _write(writer, source, graph, programs, options, advance)
+            report = _report(programs[0], unfused, options, levels)
+            _write(writer, source, graph, programs, options, levels, report, advance)
     return BuildResult(
         directory=target,
         totals=totals(programs[0]),
+        unfused=unfused,
+        levels=levels,
         dtype=options.dtype,
         num_bytes=sum(entry.size for entry in writer.files.values()),
         weight_bytes=sum(program.weight_bytes for program in programs),
@@ -134,6 +151,8 @@ def _write(
     graph: Graph,
     programs: Sequence[Program],
     options: Options,
+    levels: tuple[str, ...],
+    report: str,
     advance: Callable[[int], None],
 ) -> None:
     """Every file; ranks are packed one after another, so that one is in memory at a time."""
@@ -148,8 +167,8 @@ def _write(
             stored.append(hashes.result())
             del image
         writer.write(layout.GRAPH, layout.json_bytes(graph_to_json(graph)))
-        writer.write(layout.TARGET, layout.json_bytes(_target()))
-        writer.write(layout.REPORT, _report(programs[0], options).encode())
+        writer.write(layout.TARGET, layout.json_bytes(_target(levels)))
+        writer.write(layout.REPORT, report.encode())
         _copy(writer, source.directory)
         writer.write(layout.PROGRAM, layout.json_bytes(program_to_json(programs, stored)))
         manifest = Manifest(
@@ -171,17 +190,19 @@ def _stored(program: Program, image: Image) -> dict[str, StoredConstant]:
     return stored
 
 
-def _target() -> dict[str, Any]:
-    return {"byte_order": sys.byteorder, "isa_levels": list(isa_levels()), "machine": platform.machine()}
+def _target(levels: tuple[str, ...]) -> dict[str, Any]:
+    return {"byte_order": sys.byteorder, "isa_levels": list(levels), "machine": platform.machine()}
 
 
-def _report(program: Program, options: Options) -> str:
+def _report(program: Program, unfused: Totals, options: Options, levels: tuple[str, ...]) -> str:
     return "\n".join(
         [
             "# What the compiler did",
             "",
             f"Computed in {options.dtype}, for steps of up to {options.max_num_batched_tokens} tokens of "
-            f"{options.max_num_seqs} sequences of up to {options.max_model_len} tokens{_ranks(options)}.",
+            f"{options.max_num_seqs} sequences of up to {options.max_model_len} tokens{_ranks(options)}, "
+            f"with kernels of {', '.join(levels)}.",
+            f"Passes left out: {', '.join(options.without) or 'none'}. Without any fusion it would be: {unfused}",
             "",
             "```",
             show_report(program),

@@ -18,7 +18,8 @@ from tqdm import tqdm
 from albireo.api.admission import Admission, Submission
 from albireo.api.driver import Driver
 from albireo.api.interrupt import DelayedInterrupt
-from albireo.api.load import Loaded, load
+from albireo.api.load import Loaded
+from albireo.api.load import load as load_parts
 from albireo.api.prompts import PromptInput, parse_prompts
 from albireo.api.request_record import RequestRecord
 from albireo.config import EngineConfig
@@ -48,7 +49,7 @@ class LLM:
             kwargs: fields of EngineConfig; gpu_memory_utilization is another name of memory_utilization.
         Raises: ConfigError, ModelError, OutOfMemory.
         """
-        self._start(load(EngineConfig.from_kwargs(model=model, **kwargs), show_progress=use_tqdm_on_load))
+        self._start(load_parts(EngineConfig.from_kwargs(model=model, **kwargs), show_progress=use_tqdm_on_load))
 
     @classmethod
     def from_loaded(cls, loaded: Loaded) -> LLM:
@@ -201,6 +202,11 @@ class LLM:
                     driver.abort(record.request_id)
                 raise
             return [record.output() for record in records]
+
+
+def load(model: str | None = None, **kwargs: Any) -> LLM:
+    """A model ready to run: the counterpart of build(), for an engine directory or a checkpoint. See LLM."""
+    return LLM(model, **kwargs)
 
 
 def _step_until_done(driver: Driver, note: Callable[[RequestRecord], None], interrupt: DelayedInterrupt) -> None:

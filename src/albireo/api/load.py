@@ -23,7 +23,7 @@ from albireo.backends.cpu.model import CpuModel, kv_block_bytes
 from albireo.backends.cpu.pack import constant_offsets
 from albireo.backends.cpu.ranks import TensorParallelModel, rank_pool
 from albireo.compiler.passes.shard import Part
-from albireo.compiler.pipeline import compile_graph
+from albireo.compiler.pipeline import compile_graph, passes_without
 from albireo.config import EngineConfig
 from albireo.engine.settings import EngineSettings
 from albireo.errors import ConfigError
@@ -63,9 +63,10 @@ class Loaded:
     other_ranks: tuple[Program, ...] = ()
 
 
-def load(config: EngineConfig, *, show_progress: bool = False) -> Loaded:
+def load(config: EngineConfig, *, show_progress: bool = False, levels: Sequence[str] | None = None) -> Loaded:
     """Make a model ready to run.
 
+    Args: levels: ISA levels to choose kernels from, all of which this machine must have; None: all it has.
     Memory is planned before a weight is read; the tokenizer loads beside the weights.
     Raises: ModelError, ConfigError, OutOfMemory; nothing is left allocated then.
     """
@@ -74,9 +75,10 @@ def load(config: EngineConfig, *, show_progress: bool = False) -> Loaded:
     with ThreadPoolExecutor(1, "albireo-tokenizer") as beside:
         tokenizer = None if config.skip_tokenizer_init else beside.submit(_tokenizer, config, directory)
         source = open_source(directory, config)
+        config = source.adopt(config)
         model_config = source.model_config
         defaults = read_generation_defaults(source.config_directory)
-        programs, memory = plan_ranks(config, source)
+        programs, memory = plan_ranks(config, source, levels)
         with _progress(programs, show_progress) as advance:
             model = _model(config, source, programs, memory, advance)
         eos = eos_token_ids(model_config, defaults)
@@ -121,14 +123,18 @@ def _model(
     return TensorParallelModel(programs, lambda rank: source.weights(graph, rank), pool, memory.num_blocks, advance)
 
 
-def plan(config: EngineConfig, source: ModelSource) -> tuple[Program, MemoryPlan]:
+def plan(config: EngineConfig, source: ModelSource, levels: Sequence[str] | None = None) -> tuple[Program, MemoryPlan]:
     """plan_ranks(), and of its programs the first rank's."""
-    programs, memory = plan_ranks(config, source)
+    programs, memory = plan_ranks(config, source, levels)
     return programs[0], memory
 
 
-def plan_ranks(config: EngineConfig, source: ModelSource) -> tuple[tuple[Program, ...], MemoryPlan]:
+def plan_ranks(
+    config: EngineConfig, source: ModelSource, levels: Sequence[str] | None = None
+) -> tuple[tuple[Program, ...], MemoryPlan]:
     """Compile the program of each rank and share out the memory among all, without touching a weight.
+
+    Args: config: as source.adopt() gives it. levels: see load().
 
     Raises: ConfigError, OutOfMemory, UnsupportedModel; EngineFileError when a built source does not fit.
     """
@@ -138,7 +144,7 @@ def plan_ranks(config: EngineConfig, source: ModelSource) -> tuple[tuple[Program
         raise ConfigError(f"max_model_len={model_len} exceeds the model's max_position_embeddings={limit}; lower it")
     with guard(source):
         graph = source.graph(model_len)
-        programs = tuple(compile_program(graph, config, model_len, part) for part in source.parts)
+        programs = tuple(compile_program(graph, config, model_len, part, levels) for part in source.parts)
         for rank, program in enumerate(programs):
             source.check(program, rank)
     memory = plan_memory(
@@ -152,19 +158,27 @@ def plan_ranks(config: EngineConfig, source: ModelSource) -> tuple[tuple[Program
     return programs, memory
 
 
-def compile_program(graph: Graph, config: EngineConfig, model_len: int, part: Part | None = None) -> Program:
-    """Compile for this machine's kernels and the steps that config allows, for one rank or for one that is alone.
+def compile_program(
+    graph: Graph,
+    config: EngineConfig,
+    model_len: int,
+    part: Part | None = None,
+    levels: Sequence[str] | None = None,
+) -> Program:
+    """Compile for the steps that config allows, for one rank or for one that is alone.
 
-    Raises: UnsupportedModel; ConfigError when the model cannot be cut so.
+    Args: levels: ISA levels to choose kernels from; None: those of this machine.
+    Raises: UnsupportedModel; ConfigError when config leaves out a pass that cannot be, or the model cannot be cut so.
     """
-    rows = config.max_num_seqs + MAX_PROMPT_ROWS
+    seqs, tokens = config.step_limits.max_num_seqs, config.step_limits.max_num_batched_tokens
     return compile_graph(
         graph,
-        CpuCatalog(isa_levels()),
-        maxima={"T": config.max_num_batched_tokens, "R": rows, "G": config.max_num_seqs},
+        CpuCatalog(isa_levels() if levels is None else levels),
+        maxima={"T": tokens, "R": seqs + MAX_PROMPT_ROWS, "G": seqs},
         block_size=config.block_size,
         max_positions=model_len,
         part=part,
+        passes=passes_without(config.without),
     )
 
 

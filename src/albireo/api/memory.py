@@ -63,7 +63,7 @@ def plan_memory(
     """
     budget = int(machine * config.memory_utilization)
     fixed = weight_bytes + arena_bytes + OVERHEAD_BYTES
-    most = 1 + config.max_num_seqs * -(-model_len // config.block_size)
+    most = 1 + config.step_limits.max_num_seqs * -(-model_len // config.block_size)
     if config.num_gpu_blocks_override is not None:
         num_blocks = config.num_gpu_blocks_override
     elif config.kv_cache_memory_bytes is not None:

@@ -9,9 +9,11 @@ from __future__ import annotations
 import logging
 from collections.abc import Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import Protocol
 
+import albireo
 from albireo.artifact.graph_fit import check_fit
 from albireo.artifact.layout import rebuild_hint
 from albireo.artifact.program_json import StoredConstant, rows_digest
@@ -20,6 +22,7 @@ from albireo.artifact.record import guarded
 from albireo.backends.cpu.pack import Weights
 from albireo.backends.cpu.stored import StoredWeights
 from albireo.compiler.passes.shard import Part, parts
+from albireo.compiler.pipeline import passes_without
 from albireo.config import EngineConfig
 from albireo.dtypes import compute_dtype
 from albireo.errors import ConfigError, Corrupt, TargetMismatch
@@ -47,6 +50,10 @@ class ModelSource(Protocol):
     default_model_len: int
     parts: tuple[Part | None, ...]
 
+    def adopt(self, config: EngineConfig) -> EngineConfig:
+        """The settings it runs with, where some were decided when it was built."""
+        ...
+
     def graph(self, model_len: int) -> Graph:
         """The base graph for sequences of up to model_len tokens, of the whole model."""
         ...
@@ -68,6 +75,9 @@ class CheckpointSource:
         self.directory = self.config_directory = self.tokenizer_directory = directory
         self.model_config = load_config(directory).with_dtype(dtype)
         self.default_model_len = self.model_config.max_position_embeddings
+
+    def adopt(self, config: EngineConfig) -> EngineConfig:
+        return config
 
     def graph(self, model_len: int) -> Graph:
         return build_graph(self.model_config, model_len)
@@ -95,10 +105,12 @@ class EngineSource:
         verify_hashes: bool,
         num_ranks: int | None = None,
         tp_invariant: bool = False,
+        pin_numerics: bool = False,
     ) -> None:
         with hinting(directory):
             self.files: EngineFiles = open_engine(directory)
             self.directory = directory
+            self._pins_numerics = pin_numerics
             self.config_directory, self.tokenizer_directory = self.files.config, tokenizer_directory(directory)
             options = self.files.manifest.options
             self.parts = parts(options.tensor_parallel_size, options.tp_invariant)
@@ -111,16 +123,24 @@ class EngineSource:
                     f"{directory}: manifest.json says {self.files.manifest.model_type}, config.json "
                     f"{self.model_config.model_type}"
                 )
+            self._check_passes()
             check_fit(self.files.graph, self.model_config, str(directory / "graph.json"))
             if verify_hashes:
                 self.files.verify_weights()
+
+    def adopt(self, config: EngineConfig) -> EngineConfig:
+        """The profile of the build unless another is asked for; passes left out at the build stay out."""
+        options = self.files.manifest.options
+        without = tuple(dict.fromkeys((*options.without, *config.without)))
+        return replace(config, profile=config.profile or options.profile, without=without)
 
     def graph(self, model_len: int) -> Graph:
         """The graph of graph.json: up to max_position_embeddings no architecture's graph depends on model_len."""
         return self.files.graph
 
     def check(self, program: Program, rank: int = 0) -> None:
-        """Every constant must be stored as the kernels chosen here want it; other kernels than at the build are fine.
+        """Every constant must be stored as the kernels chosen here want it; other kernels than at the build are fine,
+        unless numerics are pinned.
 
         Raises: TargetMismatch.
         """
@@ -134,7 +154,11 @@ class EngineSource:
                     f"{self.directory}: {name} {problem}; it was built by albireo {self.files.manifest.version}"
                 )
         built, here = (_kernels(p) for p in (self.files.program, program))
-        if built != here and rank == 0:
+        # A pass left out only now brings families of its own, which compute the same bits.
+        here = {kernel for kernel in here if kernel[0] in {family for family, _ in built}}
+        if self._pins_numerics:
+            self._check_numerics(built, here)
+        elif not here <= built and rank == 0:
             _LOG.warning(
                 "%s: %d kernels are chosen again from graph.json, of %s; the build's were of %s. "
                 "Logits may differ from the build machine's in the last bits",
@@ -154,6 +178,28 @@ class EngineSource:
                 {name: item.offset for name, item in stored.items()},
             )
             self.files.check_unchanged()
+
+    def _check_passes(self) -> None:
+        """Raises: TargetMismatch when a pass that was left out is not one of this version's."""
+        try:
+            passes_without(self.files.manifest.options.without)
+        except ConfigError as error:
+            raise TargetMismatch(f"{self.directory}: manifest.json: options: {error}") from None
+
+    def _check_numerics(self, built: set[tuple[str, str]], here: set[tuple[str, str]]) -> None:
+        """Raises: TargetMismatch when other bits than the build's may come out."""
+        version = self.files.manifest.version
+        if not here <= built:
+            raise TargetMismatch(
+                f"{self.directory}: pin_numerics: it was built for kernels of {_levels(built)}, here run those of "
+                f"{_levels(here)}, whose logits may differ in the last bits; leave pin_numerics out, or "
+                + rebuild_hint(self.directory)
+            )
+        if version != albireo.__version__:
+            raise TargetMismatch(
+                f"{self.directory}: pin_numerics: it was built by albireo {version}, this is {albireo.__version__}, "
+                "whose kernels may give other last bits; leave pin_numerics out, or " + rebuild_hint(self.directory)
+            )
 
     def _check_dtype(self, dtype: str) -> None:
         built = self.files.manifest.options.dtype
@@ -180,16 +226,22 @@ class EngineSource:
 
 
 def open_source(directory: Path, config: EngineConfig) -> ModelSource:
-    """The source in a directory. Raises: ModelError; ConfigError for verify_hashes where no hash is stored."""
+    """The source in a directory. Raises: ModelError; ConfigError for what only an engine directory can keep."""
     if is_engine_directory(directory):
         return EngineSource(
-            directory, config.dtype, config.verify_hashes, config.tensor_parallel_size, config.tp_invariant
+            directory,
+            config.dtype,
+            config.verify_hashes,
+            config.tensor_parallel_size,
+            config.tp_invariant,
+            config.pin_numerics,
         )
-    if config.verify_hashes:
-        raise ConfigError(
-            f"verify_hashes: {directory} is a checkpoint, which has no hashes; leave it out, or build an engine "
-            "directory: albireo build MODEL -o DIR"
-        )
+    for name, is_asked in (("verify_hashes", config.verify_hashes), ("pin_numerics", config.pin_numerics)):
+        if is_asked:
+            raise ConfigError(
+                f"{name}: {directory} is a checkpoint, which was never built and has neither hashes nor kernels; leave "
+                "it out, or build an engine directory: albireo build MODEL -o DIR"
+            )
     return CheckpointSource(directory, config.dtype, config.tensor_parallel_size or 1, config.tp_invariant)
 
 
@@ -226,10 +278,11 @@ def _mismatch(constant: PackedConstant, item: StoredConstant | None) -> str:
     return "" if item.made_of == rows_digest(constant) else "is stored with its rows in another order"
 
 
-def _kernels(program: Program) -> set[str]:
-    return {call.kernel for call in program.calls}
+def _kernels(program: Program) -> set[tuple[str, str]]:
+    """(family, level) of every kernel."""
+    return {(call.family, call.kernel.rpartition(".")[2]) for call in program.calls}
 
 
-def _levels(kernels: set[str]) -> str:
-    """The instruction-set levels in family.dtype.level."""
-    return ", ".join(sorted({kernel.rpartition(".")[2] for kernel in kernels}))
+def _levels(kernels: set[tuple[str, str]]) -> str:
+    """The instruction-set levels among them."""
+    return ", ".join(sorted({level for _, level in kernels}))

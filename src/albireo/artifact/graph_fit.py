@@ -12,6 +12,9 @@ from albireo.graph.node import Graph, Node, TensorType, Value
 from albireo.graph.ops import TOP_LOGITS
 from albireo.models.config import ModelConfig
 
+#: Ops whose kernels look their rows up in the step: op -> a role, and the symbol its rows are counted by.
+_ROWS = {"rope": ("x", "T"), "kv_write": ("k", "T"), "attention": ("q", "T"), "top_logits": ("logits", "G")}
+
 
 def check_fit(graph: Graph, config: ModelConfig, where: str) -> None:
     """Inputs and outputs are the engine's, token ids index whole tables, and layers agree on the KV cache.
@@ -60,6 +63,10 @@ def _node_problem(graph: Graph, config: ModelConfig, node: Node) -> str:
             return f"rows are picked from {node.inputs['x'].type}, wanted T rows"
     if node.op == "rope" and node.inputs["positions"] is not graph.inputs["positions"]:
         return f"positions are {node.inputs['positions']}"
+    if node.op in _ROWS:
+        role, symbol = _ROWS[node.op]
+        if node.inputs[role].type.dims[0] != symbol:
+            return f"{role} is {node.inputs[role].type}, wanted {symbol} rows, which the kernel reads the step for"
     if node.op in ("kv_write", "attention"):
         shape = (node.attrs["num_kv_heads"], node.attrs["head_dim"])
         if shape != (config.num_kv_heads, config.head_dim):

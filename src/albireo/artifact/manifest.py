@@ -15,6 +15,7 @@ from albireo.dtypes import COMPUTE_DTYPES
 from albireo.errors import Corrupt, VersionMismatch
 from albireo.graph.ops import MAX_RANKS
 from albireo.models.json_file import short
+from albireo.profiles import DEFAULT, PROFILES, Profile
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,11 +28,12 @@ class FileEntry:
 
 @dataclass(frozen=True, slots=True)
 class Options:
-    """What a directory was built for.
+    """What a directory was built for. dtype, ranks and passes are binding, the others can be asked for anew where it
+    is run.
 
-    Fields:
-        tensor_parallel_size: ranks; tp_invariant: sums in the order of several, though there may be one. These and
-            dtype are binding, the others can be asked for anew where it is run.
+    Fields, all since 2.1 (an older directory has one rank, is balanced and has every pass):
+        tensor_parallel_size: ranks; tp_invariant: sums in the order of several, though there may be one.
+        profile; without: passes left out.
     """
 
     dtype: str
@@ -41,6 +43,8 @@ class Options:
     block_size: int
     tensor_parallel_size: int = 1
     tp_invariant: bool = False
+    profile: Profile = DEFAULT
+    without: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,6 +79,8 @@ def manifest_to_json(manifest: Manifest) -> dict[str, Any]:
             "block_size": options.block_size,
             "tensor_parallel_size": options.tensor_parallel_size,
             "tp_invariant": options.tp_invariant,
+            "profile": options.profile,
+            "without": list(options.without),
         },
         "source": _entries(manifest.source),
         "files": _entries(manifest.files),
@@ -98,9 +104,7 @@ def manifest_from_json(data: Any, where: str) -> Manifest:
             max_num_seqs=options.count("max_num_seqs", 1),
             max_num_batched_tokens=options.count("max_num_batched_tokens", 1),
             block_size=options.count("block_size", 1),
-            # 2.0 knew one rank only
-            tensor_parallel_size=options.count("tensor_parallel_size", 1, MAX_RANKS) if minor >= 1 else 1,
-            tp_invariant=options.flag("tp_invariant") if minor >= 1 else False,
+            **(_since_1(options) if minor >= 1 else {}),
         ),
         source=_read_entries(top.record("source")),
         files=_read_entries(top.record("files")),
@@ -119,6 +123,19 @@ def manifest_from_json(data: Any, where: str) -> Manifest:
         if is_weights(name) and name not in weights:
             raise Corrupt(f"{where}: files: {name} belongs to no rank, there are {len(weights)}")
     return manifest
+
+
+def _since_1(options: Record) -> dict[str, Any]:
+    """The options that format 2.1 added."""
+    without = options.items("without")
+    if not all(isinstance(name, str) for name in without):
+        options.fail("without", without, "must be a list of strings")
+    return {
+        "tensor_parallel_size": options.count("tensor_parallel_size", 1, MAX_RANKS),
+        "tp_invariant": options.flag("tp_invariant"),
+        "profile": options.choice("profile", tuple(PROFILES)),
+        "without": tuple(without),
+    }
 
 
 def _read_format(record: Record) -> int:

@@ -171,7 +171,6 @@ def _kind(program: Program, call: Call) -> _Kind:
     work = call_work(program, call)
     x = program.buffers.get(call.args.get("x", ""))
     products = QKV_OUTPUT_PRODUCTS if call.family == "qkv_rope_kv" else OUTPUT_PRODUCTS
-    row_bytes = x.cols * itemsize(x.dtype) if x else 0
     return _Kind(
         family=call.family,
         rows=call.rows,
@@ -180,10 +179,11 @@ def _kind(program: Program, call: Call) -> _Kind:
         output_flops_per_row=work.flops_per_row // x.cols * products if x else 0,
         bytes_per_row=work.bytes_per_row,
         # Beside a matrix its activations stay in a cache.
-        activation_bytes=0 if work.flops_per_row else row_bytes + _out_bytes(program, call),
+        activation_bytes=0 if work.flops_per_row else _activation_bytes(program, call),
     )
 
 
-def _out_bytes(program: Program, call: Call) -> int:
-    out = program.buffers.get(call.args.get("out", ""))
-    return out.cols * itemsize(out.dtype) if out else 0
+def _activation_bytes(program: Program, call: Call) -> int:
+    """Of a row, read and written; of the best logits only as many as are wanted, which is next to nothing."""
+    buffers = (program.buffers.get(name) for role, name in call.args.items() if role not in ("ids", "values"))
+    return sum(buffer.cols * itemsize(buffer.dtype) for buffer in buffers if buffer is not None)

@@ -73,18 +73,20 @@ def plan_model(config: EngineConfig, workload: PlanWorkload, memory_bytes: int |
             f"plan counts and predicts a model on one rank, tensor_parallel_size={num_ranks} is asked for; leave it "
             "out. albireo inspect shows the memory of all ranks, albireo bench measures them"
         )
+    config = source.adopt(config)
     vocab_size, dtype = source.model_config.vocab_size, source.model_config.dtype
     model_len = _model_len(config, source, workload)
-    if workload.concurrency is not None and config.max_num_seqs < workload.concurrency:
+    step = config.step_limits
+    if workload.concurrency is not None and step.max_num_seqs < workload.concurrency:
         raise ConfigError(
-            f"concurrency={workload.concurrency} exceeds max_num_seqs={config.max_num_seqs}, the most sequences of "
+            f"concurrency={workload.concurrency} exceeds max_num_seqs={step.max_num_seqs}, the most sequences of "
             "one step; raise max_num_seqs"
         )
     # Not load.plan(): that refuses what this machine cannot hold, and another one may be meant.
     program = compile_program(source.graph(model_len), config, model_len, source.parts[0])
     memory = memory_parts(config, program, model_len, memory_bytes)
     concurrency = workload.concurrency or max(
-        1, min(DEFAULT_CONCURRENCY, config.max_num_seqs, memory.requests_at_once(workload.length))
+        1, min(DEFAULT_CONCURRENCY, step.max_num_seqs, memory.requests_at_once(workload.length))
     )
     if config.max_model_len is not None:
         memory.check(1, config.max_model_len)
@@ -116,7 +118,7 @@ def plan_model(config: EngineConfig, workload: PlanWorkload, memory_bytes: int |
             "num_threads": probe.num_threads,
         },
         "model_error": MODEL_ERROR,
-        "settings": asdict(config) | {"max_model_len": model_len},
+        "settings": asdict(config) | asdict(step) | {"max_model_len": model_len},
     }
 
 
@@ -127,6 +129,10 @@ class ConfigOnly:
         self.model_config = load_config(directory, ASSUMED_DTYPE).with_dtype(dtype)
         self.default_model_len = self.model_config.max_position_embeddings
         self.parts = parts
+
+    def adopt(self, config: EngineConfig) -> EngineConfig:
+        """The settings as they are: nothing was decided for them."""
+        return config
 
     def graph(self, model_len: int) -> Graph:
         """The base graph for sequences of up to model_len tokens."""

@@ -73,8 +73,11 @@ class Sampling:
 class TimedEngine:
     """One LLM, loaded once. Runs do not share cached prefixes: each has a salt of its own."""
 
-    def __init__(self, config: EngineConfig, *, show_progress: bool = False) -> None:
-        self.loaded = load(config, show_progress=show_progress)
+    def __init__(
+        self, config: EngineConfig, *, show_progress: bool = False, levels: Sequence[str] | None = None
+    ) -> None:
+        """Load a model. Args: levels: ISA levels to choose kernels from; None: all of this machine's."""
+        self.loaded = load(config, show_progress=show_progress, levels=levels)
         self._llm = LLM.from_loaded(replace(self.loaded, execute=self._timed))
         self._steps: list[TimedStep] = []
         self._num_runs = 0

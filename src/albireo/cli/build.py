@@ -11,8 +11,10 @@ from typing import Any
 import click
 
 from albireo.api.build import build
+from albireo.bench.built import speed_rows
 from albireo.cli.terminal import duration, row, size
 from albireo.config import BuildConfig
+from albireo.profiles import PROFILES
 
 
 def _help(field: str) -> str:
@@ -28,6 +30,8 @@ def _help(field: str) -> str:
 @click.argument("model", required=False)
 @click.option("-o", "--output", required=True, metavar="DIR", help="Where to; it must be free or empty.")
 @click.option("--dtype", help=_help("dtype"))
+@click.option("--target", help=_help("target"))
+@click.option("--profile", type=click.Choice(list(PROFILES)), help=_help("profile"))
 @click.option("--max-model-len", type=int, help=_help("max_model_len"))
 @click.option("--max-num-seqs", type=int, help=_help("max_num_seqs"))
 @click.option("--max-num-batched-tokens", type=int, help=_help("max_num_batched_tokens"))
@@ -35,23 +39,37 @@ def _help(field: str) -> str:
     "--tp", "--tensor-parallel-size", "-tp", "tensor_parallel_size", type=int, help=_help("tensor_parallel_size")
 )
 @click.option("--tp-invariant", is_flag=True, help=_help("tp_invariant"))
+@click.option("--without", multiple=True, metavar="PASS[,PASS]", help=_help("without"))
+@click.option("--no-measure", is_flag=True, help="Leave out the short run that measures speed.")
 @click.option("--force", is_flag=True, help=_help("force"))
-def command(model: str | None, output: str, force: bool, tp_invariant: bool, **given: Any) -> None:
+def command(
+    model: str | None,
+    output: str,
+    tp_invariant: bool,
+    without: tuple[str, ...],
+    no_measure: bool,
+    force: bool,
+    **given: Any,
+) -> None:
     """Compile a model ahead of time into an engine directory, which starts at once.
 
     MODEL is a directory or a hub name; the bundled model when left out. The directory runs with every command and with
     LLM, without the checkpoint, on any machine of this kind of processor.
     """
-    given = {name: value for name, value in given.items() if value is not None}
-    config = BuildConfig(force=force, tp_invariant=tp_invariant, **given)
+    settings = {name: value for name, value in given.items() if value is not None}
+    config = BuildConfig(force=force, tp_invariant=tp_invariant, without=without, **settings)
     result = build(model, output, config, show_progress=True)
     numbers = result.totals
     click.echo(row("built", f"{result.directory}, {size(result.num_bytes)}, in {duration(result.build_s)}"))
-    click.echo(row("computed in", result.dtype))
+    click.echo(row("computed in", f"{result.dtype}, kernels for {result.levels[0]}"))
     if config.tensor_parallel_size > 1:
         click.echo(row("ranks", f"{config.tensor_parallel_size}; what follows is of one"))
     click.echo(
-        row("program", f"ops {numbers.ops_before} -> {numbers.ops_after} calls, {numbers.barriers} barriers a step")
+        row(
+            "program",
+            f"ops {numbers.ops_before} -> {numbers.ops_after} calls, {numbers.barriers} barriers a step "
+            f"(nothing fused: {result.unfused.ops_after} calls, {result.unfused.barriers} barriers)",
+        )
     )
     click.echo(
         row(
@@ -59,4 +77,7 @@ def command(model: str | None, output: str, force: bool, tp_invariant: bool, **g
             f"{numbers.bytes_per_token:,} B per token + {numbers.kv_bytes_per_position:,} B per position of context",
         )
     )
+    if not no_measure:
+        for name, text in speed_rows(result.directory, result.levels):
+            click.echo(row(name, text))
     click.echo(row("run it", f"albireo generate {result.directory}"))

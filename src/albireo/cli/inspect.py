@@ -101,6 +101,7 @@ def command(
         raise ConfigError("--layer is of pictures; add --graph FILE.svg or FILE.html")
     config = EngineConfig.from_kwargs(model=model, **engine)
     source = open_source(locate_model(model), config)
+    config = source.adopt(config)
     graph = source.graph(config.max_model_len or source.default_model_len)
     if target is None and not any(flags):
         # Line by line: a model that does not fit still gets its summary before the error.
@@ -200,6 +201,8 @@ def _manifest_lines(source: EngineSource) -> Iterator[Fact]:
 
 
 def _option(value: object) -> str:
+    if isinstance(value, tuple):
+        return ", ".join(value) or "nothing"
     return f"{value:,}" if isinstance(value, int) and not isinstance(value, bool) else str(value)
 
 

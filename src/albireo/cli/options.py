@@ -21,6 +21,8 @@ F = TypeVar("F", bound=Callable[..., Any])
 
 #: vLLM's other names, kept.
 _ALIASES = {"memory_utilization": ("--gpu-memory-utilization",), "tensor_parallel_size": ("-tp",)}
+#: Fields that are lists: their flags may be given several times.
+_LISTS = ("stop", "without")
 #: Fields of SamplingParams that a flag can carry; the rest need JSONL or Python.
 SAMPLING_FLAGS = (
     "max_tokens",
@@ -90,7 +92,7 @@ def _options(owner: type[Any], names: list[str], helps: dict[str, str], into: st
                 name,
                 type=_click_type(name, kind),
                 is_flag=kind is bool or None,
-                multiple=name == "stop",
+                multiple=name in _LISTS,
                 default=None,
                 expose_value=False,
                 callback=collect,
@@ -109,7 +111,7 @@ def _declarations(name: str, kind: Any) -> Iterator[str]:
 
 
 def _click_type(name: str, kind: Any) -> Any:
-    if name == "stop":
+    if name in _LISTS:
         return str
     if get_origin(kind) in (Union, types.UnionType):
         kind = next(arg for arg in get_args(kind) if arg is not type(None))
@@ -126,6 +128,6 @@ def _engine_help() -> dict[str, str]:
     for name, text in found:
         words = re.sub(r"None(?: or -1)?: ", "by default ", re.sub(r"\s+", " ", text))
         shown = defaults.get(name)
-        is_shown = shown is not None and not isinstance(shown, bool)
+        is_shown = shown is not None and not isinstance(shown, (bool, tuple))
         helps[name] = words[:1].upper() + words[1:] + (f"  [default: {shown}]" if is_shown else "")
     return helps

@@ -25,12 +25,13 @@ EMIT_WHY = "a step is one walk over a flat list"
 
 
 def kv_layout(graph: Graph, block_size: int) -> KVLayout:
-    """Shape of the cache, from the nodes that write it; its element type is the query's.
+    """Shape of the cache, from the nodes that write it; its element type is that of the queries that read it.
 
     Raises: UnsupportedModel when layers differ, or layer numbers have holes.
     """
     writers = [node for node in graph.nodes if any(v.type.dtype == "kv" for v in node.outputs)]
-    shapes = {(n.attrs["num_kv_heads"], n.attrs["head_dim"], n.outputs[0].type.dtype): n for n in writers}
+    dtypes = {node.inputs["q"].type.dtype for node in graph.nodes if node.family == "attention"}
+    shapes = {(n.attrs["num_kv_heads"], n.attrs["head_dim"], dtype) for n in writers for dtype in dtypes}
     if len(shapes) != 1:
         raise UnsupportedModel(f"layers need {len(shapes)} shapes of KV cache, one is supported: {sorted(shapes)}")
     layers = sorted(node.attrs["layer"] for node in writers)
@@ -107,5 +108,5 @@ def _call(node: Node, kernel: Variant, constants: Mapping[str, str], names: Mapp
     if len(activations) != len(family.outputs):
         raise UnsupportedModel(f"{label(node)}: has {len(activations)} results, {node.family} has {family.outputs}")
     args |= {role: names[value] for role, value in zip(family.outputs, activations, strict=True)}
-    rows = symbol_rows(activations[0])
+    rows = symbol_rows(activations[0] if activations else node.inputs["k"])
     return Call(str(node.family), kernel.identity, args, call_attrs(node), rows, kernel.split, False, node.origin)

@@ -28,10 +28,11 @@ from albireo.compiler.passes import (
     merge_qkv,
     rows_before_head,
     shard,
+    single_ops,
 )
 from albireo.compiler.rewrite import copy_graph, label
 from albireo.compiler.select import select_kernels
-from albireo.errors import InvariantError, UnsupportedModel
+from albireo.errors import ConfigError, InvariantError, UnsupportedModel
 from albireo.graph.node import Graph
 from albireo.graph.program import Program
 from albireo.graph.report import PassRecord
@@ -58,7 +59,39 @@ PASSES: tuple[Pass, ...] = (
     fuse_epilogue.run,
     fuse_attention_cast.run,
     fuse_embed.run,
+    # takes every op that is left
+    single_ops.run,
 )
+
+#: Passes that are no choice, and why; the others can be left out by name, to measure what they are worth.
+OBLIGATORY = {
+    "canonicalize": "the other passes know one spelling of a graph",
+    "fold_scale": "no kernel multiplies by a constant factor alone",
+    "fuse_gather": "nothing else gives a gather its kernel",
+    "fuse_embed": "nothing else gives an embedding its kernel",
+    "fuse_all_reduce": "nothing else gives a sum over ranks its kernel",
+    "single_ops": "nothing else gives what the others leave its kernels",
+}
+
+
+def pass_name(run: Pass) -> str:
+    """What a pass is called in reports, on the command line and as a file."""
+    return run.__module__.rpartition(".")[2]
+
+
+def optional_passes() -> tuple[str, ...]:
+    """Names of the passes that can be left out, in order."""
+    return tuple(name for name in map(pass_name, PASSES) if name not in OBLIGATORY)
+
+
+def passes_without(names: Sequence[str]) -> tuple[Pass, ...]:
+    """PASSES but those named. Raises: ConfigError for a name that is no pass, or an obligatory one."""
+    for name in names:
+        if name in OBLIGATORY:
+            raise ConfigError(f"without={name}: this pass cannot be left out: {OBLIGATORY[name]}")
+        if name not in optional_passes():
+            raise ConfigError(f"without={name!r} names no pass; choose among {', '.join(optional_passes())}")
+    return tuple(run for run in PASSES if pass_name(run) not in names)
 
 
 def compile_graph(
@@ -79,7 +112,7 @@ def compile_graph(
         block_size: KV positions of one block.
         max_positions: rows of the rotation tables: the longest sequence.
         part: compile for one of several ranks; None: for one that is alone, each sum one chain.
-        passes: rewrites to run, in order; whoever compares programs leaves some out.
+        passes: rewrites to run, in order; whoever measures leaves some out, see passes_without().
 
     Returns: the program, with a report of every pass.
     Raises: UnsupportedModel naming the node that no kernel performs, and why no pass could fuse it.

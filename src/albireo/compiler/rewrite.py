@@ -115,7 +115,7 @@ class Rewriter:
         """
         inputs = {role: value for role, value in roles.items() if value is not None}
         members = sorted(members, key=self._position.__getitem__)
-        body = _body(members, inputs, outputs)
+        body = body_of(members, inputs, outputs)
         node = Node("fused", inputs, attrs, outputs, origin=members[0].origin, body=body, family=family)
         # the parts of a split are views: nothing is moved for them
         self.saves(*(v for m in members if m.op != "split" for v in m.outputs if v not in outputs))
@@ -249,7 +249,8 @@ def _clone(node: Node, env: dict[Value, Value]) -> Node:
     return clone
 
 
-def _body(members: Sequence[Node], inputs: Mapping[str, Value], outputs: tuple[Value, ...]) -> Graph:
+def body_of(members: Sequence[Node], inputs: Mapping[str, Value], outputs: tuple[Value, ...]) -> Graph:
+    """The graph a fused node stands for: members over its roles."""
     body = Graph({role: Value(role, value.type) for role, value in inputs.items()})
     env = {value: body.inputs[role] for role, value in inputs.items()}
     for member in members:

@@ -14,6 +14,10 @@ from albireo.graph.node import Graph, Node, Value
 from albireo.graph.program_spec import FAMILIES
 from albireo.graph.report import PassRecord
 
+#: Families whose kernels are chosen by another type than the weight's: that of the output, or of an input.
+_BY_OUTPUT = ("norm", "gather", "all_reduce", "elementwise", "head_norm", "rope", "slice")
+_BY_INPUT = {"embed": "table", "attention": "q", "kv_write": "k", "top": "x"}
+
 WHY = "the kernels are known before the first step, which then calls pointers"
 
 
@@ -51,11 +55,11 @@ def call_attrs(node: Node) -> dict[str, object]:
 
 def _dtype(node: Node) -> str:
     """The element type kernels of this family are chosen by. Raises: UnsupportedModel for mixed operands."""
-    if node.family in ("norm", "gather", "all_reduce"):
+    if node.family in _BY_OUTPUT:
         return node.output.type.dtype
-    if node.family == "attention":
-        return node.inputs["q"].type.dtype
-    weight = node.inputs["table" if node.family == "embed" else "weight"].type.dtype
+    if node.family in _BY_INPUT:
+        return node.inputs[_BY_INPUT[node.family]].type.dtype
+    weight = node.inputs["weight"].type.dtype
     if "x" in node.inputs and node.inputs["x"].type.dtype != weight:
         raise UnsupportedModel(
             f"{label(node)}: multiplies {node.inputs['x'].type.dtype} with {weight}; both must have the compute type"

@@ -16,6 +16,15 @@ Call families and their roles (a backend implements these):
     qkv_rope_kv  x, weight [, bias] [, q_norm, k_norm], rope -> q     writes k and v of this step to the KV cache
     attention    q -> out
     head_top     x, weight -> ids, values                   best logits per row, of equals the lowest id first
+
+Families of single ops, for what no pass took into one of these (compiler/passes/single_ops.py). They read float32:
+
+    elementwise  x [, y] -> out                             attrs kind: cast | silu | gelu_tanh | add | mul
+    head_norm    x, weight -> out                           norm of each of num_heads parts of a row
+    rope         x, rope -> out                             rows of T
+    kv_write     k, v                                       rows of T, to the KV cache
+    slice        x -> out                                   columns of x from start on, copied
+    top          x -> ids, values                           head_top of logits that are in memory
 """
 
 from __future__ import annotations

@@ -27,6 +27,8 @@ STEP_ARRAYS: dict[str, tuple[str, str | None]] = {
 }
 SPLITS = ("panels", "rows", "heads", "one")
 ACTS = ("none", "silu_mul", "gelu_tanh_mul")
+#: What an elementwise call does to each element, in the native core's order; the last two read two operands.
+KINDS = ("cast", "silu", "gelu_tanh", "add", "mul")
 ALIGNMENT = 64
 
 #: (start, stop, is_write) ranges one call touches.
@@ -35,9 +37,11 @@ Accesses = list[tuple[int, int, bool]]
 
 @dataclass(frozen=True, slots=True)
 class Family:
-    """Argument roles and attribute names of one call family; weight is the role whose packing the kernel chooses.
+    """Argument roles and attribute names of one call family.
 
-    Fields: optional_attrs: absent where they say nothing.
+    Fields:
+        weight: the role whose packing the kernel chooses. writes_kv: it writes its layer's KV cache.
+        optional_attrs: absent where they say nothing.
     """
 
     required: tuple[str, ...]
@@ -46,6 +50,7 @@ class Family:
     optional: tuple[str, ...] = ()
     weight: str | None = None
     optional_attrs: tuple[str, ...] = ()
+    writes_kv: bool = False
 
     @property
     def inputs(self) -> tuple[str, ...]:
@@ -75,11 +80,18 @@ FAMILIES: dict[str, Family] = {
         ("layer", "num_heads", "num_kv_heads", "head_dim", "eps"),
         optional=("bias", "q_norm", "k_norm"),
         weight="weight",
+        writes_kv=True,
     ),
     "attention": Family(
         ("q",), ("out",), ("layer", "num_heads", "num_kv_heads", "head_dim", "scale", "window", "softcap")
     ),
     "head_top": Family(("x", "weight"), ("ids", "values"), ("n", "k"), weight="weight"),
+    "elementwise": Family(("x",), ("out",), ("kind",), optional=("y",)),
+    "head_norm": Family(("x", "weight"), ("out",), ("eps", "num_heads"), weight="weight"),
+    "rope": Family(("x", "rope"), ("out",), ("num_heads", "head_dim")),
+    "kv_write": Family(("k", "v"), (), ("layer", "num_kv_heads", "head_dim"), writes_kv=True),
+    "slice": Family(("x",), ("out",), ("start",)),
+    "top": Family(("x",), ("ids", "values"), ("n",)),
 }
 
 
@@ -117,7 +129,7 @@ def accesses(call: Call, buffers: Mapping[str, Buffer], maxima: Mapping[str, int
             ranges.append((buffer.offset, stop, role in family.outputs))
     if "layer" in call.attrs:
         layer = -1 - call.attrs["layer"]
-        ranges.append((layer, layer + 1, call.family == "qkv_rope_kv"))
+        ranges.append((layer, layer + 1, family.writes_kv))
     return ranges
 
 
@@ -205,10 +217,32 @@ def _check_shapes(program: Program, call: Call) -> None:
         heads = call.attrs["num_heads"] + 2 * call.attrs["num_kv_heads"]
         if weight.rows != heads * call.attrs["head_dim"] or _constant(program, call, "rope").packing != "rope":
             raise InvariantError(f"{call}: does not fit weight {weight.rows} x {weight.cols}, or rope is no table")
+    if not _single_op_fits(program, call):
+        raise InvariantError(f"{call}: its buffers and constants do not fit each other")
     for role in ("out", "q", "ids", "values"):
         name = call.args.get(role)
         if name in program.buffers and program.buffers[name].rows != call.rows and not _is_input(call, role):
             raise InvariantError(f"{call}: {role} has {program.buffers[name].rows} rows, the call {call.rows}")
+
+
+def _single_op_fits(program: Program, call: Call) -> bool:
+    """Whether the widths of a call of a single op agree; true for the other families."""
+    cols = {role: program.buffers[name].cols for role, name in call.args.items() if name in program.buffers}
+    a = call.attrs
+    if call.family == "elementwise":
+        has_two = a["kind"] in KINDS[-2:]
+        return a["kind"] in KINDS and ("y" in cols) == has_two and len(set(cols.values())) == 1
+    if call.family == "head_norm":
+        width = int(a["num_heads"]) * _constant(program, call, "weight").cols
+        return cols["x"] == cols["out"] == width
+    if call.family == "rope":
+        is_table = _constant(program, call, "rope").packing == "rope"
+        return is_table and cols["x"] == cols["out"] == int(a["num_heads"]) * int(a["head_dim"])
+    if call.family == "kv_write":
+        return cols["k"] == cols["v"] == int(a["num_kv_heads"]) * int(a["head_dim"])
+    if call.family == "slice":
+        return 0 <= int(a["start"]) <= cols["x"] - cols["out"]
+    return call.family != "top" or cols["x"] == int(a["n"])
 
 
 def _is_input(call: Call, role: str) -> bool:

@@ -23,6 +23,12 @@ SPLITS = {
     "attention": "heads",
     "linear": "panels",
     "head_top": "panels",
+    "head_norm": "rows",
+    "rope": "rows",
+    "kv_write": "rows",
+    "elementwise": "rows",
+    "slice": "rows",
+    "top": "panels",
 }
 _PACKED = ("qkv_rope_kv", "linear", "head_top")
 _ACTS = ("none", "silu_mul", "gelu_tanh_mul")

@@ -10,6 +10,8 @@ from albireo.errors import ConfigError
 
 #: Best first; csrc/isa_levels.txt says what each asks of the processor.
 LEVELS = ("avx512bf16", "avx512", "avx2", "scalar")
+#: The target that means this machine's levels.
+NATIVE = "native"
 
 
 def isa_levels() -> tuple[str, ...]:
@@ -23,6 +25,19 @@ def isa_levels() -> tuple[str, ...]:
     if cap not in LEVELS:
         raise ConfigError(f"ALBIREO_ISA_MAX={cap!r} is no level; choose one of {', '.join(LEVELS)}")
     return tuple(level for level in _native.isa_levels() if LEVELS.index(level) >= LEVELS.index(cap))
+
+
+def target_levels(target: str) -> tuple[str, ...]:
+    """Levels to choose kernels from for a target, best first: native is isa_levels(); a level is itself and those
+    below, whether or not this machine has it.
+
+    Raises: ConfigError for another word.
+    """
+    if target == NATIVE:
+        return isa_levels()
+    if target not in LEVELS:
+        raise ConfigError(f"target={target!r} is no level; choose one of {', '.join((NATIVE, *LEVELS))}")
+    return LEVELS[LEVELS.index(target) :]
 
 
 def thread_pool(num_threads: int | None) -> _native.ThreadPool:

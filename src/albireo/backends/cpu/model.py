@@ -20,13 +20,25 @@ from albireo.dtypes import itemsize
 from albireo.errors import InvariantError
 from albireo.graph.ops import TOP_LOGITS
 from albireo.graph.program import Buffer, Call, KVLayout, Program
-from albireo.graph.program_spec import STEP_ARRAYS
+from albireo.graph.program_spec import KINDS, STEP_ARRAYS
 
 #: What a role is to the native core: what it reads rows of, or what it writes.
-_SIDES = {("", "x"): "x", ("", "out"): "out", ("qkv_rope_kv", "q"): "out", ("attention", "q"): "x"}
+_SIDES = {
+    ("", "x"): "x",
+    ("", "out"): "out",
+    ("qkv_rope_kv", "q"): "out",
+    ("attention", "q"): "x",
+    ("kv_write", "k"): "x",
+}
 _ACTS = {"none": 0, "silu_mul": 1, "gelu_tanh_mul": 2}
 #: Roles whose name in the native core differs.
-_NATIVE_ROLES = {("embed", "table"): "weight", ("qkv_rope_kv", "q"): "out", ("attention", "q"): "x"}
+_NATIVE_ROLES = {
+    ("embed", "table"): "weight",
+    ("qkv_rope_kv", "q"): "out",
+    ("attention", "q"): "x",
+    ("kv_write", "k"): "x",
+    ("kv_write", "v"): "y",
+}
 #: What an array of rows picks from, as the native core numbers it; it knows the arrays themselves.
 _GATHERS = {"T": 1, "S": 2}
 
@@ -207,8 +219,15 @@ class CpuModel:
         if "rows" in call.args:
             _, source = STEP_ARRAYS[call.args["rows"]]
             args["gather"] = _GATHERS[source or ""]
-        if call.family in ("norm", "gather"):
+        if call.family in ("norm", "gather", "elementwise"):
             args["k"] = program.buffers[call.args["x"]].cols
+        elif call.family == "head_norm":
+            args["k"] = program.constants[call.args["weight"]].cols
+        elif call.family == "rope":
+            args["k"] = attrs["head_dim"]
+        elif call.family == "slice":
+            x, out = (program.buffers[call.args[role]] for role in ("x", "out"))
+            args |= {"x": self._address(x.name) + attrs["start"] * itemsize(x.dtype), "k": out.cols}
         elif call.family == "embed":
             args["k"] = attrs["width"]
         elif call.family == "qkv_rope_kv":
@@ -219,6 +238,8 @@ class CpuModel:
                 args[key] = attrs[key]
         if "act" in attrs:
             args["act"] = _ACTS[attrs["act"]]
+        if "kind" in attrs:
+            args["act"] = KINDS.index(attrs["kind"])
         if "layer" in attrs:
             layer_bytes = self.num_blocks * self._layer_block_bytes
             args |= {"kv": self._kv.address + attrs["layer"] * layer_bytes, "kv_dtype": program.kv.dtype}

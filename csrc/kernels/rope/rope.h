@@ -1,0 +1,12 @@
+// Rotates channel pairs (i, i + D/2) of each of num_heads heads by the row's position; rows are those of T.
+// x, out [T, H * D] float32; rope [positions][2][D/2] float32. D = k. Head by head, as qkv_rope_kv rotates them.
+// Reads: x rope out k num_heads x_stride out_stride.
+#pragma once
+#include "albireo/kernel.h"
+
+namespace albireo {
+void rope_scalar(const Args&, const Step&, int64_t, int64_t, Scratch&);
+void rope_avx2(const Args&, const Step&, int64_t, int64_t, Scratch&);
+void rope_avx512(const Args&, const Step&, int64_t, int64_t, Scratch&);
+extern const Family kRope;
+}  // namespace albireo

@@ -1,0 +1,113 @@
+"""Every op that is part of no other kernel becomes a call of its own."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+from albireo.compiler.rewrite import NotFired, Rewriter, body_of, linear_roles
+from albireo.graph.node import Graph, Node, Value
+from albireo.graph.program_spec import KINDS
+from albireo.graph.report import PassRecord
+
+WHY = "an op that no kernel took is a pass over memory of its own; without its call the model would not run"
+
+#: Family, attributes and roles of the call that an op alone becomes.
+Single = tuple[str, dict[str, Any], dict[str, Value | None]]
+
+
+def run(graph: Graph) -> PassRecord:
+    rw = Rewriter(graph, "single_ops", WHY, "exact")
+    for op, single in SINGLES.items():
+        for node in rw.nodes(op):
+            with rw.attempt(node):
+                family, attrs, roles = single(node)
+                rw.fuse((node,), family, attrs, roles, node.outputs)
+    for split in rw.nodes("split"):
+        _slices(rw, split)
+    return rw.finish()
+
+
+def _linear(node: Node) -> Single:
+    n, k = node.inputs["weight"].type.dims
+    return "linear", {"n": n, "k": k, "act": "none"}, linear_roles(node)
+
+
+def _norm(node: Node) -> Single:
+    _require_float32(node, "x")
+    if node.attrs["num_heads"] == 1:
+        return "norm", {"eps": node.attrs["eps"]}, dict(node.inputs)
+    return "head_norm", dict(node.attrs), dict(node.inputs)
+
+
+def _rope(node: Node) -> Single:
+    _require_float32(node, "x")
+    _require_rows(node, "x", "T")
+    return "rope", dict(node.attrs), dict(node.inputs)
+
+
+def _kv_write(node: Node) -> Single:
+    for role in ("k", "v"):
+        _require_float32(node, role)
+        _require_rows(node, role, "T")
+    return "kv_write", dict(node.attrs), dict(node.inputs)
+
+
+def _attention(node: Node) -> Single:
+    _require_rows(node, "q", "T")
+    # in a program, 0 stands for no window and no cap
+    attrs = node.attrs | {name: node.attrs[name] or zero for name, zero in (("window", 0), ("softcap", 0.0))}
+    return "attention", attrs, dict(node.inputs)
+
+
+def _elementwise(node: Node) -> Single:
+    for role in node.inputs:
+        _require_float32(node, role)
+    kind = node.attrs["kind"] if node.op == "unary" else node.op
+    if kind not in KINDS:
+        raise NotFired(f"no kernel does {kind}; known: {', '.join(KINDS)}")
+    return "elementwise", {"kind": kind}, dict(node.inputs)
+
+
+def _top(node: Node) -> Single:
+    logits = node.inputs["logits"]
+    _require_rows(node, "logits", "G")
+    return "top", {"n": logits.type.dims[1]}, {"x": logits}
+
+
+#: Op -> how it becomes a call. Gathers and embeddings have passes of their own, splits are below.
+SINGLES: dict[str, Callable[[Node], Single]] = {
+    "linear": _linear,
+    "rms_norm": _norm,
+    "rope": _rope,
+    "kv_write": _kv_write,
+    "attention": _attention,
+    "cast": _elementwise,
+    "unary": _elementwise,
+    "add": _elementwise,
+    "mul": _elementwise,
+    "top_logits": _top,
+}
+
+
+def _slices(rw: Rewriter, split: Node) -> None:
+    """A copy for each part: a buffer has one width."""
+    new, start = [], 0
+    for part, size in zip(split.outputs, split.attrs["sizes"], strict=True):
+        body = body_of([split], split.inputs, (part,))
+        inputs = dict(split.inputs)
+        new.append(Node("fused", inputs, {"start": start}, (part,), split.origin, body=body, family="slice"))
+        start += size
+    rw.replace((split,), new)
+
+
+def _require_float32(node: Node, role: str) -> None:
+    dtype = node.inputs[role].type.dtype
+    if dtype != "float32":
+        raise NotFired(f"{role} is {dtype}, the kernel reads float32")
+
+
+def _require_rows(node: Node, role: str, symbol: str) -> None:
+    rows = node.inputs[role].type.dims[0]
+    if rows != symbol:
+        raise NotFired(f"{role} has {rows} rows, the kernel works on {symbol}")

@@ -1,0 +1,41 @@
+"""Profiles: the temperaments an engine can have, as the two numbers that make one.
+
+Resolved by EngineConfig and BuildConfig. They change scheduling and what memory is planned for, never results. Does not
+know engines or models.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Literal
+
+Profile = Literal["balanced", "throughput", "latency"]
+
+
+@dataclass(frozen=True, slots=True)
+class StepLimits:
+    """Most sequences and most tokens of one step."""
+
+    max_num_seqs: int
+    max_num_batched_tokens: int
+
+
+#: What each profile sets where nothing is asked for. A step lasts as long as its tokens take, and whoever decodes
+#: beside a prompt waits for it: latency makes steps short. Long steps and many seats read the weights less often for as
+#: many tokens: throughput. docs/journal.md has the measurements.
+PROFILES: Mapping[Profile, StepLimits] = {
+    "balanced": StepLimits(max_num_seqs=64, max_num_batched_tokens=2048),
+    "throughput": StepLimits(max_num_seqs=256, max_num_batched_tokens=4096),
+    "latency": StepLimits(max_num_seqs=64, max_num_batched_tokens=512),
+}
+DEFAULT: Profile = "balanced"
+
+
+def resolve(profile: Profile | None, max_num_seqs: int | None, max_num_batched_tokens: int | None) -> StepLimits:
+    """The limits of a step: what was asked for, else the profile's."""
+    limits = PROFILES[profile or DEFAULT]
+    return StepLimits(
+        limits.max_num_seqs if max_num_seqs is None else max_num_seqs,
+        limits.max_num_batched_tokens if max_num_batched_tokens is None else max_num_batched_tokens,
+    )

@@ -1,0 +1,72 @@
+"""elementwise at every level: numpy's arithmetic, rounded to each type, at every width and with gaps between rows."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from albireo.backends.reference.rounding import round_to
+from albireo.graph.program_spec import KINDS
+from backends.cpu.harness import (
+    Call,
+    Guarded,
+    assert_close,
+    assert_same_bits,
+    hard_to_round,
+    normal,
+    rows_step,
+    run,
+    variants,
+)
+
+VARIANTS = variants("elementwise")
+WIDTHS = [1, 15, 16, 17, 48, 101]
+
+
+def apply(kind: str, level: str, dtype: str, x: np.ndarray, y: np.ndarray | None = None, threads: int = 1) -> Guarded:
+    out = Guarded.poisoned(x.shape, dtype)
+    args = {"x": Guarded(x), "out": out, "k": x.shape[1], "act": KINDS.index(kind), "out_dtype": dtype}
+    if y is not None:
+        args["y"] = Guarded(y)
+    run([Call("elementwise", level, dtype, args)], rows_step(len(x)), threads)
+    return out
+
+
+@pytest.mark.parametrize("width", WIDTHS)
+@pytest.mark.parametrize(("dtype", "level"), VARIANTS)
+def test_exact_kinds(dtype: str, level: str, width: int) -> None:
+    x, y = normal(5, width), normal(5, width, seed=1)
+    for kind, want in (("cast", x), ("add", x + y), ("mul", x * y)):
+        got = apply(kind, level, dtype, x, None if kind == "cast" else y, threads=2)
+        assert_same_bits(got.values, round_to(want, dtype), kind)
+
+
+@pytest.mark.parametrize(("dtype", "level"), VARIANTS)
+def test_a_cast_rounds_to_nearest_even(dtype: str, level: str) -> None:
+    x = hard_to_round()
+    x = x[np.isfinite(x)][None]
+    assert_same_bits(apply("cast", level, dtype, x).values, round_to(x, dtype), "cast")
+
+
+@pytest.mark.parametrize(("dtype", "level"), VARIANTS)
+def test_activations(dtype: str, level: str) -> None:
+    x = normal(4, 45) * np.float32(4)
+    wide = x.astype(np.float64)
+    exact = {
+        "silu": wide / (1 + np.exp(-wide)),
+        "gelu_tanh": 0.5 * wide * (1 + np.tanh(np.sqrt(2 / np.pi) * (wide + 0.044715 * wide**3))),
+    }
+    for kind, want in exact.items():
+        error = 1e-6 * np.abs(wide)
+        assert_close(apply(kind, level, dtype, x).values, want, error, dtype)
+
+
+@pytest.mark.parametrize("level", [level for dtype, level in VARIANTS if dtype == "float32"])
+def test_rows_with_gaps(level: str) -> None:
+    """x_stride and out_stride are kept to; what lies between rows is neither read nor written."""
+    x = normal(3, 24)
+    out = Guarded.poisoned((3, 40))
+    args = {"x": Guarded(x), "y": Guarded(x), "out": out, "k": 20, "act": KINDS.index("add")}
+    run([Call("elementwise", level, "float32", args | {"x_stride": 24, "out_stride": 40})], rows_step(3))
+    assert_same_bits(out.values[:, :20].copy(), x[:, :20] * 2, "sums")
+    assert np.isnan(out.values[:, 20:]).all()

@@ -1,0 +1,81 @@
+"""Programs with fusions switched off: the native core computes the same bits op by op, at every level."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+import pytest
+
+from albireo.backends.cpu.catalog import CpuCatalog
+from albireo.backends.cpu.machine import isa_levels
+from albireo.backends.cpu.model import CpuModel
+from albireo.backends.step_inputs import StepInputs
+from albireo.compiler.pipeline import compile_graph, optional_passes, passes_without
+from albireo.dtypes import COMPUTE_DTYPES
+from albireo.models import architectures, build_graph, load_architecture
+from albireo.models.config import parse_config
+from backends.cpu.harness import assert_same_bits, pool
+from backends.cpu.test_pack import Stored, Weights
+from step_batches import Work, make_step
+from tiny_models import random_weights
+
+OPTIONAL = optional_passes()
+BLOCK_SIZE, NUM_BLOCKS = 16, 8
+Outputs = list[tuple[np.ndarray, np.ndarray, np.ndarray]]
+
+
+def model_of(name: str, dtype: str, without: Sequence[str], levels: Sequence[str], threads: int = 1) -> CpuModel:
+    architecture = load_architecture(name)
+    config = parse_config(architecture.tiny, architecture.rules).with_dtype(dtype)
+    weights = Weights({k: Stored(v, "float32") for k, v in random_weights(architecture.tiny, seed=3).items()})
+    program = compile_graph(
+        build_graph(config, 64),
+        CpuCatalog(levels),
+        maxima={"T": 32, "R": 8, "G": 8},
+        block_size=BLOCK_SIZE,
+        max_positions=64,
+        passes=passes_without(without),
+    )
+    return CpuModel(program, weights, pool(threads), NUM_BLOCKS)
+
+
+def steps() -> list[StepInputs]:
+    """Two prompts, a decoding step beside a chunk, and one in which every row gives its logits and its best."""
+    tokens = np.random.default_rng(1).integers(0, 90, 60).tolist()
+    first, second = [7, 2, 4], [5, 1]
+    return [
+        make_step([Work(tokens[:19], 0, first), Work(tokens[19:28], 0, second)], BLOCK_SIZE, "last", "last"),
+        make_step([Work(tokens[28:29], 19, first), Work(tokens[29:36], 9, second)], BLOCK_SIZE, "none", "all"),
+        make_step([Work(tokens[36:37], 20, first), Work(tokens[37:39], 16, second)], BLOCK_SIZE, "all", "all"),
+    ]
+
+
+def outputs(model: CpuModel) -> Outputs:
+    return [(o.logits.copy(), o.top_ids.copy(), o.top_values.copy()) for o in map(model.run, steps())]
+
+
+def assert_same(got: Outputs, wanted: Outputs, what: str) -> None:
+    for ours, theirs in zip(got, wanted, strict=True):
+        for a, b in zip(ours, theirs, strict=True):
+            assert_same_bits(a, b, what)
+
+
+@pytest.mark.parametrize("dtype", COMPUTE_DTYPES)
+@pytest.mark.parametrize("name", architectures())
+def test_each_fusion_left_out_changes_no_bit(name: str, dtype: str) -> None:
+    levels = isa_levels()
+    wanted = outputs(model_of(name, dtype, (), levels))
+    assert any(logits.size for logits, _, _ in wanted) and any((ids >= 0).any() for _, ids, _ in wanted)
+    for names in [*((each,) for each in OPTIONAL), ("merge_qkv", "fuse_epilogue"), OPTIONAL]:
+        assert_same(outputs(model_of(name, dtype, names, levels)), wanted, f"without {names}")
+    assert_same(outputs(model_of(name, dtype, OPTIONAL, levels, threads=3)), wanted, "three threads")
+
+
+@pytest.mark.parametrize("level", isa_levels())
+@pytest.mark.parametrize("name", ["llama", "qwen3"])
+def test_nothing_fused_at_every_level(name: str, level: str) -> None:
+    levels = isa_levels()[isa_levels().index(level) :]
+    unfused = model_of(name, "bfloat16", OPTIONAL, levels)
+    assert {call.kernel.split(".")[2] for call in unfused.program.calls} & {level, "avx512"}
+    assert_same(outputs(unfused), outputs(model_of(name, "bfloat16", (), levels)), level)

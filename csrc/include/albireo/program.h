@@ -1,6 +1,7 @@
 // The bound program: a flat list of calls whose kernels and addresses are fixed. Nothing is chosen or allocated in a
 // step; all threads walk the list together.
 #pragma once
+#include <array>
 #include <atomic>
 #include <memory>
 #include <string>
@@ -20,7 +21,9 @@ class Program {
   Program& operator=(const Program&) = delete;
 
   // barrier: the call is over before any later one begins. The memory behind args must outlive the program.
-  void add(const Family* family, KernelFn run, const Args& args, bool barrier);
+  // tunings: one a bucket of rows; a step takes that of the rows it has.
+  void add(const Family* family, KernelFn run, const Args& args, bool barrier,
+           const std::array<Tuning, kNumBuckets>& tunings = {});
 
   // Runs every call on every thread; returns when all are done. Calls over zero rows are skipped.
   // top_ids and top_values [G, kTopMost] receive the best logits of each row, as many as it wants; see TopLists.
@@ -40,6 +43,7 @@ class Program {
     KernelFn run;
     Args args;
     bool barrier;
+    std::array<Tuning, kNumBuckets> tunings;
   };
   struct alignas(64) Counter {
     std::atomic<int64_t> value{0};

@@ -212,26 +212,24 @@ void wide_rows(int64_t rows, const typename W::A* a, int64_t lda, const typename
   }
 }
 
-constexpr int64_t kStreamAhead = 32 << 10;  // bytes; memory answers in 100 ns and more, 64 B pass every 2
-constexpr int64_t kStepsPerBlock = 1024;    // K block: 64 x 1024 steps x 4 B = 256 KiB of panel stay in L2
-
 #ifdef ALBIREO_TALL_ROWS
 // A: interleaved, see Activations::interleaved. Where it lies in rows, each dot needs an address of its own: 28 of them
 // do not fit in the registers there are, and their arithmetic, not the dots, was what a tall tile took its time for.
 template <class W, int MR>
-void tall_rows(const typename W::A* a, const typename W::B* panel, int64_t steps, float* c, int64_t ldc) {
+void tall_rows(const typename W::A* a, const typename W::B* panel, int64_t steps, float* c, int64_t ldc,
+               int64_t fetch_bytes) {
   const int64_t sub = steps * kSubPanel * W::kStep;
   for (int64_t j = 0; j < kSubPanels; j++)
     tile<W, MR, 1>(a, W::kStep, MR * W::kStep, panel + j * sub, sub, steps, c + kSubPanel * j, ldc, false,
-                   (const char*)(panel + j * sub) + kStreamAhead);
+                   (const char*)(panel + j * sub) + fetch_bytes);
 }
 
 template <class W, int... I>
 ALBIREO_INLINE void tall_product(int64_t rows, const typename W::A* a, const typename W::B* panel, int64_t steps,
-                                 float* c, int64_t ldc, std::integer_sequence<int, I...>) {
-  using Fn = void (*)(const typename W::A*, const typename W::B*, int64_t, float*, int64_t);
+                                 float* c, int64_t ldc, int64_t fetch_bytes, std::integer_sequence<int, I...>) {
+  using Fn = void (*)(const typename W::A*, const typename W::B*, int64_t, float*, int64_t, int64_t);
   static constexpr Fn kRows[] = {tall_rows<W, 1 + I>...};
-  kRows[rows - 1](a, panel, steps, c, ldc);
+  kRows[rows - 1](a, panel, steps, c, ldc, fetch_bytes);
 }
 #endif
 
@@ -243,18 +241,18 @@ ALBIREO_INLINE void tall_product(int64_t rows, const typename W::A* a, const typ
 //   many rows   K blocks that stay in L2, wide tiles of nearly equal height: 8 = 4 + 4, not 6 + 2
 template <class W>
 void panel_product(Activations<W>& x, int64_t m0, int64_t rows, const typename W::B* panel, int64_t steps, float* c,
-                   int64_t ldc) {
+                   int64_t ldc, const Tuning& tuning) {
 #ifdef ALBIREO_TALL_ROWS
-  if (rows <= kTallRows)
-    return tall_product<W>(rows, x.interleaved(m0, rows), panel, steps, c, ldc,
+  if (rows <= tuning.tall_rows)
+    return tall_product<W>(rows, x.interleaved(m0, rows), panel, steps, c, ldc, tuning.fetch_bytes,
                            std::make_integer_sequence<int, kTallRows>());
 #endif
   const typename W::A* a = x.rows(m0, rows);
   const int64_t lda = x.stride();
   const int64_t sub = steps * kSubPanel * W::kStep;
   const int64_t tiles = ceil_div(rows, kTileRows), height = rows / tiles, taller = rows % tiles;
-  for (int64_t s0 = 0; s0 < steps; s0 += kStepsPerBlock) {
-    const int64_t n = steps - s0 < kStepsPerBlock ? steps - s0 : kStepsPerBlock;
+  for (int64_t s0 = 0; s0 < steps; s0 += tuning.block_steps) {
+    const int64_t n = steps - s0 < tuning.block_steps ? steps - s0 : tuning.block_steps;
     const typename W::B* b = panel + s0 * kSubPanel * W::kStep;
     const typename W::B* next = s0 + n < steps ? b + n * kSubPanel * W::kStep : panel + kSubPanels * sub;
     for (int64_t t = 0, m = 0; t < tiles; t++) {

@@ -16,6 +16,7 @@ from pathlib import Path
 from albireo.api.locate import locate_model
 from albireo.api.memory import MemoryPlan, machine_bytes, plan_memory
 from albireo.api.source import ModelSource, guard, open_source
+from albireo.api.tuning import tuned
 from albireo.artifact.reader import tokenizer_directory
 from albireo.backends.cpu.catalog import CpuCatalog
 from albireo.backends.cpu.machine import isa_levels, thread_pool
@@ -55,10 +56,11 @@ class Loaded:
     load_s: float
 
 
-def load(config: EngineConfig, *, show_progress: bool = False) -> Loaded:
+def load(config: EngineConfig, *, show_progress: bool = False, is_tuned: bool = True) -> Loaded:
     """Make a model ready to run.
 
     Memory is planned before a weight is read; the tokenizer loads beside the weights.
+    Args: is_tuned: run with what was measured for this machine, where there is something; false: with the defaults.
     Raises: ModelError, ConfigError, OutOfMemory; nothing is left allocated then.
     """
     started = time.perf_counter()
@@ -69,6 +71,8 @@ def load(config: EngineConfig, *, show_progress: bool = False) -> Loaded:
         model_config = source.model_config
         defaults = read_generation_defaults(source.config_directory)
         program, memory = plan(config, source)
+        if is_tuned:
+            program, _ = tuned(program, directory, config.num_threads)
         with (
             source.weights(source.graph(memory.max_model_len)) as weights,
             _progress(program, show_progress) as advance,

@@ -16,6 +16,8 @@ MAJOR, MINOR = 2, 0
 
 MANIFEST, TARGET, GRAPH, PROGRAM, REPORT = "manifest.json", "target.json", "graph.json", "program.json", "report.md"
 WEIGHTS = "weights.0.bin"
+#: Measured speeds of one machine; no part of what was built, so the manifest does not list it.
+TUNING = "tuning.json"
 TOKENIZER, CONFIG = "tokenizer", "config"
 BUILD_COMMAND = "albireo build MODEL"
 

@@ -24,6 +24,7 @@ from typing import Any
 from albireo.dtypes import itemsize
 from albireo.graph.node import ConstantDef, Dim
 from albireo.graph.ops import RopeSpec
+from albireo.graph.tuning import Tuning
 
 #: Output columns of one weight panel; N is padded to it with zeros.
 PANEL = 64
@@ -90,6 +91,7 @@ class Call:
             its barrier too.
         split: how threads share it: panels, rows, heads or one.
         barrier: all threads meet after it.
+        tuning: one for each of graph.tuning.BUCKETS, or none: the defaults. Changes no bit.
     """
 
     family: str
@@ -100,6 +102,7 @@ class Call:
     split: str
     barrier: bool
     origin: str = ""
+    tuning: tuple[Tuning, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

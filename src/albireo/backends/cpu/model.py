@@ -6,7 +6,8 @@ Made by api/load, run by execution/runner. Does not know requests, scheduling or
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
+from functools import cache
 
 import numpy as np
 from numpy.typing import NDArray
@@ -19,6 +20,7 @@ from albireo.errors import InvariantError
 from albireo.graph.ops import TOP_LOGITS
 from albireo.graph.program import Buffer, Call, KVLayout, Program
 from albireo.graph.program_spec import STEP_ARRAYS
+from albireo.graph.tuning import Tuning
 
 #: What a role is to the native core: what it reads rows of, or what it writes.
 _SIDES = {("", "x"): "x", ("", "out"): "out", ("qkv_rope_kv", "q"): "out", ("attention", "q"): "x"}
@@ -27,6 +29,8 @@ _ACTS = {"none": 0, "silu_mul": 1, "gelu_tanh_mul": 2}
 _NATIVE_ROLES = {("embed", "table"): "weight", ("qkv_rope_kv", "q"): "out", ("attention", "q"): "x"}
 #: What an array of rows picks from, as the native core numbers it; it knows the arrays themselves.
 _GATHERS = {"T": 1, "S": 2}
+#: As a byte: 0.0115 in float32 and bfloat16, 1.06 in float16.
+_SMALL_NUMBERS = 0x3C
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,6 +69,7 @@ class CpuModel:
     ) -> None:
         self.program = program
         self.num_blocks = num_blocks
+        self.pool = pool
         self._layer_block_bytes = kv_block_bytes(program.kv) // program.kv.num_layers
         offsets, num_bytes = constant_offsets(program.constants)
         self._weights = _native.Memory(num_bytes)
@@ -75,10 +80,7 @@ class CpuModel:
             weights.read_into(program.constants, self._weights, offsets, progress)
         else:
             pack_constants(pool, program.constants, weights, self._weights, offsets, progress)
-        self._native = _native.Program(pool, program.maxima["G"])
-        for call in program.calls:
-            _, dtype, level = call.kernel.split(".")[:3]
-            self._native.add(call.family, level, dtype, self._args(call))
+        self._native = self._bind(program.calls)
         self._top_ids = np.zeros((program.maxima["G"], TOP_LOGITS), np.int32)
         self._top_values = np.zeros((program.maxima["G"], TOP_LOGITS), np.float32)
         self._logits = self._view(program.buffers[program.outputs["logits"]])
@@ -92,7 +94,36 @@ class CpuModel:
             planned = self.program.maxima[symbol]
             if size > planned:
                 raise InvariantError(f"a step with {symbol}={size}; memory is planned for {planned}")
-        self._native.run(
+        self._walk(self._native, inputs)
+        num_logits, num_top = len(inputs.logit_rows), len(inputs.top_rows)
+        return StepOutputs(self._logits[:num_logits], self._top_ids[:num_top], self._top_values[:num_top])
+
+    def runner(self, calls: Sequence[Call]) -> Callable[[StepInputs], None]:
+        """Some calls as a program of their own, on these weights and activations; for measuring them.
+
+        What they compute means nothing: they read what happens to be there. The model must outlive the runner.
+        """
+        native = self._bind(calls)
+        return lambda inputs: self._walk(native, inputs)
+
+    def fill_with_numbers(self, num_blocks: int) -> None:
+        """Put small finite numbers of every type into activations and the first KV blocks, for calls run alone.
+
+        Pages that were never written are all one page, which is in a cache.
+        """
+        self._arena.view()[:] = _SMALL_NUMBERS
+        layers = self._kv.view().reshape(self.program.kv.num_layers, self.num_blocks, self._layer_block_bytes)
+        layers[:, :num_blocks] = _SMALL_NUMBERS
+
+    def _bind(self, calls: Sequence[Call]) -> _native.Program:
+        native = _native.Program(self.pool, self.program.maxima["G"])
+        for call in calls:
+            _, dtype, level = call.kernel.split(".")[:3]
+            native.add(call.family, level, dtype, self._args(call), _native_tunings(call.tuning))
+        return native
+
+    def _walk(self, native: _native.Program, inputs: StepInputs) -> None:
+        native.run(
             inputs.token_ids,
             inputs.positions,
             inputs.slots,
@@ -105,8 +136,6 @@ class CpuModel:
             self._top_ids,
             self._top_values,
         )
-        num_logits, num_top = len(inputs.logit_rows), len(inputs.top_rows)
-        return StepOutputs(self._logits[:num_logits], self._top_ids[:num_top], self._top_values[:num_top])
 
     def copy_blocks(self, pairs: Sequence[tuple[int, int]]) -> None:
         """Copy whole blocks (source, target) in every layer, in order."""
@@ -169,3 +198,9 @@ class CpuModel:
             args |= {"kv": self._kv.address + attrs["layer"] * layer_bytes, "kv_dtype": program.kv.dtype}
             args |= {key: attrs[key] for key in ("num_kv_heads", "head_dim")} | {"block_size": program.kv.block_size}
         return args
+
+
+@cache
+def _native_tunings(tunings: tuple[Tuning, ...]) -> list[dict[str, int]]:
+    """As the native core takes them; the calls of all layers share a few."""
+    return [asdict(tuning) for tuning in tunings]

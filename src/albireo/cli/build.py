@@ -11,6 +11,7 @@ from typing import Any
 import click
 
 from albireo.api.build import build
+from albireo.cli import tune
 from albireo.cli.terminal import duration, row, size
 from albireo.config import BuildConfig
 
@@ -32,7 +33,8 @@ def _help(field: str) -> str:
 @click.option("--max-num-seqs", type=int, help=_help("max_num_seqs"))
 @click.option("--max-num-batched-tokens", type=int, help=_help("max_num_batched_tokens"))
 @click.option("--force", is_flag=True, help=_help("force"))
-def command(model: str | None, output: str, force: bool, **given: Any) -> None:
+@click.option("--tune", "tunes", is_flag=True, help="Then measure kernels on this machine: see albireo tune.")
+def command(model: str | None, output: str, force: bool, tunes: bool, **given: Any) -> None:
     """Compile a model ahead of time into an engine directory, which starts at once.
 
     MODEL is a directory or a hub name; the bundled model when left out. The directory runs with every command and with
@@ -53,3 +55,5 @@ def command(model: str | None, output: str, force: bool, **given: Any) -> None:
         )
     )
     click.echo(row("run it", f"albireo generate {result.directory}"))
+    if tunes:
+        tune.run(str(result.directory), budget_s=tune.BUDGET_S)

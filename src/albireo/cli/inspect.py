@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import math
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +17,7 @@ from albireo.api.load import plan
 from albireo.api.locate import locate_model
 from albireo.api.memory import OVERHEAD_BYTES, MemoryPlan
 from albireo.api.source import EngineSource, ModelSource, open_source
+from albireo.api.tuning import TableInForce, tuned
 from albireo.cli.options import engine_options
 from albireo.cli.terminal import count, row, size
 from albireo.config import EngineConfig
@@ -25,6 +26,7 @@ from albireo.errors import ModelError
 from albireo.graph.node import Graph
 from albireo.graph.program import KVLayout, Program
 from albireo.graph.show import show_graph, show_program, show_report, totals
+from albireo.graph.tuning import BUCKET_NAMES
 from albireo.models import open_checkpoint
 from albireo.models.config import ModelConfig
 from albireo.text.tokenizer_files import read_tokenizer_files
@@ -60,6 +62,7 @@ def command(
             click.echo(line)
         program, memory = plan(config, source)
         click.echo("\n".join(_plan_lines(config, program, memory)))
+        click.echo("\n".join(_tuning_lines(tuned(program, directory, config.num_threads)[1])))
         return
     parts = [show_graph(graph, fold=not full, expand=full)] if shows_graph else []
     if shows_program or shows_report:
@@ -167,3 +170,15 @@ def _plan_lines(config: EngineConfig, program: Program, memory: MemoryPlan) -> l
             f"sequences of up to {memory.max_model_len:,}",
         ),
     ]
+
+
+def _tuning_lines(tables: Sequence[TableInForce]) -> list[str]:
+    """Each table in force, and what it changes. Nothing of it changes a bit of the results."""
+    lines = []
+    for table in tables:
+        if table.use.used:
+            changed = [f"{e.key} at {BUCKET_NAMES[e.bucket]} rows" for e in table.use.changed]
+            more = f" and {len(changed) - 2} more" if len(changed) > 2 else ""
+            what = f": {', '.join(changed[:2])}{more}" if changed else ""
+            lines.append(f"{table.path}: {len(changed)} of {len(table.use.used)} choices are not the defaults{what}")
+    return [row("tuning", text) for text in lines or ["defaults; albireo tune measures them on this machine"]]

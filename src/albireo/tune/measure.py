@@ -28,9 +28,9 @@ K = TypeVar("K", bound=Hashable)
 PROBE_BYTES = 64 << 20
 #: A measurement is repeated for about this long, and its fastest time counts: that of the least disturbed one.
 AIM_S, MAX_REPEATS = 0.01, 8
-#: Multiplications after which further layers teach nothing: a tenth of a second or less, and 100 MB of weights or more
+#: Multiplications after which further layers teach nothing: some 20 to 50 ms, and more weights than a cache holds
 #: wherever weights are what takes the time.
-ENOUGH_WORK = 25_000_000_000
+ENOUGH_WORK = 10_000_000_000
 #: KV positions behind a token of a decoding sequence.
 CONTEXT = 256
 
@@ -44,10 +44,17 @@ class Kind:
     rows: str
     weight_elements: int
 
+    def multiplications(self, row_counts: Sequence[int]) -> int:
+        """Of one call, over steps of these rows."""
+        shape = dict(self.key.shape)
+        if self.key.family == "attention":
+            width = 2 * int(shape["num_heads"]) * int(shape["head_dim"])
+            return width * sum(rows * max(CONTEXT, rows // 2) for rows in row_counts)
+        return self.weight_elements * sum(row_counts)
+
     def enough(self, row_counts: Sequence[int]) -> tuple[Call, ...]:
         """As many calls as ENOUGH_WORK asks for, two at least, from all over the model."""
-        work = max(1, self.weight_elements * sum(row_counts))
-        count = min(len(self.calls), max(2, -(-ENOUGH_WORK // work)))
+        count = min(len(self.calls), max(2, -(-ENOUGH_WORK // max(1, self.multiplications(row_counts)))))
         return tuple(self.calls[i * len(self.calls) // count] for i in range(count))
 
 

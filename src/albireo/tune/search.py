@@ -17,6 +17,8 @@ C = TypeVar("C", contravariant=True)
 
 #: A change must gain this much in so many of so many rounds: else noise would decide, and every run decide otherwise.
 MARGIN, WINS, ROUNDS = 0.03, 4, 5
+#: Rounds that say how long the defaults take, where nothing beats them.
+KEPT_ROUNDS = 2
 #: A round between whose ends the machine's reading speed changed by more than this is measured again ...
 STEADY = 0.8
 #: ... but not more often than this in one comparison; after that it counts as lost.
@@ -73,12 +75,12 @@ class Outcome:
     tried: int
 
 
-def compare(measure: Measure[C], current: C, candidate: C) -> Comparison:
-    """Measure both in each of up to ROUNDS rounds, who is first changing; ends early once the candidate cannot win."""
+def compare(measure: Measure[C], current: C, candidate: C, rounds: int = ROUNDS) -> Comparison:
+    """Measure both in each of up to so many rounds, who is first changing; ends early once the candidate cannot win."""
     times: list[tuple[float, float]] = []
     wins = repeats = 0
     speed = measure.read_speed()
-    while len(times) < ROUNDS:
+    while len(times) < rounds:
         ahead, before = len(times) % 2 == 1, speed
         first = measure.seconds(candidate if ahead else current)
         second = measure.seconds(current if ahead else candidate)
@@ -90,7 +92,7 @@ def compare(measure: Measure[C], current: C, candidate: C) -> Comparison:
         current_s, candidate_s = (second, first) if ahead else (first, second)
         times.append((current_s, candidate_s))
         wins += is_steady and candidate_s <= current_s * (1 - MARGIN)
-        if len(times) - wins > ROUNDS - WINS and current != candidate:
+        if len(times) - wins > ROUNDS - WINS and rounds == ROUNDS:
             break
     currents, candidates = zip(*times, strict=True)
     middle = median(candidates)
@@ -117,8 +119,8 @@ def search(measure: Measure[Tuning], space: Space, has_time: Callable[[], bool])
             tried += 1
             if compare(measure, best, candidate).is_won:
                 best = candidate
-    final = compare(measure, default, best)
-    if best != default and not final.is_won:
-        best = default
-        final = compare(measure, default, default)
-    return Outcome(best, final, tried)
+    if best != default:
+        final = compare(measure, default, best)
+        if final.is_won:
+            return Outcome(best, final, tried)
+    return Outcome(default, compare(measure, default, default, KEPT_ROUNDS), tried)

@@ -135,8 +135,7 @@ Tuning tuning_of(const nb::dict& d) {
   return t;
 }
 
-nb::dict default_tuning() {
-  const Tuning t;
+nb::dict tuning_dict(const Tuning& t) {
   nb::dict d;
   for (const TuningField& f : kTuningFields) d[f.name] = t.*f.member;
   return d;
@@ -225,7 +224,7 @@ NB_MODULE(_native, m) {
   m.def("isa_levels", &isa_levels);
   m.def("usable_cpus", &usable_cpus);
   m.def("kernels", &kernel_list, "(family, weight dtype, isa level) of every variant, in order of preference.");
-  m.def("default_tuning", &default_tuning, "What a call without a tuning of its own runs with.");
+  m.def("default_tuning", [] { return tuning_dict({}); }, "What a call without a tuning of its own runs with.");
   m.def("revision", [](const std::string& family) { return family_of(family)->revision; });
   m.def("panel_bytes", [](const std::string& dtype, int64_t k) { return panel_bytes(dtype_of(dtype), k); });
   m.def("block_bytes", [](const std::string& dtype, int64_t num_kv_heads, int64_t head_dim, int64_t block_size) {
@@ -262,5 +261,7 @@ NB_MODULE(_native, m) {
       .def("add", &add_call, "family"_a, "isa"_a, "dtype"_a, "args"_a, "tunings"_a = nb::list())
       .def("run", &run_program)
       .def("profile", &Program::profile, "on"_a)
+      .def(
+          "last_tuning", [](const Program& p, size_t call) { return tuning_dict(p.last_tuning(call)); }, "call"_a)
       .def_prop_ro("scratch_bytes", &Program::scratch_bytes);
 }

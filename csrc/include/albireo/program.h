@@ -31,6 +31,8 @@ class Program {
 
   TopLists* top() { return &top_; }
   int64_t scratch_bytes() const { return scratch_bytes_; }
+  // What a call ran with in the last step.
+  const Tuning& last_tuning(size_t call) const { return calls_.at(call).args.tuning; }
   // Seconds thread 0 spent in each call (waiting at its barrier included) in the last run that was profiled.
   const std::vector<double>& profile(bool on) {
     profiling_ = on;

@@ -144,8 +144,10 @@ class _Timer(Generic[K]):
         runner = self._runners.get(choice)
         if runner is None:
             runner = self._model.runner(self.calls(choice))
-            taken = [self._once(runner, step) for step in self._steps]
+            for step in self._steps:
+                runner(step)
             if not self._runners:
+                taken = [self._once(runner, step) for step in self._steps]
                 self._repeats = [max(1, min(MAX_REPEATS, int(AIM_S / max(s, 1e-9)))) for s in taken]
             self._runners[choice] = runner
         return runner

@@ -6,7 +6,7 @@ Called by session.py with functions that measure. Does not know calls, files or 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from statistics import median
 from typing import Protocol, TypeVar
 
@@ -66,7 +66,7 @@ class Outcome:
     """What was found for one point.
 
     Fields:
-        comparison: of the defaults with the choice, in the same rounds; of the defaults with themselves when kept.
+        comparison: of the defaults with the choice, in the same rounds; when kept, one time stands for both.
         tried: candidates that were measured.
     """
 
@@ -123,4 +123,6 @@ def search(measure: Measure[Tuning], space: Space, has_time: Callable[[], bool])
         final = compare(measure, default, best)
         if final.is_won:
             return Outcome(best, final, tried)
-    return Outcome(default, compare(measure, default, default, KEPT_ROUNDS), tried)
+    kept = compare(measure, default, default, KEPT_ROUNDS)
+    seconds = min(kept.current_s, kept.candidate_s)
+    return Outcome(default, replace(kept, current_s=seconds, candidate_s=seconds), tried)

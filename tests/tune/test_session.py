@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
 import pytest
 
 from albireo.errors import ConfigError
@@ -71,7 +69,14 @@ def test_a_budget_of_nothing_is_refused(budget_s: float) -> None:
         tune_model(None, budget_s=budget_s)
 
 
-def test_a_real_session_ends_in_about_its_time(tmp_path: Path) -> None:
+@pytest.mark.usefixtures("fast_machine")
+def test_a_session_without_time_still_measures_the_defaults_once() -> None:
+    result = tuned(budget_s=1e-9)
+    assert [e.tuning for e in result.table.entries] == [Tuning()]
+    assert result.num_left > 0 and not result.steps
+
+
+def test_a_real_session_measures_real_calls() -> None:
     result = tune_model(None, budget_s=0.2, num_threads=2)
     assert result.table.entries
     assert all(e.before_s > 0 and e.after_s > 0 for e in result.table.entries)

@@ -85,15 +85,15 @@ def tune_model(
         skip_tokenizer_init=True,
     )
     loaded = load(config, show_progress=True, is_tuned=False)
-    started = clock()
     probe = SpeedProbe(loaded.model.pool, PROBE_BYTES)
     loaded.model.fill_with_numbers(_blocks_touched(loaded))
     points = _points(loaded)
+    started = clock()
     entries: list[Entry] = []
     for i, (kind, point) in enumerate(points):
         on_point(i, len(points))
-        if clock() - started > SEARCH_FRAC * budget_s:
-            break
+        if i > 0 and clock() - started > SEARCH_FRAC * budget_s:
+            break  # the first point is always measured: a session has something to say
         timer = CallTimer(loaded, kind, point.bucket, probe, clock)
         found = search(timer, point, lambda: clock() - started < SEARCH_FRAC * budget_s)
         entries.append(_entry(point, found.tuning, found.comparison))

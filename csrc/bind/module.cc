@@ -6,8 +6,10 @@
 #include <nanobind/stl/string.h>
 #include <nanobind/stl/vector.h>
 
+#include <array>
 #include <atomic>
 #include <cstring>
+#include <iterator>
 #include <stdexcept>
 
 #include "albireo/cpu_info.h"
@@ -15,6 +17,7 @@
 #include "albireo/memory.h"
 #include "albireo/probe.h"
 #include "albireo/program.h"
+#include "albireo/tuning.h"
 #include "kernels/pack/pack.h"
 
 namespace nb = nanobind;
@@ -112,14 +115,55 @@ const Family* family_of(const std::string& name) {
   return family;
 }
 
+// The numbers of Tuning by name, with the least and the most each may be.
+struct TuningField {
+  const char* name;
+  int64_t Tuning::* member;
+  int64_t least, most;
+};
+constexpr TuningField kTuningFields[] = {
+    {"tall_rows", &Tuning::tall_rows, 0, kTallRows},   {"fetch_bytes", &Tuning::fetch_bytes, 0, 1 << 20},
+    {"block_steps", &Tuning::block_steps, 1, 1 << 20}, {"slab_rows", &Tuning::slab_rows, kRowChunk, 1 << 20},
+    {"claims", &Tuning::claims, 1, 1 << 10},           {"one_queue", &Tuning::one_queue, 0, 1},
+};
+
+// Every field by name; none but these.
+Tuning tuning_of(const nb::dict& d) {
+  Tuning t;
+  size_t known = 0;
+  for (const TuningField& f : kTuningFields) {
+    if (!d.contains(f.name)) throw std::invalid_argument(std::string("tuning lacks ") + f.name);
+    const int64_t value = nb::cast<int64_t>(d[f.name]);
+    if (value < f.least || value > f.most)
+      throw std::invalid_argument(std::string("tuning ") + f.name + "=" + std::to_string(value) + " is not within " +
+                                  std::to_string(f.least) + " to " + std::to_string(f.most));
+    t.*f.member = value;
+    known++;
+  }
+  if (d.size() != known) throw std::invalid_argument("tuning has an unknown field");
+  if (t.slab_rows % kRowChunk) throw std::invalid_argument("tuning slab_rows is no multiple of a chunk of rows");
+  return t;
+}
+
+nb::dict tuning_dict(const Tuning& t) {
+  nb::dict d;
+  for (const TuningField& f : kTuningFields) d[f.name] = t.*f.member;
+  return d;
+}
+
+// tunings: none, or one a bucket.
 void add_call(Program& program, const std::string& family_name, const std::string& isa, const std::string& dtype,
-              const nb::dict& args) {
+              const nb::dict& args, const nb::list& tunings) {
   const Family* family = family_of(family_name);
+  std::array<Tuning, kNumBuckets> tuned{};
+  if (tunings.size() != 0 && tunings.size() != tuned.size())
+    throw std::invalid_argument("a call has one tuning a bucket, or none");
+  for (size_t i = 0; i < tunings.size(); i++) tuned[i] = tuning_of(nb::cast<nb::dict>(tunings[i]));
   for (int64_t i = 0; i < family->num_variants; i++) {
     const Variant& v = family->variants[i];
     const bool fits = !strcmp(v.dtype, "any") || dtype == v.dtype;
     if (isa == v.isa && fits)
-      return program.add(family, v.run, args_of(args, program), get<int32_t>(args, "barrier", 1) != 0);
+      return program.add(family, v.run, args_of(args, program), get<int32_t>(args, "barrier", 1) != 0, tuned);
   }
   throw std::invalid_argument("family " + family_name + " has no variant for " + dtype + " at level " + isa);
 }
@@ -217,9 +261,12 @@ NB_MODULE(_native, m) {
   m.doc() = "Native CPU core of albireo: memory, threads, kernels and the program runner.";
   nb::set_leak_warnings(false);
   m.attr("TOP_MOST") = kTopMost;
+  m.attr("BUCKET_ROWS") = nb::cast(std::vector<int64_t>(std::begin(kBucketRows), std::end(kBucketRows)));
   m.def("isa_levels", &isa_levels);
   m.def("usable_cpus", &usable_cpus);
   m.def("kernels", &kernel_list, "(family, weight dtype, isa level) of every variant, in order of preference.");
+  m.def("default_tuning", [] { return tuning_dict({}); }, "What a call without a tuning of its own runs with.");
+  m.def("revision", [](const std::string& family) { return family_of(family)->revision; });
   m.def("panel_bytes", [](const std::string& dtype, int64_t k) { return panel_bytes(dtype_of(dtype), k); });
   m.def("block_bytes", [](const std::string& dtype, int64_t num_kv_heads, int64_t head_dim, int64_t block_size) {
     return block_bytes({dtype_of(dtype), num_kv_heads, head_dim, round_up(head_dim, 16), block_size});
@@ -257,9 +304,11 @@ NB_MODULE(_native, m) {
             new (self) Program(pool, max_top_rows, threads ? threads : pool->size());
           },
           "pool"_a, "max_top_rows"_a, "threads"_a = 0)
-      .def("add", &add_call, "family"_a, "isa"_a, "dtype"_a, "args"_a)
+      .def("add", &add_call, "family"_a, "isa"_a, "dtype"_a, "args"_a, "tunings"_a = nb::list())
       .def("run", &run_program)
       .def("profile", &Program::profile, "on"_a)
+      .def(
+          "last_tuning", [](const Program& p, size_t call) { return tuning_dict(p.last_tuning(call)); }, "call"_a)
       .def_prop_ro("scratch_bytes", &Program::scratch_bytes);
 
   nb::class_<Group>(m, "Group")

@@ -10,9 +10,6 @@
 namespace albireo {
 namespace {
 
-// Many enough that a thread that is late leaves work to take, few enough that claiming is free.
-constexpr int64_t kClaimsPerShare = 8;
-
 double now() { return std::chrono::duration<double>(std::chrono::steady_clock::now().time_since_epoch()).count(); }
 
 }  // namespace
@@ -22,8 +19,9 @@ Program::Program(std::shared_ptr<ThreadPool> pool, int64_t max_top_rows, int64_t
   if (threads < 1 || threads > pool_->size()) throw std::invalid_argument("a program needs threads that the pool has");
 }
 
-void Program::add(const Family* family, KernelFn run, const Args& args, bool barrier) {
-  calls_.push_back({family, run, args, barrier});
+void Program::add(const Family* family, KernelFn run, const Args& args, bool barrier,
+                  const std::array<Tuning, kNumBuckets>& tunings) {
+  calls_.push_back({family, run, args, barrier, tunings});
   items_.assign(calls_.size(), 0);
   done_ = std::vector<Counter>(calls_.size());
   shares_ = std::vector<Counter>(calls_.size() * threads_);
@@ -57,8 +55,10 @@ void Program::prepare(const Step& step) {
   for (Counter& c : shares_) c.value.store(0, std::memory_order_relaxed);
   for (Counter& c : done_) c.value.store(0, std::memory_order_relaxed);
   for (size_t i = 0; i < calls_.size(); i++) {
-    const Call& call = calls_[i];
-    items_[i] = count_rows(step_, call.args.rows) > 0 ? call.family->items(call.args, step_) : 0;
+    Call& call = calls_[i];
+    const int64_t rows = count_rows(step_, call.args.rows);
+    call.args.tuning = call.tunings[bucket_of(rows)];
+    items_[i] = rows > 0 ? call.family->items(call.args, step_) : 0;
   }
   top_.clear(step_.G);
 }
@@ -74,16 +74,18 @@ std::vector<std::string> Program::outline() const {
 }
 
 // Each thread has a contiguous share of the items, so that it streams neighbouring weights; whoever is done first
-// takes from the shares of the others, one item at a time.
+// takes from the shares of the others, one item at a time. With one queue all items are one share, which all own.
 void Program::work(int64_t thread, size_t index, Scratch& scratch) {
   const Call& call = calls_[index];
-  const int64_t threads = threads_, items = items_[index];
+  const Tuning& tuning = call.args.tuning;
+  const int64_t threads = threads_, items = items_[index], shares = tuning.one_queue ? 1 : threads;
+  const int64_t claims = tuning.claims * (threads / shares);
   int64_t finished = 0;
   scratch.held_row = -1;
-  for (int64_t i = 0; i < threads; i++) {
-    const int64_t owner = (thread + i) % threads;
-    const int64_t first = items * owner / threads, last = items * (owner + 1) / threads;
-    const int64_t claim = i > 0 ? 1 : std::max<int64_t>(1, (last - first) / kClaimsPerShare);
+  for (int64_t i = 0; i < shares; i++) {
+    const int64_t owner = (thread + i) % shares;
+    const int64_t first = items * owner / shares, last = items * (owner + 1) / shares;
+    const int64_t claim = i > 0 ? 1 : std::max<int64_t>(1, (last - first) / claims);
     std::atomic<int64_t>& taken = shares_[index * threads + owner].value;
     while (taken.load(std::memory_order_relaxed) < last - first) {
       const int64_t begin = first + taken.fetch_add(claim, std::memory_order_relaxed);

@@ -1,13 +1,22 @@
-"""Every ALBIREO_* environment variable, in one place. They exist to test and measure, never to configure.
+"""Every environment variable that is read, in one place. Those of ours exist to test and measure, never to configure.
 
 ALBIREO_ISA_MAX   cap the CPU instruction-set level: scalar, avx2, avx512 or avx512bf16
+XDG_CACHE_HOME    where the user keeps caches; by default ~/.cache
 """
 
 from __future__ import annotations
 
 import os
+from pathlib import Path
 
 
 def isa_max() -> str | None:
     """The cap on the CPU level, or None. Validated where levels are known (backends.cpu)."""
     return os.environ.get("ALBIREO_ISA_MAX") or None
+
+
+def cache_home() -> Path | None:
+    """The user's directory of caches, as the XDG base directory specification has it; None: there is no home."""
+    given = os.environ.get("XDG_CACHE_HOME", "")
+    path = Path(given) if os.path.isabs(given) else Path(os.path.expanduser("~")) / ".cache"
+    return path if path.is_absolute() else None

@@ -1,5 +1,6 @@
 // The uniform kernel signature. The runtime owns the split into items; a kernel owns its items and nothing else.
 #pragma once
+#include "albireo/tuning.h"
 #include "albireo/types.h"
 
 namespace albireo {
@@ -35,6 +36,7 @@ struct Args {
   const float* parts[kMaxRanks] = {};    // all_reduce: x of every rank
   int64_t x_stride = 0, out_stride = 0;  // elements from row to row of x, and of out and residual; 0: no gap
   float eps = 0, scale = 0, softcap = 0;
+  Tuning tuning{};  // of the step at hand
 };
 
 // natural: columns of x or out, the stride of rows without a gap.
@@ -68,6 +70,7 @@ struct Family {
   ScratchFn scratch_bytes;
   const Variant* variants;
   int64_t num_variants;
+  int64_t revision = 1;  // raised when its kernels change so much that what was measured of them no longer holds
 };
 
 const Family* find_family(const char* name);

@@ -1,6 +1,7 @@
 // The bound program: a flat list of calls whose kernels and addresses are fixed. Nothing is chosen or allocated in a
 // step; all threads walk the list together.
 #pragma once
+#include <array>
 #include <atomic>
 #include <memory>
 #include <string>
@@ -22,7 +23,9 @@ class Program {
   Program& operator=(const Program&) = delete;
 
   // barrier: the call is over before any later one begins. The memory behind args must outlive the program.
-  void add(const Family* family, KernelFn run, const Args& args, bool barrier);
+  // tunings: one a bucket of rows; a step takes that of the rows it has.
+  void add(const Family* family, KernelFn run, const Args& args, bool barrier,
+           const std::array<Tuning, kNumBuckets>& tunings = {});
 
   // Runs every call on every thread; returns when all are done. Calls over zero rows are skipped.
   // top_ids and top_values [G, kTopMost] receive the best logits of each row, as many as it wants; see TopLists.
@@ -42,6 +45,8 @@ class Program {
 
   TopLists* top() { return &top_; }
   int64_t scratch_bytes() const { return scratch_bytes_; }
+  // What a call ran with in the last step.
+  const Tuning& last_tuning(size_t call) const { return calls_.at(call).args.tuning; }
   // Seconds thread 0 spent in each call (waiting at its barrier included) in the last run that was profiled.
   const std::vector<double>& profile(bool on) {
     profiling_ = on;
@@ -54,6 +59,7 @@ class Program {
     KernelFn run;
     Args args;
     bool barrier;
+    std::array<Tuning, kNumBuckets> tunings;
   };
   struct alignas(64) Counter {
     std::atomic<int64_t> value{0};

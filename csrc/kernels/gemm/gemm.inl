@@ -218,25 +218,24 @@ void wide_rows(int64_t rows, const typename W::A* a, int64_t lda, const typename
   }
 }
 
-constexpr int64_t kStreamAhead = 32 << 10;  // bytes; memory answers in 100 ns and more, 64 B pass every 2
-constexpr int64_t kStepsPerBlock = 1024;    // most of a K block: 64 x 1024 steps x 4 B = 256 KiB of panel stay in L2
-
 #ifdef ALBIREO_TALL_ROWS
 // A: interleaved, see Activations::interleaved. Where it lies in rows, each dot needs an address of its own: 28 of them
 // do not fit in the registers there are, and their arithmetic, not the dots, was what a tall tile took its time for.
 template <class W, int MR>
-void tall_rows(const typename W::A* a, const typename W::B* panel, int64_t sub, int64_t steps, float* c, int64_t ldc) {
+void tall_rows(const typename W::A* a, const typename W::B* panel, int64_t sub, int64_t steps, float* c, int64_t ldc,
+               int64_t fetch_bytes) {
   for (int64_t j = 0; j < kSubPanels; j++)
     tile<W, MR, 1>(a, W::kStep, MR * W::kStep, panel + j * sub, sub, steps, c + kSubPanel * j, ldc, false,
-                   (const char*)(panel + j * sub) + kStreamAhead);
+                   (const char*)(panel + j * sub) + fetch_bytes);
 }
 
 template <class W, int... I>
 ALBIREO_INLINE void tall_product(int64_t rows, const typename W::A* a, const typename W::B* panel, int64_t sub,
-                                 int64_t steps, float* c, int64_t ldc, std::integer_sequence<int, I...>) {
-  using Fn = void (*)(const typename W::A*, const typename W::B*, int64_t, int64_t, float*, int64_t);
+                                 int64_t steps, float* c, int64_t ldc, int64_t fetch_bytes,
+                                 std::integer_sequence<int, I...>) {
+  using Fn = void (*)(const typename W::A*, const typename W::B*, int64_t, int64_t, float*, int64_t, int64_t);
   static constexpr Fn kRows[] = {tall_rows<W, 1 + I>...};
-  kRows[rows - 1](a, panel, sub, steps, c, ldc);
+  kRows[rows - 1](a, panel, sub, steps, c, ldc, fetch_bytes);
 }
 #endif
 
@@ -247,30 +246,38 @@ ALBIREO_INLINE void tall_product(int64_t rows, const typename W::A* a, const typ
 //               for memory while the dots idle, the second has memory idle
 //   many rows   K blocks that stay in L2, wide tiles of nearly equal height: 8 = 4 + 4, not 6 + 2. Blocks are of equal
 //               length, since each fetches as many steps of the next as it has itself
+//
+// Over `count` of the panel's steps, from `first` on: a part of K, for sums that are no chain over all of it.
 template <class W>
-void panel_product(Activations<W>& x, int64_t m0, int64_t rows, const typename W::B* panel, int64_t steps, float* c,
-                   int64_t ldc) {
+void panel_part(Activations<W>& x, int64_t m0, int64_t rows, const typename W::B* panel, int64_t steps, int64_t first,
+                int64_t count, float* c, int64_t ldc, const Tuning& tuning) {
+  const int64_t sub = steps * kSubPanel * W::kStep;
 #ifdef ALBIREO_TALL_ROWS
-  if (rows <= kTallRows)
-    return tall_product<W>(rows, x.interleaved(m0, rows), panel, steps * kSubPanel * W::kStep, steps, c, ldc,
+  if (rows <= tuning.tall_rows)
+    return tall_product<W>(rows, x.interleaved(m0, rows) + first * rows * W::kStep,
+                           panel + first * kSubPanel * W::kStep, sub, count, c, ldc, tuning.fetch_bytes,
                            std::make_integer_sequence<int, kTallRows>());
 #endif
   const typename W::A* a = x.rows(m0, rows);
-  const int64_t lda = x.stride();
-  const int64_t sub = steps * kSubPanel * W::kStep;
-  const int64_t tiles = ceil_div(rows, kTileRows), height = rows / tiles, taller = rows % tiles;
-  const int64_t length = ceil_div(steps, ceil_div(steps, kStepsPerBlock));
-  for (int64_t s0 = 0; s0 < steps; s0 += length) {
-    const int64_t n = steps - s0 < length ? steps - s0 : length;
+  const int64_t lda = x.stride(), tiles = ceil_div(rows, kTileRows), height = rows / tiles, taller = rows % tiles;
+  const int64_t length = ceil_div(count, ceil_div(count, tuning.block_steps)), end = first + count;
+  for (int64_t s0 = first; s0 < end; s0 += length) {
+    const int64_t n = end - s0 < length ? end - s0 : length;
     const typename W::B* b = panel + s0 * kSubPanel * W::kStep;
     const typename W::B* next = s0 + n < steps ? b + n * kSubPanel * W::kStep : panel + kSubPanels * sub;
     for (int64_t t = 0, m = 0; t < tiles; t++) {
       const int64_t h = height + (t < taller);
-      wide_rows<W>(h, a + m * lda + s0 * W::kStep, lda, b, sub, n, c + m * ldc, ldc, s0 > 0,
+      wide_rows<W>(h, a + m * lda + s0 * W::kStep, lda, b, sub, n, c + m * ldc, ldc, s0 > first,
                    (const char*)(next + t % kSubPanels * sub));
       m += h;
     }
   }
+}
+
+template <class W>
+void panel_product(Activations<W>& x, int64_t m0, int64_t rows, const typename W::B* panel, int64_t steps, float* c,
+                   int64_t ldc, const Tuning& tuning) {
+  panel_part<W>(x, m0, rows, panel, steps, 0, steps, c, ldc, tuning);
 }
 
 // Elements of a panel of W for inner size k.

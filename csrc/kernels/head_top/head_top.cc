@@ -8,7 +8,9 @@
 
 namespace albireo {
 namespace {
-int64_t items(const Args& a, const Step& s) { return ceil_div(a.n, kPanel) * num_slabs(count_rows(s, a.rows)); }
+int64_t items(const Args& a, const Step& s) {
+  return ceil_div(a.n, kPanel) * num_slabs(count_rows(s, a.rows), a.tuning.slab_rows);
+}
 int64_t scratch_bytes(const Args& a) { return kRowChunk * kPanel * 4 + activation_copy_bytes(a.k); }
 
 float value_of(uint64_t key) {

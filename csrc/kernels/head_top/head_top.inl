@@ -47,12 +47,12 @@ void run_head_top(const Args& a, const Step& step, int64_t begin, int64_t end, S
   float* c = (float*)scratch.base;
   Activations<W> x{a.x, a.x_dtype, a.k, x_stride(a, a.k), scratch, (typename W::A*)(c + kRowChunk * kPanel)};
   for (int64_t item = begin; item < end; item++) {
-    const int64_t panel = item % panels, slab = item / panels, m_end = slab_end(slab, M);
+    const int64_t panel = item % panels, slab = item / panels, m_end = slab_end(slab, a.tuning.slab_rows, M);
     const typename W::B* b = (const typename W::B*)a.weight + panel * elements;
     const int64_t column = panel * kPanel, n = a.n - column < kPanel ? a.n - column : kPanel;
-    for (int64_t m = slab_begin(slab); m < m_end; m += kRowChunk) {
+    for (int64_t m = slab_begin(slab, a.tuning.slab_rows); m < m_end; m += kRowChunk) {
       const int64_t rows = m_end - m < kRowChunk ? m_end - m : kRowChunk;
-      panel_product<W>(x, m, rows, b, steps, c, kPanel);
+      panel_product<W>(x, m, rows, b, steps, c, kPanel, a.tuning);
       for (int64_t i = 0; i < rows; i++)
         offer(a.top->list(scratch.thread, m + i), step.top_counts[m + i], c + i * kPanel, n, column);
     }

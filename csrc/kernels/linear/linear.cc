@@ -2,7 +2,9 @@
 
 namespace albireo {
 namespace {
-int64_t items(const Args& a, const Step& s) { return linear_panels(a) * num_slabs(count_rows(s, a.rows)); }
+int64_t items(const Args& a, const Step& s) {
+  return linear_panels(a) * num_slabs(count_rows(s, a.rows), a.tuning.slab_rows);
+}
 int64_t scratch_bytes(const Args& a) { return linear_tiles(a) * kRowChunk * kPanel * 4 + activation_copy_bytes(a.k); }
 
 constexpr Variant kVariants[] = {

@@ -70,12 +70,12 @@ void run_linear(const Args& a, const Step& step, int64_t begin, int64_t end, Scr
   Activations<W> x{
       a.x, a.x_dtype, a.k, x_stride(a, a.k), scratch, (typename W::A*)(c + linear_tiles(a) * kRowChunk * kPanel)};
   for (int64_t item = begin; item < end; item++) {
-    const int64_t panel = item % panels, slab = item / panels, m_end = slab_end(slab, M);
+    const int64_t panel = item % panels, slab = item / panels, m_end = slab_end(slab, a.tuning.slab_rows, M);
     const typename W::B* b = (const typename W::B*)a.weight + panel * elements;
-    for (int64_t m = slab_begin(slab); m < m_end; m += kRowChunk) {
+    for (int64_t m = slab_begin(slab, a.tuning.slab_rows); m < m_end; m += kRowChunk) {
       const int64_t rows = m_end - m < kRowChunk ? m_end - m : kRowChunk;
-      if (a.chunks > 1) tree_product<W>(x, m, rows, b, steps, a.chunks, c);
-      else panel_product<W>(x, m, rows, b, steps, c, kPanel);
+      if (a.chunks > 1) tree_product<W>(x, m, rows, b, steps, a.chunks, c, a.tuning);
+      else panel_product<W>(x, m, rows, b, steps, c, kPanel, a.tuning);
       if (a.act == 1) finish_gated(a, c, m, rows, panel, [](V v) { return silu(v); });
       else if (a.act == 2) finish_gated(a, c, m, rows, panel, [](V v) { return gelu_tanh(v); });
       else finish_plain(a, c, m, rows, panel * kPanel);

@@ -2,7 +2,7 @@
 
 namespace albireo {
 namespace {
-int64_t items(const Args& a, const Step& s) { return qkv_groups(a) * num_slabs(s.T); }
+int64_t items(const Args& a, const Step& s) { return qkv_groups(a) * num_slabs(s.T, a.tuning.slab_rows); }
 int64_t scratch_bytes(const Args& a) {
   const int64_t columns = group_panels(a.kv_shape.head_dim) * kPanel;
   return (kRowChunk * columns + a.kv_shape.padded_head_dim) * 4 + activation_copy_bytes(a.k);

@@ -179,15 +179,15 @@ void run_qkv(const Args& a, const Step& step, int64_t begin, int64_t end, Scratc
   Activations<W> x{
       a.x, a.x_dtype, a.k, x_stride(a, a.k), scratch, (typename W::A*)(padded + a.kv_shape.padded_head_dim)};
   for (int64_t item = begin; item < end; item++) {
-    const int64_t group = item % groups, slab = item / groups, m_end = slab_end(slab, step.T);
+    const int64_t group = item % groups, slab = item / groups, m_end = slab_end(slab, a.tuning.slab_rows, step.T);
     const int64_t first_panel = group * width;
     const int64_t first_head = group * columns / D;
     const int64_t last_head = first_head + columns / D < heads ? first_head + columns / D : heads;
-    for (int64_t m = slab_begin(slab); m < m_end; m += kRowChunk) {
+    for (int64_t m = slab_begin(slab, a.tuning.slab_rows); m < m_end; m += kRowChunk) {
       const int64_t rows = m_end - m < kRowChunk ? m_end - m : kRowChunk;
       for (int64_t p = 0; p < width && first_panel + p < panels; p++) {
         const typename W::B* b = (const typename W::B*)a.weight + (first_panel + p) * elements;
-        panel_product<W>(x, m, rows, b, steps, c + p * kPanel, columns);
+        panel_product<W>(x, m, rows, b, steps, c + p * kPanel, columns, a.tuning);
       }
       for (int64_t h = first_head; h < last_head; h++)
         finish_head(a, step, m, rows, h, c + (h - first_head) * D, columns, padded);

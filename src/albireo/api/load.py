@@ -16,6 +16,7 @@ from pathlib import Path
 from albireo.api.locate import locate_model
 from albireo.api.memory import MemoryPlan, machine_bytes, plan_memory
 from albireo.api.source import ModelSource, guard, open_source
+from albireo.api.tuning import tuned
 from albireo.artifact.reader import tokenizer_directory
 from albireo.backends.cpu.catalog import CpuCatalog
 from albireo.backends.cpu.machine import isa_levels, thread_pool
@@ -62,12 +63,29 @@ class Loaded:
     load_s: float
     other_ranks: tuple[Program, ...] = ()
 
+    @property
+    def one_rank(self) -> CpuModel:
+        """The model, for whoever looks at its calls one by one. Raises: ConfigError when several ranks compute it."""
+        if not isinstance(self.model, CpuModel):
+            raise ConfigError(
+                f"{self.directory} runs on {1 + len(self.other_ranks)} ranks, and calls are looked at on one; use the "
+                "checkpoint, or a build without --tp"
+            )
+        return self.model
 
-def load(config: EngineConfig, *, show_progress: bool = False, levels: Sequence[str] | None = None) -> Loaded:
+
+def load(
+    config: EngineConfig,
+    *,
+    show_progress: bool = False,
+    levels: Sequence[str] | None = None,
+    is_tuned: bool = True,
+) -> Loaded:
     """Make a model ready to run.
 
     Args: levels: ISA levels to choose kernels from, all of which this machine must have; None: all it has.
     Memory is planned before a weight is read; the tokenizer loads beside the weights.
+    Args: is_tuned: run with what was measured for this machine, where there is something; false: with the defaults.
     Raises: ModelError, ConfigError, OutOfMemory; nothing is left allocated then.
     """
     started = time.perf_counter()
@@ -79,6 +97,8 @@ def load(config: EngineConfig, *, show_progress: bool = False, levels: Sequence[
         model_config = source.model_config
         defaults = read_generation_defaults(source.config_directory)
         programs, memory = plan_ranks(config, source, levels)
+        if is_tuned:
+            programs = tuple(tuned(program, directory, config.num_threads)[0] for program in programs)
         with _progress(programs, show_progress) as advance:
             model = _model(config, source, programs, memory, advance)
         eos = eos_token_ids(model_config, defaults)

@@ -16,6 +16,8 @@ MAJOR, MINOR = 2, 1
 
 MANIFEST, TARGET, GRAPH, PROGRAM, REPORT = "manifest.json", "target.json", "graph.json", "program.json", "report.md"
 WEIGHTS = "weights.0.bin"
+#: Measured speeds of one machine; no part of what was built, so the manifest does not list it.
+TUNING = "tuning.json"
 TOKENIZER, CONFIG = "tokenizer", "config"
 #: Written beside the build by whoever verifies it; no manifest lists them, so they are not looked at.
 VERIFY_TEXT, VERIFY_JSON, VERIFY_PAGE = "verify.md", "verify.json", "verify.html"

@@ -12,6 +12,7 @@ import click
 
 from albireo.api.build import build
 from albireo.bench.built import speed_rows
+from albireo.cli import tune
 from albireo.cli.terminal import duration, row, size
 from albireo.config import BuildConfig
 from albireo.profiles import PROFILES
@@ -42,6 +43,7 @@ def _help(field: str) -> str:
 @click.option("--without", multiple=True, metavar="PASS[,PASS]", help=_help("without"))
 @click.option("--no-measure", is_flag=True, help="Leave out the short run that measures speed.")
 @click.option("--force", is_flag=True, help=_help("force"))
+@click.option("--tune", "tunes", is_flag=True, help="Then measure kernels on this machine: see albireo tune.")
 def command(
     model: str | None,
     output: str,
@@ -49,6 +51,7 @@ def command(
     without: tuple[str, ...],
     no_measure: bool,
     force: bool,
+    tunes: bool,
     **given: Any,
 ) -> None:
     """Compile a model ahead of time into an engine directory, which starts at once.
@@ -81,3 +84,5 @@ def command(
         for name, text in speed_rows(result.directory, result.levels):
             click.echo(row(name, text))
     click.echo(row("run it", f"albireo generate {result.directory}"))
+    if tunes:
+        tune.run(str(result.directory), budget_s=tune.BUDGET_S)

@@ -18,6 +18,7 @@ from albireo.api.locate import BUNDLED
 from albireo.bench.machine import MachineFacts, machine_facts
 from albireo.cli.terminal import row, size
 from albireo.dtypes import COMPUTE_DTYPES
+from albireo.errors import EngineFileError
 
 #: Larger than most last-level caches, so that memory is read and not a cache.
 READ_BYTES = 256 << 20
@@ -104,6 +105,7 @@ def _native(num_threads: int | None) -> dict[str, Any]:
         "num_threads": pool.size,
         **_measured(pool),
         "kernels": _kernels(levels),
+        "tuning": _tuning(num_threads),
     }
 
 
@@ -130,6 +132,20 @@ def _kernels(levels: tuple[str, ...]) -> dict[str, dict[str, str | None]]:
         found = {dtype: catalog.variants(family, dtype, {}) for dtype in COMPUTE_DTYPES}
         chosen[family] = {dtype: variants[0].identity if variants else None for dtype, variants in found.items()}
     return chosen
+
+
+def _tuning(num_threads: int | None) -> dict[str, Any]:
+    """The user's tuning table for this machine: where it is, and how many choices it holds; None: there is none."""
+    from albireo.api.tuning import fingerprint
+    from albireo.artifact.tuning_files import cache_path, read_table
+
+    here = fingerprint(num_threads)
+    path = cache_path(here)
+    try:
+        table = read_table(path, here) if path is not None else None
+    except EngineFileError as error:
+        return {"path": str(path), "choices": None, "error": str(error)}
+    return {"path": path and str(path), "choices": table and len(table.entries), "error": None}
 
 
 def _best_and_median(values: list[float]) -> dict[str, float]:
@@ -187,11 +203,19 @@ def _native_lines(native: dict[str, Any]) -> list[str]:
             else "not known"
         )
         lines.append(row(f"dot {_short(dtype)}", text))
+    lines.append(row("tuning", _tuning_text(native["tuning"])))
     lines += ["", f"{'kernels':<14}" + "".join(f"{dtype:<16}" for dtype in COMPUTE_DTYPES)]
     for family, by_dtype in native["kernels"].items():
         levels = (identity.split(".")[2] if identity else "none" for identity in by_dtype.values())
         lines.append(f"  {family:<12}" + "".join(f"{level:<16}" for level in levels))
     return lines
+
+
+def _tuning_text(tuning: dict[str, Any]) -> str:
+    if tuning["path"] is None:
+        return "no cache directory"
+    state = "nothing measured yet: albireo tune" if tuning["choices"] is None else f"{tuning['choices']} choices"
+    return f"{tuning['path']} ({tuning['error'] or state})"
 
 
 def _short(dtype: str) -> str:

@@ -19,6 +19,7 @@ from albireo.api.load import plan
 from albireo.api.locate import locate_model
 from albireo.api.memory import OVERHEAD_BYTES, MemoryPlan
 from albireo.api.source import EngineSource, ModelSource, open_source
+from albireo.api.tuning import TableInForce, tuned
 from albireo.artifact.layout import FORMAT, MAJOR
 from albireo.backends.cpu.catalog import CpuCatalog
 from albireo.backends.cpu.machine import isa_levels
@@ -30,6 +31,7 @@ from albireo.errors import ConfigError, EngineError, ModelError
 from albireo.graph.node import Graph
 from albireo.graph.program import KVLayout, Program
 from albireo.graph.show import show_graph, show_program, show_report, totals
+from albireo.graph.tuning import BUCKET_NAMES
 from albireo.inspect.arena import arena_lines
 from albireo.inspect.diff import diff_lines, weights_are_compared
 from albireo.inspect.files import picture_path, write_picture
@@ -112,6 +114,8 @@ def command(
             click.echo(row("ranks", f"{len(source.parts)}; the program is of one, the memory of all"))
         for fact in _plan_lines(config, program, memory):
             click.echo(plain(row(*fact)))
+        for line in _tuning_lines(tuned(program, source.directory, config.num_threads)[1]):
+            click.echo(line)
         return
     parts = [show_graph(graph, fold=not full, expand=full)] if graph_to == "-" else []
     if target is not None or any(flags[1:]):
@@ -262,3 +266,15 @@ def _plan_lines(config: EngineConfig, program: Program, memory: MemoryPlan) -> l
             f"sequences of up to {memory.max_model_len:,}",
         ),
     ]
+
+
+def _tuning_lines(tables: Sequence[TableInForce]) -> list[str]:
+    """Each table in force, and what it changes. Nothing of it changes a bit of the results."""
+    lines = []
+    for table in tables:
+        if table.use.used:
+            changed = [f"{e.key} at {BUCKET_NAMES[e.bucket]} rows" for e in table.use.changed]
+            more = f" and {len(changed) - 2} more" if len(changed) > 2 else ""
+            what = f": {', '.join(changed[:2])}{more}" if changed else ""
+            lines.append(f"{table.path}: {len(changed)} of {len(table.use.used)} choices are not the defaults{what}")
+    return [row("tuning", text) for text in lines or ["defaults; albireo tune measures them on this machine"]]

@@ -35,6 +35,7 @@ from typing import Any
 from albireo.dtypes import itemsize
 from albireo.graph.node import ConstantDef, Dim
 from albireo.graph.ops import RopeSpec
+from albireo.graph.tuning import Tuning
 
 #: Output columns of one weight panel; N is padded to it with zeros.
 PANEL = 64
@@ -101,6 +102,7 @@ class Call:
             its barrier too.
         split: how threads share it: panels, rows, heads or one.
         barrier: all threads meet after it.
+        tuning: one for each of graph.tuning.BUCKETS, or none: the defaults. Changes no bit.
     """
 
     family: str
@@ -111,6 +113,7 @@ class Call:
     split: str
     barrier: bool
     origin: str = ""
+    tuning: tuple[Tuning, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

@@ -13,6 +13,7 @@ from albireo.dtypes import itemsize
 from albireo.errors import InvariantError
 from albireo.graph.node import SYMBOLS
 from albireo.graph.program import PANEL, Buffer, Call, PackedConstant, Program
+from albireo.graph.tuning import BUCKETS
 
 #: Step array -> the rows it has and, where it names rows, those it picks from. out_rows is logit_rows, then top_rows;
 #: logit_pos and top_pos are where each of them is in it.
@@ -162,6 +163,8 @@ def _check_roles(call: Call) -> None:
         )
     if call.rows not in SYMBOLS or call.split not in SPLITS or not call.kernel:
         raise InvariantError(f"{call}: rows, split or kernel unknown")
+    if call.tuning and len(call.tuning) != len(BUCKETS):
+        raise InvariantError(f"{call}: has {len(call.tuning)} tunings, wanted none or {len(BUCKETS)}")
 
 
 def _check_args(program: Program, call: Call) -> None:

@@ -14,7 +14,6 @@ from albireo.api.llm import LLM
 from albireo.api.load import Loaded, load
 from albireo.artifact.reader import tokenizer_directory
 from albireo.backends.cpu.machine import isa_levels
-from albireo.backends.cpu.model import CpuModel
 from albireo.config import EngineConfig
 from albireo.models import open_checkpoint
 from albireo.verify import tokens
@@ -105,7 +104,7 @@ def _stages(subject: Subject, sample: TokenText, progress: Progress) -> Iterator
     length = min(WINDOW, model_len)
     cut = windows(sample.token_ids, length)
     with progress("quality", sum(len(window) - 1 for window in cut)) as advance:
-        quality = measure(NativeLogits(_one_rank(engine)), NativeLogits(_one_rank(memory)), cut, advance)
+        quality = measure(NativeLogits(engine.one_rank), NativeLogits(memory.one_rank), cut, advance)
     yield quality_stage(quality, sample, length, subject.dtype)
 
 
@@ -132,15 +131,9 @@ def _numerics_stages(subject: Subject, engine: Loaded, sample: TokenText, progre
     steps = walk_steps(sample.token_ids, engine.memory.max_model_len, engine.program.kv.block_size)
     total = len(steps) * len(engine.program.calls)
     with progress("op by op", total) as advance, open_checkpoint(subject.checkpoint, subject.graph) as checkpoint:
-        found = run_numerics(_one_rank(engine), subject.graph, checkpoint, steps, advance)
+        found = run_numerics(engine.one_rank, subject.graph, checkpoint, steps, advance)
     yield ops_stage(found, steps)
     yield layers_stage(found.layers)
-
-
-def _one_rank(loaded: Loaded) -> CpuModel:
-    """open_subject has refused directories of several ranks."""
-    assert isinstance(loaded.model, CpuModel)
-    return loaded.model
 
 
 def _load(directory: Path, dtype: str, progress: Progress) -> Loaded:

@@ -8,7 +8,8 @@ from pathlib import Path
 import pytest
 
 from albireo.backends.cpu.catalog import CpuCatalog
-from albireo.backends.cpu.regimes import ATTENTION_ROWS, ROW_CHUNK, STEPS_PER_BLOCK, TILES
+from albireo.backends.cpu.regimes import ATTENTION_ROWS, ROW_CHUNK, TILES
+from albireo.graph.tuning import ALLOWED
 
 CSRC = Path(__file__).resolve().parents[3] / "csrc"
 HEADERS = {"avx512bf16": "avx512", "avx512": "avx512", "avx2": "avx2", "scalar": "scalar"}
@@ -27,15 +28,14 @@ def test_tiles_are_those_of_the_headers(level: str) -> None:
     tiles = TILES[level]
     assert (tiles.rows, tiles.vectors) == (constant(header, "kTileRows"), constant(header, "kTileVectors"))
     has_tall = "#define ALBIREO_TALL_ROWS" in (CSRC / header).read_text()
-    assert tiles.tall == (constant("include/albireo/split.h", "kTallRows") if has_tall else 0)
+    assert tiles.tall == (constant("include/albireo/tuning.h", "kTallRows") if has_tall else 0)
 
 
 def test_chunks_are_those_of_the_headers() -> None:
     assert constant("include/albireo/types.h", "kRowChunk") == ROW_CHUNK
-    assert constant("kernels/gemm/gemm.inl", "kStepsPerBlock") == STEPS_PER_BLOCK
     assert constant("kernels/attention/attention.h", "kAttentionRows") == ATTENTION_ROWS
     # slabs are whole chunks, so the rows of a call are chunks and one rest
-    assert "kSlabRows = 10 * kRowChunk" in (CSRC / "include/albireo/split.h").read_text()
+    assert all(rows % ROW_CHUNK == 0 for rows in ALLOWED["slab_rows"])
 
 
 @pytest.mark.parametrize(

@@ -40,6 +40,16 @@ def target_levels(target: str) -> tuple[str, ...]:
     return LEVELS[LEVELS.index(target) :]
 
 
+def num_threads_of(num_threads: int | None) -> int:
+    """Threads a program runs on when so many are asked for; see thread_pool()."""
+    return num_threads or len(_native.usable_cpus())
+
+
+def kernel_revision(family: str) -> int:
+    """Which kernels of a family these are: what was measured of another revision does not hold."""
+    return _native.revision(family)
+
+
 def thread_pool(num_threads: int | None) -> _native.ThreadPool:
     """Threads for a program, pinned one per physical core; None: as many as there are cores for this process.
 

@@ -5,8 +5,9 @@ Made by api/load, run by execution/runner. Does not know requests, scheduling or
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass
+from functools import cache
 
 import numpy as np
 from numpy.typing import NDArray
@@ -21,6 +22,7 @@ from albireo.errors import InvariantError
 from albireo.graph.ops import TOP_LOGITS
 from albireo.graph.program import Buffer, Call, KVLayout, Program
 from albireo.graph.program_spec import KINDS, STEP_ARRAYS
+from albireo.graph.tuning import Tuning
 
 #: What a role is to the native core: what it reads rows of, or what it writes.
 _SIDES = {
@@ -41,6 +43,8 @@ _NATIVE_ROLES = {
 }
 #: What an array of rows picks from, as the native core numbers it; it knows the arrays themselves.
 _GATHERS = {"T": 1, "S": 2}
+#: As a byte: 0.0115 in float32 and bfloat16, 1.06 in float16.
+_SMALL_NUMBERS = 0x3C
 
 
 @dataclass(frozen=True, slots=True)
@@ -102,7 +106,7 @@ class CpuModel:
     ) -> None:
         self.program = program
         self.num_blocks = num_blocks
-        self._pool, self._peers = pool, peers
+        self.pool, self._peers = pool, peers
         self._layer_block_bytes = kv_block_bytes(program.kv) // program.kv.num_layers
         offsets, num_bytes = constant_offsets(program.constants)
         self._weights = _native.Memory(num_bytes)
@@ -113,7 +117,7 @@ class CpuModel:
             weights.read_into(program.constants, self._weights, offsets, progress)
         else:
             pack_constants(pool, program.constants, weights, self._weights, offsets, progress)
-        self.native = self._bind(range(len(program.calls)))
+        self.native = self._bind(program.calls)
         self.top_ids = np.zeros((program.maxima["G"], TOP_LOGITS), np.int32)
         self.top_values = np.zeros((program.maxima["G"], TOP_LOGITS), np.float32)
         self._logits = self._view(program.buffers[program.outputs["logits"]])
@@ -140,7 +144,7 @@ class CpuModel:
         The step must not be larger than the program was planned for. Returns: logits only mean something behind the
         call that writes them, the best logits behind head_top.
         """
-        self._bind([index]).run(*inputs.arrays, self.top_ids, self.top_values)
+        self._bind(self.program.calls[index : index + 1]).run(*inputs.arrays, self.top_ids, self.top_values)
         return self.outputs(inputs)
 
     def value(self, name: str, inputs: StepInputs) -> NDArray[np.float32]:
@@ -161,6 +165,23 @@ class CpuModel:
         num_logits, num_top = len(inputs.logit_rows), len(inputs.top_rows)
         return StepOutputs(self._logits[:num_logits], self.top_ids[:num_top], self.top_values[:num_top])
 
+    def runner(self, calls: Sequence[Call]) -> Callable[[StepInputs], None]:
+        """Some calls as a program of their own, on these weights and activations; for measuring them.
+
+        What they compute means nothing: they read what happens to be there. The model must outlive the runner.
+        """
+        native = self._bind(calls)
+        return lambda inputs: native.run(*inputs.arrays, self.top_ids, self.top_values)
+
+    def fill_with_numbers(self, num_blocks: int) -> None:
+        """Put small finite numbers of every type into activations and the first KV blocks, for calls run alone.
+
+        Pages that were never written are all one page, which is in a cache.
+        """
+        self._arena.view()[:] = _SMALL_NUMBERS
+        layers = self._kv.view().reshape(self.program.kv.num_layers, self.num_blocks, self._layer_block_bytes)
+        layers[:, :num_blocks] = _SMALL_NUMBERS
+
     def copy_blocks(self, pairs: Sequence[tuple[int, int]]) -> None:
         """Copy whole blocks (source, target) in every layer, in order."""
         size = self._layer_block_bytes
@@ -175,18 +196,17 @@ class CpuModel:
         self.run(inputs)
         return list(zip(self.program.calls, self.native.profile(False), strict=True))
 
-    def _bind(self, indices: Iterable[int]) -> _native.Program:
-        """Some of the calls, ready to run. Raises: InvariantError for a call that needs other ranks, where none are."""
-        native = _native.Program(self._pool, self.program.maxima["G"], self._peers.threads if self._peers else 0)
-        for index in indices:
-            call = self.program.calls[index]
+    def _bind(self, calls: Sequence[Call]) -> _native.Program:
+        """Calls ready to run. Raises: InvariantError for one that needs other ranks, where there are none."""
+        native = _native.Program(self.pool, self.program.maxima["G"], self._peers.threads if self._peers else 0)
+        for call in calls:
             _, dtype, level = call.kernel.split(".")[:3]
             args = self._args(call)
             if call.family == "all_reduce":
                 if self._peers is None:
                     raise InvariantError(f"{call.origin}: {call.attrs['ranks']} ranks run together or not at all")
-                args["parts"] = self._peers.addresses(index)
-            native.add(call.family, level, dtype, args)
+                args["parts"] = self._peers.addresses(self.program.calls.index(call))
+            native.add(call.family, level, dtype, args, _native_tunings(call.tuning))
         return native
 
     def _view(self, buffer: Buffer) -> NDArray[np.float32]:
@@ -245,3 +265,9 @@ class CpuModel:
             args |= {"kv": self._kv.address + attrs["layer"] * layer_bytes, "kv_dtype": program.kv.dtype}
             args |= {key: attrs[key] for key in ("num_kv_heads", "head_dim")} | {"block_size": program.kv.block_size}
         return args
+
+
+@cache
+def _native_tunings(tunings: tuple[Tuning, ...]) -> list[dict[str, int]]:
+    """As the native core takes them; the calls of all layers share a few."""
+    return [asdict(tuning) for tuning in tunings]

@@ -9,10 +9,12 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass
 
+from albireo.graph.tuning import Tuning
+
 #: Rows multiplied before their results are finished; csrc/include/albireo/types.h.
 ROW_CHUNK = 48
-#: Steps of K after which the panel is left for the next rows; gemm.inl.
-STEPS_PER_BLOCK = 1024
+#: Steps of K after which, at the latest, the panel is left for the next rows, where nothing was tuned.
+STEPS_PER_BLOCK = Tuning().block_steps
 #: Rows (token, query head) of a work item of attention; attention.h.
 ATTENTION_ROWS = 48
 

@@ -1,0 +1,85 @@
+"""Give calls the numbers that were measured for them.
+
+Called by api/tuning.py after compiling. Looks calls up by what they are (family, kernel, constant dims), so a table
+serves every model with calls like these. Does not know files, machines or clocks.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+
+from albireo.graph.program import Call, Program
+from albireo.graph.tuning import BUCKETS, SHAPES, CallKey, Entry, Tuning, TuningTable
+
+_DEFAULTS = (Tuning(),) * len(BUCKETS)
+
+
+@dataclass(frozen=True, slots=True)
+class TableUse:
+    """What came of one table.
+
+    Fields:
+        used: entries that a call runs with; of these, `changed` differ from the defaults.
+        outdated: entries for these calls that were measured with another revision of their kernels, and are ignored.
+    """
+
+    used: tuple[Entry, ...]
+    outdated: int
+
+    @property
+    def changed(self) -> tuple[Entry, ...]:
+        return tuple(entry for entry in self.used if entry.tuning != Tuning())
+
+
+def call_key(program: Program, call: Call) -> CallKey | None:
+    """What kind of call this is; None for families without anything to tune."""
+    names = SHAPES.get(call.family)
+    if names is None:
+        return None
+    values = dict(call.attrs)
+    if "k" not in values and "k" in names:
+        values["k"] = program.buffers[call.args["x"]].cols
+    # no window is 0 or None, after the model
+    return CallKey(call.family, call.kernel, tuple((name, values[name] or 0) for name in names))
+
+
+def attach(
+    program: Program, tables: Sequence[TuningTable], revision: Callable[[str], int]
+) -> tuple[Program, tuple[TableUse, ...]]:
+    """The program with tuned calls; a call of which no table knows anything is left alone.
+
+    Args:
+        tables: the first that knows a call and bucket is believed.
+        revision: of a family's kernels here.
+    Returns: the program, and what was used of each table.
+    """
+    valid = [{(e.key, e.bucket): e for e in table.entries if e.revision == revision(e.key.family)} for table in tables]
+    used: list[dict[tuple[CallKey, int], Entry]] = [{} for _ in tables]
+    tuned: dict[CallKey, tuple[Tuning, ...]] = {}
+    keys = [call_key(program, call) for call in program.calls]
+    for key in dict.fromkeys(keys):
+        if key is None:
+            continue
+        choices = list(_DEFAULTS)
+        for bucket in range(len(BUCKETS)):
+            for entries, mine in zip(valid, used, strict=True):
+                entry = entries.get((key, bucket))
+                if entry is not None:
+                    choices[bucket], mine[key, bucket] = entry.tuning, entry
+                    break
+        if tuple(choices) != _DEFAULTS:
+            tuned[key] = tuple(choices)
+    calls = tuple(
+        replace(call, tuning=tuned[key]) if key in tuned else call
+        for call, key in zip(program.calls, keys, strict=True)
+    )
+    known = set(keys)
+    uses = tuple(
+        TableUse(
+            tuple(mine.values()),
+            sum(e.key in known and e.revision != revision(e.key.family) for e in table.entries),
+        )
+        for table, mine in zip(tables, used, strict=True)
+    )
+    return (replace(program, calls=calls) if tuned else program), uses

@@ -1,0 +1,128 @@
+"""Which of two settings is faster, on a machine that is not quiet; and the best of many, one parameter after another.
+
+Called by session.py with functions that measure. Does not know calls, files or clocks.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, replace
+from statistics import median
+from typing import Protocol, TypeVar
+
+from albireo.graph.tuning import Tuning
+
+#: What is compared: numbers of a call, or whole programs.
+C = TypeVar("C", contravariant=True)
+
+#: A change must gain this much in so many of so many rounds: else noise would decide, and every run decide otherwise.
+MARGIN, WINS, ROUNDS = 0.03, 4, 5
+#: Rounds that say how long the defaults take, where nothing beats them.
+KEPT_ROUNDS = 2
+#: A round between whose ends the machine's reading speed changed by more than this is measured again ...
+STEADY = 0.8
+#: ... but not more often than this in one comparison; after that it counts as lost.
+MAX_REPEATS = 4
+
+
+class Measure(Protocol[C]):
+    """What search needs to know about the machine."""
+
+    def seconds(self, choice: C) -> float:
+        """Time with this choice, now."""
+        ...
+
+    def read_speed(self) -> float:
+        """Speed of a read probe, now."""
+        ...
+
+
+class Space(Protocol):
+    """What there is to try; see space.Point."""
+
+    def parameters(self) -> tuple[str, ...]: ...
+
+    def candidates(self, name: str, current: Tuning) -> Iterator[Tuning]: ...
+
+
+@dataclass(frozen=True, slots=True)
+class Comparison:
+    """Rounds of current against candidate, in turn.
+
+    Fields:
+        is_won: the candidate is faster, by the rules above.
+        current_s, candidate_s: medians; spread: of the candidate's times, over their median.
+    """
+
+    is_won: bool
+    current_s: float
+    candidate_s: float
+    spread: float
+    rounds: int
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """What was found for one point.
+
+    Fields:
+        comparison: of the defaults with the choice, in the same rounds; when kept, one time stands for both.
+        tried: candidates that were measured.
+    """
+
+    tuning: Tuning
+    comparison: Comparison
+    tried: int
+
+
+def compare(measure: Measure[C], current: C, candidate: C, rounds: int = ROUNDS) -> Comparison:
+    """Measure both in each of up to so many rounds, who is first changing; ends early once the candidate cannot win."""
+    times: list[tuple[float, float]] = []
+    wins = repeats = 0
+    speed = measure.read_speed()
+    while len(times) < rounds:
+        ahead, before = len(times) % 2 == 1, speed
+        first = measure.seconds(candidate if ahead else current)
+        second = measure.seconds(current if ahead else candidate)
+        speed = measure.read_speed()
+        is_steady = min(before, speed) >= STEADY * max(before, speed)
+        if not is_steady and repeats < MAX_REPEATS:
+            repeats += 1
+            continue
+        current_s, candidate_s = (second, first) if ahead else (first, second)
+        times.append((current_s, candidate_s))
+        wins += is_steady and candidate_s <= current_s * (1 - MARGIN)
+        if len(times) - wins > ROUNDS - WINS and rounds == ROUNDS:
+            break
+    currents, candidates = zip(*times, strict=True)
+    middle = median(candidates)
+    return Comparison(
+        wins >= WINS,
+        median(currents),
+        middle,
+        (max(candidates) - min(candidates)) / middle if middle else 0,
+        len(times),
+    )
+
+
+def search(measure: Measure[Tuning], space: Space, has_time: Callable[[], bool]) -> Outcome:
+    """Try the values of each parameter against the best so far; what is found must then beat the defaults themselves.
+
+    Args: has_time: asked before each candidate; when it says no, the search ends with what it has.
+    """
+    default = best = Tuning()
+    tried = 0
+    for name in space.parameters():
+        for candidate in space.candidates(name, best):
+            if not has_time():
+                break
+            tried += 1
+            if compare(measure, best, candidate).is_won:
+                best = candidate
+    if best != default:
+        final = compare(measure, default, best)
+        if final.is_won:
+            return Outcome(best, final, tried)
+    kept = compare(measure, default, default, KEPT_ROUNDS)
+    seconds = min(kept.current_s, kept.candidate_s)
+    return Outcome(default, replace(kept, current_s=seconds, candidate_s=seconds), tried)

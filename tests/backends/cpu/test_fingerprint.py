@@ -1,0 +1,27 @@
+"""What a processor is called, so that generations and sizes are told apart."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from albireo.backends.cpu.fingerprint import caches_text, cpu_text
+
+_CPUINFO = "processor\t: 0\ncpu family\t: 26\nmodel\t\t: 2\nmodel name\t: AMD EPYC\nstepping\t: 1\n"
+
+
+def test_generations_of_one_name_differ() -> None:
+    assert cpu_text(_CPUINFO) == "AMD EPYC, family 26, model 2, stepping 1"
+    assert cpu_text(_CPUINFO.replace("26", "25")) != cpu_text(_CPUINFO)
+    assert cpu_text("") != ""
+    assert cpu_text() == cpu_text()
+
+
+def test_caches(tmp_path: Path) -> None:
+    for i, (level, kind, size) in enumerate(
+        [("1", "Data", "48K"), ("1", "Instruction", "32K"), ("2", "Unified", "1M")]
+    ):
+        (tmp_path / f"index{i}").mkdir()
+        for name, value in (("level", level), ("type", kind), ("size", size)):
+            (tmp_path / f"index{i}" / name).write_text(value + "\n")
+    assert caches_text(tmp_path) == "L1d 48K, L2 1M"
+    assert caches_text(tmp_path / "missing") == ""

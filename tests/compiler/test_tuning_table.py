@@ -1,0 +1,97 @@
+"""Calls get the numbers that were measured for calls like them, and no others."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pytest
+
+from albireo.compiler.pipeline import compile_graph
+from albireo.compiler.tuning_table import attach, call_key
+from albireo.errors import InvariantError
+from albireo.graph.program import Program
+from albireo.graph.program_spec import check_program
+from albireo.graph.tuning import BUCKETS, SHAPES, CallKey, Entry, Tuning, TuningTable
+from compiler.examples import BLOCK_SIZE, MAX_POSITIONS, MAXIMA, Decoder, FakeCatalog
+from tuning_tables import CHANGED, HERE
+
+CLAIMS = Tuning(claims=16)
+
+
+@pytest.fixture(scope="module")
+def program() -> Program:
+    return compile_graph(
+        Decoder(layers=2).graph(), FakeCatalog(), maxima=MAXIMA, block_size=BLOCK_SIZE, max_positions=MAX_POSITIONS
+    )
+
+
+def revision(family: str) -> int:
+    return 3
+
+
+def keys(program: Program) -> list[CallKey]:
+    return list(dict.fromkeys(key for call in program.calls if (key := call_key(program, call)) is not None))
+
+
+def table(*entries: tuple[CallKey, int, Tuning], measured_at: int = 3) -> TuningTable:
+    return TuningTable(HERE, tuple(Entry(k, measured_at, bucket, t, 2.0, 1.0, 0.0, 5) for k, bucket, t in entries))
+
+
+def test_kinds_of_calls_are_told_apart_by_what_they_compute(program: Program) -> None:
+    found = keys(program)
+    assert {key.family for key in found} == set(SHAPES)
+    assert all([name for name, _ in key.shape] == list(SHAPES[key.family]) for key in found)
+    assert all(key.kernel.startswith(key.family) for key in found)
+    # two layers have the same kinds
+    assert len(found) < sum(call.family in SHAPES for call in program.calls)
+    assert all((call_key(program, call) is None) == (call.family not in SHAPES) for call in program.calls)
+
+
+def test_every_call_of_a_kind_is_tuned_in_its_bucket_only(program: Program) -> None:
+    key = next(key for key in keys(program) if key.family == "linear")
+    tuned, (use,) = attach(program, [table((key, 2, CHANGED))], revision)
+    check_program(tuned)
+    for call in tuned.calls:
+        expected = tuple(CHANGED if b == 2 else Tuning() for b in range(len(BUCKETS)))
+        assert call.tuning == (expected if call_key(program, call) == key else ())
+    assert [entry.key for entry in use.used] == [entry.key for entry in use.changed] == [key]
+    assert replace(tuned, calls=tuple(replace(call, tuning=()) for call in tuned.calls)) == program
+
+
+def test_the_first_table_that_knows_is_believed(program: Program) -> None:
+    key = keys(program)[0]
+    first, second = table((key, 0, CLAIMS)), table((key, 0, CHANGED), (key, 1, CHANGED))
+    tuned, uses = attach(program, [first, second], revision)
+    call = next(call for call in tuned.calls if call_key(program, call) == key)
+    assert call.tuning[:3] == (CLAIMS, CHANGED, Tuning())
+    assert [[(e.bucket, e.tuning) for e in use.used] for use in uses] == [[(0, CLAIMS)], [(1, CHANGED)]]
+
+
+def test_a_measured_default_hides_what_a_later_table_says(program: Program) -> None:
+    key = keys(program)[0]
+    tuned, uses = attach(program, [table((key, 0, Tuning())), table((key, 0, CHANGED))], revision)
+    assert tuned == program
+    assert len(uses[0].used) == 1 and not uses[0].changed and not uses[1].used
+
+
+def test_other_revisions_are_ignored_and_counted(program: Program) -> None:
+    found = keys(program)
+    old = table((found[0], 0, CHANGED), (found[1], 0, CHANGED), measured_at=2)
+    tuned, (use,) = attach(program, [old], revision)
+    assert tuned == program
+    assert (use.used, use.outdated) == ((), 2)
+
+
+def test_entries_for_other_calls_do_nothing(program: Program) -> None:
+    key = keys(program)[0]
+    others = [replace(key, kernel=key.kernel + "x"), replace(key, shape=tuple((n, 7) for n, _ in key.shape))]
+    tuned, (use,) = attach(program, [table(*((other, 0, CHANGED) for other in others))], revision)
+    assert tuned is program
+    assert (use.used, use.outdated) == ((), 0)
+    assert attach(program, [], revision) == (program, ())
+
+
+def test_a_call_has_a_number_for_each_bucket_or_none(program: Program) -> None:
+    call = replace(program.calls[0], tuning=(Tuning(),))
+    with pytest.raises(InvariantError, match="has 1 tunings, wanted none or 7"):
+        check_program(replace(program, calls=(call, *program.calls[1:])))

@@ -95,3 +95,17 @@ def test_a_call_has_a_number_for_each_bucket_or_none(program: Program) -> None:
     call = replace(program.calls[0], tuning=(Tuning(),))
     with pytest.raises(InvariantError, match="has 1 tunings, wanted none or 7"):
         check_program(replace(program, calls=(call, *program.calls[1:])))
+
+
+def test_few_rows_of_weights_in_a_cache_take_wide_tiles(program: Program) -> None:
+    """Unless it was measured otherwise."""
+    size = program.weight_bytes
+    assert attach(program, [], revision, size - 1)[0] is program
+    cached, _ = attach(program, [], revision, size)
+    check_program(cached)
+    for call in cached.calls:
+        tall = [tuning.tall_rows for tuning in call.tuning]
+        assert tall == ([0, 0] + [28] * (len(BUCKETS) - 2) if call_key(program, call) else [])
+    key = keys(program)[0]
+    measured, _ = attach(program, [table((key, 0, Tuning()))], revision, size)
+    assert {call.tuning[0] for call in measured.calls if call_key(program, call) == key} == {Tuning()}

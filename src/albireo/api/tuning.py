@@ -14,7 +14,7 @@ import albireo
 from albireo.artifact import layout
 from albireo.artifact.reader import is_engine_directory
 from albireo.artifact.tuning_files import cache_path, read_table
-from albireo.backends.cpu.fingerprint import caches_text, cpu_text
+from albireo.backends.cpu.fingerprint import cache_bytes, caches_text, cpu_text
 from albireo.backends.cpu.machine import isa_levels, kernel_revision, num_threads_of
 from albireo.compiler.tuning_table import TableUse, attach
 from albireo.errors import EngineFileError
@@ -51,7 +51,7 @@ def tuned(program: Program, directory: Path, num_threads: int | None) -> tuple[P
     """
     here = fingerprint(num_threads)
     found = [(path, table) for path, table in _tables(directory, here) if table is not None]
-    tuned_program, uses = attach(program, [table for _, table in found], kernel_revision)
+    tuned_program, uses = attach(program, [table for _, table in found], kernel_revision, cache_bytes())
     for (path, _), use in zip(found, uses, strict=True):
         if use.outdated:
             _LOG.warning(

@@ -120,6 +120,7 @@ def command(
     parts = [show_graph(graph, fold=not full, expand=full)] if graph_to == "-" else []
     if target is not None or any(flags[1:]):
         program, memory = plan(config, source)
+        program, _ = tuned(program, source.directory, config.num_threads)
         parts += [show_program(program, fold=not full)] if shows_program else []
         parts += [show_report(program, every=full)] if shows_report else []
         parts += ["\n".join(kernel_lines(program, CpuCatalog(isa_levels())))] if shows_kernels else []

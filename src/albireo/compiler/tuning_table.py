@@ -13,6 +13,9 @@ from albireo.graph.program import Call, Program
 from albireo.graph.tuning import BUCKETS, SHAPES, CallKey, Entry, Tuning, TuningTable
 
 _DEFAULTS = (Tuning(),) * len(BUCKETS)
+#: Few rows of a model whose weights stay in a cache: a tall tile is as many chains of dots as it has rows, and waits
+#: for each; a wide one is four times as many. From memory a tall tile is faster, since one stream is.
+_CACHED = (replace(Tuning(), tall_rows=0),) * 2 + _DEFAULTS[2:]
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,13 +48,14 @@ def call_key(program: Program, call: Call) -> CallKey | None:
 
 
 def attach(
-    program: Program, tables: Sequence[TuningTable], revision: Callable[[str], int]
+    program: Program, tables: Sequence[TuningTable], revision: Callable[[str], int], cache_bytes: int = 0
 ) -> tuple[Program, tuple[TableUse, ...]]:
-    """The program with tuned calls; a call of which no table knows anything is left alone.
+    """The program with tuned calls; what no table knows has the defaults, which depend on where weights are read from.
 
     Args:
         tables: the first that knows a call and bucket is believed.
         revision: of a family's kernels here.
+        cache_bytes: of the largest cache.
     Returns: the program, and what was used of each table.
     """
     valid = [{(e.key, e.bucket): e for e in table.entries if e.revision == revision(e.key.family)} for table in tables]
@@ -61,7 +65,7 @@ def attach(
     for key in dict.fromkeys(keys):
         if key is None:
             continue
-        choices = list(_DEFAULTS)
+        choices = list(_CACHED if program.weight_bytes <= cache_bytes else _DEFAULTS)
         for bucket in range(len(BUCKETS)):
             for entries, mine in zip(valid, used, strict=True):
                 entry = entries.get((key, bucket))

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 
 from albireo.backends.cpu.catalog import CpuCatalog
 from albireo.graph.program import Call, Program
+from albireo.graph.tuning import Tuning
 
 #: (fewest, most) rows of a call.
 BUCKETS = ((1, 1), (2, 8), (16, 64), (128, 128), (512, 512), (2048, 2048))
@@ -33,15 +34,16 @@ class Kind:
 
 def kernel_kinds(program: Program, catalog: CpuCatalog) -> list[Kind]:
     """Every kind of call, in order of first use."""
-    counts: dict[tuple[str, str, str], int] = {}
+    counts: dict[tuple[str, str, str, tuple[Tuning, ...]], int] = {}
     for call in program.calls:
-        key = (_shape(program, call), call.kernel, call.rows)
+        key = (_shape(program, call), call.kernel, call.rows, call.tuning)
         counts[key] = counts.get(key, 0) + 1
     kinds = []
-    for (what, kernel, rows), count in counts.items():
+    for (what, kernel, rows, tuning), count in counts.items():
         most = program.maxima[rows]
         buckets = [range(low, min(high, most) + 1) for low, high in BUCKETS]
-        kinds.append(Kind(what, kernel, rows, count, tuple(catalog.regimes(kernel, bucket) for bucket in buckets)))
+        cells = tuple(catalog.regimes(kernel, bucket, tuning) for bucket in buckets)
+        kinds.append(Kind(what, kernel, rows, count, cells))
     return kinds
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from albireo.backends.cpu.fingerprint import caches_text, cpu_text
+from albireo.backends.cpu.fingerprint import cache_bytes, caches_text, cpu_text
 
 _CPUINFO = "processor\t: 0\ncpu family\t: 26\nmodel\t\t: 2\nmodel name\t: AMD EPYC\nstepping\t: 1\n"
 
@@ -25,3 +25,11 @@ def test_caches(tmp_path: Path) -> None:
             (tmp_path / f"index{i}" / name).write_text(value + "\n")
     assert caches_text(tmp_path) == "L1d 48K, L2 1M"
     assert caches_text(tmp_path / "missing") == ""
+    assert cache_bytes(tmp_path / "missing") == 0
+
+
+def test_the_largest_cache(tmp_path: Path) -> None:
+    for index, size in enumerate(("48K", "32768K", "1024K")):
+        (tmp_path / f"index{index}").mkdir()
+        (tmp_path / f"index{index}" / "size").write_text(size + "\n")
+    assert cache_bytes(tmp_path) == 32 << 20

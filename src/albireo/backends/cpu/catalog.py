@@ -12,6 +12,7 @@ from albireo import _native
 from albireo.backends.backend import Variant
 from albireo.backends.cpu.regimes import TILES, Tiles, regime_text, regimes_of
 from albireo.dtypes import COMPUTE_DTYPES
+from albireo.graph.tuning import Tuning
 
 #: How threads share a call of each family.
 SPLITS = {
@@ -51,10 +52,10 @@ class CpuCatalog:
             for packing in _packings(family, dtype)
         )
 
-    def regimes(self, identity: str, rows: Iterable[int]) -> tuple[str, ...]:
+    def regimes(self, identity: str, rows: Iterable[int], tuning: tuple[Tuning, ...] = ()) -> tuple[str, ...]:
         """What a kernel does for calls of so many rows: names, in order of first use."""
         family, tiles = identity.partition(".")[0], _tiles(identity)
-        return tuple(dict.fromkeys(name for count in rows for name in regimes_of(family, tiles, count)))
+        return tuple(dict.fromkeys(name for count in rows for name in regimes_of(family, tiles, count, tuning)))
 
     def regime_text(self, identity: str, regime: str) -> str:
         """One of regimes() in words."""

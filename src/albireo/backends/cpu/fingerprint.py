@@ -33,6 +33,12 @@ def caches_text(folder: Path = _CACHES) -> str:
     return ", ".join(found)
 
 
+def cache_bytes(folder: Path = _CACHES) -> int:
+    """Of the largest cache; 0 where the system does not say."""
+    found = [re.fullmatch(r"(\d+)K", _read(index / "size").strip()) for index in folder.glob("index*")]
+    return max((int(size[1]) << 10 for size in found if size), default=0)
+
+
 def _line(name: str, cpuinfo: str) -> str:
     match = re.search(rf"^{name}\s*:\s*(.+)$", cpuinfo, re.MULTILINE)
     return match[1].strip() if match else ""

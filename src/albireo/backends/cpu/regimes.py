@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from albireo.graph.tuning import Tuning
+from albireo.graph.tuning import Tuning, bucket_of
 
 #: Rows multiplied before their results are finished; csrc/include/albireo/types.h.
 ROW_CHUNK = 48
@@ -43,8 +43,12 @@ TILES = {
 }
 
 
-def regimes_of(family: str, tiles: Tiles, rows: int) -> Iterator[str]:
-    """Names of what a call on so many rows does: a chunk of 48 rows after another, and the rest."""
+def regimes_of(family: str, tiles: Tiles, rows: int, tuning: tuple[Tuning, ...] = ()) -> Iterator[str]:
+    """Names of what a call on so many rows does: a chunk of 48 rows after another, and the rest.
+
+    Args: tuning: of the call.
+    """
+    tall = min(tiles.tall, (tuning[bucket_of(rows)] if tuning else Tuning()).tall_rows)
     if family == "attention":
         yield "scores"
     elif family not in _GEMM:
@@ -52,12 +56,12 @@ def regimes_of(family: str, tiles: Tiles, rows: int) -> Iterator[str]:
     else:
         for count in (min(rows, ROW_CHUNK), rows % ROW_CHUNK):
             if count:
-                yield _gemm_regime(tiles, count)
+                yield _gemm_regime(tiles, count, tall)
 
 
-def _gemm_regime(tiles: Tiles, rows: int) -> str:
+def _gemm_regime(tiles: Tiles, rows: int, tall: int) -> str:
     """What panel_product of gemm.inl does with a chunk."""
-    if rows <= tiles.tall:
+    if rows <= tall:
         return "tall"
     return "wide" if rows <= tiles.rows else "blocks"
 

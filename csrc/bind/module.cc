@@ -60,7 +60,7 @@ Args args_of(const nb::dict& d, Program& program) {
       "x",        "weight",       "bias",       "residual",   "out",       "q_norm",  "k_norm",    "rope",  "kv",
       "kv_dtype", "num_kv_heads", "head_dim",   "block_size", "x_dtype",   "w_dtype", "out_dtype", "rows",  "act",
       "gather",   "packed",       "n",          "k",          "num_heads", "window",  "eps",       "scale", "softcap",
-      "barrier",  "x_stride",     "out_stride", "chunks",     "parts",     "y"};
+      "barrier",  "x_stride",     "out_stride", "chunks",     "parts",     "y",       "is_private"};
   for (auto item : d) {
     const std::string key = nb::cast<std::string>(item.first);
     bool known = false;
@@ -89,6 +89,7 @@ Args args_of(const nb::dict& d, Program& program) {
   a.act = get<int32_t>(d, "act", 0);
   a.gather = (Gather)get<int32_t>(d, "gather", 0);
   a.packed = get<int32_t>(d, "packed", 0);
+  a.is_private = get<int32_t>(d, "is_private", 0);
   a.n = get<int64_t>(d, "n", 0);
   a.k = get<int64_t>(d, "k", 0);
   a.num_heads = get<int64_t>(d, "num_heads", 0);
@@ -261,6 +262,7 @@ NB_MODULE(_native, m) {
   m.doc() = "Native CPU core of albireo: memory, threads, kernels and the program runner.";
   nb::set_leak_warnings(false);
   m.attr("TOP_MOST") = kTopMost;
+  m.attr("FEW_ROWS") = kFewRows;
   m.attr("BUCKET_ROWS") = nb::cast(std::vector<int64_t>(std::begin(kBucketRows), std::end(kBucketRows)));
   m.def("isa_levels", &isa_levels);
   m.def("usable_cpus", &usable_cpus);

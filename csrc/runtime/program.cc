@@ -21,14 +21,18 @@ Program::Program(std::shared_ptr<ThreadPool> pool, int64_t max_top_rows, int64_t
 
 void Program::add(const Family* family, KernelFn run, const Args& args, bool barrier,
                   const std::array<Tuning, kNumBuckets>& tunings) {
+  if (!calls_.empty() && calls_.back().args.is_private && args.x != calls_.back().args.out)
+    throw std::invalid_argument("a private call is read by the next one");
   calls_.push_back({family, run, args, barrier, tunings});
   items_.assign(calls_.size(), 0);
+  private_rows_.assign(calls_.size(), 0);
   done_ = std::vector<Counter>(calls_.size());
   shares_ = std::vector<Counter>(calls_.size() * threads_);
   seconds_.assign(calls_.size(), 0.0);
   const int64_t bytes = family->scratch_bytes(args);
-  if (bytes > scratch_bytes_) {
-    scratch_bytes_ = bytes;
+  const int64_t own = args.is_private ? kFewRows * out_stride(args, args.k) * dtype_size(args.out_dtype) : 0;
+  if (bytes > scratch_bytes_ || own > private_bytes_) {
+    scratch_bytes_ = std::max(bytes, scratch_bytes_), private_bytes_ = std::max(own, private_bytes_);
     scratch_.clear();
   }
 }
@@ -51,14 +55,16 @@ void Program::prepare(const Step& step) {
       break;
     }
   if (scratch_.empty())
-    for (int64_t i = 0; i < threads_; i++) scratch_.push_back(std::make_unique<Memory>(scratch_bytes_ + 64));
+    for (int64_t i = 0; i < threads_; i++)
+      scratch_.push_back(std::make_unique<Memory>(scratch_end() + private_bytes_ + 64));
   for (Counter& c : shares_) c.value.store(0, std::memory_order_relaxed);
   for (Counter& c : done_) c.value.store(0, std::memory_order_relaxed);
   for (size_t i = 0; i < calls_.size(); i++) {
     Call& call = calls_[i];
     const int64_t rows = count_rows(step_, call.args.rows);
     call.args.tuning = call.tunings[bucket_of(rows)];
-    items_[i] = rows > 0 ? call.family->items(call.args, step_) : 0;
+    private_rows_[i] = call.args.is_private && threads_ > 1 && rows <= kFewRows ? rows : 0;
+    items_[i] = rows > 0 && !is_private(i) ? call.family->items(call.args, step_) : 0;
   }
   top_.clear(step_.G);
 }
@@ -82,6 +88,7 @@ void Program::work(int64_t thread, size_t index, Scratch& scratch) {
   const int64_t claims = tuning.claims * (threads / shares);
   int64_t finished = 0;
   scratch.held_row = -1;
+  const Args args = args_of(index, scratch.base + scratch_end());
   for (int64_t i = 0; i < shares; i++) {
     const int64_t owner = (thread + i) % shares;
     const int64_t first = items * owner / shares, last = items * (owner + 1) / shares;
@@ -91,15 +98,26 @@ void Program::work(int64_t thread, size_t index, Scratch& scratch) {
       const int64_t begin = first + taken.fetch_add(claim, std::memory_order_relaxed);
       if (begin >= last) break;
       const int64_t end = std::min(begin + claim, last);
-      call.run(call.args, step_, begin, end, scratch);
+      call.run(args, step_, begin, end, scratch);
       finished += end - begin;
     }
   }
   if (finished > 0) done_[index].value.fetch_add(finished, std::memory_order_release);
 }
 
+// What a call reads and writes: of a private call, and where the next one reads from it, the thread's own rows.
+Args Program::args_of(size_t index, char* rows) const {
+  Args args = calls_[index].args;
+  if (is_private(index)) args.out = rows;
+  if (index > 0 && is_private(index - 1)) args.x = rows;
+  return args;
+}
+
 // Threads meet by work, not by presence: a call is over when all its items are done. A thread that the machine has
 // taken away holds up the others only if it was taken in the middle of an item.
+// Few rows of a norm are computed by every thread for itself, with no barrier behind them: it takes less time. A thread
+// that is late may read rows that others overwrite already, but they do so behind a barrier that is only met when the
+// next call's items are all taken: nothing comes of what it makes of them.
 // Ranks meet the same way, at all_reduce: before it, all that any rank does earlier is over, so every part is there;
 // behind it every rank has read the parts, so that they may be overwritten.
 void Program::walk(int64_t thread) {
@@ -111,7 +129,9 @@ void Program::walk(int64_t thread) {
       for (const Program* rank : ranks_) spin_until([&] { return rank->is_over(open_ranks); });
   };
   for (size_t i = 0; i < calls_.size(); i++) {
-    if (items_[i] > 0) {
+    if (is_private(i)) {
+      calls_[i].run(args_of(i, scratch.base + scratch_end()), step_, 0, private_rows_[i], scratch);
+    } else if (items_[i] > 0) {
       const bool of_ranks = calls_[i].args.ranks > 0;
       if (of_ranks) meet_ranks(i);
       work(thread, i, scratch);

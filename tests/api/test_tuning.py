@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 
 from albireo import BuildConfig, build
+from albireo.api import tuning as api_tuning
 from albireo.api.load import Loaded, load
 from albireo.api.tuning import fingerprint, tuned
 from albireo.artifact.tuning_files import cache_path, write_table
@@ -22,6 +23,12 @@ from artifact.engines import make_engine, run
 from tuning_tables import CHANGED, table_for
 
 OTHER = Tuning(claims=32)
+
+
+@pytest.fixture(autouse=True)
+def _no_cache(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The defaults of a model too large for any cache."""
+    monkeypatch.setattr(api_tuning, "cache_bytes", lambda: 0)
 
 
 @pytest.fixture(scope="module")

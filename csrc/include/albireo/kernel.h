@@ -29,6 +29,7 @@ struct Args {
   int32_t act = 0;                // 0 none, 1 silu(gate) * up, 2 gelu_tanh(gate) * up; elementwise: a Map
   Gather gather = Gather::kNone;  // norm, gather: which rows of x
   int32_t packed = 0;             // embed only: 1 = table is in panels
+  int32_t is_private = 0;         // norm only: 1 = the next call alone reads out, see Program::walk
   int64_t n = 0, k = 0;           // linear: columns of weight before act, inner size; norm, gather: k = width
   int64_t num_heads = 0, window = 0;
   int64_t chunks = 1;                    // linear: equal parts of k that are added as a binary tree; 1: one chain

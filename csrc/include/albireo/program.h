@@ -66,21 +66,25 @@ class Program {
   };
 
   void work(int64_t thread, size_t index, Scratch& scratch);
+  bool is_private(size_t index) const { return private_rows_[index] > 0; }
+  Args args_of(size_t index, char* rows) const;
+  int64_t scratch_end() const { return round_up(scratch_bytes_, 64); }  // where a thread's own rows begin
   bool is_over(size_t index) const { return done_[index].value.load(std::memory_order_acquire) == items_[index]; }
 
   std::shared_ptr<ThreadPool> pool_;
   const int64_t threads_;
   std::vector<Program*> ranks_;
   std::vector<Call> calls_;
-  Step step_{};                  // at hand
-  std::vector<int64_t> items_;   // [calls] of it
-  std::vector<Counter> done_;    // [calls] items finished
-  std::vector<Counter> shares_;  // [calls][threads] items claimed of a thread's share
+  Step step_{};                        // at hand
+  std::vector<int64_t> items_;         // [calls] of it
+  std::vector<int64_t> private_rows_;  // [calls] rows that every thread computes for itself; such a call has no items
+  std::vector<Counter> done_;          // [calls] items finished
+  std::vector<Counter> shares_;        // [calls][threads] items claimed of a thread's share
   std::vector<std::unique_ptr<Memory>> scratch_;
   TopLists top_;
   SequenceGroups groups_;
   std::vector<double> seconds_;
-  int64_t scratch_bytes_ = 0;
+  int64_t scratch_bytes_ = 0, private_bytes_ = 0;
   bool profiling_ = false;
 };
 

@@ -23,6 +23,7 @@ constexpr int64_t kAttentionTile = 64;       // KV positions handled at once; ti
 constexpr int64_t kAttentionSegment = 1024;  // softmax state is merged at multiples of it: fixed, so bits are
 constexpr int64_t kTopMost = 65;             // most logits of a row that head_top finds
 constexpr int64_t kMaxRanks = 8;             // ranks that compute one model together; also the leaves of a tree of sums
+constexpr int64_t kFewRows = 8;              // most rows that threads norm each for themselves
 constexpr int64_t kRowChunk = 48;            // rows of C kept hot between the K loop and the epilogue
 
 constexpr int64_t dtype_size(DType t) { return t == DType::kF32 ? 4 : 2; }

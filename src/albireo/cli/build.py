@@ -15,6 +15,7 @@ from albireo.bench.built import speed_rows
 from albireo.cli import tune
 from albireo.cli.terminal import duration, row, size
 from albireo.config import BuildConfig
+from albireo.graph.private_norms import FEW_ROWS
 from albireo.profiles import PROFILES
 
 
@@ -70,7 +71,8 @@ def command(
     click.echo(
         row(
             "program",
-            f"ops {numbers.ops_before} -> {numbers.ops_after} calls, {numbers.barriers} barriers a step "
+            f"ops {numbers.ops_before} -> {numbers.ops_after} calls, {numbers.barriers} barriers a step, "
+            f"{numbers.many_barriers} beyond {FEW_ROWS} rows "
             f"(nothing fused: {result.unfused.ops_after} calls, {result.unfused.barriers} barriers)",
         )
     )

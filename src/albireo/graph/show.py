@@ -12,6 +12,7 @@ from dataclasses import dataclass
 
 from albireo.dtypes import itemsize
 from albireo.graph.node import Graph, Node, Value
+from albireo.graph.private_norms import FEW_ROWS, few_barriers
 from albireo.graph.program import Call, Program
 from albireo.graph.program_spec import FAMILIES
 from albireo.graph.report import Firing, PassRecord
@@ -24,6 +25,7 @@ class Totals:
     """A program in numbers.
 
     Fields:
+        barriers: of a step of at most FEW_ROWS rows; many_barriers: of a larger one.
         bytes_per_token: moved by a step of one token whose arg max is wanted: weights, vectors and activations; the
             KV cache aside.
         kv_bytes_per_position: KV cache read by that step for each position of the context.
@@ -32,6 +34,7 @@ class Totals:
     ops_before: int
     ops_after: int
     barriers: int
+    many_barriers: int
     arena_bytes: int
     weight_bytes: int
     bytes_per_token: int
@@ -39,7 +42,8 @@ class Totals:
 
     def __str__(self) -> str:
         return (
-            f"ops {self.ops_before} -> {self.ops_after} calls, {self.barriers} barriers per step, "
+            f"ops {self.ops_before} -> {self.ops_after} calls, {self.barriers} barriers per step "
+            f"({self.many_barriers} beyond {FEW_ROWS} rows), "
             f"arena {self.arena_bytes:,} B, constants {self.weight_bytes:,} B, "
             f"{self.bytes_per_token:,} B per token + {self.kv_bytes_per_position:,} B per position of context"
         )
@@ -52,7 +56,8 @@ def totals(program: Program) -> Totals:
     return Totals(
         ops_before=records[0].ops_before if records else len(program.calls),
         ops_after=len(program.calls),
-        barriers=sum(call.barrier for call in program.calls),
+        barriers=few_barriers(program),
+        many_barriers=sum(call.barrier for call in program.calls),
         arena_bytes=program.arena_bytes,
         weight_bytes=program.weight_bytes,
         bytes_per_token=sum(_bytes_per_row(program, call) for call in program.calls if call.rows != "R"),

@@ -143,6 +143,7 @@ def _totals(a: Side, b: Side) -> Iterator[str]:
     one, other = totals(a.program), totals(b.program)
     for name, unit in (
         ("barriers", ""),
+        ("many_barriers", ""),
         ("weight_bytes", " B"),
         ("bytes_per_token", " B"),
         ("kv_bytes_per_position", " B"),

@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from albireo.graph.node import Node, Value
+from albireo.graph.private_norms import FEW_ROWS, private_norms
 from albireo.graph.program import Program
 from albireo.graph.program_spec import FAMILIES
 from albireo.inspect import svg
@@ -37,7 +38,7 @@ def layer_picture(explained: Explained, story: Story, model: str, *, style: bool
     parts = [
         svg.text(MARGIN, 46, svg.fit(title, scene.width - 2 * MARGIN, 25, mono=False), "bold", more=_size(25)),
         *(svg.text(MARGIN, 74 + 20 * i, words, more=_size(14)) for i, words in enumerate(lines)),
-        *_cards(story, scene.width, head_bottom),
+        *_cards(explained.program, story, scene.width, head_bottom),
         svg.text(scene.bands[0].x, head_bottom + 98, "What the model says", "bold", more=_size(16)),
         svg.text(scene.calls[0].x, head_bottom + 98, "What runs", "bold", more=_size(16)),
         *_ribbons(scene),
@@ -67,14 +68,18 @@ def _lesson(explained: Explained) -> list[str]:
     return [words for sentence in sentences for words in svg.wrap(sentence, MIN_WIDTH - 2 * MARGIN, 14)]
 
 
-def _cards(story: Story, width: float, y: float) -> Iterator[str]:
-    barriers = sum(group.call.barrier for group in story.groups)
+def _cards(program: Program, story: Story, width: float, y: float) -> Iterator[str]:
+    barriers = sum(group.call.barrier and not _is_private(program, group) for group in story.groups)
+    more = sum(group.call.barrier for group in story.groups) - barriers
     moved = f"{svg.num_bytes(story.before_bytes)} → {svg.num_bytes(story.after_bytes)}"
     cards = (
         (f"{story.num_ops} → {len(story.groups)}", f"operations of layer {story.layer}, and calls"),
         (moved, "activations through memory, a token"),
         (svg.num_bytes(story.weight_bytes), "weights, read once a step in either case"),
-        (str(barriers), "barriers, where all threads meet"),
+        (
+            str(barriers),
+            f"barriers, {more} more beyond {FEW_ROWS} rows" if more else "barriers, where all threads meet",
+        ),
     )
     each = (width - 2 * MARGIN - 3 * 14) / 4
     for i, (value, words) in enumerate(cards):
@@ -247,7 +252,14 @@ def _between(program: Program, group: Group, place: Rect, following: Rect) -> It
     yield svg.text(x + 10, middle - 7, svg.fit(words, place.width - 130), "mono soft")
     if group.call.barrier:
         yield svg.line(place.x, middle, place.right, middle, "barrier")
-        yield svg.text(place.right, middle - 5, "barrier", "warn", anchor="end", more=_size(10.5))
+        words = f"barrier beyond {FEW_ROWS} rows" if _is_private(program, group) else "barrier"
+        yield svg.text(place.right, middle - 5, words, "warn", anchor="end", more=_size(10.5))
+
+
+def _is_private(program: Program, group: Group) -> bool:
+    """Whether threads compute few rows of it each for themselves, and need no barrier behind it then."""
+    private = private_norms(program.calls, program.buffers, program.maxima)
+    return any(group.call is program.calls[i] for i in private)
 
 
 def _legend(scene: Scene) -> Iterator[str]:

@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 
 from albireo.backends.cpu.catalog import CpuCatalog
+from albireo.graph.private_norms import FEW_ROWS
 from albireo.graph.program import Program
 from albireo.graph.report import PassRecord
 from albireo.graph.show import totals
@@ -154,7 +155,7 @@ def _totals(program: Program) -> Iterator[Sequence[str]]:
     numbers = totals(program)
     yield "operations of the model", f"{numbers.ops_before:,}"
     yield "calls of the program", f"{numbers.ops_after:,}"
-    yield "barriers a step", f"{numbers.barriers:,}"
+    yield "barriers a step", f"{numbers.barriers:,}; {numbers.many_barriers:,} beyond {FEW_ROWS} rows"
     yield "arena", f"{numbers.arena_bytes:,} B"
     yield "weights in memory", f"{numbers.weight_bytes:,} B"
     yield "moved by a step of one token", f"{numbers.bytes_per_token:,} B"

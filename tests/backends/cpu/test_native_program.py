@@ -9,6 +9,7 @@ import pytest
 from numpy.typing import NDArray
 
 from albireo import _native
+from albireo.graph.private_norms import FEW_ROWS
 from backends.cpu.harness import Call, Guarded, assert_same_bits, ints, normal, panels, pool, rows_step, run, variants
 
 I32 = NDArray[np.int32]
@@ -33,6 +34,39 @@ def add(family: str = "linear", isa: str = "scalar", dtype: str = "float32", **a
 def test_add_refuses(given: dict[str, Any], message: str) -> None:
     with pytest.raises(ValueError, match=message):
         add(**given)
+
+
+def test_add_refuses_a_private_norm_that_the_next_call_does_not_read() -> None:
+    program = _native.Program(pool(), 1)
+    out, other = Guarded.poisoned((2, 16)), Guarded.poisoned((2, 16))
+    program.add("norm", "scalar", "float32", {"out": out.address, "k": 16, "is_private": 1})
+    with pytest.raises(ValueError, match="read by the next one"):
+        program.add("linear", "scalar", "float32", {"x": other.address, "k": 16, "n": 64})
+
+
+@pytest.mark.parametrize("rows", [1, 7, 8, 9])
+def test_a_private_norm_changes_no_bit(rows: int) -> None:
+    """Few rows are normed by every thread for itself and never written; more, or one thread's, go through memory."""
+    assert _native.FEW_ROWS == FEW_ROWS
+    x, weight, w = normal(rows, 48, seed=1), normal(1, 48, seed=2), normal(64, 48, seed=3)
+
+    def result(is_private: int, threads: int) -> tuple[Any, bool]:
+        normed, out = Guarded.poisoned((rows, 48)), Guarded.poisoned((rows, 64))
+        norm = {"x": Guarded(x), "weight": Guarded(weight), "out": normed, "k": 48, "eps": 1e-6}
+        linear = {"x": normed, "weight": panels(w, "float32"), "out": out, "n": 64, "k": 48}
+        level = "avx2" if LEVEL != "scalar" else LEVEL
+        calls = [
+            Call("norm", level, "float32", norm | {"is_private": is_private}),
+            Call("linear", level, "float32", linear),
+        ]
+        run(calls, rows_step(rows), threads)
+        return out.stored, bool(np.isnan(normed.values).all())
+
+    expected, _ = result(0, 1)
+    for threads in (1, 2, 3):
+        got, untouched = result(1, threads)
+        assert_same_bits(got, expected, f"{threads} threads")
+        assert untouched == (threads > 1 and rows <= FEW_ROWS)
 
 
 def test_run_refuses_more_arg_max_rows_than_it_was_made_for() -> None:

@@ -20,6 +20,7 @@ from albireo.backends.step_inputs import StepInputs
 from albireo.dtypes import itemsize
 from albireo.errors import InvariantError
 from albireo.graph.ops import TOP_LOGITS
+from albireo.graph.private_norms import private_norms
 from albireo.graph.program import Buffer, Call, KVLayout, Program
 from albireo.graph.program_spec import KINDS, STEP_ARRAYS
 from albireo.graph.tuning import Tuning
@@ -199,9 +200,10 @@ class CpuModel:
     def _bind(self, calls: Sequence[Call]) -> _native.Program:
         """Calls ready to run. Raises: InvariantError for one that needs other ranks, where there are none."""
         native = _native.Program(self.pool, self.program.maxima["G"], self._peers.threads if self._peers else 0)
-        for call in calls:
+        private = private_norms(calls, self.program.buffers, self.program.maxima)
+        for i, call in enumerate(calls):
             _, dtype, level = call.kernel.split(".")[:3]
-            args = self._args(call)
+            args = self._args(call) | {"is_private": int(i in private)}
             if call.family == "all_reduce":
                 if self._peers is None:
                     raise InvariantError(f"{call.origin}: {call.attrs['ranks']} ranks run together or not at all")

@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import json
+from pathlib import Path
 
 import pytest
+
+from albireo import models
 
 QUICK = ("--input-len", "8", "--output-len", "6", "--num-iters", "2")
 LATENCY = ("bench", "latency", *QUICK, "--batch-size", "3", "--num-iters-warmup", "1")
@@ -116,3 +119,11 @@ def test_nothing_but_the_report_without_a_terminal(process):
     assert child.returncode == 0
     assert stderr == b""
     assert b"\r" not in stdout
+
+
+def test_a_model_is_named_once(albireo) -> None:
+    few = ("--num-iters", "1", "--num-iters-warmup", "0", "--batch-size", "1", "--input-len", "2", "--output-len", "2")
+    result = albireo("bench", "latency", Path(models.__file__).parent / "bundled" / "story", *few)
+    assert result.exit_code == 0, result.stderr
+    result = albireo("bench", "latency", "here", "--model", "there", *few)
+    assert result.exit_code == 1 and result.stderr == "error: MODEL here and --model there are both given; keep one\n"

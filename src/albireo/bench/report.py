@@ -161,10 +161,10 @@ def common_lines(figures: dict[str, Any]) -> list[str]:
     limits, parts = figures["limits"], figures["fraction_of_limit"]
     first_token = Spread(**figures["time_to_first_token_s"])
     read, dot = Spread(**limits["read_bytes_per_s"]), Spread(**limits["dot_flops_per_s"])
-    lines = [row("first token", f"{first_token.text(_ms)}{_fraction(parts['prompt'], 'prompt steps')}")]
+    lines = [row("first token", f"{first_token.text(seconds)}{_fraction(parts['prompt'], 'prompt steps')}")]
     if figures["decode_step_s"] is not None:
         step = Spread(**figures["decode_step_s"])
-        lines.append(row("decode step", f"{step.text(_ms)}{_fraction(parts['decode'], 'decode steps')}"))
+        lines.append(row("decode step", f"{step.text(seconds)}{_fraction(parts['decode'], 'decode steps')}"))
     lines += [
         row(
             "whole run",

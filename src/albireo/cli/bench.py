@@ -19,6 +19,7 @@ from albireo.bench.workload import RandomWorkload
 from albireo.cli.options import engine_options
 from albireo.cli.terminal import progress
 from albireo.config import EngineConfig
+from albireo.errors import ConfigError
 
 F = TypeVar("F", bound=Callable[..., Any])
 
@@ -31,8 +32,15 @@ _OUTPUT = (
     click.option(
         "--output-json", type=click.Path(dir_okay=False, path_type=Path), help="Write all figures to this file."
     ),
-    click.option("--model", help="A directory or a hub name; the bundled model when left out."),
+    click.argument("directory", metavar="[MODEL]", required=False),
+    click.option("--model", help="The same as MODEL, as vLLM has it."),
 )
+
+
+def _one(directory: str | None, model: str | None) -> str | None:
+    if directory is not None and model is not None:
+        raise ConfigError(f"MODEL {directory} and --model {model} are both given; keep one")
+    return directory if model is None else model
 
 
 def _apply(options: Sequence[Callable[[F], F]]) -> Callable[[F], F]:
@@ -72,11 +80,15 @@ def latency(
     temperature: float,
     disable_detokenize: bool,
     output_json: Path | None,
+    directory: str | None,
     model: str | None,
     engine: dict[str, Any],
 ) -> None:
-    """How long one batch takes from start to end."""
-    config = EngineConfig.from_kwargs(model=model, **engine)
+    """How long one batch takes from start to end.
+
+    MODEL is a directory or a hub name; the bundled model when left out.
+    """
+    config = EngineConfig.from_kwargs(model=_one(directory, model), **engine)
     wanted = Latency(
         input_len=input_len,
         output_len=output_len,
@@ -113,11 +125,15 @@ def throughput(
     temperature: float,
     disable_detokenize: bool,
     output_json: Path | None,
+    directory: str | None,
     model: str | None,
     engine: dict[str, Any],
 ) -> None:
-    """How many tokens a second many requests give."""
-    config = EngineConfig.from_kwargs(model=model, **engine)
+    """How many tokens a second many requests give.
+
+    MODEL is a directory or a hub name; the bundled model when left out.
+    """
+    config = EngineConfig.from_kwargs(model=_one(directory, model), **engine)
     workload = RandomWorkload(
         num_prompts=num_prompts,
         input_len=input_len,

@@ -15,7 +15,7 @@ from albireo.graph.tuning import BUCKETS, SHAPES, CallKey, Entry, Tuning, Tuning
 _DEFAULTS = (Tuning(),) * len(BUCKETS)
 #: Few rows of a model whose weights stay in a cache: a tall tile is as many chains of dots as it has rows, and waits
 #: for each; a wide one is four times as many. From memory a tall tile is faster, since one stream is.
-_CACHED = (replace(Tuning(), tall_rows=0),) * 2 + _DEFAULTS[2:]
+_CACHED = (replace(Tuning(), tall_rows=0),) * 3 + _DEFAULTS[3:]
 
 
 @dataclass(frozen=True, slots=True)

@@ -22,19 +22,20 @@ template <class W>
 struct RowBlock {
   using A = typename W::A;
   int64_t rows, Dp;
-  A* q;               // [rows][Dp]
-  float* scores;      // [rows][64]
-  A* p;               // [rows][64]
-  float* out;         // [rows][Dp] of the open segment, not yet divided by l
-  float* total;       // [rows][Dp] of the closed segments
-  float* lanes;       // [rows][16] partial sums of p of the open segment
-  float* m;           // [rows] running maximum of the open segment
-  float* total_m;     // [rows]
-  float* total_l;     // [rows]
-  float* fix;         // [rows] factor that out needs before the next tile is added
-  char* joined;       // K and V of a tile, when blocks are smaller than a sub-panel
-  int64_t* position;  // [rows]
-  int64_t* out_at;    // [rows] element of a.out
+  bool has_maxima = false;  // of the scores of a tile, of which every row sees all: made where the scores are
+  A* q;                     // [rows][Dp]
+  float* scores;            // [rows][64]
+  A* p;                     // [rows][64]
+  float* out;               // [rows][Dp] of the open segment, not yet divided by l
+  float* total;             // [rows][Dp] of the closed segments
+  float* lanes;             // [rows][16] partial sums of p of the open segment
+  float* m;                 // [rows] running maximum of the open segment
+  float* total_m;           // [rows]
+  float* total_l;           // [rows]
+  float* fix;               // [rows] factor that out needs before the next tile is added
+  char* joined;             // K and V of a tile, when blocks are smaller than a sub-panel
+  int64_t* position;        // [rows]
+  int64_t* out_at;          // [rows] element of a.out
 
   RowBlock(char* base, int64_t rows_, int64_t Dp_) : rows(rows_), Dp(Dp_) {
     auto take = [&base](int64_t bytes) {
@@ -151,6 +152,12 @@ ALBIREO_INLINE void score_tile(const RowBlock<W>& r, const Tile<W>& t, int64_t r
   for (int i = 0; i < MR; i++)
 #pragma GCC unroll 8
     for (int j = 0; j < NV; j++) store(r.scores + (row + i) * kAttentionTile + 16 * (j0 + j), acc[i][j]);
+  if constexpr (NV == 4) {  // the whole row is here
+    if (r.has_maxima) {
+#pragma GCC unroll 8
+      for (int i = 0; i < MR; i++) r.fix[row + i] = hmax(max(max(acc[i][0], acc[i][1]), max(acc[i][2], acc[i][3])));
+    }
+  }
 }
 
 template <class W, int MR, int NV>
@@ -264,7 +271,7 @@ template <class W>
 ALBIREO_INLINE void softmax_rows(const Args& a, RowBlock<W>& r, int64_t start) {
   if (a.softcap > 0) cap_scores(a, r);
   const float to_log2 = a.softcap > 0 ? kLog2e : a.scale * kLog2e;  // positive, so it commutes with the maximum
-  for (int64_t row = 0; row < r.rows; row++) {
+  for (int64_t row = 0; row < r.rows && !r.has_maxima; row++) {
     const Seen seen = seen_by(a, r, row, start);
     const float* s = r.scores + row * kAttentionTile;
     r.fix[row] = seen.all() ? row_maximum<false>(s, seen) : row_maximum<true>(s, seen);
@@ -324,6 +331,9 @@ template <class W>
 void attend_tile(const Args& a, RowBlock<W>& r, const Tile<W>& t, int64_t start, int64_t stop) {
   const int64_t tiles = ceil_div(r.rows, kTileRows), height = r.rows / tiles, taller = r.rows % tiles;
   const int64_t positions = stop - start < kAttentionTile ? stop - start : kAttentionTile;
+  // Rows are in order of position, or see all of a tile that several sequences share.
+  r.has_maxima =
+      kTileVectors == 4 && a.softcap == 0 && seen_by(a, r, 0, start).all() && seen_by(a, r, r.rows - 1, start).all();
   for (int64_t i = 0, row = 0; i < tiles; i++) {
     const int64_t h = height + (i < taller);
     for (int64_t j = 0; j < 4; j += kTileVectors) score_rows<W, kTileVectors>(r, t, row, h, j);

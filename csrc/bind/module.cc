@@ -311,6 +311,18 @@ NB_MODULE(_native, m) {
       .def("profile", &Program::profile, "on"_a)
       .def(
           "last_tuning", [](const Program& p, size_t call) { return tuning_dict(p.last_tuning(call)); }, "call"_a)
+      .def_prop_ro(
+          "groups",
+          [](const Program& p) {
+            nb::list out;
+            for (const SharingGroup& g : p.groups().groups()) {
+              nb::list members;
+              for (int64_t i = g.first; i < g.first + g.count; i++) members.append(p.groups().order()[i]);
+              out.append(members);
+            }
+            return out;
+          },
+          "Sequences of the last step that attention took together.")
       .def_prop_ro("scratch_bytes", &Program::scratch_bytes);
 
   nb::class_<Group>(m, "Group")

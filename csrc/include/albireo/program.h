@@ -44,6 +44,7 @@ class Program {
   std::vector<std::string> outline() const;
 
   TopLists* top() { return &top_; }
+  const SequenceGroups& groups() const { return groups_; }  // of the last step, where the program has attention
   int64_t scratch_bytes() const { return scratch_bytes_; }
   // What a call ran with in the last step.
   const Tuning& last_tuning(size_t call) const { return calls_.at(call).args.tuning; }

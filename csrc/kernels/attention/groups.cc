@@ -30,7 +30,8 @@ void SequenceGroups::plan(const Step& step, const Args& a, int64_t threads) {
                                         table_of(step, y), table_of(step, y) + blocks_of(step, y, size));
   });
   int64_t rows = kAttentionRows;
-  while (rows > 1 && step.T * per_token / rows * a.kv_shape.num_kv_heads < kItemsPerThread * threads) rows /= 2;
+  const auto items = [&] { return ceil_div(step.T * per_token, rows) * a.kv_shape.num_kv_heads; };
+  while (rows > 1 && items() < kItemsPerThread * threads) rows /= 2;
   const int64_t most_tokens = rows == kAttentionRows ? step.T : std::max<int64_t>(1, rows / per_token);
 
   groups_.clear();

@@ -83,9 +83,12 @@ def load(
 ) -> Loaded:
     """Make a model ready to run.
 
-    Args: levels: ISA levels to choose kernels from, all of which this machine must have; None: all it has.
     Memory is planned before a weight is read; the tokenizer loads beside the weights.
-    Args: is_tuned: run with what was measured for this machine, where there is something; false: with the defaults.
+
+    Args:
+        levels: ISA levels to choose kernels from, all of which this machine must have; None: all it has.
+        is_tuned: run with what was measured for this machine, where there is something; false: with the kernels' own
+            numbers.
     Raises: ModelError, ConfigError, OutOfMemory; nothing is left allocated then.
     """
     started = time.perf_counter()

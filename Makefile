@@ -19,7 +19,7 @@ test-levels: $(VENV)/.tested
 
 # Minutes of random damage to engine directories, with another seed each time; the tests do a few seconds of it.
 fuzz: $(VENV)/.tested
-	FUZZ_ROUNDS=4500 FUZZ_SEED=$$$$ $(BIN)/python -m pytest -q tests/artifact/test_fuzz.py
+	FUZZ_ROUNDS=12000 FUZZ_SEED=$$$$ $(BIN)/python -m pytest -q tests/artifact/test_fuzz.py
 
 lint: $(VENV)/.tested
 	$(BIN)/ruff check src tests benchmarks tools examples

@@ -1,0 +1,106 @@
+"""Encoded: a weight matrix in few bits, as arrays. What every reader of a checkpoint makes and every packer takes.
+
+Made by formats/ and methods/, packed by backends, decoded by backends/reference. One code a byte: this is the form
+between two packings, held for one matrix at a time.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from albireo.errors import InvariantError
+from albireo.encodings import Encoding
+
+F32 = NDArray[np.float32]
+U8 = NDArray[np.uint8]
+
+#: Low bits of a float32 scale of kind integer that must be zero: the zero point is stored there (16 significant bits
+#: are left: every float16 and bfloat16 scale is one of these numbers).
+SCALE_SPARE_BITS = 8
+
+
+@dataclass(frozen=True, slots=True)
+class Encoded:
+    """A matrix [N, K].
+
+    Fields:
+        codes: [N, K]. int8: the signed number + 128, never 0 where zero is 128. int4: 0 to 15. fp8: e4m3fn bits.
+        scale: [N, groups] float32; progressive: [N, 1].
+        zero: [N, groups] of kind integer (0 to 255) and progressive (0 to 15), else None. int8: 128 throughout.
+        gamma: [N, groups] of kind progressive (1 to 15), else None; |(code - zero) * gamma| <= 127.
+        offset: [N, groups] float32 of kind affine, else None.
+    """
+
+    encoding: Encoding
+    codes: U8
+    scale: F32
+    zero: U8 | None = None
+    gamma: U8 | None = None
+    offset: F32 | None = None
+
+    def __post_init__(self) -> None:
+        n, k = self.codes.shape
+        groups = (n, self.encoding.num_groups(k))
+        kind = self.encoding.kind
+        wanted = {
+            "scale": (n, 1) if kind == "progressive" else groups,
+            "zero": groups if kind in ("integer", "progressive") else None,
+            "gamma": groups if kind == "progressive" else None,
+            "offset": groups if kind == "affine" else None,
+        }
+        for name, shape in wanted.items():
+            array = getattr(self, name)
+            if (None if array is None else array.shape) != shape:
+                raise InvariantError(f"{self.encoding} of {n} x {k}: {name} is not {shape}")
+
+    @property
+    def shape(self) -> tuple[int, int]:
+        n, k = self.codes.shape
+        return n, k
+
+    def rows(self, start: int, stop: int) -> Encoded:
+        """Output channels start..stop of it, as views."""
+        parts = (self.scale, self.zero, self.gamma, self.offset)
+        scale, zero, gamma, offset = (None if part is None else part[start:stop] for part in parts)
+        assert scale is not None
+        return Encoded(self.encoding, self.codes[start:stop], scale, zero, gamma, offset)
+
+    def decode(self) -> F32:
+        """[N, K] the numbers it stands for, each rounded to float32 once or twice."""
+        codes = e4m3_values()[self.codes] if self.encoding.kind == "float" else self.codes.astype(np.float32)
+        if self.zero is not None:
+            codes = codes - self._spread(self.zero.astype(np.float32))
+        if self.gamma is not None:
+            codes = codes * self._spread(self.gamma.astype(np.float32))
+        numbers = codes * self._spread(self.scale)
+        return numbers if self.offset is None else numbers + self._spread(self.offset)
+
+    def _spread(self, of_groups: F32) -> F32:
+        """[N, groups] -> what broadcasts to [N, K]."""
+        if of_groups.shape[1] == 1 or self.encoding.group is None:
+            return of_groups
+        return np.repeat(of_groups, self.encoding.group, axis=1)[:, : self.codes.shape[1]]
+
+
+def storable_scale(scale: F32) -> F32:
+    """The nearest scales of kind integer that can be stored: 16 significant bits, ties to even; never 0 for a number
+    that is not."""
+    bits = np.ascontiguousarray(scale, np.float32).view(np.uint32)
+    half = np.uint32((1 << (SCALE_SPARE_BITS - 1)) - 1)
+    rounded = (bits + half + ((bits >> SCALE_SPARE_BITS) & np.uint32(1))) & np.uint32(
+        ~((1 << SCALE_SPARE_BITS) - 1) & 0xFFFFFFFF
+    )
+    return rounded.view(np.float32)
+
+
+def e4m3_values() -> F32:
+    """[256] the number of each e4m3fn code (OCP 8-bit floating point, 2023); 0x7f and 0xff are NaN."""
+    code = np.arange(256)
+    exponent, mantissa = (code >> 3) & 15, code & 7
+    small = np.ldexp(mantissa / 8.0, -6)
+    numbers = np.where(exponent == 0, small, np.ldexp(1 + mantissa / 8.0, exponent - 7))
+    numbers = np.where((code & 0x7F) == 0x7F, np.nan, numbers)
+    return np.where(code & 0x80, -numbers, numbers).astype(np.float32)

@@ -1,0 +1,60 @@
+"""Round to nearest: how far from the numbers it may be, and edges."""
+
+import ml_dtypes
+import numpy as np
+import pytest
+from albireo.encodings import encoding
+from albireo.errors import ConfigError
+from albireo.quantization.encoded import e4m3_values, storable_scale
+from albireo.quantization.rounding import round_tokens, round_weights
+
+NAMES = ("int8", "int8.g32", "int8.g64", "int4.g32", "int4.g64", "int4.g128", "fp8", "fp8.g128")
+
+
+@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("k", [64, 200, 5])
+def test_numbers_are_within_half_a_step(name: str, k: int) -> None:
+    weight = np.random.default_rng(k).normal(size=(7, k)).astype(np.float32)
+    weight[2] = 0.0
+    weight[3] *= 1e4
+    weight[4, 0] = 1e4
+    encoded = round_weights(weight, encoding(name))
+    size = encoding(name).group or k
+    scale = np.repeat(encoded.scale, size, axis=1)[:, :k]
+    error = np.abs(encoded.decode() - weight)
+    # of int4, zero is rounded to a step, too: the ends of the range may be half a step further off
+    steps = 1.01 if name.startswith("int4") else 0.51
+    bound = np.maximum(np.abs(weight) * 2.0**-4, scale * 2.0**-10) if "fp8" in name else steps * scale
+    assert (error <= bound).all()
+    assert (encoded.decode()[2] == 0).all()
+
+
+def test_e4m3_is_the_published_format() -> None:
+    theirs = np.arange(256, dtype=np.uint8).view(ml_dtypes.float8_e4m3fn).astype(np.float32)
+    np.testing.assert_array_equal(e4m3_values(), theirs)
+
+
+def test_fp8_rounds_as_ml_dtypes_does() -> None:
+    weight = np.random.default_rng(0).normal(size=(4, 300)).astype(np.float32)
+    encoded = round_weights(weight, encoding("fp8"))
+    theirs = (weight / encoded.scale).astype(ml_dtypes.float8_e4m3fn).view(np.uint8)
+    np.testing.assert_array_equal(encoded.codes, theirs)
+
+
+def test_every_float16_and_bfloat16_scale_is_storable() -> None:
+    halves = np.arange(0x7C00, dtype=np.uint16).view(np.float16).astype(np.float32)
+    np.testing.assert_array_equal(storable_scale(halves), halves)
+
+
+def test_tokens_use_the_whole_range_and_zero_rows_stay_zero() -> None:
+    x = np.array([[1.0, -2.0, 0.5], [0, 0, 0], [1e-40, 0, 0], [3e38, -1e38, 0]], np.float32)
+    q, scale = round_tokens(x)
+    np.testing.assert_array_equal(q[0], [64, -127, 32])
+    assert (q[1:3] == 0).all() and q[3, 0] == 127
+    np.testing.assert_array_equal(scale[:, 0], np.float32([2, 0, 1e-40, 3e38]) / np.float32(127))
+
+
+def test_unknown_names_are_refused() -> None:
+    for name in ("int3", "int4", "int8.g7", "fp8.g64", "int4p.g32.affine", "int4.g16"):
+        with pytest.raises(ConfigError, match="is not known"):
+            encoding(name)

@@ -3,6 +3,7 @@
 import ml_dtypes
 import numpy as np
 import pytest
+
 from albireo.encodings import encoding
 from albireo.errors import ConfigError
 from albireo.quantization.encoded import e4m3_values, storable_scale

@@ -11,8 +11,8 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from albireo.errors import InvariantError
 from albireo.encodings import Encoding
+from albireo.errors import InvariantError
 
 F32 = NDArray[np.float32]
 U8 = NDArray[np.uint8]

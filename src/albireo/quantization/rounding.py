@@ -8,9 +8,9 @@ from __future__ import annotations
 
 import numpy as np
 
+from albireo.encodings import Encoding
 from albireo.errors import ConfigError
 from albireo.quantization.encoded import F32, Encoded, e4m3_values, storable_scale
-from albireo.encodings import Encoding
 
 _INT8_MAX = np.float32(127)
 

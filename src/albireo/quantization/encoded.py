@@ -63,10 +63,9 @@ class Encoded:
 
     def rows(self, start: int, stop: int) -> Encoded:
         """Output channels start..stop of it, as views."""
-        parts = (self.scale, self.zero, self.gamma, self.offset)
-        scale, zero, gamma, offset = (None if part is None else part[start:stop] for part in parts)
-        assert scale is not None
-        return Encoded(self.encoding, self.codes[start:stop], scale, zero, gamma, offset)
+        zero, gamma = (None if part is None else part[start:stop] for part in (self.zero, self.gamma))
+        offset = None if self.offset is None else self.offset[start:stop]
+        return Encoded(self.encoding, self.codes[start:stop], self.scale[start:stop], zero, gamma, offset)
 
     def decode(self) -> F32:
         """[N, K] the numbers it stands for, each rounded to float32 once or twice."""

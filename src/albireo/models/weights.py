@@ -20,6 +20,7 @@ from albireo.errors import ModelError, WeightMismatch
 from albireo.graph.node import Graph
 from albireo.models.json_file import read_json, short
 from albireo.models.safetensors_file import RawTensor, SafetensorsFile
+from albireo.quantization.encoded import Encoded
 
 SINGLE_FILE = "model.safetensors"
 INDEX_FILE = "model.safetensors.index.json"
@@ -59,6 +60,15 @@ class Checkpoint:
     def shape(self, name: str) -> tuple[int, ...]:
         """Raises: WeightMismatch for an unknown name."""
         return self._file(name).shape(name)
+
+    @property
+    def encodings(self) -> Mapping[str, str]:
+        """Matrix -> encoding, of those that are stored in few bits."""
+        return {}
+
+    def encoded(self, name: str) -> Encoded:
+        """A matrix of encodings. Raises: WeightMismatch for another name."""
+        raise WeightMismatch(f"{self.directory}: {short(name)} is not stored in few bits")
 
     def tensor(self, name: str) -> RawTensor:
         """The tensor where it lies. Raises: WeightMismatch for an unknown name or an element type not read."""

@@ -17,7 +17,8 @@ from albireo.errors import ConfigError
 
 #: Keys that are saved with --save-detailed only, as in vLLM.
 DETAILED = ("input_lens", "output_lens", "start_times", "ttfts", "itls", "generated_texts", "errors")
-_NAMES = {
+#: Short name and title of each metric, as vLLM prints them.
+NAMES = {
     "ttft": ("TTFT", "Time to First Token"),
     "tpot": ("TPOT", "Time per Output Token (excl. 1st token)"),
     "itl": ("ITL", "Inter-token Latency"),
@@ -126,7 +127,7 @@ def result_lines(result: Mapping[str, Any], wanted: Wanted) -> Iterator[str]:
     yield _line("Total token throughput (tok/s):", result["total_token_throughput"])
     for name in METRICS:
         if f"mean_{name}_ms" in result:
-            short, title = _NAMES[name]
+            short, title = NAMES[name]
             yield f"{title:-^{_WIDTH}}"
             yield _line(f"Mean {short} (ms):", result[f"mean_{name}_ms"])
             yield _line(f"Median {short} (ms):", result[f"median_{name}_ms"])

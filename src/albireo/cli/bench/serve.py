@@ -17,6 +17,7 @@ import click
 
 from albireo.api.locate import BUNDLED, locate_model
 from albireo.artifact.reader import tokenizer_directory
+from albireo.bench.machine import machine_facts
 from albireo.cli.bench.lists import ListCommand, pairs
 from albireo.cli.bench.serve_dataset import EXACT_LEN, dataset_of
 from albireo.cli.bench.serve_options import (
@@ -47,6 +48,7 @@ def command(**given: Any) -> None:
     if find_spec("aiohttp") is None:
         raise ConfigError("bench serve needs aiohttp; install it with  pip install 'albireo[bench]'")
     from albireo.bench.serving.metrics import Wanted
+    from albireo.bench.serving.page import page
     from albireo.bench.serving.result import Setup, result_lines, result_of, warning_lines
     from albireo.bench.serving.session import Traffic, measure, served_model
 
@@ -100,6 +102,8 @@ def command(**given: Any) -> None:
     if given["save_result"]:
         name = given["result_filename"] or setup.file_name(now)
         _save(result, (given["result_dir"] or Path()) / name, is_detailed=given["save_detailed"])
+    if given["html"] is not None:
+        given["html"].write_text(page(run, result, setup, wanted, _facts(given, server)), "utf-8")
     if not result["completed"]:
         raise ResourceError(f"none of {len(requests)} requests succeeded")
 
@@ -161,6 +165,17 @@ def _save(result: Mapping[str, Any], path: Path, *, is_detailed: bool) -> None:
 
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text(json.dumps(result if is_detailed else without_details(result)) + "\n", "utf-8")
+
+
+def _facts(given: Mapping[str, Any], server: Any) -> dict[str, str]:
+    """What the page says of the load and of where the client ran; nothing that is secret."""
+    facts = machine_facts()
+    return {
+        "server": server.url,
+        "data set": given["dataset_name"] + (f", {given['dataset_path'].name}" if given["dataset_path"] else ""),
+        "seed": str(given["seed"]),
+        "client's machine": f"{facts.cpu}, {facts.num_cpus} logical processors, {facts.system}",
+    }
 
 
 def _number(text: str, flag: str) -> float:

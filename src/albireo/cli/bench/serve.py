@@ -81,6 +81,7 @@ def command(**given: Any) -> None:
     try:
         run = measure(server, given["served_model_name"] or model, requests, traffic, bars.stage)
     finally:
+        gc.unfreeze()
         bars.close()
     setup = Setup(
         backend=given["backend"],

@@ -25,10 +25,11 @@ class Asked:
 
 @dataclass
 class Answer:
-    """status and chunks of the body; pace(i): awaited before chunk i; breaks_off: the connection is cut."""
+    """status, kind and chunks of the body; pace(i): awaited before chunk i; breaks_off: the connection is cut."""
 
     chunks: Sequence[bytes]
     status: int = 200
+    kind: bytes = b"text/event-stream"
     pace: Pace | None = None
     breaks_off: bool = False
 
@@ -71,7 +72,8 @@ class StubServer:
         self.asked.append(asked)
         models = Answer([json.dumps(self.models).encode()])
         answer = models if asked.path == "/v1/models" else self.answer(asked)
-        writer.write(b"HTTP/1.1 %d Said\r\nTransfer-Encoding: chunked\r\n\r\n" % answer.status)
+        writer.write(b"HTTP/1.1 %d Said\r\nContent-Type: %s\r\n" % (answer.status, answer.kind))
+        writer.write(b"Transfer-Encoding: chunked\r\n\r\n")
         for i, chunk in enumerate(answer.chunks):
             if answer.pace is not None:
                 await answer.pace(i)

@@ -100,7 +100,7 @@ def test_what_chat_is_asked():
         (Answer([], status=503), "HTTP 503: Said"),
         (Answer([text_chunk("a"), event({"error": {"message": "engine died"}})]), "error in the stream: engine died"),
         (Answer([text_chunk("a"), event(b"{not json")]), "the stream is no completion: JSONDecodeError"),
-        (Answer([event({"choices": [3]})]), "the stream is no completion: TypeError"),
+        (Answer([event({"choices": [3]})]), "the stream is no completion: AttributeError"),
         (Answer([text_chunk("a")]), "the stream broke off"),
         (Answer([text_chunk("a")], breaks_off=True), "ClientPayloadError"),
         (Answer([]), "the stream ended without a token"),
@@ -111,6 +111,17 @@ def test_failures_are_in_the_outcome(answer, said):
     assert outcome.error.startswith(said)
     assert not outcome.succeeded
     assert "\n" not in outcome.error
+
+
+@pytest.mark.parametrize("choice", [{"text": "a b"}, {"message": {"content": "a b"}}])
+def test_an_answer_without_a_stream_is_one_chunk(choice):
+    whole = {"choices": [choice | {"finish_reason": "stop"}], "usage": {"prompt_tokens": 4, "completion_tokens": 2}}
+    clock = StepClock(101.5)
+    answer = Answer([json.dumps(whole).encode()], kind=b"application/json", pace=clock.pace)
+    outcome, asked = send(answer, clock=clock, body={"stream": False})
+    assert asked[0].body["stream"] is False
+    assert (outcome.error, outcome.text, outcome.num_output_tokens, outcome.prompt_len) == ("", "a b", 2, 4)
+    assert (outcome.ttft_s, outcome.itl_s, outcome.latency_s) == (1.5, [], 1.5)
 
 
 def test_no_server():

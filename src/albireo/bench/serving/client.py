@@ -125,6 +125,13 @@ class Client:
         return outcome
 
     async def _read(self, response: aiohttp.ClientResponse, reader: StreamReader) -> None:
+        if response.content_type == "application/json":
+            # The body asked for no stream: the whole answer is one chunk.
+            whole = await response.read()
+            reader.take(json.loads(whole), self._clock())
+            reader.done()
+            reader.close()
+            return
         parser = EventParser()
         async for chunk in response.content.iter_any():
             # Before anything is decoded: what came together has one time.

@@ -90,7 +90,8 @@ class StreamReader:
             outcome.itl_s.append(now_s - self._last_s)
         self._last_s = now_s
         outcome.latency_s = now_s - outcome.start_s
-        text = choice["delta"].get("content") if "delta" in choice else choice.get("text")
+        said = choice.get("delta") or choice.get("message")
+        text = choice.get("text") if said is None else said.get("content")
         if text:
             self._parts.append(text)
         if choice.get("finish_reason") is not None:

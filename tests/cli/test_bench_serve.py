@@ -93,6 +93,12 @@ def test_key_headers_and_body(serve, server, monkeypatch):
     assert "sk-secret" not in result.output
 
 
+def test_a_header_of_ones_own_replaces_the_key(serve, server, monkeypatch):
+    monkeypatch.setenv("OPENAI_API_KEY", "sk-secret")
+    serve(*QUICK, *TOKENIZER, "--header", "authorization=Basic x")
+    assert {asked.headers["authorization"] for asked in server.asked} == {"Basic x"}
+
+
 def test_chat(serve, server):
     chunk = {"choices": [{"delta": {"content": "a"}, "finish_reason": "stop"}]}
     server.answer = lambda _: Answer([event(chunk), event(b"[DONE]")])

@@ -149,6 +149,7 @@ def test_the_first_model():
 def test_addresses():
     assert Server(base_url="https://a.b/x/", endpoint="v2/c").url == "https://a.b/x/v2/c"
     assert "secret" not in repr(Server(base_url="http://a", headers={"Authorization": "secret"}))
+    assert Server(base_url="http://me:secret@a:1").shown_url == "http://a:1/v1/completions"
     for wrong in ("127.0.0.1:8000", "ftp://a", ""):
         with pytest.raises(ConfigError, match="is no address"):
             Server(base_url=wrong)

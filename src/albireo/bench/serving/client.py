@@ -10,7 +10,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from types import TracebackType
 from typing import Any
-from urllib.parse import urlsplit
+from urllib.parse import urlsplit, urlunsplit
 
 import aiohttp
 
@@ -21,6 +21,8 @@ from albireo.errors import ConfigError, ResourceError
 
 #: vLLM's limit for one request.
 _TIMEOUT_S = 6 * 60 * 60
+#: For the list of models, which no server has to think about.
+_MODELS_TIMEOUT_S = 10.0
 #: Most of an error's body that is read.
 _MOST_ERROR_BYTES = 8192
 #: Paths of the endpoints, by the backend's name.
@@ -52,6 +54,12 @@ class Server:
     @property
     def url(self) -> str:
         return self.base_url.rstrip("/") + "/" + (self.endpoint or ENDPOINTS[self.backend]).lstrip("/")
+
+    @property
+    def shown_url(self) -> str:
+        """The address without a name and password in it."""
+        parts = urlsplit(self.url)
+        return urlunsplit(parts._replace(netloc=parts.netloc.rpartition("@")[2], query=""))
 
     @property
     def is_chat(self) -> bool:
@@ -94,7 +102,7 @@ class Client:
         """The first model of /v1/models. Raises: ResourceError when there is no such answer."""
         url = self._server.base_url.rstrip("/") + "/v1/models"
         try:
-            async with self._session.get(url) as response:
+            async with self._session.get(url, timeout=aiohttp.ClientTimeout(total=_MODELS_TIMEOUT_S)) as response:
                 if response.status != 200:
                     raise ResourceError(f"{url} answers {await _refusal(response)}; name the model with --model")
                 listed = (await response.json(content_type=None))["data"][0]

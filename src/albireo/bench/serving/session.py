@@ -61,12 +61,19 @@ class Traffic:
         return arrival_offsets(len(requests), self.request_rate, self.burstiness, self.seed)
 
 
-def served_model(server: Server) -> ServedModel:
-    """The first model a server lists. Raises: ResourceError when it cannot be asked."""
+def served_model(server: Server, timeout_s: float) -> ServedModel:
+    """The first model a server lists; it is asked for timeout_s. Raises: ResourceError when it does not answer."""
 
     async def ask() -> ServedModel:
+        deadline_s = time.perf_counter() + timeout_s
         async with Client(server, {}, time.perf_counter) as client:
-            return await client.first_model()
+            while True:
+                try:
+                    return await client.first_model()
+                except ResourceError:
+                    if time.perf_counter() + _RETRY_S > deadline_s:
+                        raise
+                await asyncio.sleep(_RETRY_S)
 
     return asyncio.run(ask())
 
@@ -114,10 +121,13 @@ async def wait_until_ready(
     """Send one request over and over until it succeeds. Raises: ResourceError when it has not in time."""
     deadline_s = clock() + timeout_s
     while True:
-        outcome = await send()
+        try:
+            outcome = await asyncio.wait_for(send(), deadline_s - clock())
+        except TimeoutError:
+            raise ResourceError(f"the server was not ready within {timeout_s:g} s: it does not answer") from None
         if outcome.succeeded:
             return
-        if clock() + _RETRY_S > deadline_s:
+        if clock() + _RETRY_S >= deadline_s:
             raise ResourceError(f"the server was not ready within {timeout_s:g} s: {outcome.error}")
         await sleep(_RETRY_S)
 

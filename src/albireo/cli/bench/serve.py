@@ -70,7 +70,7 @@ def command(**given: Any) -> None:
         body=_body(given),
         request_id_prefix=given["request_id_prefix"],
     )
-    served = None if given["model"] else served_model(server)
+    served = None if given["model"] else served_model(server, traffic.ready_timeout_s)
     model = given["model"] or (served.model_id if served else "")
     tokenizer_id, tokenizer = _tokenizer(given, [model, *([served.root] if served and served.root else [])])
     requests = dataset.requests(given["num_prompts"], given["seed"], tokenizer)
@@ -112,14 +112,16 @@ def command(**given: Any) -> None:
 def _server(given: Mapping[str, Any]) -> Any:
     from albireo.bench.serving.client import Server
 
+    headers = pairs(given["headers"], "--header")
     key = openai_api_key()
-    headers = {"Authorization": f"Bearer {key}"} if key else {}
+    if key and "authorization" not in map(str.lower, headers):
+        headers["Authorization"] = f"Bearer {key}"
     host = f"[{given['host']}]" if ":" in given["host"] else given["host"]
     return Server(
         base_url=given["base_url"] or f"http://{host}:{given['port']}",
         backend=given["backend"],
         endpoint=given["endpoint"] or "",
-        headers={**headers, **pairs(given["headers"], "--header")},
+        headers=headers,
         is_verified=not given["insecure"],
     )
 
@@ -172,7 +174,7 @@ def _facts(given: Mapping[str, Any], server: Any) -> dict[str, str]:
     """What the page says of the load and of where the client ran; nothing that is secret."""
     facts = machine_facts()
     return {
-        "server": server.url,
+        "server": server.shown_url,
         "data set": given["dataset_name"] + (f", {given['dataset_path'].name}" if given["dataset_path"] else ""),
         "seed": str(given["seed"]),
         "client's machine": f"{facts.cpu}, {facts.num_cpus} logical processors, {facts.system}",

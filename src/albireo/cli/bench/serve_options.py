@@ -68,7 +68,7 @@ RESULT_OPTIONS = (
         "--percentile-metrics",
         default="ttft,tpot,itl",
         show_default=True,
-        help="Of ttft, tpot, itl, e2el, client_queue_time, e2el_including_client_queue.",
+        help="Of ttft, tpot, itl, e2el; with --max-concurrency client_queue_time, e2el_including_client_queue too.",
     ),
     click.option("--metric-percentiles", default="99", show_default=True, help="Comma-separated."),
     click.option(

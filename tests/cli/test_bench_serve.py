@@ -93,6 +93,16 @@ def test_key_headers_and_body(serve, server, monkeypatch):
     assert "sk-secret" not in result.output
 
 
+def test_a_server_that_refuses_ignore_eos(serve, server, tmp_path):
+    serve(*QUICK, *TOKENIZER, "--no-ignore-eos")
+    (tmp_path / "c.jsonl").write_text('{"prompt": "One fish"}\n')
+    custom = ("--dataset-name", "custom", "--dataset-path", tmp_path / "c.jsonl", "--num-prompts", "1", *TOKENIZER)
+    serve(*custom)
+    assert not any("ignore_eos" in asked.body for asked in completions(server))
+    serve(*custom, "--ignore-eos")
+    assert server.asked[-1].body["ignore_eos"] is True
+
+
 def test_a_header_of_ones_own_replaces_the_key(serve, server, monkeypatch):
     monkeypatch.setenv("OPENAI_API_KEY", "sk-secret")
     serve(*QUICK, *TOKENIZER, "--header", "authorization=Basic x")

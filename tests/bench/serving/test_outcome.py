@@ -46,10 +46,26 @@ def test_without_usage_there_is_no_count():
     assert read((11.0, chunk() | {"usage": None})).num_output_tokens is None
 
 
-def test_chat_counts_the_role_as_a_chunk_as_vllm_does():
-    events = [{"role": "assistant", "content": ""}, {"content": "a"}, {"reasoning_content": "b"}, {"content": None}]
-    outcome = read(*((11.0 + i, {"choices": [{"delta": delta}]}) for i, delta in enumerate(events)))
-    assert (outcome.ttft_s, len(outcome.itl_s), outcome.text) == (1.0, 3, "a")
+def test_of_a_chat_only_output_counts_as_in_vllm():
+    deltas = [
+        {"role": "assistant", "content": ""},
+        {"reasoning": "b"},
+        {"content": "a"},
+        {"content": ""},  # a token that is not shown
+        {"tool_calls": [{"index": 0}]},
+        {},
+    ]
+    events = [(11.0 + i, {"choices": [{"delta": delta}]}) for i, delta in enumerate(deltas)]
+    events[-1][1]["choices"][0]["finish_reason"] = "stop"
+    outcome = read(*events, is_done=False)
+    assert (outcome.ttft_s, outcome.itl_s, outcome.latency_s) == (2.0, [1.0, 1.0, 1.0], 5.0)
+    assert outcome.text == "a"
+
+
+def test_usage_may_come_with_the_end_of_a_chat():
+    end = {"choices": [{"delta": {}, "finish_reason": "length"}], "usage": {"completion_tokens": 4, "prompt_tokens": 2}}
+    outcome = read((11.0, {"choices": [{"delta": {"role": "assistant", "content": "a"}}]}), (12.0, end))
+    assert (outcome.num_output_tokens, outcome.prompt_len, outcome.latency_s) == (4, 2, 1.0)
 
 
 @pytest.mark.parametrize(

@@ -8,6 +8,9 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Any
 
+#: Where a chat's delta holds what was generated; reasoning_content is the older name of reasoning.
+_OUTPUTS = ("content", "reasoning", "reasoning_content", "tool_calls", "function_call")
+
 
 class StreamError(Exception):
     """A stream that says it failed, or that does not say what a completion says."""
@@ -17,7 +20,7 @@ class StreamError(Exception):
 class Outcome:
     """One request, sent and answered, or failed.
 
-    A chunk is an event that carries a choice: one token mostly, several when a server bundles them.
+    A chunk is an event that carries output: one token mostly, several when a server bundles them.
 
     Fields:
         scheduled_s: when it was to be sent; start_s: when it was, on the same clock.
@@ -62,7 +65,7 @@ class StreamReader:
             raise StreamError(f"error in the stream: {error_text(event)}")
         choices = event.get("choices")
         if choices:
-            self._chunk(choices[0], now_s)
+            self._choice(choices[0], now_s)
         usage = event.get("usage")
         if usage:
             # The last word counts: some servers send a running count with every chunk.
@@ -82,7 +85,11 @@ class StreamReader:
             raise StreamError("the stream broke off: neither a finish reason nor [DONE]")
         self._outcome.text = "".join(self._parts)
 
-    def _chunk(self, choice: dict[str, Any], now_s: float) -> None:
+    def _choice(self, choice: dict[str, Any], now_s: float) -> None:
+        if choice.get("finish_reason") is not None:
+            self._is_finished = True
+        if "delta" in choice and not _has_output(choice["delta"]):
+            return
         outcome = self._outcome
         if self._last_s is None:
             outcome.ttft_s = now_s - outcome.start_s
@@ -94,8 +101,12 @@ class StreamReader:
         text = choice.get("text") if said is None else said.get("content")
         if text:
             self._parts.append(text)
-        if choice.get("finish_reason") is not None:
-            self._is_finished = True
+
+
+def _has_output(delta: dict[str, Any]) -> bool:
+    """Whether an event of a chat carries a token, by vLLM's rule: the role that opens it and the reason that ends it do
+    not, an empty text of a token that is not shown does."""
+    return any(map(delta.get, _OUTPUTS)) or (delta.get("content") == "" and "role" not in delta)
 
 
 def error_text(body: Any) -> str:

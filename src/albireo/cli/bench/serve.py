@@ -129,7 +129,7 @@ def _server(given: Mapping[str, Any]) -> Any:
 def _body(given: Mapping[str, Any]) -> dict[str, Any]:
     """Fields that every request has beside the usual."""
     body = {name: given[name] for name in SAMPLING_FLAGS if given[name] is not None}
-    if given["ignore_eos"] or given["dataset_name"] in EXACT_LEN:
+    if given["dataset_name"] in EXACT_LEN if given["ignore_eos"] is None else given["ignore_eos"]:
         body["ignore_eos"] = True
     if given["extra_body"] is None:
         return body

@@ -55,7 +55,11 @@ TRAFFIC_OPTIONS = (
         show_default=True,
         help="Wait so long for the server to answer a request; 0: do not try.",
     ),
-    click.option("--ignore-eos", is_flag=True, help="Ask for answers of full length; always so for random and traces."),
+    click.option(
+        "--ignore-eos/--no-ignore-eos",
+        default=None,
+        help="Ask for answers of full length; so by default for random and traces. Some servers refuse the field.",
+    ),
     click.option("--extra-body", help="JSON of fields to add to every request."),
     click.option("--request-id-prefix", default="", help="Send x-request-id with this and the request's number."),
     *(

@@ -201,6 +201,8 @@ def test_nothing_but_the_block_without_a_terminal(process, server):
         (("--extra-body", "[]"), "--extra-body is list"),
         (("--max-concurrency", "0"), "--max-concurrency 0 is not allowed"),
         (("--request-rate", "0"), "request_rate=0.0"),
+        (("--metadata", "duration=1"), "is the name of a figure"),
+        (("--html", "/dev/null/r.html"), "/dev/null/r.html cannot be written"),
         (("--skip-tokenizer-init",), "needs a tokenizer"),
         (("--tokenizer", "./no/such"), "./no/such"),
     ],

@@ -10,7 +10,7 @@ import pytest
 from albireo.bench.serving.load import LoadRun
 from albireo.bench.serving.metrics import METRICS, Wanted
 from albireo.bench.serving.outcome import Outcome
-from albireo.bench.serving.result import Setup, result_lines, result_of, warning_lines, without_details
+from albireo.bench.serving.result import Setup, check_metadata, result_lines, result_of, warning_lines, without_details
 from albireo.errors import ConfigError
 
 NOW = datetime(2026, 3, 4, 5, 6, 7)
@@ -70,7 +70,10 @@ def test_details_are_left_out_as_in_vllm():
 
 def test_metadata_cannot_pass_for_a_figure():
     with pytest.raises(ConfigError, match=r"--metadata completed="):
-        result_of(RUN, setup(metadata={"completed": "99"}), Wanted(), NOW)
+        check_metadata(setup(metadata={"completed": "99"}), Wanted())
+    with pytest.raises(ConfigError, match=r"--metadata p99_itl_ms="):
+        check_metadata(setup(metadata={"p99_itl_ms": "0"}), Wanted())
+    check_metadata(setup(metadata={"p50_itl_ms": "0", "version": "1"}), Wanted())
 
 
 def test_the_block():

@@ -56,7 +56,9 @@ def test_times_of_a_trace_go_before_the_rate():
     assert traffic.offsets([ServeRequest("a", 1, 1), ServeRequest("b", 1, 1)])[-1] == pytest.approx(0.4)
 
 
-@pytest.mark.parametrize("fields", [{"max_concurrency": 0}, {"num_warmups": -1}, {"ready_timeout_s": -1.0}])
+@pytest.mark.parametrize(
+    "fields", [{"max_concurrency": 0}, {"num_warmups": -1}, {"ready_timeout_s": -1.0}, {"request_rate": 0.0}]
+)
 def test_refusals(fields):
     with pytest.raises(ConfigError):
         Traffic(**fields)

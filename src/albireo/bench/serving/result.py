@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import datetime
 from typing import Any
 
@@ -62,8 +62,16 @@ class Setup:
         return f"{self.label or self.backend}-{self.shown_rate}qps{limit}-{model}-{now:%Y%m%d-%H%M%S}.json"
 
 
+def check_metadata(setup: Setup, wanted: Wanted) -> None:
+    """Raises: ConfigError for metadata with the name of a figure."""
+    plain = result_of(LoadRun([], 0.0, 1.0), replace(setup, metadata={}), wanted, datetime.min)
+    taken = sorted(setup.metadata.keys() & plain.keys())
+    if taken:
+        raise ConfigError(f"--metadata {taken[0]}=... is the name of a figure; choose another")
+
+
 def result_of(run: LoadRun, setup: Setup, wanted: Wanted, now: datetime) -> dict[str, Any]:
-    """Everything under vLLM's keys, and what honesty() adds. Raises: ConfigError for metadata named like a result."""
+    """Everything under vLLM's keys, and what honesty() adds."""
     outcomes = run.outcomes
     figures = totals(run, wanted)
     figures |= {
@@ -95,9 +103,6 @@ def result_of(run: LoadRun, setup: Setup, wanted: Wanted, now: datetime) -> dict
         "burstiness": setup.burstiness,
         "max_concurrency": setup.max_concurrency,
     }
-    taken = sorted(setup.metadata.keys() & (head.keys() | traffic.keys() | figures.keys()))
-    if taken:
-        raise ConfigError(f"--metadata {taken[0]}=... is the name of a figure; choose another")
     return {**head, **setup.metadata, **traffic, **figures}
 
 

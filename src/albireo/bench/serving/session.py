@@ -51,6 +51,7 @@ class Traffic:
             raise ConfigError(f"--max-concurrency {self.max_concurrency} is not allowed; it must be at least 1")
         if self.num_warmups < 0 or self.ready_timeout_s < 0:
             raise ConfigError(f"num_warmups={self.num_warmups} and ready_timeout_s={self.ready_timeout_s} must be >= 0")
+        arrival_offsets(0, self.request_rate, self.burstiness, self.seed)  # refuses a rate that is none
 
     def offsets(self, requests: Sequence[ServeRequest]) -> list[float]:
         """When each request is sent, in seconds from the start."""

@@ -10,7 +10,7 @@ import click
 from albireo.cli.folder import FolderGroup
 
 #: Files of this folder that are not commands.
-_ROOM = frozenset(["lists", "offline", "serve_dataset", "serve_options"])
+_ROOM = frozenset(["lists", "offline", "serve_dataset", "serve_options", "serve_setup"])
 
 
 @click.group(cls=FolderGroup, package=__name__, room=_ROOM)

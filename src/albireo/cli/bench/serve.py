@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import gc
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from datetime import datetime
 from importlib.util import find_spec
 from pathlib import Path
@@ -15,23 +15,12 @@ from typing import Any
 
 import click
 
-from albireo.api.locate import BUNDLED, locate_model
-from albireo.artifact.reader import tokenizer_directory
-from albireo.bench.machine import machine_facts
-from albireo.cli.bench.lists import ListCommand, pairs
-from albireo.cli.bench.serve_dataset import EXACT_LEN, dataset_of
-from albireo.cli.bench.serve_options import (
-    DATASET_OPTIONS,
-    RESULT_OPTIONS,
-    SAMPLING_FLAGS,
-    SERVER_OPTIONS,
-    TRAFFIC_OPTIONS,
-)
+from albireo.cli.bench.lists import ListCommand
+from albireo.cli.bench.serve_dataset import dataset_of
+from albireo.cli.bench.serve_options import DATASET_OPTIONS, RESULT_OPTIONS, SERVER_OPTIONS, TRAFFIC_OPTIONS
 from albireo.cli.options import apply
 from albireo.cli.terminal import Bar
-from albireo.devflags import openai_api_key
-from albireo.errors import ConfigError, ModelError, ResourceError
-from albireo.text.tokenizer import Tokenizer
+from albireo.errors import ConfigError, ResourceError
 
 
 @click.command(cls=ListCommand)
@@ -47,161 +36,69 @@ def command(**given: Any) -> None:
     """
     if find_spec("aiohttp") is None:
         raise ConfigError("bench serve needs aiohttp; install it with  pip install 'albireo[bench]'")
-    from albireo.bench.serving.metrics import Wanted
+    from albireo.bench.serving.client import ServedModel
     from albireo.bench.serving.page import page
-    from albireo.bench.serving.result import Setup, result_lines, result_of, warning_lines
-    from albireo.bench.serving.session import Traffic, measure, served_model
+    from albireo.bench.serving.result import check_metadata, result_lines, result_of, warning_lines, without_details
+    from albireo.bench.serving.session import measure, served_model
+    from albireo.cli.bench.serve_setup import facts_of, server_of, setup_of, tokenizer_of, traffic_of, wanted_of
 
-    wanted = Wanted(
-        metrics=tuple(given["percentile_metrics"].split(",")),
-        percentiles=tuple(_number(text, "--metric-percentiles") for text in given["metric_percentiles"].split(",")),
-        goodput={key: _number(ms, "--goodput") for key, ms in pairs(given["goodput"], "--goodput", ":").items()},
-    )
-    metadata = pairs(given["metadata"], "--metadata")
-    dataset = dataset_of(given)
-    server = _server(given)
-    traffic = Traffic(
-        request_rate=given["request_rate"],
-        burstiness=given["burstiness"],
-        max_concurrency=given["max_concurrency"],
-        num_warmups=given["num_warmups"],
-        ready_timeout_s=given["ready_check_timeout_sec"],
-        seed=given["seed"],
-        body=_body(given),
-        request_id_prefix=given["request_id_prefix"],
-    )
-    served = None if given["model"] else served_model(server, traffic.ready_timeout_s)
-    model = given["model"] or (served.model_id if served else "")
-    tokenizer_id, tokenizer = _tokenizer(given, [model, *([served.root] if served and served.root else [])])
+    wanted, dataset, server, traffic = wanted_of(given), dataset_of(given), server_of(given), traffic_of(given)
+    name = given["model"]
+    model = ServedModel(name, None) if name else served_model(server, traffic.ready_timeout_s)
+    tokenizer_id, tokenizer = tokenizer_of(given, model)
     requests = dataset.requests(given["num_prompts"], given["seed"], tokenizer)
-    # What is alive now stays: collections during the run need not look at it.
-    gc.collect()
-    gc.freeze()
-    bars = _Bars(is_shown=not given["disable_tqdm"])
-    try:
-        run = measure(server, given["served_model_name"] or model, requests, traffic, bars.stage)
-    finally:
-        gc.unfreeze()
-        bars.close()
-    setup = Setup(
-        backend=given["backend"],
-        model_id=model,
-        num_prompts=len(requests),
-        label=given["label"],
-        tokenizer_id=tokenizer_id,
-        request_rate=traffic.request_rate,
-        burstiness=traffic.burstiness,
-        max_concurrency=traffic.max_concurrency,
-        is_exact_len=bool(traffic.body.get("ignore_eos")),
-        metadata=metadata,
-    )
+    setup = setup_of(given, traffic, model.model_id, tokenizer_id, len(requests))
+    # What can be wrong with the output is found before the run, not after it.
+    check_metadata(setup, wanted)
     now = datetime.now()
+    json_path = (given["result_dir"] or Path()) / (given["result_filename"] or setup.file_name(now))
+    for path in [*([json_path] if given["save_result"] else []), *([given["html"]] if given["html"] else [])]:
+        _make_folder(path)
+    with _Bars(is_shown=not given["disable_tqdm"]) as bars:
+        run = measure(server, given["served_model_name"] or model.model_id, requests, traffic, bars.stage)
     result = result_of(run, setup, wanted, now)
     click.echo("\n".join(result_lines(result, wanted)))
     for line in warning_lines(result):
         click.echo(f"warning: {line}", err=True)
     if given["save_result"]:
-        name = given["result_filename"] or setup.file_name(now)
-        _save(result, (given["result_dir"] or Path()) / name, is_detailed=given["save_detailed"])
-    if given["html"] is not None:
-        given["html"].write_text(page(run, result, setup, wanted, _facts(given, server)), "utf-8")
+        saved = result if given["save_detailed"] else without_details(result)
+        json_path.write_text(json.dumps(saved) + "\n", "utf-8")
+    if given["html"]:
+        given["html"].write_text(page(run, result, setup, wanted, facts_of(given, server)), "utf-8")
     if not result["completed"]:
         raise ResourceError(f"none of {len(requests)} requests succeeded")
 
 
-def _server(given: Mapping[str, Any]) -> Any:
-    from albireo.bench.serving.client import Server
-
-    headers = pairs(given["headers"], "--header")
-    key = openai_api_key()
-    if key and "authorization" not in map(str.lower, headers):
-        headers["Authorization"] = f"Bearer {key}"
-    host = f"[{given['host']}]" if ":" in given["host"] else given["host"]
-    return Server(
-        base_url=given["base_url"] or f"http://{host}:{given['port']}",
-        backend=given["backend"],
-        endpoint=given["endpoint"] or "",
-        headers=headers,
-        is_verified=not given["insecure"],
-    )
-
-
-def _body(given: Mapping[str, Any]) -> dict[str, Any]:
-    """Fields that every request has beside the usual."""
-    body = {name: given[name] for name in SAMPLING_FLAGS if given[name] is not None}
-    if given["dataset_name"] in EXACT_LEN if given["ignore_eos"] is None else given["ignore_eos"]:
-        body["ignore_eos"] = True
-    if given["extra_body"] is None:
-        return body
+def _make_folder(path: Path) -> None:
     try:
-        extra = json.loads(given["extra_body"])
-    except ValueError as error:
-        raise ConfigError(f"--extra-body is not JSON: {error}") from None
-    if not isinstance(extra, dict):
-        raise ConfigError(f"--extra-body is {type(extra).__name__}; give a JSON object")
-    return {**body, **extra}
-
-
-def _tokenizer(given: Mapping[str, Any], names: list[str]) -> tuple[str | None, Tokenizer | None]:
-    """The tokenizer of the first of these names that is a directory here, or can be fetched; and its name."""
-    if given["skip_tokenizer_init"]:
-        return None, None
-    if given["tokenizer"]:
-        return given["tokenizer"], _load(locate_model(given["tokenizer"]))
-    for name in names:
-        if Path(name).is_dir():
-            return name, _load(Path(name))
-        if name.rpartition("/")[2] == BUNDLED.name:
-            return name, _load(BUNDLED)
-    try:
-        return names[-1], _load(locate_model(names[-1]))
-    except ModelError as error:
-        raise ConfigError(f"prompts need the model's tokenizer; give --tokenizer DIR: {error}") from None
-
-
-def _load(directory: Path) -> Tokenizer:
-    return Tokenizer.from_directory(tokenizer_directory(directory))
-
-
-def _save(result: Mapping[str, Any], path: Path, *, is_detailed: bool) -> None:
-    from albireo.bench.serving.result import without_details
-
-    path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text(json.dumps(result if is_detailed else without_details(result)) + "\n", "utf-8")
-
-
-def _facts(given: Mapping[str, Any], server: Any) -> dict[str, str]:
-    """What the page says of the load and of where the client ran; nothing that is secret."""
-    facts = machine_facts()
-    return {
-        "server": server.shown_url,
-        "data set": given["dataset_name"] + (f", {given['dataset_path'].name}" if given["dataset_path"] else ""),
-        "seed": str(given["seed"]),
-        "client's machine": f"{facts.cpu}, {facts.num_cpus} logical processors, {facts.system}",
-    }
-
-
-def _number(text: str, flag: str) -> float:
-    try:
-        return float(text)
-    except ValueError:
-        raise ConfigError(f"{flag} holds {text!r}, which is no number") from None
+        path.parent.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise ConfigError(f"{path} cannot be written: {error}") from None
 
 
 class _Bars:
-    """A progress bar for each stage, one after another."""
+    """A progress bar for each stage, one after another; meanwhile the collector leaves alone what is alive already."""
 
     def __init__(self, *, is_shown: bool) -> None:
         self._is_shown = is_shown
         self._bar: Bar | None = None
 
+    def __enter__(self) -> _Bars:
+        gc.collect()
+        gc.freeze()
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        gc.unfreeze()
+        self._close()
+
     def stage(self, what: str, total: int) -> Callable[[], None]:
         """Begin a stage; gives what to call as each of its requests is done."""
-        self.close()
+        self._close()
         self._bar = Bar(total if self._is_shown else 0, what)
         return self._bar.advance
 
-    def close(self) -> None:
+    def _close(self) -> None:
         if self._bar is not None:
             self._bar.__exit__()
             self._bar = None

@@ -190,7 +190,8 @@ void add_call(Program& program, const std::string& family_name, const std::strin
   for (int64_t i = 0; i < family->num_variants; i++) {
     const Variant& v = family->variants[i];
     const bool is_whole = !strcmp(v.dtype, "integers") && is_integer(encoding_of(dtype).dtype);
-    const bool fits = !strcmp(v.dtype, "any") || dtype == v.dtype || is_whole;
+    const bool is_fp8 = !strcmp(v.dtype, "fp8") && encoding_of(dtype).dtype == DType::kFp8;
+    const bool fits = !strcmp(v.dtype, "any") || dtype == v.dtype || is_whole || is_fp8;
     if (isa == v.isa && fits)
       return program.add(family, v.run, args_of(args, program), get<int32_t>(args, "barrier", 1) != 0, tuned);
   }
@@ -303,7 +304,7 @@ void pack_rounded_rows(ThreadPool& pool, const Addresses& rows, int64_t k, const
                        const std::string& to, uint64_t out) {
   const DType source = dtype_of(from);
   const Encoding e = encoding_of(to);
-  if (e.affine || (e.dtype != DType::kInt8 && e.dtype != DType::kInt8Group && e.dtype != DType::kInt4Group))
+  if (e.affine || e.dtype < DType::kInt8 || e.dtype == DType::kInt4Progressive)
     throw std::invalid_argument("numbers are not rounded to " + to + " here");
   const int64_t panels = panels_of(rows, k);
   const void* const* r = (const void* const*)rows.data();

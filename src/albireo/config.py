@@ -25,8 +25,8 @@ class EngineConfig:
         tokenizer: directory of the tokenizer, when it is not the model's.
         dtype: compute type; auto takes the checkpoint's.
         quantization: hold the weights of a checkpoint in few bits, rounded to nearest while they are loaded: int8,
-            int4, int4-g32, int4-g64 or int4-g128; None: as they are.
-        quantization_head: the same for the head alone: int8, int4-g32, int4-g64, int4-g128 or bf16 (as it is); None:
+            fp8, int4, int4-g32, int4-g64 or int4-g128; None: as they are.
+        quantization_head: the same for the head alone: int8, fp8, int4-g32, int4-g64, int4-g128 or bf16 (as it is); None:
             what quantization says.
         max_model_len: longest sequence in tokens; None or -1: the model's, as far as memory allows.
         profile: temperament: balanced, throughput (long steps of many sequences) or latency (short steps, so that

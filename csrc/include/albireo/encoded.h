@@ -6,7 +6,9 @@
 //   kInt4Group        for each group: head, then G / 8 words: a byte holds k in its low half and k + 4 in its high half
 //   kInt4Progressive  for each group: gamma [16], zero [16]; padded to 64 bytes; then all words as kInt4Group;
 //                     behind the panel: scale float32 [64]
-//   kFp8              [K / 4 words], padded to whole groups; behind the panel: scale float32 [groups][64]
+//   kFp8              [K / 4 words], padded to whole groups, of every four columns first k and k + 1, then k + 2 and k
+//   + 3;
+//                     behind the panel: scale float32 [groups][64]
 //
 // A head is a line of 16 float32 scales whose last 8 bits are the zero; or, affine, a line of scales and one of
 // offsets. Codes are unsigned: kInt8 is the number + 128.
@@ -61,6 +63,7 @@ constexpr Encoding in_bytes(const Encoding& e) {
 constexpr bool has_nibbles(DType t) { return t == DType::kInt4Group || t == DType::kInt4Progressive; }
 // Scratch for that.
 constexpr int64_t unpacked_bytes(const Encoding& e, int64_t k) {
+  if (e.dtype == DType::kFp8) return (round_up(k, 2) * 2 + kRowChunk * 4) * kPanel;
   return has_nibbles(e.dtype) ? kSubPanels * sub_panel_bytes(in_bytes(e), k) : 0;
 }
 

@@ -4,6 +4,7 @@
 #include <cstring>
 
 #include "albireo/split.h"
+#include "kernels/gemm/fp8.inl"
 
 namespace {
 
@@ -41,6 +42,15 @@ inline void gather_encoded(const Args& a, int64_t id, float* out) {
   const uint8_t* b = panel + sub * sub_panel_bytes(e, a.k);
   const float scale = ((const float*)(panel + kSubPanels * sub_panel_bytes(e, a.k)))[id % kPanel];
   for (int64_t k = 0; k < a.k; k++) {
+    if (e.dtype == DType::kFp8) {
+      const uint8_t code = b[k / 4 * kWord + column / 4 * 16 + k % 4 / 2 * 8 + column % 4 * 2 + k % 2];
+      const float of_group =
+          ((const float*)(panel + kSubPanels * sub_panel_bytes(e, a.k)))[k / group_of(e, a.k) * kPanel + id % kPanel];
+      const uint32_t word = (uint32_t)(kE4M3.bits[code & 127] | (code & 128) << 8) << 16;
+      memcpy(out + k, &word, 4);
+      out[k] *= of_group;
+      continue;
+    }
     if (e.dtype == DType::kInt8) {
       out[k] = (float)(b[k / 4 * kWord + 4 * column + k % 4] - 128) * scale;
       continue;
@@ -71,7 +81,7 @@ ALBIREO_INLINE void dispatch_embed(const Args& a, const Step& step, int64_t begi
   for (int64_t t = begin; t < end; t++) {
     float* out = (float*)a.out + t * out_stride(a, a.k);
     const int64_t id = step.token_ids[t];
-    if (is_integer(a.w_dtype)) gather_encoded(a, id, out);
+    if (a.w_dtype >= DType::kInt8) gather_encoded(a, id, out);
     else if (a.w_dtype == DType::kF32) a.packed ? gather_column<WeightF32>(a, id, out) : gather_row<float>(a, id, out);
     else if (a.w_dtype == DType::kF16) a.packed ? gather_column<WeightF16>(a, id, out) : gather_row<f16>(a, id, out);
     else a.packed ? gather_column<PairPolicy>(a, id, out) : gather_row<bf16>(a, id, out);

@@ -5,6 +5,7 @@
 // each group is one, and the groups are added as one chain of float32, ascending.
 #include "albireo/encoded.h"
 #include "albireo/tokens.h"
+#include "kernels/gemm/fp8.inl"
 
 namespace {
 
@@ -341,6 +342,7 @@ ALBIREO_INLINE void with_panels(const Args& a, Run run) {
     case DType::kF32: return run(Tag<NumberPanels<WeightF32>>{});
     case DType::kF16: return run(Tag<NumberPanels<WeightF16>>{});
     case DType::kBF16: return run(Tag<NumberPanels<PairPolicy>>{});
+    case DType::kFp8: return run(Tag<Fp8Panels>{});
 #endif
 #ifndef ALBIREO_HAVE_BF16_DOT
     case DType::kInt8: return run(Tag<EncodedPanels<DType::kInt8>>{});

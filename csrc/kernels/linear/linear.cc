@@ -9,11 +9,12 @@ int64_t scratch_bytes(const Args& a) { return linear_tiles(a) * kRowChunk * kPan
 
 constexpr Variant kVariants[] = {
     {"linear", "bfloat16", "avx512bf16", linear_avx512bf16},
+    {"linear", "fp8", "avx512bf16", linear_avx512bf16},
     {"linear", "integers", "avx512vnni", linear_avx512vnni},
     {"linear", "any", "avx512", linear_avx512},
     {"linear", "any", "avx2", linear_avx2},
     {"linear", "any", "scalar", linear_scalar},
 };
 }  // namespace
-const Family kLinear{"linear", items, scratch_bytes, kVariants, 5};
+const Family kLinear{"linear", items, scratch_bytes, kVariants, 6};
 }  // namespace albireo

@@ -23,7 +23,7 @@ void tree_product(NumberPanels<W>& weight, int64_t m, int64_t rows, int64_t pane
   }
 }
 // Weights in few bits are never cut among ranks: the compiler refuses it.
-template <DType kType>
-void tree_product(EncodedPanels<kType>&, int64_t, int64_t, int64_t, int64_t, float*, const Tuning&) {}
+template <class Panels>
+void tree_product(Panels&, int64_t, int64_t, int64_t, int64_t, float*, const Tuning&) {}
 
 }  // namespace

@@ -16,13 +16,16 @@ struct Place {
 };
 Place place_of(const Encoding& e, int64_t depth, int64_t c, int64_t k) {
   const int64_t in_word = 4 * c + k % 4;
-  if (e.dtype == DType::kInt8 || e.dtype == DType::kFp8) return {k / 4 * kWord + in_word, 0};
+  if (e.dtype == DType::kFp8) return {0, 0};
+  if (e.dtype == DType::kInt8) return {k / 4 * kWord + in_word, 0};
   const int64_t g = k / e.group, in = k % e.group;
   if (e.dtype == DType::kInt8Group) return {g * group_bytes(e) + head_bytes(e) + in / 4 * kWord + in_word, 0};
   const int64_t words = e.dtype == DType::kInt4Group ? g * group_bytes(e) + head_bytes(e)
                                                      : gamma_bytes(e, depth) + g * group_words(e) * kWord;
   return {words + in / 8 * kWord + in_word, (int)(in / 4 % 2 * 4)};
 }
+
+int64_t fp8_place(int64_t c, int64_t k) { return k / 4 * kWord + c / 4 * 16 + k % 4 / 2 * 8 + c % 4 * 2 + k % 2; }
 
 void put_heads(const EncodedRow& row, int64_t k, const Encoding& e, int64_t c, uint8_t* sub) {
   if (e.dtype != DType::kInt8Group && e.dtype != DType::kInt4Group && e.dtype != DType::kInt4Progressive) return;
@@ -46,7 +49,10 @@ void put_row(const EncodedRow& row, int64_t k, const Encoding& e, int64_t column
   put_heads(row, k, e, c, sub);
   for (int64_t i = 0; i < k; i += 4) {
     const Place p = place_of(e, k, c, i);
-    for (int64_t j = 0; j < 4 && i + j < k; j++) sub[p.at + j] |= (uint8_t)(row.codes[i + j] << p.shift);
+    for (int64_t j = 0; j < 4 && i + j < k; j++) {
+      const int64_t at = e.dtype == DType::kFp8 ? fp8_place(c, i + j) : p.at + j;
+      sub[at] |= (uint8_t)(row.codes[i + j] << p.shift);
+    }
   }
   float* tail = (float*)(panel + kSubPanels * sub_panel_bytes(e, k));
   const int64_t scales = tail_bytes(e, k) / (kPanel * 4);
@@ -77,9 +83,26 @@ struct Rounded {
     }
     for (int64_t g = 0; g < num_groups(e, k); g++) {
       const int64_t begin = g * group_of(e, k), end = std::min(k, begin + group_of(e, k));
-      if (e.dtype == DType::kInt4Group) asymmetric(begin, end, g);
+      if (e.dtype == DType::kFp8) e4m3(begin, end, g);
+      else if (e.dtype == DType::kInt4Group) asymmetric(begin, end, g);
       else symmetric(begin, end, g, e.group != 0);
     }
+  }
+
+  void e4m3(int64_t begin, int64_t end, int64_t g) {
+    float largest = 0.0f;
+    for (int64_t i = begin; i < end; i++) largest = std::max(largest, std::fabs(numbers[i]));
+    const float s = largest / 448.0f, by = s > 0.0f ? s : INFINITY;
+    for (int64_t i = begin; i < end; i++) {
+      const float x = numbers[i] / by, size = std::fabs(x);
+      int code = (int)nearest(size * 512.0f);  // below 2^-6: steps of 2^-9
+      if (size >= 0x1p-6f) {
+        const uint32_t u = bits_of(size);
+        code = std::min<int>(126, (int)((u + 0x7ffff + (u >> 20 & 1)) >> 20) - (120 << 3));
+      }
+      codes[i] = (uint8_t)(code | (std::signbit(x) ? 128 : 0));
+    }
+    scale[g] = s, zero[g] = 0;
   }
 
   void symmetric(int64_t begin, int64_t end, int64_t g, bool is_group) {

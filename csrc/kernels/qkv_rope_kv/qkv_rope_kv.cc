@@ -10,11 +10,12 @@ int64_t scratch_bytes(const Args& a) {
 
 constexpr Variant kVariants[] = {
     {"qkv_rope_kv", "bfloat16", "avx512bf16", qkv_rope_kv_avx512bf16},
+    {"qkv_rope_kv", "fp8", "avx512bf16", qkv_rope_kv_avx512bf16},
     {"qkv_rope_kv", "integers", "avx512vnni", qkv_rope_kv_avx512vnni},
     {"qkv_rope_kv", "any", "avx512", qkv_rope_kv_avx512},
     {"qkv_rope_kv", "any", "avx2", qkv_rope_kv_avx2},
     {"qkv_rope_kv", "any", "scalar", qkv_rope_kv_scalar},
 };
 }  // namespace
-const Family kQkvRopeKv{"qkv_rope_kv", items, scratch_bytes, kVariants, 5};
+const Family kQkvRopeKv{"qkv_rope_kv", items, scratch_bytes, kVariants, 6};
 }  // namespace albireo

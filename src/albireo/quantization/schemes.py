@@ -14,6 +14,7 @@ from albireo.errors import ConfigError
 #: Scheme -> encoding of the linears, and of the head where nothing else is asked for.
 SCHEMES: Mapping[str, tuple[str, str]] = {
     "int8": ("int8", "int8"),
+    "fp8": ("fp8", "fp8"),
     "int4": ("int4.g64", "int8"),
     "int4-g32": ("int4.g32", "int8"),
     "int4-g64": ("int4.g64", "int8"),
@@ -22,6 +23,7 @@ SCHEMES: Mapping[str, tuple[str, str]] = {
 #: What the head may be kept in, beside the scheme's.
 HEADS: Mapping[str, str | None] = {
     "int8": "int8",
+    "fp8": "fp8",
     "int4-g32": "int4.g32",
     "int4-g64": "int4.g64",
     "int4-g128": "int4.g128",

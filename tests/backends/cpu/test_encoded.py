@@ -16,6 +16,7 @@ from albireo import _native
 from albireo.backends.cpu.kv_view import token_numbers
 from albireo.backends.cpu.machine import isa_levels, thread_pool
 from albireo.backends.cpu.pack_encoded import _addresses
+from albireo.backends.reference.rounding import bfloat16_bits, from_bfloat16_bits
 from albireo.backends.step_inputs import StepInputs
 from albireo.compiler.layouts import packed_bytes
 from albireo.dtypes import TOKEN, natural_stride
@@ -237,3 +238,58 @@ def test_the_deepest_sum_fits() -> None:
         np.testing.assert_allclose(found, [[127.0 * k, -127.0 * k]], rtol=1e-6)
     with pytest.raises(ValueError, match="65,536"):
         panels(random_encoded(e, 1, k + 4, 0))
+
+
+FLOATS = [name for name, item in ENCODINGS.items() if item.kind == "float"]
+
+
+def random_fp8(name: str, n: int, k: int) -> Encoded:
+    """Every finite code."""
+    rng = np.random.default_rng(n + k)
+    codes = rng.integers(0, 256, (n, k), np.uint8)
+    codes[(codes & 127) == 127] = 0
+    return Encoded(encoding(name), codes, rng.normal(size=(n, encoding(name).num_groups(k))).astype(np.float32))
+
+
+@pytest.mark.parametrize("name", FLOATS)
+@pytest.mark.parametrize("level", [level for level in isa_levels() if level != "avx512vnni"])
+def test_fp8_weights_are_multiplied_as_the_bfloat16_numbers_they_are(name: str, level: str) -> None:
+    for (n, k), m in zip(SHAPES * 2, [*ROWS, *ROWS], strict=False):
+        encoded = random_fp8(name, n, k)
+        packed = panels(encoded)
+        x = from_bfloat16_bits(bfloat16_bits(np.random.default_rng(m).normal(size=(m, k)).astype(np.float32)))
+        stored = np.pad(bfloat16_bits(x), ((0, 0), (0, 16)))
+        out = np.full((m, n), np.nan, np.float32)
+        args = {"x": stored.ctypes.data, "x_stride": k + 16, "x_dtype": "bfloat16", "weight": packed.ctypes.data}
+        args |= {"w_dtype": name, "out": out.ctypes.data, "out_stride": n, "n": n, "k": k}
+        run("linear", level, name, args, m)
+        wide, weight = x.astype(np.float64), encoded.decode().astype(np.float64)
+        size = np.abs(wide) @ np.abs(weight).T
+        assert np.all(np.abs(out - wide @ weight.T) <= (2 * np.sqrt(k) + 8) * 2.0**-23 * size + 1e-30), (n, k, m)
+        alone = np.full((1, n), np.nan, np.float32)
+        run("linear", level, name, args | {"x": stored[m // 2 :].ctypes.data, "out": alone.ctypes.data}, 1)
+        np.testing.assert_array_equal(alone[0], out[m // 2])
+
+
+@pytest.mark.parametrize("name", FLOATS)
+def test_numbers_are_rounded_to_fp8_as_numpy_does_it(name: str) -> None:
+    weight = np.random.default_rng(4).normal(size=(64, 200)).astype(np.float32)
+    weight[3], weight[4, 7] = 0, 1e4
+    weight[5] = np.ldexp(weight[5], -np.arange(200) % 30)
+    out = np.zeros(_native.panel_bytes(name, 200), np.uint8)
+    _native.pack_rounded(thread_pool(1), _addresses(weight), 200, "float32", name, out.ctypes.data)
+    np.testing.assert_array_equal(out, panels(round_weights(weight, encoding(name)))[: len(out)])
+
+
+@pytest.mark.parametrize("name", FLOATS)
+def test_an_embedding_reads_fp8_panels(name: str) -> None:
+    encoded = random_fp8(name, 130, 72)
+    packed, out = panels(encoded), np.zeros((130, 72), np.float32)
+    args = {"weight": packed.ctypes.data, "w_dtype": name, "packed": 1, "out": out.ctypes.data, "k": 72}
+    for level in levels_of("embed"):
+        program = _native.Program(thread_pool(1), 4)
+        program.add("embed", level, name, args | {"rows": "T"})
+        inputs = step(130)
+        inputs.token_ids[:] = np.arange(130)
+        program.run(*inputs.arrays, np.zeros((4, 65), np.int32), np.zeros((4, 65), np.float32))
+        np.testing.assert_array_equal(out, encoded.decode())

@@ -76,9 +76,9 @@ def _kinds(family: str, dtype: str) -> tuple[str, ...]:
         return "any", dtype
     if dtype == TOKEN:
         return ("any",) if family in _TO_TOKENS else ()
-    if not is_encoding(dtype) or family not in (*_PACKED, "embed") or encoding(dtype).kind == "float":
+    if not is_encoding(dtype) or family not in (*_PACKED, "embed"):
         return ()
-    return "any", "integers"
+    return "any", "fp8" if encoding(dtype).kind == "float" else "integers"
 
 
 def _packings(family: str, dtype: str) -> tuple[str, ...]:

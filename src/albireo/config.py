@@ -26,8 +26,8 @@ class EngineConfig:
         dtype: compute type; auto takes the checkpoint's.
         quantization: hold the weights of a checkpoint in few bits, rounded to nearest while they are loaded: int8,
             fp8, int4, int4-g32, int4-g64 or int4-g128; None: as they are.
-        quantization_head: the same for the head alone: int8, fp8, int4-g32, int4-g64, int4-g128 or bf16 (as it is); None:
-            what quantization says.
+        quantization_head: the same for the head alone: int8, fp8, int4-g32, int4-g64, int4-g128 or bf16 (as it is);
+            None: what quantization says.
         max_model_len: longest sequence in tokens; None or -1: the model's, as far as memory allows.
         profile: temperament: balanced, throughput (long steps of many sequences) or latency (short steps, so that
             running requests do not wait for long prompts); None: balanced, or what an engine directory was built for.

@@ -15,15 +15,24 @@ from typing import Any
 
 from albireo.errors import ModelError, UnsupportedModel
 from albireo.graph.node import Graph
+from albireo.json_file import read_json, short
 from albireo.models.config import ConfigRules, ModelConfig, parse_config
-from albireo.models.json_file import read_json, short
 from albireo.models.layers import IGNORABLE_WEIGHTS, TIED_WEIGHTS
+from albireo.models.quantized import KEYS, quantization_format
 from albireo.models.weights import Checkpoint, check_weights
 
 #: Files of this room that are not architectures.
-_ROOM = ("config", "generation", "json_file", "layers", "rope", "rope_settings", "safetensors_file", "weights")
-#: Written beside a config.json that does not itself say that the weights are quantized.
-_QUANTIZATION_FILE = "hf_quant_config.json"
+_ROOM = (
+    "config",
+    "generation",
+    "layers",
+    "quantized",
+    "rope",
+    "rope_settings",
+    "safetensors_file",
+    "safetensors_files",
+    "weights",
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,8 +74,9 @@ def load_config(directory: str | Path, default_dtype: str | None = None) -> Mode
     if not isinstance(model_type, str):
         raise ModelError(f"{path}: model_type={short(model_type)} must be a string")
     rules = load_architecture(model_type).rules
-    if (directory / _QUANTIZATION_FILE).exists():
-        raise UnsupportedModel(f"{directory}: {_QUANTIZATION_FILE} says that the weights are quantized; not supported")
+    # the graph is that of the float model; the weights know how they are written
+    quantization_format(directory, data)
+    data = {key: value for key, value in data.items() if key not in KEYS}
     if default_dtype is None:
         default_dtype = "float32"
         if data.get("dtype") is None and data.get("torch_dtype") is None:

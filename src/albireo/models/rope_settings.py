@@ -9,7 +9,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
-from albireo.models.json_file import Fields, short
+from albireo.json_file import Fields, short
 
 #: Rope types that rope.py computes.
 ROPE_TYPES = ("default", "linear", "dynamic", "yarn", "llama3")

@@ -88,6 +88,9 @@ class CheckpointSource:
     @contextmanager
     def weights(self, graph: Graph, rank: int = 0) -> Iterator[Weights]:
         with open_checkpoint(self.directory, graph) as checkpoint:
+            if rank == 0:
+                for note in checkpoint.notes:
+                    _LOG.warning("%s: %s", self.directory, note)
             yield checkpoint
 
 

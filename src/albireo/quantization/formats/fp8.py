@@ -80,7 +80,7 @@ def fp8_matrix(stored: StoredTensors, module: str, block: tuple[int, int] | None
     shape = matrix_shape(stored, name)
     found = [f"{module}.{part}" for part in _SCALES if f"{module}.{part}" in stored]
     scale = require(stored, found[0] if found else f"{module}.{_SCALES[1]}", _SCALE_TYPES)
-    per_row = _is_per_row(stored.shape(scale), shape)
+    per_row = _is_per_row(stored.shape(scale), shape, block is not None)
     size = (1, shape[1]) if per_row else _block(stored, scale, shape, block)
     kept = per_row or size[1] % 128 == 0
     kind = ("fp8" if per_row else "fp8.g128") if kept else None
@@ -88,8 +88,11 @@ def fp8_matrix(stored: StoredTensors, module: str, block: tuple[int, int] | None
     return Matrix(name, shape, kind, (name, scale), read, "" if kept else _DENSE_NOTE)
 
 
-def _is_per_row(scale: tuple[int, ...], shape: tuple[int, int]) -> bool:
-    return int(np.prod(scale, dtype=object)) == 1 or scale in ((shape[0],), (shape[0], 1))
+def _is_per_row(scale: tuple[int, ...], shape: tuple[int, int], has_blocks: bool) -> bool:
+    """Whether rows have a scale each, or all have one. With blocks in the config a single one is a block."""
+    if scale in ((shape[0],), (shape[0], 1)) and scale != (1, 1):
+        return True
+    return scale in ((), (1,)) or (scale == (1, 1) and not has_blocks)
 
 
 def _block(stored: StoredTensors, scale: str, shape: tuple[int, int], block: tuple[int, int] | None) -> tuple[int, int]:

@@ -126,6 +126,13 @@ class Fields:
     def optional_number(self, key: str, low: float, high: float) -> float | None:
         return None if self.raw(key) is None else self.number(key, low, high)
 
+    def numbers(self, key: str, low: float, high: float) -> tuple[float, ...]:
+        """A list of finite numbers in low..high. Raises: ModelError for anything else, absence too."""
+        value = self._present(key, None)
+        if not isinstance(value, list) or not all(type(n) in (int, float) and low <= n <= high for n in value):
+            self.fail(key, value, f"must be a list of numbers from {low:g} to {high:g}")
+        return tuple(float(n) for n in value)
+
     def flag(self, key: str, default: bool) -> bool:
         value = self._present(key, default)
         if not isinstance(value, bool):

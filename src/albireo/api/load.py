@@ -33,7 +33,9 @@ from albireo.graph.node import Graph
 from albireo.graph.program import Program
 from albireo.models.config import ModelConfig
 from albireo.models.generation import GenerationDefaults, eos_token_ids, read_generation_defaults
+from albireo.models.gguf.tensors import is_gguf, read_settings
 from albireo.step import StepPlan, StepResult
+from albireo.text.gguf_tokenizer import gguf_tokenizer
 from albireo.text.tokenizer import Tokenizer
 
 #: Positions of prompts whose log-probabilities one step computes; a row of logits each.
@@ -206,7 +208,8 @@ def compile_program(
 
 
 def _tokenizer(config: EngineConfig, directory: Path) -> Tokenizer:
-    return Tokenizer.from_directory(config.tokenizer or tokenizer_directory(directory))
+    place = Path(config.tokenizer).expanduser() if config.tokenizer else tokenizer_directory(directory)
+    return gguf_tokenizer(read_settings(place), str(place)) if is_gguf(place) else Tokenizer.from_directory(place)
 
 
 @contextmanager

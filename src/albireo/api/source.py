@@ -68,7 +68,7 @@ class ModelSource(Protocol):
 
 
 class CheckpointSource:
-    """A directory in Hugging Face layout."""
+    """A directory in Hugging Face layout, or a GGUF file."""
 
     def __init__(self, directory: Path, dtype: str, num_ranks: int = 1, tp_invariant: bool = False) -> None:
         self.parts = parts(num_ranks, tp_invariant)

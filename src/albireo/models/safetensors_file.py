@@ -70,11 +70,11 @@ class RawTensor:
         return values.astype(np.float32).reshape(self.shape)
 
 
-def raw_float32(name: str, numbers: NDArray[np.float32]) -> RawTensor:
-    """An array in memory of its own as such a tensor."""
-    flat = np.ascontiguousarray(numbers, np.float32).reshape(-1).view(np.uint8)
+def raw_tensor(name: str, dtype: str, numbers: NDArray[np.generic]) -> RawTensor:
+    """An array in memory of its own as such a tensor; bfloat16 as words of 16 bits."""
+    flat = np.ascontiguousarray(numbers).reshape(-1).view(np.uint8)
     flat.flags.writeable = False
-    return RawTensor(name, "float32", numbers.shape, flat.data, int(flat.ctypes.data))
+    return RawTensor(name, dtype, numbers.shape, flat.data, int(flat.ctypes.data))
 
 
 @dataclass(frozen=True, slots=True)

@@ -13,19 +13,22 @@ from pathlib import Path
 from types import TracebackType
 
 import numpy as np
+from numpy.typing import NDArray
 
 from albireo.errors import ModelError, WeightMismatch
 from albireo.graph.node import Graph
 from albireo.json_file import short
+from albireo.models.gguf.config import rotary_heads
+from albireo.models.gguf.tensors import GgufFile, is_gguf
 from albireo.models.quantized import quantization_format
-from albireo.models.safetensors_file import RawTensor, raw_float32
+from albireo.models.safetensors_file import RawTensor, raw_tensor
 from albireo.models.safetensors_files import SafetensorsFiles
 from albireo.quantization.encoded import Encoded
 from albireo.quantization.formats.matrix import Matrix, Plan
 
 
 class Checkpoint:
-    """The weights of a model directory.
+    """The weights of a model directory, or of a GGUF file.
 
     Raises: ModelError when there are no safetensors; WeightMismatch when they are damaged or disagree with each other;
         UnsupportedModel for a way of quantizing that is not read.
@@ -33,14 +36,17 @@ class Checkpoint:
 
     def __init__(self, directory: str | Path) -> None:
         self.directory = Path(directory)
-        self._stored = SafetensorsFiles(self.directory)
+        self._stored: SafetensorsFiles | GgufFile
+        if is_gguf(self.directory):
+            self._stored = GgufFile(self.directory)
+        else:
+            self._stored = SafetensorsFiles(self.directory)
         try:
-            quantization = quantization_format(self.directory)
-            self._plan = quantization.plan(self._stored) if quantization else Plan()
+            self._plan = self._planned()
             self._plain = _plain_names(self._stored, self._plan)
         except ModelError as error:
             self.close()
-            raise type(error)(f"{self.directory}: {error}") from None
+            raise self._named(error) from None
         #: numbers of matrices that were asked for by tensor(), until a further one is needed after release()
         self._decoded: dict[str, RawTensor] = {}
         self._released: set[str] = set()
@@ -93,8 +99,10 @@ class Checkpoint:
                 del self._decoded[other]
             self._released.clear()
             numbers = self._read(name)
-            numbers = numbers.decode() if isinstance(numbers, Encoded) else numbers
-            self._decoded[name] = raw_float32(name, numbers)
+            if isinstance(numbers, Encoded):
+                self._decoded[name] = raw_tensor(name, "float32", numbers.decode())
+            else:
+                self._decoded[name] = raw_tensor(name, self._plan.matrices[name].dtype, numbers)
         return self._decoded[name]
 
     def encoded(self, name: str) -> Encoded:
@@ -135,27 +143,38 @@ class Checkpoint:
     ) -> None:
         self.close()
 
+    def _planned(self) -> Plan:
+        if isinstance(self._stored, GgufFile):
+            return self._stored.plan(rotary_heads(self._stored))
+        quantization = quantization_format(self.directory)
+        return quantization.plan(self._stored) if quantization else Plan()
+
     def _known(self, name: str) -> str:
         if name not in self._plain:
             raise WeightMismatch(f"{self.directory}: there is no tensor {short(name)}")
         return name
 
-    def _read(self, name: str) -> Encoded | np.ndarray[tuple[int, ...], np.dtype[np.float32]]:
+    def _read(self, name: str) -> Encoded | NDArray[np.generic]:
         matrix = self._plan.matrices[name]
         try:
             return matrix.read()
         except ModelError as error:
-            raise type(error)(f"{self.directory}: {error}") from None
+            raise self._named(error) from None
         finally:
             for stored in matrix.stored:
                 self._stored.release(stored)
+
+    def _named(self, error: ModelError) -> ModelError:
+        """The same error, naming the model."""
+        where = str(self.directory)
+        return error if where in str(error) else type(error)(f"{where}: {error}")
 
     def _sizes(self, matrices: list[Matrix]) -> str:
         held = sum(len(self._stored.buffer(name)) for matrix in matrices for name in matrix.stored)
         return f"{len(matrices)} matrices of {held / 2**20:.1f} MiB in the file"
 
 
-def _plain_names(stored: SafetensorsFiles, plan: Plan) -> frozenset[str]:
+def _plain_names(stored: SafetensorsFiles | GgufFile, plan: Plan) -> frozenset[str]:
     """The stored tensors that are weights by themselves.
 
     Raises: WeightMismatch when a matrix has the name of a tensor that it is not made of.

@@ -10,9 +10,12 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from typing import Protocol
 
+import numpy as np
+from numpy.typing import NDArray
+
 from albireo.errors import WeightMismatch
 from albireo.json_file import short
-from albireo.quantization.encoded import F32, Encoded
+from albireo.quantization.encoded import Encoded
 
 
 class StoredTensors(Protocol):
@@ -37,7 +40,9 @@ class Matrix:
         name, shape: as the float model has them.
         encoding: name of what read() gives; None: numbers.
         stored: the tensors it is made of.
-        read: an Encoded, or float32 numbers of shape. Raises: WeightMismatch for a scale or weight that is not finite.
+        read: an Encoded, or numbers of shape and dtype (bfloat16 as words of 16 bits). Raises: WeightMismatch for a
+            scale or weight that is not finite.
+        dtype: of the numbers.
         note: what is not kept as it lies in the file, and why; "" where nothing is lost or grows.
     """
 
@@ -45,8 +50,9 @@ class Matrix:
     shape: tuple[int, ...]
     encoding: str | None
     stored: tuple[str, ...]
-    read: Callable[[], Encoded | F32]
+    read: Callable[[], Encoded | NDArray[np.generic]]
     note: str = ""
+    dtype: str = "float32"
 
 
 @dataclass(frozen=True, slots=True)

@@ -21,7 +21,8 @@ from albireo.quantization.formats.arrays import array, nibbles, powers_of_two
 from albireo.quantization.formats.matrix import Matrix, Plan, StoredTensors, require
 
 _DOUBLED = np.array([0, 1, 2, 3, 4, 6, 8, 12, 0, -1, -2, -3, -4, -6, -8, -12])
-_CODES = (_DOUBLED + 128).astype(np.uint8)
+#: Of each e2m1 code, its number twice plus 128.
+CODES = (_DOUBLED + 128).astype(np.uint8)
 _ENCODING = "int8.g32"
 _NOTE = "MXFP4 is held as int8.g32, exactly, in 9 bits a weight instead of 4.25"
 
@@ -65,6 +66,6 @@ def mxfp4_matrix(stored: StoredTensors, name: str, blocks: str, scales: str) -> 
 
 
 def _read(stored: StoredTensors, blocks: str, scales: str, shape: tuple[int, int]) -> Encoded:
-    codes = _CODES[nibbles(array(stored, blocks).astype(np.uint8).reshape(shape[0], -1))]
+    codes = CODES[nibbles(array(stored, blocks).astype(np.uint8).reshape(shape[0], -1))]
     scale = powers_of_two(array(stored, scales).astype(np.uint8), scales) / np.float32(2)
     return Encoded(encoding(_ENCODING), codes, scale, zero=np.full(scale.shape, 128, np.uint8))

@@ -47,6 +47,7 @@ class Checkpoint:
         except ModelError as error:
             self.close()
             raise self._named(error) from None
+        self._has_encodings = bool(self.encodings)
         #: numbers of matrices that were asked for by tensor(), until a further one is needed after release()
         self._decoded: dict[str, RawTensor] = {}
         self._released: set[str] = set()
@@ -91,18 +92,14 @@ class Checkpoint:
         Decoded numbers stay in memory until release(), and then until the next ones are needed.
         Raises: WeightMismatch for an unknown name, an element type not read, or a number that is not finite.
         """
-        if name not in self._plan.matrices:
+        if name not in self._plan.matrices and not self._is_widened(name):
             return self._stored.tensor(self._known(name))
         self._released.discard(name)
         if name not in self._decoded:
             for other in self._released:
                 del self._decoded[other]
             self._released.clear()
-            numbers = self._read(name)
-            if isinstance(numbers, Encoded):
-                self._decoded[name] = raw_tensor(name, "float32", numbers.decode())
-            else:
-                self._decoded[name] = raw_tensor(name, self._plan.matrices[name].dtype, numbers)
+            self._decoded[name] = self._numbers(name)
         return self._decoded[name]
 
     def encoded(self, name: str) -> Encoded:
@@ -153,6 +150,22 @@ class Checkpoint:
         if name not in self._plain:
             raise WeightMismatch(f"{self.directory}: there is no tensor {short(name)}")
         return name
+
+    def _is_widened(self, name: str) -> bool:
+        """Whether a matrix of 16 bits is given as float32: in a layer, where decoded ones may be joined with it."""
+        stored = self._stored
+        is_part = name.startswith("model.layers.") and name in self._plain and len(stored.shape(name)) == 2
+        return is_part and self._has_encodings and stored.dtype(name) in ("float16", "bfloat16")
+
+    def _numbers(self, name: str) -> RawTensor:
+        matrix = self._plan.matrices.get(name)
+        if matrix is None:
+            return raw_tensor(name, "float32", self._stored.tensor(name).to_float32())
+        numbers = self._read(name)
+        if isinstance(numbers, Encoded):
+            return raw_tensor(name, "float32", numbers.decode())
+        tensor = raw_tensor(name, matrix.dtype, numbers)
+        return raw_tensor(name, "float32", tensor.to_float32()) if self._has_encodings else tensor
 
     def _read(self, name: str) -> Encoded | NDArray[np.generic]:
         matrix = self._plan.matrices[name]

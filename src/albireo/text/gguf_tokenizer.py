@@ -67,8 +67,8 @@ def gguf_tokenizer(settings: Mapping[str, Any], where: str) -> Tokenizer:
         found = [(t, i in special) for t, i in zip(tokens, types, strict=True) if i in (*special, _USER)]
         backend.add_tokens([AddedToken(t, special=s, normalized=False) for t, s in found if t])
         _add_bos(backend, read, named, default=kind == "llama")
-    except (ValueError, OverflowError) as error:
-        raise ModelError(f"{where}: its tokenizer is not usable: {error}") from None
+    except ModelError:
+        raise
     except BaseException as error:
         # The library panics on some damaged vocabularies; its panic is not an Exception.
         if isinstance(error, Exception) or type(error).__name__ == "PanicException":
@@ -190,9 +190,7 @@ def _merges_of_scores(vocab: dict[str, int], scores: list[float], read: _Setting
     """Every pair of tokens that makes a token, the best score first."""
     work = sum(len(token) ** 2 for token in vocab)
     if work > _MAX_WORK:
-        raise ModelError(
-            f"{read.where}: the tokens are too long to be a vocabulary's (squared lengths add up to {work})"
-        )
+        raise ModelError(f"{read.where}: the tokens are too long for a vocabulary: squared lengths add up to {work}")
     found = []
     for token, token_id in vocab.items():
         for cut in range(1, len(token)):

@@ -41,13 +41,16 @@ bool has_avx512() {  // F BW DQ VL CD
          bit(seven.ebx, 17) && bit(seven.ebx, 31) && bit(seven.ebx, 28);
 }
 
-bool has_avx512bf16() {  // + BF16 VNNI VBMI VBMI2
+bool has_avx512vnni() { return has_avx512() && bit(Cpuid(7, 0).ecx, 11); }
+
+bool has_avx512bf16() {  // + BF16 VBMI VBMI2
   const Cpuid seven(7, 0), more(7, 1);
-  return has_avx512() && bit(more.eax, 5) && bit(seven.ecx, 11) && bit(seven.ecx, 1) && bit(seven.ecx, 6);
+  return has_avx512vnni() && bit(more.eax, 5) && bit(seven.ecx, 1) && bit(seven.ecx, 6);
 }
 #else
 bool has_avx2() { return false; }
 bool has_avx512() { return false; }
+bool has_avx512vnni() { return false; }
 bool has_avx512bf16() { return false; }
 #endif
 
@@ -63,6 +66,7 @@ std::string read_line(const std::string& path) {
 std::vector<std::string> isa_levels() {
   std::vector<std::string> levels;
   if (has_avx512bf16()) levels.push_back("avx512bf16");
+  if (has_avx512vnni()) levels.push_back("avx512vnni");
   if (has_avx512()) levels.push_back("avx512");
   if (has_avx2()) levels.push_back("avx2");
   levels.push_back("scalar");

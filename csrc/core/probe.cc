@@ -44,12 +44,16 @@ __attribute__((target_clones("avx512f", "avx2", "default"), optimize("O3"))) uin
 constexpr int kChains = 28;
 #define FMA512(n) "vfmadd231ps %%zmm30, %%zmm31, %%zmm" #n "\n"
 #define DOT512(n) "vdpbf16ps %%zmm30, %%zmm31, %%zmm" #n "\n"
+#define DOTI512(n) "vpdpbusd %%zmm30, %%zmm31, %%zmm" #n "\n"
 #define FMA256(n) "vfmadd231ps %%ymm14, %%ymm15, %%ymm" #n "\n"
 __attribute__((noinline)) void chains_fma512(int64_t n) {
   for (int64_t i = 0; i < n; i++) asm volatile(CHAINS(FMA512)::: "memory");
 }
 __attribute__((noinline)) void chains_dot512(int64_t n) {
   for (int64_t i = 0; i < n; i++) asm volatile(CHAINS(DOT512)::: "memory");
+}
+__attribute__((noinline)) void chains_int8_512(int64_t n) {
+  for (int64_t i = 0; i < n; i++) asm volatile(CHAINS(DOTI512)::: "memory");
 }
 __attribute__((noinline)) void chains_fma256(int64_t n) {
   for (int64_t i = 0; i < n; i++)
@@ -75,6 +79,8 @@ double probe_dot(ThreadPool& pool, const std::string& kind, int64_t iterations) 
   double per_iteration = 0;
   if (kind == "bfloat16") {
     if (has("avx512bf16")) chains = chains_dot512, per_iteration = kChains * 64;
+  } else if (kind == "int8") {
+    if (has("avx512vnni")) chains = chains_int8_512, per_iteration = kChains * 128;
   } else if (has("avx512")) {
     chains = chains_fma512, per_iteration = kChains * 32;
   } else if (has("avx2")) {

@@ -108,4 +108,95 @@ ALBIREO_INLINE __m256 odd8(const bf16* p) {
 ALBIREO_INLINE V pair_even(const bf16* p) { return {even8(p), even8(p + 16)}; }
 ALBIREO_INLINE V pair_odd(const bf16* p) { return {odd8(p), odd8(p + 16)}; }
 ALBIREO_INLINE void prefetch_l2(const char* p) { _mm_prefetch(p, _MM_HINT_T1); }
+
+// Whole numbers, 16 lanes of 32 bits.
+struct VI {
+  __m256i lo, hi;
+};
+struct Codes {  // 16 columns of four unsigned 8-bit codes
+  __m256i lo, hi;
+};
+ALBIREO_INLINE VI izero() { return {_mm256_setzero_si256(), _mm256_setzero_si256()}; }
+ALBIREO_INLINE VI iload(const int32_t* p) {
+  return {_mm256_loadu_si256((const __m256i*)p), _mm256_loadu_si256((const __m256i*)(p + 8))};
+}
+ALBIREO_INLINE void istore(int32_t* p, VI v) {
+  _mm256_storeu_si256((__m256i*)p, v.lo);
+  _mm256_storeu_si256((__m256i*)(p + 8), v.hi);
+}
+ALBIREO_INLINE VI iset1(int32_t x) { return {_mm256_set1_epi32(x), _mm256_set1_epi32(x)}; }
+ALBIREO_INLINE VI isub(VI a, VI b) { return {_mm256_sub_epi32(a.lo, b.lo), _mm256_sub_epi32(a.hi, b.hi)}; }
+ALBIREO_INLINE VI iadd(VI a, VI b) { return {_mm256_add_epi32(a.lo, b.lo), _mm256_add_epi32(a.hi, b.hi)}; }
+ALBIREO_INLINE VI imul(VI a, VI b) { return {_mm256_mullo_epi32(a.lo, b.lo), _mm256_mullo_epi32(a.hi, b.hi)}; }
+ALBIREO_INLINE VI low_byte(VI a) {
+  const __m256i mask = _mm256_set1_epi32(0xff);
+  return {_mm256_and_si256(a.lo, mask), _mm256_and_si256(a.hi, mask)};
+}
+ALBIREO_INLINE V to_float(VI a) { return {_mm256_cvtepi32_ps(a.lo), _mm256_cvtepi32_ps(a.hi)}; }
+ALBIREO_INLINE V without_low_byte(VI a) {  // the float32 whose last 8 bits are spare
+  const __m256i mask = _mm256_set1_epi32(0xff);
+  return {_mm256_castsi256_ps(_mm256_andnot_si256(mask, a.lo)), _mm256_castsi256_ps(_mm256_andnot_si256(mask, a.hi))};
+}
+ALBIREO_INLINE VI bytes_to_ints(const uint8_t* p) {
+  return {_mm256_cvtepu8_epi32(_mm_loadl_epi64((const __m128i*)p)),
+          _mm256_cvtepu8_epi32(_mm_loadl_epi64((const __m128i*)(p + 8)))};
+}
+ALBIREO_INLINE void store_codes(int8_t* p, V v) {  // whole numbers from -127 to 127
+  const __m256i words = _mm256_packs_epi32(_mm256_cvtps_epi32(v.lo), _mm256_cvtps_epi32(v.hi));
+  const __m256i ordered = _mm256_permute4x64_epi64(words, 0xd8);
+  _mm_storeu_si128((__m128i*)p, _mm_packs_epi16(_mm256_castsi256_si128(ordered), _mm256_extracti128_si256(ordered, 1)));
+}
+ALBIREO_INLINE Codes load_codes(const uint8_t* p) {
+  return {_mm256_loadu_si256((const __m256i*)p), _mm256_loadu_si256((const __m256i*)(p + 32))};
+}
+ALBIREO_INLINE Codes low_nibbles(Codes c) {
+  const __m256i mask = _mm256_set1_epi8(15);
+  return {_mm256_and_si256(c.lo, mask), _mm256_and_si256(c.hi, mask)};
+}
+ALBIREO_INLINE Codes high_nibbles(Codes c) {
+  return low_nibbles({_mm256_srli_epi16(c.lo, 4), _mm256_srli_epi16(c.hi, 4)});
+}
+ALBIREO_INLINE void store_codes(uint8_t* p, Codes c) {
+  _mm256_storeu_si256((__m256i*)p, c.lo);
+  _mm256_storeu_si256((__m256i*)(p + 32), c.hi);
+}
+// acc[i][j] += four products of column codes w[j] and row codes at a + i * lda, exactly.
+template <int MR, int NV>
+ALBIREO_INLINE void dot4(VI (&acc)[MR][NV], const Codes (&w)[NV], const int8_t* a, int64_t lda) {
+  const __m256i mask = _mm256_set1_epi32(0x00ff00ff);
+#pragma GCC unroll 2
+  for (int odd = 0; odd < 2; odd++) {  // as 16-bit numbers: the even codes, then the odd
+#pragma GCC unroll 32
+    for (int j = 0; j < NV; j++) {
+      const __m256i lo = odd ? _mm256_srli_epi16(w[j].lo, 8) : _mm256_and_si256(w[j].lo, mask);
+      const __m256i hi = odd ? _mm256_srli_epi16(w[j].hi, 8) : _mm256_and_si256(w[j].hi, mask);
+#pragma GCC unroll 32
+      for (int i = 0; i < MR; i++) {
+        const __m256i four = _mm256_set1_epi32(*(const int32_t*)(a + i * lda));
+        const __m256i x = _mm256_srai_epi16(odd ? four : _mm256_slli_epi16(four, 8), 8);
+        acc[i][j] = iadd(acc[i][j], {_mm256_madd_epi16(lo, x), _mm256_madd_epi16(hi, x)});
+      }
+    }
+  }
+}
+// (code - zero) * gamma + 128 of each column; gammas [16], zeros [16].
+struct Spread {
+  __m256i gamma[2], base[2];  // 16 bits, twice a column; base: 128 - zero * gamma
+  explicit ALBIREO_INLINE Spread(const uint8_t* p) {
+    for (int i = 0; i < 2; i++) {
+      const __m256i g = _mm256_cvtepu8_epi32(_mm_loadl_epi64((const __m128i*)(p + 8 * i)));
+      const __m256i z = _mm256_cvtepu8_epi32(_mm_loadl_epi64((const __m128i*)(p + 16 + 8 * i)));
+      gamma[i] = _mm256_or_si256(g, _mm256_slli_epi32(g, 16));
+      const __m256i zero = _mm256_or_si256(z, _mm256_slli_epi32(z, 16));
+      base[i] = _mm256_sub_epi16(_mm256_set1_epi16(128), _mm256_mullo_epi16(zero, gamma[i]));
+    }
+  }
+  ALBIREO_INLINE __m256i half(__m256i c, int i) const {
+    const __m256i even = _mm256_and_si256(c, _mm256_set1_epi16(0xff)), odd = _mm256_srli_epi16(c, 8);
+    const __m256i low = _mm256_add_epi16(_mm256_mullo_epi16(even, gamma[i]), base[i]);
+    const __m256i high = _mm256_add_epi16(_mm256_mullo_epi16(odd, gamma[i]), base[i]);
+    return _mm256_or_si256(low, _mm256_slli_epi16(high, 8));
+  }
+  ALBIREO_INLINE Codes bytes(Codes c) const { return {half(c.lo, 0), half(c.hi, 1)}; }
+};
 }  // namespace

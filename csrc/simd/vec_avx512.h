@@ -108,4 +108,79 @@ ALBIREO_INLINE void store_words(uint32_t* p, __m512i words, uint32_t mask) {
   _mm512_mask_storeu_epi32(p, (__mmask16)mask, words);
 }
 ALBIREO_INLINE void prefetch_l2(const char* p) { _mm_prefetch(p, _MM_HINT_T1); }
+
+// Whole numbers, 16 lanes of 32 bits.
+using VI = __m512i;
+using Codes = __m512i;  // 16 columns of four unsigned 8-bit codes
+ALBIREO_INLINE VI izero() { return _mm512_setzero_si512(); }
+ALBIREO_INLINE VI iload(const int32_t* p) { return _mm512_loadu_si512(p); }
+ALBIREO_INLINE void istore(int32_t* p, VI v) { _mm512_storeu_si512(p, v); }
+ALBIREO_INLINE VI iset1(int32_t x) { return _mm512_set1_epi32(x); }
+ALBIREO_INLINE VI isub(VI a, VI b) { return _mm512_sub_epi32(a, b); }
+ALBIREO_INLINE VI iadd(VI a, VI b) { return _mm512_add_epi32(a, b); }
+ALBIREO_INLINE VI imul(VI a, VI b) { return _mm512_mullo_epi32(a, b); }
+ALBIREO_INLINE VI low_byte(VI a) { return _mm512_and_si512(a, _mm512_set1_epi32(0xff)); }
+ALBIREO_INLINE V to_float(VI a) { return _mm512_cvtepi32_ps(a); }
+ALBIREO_INLINE V without_low_byte(VI a) {  // the float32 whose last 8 bits are spare
+  return _mm512_castsi512_ps(_mm512_andnot_si512(_mm512_set1_epi32(0xff), a));
+}
+ALBIREO_INLINE VI bytes_to_ints(const uint8_t* p) { return _mm512_cvtepu8_epi32(_mm_loadu_si128((const __m128i*)p)); }
+ALBIREO_INLINE void store_codes(int8_t* p, V v) {  // whole numbers from -127 to 127
+  _mm_storeu_si128((__m128i*)p, _mm512_cvtepi32_epi8(_mm512_cvtps_epi32(v)));
+}
+ALBIREO_INLINE Codes load_codes(const uint8_t* p) { return _mm512_loadu_si512(p); }
+ALBIREO_INLINE Codes low_nibbles(Codes c) { return _mm512_and_si512(c, _mm512_set1_epi8(15)); }
+ALBIREO_INLINE Codes high_nibbles(Codes c) { return low_nibbles(_mm512_srli_epi16(c, 4)); }
+ALBIREO_INLINE void store_codes(uint8_t* p, Codes c) { _mm512_storeu_si512(p, c); }
+// acc[i][j] += four products of column codes w[j] and row codes at a + i * lda, exactly.
+#ifdef ALBIREO_HAVE_VNNI
+template <int MR, int NV>
+ALBIREO_INLINE void dot4(VI (&acc)[MR][NV], const Codes (&w)[NV], const int8_t* a, int64_t lda) {
+#pragma GCC unroll 32
+  for (int i = 0; i < MR; i++) {
+    if constexpr (NV == 1) {  // one dot a broadcast: in one instruction
+      asm("vpdpbusd %2%{1to16%}, %1, %0" : "+v"(acc[i][0]) : "v"(w[0]), "m"(*(const int32_t*)(a + i * lda)));
+      continue;
+    }
+    VI four;
+    asm("vpbroadcastd %1, %0" : "=v"(four) : "m"(*(const int32_t*)(a + i * lda)));
+#pragma GCC unroll 32
+    for (int j = 0; j < NV; j++)  // the intrinsic makes g++ 12 copy accumulators
+      asm("vpdpbusd %2, %1, %0" : "+v"(acc[i][j]) : "v"(w[j]), "v"(four));
+  }
+}
+#else
+template <int MR, int NV>
+ALBIREO_INLINE void dot4(VI (&acc)[MR][NV], const Codes (&w)[NV], const int8_t* a, int64_t lda) {
+  const VI mask = _mm512_set1_epi32(0x00ff00ff);
+#pragma GCC unroll 2
+  for (int odd = 0; odd < 2; odd++) {  // as 16-bit numbers: the even codes, then the odd
+    VI half[NV];
+#pragma GCC unroll 32
+    for (int j = 0; j < NV; j++) half[j] = odd ? _mm512_srli_epi16(w[j], 8) : _mm512_and_si512(w[j], mask);
+#pragma GCC unroll 32
+    for (int i = 0; i < MR; i++) {
+      const VI four = _mm512_set1_epi32(*(const int32_t*)(a + i * lda));
+      const VI x = _mm512_srai_epi16(odd ? four : _mm512_slli_epi16(four, 8), 8);
+#pragma GCC unroll 32
+      for (int j = 0; j < NV; j++) acc[i][j] = iadd(acc[i][j], _mm512_madd_epi16(half[j], x));
+    }
+  }
+}
+#endif
+// (code - zero) * gamma + 128 of each column; gammas [16], zeros [16].
+struct Spread {
+  __m512i gamma, base;  // 16 bits, twice a column; base: 128 - zero * gamma
+  explicit ALBIREO_INLINE Spread(const uint8_t* p) {
+    gamma = _mm512_or_si512(bytes_to_ints(p), _mm512_slli_epi32(bytes_to_ints(p), 16));
+    const __m512i zero = _mm512_or_si512(bytes_to_ints(p + 16), _mm512_slli_epi32(bytes_to_ints(p + 16), 16));
+    base = _mm512_sub_epi16(_mm512_set1_epi16(128), _mm512_mullo_epi16(zero, gamma));
+  }
+  ALBIREO_INLINE Codes bytes(Codes c) const {
+    const __m512i even = _mm512_and_si512(c, _mm512_set1_epi16(0xff)), odd = _mm512_srli_epi16(c, 8);
+    const __m512i low = _mm512_add_epi16(_mm512_mullo_epi16(even, gamma), base);
+    const __m512i high = _mm512_add_epi16(_mm512_mullo_epi16(odd, gamma), base);
+    return _mm512_or_si512(low, _mm512_slli_epi16(high, 8));
+  }
+};
 }  // namespace

@@ -102,4 +102,89 @@ ALBIREO_INLINE V pair_even(const bf16* p) { ALBIREO_LANES(widen(p[2 * i])); }
 ALBIREO_INLINE V pair_odd(const bf16* p) { ALBIREO_LANES(widen(p[2 * i + 1])); }
 #undef ALBIREO_LANES
 ALBIREO_INLINE void prefetch_l2(const char* p) { (void)p; }
+
+// Whole numbers, 16 lanes of 32 bits.
+struct VI {
+  int32_t v[16];
+};
+struct Codes {  // 16 columns of four unsigned 8-bit codes
+  uint8_t v[64];
+};
+ALBIREO_INLINE VI izero() { return {}; }
+ALBIREO_INLINE VI iload(const int32_t* p) {
+  VI r;
+  memcpy(r.v, p, 64);
+  return r;
+}
+ALBIREO_INLINE void istore(int32_t* p, VI v) { memcpy(p, v.v, 64); }
+ALBIREO_INLINE VI iset1(int32_t x) {
+  VI r;
+  for (int i = 0; i < 16; i++) r.v[i] = x;
+  return r;
+}
+ALBIREO_INLINE VI isub(VI a, VI b) {
+  for (int i = 0; i < 16; i++) a.v[i] -= b.v[i];
+  return a;
+}
+ALBIREO_INLINE VI imul(VI a, VI b) {
+  for (int i = 0; i < 16; i++) a.v[i] *= b.v[i];
+  return a;
+}
+ALBIREO_INLINE VI iadd(VI a, VI b) {
+  for (int i = 0; i < 16; i++) a.v[i] += b.v[i];
+  return a;
+}
+ALBIREO_INLINE VI low_byte(VI a) {
+  for (int i = 0; i < 16; i++) a.v[i] &= 0xff;
+  return a;
+}
+ALBIREO_INLINE V to_float(VI a) {
+  V r;
+  for (int i = 0; i < 16; i++) r.v[i] = (float)a.v[i];
+  return r;
+}
+ALBIREO_INLINE V without_low_byte(VI a) {  // the float32 whose last 8 bits are spare
+  V r;
+  for (int i = 0; i < 16; i++) r.v[i] = float_of((uint32_t)a.v[i] & ~0xffu);
+  return r;
+}
+ALBIREO_INLINE VI bytes_to_ints(const uint8_t* p) {
+  VI r;
+  for (int i = 0; i < 16; i++) r.v[i] = p[i];
+  return r;
+}
+ALBIREO_INLINE void store_codes(int8_t* p, V v) {  // whole numbers from -127 to 127
+  for (int i = 0; i < 16; i++) p[i] = (int8_t)(int32_t)v.v[i];
+}
+ALBIREO_INLINE Codes load_codes(const uint8_t* p) {
+  Codes r;
+  memcpy(r.v, p, 64);
+  return r;
+}
+ALBIREO_INLINE Codes low_nibbles(Codes c) {
+  for (int i = 0; i < 64; i++) c.v[i] &= 15;
+  return c;
+}
+ALBIREO_INLINE Codes high_nibbles(Codes c) {
+  for (int i = 0; i < 64; i++) c.v[i] >>= 4;
+  return c;
+}
+ALBIREO_INLINE void store_codes(uint8_t* p, Codes c) { memcpy(p, c.v, 64); }
+// acc[i][j] += four products of column codes w[j] and row codes at a + i * lda, exactly.
+template <int MR, int NV>
+ALBIREO_INLINE void dot4(VI (&acc)[MR][NV], const Codes (&w)[NV], const int8_t* a, int64_t lda) {
+  for (int i = 0; i < MR; i++)
+    for (int j = 0; j < NV; j++)
+      for (int c = 0; c < 16; c++)
+        for (int e = 0; e < 4; e++) acc[i][j].v[c] += (int32_t)w[j].v[4 * c + e] * a[i * lda + e];
+}
+// (code - zero) * gamma + 128 of each column; gammas [16], zeros [16].
+struct Spread {
+  const uint8_t *gamma, *zero;
+  explicit Spread(const uint8_t* p) : gamma(p), zero(p + 16) {}
+  Codes bytes(Codes c) const {
+    for (int i = 0; i < 64; i++) c.v[i] = (uint8_t)((c.v[i] - zero[i / 4]) * gamma[i / 4] + 128);
+    return c;
+  }
+};
 }  // namespace

@@ -24,6 +24,10 @@ class EngineConfig:
         model: directory in Hugging Face layout, a hub name, or None for the bundled model.
         tokenizer: directory of the tokenizer, when it is not the model's.
         dtype: compute type; auto takes the checkpoint's.
+        quantization: hold the weights of a checkpoint in few bits, rounded to nearest while they are loaded: int8,
+            int4, int4-g32, int4-g64 or int4-g128; None: as they are.
+        quantization_head: the same for the head alone: int8, int4-g32, int4-g64, int4-g128 or bf16 (as it is); None:
+            what quantization says.
         max_model_len: longest sequence in tokens; None or -1: the model's, as far as memory allows.
         profile: temperament: balanced, throughput (long steps of many sequences) or latency (short steps, so that
             running requests do not wait for long prompts); None: balanced, or what an engine directory was built for.
@@ -53,6 +57,8 @@ class EngineConfig:
     model: str | None = None
     tokenizer: str | None = None
     dtype: str = "auto"
+    quantization: str | None = None
+    quantization_head: str | None = None
     max_model_len: int | None = None
     profile: Profile | None = None
     max_num_seqs: int | None = None
@@ -133,8 +139,10 @@ class BuildConfig:
 
     Fields:
         dtype: compute type; auto takes the checkpoint's. An engine directory runs in this type only.
+        quantization, quantization_head: hold weights in few bits, as in EngineConfig; a directory runs so only.
         max_model_len: longest sequence in tokens; None: the model's. It is the default where the directory is run.
-        target: ISA level to choose kernels for: native (this machine's best), avx512bf16, avx512, avx2 or scalar.
+        target: ISA level to choose kernels for: native (this machine's best), avx512bf16, avx512vnni, avx512, avx2 or
+            scalar.
         profile: temperament the directory has where it is run: balanced, throughput or latency.
         max_num_seqs, max_num_batched_tokens: the step that program.json and report.md are written for; None: the
             profile's. Memory is planned again for what is asked for where the directory is run.
@@ -146,6 +154,8 @@ class BuildConfig:
     """
 
     dtype: str = "auto"
+    quantization: str | None = None
+    quantization_head: str | None = None
     max_model_len: int | None = None
     target: str = "native"
     profile: Profile = DEFAULT

@@ -11,6 +11,11 @@ from __future__ import annotations
 
 from albireo.errors import ConfigError
 
+#: Activations as 8-bit codes, a scale for each row: x[t, k] = code[t, k] * scale[t].
+TOKEN = "int8.token"
+#: Of such a row: codes in whole lines of this many, then the scale and sums of codes, one each so many.
+_TOKEN_LINE, _TOKEN_SUMS = 64, 16
+
 SIZES: dict[str, int] = {
     "float32": 4,
     "float16": 2,
@@ -18,6 +23,7 @@ SIZES: dict[str, int] = {
     "int32": 4,
     "int64": 8,
     "uint8": 1,
+    TOKEN: 1,
 }
 
 #: Types a model can be computed in.
@@ -37,6 +43,15 @@ _ALIASES = {
 def itemsize(dtype: str) -> int:
     """Bytes of one element."""
     return SIZES[dtype]
+
+
+def natural_stride(dtype: str, cols: int) -> int:
+    """Elements that a row of cols takes; of TOKEN with what stands behind the codes, see csrc's tokens.h."""
+    if dtype != TOKEN:
+        return cols
+    codes = -(-cols // _TOKEN_LINE) * _TOKEN_LINE
+    tail = 4 * (2 + -(-cols // _TOKEN_SUMS))
+    return -(-(codes + tail) // _TOKEN_LINE) * _TOKEN_LINE
 
 
 def compute_dtype(name: str) -> str:

@@ -12,15 +12,11 @@ Used by graphs, by readers of checkpoints and by backends. Leaf module: does not
 
 from __future__ import annotations
 
-import re
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from functools import cache
 from typing import Literal
 
 from albireo.errors import ConfigError
-
-GROUPS = (16, 32, 64, 128)
-_NAME = re.compile(r"(int8|int4|int4p|fp8)(?:\.g(\d+))?(?:\.(affine))?")
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,6 +41,12 @@ class Encoding:
         """Type that a linear with such weights wants its input in, where the model computes in bfloat16."""
         return "bfloat16" if self.kind == "float" else "int8.token"
 
+    @property
+    def bytes_per_weight(self) -> float:
+        """Scales and zeros of groups included, those of whole channels left out."""
+        of_group = {"integer": 4, "affine": 8, "progressive": 2, "float": 4}[self.kind]
+        return self.bits / 8 + (of_group / self.group if self.group else 0)
+
     def num_groups(self, k: int) -> int:
         """Scales of a channel of k inputs; the last group may be short."""
         return 1 if self.group is None else -(-k // self.group)
@@ -53,32 +55,31 @@ class Encoding:
         return self.name
 
 
-@cache
+def _all() -> Iterator[Encoding]:
+    for bits in (8, 4):
+        if bits == 8:
+            yield Encoding("int8", 8, None, "integer")
+        for group in (16, 32, 64, 128):
+            if bits == 8 or group > 16:
+                yield Encoding(f"int{bits}.g{group}", bits, group, "integer")
+                yield Encoding(f"int{bits}.g{group}.affine", bits, group, "affine")
+    for group in (32, 64, 128):
+        yield Encoding(f"int4p.g{group}", 4, group, "progressive")
+    yield Encoding("fp8", 8, None, "float")
+    yield Encoding("fp8.g128", 8, 128, "float")
+
+
+#: Every encoding by name.
+ENCODINGS: Mapping[str, Encoding] = {item.name: item for item in _all()}
+
+
 def encoding(name: str) -> Encoding:
     """The encoding of this name. Raises: ConfigError for one that does not exist."""
-    match = _NAME.fullmatch(name)
-    if match is None:
-        raise ConfigError(f"encoding {name!r} is not known; examples: int8, int8.g32, int4.g64, int4.g32.affine, fp8")
-    family, group_text, affine = match.groups()
-    group = int(group_text) if group_text else None
-    allowed: tuple[int | None, ...] = GROUPS if family.startswith("int8") else GROUPS[1:]
-    if family == "fp8":
-        allowed = (None, 128)
-    elif family == "int8" and not affine:
-        allowed = (None, *allowed)
-    if group not in allowed or (affine and family in ("fp8", "int4p")):
-        listed = ", ".join("none" if g is None else str(g) for g in allowed)
-        raise ConfigError(f"encoding {name!r} is not known; groups of {family}: {listed}")
-    kind: Literal["integer", "affine", "progressive", "float"] = "integer"
-    if family == "fp8":
-        kind = "float"
-    elif family == "int4p":
-        kind = "progressive"
-    elif affine:
-        kind = "affine"
-    return Encoding(name, 4 if family.startswith("int4") else 8, group, kind)
+    if name not in ENCODINGS:
+        raise ConfigError(f"encoding {name!r} is not known; there are {', '.join(ENCODINGS)}")
+    return ENCODINGS[name]
 
 
 def is_encoding(name: str) -> bool:
     """Whether a dtype of a graph constant is one of these names."""
-    return _NAME.fullmatch(name) is not None
+    return name in ENCODINGS

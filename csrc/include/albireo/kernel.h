@@ -31,6 +31,8 @@ struct Args {
   int32_t packed = 0;             // embed only: 1 = table is in panels
   int32_t is_private = 0;         // norm only: 1 = the next call alone reads out, see Program::walk
   int64_t n = 0, k = 0;           // linear: columns of weight before act, inner size; norm, gather: k = width
+  int64_t group = 0;              // of a weight in few bits: k that share a scale; 0: all
+  int32_t affine = 0;             // of such groups: 1 = an offset, not a zero
   int64_t num_heads = 0, window = 0;
   int64_t chunks = 1;                    // linear: equal parts of k that are added as a binary tree; 1: one chain
   int64_t ranks = 0;                     // all_reduce: how many parts there are

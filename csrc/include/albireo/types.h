@@ -13,7 +13,19 @@ struct f16 {
   uint16_t bits;
 };
 
-enum class DType : int32_t { kF32 = 0, kF16 = 1, kBF16 = 2 };
+// Numbers, then activations with a scale a token (tokens.h), then weights in few bits (kernels/pack/encoded.h).
+enum class DType : int32_t {
+  kF32 = 0,
+  kF16 = 1,
+  kBF16 = 2,
+  kInt8Token = 3,
+  kInt8 = 4,       // a scale a column
+  kInt8Group = 5,  // a scale and a zero, or an offset, for each group of k
+  kInt4Group = 6,
+  kInt4Progressive = 7,
+  kFp8 = 8,
+};
+constexpr bool is_integer(DType t) { return t >= DType::kInt8 && t <= DType::kInt4Progressive; }
 
 constexpr int64_t kPanel = 64;     // output columns of a weight panel
 constexpr int64_t kSubPanel = 16;  // columns of a sub-panel: contiguous over K, one vector a step
@@ -26,7 +38,7 @@ constexpr int64_t kMaxRanks = 8;             // ranks that compute one model tog
 constexpr int64_t kFewRows = 8;              // most rows that threads norm each for themselves
 constexpr int64_t kRowChunk = 48;            // rows of C kept hot between the K loop and the epilogue
 
-constexpr int64_t dtype_size(DType t) { return t == DType::kF32 ? 4 : 2; }
+constexpr int64_t dtype_size(DType t) { return t == DType::kF32 ? 4 : t <= DType::kBF16 ? 2 : 1; }
 constexpr int64_t ceil_div(int64_t a, int64_t b) { return (a + b - 1) / b; }
 constexpr int64_t round_up(int64_t a, int64_t b) { return ceil_div(a, b) * b; }
 

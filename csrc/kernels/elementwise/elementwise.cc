@@ -3,7 +3,7 @@
 namespace albireo {
 namespace {
 int64_t items(const Args& a, const Step& s) { return count_rows(s, a.rows); }
-int64_t scratch_bytes(const Args&) { return 0; }
+int64_t scratch_bytes(const Args& a) { return a.out_dtype == DType::kInt8Token ? round_up(a.k, 16) * 4 : 0; }
 
 constexpr Variant kVariants[] = {
     {"elementwise", "any", "avx512", elementwise_avx512},

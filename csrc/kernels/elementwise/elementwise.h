@@ -1,6 +1,7 @@
 // out[i, e] = f(x[i, e] [, y[i, e]]) with f one of Map: what a fused kernel does to a tile, as a pass over memory.
-// x, y [rows, E] float32, laid out alike; out [rows, E] out_dtype. E = k. Element by element.
-// Reads: x y out k act rows x_stride out_stride out_dtype.
+// x, y [rows, E] float32, laid out alike, of a cast to kInt8Token also bfloat16 or float16; out [rows, E] out_dtype.
+// E = k. Element by element, to kInt8Token row by row.
+// Reads: x y out k act rows x_stride out_stride x_dtype out_dtype.
 #pragma once
 #include "albireo/kernel.h"
 

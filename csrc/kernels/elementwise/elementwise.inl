@@ -1,5 +1,6 @@
 // Body of elementwise for one ISA level.
 #include "kernels/elementwise/elementwise.h"
+#include "simd/tokens.inl"
 
 namespace {
 
@@ -14,7 +15,23 @@ ALBIREO_INLINE void map_row(const Args& a, int64_t i, F f) {
   }
 }
 
-ALBIREO_INLINE void dispatch_elementwise(const Args& a, const Step&, int64_t begin, int64_t end, Scratch&) {
+// A row of numbers as 8-bit codes with one scale.
+template <class T>
+void quantize_row(const Args& a, int64_t i, float* numbers) {
+  const T* x = (const T*)a.x + i * x_stride(a, a.k);
+  for (int64_t e = 0; e < a.k; e += 16)
+    store(numbers + e, a.k - e >= 16 ? load(x + e) : Activations<WeightF32>::load_narrow(x + e, a.k - e));
+  store_token(numbers, a.k, (char*)a.out + i * a.out_stride);
+}
+
+ALBIREO_INLINE void dispatch_elementwise(const Args& a, const Step&, int64_t begin, int64_t end, Scratch& scratch) {
+  if (a.out_dtype == DType::kInt8Token) {
+    for (int64_t i = begin; i < end; i++)
+      if (a.x_dtype == DType::kF32) quantize_row<float>(a, i, (float*)scratch.base);
+      else if (a.x_dtype == DType::kBF16) quantize_row<bf16>(a, i, (float*)scratch.base);
+      else quantize_row<f16>(a, i, (float*)scratch.base);
+    return;
+  }
   for (int64_t i = begin; i < end; i++) switch ((Map)a.act) {
       case Map::kCast: map_row(a, i, [](V x, V) { return x; }); break;
       case Map::kSilu: map_row(a, i, [](V x, V) { return silu(x); }); break;

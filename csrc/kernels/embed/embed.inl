@@ -1,6 +1,10 @@
 // Body of embed for one ISA level.
 #include "kernels/embed/embed.h"
 
+#include <cstring>
+
+#include "albireo/split.h"
+
 namespace {
 
 template <class T>
@@ -29,11 +33,46 @@ void gather_column(const Args& a, int64_t id, float* out) {
   }
 }
 
+// One column of a panel of weights in few bits.
+inline void gather_encoded(const Args& a, int64_t id, float* out) {
+  const Encoding e = weight_encoding(a);
+  const uint8_t* panel = (const uint8_t*)a.weight + id / kPanel * encoded_panel_bytes(e, a.k);
+  const int64_t sub = id % kPanel / kSubPanel, column = id % kSubPanel;
+  const uint8_t* b = panel + sub * sub_panel_bytes(e, a.k);
+  const float scale = ((const float*)(panel + kSubPanels * sub_panel_bytes(e, a.k)))[id % kPanel];
+  for (int64_t k = 0; k < a.k; k++) {
+    if (e.dtype == DType::kInt8) {
+      out[k] = (float)(b[k / 4 * kWord + 4 * column + k % 4] - 128) * scale;
+      continue;
+    }
+    const int64_t g = k / e.group, in = k % e.group;
+    const bool is_grouped = e.dtype != DType::kInt4Progressive;
+    const uint8_t* head = is_grouped ? b + g * group_bytes(e) : b + g * 32;
+    const uint8_t* words = is_grouped ? head + head_bytes(e) : b + gamma_bytes(e, a.k) + g * group_words(e) * kWord;
+    int code = 0;
+    if (has_nibbles(e.dtype)) code = words[in / 8 * kWord + 4 * column + in % 4] >> (in / 4 % 2 * 4) & 15;
+    else code = words[in / 4 * kWord + 4 * column + in % 4];
+    if (!is_grouped) {
+      out[k] = (float)((code - head[16 + column]) * head[column]) * scale;
+      continue;
+    }
+    uint32_t bits;
+    memcpy(&bits, head + 4 * column, 4);
+    float own, offset = 0.0f;
+    const uint32_t kept = e.affine ? bits : bits & ~0xffu;
+    memcpy(&own, &kept, 4);
+    if (e.affine) memcpy(&offset, head + kWord + 4 * column, 4);
+    else code -= (int)(bits & 0xff);
+    out[k] = (float)code * own + offset;
+  }
+}
+
 ALBIREO_INLINE void dispatch_embed(const Args& a, const Step& step, int64_t begin, int64_t end, Scratch&) {
   for (int64_t t = begin; t < end; t++) {
     float* out = (float*)a.out + t * out_stride(a, a.k);
     const int64_t id = step.token_ids[t];
-    if (a.w_dtype == DType::kF32) a.packed ? gather_column<WeightF32>(a, id, out) : gather_row<float>(a, id, out);
+    if (is_integer(a.w_dtype)) gather_encoded(a, id, out);
+    else if (a.w_dtype == DType::kF32) a.packed ? gather_column<WeightF32>(a, id, out) : gather_row<float>(a, id, out);
     else if (a.w_dtype == DType::kF16) a.packed ? gather_column<WeightF16>(a, id, out) : gather_row<f16>(a, id, out);
     else a.packed ? gather_column<PairPolicy>(a, id, out) : gather_row<bf16>(a, id, out);
   }

@@ -7,8 +7,10 @@
 //
 // Include after a vec_<isa>.h. Policies say how a weight format meets an activation:
 //   A, B         element types as the register tile reads them
+//   Acc          a vector of 16 sums; start, get and keep_sum make one, and move it from and to 16 words of C
 //   kStep        k consumed per step; a step of a sub-panel is 16 * kStep elements of B
 //   step<MR, NV> one step for MR rows by NV vectors of 16 columns
+//   kTokens      activations are 8-bit codes with a scale a token, and are read where they lie
 //   kToBF16      whether put rounds activations to bf16; put_pair takes 32 of them
 #include <utility>
 
@@ -18,7 +20,15 @@
 namespace {
 using namespace albireo;
 
-struct WeightF32 {
+struct FloatSums {
+  using Acc = V;
+  static constexpr bool kTokens = false;
+  static ALBIREO_INLINE Acc start() { return zero(); }
+  static ALBIREO_INLINE Acc get(const float* c) { return load(c); }
+  static ALBIREO_INLINE void keep_sum(float* c, Acc sum) { store(c, sum); }
+};
+
+struct WeightF32 : FloatSums {
   using A = float;
   using B = float;
   static constexpr int kStep = 1;
@@ -43,7 +53,7 @@ struct WeightF16 : WeightF32 {  // f16 weights widened in registers; activations
   using B = f16;
 };
 
-struct WeightBF16 {  // pairs widened to two float32 products: levels without a bf16 dot product
+struct WeightBF16 : FloatSums {  // pairs widened to two float32 products: levels without a bf16 dot product
   using A = float;
   using B = bf16;
   static constexpr int kStep = 2;
@@ -72,7 +82,7 @@ struct WeightBF16 {  // pairs widened to two float32 products: levels without a 
 };
 
 #ifdef ALBIREO_HAVE_BF16_DOT
-struct WeightBF16Dot {
+struct WeightBF16Dot : FloatSums {
   using A = bf16;
   using B = bf16;
   static constexpr int kStep = 2;
@@ -117,7 +127,7 @@ struct Activations {
   A* copy;  // activation_copy_bytes(k)
 
   static constexpr DType direct() { return sizeof(A) == 4 ? DType::kF32 : DType::kBF16; }
-  bool is_direct() const { return dtype == direct() && k % W::kStep == 0; }
+  bool is_direct() const { return W::kTokens || (dtype == direct() && k % W::kStep == 0); }
   int64_t stride() const { return is_direct() ? source_stride : round_up(k, 16); }
 
   const A* rows(int64_t m, int64_t count) {
@@ -152,7 +162,8 @@ struct Activations {
 
   const A* source(int64_t m) const { return is_direct() ? (const A*)x + m * source_stride : copy; }
   void fill_rows(int64_t m, int64_t count) const {
-    for (int64_t i = 0; i < count; i++) fill(copy + i * stride(), (m + i) * source_stride);
+    if constexpr (!W::kTokens)
+      for (int64_t i = 0; i < count; i++) fill(copy + i * stride(), (m + i) * source_stride);
   }
   void fill(A* to, int64_t from) const {
     for (int64_t e = 0; e < k; e += 16) {
@@ -179,11 +190,11 @@ struct Activations {
 template <class W, int MR, int NV>
 ALBIREO_INLINE void tile(const typename W::A* a, int64_t lda, int64_t advance, const typename W::B* b, int64_t sub,
                          int64_t steps, float* c, int64_t ldc, bool accumulate, const char* ahead) {
-  V acc[MR][NV];
+  typename W::Acc acc[MR][NV];
 #pragma GCC unroll 32
   for (int i = 0; i < MR; i++)
 #pragma GCC unroll 32
-    for (int j = 0; j < NV; j++) acc[i][j] = accumulate ? load(c + i * ldc + 16 * j) : zero();
+    for (int j = 0; j < NV; j++) acc[i][j] = accumulate ? W::get(c + i * ldc + 16 * j) : W::start();
   for (int64_t s = 0; s < steps; s++) {
     prefetch_l2(ahead + 64 * s);
     W::template step<MR, NV>(acc, a + s * advance, lda, [&](int j) { return b + j * sub + s * kSubPanel * W::kStep; });
@@ -191,7 +202,7 @@ ALBIREO_INLINE void tile(const typename W::A* a, int64_t lda, int64_t advance, c
 #pragma GCC unroll 32
   for (int i = 0; i < MR; i++)
 #pragma GCC unroll 32
-    for (int j = 0; j < NV; j++) store(c + i * ldc + 16 * j, acc[i][j]);
+    for (int j = 0; j < NV; j++) W::keep_sum(c + i * ldc + 16 * j, acc[i][j]);
 }
 
 // One pass of a wide tile: up to kTileRows rows, kTileVectors sub-panels at a time.

@@ -11,7 +11,7 @@ namespace {
 int64_t items(const Args& a, const Step& s) {
   return ceil_div(a.n, kPanel) * num_slabs(count_rows(s, a.rows), a.tuning.slab_rows);
 }
-int64_t scratch_bytes(const Args& a) { return kRowChunk * kPanel * 4 + activation_copy_bytes(a.k); }
+int64_t scratch_bytes(const Args& a) { return kRowChunk * kPanel * 4 + product_scratch_bytes(a); }
 
 float value_of(uint64_t key) {
   uint32_t bits = (uint32_t)(key >> 32);
@@ -23,13 +23,14 @@ float value_of(uint64_t key) {
 
 constexpr Variant kVariants[] = {
     {"head_top", "bfloat16", "avx512bf16", head_top_avx512bf16},
+    {"head_top", "integers", "avx512vnni", head_top_avx512vnni},
     {"head_top", "any", "avx512", head_top_avx512},
     {"head_top", "any", "avx2", head_top_avx2},
     {"head_top", "any", "scalar", head_top_scalar},
 };
 }  // namespace
 
-const Family kHeadTop{"head_top", items, scratch_bytes, kVariants, 4};
+const Family kHeadTop{"head_top", items, scratch_bytes, kVariants, 5};
 
 TopLists::TopLists(int64_t threads, int64_t max_rows)
     : threads(threads), rows(max_rows), memory(threads * std::max<int64_t>(1, max_rows) * (int64_t)sizeof(TopList)) {

@@ -40,19 +40,17 @@ ALBIREO_INLINE void offer(TopList& list, int64_t wanted, const float* c, int64_t
   }
 }
 
-template <class W>
+template <class Panels>
 void run_head_top(const Args& a, const Step& step, int64_t begin, int64_t end, Scratch& scratch) {
-  const int64_t M = count_rows(step, a.rows), panels = ceil_div(a.n, kPanel), steps = ceil_div(a.k, W::kStep);
-  const int64_t elements = panel_elements<W>(a.k);
+  const int64_t M = count_rows(step, a.rows), panels = ceil_div(a.n, kPanel);
   float* c = (float*)scratch.base;
-  Activations<W> x{a.x, a.x_dtype, a.k, x_stride(a, a.k), scratch, (typename W::A*)(c + kRowChunk * kPanel)};
+  Panels weight(a, scratch, (char*)(c + kRowChunk * kPanel));
   for (int64_t item = begin; item < end; item++) {
     const int64_t panel = item % panels, slab = item / panels, m_end = slab_end(slab, a.tuning.slab_rows, M);
-    const typename W::B* b = (const typename W::B*)a.weight + panel * elements;
     const int64_t column = panel * kPanel, n = a.n - column < kPanel ? a.n - column : kPanel;
     for (int64_t m = slab_begin(slab, a.tuning.slab_rows); m < m_end; m += kRowChunk) {
       const int64_t rows = m_end - m < kRowChunk ? m_end - m : kRowChunk;
-      panel_product<W>(x, m, rows, b, steps, c, kPanel, a.tuning);
+      weight.product(m, rows, panel, c, kPanel);
       for (int64_t i = 0; i < rows; i++)
         offer(a.top->list(scratch.thread, m + i), step.top_counts[m + i], c + i * kPanel, n, column);
     }
@@ -60,9 +58,7 @@ void run_head_top(const Args& a, const Step& step, int64_t begin, int64_t end, S
 }
 
 ALBIREO_INLINE void dispatch_head_top(const Args& a, const Step& s, int64_t begin, int64_t end, Scratch& scratch) {
-  if (a.w_dtype == DType::kF32) run_head_top<WeightF32>(a, s, begin, end, scratch);
-  else if (a.w_dtype == DType::kF16) run_head_top<WeightF16>(a, s, begin, end, scratch);
-  else run_head_top<PairPolicy>(a, s, begin, end, scratch);
+  with_panels(a, [&](auto tag) { run_head_top<typename decltype(tag)::type>(a, s, begin, end, scratch); });
 }
 
 }  // namespace

@@ -5,14 +5,15 @@ namespace {
 int64_t items(const Args& a, const Step& s) {
   return linear_panels(a) * num_slabs(count_rows(s, a.rows), a.tuning.slab_rows);
 }
-int64_t scratch_bytes(const Args& a) { return linear_tiles(a) * kRowChunk * kPanel * 4 + activation_copy_bytes(a.k); }
+int64_t scratch_bytes(const Args& a) { return linear_tiles(a) * kRowChunk * kPanel * 4 + product_scratch_bytes(a); }
 
 constexpr Variant kVariants[] = {
     {"linear", "bfloat16", "avx512bf16", linear_avx512bf16},
+    {"linear", "integers", "avx512vnni", linear_avx512vnni},
     {"linear", "any", "avx512", linear_avx512},
     {"linear", "any", "avx2", linear_avx2},
     {"linear", "any", "scalar", linear_scalar},
 };
 }  // namespace
-const Family kLinear{"linear", items, scratch_bytes, kVariants, 4};
+const Family kLinear{"linear", items, scratch_bytes, kVariants, 5};
 }  // namespace albireo

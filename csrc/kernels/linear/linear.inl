@@ -62,20 +62,17 @@ ALBIREO_INLINE void finish_gated(const Args& a, const float* c, int64_t m, int64
                a.n - column - j);
 }
 
-template <class W>
+template <class Panels>
 void run_linear(const Args& a, const Step& step, int64_t begin, int64_t end, Scratch& scratch) {
-  const int64_t M = count_rows(step, a.rows), panels = linear_panels(a), steps = ceil_div(a.k, W::kStep);
-  const int64_t elements = panel_elements<W>(a.k);
+  const int64_t M = count_rows(step, a.rows), panels = linear_panels(a);
   float* c = (float*)scratch.base;
-  Activations<W> x{
-      a.x, a.x_dtype, a.k, x_stride(a, a.k), scratch, (typename W::A*)(c + linear_tiles(a) * kRowChunk * kPanel)};
+  Panels weight(a, scratch, (char*)(c + linear_tiles(a) * kRowChunk * kPanel));
   for (int64_t item = begin; item < end; item++) {
     const int64_t panel = item % panels, slab = item / panels, m_end = slab_end(slab, a.tuning.slab_rows, M);
-    const typename W::B* b = (const typename W::B*)a.weight + panel * elements;
     for (int64_t m = slab_begin(slab, a.tuning.slab_rows); m < m_end; m += kRowChunk) {
       const int64_t rows = m_end - m < kRowChunk ? m_end - m : kRowChunk;
-      if (a.chunks > 1) tree_product<W>(x, m, rows, b, steps, a.chunks, c, a.tuning);
-      else panel_product<W>(x, m, rows, b, steps, c, kPanel, a.tuning);
+      if (a.chunks > 1) tree_product(weight, m, rows, panel, a.chunks, c, a.tuning);
+      else weight.product(m, rows, panel, c, kPanel);
       if (a.act == 1) finish_gated(a, c, m, rows, panel, [](V v) { return silu(v); });
       else if (a.act == 2) finish_gated(a, c, m, rows, panel, [](V v) { return gelu_tanh(v); });
       else finish_plain(a, c, m, rows, panel * kPanel);
@@ -84,9 +81,7 @@ void run_linear(const Args& a, const Step& step, int64_t begin, int64_t end, Scr
 }
 
 ALBIREO_INLINE void dispatch_linear(const Args& a, const Step& s, int64_t begin, int64_t end, Scratch& scratch) {
-  if (a.w_dtype == DType::kF32) run_linear<WeightF32>(a, s, begin, end, scratch);
-  else if (a.w_dtype == DType::kF16) run_linear<WeightF16>(a, s, begin, end, scratch);
-  else run_linear<PairPolicy>(a, s, begin, end, scratch);
+  with_panels(a, [&](auto tag) { run_linear<typename decltype(tag)::type>(a, s, begin, end, scratch); });
 }
 
 }  // namespace

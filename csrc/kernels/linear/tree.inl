@@ -8,12 +8,12 @@ namespace {
 // x times a panel, summed as a binary tree over equal parts of K: a sum is formed when both its halves are there, so
 // that few wait. Tiles of C lie kRowChunk * kPanel apart; the result is in the first.
 template <class W>
-void tree_product(Activations<W>& x, int64_t m, int64_t rows, const typename W::B* b, int64_t steps, int64_t chunks,
-                  float* c, const Tuning& tuning) {
-  const int64_t count = steps / chunks;
+void tree_product(NumberPanels<W>& weight, int64_t m, int64_t rows, int64_t panel, int64_t chunks, float* c,
+                  const Tuning& tuning) {
+  const int64_t steps = ceil_div(weight.a.k, W::kStep), count = steps / chunks;
   float* next = c;
   for (int64_t chunk = 0; chunk < chunks; chunk++) {
-    panel_part<W>(x, m, rows, b, steps, chunk * count, count, next, kPanel, tuning);
+    panel_part<W>(weight.x, m, rows, weight.panel_at(panel), steps, chunk * count, count, next, kPanel, tuning);
     next += kRowChunk * kPanel;
     for (int64_t done = chunk + 1; done % 2 == 0; done /= 2) {
       next -= kRowChunk * kPanel;
@@ -22,5 +22,8 @@ void tree_product(Activations<W>& x, int64_t m, int64_t rows, const typename W::
     }
   }
 }
+// Weights in few bits are never cut among ranks: the compiler refuses it.
+template <DType kType>
+void tree_product(EncodedPanels<kType>&, int64_t, int64_t, int64_t, int64_t, float*, const Tuning&) {}
 
 }  // namespace

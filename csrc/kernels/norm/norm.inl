@@ -1,19 +1,23 @@
 // Body of norm for one ISA level.
 #include "kernels/norm/norm.h"
+#include "simd/tokens.inl"
 #include "simd/rms.inl"
 
 namespace {
 
-ALBIREO_INLINE void dispatch_norm(const Args& a, const Step& step, int64_t begin, int64_t end, Scratch&) {
+ALBIREO_INLINE void dispatch_norm(const Args& a, const Step& step, int64_t begin, int64_t end, Scratch& scratch) {
+  const bool is_token = a.out_dtype == DType::kInt8Token;
   for (int64_t i = begin; i < end; i++) {
     const float* x = (const float*)a.x + gathered_row(step, a.rows, a.gather, i) * x_stride(a, a.k);
     const V factor = set1(rms_factor(x, a.k, a.eps));
     for (int64_t e = 0; e < a.k; e += 16) {
       const int64_t n = a.k - e;
       V v = n >= 16 ? load(x + e) : load_n(x + e, n);
-      store_as(a.out_dtype, a.out, i * out_stride(a, a.k) + e, mul(mul(v, factor), load((const float*)a.weight + e)),
-               n);
+      const V y = mul(mul(v, factor), load((const float*)a.weight + e));
+      if (is_token) store((float*)scratch.base + e, y);
+      else store_as(a.out_dtype, a.out, i * out_stride(a, a.k) + e, y, n);
     }
+    if (is_token) store_token((const float*)scratch.base, a.k, (char*)a.out + i * a.out_stride);
   }
 }
 

@@ -5,15 +5,16 @@ namespace {
 int64_t items(const Args& a, const Step& s) { return qkv_groups(a) * num_slabs(s.T, a.tuning.slab_rows); }
 int64_t scratch_bytes(const Args& a) {
   const int64_t columns = group_panels(a.kv_shape.head_dim) * kPanel;
-  return (kRowChunk * columns + a.kv_shape.padded_head_dim) * 4 + activation_copy_bytes(a.k);
+  return (kRowChunk * columns + a.kv_shape.padded_head_dim) * 4 + product_scratch_bytes(a);
 }
 
 constexpr Variant kVariants[] = {
     {"qkv_rope_kv", "bfloat16", "avx512bf16", qkv_rope_kv_avx512bf16},
+    {"qkv_rope_kv", "integers", "avx512vnni", qkv_rope_kv_avx512vnni},
     {"qkv_rope_kv", "any", "avx512", qkv_rope_kv_avx512},
     {"qkv_rope_kv", "any", "avx2", qkv_rope_kv_avx2},
     {"qkv_rope_kv", "any", "scalar", qkv_rope_kv_scalar},
 };
 }  // namespace
-const Family kQkvRopeKv{"qkv_rope_kv", items, scratch_bytes, kVariants, 4};
+const Family kQkvRopeKv{"qkv_rope_kv", items, scratch_bytes, kVariants, 5};
 }  // namespace albireo

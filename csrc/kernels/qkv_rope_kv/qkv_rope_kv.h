@@ -17,6 +17,7 @@ constexpr int64_t qkv_groups(const Args& a) { return ceil_div(qkv_panels(a), gro
 void qkv_rope_kv_scalar(const Args&, const Step&, int64_t, int64_t, Scratch&);
 void qkv_rope_kv_avx2(const Args&, const Step&, int64_t, int64_t, Scratch&);
 void qkv_rope_kv_avx512(const Args&, const Step&, int64_t, int64_t, Scratch&);
+void qkv_rope_kv_avx512vnni(const Args&, const Step&, int64_t, int64_t, Scratch&);
 void qkv_rope_kv_avx512bf16(const Args&, const Step&, int64_t, int64_t, Scratch&);
 extern const Family kQkvRopeKv;
 }  // namespace albireo

@@ -169,15 +169,13 @@ ALBIREO_INLINE void finish_head(const Args& a, const Step& step, int64_t m, int6
     write_rows(a, step, m, rows, is_value ? h - a.num_heads - K : h - a.num_heads, heads, ld, is_value, padded);
 }
 
-template <class W>
+template <class Panels>
 void run_qkv(const Args& a, const Step& step, int64_t begin, int64_t end, Scratch& scratch) {
   const int64_t D = a.kv_shape.head_dim, heads = a.num_heads + 2 * a.kv_shape.num_kv_heads;
   const int64_t groups = qkv_groups(a), width = group_panels(D), columns = width * kPanel, panels = qkv_panels(a);
-  const int64_t steps = ceil_div(a.k, W::kStep), elements = panel_elements<W>(a.k);
   float* c = (float*)scratch.base;
   float* padded = c + kRowChunk * columns;
-  Activations<W> x{
-      a.x, a.x_dtype, a.k, x_stride(a, a.k), scratch, (typename W::A*)(padded + a.kv_shape.padded_head_dim)};
+  Panels weight(a, scratch, (char*)(padded + a.kv_shape.padded_head_dim));
   for (int64_t item = begin; item < end; item++) {
     const int64_t group = item % groups, slab = item / groups, m_end = slab_end(slab, a.tuning.slab_rows, step.T);
     const int64_t first_panel = group * width;
@@ -185,10 +183,8 @@ void run_qkv(const Args& a, const Step& step, int64_t begin, int64_t end, Scratc
     const int64_t last_head = first_head + columns / D < heads ? first_head + columns / D : heads;
     for (int64_t m = slab_begin(slab, a.tuning.slab_rows); m < m_end; m += kRowChunk) {
       const int64_t rows = m_end - m < kRowChunk ? m_end - m : kRowChunk;
-      for (int64_t p = 0; p < width && first_panel + p < panels; p++) {
-        const typename W::B* b = (const typename W::B*)a.weight + (first_panel + p) * elements;
-        panel_product<W>(x, m, rows, b, steps, c + p * kPanel, columns, a.tuning);
-      }
+      for (int64_t p = 0; p < width && first_panel + p < panels; p++)
+        weight.product(m, rows, first_panel + p, c + p * kPanel, columns);
       for (int64_t h = first_head; h < last_head; h++)
         finish_head(a, step, m, rows, h, c + (h - first_head) * D, columns, padded);
     }
@@ -196,9 +192,7 @@ void run_qkv(const Args& a, const Step& step, int64_t begin, int64_t end, Scratc
 }
 
 ALBIREO_INLINE void dispatch_qkv_rope_kv(const Args& a, const Step& s, int64_t begin, int64_t end, Scratch& scratch) {
-  if (a.w_dtype == DType::kF32) run_qkv<WeightF32>(a, s, begin, end, scratch);
-  else if (a.w_dtype == DType::kF16) run_qkv<WeightF16>(a, s, begin, end, scratch);
-  else run_qkv<PairPolicy>(a, s, begin, end, scratch);
+  with_panels(a, [&](auto tag) { run_qkv<typename decltype(tag)::type>(a, s, begin, end, scratch); });
 }
 
 }  // namespace

@@ -36,6 +36,7 @@ from albireo.errors import ConfigError, ModelError, OutOfMemory, ResourceError
 from albireo.graph.node import Graph
 from albireo.graph.program import Program
 from albireo.graph.show import Totals, show_program, show_report, totals
+from albireo.quantization.schemes import Precision
 
 _GIB = 1 << 30
 
@@ -80,7 +81,8 @@ def build(
     directory = locate_model(None if model is None else str(model))
     if is_engine_directory(directory):
         raise ModelError(f"{directory} is an engine directory already; give the checkpoint it was built from")
-    source = CheckpointSource(directory, config.dtype, config.tensor_parallel_size, config.tp_invariant)
+    precision = Precision(config.quantization, config.quantization_head)
+    source = CheckpointSource(directory, config.dtype, config.tensor_parallel_size, config.tp_invariant, precision)
     model_len = _model_len(config, source)
     engine = EngineConfig(
         max_model_len=model_len,

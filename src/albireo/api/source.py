@@ -21,6 +21,7 @@ from albireo.artifact.reader import EngineFiles, hinting, is_engine_directory, o
 from albireo.artifact.record import guarded
 from albireo.backends.cpu.pack import Weights
 from albireo.backends.cpu.stored import StoredWeights
+from albireo.compiler.passes import choose_precision
 from albireo.compiler.passes.shard import Part, parts
 from albireo.compiler.pipeline import passes_without
 from albireo.config import EngineConfig
@@ -30,6 +31,7 @@ from albireo.graph.node import Graph
 from albireo.graph.program import PackedConstant, Program
 from albireo.models import build_graph, load_config, open_checkpoint
 from albireo.models.config import ModelConfig
+from albireo.quantization.schemes import Precision
 
 _LOG = logging.getLogger(__name__)
 
@@ -70,8 +72,21 @@ class ModelSource(Protocol):
 class CheckpointSource:
     """A directory in Hugging Face layout, or a GGUF file."""
 
-    def __init__(self, directory: Path, dtype: str, num_ranks: int = 1, tp_invariant: bool = False) -> None:
+    def __init__(
+        self,
+        directory: Path,
+        dtype: str,
+        num_ranks: int = 1,
+        tp_invariant: bool = False,
+        precision: Precision | None = None,
+    ) -> None:
         self.parts = parts(num_ranks, tp_invariant)
+        self._precision = precision or Precision()
+        if self.parts != (None,) and not self._precision.is_plain:
+            raise ConfigError(
+                f"weights in few bits run on one rank; leave out tensor_parallel_size={num_ranks} and tp_invariant, "
+                "or quantization"
+            )
         self.directory = self.config_directory = self.tokenizer_directory = directory
         self.model_config = load_config(directory).with_dtype(dtype)
         self.default_model_len = self.model_config.max_position_embeddings
@@ -80,7 +95,10 @@ class CheckpointSource:
         return config
 
     def graph(self, model_len: int) -> Graph:
-        return build_graph(self.model_config, model_len)
+        graph = build_graph(self.model_config, model_len)
+        if not self._precision.is_plain:
+            choose_precision.run(graph, self._precision.of)
+        return graph
 
     def check(self, program: Program, rank: int = 0) -> None:
         """Nothing is stored, so everything fits."""
@@ -231,6 +249,12 @@ class EngineSource:
 def open_source(directory: Path, config: EngineConfig) -> ModelSource:
     """The source in a directory. Raises: ModelError; ConfigError for what only an engine directory can keep."""
     if is_engine_directory(directory):
+        for name in ("quantization", "quantization_head"):
+            if getattr(config, name) is not None:
+                raise TargetMismatch(
+                    f"{directory}: {name} is decided when a directory is built; leave it out, or build with it: "
+                    f"albireo build MODEL -o DIR --{name.replace('_', '-')} {getattr(config, name)}"
+                )
         return EngineSource(
             directory,
             config.dtype,
@@ -245,7 +269,8 @@ def open_source(directory: Path, config: EngineConfig) -> ModelSource:
                 f"{name}: {directory} is a checkpoint, which was never built and has neither hashes nor kernels; leave "
                 "it out, or build an engine directory: albireo build MODEL -o DIR"
             )
-    return CheckpointSource(directory, config.dtype, config.tensor_parallel_size or 1, config.tp_invariant)
+    precision = Precision(config.quantization, config.quantization_head)
+    return CheckpointSource(directory, config.dtype, config.tensor_parallel_size or 1, config.tp_invariant, precision)
 
 
 @contextmanager

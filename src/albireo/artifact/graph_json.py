@@ -10,6 +10,7 @@ from typing import Any
 
 from albireo.artifact.record import MAX_COUNT, Record, guarded, number
 from albireo.dtypes import SIZES
+from albireo.encodings import is_encoding
 from albireo.errors import Corrupt, InvariantError
 from albireo.graph.node import SYMBOLS, ConstantDef, Graph, Node, RowSegment, TensorType, Value
 from albireo.graph.ops import OPS, Op, RopeSpec, infer
@@ -127,7 +128,9 @@ def _known(values: dict[str, Value], name: str, where: str) -> Value:
 
 
 def _type(record: Record) -> TensorType:
-    dtype = record.choice("dtype", (*SIZES, "kv"))
+    dtype = record.text("dtype")
+    if not is_encoding(dtype):
+        dtype = record.choice("dtype", (*SIZES, "kv"))
     dims = record.items("dims")
     if len(dims) > _MAX_DIMS or not all(_is_dim(dim) for dim in dims):
         record.fail("dims", dims, f"must be at most {_MAX_DIMS} whole numbers or {', '.join(SYMBOLS)}")

@@ -14,14 +14,19 @@ from typing import Any
 from albireo.artifact.graph_json import present, rope_from_json, rope_to_json
 from albireo.artifact.layout import sha256
 from albireo.artifact.record import MAX_COUNT, Record, guarded, number
-from albireo.dtypes import SIZES
+from albireo.dtypes import COMPUTE_DTYPES, SIZES
+from albireo.encodings import ENCODINGS
 from albireo.errors import Corrupt
 from albireo.graph.node import SYMBOLS
 from albireo.graph.program import Buffer, Call, KVLayout, PackedConstant, Program
 from albireo.graph.program_spec import FAMILIES, SPLITS, check_program
 from albireo.json_file import short
 
-PACKINGS = ("rope", *(f"{kind}.{dtype}" for kind in ("p64", "row") for dtype in ("float32", "float16", "bfloat16")))
+PACKINGS = (
+    "rope",
+    *(f"{kind}.{dtype}" for kind in ("p64", "row") for dtype in COMPUTE_DTYPES),
+    *(f"p64.{name}" for name in ENCODINGS),
+)
 #: Constants begin at multiples of this in the weights file.
 ALIGN = 4096
 

@@ -26,6 +26,13 @@ class Variant:
     packing: str = ""
 
 
+def identity_parts(identity: str) -> tuple[str, str, str]:
+    """Family, element type and level of a kernel; the type may have dots of its own."""
+    family, _, rest = identity.partition(".")
+    dtype, _, level = rest.rpartition(".")
+    return family, dtype, level
+
+
 class KernelCatalog(Protocol):
     """The kernels of one backend on one machine."""
 

@@ -13,6 +13,7 @@ from collections import Counter
 from dataclasses import dataclass
 
 from albireo.dtypes import itemsize
+from albireo.encodings import ENCODINGS
 from albireo.graph.program import Call, Program
 from albireo.step import StepPlan
 
@@ -126,9 +127,9 @@ class CallWork:
 def call_work(program: Program, call: Call) -> CallWork:
     """The least work of a call; attention's depends on positions and is not here."""
     if call.family == "embed":
-        return CallWork(bytes_per_row=call.attrs["width"] * _itemsize(program, call.args["table"]))
+        return CallWork(bytes_per_row=round(call.attrs["width"] * _itemsize(program, call.args["table"])))
     elements = _matrix_elements(program, call)
-    bytes_once = elements * _itemsize(program, call.args["weight"]) if elements else 0
+    bytes_once = round(elements * _itemsize(program, call.args["weight"])) if elements else 0
     for role in ("bias", "q_norm", "k_norm", *(() if elements else ("weight",))):
         if role in call.args:
             bytes_once += 4 * _vector_elements(program, call, role)
@@ -199,5 +200,7 @@ def _num_columns(call: Call) -> int:
     return int(call.attrs["n"]) * (1 if call.attrs.get("act", "none") == "none" else 2)
 
 
-def _itemsize(program: Program, name: str) -> int:
-    return itemsize(program.constants[name].packing.rpartition(".")[2])
+def _itemsize(program: Program, name: str) -> float:
+    """Bytes of one element, padding left out."""
+    dtype = program.constants[name].packing.partition(".")[2]
+    return ENCODINGS[dtype].bytes_per_weight if dtype in ENCODINGS else itemsize(dtype)

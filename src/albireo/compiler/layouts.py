@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 
 from albireo.backends.backend import Variant
 from albireo.dtypes import itemsize
+from albireo.encodings import Encoding, encoding, is_encoding
 from albireo.errors import InvariantError, UnsupportedModel
 from albireo.graph.node import ConstantDef, Graph, Node, RowSegment, Value
 from albireo.graph.ops import RopeSpec
@@ -105,11 +106,25 @@ def packed_bytes(packing: str, rows: int, cols: int) -> int:
     kind, _, dtype = packing.partition(".")
     if kind == "row":
         return rows * cols * itemsize(dtype)
+    panels = -(-rows // PANEL)
+    if kind == "p64" and is_encoding(dtype):
+        return panels * PANEL * _encoded_bytes(encoding(dtype), cols)
     if kind == "p64":
-        panels = -(-rows // PANEL)
         depth = cols + cols % 2 if dtype == "bfloat16" else cols
         return panels * PANEL * depth * itemsize(dtype)
     raise UnsupportedModel(f"packing {packing!r} is not known; choose row.<dtype> or p64.<dtype>")
+
+
+def _encoded_bytes(e: Encoding, cols: int) -> int:
+    """Bytes of one column of a panel, its part of heads and scales included; see csrc's encoded.h."""
+    groups = e.num_groups(cols)
+    if e.kind == "progressive":
+        return -(-2 * groups // 4) * 4 + groups * (e.group or 0) // 2 + 4
+    if e.kind == "float":
+        return -(-(groups * e.group if e.group else cols) // 4) * 4 + 4 * groups
+    if e.group is None:
+        return -(-cols // 4) * 4 + 4
+    return groups * (e.group * e.bits // 8 + (8 if e.kind == "affine" else 4))
 
 
 def interleave(definition: ConstantDef) -> ConstantDef:

@@ -101,6 +101,15 @@ class Rewriter:
         self._placed[anchor] = list(new)
         self.record.firings.append(Firing(old[-1].origin, tuple(map(str, old)), tuple(map(str, new))))
 
+    def insert(self, node: Node, behind: Node) -> Node:
+        """Put a new node behind one that is there."""
+        for value in node.outputs:
+            value.producer = node
+        self._add_user(node)
+        self._position[node] = self._position[behind]
+        self._placed.setdefault(behind, []).append(node)
+        return node
+
     def fuse(
         self,
         members: Sequence[Node],
@@ -165,7 +174,7 @@ class Rewriter:
 
     def finish(self) -> PassRecord:
         """Write the rewritten order back into the graph."""
-        if self._dead:
+        if self._dead or self._placed:
             self.graph.nodes = list(self._order(self.graph.nodes))
             self.graph.drop_unused_constants()
         self.record.ops_after = len(self.graph.nodes)

@@ -9,6 +9,7 @@ from collections import Counter
 
 from albireo.backends.backend import KernelCatalog, Variant
 from albireo.compiler.rewrite import label
+from albireo.encodings import encoding, is_encoding
 from albireo.errors import UnsupportedModel
 from albireo.graph.node import Graph, Node, Value
 from albireo.graph.program_spec import FAMILIES
@@ -60,8 +61,9 @@ def _dtype(node: Node) -> str:
     if node.family in _BY_INPUT:
         return node.inputs[_BY_INPUT[node.family]].type.dtype
     weight = node.inputs["weight"].type.dtype
-    if "x" in node.inputs and node.inputs["x"].type.dtype != weight:
+    wanted = encoding(weight).activation if is_encoding(weight) else weight
+    if "x" in node.inputs and node.inputs["x"].type.dtype != wanted:
         raise UnsupportedModel(
-            f"{label(node)}: multiplies {node.inputs['x'].type.dtype} with {weight}; both must have the compute type"
+            f"{label(node)}: multiplies {node.inputs['x'].type.dtype} with {weight}, which wants {wanted}"
         )
     return weight

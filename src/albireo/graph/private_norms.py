@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
+from albireo.dtypes import TOKEN
 from albireo.graph.program import Buffer, Call, Program
 from albireo.graph.program_spec import accesses
 
@@ -26,12 +27,17 @@ def private_norms(calls: Sequence[Call], buffers: Mapping[str, Buffer], maxima: 
     return frozenset(
         i
         for i in range(len(calls) - 1)
-        if calls[i].family == "norm"
+        if _is_of_rows(calls[i], buffers)
         and calls[i + 1].family in _READERS
         and calls[i + 1].rows == calls[i].rows
         and [role for role, name in calls[i + 1].args.items() if name == calls[i].args["out"]] == ["x"]
         and not _is_read_later(i, calls, buffers, touched)
     )
+
+
+def _is_of_rows(call: Call, buffers: Mapping[str, Buffer]) -> bool:
+    """A norm, or the rounding of rows to 8-bit codes."""
+    return call.family == "norm" or (call.family == "elementwise" and buffers[call.args["out"]].dtype == TOKEN)
 
 
 def few_barriers(program: Program) -> int:

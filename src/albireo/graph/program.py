@@ -32,7 +32,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Any
 
-from albireo.dtypes import itemsize
+from albireo.dtypes import itemsize, natural_stride
 from albireo.graph.node import ConstantDef, Dim
 from albireo.graph.ops import RopeSpec
 from albireo.graph.tuning import Tuning
@@ -65,8 +65,8 @@ class Buffer:
 
 
 def row_stride(dtype: str, cols: int) -> int:
-    """Elements from one row of an activation to the next: cols, or a cache line more where rows would alias."""
-    size = itemsize(dtype)
+    """Elements from one row of an activation to the next, or a cache line more where rows would alias."""
+    size, cols = itemsize(dtype), natural_stride(dtype, cols)
     return cols + (CACHE_LINE_BYTES // size if cols * size % CACHE_ALIAS_BYTES == 0 else 0)
 
 
@@ -74,7 +74,7 @@ def row_stride(dtype: str, cols: int) -> int:
 class PackedConstant:
     """A constant as a kernel wants it.
 
-    packing: "p64.<float32|float16|bfloat16>" panels of 64 output columns; "row.<dtype>" plain rows;
+    packing: "p64.<float32|float16|bfloat16|an encoding>" panels of 64 output columns; "row.<dtype>" plain rows;
         "rope" cos and sin tables [max_positions, D/2, 2] float32 of the RopeSpec.
     rows, cols: logical shape (N and K of a linear; 1 and n of a vector).
     num_bytes: what it takes in memory.

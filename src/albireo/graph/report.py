@@ -10,7 +10,8 @@ from dataclasses import dataclass, field
 from typing import Literal
 
 #: exact: bit-equal. reorder: as many roundings, in another order. removes rounding: fewer than the graph says.
-Numerics = Literal["exact", "reorder", "removes rounding"]
+#: quantizes: numbers are held in fewer bits.
+Numerics = Literal["exact", "reorder", "removes rounding", "quantizes"]
 
 #: What tells one layer's refusal from another's: layer numbers and names of values.
 _NUMBERS = re.compile(r"(?<=layers\.)\d+|(?<=%)\d+")

@@ -190,9 +190,7 @@ def _bytes_per_row(program: Program, call: Call) -> int:
         buffer, constant = program.buffers.get(name), program.constants.get(name)
         if buffer is not None:
             total += buffer.cols * itemsize(buffer.dtype)
-        elif constant is not None and role == "table":
-            total += constant.cols * itemsize(constant.packing.rpartition(".")[2])
-        elif constant is not None and constant.rope is not None:
+        elif (constant is not None and role == "table") or (constant is not None and constant.rope is not None):
             total += constant.num_bytes // constant.rows
         elif constant is not None:
             total += constant.num_bytes

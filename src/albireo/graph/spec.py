@@ -9,7 +9,7 @@ import math
 from collections.abc import Mapping
 from typing import Any
 
-from albireo.dtypes import COMPUTE_DTYPES
+from albireo.dtypes import COMPUTE_DTYPES, TOKEN
 from albireo.errors import InvariantError
 from albireo.graph.node import SYMBOLS, Graph, Node, TensorType, Value
 from albireo.graph.ops import LINEAR_ROLES, MAX_RANKS, UNARY_KINDS, RopeSpec, infer
@@ -137,7 +137,8 @@ def _attr_problem(node: Node, name: str, value: Any) -> str:
     if name == "kind":
         return "" if value in UNARY_KINDS else f"must be one of {', '.join(UNARY_KINDS)}"
     if name == "dtype":
-        return "" if value in COMPUTE_DTYPES else f"must be one of {', '.join(COMPUTE_DTYPES)}"
+        known = (*COMPUTE_DTYPES, TOKEN)
+        return "" if value in known else f"must be one of {', '.join(known)}"
     if name == "rope":
         return _rope_problem(node, value)
     if name == "role":

@@ -58,7 +58,7 @@ class Checkpoint:
         return tuple(sorted((*self._plain, *self._plan.matrices)))
 
     @property
-    def encodings(self) -> dict[str, str]:
+    def encodings(self) -> Mapping[str, str]:
         """Weight -> name of its encoding, of those that encoded() gives. Known without reading a weight."""
         return {name: m.encoding for name, m in self._plan.matrices.items() if m.encoding is not None}
 

@@ -15,7 +15,7 @@ from albireo.graph.tuning import ALLOWED, CallKey, Tuning
 #: Rows of one chunk of a work item, csrc/include/albireo/types.h kRowChunk and attention.h kAttentionRows.
 _CHUNK = 48
 #: Levels with tall tiles: where registers allow 28 rows.
-_TALL_LEVELS = ("avx512bf16", "avx512")
+_TALL_LEVELS = ("avx512bf16", "avx512vnni", "avx512")
 #: Parameters in the order they are tried: what decides most first, since later ones are tried on top of it.
 _GEMM = ("tall_rows", "one_queue", "fetch_bytes", "block_steps", "slab_rows", "claims")
 _ORDER = {"linear": _GEMM, "head_top": _GEMM, "qkv_rope_kv": _GEMM, "attention": ("one_queue", "claims")}

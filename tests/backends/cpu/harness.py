@@ -39,12 +39,12 @@ _GUARD = 0xFF  # a NaN in every type
 
 
 def variants(family: str) -> list[tuple[str, str]]:
-    """(dtype, level) of every variant of a family that this machine, capped by ALBIREO_ISA_MAX, can run."""
+    """(dtype, level) of every variant of a family, for weights that are numbers, that this machine can run."""
     levels = isa_levels()
     return [
         (dtype, level)
         for name, kind, level in _native.kernels()
-        if name == family and level in levels
+        if name == family and level in levels and kind != "integers"
         for dtype in (COMPUTE_DTYPES if kind == "any" else (kind,))
     ]
 

@@ -55,7 +55,7 @@ def test_packings(dtype: str) -> None:
 
 
 def test_what_there_is_no_kernel_for() -> None:
-    assert ALL.variants("linear", "int8", {}) == ()
+    assert ALL.variants("linear", "int7", {}) == ()
     assert ALL.variants("convolution", "float32", {}) == ()
     assert ALL.variants("linear", "float32", {"act": "relu2"}) == ()
     for act in ("none", "silu_mul", "gelu_tanh_mul"):

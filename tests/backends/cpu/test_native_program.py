@@ -27,7 +27,7 @@ def add(family: str = "linear", isa: str = "scalar", dtype: str = "float32", **a
         ({"isa": "avx1024"}, "family linear has no variant for float32 at level avx1024"),
         ({"dtype": "float32", "isa": "avx512bf16"}, "family linear has no variant for float32 at level avx512bf16"),
         ({"colour": 1}, "unknown kernel argument colour"),
-        ({"w_dtype": "int8"}, "unknown dtype int8"),
+        ({"w_dtype": "int7"}, "unknown dtype int7"),
         ({"kv_dtype": "float64"}, "unknown dtype float64"),
     ],
 )

@@ -12,7 +12,7 @@ from albireo.backends.cpu.regimes import ATTENTION_ROWS, ROW_CHUNK, TILES
 from albireo.graph.tuning import ALLOWED
 
 CSRC = Path(__file__).resolve().parents[3] / "csrc"
-HEADERS = {"avx512bf16": "avx512", "avx512": "avx512", "avx2": "avx2", "scalar": "scalar"}
+HEADERS = {"avx512bf16": "avx512", "avx512vnni": "avx512", "avx512": "avx512", "avx2": "avx2", "scalar": "scalar"}
 CATALOG = CpuCatalog(tuple(TILES))
 
 

@@ -11,7 +11,8 @@ from typing import Any
 from albireo import _native
 from albireo.backends.backend import Variant
 from albireo.backends.cpu.regimes import TILES, Tiles, regime_text, regimes_of
-from albireo.dtypes import COMPUTE_DTYPES
+from albireo.dtypes import COMPUTE_DTYPES, TOKEN
+from albireo.encodings import encoding, is_encoding
 from albireo.graph.tuning import Tuning
 
 #: How threads share a call of each family.
@@ -32,6 +33,8 @@ SPLITS = {
     "top": "panels",
 }
 _PACKED = ("qkv_rope_kv", "linear", "head_top")
+#: Families that can write 8-bit codes with a scale a row, or copy such rows.
+_TO_TOKENS = ("norm", "elementwise", "gather")
 _ACTS = ("none", "silu_mul", "gelu_tanh_mul")
 
 
@@ -43,9 +46,10 @@ class CpuCatalog:
 
     def variants(self, family: str, dtype: str, attrs: Mapping[str, Any]) -> tuple[Variant, ...]:
         """See KernelCatalog."""
-        if dtype not in COMPUTE_DTYPES or attrs.get("act", "none") not in _ACTS:
+        kinds = _kinds(family, dtype)
+        if not kinds or attrs.get("act", "none") not in _ACTS:
             return ()
-        found = [level for name, kind, level in self._kernels if name == family and kind in ("any", dtype)]
+        found = [level for name, kind, level in self._kernels if name == family and kind in kinds]
         return tuple(
             Variant(f"{family}.{dtype}.{level}", SPLITS[family], packing)
             for level in found
@@ -66,8 +70,21 @@ def _tiles(identity: str) -> Tiles:
     return next(TILES[part] for part in identity.split(".") if part in TILES)
 
 
+def _kinds(family: str, dtype: str) -> tuple[str, ...]:
+    """What the native core calls kernels that can do with an element type."""
+    if dtype in COMPUTE_DTYPES:
+        return "any", dtype
+    if dtype == TOKEN:
+        return ("any",) if family in _TO_TOKENS else ()
+    if not is_encoding(dtype) or family not in (*_PACKED, "embed") or encoding(dtype).kind == "float":
+        return ()
+    return "any", "integers"
+
+
 def _packings(family: str, dtype: str) -> tuple[str, ...]:
     if family in _PACKED:
+        return (f"p64.{dtype}",)
+    if family == "embed" and is_encoding(dtype):
         return (f"p64.{dtype}",)
     if family == "embed":
         return f"row.{dtype}", f"p64.{dtype}"

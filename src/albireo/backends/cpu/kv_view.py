@@ -51,3 +51,10 @@ def read_slots(layer: NDArray[np.uint8], kv: KVLayout, slots: NDArray[np.int32])
     offsets = slots % kv.block_size
     k, v = (a.reshape(len(blocks), kv.num_kv_heads, kv.block_size, width)[which, :, offsets] for a in (k, v))
     return k[:, :, : kv.head_dim], v[:, :, : kv.head_dim]
+
+
+def token_numbers(rows: NDArray[np.uint8], cols: int) -> NDArray[np.float32]:
+    """[T, cols] the numbers that rows of 8-bit codes with a scale stand for; rows: [T, bytes] as csrc's tokens.h."""
+    start = -(-cols // 64) * 64
+    scale = rows[:, start : start + 4].copy().view(np.float32)
+    return rows[:, :cols].view(np.int8).astype(np.float32) * scale

@@ -9,7 +9,7 @@ from albireo import _native, devflags
 from albireo.errors import ConfigError
 
 #: Best first; csrc/isa_levels.txt says what each asks of the processor.
-LEVELS = ("avx512bf16", "avx512", "avx2", "scalar")
+LEVELS = ("avx512bf16", "avx512vnni", "avx512", "avx2", "scalar")
 #: The target that means this machine's levels.
 NATIVE = "native"
 

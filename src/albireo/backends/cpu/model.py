@@ -13,11 +13,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from albireo import _native
-from albireo.backends.cpu.kv_view import read_slots, widen
+from albireo.backends.backend import identity_parts
+from albireo.backends.cpu.kv_view import read_slots, token_numbers, widen
 from albireo.backends.cpu.pack import Weights, constant_offsets, pack_constants
 from albireo.backends.cpu.stored import StoredWeights
 from albireo.backends.step_inputs import StepInputs
-from albireo.dtypes import itemsize
+from albireo.dtypes import TOKEN, itemsize, natural_stride
 from albireo.errors import InvariantError
 from albireo.graph.ops import TOP_LOGITS
 from albireo.graph.private_norms import private_norms
@@ -154,6 +155,8 @@ class CpuModel:
         rows = inputs.sizes[buffer.rows] if isinstance(buffer.rows, str) else buffer.rows
         size = itemsize(buffer.dtype)
         stored = self._arena.view()[buffer.offset : buffer.offset + rows * buffer.stride * size]
+        if buffer.dtype == TOKEN:
+            return token_numbers(stored.reshape(rows, buffer.stride), buffer.cols)
         return widen(stored, buffer.dtype).reshape(rows, buffer.stride)[:, : buffer.cols].copy()
 
     def cached(self, layer: int, slots: NDArray[np.int32]) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
@@ -202,7 +205,7 @@ class CpuModel:
         native = _native.Program(self.pool, self.program.maxima["G"], self._peers.threads if self._peers else 0)
         private = private_norms(calls, self.program.buffers, self.program.maxima)
         for i, call in enumerate(calls):
-            _, dtype, level = call.kernel.split(".")[:3]
+            _, dtype, level = identity_parts(call.kernel)
             args = self._args(call) | {"is_private": int(i in private)}
             if call.family == "all_reduce":
                 if self._peers is None:
@@ -242,7 +245,8 @@ class CpuModel:
             _, source = STEP_ARRAYS[call.args["rows"]]
             args["gather"] = _GATHERS[source or ""]
         if call.family in ("norm", "gather", "elementwise"):
-            args["k"] = program.buffers[call.args["x"]].cols
+            x = program.buffers[call.args["x"]]
+            args["k"] = natural_stride(x.dtype, x.cols) if call.family == "gather" else x.cols
         elif call.family == "head_norm":
             args["k"] = program.constants[call.args["weight"]].cols
         elif call.family == "rope":

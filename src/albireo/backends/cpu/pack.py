@@ -14,9 +14,12 @@ from numpy.typing import NDArray
 
 from albireo import _native
 from albireo.backends.cpu.machine import isa_levels
+from albireo.backends.cpu.pack_encoded import pack_encoded
 from albireo.backends.rope_table import rope_table
+from albireo.encodings import is_encoding
 from albireo.errors import WeightMismatch
 from albireo.graph.program import PANEL, PackedConstant
+from albireo.quantization.encoded import Encoded
 
 #: Rows are packed, and their file pages let go, in slices of about this many bytes.
 SLICE_BYTES = 32 << 20
@@ -37,9 +40,12 @@ class Tensor(Protocol):
 
 
 class Weights(Protocol):
-    """Where constants come from; see models.weights.Checkpoint."""
+    """Where constants come from; see models.weights.Checkpoint. encodings: of those tensors that are in few bits."""
 
     def tensor(self, name: str) -> Tensor: ...
+    @property
+    def encodings(self) -> Mapping[str, str]: ...
+    def encoded(self, name: str) -> Encoded: ...
     def release(self, name: str) -> None: ...
 
 
@@ -113,6 +119,9 @@ def _pack_matrix(
     assert constant.definition is not None
     kind, _, target = constant.packing.partition(".")
     sources = constant.definition.sources
+    if is_encoding(target) and any(source in weights.encodings for source in sources):
+        yield from pack_encoded(pool, constant, weights, at)
+        return
     source_dtype = _common_dtype(constant.name, sources, weights)
     is_panels, wide = kind == "p64", "avx512" in isa_levels()
     rows = _row_addresses(constant, weights, PANEL if is_panels else 1)
@@ -121,7 +130,11 @@ def _pack_matrix(
     per_slice = max(1, SLICE_BYTES // unit_bytes)
     for start in range(0, len(rows) // unit, per_slice):
         part = rows[start * unit : (start + per_slice) * unit]
-        _native.pack(pool, part, constant.cols, source_dtype, target, at + start * unit_bytes, is_panels, wide)
+        to = at + start * unit_bytes
+        if is_encoding(target):
+            _native.pack_rounded(pool, part, constant.cols, source_dtype, target, to)
+        else:
+            _native.pack(pool, part, constant.cols, source_dtype, target, to, is_panels, wide)
         yield sources, len(part) // unit * unit_bytes
 
 

@@ -37,6 +37,7 @@ class Tiles:
 
 TILES = {
     "avx512bf16": Tiles(6, 4, 28),
+    "avx512vnni": Tiles(6, 4, 28),
     "avx512": Tiles(6, 4, 28),
     "avx2": Tiles(5, 1, 0),
     "scalar": Tiles(4, 1, 0),

@@ -15,7 +15,7 @@ import numpy as np
 from albireo.backends.reference import attention, elementwise, linear, rms_norm, rope, rows
 from albireo.backends.reference.call import Array, Exchange, OpCall
 from albireo.backends.reference.kv import ReferenceKV
-from albireo.backends.reference.rounding import round_to
+from albireo.backends.reference.rounding import round_matrix
 from albireo.backends.step_inputs import StepInputs
 from albireo.errors import InvariantError
 from albireo.graph.node import Graph, Node, Value
@@ -158,7 +158,7 @@ def constant_array(value: Value, weights: Mapping[str, Array]) -> Array:
         else:
             rows = weights[segment.source][segment.start : segment.stop]
             parts.append(rows if columns is None else rows[:, slice(*columns)])
-    array = round_to(parts[0] if len(parts) == 1 else np.concatenate(parts), value.type.dtype)
+    array = round_matrix(parts[0] if len(parts) == 1 else np.concatenate(parts), value.type.dtype)
     if array.shape != value.type.dims:
         raise InvariantError(f"constant {value} is {array.shape}, its type is {value.type}")
     return array

@@ -11,12 +11,26 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from albireo.dtypes import TOKEN
+from albireo.encodings import encoding, is_encoding
+from albireo.quantization.rounding import round_tokens, round_weights
+
 F32 = NDArray[np.float32]
 
 
 def round_to(x: NDArray[Any], dtype: str) -> F32:
     """x as float32 numbers that dtype can hold. Raises: KeyError for a dtype that is not computed in."""
     return _ROUND[dtype](np.asarray(x, np.float32))
+
+
+def round_matrix(weight: F32, dtype: str) -> F32:
+    """A matrix as the numbers that a compute dtype, or an encoding, holds instead."""
+    return round_weights(weight, encoding(dtype)).decode() if is_encoding(dtype) else round_to(weight, dtype)
+
+
+def _round_to_tokens(x: F32) -> F32:
+    codes, scale = round_tokens(x)
+    return codes * scale
 
 
 def round_to_bfloat16(x: F32) -> F32:
@@ -48,4 +62,4 @@ def _keep(x: F32) -> F32:
     return x
 
 
-_ROUND = {"float32": _keep, "bfloat16": round_to_bfloat16, "float16": round_to_float16}
+_ROUND = {"float32": _keep, "bfloat16": round_to_bfloat16, "float16": round_to_float16, TOKEN: _round_to_tokens}

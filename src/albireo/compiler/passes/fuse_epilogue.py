@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from albireo.compiler.rewrite import NotFired, Rewriter, linear_roles, made_by
+from albireo.dtypes import TOKEN
 from albireo.graph.node import Graph, Node, Value
 from albireo.graph.program_spec import ACTS
 from albireo.graph.report import PassRecord
@@ -54,7 +55,7 @@ def _gated(rw: Rewriter, linear: Node, split: Node) -> None:
     if cast is not None:
         members.append(cast)
     out, dtype = members[-1].output, linear.inputs["x"].type.dtype
-    if out.type.dtype != dtype:
+    if out.type.dtype != dtype and dtype != TOKEN:
         raise NotFired(f"{out} is {out.type.dtype}, the compute type is {dtype}")
     rw.fuse(members, "linear", _attrs(linear, name), linear_roles(linear), (out,))
 

@@ -6,6 +6,7 @@ from typing import Any
 
 from albireo.compiler.qkv_pattern import Chain, Qkv, around, match_qkv
 from albireo.compiler.rewrite import NotFired, Rewriter, linear_roles, made_by
+from albireo.dtypes import TOKEN
 from albireo.graph.node import Graph, Node
 from albireo.graph.report import PassRecord
 
@@ -68,6 +69,8 @@ def _attrs(qkv: Qkv, ropes: tuple[Node, ...], norms: tuple[Node, ...]) -> dict[s
 
 def _check_types(linear: Node, qkv: Qkv) -> None:
     dtype = linear.inputs["x"].type.dtype
+    if dtype == TOKEN:
+        dtype = qkv.attention.inputs["q"].type.dtype
     if qkv.q.end.type.dtype != dtype:
         raise NotFired(f"q is {qkv.q.end.type.dtype}, the compute type is {dtype}")
     for chain in (qkv.k, qkv.v):

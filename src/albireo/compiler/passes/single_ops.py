@@ -6,6 +6,7 @@ from collections.abc import Callable
 from typing import Any
 
 from albireo.compiler.rewrite import NotFired, Rewriter, body_of, linear_roles
+from albireo.dtypes import TOKEN
 from albireo.graph.node import Graph, Node, Value
 from albireo.graph.program_spec import KINDS
 from albireo.graph.report import PassRecord
@@ -61,8 +62,9 @@ def _attention(node: Node) -> Single:
 
 
 def _elementwise(node: Node) -> Single:
-    for role in node.inputs:
-        _require_float32(node, role)
+    if node.output.type.dtype != TOKEN:
+        for role in node.inputs:
+            _require_float32(node, role)
     kind = node.attrs["kind"] if node.op == "unary" else node.op
     if kind not in KINDS:
         raise NotFired(f"no kernel does {kind}; known: {', '.join(KINDS)}")

@@ -10,9 +10,10 @@ from typing import TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
-from albireo.encodings import GROUPS, encoding
+from albireo.encodings import ENCODINGS, encoding
 from albireo.quantization.encoded import F32, U8, Encoded, storable_scale
 
+_GROUPS = sorted({e.group for e in ENCODINGS.values() if e.kind == "integer" and e.group})
 ROUNDED_NOTE = "float32 scales of groups are rounded to 16 significant bits (by at most 1 part in 131,072)"
 _T = TypeVar("_T", bound=np.generic)
 
@@ -23,7 +24,7 @@ def integer_encoding(bits: int, group: int, k: int) -> str | None:
     Args: group: inputs that share a scale; k or more: the whole row.
     Returns: None when no encoding has groups that divide these.
     """
-    sizes = [size for size in GROUPS if group >= k or group % size == 0]
+    sizes = [size for size in _GROUPS if group >= k or group % size == 0]
     if not sizes:
         return None
     size = max(sizes)

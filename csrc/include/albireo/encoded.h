@@ -1,0 +1,67 @@
+// How weights in few bits lie in a panel of 64 columns: four sub-panels of 16 columns, each contiguous over k. A word
+// of a sub-panel is 16 columns by 4 bytes; k is padded to whole words, or to whole groups, with codes of zero.
+//
+//   kInt8             [K / 4 words]: codes of k .. k + 3 a column; behind the panel: scale float32 [64]
+//   kInt8Group        for each group: head, then G / 4 words
+//   kInt4Group        for each group: head, then G / 8 words: a byte holds k in its low half and k + 4 in its high half
+//   kInt4Progressive  for each group: gamma [16], zero [16]; padded to 64 bytes; then all words as kInt4Group;
+//                     behind the panel: scale float32 [64]
+//   kFp8              [K / 4 words], padded to whole groups; behind the panel: scale float32 [groups][64]
+//
+// A head is a line of 16 float32 scales whose last 8 bits are the zero; or, affine, a line of scales and one of
+// offsets. Codes are unsigned: kInt8 is the number + 128.
+#pragma once
+#include "albireo/types.h"
+
+namespace albireo {
+
+constexpr int64_t kWord = kSubPanel * 4;       // bytes: codes of 16 columns at four k
+constexpr int64_t kMaxIntegerDepth = 1 << 16;  // k that a sum of products of 8-bit numbers holds in 32 bits
+
+struct Encoding {
+  DType dtype;
+  int64_t group;  // 0: all of k
+  bool affine;
+};
+
+constexpr int64_t group_of(const Encoding& e, int64_t k) { return e.group ? e.group : k; }
+constexpr int64_t num_groups(const Encoding& e, int64_t k) { return e.group ? ceil_div(k, e.group) : 1; }
+constexpr int64_t head_bytes(const Encoding& e) { return e.affine ? 2 * kWord : kWord; }
+constexpr int64_t group_words(const Encoding& e) { return e.group / (e.dtype == DType::kInt8Group ? 4 : 8); }
+constexpr int64_t group_bytes(const Encoding& e) { return head_bytes(e) + group_words(e) * kWord; }
+constexpr int64_t gamma_bytes(const Encoding& e, int64_t k) { return round_up(num_groups(e, k) * 32, 64); }
+
+constexpr int64_t sub_panel_bytes(const Encoding& e, int64_t k) {
+  switch (e.dtype) {
+    case DType::kInt8: return ceil_div(k, 4) * kWord;
+    case DType::kFp8: return ceil_div(e.group ? num_groups(e, k) * e.group : k, 4) * kWord;
+    case DType::kInt8Group:
+    case DType::kInt4Group: return num_groups(e, k) * group_bytes(e);
+    case DType::kInt4Progressive: return gamma_bytes(e, k) + num_groups(e, k) * group_words(e) * kWord;
+    default: return 0;
+  }
+}
+constexpr int64_t tail_bytes(const Encoding& e, int64_t k) {
+  switch (e.dtype) {
+    case DType::kInt8:
+    case DType::kInt4Progressive: return kPanel * 4;
+    case DType::kFp8: return num_groups(e, k) * kPanel * 4;
+    default: return 0;
+  }
+}
+constexpr int64_t encoded_panel_bytes(const Encoding& e, int64_t k) {
+  return kSubPanels * sub_panel_bytes(e, k) + tail_bytes(e, k);
+}
+// What a panel of nibbles becomes where many rows are multiplied with it: the same with a byte a code.
+constexpr Encoding in_bytes(const Encoding& e) {
+  return e.dtype == DType::kInt4Group         ? Encoding{DType::kInt8Group, e.group, e.affine}
+         : e.dtype == DType::kInt4Progressive ? Encoding{DType::kInt8, 0, false}
+                                              : e;
+}
+constexpr bool has_nibbles(DType t) { return t == DType::kInt4Group || t == DType::kInt4Progressive; }
+// Scratch for that.
+constexpr int64_t unpacked_bytes(const Encoding& e, int64_t k) {
+  return has_nibbles(e.dtype) ? kSubPanels * sub_panel_bytes(in_bytes(e), k) : 0;
+}
+
+}  // namespace albireo

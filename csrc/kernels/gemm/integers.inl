@@ -1,0 +1,339 @@
+// The register tiles of weights in few bits: unsigned codes of a column times signed codes of a token, added exactly in
+// 32 bits. Include after gemm.inl.
+//
+// All of k is one integer sum for kInt8 and kInt4Progressive, and so the same whatever computes it. Of a group encoding
+// each group is one, and the groups are added as one chain of float32, ascending.
+#include "albireo/encoded.h"
+#include "albireo/tokens.h"
+
+namespace {
+
+// Codes and sums of tokens, wherever they lie.
+struct TokenRows {
+  const int8_t* codes;
+  int64_t ld, advance;  // bytes from row to row, and from four k to the next four
+  const float* sums;
+  int64_t ld_sums;  // floats
+
+  float sum(int64_t row, int64_t from, int64_t to) const {
+    return sums[row * ld_sums + to] - sums[row * ld_sums + from];
+  }
+};
+
+struct WeightInt8 {
+  using A = int8_t;
+  using B = uint8_t;
+  using Acc = VI;
+  static constexpr int kStep = 4;
+  static constexpr bool kTokens = true, kToBF16 = false;
+  static ALBIREO_INLINE Acc start() { return izero(); }
+  static ALBIREO_INLINE Acc get(const float* c) { return iload((const int32_t*)c); }
+  static ALBIREO_INLINE void keep_sum(float* c, Acc sum) { istore((int32_t*)c, sum); }
+  template <int MR, int NV, class Ptr>
+  static ALBIREO_INLINE void step(Acc (&acc)[MR][NV], const A* a, int64_t lda, Ptr b) {
+    Codes w[NV];
+#pragma GCC unroll 32
+    for (int j = 0; j < NV; j++) w[j] = load_codes(b(j));
+    dot4<MR, NV>(acc, w, a, lda);
+  }
+};
+
+// What happens to a group's sum: kInt8Group, kInt4Group.
+struct ScaledGroups {
+  static constexpr bool kNibbles = false;
+  struct Head {
+    V scale, other;
+  };
+  static ALBIREO_INLINE Head head(const Encoding& e, const uint8_t* at) {
+    if (e.affine) return {load((const float*)at), load((const float*)(at + kWord))};
+    const VI words = iload((const int32_t*)at);
+    return {without_low_byte(words), to_float(low_byte(words))};
+  }
+  static ALBIREO_INLINE void add_to(float* c, bool is_first, VI acc, const Head& h, float sum, const Encoding& e) {
+    const V before = is_first ? zero() : load(c);
+    V v = to_float(acc);  // whole numbers below 2^24: exact, and so is what the zero takes off
+    if (e.affine) v = fma(h.other, set1(sum), fma(v, h.scale, before));
+    else v = fma(fma(h.other, set1(-sum), v), h.scale, before);
+    store(c, v);
+  }
+};
+
+// One group's steps for MR rows by NV sub-panels.
+template <bool kNibbles, int MR, int NV, class Ptr>
+ALBIREO_INLINE void group_dots(VI (&acc)[MR][NV], const int8_t* a, int64_t lda, int64_t advance, int64_t words, Ptr b,
+                               const char* ahead) {
+  for (int64_t s = 0; s < words; s++) {
+    prefetch_l2(ahead + kWord * s);
+    Codes w[NV];
+#pragma GCC unroll 32
+    for (int j = 0; j < NV; j++) w[j] = load_codes(b(j) + s * kWord);
+    if constexpr (kNibbles) {
+      Codes half[NV];
+#pragma GCC unroll 32
+      for (int j = 0; j < NV; j++) half[j] = low_nibbles(w[j]);
+      dot4<MR, NV>(acc, half, a, lda);
+#pragma GCC unroll 32
+      for (int j = 0; j < NV; j++) half[j] = high_nibbles(w[j]);
+      dot4<MR, NV>(acc, half, a + advance, lda);
+      a += 2 * advance;
+    } else {
+      dot4<MR, NV>(acc, w, a, lda);
+      a += advance;
+    }
+  }
+}
+
+// Groups first .. end of MR rows by NV sub-panels; c is added to unless first is 0.
+template <bool kNibbles, int MR, int NV>
+ALBIREO_INLINE void group_tile(const TokenRows& x, const Encoding& e, int64_t k, const uint8_t* b, int64_t sub,
+                               int64_t first, int64_t end, float* c, int64_t ldc, const char* ahead) {
+  const int64_t words = group_words(e), fours = e.group / 4, stride = group_bytes(e), head = head_bytes(e);
+  for (int64_t g = first; g < end; g++) {
+    VI acc[MR][NV];
+#pragma GCC unroll 32
+    for (int i = 0; i < MR; i++)
+#pragma GCC unroll 32
+      for (int j = 0; j < NV; j++) acc[i][j] = izero();
+    const uint8_t* at = b + g * stride;
+    prefetch_l2(ahead + (g - first) * stride);
+    group_dots<kNibbles, MR, NV>(
+        acc, x.codes + g * fours * x.advance, x.ld, x.advance, words, [&](int j) { return at + j * sub + head; },
+        ahead + (g - first) * stride + head);
+    const int64_t from = sum_at(k, g * e.group), to = sum_at(k, (g + 1) * e.group);
+#pragma GCC unroll 32
+    for (int j = 0; j < NV; j++) {
+      const ScaledGroups::Head h = ScaledGroups::head(e, at + j * sub);
+#pragma GCC unroll 32
+      for (int i = 0; i < MR; i++)
+        ScaledGroups::add_to(c + i * ldc + kSubPanel * j, g == 0, acc[i][j], h, x.sum(i, from, to), e);
+    }
+  }
+}
+
+// All of k for MR rows by one sub-panel of kInt4Progressive; c: whole numbers.
+template <int MR>
+ALBIREO_INLINE void progressive_tile(const TokenRows& x, const Encoding& e, int64_t k, const uint8_t* b, float* c,
+                                     int64_t ldc, int64_t fetch_bytes) {
+  const int64_t words = group_words(e), fours = e.group / 4, groups = num_groups(e, k);
+  const uint8_t* codes = b + gamma_bytes(e, k);
+  for (int64_t g = 0; g < groups; g++) {
+    VI acc[MR][1];
+#pragma GCC unroll 32
+    for (int i = 0; i < MR; i++) acc[i][0] = izero();
+    const uint8_t* at = codes + g * words * kWord;
+    group_dots<true, MR, 1>(
+        acc, x.codes + g * fours * x.advance, x.ld, x.advance, words, [&](int) { return at; },
+        (const char*)at + fetch_bytes);
+    const VI gamma = bytes_to_ints(b + g * 32), zero = bytes_to_ints(b + g * 32 + 16);
+    const int64_t from = sum_at(k, g * e.group), to = sum_at(k, (g + 1) * e.group);
+#pragma GCC unroll 32
+    for (int i = 0; i < MR; i++) {
+      int32_t* at_c = (int32_t*)(c + i * ldc);
+      const VI whole = imul(gamma, isub(acc[i][0], imul(zero, iset1((int32_t)x.sum(i, from, to)))));
+      istore(at_c, g == 0 ? whole : iadd(iload(at_c), whole));
+    }
+  }
+}
+
+// A height of tile each, as functions: what is inlined into a table is not inlined into the loops round it.
+template <bool kNibbles, int MR, int NV>
+void group_tile_of(const TokenRows& x, const Encoding& e, int64_t k, const uint8_t* b, int64_t sub, int64_t first,
+                   int64_t end, float* c, int64_t ldc, const char* ahead) {
+  group_tile<kNibbles, MR, NV>(x, e, k, b, sub, first, end, c, ldc, ahead);
+}
+template <int MR>
+void progressive_tile_of(const TokenRows& x, const Encoding& e, int64_t k, const uint8_t* b, float* c, int64_t ldc,
+                         int64_t fetch_bytes) {
+  progressive_tile<MR>(x, e, k, b, c, ldc, fetch_bytes);
+}
+
+// Rows by all four sub-panels, NV at a time. fetch: how far ahead weights are fetched.
+template <bool kNibbles, int NV, int... I>
+void group_rows(int64_t rows, const TokenRows& x, const Encoding& e, int64_t k, const uint8_t* b, int64_t first,
+                int64_t end, float* c, int64_t ldc, int64_t fetch, std::integer_sequence<int, I...>) {
+  using Fn = void (*)(const TokenRows&, const Encoding&, int64_t, const uint8_t*, int64_t, int64_t, int64_t, float*,
+                      int64_t, const char*);
+  static constexpr Fn kRows[] = {group_tile_of<kNibbles, 1 + I, NV>...};
+  const int64_t sub = sub_panel_bytes(e, k);
+  for (int64_t j = 0; j < kSubPanels; j += NV) {
+    const char* ahead = (const char*)(b + j * sub) + first * group_bytes(e) + fetch;
+    kRows[rows - 1](x, e, k, b + j * sub, sub, first, end, c + kSubPanel * j, ldc, ahead);
+  }
+}
+
+template <int... I>
+void progressive_rows(int64_t rows, const TokenRows& x, const Encoding& e, int64_t k, const uint8_t* b, float* c,
+                      int64_t ldc, int64_t fetch, std::integer_sequence<int, I...>) {
+  using Fn = void (*)(const TokenRows&, const Encoding&, int64_t, const uint8_t*, float*, int64_t, int64_t);
+  static constexpr Fn kRows[] = {progressive_tile_of<1 + I>...};
+  for (int64_t j = 0; j < kSubPanels; j++)
+    kRows[rows - 1](x, e, k, b + j * sub_panel_bytes(e, k), c + kSubPanel * j, ldc, fetch);
+}
+
+// A panel of nibbles as the bytes in_bytes() names; the same numbers.
+inline void unpack_panel(const Encoding& e, int64_t k, const uint8_t* from, uint8_t* to) {
+  const int64_t groups = num_groups(e, k), words = group_words(e);
+  const Encoding wide = in_bytes(e);
+  for (int64_t j = 0; j < kSubPanels; j++) {
+    const uint8_t* b = from + j * sub_panel_bytes(e, k);
+    uint8_t* out = to + j * sub_panel_bytes(wide, k);
+    if (e.dtype == DType::kInt4Group) {
+      for (int64_t g = 0; g < groups; g++, b += group_bytes(e), out += group_bytes(wide)) {
+        const int64_t head = head_bytes(e);
+        for (int64_t i = 0; i < head; i += kWord) store_codes(out + i, load_codes(b + i));
+        for (int64_t s = 0; s < words; s++) {
+          const Codes pair = load_codes(b + head + s * kWord);
+          store_codes(out + head + 2 * s * kWord, low_nibbles(pair));
+          store_codes(out + head + (2 * s + 1) * kWord, high_nibbles(pair));
+        }
+      }
+      continue;
+    }
+    const uint8_t* codes = b + gamma_bytes(e, k);
+    const int64_t fours = ceil_div(k, 4);
+    for (int64_t g = 0; g < groups; g++) {
+      const Spread spread(b + g * 32);
+      for (int64_t s = 0; s < words; s++) {
+        const Codes pair = load_codes(codes + (g * words + s) * kWord);
+        const int64_t four = (g * words + s) * 2;
+        if (four < fours) store_codes(out + four * kWord, spread.bytes(low_nibbles(pair)));
+        if (four + 1 < fours) store_codes(out + (four + 1) * kWord, spread.bytes(high_nibbles(pair)));
+      }
+    }
+  }
+}
+
+// One panel of weights in few bits after another, times rows of tokens.
+template <DType kType>
+struct EncodedPanels {
+  using A = int8_t;
+  static constexpr bool kIsGroup = kType == DType::kInt8Group || kType == DType::kInt4Group;
+  const Args& a;
+  Activations<WeightInt8> x;
+  const Encoding e;
+  uint8_t* unpacked;
+  int64_t unpacked_panel = -1;
+
+  EncodedPanels(const Args& a, Scratch& scratch, char* memory)
+      : a(a),
+        x{a.x, a.x_dtype, a.k, x_stride(a, a.k), scratch, (int8_t*)memory},
+        e{kType, a.group, a.affine != 0},
+        unpacked((uint8_t*)memory + activation_copy_bytes(a.k)) {}
+
+  const float* sums(int64_t m) const {
+    return (const float*)((const char*)a.x + m * x.source_stride + token_codes(a.k) + 4);
+  }
+
+  // C[rows, 64] = rows m .. of x, times a panel.
+  void product(int64_t m, int64_t rows, int64_t panel, float* c, int64_t ldc) {
+    const uint8_t* b = (const uint8_t*)a.weight + panel * encoded_panel_bytes(e, a.k);
+    const float* scale = (const float*)(b + kSubPanels * sub_panel_bytes(e, a.k));
+    const int64_t few = few_rows();
+    if (rows <= few && kType != DType::kInt8) {
+      TokenRows t = token_rows(m, rows);
+      if constexpr (kIsGroup)
+        group_rows<kType == DType::kInt4Group, 1>(rows, t, e, a.k, b, 0, num_groups(e, a.k), c, ldc,
+                                                  a.tuning.fetch_bytes, std::make_integer_sequence<int, kFew>());
+      else if constexpr (kType == DType::kInt4Progressive)
+        progressive_rows(rows, t, e, a.k, b, c, ldc, a.tuning.fetch_bytes, std::make_integer_sequence<int, kFew>());
+    } else {
+      if constexpr (has_nibbles(kType)) {
+        if (panel != unpacked_panel) unpack_panel(e, a.k, b, unpacked);
+        unpacked_panel = panel;
+        b = unpacked;
+      }
+      if constexpr (kIsGroup) many_rows(m, rows, b, c, ldc);
+      else panel_product<WeightInt8>(x, m, rows, b, ceil_div(a.k, 4), c, ldc, a.tuning);
+    }
+    const bool is_signed = kType == DType::kInt4Progressive && rows <= few;
+    for (int64_t i = 0; i < rows; i++) scale_row(c + i * ldc, m + i, scale, is_signed ? 0 : 128);
+  }
+
+ private:
+#ifdef ALBIREO_TALL_ROWS
+  static constexpr int kFew = 24;  // four registers are for a group's end
+  int64_t few_rows() const { return a.tuning.tall_rows < kFew ? a.tuning.tall_rows : kFew; }
+  TokenRows token_rows(int64_t m, int64_t rows) {
+    return {x.interleaved(m, rows), 4, 4 * rows, sums(m), x.source_stride / 4};
+  }
+#else
+  static constexpr int kFew = 4;
+  int64_t few_rows() const { return kFew; }
+  TokenRows token_rows(int64_t m, int64_t) {
+    return {(const int8_t*)a.x + m * x.source_stride, x.source_stride, 4, sums(m), x.source_stride / 4};
+  }
+#endif
+
+  // As panel_part does it: blocks of k that stay in L2, tiles of nearly equal height.
+  void many_rows(int64_t m0, int64_t rows, const uint8_t* b, float* c, int64_t ldc) {
+    const Encoding wide = in_bytes(e);
+    const int64_t groups = num_groups(e, a.k), most = ceil_div(a.tuning.block_steps * 4, e.group);
+    const int64_t length = ceil_div(groups, ceil_div(groups, most));
+    const int64_t tiles = ceil_div(rows, kTileRows), height = rows / tiles, taller = rows % tiles;
+    for (int64_t g = 0; g < groups; g += length) {
+      const int64_t end = g + length < groups ? g + length : groups;
+      for (int64_t t = 0, m = 0; t < tiles; t++) {
+        const int64_t h = height + (t < taller), at = m0 + m;
+        const TokenRows x_rows{(const int8_t*)a.x + at * x.source_stride, x.source_stride, 4, sums(at),
+                               x.source_stride / 4};
+        group_rows<false, kTileVectors>(h, x_rows, wide, a.k, b, g, end, c + m * ldc, ldc, 0,
+                                        std::make_integer_sequence<int, kTileRows>());
+        m += h;
+      }
+    }
+  }
+
+  // Whole numbers, or sums of scaled groups -> numbers.
+  ALBIREO_INLINE void scale_row(float* c, int64_t m, const float* scale, int32_t zero) {
+    const float* of_row = sums(m);
+    const V token = set1(of_row[-1]);
+    if constexpr (kIsGroup) {
+      for (int64_t j = 0; j < kPanel; j += 16) store(c + j, mul(load(c + j), token));
+    } else {
+      const VI off = iset1(zero * (int32_t)of_row[num_sums(a.k) - 1]);
+      for (int64_t j = 0; j < kPanel; j += 16)
+        store(c + j, mul(mul(to_float(isub(iload((const int32_t*)(c + j)), off)), load(scale + j)), token));
+    }
+  }
+};
+
+// The same for weights that are numbers.
+template <class W>
+struct NumberPanels {
+  using A = typename W::A;
+  const Args& a;
+  Activations<W> x;
+  NumberPanels(const Args& a, Scratch& scratch, char* memory)
+      : a(a), x{a.x, a.x_dtype, a.k, x_stride(a, a.k), scratch, (A*)memory} {}
+  const typename W::B* panel_at(int64_t panel) const {
+    return (const typename W::B*)a.weight + panel * panel_elements<W>(a.k);
+  }
+  void product(int64_t m, int64_t rows, int64_t panel, float* c, int64_t ldc) {
+    panel_product<W>(x, m, rows, panel_at(panel), ceil_div(a.k, W::kStep), c, ldc, a.tuning);
+  }
+};
+
+// run(tag) with the panels of a call's weight as tag.type.
+template <class P>
+struct Tag {
+  using type = P;
+};
+template <class Run>
+ALBIREO_INLINE void with_panels(const Args& a, Run run) {
+  switch (a.w_dtype) {
+#ifndef ALBIREO_HAVE_VNNI
+    case DType::kF32: return run(Tag<NumberPanels<WeightF32>>{});
+    case DType::kF16: return run(Tag<NumberPanels<WeightF16>>{});
+    case DType::kBF16: return run(Tag<NumberPanels<PairPolicy>>{});
+#endif
+#ifndef ALBIREO_HAVE_BF16_DOT
+    case DType::kInt8: return run(Tag<EncodedPanels<DType::kInt8>>{});
+    case DType::kInt8Group: return run(Tag<EncodedPanels<DType::kInt8Group>>{});
+    case DType::kInt4Group: return run(Tag<EncodedPanels<DType::kInt4Group>>{});
+    case DType::kInt4Progressive: return run(Tag<EncodedPanels<DType::kInt4Progressive>>{});
+#endif
+    default: return;
+  }
+}
+
+}  // namespace

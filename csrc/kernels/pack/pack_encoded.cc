@@ -1,0 +1,135 @@
+#include "kernels/pack/pack_encoded.h"
+
+#include <algorithm>
+#include <cmath>
+#include <cstring>
+
+#include "simd/vec_scalar.h"
+
+namespace albireo {
+namespace {
+
+// Where the code of column c at k lies in a sub-panel, and by how many bits it is shifted there.
+struct Place {
+  int64_t at;
+  int shift;
+};
+Place place_of(const Encoding& e, int64_t depth, int64_t c, int64_t k) {
+  const int64_t in_word = 4 * c + k % 4;
+  if (e.dtype == DType::kInt8 || e.dtype == DType::kFp8) return {k / 4 * kWord + in_word, 0};
+  const int64_t g = k / e.group, in = k % e.group;
+  if (e.dtype == DType::kInt8Group) return {g * group_bytes(e) + head_bytes(e) + in / 4 * kWord + in_word, 0};
+  const int64_t words = e.dtype == DType::kInt4Group ? g * group_bytes(e) + head_bytes(e)
+                                                     : gamma_bytes(e, depth) + g * group_words(e) * kWord;
+  return {words + in / 8 * kWord + in_word, (int)(in / 4 % 2 * 4)};
+}
+
+void put_heads(const EncodedRow& row, int64_t k, const Encoding& e, int64_t c, uint8_t* sub) {
+  if (e.dtype != DType::kInt8Group && e.dtype != DType::kInt4Group && e.dtype != DType::kInt4Progressive) return;
+  for (int64_t g = 0; g < num_groups(e, k); g++) {
+    if (e.dtype == DType::kInt4Progressive) {
+      sub[g * 32 + c] = row.gamma[g], sub[g * 32 + 16 + c] = row.zero[g];
+      continue;
+    }
+    uint8_t* head = sub + g * group_bytes(e);
+    const uint32_t bits = bits_of(row.scale[g]);
+    const uint32_t word = e.affine ? bits : (bits & ~0xffu) | row.zero[g];
+    memcpy(head + 4 * c, &word, 4);
+    if (e.affine) memcpy(head + kWord + 4 * c, row.offset + g, 4);
+  }
+}
+
+void put_row(const EncodedRow& row, int64_t k, const Encoding& e, int64_t column, uint8_t* panel) {
+  const int64_t c = column % kSubPanel;
+  uint8_t* sub = panel + column / kSubPanel * sub_panel_bytes(e, k);
+  if (!row.codes) return;
+  put_heads(row, k, e, c, sub);
+  for (int64_t i = 0; i < k; i += 4) {
+    const Place p = place_of(e, k, c, i);
+    for (int64_t j = 0; j < 4 && i + j < k; j++) sub[p.at + j] |= (uint8_t)(row.codes[i + j] << p.shift);
+  }
+  float* tail = (float*)(panel + kSubPanels * sub_panel_bytes(e, k));
+  const int64_t scales = tail_bytes(e, k) / (kPanel * 4);
+  for (int64_t g = 0; g < scales; g++) tail[g * kPanel + column] = row.scale[g];
+}
+
+float storable(float scale) {  // 16 significant bits, ties to even
+  const uint32_t bits = bits_of(scale);
+  return float_of((bits + 0x7f + (bits >> 8 & 1)) & ~0xffu);
+}
+float nearest(float x) { return (x + 0x1.8p23f) - 0x1.8p23f; }  // |x| < 2^22
+
+// One row of numbers, rounded.
+struct Rounded {
+  std::vector<float> numbers, scale;
+  std::vector<uint8_t> codes, zero;
+
+  EncodedRow row() const { return {codes.data(), scale.data(), zero.data(), nullptr, nullptr}; }
+
+  template <class From>
+  void take(const void* from, int64_t k, const Encoding& e) {
+    numbers.resize(k), codes.resize(k);
+    scale.resize(num_groups(e, k)), zero.resize(num_groups(e, k));
+    for (int64_t i = 0; i < k; i++) {
+      From x;
+      memcpy(&x, (const From*)from + i, sizeof(x));
+      numbers[i] = widen(x);
+    }
+    for (int64_t g = 0; g < num_groups(e, k); g++) {
+      const int64_t begin = g * group_of(e, k), end = std::min(k, begin + group_of(e, k));
+      if (e.dtype == DType::kInt4Group) asymmetric(begin, end, g);
+      else symmetric(begin, end, g, e.group != 0);
+    }
+  }
+
+  void symmetric(int64_t begin, int64_t end, int64_t g, bool is_group) {
+    float largest = 0.0f;
+    for (int64_t i = begin; i < end; i++) largest = std::max(largest, std::fabs(numbers[i]));
+    const float s = is_group ? storable(largest / 127.0f) : largest / 127.0f;
+    const float by = s > 0.0f ? s : INFINITY;
+    for (int64_t i = begin; i < end; i++)
+      codes[i] = (uint8_t)(int)(std::min(127.0f, std::max(-127.0f, nearest(numbers[i] / by))) + 128.0f);
+    scale[g] = s, zero[g] = 128;
+  }
+
+  void asymmetric(int64_t begin, int64_t end, int64_t g) {
+    float low = 0.0f, high = 0.0f;
+    for (int64_t i = begin; i < end; i++) low = std::min(low, numbers[i]), high = std::max(high, numbers[i]);
+    const float s = storable((high - low) / 15.0f), by = s > 0.0f ? s : INFINITY;
+    const float z = std::min(15.0f, std::max(0.0f, nearest(-low / by)));
+    for (int64_t i = begin; i < end; i++)
+      codes[i] = (uint8_t)(int)std::min(15.0f, std::max(0.0f, nearest(numbers[i] / by) + z));
+    scale[g] = s, zero[g] = (uint8_t)(int)z;
+  }
+};
+
+}  // namespace
+
+void pack_encoded(const EncodedRow* rows, int64_t k, const Encoding& e, char* out, int64_t begin, int64_t end) {
+  const int64_t bytes = encoded_panel_bytes(e, k);
+  for (int64_t p = begin; p < end; p++) {
+    uint8_t* panel = (uint8_t*)out + p * bytes;
+    memset(panel, 0, bytes);
+    for (int64_t column = 0; column < kPanel; column++) put_row(rows[p * kPanel + column], k, e, column, panel);
+  }
+}
+
+void pack_rounded(const void* const* rows, int64_t k, DType from, const Encoding& e, char* out, int64_t begin,
+                  int64_t end) {
+  const int64_t bytes = encoded_panel_bytes(e, k);
+  Rounded rounded;
+  for (int64_t p = begin; p < end; p++) {
+    uint8_t* panel = (uint8_t*)out + p * bytes;
+    memset(panel, 0, bytes);
+    for (int64_t column = 0; column < kPanel; column++) {
+      const void* row = rows[p * kPanel + column];
+      if (!row) continue;
+      if (from == DType::kF32) rounded.take<float>(row, k, e);
+      else if (from == DType::kF16) rounded.take<f16>(row, k, e);
+      else rounded.take<bf16>(row, k, e);
+      put_row(rounded.row(), k, e, column, panel);
+    }
+  }
+}
+
+}  // namespace albireo

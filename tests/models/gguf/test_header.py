@@ -196,6 +196,8 @@ def damaged(data: bytes, end: int, rng: random.Random) -> bytes:
     """Bytes replaced, numbers replaced, pieces doubled, moved or cut away in the head; now and then anywhere."""
     found = bytearray(data)
     for _ in range(rng.choice((1, 1, 2, 5))):
+        if not found:
+            break
         at = rng.randrange(min(end, len(found)) if rng.random() < 0.9 else len(found))
         kind = rng.randrange(6)
         if kind == 0:

@@ -1,6 +1,7 @@
 """Every environment variable that is read, in one place. Those of ours exist to test and measure, never to configure.
 
 ALBIREO_ISA_MAX   cap the CPU instruction-set level: scalar, avx2, avx512, avx512vnni or avx512bf16
+OPENAI_API_KEY    the key `albireo bench serve` sends to the server it measures, as OpenAI's clients have it
 XDG_CACHE_HOME    where the user keeps caches; by default ~/.cache
 """
 
@@ -20,3 +21,8 @@ def cache_home() -> Path | None:
     given = os.environ.get("XDG_CACHE_HOME", "")
     path = Path(given) if os.path.isabs(given) else Path(os.path.expanduser("~")) / ".cache"
     return path if path.is_absolute() else None
+
+
+def openai_api_key() -> str | None:
+    """The key for an OpenAI-compatible server, or None. A secret: it goes into one header and nowhere else."""
+    return os.environ.get("OPENAI_API_KEY") or None

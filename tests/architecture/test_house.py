@@ -36,7 +36,7 @@ def test_the_native_core_is_called_from_the_cpu_backend_only() -> None:
 
 
 def test_wall_clocks_are_read_at_the_front_doors_only() -> None:
-    assert users_of("time", "datetime") <= {"api", "bench", "cli", "text", "tune"}
+    assert users_of("time", "datetime") <= {"api", "bench", "bench/serving", "cli", "cli/bench", "text", "tune"}
 
 
 def test_the_environment_is_read_in_one_place() -> None:
@@ -47,6 +47,7 @@ def test_the_environment_is_read_in_one_place() -> None:
 def test_heavy_libraries_are_fenced() -> None:
     assert users_of("tokenizers", "jinja2", "jinja2.sandbox") <= {"text"}
     assert users_of("huggingface_hub") <= {"api"}
+    assert users_of("aiohttp") <= {"bench/serving"}
 
 
 def test_nothing_is_unpickled_and_nothing_from_a_model_directory_is_run() -> None:

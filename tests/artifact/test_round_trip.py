@@ -123,7 +123,8 @@ def test_a_manifest_of_the_first_minor_has_one_rank_is_balanced_and_has_every_pa
     manifest = Manifest("0.1.0", "llama", Options("float16", 10, 2, 3, 16), {}, dict.fromkeys(REQUIRED, ENTRY))
     data = through_text(manifest_to_json(manifest))
     data["format"]["minor"] = 0
-    for name in ("tensor_parallel_size", "tp_invariant", "profile", "without"):
+    later = ("quantization", "quantization_head")
+    for name in ("tensor_parallel_size", "tp_invariant", "profile", "without", *later):
         with pytest.raises(Corrupt, match="unknown key"):
             manifest_from_json(data, "manifest.json")
         del data["options"][name]

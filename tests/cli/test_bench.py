@@ -127,3 +127,17 @@ def test_a_model_is_named_once(albireo) -> None:
     assert result.exit_code == 0, result.stderr
     result = albireo("bench", "latency", "here", "--model", "there", *few)
     assert result.exit_code == 1 and result.stderr == "error: MODEL here and --model there are both given; keep one\n"
+
+
+def test_startup_of_a_checkpoint_and_of_what_is_built_from_it(albireo, tmp_path):
+    rounds = ("--num-iters-cold", "1", "--num-iters-warmup", "0", "--num-iters-warm", "0")
+    file = tmp_path / "figures.json"
+    result = albireo("bench", "startup", *rounds, "--built", "--max-model-len", "128", "--output-json", file)
+    assert result.exit_code == 0, result.stderr
+    found = json.loads(file.read_text())
+    assert (found["kind"], found["built"]["kind"]) == ("checkpoint", "engine directory")
+    for figures in (found, found["built"]):
+        parts = figures["cold_parts"]
+        assert sum(part["median"] for part in parts.values()) == pytest.approx(figures["avg_cold_startup_time"])
+        assert list(parts) == ["interpreter", "import", "load", "first_token"]
+    assert result.stdout.count("cold start") == 2

@@ -32,7 +32,8 @@ def test_help_lists_every_command_with_its_docstring(albireo):
 
 
 def test_every_other_file_is_of_the_room():
-    files = {path.stem for path in SOURCE.glob("*.py")} - {"__init__"}
+    folders = {path.parent.name for path in SOURCE.glob("*/__init__.py")}
+    files = {path.stem for path in SOURCE.glob("*.py")} - {"__init__"} | folders
     assert files == main_module._ROOM | set(COMMANDS)
 
 

@@ -8,13 +8,30 @@
 
 namespace {
 
-// Codes and sums of tokens, wherever they lie.
+// Codes and sums of tokens. Codes lie in rows, ld bytes apart; or, for tiles one vector wide, so that what a tile reads
+// in one step lies together, see Activations::interleaved: then all distances are known when the tile is compiled.
 struct TokenRows {
   const int8_t* codes;
-  int64_t ld, advance;  // bytes from row to row, and from four k to the next four
+  int64_t ld;
   const float* sums;
   int64_t ld_sums;  // floats
 
+  template <int NV>
+  ALBIREO_INLINE int64_t row_step() const {
+    return is_interleaved<NV>() ? 4 : ld;
+  }
+  template <int MR, int NV>  // bytes from four k to the next four
+  static constexpr int64_t step() {
+    return is_interleaved<NV>() ? 4 * MR : 4;
+  }
+  template <int NV>
+  static constexpr bool is_interleaved() {
+#ifdef ALBIREO_TALL_ROWS
+    return NV == 1;
+#else
+    return false;
+#endif
+  }
   float sum(int64_t row, int64_t from, int64_t to) const {
     return sums[row * ld_sums + to] - sums[row * ld_sums + from];
   }
@@ -60,8 +77,9 @@ struct ScaledGroups {
 
 // One group's steps for MR rows by NV sub-panels.
 template <bool kNibbles, int MR, int NV, class Ptr>
-ALBIREO_INLINE void group_dots(VI (&acc)[MR][NV], const int8_t* a, int64_t lda, int64_t advance, int64_t words, Ptr b,
+ALBIREO_INLINE void group_dots(VI (&acc)[MR][NV], const int8_t* a, int64_t lda, int64_t words, Ptr b,
                                const char* ahead) {
+  constexpr int64_t advance = TokenRows::step<MR, NV>();
   for (int64_t s = 0; s < words; s++) {
     prefetch_l2(ahead + kWord * s);
     Codes w[NV];
@@ -97,8 +115,8 @@ ALBIREO_INLINE void group_tile(const TokenRows& x, const Encoding& e, int64_t k,
     const uint8_t* at = b + g * stride;
     prefetch_l2(ahead + (g - first) * stride);
     group_dots<kNibbles, MR, NV>(
-        acc, x.codes + g * fours * x.advance, x.ld, x.advance, words, [&](int j) { return at + j * sub + head; },
-        ahead + (g - first) * stride + head);
+        acc, x.codes + g * fours * TokenRows::step<MR, NV>(), x.row_step<NV>(), words,
+        [&](int j) { return at + j * sub + head; }, ahead + (g - first) * stride + head);
     const int64_t from = sum_at(k, g * e.group), to = sum_at(k, (g + 1) * e.group);
 #pragma GCC unroll 32
     for (int j = 0; j < NV; j++) {
@@ -122,7 +140,7 @@ ALBIREO_INLINE void progressive_tile(const TokenRows& x, const Encoding& e, int6
     for (int i = 0; i < MR; i++) acc[i][0] = izero();
     const uint8_t* at = codes + g * words * kWord;
     group_dots<true, MR, 1>(
-        acc, x.codes + g * fours * x.advance, x.ld, x.advance, words, [&](int) { return at; },
+        acc, x.codes + g * fours * TokenRows::step<MR, 1>(), x.row_step<1>(), words, [&](int) { return at; },
         (const char*)at + fetch_bytes);
     const VI gamma = bytes_to_ints(b + g * 32), zero = bytes_to_ints(b + g * 32 + 16);
     const int64_t from = sum_at(k, g * e.group), to = sum_at(k, (g + 1) * e.group);
@@ -253,14 +271,12 @@ struct EncodedPanels {
 #ifdef ALBIREO_TALL_ROWS
   static constexpr int kFew = 24;  // four registers are for a group's end
   int64_t few_rows() const { return a.tuning.tall_rows < kFew ? a.tuning.tall_rows : kFew; }
-  TokenRows token_rows(int64_t m, int64_t rows) {
-    return {x.interleaved(m, rows), 4, 4 * rows, sums(m), x.source_stride / 4};
-  }
+  TokenRows token_rows(int64_t m, int64_t rows) { return {x.interleaved(m, rows), 4, sums(m), x.source_stride / 4}; }
 #else
   static constexpr int kFew = 4;
   int64_t few_rows() const { return kFew; }
   TokenRows token_rows(int64_t m, int64_t) {
-    return {(const int8_t*)a.x + m * x.source_stride, x.source_stride, 4, sums(m), x.source_stride / 4};
+    return {(const int8_t*)a.x + m * x.source_stride, x.source_stride, sums(m), x.source_stride / 4};
   }
 #endif
 
@@ -274,7 +290,7 @@ struct EncodedPanels {
       const int64_t end = g + length < groups ? g + length : groups;
       for (int64_t t = 0, m = 0; t < tiles; t++) {
         const int64_t h = height + (t < taller), at = m0 + m;
-        const TokenRows x_rows{(const int8_t*)a.x + at * x.source_stride, x.source_stride, 4, sums(at),
+        const TokenRows x_rows{(const int8_t*)a.x + at * x.source_stride, x.source_stride, sums(at),
                                x.source_stride / 4};
         group_rows<false, kTileVectors>(h, x_rows, wide, a.k, b, g, end, c + m * ldc, ldc, 0,
                                         std::make_integer_sequence<int, kTileRows>());

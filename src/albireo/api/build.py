@@ -110,6 +110,8 @@ def build(
                 config.tp_invariant or config.tensor_parallel_size > 1,
                 config.profile,
                 config.without,
+                config.quantization,
+                config.quantization_head,
             )
             report = _report(programs[0], unfused, options, levels)
             _write(writer, source, graph, programs, options, levels, report, advance)

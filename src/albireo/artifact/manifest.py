@@ -16,6 +16,7 @@ from albireo.errors import Corrupt, VersionMismatch
 from albireo.graph.ops import MAX_RANKS
 from albireo.json_file import short
 from albireo.profiles import DEFAULT, PROFILES, Profile
+from albireo.quantization.schemes import HEADS, SCHEMES
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,6 +27,10 @@ class FileEntry:
     sha256: str
 
 
+#: Written for what was not asked for.
+_NONE = "none"
+
+
 @dataclass(frozen=True, slots=True)
 class Options:
     """What a directory was built for. dtype, ranks and passes are binding, the others can be asked for anew where it
@@ -34,6 +39,8 @@ class Options:
     Fields, all since 2.1 (an older directory has one rank, is balanced and has every pass):
         tensor_parallel_size: ranks; tp_invariant: sums in the order of several, though there may be one.
         profile; without: passes left out.
+    Fields, all since 2.2 (an older directory holds weights as numbers):
+        quantization, quantization_head: asked for at the build; graph.json says what each matrix is.
     """
 
     dtype: str
@@ -45,6 +52,8 @@ class Options:
     tp_invariant: bool = False
     profile: Profile = DEFAULT
     without: tuple[str, ...] = ()
+    quantization: str | None = None
+    quantization_head: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,6 +90,8 @@ def manifest_to_json(manifest: Manifest) -> dict[str, Any]:
             "tp_invariant": options.tp_invariant,
             "profile": options.profile,
             "without": list(options.without),
+            "quantization": options.quantization or _NONE,
+            "quantization_head": options.quantization_head or _NONE,
         },
         "source": _entries(manifest.source),
         "files": _entries(manifest.files),
@@ -105,6 +116,7 @@ def manifest_from_json(data: Any, where: str) -> Manifest:
             max_num_batched_tokens=options.count("max_num_batched_tokens", 1),
             block_size=options.count("block_size", 1),
             **(_since_1(options) if minor >= 1 else {}),
+            **(_since_2(options) if minor >= 2 else {}),
         ),
         source=_read_entries(top.record("source")),
         files=_read_entries(top.record("files")),
@@ -135,6 +147,16 @@ def _since_1(options: Record) -> dict[str, Any]:
         "tp_invariant": options.flag("tp_invariant"),
         "profile": options.choice("profile", tuple(PROFILES)),
         "without": tuple(without),
+    }
+
+
+def _since_2(options: Record) -> dict[str, Any]:
+    """The options that format 2.2 added."""
+    scheme = options.choice("quantization", (_NONE, *SCHEMES))
+    head = options.choice("quantization_head", (_NONE, *HEADS))
+    return {
+        "quantization": None if scheme == _NONE else scheme,
+        "quantization_head": None if head == _NONE else head,
     }
 
 

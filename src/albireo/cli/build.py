@@ -17,6 +17,7 @@ from albireo.cli.terminal import duration, row, size
 from albireo.config import BuildConfig
 from albireo.graph.private_norms import FEW_ROWS
 from albireo.profiles import PROFILES
+from albireo.quantization.schemes import HEADS, SCHEMES
 
 
 def _help(field: str) -> str:
@@ -32,6 +33,8 @@ def _help(field: str) -> str:
 @click.argument("model", required=False)
 @click.option("-o", "--output", required=True, metavar="DIR", help="Where to; it must be free or empty.")
 @click.option("--dtype", help=_help("dtype"))
+@click.option("--quantization", type=click.Choice(list(SCHEMES)), help=_help("quantization"))
+@click.option("--head", "quantization_head", type=click.Choice(list(HEADS)), help="The same for the head alone.")
 @click.option("--target", help=_help("target"))
 @click.option("--profile", type=click.Choice(list(PROFILES)), help=_help("profile"))
 @click.option("--max-model-len", type=int, help=_help("max_model_len"))

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import re
 import types
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import fields
 from typing import Any, Literal, TypeVar, Union, get_args, get_origin, get_type_hints
 
@@ -73,6 +73,17 @@ def sampling_options(*, max_tokens: str, without: tuple[str, ...] = ()) -> Calla
     names = [name for name in SAMPLING_FLAGS if name not in without]
     helps = {name: text.format(max_tokens=max_tokens) for name, text in _SAMPLING_HELP.items()}
     return _options(SamplingParams, names, helps, "sampling")
+
+
+def apply(options: Sequence[Callable[[F], F]]) -> Callable[[F], F]:
+    """Several options as one decorator."""
+
+    def decorate(command: F) -> F:
+        for option in reversed(options):
+            command = option(command)
+        return command
+
+    return decorate
 
 
 def _options(owner: type[Any], names: list[str], helps: dict[str, str], into: str) -> Callable[[F], F]:

@@ -20,6 +20,7 @@ from albireo.config import EngineConfig
 from albireo.errors import ConfigError
 from albireo.graph.program import Program
 from albireo.graph.report import PassRecord
+from albireo.quantization.schemes import Precision
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,11 +71,12 @@ def open_sides(first: str | None, second: str, settings: Mapping[str, Any]) -> t
         config = EngineConfig.from_kwargs(**{**_settings(engine), **settings})
     elif config.verify_hashes:
         raise ConfigError("verify_hashes: both sides are checkpoints, which have no hashes; leave it out")
+    precision = Precision(config.quantization, config.quantization_head)
     is_len_asked_for = settings.get("max_model_len") is not None
     left, right = (
         _built(engines[directory])
         if directory in engines
-        else _compiled(CheckpointSource(directory, config.dtype), config, is_len_asked_for)
+        else _compiled(CheckpointSource(directory, config.dtype, precision=precision), config, is_len_asked_for)
         for directory in directories
     )
     return left, right

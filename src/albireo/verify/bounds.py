@@ -18,6 +18,7 @@ from albireo.backends.reference.interpret import OPS
 from albireo.backends.reference.rounding import round_to
 from albireo.backends.rope_table import rope_table
 from albireo.backends.step_inputs import StepInputs
+from albireo.dtypes import TOKEN
 from albireo.graph.node import Graph, Node, Value
 from albireo.verify.attention_bound import attention_error, chain_error
 
@@ -138,6 +139,8 @@ def _rounded(x: Array, error: Any, dtype: str) -> F64:
     """How far a rounding may end up when x is off by error: nothing, unless a tie lies in between."""
     if dtype == "float32":
         return _as(error, x)
+    if dtype == TOKEN:
+        return _rounded_tokens(x, _as(error, x))
     wide = _as(error, x)
     centre = round_to(x, dtype).astype(np.float64)
     ends = [np.nextafter((x + sign * wide).astype(np.float32), np.float32(sign * np.inf)) for sign in (1, -1)]
@@ -145,6 +148,16 @@ def _rounded(x: Array, error: Any, dtype: str) -> F64:
     off = np.where(np.isnan(off), np.where(np.isfinite(x), np.inf, 0.0), off)
     flushed = FLUSHED if dtype == "bfloat16" else 0.0
     return np.where(wide > 0, off + flushed, 0.0)
+
+
+def _rounded_tokens(x: Array, error: F64) -> F64:
+    """A code may be one off where a tie lies within reach; the scale follows the largest element, with its error."""
+    largest = np.abs(x).max(axis=1, keepdims=True).astype(np.float64)
+    step = largest / 127
+    relative = (error.max(axis=1, keepdims=True) + 4 * U * largest) / np.maximum(largest, FLUSHED)
+    reach = error + np.abs(x) * relative
+    distance = np.abs(np.abs(x / np.maximum(step, FLUSHED)) % 1.0 - 0.5) * step
+    return np.asarray(np.where(distance <= reach, step, 0.0) + np.abs(x) * relative + FLUSHED, np.float64)
 
 
 def _copied(op: _Given, values: tuple[Array, ...]) -> list[Any]:

@@ -7,6 +7,8 @@ from __future__ import annotations
 
 from dataclasses import asdict, dataclass
 
+from albireo.encodings import ENCODINGS
+from albireo.graph.node import Graph
 from albireo.verify.quality import CLEAR, Quality
 from albireo.verify.result import Stage
 from albireo.verify.text import TokenText
@@ -38,11 +40,23 @@ LIMITS = {
     "float32": Limits(1e-6, 1e-4, 0.0),
     "float16": Limits(1e-4, 1e-3, 0.002),
     "bfloat16": Limits(2e-3, 1e-2, 0.01),
+    "fp8": Limits(2e-2, 2e-2, 0.03),
+    "int8": Limits(2e-2, 2e-2, 0.03),
+    "int4": Limits(0.3, 0.25, 0.2),
 }
 
 
+def coarsest(graph: Graph, dtype: str) -> str:
+    """The key of LIMITS for a graph that computes in dtype: its matrices of fewest bits decide."""
+    found = [ENCODINGS[v.type.dtype] for v in graph.constants.values() if v.type.dtype in ENCODINGS]
+    if not found:
+        return dtype
+    worst = min(found, key=lambda item: item.bits)
+    return f"int{worst.bits}" if worst.kind != "float" else "fp8"
+
+
 def quality_stage(found: Quality, text: TokenText, window: int, dtype: str) -> Stage:
-    """The verdict by the limits of a compute type."""
+    """The verdict by the limits of a compute type or of weights in few bits: a key of LIMITS."""
     limits = LIMITS[dtype]
     change = found.perplexity / found.oracle_perplexity - 1
     rows = [

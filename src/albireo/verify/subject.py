@@ -10,15 +10,15 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from albireo.api.locate import locate_model
-from albireo.api.source import EngineSource
+from albireo.api.source import CheckpointSource, EngineSource
 from albireo.artifact import layout
 from albireo.artifact.manifest import FileEntry
 from albireo.artifact.reader import EngineFiles, is_engine_directory
 from albireo.artifact.writer import file_entry
 from albireo.errors import ConfigError
 from albireo.graph.node import Graph
-from albireo.models import build_graph, load_config
 from albireo.models.config import ModelConfig
+from albireo.quantization.schemes import Precision
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,7 +27,8 @@ class Subject:
 
     Fields:
         files: the engine directory, validated but for its weights.
-        config: of the checkpoint, in the compute type of the build; graph: what that config means.
+        config: of the checkpoint, in the compute type of the build; graph: what that config means, in the precision of
+            the build.
     """
 
     directory: Path
@@ -35,6 +36,7 @@ class Subject:
     files: EngineFiles
     config: ModelConfig
     graph: Graph
+    precision: Precision
 
     @property
     def dtype(self) -> str:
@@ -72,8 +74,10 @@ def open_subject(directory: Path, against: str, note: Callable[[str], None]) -> 
         )
     _check_source(files, checkpoint, note)
     options = files.manifest.options
-    config = load_config(checkpoint).with_dtype(options.dtype)
-    return Subject(directory, checkpoint, files, config, build_graph(config, options.max_model_len))
+    precision = Precision(options.quantization, options.quantization_head)
+    source = CheckpointSource(checkpoint, options.dtype, precision=precision)
+    graph = source.graph(options.max_model_len)
+    return Subject(directory, checkpoint, files, source.model_config, graph, precision)
 
 
 def _check_source(files: EngineFiles, checkpoint: Path, note: Callable[[str], None]) -> None:

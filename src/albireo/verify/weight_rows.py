@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from albireo.backends.cpu.kv_view import widen
-from albireo.backends.reference.rounding import F32, round_to
+from albireo.backends.reference.rounding import F32, round_matrix
 from albireo.errors import InvariantError
 from albireo.graph.node import RowSegment, Value
 from albireo.models.weights import Checkpoint
@@ -28,6 +28,7 @@ class WeightRows:
         self._dtype = value.type.dtype
         self._segments = value.constant.segments
         self._checkpoint = checkpoint
+        self._kept_name, self._kept = "", np.zeros((0, 0), np.float32)
 
     def __len__(self) -> int:
         return self.shape[0]
@@ -49,7 +50,15 @@ class WeightRows:
         tail = self.shape[1:]
         if segment.source is None:
             return np.zeros((stop - start, *tail), np.float32)
+        if segment.source in self._checkpoint.encodings:
+            return self._decoded(segment.source)[start:stop]
         tensor = self._checkpoint.tensor(segment.source)
         stored = np.frombuffer(tensor.buffer, np.uint8).reshape(tensor.shape[0], -1)[start:stop]
         values = widen(stored.reshape(-1), tensor.dtype).reshape(stop - start, *tail)
-        return values if tensor.dtype == self._dtype else round_to(values, self._dtype)
+        return values if tensor.dtype == self._dtype else round_matrix(values, self._dtype)
+
+    def _decoded(self, source: str) -> F32:
+        """A matrix that is stored in few bits; the last one is kept, since rows are asked for one after another."""
+        if source != self._kept_name:
+            self._kept_name, self._kept = source, self._checkpoint.encoded(source).decode()
+        return self._kept

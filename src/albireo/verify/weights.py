@@ -17,8 +17,9 @@ from albireo.backends.cpu.kv_view import widen
 from albireo.backends.cpu.machine import thread_pool
 from albireo.backends.cpu.stored import pack_image
 from albireo.dtypes import itemsize
+from albireo.encodings import is_encoding
 from albireo.graph.node import ConstantDef
-from albireo.graph.program import PackedConstant, Program
+from albireo.graph.program import PANEL, PackedConstant, Program
 from albireo.models.weights import Checkpoint
 
 #: Rows of a sub-panel, see graph/program.py and csrc/include/albireo/types.h.
@@ -76,11 +77,16 @@ def _damage(constant: PackedConstant, readers: tuple[str, ...], offset: int, see
     differs = np.flatnonzero(seen != wanted)
     _, _, dtype = constant.packing.partition(".")
     dtype = dtype or "float32"
+    first = int(differs[0])
+    if is_encoding(dtype):  # a byte may be a code, two, or a part of a scale
+        panel = first // (constant.num_bytes // -(-constant.rows // PANEL))
+        place = f"a byte of the panel of rows {panel * PANEL} to {panel * PANEL + PANEL - 1}"
+        return Damage(constant.name, readers, place, seen[first], wanted[first], offset + first, len(differs))
     size = itemsize(dtype)
-    index = int(differs[0]) // size
+    index = first // size
     number, right = (float(widen(data[index * size : (index + 1) * size], dtype)[0]) for data in (seen, wanted))
     place = _place(constant, index, dtype)
-    return Damage(constant.name, readers, place, number, right, offset + int(differs[0]), len(differs))
+    return Damage(constant.name, readers, place, number, right, offset + first, len(differs))
 
 
 def _place(constant: PackedConstant, index: int, dtype: str) -> str:

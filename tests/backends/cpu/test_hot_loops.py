@@ -63,7 +63,8 @@ def test_a_tall_tile_has_no_address_arithmetic(code: list[tuple[int, str]]) -> N
 
 
 def test_no_tile_keeps_an_accumulator_on_the_stack(code: list[tuple[int, str]]) -> None:
-    tiles = [b for b in inner_loops(code) if dots(b, "vdpbf16ps") > 0 or dots(b, "vfmadd") >= 8]
+    names = ("vdpbf16ps", "vpdpbusd")
+    tiles = [b for b in inner_loops(code) if any(dots(b, n) for n in names) or dots(b, "vfmadd") >= 8]
     assert len(tiles) > 100
     for body in tiles:
         assert not stack_stores(body), "\n".join(body)
@@ -77,3 +78,14 @@ def test_a_full_tile_broadcasts_once_a_row(code: list[tuple[int, str]]) -> None:
     for body in wide:
         assert not any("{1to16}" in text for text in body)
         assert len(body) <= 50
+
+
+def test_integer_tiles_are_loops_of_dots(code: list[tuple[int, str]]) -> None:
+    """Of bytes as of bf16; of nibbles two dots a row, for tiles of few rows."""
+    loops = [body for body in inner_loops(code) if dots(body, "vpdpbusd") > 0]
+    sizes = {dots(body, "vpdpbusd") for body in loops}
+    assert {rows * TILE_VECTORS for rows in range(1, TILE_ROWS + 1)} | set(range(2, TALL_ROWS + 1)) <= sizes
+    nibbles = [body for body in loops if any(text.startswith("vpsrlw") for text in body)]
+    assert {2 * rows for rows in range(2, 25)} <= {dots(body, "vpdpbusd") for body in nibbles}
+    for body in loops:
+        assert len(body) <= dots(body, "vpdpbusd") + 24, "\n".join(body)

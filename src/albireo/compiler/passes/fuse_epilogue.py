@@ -52,7 +52,7 @@ def _gated(rw: Rewriter, linear: Node, split: Node) -> None:
     rw.sole_user(act.output)
     members = [linear, split, act, mul]
     cast = rw.only(mul.output, "cast")
-    if cast is not None:
+    if cast is not None and cast.attrs["dtype"] != TOKEN:  # which needs the whole row at once
         members.append(cast)
     out, dtype = members[-1].output, linear.inputs["x"].type.dtype
     if out.type.dtype != dtype and dtype != TOKEN:

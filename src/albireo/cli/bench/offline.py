@@ -1,0 +1,49 @@
+"""What the measurements inside this process share: options, and where the figures go.
+
+Used by latency.py and throughput.py. Does not know what is measured.
+"""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import click
+
+from albireo.bench.timed import Sampling
+from albireo.config import EngineConfig
+from albireo.errors import ConfigError
+
+SAMPLING_OPTIONS = (
+    click.option("--n", default=1, show_default=True, help="Continuations of each prompt."),
+    click.option("--temperature", default=1.0, show_default=True, help="0 takes the likeliest token."),
+    click.option("--disable-detokenize", is_flag=True, help="Leave text out of the time."),
+)
+OUTPUT_OPTIONS = (
+    click.option(
+        "--output-json", type=click.Path(dir_okay=False, path_type=Path), help="Write all figures to this file."
+    ),
+    click.argument("directory", metavar="[MODEL]", required=False),
+    click.option("--model", help="The same as MODEL, as vLLM has it."),
+)
+
+
+def one_model(directory: str | None, model: str | None) -> str | None:
+    """The model, however it was named."""
+    if directory is not None and model is not None:
+        raise ConfigError(f"MODEL {directory} and --model {model} are both given; keep one")
+    return directory if model is None else model
+
+
+def sampling_of(config: EngineConfig, n: int, temperature: float, disable_detokenize: bool) -> Sampling:
+    """How tokens are drawn."""
+    has_text = not (disable_detokenize or config.skip_tokenizer_init)
+    return Sampling(n=n, temperature=temperature, seed=config.seed, detokenize=has_text)
+
+
+def report(figures: dict[str, Any], lines: list[str], output_json: Path | None) -> None:
+    """Print the lines; write the figures where a file is named."""
+    if output_json is not None:
+        output_json.write_text(json.dumps(figures, indent=2) + "\n")
+    click.echo("\n".join(lines))

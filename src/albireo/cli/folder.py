@@ -1,0 +1,50 @@
+"""A group whose commands are the other files of its folder: found by name, imported when they run.
+
+Used by main.py and by commands that are folders themselves. A command's file (or its folder's __init__) defines
+`command`; the first line of its docstring is the help. Does not know what any command does.
+"""
+
+from __future__ import annotations
+
+import ast
+import importlib
+import pkgutil
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any
+
+import click
+
+
+class FolderGroup(click.Group):
+    """Args: package: whose files are the commands; room: those that are not."""
+
+    def __init__(self, *args: Any, package: str, room: frozenset[str], **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self._package, self._room = package, room
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        found = (module.name for module in pkgutil.iter_modules([str(self._folder())]))
+        return sorted(name for name in found if name not in self._room)
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        if cmd_name not in self.list_commands(ctx):
+            return None
+        command: click.Command = importlib.import_module(f"{self._package}.{cmd_name}").command
+        return command
+
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        """The list of commands, from their files' text: nothing is imported."""
+        with formatter.section("Commands"):
+            formatter.write_dl([(name, self._summary(name)) for name in self.list_commands(ctx)])
+
+    def _folder(self) -> Path:
+        spec = find_spec(self._package)
+        assert spec is not None and spec.origin is not None  # the package that called
+        return Path(spec.origin).parent
+
+    def _summary(self, name: str) -> str:
+        """First line of the docstring of a command's file."""
+        file = self._folder() / f"{name}.py"
+        text = (file if file.exists() else self._folder() / name / "__init__.py").read_text("utf-8")
+        return (ast.get_docstring(ast.parse(text)) or "").partition("\n")[0].rstrip(".")

@@ -8,9 +8,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from click.testing import CliRunner
 
-from albireo import LLM, SamplingParams
+from albireo import LLM, BuildConfig, SamplingParams, build
 from albireo.api.locate import locate_model
+from albireo.cli.main import main
 from albireo.errors import ModelError
 from albireo.text.tokenizer import Tokenizer
 from models.gguf.writer import LLAMA, write_gguf
@@ -66,6 +68,42 @@ def test_text_in_and_out(tmp_path: Path) -> None:
     assert whole == "Hello, world!" + output.outputs[0].text
     chat = llm.chat([{"role": "user", "content": "hi"}], SamplingParams(temperature=0.0, max_tokens=2))[0]
     assert chat.prompt_token_ids == theirs.encode("<s> [INST] hi [/INST]", add_special_tokens=False)
+
+
+@pytest.mark.parametrize("kind", ["F32", "Q8_0"])
+def test_an_engine_directory_of_it_needs_it_no_more(kind: str, tmp_path: Path) -> None:
+    directory = shared_data("tokenizers", "mistral-v1")
+    settings = sentence_piece_settings(directory)
+    config = LLAMA | {"vocab_size": len(settings["tokenizer.ggml.tokens"]), "hidden_size": 32, "intermediate_size": 32}
+    config |= {"head_dim": 16, "num_attention_heads": 2, "num_key_value_heads": 1, "num_hidden_layers": 1}
+
+    def tokenizer(writer: Any) -> None:
+        writer.add_tokenizer_model("llama")
+        writer.add_token_list(settings["tokenizer.ggml.tokens"])
+        writer.add_token_scores(settings["tokenizer.ggml.scores"].tolist())
+        writer.add_token_types(settings["tokenizer.ggml.token_type"].tolist())
+        writer.add_bos_token_id(1)
+        writer.add_eos_token_id(2)
+        writer.add_chat_template(settings["tokenizer.chat_template"])
+
+    write_gguf(tmp_path / "m.gguf", config, kind, tokenizer=tokenizer)
+    wanted = LLM(str(tmp_path / "m.gguf"), dtype="bfloat16", **SMALL)
+    build(tmp_path / "m.gguf", tmp_path / "engine", BuildConfig(dtype="bfloat16", max_model_len=64, max_num_seqs=2))
+    (tmp_path / "m.gguf").unlink()
+    built = LLM(str(tmp_path / "engine"), **SMALL)
+    text = "Once upon a time, a fox"
+    ours, theirs = (llm.generate(text, GREEDY)[0] for llm in (built, wanted))
+    assert ours.prompt_token_ids == theirs.prompt_token_ids
+    assert (ours.outputs[0].token_ids, ours.outputs[0].text) == (theirs.outputs[0].token_ids, theirs.outputs[0].text)
+    messages = [{"role": "user", "content": "hi"}]
+    assert built.chat(messages, GREEDY)[0].prompt_token_ids == wanted.chat(messages, GREEDY)[0].prompt_token_ids
+
+
+def test_what_inspect_says_of_it(tmp_path: Path) -> None:
+    write_gguf(tmp_path / "m.gguf", LLAMA, "mixed")
+    result = CliRunner().invoke(main, ["inspect", str(tmp_path / "m.gguf")])
+    assert result.exit_code == 0, result.output
+    assert "tensors of bfloat16, float16, float32, int4.g32, int4.g32.affine, int8.g16" in result.output
 
 
 def test_where_it_is_found(tmp_path: Path) -> None:

@@ -60,7 +60,7 @@ def test_logits_of_every_format(name: str, tmp_path: Path) -> None:
 def test_logits_of_gguf(kind: str, name: str, tmp_path: Path) -> None:
     numbers = write_gguf(tmp_path / "m.gguf", GGUF_CONFIGS[name], kind, seed=4)
     off = distance(ours(tmp_path / "m.gguf", dtype="float32"), theirs(GGUF_CONFIGS[name], numbers))
-    assert off < 0.025, off
+    assert off < 0.05, off  # two layers and a head
 
 
 def test_types_that_differ_from_matrix_to_matrix(tmp_path: Path) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -42,6 +43,19 @@ def test_it_is_the_tokenizer_it_was_converted_from(name: str) -> None:
     assert ours.pieces.kind == wanted.pieces.kind
     if "default" in wanted.chat_templates:
         assert ours.chat_templates == {"default": wanted.chat_templates["default"]}
+
+
+@pytest.mark.parametrize("name", ["qwen2.5", "mistral-v1"])
+def test_it_is_the_same_written_as_files(name: str, tmp_path: Path) -> None:
+    ours = gguf_tokenizer(settings_of(name), "m.gguf")
+    for file, data in ours.to_files().items():
+        (tmp_path / file).write_bytes(data)
+    again = Tokenizer.from_directory(tmp_path)
+    for text in TEXTS:
+        assert again.encode(text) == ours.encode(text)
+        assert again.decode(ours.encode(text)) == ours.decode(ours.encode(text))
+    for part in ("special_ids", "chat_templates", "named_tokens", "vocab_size"):
+        assert getattr(again, part) == getattr(ours, part)
 
 
 def small(**changes: Any) -> dict[str, Any]:

@@ -16,6 +16,7 @@ from pathlib import Path
 from albireo.api.locate import locate_model
 from albireo.api.memory import MemoryPlan, machine_bytes, plan_memory
 from albireo.api.source import ModelSource, guard, open_source
+from albireo.api.tokenizer import open_tokenizer
 from albireo.api.tuning import tuned
 from albireo.artifact.reader import tokenizer_directory
 from albireo.backends.cpu.catalog import CpuCatalog
@@ -33,9 +34,7 @@ from albireo.graph.node import Graph
 from albireo.graph.program import Program
 from albireo.models.config import ModelConfig
 from albireo.models.generation import GenerationDefaults, eos_token_ids, read_generation_defaults
-from albireo.models.gguf.tensors import is_gguf, read_settings
 from albireo.step import StepPlan, StepResult
-from albireo.text.gguf_tokenizer import gguf_tokenizer
 from albireo.text.tokenizer import Tokenizer
 
 #: Positions of prompts whose log-probabilities one step computes; a row of logits each.
@@ -208,8 +207,7 @@ def compile_program(
 
 
 def _tokenizer(config: EngineConfig, directory: Path) -> Tokenizer:
-    place = Path(config.tokenizer).expanduser() if config.tokenizer else tokenizer_directory(directory)
-    return gguf_tokenizer(read_settings(place), str(place)) if is_gguf(place) else Tokenizer.from_directory(place)
+    return open_tokenizer(Path(config.tokenizer) if config.tokenizer else tokenizer_directory(directory))
 
 
 @contextmanager

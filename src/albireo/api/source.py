@@ -32,7 +32,7 @@ from albireo.graph.node import Graph
 from albireo.graph.program import PackedConstant, Program
 from albireo.models import build_graph, load_config, open_checkpoint
 from albireo.models.config import ModelConfig
-from albireo.models.weights import Checkpoint
+from albireo.models.weights import Checkpoint, weight_files
 from albireo.quantization.schemes import Precision
 
 _LOG = logging.getLogger(__name__)
@@ -250,6 +250,8 @@ class EngineSource:
 
 def _stored_encodings(directory: Path) -> dict[str, str]:
     """Of the matrices that lie in few bits; others are given as numbers by the checkpoint."""
+    if not weight_files(directory):  # it may be looked at all the same
+        return {}
     with Checkpoint(directory) as checkpoint:
         # no kernel reads float8, so those become numbers of the compute type for now
         return {name: kind for name, kind in checkpoint.encodings.items() if encoding(kind).kind != "float"}

@@ -26,6 +26,9 @@ from albireo.models.safetensors_files import SafetensorsFiles
 from albireo.quantization.encoded import Encoded
 from albireo.quantization.formats.matrix import Matrix, Plan
 
+#: Matrices held as decoded numbers for callers that release none; no constant is joined of so many.
+MAX_DECODED = 8
+
 
 class Checkpoint:
     """The weights of a model directory, or of a GGUF file.
@@ -81,6 +84,13 @@ class Checkpoint:
         matrix = self._plan.matrices.get(name)
         return matrix.shape if matrix else self._stored.shape(self._known(name))
 
+    def kind(self, name: str) -> str:
+        """Encoding of a weight, else its element type. Raises: WeightMismatch for an unknown name."""
+        matrix = self._plan.matrices.get(name)
+        if matrix is not None:
+            return matrix.encoding or matrix.dtype
+        return self._stored.dtype(self._known(name)) or self._stored.type_name(name)
+
     def check_readable(self, name: str) -> None:
         """Raises: WeightMismatch for an element type that tensor() does not read."""
         if name not in self._plan.matrices:
@@ -89,15 +99,17 @@ class Checkpoint:
     def tensor(self, name: str) -> RawTensor:
         """The numbers of a weight: where they lie, or decoded as float32 where it is quantized.
 
-        Decoded numbers stay in memory until release(), and then until the next ones are needed.
+        Decoded numbers stay in memory until release(), and then until the next ones are needed; without it the last
+        MAX_DECODED do.
         Raises: WeightMismatch for an unknown name, an element type not read, or a number that is not finite.
         """
         if name not in self._plan.matrices and not self._is_widened(name):
             return self._stored.tensor(self._known(name))
         self._released.discard(name)
         if name not in self._decoded:
-            for other in self._released:
-                del self._decoded[other]
+            oldest = [] if len(self._decoded) < MAX_DECODED else [next(iter(self._decoded))]
+            for other in (*self._released, *oldest):
+                self._decoded.pop(other, None)
             self._released.clear()
             self._decoded[name] = self._numbers(name)
         return self._decoded[name]
@@ -185,6 +197,13 @@ class Checkpoint:
     def _sizes(self, matrices: list[Matrix]) -> str:
         held = sum(len(self._stored.buffer(name)) for matrix in matrices for name in matrix.stored)
         return f"{len(matrices)} matrices of {held / 2**20:.1f} MiB in the file"
+
+
+def weight_files(directory: Path) -> list[Path]:
+    """The files that a Checkpoint of a directory, or of a GGUF file, may read; none: there are no weights."""
+    if is_gguf(directory):
+        return [directory] if directory.is_file() else []
+    return sorted(directory.glob("*.safetensors"))
 
 
 def _plain_names(stored: SafetensorsFiles | GgufFile, plan: Plan) -> frozenset[str]:

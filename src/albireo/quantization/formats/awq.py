@@ -16,13 +16,12 @@ from numpy.typing import NDArray
 from albireo.errors import WeightMismatch
 from albireo.json_file import Fields, keys, short
 from albireo.quantization.encoded import F32, U8, Encoded
-from albireo.quantization.formats.arrays import FLOATS, array, floats, unpack_words
+from albireo.quantization.formats.arrays import FLOATS, array, floats
 from albireo.quantization.formats.grouping import ROUNDED_NOTE, group_size, integer_encoding, integer_matrix
 from albireo.quantization.formats.matrix import Matrix, Plan, StoredTensors, matrix_shape, modules_with, require
 
-#: The output that lies in each nibble of a word, the lowest first.
-_ORDER = (0, 2, 4, 6, 1, 3, 5, 7)
-_PLACE = np.argsort(_ORDER)
+#: The nibble of a word, from the lowest, in which each of eight outputs lies.
+_PLACE = (0, 4, 1, 5, 2, 6, 3, 7)
 _DENSE_NOTE = (
     "groups that are no multiple of 16 inputs have no encoding; such a matrix is held as numbers of the model's dtype"
 )
@@ -76,14 +75,17 @@ def parse(fields: Fields) -> Awq:
 
 
 def _unpack(words: NDArray[np.generic]) -> U8:
-    """[rows, N / 8] -> [rows, N]."""
-    codes = unpack_words(words, 4)
-    return codes.reshape(len(codes), -1, 8)[:, :, _PLACE].reshape(len(codes), -1)
+    """[rows, N / 8] -> [N, rows]."""
+    across = np.ascontiguousarray(words.T).view("<u4")
+    codes = np.empty((len(across), 8, across.shape[1]), np.uint8)
+    for i, place in enumerate(_PLACE):
+        codes[:, i] = (across >> np.uint32(4 * place)) & np.uint32(15)
+    return codes.reshape(-1, across.shape[1])
 
 
 def _read(stored: StoredTensors, names: tuple[str, str, str], group: int, kind: str | None) -> Encoded | F32:
     weight, scales, zeros = names
-    codes, zero = _unpack(array(stored, weight)).T, _unpack(array(stored, zeros)).T
+    codes, zero = _unpack(array(stored, weight)), _unpack(array(stored, zeros))
     scale = floats(stored, scales).T
     if kind is not None:
         return integer_matrix(codes, scale, zero, group, kind)

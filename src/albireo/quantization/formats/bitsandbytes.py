@@ -20,7 +20,7 @@ from albireo.encodings import encoding
 from albireo.errors import WeightMismatch
 from albireo.json_file import Fields, keys, parse_json, short
 from albireo.quantization.encoded import F32, Encoded
-from albireo.quantization.formats.arrays import array, finite, floats
+from albireo.quantization.formats.arrays import array, finite, floats, nibbles
 from albireo.quantization.formats.matrix import Matrix, Plan, StoredTensors, matrix_shape, require
 
 _STATE = ".quant_state.bitsandbytes__"
@@ -120,8 +120,10 @@ def _read_four_bits(stored: StoredTensors, weight: str, shape: tuple[int, int], 
     finite(absmax, absmax_name)
     data = np.frombuffer(stored.buffer(weight), np.uint8)
     # the high half of a byte comes first
-    codes = np.stack((data >> np.uint8(4), data & np.uint8(15)), axis=-1).reshape(-1)[: shape[0] * shape[1]]
+    codes = nibbles((data >> np.uint8(4)) | (data << np.uint8(4)))[: shape[0] * shape[1]]
     numbers = floats(stored, f"{weight}.quant_map")[codes]
     size = state.integer("blocksize", 1, 2**20)
-    numbers *= np.repeat(absmax, size)[: len(numbers)]
+    whole = len(numbers) // size
+    numbers[: whole * size].reshape(whole, size)[...] *= absmax[:whole, None]
+    numbers[whole * size :] *= absmax[whole:].sum()  # a last block that is not full
     return numbers.reshape(shape)

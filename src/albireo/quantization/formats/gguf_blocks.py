@@ -87,7 +87,10 @@ def _half(data: U8) -> F32:
 
 def _nibbles(data: U8) -> U8:
     """[..., n] bytes -> [..., 2 n]: the low halves, then the high halves."""
-    return np.concatenate((data & np.uint8(15), data >> np.uint8(4)), axis=-1)
+    codes = np.empty((*data.shape[:-1], 2, data.shape[-1]), np.uint8)
+    np.bitwise_and(data, np.uint8(15), out=codes[..., 0, :])
+    np.right_shift(data, np.uint8(4), out=codes[..., 1, :])
+    return codes.reshape(*data.shape[:-1], -1)
 
 
 def _fifth_bits(data: U8) -> U8:

@@ -103,7 +103,7 @@ def test_what_inspect_says_of_it(tmp_path: Path) -> None:
     write_gguf(tmp_path / "m.gguf", LLAMA, "mixed")
     result = CliRunner().invoke(main, ["inspect", str(tmp_path / "m.gguf")])
     assert result.exit_code == 0, result.output
-    assert "tensors of bfloat16, float16, float32, int4.g32, int4.g32.affine, int8.g16" in result.output
+    assert "tensors of float16, float32, int4.g32, int4.g32.affine, int8.g16" in result.output
 
 
 def test_where_it_is_found(tmp_path: Path) -> None:

@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from albireo.backends.cpu.machine import isa_levels
 from albireo.models.weights import Checkpoint
 from albireo.params import SamplingParams
 from e2e.serving import Ask, Server
@@ -61,6 +62,18 @@ def test_logits_of_gguf(kind: str, name: str, tmp_path: Path) -> None:
     numbers = write_gguf(tmp_path / "m.gguf", GGUF_CONFIGS[name], kind, seed=4)
     off = distance(ours(tmp_path / "m.gguf", dtype="float32"), theirs(GGUF_CONFIGS[name], numbers))
     assert off < 0.05, off  # two layers and a head
+
+
+@pytest.mark.parametrize("name", ["compressed-tensors W8A8 channel", "compressed-tensors W8A16 g32"])
+def test_the_smallest_code_of_int8_at_every_level(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """-128, which compressed-tensors writes where the largest number of a row is negative: the same bits everywhere."""
+    numbers = write_model(tmp_path, WRITERS[name], seed=4)
+    with Checkpoint(tmp_path) as checkpoint:
+        assert any((checkpoint.encoded(matrix).codes == 0).any() for matrix in checkpoint.encodings)
+    wanted = theirs(TINY, numbers)
+    for level in isa_levels():
+        monkeypatch.setenv("ALBIREO_ISA_MAX", level)
+        assert distance(ours(tmp_path), wanted) < 0.025, level
 
 
 def test_types_that_differ_from_matrix_to_matrix(tmp_path: Path) -> None:

@@ -7,7 +7,6 @@ import random
 import struct
 import tracemalloc
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
@@ -17,7 +16,7 @@ from albireo.models import build_graph, load_config, open_checkpoint
 from albireo.models.gguf.header import MAX_KEYS, MAX_TENSORS, read_header
 from albireo.models.gguf.tensors import GgufFile, read_settings
 from albireo.text.gguf_tokenizer import gguf_tokenizer
-from models.gguf.writer import LLAMA, write_gguf
+from models.gguf.writer import LLAMA, words, write_gguf
 
 #: `make fuzz` sets another number of rounds, and other seeds.
 NUM_ROUNDS = int(os.environ.get("FUZZ_ROUNDS", "300"))
@@ -167,15 +166,6 @@ def test_two_names_for_one_weight(tmp_path: Path) -> None:
         GgufFile(tmp_path / "m.gguf")
 
 
-def words(writer: Any) -> None:
-    writer.add_tokenizer_model("gpt2")
-    writer.add_tokenizer_pre("qwen2")
-    writer.add_token_list([chr(ord("!") + i) if i < 94 else f"<{i}>" for i in range(96)])
-    writer.add_token_types([1] * 94 + [3] * 2)
-    writer.add_token_merges(["a b"])
-    writer.add_eos_token_id(95)
-
-
 def read_everything(path: Path) -> None:
     """What loading does, short of packing and running; a model of another size is not worth the minutes."""
     gguf_tokenizer(read_settings(path), str(path))
@@ -221,6 +211,7 @@ def test_random_damage_is_refused_or_read(kind: str, tmp_path: Path) -> None:
     path = tmp_path / "m.gguf"
     write_gguf(path, SMALL, kind, tokenizer=words)
     data = path.read_bytes()
+    read_everything(path)
     with open_checkpoint(path, build_graph(load_config(path), 16)) as checkpoint:
         end = min(entry.start for entry in checkpoint._stored._entries.values())  # type: ignore[union-attr]
     rng, num_refused = random.Random(f"{SEED} {kind}"), 0
@@ -231,7 +222,7 @@ def test_random_damage_is_refused_or_read(kind: str, tmp_path: Path) -> None:
         except EngineError as error:
             assert str(error), f"round {i}"
             num_refused += 1
-    assert num_refused > NUM_ROUNDS // 3
+    assert NUM_ROUNDS // 3 < num_refused < NUM_ROUNDS
 
 
 def test_numbers_of_a_type_are_kept_apart_from_the_file(tmp_path: Path) -> None:

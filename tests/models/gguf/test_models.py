@@ -15,7 +15,7 @@ from albireo.models import build_graph, load_architecture, load_config, open_che
 from albireo.models.config import parse_config
 from albireo.models.rope import rope_spec
 from albireo.models.weights import Checkpoint
-from models.gguf.writer import CONFIGS, LLAMA, write_gguf
+from models.gguf.writer import CONFIGS, LLAMA, words, write_gguf
 from quantization.formats.test_gguf_blocks import KINDS
 from step_batches import Work, make_step
 
@@ -67,17 +67,6 @@ def test_transformers_reads_the_file_the_same_way(name: str, tmp_path: Path) -> 
     with torch.no_grad():
         wanted = model.eval()(torch.tensor([IDS])).logits[0].numpy()
     assert distance(logits_of(tmp_path / "m.gguf"), wanted) < 3e-6
-
-
-def words(writer: Any) -> None:
-    """96 tokens without merges."""
-    writer.add_tokenizer_model("gpt2")
-    writer.add_tokenizer_pre("qwen2")
-    writer.add_token_list([chr(ord("!") + i) if i < 94 else f"<{i}>" for i in range(96)])
-    writer.add_token_types([1] * 94 + [3] * 2)
-    writer.add_token_merges(["a b"])
-    writer.add_bos_token_id(94)
-    writer.add_eos_token_id(95)
 
 
 @pytest.mark.parametrize("kind", ["F32", "F16", "BF16", *KINDS])

@@ -90,6 +90,17 @@ def quantized(weight: Array, kind: str, seed: int) -> tuple[NDArray[np.uint8], A
     return data, gguf.dequantize(data, number)
 
 
+def words(writer: Any) -> None:
+    """A tokenizer of 96 tokens: 93 characters, one merge, two that are special."""
+    writer.add_tokenizer_model("gpt2")
+    writer.add_tokenizer_pre("qwen2")
+    writer.add_token_list([*(chr(ord("!") + i) for i in range(93)), "ab", "<94>", "<95>"])
+    writer.add_token_types([1] * 94 + [3] * 2)
+    writer.add_token_merges(["a b"])
+    writer.add_bos_token_id(94)
+    writer.add_eos_token_id(95)
+
+
 def write_gguf(
     path: Path,
     config: Mapping[str, Any],

@@ -16,8 +16,13 @@ from albireo.quantization.formats.matrix import Format
 
 #: Keys of config.json; the second is what compressed-tensors wrote at first.
 KEYS = ("quantization_config", "compression_config")
-#: ModelOpt's: written beside a config.json that does not itself say that the weights are quantized.
-SIDE_FILE = "hf_quant_config.json"
+#: Written by some programs beside a config.json that does not itself say that the weights are quantized: the file, what
+#: it is about, and the key its settings lie under (none: at the top).
+SIDE_FILES = (
+    ("hf_quant_config.json", "modelopt", "quantization"),
+    ("quantize_config.json", "gptq", None),
+    ("quant_config.json", "awq", None),
+)
 
 
 def quantization_format(directory: Path, config: Mapping[str, Any] | None = None) -> Format | None:
@@ -35,10 +40,11 @@ def quantization_format(directory: Path, config: Mapping[str, Any] | None = None
             if not isinstance(value, dict):
                 raise ModelError(f"{path}: {key}={short(value)} must be an object")
             return read_format(value, f"{path}: {key}")
-    side = directory / SIDE_FILE
-    if not side.exists():
-        return None
-    value = read_json(side).get("quantization")
-    if not isinstance(value, dict):
-        raise ModelError(f"{side}: quantization={short(value)} must be an object")
-    return read_format({"quant_method": "modelopt", **value}, f"{side}: quantization")
+    for name, method, place in SIDE_FILES:
+        side = directory / name
+        if side.exists():
+            value = read_json(side) if place is None else read_json(side).get(place)
+            if not isinstance(value, dict):
+                raise ModelError(f"{side}: {place}={short(value)} must be an object")
+            return read_format({"quant_method": method, **value}, f"{side}" if place is None else f"{side}: {place}")
+    return None

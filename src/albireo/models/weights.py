@@ -236,6 +236,7 @@ def check_weights(
         if name in extra and original in wanted and original in checkpoint:
             _check_copy(checkpoint, name, original)
             extra.remove(name)
+    extra = [name for name in extra if not _is_zero_bias(checkpoint, name)]
     missing = [name for name in wanted if name not in checkpoint]
     misshapen = [
         f"{name} is {list(checkpoint.shape(name))}, config.json implies {list(shape)}"
@@ -248,6 +249,15 @@ def check_weights(
         raise WeightMismatch(f"{checkpoint.directory}: weights do not fit config.json: " + "; ".join(parts))
     for name in wanted:
         checkpoint.check_readable(name)
+
+
+def _is_zero_bias(checkpoint: Checkpoint, name: str) -> bool:
+    """Old quantizers gave every linear a bias, of zeros where the model has none."""
+    if not name.endswith(".bias") or len(checkpoint.shape(name)) != 1:
+        return False
+    return (
+        checkpoint.kind(name) in ("float32", "float16", "bfloat16") and not checkpoint.tensor(name).to_float32().any()
+    )
 
 
 def _check_copy(checkpoint: Checkpoint, name: str, original: str) -> None:

@@ -42,7 +42,7 @@ _SPLITS = {
 #: Unicode is composed (NFC) first, as in the tokenizers that these were converted from.
 _COMPOSED = ("qwen2", "deepseek-r1-qwen")
 #: Characters of a vocabulary, each times the length of its token: real ones have 2 million.
-_MAX_WORK = 2**28
+_MAX_WORK = 2**26
 
 
 def gguf_tokenizer(settings: Mapping[str, Any], where: str) -> Tokenizer:

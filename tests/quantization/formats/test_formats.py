@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import json
+from contextlib import nullcontext
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -10,14 +13,16 @@ import pytest
 from albireo.backends.reference.interpret import interpret
 from albireo.backends.reference.kv import ReferenceKV
 from albireo.encodings import encoding
+from albireo.errors import WeightMismatch
 from albireo.models import build_graph, load_config, open_checkpoint
 from albireo.models.weights import Checkpoint
-from quantization.formats.writers import TINY, WRITERS, write_model
+from quantization.formats.writers import TINY, WRITERS, save_file, write_model
 from step_batches import Work, make_step
 from tiny_models import weight_shapes, write_safetensors
 
 torch = pytest.importorskip("torch")
 transformers = pytest.importorskip("transformers")
+load_file = pytest.importorskip("safetensors.torch").load_file
 LINEAR = "model.layers.0.mlp.down_proj.weight"
 
 
@@ -87,17 +92,34 @@ def test_notes_say_what_is_not_kept(tmp_path: Path) -> None:
         assert checkpoint.notes == []
 
 
-def test_modelopt_may_say_so_beside(tmp_path: Path) -> None:
-    write_model(tmp_path, WRITERS["modelopt fp8"])
-    import json
-
+@pytest.mark.parametrize(
+    ("name", "file", "settings"),
+    [
+        ("modelopt fp8", "hf_quant_config.json", {"quantization": {"quant_algo": "FP8"}}),
+        ("gptq", "quantize_config.json", {"bits": 4, "group_size": 32, "desc_act": False, "damp_percent": 0.01}),
+        ("awq", "quant_config.json", {"zero_point": True, "q_group_size": 64, "w_bit": 4, "version": "GEMM"}),
+    ],
+)
+def test_a_file_beside_may_say_so(name: str, file: str, settings: dict[str, Any], tmp_path: Path) -> None:
+    write_model(tmp_path, WRITERS[name])
     config = json.loads((tmp_path / "config.json").read_text())
     del config["quantization_config"]
     (tmp_path / "config.json").write_text(json.dumps(config))
-    (tmp_path / "hf_quant_config.json").write_text(json.dumps({"quantization": {"quant_algo": "FP8"}}))
+    (tmp_path / file).write_text(json.dumps(settings))
     assert load_config(tmp_path).hidden_size == 128
     with Checkpoint(tmp_path) as checkpoint:
-        assert checkpoint.encodings[LINEAR] == "fp8"
+        assert checkpoint.encodings[LINEAR] == WRITERS[name].encoding
+
+
+def test_a_bias_of_zeros_changes_nothing(tmp_path: Path) -> None:
+    """Old GPTQ files have one for every linear."""
+    write_model(tmp_path, WRITERS["gptq"])
+    name = LINEAR.replace("weight", "bias")
+    for value, refused in ((0.0, False), (0.5, True)):
+        tensors = load_file(tmp_path / "model.safetensors") | {name: torch.full((128,), value, dtype=torch.float16)}
+        save_file(tensors, tmp_path / "model.safetensors")
+        with pytest.raises(WeightMismatch, match="1 extra: ") if refused else nullcontext():
+            open_checkpoint(tmp_path, build_graph(load_config(tmp_path), 64)).close()
 
 
 def test_decoded_numbers_outlive_release_until_others_are_needed(tmp_path: Path) -> None:

@@ -17,9 +17,10 @@ test-levels: $(VENV)/.tested
 	for level in scalar avx2 avx512 avx512bf16; do \
 	  echo "== $$level"; ALBIREO_ISA_MAX=$$level $(BIN)/python -m pytest -q tests || exit 1; done
 
-# Minutes of random damage to engine directories, with another seed each time; the tests do a few seconds of it.
+# Minutes of random damage to engine directories and GGUF files, with another seed each time; the tests do a few seconds
+# of it.
 fuzz: $(VENV)/.tested
-	FUZZ_ROUNDS=12000 FUZZ_SEED=$$$$ $(BIN)/python -m pytest -q tests/artifact/test_fuzz.py
+	FUZZ_ROUNDS=12000 FUZZ_SEED=$$$$ $(BIN)/python -m pytest -q tests/artifact/test_fuzz.py tests/models/gguf/test_header.py
 
 lint: $(VENV)/.tested
 	$(BIN)/ruff check src tests benchmarks tools examples

@@ -66,10 +66,21 @@ def test_a_place_that_is_no_directory(tmp_path: Path) -> None:
         load_config(tmp_path)
 
 
-def test_quantized_weights_are_refused_by_the_file_beside(tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("name", "text", "message"),
+    [
+        ("hf_quant_config.json", "{}", "hf_quant_config.json: quantization=None must be an object"),
+        ("hf_quant_config.json", '{"quantization": {"quant_algo": "NVFP4"}}', "quant_algo='NVFP4' is not supported"),
+        ("config.json", '{"quantization_config": 3}', "quantization_config=3 must be an object"),
+        ("config.json", '{"quantization_config": {}}', "quant_method is missing"),
+        ("config.json", '{"quantization_config": {"quant_method": "hqq"}}', "quant_method='hqq' is not.*compressed-t"),
+    ],
+)
+def test_a_way_of_quantizing_that_is_not_read_is_named(tmp_path: Path, name: str, text: str, message: str) -> None:
     make_checkpoint(tmp_path, load_architecture("llama").tiny)
-    (tmp_path / "hf_quant_config.json").write_text("{}")
-    with pytest.raises(UnsupportedModel, match="hf_quant_config"):
+    config = {**json.loads((tmp_path / "config.json").read_text()), **json.loads(text)}
+    (tmp_path / name).write_text(json.dumps(config))
+    with pytest.raises(ModelError, match=message):
         load_config(tmp_path)
 
 

@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
 import pytest
 
-from albireo.errors import UnsupportedModel
+from albireo.errors import ModelError, UnsupportedModel
 from albireo.models import load_architecture
 from albireo.models.config import ModelConfig, parse_config
 from albireo.models.rope import rope_spec
+from albireo.models.rope_settings import RopeSettings
 
 YARN = {"rope_type": "yarn", "factor": 4.0, "original_max_position_embeddings": 4096}
 LLAMA3 = {"rope_type": "llama3", "low_freq_factor": 1.0, "high_freq_factor": 4.0}
@@ -93,3 +95,14 @@ def test_numbers_are_float32() -> None:
     inv_freq = rope_spec(ours, 64).inv_freq
     assert all(type(f) is float and f == float(np.float32(f)) for f in inv_freq)
     assert inv_freq[0] == 1.0 and sorted(inv_freq, reverse=True) == list(inv_freq)
+
+
+def test_frequencies_divided_one_by_one() -> None:
+    """What GGUF files of Llama 3 hold instead of its rule."""
+    plain, scaled = (rope_spec(configs(SETTINGS[n], 64, 500000.0)[0], 64).inv_freq for n in ("default", "llama 3.1"))
+    factors = [float(np.float32(a / b)) for a, b in zip(plain, scaled, strict=True)]
+    ours, _ = configs(SETTINGS["llama 3.1"], 64, 500000.0)
+    rope = RopeSettings("freq_factors", 500000.0, freq_factors=tuple(factors))
+    np.testing.assert_allclose(rope_spec(replace(ours, rope=rope), 64).inv_freq, scaled, rtol=2e-7)
+    with pytest.raises(ModelError, match="freq_factors has 31 numbers; heads of 64 need 32"):
+        rope_spec(replace(ours, rope=replace(rope, freq_factors=tuple(factors[1:]))), 64)

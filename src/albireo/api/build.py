@@ -22,6 +22,7 @@ from albireo.api.load import compile_program
 from albireo.api.locate import locate_model
 from albireo.api.memory import machine_bytes
 from albireo.api.source import CheckpointSource
+from albireo.api.tokenizer import gguf_as_files
 from albireo.artifact import layout
 from albireo.artifact.graph_json import graph_to_json
 from albireo.artifact.manifest import FileEntry, Manifest, Options, manifest_to_json
@@ -36,6 +37,8 @@ from albireo.errors import ConfigError, ModelError, OutOfMemory, ResourceError
 from albireo.graph.node import Graph
 from albireo.graph.program import Program
 from albireo.graph.show import Totals, show_program, show_report, totals
+from albireo.models.gguf.tensors import is_gguf
+from albireo.models.weights import weight_files
 from albireo.quantization.schemes import Precision
 
 _GIB = 1 << 30
@@ -182,7 +185,7 @@ def _write(
 
 
 def _source_entries(directory: Path) -> dict[str, FileEntry]:
-    return {path.name: file_entry(path) for path in sorted(directory.glob("*.safetensors"))}
+    return {path.name: file_entry(path) for path in weight_files(directory)}
 
 
 def _stored(program: Program, image: Image) -> dict[str, StoredConstant]:
@@ -229,7 +232,12 @@ def _ranks(options: Options) -> str:
 
 
 def _copy(writer: EngineWriter, directory: Path) -> None:
-    """Tokenizer and configuration, verbatim; a name no directory may hold stays behind."""
+    """Tokenizer and configuration, verbatim; a name no directory may hold stays behind. Of a GGUF file, as files."""
+    if is_gguf(directory):
+        for folder, files in zip((layout.TOKENIZER, layout.CONFIG), gguf_as_files(directory), strict=True):
+            for name, data in files.items():
+                writer.write(f"{folder}/{name}", data)
+        return
     for folder, patterns in ((layout.TOKENIZER, layout.TOKENIZER_FILES), (layout.CONFIG, layout.CONFIG_FILES)):
         for pattern in patterns:
             for path in sorted(directory.glob(pattern)):

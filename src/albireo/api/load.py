@@ -16,6 +16,7 @@ from pathlib import Path
 from albireo.api.locate import locate_model
 from albireo.api.memory import MemoryPlan, machine_bytes, plan_memory
 from albireo.api.source import ModelSource, guard, open_source
+from albireo.api.tokenizer import open_tokenizer
 from albireo.api.tuning import tuned
 from albireo.artifact.reader import tokenizer_directory
 from albireo.backends.cpu.catalog import CpuCatalog
@@ -206,7 +207,7 @@ def compile_program(
 
 
 def _tokenizer(config: EngineConfig, directory: Path) -> Tokenizer:
-    return Tokenizer.from_directory(config.tokenizer or tokenizer_directory(directory))
+    return open_tokenizer(Path(config.tokenizer) if config.tokenizer else tokenizer_directory(directory))
 
 
 @contextmanager

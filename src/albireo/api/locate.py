@@ -1,4 +1,4 @@
-"""Model name -> directory: nothing (the bundled model), a directory, or a hub name.
+"""Model name -> where it lies: nothing (the bundled model), a directory, a GGUF file, or a hub name.
 
 Called by load.py and by commands that only look at a model. Does not read what is in the directory.
 """
@@ -10,6 +10,7 @@ from importlib.util import find_spec
 from pathlib import Path
 
 from albireo.errors import ModelError
+from albireo.models.gguf.tensors import is_gguf
 
 BUNDLED = Path(__file__).resolve().parent.parent / "models" / "bundled" / "story"
 _HUB_NAME = re.compile(r"[A-Za-z0-9][\w.\-]*/[A-Za-z0-9][\w.\-]*")
@@ -23,7 +24,7 @@ def is_hub_name(name: str) -> bool:
 
 
 def locate_model(name: str | None) -> Path:
-    """The directory a model is loaded from.
+    """The directory, or the GGUF file, that a model is loaded from.
 
     Raises: ModelError when there is no such directory and the name cannot be fetched, saying what to do.
     """
@@ -31,12 +32,30 @@ def locate_model(name: str | None) -> Path:
         return BUNDLED
     path = Path(name).expanduser()
     if path.is_dir():
+        return _gguf_in(path) or path
+    if is_gguf(path) and path.exists():
         return path
     if path.exists():
-        raise ModelError(f"{name} is a file; give the directory that holds config.json and model.safetensors")
+        raise ModelError(
+            f"{name} is a file; give the directory that holds config.json and model.safetensors, or a .gguf file"
+        )
     if not is_hub_name(name):
         raise ModelError(f"there is no directory {name}; give a model directory, or a hub name such as Qwen/Qwen3-0.6B")
     return _fetch(name)
+
+
+def _gguf_in(directory: Path) -> Path | None:
+    """The GGUF file of a directory that holds nothing else to run.
+
+    Raises: ModelError when there are several.
+    """
+    found = sorted(path for path in directory.iterdir() if is_gguf(path))
+    if not found or any((directory / name).exists() for name in ("config.json", "manifest.json")):
+        return None
+    if len(found) > 1:
+        listed = ", ".join(path.name for path in found[:5])
+        raise ModelError(f"{directory}: holds {len(found)} GGUF files; give one of them: {listed}")
+    return found[0]
 
 
 def _fetch(name: str) -> Path:

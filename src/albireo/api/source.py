@@ -26,11 +26,13 @@ from albireo.compiler.passes.shard import Part, parts
 from albireo.compiler.pipeline import passes_without
 from albireo.config import EngineConfig
 from albireo.dtypes import compute_dtype
+from albireo.encodings import encoding
 from albireo.errors import ConfigError, Corrupt, TargetMismatch
 from albireo.graph.node import Graph
 from albireo.graph.program import PackedConstant, Program
 from albireo.models import build_graph, load_config, open_checkpoint
 from albireo.models.config import ModelConfig
+from albireo.models.weights import Checkpoint, weight_files
 from albireo.quantization.schemes import Precision
 
 _LOG = logging.getLogger(__name__)
@@ -70,7 +72,7 @@ class ModelSource(Protocol):
 
 
 class CheckpointSource:
-    """A directory in Hugging Face layout."""
+    """A directory in Hugging Face layout, or a GGUF file."""
 
     def __init__(
         self,
@@ -81,7 +83,7 @@ class CheckpointSource:
         precision: Precision | None = None,
     ) -> None:
         self.parts = parts(num_ranks, tp_invariant)
-        self._precision = precision or Precision()
+        self._precision = replace(precision or Precision(), stored=_stored_encodings(directory))
         if self.parts != (None,) and not self._precision.is_plain:
             raise ConfigError(
                 f"weights in few bits run on one rank; leave out tensor_parallel_size={num_ranks} and tp_invariant, "
@@ -106,6 +108,9 @@ class CheckpointSource:
     @contextmanager
     def weights(self, graph: Graph, rank: int = 0) -> Iterator[Weights]:
         with open_checkpoint(self.directory, graph) as checkpoint:
+            if rank == 0:
+                for note in checkpoint.notes:
+                    _LOG.warning("%s: %s", self.directory, note)
             yield checkpoint
 
 
@@ -241,6 +246,15 @@ class EngineSource:
                 f"{self.directory}: is built with sums of one chain, tp_invariant asks for another order; leave it "
                 f"out, or {rebuild_hint(self.directory)} --tp-invariant"
             )
+
+
+def _stored_encodings(directory: Path) -> dict[str, str]:
+    """Of the matrices that lie in few bits; others are given as numbers by the checkpoint."""
+    if not weight_files(directory):  # it may be looked at all the same
+        return {}
+    with Checkpoint(directory) as checkpoint:
+        # no kernel reads float8, so those become numbers of the compute type for now
+        return {name: kind for name, kind in checkpoint.encodings.items() if encoding(kind).kind != "float"}
 
 
 def open_source(directory: Path, config: EngineConfig) -> ModelSource:

@@ -16,7 +16,7 @@ from albireo.graph.node import SYMBOLS, ConstantDef, Graph, Node, RowSegment, Te
 from albireo.graph.ops import OPS, Op, RopeSpec, infer
 from albireo.graph.program_spec import Family
 from albireo.graph.spec import check_graph
-from albireo.models.json_file import short
+from albireo.json_file import short
 
 _MAX_DIMS = 4
 

@@ -14,7 +14,7 @@ from albireo.artifact.record import Record
 from albireo.dtypes import COMPUTE_DTYPES
 from albireo.errors import Corrupt, VersionMismatch
 from albireo.graph.ops import MAX_RANKS
-from albireo.models.json_file import short
+from albireo.json_file import short
 from albireo.profiles import DEFAULT, PROFILES, Profile
 from albireo.quantization.schemes import HEADS, SCHEMES
 

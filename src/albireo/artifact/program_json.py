@@ -20,7 +20,7 @@ from albireo.errors import Corrupt
 from albireo.graph.node import SYMBOLS
 from albireo.graph.program import Buffer, Call, KVLayout, PackedConstant, Program
 from albireo.graph.program_spec import FAMILIES, SPLITS, check_program
-from albireo.models.json_file import short
+from albireo.json_file import short
 
 PACKINGS = (
     "rope",

@@ -22,7 +22,7 @@ from albireo.artifact.record import Record
 from albireo.errors import Corrupt, EngineFileError, ModelError, TargetMismatch, UnsupportedModel
 from albireo.graph.node import Graph
 from albireo.graph.program import Program
-from albireo.models.json_file import parse_json, require_regular_file
+from albireo.json_file import parse_json, require_regular_file
 
 _CHUNK = 8 << 20
 #: A graph of a thousand layers has about 20 MB; a tokenizer.json of 260,000 tokens 35 MB.

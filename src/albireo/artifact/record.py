@@ -13,7 +13,7 @@ from contextlib import contextmanager
 from typing import Any, NoReturn
 
 from albireo.errors import Corrupt, EngineError, InvariantError
-from albireo.models.json_file import short
+from albireo.json_file import short
 
 #: Above any size, offset or count that occurs; products of two stay far from trouble in Python's integers.
 MAX_COUNT = 2**50

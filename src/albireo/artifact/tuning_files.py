@@ -17,7 +17,7 @@ from albireo.artifact import layout
 from albireo.artifact.tuning_json import table_from_json, table_to_json
 from albireo.errors import Corrupt, EngineFileError, ModelError, VersionMismatch
 from albireo.graph.tuning import Fingerprint, TuningTable
-from albireo.models.json_file import read_json
+from albireo.json_file import read_json
 
 
 def cache_path(fingerprint: Fingerprint) -> Path | None:

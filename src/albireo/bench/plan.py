@@ -26,6 +26,7 @@ from albireo.engine.settings import EngineSettings
 from albireo.errors import ConfigError
 from albireo.graph.node import Graph
 from albireo.models import build_graph, load_config
+from albireo.models.weights import weight_files
 from albireo.params import SamplingParams
 
 #: Of a config.json that names no dtype, beside no weights: what most checkpoints are published in.
@@ -140,7 +141,7 @@ class ConfigOnly:
 
 
 def _source(directory: Path, config: EngineConfig) -> ModelSource | ConfigOnly:
-    if is_engine_directory(directory) or any(directory.glob("*.safetensors")):
+    if is_engine_directory(directory) or weight_files(directory):
         return open_source(directory, config)
     return ConfigOnly(directory, config.dtype, parts(config.tensor_parallel_size or 1, config.tp_invariant))
 

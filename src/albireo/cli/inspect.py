@@ -19,6 +19,7 @@ from albireo.api.load import plan
 from albireo.api.locate import locate_model
 from albireo.api.memory import OVERHEAD_BYTES, MemoryPlan
 from albireo.api.source import EngineSource, ModelSource, open_source
+from albireo.api.tokenizer import open_tokenizer
 from albireo.api.tuning import TableInForce, tuned
 from albireo.artifact.layout import FORMAT, MAJOR
 from albireo.backends.cpu.catalog import CpuCatalog
@@ -42,6 +43,8 @@ from albireo.inspect.side import open_sides
 from albireo.inspect.story import Explained, explain, layer_story
 from albireo.models import open_checkpoint
 from albireo.models.config import ModelConfig
+from albireo.models.gguf.tensors import is_gguf
+from albireo.models.weights import weight_files
 from albireo.text.tokenizer_files import read_tokenizer_files
 
 #: A line of the summary: what, and the words.
@@ -225,21 +228,27 @@ def _windows(config: ModelConfig) -> str:
 
 def _on_disk(directory: Path, graph: Graph) -> str:
     """Size of the weight files, after holding their headers against the graph."""
-    files = sorted(directory.glob("*.safetensors"))
+    files = weight_files(directory)
     if not files:
         return "no weights in this directory"
     with open_checkpoint(directory, graph) as checkpoint:
         total = sum(file.stat().st_size for file in files)
         names = checkpoint.names
-        dtypes = sorted({checkpoint.tensor(name).dtype for name in names})
+        dtypes = sorted({checkpoint.kind(name) for name in names})
         return (
             f"{size(total)} in {len(files)} file{'s' * (len(files) > 1)}: {len(names)} tensors of {', '.join(dtypes)}"
         )
 
 
+def _templates(directory: Path) -> dict[str, str]:
+    if is_gguf(directory):
+        return open_tokenizer(directory).chat_templates
+    return read_tokenizer_files(directory).chat_templates
+
+
 def _text(directory: Path) -> str:
     try:
-        templates = read_tokenizer_files(directory).chat_templates
+        templates = _templates(directory)
     except ModelError as error:
         return f"no usable tokenizer: {error}"
     return f"chat template {', '.join(sorted(templates))}" if templates else "no chat template: generate, not chat"

@@ -20,6 +20,7 @@ from albireo.config import EngineConfig
 from albireo.errors import ConfigError
 from albireo.graph.program import Program
 from albireo.graph.report import PassRecord
+from albireo.models.weights import weight_files
 from albireo.quantization.schemes import Precision
 
 
@@ -119,7 +120,7 @@ def _compiled(source: CheckpointSource, config: EngineConfig, is_len_asked_for: 
         manifest=None,
         config=_model(source),
         options=known | {"dtype": source.model_config.dtype, "max_model_len": model_len},
-        sources={path.name: (path.stat().st_size, "") for path in sorted(source.directory.glob("*.safetensors"))},
+        sources={path.name: (path.stat().st_size, "") for path in weight_files(source.directory)},
         program=program,
         records=program.report,
         made_of={name: rows_digest(constant) for name, constant in program.constants.items()},

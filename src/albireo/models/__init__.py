@@ -6,6 +6,7 @@ Does not know devices, nor how weights are packed.
 
 from __future__ import annotations
 
+import contextlib
 import importlib
 import pkgutil
 from collections.abc import Callable, Mapping
@@ -15,15 +16,27 @@ from typing import Any
 
 from albireo.errors import ModelError, UnsupportedModel
 from albireo.graph.node import Graph
+from albireo.json_file import read_json, short
 from albireo.models.config import ConfigRules, ModelConfig, parse_config
-from albireo.models.json_file import read_json, short
+from albireo.models.gguf.config import config_of
+from albireo.models.gguf.tensors import GgufFile, is_gguf
 from albireo.models.layers import IGNORABLE_WEIGHTS, TIED_WEIGHTS
+from albireo.models.quantized import KEYS, quantization_format
 from albireo.models.weights import Checkpoint, check_weights
 
 #: Files of this room that are not architectures.
-_ROOM = ("config", "generation", "json_file", "layers", "rope", "rope_settings", "safetensors_file", "weights")
-#: Written beside a config.json that does not itself say that the weights are quantized.
-_QUANTIZATION_FILE = "hf_quant_config.json"
+_ROOM = (
+    "config",
+    "generation",
+    "gguf",
+    "layers",
+    "quantized",
+    "rope",
+    "rope_settings",
+    "safetensors_file",
+    "safetensors_files",
+    "weights",
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,12 +64,14 @@ def load_architecture(model_type: str) -> Architecture:
 
 
 def load_config(directory: str | Path, default_dtype: str | None = None) -> ModelConfig:
-    """Read and check config.json of a model directory.
+    """Read and check config.json of a model directory, or the settings of a GGUF file.
 
     Args: default_dtype: when the file names none; None: the weights'.
     Raises: ModelError for a bad file or value; UnsupportedModel naming what is not computed.
     """
     directory = Path(directory)
+    if is_gguf(directory):
+        return _gguf_config(directory)
     if not directory.is_dir():
         raise ModelError(f"{directory}: is not a directory; give a model directory in Hugging Face layout")
     path = directory / "config.json"
@@ -65,14 +80,21 @@ def load_config(directory: str | Path, default_dtype: str | None = None) -> Mode
     if not isinstance(model_type, str):
         raise ModelError(f"{path}: model_type={short(model_type)} must be a string")
     rules = load_architecture(model_type).rules
-    if (directory / _QUANTIZATION_FILE).exists():
-        raise UnsupportedModel(f"{directory}: {_QUANTIZATION_FILE} says that the weights are quantized; not supported")
+    # the graph is that of the float model; the weights know how they are written
+    quantization_format(directory, data)
+    data = {key: value for key, value in data.items() if key not in KEYS}
     if default_dtype is None:
         default_dtype = "float32"
         if data.get("dtype") is None and data.get("torch_dtype") is None:
             with Checkpoint(directory) as checkpoint:
                 default_dtype = checkpoint.dtype
     return parse_config(data, rules, where=str(path), default_dtype=default_dtype)
+
+
+def _gguf_config(path: Path) -> ModelConfig:
+    with contextlib.closing(GgufFile(path)) as file:
+        data = config_of(file)
+    return parse_config(data, load_architecture(data["model_type"]).rules, where=str(path))
 
 
 def build_graph(config: ModelConfig, max_model_len: int) -> Graph:

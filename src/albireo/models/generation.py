@@ -8,8 +8,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
+from albireo.json_file import Fields, read_json
 from albireo.models.config import MAX_VOCAB, ModelConfig
-from albireo.models.json_file import Fields, read_json
 
 #: Keys that do not change which tokens are likely, or that only describe the file.
 IGNORABLE_KEYS = frozenset(

@@ -11,7 +11,7 @@ import math
 import numpy as np
 from numpy.typing import NDArray
 
-from albireo.errors import UnsupportedModel
+from albireo.errors import ModelError, UnsupportedModel
 from albireo.graph.ops import RopeSpec
 from albireo.models.config import ModelConfig
 from albireo.models.rope_settings import RopeSettings
@@ -27,7 +27,8 @@ def rope_spec(config: ModelConfig, max_model_len: int) -> RopeSpec:
     at max(max_model_len, original context): keys in the cache were rotated with the frequencies of their step, and a
     frequency that followed the longest sequence of a batch would make one request's tokens depend on the others.
 
-    Raises: UnsupportedModel for dynamic scaling of a head of two channels, whose exponent is undefined.
+    Raises: UnsupportedModel for dynamic scaling of a head of two channels, whose exponent is undefined; ModelError for
+    too many or too few freq_factors.
     """
     rope, dim = config.rope, config.head_dim
     if rope.rope_type == "linear":
@@ -36,6 +37,8 @@ def rope_spec(config: ModelConfig, max_model_len: int) -> RopeSpec:
         return _spec(_base_frequencies(_dynamic_theta(rope, dim, max_model_len), dim))
     if rope.rope_type == "llama3":
         return _spec(_llama3(rope, _base_frequencies(rope.theta, dim)))
+    if rope.rope_type == "freq_factors":
+        return _spec(_base_frequencies(rope.theta, dim) / _factors(rope, dim))
     if rope.rope_type == "yarn":
         return _spec(_yarn(rope, dim), _yarn_attention_factor(rope))
     return _spec(_base_frequencies(rope.theta, dim))
@@ -54,6 +57,12 @@ def _position_frequencies(theta: float, dim: int) -> Frequencies:
 def _base_frequencies(theta: float, dim: int) -> Frequencies:
     """Source: Su et al. 2021, RoFormer, section 3.3."""
     return _ONE / _position_frequencies(theta, dim)
+
+
+def _factors(rope: RopeSettings, dim: int) -> Frequencies:
+    if len(rope.freq_factors) != dim // 2:
+        raise ModelError(f"freq_factors has {len(rope.freq_factors)} numbers; heads of {dim} need {dim // 2}")
+    return np.asarray(rope.freq_factors, np.float32)
 
 
 def _dynamic_theta(rope: RopeSettings, dim: int, max_model_len: int) -> float:

@@ -9,10 +9,10 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
-from albireo.models.json_file import Fields, short
+from albireo.json_file import Fields, short
 
 #: Rope types that rope.py computes.
-ROPE_TYPES = ("default", "linear", "dynamic", "yarn", "llama3")
+ROPE_TYPES = ("default", "linear", "dynamic", "yarn", "llama3", "freq_factors")
 
 MAX_POSITIONS = 2**28
 MAX_FACTOR = float(MAX_POSITIONS)  # because the shortest original context is one token
@@ -34,6 +34,7 @@ class RopeSettings:
         factor: how much longer than original_max_position_embeddings the context is.
         original_max_position_embeddings: context of pretraining.
         low_freq_factor, high_freq_factor: llama3 only.
+        freq_factors: what each frequency is divided by; of that type only, which GGUF files have.
         attention_factor, mscale, mscale_all_dim, beta_fast, beta_slow, truncate: yarn only.
     """
 
@@ -49,6 +50,7 @@ class RopeSettings:
     beta_fast: float = 32.0
     beta_slow: float = 1.0
     truncate: bool = True
+    freq_factors: tuple[float, ...] = ()
 
 
 def parse_rope(fields: Fields, where: str, max_position_embeddings: int) -> RopeSettings:
@@ -68,6 +70,8 @@ def parse_rope(fields: Fields, where: str, max_position_embeddings: int) -> Rope
         original = beside or inside or max_position_embeddings
     if rope_type == "llama3":
         values |= _llama3(inner)
+    elif rope_type == "freq_factors":
+        values["freq_factors"] = inner.numbers("freq_factors", 1.0 / MAX_FACTOR, MAX_FACTOR)
     elif rope_type == "yarn":
         values |= _yarn(inner, max_position_embeddings / original)
     elif rope_type != "default":

@@ -1,6 +1,6 @@
 """One safetensors file, mapped: a strictly checked header, and tensors that are views of the mapping.
 
-Called by weights.py. Does not know models, sharding or what a tensor is for.
+Called by safetensors_files.py. Does not know models, sharding or what a tensor is for.
 
     8 bytes  n, little endian      n bytes  JSON header      the rest  tensor bytes, end to end, no holes
 """
@@ -19,7 +19,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from albireo.errors import ModelError, WeightMismatch
-from albireo.models.json_file import parse_json, require_regular_file, short
+from albireo.json_file import parse_json, require_regular_file, short
 
 #: The format's own limit.
 MAX_HEADER_BYTES = 100_000_000
@@ -68,6 +68,13 @@ class RawTensor:
         else:
             values = np.frombuffer(self.buffer, np.dtype("<f4" if self.dtype == "float32" else "<f2"))
         return values.astype(np.float32).reshape(self.shape)
+
+
+def raw_tensor(name: str, dtype: str, numbers: NDArray[np.generic]) -> RawTensor:
+    """An array in memory of its own as such a tensor; bfloat16 as words of 16 bits."""
+    flat = np.ascontiguousarray(numbers).reshape(-1).view(np.uint8)
+    flat.flags.writeable = False
+    return RawTensor(name, dtype, numbers.shape, flat.data, int(flat.ctypes.data))
 
 
 @dataclass(frozen=True, slots=True)
@@ -119,6 +126,15 @@ class SafetensorsFile:
         """Name in albireo.dtypes, or None for a type that is not read."""
         return _READABLE.get(self._entries[name].dtype)
 
+    def type_name(self, name: str) -> str:
+        """The element type as the format names it."""
+        return self._entries[name].dtype
+
+    def buffer(self, name: str) -> memoryview:
+        """The bytes of a tensor of any type."""
+        entry = self._entries[name]
+        return self._view[entry.start : entry.stop]
+
     def tensor(self, name: str) -> RawTensor:
         """A view of one tensor. Raises: WeightMismatch for an element type that is not read."""
         entry = self._entries[name]
@@ -127,8 +143,7 @@ class SafetensorsFile:
             raise WeightMismatch(
                 f"{self.path}: tensor {short(name)} has type {entry.dtype}; weights must be {', '.join(_READABLE)}"
             )
-        buffer = self._view[entry.start : entry.stop]
-        return RawTensor(name, dtype, entry.shape, buffer, self._address + entry.start)
+        return RawTensor(name, dtype, entry.shape, self.buffer(name), self._address + entry.start)
 
     def release(self, name: str) -> None:
         """Let the pages of a tensor go; they are read from the file again when touched."""

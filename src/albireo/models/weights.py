@@ -1,95 +1,148 @@
-"""Checkpoint: the weights of a model directory by name, mapped and never copied.
+"""Checkpoint: the weights of a model by name, as a graph wants them; what lies quantized is read when asked for.
 
-Called by whoever packs weights, and by tests. Opens *.safetensors only: no other format, hence no code, is ever
-read. Does not know architectures; check_weights() compares with a graph.
+Called by whoever packs weights, and by tests. Names and shapes are those of the float model: a matrix that several
+stored tensors make up is one weight here. Does not know architectures; check_weights() compares with a graph.
 """
 
 from __future__ import annotations
 
-import re
 from collections import Counter
 from collections.abc import Iterable, Mapping
 from fnmatch import fnmatchcase
 from pathlib import Path
 from types import TracebackType
-from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from albireo.errors import ModelError, WeightMismatch
 from albireo.graph.node import Graph
-from albireo.models.json_file import read_json, short
-from albireo.models.safetensors_file import RawTensor, SafetensorsFile
+from albireo.json_file import short
+from albireo.models.gguf.config import rotary_heads
+from albireo.models.gguf.tensors import GgufFile, is_gguf
+from albireo.models.quantized import quantization_format
+from albireo.models.safetensors_file import RawTensor, raw_tensor
+from albireo.models.safetensors_files import SafetensorsFiles
 from albireo.quantization.encoded import Encoded
+from albireo.quantization.formats.matrix import Matrix, Plan
 
-SINGLE_FILE = "model.safetensors"
-INDEX_FILE = "model.safetensors.index.json"
-_PLAIN_NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.\-]*\.safetensors")
-_OTHER_FORMATS = ("*.bin", "*.pt", "*.pth", "*.ckpt", "*.gguf", "*.h5", "*.msgpack", "*.safetensors")
+#: Matrices held as decoded numbers for callers that release none; no constant is joined of so many.
+MAX_DECODED = 8
 
 
 class Checkpoint:
-    """The weights of a directory in Hugging Face layout: model.safetensors, or shards and their index.
+    """The weights of a model directory, or of a GGUF file.
 
-    Raises: ModelError when there are no safetensors; WeightMismatch when they are damaged or disagree with the index.
+    Raises: ModelError when there are no safetensors; WeightMismatch when they are damaged or disagree with each other;
+        UnsupportedModel for a way of quantizing that is not read.
     """
 
     def __init__(self, directory: str | Path) -> None:
         self.directory = Path(directory)
-        self._files: list[SafetensorsFile] = []
-        self._home: dict[str, SafetensorsFile] = {}
+        self._stored: SafetensorsFiles | GgufFile
+        if is_gguf(self.directory):
+            self._stored = GgufFile(self.directory)
+        else:
+            self._stored = SafetensorsFiles(self.directory)
         try:
-            if (self.directory / SINGLE_FILE).exists():
-                self._add(self._open(SINGLE_FILE))
-            elif (self.directory / INDEX_FILE).exists():
-                self._add_shards()
-            else:
-                raise ModelError(_no_weights(self.directory))
-        except ModelError:
+            self._plan = self._planned()
+            self._plain = _plain_names(self._stored, self._plan)
+        except ModelError as error:
             self.close()
-            raise
+            raise self._named(error) from None
+        self._has_encodings = bool(self.encodings)
+        #: numbers of matrices that were asked for by tensor(), until a further one is needed after release()
+        self._decoded: dict[str, RawTensor] = {}
+        self._released: set[str] = set()
 
     @property
     def names(self) -> tuple[str, ...]:
-        """Every tensor, sorted."""
-        return tuple(sorted(self._home))
-
-    def __contains__(self, name: str) -> bool:
-        return name in self._home
-
-    def shape(self, name: str) -> tuple[int, ...]:
-        """Raises: WeightMismatch for an unknown name."""
-        return self._file(name).shape(name)
+        """Every weight, sorted."""
+        return tuple(sorted((*self._plain, *self._plan.matrices)))
 
     @property
     def encodings(self) -> Mapping[str, str]:
-        """Matrix -> encoding, of those that are stored in few bits."""
-        return {}
+        """Weight -> name of its encoding, of those that encoded() gives. Known without reading a weight."""
+        return {name: m.encoding for name, m in self._plan.matrices.items() if m.encoding is not None}
 
-    def encoded(self, name: str) -> Encoded:
-        """A matrix of encodings. Raises: WeightMismatch for another name."""
-        raise WeightMismatch(f"{self.directory}: {short(name)} is not stored in few bits")
+    @property
+    def notes(self) -> list[str]:
+        """What is not kept as it lies in the file, or not used at all, in sentences."""
+        by_note: dict[str, list[Matrix]] = {}
+        for matrix in self._plan.matrices.values():
+            if matrix.note:
+                by_note.setdefault(matrix.note, []).append(matrix)
+        notes = [f"{self._sizes(matrices)}: {note}" for note, matrices in by_note.items()]
+        unread = Counter(reason for reason in self._plan.unread.values() if reason)
+        return notes + [f"{count} tensors: {reason}" for reason, count in unread.items()]
+
+    def __contains__(self, name: str) -> bool:
+        return name in self._plan.matrices or name in self._plain
+
+    def shape(self, name: str) -> tuple[int, ...]:
+        """Raises: WeightMismatch for an unknown name."""
+        matrix = self._plan.matrices.get(name)
+        return matrix.shape if matrix else self._stored.shape(self._known(name))
+
+    def kind(self, name: str) -> str:
+        """Encoding of a weight, else its element type. Raises: WeightMismatch for an unknown name."""
+        matrix = self._plan.matrices.get(name)
+        if matrix is not None:
+            return matrix.encoding or matrix.dtype
+        return self._stored.dtype(self._known(name)) or self._stored.type_name(name)
+
+    def check_readable(self, name: str) -> None:
+        """Raises: WeightMismatch for an element type that tensor() does not read."""
+        if name not in self._plan.matrices:
+            self._stored.tensor(self._known(name))
 
     def tensor(self, name: str) -> RawTensor:
-        """The tensor where it lies. Raises: WeightMismatch for an unknown name or an element type not read."""
-        return self._file(name).tensor(name)
+        """The numbers of a weight: where they lie, or decoded as float32 where it is quantized.
+
+        Decoded numbers stay in memory until release(), and then until the next ones are needed; without it the last
+        MAX_DECODED do.
+        Raises: WeightMismatch for an unknown name, an element type not read, or a number that is not finite.
+        """
+        if name not in self._plan.matrices and not self._is_widened(name):
+            return self._stored.tensor(self._known(name))
+        self._released.discard(name)
+        if name not in self._decoded:
+            oldest = [] if len(self._decoded) < MAX_DECODED else [next(iter(self._decoded))]
+            for other in (*self._released, *oldest):
+                self._decoded.pop(other, None)
+            self._released.clear()
+            self._decoded[name] = self._numbers(name)
+        return self._decoded[name]
+
+    def encoded(self, name: str) -> Encoded:
+        """A weight in the encoding that encodings names; its arrays are the caller's.
+
+        Raises: WeightMismatch for a weight without one, or numbers that are not finite.
+        """
+        matrix = self._plan.matrices.get(name)
+        result = self._read(name) if matrix is not None and matrix.encoding is not None else None
+        if not isinstance(result, Encoded):
+            raise WeightMismatch(f"{self.directory}: {short(name)} is not encoded; it can be read as numbers")
+        return result
 
     def release(self, name: str) -> None:
-        """Let the pages of a tensor go once it is packed; using it again reads them from disk."""
-        self._file(name).release(name)
+        """Let the pages of a weight go once it is packed; using it again reads them from disk."""
+        if name in self._decoded:
+            self._released.add(name)
+        if name not in self._plan.matrices:
+            self._stored.release(self._known(name))
 
     @property
     def dtype(self) -> str:
         """Element type of most tensors: what a config.json that names none means."""
-        counts = Counter(file.dtype(name) for name, file in self._home.items())
+        counts = Counter(self._stored.dtype(name) for name in self._plain)
         known = {dtype: count for dtype, count in counts.items() if dtype is not None}
         return max(known, key=lambda dtype: known[dtype]) if known else "float32"
 
     def close(self) -> None:
         """Give the mappings up; tensors still held stay valid."""
-        for file in self._files:
-            file.close()
-        self._files, self._home = [], {}
+        self._stored.close()
+        self._plan, self._plain = Plan(), frozenset()
 
     def __enter__(self) -> Checkpoint:
         return self
@@ -99,60 +152,70 @@ class Checkpoint:
     ) -> None:
         self.close()
 
-    def _open(self, name: str) -> SafetensorsFile:
-        file = SafetensorsFile(self.directory / name)
-        self._files.append(file)
-        return file
+    def _planned(self) -> Plan:
+        if isinstance(self._stored, GgufFile):
+            return self._stored.plan(rotary_heads(self._stored))
+        quantization = quantization_format(self.directory)
+        return quantization.plan(self._stored) if quantization else Plan()
 
-    def _add(self, file: SafetensorsFile) -> None:
-        for name in file.names:
-            if name in self._home:
-                raise WeightMismatch(
-                    f"tensor {short(name)} is in both {self._home[name].path.name} and {file.path.name}; one must go"
-                )
-            self._home[name] = file
-
-    def _add_shards(self) -> None:
-        path = self.directory / INDEX_FILE
-        weight_map = _weight_map(read_json(path), path)
-        for shard in sorted(set(weight_map.values())):
-            self._add(self._open(shard))
-        for name, shard in weight_map.items():
-            home = self._home.get(name)
-            if home is None or home.path.name != shard:
-                raise WeightMismatch(f"{path}: tensor {short(name)} is not in {shard}; the download is incomplete")
-
-    def _file(self, name: str) -> SafetensorsFile:
-        file = self._home.get(name)
-        if file is None:
+    def _known(self, name: str) -> str:
+        if name not in self._plain:
             raise WeightMismatch(f"{self.directory}: there is no tensor {short(name)}")
-        return file
+        return name
+
+    def _is_widened(self, name: str) -> bool:
+        """Whether a matrix of 16 bits is given as float32: in a layer, where decoded ones may be joined with it."""
+        stored = self._stored
+        is_part = name.startswith("model.layers.") and name in self._plain and len(stored.shape(name)) == 2
+        return is_part and self._has_encodings and stored.dtype(name) in ("float16", "bfloat16")
+
+    def _numbers(self, name: str) -> RawTensor:
+        matrix = self._plan.matrices.get(name)
+        if matrix is None:
+            return raw_tensor(name, "float32", self._stored.tensor(name).to_float32())
+        numbers = self._read(name)
+        if isinstance(numbers, Encoded):
+            return raw_tensor(name, "float32", numbers.decode())
+        tensor = raw_tensor(name, matrix.dtype, numbers)
+        return raw_tensor(name, "float32", tensor.to_float32()) if self._has_encodings else tensor
+
+    def _read(self, name: str) -> Encoded | NDArray[np.generic]:
+        matrix = self._plan.matrices[name]
+        try:
+            return matrix.read()
+        except ModelError as error:
+            raise self._named(error) from None
+        finally:
+            for stored in matrix.stored:
+                self._stored.release(stored)
+
+    def _named(self, error: ModelError) -> ModelError:
+        """The same error, naming the model."""
+        where = str(self.directory)
+        return error if where in str(error) else type(error)(f"{where}: {error}")
+
+    def _sizes(self, matrices: list[Matrix]) -> str:
+        held = sum(len(self._stored.buffer(name)) for matrix in matrices for name in matrix.stored)
+        return f"{len(matrices)} matrices of {held / 2**20:.1f} MiB in the file"
 
 
-def _weight_map(index: Mapping[str, Any], path: Path) -> dict[str, str]:
-    weight_map = index.get("weight_map")
-    if not isinstance(weight_map, dict) or not weight_map:
-        raise ModelError(f"{path}: weight_map={short(weight_map)} must be an object of tensor name to file name")
-    for name, shard in weight_map.items():
-        # A name with a separator could lead out of the directory.
-        if not isinstance(shard, str) or not _PLAIN_NAME.fullmatch(shard):
-            raise ModelError(f"{path}: weight_map[{short(name)}]={short(shard)} is not a plain *.safetensors file name")
-    return weight_map
+def weight_files(directory: Path) -> list[Path]:
+    """The files that a Checkpoint of a directory, or of a GGUF file, may read; none: there are no weights."""
+    if is_gguf(directory):
+        return [directory] if directory.is_file() else []
+    return sorted(directory.glob("*.safetensors"))
 
 
-def _no_weights(directory: Path) -> str:
-    if not directory.is_dir():
-        return f"{directory}: is not a directory; give a model directory in Hugging Face layout"
-    found = sorted({path.name for pattern in _OTHER_FORMATS for path in directory.glob(pattern)})
-    message = f"{directory}: has neither {SINGLE_FILE} nor {INDEX_FILE}"
-    if not found:
-        return f"{message}, nor weights in any other format; is the download complete?"
-    return (
-        f"{message}, only {', '.join(found[:5])}. Only safetensors are opened, because other formats can run code. "
-        "Convert where transformers is installed: "
-        f'python -c "from transformers import AutoModelForCausalLM as M; p = {str(directory)!r}; '
-        "M.from_pretrained(p, dtype='auto').save_pretrained(p, safe_serialization=True)\""
-    )
+def _plain_names(stored: SafetensorsFiles | GgufFile, plan: Plan) -> frozenset[str]:
+    """The stored tensors that are weights by themselves.
+
+    Raises: WeightMismatch when a matrix has the name of a tensor that it is not made of.
+    """
+    used = {name: matrix.name for matrix in plan.matrices.values() for name in matrix.stored}
+    for name in plan.matrices:
+        if name in stored and used.get(name) != name:
+            raise WeightMismatch(f"{short(name)} is there twice, as numbers and quantized; one must go")
+    return frozenset(name for name in stored.names if name not in used and name not in plan.unread)
 
 
 def check_weights(
@@ -173,6 +236,7 @@ def check_weights(
         if name in extra and original in wanted and original in checkpoint:
             _check_copy(checkpoint, name, original)
             extra.remove(name)
+    extra = [name for name in extra if not _is_zero_bias(checkpoint, name)]
     missing = [name for name in wanted if name not in checkpoint]
     misshapen = [
         f"{name} is {list(checkpoint.shape(name))}, config.json implies {list(shape)}"
@@ -184,11 +248,22 @@ def check_weights(
     if parts:
         raise WeightMismatch(f"{checkpoint.directory}: weights do not fit config.json: " + "; ".join(parts))
     for name in wanted:
-        checkpoint.tensor(name)  # raises for an element type that is not read
+        checkpoint.check_readable(name)
+
+
+def _is_zero_bias(checkpoint: Checkpoint, name: str) -> bool:
+    """Old quantizers gave every linear a bias, of zeros where the model has none."""
+    if not name.endswith(".bias") or len(checkpoint.shape(name)) != 1:
+        return False
+    return (
+        checkpoint.kind(name) in ("float32", "float16", "bfloat16") and not checkpoint.tensor(name).to_float32().any()
+    )
 
 
 def _check_copy(checkpoint: Checkpoint, name: str, original: str) -> None:
     a, b = checkpoint.tensor(name), checkpoint.tensor(original)
+    for checked in (name, original):
+        checkpoint.release(checked)
     same = (a.dtype, a.shape) == (b.dtype, b.shape)
     if not same or not np.array_equal(np.frombuffer(a.buffer, np.uint8), np.frombuffer(b.buffer, np.uint8)):
         raise WeightMismatch(

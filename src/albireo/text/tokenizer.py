@@ -5,9 +5,10 @@ Called by api and chat_prompt.py; detokenizer.py reads its pieces. Does not know
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterable, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from albireo.errors import InvalidParams, ModelError
 from albireo.text.pieces import Pieces
@@ -153,6 +154,16 @@ class Tokenizer:
     def vocabulary(self) -> dict[str, int]:
         """Name -> id of every token. Cost: builds the dictionary anew, 0.1 s for 150,000 tokens."""
         return dict(self._backend.get_vocab(with_added_tokens=True))
+
+    def to_files(self) -> dict[str, bytes]:
+        """File name -> contents, of files that from_directory() makes this tokenizer of."""
+        config: dict[str, Any] = dict(self.named_tokens)
+        if set(self.chat_templates) == {"default"}:
+            config["chat_template"] = self.chat_templates["default"]
+        elif self.chat_templates:
+            config["chat_template"] = [{"name": k, "template": v} for k, v in self.chat_templates.items()]
+        text = json.dumps(config, indent=2, sort_keys=True, ensure_ascii=False)
+        return {"tokenizer.json": self._backend.to_str().encode(), "tokenizer_config.json": text.encode()}
 
     def _named(self, role: str) -> tuple[str | None, int | None]:
         text = self.named_tokens.get(role)

@@ -18,6 +18,7 @@ from albireo.artifact.writer import file_entry
 from albireo.errors import ConfigError
 from albireo.graph.node import Graph
 from albireo.models.config import ModelConfig
+from albireo.models.gguf.tensors import is_gguf
 from albireo.quantization.schemes import Precision
 
 
@@ -82,13 +83,14 @@ def open_subject(directory: Path, against: str, note: Callable[[str], None]) -> 
 
 def _check_source(files: EngineFiles, checkpoint: Path, note: Callable[[str], None]) -> None:
     wanted = {name: (entry, name) for name, entry in files.manifest.source.items()}
+    in_one = is_gguf(checkpoint)
     for name, entry in files.manifest.files.items():
         folder, _, copied = name.partition("/")
-        if folder in (layout.TOKENIZER, layout.CONFIG):
+        if folder in (layout.TOKENIZER, layout.CONFIG) and not in_one:
             wanted[copied] = (entry, name)
     for name, (entry, listed) in sorted(wanted.items(), key=lambda item: item[1][0].size):
         note(name)
-        problem = _difference(checkpoint / name, entry, listed)
+        problem = _difference(checkpoint if in_one else checkpoint / name, entry, listed)
         if problem:
             raise ConfigError(
                 f"{files.directory} was not built from {checkpoint}: {name} {problem}. Give the one it was built "

@@ -1,6 +1,6 @@
 """Strict reading of the JSON files of a model directory, and of the values in them.
 
-Called by config.py, generation.py, rope_settings.py and weights.py. Everything in such a file is hostile until
+Called by models, quantization/formats and artifact. Everything in such a file is hostile until
 checked. Does not know which keys exist.
 """
 
@@ -24,6 +24,11 @@ def short(value: Any) -> str:
     cutter = Repr()
     cutter.maxstring = cutter.maxother = 60
     return cutter.repr(value)
+
+
+def keys(*lines: str) -> frozenset[str]:
+    """The words of some lines: names of keys."""
+    return frozenset(word for line in lines for word in line.split())
 
 
 def require_regular_file(path: Path) -> None:
@@ -88,7 +93,7 @@ class Fields:
 
     def __init__(self, data: Mapping[str, Any], where: str) -> None:
         self._data = data
-        self._where = where
+        self.where = where
         self._read: set[str] = set()
 
     def raw(self, key: str) -> Any:
@@ -120,6 +125,13 @@ class Fields:
 
     def optional_number(self, key: str, low: float, high: float) -> float | None:
         return None if self.raw(key) is None else self.number(key, low, high)
+
+    def numbers(self, key: str, low: float, high: float) -> tuple[float, ...]:
+        """A list of finite numbers in low..high. Raises: ModelError for anything else, absence too."""
+        value = self._present(key, None)
+        if not isinstance(value, list) or not all(type(n) in (int, float) and low <= n <= high for n in value):
+            self.fail(key, value, f"must be a list of numbers from {low:g} to {high:g}")
+        return tuple(float(n) for n in value)
 
     def flag(self, key: str, default: bool) -> bool:
         value = self._present(key, default)
@@ -171,21 +183,21 @@ class Fields:
         if keys:
             listed = ", ".join(f"{short(k)}: {short(self._data[k])}" for k in keys[:10])
             raise UnsupportedModel(
-                f"{self._where}: {len(keys)} keys are not supported and may change what the model computes: {listed}"
+                f"{self.where}: {len(keys)} keys are not supported and may change what the model computes: {listed}"
             )
 
     def fail(self, key: str, value: Any, rule: str) -> NoReturn:
-        raise ModelError(f"{self._where}: {key}={short(value)} {rule}")
+        raise ModelError(f"{self.where}: {key}={short(value)} {rule}")
 
     def unsupported(self, key: str, value: Any, what: str) -> NoReturn:
-        raise UnsupportedModel(f"{self._where}: {key}={short(value)} is not supported; {what}")
+        raise UnsupportedModel(f"{self.where}: {key}={short(value)} is not supported; {what}")
 
     def _present(self, key: str, default: Any) -> Any:
         value = self.raw(key)
         if value is not None:
             return value
         if default is None:
-            raise ModelError(f"{self._where}: {key} is missing")
+            raise ModelError(f"{self.where}: {key} is missing")
         return default
 
 

@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from albireo.errors import ModelError
-from albireo.models.json_file import Fields, parse_json, read_json
+from albireo.json_file import Fields, parse_json, read_json
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,27 @@
+"""The tokenizer of a model: of a directory, or out of a GGUF file; and a GGUF file's as the files of a directory.
+
+Called by load.py, build.py and commands that look at models.
+"""
+
+from __future__ import annotations
+
+import json
+from contextlib import closing
+from pathlib import Path
+
+from albireo.models.gguf.config import config_of
+from albireo.models.gguf.tensors import GgufFile, is_gguf, read_settings
+from albireo.text.gguf_tokenizer import gguf_tokenizer
+from albireo.text.tokenizer import Tokenizer
+
+
+def open_tokenizer(place: Path) -> Tokenizer:
+    """Args: place: a directory with tokenizer.json, or a GGUF file. Raises: ModelError."""
+    return gguf_tokenizer(read_settings(place), str(place)) if is_gguf(place) else Tokenizer.from_directory(place)
+
+
+def gguf_as_files(path: Path) -> tuple[dict[str, bytes], dict[str, bytes]]:
+    """The tokenizer's files and the configuration's, by name, of the model in a GGUF file. Raises: ModelError."""
+    with closing(GgufFile(path)) as file:
+        config = config_of(file)
+    return open_tokenizer(path).to_files(), {"config.json": json.dumps(config, indent=2, sort_keys=True).encode()}

@@ -1,0 +1,207 @@
+"""GgufFile: a mapped GGUF file whose tensors have the names that graphs read, and their rows in the order of graphs.
+
+Called by models.weights and models/__init__.py. Does not know graphs, nor which models there are beyond their names
+of tensors.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import mmap
+import os
+import re
+from collections.abc import Callable, Iterable
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from albireo.errors import ModelError, UnsupportedModel, WeightMismatch
+from albireo.json_file import require_regular_file, short
+from albireo.models.gguf.header import Entry, read_header
+from albireo.models.safetensors_file import RawTensor
+from albireo.quantization.encoded import Encoded
+from albireo.quantization.formats.gguf_blocks import BLOCKS, read_blocks
+from albireo.quantization.formats.matrix import Matrix, Plan
+
+SUFFIX = ".gguf"
+_DTYPES = {"F32": "float32", "F16": "float16", "BF16": "bfloat16"}
+_WHOLE = {"token_embd": "model.embed_tokens", "output_norm": "model.norm", "output": "lm_head"}
+_LAYER = {
+    "attn_norm": "input_layernorm",
+    "attn_q": "self_attn.q_proj",
+    "attn_k": "self_attn.k_proj",
+    "attn_v": "self_attn.v_proj",
+    "attn_output": "self_attn.o_proj",
+    "attn_q_norm": "self_attn.q_norm",
+    "attn_k_norm": "self_attn.k_norm",
+    "ffn_norm": "post_attention_layernorm",
+    "ffn_gate": "mlp.gate_proj",
+    "ffn_up": "mlp.up_proj",
+    "ffn_down": "mlp.down_proj",
+}
+_LAYER_NAME = re.compile(r"blk\.(\d{1,6})\.([a-z_]+)\.(weight|bias)")
+#: Divisors of rotary frequencies: a setting in the form of a tensor; config.py reads it.
+ROPE_FACTORS = "rope_freqs.weight"
+
+
+def is_gguf(path: Path) -> bool:
+    """Whether a model is a GGUF file, by its name."""
+    return path.suffix.lower() == SUFFIX
+
+
+def read_settings(path: Path) -> dict[str, Any]:
+    """The settings of a file: key -> number, bool, string, list of strings, or numpy array. Raises: as GgufFile."""
+    with contextlib.closing(GgufFile(path)) as file:
+        return file.settings
+
+
+class GgufFile:
+    """Tensors by the names of graphs: a StoredTensors.
+
+    Raises: ModelError for a file that cannot be read; WeightMismatch for one that is damaged; UnsupportedModel for a
+        type of tensor that is not read, or one part of several.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        require_regular_file(path)
+        try:
+            with path.open("rb") as file:
+                size = os.fstat(file.fileno()).st_size
+                if size < 24:
+                    raise WeightMismatch(f"{path}: has {size} bytes, less than a GGUF head; it is truncated")
+                self._map = mmap.mmap(file.fileno(), size, access=mmap.ACCESS_READ)
+        except OSError as error:
+            raise ModelError(f"{path}: cannot be mapped: {error.strerror}") from error
+        self._view = memoryview(self._map)
+        self._address = int(np.frombuffer(self._map, np.uint8).ctypes.data)
+        try:
+            header = read_header(self._view, str(path))
+            parts = header.settings.get("split.count", 1)
+            if parts != 1:
+                raise UnsupportedModel(
+                    f"{path}: split.count={short(parts)}: it is one part of several; llama-gguf-split --merge joins"
+                )
+            self._entries = _renamed(header.entries, str(path))
+        except ModelError:
+            self.close()
+            raise
+        self.settings = header.settings
+
+    @property
+    def names(self) -> Iterable[str]:
+        return tuple(name for name in self._entries if name != ROPE_FACTORS)
+
+    def __contains__(self, name: object) -> bool:
+        return name in self._entries
+
+    def shape(self, name: str) -> tuple[int, ...]:
+        """Raises: WeightMismatch for an unknown name."""
+        return self._entry(name).shape
+
+    def type_name(self, name: str) -> str:
+        return self._entry(name).kind
+
+    def dtype(self, name: str) -> str | None:
+        """Name in albireo.dtypes, or None for blocks."""
+        return _DTYPES.get(self._entry(name).kind)
+
+    def buffer(self, name: str) -> memoryview:
+        entry = self._entry(name)
+        return self._view[entry.start : entry.stop]
+
+    def tensor(self, name: str) -> RawTensor:
+        """A view of a tensor of numbers. Raises: WeightMismatch for one of blocks."""
+        entry, dtype = self._entry(name), self.dtype(name)
+        if dtype is None:
+            raise WeightMismatch(f"{self.path}: tensor {short(name)} of {entry.kind} must be F32, F16 or BF16")
+        return RawTensor(name, dtype, entry.shape, self.buffer(name), self._address + entry.start)
+
+    def release(self, name: str) -> None:
+        """Let the pages of a tensor go; they are read from the file again when touched."""
+        entry = self._entry(name)
+        start = entry.start - entry.start % mmap.PAGESIZE
+        self._map.madvise(mmap.MADV_DONTNEED, start, entry.stop - start)
+
+    def close(self) -> None:
+        """Give the mapping up; it goes when the last RawTensor does."""
+        self._view.release()
+        # BufferError: somebody still holds a tensor; the mapping is freed with its last view
+        with contextlib.suppress(BufferError):
+            self._map.close()
+
+    def plan(self, rotary_heads: dict[str, int]) -> Plan:
+        """The matrices that are blocks, and those whose rows lie in another order than graphs read.
+
+        Args: rotary_heads: q_proj, k_proj -> heads, where the two numbers of each rotary pair lie side by side.
+        """
+        plan = Plan()
+        for name in self.names:
+            shape, kind = self.shape(name), self.type_name(name)
+            module = name.rpartition(".")[0].rpartition(".")[2]
+            order = _row_order(rotary_heads.get(module), shape[0], name)
+            if BLOCKS[kind].encoding is not None:
+                if len(shape) != 2:
+                    raise WeightMismatch(f"tensor {short(name)} of {kind} is {list(shape)}; it must be a matrix")
+                read: Callable[[], Encoded | NDArray[np.generic]] = partial(self._blocks, name, order)
+                plan.add(Matrix(name, shape, BLOCKS[kind].encoding, (name,), read, BLOCKS[kind].note))
+            elif order is not None:
+                dense = partial(self._numbers, name, order)
+                plan.add(Matrix(name, shape, None, (name,), dense, dtype=_DTYPES[kind]))
+        return plan
+
+    def _blocks(self, name: str, order: NDArray[np.intp] | None) -> Encoded:
+        n, k = self.shape(name)
+        matrix = read_blocks(self.type_name(name), np.frombuffer(self.buffer(name), np.uint8), (n, k), name)
+        return matrix if order is None else _reordered(matrix, order)
+
+    def _numbers(self, name: str, order: NDArray[np.intp]) -> NDArray[np.generic]:
+        width = {"F32": "<f4", "F16": "<f2", "BF16": "<u2"}[self.type_name(name)]
+        numbers: NDArray[np.generic] = np.frombuffer(self.buffer(name), width).reshape(self.shape(name))[order]
+        return numbers
+
+    def _entry(self, name: str) -> Entry:
+        entry = self._entries.get(name)
+        if entry is None:
+            raise WeightMismatch(f"{self.path}: there is no tensor {short(name)}")
+        return entry
+
+
+def _reordered(matrix: Encoded, order: NDArray[np.intp]) -> Encoded:
+    """The rows of a matrix of a block type in another order."""
+    zero = None if matrix.zero is None else matrix.zero[order]
+    offset = None if matrix.offset is None else matrix.offset[order]
+    return Encoded(matrix.encoding, matrix.codes[order], matrix.scale[order], zero, offset=offset)
+
+
+def _renamed(entries: dict[str, Entry], where: str) -> dict[str, Entry]:
+    renamed: dict[str, Entry] = {}
+    for name, entry in entries.items():
+        new = _graph_name(name)
+        if new in renamed:
+            raise WeightMismatch(f"{where}: tensor {short(name)} appears twice, also as {short(new)}")
+        renamed[new] = entry
+    return renamed
+
+
+def _graph_name(name: str) -> str:
+    """The name that graphs read; one that is not known stays, and is then one too many."""
+    stem, _, kind = name.rpartition(".")
+    if stem in _WHOLE and kind in ("weight", "bias"):
+        return f"{_WHOLE[stem]}.{kind}"
+    match = _LAYER_NAME.fullmatch(name)
+    if match and match[2] in _LAYER:
+        return f"model.layers.{int(match[1])}.{_LAYER[match[2]]}.{match[3]}"
+    return name
+
+
+def _row_order(num_heads: int | None, rows: int, name: str) -> NDArray[np.intp] | None:
+    """Row of the file for each row of a graph: the pairs of a head lie side by side there, half a head apart here."""
+    if num_heads is None:
+        return None
+    if rows % (2 * num_heads):
+        raise WeightMismatch(f"tensor {short(name)} has {rows} rows, which are not pairs of {num_heads} heads")
+    return np.arange(rows).reshape(num_heads, rows // num_heads // 2, 2).swapaxes(1, 2).reshape(-1)

@@ -1,0 +1,50 @@
+"""Which way the weights of a model directory are quantized, from its config.json or a file beside it.
+
+Called by __init__.py and weights.py. Does not know the formats themselves: quantization/formats does.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from albireo.errors import ModelError
+from albireo.json_file import read_json, short
+from albireo.quantization.formats import read_format
+from albireo.quantization.formats.matrix import Format
+
+#: Keys of config.json; the second is what compressed-tensors wrote at first.
+KEYS = ("quantization_config", "compression_config")
+#: Written by some programs beside a config.json that does not itself say that the weights are quantized: the file, what
+#: it is about, and the key its settings lie under (none: at the top).
+SIDE_FILES = (
+    ("hf_quant_config.json", "modelopt", "quantization"),
+    ("quantize_config.json", "gptq", None),
+    ("quant_config.json", "awq", None),
+)
+
+
+def quantization_format(directory: Path, config: Mapping[str, Any] | None = None) -> Format | None:
+    """The format of the weights; None: they are numbers.
+
+    Args: config: what config.json holds; read here when it is not given, and need not exist then.
+    Raises: ModelError for an impossible value; UnsupportedModel naming the key and value that are not read.
+    """
+    path = directory / "config.json"
+    if config is None:
+        config = read_json(path) if path.exists() else {}
+    for key in KEYS:
+        value = config.get(key)
+        if value is not None:
+            if not isinstance(value, dict):
+                raise ModelError(f"{path}: {key}={short(value)} must be an object")
+            return read_format(value, f"{path}: {key}")
+    for name, method, place in SIDE_FILES:
+        side = directory / name
+        if side.exists():
+            value = read_json(side) if place is None else read_json(side).get(place)
+            if not isinstance(value, dict):
+                raise ModelError(f"{side}: {place}={short(value)} must be an object")
+            return read_format({"quant_method": method, **value}, f"{side}" if place is None else f"{side}: {place}")
+    return None

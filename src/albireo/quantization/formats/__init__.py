@@ -1,0 +1,44 @@
+"""Formats of quantized checkpoints, one file each: what lies in tensors as an Encoded, or as numbers.
+
+read_format() is called by models with the quantization_config of a checkpoint. Adding a format: a file with
+parse(fields) -> Format, and its name in _FORMATS.
+"""
+
+from __future__ import annotations
+
+import importlib
+from collections.abc import Mapping
+from typing import Any
+
+from albireo.errors import UnsupportedModel
+from albireo.json_file import Fields, short
+from albireo.quantization.formats.matrix import Format
+
+#: quant_method -> the file that reads it.
+_FORMATS = {
+    "compressed-tensors": "compressed_tensors",
+    "awq": "awq",
+    "gptq": "gptq",
+    "fp8": "fp8",
+    "fbgemm_fp8": "fp8",
+    "modelopt": "fp8",
+    "bitsandbytes": "bitsandbytes",
+    "mxfp4": "mxfp4",
+}
+
+
+def read_format(config: Mapping[str, Any], where: str) -> Format:
+    """The format that a quantization_config names, with its settings.
+
+    Args: where: names the file and key in errors.
+    Raises: ModelError for an impossible value; UnsupportedModel naming what is not read.
+    """
+    fields = Fields(config, where)
+    # ModelOpt's older files name the algorithm only
+    method = fields.text("quant_method", "modelopt" if "quant_algo" in config else None)
+    if method not in _FORMATS:
+        raise UnsupportedModel(
+            f"{where}: quant_method={short(method)} is not supported; supported: {', '.join(_FORMATS)}"
+        )
+    parsed: Format = importlib.import_module(f"{__name__}.{_FORMATS[method]}").parse(fields)
+    return parsed

@@ -1,0 +1,252 @@
+"""compressed-tensors (llm-compressor, vLLM, Red Hat AI): int8, packed int4 and int8, float8, MXFP4.
+
+What a module's tensors are says how it is stored; the config is checked, and says how wide groups are.
+
+    int-quantized    X.weight         I8 [N, K]               -> int8, int8.gG
+    pack-quantized   X.weight_packed  I32 [N, K bits / 32]    -> int4.gG, int8, int8.gG
+    float-quantized  X.weight         F8_E4M3 [N, K]          -> fp8, fp8.g128
+    mxfp4-pack-…     X.weight_packed  U8 [N, K / 2]           -> int8.g32
+    naive-quantized  as int-quantized or float-quantized
+
+beside X.weight_scale ([1], [N, 1], [N, groups] or blocks), X.weight_zero_point, X.weight_shape, X.weight_g_idx.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import partial
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from albireo.errors import UnsupportedModel, WeightMismatch
+from albireo.json_file import Fields, keys, short
+from albireo.quantization.encoded import F32, U8, Encoded
+from albireo.quantization.formats.arrays import FLOATS, array, floats, unpack_words
+from albireo.quantization.formats.fp8 import fp8_matrix, parse_block
+from albireo.quantization.formats.grouping import (
+    ROUNDED_NOTE,
+    group_of_inputs,
+    group_size,
+    integer_encoding,
+    integer_matrix,
+)
+from albireo.quantization.formats.matrix import (
+    Matrix,
+    Plan,
+    StoredTensors,
+    matrix_shape,
+    modules_with,
+    require,
+    unread_scales,
+)
+from albireo.quantization.formats.mxfp4 import mxfp4_matrix
+
+_FORMATS = (
+    "int-quantized",
+    "pack-quantized",
+    "float-quantized",
+    "naive-quantized",
+    "mxfp4-pack-quantized",
+    "mixed-precision",
+    "dense",
+)
+_DENSE_NOTE = (
+    "groups of inputs in any order (actorder) or of an odd size have no encoding; such a matrix is held as numbers of "
+    "the model's dtype, 16 or 32 bits instead of a few"
+)
+_IGNORABLE = keys(
+    "quant_method ignore kv_cache_scheme global_compression_ratio version quantization_status run_compressed",
+)
+_WEIGHT_KEYS = keys(
+    "actorder dynamic observer observer_kwargs scale_dtype zp_dtype symmetric strategy",
+)
+
+
+@dataclass(frozen=True, slots=True)
+class CompressedTensors:
+    """Fields: groups: widths of groups that the config names. block: of float8."""
+
+    groups: tuple[int, ...]
+    block: tuple[int, int] | None
+
+    def plan(self, stored: StoredTensors) -> Plan:
+        plan = Plan(unread=unread_scales(stored))
+        for module in modules_with(stored, "weight_packed"):
+            if stored.type_name(f"{module}.weight_packed") == "U8":
+                plan.add(_mxfp4(stored, module))
+            else:
+                plan.add(self._packed(stored, module))
+        for module in modules_with(stored, "weight"):
+            kind = stored.type_name(f"{module}.weight")
+            if kind == "F8_E4M3":
+                plan.add(fp8_matrix(stored, module, self.block))
+            elif kind == "I8":
+                shape = matrix_shape(stored, f"{module}.weight")
+                plan.add(self._integers(stored, module, shape, 8, (f"{module}.weight",)))
+        return plan
+
+    def _packed(self, stored: StoredTensors, module: str) -> Matrix:
+        packed = require(stored, f"{module}.weight_packed", ("I32",))
+        rows, words = matrix_shape(stored, packed)
+        sizes = require(stored, f"{module}.weight_shape", ("I64", "I32"), (2,))
+        n, k = (int(size) for size in array(stored, sizes).astype(np.int64))
+        bits = next((b for b in (4, 8) if n == rows and 0 < k <= words * 32 and words == -(-k * b // 32)), None)
+        if bits is None:
+            raise WeightMismatch(
+                f"tensor {short(packed)} is {[rows, words]} for a matrix {[n, k]}: not 4 or 8 bits each"
+            )
+        return self._integers(stored, module, (n, k), bits, (packed, sizes))
+
+    def _integers(
+        self, stored: StoredTensors, module: str, shape: tuple[int, int], bits: int, names: tuple[str, ...]
+    ) -> Matrix:
+        n, k = shape
+        scale = require(stored, f"{module}.weight_scale", FLOATS)
+        groups = _num_groups(stored, scale, n)
+        group = k if groups == 1 else group_size(k, groups, self.groups)
+        zero, index = f"{module}.weight_zero_point", f"{module}.weight_g_idx"
+        zeros = zero if zero in stored else None
+        order = None
+        if zeros:
+            _check_zeros(stored, zeros, (n, groups), bits)
+            names = (*names, zeros)
+        if index in stored:
+            require(stored, index, ("I32", "I64"), (k,))
+            names = (*names, index)
+            numbers = array(stored, index).astype(np.int64)
+            if groups > 1 and numbers.min() >= 0:  # -1 throughout: never set
+                group, order = group_of_inputs(numbers, groups), index
+        kind = None if group is None else integer_encoding(bits, group, k)
+        if bits == 8 and groups == 1 and zeros is None:
+            kind = "int8"
+        note = ROUNDED_NOTE if stored.type_name(scale) == "F32" and kind not in ("int8", None) else ""
+        source = _Source(stored, names[0], scale, zeros, order, shape, groups, bits)
+        read = partial(_read, source, group, kind)
+        return Matrix(f"{module}.weight", shape, kind, (*names, scale), read, note if kind else _DENSE_NOTE)
+
+
+@dataclass(frozen=True, slots=True)
+class _Source:
+    """The tensors of an integer matrix, and what is known of them."""
+
+    stored: StoredTensors
+    weight: str
+    scale: str
+    zeros: str | None
+    order: str | None
+    shape: tuple[int, int]
+    groups: int
+    bits: int
+
+    def codes(self) -> U8:
+        """[N, K] codes with the sign turned into an offset of half the range."""
+        lying = array(self.stored, self.weight)
+        if self.stored.type_name(self.weight) == "I8":
+            return lying.view(np.uint8) ^ np.uint8(0x80)
+        return unpack_words(lying, self.bits)[:, : self.shape[1]]
+
+    def zero(self) -> NDArray[np.int32]:
+        """[N, groups]."""
+        n, middle = self.shape[0], 1 << (self.bits - 1)
+        if self.zeros is None:
+            return np.full((n, self.groups), middle, np.int32)
+        lying = array(self.stored, self.zeros)
+        if self.stored.type_name(self.zeros) == "I8":
+            return np.broadcast_to(lying.astype(np.int32).reshape(-1, self.groups) + middle, (n, self.groups))
+        return unpack_words(lying.T, self.bits)[:, :n].T.astype(np.int32)
+
+    def scales(self) -> F32:
+        """[N, groups]."""
+        scale = floats(self.stored, self.scale).reshape(-1, self.groups)
+        return np.ascontiguousarray(np.broadcast_to(scale, (self.shape[0], self.groups)))
+
+
+def _read(source: _Source, group: int | None, kind: str | None) -> Encoded | F32:
+    codes, scale, zero = source.codes(), source.scales(), source.zero()
+    if zero.min(initial=0) < 0 or zero.max(initial=0) > 255:
+        raise WeightMismatch(f"tensor {short(str(source.zeros))} holds zero points outside the range of the codes")
+    if kind is not None and group is not None:
+        return integer_matrix(codes, scale, zero, group, kind)
+    k = source.shape[1]
+    index = np.arange(k) // (group or k)
+    if source.order is not None:
+        index = array(source.stored, source.order).astype(np.int64)
+        if index.max() >= source.groups:
+            raise WeightMismatch(f"tensor {short(source.order)} names group {index.max()} of {source.groups}")
+    numbers: F32 = (codes.astype(np.int32) - zero[:, index]).astype(np.float32) * scale[:, index]
+    return numbers
+
+
+def _num_groups(stored: StoredTensors, scale: str, n: int) -> int:
+    shape = stored.shape(scale)
+    if shape in ((), (1,), (n,)):
+        return 1
+    if len(shape) == 2 and shape[0] in (n, 1) and shape[1] > 0 and (shape[0] == n or shape[1] == 1):
+        return shape[1]
+    raise WeightMismatch(f"tensor {short(scale)} is {list(shape)} for {n} outputs; blocks are read of float8 only")
+
+
+def _check_zeros(stored: StoredTensors, zeros: str, shape: tuple[int, int], bits: int) -> None:
+    n, groups = shape
+    if stored.type_name(zeros) == "I32":
+        require(stored, zeros, ("I32",), (-(-n * bits // 32), groups))
+    elif int(np.prod(stored.shape(zeros), dtype=object)) not in (n * groups, groups):
+        require(stored, zeros, ("I8",), shape)
+    else:
+        require(stored, zeros, ("I8",))
+
+
+def _mxfp4(stored: StoredTensors, module: str) -> Matrix:
+    if f"{module}.weight_global_scale" in stored:
+        raise UnsupportedModel(f"{module}.weight_packed is NVFP4, which is not supported; MXFP4, FP8 and integers are")
+    return mxfp4_matrix(stored, f"{module}.weight", f"{module}.weight_packed", f"{module}.weight_scale")
+
+
+def parse(fields: Fields) -> CompressedTensors:
+    """Raises: ModelError, UnsupportedModel."""
+    _check_format(fields, "format")
+    sparsity = fields.table("sparsity_config") or {}
+    if sparsity.get("format", "dense") != "dense":
+        fields.unsupported("sparsity_config", sparsity, "supported: format dense")
+    transform = fields.table("transform_config") or {}
+    if transform.get("config_groups"):
+        fields.unsupported("transform_config", transform, "online transforms of activations are not computed")
+    sizes: list[int] = []
+    block = None
+    for name, group in (fields.table("config_groups") or {}).items():
+        where = f"quantization_config.config_groups.{name}"
+        if not isinstance(group, dict):
+            fields.fail(f"config_groups.{name}", group, "must be an object")
+        size, own_block = _parse_group(Fields(group, where))
+        sizes += [size] if size else []
+        block = block or own_block
+    fields.refuse_unread(_IGNORABLE, {})
+    return CompressedTensors(tuple(dict.fromkeys(sizes)), block)
+
+
+def _check_format(fields: Fields, key: str) -> None:
+    fmt = fields.text(key, "dense")
+    if fmt not in _FORMATS:
+        fields.unsupported(key, fmt, f"supported: {', '.join(_FORMATS)}")
+
+
+def _parse_group(fields: Fields) -> tuple[int | None, tuple[int, int] | None]:
+    """Width of groups, and block, of one entry of config_groups."""
+    _check_format(fields, "format")
+    weights: dict[str, Any] | None = fields.table("weights")
+    if weights is None:
+        return None, None
+    inner = Fields(weights, f"{fields.where}.weights")
+    bits, kind = inner.integer("num_bits", 1, 32, default=8), inner.text("type", "int")
+    size = inner.optional_integer("group_size", -1, 2**20)
+    if (kind, bits) not in (("int", 4), ("int", 8), ("float", 8), ("float", 4)):
+        inner.unsupported(
+            "num_bits", bits, f"of type {short(kind)}; supported: int 4 and 8, float 8, and float 4 (MXFP4)"
+        )
+    if kind == "float" and bits == 4 and size != 32:
+        inner.unsupported("group_size", size, "supported for float 4 bits: 32 (MXFP4)")
+    block = parse_block(inner, "block_structure")
+    inner.refuse_unread(_WEIGHT_KEYS, {})
+    return size, block

@@ -1,0 +1,118 @@
+"""Hugging Face `fp8` and `fbgemm_fp8`, ModelOpt's FP8: e4m3 numbers with a scale a tensor, a channel or a block.
+
+Each becomes encoding fp8 or, for blocks, fp8.g128: the numbers are kept, scales are written once more for each row.
+compressed_tensors.py reads its own float8 matrices with fp8_matrix().
+
+    X.weight            F8_E4M3 [N, K]
+    X.weight_scale_inv  F32 [N / 128, K / 128] (blocks; multiplied with, its name notwithstanding)
+    X.weight_scale      F32 [], [1], [N] or [N, 1]
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import partial
+
+import numpy as np
+
+from albireo.encodings import encoding
+from albireo.errors import WeightMismatch
+from albireo.json_file import Fields, keys, short
+from albireo.quantization.encoded import F32, U8, Encoded, e4m3_values
+from albireo.quantization.formats.arrays import FLOATS, array, floats
+from albireo.quantization.formats.grouping import spread
+from albireo.quantization.formats.matrix import Matrix, Plan, StoredTensors, matrix_shape, require, unread_scales
+
+_SCALES = ("weight_scale_inv", "weight_scale")
+_SCALE_TYPES = (*FLOATS, "F8_E8M0")
+_DENSE_NOTE = (
+    "blocks of fp8 that are no multiple of 128 inputs wide are held as numbers of the model's dtype, 16 or 32 bits"
+)
+_IGNORABLE = keys(
+    "quant_method modules_to_not_convert ignored_layers activation_scale_ub kv_cache_quant_algo",
+    "exclude_modules ignore kv_cache_scheme config_groups producer dequantize scale_fmt",
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Fp8:
+    """Fields: block: rows and columns that share a scale, where scales are a matrix."""
+
+    block: tuple[int, int] | None
+
+    def plan(self, stored: StoredTensors) -> Plan:
+        plan = Plan(unread=unread_scales(stored))
+        for name in stored.names:
+            if name.endswith(".weight") and stored.type_name(name) == "F8_E4M3":
+                plan.add(fp8_matrix(stored, name.removesuffix(".weight"), self.block))
+        return plan
+
+
+def parse(fields: Fields) -> Fp8:
+    """Raises: ModelError, UnsupportedModel."""
+    algorithm = fields.text("quant_algo", "FP8").upper()
+    if algorithm not in ("FP8", "FP8_PER_CHANNEL_PER_TOKEN", "FP8_PB_WO"):
+        fields.unsupported("quant_algo", algorithm, "supported: FP8")
+    kind = fields.text("fmt", "e4m3")
+    if kind not in ("e4m3", "float8_e4m3fn"):
+        fields.unsupported("fmt", kind, "supported: e4m3")
+    scheme = fields.text("activation_scheme", "dynamic")
+    if scheme not in ("dynamic", "static"):
+        fields.unsupported("activation_scheme", scheme, "supported: dynamic, static (whose scales are not used)")
+    block = parse_block(fields, "weight_block_size")
+    fields.refuse_unread(_IGNORABLE, {})
+    return Fp8(block)
+
+
+def parse_block(fields: Fields, key: str) -> tuple[int, int] | None:
+    """Rows and columns of a block, or None."""
+    value = fields.raw(key)
+    if value is None:
+        return None
+    if not isinstance(value, list) or len(value) != 2 or not all(type(n) is int and 0 < n < 2**20 for n in value):
+        fields.fail(key, value, "must be two whole numbers, rows and columns of a block")
+    return value[0], value[1]
+
+
+def fp8_matrix(stored: StoredTensors, module: str, block: tuple[int, int] | None) -> Matrix:
+    """The matrix module.weight. Raises: WeightMismatch."""
+    name = require(stored, f"{module}.weight", ("F8_E4M3",))
+    shape = matrix_shape(stored, name)
+    found = [f"{module}.{part}" for part in _SCALES if f"{module}.{part}" in stored]
+    scale = require(stored, found[0] if found else f"{module}.{_SCALES[1]}", _SCALE_TYPES)
+    per_row = _is_per_row(stored.shape(scale), shape, block is not None)
+    size = (1, shape[1]) if per_row else _block(stored, scale, shape, block)
+    kept = per_row or size[1] % 128 == 0
+    kind = ("fp8" if per_row else "fp8.g128") if kept else None
+    read = partial(_read, stored, name, scale, size, kind)
+    return Matrix(name, shape, kind, (name, scale), read, "" if kept else _DENSE_NOTE)
+
+
+def _is_per_row(scale: tuple[int, ...], shape: tuple[int, int], has_blocks: bool) -> bool:
+    """Whether rows have a scale each, or all have one. With blocks in the config a single one is a block."""
+    if scale in ((shape[0],), (shape[0], 1)) and scale != (1, 1):
+        return True
+    return scale in ((), (1,)) or (scale == (1, 1) and not has_blocks)
+
+
+def _block(stored: StoredTensors, scale: str, shape: tuple[int, int], block: tuple[int, int] | None) -> tuple[int, int]:
+    rows, columns = block or (128, 128)
+    require(stored, scale, _SCALE_TYPES, (-(-shape[0] // rows), -(-shape[1] // columns)))
+    return rows, columns
+
+
+def _read(stored: StoredTensors, name: str, scale_name: str, size: tuple[int, int], kind: str | None) -> Encoded | F32:
+    codes: U8 = array(stored, name).astype(np.uint8)
+    if ((codes & 0x7F) == 0x7F).any():
+        where = [int(i) for i in np.argwhere((codes & 0x7F) == 0x7F)[0]]
+        raise WeightMismatch(f"tensor {short(name)} holds nan at {where}; weights must be finite numbers")
+    n, k = codes.shape
+    scale = floats(stored, scale_name)
+    if size == (1, k):  # a scale a row, or one for all
+        scale = np.ascontiguousarray(np.broadcast_to(scale.reshape(-1, 1), (n, 1)))
+    else:
+        scale = scale[np.arange(n) // size[0]]
+    if kind is None:
+        numbers: F32 = e4m3_values()[codes] * np.repeat(scale, size[1], axis=1)[:, :k]
+        return numbers
+    return Encoded(encoding(kind), codes, spread(scale, size[1], k, kind))

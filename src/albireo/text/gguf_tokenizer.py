@@ -1,0 +1,212 @@
+"""The tokenizer in the settings of a GGUF file, built for the tokenizers library.
+
+Called by api. Two kinds: byte-level BPE with merges (gpt2: Llama 3, Qwen), and SentencePiece's BPE by scores with
+bytes for what it lacks (llama: Llama 2, Mistral). Does not know the file: settings come as a dictionary.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from reprlib import repr as short
+from typing import TYPE_CHECKING, Any
+
+from albireo.errors import ModelError, UnsupportedModel
+from albireo.text.tokenizer import Tokenizer
+from albireo.text.tokenizer_files import TokenizerFiles
+
+if TYPE_CHECKING:
+    import tokenizers
+
+_PREFIX = "tokenizer.ggml."
+_UNKNOWN, _CONTROL, _USER = 2, 3, 4
+_ROLES = ("bos", "eos", "unknown", "padding", "seperator", "mask", "cls")
+_NAMES = {"unknown": "unk_token", "padding": "pad_token", "seperator": "sep_token"}
+
+_WORDS = r" ?[^\s\p{L}\p{N}]+"
+_LETTERS = r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+"
+_ENDS = r"[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+"
+_GPT2 = r"'s|'t|'re|'ve|'m|'ll|'d| ?\p{L}+| ?\p{N}+" + f"|{_WORDS}" + r"|\s+(?!\S)|\s+"
+_LLAMA3 = _LETTERS + r"|\p{N}{1,3}|" + _WORDS + _ENDS
+_QWEN2 = _LETTERS + r"|\p{N}|" + _WORDS + _ENDS
+#: tokenizer.ggml.pre -> how text is split before pairs are merged; whether a whole word in the vocabulary stays whole.
+_SPLITS = {
+    "gpt-2": (_GPT2, False),
+    "gpt2": (_GPT2, False),
+    "llama-bpe": (_LLAMA3, True),
+    "llama3": (_LLAMA3, True),
+    "llama-v3": (_LLAMA3, True),
+    "qwen2": (_QWEN2, False),
+    "deepseek-r1-qwen": (_QWEN2, False),
+}
+#: Unicode is composed (NFC) first, as in the tokenizers that these were converted from.
+_COMPOSED = ("qwen2", "deepseek-r1-qwen")
+#: Characters of a vocabulary, each times the length of its token: real ones have 2 million.
+_MAX_WORK = 2**26
+
+
+def gguf_tokenizer(settings: Mapping[str, Any], where: str) -> Tokenizer:
+    """Args: settings: of the file, arrays of numbers as numpy arrays.
+
+    Raises: ModelError for settings that are missing or contradict each other; UnsupportedModel for another kind.
+    """
+    from tokenizers import AddedToken
+
+    read = _Settings(settings, where)
+    kind, tokens = read.text("model"), read.strings("tokens")
+    if kind not in ("gpt2", "llama"):
+        read.unsupported("model", kind, "supported: gpt2, llama")
+    types = read.numbers("token_type", len(tokens))
+    vocab = {token: i for i, token in enumerate(tokens)}
+    if len(vocab) != len(tokens):
+        raise ModelError(f"{where}: tokenizer.ggml.tokens names {len(tokens) - len(vocab)} tokens twice")
+    named = _named(read, tokens)
+    try:
+        backend = _byte_level(read, vocab) if kind == "gpt2" else _sentence_piece(read, vocab, types, named)
+        special = (_CONTROL,) if kind == "gpt2" else (_CONTROL, _UNKNOWN)
+        found = [(t, i in special) for t, i in zip(tokens, types, strict=True) if i in (*special, _USER)]
+        backend.add_tokens([AddedToken(t, special=s, normalized=False) for t, s in found if t])
+        _add_bos(backend, read, named, default=kind == "llama")
+    except ModelError:
+        raise
+    except BaseException as error:
+        # The library panics on some damaged vocabularies; its panic is not an Exception.
+        if isinstance(error, Exception) or type(error).__name__ == "PanicException":
+            raise ModelError(f"{where}: its tokenizer is not usable: {error}") from None
+        raise
+    files = TokenizerFiles(Path(where), named, (), (), None, read.chat_templates())
+    return Tokenizer(backend, files)
+
+
+class _Settings:
+    """Checked access to the settings of the tokenizer."""
+
+    def __init__(self, settings: Mapping[str, Any], where: str) -> None:
+        self._settings, self.where = settings, where
+
+    def get(self, key: str, kind: type, default: Any = None) -> Any:
+        value = self._settings.get(_PREFIX + key)
+        if value is None:
+            return default
+        if type(value) is not kind:
+            raise ModelError(f"{self.where}: {_PREFIX}{key}={short(value)} must be of type {kind.__name__}")
+        return value
+
+    def text(self, key: str) -> str:
+        value = self.get(key, str)
+        if value is None:
+            raise ModelError(f"{self.where}: {_PREFIX}{key} is missing; name a directory as tokenizer")
+        return str(value)
+
+    def strings(self, key: str) -> list[str]:
+        value = self.get(key, list)
+        if value is None or not all(isinstance(item, str) for item in value):
+            raise ModelError(f"{self.where}: {_PREFIX}{key} must be an array of strings; name a directory as tokenizer")
+        return list(value)
+
+    def numbers(self, key: str, count: int) -> list[Any]:
+        value: Any = self._settings.get(_PREFIX + key)
+        numbers = value.tolist() if hasattr(value, "tolist") else None
+        if not isinstance(numbers, list) or len(numbers) != count:
+            raise ModelError(f"{self.where}: {_PREFIX}{key} must be an array of {count} numbers, one for each token")
+        return numbers
+
+    def chat_templates(self) -> dict[str, str]:
+        """Name -> source: tokenizer.chat_template, and tokenizer.chat_template.NAME for others."""
+        templates = {}
+        for key, value in self._settings.items():
+            stem, dot, name = key.partition(".chat_template")
+            if stem != "tokenizer" or not dot or name == "s":  # chat_templates lists the names of the others
+                continue
+            if not isinstance(value, str):
+                raise ModelError(f"{self.where}: {key}={short(value)} must be a string")
+            templates[name.removeprefix(".") or "default"] = value
+        return templates
+
+    def unsupported(self, key: str, value: str, what: str) -> None:
+        raise UnsupportedModel(
+            f"{self.where}: {_PREFIX}{key}={short(value)} is not supported; {what}; or name a directory as tokenizer"
+        )
+
+
+def _named(read: _Settings, tokens: list[str]) -> dict[str, str]:
+    named: dict[str, str] = {}
+    for role in _ROLES:
+        token_id = read.get(f"{role}_token_id", int)
+        if token_id is None or token_id == 2**32 - 1:  # llama.cpp's "none"
+            continue
+        if not 0 <= token_id < len(tokens):
+            raise ModelError(f"{read.where}: {_PREFIX}{role}_token_id={token_id} is none of {len(tokens)} tokens")
+        named[_NAMES.get(role, f"{role}_token")] = tokens[token_id]
+    return named
+
+
+def _byte_level(read: _Settings, vocab: dict[str, int]) -> tokenizers.Tokenizer:
+    """Source: encoder.py of GPT-2; the patterns are those of the tokenizers published with each model."""
+    from tokenizers import Regex, Tokenizer, decoders, models, normalizers, pre_tokenizers
+
+    pre = read.get("pre", str, "default")
+    if pre not in _SPLITS:
+        read.unsupported("pre", pre, f"supported: {', '.join(_SPLITS)}")
+    pattern, keeps_words = _SPLITS[pre]
+    merges = [_pair(merge, read) for merge in read.strings("merges")]
+    backend = Tokenizer(models.BPE(vocab, merges, ignore_merges=keeps_words))
+    if pre in _COMPOSED:
+        backend.normalizer = normalizers.NFC()
+    split = pre_tokenizers.Split(Regex(pattern), "isolated")
+    backend.pre_tokenizer = pre_tokenizers.Sequence(
+        [split, pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False)]
+    )
+    backend.decoder = decoders.ByteLevel()
+    return backend
+
+
+def _pair(merge: str, read: _Settings) -> tuple[str, str]:
+    # a token may begin with a space only where none is written as a byte, which none is
+    left, _, right = merge.partition(" ")
+    if not left or not right:
+        raise ModelError(f"{read.where}: {_PREFIX}merges holds {short(merge)}, which is no pair of tokens")
+    return left, right
+
+
+def _sentence_piece(
+    read: _Settings, vocab: dict[str, int], types: list[int], named: dict[str, str]
+) -> tokenizers.Tokenizer:
+    """SentencePiece's BPE merges the pair whose result has the highest score; written as a list of merges."""
+    from tokenizers import Tokenizer, decoders, models, normalizers
+
+    scores = read.numbers("scores", len(vocab))
+    unknown = named.get("unk_token") or next((t for t, i in vocab.items() if types[i] == _UNKNOWN), None)
+    merges = _merges_of_scores(vocab, scores, read)
+    backend = Tokenizer(models.BPE(vocab, merges, unk_token=unknown, fuse_unk=True, byte_fallback=True))
+    has_prefix = read.get("add_space_prefix", bool, True)
+    prepend, strip = ([normalizers.Prepend("▁")], [decoders.Strip(" ", 1, 0)]) if has_prefix else ([], [])
+    backend.normalizer = normalizers.Sequence([*prepend, normalizers.Replace(" ", "▁")])
+    backend.decoder = decoders.Sequence([decoders.Replace("▁", " "), decoders.ByteFallback(), decoders.Fuse(), *strip])
+    return backend
+
+
+def _merges_of_scores(vocab: dict[str, int], scores: list[float], read: _Settings) -> list[tuple[str, str]]:
+    """Every pair of tokens that makes a token, the best score first."""
+    work = sum(len(token) ** 2 for token in vocab)
+    if work > _MAX_WORK:
+        raise ModelError(f"{read.where}: the tokens are too long for a vocabulary: squared lengths add up to {work}")
+    found = []
+    for token, token_id in vocab.items():
+        for cut in range(1, len(token)):
+            left, right = vocab.get(token[:cut]), vocab.get(token[cut:])
+            if left is not None and right is not None:
+                found.append((-scores[token_id], left, right, token[:cut], token[cut:]))
+    return [(left, right) for *_, left, right in sorted(found)]
+
+
+def _add_bos(backend: tokenizers.Tokenizer, read: _Settings, named: dict[str, str], default: bool) -> None:
+    """BOS round a prompt, where the model wants it; EOS never: a prompt is to be continued."""
+    from tokenizers import processors
+
+    bos = named.get("bos_token")
+    if bos is not None and read.get("add_bos_token", bool, default):
+        special = [(bos, backend.token_to_id(bos))]
+        backend.post_processor = processors.TemplateProcessing(
+            single=f"{bos} $A", pair=f"{bos} $A {bos} $B", special_tokens=special
+        )

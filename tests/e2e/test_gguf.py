@@ -1,0 +1,122 @@
+"""A GGUF file from the front door: found, told from others, run, and equal to the same model in a directory."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+from typing import Any
+
+import pytest
+from click.testing import CliRunner
+
+from albireo import LLM, BuildConfig, SamplingParams, build
+from albireo.api.locate import locate_model
+from albireo.cli.main import main
+from albireo.errors import ModelError
+from albireo.text.tokenizer import Tokenizer
+from models.gguf.writer import LLAMA, write_gguf
+from text.gguf_settings import sentence_piece_settings
+from tiny_models import make_checkpoint, shared_data
+
+GREEDY = SamplingParams(temperature=0.0, max_tokens=12, ignore_eos=True, logprobs=0)
+PROMPTS = [[1, 5, 9], [1, 40, 41, 42, 43, 7, 8]]
+SMALL = {"max_model_len": 64, "num_threads": 1, "max_num_seqs": 2}
+
+
+def answers(model: Path, **options: Any) -> list[tuple[list[int], float]]:
+    llm = LLM(str(model), skip_tokenizer_init=True, **SMALL, **options)
+    outputs = [output.outputs[0] for output in llm.generate(PROMPTS, GREEDY)]
+    return [(list(output.token_ids), output.cumulative_logprob or 0.0) for output in outputs]
+
+
+@pytest.mark.parametrize("kind", ["F32", "F16", "BF16"])
+def test_numbers_run_as_they_do_from_a_directory(kind: str, tmp_path: Path) -> None:
+    """The same bits: the weights are the same, and so is what is compiled of them."""
+    dtype = {"F32": "float32", "F16": "float16", "BF16": "bfloat16"}[kind]
+    write_gguf(tmp_path / "m.gguf", LLAMA, kind, seed=7)
+    eps = {"rms_norm_eps": 9.999999747378752e-06}  # as float32 has it, which GGUF stores
+    make_checkpoint(tmp_path / "directory", LLAMA | eps, seed=7, dtype=dtype)
+    if kind != "F32":  # norms are F32 in the file, and rounded in the directory
+        return
+    assert answers(tmp_path / "m.gguf") == answers(tmp_path / "directory")
+
+
+def test_text_in_and_out(tmp_path: Path) -> None:
+    """With its own tokenizer, its template and its end of text."""
+    directory = shared_data("tokenizers", "mistral-v1")
+    settings = sentence_piece_settings(directory)
+    size = len(settings["tokenizer.ggml.tokens"])
+    config = LLAMA | {"vocab_size": size, "hidden_size": 32, "intermediate_size": 32, "num_hidden_layers": 1}
+    config |= {"head_dim": 16, "num_attention_heads": 2, "num_key_value_heads": 1}
+
+    def tokenizer(writer: Any) -> None:
+        writer.add_tokenizer_model(settings["tokenizer.ggml.model"])
+        writer.add_token_list(settings["tokenizer.ggml.tokens"])
+        writer.add_token_scores(settings["tokenizer.ggml.scores"].tolist())
+        writer.add_token_types(settings["tokenizer.ggml.token_type"].tolist())
+        writer.add_bos_token_id(1)
+        writer.add_eos_token_id(2)
+        writer.add_chat_template(settings["tokenizer.chat_template"])
+
+    write_gguf(tmp_path / "m.gguf", config, "F32", tokenizer=tokenizer)
+    llm = LLM(str(tmp_path), **SMALL)
+    output = llm.generate("Hello, world!", SamplingParams(temperature=0.0, max_tokens=4))[0]
+    theirs = Tokenizer.from_directory(directory)
+    assert output.prompt_token_ids == theirs.encode("Hello, world!")
+    whole = theirs.decode([*output.prompt_token_ids, *output.outputs[0].token_ids])
+    assert whole == "Hello, world!" + output.outputs[0].text
+    chat = llm.chat([{"role": "user", "content": "hi"}], SamplingParams(temperature=0.0, max_tokens=2))[0]
+    assert chat.prompt_token_ids == theirs.encode("<s> [INST] hi [/INST]", add_special_tokens=False)
+
+
+def test_an_engine_directory_of_it_needs_it_no_more(tmp_path: Path) -> None:
+    directory = shared_data("tokenizers", "mistral-v1")
+    settings = sentence_piece_settings(directory)
+    config = LLAMA | {"vocab_size": len(settings["tokenizer.ggml.tokens"]), "hidden_size": 32, "intermediate_size": 32}
+    config |= {"head_dim": 16, "num_attention_heads": 2, "num_key_value_heads": 1, "num_hidden_layers": 1}
+
+    def tokenizer(writer: Any) -> None:
+        writer.add_tokenizer_model("llama")
+        writer.add_token_list(settings["tokenizer.ggml.tokens"])
+        writer.add_token_scores(settings["tokenizer.ggml.scores"].tolist())
+        writer.add_token_types(settings["tokenizer.ggml.token_type"].tolist())
+        writer.add_bos_token_id(1)
+        writer.add_eos_token_id(2)
+        writer.add_chat_template(settings["tokenizer.chat_template"])
+
+    write_gguf(tmp_path / "m.gguf", config, "Q8_0", tokenizer=tokenizer)
+    wanted = LLM(str(tmp_path / "m.gguf"), dtype="bfloat16", **SMALL)
+    build(tmp_path / "m.gguf", tmp_path / "engine", BuildConfig(dtype="bfloat16", max_model_len=64, max_num_seqs=2))
+    (tmp_path / "m.gguf").unlink()
+    built = LLM(str(tmp_path / "engine"), **SMALL)
+    text = "Once upon a time, a fox"
+    ours, theirs = (llm.generate(text, GREEDY)[0] for llm in (built, wanted))
+    assert ours.prompt_token_ids == theirs.prompt_token_ids
+    assert (ours.outputs[0].token_ids, ours.outputs[0].text) == (theirs.outputs[0].token_ids, theirs.outputs[0].text)
+    messages = [{"role": "user", "content": "hi"}]
+    assert built.chat(messages, GREEDY)[0].prompt_token_ids == wanted.chat(messages, GREEDY)[0].prompt_token_ids
+
+
+def test_what_inspect_says_of_it(tmp_path: Path) -> None:
+    write_gguf(tmp_path / "m.gguf", LLAMA, "mixed")
+    result = CliRunner().invoke(main, ["inspect", str(tmp_path / "m.gguf")])
+    assert result.exit_code == 0, result.output
+    assert "tensors of float16, float32, int4.g32, int4.g32.affine, int8.g16" in result.output
+
+
+def test_where_it_is_found(tmp_path: Path) -> None:
+    file = tmp_path / "a.gguf"
+    file.write_bytes(b"GGUF")
+    assert locate_model(str(file)) == file
+    assert locate_model(str(tmp_path)) == file
+    (tmp_path / "b.GGUF").write_bytes(b"GGUF")
+    with pytest.raises(ModelError, match=r"holds 2 GGUF files; give one of them: a\.gguf, b\.GGUF"):
+        locate_model(str(tmp_path))
+    (tmp_path / "config.json").write_text(json.dumps({}))
+    assert locate_model(str(tmp_path)) == tmp_path, "a directory that is a model is one, whatever lies beside it"
+    shutil.copy(file, tmp_path / "model.bin")
+    with pytest.raises(ModelError, match="is a file; give the directory that holds"):
+        locate_model(str(tmp_path / "model.bin"))
+    with pytest.raises(ModelError, match="there is no directory"):
+        locate_model(str(tmp_path / "none.gguf"))

@@ -1,0 +1,109 @@
+"""Checkpoints of few bits on the native kernels, beside transformers on the numbers that the formats stand for.
+
+What differs is the rounding of activations to 8 bits, token by token, and to bfloat16 where weights are numbers.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from albireo.backends.cpu.machine import isa_levels
+from albireo.models.weights import Checkpoint
+from albireo.params import SamplingParams
+from e2e.serving import Ask, Server
+from models.gguf.writer import CONFIGS as GGUF_CONFIGS
+from models.gguf.writer import LLAMA, write_gguf
+from quantization.formats.writers import TINY, WRITERS, write_model
+
+torch = pytest.importorskip("torch")
+transformers = pytest.importorskip("transformers")
+ASK = Ask((5, 17, 3, 90, 44, 8, 61, 33), SamplingParams(temperature=0.0, max_tokens=1, prompt_logprobs=0, logprobs=0))
+
+
+def ours(model: Path, **config: Any) -> np.ndarray:
+    answers, _ = Server.load(model, max_num_batched_tokens=48, **config).serve([ASK])
+    return np.stack([answers[0].rows[position] for position in range(len(ASK.prompt))])
+
+
+def theirs(config: dict[str, Any], numbers: dict[str, np.ndarray]) -> np.ndarray:
+    whole = transformers.AutoConfig.for_model(**config)
+    model = transformers.AutoModelForCausalLM.from_config(whole, attn_implementation="eager", dtype=torch.float32)
+    state = {name: torch.tensor(array) for name, array in numbers.items()}
+    if config["tie_word_embeddings"]:
+        state["lm_head.weight"] = state["model.embed_tokens.weight"]
+    model.load_state_dict(state)
+    with torch.no_grad():
+        return np.asarray(model.eval()(torch.tensor([list(ASK.prompt)])).logits[0].numpy())
+
+
+def distance(a: np.ndarray, b: np.ndarray) -> float:
+    return float(np.linalg.norm(a - b) / np.linalg.norm(b))
+
+
+@pytest.mark.parametrize("name", WRITERS)
+def test_logits_of_every_format(name: str, tmp_path: Path) -> None:
+    numbers = write_model(tmp_path, WRITERS[name], seed=4)
+    off = distance(ours(tmp_path), theirs(TINY, numbers))
+    # numbers in float32 are exact; the rounding of activations is about 1 % a linear
+    assert off < (1e-5 if (WRITERS[name].encoding or "fp8").startswith("fp8") else 0.025), off
+
+
+@pytest.mark.parametrize(
+    ("kind", "name"),
+    [("Q8_0", "llama"), ("Q4_0", "llama, tied"), ("Q4_1", "qwen2"), ("Q5_1", "qwen3"), ("Q5_0", "llama")],
+)
+def test_logits_of_gguf(kind: str, name: str, tmp_path: Path) -> None:
+    numbers = write_gguf(tmp_path / "m.gguf", GGUF_CONFIGS[name], kind, seed=4)
+    off = distance(ours(tmp_path / "m.gguf", dtype="float32"), theirs(GGUF_CONFIGS[name], numbers))
+    assert off < 0.05, off  # two layers and a head
+
+
+@pytest.mark.parametrize("name", ["compressed-tensors W8A8 channel", "compressed-tensors W8A16 g32"])
+def test_the_smallest_code_of_int8_at_every_level(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """-128, which compressed-tensors writes where the largest number of a row is negative: the same bits everywhere."""
+    numbers = write_model(tmp_path, WRITERS[name], seed=4)
+    with Checkpoint(tmp_path) as checkpoint:
+        assert any((checkpoint.encoded(matrix).codes == 0).any() for matrix in checkpoint.encodings)
+    wanted = theirs(TINY, numbers)
+    for level in isa_levels():
+        monkeypatch.setenv("ALBIREO_ISA_MAX", level)
+        assert distance(ours(tmp_path), wanted) < 0.025, level
+
+
+def test_types_that_differ_from_matrix_to_matrix(tmp_path: Path) -> None:
+    """As in files of Q4_K_M: what would be joined is not, where the types differ."""
+    numbers = write_gguf(tmp_path / "m.gguf", LLAMA, "mixed", seed=4)
+    assert distance(ours(tmp_path / "m.gguf", dtype="float32"), theirs(LLAMA, numbers)) < 0.05
+
+
+def test_what_is_not_kept_is_logged(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    write_model(tmp_path, WRITERS["gptq desc_act"])
+    with caplog.at_level(logging.WARNING):
+        ours(tmp_path)
+    assert any("groups of inputs in any order" in record.message for record in caplog.records)
+
+
+def test_a_matrix_left_as_numbers_beside_quantized_ones(tmp_path: Path) -> None:
+    """An ignore list may keep one of q, k and v, or gate but not up, in 16 bits."""
+    numbers = write_model(tmp_path, WRITERS["awq"], seed=5)
+    from safetensors.torch import load_file, save_file
+
+    tensors = load_file(tmp_path / "model.safetensors")
+    for module in ("model.layers.0.self_attn.k_proj", "model.layers.0.mlp.gate_proj"):
+        for part in ("qweight", "qzeros", "scales"):
+            del tensors[f"{module}.{part}"]
+        weight = torch.tensor(numbers[f"{module}.weight"]).to(torch.bfloat16)
+        numbers[f"{module}.weight"] = weight.float().numpy()
+        tensors[f"{module}.weight"] = weight
+    save_file(tensors, tmp_path / "model.safetensors")
+    with Checkpoint(tmp_path) as checkpoint:
+        assert len(checkpoint.encodings) == 5
+    assert distance(ours(tmp_path), theirs(TINY, numbers)) < 0.025
+    config = json.loads((tmp_path / "config.json").read_text())
+    assert config["quantization_config"]["quant_method"] == "awq"

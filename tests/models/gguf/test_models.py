@@ -1,0 +1,195 @@
+"""Models in GGUF files: settings, numbers, and logits equal to transformers on the same numbers."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from albireo.backends.reference.interpret import interpret
+from albireo.backends.reference.kv import ReferenceKV
+from albireo.errors import ModelError, UnsupportedModel, WeightMismatch
+from albireo.models import build_graph, load_architecture, load_config, open_checkpoint
+from albireo.models.config import parse_config
+from albireo.models.rope import rope_spec
+from albireo.models.weights import Checkpoint
+from models.gguf.writer import CONFIGS, LLAMA, words, write_gguf
+from quantization.formats.test_gguf_blocks import KINDS
+from step_batches import Work, make_step
+
+torch = pytest.importorskip("torch")
+transformers = pytest.importorskip("transformers")
+IDS = [5, 17, 3, 90, 44, 8, 61]
+Q_PROJ = "model.layers.0.self_attn.q_proj.weight"
+
+
+def logits_of(path: Path) -> np.ndarray:
+    graph = build_graph(load_config(path).with_dtype("float32"), 64)
+    with open_checkpoint(path, graph) as checkpoint:
+        weights = {name: checkpoint.tensor(name).to_float32() for name in checkpoint.names}
+    outputs = interpret(graph, make_step([Work(IDS, 0, [0])], 16), weights, ReferenceKV(1, 16))
+    return np.asarray(outputs["logits"])
+
+
+def theirs(config: dict[str, Any], numbers: dict[str, np.ndarray]) -> np.ndarray:
+    whole = transformers.AutoConfig.for_model(**config)
+    model = transformers.AutoModelForCausalLM.from_config(whole, attn_implementation="eager", dtype=torch.float32)
+    state = {name: torch.tensor(array) for name, array in numbers.items()}
+    if config["tie_word_embeddings"]:
+        state["lm_head.weight"] = state["model.embed_tokens.weight"]
+    model.load_state_dict(state)
+    with torch.no_grad():
+        return np.asarray(model.eval()(torch.tensor([IDS])).logits[0].numpy())
+
+
+def distance(a: np.ndarray, b: np.ndarray) -> float:
+    return float(np.linalg.norm(a - b) / np.linalg.norm(b))
+
+
+@pytest.mark.parametrize("kind", ["F32", "mixed"])
+@pytest.mark.parametrize("name", CONFIGS)
+def test_whole_models_equal_transformers(name: str, kind: str, tmp_path: Path) -> None:
+    numbers = write_gguf(tmp_path / "m.gguf", CONFIGS[name], kind, seed=3)
+    # Q6_K has its scales rounded to 16 bits
+    assert distance(logits_of(tmp_path / "m.gguf"), theirs(CONFIGS[name], numbers)) < (3e-6 if kind == "F32" else 1e-4)
+
+
+@pytest.mark.parametrize("name", ["llama", "qwen2", "qwen3"])
+def test_transformers_reads_the_file_the_same_way(name: str, tmp_path: Path) -> None:
+    """Its own reader of GGUF: settings, order of rows, names."""
+    config = CONFIGS[name] | ({"head_dim": 128} if name == "qwen3" else {})  # which it takes every Qwen 3 to have
+    write_gguf(tmp_path / "m.gguf", config, "Q8_0", seed=4, tokenizer=words)
+    model = transformers.AutoModelForCausalLM.from_pretrained(
+        tmp_path, gguf_file="m.gguf", dtype=torch.float32, attn_implementation="eager"
+    )
+    with torch.no_grad():
+        wanted = model.eval()(torch.tensor([IDS])).logits[0].numpy()
+    assert distance(logits_of(tmp_path / "m.gguf"), wanted) < 3e-6
+
+
+@pytest.mark.parametrize("kind", ["F32", "F16", "BF16", *KINDS])
+def test_numbers_of_every_type(kind: str, tmp_path: Path) -> None:
+    numbers = write_gguf(tmp_path / "m.gguf", LLAMA, kind)
+    with open_checkpoint(tmp_path / "m.gguf", build_graph(load_config(tmp_path / "m.gguf"), 64)) as checkpoint:
+        matrices = {name for name, array in numbers.items() if array.ndim == 2}
+        assert set(checkpoint.encodings) == (matrices if kind in KINDS else set())
+        assert checkpoint.names == tuple(sorted(numbers))
+        for name, wanted in numbers.items():
+            assert checkpoint.shape(name) == wanted.shape
+            got = checkpoint.tensor(name).to_float32()
+            np.testing.assert_allclose(got, wanted, rtol=2**-16 if kind == "Q6_K" else 0, atol=0)
+            checkpoint.release(name)
+        types = {checkpoint.tensor(name).dtype for name in matrices}
+        assert types == {{"F16": "float16", "BF16": "bfloat16"}.get(kind, "float32")}, "parts are joined in one type"
+    dtypes = {"F32": "float32", "F16": "float16"}
+    assert load_config(tmp_path / "m.gguf").dtype == dtypes.get(kind, "bfloat16")
+
+
+def test_settings_are_those_of_config_json(tmp_path: Path) -> None:
+    for name, config in CONFIGS.items():
+        path = tmp_path / f"{name}.gguf"
+        write_gguf(path, config)
+        extra = {"use_sliding_window": False} if config["model_type"] == "qwen2" else {}
+        wanted = parse_config({**config, **extra, "dtype": "float32"}, load_architecture(config["model_type"]).rules)
+        got = load_config(path)
+        assert got.rms_norm_eps == np.float32(wanted.rms_norm_eps)
+        wanted = parse_config({**config, **extra, "dtype": "float32", "rms_norm_eps": got.rms_norm_eps}, rules(config))
+        assert got == wanted
+
+
+def rules(config: dict[str, Any]) -> Any:
+    return load_architecture(config["model_type"]).rules
+
+
+def test_llama_3_frequencies_come_as_a_tensor(tmp_path: Path) -> None:
+    """As the converter writes them: what each frequency is divided by."""
+    scaling = {"rope_type": "llama3", "factor": 8.0, "low_freq_factor": 1.0, "high_freq_factor": 4.0}
+    scaling["original_max_position_embeddings"] = 32
+    wanted = parse_config({**LLAMA, "rope_scaling": scaling, "dtype": "float32"}, rules(LLAMA))
+    plain = parse_config({**LLAMA, "dtype": "float32"}, rules(LLAMA))
+    ours, base = (np.array(rope_spec(c, 64).inv_freq) for c in (wanted, plain))
+
+    def factors(writer: Any, keys: dict[str, Any]) -> None:
+        writer.add_tensor("rope_freqs.weight", (base / ours).astype(np.float32))
+
+    write_gguf(tmp_path / "m.gguf", LLAMA, change=factors)
+    got = rope_spec(load_config(tmp_path / "m.gguf"), 64).inv_freq
+    np.testing.assert_allclose(got, ours, rtol=2e-7)
+    assert not np.allclose(got, base)
+    with open_checkpoint(tmp_path / "m.gguf", build_graph(load_config(tmp_path / "m.gguf"), 64)):
+        pass
+
+
+@pytest.mark.parametrize(
+    ("keys", "rope"),
+    [
+        ({"rope.scaling.type": "linear", "rope.scaling.factor": 4.0}, {"rope_type": "linear", "factor": 4.0}),
+        ({"rope.scale_linear": 2.0}, {"rope_type": "linear", "factor": 2.0}),
+        ({"rope.scaling.type": "none"}, None),
+        (
+            {"rope.scaling.type": "yarn", "rope.scaling.factor": 4.0, "rope.scaling.original_context_length": 32},
+            {"rope_type": "yarn", "factor": 4.0, "original_max_position_embeddings": 32},
+        ),
+    ],
+)
+def test_scaled_frequencies(keys: dict[str, Any], rope: dict[str, Any] | None, tmp_path: Path) -> None:
+    write_gguf(tmp_path / "m.gguf", LLAMA, change=lambda writer, settings: settings.update(keys))
+    wanted = parse_config({**LLAMA, "rope_scaling": rope, "dtype": "float32"}, rules(LLAMA))
+    assert load_config(tmp_path / "m.gguf").rope == wanted.rope
+
+
+@pytest.mark.parametrize(
+    ("change", "error", "message"),
+    [
+        ({"attention.head_count": None}, ModelError, "attention.head_count is missing"),
+        ({"block_count": "two"}, ModelError, "block_count='two' must be a whole number"),
+        ({"expert_count": 8}, UnsupportedModel, "'expert_count': 8"),
+        ({"attention.scale": 0.5}, UnsupportedModel, "'attention.scale': 0.5"),
+        ({"rope.scaling.type": "longrope"}, UnsupportedModel, "rope.scaling.type='longrope'.*linear, yarn"),
+        ({"rope.dimension_count": 32}, UnsupportedModel, "partial_rotary_factor"),
+        ({"attention.head_count_kv": [2, 4]}, ModelError, r"attention.head_count_kv=\[2, 4\] must be a whole number"),
+        ({"attention.value_length": 32}, UnsupportedModel, "attention.value_length=32"),
+    ],
+)
+def test_settings_that_are_not_computed(
+    change: dict[str, Any], error: type[ModelError], message: str, tmp_path: Path
+) -> None:
+    def changed(writer: Any, keys: dict[str, Any]) -> None:
+        keys.update({key: value for key, value in change.items() if value is not None})
+        for key, value in change.items():
+            if value is None:
+                del keys[key]
+
+    write_gguf(tmp_path / "m.gguf", LLAMA, change=changed)
+    with pytest.raises(error, match=message) as caught:
+        load_config(tmp_path / "m.gguf")
+    assert "m.gguf" in str(caught.value)
+
+
+def test_equal_numbers_for_every_layer_are_one(tmp_path: Path) -> None:
+    both = {"attention.head_count_kv": [2, 2], "feed_forward_length": [512, 512]}
+    write_gguf(tmp_path / "m.gguf", LLAMA, change=lambda writer, keys: keys.update(both))
+    config = load_config(tmp_path / "m.gguf")
+    assert (config.num_kv_heads, config.intermediate_size) == (2, 512)
+
+
+def test_another_architecture_is_named(tmp_path: Path) -> None:
+    write_gguf(tmp_path / "m.gguf", LLAMA | {"model_type": "mamba"})
+    with pytest.raises(UnsupportedModel, match="architecture='mamba' is not supported; supported: llama"):
+        load_config(tmp_path / "m.gguf")
+
+
+def test_a_missing_tensor_is_named_as_the_graph_names_it(tmp_path: Path) -> None:
+    write_gguf(tmp_path / "m.gguf", LLAMA, change=lambda writer, keys: keys.update(block_count=3))
+    graph = build_graph(load_config(tmp_path / "m.gguf"), 64)
+    with pytest.raises(WeightMismatch, match=r"9 missing: model\.layers\.2\.input_layernorm\.weight"):
+        open_checkpoint(tmp_path / "m.gguf", graph)
+
+
+def test_the_rows_of_heads_are_put_in_order(tmp_path: Path) -> None:
+    numbers = write_gguf(tmp_path / "m.gguf", LLAMA, "Q8_0")
+    with Checkpoint(tmp_path / "m.gguf") as checkpoint:
+        np.testing.assert_array_equal(checkpoint.encoded(Q_PROJ).decode(), numbers[Q_PROJ])
+        assert "int8.g32" in checkpoint.encodings[Q_PROJ]

@@ -1,0 +1,168 @@
+"""GGUF files of tiny models, written by the gguf package under the names and in the row order of llama.cpp.
+
+The names, the order of rows and the keys are written out here, independently of albireo.models.gguf.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from numpy.typing import NDArray
+
+from tiny_models import random_weights
+
+gguf = pytest.importorskip("gguf")
+Array = NDArray[np.float32]
+
+LLAMA = {
+    "architectures": ["LlamaForCausalLM"],
+    "model_type": "llama",
+    "vocab_size": 96,
+    "hidden_size": 256,
+    "intermediate_size": 512,
+    "num_hidden_layers": 2,
+    "num_attention_heads": 4,
+    "num_key_value_heads": 2,
+    "head_dim": 64,
+    "max_position_embeddings": 128,
+    "rms_norm_eps": 1e-5,
+    "rope_theta": 10000.0,
+    "tie_word_embeddings": False,
+    "bos_token_id": 1,
+    "eos_token_id": 2,
+}
+CONFIGS: dict[str, dict[str, Any]] = {
+    "llama": LLAMA,
+    "llama, tied": LLAMA | {"tie_word_embeddings": True, "num_key_value_heads": 4},
+    "qwen2": LLAMA | {"model_type": "qwen2", "architectures": ["Qwen2ForCausalLM"], "rope_theta": 1e6},
+    "qwen3": LLAMA | {"model_type": "qwen3", "architectures": ["Qwen3ForCausalLM"], "tie_word_embeddings": True},
+}
+_NAMES = {
+    "model.embed_tokens": "token_embd",
+    "model.norm": "output_norm",
+    "lm_head": "output",
+    "input_layernorm": "attn_norm",
+    "self_attn.q_proj": "attn_q",
+    "self_attn.k_proj": "attn_k",
+    "self_attn.v_proj": "attn_v",
+    "self_attn.o_proj": "attn_output",
+    "self_attn.q_norm": "attn_q_norm",
+    "self_attn.k_norm": "attn_k_norm",
+    "post_attention_layernorm": "ffn_norm",
+    "mlp.gate_proj": "ffn_gate",
+    "mlp.up_proj": "ffn_up",
+    "mlp.down_proj": "ffn_down",
+}
+
+
+def gguf_name(name: str) -> str:
+    stem, _, kind = name.rpartition(".")
+    if stem.startswith("model.layers."):
+        number, _, part = stem.removeprefix("model.layers.").partition(".")
+        return f"blk.{number}.{_NAMES[part]}.{kind}"
+    return f"{_NAMES[stem]}.{kind}"
+
+
+def permuted(weight: Array, heads: int) -> Array:
+    """LlamaModel.permute() of llama.cpp's converter: from halves of a head to pairs side by side."""
+    return weight.reshape(heads, 2, len(weight) // heads // 2, *weight.shape[1:]).swapaxes(1, 2).reshape(weight.shape)
+
+
+def quantized(weight: Array, kind: str, seed: int) -> tuple[NDArray[np.uint8], Array]:
+    """Bytes of a type and the numbers they stand for. Types the package cannot write get random bits of that size."""
+    number = gguf.GGMLQuantizationType[kind]
+    try:
+        data = gguf.quantize(weight, number)
+    except NotImplementedError:
+        rng = np.random.default_rng(seed)
+        size, num_bytes = gguf.GGML_QUANT_SIZES[number]
+        data = rng.integers(0, 256, (weight.size // size, num_bytes)).astype(np.uint8)
+        # so that numbers have about the size of the weights: codes are up to 31 or 63, scales up to 63 or 127
+        tiny = np.array([float(np.abs(weight).mean()) / 1500], "<f2").view(np.uint8)
+        places = [208] if kind == "Q6_K" else [0, 2]
+        for place in places:
+            data[:, place : place + 2] = tiny
+        data = data.reshape(len(weight), -1)
+    return data, gguf.dequantize(data, number)
+
+
+def words(writer: Any) -> None:
+    """A tokenizer of 96 tokens: 93 characters, one merge, two that are special."""
+    writer.add_tokenizer_model("gpt2")
+    writer.add_tokenizer_pre("qwen2")
+    writer.add_token_list([*(chr(ord("!") + i) for i in range(93)), "ab", "<94>", "<95>"])
+    writer.add_token_types([1] * 94 + [3] * 2)
+    writer.add_token_merges(["a b"])
+    writer.add_bos_token_id(94)
+    writer.add_eos_token_id(95)
+
+
+def write_gguf(
+    path: Path,
+    config: Mapping[str, Any],
+    kind: str = "F32",
+    seed: int = 0,
+    change: Callable[[Any, dict[str, Any]], object] = lambda writer, keys: None,
+    scale: float = 1.0,
+    tokenizer: Callable[[Any], object] | None = None,
+) -> dict[str, Array]:
+    """Write a model. Returns: every weight of the float model, as the numbers that stand in the file.
+
+    Args:
+        kind: type of the matrices; "mixed": another one for each.
+        change: may add keys to the writer, and alter the settings of the architecture before they are written.
+        tokenizer: adds one.
+    """
+    arch, heads = config["model_type"], config["num_attention_heads"]
+    writer = gguf.GGUFWriter(str(path), arch)
+    keys: dict[str, Any] = {
+        "context_length": config["max_position_embeddings"],
+        "embedding_length": config["hidden_size"],
+        "block_count": config["num_hidden_layers"],
+        "feed_forward_length": config["intermediate_size"],
+        "attention.head_count": heads,
+        "attention.head_count_kv": config["num_key_value_heads"],
+        "attention.layer_norm_rms_epsilon": config["rms_norm_eps"],
+        "attention.key_length": config["head_dim"],
+        "attention.value_length": config["head_dim"],
+        "rope.dimension_count": config["head_dim"],
+        "rope.freq_base": config["rope_theta"],
+        "vocab_size": config["vocab_size"],
+    }
+    change(writer, keys)
+    for key, value in keys.items():
+        add = {float: writer.add_float32, int: writer.add_uint32, str: writer.add_string, list: writer.add_array}
+        add[type(value)](f"{arch}.{key}", value)
+    if tokenizer:
+        tokenizer(writer)
+    else:
+        writer.add_bos_token_id(config["bos_token_id"])
+        writer.add_eos_token_id(config["eos_token_id"])
+    numbers = random_weights(config, seed)
+    kinds = ("Q8_0", "Q4_0", "Q4_1", "Q5_0", "Q5_1", "Q4_K", "Q5_K", "Q6_K", "F16", "F32", "BF16")
+    for i, (name, weight) in enumerate(numbers.items()):
+        own = "F32" if weight.ndim == 1 else kinds[i % len(kinds)] if kind == "mixed" else kind
+        lying, back = weight, lambda array: array
+        if arch == "llama" and name.split(".")[-2] in ("q_proj", "k_proj"):
+            count = heads if ".q_proj." in name else config["num_key_value_heads"]
+            lying = permuted(weight, count)
+            rows = np.argsort(permuted(np.arange(len(weight), dtype=np.float32), count).astype(int), kind="stable")
+            back = lambda array, rows=rows: array[rows]  # noqa: E731
+        if own == "F32":
+            writer.add_tensor(gguf_name(name), lying)
+        elif own == "F16":
+            writer.add_tensor(gguf_name(name), lying.astype(np.float16))
+            numbers[name] = weight.astype(np.float16).astype(np.float32)
+        else:
+            data, stands_for = quantized(lying, own, seed + i)
+            writer.add_tensor(gguf_name(name), data, raw_dtype=gguf.GGMLQuantizationType[own])
+            numbers[name] = np.ascontiguousarray(back(stands_for))
+    writer.write_header_to_file()
+    writer.write_kv_data_to_file()
+    writer.write_tensors_to_file()
+    writer.close()
+    return numbers

@@ -1,0 +1,158 @@
+"""Tokenizers out of GGUF settings against the tokenizers they were converted from."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from albireo.errors import ModelError, UnsupportedModel
+from albireo.text.gguf_tokenizer import gguf_tokenizer
+from albireo.text.tokenizer import Tokenizer
+from text.gguf_settings import byte_level_settings, sentence_piece_settings
+from text.texts import TEXTS
+from tiny_models import shared_data
+
+BYTE_LEVEL = {"qwen2.5": "qwen2", "qwen3": "qwen2", "gpt2": "gpt-2"}
+
+
+def settings_of(name: str) -> dict[str, Any]:
+    directory = shared_data("tokenizers", name)
+    return (
+        byte_level_settings(directory, BYTE_LEVEL[name]) if name in BYTE_LEVEL else sentence_piece_settings(directory)
+    )
+
+
+@pytest.mark.parametrize("name", [*BYTE_LEVEL, "mistral-v1", "mistral-v3"])
+def test_it_is_the_tokenizer_it_was_converted_from(name: str) -> None:
+    ours, wanted = (
+        gguf_tokenizer(settings_of(name), "m.gguf"),
+        Tokenizer.from_directory(shared_data("tokenizers", name)),
+    )
+    assert ours.vocab_size == wanted.vocab_size
+    for text in TEXTS:
+        assert ours.encode(text) == wanted.encode(text), text
+        assert ours.encode_plain(text) == wanted.encode_plain(text), text
+        ids = wanted.encode(text)
+        assert ours.decode(ids) == wanted.decode(ids), text
+        assert ours.token_strings(ids) == wanted.token_strings(ids)
+    assert ours.eos_token_id == wanted.eos_token_id
+    assert ours.special_ids >= {i for i in wanted.special_ids if wanted.id_to_token(i) != "<unk>"}
+    assert ours.pieces.kind == wanted.pieces.kind
+    if "default" in wanted.chat_templates:
+        assert ours.chat_templates == {"default": wanted.chat_templates["default"]}
+
+
+@pytest.mark.parametrize("name", ["qwen2.5", "mistral-v1"])
+def test_it_is_the_same_written_as_files(name: str, tmp_path: Path) -> None:
+    ours = gguf_tokenizer(settings_of(name), "m.gguf")
+    for file, data in ours.to_files().items():
+        (tmp_path / file).write_bytes(data)
+    again = Tokenizer.from_directory(tmp_path)
+    for text in TEXTS:
+        assert again.encode(text) == ours.encode(text)
+        assert again.decode(ours.encode(text)) == ours.decode(ours.encode(text))
+    for part in ("special_ids", "chat_templates", "named_tokens", "vocab_size"):
+        assert getattr(again, part) == getattr(ours, part)
+
+
+def small(**changes: Any) -> dict[str, Any]:
+    """Six tokens; ... takes a key away."""
+    settings = {
+        "model": "gpt2",
+        "pre": "gpt-2",
+        "tokens": ["a", "b", "ab", "<s>", "</s>", "<user>"],
+        "token_type": np.array([1, 1, 1, 3, 3, 4], np.int32),
+        "merges": ["a b"],
+        "bos_token_id": 3,
+        "eos_token_id": 4,
+        "add_bos_token": True,
+    } | changes
+    return {f"tokenizer.ggml.{key}": value for key, value in settings.items() if value is not ...}
+
+
+def test_special_tokens_and_bos() -> None:
+    tokenizer = gguf_tokenizer(small(), "m.gguf")
+    assert tokenizer.encode("abba<user>") == [3, 2, 1, 0, 5]
+    assert tokenizer.encode("ab</s>", add_special_tokens=False) == [2, 4]
+    assert tokenizer.special_ids == {3, 4}
+    assert tokenizer.encode_plain("<user>") == [5]
+    assert (tokenizer.bos_token, tokenizer.eos_token, tokenizer.pad_token) == ("<s>", "</s>", None)
+    assert gguf_tokenizer(small(add_bos_token=False), "m.gguf").encode("ab") == [2]
+
+
+def test_templates_by_name() -> None:
+    templates = {"tokenizer.chat_template": "A", "tokenizer.chat_template.tool_use": "B"}
+    tokenizer = gguf_tokenizer(small() | templates | {"tokenizer.chat_templates": ["tool_use"]}, "m.gguf")
+    assert tokenizer.chat_templates == {"default": "A", "tool_use": "B"}
+
+
+def pieces(**changes: Any) -> dict[str, Any]:
+    tokens = ["<unk>", "<s>", "</s>", *(f"<0x{i:02X}>" for i in range(256)), "▁", "a", "b", "▁a", "ab", "▁ab"]
+    types = [2, 3, 3] + [6] * 256 + [1] * 6
+    scores = [0.0] * 259 + [-9.0, -9, -9, -2, -1, -3]
+    settings = {"model": "llama", "tokens": tokens, "token_type": np.array(types), "scores": np.array(scores)}
+    settings |= {"bos_token_id": 1, "eos_token_id": 2, "unknown_token_id": 0, "merges": ..., "pre": ...}
+    return small(**(settings | {"add_bos_token": ...} | changes))
+
+
+def test_scores_decide_which_pair_is_merged() -> None:
+    """Of "▁ab", where it is no token itself: ▁ with ab, or ▁a with b."""
+    tokens = [*pieces()["tokenizer.ggml.tokens"][:-1], "x"]
+    assert gguf_tokenizer(pieces(tokens=tokens), "m").encode("ab") == [1, 259, 263]
+    other = np.array([0.0] * 259 + [-9.0, -9, -9, -1, -2, -3])
+    assert gguf_tokenizer(pieces(tokens=tokens, scores=other), "m").encode("ab") == [1, 262, 261]
+    assert gguf_tokenizer(pieces(), "m").encode("abb") == [1, 264, 261]
+
+
+def test_bytes_for_what_is_no_token() -> None:
+    tokenizer = gguf_tokenizer(pieces(), "m")
+    assert tokenizer.encode("é") == [1, 259, 3 + 0xC3, 3 + 0xA9]
+    assert tokenizer.decode([3 + 0xC3, 3 + 0xA9]) == "é"
+
+
+def test_no_space_before_the_text_when_it_says_so() -> None:
+    tokenizer = gguf_tokenizer(pieces(add_space_prefix=False), "m")
+    assert tokenizer.encode("ab ab") == [1, 263, 264]
+    assert tokenizer.decode([263, 264]) == "ab ab"
+
+
+@pytest.mark.parametrize(
+    ("changes", "error", "message"),
+    [
+        ({"model": "bert"}, UnsupportedModel, "model='bert' is not supported; supported: gpt2, llama; or name a dir"),
+        ({"model": ...}, ModelError, "model is missing"),
+        ({"model": 3}, ModelError, "model=3 must be of type str"),
+        ({"pre": "tekken"}, UnsupportedModel, "pre='tekken' is not supported; supported: gpt-2"),
+        ({"pre": ...}, UnsupportedModel, "pre='default' is not supported"),
+        ({"tokens": ...}, ModelError, "tokens must be an array of strings"),
+        ({"tokens": np.arange(6)}, ModelError, "tokens.*must be of type list"),
+        ({"tokens": ["a"] * 6}, ModelError, "names 5 tokens twice"),
+        ({"token_type": np.array([1])}, ModelError, "token_type must be an array of 6 numbers"),
+        ({"token_type": ...}, ModelError, "token_type must be an array of 6 numbers"),
+        ({"merges": ...}, ModelError, "merges must be an array of strings"),
+        ({"merges": ["ab"]}, ModelError, "merges holds 'ab', which is no pair"),
+        ({"merges": ["a z"]}, ModelError, "not usable"),
+        ({"bos_token_id": 6}, ModelError, "bos_token_id=6 is none of 6 tokens"),
+        ({"bos_token_id": -1}, ModelError, "bos_token_id=-1 is none of 6 tokens"),
+        ({"bos_token_id": "<s>"}, ModelError, "bos_token_id='<s>' must be of type int"),
+        ({"add_bos_token": 1}, ModelError, "add_bos_token=1 must be of type bool"),
+    ],
+)
+def test_settings_that_are_refused(changes: dict[str, Any], error: type[ModelError], message: str) -> None:
+    with pytest.raises(error, match=message) as caught:
+        gguf_tokenizer(small(**changes), "m.gguf")
+    assert str(caught.value).startswith("m.gguf: ")
+
+
+def test_tokens_too_long_for_a_vocabulary() -> None:
+    tokens = [f"{i}" + "x" * 20000 for i in range(3)] + ["<s>", "</s>", "c"]
+    scores = np.zeros(6)
+    with pytest.raises(ModelError, match="too long for a vocabulary"):
+        gguf_tokenizer(small(model="llama", tokens=tokens, scores=scores), "m.gguf")
+
+
+def test_an_unset_role_is_none() -> None:
+    assert gguf_tokenizer(small(padding_token_id=2**32 - 1), "m").pad_token is None

@@ -83,14 +83,15 @@ class CheckpointSource:
         precision: Precision | None = None,
     ) -> None:
         self.parts = parts(num_ranks, tp_invariant)
-        self._precision = replace(precision or Precision(), stored=_stored_encodings(directory))
+        self.model_config = load_config(directory).with_dtype(dtype)
+        stored = _stored_encodings(directory, self.model_config.dtype)
+        self._precision = replace(precision or Precision(), stored=stored)
         if self.parts != (None,) and not self._precision.is_plain:
             raise ConfigError(
                 f"weights in few bits run on one rank; leave out tensor_parallel_size={num_ranks} and tp_invariant, "
                 "or quantization"
             )
         self.directory = self.config_directory = self.tokenizer_directory = directory
-        self.model_config = load_config(directory).with_dtype(dtype)
         self.default_model_len = self.model_config.max_position_embeddings
 
     def adopt(self, config: EngineConfig) -> EngineConfig:
@@ -248,13 +249,17 @@ class EngineSource:
             )
 
 
-def _stored_encodings(directory: Path) -> dict[str, str]:
-    """Of the matrices that lie in few bits; others are given as numbers by the checkpoint."""
+def _stored_encodings(directory: Path, dtype: str) -> dict[str, str]:
+    """Of the matrices that lie in few bits and stay so; others are given as numbers by the checkpoint."""
     if not weight_files(directory):  # it may be looked at all the same
         return {}
     with Checkpoint(directory) as checkpoint:
-        # no kernel reads float8, so those become numbers of the compute type for now
-        return {name: kind for name, kind in checkpoint.encodings.items() if encoding(kind).kind != "float"}
+        # float8 is multiplied as bfloat16; a wider compute type would lose its activations' bits
+        return {
+            name: kind
+            for name, kind in checkpoint.encodings.items()
+            if encoding(kind).kind != "float" or dtype == encoding(kind).activation
+        }
 
 
 def open_source(directory: Path, config: EngineConfig) -> ModelSource:

@@ -1,9 +1,9 @@
 """Logits -> tokens. The order of operations, which is vLLM's (V1 Sampler.forward):
 
  1. log-probabilities and ranks, when asked for, are of the raw logits: nothing below changes them;
- 2. allowed_token_ids: all others are masked (-inf);
+ 2. allowed_token_ids: all others are masked (-inf); so is what the grammar of structured_outputs does not allow;
  3. bad_words: the last token of a word is masked when the output ends in the rest of it;
- 4. min_tokens: stop ids are masked while fewer tokens are out;
+ 4. min_tokens: stop ids are masked while fewer tokens are out, unless a grammar leaves nothing else;
  5. logit_bias is added;
  6. penalties: repetition (prompt and output), frequency, presence (output);
  7. greedy (temperature below 1e-5): the arg max, lowest id on ties, is the token. Otherwise:
@@ -104,6 +104,8 @@ class Sampler:
         params = task.params
         if params.is_greedy:
             return best
+        if task.matcher is not None:
+            return _draw_of_few(row, peak, task)
         ids, weights = truncated_weights(row, peak, params.temperature, params.top_k, params.top_p, params.min_p)
         idx = draw(weights, uniform(task.seed, len(task.output_token_ids)))
         return idx if ids is None else int(ids[idx])
@@ -113,6 +115,15 @@ class Sampler:
             raise InvariantError(
                 f"logits are {logits.dtype} of shape {logits.shape}; expected float32 [rows, {self.vocab_size}]"
             )
+
+
+def _draw_of_few(row: Logits, peak: float, task: SampleTask) -> int:
+    """As in _token(), of a row most of which is masked: what is masked is left out of all sums."""
+    params = task.params
+    places = np.flatnonzero(row != -np.inf)
+    ids, weights = truncated_weights(row[places], peak, params.temperature, params.top_k, params.top_p, params.min_p)
+    idx = draw(weights, uniform(task.seed, len(task.output_token_ids)))
+    return int(places[idx if ids is None else ids[idx]])
 
 
 def _top_token(ids: npt.NDArray[np.int32], values: npt.NDArray[np.float32], task: SampleTask) -> int | None:
@@ -143,8 +154,9 @@ def _no_token(raw: Logits, peak: float, task: SampleTask) -> InvariantError | In
         )
     if peak == -math.inf:
         return InvalidParams(
-            f"sequence {task.seq_id}: allowed_token_ids, bad_words, min_tokens and logit_bias together leave none of "
-            f"{raw.size} tokens after {len(task.output_token_ids)} output tokens; allow at least one more"
+            f"sequence {task.seq_id}: allowed_token_ids, structured_outputs, bad_words, min_tokens and logit_bias "
+            f"together leave none of {raw.size} tokens after {len(task.output_token_ids)} output tokens; allow "
+            "at least one more"
         )
     return InvalidParams(
         f"sequence {task.seq_id}: logit_bias and penalties turn a largest logit of {raw_peak:g} into {peak} "

@@ -129,15 +129,59 @@ def test_a_structural_tag_is_free_text_until_its_trigger() -> None:
 @pytest.mark.parametrize(
     ("tag", "error", "message"),
     [
-        ({"format": {}}, UnsupportedFeature, 'structural_tag with a "format"'),
-        ({"structures": [], "triggers": ["<"]}, InvalidParams, '"structures", a list of objects'),
-        (TAG | {"triggers": ["<other"]}, InvalidParams, "which has none of the triggers"),
-        (TAG | {"structures": [{"begin": "<call"}]}, InvalidParams, "structure 0 must have"),
+        ({"format": {"type": "star"}}, UnsupportedFeature, "type 'star' is not supported; it may be const_string"),
+        ({"format": {"type": "sequence", "elements": []}}, InvalidParams, "'elements' must be a list of objects"),
+        ({"format": {"type": "const_string", "value": 1}}, InvalidParams, "'value' must be a text, got 1"),
+        ({"format": []}, InvalidParams, "'format' must be an object"),
+        ({"structures": [], "triggers": ["<"]}, InvalidParams, "'tags' must be a list of objects"),
+        ({"triggers": ["<"]}, InvalidParams, "'structures' must be a list"),
+        (TAG | {"triggers": ["<other"]}, InvalidParams, "begins with none of the triggers"),
+        (TAG | {"structures": [{"begin": "<call"}]}, InvalidParams, "'schema' must be an object"),
     ],
 )
 def test_a_structural_tag_that_is_none_is_refused(tag: dict[str, Any], error: type[Exception], message: str) -> None:
     with pytest.raises(error, match=message):
         constraint(structural_tag=tag)
+
+
+def calls(**options: Any) -> dict[str, Any]:
+    tags = [{"begin": f"<{name}>", "content": {"type": "regex", "pattern": r"\d+"}, "end": "</>"} for name in "fg"]
+    return {"format": {"type": "tags_with_separator", "tags": tags, "separator": ", ", **options}}
+
+
+FREE = {"type": "triggered_tags", "triggers": ["<f"], "tags": calls()["format"]["tags"][:1]}
+THINK = {"type": "tag", "begin": "<think>", "content": {"type": "any_text"}, "end": "</think>"}
+
+
+@pytest.mark.parametrize(
+    ("tag", "right", "wrong"),
+    [
+        (calls(), ["", "<f>1</>, <g>23</>"], ["<f>1</><g>2</>", "<h>1</>"]),
+        (calls(at_least_one=True), ["<f>1</>"], [""]),
+        (calls(stop_after_first=True), ["<f>1</>", ""], ["<f>1</>, <g>2</>"]),
+        ({"format": FREE}, ["", "a<f>1</>b<f>2</>"], ["<fx"]),
+        ({"format": FREE | {"at_least_one": True}}, ["a<f>1</>b"], ["ab"]),
+        ({"format": FREE | {"stop_after_first": True}}, ["a", "<f>1</>b"], ["<f>1</>", "<f>x"][1:]),
+        ({"format": FREE | {"stop_after_first": True, "at_least_one": True}}, ["a<f>1</>"], ["<f>1</>b", "a"]),
+        (
+            {"format": {"type": "sequence", "elements": [THINK, {"type": "const_string", "value": "\n"}, FREE]}},
+            ["<think>so < </think>\nyes<f>1</>"],
+            ["yes", "<think>so"],
+        ),
+        (
+            {"format": {"type": "or", "elements": [THINK, {"type": "json_schema", "json_schema": {"type": "null"}}]}},
+            ["<think></think>", "null"],
+            ["<think>", "nul"],
+        ),
+    ],
+)
+@pytest.mark.parametrize("name", ["bundled", "qwen3"])
+def test_the_nodes_of_a_structural_tag(name: str, tag: dict[str, Any], right: list[str], wrong: list[str]) -> None:
+    """<think> is text to the bundled tokenizer, and a token of its own to Qwen's."""
+    for text in right:
+        assert follows(name, text, structural_tag=tag), text
+    for text in wrong:
+        assert not follows(name, text, structural_tag=tag), text
 
 
 WRONG: list[tuple[dict[str, Any], str]] = [

@@ -98,14 +98,13 @@ class GrammarCompiler:
             llguidance does not do, and without llguidance.
         Cost: about 1 ms; seconds when first called, for the vocabulary. Waits at most for the deadline.
         """
-        grammar = self._grammar(params)
+        grammar, tokenizer = self._grammar(params)
         with self._lock:
             constraint, num_uses = self._kept.get(grammar, (None, 0))
             if constraint is not None and num_uses < MAX_SHARED and not constraint.is_spent():
                 self._kept[grammar] = constraint, num_uses + 1
                 self._kept.move_to_end(grammar)
                 return constraint
-            tokenizer = self._tokenizer = self._tokenizer or self._read_tokenizer()
             pool = self._pool = self._pool or ThreadPoolExecutor(2, "albireo-grammar")
         work = pool.submit(self._compile, params.kind, grammar, tokenizer)
         try:
@@ -121,16 +120,22 @@ class GrammarCompiler:
                 self._kept.popitem(last=False)
         return constraint
 
-    def _grammar(self, params: StructuredOutputsParams) -> str:
+    def _grammar(self, params: StructuredOutputsParams) -> tuple[str, llguidance.LLTokenizer]:
         if not self._vocabulary.eos_token_ids:
             raise UnsupportedFeature("structured_outputs end with an EOS token, and this model names none")
         try:
+            import llguidance  # noqa: F401 - missing is told here, for all that follows
+
             from albireo.structured.grammar_text import grammar_text
         except ImportError as error:
             raise UnsupportedFeature(
                 f"structured_outputs need llguidance, which is missing ({error}): pip install albireo[structured]"
             ) from None
-        return grammar_text(params, self._vocabulary.added.get)
+        with self._lock:
+            tokenizer = self._tokenizer = self._tokenizer or self._read_tokenizer()
+        added = self._vocabulary.added
+        special = {text: token_id for text, token_id in added.items() if tokenizer.is_special_token(token_id)}
+        return grammar_text(params, special), tokenizer
 
     def _read_tokenizer(self) -> llguidance.LLTokenizer:
         import llguidance

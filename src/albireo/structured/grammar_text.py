@@ -1,6 +1,6 @@
 """StructuredOutputsParams -> the text of a grammar as llguidance reads it (Lark with extensions).
 
-Called by compiler.py. Does not know tokens; their ids are looked up by a function that is given.
+Called by compiler.py. Does not know tokens, but for the few special ones that it is given.
 
 Every grammar is marked no_forcing: where only one text can follow, the library would otherwise spell it out in one go
 to find the tokens of its usual spelling, and "(a{1000}){1000}" makes that a matter of seconds in each step.
@@ -9,13 +9,13 @@ to find the tokens of its usual spelling, and "(a{1000}){1000}" makes that a mat
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any
 
-from llguidance import regex_to_lark
 from llguidance.gbnf_to_lark import any_to_lark
 
-from albireo.errors import InvalidParams, UnsupportedFeature
+from albireo.errors import InvalidParams
+from albireo.structured.tag_rules import literal, regex_literal, tag_rules
 from albireo.structured_params import StructuredOutputsParams
 
 #: White space between parts of JSON: a blank, or a new line and its indent. With more, a model that hesitates goes on
@@ -27,34 +27,23 @@ _SUBSCHEMA_LISTS = ("anyOf", "oneOf", "allOf", "prefixItems", "items")
 _SUBSCHEMA_MAPS = ("properties", "patternProperties", "$defs", "definitions")
 
 
-def grammar_text(params: StructuredOutputsParams, token_id: Callable[[str], int | None]) -> str:
+def grammar_text(params: StructuredOutputsParams, special: Mapping[str, int]) -> str:
     """The grammar.
 
-    Args: token_id: text -> id of the added token that has this text.
+    Args: special: text -> id of the tokens that no other text of the grammar can become.
     Raises: InvalidParams, UnsupportedFeature.
     """
     if params.kind == "grammar":
         return _own_grammar(params.grammar or "")
     head = f'{_DIRECTIVE} {{"no_forcing": true}}\n'
     if params.kind == "regex":
-        return f"{head}start: OUTPUT\nOUTPUT: /{_regex(params.regex or '')}/"
+        return f"{head}start: OUTPUT\nOUTPUT: {regex_literal(params.regex or '')}"
     if params.kind == "choice":
         return f"{head}start: {' | '.join(map(literal, params.choice or ()))}"
     if params.kind == "structural_tag":
-        return head + _structural_tag(params, token_id)
+        return head + tag_rules(params.schema, special, lambda schema: json_rule(schema, params))
     schema = {"type": "object"} if params.kind == "json_object" else params.schema
     return f"{head}start: {json_rule(schema, params)}"
-
-
-def literal(text: str) -> str:
-    """A text as a Lark string."""
-    return json.dumps(text, ensure_ascii=False)
-
-
-def token(text: str, token_id: Callable[[str], int | None]) -> str:
-    """A text that is one token where the vocabulary has it, as Lark."""
-    found = token_id(text)
-    return literal(text) if found is None else f"<[{found}]>"
 
 
 def json_rule(schema: Mapping[str, Any], params: StructuredOutputsParams) -> str:
@@ -95,11 +84,6 @@ def closed(schema: Any) -> Any:
     return out
 
 
-def _regex(regex: str) -> str:
-    # \d is 0 to 9, as people mean it; \w and \s are Unicode's, as in Python.
-    return regex_to_lark(regex, use_ascii="d")
-
-
 def _own_grammar(text: str) -> str:
     """A caller's grammar, as Lark, with no_forcing in its directive."""
     try:
@@ -119,41 +103,3 @@ def _own_grammar(text: str) -> str:
         except (ValueError, TypeError):
             raise InvalidParams(f"structured_outputs.grammar: {line:.80} must be {_DIRECTIVE} and an object") from None
     return f"{_DIRECTIVE} {json.dumps({**options, 'no_forcing': True})}\n" + "\n".join(lines)
-
-
-def _structural_tag(params: StructuredOutputsParams, token_id: Callable[[str], int | None]) -> str:
-    """Free text; after a trigger the rest of a structure's beginning, its JSON and its end."""
-    tag = params.schema
-    structures, triggers = tag.get("structures", ()), tag.get("triggers", ())
-    if "structures" not in tag and "format" in tag:
-        raise UnsupportedFeature(
-            'structural_tag with a "format" is not supported; give {"structures": [{"begin", "schema", "end"}, …], '
-            '"triggers": […]}'
-        )
-    if not (_is_list_of(structures, Mapping) and _is_list_of(triggers, str)):
-        raise InvalidParams('structural_tag must have "structures", a list of objects, and "triggers", a list of texts')
-    rules = []
-    for idx, structure in enumerate(structures):
-        begin, schema, end = (structure.get(name) for name in ("begin", "schema", "end"))
-        if not (isinstance(begin, str) and isinstance(schema, Mapping) and isinstance(end, str)):
-            raise InvalidParams(
-                f'structural_tag: structure {idx} must have texts "begin" and "end" and an object "schema"'
-            )
-        trigger = next((each for each in triggers if each and begin.startswith(each)), None)
-        if trigger is None:
-            raise InvalidParams(
-                f"structural_tag: structure {idx} begins with {begin!r:.60}, which has none of the triggers"
-            )
-        found = token_id(trigger)
-        if found is None:
-            rules.append(f"head_{idx}[lazy]: TEXT {literal(trigger)}")
-        head = f"head_{idx}" if found is None else f"TEXT <[{found}]>"
-        rest = begin[len(trigger) :]
-        body = [literal(rest) if rest else "", json_rule(schema, params), literal(end) if end else ""]
-        rules.append(f"tag_{idx}: {head} {' '.join(filter(None, body))}")
-    names = " | ".join(f"tag_{idx}" for idx in range(len(structures)))
-    return "\n".join([f"start: ({names})* last", "last: TEXT", r"TEXT: /(.|\n)*/", *rules])
-
-
-def _is_list_of(value: Any, kind: type) -> bool:
-    return isinstance(value, Sequence) and bool(value) and all(isinstance(each, kind) for each in value)

@@ -109,8 +109,13 @@ def test_properties_that_are_not_named_can_be_closed_out() -> None:
 
 def test_white_space_comes_to_an_end() -> None:
     assert follows("bundled", '{\n  "a": 1 }', json_object=True)
-    assert not follows("bundled", '{\n\n"a": 1}', json_object=True)
-    assert not follows("bundled", '{  "a": 1}', json_object=True)
+    assert follows("bundled", "{" + " " * 40 + "}", json_object=True)
+    assert not follows("bundled", "{" + " " * 41 + "}", json_object=True)
+
+
+def test_an_object_of_many_properties_that_may_be_left_out_stays_within_the_limits() -> None:
+    schema = {"type": "object", "properties": {f"p{i}": {"type": "string"} for i in range(500)}}
+    assert follows("bundled", '{\n  "p7": "a",\n  "p400": "b"\n}', json=schema)
 
 
 TAG = {

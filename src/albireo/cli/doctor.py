@@ -24,7 +24,10 @@ from albireo.errors import EngineFileError
 READ_BYTES = 256 << 20
 _REPEATS = 7
 #: Extra -> package, and what it is good for.
-EXTRAS = {"hub": ("huggingface_hub", "downloading models by their hub name")}
+EXTRAS = {
+    "hub": ("huggingface_hub", "downloading models by their hub name"),
+    "structured": ("llguidance", "structured outputs"),
+}
 
 
 @click.command()

@@ -16,7 +16,7 @@ SCHEMA = {
 }
 
 form = StructuredOutputsParams(json=SCHEMA, disable_any_whitespace=True)
-params = SamplingParams(seed=3, max_tokens=120, structured_outputs=form)
+params = SamplingParams(seed=8, max_tokens=120, structured_outputs=form)
 with LLM() as llm:
     for output in llm.generate(["Once upon a time, there was a", "One day, a little"], params):
         print(json.loads(output.outputs[0].text))

@@ -120,9 +120,7 @@ def sampling(compiler: GrammarCompiler, repeats: int = 60) -> None:
 def steps(model: str | None, tokenizer: Path, rounds: int, num_tokens: int) -> None:
     heads = f"{'streams':>8}{'greedy':>10}{'top_p':>10}{'form':>10}{'form - top_p, µs a stream':>28}"
     print(f"\n{'ms a step of decoding':28}{heads}")
-    with LLM(
-        model, max_model_len=512, num_threads=1, num_threads=1, tokenizer=None if model is None else str(tokenizer)
-    ) as llm:
+    with LLM(model, max_model_len=512, num_threads=1, tokenizer=None if model is None else str(tokenizer)) as llm:
         # JSON that goes on for as long as it is asked to.
         form = {"json": {"type": "array", "items": {"type": "string"}, "minItems": num_tokens}}
         base = {"max_tokens": num_tokens, "ignore_eos": True, "seed": 1}

@@ -138,7 +138,8 @@ def test_stop_ends_the_text(albireo):
 def test_the_output_has_the_form_of_a_flag(albireo, tmp_path):
     schema = tmp_path / "schema.json"
     schema.write_text(
-        '{"type": "object", "properties": {"ok": {"type": "boolean"}}, "required": ["ok"], "additionalProperties": false}'
+        '{"type": "object", "properties": {"ok": {"type": "boolean"}},'
+        ' "required": ["ok"], "additionalProperties": false}'
     )
     flags = ("--seed", "1", "--no-echo", "--max-tokens", "60")
     result = albireo("generate", START, "--json-schema", schema, *flags)

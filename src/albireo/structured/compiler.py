@@ -31,8 +31,8 @@ _TOLERATED = ("Unknown format", "oneOf not fully supported")
 #: Grammars kept compiled, and the requests that share one: they also share its lexer's states, which are limited.
 MAX_KEPT, MAX_SHARED = 16, 16
 #: llguidance's limits. Work of one mask: 200,000 units of lexer fuel are about 14 ms, 20,000 items mostly 4 ms, and 130
-#: in the most ambiguous of grammars; an object of 600 properties that may be left out needs as many. A lexer state takes
-#: up to 2 kB.
+#: in the most ambiguous of grammars; an object of 600 properties that may be left out needs as many. A state of the
+#: lexer takes up to 2 kB.
 _LIMITS = {
     "initial_lexer_fuel": 1_000_000,
     "max_grammar_size": 500_000,

@@ -18,8 +18,8 @@ from albireo.errors import InvalidParams
 from albireo.structured.tag_rules import literal, regex_literal, tag_rules
 from albireo.structured_params import StructuredOutputsParams
 
-#: White space between parts of JSON, at most so much: a model that hesitates would go on with it for ever. Patterns that
-#: say more about its shape cost a mask a hundred times the work.
+#: White space between parts of JSON, at most so much: a model that hesitates would go on with it for ever. Patterns
+#: that say more about its shape cost a mask a hundred times the work.
 WHITESPACE = r"[ \t\n\r]{1,40}"
 _DIRECTIVE = "%llguidance"
 _SUBSCHEMAS = ("items", "additionalProperties", "contains", "not", "if", "then", "else", "propertyNames")

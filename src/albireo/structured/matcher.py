@@ -27,7 +27,7 @@ class Matcher:
         self._seen: list[int] = []
 
     def allowed(self, output_token_ids: Sequence[int]) -> bytes:
-        """See step.TokenMatcher. Cost: about 10 µs in JSON, at most a tenth of a second in a grammar made to be slow."""
+        """See step.TokenMatcher. Cost: about 10 µs in JSON; at most a tenth of a second in grammars made to be slow."""
         num_seen = len(self._seen)
         if len(output_token_ids) < num_seen or self._state.is_error():
             self._state, self._seen, num_seen = self._make(), [], 0

@@ -101,8 +101,9 @@ def test_only_what_is_allowed_is_drawn_whatever_else_is_asked(params: dict[str, 
     assert drawn <= set(allowed) and (len(drawn) > 1)
 
 
-def test_the_draw_has_the_distribution_of_what_is_left() -> None:
-    logits, allowed = row(3), [1, 5, 11, 13]
+@pytest.mark.parametrize("allowed", [[1, 5, 11, 13], [*range(1, 20, 2), 0, 2, 4]])
+def test_the_draw_has_the_distribution_of_what_is_left(allowed: list[int]) -> None:
+    logits = row(3)
     weights = np.exp(logits[allowed].astype(np.float64))
     expected = weights / weights.sum()
     num = 4000

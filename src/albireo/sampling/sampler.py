@@ -104,11 +104,13 @@ class Sampler:
         params = task.params
         if params.is_greedy:
             return best
-        if task.matcher is not None:
-            return _draw_of_few(row, peak, task)
+        places = None if task.matcher is None else _few_left(row)
+        if places is not None:
+            row = row[places]
         ids, weights = truncated_weights(row, peak, params.temperature, params.top_k, params.top_p, params.min_p)
         idx = draw(weights, uniform(task.seed, len(task.output_token_ids)))
-        return idx if ids is None else int(ids[idx])
+        place = idx if ids is None else int(ids[idx])
+        return place if places is None else int(places[place])
 
     def _check(self, logits: Logits) -> None:
         if logits.ndim != 2 or logits.shape[1] != self.vocab_size or logits.dtype != np.float32:
@@ -117,13 +119,10 @@ class Sampler:
             )
 
 
-def _draw_of_few(row: Logits, peak: float, task: SampleTask) -> int:
-    """As in _token(), of a row most of which is masked: what is masked is left out of all sums."""
-    params = task.params
-    places = np.flatnonzero(row != -np.inf)
-    ids, weights = truncated_weights(row[places], peak, params.temperature, params.top_k, params.top_p, params.min_p)
-    idx = draw(weights, uniform(task.seed, len(task.output_token_ids)))
-    return int(places[idx if ids is None else ids[idx]])
+def _few_left(row: Logits) -> npt.NDArray[np.intp] | None:
+    """Where a row is not masked, when that is at fewer than half of its places: then the rest need not be summed up."""
+    left = row != -np.inf
+    return np.flatnonzero(left) if 2 * np.count_nonzero(left) < row.size else None
 
 
 def _top_token(ids: npt.NDArray[np.int32], values: npt.NDArray[np.float32], task: SampleTask) -> int | None:

@@ -45,6 +45,8 @@ class Matcher:
 
 
 def reason(error: str) -> str:
-    """The library's message on one line, without the lines of the grammar that it quotes."""
+    """The library's message on one line, without the lines of the grammar that it quotes, or text of the output."""
+    if "doesn't satisfy the grammar" in error:
+        return "it does not follow the grammar"
     said = re.split(r"\n *\d+ \| |<non-verbose/>", error, maxsplit=1)[0]
     return " ".join(said.split())[:300]

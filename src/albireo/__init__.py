@@ -34,6 +34,7 @@ if TYPE_CHECKING:
     )
     from albireo.outputs import CompletionOutput, Logprob, RequestMetrics, RequestOutput
     from albireo.params import SamplingParams
+    from albireo.structured_params import StructuredOutputsParams
 
 __version__ = "0.1.0"
 
@@ -58,6 +59,7 @@ __all__ = [
     "RequestOutput",
     "ResourceError",
     "SamplingParams",
+    "StructuredOutputsParams",
     "TargetMismatch",
     "TemplateError",
     "UnsupportedFeature",
@@ -77,6 +79,7 @@ _HOMES = {
     "build": "albireo.api.build",
     "load": "albireo.api.llm",
     "SamplingParams": "albireo.params",
+    "StructuredOutputsParams": "albireo.structured_params",
     "CompletionOutput": "albireo.outputs",
     "Logprob": "albireo.outputs",
     "RequestMetrics": "albireo.outputs",

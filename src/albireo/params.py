@@ -11,6 +11,7 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 from albireo.errors import InvalidParams, UnsupportedFeature
+from albireo.structured_params import StructuredOutputsParams
 
 #: Below this a temperature means greedy; vLLM's limit.
 GREEDY_TEMPERATURE = 1e-5
@@ -33,6 +34,8 @@ class SamplingParams:
         stop: strings that end the text; stop_token_ids: ids that do.
         logit_bias: token id -> added to its logit.
         bad_words: strings never produced; allowed_token_ids: the only ids allowed.
+        structured_outputs: the form the output must have; an object with the fields of StructuredOutputsParams will do.
+            The output ends where the form does: min_tokens and ignore_eos put its end off as long as it can go on.
 
     Raises: InvalidParams naming field, value and limit; UnsupportedFeature for what asks the impossible.
     """
@@ -62,6 +65,7 @@ class SamplingParams:
     allowed_token_ids: Sequence[int] | None = None
     bad_words: Sequence[str] | None = None
     skip_reading_prefix_cache: bool | None = None
+    structured_outputs: StructuredOutputsParams | Mapping[str, Any] | None = None
     #: Filled by the front door once a tokenizer is known; never by a caller.
     bad_words_token_ids: tuple[tuple[int, ...], ...] = field(default=(), repr=False)
 
@@ -79,6 +83,8 @@ class SamplingParams:
                 set_("logit_bias", {int(k): float(v) for k, v in self.logit_bias.items()})
             except (AttributeError, TypeError, ValueError):
                 raise InvalidParams(f"logit_bias must map token ids to numbers, got {self.logit_bias!r}") from None
+        if self.structured_outputs is not None:
+            set_("structured_outputs", StructuredOutputsParams.of(self.structured_outputs))
         if self.top_k == -1:
             set_("top_k", 0)
         self._verify()
@@ -146,6 +152,7 @@ class SamplingParams:
             and self.allowed_token_ids is None
             and not self.bad_words
             and self.min_tokens == 0
+            and self.structured_outputs is None
         )
         return num if decides else 0
 

@@ -8,8 +8,33 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from typing import Protocol
 
 from albireo.params import SamplingParams
+
+
+class TokenMatcher(Protocol):
+    """Which tokens a grammar lets one sequence go on with; a function of its output tokens and nothing else."""
+
+    @property
+    def eos_token_ids(self) -> Sequence[int]:
+        """The ids by which an output ends where the grammar lets it."""
+        ...
+
+    def allowed(self, output_token_ids: Sequence[int]) -> bytes:
+        """The token mask: bit i % 8 of byte i // 8, counted from the lowest, says whether token i may come next.
+
+        Raises: InvalidParams when these tokens do not follow the grammar, or it asks for more work than is allowed.
+        """
+        ...
+
+
+class TokenConstraint(Protocol):
+    """A compiled grammar: gives each sequence of a request its matcher."""
+
+    def matcher(self) -> TokenMatcher:
+        """A matcher that has seen nothing."""
+        ...
 
 
 @dataclass(slots=True)
@@ -21,6 +46,7 @@ class SampleTask:
         seed: of this sequence's random stream; the stream's position is len(output_token_ids).
         prompt_token_ids, output_token_ids: for the penalties; borrowed, not to be changed.
         stop_token_ids: ids masked while fewer than min_tokens are out (EOS ids included unless ignored).
+        matcher: of the grammar that the output follows; it is this sequence's own.
     """
 
     seq_id: int
@@ -29,6 +55,7 @@ class SampleTask:
     prompt_token_ids: Sequence[int]
     output_token_ids: Sequence[int]
     stop_token_ids: tuple[int, ...] = ()
+    matcher: TokenMatcher | None = None
 
 
 @dataclass(slots=True)

@@ -34,6 +34,7 @@ NAMES = {
     "RequestOutput",
     "ResourceError",
     "SamplingParams",
+    "StructuredOutputsParams",
     "TargetMismatch",
     "TemplateError",
     "UnsupportedFeature",

@@ -48,6 +48,7 @@ def test_heavy_libraries_are_fenced() -> None:
     assert users_of("tokenizers", "jinja2", "jinja2.sandbox") <= {"text"}
     assert users_of("huggingface_hub") <= {"api"}
     assert users_of("aiohttp") <= {"bench/serving"}
+    assert users_of("llguidance", "llguidance.gbnf_to_lark") <= {"structured"}
 
 
 def test_nothing_is_unpickled_and_nothing_from_a_model_directory_is_run() -> None:

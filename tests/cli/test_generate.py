@@ -135,6 +135,21 @@ def test_stop_ends_the_text(albireo):
     assert (short["outputs"][0]["finish_reason"], short["outputs"][0]["stop_reason"]) == ("stop", word)
 
 
+def test_the_output_has_the_form_of_a_flag(albireo, tmp_path):
+    schema = tmp_path / "schema.json"
+    schema.write_text(
+        '{"type": "object", "properties": {"ok": {"type": "boolean"}},'
+        ' "required": ["ok"], "additionalProperties": false}'
+    )
+    flags = ("--seed", "1", "--no-echo", "--max-tokens", "60")
+    result = albireo("generate", START, "--json-schema", schema, *flags)
+    assert result.stdout in ('{"ok":true}\n', '{"ok":false}\n')
+    result = albireo("generate", START, "--regex", r"[a-z]{3,5}!", *flags)
+    assert re.fullmatch(r"[a-z]{3,5}!\n", result.stdout)
+    line = json.dumps({"prompt": START, "structured_outputs": {"choice": ["so"]}})
+    assert albireo("generate", *flags, stdin=line).stdout == "so\n"
+
+
 def test_stats_are_one_line_on_stderr(albireo):
     result = albireo("generate", START, "--max-tokens", "5", "--ignore-eos", "--stats")
     assert re.fullmatch(
@@ -166,6 +181,7 @@ def test_no_bars_without_a_terminal(process):
         ((START, "--memory-utilization", "0.000001"), "memory_utilization"),
         (("word " * 600,), "max_model_len=512"),
         ((START, "--logprobs", "999", "--output", "jsonl"), "logprobs=999"),
+        ((START, "--regex", "[a"), "unclosed character class"),
     ],
 )
 def test_refusals_are_one_line(albireo, args, said):
@@ -183,6 +199,7 @@ def test_refusals_are_one_line(albireo, args, said):
         ((START, "--input-file", "x"), "give one of them"),
         (("--input-file", "no-such-file"), "cannot be read"),
         ((START, "--max-tokens", "many"), "many"),
+        ((START, "--regex", "a", "--json-schema", __file__), "give one of them"),
     ],
 )
 def test_usage_errors(albireo, args, said):

@@ -6,8 +6,8 @@ Called by llm.py and async_llm.py, from any thread. Does not know what else runs
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import Any
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any
 
 from albireo.api.prompts import Prompt
 from albireo.config import EngineConfig
@@ -15,33 +15,57 @@ from albireo.errors import ConfigError, InvalidParams
 from albireo.models.generation import GenerationDefaults
 from albireo.params import SamplingParams
 from albireo.sampling.validation import validate
+from albireo.step import TokenConstraint
+from albireo.structured.compiler import GrammarCompiler, Vocabulary
+from albireo.structured_params import StructuredOutputsParams
 from albireo.text.chat_prompt import ChatEncoder
 from albireo.text.tokenizer import Tokenizer
+
+if TYPE_CHECKING:
+    from albireo.api.load import Loaded
 
 _DEFAULTED = ("temperature", "top_p", "top_k", "min_p", "repetition_penalty", "max_tokens")
 
 
 @dataclass(frozen=True, slots=True)
 class Submission:
-    """One request, ready for the engine. prompt: its text, None when token ids were given."""
+    """One request, ready for the engine.
+
+    Fields:
+        prompt: its text, None when token ids were given.
+        constraint: params.structured_outputs, compiled; see Admission.constrained().
+    """
 
     prompt: str | None
     prompt_token_ids: list[int]
     params: SamplingParams
     cache_salt: str | None = None
+    constraint: TokenConstraint | None = None
 
 
 class Admission:
     """Prepares requests for one model. Keeps no state about them; threads may share it."""
 
     def __init__(
-        self, config: EngineConfig, defaults: GenerationDefaults, vocab_size: int, tokenizer: Tokenizer | None
+        self,
+        config: EngineConfig,
+        defaults: GenerationDefaults,
+        vocab_size: int,
+        tokenizer: Tokenizer | None,
+        eos_token_ids: Sequence[int] = (),
     ) -> None:
         self._config = config
         self._defaults = defaults
         self._vocab_size = vocab_size
         self._tokenizer = tokenizer
         self._chats = None if tokenizer is None else ChatEncoder(tokenizer)
+        self._grammars = None if tokenizer is None else _grammars(tokenizer, vocab_size, eos_token_ids)
+
+    @classmethod
+    def of(cls, loaded: Loaded) -> Admission:
+        """The admission of a loaded model."""
+        settings = loaded.settings
+        return cls(loaded.config, loaded.defaults, settings.vocab_size, loaded.tokenizer, loaded.eos_token_ids)
 
     def default_params(self) -> SamplingParams:
         """What is meant by no parameters: the checkpoint's own advice, unless generation_config is "vllm"."""
@@ -61,6 +85,8 @@ class Admission:
         self._check_logprobs("prompt_logprobs", params.prompt_logprobs)
         if params.stop and self._tokenizer is None:
             raise InvalidParams("stop strings need a tokenizer; use stop_token_ids, or leave skip_tokenizer_init out")
+        if params.structured_outputs is not None and self._tokenizer is None:
+            raise InvalidParams("structured_outputs need a tokenizer and skip_tokenizer_init is set; leave it out")
         if params.bad_words:
             params = params.clone(bad_words_token_ids=self._bad_words(params.bad_words))
         validate(params, self._vocab_size)
@@ -77,7 +103,7 @@ class Admission:
             if self._tokenizer is None:
                 raise InvalidParams("a text prompt needs a tokenizer and skip_tokenizer_init is set; give token ids")
             ids = self._tokenizer.encode(prompt.text)
-        return Submission(prompt.text, ids, params, prompt.cache_salt)
+        return self.constrained(Submission(prompt.text, ids, params, prompt.cache_salt))
 
     def chat(self, messages: Sequence[Any], params: SamplingParams, options: dict[str, Any]) -> Submission:
         """Render a chat with the model's template; options are those of ChatEncoder.encode().
@@ -87,7 +113,20 @@ class Admission:
         if self._chats is None:
             raise ConfigError("chat() needs a tokenizer and skip_tokenizer_init is set; leave it out")
         chat = self._chats.encode(messages, **options)
-        return Submission(chat.text, chat.token_ids, params)
+        return self.constrained(Submission(chat.text, chat.token_ids, params))
+
+    def constrained(self, submission: Submission) -> Submission:
+        """Compile what the output's form is to be; a submission that asks for none comes back as it is.
+
+        Raises: InvalidParams, UnsupportedFeature.
+        Cost: about 1 ms, when first asked for seconds; at most GrammarCompiler's deadline.
+        """
+        form = submission.params.structured_outputs
+        if form is None or submission.constraint is not None:
+            return submission
+        assert isinstance(form, StructuredOutputsParams), "SamplingParams makes it one"
+        assert self._grammars is not None, "prepare() refuses it without a tokenizer"
+        return replace(submission, constraint=self._grammars.compile(form))
 
     def _check_logprobs(self, name: str, asked: int | None) -> None:
         limit = self._vocab_size if self._config.max_logprobs == -1 else self._config.max_logprobs
@@ -113,3 +152,15 @@ class Admission:
             if spaced[:1] != plain[:1] and len(spaced) == len(plain):
                 found.append(spaced)
         return tuple(found)
+
+
+def _grammars(tokenizer: Tokenizer, vocab_size: int, eos_token_ids: Sequence[int]) -> GrammarCompiler:
+    return GrammarCompiler(
+        Vocabulary(
+            serialized=tokenizer.serialized,
+            added=tokenizer.added_tokens(),
+            # A model may have more rows than its tokenizer has tokens, or fewer.
+            vocab_size=max(vocab_size, tokenizer.vocab_size),
+            eos_token_ids=tuple(token_id for token_id in eos_token_ids if token_id < vocab_size),
+        )
+    )

@@ -54,9 +54,11 @@ class AsyncLLM:
     def _start(self, loaded: Loaded) -> None:
         self.loaded: Loaded | None = loaded
         self._request_ids = itertools.count()
-        self._admission = Admission(loaded.config, loaded.defaults, loaded.settings.vocab_size, loaded.tokenizer)
+        self._admission = Admission.of(loaded)
         # One thread, so that requests reach the engine in the order in which they came.
         self._encoding = ThreadPoolExecutor(1, "albireo-encode")
+        # Those whose grammar has to be compiled, which may take longer, hold up none of the others.
+        self._compiling = ThreadPoolExecutor(2, "albireo-compile")
         thread = EngineThread(Driver(loaded.settings, loaded.execute, loaded.tokenizer))
         self._thread: EngineThread | None = thread
         self._finalizer = weakref.finalize(self, thread.stop)
@@ -87,7 +89,7 @@ class AsyncLLM:
         def prepare() -> Submission:
             return self._admission.submission(parse_prompt(prompt), self._params(sampling_params))
 
-        return self._stream(prepare, request_id, priority)
+        return self._stream(prepare, self._preparing(sampling_params), request_id, priority)
 
     def chat(
         self,
@@ -117,7 +119,7 @@ class AsyncLLM:
         def prepare() -> Submission:
             return self._admission.chat(messages, self._params(sampling_params), options)
 
-        return self._stream(prepare, request_id, priority)
+        return self._stream(prepare, self._preparing(sampling_params), request_id, priority)
 
     async def abort(self, request_id: str) -> None:
         """End a request; its iterator gives a last output with finish_reason "abort". Unknown ids are fine."""
@@ -128,6 +130,7 @@ class AsyncLLM:
         """Abort everything, stop the engine and let the model's memory go. Doing it twice is fine."""
         self._finalizer()
         self._encoding.shutdown(wait=False)
+        self._compiling.shutdown(wait=False)
         self._thread = None
         self.loaded = None
 
@@ -167,13 +170,17 @@ class AsyncLLM:
     def _params(self, given: SamplingParams | None) -> SamplingParams:
         return self._admission.prepare(self._admission.default_params() if given is None else given)
 
+    def _preparing(self, given: SamplingParams | None) -> ThreadPoolExecutor:
+        has_grammar = getattr(given, "structured_outputs", None) is not None
+        return self._compiling if has_grammar else self._encoding
+
     async def _stream(
-        self, prepare: Callable[[], Submission], request_id: str | None, priority: int
+        self, prepare: Callable[[], Submission], pool: ThreadPoolExecutor, request_id: str | None, priority: int
     ) -> AsyncGenerator[RequestOutput, None]:
         thread = self._running()
         arrival_s = time.monotonic()
         # Encoding a long prompt or rendering a template takes milliseconds that other readers should not wait for.
-        submission = await asyncio.get_running_loop().run_in_executor(self._encoding, prepare)
+        submission = await asyncio.get_running_loop().run_in_executor(pool, prepare)
         name = f"request-{next(self._request_ids)}" if request_id is None else request_id
         stream = Stream(name, submission, priority, arrival_s)
         thread.add(stream)

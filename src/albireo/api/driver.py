@@ -56,6 +56,7 @@ class Driver:
             priority=priority,
             cache_salt=submission.cache_salt,
             arrival_s=arrival_s,
+            constraint=submission.constraint,
         )
         record = RequestRecord(request_id, submission, self._tokenizer)
         self._records[request_id] = record

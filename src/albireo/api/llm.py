@@ -62,7 +62,7 @@ class LLM:
         self.loaded: Loaded | None = loaded
         self._lock = threading.Lock()
         self._request_ids = itertools.count()
-        self._admission = Admission(loaded.config, loaded.defaults, loaded.settings.vocab_size, loaded.tokenizer)
+        self._admission = Admission.of(loaded)
         self._driver: Driver | None = Driver(loaded.settings, loaded.execute, loaded.tokenizer)
 
     # -- the calls -----------------------------------------------------------------------------------------------------

@@ -24,7 +24,10 @@ from albireo.errors import EngineFileError
 READ_BYTES = 256 << 20
 _REPEATS = 7
 #: Extra -> package, and what it is good for.
-EXTRAS = {"hub": ("huggingface_hub", "downloading models by their hub name")}
+EXTRAS = {
+    "hub": ("huggingface_hub", "downloading models by their hub name"),
+    "structured": ("llguidance", "structured outputs"),
+}
 
 
 @click.command()
@@ -176,7 +179,7 @@ def _lines(facts: MachineFacts, found: dict[str, Any]) -> list[str]:
         row("huge pages", facts.huge_pages or "not known here"),
         row("GPU", f"{'; '.join(facts.gpus)} (CUDA is not supported yet)" if facts.gpus else "none found"),
         row("system", f"{facts.system}, Python {facts.python}"),
-        *(row(f"extra {name}", state or "not installed") for name, state in found["extras"].items()),
+        row("extras", ", ".join(f"{name} {state or 'not installed'}" for name, state in found["extras"].items())),
         row("bundled model", "installed" if found["bundled_model"] else "not installed"),
     ]
     if native["error"] is not None:

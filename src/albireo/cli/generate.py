@@ -9,7 +9,7 @@ import sys
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import closing
 from functools import partial
-from typing import Any
+from typing import Any, TextIO
 
 import click
 
@@ -43,6 +43,12 @@ MAX_TOKENS = 256
 )
 @click.option("--output", type=click.Choice(["text", "jsonl"]), default="text", show_default=True)
 @click.option("--echo/--no-echo", default=True, show_default=True, help="Text output begins with the prompt.")
+@click.option(
+    "--json-schema",
+    type=click.File(encoding="utf-8"),
+    help="The output is JSON, on one line, that fits the schema in this file.",
+)
+@click.option("--regex", help="The output matches this regular expression from its beginning to its end.")
 @click.option("--stats", is_flag=True, help="A line of timings on stderr at the end.")
 @sampling_options(max_tokens=str(MAX_TOKENS))
 @engine_options(without=("seed", "skip_tokenizer_init"))
@@ -53,6 +59,8 @@ def command(
     input_format: InputFormat,
     output: str,
     echo: bool,
+    json_schema: TextIO | None,
+    regex: str | None,
     stats: bool,
     sampling: dict[str, Any],
     engine: dict[str, Any],
@@ -68,11 +76,12 @@ def command(
       albireo generate ./my-model "Once upon a time" --temperature 0
       albireo generate --input-file prompts.jsonl --output jsonl > answers.jsonl
 
-    A line of JSONL is an object with "prompt" (text or token ids) and any sampling parameter:
+    A line of JSONL is an object with "prompt" (text or token ids) and any sampling parameter, structured_outputs too:
     {"prompt": "The sun", "max_tokens": 20}. It goes before the flags, which go before the model's recommendation.
     """
     if "logprobs" in sampling and output != "jsonl":
         raise click.UsageError("--logprobs are shown in --output jsonl only.")
+    sampling |= _form(json_schema, regex)
     name, texts = split_arguments(model, arguments)
     lines = _collect(texts, input_file, input_format)
     for line in lines:
@@ -85,6 +94,20 @@ def command(
         click.echo(timings_line(finished, session.loaded.load_s), err=True)
     if num_failed:
         click.get_current_context().exit(1)
+
+
+def _form(json_schema: TextIO | None, regex: str | None) -> dict[str, Any]:
+    """What the flags say about the output's form, as a sampling parameter."""
+    if json_schema is None and regex is None:
+        return {}
+    if json_schema is not None and regex is not None:
+        raise click.UsageError("--json-schema and --regex are two forms; give one of them.")
+    try:
+        # JSON on one line: it is read by programs, and small models waste tokens on white space.
+        compact = {} if json_schema is None else {"json": json_schema.read(), "disable_any_whitespace": True}
+    except ValueError as error:
+        raise click.UsageError(f"--json-schema: the file is not UTF-8 ({error}).") from None
+    return {"structured_outputs": compact or {"regex": regex}}
 
 
 def in_order(replies: Iterable[Reply]) -> Iterator[Reply]:

@@ -50,7 +50,7 @@ class Session:
     def __init__(self, config: EngineConfig) -> None:
         self.loaded: Loaded = load(config, show_progress=True)
         loaded = self.loaded
-        self._admission = Admission(config, loaded.defaults, loaded.settings.vocab_size, loaded.tokenizer)
+        self._admission = Admission.of(loaded)
         self._driver = Driver(loaded.settings, loaded.execute, loaded.tokenizer)
         self._num_requests = 0
 

@@ -24,7 +24,7 @@ from albireo.engine.stats import Counters, EngineStats, snapshot
 from albireo.errors import InvalidParams, InvariantError
 from albireo.outputs import FinishReason, RequestMetrics
 from albireo.params import SamplingParams
-from albireo.step import SampledToken, StepPlan, StepResult
+from albireo.step import SampledToken, StepPlan, StepResult, TokenConstraint
 
 
 class Engine:
@@ -60,6 +60,7 @@ class Engine:
         priority: int = 0,
         cache_salt: str | None = None,
         arrival_s: float | None = None,
+        constraint: TokenConstraint | None = None,
     ) -> None:
         """Let a request wait for its turn.
 
@@ -67,6 +68,7 @@ class Engine:
             priority: lower runs earlier; needs scheduling_policy "priority".
             cache_salt: prefix-cache blocks are shared only among requests of the same salt.
             arrival_s: when it came in, on the engine's clock; None: now.
+            constraint: params.structured_outputs, compiled.
         Raises: InvalidParams, PromptTooLong: the request is refused, nothing else has changed.
         """
         if request_id in self._requests:
@@ -75,7 +77,7 @@ class Engine:
         max_len = check_request(prompt, params, priority, self._settings)
         metrics = RequestMetrics(self._clock() if arrival_s is None else arrival_s)
         progress = RequestProgress(metrics, prompt_logprobs=None if params.prompt_logprobs is None else [])
-        request = Request(request_id, prompt, params, priority, root_key(cache_salt), progress)
+        request = Request(request_id, prompt, params, priority, root_key(cache_salt), progress, constraint)
         build_request(
             request,
             max_len=max_len,
@@ -214,8 +216,11 @@ class Engine:
     def _finish_if_done(self, seq: Sequence, update: SequenceUpdate, now: float) -> None:
         token = update.token_ids[-1]
         params = seq.request.params
-        if token in seq.stop_ids and len(seq.output_token_ids) >= params.min_tokens:
-            is_eos = not params.ignore_eos and token in self._settings.eos_token_ids
+        is_constrained = seq.request.constraint is not None
+        is_eos = (is_constrained or not params.ignore_eos) and token in self._settings.eos_token_ids
+        # Where a grammar leaves nothing but EOS, it ends the sequence however short.
+        is_end = len(seq.output_token_ids) >= params.min_tokens or (is_constrained and is_eos)
+        if token in seq.stop_ids and is_end:
             self._end(seq, update, "stop", None if is_eos else token, now)
         elif seq.num_tokens >= seq.max_len:
             self._end(seq, update, "length", None, now)

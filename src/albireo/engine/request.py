@@ -15,10 +15,10 @@ from dataclasses import dataclass, field
 from enum import IntEnum
 
 from albireo.engine.settings import EngineSettings
-from albireo.errors import InvalidParams, PromptTooLong
+from albireo.errors import InvalidParams, InvariantError, PromptTooLong
 from albireo.outputs import FinishReason, RequestMetrics
 from albireo.params import SamplingParams
-from albireo.step import SampleTask, SequenceWork, TokenLogprobs
+from albireo.step import SampleTask, SequenceWork, TokenConstraint, TokenLogprobs
 
 _SEED_MASK = 2**64 - 1
 
@@ -77,6 +77,7 @@ class Request:
     priority: int
     cache_root: bytes
     progress: RequestProgress
+    constraint: TokenConstraint | None = None
     sequences: list[Sequence] = field(default_factory=list)
     num_unfinished: int = 0
     is_prompt_done: bool = False
@@ -196,7 +197,11 @@ def build_request(
 ) -> None:
     """Give a request its n sequences; ids are consecutive, the seed of sequence i is the request's plus i."""
     params = request.params
-    eos = frozenset() if params.ignore_eos else settings.eos_token_ids
+    constraint = request.constraint
+    if (params.structured_outputs is None) != (constraint is None):
+        raise InvariantError(f"request {request.request_id!r}: structured_outputs and a compiled grammar come together")
+    # A grammar ends by EOS, also when EOS is ignored where it is not the only way on.
+    eos = frozenset() if params.ignore_eos and constraint is None else settings.eos_token_ids
     stop_ids = eos | frozenset(params.stop_token_ids or ())
     seed = derive_seed(settings.seed, arrival_idx) if params.seed is None else params.seed
     masked = tuple(sorted(stop_ids))
@@ -205,7 +210,8 @@ def build_request(
         seq_id = first_seq_id + index
         output: list[int] = []
         tables: tuple[list[int], ...] = tuple([] for _ in settings.num_blocks)
-        task = SampleTask(seq_id, params, (seed + index) & _SEED_MASK, prompt, output, masked)
+        matcher = None if constraint is None else constraint.matcher()
+        task = SampleTask(seq_id, params, (seed + index) & _SEED_MASK, prompt, output, masked, matcher)
         sequence = Sequence(
             seq_id=seq_id,
             index=index,

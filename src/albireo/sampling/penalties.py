@@ -11,6 +11,7 @@ import numpy as np
 import numpy.typing as npt
 
 from albireo.params import SamplingParams
+from albireo.sampling.masking import early_ends, mask_outside_grammar, put_off_end
 from albireo.step import SampleTask
 
 Row = npt.NDArray[np.float32]
@@ -22,17 +23,15 @@ def adjusted_logits(row: Row, task: SampleTask) -> Row:
     Args: row: [V] raw logits; never written to.
     Returns: [V] float32: a new array, or row itself when the task asks for no change.
     Cost: nothing when nothing is asked; else O(V) for one copy, and O(prompt + output tokens) with penalties.
-    Source: vLLM V1 Sampler.forward (allowed ids, bad words, min_tokens, logit_bias, penalties).
+    Source: vLLM V1 Sampler.forward (allowed ids, grammar, bad words, min_tokens, logit_bias, penalties).
     """
     params = task.params
-    early = len(task.output_token_ids) < params.min_tokens
-    if not (_changes_logits(params) or (early and task.stop_token_ids)):
+    if not (_changes_logits(params) or task.matcher is not None or early_ends(task)):
         return row
     changed = _only_allowed(row, params.allowed_token_ids)
+    mask_outside_grammar(changed, task)
     _forbid_bad_words(changed, params.bad_words_token_ids, task.output_token_ids)
-    if early:
-        # A model's own EOS ids may lie beyond the rows of its head; such an id cannot be drawn anyway.
-        changed[[i for i in task.stop_token_ids if i < changed.size]] = -np.inf
+    put_off_end(changed, task)
     if params.logit_bias:
         changed[list(params.logit_bias)] += np.array(list(params.logit_bias.values()), np.float32)
     penalise(changed, params, task.prompt_token_ids, task.output_token_ids)

@@ -1,9 +1,9 @@
 """Logits -> tokens. The order of operations, which is vLLM's (V1 Sampler.forward):
 
  1. log-probabilities and ranks, when asked for, are of the raw logits: nothing below changes them;
- 2. allowed_token_ids: all others are masked (-inf);
+ 2. allowed_token_ids: all others are masked (-inf); so is what the grammar of structured_outputs does not allow;
  3. bad_words: the last token of a word is masked when the output ends in the rest of it;
- 4. min_tokens: stop ids are masked while fewer tokens are out;
+ 4. min_tokens: stop ids are masked while fewer tokens are out, unless a grammar leaves nothing else;
  5. logit_bias is added;
  6. penalties: repetition (prompt and output), frequency, presence (output);
  7. greedy (temperature below 1e-5): the arg max, lowest id on ties, is the token. Otherwise:
@@ -104,15 +104,25 @@ class Sampler:
         params = task.params
         if params.is_greedy:
             return best
+        places = None if task.matcher is None else _few_left(row)
+        if places is not None:
+            row = row[places]
         ids, weights = truncated_weights(row, peak, params.temperature, params.top_k, params.top_p, params.min_p)
         idx = draw(weights, uniform(task.seed, len(task.output_token_ids)))
-        return idx if ids is None else int(ids[idx])
+        place = idx if ids is None else int(ids[idx])
+        return place if places is None else int(places[place])
 
     def _check(self, logits: Logits) -> None:
         if logits.ndim != 2 or logits.shape[1] != self.vocab_size or logits.dtype != np.float32:
             raise InvariantError(
                 f"logits are {logits.dtype} of shape {logits.shape}; expected float32 [rows, {self.vocab_size}]"
             )
+
+
+def _few_left(row: Logits) -> npt.NDArray[np.intp] | None:
+    """Where a row is not masked, when that is at fewer than half of its places: then the rest need not be summed up."""
+    left = row != -np.inf
+    return np.flatnonzero(left) if 2 * np.count_nonzero(left) < row.size else None
 
 
 def _top_token(ids: npt.NDArray[np.int32], values: npt.NDArray[np.float32], task: SampleTask) -> int | None:
@@ -143,8 +153,9 @@ def _no_token(raw: Logits, peak: float, task: SampleTask) -> InvariantError | In
         )
     if peak == -math.inf:
         return InvalidParams(
-            f"sequence {task.seq_id}: allowed_token_ids, bad_words, min_tokens and logit_bias together leave none of "
-            f"{raw.size} tokens after {len(task.output_token_ids)} output tokens; allow at least one more"
+            f"sequence {task.seq_id}: allowed_token_ids, structured_outputs, bad_words, min_tokens and logit_bias "
+            f"together leave none of {raw.size} tokens after {len(task.output_token_ids)} output tokens; allow "
+            "at least one more"
         )
     return InvalidParams(
         f"sequence {task.seq_id}: logit_bias and penalties turn a largest logit of {raw_peak:g} into {peak} "

@@ -151,6 +151,10 @@ class Tokenizer:
         """Text -> id of the tokens that are found in a text before it is split."""
         return dict(self._added)
 
+    def serialized(self) -> str:
+        """The tokenizer as the text of a tokenizer.json, with the added tokens as they are here. Cost: 0.1 s."""
+        return str(self._backend.to_str())
+
     def vocabulary(self) -> dict[str, int]:
         """Name -> id of every token. Cost: builds the dictionary anew, 0.1 s for 150,000 tokens."""
         return dict(self._backend.get_vocab(with_added_tokens=True))

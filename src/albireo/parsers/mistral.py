@@ -1,0 +1,145 @@
+"""The formats of Mistral: [TOOL_CALLS][{"name": "f", "arguments": {…}}, …] up to version 7, and from version 11 on
+[TOOL_CALLS]f[ARGS]{…} or [TOOL_CALLS]f[CALL_ID]id[ARGS]{…}, once for each call.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Collection
+
+from albireo.parsers.call_reader import NewId
+from albireo.parsers.events import Event, ToolCallArguments, ToolCallEnd, ToolCallStart
+from albireo.parsers.json_scanner import JsonScanner, Status
+from albireo.parsers.tool_parser import ToolParser, random_id
+
+_ARGS, _CALL_ID = "[ARGS]", "[CALL_ID]"
+_WORD = re.compile(r"[A-Za-z0-9_.:/-]*")
+#: Letters of a name or an id; more are none.
+_MAX_WORD = 256
+
+
+class MistralParser(ToolParser):
+    """See ToolParser; reads both formats."""
+
+    tag = "[TOOL_CALLS]"
+
+    def __init__(self, tool_names: Collection[str] | None = None, new_id: NewId = random_id) -> None:
+        super().__init__(tool_names, new_id)
+        self._is_array = False
+        self._word = ""
+        self._name = ""
+        self._id = ""
+        self._scanner: JsonScanner | None = None
+
+    def _behind_tag(self, buffer: str, pos: int) -> int:
+        pos = self._skip_blanks(buffer, pos)
+        if pos == len(buffer):
+            return pos
+        self._is_array = buffer[pos] == "["
+        if self._is_array:
+            self._raw.append("[")
+            self._state = self._item
+            return pos + 1
+        if buffer[pos] == "{":
+            self._begin_object()
+        else:
+            self._word = self._name = self._id = ""
+            self._state = self._function
+        return pos
+
+    # -- objects -------------------------------------------------------------------------------------------------------
+
+    def _item(self, buffer: str, pos: int) -> int:
+        pos = self._skip_blanks(buffer, pos)
+        if pos < len(buffer):
+            self._begin_object()
+        return pos
+
+    def _behind_call(self, buffer: str, pos: int) -> int:
+        pos = self._skip_blanks(buffer, pos)
+        if pos == len(buffer):
+            return pos
+        if self._is_array and buffer[pos] == ",":
+            self._raw = [","]
+            self._state = self._item
+            return pos + 1
+        is_closed = self._is_array and buffer[pos] == "]"
+        self._end_call()
+        return pos + 1 if is_closed else pos
+
+    # -- a name and its arguments --------------------------------------------------------------------------------------
+
+    def _function(self, buffer: str, pos: int) -> int:
+        """The name, and the id if there is one, up to the arguments."""
+        match = _WORD.match(buffer, pos)
+        end = match.end() if match else pos
+        end = min(end, pos + _MAX_WORD + 1 - len(self._word))
+        self._word += buffer[pos:end]
+        self._raw.append(buffer[pos:end])
+        if len(self._word) > _MAX_WORD:
+            self._give_back()
+            return end
+        if end == len(buffer):
+            return end
+        return self._behind_word(buffer, end)
+
+    def _behind_word(self, buffer: str, pos: int) -> int:
+        """A name ends with a tag or its arguments, an id with the tag of the arguments."""
+        for tag in (_ARGS,) if self._name else (_ARGS, _CALL_ID):
+            found = self._expect(tag, buffer, pos)
+            if found is None:
+                return pos
+            if found:
+                return self._take_word(tag, pos)
+        if buffer[pos] == "{" and not self._name and self._take_name():
+            self._state = self._before_arguments
+        else:
+            self._give_back()
+        return pos
+
+    def _take_word(self, tag: str, pos: int) -> int:
+        self._id = self._word if self._name else ""
+        if not self._name and not self._take_name():
+            self._give_back()
+            return pos
+        self._raw.append(tag)
+        self._word = ""
+        self._state = self._before_arguments if tag == _ARGS else self._function
+        return pos + len(tag)
+
+    def _take_name(self) -> bool:
+        self._name = self._word
+        return self._is_name(self._name)
+
+    def _before_arguments(self, buffer: str, pos: int) -> int:
+        pos = self._skip_blanks(buffer, pos)
+        if pos == len(buffer):
+            return pos
+        if buffer[pos] != "{":
+            self._give_back()
+            return pos
+        self._scanner = JsonScanner()
+        self._note([ToolCallStart(self.num_calls, self._id or self._new_id(self.num_calls), self._name)])
+        self._state = self._arguments
+        return pos
+
+    def _arguments(self, buffer: str, pos: int) -> int:
+        scanner = self._scanner
+        assert scanner is not None, "begun"
+        before = scanner.num_scanned
+        end = scanner.scan(buffer, pos)
+        self.num_scanned += scanner.num_scanned - before
+        index = self.num_calls - 1
+        self._out.append(ToolCallArguments(index, buffer[pos:end]))
+        if scanner.status is not Status.OPEN:
+            self._out.append(ToolCallEnd(index, scanner.status is Status.DONE))
+            self._scanner = None
+            self._end_call()
+        return end
+
+    def finish(self) -> list[Event]:
+        """See ToolParser."""
+        if self._scanner is not None:
+            self._out.append(ToolCallEnd(self.num_calls - 1, False))
+            self._scanner = None
+        return super().finish()

@@ -1,0 +1,150 @@
+"""Splits what a model thought from what it answers: <think>…</think> in front of the answer.
+
+Used by output_parser.py. Does not know tool calls. Line ends next to the tags belong to neither side.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from albireo.parsers.events import Event, ReasoningDelta, TextDelta
+from albireo.parsers.held_end import could_begin
+
+_BLANKS = " \t\n\r"
+
+
+@dataclass(frozen=True, slots=True)
+class ReasoningTags:
+    """What encloses reasoning. is_implied: an output begins with reasoning also without the opening tag."""
+
+    begin: str
+    end: str
+    is_implied: bool = False
+
+
+THINK = ReasoningTags("<think>", "</think>")
+#: By the names of vLLM's parsers, where it has one.
+REASONING_PARSERS = {
+    "think": THINK,
+    "qwen3": THINK,
+    "deepseek_r1": ReasoningTags("<think>", "</think>", is_implied=True),
+    "mistral": ReasoningTags("[THINK]", "[/THINK]"),
+}
+
+
+def is_open(prompt: str, tags: ReasoningTags) -> bool:
+    """Whether a prompt ends inside reasoning: its template wrote the opening tag already."""
+    return prompt.rstrip().endswith(tags.begin)
+
+
+class ReasoningParser:
+    """Text in, ReasoningDelta and TextDelta out. The events, joined, do not depend on how the text was cut.
+
+    Attributes: num_scanned: characters looked at so far; at most a constant times those pushed.
+
+    Args: starts_inside: the prompt ended with the opening tag.
+    """
+
+    def __init__(self, tags: ReasoningTags, *, starts_inside: bool = False) -> None:
+        self.num_scanned = 0
+        self._tags = tags
+        self._starts_inside = starts_inside or tags.is_implied
+        self._held = ""
+        self._newlines: list[str] = []
+        self._blanks: list[str] = []
+        self._out: list[Event] = []
+        self._waits = False
+        self._state: Callable[[str, int], int] = self._beginning
+
+    def push(self, text: str) -> list[Event]:
+        """Take the next piece of text. Returns: what it brings, often nothing."""
+        buffer, pos = self._held + text, 0
+        self._waits = False
+        while pos < len(buffer) and not self._waits:
+            before = pos
+            pos = self._state(buffer, pos)
+            self.num_scanned += pos - before + 1
+        self.num_scanned += len(buffer) - pos
+        self._held = buffer[pos:]
+        return self._taken()
+
+    def finish(self) -> list[Event]:
+        """No more text comes. Returns: what was held back."""
+        if self._state == self._inside or (self._state == self._beginning and self._starts_inside):
+            self._think(self._held)
+        elif self._state == self._beginning:
+            self._answer("".join([*self._blanks, self._held]))
+        self._held, self._blanks = "", []
+        return self._taken()
+
+    def _beginning(self, buffer: str, pos: int) -> int:
+        """Blanks, and perhaps the opening tag."""
+        start = _behind(_BLANKS, buffer, pos)
+        self._blanks.append(buffer[pos:start])
+        begin = self._tags.begin
+        if start == len(buffer):
+            return start
+        if buffer.startswith(begin, start):
+            self._state = self._behind_begin
+            return start + len(begin)
+        if begin.startswith(buffer[start : start + len(begin)]):
+            self._waits = True
+            return start
+        if self._starts_inside:
+            self._state = self._inside
+        else:
+            self._answer("".join(self._blanks))
+            self._state = self._answering
+        self._blanks = []
+        return start
+
+    def _behind_begin(self, buffer: str, pos: int) -> int:
+        pos = _behind("\n", buffer, pos)
+        if pos < len(buffer):
+            self._state = self._inside
+        return pos
+
+    def _inside(self, buffer: str, pos: int) -> int:
+        end = buffer.find(self._tags.end, pos)
+        if end >= 0:
+            self._think(buffer[pos:end].rstrip("\n"))
+            self._newlines = []
+            self._state = self._behind_end
+            return end + len(self._tags.end)
+        end = len(buffer) - could_begin(self._tags.end, buffer, pos)
+        text = buffer[pos:end]
+        kept = text.rstrip("\n")
+        self._think(kept)
+        self._newlines.append(text[len(kept) :])
+        self._waits = True
+        return end
+
+    def _behind_end(self, buffer: str, pos: int) -> int:
+        pos = _behind("\n", buffer, pos)
+        if pos < len(buffer):
+            self._state = self._answering
+        return pos
+
+    def _answering(self, buffer: str, pos: int) -> int:
+        self._answer(buffer[pos:])
+        return len(buffer)
+
+    def _think(self, text: str) -> None:
+        if text:
+            self._out.append(ReasoningDelta("".join([*self._newlines, text])))
+            self._newlines = []
+
+    def _answer(self, text: str) -> None:
+        if text:
+            self._out.append(TextDelta(text))
+
+    def _taken(self) -> list[Event]:
+        out, self._out = self._out, []
+        return out
+
+
+def _behind(chars: str, buffer: str, pos: int) -> int:
+    while pos < len(buffer) and buffer[pos] in chars:
+        pos += 1
+    return pos

@@ -1,0 +1,196 @@
+"""Tools and tool_choice -> the form an output must have, in the model's own format: what its parser reads back.
+
+Called by front doors. The form is a structural tag, so it is data, compiled like any other. Does not know protocols;
+tools come as OpenAI has them, {"type": "function", "function": {"name", "parameters"}} or the same without "function".
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from albireo.errors import InvalidParams, UnsupportedFeature
+from albireo.parsers.reasoning import ReasoningTags
+from albireo.structured_params import StructuredOutputsParams
+
+_NAME = re.compile(r"[A-Za-z0-9_.:/-]{1,64}")
+_ANY_OBJECT = {"type": "object"}
+_ANY_TEXT = {"type": "any_text"}
+
+Node = dict[str, Any]
+
+
+@dataclass(frozen=True, slots=True)
+class Tool:
+    """A function that may be called. is_strict: its arguments follow the schema also when nobody requires a call."""
+
+    name: str
+    parameters: Mapping[str, Any]
+    is_strict: bool = False
+
+
+def read_tools(tools: Sequence[Mapping[str, Any]]) -> list[Tool]:
+    """Raises: InvalidParams naming the place in the list."""
+    found: list[Tool] = []
+    for idx, tool in enumerate(tools):
+        inner = tool.get("function", tool) if isinstance(tool, Mapping) else None
+        if not isinstance(inner, Mapping) or tool.get("type", "function") != "function":
+            raise InvalidParams(f'tools[{idx}] must be {{"type": "function", "function": {{…}}}}, got {tool!r:.60}')
+        name, parameters = inner.get("name"), inner.get("parameters")
+        if not isinstance(name, str) or not _NAME.fullmatch(name):
+            raise InvalidParams(f"tools[{idx}]: name={name!r:.80} must be 1 to 64 letters, digits, or one of _.:/-")
+        if any(name == each.name for each in found):
+            raise InvalidParams(f"tools[{idx}]: there is another tool with the name {name!r}")
+        if parameters is not None and not isinstance(parameters, Mapping):
+            raise InvalidParams(f"tools[{idx}]: parameters must be a JSON schema, got {parameters!r:.60}")
+        found.append(Tool(name, parameters or _ANY_OBJECT, inner.get("strict") is True))
+    return found
+
+
+def tool_call_form(
+    tools: Sequence[Tool],
+    tool_choice: str | Mapping[str, Any],
+    tool_call_parser: str,
+    *,
+    template: str = "",
+    is_parallel: bool = True,
+    reasoning: ReasoningTags | None = None,
+    is_thinking: bool = False,
+) -> StructuredOutputsParams | None:
+    """The form, or None where nothing has to be enforced.
+
+    Args:
+        tool_choice: "none", "auto", "required", or {"type": "function", "function": {"name": …}}.
+        tool_call_parser: a name of TOOL_CALL_PARSERS.
+        template: the chat template, which tells the two formats of Mistral apart.
+        is_parallel: several calls may be made.
+        reasoning: the model may think first, between these tags. is_thinking: the prompt opened them already.
+    Raises: InvalidParams for a choice that is not among the tools; UnsupportedFeature for another choice.
+    """
+    if tool_choice == "none":
+        return None
+    if tool_choice == "auto":
+        return _auto(tools, tool_call_parser, template, is_parallel)
+    chosen = list(tools) if tool_choice == "required" else [_named(tools, tool_choice)]
+    if not chosen:
+        raise InvalidParams("tool_choice asks for a tool call, and there are no tools; give some")
+    is_one = not is_parallel or tool_choice != "required"
+    return after_reasoning(_calls(chosen, tool_call_parser, template, is_one), reasoning, is_thinking)
+
+
+def after_reasoning(
+    form: Node | StructuredOutputsParams, tags: ReasoningTags | None, is_thinking: bool
+) -> StructuredOutputsParams:
+    """A form with reasoning in front of it: it must come to its end when the prompt opened it, else it may be left out.
+
+    Args: form: a node of a structural tag, or any form but a grammar.
+    Raises: UnsupportedFeature for a grammar.
+    """
+    if tags is None:
+        return form if isinstance(form, StructuredOutputsParams) else _structural(form)
+    node = as_node(form) if isinstance(form, StructuredOutputsParams) else form
+    begin = "" if is_thinking or tags.is_implied else tags.begin
+    thought = {"type": "tag", "begin": begin, "content": _ANY_TEXT, "end": tags.end}
+    newlines = {"type": "regex", "pattern": r"\n{0,2}"}
+    thoughtful = {"type": "sequence", "elements": [thought, newlines, node]}
+    body = thoughtful if not begin else {"type": "or", "elements": [thoughtful, node]}
+    options = {}
+    if isinstance(form, StructuredOutputsParams):
+        names = ("disable_any_whitespace", "disable_additional_properties", "whitespace_pattern")
+        options = {name: getattr(form, name) for name in names}
+    return StructuredOutputsParams(structural_tag={"format": body}, **options)
+
+
+def as_node(form: StructuredOutputsParams) -> Node:
+    """A form as a node of a structural tag. Raises: UnsupportedFeature for a grammar."""
+    if form.kind in ("json", "json_object"):
+        return {"type": "json_schema", "json_schema": form.schema if form.kind == "json" else _ANY_OBJECT}
+    if form.kind == "regex":
+        return {"type": "regex", "pattern": form.regex}
+    if form.kind == "choice":
+        return {"type": "or", "elements": [_text(each) for each in form.choice or ()]}
+    if form.kind == "structural_tag" and "format" in form.schema:
+        node: Node = form.schema["format"]
+        return node
+    raise UnsupportedFeature(
+        f"structured_outputs.{form.kind} does not go with a model that thinks first; turn reasoning off, or use a regex"
+    )
+
+
+def _named(tools: Sequence[Tool], choice: Any) -> Tool:
+    if not isinstance(choice, Mapping) or choice.get("type", "function") != "function":
+        raise UnsupportedFeature(f"tool_choice={choice!r:.80} is not none, auto, required or a function")
+    inner = choice.get("function", choice)
+    name = inner.get("name") if isinstance(inner, Mapping) else None
+    for tool in tools:
+        if tool.name == name:
+            return tool
+    names = ", ".join(each.name for each in tools) or "there are none"
+    raise InvalidParams(f"tool_choice names the function {name!r:.80}, which is not among the tools ({names})")
+
+
+def _auto(tools: Sequence[Tool], parser: str, template: str, is_parallel: bool) -> StructuredOutputsParams | None:
+    """Free text; but a call, once begun, follows its schema, where a tool is strict and the format marks calls."""
+    if not any(tool.is_strict for tool in tools) or parser == "llama3_json":
+        return None
+    loose = [Tool(tool.name, tool.parameters if tool.is_strict else _ANY_OBJECT) for tool in tools]
+    if parser == "mistral":
+        array = _calls(loose, parser, template, not is_parallel)
+        return _structural(
+            {"type": "or", "elements": [{"type": "sequence", "elements": [_ANY_TEXT, array]}, _ANY_TEXT]}
+        )
+    tags = [_tag(tool, "hermes", template) for tool in loose]
+    triggered = {"type": "triggered_tags", "triggers": ["<tool_call>"], "tags": tags}
+    return _structural(triggered | {"stop_after_first": not is_parallel})
+
+
+def _calls(tools: Sequence[Tool], parser: str, template: str, is_one: bool) -> Node:
+    """One call or several, and nothing else."""
+    is_array = parser == "mistral" and not _has_names(template)
+    separators = {"hermes": "\n", "llama3_json": "; ", "mistral": ", " if is_array else ""}
+    if parser not in separators:
+        raise UnsupportedFeature(f"tool calls cannot be enforced in the format {parser!r}")
+    node: Node = {
+        "type": "tags_with_separator",
+        "tags": [_tag(tool, parser, template) for tool in tools],
+        "separator": separators[parser],
+        "at_least_one": True,
+        "stop_after_first": is_one,
+    }
+    if not is_array:
+        return node
+    # A SentencePiece tokenizer begins the text behind a special token with a space, so models learnt it so.
+    bracket = {"type": "regex", "pattern": r" ?\["}
+    return {"type": "sequence", "elements": [_text("[TOOL_CALLS]"), bracket, node, _text("]")]}
+
+
+def _tag(tool: Tool, parser: str, template: str) -> Node:
+    arguments: Node = {"type": "json_schema", "json_schema": dict(tool.parameters)}
+    if parser == "hermes":
+        begin, end = f'<tool_call>\n{{"name": "{tool.name}", "arguments": ', "}\n</tool_call>"
+    elif parser == "llama3_json":
+        begin, end = f'{{"name": "{tool.name}", "parameters": ', "}"
+    elif not _has_names(template):
+        begin, end = f'{{"name": "{tool.name}", "arguments": ', "}"
+    elif "[CALL_ID]" in template:
+        begin, end = f"[TOOL_CALLS]{tool.name}[CALL_ID]", ""
+        call_id = {"type": "regex", "pattern": "[a-zA-Z0-9]{9}"}
+        arguments = {"type": "sequence", "elements": [call_id, _text("[ARGS]"), arguments]}
+    else:
+        begin, end = f"[TOOL_CALLS]{tool.name}[ARGS]", ""
+    return {"type": "tag", "begin": begin, "content": arguments, "end": end}
+
+
+def _has_names(template: str) -> bool:
+    """Whether a Mistral template writes a call as name and arguments, not as an object."""
+    return "[ARGS]" in template
+
+
+def _text(text: str) -> Node:
+    return {"type": "const_string", "value": text}
+
+
+def _structural(node: Node) -> StructuredOutputsParams:
+    return StructuredOutputsParams(structural_tag={"format": node})

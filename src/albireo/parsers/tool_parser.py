@@ -1,0 +1,184 @@
+"""What the parsers of tool calls have in common: text until a tag, a call read piece by piece, and text again.
+
+A format says what comes behind its tag. Every character is looked at a bounded number of times, whatever the text and
+however it is cut; nothing is evaluated; what turns out to be no call stays the text it was.
+"""
+
+from __future__ import annotations
+
+import re
+import secrets
+import string
+from collections.abc import Callable, Collection
+from typing import ClassVar
+
+from albireo.parsers.call_reader import CallReader, NewId
+from albireo.parsers.events import Event, TextDelta, ToolCallStart
+from albireo.parsers.held_end import could_begin
+from albireo.parsers.json_scanner import Status
+
+#: As OpenAI has it, with the dots and slashes that some use to group their tools.
+_NAME = re.compile(r"[A-Za-z0-9_.:/-]{1,256}")
+_BLANKS = re.compile(r"[ \t\n\r]*")
+_ALPHABET = string.ascii_letters + string.digits
+
+State = Callable[[str, int], int]
+
+
+def random_id(index: int) -> str:
+    """An id that every format takes: Mistral's templates want nine letters or digits."""
+    return "".join(secrets.choice(_ALPHABET) for _ in range(9))
+
+
+class ToolParser:
+    """Text in, events out.
+
+    Invariants: 1. the events, joined, do not depend on how the text was cut; 2. blanks between calls and round them are
+    left out, all other text comes through.
+
+    Attributes:
+        tag: what begins a call.
+        num_scanned: characters looked at so far; at most a constant times those pushed.
+
+    Args:
+        tool_names: of the request; a call of another is text. None: any name that could be one.
+        new_id: index of a call -> its id.
+    """
+
+    tag: ClassVar[str]
+
+    def __init__(self, tool_names: Collection[str] | None = None, new_id: NewId = random_id) -> None:
+        self.num_calls = 0
+        self.num_scanned = 0
+        self._names = None if tool_names is None else frozenset(tool_names)
+        self._new_id = new_id
+        self._out: list[Event] = []
+        self._held = ""
+        self._waits = False
+        #: Text that a call begins with, to give back if it is none; blanks that are text only if text follows.
+        self._raw: list[str] = []
+        self._blanks: list[str] = []
+        self._is_fresh = True
+        self._reader: CallReader | None = None
+        self._state: State = self._text
+
+    def push(self, text: str) -> list[Event]:
+        """Take the next piece of text. Returns: what it brings, often nothing."""
+        buffer, pos = self._held + text, 0
+        self._waits = False
+        while pos < len(buffer) and not self._waits:
+            before = pos
+            pos = self._state(buffer, pos)
+            self.num_scanned += pos - before + 1
+        self.num_scanned += len(buffer) - pos
+        self._held = buffer[pos:]
+        return self._taken()
+
+    def finish(self) -> list[Event]:
+        """No more text comes. Returns: what was held back."""
+        if self._reader is not None:
+            self._out += self._reader.finish()
+            self._raw.append(self._reader.given_back())
+        if self._state != self._behind_call:
+            self._say("".join([*self._raw, self._held]))
+        if self.num_calls == 0 and self._blanks:
+            self._out.append(TextDelta("".join(self._blanks)))
+        self._raw, self._blanks, self._held, self._reader = [], [], "", None
+        return self._taken()
+
+    # -- for the formats -----------------------------------------------------------------------------------------------
+
+    def _behind_tag(self, buffer: str, pos: int) -> int:
+        """The state behind a tag."""
+        raise NotImplementedError
+
+    def _behind_call(self, buffer: str, pos: int) -> int:
+        """The state behind an object that is a call."""
+        raise NotImplementedError
+
+    def _text(self, buffer: str, pos: int) -> int:
+        start = buffer.find(self.tag, pos)
+        if start >= 0:
+            self._say(buffer[pos:start])
+            self._raw = [self.tag]
+            self._state = self._behind_tag
+            return start + len(self.tag)
+        end = len(buffer) - could_begin(self.tag, buffer, pos)
+        self._say(buffer[pos:end])
+        self._waits = True
+        return end
+
+    def _skip_blanks(self, buffer: str, pos: int) -> int:
+        """Take blanks as part of what may be given back."""
+        match = _BLANKS.match(buffer, pos)
+        end = match.end() if match else pos
+        self._raw.append(buffer[pos:end])
+        return end
+
+    def _begin_object(self, *, is_strict: bool = False) -> None:
+        """Read a call's object from the next character on."""
+        self._reader = CallReader(self.num_calls, self._new_id, self._is_name, is_strict=is_strict)
+        self._state = self._object
+
+    def _object(self, buffer: str, pos: int) -> int:
+        reader = self._reader
+        assert reader is not None, "begun"
+        before = reader.num_scanned
+        end, events = reader.read(buffer, pos)
+        self.num_scanned += reader.num_scanned - before
+        self._note(events)
+        if reader.status is not Status.OPEN:
+            self._reader = None
+        if reader.status is Status.DONE:
+            self._state = self._behind_call
+        elif reader.status is Status.FAILED:
+            self._raw.append(reader.given_back())
+            self._give_back()
+        return end
+
+    def _note(self, events: list[Event]) -> None:
+        """Events of a call."""
+        if any(isinstance(event, ToolCallStart) for event in events):
+            self.num_calls += 1
+            self._raw, self._blanks = [], []
+        self._out += events
+
+    def _give_back(self) -> None:
+        """What was begun is no call: it is text, and text follows."""
+        self._say("".join(self._raw))
+        self._raw = []
+        self._state = self._text
+
+    def _end_call(self) -> None:
+        """A call and what belongs to it is over: text may follow, or another tag."""
+        self._raw = []
+        self._is_fresh = True
+        self._state = self._text
+
+    def _say(self, text: str) -> None:
+        if not text:
+            return
+        if self._is_fresh:
+            if not text.strip():
+                self._blanks.append(text)
+                return
+            text = "".join([*self._blanks, text])
+            self._blanks, self._is_fresh = [], False
+        self._out.append(TextDelta(text))
+
+    def _expect(self, wanted: str, buffer: str, pos: int) -> bool | None:
+        """Whether buffer goes on with wanted at pos; None, and waiting for more, when that is not known yet."""
+        if buffer.startswith(wanted, pos):
+            return True
+        rest = len(buffer) - pos
+        if rest < len(wanted) and wanted.startswith(buffer[pos:]):
+            self._waits = True
+            return None
+        return False
+
+    def _is_name(self, name: str) -> bool:
+        return _NAME.fullmatch(name) is not None and (self._names is None or name in self._names)
+
+    def _taken(self) -> list[Event]:
+        out, self._out = self._out, []
+        return out

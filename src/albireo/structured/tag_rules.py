@@ -1,0 +1,154 @@
+"""A structural tag -> rules of a Lark grammar: text, tokens and JSON in a fixed order, or free text with triggers.
+
+Called by grammar_text.py. The tree is xgrammar's "format", of which these types are read: const_string {value},
+json_schema {json_schema}, regex {pattern}, any_text, sequence {elements}, or {elements}, tag {begin, content, end},
+triggered_tags {triggers, tags, at_least_one, stop_after_first}, tags_with_separator {tags, separator, at_least_one,
+stop_after_first}. The older form {structures: [{begin, schema, end}], triggers} is triggered_tags in other words.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from llguidance import regex_to_lark
+
+from albireo.errors import InvalidParams, UnsupportedFeature
+
+Node = Mapping[str, Any]
+
+
+def literal(text: str) -> str:
+    """A text as a Lark string."""
+    return json.dumps(text, ensure_ascii=False)
+
+
+def regex_literal(regex: str) -> str:
+    """A regular expression as a Lark terminal. \\d is 0 to 9, as people mean it; \\w and \\s are Unicode's."""
+    return f"/{regex_to_lark(regex, use_ascii='d')}/"
+
+
+def tag_rules(tag: Node, special: Mapping[str, int], json_rule: Callable[[Node], str]) -> str:
+    """The rules, of which the first is start.
+
+    Args:
+        special: text -> id of special tokens; where a text of the tag holds one, the token is meant.
+        json_rule: schema -> Lark.
+    Raises: InvalidParams, UnsupportedFeature naming the part.
+    """
+    writer = _Writer(special, json_rule)
+    body = writer.node(_format(tag))
+    return "\n".join([f"start: {body}", r"TEXT: /(.|\n)*/", *writer.rules])
+
+
+def _format(tag: Node) -> Node:
+    if "format" in tag:
+        node: Node = _field(tag, "format", Mapping)
+        return node
+    structures = _field(tag, "structures", list)
+    tags = [
+        {
+            "begin": _field(each, "begin", str),
+            "content": {"type": "json_schema", "json_schema": _field(each, "schema", Mapping)},
+            "end": _field(each, "end", str),
+        }
+        for each in structures
+    ]
+    return {"type": "triggered_tags", "triggers": _field(tag, "triggers", list), "tags": tags}
+
+
+class _Writer:
+    """Collects rules; node() gives the expression that stands for a node."""
+
+    def __init__(self, special: Mapping[str, int], json_rule: Callable[[Node], str]) -> None:
+        self.rules: list[str] = []
+        self._special = special
+        self._json_rule = json_rule
+        names = sorted(map(re.escape, special), key=len, reverse=True)
+        self._tokens = re.compile(f"({'|'.join(names)})") if names else None
+        self._kinds: dict[str, Callable[[Node], str]] = {
+            "const_string": lambda node: self._text(_field(node, "value", str)),
+            "json_schema": lambda node: self._json_rule(_field(node, "json_schema", Mapping)),
+            "regex": self._regex,
+            "any_text": lambda node: "TEXT",
+            "sequence": lambda node: " ".join(self._each(node)),
+            "or": lambda node: f"({' | '.join(self._each(node))})",
+            "tag": self._tag,
+            "triggered_tags": self._triggered,
+            "tags_with_separator": self._separated,
+        }
+
+    def node(self, node: Node) -> str:
+        kind = node.get("type")
+        if not isinstance(kind, str) or kind not in self._kinds:
+            raise UnsupportedFeature(
+                f"structural_tag: type {kind!r:.60} is not supported; it may be {', '.join(self._kinds)}"
+            )
+        return self._kinds[kind](node)
+
+    def _each(self, node: Node) -> list[str]:
+        return [self.node(each) for each in _objects(node, "elements")]
+
+    def _text(self, text: str) -> str:
+        parts = self._tokens.split(text) if self._tokens else [text]
+        found = [f"<[{self._special[part]}]>" if part in self._special else literal(part) for part in parts if part]
+        return " ".join(found) or literal("")
+
+    def _regex(self, node: Node) -> str:
+        name = f"REGEX_{len(self.rules)}"
+        self.rules.append(f"{name}: {regex_literal(_field(node, 'pattern', str))}")
+        return name
+
+    def _tag(self, node: Node) -> str:
+        begin, content, end = (_field(node, "begin", str), _field(node, "content", Mapping), _field(node, "end", str))
+        head = self._text(begin) if begin else ""
+        if content.get("type") == "any_text" and end:
+            return f"{head} {self._until(end)}".strip()
+        tail = self._text(end) if end else ""
+        return f"{head} {self.node(content)} {tail}".strip()
+
+    def _until(self, end: str) -> str:
+        """Free text up to and with an end."""
+        if end in self._special:
+            return f"TEXT {self._text(end)}"
+        name = f"until_{len(self.rules)}"
+        self.rules.append(f"{name}[lazy]: TEXT {literal(end)}")
+        return name
+
+    def _triggered(self, node: Node) -> str:
+        """Free text; what follows a trigger is the rest of a tag that begins with it."""
+        triggers = [each for each in _field(node, "triggers", list) if isinstance(each, str) and each]
+        heads = {trigger: self._until(trigger) for trigger in triggers}
+        branches = []
+        for tag in _objects(node, "tags"):
+            begin = _field(tag, "begin", str)
+            trigger = next((each for each in triggers if begin.startswith(each)), None)
+            if trigger is None:
+                raise InvalidParams(f"structural_tag: {begin!r:.60} begins with none of the triggers")
+            branches.append(f"{heads[trigger]} {self._tag({**tag, 'begin': begin[len(trigger) :]})}")
+        few = ("+" if node.get("at_least_one") else "*") if not node.get("stop_after_first") else ""
+        tags = f"({' | '.join(branches)}){few or ('' if node.get('at_least_one') else '?')}"
+        return tags if node.get("stop_after_first") and node.get("at_least_one") else f"{tags} TEXT"
+
+    def _separated(self, node: Node) -> str:
+        tag = f"({' | '.join(self._tag(each) for each in _objects(node, 'tags'))})"
+        separator = self._text(_field(node, "separator", str))
+        tags = tag if node.get("stop_after_first") else f"{tag} ({separator} {tag})*"
+        return tags if node.get("at_least_one") else f"({tags})?"
+
+
+def _field(node: Any, name: str, kind: type) -> Any:
+    value = node.get(name) if isinstance(node, Mapping) else None
+    if not isinstance(value, kind):
+        wanted = "a text" if kind is str else "a list" if kind is list else "an object"
+        raise InvalidParams(f"structural_tag: {name!r} must be {wanted}, got {value!r:.60}")
+    return value
+
+
+def _objects(node: Node, name: str) -> list[Node]:
+    values: list[Node] = _field(node, name, list)
+    if not values or not all(isinstance(each, Mapping) for each in values):
+        raise InvalidParams(f"structural_tag: {name!r} must be a list of objects that is not empty, got {values!r:.60}")
+    return values

@@ -1,0 +1,43 @@
+"""The tokenizers of real models and of the bundled one, and constraints compiled for them."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+import albireo
+from albireo.step import TokenMatcher
+from albireo.structured.compiler import Constraint, GrammarCompiler, Vocabulary
+from albireo.structured_params import StructuredOutputsParams
+from albireo.text.tokenizer import Tokenizer
+from tiny_models import SHARED_DATA, shared_data
+
+BUNDLED = Path(albireo.__file__).parent / "models" / "bundled" / "story"
+REAL = sorted(path.parent.name for path in (SHARED_DATA / "tokenizers").glob("*/tokenizer.json"))
+
+
+@cache
+def tokenizer(name: str) -> Tokenizer:
+    return Tokenizer.from_directory(BUNDLED if name == "bundled" else shared_data("tokenizers", name))
+
+
+@cache
+def compiler(name: str = "bundled", num_more_rows: int = 0) -> GrammarCompiler:
+    """Args: num_more_rows: rows of the model beyond the tokenizer's."""
+    known = tokenizer(name)
+    eos = known.eos_token_id if known.eos_token_id is not None else known.vocab_size - 1
+    return GrammarCompiler(Vocabulary(known.serialized, known.added_tokens(), known.vocab_size + num_more_rows, (eos,)))
+
+
+def constraint(name: str = "bundled", **params: Any) -> Constraint:
+    return compiler(name).compile(StructuredOutputsParams(**params))
+
+
+def allowed_ids(matcher: TokenMatcher, output: Sequence[int]) -> list[int]:
+    bits = np.unpackbits(np.frombuffer(matcher.allowed(output), np.uint8), bitorder="little")
+    found: list[int] = np.flatnonzero(bits).tolist()
+    return found

@@ -27,7 +27,7 @@ class Encoded:
     """A matrix [N, K].
 
     Fields:
-        codes: [N, K]. int8: the signed number + 128, never 0 where zero is 128. int4: 0 to 15. fp8: e4m3fn bits.
+        codes: [N, K]. int8: the signed number + 128. int4: 0 to 15. fp8: e4m3fn bits.
         scale: [N, groups] float32; progressive: [N, 1].
         zero: [N, groups] of kind integer (0 to 255) and progressive (0 to 15), else None. int8: 128 throughout.
         gamma: [N, groups] of kind progressive (1 to 15), else None; |(code - zero) * gamma| <= 127.

@@ -36,6 +36,13 @@ DType dtype_of(const std::string& name) {
   throw std::invalid_argument("unknown dtype " + name);
 }
 
+// What a KV cache may hold besides.
+DType kv_dtype_of(const std::string& name) {
+  if (name == "int8") return DType::kI8;
+  if (name == "fp8") return DType::kF8E4M3;
+  return dtype_of(name);
+}
+
 Rows rows_of(const std::string& symbol) {
   if (symbol == "T") return Rows::kT;
   if (symbol == "R") return Rows::kR;
@@ -80,7 +87,7 @@ Args args_of(const nb::dict& d, Program& program) {
   a.kv = address<char>(d, "kv");
   a.top = program.top();
   const int64_t head_dim = get<int64_t>(d, "head_dim", 0);
-  a.kv_shape = {dtype_of(get<std::string>(d, "kv_dtype", "float32")), get<int64_t>(d, "num_kv_heads", 0), head_dim,
+  a.kv_shape = {kv_dtype_of(get<std::string>(d, "kv_dtype", "float32")), get<int64_t>(d, "num_kv_heads", 0), head_dim,
                 round_up(head_dim, 16), get<int64_t>(d, "block_size", 16)};
   a.x_dtype = dtype_of(get<std::string>(d, "x_dtype", "float32"));
   a.w_dtype = dtype_of(get<std::string>(d, "w_dtype", "float32"));
@@ -271,7 +278,7 @@ NB_MODULE(_native, m) {
   m.def("revision", [](const std::string& family) { return family_of(family)->revision; });
   m.def("panel_bytes", [](const std::string& dtype, int64_t k) { return panel_bytes(dtype_of(dtype), k); });
   m.def("block_bytes", [](const std::string& dtype, int64_t num_kv_heads, int64_t head_dim, int64_t block_size) {
-    return block_bytes({dtype_of(dtype), num_kv_heads, head_dim, round_up(head_dim, 16), block_size});
+    return block_bytes({kv_dtype_of(dtype), num_kv_heads, head_dim, round_up(head_dim, 16), block_size});
   });
   m.def("pack", &pack, "pool"_a, "rows"_a, "k"_a, "source"_a, "target"_a, "out"_a, "panels"_a, "wide"_a = true);
   m.def("copy", [](uint64_t to, uint64_t from, int64_t bytes) { memmove((void*)to, (const void*)from, bytes); });

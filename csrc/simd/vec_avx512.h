@@ -42,6 +42,15 @@ ALBIREO_INLINE V load(const bf16* p) {
   return _mm512_castsi512_ps(_mm512_slli_epi32(_mm512_cvtepu16_epi32(_mm256_loadu_si256((const __m256i*)p)), 16));
 }
 ALBIREO_INLINE V load(const f16* p) { return _mm512_cvtph_ps(_mm256_loadu_si256((const __m256i*)p)); }
+ALBIREO_INLINE V load(const int8_t* p) {
+  return _mm512_cvtepi32_ps(_mm512_cvtepi8_epi32(_mm_loadu_si128((const __m128i*)p)));
+}
+// e4m3, whose codes of NaN are read as 480: a float16 of another bias.
+ALBIREO_INLINE V load_e4m3(const uint8_t* p) {
+  const __m256i c = _mm256_cvtepi8_epi16(_mm_loadu_si128((const __m128i*)p));
+  const __m256i half = _mm256_and_si256(_mm256_slli_epi16(c, 7), _mm256_set1_epi16((short)0xbf80));
+  return _mm512_mul_ps(_mm512_cvtph_ps(half), _mm512_set1_ps(256.0f));
+}
 ALBIREO_INLINE void store(float* p, V v) { _mm512_storeu_ps(p, v); }
 #ifdef ALBIREO_HAVE_BF16_DOT
 // Nearest even; NaN stays NaN; denormals become zero, as the dot product reads them anyway.

@@ -73,6 +73,11 @@ template <class T>
 ALBIREO_INLINE void store(T* p, V v) {
   for (int i = 0; i < 16; i++) narrow(v.v[i], p + i);
 }
+ALBIREO_INLINE V load(const int8_t* p) { ALBIREO_LANES((float)p[i]); }
+// e4m3, whose codes of NaN are read as 480: a float16 of another bias.
+ALBIREO_INLINE V load_e4m3(const uint8_t* p) {
+  ALBIREO_LANES(256.0f * widen(f16{(uint16_t)((p[i] & 0x80) << 8 | (p[i] & 0x7f) << 7)}));
+}
 ALBIREO_INLINE V load_n(const float* p, int64_t n) { ALBIREO_LANES(i < n ? p[i] : 0.0f); }
 template <class T>
 ALBIREO_INLINE void store_n(T* p, V v, int64_t n) {

@@ -1,5 +1,6 @@
 // Body of attention for one ISA level.
 #include "kernels/attention/attention.h"
+#include "kernels/attention/tile.inl"
 
 #include <cmath>
 #include <cstring>
@@ -69,69 +70,6 @@ struct RowBlock {
   }
 };
 
-// Pointers to the four 16-position sub-panels of K and V of one tile.
-template <class W>
-struct Tile {
-  using B = typename W::B;
-  const B* k[4];
-  const B* v[4];
-  const B* next_k[4];  // of the tile after it, to be fetched while this one is computed on
-  const B* next_v[4];
-
-  const char* head;       // the KV head's part of block 0
-  const int32_t* blocks;  // of the sequence
-  char* joined;
-  int64_t S, Dp, size, sub_size, in_block_mask;
-  int in_block, in_sub;  // positions of a block and of a sub-block, as powers of two: no division a tile
-
-  Tile(const Args& a, const int32_t* table, int64_t kv_head, char* scratch) : blocks(table), joined(scratch) {
-    const KVShape& s = a.kv_shape;
-    head = a.kv + kv_head * block_head_bytes(s);
-    S = sub_block(s), Dp = s.padded_head_dim, size = block_bytes(s), sub_size = sub_block_bytes(s);
-    in_block_mask = s.block_size - 1, in_block = __builtin_ctzll(s.block_size), in_sub = __builtin_ctzll(S);
-  }
-
-  const char* sub(int64_t position) const {
-    return head + blocks[position >> in_block] * size + ((position & in_block_mask) >> in_sub) * sub_size;
-  }
-
-  void locate(int64_t start, int64_t stop) {
-    for (int64_t j = 0; j < 4; j++) {
-      const int64_t position = start + 16 * j;
-      if (position >= stop) {  // wholly masked: any finite address will do
-        k[j] = k[0], v[j] = v[0];
-      } else if (S == 16) {
-        k[j] = (const B*)sub(position);
-        v[j] = k[j] + 16 * Dp;
-      } else {
-        join(sub(position), position + 8 < stop ? sub(position + 8) : nullptr, Dp, joined + j * 32 * Dp * sizeof(B));
-        k[j] = (const B*)(joined + j * 32 * Dp * sizeof(B));
-        v[j] = k[j] + 16 * Dp;
-      }
-    }
-    for (int64_t j = 0; j < 4; j++) {
-      const int64_t position = start + kAttentionTile + 16 * j;
-      const bool exists = position < stop;
-      next_k[j] = exists ? (const B*)sub(position) : k[j];
-      next_v[j] = exists ? next_k[j] + S * Dp : v[j];
-    }
-  }
-
-  // Two blocks of 8 positions side by side, as one sub-panel of 16.
-  static void join(const char* first, const char* second, int64_t Dp, char* to) {
-    const int64_t half = 8 * W::kStep * sizeof(B);  // 8 positions of one step of K
-    for (int64_t d = 0; d < Dp / W::kStep; d++) {
-      memcpy(to + 2 * d * half, first + d * half, half);
-      if (second) memcpy(to + (2 * d + 1) * half, second + d * half, half);
-      else memset(to + (2 * d + 1) * half, 0, half);
-    }
-    const int64_t bytes = 8 * Dp * sizeof(B);
-    memcpy(to + 2 * bytes, first + bytes, bytes);
-    if (second) memcpy(to + 3 * bytes, second + bytes, bytes);
-    else memset(to + 3 * bytes, 0, bytes);
-  }
-};
-
 template <class W, int MR, int NV>
 ALBIREO_INLINE void score_tile(const RowBlock<W>& r, const Tile<W>& t, int64_t row, int64_t j0) {
   V acc[MR][NV];
@@ -144,10 +82,16 @@ ALBIREO_INLINE void score_tile(const RowBlock<W>& r, const Tile<W>& t, int64_t r
   for (int j = 0; j < NV; j++) k[j] = t.k[j0 + j];
   const typename W::A* q = r.q + row * r.Dp;
   for (int64_t s = 0; s < r.Dp / W::kStep; s++) {
-    if (row == 0)
-      for (int j = 0; j < NV; j++) prefetch_l2((const char*)(t.next_k[j0 + j] + s * 16 * W::kStep));
+    if constexpr (Tile<W>::kStreams) {
+      if (row == 0)
+        for (int j = 0; j < NV; j++) prefetch_l2((const char*)(t.next_k[j0 + j] + s * 16 * W::kStep));
+    }
     W::template step<MR, NV>(acc, q + s * W::kStep, r.Dp, [&](int j) { return k[j] + s * 16 * W::kStep; });
   }
+#pragma GCC unroll 8
+  for (int i = 0; i < MR; i++)
+#pragma GCC unroll 8
+    for (int j = 0; j < NV; j++) acc[i][j] = t.scaled_score(acc[i][j], 16 * (j0 + j));
 #pragma GCC unroll 8
   for (int i = 0; i < MR; i++)
 #pragma GCC unroll 8
@@ -173,10 +117,12 @@ ALBIREO_INLINE void value_tile(const RowBlock<W>& r, const Tile<W>& t, int64_t r
   for (int64_t j0 = 0; j0 * 16 < positions; j0++) {
     const int64_t left = positions - 16 * j0, steps = ceil_div(left < 16 ? left : 16, W::kStep);
     const typename W::B* v = t.v[j0] + column * W::kStep;
-    const typename W::B* next = t.next_v[j0] + column * W::kStep;
     for (int64_t s = 0; s < steps; s++) {
-      if (row == 0)
-        for (int j = 0; j < NV; j++) prefetch_l2((const char*)(next + (s * r.Dp + 16 * j) * W::kStep));
+      if constexpr (Tile<W>::kStreams) {
+        const typename W::B* next = t.next_v[j0] + column * W::kStep;
+        if (row == 0)
+          for (int j = 0; j < NV; j++) prefetch_l2((const char*)(next + (s * r.Dp + 16 * j) * W::kStep));
+      }
       W::template step<MR, NV>(acc, p + 16 * j0 + s * W::kStep, kAttentionTile,
                                [&](int j) { return v + (s * r.Dp + 16 * j) * W::kStep; });
     }
@@ -243,15 +189,19 @@ ALBIREO_INLINE float row_maximum(const float* s, Seen seen) {
   return hmax(max(max(x[0], x[1]), max(x[2], x[3])));
 }
 
-// p = 2^(scale * s - m), positions not seen exactly 0. Returns the 16 partial sums.
+// p = 2^(scale * s - m), positions not seen exactly 0; stored with the scales of V. Returns the 16 partial sums.
 template <class W, bool kMasked>
-ALBIREO_INLINE V row_probabilities(const float* s, typename W::A* p, V scale, V m, Seen seen, V lanes) {
+ALBIREO_INLINE V row_probabilities(const Tile<W>& t, const float* s, typename W::A* p, V scale, V m, Seen seen,
+                                   V lanes) {
   V e[4];
 #pragma GCC unroll 4
   for (int j = 0; j < 4; j++) {
     e[j] = exp2_below_126<W::kToBF16>(fma(load(s + 16 * j), scale, m));
     if constexpr (kMasked) e[j] = keep(e[j], seen.low - 16 * j, seen.high - 16 * j, zero());
     lanes = add(lanes, e[j]);
+    e[j] = t.scaled_weight(e[j], 16 * j);
+    // a scale that nobody wrote may be no number
+    if constexpr (kMasked && !Tile<W>::kStreams) e[j] = keep(e[j], seen.low - 16 * j, seen.high - 16 * j, zero());
   }
   W::put_pair(p, e[0], e[1]);
   W::put_pair(p + 32, e[2], e[3]);
@@ -268,7 +218,7 @@ void cap_scores(const Args& a, RowBlock<W>& r) {
 // Scores to probabilities relative to the running maximum, in three passes: maxima row by row, then the new maximum and
 // the correction of what was summed before for 16 rows at once, then exponentials. No branch depends on the data.
 template <class W>
-ALBIREO_INLINE void softmax_rows(const Args& a, RowBlock<W>& r, int64_t start) {
+ALBIREO_INLINE void softmax_rows(const Args& a, RowBlock<W>& r, const Tile<W>& t, int64_t start) {
   if (a.softcap > 0) cap_scores(a, r);
   const float to_log2 = a.softcap > 0 ? kLog2e : a.scale * kLog2e;  // positive, so it commutes with the maximum
   for (int64_t row = 0; row < r.rows && !r.has_maxima; row++) {
@@ -290,8 +240,8 @@ ALBIREO_INLINE void softmax_rows(const Args& a, RowBlock<W>& r, int64_t start) {
     typename W::A* p = r.p + row * kAttentionTile;
     const V m = set1(-r.m[row]);
     V lanes = mul(load(r.lanes + row * 16), set1(r.fix[row]));
-    lanes = seen.all() ? row_probabilities<W, false>(s, p, scale, m, seen, lanes)
-                       : row_probabilities<W, true>(s, p, scale, m, seen, lanes);
+    lanes = seen.all() ? row_probabilities<W, false>(t, s, p, scale, m, seen, lanes)
+                       : row_probabilities<W, true>(t, s, p, scale, m, seen, lanes);
     store(r.lanes + row * 16, lanes);
   }
 }
@@ -328,18 +278,20 @@ void close_segment(RowBlock<W>& r, bool is_first) {
 }
 
 template <class W>
-void attend_tile(const Args& a, RowBlock<W>& r, const Tile<W>& t, int64_t start, int64_t stop) {
+void attend_tile(const Args& a, RowBlock<W>& r, Tile<W>& t, int64_t start, int64_t stop) {
   const int64_t tiles = ceil_div(r.rows, kTileRows), height = r.rows / tiles, taller = r.rows % tiles;
   const int64_t positions = stop - start < kAttentionTile ? stop - start : kAttentionTile;
   // Rows are in order of position, or see all of a tile that several sequences share.
   r.has_maxima =
       kTileVectors == 4 && a.softcap == 0 && seen_by(a, r, 0, start).all() && seen_by(a, r, r.rows - 1, start).all();
+  t.widen_keys();
   for (int64_t i = 0, row = 0; i < tiles; i++) {
     const int64_t h = height + (i < taller);
     for (int64_t j = 0; j < 4; j += kTileVectors) score_rows<W, kTileVectors>(r, t, row, h, j);
     row += h;
   }
-  softmax_rows(a, r, start);
+  softmax_rows(a, r, t, start);
+  t.widen_values();
   for (int64_t i = 0, row = 0; i < tiles; i++) {
     const int64_t h = height + (i < taller);
     int64_t column = 0;
@@ -448,6 +400,14 @@ void run_attention(const Args& a, const Step& step, int64_t begin, int64_t end, 
 }
 
 ALBIREO_INLINE void dispatch_attention(const Args& a, const Step& s, int64_t begin, int64_t end, Scratch& scratch) {
+  if (is_code(a.kv_shape.dtype)) {
+#ifdef ALBIREO_HAVE_BF16_DOT
+    if (a.x_dtype == DType::kBF16) return run_attention<Coded<WeightBF16Dot>>(a, s, begin, end, scratch);
+#endif
+    return run_attention<Coded<UnroundedPairs>>(a, s, begin, end, scratch);
+  }
+  if (a.kv_shape.dtype == DType::kBF16 && a.x_dtype != DType::kBF16)
+    return run_attention<UnroundedPairs>(a, s, begin, end, scratch);
   if (a.kv_shape.dtype == DType::kF32) run_attention<WeightF32>(a, s, begin, end, scratch);
   else if (a.kv_shape.dtype == DType::kF16) run_attention<WeightF16>(a, s, begin, end, scratch);
   else run_attention<PairPolicy>(a, s, begin, end, scratch);

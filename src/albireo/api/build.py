@@ -88,6 +88,7 @@ def build(
         max_num_seqs=config.max_num_seqs,
         max_num_batched_tokens=config.max_num_batched_tokens,
         without=config.without,
+        kv_cache_dtype=config.kv_cache_dtype,
     )
     graph = source.graph(model_len)
     programs = tuple(compile_program(graph, engine, model_len, part, levels) for part in source.parts)
@@ -108,6 +109,7 @@ def build(
                 config.tp_invariant or config.tensor_parallel_size > 1,
                 config.profile,
                 config.without,
+                programs[0].kv.dtype,
             )
             report = _report(programs[0], unfused, options, levels)
             _write(writer, source, graph, programs, options, levels, report, advance)

@@ -11,11 +11,13 @@ from typing import Any
 
 from albireo.artifact.layout import FORMAT, MAJOR, MINOR, REQUIRED, is_known_file, is_weights, weights_name
 from albireo.artifact.record import Record
-from albireo.dtypes import COMPUTE_DTYPES
+from albireo.dtypes import COMPUTE_DTYPES, KV_CODES
 from albireo.errors import Corrupt, VersionMismatch
 from albireo.graph.ops import MAX_RANKS
 from albireo.models.json_file import short
 from albireo.profiles import DEFAULT, PROFILES, Profile
+
+_KV_DTYPES = ("auto", *COMPUTE_DTYPES, *KV_CODES)
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,9 +33,10 @@ class Options:
     """What a directory was built for. dtype, ranks and passes are binding, the others can be asked for anew where it
     is run.
 
-    Fields, all since 2.1 (an older directory has one rank, is balanced and has every pass):
-        tensor_parallel_size: ranks; tp_invariant: sums in the order of several, though there may be one.
-        profile; without: passes left out.
+    Fields, those that older directories lack:
+        tensor_parallel_size: ranks; tp_invariant: sums in the order of several, though there may be one; profile;
+            without: passes left out. Since 2.1: before, one rank, balanced, and every pass.
+        kv_cache_dtype: type of the KV cache. Since 2.2; auto: the compute type, as before.
     """
 
     dtype: str
@@ -45,6 +48,7 @@ class Options:
     tp_invariant: bool = False
     profile: Profile = DEFAULT
     without: tuple[str, ...] = ()
+    kv_cache_dtype: str = "auto"
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,6 +85,7 @@ def manifest_to_json(manifest: Manifest) -> dict[str, Any]:
             "tp_invariant": options.tp_invariant,
             "profile": options.profile,
             "without": list(options.without),
+            "kv_cache_dtype": options.kv_cache_dtype,
         },
         "source": _entries(manifest.source),
         "files": _entries(manifest.files),
@@ -105,6 +110,7 @@ def manifest_from_json(data: Any, where: str) -> Manifest:
             max_num_batched_tokens=options.count("max_num_batched_tokens", 1),
             block_size=options.count("block_size", 1),
             **(_since_1(options) if minor >= 1 else {}),
+            **({"kv_cache_dtype": options.choice("kv_cache_dtype", _KV_DTYPES)} if minor >= 2 else {}),
         ),
         source=_read_entries(top.record("source")),
         files=_read_entries(top.record("files")),

@@ -32,6 +32,7 @@ def _help(field: str) -> str:
 @click.argument("model", required=False)
 @click.option("-o", "--output", required=True, metavar="DIR", help="Where to; it must be free or empty.")
 @click.option("--dtype", help=_help("dtype"))
+@click.option("--kv-cache-dtype", help=_help("kv_cache_dtype"))
 @click.option("--target", help=_help("target"))
 @click.option("--profile", type=click.Choice(list(PROFILES)), help=_help("profile"))
 @click.option("--max-model-len", type=int, help=_help("max_model_len"))

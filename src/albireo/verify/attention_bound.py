@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from albireo.backends.reference.call import OpCall
+from albireo.dtypes import KV_CODES
 
 F64 = NDArray[np.float64]
 
@@ -62,7 +63,7 @@ def _one_head(q: F64, k: F64, v: F64, seen: NDArray[np.bool_], attrs: Any, dtype
     relative = 2 * (np.where(seen, error, 0).max(axis=-1, keepdims=True) + 4 * _U * size + _EXP)
     magnitude = p @ np.abs(v)
     total = relative * magnitude + chain_error(len(k), magnitude)
-    if dtype == "bfloat16":
+    if dtype == "bfloat16" or dtype in KV_CODES:
         # each probability has a rounding of its own, and they are independent
         total += np.minimum(magnitude, 4 * np.sqrt(p**2 @ v**2)) * _BF16
     return np.asarray(total, np.float64)

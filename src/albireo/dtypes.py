@@ -64,8 +64,8 @@ def kv_cache_dtype(name: str) -> str | None:
     """
     if name == "auto":
         return None
-    short = name.removeprefix("torch.")
+    short = str(name).removeprefix("torch.")
     dtype = {"fp8_e4m3": "fp8", "float8_e4m3fn": "fp8"}.get(short, _ALIASES.get(short, short))
     if dtype not in COMPUTE_DTYPES and dtype not in KV_CODES:
-        raise ConfigError(f"kv_cache_dtype {name!r} is not supported; choose auto, bf16, f16, f32, int8 or fp8")
+        raise ConfigError(f"kv_cache_dtype={name!r} is not supported; choose auto, bf16, f16, f32, int8 or fp8")
     return dtype

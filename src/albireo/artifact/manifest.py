@@ -110,7 +110,7 @@ def manifest_from_json(data: Any, where: str) -> Manifest:
             max_num_batched_tokens=options.count("max_num_batched_tokens", 1),
             block_size=options.count("block_size", 1),
             **(_since_1(options) if minor >= 1 else {}),
-            **({"kv_cache_dtype": options.choice("kv_cache_dtype", _KV_DTYPES)} if minor >= 2 else {}),
+            kv_cache_dtype=options.choice("kv_cache_dtype", _KV_DTYPES) if minor >= 2 else "auto",
         ),
         source=_read_entries(top.record("source")),
         files=_read_entries(top.record("files")),

@@ -1,4 +1,4 @@
-"""How much worse than float32 a compute type may make a model, and the verdict on what quality.py measured.
+"""How much worse than float32 a compute type or a KV cache may make a model; the verdict on what quality.py measured.
 
 Called by run.py. Limits by compute type; a coarser type of weights brings limits of its own.
 """
@@ -38,12 +38,16 @@ LIMITS = {
     "float32": Limits(1e-6, 1e-4, 0.0),
     "float16": Limits(1e-4, 1e-3, 0.002),
     "bfloat16": Limits(2e-3, 1e-2, 0.01),
+    # of a KV cache; the bundled model: int8 6e-5 nats, fp8 8e-4
+    "int8": Limits(2e-3, 1e-2, 0.01),
+    "fp8": Limits(1e-2, 2e-2, 0.02),
 }
 
 
-def quality_stage(found: Quality, text: TokenText, window: int, dtype: str) -> Stage:
-    """The verdict by the limits of a compute type."""
-    limits = LIMITS[dtype]
+def quality_stage(found: Quality, text: TokenText, window: int, dtype: str, kv_dtype: str | None = None) -> Stage:
+    """The verdict by the limits of a compute type, or of the type of the KV cache where that is coarser."""
+    name = max((dtype, kv_dtype or dtype), key=lambda each: LIMITS[each].mean_kl)
+    limits = LIMITS[name]
     change = found.perplexity / found.oracle_perplexity - 1
     rows = [
         ("mean KL divergence", found.mean_kl, limits.mean_kl),
@@ -55,7 +59,7 @@ def quality_stage(found: Quality, text: TokenText, window: int, dtype: str) -> S
         ),
     ]
     finding = next(
-        (f"{name} is {value:.3g}, {dtype} allows {limit:.3g}" for name, value, limit in rows if not value <= limit), ""
+        (f"{what} is {value:.3g}, {name} allows {limit:.3g}" for what, value, limit in rows if not value <= limit), ""
     )
     summary = (
         f"perplexity {found.perplexity:.6g}, float32 {found.oracle_perplexity:.6g} ({change:+.3%}); "

@@ -94,18 +94,19 @@ def _stages(subject: Subject, sample: TokenText, progress: Progress) -> Iterator
     model_len = engine.memory.max_model_len
     prompts = tokens.prompts(sample.token_ids, model_len)
     seen = tokens.continuations(LLM.from_loaded(engine), prompts, model_len)
-    memory = _load(subject.checkpoint, subject.dtype, progress)
+    kv_dtype = engine.program.kv.dtype
+    memory = _load(subject.checkpoint, subject.dtype, progress, kv_dtype)
     wanted = tokens.continuations(LLM.from_loaded(memory), prompts, model_len)
     same = [call.kernel for call in memory.program.calls] == [call.kernel for call in engine.program.calls]
     yield tokens.tokens_stage(seen, wanted, [len(prompt) for prompt in prompts], same)
-    if subject.dtype != "float32":
+    if (subject.dtype, kv_dtype) != ("float32", "float32"):
         del memory
         memory = _load(subject.checkpoint, "float32", progress)
     length = min(WINDOW, model_len)
     cut = windows(sample.token_ids, length)
     with progress("quality", sum(len(window) - 1 for window in cut)) as advance:
         quality = measure(NativeLogits(engine.one_rank), NativeLogits(memory.one_rank), cut, advance)
-    yield quality_stage(quality, sample, length, subject.dtype)
+    yield quality_stage(quality, sample, length, subject.dtype, kv_dtype)
 
 
 def _graph_stage(subject: Subject) -> Stage:
@@ -136,10 +137,11 @@ def _numerics_stages(subject: Subject, engine: Loaded, sample: TokenText, progre
     yield layers_stage(found.layers)
 
 
-def _load(directory: Path, dtype: str, progress: Progress) -> Loaded:
+def _load(directory: Path, dtype: str, progress: Progress, kv_dtype: str = "auto") -> Loaded:
     config = EngineConfig(
         model=str(directory),
         dtype=dtype,
+        kv_cache_dtype=kv_dtype,
         max_num_seqs=_ROWS,
         max_num_batched_tokens=_ROWS,
         num_gpu_blocks_override=_BLOCKS,

@@ -41,7 +41,8 @@ def round_to_e4m3(x: F32) -> F32:
     x = np.asarray(x, np.float32)
     with np.errstate(invalid="ignore"):
         exponent = np.clip(np.frexp(x)[1] - 1, -6, 8)
-        return np.clip(np.ldexp(np.rint(np.ldexp(x, 3 - exponent)), exponent - 3), -448, 448).astype(np.float32)
+        nearest = np.ldexp(np.rint(np.ldexp(x, 3 - exponent)), exponent - 3)
+        return np.asarray(np.clip(nearest, -448, 448), np.float32)
 
 
 def round_code(x: NDArray[Any], dtype: str) -> F32:

@@ -88,7 +88,7 @@ class EngineConfig:
                 f"generation_config={self.generation_config!r} is unknown; choose auto (the model's) or vllm (none)"
             )
         _check_profile(self.profile)
-        kv_cache_dtype(self.kv_cache_dtype)
+        object.__setattr__(self, "kv_cache_dtype", kv_cache_dtype(self.kv_cache_dtype) or "auto")
         object.__setattr__(self, "without", _names(self.without))
         if self.max_model_len == -1:
             object.__setattr__(self, "max_model_len", None)
@@ -166,7 +166,7 @@ class BuildConfig:
 
     def __post_init__(self) -> None:
         _check_profile(self.profile)
-        kv_cache_dtype(self.kv_cache_dtype)
+        object.__setattr__(self, "kv_cache_dtype", kv_cache_dtype(self.kv_cache_dtype) or "auto")
         object.__setattr__(self, "without", _names(self.without))
         for name in ("max_model_len", "max_num_seqs", "max_num_batched_tokens"):
             if getattr(self, name) is not None:

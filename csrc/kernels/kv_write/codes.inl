@@ -1,24 +1,11 @@
 // A head of a token as codes and a scale: how a KV cache of int8 or fp8 rounds. Part of qkv_rope_kv.inl.
 #pragma once
 #include "albireo/kernel.h"
+#include "simd/row_scale.inl"
 
 #include <cstring>
 
 namespace {
-
-// The scale that takes the largest of n numbers to the largest code: 0 for a head whose numbers are all too small to
-// divide by it, NaN for one that holds what is no number. n is a multiple of 16.
-ALBIREO_INLINE float code_scale(const float* head, int64_t n, float largest_code) {
-  V most = zero(), none = zero();
-  for (int64_t e = 0; e < n; e += 16) {
-    const V v = load(head + e);
-    most = max(most, max(v, sub(zero(), v)));
-    none = fma(v, zero(), none);
-  }
-  const float scale = hmax(most) / largest_code, not_a_number = sum(none);
-  if (not_a_number != 0.0f) return not_a_number;
-  return scale < 0x1p-126f ? 0.0f : scale;
-}
 
 // The nearest of e4m3, ties to even, of a number whose absolute value rounds to 448 at most.
 ALBIREO_INLINE uint8_t e4m3_code(float x) {
@@ -42,7 +29,7 @@ ALBIREO_INLINE void encode(DType type, V numbers, uint8_t* codes) {
 // All codes are 0 where the scale is 0 or no number.
 inline void write_codes(const KVShape& s, char* sub, int64_t offset, const float* head, bool is_value) {
   const int64_t S = sub_block(s), Dp = s.padded_head_dim;
-  const float scale = code_scale(head, Dp, s.dtype == DType::kI8 ? 127.0f : 448.0f);
+  const float scale = row_scale(head, Dp, s.dtype == DType::kI8 ? 127.0f : 448.0f);
   memcpy(sub + 2 * S * Dp + ((is_value ? S : 0) + offset) * sizeof(float), &scale, sizeof(float));
   const V by = set1(scale);
   uint8_t codes[16] = {};

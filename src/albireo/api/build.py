@@ -109,7 +109,7 @@ def build(
                 config.tp_invariant or config.tensor_parallel_size > 1,
                 config.profile,
                 config.without,
-                programs[0].kv.dtype,
+                config.kv_cache_dtype,
             )
             report = _report(programs[0], unfused, options, levels)
             _write(writer, source, graph, programs, options, levels, report, advance)

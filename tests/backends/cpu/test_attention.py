@@ -43,9 +43,14 @@ class Types:
         return self.compute if self.compute == self.kv else f"{self.compute}-{self.kv}"
 
     @property
+    def at_most(self) -> float:
+        """With whole numbers the worst that the rounding of a query may do is allowed."""
+        return max(AT_MOST[self.compute], 1e-2 if self.kv == "int8" else 0.0)
+
+    @property
     def rounds_weights(self) -> bool:
         """Whether a kernel may round probabilities to bfloat16."""
-        return self.compute == "bfloat16" and self.kv in ("bfloat16", *KV_CODES)
+        return self.compute == "bfloat16" and self.kv in ("bfloat16", "fp8")
 
 
 #: Caches of another type than the queries, in which each of both appears.
@@ -124,7 +129,17 @@ def drawn(seed: int) -> Case:
 
 FAST_CASES += [drawn(seed) for seed in range(15)]
 SLOW_CASES += [drawn(0)]
-CASES = [(*v, case) for v in VARIANTS for case in (SLOW_CASES if v[1] == "scalar" else FAST_CASES)]
+#: For a cache of another type than the queries: every head size and block size, a window, a cap.
+MIXED_CASES = [*FAST_CASES[:12], FAST_CASES[14], Case(4, 2, 12, MIXED, 16, window=40), FAST_CASES[20]]
+
+
+def cases_of(types: Types, level: str) -> list[Case]:
+    if level == "scalar":
+        return SLOW_CASES
+    return FAST_CASES if types.compute == types.kv else MIXED_CASES[:: 1 if types.compute == "bfloat16" else 3]
+
+
+CASES = [(*v, case) for v in VARIANTS for case in cases_of(*v)]
 
 
 @dataclass
@@ -215,6 +230,9 @@ def exactly(case: Case, t: Text, context: int, new: int, types: Types) -> tuple[
     )
     scores = q @ k.transpose(0, 2, 1) * case.scale
     error = chain_error(case.dim, np.abs(q) @ np.abs(k).transpose(0, 2, 1) * case.scale)
+    if types.kv == "int8":  # queries are rounded to whole numbers
+        step = np.abs(q).max(axis=-1, keepdims=True) / 32767
+        error = error + step / 2 * np.abs(k).sum(axis=-1)[:, None] * case.scale
     if case.softcap:
         scores = case.softcap * np.tanh(scores / case.softcap)
         error = error + 8 * U * case.softcap
@@ -228,9 +246,23 @@ def exactly(case: Case, t: Text, context: int, new: int, types: Types) -> tuple[
     relative = 2 * (np.where(seen, error, 0).max(axis=-1, keepdims=True) + 4 * U * size + 4e-7)
     magnitude = p @ np.abs(v)
     error = relative * magnitude + chain_error(context, magnitude)
-    if types.rounds_weights:  # probabilities are rounded, each by its own
+    if types.kv == "int8":
+        error += whole_weights(p, v)
+    elif types.rounds_weights:  # probabilities are rounded, each by its own
         error += np.minimum(magnitude, 4 * np.sqrt(p**2 @ v**2)) * ROUNDOFF["bfloat16"]
     return (p @ v).transpose(1, 0, 2), error.transpose(1, 0, 2)
+
+
+def whole_weights(p: F64, v: F64) -> F64:
+    """Probabilities times the scales of values are rounded to 32767ths of the largest of a tile, each by its own."""
+    error, scales = np.zeros((*p.shape[:2], v.shape[-1])), np.abs(v).max(axis=-1) / 127
+    for start in range(0, v.shape[1], 64):
+        tile = slice(start, start + 64)
+        step = (p[..., tile] * scales[:, None, tile]).max(axis=-1, keepdims=True) / 32767
+        codes = v[:, tile] / np.maximum(scales[:, tile, None], 1e-30)
+        worst, likely = np.abs(codes).sum(axis=1) / 2, 4 / np.sqrt(12) * np.sqrt((codes**2).sum(axis=1))
+        error += step * np.minimum(worst, likely)[:, None]
+    return error
 
 
 @pytest.mark.parametrize(("types", "level", "case"), CASES, ids=lambda v: str(v))
@@ -239,7 +271,7 @@ def test_attention(types: Types, level: str, case: Case) -> None:
     ours = attend(case, texts, case.spans, types, level, Placement(case.block_size))
     exact = [exactly(case, t, *span, types) for t, span in zip(texts, case.spans, strict=True)]
     value, error = (np.concatenate(arrays) for arrays in zip(*exact, strict=True))
-    assert_close(decode(np.concatenate(ours), types.compute), value, error, types.compute, AT_MOST[types.compute])
+    assert_close(decode(np.concatenate(ours), types.compute), value, error, types.compute, types.at_most)
 
 
 INVARIANT = [

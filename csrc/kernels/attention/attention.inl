@@ -100,8 +100,8 @@ ALBIREO_INLINE void score_tile(const RowBlock<W>& r, const Tile<W>& t, int64_t r
     if constexpr (Tile<W>::kStreams) {  // a step of so many sub-panels is a line
       constexpr int kInLine = NV > 1 ? kLineBytes / (16 * W::kStep * sizeof(typename W::B)) : 1;
       if (row == 0)
-        for (int j = s % kInLine; j < NV; j += kInLine)
-          prefetch_l2((const char*)(t.next_k[j0 + j] + s / kInLine * kInLine * 16 * W::kStep));
+        for (int j = 0; j < NV; j += kInLine)
+          prefetch_l2((const char*)(t.next_k[j0 + j + s % kInLine] + s / kInLine * kInLine * 16 * W::kStep));
     }
     W::template step<MR, NV>(acc, q + s * W::kStep, r.Dp, [&](int j) { return k[j] + s * 16 * W::kStep; });
   }

@@ -57,7 +57,7 @@ def test_bf16_tiles_are_loops_of_dots(code: list[tuple[int, str]]) -> None:
 def test_whole_tiles_are_loops_of_dots(code: list[tuple[int, str]]) -> None:
     """An int8 cache: 4 loads that widen, a broadcast a row, and dots."""
     loops = [body for body in inner_loops(code) if dots(body, "vpdpwssd") > 0]
-    assert {rows * TILE_VECTORS for rows in range(1, TILE_ROWS + 1)} <= {dots(body, "vpdpwssd") for body in loops}
+    assert {rows * TILE_VECTORS for rows in (1, 2, 3)} <= {dots(body, "vpdpwssd") for body in loops}
     for body in loops:
         assert dots(body, "vpmovsxbw") == TILE_VECTORS
         assert not stack_stores(body), "\n".join(body)

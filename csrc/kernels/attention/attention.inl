@@ -236,7 +236,7 @@ ALBIREO_INLINE V row_probabilities(const RowBlock<W>& r, const Tile<W>& t, int64
   V e[4];
 #pragma GCC unroll 4
   for (int j = 0; j < 4; j++) {
-    e[j] = exp2_below_126<W::kToBF16>(fma(load(s + 16 * j), scale, m));
+    e[j] = exp2_below_126 < W::kToBF16 || kIsWhole < W >> (fma(load(s + 16 * j), scale, m));
     if constexpr (kMasked) e[j] = keep(e[j], seen.low - 16 * j, seen.high - 16 * j, zero());
     lanes = add(lanes, e[j]);
     if constexpr (Tile<W>::kScaled) {

@@ -18,6 +18,8 @@ F64 = NDArray[np.float64]
 _U = 2.0**-24
 #: Relative error of a float32 exponential, its polynomial and its rounding, above and below the fraction line.
 _EXP = 4e-7
+#: Of one whose result is rounded to 16 bits next.
+_ROUGH_EXP = 1.05e-4
 #: Roundings of tanh and of what is around it in a soft cap.
 _CAP_ROUNDINGS = 8
 _BF16 = 2.0**-8
@@ -70,7 +72,7 @@ def _one_head(q: F64, k: F64, v: F64, seen: NDArray[np.bool_], attrs: Any, dtype
     magnitude = p @ np.abs(v)
     total = relative * magnitude + chain_error(len(k), magnitude)
     if dtype == "int8":
-        total += _whole_weights(p, v)
+        total += _whole_weights(p, v) + 2 * _ROUGH_EXP * magnitude
     elif dtype in ("bfloat16", "fp8"):
         # each probability has a rounding of its own, and they are independent
         total += np.minimum(magnitude, 4 * np.sqrt(p**2 @ v**2)) * _BF16

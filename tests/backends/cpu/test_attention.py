@@ -45,7 +45,7 @@ class Types:
     @property
     def at_most(self) -> float:
         """With whole numbers the worst that the rounding of a query may do is allowed."""
-        return max(AT_MOST[self.compute], 1e-2 if self.kv == "int8" else 0.0)
+        return max(AT_MOST[self.compute], 1.5e-2 if self.kv == "int8" else 0.0)
 
     @property
     def rounds_weights(self) -> bool:
@@ -246,8 +246,8 @@ def exactly(case: Case, t: Text, context: int, new: int, types: Types) -> tuple[
     relative = 2 * (np.where(seen, error, 0).max(axis=-1, keepdims=True) + 4 * U * size + 4e-7)
     magnitude = p @ np.abs(v)
     error = relative * magnitude + chain_error(context, magnitude)
-    if types.kv == "int8":
-        error += whole_weights(p, v)
+    if types.kv == "int8":  # of exponentials that are good enough for a rounded result
+        error += whole_weights(p, v) + 2.1e-4 * magnitude
     elif types.rounds_weights:  # probabilities are rounded, each by its own
         error += np.minimum(magnitude, 4 * np.sqrt(p**2 @ v**2)) * ROUNDOFF["bfloat16"]
     return (p @ v).transpose(1, 0, 2), error.transpose(1, 0, 2)

@@ -57,7 +57,6 @@ struct Scales {
       if (from) {
         memcpy(k + at + i, from + offset, bytes);
         memcpy(v + at + i, from + offset + bytes, bytes);
-        prefetch_l2(from + offset);
       } else {
         memset(k + at + i, 0, bytes);
         memset(v + at + i, 0, bytes);

@@ -34,6 +34,8 @@ def test_gpu_memory_utilization_is_an_alias_and_not_a_second_setting() -> None:
         {"max_num_batched_tokens": 1.5},
         {"max_model_len": 0},
         {"profile": "calm"},
+        {"kv_cache_dtype": "int3"},
+        {"kv_cache_dtype": 8},
         {"without": (1,)},
         {"kv_cache_memory_bytes": -1},
         {"num_gpu_blocks_override": True},

@@ -62,6 +62,13 @@ Encoding encoding_of(const std::string& name) {
   return {dtype_of(name), 0, false};
 }
 
+// What a KV cache may hold besides.
+DType kv_dtype_of(const std::string& name) {
+  if (name == "int8") return DType::kInt8;
+  if (name == "fp8") return DType::kFp8;
+  return dtype_of(name);
+}
+
 Rows rows_of(const std::string& symbol) {
   if (symbol == "T") return Rows::kT;
   if (symbol == "R") return Rows::kR;
@@ -106,7 +113,7 @@ Args args_of(const nb::dict& d, Program& program) {
   a.kv = address<char>(d, "kv");
   a.top = program.top();
   const int64_t head_dim = get<int64_t>(d, "head_dim", 0);
-  a.kv_shape = {dtype_of(get<std::string>(d, "kv_dtype", "float32")), get<int64_t>(d, "num_kv_heads", 0), head_dim,
+  a.kv_shape = {kv_dtype_of(get<std::string>(d, "kv_dtype", "float32")), get<int64_t>(d, "num_kv_heads", 0), head_dim,
                 round_up(head_dim, 16), get<int64_t>(d, "block_size", 16)};
   a.x_dtype = dtype_of(get<std::string>(d, "x_dtype", "float32"));
   const Encoding weight = encoding_of(get<std::string>(d, "w_dtype", "float32"));
@@ -348,7 +355,7 @@ NB_MODULE(_native, m) {
   });
   m.def("token_row_bytes", &token_row_bytes, "k"_a, "Bytes of a row of k activations of int8.token.");
   m.def("block_bytes", [](const std::string& dtype, int64_t num_kv_heads, int64_t head_dim, int64_t block_size) {
-    return block_bytes({dtype_of(dtype), num_kv_heads, head_dim, round_up(head_dim, 16), block_size});
+    return block_bytes({kv_dtype_of(dtype), num_kv_heads, head_dim, round_up(head_dim, 16), block_size});
   });
   m.def("pack", &pack, "pool"_a, "rows"_a, "k"_a, "source"_a, "target"_a, "out"_a, "panels"_a, "wide"_a = true);
   m.def("pack_rounded", &pack_rounded_rows, "pool"_a, "rows"_a, "k"_a, "source"_a, "target"_a, "out"_a);

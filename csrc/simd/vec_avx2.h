@@ -29,6 +29,14 @@ ALBIREO_INLINE V load(const f16* p) {
   return {_mm256_cvtph_ps(_mm_loadu_si128((const __m128i*)p)),
           _mm256_cvtph_ps(_mm_loadu_si128((const __m128i*)(p + 8)))};
 }
+// e4m3, whose codes of NaN are read as 480: a float16 of another bias.
+ALBIREO_INLINE V load_e4m3(const uint8_t* p) {
+  const __m256i c = _mm256_cvtepi8_epi16(_mm_loadu_si128((const __m128i*)p));
+  const __m256i half = _mm256_and_si256(_mm256_slli_epi16(c, 7), _mm256_set1_epi16((short)0xbf80));
+  const __m256 scale = _mm256_set1_ps(256.0f);
+  return {_mm256_mul_ps(_mm256_cvtph_ps(_mm256_castsi256_si128(half)), scale),
+          _mm256_mul_ps(_mm256_cvtph_ps(_mm256_extracti128_si256(half, 1)), scale)};
+}
 ALBIREO_INLINE void store(float* p, V v) {
   _mm256_storeu_ps(p, v.lo);
   _mm256_storeu_ps(p + 8, v.hi);
@@ -46,6 +54,31 @@ ALBIREO_INLINE __m256i to_bf16(V v) {
 ALBIREO_INLINE __m256i to_f16(V v) { return _mm256_set_m128i(_mm256_cvtps_ph(v.hi, 0), _mm256_cvtps_ph(v.lo, 0)); }
 ALBIREO_INLINE void store(bf16* p, V v) { _mm256_storeu_si256((__m256i*)p, to_bf16(v)); }
 ALBIREO_INLINE void store(f16* p, V v) { _mm256_storeu_si256((__m256i*)p, to_f16(v)); }
+
+// Whole numbers: 16 lanes of pairs of int16, or of int32 sums, in the bits of a V.
+ALBIREO_INLINE void store(int16_t* p, V v) {  // nearest even
+  const __m256i both = _mm256_packs_epi32(_mm256_cvtps_epi32(v.lo), _mm256_cvtps_epi32(v.hi));
+  _mm256_storeu_si256((__m256i*)p, _mm256_permute4x64_epi64(both, 0xd8));
+}
+ALBIREO_INLINE void store_two(int16_t* p, V first, V second) { store(p, first), store(p + 16, second); }
+ALBIREO_INLINE V whole_pairs(const int8_t* p) {
+  return {_mm256_castsi256_ps(_mm256_cvtepi8_epi16(_mm_loadu_si128((const __m128i*)p))),
+          _mm256_castsi256_ps(_mm256_cvtepi8_epi16(_mm_loadu_si128((const __m128i*)(p + 16))))};
+}
+ALBIREO_INLINE V every_pair(const int16_t* p) {  // the pair at p, in each lane
+  const __m256 pair = _mm256_broadcast_ss((const float*)p);
+  return {pair, pair};
+}
+ALBIREO_INLINE __m256 add_dots8(__m256 sums, __m256 pairs, __m256 others) {
+  const __m256i dots = _mm256_madd_epi16(_mm256_castps_si256(pairs), _mm256_castps_si256(others));
+  return _mm256_castsi256_ps(_mm256_add_epi32(_mm256_castps_si256(sums), dots));
+}
+ALBIREO_INLINE void add_dots(V& sums, V pairs, V others) {
+  sums = {add_dots8(sums.lo, pairs.lo, others.lo), add_dots8(sums.hi, pairs.hi, others.hi)};
+}
+ALBIREO_INLINE V from_whole(V sums) {
+  return {_mm256_cvtepi32_ps(_mm256_castps_si256(sums.lo)), _mm256_cvtepi32_ps(_mm256_castps_si256(sums.hi))};
+}
 
 template <class T>
 ALBIREO_INLINE void copy_n(T* to, const T* from, int64_t n) {

@@ -42,6 +42,12 @@ ALBIREO_INLINE V load(const bf16* p) {
   return _mm512_castsi512_ps(_mm512_slli_epi32(_mm512_cvtepu16_epi32(_mm256_loadu_si256((const __m256i*)p)), 16));
 }
 ALBIREO_INLINE V load(const f16* p) { return _mm512_cvtph_ps(_mm256_loadu_si256((const __m256i*)p)); }
+// e4m3, whose codes of NaN are read as 480: a float16 of another bias.
+ALBIREO_INLINE V load_e4m3(const uint8_t* p) {
+  const __m256i c = _mm256_cvtepi8_epi16(_mm_loadu_si128((const __m128i*)p));
+  const __m256i half = _mm256_and_si256(_mm256_slli_epi16(c, 7), _mm256_set1_epi16((short)0xbf80));
+  return _mm512_mul_ps(_mm512_cvtph_ps(half), _mm512_set1_ps(256.0f));
+}
 ALBIREO_INLINE void store(float* p, V v) { _mm512_storeu_ps(p, v); }
 #ifdef ALBIREO_HAVE_BF16_DOT
 // Nearest even; NaN stays NaN; denormals become zero, as the dot product reads them anyway.
@@ -58,6 +64,34 @@ ALBIREO_INLINE __m256i to_bf16(V v) {  // nearest even; NaN stays NaN
 #endif
 ALBIREO_INLINE void store(bf16* p, V v) { _mm256_storeu_si256((__m256i*)p, to_bf16(v)); }
 ALBIREO_INLINE void store(f16* p, V v) { _mm256_storeu_si256((__m256i*)p, _mm512_cvtps_ph(v, 0)); }
+
+// Whole numbers: 16 lanes of pairs of int16, or of int32 sums, in the bits of a V.
+ALBIREO_INLINE void store(int16_t* p, V v) {  // nearest even
+  _mm256_storeu_si256((__m256i*)p, _mm512_cvtepi32_epi16(_mm512_cvtps_epi32(v)));
+}
+ALBIREO_INLINE void store_two(int16_t* p, V first, V second) {
+  const __m512i lanes = _mm512_packs_epi32(_mm512_cvtps_epi32(first), _mm512_cvtps_epi32(second));
+  _mm512_storeu_si512(p, _mm512_permutexvar_epi64(_mm512_setr_epi64(0, 2, 4, 6, 1, 3, 5, 7), lanes));
+}
+ALBIREO_INLINE V whole_pairs(const int8_t* p) {
+  V pairs;
+  asm("vpmovsxbw %1, %0" : "=v"(pairs) : "m"(*(const __m256i*)p));
+  return pairs;
+}
+ALBIREO_INLINE V every_pair(const int16_t* p) {  // the pair at p, in each lane
+  V pair;
+  asm("vbroadcastss %1, %0" : "=v"(pair) : "m"(*(const float*)p));
+  return pair;
+}
+ALBIREO_INLINE void add_dots(V& sums, V pairs, V others) {
+#ifdef ALBIREO_HAVE_BF16_DOT  // and VNNI with it
+  asm("vpdpwssd %2, %1, %0" : "+v"(sums) : "v"(pairs), "v"(others));
+#else
+  const __m512i dots = _mm512_madd_epi16(_mm512_castps_si512(pairs), _mm512_castps_si512(others));
+  sums = _mm512_castsi512_ps(_mm512_add_epi32(_mm512_castps_si512(sums), dots));
+#endif
+}
+ALBIREO_INLINE V from_whole(V sums) { return _mm512_cvtepi32_ps(_mm512_castps_si512(sums)); }
 
 ALBIREO_INLINE __mmask16 first(int64_t n) { return (__mmask16)((1u << n) - 1); }  // 0 < n < 16
 ALBIREO_INLINE V load_n(const float* p, int64_t n) { return _mm512_maskz_loadu_ps(first(n), p); }

@@ -38,6 +38,9 @@ ALBIREO_INLINE float widen(f16 x) {
   return sign ? -tiny : tiny;
 }
 ALBIREO_INLINE void narrow(float x, float* p) { *p = x; }
+ALBIREO_INLINE void narrow(float x, int16_t* p) {  // nearest even; what is no number becomes 0
+  *p = x == x ? (int16_t)((x + 0x1.8p23f) - 0x1.8p23f) : (int16_t)0;
+}
 ALBIREO_INLINE void narrow(float x, bf16* p) {
   uint32_t u = bits_of(x);
   p->bits = x != x ? (uint16_t)(u >> 16 | 0x40) : (uint16_t)((u + 0x7fff + (u >> 16 & 1)) >> 16);
@@ -73,6 +76,10 @@ template <class T>
 ALBIREO_INLINE void store(T* p, V v) {
   for (int i = 0; i < 16; i++) narrow(v.v[i], p + i);
 }
+// e4m3, whose codes of NaN are read as 480: a float16 of another bias.
+ALBIREO_INLINE V load_e4m3(const uint8_t* p) {
+  ALBIREO_LANES(256.0f * widen(f16{(uint16_t)((p[i] & 0x80) << 8 | (p[i] & 0x7f) << 7)}));
+}
 ALBIREO_INLINE V load_n(const float* p, int64_t n) { ALBIREO_LANES(i < n ? p[i] : 0.0f); }
 template <class T>
 ALBIREO_INLINE void store_n(T* p, V v, int64_t n) {
@@ -100,6 +107,19 @@ ALBIREO_INLINE float hmax(V v) {
 }
 ALBIREO_INLINE V pair_even(const bf16* p) { ALBIREO_LANES(widen(p[2 * i])); }
 ALBIREO_INLINE V pair_odd(const bf16* p) { ALBIREO_LANES(widen(p[2 * i + 1])); }
+// Whole numbers: 16 lanes of pairs of int16, or of int32 sums, in the bits of a V.
+ALBIREO_INLINE uint32_t pair_bits(int16_t first, int16_t second) { return (uint16_t)first | (uint32_t)second << 16; }
+ALBIREO_INLINE void store_two(int16_t* p, V first, V second) { store(p, first), store(p + 16, second); }
+ALBIREO_INLINE V whole_pairs(const int8_t* p) { ALBIREO_LANES(float_of(pair_bits(p[2 * i], p[2 * i + 1]))); }
+ALBIREO_INLINE V every_pair(const int16_t* p) { ALBIREO_LANES(float_of(pair_bits(p[0], p[1]))); }
+ALBIREO_INLINE uint32_t dot_of(uint32_t a, uint32_t b) {
+  return (uint32_t)((int16_t)a * (int16_t)b + (int16_t)(a >> 16) * (int16_t)(b >> 16));
+}
+ALBIREO_INLINE void add_dots(V& sums, V pairs, V others) {
+  for (int i = 0; i < 16; i++)
+    sums.v[i] = float_of(bits_of(sums.v[i]) + dot_of(bits_of(pairs.v[i]), bits_of(others.v[i])));
+}
+ALBIREO_INLINE V from_whole(V sums) { ALBIREO_LANES((float)(int32_t)bits_of(sums.v[i])); }
 #undef ALBIREO_LANES
 ALBIREO_INLINE void prefetch_l2(const char* p) { (void)p; }
 

@@ -10,6 +10,7 @@ import math
 from dataclasses import dataclass, fields
 from typing import Any, Literal
 
+from albireo.dtypes import kv_cache_dtype
 from albireo.errors import ConfigError
 from albireo.profiles import DEFAULT, PROFILES, Profile, StepLimits, resolve
 
@@ -34,6 +35,8 @@ class EngineConfig:
         max_num_seqs: most sequences in one step; None: the profile's.
         max_num_batched_tokens: token budget of one step; None: the profile's.
         block_size: KV positions per block.
+        kv_cache_dtype: type of the KV cache: bf16, f16, f32, int8 or fp8; auto: the compute type, or what an engine
+            directory was built for. With int8 and fp8 half of bf16's bytes hold a token.
         kv_cache_memory_bytes: size of the KV pool; None: a part of memory_utilization.
         memory_utilization: fraction of the machine's memory this engine may use in all.
         num_gpu_blocks_override: exact number of KV blocks, for tests (vLLM's name).
@@ -64,6 +67,7 @@ class EngineConfig:
     max_num_seqs: int | None = None
     max_num_batched_tokens: int | None = None
     block_size: int = 16
+    kv_cache_dtype: str = "auto"
     kv_cache_memory_bytes: int | None = None
     memory_utilization: float = 0.9
     num_gpu_blocks_override: int | None = None
@@ -90,6 +94,7 @@ class EngineConfig:
                 f"generation_config={self.generation_config!r} is unknown; choose auto (the model's) or vllm (none)"
             )
         _check_profile(self.profile)
+        object.__setattr__(self, "kv_cache_dtype", kv_cache_dtype(self.kv_cache_dtype) or "auto")
         object.__setattr__(self, "without", _names(self.without))
         if self.max_model_len == -1:
             object.__setattr__(self, "max_model_len", None)
@@ -140,6 +145,8 @@ class BuildConfig:
     Fields:
         dtype: compute type; auto takes the checkpoint's. An engine directory runs in this type only.
         quantization, quantization_head: hold weights in few bits, as in EngineConfig; a directory runs so only.
+        kv_cache_dtype: type of the KV cache where the directory is run, unless another is asked for there: bf16, f16,
+            f32, int8 or fp8; auto: the compute type.
         max_model_len: longest sequence in tokens; None: the model's. It is the default where the directory is run.
         target: ISA level to choose kernels for: native (this machine's best), avx512bf16, avx512vnni, avx512, avx2 or
             scalar.
@@ -156,6 +163,7 @@ class BuildConfig:
     dtype: str = "auto"
     quantization: str | None = None
     quantization_head: str | None = None
+    kv_cache_dtype: str = "auto"
     max_model_len: int | None = None
     target: str = "native"
     profile: Profile = DEFAULT
@@ -168,6 +176,7 @@ class BuildConfig:
 
     def __post_init__(self) -> None:
         _check_profile(self.profile)
+        object.__setattr__(self, "kv_cache_dtype", kv_cache_dtype(self.kv_cache_dtype) or "auto")
         object.__setattr__(self, "without", _names(self.without))
         for name in ("max_model_len", "max_num_seqs", "max_num_batched_tokens"):
             if getattr(self, name) is not None:

@@ -24,10 +24,16 @@ SIZES: dict[str, int] = {
     "int64": 8,
     "uint8": 1,
     TOKEN: 1,
+    "int8": 1,
+    "fp8": 1,
 }
 
 #: Types a model can be computed in.
 COMPUTE_DTYPES = ("float32", "float16", "bfloat16")
+
+#: Types of a KV cache whose elements are codes, and the largest of them: a number is code * scale, with a float32 scale
+#: for each position and head. fp8 is e4m3.
+KV_CODES = {"int8": 127, "fp8": 448}
 
 _ALIASES = {
     "float": "float32",
@@ -63,4 +69,18 @@ def compute_dtype(name: str) -> str:
     dtype = _ALIASES.get(short, short)
     if dtype not in COMPUTE_DTYPES:
         raise ConfigError(f"dtype {name!r} is not supported; choose auto, {', '.join(COMPUTE_DTYPES)}")
+    return dtype
+
+
+def kv_cache_dtype(name: str) -> str | None:
+    """Canonical name of the type of a KV cache given by a user; None for auto: the compute type.
+
+    Raises: ConfigError for anything else.
+    """
+    if name == "auto":
+        return None
+    short = str(name).removeprefix("torch.")
+    dtype = {"fp8_e4m3": "fp8", "float8_e4m3fn": "fp8"}.get(short, _ALIASES.get(short, short))
+    if dtype not in COMPUTE_DTYPES and dtype not in KV_CODES:
+        raise ConfigError(f"kv_cache_dtype={name!r} is not supported; choose auto, bf16, f16, f32, int8 or fp8")
     return dtype

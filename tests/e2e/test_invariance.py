@@ -133,14 +133,14 @@ def checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str, str],
 
 
 @pytest.fixture(scope="module")
-def alone(checkpoint: Callable[[str, str], Path]) -> Callable[[str, str, str], list[Answer]]:
-    """(config, dtype, level) -> the answer to each request when nothing else is asked."""
+def alone(checkpoint: Callable[[str, str], Path]) -> Callable[..., list[Answer]]:
+    """(config, dtype, level[, type of the KV cache]) -> the answer to each request when nothing else is asked."""
 
     @functools.cache
-    def answers(config: str, dtype: str, level: str) -> list[Answer]:
+    def answers(config: str, dtype: str, level: str, kv: str = "auto") -> list[Answer]:
         with pytest.MonkeyPatch.context() as patch:
             patch.setenv("ALBIREO_ISA_MAX", level)
-            return Server.load(checkpoint(config, dtype), **NO_CACHE).alone(requests())
+            return Server.load(checkpoint(config, dtype), kv_cache_dtype=kv, **NO_CACHE).alone(requests())
 
     return answers
 
@@ -161,6 +161,44 @@ def test_served_as_if_alone(
     server = Server.load(checkpoint(config, dtype), **how.config)
     kernels = {call.kernel.split(".")[2] for call in server.loaded.program.calls}
     assert level in kernels or (level == "avx512bf16" and dtype != "bfloat16")
+    got, stats = server.serve(requests(), how.waves, how.stagger)
+    assert how.check(stats, got), f"{scenario} did not come about: {stats}"
+    assert_same_answers(got, wanted)
+
+
+#: What looks at a KV cache otherwise than the run alone.
+KV_SCENARIOS = ("batched", "chunks of 7", "blocks of 8", "blocks of 32", "nothing fused", "all of it, two threads")
+KV_CASES = [
+    (config, dtype, kv, level, scenario)
+    for config, dtype, kv in [
+        ("llama wide", "bfloat16", "int8"),
+        ("llama wide", "bfloat16", "fp8"),
+        ("mistral", "bfloat16", "int8"),
+        ("qwen3", "float32", "int8"),
+        ("llama", "float16", "fp8"),
+        ("llama", "float32", "bf16"),
+    ]
+    for level in LEVELS
+    for scenario in (KV_SCENARIOS if level == LEVELS[0] and dtype == "bfloat16" else KV_SCENARIOS[-1:])
+]
+
+
+@pytest.mark.parametrize(("config", "dtype", "kv", "level", "scenario"), KV_CASES)
+def test_a_kv_cache_of_another_type_is_served_as_if_alone(
+    config: str,
+    dtype: str,
+    kv: str,
+    level: str,
+    scenario: str,
+    checkpoint: Callable[[str, str], Path],
+    alone: Callable[..., list[Answer]],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    wanted = alone(config, dtype, level, kv)
+    assert not np.array_equal(wanted[4].rows[63], alone(config, dtype, level)[4].rows[63]), "the type has no effect"
+    monkeypatch.setenv("ALBIREO_ISA_MAX", level)
+    how = SCENARIOS[scenario]
+    server = Server.load(checkpoint(config, dtype), kv_cache_dtype=kv, **how.config)
     got, stats = server.serve(requests(), how.waves, how.stagger)
     assert how.check(stats, got), f"{scenario} did not come about: {stats}"
     assert_same_answers(got, wanted)

@@ -9,10 +9,11 @@ import numpy as np
 import pytest
 
 from albireo.backends.reference.interpret import OPS
-from albireo.backends.reference.rounding import round_to
+from albireo.backends.reference.rounding import round_kv, round_to
+from albireo.dtypes import KV_CODES
 from albireo.graph.builder import GraphBuilder
 from albireo.graph.node import Graph, Node, TensorType, Value
-from albireo.verify.bounds import _RULES, Bounded, evaluate
+from albireo.verify.bounds import _RULES, Bounded, _rounded_to_codes, evaluate
 from backends.cpu.harness import normal
 from step_batches import Work, make_step
 
@@ -47,6 +48,18 @@ def test_a_sum_in_another_order_is_within_and_a_wrong_product_is_not() -> None:
     assert np.linalg.norm(found.error) < 1e-4 * np.linalg.norm(found.value)
     w[0][5, 7] *= np.float32(1.01)
     assert (np.abs(x[0] @ w[0].T - found.value) > found.error)[:, 5].any()
+
+
+@pytest.mark.parametrize("kv", KV_CODES)
+def test_codes_of_a_cache_may_move_as_far_as_what_they_are_made_of(kv: str) -> None:
+    """Keys and values that are off by their errors are rounded within tolerance; by more, not all of them are."""
+    exact, rng = normal(200, 2, 24), np.random.default_rng(1)
+    error = np.abs(normal(200, 2, 24, seed=2)) * 1e-3
+    allowed = _rounded_to_codes(exact, error, kv)
+    off = [np.abs(round_kv(exact + part * error, kv) - round_kv(exact, kv)) for part in (-1, 1, rng.uniform(-1, 1))]
+    assert (np.max(off, axis=0) <= allowed).all()
+    assert (np.abs(round_kv(exact + 40 * error, kv) - round_kv(exact, kv)) > allowed).any()
+    assert not _rounded_to_codes(exact, 0.0, kv).any()
 
 
 def test_chunks_of_a_weight_change_nothing(monkeypatch: pytest.MonkeyPatch) -> None:

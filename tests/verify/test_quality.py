@@ -99,6 +99,6 @@ def quality(**changes: float) -> Quality:
     ],
 )
 def test_limits(changes: dict[str, float], said: str) -> None:
-    stage = quality_stage(quality(**changes), TokenText("a text", range(9), True, 0), 512, "bfloat16")
+    stage = quality_stage(quality(**changes), TokenText("a text", range(9), True, 0), 512, ["bfloat16"])
     assert stage.finding.startswith(said)
     assert (stage.verdict == "failed") == bool(said)

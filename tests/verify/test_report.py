@@ -36,7 +36,7 @@ def verified() -> Verification:
         Stage("graph", "the graph is the graph", "passed", "9 nodes"),
         ops_stage(Numerics([check()]), []),
         layers_stage([LayerError("embed", 0.0, 0.0), LayerError("layers.0", 1e-3, 2e-3)]),
-        quality_stage(quality, TokenText("a & b", range(100), True, 3), 512, "bfloat16"),
+        quality_stage(quality, TokenText("a & b", range(100), True, 3), 512, ["bfloat16"]),
     )
     return Verification(MODEL, stages, ())
 

@@ -45,6 +45,19 @@ def test_what_is_right_passes(built: tuple[Path, Path]) -> None:
     assert sorted(path.name for path in engine.rglob("*")) == before
 
 
+@pytest.mark.parametrize(
+    ("dtype", "kv"), [("bfloat16", "int8"), ("bfloat16", "fp8"), ("float32", "int8"), ("float32", "bf16")]
+)
+def test_a_kv_cache_of_another_type_passes(tmp_path: Path, dtype: str, kv: str) -> None:
+    """What is in the cache is held against the reference's rounding, and tokens against the same cache in memory."""
+    checkpoint, engine = make_engine(tmp_path, dtype=dtype, kv_cache_dtype=kv)
+    found = verify(engine, str(checkpoint), num_tokens=640)
+    assert found.is_verified, found.finding
+    figures = {stage.name: stage.figures for stage in found.stages}
+    assert figures["tokens"]["same_kernels"]
+    assert figures["quality"]["mean_kl"] > 0
+
+
 def test_a_bundled_model_on_a_text(tmp_path: Path) -> None:
     """With a tokenizer: the text given, as far as it is asked for; float32 beside float32 is the same."""
     build(BUNDLED, tmp_path / "story", BuildConfig(dtype="float32", max_model_len=64))

@@ -38,6 +38,8 @@ constexpr int64_t kMaxRanks = 8;             // ranks that compute one model tog
 constexpr int64_t kFewRows = 8;              // most rows that threads norm each for themselves
 constexpr int64_t kRowChunk = 48;            // rows of C kept hot between the K loop and the epilogue
 
+// Codes that a KV cache may hold, with a scale a head.
+constexpr bool is_code(DType t) { return t == DType::kInt8 || t == DType::kFp8; }
 constexpr int64_t dtype_size(DType t) { return t == DType::kF32 ? 4 : t <= DType::kBF16 ? 2 : 1; }
 constexpr int64_t ceil_div(int64_t a, int64_t b) { return (a + b - 1) / b; }
 constexpr int64_t round_up(int64_t a, int64_t b) { return ceil_div(a, b) * b; }
@@ -84,15 +86,16 @@ static constexpr int64_t gathered_row(const Step& s, Rows r, Gather from, int64_
 
 // Shape of the paged KV cache of one layer. A block of P positions and one head holds, per sub-block of S = min(P, 16)
 // positions, K then V, each S * Dp elements (Dp = head size padded to 16):
-//   bf16  K [Dp/2][S][2]   V [S/2][Dp][2]     pairs, as dot products of pairs want them
-//   else  K [Dp][S]        V [S][Dp]
+//   bf16       K [Dp/2][S][2]   V [S/2][Dp][2]     pairs, as dot products of pairs want them
+//   f32, f16   K [Dp][S]        V [S][Dp]
+//   codes      as bf16, a byte an element, then the float32 scales of K [S] and of V [S]: a number is code * scale
 struct KVShape {
   DType dtype;
   int64_t num_kv_heads, head_dim, padded_head_dim, block_size;
 };
 constexpr int64_t sub_block(const KVShape& s) { return s.block_size < 16 ? s.block_size : 16; }
 constexpr int64_t sub_block_bytes(const KVShape& s) {
-  return 2 * sub_block(s) * s.padded_head_dim * dtype_size(s.dtype);
+  return 2 * sub_block(s) * (s.padded_head_dim * dtype_size(s.dtype) + (is_code(s.dtype) ? (int64_t)sizeof(float) : 0));
 }
 constexpr int64_t block_head_bytes(const KVShape& s) { return s.block_size / sub_block(s) * sub_block_bytes(s); }
 constexpr int64_t block_bytes(const KVShape& s) { return s.num_kv_heads * block_head_bytes(s); }

@@ -2,6 +2,7 @@
 // out[t, h] = sum_s softmax_s(scale * q[t, h] . k[s, h']) v[s, h']   for positions s <= position of t (and, with a
 // window w > 0, s > position - w); h' = h / (H / K).   x, out: [T, H * D] x_dtype, out_dtype; scores float32.
 //
+// The KV cache may be of another type than x; how codes are multiplied with is in tile.inl.
 // Why the bits do not depend on the batch, on chunking or on threads: positions are handled in tiles of 64 that start
 // at multiples of 64; the softmax state is closed and merged at multiples of 1024; a score is one chain over D, an
 // output one chain over the tile's positions; a masked position adds an exact zero.

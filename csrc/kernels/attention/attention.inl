@@ -1,5 +1,7 @@
 // Body of attention for one ISA level.
 #include "kernels/attention/attention.h"
+#include "kernels/attention/tile.inl"
+#include "simd/row_scale.inl"
 
 #include <cmath>
 #include <cstring>
@@ -11,6 +13,7 @@ namespace {
 
 // The running maximum before anything is seen: finite, so that no difference is NaN, and below every score.
 constexpr float kNothingSeen = -1e30f;
+constexpr int kLineBytes = 64;
 
 ALBIREO_INLINE const int32_t* table_of(const Step& s, int64_t b) { return s.block_table + b * s.max_blocks; }
 
@@ -33,6 +36,8 @@ struct RowBlock {
   float* total_m;           // [rows]
   float* total_l;           // [rows]
   float* fix;               // [rows] factor that out needs before the next tile is added
+  float* q_scale;           // [rows] of whole numbers: what 1 of q means, times what scores are multiplied by
+  float* p_scale;           // [rows] likewise of p, in this tile
   char* joined;             // K and V of a tile, when blocks are smaller than a sub-panel
   int64_t* position;        // [rows]
   int64_t* out_at;          // [rows] element of a.out
@@ -53,6 +58,8 @@ struct RowBlock {
     total_m = (float*)take(round_up(rows, 16) * 4);
     total_l = (float*)take(round_up(rows, 16) * 4);
     fix = (float*)take(round_up(rows, 16) * 4);
+    q_scale = (float*)take(rows * 4);
+    p_scale = (float*)take(rows * 4);
     position = (int64_t*)take(rows * 8);
     out_at = (int64_t*)take(rows * 8);
     joined = take(0);
@@ -65,72 +72,18 @@ struct RowBlock {
     r.q += begin * Dp, r.out += begin * Dp, r.total += begin * Dp;
     r.scores += begin * kAttentionTile, r.p += begin * kAttentionTile, r.lanes += begin * 16;
     r.m += begin, r.total_m += begin, r.total_l += begin, r.fix += begin, r.position += begin, r.out_at += begin;
+    r.q_scale += begin, r.p_scale += begin;
     return r;
   }
 };
 
-// Pointers to the four 16-position sub-panels of K and V of one tile.
+// What dots with sub-panel j mean.
 template <class W>
-struct Tile {
-  using B = typename W::B;
-  const B* k[4];
-  const B* v[4];
-  const B* next_k[4];  // of the tile after it, to be fetched while this one is computed on
-  const B* next_v[4];
-
-  const char* head;       // the KV head's part of block 0
-  const int32_t* blocks;  // of the sequence
-  char* joined;
-  int64_t S, Dp, size, sub_size, in_block_mask;
-  int in_block, in_sub;  // positions of a block and of a sub-block, as powers of two: no division a tile
-
-  Tile(const Args& a, const int32_t* table, int64_t kv_head, char* scratch) : blocks(table), joined(scratch) {
-    const KVShape& s = a.kv_shape;
-    head = a.kv + kv_head * block_head_bytes(s);
-    S = sub_block(s), Dp = s.padded_head_dim, size = block_bytes(s), sub_size = sub_block_bytes(s);
-    in_block_mask = s.block_size - 1, in_block = __builtin_ctzll(s.block_size), in_sub = __builtin_ctzll(S);
-  }
-
-  const char* sub(int64_t position) const {
-    return head + blocks[position >> in_block] * size + ((position & in_block_mask) >> in_sub) * sub_size;
-  }
-
-  void locate(int64_t start, int64_t stop) {
-    for (int64_t j = 0; j < 4; j++) {
-      const int64_t position = start + 16 * j;
-      if (position >= stop) {  // wholly masked: any finite address will do
-        k[j] = k[0], v[j] = v[0];
-      } else if (S == 16) {
-        k[j] = (const B*)sub(position);
-        v[j] = k[j] + 16 * Dp;
-      } else {
-        join(sub(position), position + 8 < stop ? sub(position + 8) : nullptr, Dp, joined + j * 32 * Dp * sizeof(B));
-        k[j] = (const B*)(joined + j * 32 * Dp * sizeof(B));
-        v[j] = k[j] + 16 * Dp;
-      }
-    }
-    for (int64_t j = 0; j < 4; j++) {
-      const int64_t position = start + kAttentionTile + 16 * j;
-      const bool exists = position < stop;
-      next_k[j] = exists ? (const B*)sub(position) : k[j];
-      next_v[j] = exists ? next_k[j] + S * Dp : v[j];
-    }
-  }
-
-  // Two blocks of 8 positions side by side, as one sub-panel of 16.
-  static void join(const char* first, const char* second, int64_t Dp, char* to) {
-    const int64_t half = 8 * W::kStep * sizeof(B);  // 8 positions of one step of K
-    for (int64_t d = 0; d < Dp / W::kStep; d++) {
-      memcpy(to + 2 * d * half, first + d * half, half);
-      if (second) memcpy(to + (2 * d + 1) * half, second + d * half, half);
-      else memset(to + (2 * d + 1) * half, 0, half);
-    }
-    const int64_t bytes = 8 * Dp * sizeof(B);
-    memcpy(to + 2 * bytes, first + bytes, bytes);
-    if (second) memcpy(to + 3 * bytes, second + bytes, bytes);
-    else memset(to + 3 * bytes, 0, bytes);
-  }
-};
+ALBIREO_INLINE V finished_score(const Tile<W>& t, V dots, int64_t j) {
+  if constexpr (kIsWhole<W>) dots = from_whole(dots);  // q_scale is left to softmax_rows
+  if constexpr (Tile<W>::kScaled) dots = mul(dots, load(t.scales.k + 16 * j));
+  return dots;
+}
 
 template <class W, int MR, int NV>
 ALBIREO_INLINE void score_tile(const RowBlock<W>& r, const Tile<W>& t, int64_t row, int64_t j0) {
@@ -144,10 +97,18 @@ ALBIREO_INLINE void score_tile(const RowBlock<W>& r, const Tile<W>& t, int64_t r
   for (int j = 0; j < NV; j++) k[j] = t.k[j0 + j];
   const typename W::A* q = r.q + row * r.Dp;
   for (int64_t s = 0; s < r.Dp / W::kStep; s++) {
-    if (row == 0)
-      for (int j = 0; j < NV; j++) prefetch_l2((const char*)(t.next_k[j0 + j] + s * 16 * W::kStep));
+    if constexpr (Tile<W>::kStreams) {  // a step of so many sub-panels is a line
+      constexpr int kInLine = NV > 1 ? kLineBytes / (16 * W::kStep * sizeof(typename W::B)) : 1;
+      if (row == 0)
+        for (int j = 0; j < NV; j += kInLine)
+          prefetch_l2((const char*)(t.next_k[j0 + j + s % kInLine] + s / kInLine * kInLine * 16 * W::kStep));
+    }
     W::template step<MR, NV>(acc, q + s * W::kStep, r.Dp, [&](int j) { return k[j] + s * 16 * W::kStep; });
   }
+#pragma GCC unroll 8
+  for (int i = 0; i < MR; i++)
+#pragma GCC unroll 8
+    for (int j = 0; j < NV; j++) acc[i][j] = finished_score(t, acc[i][j], j0 + j);
 #pragma GCC unroll 8
   for (int i = 0; i < MR; i++)
 #pragma GCC unroll 8
@@ -167,16 +128,20 @@ ALBIREO_INLINE void value_tile(const RowBlock<W>& r, const Tile<W>& t, int64_t r
   for (int i = 0; i < MR; i++) {
     const V fix = set1(r.fix[row + i]);
 #pragma GCC unroll 8
-    for (int j = 0; j < NV; j++) acc[i][j] = mul(load(r.out + (row + i) * r.Dp + column + 16 * j), fix);
+    for (int j = 0; j < NV; j++)
+      acc[i][j] = kIsWhole<W> ? zero() : mul(load(r.out + (row + i) * r.Dp + column + 16 * j), fix);
   }
   const typename W::A* p = r.p + row * kAttentionTile;
   for (int64_t j0 = 0; j0 * 16 < positions; j0++) {
     const int64_t left = positions - 16 * j0, steps = ceil_div(left < 16 ? left : 16, W::kStep);
     const typename W::B* v = t.v[j0] + column * W::kStep;
-    const typename W::B* next = t.next_v[j0] + column * W::kStep;
     for (int64_t s = 0; s < steps; s++) {
-      if (row == 0)
-        for (int j = 0; j < NV; j++) prefetch_l2((const char*)(next + (s * r.Dp + 16 * j) * W::kStep));
+      if constexpr (Tile<W>::kStreams) {
+        constexpr int kInLine = kLineBytes / (16 * W::kStep * sizeof(typename W::B));
+        const typename W::B* next = t.next_v[j0] + column * W::kStep;
+        if (row == 0)
+          for (int j = 0; j < NV; j += kInLine) prefetch_l2((const char*)(next + (s * r.Dp + 16 * j) * W::kStep));
+      }
       W::template step<MR, NV>(acc, p + 16 * j0 + s * W::kStep, kAttentionTile,
                                [&](int j) { return v + (s * r.Dp + 16 * j) * W::kStep; });
     }
@@ -184,7 +149,12 @@ ALBIREO_INLINE void value_tile(const RowBlock<W>& r, const Tile<W>& t, int64_t r
 #pragma GCC unroll 8
   for (int i = 0; i < MR; i++)
 #pragma GCC unroll 8
-    for (int j = 0; j < NV; j++) store(r.out + (row + i) * r.Dp + column + 16 * j, acc[i][j]);
+    for (int j = 0; j < NV; j++) {
+      float* out = r.out + (row + i) * r.Dp + column + 16 * j;
+      if constexpr (kIsWhole<W>)
+        acc[i][j] = fma(from_whole(acc[i][j]), set1(r.p_scale[row + i]), mul(load(out), set1(r.fix[row + i])));
+      store(out, acc[i][j]);
+    }
 }
 
 template <class W, int NV>
@@ -220,6 +190,21 @@ ALBIREO_APART void value_rows(const RowBlock<W>& r, const Tile<W>& t, int64_t ro
   }
 }
 
+// 64 numbers, none negative, as whole ones. Returns what 1 means: NaN when one is no number, 0 when all are too small.
+ALBIREO_INLINE float put_whole(int16_t* p, V (&e)[4], bool is_finite) {
+  const float most = hmax(max(max(e[0], e[1]), max(e[2], e[3])));
+  float bad = 0.0f;
+  if (!is_finite) bad = sum(mul(add(add(e[0], e[1]), add(e[2], e[3])), zero()));
+  if (bad != 0.0f || most < 0x1p-110f) {
+    for (int64_t i = 0; i < kAttentionTile; i += 16) store(p + i, zero());
+    return bad;
+  }
+  const V factor = set1(32767.0f / most);
+  store_two(p, mul(e[0], factor), mul(e[1], factor));
+  store_two(p + 32, mul(e[2], factor), mul(e[3], factor));
+  return most * (1.0f / 32767.0f);
+}
+
 // What of a tile a row sees: positions low .. high - 1, counted from the tile's start.
 struct Seen {
   int64_t low, high;
@@ -243,34 +228,49 @@ ALBIREO_INLINE float row_maximum(const float* s, Seen seen) {
   return hmax(max(max(x[0], x[1]), max(x[2], x[3])));
 }
 
-// p = 2^(scale * s - m), positions not seen exactly 0. Returns the 16 partial sums.
+// p = 2^(scale * s - m), positions not seen exactly 0; stored times the scales of V. Returns the 16 partial sums of p.
 template <class W, bool kMasked>
-ALBIREO_INLINE V row_probabilities(const float* s, typename W::A* p, V scale, V m, Seen seen, V lanes) {
+ALBIREO_INLINE V row_probabilities(const RowBlock<W>& r, const Tile<W>& t, int64_t row, V scale, Seen seen, V lanes) {
+  const float* s = r.scores + row * kAttentionTile;
+  const V m = set1(-r.m[row]);
   V e[4];
 #pragma GCC unroll 4
   for (int j = 0; j < 4; j++) {
-    e[j] = exp2_below_126<W::kToBF16>(fma(load(s + 16 * j), scale, m));
+    e[j] = exp2_below_126 < W::kToBF16 || kIsWhole < W >> (fma(load(s + 16 * j), scale, m));
     if constexpr (kMasked) e[j] = keep(e[j], seen.low - 16 * j, seen.high - 16 * j, zero());
     lanes = add(lanes, e[j]);
+    if constexpr (Tile<W>::kScaled) {
+      e[j] = mul(e[j], load(t.scales.v + 16 * j));
+      // a scale that nobody wrote may be no number
+      if constexpr (kMasked) e[j] = keep(e[j], seen.low - 16 * j, seen.high - 16 * j, zero());
+    }
   }
-  W::put_pair(p, e[0], e[1]);
-  W::put_pair(p + 32, e[2], e[3]);
+  typename W::A* p = r.p + row * kAttentionTile;
+  if constexpr (kIsWhole<W>) {
+    r.p_scale[row] = put_whole(p, e, t.scales.is_finite);
+  } else {
+    W::put_pair(p, e[0], e[1]);
+    W::put_pair(p + 32, e[2], e[3]);
+  }
   return lanes;
 }
 
 // scores = softcap * tanh(scale * scores / softcap)
 template <class W>
 void cap_scores(const Args& a, RowBlock<W>& r) {
-  for (int64_t i = 0; i < r.rows * kAttentionTile; i += 16)
-    store(r.scores + i, mul(tanh_v(mul(load(r.scores + i), set1(a.scale / a.softcap))), set1(a.softcap)));
+  for (int64_t i = 0; i < r.rows * kAttentionTile; i += 16) {
+    const float scale = kIsWhole<W> ? r.q_scale[i / kAttentionTile] : a.scale / a.softcap;
+    store(r.scores + i, mul(tanh_v(mul(load(r.scores + i), set1(scale))), set1(a.softcap)));
+  }
 }
 
 // Scores to probabilities relative to the running maximum, in three passes: maxima row by row, then the new maximum and
 // the correction of what was summed before for 16 rows at once, then exponentials. No branch depends on the data.
 template <class W>
-ALBIREO_INLINE void softmax_rows(const Args& a, RowBlock<W>& r, int64_t start) {
+ALBIREO_INLINE void softmax_rows(const Args& a, RowBlock<W>& r, const Tile<W>& t, int64_t start) {
   if (a.softcap > 0) cap_scores(a, r);
   const float to_log2 = a.softcap > 0 ? kLog2e : a.scale * kLog2e;  // positive, so it commutes with the maximum
+  const bool is_of_row = kIsWhole<W> && a.softcap == 0;             // then it is in q_scale
   for (int64_t row = 0; row < r.rows && !r.has_maxima; row++) {
     const Seen seen = seen_by(a, r, row, start);
     const float* s = r.scores + row * kAttentionTile;
@@ -279,19 +279,17 @@ ALBIREO_INLINE void softmax_rows(const Args& a, RowBlock<W>& r, int64_t start) {
   for (int64_t row = 0; row < r.rows; row += 16) {
     const int64_t n = r.rows - row < 16 ? r.rows - row : 16;
     const V before = load_up_to(r.m + row, n);
-    const V now = max(mul(load_up_to(r.fix + row, n), set1(to_log2)), before);
+    const V by = is_of_row ? load_up_to(r.q_scale + row, n) : set1(to_log2);
+    const V now = max(mul(load_up_to(r.fix + row, n), by), before);
     store_up_to(r.fix + row, exp2_below_126(sub(before, now)), n);
     store_up_to(r.m + row, now, n);
   }
-  const V scale = set1(to_log2);
   for (int64_t row = 0; row < r.rows; row++) {
     const Seen seen = seen_by(a, r, row, start);
-    const float* s = r.scores + row * kAttentionTile;
-    typename W::A* p = r.p + row * kAttentionTile;
-    const V m = set1(-r.m[row]);
+    const V scale = set1(is_of_row ? r.q_scale[row] : to_log2);
     V lanes = mul(load(r.lanes + row * 16), set1(r.fix[row]));
-    lanes = seen.all() ? row_probabilities<W, false>(s, p, scale, m, seen, lanes)
-                       : row_probabilities<W, true>(s, p, scale, m, seen, lanes);
+    lanes = seen.all() ? row_probabilities<W, false>(r, t, row, scale, seen, lanes)
+                       : row_probabilities<W, true>(r, t, row, scale, seen, lanes);
     store(r.lanes + row * 16, lanes);
   }
 }
@@ -328,18 +326,20 @@ void close_segment(RowBlock<W>& r, bool is_first) {
 }
 
 template <class W>
-void attend_tile(const Args& a, RowBlock<W>& r, const Tile<W>& t, int64_t start, int64_t stop) {
+void attend_tile(const Args& a, RowBlock<W>& r, Tile<W>& t, int64_t start, int64_t stop) {
   const int64_t tiles = ceil_div(r.rows, kTileRows), height = r.rows / tiles, taller = r.rows % tiles;
   const int64_t positions = stop - start < kAttentionTile ? stop - start : kAttentionTile;
   // Rows are in order of position, or see all of a tile that several sequences share.
   r.has_maxima =
       kTileVectors == 4 && a.softcap == 0 && seen_by(a, r, 0, start).all() && seen_by(a, r, r.rows - 1, start).all();
+  t.widen_keys();
   for (int64_t i = 0, row = 0; i < tiles; i++) {
     const int64_t h = height + (i < taller);
     for (int64_t j = 0; j < 4; j += kTileVectors) score_rows<W, kTileVectors>(r, t, row, h, j);
     row += h;
   }
-  softmax_rows(a, r, start);
+  softmax_rows(a, r, t, start);
+  t.widen_values();
   for (int64_t i = 0, row = 0; i < tiles; i++) {
     const int64_t h = height + (i < taller);
     int64_t column = 0;
@@ -370,14 +370,25 @@ bool walk(const Args& a, RowBlock<W>& r, const int32_t* blocks, int64_t kv_head,
   return is_first;
 }
 
+// What reads the queries: as float32 where they become whole numbers.
+template <class W>
+using Queries = std::conditional_t<kIsWhole<W>, WeightF32, W>;
+
 template <class W>
 ALBIREO_INLINE void load_row(const Args& a, RowBlock<W>& r, int64_t i, int64_t token, int64_t head, int64_t position,
-                             Activations<W>& source) {
-  const int64_t D = a.kv_shape.head_dim;
-  typename W::A* q = r.q + i * r.Dp;
+                             Activations<Queries<W>>& source) {
+  const int64_t D = a.kv_shape.head_dim, from = token * source.source_stride + head * D;
+  typename Queries<W>::A* q =
+      kIsWhole<W> ? (typename Queries<W>::A*)(r.out + i * r.Dp) : (typename Queries<W>::A*)(r.q + i * r.Dp);
   if (D != r.Dp) memset(q, 0, r.Dp * sizeof(*q));
-  source.fill(q, token * source.source_stride + head * D);
+  source.fill(q, from);
   if (D % 16 != 0) memset(q + D, 0, (r.Dp - D) * sizeof(*q));
+  if constexpr (kIsWhole<W>) {
+    const float scale = row_scale(q, r.Dp, whole_range(r.Dp));
+    r.q_scale[i] = scale * (a.softcap > 0 ? a.scale / a.softcap : a.scale * kLog2e);
+    const V by = set1(scale);
+    for (int64_t e = 0; e < r.Dp; e += 16) store(r.q + i * r.Dp + e, scale > 0.0f ? div(load(q + e), by) : zero());
+  }
   r.position[i] = position, r.out_at[i] = token * out_stride(a, a.num_heads * D) + head * D;
   r.m[i] = r.total_m[i] = kNothingSeen;
   r.total_l[i] = 0.0f;
@@ -399,7 +410,7 @@ void attend(const Args& a, const Step& step, const SharingGroup& g, int64_t kv_h
   const int64_t all_rows = g.tokens * per_token, first_row = row_block * kAttentionRows;
   const int64_t rows = all_rows - first_row < kAttentionRows ? all_rows - first_row : kAttentionRows;
   RowBlock<W> r(scratch.base, rows, a.kv_shape.padded_head_dim);
-  Activations<W> source{a.x, a.x_dtype, D, x_stride(a, a.num_heads * D), scratch, nullptr};
+  Activations<Queries<W>> source{a.x, a.x_dtype, D, x_stride(a, a.num_heads * D), scratch, nullptr};
 
   // Rows of the group are (sequence, token, head). visit(b, begin, end, skipped): this item has rows begin .. end of
   // sequence b, from its row skipped on.
@@ -448,6 +459,15 @@ void run_attention(const Args& a, const Step& step, int64_t begin, int64_t end, 
 }
 
 ALBIREO_INLINE void dispatch_attention(const Args& a, const Step& s, int64_t begin, int64_t end, Scratch& scratch) {
+  if (a.kv_shape.dtype == DType::kInt8) return run_attention<Whole>(a, s, begin, end, scratch);
+  if (a.kv_shape.dtype == DType::kFp8) {
+#ifdef ALBIREO_HAVE_BF16_DOT
+    if (a.x_dtype == DType::kBF16) return run_attention<Coded<WeightBF16Dot>>(a, s, begin, end, scratch);
+#endif
+    return run_attention<Coded<UnroundedPairs>>(a, s, begin, end, scratch);
+  }
+  if (a.kv_shape.dtype == DType::kBF16 && a.x_dtype != DType::kBF16)
+    return run_attention<UnroundedPairs>(a, s, begin, end, scratch);
   if (a.kv_shape.dtype == DType::kF32) run_attention<WeightF32>(a, s, begin, end, scratch);
   else if (a.kv_shape.dtype == DType::kF16) run_attention<WeightF16>(a, s, begin, end, scratch);
   else run_attention<PairPolicy>(a, s, begin, end, scratch);

@@ -1,5 +1,6 @@
 // Body of qkv_rope_kv for one ISA level.
 #include "kernels/qkv_rope_kv/qkv_rope_kv.h"
+#include "kernels/kv_write/codes.inl"
 #include "simd/rms.inl"
 
 #include <cstring>
@@ -84,7 +85,8 @@ ALBIREO_INLINE void write_kv(const Args& a, const Step& step, int64_t t, int64_t
   const int64_t slot = step.slots[t], offset = slot % sub_block(s);
   char* sub = sub_block_of(a, slot, kv_head);
   const bool is_last_written = t + 1 >= step.T || step.slots[t + 1] != slot + 1;
-  if (s.dtype == DType::kBF16) write_pairs(s, sub, offset, head, is_value, is_last_written);
+  if (is_code(s.dtype)) write_codes(s, sub, offset, head, is_value);
+  else if (s.dtype == DType::kBF16) write_pairs(s, sub, offset, head, is_value, is_last_written);
   else if (s.dtype == DType::kF32) write_plain<float>(s, sub, offset, head, is_value);
   else write_plain<f16>(s, sub, offset, head, is_value);
 }

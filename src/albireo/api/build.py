@@ -93,6 +93,7 @@ def build(
         max_num_seqs=config.max_num_seqs,
         max_num_batched_tokens=config.max_num_batched_tokens,
         without=config.without,
+        kv_cache_dtype=config.kv_cache_dtype,
     )
     graph = source.graph(model_len)
     programs = tuple(compile_program(graph, engine, model_len, part, levels) for part in source.parts)
@@ -115,6 +116,7 @@ def build(
                 config.without,
                 config.quantization,
                 config.quantization_head,
+                config.kv_cache_dtype,
             )
             report = _report(programs[0], unfused, options, levels)
             _write(writer, source, graph, programs, options, levels, report, advance)

@@ -27,6 +27,7 @@ from albireo.backends.cpu.ranks import TensorParallelModel, rank_pool
 from albireo.compiler.passes.shard import Part
 from albireo.compiler.pipeline import compile_graph, passes_without
 from albireo.config import EngineConfig
+from albireo.dtypes import kv_cache_dtype
 from albireo.engine.settings import EngineSettings
 from albireo.errors import ConfigError
 from albireo.execution.runner import Runner
@@ -203,6 +204,7 @@ def compile_program(
         max_positions=model_len,
         part=part,
         passes=passes_without(config.without),
+        kv_dtype=kv_cache_dtype(config.kv_cache_dtype),
     )
 
 

@@ -153,10 +153,13 @@ class EngineSource:
                 self.files.verify_weights()
 
     def adopt(self, config: EngineConfig) -> EngineConfig:
-        """The profile of the build unless another is asked for; passes left out at the build stay out."""
+        """The profile and the type of the KV cache of the build unless others are asked for; passes left out at the
+        build stay out."""
         options = self.files.manifest.options
         without = tuple(dict.fromkeys((*options.without, *config.without)))
-        return replace(config, profile=config.profile or options.profile, without=without)
+        kv_dtype = options.kv_cache_dtype if config.kv_cache_dtype == "auto" else config.kv_cache_dtype
+        profile = config.profile or options.profile
+        return replace(config, profile=profile, without=without, kv_cache_dtype=kv_dtype)
 
     def graph(self, model_len: int) -> Graph:
         """The graph of graph.json: up to max_position_embeddings no architecture's graph depends on model_len."""
@@ -169,8 +172,11 @@ class EngineSource:
         Raises: TargetMismatch.
         """
         stored, dtype = self.files.ranks[rank].stored, self.files.manifest.options.dtype
-        if program.kv.dtype != dtype:
-            raise Corrupt(f"{self.directory}: manifest.json says {dtype}, graph.json computes in {program.kv.dtype}")
+        computed = {call.kernel.split(".")[1] for call in program.calls if call.family == "attention"}
+        if computed != {dtype}:
+            raise Corrupt(
+                f"{self.directory}: manifest.json says {dtype}, graph.json computes in {', '.join(sorted(computed))}"
+            )
         for name, constant in program.constants.items():
             problem = _mismatch(constant, stored.get(name))
             if problem:

@@ -11,12 +11,14 @@ from typing import Any
 
 from albireo.artifact.layout import FORMAT, MAJOR, MINOR, REQUIRED, is_known_file, is_weights, weights_name
 from albireo.artifact.record import Record
-from albireo.dtypes import COMPUTE_DTYPES
+from albireo.dtypes import COMPUTE_DTYPES, KV_CODES
 from albireo.errors import Corrupt, VersionMismatch
 from albireo.graph.ops import MAX_RANKS
 from albireo.json_file import short
 from albireo.profiles import DEFAULT, PROFILES, Profile
 from albireo.quantization.schemes import HEADS, SCHEMES
+
+_KV_DTYPES = ("auto", *COMPUTE_DTYPES, *KV_CODES)
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,6 +43,7 @@ class Options:
         profile; without: passes left out.
     Fields, all since 2.2 (an older directory holds weights as numbers):
         quantization, quantization_head: asked for at the build; graph.json says what each matrix is.
+        kv_cache_dtype: type of the KV cache; auto: the compute type, as before.
     """
 
     dtype: str
@@ -54,6 +57,7 @@ class Options:
     without: tuple[str, ...] = ()
     quantization: str | None = None
     quantization_head: str | None = None
+    kv_cache_dtype: str = "auto"
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,6 +96,7 @@ def manifest_to_json(manifest: Manifest) -> dict[str, Any]:
             "without": list(options.without),
             "quantization": options.quantization or _NONE,
             "quantization_head": options.quantization_head or _NONE,
+            "kv_cache_dtype": options.kv_cache_dtype,
         },
         "source": _entries(manifest.source),
         "files": _entries(manifest.files),
@@ -157,6 +162,7 @@ def _since_2(options: Record) -> dict[str, Any]:
     return {
         "quantization": None if scheme == _NONE else scheme,
         "quantization_head": None if head == _NONE else head,
+        "kv_cache_dtype": options.choice("kv_cache_dtype", _KV_DTYPES),
     }
 
 

@@ -147,7 +147,7 @@ def attention_of(call: Call) -> tuple[int | None, int]:
 def kv_bytes(program: Program) -> int:
     """Bytes of the keys and values of one position in one layer, padding left out."""
     kv = program.kv
-    return 2 * kv.num_kv_heads * kv.head_dim * itemsize(kv.dtype)
+    return 2 * kv.num_kv_heads * (kv.head_dim * itemsize(kv.dtype) + kv.scale_bytes)
 
 
 def positions_seen(num_new: int, length: int, window: int | None) -> int:

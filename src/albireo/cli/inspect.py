@@ -27,7 +27,7 @@ from albireo.backends.cpu.machine import isa_levels
 from albireo.cli.options import engine_options
 from albireo.cli.terminal import count, plain, row, size
 from albireo.config import EngineConfig
-from albireo.dtypes import itemsize
+from albireo.dtypes import kv_cache_dtype
 from albireo.errors import ConfigError, EngineError, ModelError
 from albireo.graph.node import Graph
 from albireo.graph.program import KVLayout, Program
@@ -110,7 +110,7 @@ def command(
     graph = source.graph(config.max_model_len or source.default_model_len)
     if target is None and not any(flags):
         # Line by line: a model that does not fit still gets its summary before the error.
-        for fact in _summary(source, graph):
+        for fact in _summary(source, graph, config):
             click.echo(plain(row(*fact)))
         program, memory = plan(config, source)
         if len(source.parts) > 1:
@@ -129,7 +129,7 @@ def command(
         parts += ["\n".join(kernel_lines(program, CpuCatalog(isa_levels())))] if shows_kernels else []
         parts += ["\n".join(arena_lines(program))] if shows_arena else []
         if target is not None:
-            facts = [*_summary(source, graph), *_plan_lines(config, program, memory)]
+            facts = [*_summary(source, graph, config), *_plan_lines(config, program, memory)]
             parts.append(_draw(target, explain(graph, program), layer, source, facts))
     click.echo(plain("\n\n".join(parts)))
 
@@ -168,13 +168,13 @@ def num_parameters(graph: Graph) -> int:
     return sum(math.prod(int(dim) for dim in value.type.dims) for value in graph.constants.values())
 
 
-def kv_bytes_per_token(config: ModelConfig) -> int:
-    """Bytes of KV cache a token takes, over all layers; heads are padded as they are stored."""
-    kv = KVLayout(config.num_layers, config.num_kv_heads, config.head_dim, config.dtype, block_size=1)
-    return 2 * kv.num_layers * kv.num_kv_heads * kv.padded_head_dim * itemsize(kv.dtype)
+def kv_bytes_per_token(config: ModelConfig, dtype: str) -> int:
+    """Bytes of KV cache of a type a token takes, over all layers; heads are padded as they are stored."""
+    kv = KVLayout(config.num_layers, config.num_kv_heads, config.head_dim, dtype, block_size=1)
+    return kv.num_layers * kv.position_bytes
 
 
-def _summary(source: ModelSource, graph: Graph) -> Iterator[Fact]:
+def _summary(source: ModelSource, graph: Graph, engine: EngineConfig) -> Iterator[Fact]:
     config = source.model_config
     yield "model", str(source.directory)
     if isinstance(source, EngineSource):
@@ -189,7 +189,8 @@ def _summary(source: ModelSource, graph: Graph) -> Iterator[Fact]:
     yield "parameters", f"{count(num_parameters(graph))} ({num_parameters(graph):,}){tied}"
     if not isinstance(source, EngineSource):
         yield "on disk", _on_disk(source.directory, graph)
-    yield "KV cache", f"{kv_bytes_per_token(config):,} B per token, {config.dtype}"
+    kv_dtype = kv_cache_dtype(engine.kv_cache_dtype) or config.dtype
+    yield "KV cache", f"{kv_bytes_per_token(config, kv_dtype):,} B per token, {kv_dtype}"
     yield "context", f"{config.max_position_embeddings:,} tokens"
     yield "text", _text(source.tokenizer_directory)
 

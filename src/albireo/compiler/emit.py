@@ -24,10 +24,12 @@ BARRIER_WHY = "threads meet only where one reads or overwrites what another wrot
 EMIT_WHY = "a step is one walk over a flat list"
 
 
-def kv_layout(graph: Graph, block_size: int) -> KVLayout:
-    """Shape of the cache, from the nodes that write it; its element type is that of the queries that read it.
+def kv_layout(graph: Graph, block_size: int, kv_dtype: str | None = None) -> KVLayout:
+    """Shape of the cache, from the nodes that write it; its element type is that of the queries that read it, unless
+    another is given.
 
-    Raises: UnsupportedModel when layers differ, or layer numbers have holes.
+    Raises: UnsupportedModel when layers differ, or layer numbers have holes, or what is written is rounded to another
+        type before.
     """
     writers = [node for node in graph.nodes if any(v.type.dtype == "kv" for v in node.outputs)]
     dtypes = {node.inputs["q"].type.dtype for node in graph.nodes if node.family == "attention"}
@@ -38,7 +40,21 @@ def kv_layout(graph: Graph, block_size: int) -> KVLayout:
     if layers != list(range(len(layers))):
         raise UnsupportedModel(f"KV layers are numbered {layers}; wanted 0 to {len(layers) - 1}, each once")
     ((num_kv_heads, head_dim, dtype),) = shapes
-    return KVLayout(len(layers), num_kv_heads, head_dim, dtype, block_size)
+    for node in writers:
+        rounded = _rounded_before(node)
+        if rounded and kv_dtype not in (None, rounded):
+            raise UnsupportedModel(
+                f"{label(node)}: keys and values are rounded to {rounded} before they are stored; a KV cache of "
+                f"{kv_dtype} would round them twice, leave kv_cache_dtype out"
+            )
+    return KVLayout(len(layers), num_kv_heads, head_dim, kv_dtype or dtype, block_size)
+
+
+def _rounded_before(writer: Node) -> str | None:
+    """The type that a fused writer's body gives keys or values before they are stored; None where it is float32."""
+    writes = [node for node in writer.body.nodes if node.op == "kv_write"] if writer.body else []
+    types = {node.inputs[role].type.dtype for node in writes for role in ("k", "v")} - {"float32"}
+    return min(types, default=None)
 
 
 def make_calls(graph: Graph, kernels: Mapping[Node, Variant], layouts: Layouts, memory: MemoryPlan) -> tuple[Call, ...]:

@@ -103,6 +103,7 @@ def compile_graph(
     max_positions: int,
     part: shard.Part | None = None,
     passes: Sequence[Pass] = PASSES,
+    kv_dtype: str | None = None,
 ) -> Program:
     """Compile a model's graph for a backend. The graph is not changed.
 
@@ -113,6 +114,7 @@ def compile_graph(
         max_positions: rows of the rotation tables: the longest sequence.
         part: compile for one of several ranks; None: for one that is alone, each sum one chain.
         passes: rewrites to run, in order; whoever measures leaves some out, see passes_without().
+        kv_dtype: type of the KV cache; None: that of the queries.
 
     Returns: the program, with a report of every pass.
     Raises: UnsupportedModel naming the node that no kernel performs, and why no pass could fuse it.
@@ -131,7 +133,7 @@ def compile_graph(
     layouts, laid_out = plan_layouts(fused, kernels, max_positions)
     memory, planned = plan_memory(fused, maxima)
     calls, met = place_barriers(make_calls(fused, kernels, layouts, memory), memory, maxima)
-    kv = kv_layout(fused, block_size)
+    kv = kv_layout(fused, block_size, kv_dtype)
     return emit(fused, calls, layouts, memory, kv, maxima, [*records, selected, laid_out, planned, met])
 
 

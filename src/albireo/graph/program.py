@@ -32,7 +32,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Any
 
-from albireo.dtypes import itemsize, natural_stride
+from albireo.dtypes import KV_CODES, itemsize, natural_stride
 from albireo.graph.node import ConstantDef, Dim
 from albireo.graph.ops import RopeSpec
 from albireo.graph.tuning import Tuning
@@ -118,7 +118,10 @@ class Call:
 
 @dataclass(frozen=True, slots=True)
 class KVLayout:
-    """Shape of the KV cache: what one block of one layer holds. head_dim is stored padded to 16."""
+    """Shape of the KV cache: what one block of one layer holds. head_dim is stored padded to 16.
+
+    dtype: of the elements: a compute type, or one of dtypes.KV_CODES.
+    """
 
     num_layers: int
     num_kv_heads: int
@@ -129,6 +132,16 @@ class KVLayout:
     @property
     def padded_head_dim(self) -> int:
         return -(-self.head_dim // 16) * 16
+
+    @property
+    def position_bytes(self) -> int:
+        """Bytes of the keys and values of one position in one layer, scales and padding included."""
+        return 2 * self.num_kv_heads * (self.padded_head_dim * itemsize(self.dtype) + self.scale_bytes)
+
+    @property
+    def scale_bytes(self) -> int:
+        """Bytes of the scale of one key or value."""
+        return 4 if self.dtype in KV_CODES else 0
 
 
 @dataclass(frozen=True, slots=True)

@@ -61,7 +61,7 @@ def totals(program: Program) -> Totals:
         arena_bytes=program.arena_bytes,
         weight_bytes=program.weight_bytes,
         bytes_per_token=sum(_bytes_per_row(program, call) for call in program.calls if call.rows != "R"),
-        kv_bytes_per_position=2 * kv.num_layers * kv.num_kv_heads * kv.padded_head_dim * itemsize(kv.dtype),
+        kv_bytes_per_position=kv.num_layers * kv.position_bytes,
     )
 
 

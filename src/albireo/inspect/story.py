@@ -142,7 +142,7 @@ def row_bytes(value: Value) -> int:
 def op_bytes(node: Node, program: Program) -> int:
     """Activations, keys and values that one op by itself reads and writes for one row."""
     total = sum(row_bytes(value) for value in (*dict.fromkeys(node.inputs.values()), *node.outputs))
-    return total + (_kv_row_bytes(program) if node.op == "kv_write" else 0)
+    return total + (program.kv.position_bytes if node.op == "kv_write" else 0)
 
 
 def constant_bytes(node: Node) -> int:
@@ -192,15 +192,10 @@ def call_bytes(program: Program, call: Call) -> int:
     """Activations, keys and values that a call reads and writes for one row."""
     buffers = [program.buffers[name] for name in call.args.values() if name in program.buffers]
     moved = sum(buffer.cols * itemsize(buffer.dtype) for buffer in buffers)
-    return moved + (_kv_row_bytes(program) if call.family == "qkv_rope_kv" else 0)
+    return moved + (program.kv.position_bytes if call.family == "qkv_rope_kv" else 0)
 
 
 def call_weight_bytes(program: Program, calls: Sequence[Call]) -> int:
     """Bytes of constants that calls read whole, each once: of tables they read rows."""
     names = {name for call in calls for role, name in call.args.items() if role not in ("table", "rope")}
     return sum(program.constants[name].num_bytes for name in names if name in program.constants)
-
-
-def _kv_row_bytes(program: Program) -> int:
-    kv = program.kv
-    return 2 * kv.num_kv_heads * kv.padded_head_dim * itemsize(kv.dtype)

@@ -11,15 +11,20 @@ import numpy as np
 from numpy.typing import NDArray
 
 from albireo.backends.reference.call import OpCall
+from albireo.dtypes import KV_CODES
 
 F64 = NDArray[np.float64]
 
 _U = 2.0**-24
 #: Relative error of a float32 exponential, its polynomial and its rounding, above and below the fraction line.
 _EXP = 4e-7
+#: Of one whose result is rounded to 16 bits next.
+_ROUGH_EXP = 1.05e-4
 #: Roundings of tanh and of what is around it in a soft cap.
 _CAP_ROUNDINGS = 8
 _BF16 = 2.0**-8
+#: Where whole numbers stand for probabilities or queries, the largest of them; and positions that share a scale.
+_WHOLE, _TILE = 32767, 64
 
 
 def chain_error(terms: int, magnitude: F64) -> F64:
@@ -53,6 +58,10 @@ def _one_head(q: F64, k: F64, v: F64, seen: NDArray[np.bool_], attrs: Any, dtype
     """q: [n, D]; k, v: [C, D] -> [n, D]."""
     scores = q @ k.T * attrs["scale"]
     error = chain_error(q.shape[1], np.abs(q) @ np.abs(k).T * abs(attrs["scale"]))
+    if dtype == "int8":
+        # queries are rounded to whole numbers, of which so many are the largest
+        step = np.abs(q).max(axis=-1, keepdims=True) / min(_WHOLE, 2**24 / q.shape[1])
+        error = error + step / 2 * np.abs(k).sum(axis=-1) * abs(attrs["scale"])
     if attrs["softcap"]:
         scores = attrs["softcap"] * np.tanh(scores / attrs["softcap"])
         error = error + _CAP_ROUNDINGS * _U * attrs["softcap"]
@@ -62,7 +71,23 @@ def _one_head(q: F64, k: F64, v: F64, seen: NDArray[np.bool_], attrs: Any, dtype
     relative = 2 * (np.where(seen, error, 0).max(axis=-1, keepdims=True) + 4 * _U * size + _EXP)
     magnitude = p @ np.abs(v)
     total = relative * magnitude + chain_error(len(k), magnitude)
-    if dtype == "bfloat16":
+    if dtype == "int8":
+        total += _whole_weights(p, v) + 2 * _ROUGH_EXP * magnitude
+    elif dtype in ("bfloat16", "fp8"):
         # each probability has a rounding of its own, and they are independent
         total += np.minimum(magnitude, 4 * np.sqrt(p**2 @ v**2)) * _BF16
     return np.asarray(total, np.float64)
+
+
+def _whole_weights(p: F64, v: F64) -> F64:
+    """p: [n, C]; v: [C, D] -> [n, D]. Probabilities times the scales of values become whole numbers, each rounded by
+    itself, of which the largest stands for the largest of a tile.
+    """
+    error, scales = np.zeros((len(p), v.shape[1])), np.abs(v).max(axis=-1) / KV_CODES["int8"]
+    for start in range(0, len(v), _TILE):
+        tile = slice(start, start + _TILE)
+        step = (p[:, tile] * scales[tile]).max(axis=-1, keepdims=True) / _WHOLE
+        codes = np.where(scales[tile, None] > 0, v[tile] / np.maximum(scales[tile, None], _U**4), 0.0)
+        worst, likely = np.abs(codes).sum(axis=0) / 2, 4 / np.sqrt(12) * np.sqrt((codes**2).sum(axis=0))
+        error += step * np.minimum(worst, likely)
+    return error

@@ -15,10 +15,10 @@ from numpy.typing import NDArray
 
 from albireo.backends.reference.call import Array, OpCall
 from albireo.backends.reference.interpret import OPS
-from albireo.backends.reference.rounding import round_to
+from albireo.backends.reference.rounding import round_code, round_kv, round_to, scaled_codes
 from albireo.backends.rope_table import rope_table
 from albireo.backends.step_inputs import StepInputs
-from albireo.dtypes import TOKEN
+from albireo.dtypes import KV_CODES, TOKEN
 from albireo.graph.node import Graph, Node, Value
 from albireo.verify.attention_bound import attention_error, chain_error
 
@@ -126,8 +126,9 @@ def _kv_write(op: _Given) -> Bounded:
     OPS["kv_write"](op.call)
     shape = (op.call.step.num_tokens, op.call.attrs["num_kv_heads"], op.call.attrs["head_dim"])
     given = [(op[role].reshape(shape), _as(op.errors[role], op[role]).reshape(shape)) for role in ("k", "v")]
-    errors = tuple(_rounded(value, error, kv.dtype) for value, error in given)
-    k, v = (round_to(value, kv.dtype) for value, _ in given)
+    rounded = _rounded_to_codes if kv.dtype in KV_CODES else _rounded
+    errors = tuple(rounded(value, error, kv.dtype) for value, error in given)
+    k, v = (round_kv(value, kv.dtype) for value, _ in given)
     return Bounded(kv, errors, (k, v))
 
 
@@ -158,6 +159,26 @@ def _rounded_tokens(x: Array, error: F64) -> F64:
     reach = error + np.abs(x) * relative
     distance = np.abs(np.abs(x / np.maximum(step, FLUSHED)) % 1.0 - 0.5) * step
     return np.asarray(np.where(distance <= reach, step, 0.0) + np.abs(x) * relative + FLUSHED, np.float64)
+
+
+def _rounded_to_codes(x: Array, error: Any, dtype: str) -> F64:
+    """How far codes and their scale may end up when x is off by error: the scale moves by its share of the largest
+    error of its row, and a code by as much as both take it past a tie.
+    """
+    wide = _as(error, x).astype(np.float64)
+    codes, scale = (a.astype(np.float64) for a in scaled_codes(x, dtype))
+    moved = wide.max(axis=-1, keepdims=True) / KV_CODES[dtype] + 4 * U * scale
+    largest = KV_CODES[dtype]
+    with np.errstate(divide="ignore", invalid="ignore"):
+        steps = []
+        for sign in (1, -1):
+            end = x + sign * wide
+            end = np.clip(end / np.maximum(scale - np.sign(end) * sign * moved, FLUSHED), -largest, largest)
+            beyond = np.nextafter(end.astype(np.float32), np.float32(sign * np.inf))
+            steps.append(np.abs(round_code(beyond, dtype) - codes))
+    off = np.max(steps, axis=0) * (scale + moved) + np.abs(codes) * moved
+    off = np.where(np.isnan(off), np.where(np.isfinite(x), np.inf, 0.0), off) + FLUSHED * largest
+    return np.where(wide.max(axis=-1, keepdims=True) > 0, off, 0.0)
 
 
 def _copied(op: _Given, values: tuple[Array, ...]) -> list[Any]:

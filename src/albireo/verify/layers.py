@@ -17,6 +17,7 @@ from albireo.backends.reference.call import Array
 from albireo.backends.reference.kv import ReferenceKV
 from albireo.backends.reference.rounding import round_to
 from albireo.backends.step_inputs import StepInputs
+from albireo.dtypes import KV_CODES
 from albireo.graph.node import Graph, Node, Value
 from albireo.graph.program import KVLayout
 from albireo.verify.bounds import Bounded, evaluate
@@ -99,7 +100,9 @@ class Carried:
 
     def _move_cache(self, seen: Seen, moved: Bounded, own: Bounded) -> None:
         kv: ReferenceKV = moved.value
-        k, v = (self._moved(x, e, kv.dtype) for x, e in zip(moved.behind, own.error, strict=True))
+        # a cache of codes rounds row by row, when it is written
+        dtype = "float32" if kv.dtype in KV_CODES else kv.dtype
+        k, v = (self._moved(x, e, dtype) for x, e in zip(moved.behind, own.error, strict=True))
         kv.write(seen.node.attrs["layer"], seen.step.slots, k, v)
 
     def _add(self, name: str, native: Array, right: Array, moved: Array) -> None:

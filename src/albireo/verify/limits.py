@@ -1,12 +1,14 @@
-"""How much worse than float32 a compute type may make a model, and the verdict on what quality.py measured.
+"""How much worse than float32 a compute type or a KV cache may make a model; the verdict on what quality.py measured.
 
 Called by run.py. Limits by compute type; a coarser type of weights brings limits of its own.
 """
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 
+from albireo.dtypes import KV_CODES
 from albireo.encodings import ENCODINGS
 from albireo.graph.node import Graph
 from albireo.verify.quality import CLEAR, Quality
@@ -43,6 +45,9 @@ LIMITS = {
     "fp8": Limits(2e-2, 2e-2, 0.03),
     "int8": Limits(2e-2, 2e-2, 0.03),
     "int4": Limits(0.3, 0.25, 0.2),
+    # the bundled model: int8 6e-5 nats, fp8 8e-4
+    "int8 KV cache": Limits(2e-3, 1e-2, 0.01),
+    "fp8 KV cache": Limits(1e-2, 2e-2, 0.02),
 }
 
 
@@ -55,9 +60,18 @@ def coarsest(graph: Graph, dtype: str) -> str:
     return f"int{worst.bits}" if worst.kind != "float" else "fp8"
 
 
-def quality_stage(found: Quality, text: TokenText, window: int, dtype: str) -> Stage:
-    """The verdict by the limits of a compute type or of weights in few bits: a key of LIMITS."""
-    limits = LIMITS[dtype]
+def of_cache(kv_dtype: str) -> str:
+    """The key of LIMITS for a type of KV cache."""
+    return f"{kv_dtype} KV cache" if kv_dtype in KV_CODES else kv_dtype
+
+
+def quality_stage(found: Quality, text: TokenText, window: int, kinds: Sequence[str]) -> Stage:
+    """The verdict by the widest of the limits that hold: of a compute type, weights in few bits, a KV cache.
+
+    Args: kinds: keys of LIMITS.
+    """
+    name = max(kinds, key=lambda kind: LIMITS[kind].mean_kl)
+    limits = LIMITS[name]
     change = found.perplexity / found.oracle_perplexity - 1
     rows = [
         ("mean KL divergence", found.mean_kl, limits.mean_kl),
@@ -69,7 +83,7 @@ def quality_stage(found: Quality, text: TokenText, window: int, dtype: str) -> S
         ),
     ]
     finding = next(
-        (f"{name} is {value:.3g}, {dtype} allows {limit:.3g}" for name, value, limit in rows if not value <= limit), ""
+        (f"{what} is {value:.3g}, {name} allows {limit:.3g}" for what, value, limit in rows if not value <= limit), ""
     )
     summary = (
         f"perplexity {found.perplexity:.6g}, float32 {found.oracle_perplexity:.6g} ({change:+.3%}); "

@@ -19,7 +19,7 @@ from albireo.models import open_checkpoint
 from albireo.quantization.schemes import Precision
 from albireo.verify import tokens
 from albireo.verify.graphs import graph_difference
-from albireo.verify.limits import coarsest, quality_stage
+from albireo.verify.limits import coarsest, of_cache, quality_stage
 from albireo.verify.native_logits import NativeLogits
 from albireo.verify.numerics import layers_stage, ops_stage, run_numerics
 from albireo.verify.quality import measure, windows
@@ -95,18 +95,20 @@ def _stages(subject: Subject, sample: TokenText, progress: Progress) -> Iterator
     model_len = engine.memory.max_model_len
     prompts = tokens.prompts(sample.token_ids, model_len)
     seen = tokens.continuations(LLM.from_loaded(engine), prompts, model_len)
-    memory = _load(subject.checkpoint, subject.dtype, progress, subject.precision)
+    kv_dtype = engine.program.kv.dtype
+    memory = _load(subject.checkpoint, subject.dtype, progress, subject.precision, kv_dtype)
     wanted = tokens.continuations(LLM.from_loaded(memory), prompts, model_len)
     same = [call.kernel for call in memory.program.calls] == [call.kernel for call in engine.program.calls]
     yield tokens.tokens_stage(seen, wanted, [len(prompt) for prompt in prompts], same)
-    if subject.dtype != "float32" or subject.precision.scheme or subject.precision.head:
+    if (subject.dtype, kv_dtype) != ("float32", "float32") or subject.precision.scheme or subject.precision.head:
         del memory
         memory = _load(subject.checkpoint, "float32", progress)
     length = min(WINDOW, model_len)
     cut = windows(sample.token_ids, length)
     with progress("quality", sum(len(window) - 1 for window in cut)) as advance:
         quality = measure(NativeLogits(engine.one_rank), NativeLogits(memory.one_rank), cut, advance)
-    yield quality_stage(quality, sample, length, coarsest(subject.graph, subject.dtype))
+    kinds = [coarsest(subject.graph, subject.dtype), of_cache(kv_dtype)]
+    yield quality_stage(quality, sample, length, kinds)
 
 
 def _graph_stage(subject: Subject) -> Stage:
@@ -137,12 +139,15 @@ def _numerics_stages(subject: Subject, engine: Loaded, sample: TokenText, progre
     yield layers_stage(found.layers)
 
 
-def _load(directory: Path, dtype: str, progress: Progress, precision: Precision | None = None) -> Loaded:
+def _load(
+    directory: Path, dtype: str, progress: Progress, precision: Precision | None = None, kv_dtype: str = "auto"
+) -> Loaded:
     config = EngineConfig(
         model=str(directory),
         dtype=dtype,
         quantization=precision.scheme if precision else None,
         quantization_head=precision.head if precision else None,
+        kv_cache_dtype=kv_dtype,
         max_num_seqs=_ROWS,
         max_num_batched_tokens=_ROWS,
         num_gpu_blocks_override=_BLOCKS,

@@ -16,9 +16,9 @@ from numpy.typing import NDArray
 
 from albireo import _native
 from albireo.backends.cpu.machine import isa_levels, thread_pool
-from albireo.backends.reference.rounding import bfloat16_bits, from_bfloat16_bits, round_to
+from albireo.backends.reference.rounding import bfloat16_bits, from_bfloat16_bits, round_to, scaled_codes
 from albireo.backends.step_inputs import StepInputs
-from albireo.dtypes import COMPUTE_DTYPES, itemsize
+from albireo.dtypes import COMPUTE_DTYPES, KV_CODES, itemsize
 
 Array = NDArray[Any]
 F32 = NDArray[np.float32]
@@ -33,7 +33,7 @@ ROUNDOFF = {"float32": 2.0**-24, "float16": 2.0**-11, "bfloat16": 2.0**-8}
 UNDERFLOW = {"float32": 2.0**-126, "float16": 2.0**-25, "bfloat16": 2.0**-126}
 #: A tolerance above this part of the result's norm would prove nothing.
 AT_MOST = {"float32": 3e-4, "float16": 1.5e-3, "bfloat16": 1e-2}
-_STORAGE = {"float32": np.float32, "float16": np.float16, "bfloat16": np.uint16}
+_STORAGE = {"float32": np.float32, "float16": np.float16, "bfloat16": np.uint16, "uint8": np.uint8}
 _GUARD_BYTES = 512
 _GUARD = 0xFF  # a NaN in every type
 
@@ -44,7 +44,7 @@ def variants(family: str) -> list[tuple[str, str]]:
     return [
         (dtype, level)
         for name, kind, level in _native.kernels()
-        if name == family and level in levels and kind != "integers"
+        if name == family and level in levels and kind not in ("integers", "fp8")
         for dtype in (COMPUTE_DTYPES if kind == "any" else (kind,))
     ]
 
@@ -237,6 +237,57 @@ class KVShape:
             "head_dim": self.head_dim,
             "block_size": self.block_size,
         }
+
+
+class CodeCache:
+    """One layer's KV cache of codes; every byte, the scales' too, is that of a NaN until it is written."""
+
+    def __init__(self, shape: KVShape, num_blocks: int) -> None:
+        self.shape, self.num_blocks = shape, num_blocks
+        sub = min(shape.block_size, 16)
+        self._codes = np.full(
+            (num_blocks, shape.num_kv_heads, shape.block_size // sub, 2, sub, shape.padded), 0xFF, np.uint8
+        )
+        self._scales = np.full(self._codes.shape[:-1], np.nan, np.float32)
+        self._lay_out()
+
+    def fill(self, slots: Array, k: F32, v: F32) -> None:
+        """Put k and v [n, heads, head_dim] into slots as kv_write does: rounded, the padding zero."""
+        sub = min(self.shape.block_size, 16)
+        block, offset = slots // self.shape.block_size, slots % self.shape.block_size
+        for i, x in enumerate((k, v)):
+            codes, scales = scaled_codes(x, self.shape.dtype)
+            self._codes[block, :, offset // sub, i, offset % sub] = 0
+            self._codes[block, :, offset // sub, i, offset % sub, : self.shape.head_dim] = code_bytes(
+                codes, self.shape.dtype
+            )
+            self._scales[block, :, offset // sub, i, offset % sub] = scales[..., 0]
+        self._lay_out()
+
+    def _lay_out(self) -> None:
+        lead, sub, width = self._codes.shape[:3], *self._codes.shape[4:]
+        k = self._codes[..., 0, :, :].reshape(*lead, sub, width // 2, 2).transpose(0, 1, 2, 4, 3, 5)
+        v = self._codes[..., 1, :, :].reshape(*lead, sub // 2, 2, width).transpose(0, 1, 2, 3, 5, 4)
+        scales = np.ascontiguousarray(self._scales).view(np.uint8).reshape(*lead, -1)
+        parts = [k.reshape(*lead, -1), v.reshape(*lead, -1), scales]
+        stored = np.concatenate(parts, axis=-1).reshape(self.num_blocks, -1)
+        s = self.shape
+        assert stored.shape[1] == _native.block_bytes(s.dtype, s.num_kv_heads, s.head_dim, s.block_size)
+        self.memory = Guarded(stored, "uint8")
+
+
+def code_bytes(codes: F32, dtype: str) -> NDArray[np.uint8]:
+    """Numbers that have a code, as they are stored."""
+    if dtype == "int8":
+        return codes.astype(np.int8).view(np.uint8)
+    bits = (
+        np.ascontiguousarray(np.abs(codes) / 256, np.float16).view(np.uint16) >> 7
+    )  # e4m3 is a float16 of another bias
+    return (bits | np.signbit(codes) * np.uint16(0x80)).astype(np.uint8)
+
+
+def cache_of(shape: KVShape, num_blocks: int) -> Cache | CodeCache:
+    return (CodeCache if shape.dtype in KV_CODES else Cache)(shape, num_blocks)
 
 
 class Cache:

@@ -11,18 +11,19 @@ from dataclasses import dataclass, replace
 import numpy as np
 import pytest
 
-from albireo.backends.reference.rounding import round_to
+from albireo.backends.reference.rounding import round_kv, round_to
+from albireo.dtypes import KV_CODES
 from backends.cpu.harness import (
     F32,
     F64,
     ROUNDOFF,
     Array,
-    Cache,
     Call,
     Guarded,
     KVShape,
     assert_close,
     assert_same_bits,
+    cache_of,
     chain_error,
     decode,
     run,
@@ -30,7 +31,31 @@ from backends.cpu.harness import (
 )
 from step_batches import Work, make_step
 
-VARIANTS = variants("attention")
+
+@dataclass(frozen=True)
+class Types:
+    """What queries and results are, and what the cache holds."""
+
+    compute: str
+    kv: str
+
+    def __str__(self) -> str:
+        return self.compute if self.compute == self.kv else f"{self.compute}-{self.kv}"
+
+    @property
+    def at_most(self) -> float:
+        """With whole numbers the worst that the rounding of a query may do is allowed."""
+        return max(AT_MOST[self.compute], 1.5e-2 if self.kv == "int8" else 0.0)
+
+    @property
+    def rounds_weights(self) -> bool:
+        """Whether a kernel may round probabilities to bfloat16."""
+        return self.compute == "bfloat16" and self.kv in ("bfloat16", "fp8")
+
+
+#: Caches of another type than the queries, in which each of both appears.
+_MIXED = {"bfloat16": ("int8", "fp8", "float32"), "float32": ("int8", "bfloat16"), "float16": ("fp8",)}
+VARIANTS = [(Types(dtype, kv), level) for dtype, level in variants("attention") for kv in (dtype, *_MIXED[dtype])]
 Spans = Sequence[tuple[int, int]]
 U = ROUNDOFF["float32"]
 #: Averaging makes the result smaller than its terms; so the tolerance weighs more than elsewhere.
@@ -104,22 +129,36 @@ def drawn(seed: int) -> Case:
 
 FAST_CASES += [drawn(seed) for seed in range(15)]
 SLOW_CASES += [drawn(0)]
-CASES = [(*v, case) for v in VARIANTS for case in (SLOW_CASES if v[1] == "scalar" else FAST_CASES)]
+#: For a cache of another type than the queries: every head size and block size, a window, a cap.
+MIXED_CASES = [*FAST_CASES[:12], FAST_CASES[14], Case(4, 2, 12, MIXED, 16, window=40), FAST_CASES[20]]
+
+
+def cases_of(types: Types, level: str) -> list[Case]:
+    if level == "scalar":
+        return SLOW_CASES
+    return FAST_CASES if types.compute == types.kv else MIXED_CASES[:: 1 if types.compute == "bfloat16" else 3]
+
+
+CASES = [(*v, case) for v in VARIANTS for case in cases_of(*v)]
 
 
 @dataclass
 class Text:
-    """Queries, keys and values [n, heads, D] of one sequence of n tokens, as dtype holds them."""
+    """Queries, keys and values [n, heads, D] of one sequence of n tokens; keys and values not yet as a cache of codes
+    holds them."""
 
     q: F32
     k: F32
     v: F32
 
 
-def text(case: Case, length: int, dtype: str, seed: int) -> Text:
+def text(case: Case, length: int, types: Types, seed: int) -> Text:
     rng = np.random.default_rng(seed)
     shapes = ((length, case.queries, case.dim), *2 * ((length, case.keys, case.dim),))
-    return Text(*(round_to(rng.standard_normal(shape, np.float32), dtype) for shape in shapes))
+    kinds = (types.compute, *2 * ("float32" if types.kv in KV_CODES else types.kv,))
+    return Text(
+        *(round_to(rng.standard_normal(shape, np.float32), kind) for shape, kind in zip(shapes, kinds, strict=True))
+    )
 
 
 @dataclass(frozen=True)
@@ -135,7 +174,7 @@ def attend(
     case: Case,
     texts: Sequence[Text],
     spans: Spans,
-    dtype: str,
+    types: Types,
     level: str,
     place: Placement,
     *,
@@ -152,17 +191,28 @@ def attend(
     work = [Work([0] * new, context - new, table.tolist()) for (context, new), table in zip(spans, tables, strict=True)]
     step = make_step(work, place.block_size)
     step.check(place.block_size)
-    cache = Cache(KVShape(dtype, case.keys, case.dim, place.block_size), num_blocks)
+    cache = cache_of(KVShape(types.kv, case.keys, case.dim, place.block_size), num_blocks)
     for t, (context, _), table in zip(texts, spans, tables, strict=True):
         at = np.arange(context)
         cache.fill(
             table[at // place.block_size] * place.block_size + at % place.block_size, t.k[:context], t.v[:context]
         )
     q = np.concatenate([t.q[context - new : context] for t, (context, new) in zip(texts, spans, strict=True)])
-    out = Guarded.poisoned((len(q), case.queries * case.dim), dtype)
-    args = {"x": Guarded(q.reshape(len(q), -1), dtype), "out": out, "kv": cache.memory, "num_heads": case.queries}
-    args |= {"window": case.window, "scale": case.scale, "softcap": case.softcap, "x_dtype": dtype, "out_dtype": dtype}
-    run([Call("attention", level, dtype, args | cache.shape.args)], step, place.threads)
+    out = Guarded.poisoned((len(q), case.queries * case.dim), types.compute)
+    args = {
+        "x": Guarded(q.reshape(len(q), -1), types.compute),
+        "out": out,
+        "kv": cache.memory,
+        "num_heads": case.queries,
+    }
+    args |= {
+        "window": case.window,
+        "scale": case.scale,
+        "softcap": case.softcap,
+        "x_dtype": types.compute,
+        "out_dtype": types.compute,
+    }
+    run([Call("attention", level, types.compute, args | cache.shape.args)], step, place.threads)
     cache.memory.check_unchanged()
     assert is_damaged or not np.isnan(out.values).any(), (
         "something that is not of the sequence was read, or nothing was written"
@@ -171,13 +221,18 @@ def attend(
     return np.split(stored, step.query_start[1:-1])
 
 
-def exactly(case: Case, t: Text, context: int, new: int, dtype: str) -> tuple[F64, F64]:
+def exactly(case: Case, t: Text, context: int, new: int, types: Types) -> tuple[F64, F64]:
     """[new, heads, D] in float64, and what a kernel may be off by before it rounds its result."""
     group = case.queries // case.keys
     q = t.q[context - new : context].astype(np.float64).transpose(1, 0, 2)
-    k, v = (a[:context].astype(np.float64).transpose(1, 0, 2).repeat(group, axis=0) for a in (t.k, t.v))
+    k, v = (
+        round_kv(a[:context], types.kv).astype(np.float64).transpose(1, 0, 2).repeat(group, axis=0) for a in (t.k, t.v)
+    )
     scores = q @ k.transpose(0, 2, 1) * case.scale
     error = chain_error(case.dim, np.abs(q) @ np.abs(k).transpose(0, 2, 1) * case.scale)
+    if types.kv == "int8":  # queries are rounded to whole numbers
+        step = np.abs(q).max(axis=-1, keepdims=True) / 32767
+        error = error + step / 2 * np.abs(k).sum(axis=-1)[:, None] * case.scale
     if case.softcap:
         scores = case.softcap * np.tanh(scores / case.softcap)
         error = error + 8 * U * case.softcap
@@ -191,18 +246,32 @@ def exactly(case: Case, t: Text, context: int, new: int, dtype: str) -> tuple[F6
     relative = 2 * (np.where(seen, error, 0).max(axis=-1, keepdims=True) + 4 * U * size + 4e-7)
     magnitude = p @ np.abs(v)
     error = relative * magnitude + chain_error(context, magnitude)
-    if dtype == "bfloat16":  # probabilities are rounded, each by its own
+    if types.kv == "int8":  # of exponentials that are good enough for a rounded result
+        error += whole_weights(p, v) + 2.1e-4 * magnitude
+    elif types.rounds_weights:  # probabilities are rounded, each by its own
         error += np.minimum(magnitude, 4 * np.sqrt(p**2 @ v**2)) * ROUNDOFF["bfloat16"]
     return (p @ v).transpose(1, 0, 2), error.transpose(1, 0, 2)
 
 
-@pytest.mark.parametrize(("dtype", "level", "case"), CASES, ids=lambda v: str(v))
-def test_attention(dtype: str, level: str, case: Case) -> None:
-    texts = [text(case, context, dtype, i) for i, (context, _) in enumerate(case.spans)]
-    ours = attend(case, texts, case.spans, dtype, level, Placement(case.block_size))
-    exact = [exactly(case, t, *span, dtype) for t, span in zip(texts, case.spans, strict=True)]
+def whole_weights(p: F64, v: F64) -> F64:
+    """Probabilities times the scales of values are rounded to 32767ths of the largest of a tile, each by its own."""
+    error, scales = np.zeros((*p.shape[:2], v.shape[-1])), np.abs(v).max(axis=-1) / 127
+    for start in range(0, v.shape[1], 64):
+        tile = slice(start, start + 64)
+        step = (p[..., tile] * scales[:, None, tile]).max(axis=-1, keepdims=True) / 32767
+        codes = v[:, tile] / np.maximum(scales[:, tile, None], 1e-30)
+        worst, likely = np.abs(codes).sum(axis=1) / 2, 4 / np.sqrt(12) * np.sqrt((codes**2).sum(axis=1))
+        error += step * np.minimum(worst, likely)[:, None]
+    return error
+
+
+@pytest.mark.parametrize(("types", "level", "case"), CASES, ids=lambda v: str(v))
+def test_attention(types: Types, level: str, case: Case) -> None:
+    texts = [text(case, context, types, i) for i, (context, _) in enumerate(case.spans)]
+    ours = attend(case, texts, case.spans, types, level, Placement(case.block_size))
+    exact = [exactly(case, t, *span, types) for t, span in zip(texts, case.spans, strict=True)]
     value, error = (np.concatenate(arrays) for arrays in zip(*exact, strict=True))
-    assert_close(decode(np.concatenate(ours), dtype), value, error, dtype, AT_MOST[dtype])
+    assert_close(decode(np.concatenate(ours), types.compute), value, error, types.compute, types.at_most)
 
 
 INVARIANT = [
@@ -215,20 +284,20 @@ SLOW_INVARIANT = [replace(INVARIANT[0], spans=((70, 70),)), replace(INVARIANT[3]
 
 
 @pytest.mark.parametrize(
-    ("dtype", "level", "case"),
+    ("types", "level", "case"),
     [(*v, c) for v in VARIANTS for c in (SLOW_INVARIANT if v[1] == "scalar" else INVARIANT)],
     ids=lambda v: str(v),
 )
-def test_bits_depend_on_the_sequence_alone(dtype: str, level: str, case: Case) -> None:
+def test_bits_depend_on_the_sequence_alone(types: Types, level: str, case: Case) -> None:
     """Whole; in chunks; row by row; blocks of 8, 16 and 32, in another order; by 1, 2, 3 threads; beside others."""
     ((context, new),) = case.spans
     start = context - new
-    t, other = text(case, context, dtype, 0), text(case, 90, dtype, 1)
-    (whole,) = attend(case, [t], [(context, new)], dtype, level, Placement())
+    t, other = text(case, context, types, 0), text(case, 90, types, 1)
+    (whole,) = attend(case, [t], [(context, new)], types, level, Placement())
 
     def check(end: int, count: int, place: Placement, before: Spans = (), after: Spans = ()) -> None:
         texts = [*[other] * len(before), t, *[other] * len(after)]
-        got = attend(case, texts, [*before, (end, count), *after], dtype, level, place)[len(before)]
+        got = attend(case, texts, [*before, (end, count), *after], types, level, place)[len(before)]
         what = f"{count} rows to {end}, {place}, between {before} and {after}"
         assert_same_bits(got, whole[end - count - start : end - start], what)
 
@@ -256,18 +325,20 @@ SHARING = [
 
 @pytest.mark.parametrize("window", [0, 100])
 @pytest.mark.parametrize("sharing", SHARING, ids=range(len(SHARING)))
-@pytest.mark.parametrize(("dtype", "level"), [v for v in VARIANTS if v[1] != "scalar"])
-def test_shared_blocks_change_no_bit(dtype: str, level: str, sharing: list[tuple[int, int, int]], window: int) -> None:
+@pytest.mark.parametrize(("types", "level"), [v for v in VARIANTS if v[1] != "scalar"], ids=str)
+def test_shared_blocks_change_no_bit(
+    types: Types, level: str, sharing: list[tuple[int, int, int]], window: int
+) -> None:
     """Sequences whose first positions lie in the same blocks are computed together, and as if each were alone."""
     case, size = Case(14, 2, 64, (), window=window), 16
-    base = text(case, max(shared for shared, _, _ in sharing) * size, dtype, 0)
-    cache = Cache(KVShape(dtype, case.keys, case.dim, size), 400)
+    base = text(case, max(shared for shared, _, _ in sharing) * size, types, 0)
+    cache = cache_of(KVShape(types.kv, case.keys, case.dim, size), 400)
     free = iter(np.random.default_rng(1).permutation(400).tolist())
     common = [next(free) for _ in range(len(base.k) // size)]
     cache.fill(np.concatenate([b * size + np.arange(size) for b in common]), base.k, base.v)
     work, q = [], []
     for i, (shared, context, new) in enumerate(sharing):
-        own, table = text(case, context, dtype, 1 + i), list(common[:shared])
+        own, table = text(case, context, types, 1 + i), list(common[:shared])
         table += [next(free) for _ in range(-(-context // size) - shared)]
         at = np.arange(shared * size, context)
         cache.fill(np.asarray(table)[at // size] * size + at % size, own.k[at], own.v[at])
@@ -276,11 +347,17 @@ def test_shared_blocks_change_no_bit(dtype: str, level: str, sharing: list[tuple
 
     def out(which: Sequence[int], threads: int) -> Array:
         rows = np.concatenate([q[i] for i in which])
-        stored = Guarded.poisoned(rows.shape, dtype)
-        args = {"x": Guarded(rows, dtype), "out": stored, "kv": cache.memory, "num_heads": case.queries}
-        args |= {"window": window, "scale": case.scale, "softcap": 0.0, "x_dtype": dtype, "out_dtype": dtype}
+        stored = Guarded.poisoned(rows.shape, types.compute)
+        args = {"x": Guarded(rows, types.compute), "out": stored, "kv": cache.memory, "num_heads": case.queries}
+        args |= {
+            "window": window,
+            "scale": case.scale,
+            "softcap": 0.0,
+            "x_dtype": types.compute,
+            "out_dtype": types.compute,
+        }
         step = make_step([work[i] for i in which], size)
-        run([Call("attention", level, dtype, args | cache.shape.args)], step, threads)
+        run([Call("attention", level, types.compute, args | cache.shape.args)], step, threads)
         return stored.stored
 
     alone = np.concatenate([out([i], 1) for i in range(len(work))])
@@ -288,57 +365,67 @@ def test_shared_blocks_change_no_bit(dtype: str, level: str, sharing: list[tuple
         assert_same_bits(out(range(len(work)), threads), alone, f"{threads} threads")
 
 
-@pytest.mark.parametrize(("dtype", "level"), VARIANTS)
-def test_other_heads_do_not_matter(dtype: str, level: str) -> None:
+@pytest.mark.parametrize(("types", "level"), VARIANTS, ids=str)
+def test_other_heads_do_not_matter(types: Types, level: str) -> None:
     """A head of a group of eight has the bits it has alone."""
     case = Case(8, 2, 20, ((75, 75),))
-    t = text(case, 75, dtype, 0)
-    (whole,) = attend(case, [t], case.spans, dtype, level, Placement())
+    t = text(case, 75, types, 0)
+    (whole,) = attend(case, [t], case.spans, types, level, Placement())
     for head in (0, 3, 5, 7):
         kv = slice(head // 4, head // 4 + 1)
         alone = Text(t.q[:, head : head + 1], t.k[:, kv], t.v[:, kv])
-        (one,) = attend(replace(case, queries=1, keys=1), [alone], case.spans, dtype, level, Placement())
+        (one,) = attend(replace(case, queries=1, keys=1), [alone], case.spans, types, level, Placement())
         assert_same_bits(one[:, 0], whole[:, head], f"head {head}")
 
 
-@pytest.mark.parametrize(("dtype", "level"), VARIANTS)
-def test_scores_far_apart(dtype: str, level: str) -> None:
+def assert_means(out: Array, wanted: Array, types: Types, what: str = "") -> None:
+    """Equal where queries and cache are of one type; else but for the rounding of a probability, a scale and a code."""
+    if types.compute != types.kv:
+        off = {"int8": 2**-7, "fp8": 2**-4}.get(types.kv, ROUNDOFF[types.compute] * 2)
+        least = 0.01 if types.kv in KV_CODES else 0.0
+        np.testing.assert_allclose(decode(out, types.compute), wanted, rtol=off, atol=least, err_msg=what)
+    else:
+        assert np.array_equal(out, Guarded(round_to(wanted, types.compute), types.compute).stored), what
+
+
+@pytest.mark.parametrize(("types", "level"), VARIANTS, ids=str)
+def test_scores_far_apart(types: Types, level: str) -> None:
     """One key takes all, early and late, in the first and in a later segment; large scores do not overflow."""
     case = Case(1, 1, 16, ((1030, 1),))
-    t = text(case, 1030, dtype, 0)
+    t = text(case, 1030, types, 0)
     for best in (0, 63, 64, 1023, 1024, 1029):
         t.k[:] = -t.q[-1] * 4
         t.k[best] = t.q[-1] * 8
-        (out,) = attend(case, [t], case.spans, dtype, level, Placement())
-        assert np.array_equal(out, Guarded(t.v[best], dtype).stored[None]), f"key {best}"
+        (out,) = attend(case, [t], case.spans, types, level, Placement())
+        assert_means(out, round_kv(t.v[best], types.kv)[None], types, f"key {best}")
 
 
-@pytest.mark.parametrize(("dtype", "level"), VARIANTS)
-def test_equal_scores_average(dtype: str, level: str) -> None:
+@pytest.mark.parametrize(("types", "level"), VARIANTS, ids=str)
+def test_equal_scores_average(types: Types, level: str) -> None:
     """With keys of zero the mean of what is seen comes out, exactly where it is a sum of powers of two."""
     case = Case(1, 1, 8, ((16, 16),), window=4)
-    t = text(case, 16, dtype, 0)
+    t = text(case, 16, types, 0)
     t.k[:], t.v[:] = 0, np.arange(16)[:, None, None]
-    (out,) = attend(case, [t], case.spans, dtype, level, Placement())
+    (out,) = attend(case, [t], case.spans, types, level, Placement())
     mean = [np.mean(range(max(0, i - 3), i + 1)) for i in range(16)]
-    assert np.array_equal(out, Guarded(np.array(mean)[:, None, None].repeat(8, 2), dtype).stored)
+    assert_means(out, np.array(mean)[:, None, None].repeat(8, 2), types)
 
 
 @pytest.mark.parametrize("operand", ["q", "k", "v"])
 @pytest.mark.parametrize("bad", [np.nan, np.inf])
 @pytest.mark.parametrize("window", [0, 40])
-@pytest.mark.parametrize(("dtype", "level"), VARIANTS)
-def test_what_is_no_number_is_seen(dtype: str, level: str, window: int, bad: float, operand: str) -> None:
+@pytest.mark.parametrize(("types", "level"), VARIANTS, ids=str)
+def test_what_is_no_number_is_seen(types: Types, level: str, window: int, bad: float, operand: str) -> None:
     """A row whose scores or values are not numbers is none itself. Keys it does not see, and other sequences, do not
     matter to it. Queries and keys are positive: a score of minus infinity would be a number, and a weight of zero.
     """
     case, place, at = Case(1, 1, 16, ((100, 100), (9, 9)), window=window), Placement(), 30
-    texts = [text(case, 100, dtype, 0), text(case, 9, dtype, 1)]
+    texts = [text(case, 100, types, 0), text(case, 9, types, 1)]
     texts[0].q[:], texts[0].k[:] = np.abs(texts[0].q), np.abs(texts[0].k)
-    clean = attend(case, texts, case.spans, dtype, level, place)
+    clean = attend(case, texts, case.spans, types, level, place)
     getattr(texts[0], operand)[at, 0, 3] = bad
-    ours = attend(case, texts, case.spans, dtype, level, place, is_damaged=True)
-    is_bad = np.asarray(~np.isfinite(decode(ours[0], dtype)).all(axis=(1, 2)))
+    ours = attend(case, texts, case.spans, types, level, place, is_damaged=True)
+    is_bad = np.asarray(~np.isfinite(decode(ours[0], types.compute)).all(axis=(1, 2)))
     last = at + 1 if operand == "q" else (at + window if window else 100)
     assert is_bad[at:last].all(), "rows that see it"
     if operand != "v":

@@ -8,7 +8,7 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-from albireo.backends.reference.rounding import F32, round_to
+from albireo.backends.reference.rounding import F32, round_kv
 from albireo.errors import InvariantError
 
 
@@ -34,7 +34,7 @@ class ReferenceKV:
             shape = (num_slots, *k.shape[1:])
             self._layers[layer] = np.full(shape, np.nan, np.float32), np.full(shape, np.nan, np.float32)
         keys, values = self._layers[layer]
-        keys[slots], values[slots] = round_to(k, self.dtype), round_to(v, self.dtype)
+        keys[slots], values[slots] = round_kv(k, self.dtype), round_kv(v, self.dtype)
 
     def read(self, layer: int, blocks: NDArray[np.int32], length: int) -> tuple[F32, F32]:
         """k, v: [length, K, D], the first positions of the sequence whose blocks these are."""

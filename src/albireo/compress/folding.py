@@ -101,7 +101,8 @@ def _snap(place: Fold, layer: Layer, choice: Mapping[str, Encoding], source: Sou
         # heads that read the same values share their scales
         heads = np.broadcast_to(np.exp(np.mean(np.log(heads), axis=1, keepdims=True)), heads.shape)
         shared = heads.reshape(scales.shape)
-        if place.weight not in choice:
+        if place.weight not in choice or place.bias is not None:
+            # powers of two divide what is stored in 16 bits exactly
             shared = np.exp2(np.rint(np.log2(shared)))
         return np.asarray(shared, np.float32)
 

@@ -6,6 +6,7 @@ one group's inputs; the new checkpoint goes to disk as it comes.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, fields
@@ -17,9 +18,11 @@ from albireo.compress.compressed_tensors import WEIGHT_PARTS, Stored, quantizati
 from albireo.compress.evaluation import Evaluation
 from albireo.compress.folding import FOLDING_METHODS, Layer, find_scales, fold
 from albireo.compress.forward import Batch, Env, run_nodes
-from albireo.compress.recipe import MIXED, Choice, Recipe, fixed_choice
+from albireo.compress.mixed import spend
+from albireo.compress.recipe import HEADS, Choice, Recipe, fitting, fixed_choice, kept_weights
 from albireo.compress.result import Linear, Outcome, TextQuality
 from albireo.compress.rounding import MOMENT_METHODS, Rounded, round_group
+from albireo.compress.sensitivity import group_weights, measure_options
 from albireo.compress.source import Source
 from albireo.compress.stages import Group, Stage, cut
 from albireo.compress.statistics import Inputs
@@ -29,10 +32,12 @@ from albireo.errors import ConfigError
 from albireo.models import build_graph, load_config, open_checkpoint
 from albireo.models.json_file import read_json
 from albireo.quantization.encoded import F32
+from albireo.verify.blas_threads import one_blas_thread
 from albireo.verify.quality import Quality
 
 #: Shows progress: given what is done and how much there is; entered, it gives what to call with the part just done.
 Progress = Callable[[str, int], AbstractContextManager[Callable[[int], None]]]
+_NARROW = 1024
 _TYPES = {"float32": "F32", "float16": "F16", "bfloat16": "BF16"}
 
 
@@ -64,7 +69,9 @@ def quantize(
     config = load_config(source)
     graph = build_graph(config, config.max_position_embeddings)
     stages = cut(graph)
-    with open_checkpoint(source, graph) as checkpoint:
+    # products of a narrow model are too small to share between threads
+    threads = one_blas_thread() if config.hidden_size < _NARROW else nullcontext()
+    with threads, open_checkpoint(source, graph) as checkpoint:
         reader = Source(checkpoint, graph)
         choice = _choice(recipe, stages, reader, calibration, progress)
         is_untied = any(g.is_table and name in choice for g in _groups(stages) for name in g.weights)
@@ -108,11 +115,32 @@ def _groups(stages: Sequence[Stage]) -> list[Group]:
 
 def _choice(recipe: Recipe, stages: Sequence[Stage], source: Source, calibration: Text, progress: Progress) -> Choice:
     widths = {name: source.checkpoint.shape(name)[1] for group in _groups(stages) for name in group.weights}
-    if recipe.scheme == MIXED:
-        raise ConfigError("scheme mixed is not there yet")
-    choice = fixed_choice(recipe, _groups(stages), widths)
+    if recipe.target_bits is None:
+        choice = fixed_choice(recipe, _groups(stages), widths)
+    else:
+        choice = _mixed_choice(recipe, recipe.target_bits, stages, source, calibration, progress)
     if not choice:
         raise ConfigError("keep leaves no linear to quantize")
+    return choice
+
+
+def _mixed_choice(
+    recipe: Recipe, target_bits: float, stages: Sequence[Stage], source: Source, calibration: Text, progress: Progress
+) -> Choice:
+    kept = kept_weights(recipe, _groups(stages))
+    with progress("sensitivities", len(stages)) as advance:
+        options = measure_options(stages, source, calibration, kept, advance)
+    members = group_weights(_groups(stages), kept)
+    shapes = {name: source.checkpoint.shape(name) for names in members.values() for name in names}
+    weights = sum(math.prod(shapes[name]) for group in options for name in members[group])
+    choice: Choice = {}
+    for name, option in spend(options, int(target_bits * weights)).items():
+        if option.encoding is not None:
+            choice |= dict.fromkeys(members[name], option.encoding)
+    head = HEADS[recipe.head]
+    for group in _groups(stages):
+        if group.is_head and head is not None:
+            choice |= {name: fitting(head, shapes[name][1]) for name in members[group.name]}
     return choice
 
 

@@ -138,7 +138,9 @@ def _leading_to(graph: Graph, output: Value) -> list[Node]:
 
 def _layer(node: Node, stages: list[Stage]) -> int:
     parts = node.origin.split(".")
-    return int(parts[1]) if parts[0] == "layers" else stages[-1].layer + 1
+    if parts[0] == "layers":
+        return int(parts[1])
+    return stages[-1].layer + 1 if stages else 0
 
 
 def _group(graph: Graph, first: Node, nodes: list[Node]) -> Group:

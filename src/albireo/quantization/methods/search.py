@@ -16,8 +16,8 @@ from albireo.quantization.methods.grid import SCALE_BITS, Grid, codes_of, errors
 
 #: Parts of the range from the smallest to the largest weight that are tried; the whole of it comes first.
 SHRINKS = (1.0, 0.96, 0.92, 0.88, 0.84, 0.8, 0.76, 0.72, 0.68, 0.64, 0.6)
-#: For eight bits there is less to win.
-WIDE_SHRINKS = (1.0, 0.98, 0.95, 0.9, 0.85)
+#: For eight bits there is less to win; a scale that was rounded down may cut an outlier, so one above is tried too.
+WIDE_SHRINKS = (1.0, 1.004, 0.98, 0.95, 0.9, 0.85)
 _ROWS = 256
 
 

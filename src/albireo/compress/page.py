@@ -27,7 +27,7 @@ def page(outcome: Outcome) -> str:
     saved = 1 - outcome.bytes_after / outcome.bytes_before
     lead = (
         f"{outcome.model['architecture']}: {outcome.bits_per_weight:.2f} bits a weight over all linears, "
-        f"{_size(outcome.bytes_before)} to {_size(outcome.bytes_after)} ({saved:+.0%} saved)."
+        f"{_size(outcome.bytes_before)} to {_size(outcome.bytes_after)} ({saved:.0%} saved)."
     )
     parts = [
         "<!doctype html>",

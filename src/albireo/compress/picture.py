@@ -34,10 +34,12 @@ def sensitivity_map(linears: Sequence[Linear]) -> str:
         depth = (math.log(linear.error) - low) / max(high - low, 0.05) if linear.error > 0 else -1.0
         parts.append(_cell(linear, x, y, cell, depth))
     every = max(1, math.ceil(len(layers) * 30 / (_WIDTH - _LEFT)))
+    has_head = all(_kind(linear) == "lm_head" for linear in linears if linear.layer == layers[-1])
     for index, layer in enumerate(layers):
-        if index % every == 0:
-            x = _LEFT + cell * (index + 0.5)
-            parts.append(f'<text class="tick" x="{x:.1f}" y="{height - 8}" text-anchor="middle">{layer}</text>')
+        is_head = has_head and layer == layers[-1]
+        if index % every == 0 or is_head:
+            x, name = _LEFT + cell * (index + 0.5), "head" if is_head else str(layer)
+            parts.append(f'<text class="tick" x="{x:.1f}" y="{height - 8}" text-anchor="middle">{name}</text>')
     parts.append(f'<text class="tick" x="{_LEFT - 8}" y="{height - 8}" text-anchor="end">layer</text></svg>')
     return "".join(parts)
 
@@ -86,7 +88,7 @@ def _cell(linear: Linear, x: float, y: float, width: float, depth: float) -> str
         found = f'<rect class="cell" {box} fill="var(--line)" fill-opacity="0.45"/>'
     else:
         found = f'<rect class="cell" {box} fill="var(--blue)" fill-opacity="{0.12 + 0.83 * depth:.3f}"/>'
-    tone = " dark" if depth > 0.55 else ""
+    tone = " dark" if depth > 0.45 else ""
     if width >= _NARROWEST:
         middle = x + width / 2
         value = f"{linear.error:.1%}" if depth >= 0 else "kept"

@@ -77,8 +77,6 @@ def quantize(
         is_untied = any(g.is_table and name in choice for g in _groups(stages) for name in g.weights)
         with checkpoint_writer(target, _names(checkpoint.names, choice)) as writer:
             run = _Run(recipe, reader, choice, writer, calibration, Evaluation(texts))
-            for name in checkpoint.names:
-                checkpoint.release(name)
             qualities = run.layers(stages, progress)
             run.write_rest(graph.constants)
             modules = {linear.module: choice[name] for name, linear in run.linears.items() if name in choice}
@@ -205,6 +203,7 @@ class _Run:
                         )
                 else:
                     self.evaluation.pass_quantized(parts, layer.constants, self.rounded, layer.scales)
+                self.source.release(values)
         return qualities
 
     def write_rest(self, constants: Mapping[str, object]) -> None:

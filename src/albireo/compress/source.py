@@ -53,6 +53,13 @@ class Source(Mapping[str, F32]):
         """Constants by value. whole: the embedding table too; else it is read row by row."""
         return {v: Table(self, v) if v in self._tables and not whole else self.constant(v) for v in values}
 
+    def release(self, values: tuple[Value, ...]) -> None:
+        """Let the pages of constants go that a layer is done with."""
+        for value in values:
+            assert value.constant is not None
+            for name in value.constant.sources:
+                self.checkpoint.release(name)
+
 
 class Table:
     """The rows of an embedding table, read when they are asked for."""

@@ -12,20 +12,18 @@ from fnmatch import fnmatchcase
 from albireo.compress.stages import Group
 from albireo.encodings import Encoding, encoding
 from albireo.errors import ConfigError
+from albireo.quantization import schemes
 
 #: Scheme -> the encoding of every linear but the head. int4 is progressive where that costs little.
 SCHEMES: Mapping[str, str] = {
-    "int8": "int8",
+    **{name: linears for name, (linears, _) in schemes.SCHEMES.items()},
     "int4": "int4p.g64",
-    "int4-g32": "int4.g32",
-    "int4-g64": "int4.g64",
-    "int4-g128": "int4.g128",
     "fp8": "fp8",
 }
 MIXED = "mixed"
 METHODS = ("rtn", "smoothquant", "awq", "gptq")
-#: Head option -> encoding; "bf16" leaves it in the checkpoint's type.
-HEADS: Mapping[str, str | None] = {"bf16": None, "int8": "int8", "int4-g32": "int4.g32"}
+#: What the head becomes -> encoding; "bf16" leaves it in the checkpoint's type.
+HEADS = schemes.HEADS
 #: What a linear of a mixed scheme may be, from few bits to many; None leaves it as it is.
 MIXED_CHOICES = ("int4.g128", "int4.g64", "int4.g32", "int8", None)
 DEFAULT_METHODS: Mapping[str, str] = {"int8": "smoothquant", "fp8": "rtn"}

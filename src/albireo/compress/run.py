@@ -64,7 +64,7 @@ def quantize(
     """
     check_target(target)
     original = read_json(source / "config.json")
-    if "quantization_config" in original:
+    if original.get("quantization_config") is not None:
         raise ConfigError(f"{source}: is quantized already; give the checkpoint of full precision it was made from")
     config = load_config(source)
     graph = build_graph(config, config.max_position_embeddings)

@@ -9,7 +9,7 @@ import pytest
 
 from albireo.encodings import encoding
 from albireo.errors import ConfigError
-from albireo.quantization.methods.gptq import gptq, inverse_factor, output_error
+from albireo.quantization.methods.gptq import gptq, inverse_factor, output_error, weighting
 from albireo.quantization.methods.grid import Grid
 from albireo.quantization.methods.progressive import search_progressive
 from albireo.quantization.methods.search import search_grid
@@ -82,6 +82,27 @@ def test_it_comes_near_the_best_there_is() -> None:
             assert lost @ moments @ lost >= best * (1 - 1e-4)
         totals[2] += best
     assert totals[2] < totals[0] < 0.5 * (totals[1] + totals[2])
+
+
+def test_the_weighting_says_what_is_left_of_an_error() -> None:
+    """Move one weight by one; the best the inputs behind it can do is what the weighting says, by least squares."""
+    _, moments = problem(1, 24, seed=5)
+    counts, order = weighting(moments), np.argsort(-np.diagonal(moments), kind="stable")
+    damped = moments.astype(np.float64) + 0.01 * np.diagonal(moments).mean() * np.eye(24)
+    for place, i in enumerate(order):
+        later = order[place + 1 :]
+        inside = damped[np.ix_(later, later)]
+        left = damped[i, i] - damped[i, later] @ np.linalg.solve(inside, damped[later, i])
+        np.testing.assert_allclose(counts[i], left, rtol=1e-4)
+
+
+def test_a_grid_chosen_by_the_weighting_is_better_still() -> None:
+    weight, moments = problem(64, 256, seed=2)
+    lost = []
+    for counts in (moments, weighting(moments)):
+        found = gptq(weight, moments, search_grid(weight, encoding("int4.g64"), counts))
+        lost.append(output_error(weight, found.decode(), moments))
+    assert lost[1] < lost[0]
 
 
 def test_inputs_that_are_always_zero_change_nothing() -> None:

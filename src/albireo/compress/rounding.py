@@ -13,10 +13,10 @@ import numpy as np
 from albireo.compress.statistics import Inputs
 from albireo.encodings import Encoding, encoding
 from albireo.quantization.encoded import F32, Encoded
-from albireo.quantization.methods.gptq import gptq, output_error
-from albireo.quantization.methods.grid import Grid
+from albireo.quantization.methods.gptq import gptq, weighting
+from albireo.quantization.methods.grid import Grid, errors_of, to_groups
 from albireo.quantization.methods.progressive import search_progressive
-from albireo.quantization.methods.search import search_grid
+from albireo.quantization.methods.search import group_costs, moment_blocks, search_grid
 from albireo.quantization.rounding import round_tokens
 
 #: Methods that look at second moments of inputs.
@@ -48,13 +48,16 @@ def round_group(
 
     Progressive int4 is decided for the group together, so that its linears can still be merged.
     """
-    moments = inputs.moments if method in MOMENT_METHODS else None
     chosen = {name: choice[name] for name in weights if name in choice}
-    grids = {name: _grid(weights[name], coding, moments, dtype) for name, coding in chosen.items()}
+    if not chosen:
+        return {}
+    moments = inputs.moments if method in MOMENT_METHODS else None
+    counts = weighting(moments) if method == "gptq" and moments is not None else moments
+    grids = {name: _grid(weights[name], coding, counts, dtype) for name, coding in chosen.items()}
     notes = dict.fromkeys(grids, "")
     progressive = [name for name, coding in chosen.items() if coding.kind == "progressive"]
     if progressive:
-        ratio, plain = _against_plain({name: weights[name] for name in progressive}, grids, moments, dtype)
+        ratio, plain = _against_plain({name: weights[name] for name in progressive}, grids, counts, dtype)
         if ratio > PROGRESSIVE_LIMIT:
             grids |= plain
             notes |= dict.fromkeys(progressive, f"int4p would have {ratio:.2f} times the error of int4")
@@ -81,23 +84,23 @@ def _square(x: F32) -> float:
     return float(np.einsum("ij,ij->", x, x, dtype=np.float64))
 
 
-def _grid(weight: F32, coding: Encoding, moments: F32 | None, dtype: str) -> Grid:
+def _grid(weight: F32, coding: Encoding, counts: F32 | None, dtype: str) -> Grid:
     search = search_progressive if coding.kind == "progressive" else search_grid
-    return search(weight, coding, moments, dtype)
+    return search(weight, coding, counts, dtype)
 
 
 def _against_plain(
-    weights: Mapping[str, F32], grids: Mapping[str, Grid], moments: F32 | None, dtype: str
+    weights: Mapping[str, F32], grids: Mapping[str, Grid], counts: F32 | None, dtype: str
 ) -> tuple[float, dict[str, Grid]]:
     """Error of the progressive grids over that of plain ones (as a norm), and the plain ones."""
     plain = {
-        name: search_grid(weight, encoding(f"int4.g{grids[name].encoding.group}"), moments, dtype)
+        name: search_grid(weight, encoding(f"int4.g{grids[name].encoding.group}"), counts, dtype)
         for name, weight in weights.items()
     }
-    lost = [0.0, 0.0]
-    for name, weight in weights.items():
-        for side, grid in enumerate((grids[name], plain[name])):
-            rounded = grid.encode(weight).decode()
-            square = float(np.sum((weight - rounded) ** 2, dtype=np.float64))
-            lost[side] += square if moments is None else output_error(weight, rounded, moments)
+    lost = [sum(_cost(weights[name], side[name], counts) for name in weights) for side in (grids, plain)]
     return (lost[0] / lost[1]) ** 0.5 if lost[1] > 0 else 1.0, plain
+
+
+def _cost(weight: F32, grid: Grid, counts: F32 | None) -> float:
+    errors = errors_of(to_groups(weight, grid.encoding), grid)
+    return float(group_costs(errors, moment_blocks(counts, grid.encoding)).sum(dtype=np.float64))

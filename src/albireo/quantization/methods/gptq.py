@@ -47,6 +47,18 @@ def gptq(weight: F32, moments: F32, grid: Grid, damping: float = DAMPING, is_ord
     return grid.with_codes(codes.T)
 
 
+def weighting(moments: F32, damping: float = DAMPING) -> F32:
+    """[K] how much the square of each input's rounding error counts when gptq() makes up for it in its order.
+
+    The inputs still to come take over what they can; what is left is the error over the factor's diagonal. So this is
+    what a grid should be chosen by, rather than by the moments.
+    """
+    order = np.argsort(-np.diagonal(moments), kind="stable")
+    found = np.empty(len(moments), np.float32)
+    found[order] = 1 / np.diagonal(inverse_factor(moments[np.ix_(order, order)], damping)) ** 2
+    return found
+
+
 def inverse_factor(moments: F32, damping: float = DAMPING) -> F32:
     """[K, K] upper triangular U with UᵀU the inverse of the damped moments.
 

@@ -31,7 +31,8 @@ def search_grid(
     """The best grid for a matrix [N, K], of kind integer or float.
 
     Args:
-        moments: [K, K] mean of x xᵀ over inputs x; the error is then that of the outputs, each group for itself.
+        moments: [K, K] mean of x xᵀ over inputs x; the error is then that of the outputs, each group for itself. Or
+            [K]: how much the square of an error counts.
         dtype: of the checkpoint the scales are to be stored in, exactly.
         shrinks: parts of the range that are tried; (1.0,) is plain rounding to nearest.
     """
@@ -51,10 +52,13 @@ def search_grid(
 
 
 def moment_blocks(moments: F32 | None, encoding: Encoding) -> F32 | None:
-    """[groups, size, size] the moments inside each group; [1, K], their diagonal, where a group is the whole row."""
+    """[groups, size, size] the moments inside each group; [groups, size] where they are a diagonal, or where a group is
+    the whole row, whose moments are taken as one."""
     if moments is None:
         return None
     k, size = len(moments), encoding.group
+    if moments.ndim == 1:
+        return np.asarray(to_groups(moments[None, :], encoding)[0], np.float32)
     if size is None:
         return np.asarray(np.diagonal(moments)[None, :], np.float32)
     count = encoding.num_groups(k)

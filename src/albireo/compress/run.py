@@ -6,7 +6,6 @@ one group's inputs; the new checkpoint goes to disk as it comes.
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, fields
@@ -14,15 +13,14 @@ from itertools import groupby
 from pathlib import Path
 
 from albireo.backends.reference.rounding import bfloat16_bits, round_to
+from albireo.compress.choosing import Progress, choose
 from albireo.compress.compressed_tensors import WEIGHT_PARTS, Stored, quantization_config, stored
 from albireo.compress.evaluation import Evaluation
 from albireo.compress.folding import FOLDING_METHODS, Layer, find_scales, fold
 from albireo.compress.forward import Batch, Env, run_nodes
-from albireo.compress.mixed import spend
-from albireo.compress.recipe import HEADS, Choice, Recipe, fitting, fixed_choice, kept_weights
+from albireo.compress.recipe import Choice, Recipe
 from albireo.compress.result import Linear, Outcome, TextQuality
 from albireo.compress.rounding import MOMENT_METHODS, Rounded, round_group
-from albireo.compress.sensitivity import group_weights, measure_options
 from albireo.compress.source import Source
 from albireo.compress.stages import Group, Stage, cut
 from albireo.compress.statistics import Inputs
@@ -35,8 +33,6 @@ from albireo.quantization.encoded import F32
 from albireo.verify.blas_threads import one_blas_thread
 from albireo.verify.quality import Quality
 
-#: Shows progress: given what is done and how much there is; entered, it gives what to call with the part just done.
-Progress = Callable[[str, int], AbstractContextManager[Callable[[int], None]]]
 _NARROW = 1024
 _TYPES = {"float32": "F32", "float16": "F16", "bfloat16": "BF16"}
 
@@ -73,7 +69,7 @@ def quantize(
     threads = one_blas_thread() if config.hidden_size < _NARROW else nullcontext()
     with threads, open_checkpoint(source, graph) as checkpoint:
         reader = Source(checkpoint, graph)
-        choice = _choice(recipe, stages, reader, calibration, progress)
+        choice = choose(recipe, stages, reader, calibration, progress)
         is_untied = any(g.is_table and name in choice for g in _groups(stages) for name in g.weights)
         with checkpoint_writer(target, _names(checkpoint.names, choice)) as writer:
             run = _Run(recipe, reader, choice, writer, calibration, Evaluation(texts))
@@ -109,37 +105,6 @@ def _names(tensors: Sequence[str], choice: Choice) -> list[str]:
 
 def _groups(stages: Sequence[Stage]) -> list[Group]:
     return [stage.group for stage in stages]
-
-
-def _choice(recipe: Recipe, stages: Sequence[Stage], source: Source, calibration: Text, progress: Progress) -> Choice:
-    widths = {name: source.checkpoint.shape(name)[1] for group in _groups(stages) for name in group.weights}
-    if recipe.target_bits is None:
-        choice = fixed_choice(recipe, _groups(stages), widths)
-    else:
-        choice = _mixed_choice(recipe, recipe.target_bits, stages, source, calibration, progress)
-    if not choice:
-        raise ConfigError("keep leaves no linear to quantize")
-    return choice
-
-
-def _mixed_choice(
-    recipe: Recipe, target_bits: float, stages: Sequence[Stage], source: Source, calibration: Text, progress: Progress
-) -> Choice:
-    kept = kept_weights(recipe, _groups(stages))
-    with progress("sensitivities", len(stages)) as advance:
-        options = measure_options(stages, source, calibration, kept, advance)
-    members = group_weights(_groups(stages), kept)
-    shapes = {name: source.checkpoint.shape(name) for names in members.values() for name in names}
-    weights = sum(math.prod(shapes[name]) for group in options for name in members[group])
-    choice: Choice = {}
-    for name, option in spend(options, int(target_bits * weights)).items():
-        if option.encoding is not None:
-            choice |= dict.fromkeys(members[name], option.encoding)
-    head = HEADS[recipe.head]
-    for group in _groups(stages):
-        if group.is_head and head is not None:
-            choice |= {name: fitting(head, shapes[name][1]) for name in members[group.name]}
-    return choice
 
 
 def _said(recipe: Recipe, calibration: Text) -> dict[str, str]:

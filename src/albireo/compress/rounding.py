@@ -13,7 +13,7 @@ import numpy as np
 from albireo.compress.statistics import Inputs
 from albireo.encodings import Encoding, encoding
 from albireo.quantization.encoded import F32, Encoded
-from albireo.quantization.methods.gptq import gptq, weighting
+from albireo.quantization.methods.gptq import compensation, gptq
 from albireo.quantization.methods.grid import Grid, errors_of, to_groups
 from albireo.quantization.methods.progressive import search_progressive
 from albireo.quantization.methods.search import group_costs, moment_blocks, search_grid
@@ -52,7 +52,8 @@ def round_group(
     if not chosen:
         return {}
     moments = inputs.moments if method in MOMENT_METHODS else None
-    counts = weighting(moments) if method == "gptq" and moments is not None else moments
+    by = compensation(moments) if method == "gptq" and moments is not None else None
+    counts = moments if by is None else by.weighting
     grids = {name: _grid(weights[name], coding, counts, dtype) for name, coding in chosen.items()}
     notes = dict.fromkeys(grids, "")
     progressive = [name for name, coding in chosen.items() if coding.kind == "progressive"]
@@ -64,7 +65,7 @@ def round_group(
     done = {}
     for name, grid in grids.items():
         weight = weights[name]
-        matrix = gptq(weight, moments, grid) if method == "gptq" and moments is not None else grid.encode(weight)
+        matrix = grid.encode(weight) if by is None else gptq(weight, by, grid)
         done[name] = Rounded(matrix, relative_error(weight, matrix, inputs.sample), notes[name])
     return done
 

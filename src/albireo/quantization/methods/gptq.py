@@ -7,6 +7,8 @@ changes no group and every matrix stays storable as it lies.
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 import numpy as np
 from numpy.typing import NDArray
 
@@ -19,19 +21,48 @@ DAMPING = 0.01
 _BLOCK = 128
 
 
-def gptq(weight: F32, moments: F32, grid: Grid, damping: float = DAMPING, is_ordered: bool = True) -> Encoded:
-    """Round a matrix [N, K] such that its outputs change little.
+@dataclass(frozen=True, slots=True)
+class Compensation:
+    """How inputs not yet rounded make up for those that are; one serves all linears that read the same inputs.
+
+    Fields:
+        order: [K] in which inputs are rounded. factor: [K, K] in that order, see inverse_factor().
+    """
+
+    order: NDArray[np.intp]
+    factor: F32
+
+    @property
+    def weighting(self) -> F32:
+        """[K] how much the square of each input's rounding error counts.
+
+        The inputs still to come take over what they can; what is left is the error over the factor's diagonal. So this
+        is what a grid should be chosen by, rather than by the moments.
+        """
+        found = np.empty(len(self.order), np.float32)
+        found[self.order] = 1 / np.diagonal(self.factor) ** 2
+        return found
+
+
+def compensation(moments: F32, damping: float = DAMPING, is_ordered: bool = True) -> Compensation:
+    """Of the inputs' moments.
 
     Args:
         moments: [K, K] mean of x xᵀ over inputs x.
-        grid: the numbers each group may become.
         is_ordered: begin with the inputs of the largest moments; groups stay as they lie.
     Raises: ConfigError when moments are no moments: not finite, or not positive definite even when damped.
-    Cost: N * K² multiplications and K steps of numpy; N * K float32 and K * K float64 beside what is given.
+    Cost: K * K * K multiplications, and some K * K float64 meanwhile.
     """
-    k = weight.shape[1]
-    order = np.argsort(-np.diagonal(moments), kind="stable") if is_ordered else np.arange(k)
-    factor = inverse_factor(moments[np.ix_(order, order)], damping)
+    order = np.argsort(-np.diagonal(moments), kind="stable") if is_ordered else np.arange(len(moments))
+    return Compensation(order, inverse_factor(moments[np.ix_(order, order)], damping))
+
+
+def gptq(weight: F32, by: Compensation, grid: Grid) -> Encoded:
+    """Round a matrix [N, K] such that its outputs change little. grid: the numbers each group may become.
+
+    Cost: N * K * K multiplications and K steps of numpy; N * K float32 beside what is given.
+    """
+    k, order, factor = weight.shape[1], by.order, by.factor
     columns = np.ascontiguousarray(weight.T[order], np.float32)
     group = grid.encoding.group or k
     codes = np.empty((k, len(weight)), np.uint8)
@@ -45,18 +76,6 @@ def gptq(weight: F32, moments: F32, grid: Grid, damping: float = DAMPING, is_ord
             columns[i + 1 : stop] -= np.outer(factor[i, i + 1 : stop], lost[i - start])
         columns[stop:] -= factor[start:stop, stop:].T @ lost
     return grid.with_codes(codes.T)
-
-
-def weighting(moments: F32, damping: float = DAMPING) -> F32:
-    """[K] how much the square of each input's rounding error counts when gptq() makes up for it in its order.
-
-    The inputs still to come take over what they can; what is left is the error over the factor's diagonal. So this is
-    what a grid should be chosen by, rather than by the moments.
-    """
-    order = np.argsort(-np.diagonal(moments), kind="stable")
-    found = np.empty(len(moments), np.float32)
-    found[order] = 1 / np.diagonal(inverse_factor(moments[np.ix_(order, order)], damping)) ** 2
-    return found
 
 
 def inverse_factor(moments: F32, damping: float = DAMPING) -> F32:

@@ -16,6 +16,7 @@ from albireo.compress.result import Outcome
 from albireo.compress.run import quantize
 from albireo.errors import ConfigError, EngineError, InvariantError, WeightMismatch
 from albireo.models.safetensors_file import SafetensorsFile
+from albireo.models.weights import Checkpoint
 from albireo.quantization.encoded import Encoded
 from compress import tiny
 from tiny_models import write_safetensors
@@ -86,6 +87,10 @@ def test_compressed_tensors_reads_the_numbers_that_were_meant(
     assert sorted(read) == sorted(written) and len(read) == 14
     for name, matrix in written.items():
         np.testing.assert_array_equal(read[name], matrix.decode(), err_msg=name)
+    with Checkpoint(tmp_path / "out") as checkpoint:
+        for name, matrix in written.items():
+            ours = checkpoint.encoded(f"{name}.weight")
+            np.testing.assert_array_equal(ours.decode(), matrix.decode(), err_msg=name)
     assert {linear.encoding for linear in outcome.linears} >= {str(m.encoding) for m in written.values()}
     assert json.loads((tmp_path / "out" / "config.json").read_text())["quantization_config"]["ignore"] == ["lm_head"]
 

@@ -27,13 +27,14 @@ from albireo.compress.statistics import Inputs
 from albireo.compress.texts import Text, batches
 from albireo.compress.writer import CheckpointWriter, check_target, checkpoint_writer, config_bytes
 from albireo.errors import ConfigError
+from albireo.json_file import read_json
 from albireo.models import build_graph, load_config, open_checkpoint
-from albireo.models.json_file import read_json
 from albireo.quantization.encoded import F32
 from albireo.verify.blas_threads import one_blas_thread
 from albireo.verify.quality import Quality
 
 _NARROW = 1024
+_QUANTIZED = "{}: is quantized already; give the checkpoint of full precision it was made from"
 _TYPES = {"float32": "F32", "float16": "F16", "bfloat16": "BF16"}
 
 
@@ -61,13 +62,15 @@ def quantize(
     check_target(target)
     original = read_json(source / "config.json")
     if original.get("quantization_config") is not None:
-        raise ConfigError(f"{source}: is quantized already; give the checkpoint of full precision it was made from")
+        raise ConfigError(_QUANTIZED.format(source))
     config = load_config(source)
     graph = build_graph(config, config.max_position_embeddings)
     stages = cut(graph)
     # products of a narrow model are too small to share between threads
     threads = one_blas_thread() if config.hidden_size < _NARROW else nullcontext()
     with threads, open_checkpoint(source, graph) as checkpoint:
+        if checkpoint.encodings:
+            raise ConfigError(_QUANTIZED.format(source))
         reader = Source(checkpoint, graph)
         choice = choose(recipe, stages, reader, calibration, progress)
         is_untied = any(g.is_table and name in choice for g in _groups(stages) for name in g.weights)

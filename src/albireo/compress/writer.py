@@ -17,7 +17,7 @@ from typing import Any
 
 from albireo.compress.compressed_tensors import Stored
 from albireo.errors import ConfigError, InvariantError, ResourceError
-from albireo.models.weights import SINGLE_FILE
+from albireo.models.safetensors_files import SINGLE_FILE
 
 #: Files beside the weights that a model directory is not whole without; config.json is written anew.
 _COPIED = ("*.json", "*.jinja", "*.txt", "*.model", "*.md", "LICENSE*", "NOTICE*")

@@ -6,7 +6,8 @@ Used by the command files. Does not know models.
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
 from typing import Any
 
 _UNITS = ("B", "KiB", "MiB", "GiB", "TiB")
@@ -20,6 +21,22 @@ def progress(rounds: range, what: str) -> Iterable[int]:
 
     bar: Iterable[int] = tqdm(rounds, desc=what, leave=False)
     return bar
+
+
+@contextmanager
+def amount_bar(what: str, total: int) -> Iterator[Callable[[int], None]]:
+    """A bar on stderr while parts of an amount are done, where that is a terminal; total 0: not known."""
+    if not sys.stderr.isatty():
+        yield lambda done: None
+        return
+    from tqdm import tqdm
+
+    with tqdm(total=total or None, desc=what, leave=False, unit_scale=True) as bar:
+
+        def advance(done: int) -> None:
+            bar.update(done)
+
+        yield advance
 
 
 class Bar:

@@ -6,9 +6,6 @@ Exit codes: 0 verified, 1 out of tolerance, 2 it could not be checked.
 from __future__ import annotations
 
 import platform
-import sys
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -16,7 +13,7 @@ import click
 import numpy as np
 
 from albireo.bench.machine import machine_facts
-from albireo.cli.terminal import row
+from albireo.cli.terminal import amount_bar, row
 from albireo.errors import EngineError
 from albireo.verify.report import text_lines, write_reports
 from albireo.verify.result import Verification
@@ -41,7 +38,7 @@ def command(ctx: click.Context, directory: Path, against: str, text: str | None,
     verify.html into DIR. Exit code 0: verified; 1: out of tolerance; 2: it could not be checked.
     """
     try:
-        found = verify(directory, against, text=text, num_tokens=num_tokens, progress=_bar)
+        found = verify(directory, against, text=text, num_tokens=num_tokens, progress=amount_bar)
     except EngineError as error:
         if ctx.find_root().params["traceback"]:
             raise
@@ -69,19 +66,3 @@ def _environment() -> dict[str, str]:
         "system": f"{platform.system()} {platform.machine()}, Python {facts.python}, numpy {np.__version__}",
         "date": datetime.now(UTC).strftime("%Y-%m-%d %H:%M UTC"),
     }
-
-
-@contextmanager
-def _bar(what: str, total: int) -> Iterator[Callable[[int], None]]:
-    """A bar on stderr while something is looked at, where that is a terminal."""
-    if not sys.stderr.isatty():
-        yield lambda done: None
-        return
-    from tqdm import tqdm
-
-    with tqdm(total=total or None, desc=what, leave=False, unit_scale=True) as bar:
-
-        def advance(done: int) -> None:
-            bar.update(done)
-
-        yield advance

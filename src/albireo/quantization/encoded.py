@@ -7,6 +7,7 @@ between two packings, held for one matrix at a time.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -103,3 +104,15 @@ def e4m3_values() -> F32:
     numbers = np.where(exponent == 0, small, np.ldexp(1 + mantissa / 8.0, exponent - 7))
     numbers = np.where((code & 0x7F) == 0x7F, np.nan, numbers)
     return np.where(code & 0x80, -numbers, numbers).astype(np.float32)
+
+
+def e4m3_codes(x: NDArray[np.floating[Any]]) -> U8:
+    """The e4m3fn codes of the nearest numbers, ties to even; beyond 448 the largest."""
+    positive = e4m3_values()[:127]
+    magnitude = np.abs(x)
+    above = np.clip(np.searchsorted(positive, magnitude), 1, 126)
+    below = above - 1
+    middle = (positive[above] + positive[below]) / 2
+    take_above = (magnitude > middle) | ((magnitude == middle) & (above % 2 == 0))
+    code = np.where(take_above, above, below).astype(np.uint8)
+    return np.asarray(code | np.where(np.signbit(x), 0x80, 0).astype(np.uint8), np.uint8)

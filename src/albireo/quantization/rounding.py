@@ -10,7 +10,8 @@ import numpy as np
 
 from albireo.encodings import Encoding
 from albireo.errors import ConfigError
-from albireo.quantization.encoded import F32, Encoded, e4m3_values, storable_scale
+from albireo.quantization.encoded import F32, Encoded, e4m3_codes, storable_scale
+from albireo.quantization.methods.progressive import search_progressive
 
 _INT8_MAX = np.float32(127)
 
@@ -33,6 +34,8 @@ def round_weights(weight: F32, encoding: Encoding) -> Encoded:
     """A matrix [N, K] in an encoding of kind integer, float or progressive, each group by its own largest numbers."""
     if encoding.kind == "float":
         return _round_float(weight, encoding)
+    if encoding.kind == "progressive":
+        return search_progressive(weight, encoding, shrinks=(1.0,), widest=(15, 12)).encode(weight)
     if encoding.kind == "integer":
         return _round_symmetric(weight, encoding) if encoding.bits == 8 else _round_asymmetric(weight, encoding)
     raise ConfigError(f"{encoding} cannot be rounded to: no scale and offset follow from numbers alone; choose int4.gG")
@@ -74,13 +77,6 @@ def _round_asymmetric(weight: F32, encoding: Encoding) -> Encoded:
 def _round_float(weight: F32, encoding: Encoding) -> Encoded:
     groups = _groups(weight, encoding)
     scale = np.max(np.abs(groups), axis=2, initial=np.float32(0)) / np.float32(448)
-    x = groups / np.where(scale > 0, scale, np.float32(np.inf))[:, :, None]
-    positive = e4m3_values()[:127]
-    magnitude = np.abs(x)
-    above = np.clip(np.searchsorted(positive, magnitude), 1, 126)
-    below = above - 1
-    middle = (positive[above] + positive[below]) / 2
-    take_above = (magnitude > middle) | ((magnitude == middle) & (above % 2 == 0))
-    code = np.where(take_above, above, below).astype(np.uint8) | np.where(np.signbit(x), 0x80, 0).astype(np.uint8)
+    code = e4m3_codes(groups / np.where(scale > 0, scale, np.float32(np.inf))[:, :, None])
     codes = code.reshape(len(weight), -1)[:, : weight.shape[1]]
     return Encoded(encoding, np.ascontiguousarray(codes), scale)

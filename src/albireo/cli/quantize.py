@@ -1,0 +1,75 @@
+"""Write a checkpoint in fewer bits, with a report of what that costs.
+
+The result is in the compressed-tensors layout, which other engines read too.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import click
+
+from albireo.api.locate import locate_model
+from albireo.cli.terminal import amount_bar, row, size
+from albireo.compress.recipe import HEADS, METHODS, MIXED, SCHEMES, Recipe, default_method
+from albireo.compress.report import text_lines, write_reports
+from albireo.compress.run import quantize
+from albireo.compress.texts import CALIBRATION, Text, read_text
+from albireo.errors import ConfigError
+from albireo.models import load_config
+from albireo.text.tokenizer import Tokenizer
+from albireo.verify.text import SAMPLE
+
+_CALIBRATION_TOKENS, _EVALUATION_TOKENS = 16384, 4096
+
+
+@click.command()
+@click.argument("model", required=False)
+@click.option("-o", "--output", required=True, metavar="DIR", help="Where to; it must be free or empty.")
+@click.option("--scheme", required=True, type=click.Choice([*SCHEMES, MIXED]), help="What linears become.")
+@click.option("--method", type=click.Choice(METHODS), help="By default smoothquant for int8, rtn for fp8, else gptq.")
+@click.option("--calibration", metavar="FILE", help="What methods look at; by default passages of children's books.")
+@click.option("--calibration-tokens", type=click.IntRange(2), default=_CALIBRATION_TOKENS, show_default=True)
+@click.option("--target-bits", type=float, help="Of scheme mixed: bits a weight, scales included.")
+@click.option("--keep", multiple=True, metavar="NAME[,NAME]", help="Modules that stay as they are: down_proj, *.0.*, …")
+@click.option("--head", type=click.Choice(list(HEADS)), default="bf16", show_default=True, help="The vocabulary head.")
+@click.option("--evaluate", multiple=True, metavar="FILE", help="Measure quality on this text; by default on a sample.")
+@click.option("--evaluate-tokens", type=click.IntRange(2), default=_EVALUATION_TOKENS, show_default=True)
+def command(
+    model: str | None,
+    output: str,
+    scheme: str,
+    method: str | None,
+    calibration: str | None,
+    calibration_tokens: int,
+    target_bits: float | None,
+    keep: tuple[str, ...],
+    head: str,
+    evaluate: tuple[str, ...],
+    evaluate_tokens: int,
+) -> None:
+    """Write a checkpoint in fewer bits, with a report of what that costs.
+
+    MODEL is a directory or a hub name; the bundled model when left out. Layer after layer is quantized on inputs that
+    the quantized layers before it give, so that memory holds one layer in float32. quantization.html and .json in DIR
+    say what became of each linear, and how perplexity, KL divergence and top-1 agreement changed.
+    """
+    source = locate_model(model)
+    names = tuple(name for part in keep for name in part.split(",") if name)
+    recipe = Recipe(
+        scheme=scheme, method=method or default_method(scheme), head=head, keep=names, target_bits=target_bits
+    )
+    seen = _text(source, Path(calibration) if calibration else CALIBRATION, calibration_tokens)
+    texts = [_text(source, Path(path), evaluate_tokens) for path in evaluate or (str(SAMPLE),)]
+    outcome = quantize(source, Path(output), recipe, seen, texts, finish=write_reports, progress=amount_bar)
+    for line in text_lines(outcome):
+        click.echo(line)
+    click.echo(row("written", f"{output}, {size(outcome.bytes_after)}; report in {output}/quantization.html"))
+
+
+def _text(source: Path, path: Path, num_tokens: int) -> Text:
+    config = load_config(source)
+    if not (source / "tokenizer.json").exists():
+        raise ConfigError(f"{source}: has no tokenizer.json, so no text can be read to calibrate on")
+    tokenizer = Tokenizer.from_directory(source)
+    return read_text(path.expanduser(), tokenizer, config.vocab_size, config.max_position_embeddings, num_tokens)

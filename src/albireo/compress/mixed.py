@@ -1,0 +1,53 @@
+"""Spends bits where they buy most: one option for each group, within a budget.
+
+Called by run.py with what sensitivity.py measured. Knows numbers only.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+from albireo.compress.sensitivity import Option
+from albireo.errors import ConfigError
+
+
+def spend(options: Mapping[str, Sequence[Option]], budget: int) -> dict[str, Option]:
+    """An option for each group, of at most so many bits together, with little cost together.
+
+    Every group begins with its fewest bits; then the step that saves most cost a bit is taken, again and again, along
+    the lower convex hull of each group, until no step fits.
+    Raises: ConfigError when the fewest bits are more than the budget.
+    """
+    hulls = {name: _hull(choices) for name, choices in options.items()}
+    at = dict.fromkeys(hulls, 0)
+    spent = sum(hull[0].bits for hull in hulls.values())
+    if spent > budget:
+        raise ConfigError(f"even the fewest bits of each linear are {spent / budget:.2f} times what target_bits allows")
+    while True:
+        steps = [
+            (_gain(hull[at[name]], hull[at[name] + 1]), name)
+            for name, hull in hulls.items()
+            if at[name] + 1 < len(hull) and spent + hull[at[name] + 1].bits - hull[at[name]].bits <= budget
+        ]
+        if not steps:
+            return {name: hull[at[name]] for name, hull in hulls.items()}
+        _, best = max(steps)
+        hull = hulls[best]
+        spent += hull[at[best] + 1].bits - hull[at[best]].bits
+        at[best] += 1
+
+
+def _gain(less: Option, more: Option) -> float:
+    return (less.cost - more.cost) / (more.bits - less.bits)
+
+
+def _hull(choices: Sequence[Option]) -> list[Option]:
+    """Options by bits, each saving less a bit than the one before; none that costs more with more bits."""
+    hull: list[Option] = []
+    for option in sorted(choices, key=lambda option: (option.bits, option.cost)):
+        if hull and option.cost >= hull[-1].cost:
+            continue
+        while len(hull) > 1 and _gain(hull[-2], hull[-1]) <= _gain(hull[-1], option):
+            hull.pop()
+        hull.append(option)
+    return hull

@@ -1,0 +1,83 @@
+"""albireo quantize: files, what is said, and errors as lines."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+
+from click.testing import Result
+
+from albireo.models import load_architecture
+from tiny_models import make_checkpoint, shared_data
+
+Albireo = Callable[..., Result]
+FEW = ("--calibration-tokens", "300", "--evaluate-tokens", "200")
+
+
+def checkpoint(path: Path) -> Path:
+    config = {**load_architecture("llama").tiny, "vocab_size": 512, "hidden_size": 64, "intermediate_size": 96}
+    return make_checkpoint(path, config, dtype="bfloat16", tokenizer=True)
+
+
+def test_a_model_is_quantized_and_reported(tmp_path: Path, albireo: Albireo) -> None:
+    source = checkpoint(tmp_path / "source")
+    result = albireo("quantize", source, "-o", tmp_path / "out", "--scheme", "int4-g32", "--head", "int8", *FEW)
+    assert result.exit_code == 0, result.output
+    assert "int4.g32" in result.output and "perplexity" in result.output and "quantization.html" in result.output
+    written = {path.name for path in (tmp_path / "out").iterdir()}
+    assert written == {
+        "config.json",
+        "generation_config.json",
+        "model.safetensors",
+        "quantization.html",
+        "quantization.json",
+        "special_tokens_map.json",
+        "tokenizer.json",
+        "tokenizer_config.json",
+    }
+    report = json.loads((tmp_path / "out" / "quantization.json").read_text())
+    assert report["recipe"]["method"] == "gptq" and report["recipe"]["calibration"] == "calibration.txt, 300 tokens"
+    heads = [linear for linear in report["linears"] if linear["module"] == "lm_head"]
+    # o reads 72 channels, which no group divides
+    assert [x["encoding"] for x in heads] == ["int8"]
+    assert {x["encoding"] for x in report["linears"] if x["module"].endswith("o_proj")} == {"int8"}
+
+
+def test_texts_are_chosen(tmp_path: Path, albireo: Albireo) -> None:
+    source, text = checkpoint(tmp_path / "source"), tmp_path / "mine.txt"
+    text.write_text("Once upon a time there was a little fox. " * 30)
+    result = albireo(
+        "quantize", source, "-o", tmp_path / "out", "--scheme", "int8", "--calibration", text, "--evaluate", text, *FEW
+    )
+    assert result.exit_code == 0, result.output
+    report = json.loads((tmp_path / "out" / "quantization.json").read_text())
+    assert report["recipe"]["calibration"].startswith("mine.txt") and report["recipe"]["method"] == "smoothquant"
+    assert [found["text"] for found in report["qualities"]] == ["mine.txt"]
+
+
+def test_mistakes_are_lines(tmp_path: Path, albireo: Albireo) -> None:
+    source = checkpoint(tmp_path / "source")
+    for options, said in (
+        (("--scheme", "mixed"), "target_bits goes with scheme mixed"),
+        (("--scheme", "int8", "--calibration", "nowhere.txt"), "nowhere.txt: cannot be read as text"),
+        (("--scheme", "int8", "--keep", "nothing"), "keep 'nothing' fits no linear"),
+        (("--scheme", "mixed", "--target-bits", "4.01"), "even the fewest bits"),
+    ):
+        result = albireo("quantize", source, "-o", tmp_path / "out", *options, *FEW)
+        assert result.exit_code == 1 and f"error: {said}" in result.stderr.replace(str(tmp_path) + "/", "")
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_model_without_a_tokenizer_is_refused(tmp_path: Path, albireo: Albireo) -> None:
+    source = make_checkpoint(tmp_path / "source", load_architecture("llama").tiny)
+    result = albireo("quantize", source, "-o", tmp_path / "out", "--scheme", "int8")
+    assert result.exit_code == 1 and "has no tokenizer.json" in result.stderr
+
+
+def test_int4_of_a_trained_model_keeps_its_sense(tmp_path: Path, albireo: Albireo) -> None:
+    source = shared_data("models", "stories260k")
+    result = albireo("quantize", source, "-o", tmp_path / "out", "--scheme", "int8", "--calibration-tokens", "2048")
+    assert result.exit_code == 0, result.output
+    (found,) = json.loads((tmp_path / "out" / "quantization.json").read_text())["qualities"]
+    assert abs(found["perplexity_change"]) < 0.02 and found["quality"]["top1_agreement"] > 0.95

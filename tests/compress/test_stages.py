@@ -1,0 +1,74 @@
+"""Stages: where a graph is cut, which linears belong together, and where scales may be folded to."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from albireo.compiler.pipeline import run_passes
+from albireo.compress.stages import Fold, cut
+from albireo.errors import InvariantError
+from albireo.graph.builder import GraphBuilder
+from albireo.graph.node import Graph
+from albireo.models import architectures, build_graph, load_architecture, load_config
+from tiny_models import make_checkpoint
+
+
+def graph(path: Path, model_type: str, **changes: object) -> Graph:
+    directory = make_checkpoint(path, {**load_architecture(model_type).tiny, **changes})
+    return build_graph(load_config(directory), 64)
+
+
+@pytest.mark.parametrize("model_type", architectures())
+def test_a_layer_is_four_groups_each_with_a_place_for_scales(tmp_path: Path, model_type: str) -> None:
+    stages = cut(graph(tmp_path, model_type))
+    layer = "model.layers.1."
+    second = [stage for stage in stages if stage.layer == 1]
+    assert [[m.removeprefix(layer) for m in stage.group.modules] for stage in second] == [
+        ["self_attn.q_proj", "self_attn.k_proj", "self_attn.v_proj"],
+        ["self_attn.o_proj"],
+        ["mlp.gate_proj", "mlp.up_proj"],
+        ["mlp.down_proj"],
+    ]
+    kinds = [
+        (stage.group.fold.kind, stage.group.fold.weight.removeprefix(layer)) for stage in second if stage.group.fold
+    ]
+    assert kinds == [
+        ("norm", "input_layernorm.weight"),
+        ("heads", "self_attn.v_proj.weight"),
+        ("norm", "post_attention_layernorm.weight"),
+        ("rows", "mlp.up_proj.weight"),
+    ]
+    assert stages[-1].group.is_head and stages[-1].group.fold == Fold("norm", "model.norm.weight")
+    assert stages[-1].group.is_table == load_architecture(model_type).tiny["tie_word_embeddings"]
+
+
+def test_every_node_that_leads_to_the_logits_is_in_one_stage(tmp_path: Path) -> None:
+    base = graph(tmp_path, "llama")
+    stages = cut(base)
+    found = [node for stage in stages for node in (*stage.before, *stage.nodes)]
+    assert len(set(map(id, found))) == len(found)
+    # all but the other head: its rows, its linear and its best
+    assert len(found) == len(base.nodes) - 3
+    assert [v.name for v in stages[-1].keep] == [base.outputs["logits"].name]
+    assert all(v.type.dtype != "kv" for stage in stages for v in (*stage.keep, *stage.keep_before))
+    biased = next(stage.group.fold for stage in stages if stage.group.fold and stage.group.fold.kind == "heads")
+    assert biased.bias == "model.layers.0.self_attn.v_proj.bias" and (biased.num_heads, biased.num_kv_heads) == (6, 2)
+
+
+def test_an_input_with_another_reader_has_no_place_for_scales() -> None:
+    b = GraphBuilder()
+    x = b.embed(b.token_ids, b.weight("table", (8, 4), "float32"))
+    h = b.rms_norm(x, b.weight("norm", (4,), "float32"), 1e-5)
+    y = b.add(b.linear(h, b.weight("a.weight", (4, 4), "float32")), h)
+    logits = b.linear(b.gather_rows(y, b.logit_rows), b.weight("head.weight", (8, 4), "float32"))
+    ids, values = b.top_logits(b.linear(b.gather_rows(y, b.top_rows), b.weight("head.weight", (8, 4), "float32")))
+    first, last = cut(b.finish(logits=logits, top_ids=ids, top_values=values))
+    assert first.group.fold is None and last.group.fold is None
+
+
+def test_a_rewritten_graph_is_refused(tmp_path: Path) -> None:
+    fused, _ = run_passes(graph(tmp_path, "llama"))
+    with pytest.raises(InvariantError, match="base graphs"):
+        cut(fused)

@@ -10,12 +10,14 @@ from collections.abc import Callable, Iterable
 
 from albireo.engine.prefix_cache import root_key
 from albireo.engine.request import (
+    Earlier,
     Request,
     RequestProgress,
     Sequence,
     SequenceUpdate,
     Status,
     build_request,
+    check_earlier,
     check_request,
 )
 from albireo.engine.scheduler import Scheduler
@@ -60,10 +62,14 @@ class Engine:
         priority: int = 0,
         cache_salt: str | None = None,
         arrival_s: float | None = None,
+        earlier: Earlier | None = None,
     ) -> None:
         """Let a request wait for its turn.
 
         Args:
+            earlier: output that its continuations have from another engine, which they go on from as if they had it
+                from this one: it counts as output, and the next tokens are those that would have come. The request
+                must name its seed; log-probabilities of the prompt are not given again.
             priority: lower runs earlier; needs scheduling_policy "priority".
             cache_salt: prefix-cache blocks are shared only among requests of the same salt.
             arrival_s: when it came in, on the engine's clock; None: now.
@@ -73,6 +79,8 @@ class Engine:
             raise InvalidParams(f"request id {request_id!r} is in use; give each request its own")
         prompt = list(prompt_token_ids)
         max_len = check_request(prompt, params, priority, self._settings)
+        if earlier is not None:
+            check_earlier(earlier, len(prompt), max_len, params)
         metrics = RequestMetrics(self._clock() if arrival_s is None else arrival_s)
         progress = RequestProgress(metrics, prompt_logprobs=None if params.prompt_logprobs is None else [])
         request = Request(request_id, prompt, params, priority, root_key(cache_salt), progress)
@@ -82,11 +90,15 @@ class Engine:
             arrival_idx=self._num_requests,
             first_seq_id=self._num_sequences,
             settings=self._settings,
+            earlier=earlier,
         )
         self._num_requests += 1
         self._num_sequences += params.n
         self._requests[request_id] = request
-        self._scheduler.add(request.sequences[0])
+        # Before the prompt is computed one goes for all.
+        ready = request.unfinished()
+        for seq in ready if request.is_prompt_done else ready[:1]:
+            self._scheduler.add(seq)
 
     def abort(self, request_id: str) -> list[SequenceUpdate]:
         """End a request on its caller's wish; safe at any time between steps, also for one that is unknown or over.
@@ -118,6 +130,10 @@ class Engine:
                 if seq.seq_id == seq_id:
                     return request.request_id, seq.index
         return None
+
+    def continuations(self) -> list[tuple[str, int]]:
+        """All that are not finished, as owner() names them."""
+        return [(request.request_id, seq.index) for request in self._requests.values() for seq in request.unfinished()]
 
     def has_work(self) -> bool:
         """Whether step() would do anything."""

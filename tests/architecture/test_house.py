@@ -36,7 +36,7 @@ def test_the_native_core_is_called_from_the_cpu_backend_only() -> None:
 
 
 def test_wall_clocks_are_read_at_the_front_doors_only() -> None:
-    assert users_of("time", "datetime") <= {"api", "bench", "cli", "text", "tune"}
+    assert users_of("time", "datetime") <= {"api", "bench", "cli", "engine_process", "server", "text", "tune"}
 
 
 def test_the_environment_is_read_in_one_place() -> None:

@@ -6,13 +6,26 @@ Used by request_record.py and by the engine process's client. Does not know requ
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Protocol
 
 from albireo.api.output_text import OutputText
-from albireo.engine.request import SequenceUpdate
 from albireo.outputs import CompletionOutput, FinishReason, Logprob, SampleLogprobs
 from albireo.params import SamplingParams
 from albireo.step import TokenLogprobs
 from albireo.text.tokenizer import Tokenizer
+
+
+class News(Protocol):
+    """What a step brought to one continuation; see engine.request.SequenceUpdate."""
+
+    @property
+    def token_ids(self) -> list[int]: ...
+    @property
+    def logprobs(self) -> list[TokenLogprobs] | None: ...
+    @property
+    def finish_reason(self) -> FinishReason | None: ...
+    @property
+    def stop_reason(self) -> int | str | None: ...
 
 
 class Continuation:
@@ -38,7 +51,7 @@ class Continuation:
         self.finish_reason: FinishReason | None = None
         self.stop_reason: int | str | None = None
 
-    def take(self, update: SequenceUpdate) -> str | None:
+    def take(self, update: News) -> str | None:
         """Note new tokens, or the end. Returns: the stop string by which it has to be ended, or None."""
         self.token_ids += update.token_ids
         if update.logprobs is not None and self.logprobs is not None:
@@ -49,6 +62,10 @@ class Continuation:
             self._watched.read(self.token_ids)
             return self._watched.matched
         return None
+
+    def end(self, reason: FinishReason, stop_reason: int | str | None) -> None:
+        """No more tokens come, for another reason than the last of them."""
+        self._end(reason, stop_reason, False)
 
     def _end(self, reason: FinishReason, stop_reason: int | str | None, has_token: bool) -> None:
         self.finish_reason, self.stop_reason = reason, stop_reason

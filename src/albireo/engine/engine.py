@@ -63,7 +63,7 @@ class Engine:
         cache_salt: str | None = None,
         arrival_s: float | None = None,
         earlier: Earlier | None = None,
-    ) -> None:
+    ) -> range:
         """Let a request wait for its turn.
 
         Args:
@@ -73,6 +73,7 @@ class Engine:
             priority: lower runs earlier; needs scheduling_policy "priority".
             cache_salt: prefix-cache blocks are shared only among requests of the same salt.
             arrival_s: when it came in, on the engine's clock; None: now.
+        Returns: ids of its sequences, as plans name them.
         Raises: InvalidParams, PromptTooLong: the request is refused, nothing else has changed.
         """
         if request_id in self._requests:
@@ -99,6 +100,7 @@ class Engine:
         ready = request.unfinished()
         for seq in ready if request.is_prompt_done else ready[:1]:
             self._scheduler.add(seq)
+        return range(request.sequences[0].seq_id, self._num_sequences)
 
     def abort(self, request_id: str) -> list[SequenceUpdate]:
         """End a request on its caller's wish; safe at any time between steps, also for one that is unknown or over.
@@ -147,6 +149,11 @@ class Engine:
             num_waiting=len(self._scheduler.waiting),
             kv_cache_usage=self._scheduler.tables.usage_frac,
         )
+
+    def blocks(self) -> tuple[list[Sequence], list[int]]:
+        """Who holds blocks, to be looked at between steps only; and the blocks of the first group that nobody holds but
+        a prefix may find, those evicted first before."""
+        return list(self._scheduler.running), self._scheduler.tables.pools[0].cached()
 
     # -- the step ------------------------------------------------------------------------------------------------------
 

@@ -101,6 +101,7 @@ class EngineClient:
         self._starting: asyncio.Task[None] | None = None
         self._num_deaths = 0
         self._died_s = 0.0
+        self._busy_since_s = 0.0
         self._resumed: set[int] = set()
         self._watch_s: float | None = None
         self._changed = asyncio.Event()
@@ -161,6 +162,8 @@ class EngineClient:
             seed = derive_seed(self._seed, key)
             params = submission.params.clone(seed=seed - (1 << 64) if seed >> 63 else seed)
             submission = Submission(submission.prompt, submission.prompt_token_ids, params, submission.cache_salt)
+        if not self.requests:
+            self._busy_since_s = time.monotonic()
         tracked = Tracked.new(key, request_id, submission, priority, inbox, arrival_s, self._tokenizer)
         self.requests[key] = tracked
         if self.health.state == "ready" and self._process is not None:
@@ -179,6 +182,12 @@ class EngineClient:
         tracked.is_over = True
         self._on_over(tracked)
         self._calm_down(tracked.key)
+
+    def idle_s(self) -> float:
+        """Seconds since the last step, with work to do and a process to do it; 0 when there is none of either."""
+        if not self.requests or self.health.state != "ready":
+            return 0.0
+        return time.monotonic() - max(self.health.last_step_s, self._busy_since_s)
 
     def watch(self, interval_s: float | None) -> None:
         """Have on_blocks called at this interval; None: no more."""

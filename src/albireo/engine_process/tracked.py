@@ -95,6 +95,8 @@ class Tracked:
         key: names it between the processes; ascending in order of arrival.
         error: why it never ran.
         num_ended: continuations that ended.
+        has_left_queue: kept by the server: it got its first token, or ended without one.
+        is_counted: kept by the server's metrics: its first token was.
     """
 
     key: int
@@ -111,6 +113,8 @@ class Tracked:
     num_ended: int = 0
     is_over: bool = False
     error: Exception | None = None
+    has_left_queue: bool = False
+    is_counted: bool = False
     strikes: Strikes = field(default_factory=Strikes)
 
     @classmethod

@@ -27,7 +27,9 @@ def command(model: str | None, server: dict[str, Any], engine: dict[str, Any]) -
     """
     try:
         from albireo.server.run import serve
-    except ImportError as error:
+    except ModuleNotFoundError as error:
+        if (error.name or "").startswith("albireo"):
+            raise
         raise ConfigError(
             f"albireo serve needs the extra 'serve' ({error.name} is missing): pip install 'albireo[serve]'"
         ) from None

@@ -19,7 +19,7 @@ import msgspec
 from albireo import errors
 from albireo.api.admission import Submission
 from albireo.engine.request import derive_seed
-from albireo.engine_process.blame import guilty
+from albireo.engine_process.blame import FROM_OUTSIDE, guilty, is_suspect
 from albireo.engine_process.messages import (
     Abort,
     Blocks,
@@ -41,9 +41,10 @@ from albireo.text.tokenizer import Tokenizer
 
 _LOG = logging.getLogger(__name__)
 
-#: Deaths in a row, without a token between them, after which another try is pointless.
+#: Deaths in a row, without a step between them, after which another try is pointless. One that came from outside while
+#: the model was there counts a tenth: what killed it is hardly its own doing.
 MAX_DEATHS = 4
-#: Seconds between one such death and the next try, times the number of them.
+#: Seconds between one such death and the next try, times their number.
 PAUSE_S = 0.2
 
 State = Literal["loading", "ready", "restarting", "failed", "closed"]
@@ -99,10 +100,11 @@ class EngineClient:
         self._keys = itertools.count()
         self._process: EngineProcess | None = None
         self._starting: asyncio.Task[None] | None = None
-        self._num_deaths = 0
+        self._num_deaths = 0.0
         self._died_s = 0.0
         self._busy_since_s = 0.0
         self._resumed: set[int] = set()
+        self._suspects: list[Tracked] = []
         self._watch_s: float | None = None
         self._changed = asyncio.Event()
         self._tokenizer: Tokenizer | None = None
@@ -211,10 +213,11 @@ class EngineClient:
         for tracked in guilty((self.requests[key] for key in keys if key in self.requests), status):
             _LOG.error("request %s ended the engine process %d times", tracked.request_id, tracked.strikes.num)
             self._end(tracked, f"the request ended the engine process {tracked.strikes.num} times and is not run again")
-            self._num_deaths = 0
-        self._num_deaths += 1
+            self._num_deaths = 0.0
+        is_outside = status in FROM_OUTSIDE and self.health.state == "ready"
+        self._num_deaths += 0.1 if is_outside else 1.0
         if self._num_deaths >= MAX_DEATHS:
-            self._fail(EngineError(f"the engine process ended {MAX_DEATHS} times in a row, last {_words(status)}"))
+            self._fail(EngineError(f"the engine process ended again and again, last {_words(status)}"))
             return
         self.health.num_restarts += 1
         _LOG.warning(
@@ -222,7 +225,7 @@ class EngineClient:
         )
         self.health.state = "loading" if self.ready is None else "restarting"
         self.health.loaded_frac = 0.0
-        self._starting = asyncio.create_task(self._start(PAUSE_S * (self._num_deaths - 1)))
+        self._starting = asyncio.create_task(self._start(PAUSE_S * max(0.0, self._num_deaths - 1)))
 
     def _fail(self, error: EngineError) -> None:
         self.health.state, self.health.failure = "failed", error
@@ -258,20 +261,32 @@ class EngineClient:
         self.health.state, self.health.loaded_frac = "ready", 1.0
         self.health.last_step_s = time.monotonic()
         assert self._process is not None, "it speaks"
-        if self.health.num_restarts:
-            self._resumed = set(self.requests)
-            self._process.send(Careful(bool(self._resumed)))
-            for tracked in self.requests.values():
-                tracked.num_restarts += 1
-                tracked.times.restarts_s += time.monotonic() - max(self._died_s, tracked.times.arrival_s)
-        for tracked in self.requests.values():
-            self._process.send(tracked.add_message())
+        self._resume(self._process)
         if self._watch_s is not None:
             self._process.send(Watch(self._watch_s))
         self._changed.set()
 
+    def _resume(self, process: EngineProcess) -> None:
+        """Give the process all there is to do; those that seem to have killed the last one by themselves come last, one
+        after the other, when all others have got on."""
+        if not self.health.num_restarts:
+            for tracked in self.requests.values():
+                process.send(tracked.add_message())
+            return
+        now = time.monotonic()
+        self._suspects = [tracked for tracked in self.requests.values() if is_suspect(tracked)]
+        others = [tracked for tracked in self.requests.values() if tracked not in self._suspects]
+        process.send(Careful(True))
+        for tracked in others:
+            tracked.num_restarts += 1
+            tracked.times.restarts_s += now - max(self._died_s, tracked.times.arrival_s)
+            process.send(tracked.add_message())
+        self._resumed = {tracked.key for tracked in others}
+        self._calm_down(None)
+
     def _stepped(self, step: Stepped) -> None:
         self.health.last_step_s = step.ended_s
+        self._num_deaths = 0.0
         self._on_step(step)
         for update in step.updates:
             tracked = self.requests.get(update.key)
@@ -279,8 +294,6 @@ class EngineClient:
                 continue
             if tracked.take(update, step.ended_s) and self._process is not None:
                 self._process.send(Finish(update.key, update.index))
-            if update.token_ids:
-                self._num_deaths = 0
             if tracked.is_over:
                 del self.requests[update.key]
                 self._on_over(tracked)
@@ -294,12 +307,24 @@ class EngineClient:
             self._on_over(tracked)
             self._calm_down(refused.key)
 
-    def _calm_down(self, key: int) -> None:
+    def _calm_down(self, key: int | None) -> None:
         """A resumed request moved on or is over; after the last of them all are computed together again."""
-        if key in self._resumed:
+        if key is not None:
+            if key not in self._resumed:
+                return
             self._resumed.discard(key)
-            if not self._resumed and self._process is not None:
-                self._process.send(Careful(False))
+        if self._resumed or self._process is None:
+            return
+        while self._suspects:
+            suspect = self._suspects.pop(0)
+            if suspect.is_over:
+                continue
+            suspect.num_restarts += 1
+            suspect.times.restarts_s += time.monotonic() - max(self._died_s, suspect.times.arrival_s)
+            self._process.send(suspect.add_message())
+            self._resumed = {suspect.key}
+            return
+        self._process.send(Careful(False))
 
 
 def _words(status: int) -> str:

@@ -32,6 +32,7 @@ class Server:
         if is_poisoned:
             command = [sys.executable, str(Path(__file__).parent / "serve_poisoned.py"), *words]
         self.lines: list[str] = []
+        self._clients: list[Any] = []
         self.process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True, bufsize=1)
         threading.Thread(target=self._read, daemon=True).start()
         self.url = self.wait_for(r"listening on (\S+)").group(1)
@@ -59,7 +60,9 @@ class Server:
         import openai
 
         options = {"base_url": f"{self.url}/v1", "api_key": "none", "max_retries": 0, "timeout": 60, **kwargs}
-        return openai.OpenAI(http_client=httpx.Client(trust_env=False), **options)
+        made = openai.OpenAI(http_client=httpx.Client(trust_env=False), **options)
+        self._clients.append(made)
+        return made
 
     def metrics(self) -> dict[str, float]:
         """Name of a metric without labels -> sum over them."""
@@ -75,7 +78,8 @@ class Server:
         """SIGTERM, and the exit status."""
         if self.process.poll() is None:
             self.process.send_signal(signal.SIGTERM)
-        self.http.close()
+        for client in [self.http, *self._clients]:
+            client.close()
         try:
             return self.process.wait(_DEADLINE_S)
         finally:

@@ -43,17 +43,18 @@ class BoundedHttp(HttpToolsProtocol):
     def data_received(self, data: bytes) -> None:
         if self._is_refused:
             return
-        if self._is_in_head and self._timer is None:
-            self._begin_head()
-        before = self._num_head_bytes
+        was_in_head = self._is_in_head
         super().data_received(data)
-        if self._is_in_head:
-            self._num_head_bytes = before + len(data)
+        # A head that began in the middle of data is counted from the next data on.
+        if was_in_head and self._is_in_head:
+            self._num_head_bytes += len(data)
             if self._num_head_bytes > MAX_HEAD_BYTES:
                 self._refuse()
 
     def on_message_begin(self) -> None:
         super().on_message_begin()
+        if self._timer is None:
+            self._begin_head()
         cast(dict[str, Any], self.scope)[ABORT] = self.transport.abort
         self._is_in_head = True
 
@@ -71,7 +72,6 @@ class BoundedHttp(HttpToolsProtocol):
             super().on_body(body)
 
     def on_message_complete(self) -> None:
-        self._is_in_head, self._num_head_bytes = True, 0
         if not self._is_refused:
             super().on_message_complete()
 

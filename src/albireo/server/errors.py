@@ -74,6 +74,8 @@ def refused(error: EngineError, prompt_field: str) -> HttpError:
         return HttpError(400, message, param=prompt_field, code="invalid_chat")
     if isinstance(error, RequestError):
         field = _FIELD.match(message)
+        if field is None and message.startswith(("the prompt", "prompt")):
+            return HttpError(400, message, param=prompt_field, code="invalid_value")
         return HttpError(400, message, param=field.group(1) if field else None, code="invalid_value")
     if isinstance(error, InvariantError):
         return HttpError(500, "an internal promise does not hold; the server's log has more", code="internal")

@@ -85,7 +85,7 @@ class GenerationFields(msgspec.Struct, kw_only=True, forbid_unknown_fields=True)
     store: Any = None
 
     # there is no such thing here: neutral values only
-    best_of: Any = None
+    best_of: AtLeastOne | None = None
     use_beam_search: Any = None
     length_penalty: Any = None
     kv_transfer_params: Any = None

@@ -25,6 +25,9 @@ from albireo.server.streaming import break_stuck
 
 _LOG = logging.getLogger("albireo.server")
 
+#: Seconds for answers to go out that say why a request ended, before the connections are closed.
+ANSWER_S = 0.2
+
 
 def serve(
     settings: ServerSettings,
@@ -129,13 +132,16 @@ async def _announce(serving: Serving, server: uvicorn.Server, say: Callable[[str
 async def _drain_when(stopping: asyncio.Event, serving: Serving, server: uvicorn.Server) -> None:
     await stopping.wait()
     await serving.drain()
+    if serving.client.requests:
+        await serving.client.close()
+        await asyncio.sleep(ANSWER_S)
     server.should_exit = True
 
 
 async def _end_when_failed(serving: Serving, server: uvicorn.Server) -> None:
     failure = await serving.client.wait_until_failed()
     _LOG.error("the engine cannot go on: %s", failure)
-    await asyncio.sleep(0.2)  # the answers to what ran are sent
+    await asyncio.sleep(ANSWER_S)
     server.should_exit = True
 
 

@@ -9,6 +9,7 @@ import pytest
 
 from albireo.errors import ConfigError
 from albireo.server.settings import ServerSettings
+from server_process import Server
 
 PATHS = [
     "/", "/v1/completions", "/v1/models", "/metrics", "/docs", "/openapi.json", "/version", "/ping", "/v1/stats",
@@ -20,8 +21,6 @@ METHODS = ["GET", "POST", "HEAD", "OPTIONS", "PUT", "DELETE", "PATCH", "TRACE"]
 
 @pytest.fixture(scope="module")
 def closed() -> Any:
-    from tests.server.conftest import Server
-
     made = Server("--api-key", "sesame").wait_until_ready()
     yield made
     made.stop()

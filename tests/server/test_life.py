@@ -14,7 +14,8 @@ from typing import Any
 
 import openai
 import pytest
-from tests.server.conftest import wait_until
+
+from server_process import wait_until
 
 LONG: dict[str, Any] = {"prompt": "Once upon a time", "max_tokens": 500, "ignore_eos": True, "stream": True, "seed": 1}
 

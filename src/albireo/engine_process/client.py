@@ -19,11 +19,10 @@ import msgspec
 from albireo import errors
 from albireo.api.admission import Submission
 from albireo.engine.request import derive_seed
-from albireo.engine_process.blame import FROM_OUTSIDE, guilty, is_suspect
+from albireo.engine_process.blame import FROM_OUTSIDE, guilty
 from albireo.engine_process.messages import (
     Abort,
     Blocks,
-    Careful,
     Failed,
     Finish,
     FromWorker,
@@ -35,6 +34,7 @@ from albireo.engine_process.messages import (
     Watch,
 )
 from albireo.engine_process.process import COMMAND, EngineProcess
+from albireo.engine_process.recovery import Recovery
 from albireo.engine_process.tracked import Inbox, Tracked
 from albireo.errors import ConfigError, EngineError, RequestError
 from albireo.text.tokenizer import Tokenizer
@@ -101,10 +101,8 @@ class EngineClient:
         self._process: EngineProcess | None = None
         self._starting: asyncio.Task[None] | None = None
         self._num_deaths = 0.0
-        self._died_s = 0.0
         self._busy_since_s = 0.0
-        self._resumed: set[int] = set()
-        self._suspects: list[Tracked] = []
+        self._recovery = Recovery()
         self._watch_s: float | None = None
         self._changed = asyncio.Event()
         self._tokenizer: Tokenizer | None = None
@@ -183,7 +181,7 @@ class EngineClient:
                 continuation.end("abort", None)
         tracked.is_over = True
         self._on_over(tracked)
-        self._calm_down(tracked.key)
+        self._moved_on(tracked.key)
 
     def idle_s(self) -> float:
         """Seconds since the last step, with work to do and a process to do it; 0 when there is none of either."""
@@ -201,15 +199,15 @@ class EngineClient:
 
     async def _start(self, pause_s: float) -> None:
         await asyncio.sleep(pause_s)
-        self._process = EngineProcess(self._command, self._receive, self._ended)
-        await self._process.start()
-        self._process.send(Start(self._engine))
+        process = self._process = EngineProcess(self._command, self._receive, self._ended)
+        await process.start()
+        process.send(Start(self._engine))
 
     def _ended(self, status: int, keys: list[int]) -> None:
         """The process is gone."""
         if self.health.state in ("closed", "failed"):
             return
-        self._died_s = time.monotonic()
+        self._recovery.died()
         for tracked in guilty((self.requests[key] for key in keys if key in self.requests), status):
             _LOG.error("request %s ended the engine process %d times", tracked.request_id, tracked.strikes.num)
             self._end(tracked, f"the request ended the engine process {tracked.strikes.num} times and is not run again")
@@ -261,28 +259,14 @@ class EngineClient:
         self.health.state, self.health.loaded_frac = "ready", 1.0
         self.health.last_step_s = time.monotonic()
         assert self._process is not None, "it speaks"
-        self._resume(self._process)
+        if self.health.num_restarts:
+            self._recovery.resume(self._process, self.requests.values())
+        else:
+            for tracked in self.requests.values():
+                self._process.send(tracked.add_message())
         if self._watch_s is not None:
             self._process.send(Watch(self._watch_s))
         self._changed.set()
-
-    def _resume(self, process: EngineProcess) -> None:
-        """Give the process all there is to do; those that seem to have killed the last one by themselves come last, one
-        after the other, when all others have got on."""
-        if not self.health.num_restarts:
-            for tracked in self.requests.values():
-                process.send(tracked.add_message())
-            return
-        now = time.monotonic()
-        self._suspects = [tracked for tracked in self.requests.values() if is_suspect(tracked)]
-        others = [tracked for tracked in self.requests.values() if tracked not in self._suspects]
-        process.send(Careful(True))
-        for tracked in others:
-            tracked.num_restarts += 1
-            tracked.times.restarts_s += now - max(self._died_s, tracked.times.arrival_s)
-            process.send(tracked.add_message())
-        self._resumed = {tracked.key for tracked in others}
-        self._calm_down(None)
 
     def _stepped(self, step: Stepped) -> None:
         self.health.last_step_s = step.ended_s
@@ -297,34 +281,18 @@ class EngineClient:
             if tracked.is_over:
                 del self.requests[update.key]
                 self._on_over(tracked)
-            if self._resumed:
-                self._calm_down(update.key)
+            self._moved_on(update.key)
 
     def _refused(self, refused: Refused) -> None:
         tracked = self.requests.pop(refused.key, None)
         if tracked is not None:
             tracked.fail(_error(refused.error, refused.message, RequestError))
             self._on_over(tracked)
-            self._calm_down(refused.key)
+            self._moved_on(refused.key)
 
-    def _calm_down(self, key: int | None) -> None:
-        """A resumed request moved on or is over; after the last of them all are computed together again."""
-        if key is not None:
-            if key not in self._resumed:
-                return
-            self._resumed.discard(key)
-        if self._resumed or self._process is None:
-            return
-        while self._suspects:
-            suspect = self._suspects.pop(0)
-            if suspect.is_over:
-                continue
-            suspect.num_restarts += 1
-            suspect.times.restarts_s += time.monotonic() - max(self._died_s, suspect.times.arrival_s)
-            self._process.send(suspect.add_message())
-            self._resumed = {suspect.key}
-            return
-        self._process.send(Careful(False))
+    def _moved_on(self, key: int) -> None:
+        if self._process is not None:
+            self._recovery.moved_on(self._process, key)
 
 
 def _words(status: int) -> str:

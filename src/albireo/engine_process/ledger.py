@@ -36,7 +36,10 @@ def create(path: Path) -> None:
 
 
 def read(path: Path) -> list[int]:
-    """The keys in the ledger, each once."""
-    data = path.read_bytes()
+    """The keys in the ledger, each once; none when a worker took it away, as it does when it ends in order."""
+    try:
+        data = path.read_bytes()
+    except FileNotFoundError:
+        return []
     (num,) = struct.unpack_from("<Q", data)
     return list(dict.fromkeys(struct.unpack_from(f"<{min(num, MAX_KEYS)}Q", data, 8)))

@@ -7,6 +7,7 @@ server. Knows token ids only: no text, no HTTP.
 from __future__ import annotations
 
 import logging
+import shutil
 import signal
 import socket
 import threading
@@ -69,6 +70,8 @@ def run(socket_path: str, ledger_path: str) -> None:
         worker = Worker(loaded, Ledger(Path(ledger_path)), connection)
         worker.tell(_ready(loaded))
         worker.serve(inbox)
+    # A server that was killed leaves the directory of its socket behind.
+    shutil.rmtree(Path(socket_path).parent, ignore_errors=True)
 
 
 def _load(engine: dict[str, Any], connection: socket.socket) -> Loaded:

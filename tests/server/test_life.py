@@ -175,3 +175,12 @@ def test_a_worker_does_not_outlive_its_server(start: Any) -> None:
     wait_until(
         lambda: not Path(f"/proc/{worker}").exists() or "Z" in Path(f"/proc/{worker}/stat").read_text().split()[2]
     )
+
+
+def test_the_api_process_has_no_weights_and_no_native_code(start: Any) -> None:
+    server = start()
+    assert server.http.post("/v1/completions", json={"prompt": "Once", "max_tokens": 2}).status_code == 200
+    (worker,) = server.workers()
+    maps = {pid: Path(f"/proc/{pid}/maps").read_text() for pid in (server.process.pid, worker)}
+    for mapped in ("_native", "ledger"):
+        assert (mapped in maps[server.process.pid], mapped in maps[worker]) == (False, True)

@@ -37,5 +37,19 @@ def command(model: str | None, server: dict[str, Any], engine: dict[str, Any]) -
     if model is not None:
         engine["model"] = str(locate_model(model))
         given.setdefault("served_model_name", (Path(model).name if Path(model).is_dir() else model,))
+    given["api_key"] = tuple(key for text in given.get("api_key", ()) for key in _keys(text))
     settings = ServerSettings(**given)
     serve(settings, engine, say=lambda line: click.echo(line, err=True))
+
+
+def _keys(text: str) -> list[str]:
+    """One key, or those of a file, which other users do not see in the list of processes."""
+    if not text.startswith("@"):
+        return [text]
+    try:
+        keys = [line.strip() for line in Path(text[1:]).read_text("ascii").splitlines() if line.strip()]
+    except (OSError, UnicodeDecodeError) as error:
+        raise ConfigError(f"api_key={text}: the file cannot be read ({type(error).__name__})") from None
+    if not keys:
+        raise ConfigError(f"api_key={text}: the file holds no key")
+    return keys

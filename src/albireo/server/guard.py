@@ -24,6 +24,8 @@ _ENCODER = msgspec.json.Encoder()
 #: What endpoints leave in scope for the log: a dict of words and numbers, never text of prompts.
 ACCOUNT = "albireo.account"
 _OPEN_PATH = b"/health"
+#: Asked for every few seconds by machines; in the log only when something is wrong with them.
+_PROBES = frozenset(["/health", "/ping", "/metrics"])
 
 
 class Guard:
@@ -66,7 +68,7 @@ class Guard:
                 scope, receive, noting
             )
         finally:
-            if self._logs:
+            if self._logs and not (scope["path"] in _PROBES and status in (200, 503)):
                 self._log(scope, status, account, time.monotonic() - started_s)
 
     def _may_pass(self, scope: Scope) -> bool:

@@ -83,6 +83,7 @@ def test_numbers_out_of_their_range(server: Any, path: str, field: str) -> None:
         (b'{"prompt": [4294967296]}', 400),
         (b'{"prompt": "x", "stop": [""]}', 400),
         (b'{"prompt": "x", "stop": 5}', 400),
+        (b'{"prompt": "x", "stop": "' + b"x" * 257 + b'"}', 400),
         (b'{"prompt": "x", "logit_bias": {"a": 1}}', 400),
         (b'{"prompt": "x", "logit_bias": {"1": "a"}}', 400),
         (b'{"prompt": "x", "allowed_token_ids": []}', 400),

@@ -39,7 +39,7 @@ def running(server: Any) -> float:
 
 def test_a_client_that_leaves_frees_its_blocks(start: Any) -> None:
     server = start("--max-num-seqs", "2")
-    for ask in (LONG, {**LONG, "stream": False}, {**LONG, "n": 4}):
+    for ask in ({**LONG, "n": 16}, {**LONG, "n": 16, "stream": False}, {**LONG, "n": 2}):
         before = server.metrics()
         connection = open_stream(server, {**ask, "max_tokens": 505})
         wait_until(lambda: running(server) > 0)
@@ -56,12 +56,17 @@ def test_a_client_that_leaves_frees_its_blocks(start: Any) -> None:
 
 def test_a_full_queue_is_a_429(start: Any) -> None:
     server = start("--max-num-seqs", "1", "--max-num-queued-requests", "2")
-    waiting = [open_stream(server, LONG) for _ in range(3)]
-    wait_until(lambda: server.metrics()["vllm:num_requests_waiting"] == 2)
+    waiting = [open_stream(server, {**LONG, "n": 32, "request_id": "first"})]
+    wait_until(lambda: running(server) == 1)
+    waiting += [open_stream(server, {**LONG, "request_id": name}) for name in "ab"]
+    for name in "ab":
+        wait_until(lambda name=name: server.http.get(f"/v1/requests/cmpl-{name}/explain").status_code == 200)
     with pytest.raises(openai.RateLimitError) as raised:
         server.client().completions.create(model="story", prompt="Once", max_tokens=1)
     assert int(raised.value.response.headers["retry-after"]) >= 1
     assert server.metrics()["vllm:admission_rejections_total"] == 1
+    behind = server.http.get("/v1/requests/cmpl-b/explain").json()["queued_behind"]
+    assert (behind["running"], behind["waiting"]) == (1, 1)
     for connection in waiting:
         connection.close()
     wait_until(lambda: server.metrics()["vllm:num_requests_waiting"] == 0)
@@ -97,7 +102,8 @@ def test_a_client_that_does_not_read_is_given_up(start: Any) -> None:
 
 def test_sigterm_lets_what_runs_finish(start: Any) -> None:
     server = start("--max-num-seqs", "1")
-    connections = [open_stream(server, LONG, "connection: close") for _ in range(3)]
+    asks = [{**LONG, "n": 8}, LONG, LONG]
+    connections = [open_stream(server, ask, "connection: close") for ask in asks]
     wait_until(lambda: running(server) == 1)
     server.process.send_signal(signal.SIGTERM)
     refusal = wait_until(
@@ -105,11 +111,11 @@ def test_sigterm_lets_what_runs_finish(start: Any) -> None:
     )
     assert refusal.headers["retry-after"] and refusal.json()["error"]["code"] == "shutting_down"
     assert server.http.get("/health").status_code == 503
-    for connection in connections:
+    for ask, connection in zip(asks, connections, strict=True):
         data = b""
         while chunk := connection.recv(1 << 16):
             data += chunk
-        assert data.count(b'"finish_reason":"length"') == 1 and b"data: [DONE]" in data
+        assert data.count(b'"finish_reason":"length"') == ask.get("n", 1) and b"data: [DONE]" in data
         connection.close()
     assert server.process.wait(30) == 0
 

@@ -7,17 +7,21 @@ from __future__ import annotations
 
 import asyncio
 import re
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from typing import Any, TypeVar
 
 import msgspec
 from starlette.types import Receive, Scope
 
-from albireo.server.errors import HttpError
+from albireo.server.errors import HttpError, busy
 
 T = TypeVar("T", bound=msgspec.Struct)
 
 #: Seconds for a body to arrive.
 BODY_TIMEOUT_S = 60.0
+#: Bodies of the largest size that are held at one time.
+MAX_TOTAL = 16
 _PATH = re.compile(r" - at `\$\.([^`\[.]+)")
 _UNKNOWN = re.compile(r"unknown field `([^`]*)`")
 
@@ -26,28 +30,53 @@ class ClientGone(Exception):
     """Nobody waits for the answer any more."""
 
 
-async def read_body(scope: Scope, receive: Receive, max_bytes: int) -> bytes:
-    """All of a body. Raises: HttpError 413, 408; ClientGone."""
-    for name, value in scope["headers"]:
-        if name == b"content-length" and len(value) < 20 and value.isdigit() and int(value) > max_bytes:
-            raise _too_large(max_bytes)
-    chunks: list[bytes] = []
-    num_bytes = 0
-    try:
-        async with asyncio.timeout(BODY_TIMEOUT_S):
-            while True:
-                message = await receive()
-                if message["type"] == "http.disconnect":
-                    raise ClientGone
-                chunk = message.get("body", b"")
-                num_bytes += len(chunk)
-                if num_bytes > max_bytes:
-                    raise _too_large(max_bytes)
-                chunks.append(chunk)
-                if not message.get("more_body", False):
-                    return chunks[0] if len(chunks) == 1 else b"".join(chunks)
-    except TimeoutError:
-        raise HttpError(408, "the request body did not arrive in time", headers={"connection": "close"}) from None
+class Bodies:
+    """Reads bodies. Invariant: what is held of all of them at one time is at most MAX_TOTAL bodies of the largest size."""
+
+    def __init__(self, max_bytes: int) -> None:
+        self._max_bytes = max_bytes
+        self._num_held = 0
+
+    @asynccontextmanager
+    async def read(self, scope: Scope, receive: Receive) -> AsyncIterator[bytes]:
+        """All of a body, which is held until the block ends. Raises: HttpError 413, 408, 429; ClientGone."""
+        for name, value in scope["headers"]:
+            if name == b"content-length" and value.isdigit() and (len(value) > 20 or int(value) > self._max_bytes):
+                raise self._too_large()
+        chunks: list[bytes] = []
+        try:
+            async with asyncio.timeout(BODY_TIMEOUT_S):
+                await self._read(receive, chunks)
+            yield chunks[0] if len(chunks) == 1 else b"".join(chunks)
+        except TimeoutError:
+            raise HttpError(408, "the request did not arrive in time", headers={"connection": "close"}) from None
+        finally:
+            self._num_held -= sum(map(len, chunks))
+
+    async def _read(self, receive: Receive, chunks: list[bytes]) -> None:
+        num_bytes = 0
+        while True:
+            message = await receive()
+            if message["type"] == "http.disconnect":
+                raise ClientGone
+            chunk = message.get("body", b"")
+            num_bytes += len(chunk)
+            if num_bytes > self._max_bytes:
+                raise self._too_large()
+            if self._num_held + len(chunk) > MAX_TOTAL * self._max_bytes:
+                raise busy(429, "too many large requests at once; come again later", "queue_full")
+            chunks.append(chunk)
+            self._num_held += len(chunk)
+            if not message.get("more_body", False):
+                return
+
+    def _too_large(self) -> HttpError:
+        return HttpError(
+            413,
+            f"the request body is larger than {self._max_bytes} bytes; send less, or raise --max-body-bytes",
+            code="body_too_large",
+            headers={"connection": "close"},
+        )
 
 
 def parse(data: bytes, decoder: msgspec.json.Decoder[T]) -> T:
@@ -89,12 +118,3 @@ def _invalid(error: msgspec.ValidationError) -> HttpError:
 def _no_json(error: Exception) -> HttpError:
     what = "it is nested too deeply" if isinstance(error, RecursionError) else f"{error!s:.200}"
     return HttpError(400, f"the body is not valid JSON: {what}")
-
-
-def _too_large(max_bytes: int) -> HttpError:
-    return HttpError(
-        413,
-        f"the request body is larger than {max_bytes} bytes; send less, or raise --max-body-bytes",
-        code="body_too_large",
-        headers={"connection": "close"},
-    )

@@ -58,6 +58,14 @@ async def completion(serving: Serving, request: CompletionRequest) -> list[Submi
                 found.append(serving.admission.submission(Prompt(None, prompt, request.cache_salt), params))
         return found
 
+    longest = max(len(prompt) for prompt in prompts)
+    if longest > serving.max_prompt_chars:
+        raise HttpError(
+            400,
+            f"a prompt of length {longest} cannot fit the model's context of {serving.ready.max_model_len} tokens",
+            param="prompt",
+            code="context_length_exceeded",
+        )
     num_chars = sum(len(prompt) for prompt in prompts)
     return await _admitted(serving, request, prepare, num_chars, "prompt")
 

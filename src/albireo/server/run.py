@@ -76,6 +76,8 @@ async def _serve(
             ssl_keyfile=settings.ssl_keyfile,
             ssl_certfile=settings.ssl_certfile,
             timeout_graceful_shutdown=2,
+            # Longer than clients keep connections, so that they close them and never write to a closed one.
+            timeout_keep_alive=75,
             backlog=2048,
         )
     )

@@ -22,6 +22,7 @@ from albireo.engine_process.process import COMMAND
 from albireo.engine_process.tracked import Tracked
 from albireo.errors import EngineError
 from albireo.server.accounts import Accounts
+from albireo.server.body import Bodies
 from albireo.server.errors import HttpError, busy
 from albireo.server.live import Live
 from albireo.server.metrics import Metrics
@@ -42,6 +43,7 @@ class Serving:
     """Attributes:
     is_draining: no new requests; those that run are finished.
     streams: answers that are being sent.
+    max_prompt_chars: a longer text has more tokens than the context, whatever it is.
     num_queued, num_queued_tokens: requests without a token, and their prompts.
     """
 
@@ -50,7 +52,9 @@ class Serving:
         self.started_s = time.time()
         self.is_draining = False
         self.num_queued = self.num_queued_tokens = 0
+        self.max_prompt_chars = 0
         self.accounts = Accounts()
+        self.bodies = Bodies(settings.max_body_bytes)
         self.streams: set[EventStream] = set()
         self.live = Live(self)
         self.metrics: Metrics | None = None
@@ -70,7 +74,9 @@ class Serving:
         ready = await self.client.wait_until_ready()
         config = EngineConfig.from_kwargs(**{**ready.engine, "skip_tokenizer_init": False})
         tokenizer = await self.in_thread(lambda: Tokenizer.from_directory(Path(ready.tokenizer_directory)))
+        names = await self.in_thread(tokenizer.vocabulary)
         self.client.use(tokenizer)
+        self.max_prompt_chars = ready.max_model_len * max(map(len, names), default=1)
         self._tokenizer = tokenizer
         self._admission = Admission(config, ready.defaults, ready.vocab_size, tokenizer)
         self.metrics = Metrics(self.names[0], ready)

@@ -11,7 +11,7 @@ from starlette.types import Receive, Scope, Send
 
 from albireo.api.continuation import Continuation
 from albireo.server import intake
-from albireo.server.body import ClientGone, parse, read_body
+from albireo.server.body import ClientGone, parse
 from albireo.server.generation import Generation, new_id
 from albireo.server.logprobs import LogprobWriter
 from albireo.server.protocol.chat import (
@@ -43,9 +43,9 @@ class Chat:
         received_s = time.monotonic()
         serving = self._serving
         try:
-            body = await read_body(scope, receive, serving.settings.max_body_bytes)
-            request = parse(body, _DECODER)
-            submissions = await intake.chat(serving, request)
+            async with serving.bodies.read(scope, receive) as body:
+                request = parse(body, _DECODER)
+                submissions = await intake.chat(serving, request)
             name = new_id("chatcmpl", request.request_id)
             async with Generation(
                 serving,

@@ -12,7 +12,7 @@ from starlette.types import Receive, Scope, Send
 from albireo.api.continuation import Continuation
 from albireo.engine_process.tracked import Tracked
 from albireo.server import intake
-from albireo.server.body import ClientGone, parse, read_body
+from albireo.server.body import ClientGone, parse
 from albireo.server.generation import Generation, new_id
 from albireo.server.logprobs import LogprobWriter
 from albireo.server.protocol.completions import (
@@ -40,9 +40,9 @@ class Completions:
         received_s = time.monotonic()
         serving = self._serving
         try:
-            body = await read_body(scope, receive, serving.settings.max_body_bytes)
-            request = parse(body, _DECODER)
-            submissions = await intake.completion(serving, request)
+            async with serving.bodies.read(scope, receive) as body:
+                request = parse(body, _DECODER)
+                submissions = await intake.completion(serving, request)
             name = new_id("cmpl", request.request_id)
             async with Generation(
                 serving,

@@ -11,7 +11,7 @@ from starlette.responses import Response
 from albireo.api.admission import Admission
 from albireo.errors import EngineError
 from albireo.params import SamplingParams
-from albireo.server.body import parse, read_body
+from albireo.server.body import parse
 from albireo.server.errors import HttpError, refused
 from albireo.server.intake import template_kwargs
 from albireo.server.protocol.tokens import Detokenized, DetokenizeRequest, Tokenized, TokenizeRequest
@@ -30,7 +30,8 @@ class Tokens:
     async def tokenize(self, http: Request) -> Response:
         """Text, or a chat, to token ids."""
         serving = self._serving
-        request = parse(await read_body(http.scope, http.receive, serving.settings.max_body_bytes), _TOKENIZE)
+        async with serving.bodies.read(http.scope, http.receive) as body:
+            request = parse(body, _TOKENIZE)
         serving.check_model(request.model)
         admission, tokenizer = serving.admission, serving.tokenizer
         if (request.prompt is None) == (request.messages is None):
@@ -62,7 +63,8 @@ class Tokens:
     async def detokenize(self, http: Request) -> Response:
         """Token ids to text."""
         serving = self._serving
-        request = parse(await read_body(http.scope, http.receive, serving.settings.max_body_bytes), _DETOKENIZE)
+        async with serving.bodies.read(http.scope, http.receive) as body:
+            request = parse(body, _DETOKENIZE)
         serving.check_model(request.model)
         tokenizer = serving.tokenizer
         text = await serving.in_thread(lambda: tokenizer.decode(request.tokens, skip_special_tokens=False))

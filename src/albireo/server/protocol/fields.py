@@ -15,7 +15,7 @@ Count = Annotated[int, Meta(ge=0, le=2**31 - 1)]
 AtLeastOne = Annotated[int, Meta(ge=1, le=2**31 - 1)]
 AllOrCount = Annotated[int, Meta(ge=-1, le=2**31 - 1)]
 Int64 = Annotated[int, Meta(ge=-(2**63), le=2**63 - 1)]
-Text = Annotated[str, Meta(max_length=4096)]
+Text = Annotated[str, Meta(max_length=256)]
 
 
 class StreamOptions(msgspec.Struct, forbid_unknown_fields=True):

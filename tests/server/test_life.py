@@ -155,6 +155,15 @@ def test_a_model_that_cannot_be_loaded_ends_the_server(tmp_path: Path) -> None:
     assert done.returncode == 1 and "error: " in done.stderr and "Traceback" not in done.stderr
 
 
+def test_a_port_that_is_taken_ends_the_server(server: Any) -> None:
+    port = server.url.rpartition(":")[2]
+    done = subprocess.run(
+        [sys.executable, "-m", "albireo", "serve", "--port", port], capture_output=True, text=True, timeout=60
+    )
+    assert done.returncode == 1 and f"error: cannot listen on 127.0.0.1:{port}" in done.stderr, done.stderr
+    assert "Traceback" not in done.stderr
+
+
 def test_an_engine_that_does_not_come_back_ends_the_server(start: Any) -> None:
     server = start(is_poisoned=True)
     connection = open_stream(server, {**LONG, "logit_bias": {"1": 0.5}})

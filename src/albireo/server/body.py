@@ -31,7 +31,7 @@ class ClientGone(Exception):
 
 
 class Bodies:
-    """Reads bodies. Invariant: what is held of all of them at one time is at most MAX_TOTAL bodies of the largest size."""
+    """Reads bodies. Invariant: all that are held at one time are at most as large as MAX_TOTAL of the largest size."""
 
     def __init__(self, max_bytes: int) -> None:
         self._max_bytes = max_bytes

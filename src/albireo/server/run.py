@@ -8,7 +8,9 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
+import resource
 import signal
+import socket
 import time
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any
@@ -16,7 +18,7 @@ from typing import Any
 import uvicorn
 
 from albireo.engine_process.process import COMMAND
-from albireo.errors import EngineError
+from albireo.errors import ConfigError, EngineError
 from albireo.server.app import application
 from albireo.server.bounded_http import BoundedHttp
 from albireo.server.serving import Serving
@@ -25,6 +27,8 @@ from albireo.server.streaming import break_stuck
 
 _LOG = logging.getLogger("albireo.server")
 
+BACKLOG = 2048
+MAX_OPEN_FILES = 65_536
 #: Seconds for answers to go out that say why a request ended, before the connections are closed.
 ANSWER_S = 0.2
 
@@ -61,12 +65,11 @@ class _Server(uvicorn.Server):
 async def _serve(
     settings: ServerSettings, engine: Mapping[str, Any], say: Callable[[str], None], command: tuple[str, ...]
 ) -> None:
+    listening = _listen(settings)
     serving = Serving(settings, engine, command)
     server = _Server(
         uvicorn.Config(
             application(serving),
-            host=settings.host,
-            port=settings.port,
             http=BoundedHttp,
             ws="none",
             lifespan="off",
@@ -76,20 +79,21 @@ async def _serve(
             ssl_keyfile=settings.ssl_keyfile,
             ssl_certfile=settings.ssl_certfile,
             timeout_graceful_shutdown=2,
+            limit_concurrency=_max_connections(),
             # Longer than clients keep connections, so that they close them and never write to a closed one.
             timeout_keep_alive=75,
-            backlog=2048,
+            backlog=BACKLOG,
         )
     )
     stopping = _on_signals(server)
     tasks = [
-        asyncio.create_task(_announce(serving, server, say)),
+        asyncio.create_task(_announce(serving, server, listening.getsockname()[1], say)),
         asyncio.create_task(_drain_when(stopping, serving, server)),
         asyncio.create_task(_end_when_failed(serving, server)),
         asyncio.create_task(_sweep(serving)),
     ]
     try:
-        await server.serve()
+        await server.serve(sockets=[listening])
     finally:
         for task in tasks:
             task.cancel()
@@ -97,6 +101,17 @@ async def _serve(
     failure = serving.failure()
     if failure is not None:
         raise failure
+
+
+def _listen(settings: ServerSettings) -> socket.socket:
+    """The socket, before anything is loaded. Raises: ConfigError."""
+    family = socket.AF_INET6 if ":" in settings.host else socket.AF_INET
+    try:
+        return socket.create_server((settings.host, settings.port), family=family, backlog=BACKLOG)
+    except OSError as error:
+        raise ConfigError(
+            f"cannot listen on {settings.host}:{settings.port} ({error.strerror or error}); take another"
+        ) from None
 
 
 def _on_signals(server: uvicorn.Server) -> asyncio.Event:
@@ -114,13 +129,12 @@ def _on_signals(server: uvicorn.Server) -> asyncio.Event:
     return stopping
 
 
-async def _announce(serving: Serving, server: uvicorn.Server, say: Callable[[str], None]) -> None:
+async def _announce(serving: Serving, server: uvicorn.Server, port: int, say: Callable[[str], None]) -> None:
     while not server.started:
         await asyncio.sleep(0.005)
     settings = serving.settings
     scheme = "https" if settings.ssl_certfile else "http"
     host = f"[{settings.host}]" if ":" in settings.host else settings.host
-    port = server.servers[0].sockets[0].getsockname()[1]
     say(f"listening on {scheme}://{host}:{port}")
     if not settings.is_loopback and not settings.api_key:
         say(f"warning: {settings.host} can be reached from other machines, and no --api-key is set")
@@ -151,6 +165,16 @@ async def _sweep(serving: Serving) -> None:
     while True:
         await asyncio.sleep(min(1.0, serving.settings.reader_timeout / 4))
         break_stuck(serving, time.monotonic())
+
+
+def _max_connections() -> int:
+    """As many as there may be open files, but for some: without them a new engine process could not be started."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    wanted = MAX_OPEN_FILES if hard == resource.RLIM_INFINITY else min(hard, MAX_OPEN_FILES)
+    if soft < wanted:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))
+        soft = wanted
+    return max(16, soft - 128)
 
 
 def _configure_logs() -> None:

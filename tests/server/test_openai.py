@@ -227,6 +227,17 @@ def test_what_cannot_be_done_is_a_400_that_names_the_field(
     assert raised.value.type == "invalid_request_error" and raised.value.body["message"]  # type: ignore[index]
 
 
+def test_a_template_of_the_servers(start: Any, tmp_path: Any) -> None:
+    path = tmp_path / "template.jinja"
+    path.write_text("{% for m in messages %}{{ m.content }} there{% endfor %}{% if thinking %} was{% endif %}")
+    server = start("--chat-template", str(path))
+    plain = server.http.post("/v1/completions", json={**GREEDY, "prompt": f"{PROMPT} there was"}).json()
+    chat = server.http.post("/v1/chat/completions", json={**CHAT, "chat_template_kwargs": {"thinking": True}}).json()
+    # The completion begins with a token that this template leaves out.
+    assert chat["usage"]["prompt_tokens"] == plain["usage"]["prompt_tokens"] - 1
+    assert chat["choices"][0]["message"]["content"]
+
+
 def test_typed_exceptions(client: Any, start: Any) -> None:
     with pytest.raises(openai.NotFoundError, match="model 'gpt-9' does not exist"):
         client.completions.create(**{**GREEDY, "model": "gpt-9"})

@@ -53,8 +53,9 @@ _RECEIVE_BYTES = 1 << 20
 
 def run(socket_path: str, ledger_path: str) -> None:
     """Serve one client until it closes the socket. Logs go to stderr."""
-    # Ctrl-C reaches the whole terminal; the client decides what it means.
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    # They may reach both processes; the client decides what they mean, and closes the socket at the end.
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, signal.SIG_IGN)
     logging.basicConfig(level=logging.WARNING, format="%(levelname)s %(name)s: %(message)s")
     with socket.socket(socket.AF_UNIX) as connection:
         connection.connect(socket_path)

@@ -91,6 +91,7 @@ async def chat(serving: Serving, request: ChatRequest) -> list[Submission]:
     options = {
         "add_generation_prompt": _default(request.add_generation_prompt, not request.continue_final_message),
         "continue_final_message": bool(request.continue_final_message),
+        "chat_template": serving.chat_template,
         "chat_template_kwargs": template_kwargs(serving, request.chat_template_kwargs, request.reasoning_effort),
     }
     if options["add_generation_prompt"] and options["continue_final_message"]:

@@ -20,7 +20,7 @@ from albireo.engine_process.client import EngineClient
 from albireo.engine_process.messages import Ready, Stepped
 from albireo.engine_process.process import COMMAND
 from albireo.engine_process.tracked import Tracked
-from albireo.errors import EngineError
+from albireo.errors import ConfigError, EngineError
 from albireo.server.accounts import Accounts
 from albireo.server.body import Bodies
 from albireo.server.errors import HttpError, busy
@@ -43,6 +43,7 @@ class Serving:
     """Attributes:
     is_draining: no new requests; those that run are finished.
     streams: answers that are being sent.
+    chat_template: source of the template in place of the model's, or None.
     max_prompt_chars: a longer text has more tokens than the context, whatever it is.
     num_queued, num_queued_tokens: requests without a token, and their prompts.
     """
@@ -53,6 +54,7 @@ class Serving:
         self.is_draining = False
         self.num_queued = self.num_queued_tokens = 0
         self.max_prompt_chars = 0
+        self.chat_template = None if settings.chat_template is None else _read(settings.chat_template)
         self.accounts = Accounts()
         self.bodies = Bodies(settings.max_body_bytes)
         self.streams: set[EventStream] = set()
@@ -207,3 +209,11 @@ class Serving:
     def failure(self) -> EngineError | None:
         """Why the engine will not run any more."""
         return self.client.health.failure
+
+
+def _read(path: str) -> str:
+    """Raises: ConfigError."""
+    try:
+        return Path(path).read_text("utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise ConfigError(f"chat_template={path}: the file cannot be read ({type(error).__name__})") from None

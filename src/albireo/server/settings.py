@@ -35,6 +35,7 @@ class ServerSettings:
         max_body_bytes: largest request body.
         max_n: most continuations of one request, over all its prompts.
         max_stop: most stop strings, and most of other lists of words.
+        chat_template: file with a jinja2 template to use in place of the model's.
         chat_template_kwarg: variables that a caller may hand to the chat template.
         log_requests: log one line a request, without its text.
         watch_interval: seconds between pictures of the KV cache in /v1/stats.
@@ -55,6 +56,7 @@ class ServerSettings:
     max_body_bytes: int = 10 << 20
     max_n: int = 128
     max_stop: int = 64
+    chat_template: str | None = None
     chat_template_kwarg: tuple[str, ...] = TEMPLATE_KWARGS
     log_requests: bool = True
     watch_interval: float = 0.1

@@ -56,6 +56,7 @@ class Tokens:
             if request.add_generation_prompt is None
             else request.add_generation_prompt,
             "continue_final_message": opens,
+            "chat_template": self._serving.chat_template,
             "chat_template_kwargs": template_kwargs(self._serving, request.chat_template_kwargs, None),
         }
         return admission.chat(request.messages or [], SamplingParams(), options).prompt_token_ids

@@ -56,6 +56,10 @@ class Metrics:
         counts = _one_two_five(ready.max_model_len)
         self._running = self._gauge("num_requests_running", "Requests in the running batch.")
         self._waiting = self._gauge("num_requests_waiting", "Requests that wait for their turn.")
+        reasons = Gauge(
+            "vllm:num_requests_waiting_by_reason", "Why they wait.", (*_LABELS, "reason"), registry=self._registry
+        )
+        self._for_capacity = reasons.labels(*self._values, "capacity")
         self._kv_usage = self._gauge("kv_cache_usage_perc", "KV blocks in use; 1 is all of them.")
         self._preemptions = self._counter("num_preemptions", "Sequences that gave their blocks back.")
         self._queries = self._counter("prefix_cache_queries", "Tokens looked up in the prefix cache.")
@@ -74,6 +78,7 @@ class Metrics:
         self._prefill = self._histogram("request_prefill_time_seconds", "Running, to the first token.", _LATENCY)
         self._decode = self._histogram("request_decode_time_seconds", "From the first token to the last.", _LATENCY)
         self._prompts = self._histogram("request_prompt_tokens", "Prompt tokens of a request.", counts)
+        self._computed = self._histogram("request_prefill_kv_computed_tokens", "Not from the prefix cache.", counts)
         self._outputs = self._histogram("request_generation_tokens", "Tokens produced by a request.", counts)
         self._longest = self._histogram("request_max_num_generation_tokens", "Longest continuation.", counts)
         self._max_tokens = self._histogram("request_params_max_tokens", "max_tokens asked for.", counts)
@@ -93,6 +98,7 @@ class Metrics:
         """Note a step, before its tokens are given to their requests."""
         self._running.set(step.num_running)
         self._waiting.set(step.num_waiting)
+        self._for_capacity.set(step.num_waiting)
         self._kv_usage.set(step.kv_usage)
         self._step_tokens.observe(step.num_prompt + step.num_output)
         self._advance("num_preemptions", step.num_preemptions, self._preemptions)
@@ -128,7 +134,9 @@ class Metrics:
         params, times = tracked.submission.params, tracked.times
         lengths = [len(continuation.token_ids) for continuation in tracked.continuations]
         self._cached.inc(tracked.num_cached_tokens)
-        self._prompts.observe(len(tracked.submission.prompt_token_ids))
+        num_prompt = len(tracked.submission.prompt_token_ids)
+        self._prompts.observe(num_prompt)
+        self._computed.observe(num_prompt - tracked.num_cached_tokens)
         self._outputs.observe(sum(lengths))
         self._longest.observe(max(lengths))
         self._n.observe(params.n)
@@ -152,7 +160,7 @@ class Metrics:
     def text(self, is_idle: bool, num_restarts: int) -> bytes:
         """What Prometheus scrapes."""
         if is_idle:
-            for gauge in (self._running, self._waiting, self._kv_usage):
+            for gauge in (self._running, self._waiting, self._for_capacity, self._kv_usage):
                 gauge.set(0)
         self._restarts.set(num_restarts)
         return generate_latest(self._registry)

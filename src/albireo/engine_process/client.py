@@ -176,10 +176,7 @@ class EngineClient:
             return
         if self._process is not None:
             self._process.send(Abort(tracked.key))
-        for continuation in tracked.continuations:
-            if continuation.finish_reason is None:
-                continuation.end("abort", None)
-        tracked.is_over = True
+        tracked.end_all("abort", None)
         self._on_over(tracked)
         self._moved_on(tracked.key)
 
@@ -233,7 +230,7 @@ class EngineClient:
 
     def _end(self, tracked: Tracked, reason: str) -> None:
         self.requests.pop(tracked.key, None)
-        tracked.end_all(reason)
+        tracked.end_all("error", reason)
         self._on_over(tracked)
 
     # -- messages ------------------------------------------------------------------------------------------------------

@@ -6,11 +6,13 @@ Made by client.py, read by the server. Does not know processes or HTTP.
 from __future__ import annotations
 
 import asyncio
+import time
 from dataclasses import dataclass, field
 
 from albireo.api.admission import Submission
 from albireo.api.continuation import Continuation
 from albireo.engine_process.messages import Add, Progress, Update
+from albireo.outputs import FinishReason
 from albireo.step import TokenLogprobs
 from albireo.text.tokenizer import Tokenizer
 
@@ -71,6 +73,7 @@ class Times:
     first_scheduled_s: float | None = None
     first_token_s: float | None = None
     last_token_s: float | None = None
+    ended_s: float | None = None
     restarts_s: float = 0.0
 
 
@@ -172,7 +175,8 @@ class Tracked:
             continuation.end("stop", stop)
         if continuation.finish_reason is not None:
             self.num_ended += 1
-            self.is_over = self.num_ended == len(self.continuations)
+            if self.num_ended == len(self.continuations):
+                self._close()
         self.inbox.put(self)
         return stop is not None
 
@@ -180,17 +184,21 @@ class Tracked:
         """It never runs."""
         if not self.is_over:
             self.error = error
-            self.is_over = True
+            self._close()
             self.inbox.put(self)
 
-    def end_all(self, reason: str) -> None:
-        """End what goes on with finish_reason "error", for a reason in words."""
+    def end_all(self, finish_reason: FinishReason, reason: str | None) -> None:
+        """End what goes on, for a reason in words."""
         for continuation in self.continuations:
             if continuation.finish_reason is None:
-                continuation.end("error", reason)
+                continuation.end(finish_reason, reason)
+        self._close()
+        self.inbox.put(self)
+
+    def _close(self) -> None:
         self.num_ended = len(self.continuations)
         self.is_over = True
-        self.inbox.put(self)
+        self.times.ended_s = time.monotonic()
 
     def _note(self, progress: Progress) -> None:
         times = self.times

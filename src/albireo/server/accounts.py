@@ -39,35 +39,28 @@ class Account:
     def parts(self) -> dict[str, float]:
         """Seconds of the wall time, each counted once: they sum to wall_s.
 
-        With several prompts: until the first of them was scheduled, had its first token; until the last one's last.
+        With several prompts: until the first of them was scheduled, had its first token; until the last one ended.
         """
         end = time.monotonic() if self.answered_s is None else self.answered_s
         times = [tracked.times for tracked in self.requests]
-        marks = [
-            self.submitted_s,
-            min((t.first_scheduled_s for t in times if t.first_scheduled_s is not None), default=None),
-            min((t.first_token_s for t in times if t.first_token_s is not None), default=None),
-            max((t.last_token_s for t in times if t.last_token_s is not None), default=None),
-        ]
-        spans = {}
+        marks = {
+            "admission_s": self.submitted_s,
+            "queue_s": min((t.first_scheduled_s for t in times if t.first_scheduled_s is not None), default=None),
+            "prefill_s": min((t.first_token_s for t in times if t.first_token_s is not None), default=None),
+        }
+        spans = dict.fromkeys((*marks, "decode_s"), 0.0)
         at = self.received_s
-        for name, mark in zip(("admission_s", "queue_s", "prefill_s", "decode_s"), marks, strict=True):
+        for name, mark in marks.items():
             until = at if mark is None else min(max(mark, at), end)
             spans[name] = until - at
             at = until
-        # What is not reached yet is where a running request is now.
-        rest = end - at
-        running = {0: "queue_s", 1: "queue_s", 2: "prefill_s", 3: "decode_s"}
-        if self.answered_s is None:
-            spans[running[sum(mark is not None for mark in marks[:3])]] += rest
-            rest = 0.0
-        restarts = min(max((t.restarts_s for t in times), default=0.0), spans["decode_s"] + spans["queue_s"])
-        taken = min(restarts, spans["decode_s"])
-        spans["decode_s"] -= taken
-        spans["queue_s"] -= restarts - taken
-        spans["restart_s"] = restarts
-        spans["delivery_s"] = rest
-        return spans
+        # It was, or is, in the first stage of which the end is not known.
+        stage = next((name for name, mark in marks.items() if mark is None), "decode_s")
+        ended = [t.ended_s for t in times if t.ended_s is not None]
+        until = end if self.answered_s is None else min(max([at, *ended]), end)
+        spans[stage] += until - at
+        rest = end - until
+        return {**_without_restarts(spans, max((t.restarts_s for t in times), default=0.0)), "delivery_s": rest}
 
     def explain(self) -> dict[str, Any]:
         """The account, as the endpoint tells it."""
@@ -96,6 +89,16 @@ class Account:
             "restarts": max((tracked.num_restarts for tracked in self.requests), default=0),
             **{name: round(value, 6) for name, value in parts.items()},
         }
+
+
+def _without_restarts(spans: dict[str, float], restarts_s: float) -> dict[str, float]:
+    """Take what was spent without a process out of where it was spent, the latest first."""
+    left = restarts_s
+    for name in ("decode_s", "prefill_s", "queue_s"):
+        taken = min(left, spans[name])
+        spans[name] -= taken
+        left -= taken
+    return {**spans, "restart_s": restarts_s - left}
 
 
 def _prompt(tracked: Tracked) -> dict[str, Any]:

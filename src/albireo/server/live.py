@@ -53,17 +53,17 @@ class Live:
             self._task = asyncio.create_task(self._run())
         return queue
 
-    def unwatch(self, queue: asyncio.Queue[bytes | None]) -> None:
-        """No longer."""
+    def end(self, queue: asyncio.Queue[bytes | None]) -> None:
+        """One watcher is to stop, or has."""
         self._watchers.discard(queue)
+        if queue.full():
+            queue.get_nowait()
+        queue.put_nowait(None)
 
     def close(self) -> None:
         """End all watching."""
-        for queue in self._watchers:
-            if queue.full():
-                queue.get_nowait()
-            queue.put_nowait(None)
-        self._watchers.clear()
+        for queue in list(self._watchers):
+            self.end(queue)
 
     async def _run(self) -> None:
         while self._watchers:

@@ -151,6 +151,7 @@ async def _drain_when(stopping: asyncio.Event, serving: Serving, server: uvicorn
     if serving.client.requests:
         await serving.client.close()
         await asyncio.sleep(ANSWER_S)
+    serving.live.close()
     server.should_exit = True
 
 

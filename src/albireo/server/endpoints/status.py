@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-import time
+import asyncio
+from collections.abc import Callable
 from typing import Any
 
 import msgspec
@@ -103,15 +104,20 @@ class Stats:
             await send({"type": "http.response.body", "body": b""})
             return
         events = live.watch()
+        leaving = asyncio.create_task(_until_gone(receive, lambda: live.end(events)))
         try:
             while (event := await events.get()) is not None:
-                before = time.monotonic()
                 await send({"type": "http.response.body", "body": b"data: %b\n\n" % event, "more_body": True})
-                if time.monotonic() - before > self._serving.settings.reader_timeout:
-                    break
             await send({"type": "http.response.body", "body": b""})
         finally:
-            live.unwatch(events)
+            leaving.cancel()
+            live.end(events)
+
+
+async def _until_gone(receive: Receive, tell: Callable[[], None]) -> None:
+    while (await receive())["type"] != "http.disconnect":
+        pass
+    tell()
 
 
 def _json(answer: Any, status: int = 200, headers: dict[str, str] | None = None) -> Response:

@@ -67,6 +67,7 @@ def test_only_the_guilty_request_fails(
     with pytest.raises(openai.InternalServerError, match=words):
         raise error
     assert "passwd" not in str(error) and "0x7f" not in str(error)
+    assert error.response.headers["x-should-retry"] == "false"
     assert [answer for i, answer in enumerate(got) if i != 3] == [text for i, text in enumerate(expected) if i != 3]
     assert poisoned.http.get("/health").json() == {"status": "ok", "num_restarts": before + num_restarts}
     assert poisoned.metrics()["vllm:num_requests_running"] == 0

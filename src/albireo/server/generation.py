@@ -18,7 +18,7 @@ from albireo.engine_process.tracked import Inbox, Tracked
 from albireo.errors import EngineError
 from albireo.server.accounts import Account
 from albireo.server.body import ClientGone
-from albireo.server.errors import HttpError, ended, refused
+from albireo.server.errors import NO_RETRY, HttpError, ended, refused
 from albireo.server.guard import ACCOUNT
 from albireo.server.serving import Serving
 
@@ -87,7 +87,8 @@ class Generation:
         serving.accounts.open(account)
         self._watching = asyncio.create_task(self._watch())
         if self._timeout_s is not None:
-            late = HttpError(504, f"the request took longer than {self._timeout_s:g} s", code="deadline_exceeded")
+            words = f"the request took longer than {self._timeout_s:g} s"
+            late = HttpError(504, words, code="deadline_exceeded", headers=NO_RETRY)
             self._timer = asyncio.get_running_loop().call_later(self._timeout_s, self._inbox.fail, late)
         return self
 

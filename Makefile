@@ -42,7 +42,7 @@ bench: $(VENV)/.installed
 $(VENV)/.installed: $(NATIVE)
 	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
 	@echo "installing albireo into $(VENV) (the native core compiles once, about a minute) ..."
-	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable .
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable ".[serve]"
 	@touch $@
 
 # What tests need on top. torch comes first and alone, as its CPU build: plain resolution would fetch CUDA.

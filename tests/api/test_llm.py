@@ -311,18 +311,24 @@ def test_a_step_that_fails_once_is_not_noticed(house: Any) -> None:
     assert llm.stats().num_failed_steps == 2
 
 
-def test_an_error_that_names_nobody_ends_those_who_ran(house: Any) -> None:
+def test_of_an_error_that_names_nobody_the_guilty_one_is_found(house: Any) -> None:
+    prompts = [f"prompt {i}" for i in range(7)]
+    expected = LLM.from_loaded(house.loaded()).generate(prompts, GREEDY)
+    guilty = tuple(house.tokenizer.encode("prompt 4"))
+
     def fail(plan: StepPlan) -> None:
-        if house.toy.num_steps >= 3 and sequences(plan) == [0, 1]:
+        tasks = [task for work in plan.work for task in work.samples]
+        if any(tuple(task.prompt_token_ids) == guilty and len(task.output_token_ids) == 3 for task in tasks):
             raise OSError("the device is gone")
 
     house.toy.on_step = fail
-    llm = LLM.from_loaded(house.loaded(max_num_seqs=2))
-    outputs = llm.generate(["a", "b", "waits"], GREEDY)
-    assert [o.outputs[0].finish_reason for o in outputs] == ["error", "error", "length"]
-    assert [len(o.outputs[0].token_ids) for o in outputs] == [3, 3, 12]
-    assert outputs[0].outputs[0].stop_reason == "OSError: the device is gone"
-    assert all(o.finished for o in outputs) and idle(llm)
+    llm = LLM.from_loaded(house.loaded())
+    outputs = llm.generate(prompts, GREEDY)
+    ended = outputs.pop(4).outputs[0]
+    assert (ended.finish_reason, ended.stop_reason, len(ended.token_ids)) == ("error", "OSError: the device is gone", 3)
+    del expected[4]
+    assert [o.outputs for o in outputs] == [o.outputs for o in expected]
+    assert idle(llm)
 
 
 def test_a_failing_prompt_step_ends_all_continuations(house: Any) -> None:

@@ -36,7 +36,18 @@ def test_the_native_core_is_called_from_the_cpu_backend_only() -> None:
 
 
 def test_wall_clocks_are_read_at_the_front_doors_only() -> None:
-    assert users_of("time", "datetime") <= {"api", "bench", "bench/serving", "cli", "cli/bench", "text", "tune"}
+    assert users_of("time", "datetime") <= {
+        "api",
+        "bench",
+        "bench/serving",
+        "cli",
+        "cli/bench",
+        "engine_process",
+        "server",
+        "server/endpoints",
+        "text",
+        "tune",
+    }
 
 
 def test_the_environment_is_read_in_one_place() -> None:
@@ -49,6 +60,9 @@ def test_heavy_libraries_are_fenced() -> None:
     assert users_of("huggingface_hub") <= {"api"}
     assert users_of("aiohttp") <= {"bench/serving"}
     assert users_of("llguidance", "llguidance.gbnf_to_lark") <= {"structured"}
+    assert {name.partition("/")[0] for name in users_of("msgspec")} == {"engine_process", "server"}
+    web = users_of("starlette.types", "starlette.responses", "uvicorn", "uvloop", "prometheus_client")
+    assert {name.partition("/")[0] for name in web} == {"server"}
 
 
 def test_nothing_is_unpickled_and_nothing_from_a_model_directory_is_run() -> None:

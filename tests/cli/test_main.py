@@ -18,7 +18,7 @@ from albireo.cli import main as main_module
 from albireo.cli.main import main
 
 SOURCE = Path(main_module.__file__).parent
-COMMANDS = ("bench", "build", "chat", "doctor", "generate", "inspect", "plan", "quantize", "tune", "verify")
+COMMANDS = ("bench", "build", "chat", "doctor", "generate", "inspect", "plan", "quantize", "serve", "tune", "verify")
 HEAVY = ("numpy", "tokenizers", "jinja2", "tqdm", "huggingface_hub", "albireo._native", "albireo.api.load")
 
 

@@ -1,26 +1,21 @@
-"""The engine with text: requests in, steps, outputs out; a step that fails ends the guilty request, not the others.
+"""The engine with text: requests in, steps, outputs out. What becomes of a failed step: guarded_engine.py.
 
 Called by llm.py and engine_thread.py, from one thread at a time. Does not know callers, threads or event loops.
 """
 
 from __future__ import annotations
 
-import logging
-import re
 import time
 from collections.abc import Callable, Iterable
 
 from albireo.api.admission import Submission
+from albireo.api.guarded_engine import GuardedEngine
 from albireo.api.request_record import RequestRecord
-from albireo.engine.engine import Engine
 from albireo.engine.request import SequenceUpdate
 from albireo.engine.settings import EngineSettings
 from albireo.engine.stats import EngineStats
 from albireo.step import StepPlan, StepResult
 from albireo.text.tokenizer import Tokenizer
-
-_LOG = logging.getLogger(__name__)
-_SEQUENCE = re.compile(r"\bsequence (\d+)\b")
 
 
 class Driver:
@@ -36,11 +31,10 @@ class Driver:
         tokenizer: Tokenizer | None,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
-        self._execute = execute
-        self._engine = Engine(settings, self._noting, clock)
+        self._guarded = GuardedEngine(settings, execute, clock)
+        self._engine = self._guarded.engine
         self._tokenizer = tokenizer
         self._records: dict[str, RequestRecord] = {}
-        self._plan: StepPlan | None = None
 
     def add(
         self, request_id: str, submission: Submission, *, priority: int = 0, arrival_s: float | None = None
@@ -82,7 +76,7 @@ class Driver:
         Returns: the requests with something new, finished ones for the last time.
         Cost: 1 µs a running sequence beside the engine's own, unless it has stop strings.
         """
-        return self._take(self._advance())
+        return self._take(self._guarded.step())
 
     def _take(self, updates: Iterable[SequenceUpdate]) -> list[RequestRecord]:
         records = self._records
@@ -102,47 +96,3 @@ class Driver:
             if record.is_finished:
                 del records[request_id]
         return list(changed.values())
-
-    # -- when a step fails ---------------------------------------------------------------------------------------------
-
-    def _noting(self, plan: StepPlan) -> StepResult:
-        self._plan = plan
-        return self._execute(plan)
-
-    def _advance(self) -> list[SequenceUpdate]:
-        self._plan = None
-        try:
-            return self._engine.step()
-        except Exception as error:
-            _LOG.warning("a step failed and is tried once more: %s", error)
-        try:
-            return self._engine.step()
-        except Exception as error:
-            _LOG.error("a step failed twice", exc_info=error)
-            return self._end_guilty(error)
-
-    def _end_guilty(self, error: Exception) -> list[SequenceUpdate]:
-        """End the continuations that the error names; if it names none, those the step was for."""
-        named = [int(seq_id) for seq_id in _SEQUENCE.findall(str(error))]
-        updates = self._end(self._owners(named), error)
-        if not updates and self._plan is not None:
-            updates = self._end(self._owners(_planned(self._plan)), error)
-        if not updates:
-            # It failed before there was a plan: nothing can be told apart.
-            records = list(self._records.values())
-            updates = self._end([(r.request_id, i) for r in records for i in range(r.submission.params.n)], error)
-        return updates
-
-    def _owners(self, seq_ids: Iterable[int]) -> list[tuple[str, int]]:
-        owners = (self._engine.owner(seq_id) for seq_id in seq_ids)
-        return [owner for owner in owners if owner is not None]
-
-    def _end(self, owners: Iterable[tuple[str, int]], error: Exception) -> list[SequenceUpdate]:
-        reason = f"{type(error).__name__}: {error}"
-        updates = [self._engine.finish(request_id, index, "error", reason) for request_id, index in owners]
-        return [update for update in updates if update is not None]
-
-
-def _planned(plan: StepPlan) -> list[int]:
-    tasks = [task.seq_id for work in plan.work for task in work.samples]
-    return list(dict.fromkeys([*tasks, *(work.seq_id for work in plan.work)]))

@@ -82,6 +82,7 @@ def load(
     show_progress: bool = False,
     levels: Sequence[str] | None = None,
     is_tuned: bool = True,
+    on_progress: Callable[[float], None] | None = None,
 ) -> Loaded:
     """Make a model ready to run.
 
@@ -91,6 +92,7 @@ def load(
         levels: ISA levels to choose kernels from, all of which this machine must have; None: all it has.
         is_tuned: run with what was measured for this machine, where there is something; false: with the kernels' own
             numbers.
+        on_progress: told the fraction of the weights that is ready, after each piece.
     Raises: ModelError, ConfigError, OutOfMemory; nothing is left allocated then.
     """
     started = time.perf_counter()
@@ -104,7 +106,7 @@ def load(
         programs, memory = plan_ranks(config, source, levels)
         if is_tuned:
             programs = tuple(tuned(program, directory, config.num_threads)[0] for program in programs)
-        with _progress(programs, show_progress) as advance:
+        with _progress(programs, show_progress, on_progress) as advance:
             model = _model(config, source, programs, memory, advance)
         eos = eos_token_ids(model_config, defaults)
         settings = EngineSettings.from_config(
@@ -213,14 +215,26 @@ def _tokenizer(config: EngineConfig, directory: Path) -> Tokenizer:
 
 
 @contextmanager
-def _progress(programs: Sequence[Program], show: bool) -> Iterator[Callable[[int], None]]:
+def _progress(
+    programs: Sequence[Program], show: bool, on_progress: Callable[[float], None] | None
+) -> Iterator[Callable[[int], None]]:
     """A bar over the bytes of the weights, on a terminal; what to call with the bytes just packed."""
+    total = sum(program.weight_bytes for program in programs)
+    if on_progress is not None:
+        tell, num_done = on_progress, 0
+
+        def note(num_bytes: int) -> None:
+            nonlocal num_done
+            num_done += num_bytes
+            tell(min(1.0, num_done / max(1, total)))
+
+        yield note
+        return
     if not (show and sys.stderr.isatty()):
         yield lambda _: None
         return
     from tqdm import tqdm
 
-    total = sum(program.weight_bytes for program in programs)
     with tqdm(total=total, unit="B", unit_scale=True, desc="Loading weights", leave=False) as bar:
 
         def advance(num_bytes: int) -> None:

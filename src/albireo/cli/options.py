@@ -1,4 +1,4 @@
-"""Options that several commands share, made from the dataclasses they fill: EngineConfig and SamplingParams.
+"""Options that several commands share, made from the dataclasses they fill.
 
 Used by the command files. A new public field becomes a flag of every command by itself; its help is its line in the
 dataclass's docstring. Does not know what the fields do.
@@ -16,13 +16,14 @@ import click
 
 from albireo.config import EngineConfig
 from albireo.params import SamplingParams
+from albireo.server.settings import ServerSettings
 
 F = TypeVar("F", bound=Callable[..., Any])
 
 #: vLLM's other names, kept.
 _ALIASES = {"memory_utilization": ("--gpu-memory-utilization",), "tensor_parallel_size": ("-tp",)}
 #: Fields that are lists: their flags may be given several times.
-_LISTS = ("stop", "without")
+_LISTS = ("stop", "without", "served_model_name", "api_key", "chat_template_kwarg")
 #: Fields of SamplingParams that a flag can carry; the rest need JSONL or Python.
 SAMPLING_FLAGS = (
     "max_tokens",
@@ -62,7 +63,13 @@ def engine_options(*, without: tuple[str, ...] = ()) -> Callable[[F], F]:
     The command gets `engine`, a dict of the ones that were set.
     """
     names = [field.name for field in fields(EngineConfig) if field.name not in ("model", *without)]
-    return _options(EngineConfig, names, _engine_help(), "engine")
+    return _options(EngineConfig, names, _help(EngineConfig), "engine")
+
+
+def server_options() -> Callable[[F], F]:
+    """A flag for each field of ServerSettings; the command gets `server`, a dict of those that were set."""
+    names = [field.name for field in fields(ServerSettings)]
+    return _options(ServerSettings, names, _help(ServerSettings), "server")
 
 
 def sampling_options(*, max_tokens: str, without: tuple[str, ...] = ()) -> Callable[[F], F]:
@@ -88,6 +95,7 @@ def apply(options: Sequence[Callable[[F], F]]) -> Callable[[F], F]:
 
 def _options(owner: type[Any], names: list[str], helps: dict[str, str], into: str) -> Callable[[F], F]:
     hints = get_type_hints(owner)
+    defaults = {field.name: field.default for field in fields(owner)}
 
     def collect(ctx: click.Context, param: click.Parameter, value: Any) -> None:
         """Put what was set into one dict; what was not stays the dataclass's business."""
@@ -99,7 +107,7 @@ def _options(owner: type[Any], names: list[str], helps: dict[str, str], into: st
         for name in reversed(names):
             kind = hints[name]
             command = click.option(
-                *_declarations(name, kind),
+                *_declarations(name, is_on_by_default=kind is bool and defaults[name] is True),
                 name,
                 type=_click_type(name, kind),
                 is_flag=kind is bool or None,
@@ -114,9 +122,8 @@ def _options(owner: type[Any], names: list[str], helps: dict[str, str], into: st
     return decorate
 
 
-def _declarations(name: str, kind: Any) -> Iterator[str]:
+def _declarations(name: str, is_on_by_default: bool) -> Iterator[str]:
     flag = "--" + name.replace("_", "-")
-    is_on_by_default = kind is bool and name.startswith("enable_")
     yield f"{flag}/--no-{flag[2:]}" if is_on_by_default else flag
     yield from _ALIASES.get(name, ())
 
@@ -131,10 +138,10 @@ def _click_type(name: str, kind: Any) -> Any:
     return kind
 
 
-def _engine_help() -> dict[str, str]:
-    """Field -> its text in the docstring of EngineConfig, where None stands for a flag that is left out."""
-    found = re.findall(r"^ {8}(\w+): (.+(?:\n {12}.+)*)", EngineConfig.__doc__ or "", re.MULTILINE)
-    defaults = {field.name: field.default for field in fields(EngineConfig)}
+def _help(owner: type[Any]) -> dict[str, str]:
+    """Field -> its text in the docstring of a dataclass, where None stands for a flag that is left out."""
+    found = re.findall(r"^ {8}(\w+): (.+(?:\n {12}.+)*)", owner.__doc__ or "", re.MULTILINE)
+    defaults = {field.name: field.default for field in fields(owner)}
     helps = {}
     for name, text in found:
         words = re.sub(r"None(?: or -1)?: ", "by default ", re.sub(r"\s+", " ", text))

@@ -91,6 +91,10 @@ class BlockPool:
                 else:
                     self._cached[block] = None
 
+    def cached(self) -> list[int]:
+        """Blocks that nobody holds and find() may give, the one evicted first in front."""
+        return list(self._cached)
+
     def num_refs(self, block: int) -> int:
         """Number of tables holding the block."""
         return self._num_refs[block]

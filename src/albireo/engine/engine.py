@@ -10,12 +10,14 @@ from collections.abc import Callable, Iterable
 
 from albireo.engine.prefix_cache import root_key
 from albireo.engine.request import (
+    Earlier,
     Request,
     RequestProgress,
     Sequence,
     SequenceUpdate,
     Status,
     build_request,
+    check_earlier,
     check_request,
 )
 from albireo.engine.scheduler import Scheduler
@@ -61,20 +63,27 @@ class Engine:
         cache_salt: str | None = None,
         arrival_s: float | None = None,
         constraint: TokenConstraint | None = None,
-    ) -> None:
+        earlier: Earlier | None = None,
+    ) -> range:
         """Let a request wait for its turn.
 
         Args:
+            earlier: output that its continuations have from another engine, which they go on from as if they had it
+                from this one: it counts as output, and the next tokens are those that would have come. The request
+                must name its seed; log-probabilities of the prompt are not given again.
             priority: lower runs earlier; needs scheduling_policy "priority".
             cache_salt: prefix-cache blocks are shared only among requests of the same salt.
             arrival_s: when it came in, on the engine's clock; None: now.
             constraint: params.structured_outputs, compiled.
+        Returns: ids of its sequences, as plans name them.
         Raises: InvalidParams, PromptTooLong: the request is refused, nothing else has changed.
         """
         if request_id in self._requests:
             raise InvalidParams(f"request id {request_id!r} is in use; give each request its own")
         prompt = list(prompt_token_ids)
         max_len = check_request(prompt, params, priority, self._settings)
+        if earlier is not None:
+            check_earlier(earlier, len(prompt), max_len, params)
         metrics = RequestMetrics(self._clock() if arrival_s is None else arrival_s)
         progress = RequestProgress(metrics, prompt_logprobs=None if params.prompt_logprobs is None else [])
         request = Request(request_id, prompt, params, priority, root_key(cache_salt), progress, constraint)
@@ -84,11 +93,16 @@ class Engine:
             arrival_idx=self._num_requests,
             first_seq_id=self._num_sequences,
             settings=self._settings,
+            earlier=earlier,
         )
         self._num_requests += 1
         self._num_sequences += params.n
         self._requests[request_id] = request
-        self._scheduler.add(request.sequences[0])
+        # Before the prompt is computed one goes for all.
+        ready = request.unfinished()
+        for seq in ready if request.is_prompt_done else ready[:1]:
+            self._scheduler.add(seq)
+        return range(request.sequences[0].seq_id, self._num_sequences)
 
     def abort(self, request_id: str) -> list[SequenceUpdate]:
         """End a request on its caller's wish; safe at any time between steps, also for one that is unknown or over.
@@ -121,6 +135,10 @@ class Engine:
                     return request.request_id, seq.index
         return None
 
+    def continuations(self) -> list[tuple[str, int]]:
+        """All that are not finished, as owner() names them."""
+        return [(request.request_id, seq.index) for request in self._requests.values() for seq in request.unfinished()]
+
     def has_work(self) -> bool:
         """Whether step() would do anything."""
         return bool(self._requests)
@@ -133,6 +151,11 @@ class Engine:
             num_waiting=len(self._scheduler.waiting),
             kv_cache_usage=self._scheduler.tables.usage_frac,
         )
+
+    def blocks(self) -> tuple[list[Sequence], list[int]]:
+        """Who holds blocks, to be looked at between steps only; and the blocks of the first group that nobody holds but
+        a prefix may find, those evicted first before."""
+        return list(self._scheduler.running), self._scheduler.tables.pools[0].cached()
 
     # -- the step ------------------------------------------------------------------------------------------------------
 

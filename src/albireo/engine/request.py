@@ -11,6 +11,7 @@ One sequence of a request, the first that is not finished, computes the prompt; 
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Sequence as Seq
 from dataclasses import dataclass, field
 from enum import IntEnum
 
@@ -21,6 +22,9 @@ from albireo.params import SamplingParams
 from albireo.step import SampleTask, SequenceWork, TokenConstraint, TokenLogprobs
 
 _SEED_MASK = 2**64 - 1
+
+#: Output that continuations have from before, one entry each; None: this one has ended.
+Earlier = Seq[Seq[int] | None]
 
 
 class Status(IntEnum):
@@ -192,11 +196,37 @@ def _longest(num_prompt: int, params: SamplingParams, settings: EngineSettings) 
     return max_len
 
 
+def check_earlier(earlier: Earlier, num_prompt: int, max_len: int, params: SamplingParams) -> None:
+    """Refuse output that the request cannot have so far. Raises: InvalidParams."""
+    if len(earlier) != params.n:
+        raise InvalidParams(f"earlier outputs are given for {len(earlier)} continuations, the request has n={params.n}")
+    known = [len(output) for output in earlier if output is not None]
+    if not known:
+        raise InvalidParams("all continuations have ended: there is nothing to go on with")
+    if num_prompt + max(known) >= max_len:
+        raise InvalidParams(
+            f"a continuation has {max(known)} tokens after a prompt of {num_prompt} and is given as going on; it may "
+            f"become {max_len} tokens long, prompt included"
+        )
+
+
 def build_request(
-    request: Request, *, max_len: int, arrival_idx: int, first_seq_id: int, settings: EngineSettings
+    request: Request,
+    *,
+    max_len: int,
+    arrival_idx: int,
+    first_seq_id: int,
+    settings: EngineSettings,
+    earlier: Earlier | None = None,
 ) -> None:
-    """Give a request its n sequences; ids are consecutive, the seed of sequence i is the request's plus i."""
+    """Give a request its n sequences; ids are consecutive, the seed of sequence i is the request's plus i.
+
+    Sequences that have output already stand where a preempted one does: prompt and output are to be computed again,
+    and the next token is drawn at the place in its random stream that it would have had.
+    """
     params = request.params
+    outputs = [[] for _ in range(params.n)] if earlier is None else [None if o is None else list(o) for o in earlier]
+    request.is_prompt_done = any(outputs)
     constraint = request.constraint
     if (params.structured_outputs is None) != (constraint is None):
         raise InvariantError(f"request {request.request_id!r}: structured_outputs and a compiled grammar come together")
@@ -206,9 +236,10 @@ def build_request(
     seed = derive_seed(settings.seed, arrival_idx) if params.seed is None else params.seed
     masked = tuple(sorted(stop_ids))
     prompt = request.prompt_token_ids
-    for index in range(params.n):
+    for index, known in enumerate(outputs):
         seq_id = first_seq_id + index
-        output: list[int] = []
+        output: list[int] = known or []
+        num_tokens = len(prompt) + len(output)
         tables: tuple[list[int], ...] = tuple([] for _ in settings.num_blocks)
         matcher = None if constraint is None else constraint.matcher()
         task = SampleTask(seq_id, params, (seed + index) & _SEED_MASK, prompt, output, masked, matcher)
@@ -218,15 +249,16 @@ def build_request(
             request=request,
             order=(request.priority, arrival_idx, index),
             task=task,
-            work=SequenceWork(seq_id, prompt[-1:], len(prompt) - 1, tables, (task,)),
+            work=SequenceWork(seq_id, (output or prompt)[-1:], num_tokens - 1, tables, (task,)),
             stop_ids=stop_ids,
             max_len=max_len,
-            num_tokens=len(prompt),
+            num_tokens=num_tokens,
             block_tables=tables,
             output_token_ids=output,
+            status=Status.UNFORKED if known is not None else Status.FINISHED,
         )
         request.sequences.append(sequence)
-    request.num_unfinished = params.n
+    request.num_unfinished = len(request.unfinished())
 
 
 def derive_seed(engine_seed: int, arrival_idx: int) -> int:

@@ -1,0 +1,97 @@
+"""The engine, and what becomes of a step that fails: the guilty sequence ends, the others do not notice.
+
+Called by driver.py and by the engine process, from one thread at a time. Does not know text, callers or threads.
+
+A failed step is tried once more, since nothing of it was kept. If it fails again, the guilty sequence is the one its
+error names; if it names none, it is found by computing beginnings of the step: of the shortest that fails, the last
+one. Beginnings, since a sequence may read blocks that one before it writes in the same step. Computing them changes
+nothing: the same bits go into the same slots.
+"""
+
+from __future__ import annotations
+
+import logging
+import re
+import time
+from collections.abc import Callable, Iterable
+
+from albireo.engine.engine import Engine
+from albireo.engine.request import SequenceUpdate
+from albireo.engine.settings import EngineSettings
+from albireo.step import StepPlan, StepResult
+
+_LOG = logging.getLogger(__name__)
+_SEQUENCE = re.compile(r"\bsequence (\d+)\b")
+
+
+class GuardedEngine:
+    """Invariant: step() never raises what execute() raised; whoever is to blame has an update with reason "error".
+
+    Attributes:
+        engine: requests are added, aborted and finished there.
+    """
+
+    def __init__(
+        self,
+        settings: EngineSettings,
+        execute: Callable[[StepPlan], StepResult],
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self.engine = Engine(settings, self._noting, clock)
+        self._execute = execute
+        self._plan: StepPlan | None = None
+
+    def step(self) -> list[SequenceUpdate]:
+        """Engine.step(), or the ends of those that it failed for."""
+        self._plan = None
+        try:
+            return self.engine.step()
+        except Exception as error:
+            _LOG.warning("a step failed and is tried once more: %s", error)
+        try:
+            return self.engine.step()
+        except Exception as error:
+            _LOG.error("a step failed twice", exc_info=error)
+            return self._end_guilty(error)
+
+    def _noting(self, plan: StepPlan) -> StepResult:
+        self._plan = plan
+        return self._execute(plan)
+
+    def _end_guilty(self, error: Exception) -> list[SequenceUpdate]:
+        named = [int(seq_id) for seq_id in _SEQUENCE.findall(str(error))]
+        updates = self._end(self._owners(named), error)
+        if not updates and self._plan is not None:
+            updates = self._end(self._owners(_first_guilty(self._plan, self._execute)), error)
+        # It failed before there was a plan: nothing can be told apart.
+        return updates or self._end(self.engine.continuations(), error)
+
+    def _owners(self, seq_ids: Iterable[int]) -> list[tuple[str, int]]:
+        owners = (self.engine.owner(seq_id) for seq_id in seq_ids)
+        return [owner for owner in owners if owner is not None]
+
+    def _end(self, owners: Iterable[tuple[str, int]], error: Exception) -> list[SequenceUpdate]:
+        reason = f"{type(error).__name__}: {error}"
+        updates = [self.engine.finish(request_id, index, "error", reason) for request_id, index in owners]
+        return [update for update in updates if update is not None]
+
+
+def beginning(plan: StepPlan, num: int) -> StepPlan:
+    """The same step with the first num of its sequences only."""
+    work = plan.work[:num]
+    return StepPlan(plan.step_idx, work, sum(len(each.token_ids) for each in work), plan.block_copies)
+
+
+def _first_guilty(plan: StepPlan, execute: Callable[[StepPlan], StepResult]) -> list[int]:
+    """Sequences of the work with which a step begins to fail. Cost: log2(sequences) executions."""
+    passes, fails = 0, len(plan.work)
+    while fails - passes > 1:
+        middle = (passes + fails) // 2
+        try:
+            execute(beginning(plan, middle))
+        except Exception:
+            fails = middle
+        else:
+            passes = middle
+    guilty = plan.work[fails - 1] if fails else None
+    return [] if guilty is None else list(dict.fromkeys([*(task.seq_id for task in guilty.samples), guilty.seq_id]))

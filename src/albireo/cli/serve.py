@@ -1,0 +1,55 @@
+"""Serve a model over HTTP, as OpenAI's clients expect it.
+
+Ends with 0 after SIGTERM or Ctrl-C, with 1 when the engine cannot run any more.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import click
+
+from albireo.api.locate import locate_model
+from albireo.cli.options import engine_options, server_options
+from albireo.errors import ConfigError
+from albireo.server.settings import ServerSettings
+
+
+@click.command()
+@click.argument("model", required=False)
+@server_options()
+@engine_options(without=("skip_tokenizer_init",))
+def command(model: str | None, server: dict[str, Any], engine: dict[str, Any]) -> None:
+    """Serve a model over HTTP, as OpenAI's clients expect it.
+
+    MODEL is a directory or a hub name; the bundled model when left out.
+    """
+    try:
+        from albireo.server.run import serve
+    except ModuleNotFoundError as error:
+        if (error.name or "").startswith("albireo"):
+            raise
+        raise ConfigError(
+            f"albireo serve needs the extra 'serve' ({error.name} is missing): pip install 'albireo[serve]'"
+        ) from None
+    given: dict[str, Any] = {name: tuple(value) if isinstance(value, list) else value for name, value in server.items()}
+    if model is not None:
+        engine["model"] = str(locate_model(model))
+        given.setdefault("served_model_name", (Path(model).name if Path(model).is_dir() else model,))
+    given["api_key"] = tuple(key for text in given.get("api_key", ()) for key in _keys(text))
+    settings = ServerSettings(**given)
+    serve(settings, engine, say=lambda line: click.echo(line, err=True))
+
+
+def _keys(text: str) -> list[str]:
+    """One key, or those of a file, which other users do not see in the list of processes."""
+    if not text.startswith("@"):
+        return [text]
+    try:
+        keys = [line.strip() for line in Path(text[1:]).read_text("ascii").splitlines() if line.strip()]
+    except (OSError, UnicodeDecodeError) as error:
+        raise ConfigError(f"api_key={text}: the file cannot be read ({type(error).__name__})") from None
+    if not keys:
+        raise ConfigError(f"api_key={text}: the file holds no key")
+    return keys

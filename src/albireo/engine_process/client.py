@@ -1,0 +1,302 @@
+"""The engine as the server sees it: submit requests, read what they bring; the process behind it may die and return.
+
+Called by server, on one event loop. Knows the whole of every accepted request (tracked.py), so that after a death the
+next process goes on with each from its tokens. Does not know HTTP.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import itertools
+import logging
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+import msgspec
+
+from albireo import errors
+from albireo.api.admission import Submission
+from albireo.engine.request import derive_seed
+from albireo.engine_process.blame import FROM_OUTSIDE, guilty
+from albireo.engine_process.messages import (
+    Abort,
+    Blocks,
+    Failed,
+    Finish,
+    FromWorker,
+    Loading,
+    Ready,
+    Refused,
+    Start,
+    Stepped,
+    Watch,
+)
+from albireo.engine_process.process import COMMAND, EngineProcess
+from albireo.engine_process.recovery import Recovery
+from albireo.engine_process.tracked import Inbox, Tracked
+from albireo.errors import ConfigError, EngineError, RequestError
+from albireo.text.tokenizer import Tokenizer
+
+_LOG = logging.getLogger(__name__)
+
+#: Deaths in a row, without a step between them, after which another try is pointless. One that came from outside while
+#: the model was there counts a tenth: what killed it is hardly its own doing.
+MAX_DEATHS = 4
+#: Seconds between one such death and the next try, times their number.
+PAUSE_S = 0.2
+
+State = Literal["loading", "ready", "restarting", "failed", "closed"]
+
+
+@dataclass(slots=True)
+class Health:
+    """How the engine process is.
+
+    Fields:
+        state: restarting: requests are accepted and wait for the next process.
+        loaded_frac: of the weights, while it loads.
+        last_step_s: when it last proved to be alive; monotonic clock.
+        failure: why it will not run any more.
+    """
+
+    state: State = "loading"
+    loaded_frac: float = 0.0
+    last_step_s: float = field(default_factory=time.monotonic)
+    num_restarts: int = 0
+    failure: EngineError | None = None
+
+
+class EngineClient:
+    """Invariants: 1. every request that submit() took ends, exactly once; 2. its tokens are those that it would have
+    had in a process that never died.
+
+    Attributes:
+        ready: what the engine process said when it had loaded; None before.
+        requests: those that are not over, by key, in order of arrival.
+    """
+
+    def __init__(
+        self,
+        engine: Mapping[str, Any],
+        *,
+        on_step: Callable[[Stepped], None] = lambda _: None,
+        on_blocks: Callable[[Blocks], None] = lambda _: None,
+        on_over: Callable[[Tracked], None] = lambda _: None,
+        command: Sequence[str] = COMMAND,
+    ) -> None:
+        """Args:
+        engine: fields of EngineConfig.
+        on_over: a request is over; called before its reader is.
+        """
+        self.health = Health()
+        self.ready: Ready | None = None
+        self.requests: dict[int, Tracked] = {}
+        self._engine = dict(engine)
+        self._on_step, self._on_blocks, self._on_over = on_step, on_blocks, on_over
+        self._command = command
+        self._decoder = msgspec.msgpack.Decoder(FromWorker)
+        self._keys = itertools.count()
+        self._process: EngineProcess | None = None
+        self._starting: asyncio.Task[None] | None = None
+        self._num_deaths = 0.0
+        self._busy_since_s = 0.0
+        self._recovery = Recovery()
+        self._watch_s: float | None = None
+        self._changed = asyncio.Event()
+        self._tokenizer: Tokenizer | None = None
+        self._seed = 0
+
+    # -- its life ------------------------------------------------------------------------------------------------------
+
+    def start(self) -> None:
+        """Begin to load, in the background."""
+        self._starting = asyncio.create_task(self._start(0.0))
+
+    async def wait_until_ready(self) -> Ready:
+        """Raises: EngineError when it cannot be loaded."""
+        while self.ready is None:
+            if self.health.failure is not None:
+                raise self.health.failure
+            self._changed.clear()
+            await self._changed.wait()
+        return self.ready
+
+    async def wait_until_failed(self) -> EngineError:
+        """Returns: why the engine cannot go on; never, while it can."""
+        while self.health.failure is None:
+            self._changed.clear()
+            await self._changed.wait()
+        return self.health.failure
+
+    def use(self, tokenizer: Tokenizer | None) -> None:
+        """Make text with this tokenizer from now on."""
+        self._tokenizer = tokenizer
+
+    async def close(self) -> None:
+        """End the process and every request."""
+        self.health.state = "closed"
+        if self._starting is not None:
+            self._starting.cancel()
+        if self._process is not None:
+            self._process.kill()
+            await self._process.ended()
+        for tracked in list(self.requests.values()):
+            self._end(tracked, "the server is shutting down")
+
+    # -- requests ------------------------------------------------------------------------------------------------------
+
+    def submit(
+        self, request_id: str, submission: Submission, inbox: Inbox, *, priority: int = 0, arrival_s: float
+    ) -> Tracked:
+        """Run a request; inbox is told when there is news.
+
+        A request without a seed gets one now, so that it can be gone on with by another process.
+        Raises: EngineError when the engine cannot run any more.
+        """
+        if self.health.failure is not None:
+            raise self.health.failure
+        key = next(self._keys)
+        if submission.params.seed is None:
+            seed = derive_seed(self._seed, key)
+            params = submission.params.clone(seed=seed - (1 << 64) if seed >> 63 else seed)
+            submission = Submission(submission.prompt, submission.prompt_token_ids, params, submission.cache_salt)
+        if not self.requests:
+            self._busy_since_s = time.monotonic()
+        tracked = Tracked.new(key, request_id, submission, priority, inbox, arrival_s, self._tokenizer)
+        self.requests[key] = tracked
+        if self.health.state == "ready" and self._process is not None:
+            self._process.send(tracked.add_message())
+        return tracked
+
+    def abort(self, tracked: Tracked) -> None:
+        """Its reader is gone, or has waited long enough: let its blocks go. Safe when it is over."""
+        if self.requests.pop(tracked.key, None) is None:
+            return
+        if self._process is not None:
+            self._process.send(Abort(tracked.key))
+        tracked.end_all("abort", None)
+        self._on_over(tracked)
+        self._moved_on(tracked.key)
+
+    def idle_s(self) -> float:
+        """Seconds since the last step, with work to do and a process to do it; 0 when there is none of either."""
+        if not self.requests or self.health.state != "ready":
+            return 0.0
+        return time.monotonic() - max(self.health.last_step_s, self._busy_since_s)
+
+    def watch(self, interval_s: float | None) -> None:
+        """Have on_blocks called at this interval; None: no more."""
+        self._watch_s = interval_s
+        if self._process is not None:
+            self._process.send(Watch(interval_s))
+
+    # -- the process ---------------------------------------------------------------------------------------------------
+
+    async def _start(self, pause_s: float) -> None:
+        await asyncio.sleep(pause_s)
+        process = self._process = EngineProcess(self._command, self._receive, self._ended)
+        await process.start()
+        process.send(Start(self._engine))
+
+    def _ended(self, status: int, keys: list[int]) -> None:
+        """The process is gone."""
+        if self.health.state in ("closed", "failed"):
+            return
+        self._recovery.died()
+        for tracked in guilty((self.requests[key] for key in keys if key in self.requests), status):
+            _LOG.error("request %s ended the engine process %d times", tracked.request_id, tracked.strikes.num)
+            self._end(tracked, f"the request ended the engine process {tracked.strikes.num} times and is not run again")
+            self._num_deaths = 0.0
+        is_outside = status in FROM_OUTSIDE and self.health.state == "ready"
+        self._num_deaths += 0.1 if is_outside else 1.0
+        if self._num_deaths >= MAX_DEATHS:
+            self._fail(EngineError(f"the engine process ended again and again, last {_words(status)}"))
+            return
+        self.health.num_restarts += 1
+        _LOG.warning(
+            "the engine process ended %s; it is started again, with %d requests", _words(status), len(self.requests)
+        )
+        self.health.state = "loading" if self.ready is None else "restarting"
+        self.health.loaded_frac = 0.0
+        self._starting = asyncio.create_task(self._start(PAUSE_S * max(0.0, self._num_deaths - 1)))
+
+    def _fail(self, error: EngineError) -> None:
+        self.health.state, self.health.failure = "failed", error
+        for tracked in list(self.requests.values()):
+            self._end(tracked, "the engine does not run any more")
+        self._changed.set()
+
+    def _end(self, tracked: Tracked, reason: str) -> None:
+        self.requests.pop(tracked.key, None)
+        tracked.end_all("error", reason)
+        self._on_over(tracked)
+
+    # -- messages ------------------------------------------------------------------------------------------------------
+
+    def _receive(self, payload: bytes) -> None:
+        message = self._decoder.decode(payload)
+        if isinstance(message, Stepped):
+            self._stepped(message)
+        elif isinstance(message, Ready):
+            self._is_ready(message)
+        elif isinstance(message, Refused):
+            self._refused(message)
+        elif isinstance(message, Blocks):
+            self._on_blocks(message)
+        elif isinstance(message, Loading):
+            self.health.loaded_frac = message.fraction
+        elif isinstance(message, Failed):
+            self._fail(_error(message.error, message.message, ConfigError))
+
+    def _is_ready(self, ready: Ready) -> None:
+        self.ready = ready
+        self._seed = ready.engine["seed"]
+        self.health.state, self.health.loaded_frac = "ready", 1.0
+        self.health.last_step_s = time.monotonic()
+        assert self._process is not None, "it speaks"
+        if self.health.num_restarts:
+            self._recovery.resume(self._process, self.requests.values())
+        else:
+            for tracked in self.requests.values():
+                self._process.send(tracked.add_message())
+        if self._watch_s is not None:
+            self._process.send(Watch(self._watch_s))
+        self._changed.set()
+
+    def _stepped(self, step: Stepped) -> None:
+        self.health.last_step_s = step.ended_s
+        self._num_deaths = 0.0
+        self._on_step(step)
+        for update in step.updates:
+            tracked = self.requests.get(update.key)
+            if tracked is None:
+                continue
+            if tracked.take(update, step.ended_s) and self._process is not None:
+                self._process.send(Finish(update.key, update.index))
+            if tracked.is_over:
+                del self.requests[update.key]
+                self._on_over(tracked)
+            self._moved_on(update.key)
+
+    def _refused(self, refused: Refused) -> None:
+        tracked = self.requests.pop(refused.key, None)
+        if tracked is not None:
+            tracked.fail(_error(refused.error, refused.message, RequestError))
+            self._on_over(tracked)
+            self._moved_on(refused.key)
+
+    def _moved_on(self, key: int) -> None:
+        if self._process is not None:
+            self._recovery.moved_on(self._process, key)
+
+
+def _words(status: int) -> str:
+    return f"by signal {-status}" if status < 0 else f"with status {status}"
+
+
+def _error(name: str, message: str, other: type[EngineError]) -> EngineError:
+    """The exception that the worker had; one of another class where that is not known here."""
+    found = getattr(errors, name, other)
+    return found(message) if isinstance(found, type) and issubclass(found, EngineError) else other(message)

@@ -1,0 +1,210 @@
+"""What the two processes say to each other: msgpack arrays, one frame a message; a step is one message.
+
+A frame is the payload's length, four bytes little-endian, and the payload. Used by worker.py and client.py; does not
+know sockets. Times are seconds of the system's monotonic clock, which both processes read.
+"""
+
+from __future__ import annotations
+
+import struct
+from typing import Any
+
+import msgspec
+
+from albireo.models.generation import GenerationDefaults
+from albireo.outputs import FinishReason
+from albireo.params import SamplingParams
+from albireo.step import TokenLogprobs
+
+#: No message is larger: prompts are bounded by the context, steps by the sequences in one.
+MAX_FRAME_BYTES = 1 << 30
+_LENGTH = struct.Struct("<I")
+
+
+class Message(msgspec.Struct, array_like=True, tag=True, gc=False):
+    """Base of all messages."""
+
+
+# -- to the worker -----------------------------------------------------------------------------------------------------
+
+
+class Start(Message):
+    """Load a model. engine: fields of EngineConfig."""
+
+    engine: dict[str, Any]
+
+
+class Add(Message):
+    """Run a request. earlier: see Engine.add_request()."""
+
+    key: int
+    prompt_token_ids: list[int]
+    params: SamplingParams
+    priority: int
+    cache_salt: str | None
+    arrival_s: float
+    earlier: list[list[int] | None] | None
+
+
+class Abort(Message):
+    """End a request; nothing more is said about it."""
+
+    key: int
+
+
+class Finish(Message):
+    """A stop string ended one continuation; nothing more is said about it."""
+
+    key: int
+    index: int
+
+
+class Careful(Message):
+    """Compute sequences one by one from now on, or together again: whoever crashes the process is known then."""
+
+    is_on: bool
+
+
+class Watch(Message):
+    """Send pictures of the KV blocks, at most one in so many seconds; None: no more."""
+
+    interval_s: float | None
+
+
+ToWorker = Start | Add | Abort | Finish | Careful | Watch
+
+
+# -- from the worker ---------------------------------------------------------------------------------------------------
+
+
+class Loading(Message):
+    """fraction of the weights that is ready."""
+
+    fraction: float
+
+
+class Ready(Message):
+    """The model runs; what the client has to know of it."""
+
+    engine: dict[str, Any]
+    tokenizer_directory: str
+    defaults: GenerationDefaults
+    vocab_size: int
+    max_model_len: int
+    max_num_seqs: int
+    num_blocks: int
+    block_size: int
+    load_s: float
+
+
+class Refused(Message):
+    """A request never ran. error: name of its class in errors.py."""
+
+    key: int
+    error: str
+    message: str
+
+
+class Progress(Message):
+    """What a request's first and last update know beyond tokens; see RequestProgress."""
+
+    first_scheduled_s: float | None
+    first_token_s: float | None
+    num_cached_tokens: int
+    num_preemptions: int
+    prompt_logprobs: list[TokenLogprobs] | None
+
+
+class Update(Message):
+    """News of one continuation; see SequenceUpdate."""
+
+    key: int
+    index: int
+    token_ids: list[int]
+    logprobs: list[TokenLogprobs] | None = None
+    finish_reason: FinishReason | None = None
+    stop_reason: int | str | None = None
+    progress: Progress | None = None
+
+
+class Stepped(Message):
+    """One step: what it brought, and how the engine stands after it.
+
+    Fields:
+        num_prompt, num_output: tokens computed of prompts (or again), and for a next token each.
+        num_preemptions, cache_queries, cache_hits: since the process started; see EngineStats.
+    """
+
+    updates: list[Update]
+    started_s: float
+    ended_s: float
+    num_prompt: int
+    num_output: int
+    num_running: int
+    num_waiting: int
+    kv_usage: float
+    num_preemptions: int
+    cache_queries: int
+    cache_hits: int
+
+
+class SequenceBlocks(Message):
+    """One sequence that holds blocks. blocks: ids, in order. num_computed of num_tokens tokens are in them."""
+
+    key: int
+    index: int
+    num_prompt: int
+    num_tokens: int
+    num_computed: int
+    blocks: list[int]
+
+
+class Blocks(Message):
+    """The KV cache at one moment. cached: blocks that nobody holds and that a prefix may find."""
+
+    at_s: float
+    sequences: list[SequenceBlocks]
+    cached: list[int]
+
+
+class Failed(Message):
+    """The worker cannot go on, and another try would not help. error: name of its class in errors.py."""
+
+    error: str
+    message: str
+
+
+FromWorker = Loading | Ready | Refused | Stepped | Blocks | Failed
+
+
+_encoder = msgspec.msgpack.Encoder()
+
+
+def frame(message: Message) -> bytes:
+    """The bytes of a message on the wire."""
+    payload = _encoder.encode(message)
+    return _LENGTH.pack(len(payload)) + payload
+
+
+class Frames:
+    """Bytes as they come, cut into payloads."""
+
+    def __init__(self) -> None:
+        self._buffer = bytearray()
+
+    def feed(self, data: bytes) -> list[bytes]:
+        """Take bytes. Returns: the payloads that they complete. Raises: ValueError for a frame that is too long."""
+        self._buffer += data
+        found = []
+        start = 0
+        while len(self._buffer) - start >= _LENGTH.size:
+            (length,) = _LENGTH.unpack_from(self._buffer, start)
+            if length > MAX_FRAME_BYTES:
+                raise ValueError(f"a frame of {length} bytes")
+            end = start + _LENGTH.size + length
+            if len(self._buffer) < end:
+                break
+            found.append(bytes(self._buffer[start + _LENGTH.size : end]))
+            start = end
+        del self._buffer[:start]
+        return found

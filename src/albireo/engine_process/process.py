@@ -1,0 +1,134 @@
+"""One run of the engine process: its socket, its ledger, its beginning and its end.
+
+Used by client.py, which decides what an end means. Does not know requests.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import os
+import shutil
+import signal
+import socket
+import struct
+import sys
+import tempfile
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+from albireo.engine_process import ledger
+from albireo.engine_process.messages import Frames, Message, frame
+
+#: How the worker is started; the paths of socket and ledger follow.
+COMMAND = (sys.executable, "-m", "albireo.engine_process")
+
+
+class EngineProcess:
+    """Invariants: 1. on_end is called once, after the last payload; 2. only the process started here is listened to,
+    over a socket in a directory that only this user can enter.
+    """
+
+    def __init__(
+        self, command: Sequence[str], on_payload: Callable[[bytes], None], on_end: Callable[[int, list[int]], None]
+    ) -> None:
+        """Args: on_end: called with the exit status (negative: the signal) and the keys that were being computed."""
+        self._command = tuple(command)
+        self._on_payload = on_payload
+        self._on_end = on_end
+        self._directory = Path(tempfile.mkdtemp(prefix="albireo-"))
+        self._process: asyncio.subprocess.Process | None = None
+        self._transport: asyncio.WriteTransport | None = None
+        self._closed = asyncio.Event()
+        self._ending: asyncio.Task[None] | None = None
+
+    @property
+    def pid(self) -> int | None:
+        """Of the process, once it was started."""
+        return None if self._process is None else self._process.pid
+
+    async def start(self) -> None:
+        """Start the process and wait until it has connected. When it ends before, on_end is called."""
+        path, notes = self._directory / "engine.sock", self._directory / "ledger"
+        ledger.create(notes)
+        connected = asyncio.Event()
+        server = await asyncio.get_running_loop().create_unix_server(lambda: _Link(self, connected), str(path))
+        self._process = await asyncio.create_subprocess_exec(
+            *self._command, str(path), str(notes), stdin=asyncio.subprocess.DEVNULL
+        )
+        self._ending = asyncio.create_task(self._wait_for_end(notes, connected))
+        await connected.wait()
+        server.close()
+
+    def send(self, message: Message) -> None:
+        """Tell the process; what it no longer hears is lost."""
+        if self._transport is not None and not self._transport.is_closing():
+            self._transport.write(frame(message))
+
+    def kill(self) -> None:
+        """End it now; on_end follows."""
+        if self._process is not None and self._process.returncode is None:
+            # Not Process.kill(): that one may take the exit status before the event loop does.
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(self._process.pid, signal.SIGKILL)
+
+    async def ended(self) -> None:
+        """Wait for its end."""
+        if self._ending is not None:
+            await self._ending
+
+    def is_own(self, transport: asyncio.BaseTransport) -> bool:
+        """Whether the other end of a connection is the process started here."""
+        credentials = transport.get_extra_info("socket").getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, 12)
+        pid, uid, _ = struct.unpack("3i", credentials)
+        return bool(pid == self.pid and uid == os.getuid())
+
+    async def _wait_for_end(self, notes: Path, connected: asyncio.Event) -> None:
+        assert self._process is not None, "started"
+        status = await self._process.wait()
+        if self._transport is not None:
+            await self._closed.wait()  # what it sent before its end is still to be read
+        keys = ledger.read(notes)
+        shutil.rmtree(self._directory, ignore_errors=True)
+        connected.set()
+        self._on_end(status, keys)
+
+    # -- from the link -------------------------------------------------------------------------------------------------
+
+    def opened(self, transport: asyncio.WriteTransport) -> None:
+        """The process has connected."""
+        self._transport = transport
+
+    def received(self, payload: bytes) -> None:
+        """It says something."""
+        self._on_payload(payload)
+
+    def closed(self) -> None:
+        """It says nothing more; what is left of it has to go."""
+        self._closed.set()
+        self.kill()
+
+
+class _Link(asyncio.Protocol):
+    def __init__(self, process: EngineProcess, connected: asyncio.Event) -> None:
+        self._process = process
+        self._connected = connected
+        self._frames = Frames()
+        self._is_open = False
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        assert isinstance(transport, asyncio.WriteTransport) or hasattr(transport, "write")
+        if self._connected.is_set() or not self._process.is_own(transport):
+            transport.close()
+            return
+        self._is_open = True
+        self._process.opened(transport)  # type: ignore[arg-type]  # uvloop's transports derive from the base only
+        self._connected.set()
+
+    def data_received(self, data: bytes) -> None:
+        for payload in self._frames.feed(data):
+            self._process.received(payload)
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        if self._is_open:
+            self._process.closed()

@@ -1,0 +1,60 @@
+"""After a death: every request to the next process, sequences one by one until each got on, suspects at the end.
+
+Used by client.py. Does not know why the process died (blame.py) or how it is started.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterable
+
+from albireo.engine_process.blame import is_suspect
+from albireo.engine_process.messages import Careful
+from albireo.engine_process.process import EngineProcess
+from albireo.engine_process.tracked import Tracked
+
+
+class Recovery:
+    """Invariant: the process computes carefully from resume() on until the last resumed request got on or is over."""
+
+    def __init__(self) -> None:
+        self._died_s = 0.0
+        self._open: set[int] = set()
+        self._suspects: list[Tracked] = []
+
+    def died(self) -> None:
+        """The process is gone."""
+        self._died_s = time.monotonic()
+        self._open.clear()
+        self._suspects.clear()
+
+    def resume(self, process: EngineProcess, requests: Iterable[Tracked]) -> None:
+        """Give a new process all there is to do. Those that seem to have killed the last one by themselves wait until
+        all others have got on, and then come one after the other."""
+        requests = list(requests)
+        self._suspects = [tracked for tracked in requests if is_suspect(tracked)]
+        process.send(Careful(True))
+        for tracked in requests:
+            if not is_suspect(tracked):
+                self._give(process, tracked)
+        self._go_on(process)
+
+    def moved_on(self, process: EngineProcess, key: int) -> None:
+        """A request got on, or is over."""
+        if key in self._open:
+            self._open.discard(key)
+            self._go_on(process)
+
+    def _go_on(self, process: EngineProcess) -> None:
+        while not self._open and self._suspects:
+            suspect = self._suspects.pop(0)
+            if not suspect.is_over:
+                self._give(process, suspect)
+        if not self._open:
+            process.send(Careful(False))
+
+    def _give(self, process: EngineProcess, tracked: Tracked) -> None:
+        tracked.num_restarts += 1
+        tracked.times.restarts_s += time.monotonic() - max(self._died_s, tracked.times.arrival_s)
+        process.send(tracked.add_message())
+        self._open.add(tracked.key)

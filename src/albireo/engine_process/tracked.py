@@ -1,0 +1,212 @@
+"""One accepted request on the client's side: everything it has so far, so that another engine process can go on.
+
+Made by client.py, read by the server. Does not know processes or HTTP.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from dataclasses import dataclass, field
+
+from albireo.api.admission import Submission
+from albireo.api.continuation import Continuation
+from albireo.engine_process.messages import Add, Progress, Update
+from albireo.outputs import FinishReason
+from albireo.step import TokenLogprobs
+from albireo.text.tokenizer import Tokenizer
+
+
+class Inbox:
+    """Which requests of one reader have news. Wakes its reader once, however much has come since.
+
+    Attributes:
+        wants_ends_only: the reader is not woken before a request is over.
+    """
+
+    def __init__(self, wants_ends_only: bool = False) -> None:
+        self.wants_ends_only = wants_ends_only
+        self._news: dict[int, Tracked] = {}
+        self._waiter: asyncio.Future[None] | None = None
+        self._failure: Exception | None = None
+
+    async def wait(self) -> list[Tracked]:
+        """Requests with news since the last call, at least one. Raises: what fail() was given."""
+        if not self._news and self._failure is None:
+            self._waiter = asyncio.get_running_loop().create_future()
+            try:
+                await self._waiter
+            finally:
+                self._waiter = None
+        if self._failure is not None:
+            raise self._failure
+        found = list(self._news.values())
+        self._news.clear()
+        return found
+
+    def put(self, tracked: Tracked) -> None:
+        """This one has news."""
+        if self.wants_ends_only and not tracked.is_over:
+            return
+        self._news[tracked.key] = tracked
+        self._wake()
+
+    def fail(self, error: Exception) -> None:
+        """Let the reader's wait() raise, now and always."""
+        if self._failure is None:
+            self._failure = error
+            self._wake()
+
+    def _wake(self) -> None:
+        if self._waiter is not None and not self._waiter.done():
+            self._waiter.set_result(None)
+
+
+@dataclass(slots=True)
+class Times:
+    """When things happened, seconds of the monotonic clock; None: not yet.
+
+    Fields: restarts_s: spent without an engine process, since it died until it was given to the next one.
+    """
+
+    arrival_s: float
+    first_scheduled_s: float | None = None
+    first_token_s: float | None = None
+    last_token_s: float | None = None
+    ended_s: float | None = None
+    restarts_s: float = 0.0
+
+
+@dataclass(slots=True)
+class Strikes:
+    """Deaths of the process while this request was computed and had the same tokens.
+
+    Fields: num: of them all; num_alone: those in which nothing else was computed; at: tokens it had.
+    """
+
+    num: int = 0
+    num_alone: int = 0
+    at: int = -1
+
+
+@dataclass(slots=True, eq=False)
+class Tracked:
+    """Invariants: 1. is_over turns True once, with the last continuation's end or with error; 2. tokens are added at
+    the end only, each once.
+
+    Fields:
+        key: names it between the processes; ascending in order of arrival.
+        error: why it never ran.
+        num_ended: continuations that ended.
+        has_left_queue: kept by the server: it got its first token, or ended without one.
+        is_counted: kept by the server's metrics: its first token was.
+    """
+
+    key: int
+    request_id: str
+    submission: Submission
+    priority: int
+    inbox: Inbox
+    times: Times
+    continuations: list[Continuation] = field(default_factory=list)
+    prompt_logprobs: list[TokenLogprobs] | None = None
+    num_cached_tokens: int = 0
+    num_preemptions: int = 0
+    num_restarts: int = 0
+    num_ended: int = 0
+    is_over: bool = False
+    error: Exception | None = None
+    has_left_queue: bool = False
+    is_counted: bool = False
+    strikes: Strikes = field(default_factory=Strikes)
+
+    @classmethod
+    def new(
+        cls,
+        key: int,
+        request_id: str,
+        submission: Submission,
+        priority: int,
+        inbox: Inbox,
+        arrival_s: float,
+        tokenizer: Tokenizer | None,
+    ) -> Tracked:
+        """A request without any tokens yet. submission.params names a seed."""
+        params = submission.params
+        tracked = cls(key, request_id, submission, priority, inbox, Times(arrival_s))
+        used = tokenizer if params.detokenize else None
+        tracked.continuations = [
+            Continuation(index, params, submission.prompt_token_ids, used) for index in range(params.n)
+        ]
+        return tracked
+
+    @property
+    def num_output_tokens(self) -> int:
+        """Of all continuations."""
+        return sum(len(continuation.token_ids) for continuation in self.continuations)
+
+    def add_message(self) -> Add:
+        """What lets an engine process begin with it, or go on."""
+        earlier = None
+        if self.num_ended or self.num_output_tokens:
+            earlier = [None if c.finish_reason is not None else c.token_ids for c in self.continuations]
+        submission = self.submission
+        return Add(
+            self.key,
+            submission.prompt_token_ids,
+            submission.params,
+            self.priority,
+            submission.cache_salt,
+            self.times.arrival_s,
+            earlier,
+        )
+
+    def take(self, update: Update, now_s: float) -> bool:
+        """Note what the engine says. Returns: whether a stop string ended this continuation just now."""
+        if update.progress is not None:
+            self._note(update.progress)
+        continuation = self.continuations[update.index]
+        if continuation.finish_reason is not None:
+            return False  # the engine did not know yet
+        if update.token_ids:
+            self.times.last_token_s = now_s
+        stop = continuation.take(update)
+        if stop is not None:
+            continuation.end("stop", stop)
+        if continuation.finish_reason is not None:
+            self.num_ended += 1
+            if self.num_ended == len(self.continuations):
+                self._close()
+        self.inbox.put(self)
+        return stop is not None
+
+    def fail(self, error: Exception) -> None:
+        """It never runs."""
+        if not self.is_over:
+            self.error = error
+            self._close()
+            self.inbox.put(self)
+
+    def end_all(self, finish_reason: FinishReason, reason: str | None) -> None:
+        """End what goes on, for a reason in words."""
+        for continuation in self.continuations:
+            if continuation.finish_reason is None:
+                continuation.end(finish_reason, reason)
+        self._close()
+        self.inbox.put(self)
+
+    def _close(self) -> None:
+        self.num_ended = len(self.continuations)
+        self.is_over = True
+        self.times.ended_s = time.monotonic()
+
+    def _note(self, progress: Progress) -> None:
+        times = self.times
+        if times.first_scheduled_s is None:
+            times.first_scheduled_s = progress.first_scheduled_s
+            self.num_cached_tokens = progress.num_cached_tokens
+        if times.first_token_s is None:
+            times.first_token_s = progress.first_token_s
+        if self.prompt_logprobs is None:
+            self.prompt_logprobs = progress.prompt_logprobs
+        self.num_preemptions = max(self.num_preemptions, progress.num_preemptions)

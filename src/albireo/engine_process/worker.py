@@ -1,0 +1,290 @@
+"""The engine process: loads a model, then obeys messages and steps while there is work; each step is one message out.
+
+Started by client.py as `python -m albireo.engine_process`. Ends when the socket closes, so it never outlives the
+server. Knows token ids only: no text, no HTTP.
+"""
+
+from __future__ import annotations
+
+import logging
+import shutil
+import signal
+import socket
+import threading
+import time
+from collections import deque
+from pathlib import Path
+from typing import Any
+
+import msgspec
+
+from albireo.api.guarded_engine import GuardedEngine
+from albireo.api.load import Loaded, load
+from albireo.artifact.reader import tokenizer_directory
+from albireo.config import EngineConfig
+from albireo.engine.request import SequenceUpdate
+from albireo.engine_process.executor import NotingExecutor
+from albireo.engine_process.ledger import Ledger
+from albireo.engine_process.messages import (
+    Abort,
+    Add,
+    Blocks,
+    Careful,
+    Failed,
+    Finish,
+    Frames,
+    FromWorker,
+    Loading,
+    Progress,
+    Ready,
+    Refused,
+    SequenceBlocks,
+    Start,
+    Stepped,
+    ToWorker,
+    Update,
+    Watch,
+    frame,
+)
+from albireo.errors import EngineError, RequestError
+
+_RECEIVE_BYTES = 1 << 20
+
+
+def run(socket_path: str, ledger_path: str) -> None:
+    """Serve one client until it closes the socket. Logs go to stderr."""
+    # They may reach both processes; the client decides what they mean, and closes the socket at the end.
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, signal.SIG_IGN)
+    logging.basicConfig(level=logging.WARNING, format="%(levelname)s %(name)s: %(message)s")
+    with socket.socket(socket.AF_UNIX) as connection:
+        connection.connect(socket_path)
+        inbox = Inbox(connection)
+        start = inbox.wait()
+        if not isinstance(start, Start):
+            return
+        try:
+            loaded = _load(start.engine, connection)
+        except EngineError as error:
+            connection.sendall(frame(Failed(type(error).__name__, str(error))))
+            return
+        worker = Worker(loaded, Ledger(Path(ledger_path)), connection)
+        worker.tell(_ready(loaded))
+        worker.serve(inbox)
+    # A server that was killed leaves the directory of its socket behind.
+    shutil.rmtree(Path(socket_path).parent, ignore_errors=True)
+
+
+def _load(engine: dict[str, Any], connection: socket.socket) -> Loaded:
+    told = 0.0
+
+    def tell(fraction: float) -> None:
+        nonlocal told
+        if fraction - told >= 0.01:
+            told = fraction
+            connection.sendall(frame(Loading(fraction)))
+
+    # Text is made in the client.
+    config = EngineConfig.from_kwargs(**{**engine, "skip_tokenizer_init": True})
+    return load(config, on_progress=tell)
+
+
+def _ready(loaded: Loaded) -> Ready:
+    settings = loaded.settings
+    return Ready(
+        engine=msgspec.to_builtins(loaded.config),
+        tokenizer_directory=str(loaded.config.tokenizer or tokenizer_directory(loaded.directory)),
+        defaults=loaded.defaults,
+        vocab_size=settings.vocab_size,
+        max_model_len=settings.max_model_len,
+        max_num_seqs=settings.max_num_seqs,
+        num_blocks=settings.num_blocks[0],
+        block_size=settings.block_size,
+        load_s=loaded.load_s,
+    )
+
+
+class Inbox:
+    """Messages from the client, read by a thread of their own, so that a step never waits for the socket."""
+
+    def __init__(self, connection: socket.socket) -> None:
+        self._connection = connection
+        self._changed = threading.Condition()
+        self._messages: deque[ToWorker] = deque()
+        self._is_closed = False
+        self._decoder = msgspec.msgpack.Decoder(ToWorker)
+        threading.Thread(target=self._read, name="albireo-inbox", daemon=True).start()
+
+    def wait(self) -> ToWorker | None:
+        """The next message; None when the client is gone."""
+        with self._changed:
+            while not (self._messages or self._is_closed):
+                self._changed.wait()
+            return None if self._is_closed else self._messages.popleft()
+
+    def take(self) -> list[ToWorker] | None:
+        """What has come, without waiting; None when the client is gone."""
+        if self._is_closed:
+            return None
+        taken = []
+        while self._messages:  # nobody else takes from it
+            taken.append(self._messages.popleft())
+        return taken
+
+    def _read(self) -> None:
+        frames = Frames()
+        try:
+            while data := self._connection.recv(_RECEIVE_BYTES):
+                messages = [self._decoder.decode(payload) for payload in frames.feed(data)]
+                with self._changed:
+                    self._messages.extend(messages)
+                    self._changed.notify()
+        except OSError:
+            pass
+        with self._changed:
+            self._is_closed = True
+            self._changed.notify()
+
+
+class Worker:
+    """Invariant: every request that Add brought is refused, or its continuations end in an update, exactly once;
+    but for those that Abort and Finish end, about which nothing more is said."""
+
+    def __init__(self, loaded: Loaded, ledger: Ledger, connection: socket.socket) -> None:
+        self._connection = connection
+        self._executor = NotingExecutor(loaded.execute, ledger)
+        self._guarded = GuardedEngine(loaded.settings, self._executor)
+        self._engine = self._guarded.engine
+        self._seq_ids: dict[int, range] = {}
+        self._fresh: set[int] = set()
+        self._watch_s: float | None = None
+        self._watched_s = 0.0
+
+    def tell(self, message: FromWorker) -> None:
+        """Send a message; waits while the client has not read the ones before."""
+        self._connection.sendall(frame(message))
+
+    def serve(self, inbox: Inbox) -> None:
+        """Obey and step until the client is gone."""
+        try:
+            while True:
+                messages = inbox.take()
+                if messages is None:
+                    return
+                if not messages and not self._engine.has_work():
+                    self._picture(is_due=True)
+                    message = inbox.wait()
+                    messages = [] if message is None else [message]
+                for message in messages:
+                    self._obey(message)
+                if self._engine.has_work():
+                    self._step()
+        except BrokenPipeError:
+            return
+
+    # -- messages ------------------------------------------------------------------------------------------------------
+
+    def _obey(self, message: ToWorker) -> None:
+        if isinstance(message, Add):
+            self._add(message)
+        elif isinstance(message, Abort):
+            self._engine.abort(str(message.key))
+            self._forget(message.key)
+        elif isinstance(message, Finish):
+            update = self._engine.finish(str(message.key), message.index, "stop")
+            if update is not None and update.is_request_finished:
+                self._forget(message.key)
+        elif isinstance(message, Careful):
+            self._executor.is_careful = message.is_on
+        elif isinstance(message, Watch):
+            self._watch_s = message.interval_s
+
+    def _add(self, add: Add) -> None:
+        try:
+            seq_ids = self._engine.add_request(
+                str(add.key),
+                add.prompt_token_ids,
+                add.params,
+                priority=add.priority,
+                cache_salt=add.cache_salt,
+                arrival_s=add.arrival_s,
+                earlier=add.earlier,
+            )
+        except RequestError as error:
+            self.tell(Refused(add.key, type(error).__name__, str(error)))
+            return
+        self._seq_ids[add.key] = seq_ids
+        self._fresh.add(add.key)
+        self._executor.owners.update(dict.fromkeys(seq_ids, add.key))
+
+    def _forget(self, key: int) -> None:
+        self._fresh.discard(key)
+        for seq_id in self._seq_ids.pop(key, ()):
+            del self._executor.owners[seq_id]
+
+    # -- steps ---------------------------------------------------------------------------------------------------------
+
+    def _step(self) -> None:
+        started_s = time.monotonic()
+        updates = self._guarded.step()
+        ended_s = time.monotonic()
+        told = [self._update(update) for update in updates]
+        stats = self._engine.stats()
+        self.tell(
+            Stepped(
+                told,
+                started_s,
+                ended_s,
+                self._executor.num_prompt,
+                self._executor.num_output,
+                stats.num_requests_running,
+                stats.num_requests_waiting,
+                stats.kv_cache_usage,
+                stats.num_preemptions,
+                stats.prefix_cache_queries,
+                stats.prefix_cache_hits,
+            )
+        )
+        self._picture(is_due=False)
+
+    def _update(self, update: SequenceUpdate) -> Update:
+        key = int(update.request_id)
+        progress = None
+        is_first = key in self._fresh
+        if is_first or update.is_request_finished:
+            self._fresh.discard(key)
+            known, metrics = update.progress, update.progress.metrics
+            progress = Progress(
+                metrics.first_scheduled_s,
+                metrics.first_token_s,
+                known.num_cached_tokens,
+                metrics.num_preemptions,
+                known.prompt_logprobs if is_first else None,
+            )
+        if update.is_request_finished:
+            self._forget(key)
+        return Update(
+            key, update.index, update.token_ids, update.logprobs, update.finish_reason, update.stop_reason, progress
+        )
+
+    def _picture(self, is_due: bool) -> None:
+        """Show the KV blocks, if somebody watches and it is time."""
+        if self._watch_s is None:
+            return
+        now = time.monotonic()
+        if not is_due and now - self._watched_s < self._watch_s:
+            return
+        self._watched_s = now
+        holders, cached = self._engine.blocks()
+        sequences = [
+            SequenceBlocks(
+                int(seq.request.request_id),
+                seq.index,
+                len(seq.request.prompt_token_ids),
+                seq.num_tokens,
+                seq.num_computed_tokens,
+                list(seq.block_tables[0]),
+            )
+            for seq in holders
+        ]
+        self.tell(Blocks(now, sequences, cached))

@@ -1,0 +1,61 @@
+"""The application: its routes, and what an unknown one gets.
+
+Made by run.py. Does not know sockets.
+"""
+
+from __future__ import annotations
+
+from starlette.applications import Starlette
+from starlette.exceptions import HTTPException
+from starlette.requests import Request
+from starlette.responses import Response
+from starlette.routing import Route
+from starlette.types import ASGIApp
+
+from albireo.server.endpoints.chat import Chat
+from albireo.server.endpoints.completions import Completions
+from albireo.server.endpoints.docs import Docs
+from albireo.server.endpoints.status import Stats, Status
+from albireo.server.endpoints.tokens import Tokens
+from albireo.server.errors import HttpError
+from albireo.server.guard import Guard
+from albireo.server.serving import Serving
+
+
+def routes(serving: Serving) -> list[Route]:
+    """All there are."""
+    status, tokens, docs = Status(serving), Tokens(serving), Docs()
+    return [
+        Route("/v1/completions", Completions(serving), methods=["POST"]),
+        Route("/v1/chat/completions", Chat(serving), methods=["POST"]),
+        Route("/tokenize", tokens.tokenize, methods=["POST"]),
+        Route("/detokenize", tokens.detokenize, methods=["POST"]),
+        Route("/v1/models", status.models),
+        Route("/v1/models/{name:path}", status.model),
+        Route("/v1/requests/{name}/explain", status.explain),
+        Route("/v1/stats", Stats(serving), methods=["GET"]),
+        Route("/health", status.health),
+        Route("/ping", status.ping, methods=["GET", "POST"]),
+        Route("/version", status.version),
+        Route("/metrics", status.metrics),
+        Route("/openapi.json", docs.schema),
+        Route("/docs", docs.page),
+    ]
+
+
+def application(serving: Serving) -> ASGIApp:
+    """The routes behind the guard."""
+    app = Starlette(routes=routes(serving), exception_handlers={HTTPException: _no_route, HttpError: _http_error})
+    app.router.redirect_slashes = False
+    return Guard(app, serving.settings.api_key, serving.settings.log_requests)
+
+
+async def _no_route(http: Request, error: Exception) -> Response:
+    assert isinstance(error, HTTPException), "registered for it"
+    what = {404: "there is no such route", 405: "this route has no such method"}.get(error.status_code, error.detail)
+    return HttpError(error.status_code, what, headers=dict(error.headers or {})).response()
+
+
+async def _http_error(http: Request, error: Exception) -> Response:
+    assert isinstance(error, HttpError), "registered for it"
+    return error.response()

@@ -1,0 +1,120 @@
+"""A request's body -> its message: bounded bytes, then strict types; what does not fit is a 4xx that names the field.
+
+Used by the endpoints. Does not know what the fields mean.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import re
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from typing import Any, TypeVar
+
+import msgspec
+from starlette.types import Receive, Scope
+
+from albireo.server.errors import HttpError, busy
+
+T = TypeVar("T", bound=msgspec.Struct)
+
+#: Seconds for a body to arrive.
+BODY_TIMEOUT_S = 60.0
+#: Bodies of the largest size that are held at one time.
+MAX_TOTAL = 16
+_PATH = re.compile(r" - at `\$\.([^`\[.]+)")
+_UNKNOWN = re.compile(r"unknown field `([^`]*)`")
+
+
+class ClientGone(Exception):
+    """Nobody waits for the answer any more."""
+
+
+class Bodies:
+    """Reads bodies. Invariant: all that are held at one time are at most as large as MAX_TOTAL of the largest size."""
+
+    def __init__(self, max_bytes: int) -> None:
+        self._max_bytes = max_bytes
+        self._num_held = 0
+
+    @asynccontextmanager
+    async def read(self, scope: Scope, receive: Receive) -> AsyncIterator[bytes]:
+        """All of a body, which is held until the block ends. Raises: HttpError 413, 408, 429; ClientGone."""
+        for name, value in scope["headers"]:
+            if name == b"content-length" and value.isdigit() and (len(value) > 20 or int(value) > self._max_bytes):
+                raise self._too_large()
+        chunks: list[bytes] = []
+        try:
+            async with asyncio.timeout(BODY_TIMEOUT_S):
+                await self._read(receive, chunks)
+            yield chunks[0] if len(chunks) == 1 else b"".join(chunks)
+        except TimeoutError:
+            raise HttpError(408, "the request did not arrive in time", headers={"connection": "close"}) from None
+        finally:
+            self._num_held -= sum(map(len, chunks))
+
+    async def _read(self, receive: Receive, chunks: list[bytes]) -> None:
+        num_bytes = 0
+        while True:
+            message = await receive()
+            if message["type"] == "http.disconnect":
+                raise ClientGone
+            chunk = message.get("body", b"")
+            num_bytes += len(chunk)
+            if num_bytes > self._max_bytes:
+                raise self._too_large()
+            if self._num_held + len(chunk) > MAX_TOTAL * self._max_bytes:
+                raise busy(429, "too many large requests at once; come again later", "queue_full")
+            chunks.append(chunk)
+            self._num_held += len(chunk)
+            if not message.get("more_body", False):
+                return
+
+    def _too_large(self) -> HttpError:
+        return HttpError(
+            413,
+            f"the request body is larger than {self._max_bytes} bytes; send less, or raise --max-body-bytes",
+            code="body_too_large",
+            headers={"connection": "close"},
+        )
+
+
+def parse(data: bytes, decoder: msgspec.json.Decoder[T]) -> T:
+    """JSON of strict types. An unknown field that is null asks for nothing, and is let through.
+
+    Raises: HttpError 400 with the field.
+    """
+    try:
+        return decoder.decode(data)
+    except msgspec.ValidationError as error:
+        if _UNKNOWN.search(str(error)):
+            return _without_nulls(data, decoder)
+        raise _invalid(error) from None
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
+        raise _no_json(error) from None
+
+
+def _without_nulls(data: bytes, decoder: msgspec.json.Decoder[T]) -> T:
+    try:
+        fields: dict[str, Any] = msgspec.json.decode(data, type=dict)
+        known = {name: value for name, value in fields.items() if value is not None}
+        return msgspec.convert(known, decoder.type)
+    except msgspec.ValidationError as error:
+        raise _invalid(error) from None
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
+        raise _no_json(error) from None
+
+
+def _invalid(error: msgspec.ValidationError) -> HttpError:
+    message = str(error)
+    unknown = _UNKNOWN.search(message)
+    if unknown:
+        name = unknown.group(1)
+        return HttpError(400, f"{name!r:.80} is not a field that is known here; leave it out", param=name[:80])
+    path = _PATH.search(message)
+    return HttpError(400, f"the request is not valid: {message:.300}", param=path.group(1)[:80] if path else None)
+
+
+def _no_json(error: Exception) -> HttpError:
+    what = "it is nested too deeply" if isinstance(error, RecursionError) else f"{error!s:.200}"
+    return HttpError(400, f"the body is not valid JSON: {what}")

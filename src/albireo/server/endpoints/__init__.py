@@ -1,0 +1,1 @@
+"""One file a route family: parse, admit, wait or stream, answer."""

@@ -1,0 +1,152 @@
+"""POST /v1/chat/completions."""
+
+from __future__ import annotations
+
+import time
+from typing import Any
+
+import msgspec
+from starlette.responses import Response
+from starlette.types import Receive, Scope, Send
+
+from albireo.api.continuation import Continuation
+from albireo.server import intake
+from albireo.server.body import ClientGone, parse
+from albireo.server.generation import Generation, new_id
+from albireo.server.logprobs import LogprobWriter
+from albireo.server.protocol.chat import (
+    ChatChoice,
+    ChatChunk,
+    ChatCompletion,
+    ChatLogprobs,
+    ChatMessage,
+    ChatRequest,
+    ChunkChoice,
+    Delta,
+)
+from albireo.server.protocol.fields import usage
+from albireo.server.serving import Serving
+from albireo.server.streaming import Piece, stream
+from albireo.step import TokenLogprobs
+
+_DECODER = msgspec.json.Decoder(ChatRequest)
+_ENCODER = msgspec.json.Encoder()
+
+
+class Chat:
+    """The endpoint, as an ASGI application."""
+
+    def __init__(self, serving: Serving) -> None:
+        self._serving = serving
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        received_s = time.monotonic()
+        serving = self._serving
+        try:
+            async with serving.bodies.read(scope, receive) as body:
+                request = parse(body, _DECODER)
+                submissions = await intake.chat(serving, request)
+            name = new_id("chatcmpl", request.request_id)
+            async with Generation(
+                serving,
+                scope,
+                receive,
+                name,
+                submissions,
+                priority=request.priority or 0,
+                received_s=received_s,
+                wants_stream=bool(request.stream),
+            ) as generation:
+                answer = Answer(serving, request, generation)
+                if request.stream:
+                    tells = bool(request.logprobs or request.return_token_ids or answer.counts_always)
+                    await stream(serving, generation, send, answer.chunks, tells_tokens=tells, last=answer.last)
+                    return
+                await generation.finished()
+                response = Response(_ENCODER.encode(answer.whole()), 200, {"x-request-id": name}, "application/json")
+                await response(scope, receive, send)
+        except ClientGone:
+            return
+
+
+class Answer:
+    """Makes the answer, or chunks of it. Attributes: counts_always: usage is in every chunk."""
+
+    def __init__(self, serving: Serving, request: ChatRequest, generation: Generation) -> None:
+        self._request = request
+        self._tracked = generation.requests[0]
+        self._name = generation.account.request_id
+        self._created = int(time.time())
+        self._model = request.model or serving.names[0]
+        self._writer = LogprobWriter(serving.tokenizer, bool(request.return_tokens_as_token_ids))
+        options = request.stream_options
+        self.counts_always = bool(options and options.continuous_usage_stats)
+        self._counts_last = bool(options and options.include_usage)
+
+    # -- whole ---------------------------------------------------------------------------------------------------------
+
+    def whole(self) -> ChatCompletion:
+        """The answer when all is there."""
+        request, tracked = self._request, self._tracked
+        choices = [self._choice(index, c) for index, c in enumerate(tracked.continuations)]
+        answer = ChatCompletion(self._name, self._created, self._model, choices, usage=self._usage())
+        if request.return_token_ids:
+            answer.prompt_token_ids = tracked.submission.prompt_token_ids
+        if request.prompt_logprobs is not None:
+            answer.prompt_logprobs = self._writer.prompt(tracked.prompt_logprobs or [])
+        return answer
+
+    def _choice(self, index: int, continuation: Continuation) -> ChatChoice:
+        choice = ChatChoice(
+            index,
+            ChatMessage(continuation.text()),
+            self._logprobs(continuation.logprobs),
+            continuation.finish_reason,
+            continuation.stop_reason,
+        )
+        if self._request.return_token_ids:
+            choice.token_ids = continuation.token_ids
+        return choice
+
+    def _logprobs(self, entries: list[TokenLogprobs] | None) -> ChatLogprobs | None:
+        if not self._request.logprobs or entries is None:
+            return None
+        return self._writer.chat(entries, self._request.top_logprobs or 0)
+
+    def _usage(self) -> Any:
+        tracked = self._tracked
+        num_prompt = len(tracked.submission.prompt_token_ids)
+        return usage(num_prompt, tracked.num_output_tokens, tracked.num_cached_tokens)
+
+    # -- in chunks -----------------------------------------------------------------------------------------------------
+
+    def chunks(self, piece: Piece) -> list[ChatChunk]:
+        """What to say of a piece."""
+        found = []
+        if piece.is_first:
+            chunk = self._chunk([ChunkChoice(piece.index, Delta("", "assistant"))])
+            if self._request.return_token_ids:
+                chunk.prompt_token_ids = piece.tracked.submission.prompt_token_ids
+            found.append(chunk)
+        delta = Delta(piece.text) if piece.text or not piece.finish_reason else Delta()
+        choice = ChunkChoice(piece.index, delta, self._logprobs(piece.logprobs), piece.finish_reason)
+        if piece.finish_reason:
+            choice.stop_reason = piece.stop_reason
+        if self._request.return_token_ids:
+            choice.token_ids = piece.token_ids
+        found.append(self._chunk([choice]))
+        return found
+
+    def last(self) -> list[ChatChunk]:
+        """What to say after all pieces."""
+        if not self._counts_last:
+            return []
+        return [ChatChunk(self._name, self._created, self._model, [], usage=self._usage())]
+
+    def _chunk(self, choices: list[ChunkChoice]) -> ChatChunk:
+        chunk = ChatChunk(self._name, self._created, self._model, choices)
+        if self.counts_always:
+            chunk.usage = self._usage()
+        elif self._counts_last:
+            chunk.usage = None
+        return chunk

@@ -1,0 +1,171 @@
+"""POST /v1/completions."""
+
+from __future__ import annotations
+
+import time
+from typing import Any
+
+import msgspec
+from starlette.responses import Response
+from starlette.types import Receive, Scope, Send
+
+from albireo.api.continuation import Continuation
+from albireo.engine_process.tracked import Tracked
+from albireo.server import intake
+from albireo.server.body import ClientGone, parse
+from albireo.server.generation import Generation, new_id
+from albireo.server.logprobs import LogprobWriter
+from albireo.server.protocol.completions import (
+    Completion,
+    CompletionChoice,
+    CompletionLogprobs,
+    CompletionRequest,
+)
+from albireo.server.protocol.fields import usage
+from albireo.server.serving import Serving
+from albireo.server.streaming import Piece, stream
+from albireo.step import TokenLogprobs
+
+_DECODER = msgspec.json.Decoder(CompletionRequest)
+_ENCODER = msgspec.json.Encoder()
+
+
+class Completions:
+    """The endpoint, as an ASGI application."""
+
+    def __init__(self, serving: Serving) -> None:
+        self._serving = serving
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        received_s = time.monotonic()
+        serving = self._serving
+        try:
+            async with serving.bodies.read(scope, receive) as body:
+                request = parse(body, _DECODER)
+                submissions = await intake.completion(serving, request)
+            name = new_id("cmpl", request.request_id)
+            async with Generation(
+                serving,
+                scope,
+                receive,
+                name,
+                submissions,
+                priority=request.priority or 0,
+                received_s=received_s,
+                wants_stream=bool(request.stream),
+            ) as generation:
+                answer = Answer(serving, request, generation)
+                if request.stream:
+                    tells = bool(request.logprobs is not None or request.return_token_ids or answer.counts_always)
+                    await stream(serving, generation, send, answer.chunks, tells_tokens=tells, last=answer.last)
+                    return
+                await generation.finished()
+                response = Response(_ENCODER.encode(answer.whole()), 200, {"x-request-id": name}, "application/json")
+                await response(scope, receive, send)
+        except ClientGone:
+            return
+
+
+class Answer:
+    """Makes the answer, or chunks of it. Attributes: counts_always: usage is in every chunk."""
+
+    def __init__(self, serving: Serving, request: CompletionRequest, generation: Generation) -> None:
+        self._request = request
+        self._generation = generation
+        self._name = generation.account.request_id
+        self._created = int(time.time())
+        self._model = request.model or serving.names[0]
+        self._tokenizer = serving.tokenizer
+        self._writer = LogprobWriter(serving.tokenizer, bool(request.return_tokens_as_token_ids))
+        # max_tokens 0 with echo: the prompt alone is wanted.
+        self._is_prompt_only = request.max_tokens == 0
+        options = request.stream_options
+        self.counts_always = bool(options and options.continuous_usage_stats)
+        self._counts_last = bool(options and options.include_usage)
+
+    # -- whole ---------------------------------------------------------------------------------------------------------
+
+    def whole(self) -> Completion:
+        """The answer when all is there."""
+        choices: list[CompletionChoice] = []
+        for tracked in self._generation.requests:
+            choices += [self._choice(len(choices) + k, tracked, c) for k, c in enumerate(tracked.continuations)]
+        return Completion(self._name, self._created, self._model, choices, usage=self._usage())
+
+    def _choice(self, index: int, tracked: Tracked, continuation: Continuation) -> CompletionChoice:
+        request = self._request
+        text, ids, logprobs = continuation.text(), continuation.token_ids, continuation.logprobs
+        reason, stop_reason = continuation.finish_reason, continuation.stop_reason
+        if self._is_prompt_only:
+            text, ids, reason, stop_reason = "", [], "length", None
+            logprobs = None if logprobs is None else []
+        if request.echo:
+            text = self._prompt_text(tracked) + text
+        choice = CompletionChoice(index, text, self._logprobs(tracked, ids, logprobs), reason, stop_reason)
+        if request.return_token_ids:
+            choice.token_ids, choice.prompt_token_ids = ids, tracked.submission.prompt_token_ids
+        if request.prompt_logprobs is not None:
+            choice.prompt_logprobs = self._writer.prompt(tracked.prompt_logprobs or [])
+        return choice
+
+    def _logprobs(
+        self, tracked: Tracked, ids: list[int], entries: list[TokenLogprobs] | None
+    ) -> CompletionLogprobs | None:
+        num = self._request.logprobs
+        if num is None or entries is None:
+            return None
+        if not self._request.echo:
+            return self._writer.completion(ids, entries, num, 0)
+        prompt = tracked.submission.prompt_token_ids
+        return self._writer.completion([*prompt, *ids], [None, *(tracked.prompt_logprobs or []), *entries], num, 0)
+
+    def _prompt_text(self, tracked: Tracked) -> str:
+        text = tracked.submission.prompt
+        return self._tokenizer.decode(tracked.submission.prompt_token_ids) if text is None else text
+
+    def _usage(self) -> Any:
+        requests = self._generation.requests
+        return usage(
+            sum(len(tracked.submission.prompt_token_ids) for tracked in requests),
+            0 if self._is_prompt_only else sum(tracked.num_output_tokens for tracked in requests),
+            sum(tracked.num_cached_tokens for tracked in requests),
+        )
+
+    # -- in chunks -----------------------------------------------------------------------------------------------------
+
+    def chunks(self, piece: Piece) -> list[Completion]:
+        """What to say of a piece."""
+        request = self._request
+        tracked, text, ids, entries = piece.tracked, piece.text, piece.token_ids, piece.logprobs
+        choice = CompletionChoice(piece.index, text, None, piece.finish_reason, piece.stop_reason)
+        if self._is_prompt_only:
+            if not piece.finish_reason:
+                return []
+            choice.text, choice.finish_reason, choice.stop_reason = "", "length", None
+            ids, entries = [], None if entries is None else []
+        if request.logprobs is not None and entries is not None:
+            if request.echo and piece.is_first:
+                choice.logprobs = self._logprobs(tracked, ids, entries)
+            else:
+                before = len(self._prompt_text(tracked)) if request.echo else 0
+                choice.logprobs = self._writer.completion(
+                    ids, entries, request.logprobs, before + piece.num_chars_before
+                )
+        if request.echo and piece.is_first:
+            choice.text = self._prompt_text(tracked) + choice.text
+        if request.return_token_ids:
+            choice.token_ids = ids
+            if piece.is_first:
+                choice.prompt_token_ids = tracked.submission.prompt_token_ids
+        chunk = Completion(self._name, self._created, self._model, [choice])
+        if self.counts_always:
+            chunk.usage = self._usage()
+        elif self._counts_last:
+            chunk.usage = None
+        return [chunk]
+
+    def last(self) -> list[Completion]:
+        """What to say after all pieces."""
+        if not self._counts_last:
+            return []
+        return [Completion(self._name, self._created, self._model, [], usage=self._usage())]

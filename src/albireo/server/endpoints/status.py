@@ -1,0 +1,124 @@
+"""What the server is and how it is: /health /ping /version /v1/models /metrics /v1/stats and explanations."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from typing import Any
+
+import msgspec
+from starlette.requests import Request
+from starlette.responses import Response
+from starlette.types import Receive, Scope, Send
+
+from albireo import __version__
+from albireo.server.errors import HttpError
+from albireo.server.serving import Serving
+
+
+class Status:
+    """The endpoints."""
+
+    def __init__(self, serving: Serving) -> None:
+        self._serving = serving
+
+    async def health(self, http: Request) -> Response:
+        """200 when requests are served and, if there are any, get on; 503 with the reason otherwise."""
+        state, status = self._health(), 503
+        if state["status"] == "ok":
+            status = 200
+        return _json(state, status, {} if status == 200 else {"retry-after": "1"})
+
+    def _health(self) -> dict[str, Any]:
+        serving, health = self._serving, self._serving.client.health
+        if health.failure is not None:
+            return {"status": "failed"}
+        if serving.is_draining:
+            return {"status": "shutting_down", "num_requests": len(serving.client.requests)}
+        if health.state == "loading" or serving.metrics is None:
+            return {"status": "loading", "progress": round(health.loaded_frac, 3)}
+        if health.state != "ready":
+            return {"status": health.state, "num_restarts": health.num_restarts}
+        idle_s = serving.client.idle_s()
+        if idle_s > serving.settings.health_timeout:
+            return {"status": "stalled", "seconds_without_a_step": round(idle_s, 1)}
+        return {"status": "ok", "num_restarts": health.num_restarts}
+
+    async def ping(self, http: Request) -> Response:
+        """As /health, for SageMaker's probes."""
+        return await self.health(http)
+
+    async def version(self, http: Request) -> Response:
+        """The package's version."""
+        return _json({"version": __version__})
+
+    async def models(self, http: Request) -> Response:
+        """The model, by each of its names."""
+        return _json({"object": "list", "data": [self._model(name) for name in self._serving.names]})
+
+    async def model(self, http: Request) -> Response:
+        """One of them."""
+        name = http.path_params["name"]
+        self._serving.check_model(name)
+        return _json(self._model(name))
+
+    def _model(self, name: str) -> dict[str, Any]:
+        serving = self._serving
+        return {
+            "id": name,
+            "object": "model",
+            "created": int(serving.started_s),
+            "owned_by": "albireo",
+            "root": serving.names[0],
+            "parent": None,
+            "max_model_len": serving.ready.max_model_len,
+        }
+
+    async def metrics(self, http: Request) -> Response:
+        """For Prometheus."""
+        serving = self._serving
+        _ = serving.ready
+        assert serving.metrics is not None, "loaded"
+        text = serving.metrics.text(not serving.client.requests, serving.client.health.num_restarts)
+        return Response(text, media_type="text/plain; version=0.0.4; charset=utf-8")
+
+    async def explain(self, http: Request) -> Response:
+        """Where the time of a request went."""
+        account = self._serving.accounts.explain(http.path_params["name"])
+        if account is None:
+            raise HttpError(404, "there is no account of that request; only the last ones are kept", code="not_found")
+        return _json(account)
+
+
+class Stats:
+    """GET /v1/stats: events about what the engine is doing, as long as the client listens."""
+
+    def __init__(self, serving: Serving) -> None:
+        self._serving = serving
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        live = self._serving.live
+        headers = [(b"content-type", b"text/event-stream; charset=utf-8"), (b"cache-control", b"no-cache")]
+        await send({"type": "http.response.start", "status": 200, "headers": headers})
+        if scope["method"] == "HEAD":
+            await send({"type": "http.response.body", "body": b""})
+            return
+        events = live.watch()
+        leaving = asyncio.create_task(_until_gone(receive, lambda: live.end(events)))
+        try:
+            while (event := await events.get()) is not None:
+                await send({"type": "http.response.body", "body": b"data: %b\n\n" % event, "more_body": True})
+            await send({"type": "http.response.body", "body": b""})
+        finally:
+            leaving.cancel()
+            live.end(events)
+
+
+async def _until_gone(receive: Receive, tell: Callable[[], None]) -> None:
+    while (await receive())["type"] != "http.disconnect":
+        pass
+    tell()
+
+
+def _json(answer: Any, status: int = 200, headers: dict[str, str] | None = None) -> Response:
+    return Response(msgspec.json.encode(answer), status, headers, "application/json")

@@ -1,0 +1,76 @@
+"""POST /tokenize and /detokenize."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import msgspec
+from starlette.requests import Request
+from starlette.responses import Response
+
+from albireo.api.admission import Admission
+from albireo.errors import EngineError
+from albireo.params import SamplingParams
+from albireo.server.body import parse
+from albireo.server.errors import HttpError, refused
+from albireo.server.intake import template_kwargs
+from albireo.server.protocol.tokens import Detokenized, DetokenizeRequest, Tokenized, TokenizeRequest
+from albireo.server.serving import Serving
+
+_TOKENIZE = msgspec.json.Decoder(TokenizeRequest)
+_DETOKENIZE = msgspec.json.Decoder(DetokenizeRequest)
+
+
+class Tokens:
+    """Both endpoints."""
+
+    def __init__(self, serving: Serving) -> None:
+        self._serving = serving
+
+    async def tokenize(self, http: Request) -> Response:
+        """Text, or a chat, to token ids."""
+        serving = self._serving
+        async with serving.bodies.read(http.scope, http.receive) as body:
+            request = parse(body, _TOKENIZE)
+        serving.check_model(request.model)
+        admission, tokenizer = serving.admission, serving.tokenizer
+        if (request.prompt is None) == (request.messages is None):
+            raise HttpError(400, "give prompt or messages, one of them", param="prompt")
+        try:
+            if request.prompt is not None:
+                text, special = request.prompt, request.add_special_tokens is not False
+                ids = await serving.in_thread(lambda: tokenizer.encode(text, add_special_tokens=special))
+            else:
+                ids = await serving.in_thread(lambda: self._chat(request, admission))
+        except EngineError as error:
+            raise refused(error, "messages" if request.prompt is None else "prompt") from None
+        answer = Tokenized(len(ids), serving.ready.max_model_len, ids)
+        if request.return_token_strs:
+            answer.token_strs = tokenizer.token_strings(ids)
+        return _json(answer)
+
+    def _chat(self, request: TokenizeRequest, admission: Admission) -> list[int]:
+        opens = bool(request.continue_final_message)
+        options = {
+            "add_generation_prompt": not opens
+            if request.add_generation_prompt is None
+            else request.add_generation_prompt,
+            "continue_final_message": opens,
+            "chat_template": self._serving.chat_template,
+            "chat_template_kwargs": template_kwargs(self._serving, request.chat_template_kwargs, None),
+        }
+        return admission.chat(request.messages or [], SamplingParams(), options).prompt_token_ids
+
+    async def detokenize(self, http: Request) -> Response:
+        """Token ids to text."""
+        serving = self._serving
+        async with serving.bodies.read(http.scope, http.receive) as body:
+            request = parse(body, _DETOKENIZE)
+        serving.check_model(request.model)
+        tokenizer = serving.tokenizer
+        text = await serving.in_thread(lambda: tokenizer.decode(request.tokens, skip_special_tokens=False))
+        return _json(Detokenized(text))
+
+
+def _json(answer: Any) -> Response:
+    return Response(msgspec.json.encode(answer), media_type="application/json")

@@ -1,0 +1,162 @@
+"""One HTTP request while the engine works for it: submitted together, watched for a client that leaves, accounted for.
+
+Used by the endpoints. Does not know the shapes of answers.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+import uuid
+from collections.abc import Sequence
+from typing import Any
+
+from starlette.types import Receive, Scope, Send
+
+from albireo.api.admission import Submission
+from albireo.engine_process.tracked import Inbox, Tracked
+from albireo.errors import EngineError
+from albireo.server.accounts import Account
+from albireo.server.body import ClientGone
+from albireo.server.errors import NO_RETRY, HttpError, ended, refused
+from albireo.server.guard import ACCOUNT
+from albireo.server.serving import Serving
+
+_HEADERS = [
+    (b"content-type", b"text/event-stream; charset=utf-8"),
+    (b"cache-control", b"no-cache"),
+    (b"x-accel-buffering", b"no"),
+]
+
+
+def new_id(prefix: str, given: str | None) -> str:
+    """The id of an answer: the caller's, or a random one."""
+    return f"{prefix}-{given or uuid.uuid4().hex}"
+
+
+class Generation:
+    """Use it with `async with`: at the end whatever still runs is aborted, so that its blocks are free a step later.
+
+    Attributes:
+        requests: one a prompt, in order.
+    """
+
+    def __init__(
+        self,
+        serving: Serving,
+        scope: Scope,
+        receive: Receive,
+        request_id: str,
+        submissions: Sequence[Submission],
+        *,
+        priority: int,
+        received_s: float,
+        wants_stream: bool,
+    ) -> None:
+        if serving.accounts.is_open(request_id):
+            raise HttpError(400, f"request_id {request_id!r} is in use; give each request its own", param="request_id")
+        self.requests: list[Tracked] = []
+        self.scope = scope
+        self._serving, self._receive = serving, receive
+        self._submissions = submissions
+        self._priority = priority
+        self._timeout_s = serving.timeout_s(scope["headers"])
+        self._inbox = Inbox(wants_ends_only=not wants_stream)
+        running = sum(tracked.times.last_token_s is not None for tracked in serving.client.requests.values())
+        waiting = len(serving.client.requests) - running
+        self.account = Account(request_id, scope["path"], received_s, time.monotonic(), running, waiting)
+        self._watching: asyncio.Task[None] | None = None
+        self._timer: asyncio.TimerHandle | None = None
+
+    async def __aenter__(self) -> Generation:
+        serving, account = self._serving, self.account
+        for submission in self._submissions:
+            try:
+                tracked = serving.client.submit(
+                    account.request_id,
+                    submission,
+                    self._inbox,
+                    priority=self._priority,
+                    arrival_s=account.received_s,
+                )
+            except EngineError as error:
+                raise refused(error, "prompt") from None
+            serving.accept(tracked)
+            self.requests.append(tracked)
+        account.requests = self.requests
+        serving.accounts.open(account)
+        self._watching = asyncio.create_task(self._watch())
+        if self._timeout_s is not None:
+            words = f"the request took longer than {self._timeout_s:g} s"
+            late = HttpError(504, words, code="deadline_exceeded", headers=NO_RETRY)
+            self._timer = asyncio.get_running_loop().call_later(self._timeout_s, self._inbox.fail, late)
+        return self
+
+    async def __aexit__(self, *_: Any) -> None:
+        for tracked in self.requests:
+            if not tracked.is_over:
+                self._serving.client.abort(tracked)
+        if self._watching is not None:
+            self._watching.cancel()
+        if self._timer is not None:
+            self._timer.cancel()
+        self._serving.accounts.close(self.account)
+        self.scope[ACCOUNT].update(self.account.log())
+
+    async def news(self) -> list[Tracked]:
+        """Requests with something new. Raises: ClientGone; HttpError when it took too long."""
+        return await self._inbox.wait()
+
+    async def finished(self) -> None:
+        """Wait until all are over. Raises: as news(); HttpError for one that the engine gave up."""
+        while not all(tracked.is_over for tracked in self.requests):
+            await self._inbox.wait()
+        for tracked in self.requests:
+            check(tracked)
+
+    async def _watch(self) -> None:
+        while True:
+            message = await self._receive()
+            if message["type"] == "http.disconnect":
+                self._inbox.fail(ClientGone())
+                return
+
+
+def check(tracked: Tracked) -> None:
+    """Raises: HttpError when the engine gave it up."""
+    if isinstance(tracked.error, EngineError):
+        raise refused(tracked.error, "prompt")
+    for continuation in tracked.continuations:
+        if continuation.finish_reason == "error":
+            raise ended(continuation.stop_reason)
+
+
+class EventStream:
+    """Server-sent events. The answer begins with the first of them, so that until then an error has its own status.
+
+    Attributes:
+        sending_since: when the client began to keep us waiting; None while it does not.
+    """
+
+    def __init__(self, scope: Scope, send: Send, account: Account) -> None:
+        self.scope = scope
+        self.sending_since: float | None = None
+        self.is_open = False
+        self._send = send
+        self._account = account
+
+    async def put(self, events: bytes) -> None:
+        """Send complete events; waits while the client does not read."""
+        if not self.is_open:
+            self.is_open = True
+            headers = [*_HEADERS, (b"x-request-id", self._account.request_id.encode("latin-1", "replace"))]
+            await self._send({"type": "http.response.start", "status": 200, "headers": headers})
+        self.sending_since = time.monotonic()
+        await self._send({"type": "http.response.body", "body": events, "more_body": True})
+        self._account.reading_s += time.monotonic() - self.sending_since
+        self.sending_since = None
+
+    async def end(self, events: bytes = b"data: [DONE]\n\n") -> None:
+        """The last events."""
+        await self.put(events)
+        await self._send({"type": "http.response.body", "body": b"", "more_body": False})

@@ -1,0 +1,227 @@
+"""Fields of a request -> what the engine takes, or the 4xx that says why not.
+
+Used by the endpoints for completions and chats. Everything is checked here, before anything runs, so that a stream that
+began does not end in a refusal.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from albireo.api.admission import Submission
+from albireo.api.prompts import Prompt
+from albireo.engine.request import check_request
+from albireo.engine.settings import EngineSettings
+from albireo.errors import EngineError, PromptTooLong, RequestError
+from albireo.params import SamplingParams
+from albireo.server.errors import HttpError, refused, unsupported
+from albireo.server.protocol.chat import CHAT_NEUTRAL, ChatRequest
+from albireo.server.protocol.completions import COMPLETION_NEUTRAL, CompletionRequest
+from albireo.server.protocol.fields import SAMPLING, GenerationFields, unneutral
+from albireo.server.serving import INLINE_CHARS, Serving
+
+#: What OpenAI's completions produce when nothing is said.
+DEFAULT_MAX_TOKENS = 16
+#: Most entries of lists of token ids and of logit_bias.
+MAX_IDS = 4096
+
+
+async def completion(serving: Serving, request: CompletionRequest) -> list[Submission]:
+    """One submission a prompt. Raises: HttpError."""
+    _check(serving, request, COMPLETION_NEUTRAL)
+    if request.best_of not in (None, request.n or 1):
+        raise unsupported("best_of", request.best_of, "ask for n continuations and choose")
+    echo, asked = bool(request.echo), request.logprobs
+    max_tokens = request.max_tokens
+    if max_tokens == 0 and not echo:
+        raise HttpError(
+            400, "max_tokens=0 produces nothing; it must be at least 1, unless echo is on", param="max_tokens"
+        )
+    wants: dict[str, Any] = {"logprobs": asked, "max_tokens": max(max_tokens, 1) if max_tokens is not None else None}
+    if echo and asked is not None:
+        wants["prompt_logprobs"] = asked
+    prompts = _prompts(request.prompt)
+    if len(prompts) * (request.n or 1) > serving.settings.max_n:
+        raise HttpError(
+            400, f"{len(prompts)} prompts with n={request.n or 1} are more than {serving.settings.max_n}", param="n"
+        )
+    params = _params(serving, request, wants, serving.admission.default_params().max_tokens or DEFAULT_MAX_TOKENS)
+    special = request.add_special_tokens is not False
+
+    def prepare() -> list[Submission]:
+        found = []
+        for prompt in prompts:
+            if isinstance(prompt, str):
+                ids = serving.tokenizer.encode(prompt, add_special_tokens=special)
+                found.append(Submission(prompt, ids, params, request.cache_salt))
+            else:
+                found.append(serving.admission.submission(Prompt(None, prompt, request.cache_salt), params))
+        return found
+
+    longest = max(len(prompt) for prompt in prompts)
+    if longest > serving.max_prompt_chars:
+        raise HttpError(
+            400,
+            f"a prompt of length {longest} cannot fit the model's context of {serving.ready.max_model_len} tokens",
+            param="prompt",
+            code="context_length_exceeded",
+        )
+    num_chars = sum(len(prompt) for prompt in prompts)
+    return await _admitted(serving, request, prepare, num_chars, "prompt")
+
+
+async def chat(serving: Serving, request: ChatRequest) -> list[Submission]:
+    """One submission. Raises: HttpError."""
+    _check(serving, request, CHAT_NEUTRAL)
+    if request.best_of not in (None, request.n or 1):
+        raise unsupported("best_of", request.best_of, "ask for n answers and choose")
+    if (request.n or 1) > serving.settings.max_n:
+        raise HttpError(400, f"n={request.n} is more than {serving.settings.max_n}", param="n")
+    if request.max_tokens == 0:
+        raise HttpError(400, "max_tokens=0 produces nothing; it must be at least 1", param="max_tokens")
+    if request.top_logprobs is not None and request.top_logprobs != 0 and not request.logprobs:
+        raise HttpError(400, "top_logprobs needs logprobs to be true", param="top_logprobs")
+    wants = {
+        "logprobs": (request.top_logprobs or 0) if request.logprobs else None,
+        "max_tokens": request.max_completion_tokens or request.max_tokens,
+    }
+    params = _params(
+        serving, request, wants, serving.admission.default_params().max_tokens if _has_advice(serving) else None
+    )
+    options = {
+        "add_generation_prompt": _default(request.add_generation_prompt, not request.continue_final_message),
+        "continue_final_message": bool(request.continue_final_message),
+        "chat_template": serving.chat_template,
+        "chat_template_kwargs": template_kwargs(serving, request.chat_template_kwargs, request.reasoning_effort),
+    }
+    if options["add_generation_prompt"] and options["continue_final_message"]:
+        raise HttpError(
+            400, "continue_final_message and add_generation_prompt exclude each other", param="continue_final_message"
+        )
+
+    def prepare() -> list[Submission]:
+        made = serving.admission.chat(request.messages, params, options)
+        return [Submission(made.prompt, made.prompt_token_ids, params, request.cache_salt)]
+
+    num_chars = sum(len(content) for m in request.messages if isinstance(content := m.get("content"), str))
+    return await _admitted(serving, request, prepare, num_chars + 100 * len(request.messages), "messages")
+
+
+def template_kwargs(serving: Serving, given: dict[str, Any] | None, reasoning_effort: str | None) -> dict[str, Any]:
+    """Variables for the chat template: those on the list, and plain values only. Raises: HttpError 400."""
+    found = dict(given or {})
+    if reasoning_effort is not None:
+        found.setdefault("reasoning_effort", reasoning_effort)
+    allowed = serving.settings.chat_template_kwarg
+    for name, value in found.items():
+        if name not in allowed:
+            raise HttpError(
+                400,
+                f"chat_template_kwargs has {name!r:.80}; allowed: {', '.join(allowed)} (--chat-template-kwarg)",
+                param="chat_template_kwargs",
+            )
+        if value is not None and not isinstance(value, (bool, int, float, str)):
+            raise HttpError(400, f"chat_template_kwargs[{name!r}] must be a plain value", param="chat_template_kwargs")
+    return found
+
+
+# -- parts -------------------------------------------------------------------------------------------------------------
+
+
+def _check(serving: Serving, request: GenerationFields, neutral: dict[str, tuple[Any, ...]]) -> None:
+    serving.check_open()
+    serving.check_model(request.model)
+    asked = unneutral(request, neutral)
+    if asked is not None:
+        raise unsupported(*asked)
+    if request.stream_options is not None and not request.stream:
+        raise HttpError(400, "stream_options needs stream to be true", param="stream_options")
+    limit = serving.settings.max_stop
+    for name in ("stop", "bad_words"):
+        texts = getattr(request, name)
+        if isinstance(texts, list) and len(texts) > limit:
+            raise HttpError(400, f"{name} holds {len(texts)} strings, at most {limit} are taken", param=name)
+    for name in ("stop_token_ids", "logit_bias"):
+        if len(getattr(request, name) or ()) > MAX_IDS:
+            raise HttpError(400, f"{name} holds more than {MAX_IDS} entries", param=name)
+    if request.prompt_logprobs is not None and request.stream:
+        raise HttpError(400, "prompt_logprobs are not told in a stream; leave one of them out", param="prompt_logprobs")
+
+
+def _params(
+    serving: Serving, request: GenerationFields, wants: dict[str, Any], max_tokens: int | None
+) -> SamplingParams:
+    """The model's recommended sampling, with what was given over it."""
+    given = {name: value for name in SAMPLING if (value := getattr(request, name)) is not None}
+    given |= {name: value for name, value in wants.items() if value is not None}
+    given.setdefault("max_tokens", max_tokens)
+    if request.n is not None:
+        given["n"] = request.n
+    if not given.get("stop", True):
+        del given["stop"]  # an empty string, or list, asks for nothing
+    try:
+        return serving.admission.prepare(serving.admission.default_params().clone(**given))
+    except EngineError as error:
+        raise refused(error, "prompt") from None
+
+
+async def _admitted(
+    serving: Serving, request: GenerationFields, prepare: Any, num_chars: int, field: str
+) -> list[Submission]:
+    """Encode, and refuse what can never run or has no room."""
+    try:
+        submissions: list[Submission] = prepare() if num_chars <= INLINE_CHARS else await serving.in_thread(prepare)
+        settings = _engine_settings(serving)
+        for made in submissions:
+            num_prompt = len(made.prompt_token_ids)
+            check_request(made.prompt_token_ids, made.params, request.priority or 0, settings)
+            asked = made.params.max_tokens
+            if asked is not None and num_prompt + asked > settings.max_model_len and _said_max(request):
+                raise PromptTooLong(
+                    f"the model's context is {settings.max_model_len} tokens; the prompt has {num_prompt} and "
+                    f"max_tokens={asked} asks for more than is left; shorten the prompt or lower max_tokens"
+                )
+    except RequestError as error:
+        raise refused(error, field) from None
+    except EngineError as error:
+        raise refused(error, field) from None
+    serving.check_queue(len(submissions), sum(len(made.prompt_token_ids) for made in submissions))
+    return submissions
+
+
+def _said_max(request: GenerationFields) -> bool:
+    return request.max_tokens is not None or getattr(request, "max_completion_tokens", None) is not None
+
+
+def _has_advice(serving: Serving) -> bool:
+    ready = serving.ready
+    return ready.engine["generation_config"] != "vllm" and ready.defaults.max_tokens is not None
+
+
+def _engine_settings(serving: Serving) -> EngineSettings:
+    ready = serving.ready
+    return EngineSettings(
+        num_blocks=(ready.num_blocks,),
+        max_model_len=ready.max_model_len,
+        vocab_size=ready.vocab_size,
+        block_size=ready.block_size,
+        scheduling_policy=ready.engine["scheduling_policy"],
+    )
+
+
+def _prompts(prompt: str | list[Any]) -> list[str | list[int]]:
+    """One prompt, or several, in the order given. Raises: HttpError 400."""
+    if isinstance(prompt, str):
+        return [prompt]
+    if not prompt:
+        raise HttpError(400, "prompt is empty; give a text or token ids", param="prompt")
+    kinds = {type(each) for each in prompt}
+    if kinds == {int}:
+        return [list(prompt)]
+    if kinds in ({str}, {list}):
+        return prompt
+    raise HttpError(400, "prompt mixes texts and token ids; give one kind", param="prompt")
+
+
+def _default(value: bool | None, otherwise: bool) -> bool:
+    return otherwise if value is None else value

@@ -1,0 +1,210 @@
+"""Engine news -> Prometheus, with vLLM's names, labels and buckets, so that its dashboards work unchanged.
+
+Called by serving.py for each step and each request's end. Counts are of what clients are given: a token that another
+engine process computes again counts once.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
+
+from albireo.engine_process.messages import Ready, Stepped
+from albireo.engine_process.tracked import Tracked
+
+_LABELS = ("model_name", "engine")
+_TTFT = (
+    0.001,
+    0.005,
+    0.01,
+    0.02,
+    0.04,
+    0.06,
+    0.08,
+    0.1,
+    0.25,
+    0.5,
+    0.75,
+    1,
+    2.5,
+    5,
+    7.5,
+    10,
+    20,
+    40,
+    80,
+    160,
+    640,
+    2560,
+)
+_ITL = (0.01, 0.025, 0.05, 0.075, 0.1, 0.15, 0.2, 0.3, 0.4, 0.5, 0.75, 1, 2.5, 5, 7.5, 10, 20, 40, 80)
+_LATENCY = (0.3, 0.5, 0.8, 1, 1.5, 2, 2.5, 5, 10, 15, 20, 30, 40, 50, 60, 120, 240, 480, 960, 1920, 7680)
+_STEP = (1, 8, 16, 32, 64, 128, 256, 512, 1024, 2048, 4096, 8192, 16384)
+_N = (1, 2, 5, 10, 20)
+_PREEMPTIONS = (0, 1, 2, 5, 10)
+_REASONS = ("stop", "length", "abort", "error")
+
+
+class Metrics:
+    """Invariant: when nothing runs, the gauges are 0."""
+
+    def __init__(self, model_name: str, ready: Ready) -> None:
+        self._registry = CollectorRegistry()
+        self._values = (model_name, "0")
+        counts = _one_two_five(ready.max_model_len)
+        self._running = self._gauge("num_requests_running", "Requests in the running batch.")
+        self._waiting = self._gauge("num_requests_waiting", "Requests that wait for their turn.")
+        reasons = Gauge(
+            "vllm:num_requests_waiting_by_reason", "Why they wait.", (*_LABELS, "reason"), registry=self._registry
+        )
+        self._for_capacity = reasons.labels(*self._values, "capacity")
+        self._kv_usage = self._gauge("kv_cache_usage_perc", "KV blocks in use; 1 is all of them.")
+        self._preemptions = self._counter("num_preemptions", "Sequences that gave their blocks back.")
+        self._queries = self._counter("prefix_cache_queries", "Tokens looked up in the prefix cache.")
+        self._hits = self._counter("prefix_cache_hits", "Tokens found in the prefix cache.")
+        self._prompt = self._counter("prompt_tokens", "Prompt tokens of requests that got a token.")
+        self._cached = self._counter("prompt_tokens_cached", "Of those, found in the prefix cache.")
+        self._generation = self._counter("generation_tokens", "Tokens produced.")
+        self._restarts = self._gauge("engine_restarts", "Engine processes started after one died.", "albireo")
+        self._step_tokens = self._histogram("iteration_tokens_total", "Tokens computed in a step.", _STEP)
+        self._ttft = self._histogram("time_to_first_token_seconds", "From arrival to the first token.", _TTFT)
+        self._itl = self._histogram("inter_token_latency_seconds", "From a token to the next.", _ITL)
+        self._tpot = self._histogram("request_time_per_output_token_seconds", "Mean of a request's gaps.", _ITL)
+        self._e2e = self._histogram("e2e_request_latency_seconds", "From arrival to the last token.", _LATENCY)
+        self._queue = self._histogram("request_queue_time_seconds", "From arrival until it runs.", _LATENCY)
+        self._inference = self._histogram("request_inference_time_seconds", "Spent running.", _LATENCY)
+        self._prefill = self._histogram("request_prefill_time_seconds", "Running, to the first token.", _LATENCY)
+        self._decode = self._histogram("request_decode_time_seconds", "From the first token to the last.", _LATENCY)
+        self._prompts = self._histogram("request_prompt_tokens", "Prompt tokens of a request.", counts)
+        self._computed = self._histogram("request_prefill_kv_computed_tokens", "Not from the prefix cache.", counts)
+        self._outputs = self._histogram("request_generation_tokens", "Tokens produced by a request.", counts)
+        self._longest = self._histogram("request_max_num_generation_tokens", "Longest continuation.", counts)
+        self._max_tokens = self._histogram("request_params_max_tokens", "max_tokens asked for.", counts)
+        self._n = self._histogram("request_params_n", "Continuations asked for.", _N)
+        self._preempted = self._histogram("request_num_preemptions", "Preemptions of a request.", _PREEMPTIONS)
+        success = Counter(
+            "vllm:request_success", "Continuations that ended.", (*_LABELS, "finished_reason"), registry=self._registry
+        )
+        self._success = {reason: success.labels(*self._values, reason) for reason in _REASONS}
+        self._rejections = Counter(
+            "vllm:admission_rejections", "Requests refused.", ("model_name", "reason"), registry=self._registry
+        )
+        self._info(ready)
+        self._seen = {"num_preemptions": 0, "cache_queries": 0, "cache_hits": 0}
+
+    def stepped(self, step: Stepped, requests: Mapping[int, Tracked]) -> None:
+        """Note a step, before its tokens are given to their requests."""
+        self._running.set(step.num_running)
+        self._waiting.set(step.num_waiting)
+        self._for_capacity.set(step.num_waiting)
+        self._kv_usage.set(step.kv_usage)
+        self._step_tokens.observe(step.num_prompt + step.num_output)
+        self._advance("num_preemptions", step.num_preemptions, self._preemptions)
+        self._advance("cache_queries", step.cache_queries, self._queries)
+        self._advance("cache_hits", step.cache_hits, self._hits)
+        num_tokens = 0
+        observe, now = self._itl.observe, step.ended_s
+        for update in step.updates:
+            tracked = requests.get(update.key)
+            if tracked is None or not update.token_ids or tracked.continuations[update.index].finish_reason is not None:
+                continue
+            num_tokens += len(update.token_ids)
+            times = tracked.times
+            if times.last_token_s is None:
+                self._first_token(tracked, now)
+            elif times.last_token_s < now:
+                observe(now - times.last_token_s)
+        self._generation.inc(num_tokens)
+
+    def _first_token(self, tracked: Tracked, now: float) -> None:
+        if not tracked.is_counted:
+            tracked.is_counted = True
+            self._ttft.observe(now - tracked.times.arrival_s)
+            self._prompt.inc(len(tracked.submission.prompt_token_ids))
+
+    def over(self, tracked: Tracked) -> None:
+        """A request has ended."""
+        if tracked.error is not None:
+            self.rejected("invalid")
+            return
+        for continuation in tracked.continuations:
+            self._success[continuation.finish_reason or "abort"].inc()
+        params, times = tracked.submission.params, tracked.times
+        lengths = [len(continuation.token_ids) for continuation in tracked.continuations]
+        self._cached.inc(tracked.num_cached_tokens)
+        num_prompt = len(tracked.submission.prompt_token_ids)
+        self._prompts.observe(num_prompt)
+        self._computed.observe(num_prompt - tracked.num_cached_tokens)
+        self._outputs.observe(sum(lengths))
+        self._longest.observe(max(lengths))
+        self._n.observe(params.n)
+        if params.max_tokens is not None:
+            self._max_tokens.observe(params.max_tokens)
+        self._preempted.observe(tracked.num_preemptions)
+        if times.first_scheduled_s is None or times.first_token_s is None or times.last_token_s is None:
+            return
+        self._e2e.observe(times.last_token_s - times.arrival_s)
+        self._queue.observe(times.first_scheduled_s - times.arrival_s)
+        self._inference.observe(times.last_token_s - times.first_scheduled_s)
+        self._prefill.observe(times.first_token_s - times.first_scheduled_s)
+        self._decode.observe(times.last_token_s - times.first_token_s)
+        if max(lengths) > 1:
+            self._tpot.observe((times.last_token_s - times.first_token_s) / (max(lengths) - 1))
+
+    def rejected(self, reason: str) -> None:
+        """A request was refused."""
+        self._rejections.labels(self._values[0], reason).inc()
+
+    def text(self, is_idle: bool, num_restarts: int) -> bytes:
+        """What Prometheus scrapes."""
+        if is_idle:
+            for gauge in (self._running, self._waiting, self._for_capacity, self._kv_usage):
+                gauge.set(0)
+        self._restarts.set(num_restarts)
+        return generate_latest(self._registry)
+
+    # -- making them ---------------------------------------------------------------------------------------------------
+
+    def _advance(self, name: str, total: int, counter: Any) -> None:
+        """Count on from what an engine process says since it started; a new one starts at 0."""
+        seen = self._seen[name]
+        counter.inc(total - seen if total >= seen else total)
+        self._seen[name] = total
+
+    def _gauge(self, name: str, text: str, prefix: str = "vllm") -> Any:
+        return Gauge(f"{prefix}:{name}", text, _LABELS, registry=self._registry).labels(*self._values)
+
+    def _counter(self, name: str, text: str) -> Any:
+        return Counter(f"vllm:{name}", text, _LABELS, registry=self._registry).labels(*self._values)
+
+    def _histogram(self, name: str, text: str, buckets: tuple[float, ...]) -> Any:
+        made = Histogram(f"vllm:{name}", text, _LABELS, registry=self._registry, buckets=buckets)
+        return made.labels(*self._values)
+
+    def _info(self, ready: Ready) -> None:
+        engine = ready.engine
+        info = {
+            "block_size": ready.block_size,
+            "num_gpu_blocks": ready.num_blocks - 1,
+            "cache_dtype": engine["dtype"],
+            "enable_prefix_caching": engine["enable_prefix_caching"],
+            "gpu_memory_utilization": engine["memory_utilization"],
+            "kv_cache_memory_bytes": engine["kv_cache_memory_bytes"],
+            "num_gpu_blocks_override": engine["num_gpu_blocks_override"],
+            "prefix_caching_hash_algo": "sha256",
+            "engine": "0",
+        }
+        gauge = Gauge("vllm:cache_config_info", "The KV cache.", tuple(info), registry=self._registry)
+        gauge.labels(*(str(value) for value in info.values())).set(1)
+
+
+def _one_two_five(largest: int) -> tuple[float, ...]:
+    """1, 2, 5, 10, … up to largest."""
+    found = []
+    scale = 1
+    while scale <= largest:
+        found += [scale * digit for digit in (1, 2, 5) if scale * digit <= largest]
+        scale *= 10
+    return tuple(found)

@@ -1,0 +1,160 @@
+"""Fields that completions and chats share: what shapes the text, what is accepted only in its neutral value.
+
+Used by completions.py and chat.py beside it. Ranges that need the model are checked where it is known.
+"""
+
+from __future__ import annotations
+
+from typing import Annotated, Any
+
+import msgspec
+from msgspec import Meta
+
+#: Far above any context; what exceeds the model's is refused with its number.
+Count = Annotated[int, Meta(ge=0, le=2**31 - 1)]
+AtLeastOne = Annotated[int, Meta(ge=1, le=2**31 - 1)]
+AllOrCount = Annotated[int, Meta(ge=-1, le=2**31 - 1)]
+Int64 = Annotated[int, Meta(ge=-(2**63), le=2**63 - 1)]
+Text = Annotated[str, Meta(max_length=256)]
+
+
+class StreamOptions(msgspec.Struct, forbid_unknown_fields=True):
+    """include_usage: a last chunk with the counts; continuous_usage_stats: the counts in every chunk."""
+
+    include_usage: bool | None = None
+    continuous_usage_stats: bool | None = None
+    include_obfuscation: bool | None = None
+
+
+class GenerationFields(msgspec.Struct, kw_only=True, forbid_unknown_fields=True):
+    """Fields of both protocols; None: not said."""
+
+    model: str | None = None
+    stream: bool | None = None
+    stream_options: StreamOptions | None = None
+
+    # what shapes the text: names of SamplingParams
+    n: AtLeastOne | None = None
+    max_tokens: Count | None = None
+    min_tokens: Count | None = None
+    temperature: float | None = None
+    top_p: float | None = None
+    top_k: AllOrCount | None = None
+    min_p: float | None = None
+    presence_penalty: float | None = None
+    frequency_penalty: float | None = None
+    repetition_penalty: float | None = None
+    seed: Int64 | None = None
+    stop: Text | list[Text] | None = None
+    stop_token_ids: list[Count] | None = None
+    include_stop_str_in_output: bool | None = None
+    ignore_eos: bool | None = None
+    skip_special_tokens: bool | None = None
+    spaces_between_special_tokens: bool | None = None
+    logit_bias: dict[str, float] | None = None
+    allowed_token_ids: list[Count] | None = None
+    bad_words: list[Text] | None = None
+    prompt_logprobs: AllOrCount | None = None
+
+    # how it is run and told
+    priority: Annotated[int, Meta(ge=-(2**31), le=2**31 - 1)] | None = None
+    cache_salt: Annotated[str, Meta(min_length=1, max_length=1024)] | None = None
+    request_id: Annotated[str, Meta(min_length=1, max_length=128, pattern=r"^[\x21-\x7e]+$")] | None = None
+    return_token_ids: bool | None = None
+    return_tokens_as_token_ids: bool | None = None
+    add_special_tokens: bool | None = None
+
+    # structured outputs: see structured_fields()
+    response_format: Any = None
+    structured_outputs: Any = None
+    guided_json: Any = None
+    guided_regex: Any = None
+    guided_choice: Any = None
+    guided_grammar: Any = None
+    guided_decoding_backend: Any = None
+    guided_whitespace_pattern: Any = None
+
+    # about the caller; they change nothing here, in other servers neither
+    user: Any = None
+    metadata: Any = None
+    safety_identifier: Any = None
+    prompt_cache_key: Any = None
+    prompt_cache_retention: Any = None
+    session_id: Any = None
+    service_tier: Any = None
+    store: Any = None
+
+    # there is no such thing here: neutral values only
+    best_of: AtLeastOne | None = None
+    use_beam_search: Any = None
+    length_penalty: Any = None
+    kv_transfer_params: Any = None
+    vllm_xargs: Any = None
+    truncate_prompt_tokens: Any = None
+    thinking_token_budget: Any = None
+
+
+#: Field -> values beside null that ask for nothing. Compared with ==, so 1 stands for 1.0, and False for 0.
+NEUTRAL: dict[str, tuple[Any, ...]] = {
+    "service_tier": ("auto", "default"),
+    "store": (False,),
+    "use_beam_search": (False,),
+    "length_penalty": (1,),
+    "kv_transfer_params": ({},),
+    "vllm_xargs": ({},),
+    "truncate_prompt_tokens": (),
+    "thinking_token_budget": (),
+    # the seam: once grammars are compiled these are read, not refused
+    "response_format": ({"type": "text"},),
+    "structured_outputs": (),
+    "guided_json": (),
+    "guided_regex": ("",),
+    "guided_choice": ([],),
+    "guided_grammar": ("",),
+}
+
+#: Fields that SamplingParams has by the same name.
+SAMPLING = (
+    "min_tokens",
+    "temperature",
+    "top_p",
+    "top_k",
+    "min_p",
+    "presence_penalty",
+    "frequency_penalty",
+    "repetition_penalty",
+    "seed",
+    "stop",
+    "stop_token_ids",
+    "include_stop_str_in_output",
+    "ignore_eos",
+    "skip_special_tokens",
+    "spaces_between_special_tokens",
+    "logit_bias",
+    "allowed_token_ids",
+    "bad_words",
+    "prompt_logprobs",
+)
+
+
+def unneutral(fields: msgspec.Struct, table: dict[str, tuple[Any, ...]]) -> tuple[str, Any] | None:
+    """The first field that asks for something, with its value."""
+    for name, allowed in table.items():
+        value = getattr(fields, name)
+        if value is not None and value not in allowed:
+            return name, value
+    return None
+
+
+class Usage(msgspec.Struct, omit_defaults=True):
+    """Tokens of an answer."""
+
+    prompt_tokens: int
+    completion_tokens: int
+    total_tokens: int
+    prompt_tokens_details: dict[str, int] | None = None
+
+
+def usage(num_prompt: int, num_output: int, num_cached: int) -> Usage:
+    """The counts as OpenAI has them."""
+    return Usage(num_prompt, num_output, num_prompt + num_output, {"cached_tokens": num_cached})

@@ -1,0 +1,219 @@
+"""What all endpoints share: the engine's client, the model's text room, the limits, and who is being served.
+
+Made by app.py. Does not know routes or the shapes of answers.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import math
+import time
+from collections.abc import Callable, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TypeVar
+
+from albireo.api.admission import Admission
+from albireo.config import EngineConfig
+from albireo.engine_process.client import EngineClient
+from albireo.engine_process.messages import Ready, Stepped
+from albireo.engine_process.process import COMMAND
+from albireo.engine_process.tracked import Tracked
+from albireo.errors import ConfigError, EngineError
+from albireo.server.accounts import Accounts
+from albireo.server.body import Bodies
+from albireo.server.errors import HttpError, busy
+from albireo.server.live import Live
+from albireo.server.metrics import Metrics
+from albireo.server.settings import ServerSettings
+from albireo.text.tokenizer import Tokenizer
+
+if TYPE_CHECKING:
+    from albireo.server.generation import EventStream
+
+_LOG = logging.getLogger("albireo.server")
+T = TypeVar("T")
+
+#: Prompts of at most so many characters are encoded on the event loop; longer ones in a thread.
+INLINE_CHARS = 2_000
+
+
+class Serving:
+    """Attributes:
+    is_draining: no new requests; those that run are finished.
+    streams: answers that are being sent.
+    chat_template: source of the template in place of the model's, or None.
+    max_prompt_chars: a longer text has more tokens than the context, whatever it is.
+    num_queued, num_queued_tokens: requests without a token, and their prompts.
+    """
+
+    def __init__(self, settings: ServerSettings, engine: Mapping[str, Any], command: tuple[str, ...] = COMMAND) -> None:
+        self.settings = settings
+        self.started_s = time.time()
+        self.is_draining = False
+        self.num_queued = self.num_queued_tokens = 0
+        self.max_prompt_chars = 0
+        self.chat_template = None if settings.chat_template is None else _read(settings.chat_template)
+        self.accounts = Accounts()
+        self.bodies = Bodies(settings.max_body_bytes)
+        self.streams: set[EventStream] = set()
+        self.live = Live(self)
+        self.metrics: Metrics | None = None
+        self.client = EngineClient(
+            engine, on_step=self._stepped, on_blocks=self.live.blocks, on_over=self._over, command=command
+        )
+        self._ready: Ready | None = None
+        self._admission: Admission | None = None
+        self._tokenizer: Tokenizer | None = None
+        self._encoding = ThreadPoolExecutor(1, "albireo-encode")
+
+    # -- the model -----------------------------------------------------------------------------------------------------
+
+    async def load(self) -> None:
+        """Start the engine, and make its text room ready beside. Raises: EngineError."""
+        self.client.start()
+        ready = await self.client.wait_until_ready()
+        config = EngineConfig.from_kwargs(**{**ready.engine, "skip_tokenizer_init": False})
+        tokenizer = await self.in_thread(lambda: Tokenizer.from_directory(Path(ready.tokenizer_directory)))
+        names = await self.in_thread(tokenizer.vocabulary)
+        self.client.use(tokenizer)
+        self.max_prompt_chars = ready.max_model_len * max(map(len, names), default=1)
+        self._tokenizer = tokenizer
+        self._admission = Admission(config, ready.defaults, ready.vocab_size, tokenizer)
+        self.metrics = Metrics(self.names[0], ready)
+        self._ready = ready
+        _LOG.info("%s is ready after %.2f s", self.names[0], ready.load_s)
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """What the model answers to."""
+        return self.settings.served_model_name or ("story",)
+
+    @property
+    def ready(self) -> Ready:
+        """What is known of the model. Raises: HttpError 503 while it loads."""
+        if self._ready is None or self._tokenizer is None:
+            raise busy(503, "the model is loading; see /health", "loading", 2)
+        return self._ready
+
+    @property
+    def tokenizer(self) -> Tokenizer:
+        """Raises: HttpError 503 while it loads."""
+        if self._tokenizer is None:
+            raise busy(503, "the model is loading; see /health", "loading", 2)
+        return self._tokenizer
+
+    @property
+    def admission(self) -> Admission:
+        """Raises: HttpError 503 while it loads."""
+        if self._admission is None:
+            raise busy(503, "the model is loading; see /health", "loading", 2)
+        return self._admission
+
+    async def in_thread(self, work: Callable[[], T]) -> T:
+        """Do what takes long without holding up the streams; one such thing at a time."""
+        return await asyncio.get_running_loop().run_in_executor(self._encoding, work)
+
+    # -- who may come in -----------------------------------------------------------------------------------------------
+
+    def check_open(self) -> None:
+        """Raises: HttpError 503 when nothing new is taken."""
+        if self.is_draining:
+            raise busy(503, "the server is shutting down", "shutting_down", 5)
+        if self.client.health.failure is not None:
+            raise busy(503, "the engine does not run", "engine_down", 5)
+        _ = self.ready
+
+    def check_model(self, name: str | None) -> None:
+        """Raises: HttpError 404 for the name of another model."""
+        if name is not None and name not in self.names:
+            raise HttpError(
+                404,
+                f"the model {name!r:.100} does not exist; there is {', '.join(self.names)}",
+                param="model",
+                code="model_not_found",
+            )
+
+    def check_queue(self, num_requests: int, num_tokens: int) -> None:
+        """Raises: HttpError 429 when too many wait already."""
+        settings = self.settings
+        reason = None
+        if self.num_queued + num_requests > max(settings.max_num_queued_requests, num_requests):
+            reason = f"{self.num_queued} requests wait, at most {settings.max_num_queued_requests} may"
+        elif self.num_queued and self.num_queued_tokens + num_tokens > settings.max_num_queued_tokens:
+            reason = f"{self.num_queued_tokens} tokens wait, at most {settings.max_num_queued_tokens} may"
+        if reason is not None:
+            assert self.metrics is not None, "loaded"
+            self.metrics.rejected("queue_full")
+            raise busy(429, f"the server is busy: {reason}; come again later", "queue_full")
+
+    def accept(self, tracked: Tracked) -> None:
+        """It waits now."""
+        self.num_queued += 1
+        self.num_queued_tokens += len(tracked.submission.prompt_token_ids)
+
+    def timeout_s(self, headers: list[tuple[bytes, bytes]]) -> float | None:
+        """Seconds that a request may take; None: any. Raises: HttpError 400."""
+        limit = self.settings.request_timeout or math.inf
+        for name, value in headers:
+            if name == b"x-request-timeout":
+                try:
+                    asked = float(value)
+                except ValueError:
+                    asked = math.nan
+                if not asked > 0:
+                    raise HttpError(400, "the header x-request-timeout must be seconds above 0", param=name.decode())
+                limit = min(limit, asked)
+        return None if limit == math.inf else limit
+
+    # -- what the engine does ------------------------------------------------------------------------------------------
+
+    def _stepped(self, step: Stepped) -> None:
+        requests = self.client.requests
+        for update in step.updates:
+            tracked = requests.get(update.key)
+            if tracked is not None and tracked.times.last_token_s is None:
+                self._left_queue(tracked)
+        if self.metrics is not None:
+            self.metrics.stepped(step, requests)
+        self.live.stepped(step)
+
+    def _over(self, tracked: Tracked) -> None:
+        if tracked.times.last_token_s is None:
+            self._left_queue(tracked)
+        if self.metrics is not None:
+            self.metrics.over(tracked)
+
+    def _left_queue(self, tracked: Tracked) -> None:
+        if not tracked.has_left_queue:
+            tracked.has_left_queue = True
+            self.num_queued -= 1
+            self.num_queued_tokens -= len(tracked.submission.prompt_token_ids)
+
+    # -- the end -------------------------------------------------------------------------------------------------------
+
+    async def drain(self) -> None:
+        """Take nothing new, and let what runs finish within the time there is for it."""
+        self.is_draining = True
+        deadline = time.monotonic() + self.settings.shutdown_timeout
+        while self.client.requests and time.monotonic() < deadline and self.client.health.failure is None:
+            await asyncio.sleep(0.02)
+
+    async def close(self) -> None:
+        """End everything."""
+        await self.client.close()
+        self.live.close()
+        self._encoding.shutdown(wait=False)
+
+    def failure(self) -> EngineError | None:
+        """Why the engine will not run any more."""
+        return self.client.health.failure
+
+
+def _read(path: str) -> str:
+    """Raises: ConfigError."""
+    try:
+        return Path(path).read_text("utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise ConfigError(f"chat_template={path}: the file cannot be read ({type(error).__name__})") from None

@@ -1,0 +1,87 @@
+"""ServerSettings: where the server listens, who may ask, and how much of anything it takes.
+
+Filled by the command line; each field is a flag. Does not know the engine's settings (config.EngineConfig).
+"""
+
+from __future__ import annotations
+
+import ipaddress
+from dataclasses import dataclass
+
+from albireo.errors import ConfigError
+
+#: Names of variables that a caller may hand to a chat template.
+TEMPLATE_KWARGS = ("enable_thinking", "thinking", "reasoning_effort")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ServerSettings:
+    """How to serve.
+
+    Fields:
+        host: address to listen on; others than loopback should have an API key.
+        port: port to listen on; 0 takes a free one and prints it.
+        served_model_name: names the model answers to, the first is told; by default the name of its directory.
+        api_key: keys of which a request must bring one, but for /health; @FILE: those in a file, one a line.
+        ssl_keyfile: key of the certificate, to serve HTTPS.
+        ssl_certfile: certificate, to serve HTTPS.
+        max_num_queued_requests: accepted requests without a first token; further ones are answered with 429.
+        max_num_queued_tokens: their prompt tokens; further requests are answered with 429.
+        request_timeout: most seconds for one request, queueing included; 0: no limit. A request may ask for less with
+            the header x-request-timeout.
+        shutdown_timeout: seconds that running requests are given after SIGTERM.
+        health_timeout: seconds without a step, with work to do, after which /health says so.
+        reader_timeout: seconds a client may read nothing of its stream before it is given up.
+        max_body_bytes: largest request body.
+        max_n: most continuations of one request, over all its prompts.
+        max_stop: most stop strings, and most of other lists of words.
+        chat_template: file with a jinja2 template to use in place of the model's.
+        chat_template_kwarg: variables that a caller may hand to the chat template.
+        log_requests: log one line a request, without its text.
+        watch_interval: seconds between pictures of the KV cache in /v1/stats.
+    """
+
+    host: str = "127.0.0.1"
+    port: int = 8000
+    served_model_name: tuple[str, ...] = ()
+    api_key: tuple[str, ...] = ()
+    ssl_keyfile: str | None = None
+    ssl_certfile: str | None = None
+    max_num_queued_requests: int = 1024
+    max_num_queued_tokens: int = 1_000_000
+    request_timeout: float = 0.0
+    shutdown_timeout: float = 30.0
+    health_timeout: float = 60.0
+    reader_timeout: float = 60.0
+    max_body_bytes: int = 10 << 20
+    max_n: int = 128
+    max_stop: int = 64
+    chat_template: str | None = None
+    chat_template_kwarg: tuple[str, ...] = TEMPLATE_KWARGS
+    log_requests: bool = True
+    watch_interval: float = 0.1
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.port <= 65535:
+            raise ConfigError(f"port={self.port} is not a port; it must be 0 to 65535")
+        for name in ("max_num_queued_requests", "max_num_queued_tokens", "max_body_bytes", "max_n", "max_stop"):
+            if getattr(self, name) < 1:
+                raise ConfigError(f"{name}={getattr(self, name)} is not allowed; it must be at least 1")
+        for name in ("request_timeout", "shutdown_timeout"):
+            if not getattr(self, name) >= 0:
+                raise ConfigError(f"{name}={getattr(self, name)} is not allowed; it must be seconds from 0")
+        for name in ("health_timeout", "reader_timeout", "watch_interval"):
+            if not getattr(self, name) > 0:
+                raise ConfigError(f"{name}={getattr(self, name)} is not allowed; it must be seconds above 0")
+        if any(not key.strip() or not key.isascii() for key in self.api_key):
+            raise ConfigError("an API key is blank or not ASCII; take another")
+        if (self.ssl_certfile is None) != (self.ssl_keyfile is None):
+            raise ConfigError("HTTPS needs both ssl_certfile and ssl_keyfile; give the other, too")
+
+    @property
+    def is_loopback(self) -> bool:
+        """Whether only this machine can reach it."""
+        try:
+            return ipaddress.ip_address(self.host).is_loopback
+        except ValueError:
+            return self.host == "localhost"

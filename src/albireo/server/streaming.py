@@ -1,0 +1,143 @@
+"""The loop of a streamed answer: what is new of each continuation, framed as events, one write for all of a step.
+
+Used by the endpoints, which say what a chunk looks like. Does not know protocols.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import msgspec
+from starlette.types import Send
+
+from albireo.engine_process.tracked import Tracked
+from albireo.server.body import ClientGone
+from albireo.server.bounded_http import ABORT
+from albireo.server.errors import HttpError
+from albireo.server.generation import EventStream, Generation, check
+from albireo.server.serving import Serving
+from albireo.step import TokenLogprobs
+
+_ENCODER = msgspec.json.Encoder()
+
+
+@dataclass(slots=True)
+class Piece:
+    """What is new of one continuation.
+
+    Fields:
+        place: of its prompt; index: among all continuations of the answer.
+        num_before: its tokens told before. is_first: nothing of it was told before. is_last: it has ended.
+    """
+
+    tracked: Tracked
+    place: int
+    index: int
+    text: str
+    token_ids: list[int]
+    logprobs: list[TokenLogprobs] | None
+    num_before: int
+    num_chars_before: int
+    is_first: bool
+    finish_reason: str | None
+    stop_reason: int | str | None
+
+
+class Cursors:
+    """How far each continuation was told."""
+
+    def __init__(self, generation: Generation) -> None:
+        self._places = {tracked.key: place for place, tracked in enumerate(generation.requests)}
+        self._told = {
+            tracked.key: [[0, 0, 0, 0] for _ in tracked.continuations] for tracked in generation.requests
+        }  # tokens, characters, whether begun, whether ended
+
+    def pieces(self, tracked: Tracked, tells_tokens: bool) -> list[Piece]:
+        """What is new. tells_tokens: tokens without text are news, too."""
+        place = self._places[tracked.key]
+        found = []
+        for k, (continuation, told) in enumerate(zip(tracked.continuations, self._told[tracked.key], strict=True)):
+            num_tokens, num_chars, is_begun, is_ended = told
+            if is_ended:
+                continue
+            text = continuation.text()
+            ends = continuation.finish_reason is not None
+            new_tokens = len(continuation.token_ids) > num_tokens
+            if not (len(text) > num_chars or ends or (new_tokens and tells_tokens)):
+                continue
+            logprobs = continuation.logprobs
+            found.append(
+                Piece(
+                    tracked,
+                    place,
+                    place * len(tracked.continuations) + k,
+                    text[num_chars:],
+                    continuation.token_ids[num_tokens:],
+                    None if logprobs is None else logprobs[num_tokens:],
+                    num_tokens,
+                    num_chars,
+                    not is_begun,
+                    continuation.finish_reason,
+                    continuation.stop_reason,
+                )
+            )
+            told[:] = len(continuation.token_ids), len(text), 1, int(ends)
+        return found
+
+
+def event(message: Any) -> bytes:
+    """One server-sent event."""
+    return b"data: %b\n\n" % _ENCODER.encode(message)
+
+
+async def stream(
+    serving: Serving,
+    generation: Generation,
+    send: Send,
+    chunks: Callable[[Piece], list[Any]],
+    *,
+    tells_tokens: bool,
+    last: Callable[[], list[Any]],
+) -> None:
+    """Send an answer as it grows.
+
+    Args: chunks: what to say of a piece; last: what to say after all of them.
+    Raises: HttpError, before anything was sent; afterwards errors are events.
+    """
+    events = EventStream(generation.scope, send, generation.account)
+    cursors = Cursors(generation)
+    serving.streams.add(events)
+    try:
+        num_open = len(generation.requests)
+        while num_open:
+            parts = []
+            for tracked in await generation.news():
+                check(tracked)
+                parts += [event(chunk) for piece in cursors.pieces(tracked, tells_tokens) for chunk in chunks(piece)]
+                num_open -= tracked.is_over
+            if num_open == 0:
+                parts += [event(message) for message in last()]
+                parts.append(b"data: [DONE]\n\n")
+                await events.end(b"".join(parts))
+            elif parts:
+                await events.put(b"".join(parts))
+    except HttpError as error:
+        if not events.is_open:
+            raise
+        await events.end(event(error.body()) + b"data: [DONE]\n\n")
+    except ClientGone:
+        return
+    finally:
+        serving.streams.discard(events)
+
+
+def break_stuck(serving: Serving, now: float) -> None:
+    """End the connections of clients that have not read for too long."""
+    limit = serving.settings.reader_timeout
+    for events in list(serving.streams):
+        if events.sending_since is not None and now - events.sending_since > limit:
+            abort = events.scope.get(ABORT)
+            if abort is not None:
+                abort()

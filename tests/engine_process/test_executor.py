@@ -1,0 +1,78 @@
+"""Computing sequences one by one gives the bits of computing them together, and the ledger knows whose turn it is."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from albireo.api.load import load
+from albireo.config import EngineConfig
+from albireo.engine.engine import Engine
+from albireo.engine_process import ledger
+from albireo.engine_process.executor import NotingExecutor
+from albireo.engine_process.ledger import Ledger
+from albireo.params import SamplingParams
+from albireo.step import StepPlan, StepResult, TokenLogprobs
+
+
+@pytest.fixture(scope="module")
+def loaded() -> Any:
+    return load(EngineConfig(num_threads=1, skip_tokenizer_init=True))
+
+
+def run(loaded: Any, path: Path, careful_steps: range) -> tuple[dict[Any, list[int]], dict[Any, list[TokenLogprobs]]]:
+    """Four requests of shared prefixes, n = 2 among them; in some steps one by one."""
+    ledger.create(path)
+    executor = NotingExecutor(loaded.execute, Ledger(path))
+    seen: list[list[int]] = []
+
+    def execute(plan: StepPlan) -> StepResult:
+        seen.append(ledger.read(path))
+        return loaded.execute(plan)
+
+    executor._execute = execute
+    engine = Engine(loaded.settings, executor, lambda: 0.0)
+    tokens: dict[Any, list[int]] = {}
+    logprobs: dict[Any, list[TokenLogprobs]] = {}
+    for i in range(4):
+        params = SamplingParams(
+            n=1 + i % 2, seed=i, temperature=0.9, max_tokens=20, logprobs=2 if i % 2 else None, ignore_eos=True,
+            prompt_logprobs=1 if i == 3 else None,
+        )  # fmt: skip
+        ids = engine.add_request(str(i), [5, 6, 7] * 11 + [i], params)
+        executor.owners.update(dict.fromkeys(ids, i))
+    step = 0
+    while engine.has_work():
+        executor.is_careful = step in careful_steps
+        seen.clear()
+        for update in engine.step():
+            tokens.setdefault((update.request_id, update.index), []).extend(update.token_ids)
+            logprobs.setdefault((update.request_id, update.index), []).extend(update.logprobs or [])
+            if update.progress.prompt_logprobs:
+                logprobs["prompt"] = list(update.progress.prompt_logprobs)
+        assert ledger.read(path) == [], "nothing is computed between steps"
+        assert all(len(keys) == 1 for keys in seen) if executor.is_careful else len(seen) == 1
+        assert {key for keys in seen for key in keys} <= set(range(4))
+        step += 1
+    assert step >= 20
+    return tokens, logprobs
+
+
+@pytest.mark.parametrize("careful_steps", [range(100), range(1), range(3, 9), range(0, 100, 2)])
+def test_one_by_one_is_the_same(loaded: Any, tmp_path: Path, careful_steps: range) -> None:
+    together = run(loaded, tmp_path / "a", range(0))
+    assert run(loaded, tmp_path / "b", careful_steps) == together
+
+
+def test_a_ledger_is_read_without_its_writer(tmp_path: Path) -> None:
+    path = tmp_path / "ledger"
+    ledger.create(path)
+    writer = Ledger(path)
+    writer.note([3, 3, 2**40])
+    assert ledger.read(path) == [3, 2**40]
+    writer.note(range(20_000))
+    assert ledger.read(path) == list(range(ledger.MAX_KEYS))
+    writer.note(())
+    assert ledger.read(path) == []

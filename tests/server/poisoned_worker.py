@@ -1,0 +1,37 @@
+"""An engine process that a request can hurt, by the bias it asks for on token 1, once it has three tokens."""
+
+from __future__ import annotations
+
+import os
+import signal
+import sys
+import time
+
+from albireo.engine_process.worker import run
+from albireo.execution.runner import Runner
+from albireo.step import StepPlan, StepResult
+
+CRASH, RAISE, HANG, OUT_OF_MEMORY = 0.125, 0.25, 0.5, 0.75
+
+_execute = Runner.execute
+
+
+def poisoned(self: Runner, plan: StepPlan) -> StepResult:
+    for task in (task for work in plan.work for task in work.samples):
+        poison = (task.params.logit_bias or {}).get(1)
+        if poison is None or len(task.output_token_ids) < 3:
+            continue
+        if poison == CRASH:
+            os.kill(os.getpid(), signal.SIGSEGV)
+        if poison == OUT_OF_MEMORY:
+            os.kill(os.getpid(), signal.SIGKILL)
+        if poison == HANG:
+            time.sleep(3600)
+        if poison == RAISE:
+            raise RuntimeError("/etc/passwd at 0x7f0000001234 is poisoned")
+    return _execute(self, plan)
+
+
+if __name__ == "__main__":
+    Runner.execute = poisoned  # type: ignore[method-assign]
+    run(sys.argv[1], sys.argv[2])

@@ -1,0 +1,16 @@
+"""albireo serve, with an engine process that some requests kill: see poisoned_worker.py."""
+
+from __future__ import annotations
+
+import sys
+from functools import partial
+from pathlib import Path
+
+import albireo.server.run
+from albireo.cli.main import main
+
+WORKER = (sys.executable, str(Path(__file__).parent / "poisoned_worker.py"))
+
+if __name__ == "__main__":
+    albireo.server.run.serve = partial(albireo.server.run.serve, command=WORKER)  # type: ignore[assignment]
+    main(["serve", *sys.argv[1:]])

@@ -1,0 +1,106 @@
+"""Bodies by themselves: limits that hold for each and for all of them together."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Any
+
+import msgspec
+import pytest
+
+from albireo.server.body import MAX_TOTAL, Bodies, ClientGone, parse
+from albireo.server.errors import HttpError
+
+
+class Shape(msgspec.Struct, forbid_unknown_fields=True):
+    a: int
+    b: list[int] | None = None
+
+
+DECODER = msgspec.json.Decoder(Shape)
+
+
+def sender(*chunks: bytes, is_gone: bool = False) -> Any:
+    events = [{"type": "http.request", "body": chunk, "more_body": True} for chunk in chunks]
+    events.append({"type": "http.disconnect"} if is_gone else {"type": "http.request", "body": b""})
+
+    async def receive() -> Any:
+        return events.pop(0)
+
+    return receive
+
+
+async def read(bodies: Bodies, receive: Any, *headers: tuple[bytes, bytes]) -> bytes:
+    async with bodies.read({"type": "http", "method": "POST", "headers": list(headers)}, receive) as body:
+        return body
+
+
+def test_a_body_in_pieces() -> None:
+    assert asyncio.run(read(Bodies(10), sender(b"ab", b"", b"cd"))) == b"abcd"
+
+
+@pytest.mark.parametrize(
+    ("receive", "headers"),
+    [
+        (sender(b"x" * 11), ()),
+        (sender(b"x" * 6, b"x" * 5), ()),
+        (sender(), ((b"content-length", b"11"),)),
+        (sender(), ((b"content-length", b"9" * 5000),)),
+    ],
+)
+def test_too_large(receive: Any, headers: Any) -> None:
+    bodies = Bodies(10)
+    with pytest.raises(HttpError) as raised:
+        asyncio.run(read(bodies, receive, *headers))
+    assert raised.value.status == 413
+    assert bodies._num_held == 0
+
+
+def test_a_client_that_goes_leaves_nothing() -> None:
+    bodies = Bodies(10)
+    with pytest.raises(ClientGone):
+        asyncio.run(read(bodies, sender(b"abc", is_gone=True)))
+    assert bodies._num_held == 0
+
+
+def test_all_together_are_bounded() -> None:
+    async def hold() -> None:
+        bodies = Bodies(10)
+        is_over = asyncio.Event()
+
+        async def one() -> None:
+            async with bodies.read({"method": "POST", "headers": []}, sender(b"x" * 10)):
+                await is_over.wait()
+
+        holding = [asyncio.create_task(one()) for _ in range(MAX_TOTAL)]
+        await asyncio.sleep(0)
+        with pytest.raises(HttpError) as raised:
+            await read(bodies, sender(b"x"))
+        assert raised.value.status == 429 and raised.value.headers["retry-after"]
+        is_over.set()
+        await asyncio.gather(*holding)
+        assert await read(bodies, sender(b"x")) == b"x"
+
+    asyncio.run(hold())
+
+
+@pytest.mark.parametrize(
+    ("data", "param"),
+    [
+        (b'{"a": "1"}', "a"),
+        (b'{"a": 1, "b": [1, "x"]}', "b"),
+        (b'{"a": 1, "c": 1}', "c"),
+        (b'{"b": []}', None),
+        (b"{", None),
+        (b"\xff", None),
+        (b"[" * 100_000, None),
+    ],
+)
+def test_what_does_not_fit_is_a_400(data: bytes, param: str | None) -> None:
+    with pytest.raises(HttpError) as raised:
+        parse(data, DECODER)
+    assert (raised.value.status, raised.value.param) == (400, param)
+
+
+def test_unknown_fields_may_be_null() -> None:
+    assert parse(b'{"a": 1, "c": null, "b": null}', DECODER) == Shape(1)

@@ -1,0 +1,92 @@
+"""No key, no way in: whatever the path, the method, or their spelling."""
+
+from __future__ import annotations
+
+import socket
+from typing import Any
+
+import pytest
+
+from albireo.errors import ConfigError
+from albireo.server.settings import ServerSettings
+from server_process import Server
+
+PATHS = [
+    "/", "/v1/completions", "/v1/models", "/metrics", "/docs", "/openapi.json", "/version", "/ping", "/v1/stats",
+    "/tokenize", "/v1/requests/x/explain", "/health/", "//health", "/HEALTH", "/%68ealth", "/health%2f", "/x/../health",
+    "/health/../v1/models", "/v1/models?x=/health", "/health;/v1/models", "/./health", "/nothing", "*",
+]  # fmt: skip
+METHODS = ["GET", "POST", "HEAD", "OPTIONS", "PUT", "DELETE", "PATCH", "TRACE"]
+
+
+@pytest.fixture(scope="module")
+def closed() -> Any:
+    made = Server("--api-key", "sesame").wait_until_ready()
+    yield made
+    made.stop()
+
+
+def status(server: Any, method: str, path: str, *headers: str) -> int:
+    host, port = server.url.removeprefix("http://").split(":")
+    with socket.create_connection((host, int(port)), 30) as connection:
+        lines = [f"{method} {path} HTTP/1.1", "host: x", "connection: close", "content-length: 0", *headers, "", ""]
+        connection.sendall("\r\n".join(lines).encode("latin-1"))
+        return int(connection.recv(65536).split()[1])
+
+
+@pytest.mark.parametrize("path", PATHS)
+def test_every_way_is_shut(closed: Any, path: str) -> None:
+    assert {status(closed, method, path) for method in METHODS} <= {401, 400}
+
+
+def test_health_is_open_and_nothing_else_of_it(closed: Any) -> None:
+    assert {method: status(closed, method, "/health") for method in METHODS} == {
+        method: 200 if method in ("GET", "HEAD") else 401 for method in METHODS
+    }
+
+
+@pytest.mark.parametrize(
+    ("header", "expected"),
+    [
+        ("authorization: Bearer sesame", 200),
+        ("Authorization: bearer sesame", 200),
+        ("x-api-key: sesame", 200),
+        ("authorization: Bearer sesam", 401),
+        ("authorization: Bearer sesame1", 401),
+        ("authorization: Bearer", 401),
+        ("authorization: Basic sesame", 401),
+        ("authorization: sesame", 401),
+        ("authorization: Bearer ses\xe4me", 401),
+        ("x-forwarded-for: 127.0.0.1", 401),
+        ("host: 127.0.0.1", 401),
+    ],
+)
+def test_keys(closed: Any, header: str, expected: int) -> None:
+    assert status(closed, "GET", "/v1/models", header) in (
+        (expected, 400) if header.startswith("host") else (expected,)
+    )
+
+
+def test_an_open_address_without_a_key_is_warned_about(start: Any) -> None:
+    server = start("--host", "0.0.0.0", is_ready=False)
+    server.wait_for("warning: 0.0.0.0 can be reached from other machines, and no --api-key is set")
+    server.http.base_url = server.url.replace("0.0.0.0", "127.0.0.1")
+    server.wait_until_ready()
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [
+        {"api_key": ("",)},
+        {"api_key": ("  ",)},
+        {"api_key": ("schlüssel",)},
+        {"port": 70000},
+        {"ssl_certfile": "cert.pem"},
+        {"max_n": 0},
+        {"request_timeout": float("nan")},
+        {"reader_timeout": 0},
+    ],
+)
+def test_settings_that_cannot_be(settings: dict[str, Any]) -> None:
+    with pytest.raises(ConfigError, match=next(iter(settings)).split("_")[0].replace("api", "API")):
+        ServerSettings(**settings)

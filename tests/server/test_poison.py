@@ -1,0 +1,104 @@
+"""Requests that kill the engine process, or a step: they alone fail, and are told so."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Iterator
+from typing import Any
+
+import httpx2 as httpx
+import openai
+import pytest
+
+from server_process import Server
+
+# as in poisoned_worker.py
+CRASH, RAISE, HANG, OUT_OF_MEMORY = 0.125, 0.25, 0.5, 0.75
+
+
+async def ask(client: openai.AsyncOpenAI, i: int, poison: float | None = None) -> str:
+    answer = await client.completions.create(
+        model="story",
+        prompt="Once upon a time" + " very" * i,
+        max_tokens=60,
+        seed=i,
+        temperature=0.8,
+        logit_bias=None if poison is None else {"1": poison},  # type: ignore[dict-item]
+        extra_body={"ignore_eos": True},
+    )
+    return answer.choices[0].text
+
+
+async def all_of_them(url: str, poisons: dict[int, float]) -> list[Any]:
+    async with httpx.AsyncClient(trust_env=False, timeout=120) as http:
+        client = openai.AsyncOpenAI(base_url=f"{url}/v1", api_key="none", max_retries=0, http_client=http)
+        asking = [ask(client, i, poisons.get(i)) for i in range(8)]
+        return await asyncio.gather(*asking, return_exceptions=True)
+
+
+@pytest.fixture(scope="module")
+def poisoned() -> Iterator[Server]:
+    made = Server(is_poisoned=True).wait_until_ready()
+    yield made
+    made.stop()
+
+
+@pytest.fixture(scope="module")
+def expected(poisoned: Server) -> list[Any]:
+    return asyncio.run(all_of_them(poisoned.url, {}))
+
+
+@pytest.mark.parametrize(
+    ("poison", "num_restarts", "words"),
+    [
+        (CRASH, 2, "ended the engine process 2 times"),
+        (OUT_OF_MEMORY, 4, "ended the engine process 4 times"),
+        (RAISE, 0, "the engine failed on it \\(RuntimeError\\)"),
+    ],
+)
+def test_only_the_guilty_request_fails(
+    poisoned: Server, expected: list[Any], poison: float, num_restarts: int, words: str
+) -> None:
+    before = poisoned.http.get("/health").json()["num_restarts"]
+    got = asyncio.run(all_of_them(poisoned.url, {3: poison}))
+    error = got[3]
+    assert isinstance(error, openai.InternalServerError)
+    with pytest.raises(openai.InternalServerError, match=words):
+        raise error
+    assert "passwd" not in str(error) and "0x7f" not in str(error)
+    assert error.response.headers["x-should-retry"] == "false"
+    assert [answer for i, answer in enumerate(got) if i != 3] == [text for i, text in enumerate(expected) if i != 3]
+    assert poisoned.http.get("/health").json() == {"status": "ok", "num_restarts": before + num_restarts}
+    assert poisoned.metrics()["vllm:num_requests_running"] == 0
+
+
+def test_two_poisons_at_once(poisoned: Server, expected: list[Any]) -> None:
+    got = asyncio.run(all_of_them(poisoned.url, {0: CRASH, 5: CRASH}))
+    assert [isinstance(answer, openai.InternalServerError) for answer in got] == [i in (0, 5) for i in range(8)]
+    assert [answer for i, answer in enumerate(got) if i not in (0, 5)] == [
+        answer for i, answer in enumerate(expected) if i not in (0, 5)
+    ]
+
+
+def test_health_tells_that_nothing_gets_on(start: Any) -> None:
+    server = start("--health-timeout", "0.5", "--request-timeout", "2", is_poisoned=True)
+    with pytest.raises(openai.InternalServerError) as raised:
+        asyncio.run(_hang(server.url))
+    assert raised.value.status_code == 504
+    # The hung process still has the work; a request that waits for it shows it.
+    with httpx.Client(trust_env=False, base_url=server.url) as http, pytest.raises(httpx.ReadTimeout):
+        http.post("/v1/completions", json={"prompt": "Once"}, timeout=0.2)
+
+
+async def _hang(url: str) -> None:
+    async with httpx.AsyncClient(trust_env=False, timeout=30) as http:
+        client = openai.AsyncOpenAI(base_url=f"{url}/v1", api_key="none", max_retries=0, http_client=http)
+        asking = asyncio.create_task(ask(client, 0, HANG))
+        statuses = set()
+        end = time.monotonic() + 20
+        while "stalled" not in statuses and time.monotonic() < end and not asking.done():
+            statuses.add((await http.get(f"{url}/health")).json()["status"])
+            await asyncio.sleep(0.02)
+        assert "stalled" in statuses
+        await asking

@@ -1,0 +1,130 @@
+"""What the server shows: metrics that count exactly, accounts that add up, a picture of now, logs without texts."""
+
+from __future__ import annotations
+
+import json
+import ssl
+import subprocess
+from pathlib import Path
+from typing import Any
+
+import httpx2 as httpx
+import pytest
+from prometheus_client.parser import text_string_to_metric_families
+
+from server_process import wait_until
+
+ASK: dict[str, Any] = {"prompt": "Once upon a secret time", "max_tokens": 40, "ignore_eos": True}
+
+
+def test_metrics_count_exactly(start: Any) -> None:
+    server = start()
+    assert server.metrics()["vllm:generation_tokens_total"] == 0
+    for _ in range(3):
+        got = server.http.post("/v1/completions", json={**ASK, "n": 2}).json()
+    num_prompt = got["usage"]["prompt_tokens"]
+    found = server.metrics()
+    assert found["vllm:prompt_tokens_total"] == 3 * num_prompt
+    assert found["vllm:generation_tokens_total"] == 240
+    assert found["vllm:request_success_total"] == 6
+    assert found["vllm:time_to_first_token_seconds_count"] == 3
+    assert found["vllm:inter_token_latency_seconds_count"] == 3 * 2 * 39
+    assert found["vllm:e2e_request_latency_seconds_count"] == 3
+    assert found["vllm:request_params_n_sum"] == 6
+    assert found["vllm:iteration_tokens_total_sum"] >= 240 - 6
+    for name in ("num_requests_running", "num_requests_waiting", "kv_cache_usage_perc"):
+        assert found[f"vllm:{name}"] == 0
+
+
+def test_prometheus_can_read_them(server: Any) -> None:
+    server.http.post("/v1/completions", json=ASK)
+    families = {family.name: family for family in text_string_to_metric_families(server.http.get("/metrics").text)}
+    for name in ("num_requests_running", "kv_cache_usage_perc", "prefix_cache_hits", "num_preemptions"):
+        (sample, *_) = families[f"vllm:{name}"].samples
+        assert sample.labels == {"model_name": "story", "engine": "0"}
+    (info,) = families["vllm:cache_config_info"].samples
+    assert info.labels["block_size"] == "16" and int(info.labels["num_gpu_blocks"]) > 0
+    bounds = [s.labels["le"] for s in families["vllm:time_to_first_token_seconds"].samples if "le" in s.labels]
+    assert bounds[:3] == ["0.001", "0.005", "0.01"] and bounds[-1] == "+Inf"
+
+
+def test_an_account_adds_up(server: Any) -> None:
+    server.http.post("/v1/completions", json=ASK)
+    got = server.http.post("/v1/completions", json={**ASK, "prompt": [ASK["prompt"], "Another"], "n": 2})
+    account = server.http.get(f"/v1/requests/{got.json()['id']}/explain").json()
+    assert account["state"] == "over" and account["path"] == "/v1/completions"
+    assert sum(account["parts"].values()) == pytest.approx(account["wall_s"], abs=1e-9)
+    assert all(seconds >= 0 for seconds in account["parts"].values())
+    assert [prompt["output_tokens"] for prompt in account["prompts"]] == [[40, 40], [40, 40]]
+    assert account["queued_behind"] == {"running": 0, "waiting": 0}
+    assert server.http.get("/v1/requests/cmpl-unknown/explain").status_code == 404
+
+
+def test_the_prefix_cache_shows_in_the_account(server: Any) -> None:
+    long = {**ASK, "prompt": "There was a fox who liked to count: " + " one two three four five six" * 8}
+    server.http.post("/v1/completions", json=long)
+    name = server.http.post("/v1/completions", json={**long, "request_id": "cached"}).json()["id"]
+    assert name == "cmpl-cached"
+    (prompt,) = server.http.get(f"/v1/requests/{name}/explain").json()["prompts"]
+    assert prompt["cached_tokens"] >= 16 and prompt["first_token_not_cached"] == prompt["cached_tokens"]
+
+
+def test_a_picture_of_now(server: Any) -> None:
+    """Two requests of one prompt hold the same blocks, and the picture shows it."""
+    long = {**ASK, "prompt": "Once upon a time" + " very" * 60, "max_tokens": 400, "n": 2, "stream": True}
+    with server.http.stream("GET", "/v1/stats") as stats:
+        events = (json.loads(line[6:]) for line in stats.iter_lines() if line.startswith("data: "))
+        assert next(events)["state"] == "ready"
+        with server.http.stream("POST", "/v1/completions", json=long) as answer:
+            lines = answer.iter_lines()
+            next(lines)
+            event = next(e for e in events if len(e["kv"]["sequences"]) == 2 and e["requests"])
+            tables = [sequence[5] for sequence in event["kv"]["sequences"]]
+            assert len(set(tables[0]) & set(tables[1])) >= 4
+            (request,) = event["requests"]
+            assert request["state"] == "running" and request["prompt_tokens"] > 60
+            assert event["kv"]["sequences"][0][0] == request["key"]
+            assert max(b for table in tables for b in table) < event["kv"]["num_blocks"]
+        steps = [step for _, e in zip(range(3), events, strict=False) for step in e["steps"]]
+        assert steps and all(seconds > 0 for _, seconds, _, _ in steps)
+        assert any(num_prompt > 0 or num_output == 2 for _, _, num_prompt, num_output in steps)
+    wait_until(lambda: server.metrics()["vllm:num_requests_running"] == 0)
+
+
+def test_the_log_has_a_line_a_request_and_no_text(server: Any) -> None:
+    name = server.http.post("/v1/completions", json={**ASK, "request_id": "logged"}).json()["id"]
+    (line,) = wait_until(lambda: [line for line in list(server.lines) if name in line])
+    found = json.loads(line)
+    assert (found["status"], found["output_tokens"], found["finish"]) == (200, 40, "length")
+    assert found["queue_s"] + found["prefill_s"] + found["decode_s"] <= found["wall_s"]
+    assert not any("secret" in line for line in server.lines)
+
+
+def test_the_page_of_routes_fetches_nothing(server: Any) -> None:
+    schema = server.http.get("/openapi.json").json()
+    assert schema["openapi"].startswith("3.1") and "/v1/chat/completions" in schema["paths"]
+    names = schema["components"]["schemas"]
+    references = set(json.dumps(schema).split("#/components/schemas/")[1:])
+    assert all(reference.split('"')[0] in names for reference in references)
+    page = server.http.get("/docs").text
+    assert "/v1/completions" in page and "http" not in page.replace("httpx", "")
+    assert server.http.get("/version").json()["version"]
+
+
+def test_https(start: Any, tmp_path: Path) -> None:
+    key, cert = tmp_path / "key.pem", tmp_path / "cert.pem"
+    made = subprocess.run(
+        ["openssl", "req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1", "-nodes", "-days", "2",
+         "-keyout", key, "-out", cert, "-subj", "/CN=localhost", "-addext", "subjectAltName=IP:127.0.0.1"],
+        capture_output=True,
+    )  # fmt: skip
+    if made.returncode:
+        pytest.skip("openssl makes no certificate here")
+    server = start("--ssl-keyfile", str(key), "--ssl-certfile", str(cert), is_ready=False)
+    assert server.url.startswith("https://")
+    server.http.close()
+    server.http = httpx.Client(
+        base_url=server.url, trust_env=False, verify=ssl.create_default_context(cafile=str(cert)), timeout=60
+    )
+    server.wait_until_ready()
+    assert server.http.post("/v1/completions", json=ASK).status_code == 200

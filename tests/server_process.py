@@ -1,0 +1,99 @@
+"""A server as users start it, on a free port of loopback. Used by the tests of server."""
+
+from __future__ import annotations
+
+import os
+import re
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import httpx2 as httpx
+
+_DEADLINE_S = 60.0
+
+
+class Server:
+    """A process that serves the bundled model.
+
+    Attributes: url: where it listens. lines: what it said on stderr so far.
+    """
+
+    def __init__(self, *args: str, is_poisoned: bool = False) -> None:
+        words = ["--port", "0", "--num-threads", "1", *args]
+        command = [sys.executable, "-m", "albireo", "serve", *words]
+        if is_poisoned:
+            command = [sys.executable, str(Path(__file__).parent / "server" / "serve_poisoned.py"), *words]
+        self.lines: list[str] = []
+        self._clients: list[Any] = []
+        self.process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True, bufsize=1)
+        threading.Thread(target=self._read, daemon=True).start()
+        self.url = self.wait_for(r"listening on (\S+)").group(1)
+        self.http = httpx.Client(base_url=self.url, timeout=60, trust_env=False)
+
+    def _read(self) -> None:
+        assert self.process.stderr is not None
+        for line in self.process.stderr:
+            self.lines.append(line.rstrip())
+
+    def wait_for(self, pattern: str) -> re.Match[str]:
+        """The first line of stderr that holds a pattern."""
+        return wait_until(lambda: next((m for line in list(self.lines) if (m := re.search(pattern, line))), None), self)
+
+    def wait_until_ready(self) -> Server:
+        wait_until(lambda: self.http.get("/health").status_code == 200, self)
+        return self
+
+    def workers(self) -> list[int]:
+        """Process ids of the engine process."""
+        children = Path(f"/proc/{self.process.pid}/task/{self.process.pid}/children").read_text().split()
+        return [int(child) for child in children]
+
+    def client(self, **kwargs: Any) -> Any:
+        import openai
+
+        options = {"base_url": f"{self.url}/v1", "api_key": "none", "max_retries": 0, "timeout": 60, **kwargs}
+        made = openai.OpenAI(http_client=httpx.Client(trust_env=False), **options)
+        self._clients.append(made)
+        return made
+
+    def metrics(self) -> dict[str, float]:
+        """Name of a metric without labels -> sum over them."""
+        found: dict[str, float] = {}
+        for line in self.http.get("/metrics").text.splitlines():
+            if line.startswith("vllm:"):
+                name, _, value = line.rpartition(" ")
+                name = name.partition("{")[0]
+                found[name] = found.get(name, 0.0) + float(value)
+        return found
+
+    def stop(self) -> int:
+        """SIGTERM, and the exit status."""
+        if self.process.poll() is None:
+            self.process.send_signal(signal.SIGTERM)
+        for client in [self.http, *self._clients]:
+            client.close()
+        try:
+            return self.process.wait(_DEADLINE_S)
+        finally:
+            if self.process.poll() is None:
+                os.kill(self.process.pid, signal.SIGKILL)
+                self.process.wait()
+            assert self.process.stderr is not None
+            self.process.stderr.close()
+
+
+def wait_until(found: Callable[[], Any], server: Server | None = None) -> Any:
+    """The first true value; fails after a time that only a hang needs."""
+    end = time.monotonic() + _DEADLINE_S
+    while time.monotonic() < end:
+        if value := found():
+            return value
+        assert server is None or server.process.poll() is None, f"the server ended: {server.lines[-5:]}"
+        time.sleep(0.01)
+    raise AssertionError(f"nothing came of it: {[] if server is None else server.lines[-5:]}")

@@ -65,7 +65,7 @@ class SamplingParams:
     allowed_token_ids: Sequence[int] | None = None
     bad_words: Sequence[str] | None = None
     skip_reading_prefix_cache: bool | None = None
-    structured_outputs: StructuredOutputsParams | Mapping[str, Any] | None = None
+    structured_outputs: StructuredOutputsParams | None = None
     #: Filled by the front door once a tokenizer is known; never by a caller.
     bad_words_token_ids: tuple[tuple[int, ...], ...] = field(default=(), repr=False)
 

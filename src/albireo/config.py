@@ -141,8 +141,8 @@ class BuildConfig:
         dtype: compute type; auto takes the checkpoint's. An engine directory runs in this type only.
         quantization, quantization_head: hold weights in few bits, as in EngineConfig; a directory runs so only.
         max_model_len: longest sequence in tokens; None: the model's. It is the default where the directory is run.
-        target: ISA level to choose kernels for: native (this machine's best), avx512bf16, avx512vnni, avx512, avx2 or
-            scalar.
+        target: ISA level to choose kernels for: native (this machine's best), amx, avx512bf16, avx512vnni, avx512,
+            avx2 or scalar.
         profile: temperament the directory has where it is run: balanced, throughput or latency.
         max_num_seqs, max_num_batched_tokens: the step that program.json and report.md are written for; None: the
             profile's. Memory is planned again for what is asked for where the directory is run.

@@ -19,10 +19,10 @@ ALBIREO_INLINE void tile_dot(Machine& t) {
 }
 
 // Adds `steps` steps of `depth` bytes of k to the four sums: of kTall = 2 tiles of rows, at a0 and a1, by two
-// sub-panels; of one by all four.
+// sub-panels; of one by all four. A function: among the addresses of its callers those of the loop would be spilled.
 template <bool kWhole, int kTall, class Machine>
-ALBIREO_INLINE void tile_steps(Machine& t, const char* a0, const char* a1, int64_t lda, const char* b, int64_t sub,
-                               int64_t steps, int64_t depth) {
+__attribute__((noinline)) void tile_steps(Machine& t, const char* a0, const char* a1, int64_t lda, const char* b,
+                                          int64_t sub, int64_t steps, int64_t depth) {
   for (int64_t s = 0; s < steps; s++) {
     t.template load<kRowTile>(a0, lda);
     t.template load<kColumnTile>(b, 64);

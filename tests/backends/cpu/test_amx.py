@@ -6,6 +6,7 @@ The model is portable code, so its level is compared with scalar to the bit, gro
 from __future__ import annotations
 
 import logging
+import re
 from pathlib import Path
 from typing import Any
 
@@ -146,6 +147,16 @@ def test_the_level_is_on_where_the_processor_has_it_or_refused_with_a_reason(mon
     has = "avx512bf16" in isa_levels() and {"amx_tile", "amx_int8", "amx_bf16"} <= set(flags)
     assert ("amx" in isa_levels()) + ("amx" in machine.refused_levels()) == has
     assert all(machine.refused_levels().values())
+
+
+def test_what_the_operating_system_refuses_is_said() -> None:
+    """Asked for in earnest: where the processor has no tile registers, nobody gets them."""
+    if "amx" in _native.isa_levels():
+        assert _native.amx_refusal() == ""
+    else:
+        assert re.match(
+            "the operating system (refuses|does not save) tile registers|its self-test", _native.amx_refusal()
+        )
 
 
 def test_a_refusal_is_logged_once(monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture) -> None:

@@ -2,6 +2,7 @@
 // keep what a program points at alive.
 #include <nanobind/nanobind.h>
 #include <nanobind/ndarray.h>
+#include <nanobind/stl/map.h>
 #include <nanobind/stl/shared_ptr.h>
 #include <nanobind/stl/string.h>
 #include <nanobind/stl/vector.h>
@@ -12,6 +13,7 @@
 #include <iterator>
 #include <stdexcept>
 
+#include "albireo/amx.h"
 #include "albireo/cpu_info.h"
 #include "albireo/encoded.h"
 #include "albireo/group.h"
@@ -345,6 +347,9 @@ NB_MODULE(_native, m) {
   m.attr("FEW_ROWS") = kFewRows;
   m.attr("BUCKET_ROWS") = nb::cast(std::vector<int64_t>(std::begin(kBucketRows), std::end(kBucketRows)));
   m.def("isa_levels", &isa_levels);
+  m.def("refused_levels", &refused_levels);
+  m.def("amx_refusal", [] { return amx_refusal(true); }, "What a processor with AMX would be told; empty: it is on.");
+  m.def("first_difference", &first_difference, "level"_a, "trusted"_a);
   m.def("usable_cpus", &usable_cpus);
   m.def("kernels", &kernel_list, "(family, weight dtype, isa level) of every variant, in order of preference.");
   m.def("default_tuning", [] { return tuning_dict({}); }, "What a call without a tuning of its own runs with.");

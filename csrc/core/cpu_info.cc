@@ -4,12 +4,15 @@
 
 #include <cstdint>
 #include <fstream>
+#include <map>
 #include <set>
 #include <string>
 #include <utility>
 #if defined(__x86_64__)
 #include <cpuid.h>
 #endif
+
+#include "albireo/amx.h"
 
 namespace albireo {
 namespace {
@@ -47,11 +50,19 @@ bool has_avx512bf16() {  // + BF16 VBMI VBMI2
   const Cpuid seven(7, 0), more(7, 1);
   return has_avx512vnni() && bit(more.eax, 5) && bit(seven.ecx, 1) && bit(seven.ecx, 6);
 }
+
+bool has_amx() {  // + TILE INT8 BF16; whether they may be used is another question
+  const uint32_t features = Cpuid(7, 0).edx;
+  return has_avx512bf16() && bit(features, 24) && bit(features, 25) && bit(features, 22);
+}
+bool saves_tiles() { return (saved_state() & 0x60000) == 0x60000; }
 #else
 bool has_avx2() { return false; }
 bool has_avx512() { return false; }
 bool has_avx512vnni() { return false; }
 bool has_avx512bf16() { return false; }
+bool has_amx() { return false; }
+bool saves_tiles() { return false; }
 #endif
 
 std::string read_line(const std::string& path) {
@@ -65,12 +76,18 @@ std::string read_line(const std::string& path) {
 
 std::vector<std::string> isa_levels() {
   std::vector<std::string> levels;
+  if (has_amx() && amx_refusal(saves_tiles()).empty()) levels.push_back("amx");
   if (has_avx512bf16()) levels.push_back("avx512bf16");
   if (has_avx512vnni()) levels.push_back("avx512vnni");
   if (has_avx512()) levels.push_back("avx512");
   if (has_avx2()) levels.push_back("avx2");
   levels.push_back("scalar");
   return levels;
+}
+
+std::map<std::string, std::string> refused_levels() {
+  if (!has_amx() || amx_refusal(saves_tiles()).empty()) return {};
+  return {{"amx", amx_refusal(saves_tiles())}};
 }
 
 std::vector<int> usable_cpus() {

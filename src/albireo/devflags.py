@@ -1,6 +1,6 @@
 """Every environment variable that is read, in one place. Those of ours exist to test and measure, never to configure.
 
-ALBIREO_ISA_MAX   cap the CPU instruction-set level: scalar, avx2, avx512, avx512vnni or avx512bf16
+ALBIREO_ISA_MAX   cap the CPU instruction-set level: scalar, avx2, avx512, avx512vnni, avx512bf16 or amx
 OPENAI_API_KEY    the key `albireo bench serve` sends to the server it measures, as OpenAI's clients have it
 XDG_CACHE_HOME    where the user keeps caches; by default ~/.cache
 """

@@ -201,7 +201,7 @@ def test_a_target_above_this_machine_is_built_and_not_run(tmp_path: Path, monkey
 
 def test_an_unknown_target_names_the_levels(tmp_path: Path) -> None:
     with pytest.raises(
-        ConfigError, match="target='avx3' is no level; choose one of native, avx512bf16, avx512vnni, avx512, avx2"
+        ConfigError, match="target='avx3' is no level; choose one of native, amx, avx512bf16, avx512vnni, avx512, avx2"
     ):
         make_engine(tmp_path, "llama", target="avx3")
     assert not (tmp_path / "engine").exists()

@@ -46,7 +46,7 @@ def test_the_options_of_a_build(albireo, tmp_path, monkeypatch):
     monkeypatch.setenv("ALBIREO_ISA_MAX", "avx2")
     assert albireo("generate", out, *greedy).stdout == albireo("generate", *greedy).stdout
     result = albireo("build", BUNDLED, "-o", tmp_path / "x", "--target", "avx3")
-    assert result.exit_code == 1 and "choose one of native, avx512bf16" in result.stderr
+    assert result.exit_code == 1 and "choose one of native, amx, avx512bf16" in result.stderr
     result = albireo("build", BUNDLED, "-o", tmp_path / "x", "--without", "speed")
     assert result.exit_code == 1 and "choose among merge_qkv" in result.stderr
 

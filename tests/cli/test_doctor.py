@@ -29,7 +29,13 @@ FACTS = MachineFacts(
     python="3.11",
 )
 FOUND = {
-    "native": {"error": None, "isa_levels": ["avx2", "scalar"], "isa_cap": None, "num_threads": 4},
+    "native": {
+        "error": None,
+        "isa_levels": ["avx2", "scalar"],
+        "isa_cap": None,
+        "refused_levels": {},
+        "num_threads": 4,
+    },
     "extras": {"hub": "1.0"},
     "bundled_model": True,
 }
@@ -115,6 +121,12 @@ def test_nothing_is_missing_on_a_good_machine():
         ({}, {"bundled_model": False}, "bundled model", "reinstall"),
         ({}, {"extras": {"hub": None}}, "huggingface_hub", "pip install 'albireo[hub]'"),
         ({}, {"native": {"error": "no file"}}, "no file", "C++20"),
+        (
+            {},
+            {"native": {**FOUND["native"], "refused_levels": {"amx": "its self-test failed"}}},
+            "Kernels of level amx are off: its self-test failed",
+            "the next level computes",
+        ),
     ],
 )
 def test_what_is_missing_comes_with_a_fix(facts, found, what, fix):

@@ -24,7 +24,7 @@ from e2e.serving import Answer, Ask, Server, assert_same_answers
 from tiny_models import make_checkpoint
 
 #: Those that differ where weights are numbers; kernels of weights in few bits are in test_quantized.py.
-LEVELS = tuple(level for level in isa_levels() if level != "avx512vnni")
+LEVELS = tuple(level for level in isa_levels() if level not in ("amx", "avx512vnni"))
 #: A head_dim of 80, groups of three query heads, an FFN that fills no panel, a tied head.
 WIDE = {
     **load_architecture("llama").tiny,

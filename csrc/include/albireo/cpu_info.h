@@ -1,5 +1,6 @@
 // Which ISA levels this processor and its operating system grant.
 #pragma once
+#include <map>
 #include <string>
 #include <vector>
 
@@ -7,6 +8,8 @@ namespace albireo {
 
 // Levels this machine can run, best first, "scalar" last. Their meaning is isa_levels.txt.
 std::vector<std::string> isa_levels();
+// Levels whose instructions the processor has and that are off all the same, with the reason.
+std::map<std::string, std::string> refused_levels();
 
 // Processors this process may run on, one per physical core where that can be told, in order.
 std::vector<int> usable_cpus();

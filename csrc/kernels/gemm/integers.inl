@@ -222,6 +222,12 @@ inline void unpack_panel(const Encoding& e, int64_t k, const uint8_t* from, uint
   }
 }
 
+}  // namespace
+#ifdef ALBIREO_TILES
+#include "kernels/gemm/tiles.inl"
+#endif
+namespace {
+
 // One panel of weights in few bits after another, times rows of tokens.
 template <DType kType>
 struct EncodedPanels {
@@ -247,8 +253,8 @@ struct EncodedPanels {
   void product(int64_t m, int64_t rows, int64_t panel, float* c, int64_t ldc) {
     const uint8_t* b = (const uint8_t*)a.weight + panel * encoded_panel_bytes(e, a.k);
     const float* scale = (const float*)(b + kSubPanels * sub_panel_bytes(e, a.k));
-    const int64_t few = few_rows();
-    if (rows <= few && kType != DType::kInt8) {
+    const bool is_few = rows <= few_rows() && !is_tiled(rows);
+    if (is_few && kType != DType::kInt8) {
       TokenRows t = token_rows(m, rows);
       if constexpr (kIsGroup)
         group_rows<kType == DType::kInt4Group, 1>(rows, t, e, a.k, b, 0, num_groups(e, a.k), c, ldc,
@@ -261,10 +267,11 @@ struct EncodedPanels {
         unpacked_panel = panel;
         b = unpacked;
       }
-      if constexpr (kIsGroup) many_rows(m, rows, b, c, ldc);
+      if (is_tiled(rows)) tiled_rows(m, rows, b, c, ldc);
+      else if constexpr (kIsGroup) many_rows(m, rows, b, c, ldc);
       else panel_product<WeightInt8>(x, m, rows, b, ceil_div(a.k, 4), c, ldc, a.tuning);
     }
-    const bool is_signed = kType == DType::kInt4Progressive && rows <= few;
+    const bool is_signed = kType == DType::kInt4Progressive && is_few;
     for (int64_t i = 0; i < rows; i++) scale_row(c + i * ldc, m + i, scale, is_signed ? 0 : 128);
   }
 
@@ -279,6 +286,23 @@ struct EncodedPanels {
   TokenRows token_rows(int64_t m, int64_t) {
     return {(const int8_t*)a.x + m * x.source_stride, x.source_stride, sums(m), x.source_stride / 4};
   }
+#endif
+
+#ifdef ALBIREO_TILES
+  static bool is_tiled(int64_t rows) { return rows >= kTileSide; }
+  void tiled_rows(int64_t m, int64_t rows, const uint8_t* b, float* c, int64_t ldc) {
+    const int8_t* codes = (const int8_t*)a.x + m * x.source_stride;
+    const int64_t words = ceil_div(a.k, 4);
+    if constexpr (kIsGroup)
+      tiles.group_product({codes, x.source_stride, sums(m), x.source_stride / 4}, rows, in_bytes(e), a.k, b, c, ldc);
+    else
+      tiles.template product<true>((const char*)codes, x.source_stride, rows, (const char*)b, words * kWord, words, c,
+                                   ldc);
+  }
+  Tiles<ALBIREO_TILES> tiles;
+#else
+  static constexpr bool is_tiled(int64_t) { return false; }
+  void tiled_rows(int64_t, int64_t, const uint8_t*, float*, int64_t) {}
 #endif
 
   // As panel_part does it: blocks of k that stay in L2, tiles of nearly equal height.
@@ -322,11 +346,14 @@ struct NumberPanels {
   Activations<W> x;
   NumberPanels(const Args& a, Scratch& scratch, char* memory)
       : a(a), x{a.x, a.x_dtype, a.k, x_stride(a, a.k), scratch, (A*)memory} {}
-  const typename W::B* panel_at(int64_t panel) const {
-    return (const typename W::B*)a.weight + panel * panel_elements<W>(a.k);
+  int64_t steps() const { return ceil_div(a.k, W::kStep); }
+  // Over `count` of the panel's steps, from `first` on.
+  void part(int64_t m, int64_t rows, int64_t panel, int64_t first, int64_t count, float* c, int64_t ldc) {
+    const typename W::B* weight = (const typename W::B*)a.weight + panel * panel_elements<W>(a.k);
+    panel_part<W>(x, m, rows, weight, steps(), first, count, c, ldc, a.tuning);
   }
   void product(int64_t m, int64_t rows, int64_t panel, float* c, int64_t ldc) {
-    panel_product<W>(x, m, rows, panel_at(panel), ceil_div(a.k, W::kStep), c, ldc, a.tuning);
+    part(m, rows, panel, 0, steps(), c, ldc);
   }
 };
 
@@ -338,7 +365,7 @@ struct Tag {
 template <class Run>
 ALBIREO_INLINE void with_panels(const Args& a, Run run) {
   switch (a.w_dtype) {
-#ifndef ALBIREO_HAVE_VNNI
+#if !defined(ALBIREO_HAVE_VNNI) && !defined(ALBIREO_TILES)
     case DType::kF32: return run(Tag<NumberPanels<WeightF32>>{});
     case DType::kF16: return run(Tag<NumberPanels<WeightF16>>{});
     case DType::kBF16: return run(Tag<NumberPanels<PairPolicy>>{});

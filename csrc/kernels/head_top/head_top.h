@@ -44,5 +44,6 @@ void head_top_avx2(const Args&, const Step&, int64_t, int64_t, Scratch&);
 void head_top_avx512(const Args&, const Step&, int64_t, int64_t, Scratch&);
 void head_top_avx512vnni(const Args&, const Step&, int64_t, int64_t, Scratch&);
 void head_top_avx512bf16(const Args&, const Step&, int64_t, int64_t, Scratch&);
+void head_top_amx(const Args&, const Step&, int64_t, int64_t, Scratch&);
 extern const Family kHeadTop;
 }  // namespace albireo

@@ -21,5 +21,9 @@ void linear_avx2(const Args&, const Step&, int64_t, int64_t, Scratch&);
 void linear_avx512(const Args&, const Step&, int64_t, int64_t, Scratch&);
 void linear_avx512vnni(const Args&, const Step&, int64_t, int64_t, Scratch&);
 void linear_avx512bf16(const Args&, const Step&, int64_t, int64_t, Scratch&);
+void linear_amx(const Args&, const Step&, int64_t, int64_t, Scratch&);
+void linear_bf16_amx(const Args&, const Step&, int64_t, int64_t, Scratch&);
+void linear_amx_model(const Args&, const Step&, int64_t, int64_t, Scratch&);
+void linear_bf16_amx_model(const Args&, const Step&, int64_t, int64_t, Scratch&);
 extern const Family kLinear;
 }  // namespace albireo

@@ -71,7 +71,7 @@ void run_linear(const Args& a, const Step& step, int64_t begin, int64_t end, Scr
     const int64_t panel = item % panels, slab = item / panels, m_end = slab_end(slab, a.tuning.slab_rows, M);
     for (int64_t m = slab_begin(slab, a.tuning.slab_rows); m < m_end; m += kRowChunk) {
       const int64_t rows = m_end - m < kRowChunk ? m_end - m : kRowChunk;
-      if (a.chunks > 1) tree_product(weight, m, rows, panel, a.chunks, c, a.tuning);
+      if (a.chunks > 1) tree_product(weight, m, rows, panel, a.chunks, c);
       else weight.product(m, rows, panel, c, kPanel);
       if (a.act == 1) finish_gated(a, c, m, rows, panel, [](V v) { return silu(v); });
       else if (a.act == 2) finish_gated(a, c, m, rows, panel, [](V v) { return gelu_tanh(v); });

@@ -9,13 +9,16 @@ int64_t scratch_bytes(const Args& a) {
 }
 
 constexpr Variant kVariants[] = {
+    {"qkv_rope_kv", "integers", "amx", qkv_rope_kv_amx},
     {"qkv_rope_kv", "bfloat16", "avx512bf16", qkv_rope_kv_avx512bf16},
     {"qkv_rope_kv", "fp8", "avx512bf16", qkv_rope_kv_avx512bf16},
     {"qkv_rope_kv", "integers", "avx512vnni", qkv_rope_kv_avx512vnni},
     {"qkv_rope_kv", "any", "avx512", qkv_rope_kv_avx512},
     {"qkv_rope_kv", "any", "avx2", qkv_rope_kv_avx2},
     {"qkv_rope_kv", "any", "scalar", qkv_rope_kv_scalar},
+    // Of no level that a machine has, so never chosen: what tests run.
+    {"qkv_rope_kv", "integers", "amx_model", qkv_rope_kv_amx_model},
 };
 }  // namespace
-const Family kQkvRopeKv{"qkv_rope_kv", items, scratch_bytes, kVariants, 6};
+const Family kQkvRopeKv{"qkv_rope_kv", items, scratch_bytes, kVariants, sizeof(kVariants) / sizeof(kVariants[0])};
 }  // namespace albireo

@@ -19,5 +19,7 @@ void qkv_rope_kv_avx2(const Args&, const Step&, int64_t, int64_t, Scratch&);
 void qkv_rope_kv_avx512(const Args&, const Step&, int64_t, int64_t, Scratch&);
 void qkv_rope_kv_avx512vnni(const Args&, const Step&, int64_t, int64_t, Scratch&);
 void qkv_rope_kv_avx512bf16(const Args&, const Step&, int64_t, int64_t, Scratch&);
+void qkv_rope_kv_amx(const Args&, const Step&, int64_t, int64_t, Scratch&);
+void qkv_rope_kv_amx_model(const Args&, const Step&, int64_t, int64_t, Scratch&);
 extern const Family kQkvRopeKv;
 }  // namespace albireo

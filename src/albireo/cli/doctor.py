@@ -78,6 +78,8 @@ def _native_problems(facts: MachineFacts, native: dict[str, Any]) -> list[tuple[
     problems = []
     if native["isa_cap"] is not None:
         problems.append((f"ALBIREO_ISA_MAX={native['isa_cap']} caps the kernels", "unset ALBIREO_ISA_MAX"))
+    for level, reason in native["refused_levels"].items():
+        problems.append((f"Kernels of level {level} are off: {reason}", "nothing to do; the next level computes"))
     best = native["isa_levels"][0]
     if best == "scalar" and native["isa_cap"] is None:
         problems.append(
@@ -105,6 +107,7 @@ def _native(num_threads: int | None) -> dict[str, Any]:
         "error": None,
         "isa_levels": list(levels),
         "isa_cap": devflags.isa_max(),
+        "refused_levels": machine.refused_levels(),
         "num_threads": pool.size,
         **_measured(pool),
         "kernels": _kernels(levels),

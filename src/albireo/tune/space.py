@@ -15,7 +15,9 @@ from albireo.graph.tuning import ALLOWED, CallKey, Tuning
 #: Rows of one chunk of a work item, csrc/include/albireo/types.h kRowChunk and attention.h kAttentionRows.
 _CHUNK = 48
 #: Levels with tall tiles: where registers allow 28 rows.
-_TALL_LEVELS = ("avx512bf16", "avx512vnni", "avx512")
+_TALL_LEVELS = ("amx", "avx512bf16", "avx512vnni", "avx512")
+#: Chunks of so many rows and more go through the tile registers of this level, where no number changes anything.
+_MATRIX_LEVEL, _MATRIX_ROWS = "amx", 16
 #: Parameters in the order they are tried: what decides most first, since later ones are tried on top of it.
 _GEMM = ("tall_rows", "one_queue", "fetch_bytes", "block_steps", "slab_rows", "claims")
 _ORDER = {"linear": _GEMM, "head_top": _GEMM, "qkv_rope_kv": _GEMM, "attention": ("one_queue", "claims")}
@@ -57,6 +59,8 @@ class Point:
         claim = max(1, self._panels() * slabs // shares // (tuning.claims * (self.threads // shares)))
         tall_rows = tuning.tall_rows if self.key.kernel.endswith(_TALL_LEVELS) else 0
         chunks = {_CHUNK, rows % _CHUNK} if rows > _CHUNK else {rows}
+        if self.key.kernel.endswith(_MATRIX_LEVEL):
+            chunks = {count for count in chunks if count < _MATRIX_ROWS}
         tall = frozenset(count for count in chunks if 0 < count <= tall_rows)
         is_wide = any(count > tall_rows for count in chunks)
         blocks = min(tuning.block_steps, self._steps()) if is_wide else 0

@@ -99,3 +99,16 @@ def test_integer_tiles_are_loops_of_dots(code: list[tuple[int, str]]) -> None:
     assert {2 * rows for rows in range(2, 25)} <= {dots(body, "vpdpbusd") for body in nibbles}
     for body in loops:
         assert len(body) <= dots(body, "vpdpbusd") + 24, "\n".join(body)
+
+
+@pytest.mark.parametrize("name", ["tdpbsud", "tdpbf16ps"])
+def test_matrix_tiles_are_loops_of_four_dots(code: list[tuple[int, str]], name: str) -> None:
+    """Two tiles of rows by two of columns from four loads, or one by four from five; sums stay in tile registers."""
+    loops = [body for body in inner_loops(code) if dots(body, name) > 0]
+    assert {(dots(body, name), dots(body, "tileload")) for body in loops} == {(4, 4), (4, 5)}
+    found = [re.search(r"%tmm([67]),%tmm([45]),%tmm([0-3])$", t) for body in loops for t in body if t.startswith(name)]
+    assert all(found), "columns, which are unsigned, then rows, then sums"
+    assert {match[3] for match in found if match} == set("0123")
+    for body in loops:
+        assert not any(re.search(r"\(%r[sb]p", text) for text in body), "\n".join(body)
+        assert not any(text.startswith(("tilestore", "tilezero")) for text in body)

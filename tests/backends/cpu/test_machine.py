@@ -11,7 +11,7 @@ from albireo.backends.cpu.machine import LEVELS, isa_levels, thread_pool
 from albireo.errors import ConfigError
 
 CSRC = Path(__file__).resolve().parents[3] / "csrc"
-_FLAGS = {"avx2": "avx2", "avx512": "avx512f", "avx512bf16": "avx512_bf16"}
+_FLAGS = {"amx": "amx_int8", "avx2": "avx2", "avx512": "avx512f", "avx512bf16": "avx512_bf16"}
 
 
 def test_levels_are_those_of_the_build() -> None:
@@ -46,7 +46,7 @@ def test_an_empty_cap_is_none(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_an_unknown_cap_is_refused(cap: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("ALBIREO_ISA_MAX", cap)
     with pytest.raises(
-        ConfigError, match=f"ALBIREO_ISA_MAX='{cap}' is no level; choose one of avx512bf16, avx512vnni, avx512"
+        ConfigError, match=f"ALBIREO_ISA_MAX='{cap}' is no level; choose one of amx, avx512bf16, avx512vnni, avx512"
     ):
         isa_levels()
 

@@ -12,7 +12,7 @@ from albireo.backends.cpu.regimes import ATTENTION_ROWS, ROW_CHUNK, TILES
 from albireo.graph.tuning import ALLOWED
 
 CSRC = Path(__file__).resolve().parents[3] / "csrc"
-HEADERS = {"avx512bf16": "avx512", "avx512vnni": "avx512", "avx512": "avx512", "avx2": "avx2", "scalar": "scalar"}
+HEADERS = {level: re.split("vnni|bf16", level)[0] for level in TILES} | {"amx": "avx512"}
 CATALOG = CpuCatalog(tuple(TILES))
 
 
@@ -28,6 +28,7 @@ def test_tiles_are_those_of_the_headers(level: str) -> None:
     tiles = TILES[level]
     assert (tiles.rows, tiles.vectors) == (constant(header, "kTileRows"), constant(header, "kTileVectors"))
     has_tall = "#define ALBIREO_TALL_ROWS" in (CSRC / header).read_text()
+    assert tiles.matrix == (constant("kernels/gemm/tiles.inl", "kTileSide") if level == "amx" else 0)
     assert tiles.tall == (constant("include/albireo/tuning.h", "kTallRows") if has_tall else 0)
 
 
@@ -48,6 +49,9 @@ def test_chunks_are_those_of_the_headers() -> None:
         ("linear.bfloat16.avx512bf16", 64, ("blocks", "tall")),
         ("linear.bfloat16.avx512bf16", 2048, ("blocks",)),
         ("qkv_rope_kv.float32.avx512", 7, ("tall",)),
+        ("linear.int8.amx", 15, ("tall",)),
+        ("linear.int8.amx", 16, ("matrix",)),
+        ("linear.int8.amx", 50, ("matrix", "tall")),
         ("head_top.float16.avx2", 5, ("wide",)),
         ("head_top.float16.avx2", 6, ("blocks",)),
         ("linear.float32.scalar", 50, ("blocks", "wide")),

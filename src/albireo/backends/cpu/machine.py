@@ -5,11 +5,16 @@ Called by catalog.py, model.py and the doctor. Does not know programs.
 
 from __future__ import annotations
 
+import logging
+from functools import cache
+
 from albireo import _native, devflags
 from albireo.errors import ConfigError
 
+_LOG = logging.getLogger(__name__)
+
 #: Best first; csrc/isa_levels.txt says what each asks of the processor.
-LEVELS = ("avx512bf16", "avx512vnni", "avx512", "avx2", "scalar")
+LEVELS = ("amx", "avx512bf16", "avx512vnni", "avx512", "avx2", "scalar")
 #: The target that means this machine's levels.
 NATIVE = "native"
 
@@ -20,11 +25,24 @@ def isa_levels() -> tuple[str, ...]:
     Raises: ConfigError when the cap names no level.
     """
     cap = devflags.isa_max()
+    _log_refusals()
     if cap is None:
         return tuple(_native.isa_levels())
     if cap not in LEVELS:
         raise ConfigError(f"ALBIREO_ISA_MAX={cap!r} is no level; choose one of {', '.join(LEVELS)}")
     return tuple(level for level in _native.isa_levels() if LEVELS.index(level) >= LEVELS.index(cap))
+
+
+def refused_levels() -> dict[str, str]:
+    """Levels whose instructions the processor has and that are off all the same, with the reason."""
+    return dict(_native.refused_levels())
+
+
+@cache
+def _log_refusals() -> None:
+    """Once a process."""
+    for level, reason in refused_levels().items():
+        _LOG.warning("kernels of level %s are off: %s", level, reason)
 
 
 def target_levels(target: str) -> tuple[str, ...]:

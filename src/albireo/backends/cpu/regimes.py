@@ -28,14 +28,17 @@ class Tiles:
     Fields:
         rows, vectors: of a wide tile, vectors of 16 columns.
         tall: most rows of a tall tile, which is one vector wide; 0 where there is none.
+        matrix: least rows that go through tile registers, which are so many rows high; 0 where there are none.
     """
 
     rows: int
     vectors: int
     tall: int
+    matrix: int = 0
 
 
 TILES = {
+    "amx": Tiles(6, 4, 28, 16),
     "avx512bf16": Tiles(6, 4, 28),
     "avx512vnni": Tiles(6, 4, 28),
     "avx512": Tiles(6, 4, 28),
@@ -62,6 +65,8 @@ def regimes_of(family: str, tiles: Tiles, rows: int, tuning: tuple[Tuning, ...] 
 
 def _gemm_regime(tiles: Tiles, rows: int, tall: int) -> str:
     """What panel_product of gemm.inl does with a chunk."""
+    if tiles.matrix and rows >= tiles.matrix:
+        return "matrix"
     if rows <= tall:
         return "tall"
     return "wide" if rows <= tiles.rows else "blocks"
@@ -71,6 +76,8 @@ def regime_text(regime: str, tiles: Tiles) -> str:
     """One of regimes_of() in words."""
     wide = f"{tiles.rows} rows x {16 * tiles.vectors} columns"
     return {
+        "matrix": f"tile registers of {tiles.matrix} rows x 16 columns, two by two: the weights pass twice for "
+        f"{ROW_CHUNK} rows",
         "tall": f"all rows (up to {tiles.tall}) x 16 columns in registers: a weight is used for every row as it passes",
         "wide": f"up to {wide} in registers: the weights pass once",
         "blocks": f"{STEPS_PER_BLOCK} steps of K of a panel stay in the second-level cache, tiles of up to {wide} go "

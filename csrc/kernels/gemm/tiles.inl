@@ -1,0 +1,172 @@
+// Products in tile registers: 16 rows by 16 columns of a sub-panel, 64 bytes of k at a time. Panels and rows are the
+// bytes that dot products of vectors read: a word of a sub-panel is a row of a tile. Included by integers.inl where
+// ALBIREO_TILES names a machine: AmxTiles, or ModelTiles that tests run.
+//
+// Of whole numbers a sum is what every other way gives. Of bf16 it is not: the even and the odd products of 32 k are a
+// chain each, whatever the number of rows.
+#include <cstring>
+#include <type_traits>
+
+namespace {
+
+constexpr int64_t kTileSide = 16;  // rows of a tile, and columns of sums
+constexpr int64_t kTileBytes = kTileSide * 64;
+
+template <bool kWhole, int C, int A, int B, class Machine>
+ALBIREO_INLINE void tile_dot(Machine& t) {
+  if constexpr (kWhole) t.template dot_int8<kSumTile + C, kRowTile + A, kColumnTile + B>();
+  else t.template dot_bf16<kSumTile + C, kRowTile + A, kColumnTile + B>();
+}
+
+// Adds `steps` steps of `depth` bytes of k to the four sums: of kTall = 2 tiles of rows, at a0 and a1, by two
+// sub-panels; of one by all four. A function: among the addresses of its callers those of the loop would be spilled.
+template <bool kWhole, int kTall, class Machine>
+__attribute__((noinline)) void tile_steps(Machine& t, const char* a0, const char* a1, int64_t lda, const char* b,
+                                          int64_t sub, int64_t steps, int64_t depth) {
+  for (int64_t s = 0; s < steps; s++) {
+    t.template load<kRowTile>(a0, lda);
+    t.template load<kColumnTile>(b, 64);
+    if constexpr (kTall == 2) t.template load<kRowTile + 1>(a1, lda);
+    t.template load<kColumnTile + 1>(b + sub, 64);
+    tile_dot<kWhole, 0, 0, 0>(t);
+    tile_dot<kWhole, 1, 0, 1>(t);
+    if constexpr (kTall == 2) {
+      tile_dot<kWhole, 2, 1, 0>(t);
+      tile_dot<kWhole, 3, 1, 1>(t);
+    } else {
+      t.template load<kColumnTile>(b + 2 * sub, 64);
+      tile_dot<kWhole, 2, 0, 0>(t);
+      t.template load<kColumnTile + 1>(b + 3 * sub, 64);
+      tile_dot<kWhole, 3, 0, 1>(t);
+    }
+    a0 += depth, a1 += depth, b += depth * kSubPanel;
+  }
+}
+
+// Rows by a panel in the tile registers of one thread, which are configured when they are first needed and released
+// with this object: no later than the kernel returns.
+template <class Machine>
+class Tiles {
+ public:
+  Tiles() = default;
+  Tiles(const Tiles&) = delete;
+  Tiles& operator=(const Tiles&) = delete;
+  ~Tiles() {
+    if (rows_ > 0) machine_.release();
+  }
+
+  // C[rows, 64] = rows of A, lda bytes apart, times a panel, over so many words; up to kRowChunk rows. kWhole: of
+  // 8-bit codes; C is whole numbers. Else of bf16.
+  template <bool kWhole>
+  void product(const char* a, int64_t lda, int64_t rows, const char* b, int64_t sub, int64_t words, float* c,
+               int64_t ldc) {
+    configure(rows < kTileSide ? rows : kTileSide, 64);
+    const int64_t steps = words / kTileSide, rest = words % kTileSide;
+    if (rest > 0) copy_edge(a + steps * 64, lda, rows, b + steps * kTileBytes, sub, rest);
+    over_blocks(rows, [&](auto tall, int64_t row0, int64_t row1, int64_t, int64_t j) {
+      zero_sums();
+      tile_steps<kWhole, tall()>(machine_, a + row0 * lda, a + row1 * lda, lda, b + j * sub, sub, steps, 64);
+      if (rest > 0)
+        tile_steps<kWhole, tall()>(machine_, edge_rows_[row0], edge_rows_[row1], 64, edge_columns_[j], kTileBytes, 1,
+                                   64);
+      float *c0 = c + row0 * ldc + kSubPanel * j, *c1 = c + row1 * ldc + kSubPanel * j;
+      if constexpr (tall() == 2) store_sums(c0, c0 + kSubPanel, c1, c1 + kSubPanel, ldc * 4);
+      else store_sums(c0, c0 + kSubPanel, c0 + 2 * kSubPanel, c0 + 3 * kSubPanel, ldc * 4);
+    });
+  }
+
+  // The same of kInt8Group, 16 to kRowChunk rows: sums of each group, scaled and added in float32.
+  void group_product(const TokenRows& x, int64_t rows, const Encoding& e, int64_t k, const uint8_t* b, float* c,
+                     int64_t ldc) {
+    const int64_t steps = ceil_div(e.group, 64), depth = e.group / steps, sub = sub_panel_bytes(e, k);
+    configure(kTileSide, depth);
+    over_blocks(rows, [&](auto tall, int64_t row0, int64_t row1, int64_t done, int64_t j) {
+      for (int64_t g = 0; g < num_groups(e, k); g++) {
+        const uint8_t* at = b + j * sub + g * group_bytes(e);
+        const char* codes = (const char*)x.codes + g * e.group;
+        zero_sums();
+        tile_steps<true, tall()>(machine_, codes + row0 * x.ld, codes + row1 * x.ld, x.ld,
+                                 (const char*)at + head_bytes(e), sub, steps, depth);
+        store_sums(sums_[0], sums_[1], sums_[2], sums_[3], 64);
+        const int64_t from = sum_at(k, g * e.group), to = sum_at(k, (g + 1) * e.group);
+        for (int64_t t = 0; t < 4; t++) {
+          const bool is_last = tall() == 1 || t >= 2;
+          const int64_t row = is_last ? row1 : row0, column = tall() == 1 ? t : t % 2;
+          const ScaledGroups::Head head = ScaledGroups::head(e, at + column * sub);
+          float* to_c = c + row * ldc + kSubPanel * (j + column);
+          for (int64_t i = is_last ? done : 0; i < kTileSide; i++)
+            ScaledGroups::add_to(to_c + i * ldc, g == 0, iload(sums_[t] + kTileSide * i), head,
+                                 x.sum(row + i, from, to), e);
+        }
+      }
+    });
+  }
+
+ private:
+  void configure(int64_t rows, int64_t depth) {
+    if (rows == rows_ && depth == depth_) return;
+    machine_.configure(tile_config(rows, depth));
+    rows_ = rows, depth_ = depth;
+  }
+
+  // run(tiles of rows, the row where the first begins, the last, how many rows of that were there before, sub-panel).
+  // The last tile ends where the rows do; before that it may begin among those of the tile above it.
+  template <class Run>
+  static ALBIREO_INLINE void over_blocks(int64_t rows, Run run) {
+    const int64_t tiles = ceil_div(rows, kTileSide), last = rows < kTileSide ? 0 : rows - kTileSide;
+    for (int64_t t = 0; t + 2 <= tiles; t += 2) {
+      const int64_t row0 = t * kTileSide, wanted = row0 + kTileSide, row1 = wanted < last ? wanted : last;
+      for (int64_t j = 0; j < kSubPanels; j += 2) run(std::integral_constant<int, 2>(), row0, row1, wanted - row1, j);
+    }
+    if (tiles % 2) run(std::integral_constant<int, 1>(), last, last, (tiles - 1) * kTileSide - last, 0);
+  }
+
+  ALBIREO_INLINE void zero_sums() {
+    machine_.template zero<kSumTile>(), machine_.template zero<kSumTile + 1>();
+    machine_.template zero<kSumTile + 2>(), machine_.template zero<kSumTile + 3>();
+  }
+  ALBIREO_INLINE void store_sums(void* c0, void* c1, void* c2, void* c3, int64_t stride) {
+    machine_.template store<kSumTile>(c0, stride), machine_.template store<kSumTile + 1>(c1, stride);
+    machine_.template store<kSumTile + 2>(c2, stride), machine_.template store<kSumTile + 3>(c3, stride);
+  }
+
+  // The words behind the last whole step, with zeros behind them: neither rows nor panels need have room there.
+  void copy_edge(const char* a, int64_t lda, int64_t rows, const char* b, int64_t sub, int64_t words) {
+    memset(edge_rows_, 0, rows * 64);
+    for (int64_t i = 0; i < rows; i++) memcpy(edge_rows_[i], a + i * lda, words * 4);
+    memset(edge_columns_, 0, sizeof(edge_columns_));
+    for (int64_t j = 0; j < kSubPanels; j++) memcpy(edge_columns_[j], b + j * sub, words * kWord);
+  }
+
+  Machine machine_;
+  int64_t rows_ = 0, depth_ = 0;  // as configured; 0: not yet
+  alignas(64) char edge_rows_[kRowChunk][64];
+  alignas(64) char edge_columns_[kSubPanels][kTileBytes];
+  alignas(64) int32_t sums_[4][kTileSide * kTileSide];
+};
+
+// Weights of bf16 in tile registers, for any number of rows, so that all rows are of one numeric class.
+struct WeightBF16Tiles : FloatSums {
+  using A = bf16;
+  static constexpr int kStep = 2;
+  static ALBIREO_INLINE void put(A* p, V v) { store(p, v); }
+};
+template <class Machine>
+struct TiledPanels {
+  const Args& a;
+  Activations<WeightBF16Tiles> x;
+  Tiles<Machine> tiles;
+  TiledPanels(const Args& a, Scratch& scratch, char* memory)
+      : a(a), x{a.x, a.x_dtype, a.k, x_stride(a, a.k), scratch, (bf16*)memory} {}
+  int64_t steps() const { return ceil_div(a.k, 2); }
+  void part(int64_t m, int64_t rows, int64_t panel, int64_t first, int64_t count, float* c, int64_t ldc) {
+    const char* b = (const char*)a.weight + (panel * kSubPanels * steps() + first) * kWord;
+    const char* from = (const char*)x.rows(m, rows) + first * 4;
+    tiles.template product<false>(from, x.stride() * 2, rows, b, steps() * kWord, count, c, ldc);
+  }
+  void product(int64_t m, int64_t rows, int64_t panel, float* c, int64_t ldc) {
+    part(m, rows, panel, 0, steps(), c, ldc);
+  }
+};
+
+}  // namespace

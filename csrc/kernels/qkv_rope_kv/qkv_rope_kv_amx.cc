@@ -1,0 +1,15 @@
+#define ALBIREO_HAVE_VNNI  // for fewer rows than a tile has
+#define ALBIREO_TILES AmxTiles
+#include "simd/vec_avx512.h"
+// clang-format off: the vocabulary comes first, what is written in it after
+#include "simd/tiles_amx.h"
+#include "simd/math.inl"
+#include "kernels/gemm/gemm.inl"
+#include "kernels/gemm/integers.inl"
+#include "kernels/qkv_rope_kv/qkv_rope_kv.inl"
+
+namespace albireo {
+void qkv_rope_kv_amx(const Args& args, const Step& step, int64_t begin, int64_t end, Scratch& scratch) {
+  dispatch_qkv_rope_kv(args, step, begin, end, scratch);
+}
+}  // namespace albireo

@@ -1,0 +1,15 @@
+// The kernel of qkv_rope_kv_amx.cc on the model of tile registers: for tests, on any machine.
+#define ALBIREO_TILES ModelTiles
+#include "simd/vec_scalar.h"
+// clang-format off: the vocabulary comes first, what is written in it after
+#include "simd/tiles_model.h"
+#include "simd/math.inl"
+#include "kernels/gemm/gemm.inl"
+#include "kernels/gemm/integers.inl"
+#include "kernels/qkv_rope_kv/qkv_rope_kv.inl"
+
+namespace albireo {
+void qkv_rope_kv_amx_model(const Args& args, const Step& step, int64_t begin, int64_t end, Scratch& scratch) {
+  dispatch_qkv_rope_kv(args, step, begin, end, scratch);
+}
+}  // namespace albireo

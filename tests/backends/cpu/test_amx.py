@@ -1,0 +1,181 @@
+"""The kernels of AMX on a model of its tile registers; and that they are used only where they showed that they add up.
+
+The model is portable code, so its level is compared with scalar to the bit, groups included.
+"""
+
+from __future__ import annotations
+
+import logging
+import re
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from albireo import _native
+from albireo.backends.cpu import machine
+from albireo.backends.cpu.catalog import CpuCatalog
+from albireo.backends.cpu.machine import LEVELS, isa_levels
+from albireo.backends.reference.linear import tree_sum
+from albireo.dtypes import TOKEN
+from albireo.encodings import encoding
+from albireo.quantization.encoded import Encoded
+from backends.cpu import test_encoded
+from backends.cpu.harness import Cache, Call, Guarded, KVShape, assert_close, assert_same_bits, normal, panels, run
+from backends.cpu.test_encoded import INTEGERS, levels_of, random_encoded, tokens
+from backends.cpu.test_linear import exact_product, linear
+from step_batches import Work, make_step
+
+MODEL, BF16_MODEL = "amx_model", "amx_bf16_model"
+#: Below a tile, tiles of one, two and three heights of rows, what is left of each, a chunk and more than one.
+ROWS = [1, 15, 16, 17, 31, 32, 33, 47, 48, 49, 63, 64, 101]
+#: K of whole tiles and of less than one, of part of a word, of several groups and of part of one.
+SHAPES = [(64, 128), (70, 36), (130, 200), (5, 5), (16, 1000), (65, 64), (64, 333)]
+
+
+@pytest.mark.parametrize("name", INTEGERS)
+def test_whole_numbers_have_the_bits_of_other_levels(name: str) -> None:
+    for i, m in enumerate(ROWS):
+        n, k = SHAPES[i % len(SHAPES)]
+        encoded = random_encoded(encoding(name), n, k, seed=m)
+        packed, rows = test_encoded.panels(encoded), tokens(normal(m, k, seed=m), "scalar")
+        found = test_encoded.linear(rows, encoded, packed, MODEL)
+        wanted = test_encoded.linear(rows, encoded, packed, "scalar")
+        assert_same_bits(found, wanted, f"{m} rows, {n} x {k}")
+        if encoding(name).group is None or encoding(name).kind == "progressive":
+            best = test_encoded.linear(rows, encoded, packed, levels_of("linear")[0])
+            assert_same_bits(found, best, f"{m} rows, {n} x {k}")
+
+
+@pytest.mark.parametrize("name", INTEGERS)
+def test_rows_below_and_above_a_tile_agree(name: str) -> None:
+    """A row's bits do not say whether it went through a tile register, nor which row of it it was."""
+    encoded = random_encoded(encoding(name), 70, 200, seed=1)
+    packed, rows = test_encoded.panels(encoded), tokens(normal(75, 200), "scalar")
+    whole = test_encoded.linear(rows, encoded, packed, MODEL, threads=2)
+    for start, stop in ((0, 1), (3, 18), (20, 36), (7, 54), (44, 75)):
+        part = test_encoded.linear(np.ascontiguousarray(rows[start:stop]), encoded, packed, MODEL)
+        assert_same_bits(part, whole[start:stop], f"rows {start} to {stop}")
+
+
+def test_the_deepest_sum_fits() -> None:
+    """Codes at their ends: a model that took them for signed, or saturated, would be far off."""
+    k = 65536
+    codes = np.full((2, k), 255, np.uint8)
+    codes[1] = 1
+    encoded = Encoded(encoding("int8"), codes, np.ones((2, 1), np.float32), np.full((2, 1), 128, np.uint8))
+    found = test_encoded.linear(
+        tokens(np.ones((16, k), np.float32), "scalar"), encoded, test_encoded.panels(encoded), MODEL
+    )
+    np.testing.assert_allclose(found, [[127.0 * k, -127.0 * k]] * 16, rtol=1e-6)
+
+
+@pytest.mark.parametrize("dim", [64, 80])
+def test_heads_that_lie_across_panels(dim: int) -> None:
+    """qkv_rope_kv multiplies into several panels at once: sums are stored further apart."""
+    queries, keys, k, rows = 4, 2, 100, 50
+    n = (queries + 2 * keys) * dim
+    encoded = random_encoded(encoding("int8"), n, k, seed=dim)
+    packed, x = test_encoded.panels(encoded), tokens(normal(rows, k), "scalar")
+    step = make_step([Work([0] * rows, 0, [5, 2, 7, 1])], 16)
+    rope = Guarded(normal(64, 2, dim // 2))
+    results = []
+    for level in (MODEL, "scalar"):
+        cache, out = Cache(KVShape("float32", keys, dim), 8), Guarded.poisoned((rows, queries * dim))
+        args: dict[str, Any] = {"x": x.ctypes.data, "x_dtype": TOKEN, "x_stride": x.shape[1], "rope": rope, "out": out}
+        args |= {"weight": packed.ctypes.data, "w_dtype": "int8", "kv": cache.memory, "n": n, "k": k, "eps": 1e-5}
+        run([Call("qkv_rope_kv", level, "int8", args | {"num_heads": queries} | cache.shape.args)], step)
+        results.append((out.values, cache.memory.values))
+    assert_same_bits(results[0][0], results[1][0], "queries")
+    assert_same_bits(results[0][1], results[1][1], "the cache")
+    assert np.isfinite(results[0][0]).all()
+
+
+# -- bfloat16 ----------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "shape",
+    [(m, n, k) for m, (n, k) in zip([*ROWS, 5], [*SHAPES, *SHAPES], strict=True)],
+    ids=lambda s: "x".join(map(str, s)),
+)
+def test_bf16_tiles_are_the_product(shape: tuple[int, int, int]) -> None:
+    """Inside the bounds of any float32 sum; memory beside the operands is NaN, and comes into nothing."""
+    m, n, k = shape
+    x, w = normal(m, k, dtype="bfloat16"), normal(n, k, seed=1, dtype="bfloat16")
+    exact, error = exact_product(x, w)
+    for x_dtype in ("bfloat16", "float32"):
+        ours = linear(x, panels(w, "bfloat16"), n, "bfloat16", BF16_MODEL, x_dtype=x_dtype).values
+        assert_close(ours, exact, error, "float32")
+
+
+def test_bf16_tiles_are_one_numeric_class() -> None:
+    """A row's bits do not depend on the rows beside it, below a tile and above; a tree is the tree of its parts."""
+    x, w = normal(75, 200, dtype="bfloat16"), normal(70, 200, seed=1, dtype="bfloat16")
+    whole = linear(x, panels(w, "bfloat16"), 70, "bfloat16", BF16_MODEL).values
+    for start, stop in ((0, 1), (3, 18), (20, 36), (7, 54), (44, 75)):
+        part = linear(x[start:stop], panels(w, "bfloat16"), 70, "bfloat16", BF16_MODEL).values
+        assert_same_bits(part, whole[start:stop], f"rows {start} to {stop}")
+    cut = [np.split(a, 4, axis=1) for a in (x, w)]
+    alone = [linear(a, panels(b, "bfloat16"), 70, "bfloat16", BF16_MODEL).values for a, b in zip(*cut, strict=True)]
+    tree = linear(x, panels(w, "bfloat16"), 70, "bfloat16", BF16_MODEL, chunks=4).values
+    assert_same_bits(tree, tree_sum(alone), "four chunks")
+
+
+# -- when the level is used --------------------------------------------------------------------------------------------
+
+
+def test_the_self_test_passes_kernels_that_agree() -> None:
+    assert _native.first_difference(MODEL, "scalar") == ""
+    if "avx512vnni" in isa_levels():
+        assert _native.first_difference("avx512vnni", "avx512") == ""
+
+
+def test_the_self_test_names_what_differs() -> None:
+    """Portable code rounds the chain of groups twice where the others do it once: a difference of one bit."""
+    if "avx2" not in isa_levels():
+        pytest.skip("this machine has one level")
+    found = _native.first_difference("scalar", "avx2")
+    assert found.startswith("int8.g32, ") and ": row " in found and ", not " in found
+    assert _native.first_difference("amx", "avx3") == "no linear of level avx3"
+
+
+def test_the_level_is_on_where_the_processor_has_it_or_refused_with_a_reason(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("ALBIREO_ISA_MAX", raising=False)
+    flags = next(line for line in Path("/proc/cpuinfo").read_text().splitlines() if line.startswith("flags")).split()
+    has = "avx512bf16" in isa_levels() and {"amx_tile", "amx_int8", "amx_bf16"} <= set(flags)
+    assert ("amx" in isa_levels()) + ("amx" in machine.refused_levels()) == has
+    assert all(machine.refused_levels().values())
+
+
+def test_what_the_operating_system_refuses_is_said() -> None:
+    """Asked for in earnest: where the processor has no tile registers, nobody gets them."""
+    if "amx" in _native.isa_levels():
+        assert _native.amx_refusal() == ""
+    else:
+        assert re.match(
+            "the operating system (refuses|does not save) tile registers|its self-test", _native.amx_refusal()
+        )
+
+
+def test_a_refusal_is_logged_once(monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture) -> None:
+    monkeypatch.setattr(_native, "refused_levels", lambda: {"amx": "its self-test failed"})
+    machine._log_refusals.cache_clear()
+    with caplog.at_level(logging.WARNING):
+        isa_levels()
+        isa_levels()
+    machine._log_refusals.cache_clear()
+    assert [record.getMessage() for record in caplog.records] == ["kernels of level amx are off: its self-test failed"]
+
+
+def test_what_is_chosen() -> None:
+    """For weights in few bits the tiles; never what is there for tests, and never another order of sums."""
+    catalog = CpuCatalog(LEVELS)
+    for family in ("linear", "qkv_rope_kv", "head_top"):
+        levels = {
+            dtype: [v.identity.rsplit(".", 1)[1] for v in catalog.variants(family, dtype, {})]
+            for dtype in ("int8", "bfloat16")
+        }
+        assert levels["int8"] == ["amx", "avx512vnni", "avx512", "avx2", "scalar"]
+        assert levels["bfloat16"] == ["avx512bf16", "avx512", "avx2", "scalar"]

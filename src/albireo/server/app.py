@@ -41,7 +41,7 @@ def routes(serving: Serving) -> list[Route]:
         Route("/metrics", status.metrics),
         Route("/openapi.json", docs.schema),
         Route("/docs", docs.page),
-        *(Route(path, Page(path), methods=["GET"]) for path in ASSETS),
+        *(Route(path, Page(path).file) for path in ASSETS),
     ]
 
 

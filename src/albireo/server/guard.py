@@ -23,7 +23,7 @@ _ENCODER = msgspec.json.Encoder()
 
 #: What endpoints leave in scope for the log: a dict of words and numbers, never text of prompts.
 ACCOUNT = "albireo.account"
-#: Asked for every few seconds by machines; in the log only when something is wrong with them.
+#: Asked for every few seconds by machines; like the page's files in the log only when something is wrong with them.
 _PROBES = frozenset(["/health", "/ping", "/metrics"])
 
 
@@ -69,7 +69,8 @@ class Guard:
                 scope, receive, noting
             )
         finally:
-            if self._logs and not (scope["path"] in _PROBES and status in (200, 503)):
+            is_dull = scope["path"] in _PROBES or scope["path"] in self._open
+            if self._logs and not (is_dull and status in (200, 304, 503)):
                 self._log(scope, status, account, time.monotonic() - started_s)
 
     def _may_pass(self, scope: Scope) -> bool:

@@ -47,7 +47,7 @@ class Page:
         self._type = f"{_TYPES[file.suffix]}; charset=utf-8"
         self._headers = {**HEADERS, "etag": f'"{hashlib.sha256(self._content).hexdigest()[:16]}"'}
 
-    def __call__(self, http: Request) -> Response:
+    async def file(self, http: Request) -> Response:
         """The file; 304 to a browser that has it."""
         if http.headers.get("if-none-match") == self._headers["etag"]:
             return Response(status_code=304, headers=self._headers)

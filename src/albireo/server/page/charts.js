@@ -4,7 +4,7 @@ import { begin, bytes, count, css, element, percent, seconds } from "./draw.js";
 
 const WINDOW_S = 60, HEIGHT = 74, SMOOTH_S = 1;
 
-const TILES = ["running", "waiting", "answer tokens/s", "prompt tokens/s", "KV in use", "found in cache", "first token", "next token"];
+const TILES = ["running", "waiting", "tokens out /s", "tokens in /s", "KV in use", "found in cache", "first token", "next token"];
 
 /** name, words, unit, lines: [variable of the style sheet, value of a point]; dots: only points that have the value. */
 const CHARTS = [

@@ -73,6 +73,7 @@ def chat_streams(browser: Any, server: Server) -> None:
         page = watched.page
         watched.until('document.getElementById("state").textContent === "ready, idle"')
         before = page.evaluate(COLOURED)
+        page.check("input[value=chat]", force=True)
         page.fill("#prompt", "Tell me about a dog.")
         page.click("#send")
         watched.until('document.querySelectorAll(".turn.answer p")[0]?.textContent.length > 40')
@@ -175,6 +176,7 @@ def a_key_is_asked_for(browser: Any, server: Server) -> None:
         page.press("#key-input", "Enter")
         watched.until('document.getElementById("state").textContent === "ready, idle"')
         page.fill("#prompt", "Hello")
+        page.check("input[value=chat]", force=True)
         page.click("#as-curl")
         assert "sesame" not in text(watched, "#snippet-text") and "$ALBIREO_API_KEY" in text(watched, "#snippet-text")
         page.click("#send")
@@ -202,21 +204,24 @@ def shots(browser: Any, server: Server, directory: Path) -> None:
     for name, options in (("light", {}), ("dark", {"color_scheme": "dark"}), ("phone", phone)):
         with opened(browser, server.url, **options) as watched:
             page = watched.page
-            page.fill("#prompt", "Tell me about a dog.")
             page.click("#send")
             watched.until('document.getElementById("timing").textContent.includes("ended: ")')
             page.click("#load")
-            page.wait_for_timeout(9000)
+            page.wait_for_timeout(14000)
             watched.until('document.querySelectorAll("#requests li.running").length >= 4')
             page.screenshot(path=directory / f"{name}.png")
             page.screenshot(path=directory / f"{name}-full.png", full_page=True)
+            for part in ("blocks", "steps") if name == "phone" else ():
+                page.evaluate(f'document.getElementById("{part}").scrollIntoView({{ behavior: "instant" }})')
+                page.wait_for_timeout(300)
+                page.screenshot(path=directory / f"{name}-{part}.png")
             page.click("#load")
 
 
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--shots", type=Path, help="only write screenshots there")
-    parser.add_argument("--server", nargs="*", default=[], help="arguments of the server of the screenshots")
+    parser.add_argument("--server", nargs=argparse.REMAINDER, default=[], help="arguments of their server, last")
     given = parser.parse_args()
     chromium = shutil.which("chromium")
     try:

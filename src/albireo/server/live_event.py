@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from albireo.server.serving import Serving
 
 #: Bars that the steps of one event become, twice as many when prompts and answers are computed in turn.
-MAX_BARS = 24
+MAX_BARS = 6
 #: Requests told; the page shows the first of them.
 MAX_REQUESTS = 256
 _PAGE_BYTES = os.sysconf("SC_PAGE_SIZE")

@@ -15,12 +15,12 @@ export class Refused extends Error {
 export const key = () => sessionStorage.getItem(STORE) ?? "";
 export const setKey = (value) => (value ? sessionStorage.setItem(STORE, value) : sessionStorage.removeItem(STORE));
 
-/** Ids of the answers that this page asked for, the last ones. */
-export const mine = new Set();
+/** What this page asked for, the last requests: id of the answer -> what it is. */
+export const mine = new Map();
 
-export function note(id) {
-  mine.add(id);
-  if (mine.size > 500) mine.delete(mine.values().next().value);
+export function note(id, what) {
+  mine.set(id, what);
+  if (mine.size > 500) mine.delete(mine.keys().next().value);
 }
 
 /** fetch() of a path of this server. Throws Refused, with the server's own words. */

@@ -3,7 +3,7 @@
 
 import { begin, colour, count, css } from "./draw.js";
 
-const MAX_HEIGHT = 380, LARGEST = 17, SMALLEST = 4;
+const MAX_HEIGHT = 300, LARGEST = 17, SMALLEST = 4;
 
 /** Visit the blocks of [first, count, first, count, …] in order. */
 export function eachBlock(runs, visit) {

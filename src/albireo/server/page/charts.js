@@ -4,13 +4,13 @@ import { begin, bytes, count, css, element, percent, seconds } from "./draw.js";
 
 const WINDOW_S = 60, HEIGHT = 74, SMOOTH_S = 1;
 
-const TILES = ["running", "waiting", "tokens out /s", "tokens in /s", "KV in use", "found in cache", "first token", "next token"];
+const TILES = ["running", "waiting", "tokens out/s", "tokens in/s", "KV in use", "prefix hits", "first token", "next token"];
 
 /** name, words, unit, lines: [variable of the style sheet, value of a point]; dots: only points that have the value. */
 const CHARTS = [
-  { name: "Throughput", note: "Answer tokens a second, of all requests together.", show: count, lines: [["blue", (p) => p.outputRate]] },
-  { name: "Time to first token", note: "A dot for each request: its wait, and the time of its prompt.", show: seconds, dots: true, lines: [["gold", (p) => p.first]] },
-  { name: "Between tokens", note: "Median, and pale the 95th percentile: prompts of others make the peaks.", show: seconds, lines: [["wash", (p) => p.gap95], ["blue", (p) => p.gap]] },
+  { name: "Throughput", note: "Answer tokens a second, all together.", show: count, lines: [["blue", (p) => p.outputRate]] },
+  { name: "First token", note: "A dot a request: its wait, and its prompt.", show: seconds, dots: true, lines: [["gold", (p) => p.first]] },
+  { name: "Next token", note: "Gaps: median, and pale the 95th percentile.", show: seconds, lines: [["wash", (p) => p.gap95], ["blue", (p) => p.gap]] },
   { name: "KV blocks", note: "Held, and above it kept for later.", show: percent, most: 1, lines: [["cached", (p) => p.usage + p.kept], ["good", (p) => p.usage]] },
   { name: "Queue", note: "Running, and above it waiting.", show: count, lines: [["gold", (p) => p.running + p.waiting], ["blue", (p) => p.running]] },
 ];

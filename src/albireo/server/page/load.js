@@ -3,7 +3,7 @@
 
 import { ask, note } from "./api.js";
 
-const SECONDS = 30, MAX_REQUESTS = 1000;
+const SECONDS = 30, MAX_REQUESTS = 1000, CHAPTER_MS = 5000;
 const WORDS = `There was a small town by the river, and in it lived a baker who knew all the children by name. Every morning
 he put warm bread in the window, and every morning a little fox came to the door and waited.`.split(/\s+/);
 const ENDS = ["Then the fox said", "One day it rained and", "The children laughed because", "In the night the baker"];
@@ -16,26 +16,33 @@ function long(tokens, first) {
   return words.join(" ");
 }
 
-/** What client number `place` asks for in its round: four share a beginning, two are short, one is long, one has three
- * continuations. */
-function request(place, round, context) {
-  const share = (part) => Math.max(8, Math.floor(context * part));
+/** What client number `place` asks for: four share a beginning, a new one every few seconds; two prompts are short, one
+ * is long, and of one prompt three answers are wanted. Returns: what it is, and the request. */
+function request(place, round, spent, context) {
+  const share = (part, most) => Math.max(8, Math.min(most, Math.floor(context * part)));
   const rest = { temperature: 0.9, ignore_eos: true, seed: place + 8 * round };
   if (place < 4) {
-    const prompt = `${long(Math.min(share(0.35), 700), `Chapter ${round}.`)} ${ENDS[place]}`;
-    return { prompt, max_tokens: Math.min(share(0.2) + 24 * place, 220), ...rest };
+    const beginning = long(share(0.45, 700), `Chapter ${Math.floor(spent / CHAPTER_MS)}.`);
+    return ["shared beginning", { prompt: `${beginning} ${ENDS[place]}`, max_tokens: share(0.3, 220) - 16 * place, ...rest }];
   }
-  if (place < 6) return { prompt: STARTS[(place + round) % 4], max_tokens: Math.min(share(0.6), 400), ...rest };
-  if (place === 6) return { prompt: long(Math.min(share(0.6), 1400), `Part ${round} of a long tale.`), max_tokens: 24, ...rest };
-  return { prompt: long(Math.min(share(0.15), 200), `Story ${round}.`), n: 3, max_tokens: Math.min(share(0.3), 150), ...rest };
+  if (place < 6) return ["short prompt", { prompt: STARTS[(place + round) % 4], max_tokens: share(0.7, 400), ...rest }];
+  if (place === 6) {
+    return ["long prompt", { prompt: long(share(0.6, 1400), `Part ${round} of a long tale.`), max_tokens: 24, ...rest }];
+  }
+  return ["three answers", { prompt: long(share(0.25, 200), `Story ${round}.`), n: 3, max_tokens: share(0.35, 180), ...rest }];
 }
 
 let running = null;
 
-async function client(place, context, signal, until) {
-  for (let round = 1; round <= MAX_REQUESTS / 8 && performance.now() < until; round++) {
-    const response = await ask("/v1/completions", { body: request(place, round, context), signal });
-    note((await response.json()).id);
+async function client(place, context, signal, name) {
+  const started = performance.now();
+  for (let round = 1; round <= MAX_REQUESTS / 8; round++) {
+    const spent = performance.now() - started;
+    if (spent > SECONDS * 1000) return;
+    const [what, body] = request(place, round, spent, context);
+    const id = `${name}-${place}-${round}`;
+    note(`cmpl-${id}`, what);
+    await (await ask("/v1/completions", { body: { ...body, request_id: id }, signal })).arrayBuffer();
   }
 }
 
@@ -43,8 +50,8 @@ async function run(button, context, told) {
   running = new AbortController();
   button.setAttribute("aria-pressed", "true");
   button.textContent = "Stop demonstration load";
-  const until = performance.now() + SECONDS * 1000;
-  const clients = Array.from({ length: 8 }, (_, place) => client(place, context, running.signal, until));
+  const name = `demo-${Math.random().toString(36).slice(2, 10)}`;
+  const clients = Array.from({ length: 8 }, (_, place) => client(place, context, running.signal, name));
   for (const result of await Promise.allSettled(clients)) {
     if (result.status === "rejected" && result.reason.name !== "AbortError") told(result.reason.message);
   }

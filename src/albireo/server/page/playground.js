@@ -65,7 +65,7 @@ async function read(response, text, asked) {
       found.error = event.error.message;
       break;
     }
-    if (event.id) note(event.id);
+    if (event.id) note(event.id, "yours");
     if (event.usage) found.usage = event.usage;
     const choice = event.choices?.[0];
     if (!choice) continue;
@@ -150,6 +150,11 @@ function clear() {
   byId("snippet").hidden = true;
 }
 
+function showMode() {
+  clear();
+  byId("system-field").hidden = mode() !== "chat";
+}
+
 async function copy(name, code) {
   const { path, body } = request(prompt.value || FIRST[mode()]);
   const text = code(path, body, key() !== "");
@@ -173,8 +178,10 @@ function summarize() {
 
 export function startPlayground(named) {
   model = named;
-  prompt.value = FIRST.chat;
-  clear();
+  // The bundled model goes on with stories; it never learned to talk.
+  if (model.id === "story") form.elements.mode.value = "completion";
+  prompt.value = FIRST[mode()];
+  showMode();
   summarize();
   form.addEventListener("submit", (event) => {
     event.preventDefault();
@@ -183,8 +190,7 @@ export function startPlayground(named) {
   form.addEventListener("input", summarize);
   for (const radio of form.elements.mode) {
     radio.addEventListener("change", () => {
-      clear();
-      byId("system-field").hidden = mode() !== "chat";
+      showMode();
       if (!prompt.value || Object.values(FIRST).includes(prompt.value)) prompt.value = FIRST[mode()];
     });
   }

@@ -20,7 +20,7 @@ function makeRow(key, pin) {
   bar.setAttribute("aria-label", `Request ${key}`);
   row.append(button, bar, told);
   button.addEventListener("click", () => pin(key));
-  return { row, button, swatch, name, bar, parts, told };
+  return { row, button, swatch, name, bar, parts, told, numMissed: 0 };
 }
 
 /** Tokens of a request by part: in the cache, computed of the prompt, of the answer; and how many it may become. */
@@ -43,7 +43,10 @@ export function startRequests(setFocus) {
     pinned = pinned === key ? null : key;
     setFocus(pinned);
   }
-  list.addEventListener("pointerover", (event) => setFocus(Number(event.target.closest("li")?.dataset.key ?? NaN) || pinned));
+  list.addEventListener("pointerover", (event) => {
+    const row = event.target.closest("li");
+    setFocus(row === null ? pinned : Number(row.dataset.key));
+  });
   list.addEventListener("pointerleave", () => setFocus(pinned));
 
   function take(event) {
@@ -85,22 +88,26 @@ export function startRequests(setFocus) {
     const num = request.output_tokens.length;
     made.row.className = request.state;
     made.swatch.style.backgroundColor = colour(request.key);
-    const kind = mine.has(request.id) ? " from this page" : "";
-    set(made.name, `#${request.key}${num > 1 ? ` × ${num}` : ""}${kind}`);
+    set(made.name, `#${request.key} ${mine.get(request.id) ?? (num > 1 ? `${num} answers` : "")}`);
     made.button.title = `Show the blocks of ${request.id}`;
     [cached, computed - cached, output].forEach((part, i) => (made.parts[i].style.width = `${(100 * part) / all}%`));
     made.bar.setAttribute("aria-valuemax", all);
     made.bar.setAttribute("aria-valuenow", computed + output);
-    set(made.told, told(request, { cached, computed, output }, held.length > 0));
+    // The picture of the blocks may be older than the rest: only who is missing for a while has been put back.
+    made.numMissed = held.length || request.state !== "running" ? 0 : made.numMissed + 1;
+    set(made.told, told(request, { cached, computed, output }, held.length > 0, made.numMissed > 3));
   }
 
   return { take, draw };
 }
 
-function told(request, { cached, computed, output }, holds) {
+function told(request, { cached, computed, output }, holds, isPutBack) {
   const prompt = `${request.prompt_tokens} in${cached ? ` (${cached} found)` : ""}`;
-  if (request.state === "over") return `${prompt}, ${output} out · ${request.finish_reasons.join(", ")} · ${seconds(request.wall_s)}`;
-  if (output > 0) return `${prompt}, ${output} out${holds ? "" : " · put back, waits"}`;
+  if (request.state === "over") {
+    const reasons = request.finish_reasons.filter((reason) => reason === "abort" || reason === "error");
+    return [`${prompt}, ${output} out`, ...reasons, seconds(request.wall_s)].join(" · ");
+  }
+  if (output > 0) return `${prompt}, ${output} out${isPutBack ? " · put back, waits" : ""}`;
   return holds ? `${computed} of ${prompt} · prompt` : `${prompt} · waits`;
 }
 

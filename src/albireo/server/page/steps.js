@@ -37,7 +37,7 @@ export function startSteps() {
       context.fillRect(x, ABOVE - high, BAR, high - low);
       context.globalAlpha *= 0.6;
       context.fillStyle = css("soft");
-      context.fillRect(x, ABOVE + 4, BAR, Math.max(1, (BELOW - 4) * (time / longest)));
+      context.fillRect(x, ABOVE + 4, BAR, Math.max(1, (BELOW - 4) * Math.sqrt(time / longest)));
     });
     context.globalAlpha = 1;
     if (chosen !== null && bars[chosen]) said.textContent = describe(bars[chosen]);

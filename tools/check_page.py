@@ -41,7 +41,7 @@ class Watched:
         page.on("request", lambda request: self._asked(request.url))
 
     def _said(self, message: Any, expects: tuple[str, ...]) -> None:
-        if message.type in ("error", "warning") and not any(part in message.text for part in expects):
+        if message.type == "error" and not any(part in message.text for part in expects):
             self.faults.append(f"console: {message.text}")
 
     def _asked(self, url: str) -> None:
@@ -94,7 +94,7 @@ def chat_streams(browser: Any, server: Server) -> None:
 
 
 def completion_stops(browser: Any, server: Server) -> None:
-    with opened(browser, server.url) as watched:
+    with opened(browser, server.url, "400") as watched:
         page = watched.page
         page.check("input[value=completion]", force=True)
         page.click("#parameters summary")
@@ -236,7 +236,9 @@ def main() -> int:
         browser = playwright.chromium.launch(executable_path=chromium, args=["--no-sandbox"])
         if given.shots is not None:
             return with_server(given.server, lambda server: shots(browser, server, given.shots))
-        num_failed = sum(with_server(words, lambda s, c=check: c(browser, s), check.__name__) for check, words in CHECKS)
+        num_failed = sum(
+            with_server(words, lambda s, c=check: c(browser, s), check.__name__) for check, words in CHECKS
+        )
         print(f"{len(CHECKS) - num_failed} passed, {num_failed} failed")
         return int(num_failed > 0)
 

@@ -69,6 +69,10 @@ def test_the_prefix_cache_shows_in_the_account(server: Any) -> None:
     assert prompt["cached_tokens"] >= 16 and prompt["first_token_not_cached"] == prompt["cached_tokens"]
 
 
+def blocks_of(runs: list[int]) -> list[int]:
+    return [block for first, num in zip(runs[::2], runs[1::2], strict=True) for block in range(first, first + num)]
+
+
 def test_a_picture_of_now(server: Any) -> None:
     """Two requests of one prompt hold the same blocks, and the picture shows it."""
     long = {**ASK, "prompt": "Once upon a time" + " very" * 60, "max_tokens": 400, "n": 2, "stream": True}
@@ -79,15 +83,20 @@ def test_a_picture_of_now(server: Any) -> None:
             lines = answer.iter_lines()
             next(lines)
             event = next(e for e in events if len(e["kv"]["sequences"]) == 2 and e["requests"])
-            tables = [sequence[5] for sequence in event["kv"]["sequences"]]
+            tables = [blocks_of(sequence[6]) for sequence in event["kv"]["sequences"]]
             assert len(set(tables[0]) & set(tables[1])) >= 4
             (request,) = event["requests"]
             assert request["state"] == "running" and request["prompt_tokens"] > 60
             assert event["kv"]["sequences"][0][0] == request["key"]
-            assert max(b for table in tables for b in table) < event["kv"]["num_blocks"]
-        steps = [step for _, e in zip(range(3), events, strict=False) for step in e["steps"]]
-        assert steps and all(seconds > 0 for _, seconds, _, _ in steps)
-        assert any(num_prompt > 0 or num_output == 2 for _, _, num_prompt, num_output in steps)
+            assert max(b for table in tables for b in table) < event["engine"]["num_blocks"]
+            assert event["now"]["num_running"] == 2 and event["now"]["engine_bytes"] > 1 << 20
+            steps = event["steps"] + next(events)["steps"]
+        assert steps and all(seconds > 0 for _, seconds, _, _, _ in steps)
+        assert any(num_prompt > 0 or num_output == 2 * num for _, _, num_prompt, num_output, num in steps)
+        event = next(e for e in events if e["over"])
+        assert event["over"][0]["key"] == request["key"] and event["over"][0]["finish_reasons"] == ["abort"]
+        event = next(e for e in events if not e["kv"]["sequences"])
+        assert set(tables[0][:4]) <= set(blocks_of(event["kv"]["cached"])), "what was the prompt's is kept"
     wait_until(lambda: server.metrics()["vllm:num_requests_running"] == 0)
 
 

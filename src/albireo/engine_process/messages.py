@@ -153,8 +153,8 @@ class Stepped(Message):
 
 
 class SequenceBlocks(Message):
-    """One sequence that holds blocks. blocks: ids, in order. num_computed of num_tokens tokens are in them, of which the
-    first num_cached were found there when it first ran."""
+    """One sequence that holds blocks. blocks: ids, in order. num_computed of num_tokens tokens are in them; the first
+    num_cached were found there when it first ran."""
 
     key: int
     index: int

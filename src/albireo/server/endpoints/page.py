@@ -1,7 +1,7 @@
 """The page at /: a playground, and a live view of the engine; its files, and the headers that keep it to itself.
 
-The files need no key and hold no data: what they show comes from the protocol's own routes, which need one. Does not know
-what they do (page/).
+The files need no key and hold no data: what they show comes from the protocol's own routes, which need one. Does not
+know what they do (page/).
 """
 
 from __future__ import annotations

@@ -1,6 +1,7 @@
 // The page's beginning: asks for a key where one is needed, waits for the model, then starts its parts.
 
 import { ask, key, setKey } from "./api.js";
+import { say } from "./draw.js";
 import { startLive } from "./live.js";
 import { startLoad } from "./load.js";
 import { startPlayground } from "./playground.js";
@@ -33,7 +34,7 @@ addEventListener("albireo-key", () => {
 
 export function showState(words, kind = "") {
   const pill = byId("state");
-  if (pill.textContent !== words) pill.textContent = words;
+  say(pill, words, kind !== "good");
   pill.className = `pill ${kind}`;
 }
 

@@ -1,7 +1,7 @@
 // The map of the KV blocks: who holds each, how far it is filled, what is kept for later.
 // Started by live.js. Reads the part "kv" of an event; see docs/live-page.md.
 
-import { begin, colour, count, css } from "./draw.js";
+import { begin, colour, count, css, say } from "./draw.js";
 
 const MAX_HEIGHT = 300, LARGEST = 17, SMALLEST = 4;
 
@@ -60,12 +60,12 @@ export function startBlocks(setFocus) {
       context.strokeStyle = css("ink");
       context.lineWidth = 2;
       context.strokeRect(x, y, layout.size - 1, layout.size - 1);
-      said.textContent = describe(chosen);
+      say(said, describe(chosen), true);
     }
     const shared = [...holders.values()].filter((held) => held.length > 1).length;
     const words = `${count(num)} blocks of ${size} tokens: ${holders.size} held, ${shared} of them shared, ${cached.size} kept for later`;
     canvas.setAttribute("aria-label", words);
-    if (chosen === null) said.textContent = holders.size || cached.size ? `${words}.` : hint;
+    if (chosen === null) say(said, holders.size || cached.size ? `${words}.` : hint);
   }
 
   const corner = (cell) => [(cell % layout.columns) * layout.size, Math.floor(cell / layout.columns) * layout.size];

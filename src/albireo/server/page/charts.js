@@ -12,7 +12,7 @@ const CHARTS = [
   { name: "First token", note: "A dot a request: its wait, and its prompt.", show: seconds, dots: true, lines: [["gold", (p) => p.first]] },
   { name: "Next token", note: "Gaps: median, and pale the 95th percentile.", show: seconds, lines: [["wash", (p) => p.gap95], ["blue", (p) => p.gap]] },
   { name: "KV blocks", note: "Held, and above it kept for later.", show: percent, most: 1, lines: [["cached", (p) => p.usage + p.kept], ["good", (p) => p.usage]] },
-  { name: "Queue", note: "Running, and above it waiting.", show: count, lines: [["gold", (p) => p.running + p.waiting], ["blue", (p) => p.running]] },
+  { name: "Queue", note: "Running, and above it waiting.", show: count, lines: [["cached", (p) => p.running + p.waiting], ["blue", (p) => p.running]] },
 ];
 
 export function startCharts() {
@@ -77,6 +77,7 @@ function makeChart(parent, { name, note }) {
   const box = element("div", "chart"), title = element("h3", "", name), output = element("output"), canvas = element("canvas");
   title.append(output);
   canvas.setAttribute("role", "img");
+  canvas.setAttribute("aria-label", name);
   box.append(title, canvas, element("p", "note", note));
   parent.append(box);
   return { canvas, output };
@@ -129,10 +130,16 @@ function area(context, found, bottom, hasLine) {
   if (hasLine) {
     context.lineWidth = 1.6;
     context.stroke(path);
-    context.globalAlpha = 0.14;
   }
   path.lineTo(found.at(-1)[0], bottom);
   path.lineTo(found[0][0], bottom);
+  if (hasLine) {
+    const colour = context.fillStyle;
+    context.fillStyle = css("card");
+    context.fill(path);
+    context.fillStyle = colour;
+    context.globalAlpha = 0.14;
+  }
   context.fill(path);
   context.globalAlpha = 1;
 }

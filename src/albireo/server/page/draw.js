@@ -45,6 +45,13 @@ export function element(tag, className = "", text = "") {
   return made;
 }
 
+/** Put words into an element, read aloud only when somebody asked for them: what changes ten times a second is not. */
+export function say(node, words, isAsked = false) {
+  const live = isAsked ? "polite" : "off";
+  if (node.getAttribute("aria-live") !== live) node.setAttribute("aria-live", live);
+  if (node.textContent !== words) node.textContent = words;
+}
+
 export const count = (value) => Math.round(value).toLocaleString("en");
 
 export function seconds(value) {

@@ -1,7 +1,7 @@
 // Ask the model something, and see the answer as it is made. Started by app.js; text of models is only ever text here.
 
 import { ask, events, key, note } from "./api.js";
-import { element, seconds } from "./draw.js";
+import { element, say, seconds } from "./draw.js";
 import { curl, pythonCode } from "./snippets.js";
 
 const byId = (id) => document.getElementById(id);
@@ -48,7 +48,7 @@ function turn(kind, who) {
   const text = element("p");
   made.append(name, text);
   log.append(made);
-  return { made, text };
+  return { made, text, mark };
 }
 
 function follow(change) {
@@ -58,14 +58,17 @@ function follow(change) {
 }
 
 /** Read an answer into a paragraph. Returns: its text, and what there is to say about it. */
-async function read(response, text, asked) {
+async function read(response, text, mark, asked) {
   const found = { text: "", first: null, last: null, usage: null, reason: null, error: null };
   for await (const event of events(response)) {
     if (event.error) {
       found.error = event.error.message;
       break;
     }
-    if (event.id) note(event.id, "yours");
+    if (event.id) {
+      note(event.id, "yours");
+      mark.dataset.id = event.id; // the list of requests gives it their colour
+    }
     if (event.usage) found.usage = event.usage;
     const choice = event.choices?.[0];
     if (!choice) continue;
@@ -77,12 +80,12 @@ async function read(response, text, asked) {
       follow(() => text.append(piece));
     }
     found.reason = choice.finish_reason ?? found.reason;
-    if (found.first !== null) tell(found, asked, "…");
+    if (found.first !== null) tell(found, asked, "…", false);
   }
   return found;
 }
 
-function tell(found, asked, end) {
+function tell(found, asked, end, isEnd) {
   const parts = [];
   if (found.first !== null) parts.push(`first token ${seconds((found.first - asked) / 1000)}`);
   if (found.usage) {
@@ -93,7 +96,7 @@ function tell(found, asked, end) {
     parts.push(`${prompt_tokens} tokens in${cached ? ` (${cached} from the cache)` : ""}, ${completion_tokens} out`);
   }
   parts.push(end);
-  timing.textContent = parts.join(" · ");
+  say(timing, parts.join(" · "), isEnd);
 }
 
 async function send() {
@@ -113,18 +116,18 @@ async function send() {
   setRunning(true);
   const asked = performance.now();
   let found = null;
-  timing.textContent = "waiting for the first token …";
+  say(timing, "waiting for the first token …");
   try {
-    found = await read(await ask(path, { body, signal: running.signal }), made, asked);
+    found = await read(await ask(path, { body, signal: running.signal }), made, answer.mark, asked);
     if (found.error) throw new Error(found.error);
-    tell(found, asked, `ended: ${found.reason ?? "cut off"}`);
+    tell(found, asked, `ended: ${found.reason ?? "cut off"}`, true);
   } catch (error) {
     if (error.name === "AbortError") {
-      timing.textContent = `stopped after ${seconds((performance.now() - asked) / 1000)}; its blocks are free again`;
+      say(timing, `stopped after ${seconds((performance.now() - asked) / 1000)}; its blocks are free again`, true);
     } else {
       answer.made.className = "turn error";
       made.textContent = error.message;
-      timing.textContent = "the server refused";
+      say(timing, "the server refused", true);
       if (isChat) prompt.value = text;
     }
   }
@@ -146,7 +149,7 @@ function clear() {
   running?.abort();
   turns = [];
   log.replaceChildren(element("p", "empty", HINTS[mode()]));
-  timing.textContent = "";
+  say(timing, "");
   byId("snippet").hidden = true;
 }
 

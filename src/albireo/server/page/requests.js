@@ -44,6 +44,7 @@ export function startRequests(setFocus) {
     setFocus(pinned);
   }
   list.addEventListener("pointerover", (event) => {
+    if (event.pointerType !== "mouse") return;
     const row = event.target.closest("li");
     setFocus(row === null ? pinned : Number(row.dataset.key));
   });
@@ -53,6 +54,12 @@ export function startRequests(setFocus) {
     last = event;
     const now = performance.now();
     over = [...over, ...event.over.map((request) => ({ request, until: now + OVER_MS }))];
+    for (const mark of document.querySelectorAll("#log i[data-id]:not([data-key])")) {
+      const found = [...event.requests, ...event.over].find(({ id }) => id === mark.dataset.id);
+      if (!found) continue;
+      mark.dataset.key = found.key;
+      mark.style.backgroundColor = colour(found.key);
+    }
     over = over.filter(({ until }) => until > now).slice(-MAX_OVER);
   }
 
@@ -105,9 +112,9 @@ function told(request, { cached, computed, output }, holds, isPutBack) {
   const prompt = `${request.prompt_tokens} in${cached ? ` (${cached} found)` : ""}`;
   if (request.state === "over") {
     const reasons = request.finish_reasons.filter((reason) => reason === "abort" || reason === "error");
-    return [`${prompt}, ${output} out`, ...reasons, seconds(request.wall_s)].join(" · ");
+    return [`${output} out, ${prompt}`, ...reasons, seconds(request.wall_s)].join(" · ");
   }
-  if (output > 0) return `${prompt}, ${output} out${isPutBack ? " · put back, waits" : ""}`;
+  if (output > 0) return `${output} out, ${prompt}${isPutBack ? " · put back, waits" : ""}`;
   return holds ? `${computed} of ${prompt} · prompt` : `${prompt} · waits`;
 }
 

@@ -1,8 +1,8 @@
 // The steps of the engine, newest at the right: tokens above, time below. Started by live.js.
 
-import { begin, count, css, seconds } from "./draw.js";
+import { begin, count, css, say, seconds } from "./draw.js";
 
-const MAX_KEPT = 400, BAR = 5, GAP = 1, LEFT = 38, ABOVE = 96, BELOW = 44, HEIGHT = ABOVE + BELOW + 8;
+const MAX_KEPT = 400, BAR = 5, GAP = 1, LEFT = 46, ABOVE = 96, BELOW = 44, HEIGHT = ABOVE + BELOW + 8;
 const TICKS = [1, 10, 50, 200, 500, 1000, 2000, 5000, 10000, 50000];
 
 export function startSteps() {
@@ -40,8 +40,7 @@ export function startSteps() {
       context.fillRect(x, ABOVE + 4, BAR, Math.max(1, (BELOW - 4) * Math.sqrt(time / longest)));
     });
     context.globalAlpha = 1;
-    if (chosen !== null && bars[chosen]) said.textContent = describe(bars[chosen]);
-    else said.textContent = hint;
+    say(said, chosen !== null && bars[chosen] ? describe(bars[chosen]) : hint, chosen !== null);
   }
 
   function axis(context, most, longest, height) {
@@ -60,8 +59,8 @@ export function startSteps() {
       context.stroke();
       context.fillText(tick >= 1000 ? `${tick / 1000}k` : tick, LEFT - 6, y + 4);
     }
-    context.fillText(seconds(longest).replace(/\.\d+ ms/, " ms"), LEFT - 6 > 44 ? LEFT - 6 : 36, ABOVE + BELOW + 4);
     context.textAlign = "left";
+    context.fillText(seconds(longest), 0, ABOVE + BELOW + 4);
   }
 
   function describe({ time, prompt, output, num }) {

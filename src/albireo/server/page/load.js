@@ -1,9 +1,10 @@
-// The demonstration load: a few clients at once, half of them with one long beginning in common, for a bounded time.
-// Started by app.js. Asks like any client; bounded in clients, requests and seconds.
+// The demonstration load: eight requests at once, half of them with one long beginning in common, for a bounded time.
+// Started by app.js. Asks like any client. A browser opens six connections to a server, of which the live view has one and
+// the playground wants one: four are left, so some clients ask for several prompts at once.
 
 import { ask, note } from "./api.js";
 
-const SECONDS = 30, MAX_REQUESTS = 1000, CHAPTER_MS = 5000;
+const SECONDS = 30, CLIENTS = 4, MAX_ROUNDS = 250, CHAPTER_MS = 5000;
 const WORDS = `There was a small town by the river, and in it lived a baker who knew all the children by name. Every morning
 he put warm bread in the window, and every morning a little fox came to the door and waited.`.split(/\s+/);
 const ENDS = ["Then the fox said", "One day it rained and", "The children laughed because", "In the night the baker"];
@@ -16,19 +17,18 @@ function long(tokens, first) {
   return words.join(" ");
 }
 
-/** What client number `place` asks for: four share a beginning, a new one every few seconds; two prompts are short, one
- * is long, and of one prompt three answers are wanted. Returns: what it is, and the request. */
+/** What client number `place` asks for. Returns: what it is, and the request. Those of the first two share a beginning, a
+ * new one every few seconds. */
 function request(place, round, spent, context) {
   const share = (part, most) => Math.max(8, Math.min(most, Math.floor(context * part)));
-  const rest = { temperature: 0.9, ignore_eos: true, seed: place + 8 * round };
-  if (place < 4) {
+  const rest = { temperature: 0.9, seed: place + CLIENTS * round, min_tokens: 16 };
+  if (place < 2) {
     const beginning = long(share(0.45, 700), `Chapter ${Math.floor(spent / CHAPTER_MS)}.`);
-    return ["shared beginning", { prompt: `${beginning} ${ENDS[place]}`, max_tokens: share(0.3, 220) - 16 * place, ...rest }];
+    const prompt = ENDS.slice(2 * place, 2 * place + 2).map((end) => `${beginning} ${end}`);
+    return ["shared beginning", { prompt, max_tokens: share(place ? 0.3 : 0.15, 220), ...rest }];
   }
-  if (place < 6) return ["short prompt", { prompt: STARTS[(place + round) % 4], max_tokens: share(0.7, 400), ...rest }];
-  if (place === 6) {
-    return ["long prompt", { prompt: long(share(0.6, 1400), `Part ${round} of a long tale.`), max_tokens: 24, ...rest }];
-  }
+  if (place === 2) return ["short prompt", { prompt: STARTS.slice(round % 2, (round % 2) + 3), max_tokens: share(0.6, 400), ...rest }];
+  if (round % 2) return ["long prompt", { prompt: long(share(0.6, 1400), `Part ${round} of a long tale.`), max_tokens: 24, ...rest }];
   return ["three answers", { prompt: long(share(0.25, 200), `Story ${round}.`), n: 3, max_tokens: share(0.35, 180), ...rest }];
 }
 
@@ -36,7 +36,7 @@ let running = null;
 
 async function client(place, context, signal, name) {
   const started = performance.now();
-  for (let round = 1; round <= MAX_REQUESTS / 8; round++) {
+  for (let round = 1; round <= MAX_ROUNDS; round++) {
     const spent = performance.now() - started;
     if (spent > SECONDS * 1000) return;
     const [what, body] = request(place, round, spent, context);
@@ -51,7 +51,7 @@ async function run(button, context, told) {
   button.setAttribute("aria-pressed", "true");
   button.textContent = "Stop demonstration load";
   const name = `demo-${Math.random().toString(36).slice(2, 10)}`;
-  const clients = Array.from({ length: 8 }, (_, place) => client(place, context, running.signal, name));
+  const clients = Array.from({ length: CLIENTS }, (_, place) => client(place, context, running.signal, name));
   for (const result of await Promise.allSettled(clients)) {
     if (result.status === "rejected" && result.reason.name !== "AbortError") told(result.reason.message);
   }

@@ -85,7 +85,7 @@ def test_nothing_is_kept_while_nobody_watches() -> None:
         event = json.loads(await events.get())
         while not event["kv"]["sequences"]:
             event = json.loads(await events.get())
-        assert event["kv"] == {"sequences": [[7, 0, 20, 30, 29, 16, [4, 2]]], "cached": [2, 2, 9, 1]}
+        assert event["kv"] == {"at_s": 1.0, "sequences": [[7, 0, 20, 30, 29, 16, [4, 2]]], "cached": [2, 2, 9, 1]}
         watched.end(events)
         await settle(lambda: client.asked == [0.001, None])
         assert watched._gathered.picture is None

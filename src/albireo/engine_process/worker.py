@@ -281,6 +281,7 @@ class Worker:
         now = time.monotonic()
         if not is_due and now < self._watch_next_s:
             return
+        began_s = time.thread_time()
         holders, cached = self._engine.blocks()
         sequences = [
             SequenceBlocks(
@@ -295,4 +296,4 @@ class Worker:
             for seq in holders
         ]
         self.tell(Blocks(now, sequences, cached))
-        self._watch_next_s = now + max(self._watch_s, (time.monotonic() - now) * PICTURE_SHARE)
+        self._watch_next_s = now + max(self._watch_s, (time.thread_time() - began_s) * PICTURE_SHARE)

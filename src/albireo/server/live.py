@@ -94,14 +94,14 @@ class Live:
         interval_s = self._serving.settings.watch_interval
         was_quiet = False
         while self._watchers:
-            before_s = time.monotonic()
+            before_s, spent_s = time.monotonic(), time.thread_time()
             is_quiet = not (self._serving.client.requests or self._gathered.has_news())
             # The first quiet event is told at once: it says that all is over.
             if not is_quiet or not was_quiet or before_s >= self._quiet_until_s:
                 self._tell(msgspec.json.encode(make_event(self._serving, self._gathered)))
                 self._quiet_until_s = before_s + QUIET_S
             was_quiet = is_quiet
-            await asyncio.sleep(max(interval_s, (time.monotonic() - before_s) * EVENT_SHARE))
+            await asyncio.sleep(max(interval_s, (time.thread_time() - spent_s) * EVENT_SHARE))
         self._serving.client.watch(None)
         self._gathered.clear()
         self._task = None

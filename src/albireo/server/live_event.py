@@ -77,6 +77,7 @@ def make_event(serving: Serving, gathered: Gathered) -> dict[str, Any]:
         "requests": [_request(tracked) for tracked in list(serving.client.requests.values())[:MAX_REQUESTS]],
         "over": [_over(tracked) for tracked in gathered.over],
         "kv": {
+            "at_s": None if picture is None else round(picture.at_s, 4),
             "sequences": [
                 [s.key, s.index, s.num_prompt, s.num_tokens, s.num_computed, s.num_cached, runs(s.blocks)]
                 for s in sequences

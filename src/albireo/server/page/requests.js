@@ -100,8 +100,10 @@ export function startRequests(setFocus) {
     [cached, computed - cached, output].forEach((part, i) => (made.parts[i].style.width = `${(100 * part) / all}%`));
     made.bar.setAttribute("aria-valuemax", all);
     made.bar.setAttribute("aria-valuenow", computed + output);
-    // The picture of the blocks may be older than the rest: only who is missing for a while has been put back.
-    made.numMissed = held.length || request.state !== "running" ? 0 : made.numMissed + 1;
+    // The picture of the blocks may be older than the rest, and a request may have just ended: only who is missing in a
+    // later one, and stays so for a while, has been put back.
+    const isMissing = request.state === "running" && !held.length && last.kv.at_s > request.arrival_s + request.first_token_s;
+    made.numMissed = isMissing ? made.numMissed + 1 : 0;
     set(made.told, told(request, { cached, computed, output }, held.length > 0, made.numMissed > 3));
   }
 

@@ -1,6 +1,6 @@
 """One event of /v1/stats: numbers in compact arrays, no text of prompts or answers.
 
-Called by live.py. The fields are described in docs/live-page.md.
+Called by live.py. The fields are described in docs/serving.md.
 """
 
 from __future__ import annotations

@@ -1,5 +1,5 @@
 // The map of the KV blocks: who holds each, how far it is filled, what is kept for later.
-// Started by live.js. Reads the part "kv" of an event; see docs/live-page.md.
+// Started by live.js. Reads the part "kv" of an event; see docs/serving.md.
 
 import { begin, colour, count, css, say } from "./draw.js";
 

@@ -54,7 +54,9 @@ export function startBlocks(setFocus) {
   function draw(scene) {
     layout = grid(Math.max(1, canvas.clientWidth), num);
     const { context } = begin(canvas, Math.max(layout.height, 20));
-    for (let cell = 0; cell < layout.cells; cell++) drawCell(context, cell, scene.focus);
+    // Of a request that is over nothing is left to point at.
+    const isThere = [...holders.values()].some((held) => held.some(({ key }) => key === scene.focus));
+    for (let cell = 0; cell < layout.cells; cell++) drawCell(context, cell, isThere ? scene.focus : null);
     if (chosen !== null) {
       const [x, y] = corner(Math.floor((chosen - 1) / layout.each));
       context.strokeStyle = css("ink");
@@ -63,7 +65,7 @@ export function startBlocks(setFocus) {
       say(said, describe(chosen), true);
     }
     const shared = [...holders.values()].filter((held) => held.length > 1).length;
-    const words = `${count(num)} blocks of ${size} tokens: ${holders.size} held, ${shared} of them shared, ${cached.size} kept for later`;
+    const words = `${count(num)} blocks of ${size} tokens: ${count(holders.size)} held, ${count(shared)} of them shared, ${count(cached.size)} kept for later`;
     canvas.setAttribute("aria-label", words);
     if (chosen === null) say(said, holders.size || cached.size ? `${words}.` : hint);
   }

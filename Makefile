@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 NATIVE := $(shell find csrc CMakeLists.txt pyproject.toml -type f)
 
-.PHONY: demo test test-levels fuzz lint format bench clean
+.PHONY: demo test test-levels fuzz lint format bench page prometheus clean
 
 demo: $(VENV)/.installed
 	@$(BIN)/albireo generate --stats --seed 7 "Once upon a time, a little fox"
@@ -50,6 +50,14 @@ $(VENV)/.tested: $(VENV)/.installed tools/install_torch.py
 	@$(BIN)/python tools/install_torch.py
 	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable ".[test]"
 	@touch $@
+
+# The page at / in headless Chromium, the metrics and the dashboard in Prometheus; each says why where it cannot.
+page: $(VENV)/.tested
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check playwright
+	@$(BIN)/python tools/check_page.py
+
+prometheus: $(VENV)/.tested
+	@$(BIN)/python tools/check_prometheus.py
 
 clean:
 	rm -rf build $(VENV)

@@ -8,13 +8,16 @@ from typing import Any
 import pytest
 
 from albireo.errors import ConfigError
+from albireo.server.endpoints.page import ASSETS
 from albireo.server.settings import ServerSettings
 from server_process import Server
 
 PATHS = [
-    "/", "/v1/completions", "/v1/models", "/metrics", "/docs", "/openapi.json", "/version", "/ping", "/v1/stats",
-    "/tokenize", "/v1/requests/x/explain", "/health/", "//health", "/HEALTH", "/%68ealth", "/health%2f", "/x/../health",
-    "/health/../v1/models", "/v1/models?x=/health", "/health;/v1/models", "/./health", "/nothing", "*",
+    "/page", "/page/", "//", "/page/app.js/", "/page/APP.js", "/%70age/app.js", "/page/../v1/models",
+    "/page/nothing.js", "/page/%2e%2e/guard.py", "/page/app.js%00", "/index.html", "/v1/completions", "/v1/models",
+    "/metrics", "/docs", "/openapi.json", "/version", "/ping", "/v1/stats", "/tokenize", "/v1/requests/x/explain",
+    "/health/", "//health", "/HEALTH", "/%68ealth", "/health%2f", "/x/../health", "/health/../v1/models",
+    "/v1/models?x=/health", "/health;/v1/models", "/./health", "/nothing", "*",
 ]  # fmt: skip
 METHODS = ["GET", "POST", "HEAD", "OPTIONS", "PUT", "DELETE", "PATCH", "TRACE"]
 
@@ -39,8 +42,9 @@ def test_every_way_is_shut(closed: Any, path: str) -> None:
     assert {status(closed, method, path) for method in METHODS} <= {401, 400}
 
 
-def test_health_is_open_and_nothing_else_of_it(closed: Any) -> None:
-    assert {method: status(closed, method, "/health") for method in METHODS} == {
+@pytest.mark.parametrize("path", ["/health", *ASSETS])
+def test_health_and_the_files_of_the_page_are_open_to_be_read(closed: Any, path: str) -> None:
+    assert {method: status(closed, method, path) for method in METHODS} == {
         method: 200 if method in ("GET", "HEAD") else 401 for method in METHODS
     }
 

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import ssl
 import subprocess
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -69,25 +71,51 @@ def test_the_prefix_cache_shows_in_the_account(server: Any) -> None:
     assert prompt["cached_tokens"] >= 16 and prompt["first_token_not_cached"] == prompt["cached_tokens"]
 
 
-def test_a_picture_of_now(server: Any) -> None:
-    """Two requests of one prompt hold the same blocks, and the picture shows it."""
+def blocks_of(runs: list[int]) -> list[int]:
+    return [block for first, num in zip(runs[::2], runs[1::2], strict=True) for block in range(first, first + num)]
+
+
+def first(events: Iterator[Any], is_it: Callable[[Any], bool]) -> Any:
+    """The first event of a kind; fails when it does not come."""
+    found = next((event for event in itertools.islice(events, 100) if is_it(event)), None)
+    assert found is not None, "no such event came"
+    return found
+
+
+def test_a_picture_of_now(start: Any) -> None:
+    """Two continuations of one prompt hold the same blocks, and the picture shows it; then the blocks are kept."""
+    server = start("--watch-interval", "0.02")
     long = {**ASK, "prompt": "Once upon a time" + " very" * 60, "max_tokens": 400, "n": 2, "stream": True}
     with server.http.stream("GET", "/v1/stats") as stats:
-        events = (json.loads(line[6:]) for line in stats.iter_lines() if line.startswith("data: "))
+        seen: list[Any] = []
+
+        def read() -> Iterator[Any]:
+            for line in stats.iter_lines():
+                if line.startswith("data: "):
+                    seen.append(json.loads(line[6:]))
+                    yield seen[-1]
+
+        events = read()
         assert next(events)["state"] == "ready"
         with server.http.stream("POST", "/v1/completions", json=long) as answer:
-            lines = answer.iter_lines()
+            lines = answer.iter_lines()  # kept: what is thrown away ends the request
             next(lines)
-            event = next(e for e in events if len(e["kv"]["sequences"]) == 2 and e["requests"])
-            tables = [sequence[5] for sequence in event["kv"]["sequences"]]
+            event = first(events, lambda e: len(e["kv"]["sequences"]) == 2 and e["requests"])
+            tables = [blocks_of(sequence[6]) for sequence in event["kv"]["sequences"]]
             assert len(set(tables[0]) & set(tables[1])) >= 4
             (request,) = event["requests"]
             assert request["state"] == "running" and request["prompt_tokens"] > 60
             assert event["kv"]["sequences"][0][0] == request["key"]
-            assert max(b for table in tables for b in table) < event["kv"]["num_blocks"]
-        steps = [step for _, e in zip(range(3), events, strict=False) for step in e["steps"]]
-        assert steps and all(seconds > 0 for _, seconds, _, _ in steps)
-        assert any(num_prompt > 0 or num_output == 2 for _, _, num_prompt, num_output in steps)
+            assert max(b for table in tables for b in table) < event["engine"]["num_blocks"]
+            assert event["now"]["engine_bytes"] > 1 << 20
+        event = first(events, lambda e: not (e["requests"] or e["kv"]["sequences"]))
+        assert set(tables[0][:4]) <= set(blocks_of(event["kv"]["cached"])), "what was the prompt's is kept"
+    (over,) = [over for event in seen for over in event["over"]]
+    assert over["key"] == request["key"] and set(over["finish_reasons"]) <= {"abort", "length"}
+    steps = [step for event in seen for step in event["steps"]]
+    assert all(seconds > 0 for _, seconds, _, _, _ in steps)
+    assert sum(num_prompt for _, _, num_prompt, _, _ in steps) >= 60
+    assert any(num_output == 2 * num for _, _, _, num_output, num in steps)
     wait_until(lambda: server.metrics()["vllm:num_requests_running"] == 0)
 
 

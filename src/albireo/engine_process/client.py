@@ -186,6 +186,11 @@ class EngineClient:
             return 0.0
         return time.monotonic() - max(self.health.last_step_s, self._busy_since_s)
 
+    @property
+    def pid(self) -> int | None:
+        """Of the engine process, once there is one."""
+        return None if self._process is None else self._process.pid
+
     def watch(self, interval_s: float | None) -> None:
         """Have on_blocks called at this interval; None: no more."""
         self._watch_s = interval_s

@@ -84,7 +84,10 @@ class Loading(Message):
 
 
 class Ready(Message):
-    """The model runs; what the client has to know of it."""
+    """The model runs; what the client has to know of it.
+
+    Fields: memory: bytes of weights, arena and kv, as planned.
+    """
 
     engine: dict[str, Any]
     tokenizer_directory: str
@@ -94,6 +97,7 @@ class Ready(Message):
     max_num_seqs: int
     num_blocks: int
     block_size: int
+    memory: dict[str, int]
     load_s: float
 
 
@@ -149,13 +153,15 @@ class Stepped(Message):
 
 
 class SequenceBlocks(Message):
-    """One sequence that holds blocks. blocks: ids, in order. num_computed of num_tokens tokens are in them."""
+    """One sequence that holds blocks. blocks: ids, in order. num_computed of num_tokens tokens are in them; the first
+    num_cached were found there when it first ran."""
 
     key: int
     index: int
     num_prompt: int
     num_tokens: int
     num_computed: int
+    num_cached: int
     blocks: list[int]
 
 

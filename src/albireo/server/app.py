@@ -15,6 +15,7 @@ from starlette.types import ASGIApp
 from albireo.server.endpoints.chat import Chat
 from albireo.server.endpoints.completions import Completions
 from albireo.server.endpoints.docs import Docs
+from albireo.server.endpoints.page import ASSETS, Page
 from albireo.server.endpoints.status import Stats, Status
 from albireo.server.endpoints.tokens import Tokens
 from albireo.server.errors import HttpError
@@ -40,6 +41,7 @@ def routes(serving: Serving) -> list[Route]:
         Route("/metrics", status.metrics),
         Route("/openapi.json", docs.schema),
         Route("/docs", docs.page),
+        *(Route(path, Page(path).file) for path in ASSETS),
     ]
 
 
@@ -47,7 +49,7 @@ def application(serving: Serving) -> ASGIApp:
     """The routes behind the guard."""
     app = Starlette(routes=routes(serving), exception_handlers={HTTPException: _no_route, HttpError: _http_error})
     app.router.redirect_slashes = False
-    return Guard(app, serving.settings.api_key, serving.settings.log_requests)
+    return Guard(app, serving.settings.api_key, ("/health", *ASSETS), serving.settings.log_requests)
 
 
 async def _no_route(http: Request, error: Exception) -> Response:

@@ -1,6 +1,6 @@
 """The outermost layer: who may ask, what is logged, and what an exception becomes.
 
-Wraps the application. A request without a key gets in nowhere: the one exception is named, everything else is denied,
+Wraps the application. A request without a key gets in nowhere: the exceptions are named, everything else is denied,
 whatever its path, method or spelling. Does not know routes.
 """
 
@@ -23,16 +23,17 @@ _ENCODER = msgspec.json.Encoder()
 
 #: What endpoints leave in scope for the log: a dict of words and numbers, never text of prompts.
 ACCOUNT = "albireo.account"
-_OPEN_PATH = b"/health"
-#: Asked for every few seconds by machines; in the log only when something is wrong with them.
+#: Asked for every few seconds by machines; like the page's files in the log only when something is wrong with them.
 _PROBES = frozenset(["/health", "/ping", "/metrics"])
 
 
 class Guard:
-    """Invariant: without one of the keys only GET and HEAD of /health, spelled so, reach the application."""
+    """Invariant: without one of the keys only GET and HEAD of open paths, spelled so, reach the application."""
 
-    def __init__(self, app: ASGIApp, keys: Sequence[str], logs: bool) -> None:
+    def __init__(self, app: ASGIApp, keys: Sequence[str], open_paths: Sequence[str], logs: bool) -> None:
+        """Args: open_paths: what needs no key: /health, and the files of the page, which hold no data."""
         self._app = app
+        self._open = {path: path.encode("ascii") for path in open_paths}
         self._keys = [_digest(key.encode()) for key in keys]
         self._logs = logs
 
@@ -68,13 +69,15 @@ class Guard:
                 scope, receive, noting
             )
         finally:
-            if self._logs and not (scope["path"] in _PROBES and status in (200, 503)):
+            is_dull = scope["path"] in _PROBES or scope["path"] in self._open
+            if self._logs and not (is_dull and status in (200, 304, 503)):
                 self._log(scope, status, account, time.monotonic() - started_s)
 
     def _may_pass(self, scope: Scope) -> bool:
         if not self._keys:
             return True
-        if scope.get("raw_path") == _OPEN_PATH and scope["path"] == "/health" and scope["method"] in ("GET", "HEAD"):
+        spelling = self._open.get(scope["path"])
+        if spelling is not None and scope.get("raw_path") == spelling and scope["method"] in ("GET", "HEAD"):
             return True
         return any([self._is_key(given) for given in _given(scope)])
 

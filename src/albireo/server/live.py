@@ -1,7 +1,7 @@
 """What the engine is doing now, for people who watch: steps, requests with their progress, the KV blocks.
 
 Fed by serving.py; each watcher gets events at the settings' interval, of which a slow one misses some. Nothing is
-gathered while nobody watches. The events are described in docs/serving.md.
+gathered while nobody watches. What an event holds is made by live_event.py.
 """
 
 from __future__ import annotations
@@ -9,45 +9,70 @@ from __future__ import annotations
 import asyncio
 import time
 from collections import deque
-from typing import TYPE_CHECKING, Any
+from collections.abc import Mapping
+from typing import TYPE_CHECKING
 
 import msgspec
 
 from albireo.engine_process.messages import Blocks, Stepped
 from albireo.engine_process.tracked import Tracked
+from albireo.server.live_event import Gathered, make_event
 
 if TYPE_CHECKING:
     from albireo.server.serving import Serving
 
-#: Steps kept between two events; of a faster engine the last ones are told.
-MAX_STEPS = 1000
+#: Steps, first tokens, gaps and ended requests kept between two events; of a faster engine the last ones are told.
+MAX_STEPS, MAX_FIRST, MAX_GAPS, MAX_OVER = 1000, 64, 4000, 64
+#: Making events takes at most one part in so many of the time, however large the KV pool.
+EVENT_SHARE = 20
+#: Seconds between events while nothing happens.
+QUIET_S = 1.0
 
 
 class Live:
-    """Attributes:
-    steps: since the last event; picture: of the KV blocks, the last one.
-    """
+    """Invariant: what is kept is bounded, per watcher and for all of them."""
 
     def __init__(self, serving: Serving) -> None:
         self._serving = serving
-        self._steps: deque[list[float]] = deque(maxlen=MAX_STEPS)
-        self._picture: Blocks | None = None
+        self._gathered = Gathered(
+            deque(maxlen=MAX_STEPS), deque(maxlen=MAX_FIRST), deque(maxlen=MAX_GAPS), deque(maxlen=MAX_OVER)
+        )
         self._watchers: set[asyncio.Queue[bytes | None]] = set()
         self._task: asyncio.Task[None] | None = None
+        self._quiet_until_s = 0.0
 
-    def stepped(self, step: Stepped) -> None:
-        """A step was made."""
+    def stepped(self, step: Stepped, requests: Mapping[int, Tracked]) -> None:
+        """A step was made; its tokens are not given to their requests yet."""
+        if not self._watchers:
+            return
+        gathered = self._gathered
+        gathered.last_step = step
+        gathered.steps.append((step.started_s, step.ended_s - step.started_s, step.num_prompt, step.num_output))
+        for update in step.updates:
+            tracked = requests.get(update.key)
+            if tracked is None or not update.token_ids:
+                continue
+            last_s = tracked.times.last_token_s
+            if last_s is None:
+                gathered.first_tokens.append(step.ended_s - tracked.times.arrival_s)
+            else:
+                gathered.gaps.append(step.ended_s - last_s)
+
+    def over(self, tracked: Tracked) -> None:
+        """A request has ended."""
         if self._watchers:
-            self._steps.append([step.started_s, step.ended_s - step.started_s, step.num_prompt, step.num_output])
+            self._gathered.over.append(tracked)
 
     def blocks(self, picture: Blocks) -> None:
         """A picture of the KV blocks has come."""
-        self._picture = picture
+        self._gathered.picture = picture
+        self._quiet_until_s = 0.0
 
     def watch(self) -> asyncio.Queue[bytes | None]:
         """Begin to watch. Returns: events as they come; None: the end."""
         queue: asyncio.Queue[bytes | None] = asyncio.Queue(2)
         self._watchers.add(queue)
+        self._quiet_until_s = 0.0
         if self._task is None:
             self._serving.client.watch(self._serving.settings.watch_interval)
             self._task = asyncio.create_task(self._run())
@@ -66,52 +91,22 @@ class Live:
             self.end(queue)
 
     async def _run(self) -> None:
+        interval_s = self._serving.settings.watch_interval
+        was_quiet = False
         while self._watchers:
-            event = msgspec.json.encode(self.event())
-            for queue in self._watchers:
-                if not queue.full():
-                    queue.put_nowait(event)
-            await asyncio.sleep(self._serving.settings.watch_interval)
+            before_s, spent_s = time.monotonic(), time.thread_time()
+            is_quiet = not (self._serving.client.requests or self._gathered.has_news())
+            # The first quiet event is told at once: it says that all is over.
+            if not is_quiet or not was_quiet or before_s >= self._quiet_until_s:
+                self._tell(msgspec.json.encode(make_event(self._serving, self._gathered)))
+                self._quiet_until_s = before_s + QUIET_S
+            was_quiet = is_quiet
+            await asyncio.sleep(max(interval_s, (time.thread_time() - spent_s) * EVENT_SHARE))
         self._serving.client.watch(None)
-        self._steps.clear()
-        self._picture = None
+        self._gathered.clear()
         self._task = None
 
-    def event(self) -> dict[str, Any]:
-        """One moment."""
-        serving, health = self._serving, self._serving.client.health
-        steps = list(self._steps)
-        self._steps.clear()
-        requests = list(serving.client.requests.values())
-        picture = self._picture
-        holders = [] if picture is None else picture.sequences
-        return {
-            "at_s": time.monotonic(),
-            "state": health.state,
-            "loaded_frac": health.loaded_frac,
-            "num_restarts": health.num_restarts,
-            "steps": steps,
-            "requests": [_request(tracked) for tracked in requests],
-            "kv": {
-                "num_blocks": 0 if serving.client.ready is None else serving.client.ready.num_blocks,
-                "block_size": 0 if serving.client.ready is None else serving.client.ready.block_size,
-                "sequences": [[s.key, s.index, s.num_prompt, s.num_tokens, s.num_computed, s.blocks] for s in holders],
-                "cached": [] if picture is None else picture.cached,
-            },
-        }
-
-
-def _request(tracked: Tracked) -> dict[str, Any]:
-    params = tracked.submission.params
-    return {
-        "key": tracked.key,
-        "id": tracked.request_id,
-        "arrival_s": tracked.times.arrival_s,
-        "state": "waiting" if tracked.times.last_token_s is None else "running",
-        "prompt_tokens": len(tracked.submission.prompt_token_ids),
-        "cached_tokens": tracked.num_cached_tokens,
-        "output_tokens": [len(continuation.token_ids) for continuation in tracked.continuations],
-        "max_tokens": params.max_tokens,
-        "num_preemptions": tracked.num_preemptions,
-        "num_restarts": tracked.num_restarts,
-    }
+    def _tell(self, event: bytes) -> None:
+        for queue in self._watchers:
+            if not queue.full():
+                queue.put_nowait(event)

@@ -159,6 +159,7 @@ async def _end_when_failed(serving: Serving, server: uvicorn.Server) -> None:
     failure = await serving.client.wait_until_failed()
     _LOG.error("the engine cannot go on: %s", failure)
     await asyncio.sleep(ANSWER_S)
+    serving.live.close()
     server.should_exit = True
 
 

@@ -177,13 +177,14 @@ class Serving:
                 self._left_queue(tracked)
         if self.metrics is not None:
             self.metrics.stepped(step, requests)
-        self.live.stepped(step)
+        self.live.stepped(step, requests)
 
     def _over(self, tracked: Tracked) -> None:
         if tracked.times.last_token_s is None:
             self._left_queue(tracked)
         if self.metrics is not None:
             self.metrics.over(tracked)
+        self.live.over(tracked)
 
     def _left_queue(self, tracked: Tracked) -> None:
         if not tracked.has_left_queue:

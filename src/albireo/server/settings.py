@@ -22,7 +22,7 @@ class ServerSettings:
         host: address to listen on; others than loopback should have an API key.
         port: port to listen on; 0 takes a free one and prints it.
         served_model_name: names the model answers to, the first is told; by default the name of its directory.
-        api_key: keys of which a request must bring one, but for /health; @FILE: those in a file, one a line.
+        api_key: keys of which a request must bring one, but for /health and /; @FILE: those in a file, one a line.
         ssl_keyfile: key of the certificate, to serve HTTPS.
         ssl_certfile: certificate, to serve HTTPS.
         max_num_queued_requests: accepted requests without a first token; further ones are answered with 429.

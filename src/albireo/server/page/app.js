@@ -1,0 +1,67 @@
+// The page's beginning: asks for a key where one is needed, waits for the model, then starts its parts.
+
+import { ask, key, setKey } from "./api.js";
+import { say } from "./draw.js";
+import { startLive } from "./live.js";
+import { startLoad } from "./load.js";
+import { startPlayground } from "./playground.js";
+
+const byId = (id) => document.getElementById(id);
+const pause = (ms) => new Promise((resolve) => setTimeout(resolve, ms));
+
+const dialog = byId("key-dialog");
+let given = null;
+
+/** Show the dialog until somebody gives a key. */
+function askForKey(words) {
+  byId("key-said").textContent = words;
+  if (!dialog.open) dialog.showModal();
+  byId("key-open").hidden = false;
+  return new Promise((resolve) => (given = resolve));
+}
+
+byId("key-form").addEventListener("submit", (event) => {
+  event.preventDefault();
+  setKey(byId("key-input").value.trim());
+  byId("key-input").value = "";
+  dialog.close();
+  given?.();
+});
+byId("key-open").addEventListener("click", () => askForKey(""));
+addEventListener("albireo-key", () => {
+  if (!dialog.open) askForKey(key() ? "The server does not take this key." : "");
+});
+
+export function showState(words, kind = "") {
+  const pill = byId("state");
+  say(pill, words, kind !== "good");
+  pill.className = `pill ${kind}`;
+}
+
+/** Wait until the model is there and the key is taken. Returns: the model's name and context. */
+async function ready() {
+  for (;;) {
+    try {
+      const { data } = await (await ask("/v1/models")).json();
+      byId("key-open").hidden = !key();
+      return data[0];
+    } catch (error) {
+      if (error.status === 401) {
+        showState("key needed", "bad");
+        await askForKey(key() ? "The server does not take this key." : "");
+      } else {
+        const health = await fetch("/health").then((response) => response.json()).catch(() => null);
+        const done = health?.progress === undefined ? "" : ` ${Math.round(100 * health.progress)} %`;
+        showState(health === null ? "no connection" : `${health.status}${done}`, health === null ? "bad" : "");
+        await pause(500);
+      }
+    }
+  }
+}
+
+const model = await ready();
+byId("model").textContent = model.id;
+document.title = `Albireo · ${model.id}`;
+startPlayground(model);
+startLoad(model);
+startLive(showState);

@@ -1,0 +1,262 @@
+"""Drive the page at / in headless Chromium, as a person would; screenshots on request.
+
+Run: make page, or python tools/check_page.py [--shots DIRECTORY]. Says why, and ends with 0, where playwright (PyPI) or
+chromium (Debian) is missing. The page is asked for from loopback; a request to anywhere else fails the check.
+"""
+
+from __future__ import annotations
+
+import argparse
+import shutil
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+from urllib.parse import urlsplit
+
+ROOT = Path(__file__).parents[1]
+sys.path.insert(0, str(ROOT / "tests"))
+from server_process import Server  # noqa: E402
+
+#: How many of the map's pixels have a colour, not a shade of grey: blocks that somebody holds, or held.
+COLOURED = """() => {
+  const map = document.getElementById("blocks");
+  const { data } = map.getContext("2d").getImageData(0, 0, map.width, map.height);
+  let num = 0;
+  for (let i = 0; i < data.length; i += 4) {
+    const parts = [data[i], data[i + 1], data[i + 2]];
+    if (data[i + 3] && Math.max(...parts) - Math.min(...parts) > 60) num++;
+  }
+  return num;
+}"""
+
+
+class Watched:
+    """A page, and what it did that it should not. expects: parts of console messages that are as they should be."""
+
+    def __init__(self, page: Any, *expects: str) -> None:
+        self.page = page
+        self.faults: list[str] = []
+        page.on("console", lambda message: self._said(message, expects))
+        page.on("pageerror", lambda error: self.faults.append(f"exception: {error}"))
+        page.on("request", lambda request: self._asked(request.url))
+
+    def _said(self, message: Any, expects: tuple[str, ...]) -> None:
+        if message.type == "error" and not any(part in message.text for part in expects):
+            self.faults.append(f"console: {message.text}")
+
+    def _asked(self, url: str) -> None:
+        if urlsplit(url).hostname != "127.0.0.1":
+            self.faults.append(f"asked for {url}")
+
+    def until(self, condition: str) -> None:
+        """Wait until a JavaScript expression is true."""
+        # Not as a text of code: the page's policy forbids eval, as it should.
+        self.page.wait_for_function(f"() => {condition}", timeout=60_000)
+
+
+@contextmanager
+def opened(browser: Any, url: str, *expects: str, **options: Any) -> Iterator[Watched]:
+    context = browser.new_context(**{"viewport": {"width": 1440, "height": 1000}, **options})
+    watched = Watched(context.new_page(), *expects)
+    watched.page.goto(url)
+    yield watched
+    context.close()
+    assert not watched.faults, watched.faults
+
+
+def text(watched: Watched, selector: str) -> str:
+    return str(watched.page.text_content(selector))
+
+
+def chat_streams(browser: Any, server: Server) -> None:
+    with opened(browser, server.url) as watched:
+        page = watched.page
+        watched.until('document.getElementById("state").textContent === "ready, idle"')
+        before = page.evaluate(COLOURED)
+        page.check("input[value=chat]", force=True)
+        page.fill("#prompt", "Tell me about a dog.")
+        page.click("#send")
+        watched.until('document.querySelectorAll(".turn.answer p")[0]?.textContent.length > 40')
+        watched.until('document.getElementById("timing").textContent.includes("ended: ")')
+        timing = text(watched, "#timing")
+        assert "first token" in timing and "tokens/s" in timing and "out" in timing, timing
+        watched.until('document.getElementById("state").textContent === "ready, idle"')
+        watched.until('document.getElementById("block-said").textContent.includes("kept")')
+        assert page.evaluate(COLOURED) > before, "blocks that are kept are seen"
+        page.fill("#prompt", "<img src=x onerror=alert(1)> '; $(id)")
+        page.click("#as-curl")
+        assert "'\\''; $(id)" in text(watched, "#snippet-text")
+        page.click("#as-python")
+        assert "client.chat.completions.create(" in text(watched, "#snippet-text")
+        page.press("#prompt", "Enter")
+        watched.until('document.querySelectorAll(".turn.user").length === 2')
+        assert page.evaluate('document.querySelectorAll("#log img").length') == 0, "text is text"
+
+
+def completion_stops(browser: Any, server: Server) -> None:
+    with opened(browser, server.url, "400") as watched:
+        page = watched.page
+        page.check("input[value=completion]", force=True)
+        page.click("#parameters summary")
+        page.fill("input[name=max_tokens]", "450")
+        page.fill("input[name=seed]", "7")
+        num_stopped = 0
+        for _ in range(20):  # the bundled model may be through before the button is reached
+            page.fill("#prompt", "Once upon a time, a little fox")
+            page.click("#send")
+            watched.until('document.querySelector(".turn:last-child .made")?.textContent.length > 0')
+            if page.is_enabled("#stop"):
+                page.evaluate('document.getElementById("stop").click()')
+            watched.until('!document.getElementById("send").disabled')
+            num_stopped += text(watched, "#timing").startswith("stopped")
+            if num_stopped:
+                break
+        assert num_stopped, "an answer was stopped"
+        page.fill("input[name=temperature]", "1.5")
+        page.fill("input[name=max_tokens]", "100000")
+        page.fill("#prompt", "Once")
+        page.click("#send")
+        watched.until('document.querySelector(".turn.error") !== null')
+
+
+def blocks_are_coloured(browser: Any, server: Server) -> None:
+    with opened(browser, server.url) as watched:
+        page = watched.page
+        page.click("#load")
+        watched.until('document.querySelectorAll("#requests li.running").length >= 4')
+        watched.until('/ [1-9][0-9]* of them shared/.test(document.getElementById("blocks").ariaLabel)')
+        assert page.evaluate(COLOURED) > 500
+        page.focus("#blocks")
+        page.keyboard.press("ArrowRight")
+        page.keyboard.press("ArrowRight")
+        watched.until('document.getElementById("block-said").textContent.startsWith("Block 2: ")')
+        page.keyboard.press("Escape")
+        page.hover("#requests li button")
+        page.mouse.move(5, 5)
+        page.click("#load")
+        watched.until('document.getElementById("load").textContent.startsWith("Start")')
+        watched.until('document.getElementById("state").textContent === "ready, idle"')
+
+
+def a_phone_has_no_sideways_scroll(browser: Any, server: Server) -> None:
+    phone = {"viewport": {"width": 390, "height": 844}, "device_scale_factor": 2, "has_touch": True, "is_mobile": True}
+    with opened(browser, server.url, **phone, reduced_motion="reduce") as watched:
+        watched.page.click("#load")
+        watched.until('document.querySelectorAll("#requests li.running").length >= 2')
+        watched.page.click("#parameters summary")
+        watched.page.click("#as-python")
+        width = watched.page.evaluate("document.documentElement.scrollWidth")
+        assert width <= 390, f"{width} pixels wide"
+        watched.page.click("#load")
+
+
+def controls_have_names(browser: Any, server: Server) -> None:
+    with opened(browser, server.url) as watched:
+        nameless = watched.page.evaluate(
+            """() => [...document.querySelectorAll("button, input, textarea, canvas")].filter((each) => !(
+              each.ariaLabel || each.getAttribute("aria-labelledby") || each.labels?.length || each.textContent.trim()
+            )).map((each) => each.outerHTML)"""
+        )
+        assert nameless == [], nameless
+        reached = []
+        for _ in range(14):
+            watched.page.keyboard.press("Tab")
+            reached.append(watched.page.evaluate("document.activeElement.id || document.activeElement.textContent"))
+        assert {"prompt", "send", "load", "log"} <= set(reached), reached
+
+
+def a_key_is_asked_for(browser: Any, server: Server) -> None:
+    with opened(browser, server.url, "401") as watched:
+        page = watched.page
+        page.wait_for_selector("#key-dialog[open]")
+        page.fill("#key-input", "wrong")
+        page.press("#key-input", "Enter")
+        watched.until('document.getElementById("key-said").textContent.includes("does not take this key")')
+        page.fill("#key-input", "sesame")
+        page.press("#key-input", "Enter")
+        watched.until('document.getElementById("state").textContent === "ready, idle"')
+        page.fill("#prompt", "Hello")
+        page.check("input[value=chat]", force=True)
+        page.click("#as-curl")
+        assert "sesame" not in text(watched, "#snippet-text") and "$ALBIREO_API_KEY" in text(watched, "#snippet-text")
+        page.click("#send")
+        watched.until('document.getElementById("timing").textContent.includes("ended: ")')
+        page.reload()
+        watched.until('document.getElementById("state").textContent === "ready, idle"')
+        assert page.evaluate("localStorage.length") == 0 and page.evaluate("document.cookie") == ""
+
+
+#: (check, arguments of its server).
+CHECKS: list[tuple[Callable[[Any, Server], None], tuple[str, ...]]] = [
+    (chat_streams, ()),
+    (completion_stops, ()),
+    (blocks_are_coloured, ()),
+    (a_phone_has_no_sideways_scroll, ()),
+    (controls_have_names, ()),
+    (a_key_is_asked_for, ("--api-key", "sesame")),
+]
+
+
+def shots(browser: Any, server: Server, directory: Path) -> None:
+    """Pictures of the page under its demonstration load, and idle."""
+    directory.mkdir(parents=True, exist_ok=True)
+    phone = {"viewport": {"width": 390, "height": 844}, "device_scale_factor": 2, "is_mobile": True, "has_touch": True}
+    for name, options in (("light", {}), ("dark", {"color_scheme": "dark"}), ("phone", phone)):
+        with opened(browser, server.url, **options) as watched:
+            page = watched.page
+            page.click("#send")
+            watched.until('document.getElementById("timing").textContent.includes("ended: ")')
+            page.click("#load")
+            page.wait_for_timeout(14000)
+            watched.until('document.querySelectorAll("#requests li.running").length >= 4')
+            page.screenshot(path=directory / f"{name}.png")
+            page.screenshot(path=directory / f"{name}-full.png", full_page=True)
+            for part in ("blocks", "steps") if name == "phone" else ():
+                page.evaluate(f'document.getElementById("{part}").scrollIntoView({{ behavior: "instant" }})')
+                page.wait_for_timeout(300)
+                page.screenshot(path=directory / f"{name}-{part}.png")
+            page.click("#load")
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--shots", type=Path, help="only write screenshots there")
+    parser.add_argument("--server", nargs=argparse.REMAINDER, default=[], help="arguments of their server, last")
+    given = parser.parse_args()
+    chromium = shutil.which("chromium")
+    try:
+        from playwright.sync_api import sync_playwright
+    except ModuleNotFoundError:
+        print("skipped: playwright is not installed (pip install playwright)")
+        return 0
+    if chromium is None:
+        print("skipped: chromium is not installed (Debian: apt-get install chromium)")
+        return 0
+    with sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path=chromium, args=["--no-sandbox"])
+        if given.shots is not None:
+            return with_server(given.server, lambda server: shots(browser, server, given.shots))
+        num_failed = sum(
+            with_server(words, lambda s, c=check: c(browser, s), check.__name__) for check, words in CHECKS
+        )
+        print(f"{len(CHECKS) - num_failed} passed, {num_failed} failed")
+        return int(num_failed > 0)
+
+
+def with_server(words: Any, work: Callable[[Server], None], name: str = "shots") -> int:
+    server = Server(*words).wait_until_ready()
+    try:
+        work(server)
+        print(f"ok     {name}", flush=True)
+        return 0
+    except Exception as error:
+        print(f"FAILED {name}: {type(error).__name__}: {error}", flush=True)
+        return 1
+    finally:
+        server.stop()
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,7 +1,10 @@
 """The question: how fast is Albireo on W1-W4, against the machine's limits and against other engines, in one run?
 
     python benchmarks/workloads/compare.py --model MODEL [--rounds 3] [--workloads W1,W2,W3,W4]
-        [--engine vllm=PYTHON] [--engine openvino=PYTHON,EXPORTED_MODEL]
+        [--engine vllm=PYTHON] [--engine openvino=PYTHON,EXPORTED_MODEL] [--quantization int8 [--kv-cache-dtype int8]]
+
+With --quantization Albireo rounds the weights while it loads them; the others are given a checkpoint of their own:
+`--engine vllm=PYTHON,QUANTIZED_CHECKPOINT`, as `albireo quantize` writes it.
 
 Every engine is loaded once, in its own environment, and they take turns: run by run, with a read and a dot-product
 probe before and after each. Speeds on a shared machine swing up to twofold, so what is compared is a ratio within a
@@ -24,7 +27,9 @@ from fixed_requests import WORKLOADS
 
 from albireo import _native
 from albireo.backends.cpu.machine import isa_levels
+from albireo.encodings import ENCODINGS
 from albireo.models import load_config
+from albireo.quantization.schemes import SCHEMES
 
 #: An engine that has just run polls on for a while (vLLM's worker for seconds); nobody is to run beside that.
 SETTLE_S = 4.0
@@ -40,8 +45,8 @@ class Worker:
     process: subprocess.Popen[str]
 
     @classmethod
-    def start(cls, name: str, python: str, model: str, threads: int) -> Worker:
-        command = [python, str(HERE / f"worker_{name}.py"), model, str(threads)]
+    def start(cls, name: str, python: str, model: str, threads: int, options: list[str]) -> Worker:
+        command = [python, str(HERE / f"worker_{name}.py"), model, str(threads), *options]
         log = open(f"/tmp/albireo-bench-{name}.log", "w")  # noqa: SIM115 - lives as long as the process
         pipe = subprocess.PIPE
         return cls(name, subprocess.Popen(command, stdin=pipe, stdout=pipe, stderr=log, text=True, bufsize=1))
@@ -69,13 +74,15 @@ class Worker:
 
 
 class Probe:
-    """Read bandwidth and bf16 dot peak of this moment: the better of two short tries each."""
+    """Read bandwidth and dot peak of this moment, of bf16 or int8: the better of two short tries each."""
 
-    def __init__(self, threads: int) -> None:
+    def __init__(self, threads: int, quantization: str | None) -> None:
         self._pool = _native.ThreadPool(_native.usable_cpus()[:threads])
         self._memory = _native.Memory(512 << 20)
         self._memory.view()[:] = 1
         self._kind = "bfloat16" if "avx512bf16" in isa_levels() else "float32"
+        if quantization and quantization.startswith("int"):
+            self._kind = "int8"
 
     def __call__(self) -> tuple[float, float]:
         read = max(_native.probe_read(self._pool, self._memory) for _ in range(2))
@@ -93,24 +100,39 @@ class Costs:
     heads: int
     kv_heads: int
     head_dim: int
+    linear_bytes: float  # of a weight
+    head_bytes: float
+    kv_bytes: float  # of a number
+    attention_cost: int  # operations of the linears that one of attention takes the time of
 
     @classmethod
-    def of(cls, model: str) -> Costs:
+    def of(cls, model: str, quantization: str | None, kv_cache_dtype: str | None) -> Costs:
         c = load_config(model)
+        linear, head = (ENCODINGS[name].bytes_per_weight for name in SCHEMES[quantization]) if quantization else (2, 2)
+        is_whole = bool(quantization) and quantization.startswith("int")
         qkv = (c.num_heads + 2 * c.num_kv_heads) * c.head_dim
         layer = c.hidden_size * (qkv + c.num_heads * c.head_dim + 3 * c.intermediate_size)
         return cls(
-            c.num_layers * layer, c.hidden_size * c.vocab_size, c.num_layers, c.num_heads, c.num_kv_heads, c.head_dim
+            c.num_layers * layer,
+            c.hidden_size * c.vocab_size,
+            c.num_layers,
+            c.num_heads,
+            c.num_kv_heads,
+            c.head_dim,
+            linear,
+            head,
+            1 if kv_cache_dtype in ("int8", "fp8") else 2,
+            2 if is_whole else 1,
         )
 
     def decode_bytes(self, context: float) -> float:
-        """Bytes one decode step of one sequence reads: weights, head, keys and values, 2 bytes each."""
+        """Bytes one decode step of one sequence reads: weights, head, keys and values."""
         kv = 2 * self.layers * self.kv_heads * self.head_dim * context
-        return 2.0 * (self.linear_params + self.head_params + kv)
+        return self.linear_bytes * self.linear_params + self.head_bytes * self.head_params + self.kv_bytes * kv
 
     def prefill_flops(self, tokens: int) -> float:
-        """Operations of a prompt: linears, causal attention, the head for one row."""
-        attention = 4.0 * self.layers * self.heads * self.head_dim * tokens * (tokens + 1) / 2
+        """Operations of a prompt: linears, attention (of 16-bit numbers: twice 8-bit ones), the head for one row."""
+        attention = self.attention_cost * 4.0 * self.layers * self.heads * self.head_dim * tokens * (tokens + 1) / 2
         return 2.0 * self.linear_params * tokens + attention + 2.0 * self.head_params
 
 
@@ -159,14 +181,23 @@ def main() -> None:
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--workloads", default="W1,W2,W3,W4")
     parser.add_argument("--engine", action="append", default=[], help="name=python[,model]")
+    parser.add_argument("--quantization", choices=list(SCHEMES))
+    parser.add_argument("--kv-cache-dtype", choices=["int8", "fp8"])
     args = parser.parse_args()
-    costs, probe = Costs.of(args.model), Probe(args.threads)
+    costs = Costs.of(args.model, args.quantization, args.kv_cache_dtype)
+    probe = Probe(args.threads, args.quantization)
+    options = [args.quantization] if args.quantization else []
+    if args.kv_cache_dtype:
+        if not args.quantization:
+            raise SystemExit("--kv-cache-dtype is measured with --quantization")
+        options.append(args.kv_cache_dtype)
     workers, rows = [], []
     try:
         for spec in [f"albireo={sys.executable}", *args.engine]:
             name, _, rest = spec.partition("=")
             python, _, model = rest.partition(",")
-            worker = Worker.start(name, python, model or args.model, args.threads)
+            own = options if name == "albireo" else []
+            worker = Worker.start(name, python, model or args.model, args.threads, own)
             workers.append(worker)
             print(f"{name}: {worker.answer()}", flush=True)
         for workload in args.workloads.split(","):
@@ -179,6 +210,7 @@ def main() -> None:
                     answer = worker.run(workload, run)
                     after = probe()
                     row = {"date": time.strftime("%Y-%m-%d"), "engine": worker.name, "workload": workload, "run": run}
+                    row |= {"quantization": args.quantization, "kv_cache_dtype": args.kv_cache_dtype}
                     row |= answer | {
                         "read_bytes_s": (before[0] + after[0]) / 2,
                         "dot_ops_s": (before[1] + after[1]) / 2,

@@ -1,4 +1,4 @@
-"""Albireo: python worker_albireo.py MODEL THREADS"""
+"""Albireo: python worker_albireo.py MODEL THREADS [QUANTIZATION [KV_CACHE_DTYPE]]"""
 
 from __future__ import annotations
 
@@ -10,8 +10,14 @@ from worker import serve  # first: it takes stdout
 
 from albireo import LLM, SamplingParams
 
+given = dict(zip(("quantization", "kv_cache_dtype"), sys.argv[3:], strict=False))
 llm = LLM(
-    sys.argv[1], dtype="bfloat16", max_model_len=4096, num_threads=int(sys.argv[2]), kv_cache_memory_bytes=4 << 30
+    sys.argv[1],
+    dtype="bfloat16",
+    max_model_len=4096,
+    num_threads=int(sys.argv[2]),
+    kv_cache_memory_bytes=4 << 30,
+    **given,
 )
 
 

@@ -4,15 +4,18 @@ from __future__ import annotations
 
 import itertools
 import math
+from pathlib import Path
 
 import pytest
 
-from albireo.api.load import compile_program
+from albireo.api.load import compile_program, plan
+from albireo.api.source import open_source
 from albireo.bench.roofline import (
     Limits,
     Roofline,
     StepShape,
     Work,
+    call_work,
     positions_moved,
     positions_seen,
     shape_of,
@@ -25,7 +28,7 @@ from albireo.models.config import parse_config
 from albireo.params import SamplingParams
 from albireo.step import SampleTask, SequenceWork, StepPlan
 from compiler.ranks import wide_config, wide_graph
-from tiny_models import weight_shapes
+from tiny_models import make_checkpoint, weight_shapes
 
 
 def by_hand() -> Program:
@@ -160,3 +163,21 @@ def test_ranks_share_a_machine() -> None:
     whole, parts = one.work(shape), several.work(shape)
     assert parts.flops == whole.flops
     assert parts.num_bytes - whole.num_bytes == norms + sums + 3 * 2 * 96
+
+
+def test_products_of_8_bits_take_half_of_the_time_of_bfloat16s(tmp_path: Path) -> None:
+    directory = make_checkpoint(tmp_path / "m", load_architecture("llama").tiny, seed=0, dtype="bfloat16")
+    programs = [
+        plan(config, open_source(directory, config))[0]
+        for config in (
+            EngineConfig(max_model_len=64, num_gpu_blocks_override=8, quantization=quantization)
+            for quantization in (None, "int8", "fp8")
+        )
+    ]
+    plain, whole, float8 = (
+        [call_work(program, call) for call in program.calls if call.family == "linear"] for program in programs
+    )
+    for numbers, integers, floats in zip(plain, whole, float8, strict=True):
+        assert integers.flops_per_row == numbers.flops_per_row // 2
+        assert floats.flops_per_row == numbers.flops_per_row
+        assert integers.bytes_once < 0.6 * numbers.bytes_once

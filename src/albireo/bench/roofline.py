@@ -133,7 +133,19 @@ def call_work(program: Program, call: Call) -> CallWork:
     for role in ("bias", "q_norm", "k_norm", *(() if elements else ("weight",))):
         if role in call.args:
             bytes_once += 4 * _vector_elements(program, call, role)
-    return CallWork(bytes_once, 0, 2 * elements)
+    return CallWork(bytes_once, 0, round(2 * elements * _product_cost(program, call)))
+
+
+def _product_cost(program: Program, call: Call) -> float:
+    """What a product of a call's matrix takes against one of the compute type, whose limit is measured.
+
+    Products of 8-bit numbers are four to a lane, of bfloat16 two, of float32 one, and as many lanes start each cycle.
+    """
+    weight = program.constants.get(call.args.get("weight", ""))
+    item = ENCODINGS.get(weight.packing.partition(".")[2]) if weight is not None else None
+    if item is None or item.kind == "float":
+        return 1.0
+    return 0.5 if any(each.kernel.startswith("attention.bfloat16") for each in program.calls) else 0.25
 
 
 def attention_of(call: Call) -> tuple[int | None, int]:

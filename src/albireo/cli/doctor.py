@@ -122,7 +122,8 @@ def _measured(pool: Any) -> dict[str, Any]:
     return {
         "read_bytes_per_s": _best_and_median([probe.read() for _ in range(_REPEATS)]),
         "dot_flops_per_s": {
-            dtype: _best_and_median([probe.dot(dtype) for _ in range(_REPEATS)]) for dtype in ("bfloat16", "float32")
+            dtype: _best_and_median([probe.dot(dtype) for _ in range(_REPEATS)])
+            for dtype in ("int8", "bfloat16", "float32")
         },
     }
 
@@ -225,4 +226,4 @@ def _tuning_text(tuning: dict[str, Any]) -> str:
 
 
 def _short(dtype: str) -> str:
-    return {"bfloat16": "bf16", "float32": "f32"}[dtype]
+    return {"bfloat16": "bf16", "float32": "f32"}.get(dtype, dtype)

@@ -34,10 +34,12 @@ class SpeedProbe:
         return _native.probe_read(self._pool, self._memory)
 
     def dot(self, dtype: str) -> float:
-        """Flops per second of the best dot product for this compute dtype; 0.0 where none is known.
+        """Flops per second of the best dot product for this compute dtype, or for int8; 0.0 where none is known.
 
         The processor's, whatever ALBIREO_ISA_MAX says. Types without an instruction of their own are multiplied as
         float32.
         """
-        own = _native.probe_dot(self._pool, dtype, DOT_ITERATIONS) if dtype == "bfloat16" else 0.0
+        own = _native.probe_dot(self._pool, dtype, DOT_ITERATIONS) if dtype in ("bfloat16", "int8") else 0.0
+        if dtype == "int8":
+            return own
         return own or _native.probe_dot(self._pool, "float32", DOT_ITERATIONS)

@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 NATIVE := $(shell find csrc CMakeLists.txt pyproject.toml -type f)
 
-.PHONY: demo test test-levels fuzz lint format bench page prometheus clean
+.PHONY: demo serve test test-levels fuzz lint format bench page prometheus clean
 
 demo: $(VENV)/.installed
 	@$(BIN)/albireo generate --stats --seed 7 "Once upon a time, a little fox"
@@ -34,6 +34,12 @@ format: $(VENV)/.tested
 	$(BIN)/ruff format src tests benchmarks tools examples
 	$(BIN)/clang-format -i $(shell find csrc -name '*.cc' -o -name '*.h' -o -name '*.inl')
 
+# The bundled model on http://127.0.0.1:8000, with a page to look at; MODEL=checkpoint or engine directory.
+serve: $(VENV)/.installed
+	@$(BIN)/python -c "import uvicorn, msgspec, prometheus_client" 2>/dev/null || \
+	  $(BIN)/python -m pip install --quiet --disable-pip-version-check --editable ".[serve]"
+	@$(BIN)/albireo serve $(MODEL)
+
 # MODEL=checkpoint directory; other engines are added by hand, see the script's --help.
 bench: $(VENV)/.installed
 	$(BIN)/python benchmarks/workloads/compare.py --model $(MODEL)
@@ -42,7 +48,7 @@ bench: $(VENV)/.installed
 $(VENV)/.installed: $(NATIVE)
 	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
 	@echo "installing albireo into $(VENV) (the native core compiles once, about a minute) ..."
-	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable ".[serve]"
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable .
 	@touch $@
 
 # What tests need on top. torch comes first and alone, as its CPU build: plain resolution would fetch CUDA.

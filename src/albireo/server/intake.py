@@ -14,6 +14,7 @@ from albireo.engine.request import check_request
 from albireo.engine.settings import EngineSettings
 from albireo.errors import EngineError, PromptTooLong, RequestError
 from albireo.params import SamplingParams
+from albireo.server.conversation import readable
 from albireo.server.errors import HttpError, refused, unsupported
 from albireo.server.forms import asked_form
 from albireo.server.output_plan import OutputPlan
@@ -109,7 +110,7 @@ async def chat(serving: Serving, request: ChatRequest) -> list[Submission]:
         )
 
     def prepare() -> list[Submission]:
-        made = serving.admission.chat(request.messages, params, options)
+        made = serving.admission.chat(readable(request.messages), params, options)
         form = plan.form(made.prompt or "")
         held = params if form is None else params.clone(structured_outputs=form)
         return [Submission(made.prompt, made.prompt_token_ids, held, request.cache_salt)]

@@ -184,7 +184,7 @@ def test_a_killed_engine_goes_on_within_the_form(start: Any) -> None:
     extra = {"structured_outputs": {"json": schema}, "return_token_ids": True}
     client = server.client()
     (whole,) = client.completions.create(**ask, extra_body=extra).choices
-    for kill_at in (0, 2, 8):
+    for kill_at in (0, 8):
         ids: list[int] = []
         name = ""
         for count, chunk in enumerate(client.completions.create(**ask, extra_body=extra, stream=True)):

@@ -205,8 +205,6 @@ def test_neutral_values_and_nulls_ask_for_nothing(server: Any) -> None:
         ("completions", {"prompt": [100000]}, "prompt"),
         ("completions", {"prompt": [1, "a"]}, "prompt"),
         ("completions", {"logit_bias": {"999999": 1}}, "logit_bias"),
-        ("completions", {"response_format": {"type": "json_object"}}, "response_format"),
-        ("completions", {"guided_regex": "a+"}, "guided_regex"),
         ("completions", {"priority": 5}, "priority"),
         ("chat/completions", {"tools": [{"type": "function", "function": {"name": "f"}}]}, "tools"),
         ("chat/completions", {"messages": []}, "messages"),

@@ -52,14 +52,17 @@ class Admission:
         defaults: GenerationDefaults,
         vocab_size: int,
         tokenizer: Tokenizer | None,
-        eos_token_ids: Sequence[int] = (),
+        eos_token_ids: Sequence[int] | None = None,
     ) -> None:
+        """Args: eos_token_ids: None: grammars are compiled by the process that a submission goes to."""
         self._config = config
         self._defaults = defaults
         self._vocab_size = vocab_size
         self._tokenizer = tokenizer
         self._chats = None if tokenizer is None else ChatEncoder(tokenizer)
-        self._grammars = None if tokenizer is None else _grammars(tokenizer, vocab_size, eos_token_ids)
+        self._grammars = None
+        if tokenizer is not None and eos_token_ids is not None:
+            self._grammars = grammar_compiler(tokenizer, vocab_size, eos_token_ids)
 
     @classmethod
     def of(cls, loaded: Loaded) -> Admission:
@@ -122,10 +125,9 @@ class Admission:
         Cost: about 1 ms, when first asked for seconds; at most GrammarCompiler's deadline.
         """
         form = submission.params.structured_outputs
-        if form is None or submission.constraint is not None:
+        if form is None or submission.constraint is not None or self._grammars is None:
             return submission
         assert isinstance(form, StructuredOutputsParams), "SamplingParams makes it one"
-        assert self._grammars is not None, "prepare() refuses it without a tokenizer"
         return replace(submission, constraint=self._grammars.compile(form))
 
     def _check_logprobs(self, name: str, asked: int | None) -> None:
@@ -154,7 +156,8 @@ class Admission:
         return tuple(found)
 
 
-def _grammars(tokenizer: Tokenizer, vocab_size: int, eos_token_ids: Sequence[int]) -> GrammarCompiler:
+def grammar_compiler(tokenizer: Tokenizer, vocab_size: int, eos_token_ids: Sequence[int]) -> GrammarCompiler:
+    """The compiler of grammars for one model. Args: eos_token_ids: those that may end an output."""
     return GrammarCompiler(
         Vocabulary(
             serialized=tokenizer.serialized,

@@ -1,7 +1,7 @@
 """The engine process: loads a model, then obeys messages and steps while there is work; each step is one message out.
 
 Started by client.py as `python -m albireo.engine_process`. Ends when the socket closes, so it never outlives the
-server. Knows token ids only: no text, no HTTP.
+server. Knows token ids only: no text, no HTTP; grammars are compiled beside the steps (grammars.py).
 """
 
 from __future__ import annotations
@@ -24,6 +24,7 @@ from albireo.artifact.reader import tokenizer_directory
 from albireo.config import EngineConfig
 from albireo.engine.request import SequenceUpdate
 from albireo.engine_process.executor import NotingExecutor
+from albireo.engine_process.grammars import Compiled, Grammars, compiler_of
 from albireo.engine_process.ledger import Ledger
 from albireo.engine_process.messages import (
     Abort,
@@ -47,6 +48,7 @@ from albireo.engine_process.messages import (
     frame,
 )
 from albireo.errors import EngineError, RequestError
+from albireo.step import TokenConstraint
 
 _RECEIVE_BYTES = 1 << 20
 #: Pictures of the KV blocks take at most one part in so many of the time, however large the pool.
@@ -70,7 +72,8 @@ def run(socket_path: str, ledger_path: str) -> None:
         except EngineError as error:
             connection.sendall(frame(Failed(type(error).__name__, str(error))))
             return
-        worker = Worker(loaded, Ledger(Path(ledger_path)), connection)
+        grammars = Grammars(lambda: compiler_of(loaded), inbox.put)
+        worker = Worker(loaded, Ledger(Path(ledger_path)), connection, grammars)
         worker.tell(_ready(loaded))
         worker.serve(inbox)
     # A server that was killed leaves the directory of its socket behind.
@@ -112,24 +115,25 @@ def _ready(loaded: Loaded) -> Ready:
 
 
 class Inbox:
-    """Messages from the client, read by a thread of their own, so that a step never waits for the socket."""
+    """Messages from the client, read by a thread of their own, so that a step never waits for the socket; between them
+    what other threads of this process have done."""
 
     def __init__(self, connection: socket.socket) -> None:
         self._connection = connection
         self._changed = threading.Condition()
-        self._messages: deque[ToWorker] = deque()
+        self._messages: deque[ToWorker | Compiled] = deque()
         self._is_closed = False
         self._decoder = msgspec.msgpack.Decoder(ToWorker)
         threading.Thread(target=self._read, name="albireo-inbox", daemon=True).start()
 
-    def wait(self) -> ToWorker | None:
+    def wait(self) -> ToWorker | Compiled | None:
         """The next message; None when the client is gone."""
         with self._changed:
             while not (self._messages or self._is_closed):
                 self._changed.wait()
             return None if self._is_closed else self._messages.popleft()
 
-    def take(self) -> list[ToWorker] | None:
+    def take(self) -> list[ToWorker | Compiled] | None:
         """What has come, without waiting; None when the client is gone."""
         if self._is_closed:
             return None
@@ -137,6 +141,12 @@ class Inbox:
         while self._messages:  # nobody else takes from it
             taken.append(self._messages.popleft())
         return taken
+
+    def put(self, message: Compiled) -> None:
+        """From another thread of this process."""
+        with self._changed:
+            self._messages.append(message)
+            self._changed.notify()
 
     def _read(self) -> None:
         frames = Frames()
@@ -157,8 +167,9 @@ class Worker:
     """Invariant: every request that Add brought is refused, or its continuations end in an update, exactly once;
     but for those that Abort and Finish end, about which nothing more is said."""
 
-    def __init__(self, loaded: Loaded, ledger: Ledger, connection: socket.socket) -> None:
+    def __init__(self, loaded: Loaded, ledger: Ledger, connection: socket.socket, grammars: Grammars) -> None:
         self._connection = connection
+        self._grammars = grammars
         self._executor = NotingExecutor(loaded.execute, ledger)
         self._guarded = GuardedEngine(loaded.settings, self._executor)
         self._engine = self._guarded.engine
@@ -191,10 +202,16 @@ class Worker:
 
     # -- messages ------------------------------------------------------------------------------------------------------
 
-    def _obey(self, message: ToWorker) -> None:
+    def _obey(self, message: ToWorker | Compiled) -> None:
         if isinstance(message, Add):
-            self._add(message)
+            if message.params.structured_outputs is None:
+                self._add(message, None)
+            else:
+                self._grammars.begin(message)
+        elif isinstance(message, Compiled):
+            self._compiled(message)
         elif isinstance(message, Abort):
+            self._grammars.take_back(message.key)
             self._engine.abort(str(message.key))
             self._forget(message.key)
         elif isinstance(message, Finish):
@@ -206,7 +223,16 @@ class Worker:
         elif isinstance(message, Watch):
             self._watch_s = message.interval_s
 
-    def _add(self, add: Add) -> None:
+    def _compiled(self, compiled: Compiled) -> None:
+        add, result = compiled.add, compiled.result
+        if not self._grammars.take_back(add.key):
+            return
+        if isinstance(result, EngineError):
+            self.tell(Refused(add.key, type(result).__name__, str(result)))
+        else:
+            self._add(add, result)
+
+    def _add(self, add: Add, constraint: TokenConstraint | None) -> None:
         try:
             seq_ids = self._engine.add_request(
                 str(add.key),
@@ -215,6 +241,7 @@ class Worker:
                 priority=add.priority,
                 cache_salt=add.cache_salt,
                 arrival_s=add.arrival_s,
+                constraint=constraint,
                 earlier=add.earlier,
             )
         except RequestError as error:

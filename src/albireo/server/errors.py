@@ -24,6 +24,7 @@ _TYPES = {401: "authentication_error", 403: "permission_error", 404: "not_found_
 #: Told to clients that try again by themselves what would fail again, or kill the engine again.
 NO_RETRY = {"x-should-retry": "false"}
 _FIELD = re.compile(r"^(?:the prompt |prompts?\[\d+\] )?(?:has )?([a-z_]+)(?:=| holds| must| is| of| names| needs)")
+_SEQUENCE = re.compile(r"^sequence \d+: ")
 #: Endings of continuations that may be told as they are; see GuardedEngine, which writes the class's name in front.
 _TELLABLE = ("InvalidParams: ", "InvariantError: ", "the request ended", "the engine does not", "the server is")
 
@@ -88,7 +89,7 @@ def ended(reason: int | str | None) -> HttpError:
     """The answer for a continuation that the engine gave up, by its stop_reason."""
     text = str(reason)
     if text.startswith("InvalidParams: "):
-        return HttpError(400, text.partition(": ")[2], code="invalid_value")
+        return HttpError(400, _SEQUENCE.sub("", text.partition(": ")[2]), code="invalid_value")
     known = text if text.startswith(_TELLABLE) else f"the engine failed on it ({text.partition(':')[0]})"
     message = f"this request was given up, others were not disturbed: {known}"
     return HttpError(500, message, code="request_failed", headers=NO_RETRY)

@@ -14,7 +14,10 @@ from albireo.engine.request import check_request
 from albireo.engine.settings import EngineSettings
 from albireo.errors import EngineError, PromptTooLong, RequestError
 from albireo.params import SamplingParams
+from albireo.server.conversation import readable
 from albireo.server.errors import HttpError, refused, unsupported
+from albireo.server.forms import asked_form
+from albireo.server.output_plan import OutputPlan
 from albireo.server.protocol.chat import CHAT_NEUTRAL, ChatRequest
 from albireo.server.protocol.completions import COMPLETION_NEUTRAL, CompletionRequest
 from albireo.server.protocol.fields import SAMPLING, GenerationFields, unneutral
@@ -37,7 +40,11 @@ async def completion(serving: Serving, request: CompletionRequest) -> list[Submi
         raise HttpError(
             400, "max_tokens=0 produces nothing; it must be at least 1, unless echo is on", param="max_tokens"
         )
-    wants: dict[str, Any] = {"logprobs": asked, "max_tokens": max(max_tokens, 1) if max_tokens is not None else None}
+    wants: dict[str, Any] = {
+        "logprobs": asked,
+        "max_tokens": max(max_tokens, 1) if max_tokens is not None else None,
+        "structured_outputs": asked_form(request),
+    }
     if echo and asked is not None:
         wants["prompt_logprobs"] = asked
     prompts = _prompts(request.prompt)
@@ -81,9 +88,11 @@ async def chat(serving: Serving, request: ChatRequest) -> list[Submission]:
         raise HttpError(400, "max_tokens=0 produces nothing; it must be at least 1", param="max_tokens")
     if request.top_logprobs is not None and request.top_logprobs != 0 and not request.logprobs:
         raise HttpError(400, "top_logprobs needs logprobs to be true", param="top_logprobs")
+    plan = OutputPlan.of(serving.dialect, request)
     wants = {
         "logprobs": (request.top_logprobs or 0) if request.logprobs else None,
         "max_tokens": request.max_completion_tokens or request.max_tokens,
+        "skip_special_tokens": False if plan.needs_special_tokens else None,
     }
     params = _params(
         serving, request, wants, serving.admission.default_params().max_tokens if _has_advice(serving) else None
@@ -92,6 +101,7 @@ async def chat(serving: Serving, request: ChatRequest) -> list[Submission]:
         "add_generation_prompt": _default(request.add_generation_prompt, not request.continue_final_message),
         "continue_final_message": bool(request.continue_final_message),
         "chat_template": serving.chat_template,
+        "tools": request.tools or None,
         "chat_template_kwargs": template_kwargs(serving, request.chat_template_kwargs, request.reasoning_effort),
     }
     if options["add_generation_prompt"] and options["continue_final_message"]:
@@ -100,10 +110,14 @@ async def chat(serving: Serving, request: ChatRequest) -> list[Submission]:
         )
 
     def prepare() -> list[Submission]:
-        made = serving.admission.chat(request.messages, params, options)
-        return [Submission(made.prompt, made.prompt_token_ids, params, request.cache_salt)]
+        made = serving.admission.chat(readable(request.messages), params, options)
+        form = plan.form(made.prompt or "")
+        held = params if form is None else params.clone(structured_outputs=form)
+        return [Submission(made.prompt, made.prompt_token_ids, held, request.cache_salt)]
 
-    num_chars = sum(len(content) for m in request.messages if isinstance(content := m.get("content"), str))
+    num_chars = INLINE_CHARS * bool(request.tools) + sum(
+        len(content) for m in request.messages if isinstance(content := m.get("content"), str)
+    )
     return await _admitted(serving, request, prepare, num_chars + 100 * len(request.messages), "messages")
 
 

@@ -23,6 +23,7 @@ from albireo.engine_process.tracked import Tracked
 from albireo.errors import ConfigError, EngineError
 from albireo.server.accounts import Accounts
 from albireo.server.body import Bodies
+from albireo.server.dialect import Dialect
 from albireo.server.errors import HttpError, busy
 from albireo.server.live import Live
 from albireo.server.metrics import Metrics
@@ -66,6 +67,7 @@ class Serving:
         self._ready: Ready | None = None
         self._admission: Admission | None = None
         self._tokenizer: Tokenizer | None = None
+        self._dialect: Dialect | None = None
         self._encoding = ThreadPoolExecutor(1, "albireo-encode")
 
     # -- the model -----------------------------------------------------------------------------------------------------
@@ -80,6 +82,7 @@ class Serving:
         self.client.use(tokenizer)
         self.max_prompt_chars = ready.max_model_len * max(map(len, names), default=1)
         self._tokenizer = tokenizer
+        self._dialect = Dialect.of(self.settings, tokenizer, self.chat_template)
         self._admission = Admission(config, ready.defaults, ready.vocab_size, tokenizer)
         self.metrics = Metrics(self.names[0], ready)
         self._ready = ready
@@ -110,6 +113,13 @@ class Serving:
         if self._admission is None:
             raise busy(503, "the model is loading; see /health", "loading", 2)
         return self._admission
+
+    @property
+    def dialect(self) -> Dialect:
+        """Raises: HttpError 503 while it loads."""
+        if self._dialect is None:
+            raise busy(503, "the model is loading; see /health", "loading", 2)
+        return self._dialect
 
     async def in_thread(self, work: Callable[[], T]) -> T:
         """Do what takes long without holding up the streams; one such thing at a time."""

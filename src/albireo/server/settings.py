@@ -9,6 +9,8 @@ import ipaddress
 from dataclasses import dataclass
 
 from albireo.errors import ConfigError
+from albireo.parsers.output_parser import TOOL_CALL_PARSERS
+from albireo.parsers.reasoning import REASONING_PARSERS
 
 #: Names of variables that a caller may hand to a chat template.
 TEMPLATE_KWARGS = ("enable_thinking", "thinking", "reasoning_effort")
@@ -37,6 +39,10 @@ class ServerSettings:
         max_stop: most stop strings, and most of other lists of words.
         chat_template: file with a jinja2 template to use in place of the model's.
         chat_template_kwarg: variables that a caller may hand to the chat template.
+        tool_call_parser: how the model writes tool calls: hermes, llama3_json, mistral; auto: found in its chat
+            template; none: they are text.
+        reasoning_parser: how the model writes what it thinks: think, qwen3, deepseek_r1, mistral; auto: found in its
+            chat template; none: it is text.
         log_requests: log one line a request, without its text.
         watch_interval: seconds between pictures of the KV cache in /v1/stats.
     """
@@ -58,6 +64,8 @@ class ServerSettings:
     max_stop: int = 64
     chat_template: str | None = None
     chat_template_kwarg: tuple[str, ...] = TEMPLATE_KWARGS
+    tool_call_parser: str = "auto"
+    reasoning_parser: str = "auto"
     log_requests: bool = True
     watch_interval: float = 0.1
 
@@ -73,6 +81,10 @@ class ServerSettings:
         for name in ("health_timeout", "reader_timeout", "watch_interval"):
             if not getattr(self, name) > 0:
                 raise ConfigError(f"{name}={getattr(self, name)} is not allowed; it must be seconds above 0")
+        for name, known in (("tool_call_parser", TOOL_CALL_PARSERS), ("reasoning_parser", REASONING_PARSERS)):
+            if getattr(self, name) not in ("auto", "none", *known):
+                choices = ", ".join(["auto", "none", *known])
+                raise ConfigError(f"{name}={getattr(self, name)!r:.60} is unknown; choose one of {choices}")
         if any(not key.strip() or not key.isascii() for key in self.api_key):
             raise ConfigError("an API key is blank or not ASCII; take another")
         if (self.ssl_certfile is None) != (self.ssl_keyfile is None):

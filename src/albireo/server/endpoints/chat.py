@@ -10,10 +10,14 @@ from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
 
 from albireo.api.continuation import Continuation
+from albireo.parsers.output_parser import OutputParser
 from albireo.server import intake
+from albireo.server.assembly import delta, message
 from albireo.server.body import ClientGone, parse
+from albireo.server.forms import blaming
 from albireo.server.generation import Generation, new_id
 from albireo.server.logprobs import LogprobWriter
+from albireo.server.output_plan import OutputPlan
 from albireo.server.protocol.chat import (
     ChatChoice,
     ChatChunk,
@@ -45,7 +49,8 @@ class Chat:
         try:
             async with serving.bodies.read(scope, receive) as body:
                 request = parse(body, _DECODER)
-                submissions = await intake.chat(serving, request)
+                with blaming(request):
+                    submissions = await intake.chat(serving, request)
             name = new_id("chatcmpl", request.request_id)
             async with Generation(
                 serving,
@@ -60,9 +65,11 @@ class Chat:
                 answer = Answer(serving, request, generation)
                 if request.stream:
                     tells = bool(request.logprobs or request.return_token_ids or answer.counts_always)
-                    await stream(serving, generation, send, answer.chunks, tells_tokens=tells, last=answer.last)
+                    with blaming(request):
+                        await stream(serving, generation, send, answer.chunks, tells_tokens=tells, last=answer.last)
                     return
-                await generation.finished()
+                with blaming(request):
+                    await generation.finished()
                 response = Response(_ENCODER.encode(answer.whole()), 200, {"x-request-id": name}, "application/json")
                 await response(scope, receive, send)
         except ClientGone:
@@ -78,6 +85,9 @@ class Answer:
         self._name = generation.account.request_id
         self._created = int(time.time())
         self._model = request.model or serving.names[0]
+        self._plan = OutputPlan.of(serving.dialect, request)
+        self._parsers: dict[int, OutputParser | None] = {}
+        self._callers: set[int] = set()
         self._writer = LogprobWriter(serving.tokenizer, bool(request.return_tokens_as_token_ids))
         options = request.stream_options
         self.counts_always = bool(options and options.continuous_usage_stats)
@@ -97,16 +107,28 @@ class Answer:
         return answer
 
     def _choice(self, index: int, continuation: Continuation) -> ChatChoice:
-        choice = ChatChoice(
-            index,
-            ChatMessage(continuation.text()),
-            self._logprobs(continuation.logprobs),
-            continuation.finish_reason,
-            continuation.stop_reason,
-        )
+        parser = self._parser()
+        reason: str | None = continuation.finish_reason
+        said = ChatMessage(continuation.text())
+        if parser is not None:
+            said = message(parser.parse(continuation.text()), **self._tells)
+            if said.tool_calls and reason == "stop":
+                reason = "tool_calls"
+        choice = ChatChoice(index, said, self._logprobs(continuation.logprobs), reason, continuation.stop_reason)
         if self._request.return_token_ids:
             choice.token_ids = continuation.token_ids
         return choice
+
+    def _parser(self) -> OutputParser | None:
+        return self._plan.parser(self._tracked.submission.prompt or "")
+
+    @property
+    def _tells(self) -> dict[str, bool]:
+        request = self._request
+        return {
+            "tells_reasoning": request.include_reasoning is not False,
+            "is_one_call": request.parallel_tool_calls is False,
+        }
 
     def _logprobs(self, entries: list[TokenLogprobs] | None) -> ChatLogprobs | None:
         if not self._request.logprobs or entries is None:
@@ -128,14 +150,32 @@ class Answer:
             if self._request.return_token_ids:
                 chunk.prompt_token_ids = piece.tracked.submission.prompt_token_ids
             found.append(chunk)
-        delta = Delta(piece.text) if piece.text or not piece.finish_reason else Delta()
-        choice = ChunkChoice(piece.index, delta, self._logprobs(piece.logprobs), piece.finish_reason)
+        new = self._delta(piece)
+        is_wanted = piece.finish_reason or piece.logprobs or self.counts_always or self._request.return_token_ids
+        if not is_wanted and new.is_empty():
+            return found
+        reason = piece.finish_reason
+        if reason == "stop" and piece.index in self._callers:
+            reason = "tool_calls"
+        choice = ChunkChoice(piece.index, new, self._logprobs(piece.logprobs), reason)
         if piece.finish_reason:
             choice.stop_reason = piece.stop_reason
         if self._request.return_token_ids:
             choice.token_ids = piece.token_ids
         found.append(self._chunk([choice]))
         return found
+
+    def _delta(self, piece: Piece) -> Delta:
+        """What is new of its message."""
+        if piece.is_first:
+            self._parsers[piece.index] = self._parser()
+        parser = self._parsers[piece.index]
+        if parser is None:
+            return Delta(piece.text) if piece.text or not piece.finish_reason else Delta()
+        new = delta([*parser.push(piece.text), *(parser.finish() if piece.finish_reason else ())], **self._tells)
+        if new.tool_calls:
+            self._callers.add(piece.index)
+        return new
 
     def last(self) -> list[ChatChunk]:
         """What to say after all pieces."""

@@ -13,6 +13,7 @@ from albireo.api.continuation import Continuation
 from albireo.engine_process.tracked import Tracked
 from albireo.server import intake
 from albireo.server.body import ClientGone, parse
+from albireo.server.forms import blaming
 from albireo.server.generation import Generation, new_id
 from albireo.server.logprobs import LogprobWriter
 from albireo.server.protocol.completions import (
@@ -57,9 +58,11 @@ class Completions:
                 answer = Answer(serving, request, generation)
                 if request.stream:
                     tells = bool(request.logprobs is not None or request.return_token_ids or answer.counts_always)
-                    await stream(serving, generation, send, answer.chunks, tells_tokens=tells, last=answer.last)
+                    with blaming(request):
+                        await stream(serving, generation, send, answer.chunks, tells_tokens=tells, last=answer.last)
                     return
-                await generation.finished()
+                with blaming(request):
+                    await generation.finished()
                 response = Response(_ENCODER.encode(answer.whole()), 200, {"x-request-id": name}, "application/json")
                 await response(scope, receive, send)
         except ClientGone:

@@ -22,13 +22,14 @@ class ChatRequest(GenerationFields, kw_only=True, forbid_unknown_fields=True):
     chat_template_kwargs: dict[str, Any] | None = None
     reasoning_effort: Annotated[str, Meta(max_length=64)] | None = None
 
-    # the seam: once tool calls are parsed and constrained these are read, not refused
-    tools: Any = None
-    tool_choice: Any = None
-    parallel_tool_calls: Any = None
+    # tool calls and reasoning: read by output_plan.py
+    tools: list[dict[str, Any]] | None = None
+    tool_choice: str | dict[str, Any] | None = None
+    parallel_tool_calls: bool | None = None
+    include_reasoning: bool | None = None
+
     functions: Any = None
     function_call: Any = None
-    include_reasoning: Any = None
 
     echo: Any = None
     chat_template: Any = None
@@ -43,12 +44,8 @@ class ChatRequest(GenerationFields, kw_only=True, forbid_unknown_fields=True):
 
 CHAT_NEUTRAL = {
     **NEUTRAL,
-    "tools": ([],),
-    "tool_choice": ("none", "auto"),
-    "parallel_tool_calls": (True, False),
     "functions": ([],),
     "function_call": ("none", "auto"),
-    "include_reasoning": (True,),
     "echo": (False,),
     "chat_template": (),
     "documents": ([],),
@@ -85,12 +82,30 @@ class ChatLogprobs(msgspec.Struct):
     content: list[TokenLogprob]
 
 
+class FunctionCall(msgspec.Struct):
+    """arguments: JSON, as the model wrote it."""
+
+    name: str
+    arguments: str
+
+
+class ToolCall(msgspec.Struct):
+    """One call of a tool."""
+
+    id: str
+    function: FunctionCall
+    type: str = "function"
+
+
 class ChatMessage(msgspec.Struct):
-    """What the model says."""
+    """What the model says. reasoning_content, reasoning: the same, by its two names."""
 
     content: str | None
     role: str = "assistant"
     refusal: None = None
+    tool_calls: list[ToolCall] | UnsetType = UNSET
+    reasoning_content: str | UnsetType = UNSET
+    reasoning: str | UnsetType = UNSET
 
 
 class ChatChoice(msgspec.Struct):
@@ -117,11 +132,34 @@ class ChatCompletion(msgspec.Struct):
     prompt_logprobs: list[dict[str, Any] | None] | UnsetType = UNSET
 
 
+class FunctionDelta(msgspec.Struct):
+    """What is new of a call's function."""
+
+    arguments: str
+    name: str | UnsetType = UNSET
+
+
+class ToolCallDelta(msgspec.Struct):
+    """What is new of a call; id, type and name come once. index: among the calls of the answer."""
+
+    index: int
+    function: FunctionDelta
+    id: str | UnsetType = UNSET
+    type: str | UnsetType = UNSET
+
+
 class Delta(msgspec.Struct):
     """What is new of an answer."""
 
     content: str | UnsetType = UNSET
     role: str | UnsetType = UNSET
+    tool_calls: list[ToolCallDelta] | UnsetType = UNSET
+    reasoning_content: str | UnsetType = UNSET
+    reasoning: str | UnsetType = UNSET
+
+    def is_empty(self) -> bool:
+        """Whether it says nothing."""
+        return self == Delta()
 
 
 class ChunkChoice(msgspec.Struct):

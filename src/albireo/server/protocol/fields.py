@@ -64,7 +64,7 @@ class GenerationFields(msgspec.Struct, kw_only=True, forbid_unknown_fields=True)
     return_tokens_as_token_ids: bool | None = None
     add_special_tokens: bool | None = None
 
-    # structured outputs: see structured_fields()
+    # the form of the output: read by forms.py
     response_format: Any = None
     structured_outputs: Any = None
     guided_json: Any = None
@@ -72,7 +72,7 @@ class GenerationFields(msgspec.Struct, kw_only=True, forbid_unknown_fields=True)
     guided_choice: Any = None
     guided_grammar: Any = None
     guided_decoding_backend: Any = None
-    guided_whitespace_pattern: Any = None
+    guided_whitespace_pattern: Annotated[str, Meta(max_length=8192)] | None = None
 
     # about the caller; they change nothing here, in other servers neither
     user: Any = None
@@ -104,13 +104,7 @@ NEUTRAL: dict[str, tuple[Any, ...]] = {
     "vllm_xargs": ({},),
     "truncate_prompt_tokens": (),
     "thinking_token_budget": (),
-    # the seam: once grammars are compiled these are read, not refused
-    "response_format": ({"type": "text"},),
-    "structured_outputs": (),
-    "guided_json": (),
-    "guided_regex": ("",),
-    "guided_choice": ([],),
-    "guided_grammar": ("",),
+    "guided_decoding_backend": ("auto", "guidance", "llguidance"),
 }
 
 #: Fields that SamplingParams has by the same name.

@@ -1,0 +1,247 @@
+"""Tool calls and reasoning over HTTP, with the real openai client: required and named calls by the bundled model."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import signal
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import jsonschema
+import openai
+import pytest
+
+from server_process import Server
+from tiny_models import shared_data
+
+#: Hermes' format, in few tokens: the bundled model's context is short.
+TEMPLATE = (
+    "{% for t in tools or [] %}{{ t.function.name }}: {{ t.function.parameters | tojson }}\n{% endfor %}"
+    "{% for m in messages %}{{ m.content or '' }}{% for c in m.tool_calls or [] %}"
+    "<tool_call>{{ c.function.name }} {{ c.function.arguments | tojson }}</tool_call>{% endfor %}\n{% endfor %}"
+    "{% if think %}<think>{% endif %}{# </think> #}{% set x = '</think>' %}"
+)
+WEATHER = {
+    "type": "object",
+    "properties": {"city": {"enum": ["Bern", "Oslo"]}, "days": {"type": "integer", "minimum": 1, "maximum": 9}},
+    "required": ["city", "days"],
+    "additionalProperties": False,
+}
+CLOCK = {
+    "type": "object",
+    "properties": {"utc": {"type": "boolean"}},
+    "required": ["utc"],
+    "additionalProperties": False,
+}
+SCHEMAS = {"weather": WEATHER, "clock": CLOCK}
+TOOLS = [
+    {"type": "function", "function": {"name": name, "description": "…", "parameters": schema}}
+    for name, schema in SCHEMAS.items()
+]
+MESSAGES = [{"role": "user", "content": "Once upon a time"}]
+ASK: dict[str, Any] = {"model": "story", "messages": MESSAGES, "max_tokens": 300, "temperature": 1.0, "tools": TOOLS}
+NAMED = {"type": "function", "function": {"name": "clock"}}
+
+
+def serve(folder: Path, *args: str) -> Iterator[Server]:
+    path = folder / "tools.jinja"
+    path.write_text(TEMPLATE)
+    made = Server("--chat-template", str(path), "--chat-template-kwarg", "think", *args).wait_until_ready()
+    yield made
+    made.stop()
+
+
+@pytest.fixture(scope="module")
+def caller(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
+    yield from serve(tmp_path_factory.mktemp("template"), "--reasoning-parser", "none")
+
+
+@pytest.fixture(scope="module")
+def thinker(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
+    yield from serve(tmp_path_factory.mktemp("template"))
+
+
+def check_calls(calls: Any) -> None:
+    for call in calls:
+        jsonschema.validate(json.loads(call.function.arguments), SCHEMAS[call.function.name])
+        assert call.type == "function" and call.id
+
+
+def streamed(client: Any, **ask: Any) -> dict[str, Any]:
+    """What the deltas of a stream add up to."""
+    said: dict[str, Any] = {"content": "", "reasoning": "", "calls": {}, "finish": None}
+    for chunk in client.chat.completions.create(**ask, stream=True):
+        for choice in chunk.choices:
+            delta = choice.delta
+            said["content"] += delta.content or ""
+            said["reasoning"] += getattr(delta, "reasoning_content", None) or ""
+            assert getattr(delta, "reasoning", None) == getattr(delta, "reasoning_content", None)
+            for call in delta.tool_calls or ():
+                if call.index not in said["calls"]:
+                    assert call.id and call.type == "function" and call.function.name
+                    said["calls"][call.index] = [call.function.name, ""]
+                else:
+                    assert call.id is None and call.function.name is None
+                said["calls"][call.index][1] += call.function.arguments
+            said["finish"] = choice.finish_reason or said["finish"]
+    return said
+
+
+@pytest.mark.parametrize("choice", ["required", NAMED])
+@pytest.mark.parametrize("seed", range(3))
+def test_a_call_that_is_asked_for_comes_and_fits(caller: Any, choice: Any, seed: int) -> None:
+    client = caller.client()
+    ask = {**ASK, "tool_choice": choice, "seed": seed, "parallel_tool_calls": False}
+    (whole,) = client.chat.completions.create(**ask).choices
+    assert whole.finish_reason == "tool_calls" and whole.message.content is None
+    (call,) = whole.message.tool_calls
+    check_calls([call])
+    assert choice == "required" or call.function.name == "clock"
+    said = streamed(client, **ask)
+    assert said["finish"] == "tool_calls" and said["content"] == ""
+    assert said["calls"] == {0: [call.function.name, call.function.arguments]}
+
+
+def test_several_calls(caller: Any) -> None:
+    client = caller.client()
+    nums = set()
+    for seed in range(6):
+        said = streamed(client, **ASK, tool_choice="required", seed=seed)
+        nums.add(len(said["calls"]))
+        assert sorted(said["calls"]) == list(range(len(said["calls"])))
+        if said["finish"] == "tool_calls":
+            for name, arguments in said["calls"].values():
+                jsonschema.validate(json.loads(arguments), SCHEMAS[name])
+    assert max(nums) > 1
+
+
+def test_a_call_and_its_answer_go_into_the_conversation(caller: Any) -> None:
+    client = caller.client()
+    (choice,) = client.chat.completions.create(**ASK, tool_choice=NAMED, seed=1).choices
+    told = {"role": "tool", "tool_call_id": choice.message.tool_calls[0].id, "content": "noon"}
+    messages = [*MESSAGES, choice.message.model_dump(exclude_none=True), told]
+    ask = {**ASK, "messages": messages, "max_tokens": 8, "extra_body": {"return_token_ids": True}}
+    made = client.chat.completions.create(**ask, seed=1)
+    (answer,) = made.choices
+    prompt = caller.http.post("/detokenize", json={"tokens": made.prompt_token_ids}).json()["prompt"]
+    written = re.search(r"<tool_call>clock ?(.*)</tool_call>\s*noon", prompt)
+    assert written, prompt
+    assert json.loads(written[1]) == json.loads(choice.message.tool_calls[0].function.arguments)
+    assert answer.message.content and answer.finish_reason == "length" and not answer.message.tool_calls
+
+
+def test_auto_and_none_leave_the_model_free(caller: Any) -> None:
+    client = caller.client()
+    for choice in ("auto", "none", None):
+        extra = {} if choice is None else {"tool_choice": choice}
+        (found,) = client.chat.completions.create(**{**ASK, "max_tokens": 8}, seed=1, **extra).choices
+        assert found.message.content and not found.message.tool_calls and found.finish_reason == "length"
+
+
+def test_an_answer_of_a_form_or_calls(caller: Any) -> None:
+    """response_format beside tools: the one or the other."""
+    client = caller.client()
+    form = {"type": "json_schema", "json_schema": {"name": "x", "schema": {"enum": [17, 23]}}}
+    kinds = set()
+    for seed in range(8):
+        ask = {**ASK, "seed": seed, "extra_body": {"chat_template_kwargs": {"think": False}}}
+        (found,) = client.chat.completions.create(**ask, response_format=form).choices
+        if found.message.tool_calls:
+            check_calls(found.message.tool_calls if found.finish_reason == "tool_calls" else ())
+        elif found.finish_reason == "stop":
+            assert found.message.content.strip() in ("17", "23")
+        kinds.add(bool(found.message.tool_calls))
+    assert kinds
+
+
+def test_reasoning_is_told_apart(thinker: Any) -> None:
+    client = thinker.client()
+    body = {"chat_template_kwargs": {"think": True}, "structured_outputs": {"regex": "[a-d]{4}"}}
+    ask = {key: value for key, value in ASK.items() if key != "tools"} | {"max_tokens": 400, "seed": 3}
+    said = streamed(client, **ask, extra_body={**body, "logit_bias": bias(thinker, "</")})
+    (whole,) = client.chat.completions.create(**ask, extra_body={**body, "logit_bias": bias(thinker, "</")}).choices
+    assert whole.message.reasoning_content == whole.message.reasoning == said["reasoning"] != ""
+    assert (whole.message.content or "") == said["content"]
+    assert whole.finish_reason == "length" or re.fullmatch("[a-d]{4}", said["content"])
+    hidden = client.chat.completions.create(**ask, extra_body={**body, "include_reasoning": False})
+    assert getattr(hidden.choices[0].message, "reasoning", None) is None
+
+
+def bias(server: Any, text: str) -> dict[str, float]:
+    """Makes a model that never learnt to think come to the end of it."""
+    ids = server.http.post("/tokenize", json={"prompt": text, "add_special_tokens": False}).json()["tokens"]
+    return {str(token): 4.0 for token in ids}
+
+
+@pytest.mark.parametrize(
+    ("change", "param"),
+    [
+        ({"tool_choice": {"type": "function", "function": {"name": "other"}}}, "tool_choice"),
+        ({"tool_choice": "often"}, "tool_choice"),
+        ({"tool_choice": "required", "tools": []}, "tool_choice"),
+        ({"tool_choice": 5}, "tool_choice"),
+        ({"tools": [{"type": "function", "function": {"name": "a b"}}]}, "tools"),
+        ({"tools": [{"type": "function", "function": {"name": "f", "parameters": 5}}]}, "tools"),
+        ({"tools": [TOOLS[0], TOOLS[0]]}, "tools"),
+        ({"tools": [5]}, "tools"),
+        ({"tools": TOOLS * 100}, "tools"),
+        ({"tools": [{"type": "function", "function": {"name": "f", "description": "x" * 300_000}}]}, "tools"),
+        (
+            {
+                "tools": [{"type": "function", "function": {"name": "f", "parameters": {"not": {"type": "null"}}}}],
+                "tool_choice": "required",
+            },
+            "tools",
+        ),
+        ({"parallel_tool_calls": "yes"}, "parallel_tool_calls"),
+    ],
+)
+def test_tools_that_are_none(caller: Any, change: dict[str, Any], param: str) -> None:
+    with pytest.raises(openai.BadRequestError) as raised:
+        caller.client().post("/chat/completions", body={**ASK, **change}, cast_to=object)
+    assert raised.value.param == param
+
+
+def test_a_killed_engine_finishes_its_call(start: Any, tmp_path: Path) -> None:
+    path = tmp_path / "tools.jinja"
+    path.write_text(TEMPLATE)
+    server = start("--chat-template", str(path), "--reasoning-parser", "none")
+    schema = {"type": "array", "items": {"type": "string", "maxLength": 12}, "minItems": 8, "maxItems": 10}
+    tool = {"type": "object", "properties": {"names": schema}, "required": ["names"], "additionalProperties": False}
+    ask = {**ASK, "tools": [{"type": "function", "function": {"name": "call", "parameters": tool}}], "seed": 5}
+    ask |= {"tool_choice": "required", "parallel_tool_calls": False, "frequency_penalty": 0.3}
+    client = server.client()
+    whole = client.chat.completions.create(**ask).choices[0].message.tool_calls[0].function.arguments
+    found, is_killed, name = "", False, ""
+    for chunk in client.chat.completions.create(**ask, stream=True):
+        for call in chunk.choices[0].delta.tool_calls or ():
+            found, name = found + call.function.arguments, chunk.id
+            if not is_killed:
+                os.kill(server.workers()[0], signal.SIGKILL)
+                is_killed = True
+    assert found == whole
+    (prompt,) = server.http.get(f"/v1/requests/{name}/explain").json()["prompts"]
+    assert prompt["num_restarts"] == 1
+
+
+def test_the_format_of_a_real_template_is_found(start: Any, tmp_path: Path) -> None:
+    """Mistral's: tags that are special tokens there are text here, and its parser reads what its form has written."""
+    template = shared_data("tokenizers", "chat-templates", "mistral-v3.jinja")
+    server = start("--chat-template", str(template))
+    tools = [{"type": "function", "function": {"name": "clock", "description": "", "parameters": CLOCK}}]
+    ask = {**ASK, "tools": tools, "tool_choice": "required", "seed": 2, "parallel_tool_calls": False, "max_tokens": 150}
+    (whole,) = server.client().chat.completions.create(**ask).choices
+    assert whole.finish_reason == "tool_calls"
+    check_calls(whole.message.tool_calls)
+    assert re.fullmatch("[a-zA-Z0-9]{9}", whole.message.tool_calls[0].id)
+
+
+def test_a_format_that_is_named_wins_over_the_template(start: Any) -> None:
+    server = start("--tool-call-parser", "llama3_json", "--reasoning-parser", "none")
+    said = streamed(server.client(), **ASK, tool_choice=NAMED, seed=2)
+    ((name, arguments),) = said["calls"].values()
+    assert name == "clock" and said["finish"] == "tool_calls"
+    jsonschema.validate(json.loads(arguments), CLOCK)

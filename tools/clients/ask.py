@@ -18,6 +18,8 @@ KEY = os.environ["ALBIREO_KEY"]
 SKIPPED = 77
 PROMPT, MAX_TOKENS = "Once upon a time", 12
 MESSAGES: list[Any] = [{"role": "user", "content": PROMPT}]
+#: For answers in JSON: a model of stories likes blank lines, which JSON allows between its parts.
+BRIEF: dict[str, Any] = {"temperature": 0, "max_tokens": 200, "frequency_penalty": 2.0}
 COLOURS = {
     "type": "object",
     "properties": {"colour": {"type": "string", "enum": ["red", "blue"]}},

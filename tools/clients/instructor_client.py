@@ -6,12 +6,12 @@ from typing import Literal
 
 import instructor
 import openai
-from ask import KEY, MESSAGES, MODEL, URL, end_without_schemas
+from ask import BRIEF, KEY, MESSAGES, MODEL, URL, end_without_schemas
 from pydantic import BaseModel
 
 
-class Colour(BaseModel):
-    """What is asked for."""
+class Colour(BaseModel, extra="forbid"):
+    """What is asked for; a model of stories would add fields without end."""
 
     colour: Literal["red", "blue"]
 
@@ -20,7 +20,5 @@ end_without_schemas(is_all=True)
 client = instructor.from_openai(
     openai.OpenAI(base_url=f"{URL}/v1", api_key=KEY, max_retries=0), mode=instructor.Mode.JSON_SCHEMA
 )
-answer = client.chat.completions.create(
-    model=MODEL, messages=MESSAGES, response_model=Colour, max_retries=0, max_tokens=60, temperature=0
-)
+answer = client.chat.completions.create(model=MODEL, messages=MESSAGES, response_model=Colour, max_retries=0, **BRIEF)
 assert answer.colour in ("red", "blue")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from ask import COLOURS, KEY, MAX_TOKENS, MODEL, PROMPT, URL, end_without_schemas, same
+from ask import BRIEF, COLOURS, KEY, MAX_TOKENS, MODEL, PROMPT, URL, end_without_schemas, same
 from langchain_openai import ChatOpenAI, OpenAI
 
 OPTIONS: dict[str, Any] = {"base_url": f"{URL}/v1", "api_key": KEY, "model": MODEL, "temperature": 0, "max_retries": 0}
@@ -19,5 +19,5 @@ same(responses.invoke(PROMPT).content[0]["text"], "responses")
 assert OpenAI(**OPTIONS, max_tokens=MAX_TOKENS).invoke(PROMPT)
 end_without_schemas()
 schema = {"title": "Colour", "description": "A colour.", **COLOURS}
-structured = ChatOpenAI(**OPTIONS, max_tokens=60).with_structured_output(schema, method="json_schema")
+structured = ChatOpenAI(**{**OPTIONS, **BRIEF}).with_structured_output(schema, method="json_schema")
 assert structured.invoke(PROMPT)["colour"] in ("red", "blue")

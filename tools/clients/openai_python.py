@@ -6,7 +6,7 @@ import asyncio
 from typing import Any, Literal
 
 import openai
-from ask import KEY, MAX_TOKENS, MESSAGES, MODEL, PROMPT, URL, end_without_schemas, raises, same
+from ask import BRIEF, KEY, MAX_TOKENS, MESSAGES, MODEL, PROMPT, URL, end_without_schemas, raises, same
 from pydantic import BaseModel
 
 
@@ -55,7 +55,7 @@ def main() -> None:
     wrong = client.with_options(api_key="wrong")
     raises(openai.AuthenticationError, lambda: wrong.chat.completions.create(**ASK), "key")
     end_without_schemas()
-    parse = {**ASK, "response_format": Colour, "max_tokens": 60}
+    parse = {**ASK, **BRIEF, "response_format": Colour}
     parsed = client.chat.completions.parse(**parse).choices[0].message.parsed
     assert parsed is not None and parsed.colour in ("red", "blue")
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from typing import Literal
 
-from ask import KEY, MAX_TOKENS, MODEL, PROMPT, URL, end_without_schemas, same
+from ask import BRIEF, KEY, MAX_TOKENS, MODEL, PROMPT, URL, end_without_schemas, same
 from pydantic import BaseModel
 from pydantic_ai import Agent, NativeOutput
 from pydantic_ai.models.openai import OpenAIChatModel, OpenAIResponsesModel
@@ -29,7 +29,7 @@ async def main() -> None:
     same((await responses.run(PROMPT, model_settings=settings)).output, "responses")
     end_without_schemas()
     typed = Agent(OpenAIChatModel(MODEL, provider=provider), output_type=NativeOutput(Colour), retries=0)
-    answer = await typed.run(PROMPT, model_settings={"temperature": 0, "max_tokens": 60})
+    answer = await typed.run(PROMPT, model_settings=BRIEF)
     assert answer.output.colour in ("red", "blue")
 
 

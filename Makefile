@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 NATIVE := $(shell find csrc CMakeLists.txt pyproject.toml -type f)
 
-.PHONY: demo serve test test-levels fuzz lint format bench page prometheus clean
+.PHONY: demo serve test test-levels fuzz clients lint format bench page prometheus clean
 
 demo: $(VENV)/.installed
 	@$(BIN)/albireo generate --stats --seed 7 "Once upon a time, a little fox"
@@ -21,6 +21,10 @@ test-levels: $(VENV)/.tested
 # of it.
 fuzz: $(VENV)/.tested
 	FUZZ_ROUNDS=12000 FUZZ_SEED=$$$$ $(BIN)/python -m pytest -q tests/artifact/test_fuzz.py tests/models/gguf/test_header.py
+
+# Real clients against `albireo serve`, in environments of their own (CLIENTS_DIR; by default in the user's cache).
+clients: $(VENV)/.installed
+	$(BIN)/python tools/clients/check.py
 
 lint: $(VENV)/.tested
 	$(BIN)/ruff check src tests benchmarks tools examples

@@ -15,20 +15,30 @@ from starlette.types import ASGIApp
 from albireo.server.endpoints.chat import Chat
 from albireo.server.endpoints.completions import Completions
 from albireo.server.endpoints.docs import Docs
+from albireo.server.endpoints.messages import Messages, TokenCounts
 from albireo.server.endpoints.page import ASSETS, Page
+from albireo.server.endpoints.responses import Responses, StoredResponses
 from albireo.server.endpoints.status import Stats, Status
 from albireo.server.endpoints.tokens import Tokens
 from albireo.server.errors import HttpError
 from albireo.server.guard import Guard
+from albireo.server.response_store import ResponseStore
 from albireo.server.serving import Serving
 
 
 def routes(serving: Serving) -> list[Route]:
     """All there are."""
     status, tokens, docs = Status(serving), Tokens(serving), Docs()
+    responses = ResponseStore()
+    stored = StoredResponses(responses)
     return [
         Route("/v1/completions", Completions(serving), methods=["POST"]),
         Route("/v1/chat/completions", Chat(serving), methods=["POST"]),
+        Route("/v1/messages", Messages(serving), methods=["POST"]),
+        Route("/v1/messages/count_tokens", TokenCounts(serving).count, methods=["POST"]),
+        Route("/v1/responses", Responses(serving, responses), methods=["POST"]),
+        Route("/v1/responses/{name}", stored.one, methods=["GET", "DELETE"]),
+        Route("/v1/responses/{name}/cancel", stored.cancel, methods=["POST"]),
         Route("/tokenize", tokens.tokenize, methods=["POST"]),
         Route("/detokenize", tokens.detokenize, methods=["POST"]),
         Route("/v1/models", status.models),
@@ -55,9 +65,9 @@ def application(serving: Serving) -> ASGIApp:
 async def _no_route(http: Request, error: Exception) -> Response:
     assert isinstance(error, HTTPException), "registered for it"
     what = {404: "there is no such route", 405: "this route has no such method"}.get(error.status_code, error.detail)
-    return HttpError(error.status_code, what, headers=dict(error.headers or {})).response()
+    return HttpError(error.status_code, what, headers=dict(error.headers or {})).response(http.url.path)
 
 
 async def _http_error(http: Request, error: Exception) -> Response:
     assert isinstance(error, HttpError), "registered for it"
-    return error.response()
+    return error.response(http.url.path)

@@ -57,17 +57,16 @@ class Guard:
             if self._may_pass(scope):
                 await self._app(scope, receive, noting)
             else:
-                await _denied()(scope, receive, noting)
+                await _denied().response(scope["path"])(scope, receive, noting)
         except HttpError as error:
             if status == 0:
-                await error.response()(scope, receive, noting)
+                await error.response(scope["path"])(scope, receive, noting)
         except Exception as error:
             _LOG.error("a request failed", exc_info=error)
             if status:
                 raise  # the connection is closed in the middle of the answer
-            await HttpError(500, "internal error; the server's log has more", code="internal").response()(
-                scope, receive, noting
-            )
+            internal = HttpError(500, "internal error; the server's log has more", code="internal")
+            await internal.response(scope["path"])(scope, receive, noting)
         finally:
             is_dull = scope["path"] in _PROBES or scope["path"] in self._open
             if self._logs and not (is_dull and status in (200, 304, 503)):
@@ -114,11 +113,10 @@ def _given(scope: Scope) -> list[bytes]:
     return found[:4]
 
 
-def _denied() -> Any:
-    error = HttpError(
+def _denied() -> HttpError:
+    return HttpError(
         401,
         "an API key is needed: send the header 'Authorization: Bearer KEY'",
         code="invalid_api_key",
         headers={"www-authenticate": "Bearer"},
     )
-    return error.response()

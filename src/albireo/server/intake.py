@@ -115,10 +115,9 @@ async def chat(serving: Serving, request: ChatRequest) -> list[Submission]:
         held = params if form is None else params.clone(structured_outputs=form)
         return [Submission(made.prompt, made.prompt_token_ids, held, request.cache_salt)]
 
-    num_chars = INLINE_CHARS * bool(request.tools) + sum(
-        len(content) for m in request.messages if isinstance(content := m.get("content"), str)
-    )
-    return await _admitted(serving, request, prepare, num_chars + 100 * len(request.messages), "messages")
+    num_chars = INLINE_CHARS * bool(request.tools)
+    num_chars += sum(_num_chars(message.get("content")) + 100 for message in request.messages)
+    return await _admitted(serving, request, prepare, num_chars, "messages")
 
 
 def template_kwargs(serving: Serving, given: dict[str, Any] | None, reasoning_effort: str | None) -> dict[str, Any]:
@@ -235,6 +234,17 @@ def _prompts(prompt: str | list[Any]) -> list[str | list[int]]:
     if kinds in ({str}, {list}):
         return prompt
     raise HttpError(400, "prompt mixes texts and token ids; give one kind", param="prompt")
+
+
+def _num_chars(content: Any) -> int:
+    """Of a message: its text, or its parts' texts."""
+    if isinstance(content, str):
+        return len(content)
+    if isinstance(content, list):
+        return sum(
+            len(text) for part in content if isinstance(part, dict) and isinstance(text := part.get("text"), str)
+        )
+    return 0
 
 
 def _default(value: bool | None, otherwise: bool) -> bool:

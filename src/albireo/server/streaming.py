@@ -92,6 +92,26 @@ def event(message: Any) -> bytes:
     return b"data: %b\n\n" % _ENCODER.encode(message)
 
 
+def named_event(message: dict[str, Any]) -> bytes:
+    """One server-sent event whose name is the message's type."""
+    return b"event: %b\ndata: %b\n\n" % (message["type"].encode(), _ENCODER.encode(message))
+
+
+@dataclass(frozen=True, slots=True)
+class Framing:
+    """How a protocol writes its stream.
+
+    Fields: event: one chunk; error: what ends a stream that cannot go on; done: follows the last event.
+    """
+
+    event: Callable[[Any], bytes]
+    error: Callable[[HttpError], bytes]
+    done: bytes
+
+
+OPENAI = Framing(event, lambda error: event(error.body()) + b"data: [DONE]\n\n", b"data: [DONE]\n\n")
+
+
 async def stream(
     serving: Serving,
     generation: Generation,
@@ -100,10 +120,11 @@ async def stream(
     *,
     tells_tokens: bool,
     last: Callable[[], list[Any]],
+    framing: Framing = OPENAI,
 ) -> None:
     """Send an answer as it grows.
 
-    Args: chunks: what to say of a piece; last: what to say after all of them.
+    Args: chunks: what to say of a piece; last: what to say after all of them; framing: how the protocol writes it.
     Raises: HttpError, before anything was sent; afterwards errors are events.
     """
     events = EventStream(generation.scope, send, generation.account)
@@ -115,18 +136,19 @@ async def stream(
             parts = []
             for tracked in await generation.news():
                 check(tracked)
-                parts += [event(chunk) for piece in cursors.pieces(tracked, tells_tokens) for chunk in chunks(piece)]
+                pieces = cursors.pieces(tracked, tells_tokens)
+                parts += [framing.event(chunk) for piece in pieces for chunk in chunks(piece)]
                 num_open -= tracked.is_over
             if num_open == 0:
-                parts += [event(message) for message in last()]
-                parts.append(b"data: [DONE]\n\n")
+                parts += [framing.event(message) for message in last()]
+                parts.append(framing.done)
                 await events.end(b"".join(parts))
             elif parts:
                 await events.put(b"".join(parts))
     except HttpError as error:
         if not events.is_open:
             raise
-        await events.end(event(error.body()) + b"data: [DONE]\n\n")
+        await events.end(framing.error(error))
     except ClientGone:
         return
     finally:

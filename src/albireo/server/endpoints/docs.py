@@ -10,19 +10,25 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from albireo import __version__
+from albireo.server.protocol.anthropic import CountTokensRequest, MessageAnswer, MessagesRequest, TokenCount
 from albireo.server.protocol.chat import ChatCompletion, ChatRequest
 from albireo.server.protocol.completions import Completion, CompletionRequest
+from albireo.server.protocol.responses import ResponseAnswer, ResponseRequest
 from albireo.server.protocol.tokens import Detokenized, DetokenizeRequest, Tokenized, TokenizeRequest
 
 #: (path, what it does, request, answer).
 _POSTS = (
     ("/v1/completions", "Go on with a text.", CompletionRequest, Completion),
     ("/v1/chat/completions", "Answer a conversation.", ChatRequest, ChatCompletion),
+    ("/v1/responses", "Answer a conversation, and keep the answer.", ResponseRequest, ResponseAnswer),
+    ("/v1/messages", "Answer a conversation; Anthropic's protocol.", MessagesRequest, MessageAnswer),
+    ("/v1/messages/count_tokens", "Tokens of a conversation.", CountTokensRequest, TokenCount),
     ("/tokenize", "Text to token ids.", TokenizeRequest, Tokenized),
     ("/detokenize", "Token ids to text.", DetokenizeRequest, Detokenized),
 )
 _GETS = (
     ("/v1/models", "The models there are."),
+    ("/v1/responses/{id}", "A response that is kept."),
     ("/v1/requests/{id}/explain", "Where the time of a request went."),
     ("/v1/stats", "What the engine is doing, as server-sent events."),
     ("/health", "Whether it serves, and gets on."),

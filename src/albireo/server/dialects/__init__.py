@@ -1,0 +1,1 @@
+"""Requests of other protocols -> those of chats, so that there is one way into the engine."""

@@ -1,0 +1,104 @@
+"""/v1/messages and /v1/messages/count_tokens: requests and answers. Events are made where they are sent."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any
+
+import msgspec
+from msgspec import Meta
+
+from albireo.server.protocol.fields import AllOrCount, AtLeastOne, Text
+
+Blocks = Annotated[list[dict[str, Any]], Meta(max_length=4096)]
+
+
+class Message(msgspec.Struct, forbid_unknown_fields=True):
+    """content: a text, or blocks of type text."""
+
+    role: str
+    content: str | Blocks
+
+
+class CountTokensRequest(msgspec.Struct, kw_only=True, forbid_unknown_fields=True):
+    """A conversation. system: a text, or blocks of type text; a last message of the assistant is gone on with."""
+
+    model: str
+    messages: Annotated[list[Message], Meta(min_length=1, max_length=4096)]
+    system: str | Blocks | None = None
+
+    # there is no such thing here: neutral values only
+    tools: Any = None
+    tool_choice: Any = None
+    thinking: Any = None
+    context_management: Any = None
+    mcp_servers: Any = None
+    output_config: Any = None
+    output_format: Any = None
+    # a breakpoint of the cache: prefixes are cached without
+    cache_control: Any = None
+
+
+class MessagesRequest(CountTokensRequest, kw_only=True, forbid_unknown_fields=True):
+    """What is asked of the model."""
+
+    max_tokens: AtLeastOne
+    stop_sequences: list[Text] | None = None
+    stream: bool | None = None
+    temperature: float | None = None
+    top_k: AllOrCount | None = None
+    top_p: float | None = None
+    # about the caller; changes nothing
+    metadata: Any = None
+    service_tier: Any = None
+    container: Any = None
+    inference_geo: Any = None
+
+
+COUNT_NEUTRAL: dict[str, tuple[Any, ...]] = {
+    "tools": ([],),
+    "tool_choice": ({"type": "auto"}, {"type": "none"}),
+    "thinking": ({"type": "disabled"},),
+    "context_management": ({}, {"edits": []}),
+    "mcp_servers": ([],),
+    "output_config": ({},),
+    "output_format": (),
+}
+MESSAGES_NEUTRAL: dict[str, tuple[Any, ...]] = {
+    **COUNT_NEUTRAL,
+    "service_tier": ("auto", "standard_only"),
+    "container": (),
+    "inference_geo": (),
+}
+
+
+class TokenCount(msgspec.Struct):
+    """Tokens of a conversation, as the model's template renders it."""
+
+    input_tokens: int
+
+
+class MessagesUsage(msgspec.Struct):
+    """input_tokens: those that no cache held."""
+
+    input_tokens: int
+    output_tokens: int
+    cache_read_input_tokens: int
+    cache_creation_input_tokens: int = 0
+
+
+class TextBlock(msgspec.Struct, tag_field="type", tag="text"):
+    """What the model says."""
+
+    text: str
+
+
+class MessageAnswer(msgspec.Struct, tag_field="type", tag="message"):
+    """The whole answer. stop_reason: end_turn, max_tokens or stop_sequence."""
+
+    id: str
+    model: str
+    content: list[TextBlock]
+    usage: MessagesUsage
+    stop_reason: str | None = None
+    stop_sequence: str | None = None
+    role: str = "assistant"

@@ -1,0 +1,162 @@
+"""/v1/responses: request and answer. Events of the stream are made where they are sent."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any
+
+import msgspec
+from msgspec import Meta
+
+from albireo.server.protocol.fields import AllOrCount, AtLeastOne, Int64, StreamOptions, Text
+
+#: What ids of responses look like.
+Id = Annotated[str, Meta(min_length=1, max_length=128, pattern=r"^[\x21-\x7e]+$")]
+
+
+class TextOptions(msgspec.Struct, forbid_unknown_fields=True):
+    """format: of the output, as in chats' response_format."""
+
+    format: dict[str, Any] | None = None
+    verbosity: Any = None
+
+
+class Reasoning(msgspec.Struct, forbid_unknown_fields=True):
+    """effort: given to the chat template, where it is on the list of those that may be."""
+
+    effort: Annotated[str, Meta(max_length=64)] | None = None
+    summary: Any = None
+    generate_summary: Any = None
+
+
+class ResponseRequest(msgspec.Struct, kw_only=True, forbid_unknown_fields=True):
+    """input: a text, or a list of messages. store: keep the answer, so that it can be asked for; by default on."""
+
+    model: str | None = None
+    input: str | Annotated[list[dict[str, Any]], Meta(min_length=1, max_length=4096)]
+    instructions: str | None = None
+    previous_response_id: Id | None = None
+    max_output_tokens: AtLeastOne | None = None
+    temperature: float | None = None
+    top_p: float | None = None
+    text: TextOptions | None = None
+    reasoning: Reasoning | None = None
+    stream: bool | None = None
+    stream_options: StreamOptions | None = None
+    store: bool | None = None
+    background: bool | None = None
+    metadata: dict[str, str] | None = None
+
+    # beyond OpenAI's
+    top_k: AllOrCount | None = None
+    min_p: float | None = None
+    repetition_penalty: float | None = None
+    seed: Int64 | None = None
+    stop: Text | list[Text] | None = None
+    ignore_eos: bool | None = None
+    chat_template_kwargs: dict[str, Any] | None = None
+    priority: Annotated[int, Meta(ge=-(2**31), le=2**31 - 1)] | None = None
+    cache_salt: Annotated[str, Meta(min_length=1, max_length=1024)] | None = None
+
+    # about the caller; they change nothing
+    user: Any = None
+    safety_identifier: Any = None
+    prompt_cache_key: Any = None
+    prompt_cache_retention: Any = None
+    prompt_cache_options: Any = None
+
+    # there is no such thing here: neutral values only
+    tools: Any = None
+    tool_choice: Any = None
+    parallel_tool_calls: Any = None
+    max_tool_calls: Any = None
+    include: Any = None
+    truncation: Any = None
+    top_logprobs: Any = None
+    service_tier: Any = None
+    conversation: Any = None
+    context_management: Any = None
+    moderation: Any = None
+    prompt: Any = None
+
+
+RESPONSE_NEUTRAL: dict[str, tuple[Any, ...]] = {
+    "tools": ([],),
+    "tool_choice": ("auto", "none"),
+    "parallel_tool_calls": (True, False),
+    "max_tool_calls": (),
+    "include": ([],),
+    "truncation": ("disabled",),
+    "top_logprobs": (0,),
+    "service_tier": ("auto", "default"),
+    "conversation": (),
+    "context_management": ([],),
+    "moderation": (),
+    "prompt": (),
+}
+
+
+class OutputText(msgspec.Struct, tag_field="type", tag="output_text"):
+    """What the model says."""
+
+    text: str
+    annotations: list[Any] = msgspec.field(default_factory=list)
+    logprobs: list[Any] = msgspec.field(default_factory=list)
+
+
+class OutputMessage(msgspec.Struct, tag_field="type", tag="message"):
+    """status: in_progress, completed or incomplete."""
+
+    id: str
+    status: str
+    content: list[OutputText]
+    role: str = "assistant"
+
+
+class ResponseUsage(msgspec.Struct):
+    """Tokens of an answer. input_tokens: all of them, those from the cache included."""
+
+    input_tokens: int
+    output_tokens: int
+    total_tokens: int
+    input_tokens_details: dict[str, int]
+    output_tokens_details: dict[str, int]
+
+
+class ResponseAnswer(msgspec.Struct, kw_only=True):
+    """The answer. status: queued, in_progress, completed, incomplete, failed or cancelled."""
+
+    id: str
+    created_at: int
+    model: str
+    status: str
+    background: bool
+    store: bool
+    max_output_tokens: int | None
+    temperature: float
+    top_p: float
+    text: dict[str, Any]
+    reasoning: dict[str, Any]
+    metadata: dict[str, str]
+    instructions: str | None
+    previous_response_id: str | None
+    output: list[OutputMessage] = msgspec.field(default_factory=list)
+    usage: ResponseUsage | None = None
+    error: dict[str, Any] | None = None
+    incomplete_details: dict[str, Any] | None = None
+    completed_at: int | None = None
+    object: str = "response"
+    parallel_tool_calls: bool = True
+    tool_choice: str = "auto"
+    tools: list[Any] = msgspec.field(default_factory=list)
+    top_logprobs: int = 0
+    truncation: str = "disabled"
+    service_tier: str = "default"
+    user: str | None = None
+
+
+class Deleted(msgspec.Struct):
+    """A response that is kept no more."""
+
+    id: str
+    object: str = "response"
+    deleted: bool = True

@@ -1,0 +1,75 @@
+"""Responses that can be asked for again: in memory, the newest of them, within a number and a size.
+
+Used by endpoints/responses.py. Does not know protocols.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections import OrderedDict
+from dataclasses import dataclass
+from typing import Any
+
+import msgspec
+
+from albireo.server.errors import HttpError, busy
+from albireo.server.protocol.responses import ResponseAnswer
+
+#: Most responses kept, and characters of them and of the conversations that led to them.
+MAX_KEPT, MAX_CHARS = 1024, 64 << 20
+#: Most that run without anybody waiting for them.
+MAX_BACKGROUND = 256
+
+
+@dataclass(slots=True)
+class Stored:
+    """One response. Fields: messages: the conversation up to its answer; task: while it runs in the background."""
+
+    answer: ResponseAnswer
+    messages: list[dict[str, Any]]
+    task: asyncio.Task[None] | None = None
+    num_chars: int = 0
+
+
+class ResponseStore:
+    """By id. Invariant: what is kept is within the limits; one that runs is not dropped."""
+
+    def __init__(self) -> None:
+        self._kept: OrderedDict[str, Stored] = OrderedDict()
+        self._num_chars = 0
+
+    def get(self, response_id: str) -> Stored:
+        """Raises: HttpError 404."""
+        found = self._kept.get(response_id)
+        if found is None:
+            raise HttpError(
+                404, f"there is no response {response_id!r:.140}, or it is kept no more", code="response_not_found"
+            )
+        return found
+
+    def put(self, stored: Stored) -> None:
+        """Keep one, or what became of one that is kept; the oldest ones make room."""
+        self.drop(stored.answer.id)
+        stored.num_chars = sum(len(message["content"]) for message in stored.messages)
+        stored.num_chars += len(msgspec.json.encode(stored.answer))
+        self._kept[stored.answer.id] = stored
+        self._num_chars += stored.num_chars
+        if self._is_full():
+            for name in [name for name, each in self._kept.items() if each.task is None]:
+                self.drop(name)
+                if not self._is_full():
+                    break
+
+    def _is_full(self) -> bool:
+        return len(self._kept) > MAX_KEPT or self._num_chars > MAX_CHARS
+
+    def drop(self, response_id: str) -> None:
+        """Keep it no more."""
+        stored = self._kept.pop(response_id, None)
+        if stored is not None:
+            self._num_chars -= stored.num_chars
+
+    def check_background(self) -> None:
+        """Raises: HttpError 429 when too many run in the background."""
+        if sum(stored.task is not None for stored in self._kept.values()) >= MAX_BACKGROUND:
+            raise busy(429, f"{MAX_BACKGROUND} responses run in the background already", "queue_full")

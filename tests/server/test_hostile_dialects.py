@@ -1,0 +1,34 @@
+"""Any value in any field of the protocols beside OpenAI's chats: never a 500."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import pytest
+
+from albireo.server.protocol.anthropic import CountTokensRequest, MessagesRequest
+from albireo.server.protocol.responses import ResponseRequest
+
+VALUES = (
+    "-1", "0", str(2**31), str(2**63), "1e18", "1e400", '"5"', "1.5", "NaN", "[]", "{}", "true", "9" * 5000, '""',
+    '"\\ud800"', "[null]", "[{}]", "[[]]", '{"a": [[]]}', "[" * 3000 + "]" * 3000,
+)  # fmt: skip
+SAY = [{"role": "user", "content": "Once"}]
+
+
+@pytest.mark.parametrize(
+    ("path", "kind", "base"),
+    [
+        ("/v1/responses", ResponseRequest, {"input": "Once", "max_output_tokens": 2}),
+        ("/v1/messages", MessagesRequest, {"model": "story", "max_tokens": 2, "messages": SAY}),
+        ("/v1/messages/count_tokens", CountTokensRequest, {"model": "story", "messages": SAY}),
+    ],
+)
+def test_any_value_in_any_field(server: Any, path: str, kind: Any, base: dict[str, Any]) -> None:
+    for field in kind.__struct_fields__:
+        rest = json.dumps({name: value for name, value in base.items() if name != field})[:-1]
+        for value in VALUES:
+            got = server.http.post(path, content=f'{rest}, "{field}": {value}}}')
+            assert got.status_code in (200, 400, 404), (field, value[:40], got.text)
+    assert server.http.post(path, json=base).status_code == 200

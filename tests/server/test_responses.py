@@ -1,0 +1,175 @@
+"""The real openai client against /v1/responses: whole, streamed, in the background, stored."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import openai
+import pytest
+
+from albireo.server.errors import HttpError
+from albireo.server.protocol.responses import ResponseAnswer
+from albireo.server.response_store import MAX_CHARS, MAX_KEPT, ResponseStore, Stored
+from server_process import wait_until
+
+ASK: dict[str, Any] = {"model": "story", "input": "Once upon a time", "temperature": 0, "max_output_tokens": 12}
+
+
+@pytest.fixture(scope="module")
+def client(server: Any) -> Any:
+    return server.client()
+
+
+def chat(client: Any, *messages: tuple[str, str], **extra: Any) -> Any:
+    given = [{"role": role, "content": content} for role, content in messages]
+    return client.chat.completions.create(model="story", messages=given, temperature=0, max_tokens=12, **extra)
+
+
+def test_it_answers_as_a_chat_does(client: Any) -> None:
+    got = client.responses.create(**ASK)
+    wanted = chat(client, ("user", ASK["input"]))
+    assert got.output_text == wanted.choices[0].message.content
+    assert (got.status, got.incomplete_details.reason) == ("incomplete", "max_output_tokens")
+    assert (got.usage.input_tokens, got.usage.output_tokens) == (wanted.usage.prompt_tokens, 12)
+    assert got.usage.total_tokens == wanted.usage.total_tokens
+
+
+def test_instructions_and_messages(client: Any) -> None:
+    parts = [{"type": "input_text", "text": "Once"}, {"type": "input_text", "text": "upon"}]
+    items = [
+        {"role": "user", "content": parts},
+        {"type": "message", "role": "assistant", "content": [{"type": "output_text", "text": " a time"}]},
+        {"role": "user", "content": "there"},
+    ]
+    got = client.responses.create(**{**ASK, "input": items}, instructions="A story.")
+    wanted = chat(client, ("system", "A story."), ("user", "Once\nupon"), ("assistant", " a time"), ("user", "there"))
+    assert got.output_text == wanted.choices[0].message.content
+    assert got.instructions == "A story."
+
+
+def test_a_stream_adds_up(client: Any) -> None:
+    whole = client.responses.create(**ASK)
+    found = list(client.responses.create(**ASK, stream=True))
+    kinds = [event.type for event in found]
+    assert kinds[:4] == [
+        "response.created",
+        "response.in_progress",
+        "response.output_item.added",
+        "response.content_part.added",
+    ]
+    assert kinds[-4:] == [
+        "response.output_text.done",
+        "response.content_part.done",
+        "response.output_item.done",
+        "response.incomplete",
+    ]
+    assert set(kinds[4:-4]) == {"response.output_text.delta"}
+    assert "".join(event.delta for event in found[4:-4]) == whole.output_text == found[-4].text
+    assert [event.sequence_number for event in found] == list(range(len(found)))
+    assert found[-1].response.usage.output_tokens == 12
+    with client.responses.stream(**ASK) as stream:
+        assert list(dict.fromkeys(event.type for event in stream)) == list(dict.fromkeys(kinds))
+
+
+def test_what_is_stored_can_be_asked_for_and_gone_on_with(client: Any) -> None:
+    first = client.responses.create(**ASK)
+    assert client.responses.retrieve(first.id).output_text == first.output_text
+    second = client.responses.create(**{**ASK, "input": "Then"}, previous_response_id=first.id)
+    wanted = chat(client, ("user", ASK["input"]), ("assistant", first.output_text), ("user", "Then"))
+    assert second.output_text == wanted.choices[0].message.content
+    with pytest.raises(openai.BadRequestError, match="created with background"):
+        client.responses.cancel(first.id)
+    client.responses.delete(first.id)
+    with pytest.raises(openai.NotFoundError):
+        client.responses.retrieve(first.id)
+    forgotten = client.responses.create(**ASK, store=False)
+    with pytest.raises(openai.NotFoundError):
+        client.responses.retrieve(forgotten.id)
+
+
+def test_in_the_background(client: Any) -> None:
+    got = client.responses.create(**ASK, background=True)
+    assert got.status in ("queued", "in_progress") and got.output == []
+    done = wait_until(
+        lambda: r if (r := client.responses.retrieve(got.id)).status not in ("queued", "in_progress") else None
+    )
+    assert done.output_text == client.responses.create(**ASK).output_text
+    assert client.responses.cancel(got.id).status == "incomplete"
+
+
+def test_one_that_is_cancelled_frees_what_it_held(client: Any, server: Any) -> None:
+    ask = {**ASK, "max_output_tokens": 490}
+    for asks_at_once in (True, False):
+        made = client.responses.create(**ask, background=True, extra_body={"ignore_eos": True})
+        if not asks_at_once:
+            wait_until(lambda made=made: client.responses.retrieve(made.id).status == "in_progress")
+        assert client.responses.cancel(made.id).status in ("cancelled", "incomplete")
+        assert client.responses.retrieve(made.id).status in ("cancelled", "incomplete")
+    wait_until(lambda: server.metrics()["vllm:num_requests_running"] == 0)
+
+
+def test_neutral_values_ask_for_nothing(server: Any) -> None:
+    neutral = {
+        "tools": [], "tool_choice": "auto", "parallel_tool_calls": True, "include": [], "truncation": "disabled",
+        "top_logprobs": 0, "service_tier": "auto", "text": {"format": {"type": "text"}}, "reasoning": {"effort": None},
+        "stream": False, "store": None, "background": False, "metadata": {}, "user": "me", "some_new_field": None,
+        "stream_options": None, "conversation": None, "prompt": None,
+    }  # fmt: skip
+    assert server.http.post("/v1/responses", json={**ASK, **neutral}).status_code == 200
+
+
+@pytest.mark.parametrize(
+    ("change", "param"),
+    [
+        ({"tools": [{"type": "web_search"}]}, "tools"),
+        ({"include": ["message.output_text.logprobs"]}, "include"),
+        ({"truncation": "auto"}, "truncation"),
+        ({"top_logprobs": 2}, "top_logprobs"),
+        ({"some_new_field": 1}, "some_new_field"),
+        ({"max_output_tokens": 0}, "max_output_tokens"),
+        ({"max_output_tokens": 2**63}, "max_output_tokens"),
+        ({"max_output_tokens": 5000}, "input"),
+        ({"input": []}, "input"),
+        ({"input": "very " * 600}, "input"),
+        ({"input": [{"type": "item_reference", "id": "x"}]}, "input"),
+        ({"input": [{"role": "user", "content": [{"type": "input_image"}]}]}, "input"),
+        ({"input": [{"role": "tool", "content": "x"}]}, "input"),
+        ({"temperature": -1}, "temperature"),
+        ({"background": True, "store": False}, "background"),
+        ({"background": True, "stream": True}, "background"),
+        ({"conversation": "c"}, "conversation"),
+    ],
+)
+def test_what_cannot_be_done_is_a_400_that_names_the_field(client: Any, change: dict[str, Any], param: str) -> None:
+    with pytest.raises(openai.BadRequestError) as raised:
+        client.post("/responses", body={**ASK, **change}, cast_to=object)
+    assert raised.value.param == param
+
+
+def stored(name: str, text: str = "", is_running: bool = False) -> Stored:
+    answer = ResponseAnswer(
+        id=name, created_at=0, model="m", status="completed", background=False, store=True, max_output_tokens=None,
+        temperature=1, top_p=1, text={}, reasoning={}, metadata={}, instructions=None, previous_response_id=None,
+    )  # fmt: skip
+    task: Any = object() if is_running else None
+    return Stored(answer, [{"role": "user", "content": text}], task)
+
+
+def test_the_store_is_bounded_in_number_and_size() -> None:
+    store = ResponseStore()
+    store.put(stored("running", is_running=True))
+    for i in range(MAX_KEPT):
+        store.put(stored(f"r{i}"))
+    with pytest.raises(HttpError):
+        store.get("r0")
+    assert store.get("r1") and store.get("running")
+    big = "x" * (MAX_CHARS // 2)
+    for i in range(3):
+        store.put(stored(f"big{i}", big))
+    assert store.get("big2") and store.get("running")
+    for name in ("big0", "big1", f"r{MAX_KEPT - 1}"):
+        with pytest.raises(HttpError):
+            store.get(name)
+    store.drop("big2")
+    store.put(stored("big3", big))
+    assert store.get("big3")

@@ -1,0 +1,180 @@
+"""`make clients`: real clients against a server that this starts on a free port of loopback with the bundled model.
+
+Run with the project's Python. The clients live in environments of their own, outside the project, which are made when
+they are not there: CLIENTS_DIR, by default in the user's cache. One script a client; each says pass, fail and why.
+Exit status: 0 when none failed.
+"""
+
+from __future__ import annotations
+
+import argparse
+import http.client
+import os
+import re
+import shutil
+import subprocess
+import sys
+import threading
+import time
+import venv
+from pathlib import Path
+from typing import Any
+
+import msgspec
+
+HERE = Path(__file__).parent
+KEY = "the-key-of-the-check"
+TIMEOUT_S = 120.0
+#: Exit status of a script that tried nothing; see ask.py.
+SKIPPED = 77
+#: Environment -> what is installed there.
+ENVIRONMENTS: dict[str, tuple[str, ...]] = {
+    "openai3": ("openai>=3,<4",),
+    "frameworks": (
+        "openai>=2,<3",
+        "langchain-openai",
+        "llama-index-llms-openai-like",
+        "litellm",
+        "instructor",
+        "pydantic-ai-slim[openai]",
+        "anthropic",
+        "huggingface_hub",
+    ),
+}
+#: (name told, environment, script).
+CLIENTS = (
+    ("openai 2.x", "frameworks", "openai_python.py"),
+    ("openai 3.x", "openai3", "openai_python.py"),
+    ("langchain-openai", "frameworks", "langchain.py"),
+    ("llama-index OpenAILike", "frameworks", "llama_index_openai_like.py"),
+    ("litellm", "frameworks", "litellm_client.py"),
+    ("instructor", "frameworks", "instructor_client.py"),
+    ("pydantic-ai", "frameworks", "pydantic_ai_client.py"),
+    ("anthropic", "frameworks", "anthropic_client.py"),
+    ("huggingface_hub", "frameworks", "huggingface_client.py"),
+    ("openai for Node", "node", "openai_node.mjs"),
+)
+
+
+class Server:
+    """A process that serves the bundled model; ends with the block."""
+
+    def __enter__(self) -> str:
+        command = [sys.executable, "-m", "albireo", "serve", "--port", "0", "--api-key", KEY, "--no-log-requests"]
+        self._process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True)
+        assert self._process.stderr is not None
+        for line in self._process.stderr:
+            if found := re.search(r"listening on (\S+)", line):
+                threading.Thread(target=self._process.stderr.read, daemon=True).start()
+                return found.group(1)
+        raise SystemExit("the server did not start")
+
+    def __exit__(self, *_: Any) -> None:
+        self._process.terminate()
+        try:
+            self._process.wait(60)
+        except subprocess.TimeoutExpired:
+            self._process.kill()
+            self._process.wait()
+
+
+def ask(url: str, body: Any) -> tuple[int, Any]:
+    """A plain chat, over and over while the model loads. Returns: status and answer."""
+    host = url.removeprefix("http://")
+    end = time.monotonic() + TIMEOUT_S
+    while True:
+        connection = http.client.HTTPConnection(host, timeout=TIMEOUT_S)
+        headers = {"authorization": f"Bearer {KEY}", "content-type": "application/json"}
+        connection.request("POST", "/v1/chat/completions", msgspec.json.encode(body), headers)
+        answer = connection.getresponse()
+        data = msgspec.json.decode(answer.read())
+        connection.close()
+        if answer.status != 503 or time.monotonic() > end:
+            return answer.status, data
+        time.sleep(0.1)
+
+
+def python_of(root: Path, name: str) -> Path:
+    """The interpreter of an environment, made when it is not there."""
+    home = root / name
+    wanted = "\n".join(ENVIRONMENTS[name])
+    done = home / "installed"
+    if not done.exists() or done.read_text() != wanted:
+        print(f"installing {', '.join(ENVIRONMENTS[name])} ...", flush=True)
+        venv.create(home, with_pip=True)
+        pip = [home / "bin" / "python", "-m", "pip", "install", "--quiet", "--disable-pip-version-check"]
+        subprocess.run([*pip, *ENVIRONMENTS[name]], check=True)
+        done.write_text(wanted)
+    return home / "bin" / "python"
+
+
+def node_script(root: Path, script: Path) -> Path:
+    """A copy of a script where Node finds the package, which is installed when it is not there."""
+    home = root / "node"
+    if not (home / "node_modules" / "openai").exists():
+        print("installing openai for Node ...", flush=True)
+        home.mkdir(parents=True, exist_ok=True)
+        subprocess.run(["npm", "install", "--silent", "--no-audit", "--no-fund", "openai@6"], cwd=home, check=True)
+    return Path(shutil.copy(script, home / script.name))
+
+
+def command_of(root: Path, environment: str, script: Path) -> list[str]:
+    """What runs a client's script."""
+    if environment != "node":
+        return [str(python_of(root, environment)), "-W", "ignore", str(script)]
+    node = shutil.which("node")
+    if node is None or shutil.which("npm") is None:
+        raise FileNotFoundError("node and npm are not installed")
+    return [node, str(node_script(root, script))]
+
+
+def run(command: list[str], environment: dict[str, str]) -> tuple[str, str]:
+    """Run a client's script. Returns: pass, skip or FAIL, and what it said of it, or the error."""
+    try:
+        done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=TIMEOUT_S)
+    except subprocess.TimeoutExpired:
+        return "FAIL", f"it took longer than {TIMEOUT_S:g} s"
+    if done.returncode in (0, SKIPPED):
+        return "skip" if done.returncode else "pass", done.stdout.strip().rpartition("\n")[2][:100]
+    lines = [line for line in done.stderr.splitlines() if re.search(r"Error|Exception", line)]
+    return "FAIL", lines[-1].strip()[:300] if lines else f"exit status {done.returncode}: {done.stderr[-200:]}"
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    cache = Path(os.environ.get("XDG_CACHE_HOME", "~/.cache")).expanduser() / "albireo" / "clients"
+    default = Path(os.environ.get("CLIENTS_DIR", cache))
+    parser.add_argument("--directory", type=Path, default=default, help="where the clients are installed")
+    parser.add_argument("only", nargs="*", help="scripts to run; by default all")
+    args = parser.parse_args()
+    chosen = [client for client in CLIENTS if not args.only or Path(client[2]).stem in args.only]
+    results: list[str] = []
+    with Server() as url:
+        chat = {"messages": [{"role": "user", "content": "Once upon a time"}], "temperature": 0, "max_tokens": 12}
+        status, answer = ask(url, chat)
+        if status != 200:
+            raise SystemExit(f"a plain request failed: {status} {answer}")
+        schema = {"type": "json_schema", "json_schema": {"name": "anything", "schema": {"type": "boolean"}}}
+        has_schemas = ask(url, {**chat, "response_format": schema})[0] == 200
+        environment = {
+            **{name: value for name, value in os.environ.items() if not name.lower().endswith("_proxy")},
+            "ALBIREO_URL": url,
+            "ALBIREO_MODEL": answer["model"],
+            "ALBIREO_TEXT": answer["choices"][0]["message"]["content"],
+            "ALBIREO_KEY": KEY,
+            "ALBIREO_HAS_SCHEMAS": "1" if has_schemas else "",
+            "LITELLM_LOCAL_MODEL_COST_MAP": "True",
+        }
+        for name, home, script in chosen:
+            try:
+                result, words = run(command_of(args.directory, home, HERE / script), environment)
+            except (OSError, subprocess.CalledProcessError) as error:
+                result, words = "FAIL", f"not tried: {error}"
+            results.append(result)
+            print(f"{result}  {name}{words and f': {words}'}", flush=True)
+    print(f"{results.count('pass')} of {len(results)} clients passed, {results.count('skip')} skipped")
+    return 1 if "FAIL" in results else 0
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())

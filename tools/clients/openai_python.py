@@ -1,0 +1,63 @@
+"""openai for Python, 2.x and 3.x: sync, async, streams, responses, typed exceptions, parse."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Any, Literal
+
+import openai
+from ask import BRIEF, KEY, MAX_TOKENS, MESSAGES, MODEL, PROMPT, URL, end_without_schemas, raises, same
+from pydantic import BaseModel
+
+
+class Colour(BaseModel):
+    """What parse is asked for."""
+
+    colour: Literal["red", "blue"]
+
+
+ASK: dict[str, Any] = {"model": MODEL, "messages": MESSAGES, "temperature": 0, "max_tokens": MAX_TOKENS}
+RESPONSE: dict[str, Any] = {"model": MODEL, "input": PROMPT, "temperature": 0, "max_output_tokens": MAX_TOKENS}
+
+
+async def asynchronous() -> None:
+    """All over again, with the async client."""
+    async with openai.AsyncOpenAI(base_url=f"{URL}/v1", api_key=KEY, max_retries=0) as client:
+        same((await client.chat.completions.create(**ASK)).choices[0].message.content, "async chat")
+        text = ""
+        async for chunk in await client.chat.completions.create(**ASK, stream=True):
+            text += chunk.choices[0].delta.content or ""
+        same(text, "async stream")
+        same((await client.responses.create(**RESPONSE)).output_text, "async response")
+
+
+def main() -> None:
+    client = openai.OpenAI(base_url=f"{URL}/v1", api_key=KEY, max_retries=0)
+    assert [model.id for model in client.models.list()] == [MODEL]
+    same(client.chat.completions.create(**ASK).choices[0].message.content, "chat")
+    chunks = list(client.chat.completions.create(**ASK, stream=True, stream_options={"include_usage": True}))
+    same("".join(c.choices[0].delta.content or "" for c in chunks if c.choices), "stream")
+    assert chunks[-1].usage.completion_tokens == MAX_TOKENS
+    with client.chat.completions.stream(**ASK) as stream:
+        deltas = [event.delta for event in stream if event.type == "content.delta"]
+    same("".join(deltas), "stream helper")
+    completion = client.completions.create(model=MODEL, prompt=PROMPT, temperature=0, max_tokens=MAX_TOKENS)
+    assert completion.choices[0].finish_reason == "length"
+    made = client.responses.create(**RESPONSE)
+    same(made.output_text, "response")
+    same(client.responses.retrieve(made.id).output_text, "stored response")
+    text = "".join(e.delta for e in client.responses.create(**RESPONSE, stream=True) if "text.delta" in e.type)
+    same(text, "response stream")
+    asyncio.run(asynchronous())
+    raises(openai.NotFoundError, lambda: client.chat.completions.create(**{**ASK, "model": "other"}), "model")
+    error = raises(openai.BadRequestError, lambda: client.chat.completions.create(**{**ASK, "top_p": 2}), "top_p")
+    assert isinstance(error, openai.BadRequestError) and error.param == "top_p"
+    wrong = client.with_options(api_key="wrong")
+    raises(openai.AuthenticationError, lambda: wrong.chat.completions.create(**ASK), "key")
+    end_without_schemas()
+    parse = {**ASK, **BRIEF, "response_format": Colour}
+    parsed = client.chat.completions.parse(**parse).choices[0].message.parsed
+    assert parsed is not None and parsed.colour in ("red", "blue")
+
+
+main()

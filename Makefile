@@ -50,7 +50,8 @@ bench: $(VENV)/.installed
 
 # What running needs, and nothing else. An editable install: Python edits need no reinstall, native ones rebuild here.
 $(VENV)/.installed: $(NATIVE)
-	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	@test -x $(BIN)/python || { $(PYTHON) -m venv $(VENV) && \
+	  { $(BIN)/python -m pip uninstall --quiet --yes setuptools 2>/dev/null || true; }; }  # nothing here needs it
 	@echo "installing albireo into $(VENV) (the native core compiles once, about a minute) ..."
 	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable .
 	@touch $@

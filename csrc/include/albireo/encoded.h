@@ -60,6 +60,10 @@ constexpr Encoding in_bytes(const Encoding& e) {
          : e.dtype == DType::kInt4Progressive ? Encoding{DType::kInt8, 0, false}
                                               : e;
 }
+// Where the float8 code of a column of a sub-panel lies.
+constexpr int64_t fp8_place(int64_t column, int64_t k) {
+  return k / 4 * kWord + column / 4 * 16 + k % 4 / 2 * 8 + column % 4 * 2 + k % 2;
+}
 constexpr bool has_nibbles(DType t) { return t == DType::kInt4Group || t == DType::kInt4Progressive; }
 // Scratch for that.
 constexpr int64_t unpacked_bytes(const Encoding& e, int64_t k) {

@@ -43,7 +43,7 @@ inline void gather_encoded(const Args& a, int64_t id, float* out) {
   const float scale = ((const float*)(panel + kSubPanels * sub_panel_bytes(e, a.k)))[id % kPanel];
   for (int64_t k = 0; k < a.k; k++) {
     if (e.dtype == DType::kFp8) {
-      const uint8_t code = b[k / 4 * kWord + column / 4 * 16 + k % 4 / 2 * 8 + column % 4 * 2 + k % 2];
+      const uint8_t code = b[fp8_place(column, k)];
       const float of_group =
           ((const float*)(panel + kSubPanels * sub_panel_bytes(e, a.k)))[k / group_of(e, a.k) * kPanel + id % kPanel];
       const uint32_t word = (uint32_t)(kE4M3.bits[code & 127] | (code & 128) << 8) << 16;

@@ -16,7 +16,7 @@ struct Place {
 };
 Place place_of(const Encoding& e, int64_t depth, int64_t c, int64_t k) {
   const int64_t in_word = 4 * c + k % 4;
-  if (e.dtype == DType::kFp8) return {0, 0};
+  if (e.dtype == DType::kFp8) return {fp8_place(c, k), 0};
   if (e.dtype == DType::kInt8) return {k / 4 * kWord + in_word, 0};
   const int64_t g = k / e.group, in = k % e.group;
   if (e.dtype == DType::kInt8Group) return {g * group_bytes(e) + head_bytes(e) + in / 4 * kWord + in_word, 0};
@@ -24,8 +24,6 @@ Place place_of(const Encoding& e, int64_t depth, int64_t c, int64_t k) {
                                                      : gamma_bytes(e, depth) + g * group_words(e) * kWord;
   return {words + in / 8 * kWord + in_word, (int)(in / 4 % 2 * 4)};
 }
-
-int64_t fp8_place(int64_t c, int64_t k) { return k / 4 * kWord + c / 4 * 16 + k % 4 / 2 * 8 + c % 4 * 2 + k % 2; }
 
 void put_heads(const EncodedRow& row, int64_t k, const Encoding& e, int64_t c, uint8_t* sub) {
   if (e.dtype != DType::kInt8Group && e.dtype != DType::kInt4Group && e.dtype != DType::kInt4Progressive) return;
@@ -47,12 +45,9 @@ void put_row(const EncodedRow& row, int64_t k, const Encoding& e, int64_t column
   uint8_t* sub = panel + column / kSubPanel * sub_panel_bytes(e, k);
   if (!row.codes) return;
   put_heads(row, k, e, c, sub);
-  for (int64_t i = 0; i < k; i += 4) {
+  for (int64_t i = 0; i < k; i++) {
     const Place p = place_of(e, k, c, i);
-    for (int64_t j = 0; j < 4 && i + j < k; j++) {
-      const int64_t at = e.dtype == DType::kFp8 ? fp8_place(c, i + j) : p.at + j;
-      sub[at] |= (uint8_t)(row.codes[i + j] << p.shift);
-    }
+    sub[p.at] |= (uint8_t)(row.codes[i] << p.shift);
   }
   float* tail = (float*)(panel + kSubPanels * sub_panel_bytes(e, k));
   const int64_t scales = tail_bytes(e, k) / (kPanel * 4);

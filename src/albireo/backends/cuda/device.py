@@ -6,7 +6,7 @@ Asked by api/devices.py and by `albireo doctor`. Does not import torch until the
 from __future__ import annotations
 
 import ctypes
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from importlib.util import find_spec
 
 from albireo.errors import ConfigError
@@ -24,7 +24,7 @@ class GpuFacts:
         torch, triton: versions; None: not installed.
         torch_cuda: version of CUDA torch was built for; None: torch computes on the CPU only.
         name, capability, memory_bytes, free_bytes: of the first GPU; None where torch cannot use one.
-        problem: why CUDA cannot be used, and what to do; None: it can.
+        problem, fix: why CUDA cannot be used, and what to do; None: it can.
     """
 
     driver: str | None = None
@@ -36,6 +36,7 @@ class GpuFacts:
     memory_bytes: int | None = None
     free_bytes: int | None = None
     problem: str | None = None
+    fix: str | None = None
 
 
 def driver_version() -> str | None:
@@ -54,12 +55,12 @@ def gpu_facts() -> GpuFacts:
     """Look, in the order in which things go wrong: driver, packages, torch's build, GPU, capability."""
     driver = driver_version()
     if driver is None:
-        return GpuFacts(problem="no NVIDIA driver is installed (libcuda.so.1); install one, or use --device cpu")
+        return GpuFacts(problem="there is no NVIDIA driver (libcuda.so.1)", fix="install the driver")
     missing = [name for name in ("torch", "triton") if find_spec(name) is None]
     if missing:
+        verb = "is" if len(missing) == 1 else "are"
         return GpuFacts(
-            driver,
-            problem=f"{' and '.join(missing)} is not installed; pip install 'albireo[cuda]', or use --device cpu",
+            driver, problem=f"{' and '.join(missing)} {verb} not installed", fix="pip install 'albireo[cuda]'"
         )
     return _with_torch(driver)
 
@@ -72,29 +73,31 @@ def _with_torch(driver: str) -> GpuFacts:
     if torch.version.cuda is None:
         return GpuFacts(
             *versions,
-            problem=f"torch {torch.__version__} is a build for the CPU; install the one for CUDA {driver}: "
-            "https://pytorch.org/get-started, or use --device cpu",
+            problem=f"torch {torch.__version__} is a build for the CPU",
+            fix=f"install torch for CUDA {driver} or older: https://pytorch.org/get-started",
         )
     if not torch.cuda.is_available():
         return GpuFacts(
             *versions,
-            problem=f"torch was built for CUDA {torch.version.cuda} and finds no GPU that it can use with a driver for "
-            f"CUDA {driver}; update the driver, or install a torch for CUDA {driver}; look at CUDA_VISIBLE_DEVICES",
+            problem=f"torch for CUDA {torch.version.cuda} finds no GPU it can use; the driver is for CUDA {driver}",
+            fix=f"look at CUDA_VISIBLE_DEVICES; update the driver, or install torch for CUDA {driver} or older",
         )
     capability = torch.cuda.get_device_capability(0)
     free, total = torch.cuda.mem_get_info(0)
-    problem = None
+    facts = GpuFacts(*versions, torch.cuda.get_device_name(0), capability, total, free)
     if capability < MIN_CAPABILITY:
-        problem = (
-            f"the GPU has compute capability {capability[0]}.{capability[1]}, "
-            f"{MIN_CAPABILITY[0]}.{MIN_CAPABILITY[1]} is the least (A100); use --device cpu"
+        least = ".".join(map(str, MIN_CAPABILITY))
+        return replace(
+            facts,
+            problem=f"{facts.name} has compute capability {capability[0]}.{capability[1]}, {least} is the least",
+            fix="use an A100, RTX 30 or newer GPU",
         )
-    return GpuFacts(*versions, torch.cuda.get_device_name(0), capability, total, free, problem)
+    return facts
 
 
 def require_gpu() -> GpuFacts:
     """The facts of a GPU that can be used. Raises: ConfigError saying what is wrong and what to do."""
     facts = gpu_facts()
     if facts.problem is not None:
-        raise ConfigError(f"device=cuda: {facts.problem}")
+        raise ConfigError(f"device=cuda: {facts.problem}; {facts.fix}, or use --device cpu. albireo doctor says more")
     return facts

@@ -27,7 +27,7 @@ from albireo.config import EngineConfig
 from albireo.dtypes import kv_cache_dtype
 from albireo.engine.settings import EngineSettings
 from albireo.errors import ConfigError
-from albireo.execution.runner import DeviceModel, Runner
+from albireo.execution.runner import DeviceModel
 from albireo.graph.node import Graph
 from albireo.graph.program import Program
 from albireo.models.config import ModelConfig
@@ -118,8 +118,8 @@ def load(
             vocab_size=model_config.vocab_size,
             eos_token_ids=frozenset(eos),
             max_prompt_rows=MAX_PROMPT_ROWS,
+            lookahead=device.lookahead,
         )
-        runner = Runner(model, model_config.vocab_size, config.block_size)
         return Loaded(
             config=config,
             directory=directory,
@@ -132,7 +132,7 @@ def load(
             settings=settings,
             memory=memory,
             model=model,
-            execute=runner.execute,
+            execute=device.execute(model, model_config.vocab_size, config.block_size, memory.max_model_len),
             load_s=time.perf_counter() - started,
             device=device.name,
         )

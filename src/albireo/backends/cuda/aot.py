@@ -1,6 +1,6 @@
-"""Kernels compiled ahead of time for a named GPU, with nothing of it present: registers, spills, shared memory, SASS.
+"""Kernels compiled ahead of time for a named GPU, which need not be there: registers, spills, shared memory, SASS.
 
-Called by tests and by `albireo doctor`-like questions about a kernel. Triton's wheel carries ptxas and cuobjdump. Cannot
+Called by tests. Triton's wheel carries ptxas and cuobjdump. Cannot
 run in a process whose kernels are interpreted.
 """
 

@@ -1,4 +1,4 @@
-"""slice: out[i] = x[i, start : start + C], columns as they are.
+"""slice_columns: out[i] = x[i, start : start + C], columns as they are.
 
 x: [R, more than C] and out: [R, C] of one element type, columns contiguous, rows any distance apart.
 """
@@ -35,7 +35,7 @@ def aot_cases() -> list[AotCase]:
     signature = {"x": "*fp32", "out": "*fp32", "start": "i32", "x_stride": "i32", "out_stride": "i32", "cols": "i32"}
     return [
         AotCase(
-            "slice.float32",
+            "slice_columns.float32",
             slice_kernel,
             signature,
             {"BLOCK": _BLOCK},

@@ -135,7 +135,7 @@ def top(
 
 
 def _row_keys(vocab: int) -> int:
-    return triton.cdiv(vocab, _TILE) * TOP_LOGITS + _RANKED
+    return int(triton.cdiv(vocab, _TILE)) * TOP_LOGITS + _RANKED
 
 
 def aot_cases() -> list[AotCase]:

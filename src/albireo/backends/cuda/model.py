@@ -21,9 +21,9 @@ from albireo.backends.cuda.kernels.copy_blocks import copy_blocks
 from albireo.backends.cuda.kv import TORCH_DTYPES, DeviceKV
 from albireo.backends.cuda.matrix import DeviceMatrix
 from albireo.backends.cuda.results import Results, Ticket
+from albireo.backends.cuda.scratch import Scratch
 from albireo.backends.cuda.staging import Staging
 from albireo.backends.cuda.step import DeviceStep
-from albireo.backends.cuda.workspace import Workspace
 from albireo.backends.step_inputs import StepInputs
 from albireo.backends.step_outputs import StepOutputs
 from albireo.dtypes import TOKEN, itemsize
@@ -67,7 +67,7 @@ class CudaModel:
         self._buffers = {name: self._view(buffer) for name, buffer in program.buffers.items()}
         max_blocks = -(-max_positions // program.kv.block_size)
         self._staging = Staging(self._maxima, max_blocks, device)
-        self._workspace = Workspace.of(program, self._maxima, max_blocks, device)
+        self._scratch = Scratch.of(program, self._maxima, max_blocks, device)
         self._recorder = recorder or (CudaGraphs() if device.type == "cuda" else DirectLaunches())
         self._recorded: dict[Bucket, Launches] = {}
         self._results = Results({name: self._output(name) for name in program.outputs})
@@ -154,11 +154,11 @@ class CudaModel:
 
     def _bind(self, num_blocks: int) -> tuple[DeviceKV, list[tuple[Call, Launch]]]:
         kv = DeviceKV(self.program.kv, num_blocks, self.device)
-        memory = Memory(self._buffers, self.program.buffers, self._matrices, self._vectors, kv, self._workspace)
+        memory = Memory(self._buffers, self.program.buffers, self._matrices, self._vectors, kv, self._scratch)
         return kv, [(call, bind(call, memory)) for call in self.program.calls]
 
     def _launch(self, step: DeviceStep) -> None:
-        build_work_list(step, self._workspace.work)
+        build_work_list(step, self._scratch.work)
         for call, launch in self._launches:
             if step.sizes[call.rows]:
                 launch(step)

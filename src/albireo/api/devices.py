@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any, Literal, Protocol
 
 from albireo.api.memory import MemoryPlan, machine_bytes, with_blocks
 from albireo.api.source import ModelSource
@@ -34,9 +34,7 @@ class Device(Protocol):
     """Where a program runs."""
 
     @property
-    def name(self) -> str:
-        """cpu or cuda."""
-        ...
+    def name(self) -> Literal["cpu", "cuda"]: ...
 
     @property
     def lookahead(self) -> int:
@@ -80,7 +78,7 @@ class CpuDevice:
     """This machine's processors. levels: ISA levels to choose kernels from."""
 
     levels: tuple[str, ...]
-    name: str = "cpu"
+    name: Literal["cpu"] = "cpu"
     lookahead: int = 0
 
     def catalog(self) -> KernelCatalog:
@@ -121,7 +119,7 @@ class CpuDevice:
 class CudaDevice:
     """One NVIDIA GPU. Raises: ConfigError saying what is wrong, and what to do, where none can be used."""
 
-    name = "cuda"
+    name: Literal["cuda"] = "cuda"
     lookahead = LOOKAHEAD
 
     def __init__(self) -> None:

@@ -10,7 +10,7 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from albireo.api.devices import Device, open_device
@@ -105,6 +105,7 @@ def load(
         model_config = source.model_config
         defaults = read_generation_defaults(source.config_directory)
         device = open_device(config, levels)
+        config = replace(config, device=device.name)
         programs, memory = plan_ranks(config, source, levels, device)
         if is_tuned and device.name == "cpu":
             programs = tuple(tuned(program, directory, config.num_threads)[0] for program in programs)

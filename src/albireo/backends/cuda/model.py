@@ -67,7 +67,7 @@ class CudaModel:
         self._buffers = {name: self._view(buffer) for name, buffer in program.buffers.items()}
         max_blocks = -(-max_positions // program.kv.block_size)
         self._staging = Staging(self._maxima, max_blocks, device)
-        self._scratch = Scratch.of(program, self._maxima, max_blocks, device)
+        self._scratch = Scratch.of(program, self._maxima, max_positions, device)
         self._recorder = recorder or (CudaGraphs() if device.type == "cuda" else DirectLaunches())
         self._recorded: dict[Bucket, Launches] = {}
         self._results = Results({name: self._output(name) for name in program.outputs})
@@ -158,7 +158,8 @@ class CudaModel:
         return kv, [(call, bind(call, memory)) for call in self.program.calls]
 
     def _launch(self, step: DeviceStep) -> None:
-        build_work_list(step, self._scratch.work)
+        for work in self._scratch.work.values():
+            build_work_list(step, work)
         for call, launch in self._launches:
             if step.sizes[call.rows]:
                 launch(step)

@@ -1,7 +1,7 @@
 """Rows of numbers as 8-bit codes with one scale a row, for kernels that end in such rows.
 
-Called by norm, elementwise and gated with a whole row in one tile of [groups of 16, 16] float32, zeros behind cols. Does
-not know where the numbers come from.
+Called by norm, elementwise and gated with a whole row in one tile of [groups of 16, 16] float32, zeros behind cols.
+Does not know where the numbers come from.
 """
 
 from __future__ import annotations

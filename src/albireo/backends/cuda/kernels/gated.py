@@ -1,9 +1,9 @@
 """gated: out[i, e] = f(gate[i, e]) * up[i, e] in float32, with f silu or gelu_tanh, where gate and up come interleaved.
 
-x: [R, 2 * F rounded up] of any floating type: GATE_UP_INTERLEAVE columns of gate, as many of up, in turn; F = n need be no
-multiple of that. out: [R, F] float32, bfloat16 or float16; token rows (uint8, csrc's tokens.h); or float8 e4m3 codes with
-a scale a row in scale: [R] float32. Columns are contiguous, rows any distance apart. Numbers: a program takes some
-columns of a row; codes: a whole row. A padding row is like others.
+x: [R, 2 * F rounded up] of any floating type: GATE_UP_INTERLEAVE columns of gate, as many of up, in turn; F = n need be
+no multiple of that. out: [R, F] float32, bfloat16 or float16; token rows (uint8, csrc's tokens.h); or float8 e4m3 codes
+with a scale a row in scale: [R] float32. Columns are contiguous, rows any distance apart. Numbers: a program takes some
+columns of a row; codes: a whole row, which is made for F up to 32768. A padding row is like others.
 """
 
 from __future__ import annotations

@@ -22,11 +22,11 @@ from albireo.backends.cuda.kernels.sample_adjust import (
     KEEPS_END,
     MASKED,
     SEEN,
-    TILE,
+    tile_of,
 )
 from albireo.backends.cuda.weights import FIELDS
 from albireo.errors import InvariantError
-from albireo.step import SampleTask
+from albireo.step import SampleTask, TokenLogprobs
 
 _MASK64 = (1 << 64) - 1
 #: Arrays of S tasks by type, widest first so that each begins at a multiple of its size.
@@ -93,7 +93,7 @@ class SampleWorkspace:
 
     @classmethod
     def allocate(cls, num_tasks: int, vocab: int, device: torch.device, adjusts: bool = True) -> SampleWorkspace:
-        tiles = -(-vocab // TILE)
+        tiles = -(-vocab // tile_of(vocab))
 
         def zeros(dtype: torch.dtype, *shape: int) -> torch.Tensor:
             return torch.zeros(shape, dtype=dtype, device=device)
@@ -238,6 +238,27 @@ def allowed_words(task: SampleTask, vocab_size: int) -> NDArray[np.int32] | None
         allowed[list(listed)] = True
         mask &= np.packbits(allowed, bitorder="little")
     return mask.view("<i4")
+
+
+def token_logprobs(
+    token_id: int,
+    num: int,
+    best: NDArray[np.int32],
+    logprobs: NDArray[np.float64],
+    ranks: NDArray[np.int32],
+) -> TokenLogprobs:
+    """What the API reports of a task, from what kernels/top_logprobs.py found; num: of the best, at most MAX_TOP.
+
+    Raises: InvariantError when the row is damaged.
+    """
+    if not np.isfinite(logprobs[0]) and np.isnan(logprobs).any():
+        raise InvariantError(f"token {token_id} has no log-probability; the model's output is damaged")
+    kept = [i for i in range(num) if best[i] >= 0 and best[i] != token_id]
+    return TokenLogprobs(
+        [token_id, *(int(best[i]) for i in kept)],
+        [float(logprobs[0]), *(float(logprobs[1 + i]) for i in kept)],
+        [int(ranks[0]), *(int(ranks[1 + i]) for i in kept)],
+    )
 
 
 _TORCH = {np.float64: torch.float64, np.float32: torch.float32, np.int64: torch.int64, np.int32: torch.int32}

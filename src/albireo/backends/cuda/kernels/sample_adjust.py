@@ -4,10 +4,10 @@ Steps 2 to 6 of sampling/sampler.py, in its order and to its bits: tokens outsid
 early (unless nothing else is left), bias, penalties.
 
 logits: [R, V] float32. Of each task s: rows[s] its row, flags[s] bits CHANGES, MASKED, KEEPS_END. masks: [M, ceil(V /
-32)] int32, bit i % 32 of word i // 32 says whether token i may come; mask_rows[s] a row of it. Changes of single ids lie
-between first_edit[s] and first_edit[s + 1], an id once a task: ids; kinds, bits below COUNT, and from it on how often the
-id is in the output; biases. work: [S, V] float32 is written for tasks that change; alive: [S, tiles] int32 is scratch.
-Two launches: masks by tile, then edits by task.
+32)] int32, bit i % 32 of word i // 32 says whether token i may come; mask_rows[s] a row of it. Changes of single ids
+lie between first_edit[s] and first_edit[s + 1], an id once a task: ids; kinds, bits below COUNT, and from it on how
+often the id is in the output; biases. work: [S, V] float32 is written for tasks that change; alive: [S, tiles] int32 is
+scratch. Two launches: masks by tile, then edits by task.
 """
 
 from __future__ import annotations
@@ -27,11 +27,16 @@ if TYPE_CHECKING:
 CHANGES, MASKED, KEEPS_END = 1, 2, 4
 #: Bits of kinds: in prompt or output; a bad word's end; an early end; has a bias. Counts are multiples of COUNT.
 SEEN, BANNED, END, BIASED, COUNT = 1, 2, 4, 8, 16
-TILE = 4096
+_TILE = 4096
 _EDITS = 1024
 
 _CHANGES, _MASKED, _KEEPS_END = tl.constexpr(CHANGES), tl.constexpr(MASKED), tl.constexpr(KEEPS_END)
 _SEEN, _BANNED, _END, _BIASED, _COUNT = (tl.constexpr(bit) for bit in (SEEN, BANNED, END, BIASED, COUNT))
+
+
+def tile_of(vocab: int) -> int:
+    """Entries of a row that one program of a sample_* kernel sees."""
+    return min(_TILE, max(128, int(triton.next_power_of_2(vocab))))
 
 
 @triton.jit
@@ -98,7 +103,8 @@ def sample_edit_kernel(
 
 def sample_adjust(logits: torch.Tensor, tasks: SamplingTensors, space: SampleWorkspace) -> None:
     vocab, num_tasks = logits.shape[1], space.num_tasks
-    tiles = triton.cdiv(vocab, TILE)
+    tile = tile_of(vocab)
+    tiles = triton.cdiv(vocab, tile)
     sample_mask_kernel[(num_tasks, tiles)](
         logits,
         tasks.rows,
@@ -110,7 +116,7 @@ def sample_adjust(logits: torch.Tensor, tasks: SamplingTensors, space: SampleWor
         logits.stride(0),
         vocab,
         tasks.masks.shape[1],
-        TILE=TILE,
+        TILE=tile,
         num_warps=8,
     )
     sample_edit_kernel[(num_tasks,)](
@@ -144,7 +150,7 @@ def aot_cases() -> list[AotCase]:
             "sample_adjust.mask",
             sample_mask_kernel,
             mask,
-            {"TILE": TILE},
+            {"TILE": _TILE},
             num_warps=8,
             aligned=("logits", "work", "stride", "vocab"),
             max_registers=96,

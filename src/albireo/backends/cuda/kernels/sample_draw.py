@@ -20,7 +20,7 @@ import triton
 import triton.language as tl
 
 from albireo.backends.cuda.aot import AotCase
-from albireo.backends.cuda.kernels.sample_adjust import TILE
+from albireo.backends.cuda.kernels.sample_adjust import tile_of
 from albireo.backends.cuda.ordering import number_of, order_of
 from albireo.backends.cuda.philox import uniform
 from albireo.backends.cuda.weights import (
@@ -111,7 +111,8 @@ def sample_draw_kernel(
 
 def sample_draw(logits: torch.Tensor, tasks: SamplingTensors, space: SampleWorkspace, out: torch.Tensor) -> None:
     vocab = logits.shape[1]
-    tiles = triton.cdiv(vocab, TILE)
+    tile = tile_of(vocab)
+    tiles = triton.cdiv(vocab, tile)
     sample_draw_kernel[(space.num_tasks, tiles)](
         logits,
         tasks.rows,
@@ -131,7 +132,7 @@ def sample_draw(logits: torch.Tensor, tasks: SamplingTensors, space: SampleWorks
         vocab,
         BITS=weight_bits(vocab),
         TILES=triton.next_power_of_2(tiles),
-        TILE=TILE,
+        TILE=tile,
         num_warps=8,
     )
 
@@ -146,7 +147,7 @@ def aot_cases() -> list[AotCase]:
             "sample_draw",
             sample_draw_kernel,
             signature,
-            {"BITS": weight_bits(128_256), "TILES": 32, "TILE": TILE},
+            {"BITS": weight_bits(128_256), "TILES": 32, "TILE": tile_of(128_256)},
             num_warps=8,
             aligned=("logits", "work", "stride", "vocab"),
             max_registers=200,

@@ -16,7 +16,7 @@ import triton
 import triton.language as tl
 
 from albireo.backends.cuda.aot import AotCase
-from albireo.backends.cuda.kernels.sample_adjust import TILE
+from albireo.backends.cuda.kernels.sample_adjust import tile_of
 from albireo.backends.cuda.ordering import NO_KEY, NOTHING, key_of, number_of, order_of, place_of
 from albireo.backends.cuda.weights import CUT, DRAWS, FIELDS, PEAK, arrives_last, row_tile
 
@@ -67,7 +67,8 @@ def sample_peak_kernel(
 
 def sample_peak(logits: torch.Tensor, tasks: SamplingTensors, space: SampleWorkspace, out: torch.Tensor) -> None:
     vocab = logits.shape[1]
-    tiles = triton.cdiv(vocab, TILE)
+    tile = tile_of(vocab)
+    tiles = triton.cdiv(vocab, tile)
     sample_peak_kernel[(space.num_tasks, tiles)](
         logits,
         tasks.rows,
@@ -81,7 +82,7 @@ def sample_peak(logits: torch.Tensor, tasks: SamplingTensors, space: SampleWorks
         logits.stride(0),
         vocab,
         TILES=triton.next_power_of_2(tiles),
-        TILE=TILE,
+        TILE=tile,
         num_warps=8,
     )
 
@@ -95,7 +96,7 @@ def aot_cases() -> list[AotCase]:
             "sample_peak",
             sample_peak_kernel,
             signature,
-            {"TILES": 32, "TILE": TILE},
+            {"TILES": 32, "TILE": tile_of(128_256)},
             num_warps=8,
             aligned=("logits", "work", "stride", "vocab"),
             max_registers=96,

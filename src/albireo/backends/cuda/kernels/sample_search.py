@@ -18,7 +18,7 @@ import triton
 import triton.language as tl
 
 from albireo.backends.cuda.aot import AotCase
-from albireo.backends.cuda.kernels.sample_adjust import TILE
+from albireo.backends.cuda.kernels.sample_adjust import tile_of
 from albireo.backends.cuda.ordering import number_of, order_of
 from albireo.backends.cuda.weights import (
     ABOVE,
@@ -123,7 +123,8 @@ def sample_search_kernel(
 def sample_search(logits: torch.Tensor, tasks: SamplingTensors, space: SampleWorkspace, by_count: bool) -> None:
     """by_count: top-k, else top-p."""
     vocab = logits.shape[1]
-    tiles = triton.cdiv(vocab, TILE)
+    tile = tile_of(vocab)
+    tiles = triton.cdiv(vocab, tile)
     buckets, bits = _BY_COUNT if by_count else _BY_WEIGHT
     for shift in range(32 - bits, -1, -bits):
         sample_search_kernel[(space.num_tasks, tiles)](
@@ -147,7 +148,7 @@ def sample_search(logits: torch.Tensor, tasks: SamplingTensors, space: SampleWor
             BUCKETS=buckets,
             BITS=weight_bits(vocab),
             TILES=triton.next_power_of_2(tiles),
-            TILE=TILE,
+            TILE=tile,
             num_warps=8,
         )
 
@@ -168,7 +169,7 @@ def aot_cases() -> list[AotCase]:
                 "BUCKETS": buckets,
                 "BITS": weight_bits(128_256),
                 "TILES": 32,
-                "TILE": TILE,
+                "TILE": tile_of(128_256),
             },
             num_warps=8,
             aligned=("logits", "work", "stride", "vocab"),

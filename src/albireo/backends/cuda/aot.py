@@ -35,6 +35,7 @@ class AotCase:
         max_registers, max_shared: bounds on registers a thread and bytes of shared memory a block.
         words: by compute capability, instructions that the machine code must have.
         architectures: those it can be compiled for.
+        fp_fusion: whether a product and a sum may become one operation; launchers say the same.
     """
 
     name: str
@@ -48,6 +49,7 @@ class AotCase:
     max_shared: int = 160 << 10
     words: Mapping[int, tuple[str, ...]] = field(default_factory=dict)
     architectures: tuple[int, ...] = ARCHITECTURES
+    fp_fusion: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,7 +75,11 @@ def compile_case(case: AotCase, architecture: int) -> Compiled:
     compiled = triton.compile(
         source,
         target=GPUTarget("cuda", architecture, 32),
-        options={"num_warps": case.num_warps, "num_stages": case.num_stages},
+        options={
+            "num_warps": case.num_warps,
+            "num_stages": case.num_stages,
+            "enable_fp_fusion": case.fp_fusion,
+        },
     )
     with tempfile.TemporaryDirectory() as directory:
         cubin = Path(directory) / "kernel.cubin"

@@ -1,0 +1,174 @@
+"""matmul: out = epilogue(x @ weight^T) for many tokens, with the bits of kernels/matmul_smallm.py.
+
+Arguments, types and epilogue are those of matmul_smallm. Weight rows are the rows of the matrix unit's tile here too, and
+the parts of a sum that matmul_smallm gives to several programs follow each other in one: each a chain of its own from
+zero, added in ascending order. Whether Hopper's wgmma gives an element the same bits at every width of a tile is to be
+shown on one; were it not so, tile_for() of both kernels would have to give one width.
+
+matmul_torch leaves the product to torch (cuBLAS): sums in an order that depends on T, for who prefers speed to bits that
+never move. It has no epilogue but bias and residual.
+"""
+
+from __future__ import annotations
+
+import torch
+import triton
+import triton.language as tl
+
+from albireo.backends.cuda.aot import AotCase
+from albireo.backends.cuda.arithmetic import mma
+from albireo.backends.cuda.epilogue import finish
+from albireo.backends.cuda.kernels.matmul_smallm import Tile, num_parts, part_length
+
+#: Tiles of weight rows whose programs run one after another over the same tokens, so that both stay in L2.
+_GROUP = 8
+
+
+def tile_for(dtype: str) -> tuple[int, Tile]:
+    """Weight rows of a tile, and the rest of it."""
+    return (64, Tile(64, 32, 3)) if dtype == "float32" else (128, Tile(128, 64, 4, 8))
+
+
+@triton.jit
+def matmul_kernel(
+    x,
+    weight,
+    out,
+    bias,
+    residual,
+    num_tokens,
+    n,
+    k,
+    num_rows,
+    x_stride,
+    out_stride,
+    residual_stride,
+    part_k,
+    ACT: tl.constexpr,
+    HAS_BIAS: tl.constexpr,
+    HAS_RESIDUAL: tl.constexpr,
+    PARTS: tl.constexpr,
+    EVEN_K: tl.constexpr,
+    ROWS: tl.constexpr,
+    TOKENS: tl.constexpr,
+    BLOCK_K: tl.constexpr,
+    GROUP: tl.constexpr,
+):
+    tile, slab = _place(tl.cdiv(num_rows, ROWS), tl.cdiv(num_tokens, TOKENS), GROUP)
+    row = tile * ROWS + tl.arange(0, ROWS)
+    token = slab * TOKENS + tl.arange(0, TOKENS)
+    at_k = tl.arange(0, BLOCK_K)
+    weight_at = weight + tl.minimum(row, num_rows - 1).to(tl.int64)[:, None] * k + at_k[None, :]
+    x_at = x + tl.minimum(token, num_tokens - 1).to(tl.int64)[None, :] * x_stride + at_k[:, None]
+    total = _chain(weight_at, x_at, at_k, 0, tl.minimum(part_k, k), k, EVEN_K, ROWS, TOKENS, BLOCK_K)
+    if PARTS > 1:
+        for first in range(part_k, k, part_k):
+            end = tl.minimum(first + part_k, k)
+            total += _chain(weight_at, x_at, at_k, first, end, k, EVEN_K, ROWS, TOKENS, BLOCK_K)
+    finish(
+        tl.trans(total), slab * TOKENS, tile * ROWS, num_tokens, n, out, out_stride, bias, residual, residual_stride,
+        ACT, HAS_BIAS, HAS_RESIDUAL,
+    )  # fmt: skip
+
+
+@triton.jit
+def _place(tiles, slabs, GROUP: tl.constexpr):
+    """Tile of weight rows and slab of tokens of this program."""
+    program = tl.program_id(0)
+    group = program // (GROUP * slabs)
+    height = tl.minimum(tiles - group * GROUP, GROUP)
+    within = program % (GROUP * slabs)
+    return group * GROUP + within % height, within // height
+
+
+@triton.jit
+def _chain(
+    weight_at, x_at, at_k, first, end, k,
+    EVEN_K: tl.constexpr, ROWS: tl.constexpr, TOKENS: tl.constexpr, BLOCK_K: tl.constexpr,
+):  # fmt: skip
+    acc = tl.zeros((ROWS, TOKENS), tl.float32)
+    for start in range(first, end, BLOCK_K):
+        if EVEN_K:
+            a = tl.load(weight_at + start)
+            b = tl.load(x_at + start)
+        else:
+            a = tl.load(weight_at + start, mask=(at_k < k - start)[None, :], other=0.0)
+            b = tl.load(x_at + start, mask=(at_k < k - start)[:, None], other=0.0)
+        acc = mma(a, b, acc)
+    return acc
+
+
+def matmul(
+    x: torch.Tensor,
+    weight: torch.Tensor,
+    out: torch.Tensor,
+    n: int,
+    bias: torch.Tensor | None = None,
+    residual: torch.Tensor | None = None,
+    act: int = 0,
+    tile: tuple[int, Tile] | None = None,
+) -> None:
+    """Any number of rows. act: epilogue.ACTS. tile: for tests; by default tile_for()."""
+    rows, k = weight.shape
+    dtype = str(weight.dtype).removeprefix("torch.")
+    tile_rows, sizes = tile or tile_for(dtype)
+    parts = num_parts(rows, k, dtype)
+    grid = (triton.cdiv(rows, tile_rows) * triton.cdiv(len(x), sizes.tokens),)
+    matmul_kernel[grid](
+        x,
+        weight,
+        out,
+        out if bias is None else bias,
+        out if residual is None else residual,
+        len(x),
+        n,
+        k,
+        rows,
+        x.stride(0),
+        out.stride(0),
+        0 if residual is None else residual.stride(0),
+        part_length(k, parts),
+        ACT=act,
+        HAS_BIAS=bias is not None,
+        HAS_RESIDUAL=residual is not None,
+        PARTS=parts,
+        EVEN_K=k % sizes.k == 0,
+        ROWS=tile_rows,
+        TOKENS=sizes.tokens,
+        BLOCK_K=sizes.k,
+        GROUP=_GROUP,
+        num_warps=sizes.warps,
+        num_stages=sizes.stages,
+        enable_fp_fusion=dtype == "float32",
+    )
+
+
+_NUMBERS = ("num_tokens", "n", "k", "num_rows", "x_stride", "out_stride", "residual_stride", "part_k")
+
+
+def aot_cases() -> list[AotCase]:
+    def case(name: str, dtype: str, parts: int, act: int, words: dict[int, tuple[str, ...]]) -> AotCase:
+        rows, tile = tile_for({"bf16": "bfloat16", "fp32": "float32"}[dtype])
+        pointers = {"x": f"*{dtype}", "weight": f"*{dtype}", "out": "*bf16" if act else "*fp32"}
+        pointers |= {"bias": "*fp32", "residual": "*fp32"}
+        constants = {"ACT": act, "HAS_BIAS": True, "HAS_RESIDUAL": not act, "PARTS": parts, "EVEN_K": True}
+        constants |= {"ROWS": rows, "TOKENS": tile.tokens, "BLOCK_K": tile.k, "GROUP": _GROUP}
+        return AotCase(
+            f"matmul.{name}",
+            matmul_kernel,
+            pointers | dict.fromkeys(_NUMBERS, "i32"),
+            constants,
+            tile.warps,
+            tile.stages,
+            aligned=(*pointers, *_NUMBERS[1:]),
+            max_registers=240,
+            words=words,
+            fp_fusion=dtype == "fp32",
+        )
+
+    units = {80: ("HMMA",), 90: ("HGMMA.64x128x16",), 100: ("UTCHMMA",)}
+    return [
+        case("bfloat16.parts", "bf16", 4, 0, units),
+        case("bfloat16.silu_mul", "bf16", 1, 1, units),
+        case("float32", "fp32", 1, 0, {90: ("FFMA",)}),
+    ]

@@ -69,6 +69,8 @@ def finish(
         column = first_row + tl.arange(0, NR)
     keep = (token < num_tokens)[:, None] & (column < n)[None, :]
     if HAS_RESIDUAL:
-        sums += tl.load(residual + token.to(tl.int64)[:, None] * residual_stride + column[None, :], mask=keep, other=0.0)
+        sums += tl.load(
+            residual + token.to(tl.int64)[:, None] * residual_stride + column[None, :], mask=keep, other=0.0
+        )
     at = token.to(tl.int64)[:, None] * out_stride + column[None, :]
     tl.store(out + at, round_to(sums, out.dtype.element_ty), mask=keep)

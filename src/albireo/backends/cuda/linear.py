@@ -1,6 +1,7 @@
 """linear: out = act(x @ weight^T + bias) + residual on a GPU; picks the kernel by the weight's type and the rows.
 
-Called by the executor for the family linear, and for the products inside head_top and qkv_rope_kv. Does not know programs.
+Called by the executor for the family linear, and for the products inside head_top and qkv_rope_kv. Does not know
+programs.
 """
 
 from __future__ import annotations

@@ -1,15 +1,14 @@
 """matmul: out = epilogue(x @ weight^T) for many tokens, with the bits of kernels/matmul_smallm.py.
 
-Arguments, types and epilogue are those of matmul_smallm. Weight rows are the rows of the matrix unit's tile here too, and
-the parts of a sum that matmul_smallm gives to several programs follow each other in one: each a chain of its own from
-zero, added in ascending order. Whether Hopper's wgmma gives an element the same bits at every width of a tile is to be
-shown on one; were it not so, tile_for() of both kernels would have to give one width.
-
-matmul_torch leaves the product to torch (cuBLAS): sums in an order that depends on T, for who prefers speed to bits that
-never move. It has no epilogue but bias and residual.
+Arguments, types and epilogue are those of matmul_smallm. Weight rows are the rows of the matrix unit's tile here too,
+and the parts of a sum that matmul_smallm gives to several programs follow each other in one: each a chain of its own
+from zero, added in ascending order. Whether Hopper's wgmma gives an element the same bits at every width of a tile is
+to be shown on one; were it not so, tile_for() of both kernels would have to give one width.
 """
 
 from __future__ import annotations
+
+from collections.abc import Mapping
 
 import torch
 import triton
@@ -147,7 +146,7 @@ _NUMBERS = ("num_tokens", "n", "k", "num_rows", "x_stride", "out_stride", "resid
 
 
 def aot_cases() -> list[AotCase]:
-    def case(name: str, dtype: str, parts: int, act: int, words: dict[int, tuple[str, ...]]) -> AotCase:
+    def case(name: str, dtype: str, parts: int, act: int, words: Mapping[int, tuple[str, ...]]) -> AotCase:
         rows, tile = tile_for({"bf16": "bfloat16", "fp32": "float32"}[dtype])
         pointers = {"x": f"*{dtype}", "weight": f"*{dtype}", "out": "*bf16" if act else "*fp32"}
         pointers |= {"bias": "*fp32", "residual": "*fp32"}

@@ -1,8 +1,8 @@
 """matmul_smallm: out = epilogue(x @ weight^T) for few tokens, as fast as the weight streams in.
 
-x: [T, K], weight: [N, K], both of one type, float32, float16 or bfloat16; out: [T, n] float32, bfloat16 or float16; rows
-contiguous inside. Epilogue: see ../epilogue.py. Weight rows are the rows of the matrix unit's tile and tokens its columns
-(16, 32 or 64 of them), so that Hopper's wgmma is used even for one token.
+x: [T, K], weight: [N, K], both of one type, float32, float16 or bfloat16; out: [T, n] float32, bfloat16 or float16;
+rows contiguous inside. Epilogue: see ../epilogue.py. Weight rows are the rows of the matrix unit's tile and tokens its
+columns (16, 32 or 64 of them), so that Hopper's wgmma is used even for one token.
 
 A sum is one chain of ascending k, or num_parts() chains, a constant of the shape, which are added in ascending order by
 the program that comes last; it sets its counter back to zero. So a row's bits depend on neither T nor its place, and
@@ -48,10 +48,9 @@ def num_parts(rows: int, k: int, dtype: str) -> int:
 
     float32 is one chain always: the native kernels' bits.
     """
-    parts, tiles = 1, -(-rows // TILE_ROWS)
-    while dtype != "float32" and parts < _MOST_PARTS and 2 * parts * tiles <= _BUSY_TILES and k >= 2 * parts * _LEAST_PART:
-        parts *= 2
-    return parts
+    tiles = -(-rows // TILE_ROWS)
+    most = 1 if dtype == "float32" else min(_MOST_PARTS, _BUSY_TILES // tiles, k // _LEAST_PART)
+    return 1 << max(most.bit_length() - 1, 0)
 
 
 def part_length(k: int, parts: int) -> int:

@@ -57,6 +57,25 @@ class SampleTask:
     stop_token_ids: tuple[int, ...] = ()
     matcher: TokenMatcher | None = None
 
+    @property
+    def early_ends(self) -> set[int]:
+        """The ids that must not come now, if anything else can."""
+        params = self.params
+        ends = set(self.stop_token_ids) if len(self.output_token_ids) < params.min_tokens else set()
+        if params.ignore_eos and self.matcher is not None:
+            ends.update(self.matcher.eos_token_ids)
+        return ends
+
+    @property
+    def bad_word_ends(self) -> list[int]:
+        """The last id of each bad word whose other ids are the end of the output (the prompt does not count)."""
+        output = self.output_token_ids
+        return [
+            last
+            for *start, last in self.params.bad_words_token_ids
+            if len(start) <= len(output) and list(output[len(output) - len(start) :]) == start
+        ]
+
 
 @dataclass(slots=True)
 class SequenceWork:

@@ -153,13 +153,14 @@ class EngineSource:
                 self.files.verify_weights()
 
     def adopt(self, config: EngineConfig) -> EngineConfig:
-        """The profile and the type of the KV cache of the build unless others are asked for; passes left out at the
-        build stay out."""
+        """The device, the profile and the type of the KV cache of the build unless others are asked for; passes left
+        out at the build stay out."""
         options = self.files.manifest.options
         without = tuple(dict.fromkeys((*options.without, *config.without)))
         kv_dtype = options.kv_cache_dtype if config.kv_cache_dtype == "auto" else config.kv_cache_dtype
         profile = config.profile or options.profile
-        return replace(config, profile=profile, without=without, kv_cache_dtype=kv_dtype)
+        device = "cpu" if config.device == "auto" else config.device  # its weights lie as the CPU's kernels read them
+        return replace(config, device=device, profile=profile, without=without, kv_cache_dtype=kv_dtype)
 
     def graph(self, model_len: int) -> Graph:
         """The graph of graph.json: up to max_position_embeddings no architecture's graph depends on model_len."""

@@ -38,7 +38,7 @@ def put_off_end(row: Row, task: SampleTask) -> None:
 
     A grammar has the last word: where it leaves nothing but an end, the end stays.
     """
-    ends = early_ends(task)
+    ends = task.early_ends
     # A model's own EOS ids may lie beyond the rows of its head; such an id cannot be drawn anyway.
     ids = [token_id for token_id in ends if token_id < row.size]
     if not ids:
@@ -47,12 +47,3 @@ def put_off_end(row: Row, task: SampleTask) -> None:
     row[ids] = -np.inf
     if task.matcher is not None and row.max() == -np.inf:
         row[ids] = values
-
-
-def early_ends(task: SampleTask) -> set[int]:
-    """The ids that must not come now, if anything else can."""
-    params = task.params
-    ends = set(task.stop_token_ids) if len(task.output_token_ids) < params.min_tokens else set()
-    if params.ignore_eos and task.matcher is not None:
-        ends.update(task.matcher.eos_token_ids)
-    return ends

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from albireo.backends.cuda.encoded_matrix import empty_matrix, fill_rows
 from albireo.backends.cuda.matrix import DeviceMatrix
-from albireo.backends.cuda.staging import Staging
+from albireo.backends.cuda.upload import Upload
 from albireo.encodings import Encoding, encoding
 from albireo.quantization.encoded import Encoded, e4m3_values, storable_scale
 
@@ -51,7 +51,7 @@ def symmetric(encoded: Encoded) -> Encoded:
 def device_matrix(encoded: Encoded) -> DeviceMatrix:
     n, k = encoded.shape
     matrix = empty_matrix(encoded.encoding.name, n, k, CPU)
-    fill_rows(matrix, encoded, 0, Staging(CPU, 0))
+    fill_rows(matrix, encoded, 0, Upload(CPU, 0))
     return matrix
 
 

@@ -16,7 +16,7 @@ import torch
 from albireo.backends.cuda.encoded_matrix import empty_matrix, fill_rows, fitting_encoding
 from albireo.backends.cuda.kv import TORCH_DTYPES
 from albireo.backends.cuda.matrix import DeviceMatrix
-from albireo.backends.cuda.staging import Staging
+from albireo.backends.cuda.upload import Upload
 from albireo.backends.rope_table import rope_table
 from albireo.backends.weights import Tensor, Weights
 from albireo.dtypes import itemsize
@@ -45,7 +45,7 @@ def load_constants(
     progress is called with the bytes just finished.
     Raises: WeightMismatch when a constant joins matrices of several encodings, or not the one that is wanted.
     """
-    staging = Staging(device, slice_bytes)
+    upload = Upload(device, slice_bytes)
     found: dict[str, Constant] = {}
     for name, constant in constants.items():
         if constant.rope is not None:
@@ -59,7 +59,7 @@ def load_constants(
             found[name] = _vector(definition, weights).to(device)
             progress(constant.num_bytes)
         else:
-            found[name] = _matrix(constant, definition, weights, staging, progress)
+            found[name] = _matrix(constant, definition, weights, upload, progress)
         for source in definition.sources:
             weights.release(source)
     return found
@@ -87,7 +87,7 @@ def _matrix(
     constant: PackedConstant,
     definition: ConstantDef,
     weights: Weights,
-    staging: Staging,
+    upload: Upload,
     progress: Callable[[int], None],
 ) -> DeviceMatrix:
     kind, _, dtype = constant.packing.partition(".")
@@ -99,18 +99,18 @@ def _matrix(
         encoded = _encoded_sources(constant, definition, weights, wanted)
         wanted = fitting_encoding(wanted, encoded.values())
         dtype = wanted.name
-    matrix = empty_matrix(dtype, constant.rows, constant.cols, staging.device)
+    matrix = empty_matrix(dtype, constant.rows, constant.cols, upload.device)
     row_bytes = constant.cols * (4 if wanted is not None else itemsize(dtype))
     tensors = {} if encoded else {source: weights.tensor(source) for source in definition.sources}
-    for source, start, stop, at in _pieces(definition, max(1, staging.num_bytes // row_bytes)):
+    for source, start, stop, at in _pieces(definition, max(1, upload.num_bytes // row_bytes)):
         if source is not None and wanted is not None:
             part = encoded[source].rows(start, stop) if encoded else None
             if part is None:
                 numbers = _rows(tensors[source], start, stop, definition).to(torch.float32)
                 part = round_weights(numbers.numpy(), wanted)
-            fill_rows(matrix, part, at, staging)
+            fill_rows(matrix, part, at, upload)
         elif source is not None:
-            staging.copy(_rows(tensors[source], start, stop, definition), matrix.codes[at : at + stop - start])
+            upload.copy(_rows(tensors[source], start, stop, definition), matrix.codes[at : at + stop - start])
         progress(constant.num_bytes * (at + stop - start) // constant.rows - constant.num_bytes * at // constant.rows)
     return matrix
 

@@ -12,7 +12,7 @@ import torch
 
 from albireo.backends.cuda.kv import TORCH_DTYPES
 from albireo.backends.cuda.matrix import DeviceMatrix
-from albireo.backends.cuda.staging import Staging
+from albireo.backends.cuda.upload import Upload
 from albireo.encodings import Encoding, encoding, is_encoding
 from albireo.errors import InvariantError
 from albireo.quantization.encoded import Encoded
@@ -51,7 +51,7 @@ def fitting_encoding(wanted: Encoding, arrays: Iterable[Encoded]) -> Encoding:
     return encoding(f"{wanted.name}.affine")
 
 
-def fill_rows(matrix: DeviceMatrix, part: Encoded, at: int, staging: Staging) -> None:
+def fill_rows(matrix: DeviceMatrix, part: Encoded, at: int, upload: Upload) -> None:
     """Put rows at .. of a matrix; it has part's encoding, or the affine one that fitting_encoding() gave."""
     end = at + part.shape[0]
     offset = part.offset
@@ -69,11 +69,11 @@ def fill_rows(matrix: DeviceMatrix, part: Encoded, at: int, staging: Staging) ->
         codes = torch.from_numpy(signed)
     else:
         codes = torch.from_numpy(np.ascontiguousarray(part.codes)).view(torch.float8_e4m3fn)
-    staging.copy(codes, matrix.codes[at:end])
+    upload.copy(codes, matrix.codes[at:end])
     arrays = ((part.scale, matrix.scale), (part.zero, matrix.zero), (offset, matrix.offset), (part.gamma, matrix.gamma))
     for array, target in arrays:
         if target is not None and array is not None:
-            staging.copy(torch.from_numpy(np.ascontiguousarray(array.T)), target[:, at:end])
+            upload.copy(torch.from_numpy(np.ascontiguousarray(array.T)), target[:, at:end])
 
 
 def _nibbles(codes: np.ndarray) -> np.ndarray:

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import torch
 
-from albireo.backends.cuda.constants import load_constants
+from albireo.backends.cuda.constants import place_constants
 from albireo.backends.cuda.encoded_matrix import empty_matrix
 from albireo.backends.cuda.matrix import DeviceMatrix
 from albireo.backends.rope_table import rope_table
@@ -56,9 +56,9 @@ class Weights:
 
 def load(constant: PackedConstant, weights: Weights, slice_bytes: int = 1 << 20) -> DeviceMatrix | torch.Tensor:
     done: list[int] = []
-    found = load_constants({constant.name: constant}, weights, CPU, done.append, slice_bytes)
+    matrices, vectors = place_constants({constant.name: constant}, weights, CPU, done.append, slice_bytes)
     assert sum(done) == constant.num_bytes
-    return found[constant.name]
+    return (matrices | vectors)[constant.name]
 
 
 def matrix_of(packing: str, cols: int, *segments: RowSegment, columns: tuple[int, int] | None = None) -> PackedConstant:

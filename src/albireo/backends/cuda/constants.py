@@ -1,6 +1,6 @@
 """Checkpoint -> constants in device memory: matrices as kernels read them, vectors in float32, rotation tables.
 
-Called by model.py. A constant is filled slice by slice through two pinned buffers, so that a model is never in host
+Called by open.py. A constant is filled slice by slice through two pinned buffers, so that a model is never in host
 memory; a matrix that lies encoded is held as arrays, one at a time. Does not know programs.
 """
 
@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import ctypes
 from collections.abc import Callable, Iterator, Mapping
-from typing import TypeAlias
 
 import numpy as np
 import torch
@@ -30,39 +29,38 @@ from albireo.quantization.rounding import round_weights
 #: Rows go to the device, and their file pages are let go, in slices of about this many bytes.
 SLICE_BYTES = 32 << 20
 
-Constant: TypeAlias = DeviceMatrix | torch.Tensor
 
-
-def load_constants(
+def place_constants(
     constants: Mapping[str, PackedConstant],
     weights: Weights,
     device: torch.device,
     progress: Callable[[int], None],
     slice_bytes: int = SLICE_BYTES,
-) -> dict[str, Constant]:
-    """Constants by name: a matrix as DeviceMatrix, a vector [n] float32, a rotation table as rope_constant() has it.
+) -> tuple[dict[str, DeviceMatrix], dict[str, torch.Tensor]]:
+    """Matrices, and vectors: those of one row, [n] float32, and rotation tables as rope_constant() has them; by name.
 
     progress is called with the bytes just finished.
     Raises: WeightMismatch when a constant joins matrices of several encodings, or not the one that is wanted.
     """
     upload = Upload(device, slice_bytes)
-    found: dict[str, Constant] = {}
+    matrices: dict[str, DeviceMatrix] = {}
+    vectors: dict[str, torch.Tensor] = {}
     for name, constant in constants.items():
         if constant.rope is not None:
-            found[name] = rope_constant(constant, device)
+            vectors[name] = rope_constant(constant, device)
             progress(constant.num_bytes)
             continue
         definition = constant.definition
         if definition is None:
             raise InvariantError(f"{name} has neither rows nor frequencies")
         if constant.rows == 1 and definition.num_rows == constant.cols:
-            found[name] = _vector(definition, weights).to(device)
+            vectors[name] = _vector(definition, weights).to(device)
             progress(constant.num_bytes)
         else:
-            found[name] = _matrix(constant, definition, weights, upload, progress)
+            matrices[name] = _matrix(constant, definition, weights, upload, progress)
         for source in definition.sources:
             weights.release(source)
-    return found
+    return matrices, vectors
 
 
 def rope_constant(constant: PackedConstant, device: torch.device) -> torch.Tensor:

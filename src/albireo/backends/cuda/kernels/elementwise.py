@@ -20,9 +20,7 @@ KINDS = {"cast": False, "silu": False, "gelu_tanh": False, "add": True, "mul": T
 
 
 @triton.jit
-def elementwise_kernel(
-    x, y, out, scale, x_stride, y_stride, out_stride, cols, KIND: tl.constexpr, BLOCK: tl.constexpr
-):
+def elementwise_kernel(x, y, out, scale, x_stride, y_stride, out_stride, cols, KIND: tl.constexpr, BLOCK: tl.constexpr):
     row = tl.program_id(0).to(tl.int64)
     at = tile_columns(tl.program_id(1) * BLOCK, BLOCK)
     mask = at < cols

@@ -1,6 +1,7 @@
 """linear: out = act(x @ weight^T + bias) + residual on a GPU; picks the kernel by the weight's type and the rows.
 
-Called by the executor for the family linear, and for the products inside head_top and qkv_rope_kv. Does not know programs.
+Called by the executor for the family linear, and for the products inside head_top and qkv_rope_kv. Does not know
+programs.
 """
 
 from __future__ import annotations
@@ -11,6 +12,7 @@ from albireo.backends.cuda.epilogue import act_code
 from albireo.backends.cuda.kernels import matmul as many
 from albireo.backends.cuda.kernels import matmul_smallm as few
 from albireo.backends.cuda.matrix import DeviceMatrix
+from albireo.backends.cuda.tiles import FEW_TOKENS
 from albireo.backends.cuda.workspace import workspace_bytes
 from albireo.dtypes import COMPUTE_DTYPES
 from albireo.errors import UnsupportedModel
@@ -50,7 +52,7 @@ def linear(
         raise UnsupportedModel(f"sums as a tree of {chunks} chunks are not computed on a GPU; use one rank, or the CPU")
     n = out.shape[1] if n is None else n
     code = act_code(act)
-    if len(x) <= few.MAX_TOKENS:
+    if len(x) <= FEW_TOKENS:
         few.matmul_smallm(x, weight.codes, out, n, bias, residual, code, workspace)
     else:
         many.matmul(x, weight.codes, out, n, bias, residual, code)

@@ -44,8 +44,9 @@ def ids(values: list[int]) -> torch.Tensor:
 
 
 def token_parts(rows: torch.Tensor, cols: int) -> tuple[NDArray[np.int8], F32, F32]:
-    """codes [R, whole lines], scale [R, 1], sums [R, cols / 16 + 1] of token rows."""
+    """codes [R, whole lines], scale [R, 1], sums [R, cols / 16 + 1] of token rows; nothing may be written behind."""
     length = -(-cols // 64) * 64
+    assert (rows.numpy()[:, length + 4 * (2 + -(-cols // 16)) :] == 0x7F).all()
     tail = np.ascontiguousarray(rows.numpy()[:, length:]).view(np.float32)
     return rows.numpy()[:, :length].view(np.int8), tail[:, :1], tail[:, 1 : 2 + -(-cols // 16)]
 

@@ -35,7 +35,7 @@ class AotCase:
         max_registers, max_shared: bounds on registers a thread and bytes of shared memory a block.
         words: by compute capability, instructions that the machine code must have.
         architectures: those it can be compiled for.
-        fp_fusion: whether a * b + c may become one instruction that rounds once.
+        fp_fusion: whether a product and a sum may become one operation; launchers say the same.
     """
 
     name: str
@@ -49,7 +49,7 @@ class AotCase:
     max_shared: int = 160 << 10
     words: Mapping[int, tuple[str, ...]] = field(default_factory=dict)
     architectures: tuple[int, ...] = ARCHITECTURES
-    fp_fusion: bool = True
+    fp_fusion: bool = False
 
 
 @dataclass(frozen=True, slots=True)

@@ -114,7 +114,6 @@ def aot_cases() -> list[AotCase]:
             max_shared=8 << 10,
             words={architecture: ("STG.E.128",) for architecture in architectures},
             architectures=architectures,
-            fp_fusion=False,
         )
 
     return [

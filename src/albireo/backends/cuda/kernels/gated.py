@@ -69,7 +69,6 @@ def aot_cases() -> list[AotCase]:
             max_shared=16 << 10,
             words={architecture: ("LDG.E.128",) for architecture in architectures},
             architectures=architectures,
-            fp_fusion=False,
         )
 
     return [

@@ -7,11 +7,9 @@ import torch
 from numpy.typing import NDArray
 
 from albireo.backends.cuda.kv import TORCH_DTYPES
-from albireo.backends.cuda.matrix import DeviceMatrix
+from albireo.backends.cuda.tokens import SUM_STEP, token_rows
 from albireo.dtypes import TOKEN, natural_stride
-from albireo.encodings import is_encoding
-from albireo.quantization.encoded import Encoded
-from backends.cpu.harness import F32, ROUNDOFF
+from backends.cpu.harness import F32
 
 #: Behind every row, so that writing past its end shows.
 FILL = 77.0
@@ -44,38 +42,8 @@ def ids(values: list[int]) -> torch.Tensor:
 
 
 def token_parts(rows: torch.Tensor, cols: int) -> tuple[NDArray[np.int8], F32, F32]:
-    """codes [R, whole lines], scale [R, 1], sums [R, cols / 16 + 1] of token rows."""
-    length = -(-cols // 64) * 64
-    tail = np.ascontiguousarray(rows.numpy()[:, length:]).view(np.float32)
-    return rows.numpy()[:, :length].view(np.int8), tail[:, :1], tail[:, 1 : 2 + -(-cols // 16)]
-
-
-def matrix(weight: F32 | Encoded, dtype: str) -> DeviceMatrix:
-    """As constants.py puts it together; codes of 8 bits lose the 128 that an Encoded adds, and so do affine offsets."""
-    n, k = weight.shape
-    if not is_encoding(dtype):
-        assert not isinstance(weight, Encoded)
-        return DeviceMatrix(dtype, n, k, torch.from_numpy(weight).to(TORCH_DTYPES[dtype]))
-    assert isinstance(weight, Encoded)
-    codes, offset, zero = weight.codes, weight.offset, weight.zero
-    if weight.encoding.kind == "float":
-        stored = torch.from_numpy(codes).view(torch.float8_e4m3fn)
-    elif weight.encoding.bits == 4:
-        padded = np.pad(codes, ((0, 0), (0, k % 2)))
-        stored = torch.from_numpy(padded[:, ::2] | padded[:, 1::2] << 4)
-    else:
-        stored = torch.from_numpy((codes.astype(np.int16) - 128).astype(np.int8))
-        offset = None if offset is None else offset + np.float32(128) * weight.scale
-        zero = None
-
-    def by_group(part: NDArray[np.generic] | None) -> torch.Tensor | None:
-        return None if part is None else torch.from_numpy(np.ascontiguousarray(part.T))
-
-    return DeviceMatrix(
-        dtype, n, k, stored, by_group(weight.scale), by_group(zero), by_group(offset), by_group(weight.gamma)
-    )
-
-
-def half_ulps(x: F32, dtype: str) -> F32:
-    """What rounding to dtype may move numbers by."""
-    return np.abs(x) * np.float32(ROUNDOFF[dtype]) + np.float32(2.0**-25 if dtype == "float16" else 2.0**-149)
+    """codes [R, whole lines], scale [R, 1], sums [R, cols / 16 + 1] of token rows; nothing may be written behind."""
+    views, num_sums = token_rows(rows, cols), 1 + -(-cols // SUM_STEP)
+    tail = views.floats[:, views.first :].numpy()
+    assert (np.ascontiguousarray(tail[:, 1 + num_sums :]).view(np.uint8) == 0x7F).all()
+    return views.codes[:, : 4 * views.first].numpy(), tail[:, :1], tail[:, 1 : 1 + num_sums]

@@ -60,6 +60,9 @@ def test_codes_of_a_token(x_dtype: str) -> None:
     assert not codes[:, 200:].any()
     assert_same_bits(got_scale, scale, "scales")
     assert np.array_equal(sums[:, -1], wanted.sum(axis=1))
+    alone = room(1, 200, TOKEN)
+    elementwise("cast", tensor(x[2:], x_dtype), None, alone, 200)
+    assert_same_bits(alone.numpy(), out[2:].numpy(), "a row alone")
 
 
 def test_float8_with_a_scale_a_row() -> None:

@@ -7,35 +7,17 @@ import pytest
 import torch
 
 from albireo.backends.cuda.kernels.embed import embed
+from albireo.backends.cuda.kv import TORCH_DTYPES
+from albireo.backends.cuda.matrix import DeviceMatrix
 from albireo.backends.reference.rounding import round_to
-from albireo.encodings import ENCODINGS, Encoding, encoding
+from albireo.encodings import ENCODINGS, encoding
 from albireo.quantization.encoded import Encoded, e4m3_values
-from backends.cpu.harness import F32, assert_same_bits, normal
-from backends.cuda.tensors import ULP, ids, matrix, numbers, room
+from backends.cpu.harness import assert_same_bits, normal
+from backends.cuda.encoded import decoded, device_matrix, random_encoded, symmetric
+from backends.cuda.tensors import ids, numbers, room
 
 VOCAB = 7
 IDS = [6, 0, 3, 6]
-
-
-def random_encoded(how: Encoding, n: int, k: int) -> Encoded:
-    """Any codes, scales and zeros that the encoding has, whatever they stand for."""
-    rng = np.random.default_rng(5)
-    groups = (n, how.num_groups(k))
-    codes = rng.integers(0, 1 << how.bits, (n, k)).astype(np.uint8)
-    if how.kind == "float":
-        codes &= 0xBF  # no NaN
-    scale = rng.uniform(1e-3, 2.0, (n, 1) if how.kind == "progressive" else groups).astype(np.float32)
-    zero = rng.integers(0, 16, groups).astype(np.uint8)
-    if how.bits == 8:
-        zero[:] = 128
-    return Encoded(
-        how,
-        codes,
-        scale,
-        zero=zero if how.kind in ("integer", "progressive") else None,
-        gamma=rng.integers(1, 16, groups).astype(np.uint8) if how.kind == "progressive" else None,
-        offset=normal(*groups) if how.kind == "affine" else None,
-    )
 
 
 @pytest.mark.parametrize("cols", [1, 70, 1030])
@@ -43,28 +25,20 @@ def random_encoded(how: Encoding, n: int, k: int) -> Encoded:
 def test_numbers(dtype: str, cols: int) -> None:
     table = round_to(normal(VOCAB, cols), dtype)
     out = room(len(IDS), cols)
-    embed(ids(IDS), matrix(table, dtype), out)
+    embed(ids(IDS), DeviceMatrix(dtype, VOCAB, cols, torch.from_numpy(table).to(TORCH_DTYPES[dtype])), out)
     assert_same_bits(numbers(out), table[IDS], dtype)
 
 
 @pytest.mark.parametrize("name", ENCODINGS)
 def test_encodings(name: str) -> None:
-    weight = random_encoded(encoding(name), VOCAB, 1090)
-    out = room(len(IDS), 1090)
-    embed(ids(IDS), matrix(weight, name), out)
-    got, wanted = numbers(out), weight.decode()[IDS]
-    if name.startswith("int8") and weight.offset is not None:
-        # the offset of signed codes is another sum: one more rounding, of numbers as large as 255 scales
-        largest = 256 * np.max(weight.scale) + np.max(np.abs(weight.offset))
-        assert np.max(np.abs(got - wanted)) <= 4 * ULP * largest
-    else:
-        assert_same_bits(got, wanted, name)
+    table = device_matrix(symmetric(random_encoded(encoding(name), VOCAB, 1091, 5)))
+    out = room(len(IDS), 1091)
+    embed(ids(IDS), table, out)
+    assert_same_bits(numbers(out), decoded(table)[IDS], name)
 
 
 def test_every_e4m3_code() -> None:
-    table = matrix(Encoded(encoding("fp8"), np.arange(256, dtype=np.uint8)[None], np.ones((1, 1), np.float32)), "fp8")
+    codes = Encoded(encoding("fp8"), np.arange(256, dtype=np.uint8)[None], np.ones((1, 1), np.float32))
     out = room(1, 256)
-    embed(ids([0]), table, out)
-    wanted: F32 = e4m3_values()
-    assert np.array_equal(numbers(out)[0], wanted, equal_nan=True)
-    assert torch.equal(out[0, :127], table.codes[0, :127].float())
+    embed(ids([0]), device_matrix(codes), out)
+    assert np.array_equal(numbers(out)[0], e4m3_values(), equal_nan=True)

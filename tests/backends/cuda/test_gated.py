@@ -56,6 +56,9 @@ def test_codes(x_dtype: str) -> None:
     assert np.array_equal(codes[:, :70], wanted)
     assert not codes[:, 70:].any()
     assert_same_bits(got_scale, scale, "scales")
+    alone = room(1, 70, TOKEN)
+    gated(x[1:2], alone, "silu_mul", 70)
+    assert_same_bits(alone.numpy(), tokens[1:2].numpy(), "a row alone")
     ends = [0, 16, 32, 48, 64, 70]
     assert np.array_equal(sums, np.stack([wanted[:, :end].sum(axis=1) for end in ends], axis=1))
     out, scale8 = room(3, 70, "fp8"), tensor(np.zeros((3, 1), np.float32), pad=0)

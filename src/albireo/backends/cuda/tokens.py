@@ -1,4 +1,4 @@
-"""Token rows ("int8.token", csrc/include/albireo/tokens.h) as kernels of linears read them.
+"""Token rows ("int8.token", csrc/include/albireo/tokens.h) as kernels of linears read them; row_codes.py writes them.
 
 A row is codes int8 [round_up(K, 64)], their scale, and sums of codes before 0, 16, 32, ... and K, float32.
 """

@@ -70,7 +70,7 @@ def elementwise(
 def aot_cases() -> list[AotCase]:
     strides = {"x_stride": "i32", "y_stride": "i32", "out_stride": "i32", "cols": "i32"}
 
-    def case(name: str, kind: str, types: dict[str, str], block: int) -> AotCase:
+    def case(name: str, kind: str, types: dict[str, str], block: int, architectures: tuple[int, ...]) -> AotCase:
         signature = {**types, **strides}
         missing = {role: None for role in ("y", "scale") if role not in types}
         return AotCase(
@@ -82,12 +82,12 @@ def aot_cases() -> list[AotCase]:
             aligned=tuple(role for role in signature if role != "scale"),
             max_registers=64,
             max_shared=16 << 10,
-            words={90: ("LDG.E.128",)},
-            fp_fusion=False,
+            words={architecture: ("LDG.E.128",) for architecture in architectures},
+            architectures=architectures,
         )
 
     return [
-        case("silu.bfloat16", "silu", {"x": "*fp32", "out": "*bf16"}, 1024),
-        case("add.float32", "add", {"x": "*fp32", "y": "*fp32", "out": "*fp32"}, 1024),
-        case("cast.tokens.16384", "cast", {"x": "*bf16", "out": "*u8"}, 16384),
+        case("silu.bfloat16", "silu", {"x": "*fp32", "out": "*bf16"}, 1024, (80, 90, 100)),
+        case("add.float32", "add", {"x": "*fp32", "y": "*fp32", "out": "*fp32"}, 1024, (90,)),
+        case("cast.tokens.16384", "cast", {"x": "*bf16", "out": "*u8"}, 16384, (80,)),
     ]

@@ -102,7 +102,7 @@ def embed(ids: torch.Tensor, table: DeviceMatrix, out: torch.Tensor) -> None:
 def aot_cases() -> list[AotCase]:
     strides = {"codes_stride": "i32", "group_stride": "i32", "out_stride": "i32", "cols": "i32"}
 
-    def case(name: str, form: str, group: int, types: dict[str, str]) -> AotCase:
+    def case(name: str, form: str, group: int, types: dict[str, str], architectures: tuple[int, ...]) -> AotCase:
         missing = {role: None for role in ("scale", "zero", "offset", "gamma") if role not in types}
         return AotCase(
             f"embed.{name}",
@@ -112,12 +112,12 @@ def aot_cases() -> list[AotCase]:
             aligned=("codes", "out", *strides),
             max_registers=64,
             max_shared=8 << 10,
-            words={90: ("STG.E.128",)},
-            fp_fusion=False,
+            words={architecture: ("STG.E.128",) for architecture in architectures},
+            architectures=architectures,
         )
 
     return [
-        case("bfloat16", "numbers", 4096, {"codes": "*bf16"}),
-        case("fp8.g128", "e4m3", 128, {"codes": "*u8", "scale": "*fp32"}),
-        case("int4p.g128", "nibbles", 128, {"codes": "*u8", "scale": "*fp32", "zero": "*u8", "gamma": "*u8"}),
+        case("bfloat16", "numbers", 4096, {"codes": "*bf16"}, (80, 90, 100)),
+        case("fp8.g128", "e4m3", 128, {"codes": "*u8", "scale": "*fp32"}, (80,)),
+        case("int4p.g128", "nibbles", 128, {"codes": "*u8", "scale": "*fp32", "zero": "*u8", "gamma": "*u8"}, (90,)),
     ]

@@ -56,7 +56,7 @@ def gated(x: torch.Tensor, out: torch.Tensor, act: str, n: int, scale: torch.Ten
 
 
 def aot_cases() -> list[AotCase]:
-    def case(name: str, act: str, out: str, block: int, registers: int) -> AotCase:
+    def case(name: str, act: str, out: str, block: int, registers: int, architectures: tuple[int, ...]) -> AotCase:
         signature = {"x": "*fp32", "out": out, "x_stride": "i32", "out_stride": "i32", "cols": "i32"}
         return AotCase(
             f"gated.{name}",
@@ -67,12 +67,12 @@ def aot_cases() -> list[AotCase]:
             aligned=tuple(signature),
             max_registers=registers,
             max_shared=16 << 10,
-            words={90: ("LDG.E.128",)},
-            fp_fusion=False,
+            words={architecture: ("LDG.E.128",) for architecture in architectures},
+            architectures=architectures,
         )
 
     return [
-        case("silu.bfloat16", "silu_mul", "*bf16", 1024, 48),
-        case("silu.tokens.16384", "silu_mul", "*u8", 16384, 64),
-        case("gelu_tanh.tokens.32768", "gelu_tanh_mul", "*u8", 32768, 64),
+        case("silu.bfloat16", "silu_mul", "*bf16", 1024, 48, (80, 90, 100)),
+        case("silu.tokens.16384", "silu_mul", "*u8", 16384, 64, (80,)),
+        case("gelu_tanh.tokens.32768", "gelu_tanh_mul", "*u8", 32768, 64, (90,)),
     ]

@@ -127,7 +127,6 @@ def aot_cases() -> list[AotCase]:
             max_shared=24 << 10,
             words={architecture: ("LDG.E.128",) for architecture in architectures},
             architectures=architectures,
-            fp_fusion=False,
         )
 
     with_sum = {"out": "*bf16", "residual": "*fp32", "total": "*fp32"}

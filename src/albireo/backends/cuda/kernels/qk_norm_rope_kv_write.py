@@ -172,7 +172,6 @@ def aot_cases() -> list[AotCase]:
             max_shared=4 << 10,
             words={architecture: ("LDG.E.128",) for architecture in architectures},
             architectures=architectures,
-            fp_fusion=False,
         )
 
     scales = {"k_scale": "*fp32", "v_scale": "*fp32"}

@@ -9,7 +9,7 @@ TEMPLATE = (
     "{% for t in tools or [] %}{{ t.function.name }}: {{ t.function.parameters | tojson }}\n{% endfor %}"
     "{% for m in messages %}{{ m.content or '' }}{% for c in m.tool_calls or [] %}"
     "<tool_call>{{ c.function.name }} {{ c.function.arguments | tojson }}</tool_call>{% endfor %}\n{% endfor %}"
-    "{% if think %}<think>{% endif %}{# </think> #}{% set x = '</think>' %}"
+    "{% if think or enable_thinking %}<think>{% endif %}{# </think> #}{% set x = '</think>' %}"
 )
 WEATHER = {
     "type": "object",

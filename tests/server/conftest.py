@@ -22,7 +22,8 @@ def server() -> Iterator[Server]:
 def with_tools(folder: Path, *args: str) -> Iterator[Server]:
     path = folder / "tools.jinja"
     path.write_text(TEMPLATE)
-    made = Server("--chat-template", str(path), "--chat-template-kwarg", "think", *args).wait_until_ready()
+    names = [word for name in ("think", "enable_thinking") for word in ("--chat-template-kwarg", name)]
+    made = Server("--chat-template", str(path), *names, *args).wait_until_ready()
     yield made
     made.stop()
 
@@ -35,7 +36,7 @@ def caller(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
 
 @pytest.fixture(scope="session")
 def thinker(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
-    """One that thinks when the template's variable `think` says so."""
+    """One that thinks when the template's variables `think` or `enable_thinking` say so."""
     yield from with_tools(tmp_path_factory.mktemp("template"))
 
 

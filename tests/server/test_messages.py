@@ -78,7 +78,7 @@ def test_a_stream_adds_up(server: Any) -> None:
     whole = server.http.post("/v1/messages", json=ASK).json()
     found = events(server.http.post("/v1/messages", json={**ASK, "stream": True}).text)
     kinds = [event["type"] for event in found]
-    assert kinds[:3] == ["message_start", "content_block_start", "ping"]
+    assert kinds[:3] == ["message_start", "ping", "content_block_start"]
     assert kinds[-3:] == ["content_block_stop", "message_delta", "message_stop"]
     assert set(kinds[3:-3]) == {"content_block_delta"}
     assert "".join(event["delta"]["text"] for event in found[3:-3]) == whole["content"][0]["text"]

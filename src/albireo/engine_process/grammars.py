@@ -6,6 +6,7 @@ Used by worker.py. The tokenizer is read when the first request asks for a form.
 from __future__ import annotations
 
 import logging
+import time
 from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
@@ -28,10 +29,11 @@ NUM_THREADS = 2
 
 @dataclass(frozen=True, slots=True)
 class Compiled:
-    """What became of the grammar of a request: a constraint, or why there is none."""
+    """What became of the grammar of a request: a constraint, or why there is none. at_s: when; monotonic clock."""
 
     add: Add
     result: TokenConstraint | EngineError
+    at_s: float
 
 
 class Grammars:
@@ -70,7 +72,7 @@ class Grammars:
         except Exception as error:
             _LOG.error("a grammar could not be compiled", exc_info=error)
             result = InvariantError(f"compiling structured_outputs.{form.kind} failed: {type(error).__name__}")
-        self._on_done(Compiled(add, result))
+        self._on_done(Compiled(add, result, time.monotonic()))
 
 
 def compiler_of(loaded: Loaded) -> GrammarCompiler:

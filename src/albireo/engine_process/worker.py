@@ -175,6 +175,7 @@ class Worker:
         self._engine = self._guarded.engine
         self._seq_ids: dict[int, range] = {}
         self._fresh: set[int] = set()
+        self._compiled_s: dict[int, float] = {}
         self._watch_s: float | None = None
         self._watch_next_s = 0.0
 
@@ -230,6 +231,7 @@ class Worker:
         if isinstance(result, EngineError):
             self.tell(Refused(add.key, type(result).__name__, str(result)))
         else:
+            self._compiled_s[add.key] = compiled.at_s
             self._add(add, result)
 
     def _add(self, add: Add, constraint: TokenConstraint | None) -> None:
@@ -253,6 +255,7 @@ class Worker:
 
     def _forget(self, key: int) -> None:
         self._fresh.discard(key)
+        self._compiled_s.pop(key, None)
         for seq_id in self._seq_ids.pop(key, ()):
             del self._executor.owners[seq_id]
 
@@ -293,6 +296,9 @@ class Worker:
                 metrics.first_token_s,
                 known.num_cached_tokens,
                 metrics.num_preemptions,
+                metrics.num_prefill_chunks,
+                metrics.preempted_s,
+                self._compiled_s.get(key),
                 known.prompt_logprobs if is_first else None,
             )
         if update.is_request_finished:

@@ -70,7 +70,7 @@ class Messages:
                     await generation.finished()
                 headers = {"request-id": name, "x-request-id": name}
                 response = Response(_ENCODER.encode(answer.whole()), 200, headers, "application/json")
-                await response(scope, receive, send)
+                await generation.answer(response, send)
         except ClientGone:
             return
 

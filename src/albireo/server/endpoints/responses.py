@@ -61,7 +61,7 @@ class Responses:
                     self._store.put(stored)
                 if not request.stream:
                     headers = {"x-request-id": writer.answer.id}
-                    await _json(writer.answer, headers)(scope, receive, send)
+                    await generation.answer(_json(writer.answer, headers), send)
         except ClientGone:
             return
 

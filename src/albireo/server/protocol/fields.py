@@ -62,6 +62,7 @@ class GenerationFields(msgspec.Struct, kw_only=True, forbid_unknown_fields=True)
     request_id: Annotated[str, Meta(min_length=1, max_length=128, pattern=r"^[\x21-\x7e]+$")] | None = None
     return_token_ids: bool | None = None
     return_tokens_as_token_ids: bool | None = None
+    return_timings: bool | None = None
     add_special_tokens: bool | None = None
 
     # the form of the output: read by forms.py
@@ -141,12 +142,13 @@ def unneutral(fields: msgspec.Struct, table: dict[str, tuple[Any, ...]]) -> tupl
 
 
 class Usage(msgspec.Struct, omit_defaults=True):
-    """Tokens of an answer."""
+    """Tokens of an answer. timings: seconds of each part of its account, when asked for."""
 
     prompt_tokens: int
     completion_tokens: int
     total_tokens: int
     prompt_tokens_details: dict[str, int] | None = None
+    timings: dict[str, float] | None = None
 
 
 def usage(num_prompt: int, num_output: int, num_cached: int) -> Usage:

@@ -151,6 +151,11 @@ class Tracked:
         """Of all continuations."""
         return sum(len(continuation.token_ids) for continuation in self.continuations)
 
+    @property
+    def has_failed(self) -> bool:
+        """Whether it was refused, or the engine gave it up."""
+        return self.error is not None or any(c.finish_reason == "error" for c in self.continuations)
+
     def add_message(self) -> Add:
         """What lets an engine process begin with it, or go on."""
         earlier = None

@@ -104,6 +104,8 @@ class Generation:
         if self._timer is not None:
             self._timer.cancel()
         self._serving.accounts.close(self.account)
+        if self._serving.tracing is not None:
+            self._serving.tracing.record(self.account, self.scope["headers"])
         self.scope[ACCOUNT].update(self.account.log())
 
     async def news(self) -> list[Tracked]:

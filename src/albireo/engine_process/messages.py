@@ -60,7 +60,8 @@ class Finish(Message):
 
 
 class Careful(Message):
-    """Compute sequences one by one from now on, or together again: whoever crashes the process is known then."""
+    """Compute sequences one by one from now on, and compile grammars by themselves, or all together again: whoever
+    crashes the process is known then."""
 
     is_on: bool
 

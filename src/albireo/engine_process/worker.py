@@ -72,8 +72,9 @@ def run(socket_path: str, ledger_path: str) -> None:
         except EngineError as error:
             connection.sendall(frame(Failed(type(error).__name__, str(error))))
             return
-        grammars = Grammars(lambda: compiler_of(loaded), inbox.put)
-        worker = Worker(loaded, Ledger(Path(ledger_path)), connection, grammars)
+        ledger = Ledger(Path(ledger_path))
+        grammars = Grammars(lambda: compiler_of(loaded), inbox.put, ledger)
+        worker = Worker(loaded, ledger, connection, grammars)
         worker.tell(_ready(loaded))
         worker.serve(inbox)
     # A server that was killed leaves the directory of its socket behind.
@@ -207,10 +208,13 @@ class Worker:
         if isinstance(message, Add):
             if message.params.structured_outputs is None:
                 self._add(message, None)
+            elif self._executor.is_careful:
+                self._compiled(self._grammars.at_once(message))
             else:
                 self._grammars.begin(message)
         elif isinstance(message, Compiled):
-            self._compiled(message)
+            if self._grammars.take_back(message.add.key):
+                self._compiled(message)
         elif isinstance(message, Abort):
             self._grammars.take_back(message.key)
             self._engine.abort(str(message.key))
@@ -226,8 +230,6 @@ class Worker:
 
     def _compiled(self, compiled: Compiled) -> None:
         add, result = compiled.add, compiled.result
-        if not self._grammars.take_back(add.key):
-            return
         if isinstance(result, EngineError):
             self.tell(Refused(add.key, type(result).__name__, str(result)))
         else:

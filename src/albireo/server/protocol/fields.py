@@ -90,6 +90,10 @@ class GenerationFields(msgspec.Struct, kw_only=True, forbid_unknown_fields=True)
     use_beam_search: Any = None
     length_penalty: Any = None
     kv_transfer_params: Any = None
+    ec_transfer_params: Any = None
+    repetition_detection: Any = None
+    return_token_offsets: Any = None
+    truncation_side: Any = None
     vllm_xargs: Any = None
     truncate_prompt_tokens: Any = None
     thinking_token_budget: Any = None
@@ -102,6 +106,11 @@ NEUTRAL: dict[str, tuple[Any, ...]] = {
     "use_beam_search": (False,),
     "length_penalty": (1,),
     "kv_transfer_params": ({},),
+    "ec_transfer_params": ({},),
+    "repetition_detection": (),
+    "return_token_offsets": (False,),
+    # a prompt is never truncated, from no side
+    "truncation_side": ("left", "right"),
     "vllm_xargs": ({},),
     "truncate_prompt_tokens": (),
     "thinking_token_budget": (),

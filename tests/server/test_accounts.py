@@ -20,6 +20,7 @@ def make(answered_s: float | None = 10.0, form: Any = None, **times: Any) -> Acc
     tracked = Tracked.new(0, "a", Submission(None, [1], params), 0, Inbox(), 1.0, None)
     for name, value in times.items():
         setattr(tracked.times, name, value)
+    tracked.is_over = "ended_s" in times
     return Account("a", "/v1/completions", 1.0, 1.5, 0, 0, 0, [tracked], answered_s)
 
 
@@ -78,8 +79,9 @@ def test_a_slow_reader_is_a_part_once_the_engine_is_done(
     now = since_s
     monkeypatch.setattr(time, "monotonic", lambda: now)
     account = make(first_scheduled_s=3.0, first_token_s=4.0, ended_s=9.0)
-    with account.sending():
-        now = until_s
+    account.is_sending()
+    now = until_s
+    account.has_read()
     told = account.explain()
     assert told["waited_for_reader_s"] == waited_s and told["parts"]["slow_reader_s"] == late_s
     assert told["parts"]["delivery_s"] == 1.0 - late_s

@@ -42,14 +42,32 @@ VLLM_OF = {
 }  # fmt: skip
 #: Field -> a value that asks for something there is.
 ASKING: dict[str, Any] = {
-    "top_k": 5, "min_p": 0.1, "repetition_penalty": 1.1, "stop_token_ids": [1], "include_stop_str_in_output": True,
-    "ignore_eos": True, "min_tokens": 2, "skip_special_tokens": False, "prompt_logprobs": 1,
-    "allowed_token_ids": [5, 6], "bad_words": ["the"], "structured_outputs": {"choice": ["a", "b"]},
-    "guided_json": {"type": "object"}, "guided_regex": "a+", "guided_choice": ["a", "b"],
-    "guided_grammar": 'root ::= "a"', "cache_salt": "salt", "return_token_ids": True, "return_tokens_as_token_ids": True, "n": 2,
-    "logit_bias": {"5": 1}, "seed": 2**63 - 1, "response_format": {"type": "json_object"}, "stop": ["x", "y"],
+    "top_k": 5,
+    "min_p": 0.1,
+    "repetition_penalty": 1.1,
+    "stop_token_ids": [1],
+    "include_stop_str_in_output": True,
+    "ignore_eos": True,
+    "min_tokens": 2,
+    "skip_special_tokens": False,
+    "prompt_logprobs": 1,
+    "allowed_token_ids": [5, 6],
+    "bad_words": ["the"],
+    "structured_outputs": {"choice": ["a", "b"]},
+    "guided_json": {"type": "object"},
+    "guided_regex": "a+",
+    "guided_choice": ["a", "b"],
+    "guided_grammar": 'root ::= "a"',
+    "cache_salt": "salt",
+    "return_token_ids": True,
+    "return_tokens_as_token_ids": True,
+    "n": 2,
+    "logit_bias": {"5": 1},
+    "seed": 2**63 - 1,
+    "response_format": {"type": "json_object"},
+    "stop": ["x", "y"],
     "return_timings": True,
-}  # fmt: skip
+}
 
 
 def post(server: Any, path: str, body: dict[str, Any]) -> None:

@@ -7,8 +7,7 @@ from __future__ import annotations
 
 import time
 from collections import OrderedDict
-from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -42,15 +41,14 @@ class Account:
     reading_s: float = 0.0
     late_s: float = 0.0
 
-    @contextmanager
-    def sending(self) -> Iterator[None]:
-        """Inside, the client may keep us waiting."""
+    def is_sending(self) -> None:
+        """The client may keep us waiting from now on, until has_read()."""
         self.reading_since_s = time.monotonic()
-        try:
-            yield
-        finally:
-            self.reading_s, self.late_s = self._reading(time.monotonic())
-            self.reading_since_s = None
+
+    def has_read(self) -> None:
+        """It took what was sent."""
+        self.reading_s, self.late_s = self._reading(time.monotonic())
+        self.reading_since_s = None
 
     def timings(self) -> dict[str, float]:
         """Seconds from its arrival to its end, or to now: wall_s, and the parts that sum to it, each counted once.
@@ -129,9 +127,9 @@ class Account:
 
     def _worked_s(self) -> float | None:
         """When the engine's work for it was done."""
-        ended = [tracked.times.ended_s for tracked in self.requests]
-        known = [ended_s for ended_s in ended if ended_s is not None]
-        return max(known) if known and len(known) == len(ended) else None
+        if not all(tracked.is_over for tracked in self.requests):
+            return None
+        return max((t.times.ended_s for t in self.requests if t.times.ended_s is not None), default=None)
 
     def _reading(self, now_s: float) -> tuple[float, float]:
         """reading_s and late_s, with what is being waited for now."""

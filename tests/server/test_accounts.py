@@ -79,9 +79,9 @@ def test_a_slow_reader_is_a_part_once_the_engine_is_done(
     now = since_s
     monkeypatch.setattr(time, "monotonic", lambda: now)
     account = make(first_scheduled_s=3.0, first_token_s=4.0, ended_s=9.0)
-    account.is_sending()
+    account.begin_sending()
     now = until_s
-    account.has_read()
+    account.end_sending()
     told = account.explain()
     assert told["waited_for_reader_s"] == waited_s and told["parts"]["slow_reader_s"] == late_s
     assert told["parts"]["delivery_s"] == 1.0 - late_s

@@ -41,11 +41,11 @@ class Account:
     reading_s: float = 0.0
     late_s: float = 0.0
 
-    def is_sending(self) -> None:
-        """The client may keep us waiting from now on, until has_read()."""
+    def begin_sending(self) -> None:
+        """The client may keep us waiting from now on, until end_sending()."""
         self.reading_since_s = time.monotonic()
 
-    def has_read(self) -> None:
+    def end_sending(self) -> None:
         """It took what was sent."""
         self.reading_s, self.late_s = self._reading(time.monotonic())
         self.reading_since_s = None

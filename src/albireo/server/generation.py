@@ -121,9 +121,9 @@ class Generation:
 
     async def answer(self, response: Response, send: Send) -> None:
         """Send an answer that is whole."""
-        self.account.is_sending()
+        self.account.begin_sending()
         await response(self.scope, self._receive, send)
-        self.account.has_read()
+        self.account.end_sending()
 
     async def _watch(self) -> None:
         while True:
@@ -157,9 +157,9 @@ class EventStream:
             self.is_open = True
             headers = [*_HEADERS, (b"x-request-id", self.account.request_id.encode("latin-1", "replace"))]
             await self._send({"type": "http.response.start", "status": 200, "headers": headers})
-        self.account.is_sending()
+        self.account.begin_sending()
         await self._send({"type": "http.response.body", "body": events, "more_body": True})
-        self.account.has_read()
+        self.account.end_sending()
 
     async def end(self, events: bytes = b"data: [DONE]\n\n") -> None:
         """The last events."""

@@ -15,6 +15,8 @@ from albireo.server.protocol.anthropic import COUNT_NEUTRAL, MESSAGES_NEUTRAL, C
 from albireo.server.protocol.chat import ChatRequest
 from albireo.server.protocol.fields import unneutral
 
+#: What response_format is called here.
+FORM = "output_config.format"
 #: Variables by which chat templates turn thinking on and off.
 _SWITCHES = ("enable_thinking", "thinking")
 #: type of tool_choice -> tool_choice of a chat; "tool" names one.
@@ -45,6 +47,8 @@ def as_chat(request: CountTokensRequest, dialect: Dialect, variables: Collection
         tool_choice=choice,
         parallel_tool_calls=is_parallel,
         include_reasoning=tells_reasoning(request),
+        response_format=_response_format(request),
+        reasoning_effort=None if request.output_config is None else request.output_config.effort,
         chat_template_kwargs=_switches(request, dialect, variables),
         continue_final_message=is_open(messages),
     )
@@ -57,8 +61,22 @@ def as_chat(request: CountTokensRequest, dialect: Dialect, variables: Collection
 
 
 def tells_reasoning(request: CountTokensRequest) -> bool:
-    """Whether what the model thinks is told: unless thinking was turned off."""
-    return request.thinking is None or request.thinking.get("type") != "disabled"
+    """Whether what the model thinks is told: unless thinking was turned off, or is to be left out."""
+    thinking = request.thinking or {}
+    return thinking.get("type") != "disabled" and thinking.get("display") != "omitted"
+
+
+def _response_format(request: CountTokensRequest) -> dict[str, Any] | None:
+    """The form of the answer, as chats have it."""
+    config = request.output_config
+    form = request.output_format if config is None or config.format is None else config.format
+    if form is None:
+        return None
+    if form.get("type") != "json_schema" or not isinstance(form.get("schema"), dict):
+        raise HttpError(
+            400, f"{FORM} must be of type json_schema, with a schema; it is {form!r:.60}", param="output_config"
+        )
+    return {"type": "json_schema", "json_schema": {"name": "output", "schema": form["schema"]}}
 
 
 def _switches(request: CountTokensRequest, dialect: Dialect, variables: Collection[str]) -> dict[str, Any] | None:

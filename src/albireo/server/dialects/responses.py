@@ -77,13 +77,11 @@ def check(request: ResponseRequest) -> None:
 def in_its_words(chat: ChatRequest) -> Iterator[None]:
     """What is said inside about fields of the chat is said of those here."""
     try:
-        with blaming(chat):
+        with blaming(chat, "text.format"):
             yield
     except HttpError as error:
         if error.param is not None:
             error.param = _FIELDS.get(error.param, error.param)
-        if error.message.startswith("response_format "):
-            error.message = f"text.format {error.message.partition(' ')[2]}"
         raise
 
 

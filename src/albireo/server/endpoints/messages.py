@@ -55,7 +55,7 @@ class Messages:
             async with serving.bodies.read(scope, receive) as body:
                 request = parse(body, _MESSAGES)
                 chat = anthropic.as_chat(request, serving.dialect, serving.settings.chat_template_kwarg)
-                with blaming(chat):
+                with blaming(chat, anthropic.FORM):
                     submissions = await intake.chat(serving, chat)
             name = new_id("msg", None)
             streams = bool(request.stream)
@@ -63,7 +63,7 @@ class Messages:
                 serving, scope, receive, name, submissions, priority=0, received_s=received_s, wants_stream=streams
             ) as generation:
                 answer = Answer(serving, chat, generation)
-                with blaming(chat):
+                with blaming(chat, anthropic.FORM):
                     if streams:
                         await answer.stream(serving, generation, send)
                         return

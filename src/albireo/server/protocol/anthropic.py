@@ -19,6 +19,13 @@ class Message(msgspec.Struct, forbid_unknown_fields=True):
     content: str | Blocks
 
 
+class OutputConfig(msgspec.Struct, forbid_unknown_fields=True):
+    """format: {"type": "json_schema", "schema"}. effort: given to the chat template, as reasoning_effort."""
+
+    format: dict[str, Any] | None = None
+    effort: Annotated[str, Meta(max_length=64)] | None = None
+
+
 class CountTokensRequest(msgspec.Struct, kw_only=True, forbid_unknown_fields=True):
     """A conversation; a last message of the assistant is gone on with.
 
@@ -26,6 +33,7 @@ class CountTokensRequest(msgspec.Struct, kw_only=True, forbid_unknown_fields=Tru
         system: a text, or blocks of type text.
         tools: those of one's own; tool_choice: auto, any, none, or one of them.
         thinking: turns it on or off, where the model thinks. budget_tokens is a wish; max_tokens bounds all.
+        output_config: the form of the answer. output_format: an older name of its format.
     """
 
     model: str
@@ -34,12 +42,16 @@ class CountTokensRequest(msgspec.Struct, kw_only=True, forbid_unknown_fields=Tru
     tools: list[dict[str, Any]] | None = None
     tool_choice: dict[str, Any] | None = None
     thinking: dict[str, Any] | None = None
+    output_config: OutputConfig | None = None
+    output_format: dict[str, Any] | None = None
 
     # there is no such thing here: neutral values only
     context_management: Any = None
     mcp_servers: Any = None
-    output_config: Any = None
-    output_format: Any = None
+    speed: Any = None
+    # about the caller; changes nothing
+    user_profile_id: Any = None
+    workspace_id: Any = None
     # a breakpoint of the cache: prefixes are cached without
     cache_control: Any = None
 
@@ -58,19 +70,20 @@ class MessagesRequest(CountTokensRequest, kw_only=True, forbid_unknown_fields=Tr
     service_tier: Any = None
     container: Any = None
     inference_geo: Any = None
+    diagnostics: Any = None
 
 
 COUNT_NEUTRAL: dict[str, tuple[Any, ...]] = {
     "context_management": ({}, {"edits": []}),
     "mcp_servers": ([],),
-    "output_config": ({},),
-    "output_format": (),
+    "speed": ("standard",),
 }
 MESSAGES_NEUTRAL: dict[str, tuple[Any, ...]] = {
     **COUNT_NEUTRAL,
     "service_tier": ("auto", "standard_only"),
     "container": (),
     "inference_geo": (),
+    "diagnostics": ({},),
 }
 
 

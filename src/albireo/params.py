@@ -156,6 +156,18 @@ class SamplingParams:
         )
         return num if decides else 0
 
+    @property
+    def changes_logits(self) -> bool:
+        """Whether a row may be changed at every token (min_tokens, which depends on the token, aside)."""
+        return bool(
+            self.allowed_token_ids is not None
+            or self.bad_words_token_ids
+            or self.logit_bias
+            or self.repetition_penalty != 1.0
+            or self.frequency_penalty
+            or self.presence_penalty
+        )
+
     def clone(self, **changes: Any) -> SamplingParams:
         """A copy with some fields changed."""
         return replace(self, **changes)

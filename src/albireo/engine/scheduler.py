@@ -197,11 +197,20 @@ class Scheduler:
         self._step.prompt_rows -= len(work.prompt_targets)
         self.cache.publish(seq, start, end)
         if end == seq.num_tokens:
+            if self._settings.lookahead:
+                self._look_ahead(seq, end)
             # The next token needs a block if this one fills one; the one that fills a block publishes it.
             block_size = self._settings.block_size
             seq.quiet_until = end + (-end % block_size) - 1
         else:
             self._step.is_prompt_open = True
+
+    def _look_ahead(self, seq: Sequence, end: int) -> None:
+        """Blocks for the positions that follow, if they are free: nobody is preempted for a guess."""
+        last = min(end + self._settings.lookahead, seq.max_len - 1)
+        if last > end:
+            # Beginning where the blocks it has end, so that a shared one is not copied for a guess.
+            self.tables.grow(seq.block_tables, len(seq.block_tables[0]) * self.tables.block_size, last)
 
     def _reserve(self, seq: Sequence, end: int, plan: StepPlan) -> bool:
         """Find blocks up to position end, preempting the last in order. False: seq itself had to go."""

@@ -15,9 +15,11 @@ from numpy.typing import NDArray
 from albireo import _native
 from albireo.backends.backend import identity_parts
 from albireo.backends.cpu.kv_view import read_slots, token_numbers, widen
-from albireo.backends.cpu.pack import Weights, constant_offsets, pack_constants
+from albireo.backends.cpu.pack import constant_offsets, pack_constants
 from albireo.backends.cpu.stored import StoredWeights
 from albireo.backends.step_inputs import StepInputs
+from albireo.backends.step_outputs import StepOutputs
+from albireo.backends.weights import Weights
 from albireo.dtypes import TOKEN, itemsize, natural_stride
 from albireo.errors import InvariantError
 from albireo.graph.ops import TOP_LOGITS
@@ -47,20 +49,6 @@ _NATIVE_ROLES = {
 _GATHERS = {"T": 1, "S": 2}
 #: As a byte: 0.0115 in float32 and bfloat16, 1.06 in float16.
 _SMALL_NUMBERS = 0x3C
-
-
-@dataclass(frozen=True, slots=True)
-class StepOutputs:
-    """What a step computed; views that the next step overwrites.
-
-    Fields:
-        logits: [R, V] float32, rows as in logit_rows.
-        top_ids, top_values: [G, TOP_LOGITS] best logits, rows as in top_rows; -1 and -inf behind the last one wanted.
-    """
-
-    logits: NDArray[np.float32]
-    top_ids: NDArray[np.int32]
-    top_values: NDArray[np.float32]
 
 
 @dataclass(frozen=True, slots=True)

@@ -60,7 +60,9 @@ class Server:
     """A process that serves the bundled model; ends with the block."""
 
     def __enter__(self) -> str:
-        command = [sys.executable, "-m", "albireo", "serve", "--port", "0", "--api-key", KEY, "--no-log-requests"]
+        # The bundled model's template has no tool calls of its own.
+        flags = ["--port", "0", "--api-key", KEY, "--no-log-requests", "--tool-call-parser", "hermes"]
+        command = [sys.executable, "-m", "albireo", "serve", *flags]
         self._process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True)
         assert self._process.stderr is not None
         for line in self._process.stderr:

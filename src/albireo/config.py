@@ -122,8 +122,8 @@ class EngineConfig:
 
     @property
     def step_limits(self) -> StepLimits:
-        """Most sequences and tokens of a step, as asked for or as the profile has them."""
-        return resolve(self.profile, self.max_num_seqs, self.max_num_batched_tokens)
+        """Most sequences and tokens of a step, as asked for or as the profile has them for the device."""
+        return resolve(self.profile, self.max_num_seqs, self.max_num_batched_tokens, self.device == "cuda")
 
     @classmethod
     def from_kwargs(cls, **kwargs: Any) -> EngineConfig:

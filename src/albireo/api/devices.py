@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Any, Literal, Protocol
 
 from albireo.api.memory import MemoryPlan, machine_bytes, with_blocks
 from albireo.api.source import ModelSource
@@ -20,19 +20,25 @@ from albireo.backends.cpu.ranks import TensorParallelModel, rank_pool
 from albireo.backends.cuda.catalog import CudaCatalog
 from albireo.config import EngineConfig
 from albireo.errors import ConfigError
-from albireo.execution.runner import DeviceModel
+from albireo.execution.ahead import LOOKAHEAD, AheadDevice, AheadRunner
+from albireo.execution.runner import DeviceModel, Runner
 from albireo.graph.node import Graph
 from albireo.graph.program import KVLayout, Program
+from albireo.step import StepPlan, StepResult
 
 Advance = Callable[[int], None]
+Execute = Callable[[StepPlan], StepResult]
 
 
 class Device(Protocol):
     """Where a program runs."""
 
     @property
-    def name(self) -> str:
-        """cpu or cuda."""
+    def name(self) -> Literal["cpu", "cuda"]: ...
+
+    @property
+    def lookahead(self) -> int:
+        """See EngineSettings."""
         ...
 
     def catalog(self) -> KernelCatalog: ...
@@ -62,13 +68,18 @@ class Device(Protocol):
         """
         ...
 
+    def execute(self, model: Any, vocab_size: int, block_size: int, max_positions: int) -> Execute:
+        """What the engine is given to make steps of its plans happen on model()."""
+        ...
+
 
 @dataclass(frozen=True, slots=True)
 class CpuDevice:
     """This machine's processors. levels: ISA levels to choose kernels from."""
 
     levels: tuple[str, ...]
-    name: str = "cpu"
+    name: Literal["cpu"] = "cpu"
+    lookahead: int = 0
 
     def catalog(self) -> KernelCatalog:
         return CpuCatalog(self.levels)
@@ -101,11 +112,15 @@ class CpuDevice:
         )
         return ranks, memory
 
+    def execute(self, model: DeviceModel, vocab_size: int, block_size: int, max_positions: int) -> Execute:
+        return Runner(model, vocab_size, block_size).execute
+
 
 class CudaDevice:
     """One NVIDIA GPU. Raises: ConfigError saying what is wrong, and what to do, where none can be used."""
 
-    name = "cuda"
+    name: Literal["cuda"] = "cuda"
+    lookahead = LOOKAHEAD
 
     def __init__(self) -> None:
         from albireo.backends.cuda.device import require_gpu
@@ -151,6 +166,9 @@ class CudaDevice:
                 advance=advance,
             )
         return model, with_blocks(memory, config, model.num_blocks)
+
+    def execute(self, model: AheadDevice, vocab_size: int, block_size: int, max_positions: int) -> Execute:
+        return AheadRunner(model, vocab_size, block_size, max_positions).execute
 
 
 def open_device(config: EngineConfig, levels: Sequence[str] | None = None) -> Device:

@@ -10,7 +10,7 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from albireo.api.devices import Device, open_device
@@ -27,7 +27,7 @@ from albireo.config import EngineConfig
 from albireo.dtypes import kv_cache_dtype
 from albireo.engine.settings import EngineSettings
 from albireo.errors import ConfigError
-from albireo.execution.runner import DeviceModel, Runner
+from albireo.execution.runner import DeviceModel
 from albireo.graph.node import Graph
 from albireo.graph.program import Program
 from albireo.models.config import ModelConfig
@@ -105,6 +105,7 @@ def load(
         model_config = source.model_config
         defaults = read_generation_defaults(source.config_directory)
         device = open_device(config, levels)
+        config = replace(config, device=device.name)
         programs, memory = plan_ranks(config, source, levels, device)
         if is_tuned and device.name == "cpu":
             programs = tuple(tuned(program, directory, config.num_threads)[0] for program in programs)
@@ -118,8 +119,8 @@ def load(
             vocab_size=model_config.vocab_size,
             eos_token_ids=frozenset(eos),
             max_prompt_rows=MAX_PROMPT_ROWS,
+            lookahead=device.lookahead,
         )
-        runner = Runner(model, model_config.vocab_size, config.block_size)
         return Loaded(
             config=config,
             directory=directory,
@@ -132,7 +133,7 @@ def load(
             settings=settings,
             memory=memory,
             model=model,
-            execute=runner.execute,
+            execute=device.execute(model, model_config.vocab_size, config.block_size, memory.max_model_len),
             load_s=time.perf_counter() - started,
             device=device.name,
         )

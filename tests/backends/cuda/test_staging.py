@@ -86,3 +86,22 @@ def test_addresses_stay() -> None:
     before = staging.step(sizes)
     staging.fill(step(4, 30), sizes)
     assert before.token_ids.tolist() == [30, 31, 32, 33], "a recorded launch reads what was filled in later"
+
+
+def test_tokens_may_come_from_the_step_before() -> None:
+    staging = Staging(MAXIMA, 4, CPU)
+    sizes = {"T": 4, "B": 4, "R": 0, "G": 4, "S": 4}
+    drawn = torch.tensor([-1, 71, 72], dtype=torch.int32)
+    staging.fill(step(3, 7), sizes, ints(2, -1, 0), drawn)
+    assert staging.step(sizes).token_ids.tolist() == [72, 8, 0, 0], "what could not be drawn is no place to read from"
+
+
+def test_steps_on_their_way_do_not_share_host_memory() -> None:
+    """As many as may be under way; on a GPU a copy reads it later."""
+    staging = Staging(MAXIMA, 4, CPU)
+    sizes = {"T": 2, "B": 2, "R": 0, "G": 2, "S": 2}
+    places = set()
+    for first in range(3):
+        staging.fill(step(2, first), sizes)
+        places.add(staging._numpy.ctypes.data)
+    assert len(places) == 3

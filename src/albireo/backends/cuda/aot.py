@@ -35,6 +35,7 @@ class AotCase:
         max_registers, max_shared: bounds on registers a thread and bytes of shared memory a block.
         words: by compute capability, instructions that the machine code must have.
         architectures: those it can be compiled for.
+        fp_fusion: whether a product and a sum may become one operation; launchers say the same.
     """
 
     name: str
@@ -48,6 +49,7 @@ class AotCase:
     max_shared: int = 160 << 10
     words: Mapping[int, tuple[str, ...]] = field(default_factory=dict)
     architectures: tuple[int, ...] = ARCHITECTURES
+    fp_fusion: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,7 +57,8 @@ class Compiled:
     """What became of it.
 
     Fields:
-        registers: a thread. spills: bytes of registers kept in memory. shared: bytes a block. sass: the machine code.
+        registers: a thread. spills: instructions that keep a register in memory; a frame for a call is none. shared:
+            bytes a block. sass: the machine code.
     """
 
     registers: int
@@ -73,17 +76,21 @@ def compile_case(case: AotCase, architecture: int) -> Compiled:
     compiled = triton.compile(
         source,
         target=GPUTarget("cuda", architecture, 32),
-        options={"num_warps": case.num_warps, "num_stages": case.num_stages},
+        options={
+            "num_warps": case.num_warps,
+            "num_stages": case.num_stages,
+            "enable_fp_fusion": case.fp_fusion,
+        },
     )
     with tempfile.TemporaryDirectory() as directory:
         cubin = Path(directory) / "kernel.cubin"
         cubin.write_bytes(compiled.asm["cubin"])
         usage = _cuobjdump("-res-usage", cubin)
         sass = _cuobjdump("-sass", cubin)
-    found = re.search(r"REG:(\d+) STACK:(\d+)", usage)
+    found = re.search(r"REG:(\d+)", usage)
     if found is None:
         raise RuntimeError(f"cuobjdump says nothing of registers for {case.name}: {usage[:200]!r}")
-    return Compiled(int(found[1]), int(found[2]), int(compiled.metadata.shared), sass)
+    return Compiled(int(found[1]), len(re.findall(r"\bSTL\b", sass)), int(compiled.metadata.shared), sass)
 
 
 def _cuobjdump(flag: str, cubin: Path) -> str:

@@ -2,7 +2,7 @@
 
 Used inside kernels. Under the interpreter (Triton 3.9) tl.dot and + on bfloat16 multiply the raw 16-bit integers, a
 conversion from float32 to bfloat16 drops bits instead of rounding to nearest even, and one to e4m3 neither rounds to
-even nor stops at 448. On a GPU each helper is the one instruction that its name says.
+even nor stops at 448. (It also widens bfloat16 below 2^-126 wrongly, which no helper mends.) On a GPU each helper is the one instruction that its name says.
 """
 
 from __future__ import annotations
@@ -18,8 +18,10 @@ INTERP = tl.constexpr(INTERPRETED)
 @triton.jit
 def mma(a, b, acc):
     """acc + a @ b, summed in float32 (integers in int32). a: [M, K], b: [K, N] of one type, acc: [M, N]."""
-    if INTERP and (a.dtype == tl.bfloat16):
-        return tl.dot(a.to(tl.float32), b.to(tl.float32), acc, input_precision="ieee")
+    if INTERP and a.dtype.is_floating():
+        # numpy's order of sums depends on the shape of the tile; float64 holds these sums as good as exactly
+        wide = tl.zeros(acc.shape, tl.float64)
+        return acc + tl.dot(a.to(tl.float32).to(tl.float64), b.to(tl.float32).to(tl.float64), wide).to(tl.float32)
     if a.dtype == tl.float32:
         return tl.dot(a, b, acc, input_precision="ieee")
     return tl.dot(a, b, acc, out_dtype=acc.dtype)

@@ -17,16 +17,16 @@ from albireo.backends.cuda.kernels.embed import embed
 from albireo.backends.cuda.kernels.gather import gather
 from albireo.backends.cuda.kernels.head_norm import head_norm
 from albireo.backends.cuda.kernels.kv_write import kv_write
-from albireo.backends.cuda.kernels.linear import linear
 from albireo.backends.cuda.kernels.norm import norm
 from albireo.backends.cuda.kernels.qk_norm_rope_kv_write import qk_norm_rope_kv_write
 from albireo.backends.cuda.kernels.rope import rope
 from albireo.backends.cuda.kernels.slice_columns import slice_columns
 from albireo.backends.cuda.kernels.top import top
 from albireo.backends.cuda.kv import DeviceKV
+from albireo.backends.cuda.linear import linear
 from albireo.backends.cuda.matrix import DeviceMatrix
+from albireo.backends.cuda.scratch import Scratch, qkv_columns
 from albireo.backends.cuda.step import DeviceStep
-from albireo.backends.cuda.workspace import Workspace
 from albireo.graph.program import Buffer, Call
 
 Launch = Callable[[DeviceStep], None]
@@ -47,7 +47,7 @@ class Memory:
     matrices: Mapping[str, DeviceMatrix]
     vectors: Mapping[str, torch.Tensor]
     kv: DeviceKV
-    workspace: Workspace
+    scratch: Scratch
 
 
 def bind(call: Call, memory: Memory) -> Launch:
@@ -119,7 +119,7 @@ def _gather(args: _Args) -> Launch:
 def _linear(args: _Args) -> Launch:
     x, weight, out = args.buffer("x"), args.matrix(), args.buffer("out")
     bias, residual = args.optional_vector("bias"), args.optional_buffer("residual")
-    act, n, scratch = args.call.attrs["act"], args.number("n"), args.memory.workspace.linear
+    act, n, scratch = args.call.attrs["act"], args.number("n"), args.memory.scratch.linear
     return lambda step: linear(
         x(step), weight, out(step), n=n, bias=bias, residual=residual(step), act=act, workspace=scratch
     )
@@ -130,12 +130,12 @@ def _qkv_rope_kv(args: _Args) -> Launch:
     bias, q_norm, k_norm = (args.optional_vector(role) for role in ("bias", "q_norm", "k_norm"))
     table, layer = args.vector("rope"), args.memory.kv.layers[args.number("layer")]
     heads, kv_heads, head_dim = (args.number(name) for name in ("num_heads", "num_kv_heads", "head_dim"))
-    eps, workspace = float(args.call.attrs["eps"]), args.memory.workspace
-    n = (heads + 2 * kv_heads) * head_dim
+    eps, scratch = float(args.call.attrs["eps"]), args.memory.scratch
+    n = qkv_columns(args.call)
 
     def launch(step: DeviceStep) -> None:
-        qkv = workspace.qkv[: step.sizes["T"], :n]
-        linear(x(step), weight, qkv, n=n, workspace=workspace.linear)
+        qkv = scratch.qkv[: step.sizes["T"], :n]
+        linear(x(step), weight, qkv, n=n, workspace=scratch.linear)
         qk_norm_rope_kv_write(
             qkv,
             bias,
@@ -157,14 +157,15 @@ def _qkv_rope_kv(args: _Args) -> Launch:
 
 def _attention(args: _Args) -> Launch:
     q, out, attrs = args.buffer("q"), args.buffer("out"), args.call.attrs
-    layer, workspace = args.memory.kv.layers[args.number("layer")], args.memory.workspace
+    layer, scratch = args.memory.kv.layers[args.number("layer")], args.memory.scratch
+    work = scratch.work_of(args.call)
     return lambda step: attention(
         q(step),
         layer,
         out(step),
         step,
-        workspace.work,
-        workspace.attention,
+        work,
+        scratch.attention,
         num_heads=attrs["num_heads"],
         num_kv_heads=attrs["num_kv_heads"],
         head_dim=attrs["head_dim"],
@@ -177,19 +178,20 @@ def _attention(args: _Args) -> Launch:
 def _head_top(args: _Args) -> Launch:
     x, weight = args.buffer("x"), args.matrix()
     ids, values = args.buffer("ids"), args.buffer("values")
-    n, workspace = args.number("n"), args.memory.workspace
+    n, scratch = args.number("n"), args.memory.scratch
 
     def launch(step: DeviceStep) -> None:
-        logits = workspace.logits[: step.sizes["G"], :n]
-        linear(x(step), weight, logits, n=n, workspace=workspace.linear)
-        top(logits, step.top_counts, ids(step), values(step))
+        logits = scratch.logits[: step.sizes["G"], :n]
+        linear(x(step), weight, logits, n=n, workspace=scratch.linear)
+        top(logits, step.top_counts, ids(step), values(step), scratch.top)
 
     return launch
 
 
 def _top(args: _Args) -> Launch:
     x, ids, values = args.buffer("x"), args.buffer("ids"), args.buffer("values")
-    return lambda step: top(x(step), step.top_counts, ids(step), values(step))
+    keys = args.memory.scratch.top
+    return lambda step: top(x(step), step.top_counts, ids(step), values(step), keys)
 
 
 def _elementwise(args: _Args) -> Launch:

@@ -16,18 +16,21 @@ from numpy.typing import NDArray
 from albireo.backends.cuda.bind import Launch, Memory, bind
 from albireo.backends.cuda.buckets import Bucket, Buckets
 from albireo.backends.cuda.capture import CudaGraphs, DirectLaunches, Launches, Recorder
+from albireo.backends.cuda.drawing import Drawing
 from albireo.backends.cuda.kernels.build_work_list import build_work_list
 from albireo.backends.cuda.kernels.copy_blocks import copy_blocks
 from albireo.backends.cuda.kv import TORCH_DTYPES, DeviceKV
 from albireo.backends.cuda.matrix import DeviceMatrix
+from albireo.backends.cuda.results import Results, Ticket
+from albireo.backends.cuda.scratch import Scratch
 from albireo.backends.cuda.staging import Staging
 from albireo.backends.cuda.step import DeviceStep
-from albireo.backends.cuda.workspace import Workspace
 from albireo.backends.step_inputs import StepInputs
 from albireo.backends.step_outputs import StepOutputs
 from albireo.dtypes import TOKEN, itemsize
 from albireo.errors import InvariantError, OutOfMemory
 from albireo.graph.program import Buffer, Call, Program
+from albireo.step import SampleTask
 
 
 class CudaModel:
@@ -66,10 +69,14 @@ class CudaModel:
         self._buffers = {name: self._view(buffer) for name, buffer in program.buffers.items()}
         max_blocks = -(-max_positions // program.kv.block_size)
         self._staging = Staging(self._maxima, max_blocks, device)
-        self._workspace = Workspace.of(program, self._maxima, max_blocks, device)
+        self._scratch = Scratch.of(program, self._maxima, max_positions, device)
         self._recorder = recorder or (CudaGraphs() if device.type == "cuda" else DirectLaunches())
         self._recorded: dict[Bucket, Launches] = {}
-        self._host = {name: self._host_copy(name) for name in program.outputs}
+        logits = self._output("logits")
+        self._drawing = Drawing(len(logits), logits.shape[1], device)
+        self._results = Results(
+            {name: self._output(name) for name in program.outputs} | {"tokens": self._drawing.tokens}
+        )
         self._kv, self._launches = self._bind(2)
         self.num_blocks = self._blocks_that_fit(num_blocks, reserve_bytes)
         self._kv, self._launches = self._bind(self.num_blocks)
@@ -79,16 +86,46 @@ class CudaModel:
 
         Raises: InvariantError when the step is larger than the program was planned for; nothing is computed then.
         """
+        self._begin(inputs)
+        counts = {"logits": len(inputs.logit_rows), "top_ids": len(inputs.top_rows), "top_values": len(inputs.top_rows)}
+        ticket = self._results.send({name: self._output(name, count) for name, count in counts.items()})
+        return StepOutputs(**self._results.receive(ticket))
+
+    def can_draw(self, tasks: Sequence[SampleTask]) -> bool:
+        """See execution.ahead.AheadDevice."""
+        return self._drawing.can_draw(tasks)
+
+    def submit(
+        self,
+        inputs: StepInputs,
+        tasks: Sequence[SampleTask],
+        rows: Sequence[int],
+        sources: NDArray[np.int32] | None = None,
+    ) -> Ticket:
+        """Start one step behind those before it; see execution.ahead.AheadDevice. Raises: as run()."""
+        self._begin(inputs, sources)
+        if tasks and len(inputs.logit_rows):
+            logits = self._output("logits", len(inputs.logit_rows))
+            self._drawing.from_logits(logits, tasks, rows, ahead=int(sources is not None))
+        elif tasks:
+            num_rows = len(inputs.top_rows)
+            self._drawing.from_best(self._output("top_ids", num_rows), self._output("top_values", num_rows), rows)
+        return self._results.send({"tokens": self._drawing.tokens[: len(tasks)]})
+
+    def collect(self, ticket: Ticket) -> NDArray[np.int32]:
+        """Wait for a step; see execution.ahead.AheadDevice."""
+        return self._results.receive(ticket)["tokens"]
+
+    def _begin(self, inputs: StepInputs, sources: NDArray[np.int32] | None = None) -> None:
         self.check_size(inputs)
         bucket = self._buckets.of(inputs.sizes, inputs.num_sequences)
         sizes = bucket.sizes if bucket else {**inputs.sizes, "B": inputs.num_sequences}
-        self._staging.fill(inputs, sizes)
+        self._staging.fill(inputs, sizes, sources, self._drawing.tokens)
         step = self._staging.step(sizes)
         if bucket is None:
             self._launch(step)
         else:
             self._replay(bucket, step)
-        return self.outputs(inputs)
 
     def check_size(self, inputs: StepInputs) -> None:
         """Raises: InvariantError when the step is larger than the program was planned for."""
@@ -108,18 +145,6 @@ class CudaModel:
                 self._fill_with_padding(bucket.sizes)
                 self._replay(bucket, self._staging.step(bucket.sizes))
         return len(self._recorded)
-
-    def outputs(self, inputs: StepInputs) -> StepOutputs:
-        """What the step that ran last left for these inputs, in host memory."""
-        counts = {"logits": len(inputs.logit_rows), "top_ids": len(inputs.top_rows), "top_values": len(inputs.top_rows)}
-        for name, count in counts.items():
-            if count:
-                source = self._buffers[self.program.outputs[name]][:count]
-                self._host[name][:count].copy_(source, non_blocking=True)
-        if self.device.type == "cuda":
-            torch.cuda.current_stream(self.device).synchronize()
-        found = {name: self._host[name][:count].numpy() for name, count in counts.items()}
-        return StepOutputs(**found)
 
     def value(self, name: str, inputs: StepInputs) -> NDArray[np.float32]:
         """[rows, cols] a copy of what a buffer holds now, as float32; as many rows as this step has."""
@@ -150,11 +175,12 @@ class CudaModel:
 
     def _bind(self, num_blocks: int) -> tuple[DeviceKV, list[tuple[Call, Launch]]]:
         kv = DeviceKV(self.program.kv, num_blocks, self.device)
-        memory = Memory(self._buffers, self.program.buffers, self._matrices, self._vectors, kv, self._workspace)
+        memory = Memory(self._buffers, self.program.buffers, self._matrices, self._vectors, kv, self._scratch)
         return kv, [(call, bind(call, memory)) for call in self.program.calls]
 
     def _launch(self, step: DeviceStep) -> None:
-        build_work_list(step, self._workspace.work)
+        for work in self._scratch.work.values():
+            build_work_list(step, work)
         for call, launch in self._launches:
             if step.sizes[call.rows]:
                 launch(step)
@@ -201,6 +227,6 @@ class CudaModel:
             return stored.view(rows, buffer.stride)
         return stored.view(TORCH_DTYPES[buffer.dtype]).view(rows, buffer.stride)[:, : buffer.cols]
 
-    def _host_copy(self, name: str) -> torch.Tensor:
-        like = self._buffers[self.program.outputs[name]]
-        return torch.zeros(like.shape, dtype=like.dtype, pin_memory=self.device.type == "cuda")
+    def _output(self, name: str, rows: int | None = None) -> torch.Tensor:
+        """The first rows of an output in the arena; None: all there is room for."""
+        return self._buffers[self.program.outputs[name]][:rows]

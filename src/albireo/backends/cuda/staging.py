@@ -32,6 +32,29 @@ _ARRAYS = {
 _ROWS = ("logit_rows", "top_rows", "out_rows", "logit_pos", "top_pos")
 #: Arrays begin at multiples of so many entries: 64 bytes.
 _ALIGN = 16
+#: Steps whose arrays may be on their way at once.
+_HOSTS = 3
+
+
+class _Host:
+    """Host memory of one step under way: its arrays, then a row of another step's results for each sequence."""
+
+    def __init__(self, length: int, rows: int, columns: int, is_pinned: bool) -> None:
+        self.tensor = torch.zeros(length + rows, dtype=torch.int32, pin_memory=is_pinned)
+        self.table = torch.zeros((rows, columns), dtype=torch.int32, pin_memory=is_pinned)
+        self.numpy: NDArray[np.int32] = self.tensor.numpy()
+        self.numpy_table: NDArray[np.int32] = self.table.numpy()
+        self._event = torch.cuda.Event() if is_pinned else None
+
+    def sent(self) -> None:
+        """Its copies were begun."""
+        if self._event is not None:
+            self._event.record()
+
+    def wait(self) -> None:
+        """Until its last copies are done."""
+        if self._event is not None:
+            self._event.synchronize()
 
 
 class Staging:
@@ -46,19 +69,28 @@ class Staging:
         for name, symbol in _ARRAYS.items():
             self._at[name] = end
             end += -(-(maxima[symbol] + 1) // _ALIGN) * _ALIGN
-        pinned = device.type == "cuda"
-        self._host = torch.zeros(end, dtype=torch.int32, pin_memory=pinned)
-        self._host_table = torch.zeros((maxima["B"], max_blocks), dtype=torch.int32, pin_memory=pinned)
-        self._device = torch.zeros(end, dtype=torch.int32, device=device)
+        self._end = end
+        self._hosts = [_Host(end, maxima["B"], max_blocks, device.type == "cuda") for _ in range(_HOSTS)]
+        self._turn = 0
+        self._device = torch.zeros(end + maxima["B"], dtype=torch.int32, device=device)
         self._device_table = torch.zeros((maxima["B"], max_blocks), dtype=torch.int32, device=device)
-        self._numpy: NDArray[np.int32] = self._host.numpy()
-        self._numpy_table: NDArray[np.int32] = self._host_table.numpy()
 
-    def fill(self, inputs: StepInputs, sizes: Mapping[str, int]) -> None:
-        """Copy a step to the device, padded to sizes; the copies may still run when this returns.
+    def fill(
+        self,
+        inputs: StepInputs,
+        sizes: Mapping[str, int],
+        sources: NDArray[np.int32] | None = None,
+        drawn: torch.Tensor | None = None,
+    ) -> None:
+        """Copy a step to the device, padded to sizes, behind what is under way there; returns before it is done.
 
-        The step before must have ended: its arrays are overwritten.
+        Args: sources: [T], in a step of one token a sequence: the token of a row is drawn[i]; -1: it is in inputs.
+            drawn: what the step before drew, on the device.
         """
+        self._turn = (self._turn + 1) % _HOSTS
+        host = self._hosts[self._turn]
+        host.wait()
+        self._numpy = host.numpy
         num_tokens, num_sequences = inputs.num_tokens, inputs.num_sequences
         self._put("token_ids", inputs.token_ids, sizes["T"])
         self._put("positions", inputs.positions, sizes["T"])
@@ -74,13 +106,21 @@ class Staging:
         rows[num_logits:] = self._view("top_rows", num_top)
         self._view("logit_pos", num_logits)[:] = np.arange(num_logits)
         self._view("top_pos", num_top)[:] = np.arange(num_logits, num_logits + num_top)
-        self._device.copy_(self._host, non_blocking=True)
-
+        if sources is not None and drawn is not None:
+            host.numpy[self._end : self._end + num_tokens] = sources
+        self._device[: len(host.tensor)].copy_(host.tensor, non_blocking=True)
         columns = inputs.block_table.shape[1]
-        self._numpy_table[:num_sequences, :columns] = inputs.block_table
-        self._device_table[:num_sequences, :columns].copy_(
-            self._host_table[:num_sequences, :columns], non_blocking=True
-        )
+        host.numpy_table[:num_sequences, :columns] = inputs.block_table
+        self._device_table[:num_sequences, :columns].copy_(host.table[:num_sequences, :columns], non_blocking=True)
+        host.sent()
+        if sources is not None and drawn is not None:
+            self._take(num_tokens, drawn)
+
+    def _take(self, num_tokens: int, drawn: torch.Tensor) -> None:
+        """Tokens that the step before drew, into their rows; 0 where it could not, which whoever drew is told."""
+        rows = self._device[self._end : self._end + num_tokens]
+        ids = self._device[self._at["token_ids"] : self._at["token_ids"] + num_tokens]
+        ids.copy_(torch.where(rows >= 0, drawn[rows.clamp(min=0).long()].clamp(min=0), ids))
 
     def step(self, sizes: Mapping[str, int]) -> DeviceStep:
         """The arrays as a step of these sizes sees them. What lies in the block table behind a sequence's context is

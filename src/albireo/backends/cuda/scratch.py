@@ -1,0 +1,116 @@
+"""Scratch: device memory that launchers use between their own kernels, planned once for the largest step.
+
+Made by model.py, given to launchers by bind.py. Allocated before anything is recorded, so addresses stay. Calls run one
+after another, so all of them share it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import torch
+
+from albireo.backends.cuda.attention_plan import AttentionShape, WorkList, work_list
+from albireo.backends.cuda.attention_plan import workspace_size as attention_size
+from albireo.backends.cuda.kernels.attention import compute_types
+from albireo.backends.cuda.kernels.top import top_workspace
+from albireo.backends.cuda.kv import TORCH_DTYPES
+from albireo.backends.cuda.linear import workspace_size as linear_size
+from albireo.graph.program import Call, Program
+
+_LINEARS = ("linear", "qkv_rope_kv", "head_top")
+#: Of a step on CPU tensors, where the number only has to be small.
+_FEW_PROCESSORS = 4
+
+
+@dataclass(frozen=True, slots=True)
+class Scratch:
+    """Scratch of one model.
+
+    Fields:
+        qkv: [T, (H + 2K) * D] float32: what a qkv_rope_kv call multiplies before it turns and stores it.
+        logits: [G, V] float32 under head_top.
+        linear: bytes of split sums, zeros at first.
+        top: int64 of a head_top's or top's keys.
+        attention: float32 of partial results. work: the list of work items of a step, for each shape of attention.
+    """
+
+    qkv: torch.Tensor
+    logits: torch.Tensor
+    linear: torch.Tensor
+    top: torch.Tensor
+    attention: torch.Tensor
+    work: Mapping[AttentionShape, WorkList]
+
+    @classmethod
+    def of(cls, program: Program, maxima: Mapping[str, int], max_positions: int, device: torch.device) -> Scratch:
+        """Room for steps of maxima (T, B, G), of sequences of up to max_positions tokens."""
+
+        def zeros(size: int, dtype: torch.dtype) -> torch.Tensor:
+            return torch.zeros(size, dtype=dtype, device=device)
+
+        calls = {family: [call for call in program.calls if call.family == family] for family in _FAMILIES}
+        qkv = max((qkv_columns(call) for call in calls["qkv_rope_kv"]), default=0)
+        vocab = max((int(call.attrs["n"]) for call in (*calls["head_top"], *calls["top"])), default=0)
+        head = vocab if calls["head_top"] else 0
+        shapes = {_shape_of(call, program, max_positions, device) for call in calls["attention"]}
+        return cls(
+            qkv=zeros(maxima["T"] * qkv, torch.float32).view(maxima["T"], qkv),
+            logits=zeros(maxima["G"] * head, torch.float32).view(maxima["G"], head),
+            linear=zeros(max((_linear_bytes(call, program) for call in program.calls), default=0), torch.uint8),
+            top=zeros(top_workspace(maxima["G"], vocab), torch.int64),
+            attention=zeros(max((attention_size(s, maxima["T"]) for s in shapes), default=0), torch.float32),
+            work={shape: work_list(shape, maxima["T"], maxima["B"], device) for shape in shapes},
+        )
+
+    def work_of(self, call: Call) -> WorkList:
+        """The list that an attention call reads."""
+        wanted = _heads_and_window(call)
+        return next(
+            work
+            for shape, work in self.work.items()
+            if (shape.num_heads, shape.num_kv_heads, shape.head_dim, shape.window) == wanted
+        )
+
+
+_FAMILIES = ("qkv_rope_kv", "head_top", "top", "attention")
+
+
+def qkv_columns(call: Call) -> int:
+    """Outputs of the linear in a qkv_rope_kv call."""
+    attrs = call.attrs
+    return int((attrs["num_heads"] + 2 * attrs["num_kv_heads"]) * attrs["head_dim"])
+
+
+def _heads_and_window(call: Call) -> tuple[int, int, int, int]:
+    attrs = call.attrs
+    return attrs["num_heads"], attrs["num_kv_heads"], attrs["head_dim"], attrs["window"] or 0
+
+
+def _shape_of(call: Call, program: Program, max_positions: int, device: torch.device) -> AttentionShape:
+    """What calls of attention that share a work list have in common."""
+    heads, kv_heads, head_dim, window = _heads_and_window(call)
+    q_dtype = program.buffers[call.args["q"]].dtype
+    processors, capability = _FEW_PROCESSORS, 90
+    if device.type == "cuda":
+        properties = torch.cuda.get_device_properties(device)
+        processors, capability = properties.multi_processor_count, properties.major * 10 + properties.minor
+    return AttentionShape(
+        heads,
+        kv_heads,
+        head_dim,
+        max_context=max_positions,
+        window=window,
+        multiprocessors=processors,
+        capability=capability,
+        is_float32=compute_types(TORCH_DTYPES[q_dtype], TORCH_DTYPES[program.kv.dtype])[0] == torch.float32,
+    )
+
+
+def _linear_bytes(call: Call, program: Program) -> int:
+    if call.family not in _LINEARS:
+        return 0
+    weight = program.constants[call.args["weight"]]
+    dtype = weight.packing.partition(".")[2]
+    return linear_size(dtype, weight.rows, weight.cols)

@@ -117,13 +117,14 @@ def _add(total, sums, x_sum, scale, zero, offset, gamma, of_group, KIND: tl.cons
     """total and what a group adds to it. sums: of products; x_sum: of x's codes."""
     if KIND == _PROGRESSIVE:
         less = tl.load(zero + of_group).to(tl.int32)[:, None] * x_sum.to(tl.int32)[None, :]
-        return total + tl.load(gamma + of_group).to(tl.int32)[:, None] * (sums - less)
-    value = sums.to(tl.float32)
-    if KIND == _INTEGER and NIBBLES:
-        value = tl.fma(tl.load(zero + of_group).to(tl.float32)[:, None], -x_sum[None, :], value)
-    total = tl.fma(value, tl.load(scale + of_group)[:, None], total)
-    if KIND == _AFFINE:
-        total = tl.fma(tl.load(offset + of_group)[:, None], x_sum[None, :], total)
+        total += tl.load(gamma + of_group).to(tl.int32)[:, None] * (sums - less)
+    else:
+        value = sums.to(tl.float32)
+        if KIND == _INTEGER and NIBBLES:
+            value = tl.fma(tl.load(zero + of_group).to(tl.float32)[:, None], -x_sum[None, :], value)
+        total = tl.fma(value, tl.load(scale + of_group)[:, None], total)
+        if KIND == _AFFINE:
+            total = tl.fma(tl.load(offset + of_group)[:, None], x_sum[None, :], total)
     return total
 
 

@@ -6,13 +6,17 @@ import json
 from collections.abc import Callable
 from pathlib import Path
 
+import pytest
 from click.testing import Result
 
+from albireo.cli import quantize as command
+from albireo.errors import OutOfMemory
 from albireo.models import load_architecture
 from tiny_models import make_checkpoint, shared_data
 
+MODELS = ("original", "quantized")
 Albireo = Callable[..., Result]
-FEW = ("--calibration-tokens", "300", "--evaluate-tokens", "200")
+FEW = ("--calibration-tokens", "300", "--evaluate-tokens", "200", "--no-speed")
 
 
 def checkpoint(path: Path) -> Path:
@@ -54,6 +58,37 @@ def test_texts_are_chosen(tmp_path: Path, albireo: Albireo) -> None:
     report = json.loads((tmp_path / "out" / "quantization.json").read_text())
     assert report["recipe"]["calibration"].startswith("mine.txt") and report["recipe"]["method"] == "smoothquant"
     assert [found["text"] for found in report["qualities"]] == ["mine.txt"]
+
+
+def test_speed_is_measured_beside_quality(tmp_path: Path, albireo: Albireo) -> None:
+    source = checkpoint(tmp_path / "source")
+    few = [option for option in FEW if option != "--no-speed"]
+    result = albireo("quantize", source, "-o", tmp_path / "out", "--scheme", "int8", *few)
+    assert result.exit_code == 0, result.output
+    found = json.loads((tmp_path / "out" / "quantization.json").read_text())["speeds"]
+    # the context is 128 tokens, the prompt gives way
+    assert (found["num_prompt_tokens"], found["num_output_tokens"]) == (64, 64)
+    assert found["quantized"]["weight_bytes"] < found["original"]["weight_bytes"]
+    speeds = [
+        found[model][f"{what}_tokens_per_s"] for what in ("decode", "prefill") for model in found if model in MODELS
+    ]
+    assert len(speeds) == 4 and min(speeds) > 0
+    assert f"{found['quantized']['decode_tokens_per_s']:,.1f} tok/s" in result.output
+    assert "weights in memory" in (tmp_path / "out" / "quantization.html").read_text()
+
+
+def test_speed_that_cannot_be_measured_is_no_failure(
+    tmp_path: Path, albireo: Albireo, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(*args: object) -> None:
+        raise OutOfMemory("there is no room <here>")
+
+    monkeypatch.setattr(command, "measure_short", full)
+    source = checkpoint(tmp_path / "source")
+    few = [option for option in FEW if option != "--no-speed"]
+    result = albireo("quantize", source, "-o", tmp_path / "out", "--scheme", "int8", *few)
+    assert result.exit_code == 0 and "not measured: there is no room <here>" in result.output
+    assert "no room &lt;here&gt;" in (tmp_path / "out" / "quantization.html").read_text()
 
 
 def test_mistakes_are_lines(tmp_path: Path, albireo: Albireo) -> None:

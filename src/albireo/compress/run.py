@@ -49,14 +49,15 @@ def quantize(
     calibration: Text,
     texts: Sequence[Text],
     *,
-    finish: Callable[[CheckpointWriter, Outcome], None] = lambda writer, outcome: None,
+    finish: Callable[[CheckpointWriter, Outcome], Outcome] = lambda writer, outcome: outcome,
     progress: Progress = silent,
 ) -> Outcome:
     """Write the checkpoint of source in fewer bits to target.
 
     Args:
         calibration: what methods look at. texts: what quality is measured on.
-        finish: may write more files, such as a report, before the directory gets its name.
+        finish: called with the whole checkpoint before its directory gets its name; may look at it, write more files,
+            such as a report, and say more of it.
     Raises: ConfigError, ModelError, ResourceError; target is as it was then.
     """
     check_target(target)
@@ -95,9 +96,8 @@ def quantize(
                 qualities=tuple(TextQuality(t.name, t.num_tokens, q) for t, q in zip(texts, qualities, strict=True)),
                 is_untied=is_untied,
             )
-            finish(writer, outcome)
             writer.finish()
-    return outcome
+            return finish(writer, outcome)
 
 
 def _names(tensors: Sequence[str], choice: Choice) -> list[str]:

@@ -27,11 +27,11 @@ _ENTRY = 160
 
 
 class CheckpointWriter:
-    """One directory that is being written."""
+    """One directory that is being written. folder: where, until the end."""
 
     def __init__(self, folder: Path, names: list[str]) -> None:
         """names: of all tensors that will be written, or more: room for the header is kept by them."""
-        self._folder = folder
+        self.folder = folder
         self._entries: dict[str, dict[str, Any]] = {}
         room = 64 + sum(_ENTRY + len(json.dumps(name)) for name in names)
         self._header = -(-(8 + room) // 64) * 64 - 8
@@ -67,7 +67,7 @@ class CheckpointWriter:
 
     def write(self, name: str, data: bytes) -> None:
         """A small file beside the weights."""
-        with open(self._folder / name, "wb") as file:
+        with open(self.folder / name, "wb") as file:
             file.write(data)
             file.flush()
             os.fsync(file.fileno())

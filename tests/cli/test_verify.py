@@ -8,8 +8,8 @@ import shutil
 import pytest
 
 from albireo import build
-from albireo.config import BuildConfig
 from albireo.api.locate import BUNDLED
+from albireo.config import BuildConfig
 
 REPORTS = ("verify.md", "verify.json", "verify.html")
 

@@ -5,26 +5,30 @@ The result is in the compressed-tensors layout, which other engines read too, or
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
 import click
 
+from albireo.api.build import build
 from albireo.api.locate import locate_model
+from albireo.artifact.writer import check_target
+from albireo.bench.short_run import measure_short
 from albireo.cli.terminal import amount_bar, row, size
 from albireo.compress.recipe import HEADS, METHODS, MIXED, SCHEMES, Recipe, default_method
-from albireo.bench.short_run import measure_short
-from albireo.compress.report import report_files, text_lines
+from albireo.compress.report import REPORT_PAGE, report_files, text_lines
 from albireo.compress.result import Outcome, Speed, Speeds
 from albireo.compress.run import quantize
 from albireo.compress.texts import CALIBRATION, Text, read_text
-from albireo.compress.writer import CheckpointWriter
+from albireo.compress.writer import CheckpointWriter, passing_directory
 from albireo.errors import ConfigError, EngineError
 from albireo.models import load_config
 from albireo.text.tokenizer import Tokenizer
 from albireo.verify.text import SAMPLE
 
 _CALIBRATION_TOKENS, _EVALUATION_TOKENS = 16384, 4096
+FORMATS = ("compressed-tensors", "engine")
 #: The request that speed is measured with.
 _INPUT_LEN, _OUTPUT_LEN = 512, 64
 
@@ -41,6 +45,14 @@ _INPUT_LEN, _OUTPUT_LEN = 512, 64
 @click.option("--head", type=click.Choice(list(HEADS)), default="bf16", show_default=True, help="The vocabulary head.")
 @click.option("--evaluate", multiple=True, metavar="FILE", help="Measure quality on this text; by default on a sample.")
 @click.option("--evaluate-tokens", type=click.IntRange(2), default=_EVALUATION_TOKENS, show_default=True)
+@click.option(
+    "--format",
+    "form",
+    type=click.Choice(FORMATS),
+    default=FORMATS[0],
+    show_default=True,
+    help="What DIR becomes: a checkpoint, or an engine directory built of it.",
+)
 @click.option("--no-speed", is_flag=True, help="Leave out the short runs that measure both models' speed.")
 def command(
     model: str | None,
@@ -54,6 +66,7 @@ def command(
     head: str,
     evaluate: tuple[str, ...],
     evaluate_tokens: int,
+    form: str,
     no_speed: bool,
 ) -> None:
     """Write a checkpoint in fewer bits, with a report of what that costs.
@@ -76,10 +89,24 @@ def command(
             writer.write(name, data)
         return found
 
-    outcome = quantize(source, Path(output), recipe, seen, texts, finish=finish, progress=amount_bar)
+    def write(target: Path) -> Outcome:
+        return quantize(source, target, recipe, seen, texts, finish=finish, progress=amount_bar)
+
+    target = Path(output).expanduser()
+    outcome = write(target) if form == FORMATS[0] else _built(write, target)
     for line in text_lines(outcome):
         click.echo(line)
-    click.echo(row("written", f"{output}, {size(outcome.bytes_after)}; report in {output}/quantization.html"))
+    num_bytes = sum(path.stat().st_size for path in target.rglob("*") if path.is_file())
+    click.echo(row("written", f"{output}, {size(num_bytes)}; report in {output}/{REPORT_PAGE}"))
+
+
+def _built(write: Callable[[Path], Outcome], target: Path) -> Outcome:
+    """An engine directory; the checkpoint it is built of lies beside it meanwhile."""
+    check_target(target, force=False)
+    with passing_directory(target) as folder:
+        outcome = write(folder / "checkpoint")
+        build(folder / "checkpoint", target, show_progress=True, reports=report_files(outcome))
+    return outcome
 
 
 def _with_speeds(outcome: Outcome, original: Path, quantized: Path) -> Outcome:

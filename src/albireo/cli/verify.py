@@ -13,9 +13,9 @@ from pathlib import Path
 import click
 import numpy as np
 
+from albireo.api.locate import locate_model
 from albireo.bench.machine import machine_facts
 from albireo.bench.short_run import measure_short
-from albireo.api.locate import locate_model
 from albireo.cli.terminal import amount_bar, row, size
 from albireo.errors import EngineError
 from albireo.verify.report import text_lines, write_reports

@@ -124,6 +124,24 @@ def checkpoint_writer(target: Path, names: list[str]) -> Iterator[CheckpointWrit
         ) from error
 
 
+@contextmanager
+def passing_directory(target: Path) -> Iterator[Path]:
+    """A place beside target for a checkpoint that something else is made of; gone when the block ends.
+
+    Raises: ResourceError when the disk refuses.
+    """
+    target = Path(os.path.abspath(target))
+    folder = target.with_name(f".{target.name}.{os.getpid()}.checkpoint")
+    try:
+        folder.mkdir(parents=True)
+    except OSError as error:
+        raise ResourceError(f"{folder}: cannot be written: {error.strerror or error}; choose another -o") from error
+    try:
+        yield folder
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
+
+
 def config_bytes(original: Mapping[str, Any], quantization: Mapping[str, Any], is_untied: bool) -> bytes:
     """config.json of the new checkpoint."""
     config = {**original, "quantization_config": quantization}

@@ -38,7 +38,7 @@ class Verification:
     Fields:
         model: facts about both sides, by name, for reading.
         not_run: names of the stages behind one that failed.
-        quantized: "here" when the build brought the weights to few bits, "before" when the checkpoint has them so; empty
+        quantized: "here" when the build brought the weights to few bits, "before" when the checkpoint has them so; ""
             when they are numbers.
     """
 

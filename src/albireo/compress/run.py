@@ -30,6 +30,7 @@ from albireo.errors import ConfigError
 from albireo.json_file import read_json
 from albireo.models import build_graph, load_config, open_checkpoint
 from albireo.quantization.encoded import F32
+from albireo.quantization.methods.progressive import METADATA_KEY
 from albireo.verify.blas_threads import one_blas_thread
 from albireo.verify.quality import Quality
 
@@ -82,6 +83,9 @@ def quantize(
             modules = {linear.module: choice[name] for name, linear in run.linears.items() if name in choice}
             ignored = [linear.module for name, linear in run.linears.items() if name not in choice]
             writer.write("config.json", config_bytes(original, quantization_config(modules, ignored), is_untied))
+            progressive = [module for module, coding in modules.items() if coding.kind == "progressive"]
+            if progressive:
+                writer.metadata[METADATA_KEY] = ",".join(progressive)
             writer.copy_from(source)
             outcome = Outcome(
                 model={

@@ -18,6 +18,7 @@ from typing import Any
 from albireo.compress.compressed_tensors import Stored
 from albireo.errors import ConfigError, InvariantError, ResourceError
 from albireo.models.safetensors_files import SINGLE_FILE
+from albireo.quantization.methods.progressive import METADATA_KEY
 
 #: Files beside the weights that a model directory is not whole without; config.json is written anew.
 _COPIED = ("*.json", "*.jinja", "*.txt", "*.model", "*.md", "LICENSE*", "NOTICE*")
@@ -33,7 +34,9 @@ class CheckpointWriter:
         """names: of all tensors that will be written, or more: room for the header is kept by them."""
         self.folder = folder
         self._entries: dict[str, dict[str, Any]] = {}
-        room = 64 + sum(_ENTRY + len(json.dumps(name)) for name in names)
+        #: the header's metadata beside the format's own
+        self.metadata: dict[str, str] = {}
+        room = 64 + len(METADATA_KEY) + sum(_ENTRY + 2 * len(json.dumps(name)) for name in names)
         self._header = -(-(8 + room) // 64) * 64 - 8
         self._file = (folder / SINGLE_FILE).open("wb")
         self._file.seek(8 + self._header)
@@ -56,7 +59,9 @@ class CheckpointWriter:
 
     def finish(self) -> None:
         """Write the header; spaces fill the room that was kept for it, as the format allows."""
-        header = json.dumps({"__metadata__": {"format": "pt"}, **self._entries}, separators=(",", ":")).encode()
+        header = json.dumps(
+            {"__metadata__": {"format": "pt", **self.metadata}, **self._entries}, separators=(",", ":")
+        ).encode()
         if len(header) > self._header:
             raise InvariantError(f"a header of {len(header)} bytes, room was kept for {self._header}")
         self._file.seek(0)

@@ -11,6 +11,7 @@ from albireo.backends.cpu.catalog import CpuCatalog
 from albireo.backends.cpu.machine import isa_levels
 from albireo.backends.cpu.model import CpuModel
 from albireo.backends.step_inputs import StepInputs
+from albireo.compiler.passes import choose_precision
 from albireo.compiler.pipeline import compile_graph, optional_passes, passes_without
 from albireo.dtypes import COMPUTE_DTYPES
 from albireo.models import architectures, build_graph, load_architecture
@@ -25,12 +26,22 @@ BLOCK_SIZE, NUM_BLOCKS = 16, 8
 Outputs = list[tuple[np.ndarray, np.ndarray, np.ndarray]]
 
 
-def model_of(name: str, dtype: str, without: Sequence[str], levels: Sequence[str], threads: int = 1) -> CpuModel:
+def model_of(
+    name: str,
+    dtype: str,
+    without: Sequence[str],
+    levels: Sequence[str],
+    threads: int = 1,
+    choose: choose_precision.Choice | None = None,
+) -> CpuModel:
     architecture = load_architecture(name)
     config = parse_config(architecture.tiny, architecture.rules).with_dtype(dtype)
     weights = Weights({k: Stored(v, "float32") for k, v in random_weights(architecture.tiny, seed=3).items()})
+    graph = build_graph(config, 64)
+    if choose is not None:
+        choose_precision.run(graph, choose)
     program = compile_graph(
-        build_graph(config, 64),
+        graph,
         CpuCatalog(levels),
         maxima={"T": 32, "R": 8, "G": 8},
         block_size=BLOCK_SIZE,
@@ -79,3 +90,19 @@ def test_nothing_fused_at_every_level(name: str, level: str) -> None:
     unfused = model_of(name, "bfloat16", OPTIONAL, levels)
     assert {call.kernel.split(".")[2] for call in unfused.program.calls} & {level, "avx512"}
     assert_same(outputs(unfused), outputs(model_of(name, "bfloat16", (), levels)), level)
+
+
+@pytest.mark.parametrize("apart", ["q_proj", "k_proj", "v_proj"])
+@pytest.mark.parametrize("kinds", [("int4.g32", "int8"), ("int8.g32", "int4.g64"), ("int8", None), ("fp8", "int8")])
+def test_two_of_q_k_and_v_merged_change_no_bit(apart: str, kinds: tuple[str, str | None]) -> None:
+    """One of the three in another encoding, as checkpoints hold v in more bits; two linears instead of three."""
+
+    def choose(name: str, is_head: bool) -> str | None:
+        return kinds[1] if apart in name else kinds[0]
+
+    levels = isa_levels()
+    merged = model_of("qwen3", "bfloat16", (), levels, choose=choose)
+    apart_model = model_of("qwen3", "bfloat16", ("merge_qkv",), levels, choose=choose)
+    counts = [sum(call.family == "linear" for call in model.program.calls) for model in (merged, apart_model)]
+    assert counts[1] - counts[0] == merged.program.kv.num_layers
+    assert_same(outputs(merged), outputs(apart_model), f"{apart} in {kinds[1]}")

@@ -147,7 +147,7 @@ def test_of_q_k_and_v_those_are_merged_that_agree() -> None:
         assert only(graph, "split").inputs["x"].producer.inputs["weight"].name == "layers.0.q+k.weight"
         assert reason in record.refusals[0].reason and "stays alone" in record.refusals[0].reason
         _, record = after(graph, fuse_qkv_rope_kv)
-        assert not record.fired and "not the parts of one linear" in record.refusals[0].reason
+        assert not record.fired and "no linear of the same 8-bit input" in record.refusals[0].reason
     _, record = after(ThreeTypes().graph(), merge_qkv)
     assert not record.fired and "weights differ in type" in record.refusals[0].reason
 

@@ -1,12 +1,12 @@
 """matmul_smallm: out = epilogue(x @ weight^T) for few tokens, as fast as the weight streams in.
 
-x: [T, K], weight: [N, K], both of one type, float32, float16 or bfloat16; or x bfloat16 and weight fp8 or fp8.g128; out:
-[T, n] float32, bfloat16 or float16; rows contiguous inside. Epilogue: see ../epilogue.py. Weight rows are the rows of
-the matrix unit's tile and tokens its columns (16, 32 or 64), so that Hopper's wgmma is used even for one token.
+x: [T, K], weight: [N, K], both of one type, float32, float16 or bfloat16; or x bfloat16 and weight fp8 or fp8.g128;
+out: [T, n] float32, bfloat16 or float16; rows contiguous inside. Epilogue: see ../epilogue.py. Weight rows are the rows
+of the matrix unit's tile and tokens its columns (16, 32 or 64), so that Hopper's wgmma is used even for one token.
 
 A sum is one chain of ascending k (../chain.py), or num_parts() chains, a constant of the shape, which are added in
-ascending order by the program that comes last; it sets its counter back to zero. So a row's bits depend on neither T nor
-its place, and kernels/matmul.py gives the same. Padding rows are computed as any others.
+ascending order by the program that comes last; it sets its counter back to zero. So a row's bits depend on neither T
+nor its place, and kernels/matmul.py gives the same. Padding rows are computed as any others.
 """
 
 from __future__ import annotations

@@ -24,6 +24,8 @@ from albireo.execution.ahead import LOOKAHEAD, AheadRunner
 from albireo.execution.runner import DeviceModel, Runner
 from albireo.models import load_architecture
 from albireo.params import SamplingParams
+from albireo.sampling.sampler import Sampler
+from albireo.step import SampleTask
 from tiny_models import make_checkpoint
 
 VOCAB = load_architecture("llama").tiny["vocab_size"]
@@ -32,45 +34,57 @@ VOCAB = load_architecture("llama").tiny["vocab_size"]
 @dataclass(frozen=True)
 class Ticket:
     serial: int
-    outputs: StepOutputs
+    tokens: NDArray[np.int32]
 
 
 @dataclass
 class Deferred:
-    """Finds tokens of rows in the step before, as a device does that was not told them.
+    """Draws tokens, and finds those of rows in the step before, as a device does that was not told them.
 
-    Fields: bad_step: of submitted ones, whose best logit is no number.
+    Fields: bad_step: of submitted ones, which cannot be drawn from.
     """
 
     model: DeviceModel
     bad_step: int = -1
     num_submitted: int = 0
     num_begun: int = 0
-    last_ids: NDArray[np.int32] = field(default_factory=lambda: np.zeros((0, 1), np.int32))
+    drawn: NDArray[np.int32] = field(default_factory=lambda: np.zeros(0, np.int32))
 
     def run(self, inputs: StepInputs) -> StepOutputs:
         self.num_begun += 1
-        outputs = self.model.run(inputs)
-        self.last_ids = outputs.top_ids.copy()
-        return outputs
+        return self.model.run(inputs)
 
     def copy_blocks(self, pairs: Sequence[tuple[int, int]]) -> None:
         self.model.copy_blocks(pairs)
 
-    def submit(self, inputs: StepInputs, sources: NDArray[np.int32] | None = None) -> Ticket:
-        if sources is not None:
-            known = np.where(sources >= 0, self.last_ids[np.maximum(sources, 0), 0], inputs.token_ids)
-            inputs = replace(inputs, token_ids=known.astype(np.int32))
-        outputs = self.run(inputs)
-        values = outputs.top_values.copy()
-        if self.num_submitted == self.bad_step:
-            values[:] = np.nan
-        self.num_submitted += 1
-        return Ticket(self.num_begun, StepOutputs(outputs.logits.copy(), outputs.top_ids.copy(), values))
+    def can_draw(self, tasks: Sequence[SampleTask]) -> bool:
+        return all(task.params.logprobs is None for task in tasks)
 
-    def collect(self, ticket: Ticket) -> StepOutputs:
+    def submit(
+        self,
+        inputs: StepInputs,
+        tasks: Sequence[SampleTask],
+        rows: Sequence[int],
+        sources: NDArray[np.int32] | None = None,
+    ) -> Ticket:
+        if sources is not None:
+            known = np.where(sources >= 0, self.drawn[np.maximum(sources, 0)].clip(min=0), inputs.token_ids)
+            inputs = replace(inputs, token_ids=known.astype(np.int32))
+            tasks = [replace(task, output_token_ids=[*task.output_token_ids, 0]) for task in tasks]
+        outputs = self.run(inputs)
+        if len(inputs.logit_rows):
+            tokens = [token.token_id for token in Sampler(VOCAB).sample(outputs.logits, tasks, rows)]
+        else:
+            tokens = [int(outputs.top_ids[row, 0]) for row in rows]
+        if self.num_submitted == self.bad_step:
+            tokens = [-1 for _ in tokens]
+        self.num_submitted += 1
+        self.drawn = np.array(tokens or [0], np.int32)
+        return Ticket(self.num_begun, np.array(tokens, np.int32))
+
+    def collect(self, ticket: Ticket) -> NDArray[np.int32]:
         assert self.num_begun - ticket.serial <= 2, "what it holds was overwritten"
-        return ticket.outputs
+        return ticket.tokens
 
 
 @pytest.fixture(scope="module")
@@ -168,7 +182,7 @@ def test_steady_decoding_is_found_computed(loaded: Loaded) -> None:
     params = SamplingParams(temperature=0, max_tokens=30, ignore_eos=True)
     serve(engine, [Ask([5 + i, 6, 7], params, 0) for i in range(4)])
     assert (runner.num_found, runner.num_computed) == (4 * 29, 4)
-    assert device.num_submitted == 29, "nobody was guessed to go on who could not"
+    assert device.num_submitted == 30, "nobody was guessed to go on who could not"
 
 
 def test_a_damaged_row_ends_its_request_and_no_other(loaded: Loaded) -> None:
@@ -199,5 +213,5 @@ def test_a_step_that_fails_leaves_nothing_in_flight(loaded: Loaded) -> None:
     assert runner.num_computed >= 2
 
 
-def _broken(ticket: Ticket) -> StepOutputs:
+def _broken(ticket: Ticket) -> NDArray[np.int32]:
     raise InvariantError("lost")

@@ -19,8 +19,8 @@ from albireo.artifact.layout import rebuild_hint
 from albireo.artifact.program_json import StoredConstant, rows_digest
 from albireo.artifact.reader import EngineFiles, hinting, is_engine_directory, open_engine, tokenizer_directory
 from albireo.artifact.record import guarded
-from albireo.backends.cpu.pack import Weights
 from albireo.backends.cpu.stored import StoredWeights
+from albireo.backends.weights import Weights
 from albireo.compiler.passes import choose_precision
 from albireo.compiler.passes.shard import Part, parts
 from albireo.compiler.pipeline import passes_without

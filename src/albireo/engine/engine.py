@@ -191,6 +191,8 @@ class Engine:
         self._counters.generation_tokens += len(result.tokens)
         for seq, work in zip(self._scheduler.scheduled, plan.work, strict=True):
             seq.num_computed_tokens += len(work.token_ids)
+            if not seq.request.is_prompt_done:
+                seq.request.progress.metrics.num_prefill_chunks += 1
             if work.prompt_logprobs is not None:
                 collected = seq.request.progress.prompt_logprobs
                 assert collected is not None, "asked for"

@@ -13,36 +13,48 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import groupby
 from typing import Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
 from albireo.backends.step_inputs import StepInputs
-from albireo.backends.step_outputs import StepOutputs
 from albireo.execution.inputs import pack_step
 from albireo.execution.runner import DeviceModel, Runner
-from albireo.sampling.sampler import Sampler
-from albireo.step import SampledToken, SequenceWork, StepPlan, StepResult
+from albireo.step import SampledToken, SampleTask, SequenceWork, StepPlan, StepResult, TokenLogprobs
 
 #: Positions beyond the next that blocks are held for, so that the step ahead has a place to write to.
 LOOKAHEAD = 1
 
 
 class AheadDevice(DeviceModel, Protocol):
-    """A device that computes beside the host, steps in the order of submit()."""
+    """A device that computes beside the host, steps in the order of submit(), and draws tokens itself."""
 
-    def submit(self, inputs: StepInputs, sources: NDArray[np.int32] | None = None) -> Any:
+    def can_draw(self, tasks: Sequence[SampleTask]) -> bool:
+        """Whether it can draw the tokens of these tasks, of one step."""
+        ...
+
+    def submit(
+        self,
+        inputs: StepInputs,
+        tasks: Sequence[SampleTask],
+        rows: Sequence[int],
+        sources: NDArray[np.int32] | None = None,
+    ) -> Any:
         """Start a step; returns at once.
 
-        Args: sources: [T] for each row whose token is the best one of a row of the step before, that row (among its
-            top_rows); -1: the token is in inputs.
+        Args:
+            rows: task i reads row rows[i] of the logits, or of the best logits where no logits are asked for; then
+                all tasks take the best one.
+            sources: [T] the token of each row: that of so manyth task of the step before; -1: the one in inputs. Given,
+                each task has one token that is not among its output yet.
         Returns: a ticket for collect(): good until two more steps were begun, and may be left.
         """
         ...
 
-    def collect(self, ticket: Any) -> StepOutputs:
-        """Wait for a step."""
+    def collect(self, ticket: Any) -> NDArray[np.int32]:
+        """Wait for a step. Returns: [tasks] the tokens; -1 where the host's sampler is to say what is wrong."""
         ...
 
 
@@ -72,7 +84,6 @@ class AheadRunner:
     def __init__(self, device: AheadDevice, vocab_size: int, block_size: int, max_positions: int) -> None:
         self._device = device
         self._runner = Runner(device, vocab_size, block_size)
-        self._sampler = Sampler(vocab_size)
         self._block_size = block_size
         self._max_positions = max_positions
         self._flight: _Flight | None = None
@@ -87,16 +98,20 @@ class AheadRunner:
         rest = [work for work in plan.work if work.seq_id not in found]
         self.num_found += len(found)
         self.num_computed += len(rest)
+        if plan.block_copies:
+            self._device.copy_blocks([(source, target) for _, source, target in plan.block_copies])
         ahead: _Flight | None = None
-        if flight is not None and found and not rest and not plan.block_copies:
+        if flight is not None and found and not rest:
             ahead = self._submit(plan.work, sources={seq_id: row.index for seq_id, row in found.items()})
-        others = self._runner.execute(_part(plan, rest)) if rest or plan.block_copies else StepResult([])
-        tokens = {token.seq_id: token for token in others.tokens}
+        tokens: dict[int, SampledToken] = {}
         if flight is not None and found:
-            drawn = self._draw(plan, flight, found)
-            if drawn is None:  # a row is damaged: computed again, it says how
-                return self._runner.execute(plan)
-            tokens |= drawn
+            drawn = self._device.collect(flight.ticket)
+            tokens = {seq_id: SampledToken(seq_id, int(drawn[row.index])) for seq_id, row in found.items()}
+            if min(token.token_id for token in tokens.values()) < 0:
+                # Computed again, in the open, it says what is wrong: the same bits go into the same slots.
+                return self._runner.execute(_part(plan, plan.work))
+        others = self._compute(plan, rest)
+        tokens |= {token.seq_id: token for token in others.tokens}
         if ahead is None:
             ahead = self._submit(plan.work, tokens=tokens)
         self._flight = ahead
@@ -117,12 +132,33 @@ class AheadRunner:
                 found[work.seq_id] = row
         return found
 
-    def _draw(self, plan: StepPlan, flight: _Flight, found: dict[int, _Row]) -> dict[int, SampledToken] | None:
-        outputs = self._device.collect(flight.ticket)
-        tasks = [task for work in plan.work if work.seq_id in found for task in work.samples]
-        rows = [found[task.seq_id].index for task in tasks]
-        drawn = self._sampler.sample_top(outputs.top_ids, outputs.top_values, tasks, rows)
-        return None if drawn is None else {token.seq_id: token for token in drawn}
+    def _compute(self, plan: StepPlan, works: list[SequenceWork]) -> StepResult:
+        """Those nobody guessed: tokens drawn on the device where it can, others by the host.
+
+        In the plan's order, since a work may read what one before it writes.
+        """
+        tokens: list[SampledToken] = []
+        prompt_logprobs: dict[int, list[TokenLogprobs]] = {}
+        for is_there, some in groupby(works, self._can_draw):
+            part = _part(plan, list(some))
+            result = self._draw(part) if is_there else self._runner.execute(part)
+            tokens += result.tokens
+            prompt_logprobs |= result.prompt_logprobs
+        return StepResult(tokens, prompt_logprobs)
+
+    def _can_draw(self, work: SequenceWork) -> bool:
+        return work.prompt_logprobs is None and self._device.can_draw(work.samples)
+
+    def _draw(self, plan: StepPlan) -> StepResult:
+        tasks = [task for work in plan.work for task in work.samples]
+        if not self._device.can_draw(tasks):  # each alone, but not all together
+            return self._runner.execute(plan)
+        step = pack_step(plan, self._block_size, is_drawn_there=True)
+        drawn = self._device.collect(self._device.submit(step.inputs, step.tasks, step.task_rows))
+        if len(drawn) and drawn.min() < 0:
+            return self._runner.execute(plan)
+        tokens = zip(step.tasks, drawn.tolist(), strict=True)
+        return StepResult([SampledToken(task.seq_id, token_id) for task, token_id in tokens])
 
     def _submit(
         self,
@@ -150,9 +186,9 @@ class AheadRunner:
             next_works.append(SequenceWork(seq_id, [token_id], position, work.block_tables, work.samples))
         if not next_works:
             return None
-        step = pack_step(StepPlan(-1, next_works, len(next_works)), self._block_size)
-        from_device = None if sources is None else np.array(wanted, np.int32)
-        return _Flight(self._device.submit(step.inputs, from_device), rows)
+        step = pack_step(StepPlan(-1, next_works, len(next_works)), self._block_size, is_drawn_there=True)
+        from_device = np.array(wanted, np.int32)
+        return _Flight(self._device.submit(step.inputs, step.tasks, step.task_rows, from_device), rows)
 
     def _goes_on(self, work: SequenceWork, position: int) -> bool:
         """Whether a sequence may have a next token that the device can find alone."""
@@ -160,10 +196,11 @@ class AheadRunner:
             return False
         task = work.samples[0]
         params = task.params
-        if not params.is_greedy or params.num_top != 1:
+        if not params.draws_from_raw:
             return False
         return params.max_tokens is None or len(task.output_token_ids) + 1 < params.max_tokens
 
 
 def _part(plan: StepPlan, works: list[SequenceWork]) -> StepPlan:
-    return StepPlan(plan.step_idx, works, sum(len(work.token_ids) for work in works), plan.block_copies)
+    """These works alone; copies of blocks were made."""
+    return StepPlan(plan.step_idx, works, sum(len(work.token_ids) for work in works))

@@ -91,9 +91,9 @@ def test_addresses_stay() -> None:
 def test_tokens_may_come_from_the_step_before() -> None:
     staging = Staging(MAXIMA, 4, CPU)
     sizes = {"T": 4, "B": 4, "R": 0, "G": 4, "S": 4}
-    best = torch.tensor([[70, 1], [71, 2], [72, 3]], dtype=torch.int32)
-    staging.fill(step(3, 7), sizes, ints(2, -1, 0), best)
-    assert staging.step(sizes).token_ids.tolist() == [72, 8, 70, 0]
+    drawn = torch.tensor([-1, 71, 72], dtype=torch.int32)
+    staging.fill(step(3, 7), sizes, ints(2, -1, 0), drawn)
+    assert staging.step(sizes).token_ids.tolist() == [72, 8, 0, 0], "what could not be drawn is no place to read from"
 
 
 def test_steps_on_their_way_do_not_share_host_memory() -> None:

@@ -15,10 +15,11 @@ from numpy.typing import NDArray
 from albireo import _native
 from albireo.backends.backend import identity_parts
 from albireo.backends.cpu.kv_view import read_slots, token_numbers, widen
-from albireo.backends.cpu.pack import Weights, constant_offsets, pack_constants
+from albireo.backends.cpu.pack import constant_offsets, pack_constants
 from albireo.backends.cpu.stored import StoredWeights
 from albireo.backends.step_inputs import StepInputs
 from albireo.backends.step_outputs import StepOutputs
+from albireo.backends.weights import Weights
 from albireo.dtypes import TOKEN, itemsize, natural_stride
 from albireo.errors import InvariantError
 from albireo.graph.ops import TOP_LOGITS

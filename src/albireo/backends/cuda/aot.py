@@ -57,7 +57,8 @@ class Compiled:
     """What became of it.
 
     Fields:
-        registers: a thread. spills: bytes of registers kept in memory. shared: bytes a block. sass: the machine code.
+        registers: a thread. spills: instructions that keep a register in memory; a frame for a call is none. shared:
+            bytes a block. sass: the machine code.
     """
 
     registers: int
@@ -86,10 +87,10 @@ def compile_case(case: AotCase, architecture: int) -> Compiled:
         cubin.write_bytes(compiled.asm["cubin"])
         usage = _cuobjdump("-res-usage", cubin)
         sass = _cuobjdump("-sass", cubin)
-    found = re.search(r"REG:(\d+) STACK:(\d+)", usage)
+    found = re.search(r"REG:(\d+)", usage)
     if found is None:
         raise RuntimeError(f"cuobjdump says nothing of registers for {case.name}: {usage[:200]!r}")
-    return Compiled(int(found[1]), int(found[2]), int(compiled.metadata.shared), sass)
+    return Compiled(int(found[1]), len(re.findall(r"\bSTL\b", sass)), int(compiled.metadata.shared), sass)
 
 
 def _cuobjdump(flag: str, cubin: Path) -> str:

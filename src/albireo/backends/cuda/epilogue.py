@@ -8,6 +8,7 @@ from __future__ import annotations
 import triton
 import triton.language as tl
 
+from albireo.backends.cuda.activations import gelu_tanh, silu
 from albireo.backends.cuda.arithmetic import round_to
 from albireo.errors import InvariantError
 
@@ -20,16 +21,6 @@ def act_code(act: str) -> int:
     if act not in ACTS:
         raise InvariantError(f"linear has no activation {act!r}; there are {', '.join(ACTS)}")
     return ACTS[act]
-
-
-@triton.jit
-def gated(gate, up, ACT: tl.constexpr):
-    """silu(gate) * up, or gelu_tanh(gate) * up."""
-    if ACT == 1:
-        return gate / (1.0 + tl.exp(-gate)) * up
-    inner = (gate * gate * gate * 0.044715 + gate) * 0.79788456
-    tanh = 1.0 - 2.0 / (tl.exp(2.0 * inner) + 1.0)
-    return gate * 0.5 * (1.0 + tanh) * up
 
 
 @triton.jit
@@ -63,7 +54,7 @@ def finish(
     if ACT != 0:
         halves = tl.permute(tl.reshape(sums, (NT, NR // 64, 2, 32)), (0, 1, 3, 2))
         gate, up = tl.split(halves)
-        sums = tl.reshape(gated(gate, up, ACT), (NT, NR // 2))
+        sums = tl.reshape((silu(gate) if ACT == 1 else gelu_tanh(gate)) * up, (NT, NR // 2))
         column = first_row // 2 + tl.arange(0, NR // 2)
     else:
         column = first_row + tl.arange(0, NR)

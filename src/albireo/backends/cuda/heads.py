@@ -1,8 +1,8 @@
 """Heads of a token: norm, rotation, and the way into the KV cache.
 
-Called by qk_norm_rope_kv_write, head_norm, rope and kv_write, which therefore give the same bits. A tile is some heads of
-one row as two halves [HEADS, HALF] float32, zeros behind D / 2: channel i of a head and channel i + D / 2 are a pair.
-Every head is computed by itself. Does not know where rows come from.
+Called by qk_norm_rope_kv_write, head_norm, rope and kv_write, which therefore give the same bits. A tile is some heads
+of one row as two halves [HEADS, HALF] float32, zeros behind D / 2: channel i of a head and channel i + D / 2 are a
+pair. Every head is computed by itself. Does not know where rows come from.
 """
 
 from __future__ import annotations

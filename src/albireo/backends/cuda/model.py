@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 from albireo.backends.cuda.bind import Launch, Memory, bind
 from albireo.backends.cuda.buckets import Bucket, Buckets
 from albireo.backends.cuda.capture import CudaGraphs, DirectLaunches, Launches, Recorder
+from albireo.backends.cuda.drawing import Drawing
 from albireo.backends.cuda.kernels.build_work_list import build_work_list
 from albireo.backends.cuda.kernels.copy_blocks import copy_blocks
 from albireo.backends.cuda.kv import TORCH_DTYPES, DeviceKV
@@ -29,6 +30,7 @@ from albireo.backends.step_outputs import StepOutputs
 from albireo.dtypes import TOKEN, itemsize
 from albireo.errors import InvariantError, OutOfMemory
 from albireo.graph.program import Buffer, Call, Program
+from albireo.step import SampleTask
 
 
 class CudaModel:
@@ -70,7 +72,11 @@ class CudaModel:
         self._scratch = Scratch.of(program, self._maxima, max_positions, device)
         self._recorder = recorder or (CudaGraphs() if device.type == "cuda" else DirectLaunches())
         self._recorded: dict[Bucket, Launches] = {}
-        self._results = Results({name: self._output(name) for name in program.outputs})
+        logits = self._output("logits")
+        self._drawing = Drawing(len(logits), logits.shape[1], device)
+        self._results = Results(
+            {name: self._output(name) for name in program.outputs} | {"tokens": self._drawing.tokens}
+        )
         self._kv, self._launches = self._bind(2)
         self.num_blocks = self._blocks_that_fit(num_blocks, reserve_bytes)
         self._kv, self._launches = self._bind(self.num_blocks)
@@ -80,31 +86,46 @@ class CudaModel:
 
         Raises: InvariantError when the step is larger than the program was planned for; nothing is computed then.
         """
-        return self.collect(self.submit(inputs))
+        self._begin(inputs)
+        counts = {"logits": len(inputs.logit_rows), "top_ids": len(inputs.top_rows), "top_values": len(inputs.top_rows)}
+        ticket = self._results.send({name: self._output(name, count) for name, count in counts.items()})
+        return StepOutputs(**self._results.receive(ticket))
 
-    def submit(self, inputs: StepInputs, sources: NDArray[np.int32] | None = None) -> Ticket:
+    def can_draw(self, tasks: Sequence[SampleTask]) -> bool:
+        """See execution.ahead.AheadDevice."""
+        return self._drawing.can_draw(tasks)
+
+    def submit(
+        self,
+        inputs: StepInputs,
+        tasks: Sequence[SampleTask],
+        rows: Sequence[int],
+        sources: NDArray[np.int32] | None = None,
+    ) -> Ticket:
         """Start one step behind those before it; see execution.ahead.AheadDevice. Raises: as run()."""
+        self._begin(inputs, sources)
+        if tasks and len(inputs.logit_rows):
+            logits = self._output("logits", len(inputs.logit_rows))
+            self._drawing.from_logits(logits, tasks, rows, ahead=int(sources is not None))
+        elif tasks:
+            num_rows = len(inputs.top_rows)
+            self._drawing.from_best(self._output("top_ids", num_rows), self._output("top_values", num_rows), rows)
+        return self._results.send({"tokens": self._drawing.tokens[: len(tasks)]})
+
+    def collect(self, ticket: Ticket) -> NDArray[np.int32]:
+        """Wait for a step; see execution.ahead.AheadDevice."""
+        return self._results.receive(ticket)["tokens"]
+
+    def _begin(self, inputs: StepInputs, sources: NDArray[np.int32] | None = None) -> None:
         self.check_size(inputs)
         bucket = self._buckets.of(inputs.sizes, inputs.num_sequences)
         sizes = bucket.sizes if bucket else {**inputs.sizes, "B": inputs.num_sequences}
-        best = self._buffers[self.program.outputs["top_ids"]]
-        self._staging.fill(inputs, sizes, sources, best)
+        self._staging.fill(inputs, sizes, sources, self._drawing.tokens)
         step = self._staging.step(sizes)
         if bucket is None:
             self._launch(step)
         else:
             self._replay(bucket, step)
-        return self._results.send(
-            {
-                "logits": self._output("logits", len(inputs.logit_rows)),
-                "top_ids": self._output("top_ids", len(inputs.top_rows)),
-                "top_values": self._output("top_values", len(inputs.top_rows)),
-            }
-        )
-
-    def collect(self, ticket: Ticket) -> StepOutputs:
-        """Wait for a step; what it gives is good until two more were begun."""
-        return StepOutputs(**self._results.receive(ticket))
 
     def check_size(self, inputs: StepInputs) -> None:
         """Raises: InvariantError when the step is larger than the program was planned for."""

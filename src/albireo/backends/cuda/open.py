@@ -10,8 +10,9 @@ from collections.abc import Callable
 import torch
 
 from albireo.backends.cuda.capture import DirectLaunches, Recorder
-from albireo.backends.cuda.constants import Weights, place_constants
+from albireo.backends.cuda.constants import place_constants
 from albireo.backends.cuda.model import CudaModel
+from albireo.backends.weights import Weights
 from albireo.errors import OutOfMemory
 from albireo.graph.program import Program
 

@@ -1,7 +1,7 @@
 """Rows of numbers as 8-bit codes with one scale a row, for kernels that end in such rows.
 
-Called by norm, elementwise and gated with a whole row in one tile of [groups of 16, 16] float32, zeros behind cols. Does
-not know where the numbers come from.
+Called by norm, elementwise and gated with a whole row in one tile of [groups of 16, 16] float32, zeros behind cols.
+Does not know where the numbers come from.
 """
 
 from __future__ import annotations
@@ -11,13 +11,11 @@ import triton
 import triton.language as tl
 
 from albireo.backends.cuda.arithmetic import round_to, round_to_e4m3, round_to_int
+from albireo.backends.cuda.tokens import LINE, SUM_STEP
 
-#: A token row has a prefix sum for each this many codes, and a tile of a row this many columns (csrc's tokens.h).
-SUM_STEP = 16
 _STEP = tl.constexpr(SUM_STEP)
+_LINE = tl.constexpr(LINE)
 _NUMBERS = 1024
-#: Codes of a token row come in whole lines of this many.
-_LINE = tl.constexpr(64)
 _LARGEST = tl.constexpr(3.4028234663852886e38)
 #: 127 divided by no more than this is infinite; such a row counts as zeros.
 _TOO_SMALL = tl.constexpr(127.0 * 2.0**-128)
@@ -26,7 +24,7 @@ _SMALLEST_NORMAL = tl.constexpr(2.0**-126)
 
 def row_block(cols: int) -> int:
     """Columns of a tile that holds a row of cols: a power of two, whole lines of codes."""
-    return max(64, int(triton.next_power_of_2(cols)))
+    return max(LINE, int(triton.next_power_of_2(cols)))
 
 
 def row_warps(block: int) -> int:

@@ -135,9 +135,10 @@ class SamplingStaging:
         self._host_masks, self._masks = _twice((num_tasks, -(-vocab_size // 32)), torch.int32, device)
         self._host_edits, self._edits = _twice((3, max_edits), torch.int32, device)
 
-    def fill(self, tasks: Sequence[SampleTask], rows: Sequence[int]) -> SamplingTensors:
+    def fill(self, tasks: Sequence[SampleTask], rows: Sequence[int], ahead: int = 0) -> SamplingTensors:
         """Send tasks to the device; task i reads row rows[i] of the logits. The copies may still run.
 
+        Args: ahead: tokens of each task that are drawn but not among its output yet.
         The step before must have ended: its arrays are overwritten.
         Raises: InvalidParams naming the sequence whose grammar gives up; InvariantError when there is no room.
         Cost: O(ids changed) a task, sorted; nothing of V but a mask's V / 8 bytes.
@@ -153,7 +154,7 @@ class SamplingStaging:
             arrays["temperature"][i] = 0.0 if params.is_greedy else params.temperature
             arrays["top_p"][i], arrays["min_p"][i] = params.top_p, params.min_p
             arrays["seed"][i] = np.uint64(task.seed & _MASK64).astype(np.int64)
-            arrays["position"][i], arrays["rows"][i] = len(task.output_token_ids), row
+            arrays["position"][i], arrays["rows"][i] = len(task.output_token_ids) + ahead, row
             arrays["top_k"][i] = params.top_k if params.top_k < self._vocab_size else 0
             arrays["repetition"][i] = params.repetition_penalty
             arrays["frequency"][i], arrays["presence"][i] = params.frequency_penalty, params.presence_penalty

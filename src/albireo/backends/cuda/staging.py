@@ -80,13 +80,12 @@ class Staging:
         inputs: StepInputs,
         sizes: Mapping[str, int],
         sources: NDArray[np.int32] | None = None,
-        best: torch.Tensor | None = None,
+        drawn: torch.Tensor | None = None,
     ) -> None:
         """Copy a step to the device, padded to sizes, behind what is under way there; returns before it is done.
 
-        Args: sources: [T], in a step of one token a sequence: rows of best whose first id is the token of a row; -1:
-                the token is in inputs.
-            best: [G, n] what the step before found, on the device.
+        Args: sources: [T], in a step of one token a sequence: the token of a row is drawn[i]; -1: it is in inputs.
+            drawn: what the step before drew, on the device.
         """
         self._turn = (self._turn + 1) % _HOSTS
         host = self._hosts[self._turn]
@@ -107,21 +106,21 @@ class Staging:
         rows[num_logits:] = self._view("top_rows", num_top)
         self._view("logit_pos", num_logits)[:] = np.arange(num_logits)
         self._view("top_pos", num_top)[:] = np.arange(num_logits, num_logits + num_top)
-        if sources is not None and best is not None:
+        if sources is not None and drawn is not None:
             host.numpy[self._end : self._end + num_tokens] = sources
         self._device[: len(host.tensor)].copy_(host.tensor, non_blocking=True)
         columns = inputs.block_table.shape[1]
         host.numpy_table[:num_sequences, :columns] = inputs.block_table
         self._device_table[:num_sequences, :columns].copy_(host.table[:num_sequences, :columns], non_blocking=True)
         host.sent()
-        if sources is not None and best is not None:
-            self._take(num_tokens, best)
+        if sources is not None and drawn is not None:
+            self._take(num_tokens, drawn)
 
-    def _take(self, num_tokens: int, best: torch.Tensor) -> None:
-        """Tokens that the step before found, into their rows."""
+    def _take(self, num_tokens: int, drawn: torch.Tensor) -> None:
+        """Tokens that the step before drew, into their rows; 0 where it could not, which whoever drew is told."""
         rows = self._device[self._end : self._end + num_tokens]
         ids = self._device[self._at["token_ids"] : self._at["token_ids"] + num_tokens]
-        ids.copy_(torch.where(rows >= 0, best[rows.clamp(min=0).long(), 0], ids))
+        ids.copy_(torch.where(rows >= 0, drawn[rows.clamp(min=0).long()].clamp(min=0), ids))
 
     def step(self, sizes: Mapping[str, int]) -> DeviceStep:
         """The arrays as a step of these sizes sees them. What lies in the block table behind a sequence's context is

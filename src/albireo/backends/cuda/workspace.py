@@ -1,7 +1,7 @@
 """Where the parts of a sum that is split over several programs wait for each other.
 
-A workspace is a uint8 tensor, zeroed once: counters of programs that have arrived, which the last one sets back to zero,
-then the parts. Linears of one stream share it, one after another.
+A workspace is a uint8 tensor, zeroed once: counters of programs that have arrived, which the last one sets back to
+zero, then the parts. Linears of one stream share it, one after another.
 """
 
 from __future__ import annotations

@@ -1,8 +1,9 @@
 """elementwise: out[i, e] = f(x[i, e] [, y[i, e]]) in float32, with f one of cast, silu, gelu_tanh, add, mul.
 
-x, y: [R, E] of any floating type, columns contiguous, rows any distance apart. out: [R, E] float32, bfloat16 or float16,
-which may be x or y; token rows (uint8, csrc's tokens.h); or float8 e4m3 codes with a scale a row in scale: [R] float32.
-Numbers: a program takes some columns of a row; codes: a whole row. A padding row is like others.
+x, y: [R, E] of any floating type. out: [R, E] float32, bfloat16 or float16, which may be x or y; token rows (uint8,
+csrc's tokens.h); or float8 e4m3 codes with a scale a row in scale: [R] float32. Columns are contiguous, rows any
+distance apart. Numbers: a program takes some columns of a row; codes: a whole row, which is made for E up to 32768. A
+padding row is like others.
 """
 
 from __future__ import annotations
@@ -20,9 +21,7 @@ KINDS = {"cast": False, "silu": False, "gelu_tanh": False, "add": True, "mul": T
 
 
 @triton.jit
-def elementwise_kernel(
-    x, y, out, scale, x_stride, y_stride, out_stride, cols, KIND: tl.constexpr, BLOCK: tl.constexpr
-):
+def elementwise_kernel(x, y, out, scale, x_stride, y_stride, out_stride, cols, KIND: tl.constexpr, BLOCK: tl.constexpr):
     row = tl.program_id(0).to(tl.int64)
     at = tile_columns(tl.program_id(1) * BLOCK, BLOCK)
     mask = at < cols
@@ -71,7 +70,7 @@ def elementwise(
 def aot_cases() -> list[AotCase]:
     strides = {"x_stride": "i32", "y_stride": "i32", "out_stride": "i32", "cols": "i32"}
 
-    def case(name: str, kind: str, types: dict[str, str], block: int) -> AotCase:
+    def case(name: str, kind: str, types: dict[str, str], block: int, architectures: tuple[int, ...]) -> AotCase:
         signature = {**types, **strides}
         missing = {role: None for role in ("y", "scale") if role not in types}
         return AotCase(
@@ -83,12 +82,12 @@ def aot_cases() -> list[AotCase]:
             aligned=tuple(role for role in signature if role != "scale"),
             max_registers=64,
             max_shared=16 << 10,
-            words={90: ("LDG.E.128",)},
-            fp_fusion=False,
+            words={architecture: ("LDG.E.128",) for architecture in architectures},
+            architectures=architectures,
         )
 
     return [
-        case("silu.bfloat16", "silu", {"x": "*fp32", "out": "*bf16"}, 1024),
-        case("add.float32", "add", {"x": "*fp32", "y": "*fp32", "out": "*fp32"}, 1024),
-        case("cast.tokens.16384", "cast", {"x": "*bf16", "out": "*u8"}, 16384),
+        case("silu.bfloat16", "silu", {"x": "*fp32", "out": "*bf16"}, 1024, (80, 90, 100)),
+        case("add.float32", "add", {"x": "*fp32", "y": "*fp32", "out": "*fp32"}, 1024, (90,)),
+        case("cast.tokens.16384", "cast", {"x": "*bf16", "out": "*u8"}, 16384, (80,)),
     ]

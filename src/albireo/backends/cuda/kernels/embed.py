@@ -41,8 +41,8 @@ def embed_kernel(
     source = tl.load(ids + row).to(tl.int64)
     codes += source * codes_stride
     if FORM == "nibbles":
-        byte = tl.load(codes + at // 2, mask=mask, other=0).to(tl.int32)
-        value = ((byte >> (at % 2 * 4)) & 15).to(tl.float32)
+        byte = tl.load(codes + at // (2 * GROUP) * GROUP + at % GROUP, mask=mask, other=0).to(tl.int32)
+        value = ((byte >> (at // GROUP % 2 * 4)) & 15).to(tl.float32)
     elif FORM == "e4m3":
         value = _from_e4m3(tl.load(codes + at, mask=mask, other=0))
     else:
@@ -102,7 +102,7 @@ def embed(ids: torch.Tensor, table: DeviceMatrix, out: torch.Tensor) -> None:
 def aot_cases() -> list[AotCase]:
     strides = {"codes_stride": "i32", "group_stride": "i32", "out_stride": "i32", "cols": "i32"}
 
-    def case(name: str, form: str, group: int, types: dict[str, str]) -> AotCase:
+    def case(name: str, form: str, group: int, types: dict[str, str], architectures: tuple[int, ...]) -> AotCase:
         missing = {role: None for role in ("scale", "zero", "offset", "gamma") if role not in types}
         return AotCase(
             f"embed.{name}",
@@ -112,12 +112,12 @@ def aot_cases() -> list[AotCase]:
             aligned=("codes", "out", *strides),
             max_registers=64,
             max_shared=8 << 10,
-            words={90: ("STG.E.128",)},
-            fp_fusion=False,
+            words={architecture: ("STG.E.128",) for architecture in architectures},
+            architectures=architectures,
         )
 
     return [
-        case("bfloat16", "numbers", 4096, {"codes": "*bf16"}),
-        case("fp8.g128", "e4m3", 128, {"codes": "*u8", "scale": "*fp32"}),
-        case("int4p.g128", "nibbles", 128, {"codes": "*u8", "scale": "*fp32", "zero": "*u8", "gamma": "*u8"}),
+        case("bfloat16", "numbers", 4096, {"codes": "*bf16"}, (80, 90, 100)),
+        case("fp8.g128", "e4m3", 128, {"codes": "*u8", "scale": "*fp32"}, (80,)),
+        case("int4p.g128", "nibbles", 128, {"codes": "*u8", "scale": "*fp32", "zero": "*u8", "gamma": "*u8"}, (90,)),
     ]

@@ -1,9 +1,9 @@
 """gated: out[i, e] = f(gate[i, e]) * up[i, e] in float32, with f silu or gelu_tanh, where gate and up come interleaved.
 
-x: [R, 2 * F rounded up] of any floating type: GATE_UP_INTERLEAVE columns of gate, as many of up, in turn; F = n need be no
-multiple of that. out: [R, F] float32, bfloat16 or float16; token rows (uint8, csrc's tokens.h); or float8 e4m3 codes with
-a scale a row in scale: [R] float32. Columns are contiguous, rows any distance apart. Numbers: a program takes some
-columns of a row; codes: a whole row. A padding row is like others.
+x: [R, 2 * F rounded up] of any floating type: GATE_UP_INTERLEAVE columns of gate, as many of up, in turn; F = n need be
+no multiple of that. out: [R, F] float32, bfloat16 or float16; token rows (uint8, csrc's tokens.h); or float8 e4m3 codes
+with a scale a row in scale: [R] float32. Columns are contiguous, rows any distance apart. Numbers: a program takes some
+columns of a row; codes: a whole row, which is made for F up to 32768. A padding row is like others.
 """
 
 from __future__ import annotations
@@ -56,7 +56,7 @@ def gated(x: torch.Tensor, out: torch.Tensor, act: str, n: int, scale: torch.Ten
 
 
 def aot_cases() -> list[AotCase]:
-    def case(name: str, act: str, out: str, block: int, registers: int) -> AotCase:
+    def case(name: str, act: str, out: str, block: int, registers: int, architectures: tuple[int, ...]) -> AotCase:
         signature = {"x": "*fp32", "out": out, "x_stride": "i32", "out_stride": "i32", "cols": "i32"}
         return AotCase(
             f"gated.{name}",
@@ -67,12 +67,12 @@ def aot_cases() -> list[AotCase]:
             aligned=tuple(signature),
             max_registers=registers,
             max_shared=16 << 10,
-            words={90: ("LDG.E.128",)},
-            fp_fusion=False,
+            words={architecture: ("LDG.E.128",) for architecture in architectures},
+            architectures=architectures,
         )
 
     return [
-        case("silu.bfloat16", "silu_mul", "*bf16", 1024, 48),
-        case("silu.tokens.16384", "silu_mul", "*u8", 16384, 64),
-        case("gelu_tanh.tokens.32768", "gelu_tanh_mul", "*u8", 32768, 64),
+        case("silu.bfloat16", "silu_mul", "*bf16", 1024, 48, (80, 90, 100)),
+        case("silu.tokens.16384", "silu_mul", "*u8", 16384, 64, (80,)),
+        case("gelu_tanh.tokens.32768", "gelu_tanh_mul", "*u8", 32768, 64, (90,)),
     ]

@@ -1,7 +1,7 @@
 """head_norm: out[i, h] = x[i, h] / sqrt(mean(x[i, h]^2) + eps) * weight, for each of num_heads parts of a row.
 
-x, out: [R, H * D] float32 (out in any compute type), D even; weight: [D] float32. Rows any distance apart, out may be x.
-The same bits as inside qk_norm_rope_kv_write. A program takes some heads of a row; a padding row is like others.
+x, out: [R, H * D] float32 (out in any compute type), D even; weight: [D] float32. Rows any distance apart, out may be
+x. The same bits as inside qk_norm_rope_kv_write. A program takes some heads of a row; a padding row is like others.
 """
 
 from __future__ import annotations
@@ -68,6 +68,5 @@ def aot_cases() -> list[AotCase]:
             max_registers=80,
             max_shared=0,
             words={90: ("LDG.E.128", "STG.E.128")},
-            fp_fusion=False,
         )
     ]

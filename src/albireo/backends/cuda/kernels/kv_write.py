@@ -73,7 +73,7 @@ def aot_cases() -> list[AotCase]:
     heads, half = head_tile(128, 8)
     shape = {"NUM_KV_HEADS": 8, "HEAD_DIM": 128, "PADDED_DIM": 128, "HEADS": heads, "HALF": half}
 
-    def case(name: str, types: dict[str, str], missing: dict[str, None]) -> AotCase:
+    def case(name: str, types: dict[str, str], missing: dict[str, None], architecture: int) -> AotCase:
         return AotCase(
             f"kv_write.{name}",
             kv_write_kernel,
@@ -83,12 +83,12 @@ def aot_cases() -> list[AotCase]:
             aligned=("k", "v", "cached_k", "cached_v", "k_stride", "v_stride", "block_size"),
             max_registers=96,
             max_shared=4 << 10,
-            words={90: ("LDG.E.128",)},
-            fp_fusion=False,
+            words={architecture: ("LDG.E.128",)},
+            architectures=(architecture,),
         )
 
     scales = {"k_scale": "*fp32", "v_scale": "*fp32"}
     return [
-        case("bfloat16", {"cached_k": "*bf16", "cached_v": "*bf16"}, {"k_scale": None, "v_scale": None}),
-        case("int8", {"cached_k": "*i8", "cached_v": "*i8", **scales}, {}),
+        case("bfloat16", {"cached_k": "*bf16", "cached_v": "*bf16"}, {"k_scale": None, "v_scale": None}, 90),
+        case("int8", {"cached_k": "*i8", "cached_v": "*i8", **scales}, {}, 100),
     ]

@@ -1,15 +1,14 @@
 """matmul: out = epilogue(x @ weight^T) for many tokens, with the bits of kernels/matmul_smallm.py.
 
-Arguments, types and epilogue are those of matmul_smallm. Weight rows are the rows of the matrix unit's tile here too, and
-the parts of a sum that matmul_smallm gives to several programs follow each other in one: each a chain of its own from
-zero, added in ascending order. Whether Hopper's wgmma gives an element the same bits at every width of a tile is to be
-shown on one; were it not so, tile_for() of both kernels would have to give one width.
-
-matmul_torch leaves the product to torch (cuBLAS): sums in an order that depends on T, for who prefers speed to bits that
-never move. It has no epilogue but bias and residual.
+Arguments, types and epilogue are those of matmul_smallm. Weight rows are the rows of the matrix unit's tile here too,
+and the parts of a sum that matmul_smallm gives to several programs follow each other in one: each a chain of its own
+from zero, added in ascending order. Whether Hopper's wgmma gives an element the same bits at every width of a tile is
+to be shown on one; were it not so, tile_for() of both kernels would have to give one width.
 """
 
 from __future__ import annotations
+
+from collections.abc import Mapping
 
 import torch
 import triton
@@ -18,15 +17,12 @@ import triton.language as tl
 from albireo.backends.cuda.aot import AotCase
 from albireo.backends.cuda.arithmetic import mma
 from albireo.backends.cuda.epilogue import finish
-from albireo.backends.cuda.kernels.matmul_smallm import Tile, num_parts, part_length
-
-#: Tiles of weight rows whose programs run one after another over the same tokens, so that both stay in L2.
-_GROUP = 8
+from albireo.backends.cuda.kernels.matmul_smallm import num_parts, part_length
+from albireo.backends.cuda.tiles import Tile, place
 
 
-def tile_for(dtype: str) -> tuple[int, Tile]:
-    """Weight rows of a tile, and the rest of it."""
-    return (64, Tile(64, 32, 3)) if dtype == "float32" else (128, Tile(128, 64, 4, 8))
+def tile_for(dtype: str) -> Tile:
+    return Tile(64, 64, 32, 3) if dtype == "float32" else Tile(128, 128, 64, 4, 8)
 
 
 @triton.jit
@@ -52,9 +48,8 @@ def matmul_kernel(
     ROWS: tl.constexpr,
     TOKENS: tl.constexpr,
     BLOCK_K: tl.constexpr,
-    GROUP: tl.constexpr,
 ):
-    tile, slab = _place(tl.cdiv(num_rows, ROWS), tl.cdiv(num_tokens, TOKENS), GROUP)
+    tile, slab = place(tl.cdiv(num_rows, ROWS), tl.cdiv(num_tokens, TOKENS))
     row = tile * ROWS + tl.arange(0, ROWS)
     token = slab * TOKENS + tl.arange(0, TOKENS)
     at_k = tl.arange(0, BLOCK_K)
@@ -69,16 +64,6 @@ def matmul_kernel(
         tl.trans(total), slab * TOKENS, tile * ROWS, num_tokens, n, out, out_stride, bias, residual, residual_stride,
         ACT, HAS_BIAS, HAS_RESIDUAL,
     )  # fmt: skip
-
-
-@triton.jit
-def _place(tiles, slabs, GROUP: tl.constexpr):
-    """Tile of weight rows and slab of tokens of this program."""
-    program = tl.program_id(0)
-    group = program // (GROUP * slabs)
-    height = tl.minimum(tiles - group * GROUP, GROUP)
-    within = program % (GROUP * slabs)
-    return group * GROUP + within % height, within // height
 
 
 @triton.jit
@@ -106,14 +91,14 @@ def matmul(
     bias: torch.Tensor | None = None,
     residual: torch.Tensor | None = None,
     act: int = 0,
-    tile: tuple[int, Tile] | None = None,
+    tile: Tile | None = None,
 ) -> None:
     """Any number of rows. act: epilogue.ACTS. tile: for tests; by default tile_for()."""
     rows, k = weight.shape
     dtype = str(weight.dtype).removeprefix("torch.")
-    tile_rows, sizes = tile or tile_for(dtype)
+    tile = tile or tile_for(dtype)
     parts = num_parts(rows, k, dtype)
-    grid = (triton.cdiv(rows, tile_rows) * triton.cdiv(len(x), sizes.tokens),)
+    grid = (triton.cdiv(rows, tile.rows) * triton.cdiv(len(x), tile.tokens),)
     matmul_kernel[grid](
         x,
         weight,
@@ -132,13 +117,12 @@ def matmul(
         HAS_BIAS=bias is not None,
         HAS_RESIDUAL=residual is not None,
         PARTS=parts,
-        EVEN_K=k % sizes.k == 0,
-        ROWS=tile_rows,
-        TOKENS=sizes.tokens,
-        BLOCK_K=sizes.k,
-        GROUP=_GROUP,
-        num_warps=sizes.warps,
-        num_stages=sizes.stages,
+        EVEN_K=k % tile.k == 0,
+        ROWS=tile.rows,
+        TOKENS=tile.tokens,
+        BLOCK_K=tile.k,
+        num_warps=tile.warps,
+        num_stages=tile.stages,
         enable_fp_fusion=dtype == "float32",
     )
 
@@ -147,12 +131,12 @@ _NUMBERS = ("num_tokens", "n", "k", "num_rows", "x_stride", "out_stride", "resid
 
 
 def aot_cases() -> list[AotCase]:
-    def case(name: str, dtype: str, parts: int, act: int, words: dict[int, tuple[str, ...]]) -> AotCase:
-        rows, tile = tile_for({"bf16": "bfloat16", "fp32": "float32"}[dtype])
+    def case(name: str, dtype: str, parts: int, act: int, words: Mapping[int, tuple[str, ...]]) -> AotCase:
+        tile = tile_for({"bf16": "bfloat16", "fp32": "float32"}[dtype])
         pointers = {"x": f"*{dtype}", "weight": f"*{dtype}", "out": "*bf16" if act else "*fp32"}
         pointers |= {"bias": "*fp32", "residual": "*fp32"}
         constants = {"ACT": act, "HAS_BIAS": True, "HAS_RESIDUAL": not act, "PARTS": parts, "EVEN_K": True}
-        constants |= {"ROWS": rows, "TOKENS": tile.tokens, "BLOCK_K": tile.k, "GROUP": _GROUP}
+        constants |= {"ROWS": tile.rows, "TOKENS": tile.tokens, "BLOCK_K": tile.k}
         return AotCase(
             f"matmul.{name}",
             matmul_kernel,

@@ -1,8 +1,8 @@
 """matmul_smallm: out = epilogue(x @ weight^T) for few tokens, as fast as the weight streams in.
 
-x: [T, K], weight: [N, K], both of one type, float32, float16 or bfloat16; out: [T, n] float32, bfloat16 or float16; rows
-contiguous inside. Epilogue: see ../epilogue.py. Weight rows are the rows of the matrix unit's tile and tokens its columns
-(16, 32 or 64 of them), so that Hopper's wgmma is used even for one token.
+x: [T, K], weight: [N, K], both of one type, float32, float16 or bfloat16; out: [T, n] float32, bfloat16 or float16;
+rows contiguous inside. Epilogue: see ../epilogue.py. Weight rows are the rows of the matrix unit's tile and tokens its
+columns (16, 32 or 64 of them), so that Hopper's wgmma is used even for one token.
 
 A sum is one chain of ascending k, or num_parts() chains, a constant of the shape, which are added in ascending order by
 the program that comes last; it sets its counter back to zero. So a row's bits depend on neither T nor its place, and
@@ -11,8 +11,6 @@ kernels/matmul.py gives the same. Padding rows are computed as any others.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
 import torch
 import triton
 import triton.language as tl
@@ -20,27 +18,16 @@ import triton.language as tl
 from albireo.backends.cuda.aot import AotCase
 from albireo.backends.cuda.arithmetic import mma
 from albireo.backends.cuda.epilogue import finish
+from albireo.backends.cuda.tiles import BUSY_TILES, FEW_TOKENS, Tile, tokens_of
 from albireo.backends.cuda.workspace import MAX_COUNTERS, counters_and_parts
 
 #: Weight rows of a tile.
 TILE_ROWS = 64
-#: Most tokens that are few.
-MAX_TOKENS = 64
-#: Tiles of all parts that keep a large GPU's multiprocessors busy, and the least k worth a part of its own.
-_BUSY_TILES, _LEAST_PART = 264, 512
+#: The least k worth a part of its own.
+_LEAST_PART = 512
 _MOST_PARTS = 8
 #: Every part but the last is a whole number of these long.
 PART_STEP = 128
-
-
-@dataclass(frozen=True, slots=True)
-class Tile:
-    """tokens, k: of a tile. stages: tiles of k that are on their way at once."""
-
-    tokens: int
-    k: int
-    stages: int
-    warps: int = 4
 
 
 def num_parts(rows: int, k: int, dtype: str) -> int:
@@ -48,10 +35,9 @@ def num_parts(rows: int, k: int, dtype: str) -> int:
 
     float32 is one chain always: the native kernels' bits.
     """
-    parts, tiles = 1, -(-rows // TILE_ROWS)
-    while dtype != "float32" and parts < _MOST_PARTS and 2 * parts * tiles <= _BUSY_TILES and k >= 2 * parts * _LEAST_PART:
-        parts *= 2
-    return parts
+    tiles = -(-rows // TILE_ROWS)
+    most = 1 if dtype == "float32" else min(_MOST_PARTS, BUSY_TILES // tiles, k // _LEAST_PART)
+    return 1 << max(most.bit_length() - 1, 0)
 
 
 def part_length(k: int, parts: int) -> int:
@@ -60,16 +46,16 @@ def part_length(k: int, parts: int) -> int:
 
 
 def tile_for(num_tokens: int, dtype: str) -> Tile:
-    tokens = 16 if num_tokens <= 16 else 32 if num_tokens <= 32 else 64
+    tokens = tokens_of(num_tokens)
     if dtype == "float32":
-        return Tile(tokens, 32, 3)
-    return Tile(tokens, 128, {16: 5, 32: 4, 64: 3}[tokens])
+        return Tile(TILE_ROWS, tokens, 32, 3)
+    return Tile(TILE_ROWS, tokens, 128, {16: 5, 32: 4, 64: 3}[tokens])
 
 
 def num_part_elements(rows: int, k: int, dtype: str) -> int:
     """Elements of the parts of the largest call."""
     parts = num_parts(rows, k, dtype)
-    return 0 if parts == 1 else parts * -(-rows // TILE_ROWS) * TILE_ROWS * MAX_TOKENS
+    return 0 if parts == 1 else parts * -(-rows // TILE_ROWS) * TILE_ROWS * FEW_TOKENS
 
 
 @triton.jit
@@ -149,7 +135,7 @@ def matmul_smallm(
     workspace: torch.Tensor | None = None,
     tile: Tile | None = None,
 ) -> None:
-    """At most MAX_TOKENS rows. act: epilogue.ACTS. tile: for tests; by default tile_for()."""
+    """At most FEW_TOKENS rows. act: epilogue.ACTS. tile: for tests; by default tile_for()."""
     rows, k = weight.shape
     dtype = str(weight.dtype).removeprefix("torch.")
     tile = tile or tile_for(len(x), dtype)
@@ -158,7 +144,7 @@ def matmul_smallm(
     counters, waiting = out, out
     if parts > 1:
         assert tiles <= MAX_COUNTERS
-        counters, waiting = counters_and_parts(workspace, parts * tiles * TILE_ROWS * tile.tokens)
+        counters, waiting = counters_and_parts(workspace, parts * tiles * tile.rows * tile.tokens)
     matmul_smallm_kernel[(tiles, parts)](
         x,
         weight,
@@ -180,7 +166,7 @@ def matmul_smallm(
         HAS_RESIDUAL=residual is not None,
         PARTS=parts,
         EVEN_K=k % tile.k == 0,
-        ROWS=TILE_ROWS,
+        ROWS=tile.rows,
         TOKENS=tile.tokens,
         BLOCK_K=tile.k,
         num_warps=tile.warps,
@@ -200,7 +186,7 @@ def aot_cases() -> list[AotCase]:
         pointers = {"x": f"*{dtype}", "weight": f"*{dtype}", "out": "*bf16" if act else "*fp32"}
         pointers |= {"bias": "*fp32", "residual": "*fp32", "parts": "*fp32", "counters": "*i32"}
         constants = {"ACT": act, "HAS_BIAS": True, "HAS_RESIDUAL": not act, "PARTS": parts, "EVEN_K": True}
-        constants |= {"ROWS": TILE_ROWS, "TOKENS": tile.tokens, "BLOCK_K": tile.k}
+        constants |= {"ROWS": tile.rows, "TOKENS": tile.tokens, "BLOCK_K": tile.k}
         return AotCase(
             f"matmul_smallm.{name}",
             matmul_smallm_kernel,

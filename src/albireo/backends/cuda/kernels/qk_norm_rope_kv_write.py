@@ -1,11 +1,11 @@
 """qk_norm_rope_kv_write: a token's queries, keys and values from one linear to where attention finds them.
 
-qkv: [T, (H + 2K) * D] float32: H query, K key and K value heads of D channels, D even, 8 to 256; bias: as long as a row.
-Bias is added; queries and keys are normed head by head where q_norm, k_norm [D] are given, and rotated by the row's
-position: rope_table [positions, 2, D / 2] float32, cosines then sines. Queries go to q: [T, H * D], rounded to its type;
-keys and values to the KV cache at slots [T], rounded to its type or as codes with a scale a head. Everything before is
-float32. positions, slots: [T] int32. A program takes some heads of one token; a padding row has slot 0 and writes the
-null block, which several may do at once.
+qkv: [T, (H + 2K) * D] float32: H query, K key and K value heads of D channels, D even, 2 to 256; bias: as long as a
+row. Bias is added; queries and keys are normed head by head where q_norm, k_norm [D] are given, and rotated by the
+row's position: rope_table [positions, 2, D / 2] float32, cosines then sines. Queries go to q: [T, H * D], rounded to
+its type; keys and values to the KV cache at slots [T], rounded to its type or as codes with a scale a head. Everything
+before is float32. positions, slots: [T] int32. A program takes some heads of one token; a padding row has slot 0 and
+writes the null block, which several may do at once.
 """
 
 from __future__ import annotations
@@ -56,25 +56,24 @@ def qk_norm_rope_kv_write_kernel(
     query_groups: tl.constexpr = (NUM_HEADS + HEADS - 1) // HEADS
     key_groups: tl.constexpr = (NUM_KV_HEADS + HEADS - 1) // HEADS
     heads = qkv + row * qkv_stride
+    position, slot = tl.load(positions + row), tl.load(slots + row)
     if group < query_groups:
         first = group * HEADS
         a, b = _biased(heads, bias, 0, first, NUM_HEADS, HEAD_DIM, HEADS, HALF)
         if q_norm is not None:
             a, b = normalize(a, b, q_norm, eps, HEAD_DIM, HALF)
-        a, b = rotate(a, b, rope_table, tl.load(positions + row), HEAD_DIM, HALF)
+        a, b = rotate(a, b, rope_table, position, HEAD_DIM, HALF)
         store_heads(q + row * q_stride, first, NUM_HEADS, a, b, HEAD_DIM, HEADS, HALF)
     elif group < query_groups + key_groups:
         first = (group - query_groups) * HEADS
         a, b = _biased(heads, bias, NUM_HEADS, first, NUM_KV_HEADS, HEAD_DIM, HEADS, HALF)
         if k_norm is not None:
             a, b = normalize(a, b, k_norm, eps, HEAD_DIM, HALF)
-        a, b = rotate(a, b, rope_table, tl.load(positions + row), HEAD_DIM, HALF)
-        slot = tl.load(slots + row)
+        a, b = rotate(a, b, rope_table, position, HEAD_DIM, HALF)
         store_cached(k, k_scale, slot, block_size, first, a, b, NUM_KV_HEADS, HEAD_DIM, PADDED_DIM, HEADS, HALF)
     else:
         first = (group - query_groups - key_groups) * HEADS
         a, b = _biased(heads, bias, NUM_HEADS + NUM_KV_HEADS, first, NUM_KV_HEADS, HEAD_DIM, HEADS, HALF)
-        slot = tl.load(slots + row)
         store_cached(v, v_scale, slot, block_size, first, a, b, NUM_KV_HEADS, HEAD_DIM, PADDED_DIM, HEADS, HALF)
 
 
@@ -169,18 +168,17 @@ def aot_cases() -> list[AotCase]:
             {**constants, "HEADS": heads, "HALF": half, **missing},
             num_warps=1,
             aligned=tuple(role for role in types if role not in ("positions", "slots", "eps")),
-            max_registers=104,
+            max_registers=80,
             max_shared=4 << 10,
             words={architecture: ("LDG.E.128",) for architecture in architectures},
             architectures=architectures,
-            fp_fusion=False,
         )
 
     scales = {"k_scale": "*fp32", "v_scale": "*fp32"}
     return [
         case("bfloat16.d128", "*bf16", 128, norms, (80, 90, 100)),
         case("bfloat16.d80", "*bf16", 80, bias, (90,)),
-        case("int8.d128", "*i8", 128, {**bias, **scales}, (80, 90, 100)),
+        case("int8.d128", "*i8", 128, {**bias, **scales}, (80,)),
         case("fp8.d128", "*fp8e4nv", 128, {**norms, **scales}, (90, 100)),
         case("bfloat16.d256", "*bf16", 256, norms, (90,)),
     ]

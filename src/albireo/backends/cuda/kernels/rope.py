@@ -1,8 +1,8 @@
 """rope: rotates the pairs of channels (i, i + D / 2) of each head of a row by the row's position.
 
-x, out: [T, H * D] float32 (out in any compute type), D even; rows any distance apart, out may be x. table: [positions, 2,
-D / 2] float32, cosines then sines; positions: [T] int32. The same bits as inside qk_norm_rope_kv_write. A program takes
-some heads of a row; a padding row has position 0.
+x, out: [T, H * D] float32 (out in any compute type), D even; rows any distance apart, out may be x. table: [positions,
+2, D / 2] float32, cosines then sines; positions: [T] int32. The same bits as inside qk_norm_rope_kv_write. A program
+takes some heads of a row; a padding row has position 0.
 """
 
 from __future__ import annotations
@@ -70,6 +70,5 @@ def aot_cases() -> list[AotCase]:
             max_registers=80,
             max_shared=0,
             words={90: ("LDG.E.128", "STG.E.128")},
-            fp_fusion=False,
         )
     ]

@@ -43,6 +43,5 @@ def aot_cases() -> list[AotCase]:
             max_registers=40,
             max_shared=0,
             words={90: ("LDG.E.128", "STG.E.128")},
-            fp_fusion=False,
         )
     ]

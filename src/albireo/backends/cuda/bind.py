@@ -25,7 +25,7 @@ from albireo.backends.cuda.kernels.top import top
 from albireo.backends.cuda.kv import DeviceKV
 from albireo.backends.cuda.linear import linear
 from albireo.backends.cuda.matrix import DeviceMatrix
-from albireo.backends.cuda.scratch import Scratch, qkv_columns, shape_of
+from albireo.backends.cuda.scratch import Scratch, qkv_columns
 from albireo.backends.cuda.step import DeviceStep
 from albireo.graph.program import Buffer, Call
 
@@ -158,11 +158,7 @@ def _qkv_rope_kv(args: _Args) -> Launch:
 def _attention(args: _Args) -> Launch:
     q, out, attrs = args.buffer("q"), args.buffer("out"), args.call.attrs
     layer, scratch = args.memory.kv.layers[args.number("layer")], args.memory.scratch
-    work = next(
-        work
-        for shape, work in scratch.work.items()
-        if shape == shape_of(args.call, shape.max_context, shape.multiprocessors)
-    )
+    work = scratch.work_of(args.call)
     return lambda step: attention(
         q(step),
         layer,

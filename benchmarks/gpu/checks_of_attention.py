@@ -15,9 +15,7 @@ def attention(setup: Setup) -> Found:
     from albireo.backends.cuda.attention_plan import AttentionShape, work_list, workspace_size
     from albireo.backends.cuda.kernels.attention import attention
     from albireo.backends.cuda.kernels.build_work_list import build_work_list
-
     from albireo.backends.cuda.kv import DeviceKV
-    from albireo.backends.cuda.scratch import multiprocessors
     from albireo.backends.cuda.step import DeviceStep
     from albireo.graph.program import KVLayout
 
@@ -52,7 +50,7 @@ def attention(setup: Setup) -> Found:
             top_counts=ints(torch.zeros(0)),
             sizes={"T": total, "B": len(batch), "R": 0, "G": 0, "S": 0},
         )
-        shape = AttentionShape(heads, kv_heads, dim, longest, 0, multiprocessors(setup.device))
+        shape = AttentionShape(heads, kv_heads, dim, longest, 0, *setup.gpu)
         work = work_list(shape, total, len(batch), setup.device)
         scratch = torch.zeros(workspace_size(shape, total), device=setup.device)
         q = setup.random(total, heads * dim, dtype=torch.bfloat16)
@@ -84,7 +82,6 @@ def _error(q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, out: torch.Tensor,
 def copies(setup: Setup) -> Found:
     from albireo.backends.cuda.kernels.copy_blocks import copy_blocks
     from albireo.backends.cuda.kernels.swap_blocks import HostKV, swap_in, swap_out
-
     from albireo.backends.cuda.kv import DeviceKV
     from albireo.graph.program import KVLayout
 

@@ -29,16 +29,20 @@ def activations(setup: Setup, dtype: str, tokens: int, cols: int) -> tuple[torch
 
 def numbers_of(matrix: Any) -> torch.Tensor:
     """[rows, cols] float64."""
+    from albireo.encodings import encoding
+
     codes = matrix.codes
     if codes.dtype == torch.uint8:
-        codes = torch.stack((codes & 15, codes >> 4), dim=2).flatten(1)[:, : matrix.cols]
+        # a byte has one input of an even group and one of the odd group behind it
+        of_group = codes.view(len(codes), -1, encoding(matrix.dtype).group or 1)
+        codes = torch.stack((of_group & 15, of_group >> 4), dim=2).flatten(1)[:, : matrix.cols]
     values = codes.double()
     if matrix.scale is None:
         return values
 
     def spread(array: torch.Tensor) -> torch.Tensor:
-        size = -(-matrix.cols // len(array))
-        return array.double().T.repeat_interleave(size, dim=1)[:, : matrix.cols]
+        group = encoding(matrix.dtype).group if len(array) > 1 else matrix.cols
+        return array.double().T.repeat_interleave(group, dim=1)[:, : matrix.cols]
 
     if matrix.zero is not None:
         values = values - spread(matrix.zero)

@@ -41,6 +41,14 @@ class Setup:
         name = "" if self.is_dry else torch.cuda.get_device_name(self.device)
         return next((value for part, value in _BANDWIDTH.items() if part in name), float("nan"))
 
+    @property
+    def gpu(self) -> tuple[int, int]:
+        """Multiprocessors and compute capability; of a dry run small ones."""
+        if self.is_dry:
+            return 4, 90
+        found = torch.cuda.get_device_properties(self.device)
+        return found.multi_processor_count, found.major * 10 + found.minor
+
     def random(self, *shape: int, dtype: torch.dtype = torch.float32, seed: int = 0) -> torch.Tensor:
         """Of a normal distribution; never zeros, of which a GPU multiplies more in a second than of other numbers."""
         generator = torch.Generator(self.device).manual_seed(seed)

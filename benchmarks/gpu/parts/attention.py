@@ -23,13 +23,12 @@ def run(setup: Setup) -> Iterator[Row]:
 
 
 def _decode(setup: Setup, name: str, dtype: str, sequences: int, context: int) -> Iterator[Row]:
+    from model import fill_cache
+
     from albireo.backends.cuda.attention_plan import AttentionShape, work_list, workspace_size
     from albireo.backends.cuda.kernels.attention import attention
     from albireo.backends.cuda.kernels.build_work_list import build_work_list
-    from model import fill_cache
-
     from albireo.backends.cuda.kv import DeviceKV
-    from albireo.backends.cuda.scratch import multiprocessors
     from albireo.backends.cuda.step import DeviceStep
     from albireo.graph.program import KVLayout
 
@@ -56,7 +55,7 @@ def _decode(setup: Setup, name: str, dtype: str, sequences: int, context: int) -
         top_counts=ints(torch.zeros(0)),
         sizes={"T": sequences, "B": sequences, "R": 0, "G": 0, "S": 0},
     )
-    shape = AttentionShape(heads, kv_heads, dim, context, 0, multiprocessors(setup.device))
+    shape = AttentionShape(heads, kv_heads, dim, context, 0, *setup.gpu)
     work = work_list(shape, sequences, sequences, setup.device)
     scratch = torch.zeros(workspace_size(shape, sequences), device=setup.device)
     q = setup.random(sequences, heads * dim, dtype=torch.bfloat16)

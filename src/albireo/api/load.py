@@ -5,6 +5,7 @@ Called by llm.py, async_llm.py and the bench. The composition root: the one plac
 
 from __future__ import annotations
 
+import logging
 import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -24,8 +25,10 @@ from albireo.backends.cpu.machine import isa_levels, thread_pool
 from albireo.backends.cpu.model import CpuModel, kv_block_bytes
 from albireo.backends.cpu.pack import constant_offsets
 from albireo.backends.cpu.ranks import TensorParallelModel, rank_pool
+from albireo.compiler.passes import hidden_states
 from albireo.compiler.passes.shard import Part
 from albireo.compiler.pipeline import compile_graph, passes_without
+from albireo.compiler.rewrite import copy_graph
 from albireo.config import EngineConfig
 from albireo.dtypes import kv_cache_dtype
 from albireo.engine.settings import EngineSettings
@@ -38,6 +41,8 @@ from albireo.models.generation import GenerationDefaults, eos_token_ids, read_ge
 from albireo.step import StepPlan, StepResult
 from albireo.text.tokenizer import Tokenizer
 
+_LOG = logging.getLogger(__name__)
+
 #: Positions of prompts whose log-probabilities one step computes; a row of logits each.
 MAX_PROMPT_ROWS = 64
 
@@ -48,6 +53,7 @@ class Loaded:
 
     Fields:
         program: of the first rank; other_ranks: of the others.
+        pooler: gives hidden states in place of logits; None when the model's head has a shape that is not known.
         load_s: seconds it took, weights included.
     """
 
@@ -64,6 +70,7 @@ class Loaded:
     execute: Callable[[StepPlan], StepResult]
     load_s: float
     other_ranks: tuple[Program, ...] = ()
+    pooler: CpuModel | TensorParallelModel | None = None
 
     @property
     def one_rank(self) -> CpuModel:
@@ -103,11 +110,12 @@ def load(
         config = source.adopt(config)
         model_config = source.model_config
         defaults = read_generation_defaults(source.config_directory)
-        programs, memory = plan_ranks(config, source, levels)
+        planned = plan_ranks(config, source, levels)
+        memory = planned.memory
         if is_tuned:
-            programs = tuple(tuned(program, directory, config.num_threads)[0] for program in programs)
-        with _progress(programs, show_progress, on_progress) as advance:
-            model = _model(config, source, programs, memory, advance)
+            planned = planned.changed(lambda program: tuned(program, directory, config.num_threads)[0])
+        with _progress(planned.programs, show_progress, on_progress) as advance:
+            model, pooler = _models(config, source, planned, advance)
         eos = eos_token_ids(model_config, defaults)
         settings = EngineSettings.from_config(
             config,
@@ -116,8 +124,9 @@ def load(
             vocab_size=model_config.vocab_size,
             eos_token_ids=frozenset(eos),
             max_prompt_rows=MAX_PROMPT_ROWS,
+            embedding_size=0 if pooler is None else model_config.hidden_size,
         )
-        runner = Runner(model, model_config.vocab_size, config.block_size)
+        runner = Runner(model, model_config.vocab_size, config.block_size, pooler)
         return Loaded(
             config=config,
             directory=directory,
@@ -125,41 +134,70 @@ def load(
             defaults=defaults,
             eos_token_ids=eos,
             tokenizer=tokenizer.result() if tokenizer else None,
-            program=programs[0],
-            other_ranks=programs[1:],
+            program=planned.programs[0],
+            other_ranks=planned.programs[1:],
             settings=settings,
             memory=memory,
             model=model,
+            pooler=pooler,
             execute=runner.execute,
             load_s=time.perf_counter() - started,
         )
 
 
-def _model(
-    config: EngineConfig,
-    source: ModelSource,
-    programs: tuple[Program, ...],
-    memory: MemoryPlan,
-    advance: Callable[[int], None],
-) -> CpuModel | TensorParallelModel:
-    graph = source.graph(memory.max_model_len)
+def _models(
+    config: EngineConfig, source: ModelSource, planned: Planned, advance: Callable[[int], None]
+) -> tuple[CpuModel | TensorParallelModel, CpuModel | TensorParallelModel | None]:
+    """The model, and the one on its memory that gives hidden states."""
+    memory, programs, poolers = planned.memory, planned.programs, planned.poolers
+    graph, arenas, num_blocks = source.graph(memory.max_model_len), planned.arena_bytes, memory.num_blocks
     if len(programs) == 1:
         with source.weights(graph) as weights:
-            return CpuModel(programs[0], weights, thread_pool(config.num_threads), memory.num_blocks, advance)
+            threads = thread_pool(config.num_threads)
+            model = CpuModel(programs[0], weights, threads, num_blocks, advance, arena_bytes=arenas[0])
+        return model, model.sharing(poolers[0]) if poolers else None
     pool = rank_pool(config.num_threads, len(programs))
-    return TensorParallelModel(programs, lambda rank: source.weights(graph, rank), pool, memory.num_blocks, advance)
+    ranks = TensorParallelModel(
+        programs, lambda rank: source.weights(graph, rank), pool, num_blocks, advance, arena_bytes=arenas
+    )
+    return ranks, ranks.sharing(poolers) if poolers else None
+
+
+@dataclass(frozen=True, slots=True)
+class Planned:
+    """What is to run, before a weight is read.
+
+    Fields: programs: one a rank. poolers: those that give hidden states, one a rank too, or none.
+    """
+
+    programs: tuple[Program, ...]
+    poolers: tuple[Program, ...]
+    memory: MemoryPlan
+
+    @property
+    def arena_bytes(self) -> tuple[int, ...]:
+        """Of each rank, the activations of either of its programs."""
+        return arena_bytes(self.programs, self.poolers)
+
+    def changed(self, change: Callable[[Program], Program]) -> Planned:
+        """The same with other programs."""
+        return Planned(tuple(map(change, self.programs)), tuple(map(change, self.poolers)), self.memory)
+
+
+def arena_bytes(programs: Sequence[Program], poolers: Sequence[Program]) -> tuple[int, ...]:
+    """Of each rank, the activations of either of its programs."""
+    own = tuple(program.arena_bytes for program in programs)
+    return tuple(max(pair) for pair in zip(own, [each.arena_bytes for each in poolers] or own, strict=True))
 
 
 def plan(config: EngineConfig, source: ModelSource, levels: Sequence[str] | None = None) -> tuple[Program, MemoryPlan]:
     """plan_ranks(), and of its programs the first rank's."""
-    programs, memory = plan_ranks(config, source, levels)
-    return programs[0], memory
+    planned = plan_ranks(config, source, levels)
+    return planned.programs[0], planned.memory
 
 
-def plan_ranks(
-    config: EngineConfig, source: ModelSource, levels: Sequence[str] | None = None
-) -> tuple[tuple[Program, ...], MemoryPlan]:
-    """Compile the program of each rank and share out the memory among all, without touching a weight.
+def plan_ranks(config: EngineConfig, source: ModelSource, levels: Sequence[str] | None = None) -> Planned:
+    """Compile the programs of each rank and share out the memory among all, without touching a weight.
 
     Args: config: as source.adopt() gives it. levels: see load().
 
@@ -174,15 +212,34 @@ def plan_ranks(
         programs = tuple(compile_program(graph, config, model_len, part, levels) for part in source.parts)
         for rank, program in enumerate(programs):
             source.check(program, rank)
+        poolers = compile_poolers(graph, programs, config, model_len, source.parts, levels)
     memory = plan_memory(
         config,
         weight_bytes=sum(constant_offsets(program.constants)[1] for program in programs),
-        arena_bytes=sum(program.arena_bytes for program in programs),
+        arena_bytes=sum(arena_bytes(programs, poolers)),
         block_bytes=sum(kv_block_bytes(program.kv) for program in programs),
         model_len=model_len,
         machine=machine_bytes(),
     )
-    return programs, memory
+    return Planned(programs, poolers, memory)
+
+
+def compile_poolers(
+    graph: Graph,
+    programs: Sequence[Program],
+    config: EngineConfig,
+    model_len: int,
+    parts: Sequence[Part | None],
+    levels: Sequence[str] | None = None,
+) -> tuple[Program, ...]:
+    """The programs that give hidden states, on the constants of these; none when the head has an unknown shape."""
+    graph = copy_graph(graph)
+    refusals = hidden_states.run(graph).refusals
+    found = () if refusals else tuple(compile_program(graph, config, model_len, part, levels) for part in parts)
+    if [each.constants for each in found] != [each.constants for each in programs]:
+        _LOG.warning("embeddings cannot be computed: %s", "; ".join(r.reason for r in refusals) or "other weights")
+        return ()
+    return found
 
 
 def compile_program(
@@ -198,10 +255,11 @@ def compile_program(
     Raises: UnsupportedModel; ConfigError when config leaves out a pass that cannot be, or the model cannot be cut so.
     """
     seqs, tokens = config.step_limits.max_num_seqs, config.step_limits.max_num_batched_tokens
+    num_rows = tokens if hidden_states.OUTPUT in graph.outputs else seqs + MAX_PROMPT_ROWS
     return compile_graph(
         graph,
         CpuCatalog(isa_levels() if levels is None else levels),
-        maxima={"T": tokens, "R": seqs + MAX_PROMPT_ROWS, "G": seqs},
+        maxima={"T": tokens, "R": num_rows, "G": seqs},
         block_size=config.block_size,
         max_positions=model_len,
         part=part,

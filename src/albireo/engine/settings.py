@@ -24,6 +24,7 @@ class EngineSettings:
         seed: where requests without a seed of their own derive theirs from.
         max_prompt_rows: most prompt positions of one step whose log-probabilities are wanted; each needs a row of
             logits, and rows of logits are large.
+        embedding_size: values of an embedding; 0 where none can be computed.
 
     Raises: ConfigError when a pool is too small to hold one token.
     """
@@ -39,6 +40,7 @@ class EngineSettings:
     eos_token_ids: frozenset[int] = frozenset()
     seed: int = 0
     max_prompt_rows: int = 64
+    embedding_size: int = 0
 
     def __post_init__(self) -> None:
         if self.block_size not in BLOCK_SIZES:
@@ -62,6 +64,7 @@ class EngineSettings:
         vocab_size: int,
         eos_token_ids: frozenset[int],
         max_prompt_rows: int = 64,
+        embedding_size: int = 0,
     ) -> EngineSettings:
         """Join what the user asked for with what the model and the memory allow."""
         return cls(
@@ -76,6 +79,7 @@ class EngineSettings:
             scheduling_policy=config.scheduling_policy,
             seed=config.seed,
             max_prompt_rows=max_prompt_rows,
+            embedding_size=embedding_size,
         )
 
     @property

@@ -6,6 +6,7 @@ Made by api/load, run by execution/runner. Does not know requests, scheduling or
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from copy import copy
 from dataclasses import asdict, dataclass
 from functools import cache
 
@@ -45,6 +46,7 @@ _NATIVE_ROLES = {
 }
 #: What an array of rows picks from, as the native core numbers it; it knows the arrays themselves.
 _GATHERS = {"T": 1, "S": 2}
+_NOTHING = np.zeros((0, 0), np.float32)
 #: As a byte: 0.0115 in float32 and bfloat16, 1.06 in float16.
 _SMALL_NUMBERS = 0x3C
 
@@ -56,11 +58,13 @@ class StepOutputs:
     Fields:
         logits: [R, V] float32, rows as in logit_rows.
         top_ids, top_values: [G, TOP_LOGITS] best logits, rows as in top_rows; -1 and -inf behind the last one wanted.
+        hidden: [R, E] float32, rows as in logit_rows, of a program that gives hidden states; that has no logits.
     """
 
     logits: NDArray[np.float32]
     top_ids: NDArray[np.int32]
     top_values: NDArray[np.float32]
+    hidden: NDArray[np.float32]
 
 
 @dataclass(frozen=True, slots=True)
@@ -105,24 +109,45 @@ class CpuModel:
         num_blocks: int,
         progress: Callable[[int], None] = lambda _: None,
         peers: Peers | None = None,
+        arena_bytes: int = 0,
     ) -> None:
-        self.program = program
+        """Args: arena_bytes: room for activations at least, where another program is to share it; see sharing()."""
         self.num_blocks = num_blocks
-        self.pool, self._peers = pool, peers
+        self.pool = pool
         self._layer_block_bytes = kv_block_bytes(program.kv) // program.kv.num_layers
         offsets, num_bytes = constant_offsets(program.constants)
         self._weights = _native.Memory(num_bytes)
-        self._arena = _native.Memory(program.arena_bytes) if peers is None else peers.arenas[peers.rank]
+        own = max(program.arena_bytes, arena_bytes)
+        self._arena = _native.Memory(own) if peers is None else peers.arenas[peers.rank]
         self._kv = _native.Memory(num_blocks * kv_block_bytes(program.kv))
         self._constants = {name: self._weights.address + offset for name, offset in offsets.items()}
         if isinstance(weights, StoredWeights):
             weights.read_into(program.constants, self._weights, offsets, progress)
         else:
             pack_constants(pool, program.constants, weights, self._weights, offsets, progress)
+        self._take(program, peers)
+
+    def sharing(self, program: Program, peers: Peers | None = None) -> CpuModel:
+        """Another program of the same constants on the memory of this one, KV cache included; they run in turn.
+
+        Raises: InvariantError when it has other constants, or needs more memory than there is.
+        """
+        if program.constants != self.program.constants or program.arena_bytes > self._arena.num_bytes:
+            raise InvariantError("a program that is to share a model's memory does not fit it")
+        other = copy(self)
+        other._take(program, peers)
+        return other
+
+    def _take(self, program: Program, peers: Peers | None) -> None:
+        self.program, self._peers = program, peers
         self.native = self._bind(program.calls)
         self.top_ids = np.zeros((program.maxima["G"], TOP_LOGITS), np.int32)
         self.top_values = np.zeros((program.maxima["G"], TOP_LOGITS), np.float32)
-        self._logits = self._view(program.buffers[program.outputs["logits"]])
+        self._rows = {
+            name: self._view(program.buffers[program.outputs[name]])
+            for name in ("logits", "hidden")
+            if name in program.outputs
+        }
 
     def run(self, inputs: StepInputs) -> StepOutputs:
         """Compute one step, the GIL released.
@@ -166,8 +191,9 @@ class CpuModel:
 
     def outputs(self, inputs: StepInputs) -> StepOutputs:
         """What the step that ran last left for these inputs."""
-        num_logits, num_top = len(inputs.logit_rows), len(inputs.top_rows)
-        return StepOutputs(self._logits[:num_logits], self.top_ids[:num_top], self.top_values[:num_top])
+        num_rows, num_top = len(inputs.logit_rows), len(inputs.top_rows)
+        logits, hidden = (self._rows.get(name, _NOTHING)[:num_rows] for name in ("logits", "hidden"))
+        return StepOutputs(logits, self.top_ids[:num_top], self.top_values[:num_top], hidden)
 
     def runner(self, calls: Sequence[Call]) -> Callable[[StepInputs], None]:
         """Some calls as a program of their own, on these weights and activations; for measuring them.

@@ -19,7 +19,6 @@ from albireo.engine.stats import EngineStats
 from albireo.errors import EngineError
 from albireo.outputs import EmbeddingRequestOutput, RequestOutput
 
-
 #: What a reader is told: everything so far, or the embedding.
 Output = RequestOutput | EmbeddingRequestOutput
 

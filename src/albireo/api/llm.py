@@ -29,7 +29,6 @@ from albireo.outputs import EmbeddingRequestOutput, RequestOutput
 from albireo.params import PoolingParams, SamplingParams
 from albireo.text.tokenizer import Tokenizer
 
-
 P = TypeVar("P")
 
 

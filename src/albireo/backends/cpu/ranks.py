@@ -56,7 +56,6 @@ class TensorParallelModel:
         arena_bytes: Sequence[int] = (),
     ) -> None:
         """Args: arena_bytes: of each rank, room for activations at least; see CpuModel."""
-        size = len(programs)
         own = [program.arena_bytes for program in programs]
         self._arenas = [_native.Memory(max(pair)) for pair in zip(own, arena_bytes or own, strict=True)]
         self._pool = pool

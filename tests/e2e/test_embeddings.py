@@ -49,9 +49,11 @@ def serve(
 
     Returns: embeddings by (prompt, kind), tokens, stats.
     """
-    for rank in getattr(model.model, "ranks", [model.model]):
-        for memory in (rank._kv, rank._arena):
-            memory.view()[:] = 0xFF
+    assert model.pooler is not None
+    for each in (model.model, model.pooler.model()):
+        for rank in getattr(each, "ranks", [each]):
+            for memory in (rank._kv, rank._arena):
+                memory.view()[:] = 0xFF
     ticks = count()
     engine = Engine(model.settings, model.execute, lambda: float(next(ticks)))
     for i, params in enumerate(generating):

@@ -5,7 +5,6 @@ Called by llm.py, async_llm.py and the bench. The composition root: the one plac
 
 from __future__ import annotations
 
-import logging
 import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -16,6 +15,7 @@ from pathlib import Path
 
 from albireo.api.locate import locate_model
 from albireo.api.memory import MemoryPlan, machine_bytes, plan_memory
+from albireo.api.pooler import LazyPooler
 from albireo.api.source import ModelSource, guard, open_source
 from albireo.api.tokenizer import open_tokenizer
 from albireo.api.tuning import tuned
@@ -40,8 +40,6 @@ from albireo.models.config import ModelConfig
 from albireo.models.generation import GenerationDefaults, eos_token_ids, read_generation_defaults
 from albireo.step import StepPlan, StepResult
 from albireo.text.tokenizer import Tokenizer
-
-_LOG = logging.getLogger(__name__)
 
 #: Positions of prompts whose log-probabilities one step computes; a row of logits each.
 MAX_PROMPT_ROWS = 64
@@ -70,7 +68,7 @@ class Loaded:
     execute: Callable[[StepPlan], StepResult]
     load_s: float
     other_ranks: tuple[Program, ...] = ()
-    pooler: CpuModel | TensorParallelModel | None = None
+    pooler: LazyPooler | None = None
 
     @property
     def one_rank(self) -> CpuModel:
@@ -110,12 +108,13 @@ def load(
         config = source.adopt(config)
         model_config = source.model_config
         defaults = read_generation_defaults(source.config_directory)
-        planned = plan_ranks(config, source, levels)
-        memory = planned.memory
+        programs, memory = plan_ranks(config, source, levels)
         if is_tuned:
-            planned = planned.changed(lambda program: tuned(program, directory, config.num_threads)[0])
-        with _progress(planned.programs, show_progress, on_progress) as advance:
-            model, pooler = _models(config, source, planned, advance)
+            programs = tuple(tuned(program, directory, config.num_threads)[0] for program in programs)
+        graph = source.graph(memory.max_model_len)
+        with _progress(programs, show_progress, on_progress) as advance:
+            model = _model(config, source, graph, programs, memory, advance)
+        pooler = None if hidden_states.problem(graph) else _pooler(config, source, model, levels, is_tuned)
         eos = eos_token_ids(model_config, defaults)
         settings = EngineSettings.from_config(
             config,
@@ -134,8 +133,8 @@ def load(
             defaults=defaults,
             eos_token_ids=eos,
             tokenizer=tokenizer.result() if tokenizer else None,
-            program=planned.programs[0],
-            other_ranks=planned.programs[1:],
+            program=programs[0],
+            other_ranks=programs[1:],
             settings=settings,
             memory=memory,
             model=model,
@@ -145,59 +144,53 @@ def load(
         )
 
 
-def _models(
-    config: EngineConfig, source: ModelSource, planned: Planned, advance: Callable[[int], None]
-) -> tuple[CpuModel | TensorParallelModel, CpuModel | TensorParallelModel | None]:
-    """The model, and the one on its memory that gives hidden states."""
-    memory, programs, poolers = planned.memory, planned.programs, planned.poolers
-    graph, arenas, num_blocks = source.graph(memory.max_model_len), planned.arena_bytes, memory.num_blocks
+def _model(
+    config: EngineConfig,
+    source: ModelSource,
+    graph: Graph,
+    programs: tuple[Program, ...],
+    memory: MemoryPlan,
+    advance: Callable[[int], None],
+) -> CpuModel | TensorParallelModel:
     if len(programs) == 1:
         with source.weights(graph) as weights:
-            threads = thread_pool(config.num_threads)
-            model = CpuModel(programs[0], weights, threads, num_blocks, advance, arena_bytes=arenas[0])
-        return model, model.sharing(poolers[0]) if poolers else None
+            return CpuModel(programs[0], weights, thread_pool(config.num_threads), memory.num_blocks, advance)
     pool = rank_pool(config.num_threads, len(programs))
-    ranks = TensorParallelModel(
-        programs, lambda rank: source.weights(graph, rank), pool, num_blocks, advance, arena_bytes=arenas
-    )
-    return ranks, ranks.sharing(poolers) if poolers else None
+    return TensorParallelModel(programs, lambda rank: source.weights(graph, rank), pool, memory.num_blocks, advance)
 
 
-@dataclass(frozen=True, slots=True)
-class Planned:
-    """What is to run, before a weight is read.
+def _pooler(
+    config: EngineConfig,
+    source: ModelSource,
+    model: CpuModel | TensorParallelModel,
+    levels: Sequence[str] | None,
+    is_tuned: bool,
+) -> LazyPooler:
+    """What compiles, when it is wanted, as plan_ranks() did."""
+    model_len = config.max_model_len or source.default_model_len
 
-    Fields: programs: one a rank. poolers: those that give hidden states, one a rank too, or none.
-    """
+    def compiled() -> tuple[Program, ...]:
+        with guard(source):
+            graph = copy_graph(source.graph(model_len))
+            hidden_states.run(graph)
+            programs = tuple(compile_program(graph, config, model_len, part, levels) for part in source.parts)
+        if is_tuned:
+            programs = tuple(tuned(program, source.directory, config.num_threads)[0] for program in programs)
+        return programs
 
-    programs: tuple[Program, ...]
-    poolers: tuple[Program, ...]
-    memory: MemoryPlan
-
-    @property
-    def arena_bytes(self) -> tuple[int, ...]:
-        """Of each rank, the activations of either of its programs."""
-        return arena_bytes(self.programs, self.poolers)
-
-    def changed(self, change: Callable[[Program], Program]) -> Planned:
-        """The same with other programs."""
-        return Planned(tuple(map(change, self.programs)), tuple(map(change, self.poolers)), self.memory)
-
-
-def arena_bytes(programs: Sequence[Program], poolers: Sequence[Program]) -> tuple[int, ...]:
-    """Of each rank, the activations of either of its programs."""
-    own = tuple(program.arena_bytes for program in programs)
-    return tuple(max(pair) for pair in zip(own, [each.arena_bytes for each in poolers] or own, strict=True))
+    return LazyPooler(model, compiled)
 
 
 def plan(config: EngineConfig, source: ModelSource, levels: Sequence[str] | None = None) -> tuple[Program, MemoryPlan]:
     """plan_ranks(), and of its programs the first rank's."""
-    planned = plan_ranks(config, source, levels)
-    return planned.programs[0], planned.memory
+    programs, memory = plan_ranks(config, source, levels)
+    return programs[0], memory
 
 
-def plan_ranks(config: EngineConfig, source: ModelSource, levels: Sequence[str] | None = None) -> Planned:
-    """Compile the programs of each rank and share out the memory among all, without touching a weight.
+def plan_ranks(
+    config: EngineConfig, source: ModelSource, levels: Sequence[str] | None = None
+) -> tuple[tuple[Program, ...], MemoryPlan]:
+    """Compile the program of each rank and share out the memory among all, without touching a weight.
 
     Args: config: as source.adopt() gives it. levels: see load().
 
@@ -212,34 +205,15 @@ def plan_ranks(config: EngineConfig, source: ModelSource, levels: Sequence[str] 
         programs = tuple(compile_program(graph, config, model_len, part, levels) for part in source.parts)
         for rank, program in enumerate(programs):
             source.check(program, rank)
-        poolers = compile_poolers(graph, programs, config, model_len, source.parts, levels)
     memory = plan_memory(
         config,
         weight_bytes=sum(constant_offsets(program.constants)[1] for program in programs),
-        arena_bytes=sum(arena_bytes(programs, poolers)),
+        arena_bytes=sum(program.arena_bytes for program in programs),
         block_bytes=sum(kv_block_bytes(program.kv) for program in programs),
         model_len=model_len,
         machine=machine_bytes(),
     )
-    return Planned(programs, poolers, memory)
-
-
-def compile_poolers(
-    graph: Graph,
-    programs: Sequence[Program],
-    config: EngineConfig,
-    model_len: int,
-    parts: Sequence[Part | None],
-    levels: Sequence[str] | None = None,
-) -> tuple[Program, ...]:
-    """The programs that give hidden states, on the constants of these; none when the head has an unknown shape."""
-    graph = copy_graph(graph)
-    refusals = hidden_states.run(graph).refusals
-    found = () if refusals else tuple(compile_program(graph, config, model_len, part, levels) for part in parts)
-    if [each.constants for each in found] != [each.constants for each in programs]:
-        _LOG.warning("embeddings cannot be computed: %s", "; ".join(r.reason for r in refusals) or "other weights")
-        return ()
-    return found
+    return programs, memory
 
 
 def compile_program(
@@ -255,6 +229,7 @@ def compile_program(
     Raises: UnsupportedModel; ConfigError when config leaves out a pass that cannot be, or the model cannot be cut so.
     """
     seqs, tokens = config.step_limits.max_num_seqs, config.step_limits.max_num_batched_tokens
+    # logits are large and wanted of few rows, hidden states of all that are to be pooled
     num_rows = tokens if hidden_states.OUTPUT in graph.outputs else seqs + MAX_PROMPT_ROWS
     return compile_graph(
         graph,

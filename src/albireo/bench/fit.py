@@ -80,25 +80,18 @@ class MemoryParts:
 
 
 def memory_parts(
-    config: EngineConfig,
-    program: Program,
-    context_limit: int,
-    memory_bytes: int | None = None,
-    arena_bytes: int | None = None,
+    config: EngineConfig, program: Program, context_limit: int, memory_bytes: int | None = None
 ) -> MemoryParts:
     """Count the parts.
 
-    Args:
-        memory_bytes: what the engine may use in all; None: memory_utilization of this machine's memory.
-        arena_bytes: of activations, where other programs share them; None: the program's own.
+    Args: memory_bytes: what the engine may use in all; None: memory_utilization of this machine's memory.
     kv_cache_memory_bytes and num_gpu_blocks_override set the size of the cache as they do for loading, within what
     there is.
     """
     budget = int(machine_bytes() * config.memory_utilization) if memory_bytes is None else memory_bytes
     weight_bytes = constant_offsets(program.constants)[1]
     block_bytes = kv_block_bytes(program.kv)
-    activation_bytes = program.arena_bytes if arena_bytes is None else arena_bytes
-    room = (budget - weight_bytes - activation_bytes - OVERHEAD_BYTES) // block_bytes
+    room = (budget - weight_bytes - program.arena_bytes - OVERHEAD_BYTES) // block_bytes
     if config.num_gpu_blocks_override is not None:
         room = min(room, config.num_gpu_blocks_override)
     elif config.kv_cache_memory_bytes is not None:
@@ -106,7 +99,7 @@ def memory_parts(
     return MemoryParts(
         budget_bytes=budget,
         weight_bytes=weight_bytes,
-        activation_bytes=activation_bytes,
+        activation_bytes=program.arena_bytes,
         overhead_bytes=OVERHEAD_BYTES,
         block_bytes=block_bytes,
         block_size=config.block_size,

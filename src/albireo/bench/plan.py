@@ -10,7 +10,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from albireo.api.load import MAX_PROMPT_ROWS, arena_bytes, compile_poolers, compile_program
+from albireo.api.load import MAX_PROMPT_ROWS, compile_program
 from albireo.api.locate import locate_model
 from albireo.api.source import ModelSource, open_source
 from albireo.artifact.reader import is_engine_directory
@@ -84,10 +84,8 @@ def plan_model(config: EngineConfig, workload: PlanWorkload, memory_bytes: int |
             "one step; raise max_num_seqs"
         )
     # Not load.plan(): that refuses what this machine cannot hold, and another one may be meant.
-    graph = source.graph(model_len)
-    program = compile_program(graph, config, model_len, source.parts[0])
-    poolers = compile_poolers(graph, (program,), config, model_len, source.parts)
-    memory = memory_parts(config, program, model_len, memory_bytes, *arena_bytes((program,), poolers))
+    program = compile_program(source.graph(model_len), config, model_len, source.parts[0])
+    memory = memory_parts(config, program, model_len, memory_bytes)
     concurrency = workload.concurrency or max(
         1, min(DEFAULT_CONCURRENCY, step.max_num_seqs, memory.requests_at_once(workload.length))
     )

@@ -35,11 +35,11 @@ def steps() -> list[StepInputs]:
 
 @pytest.mark.parametrize("order", [(0, 1), (1, 0), (1, 1)])
 def test_each_goes_on_from_the_others_cache(loaded: Loaded, order: tuple[int, int]) -> None:
-    model, pooler = loaded.model, loaded.pooler
-    assert pooler is not None
+    assert loaded.pooler is not None
+    model, pooler = loaded.model, loaded.pooler.model()
     wanted = [(o.logits.copy(), o.top_ids.copy(), o.top_values.copy()) for o in map(model.run, steps())]
     hidden = [pooler.run(step).hidden.copy() for step in steps()]
-    for each in (loaded.one_rank._kv, loaded.one_rank._arena):
+    for each in (loaded.one_rank._kv, loaded.one_rank._arena, pooler._arena):  # type: ignore[union-attr]
         each.view()[:] = 0xFF
     for step, who, (logits, ids, values), states in zip(steps(), order, wanted, hidden, strict=True):
         got = (model, pooler)[who].run(step)
@@ -48,13 +48,19 @@ def test_each_goes_on_from_the_others_cache(loaded: Loaded, order: tuple[int, in
         assert np.array_equal(got.hidden if who else got.logits, states if who else logits)
 
 
-def test_a_program_that_does_not_fit_is_refused(loaded: Loaded) -> None:
-    model, pooler = loaded.one_rank, loaded.pooler
-    assert pooler is not None
-    program = pooler.program
-    with pytest.raises(InvariantError, match="does not fit"):
-        model.sharing(replace(program, arena_bytes=model._arena.num_bytes + 1))
+def test_a_program_of_other_constants_is_refused(loaded: Loaded) -> None:
+    assert loaded.pooler is not None
+    model, program = loaded.one_rank, loaded.pooler.model().program
     constants = {**program.constants}
     constants.popitem()
-    with pytest.raises(InvariantError, match="does not fit"):
+    with pytest.raises(InvariantError, match="other constants"):
         model.sharing(replace(program, constants=constants))
+
+
+def test_activations_are_shared_where_there_is_room(loaded: Loaded) -> None:
+    assert loaded.pooler is not None
+    model, program = loaded.one_rank, loaded.pooler.model().program
+    for num_bytes in (model._arena.num_bytes, model._arena.num_bytes + 1):
+        other = model.sharing(replace(program, arena_bytes=num_bytes))
+        assert (other._arena is model._arena) == (num_bytes <= model._arena.num_bytes)
+        assert other._arena.num_bytes >= num_bytes and other._kv is model._kv

@@ -109,16 +109,13 @@ class CpuModel:
         num_blocks: int,
         progress: Callable[[int], None] = lambda _: None,
         peers: Peers | None = None,
-        arena_bytes: int = 0,
     ) -> None:
-        """Args: arena_bytes: room for activations at least, where another program is to share it; see sharing()."""
         self.num_blocks = num_blocks
         self.pool = pool
         self._layer_block_bytes = kv_block_bytes(program.kv) // program.kv.num_layers
         offsets, num_bytes = constant_offsets(program.constants)
         self._weights = _native.Memory(num_bytes)
-        own = max(program.arena_bytes, arena_bytes)
-        self._arena = _native.Memory(own) if peers is None else peers.arenas[peers.rank]
+        self._arena = _native.Memory(program.arena_bytes) if peers is None else peers.arenas[peers.rank]
         self._kv = _native.Memory(num_blocks * kv_block_bytes(program.kv))
         self._constants = {name: self._weights.address + offset for name, offset in offsets.items()}
         if isinstance(weights, StoredWeights):
@@ -130,11 +127,15 @@ class CpuModel:
     def sharing(self, program: Program, peers: Peers | None = None) -> CpuModel:
         """Another program of the same constants on the memory of this one, KV cache included; they run in turn.
 
-        Raises: InvariantError when it has other constants, or needs more memory than there is.
+        Activations are shared where there is room. Raises: InvariantError when it has other constants.
         """
-        if program.constants != self.program.constants or program.arena_bytes > self._arena.num_bytes:
-            raise InvariantError("a program that is to share a model's memory does not fit it")
+        if program.constants != self.program.constants:
+            raise InvariantError("a program that is to share a model's weights has other constants")
         other = copy(self)
+        if peers is not None:
+            other._arena = peers.arenas[peers.rank]
+        elif program.arena_bytes > self._arena.num_bytes:
+            other._arena = _native.Memory(program.arena_bytes)
         other._take(program, peers)
         return other
 

@@ -53,16 +53,14 @@ class TensorParallelModel:
         pool: _native.ThreadPool,
         num_blocks: int,
         progress: Callable[[int], None] = lambda _: None,
-        arena_bytes: Sequence[int] = (),
     ) -> None:
-        """Args: arena_bytes: of each rank, room for activations at least; see CpuModel."""
-        own = [program.arena_bytes for program in programs]
-        self._arenas = [_native.Memory(max(pair)) for pair in zip(own, arena_bytes or own, strict=True)]
         self._pool = pool
+        arenas = [_native.Memory(program.arena_bytes) for program in programs]
         ranks = []
         for rank, program in enumerate(programs):
             with open_weights(rank) as weights:
-                ranks.append(CpuModel(program, weights, pool, num_blocks, progress, self._peers(rank, programs)))
+                peers = self._peers(rank, programs, arenas)
+                ranks.append(CpuModel(program, weights, pool, num_blocks, progress, peers))
         self._widths = [program.buffers[program.outputs["logits"]].cols for program in programs]
         self._logits: NDArray[np.float32] = np.empty((programs[0].maxima["R"], sum(self._widths)), np.float32)
         self._take(ranks)
@@ -70,21 +68,21 @@ class TensorParallelModel:
     def sharing(self, programs: Sequence[Program]) -> TensorParallelModel:
         """Other programs of the same constants on the memory of these, KV cache included; they run in turn.
 
-        Raises: InvariantError when they do not fit it.
+        Raises: InvariantError when they have other constants.
         """
+        arenas = [_native.Memory(program.arena_bytes) for program in programs]
+        ranks = [
+            rank.sharing(program, self._peers(index, programs, arenas))
+            for index, (rank, program) in enumerate(zip(self.ranks, programs, strict=True))
+        ]
         other = copy(self)
-        other._take(
-            [
-                rank.sharing(program, self._peers(index, programs))
-                for index, (rank, program) in enumerate(zip(self.ranks, programs, strict=True))
-            ]
-        )
+        other._take(ranks)
         return other
 
-    def _peers(self, rank: int, programs: Sequence[Program]) -> Peers:
+    def _peers(self, rank: int, programs: Sequence[Program], arenas: Sequence[_native.Memory]) -> Peers:
         size, num_threads = len(programs), self._pool.size
         threads = num_threads * (rank + 1) // size - num_threads * rank // size
-        return Peers(rank, tuple(programs), self._arenas, threads)
+        return Peers(rank, tuple(programs), arenas, threads)
 
     def _take(self, ranks: list[CpuModel]) -> None:
         self.ranks = ranks

@@ -16,24 +16,35 @@ WHY = "an embedding is made of hidden states, and has no use for logits"
 OUTPUT = "hidden"
 
 
+def problem(graph: Graph) -> str:
+    """Why a graph cannot be changed so; empty when it can."""
+    try:
+        _head(graph)
+    except NotFired as refusal:
+        return str(refusal)
+    return ""
+
+
 def run(graph: Graph) -> PassRecord:
     """Change the graph, unless the record says why it cannot be."""
     rw = Rewriter(graph, "hidden_states", WHY, "exact")
-    linear = made_by(graph.outputs["logits"], "linear")
-    members = () if linear is None else (linear,)
-    with rw.attempt(*members):
-        if linear is None:
-            raise NotFired("the logits are not those of a linear")
-        _replace(rw, linear)
+    with rw.attempt():
+        _replace(rw, *_head(graph))
     return rw.finish()
 
 
-def _replace(rw: Rewriter, linear: Node) -> None:
+def _head(graph: Graph) -> tuple[Node, Node, Node]:
+    """The final norm, the gather of its rows, and the linear over them. Raises: NotFired."""
+    linear = made_by(graph.outputs["logits"], "linear")
+    if linear is None:
+        raise NotFired("the logits are not those of a linear")
     gather = made_by(linear.inputs["x"], "gather_rows")
     if gather is None:
         raise NotFired("the head does not multiply gathered rows")
-    norm = _final_norm(gather.inputs["x"])
-    rw.sole_user(gather.output)
+    return _final_norm(gather.inputs["x"]), gather, linear
+
+
+def _replace(rw: Rewriter, norm: Node, gather: Node, linear: Node) -> None:
     x = norm.inputs["x"]
     type_ = TensorType("float32", (gather.inputs["rows"].type.dims[0], *x.type.dims[1:]))
     rows, hidden = Value(f"{x.name}r", type_), Value(f"{norm.output.name}r", type_)

@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 NATIVE := $(shell find csrc CMakeLists.txt pyproject.toml -type f)
 
-.PHONY: demo serve test test-levels fuzz clients lint format bench page prometheus clean
+.PHONY: demo serve test test-levels fuzz clients load-clients lint format bench page prometheus clean
 
 demo: $(VENV)/.installed
 	@$(BIN)/albireo generate --stats --seed 7 "Once upon a time, a little fox"
@@ -25,6 +25,11 @@ fuzz: $(VENV)/.tested
 # Real clients against `albireo serve`, in environments of their own (CLIENTS_DIR; by default in the user's cache).
 clients: $(VENV)/.installed
 	$(BIN)/python tools/clients/check.py
+
+# Other people's load generators (vllm bench serve, guidellm, aiperf), which must count what the server counts. They need
+# 6 GB; VLLM_PYTHON=interpreter and the like take what is installed elsewhere.
+load-clients: $(VENV)/.tested
+	$(BIN)/python tools/clients/load.py
 
 lint: $(VENV)/.tested
 	$(BIN)/ruff check src tests benchmarks tools examples

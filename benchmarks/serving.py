@@ -89,31 +89,41 @@ def measure(name: str, work: Any, port: int, server: int, worker: int) -> dict[s
     }
 
 
+class Server:
+    """`albireo serve` on a free port of loopback, with words of its command line; ready when entered."""
+
+    def __init__(self, words: list[str]) -> None:
+        command = [sys.executable, "-m", "albireo", "serve", *words, "--port", "0", "--no-log-requests"]
+        self.process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True)
+        self.port = 0
+
+    def __enter__(self) -> Server:
+        assert self.process.stderr is not None
+        for line in self.process.stderr:
+            if found := re.search(r"listening on \S+:(\d+)", line):
+                self.port = int(found[1])
+            if line.rstrip().endswith("is ready"):
+                return self
+        raise SystemExit("the server did not start")
+
+    def __exit__(self, *_: Any) -> None:
+        self.process.send_signal(signal.SIGTERM)
+        self.process.wait(30)
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--model")
     parser.add_argument("--threads", default="1")
     parser.add_argument("--rounds", type=int, default=3)
     args = parser.parse_args()
-    words = ["serve", *([args.model] if args.model else []), "--port", "0", "--num-threads", args.threads]
-    command = [sys.executable, "-m", "albireo", *words, "--no-log-requests"]
-    process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True)
-    try:
-        assert process.stderr is not None
-        port = 0
-        for line in process.stderr:
-            if found := re.search(r"listening on \S+:(\d+)", line):
-                port = int(found[1])
-            if line.rstrip().endswith("is ready"):
-                break
-        worker = int(Path(f"/proc/{process.pid}/task/{process.pid}/children").read_text())
-        asyncio.run(post(port, {"prompt": "Once", "max_tokens": 50}))
+    with Server([*([args.model] if args.model else []), "--num-threads", args.threads]) as server:
+        pid = server.process.pid
+        worker = int(Path(f"/proc/{pid}/task/{pid}/children").read_text())
+        asyncio.run(post(server.port, {"prompt": "Once", "max_tokens": 50}))
         for _ in range(args.rounds):
             for name, work in (("streamed tokens", streams), ("short requests", shorts)):
-                print(json.dumps(measure(name, work, port, process.pid, worker)), flush=True)
-    finally:
-        process.send_signal(signal.SIGTERM)
-        process.wait(30)
+                print(json.dumps(measure(name, work, server.port, pid, worker)), flush=True)
 
 
 if __name__ == "__main__":

@@ -23,6 +23,14 @@ def test_resolve(profile: Profile | None, seqs: int | None, tokens: int | None, 
     assert resolve(profile, seqs, tokens) == StepLimits(*want)
 
 
+@pytest.mark.parametrize("profile", PROFILES)
+def test_a_gpu_takes_longer_steps(profile: Profile) -> None:
+    here, there = resolve(profile, None, None), resolve(profile, None, None, is_gpu=True)
+    assert there.max_num_seqs > here.max_num_seqs
+    assert there.max_num_batched_tokens > here.max_num_batched_tokens
+    assert resolve(profile, 3, 5, is_gpu=True) == StepLimits(3, 5)
+
+
 def test_the_temperaments_differ_as_their_names_say() -> None:
     balanced, throughput, latency = PROFILES[DEFAULT], PROFILES["throughput"], PROFILES["latency"]
     assert latency.max_num_batched_tokens < balanced.max_num_batched_tokens < throughput.max_num_batched_tokens

@@ -1,10 +1,11 @@
 """The question: how fast is Albireo on W1-W4, against the machine's limits and against other engines, in one run?
 
     python benchmarks/workloads/compare.py --model MODEL [--rounds 3] [--workloads W1,W2,W3,W4]
-        [--engine vllm=PYTHON] [--engine openvino=PYTHON,EXPORTED_MODEL] [--quantization int8 [--kv-cache-dtype int8]]
+        [--quantization int8 [--kv-cache-dtype int8]] [--engine NAME[:LABEL]=PYTHON[,ITS_MODEL]] ...
 
-With --quantization Albireo rounds the weights while it loads them; the others are given a checkpoint of their own:
-`--engine vllm=PYTHON,QUANTIZED_CHECKPOINT`, as `albireo quantize` writes it.
+With --quantization Albireo rounds the weights while it loads them; the others are given a model of their own. NAME is
+vllm, openvino, llamacpp, or albireo again, for a file that another engine gets, too; LABEL tells two of a name apart:
+`openvino:int4`. How the engines and their models are made: benchmarks/workloads/PEERS.md.
 
 Every engine is loaded once, in its own environment, and they take turns: run by run, with a read and a dot-product
 probe before and after each. Speeds on a shared machine swing up to twofold, so what is compared is a ratio within a
@@ -46,7 +47,10 @@ class Worker:
 
     @classmethod
     def start(cls, name: str, python: str, model: str, threads: int, options: list[str]) -> Worker:
-        command = [python, str(HERE / f"worker_{name}.py"), model, str(threads), *options]
+        script = HERE / f"worker_{name.partition(':')[0]}.py"
+        if not script.exists():
+            raise SystemExit(f"no engine is called {name!r}: there is no {script.name}")
+        command = [python, str(script), model, str(threads), *options]
         log = open(f"/tmp/albireo-bench-{name}.log", "w")  # noqa: SIM115 - lives as long as the process
         pipe = subprocess.PIPE
         return cls(name, subprocess.Popen(command, stdin=pipe, stdout=pipe, stderr=log, text=True, bufsize=1))
@@ -167,7 +171,9 @@ def report(rows: list[dict[str, Any]], costs: Costs) -> None:
         table = {n: [figures(r, costs) for r in runs] for n, runs in by_engine.items()}
         for key in table[names[0]][0]:
             for name in names:
-                line = f"  {key:22} {name:10} {spread([f[key] for f in table[name]])}"
+                if "_of_" in key and name != "albireo" and rows[0]["quantization"]:
+                    continue  # the costs are of Albireo's bytes; others hold other bytes
+                line = f"  {key:22} {name:16} {spread([f[key] for f in table[name]])}"
                 if name != "albireo" and "_of_" not in key:
                     ratios = [a[key] / b[key] for a, b in zip(table["albireo"], table[name], strict=True)]
                     line += f"    albireo / {name}: {spread(ratios)}"
@@ -180,7 +186,7 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--workloads", default="W1,W2,W3,W4")
-    parser.add_argument("--engine", action="append", default=[], help="name=python[,model]")
+    parser.add_argument("--engine", action="append", default=[], help="name[:label]=python[,model]")
     parser.add_argument("--quantization", choices=list(SCHEMES))
     parser.add_argument("--kv-cache-dtype", choices=["int8", "fp8"])
     args = parser.parse_args()

@@ -24,6 +24,8 @@ class EngineConfig:
     Fields:
         model: directory in Hugging Face layout, a hub name, or None for the bundled model.
         tokenizer: directory of the tokenizer, when it is not the model's.
+        device: where it is computed: cpu, cuda (one NVIDIA GPU), or auto: a GPU where there is one that can be used.
+        enforce_eager: on a GPU, launch every kernel of every step instead of replaying recorded CUDA graphs.
         dtype: compute type; auto takes the checkpoint's.
         quantization: hold the weights of a checkpoint in few bits, rounded to nearest while they are loaded: int8,
             fp8, int4, int4-g32, int4-g64 or int4-g128; None: as they are.
@@ -38,7 +40,7 @@ class EngineConfig:
         kv_cache_dtype: type of the KV cache: bf16, f16, f32, int8 or fp8; auto: the compute type, or what an engine
             directory was built for. With int8 and fp8 half of bf16's bytes hold a token.
         kv_cache_memory_bytes: size of the KV pool; None: a part of memory_utilization.
-        memory_utilization: fraction of the machine's memory this engine may use in all.
+        memory_utilization: fraction of the machine's memory, or of the GPU's, this engine may use in all.
         num_gpu_blocks_override: exact number of KV blocks, for tests (vLLM's name).
         enable_prefix_caching: reuse the KV cache of prompts that begin alike.
         scheduling_policy: who runs first: fcfs, or the lowest priority number.
@@ -59,6 +61,8 @@ class EngineConfig:
 
     model: str | None = None
     tokenizer: str | None = None
+    device: Literal["auto", "cpu", "cuda"] = "auto"
+    enforce_eager: bool = False
     dtype: str = "auto"
     quantization: str | None = None
     quantization_head: str | None = None
@@ -87,6 +91,8 @@ class EngineConfig:
     def __post_init__(self) -> None:
         if self.block_size not in BLOCK_SIZES:
             raise ConfigError(f"block_size={self.block_size!r} is not supported; choose one of {BLOCK_SIZES}")
+        if self.device not in ("auto", "cpu", "cuda"):
+            raise ConfigError(f"device={self.device!r} is unknown; choose auto, cpu or cuda")
         if self.scheduling_policy not in ("fcfs", "priority"):
             raise ConfigError(f"scheduling_policy={self.scheduling_policy!r} is unknown; choose fcfs or priority")
         if self.generation_config not in ("auto", "vllm"):
@@ -116,8 +122,8 @@ class EngineConfig:
 
     @property
     def step_limits(self) -> StepLimits:
-        """Most sequences and tokens of a step, as asked for or as the profile has them."""
-        return resolve(self.profile, self.max_num_seqs, self.max_num_batched_tokens)
+        """Most sequences and tokens of a step, as asked for or as the profile has them for the device."""
+        return resolve(self.profile, self.max_num_seqs, self.max_num_batched_tokens, self.device == "cuda")
 
     @classmethod
     def from_kwargs(cls, **kwargs: Any) -> EngineConfig:

@@ -45,7 +45,12 @@ class CompletionOutput:
 
 @dataclass(slots=True)
 class RequestMetrics:
-    """When things happened to a request; seconds on the engine's monotonic clock."""
+    """When things happened to a request; seconds on the engine's monotonic clock.
+
+    Fields:
+        num_prefill_chunks: steps in which its prompt was computed, again after a preemption included.
+        preempted_s: spent without its blocks between a preemption and its next step; of its continuations, the longest.
+    """
 
     arrival_s: float
     first_scheduled_s: float | None = None
@@ -53,6 +58,8 @@ class RequestMetrics:
     last_token_s: float | None = None
     finished_s: float | None = None
     num_preemptions: int = 0
+    num_prefill_chunks: int = 0
+    preempted_s: float = 0.0
 
     @property
     def first_token_latency(self) -> float | None:

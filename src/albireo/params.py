@@ -143,7 +143,12 @@ class SamplingParams:
     def num_top(self) -> int:
         """How many of the best raw logits decide: 1 for the arg max, k for top-k of at most MAX_TOP, 0 for all."""
         num = 1 if self.is_greedy else self.top_k if self.top_k <= MAX_TOP else 0
-        decides = (
+        return num if self.draws_from_raw else 0
+
+    @property
+    def draws_from_raw(self) -> bool:
+        """Whether a token is all that is wanted, drawn from the raw logits whatever the output is so far."""
+        return (
             self.logprobs is None
             and self.presence_penalty == 0.0
             and self.frequency_penalty == 0.0
@@ -154,7 +159,18 @@ class SamplingParams:
             and self.min_tokens == 0
             and self.structured_outputs is None
         )
-        return num if decides else 0
+
+    @property
+    def changes_logits(self) -> bool:
+        """Whether a row may be changed at every token (min_tokens, which depends on the token, aside)."""
+        return bool(
+            self.allowed_token_ids is not None
+            or self.bad_words_token_ids
+            or self.logit_bias
+            or self.repetition_penalty != 1.0
+            or self.frequency_penalty
+            or self.presence_penalty
+        )
 
     def clone(self, **changes: Any) -> SamplingParams:
         """A copy with some fields changed."""

@@ -10,6 +10,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Protocol
 
+from albireo.errors import InvalidParams, InvariantError
 from albireo.params import PoolingParams, SamplingParams
 
 
@@ -56,6 +57,40 @@ class SampleTask:
     output_token_ids: Sequence[int]
     stop_token_ids: tuple[int, ...] = ()
     matcher: TokenMatcher | None = None
+
+    @property
+    def early_ends(self) -> set[int]:
+        """The ids that must not come now, if anything else can."""
+        params = self.params
+        ends = set(self.stop_token_ids) if len(self.output_token_ids) < params.min_tokens else set()
+        if params.ignore_eos and self.matcher is not None:
+            ends.update(self.matcher.eos_token_ids)
+        return ends
+
+    def token_mask(self, num_tokens: int) -> bytes | None:
+        """What the grammar allows next, as TokenMatcher.allowed(); None without a grammar.
+
+        Raises: InvalidParams naming the sequence when the grammar gives up.
+        """
+        if self.matcher is None:
+            return None
+        try:
+            mask = self.matcher.allowed(self.output_token_ids)
+        except InvalidParams as error:
+            raise InvalidParams(f"sequence {self.seq_id}: {error}") from None
+        if len(mask) * 8 < num_tokens:
+            raise InvariantError(f"sequence {self.seq_id}: a mask of {len(mask)} bytes for {num_tokens} tokens")
+        return mask
+
+    @property
+    def bad_word_ends(self) -> list[int]:
+        """The last id of each bad word whose other ids are the end of the output (the prompt does not count)."""
+        output = self.output_token_ids
+        return [
+            last
+            for *start, last in self.params.bad_words_token_ids
+            if len(start) <= len(output) and list(output[len(output) - len(start) :]) == start
+        ]
 
 
 @dataclass(slots=True)

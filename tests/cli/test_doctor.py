@@ -29,6 +29,7 @@ FACTS = MachineFacts(
     python="3.11",
 )
 FOUND = {
+    "cuda": {"problem": None, "fix": None},
     "native": {
         "error": None,
         "isa_levels": ["avx2", "scalar"],
@@ -50,7 +51,7 @@ def test_json(albireo, uncapped):
     result = albireo("doctor", "--json")
     assert result.exit_code == 0
     found = json.loads(result.stdout)
-    assert set(found) == {"machine", "extras", "native", "bundled_model", "missing"}
+    assert set(found) == {"cuda", "machine", "extras", "native", "bundled_model", "missing"}
     native = found["native"]
     assert native["isa_levels"] == _native.isa_levels()
     assert native["num_threads"] == len(_native.usable_cpus())
@@ -116,7 +117,12 @@ def test_nothing_is_missing_on_a_good_machine():
     ("facts", "found", "what", "fix"),
     [
         ({"huge_pages": "never"}, {}, "Huge pages are off", "transparent_hugepage"),
-        ({"gpus": ("NVIDIA H200",)}, {}, "CUDA is not supported yet", "nothing to do"),
+        (
+            {"gpus": ("NVIDIA H200",)},
+            {"cuda": {"problem": "triton is not installed", "fix": "pip install 'albireo[cuda]'"}},
+            "The GPU is not used: triton is not installed",
+            "pip install 'albireo[cuda]'",
+        ),
         ({"cpu_quota": 1.5}, {}, "4 threads compete for the 1.5 processors", "--num-threads 1"),
         ({}, {"bundled_model": False}, "bundled model", "reinstall"),
         ({}, {"extras": {"hub": None}}, "huggingface_hub", "pip install 'albireo[hub]'"),

@@ -15,9 +15,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from albireo.api.load import Loaded, load
-from albireo.backends.cpu.model import CpuModel, StepOutputs
+from albireo.backends.cpu.model import CpuModel
 from albireo.backends.cpu.ranks import TensorParallelModel
 from albireo.backends.step_inputs import StepInputs
+from albireo.backends.step_outputs import StepOutputs
 from albireo.config import EngineConfig
 from albireo.engine.engine import Engine
 from albireo.engine.stats import EngineStats

@@ -50,7 +50,7 @@ def serve(
     Returns: embeddings by (prompt, kind), tokens, stats.
     """
     assert model.pooler is not None
-    for each in (model.model, model.pooler.model()):
+    for each in (model.model, model.pooler.pooler()):
         for rank in getattr(each, "ranks", [each]):
             for memory in (rank._kv, rank._arena):
                 memory.view()[:] = 0xFF

@@ -155,11 +155,13 @@ def test_times_and_cached_tokens_for_the_front_door(bench: Any) -> None:
     # The clock ticks once when a step begins and once when it reports.
     assert (metrics.arrival_s, metrics.first_scheduled_s) == (0.5, 1.0)
     assert (metrics.first_token_s, metrics.last_token_s, metrics.finished_s) == (4.0, 8.0, 8.0)
-    assert metrics.num_preemptions == 0
+    assert (metrics.num_preemptions, metrics.preempted_s) == (0, 0.0)
+    assert metrics.num_prefill_chunks == 2
     run.add([1] * 30, max_tokens=1)
     run.run()
     assert run.last["1"].progress.num_cached_tokens == 24
     assert run.last["1"].progress.metrics.arrival_s == 9.0
+    assert run.last["1"].progress.metrics.num_prefill_chunks == 1
 
 
 def test_updates_belong_to_the_receiver(bench: Any) -> None:

@@ -20,6 +20,9 @@ def test_last_arrived_is_preempted_and_recomputes_what_it_had(bench: Any) -> Non
     run.run()
     preempted = [run.last[request_id].progress.metrics.num_preemptions for request_id in "01"]
     assert preempted[0] == 0 and preempted[1] == run.engine.stats().num_preemptions > 0
+    # The clock ticks twice a step.
+    waited = [run.last[request_id].progress.metrics.preempted_s for request_id in "01"]
+    assert waited == [0.0, 2.0 * sum(1 not in plan for plan in run.toy.plans)]
     run.check_all_ended()
 
 

@@ -77,7 +77,12 @@ def test_a_ledger_is_read_without_its_writer(tmp_path: Path) -> None:
     writer = Ledger(path)
     writer.note([3, 3, 2**40])
     assert ledger.read(path) == [3, 2**40]
+    writer.note_compiled([7, 3])
+    assert ledger.read(path) == [3, 2**40, 7]
     writer.note(range(20_000))
+    writer.note_compiled(range(30_000, 30_100))
+    assert ledger.read(path) == [*range(ledger.MAX_KEYS), *range(30_000, 30_000 + ledger.MAX_COMPILED)]
+    writer.note_compiled(())
     assert ledger.read(path) == list(range(ledger.MAX_KEYS))
     writer.note(())
     assert ledger.read(path) == []

@@ -26,9 +26,10 @@ PARAMS = SamplingParams(
 ADD = Add(7, [1, 2, 3], PARAMS, -1, "salt", 12.5, [[4, 5], None])
 EMBED = Add(8, [1, 2], SamplingParams(), 0, None, 1.0, None, PoolingParams(pooling_type="mean", dimensions=3))
 LOGPROBS = TokenLogprobs([5, 6], [-0.25, -1.5], [1, 2])
+PROGRESS = Progress(1.0, 2.0, 16, 1, 3, 0.5, None, [LOGPROBS])
 STEPPED = Stepped(
     [
-        Update(7, 1, [5], [LOGPROBS], "stop", "END", Progress(1.0, 2.0, 16, 1, [LOGPROBS])), Update(8, 0, [6]),
+        Update(7, 1, [5], [LOGPROBS], "stop", "END", PROGRESS), Update(8, 0, [6]),
         Update(9, 0, [], None, "stop", None, None, b"\x00\x00\x80?"),
     ],
     1.0, 2.0, 3, 4, 5, 6, 0.5, 7, 8, 9,

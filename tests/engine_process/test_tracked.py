@@ -37,10 +37,11 @@ def test_tokens_after_an_end_are_not_taken() -> None:
 
 def test_the_first_process_tells_when_it_began() -> None:
     tracked = make(Inbox())
-    tracked.take(Update(0, 0, [5], None, None, None, Progress(1.0, 2.0, 16, 1, [])), 2.0)
-    tracked.take(Update(0, 0, [6], None, "length", None, Progress(7.0, None, 0, 0, None)), 9.0)
+    tracked.take(Update(0, 0, [5], None, None, None, Progress(1.0, 2.0, 16, 1, 3, 0.5, 0.75, [])), 2.0)
+    tracked.take(Update(0, 0, [6], None, "length", None, Progress(7.0, None, 0, 0, 0, 0.25, 6.0, None)), 9.0)
     times = tracked.times
     assert (times.first_scheduled_s, times.first_token_s, times.last_token_s) == (1.0, 2.0, 9.0)
+    assert (times.compiled_s, times.preempted_s, tracked.num_prefill_chunks) == (0.75, 0.5, 3)
     assert (tracked.num_cached_tokens, tracked.num_preemptions, tracked.prompt_logprobs) == (16, 1, [])
 
 

@@ -1,4 +1,5 @@
-"""An engine process that a request can hurt, by the bias it asks for on token 1, once it has three tokens."""
+"""An engine process that a request can hurt, by the bias it asks for on token 1, once it has three tokens; or by a
+regular expression, while it is compiled."""
 
 from __future__ import annotations
 
@@ -10,10 +11,14 @@ import time
 from albireo.engine_process.worker import run
 from albireo.execution.runner import Runner
 from albireo.step import StepPlan, StepResult
+from albireo.structured.compiler import Constraint, GrammarCompiler
+from albireo.structured_params import StructuredOutputsParams
 
 CRASH, RAISE, HANG, OUT_OF_MEMORY = 0.125, 0.25, 0.5, 0.75
+CRASHING_REGEX = "(crash){3}"
 
 _execute = Runner.execute
+_compile = GrammarCompiler.compile
 
 
 def poisoned(self: Runner, plan: StepPlan) -> StepResult:
@@ -32,6 +37,13 @@ def poisoned(self: Runner, plan: StepPlan) -> StepResult:
     return _execute(self, plan)
 
 
+def crashing(self: GrammarCompiler, params: StructuredOutputsParams) -> Constraint:
+    if params.regex == CRASHING_REGEX:
+        os.kill(os.getpid(), signal.SIGSEGV)
+    return _compile(self, params)
+
+
 if __name__ == "__main__":
     Runner.execute = poisoned  # type: ignore[method-assign]
+    GrammarCompiler.compile = crashing  # type: ignore[method-assign]
     run(sys.argv[1], sys.argv[2])

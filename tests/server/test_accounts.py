@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from typing import Any
 
 import pytest
@@ -11,12 +12,16 @@ from albireo.engine_process.tracked import Inbox, Tracked
 from albireo.params import SamplingParams
 from albireo.server.accounts import MAX_KEPT, Account, Accounts
 
+FORM = {"regex": "a+"}
 
-def make(answered_s: float | None = 10.0, **times: Any) -> Account:
-    tracked = Tracked.new(0, "a", Submission(None, [1], SamplingParams(seed=1)), 0, Inbox(), 1.0, None)
+
+def make(answered_s: float | None = 10.0, form: Any = None, **times: Any) -> Account:
+    params = SamplingParams(seed=1, structured_outputs=form)
+    tracked = Tracked.new(0, "a", Submission(None, [1], params), 0, Inbox(), 1.0, None)
     for name, value in times.items():
         setattr(tracked.times, name, value)
-    return Account("a", "/v1/completions", 1.0, 1.5, 0, 0, [tracked], answered_s)
+    tracked.is_over = "ended_s" in times
+    return Account("a", "/v1/completions", 1.0, 1.5, 0, 0, 0, [tracked], answered_s)
 
 
 @pytest.mark.parametrize(
@@ -24,7 +29,7 @@ def make(answered_s: float | None = 10.0, **times: Any) -> Account:
     [
         (
             {"first_scheduled_s": 3.0, "first_token_s": 4.0, "ended_s": 9.0},
-            {"queue_s": 1.5, "prefill_s": 1.0, "decode_s": 5.0, "restart_s": 0.0, "delivery_s": 1.0},
+            {"queue_s": 1.5, "prefill_s": 1.0, "decode_s": 5.0, "delivery_s": 1.0},
         ),
         (
             {"first_scheduled_s": 3.0, "first_token_s": 4.0, "ended_s": 9.0, "restarts_s": 2.0},
@@ -32,38 +37,73 @@ def make(answered_s: float | None = 10.0, **times: Any) -> Account:
         ),
         (
             {"first_scheduled_s": 3.0, "first_token_s": 8.0, "ended_s": 9.0, "restarts_s": 3.0},
-            {"queue_s": 1.5, "prefill_s": 3.0, "decode_s": 0.0, "restart_s": 3.0, "delivery_s": 1.0},
+            {"queue_s": 1.5, "prefill_s": 3.0, "restart_s": 3.0, "delivery_s": 1.0},
         ),
         (
-            {"ended_s": 9.0},
-            {"queue_s": 7.5, "prefill_s": 0.0, "decode_s": 0.0, "restart_s": 0.0, "delivery_s": 1.0},
+            {"first_scheduled_s": 3.0, "first_token_s": 4.0, "ended_s": 9.0, "restarts_s": 2.0, "preempted_s": 2.5},
+            {
+                "queue_s": 1.5,
+                "prefill_s": 1.0,
+                "decode_s": 0.5,
+                "preempted_s": 2.5,
+                "restart_s": 2.0,
+                "delivery_s": 1.0,
+            },
         ),
-        ({}, {"queue_s": 0.0, "prefill_s": 0.0, "decode_s": 0.0, "restart_s": 0.0, "delivery_s": 8.5}),
+        (
+            {"form": FORM, "compiled_s": 2.0, "first_scheduled_s": 3.0, "first_token_s": 4.0, "ended_s": 9.0},
+            {"grammar_s": 0.5, "queue_s": 1.0, "prefill_s": 1.0, "decode_s": 5.0, "delivery_s": 1.0},
+        ),
+        ({"form": FORM, "ended_s": 9.0}, {"grammar_s": 7.5, "delivery_s": 1.0}),
+        ({"ended_s": 9.0}, {"queue_s": 7.5, "delivery_s": 1.0}),
+        ({}, {"delivery_s": 8.5}),
         (
             {"first_scheduled_s": 3.0, "first_token_s": 12.0, "ended_s": 13.0},
-            {"queue_s": 1.5, "prefill_s": 7.0, "decode_s": 0.0, "restart_s": 0.0, "delivery_s": 0.0},
+            {"queue_s": 1.5, "prefill_s": 7.0},
         ),
     ],
 )
-def test_parts_add_up(times: dict[str, float], parts: dict[str, float]) -> None:
-    account = make(**times)
-    assert account.parts() == {"admission_s": 0.5, **parts}
-    assert sum(account.parts().values()) == pytest.approx(9.0)
+def test_parts_add_up(times: dict[str, Any], parts: dict[str, float]) -> None:
+    told = make(**times).timings()
+    assert told.pop("wall_s") == 9.0 and sum(told.values()) == pytest.approx(9.0)
+    assert {name: seconds for name, seconds in told.items() if seconds} == {"admission_s": 0.5, **parts}
+
+
+@pytest.mark.parametrize(
+    ("since_s", "until_s", "waited_s", "late_s"),
+    [(5.0, 6.0, 1.0, 0.0), (8.5, 9.5, 1.0, 0.5), (9.25, 9.5, 0.25, 0.25)],
+)
+def test_a_slow_reader_is_a_part_once_the_engine_is_done(
+    monkeypatch: pytest.MonkeyPatch, since_s: float, until_s: float, waited_s: float, late_s: float
+) -> None:
+    now = since_s
+    monkeypatch.setattr(time, "monotonic", lambda: now)
+    account = make(first_scheduled_s=3.0, first_token_s=4.0, ended_s=9.0)
+    account.begin_sending()
+    now = until_s
+    account.end_sending()
+    told = account.explain()
+    assert told["waited_for_reader_s"] == waited_s and told["parts"]["slow_reader_s"] == late_s
+    assert told["parts"]["delivery_s"] == 1.0 - late_s
+    assert sum(told["parts"].values()) == pytest.approx(told["wall_s"])
 
 
 @pytest.mark.parametrize(
     ("times", "where"),
     [
         ({}, "queue_s"),
+        ({"form": FORM}, "grammar_s"),
+        ({"form": FORM, "compiled_s": 3.0}, "queue_s"),
         ({"first_scheduled_s": 3.0}, "prefill_s"),
         ({"first_scheduled_s": 3.0, "first_token_s": 4.0}, "decode_s"),
+        ({"first_scheduled_s": 3.0, "first_token_s": 4.0, "ended_s": 5.0}, "delivery_s"),
     ],
 )
-def test_what_runs_is_somewhere(times: dict[str, float], where: str) -> None:
+def test_what_runs_is_somewhere(times: dict[str, Any], where: str) -> None:
     account = make(None, **times)
     told = account.explain()
     assert told["state"] == "running"
-    assert sum(told["parts"].values()) == pytest.approx(told["wall_s"], abs=0.05)
+    assert sum(told["parts"].values()) == pytest.approx(told["wall_s"])
     assert max(told["parts"], key=told["parts"].get) == where
 
 

@@ -78,7 +78,7 @@ def test_a_stream_adds_up(server: Any) -> None:
     whole = server.http.post("/v1/messages", json=ASK).json()
     found = events(server.http.post("/v1/messages", json={**ASK, "stream": True}).text)
     kinds = [event["type"] for event in found]
-    assert kinds[:3] == ["message_start", "content_block_start", "ping"]
+    assert kinds[:3] == ["message_start", "ping", "content_block_start"]
     assert kinds[-3:] == ["content_block_stop", "message_delta", "message_stop"]
     assert set(kinds[3:-3]) == {"content_block_delta"}
     assert "".join(event["delta"]["text"] for event in found[3:-3]) == whole["content"][0]["text"]
@@ -99,10 +99,21 @@ def test_neutral_values_ask_for_nothing(server: Any) -> None:
     neutral = {
         "system": None, "stop_sequences": None, "stream": False, "top_k": None, "top_p": None, "tools": [],
         "tool_choice": None, "thinking": {"type": "disabled"}, "metadata": {"user_id": "me"}, "service_tier": "auto",
-        "some_new_field": None,
+        "some_new_field": None, "output_config": {}, "speed": "standard", "workspace_id": "w", "user_profile_id": "u",
     }  # fmt: skip
     got = server.http.post("/v1/messages?beta=true", json={**ASK, **neutral})
     assert got.status_code == 200 and got.headers["request-id"] == got.json()["id"]
+
+
+@pytest.mark.parametrize("name", ["output_config", "output_format"])
+def test_an_answer_of_a_form(server: Any, name: str) -> None:
+    form = {"type": "json_schema", "schema": {"enum": ["red", "blue"]}}
+    body = {**ASK, "max_tokens": 60, name: {"format": form} if name == "output_config" else form}
+    got = server.http.post("/v1/messages", json=body).json()
+    assert json.loads(got["content"][0]["text"]) in ("red", "blue") and got["stop_reason"] == "end_turn"
+    bad = {"type": "json_schema", "schema": {"not": {"type": "null"}}}
+    got = server.http.post("/v1/messages", json={**ASK, "output_config": {"format": bad}})
+    assert got.status_code == 400 and got.json()["error"]["message"].startswith("output_config.format"), got.text
 
 
 @pytest.mark.parametrize(
@@ -110,6 +121,9 @@ def test_neutral_values_ask_for_nothing(server: Any) -> None:
     [
         ({"tools": [{"name": "f"}]}, 400, "invalid_request_error", "tools"),
         ({"thinking": {"type": "enabled", "budget_tokens": 2000}}, 400, "invalid_request_error", "thinking"),
+        ({"output_config": {"format": {"type": "text"}}}, 400, "invalid_request_error", "output_config.format"),
+        ({"output_config": {"verbosity": 1}}, 400, "invalid_request_error", "verbosity"),
+        ({"speed": "fast"}, 400, "invalid_request_error", "speed"),
         ({"some_new_field": 1}, 400, "invalid_request_error", "some_new_field"),
         ({"max_tokens": 0}, 400, "invalid_request_error", "max_tokens"),
         ({"max_tokens": 2**63}, 400, "invalid_request_error", "max_tokens"),

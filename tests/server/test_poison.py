@@ -11,26 +11,28 @@ import httpx2 as httpx
 import openai
 import pytest
 
-from server_process import Server
+from server_process import Server, wait_until
 
 # as in poisoned_worker.py
 CRASH, RAISE, HANG, OUT_OF_MEMORY = 0.125, 0.25, 0.5, 0.75
+CRASHING_REGEX = "(crash){3}"
 
 
-async def ask(client: openai.AsyncOpenAI, i: int, poison: float | None = None) -> str:
+async def ask(client: openai.AsyncOpenAI, i: int, poison: float | str | None = None) -> str:
+    form = {"structured_outputs": {"regex": poison}} if isinstance(poison, str) else {}
     answer = await client.completions.create(
         model="story",
         prompt="Once upon a time" + " very" * i,
         max_tokens=60,
         seed=i,
         temperature=0.8,
-        logit_bias=None if poison is None else {"1": poison},  # type: ignore[dict-item]
-        extra_body={"ignore_eos": True},
+        logit_bias={"1": poison} if isinstance(poison, float) else None,  # type: ignore[dict-item]
+        extra_body={"ignore_eos": True, **form},
     )
     return answer.choices[0].text
 
 
-async def all_of_them(url: str, poisons: dict[int, float]) -> list[Any]:
+async def all_of_them(url: str, poisons: dict[int, Any]) -> list[Any]:
     async with httpx.AsyncClient(trust_env=False, timeout=120) as http:
         client = openai.AsyncOpenAI(base_url=f"{url}/v1", api_key="none", max_retries=0, http_client=http)
         asking = [ask(client, i, poisons.get(i)) for i in range(8)]
@@ -79,6 +81,28 @@ def test_two_poisons_at_once(poisoned: Server, expected: list[Any]) -> None:
     assert [answer for i, answer in enumerate(got) if i not in (0, 5)] == [
         answer for i, answer in enumerate(expected) if i not in (0, 5)
     ]
+
+
+@pytest.mark.parametrize("guilty", [{2}, {0, 5}])
+def test_a_grammar_that_kills_its_compiler(poisoned: Server, expected: list[Any], guilty: set[int]) -> None:
+    """Beside others that are computed, and beside a grammar that is none the worse for it."""
+    with httpx.Client(trust_env=False, timeout=60, base_url=poisoned.url) as http:
+        innocent = http.post("/v1/completions", json={"prompt": "Once", "guided_regex": "[ab]{4}", "seed": 1})
+    got = asyncio.run(all_of_them(poisoned.url, dict.fromkeys(guilty, CRASHING_REGEX) | {7: "[ab]{4}"}))
+    assert innocent.status_code == 200 and set(got[7]) <= set("ab") and len(got[7]) == 4
+    for i in guilty:
+        with pytest.raises(openai.InternalServerError, match="ended the engine process 2 times"):
+            raise got[i]
+    others = [i for i in range(7) if i not in guilty]
+    assert [got[i] for i in others] == [expected[i] for i in others]
+    wait_until(lambda: poisoned.http.get("/health").json()["status"] == "ok")
+
+
+def test_a_grammar_that_kills_its_compiler_alone(poisoned: Server) -> None:
+    before = poisoned.http.get("/health").json()["num_restarts"]
+    got = poisoned.http.post("/v1/completions", json={"prompt": "Once", "guided_regex": CRASHING_REGEX})
+    assert got.status_code == 500 and "ended the engine process 2 times" in got.json()["error"]["message"]
+    wait_until(lambda: poisoned.http.get("/health").json() == {"status": "ok", "num_restarts": before + 2})
 
 
 def test_health_tells_that_nothing_gets_on(start: Any) -> None:

@@ -58,8 +58,44 @@ def test_an_account_adds_up(server: Any) -> None:
     assert sum(account["parts"].values()) == pytest.approx(account["wall_s"], abs=1e-9)
     assert all(seconds >= 0 for seconds in account["parts"].values())
     assert [prompt["output_tokens"] for prompt in account["prompts"]] == [[40, 40], [40, 40]]
-    assert account["queued_behind"] == {"running": 0, "waiting": 0}
+    assert account["queued_behind"] == {"running": 0, "waiting": 0, "waiting_prompt_tokens": 0}
+    assert [prompt["num_prefill_chunks"] for prompt in account["prompts"]] == [1, 1]
+    assert account["parts"]["grammar_s"] == account["parts"]["preempted_s"] == 0
     assert server.http.get("/v1/requests/cmpl-unknown/explain").status_code == 404
+
+
+def test_prefill_chunks_grammars_and_preemptions_show_in_the_account(start: Any) -> None:
+    """Eight blocks of 16 for two continuations that share two and need four more each, in steps of 16 tokens."""
+    server = start("--num-gpu-blocks-override", "9", "--max-num-batched-tokens", "16", "--max-model-len", "100")
+    ask = {**ASK, "prompt": "Once upon a time" + " very" * 29, "max_tokens": 50, "n": 2, "seed": 1}
+    made = server.http.post("/v1/completions", json=ask).json()
+    account = server.http.get(f"/v1/requests/{made['id']}/explain").json()
+    (prompt,) = account["prompts"]
+    assert 32 < prompt["prompt_tokens"] <= 48 and prompt["cached_tokens"] == 0
+    assert prompt["num_prefill_chunks"] == 3
+    assert prompt["num_preemptions"] > 0 and account["parts"]["preempted_s"] > 0
+    assert sum(account["parts"].values()) == pytest.approx(account["wall_s"], abs=1e-9)
+    made = server.http.post("/v1/completions", json={"prompt": "Once", "guided_regex": "[a-c]{5}"}).json()
+    account = server.http.get(f"/v1/requests/{made['id']}/explain").json()
+    assert account["parts"]["grammar_s"] > 0
+    assert sum(account["parts"].values()) == pytest.approx(account["wall_s"], abs=1e-9)
+
+
+@pytest.mark.parametrize("path", ["completions", "chat/completions"])
+def test_timings_come_with_the_counts_when_asked_for(server: Any, path: str) -> None:
+    prompt = {"prompt": "Once"} if path == "completions" else {"messages": [{"role": "user", "content": "Once"}]}
+    ask = {**prompt, "max_tokens": 5, "ignore_eos": True}
+    whole = server.http.post(f"/v1/{path}", json={**ask, "return_timings": True}).json()
+    text = server.http.post(f"/v1/{path}", json={**ask, "return_timings": True, "stream": True}).text
+    chunks = [json.loads(line[6:]) for line in text.splitlines() if line.startswith("data: {")]
+    assert chunks[-1]["choices"] == [] and all(not chunk.get("usage") for chunk in chunks[:-1])
+    parts = server.http.get(f"/v1/requests/{whole['id']}/explain").json()["parts"]
+    for usage in (whole["usage"], chunks[-1]["usage"]):
+        timings = usage["timings"]
+        assert set(timings) == {"wall_s", *parts} and timings["decode_s"] > 0
+        assert sum(timings.values()) - timings["wall_s"] == pytest.approx(timings["wall_s"], abs=1e-9)
+    for quiet in ({}, {"return_timings": False}, {"return_timings": None}):
+        assert "timings" not in server.http.post(f"/v1/{path}", json={**ask, **quiet}).json()["usage"]
 
 
 def test_the_prefix_cache_shows_in_the_account(server: Any) -> None:

@@ -6,7 +6,6 @@ import json
 import os
 import re
 import signal
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -14,54 +13,8 @@ import jsonschema
 import openai
 import pytest
 
-from server_process import Server
 from tiny_models import shared_data
-
-#: Hermes' format, in few tokens: the bundled model's context is short.
-TEMPLATE = (
-    "{% for t in tools or [] %}{{ t.function.name }}: {{ t.function.parameters | tojson }}\n{% endfor %}"
-    "{% for m in messages %}{{ m.content or '' }}{% for c in m.tool_calls or [] %}"
-    "<tool_call>{{ c.function.name }} {{ c.function.arguments | tojson }}</tool_call>{% endfor %}\n{% endfor %}"
-    "{% if think %}<think>{% endif %}{# </think> #}{% set x = '</think>' %}"
-)
-WEATHER = {
-    "type": "object",
-    "properties": {"city": {"enum": ["Bern", "Oslo"]}, "days": {"type": "integer", "minimum": 1, "maximum": 9}},
-    "required": ["city", "days"],
-    "additionalProperties": False,
-}
-CLOCK = {
-    "type": "object",
-    "properties": {"utc": {"type": "boolean"}},
-    "required": ["utc"],
-    "additionalProperties": False,
-}
-SCHEMAS = {"weather": WEATHER, "clock": CLOCK}
-TOOLS = [
-    {"type": "function", "function": {"name": name, "description": "…", "parameters": schema}}
-    for name, schema in SCHEMAS.items()
-]
-MESSAGES = [{"role": "user", "content": "Once upon a time"}]
-ASK: dict[str, Any] = {"model": "story", "messages": MESSAGES, "max_tokens": 300, "temperature": 1.0, "tools": TOOLS}
-NAMED = {"type": "function", "function": {"name": "clock"}}
-
-
-def serve(folder: Path, *args: str) -> Iterator[Server]:
-    path = folder / "tools.jinja"
-    path.write_text(TEMPLATE)
-    made = Server("--chat-template", str(path), "--chat-template-kwarg", "think", *args).wait_until_ready()
-    yield made
-    made.stop()
-
-
-@pytest.fixture(scope="module")
-def caller(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
-    yield from serve(tmp_path_factory.mktemp("template"), "--reasoning-parser", "none")
-
-
-@pytest.fixture(scope="module")
-def thinker(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
-    yield from serve(tmp_path_factory.mktemp("template"))
+from tool_asks import ASK, CLOCK, MESSAGES, NAMED, SCHEMAS, TEMPLATE, TOOLS
 
 
 def check_calls(calls: Any) -> None:

@@ -1,4 +1,4 @@
-"""anthropic: sync, async, streams, counting tokens, typed exceptions."""
+"""anthropic: sync, async, streams, tools, counting tokens, typed exceptions."""
 
 from __future__ import annotations
 
@@ -6,7 +6,20 @@ import asyncio
 from typing import Any
 
 import anthropic
-from ask import KEY, MAX_TOKENS, MESSAGES, MODEL, URL, raises, same
+from ask import (
+    COLOURS,
+    KEY,
+    MAX_TOKENS,
+    MESSAGES,
+    MODEL,
+    TOOL,
+    TOOL_SAYS,
+    URL,
+    end_without_schemas,
+    is_colour,
+    raises,
+    same,
+)
 
 ASK: dict[str, Any] = {
     "model": MODEL,
@@ -22,6 +35,24 @@ async def asynchronous() -> None:
         same((await client.messages.create(**ASK)).content[0].text, "async")
         async with client.messages.stream(**ASK) as stream:
             same("".join([text async for text in stream.text_stream]), "async stream")
+
+
+def tools(client: anthropic.Anthropic) -> None:
+    """A call that is asked for, whole and streamed, and its result."""
+    tool: Any = {"name": TOOL, "description": TOOL_SAYS, "input_schema": COLOURS}
+    ask = {**ASK, "max_tokens": 200, "tools": [tool], "tool_choice": {"type": "tool", "name": TOOL}}
+    answer = client.messages.create(**ask)
+    (call,) = answer.content
+    assert answer.stop_reason == "tool_use" and call.type == "tool_use" and call.name == TOOL, answer
+    assert is_colour(call.input), call
+    with client.messages.stream(**ask) as stream:
+        parts = [event.partial_json for event in stream if event.type == "input_json"]
+        final = stream.get_final_message()
+    assert final.content[0].input == call.input and len(parts) > 1, final
+    result = {"role": "user", "content": [{"type": "tool_result", "tool_use_id": call.id, "content": "Done."}]}
+    messages = [*MESSAGES, {"role": "assistant", "content": answer.content}, result]
+    more = client.messages.create(**{**ASK, "messages": messages, "tools": [tool]})
+    assert more.content[0].type == "text", more
 
 
 def main() -> None:
@@ -44,6 +75,8 @@ def main() -> None:
     wrong = client.with_options(api_key="wrong")
     raises(anthropic.AuthenticationError, lambda: wrong.messages.create(**ASK), "key")
     asyncio.run(asynchronous())
+    end_without_schemas()
+    tools(client)
 
 
 main()

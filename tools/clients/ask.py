@@ -29,6 +29,13 @@ COLOURS = {
     "required": ["colour"],
     "additionalProperties": False,
 }
+#: A tool whose calls a model of stories can write within its context.
+TOOL, TOOL_SAYS = "paint", "Paint the fence."
+
+
+def is_colour(arguments: Any) -> bool:
+    """Whether arguments of a call fit COLOURS."""
+    return isinstance(arguments, dict) and set(arguments) == {"colour"} and arguments["colour"] in ("red", "blue")
 
 
 def same(got: str | None, what: str) -> None:

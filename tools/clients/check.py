@@ -60,7 +60,9 @@ class Server:
     """A process that serves the bundled model; ends with the block."""
 
     def __enter__(self) -> str:
-        command = [sys.executable, "-m", "albireo", "serve", "--port", "0", "--api-key", KEY, "--no-log-requests"]
+        # The bundled model's template has no tool calls of its own.
+        flags = ["--port", "0", "--api-key", KEY, "--no-log-requests", "--tool-call-parser", "hermes"]
+        command = [sys.executable, "-m", "albireo", "serve", *flags]
         self._process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True)
         assert self._process.stderr is not None
         for line in self._process.stderr:
@@ -94,18 +96,30 @@ def ask(url: str, body: Any, path: str = "/v1/chat/completions") -> tuple[int, A
         time.sleep(0.1)
 
 
-def python_of(root: Path, name: str) -> Path:
-    """The interpreter of an environment, made when it is not there."""
-    home = root / name
-    wanted = "\n".join(ENVIRONMENTS[name])
-    done = home / "installed"
+def home_of_clients() -> Path:
+    """Where the environments of the clients are."""
+    cache = Path(os.environ.get("XDG_CACHE_HOME", "~/.cache")).expanduser() / "albireo" / "clients"
+    return Path(os.environ.get("CLIENTS_DIR", cache))
+
+
+def python_of(home: Path, packages: tuple[str, ...], needs_torch: bool = False, without: tuple[str, ...] = ()) -> Path:
+    """The interpreter of an environment, made when it is not there.
+
+    Args: needs_torch: its CPU build comes first. without: what those bring along, and is taken out again.
+    """
+    wanted = "\n".join(packages)
+    done, python = home / "installed", home / "bin" / "python"
     if not done.exists() or done.read_text() != wanted:
-        print(f"installing {', '.join(ENVIRONMENTS[name])} ...", flush=True)
+        print(f"installing {', '.join(packages)} ...", flush=True)
         venv.create(home, with_pip=True)
-        pip = [home / "bin" / "python", "-m", "pip", "install", "--quiet", "--disable-pip-version-check"]
-        subprocess.run([*pip, *ENVIRONMENTS[name]], check=True)
+        pip = [python, "-m", "pip", "--quiet", "--disable-pip-version-check"]
+        if needs_torch:
+            subprocess.run([python, HERE.parent / "install_torch.py"], check=True)
+        subprocess.run([*pip, "install", *packages], check=True)
+        if without:
+            subprocess.run([*pip, "uninstall", "--yes", *without], check=True)
         done.write_text(wanted)
-    return home / "bin" / "python"
+    return python
 
 
 def node_script(root: Path, script: Path) -> Path:
@@ -121,7 +135,7 @@ def node_script(root: Path, script: Path) -> Path:
 def command_of(root: Path, environment: str, script: Path) -> list[str]:
     """What runs a client's script."""
     if environment != "node":
-        return [str(python_of(root, environment)), "-W", "ignore", str(script)]
+        return [str(python_of(root / environment, ENVIRONMENTS[environment])), "-W", "ignore", str(script)]
     node = shutil.which("node")
     if node is None or shutil.which("npm") is None:
         raise FileNotFoundError("node and npm are not installed")
@@ -142,9 +156,7 @@ def run(command: list[str], environment: dict[str, str]) -> tuple[str, str]:
 
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    cache = Path(os.environ.get("XDG_CACHE_HOME", "~/.cache")).expanduser() / "albireo" / "clients"
-    default = Path(os.environ.get("CLIENTS_DIR", cache))
-    parser.add_argument("--directory", type=Path, default=default, help="where the clients are installed")
+    parser.add_argument("--directory", type=Path, default=home_of_clients(), help="where the clients are installed")
     parser.add_argument("only", nargs="*", help="scripts to run; by default all")
     args = parser.parse_args()
     chosen = [client for client in CLIENTS if not args.only or Path(client[2]).stem in args.only]

@@ -3,10 +3,27 @@
 from __future__ import annotations
 
 import asyncio
+import json
 from typing import Any, Literal
 
 import openai
-from ask import BRIEF, EMBEDDING, KEY, MAX_TOKENS, MESSAGES, MODEL, PROMPT, URL, end_without_schemas, raises, same
+from ask import (
+    BRIEF,
+    COLOURS,
+    EMBEDDING,
+    KEY,
+    MAX_TOKENS,
+    MESSAGES,
+    MODEL,
+    PROMPT,
+    TOOL,
+    TOOL_SAYS,
+    URL,
+    end_without_schemas,
+    is_colour,
+    raises,
+    same,
+)
 from pydantic import BaseModel
 
 
@@ -31,6 +48,23 @@ async def asynchronous() -> None:
         same((await client.responses.create(**RESPONSE)).output_text, "async response")
         embedded = await client.embeddings.create(model=MODEL, input=[PROMPT, "x"])
         assert embedded.data[0].embedding == EMBEDDING, "async embedding"
+
+
+def tools(client: openai.OpenAI) -> None:
+    """A response that calls, whole and streamed, and the result of the call."""
+    tool: Any = {"type": "function", "name": TOOL, "description": TOOL_SAYS, "parameters": COLOURS, "strict": True}
+    ask = {**RESPONSE, "max_output_tokens": 200, "tools": [tool], "tool_choice": "required"}
+    ask["parallel_tool_calls"] = False
+    made = client.responses.create(**ask)
+    (call,) = made.output
+    assert call.type == "function_call" and call.name == TOOL and is_colour(json.loads(call.arguments)), made
+    with client.responses.stream(**ask) as stream:
+        parts = [event.delta for event in stream if event.type == "response.function_call_arguments.delta"]
+        (final,) = stream.get_final_response().output
+    assert "".join(parts) == final.arguments == call.arguments, final
+    result: Any = {"type": "function_call_output", "call_id": call.call_id, "output": "Done."}
+    more = client.responses.create(**{**RESPONSE, "input": [result]}, previous_response_id=made.id)
+    assert more.output_text, more
 
 
 def main() -> None:
@@ -60,6 +94,7 @@ def main() -> None:
     wrong = client.with_options(api_key="wrong")
     raises(openai.AuthenticationError, lambda: wrong.chat.completions.create(**ASK), "key")
     end_without_schemas()
+    tools(client)
     parse = {**ASK, **BRIEF, "response_format": Colour}
     parsed = client.chat.completions.parse(**parse).choices[0].message.parsed
     assert parsed is not None and parsed.colour in ("red", "blue")

@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import Any
 
 import albireo
+from albireo.api.devices import CpuDevice
 from albireo.api.load import compile_program
 from albireo.api.locate import locate_model
 from albireo.api.memory import machine_bytes
@@ -88,6 +89,7 @@ def build(
     source = CheckpointSource(directory, config.dtype, config.tensor_parallel_size, config.tp_invariant, precision)
     model_len = _model_len(config, source)
     engine = EngineConfig(
+        device="cpu",
         max_model_len=model_len,
         profile=config.profile,
         max_num_seqs=config.max_num_seqs,
@@ -95,11 +97,11 @@ def build(
         without=config.without,
         kv_cache_dtype=config.kv_cache_dtype,
     )
-    graph = source.graph(model_len)
-    programs = tuple(compile_program(graph, engine, model_len, part, levels) for part in source.parts)
+    graph, device = source.graph(model_len), CpuDevice(levels)
+    programs = tuple(compile_program(graph, engine, model_len, part, device) for part in source.parts)
     sizes = [image_bytes(program.constants) for program in programs]
     bare = replace(engine, without=optional_passes())
-    unfused = totals(compile_program(graph, bare, model_len, source.parts[0], levels))
+    unfused = totals(compile_program(graph, bare, model_len, source.parts[0], device))
     target = Path(out).expanduser()
     with engine_writer(target, config.force) as writer:
         _check_room(sizes, target)

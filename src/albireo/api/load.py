@@ -10,21 +10,18 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
+from albireo.api.devices import Device, open_device
 from albireo.api.locate import locate_model
-from albireo.api.memory import MemoryPlan, machine_bytes, plan_memory
+from albireo.api.memory import MemoryPlan, plan_memory
 from albireo.api.pooler import LazyPooler
 from albireo.api.source import ModelSource, guard, open_source
 from albireo.api.tokenizer import open_tokenizer
 from albireo.api.tuning import tuned
 from albireo.artifact.reader import tokenizer_directory
-from albireo.backends.cpu.catalog import CpuCatalog
-from albireo.backends.cpu.machine import isa_levels, thread_pool
-from albireo.backends.cpu.model import CpuModel, kv_block_bytes
-from albireo.backends.cpu.pack import constant_offsets
-from albireo.backends.cpu.ranks import TensorParallelModel, rank_pool
+from albireo.backends.cpu.model import CpuModel
 from albireo.compiler.passes import hidden_states
 from albireo.compiler.passes.shard import Part
 from albireo.compiler.pipeline import compile_graph, passes_without
@@ -33,7 +30,7 @@ from albireo.config import EngineConfig
 from albireo.dtypes import kv_cache_dtype
 from albireo.engine.settings import EngineSettings
 from albireo.errors import ConfigError
-from albireo.execution.runner import Runner
+from albireo.execution.runner import DeviceModel, Pooler
 from albireo.graph.node import Graph
 from albireo.graph.program import Program
 from albireo.models.config import ModelConfig
@@ -51,6 +48,7 @@ class Loaded:
 
     Fields:
         program: of the first rank; other_ranks: of the others.
+        device: cpu or cuda.
         pooler: gives hidden states in place of logits; None when the model's head has a shape that is not known.
         load_s: seconds it took, weights included.
     """
@@ -64,15 +62,18 @@ class Loaded:
     program: Program
     settings: EngineSettings
     memory: MemoryPlan
-    model: CpuModel | TensorParallelModel
+    model: DeviceModel
     execute: Callable[[StepPlan], StepResult]
     load_s: float
     other_ranks: tuple[Program, ...] = ()
+    device: str = "cpu"
     pooler: LazyPooler | None = None
 
     @property
     def one_rank(self) -> CpuModel:
         """The model, for whoever looks at its calls one by one. Raises: ConfigError when several ranks compute it."""
+        if self.device != "cpu":
+            raise ConfigError(f"calls are looked at one by one on the CPU; this runs on {self.device}, use device=cpu")
         if not isinstance(self.model, CpuModel):
             raise ConfigError(
                 f"{self.directory} runs on {1 + len(self.other_ranks)} ranks, and calls are looked at on one; use the "
@@ -108,13 +109,15 @@ def load(
         config = source.adopt(config)
         model_config = source.model_config
         defaults = read_generation_defaults(source.config_directory)
-        programs, memory = plan_ranks(config, source, levels)
-        if is_tuned:
+        device = open_device(config, levels)
+        config = replace(config, device=device.name)
+        programs, memory = plan_ranks(config, source, levels, device)
+        if is_tuned and device.name == "cpu":
             programs = tuple(tuned(program, directory, config.num_threads)[0] for program in programs)
         graph = source.graph(memory.max_model_len)
         with _progress(programs, show_progress, on_progress) as advance:
-            model = _model(config, source, graph, programs, memory, advance)
-        pooler = None if hidden_states.problem(graph) else _pooler(config, source, model, levels, is_tuned)
+            model, memory = device.model(config, source, graph, programs, memory, advance)
+        pooler = None if hidden_states.problem(graph) else _pooler(config, source, device, model, is_tuned)
         eos = eos_token_ids(model_config, defaults)
         settings = EngineSettings.from_config(
             config,
@@ -123,9 +126,9 @@ def load(
             vocab_size=model_config.vocab_size,
             eos_token_ids=frozenset(eos),
             max_prompt_rows=MAX_PROMPT_ROWS,
+            lookahead=device.lookahead,
             embedding_size=0 if pooler is None else model_config.hidden_size,
         )
-        runner = Runner(model, model_config.vocab_size, config.block_size, pooler)
         return Loaded(
             config=config,
             directory=directory,
@@ -138,47 +141,29 @@ def load(
             settings=settings,
             memory=memory,
             model=model,
-            pooler=pooler,
-            execute=runner.execute,
+            execute=device.execute(model, model_config.vocab_size, config.block_size, memory.max_model_len, pooler),
             load_s=time.perf_counter() - started,
+            device=device.name,
+            pooler=pooler,
         )
 
 
-def _model(
-    config: EngineConfig,
-    source: ModelSource,
-    graph: Graph,
-    programs: tuple[Program, ...],
-    memory: MemoryPlan,
-    advance: Callable[[int], None],
-) -> CpuModel | TensorParallelModel:
-    if len(programs) == 1:
-        with source.weights(graph) as weights:
-            return CpuModel(programs[0], weights, thread_pool(config.num_threads), memory.num_blocks, advance)
-    pool = rank_pool(config.num_threads, len(programs))
-    return TensorParallelModel(programs, lambda rank: source.weights(graph, rank), pool, memory.num_blocks, advance)
-
-
 def _pooler(
-    config: EngineConfig,
-    source: ModelSource,
-    model: CpuModel | TensorParallelModel,
-    levels: Sequence[str] | None,
-    is_tuned: bool,
+    config: EngineConfig, source: ModelSource, device: Device, model: DeviceModel, is_tuned: bool
 ) -> LazyPooler:
     """What compiles, when it is wanted, as plan_ranks() did."""
     model_len = config.max_model_len or source.default_model_len
 
-    def compiled() -> tuple[Program, ...]:
+    def made() -> Pooler:
         with guard(source):
             graph = copy_graph(source.graph(model_len))
             hidden_states.run(graph)
-            programs = tuple(compile_program(graph, config, model_len, part, levels) for part in source.parts)
-        if is_tuned:
+            programs = tuple(compile_program(graph, config, model_len, part, device) for part in source.parts)
+        if is_tuned and device.name == "cpu":
             programs = tuple(tuned(program, source.directory, config.num_threads)[0] for program in programs)
-        return programs
+        return device.pooler(model, programs)
 
-    return LazyPooler(model, compiled)
+    return LazyPooler(made)
 
 
 def plan(config: EngineConfig, source: ModelSource, levels: Sequence[str] | None = None) -> tuple[Program, MemoryPlan]:
@@ -188,30 +173,31 @@ def plan(config: EngineConfig, source: ModelSource, levels: Sequence[str] | None
 
 
 def plan_ranks(
-    config: EngineConfig, source: ModelSource, levels: Sequence[str] | None = None
+    config: EngineConfig, source: ModelSource, levels: Sequence[str] | None = None, device: Device | None = None
 ) -> tuple[tuple[Program, ...], MemoryPlan]:
     """Compile the program of each rank and share out the memory among all, without touching a weight.
 
-    Args: config: as source.adopt() gives it. levels: see load().
+    Args: config: as source.adopt() gives it. levels: see load(). device: None: what config asks for.
 
     Raises: ConfigError, OutOfMemory, UnsupportedModel; EngineFileError when a built source does not fit.
     """
+    device = device or open_device(config, levels)
     limit = source.model_config.max_position_embeddings
     model_len = config.max_model_len or source.default_model_len
     if model_len > limit:
         raise ConfigError(f"max_model_len={model_len} exceeds the model's max_position_embeddings={limit}; lower it")
     with guard(source):
         graph = source.graph(model_len)
-        programs = tuple(compile_program(graph, config, model_len, part, levels) for part in source.parts)
+        programs = tuple(compile_program(graph, config, model_len, part, device) for part in source.parts)
         for rank, program in enumerate(programs):
             source.check(program, rank)
     memory = plan_memory(
         config,
-        weight_bytes=sum(constant_offsets(program.constants)[1] for program in programs),
+        weight_bytes=sum(device.weight_bytes(program) for program in programs),
         arena_bytes=sum(program.arena_bytes for program in programs),
-        block_bytes=sum(kv_block_bytes(program.kv) for program in programs),
+        block_bytes=sum(device.block_bytes(program.kv) for program in programs),
         model_len=model_len,
-        machine=machine_bytes(),
+        machine=device.machine_bytes(),
     )
     return programs, memory
 
@@ -221,11 +207,11 @@ def compile_program(
     config: EngineConfig,
     model_len: int,
     part: Part | None = None,
-    levels: Sequence[str] | None = None,
+    device: Device | None = None,
 ) -> Program:
     """Compile for the steps that config allows, for one rank or for one that is alone.
 
-    Args: levels: ISA levels to choose kernels from; None: those of this machine.
+    Args: device: None: what config asks for.
     Raises: UnsupportedModel; ConfigError when config leaves out a pass that cannot be, or the model cannot be cut so.
     """
     seqs, tokens = config.step_limits.max_num_seqs, config.step_limits.max_num_batched_tokens
@@ -233,7 +219,7 @@ def compile_program(
     num_rows = tokens if hidden_states.OUTPUT in graph.outputs else seqs + MAX_PROMPT_ROWS
     return compile_graph(
         graph,
-        CpuCatalog(isa_levels() if levels is None else levels),
+        (device or open_device(config)).catalog(),
         maxima={"T": tokens, "R": num_rows, "G": seqs},
         block_size=config.block_size,
         max_positions=model_len,

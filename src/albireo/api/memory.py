@@ -5,7 +5,7 @@ Called by load.py. Sizes in bytes. Does not allocate.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from albireo.config import EngineConfig
@@ -102,6 +102,21 @@ def plan_memory(
     return MemoryPlan(
         machine, budget, weight_bytes, arena_bytes, num_blocks * block_bytes, num_blocks, min(model_len, capacity)
     )
+
+
+def with_blocks(plan: MemoryPlan, config: EngineConfig, num_blocks: int) -> MemoryPlan:
+    """A plan of which fewer blocks came true. Raises: OutOfMemory when more were asked for by number, or are needed."""
+    if num_blocks >= plan.num_blocks:
+        return plan
+    asked = config.num_gpu_blocks_override is not None or config.kv_cache_memory_bytes is not None
+    capacity = (num_blocks - 1) * config.block_size
+    if asked or (config.max_model_len is not None and capacity < config.max_model_len):
+        raise OutOfMemory(
+            f"{plan.num_blocks} KV blocks of {_gib(plan.kv_bytes)} are asked for, {num_blocks} fit after a trial step; "
+            f"lower kv_cache_memory_bytes, or max_model_len to {capacity}, or raise memory_utilization"
+        )
+    kv_bytes = plan.kv_bytes // plan.num_blocks * num_blocks
+    return replace(plan, num_blocks=num_blocks, kv_bytes=kv_bytes, max_model_len=min(plan.max_model_len, capacity))
 
 
 def _gib(num_bytes: int) -> str:

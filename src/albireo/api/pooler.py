@@ -1,38 +1,31 @@
 """LazyPooler: the model's second program, which gives hidden states, made when the first embedding is asked for.
 
-Made by load.py, run by execution/runner.py. Does not know how it is compiled.
+Made by load.py, run by execution/runner.py. Does not know how it is compiled, or for which device.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
 
-from albireo.backends.cpu.model import CpuModel, StepOutputs
-from albireo.backends.cpu.ranks import TensorParallelModel
 from albireo.backends.step_inputs import StepInputs
-from albireo.graph.program import Program
+from albireo.backends.step_outputs import StepOutputs
+from albireo.execution.runner import Pooler
 
 
 class LazyPooler:
-    """Invariant: it has the weights and the KV cache of a model, whose program and its own run in turn."""
+    """Invariant: the program is made once, by the first step that needs it."""
 
-    def __init__(self, model: CpuModel | TensorParallelModel, compiled: Callable[[], tuple[Program, ...]]) -> None:
-        """Args: compiled: makes a program for each rank of the model."""
-        self._model = model
-        self._compiled = compiled
-        self._shared: CpuModel | TensorParallelModel | None = None
+    def __init__(self, made: Callable[[], Pooler]) -> None:
+        """Args: made: compiles, and shares the memory of the model."""
+        self._made = made
+        self._pooler: Pooler | None = None
 
     def run(self, inputs: StepInputs) -> StepOutputs:
-        """As the model's run(), with hidden states.
+        """As the program's run(). Cost: the first time, that of compiling: about 30 ms for 24 layers."""
+        return self.pooler().run(inputs)
 
-        Cost: the first time, that of compiling: about 30 ms for 24 layers; and room for activations, where the model's
-        are too small for its own.
-        """
-        return self.model().run(inputs)
-
-    def model(self) -> CpuModel | TensorParallelModel:
-        """The program, bound to the model's memory."""
-        if self._shared is None:
-            programs, model = self._compiled(), self._model
-            self._shared = model.sharing(programs[0]) if isinstance(model, CpuModel) else model.sharing(programs)
-        return self._shared
+    def pooler(self) -> Pooler:
+        """The program itself."""
+        if self._pooler is None:
+            self._pooler = self._made()
+        return self._pooler

@@ -19,8 +19,8 @@ from albireo.artifact.layout import rebuild_hint
 from albireo.artifact.program_json import StoredConstant, rows_digest
 from albireo.artifact.reader import EngineFiles, hinting, is_engine_directory, open_engine, tokenizer_directory
 from albireo.artifact.record import guarded
-from albireo.backends.cpu.pack import Weights
 from albireo.backends.cpu.stored import StoredWeights
+from albireo.backends.weights import Weights
 from albireo.compiler.passes import choose_precision
 from albireo.compiler.passes.shard import Part, parts
 from albireo.compiler.pipeline import passes_without
@@ -153,13 +153,14 @@ class EngineSource:
                 self.files.verify_weights()
 
     def adopt(self, config: EngineConfig) -> EngineConfig:
-        """The profile and the type of the KV cache of the build unless others are asked for; passes left out at the
-        build stay out."""
+        """The device, the profile and the type of the KV cache of the build unless others are asked for; passes left
+        out at the build stay out."""
         options = self.files.manifest.options
         without = tuple(dict.fromkeys((*options.without, *config.without)))
         kv_dtype = options.kv_cache_dtype if config.kv_cache_dtype == "auto" else config.kv_cache_dtype
         profile = config.profile or options.profile
-        return replace(config, profile=profile, without=without, kv_cache_dtype=kv_dtype)
+        device = "cpu" if config.device == "auto" else config.device  # its weights lie as the CPU's kernels read them
+        return replace(config, device=device, profile=profile, without=without, kv_cache_dtype=kv_dtype)
 
     def graph(self, model_len: int) -> Graph:
         """The graph of graph.json: up to max_position_embeddings no architecture's graph depends on model_len."""

@@ -79,6 +79,7 @@ def measure_built(directory: Path, levels: Sequence[str]) -> BuiltSpeed:
     """
     started = time.perf_counter()
     config = EngineConfig(
+        device="cpu",
         model=str(directory),
         max_num_seqs=1,
         max_num_batched_tokens=INPUT_LEN,

@@ -6,7 +6,7 @@ measured now. Does not run the model.
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -74,7 +74,7 @@ def plan_model(config: EngineConfig, workload: PlanWorkload, memory_bytes: int |
             f"plan counts and predicts a model on one rank, tensor_parallel_size={num_ranks} is asked for; leave it "
             "out. albireo inspect shows the memory of all ranks, albireo bench measures them"
         )
-    config = source.adopt(config)
+    config = replace(source.adopt(config), device="cpu")
     vocab_size, dtype = source.model_config.vocab_size, source.model_config.dtype
     model_len = _model_len(config, source, workload)
     step = config.step_limits

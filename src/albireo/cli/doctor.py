@@ -15,6 +15,7 @@ import click
 
 from albireo import devflags
 from albireo.api.locate import BUNDLED
+from albireo.backends.cuda.device import gpu_facts
 from albireo.bench.machine import MachineFacts, machine_facts
 from albireo.cli.terminal import row, size
 from albireo.dtypes import COMPUTE_DTYPES
@@ -39,7 +40,12 @@ def command(as_json: bool, num_threads: int | None) -> None:
     Measures for about a second. Numbers are the best and the median of a few short repeats.
     """
     facts = machine_facts()
-    found: dict[str, Any] = {"machine": asdict(facts), "extras": _extras(), "native": _native(num_threads)}
+    found: dict[str, Any] = {
+        "cuda": asdict(gpu_facts()),
+        "machine": asdict(facts),
+        "extras": _extras(),
+        "native": _native(num_threads),
+    }
     found["bundled_model"] = (BUNDLED / "config.json").exists()
     found["missing"] = missing(facts, found)
     if as_json:
@@ -63,8 +69,9 @@ def missing(facts: MachineFacts, found: dict[str, Any]) -> list[dict[str, str]]:
                 "echo madvise | sudo tee /sys/kernel/mm/transparent_hugepage/enabled",
             )
         )
-    if facts.gpus:
-        problems.append(("The GPU is not used: CUDA is not supported yet", "nothing to do; the CPU computes"))
+    cuda = found["cuda"]
+    if facts.gpus and cuda["problem"] is not None:
+        problems.append((f"The GPU is not used: {cuda['problem']}", cuda["fix"]))
     if not found["bundled_model"]:
         problems.append(("The bundled model is not installed", "reinstall albireo, or name a model directory"))
     for extra, state in found["extras"].items():
@@ -181,7 +188,8 @@ def _lines(facts: MachineFacts, found: dict[str, Any]) -> list[str]:
         row("processor", f"{facts.cpu}, {facts.num_cpus} logical{quota}"),
         row("memory", f"{size(facts.memory_bytes)}, {size(facts.available_bytes)} available"),
         row("huge pages", facts.huge_pages or "not known here"),
-        row("GPU", f"{'; '.join(facts.gpus)} (CUDA is not supported yet)" if facts.gpus else "none found"),
+        row("GPU", "; ".join(facts.gpus) or "none found"),
+        row("CUDA", _cuda_text(found["cuda"])),
         row("system", f"{facts.system}, Python {facts.python}"),
         row("extras", ", ".join(f"{name} {state or 'not installed'}" for name, state in found["extras"].items())),
         row("bundled model", "installed" if found["bundled_model"] else "not installed"),
@@ -193,6 +201,16 @@ def _lines(facts: MachineFacts, found: dict[str, Any]) -> list[str]:
     lines += ["", "what is missing and how to fix it"]
     lines += [f"  {problem['what']}\n    -> {problem['fix']}" for problem in found["missing"]] or ["  nothing"]
     return lines
+
+
+def _cuda_text(cuda: dict[str, Any]) -> str:
+    if cuda["problem"] is not None:
+        return f"not used: {cuda['problem']}"
+    return (
+        f"{cuda['name']}, compute capability {'.'.join(map(str, cuda['capability']))}, {size(cuda['free_bytes'])} of "
+        f"{size(cuda['memory_bytes'])} free; driver for CUDA {cuda['driver']}, torch {cuda['torch']}, Triton "
+        f"{cuda['triton']}"
+    )
 
 
 def _native_lines(native: dict[str, Any]) -> list[str]:

@@ -99,11 +99,13 @@ class _Planner:
 
 
 def packed_bytes(packing: str, rows: int, cols: int) -> int:
-    """Bytes of a constant in a packing: panels are padded to PANEL rows, pairs of k to an even number.
+    """Bytes of a constant in a packing: panels are padded to PANEL rows, pairs of k to an even number; rows to nothing.
 
     Raises: UnsupportedModel for a packing this compiler cannot size.
     """
     kind, _, dtype = packing.partition(".")
+    if kind == "row" and is_encoding(dtype):
+        return rows * _encoded_row_bytes(encoding(dtype), cols)
     if kind == "row":
         return rows * cols * itemsize(dtype)
     panels = -(-rows // PANEL)
@@ -125,6 +127,16 @@ def _encoded_bytes(e: Encoding, cols: int) -> int:
     if e.group is None:
         return -(-cols // 4) * 4 + 4
     return groups * (e.group * e.bits // 8 + (8 if e.kind == "affine" else 4))
+
+
+def _encoded_row_bytes(e: Encoding, cols: int) -> int:
+    """Bytes of one row in arrays of codes, scales, zeros and so on; see backends/cuda/matrix.py."""
+    groups = e.num_groups(cols)
+    codes = -(-cols // 2) if e.bits == 4 else cols
+    if e.kind == "progressive":
+        return codes + 2 * groups + 4
+    zeros = groups if e.bits == 4 and e.kind == "integer" else 0
+    return codes + zeros + groups * (8 if e.kind == "affine" else 4)
 
 
 def interleave(definition: ConstantDef) -> ConstantDef:

@@ -199,6 +199,8 @@ class Engine:
             if work.pooling is not None and not work.pooling.is_last:
                 assert seq.request.pooling is not None, "asked for"
                 seq.request.pooling.take(work.pooling, result.pooled[seq.seq_id])
+            if not seq.request.is_prompt_done:
+                seq.request.progress.metrics.num_prefill_chunks += 1
             if work.prompt_logprobs is not None:
                 collected = seq.request.progress.prompt_logprobs
                 assert collected is not None, "asked for"

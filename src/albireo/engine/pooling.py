@@ -50,7 +50,7 @@ def check_pooling(prompt_token_ids: list[int], params: PoolingParams, settings: 
     Raises: InvalidParams, PromptTooLong, with the numbers; UnsupportedFeature.
     """
     if settings.embedding_size == 0:
-        raise UnsupportedFeature("this model gives no embeddings; take another for them")
+        raise UnsupportedFeature("this model gives no embeddings: its head has an unknown shape; take another model")
     if params.dimensions is not None and params.dimensions > settings.embedding_size:
         raise InvalidParams(
             f"dimensions={params.dimensions} is more than this model's {settings.embedding_size}; ask for fewer, or "

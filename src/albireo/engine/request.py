@@ -118,6 +118,7 @@ class Sequence:
         order: smaller runs earlier; unique. quiet_until: while num_tokens does not pass it, the next step computes one
             token, needs no block, and fills none (0: not known).
         block_keys: prefix-cache keys of the leading full blocks, as many as were needed so far.
+        preempted_at_s: when it was, while it waits for that; preempted_s: seconds it has waited so.
     """
 
     seq_id: int
@@ -135,6 +136,8 @@ class Sequence:
     num_computed_tokens: int = 0
     quiet_until: int = 0
     block_keys: list[bytes] = field(default_factory=list)
+    preempted_at_s: float | None = None
+    preempted_s: float = 0.0
 
     def slice(self, start: int, end: int) -> list[int]:
         """Token ids at positions start .. end-1. Cost: O(end - start)."""

@@ -61,6 +61,8 @@ class Scheduler:
         self._counters = counters
         self._step = _Step(settings.max_prompt_rows)
         self._step_idx = 0
+        #: Since the last step that was executed.
+        self._preempted: list[Sequence] = []
 
     @property
     def scheduled(self) -> list[Sequence]:
@@ -195,11 +197,20 @@ class Scheduler:
         self._step.prompt_rows -= len(work.prompt_targets)
         self.cache.publish(seq, start, end)
         if end == seq.num_tokens:
+            if self._settings.lookahead:
+                self._look_ahead(seq, end)
             # The next token needs a block if this one fills one; the one that fills a block publishes it.
             block_size = self._settings.block_size
             seq.quiet_until = end + (-end % block_size) - 1
         else:
             self._step.is_prompt_open = True
+
+    def _look_ahead(self, seq: Sequence, end: int) -> None:
+        """Blocks for the positions that follow, if they are free: nobody is preempted for a guess."""
+        last = min(end + self._settings.lookahead, seq.max_len - 1)
+        if last > end:
+            # Beginning where the blocks it has end, so that a shared one is not copied for a guess.
+            self.tables.grow(seq.block_tables, len(seq.block_tables[0]) * self.tables.block_size, last)
 
     def _reserve(self, seq: Sequence, end: int, plan: StepPlan) -> bool:
         """Find blocks up to position end, preempting the last in order. False: seq itself had to go."""
@@ -229,6 +240,7 @@ class Scheduler:
         victim = choose_preemption(self.running.members).victim
         self._vacate(victim)  # recompute is the one method so far
         self.add(victim)
+        self._preempted.append(victim)
         victim.request.progress.metrics.num_preemptions += 1
         self._counters.num_preemptions += 1
         return victim
@@ -236,10 +248,17 @@ class Scheduler:
     # -- after the step ------------------------------------------------------------------------------------------------
 
     def commit(self, started_s: float) -> None:
-        """The step was executed: keep what it published, note who ran for the first time."""
+        """The step was executed: keep what it published, note who ran for the first time, and who was preempted."""
         self.cache.commit()
+        for seq in self._preempted:
+            seq.preempted_at_s = started_s
+        self._preempted.clear()
         for seq, num_cached in self._step.admitted:
             request = seq.request
+            if seq.preempted_at_s is not None:
+                seq.preempted_s += started_s - seq.preempted_at_s
+                seq.preempted_at_s = None
+                request.progress.metrics.preempted_s = max(request.progress.metrics.preempted_s, seq.preempted_s)
             if self.cache.is_enabled and request.can_read_cache:
                 self._counters.prefix_cache_queries += seq.num_tokens
                 self._counters.prefix_cache_hits += num_cached

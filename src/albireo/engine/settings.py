@@ -25,6 +25,8 @@ class EngineSettings:
         max_prompt_rows: most prompt positions of one step whose log-probabilities are wanted; each needs a row of
             logits, and rows of logits are large.
         embedding_size: values of an embedding; 0 where none can be computed.
+        lookahead: positions beyond a decoding step's own that a sequence gets blocks for where there are free ones, for
+            a device that begins the next step before this one is reported.
 
     Raises: ConfigError when a pool is too small to hold one token.
     """
@@ -41,6 +43,7 @@ class EngineSettings:
     seed: int = 0
     max_prompt_rows: int = 64
     embedding_size: int = 0
+    lookahead: int = 0
 
     def __post_init__(self) -> None:
         if self.block_size not in BLOCK_SIZES:
@@ -65,6 +68,7 @@ class EngineSettings:
         eos_token_ids: frozenset[int],
         max_prompt_rows: int = 64,
         embedding_size: int = 0,
+        lookahead: int = 0,
     ) -> EngineSettings:
         """Join what the user asked for with what the model and the memory allow."""
         return cls(
@@ -80,6 +84,7 @@ class EngineSettings:
             seed=config.seed,
             max_prompt_rows=max_prompt_rows,
             embedding_size=embedding_size,
+            lookahead=lookahead,
         )
 
     @property

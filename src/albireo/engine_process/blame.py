@@ -2,8 +2,9 @@
 
 Called by client.py when the process has ended. Does not know processes or messages.
 
-A death puts a strike on each request that was being computed. After one death sequences are computed one by one for a
-while, so the next one names its cause. A request that moved on since its last strike was not the cause of that.
+A death puts a strike on each request that was being computed, or whose grammar was being compiled. After one death
+these are done one by one for a while, so the next one names its cause. A request that moved on since its last strike
+was not the cause of that.
 SIGKILL comes from outside as a rule, from the kernel that is out of memory or from a person; there a request is given
 two deaths more.
 """

@@ -1,8 +1,10 @@
-"""Whose tokens are being computed, in a file mapped into both processes: readable after the worker was killed.
+"""Whose tokens and grammars are being made, in a file mapped into both processes: readable after the worker was killed.
 
-Written by the worker before each step, read by the client when the worker is gone. Does not know what the keys mean.
+Written by the worker before each step and compilation, read by the client when the worker is gone. Does not know what
+the keys mean.
 
-Layout: number of keys, then the keys, 8 bytes little-endian each. Zero keys: nothing was being computed.
+Layout: two lists, of grammars and of tokens; each the number of its keys, then room for them, 8 bytes little-endian
+each. Zero keys: nothing was being made.
 """
 
 from __future__ import annotations
@@ -13,7 +15,11 @@ from collections.abc import Sequence
 from pathlib import Path
 
 #: Keys there is room for; of a larger step the first are kept.
-MAX_KEYS = 8191
+MAX_KEYS = 8175
+#: As many grammars may be compiled at one time.
+MAX_COMPILED = 15
+_SIZE = 8 * (1 + MAX_COMPILED + 1 + MAX_KEYS)
+_TOKENS = 8 * (1 + MAX_COMPILED)
 
 
 class Ledger:
@@ -21,18 +27,24 @@ class Ledger:
 
     def __init__(self, path: Path) -> None:
         with path.open("r+b") as file:
-            self._memory = mmap.mmap(file.fileno(), 8 * (MAX_KEYS + 1))
+            self._memory = mmap.mmap(file.fileno(), _SIZE)
 
     def note(self, keys: Sequence[int]) -> None:
         """Computing begins for these; none: it is over."""
-        keys = keys[:MAX_KEYS]
-        struct.pack_into(f"<{len(keys)}Q", self._memory, 8, *keys)
-        struct.pack_into("<Q", self._memory, 0, len(keys))
+        self._write(_TOKENS, keys[:MAX_KEYS])
+
+    def note_compiled(self, keys: Sequence[int]) -> None:
+        """The grammars of these are being compiled. One thread at a time calls it, beside note()."""
+        self._write(0, keys[:MAX_COMPILED])
+
+    def _write(self, place: int, keys: Sequence[int]) -> None:
+        struct.pack_into(f"<{len(keys)}Q", self._memory, place + 8, *keys)
+        struct.pack_into("<Q", self._memory, place, len(keys))
 
 
 def create(path: Path) -> None:
     """An empty ledger."""
-    path.write_bytes(bytes(8 * (MAX_KEYS + 1)))
+    path.write_bytes(bytes(_SIZE))
 
 
 def read(path: Path) -> list[int]:
@@ -41,5 +53,9 @@ def read(path: Path) -> list[int]:
         data = path.read_bytes()
     except FileNotFoundError:
         return []
-    (num,) = struct.unpack_from("<Q", data)
-    return list(dict.fromkeys(struct.unpack_from(f"<{min(num, MAX_KEYS)}Q", data, 8)))
+    return list(dict.fromkeys([*_keys(data, _TOKENS, MAX_KEYS), *_keys(data, 0, MAX_COMPILED)]))
+
+
+def _keys(data: bytes, place: int, limit: int) -> tuple[int, ...]:
+    (num,) = struct.unpack_from("<Q", data, place)
+    return struct.unpack_from(f"<{min(num, limit)}Q", data, place + 8)

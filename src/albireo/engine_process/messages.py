@@ -61,7 +61,8 @@ class Finish(Message):
 
 
 class Careful(Message):
-    """Compute sequences one by one from now on, or together again: whoever crashes the process is known then."""
+    """Compute sequences one by one from now on, and compile grammars by themselves, or all together again: whoever
+    crashes the process is known then."""
 
     is_on: bool
 
@@ -112,12 +113,18 @@ class Refused(Message):
 
 
 class Progress(Message):
-    """What a request's first and last update know beyond tokens; see RequestProgress."""
+    """What a request's first and last update know beyond tokens; see RequestProgress.
+
+    Fields: compiled_s: when its grammar was there; None without one.
+    """
 
     first_scheduled_s: float | None
     first_token_s: float | None
     num_cached_tokens: int
     num_preemptions: int
+    num_prefill_chunks: int
+    preempted_s: float
+    compiled_s: float | None
     prompt_logprobs: list[TokenLogprobs] | None
 
 

@@ -66,15 +66,20 @@ class Inbox:
 class Times:
     """When things happened, seconds of the monotonic clock; None: not yet.
 
-    Fields: restarts_s: spent without an engine process, since it died until it was given to the next one.
+    Fields:
+        compiled_s: its grammar was there.
+        restarts_s: spent without an engine process, since it died until it was given to the next one.
+        preempted_s: see RequestMetrics.
     """
 
     arrival_s: float
+    compiled_s: float | None = None
     first_scheduled_s: float | None = None
     first_token_s: float | None = None
     last_token_s: float | None = None
     ended_s: float | None = None
     restarts_s: float = 0.0
+    preempted_s: float = 0.0
 
 
 @dataclass(slots=True)
@@ -114,6 +119,7 @@ class Tracked:
     embedding: bytes | None = None
     num_cached_tokens: int = 0
     num_preemptions: int = 0
+    num_prefill_chunks: int = 0
     num_restarts: int = 0
     num_ended: int = 0
     is_over: bool = False
@@ -146,6 +152,11 @@ class Tracked:
     def num_output_tokens(self) -> int:
         """Of all continuations."""
         return sum(len(continuation.token_ids) for continuation in self.continuations)
+
+    @property
+    def has_failed(self) -> bool:
+        """Whether it was refused, or the engine gave it up."""
+        return self.error is not None or any(c.finish_reason == "error" for c in self.continuations)
 
     def add_message(self) -> Add:
         """What lets an engine process begin with it, or go on."""
@@ -210,8 +221,12 @@ class Tracked:
         if times.first_scheduled_s is None:
             times.first_scheduled_s = progress.first_scheduled_s
             self.num_cached_tokens = progress.num_cached_tokens
+        if times.compiled_s is None:
+            times.compiled_s = progress.compiled_s
         if times.first_token_s is None:
             times.first_token_s = progress.first_token_s
+            self.num_prefill_chunks = progress.num_prefill_chunks
+        times.preempted_s = max(times.preempted_s, progress.preempted_s)
         if self.prompt_logprobs is None:
             self.prompt_logprobs = progress.prompt_logprobs
         self.num_preemptions = max(self.num_preemptions, progress.num_preemptions)

@@ -73,8 +73,9 @@ def run(socket_path: str, ledger_path: str) -> None:
         except EngineError as error:
             connection.sendall(frame(Failed(type(error).__name__, str(error))))
             return
-        grammars = Grammars(lambda: compiler_of(loaded), inbox.put)
-        worker = Worker(loaded, Ledger(Path(ledger_path)), connection, grammars)
+        ledger = Ledger(Path(ledger_path))
+        grammars = Grammars(lambda: compiler_of(loaded), inbox.put, ledger)
+        worker = Worker(loaded, ledger, connection, grammars)
         worker.tell(_ready(loaded))
         worker.serve(inbox)
     # A server that was killed leaves the directory of its socket behind.
@@ -177,6 +178,7 @@ class Worker:
         self._engine = self._guarded.engine
         self._seq_ids: dict[int, range] = {}
         self._fresh: set[int] = set()
+        self._compiled_s: dict[int, float] = {}
         self._watch_s: float | None = None
         self._watch_next_s = 0.0
 
@@ -208,10 +210,13 @@ class Worker:
         if isinstance(message, Add):
             if message.params.structured_outputs is None:
                 self._add(message, None)
+            elif self._executor.is_careful:
+                self._compiled(self._grammars.at_once(message))
             else:
                 self._grammars.begin(message)
         elif isinstance(message, Compiled):
-            self._compiled(message)
+            if self._grammars.take_back(message.add.key):
+                self._compiled(message)
         elif isinstance(message, Abort):
             self._grammars.take_back(message.key)
             self._engine.abort(str(message.key))
@@ -227,11 +232,10 @@ class Worker:
 
     def _compiled(self, compiled: Compiled) -> None:
         add, result = compiled.add, compiled.result
-        if not self._grammars.take_back(add.key):
-            return
         if isinstance(result, EngineError):
             self.tell(Refused(add.key, type(result).__name__, str(result)))
         else:
+            self._compiled_s[add.key] = compiled.at_s
             self._add(add, result)
 
     def _add(self, add: Add, constraint: TokenConstraint | None) -> None:
@@ -256,6 +260,7 @@ class Worker:
 
     def _forget(self, key: int) -> None:
         self._fresh.discard(key)
+        self._compiled_s.pop(key, None)
         for seq_id in self._seq_ids.pop(key, ()):
             del self._executor.owners[seq_id]
 
@@ -296,6 +301,9 @@ class Worker:
                 metrics.first_token_s,
                 known.num_cached_tokens,
                 metrics.num_preemptions,
+                metrics.num_prefill_chunks,
+                metrics.preempted_s,
+                self._compiled_s.get(key),
                 known.prompt_logprobs if is_first else None,
             )
         if update.is_request_finished:

@@ -32,8 +32,10 @@ class PackedStep:
     prompt_rows: list[tuple[SequenceWork, int]]
 
 
-def pack_step(plan: StepPlan, block_size: int) -> PackedStep:
+def pack_step(plan: StepPlan, block_size: int, *, is_drawn_there: bool = False) -> PackedStep:
     """Flatten a plan.
+
+    Args: is_drawn_there: the device draws tokens from logits: the best few are for those that take the best one.
 
     The best few logits are enough when no task of the step needs more; otherwise all rows take the way through the
     logits, so that the head is read once.
@@ -58,6 +60,8 @@ def pack_step(plan: StepPlan, block_size: int) -> PackedStep:
 
     rows, tasks, task_rows, prompt_rows = _rows(works, query_start.tolist())
     is_top = not prompt_rows and not any(task.params.needs_logits for task in tasks)
+    if is_drawn_there:
+        is_top = is_top and all(task.params.is_greedy for task in tasks)
     wanted = np.array(rows, np.int32)
     none = np.zeros(0, np.int32)
     inputs = StepInputs(

@@ -12,6 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from albireo.backends.step_inputs import StepInputs
+from albireo.backends.step_outputs import StepOutputs
 from albireo.errors import InvariantError
 from albireo.execution.inputs import PackedStep, pack_step, with_hidden, with_logits
 from albireo.execution.pooling import pool
@@ -19,39 +20,17 @@ from albireo.sampling.sampler import Sampler
 from albireo.step import StepPlan, StepResult, TokenLogprobs
 
 
-class Outputs(Protocol):
-    """What a device model computed; see backends.cpu.model.StepOutputs."""
-
-    @property
-    def logits(self) -> NDArray[np.float32]: ...
-    @property
-    def top_ids(self) -> NDArray[np.int32]: ...
-    @property
-    def top_values(self) -> NDArray[np.float32]: ...
-
-
 class DeviceModel(Protocol):
     """A program on a device, with its KV cache."""
 
-    def run(self, inputs: StepInputs) -> Outputs: ...
+    def run(self, inputs: StepInputs) -> StepOutputs: ...
     def copy_blocks(self, pairs: Sequence[tuple[int, int]]) -> None: ...
 
 
-class HiddenOutputs(Protocol):
-    """What a device model computed that gives hidden states in place of logits."""
-
-    @property
-    def hidden(self) -> NDArray[np.float32]: ...
-    @property
-    def top_ids(self) -> NDArray[np.int32]: ...
-    @property
-    def top_values(self) -> NDArray[np.float32]: ...
-
-
 class Pooler(Protocol):
-    """A program that gives hidden states, on the KV cache of a DeviceModel; they run in turn."""
+    """A program that gives hidden states in place of logits, on the KV cache of a DeviceModel; they run in turn."""
 
-    def run(self, inputs: StepInputs) -> HiddenOutputs: ...
+    def run(self, inputs: StepInputs) -> StepOutputs: ...
 
 
 class Runner:

@@ -74,7 +74,8 @@ def row_stride(dtype: str, cols: int) -> int:
 class PackedConstant:
     """A constant as a kernel wants it.
 
-    packing: "p64.<float32|float16|bfloat16|an encoding>" panels of 64 output columns; "row.<dtype>" plain rows;
+    packing: "p64.<float32|float16|bfloat16|an encoding>" panels of 64 output columns; "row.<dtype>" plain rows,
+        or of an encoding rows of codes and arrays of scales;
         "rope" cos and sin tables [max_positions, D/2, 2] float32 of the RopeSpec.
     rows, cols: logical shape (N and K of a linear; 1 and n of a vector).
     num_bytes: what it takes in memory.

@@ -6,7 +6,7 @@ Called by cli/inspect for diff.py. Reads no weight. Does not compare.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
 from typing import Any
 
@@ -93,7 +93,7 @@ def _built(source: EngineSource) -> Side:
     files = source.files
     options = files.manifest.options
     with guard(source):
-        compiled = compile_program(files.graph, EngineConfig(**_settings(source)), options.max_model_len)
+        compiled = compile_program(files.graph, EngineConfig(device="cpu", **_settings(source)), options.max_model_len)
     return Side(
         directory=source.directory,
         manifest=files.manifest,
@@ -113,7 +113,7 @@ def _compiled(source: CheckpointSource, config: EngineConfig, is_len_asked_for: 
         model_len = min(model_len, limit)
     if model_len > limit:
         raise ConfigError(f"max_model_len={model_len} exceeds the model's max_position_embeddings={limit}; lower it")
-    program = compile_program(source.graph(model_len), config, model_len)
+    program = compile_program(source.graph(model_len), replace(config, device="cpu"), model_len)
     known = {field.name: getattr(config, field.name) for field in fields(Options) if hasattr(config, field.name)}
     return Side(
         directory=source.directory,

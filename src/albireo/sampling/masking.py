@@ -8,7 +8,6 @@ from __future__ import annotations
 import numpy as np
 import numpy.typing as npt
 
-from albireo.errors import InvalidParams, InvariantError
 from albireo.step import SampleTask
 
 Row = npt.NDArray[np.float32]
@@ -21,15 +20,10 @@ def mask_outside_grammar(row: Row, task: SampleTask) -> None:
     Raises: InvalidParams naming the sequence when its grammar gives up.
     Cost: the matcher's, and O(V): 20 µs for 150,000 tokens.
     """
-    if task.matcher is None:
+    mask = task.token_mask(row.size)
+    if mask is None:
         return
-    try:
-        mask = np.frombuffer(task.matcher.allowed(task.output_token_ids), np.uint8)
-    except InvalidParams as error:
-        raise InvalidParams(f"sequence {task.seq_id}: {error}") from None
-    if mask.size * 8 < row.size:
-        raise InvariantError(f"sequence {task.seq_id}: a mask of {mask.size} bytes for {row.size} tokens")
-    allowed = np.unpackbits(mask, count=row.size, bitorder="little").view(np.bool_)
+    allowed = np.unpackbits(np.frombuffer(mask, np.uint8), count=row.size, bitorder="little").view(np.bool_)
     np.copyto(row, -np.inf, where=~allowed)
 
 
@@ -38,7 +32,7 @@ def put_off_end(row: Row, task: SampleTask) -> None:
 
     A grammar has the last word: where it leaves nothing but an end, the end stays.
     """
-    ends = early_ends(task)
+    ends = task.early_ends
     # A model's own EOS ids may lie beyond the rows of its head; such an id cannot be drawn anyway.
     ids = [token_id for token_id in ends if token_id < row.size]
     if not ids:
@@ -47,12 +41,3 @@ def put_off_end(row: Row, task: SampleTask) -> None:
     row[ids] = -np.inf
     if task.matcher is not None and row.max() == -np.inf:
         row[ids] = values
-
-
-def early_ends(task: SampleTask) -> set[int]:
-    """The ids that must not come now, if anything else can."""
-    params = task.params
-    ends = set(task.stop_token_ids) if len(task.output_token_ids) < params.min_tokens else set()
-    if params.ignore_eos and task.matcher is not None:
-        ends.update(task.matcher.eos_token_ids)
-    return ends

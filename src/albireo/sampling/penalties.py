@@ -11,7 +11,7 @@ import numpy as np
 import numpy.typing as npt
 
 from albireo.params import SamplingParams
-from albireo.sampling.masking import early_ends, mask_outside_grammar, put_off_end
+from albireo.sampling.masking import mask_outside_grammar, put_off_end
 from albireo.step import SampleTask
 
 Row = npt.NDArray[np.float32]
@@ -26,28 +26,16 @@ def adjusted_logits(row: Row, task: SampleTask) -> Row:
     Source: vLLM V1 Sampler.forward (allowed ids, grammar, bad words, min_tokens, logit_bias, penalties).
     """
     params = task.params
-    if not (_changes_logits(params) or task.matcher is not None or early_ends(task)):
+    if not (params.changes_logits or task.matcher is not None or task.early_ends):
         return row
     changed = _only_allowed(row, params.allowed_token_ids)
     mask_outside_grammar(changed, task)
-    _forbid_bad_words(changed, params.bad_words_token_ids, task.output_token_ids)
+    changed[task.bad_word_ends] = -np.inf
     put_off_end(changed, task)
     if params.logit_bias:
         changed[list(params.logit_bias)] += np.array(list(params.logit_bias.values()), np.float32)
     penalise(changed, params, task.prompt_token_ids, task.output_token_ids)
     return changed
-
-
-def _changes_logits(params: SamplingParams) -> bool:
-    """Whether the parameters may change a row at every token (min_tokens, which depends on the token, aside)."""
-    return bool(
-        params.allowed_token_ids is not None
-        or params.bad_words_token_ids
-        or params.logit_bias
-        or params.repetition_penalty != 1.0
-        or params.frequency_penalty
-        or params.presence_penalty
-    )
 
 
 def penalise(row: Row, params: SamplingParams, prompt: Sequence[int], output: Sequence[int]) -> None:
@@ -74,10 +62,3 @@ def _only_allowed(row: Row, allowed: Sequence[int] | None) -> Row:
     changed = np.full_like(row, -np.inf)
     changed[ids] = row[ids]
     return changed
-
-
-def _forbid_bad_words(row: Row, words: Sequence[tuple[int, ...]], output: Sequence[int]) -> None:
-    """Mask the last id of each word whose other ids are the end of the output (the prompt does not count)."""
-    for *start, last in words:
-        if len(start) <= len(output) and list(output[len(output) - len(start) :]) == start:
-            row[last] = -np.inf

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import time
 from collections import OrderedDict
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -21,9 +22,10 @@ class Account:
     """One HTTP request, which may be of several prompts. Times on the monotonic clock.
 
     Fields:
-        ahead_running, ahead_waiting: requests that were there when it came.
+        ahead_running, ahead_waiting, ahead_tokens: requests that were there when it came; prompt tokens of the latter.
         answered_s: its last byte was handed over; None while it runs.
-        reading_s: spent waiting for a client that reads slowly.
+        reading_since_s: since when the client keeps us waiting; None while it does not.
+        reading_s: spent waiting for it; late_s: of this, after the engine's work was done.
     """
 
     request_id: str
@@ -32,21 +34,35 @@ class Account:
     submitted_s: float
     ahead_running: int
     ahead_waiting: int
+    ahead_tokens: int
     requests: list[Tracked] = field(default_factory=list)
     answered_s: float | None = None
+    reading_since_s: float | None = None
     reading_s: float = 0.0
+    late_s: float = 0.0
 
-    def parts(self) -> dict[str, float]:
-        """Seconds of the wall time, each counted once: they sum to wall_s.
+    def begin_sending(self) -> None:
+        """The client may keep us waiting from now on, until end_sending()."""
+        self.reading_since_s = time.monotonic()
 
-        With several prompts: until the first of them was scheduled, had its first token; until the last one ended.
+    def end_sending(self) -> None:
+        """It took what was sent."""
+        self.reading_s, self.late_s = self._reading(time.monotonic())
+        self.reading_since_s = None
+
+    def timings(self) -> dict[str, float]:
+        """Seconds from its arrival to its end, or to now: wall_s, and the parts that sum to it, each counted once.
+
+        With several prompts: until the first of them had its grammar, was scheduled, had its first token; until the
+        last one ended.
         """
         end = time.monotonic() if self.answered_s is None else self.answered_s
         times = [tracked.times for tracked in self.requests]
         marks = {
             "admission_s": self.submitted_s,
-            "queue_s": min((t.first_scheduled_s for t in times if t.first_scheduled_s is not None), default=None),
-            "prefill_s": min((t.first_token_s for t in times if t.first_token_s is not None), default=None),
+            "grammar_s": _first(t.compiled_s for t in times) if self._has_form else self.submitted_s,
+            "queue_s": _first(t.first_scheduled_s for t in times),
+            "prefill_s": _first(t.first_token_s for t in times),
         }
         spans = dict.fromkeys((*marks, "decode_s"), 0.0)
         at = self.received_s
@@ -56,30 +72,45 @@ class Account:
             at = until
         # It was, or is, in the first stage of which the end is not known.
         stage = next((name for name, mark in marks.items() if mark is None), "decode_s")
-        ended = [t.ended_s for t in times if t.ended_s is not None]
-        until = end if self.answered_s is None else min(max([at, *ended]), end)
+        worked_s = self._worked_s()
+        until = end if worked_s is None and self.answered_s is None else min(max(at, worked_s or at), end)
         spans[stage] += until - at
-        rest = end - until
-        return {**_without_restarts(spans, max((t.restarts_s for t in times), default=0.0)), "delivery_s": rest}
+        preempted_s = _take(spans, max((t.preempted_s for t in times), default=0.0), ("decode_s", "prefill_s"))
+        without_s = max((t.restarts_s for t in times), default=0.0)
+        restart_s = _take(spans, without_s, ("decode_s", "prefill_s", "queue_s", "grammar_s"))
+        late_s = min(self._reading(end)[1], end - until)
+        return {
+            "wall_s": end - self.received_s,
+            **spans,
+            "preempted_s": preempted_s,
+            "restart_s": restart_s,
+            "slow_reader_s": late_s,
+            "delivery_s": end - until - late_s,
+        }
 
     def explain(self) -> dict[str, Any]:
         """The account, as the endpoint tells it."""
-        end = time.monotonic() if self.answered_s is None else self.answered_s
+        parts = self.timings()
         return {
             "id": self.request_id,
             "path": self.path,
             "state": "running" if self.answered_s is None else "over",
-            "wall_s": end - self.received_s,
-            "parts": self.parts(),
-            "slow_reader_s": self.reading_s,
-            "queued_behind": {"running": self.ahead_running, "waiting": self.ahead_waiting},
+            "wall_s": parts.pop("wall_s"),
+            "parts": parts,
+            "waited_for_reader_s": self._reading(time.monotonic())[0],
+            "queued_behind": {
+                "running": self.ahead_running,
+                "waiting": self.ahead_waiting,
+                "waiting_prompt_tokens": self.ahead_tokens,
+            },
             "prompts": [_prompt(tracked) for tracked in self.requests],
         }
 
     def log(self) -> dict[str, Any]:
         """What the log says of it."""
         reasons = [c.finish_reason for tracked in self.requests for c in tracked.continuations]
-        parts = self.parts()
+        parts = self.timings()
+        del parts["wall_s"]  # the log has the time of the whole connection
         return {
             "id": self.request_id,
             "prompt_tokens": sum(len(tracked.submission.prompt_token_ids) for tracked in self.requests),
@@ -90,15 +121,38 @@ class Account:
             **{name: round(value, 6) for name, value in parts.items()},
         }
 
+    @property
+    def _has_form(self) -> bool:
+        return any(tracked.submission.params.structured_outputs is not None for tracked in self.requests)
 
-def _without_restarts(spans: dict[str, float], restarts_s: float) -> dict[str, float]:
-    """Take what was spent without a process out of where it was spent, the latest first."""
-    left = restarts_s
-    for name in ("decode_s", "prefill_s", "queue_s"):
+    def _worked_s(self) -> float | None:
+        """When the engine's work for it was done."""
+        if not all(tracked.is_over for tracked in self.requests):
+            return None
+        return max((t.times.ended_s for t in self.requests if t.times.ended_s is not None), default=None)
+
+    def _reading(self, now_s: float) -> tuple[float, float]:
+        """reading_s and late_s, with what is being waited for now."""
+        since_s = self.reading_since_s
+        if since_s is None:
+            return self.reading_s, self.late_s
+        worked_s = self._worked_s()
+        late_s = 0.0 if worked_s is None else max(0.0, now_s - max(since_s, worked_s))
+        return self.reading_s + now_s - since_s, self.late_s + late_s
+
+
+def _first(moments: Iterable[float | None]) -> float | None:
+    return min((moment for moment in moments if moment is not None), default=None)
+
+
+def _take(spans: dict[str, float], seconds: float, names: tuple[str, ...]) -> float:
+    """Take seconds out of the spans they were spent in, of these in order. Returns: how many there were."""
+    left = seconds
+    for name in names:
         taken = min(left, spans[name])
         spans[name] -= taken
         left -= taken
-    return {**spans, "restart_s": restarts_s - left}
+    return seconds - left
 
 
 def _prompt(tracked: Tracked) -> dict[str, Any]:
@@ -108,6 +162,7 @@ def _prompt(tracked: Tracked) -> dict[str, Any]:
         "prompt_tokens": num_prompt,
         "cached_tokens": tracked.num_cached_tokens,
         "first_token_not_cached": missed,
+        "num_prefill_chunks": tracked.num_prefill_chunks,
         "output_tokens": [len(continuation.token_ids) for continuation in tracked.continuations],
         "finish_reasons": [continuation.finish_reason for continuation in tracked.continuations],
         "num_preemptions": tracked.num_preemptions,

@@ -12,8 +12,8 @@ from starlette.responses import Response
 from starlette.routing import Route
 from starlette.types import ASGIApp
 
-from albireo.server.endpoints.chat import Chat
-from albireo.server.endpoints.completions import Completions
+from albireo.server.endpoints.chat import chat
+from albireo.server.endpoints.completions import completions
 from albireo.server.endpoints.docs import Docs
 from albireo.server.endpoints.embeddings import Embeddings
 from albireo.server.endpoints.messages import Messages, TokenCounts
@@ -33,8 +33,8 @@ def routes(serving: Serving) -> list[Route]:
     responses = ResponseStore()
     stored = StoredResponses(responses)
     return [
-        Route("/v1/completions", Completions(serving), methods=["POST"]),
-        Route("/v1/chat/completions", Chat(serving), methods=["POST"]),
+        Route("/v1/completions", completions(serving), methods=["POST"]),
+        Route("/v1/chat/completions", chat(serving), methods=["POST"]),
         Route("/v1/messages", Messages(serving), methods=["POST"]),
         Route("/v1/messages/count_tokens", TokenCounts(serving).count, methods=["POST"]),
         Route("/v1/responses", Responses(serving, responses), methods=["POST"]),

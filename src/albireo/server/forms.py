@@ -51,14 +51,19 @@ def as_text(form: StructuredOutputsParams) -> StructuredOutputsParams:
 
 
 @contextmanager
-def blaming(request: GenerationFields) -> Iterator[None]:
-    """What is said about the form inside is said of the field that asked for it."""
+def blaming(request: GenerationFields, told_as: str = "response_format") -> Iterator[None]:
+    """What is said about the form inside is said of the field that asked for it.
+
+    Args: told_as: what response_format is called in the protocol of the caller.
+    """
     try:
         yield
     except HttpError as error:
         if error.status == 400 and error.message.startswith(("structured_outputs", "structural_tag")):
             error.param = _field(request)
             error.message = _renamed(error.message, error.param)
+        if error.param == "response_format":
+            error.message = error.message.replace("response_format", told_as, 1)
         raise
 
 

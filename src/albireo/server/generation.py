@@ -11,6 +11,7 @@ import uuid
 from collections.abc import Sequence
 from typing import Any
 
+from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
 
 from albireo.api.admission import Submission
@@ -64,7 +65,9 @@ class Generation:
         self._inbox = Inbox(wants_ends_only=not wants_stream)
         running = sum(tracked.times.last_token_s is not None for tracked in serving.client.requests.values())
         waiting = len(serving.client.requests) - running
-        self.account = Account(request_id, scope["path"], received_s, time.monotonic(), running, waiting)
+        self.account = Account(
+            request_id, scope["path"], received_s, time.monotonic(), running, waiting, serving.num_queued_tokens
+        )
         self._watching: asyncio.Task[None] | None = None
         self._timer: asyncio.TimerHandle | None = None
 
@@ -101,6 +104,8 @@ class Generation:
         if self._timer is not None:
             self._timer.cancel()
         self._serving.accounts.close(self.account)
+        if self._serving.tracing is not None:
+            self._serving.tracing.record(self.account, self.scope["headers"])
         self.scope[ACCOUNT].update(self.account.log())
 
     async def news(self) -> list[Tracked]:
@@ -113,6 +118,12 @@ class Generation:
             await self._inbox.wait()
         for tracked in self.requests:
             check(tracked)
+
+    async def answer(self, response: Response, send: Send) -> None:
+        """Send an answer that is whole."""
+        self.account.begin_sending()
+        await response(self.scope, self._receive, send)
+        self.account.end_sending()
 
     async def _watch(self) -> None:
         while True:
@@ -132,29 +143,23 @@ def check(tracked: Tracked) -> None:
 
 
 class EventStream:
-    """Server-sent events. The answer begins with the first of them, so that until then an error has its own status.
-
-    Attributes:
-        sending_since: when the client began to keep us waiting; None while it does not.
-    """
+    """Server-sent events. The answer begins with the first of them, so that until then an error has its own status."""
 
     def __init__(self, scope: Scope, send: Send, account: Account) -> None:
         self.scope = scope
-        self.sending_since: float | None = None
         self.is_open = False
         self._send = send
-        self._account = account
+        self.account = account
 
     async def put(self, events: bytes) -> None:
         """Send complete events; waits while the client does not read."""
         if not self.is_open:
             self.is_open = True
-            headers = [*_HEADERS, (b"x-request-id", self._account.request_id.encode("latin-1", "replace"))]
+            headers = [*_HEADERS, (b"x-request-id", self.account.request_id.encode("latin-1", "replace"))]
             await self._send({"type": "http.response.start", "status": 200, "headers": headers})
-        self.sending_since = time.monotonic()
+        self.account.begin_sending()
         await self._send({"type": "http.response.body", "body": events, "more_body": True})
-        self._account.reading_s += time.monotonic() - self.sending_since
-        self.sending_since = None
+        self.account.end_sending()
 
     async def end(self, events: bytes = b"data: [DONE]\n\n") -> None:
         """The last events."""

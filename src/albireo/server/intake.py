@@ -97,6 +97,21 @@ async def chat(serving: Serving, request: ChatRequest) -> list[Submission]:
     params = _params(
         serving, request, wants, serving.admission.default_params().max_tokens if _has_advice(serving) else None
     )
+    options = chat_options(serving, request)
+
+    def prepare() -> list[Submission]:
+        made = serving.admission.chat(readable(request.messages), params, options)
+        form = plan.form(made.prompt or "")
+        held = params if form is None else params.clone(structured_outputs=form)
+        return [Submission(made.prompt, made.prompt_token_ids, held, request.cache_salt)]
+
+    num_chars = INLINE_CHARS * bool(request.tools)
+    num_chars += sum(_num_chars(message.get("content")) + 100 for message in request.messages)
+    return await _admitted(serving, request, prepare, num_chars, "messages")
+
+
+def chat_options(serving: Serving, request: ChatRequest) -> dict[str, Any]:
+    """How messages are rendered: options of ChatEncoder.encode(). Raises: HttpError 400."""
     options = {
         "add_generation_prompt": _default(request.add_generation_prompt, not request.continue_final_message),
         "continue_final_message": bool(request.continue_final_message),
@@ -108,16 +123,7 @@ async def chat(serving: Serving, request: ChatRequest) -> list[Submission]:
         raise HttpError(
             400, "continue_final_message and add_generation_prompt exclude each other", param="continue_final_message"
         )
-
-    def prepare() -> list[Submission]:
-        made = serving.admission.chat(readable(request.messages), params, options)
-        form = plan.form(made.prompt or "")
-        held = params if form is None else params.clone(structured_outputs=form)
-        return [Submission(made.prompt, made.prompt_token_ids, held, request.cache_salt)]
-
-    num_chars = INLINE_CHARS * bool(request.tools)
-    num_chars += sum(_num_chars(message.get("content")) + 100 for message in request.messages)
-    return await _admitted(serving, request, prepare, num_chars, "messages")
+    return options
 
 
 def template_kwargs(serving: Serving, given: dict[str, Any] | None, reasoning_effort: str | None) -> dict[str, Any]:

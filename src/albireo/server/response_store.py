@@ -12,6 +12,7 @@ from typing import Any
 
 import msgspec
 
+from albireo.server.dialects.texts import num_chars
 from albireo.server.errors import HttpError, busy
 from albireo.server.protocol.responses import ResponseAnswer
 
@@ -50,7 +51,7 @@ class ResponseStore:
     def put(self, stored: Stored) -> None:
         """Keep one, or what became of one that is kept; the oldest ones make room."""
         self.drop(stored.answer.id)
-        stored.num_chars = sum(len(message["content"]) for message in stored.messages)
+        stored.num_chars = num_chars(stored.messages)
         stored.num_chars += len(msgspec.json.encode(stored.answer))
         self._kept[stored.answer.id] = stored
         self._num_chars += stored.num_chars

@@ -28,6 +28,7 @@ from albireo.server.errors import HttpError, busy
 from albireo.server.live import Live
 from albireo.server.metrics import Metrics
 from albireo.server.settings import ServerSettings
+from albireo.server.tracing import Tracing
 from albireo.text.tokenizer import Tokenizer
 
 if TYPE_CHECKING:
@@ -44,6 +45,7 @@ class Serving:
     """Attributes:
     is_draining: no new requests; those that run are finished.
     streams: answers that are being sent.
+    tracing: told of each request that is over; None: nobody collects traces.
     chat_template: source of the template in place of the model's, or None.
     max_prompt_chars: a longer text has more tokens than the context, whatever it is.
     num_queued, num_queued_tokens: requests without a token, and their prompts.
@@ -60,6 +62,7 @@ class Serving:
         self.bodies = Bodies(settings.max_body_bytes)
         self.streams: set[EventStream] = set()
         self.live = Live(self)
+        self.tracing = Tracing.to(settings.otlp_endpoint, self.names[0]) if settings.otlp_endpoint else None
         self.metrics: Metrics | None = None
         self.client = EngineClient(
             engine, on_step=self._stepped, on_blocks=self.live.blocks, on_over=self._over, command=command
@@ -214,6 +217,8 @@ class Serving:
     async def close(self) -> None:
         """End everything."""
         await self.client.close()
+        if self.tracing is not None:
+            await self.tracing.close()
         self.live.close()
         self._encoding.shutdown(wait=False)
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 import ipaddress
 from dataclasses import dataclass
 from typing import Literal
+from urllib.parse import urlsplit
 
 from albireo.errors import ConfigError
 from albireo.params import POOLING_TYPES
@@ -48,6 +49,8 @@ class ServerSettings:
             template; none: they are text.
         reasoning_parser: how the model writes what it thinks: think, qwen3, deepseek_r1, mistral; auto: found in its
             chat template; none: it is text.
+        otlp_endpoint: URL of an OpenTelemetry collector that gets one span a request over HTTP, without its text;
+            /v1/traces is meant where it has no path. Needs the extra 'otlp'.
         log_requests: log one line a request, without its text.
         watch_interval: seconds between pictures of the KV cache in /v1/stats.
     """
@@ -73,6 +76,7 @@ class ServerSettings:
     chat_template_kwarg: tuple[str, ...] = TEMPLATE_KWARGS
     tool_call_parser: str = "auto"
     reasoning_parser: str = "auto"
+    otlp_endpoint: str | None = None
     log_requests: bool = True
     watch_interval: float = 0.1
 
@@ -101,6 +105,8 @@ class ServerSettings:
             if getattr(self, name) not in ("auto", "none", *known):
                 choices = ", ".join(["auto", "none", *known])
                 raise ConfigError(f"{name}={getattr(self, name)!r:.60} is unknown; choose one of {choices}")
+        if self.otlp_endpoint is not None:
+            object.__setattr__(self, "otlp_endpoint", _traces_url(self.otlp_endpoint))
         if any(not key.strip() or not key.isascii() for key in self.api_key):
             raise ConfigError("an API key is blank or not ASCII; take another")
         if (self.ssl_certfile is None) != (self.ssl_keyfile is None):
@@ -113,3 +119,17 @@ class ServerSettings:
             return ipaddress.ip_address(self.host).is_loopback
         except ValueError:
             return self.host == "localhost"
+
+
+def _traces_url(endpoint: str) -> str:
+    """The URL that spans are sent to. Raises: ConfigError."""
+    try:
+        url = urlsplit(endpoint)
+        is_url = url.scheme in ("http", "https") and bool(url.hostname) and (url.port is None or url.port > 0)
+    except ValueError:
+        is_url = False
+    if not is_url:
+        raise ConfigError(
+            f"otlp_endpoint={endpoint!r:.80} is no URL of a collector that speaks HTTP; give one like http://127.0.0.1:4318"
+        )
+    return url._replace(path="/v1/traces").geturl() if url.path in ("", "/") else endpoint

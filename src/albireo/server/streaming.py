@@ -159,7 +159,8 @@ def break_stuck(serving: Serving, now: float) -> None:
     """End the connections of clients that have not read for too long."""
     limit = serving.settings.reader_timeout
     for events in list(serving.streams):
-        if events.sending_since is not None and now - events.sending_since > limit:
+        since_s = events.account.reading_since_s
+        if since_s is not None and now - since_s > limit:
             abort = events.scope.get(ABORT)
             if abort is not None:
                 abort()

@@ -78,6 +78,7 @@ def tune_model(
     if not budget_s > 0:
         raise ConfigError(f"a budget of {budget_s} s allows no measurement; give some seconds, 60 is usual")
     config = EngineConfig(
+        device="cpu",
         model=model,
         dtype=dtype,
         num_threads=num_threads,

@@ -143,6 +143,7 @@ def _load(
     directory: Path, dtype: str, progress: Progress, precision: Precision | None = None, kv_dtype: str = "auto"
 ) -> Loaded:
     config = EngineConfig(
+        device="cpu",
         model=str(directory),
         dtype=dtype,
         quantization=precision.scheme if precision else None,

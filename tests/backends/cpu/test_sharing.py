@@ -36,7 +36,7 @@ def steps() -> list[StepInputs]:
 @pytest.mark.parametrize("order", [(0, 1), (1, 0), (1, 1)])
 def test_each_goes_on_from_the_others_cache(loaded: Loaded, order: tuple[int, int]) -> None:
     assert loaded.pooler is not None
-    model, pooler = loaded.model, loaded.pooler.model()
+    model, pooler = loaded.model, loaded.pooler.pooler()
     wanted = [(o.logits.copy(), o.top_ids.copy(), o.top_values.copy()) for o in map(model.run, steps())]
     hidden = [pooler.run(step).hidden.copy() for step in steps()]
     for each in (loaded.one_rank._kv, loaded.one_rank._arena, pooler._arena):  # type: ignore[union-attr]
@@ -50,7 +50,7 @@ def test_each_goes_on_from_the_others_cache(loaded: Loaded, order: tuple[int, in
 
 def test_a_program_of_other_constants_is_refused(loaded: Loaded) -> None:
     assert loaded.pooler is not None
-    model, program = loaded.one_rank, loaded.pooler.model().program
+    model, program = loaded.one_rank, loaded.pooler.pooler().program
     constants = {**program.constants}
     constants.popitem()
     with pytest.raises(InvariantError, match="other constants"):
@@ -59,7 +59,7 @@ def test_a_program_of_other_constants_is_refused(loaded: Loaded) -> None:
 
 def test_activations_are_shared_where_there_is_room(loaded: Loaded) -> None:
     assert loaded.pooler is not None
-    model, program = loaded.one_rank, loaded.pooler.model().program
+    model, program = loaded.one_rank, loaded.pooler.pooler().program
     for num_bytes in (model._arena.num_bytes, model._arena.num_bytes + 1):
         other = model.sharing(replace(program, arena_bytes=num_bytes))
         assert (other._arena is model._arena) == (num_bytes <= model._arena.num_bytes)

@@ -16,9 +16,11 @@ from numpy.typing import NDArray
 from albireo import _native
 from albireo.backends.backend import identity_parts
 from albireo.backends.cpu.kv_view import read_slots, token_numbers, widen
-from albireo.backends.cpu.pack import Weights, constant_offsets, pack_constants
+from albireo.backends.cpu.pack import constant_offsets, pack_constants
 from albireo.backends.cpu.stored import StoredWeights
 from albireo.backends.step_inputs import StepInputs
+from albireo.backends.step_outputs import NOTHING, StepOutputs
+from albireo.backends.weights import Weights
 from albireo.dtypes import TOKEN, itemsize, natural_stride
 from albireo.errors import InvariantError
 from albireo.graph.ops import TOP_LOGITS
@@ -46,25 +48,8 @@ _NATIVE_ROLES = {
 }
 #: What an array of rows picks from, as the native core numbers it; it knows the arrays themselves.
 _GATHERS = {"T": 1, "S": 2}
-_NOTHING = np.zeros((0, 0), np.float32)
 #: As a byte: 0.0115 in float32 and bfloat16, 1.06 in float16.
 _SMALL_NUMBERS = 0x3C
-
-
-@dataclass(frozen=True, slots=True)
-class StepOutputs:
-    """What a step computed; views that the next step overwrites.
-
-    Fields:
-        logits: [R, V] float32, rows as in logit_rows.
-        top_ids, top_values: [G, TOP_LOGITS] best logits, rows as in top_rows; -1 and -inf behind the last one wanted.
-        hidden: [R, E] float32, rows as in logit_rows, of a program that gives hidden states; that has no logits.
-    """
-
-    logits: NDArray[np.float32]
-    top_ids: NDArray[np.int32]
-    top_values: NDArray[np.float32]
-    hidden: NDArray[np.float32]
 
 
 @dataclass(frozen=True, slots=True)
@@ -193,7 +178,7 @@ class CpuModel:
     def outputs(self, inputs: StepInputs) -> StepOutputs:
         """What the step that ran last left for these inputs."""
         num_rows, num_top = len(inputs.logit_rows), len(inputs.top_rows)
-        logits, hidden = (self._rows.get(name, _NOTHING)[:num_rows] for name in ("logits", "hidden"))
+        logits, hidden = (self._rows.get(name, NOTHING)[:num_rows] for name in ("logits", "hidden"))
         return StepOutputs(logits, self.top_ids[:num_top], self.top_values[:num_top], hidden)
 
     def runner(self, calls: Sequence[Call]) -> Callable[[StepInputs], None]:

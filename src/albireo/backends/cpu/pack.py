@@ -7,7 +7,6 @@ file are let go in slices, so a model is never in memory twice.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
-from typing import Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -16,37 +15,15 @@ from albireo import _native
 from albireo.backends.cpu.machine import isa_levels
 from albireo.backends.cpu.pack_encoded import pack_encoded
 from albireo.backends.rope_table import rope_table
+from albireo.backends.weights import Weights
 from albireo.encodings import is_encoding
 from albireo.errors import WeightMismatch
 from albireo.graph.program import PANEL, PackedConstant
-from albireo.quantization.encoded import Encoded
 
 #: Rows are packed, and their file pages let go, in slices of about this many bytes.
 SLICE_BYTES = 32 << 20
 _ALIGN = 4096
 _VECTOR = "row.float32"
-
-
-class Tensor(Protocol):
-    """A weight where it lies; see models.safetensors_file.RawTensor."""
-
-    @property
-    def dtype(self) -> str: ...
-    @property
-    def shape(self) -> tuple[int, ...]: ...
-    @property
-    def address(self) -> int: ...
-    def to_float32(self) -> NDArray[np.float32]: ...
-
-
-class Weights(Protocol):
-    """Where constants come from; see models.weights.Checkpoint. encodings: of those tensors that are in few bits."""
-
-    def tensor(self, name: str) -> Tensor: ...
-    @property
-    def encodings(self) -> Mapping[str, str]: ...
-    def encoded(self, name: str) -> Encoded: ...
-    def release(self, name: str) -> None: ...
 
 
 def constant_offsets(constants: Mapping[str, PackedConstant]) -> tuple[dict[str, int], int]:

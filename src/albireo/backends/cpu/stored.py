@@ -15,7 +15,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from albireo import _native
-from albireo.backends.cpu.pack import Weights, constant_offsets, pack_constants, padded_bytes, write_rope_table
+from albireo.backends.cpu.pack import constant_offsets, pack_constants, padded_bytes, write_rope_table
+from albireo.backends.weights import Weights
 from albireo.errors import Corrupt
 from albireo.graph.program import PackedConstant
 

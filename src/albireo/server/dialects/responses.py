@@ -5,15 +5,20 @@ Used by endpoints/responses.py. Does not know the engine, or what is stored.
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
-from albireo.server.dialects.texts import merged
+import msgspec
+
+from albireo.server.dialects.texts import call, merged
 from albireo.server.errors import HttpError, unsupported
+from albireo.server.forms import blaming
 from albireo.server.protocol.chat import ChatRequest
 from albireo.server.protocol.fields import unneutral
-from albireo.server.protocol.responses import RESPONSE_NEUTRAL, ResponseRequest
+from albireo.server.protocol.responses import RESPONSE_NEUTRAL, ResponseAnswer, ResponseRequest
 
-_TEXT_PARTS = ("input_text", "output_text", "text")
+_TEXT_PARTS = ("input_text", "output_text", "text", "reasoning_text", "summary_text")
 _ROLES = {"user": "user", "assistant": "assistant", "system": "system", "developer": "system"}
 #: Names of a chat's fields -> of a response's.
 _FIELDS = {"messages": "input", "max_tokens": "max_output_tokens", "max_completion_tokens": "max_output_tokens"}
@@ -41,6 +46,9 @@ def as_chat(request: ResponseRequest, messages: list[dict[str, Any]]) -> ChatReq
         priority=request.priority,
         cache_salt=request.cache_salt,
         response_format=_response_format(request),
+        tools=[_tool(index, tool) for index, tool in enumerate(request.tools or ())] or None,
+        tool_choice=request.tool_choice,
+        parallel_tool_calls=request.parallel_tool_calls,
         stream_options=options if request.stream else None,
     )
 
@@ -56,39 +64,96 @@ def check(request: ResponseRequest) -> None:
         raise HttpError(400, "background needs store: nobody could ask for the answer", param="background")
     if request.stream_options is not None and request.stream_options.include_usage:
         raise unsupported("stream_options", {"include_usage": True}, "the last event has the counts")
-    if request.reasoning is not None and (request.reasoning.summary or request.reasoning.generate_summary):
+    reasoning = request.reasoning
+    # "auto" asks for the best summary there is: none.
+    summaries = [] if reasoning is None else [reasoning.summary, reasoning.generate_summary]
+    if any(asked and asked != "auto" for asked in summaries):
         raise HttpError(400, "a summary of the reasoning is not supported; leave it out", param="reasoning")
     if request.text is not None and request.text.verbosity not in (None, "medium"):
         raise HttpError(400, "text.verbosity is not supported; leave it out", param="text")
 
 
-def renamed(error: HttpError) -> HttpError:
-    """What was wrong with the chat, with the field's name here."""
-    if error.param is not None:
-        error.param = _FIELDS.get(error.param, error.param)
-    return error
+@contextmanager
+def in_its_words(chat: ChatRequest) -> Iterator[None]:
+    """What is said inside about fields of the chat is said of those here."""
+    try:
+        with blaming(chat, "text.format"):
+            yield
+    except HttpError as error:
+        if error.param is not None:
+            error.param = _FIELDS.get(error.param, error.param)
+        raise
 
 
 def messages_of(request: ResponseRequest) -> list[dict[str, Any]]:
     """The input as messages. Raises: HttpError 400."""
     if isinstance(request.input, str):
         return [{"role": "user", "content": request.input}]
-    return [_message(f"input[{index}]", item) for index, item in enumerate(request.input)]
+    return _messages(request.input)
+
+
+def said(answer: ResponseAnswer) -> list[dict[str, Any]]:
+    """An answer as messages, for a request that goes on with it."""
+    return _messages(msgspec.to_builtins(answer.output))
+
+
+def _messages(items: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    found = []
+    for index, item in enumerate(items):
+        where, kind = f"input[{index}]", item.get("type", "message")
+        read = _ITEMS.get(kind) if isinstance(kind, str) else None
+        if read is None:
+            raise HttpError(
+                400, f"{where} is of type {kind!r:.60}; it may be one of {', '.join(_ITEMS)}", param="input"
+            )
+        found.append(read(where, item))
+    return found
 
 
 def _message(where: str, item: dict[str, Any]) -> dict[str, Any]:
-    kind = item.get("type", "message")
-    if kind != "message":
-        raise HttpError(400, f"{where} is of type {kind!r:.60}; only messages are supported", param="input")
     role = item.get("role")
-    if role not in _ROLES:
+    if not isinstance(role, str) or role not in _ROLES:
         raise HttpError(400, f"{where} has role {role!r:.60}; it is one of {', '.join(_ROLES)}", param="input")
-    content = item.get("content")
+    return {"role": _ROLES[role], "content": _content(where, item, "content")}
+
+
+def _call(where: str, item: dict[str, Any]) -> dict[str, Any]:
+    names = [_string(where, item, name) for name in ("call_id", "name", "arguments")]
+    return {"role": "assistant", "tool_calls": [call(*names)]}
+
+
+def _result(where: str, item: dict[str, Any]) -> dict[str, Any]:
+    call_id = _string(where, item, "call_id")
+    return {"role": "tool", "tool_call_id": call_id, "content": _content(where, item, "output")}
+
+
+def _thought(where: str, item: dict[str, Any]) -> dict[str, Any]:
+    """What was thought; where it is kept to oneself, what is told of it."""
+    if item.get("encrypted_content") is not None:
+        raise HttpError(400, f"{where} has encrypted_content, which cannot be read here; leave it out", param="input")
+    parts = item.get("content") or item.get("summary") or []
+    if not isinstance(parts, list):
+        raise HttpError(400, f"{where} needs content: a list of texts", param="input")
+    return {"role": "assistant", "reasoning_content": "\n".join(_text(where, part) for part in parts)}
+
+
+_ITEMS = {"message": _message, "function_call": _call, "function_call_output": _result, "reasoning": _thought}
+
+
+def _content(where: str, item: dict[str, Any], name: str) -> str:
+    content = item.get(name)
     if isinstance(content, str):
-        return {"role": _ROLES[role], "content": content}
+        return content
     if not isinstance(content, list):
-        raise HttpError(400, f"{where} needs content: a text, or a list of texts", param="input")
-    return {"role": _ROLES[role], "content": "\n".join(_text(where, part) for part in content)}
+        raise HttpError(400, f"{where} needs {name}: a text, or a list of texts", param="input")
+    return "\n".join(_text(where, part) for part in content)
+
+
+def _string(where: str, item: dict[str, Any], name: str) -> str:
+    value = item.get(name)
+    if not isinstance(value, str):
+        raise HttpError(400, f"{where} needs {name}, a text; it is {value!r:.60}", param="input")
+    return value
 
 
 def _text(where: str, part: Any) -> str:
@@ -96,6 +161,16 @@ def _text(where: str, part: Any) -> str:
         kind = part.get("type") if isinstance(part, dict) else type(part).__name__
         raise HttpError(400, f"{where} has content of type {kind!r:.60}; this model takes text only", param="input")
     return str(part["text"])
+
+
+def _tool(index: int, tool: dict[str, Any]) -> dict[str, Any]:
+    """As chats have it: there a function has an object of its own."""
+    kind = tool.get("type")
+    if kind != "function":
+        raise HttpError(
+            400, f"tools[{index}] is of type {kind!r:.60}; only those of type 'function' are supported", param="tools"
+        )
+    return {"type": "function", "function": {name: value for name, value in tool.items() if name != "type"}}
 
 
 def _instructed(request: ResponseRequest, messages: list[dict[str, Any]]) -> list[dict[str, Any]]:

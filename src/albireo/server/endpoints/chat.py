@@ -3,19 +3,15 @@
 from __future__ import annotations
 
 import time
-from typing import Any
 
 import msgspec
-from starlette.responses import Response
-from starlette.types import Receive, Scope, Send
 
 from albireo.api.continuation import Continuation
 from albireo.parsers.output_parser import OutputParser
 from albireo.server import intake
 from albireo.server.assembly import delta, message
-from albireo.server.body import ClientGone, parse
-from albireo.server.forms import blaming
-from albireo.server.generation import Generation, new_id
+from albireo.server.endpoints.generating import GeneratingEndpoint
+from albireo.server.generation import Generation
 from albireo.server.logprobs import LogprobWriter
 from albireo.server.output_plan import OutputPlan
 from albireo.server.protocol.chat import (
@@ -28,60 +24,26 @@ from albireo.server.protocol.chat import (
     ChunkChoice,
     Delta,
 )
-from albireo.server.protocol.fields import usage
+from albireo.server.protocol.fields import Usage, usage
 from albireo.server.serving import Serving
-from albireo.server.streaming import Piece, stream
+from albireo.server.streaming import Piece
 from albireo.step import TokenLogprobs
 
 _DECODER = msgspec.json.Decoder(ChatRequest)
-_ENCODER = msgspec.json.Encoder()
 
 
-class Chat:
-    """The endpoint, as an ASGI application."""
-
-    def __init__(self, serving: Serving) -> None:
-        self._serving = serving
-
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        received_s = time.monotonic()
-        serving = self._serving
-        try:
-            async with serving.bodies.read(scope, receive) as body:
-                request = parse(body, _DECODER)
-                with blaming(request):
-                    submissions = await intake.chat(serving, request)
-            name = new_id("chatcmpl", request.request_id)
-            async with Generation(
-                serving,
-                scope,
-                receive,
-                name,
-                submissions,
-                priority=request.priority or 0,
-                received_s=received_s,
-                wants_stream=bool(request.stream),
-            ) as generation:
-                answer = Answer(serving, request, generation)
-                if request.stream:
-                    tells = bool(request.logprobs or request.return_token_ids or answer.counts_always)
-                    with blaming(request):
-                        await stream(serving, generation, send, answer.chunks, tells_tokens=tells, last=answer.last)
-                    return
-                with blaming(request):
-                    await generation.finished()
-                response = Response(_ENCODER.encode(answer.whole()), 200, {"x-request-id": name}, "application/json")
-                await response(scope, receive, send)
-        except ClientGone:
-            return
+def chat(serving: Serving) -> GeneratingEndpoint[ChatRequest]:
+    """The endpoint."""
+    return GeneratingEndpoint(serving, _DECODER, "chatcmpl", intake.chat, Answer)
 
 
 class Answer:
-    """Makes the answer, or chunks of it. Attributes: counts_always: usage is in every chunk."""
+    """Makes the answer, or chunks of it. See generating.Answer."""
 
     def __init__(self, serving: Serving, request: ChatRequest, generation: Generation) -> None:
         self._request = request
         self._tracked = generation.requests[0]
+        self._account = generation.account
         self._name = generation.account.request_id
         self._created = int(time.time())
         self._model = request.model or serving.names[0]
@@ -90,8 +52,9 @@ class Answer:
         self._callers: set[int] = set()
         self._writer = LogprobWriter(serving.tokenizer, bool(request.return_tokens_as_token_ids))
         options = request.stream_options
-        self.counts_always = bool(options and options.continuous_usage_stats)
-        self._counts_last = bool(options and options.include_usage)
+        self._counts_always = bool(options and options.continuous_usage_stats)
+        self._counts_last = bool((options and options.include_usage) or request.return_timings)
+        self.tells_tokens = bool(request.logprobs or request.return_token_ids or self._counts_always)
 
     # -- whole ---------------------------------------------------------------------------------------------------------
 
@@ -99,7 +62,7 @@ class Answer:
         """The answer when all is there."""
         request, tracked = self._request, self._tracked
         choices = [self._choice(index, c) for index, c in enumerate(tracked.continuations)]
-        answer = ChatCompletion(self._name, self._created, self._model, choices, usage=self._usage())
+        answer = ChatCompletion(self._name, self._created, self._model, choices, usage=self._usage(is_last=True))
         if request.return_token_ids:
             answer.prompt_token_ids = tracked.submission.prompt_token_ids
         if request.prompt_logprobs is not None:
@@ -135,10 +98,13 @@ class Answer:
             return None
         return self._writer.chat(entries, self._request.top_logprobs or 0)
 
-    def _usage(self) -> Any:
+    def _usage(self, *, is_last: bool = False) -> Usage:
         tracked = self._tracked
         num_prompt = len(tracked.submission.prompt_token_ids)
-        return usage(num_prompt, tracked.num_output_tokens, tracked.num_cached_tokens)
+        counts = usage(num_prompt, tracked.num_output_tokens, tracked.num_cached_tokens)
+        if is_last and self._request.return_timings:
+            counts.timings = self._account.timings()
+        return counts
 
     # -- in chunks -----------------------------------------------------------------------------------------------------
 
@@ -151,7 +117,7 @@ class Answer:
                 chunk.prompt_token_ids = piece.tracked.submission.prompt_token_ids
             found.append(chunk)
         new = self._delta(piece)
-        is_wanted = piece.finish_reason or piece.logprobs or self.counts_always or self._request.return_token_ids
+        is_wanted = piece.finish_reason or piece.logprobs or self._counts_always or self._request.return_token_ids
         if not is_wanted and new.is_empty():
             return found
         reason = piece.finish_reason
@@ -181,11 +147,11 @@ class Answer:
         """What to say after all pieces."""
         if not self._counts_last:
             return []
-        return [ChatChunk(self._name, self._created, self._model, [], usage=self._usage())]
+        return [ChatChunk(self._name, self._created, self._model, [], usage=self._usage(is_last=True))]
 
     def _chunk(self, choices: list[ChunkChoice]) -> ChatChunk:
         chunk = ChatChunk(self._name, self._created, self._model, choices)
-        if self.counts_always:
+        if self._counts_always:
             chunk.usage = self._usage()
         elif self._counts_last:
             chunk.usage = None

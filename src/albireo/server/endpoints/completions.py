@@ -3,18 +3,14 @@
 from __future__ import annotations
 
 import time
-from typing import Any
 
 import msgspec
-from starlette.responses import Response
-from starlette.types import Receive, Scope, Send
 
 from albireo.api.continuation import Continuation
 from albireo.engine_process.tracked import Tracked
 from albireo.server import intake
-from albireo.server.body import ClientGone, parse
-from albireo.server.forms import blaming
-from albireo.server.generation import Generation, new_id
+from albireo.server.endpoints.generating import GeneratingEndpoint
+from albireo.server.generation import Generation
 from albireo.server.logprobs import LogprobWriter
 from albireo.server.protocol.completions import (
     Completion,
@@ -22,55 +18,21 @@ from albireo.server.protocol.completions import (
     CompletionLogprobs,
     CompletionRequest,
 )
-from albireo.server.protocol.fields import usage
+from albireo.server.protocol.fields import Usage, usage
 from albireo.server.serving import Serving
-from albireo.server.streaming import Piece, stream
+from albireo.server.streaming import Piece
 from albireo.step import TokenLogprobs
 
 _DECODER = msgspec.json.Decoder(CompletionRequest)
-_ENCODER = msgspec.json.Encoder()
 
 
-class Completions:
-    """The endpoint, as an ASGI application."""
-
-    def __init__(self, serving: Serving) -> None:
-        self._serving = serving
-
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        received_s = time.monotonic()
-        serving = self._serving
-        try:
-            async with serving.bodies.read(scope, receive) as body:
-                request = parse(body, _DECODER)
-                submissions = await intake.completion(serving, request)
-            name = new_id("cmpl", request.request_id)
-            async with Generation(
-                serving,
-                scope,
-                receive,
-                name,
-                submissions,
-                priority=request.priority or 0,
-                received_s=received_s,
-                wants_stream=bool(request.stream),
-            ) as generation:
-                answer = Answer(serving, request, generation)
-                if request.stream:
-                    tells = bool(request.logprobs is not None or request.return_token_ids or answer.counts_always)
-                    with blaming(request):
-                        await stream(serving, generation, send, answer.chunks, tells_tokens=tells, last=answer.last)
-                    return
-                with blaming(request):
-                    await generation.finished()
-                response = Response(_ENCODER.encode(answer.whole()), 200, {"x-request-id": name}, "application/json")
-                await response(scope, receive, send)
-        except ClientGone:
-            return
+def completions(serving: Serving) -> GeneratingEndpoint[CompletionRequest]:
+    """The endpoint."""
+    return GeneratingEndpoint(serving, _DECODER, "cmpl", intake.completion, Answer)
 
 
 class Answer:
-    """Makes the answer, or chunks of it. Attributes: counts_always: usage is in every chunk."""
+    """Makes the answer, or chunks of it. See generating.Answer."""
 
     def __init__(self, serving: Serving, request: CompletionRequest, generation: Generation) -> None:
         self._request = request
@@ -83,8 +45,9 @@ class Answer:
         # max_tokens 0 with echo: the prompt alone is wanted.
         self._is_prompt_only = request.max_tokens == 0
         options = request.stream_options
-        self.counts_always = bool(options and options.continuous_usage_stats)
-        self._counts_last = bool(options and options.include_usage)
+        self._counts_always = bool(options and options.continuous_usage_stats)
+        self._counts_last = bool((options and options.include_usage) or request.return_timings)
+        self.tells_tokens = bool(request.logprobs is not None or request.return_token_ids or self._counts_always)
 
     # -- whole ---------------------------------------------------------------------------------------------------------
 
@@ -93,7 +56,7 @@ class Answer:
         choices: list[CompletionChoice] = []
         for tracked in self._generation.requests:
             choices += [self._choice(len(choices) + k, tracked, c) for k, c in enumerate(tracked.continuations)]
-        return Completion(self._name, self._created, self._model, choices, usage=self._usage())
+        return Completion(self._name, self._created, self._model, choices, usage=self._usage(is_last=True))
 
     def _choice(self, index: int, tracked: Tracked, continuation: Continuation) -> CompletionChoice:
         request = self._request
@@ -126,13 +89,16 @@ class Answer:
         text = tracked.submission.prompt
         return self._tokenizer.decode(tracked.submission.prompt_token_ids) if text is None else text
 
-    def _usage(self) -> Any:
+    def _usage(self, *, is_last: bool = False) -> Usage:
         requests = self._generation.requests
-        return usage(
+        counts = usage(
             sum(len(tracked.submission.prompt_token_ids) for tracked in requests),
             0 if self._is_prompt_only else sum(tracked.num_output_tokens for tracked in requests),
             sum(tracked.num_cached_tokens for tracked in requests),
         )
+        if is_last and self._request.return_timings:
+            counts.timings = self._generation.account.timings()
+        return counts
 
     # -- in chunks -----------------------------------------------------------------------------------------------------
 
@@ -161,7 +127,7 @@ class Answer:
             if piece.is_first:
                 choice.prompt_token_ids = tracked.submission.prompt_token_ids
         chunk = Completion(self._name, self._created, self._model, [choice])
-        if self.counts_always:
+        if self._counts_always:
             chunk.usage = self._usage()
         elif self._counts_last:
             chunk.usage = None
@@ -171,4 +137,4 @@ class Answer:
         """What to say after all pieces."""
         if not self._counts_last:
             return []
-        return [Completion(self._name, self._created, self._model, [], usage=self._usage())]
+        return [Completion(self._name, self._created, self._model, [], usage=self._usage(is_last=True))]

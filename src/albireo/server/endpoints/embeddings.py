@@ -58,8 +58,8 @@ class Embeddings:
                     await _data(generation.requests, request.encoding_format == "base64"),
                     EmbeddingUsage(num_tokens, num_tokens),
                 )
-                response = Response(_ENCODER.encode(answer), 200, {"x-request-id": name}, "application/json")
-                await response(scope, receive, send)
+                whole = _ENCODER.encode(answer)
+                await generation.answer(Response(whole, 200, {"x-request-id": name}, "application/json"), send)
         except ClientGone:
             return
 

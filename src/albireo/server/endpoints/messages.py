@@ -10,22 +10,29 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
 
-from albireo.api.continuation import Continuation
 from albireo.errors import EngineError
 from albireo.params import SamplingParams
 from albireo.server import intake
+from albireo.server.blocks import Block, BlockReader, Change
 from albireo.server.body import ClientGone, parse
+from albireo.server.conversation import readable
 from albireo.server.dialects import anthropic
 from albireo.server.errors import refused
+from albireo.server.forms import blaming
 from albireo.server.generation import Generation, new_id
+from albireo.server.output_plan import OutputPlan
 from albireo.server.protocol.anthropic import (
+    ContentBlock,
     CountTokensRequest,
     MessageAnswer,
     MessagesRequest,
     MessagesUsage,
     TextBlock,
+    ThinkingBlock,
     TokenCount,
+    ToolUseBlock,
 )
+from albireo.server.protocol.chat import ChatRequest
 from albireo.server.serving import Serving
 from albireo.server.streaming import Framing, Piece, named_event, stream
 
@@ -47,28 +54,23 @@ class Messages:
         try:
             async with serving.bodies.read(scope, receive) as body:
                 request = parse(body, _MESSAGES)
-                submissions = await intake.chat(serving, anthropic.as_chat(request))
+                chat = anthropic.as_chat(request, serving.dialect, serving.settings.chat_template_kwarg)
+                with blaming(chat, anthropic.FORM):
+                    submissions = await intake.chat(serving, chat)
             name = new_id("msg", None)
             streams = bool(request.stream)
             async with Generation(
                 serving, scope, receive, name, submissions, priority=0, received_s=received_s, wants_stream=streams
             ) as generation:
-                answer = Answer(request, generation)
-                if streams:
-                    await stream(
-                        serving,
-                        generation,
-                        send,
-                        answer.events,
-                        tells_tokens=False,
-                        last=answer.last_events,
-                        framing=_FRAMING,
-                    )
-                    return
-                await generation.finished()
+                answer = Answer(serving, chat, generation)
+                with blaming(chat, anthropic.FORM):
+                    if streams:
+                        await answer.stream(serving, generation, send)
+                        return
+                    await generation.finished()
                 headers = {"request-id": name, "x-request-id": name}
                 response = Response(_ENCODER.encode(answer.whole()), 200, headers, "application/json")
-                await response(scope, receive, send)
+                await generation.answer(response, send)
         except ClientGone:
             return
 
@@ -76,17 +78,32 @@ class Messages:
 class Answer:
     """Makes the answer, or events of it."""
 
-    def __init__(self, request: MessagesRequest, generation: Generation) -> None:
+    def __init__(self, serving: Serving, chat: ChatRequest, generation: Generation) -> None:
         self._name = generation.account.request_id
-        self._model = request.model
+        self._model = chat.model or serving.names[0]
         self._tracked = generation.requests[0]
+        parser = OutputPlan.of(serving.dialect, chat).parser(self._tracked.submission.prompt or "")
+        self._reader = BlockReader(
+            parser,
+            tells_reasoning=chat.include_reasoning is not False,
+            is_one_call=chat.parallel_tool_calls is False,
+        )
 
     def whole(self) -> MessageAnswer:
         """The answer when all is there."""
         (continuation,) = self._tracked.continuations
-        reason, sequence = _why(continuation)
-        content = [TextBlock(continuation.text())]
+        self._reader.push(continuation.text(), continuation.finish_reason)
+        reason, sequence = self._why()
+        content = [_block(block, block.text) for block in self._reader.blocks]
         return MessageAnswer(self._name, self._model, content, self._usage(), reason, sequence)
+
+    def _why(self) -> tuple[str, str | None]:
+        (continuation,) = self._tracked.continuations
+        if continuation.finish_reason == "length":
+            return "max_tokens", None
+        if isinstance(continuation.stop_reason, str):
+            return "stop_sequence", continuation.stop_reason
+        return "tool_use" if any(block.kind == "call" for block in self._reader.blocks) else "end_turn", None
 
     def _usage(self) -> MessagesUsage:
         tracked = self._tracked
@@ -96,41 +113,61 @@ class Answer:
 
     # -- in events -----------------------------------------------------------------------------------------------------
 
+    async def stream(self, serving: Serving, generation: Generation, send: Send) -> None:
+        """Send it as it grows."""
+        await stream(
+            serving,
+            generation,
+            send,
+            self.events,
+            tells_tokens=False,
+            last=self.last_events,
+            framing=_FRAMING,
+        )
+
     def events(self, piece: Piece) -> list[dict[str, Any]]:
         """What to say of a piece."""
         found: list[dict[str, Any]] = []
         if piece.is_first:
             message = MessageAnswer(self._name, self._model, [], self._usage())
-            found = [
-                {"type": "message_start", "message": message},
-                {"type": "content_block_start", "index": 0, "content_block": TextBlock("")},
-                {"type": "ping"},
-            ]
-        if piece.text:
-            delta = {"type": "text_delta", "text": piece.text}
-            found.append({"type": "content_block_delta", "index": 0, "delta": delta})
+            found = [{"type": "message_start", "message": message}, {"type": "ping"}]
+        for change in self._reader.push(piece.text, piece.finish_reason):
+            place = {"index": change.block.index}
+            if change.what == "begin":
+                found.append({"type": "content_block_start", **place, "content_block": _block(change.block, "")})
+            elif change.what == "more":
+                found.append({"type": "content_block_delta", **place, "delta": _delta(change)})
+            else:
+                found.append({"type": "content_block_stop", **place})
         return found
 
     def last_events(self) -> list[dict[str, Any]]:
         """What to say after all pieces."""
-        reason, sequence = _why(self._tracked.continuations[0])
-        return [
-            {"type": "content_block_stop", "index": 0},
-            {
-                "type": "message_delta",
-                "delta": {"stop_reason": reason, "stop_sequence": sequence},
-                "usage": self._usage(),
-            },
-            {"type": "message_stop"},
-        ]
+        reason, sequence = self._why()
+        delta = {"stop_reason": reason, "stop_sequence": sequence}
+        return [{"type": "message_delta", "delta": delta, "usage": self._usage()}, {"type": "message_stop"}]
 
 
-def _why(continuation: Continuation) -> tuple[str, str | None]:
-    if continuation.finish_reason == "length":
-        return "max_tokens", None
-    if isinstance(continuation.stop_reason, str):
-        return "stop_sequence", continuation.stop_reason
-    return "end_turn", None
+def _block(block: Block, text: str) -> ContentBlock:
+    if block.kind == "thought":
+        return ThinkingBlock(text)
+    return ToolUseBlock(block.call_id, block.name, _object(text)) if block.kind == "call" else TextBlock(text)
+
+
+def _delta(change: Change) -> dict[str, str]:
+    if change.block.kind == "thought":
+        return {"type": "thinking_delta", "thinking": change.text}
+    if change.block.kind == "call":
+        return {"type": "input_json_delta", "partial_json": change.text}
+    return {"type": "text_delta", "text": change.text}
+
+
+def _object(arguments: str) -> dict[str, Any]:
+    """Arguments of a call; none when they were cut off."""
+    try:
+        return msgspec.json.decode(arguments, type=dict[str, Any])
+    except (msgspec.DecodeError, RecursionError):
+        return {}
 
 
 class TokenCounts:
@@ -146,14 +183,11 @@ class TokenCounts:
             request = parse(body, _COUNT)
         serving.check_model(request.model)
         admission = serving.admission
-        messages, is_open = anthropic.conversation(request)
-        options: dict[str, Any] = {
-            "add_generation_prompt": not is_open,
-            "continue_final_message": is_open,
-            "chat_template": serving.chat_template,
-        }
+        chat = anthropic.as_chat(request, serving.dialect, serving.settings.chat_template_kwarg)
+        OutputPlan.of(serving.dialect, chat)  # what is wrong with the tools is said here, too
+        options = intake.chat_options(serving, chat)
         try:
-            made = await serving.in_thread(lambda: admission.chat(messages, SamplingParams(), options))
+            made = await serving.in_thread(lambda: admission.chat(readable(chat.messages), SamplingParams(), options))
         except EngineError as error:
             raise refused(error, "messages") from None
         return Response(_ENCODER.encode(TokenCount(len(made.prompt_token_ids))), media_type="application/json")

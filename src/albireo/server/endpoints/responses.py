@@ -18,6 +18,7 @@ from albireo.server.body import ClientGone, parse
 from albireo.server.dialects import responses as dialect
 from albireo.server.errors import HttpError
 from albireo.server.generation import Generation, new_id
+from albireo.server.protocol.chat import ChatRequest
 from albireo.server.protocol.responses import Deleted, ResponseRequest
 from albireo.server.response_answer import ResponseWriter
 from albireo.server.response_store import ResponseStore, Stored
@@ -41,29 +42,31 @@ class Responses:
         try:
             async with serving.bodies.read(scope, receive) as body:
                 request = parse(body, _DECODER)
-                messages, submissions = await self._admit(request)
-            writer = ResponseWriter(serving, request, new_id("resp", None), submissions[0].params)
+                messages, chat, submissions = await self._admit(request)
+            writer = ResponseWriter(serving, request, chat, new_id("resp", None), submissions[0])
             stored = Stored(writer.answer, messages)
             if request.background:
-                self._start(scope, stored, writer, submissions, received_s)
+                self._start(scope, stored, chat, writer, submissions, received_s)
                 await _json(writer.answer)(scope, receive, send)
                 return
             async with self._generation(scope, receive, writer, submissions, received_s) as generation:
-                if request.stream:
-                    await self._stream(generation, writer, send)
-                else:
-                    await generation.finished()
+                with dialect.in_its_words(chat):
+                    if request.stream:
+                        await self._stream(generation, writer, send)
+                    else:
+                        await generation.finished()
+                if not request.stream:
                     writer.finish(generation.requests[0])
                 if request.store is not False and writer.answer.status != "in_progress":
                     self._store.put(stored)
                 if not request.stream:
                     headers = {"x-request-id": writer.answer.id}
-                    await _json(writer.answer, headers)(scope, receive, send)
+                    await generation.answer(_json(writer.answer, headers), send)
         except ClientGone:
             return
 
-    async def _admit(self, request: ResponseRequest) -> tuple[list[dict[str, Any]], list[Submission]]:
-        """The conversation so far, and what the engine gets."""
+    async def _admit(self, request: ResponseRequest) -> tuple[list[dict[str, Any]], ChatRequest, list[Submission]]:
+        """The conversation so far, the request as a chat, and what the engine gets."""
         self._serving.check_open()
         dialect.check(request)
         messages = dialect.messages_of(request)
@@ -72,12 +75,10 @@ class Responses:
             if earlier.answer.status not in ("completed", "incomplete"):
                 words = f"that response is {earlier.answer.status}; only one that has ended can be gone on with"
                 raise HttpError(400, words, param="previous_response_id")
-            texts = [part.text for item in earlier.answer.output for part in item.content]
-            messages = [*earlier.messages, {"role": "assistant", "content": "".join(texts)}, *messages]
-        try:
-            return messages, await intake.chat(self._serving, dialect.as_chat(request, messages))
-        except HttpError as error:
-            raise dialect.renamed(error) from None
+            messages = [*earlier.messages, *dialect.said(earlier.answer), *messages]
+        chat = dialect.as_chat(request, messages)
+        with dialect.in_its_words(chat):
+            return messages, chat, await intake.chat(self._serving, chat)
 
     def _generation(
         self,
@@ -114,18 +115,25 @@ class Responses:
     # -- in the background ---------------------------------------------------------------------------------------------
 
     def _start(
-        self, scope: Scope, stored: Stored, writer: ResponseWriter, submissions: list[Submission], received_s: float
+        self,
+        scope: Scope,
+        stored: Stored,
+        chat: ChatRequest,
+        writer: ResponseWriter,
+        submissions: list[Submission],
+        received_s: float,
     ) -> None:
         self._store.check_background()
         generation = self._generation(dict(scope), _nobody_leaves, writer, submissions, received_s)
-        stored.task = asyncio.create_task(self._run(generation, stored, writer))
+        stored.task = asyncio.create_task(self._run(generation, stored, chat, writer))
         self._store.put(stored)
 
-    async def _run(self, generation: Generation, stored: Stored, writer: ResponseWriter) -> None:
+    async def _run(self, generation: Generation, stored: Stored, chat: ChatRequest, writer: ResponseWriter) -> None:
         try:
             async with generation:
                 writer.answer.status = "in_progress"
-                await generation.finished()
+                with dialect.in_its_words(chat):
+                    await generation.finished()
                 writer.finish(generation.requests[0])
         except HttpError as error:
             writer.fail(error)

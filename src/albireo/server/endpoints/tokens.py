@@ -12,6 +12,7 @@ from albireo.api.admission import Admission
 from albireo.errors import EngineError
 from albireo.params import SamplingParams
 from albireo.server.body import parse
+from albireo.server.conversation import readable
 from albireo.server.errors import HttpError, refused
 from albireo.server.intake import template_kwargs
 from albireo.server.protocol.tokens import Detokenized, DetokenizeRequest, Tokenized, TokenizeRequest
@@ -57,9 +58,10 @@ class Tokens:
             else request.add_generation_prompt,
             "continue_final_message": opens,
             "chat_template": self._serving.chat_template,
+            "tools": request.tools or None,
             "chat_template_kwargs": template_kwargs(self._serving, request.chat_template_kwargs, None),
         }
-        return admission.chat(request.messages or [], SamplingParams(), options).prompt_token_ids
+        return admission.chat(readable(request.messages or []), SamplingParams(), options).prompt_token_ids
 
     async def detokenize(self, http: Request) -> Response:
         """Token ids to text."""

@@ -13,27 +13,45 @@ Blocks = Annotated[list[dict[str, Any]], Meta(max_length=4096)]
 
 
 class Message(msgspec.Struct, forbid_unknown_fields=True):
-    """content: a text, or blocks of type text."""
+    """content: a text, or blocks: text and tool_result of the user, text, thinking and tool_use of the assistant."""
 
     role: str
     content: str | Blocks
 
 
+class OutputConfig(msgspec.Struct, forbid_unknown_fields=True):
+    """format: {"type": "json_schema", "schema"}. effort: given to the chat template, as reasoning_effort."""
+
+    format: dict[str, Any] | None = None
+    effort: Annotated[str, Meta(max_length=64)] | None = None
+
+
 class CountTokensRequest(msgspec.Struct, kw_only=True, forbid_unknown_fields=True):
-    """A conversation. system: a text, or blocks of type text; a last message of the assistant is gone on with."""
+    """A conversation; a last message of the assistant is gone on with.
+
+    Fields:
+        system: a text, or blocks of type text.
+        tools: those of one's own; tool_choice: auto, any, none, or one of them.
+        thinking: turns it on or off, where the model thinks. budget_tokens is a wish; max_tokens bounds all.
+        output_config: the form of the answer. output_format: an older name of its format.
+    """
 
     model: str
     messages: Annotated[list[Message], Meta(min_length=1, max_length=4096)]
     system: str | Blocks | None = None
+    tools: list[dict[str, Any]] | None = None
+    tool_choice: dict[str, Any] | None = None
+    thinking: dict[str, Any] | None = None
+    output_config: OutputConfig | None = None
+    output_format: dict[str, Any] | None = None
 
     # there is no such thing here: neutral values only
-    tools: Any = None
-    tool_choice: Any = None
-    thinking: Any = None
     context_management: Any = None
     mcp_servers: Any = None
-    output_config: Any = None
-    output_format: Any = None
+    speed: Any = None
+    # about the caller; changes nothing
+    user_profile_id: Any = None
+    workspace_id: Any = None
     # a breakpoint of the cache: prefixes are cached without
     cache_control: Any = None
 
@@ -52,22 +70,20 @@ class MessagesRequest(CountTokensRequest, kw_only=True, forbid_unknown_fields=Tr
     service_tier: Any = None
     container: Any = None
     inference_geo: Any = None
+    diagnostics: Any = None
 
 
 COUNT_NEUTRAL: dict[str, tuple[Any, ...]] = {
-    "tools": ([],),
-    "tool_choice": ({"type": "auto"}, {"type": "none"}),
-    "thinking": ({"type": "disabled"},),
     "context_management": ({}, {"edits": []}),
     "mcp_servers": ([],),
-    "output_config": ({},),
-    "output_format": (),
+    "speed": ("standard",),
 }
 MESSAGES_NEUTRAL: dict[str, tuple[Any, ...]] = {
     **COUNT_NEUTRAL,
     "service_tier": ("auto", "standard_only"),
     "container": (),
     "inference_geo": (),
+    "diagnostics": ({},),
 }
 
 
@@ -92,12 +108,30 @@ class TextBlock(msgspec.Struct, tag_field="type", tag="text"):
     text: str
 
 
+class ThinkingBlock(msgspec.Struct, tag_field="type", tag="thinking"):
+    """What the model thinks before it answers. signature: there is none; thoughts come back as they are."""
+
+    thinking: str
+    signature: str = ""
+
+
+class ToolUseBlock(msgspec.Struct, tag_field="type", tag="tool_use"):
+    """A call. input: its arguments; empty when they were cut off."""
+
+    id: str
+    name: str
+    input: dict[str, Any]
+
+
+ContentBlock = TextBlock | ThinkingBlock | ToolUseBlock
+
+
 class MessageAnswer(msgspec.Struct, tag_field="type", tag="message"):
-    """The whole answer. stop_reason: end_turn, max_tokens or stop_sequence."""
+    """The whole answer. stop_reason: end_turn, tool_use, max_tokens or stop_sequence."""
 
     id: str
     model: str
-    content: list[TextBlock]
+    content: list[ContentBlock]
     usage: MessagesUsage
     stop_reason: str | None = None
     stop_sequence: str | None = None

@@ -40,6 +40,9 @@ class ChatRequest(GenerationFields, kw_only=True, forbid_unknown_fields=True):
     web_search_options: Any = None
     verbosity: Any = None
     mm_processor_kwargs: Any = None
+    media_io_kwargs: Any = None
+    return_assistant_tokens_mask: Any = None
+    return_prompt_text: Any = None
 
 
 CHAT_NEUTRAL = {
@@ -55,6 +58,9 @@ CHAT_NEUTRAL = {
     "web_search_options": (),
     "verbosity": ("medium",),
     "mm_processor_kwargs": ({},),
+    "media_io_kwargs": ({},),
+    "return_assistant_tokens_mask": (False,),
+    "return_prompt_text": (False,),
     "add_special_tokens": (False,),
 }
 

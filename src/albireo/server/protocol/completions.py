@@ -19,9 +19,10 @@ class CompletionRequest(GenerationFields, kw_only=True, forbid_unknown_fields=Tr
     echo: bool | None = None
     logprobs: AllOrCount | None = None
     suffix: Any = None
+    prompt_embeds: Any = None
 
 
-COMPLETION_NEUTRAL = {**NEUTRAL, "suffix": ("",)}
+COMPLETION_NEUTRAL = {**NEUTRAL, "suffix": ("",), "prompt_embeds": ()}
 
 
 class CompletionLogprobs(msgspec.Struct):

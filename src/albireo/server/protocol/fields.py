@@ -62,6 +62,7 @@ class GenerationFields(msgspec.Struct, kw_only=True, forbid_unknown_fields=True)
     request_id: Annotated[str, Meta(min_length=1, max_length=128, pattern=r"^[\x21-\x7e]+$")] | None = None
     return_token_ids: bool | None = None
     return_tokens_as_token_ids: bool | None = None
+    return_timings: bool | None = None
     add_special_tokens: bool | None = None
 
     # the form of the output: read by forms.py
@@ -89,6 +90,10 @@ class GenerationFields(msgspec.Struct, kw_only=True, forbid_unknown_fields=True)
     use_beam_search: Any = None
     length_penalty: Any = None
     kv_transfer_params: Any = None
+    ec_transfer_params: Any = None
+    repetition_detection: Any = None
+    return_token_offsets: Any = None
+    truncation_side: Any = None
     vllm_xargs: Any = None
     truncate_prompt_tokens: Any = None
     thinking_token_budget: Any = None
@@ -101,6 +106,11 @@ NEUTRAL: dict[str, tuple[Any, ...]] = {
     "use_beam_search": (False,),
     "length_penalty": (1,),
     "kv_transfer_params": ({},),
+    "ec_transfer_params": ({},),
+    "repetition_detection": (),
+    "return_token_offsets": (False,),
+    # a prompt is never truncated, from no side
+    "truncation_side": ("left", "right"),
     "vllm_xargs": ({},),
     "truncate_prompt_tokens": (),
     "thinking_token_budget": (),
@@ -141,12 +151,13 @@ def unneutral(fields: msgspec.Struct, table: dict[str, tuple[Any, ...]]) -> tupl
 
 
 class Usage(msgspec.Struct, omit_defaults=True):
-    """Tokens of an answer."""
+    """Tokens of an answer. timings: seconds of each part of its account, when asked for."""
 
     prompt_tokens: int
     completion_tokens: int
     total_tokens: int
     prompt_tokens_details: dict[str, int] | None = None
+    timings: dict[str, float] | None = None
 
 
 def usage(num_prompt: int, num_output: int, num_cached: int) -> Usage:

@@ -29,7 +29,13 @@ class Reasoning(msgspec.Struct, forbid_unknown_fields=True):
 
 
 class ResponseRequest(msgspec.Struct, kw_only=True, forbid_unknown_fields=True):
-    """input: a text, or a list of messages. store: keep the answer, so that it can be asked for; by default on."""
+    """What is asked of the model.
+
+    Fields:
+        input: a text, or a list of messages, calls, results of calls, and thoughts.
+        tools: functions.
+        store: keep the answer, so that it can be asked for; by default on.
+    """
 
     model: str | None = None
     input: str | Annotated[list[dict[str, Any]], Meta(min_length=1, max_length=4096)]
@@ -45,6 +51,9 @@ class ResponseRequest(msgspec.Struct, kw_only=True, forbid_unknown_fields=True):
     store: bool | None = None
     background: bool | None = None
     metadata: dict[str, str] | None = None
+    tools: list[dict[str, Any]] | None = None
+    tool_choice: str | dict[str, Any] | None = None
+    parallel_tool_calls: bool | None = None
 
     # beyond OpenAI's
     top_k: AllOrCount | None = None
@@ -65,9 +74,6 @@ class ResponseRequest(msgspec.Struct, kw_only=True, forbid_unknown_fields=True):
     prompt_cache_options: Any = None
 
     # there is no such thing here: neutral values only
-    tools: Any = None
-    tool_choice: Any = None
-    parallel_tool_calls: Any = None
     max_tool_calls: Any = None
     include: Any = None
     truncation: Any = None
@@ -80,11 +86,9 @@ class ResponseRequest(msgspec.Struct, kw_only=True, forbid_unknown_fields=True):
 
 
 RESPONSE_NEUTRAL: dict[str, tuple[Any, ...]] = {
-    "tools": ([],),
-    "tool_choice": ("auto", "none"),
-    "parallel_tool_calls": (True, False),
     "max_tool_calls": (),
-    "include": ([],),
+    # what was thought comes in the clear, and can be handed back so
+    "include": ([], ["reasoning.encrypted_content"]),
     "truncation": ("disabled",),
     "top_logprobs": (0,),
     "service_tier": ("auto", "default"),
@@ -110,6 +114,34 @@ class OutputMessage(msgspec.Struct, tag_field="type", tag="message"):
     status: str
     content: list[OutputText]
     role: str = "assistant"
+
+
+class ReasoningText(msgspec.Struct, tag_field="type", tag="reasoning_text"):
+    """What the model thinks."""
+
+    text: str
+
+
+class ReasoningItem(msgspec.Struct, tag_field="type", tag="reasoning"):
+    """What the model thinks before it answers."""
+
+    id: str
+    status: str
+    content: list[ReasoningText]
+    summary: list[Any] = msgspec.field(default_factory=list)
+
+
+class FunctionCallItem(msgspec.Struct, tag_field="type", tag="function_call"):
+    """A call. arguments: JSON, as the model wrote it. call_id: names it to its result."""
+
+    id: str
+    status: str
+    call_id: str
+    name: str
+    arguments: str
+
+
+OutputItem = OutputMessage | ReasoningItem | FunctionCallItem
 
 
 class ResponseUsage(msgspec.Struct):
@@ -139,15 +171,15 @@ class ResponseAnswer(msgspec.Struct, kw_only=True):
     metadata: dict[str, str]
     instructions: str | None
     previous_response_id: str | None
-    output: list[OutputMessage] = msgspec.field(default_factory=list)
+    parallel_tool_calls: bool = True
+    tool_choice: str | dict[str, Any] = "auto"
+    tools: list[dict[str, Any]] = msgspec.field(default_factory=list)
+    output: list[OutputItem] = msgspec.field(default_factory=list)
     usage: ResponseUsage | None = None
     error: dict[str, Any] | None = None
     incomplete_details: dict[str, Any] | None = None
     completed_at: int | None = None
     object: str = "response"
-    parallel_tool_calls: bool = True
-    tool_choice: str = "auto"
-    tools: list[Any] = msgspec.field(default_factory=list)
     top_logprobs: int = 0
     truncation: str = "disabled"
     service_tier: str = "default"

@@ -9,11 +9,12 @@ from msgspec import UNSET, Meta, UnsetType
 
 
 class TokenizeRequest(msgspec.Struct, kw_only=True, forbid_unknown_fields=True):
-    """A prompt, or the messages of a chat."""
+    """A prompt, or the messages and tools of a chat."""
 
     model: str | None = None
     prompt: str | None = None
     messages: list[dict[str, Any]] | None = None
+    tools: list[dict[str, Any]] | None = None
     add_special_tokens: bool | None = None
     return_token_strs: bool | None = None
     add_generation_prompt: bool | None = None

@@ -1,4 +1,4 @@
-"""Any value in any field of the protocols beside OpenAI's chats: never a 500."""
+"""Any value in any field of any protocol: never a 500."""
 
 from __future__ import annotations
 
@@ -8,7 +8,10 @@ from typing import Any
 import pytest
 
 from albireo.server.protocol.anthropic import CountTokensRequest, MessagesRequest
+from albireo.server.protocol.chat import ChatRequest
+from albireo.server.protocol.completions import CompletionRequest
 from albireo.server.protocol.responses import ResponseRequest
+from albireo.server.protocol.tokens import DetokenizeRequest, TokenizeRequest
 
 VALUES = (
     "-1", "0", str(2**31), str(2**63), "1e18", "1e400", '"5"', "1.5", "NaN", "[]", "{}", "true", "9" * 5000, '""',
@@ -20,6 +23,10 @@ SAY = [{"role": "user", "content": "Once"}]
 @pytest.mark.parametrize(
     ("path", "kind", "base"),
     [
+        ("/v1/completions", CompletionRequest, {"prompt": "Once", "max_tokens": 2}),
+        ("/v1/chat/completions", ChatRequest, {"messages": SAY, "max_tokens": 2}),
+        ("/tokenize", TokenizeRequest, {"prompt": "Once", "model": "story"}),
+        ("/detokenize", DetokenizeRequest, {"tokens": [1], "model": "story"}),
         ("/v1/responses", ResponseRequest, {"input": "Once", "max_output_tokens": 2}),
         ("/v1/messages", MessagesRequest, {"model": "story", "max_tokens": 2, "messages": SAY}),
         ("/v1/messages/count_tokens", CountTokensRequest, {"model": "story", "messages": SAY}),

@@ -1,0 +1,209 @@
+"""The devices a program can run on, behind one interface: which kernels there are, how much memory, the model.
+
+Called by load.py. A GPU's packages are imported when one is asked for, or found.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Literal, Protocol
+
+from albireo.api.memory import MemoryPlan, machine_bytes, with_blocks
+from albireo.api.source import ModelSource
+from albireo.backends.backend import KernelCatalog
+from albireo.backends.cpu.catalog import CpuCatalog
+from albireo.backends.cpu.machine import isa_levels, thread_pool
+from albireo.backends.cpu.model import CpuModel, kv_block_bytes
+from albireo.backends.cpu.pack import constant_offsets
+from albireo.backends.cpu.ranks import TensorParallelModel, rank_pool
+from albireo.backends.cuda.catalog import CudaCatalog
+from albireo.config import EngineConfig
+from albireo.errors import ConfigError
+from albireo.execution.ahead import LOOKAHEAD, AheadDevice, AheadRunner
+from albireo.execution.runner import DeviceModel, Pooler, Runner
+from albireo.graph.node import Graph
+from albireo.graph.program import KVLayout, Program
+from albireo.step import StepPlan, StepResult
+
+if TYPE_CHECKING:
+    from albireo.backends.cuda.model import CudaModel
+
+Advance = Callable[[int], None]
+Execute = Callable[[StepPlan], StepResult]
+
+
+class Device(Protocol):
+    """Where a program runs."""
+
+    @property
+    def name(self) -> Literal["cpu", "cuda"]: ...
+
+    @property
+    def lookahead(self) -> int:
+        """See EngineSettings."""
+        ...
+
+    def catalog(self) -> KernelCatalog: ...
+
+    def machine_bytes(self) -> int:
+        """Memory for weights, activations and KV cache, of which memory_utilization is a fraction."""
+        ...
+
+    def weight_bytes(self, program: Program) -> int: ...
+
+    def block_bytes(self, kv: KVLayout) -> int:
+        """Of one KV block over all layers."""
+        ...
+
+    def model(
+        self,
+        config: EngineConfig,
+        source: ModelSource,
+        graph: Graph,
+        programs: Sequence[Program],
+        memory: MemoryPlan,
+        advance: Advance,
+    ) -> tuple[DeviceModel, MemoryPlan]:
+        """The programs with their weights, ready to run, and the memory as it was shared out in the end.
+
+        Args: advance: told the bytes of each constant that is in place.
+        """
+        ...
+
+    def pooler(self, model: Any, programs: Sequence[Program]) -> Pooler:
+        """Programs that give hidden states, on the memory of model()."""
+        ...
+
+    def execute(
+        self, model: Any, vocab_size: int, block_size: int, max_positions: int, pooler: Pooler | None
+    ) -> Execute:
+        """What the engine is given to make steps of its plans happen on model()."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class CpuDevice:
+    """This machine's processors. levels: ISA levels to choose kernels from."""
+
+    levels: tuple[str, ...]
+    name: Literal["cpu"] = "cpu"
+    lookahead: int = 0
+
+    def catalog(self) -> KernelCatalog:
+        return CpuCatalog(self.levels)
+
+    def machine_bytes(self) -> int:
+        return machine_bytes()
+
+    def weight_bytes(self, program: Program) -> int:
+        return constant_offsets(program.constants)[1]
+
+    def block_bytes(self, kv: KVLayout) -> int:
+        return kv_block_bytes(kv)
+
+    def model(
+        self,
+        config: EngineConfig,
+        source: ModelSource,
+        graph: Graph,
+        programs: Sequence[Program],
+        memory: MemoryPlan,
+        advance: Advance,
+    ) -> tuple[CpuModel | TensorParallelModel, MemoryPlan]:
+        if len(programs) == 1:
+            with source.weights(graph) as weights:
+                pool = thread_pool(config.num_threads)
+                return CpuModel(programs[0], weights, pool, memory.num_blocks, advance), memory
+        pool = rank_pool(config.num_threads, len(programs))
+        ranks = TensorParallelModel(
+            programs, lambda rank: source.weights(graph, rank), pool, memory.num_blocks, advance
+        )
+        return ranks, memory
+
+    def pooler(self, model: CpuModel | TensorParallelModel, programs: Sequence[Program]) -> Pooler:
+        return model.sharing(programs[0]) if isinstance(model, CpuModel) else model.sharing(programs)
+
+    def execute(
+        self, model: DeviceModel, vocab_size: int, block_size: int, max_positions: int, pooler: Pooler | None
+    ) -> Execute:
+        return Runner(model, vocab_size, block_size, pooler).execute
+
+
+class CudaDevice:
+    """One NVIDIA GPU. Raises: ConfigError saying what is wrong, and what to do, where none can be used."""
+
+    name: Literal["cuda"] = "cuda"
+    lookahead = LOOKAHEAD
+
+    def __init__(self) -> None:
+        from albireo.backends.cuda.device import require_gpu
+
+        self._facts = require_gpu()
+
+    def catalog(self) -> KernelCatalog:
+        return CudaCatalog()
+
+    def machine_bytes(self) -> int:
+        assert self._facts.memory_bytes is not None
+        return self._facts.memory_bytes
+
+    def weight_bytes(self, program: Program) -> int:
+        return program.weight_bytes
+
+    def block_bytes(self, kv: KVLayout) -> int:
+        return kv.num_layers * kv.block_size * kv.position_bytes
+
+    def model(
+        self,
+        config: EngineConfig,
+        source: ModelSource,
+        graph: Graph,
+        programs: Sequence[Program],
+        memory: MemoryPlan,
+        advance: Advance,
+    ) -> tuple[DeviceModel, MemoryPlan]:
+        from albireo.backends.cuda.open import open_model
+
+        if len(programs) != 1:
+            raise ConfigError(
+                f"device=cuda: tensor_parallel_size={len(programs)} is not supported on GPUs yet; leave it out"
+            )
+        with source.weights(graph) as weights:
+            model = open_model(
+                programs[0],
+                weights,
+                num_blocks=memory.num_blocks,
+                max_positions=memory.max_model_len,
+                reserve_bytes=memory.machine_bytes - memory.budget_bytes,
+                is_eager=config.enforce_eager,
+                advance=advance,
+            )
+        return model, with_blocks(memory, config, model.num_blocks)
+
+    def pooler(self, model: CudaModel, programs: Sequence[Program]) -> Pooler:
+        return model.sharing(programs[0])
+
+    def execute(
+        self, model: AheadDevice, vocab_size: int, block_size: int, max_positions: int, pooler: Pooler | None
+    ) -> Execute:
+        return AheadRunner(model, vocab_size, block_size, max_positions, pooler).execute
+
+
+def open_device(config: EngineConfig, levels: Sequence[str] | None = None) -> Device:
+    """The device that config asks for; auto: a GPU that can be used, else the CPU.
+
+    Args: levels: ISA levels to choose kernels from, which only a CPU has; None: those of this machine.
+    Raises: ConfigError when a GPU is asked for and there is none that can be used.
+    """
+    if config.device == "cuda":
+        return CudaDevice()
+    if config.device == "auto" and levels is None and _has_gpu():
+        return CudaDevice()
+    return CpuDevice(tuple(isa_levels() if levels is None else levels))
+
+
+def _has_gpu() -> bool:
+    from albireo.backends.cuda.device import driver_version, gpu_facts
+
+    return driver_version() is not None and gpu_facts().problem is None

@@ -1,0 +1,98 @@
+"""Kernels compiled ahead of time for a named GPU, which need not be there: registers, spills, shared memory, SASS.
+
+Called by tests. Triton's wheel carries ptxas and cuobjdump. Cannot
+run in a process whose kernels are interpreted.
+"""
+
+from __future__ import annotations
+
+import re
+import subprocess
+import tempfile
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import triton
+from triton.backends.compiler import GPUTarget
+from triton.compiler import ASTSource
+
+#: Compute capabilities that kernels are compiled for: A100, H100 and H200, B200.
+ARCHITECTURES = (80, 90, 100)
+
+
+@dataclass(frozen=True, slots=True)
+class AotCase:
+    """One way to compile a kernel.
+
+    Fields:
+        name: of the case, such as linear.bfloat16.small_m16.
+        kernel: the jit function.
+        signature: type of each run-time argument by name: "*bf16", "*fp32", "*i32", "*i8", "i32", "fp32".
+        constants: value of each constexpr argument by name.
+        aligned: arguments that are multiples of 16, pointers' addresses included; wide loads need it.
+        max_registers, max_shared: bounds on registers a thread and bytes of shared memory a block.
+        words: by compute capability, instructions that the machine code must have.
+        architectures: those it can be compiled for.
+        fp_fusion: whether a product and a sum may become one operation; launchers say the same.
+    """
+
+    name: str
+    kernel: Any
+    signature: Mapping[str, str]
+    constants: Mapping[str, Any]
+    num_warps: int = 4
+    num_stages: int = 3
+    aligned: tuple[str, ...] = ()
+    max_registers: int = 255
+    max_shared: int = 160 << 10
+    words: Mapping[int, tuple[str, ...]] = field(default_factory=dict)
+    architectures: tuple[int, ...] = ARCHITECTURES
+    fp_fusion: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Compiled:
+    """What became of it.
+
+    Fields:
+        registers: a thread. spills: instructions that keep a register in memory; a frame for a call is none. shared:
+            bytes a block. sass: the machine code.
+    """
+
+    registers: int
+    spills: int
+    shared: int
+    sass: str
+
+
+def compile_case(case: AotCase, architecture: int) -> Compiled:
+    """Compile for a compute capability (90 is 9.0). Raises: what Triton or ptxas say of a kernel they cannot."""
+    names = case.kernel.arg_names
+    signature = {name: case.signature.get(name, "constexpr") for name in names}
+    attrs = {(names.index(name),): [["tt.divisibility", 16]] for name in case.aligned}
+    source = ASTSource(case.kernel, signature, constexprs=dict(case.constants), attrs=attrs)
+    compiled = triton.compile(
+        source,
+        target=GPUTarget("cuda", architecture, 32),
+        options={
+            "num_warps": case.num_warps,
+            "num_stages": case.num_stages,
+            "enable_fp_fusion": case.fp_fusion,
+        },
+    )
+    with tempfile.TemporaryDirectory() as directory:
+        cubin = Path(directory) / "kernel.cubin"
+        cubin.write_bytes(compiled.asm["cubin"])
+        usage = _cuobjdump("-res-usage", cubin)
+        sass = _cuobjdump("-sass", cubin)
+    found = re.search(r"REG:(\d+)", usage)
+    if found is None:
+        raise RuntimeError(f"cuobjdump says nothing of registers for {case.name}: {usage[:200]!r}")
+    return Compiled(int(found[1]), len(re.findall(r"\bSTL\b", sass)), int(compiled.metadata.shared), sass)
+
+
+def _cuobjdump(flag: str, cubin: Path) -> str:
+    tool = triton.knobs.nvidia.cuobjdump.path
+    return subprocess.run([tool, flag, str(cubin)], check=True, capture_output=True, text=True).stdout

@@ -1,0 +1,244 @@
+"""A call of the program -> a launch: names become views of the arena, of the constants, of the step.
+
+Called by model.py once a call. A launch is given the step and cuts its views to that step's rows; it allocates nothing.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import TypeVar
+
+import torch
+
+from albireo.backends.cuda.kernels.attention import attention
+from albireo.backends.cuda.kernels.elementwise import elementwise
+from albireo.backends.cuda.kernels.embed import embed
+from albireo.backends.cuda.kernels.gather import gather
+from albireo.backends.cuda.kernels.head_norm import head_norm
+from albireo.backends.cuda.kernels.kv_write import kv_write
+from albireo.backends.cuda.kernels.norm import norm
+from albireo.backends.cuda.kernels.qk_norm_rope_kv_write import qk_norm_rope_kv_write
+from albireo.backends.cuda.kernels.rope import rope
+from albireo.backends.cuda.kernels.slice_columns import slice_columns
+from albireo.backends.cuda.kernels.top import top
+from albireo.backends.cuda.kv import DeviceKV
+from albireo.backends.cuda.linear import linear
+from albireo.backends.cuda.matrix import DeviceMatrix
+from albireo.backends.cuda.scratch import Scratch, qkv_columns, shape_of
+from albireo.backends.cuda.step import DeviceStep
+from albireo.graph.program import Buffer, Call
+
+Launch = Callable[[DeviceStep], None]
+_T = TypeVar("_T")
+
+
+@dataclass(frozen=True, slots=True)
+class Memory:
+    """Where everything a program names lies.
+
+    Fields:
+        buffers, specs: activations by name, [largest rows, columns]; and what the program says of them.
+        matrices: constants with a packing of rows. vectors: those of one row, and rope tables, float32.
+    """
+
+    buffers: Mapping[str, torch.Tensor]
+    specs: Mapping[str, Buffer]
+    matrices: Mapping[str, DeviceMatrix]
+    vectors: Mapping[str, torch.Tensor]
+    kv: DeviceKV
+    scratch: Scratch
+
+
+def bind(call: Call, memory: Memory) -> Launch:
+    """The launch of one call. Raises: KeyError for a family that has no kernel here."""
+    return _FAMILIES[call.family](_Args(call, memory))
+
+
+@dataclass(frozen=True, slots=True)
+class _Args:
+    """What a call's roles name."""
+
+    call: Call
+    memory: Memory
+
+    def buffer(self, role: str) -> Callable[[DeviceStep], torch.Tensor]:
+        """The rows that a step has of an activation."""
+        name = self.call.args[role]
+        tensor, rows = self.memory.buffers[name], self.memory.specs[name].rows
+        if isinstance(rows, int):
+            return lambda step: tensor[:rows]
+        return lambda step: tensor[: step.sizes[rows]]
+
+    def optional_buffer(self, role: str) -> Callable[[DeviceStep], torch.Tensor | None]:
+        return self.buffer(role) if role in self.call.args else lambda step: None
+
+    def ids(self, role: str) -> Callable[[DeviceStep], torch.Tensor]:
+        """A step array."""
+        name = self.call.args[role]
+        if name == "token_ids":
+            return lambda step: step.token_ids
+        return lambda step: step.rows[name]
+
+    def matrix(self, role: str = "weight") -> DeviceMatrix:
+        return self.memory.matrices[self.call.args[role]]
+
+    def vector(self, role: str) -> torch.Tensor:
+        return self.memory.vectors[self.call.args[role]]
+
+    def optional_vector(self, role: str) -> torch.Tensor | None:
+        return self.vector(role) if role in self.call.args else None
+
+    def columns(self, role: str) -> int:
+        """Of an activation; of rows of 8-bit codes the codes alone."""
+        return self.memory.specs[self.call.args[role]].cols
+
+    def number(self, name: str) -> int:
+        return int(self.call.attrs[name])
+
+
+def _embed(args: _Args) -> Launch:
+    ids, table, out = args.ids("ids"), args.matrix("table"), args.buffer("out")
+    return lambda step: embed(ids(step), table, out(step))
+
+
+def _norm(args: _Args) -> Launch:
+    x, weight, out = args.buffer("x"), args.vector("weight"), args.buffer("out")
+    eps, cols = float(args.call.attrs["eps"]), args.columns("x")
+    if "rows" in args.call.args:
+        rows = args.ids("rows")
+        return lambda step: norm(x(step), weight, out(step), eps, cols, rows(step))
+    return lambda step: norm(x(step), weight, out(step), eps, cols)
+
+
+def _gather(args: _Args) -> Launch:
+    x, rows, out = args.buffer("x"), args.ids("rows"), args.buffer("out")
+    return lambda step: gather(x(step), rows(step), out(step))
+
+
+def _linear(args: _Args) -> Launch:
+    x, weight, out = args.buffer("x"), args.matrix(), args.buffer("out")
+    bias, residual = args.optional_vector("bias"), args.optional_buffer("residual")
+    act, n, scratch = args.call.attrs["act"], args.number("n"), args.memory.scratch.linear
+    return lambda step: linear(
+        x(step), weight, out(step), n=n, bias=bias, residual=residual(step), act=act, workspace=scratch
+    )
+
+
+def _qkv_rope_kv(args: _Args) -> Launch:
+    x, weight, q = args.buffer("x"), args.matrix(), args.buffer("q")
+    bias, q_norm, k_norm = (args.optional_vector(role) for role in ("bias", "q_norm", "k_norm"))
+    table, layer = args.vector("rope"), args.memory.kv.layers[args.number("layer")]
+    heads, kv_heads, head_dim = (args.number(name) for name in ("num_heads", "num_kv_heads", "head_dim"))
+    eps, scratch = float(args.call.attrs["eps"]), args.memory.scratch
+    n = qkv_columns(args.call)
+
+    def launch(step: DeviceStep) -> None:
+        qkv = scratch.qkv[: step.sizes["T"], :n]
+        linear(x(step), weight, qkv, n=n, workspace=scratch.linear)
+        qk_norm_rope_kv_write(
+            qkv,
+            bias,
+            q_norm,
+            k_norm,
+            table,
+            step.positions,
+            step.slots,
+            q(step),
+            layer,
+            num_heads=heads,
+            num_kv_heads=kv_heads,
+            head_dim=head_dim,
+            eps=eps,
+        )
+
+    return launch
+
+
+def _attention(args: _Args) -> Launch:
+    q, out, attrs = args.buffer("q"), args.buffer("out"), args.call.attrs
+    layer, scratch = args.memory.kv.layers[args.number("layer")], args.memory.scratch
+    work = next(
+        work
+        for shape, work in scratch.work.items()
+        if shape == shape_of(args.call, shape.max_context, shape.multiprocessors)
+    )
+    return lambda step: attention(
+        q(step),
+        layer,
+        out(step),
+        step,
+        work,
+        scratch.attention,
+        num_heads=attrs["num_heads"],
+        num_kv_heads=attrs["num_kv_heads"],
+        head_dim=attrs["head_dim"],
+        scale=attrs["scale"],
+        window=attrs["window"] or 0,
+        softcap=attrs["softcap"] or 0.0,
+    )
+
+
+def _head_top(args: _Args) -> Launch:
+    x, weight = args.buffer("x"), args.matrix()
+    ids, values = args.buffer("ids"), args.buffer("values")
+    n, scratch = args.number("n"), args.memory.scratch
+
+    def launch(step: DeviceStep) -> None:
+        logits = scratch.logits[: step.sizes["G"], :n]
+        linear(x(step), weight, logits, n=n, workspace=scratch.linear)
+        top(logits, step.top_counts, ids(step), values(step), scratch.top)
+
+    return launch
+
+
+def _top(args: _Args) -> Launch:
+    x, ids, values = args.buffer("x"), args.buffer("ids"), args.buffer("values")
+    keys = args.memory.scratch.top
+    return lambda step: top(x(step), step.top_counts, ids(step), values(step), keys)
+
+
+def _elementwise(args: _Args) -> Launch:
+    x, y, out = args.buffer("x"), args.optional_buffer("y"), args.buffer("out")
+    kind, cols = args.call.attrs["kind"], args.columns("x")
+    return lambda step: elementwise(kind, x(step), y(step), out(step), cols)
+
+
+def _head_norm(args: _Args) -> Launch:
+    x, weight, out = args.buffer("x"), args.vector("weight"), args.buffer("out")
+    eps, heads = float(args.call.attrs["eps"]), args.number("num_heads")
+    return lambda step: head_norm(x(step), weight, out(step), eps, heads)
+
+
+def _rope(args: _Args) -> Launch:
+    x, table, out = args.buffer("x"), args.vector("rope"), args.buffer("out")
+    heads, head_dim = args.number("num_heads"), args.number("head_dim")
+    return lambda step: rope(x(step), table, step.positions, out(step), heads, head_dim)
+
+
+def _kv_write(args: _Args) -> Launch:
+    k, v, layer = args.buffer("k"), args.buffer("v"), args.memory.kv.layers[args.number("layer")]
+    kv_heads, head_dim = args.number("num_kv_heads"), args.number("head_dim")
+    return lambda step: kv_write(k(step), v(step), step.slots, layer, kv_heads, head_dim)
+
+
+def _slice(args: _Args) -> Launch:
+    x, out, start = args.buffer("x"), args.buffer("out"), args.number("start")
+    return lambda step: slice_columns(x(step), start, out(step))
+
+
+_FAMILIES: Mapping[str, Callable[[_Args], Launch]] = {
+    "embed": _embed,
+    "norm": _norm,
+    "gather": _gather,
+    "linear": _linear,
+    "qkv_rope_kv": _qkv_rope_kv,
+    "attention": _attention,
+    "head_top": _head_top,
+    "elementwise": _elementwise,
+    "head_norm": _head_norm,
+    "rope": _rope,
+    "kv_write": _kv_write,
+    "slice": _slice,
+    "top": _top,
+}

@@ -1,0 +1,49 @@
+"""Which sizes a step is padded to, so that one recorded graph serves many steps.
+
+Asked by model.py. Integers only: neither torch nor arrays. A step in which every sequence has one token is padded to
+the next bucket; any other is computed at its own size, launch by launch.
+"""
+
+from __future__ import annotations
+
+from bisect import bisect_left
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True, slots=True)
+class Bucket:
+    """Sizes of a recorded step: each of `size` sequences has one token, and wants its logits or its best few.
+
+    Fields: is_top: the best few.
+    """
+
+    size: int
+    is_top: bool
+
+    @property
+    def sizes(self) -> dict[str, int]:
+        """Rows of the step symbols, padding included."""
+        logits, top = (0, self.size) if self.is_top else (self.size, 0)
+        return {"T": self.size, "B": self.size, "R": logits, "G": top, "S": self.size}
+
+
+class Buckets:
+    """1, 2, 4, 8, 16, 24, … 64, 80, … 256, 288, …, and max_num_seqs itself, where padding would cost the most."""
+
+    def __init__(self, max_num_seqs: int) -> None:
+        steps = [1, 2, 4, *range(8, 65, 8), *range(80, 257, 16), *range(288, max_num_seqs + 1, 32)]
+        self.sizes = tuple(sorted({size for size in steps if size < max_num_seqs} | {max_num_seqs}))
+
+    def of(self, sizes: Mapping[str, int], num_sequences: int) -> Bucket | None:
+        """The smallest bucket that holds a step; None: it is computed at its own size.
+
+        Args: sizes: T, R and G of the step.
+        """
+        num_tokens = sizes["T"]
+        is_top = sizes["R"] == 0
+        if num_tokens != num_sequences or max(sizes["R"], sizes["G"]) != num_tokens or not num_tokens:
+            return None
+        if min(sizes["R"], sizes["G"]) or num_tokens > self.sizes[-1]:
+            return None
+        return Bucket(self.sizes[bisect_left(self.sizes, num_tokens)], is_top)

@@ -1,0 +1,54 @@
+"""Recorders: launches recorded once for a bucket, and replayed as one.
+
+CudaGraphs is the real one; DirectLaunches does nothing of the kind, for --enforce-eager and where there is no GPU. Both
+are asked by model.py.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Protocol
+
+import torch
+
+Launches = Callable[[], None]
+
+
+class Recorder(Protocol):
+    """Turns launches that read and write fixed addresses into something that repeats them."""
+
+    def record(self, launches: Launches) -> Launches: ...
+
+
+class DirectLaunches:
+    """Repeats launches by launching them."""
+
+    def record(self, launches: Launches) -> Launches:
+        return launches
+
+
+class CudaGraphs:
+    """One CUDA graph a recording, all in one memory pool."""
+
+    def __init__(self) -> None:
+        self._pool = torch.cuda.graph_pool_handle()
+
+    def record(self, launches: Launches) -> Launches:
+        """Launches once as they are, which compiles and warms what is new, then records them.
+
+        They must neither allocate nor wait for the device. Returns: a replay on the current stream.
+        """
+        side = torch.cuda.Stream()
+        side.wait_stream(torch.cuda.current_stream())
+        with torch.cuda.stream(side):
+            launches()
+        torch.cuda.current_stream().wait_stream(side)
+        torch.cuda.synchronize()
+        graph = torch.cuda.CUDAGraph()
+        with torch.cuda.graph(graph, pool=self._pool):
+            launches()
+
+        def replay() -> None:
+            graph.replay()
+
+        return replay

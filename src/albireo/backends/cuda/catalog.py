@@ -1,0 +1,38 @@
+"""CudaCatalog: the kernels of this backend, as the compiler asks for them.
+
+Implements backends.backend.KernelCatalog. Needs neither torch nor a GPU, so that a program for one can be compiled, and
+looked at, anywhere. A kernel here is a launcher of kernels/: it picks tiles by shape where it is launched.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from albireo.backends.backend import Variant
+from albireo.dtypes import COMPUTE_DTYPES, TOKEN
+from albireo.encodings import is_encoding
+
+#: The level in kernels' identities: linear.bfloat16.triton.
+LEVEL = "triton"
+#: Families that read a matrix, and may read one in few bits.
+_MATRICES = ("embed", "linear", "qkv_rope_kv", "head_top")
+#: Families that can write, or copy, rows of 8-bit codes.
+_TO_TOKENS = ("norm", "elementwise", "gather")
+_OTHERS = ("norm", "gather", "attention", "head_norm", "rope", "kv_write", "elementwise", "slice", "top")
+_ACTS = ("none", "silu_mul", "gelu_tanh_mul")
+
+
+class CudaCatalog:
+    """What can be launched; the same on every GPU."""
+
+    def variants(self, family: str, dtype: str, attrs: Mapping[str, Any]) -> tuple[Variant, ...]:
+        """See KernelCatalog. Sums over ranks are not formed here yet: neither all_reduce nor chunks."""
+        if attrs.get("act", "none") not in _ACTS or attrs.get("chunks", 1) != 1:
+            return ()
+        identity = f"{family}.{dtype}.{LEVEL}"
+        if family in _MATRICES and (dtype in COMPUTE_DTYPES or is_encoding(dtype)):
+            return (Variant(identity, "one", f"row.{dtype}"),)
+        if family in _OTHERS and (dtype in COMPUTE_DTYPES or (dtype == TOKEN and family in _TO_TOKENS)):
+            return (Variant(identity, "one"),)
+        return ()

@@ -1,0 +1,67 @@
+"""What a linear does with a tile of its sums: bias, residual or gated activation, and the type it is kept in.
+
+Used inside the kernels of linears. The order of roundings is csrc/kernels/linear/linear.inl's.
+"""
+
+from __future__ import annotations
+
+import triton
+import triton.language as tl
+
+from albireo.backends.cuda.activations import gelu_tanh, silu
+from albireo.backends.cuda.arithmetic import round_to
+from albireo.errors import InvariantError
+
+#: Names of graph.program's attr act -> ACT of the kernels.
+ACTS = {"none": 0, "silu_mul": 1, "gelu_tanh_mul": 2}
+
+
+def act_code(act: str) -> int:
+    """Raises: InvariantError for an activation that no kernel has."""
+    if act not in ACTS:
+        raise InvariantError(f"linear has no activation {act!r}; there are {', '.join(ACTS)}")
+    return ACTS[act]
+
+
+@triton.jit
+def finish(
+    sums,
+    first_token,
+    first_row,
+    num_tokens,
+    n,
+    out,
+    out_stride,
+    bias,
+    residual,
+    residual_stride,
+    ACT: tl.constexpr,
+    HAS_BIAS: tl.constexpr,
+    HAS_RESIDUAL: tl.constexpr,
+):
+    """Keep a tile of sums [tokens, weight rows]: rows below num_tokens, outputs below n.
+
+    bias: float32, one a weight row. residual: float32, may be out. With ACT 32 gate rows and 32 up rows take turns, and
+    n counts the outputs, half as many as rows.
+    """
+    NT: tl.constexpr = sums.shape[0]
+    NR: tl.constexpr = sums.shape[1]
+    token = first_token + tl.arange(0, NT)
+    if HAS_BIAS:
+        row = first_row + tl.arange(0, NR)
+        rows = n if ACT == 0 else (n + 31) // 32 * 64
+        sums += tl.load(bias + row, mask=row < rows, other=0.0)[None, :]
+    if ACT != 0:
+        halves = tl.permute(tl.reshape(sums, (NT, NR // 64, 2, 32)), (0, 1, 3, 2))
+        gate, up = tl.split(halves)
+        sums = tl.reshape((silu(gate) if ACT == 1 else gelu_tanh(gate)) * up, (NT, NR // 2))
+        column = first_row // 2 + tl.arange(0, NR // 2)
+    else:
+        column = first_row + tl.arange(0, NR)
+    keep = (token < num_tokens)[:, None] & (column < n)[None, :]
+    if HAS_RESIDUAL:
+        sums += tl.load(
+            residual + token.to(tl.int64)[:, None] * residual_stride + column[None, :], mask=keep, other=0.0
+        )
+    at = token.to(tl.int64)[:, None] * out_stride + column[None, :]
+    tl.store(out + at, round_to(sums, out.dtype.element_ty), mask=keep)

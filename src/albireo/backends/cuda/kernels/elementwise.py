@@ -1,0 +1,93 @@
+"""elementwise: out[i, e] = f(x[i, e] [, y[i, e]]) in float32, with f one of cast, silu, gelu_tanh, add, mul.
+
+x, y: [R, E] of any floating type. out: [R, E] float32, bfloat16 or float16, which may be x or y; token rows (uint8,
+csrc's tokens.h); or float8 e4m3 codes with a scale a row in scale: [R] float32. Columns are contiguous, rows any
+distance apart. Numbers: a program takes some columns of a row; codes: a whole row, which is made for E up to 32768. A
+padding row is like others.
+"""
+
+from __future__ import annotations
+
+import torch
+import triton
+import triton.language as tl
+
+from albireo.backends.cuda.activations import gelu_tanh, silu
+from albireo.backends.cuda.aot import AotCase
+from albireo.backends.cuda.row_codes import output_tile, row_warps, store_row, tile_columns
+
+#: The kinds, and whether they take y.
+KINDS = {"cast": False, "silu": False, "gelu_tanh": False, "add": True, "mul": True}
+
+
+@triton.jit
+def elementwise_kernel(x, y, out, scale, x_stride, y_stride, out_stride, cols, KIND: tl.constexpr, BLOCK: tl.constexpr):
+    row = tl.program_id(0).to(tl.int64)
+    at = tile_columns(tl.program_id(1) * BLOCK, BLOCK)
+    mask = at < cols
+    value = tl.load(x + row * x_stride + at, mask=mask, other=0.0).to(tl.float32)
+    if y is not None:
+        other = tl.load(y + row * y_stride + at, mask=mask, other=0.0).to(tl.float32)
+        value = value + other if KIND == "add" else value * other
+    if KIND == "silu":
+        value = silu(value)
+    if KIND == "gelu_tanh":
+        value = gelu_tanh(value)
+    store_row(out, row, out_stride, scale, at, value, cols, BLOCK)
+
+
+def elementwise(
+    kind: str,
+    x: torch.Tensor,
+    y: torch.Tensor | None,
+    out: torch.Tensor,
+    cols: int,
+    scale: torch.Tensor | None = None,
+) -> None:
+    """kind: one of KINDS; y: of those that take it. cols: E, which a token row does not tell.
+
+    Raises: ValueError for another kind, or y given or missing where it should not be.
+    """
+    if KINDS.get(kind) is not (y is not None):
+        raise ValueError(f"elementwise {kind!r} with{'' if y is not None else 'out'} y; there are {KINDS}")
+    block, blocks = output_tile(out.dtype, cols)
+    elementwise_kernel[(out.shape[0], blocks)](
+        x,
+        y,
+        out,
+        scale,
+        x.stride(0),
+        0 if y is None else y.stride(0),
+        out.stride(0),
+        cols,
+        KIND=kind,
+        BLOCK=block,
+        num_warps=row_warps(block),
+        enable_fp_fusion=False,
+    )
+
+
+def aot_cases() -> list[AotCase]:
+    strides = {"x_stride": "i32", "y_stride": "i32", "out_stride": "i32", "cols": "i32"}
+
+    def case(name: str, kind: str, types: dict[str, str], block: int, architectures: tuple[int, ...]) -> AotCase:
+        signature = {**types, **strides}
+        missing = {role: None for role in ("y", "scale") if role not in types}
+        return AotCase(
+            f"elementwise.{name}",
+            elementwise_kernel,
+            signature,
+            {"KIND": kind, "BLOCK": block, **missing},
+            num_warps=row_warps(block),
+            aligned=tuple(role for role in signature if role != "scale"),
+            max_registers=64,
+            max_shared=16 << 10,
+            words={architecture: ("LDG.E.128",) for architecture in architectures},
+            architectures=architectures,
+        )
+
+    return [
+        case("silu.bfloat16", "silu", {"x": "*fp32", "out": "*bf16"}, 1024, (80, 90, 100)),
+        case("add.float32", "add", {"x": "*fp32", "y": "*fp32", "out": "*fp32"}, 1024, (90,)),
+        case("cast.tokens.16384", "cast", {"x": "*bf16", "out": "*u8"}, 16384, (80,)),
+    ]

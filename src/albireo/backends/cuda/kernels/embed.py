@@ -1,0 +1,123 @@
+"""embed: out[t] = table[ids[t]], widened to float32.
+
+ids: [T] int32, each below the table's rows; table: [V, E], of numbers or in any encoding (matrix.py), row contiguous;
+out: [T, E] float32. Of an affine encoding a number is code * scale + offset of the codes as they lie in the table. A
+program takes some columns of a row; a padding row has id 0.
+"""
+
+from __future__ import annotations
+
+import torch
+import triton
+import triton.language as tl
+
+from albireo.backends.cuda.aot import AotCase
+from albireo.backends.cuda.matrix import DeviceMatrix
+from albireo.encodings import encoding, is_encoding
+
+_BLOCK = 1024
+
+
+@triton.jit
+def embed_kernel(
+    ids,
+    codes,
+    scale,
+    zero,
+    offset,
+    gamma,
+    out,
+    codes_stride,
+    group_stride,
+    out_stride,
+    cols,
+    FORM: tl.constexpr,
+    GROUP: tl.constexpr,
+    BLOCK: tl.constexpr,
+):
+    row = tl.program_id(0)
+    at = tl.program_id(1) * BLOCK + tl.arange(0, BLOCK)
+    mask = at < cols
+    source = tl.load(ids + row).to(tl.int64)
+    codes += source * codes_stride
+    if FORM == "nibbles":
+        byte = tl.load(codes + at // 2, mask=mask, other=0).to(tl.int32)
+        value = ((byte >> (at % 2 * 4)) & 15).to(tl.float32)
+    elif FORM == "e4m3":
+        value = _from_e4m3(tl.load(codes + at, mask=mask, other=0))
+    else:
+        value = tl.load(codes + at, mask=mask, other=0).to(tl.float32)
+    if scale is not None:
+        of_group = source + (at // GROUP).to(tl.int64) * group_stride
+        if zero is not None:
+            value -= tl.load(zero + of_group, mask=mask, other=0).to(tl.float32)
+        if gamma is not None:
+            value *= tl.load(gamma + of_group, mask=mask, other=0).to(tl.float32)
+            value *= tl.load(scale + source)
+        else:
+            value *= tl.load(scale + of_group, mask=mask, other=0.0)
+        if offset is not None:
+            value += tl.load(offset + of_group, mask=mask, other=0.0)
+    tl.store(out + row.to(tl.int64) * out_stride + at, value, mask=mask)
+
+
+@triton.jit
+def _from_e4m3(code):
+    """The numbers of e4m3fn codes in uint8, on every GPU: their bits in a float32's places stand for 2^-120 of them."""
+    bits = code.to(tl.int32)
+    bits = tl.where((bits & 0x7F) == 0x7F, 0x7FC00000, ((bits & 0x7F) << 20) | ((bits & 0x80) << 24))
+    return bits.to(tl.float32, bitcast=True) * 1.329227995784916e36
+
+
+def embed(ids: torch.Tensor, table: DeviceMatrix, out: torch.Tensor) -> None:
+    codes, form, group = table.codes, "numbers", table.cols
+    if is_encoding(table.dtype):
+        how = encoding(table.dtype)
+        group = how.group or table.cols
+        if how.bits == 4:
+            form = "nibbles"
+        elif how.kind == "float":
+            codes, form = codes.view(torch.uint8), "e4m3"
+    cols = out.shape[1]
+    embed_kernel[(out.shape[0], triton.cdiv(cols, _BLOCK))](
+        ids,
+        codes,
+        table.scale,
+        table.zero,
+        table.offset,
+        table.gamma,
+        out,
+        codes.stride(0),
+        table.rows,
+        out.stride(0),
+        cols,
+        FORM=form,
+        GROUP=group,
+        BLOCK=_BLOCK,
+        num_warps=4,
+        enable_fp_fusion=False,
+    )
+
+
+def aot_cases() -> list[AotCase]:
+    strides = {"codes_stride": "i32", "group_stride": "i32", "out_stride": "i32", "cols": "i32"}
+
+    def case(name: str, form: str, group: int, types: dict[str, str], architectures: tuple[int, ...]) -> AotCase:
+        missing = {role: None for role in ("scale", "zero", "offset", "gamma") if role not in types}
+        return AotCase(
+            f"embed.{name}",
+            embed_kernel,
+            {"ids": "*i32", "out": "*fp32", **types, **strides},
+            {"FORM": form, "GROUP": group, "BLOCK": _BLOCK, **missing},
+            aligned=("codes", "out", *strides),
+            max_registers=64,
+            max_shared=8 << 10,
+            words={architecture: ("STG.E.128",) for architecture in architectures},
+            architectures=architectures,
+        )
+
+    return [
+        case("bfloat16", "numbers", 4096, {"codes": "*bf16"}, (80, 90, 100)),
+        case("fp8.g128", "e4m3", 128, {"codes": "*u8", "scale": "*fp32"}, (80,)),
+        case("int4p.g128", "nibbles", 128, {"codes": "*u8", "scale": "*fp32", "zero": "*u8", "gamma": "*u8"}, (90,)),
+    ]

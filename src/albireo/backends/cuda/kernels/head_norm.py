@@ -1,0 +1,72 @@
+"""head_norm: out[i, h] = x[i, h] / sqrt(mean(x[i, h]^2) + eps) * weight, for each of num_heads parts of a row.
+
+x, out: [R, H * D] float32 (out in any compute type), D even; weight: [D] float32. Rows any distance apart, out may be
+x. The same bits as inside qk_norm_rope_kv_write. A program takes some heads of a row; a padding row is like others.
+"""
+
+from __future__ import annotations
+
+import torch
+import triton
+import triton.language as tl
+
+from albireo.backends.cuda.aot import AotCase
+from albireo.backends.cuda.heads import head_tile, load_heads, normalize, store_heads
+
+
+@triton.jit
+def head_norm_kernel(
+    x,
+    weight,
+    out,
+    x_stride,
+    out_stride,
+    num_heads,
+    eps,
+    HEAD_DIM: tl.constexpr,
+    HEADS: tl.constexpr,
+    HALF: tl.constexpr,
+):
+    row = tl.program_id(0).to(tl.int64)
+    first = tl.program_id(1) * HEADS
+    a, b = load_heads(x + row * x_stride, first, num_heads, HEAD_DIM, HEADS, HALF)
+    a, b = normalize(a, b, weight, eps, HEAD_DIM, HALF)
+    store_heads(out + row * out_stride, first, num_heads, a, b, HEAD_DIM, HEADS, HALF)
+
+
+def head_norm(x: torch.Tensor, weight: torch.Tensor, out: torch.Tensor, eps: float, num_heads: int) -> None:
+    head_dim = out.shape[1] // num_heads
+    heads, half = head_tile(head_dim, num_heads)
+    head_norm_kernel[(out.shape[0], triton.cdiv(num_heads, heads))](
+        x,
+        weight,
+        out,
+        x.stride(0),
+        out.stride(0),
+        num_heads,
+        eps,
+        HEAD_DIM=head_dim,
+        HEADS=heads,
+        HALF=half,
+        num_warps=1,
+        enable_fp_fusion=False,
+    )
+
+
+def aot_cases() -> list[AotCase]:
+    signature = {"x": "*fp32", "weight": "*fp32", "out": "*fp32"}
+    signature |= {"x_stride": "i32", "out_stride": "i32", "num_heads": "i32", "eps": "fp32"}
+    heads, half = head_tile(128, 32)
+    return [
+        AotCase(
+            "head_norm.d128",
+            head_norm_kernel,
+            signature,
+            {"HEAD_DIM": 128, "HEADS": heads, "HALF": half},
+            num_warps=1,
+            aligned=("x", "weight", "out", "x_stride", "out_stride"),
+            max_registers=80,
+            max_shared=0,
+            words={90: ("LDG.E.128", "STG.E.128")},
+        )
+    ]

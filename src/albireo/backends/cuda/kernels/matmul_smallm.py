@@ -1,0 +1,213 @@
+"""matmul_smallm: out = epilogue(x @ weight^T) for few tokens, as fast as the weight streams in.
+
+x: [T, K], weight: [N, K], both of one type, float32, float16 or bfloat16; out: [T, n] float32, bfloat16 or float16;
+rows contiguous inside. Epilogue: see ../epilogue.py. Weight rows are the rows of the matrix unit's tile and tokens its
+columns (16, 32 or 64 of them), so that Hopper's wgmma is used even for one token.
+
+A sum is one chain of ascending k, or num_parts() chains, a constant of the shape, which are added in ascending order by
+the program that comes last; it sets its counter back to zero. So a row's bits depend on neither T nor its place, and
+kernels/matmul.py gives the same. Padding rows are computed as any others.
+"""
+
+from __future__ import annotations
+
+import torch
+import triton
+import triton.language as tl
+
+from albireo.backends.cuda.aot import AotCase
+from albireo.backends.cuda.arithmetic import mma
+from albireo.backends.cuda.epilogue import finish
+from albireo.backends.cuda.tiles import BUSY_TILES, FEW_TOKENS, Tile, tokens_of
+from albireo.backends.cuda.workspace import MAX_COUNTERS, counters_and_parts
+
+#: Weight rows of a tile.
+TILE_ROWS = 64
+#: The least k worth a part of its own.
+_LEAST_PART = 512
+_MOST_PARTS = 8
+#: Every part but the last is a whole number of these long.
+PART_STEP = 128
+
+
+def num_parts(rows: int, k: int, dtype: str) -> int:
+    """Chains that each sum of a matrix [rows, k] is made of: a constant of the shape, a power of two.
+
+    float32 is one chain always: the native kernels' bits.
+    """
+    tiles = -(-rows // TILE_ROWS)
+    most = 1 if dtype == "float32" else min(_MOST_PARTS, BUSY_TILES // tiles, k // _LEAST_PART)
+    return 1 << max(most.bit_length() - 1, 0)
+
+
+def part_length(k: int, parts: int) -> int:
+    """k of every part but the last."""
+    return -(-k // (parts * PART_STEP)) * PART_STEP
+
+
+def tile_for(num_tokens: int, dtype: str) -> Tile:
+    tokens = tokens_of(num_tokens)
+    if dtype == "float32":
+        return Tile(TILE_ROWS, tokens, 32, 3)
+    return Tile(TILE_ROWS, tokens, 128, {16: 5, 32: 4, 64: 3}[tokens])
+
+
+def num_part_elements(rows: int, k: int, dtype: str) -> int:
+    """Elements of the parts of the largest call."""
+    parts = num_parts(rows, k, dtype)
+    return 0 if parts == 1 else parts * -(-rows // TILE_ROWS) * TILE_ROWS * FEW_TOKENS
+
+
+@triton.jit
+def matmul_smallm_kernel(
+    x,
+    weight,
+    out,
+    bias,
+    residual,
+    parts,
+    counters,
+    num_tokens,
+    n,
+    k,
+    num_rows,
+    x_stride,
+    out_stride,
+    residual_stride,
+    part_k,
+    ACT: tl.constexpr,
+    HAS_BIAS: tl.constexpr,
+    HAS_RESIDUAL: tl.constexpr,
+    PARTS: tl.constexpr,
+    EVEN_K: tl.constexpr,
+    ROWS: tl.constexpr,
+    TOKENS: tl.constexpr,
+    BLOCK_K: tl.constexpr,
+):
+    tile = tl.program_id(0)
+    part = tl.program_id(1)
+    row = tile * ROWS + tl.arange(0, ROWS)
+    token = tl.arange(0, TOKENS)
+    at_k = tl.arange(0, BLOCK_K)
+    # Rows and tokens that are not there are copies of the last: read without a mask, never kept.
+    weight_at = weight + tl.minimum(row, num_rows - 1).to(tl.int64)[:, None] * k + at_k[None, :]
+    x_at = x + tl.minimum(token, num_tokens - 1)[None, :] * x_stride + at_k[:, None]
+    first = part * part_k
+    acc = tl.zeros((ROWS, TOKENS), tl.float32)
+    for start in range(first, tl.minimum(first + part_k, k), BLOCK_K):
+        if EVEN_K:
+            a = tl.load(weight_at + start, eviction_policy="evict_first")
+            b = tl.load(x_at + start)
+        else:
+            a = tl.load(weight_at + start, mask=(at_k < k - start)[None, :], other=0.0)
+            b = tl.load(x_at + start, mask=(at_k < k - start)[:, None], other=0.0)
+        acc = mma(a, b, acc)
+    if PARTS == 1:
+        finish(
+            tl.trans(acc), 0, tile * ROWS, num_tokens, n, out, out_stride, bias, residual, residual_stride,
+            ACT, HAS_BIAS, HAS_RESIDUAL,
+        )  # fmt: skip
+    else:
+        place = tl.arange(0, ROWS)[:, None] * TOKENS + tl.arange(0, TOKENS)[None, :]
+        of_tile = parts + tile * (PARTS * ROWS * TOKENS) + place
+        tl.store(of_tile + part * (ROWS * TOKENS), acc)
+        tl.debug_barrier()  # every thread's stores are released by the one that counts
+        arrived = tl.atomic_add(counters + tile, 1, sem="acq_rel", scope="gpu")
+        if arrived == PARTS - 1:
+            total = tl.load(of_tile, cache_modifier=".cg")
+            for i in tl.static_range(1, PARTS):
+                total += tl.load(of_tile + i * (ROWS * TOKENS), cache_modifier=".cg")
+            tl.atomic_xchg(counters + tile, 0, sem="relaxed", scope="gpu")
+            finish(
+                tl.trans(total), 0, tile * ROWS, num_tokens, n, out, out_stride, bias, residual, residual_stride,
+                ACT, HAS_BIAS, HAS_RESIDUAL,
+            )  # fmt: skip
+
+
+def matmul_smallm(
+    x: torch.Tensor,
+    weight: torch.Tensor,
+    out: torch.Tensor,
+    n: int,
+    bias: torch.Tensor | None = None,
+    residual: torch.Tensor | None = None,
+    act: int = 0,
+    workspace: torch.Tensor | None = None,
+    tile: Tile | None = None,
+) -> None:
+    """At most FEW_TOKENS rows. act: epilogue.ACTS. tile: for tests; by default tile_for()."""
+    rows, k = weight.shape
+    dtype = str(weight.dtype).removeprefix("torch.")
+    tile = tile or tile_for(len(x), dtype)
+    parts = num_parts(rows, k, dtype)
+    tiles = triton.cdiv(rows, TILE_ROWS)
+    counters, waiting = out, out
+    if parts > 1:
+        assert tiles <= MAX_COUNTERS
+        counters, waiting = counters_and_parts(workspace, parts * tiles * tile.rows * tile.tokens)
+    matmul_smallm_kernel[(tiles, parts)](
+        x,
+        weight,
+        out,
+        out if bias is None else bias,
+        out if residual is None else residual,
+        waiting,
+        counters,
+        len(x),
+        n,
+        k,
+        rows,
+        x.stride(0),
+        out.stride(0),
+        0 if residual is None else residual.stride(0),
+        part_length(k, parts),
+        ACT=act,
+        HAS_BIAS=bias is not None,
+        HAS_RESIDUAL=residual is not None,
+        PARTS=parts,
+        EVEN_K=k % tile.k == 0,
+        ROWS=tile.rows,
+        TOKENS=tile.tokens,
+        BLOCK_K=tile.k,
+        num_warps=tile.warps,
+        num_stages=tile.stages,
+        enable_fp_fusion=dtype == "float32",
+    )
+
+
+_NUMBERS = ("num_tokens", "n", "k", "num_rows", "x_stride", "out_stride", "residual_stride", "part_k")
+
+
+def aot_cases() -> list[AotCase]:
+    def case(
+        name: str, dtype: str, tokens: int, parts: int, act: int, words: dict[int, tuple[str, ...]], registers: int
+    ) -> AotCase:
+        tile = tile_for(tokens, {"bf16": "bfloat16", "fp16": "float16", "fp32": "float32"}[dtype])
+        pointers = {"x": f"*{dtype}", "weight": f"*{dtype}", "out": "*bf16" if act else "*fp32"}
+        pointers |= {"bias": "*fp32", "residual": "*fp32", "parts": "*fp32", "counters": "*i32"}
+        constants = {"ACT": act, "HAS_BIAS": True, "HAS_RESIDUAL": not act, "PARTS": parts, "EVEN_K": True}
+        constants |= {"ROWS": tile.rows, "TOKENS": tile.tokens, "BLOCK_K": tile.k}
+        return AotCase(
+            f"matmul_smallm.{name}",
+            matmul_smallm_kernel,
+            pointers | dict.fromkeys(_NUMBERS, "i32"),
+            constants,
+            tile.warps,
+            tile.stages,
+            aligned=(*pointers, *_NUMBERS[1:]),
+            max_registers=registers,
+            max_shared=128 << 10,
+            words=words,
+            fp_fusion=dtype == "fp32",
+        )
+
+    def loads(width: int) -> dict[int, tuple[str, ...]]:
+        return {80: ("HMMA", "LDGSTS.E.BYPASS"), 90: (f"HGMMA.64x{width}x16", "LDGSTS.E.BYPASS"), 100: ("UTCHMMA",)}
+
+    return [
+        case("bfloat16.16.parts", "bf16", 16, 4, 0, loads(16), 96),
+        case("bfloat16.32.silu_mul", "bf16", 32, 1, 1, loads(32), 128),
+        case("bfloat16.64.parts", "bf16", 64, 4, 0, loads(64), 168),
+        case("float16.64", "fp16", 64, 1, 0, loads(64), 168),
+        case("float32.16", "fp32", 16, 1, 0, {90: ("FFMA",)}, 96),
+    ]

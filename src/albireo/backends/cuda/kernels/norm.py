@@ -1,0 +1,139 @@
+"""norm: out[i] = x[r] / sqrt(mean(x[r]^2) + eps) * weight, with r = rows[i] or i; and the same of a sum of two.
+
+x: [T, E] float32, or residual + x where there is a residual, and then the sum is written to total (which may be either
+of them); weight: [E] float32; rows: [R] int32. out: [R, E] float32, bfloat16 or float16; token rows (uint8, csrc's
+tokens.h); or float8 e4m3 codes with a scale a row in scale: [R] float32. Columns are contiguous, rows any distance
+apart. A program takes a row and holds all of it: made for E up to 32768. A padding entry of rows is 0; a padding row is
+like others.
+"""
+
+from __future__ import annotations
+
+import torch
+import triton
+import triton.language as tl
+
+from albireo.backends.cuda.aot import AotCase
+from albireo.backends.cuda.row_codes import row_block, row_warps, store_row, tile_columns
+
+
+@triton.jit
+def norm_kernel(
+    x,
+    residual,
+    total,
+    rows,
+    weight,
+    out,
+    scale,
+    x_stride,
+    residual_stride,
+    total_stride,
+    out_stride,
+    cols,
+    eps,
+    BLOCK: tl.constexpr,
+):
+    row = tl.program_id(0)
+    at = tile_columns(0, BLOCK)
+    mask = at < cols
+    gain = tl.load(weight + at, mask=mask, other=0.0)
+    source = row
+    if rows is not None:
+        source = tl.load(rows + row)
+    source = source.to(tl.int64)
+    value = tl.load(x + source * x_stride + at, mask=mask, other=0.0)
+    if residual is not None:
+        value += tl.load(residual + source * residual_stride + at, mask=mask, other=0.0)
+        tl.store(total + source * total_stride + at, value, mask=mask)
+    squares = tl.sum(tl.sum(value * value, axis=1), axis=0)
+    factor = tl.div_rn(1.0, tl.sqrt_rn(tl.div_rn(squares, cols * 1.0) + eps))
+    store_row(out, row, out_stride, scale, at, value * factor * gain, cols, BLOCK)
+
+
+def norm(
+    x: torch.Tensor,
+    weight: torch.Tensor,
+    out: torch.Tensor,
+    eps: float,
+    cols: int,
+    rows: torch.Tensor | None = None,
+    scale: torch.Tensor | None = None,
+) -> None:
+    """cols: E, which a token row does not tell. scale: where out is float8."""
+    _launch(x, None, None, rows, weight, out, scale, eps, cols)
+
+
+def add_rms_norm(
+    x: torch.Tensor,
+    residual: torch.Tensor,
+    total: torch.Tensor,
+    weight: torch.Tensor,
+    out: torch.Tensor,
+    eps: float,
+    cols: int,
+    scale: torch.Tensor | None = None,
+) -> None:
+    """total = x + residual in float32, and the norm of it to out."""
+    _launch(x, residual, total, None, weight, out, scale, eps, cols)
+
+
+def _launch(
+    x: torch.Tensor,
+    residual: torch.Tensor | None,
+    total: torch.Tensor | None,
+    rows: torch.Tensor | None,
+    weight: torch.Tensor,
+    out: torch.Tensor,
+    scale: torch.Tensor | None,
+    eps: float,
+    cols: int,
+) -> None:
+    block = row_block(cols)
+    norm_kernel[(out.shape[0],)](
+        x,
+        residual,
+        total,
+        rows,
+        weight,
+        out,
+        scale,
+        x.stride(0),
+        0 if residual is None else residual.stride(0),
+        0 if total is None else total.stride(0),
+        out.stride(0),
+        cols,
+        eps,
+        BLOCK=block,
+        num_warps=row_warps(block),
+        enable_fp_fusion=False,
+    )
+
+
+def aot_cases() -> list[AotCase]:
+    strides = {name: "i32" for name in ("x_stride", "residual_stride", "total_stride", "out_stride", "cols")}
+    base = {"x": "*fp32", "weight": "*fp32", "eps": "fp32", **strides}
+
+    def case(name: str, block: int, registers: int, more: dict[str, str], architectures: tuple[int, ...]) -> AotCase:
+        signature = {**base, **more}
+        return AotCase(
+            f"norm.{name}",
+            norm_kernel,
+            signature,
+            {"BLOCK": block, **{role: None for role in ("residual", "total", "rows", "scale") if role not in more}},
+            num_warps=row_warps(block),
+            aligned=tuple(role for role in signature if role not in ("eps", "rows", "scale")),
+            max_registers=registers,
+            max_shared=24 << 10,
+            words={architecture: ("LDG.E.128",) for architecture in architectures},
+            architectures=architectures,
+        )
+
+    with_sum = {"out": "*bf16", "residual": "*fp32", "total": "*fp32"}
+    return [
+        case("bfloat16.4096", 4096, 48, {"out": "*bf16", "rows": "*i32"}, (80, 90, 100)),
+        case("tokens.4096", 4096, 48, {"out": "*u8"}, (80,)),
+        case("tokens.16384", 16384, 64, {"out": "*u8"}, (90,)),
+        case("fp8.4096", 4096, 48, {"out": "*fp8e4nv", "scale": "*fp32"}, (90, 100)),
+        case("add.bfloat16.4096", 4096, 48, with_sum, (90,)),
+    ]

@@ -1,0 +1,31 @@
+"""sample: logits -> one token a task, as the host's sampler draws it (sampling/sampler.py), without sorting.
+
+logits: [R, V] float32, any stride between rows, not written to. tasks, space: see ../sampling.py. out: [S] int32; -1
+where no token can be drawn, which the host's sampler explains. Launches: 2; 2 more where a task changes logits, 4 where
+one has top_k, 8 where one has top_p. What a task gets depends on its row and its own parameters, to the last bit.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import torch
+
+from albireo.backends.cuda.kernels.sample_adjust import sample_adjust
+from albireo.backends.cuda.kernels.sample_draw import sample_draw
+from albireo.backends.cuda.kernels.sample_peak import sample_peak
+from albireo.backends.cuda.kernels.sample_search import sample_search
+
+if TYPE_CHECKING:
+    from albireo.backends.cuda.sampling import SampleWorkspace, SamplingTensors
+
+
+def sample(logits: torch.Tensor, tasks: SamplingTensors, space: SampleWorkspace, out: torch.Tensor) -> None:
+    if tasks.adjusts:
+        sample_adjust(logits, tasks, space)
+    sample_peak(logits, tasks, space, out)
+    if tasks.has_top_k:
+        sample_search(logits, tasks, space, by_count=True)
+    if tasks.has_top_p:
+        sample_search(logits, tasks, space, by_count=False)
+    sample_draw(logits, tasks, space, out)

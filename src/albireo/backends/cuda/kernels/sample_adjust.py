@@ -1,0 +1,169 @@
+"""sample_adjust: what tasks forbid, favour and penalise, each in a row of its own.
+
+Steps 2 to 6 of sampling/sampler.py, in its order and to its bits: tokens outside a mask, bad words, ends that come too
+early (unless nothing else is left), bias, penalties.
+
+logits: [R, V] float32. Of each task s: rows[s] its row, flags[s] bits CHANGES, MASKED, KEEPS_END. masks: [M, ceil(V /
+32)] int32, bit i % 32 of word i // 32 says whether token i may come; mask_rows[s] a row of it. Changes of single ids
+lie between first_edit[s] and first_edit[s + 1], an id once a task: ids; kinds, bits below COUNT, and from it on how
+often the id is in the output; biases. work: [S, V] float32 is written for tasks that change; alive: [S, tiles] int32 is
+scratch. Two launches: masks by tile, then edits by task.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import torch
+import triton
+import triton.language as tl
+
+from albireo.backends.cuda.aot import AotCase
+
+if TYPE_CHECKING:
+    from albireo.backends.cuda.sampling import SampleWorkspace, SamplingTensors
+
+#: Bits of flags.
+CHANGES, MASKED, KEEPS_END = 1, 2, 4
+#: Bits of kinds: in prompt or output; a bad word's end; an early end; has a bias. Counts are multiples of COUNT.
+SEEN, BANNED, END, BIASED, COUNT = 1, 2, 4, 8, 16
+_TILE = 4096
+_EDITS = 1024
+
+_CHANGES, _MASKED, _KEEPS_END = tl.constexpr(CHANGES), tl.constexpr(MASKED), tl.constexpr(KEEPS_END)
+_SEEN, _BANNED, _END, _BIASED, _COUNT = (tl.constexpr(bit) for bit in (SEEN, BANNED, END, BIASED, COUNT))
+
+
+def tile_of(vocab: int) -> int:
+    """Entries of a row that one program of a sample_* kernel sees."""
+    return min(_TILE, max(128, int(triton.next_power_of_2(vocab))))
+
+
+@triton.jit
+def sample_mask_kernel(logits, rows, flags, masks, mask_rows, work, alive, stride, vocab, words, TILE: tl.constexpr):
+    task, tile, tiles = tl.program_id(0), tl.program_id(1), tl.num_programs(1)
+    flag = tl.load(flags + task)
+    if (flag & _CHANGES) != 0:
+        at = tile * TILE + tl.arange(0, TILE)
+        x = tl.load(logits + tl.load(rows + task).to(tl.int64) * stride + at, mask=at < vocab, other=float("-inf"))
+        if (flag & _MASKED) != 0:
+            mask = masks + tl.load(mask_rows + task).to(tl.int64) * words
+            word = tl.load(mask + at // 32, mask=at < vocab, other=0)
+            x = tl.where(((word >> (at % 32)) & 1) != 0, x, float("-inf"))
+        tl.store(alive + task * tiles + tile, tl.sum((x != float("-inf")).to(tl.int32), 0))
+        tl.store(work + task.to(tl.int64) * vocab + at, x, mask=at < vocab)
+
+
+@triton.jit
+def sample_edit_kernel(
+    flags,
+    first_edit,
+    ids,
+    kinds,
+    biases,
+    repetition,
+    frequency,
+    presence,
+    work,
+    alive,
+    vocab,
+    tiles,
+    TILES: tl.constexpr,
+    EDITS: tl.constexpr,
+):
+    task = tl.program_id(0)
+    flag = tl.load(flags + task)
+    first, last = tl.load(first_edit + task), tl.load(first_edit + task + 1)
+    work += task.to(tl.int64) * vocab
+    forbidden = _BANNED | _END
+    if (flag & _KEEPS_END) != 0:
+        tile = tl.arange(0, TILES)
+        left = tl.sum(tl.load(alive + task * tiles + tile, mask=tile < tiles, other=0), 0)
+        for start in range(first, last, EDITS):
+            at = start + tl.arange(0, EDITS)
+            kind = tl.load(kinds + at, mask=at < last, other=0)
+            x = tl.load(work + tl.load(ids + at, mask=at < last, other=0))
+            left -= tl.sum((((kind & forbidden) != 0) & (x != float("-inf"))).to(tl.int32), 0)
+        forbidden = tl.where(left == 0, _BANNED, forbidden)
+    if (flag & _CHANGES) != 0:
+        for start in range(first, last, EDITS):
+            at = start + tl.arange(0, EDITS)
+            token = tl.load(ids + at, mask=at < last, other=0)
+            kind = tl.load(kinds + at, mask=at < last, other=0)
+            x = tl.load(work + token, mask=at < last, other=0.0)
+            x = tl.where((kind & forbidden) != 0, float("-inf"), x)
+            x = tl.where((kind & _BIASED) != 0, x + tl.load(biases + at, mask=at < last, other=0.0), x)
+            penalty = tl.full((EDITS,), 0.0, tl.float32) + tl.load(repetition + task)
+            x = tl.where((kind & _SEEN) != 0, tl.where(x > 0.0, tl.div_rn(x, penalty), x * penalty), x)
+            # each product and difference is rounded on its own: launched without fused multiply-add
+            less = x - tl.load(frequency + task) * (kind // _COUNT).to(tl.float32)
+            x = tl.where(kind >= _COUNT, less - tl.load(presence + task), x)
+            tl.store(work + token, x, mask=at < last)
+
+
+def sample_adjust(logits: torch.Tensor, tasks: SamplingTensors, space: SampleWorkspace) -> None:
+    vocab, num_tasks = logits.shape[1], space.num_tasks
+    tile = tile_of(vocab)
+    tiles = triton.cdiv(vocab, tile)
+    sample_mask_kernel[(num_tasks, tiles)](
+        logits,
+        tasks.rows,
+        tasks.flags,
+        tasks.masks,
+        tasks.mask_rows,
+        space.work,
+        space.alive,
+        logits.stride(0),
+        vocab,
+        tasks.masks.shape[1],
+        TILE=tile,
+        num_warps=8,
+    )
+    sample_edit_kernel[(num_tasks,)](
+        tasks.flags,
+        tasks.first_edit,
+        tasks.edit_ids,
+        tasks.edit_kinds,
+        tasks.edit_biases,
+        tasks.repetition,
+        tasks.frequency,
+        tasks.presence,
+        space.work,
+        space.alive,
+        vocab,
+        tiles,
+        TILES=triton.next_power_of_2(tiles),
+        EDITS=_EDITS,
+        num_warps=8,
+        enable_fp_fusion=False,
+    )
+
+
+def aot_cases() -> list[AotCase]:
+    mask = {name: "*i32" for name in ("rows", "flags", "masks", "mask_rows", "alive")}
+    mask |= {"logits": "*fp32", "work": "*fp32", "stride": "i32", "vocab": "i32", "words": "i32"}
+    edit = {name: "*i32" for name in ("flags", "first_edit", "ids", "kinds", "alive")}
+    edit |= {name: "*fp32" for name in ("biases", "repetition", "frequency", "presence", "work")}
+    edit |= {"vocab": "i32", "tiles": "i32"}
+    return [
+        AotCase(
+            "sample_adjust.mask",
+            sample_mask_kernel,
+            mask,
+            {"TILE": _TILE},
+            num_warps=8,
+            aligned=("logits", "work", "stride", "vocab"),
+            max_registers=96,
+            max_shared=1 << 10,
+            words={90: ("LDG.E.128", "STG.E.128")},
+        ),
+        AotCase(
+            "sample_adjust.edit",
+            sample_edit_kernel,
+            edit,
+            {"TILES": 32, "EDITS": _EDITS},
+            num_warps=8,
+            max_registers=96,
+            max_shared=1 << 10,
+        ),
+    ]

@@ -1,0 +1,157 @@
+"""sample_draw: one token a task, the inverse of its cumulative weights in the order of ids, at uniform(seed, position).
+
+Arrays as in sample_search.py, which comes before for tasks with top_k or top_p. seed, position: [S] int64. strict: [S,
+tiles] int64 and ties: [S, tiles] int32 are scratch: each tile's weight above the bound, and how many are on it. out:
+[S] int32 is written for tasks that draw. One launch: the last tile of a row adds up all tiles in order, and draws from
+the tile under which the number falls.
+
+Of tokens on top-p's bound those with the lowest ids are kept, as many as it takes. How close this is to the host, whose
+weights are float64: over a whole vocabulary of 128 thousand (bits = 45) the edges between tokens move by 1e-8 together
+for logits of standard deviation 4, by 5e-7 for 8, and that is how likely a draw is to give another token (float32
+weights would make it 2e-4 to 6e-4). Tokens of less than 2^-46 of the best one's probability are never drawn.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import torch
+import triton
+import triton.language as tl
+
+from albireo.backends.cuda.aot import AotCase
+from albireo.backends.cuda.kernels.sample_adjust import tile_of
+from albireo.backends.cuda.ordering import number_of, order_of
+from albireo.backends.cuda.philox import uniform
+from albireo.backends.cuda.weights import (
+    ABOVE,
+    CUT,
+    DRAWS,
+    FIELDS,
+    LOW,
+    PEAK,
+    TARGET,
+    arrives_last,
+    row_tile,
+    weigh,
+    weight_bits,
+)
+
+if TYPE_CHECKING:
+    from albireo.backends.cuda.sampling import SampleWorkspace, SamplingTensors
+
+_FIELDS = tl.constexpr(FIELDS)
+
+
+@triton.jit
+def sample_draw_kernel(
+    logits,
+    rows,
+    flags,
+    temperature,
+    top_p,
+    min_p,
+    seed,
+    position,
+    work,
+    strict,
+    ties,
+    state,
+    arrived,
+    out,
+    stride,
+    vocab,
+    BITS: tl.constexpr,
+    TILES: tl.constexpr,
+    TILE: tl.constexpr,
+):
+    task, tile, tiles = tl.program_id(0), tl.program_id(1), tl.num_programs(1)
+    state += task * _FIELDS
+    if tl.load(state + DRAWS) != 0:
+        row, changed = tl.load(rows + task), (tl.load(flags + task) & 1) != 0
+        warmth, least = tl.load(temperature + task), tl.load(min_p + task)
+        peak = number_of(tl.load(state + PEAK).to(tl.int32))
+        has_top_p = tl.load(top_p + task) < 1.0
+        # without top-p nothing is on the bound that counts
+        bound = tl.where(has_top_p, tl.load(state + LOW), tl.load(state + CUT) - 1).to(tl.int32)
+        at = tile * TILE + tl.arange(0, TILE)
+        x = row_tile(logits, work, row, task, changed, at, stride, vocab)
+        order = order_of(x)
+        weight = tl.where((order > bound) & (at < vocab), weigh(x, peak, warmth, least, BITS), 0)
+        strict += task * tiles
+        ties += task * tiles
+        tl.store(strict + tile, tl.sum(weight, 0))
+        tl.store(ties + tile, tl.sum(((order == bound) & (at < vocab)).to(tl.int32), 0))
+        if arrives_last(arrived + task, tiles):
+            one = weigh(number_of(bound), peak, warmth, least, BITS)
+            missing = tl.load(state + TARGET) - tl.load(state + ABOVE)
+            wanted = tl.where(has_top_p, (missing + tl.maximum(one, 1) - 1) // tl.maximum(one, 1), 0)
+            each = tl.arange(0, TILES)
+            there = each < tiles
+            num_ties = tl.load(ties + each, mask=there, other=0, cache_modifier=".cg").to(tl.int64)
+            ties_before = tl.cumsum(num_ties, 0) - num_ties
+            kept = tl.minimum(tl.maximum(wanted - ties_before, 0), num_ties)
+            sums = tl.load(strict + each, mask=there, other=0, cache_modifier=".cg") + kept * one
+            running = tl.cumsum(sums, 0)
+            whole = tl.sum(sums, 0)
+            number = (uniform(tl.load(seed + task), tl.load(position + task)) * whole.to(tl.float64)).to(tl.int64)
+            number = tl.minimum(number, whole - 1)
+            chosen = tl.sum(((running <= number) & there).to(tl.int32), 0)
+            number -= tl.sum(tl.where(each < chosen, sums, 0), 0)
+            wanted -= tl.sum(tl.where(each < chosen, num_ties, 0), 0)
+            at = chosen * TILE + tl.arange(0, TILE)
+            x = row_tile(logits, work, row, task, changed, at, stride, vocab)
+            order = order_of(x)
+            on = (order == bound) & (at < vocab)
+            is_kept = (order > bound) | (on & (tl.cumsum(on.to(tl.int32), 0) <= wanted))
+            weight = tl.where(is_kept & (at < vocab), weigh(x, peak, warmth, least, BITS), 0)
+            place = tl.sum((tl.cumsum(weight, 0) <= number).to(tl.int32), 0)
+            tl.store(out + task, chosen * TILE + place)
+
+
+def sample_draw(logits: torch.Tensor, tasks: SamplingTensors, space: SampleWorkspace, out: torch.Tensor) -> None:
+    vocab = logits.shape[1]
+    tile = tile_of(vocab)
+    tiles = triton.cdiv(vocab, tile)
+    sample_draw_kernel[(space.num_tasks, tiles)](
+        logits,
+        tasks.rows,
+        tasks.flags,
+        tasks.temperature,
+        tasks.top_p,
+        tasks.min_p,
+        tasks.seed,
+        tasks.position,
+        space.work,
+        space.strict,
+        space.ties,
+        space.state,
+        space.arrived,
+        out,
+        logits.stride(0),
+        vocab,
+        BITS=weight_bits(vocab),
+        TILES=triton.next_power_of_2(tiles),
+        TILE=tile,
+        num_warps=8,
+    )
+
+
+def aot_cases() -> list[AotCase]:
+    signature = {name: "*i32" for name in ("rows", "flags", "ties", "arrived", "out")}
+    signature |= {name: "*i64" for name in ("seed", "position", "strict", "state")}
+    signature |= {name: "*fp64" for name in ("temperature", "top_p", "min_p")}
+    signature |= {"logits": "*fp32", "work": "*fp32", "stride": "i32", "vocab": "i32"}
+    return [
+        AotCase(
+            "sample_draw",
+            sample_draw_kernel,
+            signature,
+            {"BITS": weight_bits(128_256), "TILES": 32, "TILE": tile_of(128_256)},
+            num_warps=8,
+            aligned=("logits", "work", "stride", "vocab"),
+            max_registers=200,
+            max_shared=20 << 10,
+            words={90: ("LDG.E.128", "DFMA")},
+        )
+    ]

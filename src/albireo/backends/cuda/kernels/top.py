@@ -1,0 +1,159 @@
+"""top: the best few logits of each row, best first, without sorting.
+
+logits: [G, V] float32, any stride between rows. counts: [G] int32, 0 to TOP_LOGITS, how many are wanted; 0 (a padding
+row) finds none. ids: [G, TOP_LOGITS] int32, values: [G, TOP_LOGITS] float32, contiguous: of equals the lowest id first,
+NaN before all numbers, -1 and -inf behind the last there is.
+
+Two launches: the best of each tile of a row, then the best of these. Where one is wanted, a tile is a maximum; else a
+bisection of the order of its numbers (about 20 counts of a tile in registers) finds the bound, and the winners are
+ranked by counting those before them. What is done for a row depends on its logits and its count only.
+"""
+
+from __future__ import annotations
+
+import torch
+import triton
+import triton.language as tl
+
+from albireo.backends.cuda.aot import AotCase
+from albireo.backends.cuda.ordering import NO_KEY, NOTHING, key_of, least_of_best, order_of, place_of
+from albireo.graph.ops import TOP_LOGITS
+
+_TILE = 4096
+#: Winners are ranked in a square of this side.
+_RANKED = int(triton.next_power_of_2(TOP_LOGITS))
+
+
+@triton.jit
+def top_tiles_kernel(logits, counts, keys, stride, vocab, row_keys, NUM: tl.constexpr, TILE: tl.constexpr):
+    """Of each tile the best keys, as many as are wanted, in no order and NO_KEY behind the last there is."""
+    row, tile = tl.program_id(0), tl.program_id(1)
+    wanted = tl.minimum(tl.load(counts + row), NUM)
+    at = tile * TILE + tl.arange(0, TILE)
+    x = tl.load(logits + row.to(tl.int64) * stride + at, mask=at < vocab, other=0.0)
+    order = tl.where(at < vocab, order_of(x), NOTHING)
+    found = keys + row.to(tl.int64) * row_keys + tile * wanted
+    if wanted == 1:
+        best = tl.max(order, 0)
+        tl.store(found, key_of(best, tl.min(tl.where(order == best, at, 0x7FFFFFFF), 0)))
+    elif wanted > 1:
+        there = tl.minimum(TILE, vocab - tile * TILE)
+        take = tl.minimum(wanted, there)
+        lowest = tl.full((), NOTHING, tl.int32)
+        bound = least_of_best(order, take, lowest)
+        need = take - tl.sum((order > bound).to(tl.int32), 0)
+        on = order == bound
+        last = lowest
+        if tl.sum(on.to(tl.int32), 0) > need:
+            last = least_of_best(tl.where(on, -at, NOTHING), need, lowest)
+        kept = (order > bound) | (on & (-at >= last))
+        slot = tl.cumsum(kept.to(tl.int32), 0) - 1
+        tl.store(found + slot, key_of(order, at), mask=kept)
+        rest = tl.arange(0, TILE)
+        tl.store(found + rest, tl.full((TILE,), NO_KEY, tl.int64), mask=(rest >= take) & (rest < wanted))
+
+
+@triton.jit
+def top_rows_kernel(
+    logits,
+    counts,
+    keys,
+    ids,
+    values,
+    stride,
+    vocab,
+    tiles,
+    row_keys,
+    NUM: tl.constexpr,
+    TILES: tl.constexpr,
+    KEYS: tl.constexpr,
+    RANKED: tl.constexpr,
+):
+    """The best of a row's keys, ranked. The last RANKED places of its keys are scratch."""
+    row = tl.program_id(0)
+    wanted = tl.minimum(tl.load(counts + row), NUM)
+    logits += row.to(tl.int64) * stride
+    keys += row.to(tl.int64) * row_keys
+    ids += row * NUM
+    values += row * NUM
+    take = tl.minimum(wanted, vocab)
+    if wanted == 1:
+        at = tl.arange(0, TILES)
+        best = tl.max(tl.load(keys + at, mask=at < tiles, other=NO_KEY), 0)
+        tl.store(ids, place_of(best))
+        tl.store(values, tl.load(logits + place_of(best)))
+    elif wanted > 1:
+        at = tl.arange(0, KEYS)
+        key = tl.load(keys + at, mask=at < tiles * wanted, other=NO_KEY)
+        bound = least_of_best(key, take, tl.full((), NO_KEY, tl.int64))
+        kept = key >= bound
+        scratch = keys + row_keys - RANKED
+        tl.store(scratch + tl.cumsum(kept.to(tl.int32), 0) - 1, key, mask=kept)
+        tl.debug_barrier()
+        place = tl.arange(0, RANKED)
+        won = tl.load(scratch + place, mask=place < take, other=NO_KEY)
+        rank = tl.sum((won[None, :] > won[:, None]).to(tl.int32), 1)
+        token = place_of(won)
+        tl.store(ids + rank, token, mask=place < take)
+        tl.store(values + rank, tl.load(logits + token, mask=place < take), mask=place < take)
+    place = tl.arange(0, RANKED)
+    behind = (place >= take) & (place < NUM)
+    tl.store(ids + place, tl.full((RANKED,), -1, tl.int32), mask=behind)
+    tl.store(values + place, tl.full((RANKED,), float("-inf"), tl.float32), mask=behind)
+
+
+def top_workspace(rows: int, vocab: int) -> int:
+    """How many int64 of workspace top() needs."""
+    return rows * _row_keys(vocab)
+
+
+def top(
+    logits: torch.Tensor, counts: torch.Tensor, ids: torch.Tensor, values: torch.Tensor, workspace: torch.Tensor
+) -> None:
+    """workspace: int64, top_workspace() of them; what it holds does not matter."""
+    rows, vocab = logits.shape
+    tiles, row_keys = triton.cdiv(vocab, _TILE), _row_keys(vocab)
+    top_tiles_kernel[(rows, tiles)](
+        logits, counts, workspace, logits.stride(0), vocab, row_keys, NUM=TOP_LOGITS, TILE=_TILE, num_warps=8
+    )
+    top_rows_kernel[(rows,)](
+        logits,
+        counts,
+        workspace,
+        ids,
+        values,
+        logits.stride(0),
+        vocab,
+        tiles,
+        row_keys,
+        NUM=TOP_LOGITS,
+        TILES=triton.next_power_of_2(tiles),
+        KEYS=triton.next_power_of_2(tiles * TOP_LOGITS),
+        RANKED=_RANKED,
+        num_warps=8,
+    )
+
+
+def _row_keys(vocab: int) -> int:
+    return int(triton.cdiv(vocab, _TILE)) * TOP_LOGITS + _RANKED
+
+
+def aot_cases() -> list[AotCase]:
+    tiles = {"logits": "*fp32", "counts": "*i32", "keys": "*i64", "stride": "i32", "vocab": "i32", "row_keys": "i32"}
+    rows = {**tiles, "ids": "*i32", "values": "*fp32", "tiles": "i32"}
+    # 32 tiles: a vocabulary of 128 thousand
+    sizes = {"NUM": TOP_LOGITS, "TILES": 32, "KEYS": 4096, "RANKED": _RANKED}
+    return [
+        AotCase(
+            "top.tiles",
+            top_tiles_kernel,
+            tiles,
+            {"NUM": TOP_LOGITS, "TILE": _TILE},
+            num_warps=8,
+            aligned=("logits", "stride", "vocab"),
+            max_registers=168,
+            max_shared=20 << 10,
+            words={90: ("LDG.E.128",)},
+        ),
+        AotCase("top.rows", top_rows_kernel, rows, sizes, num_warps=8, max_registers=168, max_shared=40 << 10),
+    ]

@@ -1,0 +1,58 @@
+"""linear: out = act(x @ weight^T + bias) + residual on a GPU; picks the kernel by the weight's type and the rows.
+
+Called by the executor for the family linear, and for the products inside head_top and qkv_rope_kv. Does not know
+programs.
+"""
+
+from __future__ import annotations
+
+import torch
+
+from albireo.backends.cuda.epilogue import act_code
+from albireo.backends.cuda.kernels import matmul as many
+from albireo.backends.cuda.kernels import matmul_smallm as few
+from albireo.backends.cuda.matrix import DeviceMatrix
+from albireo.backends.cuda.tiles import FEW_TOKENS
+from albireo.backends.cuda.workspace import workspace_bytes
+from albireo.dtypes import COMPUTE_DTYPES
+from albireo.errors import UnsupportedModel
+
+
+def workspace_size(dtype: str, rows: int, cols: int) -> int:
+    """Bytes of the workspace that linears with such a weight need, whatever the number of tokens; 0: none."""
+    if dtype in COMPUTE_DTYPES:
+        return workspace_bytes(few.num_part_elements(rows, cols, dtype))
+    return 0
+
+
+def linear(
+    x: torch.Tensor,
+    weight: DeviceMatrix,
+    out: torch.Tensor,
+    bias: torch.Tensor | None = None,
+    residual: torch.Tensor | None = None,
+    act: str = "none",
+    n: int | None = None,
+    chunks: int = 1,
+    workspace: torch.Tensor | None = None,
+) -> None:
+    """A row's bits depend on that row and the weight only.
+
+    Args:
+        x: [T, K] of the weight's type; rows of encodings.Encoding.activation where it is encoded.
+        out: [T, n] float32, bfloat16 or float16; rows contiguous inside, and so are x and residual.
+        bias: [weight.rows] float32. residual: [T, n] float32, may be out.
+        act: none, silu_mul or gelu_tanh_mul; with one of those gate and up rows take turns in the weight, as in
+            graph.program.GATE_UP_INTERLEAVE.
+        n: outputs of a row; None: all of out's.
+        chunks: 1. workspace: uint8, workspace_size() bytes at least, zeroed once; linears of one stream share it.
+    Raises: UnsupportedModel for chunks, which tensor parallelism needs.
+    """
+    if chunks > 1:
+        raise UnsupportedModel(f"sums as a tree of {chunks} chunks are not computed on a GPU; use one rank, or the CPU")
+    n = out.shape[1] if n is None else n
+    code = act_code(act)
+    if len(x) <= FEW_TOKENS:
+        few.matmul_smallm(x, weight.codes, out, n, bias, residual, code, workspace)
+    else:
+        many.matmul(x, weight.codes, out, n, bias, residual, code)

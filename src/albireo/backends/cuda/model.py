@@ -1,0 +1,256 @@
+"""CudaModel: a program on one GPU, with its weights, activations and KV cache.
+
+Made by api/devices.py, run by execution/runner.py. Behind the same interface as CpuModel. A decoding step is padded to
+a bucket and replayed as one recorded graph; any other is launched call by call at its own size. On CPU tensors, under
+Triton's interpreter, the same code computes the same numbers, which is how it is tested.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from copy import copy
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from albireo.backends.cuda.bind import Launch, Memory, bind
+from albireo.backends.cuda.buckets import Bucket, Buckets
+from albireo.backends.cuda.capture import CudaGraphs, DirectLaunches, Launches, Recorder
+from albireo.backends.cuda.drawing import Drawing
+from albireo.backends.cuda.kernels.build_work_list import build_work_list
+from albireo.backends.cuda.kernels.copy_blocks import copy_blocks
+from albireo.backends.cuda.kv import TORCH_DTYPES, DeviceKV
+from albireo.backends.cuda.matrix import DeviceMatrix
+from albireo.backends.cuda.results import Results, Ticket
+from albireo.backends.cuda.scratch import Scratch
+from albireo.backends.cuda.staging import Staging
+from albireo.backends.cuda.step import DeviceStep
+from albireo.backends.step_inputs import StepInputs
+from albireo.backends.step_outputs import NOTHING, StepOutputs
+from albireo.dtypes import TOKEN, itemsize
+from albireo.errors import InvariantError, OutOfMemory
+from albireo.graph.program import Buffer, Call, Program
+from albireo.step import SampleTask
+
+
+class CudaModel:
+    """One program, ready to run steps.
+
+    Invariants: 1. everything a launch reads or writes is allocated before the first one is recorded, and stays where it
+    is; 2. a step's result depends on its inputs and on the KV cache only: neither on padding nor on whether it was
+    recorded.
+
+    Args:
+        matrices, vectors: the program's constants, on the device.
+        num_blocks: KV blocks wanted.
+        max_positions: longest sequence in tokens.
+        reserve_bytes: of device memory, to leave free; where less is left after a trial step, there are fewer blocks.
+        recorder: None: CUDA graphs where there is a GPU.
+    """
+
+    def __init__(
+        self,
+        program: Program,
+        matrices: Mapping[str, DeviceMatrix],
+        vectors: Mapping[str, torch.Tensor],
+        *,
+        num_blocks: int,
+        max_positions: int,
+        device: torch.device,
+        reserve_bytes: int = 0,
+        recorder: Recorder | None = None,
+    ) -> None:
+        self.device, self._max_positions = device, max_positions
+        self._buckets = Buckets(min(program.maxima["G"], program.maxima["T"]))
+        self._matrices, self._vectors = matrices, vectors
+        self._arena = torch.zeros(program.arena_bytes, dtype=torch.uint8, device=device)
+        self._make_room(program)
+        self._recorder = recorder or (CudaGraphs() if device.type == "cuda" else DirectLaunches())
+        self._recorded: dict[Bucket, Launches] = {}
+        logits = self._output("logits")
+        self._drawing = Drawing(len(logits), logits.shape[1], device)
+        self._results = Results(
+            {name: self._output(name) for name in program.outputs} | {"tokens": self._drawing.tokens}
+        )
+        self._kv, self._launches = self._bind(2)
+        self.num_blocks = self._blocks_that_fit(num_blocks, reserve_bytes)
+        self._kv, self._launches = self._bind(self.num_blocks)
+
+    def run(self, inputs: StepInputs) -> StepOutputs:
+        """Compute one step and wait for it.
+
+        Raises: InvariantError when the step is larger than the program was planned for; nothing is computed then.
+        """
+        self._begin(inputs)
+        num_rows, num_top = len(inputs.logit_rows), len(inputs.top_rows)
+        counts = {name: num_top if name.startswith("top_") else num_rows for name in self.program.outputs}
+        ticket = self._results.send({name: self._output(name, count) for name, count in counts.items()})
+        return StepOutputs(**({"logits": NOTHING} | self._results.receive(ticket)))
+
+    def sharing(self, program: Program) -> CudaModel:
+        """Another program of the same constants on the weights and KV cache of this one; they run in turn.
+
+        It gives hidden states, draws nothing, and is launched call by call. Activations are shared where there is room.
+        Raises: InvariantError when it has other constants.
+        """
+        if program.constants != self.program.constants:
+            raise InvariantError("a program that is to share a model's weights has other constants")
+        other = copy(self)
+        if program.arena_bytes > len(self._arena):
+            other._arena = torch.zeros(program.arena_bytes, dtype=torch.uint8, device=self.device)
+        other._recorder, other._recorded = DirectLaunches(), {}
+        other._make_room(program)
+        other._results = Results({name: other._output(name) for name in program.outputs})
+        memory = Memory(other._buffers, program.buffers, self._matrices, self._vectors, self._kv, other._scratch)
+        other._launches = [(call, bind(call, memory)) for call in program.calls]
+        return other
+
+    def _make_room(self, program: Program) -> None:
+        """For what a program's steps need beside weights, KV cache and arena."""
+        self.program = program
+        self._maxima = {**program.maxima, "B": program.maxima["G"]}
+        self._buffers = {name: self._view(buffer) for name, buffer in program.buffers.items()}
+        max_blocks = -(-self._max_positions // program.kv.block_size)
+        self._staging = Staging(self._maxima, max_blocks, self.device)
+        self._scratch = Scratch.of(program, self._maxima, self._max_positions, self.device)
+
+    def can_draw(self, tasks: Sequence[SampleTask]) -> bool:
+        """See execution.ahead.AheadDevice."""
+        return self._drawing.can_draw(tasks)
+
+    def submit(
+        self,
+        inputs: StepInputs,
+        tasks: Sequence[SampleTask],
+        rows: Sequence[int],
+        sources: NDArray[np.int32] | None = None,
+    ) -> Ticket:
+        """Start one step behind those before it; see execution.ahead.AheadDevice. Raises: as run()."""
+        self._begin(inputs, sources)
+        if tasks and len(inputs.logit_rows):
+            logits = self._output("logits", len(inputs.logit_rows))
+            self._drawing.from_logits(logits, tasks, rows, ahead=int(sources is not None))
+        elif tasks:
+            num_rows = len(inputs.top_rows)
+            self._drawing.from_best(self._output("top_ids", num_rows), self._output("top_values", num_rows), rows)
+        return self._results.send({"tokens": self._drawing.tokens[: len(tasks)]})
+
+    def collect(self, ticket: Ticket) -> NDArray[np.int32]:
+        """Wait for a step; see execution.ahead.AheadDevice."""
+        return self._results.receive(ticket)["tokens"]
+
+    def _begin(self, inputs: StepInputs, sources: NDArray[np.int32] | None = None) -> None:
+        self.check_size(inputs)
+        bucket = self._buckets.of(inputs.sizes, inputs.num_sequences)
+        sizes = bucket.sizes if bucket else {**inputs.sizes, "B": inputs.num_sequences}
+        self._staging.fill(inputs, sizes, sources, self._drawing.tokens)
+        step = self._staging.step(sizes)
+        if bucket is None:
+            self._launch(step)
+        else:
+            self._replay(bucket, step)
+
+    def check_size(self, inputs: StepInputs) -> None:
+        """Raises: InvariantError when the step is larger than the program was planned for."""
+        for symbol, size in {**inputs.sizes, "B": inputs.num_sequences}.items():
+            planned = self._maxima[symbol]
+            if size > planned:
+                raise InvariantError(f"a step with {symbol}={size}; memory is planned for {planned}")
+
+    def record(self, sizes: Sequence[int] | None = None) -> int:
+        """Record steps before they are met, largest first. Returns: how many there are now.
+
+        Args: sizes: of decoding steps; None: all buckets, for greedy and for other sampling.
+        """
+        for size in sorted(self._buckets.sizes if sizes is None else sizes, reverse=True):
+            for is_top in (True, False):
+                bucket = Bucket(size, is_top)
+                self._fill_with_padding(bucket.sizes)
+                self._replay(bucket, self._staging.step(bucket.sizes))
+        return len(self._recorded)
+
+    def value(self, name: str, inputs: StepInputs) -> NDArray[np.float32]:
+        """[rows, cols] a copy of what a buffer holds now, as float32; as many rows as this step has."""
+        buffer = self.program.buffers[name]
+        rows = inputs.sizes[buffer.rows] if isinstance(buffer.rows, str) else buffer.rows
+        stored = self._buffers[name][:rows].cpu()
+        if buffer.dtype == TOKEN:
+            codes = stored[:, : buffer.cols].contiguous().view(torch.int8).float()
+            at = -(-buffer.cols // 64) * 64
+            return np.asarray((codes * stored[:, at : at + 4].contiguous().view(torch.float32)).numpy(), np.float32)
+        return np.asarray(stored.float().numpy(), np.float32)
+
+    def cached(self, layer: int, slots: NDArray[np.int32]) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+        """k, v: [len(slots), K, D] copies of what a layer's KV cache holds, as float32."""
+        kv, size = self._kv.layers[layer], self.program.kv.block_size
+        blocks, offsets = torch.from_numpy(slots // size).long(), torch.from_numpy(slots % size).long()
+        found = []
+        for numbers, scales in ((kv.k, kv.k_scale), (kv.v, kv.v_scale)):
+            rows = numbers.cpu().float()[blocks, :, offsets]
+            if scales is not None:
+                rows = rows * scales.cpu()[blocks, :, offsets][..., None]
+            found.append(np.asarray(rows[..., : self.program.kv.head_dim].numpy(), np.float32))
+        return found[0], found[1]
+
+    def copy_blocks(self, pairs: Sequence[tuple[int, int]]) -> None:
+        """Copy whole blocks (source, target) in every layer, in order."""
+        copy_blocks(self._kv, pairs)
+
+    def _bind(self, num_blocks: int) -> tuple[DeviceKV, list[tuple[Call, Launch]]]:
+        kv = DeviceKV(self.program.kv, num_blocks, self.device)
+        memory = Memory(self._buffers, self.program.buffers, self._matrices, self._vectors, kv, self._scratch)
+        return kv, [(call, bind(call, memory)) for call in self.program.calls]
+
+    def _launch(self, step: DeviceStep) -> None:
+        for work in self._scratch.work.values():
+            build_work_list(step, work)
+        for call, launch in self._launches:
+            if step.sizes[call.rows]:
+                launch(step)
+
+    def _replay(self, bucket: Bucket, step: DeviceStep) -> None:
+        launches = self._recorded.get(bucket)
+        if launches is None:
+            launches = self._recorded[bucket] = self._recorder.record(lambda: self._launch(step))
+        launches()
+
+    def _fill_with_padding(self, sizes: Mapping[str, int]) -> None:
+        """A step of padding alone: it computes, reads and writes the null block, and means nothing."""
+        none, empty = np.zeros(0, np.int32), np.zeros((0, 1), np.int32)
+        self._staging.fill(StepInputs(none, none, none, np.zeros(1, np.int32), none, empty, none, none), sizes)
+
+    def _blocks_that_fit(self, wanted: int, reserve_bytes: int) -> int:
+        """KV blocks that there is room for once the largest step has run, and all it needs is loaded.
+
+        Raises: OutOfMemory when there is none for two.
+        """
+        if self.device.type != "cuda":
+            return wanted
+        largest = dict(self._maxima)
+        self._fill_with_padding(largest)
+        self._launch(self._staging.step(largest))
+        torch.cuda.synchronize(self.device)
+        free, total = torch.cuda.mem_get_info(self.device)
+        block_bytes = self.program.kv.position_bytes * self.program.kv.block_size * self.program.kv.num_layers
+        fits = (free - reserve_bytes) // block_bytes
+        if fits < 2:
+            raise OutOfMemory(
+                f"after the weights and a trial step {free / 2**30:.2f} of {total / 2**30:.2f} GiB of GPU memory are "
+                f"free, of which {reserve_bytes / 2**30:.2f} are to stay so; a KV block takes {block_bytes} bytes and "
+                "two are needed. Raise gpu_memory_utilization, lower max_num_batched_tokens, end what else uses the "
+                "GPU, or use a smaller model"
+            )
+        return min(wanted, int(fits))
+
+    def _view(self, buffer: Buffer) -> torch.Tensor:
+        rows = buffer.rows if isinstance(buffer.rows, int) else self._maxima[buffer.rows]
+        size = itemsize(buffer.dtype)
+        stored = self._arena[buffer.offset : buffer.offset + rows * buffer.stride * size]
+        if buffer.dtype == TOKEN:
+            return stored.view(rows, buffer.stride)
+        return stored.view(TORCH_DTYPES[buffer.dtype]).view(rows, buffer.stride)[:, : buffer.cols]
+
+    def _output(self, name: str, rows: int | None = None) -> torch.Tensor:
+        """The first rows of an output in the arena; None: all there is room for."""
+        return self._buffers[self.program.outputs[name]][:rows]

@@ -1,0 +1,58 @@
+"""A program and a checkpoint's weights -> a CudaModel.
+
+Called by api/devices.py. The one place that knows how a model's parts on a GPU are put together.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import torch
+
+from albireo.backends.cuda.capture import DirectLaunches, Recorder
+from albireo.backends.cuda.constants import place_constants
+from albireo.backends.cuda.model import CudaModel
+from albireo.backends.weights import Weights
+from albireo.errors import OutOfMemory
+from albireo.graph.program import Program
+
+
+def open_model(
+    program: Program,
+    weights: Weights,
+    *,
+    num_blocks: int,
+    max_positions: int,
+    reserve_bytes: int = 0,
+    is_eager: bool = False,
+    device: torch.device | None = None,
+    recorder: Recorder | None = None,
+    advance: Callable[[int], None] = lambda _: None,
+) -> CudaModel:
+    """Place the constants, allocate the rest, run a trial step.
+
+    Args:
+        num_blocks: KV blocks wanted; the model has fewer where they do not fit, see CudaModel.
+        is_eager: launch every kernel of every step.
+        device: None: the first GPU. recorder: None: what is_eager says.
+        advance: told the bytes of each constant that is in place.
+    Raises: OutOfMemory when the GPU has no room.
+    """
+    device = device or torch.device("cuda", 0)
+    try:
+        matrices, vectors = place_constants(program.constants, weights, device, advance)
+        return CudaModel(
+            program,
+            matrices,
+            vectors,
+            num_blocks=num_blocks,
+            max_positions=max_positions,
+            device=device,
+            reserve_bytes=reserve_bytes,
+            recorder=recorder or (DirectLaunches() if is_eager else None),
+        )
+    except torch.cuda.OutOfMemoryError as error:
+        raise OutOfMemory(
+            f"the GPU has no room for the model: {str(error).splitlines()[0]} End what else uses the GPU, lower "
+            "max_num_batched_tokens or gpu_memory_utilization, or use --device cpu"
+        ) from None

@@ -1,0 +1,57 @@
+"""Results: what steps give, on its way to host memory while the next step is already computed.
+
+Owned by model.py. A few sets of page-locked arrays in turn; each copy is followed by an event that collect() waits for.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from numpy.typing import NDArray
+
+#: A step is waited for while the next is under way, and a third may be computed in between.
+_SETS = 3
+
+
+@dataclass(frozen=True, slots=True)
+class Ticket:
+    """A step's results, once event has come. rows: of each array."""
+
+    turn: int
+    rows: Mapping[str, int]
+    event: Any
+
+
+class Results:
+    """Room for the largest results. Args: like: tensors of their largest shapes, on the device."""
+
+    def __init__(self, like: Mapping[str, torch.Tensor]) -> None:
+        self._is_cuda = any(tensor.is_cuda for tensor in like.values())
+        self._sets = [
+            {
+                name: torch.zeros(tensor.shape, dtype=tensor.dtype, pin_memory=self._is_cuda)
+                for name, tensor in like.items()
+            }
+            for _ in range(_SETS)
+        ]
+        self._turn = 0
+
+    def send(self, tensors: Mapping[str, torch.Tensor]) -> Ticket:
+        """Begin copying behind what is under way. What a step three turns ago gave is overwritten."""
+        turn, self._turn = self._turn, (self._turn + 1) % _SETS
+        for name, tensor in tensors.items():
+            if len(tensor):
+                self._sets[turn][name][: len(tensor)].copy_(tensor, non_blocking=True)
+        event = torch.cuda.Event() if self._is_cuda else None
+        if event is not None:
+            event.record()
+        return Ticket(turn, {name: len(tensor) for name, tensor in tensors.items()}, event)
+
+    def receive(self, ticket: Ticket) -> dict[str, NDArray[Any]]:
+        """Wait, and give the arrays."""
+        if ticket.event is not None:
+            ticket.event.synchronize()
+        return {name: self._sets[ticket.turn][name][:rows].numpy() for name, rows in ticket.rows.items()}

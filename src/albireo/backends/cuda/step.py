@@ -1,0 +1,34 @@
+"""DeviceStep: the arrays of one step in device memory, padded to a bucket.
+
+Filled by model.py from a StepInputs in one copy, read by kernels. A padding row of T has token 0, position 0 and slot 0
+(the null block); a padding sequence has no rows and context 0.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import torch
+
+
+@dataclass(frozen=True, slots=True)
+class DeviceStep:
+    """int32 tensors; the names and meanings are those of backends/step_inputs.py.
+
+    Fields:
+        token_ids, positions, slots: [T]. query_start: [B + 1]. context_len: [B]. block_table: [B, max_blocks].
+        rows: logit_rows [R], top_rows [G], out_rows [S], logit_pos [R], top_pos [G] by name.
+        top_counts: [G].
+        sizes: T, B, R, G, S of this bucket, padding included.
+    """
+
+    token_ids: torch.Tensor
+    positions: torch.Tensor
+    slots: torch.Tensor
+    query_start: torch.Tensor
+    context_len: torch.Tensor
+    block_table: torch.Tensor
+    rows: Mapping[str, torch.Tensor]
+    top_counts: torch.Tensor
+    sizes: Mapping[str, int]

@@ -1,0 +1,80 @@
+"""Matrices in few bits for tests: random codes, device matrices of them, and the numbers those stand for."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from albireo.backends.cuda.encoded_matrix import empty_matrix, fill_rows
+from albireo.backends.cuda.matrix import DeviceMatrix
+from albireo.backends.cuda.upload import Upload
+from albireo.encodings import Encoding, encoding
+from albireo.quantization.encoded import Encoded, e4m3_values, storable_scale
+
+F32 = NDArray[np.float32]
+CPU = torch.device("cpu")
+
+
+def random_encoded(e: Encoding, n: int, k: int, seed: int) -> Encoded:
+    """Codes and zero points over the whole range, scales of both signs."""
+    rng = np.random.default_rng(seed)
+    groups = e.num_groups(k)
+    codes = rng.integers(0, 1 << e.bits, (n, k), np.uint8)
+    scale = rng.normal(size=(n, groups)).astype(np.float32)
+    zero = gamma = offset = None
+    if e.kind == "float":
+        codes = np.where(codes & 0x7F == 0x7F, 0, codes).astype(np.uint8)  # no NaN
+    elif e.kind == "integer":
+        zero = rng.integers(0, 1 << e.bits, (n, groups), np.uint8)
+        if e.group is None:
+            codes, zero = np.maximum(codes, 1), np.full((n, 1), 128, np.uint8)
+        else:
+            scale = storable_scale(scale)
+    elif e.kind == "affine":
+        offset = rng.normal(size=(n, groups)).astype(np.float32)
+    else:
+        scale = scale[:, :1].copy()
+        zero, gamma = rng.integers(0, 16, (n, groups), np.uint8), rng.integers(1, 9, (n, groups), np.uint8)
+    return Encoded(e, codes, scale, zero, gamma, offset)
+
+
+def symmetric(encoded: Encoded) -> Encoded:
+    """The same with the zero points of int8 in the middle, where its kernels want them."""
+    if encoded.encoding.bits == 4 or encoded.zero is None:
+        return encoded
+    return Encoded(encoded.encoding, encoded.codes, encoded.scale, np.full_like(encoded.zero, 128))
+
+
+def device_matrix(encoded: Encoded) -> DeviceMatrix:
+    n, k = encoded.shape
+    matrix = empty_matrix(encoded.encoding.name, n, k, CPU)
+    fill_rows(matrix, encoded, 0, Upload(CPU, 0))
+    return matrix
+
+
+def decoded(matrix: DeviceMatrix) -> F32:
+    """[N, K] what a device matrix stands for, from its documented fields alone."""
+    e, k = encoding(matrix.dtype), matrix.cols
+    assert matrix.scale is not None
+    if matrix.codes.dtype == torch.uint8:
+        codes = (
+            torch.stack([matrix.codes & 15, matrix.codes >> 4], dim=2).reshape(matrix.rows, -1)[:, :k].float().numpy()
+        )
+    elif matrix.codes.dtype == torch.int8:
+        codes = matrix.codes.float().numpy()
+    else:
+        codes = e4m3_values()[matrix.codes.view(torch.uint8).numpy()]
+
+    def spread(part: torch.Tensor) -> Any:
+        of_groups = part.numpy().T.astype(np.float32)
+        return of_groups if of_groups.shape[1] == 1 or e.group is None else np.repeat(of_groups, e.group, axis=1)[:, :k]
+
+    if matrix.zero is not None:
+        codes = codes - spread(matrix.zero)
+    if matrix.gamma is not None:
+        codes = codes * spread(matrix.gamma)
+    numbers = codes * spread(matrix.scale)
+    return np.asarray(numbers if matrix.offset is None else numbers + spread(matrix.offset), np.float32)

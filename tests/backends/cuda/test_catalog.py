@@ -1,0 +1,69 @@
+"""A program for a GPU can be compiled anywhere, of every architecture and encoding."""
+
+from __future__ import annotations
+
+import pytest
+
+from albireo.backends.cuda.catalog import CudaCatalog
+from albireo.compiler.passes import choose_precision
+from albireo.compiler.passes.shard import Part
+from albireo.compiler.pipeline import compile_graph, optional_passes, passes_without
+from albireo.dtypes import COMPUTE_DTYPES
+from albireo.encodings import ENCODINGS
+from albireo.errors import UnsupportedModel
+from albireo.graph.node import Graph
+from albireo.graph.program import Program
+from albireo.graph.program_spec import check_program
+from albireo.models import architectures, build_graph, load_architecture
+from albireo.models.config import parse_config
+from compiler.ranks import wide_config, wide_graph
+
+
+def graph_of(name: str, dtype: str) -> Graph:
+    architecture = load_architecture(name)
+    return build_graph(parse_config(architecture.tiny, architecture.rules).with_dtype(dtype), 64)
+
+
+def program_of(graph: Graph, without: tuple[str, ...] = ()) -> Program:
+    maxima = {"T": 16, "R": 4, "G": 4}
+    return compile_graph(
+        graph, CudaCatalog(), maxima=maxima, block_size=16, max_positions=64, passes=passes_without(without)
+    )
+
+
+@pytest.mark.parametrize("dtype", COMPUTE_DTYPES)
+@pytest.mark.parametrize("name", architectures())
+def test_every_architecture_compiles(name: str, dtype: str) -> None:
+    program = program_of(graph_of(name, dtype))
+    check_program(program)
+    assert {call.kernel.rpartition(".")[2] for call in program.calls} == {"triton"}
+    packings = {constant.packing for constant in program.constants.values()}
+    assert packings <= {f"row.{dtype}", "row.float32", "rope"}, "weights lie in rows, as the checkpoint has them"
+
+
+@pytest.mark.parametrize("name", architectures())
+def test_nothing_has_to_be_fused(name: str) -> None:
+    fused, single = program_of(graph_of(name, "bfloat16")), program_of(graph_of(name, "bfloat16"), optional_passes())
+    check_program(single)
+    assert len(single.calls) > len(fused.calls)
+
+
+@pytest.mark.parametrize("encoding", list(ENCODINGS))
+def test_every_encoding_compiles(encoding: str) -> None:
+    graph = graph_of("llama", "bfloat16")
+    choose_precision.run(graph, lambda name, is_head: encoding)
+    program = program_of(graph)
+    check_program(program)
+    assert f"row.{encoding}" in {constant.packing for constant in program.constants.values()}
+
+
+def test_a_model_cut_among_ranks_is_refused_by_name() -> None:
+    with pytest.raises(UnsupportedModel, match=r"no (all_reduce|linear) kernel"):
+        compile_graph(
+            wide_graph(wide_config("llama"), "bfloat16"),
+            CudaCatalog(),
+            maxima={"T": 8, "R": 2, "G": 2},
+            block_size=16,
+            max_positions=64,
+            part=Part(2, 0),
+        )

@@ -1,0 +1,67 @@
+"""What is wrong is said in the order in which it goes wrong, with what to do; no import fails before it is said."""
+
+from __future__ import annotations
+
+import sys
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+
+from albireo.backends.cuda import device
+from albireo.errors import ConfigError
+
+
+def pretend(
+    monkeypatch: pytest.MonkeyPatch, *, torch_cuda: str | None = "12.8", has_gpu: bool = True, capability: Any = (9, 0)
+) -> None:
+    cuda = SimpleNamespace(
+        is_available=lambda: has_gpu,
+        get_device_capability=lambda index: capability,
+        get_device_name=lambda index: "NVIDIA H200",
+        mem_get_info=lambda index: (130 << 30, 140 << 30),
+    )
+    torch = SimpleNamespace(__version__="2.13.0", version=SimpleNamespace(cuda=torch_cuda), cuda=cuda)
+    monkeypatch.setattr(device, "driver_version", lambda: "12.8")
+    monkeypatch.setitem(sys.modules, "torch", torch)
+    monkeypatch.setitem(sys.modules, "triton", SimpleNamespace(__version__="3.9.0"))
+    monkeypatch.setattr(device, "find_spec", lambda name: object())
+
+
+def test_a_gpu_that_can_be_used(monkeypatch: pytest.MonkeyPatch) -> None:
+    pretend(monkeypatch)
+    facts = device.require_gpu()
+    assert facts.problem is None and facts.fix is None
+    assert (facts.name, facts.capability, facts.memory_bytes) == ("NVIDIA H200", (9, 0), 140 << 30)
+
+
+@pytest.mark.parametrize(
+    ("machine", "problem", "fix"),
+    [
+        ({"torch_cuda": None}, "torch 2.13.0 is a build for the CPU", "install torch for CUDA 12.8"),
+        ({"has_gpu": False}, "torch for CUDA 12.8 finds no GPU", "CUDA_VISIBLE_DEVICES"),
+        ({"capability": (7, 5)}, "compute capability 7.5, 8.0 is the least", "A100"),
+    ],
+)
+def test_what_is_wrong_comes_with_a_fix(
+    monkeypatch: pytest.MonkeyPatch, machine: dict[str, Any], problem: str, fix: str
+) -> None:
+    pretend(monkeypatch, **machine)
+    with pytest.raises(ConfigError) as caught:
+        device.require_gpu()
+    message = str(caught.value)
+    assert message.startswith("device=cuda: ") and problem in message and fix in message and "--device cpu" in message
+
+
+def test_without_a_driver_nothing_is_imported(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(device, "driver_version", lambda: None)
+    monkeypatch.setitem(sys.modules, "torch", None)
+    facts = device.gpu_facts()
+    assert facts.problem == "there is no NVIDIA driver (libcuda.so.1)" and facts.torch is None
+
+
+def test_missing_packages_are_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    pretend(monkeypatch)
+    monkeypatch.setattr(device, "find_spec", lambda name: None if name == "triton" else object())
+    facts = device.gpu_facts()
+    assert facts.problem == "triton is not installed" and facts.fix == "pip install 'albireo[cuda]'"

@@ -1,0 +1,114 @@
+"""LLM on the executor for GPUs, its kernels interpreted: the tokens of the CPU's kernels, in float32, all the way down.
+
+Scheduler, blocks, steps ahead, drawing on the device, and the whole program of a small model.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from albireo import LLM, SamplingParams
+from albireo.api import devices, load
+from albireo.api.memory import MemoryPlan
+from albireo.api.source import ModelSource
+from albireo.backends.cuda.model import CudaModel
+from albireo.backends.cuda.open import open_model
+from albireo.config import EngineConfig
+from albireo.graph.node import Graph
+from albireo.graph.program import Program
+from albireo.models import load_architecture
+from tiny_models import make_checkpoint
+
+MODELS: list[CudaModel] = []
+
+
+class StandIn(devices.CudaDevice):
+    """A GPU's executor on CPU tensors."""
+
+    def __init__(self) -> None:
+        """There is no GPU to require."""
+
+    def machine_bytes(self) -> int:
+        return 4 << 30
+
+    def model(
+        self,
+        config: EngineConfig,
+        source: ModelSource,
+        graph: Graph,
+        programs: Sequence[Program],
+        memory: MemoryPlan,
+        advance: devices.Advance,
+    ) -> tuple[CudaModel, MemoryPlan]:
+        with source.weights(graph) as weights:
+            model = open_model(
+                programs[0],
+                weights,
+                num_blocks=memory.num_blocks,
+                max_positions=memory.max_model_len,
+                is_eager=config.enforce_eager,
+                device=torch.device("cpu"),
+                advance=advance,
+            )
+        MODELS.append(model)
+        return model, memory
+
+
+@pytest.fixture(scope="module")
+def directory(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return make_checkpoint(tmp_path_factory.mktemp("model"), load_architecture("qwen2").tiny, seed=5)
+
+
+def llm(directory: Path, **config: Any) -> LLM:
+    return LLM(
+        str(directory),
+        max_num_seqs=3,
+        max_num_batched_tokens=12,
+        block_size=8,
+        num_gpu_blocks_override=12,
+        skip_tokenizer_init=True,
+        **config,
+    )
+
+
+def tokens(engine: LLM, prompts: list[list[int]], params: list[SamplingParams]) -> list[list[list[int]]]:
+    given: list[Any] = [{"prompt_token_ids": prompt} for prompt in prompts]
+    outputs = engine.generate(given, params, use_tqdm=False)
+    return [[list(one.token_ids) for one in output.outputs] for output in outputs]
+
+
+def test_tokens_are_those_of_the_cpu(directory: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Greedy, sampled and restricted, two continuations of one, a common beginning, more requests than seats."""
+    rng = np.random.default_rng(1)
+    common = rng.integers(3, 60, 9).tolist()
+    prompts = [[*common, 7], [*common, 8, 9], rng.integers(3, 60, 14).tolist(), [5]]
+    params = [
+        SamplingParams(temperature=0, max_tokens=5, ignore_eos=True),
+        SamplingParams(temperature=0.8, top_p=0.9, seed=3, max_tokens=5, ignore_eos=True),
+        SamplingParams(temperature=0, max_tokens=4, ignore_eos=True, repetition_penalty=1.4, logit_bias={9: 2.0}),
+        SamplingParams(temperature=1.0, top_k=70, seed=4, n=2, max_tokens=4, ignore_eos=True),
+    ]
+    wanted = tokens(llm(directory, device="cpu"), prompts, params)
+    monkeypatch.setattr(load, "open_device", lambda config, levels=None: StandIn())
+    engine = llm(directory, device="cuda")
+    assert tokens(engine, prompts, params) == wanted
+    assert len(MODELS) == 1 and MODELS[0].num_blocks == 12
+
+
+def test_log_probabilities_come_from_the_host(directory: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    params = [SamplingParams(temperature=0, max_tokens=2, ignore_eos=True, logprobs=2, prompt_logprobs=0)]
+    given: list[Any] = [{"prompt_token_ids": [5, 6, 7, 8]}]
+    (wanted,) = llm(directory, device="cpu").generate(given, params, use_tqdm=False)
+    monkeypatch.setattr(load, "open_device", lambda config, levels=None: StandIn())
+    (got,) = llm(directory, device="cuda", enforce_eager=True).generate(given, params, use_tqdm=False)
+    assert got.outputs[0].token_ids == wanted.outputs[0].token_ids
+    for ours, theirs in zip(got.outputs[0].logprobs, wanted.outputs[0].logprobs, strict=True):
+        assert list(ours) == list(theirs)
+        assert all(abs(ours[i].logprob - theirs[i].logprob) < 1e-5 for i in ours)
+    assert [p and list(p) for p in got.prompt_logprobs] == [p and list(p) for p in wanted.prompt_logprobs]

@@ -1,0 +1,101 @@
+"""Linears of plain numbers, for few tokens and for many: right, and the same bits in any company."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+
+from albireo.backends.cuda.kernels.matmul import matmul
+from albireo.backends.cuda.kernels.matmul_smallm import matmul_smallm, num_parts
+from albireo.backends.cuda.linear import linear, workspace_size
+from albireo.backends.cuda.matrix import DeviceMatrix
+from albireo.backends.cuda.tiles import Tile
+from albireo.errors import InvariantError, UnsupportedModel
+from backends.cuda.linears import activated, bound, interleaved, random
+
+DTYPES = [torch.float32, torch.bfloat16, torch.float16]
+
+
+def name(dtype: torch.dtype) -> str:
+    return str(dtype).removeprefix("torch.")
+
+
+def matrix(weight: torch.Tensor) -> DeviceMatrix:
+    return DeviceMatrix(name(weight.dtype), *weight.shape, weight)
+
+
+def workspace(weight: torch.Tensor) -> torch.Tensor:
+    return torch.zeros(workspace_size(name(weight.dtype), *weight.shape), dtype=torch.uint8)
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize(("tokens", "n", "k"), [(1, 70, 40), (19, 64, 136), (33, 5, 7), (67, 130, 72)])
+def test_a_linear_is_the_product(dtype: torch.dtype, tokens: int, n: int, k: int) -> None:
+    x, weight = random(tokens, k + 3, seed=1, dtype=dtype)[:, :k], random(n, k, seed=2, dtype=dtype)
+    bias, residual = random(n, seed=3), random(tokens, n + 2, seed=4)
+    product = x.double() @ weight.double().T
+    out = torch.full((tokens, n + 2), torch.nan)
+    linear(x, matrix(weight), out[:, :n])
+    assert ((out[:, :n] - product).abs() <= bound(x, weight)).all()
+    assert out[:, n:].isnan().all()
+    wanted = product + bias + residual[:, :n]
+    linear(x, matrix(weight), residual[:, :n], bias, residual[:, :n])
+    assert ((residual[:, :n] - wanted).abs() <= bound(x, weight) + 2.0**-22 * (wanted.abs() + 8)).all()
+
+
+@pytest.mark.parametrize("act", ["silu_mul", "gelu_tanh_mul"])
+@pytest.mark.parametrize(("tokens", "n"), [(3, 33), (70, 80)])
+def test_gate_and_up_become_one(act: str, tokens: int, n: int) -> None:
+    x = random(tokens, 64, seed=1, dtype=torch.bfloat16)
+    gate, up = (random(n, 64, seed=seed, dtype=torch.bfloat16) / 4 for seed in (2, 3))
+    bias = random(2, n, seed=4)
+    out = torch.full((tokens, n), torch.nan, dtype=torch.bfloat16)
+    linear(x, matrix(interleaved(gate, up)), out, interleaved(bias[0], bias[1]), act=act)
+    parts = [x.double() @ w.double().T + b for w, b in ((gate, bias[0]), (up, bias[1]))]
+    wanted = activated(parts[0], parts[1], act)
+    # slopes of both activations are below 1.13; the last rounding is to bfloat16
+    error = 1.13 * bound(x, gate) * parts[1].abs() + bound(x, up) * parts[0].abs()
+    assert ((out.double() - wanted).abs() <= error + 2.0**-8 * 1.01 * wanted.abs() + 1e-6).all()
+
+
+def test_parts_are_added_by_the_last_and_the_counters_are_left_at_zero() -> None:
+    x, weight = random(17, 1100, seed=1, dtype=torch.bfloat16), random(65, 1100, seed=2, dtype=torch.bfloat16)
+    assert num_parts(65, 1100, "bfloat16") == 2
+    space = workspace(weight)
+    outs = [torch.full((17, 65), torch.nan) for _ in range(2)]
+    for out in outs:
+        linear(x, matrix(weight), out, workspace=space)
+        assert not space[:4096].any()
+    assert torch.equal(outs[0], outs[1])
+    assert ((outs[0] - x.double() @ weight.double().T).abs() <= bound(x, weight)).all()
+    with pytest.raises(InvariantError, match="workspace"):
+        linear(x, matrix(weight), outs[0], workspace=space[:8192])
+
+
+@pytest.mark.parametrize("k", [80, 1056])
+def test_a_row_has_the_same_bits_in_any_company(k: int) -> None:
+    """Alone, among few, among many, in any order; one part and two. Tiles of one k: the interpreter's own sums are
+    those of a block."""
+    x, weight = random(90, k, seed=1, dtype=torch.bfloat16), random(70, k, seed=2, dtype=torch.bfloat16)
+    space = workspace(weight)
+    whole = torch.empty(90, 70)
+    matmul(x, weight, whole, 70, tile=Tile(128, 128, 64, 1))
+    for tokens in (1, 16, 30, 64):
+        order = torch.randperm(90, generator=torch.Generator().manual_seed(tokens))[:tokens]
+        out = torch.empty(tokens, 70)
+        width = 16 if tokens <= 16 else 32 if tokens <= 32 else 64
+        matmul_smallm(x[order], weight, out, 70, workspace=space, tile=Tile(64, width, 64, 1))
+        assert torch.equal(out, whole[order]), tokens
+
+
+def test_number_of_parts_is_a_constant_of_the_shape() -> None:
+    assert num_parts(4096, 4096, "bfloat16") == 4
+    assert num_parts(28672, 4096, "bfloat16") == 1
+    assert num_parts(4096, 14336, "float32") == 1
+    assert workspace_size("bfloat16", 28672, 4096) == 0
+
+
+def test_a_tree_of_chunks_is_refused() -> None:
+    weight = random(8, 8, seed=1)
+    with pytest.raises(UnsupportedModel, match="2 chunks"):
+        linear(weight, matrix(weight), torch.empty(8, 8), chunks=2)

@@ -1,0 +1,204 @@
+"""CudaModel on CPU tensors: whole models in Triton's interpreter, against the interpreter of their graphs.
+
+The same launches in the same order as on a GPU. Recorded steps are replayed here too: a recorder that notes what it was
+given shows which steps share a recording, and that a replay reads what was filled in later.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import numpy as np
+import pytest
+import torch
+
+from albireo.backends.cuda.capture import Launches
+from albireo.backends.cuda.catalog import CudaCatalog
+from albireo.backends.cuda.model import CudaModel
+from albireo.backends.cuda.open import open_model
+from albireo.backends.reference.interpret import interpret
+from albireo.backends.reference.kv import ReferenceKV
+from albireo.backends.reference.rounding import round_to
+from albireo.backends.step_inputs import StepInputs
+from albireo.compiler.passes import choose_precision
+from albireo.compiler.pipeline import compile_graph
+from albireo.errors import InvariantError
+from albireo.graph.node import Graph
+from albireo.models import architectures, build_graph, load_architecture
+from albireo.models.config import parse_config
+from backends.cpu.harness import F32, assert_same_bits
+from backends.cpu.test_pack import Stored, Weights
+from step_batches import Rows, Work, make_step
+from tiny_models import random_weights
+
+MAXIMA = {"T": 16, "R": 16, "G": 4}
+MAX_POSITIONS = 64
+NUM_BLOCKS = 12
+CPU = torch.device("cpu")
+
+
+class Numbers(Weights):
+    """A checkpoint of numbers; what is wanted in few bits is rounded on the way."""
+
+    encodings: Mapping[str, str] = {}
+
+
+class Recorder:
+    """Remembers how often it was asked."""
+
+    def __init__(self) -> None:
+        self.num_recorded = self.num_replayed = 0
+
+    def record(self, launches: Launches) -> Launches:
+        self.num_recorded += 1
+
+        def replay() -> None:
+            self.num_replayed += 1
+            launches()
+
+        return replay
+
+
+def graph_of(name: str, dtype: str, encoding: str | None = None) -> Graph:
+    architecture = load_architecture(name)
+    graph = build_graph(parse_config(architecture.tiny, architecture.rules).with_dtype(dtype), MAX_POSITIONS)
+    if encoding is not None:
+        choose_precision.run(graph, lambda name, is_head: encoding)
+    return graph
+
+
+def weights_of(name: str, dtype: str) -> dict[str, F32]:
+    return {key: round_to(value, dtype) for key, value in random_weights(load_architecture(name).tiny, 1).items()}
+
+
+def model_of(
+    name: str,
+    dtype: str,
+    encoding: str | None = None,
+    kv_dtype: str | None = None,
+    recorder: Recorder | None = None,
+) -> CudaModel:
+    program = compile_graph(
+        graph_of(name, dtype, encoding),
+        CudaCatalog(),
+        maxima=MAXIMA,
+        block_size=8,
+        max_positions=MAX_POSITIONS,
+        kv_dtype=kv_dtype,
+    )
+    weights = Numbers({key: Stored(value, dtype) for key, value in weights_of(name, dtype).items()})
+    return open_model(
+        program, weights, num_blocks=NUM_BLOCKS, max_positions=MAX_POSITIONS, device=CPU, recorder=recorder
+    )
+
+
+def steps(logits: Rows = "all", top: Rows = "last") -> list[StepInputs]:
+    """Two prompts; one goes on beside a token of the other and a third that begins; then a token of each."""
+    first, second, third = [7, 2, 9], [4, 1], [5, 11, 3]
+
+    def tokens(count: int, seed: int) -> list[int]:
+        return [int(t) for t in np.random.default_rng(seed).integers(0, 90, count)]
+
+    plans = [
+        [Work(tokens(7, 1), 0, first), Work(tokens(8, 2), 0, second)],
+        [Work(tokens(4, 3), 7, first), Work(tokens(1, 4), 8, second), Work(tokens(9, 5), 0, third)],
+        [Work(tokens(1, 6), 9, second), Work(tokens(1, 7), 9, third), Work(tokens(1, 8), 11, first)],
+    ]
+    return [make_step(plan, 8, logits, top) for plan in plans]
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float16", "bfloat16"])
+@pytest.mark.parametrize("name", architectures())
+def test_a_program_computes_what_its_graph_says(name: str, dtype: str) -> None:
+    """As near to the interpreter as roundings allow: see the test of the same name of the CPU's kernels."""
+    model, weights = model_of(name, dtype), weights_of(name, dtype)
+    rounded, exact = ReferenceKV(NUM_BLOCKS, 8, dtype), ReferenceKV(NUM_BLOCKS, 8)
+    ours, ideal, noise = [], [], []
+    for step in steps():
+        outputs = model.run(step)
+        wanted = interpret(graph_of(name, dtype), step, weights, rounded).outputs
+        best = interpret(graph_of(name, "float32"), step, weights, exact).outputs
+        ours.append(outputs.logits.copy())
+        ideal.append(wanted["logits"])
+        noise.append(wanted["logits"] - best["logits"])
+        assert np.array_equal(outputs.top_ids[:, 0], outputs.logits[step.top_rows].argmax(axis=1))
+        assert_same_bits(
+            outputs.top_values[:, 0], outputs.logits[step.top_rows].max(axis=1), "both ways through the head"
+        )
+    got, want = np.concatenate(ours), np.concatenate(ideal)
+    off = np.linalg.norm(got - want) / np.linalg.norm(want)
+    rounding = float(np.linalg.norm(np.concatenate(noise)) / np.linalg.norm(want))
+    assert off <= (2e-6 if dtype == "float32" else rounding)
+
+
+@pytest.mark.parametrize("encoding", ["int8", "int4.g32", "int4p.g32", "int8.g32.affine", "fp8"])
+def test_weights_in_few_bits(encoding: str) -> None:
+    model, weights = model_of("llama", "bfloat16", encoding), weights_of("llama", "bfloat16")
+    kv = ReferenceKV(NUM_BLOCKS, 8, "bfloat16")
+    for step in steps():
+        got = model.run(step).logits
+        wanted = interpret(graph_of("llama", "bfloat16", encoding), step, weights, kv)["logits"]
+        assert np.linalg.norm(got - wanted) <= 1e-2 * np.linalg.norm(wanted)
+
+
+@pytest.mark.parametrize("kv_dtype", ["int8", "fp8"])
+def test_a_cache_of_codes(kv_dtype: str) -> None:
+    model, weights = model_of("qwen3", "bfloat16", kv_dtype=kv_dtype), weights_of("qwen3", "bfloat16")
+    kv = ReferenceKV(NUM_BLOCKS, 8, kv_dtype)
+    for step in steps():
+        got = model.run(step).logits
+        wanted = interpret(graph_of("qwen3", "bfloat16"), step, weights, kv)["logits"]
+        assert np.linalg.norm(got - wanted) <= 2e-2 * np.linalg.norm(wanted)
+
+
+def test_neither_padding_nor_a_recording_changes_a_bit() -> None:
+    """A decoding step of three sequences is padded to four and replayed; each of them alone is a step of one."""
+    recorder = Recorder()
+    model = model_of("llama", "bfloat16", recorder=recorder)
+    prompts, _, decode = steps("none", "last")[0], None, steps("none", "last")[2]
+    for step in steps("none", "last")[:2]:
+        model.run(step)
+    assert recorder.num_recorded == 0, "prompts are computed at their own size"
+    together = model.run(decode)
+    ids, values = together.top_ids.copy(), together.top_values.copy()
+    assert (recorder.num_recorded, recorder.num_replayed) == (1, 1)
+    again = model.run(decode)
+    assert (recorder.num_recorded, recorder.num_replayed) == (1, 2)
+    assert_same_bits(again.top_values, values, "the same step again")
+    plan = [([4, 1], 9), ([5, 11, 3], 9), ([7, 2, 9], 11)]
+    for index, (blocks, position) in enumerate(plan):
+        token = int(decode.token_ids[index])
+        alone = model.run(make_step([Work([token], position, blocks)], 8, "none", "last"))
+        assert np.array_equal(alone.top_ids[0], ids[index])
+        assert_same_bits(alone.top_values[0], values[index], f"sequence {index} alone")
+    assert recorder.num_recorded == 2, "steps of one share a recording"
+    assert prompts.num_tokens == 15
+
+
+def test_recordings_can_be_made_before_they_are_needed() -> None:
+    recorder = Recorder()
+    model = model_of("llama", "float32", recorder=recorder)
+    assert model.record([1, 2]) == 4
+    wanted = model_of("llama", "float32").run(make_step([Work([3], 0, [5])], 8, "none", "last"))
+    got = model.run(make_step([Work([3], 0, [5])], 8, "none", "last"))
+    assert recorder.num_recorded == 4
+    assert_same_bits(got.top_values, wanted.top_values, "after recording with padding")
+
+
+def test_copied_blocks_are_the_originals() -> None:
+    model = model_of("llama", "bfloat16")
+    prompt = list(range(3, 17))
+    model.run(make_step([Work(prompt, 0, [4, 6])], 8))
+    wanted = model.run(make_step([Work([20], 14, [4, 6])], 8)).logits.copy()
+    model.copy_blocks([(4, 2), (6, 1), (1, 9)])
+    model.run(make_step([Work([1] * 16, 0, [4, 6])], 8))
+    model.run(make_step([Work([1] * 8, 0, [1])], 8))
+    assert_same_bits(model.run(make_step([Work([20], 14, [2, 9])], 8)).logits, wanted, "after copying")
+
+
+def test_a_step_larger_than_planned_is_refused() -> None:
+    model = model_of("llama", "float32")
+    with pytest.raises(InvariantError, match="T=17; memory is planned for 16"):
+        model.run(make_step([Work([1] * 17, 0, [1, 2, 3])], 8, "none", "last"))
+    with pytest.raises(InvariantError, match="B=5"):
+        model.run(make_step([Work([1], 0, [block]) for block in range(1, 6)], 8, "last", "none"))

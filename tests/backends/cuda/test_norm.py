@@ -1,0 +1,90 @@
+"""norm against float64; codes against their definition, of the numbers that the kernel itself gives as float32."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+
+from albireo.backends.cuda.kernels.norm import add_rms_norm, norm
+from albireo.backends.reference.rounding import round_to, scaled_codes
+from albireo.dtypes import TOKEN
+from albireo.quantization.rounding import round_tokens
+from backends.cpu.harness import F32, assert_same_bits, normal
+from backends.cuda.tensors import ULP, ids, numbers, room, tensor, token_parts
+
+EPS = 1e-5
+ROWS = 5
+
+
+def normed(x: F32, weight: F32, rows: list[int] | None = None, dtype: str = "float32") -> F32:
+    out = room(len(x) if rows is None else len(rows), x.shape[1], dtype)
+    norm(tensor(x), torch.from_numpy(weight), out, EPS, x.shape[1], None if rows is None else ids(rows))
+    return numbers(out)
+
+
+@pytest.mark.parametrize("cols", [1, 8, 70, 1030])
+def test_rows_have_unit_mean_square_times_weight(cols: int) -> None:
+    x, weight = 3 * normal(ROWS, cols, seed=1), normal(1, cols, seed=2)[0]
+    exact = x.astype(np.float64)
+    exact = exact / np.sqrt(np.mean(exact**2, axis=1, keepdims=True) + EPS) * weight
+    got = normed(x, weight)
+    # a tree over the row, then a root, two divisions and two products
+    assert (np.abs(got - exact) <= (np.log2(cols + 1) / 2 + 6) * ULP * np.abs(exact)).all()
+    assert_same_bits(normed(x, weight, [4, 0, 4]), got[[4, 0, 4]], "gathered")
+    for dtype in ("bfloat16", "float16"):
+        assert_same_bits(normed(x, weight, None, dtype), round_to(got, dtype), dtype)
+
+
+def test_a_row_depends_on_itself_alone() -> None:
+    x, weight = normal(ROWS, 200, seed=3), normal(1, 200, seed=4)[0]
+    together = normed(x, weight)
+    for row in range(ROWS):
+        assert_same_bits(normed(x[row : row + 1], weight), together[row : row + 1], f"row {row} alone")
+
+
+@pytest.mark.parametrize("cols", [8, 70, 200, 1030])
+def test_codes_of_a_token(cols: int) -> None:
+    x, weight = normal(ROWS, cols, seed=1), normal(1, cols, seed=2)[0]
+    x[2] = 0
+    out = room(ROWS, cols, TOKEN)
+    norm(tensor(x), torch.from_numpy(weight), out, EPS, cols)
+    wanted, scale = round_tokens(normed(x, weight))
+    codes, got_scale, sums = token_parts(out, cols)
+    assert np.array_equal(codes[:, :cols], wanted)
+    assert not codes[:, cols:].any()
+    assert_same_bits(got_scale, scale, "scales")
+    ends = [*range(0, cols, 16), cols]
+    assert np.array_equal(sums, np.stack([wanted[:, :end].sum(axis=1) for end in ends], axis=1))
+
+
+@pytest.mark.filterwarnings("ignore::RuntimeWarning")
+def test_a_token_that_is_no_numbers_has_the_scale_nan() -> None:
+    x = normal(3, 70)
+    x[0, 9], x[2, 69] = np.nan, np.inf
+    out = room(3, 70, TOKEN)
+    norm(tensor(x), torch.ones(70), out, EPS, 70)
+    codes, scale, sums = token_parts(out, 70)
+    assert list(np.isnan(scale[:, 0])) == [True, False, True]
+    assert not codes[[0, 2]].any() and not sums[[0, 2]].any()
+
+
+@pytest.mark.parametrize("cols", [8, 200])
+def test_float8_with_a_scale_a_token(cols: int) -> None:
+    x, weight = normal(ROWS, cols, seed=1), normal(1, cols, seed=2)[0]
+    x[2] = 0
+    out, scale = room(ROWS, cols, "fp8"), torch.full((ROWS,), -1.0)
+    norm(tensor(x), torch.from_numpy(weight), out, EPS, cols, scale=scale)
+    codes, wanted = scaled_codes(normed(x, weight), "fp8")
+    assert_same_bits(numbers(out), codes, "codes")
+    assert_same_bits(scale.numpy()[:, None], wanted, "scales")
+
+
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
+def test_the_norm_of_a_sum(dtype: str) -> None:
+    x, residual, weight = normal(ROWS, 70, seed=1), normal(ROWS, 70, seed=2), normal(1, 70, seed=3)[0]
+    total = tensor(residual)
+    out = room(ROWS, 70, dtype)
+    add_rms_norm(tensor(x), total, total, torch.from_numpy(weight), out, EPS, 70)
+    assert_same_bits(numbers(total), x + residual, "sums")
+    assert_same_bits(numbers(out), normed(x + residual, weight, None, dtype), "norms")

@@ -1,0 +1,107 @@
+"""A step on the device is the step that was given, and padding that does no harm."""
+
+from __future__ import annotations
+
+import numpy as np
+import torch
+
+from albireo.backends.cuda.staging import Staging
+from albireo.backends.step_inputs import StepInputs
+
+MAXIMA = {"T": 12, "B": 6, "R": 6, "G": 6, "S": 12}
+CPU = torch.device("cpu")
+
+
+def ints(*values: int) -> np.ndarray:
+    return np.array(values, np.int32)
+
+
+def step(count: int, first: int) -> StepInputs:
+    """count sequences of one token at position 20."""
+    numbers = np.arange(count, dtype=np.int32)
+    return StepInputs(
+        token_ids=numbers + first,
+        positions=np.full(count, 20, np.int32),
+        slots=numbers * 16 + 4,
+        query_start=np.arange(count + 1, dtype=np.int32),
+        context_len=np.full(count, 21, np.int32),
+        block_table=np.stack([numbers + 1, numbers + 50], axis=1),
+        logit_rows=ints(),
+        top_rows=numbers,
+    )
+
+
+def test_what_is_given_arrives() -> None:
+    staging, inputs = Staging(MAXIMA, 4, CPU), step(3, 7)
+    sizes = {"T": 3, "B": 3, "R": 0, "G": 3, "S": 3}
+    staging.fill(inputs, sizes)
+    found = staging.step(sizes)
+    for name in ("token_ids", "positions", "slots", "query_start", "context_len", "top_counts"):
+        assert getattr(found, name).tolist() == getattr(inputs, name).tolist(), name
+    assert found.block_table[:, :2].tolist() == inputs.block_table.tolist()
+    assert found.rows["top_rows"].tolist() == found.rows["out_rows"].tolist() == [0, 1, 2]
+    assert found.rows["top_pos"].tolist() == [0, 1, 2]
+    assert found.rows["logit_rows"].tolist() == []
+
+
+def test_padding_points_at_the_null_block_whatever_was_there_before() -> None:
+    staging = Staging(MAXIMA, 4, CPU)
+    full = {"T": 6, "B": 6, "R": 0, "G": 6, "S": 6}
+    staging.fill(step(6, 100), full)
+    staging.fill(step(2, 7), full)
+    found = staging.step(full)
+    assert found.token_ids.tolist() == [7, 8, 0, 0, 0, 0]
+    assert found.positions.tolist() == [20, 20, 0, 0, 0, 0]
+    assert found.slots.tolist() == [4, 20, 0, 0, 0, 0]
+    assert found.query_start.tolist() == [0, 1, 2, 2, 2, 2, 2], "padding sequences have no rows"
+    assert found.context_len.tolist() == [21, 21, 0, 0, 0, 0]
+    assert found.top_counts.tolist() == [1] * 6
+    assert found.rows["top_rows"].tolist() == [0, 1, 0, 0, 0, 0]
+
+
+def test_both_kinds_of_rows_leave_the_model_in_order() -> None:
+    staging = Staging(MAXIMA, 4, CPU)
+    inputs = StepInputs(
+        token_ids=ints(1, 2, 3, 4),
+        positions=ints(0, 1, 2, 3),
+        slots=ints(16, 17, 18, 19),
+        query_start=ints(0, 4),
+        context_len=ints(4),
+        block_table=np.array([[1]], np.int32),
+        logit_rows=ints(0, 1),
+        top_rows=ints(3),
+        top_counts=ints(5),
+    )
+    sizes = {**inputs.sizes, "B": 1}
+    staging.fill(inputs, sizes)
+    found = staging.step(sizes)
+    assert found.rows["out_rows"].tolist() == [0, 1, 3]
+    assert found.rows["logit_pos"].tolist() == [0, 1] and found.rows["top_pos"].tolist() == [2]
+    assert found.top_counts.tolist() == [5]
+
+
+def test_addresses_stay() -> None:
+    staging = Staging(MAXIMA, 4, CPU)
+    sizes = {"T": 4, "B": 4, "R": 0, "G": 4, "S": 4}
+    before = staging.step(sizes)
+    staging.fill(step(4, 30), sizes)
+    assert before.token_ids.tolist() == [30, 31, 32, 33], "a recorded launch reads what was filled in later"
+
+
+def test_tokens_may_come_from_the_step_before() -> None:
+    staging = Staging(MAXIMA, 4, CPU)
+    sizes = {"T": 4, "B": 4, "R": 0, "G": 4, "S": 4}
+    drawn = torch.tensor([-1, 71, 72], dtype=torch.int32)
+    staging.fill(step(3, 7), sizes, ints(2, -1, 0), drawn)
+    assert staging.step(sizes).token_ids.tolist() == [72, 8, 0, 0], "what could not be drawn is no place to read from"
+
+
+def test_steps_on_their_way_do_not_share_host_memory() -> None:
+    """As many as may be under way; on a GPU a copy reads it later."""
+    staging = Staging(MAXIMA, 4, CPU)
+    sizes = {"T": 2, "B": 2, "R": 0, "G": 2, "S": 2}
+    places = set()
+    for first in range(3):
+        staging.fill(step(2, first), sizes)
+        places.add(staging._numpy.ctypes.data)
+    assert len(places) == 3

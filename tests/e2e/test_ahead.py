@@ -1,0 +1,217 @@
+"""A device that runs ahead of the engine gives the tokens of one that does not, whatever is guessed wrong on the way.
+
+A real model on the CPU, behind a device that computes a submitted step at once and hands it out when it is collected;
+what the engine would see on a GPU. Requests come and go at random, with and without pressure on the blocks.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
+from itertools import count
+
+import numpy as np
+import pytest
+from numpy.typing import NDArray
+
+from albireo.api.load import Loaded, load
+from albireo.backends.step_inputs import StepInputs
+from albireo.backends.step_outputs import StepOutputs
+from albireo.config import EngineConfig
+from albireo.engine.engine import Engine
+from albireo.errors import InvariantError
+from albireo.execution.ahead import LOOKAHEAD, AheadRunner
+from albireo.execution.runner import DeviceModel, Runner
+from albireo.models import load_architecture
+from albireo.params import SamplingParams
+from albireo.sampling.sampler import Sampler
+from albireo.step import SampleTask
+from tiny_models import make_checkpoint
+
+VOCAB = load_architecture("llama").tiny["vocab_size"]
+
+
+@dataclass(frozen=True)
+class Ticket:
+    serial: int
+    tokens: NDArray[np.int32]
+
+
+@dataclass
+class Deferred:
+    """Draws tokens, and finds those of rows in the step before, as a device does that was not told them.
+
+    Fields: bad_step: of submitted ones, which cannot be drawn from.
+    """
+
+    model: DeviceModel
+    bad_step: int = -1
+    num_submitted: int = 0
+    num_begun: int = 0
+    drawn: NDArray[np.int32] = field(default_factory=lambda: np.zeros(0, np.int32))
+
+    def run(self, inputs: StepInputs) -> StepOutputs:
+        self.num_begun += 1
+        return self.model.run(inputs)
+
+    def copy_blocks(self, pairs: Sequence[tuple[int, int]]) -> None:
+        self.model.copy_blocks(pairs)
+
+    def can_draw(self, tasks: Sequence[SampleTask]) -> bool:
+        return all(task.params.logprobs is None for task in tasks)
+
+    def submit(
+        self,
+        inputs: StepInputs,
+        tasks: Sequence[SampleTask],
+        rows: Sequence[int],
+        sources: NDArray[np.int32] | None = None,
+    ) -> Ticket:
+        if sources is not None:
+            known = np.where(sources >= 0, self.drawn[np.maximum(sources, 0)].clip(min=0), inputs.token_ids)
+            inputs = replace(inputs, token_ids=known.astype(np.int32))
+            tasks = [replace(task, output_token_ids=[*task.output_token_ids, 0]) for task in tasks]
+        outputs = self.run(inputs)
+        if len(inputs.logit_rows):
+            tokens = [token.token_id for token in Sampler(VOCAB).sample(outputs.logits, tasks, rows)]
+        else:
+            tokens = [int(outputs.top_ids[row, 0]) for row in rows]
+        if self.num_submitted == self.bad_step:
+            tokens = [-1 for _ in tokens]
+        self.num_submitted += 1
+        self.drawn = np.array(tokens or [0], np.int32)
+        return Ticket(self.num_begun, np.array(tokens, np.int32))
+
+    def collect(self, ticket: Ticket) -> NDArray[np.int32]:
+        assert self.num_begun - ticket.serial <= 2, "what it holds was overwritten"
+        return ticket.tokens
+
+
+@pytest.fixture(scope="module")
+def loaded(tmp_path_factory: pytest.TempPathFactory) -> Loaded:
+    directory = make_checkpoint(tmp_path_factory.mktemp("model"), load_architecture("llama").tiny, seed=3)
+    return load(
+        EngineConfig(
+            model=str(directory),
+            device="cpu",
+            num_threads=1,
+            max_num_seqs=5,
+            max_num_batched_tokens=24,
+            block_size=8,
+            skip_tokenizer_init=True,
+        )
+    )
+
+
+@dataclass(frozen=True)
+class Ask:
+    """A request: at which step it comes, and at which its caller gives up (-1: never)."""
+
+    prompt: list[int]
+    params: SamplingParams
+    comes: int
+    leaves: int = -1
+
+
+def asks(seed: int, num: int = 14) -> list[Ask]:
+    rng = np.random.default_rng(seed)
+    common = rng.integers(3, 60, 19).tolist()
+    found = []
+    for i in range(num):
+        own = rng.integers(3, 60, int(rng.integers(1, 20))).tolist()
+        params = SamplingParams(
+            temperature=float(rng.choice([0.0, 0.0, 0.0, 1.0])),
+            seed=i,
+            max_tokens=int(rng.integers(1, 24)),
+            n=int(rng.choice([1, 1, 1, 3])),
+            logprobs=[None, None, None, 2][int(rng.integers(4))],
+            ignore_eos=bool(rng.integers(2)),
+            stop_token_ids=rng.integers(3, 60, 2).tolist(),
+        )
+        prompt = common + own if rng.integers(2) else own
+        found.append(Ask(prompt, params, int(rng.integers(0, 40)), int(rng.choice([-1, -1, -1, 45]))))
+    return found
+
+
+def serve(engine: Engine, requests: list[Ask]) -> dict[tuple[int, int], list[int]]:
+    """Tokens by request and continuation; of a request that was given up those it had by then."""
+    tokens = {(i, index): [] for i, ask in enumerate(requests) for index in range(ask.params.n)}
+    for step in count():
+        for i, ask in enumerate(requests):
+            if ask.comes == step:
+                engine.add_request(str(i), ask.prompt, ask.params)
+            if ask.leaves == step:
+                engine.abort(str(i))
+        for update in engine.step():
+            tokens[int(update.request_id), update.index] += update.token_ids
+        engine.check_invariants()
+        if step > 60 and not engine.has_work():
+            return tokens
+    raise AssertionError("not reached")
+
+
+def engines(loaded: Loaded, num_blocks: int, device: Deferred) -> tuple[Engine, Engine, AheadRunner]:
+    plain = Runner(loaded.model, VOCAB, 8)
+    ahead = AheadRunner(device, VOCAB, 8, loaded.memory.max_model_len)
+    settings = replace(loaded.settings, num_blocks=(num_blocks,))
+    return (
+        Engine(settings, plain.execute, lambda: 0.0),
+        Engine(replace(settings, lookahead=LOOKAHEAD), ahead.execute, lambda: 0.0),
+        ahead,
+    )
+
+
+@pytest.mark.parametrize("num_blocks", [200, 14], ids=["room", "pressure"])
+@pytest.mark.parametrize("seed", range(6))
+def test_tokens_are_those_of_a_device_that_waits(loaded: Loaded, seed: int, num_blocks: int) -> None:
+    device = Deferred(loaded.model)
+    plain, running_ahead, runner = engines(loaded, num_blocks, device)
+    requests = [ask for ask in asks(seed) if len(ask.prompt) + (ask.params.max_tokens or 0) <= (num_blocks - 1) * 8]
+    wanted, got = serve(plain, requests), serve(running_ahead, requests)
+    for key, tokens in wanted.items():
+        if requests[key[0]].leaves < 0:
+            assert got[key] == tokens, key
+    assert runner.num_found > 20, "rows were found computed"
+    assert plain.stats().num_preemptions > 0 or num_blocks > 14
+
+
+def test_steady_decoding_is_found_computed(loaded: Loaded) -> None:
+    """All but the steps that compute prompts, and the first after each, also across the bounds of blocks."""
+    device = Deferred(loaded.model)
+    _, engine, runner = engines(loaded, 200, device)
+    params = SamplingParams(temperature=0, max_tokens=30, ignore_eos=True)
+    serve(engine, [Ask([5 + i, 6, 7], params, 0) for i in range(4)])
+    assert (runner.num_found, runner.num_computed) == (4 * 29, 4)
+    assert device.num_submitted == 30, "nobody was guessed to go on who could not"
+
+
+def test_a_damaged_row_ends_its_request_and_no_other(loaded: Loaded) -> None:
+    """What was submitted ahead is computed again, in the open, where the guess holds no numbers."""
+    device = Deferred(loaded.model, bad_step=4)
+    _, engine, _ = engines(loaded, 200, device)
+    params = SamplingParams(temperature=0, max_tokens=12, ignore_eos=True)
+    requests = [Ask([5 + i, 6, 7], params, 0) for i in range(3)]
+    plain, _, _ = engines(loaded, 200, device)
+    assert serve(engine, requests) == serve(plain, requests)
+
+
+def test_a_step_that_fails_leaves_nothing_in_flight(loaded: Loaded) -> None:
+    device = Deferred(loaded.model)
+    _, engine, runner = engines(loaded, 200, device)
+    engine.add_request("a", [5, 6, 7], SamplingParams(temperature=0, max_tokens=9, ignore_eos=True))
+    tokens = [token for _ in range(3) for update in engine.step() for token in update.token_ids]
+    run, device.collect = device.collect, _broken  # type: ignore[method-assign]
+    with pytest.raises(InvariantError, match="lost"):
+        engine.step()
+    device.collect = run  # type: ignore[method-assign]
+    while engine.has_work():
+        tokens += [token for update in engine.step() for token in update.token_ids]
+    plain, _, _ = engines(loaded, 200, device)
+    assert (
+        serve(plain, [Ask([5, 6, 7], SamplingParams(temperature=0, max_tokens=9, ignore_eos=True), 0)])[0, 0] == tokens
+    )
+    assert runner.num_computed >= 2
+
+
+def _broken(ticket: Ticket) -> NDArray[np.int32]:
+    raise InvariantError("lost")

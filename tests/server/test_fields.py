@@ -1,0 +1,110 @@
+"""Every field of the protocols: as a null, in the value that vLLM's clients send unasked, and as what it asks for."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+from openai.types import completion_create_params
+from openai.types.chat import completion_create_params as chat_create_params
+from openai.types.responses import response_create_params
+
+from tool_asks import MESSAGES, TOOLS
+
+COMPLETION: dict[str, Any] = {"model": "story", "prompt": "Once upon a time", "max_tokens": 3}
+CHAT: dict[str, Any] = {"model": "story", "messages": [{"role": "user", "content": "Once"}], "max_tokens": 3}
+RESPONSE: dict[str, Any] = {"model": "story", "input": "Once", "max_output_tokens": 3}
+BOTH = {"completions": COMPLETION, "chat/completions": CHAT}
+
+#: Defaults of vLLM's requests, as its own client dumps them.
+VLLM: dict[str, Any] = {
+    "frequency_penalty": 0.0, "logit_bias": None, "n": 1, "presence_penalty": 0.0, "response_format": None,
+    "seed": None, "stop": [], "stream": False, "stream_options": None, "temperature": None, "top_p": None, "user": None,
+    "use_beam_search": False, "top_k": None, "min_p": None, "repetition_penalty": None, "length_penalty": 1.0,
+    "stop_token_ids": [], "include_stop_str_in_output": False, "ignore_eos": False, "min_tokens": 0,
+    "skip_special_tokens": True, "spaces_between_special_tokens": True, "truncate_prompt_tokens": None,
+    "truncation_side": None, "prompt_logprobs": None, "allowed_token_ids": None, "bad_words": [], "echo": False,
+    "structured_outputs": None, "priority": 0, "return_tokens_as_token_ids": None, "return_token_ids": None,
+    "return_token_offsets": False, "cache_salt": None, "kv_transfer_params": None, "ec_transfer_params": None,
+    "vllm_xargs": None, "repetition_detection": None, "thinking_token_budget": None, "best_of": 1, "guided_json": None,
+    "guided_regex": None, "guided_choice": None, "guided_grammar": None, "guided_decoding_backend": None,
+    "guided_whitespace_pattern": None,
+}  # fmt: skip
+VLLM_OF = {
+    "completions": {**VLLM, "suffix": None, "logprobs": None, "prompt_embeds": None, "add_special_tokens": True},
+    "chat/completions": {
+        **VLLM, "logprobs": False, "top_logprobs": 0, "max_completion_tokens": None, "tools": None,
+        "tool_choice": "none", "reasoning_effort": None, "include_reasoning": True, "parallel_tool_calls": True,
+        "add_generation_prompt": True, "continue_final_message": False, "add_special_tokens": False, "documents": None,
+        "chat_template": None, "chat_template_kwargs": None, "media_io_kwargs": None, "mm_processor_kwargs": None,
+        "return_prompt_text": None, "return_assistant_tokens_mask": False,
+    },
+}  # fmt: skip
+#: Field -> a value that asks for something there is.
+ASKING: dict[str, Any] = {
+    "top_k": 5,
+    "min_p": 0.1,
+    "repetition_penalty": 1.1,
+    "stop_token_ids": [1],
+    "include_stop_str_in_output": True,
+    "ignore_eos": True,
+    "min_tokens": 2,
+    "skip_special_tokens": False,
+    "prompt_logprobs": 1,
+    "allowed_token_ids": [5, 6],
+    "bad_words": ["the"],
+    "structured_outputs": {"choice": ["a", "b"]},
+    "guided_json": {"type": "object"},
+    "guided_regex": "a+",
+    "guided_choice": ["a", "b"],
+    "guided_grammar": 'root ::= "a"',
+    "cache_salt": "salt",
+    "return_token_ids": True,
+    "return_tokens_as_token_ids": True,
+    "n": 2,
+    "logit_bias": {"5": 1},
+    "seed": 2**63 - 1,
+    "response_format": {"type": "json_object"},
+    "stop": ["x", "y"],
+    "return_timings": True,
+}
+
+
+def post(server: Any, path: str, body: dict[str, Any]) -> None:
+    got = server.http.post(f"/v1/{path}", json=body)
+    assert got.status_code == 200, got.text
+
+
+@pytest.mark.parametrize(
+    ("path", "base", "known"),
+    [
+        ("completions", COMPLETION, completion_create_params.CompletionCreateParamsBase),
+        ("chat/completions", CHAT, chat_create_params.CompletionCreateParamsBase),
+        ("responses", RESPONSE, response_create_params.ResponseCreateParamsBase),
+    ],
+)
+def test_a_null_in_any_field_of_openais_client(server: Any, path: str, base: dict[str, Any], known: Any) -> None:
+    names = [name for name in known.__annotations__ if name not in base]
+    assert len(names) > 10
+    for name in names:
+        post(server, path, {**base, name: None})
+    post(server, path, {**base, **dict.fromkeys(names)})
+
+
+@pytest.mark.parametrize("path", BOTH)
+def test_defaults_of_vllms_requests(server: Any, path: str) -> None:
+    for name, value in VLLM_OF[path].items():
+        post(server, path, {**BOTH[path], name: value})
+    post(server, path, {**BOTH[path], **VLLM_OF[path]})
+
+
+@pytest.mark.parametrize("path", BOTH)
+def test_fields_that_ask_for_something(server: Any, path: str) -> None:
+    for name, value in ASKING.items():
+        post(server, path, {**BOTH[path], name: value})
+
+
+def test_tools_count_in_tokenize(caller: Any) -> None:
+    counted = caller.http.post("/tokenize", json={"messages": MESSAGES, "tools": TOOLS}).json()
+    ask = {"messages": MESSAGES, "tools": TOOLS, "max_tokens": 1, "return_token_ids": True}
+    assert counted["tokens"] == caller.http.post("/v1/chat/completions", json=ask).json()["prompt_token_ids"]

@@ -60,9 +60,9 @@ def decoded(matrix: DeviceMatrix) -> F32:
     e, k = encoding(matrix.dtype), matrix.cols
     assert matrix.scale is not None
     if matrix.codes.dtype == torch.uint8:
-        codes = (
-            torch.stack([matrix.codes & 15, matrix.codes >> 4], dim=2).reshape(matrix.rows, -1)[:, :k].float().numpy()
-        )
+        pairs = matrix.codes.reshape(matrix.rows, -1, 1, e.group or k)
+        halves = torch.cat([pairs & 15, pairs >> 4], dim=2)
+        codes = halves.reshape(matrix.rows, -1)[:, :k].float().numpy()
     elif matrix.codes.dtype == torch.int8:
         codes = matrix.codes.float().numpy()
     else:

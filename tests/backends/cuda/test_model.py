@@ -131,14 +131,17 @@ def test_a_program_computes_what_its_graph_says(name: str, dtype: str) -> None:
     assert off <= (2e-6 if dtype == "float32" else rounding)
 
 
-@pytest.mark.parametrize("encoding", ["int8", "int4.g32", "int4p.g32", "int8.g32.affine", "fp8"])
+@pytest.mark.parametrize("encoding", ["int8", "int4.g32", "int4p.g32", "int8.g32", "fp8"])
 def test_weights_in_few_bits(encoding: str) -> None:
+    """Sums are the same; a probability that bfloat16 rounds turns a code of 8 bits here and there."""
     model, weights = model_of("llama", "bfloat16", encoding), weights_of("llama", "bfloat16")
     kv = ReferenceKV(NUM_BLOCKS, 8, "bfloat16")
     for step in steps():
         got = model.run(step).logits
         wanted = interpret(graph_of("llama", "bfloat16", encoding), step, weights, kv)["logits"]
-        assert np.linalg.norm(got - wanted) <= 1e-2 * np.linalg.norm(wanted)
+        assert np.linalg.norm(got - wanted) <= 3e-2 * np.linalg.norm(wanted)
+        first = step.positions == 0
+        assert np.abs(got - wanted)[first].max(initial=0) <= 1e-5, "a row that sees itself alone has one probability"
 
 
 @pytest.mark.parametrize("kv_dtype", ["int8", "fp8"])

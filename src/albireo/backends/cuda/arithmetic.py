@@ -2,7 +2,8 @@
 
 Used inside kernels. Under the interpreter (Triton 3.9) tl.dot and + on bfloat16 multiply the raw 16-bit integers, a
 conversion from float32 to bfloat16 drops bits instead of rounding to nearest even, and one to e4m3 neither rounds to
-even nor stops at 448. (It also widens bfloat16 below 2^-126 wrongly, which no helper mends.) On a GPU each helper is the one instruction that its name says.
+even nor stops at 448. On a GPU each helper is the one instruction that its name says. (It also widens bfloat16 below
+2^-126 wrongly, which no helper mends.)
 """
 
 from __future__ import annotations

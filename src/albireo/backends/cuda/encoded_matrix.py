@@ -28,7 +28,7 @@ def empty_matrix(dtype: str, rows: int, cols: int, device: torch.device) -> Devi
         return DeviceMatrix(dtype, rows, cols, zeros((rows, cols), TORCH_DTYPES[dtype]))
     e = encoding(dtype)
     if e.bits == 4:
-        codes = zeros((rows, -(-cols // 2)), torch.uint8)
+        codes = zeros((rows, -(-e.num_groups(cols) // 2) * (e.group or cols)), torch.uint8)
     else:
         codes = zeros((rows, cols), torch.float8_e4m3fn if e.kind == "float" else torch.int8)
     groups = e.num_groups(cols)
@@ -56,7 +56,7 @@ def fill_rows(matrix: DeviceMatrix, part: Encoded, at: int, upload: Upload) -> N
     end = at + part.shape[0]
     offset = part.offset
     if matrix.codes.dtype == torch.uint8:
-        codes = torch.from_numpy(_nibbles(part.codes))
+        codes = torch.from_numpy(_nibbles(part.codes, part.encoding.group or part.shape[1]))
     elif matrix.offset is not None:
         codes = torch.from_numpy(_less_128(part.codes))
         # of zero points exact: a scale has 16 significant bits, the difference 8
@@ -76,11 +76,11 @@ def fill_rows(matrix: DeviceMatrix, part: Encoded, at: int, upload: Upload) -> N
             upload.copy(torch.from_numpy(np.ascontiguousarray(array.T)), target[:, at:end])
 
 
-def _nibbles(codes: np.ndarray) -> np.ndarray:
-    """[N, K] of 4 bits each -> [N, K / 2], the first of two in the low half."""
-    if codes.shape[1] % 2:
-        codes = np.pad(codes, ((0, 0), (0, 1)))
-    return np.ascontiguousarray(codes[:, ::2] | (codes[:, 1::2] << np.uint8(4)))
+def _nibbles(codes: np.ndarray, group: int) -> np.ndarray:
+    """[N, K] of 4 bits each -> bytes of two, from two groups that follow each other; see matrix.py."""
+    n, k = codes.shape
+    pairs = np.pad(codes, ((0, 0), (0, -k % (2 * group)))).reshape(n, -1, 2, group)
+    return np.ascontiguousarray(pairs[:, :, 0] | (pairs[:, :, 1] << np.uint8(4))).reshape(n, -1)
 
 
 def _less_128(codes: np.ndarray) -> np.ndarray:

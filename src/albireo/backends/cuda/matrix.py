@@ -16,13 +16,15 @@ class DeviceMatrix:
 
     Fields:
         dtype: float32, float16, bfloat16, or the name of an encoding.
-        codes: [rows, cols] in a compute dtype; int8: the signed codes; fp8: float8_e4m3fn; 4 bits: [rows, cols / 2] of
-            uint8, input 2i in the low half of byte i and 2i + 1 in the high one.
+        codes: [rows, cols] in a compute dtype; int8: the signed codes; fp8: float8_e4m3fn; 4 bits: [rows, pairs of
+            groups * group] of uint8, input i of an even group in the low half of byte i of a pair, input i of the odd
+            group behind it in the high half, zeros where there is none: what is multiplied need not be sorted first.
         scale: encodings: [groups, rows] float32, so that neighbouring channels are neighbours; one group where a whole
             channel shares a scale. progressive: [1, rows].
         zero: 4 bits: [groups, rows] uint8. int8 has none: its zero points are taken off the codes, and where they do
             not fit in 8 bits the matrix is affine.
-        offset: affine: [groups, rows] float32. gamma: progressive: [groups, rows] uint8.
+        offset: affine: [groups, rows] float32, for the codes as they are here.
+        gamma: progressive: [groups, rows] uint8.
     """
 
     dtype: str

@@ -109,6 +109,5 @@ def _shape_of(call: Call, program: Program, max_positions: int, device: torch.de
 def _linear_bytes(call: Call, program: Program) -> int:
     if call.family not in _LINEARS:
         return 0
-    weight = program.constants[call.args["weight"]]
-    dtype = weight.packing.partition(".")[2]
-    return linear_size(dtype, weight.rows, weight.cols)
+    weights = [program.constants[call.args[role]] for role in ("weight", "v_weight") if role in call.args]
+    return max(linear_size(w.packing.partition(".")[2], w.rows, w.cols) for w in weights)

@@ -15,7 +15,7 @@ LINE, SUM_STEP = 64, 16
 
 @dataclass(frozen=True, slots=True)
 class TokenRows:
-    """Views of rows: codes [T, bytes] int8, floats [T, bytes / 4] float32; first: of floats the scale, sums behind it."""
+    """Views of rows: codes [T, bytes] int8, floats [T, bytes / 4] float32; first: of floats the scale, then sums."""
 
     codes: torch.Tensor
     floats: torch.Tensor

@@ -41,8 +41,8 @@ def embed_kernel(
     source = tl.load(ids + row).to(tl.int64)
     codes += source * codes_stride
     if FORM == "nibbles":
-        byte = tl.load(codes + at // 2, mask=mask, other=0).to(tl.int32)
-        value = ((byte >> (at % 2 * 4)) & 15).to(tl.float32)
+        byte = tl.load(codes + at // (2 * GROUP) * GROUP + at % GROUP, mask=mask, other=0).to(tl.int32)
+        value = ((byte >> (at // GROUP % 2 * 4)) & 15).to(tl.float32)
     elif FORM == "e4m3":
         value = _from_e4m3(tl.load(codes + at, mask=mask, other=0))
     else:

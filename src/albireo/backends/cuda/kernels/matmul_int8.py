@@ -1,10 +1,10 @@
-"""matmul_int8: out = epilogue(x @ weight^T) of 8-bit codes on both sides, a scale a token and a scale an output channel.
+"""matmul_int8: out = epilogue(x @ weight^T) of 8-bit codes on both sides, a scale a token and one an output channel.
 
-x: token rows (../tokens.py) of K codes, T of them; weight: [N, K] int8, K at most 65536; scale: [1, N] float32; out: [T,
-n] float32, bfloat16 or float16, rows contiguous inside. Epilogue: see ../epilogue.py.
+x: token rows (../tokens.py) of K codes, T of them; weight: [N, K] int8, K at most 65536; scale: [1, N] float32; out:
+[T, n] float32, bfloat16 or float16, rows contiguous inside. Epilogue: see ../epilogue.py.
 
-The sum of products is exact in 32 bits, so tiles are chosen for speed alone; then float(sum) * scale * token's scale, as
-the native kernels have it: the same bits as theirs, before an activation. Padding rows are computed as any others.
+The sum of products is exact in 32 bits, so tiles are chosen for speed alone; then float(sum) * scale * token's scale,
+as the native kernels have it: the same bits as theirs, before an activation. Padding rows are computed as any others.
 """
 
 from __future__ import annotations
@@ -22,12 +22,12 @@ from albireo.backends.cuda.tiles import BUSY_TILES, FEW_TOKENS, Tile, place, tok
 from albireo.backends.cuda.tokens import token_rows
 
 
-def tile_for(num_tokens: int, rows: int) -> Tile:
-    """Few tokens: so many weight rows that there are enough tiles."""
+def tile_for(num_tokens: int, rows: int, act: int) -> Tile:
+    """Few tokens: so many weight rows that there are enough tiles, and gate rows with their up rows."""
     if num_tokens > FEW_TOKENS:
         return Tile(128, 128, 128, 3, 8)
     tokens = tokens_of(num_tokens)
-    if rows >= 64 * BUSY_TILES:
+    if act or rows >= 64 * BUSY_TILES:
         return Tile(64, tokens, 256, 4 if tokens == 16 else 3)
     return Tile(32, tokens, 256, 5 if tokens == 16 else 4)
 
@@ -95,7 +95,7 @@ def matmul_int8(
 ) -> None:
     """act: epilogue.ACTS. tile: for tests; by default tile_for()."""
     rows, k = weight.shape
-    tile = tile or tile_for(len(x), rows)
+    tile = tile or tile_for(len(x), rows, act)
     tokens = token_rows(x, k)
     grid = (triton.cdiv(rows, tile.rows) * triton.cdiv(len(x), tile.tokens),)
     matmul_int8_kernel[grid](
@@ -133,7 +133,7 @@ _NUMBERS = ("num_tokens", "n", "k", "num_rows", "x_stride", "floats_stride", "fi
 
 def aot_cases() -> list[AotCase]:
     def case(num_tokens: int, rows: int, act: int, words: Mapping[int, tuple[str, ...]]) -> AotCase:
-        tile = tile_for(num_tokens, rows)
+        tile = tile_for(num_tokens, rows, act)
         pointers = {"x": "*i8", "floats": "*fp32", "weight": "*i8", "scale": "*fp32"}
         pointers |= {"out": "*bf16" if act else "*fp32", "bias": "*fp32", "residual": "*fp32"}
         constants = {"ACT": act, "HAS_BIAS": True, "HAS_RESIDUAL": not act, "EVEN_K": True}

@@ -1,0 +1,276 @@
+"""matmul_groups: out = epilogue(x @ weight^T) of token rows and weights whose inputs share a scale in groups of G.
+
+x: token rows (../tokens.py) of K codes, T of them. weight: a DeviceMatrix [N, K] of int8.gG, int4.gG, their affine
+kinds, or int4p.gG; out: [T, n] float32, bfloat16 or float16, rows contiguous inside. Epilogue: see ../epilogue.py.
+
+A group's sum of products is exact in 32 bits. integer: sums without what the zero point adds, times scale, are added as
+one chain of float32, ascending, multiply-adds fused; affine: the offset times the sum of x's codes is added behind
+each; progressive: all groups are one sum of 32 bits. Last comes the token's scale. So the bits are those of the native
+kernels, whatever the tile (but for int8's affine kinds, which have signed codes here and so another offset). Padding
+rows are computed as any others.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import torch
+import triton
+import triton.language as tl
+
+from albireo.backends.cuda.aot import AotCase
+from albireo.backends.cuda.arithmetic import INTERP, mma
+from albireo.backends.cuda.epilogue import finish
+from albireo.backends.cuda.matrix import DeviceMatrix
+from albireo.backends.cuda.tiles import BUSY_TILES, FEW_TOKENS, Tile, place, tokens_of
+from albireo.backends.cuda.tokens import SUM_STEP, token_rows
+from albireo.encodings import encoding
+
+_KINDS = {"integer": 0, "affine": 1, "progressive": 2}
+_INTEGER, _AFFINE, _PROGRESSIVE = (tl.constexpr(code) for code in _KINDS.values())
+_SUM_STEP = tl.constexpr(SUM_STEP)
+#: Inputs that a matrix unit multiplies at once, at least.
+_LEAST_STEP = 32
+
+
+def tile_for(num_tokens: int, rows: int, group: int, act: int) -> Tile:
+    """k: bytes of a row that are read at once. Few tokens: so many weight rows that there are enough tiles, gate rows
+    with their up rows."""
+    step = max(group, _LEAST_STEP)
+    if num_tokens > FEW_TOKENS:
+        return Tile(64, 128, step, 3, 8)
+    tokens = tokens_of(num_tokens)
+    return Tile(64 if act or rows >= 64 * BUSY_TILES else 32, tokens, step, 8 if tokens < 64 else 5)
+
+
+@triton.jit
+def matmul_groups_kernel(
+    x,
+    floats,
+    codes,
+    scale,
+    zero,
+    offset,
+    gamma,
+    out,
+    bias,
+    residual,
+    num_tokens,
+    n,
+    k,
+    num_rows,
+    x_stride,
+    floats_stride,
+    first_float,
+    codes_stride,
+    out_stride,
+    residual_stride,
+    KIND: tl.constexpr,
+    NIBBLES: tl.constexpr,
+    GROUP: tl.constexpr,
+    EVEN_K: tl.constexpr,
+    ACT: tl.constexpr,
+    HAS_BIAS: tl.constexpr,
+    HAS_RESIDUAL: tl.constexpr,
+    ROWS: tl.constexpr,
+    TOKENS: tl.constexpr,
+    STEP: tl.constexpr,
+):
+    HALVES: tl.constexpr = 2 if NIBBLES else 1
+    PARTS: tl.constexpr = STEP // GROUP
+    COUNT: tl.constexpr = HALVES * PARTS  # groups of a step, one or two
+    tile, slab = place(tl.cdiv(num_rows, ROWS), tl.cdiv(num_tokens, TOKENS))
+    # Rows and tokens that are not there are copies of the last: read without a mask, never kept.
+    row = tl.minimum(tile * ROWS + tl.arange(0, ROWS), num_rows - 1)
+    token = tl.minimum(slab * TOKENS + tl.arange(0, TOKENS), num_tokens - 1).to(tl.int64)
+    at = tl.arange(0, STEP)
+    codes_at = codes + row.to(tl.int64)[:, None] * codes_stride + at[None, :]
+    x_at = x + token[None, :] * x_stride + at[:, None]
+    token_scale = floats + token * floats_stride + first_float
+    total = tl.zeros((ROWS, TOKENS), tl.int32 if KIND == _PROGRESSIVE else tl.float32)
+    last_group = tl.cdiv(k, GROUP) - 1
+    # numbers of a step's groups are on their way while the step before is computed
+    by, less = _of_group(scale, zero, offset, gamma, 0, last_group, num_rows, row, KIND, NIBBLES)
+    by_1, less_1 = _of_group(scale, zero, offset, gamma, COUNT - 1, last_group, num_rows, row, KIND, NIBBLES)
+    for step in range(0, tl.cdiv(k, STEP * HALVES)):
+        ahead = (step + 1) * COUNT
+        next_by, next_less = _of_group(scale, zero, offset, gamma, ahead, last_group, num_rows, row, KIND, NIBBLES)
+        ahead += COUNT - 1
+        next_by_1, next_less_1 = _of_group(scale, zero, offset, gamma, ahead, last_group, num_rows, row, KIND, NIBBLES)
+        if EVEN_K or NIBBLES:  # nibbles are filled up to whole steps
+            code = tl.load(codes_at + step * STEP)
+        else:
+            code = tl.load(codes_at + step * STEP, mask=(at < k - step * STEP)[None, :], other=0)
+        for half in tl.static_range(HALVES):
+            first = (step * HALVES + half) * STEP
+            b = tl.load(x_at + first) if EVEN_K else tl.load(x_at + first, mask=(at < k - first)[:, None], other=0)
+            a = _nibble(code, half) if NIBBLES else code
+            for part in tl.static_range(PARTS):
+                of_part = tl.where((at // GROUP == part)[None, :], a, 0).to(tl.int8) if PARTS > 1 else a
+                sums = mma(of_part, b, tl.zeros((ROWS, TOKENS), tl.int32))
+                x_sum = _sum_of_codes(token_scale + 1, first + part * GROUP, GROUP, k)
+                if half + part == 0:
+                    total = _add(total, sums, x_sum, by, less, KIND, NIBBLES)
+                else:
+                    total = _add(total, sums, x_sum, by_1, less_1, KIND, NIBBLES)
+        by, less, by_1, less_1 = next_by, next_less, next_by_1, next_less_1
+    result = total.to(tl.float32) * tl.load(scale + row)[:, None] if KIND == _PROGRESSIVE else total
+    result *= tl.load(token_scale)[None, :]
+    finish(
+        tl.trans(result), slab * TOKENS, tile * ROWS, num_tokens, n, out, out_stride, bias, residual, residual_stride,
+        ACT, HAS_BIAS, HAS_RESIDUAL,
+    )  # fmt: skip
+
+
+@triton.jit
+def _of_group(scale, zero, offset, gamma, group, last, num_rows, row, KIND: tl.constexpr, NIBBLES: tl.constexpr):
+    """What a group multiplies by, and what it takes off or adds; of a group behind the last that of the last, whose
+    codes are zeros."""
+    at = tl.minimum(group, last) * num_rows + row
+    by = tl.load(gamma + at) if KIND == _PROGRESSIVE else tl.load(scale + at)
+    if KIND == _AFFINE:
+        less = tl.load(offset + at)
+    elif NIBBLES:
+        less = tl.load(zero + at)
+    else:
+        less = by
+    return by, less
+
+
+@triton.jit
+def _add(total, sums, x_sum, by, less, KIND: tl.constexpr, NIBBLES: tl.constexpr):
+    """total and what a group adds to it. sums: of products; x_sum: of x's codes; by, less: _of_group()."""
+    if KIND == _PROGRESSIVE:
+        sums -= less.to(tl.int32)[:, None] * x_sum.to(tl.int32)[None, :]
+        total += by.to(tl.int32)[:, None] * sums
+    else:
+        value = sums.to(tl.float32)
+        if KIND == _INTEGER and NIBBLES:
+            value = tl.fma(less.to(tl.float32)[:, None], -x_sum[None, :], value)
+        total = tl.fma(value, by[:, None], total)
+        if KIND == _AFFINE:
+            total = tl.fma(less[:, None], x_sum[None, :], total)
+    return total
+
+
+@triton.jit
+def _sum_of_codes(sums, first, GROUP: tl.constexpr, k):
+    """Of each token the sum of a group's codes; see sum_at() in csrc's tokens.h."""
+    before = tl.cdiv(tl.minimum(first, k), _SUM_STEP)
+    end = tl.cdiv(tl.minimum(first + GROUP, k), _SUM_STEP)
+    return tl.load(sums + end) - tl.load(sums + before)
+
+
+@triton.jit
+def _nibble(code, HALF: tl.constexpr):
+    """The low or the high half of each byte, four at a time."""
+    if INTERP:
+        return ((code >> 4) if HALF else (code & 15)).to(tl.int8)
+    if HALF:
+        return tl.inline_asm_elementwise(
+            "{ .reg .b32 t; shr.b32 t, $1, 4; and.b32 $0, t, 0x0f0f0f0f; }",
+            "=r,r",
+            [code],
+            dtype=tl.int8,
+            is_pure=True,
+            pack=4,
+        )
+    return tl.inline_asm_elementwise("and.b32 $0, $1, 0x0f0f0f0f;", "=r,r", [code], dtype=tl.int8, is_pure=True, pack=4)
+
+
+def matmul_groups(
+    x: torch.Tensor,
+    weight: DeviceMatrix,
+    out: torch.Tensor,
+    n: int,
+    bias: torch.Tensor | None = None,
+    residual: torch.Tensor | None = None,
+    act: int = 0,
+    tile: Tile | None = None,
+) -> None:
+    """act: epilogue.ACTS. tile: for tests; by default tile_for()."""
+    e = encoding(weight.dtype)
+    group = e.group or weight.cols
+    tile = tile or tile_for(len(x), weight.rows, group, act)
+    tokens = token_rows(x, weight.cols)
+    grid = (triton.cdiv(weight.rows, tile.rows) * triton.cdiv(len(x), tile.tokens),)
+
+    def or_out(tensor: torch.Tensor | None) -> torch.Tensor:
+        return out if tensor is None else tensor
+
+    matmul_groups_kernel[grid](
+        tokens.codes,
+        tokens.floats,
+        weight.codes,
+        weight.scale,
+        or_out(weight.zero),
+        or_out(weight.offset),
+        or_out(weight.gamma),
+        out,
+        or_out(bias),
+        or_out(residual),
+        len(x),
+        n,
+        weight.cols,
+        weight.rows,
+        tokens.codes.stride(0),
+        tokens.floats.stride(0),
+        tokens.first,
+        weight.codes.stride(0),
+        out.stride(0),
+        0 if residual is None else residual.stride(0),
+        KIND=_KINDS[e.kind],
+        NIBBLES=e.bits == 4,
+        GROUP=group,
+        EVEN_K=weight.cols % (tile.k * (2 if e.bits == 4 else 1)) == 0,
+        ACT=act,
+        HAS_BIAS=bias is not None,
+        HAS_RESIDUAL=residual is not None,
+        ROWS=tile.rows,
+        TOKENS=tile.tokens,
+        STEP=tile.k,
+        num_warps=tile.warps,
+        num_stages=tile.stages,
+        enable_fp_fusion=False,
+    )
+
+
+_POINTERS = {
+    "x": "*i8",
+    "floats": "*fp32",
+    "scale": "*fp32",
+    "zero": "*u8",
+    "offset": "*fp32",
+    "gamma": "*u8",
+    "bias": "*fp32",
+    "residual": "*fp32",
+}
+_STRIDES = ("x_stride", "floats_stride", "first_float", "codes_stride", "out_stride", "residual_stride")
+
+
+def aot_cases() -> list[AotCase]:
+    def case(name: str, num_tokens: int, rows: int, act: int, words: Mapping[int, tuple[str, ...]]) -> AotCase:
+        e = encoding(name)
+        tile = tile_for(num_tokens, rows, e.group or 0, act)
+        pointers = _POINTERS | {"codes": "*u8" if e.bits == 4 else "*i8", "out": "*bf16" if act else "*fp32"}
+        constants = {"KIND": _KINDS[e.kind], "NIBBLES": e.bits == 4, "GROUP": e.group, "EVEN_K": True, "ACT": act}
+        constants |= {"HAS_BIAS": True, "HAS_RESIDUAL": not act}
+        constants |= {"ROWS": tile.rows, "TOKENS": tile.tokens, "STEP": tile.k}
+        return AotCase(
+            f"matmul_groups.{name}.{tile.rows}x{tile.tokens}",
+            matmul_groups_kernel,
+            pointers | dict.fromkeys(("num_tokens", "n", "k", "num_rows", *_STRIDES), "i32"),
+            constants,
+            tile.warps,
+            tile.stages,
+            aligned=(*pointers, "n", "k", "num_rows", *_STRIDES),
+            words=words,
+        )
+
+    return [
+        case("int4.g128", 1, 4096, 0, {80: ("IMMA",), 90: ("IMMA",)}),
+        case("int4.g32.affine", 64, 4096, 0, {80: ("IMMA",), 90: ("IMMA",)}),
+        case("int4p.g64", 16, 28672, 1, {80: ("IMMA",), 90: ("IGMMA.64x16x32",)}),
+        case("int4.g128", 512, 28672, 1, {80: ("IMMA",), 90: ("IGMMA.64x64x32",)}),
+        case("int8.g32", 16, 4096, 0, {80: ("IMMA",), 90: ("IMMA",)}),
+    ]

@@ -6,15 +6,19 @@ looked at, anywhere. A kernel here is a launcher of kernels/: it picks tiles by 
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from typing import Any
 
 from albireo.backends.backend import Variant
 from albireo.dtypes import COMPUTE_DTYPES, TOKEN
 from albireo.encodings import is_encoding
+from albireo.errors import ConfigError
 
 #: The level in kernels' identities: linear.bfloat16.triton.
 LEVEL = "triton"
+#: Of the least compute capability, 8.0, as targets write it.
+MIN_CAPABILITY = 80
 #: Families that read a matrix, and may read one in few bits.
 _MATRICES = ("embed", "linear", "qkv_rope_kv", "head_top")
 #: Families that can write, or copy, rows of 8-bit codes.
@@ -36,3 +40,19 @@ class CudaCatalog:
         if family in _OTHERS and (dtype in COMPUTE_DTYPES or (dtype == TOKEN and family in _TO_TOKENS)):
             return (Variant(identity, "one"),)
         return ()
+
+
+def is_gpu_target(target: str) -> bool:
+    """Whether a build's target is a GPU: cuda, or cuda:90 for compute capability 9.0.
+
+    Raises: ConfigError for a capability that kernels do not compile for.
+    """
+    found = re.fullmatch(r"cuda(?::(\d+))?", target)
+    if found is None:
+        return False
+    if found[1] is not None and int(found[1]) < MIN_CAPABILITY:
+        raise ConfigError(
+            f"target={target!r}: compute capability {MIN_CAPABILITY / 10:.1f} is the least; choose "
+            f"cuda:{MIN_CAPABILITY} (A100), cuda:90 (H100, H200), cuda:100 (B200), or cuda"
+        )
+    return True

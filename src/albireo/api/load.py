@@ -167,9 +167,9 @@ def _pooler(
     return LazyPooler(made)
 
 
-def plan(config: EngineConfig, source: ModelSource, levels: Sequence[str] | None = None) -> tuple[Program, MemoryPlan]:
+def plan(config: EngineConfig, source: ModelSource, device: Device | None = None) -> tuple[Program, MemoryPlan]:
     """plan_ranks(), and of its programs the first rank's."""
-    programs, memory = plan_ranks(config, source, levels)
+    programs, memory = plan_ranks(config, source, device=device)
     return programs[0], memory
 
 

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import pytest
 
-from albireo.backends.cuda.catalog import FEW_TOKENS, CudaCatalog, is_gpu_target
-from albireo.backends.cuda.kernels.matmul_smallm import MAX_TOKENS
+from albireo.backends.cuda import catalog as explained
+from albireo.backends.cuda.catalog import CudaCatalog, is_gpu_target
+from albireo.backends.cuda.tiles import FEW_TOKENS
 from albireo.compiler.passes import choose_precision
 from albireo.compiler.passes.shard import Part
 from albireo.compiler.pipeline import compile_graph, optional_passes, passes_without
@@ -72,7 +73,7 @@ def test_a_model_cut_among_ranks_is_refused_by_name() -> None:
 
 def test_what_a_kernel_does_can_be_asked() -> None:
     """The bound between few rows and many is that of the kernel."""
-    assert FEW_TOKENS == MAX_TOKENS
+    assert explained.FEW_TOKENS == FEW_TOKENS
     catalog = CudaCatalog()
     assert catalog.regimes("linear.bfloat16.triton", [1, 64, 65]) == ("few", "many")
     assert catalog.regimes("embed.bfloat16.triton", [1, 100]) == ("rows",)
@@ -81,6 +82,11 @@ def test_what_a_kernel_does_can_be_asked() -> None:
             assert catalog.regime_text(call.kernel, regime)
 
 
-@pytest.mark.parametrize(("target", "is_one"), [("cuda", True), ("cuda:90", True), ("native", False), ("cuda90", False)])
-def test_targets(target: str, is_one: bool) -> None:
-    assert is_gpu_target(target) == is_one
+@pytest.mark.parametrize("target", ["cuda", "cuda:80", "cuda:90", "cuda:100"])
+def test_targets_that_are_gpus(target: str) -> None:
+    assert is_gpu_target(target)
+
+
+@pytest.mark.parametrize("target", ["native", "avx2", "cuda90", "cuda:", "CUDA"])
+def test_targets_that_are_none(target: str) -> None:
+    assert not is_gpu_target(target)

@@ -204,8 +204,9 @@ def test_a_linear_without_a_role_needs_all_of_its_input() -> None:
         run(graph, Part(2, 0))
 
 
-@pytest.mark.parametrize("kind", ["int8", "int4.g32", "int4p.g32", "fp8"])
-@pytest.mark.parametrize("model_type", ["llama", "qwen3"])
+@pytest.mark.parametrize(
+    ("model_type", "kind"), [("llama", "int8"), ("qwen3", "int8"), ("qwen3", "int4.g32"), ("qwen3", "fp8")]
+)
 def test_weights_in_few_bits_give_the_same_bits_on_any_ranks(model_type: str, kind: str) -> None:
     """Sums of leaves, each with roundings of its own; near those of one rank alone, which rounds whole rows."""
     config = wide_config(model_type, intermediate_size=512, head_dim=32)
@@ -215,7 +216,7 @@ def test_weights_in_few_bits_give_the_same_bits_on_any_ranks(model_type: str, ki
     wanted = None
     # llama's o has a bias here, which only a sum over ranks adds
     assert bool(problems(graph, 1)) == (model_type == "llama")
-    for size, passes in ((1, ()), (2, PASSES), (4, ()), (8, PASSES)):
+    for size, passes in ((1, ()), (2, PASSES), (8, ())):
         if problems(graph, size):
             continue
         graphs = rank_graphs(graph, size, passes)

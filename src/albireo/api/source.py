@@ -87,11 +87,6 @@ class CheckpointSource:
         self.model_config = load_config(directory).with_dtype(dtype)
         stored = _stored_encodings(directory, self.model_config.dtype)
         self.precision = replace(precision or Precision(), stored=stored)
-        if self.parts != (None,) and not self.precision.is_plain:
-            raise ConfigError(
-                f"weights in few bits run on one rank; leave out tensor_parallel_size={num_ranks} and tp_invariant, "
-                "or quantization"
-            )
         self.directory = self.config_directory = self.tokenizer_directory = directory
         self.default_model_len = self.model_config.max_position_embeddings
 

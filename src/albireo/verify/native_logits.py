@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from albireo.backends.cpu.model import CpuModel
+from albireo.backends.cpu.ranks import TensorParallelModel
 from albireo.execution.inputs import pack_step
 from albireo.step import SequenceWork, StepPlan
 
@@ -18,7 +19,7 @@ from albireo.step import SequenceWork, StepPlan
 class NativeLogits:
     """One model; a sequence takes its KV blocks from 1 on."""
 
-    def __init__(self, model: CpuModel) -> None:
+    def __init__(self, model: CpuModel | TensorParallelModel) -> None:
         self._model = model
         maxima = model.program.maxima
         self._chunk = min(maxima["T"], maxima["R"])

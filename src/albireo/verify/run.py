@@ -113,7 +113,9 @@ def _stages(subject: Subject, sample: TokenText, progress: Progress) -> Iterator
     length = min(WINDOW, model_len)
     cut = windows(sample.token_ids, length)
     with progress("quality", sum(len(window) - 1 for window in cut)) as advance:
-        quality = measure(NativeLogits(engine.model), NativeLogits(memory.model), cut, advance)
+        quality = measure(
+            NativeLogits(engine.model, engine.program), NativeLogits(memory.model, memory.program), cut, advance
+        )
     kinds = [coarsest(subject.graph, subject.dtype), of_cache(kv_dtype)]
     yield quality_stage(quality, sample, length, kinds)
 

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any, Literal, Protocol
+from typing import TYPE_CHECKING, Any, Literal, Protocol
 
 from albireo.api.memory import MemoryPlan, machine_bytes, with_blocks
 from albireo.api.source import ModelSource
@@ -21,10 +21,13 @@ from albireo.backends.cuda.catalog import CudaCatalog
 from albireo.config import EngineConfig
 from albireo.errors import ConfigError
 from albireo.execution.ahead import LOOKAHEAD, AheadDevice, AheadRunner
-from albireo.execution.runner import DeviceModel, Runner
+from albireo.execution.runner import DeviceModel, Pooler, Runner
 from albireo.graph.node import Graph
 from albireo.graph.program import KVLayout, Program
 from albireo.step import StepPlan, StepResult
+
+if TYPE_CHECKING:
+    from albireo.backends.cuda.model import CudaModel
 
 Advance = Callable[[int], None]
 Execute = Callable[[StepPlan], StepResult]
@@ -68,7 +71,13 @@ class Device(Protocol):
         """
         ...
 
-    def execute(self, model: Any, vocab_size: int, block_size: int, max_positions: int) -> Execute:
+    def pooler(self, model: Any, programs: Sequence[Program]) -> Pooler:
+        """Programs that give hidden states, on the memory of model()."""
+        ...
+
+    def execute(
+        self, model: Any, vocab_size: int, block_size: int, max_positions: int, pooler: Pooler | None
+    ) -> Execute:
         """What the engine is given to make steps of its plans happen on model()."""
         ...
 
@@ -112,8 +121,13 @@ class CpuDevice:
         )
         return ranks, memory
 
-    def execute(self, model: DeviceModel, vocab_size: int, block_size: int, max_positions: int) -> Execute:
-        return Runner(model, vocab_size, block_size).execute
+    def pooler(self, model: CpuModel | TensorParallelModel, programs: Sequence[Program]) -> Pooler:
+        return model.sharing(programs[0]) if isinstance(model, CpuModel) else model.sharing(programs)
+
+    def execute(
+        self, model: DeviceModel, vocab_size: int, block_size: int, max_positions: int, pooler: Pooler | None
+    ) -> Execute:
+        return Runner(model, vocab_size, block_size, pooler).execute
 
 
 class CudaDevice:
@@ -167,8 +181,13 @@ class CudaDevice:
             )
         return model, with_blocks(memory, config, model.num_blocks)
 
-    def execute(self, model: AheadDevice, vocab_size: int, block_size: int, max_positions: int) -> Execute:
-        return AheadRunner(model, vocab_size, block_size, max_positions).execute
+    def pooler(self, model: CudaModel, programs: Sequence[Program]) -> Pooler:
+        return model.sharing(programs[0])
+
+    def execute(
+        self, model: AheadDevice, vocab_size: int, block_size: int, max_positions: int, pooler: Pooler | None
+    ) -> Execute:
+        return AheadRunner(model, vocab_size, block_size, max_positions, pooler).execute
 
 
 def open_device(config: EngineConfig, levels: Sequence[str] | None = None) -> Device:

@@ -36,8 +36,8 @@ def chain(
             a = tl.load(weight_at + start)
             b = tl.load(x_at + start)
         else:
-            a = tl.load(weight_at + start, mask=(at_k < k - start)[None, :], other=0)
-            b = tl.load(x_at + start, mask=(at_k < k - start)[:, None], other=0)
+            a = tl.load(weight_at + start, mask=(at_k < k - start)[None, :], other=0.0)
+            b = tl.load(x_at + start, mask=(at_k < k - start)[:, None], other=0.0)
         if a.dtype == tl.uint8:
             a = e4m3_to_bfloat16(a)
         if SCALED == _GROUPS:

@@ -170,7 +170,9 @@ def test_counts_are_exact_and_all_returns_to_zero(start: Any) -> None:
 def test_a_client_that_leaves_lets_its_blocks_go(start: Any) -> None:
     server = start("--max-num-batched-tokens", "8", "--max-num-seqs", "8")
     with pytest.raises(httpx.ReadTimeout):
-        server.http.post("/v1/embeddings", json={"input": [[7] * 500] * 200}, timeout=0.3)
+        # the mean needs every token computed: thousands of steps
+        asked = {"input": [[7] * 500] * 200, "pooling_type": "mean"}
+        server.http.post("/v1/embeddings", json=asked, timeout=0.3)
     wait_until(lambda: server.metrics()["vllm:num_requests_running"] == 0)
     found = server.metrics()
     assert found["vllm:kv_cache_usage_perc"] == 0 and 0 < found["vllm:request_success_total"] <= 200

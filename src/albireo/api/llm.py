@@ -110,7 +110,8 @@ class LLM:
         Raises: as generate(), and EngineError when one of the requests failed while it ran.
         """
         parsed = parse_prompts(prompts)
-        params = _one_each(len(parsed), pooling_params or PoolingParams(), "pooling_params")
+        given = PoolingParams() if pooling_params is None else pooling_params
+        params = _one_each(len(parsed), given, "pooling_params")
         submissions = [self._admission.embedding(*pair) for pair in zip(parsed, params, strict=True)]
         return [record.embedding() for record in self._run(submissions, priority, use_tqdm, "Embedding")]
 

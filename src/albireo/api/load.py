@@ -21,6 +21,7 @@ from albireo.api.source import ModelSource, guard, open_source
 from albireo.api.tokenizer import open_tokenizer
 from albireo.api.tuning import tuned
 from albireo.artifact.reader import tokenizer_directory
+from albireo.backends.backend import KernelCatalog
 from albireo.backends.cpu.model import CpuModel
 from albireo.compiler.passes import hidden_states
 from albireo.compiler.passes.shard import Part
@@ -158,7 +159,7 @@ def _pooler(
         with guard(source):
             graph = copy_graph(source.graph(model_len))
             hidden_states.run(graph)
-            programs = tuple(compile_program(graph, config, model_len, part, device) for part in source.parts)
+            programs = tuple(compile_program(graph, config, model_len, part, device.catalog()) for part in source.parts)
         if is_tuned and device.name == "cpu":
             programs = tuple(tuned(program, source.directory, config.num_threads)[0] for program in programs)
         return device.pooler(model, programs)
@@ -166,9 +167,9 @@ def _pooler(
     return LazyPooler(made)
 
 
-def plan(config: EngineConfig, source: ModelSource, levels: Sequence[str] | None = None) -> tuple[Program, MemoryPlan]:
+def plan(config: EngineConfig, source: ModelSource, device: Device | None = None) -> tuple[Program, MemoryPlan]:
     """plan_ranks(), and of its programs the first rank's."""
-    programs, memory = plan_ranks(config, source, levels)
+    programs, memory = plan_ranks(config, source, device=device)
     return programs[0], memory
 
 
@@ -188,7 +189,7 @@ def plan_ranks(
         raise ConfigError(f"max_model_len={model_len} exceeds the model's max_position_embeddings={limit}; lower it")
     with guard(source):
         graph = source.graph(model_len)
-        programs = tuple(compile_program(graph, config, model_len, part, device) for part in source.parts)
+        programs = tuple(compile_program(graph, config, model_len, part, device.catalog()) for part in source.parts)
         for rank, program in enumerate(programs):
             source.check(program, rank)
     memory = plan_memory(
@@ -207,11 +208,11 @@ def compile_program(
     config: EngineConfig,
     model_len: int,
     part: Part | None = None,
-    device: Device | None = None,
+    catalog: KernelCatalog | None = None,
 ) -> Program:
     """Compile for the steps that config allows, for one rank or for one that is alone.
 
-    Args: device: None: what config asks for.
+    Args: catalog: kernels to choose from; None: those of the device that config asks for.
     Raises: UnsupportedModel; ConfigError when config leaves out a pass that cannot be, or the model cannot be cut so.
     """
     seqs, tokens = config.step_limits.max_num_seqs, config.step_limits.max_num_batched_tokens
@@ -219,7 +220,7 @@ def compile_program(
     num_rows = tokens if hidden_states.OUTPUT in graph.outputs else seqs + MAX_PROMPT_ROWS
     return compile_graph(
         graph,
-        (device or open_device(config)).catalog(),
+        catalog or open_device(config).catalog(),
         maxima={"T": tokens, "R": num_rows, "G": seqs},
         block_size=config.block_size,
         max_positions=model_len,

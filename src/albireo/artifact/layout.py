@@ -12,7 +12,7 @@ from typing import Any
 
 FORMAT = "albireo-engine"
 #: A reader refuses another major; a minor only adds keys.
-MAJOR, MINOR = 2, 2
+MAJOR, MINOR = 2, 3
 
 MANIFEST, TARGET, GRAPH, PROGRAM, REPORT = "manifest.json", "target.json", "graph.json", "program.json", "report.md"
 WEIGHTS = "weights.0.bin"

@@ -17,9 +17,10 @@ from albireo import _native
 from albireo.backends.backend import identity_parts
 from albireo.backends.cpu.kv_view import read_slots, token_numbers, widen
 from albireo.backends.cpu.pack import constant_offsets, pack_constants
-from albireo.backends.cpu.stored import StoredWeights
+from albireo.backends.cpu.stored import read_stored
 from albireo.backends.step_inputs import StepInputs
 from albireo.backends.step_outputs import NOTHING, StepOutputs
+from albireo.backends.stored_weights import StoredWeights
 from albireo.backends.weights import Weights
 from albireo.dtypes import TOKEN, itemsize, natural_stride
 from albireo.errors import InvariantError
@@ -104,7 +105,7 @@ class CpuModel:
         self._kv = _native.Memory(num_blocks * kv_block_bytes(program.kv))
         self._constants = {name: self._weights.address + offset for name, offset in offsets.items()}
         if isinstance(weights, StoredWeights):
-            weights.read_into(program.constants, self._weights, offsets, progress)
+            read_stored(weights, program.constants, self._weights, offsets, progress)
         else:
             pack_constants(pool, program.constants, weights, self._weights, offsets, progress)
         self._take(program, peers)

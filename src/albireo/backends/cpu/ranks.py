@@ -16,10 +16,10 @@ from numpy.typing import NDArray
 from albireo import _native
 from albireo.backends.cpu.machine import thread_pool
 from albireo.backends.cpu.model import CpuModel, Peers
-from albireo.backends.cpu.stored import StoredWeights
 from albireo.backends.joining import join_top
 from albireo.backends.step_inputs import StepInputs
 from albireo.backends.step_outputs import StepOutputs
+from albireo.backends.stored_weights import StoredWeights
 from albireo.backends.weights import Weights
 from albireo.errors import ConfigError
 from albireo.graph.program import Call, Program

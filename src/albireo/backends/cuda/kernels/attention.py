@@ -43,6 +43,7 @@ from albireo.backends.cuda.arithmetic import mma, round_to
 from albireo.backends.cuda.attention_plan import ITEM_FIELDS, KV_TILE, WorkList, parts_of
 from albireo.backends.cuda.kernels.attention_combine import attention_combine
 from albireo.backends.cuda.kv import TORCH_DTYPES, LayerKV
+from albireo.backends.cuda.kv_numbers import numbers_of, where_it_is
 from albireo.backends.cuda.softmax import merge, normalise, shift_of
 from albireo.backends.cuda.step import DeviceStep
 from albireo.errors import InvariantError
@@ -54,18 +55,6 @@ _FIELDS = tl.constexpr(ITEM_FIELDS)
 #: Triton halves them, for block tables and tiles: two tiles of keys and values are on their way.
 _STAGES = 5
 _TYPES = {"float32": tl.float32, "bfloat16": tl.bfloat16, "float16": tl.float16}
-
-
-@triton.jit
-def numbers_of(x, dtype: tl.constexpr):
-    """Elements of the cache in dtype, exactly: codes and 16-bit numbers fit in whatever they are computed in."""
-    if x.dtype == dtype:
-        return x
-    if x.dtype == tl.uint8:
-        # e4m3: its 7 bits are those of a float16 that is 2^8 too small
-        half = (((x & 0x80).to(tl.uint16) << 8) | ((x & 0x7F).to(tl.uint16) << 7)).to(tl.float16, bitcast=True)
-        return (half.to(tl.float32) * 256.0).to(dtype)
-    return x.to(tl.float32).to(dtype)
 
 
 @triton.jit
@@ -181,6 +170,8 @@ def attention_kernel(
             if CODES:
                 weights = weights * tl.load(v_scale + row, mask=is_there, other=0.0)[None, :]
             tile_v = numbers_of(tl.load(v + numbers, mask=there, other=0.0), PV_TYPE)
+            if CODES and BM == 16:
+                tile_v = where_it_is(tile_v)
             acc = mma(round_to(weights, PV_TYPE), tile_v, acc)
         total_m, total_l, total = merge(total_m, total_l, total, m, tl.max(l, axis=1), acc)
 

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from albireo.errors import InvalidParams, UnsupportedFeature
-from albireo.params import SamplingParams
+from albireo.params import PoolingParams, SamplingParams
 
 REFUSED: list[dict[str, Any]] = [
     {"n": 0},
@@ -108,3 +108,26 @@ def test_how_many_of_the_best_logits_decide(fields: dict[str, Any], num: int) ->
 def test_logits_are_needed_unless_the_raw_arg_max_decides(fields: dict[str, Any]) -> None:
     assert not SamplingParams(temperature=0, ignore_eos=True, stop="x", seed=1).needs_logits
     assert SamplingParams(**{"temperature": 0, **fields}).needs_logits
+
+
+@pytest.mark.parametrize("name", ["MEAN", "mean", "Mean"])
+def test_pooling_types_are_read_as_vllm_writes_them(name: Any) -> None:
+    assert PoolingParams(pooling_type=name).pooling_type == "mean"
+    assert PoolingParams() == PoolingParams(pooling_type="last", dimensions=None, use_activation=None)
+
+
+@pytest.mark.parametrize(
+    ("fields", "words"),
+    [
+        ({"pooling_type": "cls"}, "pooling_type='cls'"),
+        ({"pooling_type": 3}, "pooling_type=3"),
+        ({"dimensions": 0}, "dimensions=0"),
+        ({"dimensions": 2.0}, "dimensions=2.0"),
+        ({"dimensions": True}, "dimensions=True"),
+        ({"use_activation": 1}, "use_activation=1"),
+    ],
+    ids=str,
+)
+def test_pooling_parameters_that_cannot_be_are_named(fields: dict[str, Any], words: str) -> None:
+    with pytest.raises(InvalidParams, match=words):
+        PoolingParams(**fields)

@@ -32,8 +32,15 @@ if TYPE_CHECKING:
         VersionMismatch,
         WeightMismatch,
     )
-    from albireo.outputs import CompletionOutput, Logprob, RequestMetrics, RequestOutput
-    from albireo.params import SamplingParams
+    from albireo.outputs import (
+        CompletionOutput,
+        EmbeddingOutput,
+        EmbeddingRequestOutput,
+        Logprob,
+        RequestMetrics,
+        RequestOutput,
+    )
+    from albireo.params import PoolingParams, SamplingParams
     from albireo.structured_params import StructuredOutputsParams
 
 __version__ = "0.1.0"
@@ -45,6 +52,8 @@ __all__ = [
     "CompletionOutput",
     "ConfigError",
     "Corrupt",
+    "EmbeddingOutput",
+    "EmbeddingRequestOutput",
     "EngineConfig",
     "EngineError",
     "EngineFileError",
@@ -53,6 +62,7 @@ __all__ = [
     "Logprob",
     "ModelError",
     "OutOfMemory",
+    "PoolingParams",
     "PromptTooLong",
     "RequestError",
     "RequestMetrics",
@@ -78,9 +88,12 @@ _HOMES = {
     "EngineConfig": "albireo.config",
     "build": "albireo.api.build",
     "load": "albireo.api.llm",
+    "PoolingParams": "albireo.params",
     "SamplingParams": "albireo.params",
     "StructuredOutputsParams": "albireo.structured_params",
     "CompletionOutput": "albireo.outputs",
+    "EmbeddingOutput": "albireo.outputs",
+    "EmbeddingRequestOutput": "albireo.outputs",
     "Logprob": "albireo.outputs",
     "RequestMetrics": "albireo.outputs",
     "RequestOutput": "albireo.outputs",

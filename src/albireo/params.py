@@ -1,4 +1,4 @@
-"""SamplingParams: what a caller may ask of one request. Names, defaults and meanings are vLLM's.
+"""SamplingParams and PoolingParams: what a caller may ask of one request. Names and meanings are vLLM's.
 
 Validated once, on construction; frozen afterwards. Does not know tokenizers, models or tensors.
 """
@@ -8,7 +8,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Any
+from typing import Any, Literal
 
 from albireo.errors import InvalidParams, UnsupportedFeature
 from albireo.structured_params import StructuredOutputsParams
@@ -175,6 +175,40 @@ class SamplingParams:
     def clone(self, **changes: Any) -> SamplingParams:
         """A copy with some fields changed."""
         return replace(self, **changes)
+
+
+#: How the hidden states of a prompt become one: that of its last token, or the mean of all.
+POOLING_TYPES = ("last", "mean")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PoolingParams:
+    """What one embedding is to be.
+
+    Fields:
+        pooling_type: last (the hidden state of the last token) or mean (of all tokens); LAST and MEAN, as vLLM writes
+            them, too. None: last.
+        dimensions: keep the first so many values, before they are normalized; None: all. Only models that were trained
+            for it (Matryoshka) give good embeddings then.
+        use_activation: scale the embedding to length 1; None: do.
+
+    Raises: InvalidParams naming field, value and limit.
+    """
+
+    pooling_type: Literal["last", "mean"] | None = None
+    dimensions: int | None = None
+    use_activation: bool | None = None
+
+    def __post_init__(self) -> None:
+        kind = "last" if self.pooling_type is None else self.pooling_type
+        known = kind.lower() if isinstance(kind, str) else kind
+        if known not in POOLING_TYPES:
+            raise InvalidParams(f"pooling_type={kind!r:.80} is not supported; it must be {' or '.join(POOLING_TYPES)}")
+        object.__setattr__(self, "pooling_type", known)
+        if self.dimensions is not None:
+            _int("dimensions", self.dimensions, 1, None)
+        if self.use_activation is not None and not isinstance(self.use_activation, bool):
+            raise InvalidParams(f"use_activation={self.use_activation!r:.80} is not allowed; it must be true or false")
 
 
 def _list(name: str, values: Any) -> tuple[Any, ...]:

@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from typing import Protocol
 
 from albireo.errors import InvalidParams, InvariantError
-from albireo.params import SamplingParams
+from albireo.params import PoolingParams, SamplingParams
 
 
 class TokenMatcher(Protocol):
@@ -94,6 +94,23 @@ class SampleTask:
 
 
 @dataclass(slots=True)
+class PoolingTask:
+    """Make an embedding of a prompt's hidden states, or go on with it.
+
+    Fields:
+        num_rows: of the last so many tokens of the work the hidden states are wanted; at least 1.
+        num_earlier, sums: of so many tokens before them the hidden states were summed already; no sums: of none.
+        is_last: the work ends the prompt.
+    """
+
+    params: PoolingParams
+    num_rows: int
+    num_earlier: int
+    sums: list[float]
+    is_last: bool
+
+
+@dataclass(slots=True)
 class SequenceWork:
     """Tokens of one sequence to compute in this step.
 
@@ -106,6 +123,7 @@ class SequenceWork:
         samples: tasks on the last row; empty when the prompt goes on in a later step.
         prompt_logprobs: when set, log-probabilities are wanted for the tokens that follow each of the
             computed rows: targets[i] is the prompt token after token_ids[i] (fewer at the prompt's end).
+        pooling: what is to be made of hidden states, if anything; then there are no samples.
     """
 
     seq_id: int
@@ -115,6 +133,7 @@ class SequenceWork:
     samples: tuple[SampleTask, ...] = ()
     prompt_logprobs: int | None = None
     prompt_targets: Sequence[int] = ()
+    pooling: PoolingTask | None = None
 
 
 @dataclass(slots=True)
@@ -156,7 +175,9 @@ class StepResult:
     Fields:
         tokens: one entry a SampleTask of the plan, in the plan's order.
         prompt_logprobs: seq_id -> one TokenLogprobs a prompt target of that work.
+        pooled: seq_id -> for each work with a PoolingTask the sums so far; at the prompt's end the embedding.
     """
 
     tokens: list[SampledToken]
     prompt_logprobs: dict[int, list[TokenLogprobs]] = field(default_factory=dict)
+    pooled: dict[int, list[float]] = field(default_factory=dict)

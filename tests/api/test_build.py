@@ -13,8 +13,9 @@ import pytest
 
 from albireo import BuildConfig, ConfigError, Corrupt, TargetMismatch, build
 from albireo.artifact.graph_json import graph_to_json
+from albireo.backends.cpu import model as cpu_model
 from albireo.backends.cpu.machine import isa_levels
-from albireo.backends.cpu.stored import StoredWeights
+from albireo.backends.stored_weights import StoredWeights
 from albireo.models import architectures, build_graph, load_architecture
 from albireo.models.config import parse_config
 from artifact.engines import alter, make_engine, run
@@ -275,13 +276,13 @@ def test_hashes_of_a_checkpoint_cannot_be_verified(tmp_path: Path) -> None:
 
 def test_a_directory_that_is_replaced_while_it_is_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     checkpoint, engine = make_engine(tmp_path, "llama", "bfloat16")
-    read_into = StoredWeights.read_into
+    read_stored = cpu_model.read_stored
 
-    def replace_first(self: StoredWeights, *args: Any) -> None:
+    def replace_first(stored: StoredWeights, *args: Any) -> None:
         build(checkpoint, engine, BuildConfig(force=True))
-        read_into(self, *args)
+        read_stored(stored, *args)
 
-    monkeypatch.setattr(StoredWeights, "read_into", replace_first)
+    monkeypatch.setattr(cpu_model, "read_stored", replace_first)
     with pytest.raises(Corrupt, match="start again"):
         run(engine)
     monkeypatch.undo()
@@ -290,13 +291,13 @@ def test_a_directory_that_is_replaced_while_it_is_read(tmp_path: Path, monkeypat
 
 def test_weights_cut_short_while_they_are_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     _, engine = make_engine(tmp_path, "llama", "bfloat16")
-    read_into = StoredWeights.read_into
+    read_stored = cpu_model.read_stored
 
-    def cut_first(self: StoredWeights, *args: Any) -> None:
-        os.truncate(self.path, 5000)
-        read_into(self, *args)
+    def cut_first(stored: StoredWeights, *args: Any) -> None:
+        os.truncate(stored.path, 5000)
+        read_stored(stored, *args)
 
-    monkeypatch.setattr(StoredWeights, "read_into", cut_first)
+    monkeypatch.setattr(cpu_model, "read_stored", cut_first)
     with pytest.raises(Corrupt, match=r"truncated while it was read.*albireo build MODEL"):
         run(engine)
 

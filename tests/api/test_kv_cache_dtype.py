@@ -37,7 +37,12 @@ def test_perplexity_on_stories_never_trained_on() -> None:
     assert tokenizer is not None
     cut = [w for story in stories[:16] for w in windows([0, *tokenizer.encode(story)], 512)]
     for kv in ("int8", "fp8"):
-        found = measure(NativeLogits(kept[kv].one_rank), NativeLogits(kept["auto"].one_rank), cut, lambda done: None)
+        found = measure(
+            NativeLogits(kept[kv].model, kept[kv].program),
+            NativeLogits(kept["auto"].model, kept["auto"].program),
+            cut,
+            lambda done: None,
+        )
         assert found.num_predictions > 3000
         assert abs(math.log(found.perplexity / found.oracle_perplexity)) < 0.003, kv
         assert 0 < found.mean_kl < {"int8": 2e-4, "fp8": 2e-3}[kv]

@@ -8,7 +8,13 @@ from pathlib import Path
 
 import pytest
 
+from albireo.api.build import build
 from albireo.backends.cpu.machine import isa_levels
+from albireo.compress.recipe import Recipe
+from albireo.compress.run import quantize
+from albireo.compress.texts import Text
+from albireo.config import BuildConfig
+from albireo.verify.run import verify
 from compiler.ranks import wide_config
 from e2e.serving import Answer, Server, assert_same_answers
 from e2e.test_invariance import ALL_AT_ONCE, NO_CACHE, everything, requests
@@ -80,3 +86,37 @@ def test_the_same_tokens_as_without_the_order(checkpoint: Callable[[str, str], P
     ranks, _ = Server.load(checkpoint("llama", "float32"), tensor_parallel_size=4, num_threads=4).serve(requests())
     assert [answer.tokens for answer in ranks] == [answer.tokens for answer in plain]
     assert any((a.rows[p] != b.rows[p]).any() for a, b in zip(ranks, plain, strict=True) for p in a.rows)
+
+
+@pytest.fixture(scope="module")
+def few_bits(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A checkpoint in progressive int4, whose leaves are whole groups; v in int8."""
+    root = tmp_path_factory.mktemp("few bits")
+    config = wide_config("qwen3", hidden_size=128, head_dim=64, intermediate_size=512)
+    source = make_checkpoint(root / "source", config, seed=5, dtype="bfloat16")
+    ids = tuple(tuple(range(start, start + 40)) for start in (3, 40, 80))
+    recipe = Recipe(scheme="int4", method="rtn", keep=("v_proj",))
+    quantize(source, root / "out", recipe, Text("drawn", ids), [])
+    return root / "out"
+
+
+@pytest.mark.parametrize(("scheme", "size"), [("int8", 4), ("fp8", 2), (None, 2), (None, 8)])
+def test_weights_in_few_bits(
+    scheme: str | None, size: int, few_bits: Path, checkpoint: Callable[[str, str], Path]
+) -> None:
+    """Rounded while they are loaded, or read from the checkpoint and cut by columns."""
+    model = checkpoint("qwen3", "bfloat16") if scheme else few_bits
+    wanted = Server.load(model, tp_invariant=True, quantization=scheme, **NO_CACHE).alone(requests())
+    settings = {**ALL_AT_ONCE, "num_threads": size, "tensor_parallel_size": size, "quantization": scheme}
+    server = Server.load(model, **settings)
+    kernels = {call.kernel.split(".")[1] for call in server.loaded.program.calls if call.family == "linear"}
+    assert kernels >= ({scheme} if scheme else {"int4p"}), kernels
+    answers, _ = server.serve(requests())
+    assert_same_answers(answers, wanted)
+
+
+def test_a_directory_of_ranks_in_few_bits_is_verified(few_bits: Path, tmp_path: Path) -> None:
+    for options in ({"tensor_parallel_size": 2}, {"tp_invariant": True}):
+        engine = build(few_bits, tmp_path / "engine", BuildConfig(force=True, **options)).directory
+        found = verify(engine, str(few_bits), num_tokens=60)
+        assert found.is_verified, found.finding

@@ -17,7 +17,7 @@ import pytest
 from albireo.engine.engine import Engine
 from albireo.engine.request import SequenceUpdate
 from albireo.engine.settings import EngineSettings
-from albireo.params import SamplingParams
+from albireo.params import PoolingParams, SamplingParams
 from albireo.step import SampledToken, SampleTask, SequenceWork, StepPlan, StepResult, TokenLogprobs
 
 VOCAB_SIZE = 40
@@ -40,6 +40,17 @@ def next_token(history: Sequence[int], seed: int, masked: Collection[int] = ()) 
     while token in masked:
         token = (token + 1) % VOCAB_SIZE
     return token
+
+
+def toy_hidden(history: Sequence[int]) -> float:
+    """The hidden state of the last token: it depends on all before. A small whole number, so that sums are exact."""
+    return float(checksum(history, 5) % 1000)
+
+
+def toy_embedding(prompt: Sequence[int], params: PoolingParams) -> list[float]:
+    """Worked out without an engine."""
+    states = [toy_hidden(prompt[: end + 1]) for end in range(len(prompt))]
+    return [states[-1] if params.pooling_type == "last" else sum(states) / len(states)]
 
 
 class StepFailed(Exception):
@@ -143,9 +154,23 @@ class ToyExecutor:
                 TokenLogprobs([target], [-float(checksum(history[:end]))], [1])
                 for end, target in zip(ends, work.prompt_targets, strict=True)
             ]
+        if work.pooling is not None:
+            result.pooled[work.seq_id] = self._pool(work, history)
         for task in work.samples:
             assert history == [*task.prompt_token_ids, *task.output_token_ids], "the history read back is another's"
             result.tokens.append(self._sample(task, history))
+
+    def _pool(self, work: SequenceWork, history: list[int]) -> list[float]:
+        task = work.pooling
+        assert task is not None and not work.samples and 1 <= task.num_rows <= len(work.token_ids)
+        first = len(history) - task.num_rows
+        states = [toy_hidden(history[: end + 1]) for end in range(first, len(history))]
+        if task.params.pooling_type == "last":
+            assert task.is_last and task.num_rows == 1
+            return states
+        assert task.num_earlier == first, "a token is left out, or counted twice"
+        total = sum(task.sums) + sum(states)
+        return [total / len(history) if task.is_last else total]
 
     def _sample(self, task: SampleTask, history: list[int]) -> SampledToken:
         masked = task.stop_token_ids if len(task.output_token_ids) < task.params.min_tokens else ()
@@ -181,6 +206,8 @@ class Bench:
     ends: dict[tuple[str, int], tuple[Any, Any]] = field(default_factory=dict)
     last: dict[str, SequenceUpdate] = field(default_factory=dict)
     added: dict[str, tuple[list[int], SamplingParams]] = field(default_factory=dict)
+    pooling: dict[str, PoolingParams] = field(default_factory=dict)
+    embeddings: dict[str, list[float]] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         self.toy = ToyExecutor(self.settings)
@@ -192,10 +219,13 @@ class Bench:
 
     def add(self, prompt: Sequence[int], request_id: str | None = None, **kwargs: Any) -> str:
         request_id = str(len(self.added)) if request_id is None else request_id
-        own = {name: kwargs.pop(name) for name in ("priority", "cache_salt", "arrival_s", "earlier") if name in kwargs}
+        names = ("priority", "cache_salt", "arrival_s", "earlier", "pooling")
+        own = {name: kwargs.pop(name) for name in names if name in kwargs}
         params = SamplingParams(**{"ignore_eos": True, "seed": 7, **kwargs})
         self.engine.add_request(request_id, prompt, params, **own)
         self.added[request_id] = (list(prompt), params)
+        if own.get("pooling") is not None:
+            self.pooling[request_id] = own["pooling"]
         self.engine.check_invariants()
         return request_id
 
@@ -212,6 +242,9 @@ class Bench:
             assert key not in self.ends, "reported after its end"
             assert update.request_id not in self.last, "reported after its request's end"
             self.tokens.setdefault(key, []).extend(update.token_ids)
+            if update.embedding is not None:
+                assert update.is_request_finished and not update.token_ids
+                self.embeddings[update.request_id] = update.embedding
             if update.finish_reason is not None:
                 self.ends[key] = (update.finish_reason, update.stop_reason)
             if update.is_request_finished:
@@ -247,6 +280,11 @@ class Bench:
 
     def _check_end(self, request_id: str, index: int, prompt: list[int], params: SamplingParams) -> None:
         reason, stop_reason = self.ends[request_id, index]
+        if request_id in self.pooling:
+            wanted = toy_embedding(prompt, self.pooling[request_id])
+            is_done = (reason, stop_reason) == ("stop", None)
+            assert self.embeddings.get(request_id) == (wanted if is_done else None)
+            return
         got = self.tokens[request_id, index]
         assert params.seed is not None
         longest = self.settings.max_model_len
@@ -261,7 +299,13 @@ class Bench:
 
 def make_bench(**kwargs: Any) -> Bench:
     """A bench with one group of 63 usable blocks of 8, unless told otherwise."""
-    defaults = {"num_blocks": (64,), "block_size": 8, "max_model_len": 200, "vocab_size": VOCAB_SIZE}
+    defaults = {
+        "num_blocks": (64,),
+        "block_size": 8,
+        "max_model_len": 200,
+        "vocab_size": VOCAB_SIZE,
+        "embedding_size": 1,
+    }
     return Bench(EngineSettings(**{**defaults, "eos_token_ids": frozenset({EOS}), **kwargs}))
 
 

@@ -13,6 +13,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from albireo.errors import PromptTooLong
+from albireo.params import PoolingParams
 from albireo.step import TokenLogprobs
 
 STEMS = [[(i * 7 + stem * 3) % 39 + 1 for i in range(48)] for stem in range(3)]
@@ -46,6 +47,7 @@ requests = st.fixed_dictionaries(
         "prompt_logprobs": st.sampled_from([None, None, None, 0]),
         "skip_reading_prefix_cache": st.sampled_from([None, None, True]),
         "logprobs": st.sampled_from([None, 0]),
+        "pooling": st.sampled_from([None, None, None, "last", "mean"]),
     }
 )
 events = st.one_of(
@@ -64,9 +66,16 @@ def add(bench: Any, spec: dict[str, Any]) -> None:
     prompt = STEMS[spec.pop("stem")][: spec.pop("stem_len")] + spec.pop("suffix")
     if bench.settings.scheduling_policy == "fcfs":
         spec.pop("priority")
+    kind = spec.pop("pooling")
+    if kind is not None:
+        kept = {name: value for name, value in spec.items() if name in ("priority", "cache_salt")}
+        spec = {**kept, "max_tokens": None, "pooling": PoolingParams(pooling_type=kind)}
     try:
         bench.add(prompt, **spec)
     except PromptTooLong:
+        if kind is not None:
+            assert len(prompt) > min(bench.settings.max_model_len, bench.settings.capacity_tokens)
+            return
         longest = len(prompt) + (spec["max_tokens"] or 1)
         capacity = bench.settings.capacity_tokens + 1
         assert len(prompt) >= bench.settings.max_model_len or min(longest, bench.settings.max_model_len) > capacity

@@ -13,8 +13,8 @@ from albireo.engine.engine import Engine
 from albireo.engine_process import ledger
 from albireo.engine_process.executor import NotingExecutor
 from albireo.engine_process.ledger import Ledger
-from albireo.params import SamplingParams
-from albireo.step import StepPlan, StepResult, TokenLogprobs
+from albireo.params import PoolingParams, SamplingParams
+from albireo.step import StepPlan, StepResult
 
 
 @pytest.fixture(scope="module")
@@ -22,8 +22,8 @@ def loaded() -> Any:
     return load(EngineConfig(num_threads=1, skip_tokenizer_init=True))
 
 
-def run(loaded: Any, path: Path, careful_steps: range) -> tuple[dict[Any, list[int]], dict[Any, list[TokenLogprobs]]]:
-    """Four requests of shared prefixes, n = 2 among them; in some steps one by one."""
+def run(loaded: Any, path: Path, careful_steps: range) -> tuple[dict[Any, list[int]], dict[Any, Any]]:
+    """Four requests of shared prefixes, n = 2 among them, and two embeddings; in some steps one by one."""
     ledger.create(path)
     executor = NotingExecutor(loaded.execute, Ledger(path))
     seen: list[list[int]] = []
@@ -35,13 +35,16 @@ def run(loaded: Any, path: Path, careful_steps: range) -> tuple[dict[Any, list[i
     executor._execute = execute
     engine = Engine(loaded.settings, executor, lambda: 0.0)
     tokens: dict[Any, list[int]] = {}
-    logprobs: dict[Any, list[TokenLogprobs]] = {}
+    logprobs: dict[Any, Any] = {}
     for i in range(4):
         params = SamplingParams(
             n=1 + i % 2, seed=i, temperature=0.9, max_tokens=20, logprobs=2 if i % 2 else None, ignore_eos=True,
             prompt_logprobs=1 if i == 3 else None,
         )  # fmt: skip
         ids = engine.add_request(str(i), [5, 6, 7] * 11 + [i], params)
+        executor.owners.update(dict.fromkeys(ids, i))
+    for i, kind in ((4, PoolingParams()), (5, PoolingParams(pooling_type="mean"))):
+        ids = engine.add_request(str(i), [5, 6, 7] * 11 + [i], SamplingParams(), pooling=kind)
         executor.owners.update(dict.fromkeys(ids, i))
     step = 0
     while engine.has_work():
@@ -50,13 +53,15 @@ def run(loaded: Any, path: Path, careful_steps: range) -> tuple[dict[Any, list[i
         for update in engine.step():
             tokens.setdefault((update.request_id, update.index), []).extend(update.token_ids)
             logprobs.setdefault((update.request_id, update.index), []).extend(update.logprobs or [])
+            if update.embedding is not None:
+                logprobs["embedding", update.request_id] = update.embedding
             if update.progress.prompt_logprobs:
                 logprobs["prompt"] = list(update.progress.prompt_logprobs)
         assert ledger.read(path) == [], "nothing is computed between steps"
         assert all(len(keys) == 1 for keys in seen) if executor.is_careful else len(seen) == 1
-        assert {key for keys in seen for key in keys} <= set(range(4))
+        assert {key for keys in seen for key in keys} <= set(range(6))
         step += 1
-    assert step >= 20
+    assert step >= 20 and {("embedding", "4"), ("embedding", "5")} <= logprobs.keys()
     return tokens, logprobs
 
 

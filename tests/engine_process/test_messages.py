@@ -16,7 +16,7 @@ from albireo.engine_process.messages import (
     Update,
     frame,
 )
-from albireo.params import SamplingParams
+from albireo.params import PoolingParams, SamplingParams
 from albireo.step import TokenLogprobs
 
 PARAMS = SamplingParams(
@@ -24,21 +24,25 @@ PARAMS = SamplingParams(
     bad_words_token_ids=((1, 2), (3,)), max_tokens=None,
 )  # fmt: skip
 ADD = Add(7, [1, 2, 3], PARAMS, -1, "salt", 12.5, [[4, 5], None])
+EMBED = Add(8, [1, 2], SamplingParams(), 0, None, 1.0, None, PoolingParams(pooling_type="mean", dimensions=3))
 LOGPROBS = TokenLogprobs([5, 6], [-0.25, -1.5], [1, 2])
 PROGRESS = Progress(1.0, 2.0, 16, 1, 3, 0.5, None, [LOGPROBS])
 STEPPED = Stepped(
-    [Update(7, 1, [5], [LOGPROBS], "stop", "END", PROGRESS), Update(8, 0, [6])],
+    [
+        Update(7, 1, [5], [LOGPROBS], "stop", "END", PROGRESS), Update(8, 0, [6]),
+        Update(9, 0, [], None, "stop", None, None, b"\x00\x00\x80?"),
+    ],
     1.0, 2.0, 3, 4, 5, 6, 0.5, 7, 8, 9,
 )  # fmt: skip
 
 
 @pytest.mark.parametrize("size", [1, 2, 3, 5, 7, 1000])
 def test_messages_survive_however_they_are_cut(size: int) -> None:
-    data = frame(ADD) + frame(ADD) + frame(ADD)
+    data = frame(ADD) + frame(EMBED) + frame(ADD)
     frames = Frames()
     found = [p for start in range(0, len(data), size) for p in frames.feed(data[start : start + size])]
     decoded = [msgspec.msgpack.decode(payload, type=ToWorker) for payload in found]
-    assert decoded == [ADD] * 3
+    assert decoded == [ADD, EMBED, ADD]
     assert decoded[0].params == PARAMS  # type: ignore[union-attr]
 
 

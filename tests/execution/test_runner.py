@@ -12,9 +12,9 @@ import pytest
 from albireo.backends.step_inputs import StepInputs
 from albireo.errors import InvariantError
 from albireo.execution.runner import Runner
-from albireo.params import SamplingParams
+from albireo.params import PoolingParams, SamplingParams
 from albireo.sampling.sampler import Sampler
-from albireo.step import SampleTask, SequenceWork, StepPlan
+from albireo.step import PoolingTask, SampleTask, SequenceWork, StepPlan
 
 VOCAB = 10
 
@@ -22,6 +22,13 @@ VOCAB = 10
 @dataclass
 class Outputs:
     logits: Any
+    top_ids: Any
+    top_values: Any
+
+
+@dataclass
+class HiddenOutputs:
+    hidden: Any
     top_ids: Any
     top_values: Any
 
@@ -45,6 +52,17 @@ class Table:
 
     def copy_blocks(self, pairs: Sequence[tuple[int, int]]) -> None:
         self.log.append(("copy", list(pairs)))
+
+
+@dataclass
+class HiddenTable(Table):
+    """The same with hidden states (token id, position) in place of logits."""
+
+    def run(self, inputs: StepInputs) -> Any:
+        best = super().run(inputs)
+        states = np.stack([inputs.token_ids, inputs.positions], axis=1).astype(np.float32)
+        states[inputs.token_ids == self.bad_token] = np.nan
+        return HiddenOutputs(states[inputs.logit_rows], best.top_ids, best.top_values)
 
 
 def task(seq_id: int, **params: Any) -> SampleTask:
@@ -102,3 +120,51 @@ def test_a_plan_without_work_runs_nothing() -> None:
     table = Table()
     assert Runner(table, VOCAB, 16).execute(plan()).tokens == []
     assert table.log == []
+
+
+def embed(seq_id: int, ids: list[int], start: int = 0, kind: Any = "mean", **changes: Any) -> SequenceWork:
+    """Work that ends its prompt, of which the mean, or the last token, is wanted; as it is, not scaled."""
+    params = PoolingParams(pooling_type=kind, use_activation=False)
+    num_rows = len(ids) if kind == "mean" else 1
+    fields = {"params": params, "num_rows": num_rows, "num_earlier": 0, "sums": [], "is_last": True}
+    return SequenceWork(seq_id, ids, start, ([seq_id],), pooling=PoolingTask(**{**fields, **changes}))
+
+
+def test_hidden_states_go_to_whom_they_belong() -> None:
+    """Rows of different works lie side by side; between them are rows nobody wants."""
+    model, pooler = Table(), HiddenTable()
+    works = [
+        embed(1, [2, 4, 3]),
+        SequenceWork(2, [5, 6, 7], 0, ([2],)),
+        embed(3, [8, 1], 6, "last"),
+        embed(4, [5, 1, 1], 4, num_rows=2, num_earlier=5, sums=[10.0, 20.0], is_last=False),
+    ]
+    result = Runner(model, VOCAB, 16, pooler).execute(plan(*works))
+    assert result.pooled == {1: [3.0, 1.0], 3: [1.0, 7.0], 4: [12.0, 31.0]}
+    assert result.tokens == [] and not model.log and len(pooler.log) == 1
+
+
+@pytest.mark.parametrize(
+    ("params", "num_again"), [({}, 0), ({"temperature": 5.0, "top_k": 2}, 2), ({"logprobs": 0}, 1)]
+)
+def test_what_the_best_logits_do_not_decide_is_computed_again(params: dict[str, Any], num_again: int) -> None:
+    """Without the works that are pooled. The tokens are the usual ones."""
+    model, pooler = Table(), HiddenTable()
+    sampled = SequenceWork(5, [3], 0, ([5],), (task(5, seed=4, **params),))
+    wanted = Runner(Table(), VOCAB, 16).execute(plan(sampled)).tokens
+    result = Runner(model, VOCAB, 16, pooler).execute(plan(embed(1, [2, 4]), sampled, copies=[(0, 4, 5)]))
+    assert result.tokens == wanted and result.pooled == {1: [3.0, 0.5]}
+    assert pooler.log == [("run", [2, 4, 3])]
+    assert model.log == [("copy", [(4, 5)]), *[("run", [3])] * num_again]
+
+
+def test_a_step_without_hidden_states_is_the_models() -> None:
+    model, pooler = Table(), HiddenTable()
+    Runner(model, VOCAB, 16, pooler).execute(plan(SequenceWork(1, [3, 4], 0, ([1],))))
+    assert len(model.log) == 1 and not pooler.log
+
+
+def test_hidden_states_that_are_no_numbers_name_their_sequence() -> None:
+    works = [embed(i, [2 + i]) for i in (1, 2, 3)]
+    with pytest.raises(InvariantError, match="sequence 2: hidden states"):
+        Runner(Table(), VOCAB, 16, HiddenTable(bad_token=4)).execute(plan(*works))

@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 
 from albireo.encodings import encoding
-from albireo.errors import ConfigError
+from albireo.errors import ConfigError, InvariantError
 from albireo.quantization.encoded import e4m3_values, storable_scale
 from albireo.quantization.rounding import round_tokens, round_weights
 
@@ -59,3 +59,15 @@ def test_unknown_names_are_refused() -> None:
     for name in ("int3", "int4", "int8.g7", "fp8.g64", "int4p.g32.affine", "int4.g16"):
         with pytest.raises(ConfigError, match="is not known"):
             encoding(name)
+
+
+@pytest.mark.parametrize("name", ["int8", "int8.g16", "int4.g32", "int4p.g64", "fp8", "fp8.g128"])
+def test_columns_are_those_of_the_numbers(name: str) -> None:
+    matrix = round_weights(np.random.default_rng(4).normal(size=(5, 300)).astype(np.float32), encoding(name))
+    for start, stop in ((0, 128), (128, 256), (128, 300)):
+        part = matrix.columns(start, stop)
+        assert part.shape == (5, stop - start)
+        np.testing.assert_array_equal(part.decode(), matrix.decode()[:, start:stop])
+    if matrix.encoding.group is not None:
+        with pytest.raises(InvariantError, match=r"inputs 8 to 128 are no whole groups"):
+            matrix.columns(8, 128)

@@ -90,9 +90,12 @@ def test_a_deadline(start: Any) -> None:
 
 def test_a_client_that_does_not_read_is_given_up(start: Any) -> None:
     server = start("--reader-timeout", "0.3")
-    connection = open_stream(server, {**LONG, "n": 16, "logprobs": 20})
+    connection = open_stream(server, {**LONG, "n": 16, "logprobs": 20, "request_id": "stuck"})
     wait_until(lambda: server.metrics()["vllm:request_success_total"] == 16)
     wait_until(lambda: any('"status":200' in line and "cmpl-" in line for line in list(server.lines)))
+    account = server.http.get("/v1/requests/cmpl-stuck/explain").json()
+    assert account["waited_for_reader_s"] >= 0.25
+    assert sum(account["parts"].values()) == pytest.approx(account["wall_s"], abs=1e-9)
     received = b""
     while chunk := connection.recv(1 << 16):
         received += chunk

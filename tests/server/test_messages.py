@@ -99,6 +99,7 @@ def test_neutral_values_ask_for_nothing(server: Any) -> None:
     neutral = {
         "system": None, "stop_sequences": None, "stream": False, "top_k": None, "top_p": None, "tools": [],
         "tool_choice": None, "thinking": {"type": "disabled"}, "metadata": {"user_id": "me"}, "service_tier": "auto",
+        "context_management": {"edits": [{"type": "clear_thinking_20251015", "keep": "all"}]},
         "some_new_field": None, "output_config": {}, "speed": "standard", "workspace_id": "w", "user_profile_id": "u",
     }  # fmt: skip
     got = server.http.post("/v1/messages?beta=true", json={**ASK, **neutral})

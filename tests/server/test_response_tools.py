@@ -82,6 +82,14 @@ def test_several_calls_are_items_in_order(caller: Any) -> None:
     raise AssertionError("no answer had several calls")
 
 
+def test_auto_and_none_leave_the_model_free(caller: Any) -> None:
+    client = caller.client()
+    for choice in ("auto", "none"):
+        got = client.responses.create(**{**ASK, "max_output_tokens": 8}, tool_choice=choice)
+        assert [item.type for item in got.output] == ["message"] and got.output_text
+        assert got.tool_choice == choice and client.responses.retrieve(got.id).tools == got.tools
+
+
 def prompt_of(server: Any, body: dict[str, Any]) -> str:
     """How a chat of these messages is rendered, as the token ids say it."""
     ask = {**body, "max_tokens": 1, "return_token_ids": True}

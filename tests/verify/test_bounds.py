@@ -36,7 +36,7 @@ def f32(*shape: int, seed: int = 0) -> tuple[np.ndarray, str]:
 
 
 def test_every_op_of_the_reference_has_a_rule() -> None:
-    # several ranks are refused before a rule is asked for
+    # calls of several ranks are not looked at one by one
     assert set(OPS) == {*_RULES, "linear", "kv_write", "top_logits", "all_reduce"}
 
 

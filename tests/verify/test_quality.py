@@ -72,13 +72,13 @@ def test_logits_of_an_engine_are_those_of_its_steps(built: tuple[Path, Path]) ->
     """In chunks of 64 or of 9: the same rows, to the bit."""
     model = loaded(built[1]).model
     tokens = list(range(3, 80))
-    whole = np.concatenate([part.copy() for part in NativeLogits(model).logits(tokens)])
-    small = NativeLogits(model)
+    whole = np.concatenate([part.copy() for part in NativeLogits(model, model.program).logits(tokens)])
+    small = NativeLogits(model, model.program)
     small._chunk = 9
     cut = np.concatenate([part.copy() for part in small.logits(tokens)])
     assert len(whole) == 77
     assert np.array_equal(whole, cut)
-    assert np.array_equal(next(iter(NativeLogits(model).logits(tokens[:5]))), whole[:5])
+    assert np.array_equal(next(iter(NativeLogits(model, model.program).logits(tokens[:5]))), whole[:5])
 
 
 def quality(**changes: float) -> Quality:

@@ -13,8 +13,11 @@ from albireo.api.locate import BUNDLED
 from albireo.config import BuildConfig
 from albireo.errors import ConfigError
 from albireo.verify import run
+from albireo.verify.page import page
+from albireo.verify.report import markdown
 from albireo.verify.run import STAGES, verify
 from artifact.engines import alter, make_engine
+from compiler.ranks import WIDE
 from verify.models import damage
 
 Copied = Callable[[], tuple[Path, Path]]
@@ -132,3 +135,30 @@ class _note:
 
     def __exit__(self, *error: object) -> None:
         pass
+
+
+def test_a_directory_of_several_ranks(tmp_path: Path) -> None:
+    """All but single calls is looked at; damage in the second rank's file is found."""
+    checkpoint, engine = make_engine(tmp_path, changes=WIDE, tensor_parallel_size=2)
+    found = verify(engine, str(checkpoint), num_tokens=100)
+    assert found.is_verified, found.finding
+    assert {stage.name: stage.verdict for stage in found.stages} == {
+        **dict.fromkeys(STAGES, "passed"),
+        "ops": "not judged",
+        "layers": "not judged",
+    }
+    figures = {stage.name: stage.figures for stage in found.stages}
+    assert figures["tokens"]["num_equal"] == figures["tokens"]["num_tokens"] > 0
+    assert figures["quality"]["num_predictions"] == 99
+    assert markdown(found, {}).count("not looked at on several ranks") == 4 and "<h2>Quality" in page(found, {})
+    with open(engine / "weights.1.bin", "r+b") as file:
+        file.seek(4000)
+        file.write(b"\x41" * 64)
+    found = verify(engine, str(checkpoint), num_tokens=20)
+    assert found.finding.startswith("weights: ") and found.not_run == STAGES[2:]
+
+
+def test_one_rank_in_the_order_of_several_passes(tmp_path: Path) -> None:
+    checkpoint, engine = make_engine(tmp_path, changes=WIDE, tp_invariant=True)
+    found = verify(engine, str(checkpoint), num_tokens=60)
+    assert {stage.verdict for stage in found.stages} == {"passed"}, found.finding

@@ -22,7 +22,7 @@ QWEN2 = load_architecture("qwen2").tiny
 def found(engine: Path, checkpoint: Path, dtype: str) -> Damage | None:
     program = loaded(engine).program
     with open_checkpoint(checkpoint, graph_of(checkpoint, dtype)) as weights:
-        return find_damage(program, open_engine(engine), weights, lambda _: None)
+        return find_damage(program, open_engine(engine).ranks[0], weights, lambda _: None)
 
 
 @pytest.mark.parametrize("dtype", ["float32", "bfloat16"])

@@ -80,14 +80,14 @@ class Server:
             self._process.wait()
 
 
-def ask(url: str, body: Any) -> tuple[int, Any]:
-    """A plain chat, over and over while the model loads. Returns: status and answer."""
+def ask(url: str, body: Any, path: str = "/v1/chat/completions") -> tuple[int, Any]:
+    """A plain request, over and over while the model loads. Returns: status and answer."""
     host = url.removeprefix("http://")
     end = time.monotonic() + TIMEOUT_S
     while True:
         connection = http.client.HTTPConnection(host, timeout=TIMEOUT_S)
         headers = {"authorization": f"Bearer {KEY}", "content-type": "application/json"}
-        connection.request("POST", "/v1/chat/completions", msgspec.json.encode(body), headers)
+        connection.request("POST", path, msgspec.json.encode(body), headers)
         answer = connection.getresponse()
         data = msgspec.json.decode(answer.read())
         connection.close()
@@ -166,6 +166,9 @@ def main() -> int:
         status, answer = ask(url, chat)
         if status != 200:
             raise SystemExit(f"a plain request failed: {status} {answer}")
+        status, embedded = ask(url, {"input": "Once upon a time"}, "/v1/embeddings")
+        if status != 200:
+            raise SystemExit(f"a plain request for an embedding failed: {status} {embedded}")
         schema = {"type": "json_schema", "json_schema": {"name": "anything", "schema": {"type": "boolean"}}}
         has_schemas = ask(url, {**chat, "response_format": schema})[0] == 200
         environment = {
@@ -174,6 +177,7 @@ def main() -> int:
             "ALBIREO_MODEL": answer["model"],
             "ALBIREO_TEXT": answer["choices"][0]["message"]["content"],
             "ALBIREO_KEY": KEY,
+            "ALBIREO_EMBEDDING": msgspec.json.encode(embedded["data"][0]["embedding"]).decode(),
             "ALBIREO_HAS_SCHEMAS": "1" if has_schemas else "",
             "LITELLM_LOCAL_MODEL_COST_MAP": "True",
         }

@@ -1,9 +1,9 @@
-"""litellm: chat, stream, text completion, Anthropic's protocol."""
+"""litellm: chat, stream, text completion, embeddings, Anthropic's protocol."""
 
 from __future__ import annotations
 
 import litellm
-from ask import KEY, MAX_TOKENS, MESSAGES, MODEL, PROMPT, URL, raises, same
+from ask import EMBEDDING, KEY, MAX_TOKENS, MESSAGES, MODEL, PROMPT, URL, raises, same
 
 litellm.telemetry = False
 litellm.suppress_debug_info = True
@@ -20,4 +20,6 @@ text = litellm.text_completion(
     model=f"text-completion-openai/{MODEL}", prompt=PROMPT, api_base=f"{URL}/v1", api_key=KEY, max_tokens=4
 )
 assert text.choices[0].finish_reason == "length"
+embedded = litellm.embedding(model=f"openai/{MODEL}", input=["x", PROMPT], api_base=f"{URL}/v1", api_key=KEY)
+assert embedded.data[1]["embedding"] == EMBEDDING, "embedding"
 raises(litellm.NotFoundError, lambda: litellm.completion(**{**OPENAI, "model": "openai/other"}), "model")

@@ -1,4 +1,4 @@
-// openai for Node: chat, stream, responses, typed exceptions.
+// openai for Node: chat, stream, responses, embeddings, typed exceptions.
 import assert from "node:assert/strict";
 import OpenAI from "openai";
 
@@ -22,6 +22,9 @@ for await (const event of await client.responses.create({ ...response, stream: t
   if (event.type === "response.output_text.delta") deltas += event.delta;
 }
 assert.equal(deltas, text);
+
+const embedded = await client.embeddings.create({ model, input: ["x", prompt] });
+assert.deepEqual(embedded.data[1].embedding, JSON.parse(process.env.ALBIREO_EMBEDDING));
 
 await assert.rejects(client.chat.completions.create({ ...ask, model: "other" }), OpenAI.NotFoundError);
 await assert.rejects(client.chat.completions.create({ ...ask, top_p: 2 }), OpenAI.BadRequestError);

@@ -1,4 +1,4 @@
-"""openai for Python, 2.x and 3.x: sync, async, streams, responses, typed exceptions, parse."""
+"""openai for Python, 2.x and 3.x: sync, async, streams, responses, embeddings, typed exceptions, parse."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ import openai
 from ask import (
     BRIEF,
     COLOURS,
+    EMBEDDING,
     KEY,
     MAX_TOKENS,
     MESSAGES,
@@ -45,6 +46,8 @@ async def asynchronous() -> None:
             text += chunk.choices[0].delta.content or ""
         same(text, "async stream")
         same((await client.responses.create(**RESPONSE)).output_text, "async response")
+        embedded = await client.embeddings.create(model=MODEL, input=[PROMPT, "x"])
+        assert embedded.data[0].embedding == EMBEDDING, "async embedding"
 
 
 def tools(client: openai.OpenAI) -> None:
@@ -81,6 +84,9 @@ def main() -> None:
     same(client.responses.retrieve(made.id).output_text, "stored response")
     text = "".join(e.delta for e in client.responses.create(**RESPONSE, stream=True) if "text.delta" in e.type)
     same(text, "response stream")
+    for encoding in ({}, {"encoding_format": "float"}):
+        embedded = client.embeddings.create(model=MODEL, input=["x", PROMPT], **encoding)
+        assert embedded.data[1].embedding == EMBEDDING, f"embedding {encoding}"
     asyncio.run(asynchronous())
     raises(openai.NotFoundError, lambda: client.chat.completions.create(**{**ASK, "model": "other"}), "model")
     error = raises(openai.BadRequestError, lambda: client.chat.completions.create(**{**ASK, "top_p": 2}), "top_p")

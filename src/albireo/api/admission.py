@@ -13,7 +13,7 @@ from albireo.api.prompts import Prompt
 from albireo.config import EngineConfig
 from albireo.errors import ConfigError, InvalidParams
 from albireo.models.generation import GenerationDefaults
-from albireo.params import SamplingParams
+from albireo.params import PoolingParams, SamplingParams
 from albireo.sampling.validation import validate
 from albireo.step import TokenConstraint
 from albireo.structured.compiler import GrammarCompiler, Vocabulary
@@ -24,6 +24,8 @@ from albireo.text.tokenizer import Tokenizer
 if TYPE_CHECKING:
     from albireo.api.load import Loaded
 
+#: Of a request that wants an embedding.
+NO_SAMPLING = SamplingParams(temperature=0.0, seed=0, max_tokens=None, detokenize=False)
 _DEFAULTED = ("temperature", "top_p", "top_k", "min_p", "repetition_penalty", "max_tokens")
 
 
@@ -34,6 +36,7 @@ class Submission:
     Fields:
         prompt: its text, None when token ids were given.
         constraint: params.structured_outputs, compiled; see Admission.constrained().
+        pooling: the prompt's embedding is wanted, and nothing else; params are NO_SAMPLING then.
     """
 
     prompt: str | None
@@ -41,6 +44,7 @@ class Submission:
     params: SamplingParams
     cache_salt: str | None = None
     constraint: TokenConstraint | None = None
+    pooling: PoolingParams | None = None
 
 
 class Admission:
@@ -100,13 +104,26 @@ class Admission:
 
         Raises: InvalidParams when the text cannot be encoded.
         """
-        ids = prompt.token_ids
-        if ids is None:
-            assert prompt.text is not None, "a prompt has text or ids"
-            if self._tokenizer is None:
-                raise InvalidParams("a text prompt needs a tokenizer and skip_tokenizer_init is set; give token ids")
-            ids = self._tokenizer.encode(prompt.text)
-        return self.constrained(Submission(prompt.text, ids, params, prompt.cache_salt))
+        return self.constrained(Submission(prompt.text, self._ids(prompt), params, prompt.cache_salt))
+
+    def embedding(self, prompt: Prompt, params: PoolingParams | None, *, add_special_tokens: bool = True) -> Submission:
+        """Join a prompt with what its embedding is to be; None: the defaults.
+
+        Raises: InvalidParams when the text cannot be encoded.
+        """
+        pooling = PoolingParams() if params is None else params
+        if not isinstance(pooling, PoolingParams):
+            raise InvalidParams(f"pooling_params must be PoolingParams, got {type(pooling).__name__}")
+        ids = self._ids(prompt, add_special_tokens)
+        return Submission(prompt.text, ids, NO_SAMPLING, prompt.cache_salt, pooling=pooling)
+
+    def _ids(self, prompt: Prompt, add_special_tokens: bool = True) -> list[int]:
+        if prompt.token_ids is not None:
+            return prompt.token_ids
+        assert prompt.text is not None, "a prompt has text or ids"
+        if self._tokenizer is None:
+            raise InvalidParams("a text prompt needs a tokenizer and skip_tokenizer_init is set; give token ids")
+        return self._tokenizer.encode(prompt.text, add_special_tokens=add_special_tokens)
 
     def chat(self, messages: Sequence[Any], params: SamplingParams, options: dict[str, Any]) -> Submission:
         """Render a chat with the model's template; options are those of ChatEncoder.encode().

@@ -16,14 +16,14 @@ from typing import Any
 
 from albireo.api.admission import Admission, Submission
 from albireo.api.driver import Driver
-from albireo.api.engine_thread import EngineThread, Stream
+from albireo.api.engine_thread import EngineThread, Output, Stream
 from albireo.api.load import Loaded, load
 from albireo.api.prompts import PromptInput, parse_prompt
 from albireo.config import EngineConfig
 from albireo.engine.stats import EngineStats
 from albireo.errors import ConfigError, EngineError
-from albireo.outputs import RequestOutput
-from albireo.params import SamplingParams
+from albireo.outputs import EmbeddingRequestOutput, RequestOutput
+from albireo.params import PoolingParams, SamplingParams
 from albireo.text.tokenizer import Tokenizer
 
 
@@ -121,6 +121,30 @@ class AsyncLLM:
 
         return self._stream(prepare, self._preparing(sampling_params), request_id, priority)
 
+    async def embed(
+        self,
+        prompt: PromptInput,
+        pooling_params: PoolingParams | None = None,
+        request_id: str | None = None,
+        *,
+        priority: int = 0,
+    ) -> EmbeddingRequestOutput:
+        """Embed one prompt. Arguments as for generate() and LLM.embed().
+
+        Raises: what generate() raises; EngineError when the request failed while it ran, or was aborted.
+        """
+
+        def prepare() -> Submission:
+            return self._admission.embedding(parse_prompt(prompt), pooling_params)
+
+        outputs = self._outputs(prepare, self._encoding, request_id, priority)
+        try:
+            output = await anext(outputs)
+        finally:
+            await outputs.aclose()
+        assert isinstance(output, EmbeddingRequestOutput), "asked for"
+        return output
+
     async def abort(self, request_id: str) -> None:
         """End a request; its iterator gives a last output with finish_reason "abort". Unknown ids are fine."""
         if self._thread is not None:
@@ -177,6 +201,17 @@ class AsyncLLM:
     async def _stream(
         self, prepare: Callable[[], Submission], pool: ThreadPoolExecutor, request_id: str | None, priority: int
     ) -> AsyncGenerator[RequestOutput, None]:
+        outputs = self._outputs(prepare, pool, request_id, priority)
+        try:
+            async for output in outputs:
+                assert isinstance(output, RequestOutput), "asked for"
+                yield output
+        finally:
+            await outputs.aclose()
+
+    async def _outputs(
+        self, prepare: Callable[[], Submission], pool: ThreadPoolExecutor, request_id: str | None, priority: int
+    ) -> AsyncGenerator[Output, None]:
         thread = self._running()
         arrival_s = time.monotonic()
         # Encoding a long prompt or rendering a template takes milliseconds that other readers should not wait for.

@@ -10,15 +10,16 @@ import platform
 import shutil
 import sys
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
+from importlib.util import find_spec
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 import albireo
-from albireo.api.devices import CpuDevice
 from albireo.api.load import compile_program
 from albireo.api.locate import locate_model
 from albireo.api.memory import machine_bytes
@@ -30,8 +31,11 @@ from albireo.artifact.manifest import FileEntry, Manifest, Options, manifest_to_
 from albireo.artifact.program_json import StoredConstant, program_to_json, rows_digest
 from albireo.artifact.reader import is_engine_directory
 from albireo.artifact.writer import EngineWriter, engine_writer, file_entry
+from albireo.backends.cpu.catalog import CpuCatalog
 from albireo.backends.cpu.machine import target_levels, thread_pool
-from albireo.backends.cpu.stored import Image, image_bytes, pack_image
+from albireo.backends.cpu.stored import Image, empty_image, image_bytes, pack_image
+from albireo.backends.cuda.catalog import CudaCatalog, is_gpu_target
+from albireo.backends.weights import Weights
 from albireo.compiler.pipeline import optional_passes
 from albireo.config import BuildConfig, EngineConfig
 from albireo.errors import ConfigError, ModelError, OutOfMemory, ResourceError
@@ -68,7 +72,12 @@ class BuildResult:
 
 
 def build(
-    model: str | Path | None, out: str | Path, config: BuildConfig | None = None, *, show_progress: bool = False
+    model: str | Path | None,
+    out: str | Path,
+    config: BuildConfig | None = None,
+    *,
+    show_progress: bool = False,
+    reports: Mapping[str, bytes] = MappingProxyType({}),
 ) -> BuildResult:
     """Compile a model ahead of time into an engine directory, which `LLM(out)` and every command run.
 
@@ -76,12 +85,14 @@ def build(
         model: directory in Hugging Face layout, a hub name, or None for the bundled model.
         out: where; it must be free, empty, or, with config.force, an engine directory.
         show_progress: a bar on stderr, where that is a terminal.
+        reports: files by name that are to lie beside what is built, such as how the checkpoint was made.
 
     Raises: ModelError, ConfigError, OutOfMemory, ResourceError; out is as it was then.
     Cost: about 1.5 s a GB of weights beside what the disk takes; the packed model is in memory once.
     """
     started, config = time.perf_counter(), config or BuildConfig()
-    levels = target_levels(config.target)
+    is_gpu = is_gpu_target(config.target)
+    levels = (config.target,) if is_gpu else target_levels(config.target)
     directory = locate_model(None if model is None else str(model))
     if is_engine_directory(directory):
         raise ModelError(f"{directory} is an engine directory already; give the checkpoint it was built from")
@@ -89,7 +100,7 @@ def build(
     source = CheckpointSource(directory, config.dtype, config.tensor_parallel_size, config.tp_invariant, precision)
     model_len = _model_len(config, source)
     engine = EngineConfig(
-        device="cpu",
+        device="cuda" if is_gpu else "cpu",
         max_model_len=model_len,
         profile=config.profile,
         max_num_seqs=config.max_num_seqs,
@@ -97,11 +108,11 @@ def build(
         without=config.without,
         kv_cache_dtype=config.kv_cache_dtype,
     )
-    graph, device = source.graph(model_len), CpuDevice(levels)
-    programs = tuple(compile_program(graph, engine, model_len, part, device) for part in source.parts)
+    graph, catalog = source.graph(model_len), CudaCatalog() if is_gpu else CpuCatalog(levels)
+    programs = tuple(compile_program(graph, engine, model_len, part, catalog) for part in source.parts)
     sizes = [image_bytes(program.constants) for program in programs]
     bare = replace(engine, without=optional_passes())
-    unfused = totals(compile_program(graph, bare, model_len, source.parts[0], device))
+    unfused = totals(compile_program(graph, bare, model_len, source.parts[0], catalog))
     target = Path(out).expanduser()
     with engine_writer(target, config.force) as writer:
         _check_room(sizes, target)
@@ -120,6 +131,8 @@ def build(
                 config.quantization_head,
                 config.kv_cache_dtype,
             )
+            for name, data in reports.items():
+                writer.write_beside(name, data)
             report = _report(programs[0], unfused, options, levels)
             _write(writer, source, graph, programs, options, levels, report, advance)
     return BuildResult(
@@ -172,7 +185,7 @@ def _write(
         stored = []
         for rank, program in enumerate(programs):
             with source.weights(graph, rank) as weights:
-                image = pack_image(thread_pool(None), program.constants, weights, advance)
+                image = _image(program, weights, is_gpu_target(levels[0]), advance)
             hashes = beside.submit(_stored, program, image)
             writer.write_large(layout.weights_name(rank), image.data, advance)
             stored.append(hashes.result())
@@ -186,6 +199,19 @@ def _write(
             albireo.__version__, source.model_config.model_type, options, entries.result(), dict(writer.files)
         )
     writer.commit(layout.json_bytes(manifest_to_json(manifest)))
+
+
+def _image(program: Program, weights: Weights, is_gpu: bool, advance: Callable[[int], None]) -> Image:
+    """All constants as the kernels of a program read them."""
+    if not is_gpu:
+        return pack_image(thread_pool(None), program.constants, weights, advance)
+    if find_spec("torch") is None:
+        raise ConfigError("target=cuda: torch is not installed; pip install 'albireo[cuda]', building needs no GPU")
+    from albireo.backends.cuda.stored import write_constants
+
+    image = empty_image(program.constants)
+    write_constants(program.constants, image.offsets, weights, image.memory.view(), advance)
+    return image
 
 
 def _source_entries(directory: Path) -> dict[str, FileEntry]:

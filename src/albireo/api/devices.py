@@ -7,11 +7,11 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any, Literal, Protocol
+from typing import TYPE_CHECKING, Any, Literal, Protocol
 
 from albireo.api.memory import MemoryPlan, machine_bytes, with_blocks
 from albireo.api.source import ModelSource
-from albireo.backends.backend import KernelCatalog
+from albireo.backends.backend import ExplainedCatalog
 from albireo.backends.cpu.catalog import CpuCatalog
 from albireo.backends.cpu.machine import isa_levels, thread_pool
 from albireo.backends.cpu.model import CpuModel, kv_block_bytes
@@ -21,10 +21,16 @@ from albireo.backends.cuda.catalog import CudaCatalog
 from albireo.config import EngineConfig
 from albireo.errors import ConfigError
 from albireo.execution.ahead import LOOKAHEAD, AheadDevice, AheadRunner
-from albireo.execution.runner import DeviceModel, Runner
+from albireo.execution.runner import DeviceModel, Pooler, Runner
 from albireo.graph.node import Graph
 from albireo.graph.program import KVLayout, Program
 from albireo.step import StepPlan, StepResult
+
+if TYPE_CHECKING:
+    from albireo.backends.cuda.model import CudaModel
+
+#: Memory of a GPU that is planned for and is not here: an H100's.
+ABSENT_GPU_BYTES = 80 << 30
 
 Advance = Callable[[int], None]
 Execute = Callable[[StepPlan], StepResult]
@@ -41,7 +47,7 @@ class Device(Protocol):
         """See EngineSettings."""
         ...
 
-    def catalog(self) -> KernelCatalog: ...
+    def catalog(self) -> ExplainedCatalog: ...
 
     def machine_bytes(self) -> int:
         """Memory for weights, activations and KV cache, of which memory_utilization is a fraction."""
@@ -68,7 +74,13 @@ class Device(Protocol):
         """
         ...
 
-    def execute(self, model: Any, vocab_size: int, block_size: int, max_positions: int) -> Execute:
+    def pooler(self, model: Any, programs: Sequence[Program]) -> Pooler:
+        """Programs that give hidden states, on the memory of model()."""
+        ...
+
+    def execute(
+        self, model: Any, vocab_size: int, block_size: int, max_positions: int, pooler: Pooler | None
+    ) -> Execute:
         """What the engine is given to make steps of its plans happen on model()."""
         ...
 
@@ -81,7 +93,7 @@ class CpuDevice:
     name: Literal["cpu"] = "cpu"
     lookahead: int = 0
 
-    def catalog(self) -> KernelCatalog:
+    def catalog(self) -> ExplainedCatalog:
         return CpuCatalog(self.levels)
 
     def machine_bytes(self) -> int:
@@ -112,8 +124,13 @@ class CpuDevice:
         )
         return ranks, memory
 
-    def execute(self, model: DeviceModel, vocab_size: int, block_size: int, max_positions: int) -> Execute:
-        return Runner(model, vocab_size, block_size).execute
+    def pooler(self, model: CpuModel | TensorParallelModel, programs: Sequence[Program]) -> Pooler:
+        return model.sharing(programs[0]) if isinstance(model, CpuModel) else model.sharing(programs)
+
+    def execute(
+        self, model: DeviceModel, vocab_size: int, block_size: int, max_positions: int, pooler: Pooler | None
+    ) -> Execute:
+        return Runner(model, vocab_size, block_size, pooler).execute
 
 
 class CudaDevice:
@@ -127,7 +144,7 @@ class CudaDevice:
 
         self._facts = require_gpu()
 
-    def catalog(self) -> KernelCatalog:
+    def catalog(self) -> ExplainedCatalog:
         return CudaCatalog()
 
     def machine_bytes(self) -> int:
@@ -167,8 +184,28 @@ class CudaDevice:
             )
         return model, with_blocks(memory, config, model.num_blocks)
 
-    def execute(self, model: AheadDevice, vocab_size: int, block_size: int, max_positions: int) -> Execute:
-        return AheadRunner(model, vocab_size, block_size, max_positions).execute
+    def pooler(self, model: CudaModel, programs: Sequence[Program]) -> Pooler:
+        return model.sharing(programs[0])
+
+    def execute(
+        self, model: AheadDevice, vocab_size: int, block_size: int, max_positions: int, pooler: Pooler | None
+    ) -> Execute:
+        return AheadRunner(model, vocab_size, block_size, max_positions, pooler).execute
+
+
+class AbsentGpu(CudaDevice):
+    """A GPU that is not here, to look at what a program for one would be."""
+
+    def __init__(self) -> None:
+        """Nothing is required."""
+
+    def machine_bytes(self) -> int:
+        return ABSENT_GPU_BYTES
+
+
+def planning_device(config: EngineConfig) -> Device:
+    """As open_device(), to plan for and not to run on: a GPU that is asked for need not be here."""
+    return AbsentGpu() if config.device == "cuda" and not _has_gpu() else open_device(config)
 
 
 def open_device(config: EngineConfig, levels: Sequence[str] | None = None) -> Device:

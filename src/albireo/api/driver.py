@@ -51,6 +51,7 @@ class Driver:
             cache_salt=submission.cache_salt,
             arrival_s=arrival_s,
             constraint=submission.constraint,
+            pooling=submission.pooling,
         )
         record = RequestRecord(request_id, submission, self._tokenizer)
         self._records[request_id] = record

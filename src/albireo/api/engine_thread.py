@@ -17,7 +17,10 @@ from albireo.api.driver import Driver
 from albireo.api.request_record import RequestRecord
 from albireo.engine.stats import EngineStats
 from albireo.errors import EngineError
-from albireo.outputs import RequestOutput
+from albireo.outputs import EmbeddingRequestOutput, RequestOutput
+
+#: What a reader is told: everything so far, or the embedding.
+Output = RequestOutput | EmbeddingRequestOutput
 
 
 class Stream:
@@ -36,14 +39,14 @@ class Stream:
         self.loop = asyncio.get_running_loop()
         self.is_over = False
         self._news = asyncio.Event()
-        self._newest: RequestOutput | Exception | None = None
+        self._newest: Output | Exception | None = None
 
-    def put(self, newest: RequestOutput | Exception) -> None:
+    def put(self, newest: Output | Exception) -> None:
         """An output, or what ended the request instead of one."""
         self._newest = newest
         self._news.set()
 
-    async def next(self) -> RequestOutput:
+    async def next(self) -> Output:
         """The newest output that was not read yet. Raises: what ended the request instead of an output."""
         assert not self.is_over, "read beyond the end"
         await self._news.wait()
@@ -169,16 +172,16 @@ class EngineThread:
             self._streams[stream.request_id] = stream
 
     def _report(self, records: Iterable[RequestRecord]) -> None:
-        news: list[tuple[Stream, RequestOutput | Exception]] = []
+        news: list[tuple[Stream, Output | Exception]] = []
         for record in records:
             stream = self._streams[record.request_id]
-            news.append((stream, record.output()))
+            news.append((stream, _told(record)))
             if record.is_finished:
                 del self._streams[record.request_id]
         if news:
             self._put(news)
 
-    def _put(self, news: list[tuple[Stream, RequestOutput | Exception]]) -> None:
+    def _put(self, news: list[tuple[Stream, Output | Exception]]) -> None:
         """Hand news to the event loops, at one call each: waking a loop costs a system call."""
         loops = {stream.loop for stream, _ in news}
         for loop in loops:
@@ -202,6 +205,15 @@ class EngineThread:
         self._put([(stream, failure) for stream in streams])
 
 
-def _deliver(batch: list[tuple[Stream, RequestOutput | Exception]]) -> None:
+def _told(record: RequestRecord) -> Output | Exception:
+    if record.submission.pooling is None:
+        return record.output()
+    try:
+        return record.embedding()
+    except EngineError as error:
+        return error
+
+
+def _deliver(batch: list[tuple[Stream, Output | Exception]]) -> None:
     for stream, item in batch:
         stream.put(item)

@@ -11,7 +11,7 @@ import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
 from types import TracebackType
-from typing import Any
+from typing import Any, TypeVar
 
 from tqdm import tqdm
 
@@ -25,9 +25,11 @@ from albireo.api.request_record import RequestRecord
 from albireo.config import EngineConfig
 from albireo.engine.stats import EngineStats
 from albireo.errors import ConfigError, EngineError, InvalidParams
-from albireo.outputs import RequestOutput
-from albireo.params import SamplingParams
+from albireo.outputs import EmbeddingRequestOutput, RequestOutput
+from albireo.params import PoolingParams, SamplingParams
 from albireo.text.tokenizer import Tokenizer
+
+P = TypeVar("P")
 
 
 class LLM:
@@ -89,7 +91,29 @@ class LLM:
         parsed = parse_prompts(prompts)
         params = self._params(len(parsed), sampling_params)
         submissions = [self._admission.submission(*pair) for pair in zip(parsed, params, strict=True)]
-        return self._run(submissions, priority, use_tqdm)
+        return [record.output() for record in self._run(submissions, priority, use_tqdm)]
+
+    def embed(
+        self,
+        prompts: PromptInput | Sequence[PromptInput],
+        pooling_params: PoolingParams | Sequence[PoolingParams] | None = None,
+        *,
+        use_tqdm: bool = True,
+        priority: Sequence[int] | None = None,
+    ) -> list[EmbeddingRequestOutput]:
+        """Embed prompts: of each one vector, which the model's last hidden states are pooled to.
+
+        Args:
+            pooling_params: for all, or one each; None: the last token's hidden state, scaled to length 1.
+            The others: see generate().
+        Returns: one a prompt, in order; the same values whatever else runs.
+        Raises: as generate(), and EngineError when one of the requests failed while it ran.
+        """
+        parsed = parse_prompts(prompts)
+        given = PoolingParams() if pooling_params is None else pooling_params
+        params = _one_each(len(parsed), given, "pooling_params")
+        submissions = [self._admission.embedding(*pair) for pair in zip(parsed, params, strict=True)]
+        return [record.embedding() for record in self._run(submissions, priority, use_tqdm, "Embedding")]
 
     def chat(
         self,
@@ -126,7 +150,7 @@ class LLM:
         submissions = [
             self._admission.chat(chat, each, options) for chat, each in zip(conversations, params, strict=True)
         ]
-        return self._run(submissions, priority, use_tqdm)
+        return [record.output() for record in self._run(submissions, priority, use_tqdm)]
 
     # -- what it is ----------------------------------------------------------------------------------------------------
 
@@ -173,15 +197,12 @@ class LLM:
             given = self._admission.default_params()
         if isinstance(given, SamplingParams) or not isinstance(given, Sequence):
             return [self._admission.prepare(given)] * num
-        if len(given) != num:
-            raise InvalidParams(
-                f"there are {num} prompts and {len(given)} sampling_params; give one for all or one each"
-            )
-        return [self._admission.prepare(params) for params in given]
+        each: list[SamplingParams] = _one_each(num, given, "sampling_params")
+        return [self._admission.prepare(params) for params in each]
 
     def _run(
-        self, submissions: list[Submission], priority: Sequence[int] | None, use_tqdm: bool
-    ) -> list[RequestOutput]:
+        self, submissions: list[Submission], priority: Sequence[int] | None, use_tqdm: bool, title: str = "Generating"
+    ) -> list[RequestRecord]:
         levels = [0] * len(submissions) if priority is None else list(priority)
         if len(levels) != len(submissions):
             raise InvalidParams(f"there are {len(submissions)} prompts and {len(levels)} priorities; give one each")
@@ -195,13 +216,13 @@ class LLM:
                 for submission, level in zip(submissions, levels, strict=True):
                     request_id = str(next(self._request_ids))
                     records.append(driver.add(request_id, submission, priority=level, arrival_s=arrival_s))
-                with _Progress(len(records), use_tqdm) as progress:
+                with _Progress(len(records), use_tqdm, title) as progress:
                     _step_until_done(driver, progress.note, interrupt)
             except BaseException:
                 for record in records:
                     driver.abort(record.request_id)
                 raise
-            return [record.output() for record in records]
+            return records
 
 
 def load(model: str | None = None, **kwargs: Any) -> LLM:
@@ -217,6 +238,15 @@ def _step_until_done(driver: Driver, note: Callable[[RequestRecord], None], inte
         interrupt.check()
 
 
+def _one_each(num: int, given: P | Sequence[P], name: str) -> list[P]:
+    """Parameters of each of so many prompts, from those for all or one each. Raises: InvalidParams."""
+    if not isinstance(given, Sequence):
+        return [given] * num
+    if len(given) != num:
+        raise InvalidParams(f"there are {num} prompts and {len(given)} {name}; give one for all or one each")
+    return list(given)
+
+
 def _is_list_of_chats(messages: Sequence[Any]) -> bool:
     return isinstance(messages, Sequence) and len(messages) > 0 and isinstance(messages[0], (list, tuple))
 
@@ -224,9 +254,9 @@ def _is_list_of_chats(messages: Sequence[Any]) -> bool:
 class _Progress:
     """A bar over finished requests with the tokens per second so far; nothing where stderr is no terminal."""
 
-    def __init__(self, total: int, wanted: bool) -> None:
+    def __init__(self, total: int, wanted: bool, title: str) -> None:
         is_shown = wanted and total > 0 and sys.stderr.isatty()
-        self._bar = tqdm(total=total, desc="Generating", unit="prompt", dynamic_ncols=True) if is_shown else None
+        self._bar = tqdm(total=total, desc=title, unit="prompt", dynamic_ncols=True) if is_shown else None
         self._num_in = self._num_out = 0
 
     def __enter__(self) -> _Progress:

@@ -16,18 +16,22 @@ from pathlib import Path
 from albireo.api.devices import Device, open_device
 from albireo.api.locate import locate_model
 from albireo.api.memory import MemoryPlan, plan_memory
+from albireo.api.pooler import LazyPooler
 from albireo.api.source import ModelSource, guard, open_source
 from albireo.api.tokenizer import open_tokenizer
 from albireo.api.tuning import tuned
 from albireo.artifact.reader import tokenizer_directory
+from albireo.backends.backend import KernelCatalog
 from albireo.backends.cpu.model import CpuModel
+from albireo.compiler.passes import hidden_states
 from albireo.compiler.passes.shard import Part
 from albireo.compiler.pipeline import compile_graph, passes_without
+from albireo.compiler.rewrite import copy_graph
 from albireo.config import EngineConfig
 from albireo.dtypes import kv_cache_dtype
 from albireo.engine.settings import EngineSettings
 from albireo.errors import ConfigError
-from albireo.execution.runner import DeviceModel
+from albireo.execution.runner import DeviceModel, Pooler
 from albireo.graph.node import Graph
 from albireo.graph.program import Program
 from albireo.models.config import ModelConfig
@@ -46,6 +50,7 @@ class Loaded:
     Fields:
         program: of the first rank; other_ranks: of the others.
         device: cpu or cuda.
+        pooler: gives hidden states in place of logits; None when the model's head has a shape that is not known.
         load_s: seconds it took, weights included.
     """
 
@@ -63,6 +68,7 @@ class Loaded:
     load_s: float
     other_ranks: tuple[Program, ...] = ()
     device: str = "cpu"
+    pooler: LazyPooler | None = None
 
     @property
     def one_rank(self) -> CpuModel:
@@ -109,8 +115,10 @@ def load(
         programs, memory = plan_ranks(config, source, levels, device)
         if is_tuned and device.name == "cpu":
             programs = tuple(tuned(program, directory, config.num_threads)[0] for program in programs)
+        graph = source.graph(memory.max_model_len)
         with _progress(programs, show_progress, on_progress) as advance:
-            model, memory = device.model(config, source, source.graph(memory.max_model_len), programs, memory, advance)
+            model, memory = device.model(config, source, graph, programs, memory, advance)
+        pooler = None if hidden_states.problem(graph) else _pooler(config, source, device, model, is_tuned)
         eos = eos_token_ids(model_config, defaults)
         settings = EngineSettings.from_config(
             config,
@@ -120,6 +128,7 @@ def load(
             eos_token_ids=frozenset(eos),
             max_prompt_rows=MAX_PROMPT_ROWS,
             lookahead=device.lookahead,
+            embedding_size=0 if pooler is None else model_config.hidden_size,
         )
         return Loaded(
             config=config,
@@ -133,15 +142,34 @@ def load(
             settings=settings,
             memory=memory,
             model=model,
-            execute=device.execute(model, model_config.vocab_size, config.block_size, memory.max_model_len),
+            execute=device.execute(model, model_config.vocab_size, config.block_size, memory.max_model_len, pooler),
             load_s=time.perf_counter() - started,
             device=device.name,
+            pooler=pooler,
         )
 
 
-def plan(config: EngineConfig, source: ModelSource, levels: Sequence[str] | None = None) -> tuple[Program, MemoryPlan]:
+def _pooler(
+    config: EngineConfig, source: ModelSource, device: Device, model: DeviceModel, is_tuned: bool
+) -> LazyPooler:
+    """What compiles, when it is wanted, as plan_ranks() did."""
+    model_len = config.max_model_len or source.default_model_len
+
+    def made() -> Pooler:
+        with guard(source):
+            graph = copy_graph(source.graph(model_len))
+            hidden_states.run(graph)
+            programs = tuple(compile_program(graph, config, model_len, part, device.catalog()) for part in source.parts)
+        if is_tuned and device.name == "cpu":
+            programs = tuple(tuned(program, source.directory, config.num_threads)[0] for program in programs)
+        return device.pooler(model, programs)
+
+    return LazyPooler(made)
+
+
+def plan(config: EngineConfig, source: ModelSource, device: Device | None = None) -> tuple[Program, MemoryPlan]:
     """plan_ranks(), and of its programs the first rank's."""
-    programs, memory = plan_ranks(config, source, levels)
+    programs, memory = plan_ranks(config, source, device=device)
     return programs[0], memory
 
 
@@ -161,7 +189,7 @@ def plan_ranks(
         raise ConfigError(f"max_model_len={model_len} exceeds the model's max_position_embeddings={limit}; lower it")
     with guard(source):
         graph = source.graph(model_len)
-        programs = tuple(compile_program(graph, config, model_len, part, device) for part in source.parts)
+        programs = tuple(compile_program(graph, config, model_len, part, device.catalog()) for part in source.parts)
         for rank, program in enumerate(programs):
             source.check(program, rank)
     memory = plan_memory(
@@ -180,18 +208,20 @@ def compile_program(
     config: EngineConfig,
     model_len: int,
     part: Part | None = None,
-    device: Device | None = None,
+    catalog: KernelCatalog | None = None,
 ) -> Program:
     """Compile for the steps that config allows, for one rank or for one that is alone.
 
-    Args: device: None: what config asks for.
+    Args: catalog: kernels to choose from; None: those of the device that config asks for.
     Raises: UnsupportedModel; ConfigError when config leaves out a pass that cannot be, or the model cannot be cut so.
     """
     seqs, tokens = config.step_limits.max_num_seqs, config.step_limits.max_num_batched_tokens
+    # logits are large and wanted of few rows, hidden states of all that are to be pooled
+    num_rows = tokens if hidden_states.OUTPUT in graph.outputs else seqs + MAX_PROMPT_ROWS
     return compile_graph(
         graph,
-        (device or open_device(config)).catalog(),
-        maxima={"T": tokens, "R": seqs + MAX_PROMPT_ROWS, "G": seqs},
+        catalog or open_device(config).catalog(),
+        maxima={"T": tokens, "R": num_rows, "G": seqs},
         block_size=config.block_size,
         max_positions=model_len,
         part=part,

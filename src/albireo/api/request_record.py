@@ -10,7 +10,8 @@ from dataclasses import replace
 from albireo.api.admission import Submission
 from albireo.api.continuation import Continuation, by_token
 from albireo.engine.request import RequestProgress, SequenceUpdate
-from albireo.outputs import PromptLogprobs, RequestOutput
+from albireo.errors import EngineError
+from albireo.outputs import EmbeddingOutput, EmbeddingRequestOutput, PromptLogprobs, RequestOutput
 from albireo.text.tokenizer import Tokenizer
 
 
@@ -28,12 +29,15 @@ class RequestRecord:
         ]
         self._progress: RequestProgress | None = None
         self._prompt_logprobs: PromptLogprobs = [None]
+        self._embedding: list[float] | None = None
 
     def take(self, update: SequenceUpdate) -> str | None:
         """Note what a step brought. Returns: the stop string by which the continuation has to be ended, or None."""
         self._progress = update.progress
         if update.is_request_finished:
             self.is_finished = True
+        if update.embedding is not None:
+            self._embedding = update.embedding
         return self._continuations[update.index].take(update)
 
     @property
@@ -53,6 +57,20 @@ class RequestRecord:
             prompt_logprobs=self._prompt(progress),
             num_cached_tokens=0 if progress is None else progress.num_cached_tokens,
             metrics=None if progress is None else replace(progress.metrics),
+        )
+
+    def embedding(self) -> EmbeddingRequestOutput:
+        """The embedding, once the request is finished.
+
+        Raises: EngineError when it ended without one.
+        """
+        ids, progress = self.submission.prompt_token_ids, self._progress
+        if self._embedding is None or progress is None:
+            reason = self._continuations[0].stop_reason or "it was aborted"
+            raise EngineError(f"request {self.request_id} of {len(ids)} tokens got no embedding: {reason}")
+        output = EmbeddingOutput(self._embedding)
+        return EmbeddingRequestOutput(
+            self.request_id, output, ids, True, progress.num_cached_tokens, replace(progress.metrics)
         )
 
     def _prompt(self, progress: RequestProgress | None) -> PromptLogprobs | None:

@@ -11,7 +11,7 @@ from collections.abc import Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import replace
 from pathlib import Path
-from typing import Protocol
+from typing import Literal, Protocol
 
 import albireo
 from albireo.artifact.graph_fit import check_fit
@@ -19,7 +19,8 @@ from albireo.artifact.layout import rebuild_hint
 from albireo.artifact.program_json import StoredConstant, rows_digest
 from albireo.artifact.reader import EngineFiles, hinting, is_engine_directory, open_engine, tokenizer_directory
 from albireo.artifact.record import guarded
-from albireo.backends.cpu.stored import StoredWeights
+from albireo.backends.cuda.catalog import LEVEL as CUDA_LEVEL
+from albireo.backends.stored_weights import StoredWeights
 from albireo.backends.weights import Weights
 from albireo.compiler.passes import choose_precision
 from albireo.compiler.passes.shard import Part, parts
@@ -85,12 +86,7 @@ class CheckpointSource:
         self.parts = parts(num_ranks, tp_invariant)
         self.model_config = load_config(directory).with_dtype(dtype)
         stored = _stored_encodings(directory, self.model_config.dtype)
-        self._precision = replace(precision or Precision(), stored=stored)
-        if self.parts != (None,) and not self._precision.is_plain:
-            raise ConfigError(
-                f"weights in few bits run on one rank; leave out tensor_parallel_size={num_ranks} and tp_invariant, "
-                "or quantization"
-            )
+        self.precision = replace(precision or Precision(), stored=stored)
         self.directory = self.config_directory = self.tokenizer_directory = directory
         self.default_model_len = self.model_config.max_position_embeddings
 
@@ -99,8 +95,8 @@ class CheckpointSource:
 
     def graph(self, model_len: int) -> Graph:
         graph = build_graph(self.model_config, model_len)
-        if not self._precision.is_plain:
-            choose_precision.run(graph, self._precision.of)
+        if not self.precision.is_plain:
+            choose_precision.run(graph, self.precision.of)
         return graph
 
     def check(self, program: Program, rank: int = 0) -> None:
@@ -159,8 +155,19 @@ class EngineSource:
         without = tuple(dict.fromkeys((*options.without, *config.without)))
         kv_dtype = options.kv_cache_dtype if config.kv_cache_dtype == "auto" else config.kv_cache_dtype
         profile = config.profile or options.profile
-        device = "cpu" if config.device == "auto" else config.device  # its weights lie as the CPU's kernels read them
+        device = self.device_for(config.device)
         return replace(config, device=device, profile=profile, without=without, kv_cache_dtype=kv_dtype)
+
+    def device_for(self, asked: Literal["auto", "cpu", "cuda"]) -> Literal["cpu", "cuda"]:
+        """Weights lie as the kernels of one device read them. Raises: TargetMismatch when another is asked for."""
+        built: Literal["cpu", "cuda"] = "cuda" if _levels(_kernels(self.files.program)) == CUDA_LEVEL else "cpu"
+        if asked not in ("auto", built):
+            raise TargetMismatch(
+                f"{self.directory}: is built for device={built}, {asked} is asked for; leave it out, or "
+                + rebuild_hint(self.directory)
+                + (" --target cuda" if asked == "cuda" else "")
+            )
+        return built
 
     def graph(self, model_len: int) -> Graph:
         """The graph of graph.json: up to max_position_embeddings no architecture's graph depends on model_len."""

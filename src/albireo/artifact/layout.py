@@ -12,14 +12,15 @@ from typing import Any
 
 FORMAT = "albireo-engine"
 #: A reader refuses another major; a minor only adds keys.
-MAJOR, MINOR = 2, 2
+MAJOR, MINOR = 2, 3
 
 MANIFEST, TARGET, GRAPH, PROGRAM, REPORT = "manifest.json", "target.json", "graph.json", "program.json", "report.md"
 WEIGHTS = "weights.0.bin"
 #: Measured speeds of one machine; no part of what was built, so the manifest does not list it.
 TUNING = "tuning.json"
 TOKENIZER, CONFIG = "tokenizer", "config"
-#: Written beside the build by whoever verifies it; no manifest lists them, so they are not looked at.
+#: Written beside the build by whoever verifies it; no manifest lists them, so they are not looked at. Reports of
+#: whoever made the checkpoint may lie there in the same way, under names of their own.
 VERIFY_TEXT, VERIFY_JSON, VERIFY_PAGE = "verify.md", "verify.json", "verify.html"
 BUILD_COMMAND = "albireo build MODEL"
 

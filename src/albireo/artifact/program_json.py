@@ -26,6 +26,7 @@ PACKINGS = (
     "rope",
     *(f"{kind}.{dtype}" for kind in ("p64", "row") for dtype in COMPUTE_DTYPES),
     *(f"p64.{name}" for name in ENCODINGS),
+    *(f"row.{name}" for name in ENCODINGS),
 )
 #: Constants begin at multiples of this in the weights file.
 ALIGN = 4096

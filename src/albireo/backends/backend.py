@@ -6,9 +6,11 @@ nor of models.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any, Protocol
+
+from albireo.graph.tuning import Tuning
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,4 +52,16 @@ class KernelCatalog(Protocol):
         An embed should list a variant for each packing it can read: a table tied to the head is kept once.
         Cost: called a few times a distinct call, on the way to the first token.
         """
+        ...
+
+
+class ExplainedCatalog(KernelCatalog, Protocol):
+    """A catalog that says what its kernels do, for whoever looks at a program."""
+
+    def regimes(self, identity: str, rows: Iterable[int], tuning: tuple[Tuning, ...] = ()) -> tuple[str, ...]:
+        """What a kernel does for calls of so many rows: names, in order of first use."""
+        ...
+
+    def regime_text(self, identity: str, regime: str) -> str:
+        """One of regimes() in words."""
         ...

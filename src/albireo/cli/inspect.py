@@ -15,6 +15,7 @@ from typing import Any
 
 import click
 
+from albireo.api.devices import planning_device
 from albireo.api.load import plan
 from albireo.api.locate import locate_model
 from albireo.api.memory import OVERHEAD_BYTES, MemoryPlan
@@ -22,8 +23,7 @@ from albireo.api.source import EngineSource, ModelSource, open_source
 from albireo.api.tokenizer import open_tokenizer
 from albireo.api.tuning import TableInForce, tuned
 from albireo.artifact.layout import FORMAT, MAJOR
-from albireo.backends.cpu.catalog import CpuCatalog
-from albireo.backends.cpu.machine import isa_levels
+from albireo.backends.backend import ExplainedCatalog
 from albireo.cli.options import engine_options
 from albireo.cli.terminal import count, plain, row, size
 from albireo.config import EngineConfig
@@ -107,30 +107,33 @@ def command(
     config = EngineConfig.from_kwargs(model=model, **engine)
     source = open_source(locate_model(model), config)
     config = source.adopt(config)
+    device = planning_device(config)
     graph = source.graph(config.max_model_len or source.default_model_len)
     if target is None and not any(flags):
         # Line by line: a model that does not fit still gets its summary before the error.
         for fact in _summary(source, graph, config):
             click.echo(plain(row(*fact)))
-        program, memory = plan(config, source)
+        program, memory = plan(config, source, device)
         if len(source.parts) > 1:
             click.echo(row("ranks", f"{len(source.parts)}; the program is of one, the memory of all"))
         for fact in _plan_lines(config, program, memory):
             click.echo(plain(row(*fact)))
-        for line in _tuning_lines(tuned(program, source.directory, config.num_threads)[1]):
-            click.echo(line)
+        if device.name == "cpu":
+            for line in _tuning_lines(tuned(program, source.directory, config.num_threads)[1]):
+                click.echo(line)
         return
     parts = [show_graph(graph, fold=not full, expand=full)] if graph_to == "-" else []
     if target is not None or any(flags[1:]):
-        program, memory = plan(config, source)
-        program, _ = tuned(program, source.directory, config.num_threads)
+        program, memory = plan(config, source, device)
+        if device.name == "cpu":
+            program, _ = tuned(program, source.directory, config.num_threads)
         parts += [show_program(program, fold=not full)] if shows_program else []
         parts += [show_report(program, every=full)] if shows_report else []
-        parts += ["\n".join(kernel_lines(program, CpuCatalog(isa_levels())))] if shows_kernels else []
+        parts += ["\n".join(kernel_lines(program, device.catalog()))] if shows_kernels else []
         parts += ["\n".join(arena_lines(program))] if shows_arena else []
         if target is not None:
             facts = [*_summary(source, graph, config), *_plan_lines(config, program, memory)]
-            parts.append(_draw(target, explain(graph, program), layer, source, facts))
+            parts.append(_draw(target, explain(graph, program), layer, source, facts, device.catalog()))
     click.echo(plain("\n\n".join(parts)))
 
 
@@ -149,13 +152,20 @@ def _diff(model: str | None, other: str, engine: dict[str, Any], is_alone: bool)
     return 1 if lines else 0
 
 
-def _draw(target: Path, explained: Explained, layer: int | None, source: ModelSource, facts: Sequence[Fact]) -> str:
+def _draw(
+    target: Path,
+    explained: Explained,
+    layer: int | None,
+    source: ModelSource,
+    facts: Sequence[Fact],
+    catalog: ExplainedCatalog,
+) -> str:
     """Write the picture or the page. Returns: what was written, for the terminal."""
     story, model = layer_story(explained, layer), source.model_config.model_type
     if target.suffix == ".svg":
         text = layer_picture(explained, story, model)
     else:
-        text = page(explained, story, CpuCatalog(isa_levels()), facts, source.directory.name, model)
+        text = page(explained, story, catalog, facts, source.directory.name, model)
     write_picture(target, text)
     return (
         f"{target}: layer {story.layer}, {story.num_ops} ops -> {len(story.groups)} calls, "

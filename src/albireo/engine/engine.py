@@ -8,6 +8,8 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable
 
+from albireo.engine.answer import check_answer
+from albireo.engine.pooling import Pooling
 from albireo.engine.prefix_cache import root_key
 from albireo.engine.request import (
     Earlier,
@@ -25,7 +27,7 @@ from albireo.engine.settings import EngineSettings
 from albireo.engine.stats import Counters, EngineStats, snapshot
 from albireo.errors import InvalidParams, InvariantError
 from albireo.outputs import FinishReason, RequestMetrics
-from albireo.params import SamplingParams
+from albireo.params import PoolingParams, SamplingParams
 from albireo.step import SampledToken, StepPlan, StepResult, TokenConstraint
 
 
@@ -64,10 +66,12 @@ class Engine:
         arrival_s: float | None = None,
         constraint: TokenConstraint | None = None,
         earlier: Earlier | None = None,
+        pooling: PoolingParams | None = None,
     ) -> range:
         """Let a request wait for its turn.
 
         Args:
+            pooling: the prompt's embedding is wanted, and nothing else: params are those of one sequence, and unread.
             earlier: output that its continuations have from another engine, which they go on from as if they had it
                 from this one: it counts as output, and the next tokens are those that would have come. The request
                 must name its seed; log-probabilities of the prompt are not given again.
@@ -76,17 +80,18 @@ class Engine:
             arrival_s: when it came in, on the engine's clock; None: now.
             constraint: params.structured_outputs, compiled.
         Returns: ids of its sequences, as plans name them.
-        Raises: InvalidParams, PromptTooLong: the request is refused, nothing else has changed.
+        Raises: InvalidParams, PromptTooLong, UnsupportedFeature: it is refused, nothing else has changed.
         """
         if request_id in self._requests:
             raise InvalidParams(f"request id {request_id!r} is in use; give each request its own")
         prompt = list(prompt_token_ids)
-        max_len = check_request(prompt, params, priority, self._settings)
+        max_len = check_request(prompt, params, priority, self._settings, pooling)
         if earlier is not None:
             check_earlier(earlier, len(prompt), max_len, params)
         metrics = RequestMetrics(self._clock() if arrival_s is None else arrival_s)
         progress = RequestProgress(metrics, prompt_logprobs=None if params.prompt_logprobs is None else [])
-        request = Request(request_id, prompt, params, priority, root_key(cache_salt), progress, constraint)
+        wanted = None if pooling is None else Pooling(pooling)
+        request = Request(request_id, prompt, params, priority, root_key(cache_salt), progress, constraint, wanted)
         build_request(
             request,
             max_len=max_len,
@@ -176,7 +181,7 @@ class Engine:
     def _run(self, plan: StepPlan) -> StepResult:
         try:
             result = self._execute(plan)
-            _check_result(plan, result)
+            check_answer(plan, result)
         except BaseException:
             self._counters.num_failed_steps += 1
             self._scheduler.roll_back()
@@ -191,6 +196,9 @@ class Engine:
         self._counters.generation_tokens += len(result.tokens)
         for seq, work in zip(self._scheduler.scheduled, plan.work, strict=True):
             seq.num_computed_tokens += len(work.token_ids)
+            if work.pooling is not None and not work.pooling.is_last:
+                assert seq.request.pooling is not None, "asked for"
+                seq.request.pooling.take(work.pooling, result.pooled[seq.seq_id])
             if not seq.request.is_prompt_done:
                 seq.request.progress.metrics.num_prefill_chunks += 1
             if work.prompt_logprobs is not None:
@@ -205,6 +213,8 @@ class Engine:
         updates: list[SequenceUpdate] = []
         tokens = iter(result.tokens)
         for seq, work in zip(self._scheduler.scheduled, plan.work, strict=True):
+            if work.pooling is not None and work.pooling.is_last:
+                updates.append(self._end_embedding(seq, result.pooled[seq.seq_id], now))
             if not work.samples:
                 continue
             if not seq.request.is_prompt_done:
@@ -221,6 +231,16 @@ class Engine:
         request.progress.metrics.first_token_s = now
         self._counters.prompt_tokens += len(request.prompt_token_ids)
         return self._scheduler.fork(seq)
+
+    def _end_embedding(self, seq: Sequence, embedding: list[float], now: float) -> SequenceUpdate:
+        """The prompt is computed, and that was all."""
+        request, progress = seq.request, seq.request.progress
+        request.is_prompt_done = True
+        progress.metrics.first_token_s = progress.metrics.last_token_s = now
+        self._counters.prompt_tokens += len(request.prompt_token_ids)
+        update = SequenceUpdate(request.request_id, seq.index, [], None, None, None, False, progress, embedding)
+        self._end(seq, update, "stop", None, now)
+        return update
 
     def _append(self, seq: Sequence, sampled: SampledToken, now: float) -> SequenceUpdate:
         token = sampled.token_id
@@ -281,19 +301,3 @@ class Engine:
         for request in self._requests.values():
             if request.num_unfinished != len(request.unfinished()) or request.num_unfinished == 0:
                 raise InvariantError(f"request {request.request_id!r} miscounts: {request.num_unfinished} unfinished")
-
-
-def _check_result(plan: StepPlan, result: StepResult) -> None:
-    """Raises: InvariantError when the result does not answer the plan, before anything is committed."""
-    asked = [task.seq_id for work in plan.work for task in work.samples]
-    given = [token.seq_id for token in result.tokens]
-    if asked != given:
-        raise InvariantError(f"step {plan.step_idx}: tokens were asked for sequences {asked}, given for {given}")
-    for work in plan.work:
-        if work.prompt_logprobs is not None:
-            num_given = len(result.prompt_logprobs.get(work.seq_id, ()))
-            if num_given != len(work.prompt_targets):
-                raise InvariantError(
-                    f"step {plan.step_idx}: sequence {work.seq_id} asked for {len(work.prompt_targets)} "
-                    f"prompt log-probabilities and got {num_given}"
-                )

@@ -15,10 +15,11 @@ from collections.abc import Sequence as Seq
 from dataclasses import dataclass, field
 from enum import IntEnum
 
+from albireo.engine.pooling import Pooling, check_pooling
 from albireo.engine.settings import EngineSettings
 from albireo.errors import InvalidParams, InvariantError, PromptTooLong
 from albireo.outputs import FinishReason, RequestMetrics
-from albireo.params import SamplingParams
+from albireo.params import PoolingParams, SamplingParams
 from albireo.step import SampleTask, SequenceWork, TokenConstraint, TokenLogprobs
 
 _SEED_MASK = 2**64 - 1
@@ -59,6 +60,7 @@ class SequenceUpdate:
         logprobs: one entry a new token, when asked for.
         stop_reason: the stop token id; None for EOS; a text when finish() was given one.
         is_request_finished: True on the last update of the request, exactly once.
+        embedding: of a request that wants one, on its last update, unless it was ended from outside.
     """
 
     request_id: str
@@ -69,11 +71,15 @@ class SequenceUpdate:
     stop_reason: int | str | None
     is_request_finished: bool
     progress: RequestProgress
+    embedding: list[float] | None = None
 
 
 @dataclass(slots=True, eq=False)
 class Request:
-    """One call. Invariant: num_unfinished counts the sequences that are not FINISHED."""
+    """One call. Invariant: num_unfinished counts the sequences that are not FINISHED.
+
+    Fields: pooling: an embedding of the prompt is wanted; nothing is sampled then.
+    """
 
     request_id: str
     prompt_token_ids: list[int]
@@ -82,14 +88,17 @@ class Request:
     cache_root: bytes
     progress: RequestProgress
     constraint: TokenConstraint | None = None
+    pooling: Pooling | None = None
     sequences: list[Sequence] = field(default_factory=list)
     num_unfinished: int = 0
     is_prompt_done: bool = False
 
     @property
     def can_read_cache(self) -> bool:
-        """False while prompt log-probabilities are wanted: a hit would skip the rows they come from."""
+        """False while prompt log-probabilities or all hidden states are wanted: a hit would skip their rows."""
         if self.params.prompt_logprobs is not None and not self.is_prompt_done:
+            return False
+        if self.pooling is not None and self.pooling.needs_all:
             return False
         return not self.params.skip_reading_prefix_cache
 
@@ -147,6 +156,9 @@ class Sequence:
         if request.is_prompt_done and num_new == 1 and end == self.num_tokens:
             return self.work
         samples: tuple[SampleTask, ...] = ()
+        if request.pooling is not None:
+            task = request.pooling.task(start, end, self.num_tokens)
+            return SequenceWork(self.seq_id, self.slice(start, end), start, self.block_tables, pooling=task)
         if end == self.num_tokens:
             samples = (self.task,) if request.is_prompt_done else tuple(seq.task for seq in request.unfinished())
         work = SequenceWork(self.seq_id, self.slice(start, end), start, self.block_tables, samples)
@@ -158,11 +170,18 @@ class Sequence:
         return work
 
 
-def check_request(prompt_token_ids: list[int], params: SamplingParams, priority: int, settings: EngineSettings) -> int:
+def check_request(
+    prompt_token_ids: list[int],
+    params: SamplingParams,
+    priority: int,
+    settings: EngineSettings,
+    pooling: PoolingParams | None = None,
+) -> int:
     """Refuse what can never run.
 
+    Args: pooling: an embedding is wanted; then params say nothing.
     Returns: the longest the sequence may become, in tokens.
-    Raises: InvalidParams or PromptTooLong, with the numbers.
+    Raises: InvalidParams or PromptTooLong, with the numbers; UnsupportedFeature.
     """
     num_prompt = len(prompt_token_ids)
     if num_prompt == 0:
@@ -176,6 +195,8 @@ def check_request(prompt_token_ids: list[int], params: SamplingParams, priority:
             f"priority={priority} needs scheduling_policy='priority', "
             f"this engine runs {settings.scheduling_policy!r}; leave it 0 or change the policy"
         )
+    if pooling is not None:
+        return check_pooling(prompt_token_ids, pooling, settings)
     if num_prompt >= settings.max_model_len:
         raise PromptTooLong(
             f"the prompt has {num_prompt} tokens; max_model_len={settings.max_model_len} leaves room for "

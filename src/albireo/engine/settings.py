@@ -24,6 +24,7 @@ class EngineSettings:
         seed: where requests without a seed of their own derive theirs from.
         max_prompt_rows: most prompt positions of one step whose log-probabilities are wanted; each needs a row of
             logits, and rows of logits are large.
+        embedding_size: values of an embedding; 0 where none can be computed.
         lookahead: positions beyond a decoding step's own that a sequence gets blocks for where there are free ones, for
             a device that begins the next step before this one is reported.
 
@@ -41,6 +42,7 @@ class EngineSettings:
     eos_token_ids: frozenset[int] = frozenset()
     seed: int = 0
     max_prompt_rows: int = 64
+    embedding_size: int = 0
     lookahead: int = 0
 
     def __post_init__(self) -> None:
@@ -65,6 +67,7 @@ class EngineSettings:
         vocab_size: int,
         eos_token_ids: frozenset[int],
         max_prompt_rows: int = 64,
+        embedding_size: int = 0,
         lookahead: int = 0,
     ) -> EngineSettings:
         """Join what the user asked for with what the model and the memory allow."""
@@ -80,6 +83,7 @@ class EngineSettings:
             scheduling_policy=config.scheduling_policy,
             seed=config.seed,
             max_prompt_rows=max_prompt_rows,
+            embedding_size=embedding_size,
             lookahead=lookahead,
         )
 

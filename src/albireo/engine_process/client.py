@@ -11,7 +11,7 @@ import itertools
 import logging
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, Literal
 
 import msgspec
@@ -161,7 +161,7 @@ class EngineClient:
         if submission.params.seed is None:
             seed = derive_seed(self._seed, key)
             params = submission.params.clone(seed=seed - (1 << 64) if seed >> 63 else seed)
-            submission = Submission(submission.prompt, submission.prompt_token_ids, params, submission.cache_salt)
+            submission = replace(submission, params=params)
         if not self.requests:
             self._busy_since_s = time.monotonic()
         tracked = Tracked.new(key, request_id, submission, priority, inbox, arrival_s, self._tokenizer)

@@ -48,5 +48,6 @@ class NotingExecutor:
             part = self._execute(StepPlan(plan.step_idx, [work], len(work.token_ids), copies))
             whole.tokens += part.tokens
             whole.prompt_logprobs |= part.prompt_logprobs
+            whole.pooled |= part.pooled
             copies = []
         return whole

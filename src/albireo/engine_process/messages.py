@@ -13,7 +13,7 @@ import msgspec
 
 from albireo.models.generation import GenerationDefaults
 from albireo.outputs import FinishReason
-from albireo.params import SamplingParams
+from albireo.params import PoolingParams, SamplingParams
 from albireo.step import TokenLogprobs
 
 #: No message is larger: prompts are bounded by the context, steps by the sequences in one.
@@ -35,7 +35,7 @@ class Start(Message):
 
 
 class Add(Message):
-    """Run a request. earlier: see Engine.add_request()."""
+    """Run a request. earlier, pooling: see Engine.add_request()."""
 
     key: int
     prompt_token_ids: list[int]
@@ -44,6 +44,7 @@ class Add(Message):
     cache_salt: str | None
     arrival_s: float
     earlier: list[list[int] | None] | None
+    pooling: PoolingParams | None = None
 
 
 class Abort(Message):
@@ -100,6 +101,7 @@ class Ready(Message):
     block_size: int
     memory: dict[str, int]
     load_s: float
+    embedding_size: int = 0
 
 
 class Refused(Message):
@@ -127,7 +129,7 @@ class Progress(Message):
 
 
 class Update(Message):
-    """News of one continuation; see SequenceUpdate."""
+    """News of one continuation; see SequenceUpdate. embedding: its values, float32, little-endian."""
 
     key: int
     index: int
@@ -136,6 +138,7 @@ class Update(Message):
     finish_reason: FinishReason | None = None
     stop_reason: int | str | None = None
     progress: Progress | None = None
+    embedding: bytes | None = None
 
 
 class Stepped(Message):

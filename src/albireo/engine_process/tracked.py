@@ -103,6 +103,7 @@ class Tracked:
         key: names it between the processes; ascending in order of arrival.
         error: why it never ran.
         num_ended: continuations that ended.
+        embedding: of the prompt, where it is wanted and done; float32, little-endian.
         has_left_queue: kept by the server: it got its first token, or ended without one.
         is_counted: kept by the server's metrics: its first token was.
     """
@@ -115,6 +116,7 @@ class Tracked:
     times: Times
     continuations: list[Continuation] = field(default_factory=list)
     prompt_logprobs: list[TokenLogprobs] | None = None
+    embedding: bytes | None = None
     num_cached_tokens: int = 0
     num_preemptions: int = 0
     num_prefill_chunks: int = 0
@@ -170,6 +172,7 @@ class Tracked:
             submission.cache_salt,
             self.times.arrival_s,
             earlier,
+            submission.pooling,
         )
 
     def take(self, update: Update, now_s: float) -> bool:
@@ -179,7 +182,9 @@ class Tracked:
         continuation = self.continuations[update.index]
         if continuation.finish_reason is not None:
             return False  # the engine did not know yet
-        if update.token_ids:
+        if update.embedding is not None:
+            self.embedding = update.embedding
+        if update.token_ids or update.embedding is not None:
             self.times.last_token_s = now_s
         stop = continuation.take(update)
         if stop is not None:

@@ -10,6 +10,7 @@ import logging
 import shutil
 import signal
 import socket
+import struct
 import threading
 import time
 from collections import deque
@@ -112,6 +113,7 @@ def _ready(loaded: Loaded) -> Ready:
             "kv": loaded.memory.kv_bytes,
         },
         load_s=loaded.load_s,
+        embedding_size=settings.embedding_size,
     )
 
 
@@ -247,6 +249,7 @@ class Worker:
                 arrival_s=add.arrival_s,
                 constraint=constraint,
                 earlier=add.earlier,
+                pooling=add.pooling,
             )
         except RequestError as error:
             self.tell(Refused(add.key, type(error).__name__, str(error)))
@@ -306,7 +309,14 @@ class Worker:
         if update.is_request_finished:
             self._forget(key)
         return Update(
-            key, update.index, update.token_ids, update.logprobs, update.finish_reason, update.stop_reason, progress
+            key,
+            update.index,
+            update.token_ids,
+            update.logprobs,
+            update.finish_reason,
+            update.stop_reason,
+            progress,
+            None if update.embedding is None else struct.pack(f"<{len(update.embedding)}f", *update.embedding),
         )
 
     def _picture(self, is_due: bool) -> None:

@@ -21,7 +21,7 @@ from numpy.typing import NDArray
 
 from albireo.backends.step_inputs import StepInputs
 from albireo.execution.inputs import pack_step
-from albireo.execution.runner import DeviceModel, Runner
+from albireo.execution.runner import DeviceModel, Pooler, Runner
 from albireo.step import SampledToken, SampleTask, SequenceWork, StepPlan, StepResult, TokenLogprobs
 
 #: Positions beyond the next that blocks are held for, so that the step ahead has a place to write to.
@@ -81,9 +81,16 @@ class AheadRunner:
     Args: max_positions: longest sequence in tokens.
     """
 
-    def __init__(self, device: AheadDevice, vocab_size: int, block_size: int, max_positions: int) -> None:
+    def __init__(
+        self,
+        device: AheadDevice,
+        vocab_size: int,
+        block_size: int,
+        max_positions: int,
+        pooler: Pooler | None = None,
+    ) -> None:
         self._device = device
-        self._runner = Runner(device, vocab_size, block_size)
+        self._runner = Runner(device, vocab_size, block_size, pooler)
         self._block_size = block_size
         self._max_positions = max_positions
         self._flight: _Flight | None = None
@@ -117,7 +124,7 @@ class AheadRunner:
         self._flight = ahead
         self._fed = {seq_id: token.token_id for seq_id, token in tokens.items()}
         in_order = [tokens[task.seq_id] for work in plan.work for task in work.samples]
-        return StepResult(in_order, others.prompt_logprobs)
+        return StepResult(in_order, others.prompt_logprobs, others.pooled)
 
     def _found(self, plan: StepPlan, flight: _Flight) -> dict[int, _Row]:
         """The rows in flight that the plan asks for."""
@@ -139,15 +146,17 @@ class AheadRunner:
         """
         tokens: list[SampledToken] = []
         prompt_logprobs: dict[int, list[TokenLogprobs]] = {}
+        pooled: dict[int, list[float]] = {}
         for is_there, some in groupby(works, self._can_draw):
             part = _part(plan, list(some))
             result = self._draw(part) if is_there else self._runner.execute(part)
             tokens += result.tokens
             prompt_logprobs |= result.prompt_logprobs
-        return StepResult(tokens, prompt_logprobs)
+            pooled |= result.pooled
+        return StepResult(tokens, prompt_logprobs, pooled)
 
     def _can_draw(self, work: SequenceWork) -> bool:
-        return work.prompt_logprobs is None and self._device.can_draw(work.samples)
+        return work.prompt_logprobs is None and work.pooling is None and self._device.can_draw(work.samples)
 
     def _draw(self, plan: StepPlan) -> StepResult:
         tasks = [task for work in plan.work for task in work.samples]

@@ -83,6 +83,13 @@ def with_logits(inputs: StepInputs) -> StepInputs:
     return replace(inputs, logit_rows=inputs.top_rows, top_rows=inputs.logit_rows, top_counts=inputs.top_counts[:0])
 
 
+def with_hidden(inputs: StepInputs, works: list[SequenceWork]) -> StepInputs:
+    """The same step with the hidden states that works want, in their order, in place of logits."""
+    ends = inputs.query_start[1:].tolist()
+    rows = [range(end - work.pooling.num_rows, end) for work, end in zip(works, ends, strict=True) if work.pooling]
+    return replace(inputs, logit_rows=np.array([row for each in rows for row in each], np.int32))
+
+
 def _top_counts(num_rows: int, tasks: list[SampleTask], task_rows: list[int]) -> NDArray[np.int32]:
     """How many of its best logits each row wants: for top-k one more, which shows whether others equal the k-th."""
     counts = np.ones(num_rows, np.int32)

@@ -14,7 +14,8 @@ from numpy.typing import NDArray
 from albireo.backends.step_inputs import StepInputs
 from albireo.backends.step_outputs import StepOutputs
 from albireo.errors import InvariantError
-from albireo.execution.inputs import PackedStep, pack_step, with_logits
+from albireo.execution.inputs import PackedStep, pack_step, with_hidden, with_logits
+from albireo.execution.pooling import pool
 from albireo.sampling.sampler import Sampler
 from albireo.step import StepPlan, StepResult, TokenLogprobs
 
@@ -26,11 +27,19 @@ class DeviceModel(Protocol):
     def copy_blocks(self, pairs: Sequence[tuple[int, int]]) -> None: ...
 
 
+class Pooler(Protocol):
+    """A program that gives hidden states in place of logits, on the KV cache of a DeviceModel; they run in turn."""
+
+    def run(self, inputs: StepInputs) -> StepOutputs: ...
+
+
 class Runner:
     """Executes plans on a device model."""
 
-    def __init__(self, model: DeviceModel, vocab_size: int, block_size: int) -> None:
+    def __init__(self, model: DeviceModel, vocab_size: int, block_size: int, pooler: Pooler | None = None) -> None:
+        """Args: pooler: None where no plan holds a PoolingTask."""
         self._model = model
+        self._pooler = pooler
         self._sampler = Sampler(vocab_size)
         self._block_size = block_size
 
@@ -44,7 +53,11 @@ class Runner:
             self._model.copy_blocks([(source, target) for _, source, target in plan.block_copies])
         if not plan.work:
             return StepResult([])
-        step = pack_step(plan, self._block_size)
+        if self._pooler is not None and any(work.pooling for work in plan.work):
+            return self._pool(plan, self._pooler)
+        return self._sample(pack_step(plan, self._block_size))
+
+    def _sample(self, step: PackedStep) -> StepResult:
         outputs = self._model.run(step.inputs)
         if step.is_top:
             found = self._sampler.sample_top(outputs.top_ids, outputs.top_values, step.tasks, step.task_rows)
@@ -54,6 +67,33 @@ class Runner:
             outputs = self._model.run(with_logits(step.inputs))
         tokens = self._sampler.sample(outputs.logits, step.tasks, step.task_rows)
         return StepResult(tokens, self._prompt_logprobs(step, outputs.logits))
+
+    def _pool(self, plan: StepPlan, pooler: Pooler) -> StepResult:
+        """The other program computes the step; of what is to be sampled it knows the best few logits.
+
+        Where that is not enough, those that are sampled from are computed again with logits: the same bits go into
+        the same slots.
+        """
+        step = pack_step(plan, self._block_size)
+        outputs = pooler.run(with_hidden(step.inputs, plan.work))
+        pooled, first = {}, 0
+        for work in plan.work:
+            if work.pooling is not None:
+                end = first + work.pooling.num_rows
+                try:
+                    pooled[work.seq_id] = pool(work.pooling, outputs.hidden[first:end])
+                except InvariantError as error:
+                    raise InvariantError(f"sequence {work.seq_id}: {error}") from error
+                first = end
+        if step.is_top:
+            found = self._sampler.sample_top(outputs.top_ids, outputs.top_values, step.tasks, step.task_rows)
+            if found is not None:
+                return StepResult(found, pooled=pooled)
+        rest = [work for work in plan.work if work.pooling is None]
+        sampled = StepPlan(plan.step_idx, rest, sum(len(work.token_ids) for work in rest))
+        result = self._sample(pack_step(sampled, self._block_size))
+        result.pooled = pooled
+        return result
 
     def _prompt_logprobs(self, step: PackedStep, logits: NDArray[np.float32]) -> dict[int, list[TokenLogprobs]]:
         found = {}

@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from albireo.backends.cpu.catalog import CpuCatalog
+from albireo.backends.backend import ExplainedCatalog
 from albireo.graph.program import Call, Program
 from albireo.graph.tuning import Tuning
 
@@ -32,7 +32,7 @@ class Kind:
     cells: tuple[tuple[str, ...], ...]
 
 
-def kernel_kinds(program: Program, catalog: CpuCatalog) -> list[Kind]:
+def kernel_kinds(program: Program, catalog: ExplainedCatalog) -> list[Kind]:
     """Every kind of call, in order of first use."""
     counts: dict[tuple[str, str, str, tuple[Tuning, ...]], int] = {}
     for call in program.calls:
@@ -51,7 +51,7 @@ def bucket_names() -> list[str]:
     return [f"{low:,}" if low == high else f"{low}-{high}" for low, high in BUCKETS]
 
 
-def legend(kinds: Sequence[Kind], catalog: CpuCatalog) -> list[tuple[str, str]]:
+def legend(kinds: Sequence[Kind], catalog: ExplainedCatalog) -> list[tuple[str, str]]:
     """(regime, in words) of every regime that occurs; levels that do not agree are named."""
     found: dict[tuple[str, str], list[str]] = {}
     for kind in kinds:
@@ -65,7 +65,7 @@ def legend(kinds: Sequence[Kind], catalog: CpuCatalog) -> list[tuple[str, str]]:
     ]
 
 
-def kernel_lines(program: Program, catalog: CpuCatalog) -> list[str]:
+def kernel_lines(program: Program, catalog: ExplainedCatalog) -> list[str]:
     """The table for reading."""
     kinds = kernel_kinds(program, catalog)
     names = ["rows of the call", *(kind.what for kind in kinds)]

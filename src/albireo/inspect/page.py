@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 
-from albireo.backends.cpu.catalog import CpuCatalog
+from albireo.backends.backend import ExplainedCatalog
 from albireo.graph.private_norms import FEW_ROWS
 from albireo.graph.program import Program
 from albireo.graph.report import PassRecord
@@ -42,7 +42,12 @@ white-space:nowrap}
 
 
 def page(
-    explained: Explained, story: Story, catalog: CpuCatalog, facts: Sequence[tuple[str, str]], name: str, model: str
+    explained: Explained,
+    story: Story,
+    catalog: ExplainedCatalog,
+    facts: Sequence[tuple[str, str]],
+    name: str,
+    model: str,
 ) -> str:
     """The page as text. facts: (what, words) of the summary; name: of the directory; model: its architecture."""
     program = explained.program
@@ -115,7 +120,7 @@ def _did(record: PassRecord) -> Iterator[str]:
     yield from (f'<span class="no">{_escape(line)}</span>' for line in record.refused)
 
 
-def _kernels(program: Program, catalog: CpuCatalog) -> str:
+def _kernels(program: Program, catalog: ExplainedCatalog) -> str:
     kinds = kernel_kinds(program, catalog)
     rows = (
         (

@@ -16,6 +16,7 @@ from albireo.api.source import CheckpointSource, EngineSource, ModelSource, guar
 from albireo.artifact.manifest import Manifest, Options
 from albireo.artifact.program_json import rows_digest
 from albireo.artifact.reader import is_engine_directory
+from albireo.backends.cuda.catalog import CudaCatalog
 from albireo.config import EngineConfig
 from albireo.errors import ConfigError
 from albireo.graph.program import Program
@@ -92,8 +93,10 @@ def _settings(engine: EngineSource) -> dict[str, Any]:
 def _built(source: EngineSource) -> Side:
     files = source.files
     options = files.manifest.options
+    config = EngineConfig(device=source.device_for("auto"), **_settings(source))
+    catalog = CudaCatalog() if config.device == "cuda" else None
     with guard(source):
-        compiled = compile_program(files.graph, EngineConfig(device="cpu", **_settings(source)), options.max_model_len)
+        compiled = compile_program(files.graph, config, options.max_model_len, catalog=catalog)
     return Side(
         directory=source.directory,
         manifest=files.manifest,

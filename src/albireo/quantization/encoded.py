@@ -68,6 +68,17 @@ class Encoded:
         offset = None if self.offset is None else self.offset[start:stop]
         return Encoded(self.encoding, self.codes[start:stop], self.scale[start:stop], zero, gamma, offset)
 
+    def columns(self, start: int, stop: int) -> Encoded:
+        """Inputs start..stop of it, as views. Raises: InvariantError when they are no whole groups."""
+        size, k = self.encoding.group, self.shape[1]
+        if size is not None and (start % size or (stop % size and stop != k)):
+            raise InvariantError(f"inputs {start} to {stop} are no whole groups of {self.encoding}")
+        groups = slice(None) if size is None else slice(start // size, -(-stop // size))
+        zero, gamma = (None if part is None else part[:, groups] for part in (self.zero, self.gamma))
+        offset = None if self.offset is None else self.offset[:, groups]
+        scale = self.scale if self.gamma is not None else self.scale[:, groups]
+        return Encoded(self.encoding, self.codes[:, start:stop], scale, zero, gamma, offset)
+
     def decode(self) -> F32:
         """[N, K] the numbers it stands for, each rounded to float32 once or twice."""
         codes = e4m3_values()[self.codes] if self.encoding.kind == "float" else self.codes.astype(np.float32)

@@ -15,6 +15,7 @@ from starlette.types import ASGIApp
 from albireo.server.endpoints.chat import chat
 from albireo.server.endpoints.completions import completions
 from albireo.server.endpoints.docs import Docs
+from albireo.server.endpoints.embeddings import Embeddings
 from albireo.server.endpoints.messages import Messages, TokenCounts
 from albireo.server.endpoints.page import ASSETS, Page
 from albireo.server.endpoints.responses import Responses, StoredResponses
@@ -39,6 +40,7 @@ def routes(serving: Serving) -> list[Route]:
         Route("/v1/responses", Responses(serving, responses), methods=["POST"]),
         Route("/v1/responses/{name}", stored.one, methods=["GET", "DELETE"]),
         Route("/v1/responses/{name}/cancel", stored.cancel, methods=["POST"]),
+        Route("/v1/embeddings", Embeddings(serving), methods=["POST"]),
         Route("/tokenize", tokens.tokenize, methods=["POST"]),
         Route("/detokenize", tokens.detokenize, methods=["POST"]),
         Route("/v1/models", status.models),

@@ -47,7 +47,7 @@ async def completion(serving: Serving, request: CompletionRequest) -> list[Submi
     }
     if echo and asked is not None:
         wants["prompt_logprobs"] = asked
-    prompts = _prompts(request.prompt)
+    prompts = one_or_several(request.prompt, "prompt")
     if len(prompts) * (request.n or 1) > serving.settings.max_n:
         raise HttpError(
             400, f"{len(prompts)} prompts with n={request.n or 1} are more than {serving.settings.max_n}", param="n"
@@ -190,7 +190,7 @@ async def _admitted(
     """Encode, and refuse what can never run or has no room."""
     try:
         submissions: list[Submission] = prepare() if num_chars <= INLINE_CHARS else await serving.in_thread(prepare)
-        settings = _engine_settings(serving)
+        settings = engine_settings(serving)
         for made in submissions:
             num_prompt = len(made.prompt_token_ids)
             check_request(made.prompt_token_ids, made.params, request.priority or 0, settings)
@@ -217,7 +217,8 @@ def _has_advice(serving: Serving) -> bool:
     return ready.engine["generation_config"] != "vllm" and ready.defaults.max_tokens is not None
 
 
-def _engine_settings(serving: Serving) -> EngineSettings:
+def engine_settings(serving: Serving) -> EngineSettings:
+    """What the engine decides with, as far as requests are refused by it."""
     ready = serving.ready
     return EngineSettings(
         num_blocks=(ready.num_blocks,),
@@ -225,21 +226,22 @@ def _engine_settings(serving: Serving) -> EngineSettings:
         vocab_size=ready.vocab_size,
         block_size=ready.block_size,
         scheduling_policy=ready.engine["scheduling_policy"],
+        embedding_size=ready.embedding_size,
     )
 
 
-def _prompts(prompt: str | list[Any]) -> list[str | list[int]]:
+def one_or_several(prompt: str | list[Any], field: str) -> list[str | list[int]]:
     """One prompt, or several, in the order given. Raises: HttpError 400."""
     if isinstance(prompt, str):
         return [prompt]
     if not prompt:
-        raise HttpError(400, "prompt is empty; give a text or token ids", param="prompt")
+        raise HttpError(400, f"{field} is empty; give a text or token ids", param=field)
     kinds = {type(each) for each in prompt}
     if kinds == {int}:
         return [list(prompt)]
     if kinds in ({str}, {list}):
         return prompt
-    raise HttpError(400, "prompt mixes texts and token ids; give one kind", param="prompt")
+    raise HttpError(400, f"{field} mixes texts and token ids; give one kind", param=field)
 
 
 def _num_chars(content: Any) -> int:

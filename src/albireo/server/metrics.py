@@ -64,7 +64,7 @@ class Metrics:
         self._preemptions = self._counter("num_preemptions", "Sequences that gave their blocks back.")
         self._queries = self._counter("prefix_cache_queries", "Tokens looked up in the prefix cache.")
         self._hits = self._counter("prefix_cache_hits", "Tokens found in the prefix cache.")
-        self._prompt = self._counter("prompt_tokens", "Prompt tokens of requests that got a token.")
+        self._prompt = self._counter("prompt_tokens", "Prompt tokens of requests that got a token, or an embedding.")
         self._cached = self._counter("prompt_tokens_cached", "Of those, found in the prefix cache.")
         self._generation = self._counter("generation_tokens", "Tokens produced.")
         self._restarts = self._gauge("engine_restarts", "Engine processes started after one died.", "albireo")
@@ -108,7 +108,11 @@ class Metrics:
         observe, now = self._itl.observe, step.ended_s
         for update in step.updates:
             tracked = requests.get(update.key)
-            if tracked is None or not update.token_ids or tracked.continuations[update.index].finish_reason is not None:
+            if tracked is None or tracked.continuations[update.index].finish_reason is not None:
+                continue
+            if update.embedding is not None:
+                self._prompt.inc(len(tracked.submission.prompt_token_ids))
+            if not update.token_ids:
                 continue
             num_tokens += len(update.token_ids)
             times = tracked.times

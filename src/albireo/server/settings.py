@@ -7,9 +7,11 @@ from __future__ import annotations
 
 import ipaddress
 from dataclasses import dataclass
+from typing import Literal
 from urllib.parse import urlsplit
 
 from albireo.errors import ConfigError
+from albireo.params import POOLING_TYPES
 from albireo.parsers.output_parser import TOOL_CALL_PARSERS
 from albireo.parsers.reasoning import REASONING_PARSERS
 
@@ -38,6 +40,9 @@ class ServerSettings:
         max_body_bytes: largest request body.
         max_n: most continuations of one request, over all its prompts.
         max_stop: most stop strings, and most of other lists of words.
+        max_embedding_inputs: most inputs of one request for embeddings.
+        pooling_type: what an embedding is made of unless a request says so: last (the hidden state of the last token)
+            or mean (of all tokens).
         chat_template: file with a jinja2 template to use in place of the model's.
         chat_template_kwarg: variables that a caller may hand to the chat template.
         tool_call_parser: how the model writes tool calls: hermes, llama3_json, mistral; auto: found in its chat
@@ -65,6 +70,8 @@ class ServerSettings:
     max_body_bytes: int = 10 << 20
     max_n: int = 128
     max_stop: int = 64
+    max_embedding_inputs: int = 2048
+    pooling_type: Literal["last", "mean"] = "last"
     chat_template: str | None = None
     chat_template_kwarg: tuple[str, ...] = TEMPLATE_KWARGS
     tool_call_parser: str = "auto"
@@ -76,7 +83,14 @@ class ServerSettings:
     def __post_init__(self) -> None:
         if not 0 <= self.port <= 65535:
             raise ConfigError(f"port={self.port} is not a port; it must be 0 to 65535")
-        for name in ("max_num_queued_requests", "max_num_queued_tokens", "max_body_bytes", "max_n", "max_stop"):
+        for name in (
+            "max_num_queued_requests",
+            "max_num_queued_tokens",
+            "max_body_bytes",
+            "max_n",
+            "max_stop",
+            "max_embedding_inputs",
+        ):
             if getattr(self, name) < 1:
                 raise ConfigError(f"{name}={getattr(self, name)} is not allowed; it must be at least 1")
         for name in ("request_timeout", "shutdown_timeout"):
@@ -85,6 +99,8 @@ class ServerSettings:
         for name in ("health_timeout", "reader_timeout", "watch_interval"):
             if not getattr(self, name) > 0:
                 raise ConfigError(f"{name}={getattr(self, name)} is not allowed; it must be seconds above 0")
+        if self.pooling_type not in POOLING_TYPES:
+            raise ConfigError(f"pooling_type={self.pooling_type!r:.60} is unknown; choose {' or '.join(POOLING_TYPES)}")
         for name, known in (("tool_call_parser", TOOL_CALL_PARSERS), ("reasoning_parser", REASONING_PARSERS)):
             if getattr(self, name) not in ("auto", "none", *known):
                 choices = ", ".join(["auto", "none", *known])

@@ -10,22 +10,24 @@ from collections.abc import Iterator, Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-from albireo.backends.cpu.model import CpuModel
 from albireo.execution.inputs import pack_step
+from albireo.execution.runner import DeviceModel
+from albireo.graph.program import Program
 from albireo.step import SequenceWork, StepPlan
 
 
 class NativeLogits:
     """One model; a sequence takes its KV blocks from 1 on."""
 
-    def __init__(self, model: CpuModel) -> None:
+    def __init__(self, model: DeviceModel, program: Program) -> None:
+        """program: that the model runs, or its first rank."""
         self._model = model
-        maxima = model.program.maxima
-        self._chunk = min(maxima["T"], maxima["R"])
+        self._block_size = program.kv.block_size
+        self._chunk = min(program.maxima["T"], program.maxima["R"])
 
     def logits(self, token_ids: Sequence[int]) -> Iterator[NDArray[np.float32]]:
         """[n, V] behind each token, in parts; a part is overwritten by the next."""
-        block_size = self._model.program.kv.block_size
+        block_size = self._block_size
         blocks = list(range(1, 2 + len(token_ids) // block_size))
         for start in range(0, len(token_ids), self._chunk):
             part = list(token_ids[start : start + self._chunk])

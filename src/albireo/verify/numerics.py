@@ -11,7 +11,7 @@ from typing import Any
 
 from albireo.backends.cpu.model import CpuModel
 from albireo.backends.step_inputs import StepInputs
-from albireo.compiler.pipeline import run_passes
+from albireo.compiler.pipeline import PASSES, Pass, run_passes
 from albireo.graph.node import Graph
 from albireo.models.weights import Checkpoint
 from albireo.verify.blas_threads import one_blas_thread
@@ -44,13 +44,18 @@ class Numerics:
 
 
 def run_numerics(
-    model: CpuModel, graph: Graph, checkpoint: Checkpoint, steps: Sequence[StepInputs], advance: Callable[[int], None]
+    model: CpuModel,
+    graph: Graph,
+    checkpoint: Checkpoint,
+    steps: Sequence[StepInputs],
+    advance: Callable[[int], None],
+    passes: Sequence[Pass] = PASSES,
 ) -> Numerics:
     """Walk through steps.
 
-    Args: graph: the checkpoint's base graph. advance is called with 1 for each call looked at.
+    Args: graph: the checkpoint's base graph. advance is called with 1 for each call looked at. passes: of the build.
     """
-    fused, _ = run_passes(graph)
+    fused, _ = run_passes(graph, passes)
     found, carried = Numerics(), Carried(fused, model.program.kv, NUM_BLOCKS)
     with one_blas_thread():
         for seen in walk(model, fused, checkpoint, steps):

@@ -70,7 +70,7 @@ def _idle_line(name: str) -> str:
 def _section(stage: Stage) -> Iterator[str]:
     """Stages with figures to show have a section of their own; the others are said in their line."""
     body = {"ops": _ops, "layers": _layers, "quality": _quality}.get(stage.name)
-    if body is not None:
+    if body is not None and stage.figures:
         yield f'<section><h2>{_TITLES[stage.name]}</h2><p class="proves">{escape(stage.proves)}</p>'
         yield from body(stage.figures)
         yield "</section>"

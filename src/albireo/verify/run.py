@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
+from typing import Literal
 
 import albireo
 from albireo.api.llm import LLM
@@ -15,8 +16,8 @@ from albireo.api.load import Loaded, load
 from albireo.artifact.reader import tokenizer_directory
 from albireo.backends.cpu.machine import isa_levels
 from albireo.config import EngineConfig
+from albireo.encodings import is_encoding
 from albireo.models import open_checkpoint
-from albireo.quantization.schemes import Precision
 from albireo.verify import tokens
 from albireo.verify.graphs import graph_difference
 from albireo.verify.limits import coarsest, of_cache, quality_stage
@@ -39,9 +40,12 @@ _ROWS = 256
 _BLOCKS = 1 + WINDOW // 8
 _GRAPH_PROVES = "graph.json asks for what the checkpoint's config.json means: every node, number and constant is equal."
 _WEIGHTS_PROVE = (
-    "weights.0.bin holds the checkpoint's numbers: every constant is packed anew and equal to the byte. Hashes would "
+    "Files of weights hold the checkpoint's numbers: every constant is packed anew and equal to the byte. Hashes would "
     "show damage; this shows what the damage is, and finds it when hashes were mended too."
 )
+
+_RANKS_PROVE = "Each native call, run alone, and the layers together: of ranks that run together this is not looked at."
+_RANKS_SUMMARY = "not looked at on several ranks; verify a build with --tp-invariant, whose bits several ranks have too"
 
 #: Shows progress: given what is done and how much there is; entered, it gives what to call with the part just done.
 Progress = Callable[[str, int], AbstractContextManager[Callable[[int], None]]]
@@ -78,7 +82,7 @@ def verify(
         if stage.verdict == "failed":
             break
     subject.files.check_unchanged()
-    return Verification(_facts(subject), tuple(stages), STAGES[len(stages) :])
+    return Verification(_facts(subject), tuple(stages), STAGES[len(stages) :], _quantized(subject))
 
 
 def _open(directory: Path, against: str, progress: Progress) -> Subject:
@@ -91,12 +95,15 @@ def _stages(subject: Subject, sample: TokenText, progress: Progress) -> Iterator
     yield _graph_stage(subject)
     engine = _load(subject.directory, "auto", progress)
     yield _weights_stage(subject, engine, progress)
-    yield from _numerics_stages(subject, engine, sample, progress)
+    if subject.num_ranks == 1:
+        yield from _numerics_stages(subject, engine, sample, progress)
+    else:
+        yield from (Stage(name, _RANKS_PROVE, "not judged", _RANKS_SUMMARY) for name in ("ops", "layers"))
     model_len = engine.memory.max_model_len
     prompts = tokens.prompts(sample.token_ids, model_len)
     seen = tokens.continuations(LLM.from_loaded(engine), prompts, model_len)
     kv_dtype = engine.program.kv.dtype
-    memory = _load(subject.checkpoint, subject.dtype, progress, subject.precision, kv_dtype)
+    memory = _load(subject.checkpoint, subject.dtype, progress, subject, kv_dtype)
     wanted = tokens.continuations(LLM.from_loaded(memory), prompts, model_len)
     same = [call.kernel for call in memory.program.calls] == [call.kernel for call in engine.program.calls]
     yield tokens.tokens_stage(seen, wanted, [len(prompt) for prompt in prompts], same)
@@ -106,7 +113,9 @@ def _stages(subject: Subject, sample: TokenText, progress: Progress) -> Iterator
     length = min(WINDOW, model_len)
     cut = windows(sample.token_ids, length)
     with progress("quality", sum(len(window) - 1 for window in cut)) as advance:
-        quality = measure(NativeLogits(engine.one_rank), NativeLogits(memory.one_rank), cut, advance)
+        quality = measure(
+            NativeLogits(engine.model, engine.program), NativeLogits(memory.model, memory.program), cut, advance
+        )
     kinds = [coarsest(subject.graph, subject.dtype), of_cache(kv_dtype)]
     yield quality_stage(quality, sample, length, kinds)
 
@@ -119,10 +128,12 @@ def _graph_stage(subject: Subject) -> Stage:
 
 
 def _weights_stage(subject: Subject, engine: Loaded, progress: Progress) -> Stage:
-    num_bytes = engine.program.weight_bytes
+    programs = (engine.program, *engine.other_ranks)
+    num_bytes = sum(program.weight_bytes for program in programs)
     with progress("weights", num_bytes) as advance, open_checkpoint(subject.checkpoint, subject.graph) as checkpoint:
-        damage = find_damage(engine.program, subject.files, checkpoint, advance)
-    count = len(engine.program.constants)
+        sides = zip(programs, subject.files.ranks, strict=True)
+        damage = next((found for side in sides if (found := find_damage(*side, checkpoint, advance))), None)
+    count = sum(len(program.constants) for program in programs)
     figures = {"num_constants": count, "num_bytes": num_bytes}
     if damage is None:
         summary = f"{count} constants of {num_bytes:,} bytes are equal to the byte"
@@ -134,14 +145,16 @@ def _numerics_stages(subject: Subject, engine: Loaded, sample: TokenText, progre
     steps = walk_steps(sample.token_ids, engine.memory.max_model_len, engine.program.kv.block_size)
     total = len(steps) * len(engine.program.calls)
     with progress("op by op", total) as advance, open_checkpoint(subject.checkpoint, subject.graph) as checkpoint:
-        found = run_numerics(engine.one_rank, subject.graph, checkpoint, steps, advance)
+        found = run_numerics(engine.one_rank, subject.graph, checkpoint, steps, advance, subject.passes)
     yield ops_stage(found, steps)
     yield layers_stage(found.layers)
 
 
 def _load(
-    directory: Path, dtype: str, progress: Progress, precision: Precision | None = None, kv_dtype: str = "auto"
+    directory: Path, dtype: str, progress: Progress, like: Subject | None = None, kv_dtype: str = "auto"
 ) -> Loaded:
+    """like: whose build the checkpoint is loaded as."""
+    precision = like.precision if like else None
     config = EngineConfig(
         device="cpu",
         model=str(directory),
@@ -149,6 +162,8 @@ def _load(
         quantization=precision.scheme if precision else None,
         quantization_head=precision.head if precision else None,
         kv_cache_dtype=kv_dtype,
+        tensor_parallel_size=like.num_ranks if like else None,
+        tp_invariant=like is not None and like.files.manifest.options.tp_invariant,
         max_num_seqs=_ROWS,
         max_num_batched_tokens=_ROWS,
         num_gpu_blocks_override=_BLOCKS,
@@ -168,6 +183,12 @@ def _facts(subject: Subject) -> dict[str, str]:
         "verified by": f"albireo {albireo.__version__}, kernels up to {isa_levels()[0]}",
         "checkpoint": _hashes(subject),
     }
+
+
+def _quantized(subject: Subject) -> Literal["", "here", "before"]:
+    if not any(is_encoding(value.type.dtype) for value in subject.graph.constants.values()):
+        return ""
+    return "before" if subject.precision.stored else "here"
 
 
 def _hashes(subject: Subject) -> str:

@@ -15,6 +15,8 @@ from albireo.artifact import layout
 from albireo.artifact.manifest import FileEntry
 from albireo.artifact.reader import EngineFiles, is_engine_directory
 from albireo.artifact.writer import file_entry
+from albireo.compiler.passes.shard import parts
+from albireo.compiler.pipeline import Pass, passes_without, shard_pass
 from albireo.errors import ConfigError
 from albireo.graph.node import Graph
 from albireo.models.config import ModelConfig
@@ -44,6 +46,17 @@ class Subject:
         return self.files.manifest.options.dtype
 
     @property
+    def num_ranks(self) -> int:
+        return len(self.files.ranks)
+
+    @property
+    def passes(self) -> tuple[Pass, ...]:
+        """What rewrote the graph of the first rank."""
+        options = self.files.manifest.options
+        (first, *_) = parts(options.tensor_parallel_size, options.tp_invariant)
+        return (*(() if first is None else (shard_pass(first),)), *passes_without(options.without))
+
+    @property
     def model_len(self) -> int:
         """Longest sequence of the build; the graph may depend on it."""
         return self.files.manifest.options.max_model_len
@@ -68,17 +81,12 @@ def open_subject(directory: Path, against: str, note: Callable[[str], None]) -> 
             f"{checkpoint} is an engine directory too; give the checkpoint that {directory} is built from"
         )
     files = EngineSource(directory, "auto", verify_hashes=False).files
-    if len(files.ranks) > 1:
-        raise ConfigError(
-            f"{directory} is built for tensor_parallel_size={len(files.ranks)}; verify looks at directories of one "
-            "rank. Verify a build of the same checkpoint with --tp-invariant, whose bits several ranks have too"
-        )
     _check_source(files, checkpoint, note)
     options = files.manifest.options
     precision = Precision(options.quantization, options.quantization_head)
     source = CheckpointSource(checkpoint, options.dtype, precision=precision)
     graph = source.graph(options.max_model_len)
-    return Subject(directory, checkpoint, files, source.model_config, graph, precision)
+    return Subject(directory, checkpoint, files, source.model_config, graph, source.precision)
 
 
 def _check_source(files: EngineFiles, checkpoint: Path, note: Callable[[str], None]) -> None:

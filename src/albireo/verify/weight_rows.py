@@ -26,7 +26,8 @@ class WeightRows:
             raise InvariantError(f"{value} is not a constant")
         self.shape = tuple(int(dim) for dim in value.type.dims)
         self._dtype = value.type.dtype
-        self._segments = value.constant.segments
+        self._segments, columns = value.constant.segments, value.constant.columns
+        self._columns = slice(None) if columns is None else slice(*columns)
         self._checkpoint = checkpoint
         self._kept_name, self._kept = "", np.zeros((0, 0), np.float32)
 
@@ -51,10 +52,11 @@ class WeightRows:
         if segment.source is None:
             return np.zeros((stop - start, *tail), np.float32)
         if segment.source in self._checkpoint.encodings:
-            return self._decoded(segment.source)[start:stop]
+            return self._decoded(segment.source)[start:stop, self._columns]
         tensor = self._checkpoint.tensor(segment.source)
         stored = np.frombuffer(tensor.buffer, np.uint8).reshape(tensor.shape[0], -1)[start:stop]
-        values = widen(stored.reshape(-1), tensor.dtype).reshape(stop - start, *tail)
+        values = widen(stored.reshape(-1), tensor.dtype).reshape(stop - start, *tensor.shape[1:])
+        values = values[:, self._columns] if len(tail) == 1 else values
         return values if tensor.dtype == self._dtype else round_matrix(values, self._dtype)
 
     def _decoded(self, source: str) -> F32:

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from albireo.artifact.reader import EngineFiles
+from albireo.artifact.reader import RankFiles
 from albireo.backends.cpu.kv_view import widen
 from albireo.backends.cpu.machine import thread_pool
 from albireo.backends.cpu.stored import pack_image
@@ -54,9 +54,9 @@ class Damage:
 
 
 def find_damage(
-    program: Program, files: EngineFiles, checkpoint: Checkpoint, advance: Callable[[int], None]
+    program: Program, files: RankFiles, checkpoint: Checkpoint, advance: Callable[[int], None]
 ) -> Damage | None:
-    """Compare every constant of a program. advance is called with the bytes just compared.
+    """Compare every constant of a rank's program. advance is called with the bytes just compared.
 
     Cost: as much as a build: about 1.5 s a GB.
     """
@@ -65,7 +65,7 @@ def find_damage(
         stored = files.stored[name]
         num_bytes = min(constant.num_bytes, stored.constant.num_bytes)
         wanted = pack_image(pool, {name: constant}, checkpoint, lambda _: None).memory.view()[:num_bytes]
-        seen = np.fromfile(files.ranks[0].weights, np.uint8, num_bytes, offset=stored.offset)
+        seen = np.fromfile(files.weights, np.uint8, num_bytes, offset=stored.offset)
         if not np.array_equal(seen, wanted):
             readers = [call.origin for call in program.calls if name in call.args.values()]
             return _damage(constant, tuple(dict.fromkeys(readers)), stored.offset, seen, wanted)

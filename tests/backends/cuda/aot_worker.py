@@ -1,4 +1,4 @@
-"""Compiles every AotCase of the kernels named on the command line for every architecture, and prints JSON.
+"""Compiles the kernels of one module after another for every architecture: a name a line in, JSON a line out.
 
 A process of its own: where kernels are interpreted, nothing can be compiled.
 """
@@ -8,30 +8,40 @@ from __future__ import annotations
 import importlib
 import json
 import sys
+import traceback
+from typing import Any
 
 from albireo.backends.cuda.aot import compile_case
 
 
-def main() -> None:
+def compiled(module: str) -> list[dict[str, Any]]:
+    """What became of every case."""
     found = []
-    for module in sys.argv[1:]:
-        for case in importlib.import_module(f"albireo.backends.cuda.kernels.{module}").aot_cases():
-            for architecture in case.architectures:
-                compiled = compile_case(case, architecture)
-                missing = [word for word in case.words.get(architecture, ()) if word not in compiled.sass]
-                found.append(
-                    {
-                        "name": case.name,
-                        "architecture": architecture,
-                        "registers": compiled.registers,
-                        "max_registers": case.max_registers,
-                        "spills": compiled.spills,
-                        "shared": compiled.shared,
-                        "max_shared": case.max_shared,
-                        "missing": missing,
-                    }
-                )
-    json.dump(found, sys.stdout)
+    for case in importlib.import_module(f"albireo.backends.cuda.kernels.{module}").aot_cases():
+        for architecture in case.architectures:
+            result = compile_case(case, architecture)
+            found.append(
+                {
+                    "name": case.name,
+                    "architecture": architecture,
+                    "registers": result.registers,
+                    "max_registers": case.max_registers,
+                    "spills": result.spills,
+                    "shared": result.shared,
+                    "max_shared": case.max_shared,
+                    "missing": [word for word in case.words.get(architecture, ()) if word not in result.sass],
+                }
+            )
+    return found
+
+
+def main() -> None:
+    for line in sys.stdin:
+        try:
+            answer: object = compiled(line.strip())
+        except Exception:
+            answer = traceback.format_exc()
+        print(json.dumps(answer), flush=True)
 
 
 if __name__ == "__main__":

@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from albireo.backends.cuda.attention_plan import AttentionShape, work_list, workspace_size
-from albireo.backends.cuda.kernels.attention import attention, compute_types
+from albireo.backends.cuda.kernels.attention import attention
 from albireo.backends.cuda.kernels.build_work_list import build_work_list
 from albireo.backends.cuda.kv import TORCH_DTYPES, DeviceKV
 from albireo.backends.cuda.step import DeviceStep
@@ -129,12 +129,14 @@ class World:
         """out [T, H * D], whatever was in it and in the workspaces before."""
         shape, step = self.shape, self.step(order, padding)
         tokens = step.sizes["T"]
-        attention_shape = AttentionShape(
+        attention_shape = self.attention_shape = AttentionShape(
             shape.num_heads,
             shape.num_kv_heads,
             shape.head_dim,
             int(step.context_len.max()),
             shape.window,
+            shape.dtype,
+            shape.kv,
             multiprocessors,
             **({"split": SPLIT} | shape_args),
         )
@@ -179,7 +181,7 @@ class World:
         # a score: a sum of dim exact products, then five roundings; tanh is a quotient of sums near 1
         score = (dim + 8) * UNIT[torch.float32] * size + 16 * UNIT[torch.float32] * (shape.softcap + 1)
         # weights and their sum are off by that much each, and by the rounding of weights and of float32 sums
-        weight = UNIT[compute_types(TORCH_DTYPES[shape.dtype], TORCH_DTYPES[shape.kv])[1]]
+        weight = UNIT[TORCH_DTYPES[self.attention_shape.compute_types[1]]]
         relative = 2 * score + 2 * weight + (each.context + 32) * UNIT[torch.float32]
         return wanted, mean * relative + np.abs(wanted) * UNIT[TORCH_DTYPES[shape.out]] + 1e-30
 
@@ -202,8 +204,7 @@ def test_mixed_steps_against_the_reference(shape: Shape) -> None:
     """A decode of three splits, a chunk of prefill across two, a prompt, a sequence of one token; and padding."""
     world = World(shape, [150, 90, 21, 1, 64], [1, 40, 21, 1, 1])
     order = [0, 1, 2, 3, 4]
-    for options in ({}, {"max_parts": 0}):
-        world.check(order, world.run(order, (3, 2), **options))
+    world.check(order, world.run(order, (3, 2)))
 
 
 def test_wide_heads() -> None:
@@ -215,11 +216,11 @@ def test_wide_heads() -> None:
 def test_a_row_is_the_same_bits_in_any_company(shape: Shape) -> None:
     world = World(shape, [150, 90, 21, 131], [1, 40, 21, 3])
     alone = [world.run([i]) for i in range(4)]
-    for rows in (16, 64, 128):
-        for options in ({"multiprocessors": 1}, {"max_parts": 4}):
-            order = [2, 0, 3, 1]
-            together = world.run(order, (1, 1), tile_rows=rows, **options)
-            assert torch.equal(together[:-1], torch.cat([alone[i] for i in order])), (rows, options)
+    order = [2, 0, 3, 1]
+    together = torch.cat([alone[i] for i in order])
+    # every sequence whole; in parts; some of them in parts, for want of room
+    for options in ({"tile_rows": 16, "max_parts": 0}, {"tile_rows": 64}, {"tile_rows": 128, "max_parts": 4}):
+        assert torch.equal(world.run(order, (1, 1), **options)[:-1], together), options
 
 
 def test_a_row_is_the_same_bits_in_any_chunk() -> None:

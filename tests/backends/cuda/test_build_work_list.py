@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import pytest
 import torch
@@ -12,6 +14,16 @@ from albireo.backends.cuda.step import DeviceStep
 from albireo.errors import InvariantError
 
 SPLIT = 64
+KINDS: dict[str, Any] = {
+    "num_heads": 6,
+    "num_kv_heads": 2,
+    "head_dim": 64,
+    "max_context": 1000,
+    "window": 0,
+    "q_dtype": "bfloat16",
+    "kv_dtype": "bfloat16",
+    "multiprocessors": 132,
+}
 
 
 def step_of(rows: list[int], contexts: list[int], padding_tokens: int = 0) -> DeviceStep:
@@ -24,16 +36,8 @@ def step_of(rows: list[int], contexts: list[int], padding_tokens: int = 0) -> De
 
 def built(step: DeviceStep, **options: int) -> tuple[WorkList, np.ndarray, np.ndarray]:
     """The list; its items; tokens."""
-    kinds = {
-        "num_heads": 6,
-        "num_kv_heads": 2,
-        "head_dim": 64,
-        "max_context": 1000,
-        "window": 0,
-        "multiprocessors": 132,
-    }
     work = work_list(
-        AttentionShape(**(kinds | {"split": SPLIT} | options)), step.sizes["T"], step.sizes["B"], torch.device("cpu")
+        AttentionShape(**(KINDS | {"split": SPLIT} | options)), step.sizes["T"], step.sizes["B"], torch.device("cpu")
     )
     for memory in (work.count, work.items, work.tokens):
         memory.fill_(-7)
@@ -94,22 +98,27 @@ def test_long_contexts_are_cut_where_programs_would_wait() -> None:
     assert items[0, 5:].tolist() == [0, 15, -1]
 
 
+def shape_of(**options: Any) -> AttentionShape:
+    return AttentionShape(**(KINDS | options))
+
+
 def test_plans_by_shape() -> None:
-    shape = AttentionShape(32, 8, 128, 32768, 0, 132)
-    decode, mixed, prefill = (plan_attention(shape, *each) for each in ((64, 64), (576, 65), (8192, 8)))
-    assert [plan.tile_rows for plan in (decode, mixed, prefill)] == [16, 64, 128]
-    assert [plan.programs for plan in (decode, mixed, prefill)] == [396, 264, 132]
-    assert plan_attention(AttentionShape(32, 8, 128, 512, 0, 132), 1, 1).programs == 8
-    fixed = AttentionShape(32, 8, 128, 32768, 0, 132, tile_rows=64)
-    assert plan_attention(fixed, 64, 64).tile_rows == plan_attention(fixed, 8192, 8).tile_rows == 64
-    smaller = {16: {"is_float32": True}, 64: {"capability": 80}}
-    for rows, options in smaller.items():
-        assert plan_attention(AttentionShape(32, 8, 128, 32768, 0, 132, **options), 8192, 8).tile_rows == rows
+    llama = {"num_heads": 32, "num_kv_heads": 8, "head_dim": 128, "max_context": 32768}
+    steps = ((64, 64), (576, 65), (8192, 8))
+    plans = [plan_attention(shape_of(**llama), *step) for step in steps]
+    assert [plan.tile_rows for plan in plans] == [16, 64, 128]
+    assert [plan.programs for plan in plans] == [396, 132, 132]
+    assert plan_attention(shape_of(**(llama | {"max_context": 512})), 1, 1).programs == 8
+    fixed = shape_of(**llama, tile_rows=64)
+    assert {plan_attention(fixed, *step).tile_rows for step in steps} == {64}
+    largest = [({"q_dtype": "float32"}, 16), ({"kv_dtype": "float16"}, 16), ({"capability": 80}, 64)]
+    for options, rows in largest:
+        assert plan_attention(shape_of(**llama, **options), 8192, 8).tile_rows == rows
 
 
 def test_a_step_that_is_too_large() -> None:
-    work = work_list(AttentionShape(4, 4, 64, 100, 0, 1), 8, 2, torch.device("cpu"))
+    work = work_list(shape_of(max_context=100), 8, 2, torch.device("cpu"))
     with pytest.raises(InvariantError, match="room for"):
         build_work_list(step_of([9], [9]), work)
     with pytest.raises(InvariantError, match="multiple of KV heads"):
-        AttentionShape(5, 2, 64, 100, 0, 1)
+        shape_of(num_heads=5)

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import pytest
 
-from albireo.backends.cuda.catalog import CudaCatalog
+from albireo.backends.cuda import catalog as explained
+from albireo.backends.cuda.catalog import CudaCatalog, is_gpu_target
+from albireo.backends.cuda.tiles import FEW_TOKENS
 from albireo.compiler.passes import choose_precision
 from albireo.compiler.passes.shard import Part
 from albireo.compiler.pipeline import compile_graph, optional_passes, passes_without
@@ -67,3 +69,24 @@ def test_a_model_cut_among_ranks_is_refused_by_name() -> None:
             max_positions=64,
             part=Part(2, 0),
         )
+
+
+def test_what_a_kernel_does_can_be_asked() -> None:
+    """The bound between few rows and many is that of the kernel."""
+    assert explained.FEW_TOKENS == FEW_TOKENS
+    catalog = CudaCatalog()
+    assert catalog.regimes("linear.bfloat16.triton", [1, 64, 65]) == ("few", "many")
+    assert catalog.regimes("embed.bfloat16.triton", [1, 100]) == ("rows",)
+    for call in program_of(graph_of("llama", "bfloat16")).calls:
+        for regime in catalog.regimes(call.kernel, [1, 100]):
+            assert catalog.regime_text(call.kernel, regime)
+
+
+@pytest.mark.parametrize("target", ["cuda", "cuda:80", "cuda:90", "cuda:100"])
+def test_targets_that_are_gpus(target: str) -> None:
+    assert is_gpu_target(target)
+
+
+@pytest.mark.parametrize("target", ["native", "avx2", "cuda90", "cuda:", "CUDA"])
+def test_targets_that_are_none(target: str) -> None:
+    assert not is_gpu_target(target)

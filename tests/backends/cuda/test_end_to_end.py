@@ -13,13 +13,14 @@ import numpy as np
 import pytest
 import torch
 
-from albireo import LLM, SamplingParams
+from albireo import LLM, PoolingParams, SamplingParams
 from albireo.api import devices, load
 from albireo.api.memory import MemoryPlan
 from albireo.api.source import ModelSource
 from albireo.backends.cuda.model import CudaModel
 from albireo.backends.cuda.open import open_model
 from albireo.config import EngineConfig
+from albireo.engine.engine import Engine
 from albireo.graph.node import Graph
 from albireo.graph.program import Program
 from albireo.models import load_architecture
@@ -112,3 +113,37 @@ def test_log_probabilities_come_from_the_host(directory: Path, monkeypatch: pyte
         assert list(ours) == list(theirs)
         assert all(abs(ours[i].logprob - theirs[i].logprob) < 1e-5 for i in ours)
     assert [p and list(p) for p in got.prompt_logprobs] == [p and list(p) for p in wanted.prompt_logprobs]
+
+
+def test_embeddings_beside_what_is_generated_are_those_of_the_cpu(
+    directory: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A second program on the same weights and KV cache; alone and in company to the same bits, as tokens are."""
+    prompts = np.random.default_rng(2).integers(3, 60, (2, 14)).tolist()
+    kinds = [PoolingParams(pooling_type="mean"), PoolingParams(dimensions=5)]
+
+    def served(engine: LLM, which: list[int], num_generating: int) -> tuple[list[list[float]], list[int]]:
+        assert engine.loaded is not None
+        made = Engine(engine.loaded.settings, engine.loaded.execute, lambda: 0.0)
+        for i in range(num_generating):
+            greedy = SamplingParams(temperature=0, max_tokens=3, ignore_eos=True)
+            made.add_request(f"g{i}", [5 + i, 6, 7], greedy)
+        for i in which:
+            made.add_request(f"e{i}", prompts[i], SamplingParams(), pooling=kinds[i])
+        vectors: dict[str, list[float]] = {}
+        drawn: list[int] = []
+        while made.has_work():
+            for update in made.step():
+                drawn += update.token_ids if update.request_id == "g0" else []
+                if update.embedding is not None:
+                    vectors[update.request_id] = update.embedding
+        return [vectors[f"e{i}"] for i in which], drawn
+
+    wanted, tokens_alone = served(llm(directory, device="cpu"), [0, 1], 1)
+    monkeypatch.setattr(load, "open_device", lambda config, levels=None: StandIn())
+    engine = llm(directory, device="cuda")
+    got, drawn = served(engine, [0, 1], 1)
+    assert drawn == tokens_alone
+    for ours, theirs in zip(got, wanted, strict=True):
+        np.testing.assert_allclose(ours, theirs, rtol=0, atol=1e-5)
+    assert served(engine, [0], 0)[0] == got[:1]

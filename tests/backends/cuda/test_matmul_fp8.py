@@ -62,3 +62,16 @@ def test_a_row_has_the_same_bits_in_any_company(name: str) -> None:
         out = torch.empty(tokens, n)
         matmul_smallm(x[order], matrix, out, n, workspace=space)
         assert torch.equal(out, whole[order]), tokens
+
+
+@pytest.mark.parametrize("name", ["fp8", "fp8.g128"])
+@pytest.mark.parametrize(("m", "k"), [(3, 1152), (66, 200)])
+def test_float8_on_both_sides(name: str, m: int, k: int) -> None:
+    n = 40
+    matrix = device_matrix(random_encoded(encoding(name), n, k, seed=k))
+    x, x_scale = random(m, k, seed=1).to(torch.float8_e4m3fn), random(m, seed=3).abs()
+    out = torch.full((m, n), torch.nan)
+    linear(x, matrix, out, workspace=workspace(name, n, k), x_scale=x_scale)
+    numbers = torch.from_numpy(decoded(matrix).astype(np.float64))
+    scaled = x.double() * x_scale.double()[:, None]
+    assert ((out - scaled @ numbers.T).abs() <= (k + 16) * EPS * (scaled.abs() @ numbers.abs().T)).all()

@@ -6,6 +6,7 @@ Made by api/load, run by execution/runner. Does not know requests, scheduling or
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from copy import copy
 from dataclasses import asdict, dataclass
 from functools import cache
 
@@ -16,9 +17,10 @@ from albireo import _native
 from albireo.backends.backend import identity_parts
 from albireo.backends.cpu.kv_view import read_slots, token_numbers, widen
 from albireo.backends.cpu.pack import constant_offsets, pack_constants
-from albireo.backends.cpu.stored import StoredWeights
+from albireo.backends.cpu.stored import read_stored
 from albireo.backends.step_inputs import StepInputs
-from albireo.backends.step_outputs import StepOutputs
+from albireo.backends.step_outputs import NOTHING, StepOutputs
+from albireo.backends.stored_weights import StoredWeights
 from albireo.backends.weights import Weights
 from albireo.dtypes import TOKEN, itemsize, natural_stride
 from albireo.errors import InvariantError
@@ -94,9 +96,8 @@ class CpuModel:
         progress: Callable[[int], None] = lambda _: None,
         peers: Peers | None = None,
     ) -> None:
-        self.program = program
         self.num_blocks = num_blocks
-        self.pool, self._peers = pool, peers
+        self.pool = pool
         self._layer_block_bytes = kv_block_bytes(program.kv) // program.kv.num_layers
         offsets, num_bytes = constant_offsets(program.constants)
         self._weights = _native.Memory(num_bytes)
@@ -104,13 +105,36 @@ class CpuModel:
         self._kv = _native.Memory(num_blocks * kv_block_bytes(program.kv))
         self._constants = {name: self._weights.address + offset for name, offset in offsets.items()}
         if isinstance(weights, StoredWeights):
-            weights.read_into(program.constants, self._weights, offsets, progress)
+            read_stored(weights, program.constants, self._weights, offsets, progress)
         else:
             pack_constants(pool, program.constants, weights, self._weights, offsets, progress)
+        self._take(program, peers)
+
+    def sharing(self, program: Program, peers: Peers | None = None) -> CpuModel:
+        """Another program of the same constants on the memory of this one, KV cache included; they run in turn.
+
+        Activations are shared where there is room. Raises: InvariantError when it has other constants.
+        """
+        if program.constants != self.program.constants:
+            raise InvariantError("a program that is to share a model's weights has other constants")
+        other = copy(self)
+        if peers is not None:
+            other._arena = peers.arenas[peers.rank]
+        elif program.arena_bytes > self._arena.num_bytes:
+            other._arena = _native.Memory(program.arena_bytes)
+        other._take(program, peers)
+        return other
+
+    def _take(self, program: Program, peers: Peers | None) -> None:
+        self.program, self._peers = program, peers
         self.native = self._bind(program.calls)
         self.top_ids = np.zeros((program.maxima["G"], TOP_LOGITS), np.int32)
         self.top_values = np.zeros((program.maxima["G"], TOP_LOGITS), np.float32)
-        self._logits = self._view(program.buffers[program.outputs["logits"]])
+        self._rows = {
+            name: self._view(program.buffers[program.outputs[name]])
+            for name in ("logits", "hidden")
+            if name in program.outputs
+        }
 
     def run(self, inputs: StepInputs) -> StepOutputs:
         """Compute one step, the GIL released.
@@ -154,8 +178,9 @@ class CpuModel:
 
     def outputs(self, inputs: StepInputs) -> StepOutputs:
         """What the step that ran last left for these inputs."""
-        num_logits, num_top = len(inputs.logit_rows), len(inputs.top_rows)
-        return StepOutputs(self._logits[:num_logits], self.top_ids[:num_top], self.top_values[:num_top])
+        num_rows, num_top = len(inputs.logit_rows), len(inputs.top_rows)
+        logits, hidden = (self._rows.get(name, NOTHING)[:num_rows] for name in ("logits", "hidden"))
+        return StepOutputs(logits, self.top_ids[:num_top], self.top_values[:num_top], hidden)
 
     def runner(self, calls: Sequence[Call]) -> Callable[[StepInputs], None]:
         """Some calls as a program of their own, on these weights and activations; for measuring them.
@@ -245,8 +270,9 @@ class CpuModel:
         elif call.family == "embed":
             args["k"] = attrs["width"]
         elif call.family == "qkv_rope_kv":
-            args["n"] = (attrs["num_heads"] + 2 * attrs["num_kv_heads"]) * attrs["head_dim"]
             args["k"] = program.buffers[call.args["x"]].cols
+            if "v_weight" in call.args:
+                args["v_dtype"] = program.constants[call.args["v_weight"]].packing.partition(".")[2]
         for key in ("n", "k", "chunks", "eps", "num_heads", "window", "scale", "softcap"):
             if key in attrs:
                 args[key] = attrs[key]

@@ -41,7 +41,10 @@ def pack_encoded(
     found = {source: weights.encodings.get(source, "numbers") for source in sources}
     if set(found.values()) != {name}:
         raise WeightMismatch(f"{constant.name} is wanted as {name}, the checkpoint has {found}")
+    columns = constant.definition.columns
     arrays = {source: weights.encoded(source) for source in sources}
+    if columns is not None:
+        arrays = {source: array.columns(*columns) for source, array in arrays.items()}
     kept: list[Any] = []
     rows = {part: np.zeros(-(-constant.rows // PANEL) * PANEL, np.uint64) for part in _PARTS}
     end = 0

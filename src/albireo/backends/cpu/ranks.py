@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
+from copy import copy
 
 import numpy as np
 from numpy.typing import NDArray
@@ -15,10 +16,10 @@ from numpy.typing import NDArray
 from albireo import _native
 from albireo.backends.cpu.machine import thread_pool
 from albireo.backends.cpu.model import CpuModel, Peers
-from albireo.backends.cpu.stored import StoredWeights
 from albireo.backends.joining import join_top
 from albireo.backends.step_inputs import StepInputs
 from albireo.backends.step_outputs import StepOutputs
+from albireo.backends.stored_weights import StoredWeights
 from albireo.backends.weights import Weights
 from albireo.errors import ConfigError
 from albireo.graph.program import Call, Program
@@ -54,18 +55,40 @@ class TensorParallelModel:
         num_blocks: int,
         progress: Callable[[int], None] = lambda _: None,
     ) -> None:
-        size = len(programs)
+        self._pool = pool
         arenas = [_native.Memory(program.arena_bytes) for program in programs]
-        self.ranks: list[CpuModel] = []
+        ranks = []
         for rank, program in enumerate(programs):
-            threads = pool.size * (rank + 1) // size - pool.size * rank // size
             with open_weights(rank) as weights:
-                peers = Peers(rank, tuple(programs), arenas, threads)
-                self.ranks.append(CpuModel(program, weights, pool, num_blocks, progress, peers))
-        self.program = programs[0]
-        self._group = _native.Group([rank.native for rank in self.ranks])
+                peers = self._peers(rank, programs, arenas)
+                ranks.append(CpuModel(program, weights, pool, num_blocks, progress, peers))
         self._widths = [program.buffers[program.outputs["logits"]].cols for program in programs]
-        self._logits: NDArray[np.float32] = np.empty((self.program.maxima["R"], sum(self._widths)), np.float32)
+        self._logits: NDArray[np.float32] = np.empty((programs[0].maxima["R"], sum(self._widths)), np.float32)
+        self._take(ranks)
+
+    def sharing(self, programs: Sequence[Program]) -> TensorParallelModel:
+        """Other programs of the same constants on the memory of these, KV cache included; they run in turn.
+
+        Raises: InvariantError when they have other constants.
+        """
+        arenas = [_native.Memory(program.arena_bytes) for program in programs]
+        ranks = [
+            rank.sharing(program, self._peers(index, programs, arenas))
+            for index, (rank, program) in enumerate(zip(self.ranks, programs, strict=True))
+        ]
+        other = copy(self)
+        other._take(ranks)
+        return other
+
+    def _peers(self, rank: int, programs: Sequence[Program], arenas: Sequence[_native.Memory]) -> Peers:
+        size, num_threads = len(programs), self._pool.size
+        threads = num_threads * (rank + 1) // size - num_threads * rank // size
+        return Peers(rank, tuple(programs), arenas, threads)
+
+    def _take(self, ranks: list[CpuModel]) -> None:
+        self.ranks = ranks
+        self.program = ranks[0].program
+        self._group = _native.Group([rank.native for rank in ranks])
 
     def run(self, inputs: StepInputs) -> StepOutputs:
         """Compute one step on all ranks, the GIL released.
@@ -76,10 +99,12 @@ class TensorParallelModel:
         ids, values = [rank.top_ids for rank in self.ranks], [rank.top_values for rank in self.ranks]
         self._group.run(*inputs.arrays, ids, values)
         parts = [rank.outputs(inputs) for rank in self.ranks]
-        logits = self._logits[: len(inputs.logit_rows)]
-        np.concatenate([part.logits for part in parts], axis=1, out=logits)
+        logits = self._logits[: len(parts[0].logits)]
+        if len(logits):
+            np.concatenate([part.logits for part in parts], axis=1, out=logits)
         best = join_top([p.top_ids for p in parts], [p.top_values for p in parts], self._widths, inputs.top_counts)
-        return StepOutputs(logits, *best)
+        # every rank has all of the residual, so the first has all of what the norm made of it
+        return StepOutputs(logits, *best, parts[0].hidden)
 
     def copy_blocks(self, pairs: Sequence[tuple[int, int]]) -> None:
         """Copy whole blocks (source, target) in every layer of every rank, in order."""

@@ -1,6 +1,6 @@
 """Constants that were packed earlier: from memory into a file's layout, and from a file back into memory.
 
-Called by api/build.py (image) and by model.py (StoredWeights). Reading is one pass at disk speed; nothing is packed.
+Called by api/build.py (image) and by model.py (read_stored). Reading is one pass at disk speed; nothing is packed.
 """
 
 from __future__ import annotations
@@ -9,13 +9,13 @@ import os
 from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 
 from albireo import _native
 from albireo.backends.cpu.pack import constant_offsets, pack_constants, padded_bytes, write_rope_table
+from albireo.backends.stored_weights import StoredWeights
 from albireo.backends.weights import Weights
 from albireo.errors import Corrupt
 from albireo.graph.program import PackedConstant
@@ -42,6 +42,12 @@ def image_bytes(constants: Mapping[str, PackedConstant]) -> int:
     return constant_offsets(constants)[1]
 
 
+def empty_image(constants: Mapping[str, PackedConstant]) -> Image:
+    """Room for constants, zeros."""
+    offsets, num_bytes = constant_offsets(constants)
+    return Image(_native.Memory(num_bytes), offsets)
+
+
 def pack_image(
     pool: _native.ThreadPool,
     constants: Mapping[str, PackedConstant],
@@ -49,56 +55,38 @@ def pack_image(
     progress: Callable[[int], None],
 ) -> Image:
     """Pack everything. progress is called with the bytes just finished."""
-    offsets, num_bytes = constant_offsets(constants)
-    memory = _native.Memory(num_bytes)
-    pack_constants(pool, constants, weights, memory, offsets, progress)
-    return Image(memory, offsets)
+    image = empty_image(constants)
+    pack_constants(pool, constants, weights, image.memory, image.offsets, progress)
+    return image
 
 
-@dataclass(frozen=True, slots=True)
-class StoredWeights:
-    """A weights file.
+def read_stored(
+    stored: StoredWeights,
+    constants: Mapping[str, PackedConstant],
+    memory: _native.Memory,
+    offsets: Mapping[str, int],
+    progress: Callable[[int], None],
+) -> None:
+    """Fill memory from a file.
 
-    Fields:
-        constants: those in it, by name, as they were packed.
-        offsets: where each begins. The caller has checked that they lie inside the file.
+    Args: offsets: of each constant in memory. progress is called with the bytes just read.
+    Raises: Corrupt when the file ends too early.
     """
-
-    path: Path
-    constants: Mapping[str, PackedConstant]
-    offsets: Mapping[str, int]
-
-    def read_into(
-        self,
-        constants: Mapping[str, PackedConstant],
-        memory: _native.Memory,
-        offsets: Mapping[str, int],
-        progress: Callable[[int], None],
-    ) -> None:
-        """Fill memory. A rotation table that is stored shorter, or for other frequencies, is computed instead.
-
-        Args: offsets: of each constant in memory. progress is called with the bytes just read.
-        Raises: Corrupt when the file ends too early.
-        """
-        runs: list[tuple[int, int, int]] = []
-        for name, constant in constants.items():
-            if not self._has(constant):
-                write_rope_table(constant, memory, offsets[name])
-                progress(constant.num_bytes)
-                continue
-            _append(runs, self.offsets[name], offsets[name], constant.num_bytes)
-        view = memory.view()
-        fd = os.open(self.path, os.O_RDONLY | os.O_CLOEXEC)
-        try:
-            with ThreadPoolExecutor(NUM_READERS, "albireo-read") as readers:
-                for num_bytes in readers.map(lambda run: _read(fd, view, *run), _chunks(runs)):
-                    progress(num_bytes)
-        finally:
-            os.close(fd)
-
-    def _has(self, constant: PackedConstant) -> bool:
-        stored = self.constants[constant.name]
-        return constant.rope is None or (constant.rope == stored.rope and constant.rows <= stored.rows)
+    runs: list[tuple[int, int, int]] = []
+    for name, constant in constants.items():
+        if not stored.has(constant):
+            write_rope_table(constant, memory, offsets[name])
+            progress(constant.num_bytes)
+            continue
+        _append(runs, stored.offsets[name], offsets[name], constant.num_bytes)
+    view = memory.view()
+    fd = os.open(stored.path, os.O_RDONLY | os.O_CLOEXEC)
+    try:
+        with ThreadPoolExecutor(NUM_READERS, "albireo-read") as readers:
+            for num_bytes in readers.map(lambda run: _read(fd, view, *run), _chunks(runs)):
+                progress(num_bytes)
+    finally:
+        os.close(fd)
 
 
 def _append(runs: list[tuple[int, int, int]], source: int, target: int, num_bytes: int) -> None:

@@ -16,6 +16,7 @@ from functools import lru_cache
 import torch
 
 from albireo.backends.cuda.step import DeviceStep
+from albireo.dtypes import KV_CODES
 from albireo.errors import InvariantError
 
 #: Positions whose keys are taken at once, from position 0 on; half of it for heads of more than 128 numbers, which
@@ -41,7 +42,8 @@ class AttentionShape:
         max_context: positions of the longest sequence.
         window: positions that a row sees, its own included; 0: all.
         multiprocessors: of the GPU; any small number elsewhere.
-        capability: of the GPU, 90 is 9.0. is_float32: q or the cache is float32, and so is all computing.
+        capability: of the GPU, 90 is 9.0.
+        q_dtype, kv_dtype: of queries and of the cache.
         tile_rows: 16, 64 or 128 for every step, where a row's bits must not depend on the shape of its step even if
             HMMA and HGMMA differ; None: what is fastest for each.
         split: positions of one, a multiple of KV_TILE.
@@ -54,9 +56,10 @@ class AttentionShape:
     head_dim: int
     max_context: int
     window: int
+    q_dtype: str
+    kv_dtype: str
     multiprocessors: int
     capability: int = 90
-    is_float32: bool = False
     tile_rows: int | None = None
     split: int = SPLIT
     max_parts: int = MAX_PARTS
@@ -75,13 +78,23 @@ class AttentionShape:
         return self.num_heads // self.num_kv_heads
 
     @property
+    def compute_types(self) -> tuple[str, str]:
+        """In which type scores come from q and keys, and the mean from weights and values."""
+        if self.q_dtype == "float32":
+            return "float32", "float32"
+        if self.kv_dtype in KV_CODES:
+            return self.q_dtype, "bfloat16"
+        one = self.q_dtype if self.q_dtype == self.kv_dtype else "float32"
+        return one, one
+
+    @property
     def kv_tile(self) -> int:
         return KV_TILE if self.head_dim <= 128 else KV_TILE // 2
 
     @property
     def largest_tile(self) -> int:
         """Rows of the largest tile whose sums stay in registers: 128 with HGMMA, which spreads them best."""
-        if self.is_float32:
+        if self.compute_types[0] == "float32":
             return 16
         return 128 if self.capability == 90 and self.head_dim <= 128 else 64
 
@@ -120,9 +133,9 @@ def _tile_rows(shape: AttentionShape, num_tokens: int, num_sequences: int) -> in
 
 def _resident(shape: AttentionShape, tile_rows: int) -> int:
     """Programs that a multiprocessor has room for: of 64 K registers and, on an H200, 227 KB of shared memory."""
-    if tile_rows == 16:
-        return 3 if shape.head_dim <= 128 else 2
-    return 2 if tile_rows == 64 and shape.head_dim <= 128 and shape.capability == 90 else 1
+    if tile_rows != 16:
+        return 1
+    return 2 if shape.head_dim > 128 or shape.kv_dtype in KV_CODES else 3
 
 
 @dataclass(frozen=True, slots=True)

@@ -131,11 +131,18 @@ def _qkv_rope_kv(args: _Args) -> Launch:
     table, layer = args.vector("rope"), args.memory.kv.layers[args.number("layer")]
     heads, kv_heads, head_dim = (args.number(name) for name in ("num_heads", "num_kv_heads", "head_dim"))
     eps, scratch = float(args.call.attrs["eps"]), args.memory.scratch
-    n = qkv_columns(args.call)
+    n, of_v = qkv_columns(args.call), None
+    if "v_weight" in args.call.args:  # in another encoding than q and k
+        of_v, v_bias, of_qk = args.matrix("v_weight"), args.optional_vector("v_bias"), bias
+        first, bias = n - kv_heads * head_dim, None
 
     def launch(step: DeviceStep) -> None:
         qkv = scratch.qkv[: step.sizes["T"], :n]
-        linear(x(step), weight, qkv, n=n, workspace=scratch.linear)
+        if of_v is None:
+            linear(x(step), weight, qkv, n=n, workspace=scratch.linear)
+        else:
+            linear(x(step), weight, qkv[:, :first], n=first, bias=of_qk, workspace=scratch.linear)
+            linear(x(step), of_v, qkv[:, first:], n=n - first, bias=v_bias, workspace=scratch.linear)
         qk_norm_rope_kv_write(
             qkv,
             bias,

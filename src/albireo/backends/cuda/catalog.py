@@ -6,20 +6,33 @@ looked at, anywhere. A kernel here is a launcher of kernels/: it picks tiles by 
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import re
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 from albireo.backends.backend import Variant
 from albireo.dtypes import COMPUTE_DTYPES, TOKEN
 from albireo.encodings import is_encoding
+from albireo.errors import ConfigError
+from albireo.graph.tuning import Tuning
 
 #: The level in kernels' identities: linear.bfloat16.triton.
 LEVEL = "triton"
+#: Of the least compute capability, 8.0, as targets write it.
+MIN_CAPABILITY = 80
 #: Families that read a matrix, and may read one in few bits.
 _MATRICES = ("embed", "linear", "qkv_rope_kv", "head_top")
 #: Families that can write, or copy, rows of 8-bit codes.
 _TO_TOKENS = ("norm", "elementwise", "gather")
 _OTHERS = ("norm", "gather", "attention", "head_norm", "rope", "kv_write", "elementwise", "slice", "top")
+#: Rows up to which a linear streams its weight through tiles that are as wide as its tokens; kernels/matmul_smallm.py.
+FEW_TOKENS = 64
+_REGIMES = {
+    "items": "a work list made on the device: tiles of 16, 64 or 128 query rows, splits of 512 positions",
+    "rows": "a program a row, or a part of one",
+    "few": f"up to {FEW_TOKENS} rows: 64 weight rows by 16, 32 or 64 tokens a tile, K cut by a constant of the shape",
+    "many": "tiles of tokens and outputs, K in the same parts",
+}
 _ACTS = ("none", "silu_mul", "gelu_tanh_mul")
 
 
@@ -36,3 +49,32 @@ class CudaCatalog:
         if family in _OTHERS and (dtype in COMPUTE_DTYPES or (dtype == TOKEN and family in _TO_TOKENS)):
             return (Variant(identity, "one"),)
         return ()
+
+    def regimes(self, identity: str, rows: Iterable[int], tuning: tuple[Tuning, ...] = ()) -> tuple[str, ...]:
+        """See ExplainedCatalog."""
+        family = identity.partition(".")[0]
+        if family == "attention":
+            return ("items",)
+        if family == "embed" or family not in _MATRICES:
+            return ("rows",)
+        return tuple(dict.fromkeys("few" if count <= FEW_TOKENS else "many" for count in rows))
+
+    def regime_text(self, identity: str, regime: str) -> str:
+        """See ExplainedCatalog."""
+        return _REGIMES[regime]
+
+
+def is_gpu_target(target: str) -> bool:
+    """Whether a build's target is a GPU: cuda, or cuda:90 for compute capability 9.0.
+
+    Raises: ConfigError for a capability that kernels do not compile for.
+    """
+    found = re.fullmatch(r"cuda(?::(\d+))?", target)
+    if found is None:
+        return False
+    if found[1] is not None and int(found[1]) < MIN_CAPABILITY:
+        raise ConfigError(
+            f"target={target!r}: compute capability {MIN_CAPABILITY / 10:.1f} is the least; choose "
+            f"cuda:{MIN_CAPABILITY} (A100), cuda:90 (H100, H200), cuda:100 (B200), or cuda"
+        )
+    return True

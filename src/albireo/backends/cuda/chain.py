@@ -1,6 +1,7 @@
 """The chain of additions that a sum of a linear is: what matmul_smallm and matmul have in common, and so their bits.
 
-Used inside their kernels. Codes of e4m3 become the bfloat16 numbers that they are, and are multiplied as those.
+Used inside their kernels. Codes of e4m3 become the bfloat16 numbers that they are, and are multiplied as those; where x
+is e4m3 too both are multiplied as they are, and BLOCK_K is GROUP.
 """
 
 from __future__ import annotations
@@ -35,8 +36,8 @@ def chain(
             a = tl.load(weight_at + start)
             b = tl.load(x_at + start)
         else:
-            a = tl.load(weight_at + start, mask=(at_k < k - start)[None, :], other=0)
-            b = tl.load(x_at + start, mask=(at_k < k - start)[:, None], other=0)
+            a = tl.load(weight_at + start, mask=(at_k < k - start)[None, :], other=0.0)
+            b = tl.load(x_at + start, mask=(at_k < k - start)[:, None], other=0.0)
         if a.dtype == tl.uint8:
             a = e4m3_to_bfloat16(a)
         if SCALED == _GROUPS:
@@ -44,6 +45,9 @@ def chain(
             next_by = tl.load(scale + next_group * num_rows + row)
             acc = tl.fma(mma(a, b, tl.zeros((ROWS, TOKENS), tl.float32)), by[:, None], acc)  # type: ignore[index]
             by = next_by
+        elif b.dtype == tl.float8e4nv:
+            # Hopper adds float8 products with 14 bits only: no further than this
+            acc += mma(a, b, tl.zeros((ROWS, TOKENS), tl.float32))
         else:
             acc = mma(a, b, acc)
     return acc

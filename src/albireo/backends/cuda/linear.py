@@ -38,6 +38,7 @@ def linear(
     n: int | None = None,
     chunks: int = 1,
     workspace: torch.Tensor | None = None,
+    x_scale: torch.Tensor | None = None,
 ) -> None:
     """A row's bits depend on that row and the weight only.
 
@@ -48,6 +49,7 @@ def linear(
         act: none, silu_mul or gelu_tanh_mul; with one of those gate and up rows take turns in the weight, as in
             graph.program.GATE_UP_INTERLEAVE.
         n: outputs of a row; None: all of out's.
+        x_scale: [T] float32 where x is float8 e4m3 beside float8 weights; else None.
         chunks: 1. workspace: uint8, workspace_size() bytes at least, zeroed once; linears of one stream share it.
     Raises: UnsupportedModel for chunks, which tensor parallelism needs.
     """
@@ -58,9 +60,9 @@ def linear(
     if weight.dtype not in (*COMPUTE_DTYPES, *few.SCALES):
         _integers(x, weight, out, n, bias, residual, code)
     elif len(x) <= FEW_TOKENS:
-        few.matmul_smallm(x, weight, out, n, bias, residual, code, workspace)
+        few.matmul_smallm(x, weight, out, n, bias, residual, code, workspace, x_scale)
     else:
-        many.matmul(x, weight, out, n, bias, residual, code)
+        many.matmul(x, weight, out, n, bias, residual, code, x_scale)
 
 
 def _integers(

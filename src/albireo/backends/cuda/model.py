@@ -8,6 +8,7 @@ Triton's interpreter, the same code computes the same numbers, which is how it i
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from copy import copy
 
 import numpy as np
 import torch
@@ -26,7 +27,7 @@ from albireo.backends.cuda.scratch import Scratch
 from albireo.backends.cuda.staging import Staging
 from albireo.backends.cuda.step import DeviceStep
 from albireo.backends.step_inputs import StepInputs
-from albireo.backends.step_outputs import StepOutputs
+from albireo.backends.step_outputs import NOTHING, StepOutputs
 from albireo.dtypes import TOKEN, itemsize
 from albireo.errors import InvariantError, OutOfMemory
 from albireo.graph.program import Buffer, Call, Program
@@ -60,16 +61,11 @@ class CudaModel:
         reserve_bytes: int = 0,
         recorder: Recorder | None = None,
     ) -> None:
-        self.program, self.device = program, device
-        seqs = min(program.maxima["G"], program.maxima["T"])
-        self._maxima = {**program.maxima, "B": program.maxima["G"]}
-        self._buckets = Buckets(seqs)
+        self.device, self._max_positions = device, max_positions
+        self._buckets = Buckets(min(program.maxima["G"], program.maxima["T"]))
         self._matrices, self._vectors = matrices, vectors
         self._arena = torch.zeros(program.arena_bytes, dtype=torch.uint8, device=device)
-        self._buffers = {name: self._view(buffer) for name, buffer in program.buffers.items()}
-        max_blocks = -(-max_positions // program.kv.block_size)
-        self._staging = Staging(self._maxima, max_blocks, device)
-        self._scratch = Scratch.of(program, self._maxima, max_positions, device)
+        self._make_room(program)
         self._recorder = recorder or (CudaGraphs() if device.type == "cuda" else DirectLaunches())
         self._recorded: dict[Bucket, Launches] = {}
         logits = self._output("logits")
@@ -87,9 +83,37 @@ class CudaModel:
         Raises: InvariantError when the step is larger than the program was planned for; nothing is computed then.
         """
         self._begin(inputs)
-        counts = {"logits": len(inputs.logit_rows), "top_ids": len(inputs.top_rows), "top_values": len(inputs.top_rows)}
+        num_rows, num_top = len(inputs.logit_rows), len(inputs.top_rows)
+        counts = {name: num_top if name.startswith("top_") else num_rows for name in self.program.outputs}
         ticket = self._results.send({name: self._output(name, count) for name, count in counts.items()})
-        return StepOutputs(**self._results.receive(ticket))
+        return StepOutputs(**({"logits": NOTHING} | self._results.receive(ticket)))
+
+    def sharing(self, program: Program) -> CudaModel:
+        """Another program of the same constants on the weights and KV cache of this one; they run in turn.
+
+        It gives hidden states, draws nothing, and is launched call by call. Activations are shared where there is room.
+        Raises: InvariantError when it has other constants.
+        """
+        if program.constants != self.program.constants:
+            raise InvariantError("a program that is to share a model's weights has other constants")
+        other = copy(self)
+        if program.arena_bytes > len(self._arena):
+            other._arena = torch.zeros(program.arena_bytes, dtype=torch.uint8, device=self.device)
+        other._recorder, other._recorded = DirectLaunches(), {}
+        other._make_room(program)
+        other._results = Results({name: other._output(name) for name in program.outputs})
+        memory = Memory(other._buffers, program.buffers, self._matrices, self._vectors, self._kv, other._scratch)
+        other._launches = [(call, bind(call, memory)) for call in program.calls]
+        return other
+
+    def _make_room(self, program: Program) -> None:
+        """For what a program's steps need beside weights, KV cache and arena."""
+        self.program = program
+        self._maxima = {**program.maxima, "B": program.maxima["G"]}
+        self._buffers = {name: self._view(buffer) for name, buffer in program.buffers.items()}
+        max_blocks = -(-self._max_positions // program.kv.block_size)
+        self._staging = Staging(self._maxima, max_blocks, self.device)
+        self._scratch = Scratch.of(program, self._maxima, self._max_positions, self.device)
 
     def can_draw(self, tasks: Sequence[SampleTask]) -> bool:
         """See execution.ahead.AheadDevice."""

@@ -1,4 +1,4 @@
-"""A program and a checkpoint's weights -> a CudaModel.
+"""A program and the weights of a checkpoint, or of an engine directory -> a CudaModel.
 
 Called by api/devices.py. The one place that knows how a model's parts on a GPU are put together.
 """
@@ -12,6 +12,8 @@ import torch
 from albireo.backends.cuda.capture import DirectLaunches, Recorder
 from albireo.backends.cuda.constants import place_constants
 from albireo.backends.cuda.model import CudaModel
+from albireo.backends.cuda.stored import read_constants
+from albireo.backends.stored_weights import StoredWeights
 from albireo.backends.weights import Weights
 from albireo.errors import OutOfMemory
 from albireo.graph.program import Program
@@ -19,7 +21,7 @@ from albireo.graph.program import Program
 
 def open_model(
     program: Program,
-    weights: Weights,
+    weights: Weights | StoredWeights,
     *,
     num_blocks: int,
     max_positions: int,
@@ -40,7 +42,10 @@ def open_model(
     """
     device = device or torch.device("cuda", 0)
     try:
-        matrices, vectors = place_constants(program.constants, weights, device, advance)
+        if isinstance(weights, StoredWeights):
+            matrices, vectors = read_constants(program.constants, weights, device, advance)
+        else:
+            matrices, vectors = place_constants(program.constants, weights, device, advance)
         return CudaModel(
             program,
             matrices,

@@ -13,9 +13,7 @@ import torch
 
 from albireo.backends.cuda.attention_plan import AttentionShape, WorkList, work_list
 from albireo.backends.cuda.attention_plan import workspace_size as attention_size
-from albireo.backends.cuda.kernels.attention import compute_types
 from albireo.backends.cuda.kernels.top import top_workspace
-from albireo.backends.cuda.kv import TORCH_DTYPES
 from albireo.backends.cuda.linear import workspace_size as linear_size
 from albireo.graph.program import Call, Program
 
@@ -91,7 +89,6 @@ def _heads_and_window(call: Call) -> tuple[int, int, int, int]:
 def _shape_of(call: Call, program: Program, max_positions: int, device: torch.device) -> AttentionShape:
     """What calls of attention that share a work list have in common."""
     heads, kv_heads, head_dim, window = _heads_and_window(call)
-    q_dtype = program.buffers[call.args["q"]].dtype
     processors, capability = _FEW_PROCESSORS, 90
     if device.type == "cuda":
         properties = torch.cuda.get_device_properties(device)
@@ -102,15 +99,15 @@ def _shape_of(call: Call, program: Program, max_positions: int, device: torch.de
         head_dim,
         max_context=max_positions,
         window=window,
+        q_dtype=program.buffers[call.args["q"]].dtype,
+        kv_dtype=program.kv.dtype,
         multiprocessors=processors,
         capability=capability,
-        is_float32=compute_types(TORCH_DTYPES[q_dtype], TORCH_DTYPES[program.kv.dtype])[0] == torch.float32,
     )
 
 
 def _linear_bytes(call: Call, program: Program) -> int:
     if call.family not in _LINEARS:
         return 0
-    weight = program.constants[call.args["weight"]]
-    dtype = weight.packing.partition(".")[2]
-    return linear_size(dtype, weight.rows, weight.cols)
+    weights = [program.constants[call.args[role]] for role in ("weight", "v_weight") if role in call.args]
+    return max(linear_size(w.packing.partition(".")[2], w.rows, w.cols) for w in weights)

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from albireo.compiler.leaf_sums import has_leaves, leaf_problem, leaf_sum
 from albireo.compiler.rewrite import Rewriter, label
 from albireo.errors import ConfigError, UnsupportedModel
 from albireo.graph.node import ConstantDef, Graph, Node, TensorType, Value
@@ -74,6 +75,10 @@ def problems(graph: Graph, size: int) -> list[str]:
     for width, origin in origins.items():
         if width % (LEAVES * _PAIR):
             found.append(f"{origin} adds {width} products, no multiple of {LEAVES * _PAIR} (a tree of pairs)")
+    row_linears = [node for node in graph.nodes if node.attrs.get("role") == "row" and has_leaves(node)]
+    found += [problem for node in row_linears if (problem := leaf_problem(node, LEAVES))][:1]
+    if size == 1 and any("bias" in node.inputs for node in row_linears):
+        found.append(f"{row_linears[0].origin} has a bias, which only a sum over ranks adds to weights in few bits")
     for node in graph.nodes:
         rows = node.inputs["weight"].type.dims[0] if node.attrs.get("role") == "vocab" else size
         if int(rows) < size:
@@ -171,6 +176,9 @@ class _Cutter:
         """Some of the inputs: columns of the weight. What comes out is a partial sum."""
         before = str(node)
         width, size = int(node.inputs["weight"].type.dims[1]), self._part.size
+        if has_leaves(node):
+            self._leaves(node, kind, width)
+            return
         if size < LEAVES:
             node.attrs["chunks"] = LEAVES // size
         if size == 1:
@@ -186,6 +194,29 @@ class _Cutter:
         terms = {"x": partial} | ({"bias": node.inputs["bias"]} if "bias" in node.inputs else {})
         self._rw.replace((node,), (new, Node("all_reduce", terms, {"ranks": size}, (out,), node.origin)))
 
+    def _leaves(self, node: Node, kind: str | None, width: int) -> None:
+        """The same of a weight in few bits: each leaf by itself."""
+        size, leaf = self._part.size, width // LEAVES
+        if kind is None and size > 1:
+            raise UnsupportedModel(f"{label(node)}: has the role row, but its input is not a rank's part")
+
+        def weight_of(number: int) -> Value:
+            return self._constant(
+                node.inputs["weight"], None, (number * leaf, (number + 1) * leaf), f"{LEAVES}.{number}"
+            )
+
+        count, out = LEAVES // size, node.output
+        found = leaf_sum(node, self._part.rank * count, count, weight_of)
+        if size == 1:
+            last = found.nodes[-1]
+            new = (*found.nodes[:-1], Node(last.op, last.inputs, last.attrs, (out,), node.origin))
+        else:
+            terms = {"x": found.total} | ({"bias": node.inputs["bias"]} if "bias" in node.inputs else {})
+            new = (*found.nodes, Node("all_reduce", terms, {"ranks": size}, (out,), node.origin))
+        self._rw.replace((node,), new)
+        if found.unused is not None and not self._rw.users(found.unused.output):
+            self._rw.drop(found.unused)
+
     def _changed(self, node: Node, before: str) -> None:
         self._rw.record.firings.append(Firing(node.origin, (before,), (str(node),)))
 
@@ -198,7 +229,9 @@ class _Cutter:
             return first * self._head_dim, (first + 1) * self._head_dim
         return rank * rows // size, (rank + 1) * rows // size
 
-    def _constant(self, value: Value, rows: tuple[int, int] | None, columns: tuple[int, int] | None) -> Value:
+    def _constant(
+        self, value: Value, rows: tuple[int, int] | None, columns: tuple[int, int] | None, part: str = ""
+    ) -> Value:
         """A part of a constant, under a name of its own: the whole one may be read elsewhere."""
         definition = value.constant
         if definition is None or definition.columns is not None:
@@ -208,7 +241,7 @@ class _Cutter:
             definition, dims[0] = definition.rows(*rows), rows[1] - rows[0]
         if columns is not None:
             definition, dims[1] = ConstantDef(definition.segments, columns), columns[1] - columns[0]
-        name = f"{value.name}/{self._part.size}"
+        name = f"{value.name}/{part or self._part.size}"
         return self._rw.add_constant(Value(name, TensorType(value.type.dtype, tuple(dims)), constant=definition))
 
 

@@ -13,6 +13,7 @@ from albireo import __version__
 from albireo.server.protocol.anthropic import CountTokensRequest, MessageAnswer, MessagesRequest, TokenCount
 from albireo.server.protocol.chat import ChatCompletion, ChatRequest
 from albireo.server.protocol.completions import Completion, CompletionRequest
+from albireo.server.protocol.embeddings import EmbeddingList, EmbeddingRequest
 from albireo.server.protocol.responses import ResponseAnswer, ResponseRequest
 from albireo.server.protocol.tokens import Detokenized, DetokenizeRequest, Tokenized, TokenizeRequest
 
@@ -23,6 +24,7 @@ _POSTS = (
     ("/v1/responses", "Answer a conversation, and keep the answer.", ResponseRequest, ResponseAnswer),
     ("/v1/messages", "Answer a conversation; Anthropic's protocol.", MessagesRequest, MessageAnswer),
     ("/v1/messages/count_tokens", "Tokens of a conversation.", CountTokensRequest, TokenCount),
+    ("/v1/embeddings", "Texts to vectors.", EmbeddingRequest, EmbeddingList),
     ("/tokenize", "Text to token ids.", TokenizeRequest, Tokenized),
     ("/detokenize", "Token ids to text.", DetokenizeRequest, Detokenized),
 )

@@ -74,7 +74,8 @@ class MessagesRequest(CountTokensRequest, kw_only=True, forbid_unknown_fields=Tr
 
 
 COUNT_NEUTRAL: dict[str, tuple[Any, ...]] = {
-    "context_management": ({}, {"edits": []}),
+    # what was thought is kept as it comes
+    "context_management": ({}, {"edits": []}, {"edits": [{"type": "clear_thinking_20251015", "keep": "all"}]}),
     "mcp_servers": ([],),
     "speed": ("standard",),
 }

@@ -22,11 +22,11 @@ Rounding: products are exact, sums float32. Where q and the cache have one type,
 meet v. With codes, weights times the values' scales are rounded to bfloat16 (scales leave float16's range), and codes
 are used as they are. With float32 in q or the cache, or two types, all is float32, which is slow.
 
-What speed assumes, to be measured: an SM needs 30 KB of loads on their way (4.8 TB/s, 800 ns). Decoding, 16 rows, has 2
-tiles of K and V on their way, 64 KB a program of bfloat16 heads of 128, and 3 programs an SM by registers (146) and
-shared memory (72 KB). 64 rows: a tile on its way, 2 programs an SM (84 KB, 240 registers). 128 rows: one of 8 warps,
-for prompts, where a key is then read from L2 once for 128 rows. A program takes the next item while it computes one;
-whole items run through split ends without draining the loads.
+What speed assumes, to be measured: an SM needs 30 KB of loads on their way (4.8 TB/s, 800 ns). Two tiles of K and V are
+on their way ahead of the one computed: 64 KB a program of bfloat16 heads of 128. Decoding, 16 rows and 4 warps, leaves
+room for 3 programs an SM by registers (146) and shared memory (72 KB), 2 with codes. 64 and 128 rows: one program of 8
+warps, by shared memory (115 and 131 KB) and registers; a key is then read from L2 once for so many rows. A program
+takes the next item while it computes one; whole items run through split ends without draining the loads.
 """
 
 from __future__ import annotations
@@ -42,7 +42,7 @@ from albireo.backends.cuda.aot import AotCase
 from albireo.backends.cuda.arithmetic import mma, round_to
 from albireo.backends.cuda.attention_plan import ITEM_FIELDS, KV_TILE, WorkList, parts_of
 from albireo.backends.cuda.kernels.attention_combine import attention_combine
-from albireo.backends.cuda.kv import LayerKV
+from albireo.backends.cuda.kv import TORCH_DTYPES, LayerKV
 from albireo.backends.cuda.softmax import merge, normalise, shift_of
 from albireo.backends.cuda.step import DeviceStep
 from albireo.errors import InvariantError
@@ -51,7 +51,9 @@ LOG2E = tl.constexpr(1.4426950408889634)
 #: Columns of the smallest product there is.
 ONES = tl.constexpr(16)
 _FIELDS = tl.constexpr(ITEM_FIELDS)
-_TYPES = {torch.float32: tl.float32, torch.bfloat16: tl.bfloat16, torch.float16: tl.float16}
+#: Triton halves them, for block tables and tiles: two tiles of keys and values are on their way.
+_STAGES = 5
+_TYPES = {"float32": tl.float32, "bfloat16": tl.bfloat16, "float16": tl.float16}
 
 
 @triton.jit
@@ -225,11 +227,12 @@ def attention(
     softcap: float,
 ) -> None:
     shape, plan = work.shape, work.plan(step)
-    asked = (num_heads, num_kv_heads, head_dim, window)
-    if asked != (shape.num_heads, shape.num_kv_heads, shape.head_dim, shape.window):
-        raise InvariantError(f"attention of heads, KV heads, head_dim and window {asked} got a work list of {shape}")
+    asked = (num_heads, num_kv_heads, head_dim, window, q.dtype, kv.k.dtype)
+    types = (TORCH_DTYPES[shape.q_dtype], TORCH_DTYPES[shape.kv_dtype])
+    if asked != (shape.num_heads, shape.num_kv_heads, shape.head_dim, shape.window, *types):
+        raise InvariantError(f"attention of {asked} (heads, KV heads, head_dim, window, types) got work of {shape}")
     sums, stats = parts_of(shape, plan, workspace)
-    qk_type, pv_type = compute_types(q.dtype, kv.k.dtype)
+    qk_type, pv_type = shape.compute_types
     attention_kernel[(plan.programs,)](
         q,
         _readable(kv.k),
@@ -262,20 +265,11 @@ def attention(
         CODES=kv.k_scale is not None,
         WINDOW=window > 0,
         SOFTCAP=softcap > 0,
-        STAGES=_stages(plan.tile_rows),
-        num_warps=_warps(plan.tile_rows, head_dim, shape.capability),
-        num_stages=_stages(plan.tile_rows),
+        STAGES=_STAGES,
+        num_warps=_warps(plan.tile_rows),
+        num_stages=_STAGES,
     )
     attention_combine(out, step, work, workspace)
-
-
-def compute_types(q: torch.dtype, cache: torch.dtype) -> tuple[torch.dtype, torch.dtype]:
-    """In which type scores are computed from q and keys, and the mean from weights and values."""
-    if q == torch.float32:
-        return q, q
-    if cache in (torch.int8, torch.float8_e4m3fn):
-        return q, torch.bfloat16
-    return (q, q) if cache == q else (torch.float32, torch.float32)
 
 
 def _readable(numbers: torch.Tensor) -> torch.Tensor:
@@ -284,14 +278,8 @@ def _readable(numbers: torch.Tensor) -> torch.Tensor:
     return numbers.view(torch.uint8) if is_old and numbers.dtype == torch.float8_e4m3fn else numbers
 
 
-def _warps(tile_rows: int, head_dim: int, capability: int) -> int:
-    """HGMMA of 64 rows is at its best with 4 warps of 16 rows; wider heads and other instructions want 8."""
-    return 4 if tile_rows == 16 or (tile_rows == 64 and head_dim <= 128 and capability == 90) else 8
-
-
-def _stages(tile_rows: int) -> int:
-    """Triton halves them, for block table and tiles: 5 are two tiles of keys and values on their way, 3 are one."""
-    return 5 if tile_rows == 16 else 3
+def _warps(tile_rows: int) -> int:
+    return 4 if tile_rows == 16 else 8
 
 
 def aot_cases() -> list[AotCase]:
@@ -321,24 +309,24 @@ def aot_cases() -> list[AotCase]:
                 "CODES": cache != "bf16",
                 "WINDOW": True,
                 "SOFTCAP": True,
-                "STAGES": _stages(rows),
+                "STAGES": _STAGES,
             }
             | options,
-            num_warps=_warps(rows, head_dim, architectures[0]),
-            num_stages=_stages(rows),
+            num_warps=_warps(rows),
+            num_stages=_STAGES,
             aligned=("q", "k", "v", "out", "items", "block_table", "partial", "q_stride", "out_stride", "table_stride"),
-            max_shared=104 << 10,
+            max_shared=132 << 10,
             words=words,
             architectures=architectures,
         )
 
-    plain = {"WINDOW": False, "SOFTCAP": False}
     loads = "LDGSTS.E.BYPASS.128"
     return [
-        case(16, "bf16", 128, {80: ("HMMA", loads), 90: ("HMMA", loads), 100: ("HMMA", loads)}, **plain),
+        case(16, "bf16", 128, {arch: ("HMMA", loads) for arch in (80, 90, 100)}, WINDOW=False, SOFTCAP=False),
         case(64, "bf16", 128, {90: ("HGMMA", loads)}),
         case(128, "bf16", 128, {90: ("HGMMA", loads)}),
         case(64, "bf16", 256, {90: ("HGMMA", loads)}),
-        case(64, "fp8e4nv", 80, {100: ("LDGSTS",)}),
-        case(16, "i8", 128, {80: ("HMMA", loads), 90: ("HMMA", loads)}),
+        case(64, "i8", 128, {90: ("HGMMA", loads), 100: (loads,)}),
+        case(16, "fp8e4nv", 80, {90: ("HMMA", loads)}),
+        case(64, "u8", 128, {80: ("HMMA", loads)}),
     ]

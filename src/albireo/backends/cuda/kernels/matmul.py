@@ -14,7 +14,7 @@ import torch
 import triton
 import triton.language as tl
 
-from albireo.backends.cuda.aot import AotCase
+from albireo.backends.cuda.aot import ARCHITECTURES, AotCase
 from albireo.backends.cuda.chain import CHANNELS, GROUP, UNSCALED, chain
 from albireo.backends.cuda.epilogue import finish
 from albireo.backends.cuda.kernels.matmul_smallm import SCALES, num_parts, operands, part_length, pointer_types
@@ -24,13 +24,14 @@ from albireo.backends.cuda.tiles import Tile, place
 _CHANNELS = tl.constexpr(CHANNELS)
 
 
-def tile_for(dtype: str) -> Tile:
+def tile_for(dtype: str, is_fp8: bool) -> Tile:
+    """is_fp8: x too."""
     if dtype == "float32":
         return Tile(64, 64, 32, 3)
-    if dtype == "fp8":
+    if dtype == "fp8" and not is_fp8:
         return Tile(128, 128, 64, 3, 8)
     # groups have sums of their own, which take registers
-    return Tile(64, 128, GROUP, 3, 8) if dtype == "fp8.g128" else Tile(128, 128, 64, 4, 8)
+    return Tile(64, 128, GROUP, 3, 8) if dtype in SCALES else Tile(128, 128, 64, 4, 8)
 
 
 @triton.jit
@@ -38,6 +39,7 @@ def matmul_kernel(
     x,
     weight,
     scale,
+    x_scale,
     out,
     bias,
     residual,
@@ -54,6 +56,7 @@ def matmul_kernel(
     HAS_RESIDUAL: tl.constexpr,
     PARTS: tl.constexpr,
     SCALED: tl.constexpr,
+    X_SCALED: tl.constexpr,
     EVEN_K: tl.constexpr,
     ROWS: tl.constexpr,
     TOKENS: tl.constexpr,
@@ -78,6 +81,8 @@ def matmul_kernel(
             )  # fmt: skip
     if SCALED == _CHANNELS:
         total *= tl.load(scale + row)[:, None]
+    if X_SCALED:
+        total *= tl.load(x_scale + token)[None, :]
     finish(
         tl.trans(total), slab * TOKENS, tile * ROWS, num_tokens, n, out, out_stride, bias, residual, residual_stride,
         ACT, HAS_BIAS, HAS_RESIDUAL,
@@ -92,18 +97,20 @@ def matmul(
     bias: torch.Tensor | None = None,
     residual: torch.Tensor | None = None,
     act: int = 0,
+    x_scale: torch.Tensor | None = None,
     tile: Tile | None = None,
 ) -> None:
     """Any number of rows. act: epilogue.ACTS. tile: for tests; by default tile_for()."""
     rows, k, dtype = weight.rows, weight.cols, weight.dtype
-    codes, scaled = operands(weight)
-    tile = tile or tile_for(dtype)
+    codes, scaled = operands(weight, x)
+    tile = tile or tile_for(dtype, x_scale is not None)
     parts = num_parts(rows, k, dtype)
     grid = (triton.cdiv(rows, tile.rows) * triton.cdiv(len(x), tile.tokens),)
     matmul_kernel[grid](
         x,
         codes,
         out if weight.scale is None else weight.scale,
+        out if x_scale is None else x_scale,
         out,
         out if bias is None else bias,
         out if residual is None else residual,
@@ -120,6 +127,7 @@ def matmul(
         HAS_RESIDUAL=residual is not None,
         PARTS=parts,
         SCALED=scaled,
+        X_SCALED=x_scale is not None,
         EVEN_K=k % tile.k == 0,
         ROWS=tile.rows,
         TOKENS=tile.tokens,
@@ -134,14 +142,14 @@ _NUMBERS = ("num_tokens", "n", "k", "num_rows", "x_stride", "out_stride", "resid
 
 
 def aot_cases() -> list[AotCase]:
-    def case(dtype: str, parts: int, act: int, words: Mapping[int, tuple[str, ...]]) -> AotCase:
-        tile = tile_for(dtype)
-        pointers = pointer_types(dtype, act)
+    def case(dtype: str, parts: int, act: int, words: Mapping[int, tuple[str, ...]], is_fp8: bool = False) -> AotCase:
+        tile = tile_for(dtype, is_fp8)
+        pointers = pointer_types(dtype, act, is_fp8)
         constants = {"ACT": act, "HAS_BIAS": True, "HAS_RESIDUAL": not act, "PARTS": parts, "EVEN_K": True}
-        constants |= {"SCALED": SCALES.get(dtype, UNSCALED)}
+        constants |= {"SCALED": SCALES.get(dtype, UNSCALED), "X_SCALED": is_fp8}
         constants |= {"ROWS": tile.rows, "TOKENS": tile.tokens, "BLOCK_K": tile.k}
         return AotCase(
-            f"matmul.{dtype}",
+            f"matmul.{dtype}{'.fp8' * is_fp8}",
             matmul_kernel,
             pointers | dict.fromkeys(_NUMBERS, "i32"),
             constants,
@@ -149,6 +157,7 @@ def aot_cases() -> list[AotCase]:
             tile.stages,
             aligned=(*pointers, *_NUMBERS[1:]),
             words=words,
+            architectures=(90, 100) if is_fp8 else ARCHITECTURES,
             fp_fusion=dtype == "float32",
         )
 
@@ -159,4 +168,5 @@ def aot_cases() -> list[AotCase]:
         case("float32", 1, 0, {90: ("FFMA",)}),
         case("fp8", 4, 0, units),
         case("fp8.g128", 4, 0, {80: ("HMMA",), 90: ("HGMMA.64x64x16",), 100: ("UTCHMMA",)}),
+        case("fp8.g128", 4, 0, {90: ("QGMMA.64x64x32",), 100: ("UTCQMMA",)}, is_fp8=True),
     ]

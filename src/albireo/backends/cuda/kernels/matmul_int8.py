@@ -22,14 +22,15 @@ from albireo.backends.cuda.tiles import BUSY_TILES, FEW_TOKENS, Tile, place, tok
 from albireo.backends.cuda.tokens import token_rows
 
 
-def tile_for(num_tokens: int, rows: int, act: int) -> Tile:
+def tile_for(num_tokens: int, rows: int, k: int, act: int) -> Tile:
     """Few tokens: so many weight rows that there are enough tiles, and gate rows with their up rows."""
     if num_tokens > FEW_TOKENS:
         return Tile(128, 128, 128, 3, 8)
     tokens = tokens_of(num_tokens)
+    step = 256 if k % 256 == 0 else 128
     if act or rows >= 64 * BUSY_TILES:
-        return Tile(64, tokens, 256, 4 if tokens == 16 else 3)
-    return Tile(32, tokens, 256, 5 if tokens == 16 else 4)
+        return Tile(64, tokens, step, 4 if tokens == 16 else 3)
+    return Tile(32, tokens, step, 5 if tokens == 16 else 4)
 
 
 @triton.jit
@@ -95,7 +96,7 @@ def matmul_int8(
 ) -> None:
     """act: epilogue.ACTS. tile: for tests; by default tile_for()."""
     rows, k = weight.shape
-    tile = tile or tile_for(len(x), rows, act)
+    tile = tile or tile_for(len(x), rows, k, act)
     tokens = token_rows(x, k)
     grid = (triton.cdiv(rows, tile.rows) * triton.cdiv(len(x), tile.tokens),)
     matmul_int8_kernel[grid](
@@ -133,7 +134,7 @@ _NUMBERS = ("num_tokens", "n", "k", "num_rows", "x_stride", "floats_stride", "fi
 
 def aot_cases() -> list[AotCase]:
     def case(num_tokens: int, rows: int, act: int, words: Mapping[int, tuple[str, ...]]) -> AotCase:
-        tile = tile_for(num_tokens, rows, act)
+        tile = tile_for(num_tokens, rows, 4096, act)
         pointers = {"x": "*i8", "floats": "*fp32", "weight": "*i8", "scale": "*fp32"}
         pointers |= {"out": "*bf16" if act else "*fp32", "bias": "*fp32", "residual": "*fp32"}
         constants = {"ACT": act, "HAS_BIAS": True, "HAS_RESIDUAL": not act, "EVEN_K": True}

@@ -1,8 +1,9 @@
 """matmul_smallm: out = epilogue(x @ weight^T) for few tokens, as fast as the weight streams in.
 
-x: [T, K], weight: [N, K], both of one type, float32, float16 or bfloat16; or x bfloat16 and weight fp8 or fp8.g128;
-out: [T, n] float32, bfloat16 or float16; rows contiguous inside. Epilogue: see ../epilogue.py. Weight rows are the rows
-of the matrix unit's tile and tokens its columns (16, 32 or 64), so that Hopper's wgmma is used even for one token.
+x: [T, K], weight: [N, K], both of one type, float32, float16 or bfloat16; or weight fp8 or fp8.g128 and x bfloat16, or
+float8 e4m3 with a scale a token, x_scale: [T] float32. out: [T, n] float32, bfloat16 or float16; rows contiguous
+inside. Epilogue: see ../epilogue.py. Weight rows are the rows of the matrix unit's tile and tokens its columns (16, 32
+or 64), so that Hopper's wgmma is used even for one token.
 
 A sum is one chain of ascending k (../chain.py), or num_parts() chains, a constant of the shape, which are added in
 ascending order by the program that comes last; it sets its counter back to zero. So a row's bits depend on neither T
@@ -15,7 +16,7 @@ import torch
 import triton
 import triton.language as tl
 
-from albireo.backends.cuda.aot import AotCase
+from albireo.backends.cuda.aot import ARCHITECTURES, AotCase
 from albireo.backends.cuda.chain import CHANNELS, GROUPS, UNSCALED, chain
 from albireo.backends.cuda.epilogue import finish
 from albireo.backends.cuda.matrix import DeviceMatrix
@@ -49,11 +50,11 @@ def part_length(k: int, parts: int) -> int:
     return -(-k // (parts * PART_STEP)) * PART_STEP
 
 
-def operands(weight: DeviceMatrix) -> tuple[torch.Tensor, int]:
-    """What the kernels read of a weight, e4m3 as bytes; and how it is scaled."""
+def operands(weight: DeviceMatrix, x: torch.Tensor) -> tuple[torch.Tensor, int]:
+    """What the kernels read of a weight, and how it is scaled. e4m3 times bfloat16 is read as bytes."""
     if weight.dtype not in SCALES:
         return weight.codes, UNSCALED
-    return weight.codes.view(torch.uint8), SCALES[weight.dtype]
+    return weight.codes if x.dtype == weight.codes.dtype else weight.codes.view(torch.uint8), SCALES[weight.dtype]
 
 
 def tile_for(num_tokens: int, dtype: str) -> Tile:
@@ -75,6 +76,7 @@ def matmul_smallm_kernel(
     x,
     weight,
     scale,
+    x_scale,
     out,
     bias,
     residual,
@@ -93,6 +95,7 @@ def matmul_smallm_kernel(
     HAS_RESIDUAL: tl.constexpr,
     PARTS: tl.constexpr,
     SCALED: tl.constexpr,
+    X_SCALED: tl.constexpr,
     EVEN_K: tl.constexpr,
     ROWS: tl.constexpr,
     TOKENS: tl.constexpr,
@@ -114,6 +117,8 @@ def matmul_smallm_kernel(
     if PARTS == 1:
         if SCALED == _CHANNELS:
             acc *= tl.load(scale + row)[:, None]
+        if X_SCALED:
+            acc *= tl.load(x_scale + token)[None, :]
         finish(
             tl.trans(acc), 0, tile * ROWS, num_tokens, n, out, out_stride, bias, residual, residual_stride,
             ACT, HAS_BIAS, HAS_RESIDUAL,
@@ -130,6 +135,8 @@ def matmul_smallm_kernel(
                 total += tl.load(of_tile + i * (ROWS * TOKENS), cache_modifier=".cg")
             if SCALED == _CHANNELS:
                 total *= tl.load(scale + row)[:, None]
+            if X_SCALED:
+                total *= tl.load(x_scale + token)[None, :]
             tl.atomic_xchg(counters + tile, 0, sem="relaxed", scope="gpu")
             finish(
                 tl.trans(total), 0, tile * ROWS, num_tokens, n, out, out_stride, bias, residual, residual_stride,
@@ -146,11 +153,12 @@ def matmul_smallm(
     residual: torch.Tensor | None = None,
     act: int = 0,
     workspace: torch.Tensor | None = None,
+    x_scale: torch.Tensor | None = None,
     tile: Tile | None = None,
 ) -> None:
     """At most FEW_TOKENS rows. act: epilogue.ACTS. tile: for tests; by default tile_for()."""
     rows, k, dtype = weight.rows, weight.cols, weight.dtype
-    codes, scaled = operands(weight)
+    codes, scaled = operands(weight, x)
     tile = tile or tile_for(len(x), dtype)
     parts = num_parts(rows, k, dtype)
     tiles = triton.cdiv(rows, TILE_ROWS)
@@ -162,6 +170,7 @@ def matmul_smallm(
         x,
         codes,
         out if weight.scale is None else weight.scale,
+        out if x_scale is None else x_scale,
         out,
         out if bias is None else bias,
         out if residual is None else residual,
@@ -180,6 +189,7 @@ def matmul_smallm(
         HAS_RESIDUAL=residual is not None,
         PARTS=parts,
         SCALED=scaled,
+        X_SCALED=x_scale is not None,
         EVEN_K=k % tile.k == 0,
         ROWS=tile.rows,
         TOKENS=tile.tokens,
@@ -194,22 +204,28 @@ _NUMBERS = ("num_tokens", "n", "k", "num_rows", "x_stride", "out_stride", "resid
 _SHORT = {"bfloat16": "bf16", "float16": "fp16", "float32": "fp32"}
 
 
-def pointer_types(dtype: str, act: int) -> dict[str, str]:
-    """Of the arguments of both kernels."""
+def pointer_types(dtype: str, act: int, is_fp8: bool) -> dict[str, str]:
+    """Of the arguments of both kernels. is_fp8: x too."""
     types = {"x": f"*{_SHORT.get(dtype, 'bf16')}", "weight": f"*{_SHORT.get(dtype, 'u8')}", "scale": "*fp32"}
-    return types | {"out": "*bf16" if act else "*fp32", "bias": "*fp32", "residual": "*fp32"}
+    if is_fp8:
+        types |= {"x": "*fp8e4nv", "weight": "*fp8e4nv"}
+    return types | {"x_scale": "*fp32", "out": "*bf16" if act else "*fp32", "bias": "*fp32", "residual": "*fp32"}
 
 
 def aot_cases() -> list[AotCase]:
-    def case(dtype: str, tokens: int, parts: int, act: int, max_registers: int) -> AotCase:
+    def case(dtype: str, tokens: int, parts: int, act: int, max_registers: int, is_fp8: bool = False) -> AotCase:
         tile = tile_for(tokens, dtype)
-        pointers = pointer_types(dtype, act) | {"parts": "*fp32", "counters": "*i32"}
+        pointers = pointer_types(dtype, act, is_fp8) | {"parts": "*fp32", "counters": "*i32"}
         constants = {"ACT": act, "HAS_BIAS": True, "HAS_RESIDUAL": not act, "PARTS": parts, "EVEN_K": True}
-        constants |= {"SCALED": SCALES.get(dtype, UNSCALED)}
+        constants |= {"SCALED": SCALES.get(dtype, UNSCALED), "X_SCALED": is_fp8}
         constants |= {"ROWS": tile.rows, "TOKENS": tile.tokens, "BLOCK_K": tile.k}
         words = {80: ("HMMA", "LDGSTS.E.BYPASS"), 90: (f"HGMMA.64x{tokens}x16", "LDGSTS.E.BYPASS"), 100: ("UTCHMMA",)}
+        if is_fp8:
+            words = {90: (f"QGMMA.64x{tokens}x32", "LDGSTS.E.BYPASS"), 100: ("UTCQMMA",)}
+        if dtype == "float32":
+            words = {90: ("FFMA",)}
         return AotCase(
-            f"matmul_smallm.{dtype}.{tokens}",
+            f"matmul_smallm.{dtype}.{'fp8.' * is_fp8}{tokens}",
             matmul_smallm_kernel,
             pointers | dict.fromkeys(_NUMBERS, "i32"),
             constants,
@@ -218,15 +234,16 @@ def aot_cases() -> list[AotCase]:
             aligned=(*pointers, *_NUMBERS[1:]),
             max_registers=max_registers,
             max_shared=128 << 10,
-            words=words if dtype != "float32" else {90: ("FFMA",)},
+            words=words,
+            architectures=(90, 100) if is_fp8 else ARCHITECTURES,
             fp_fusion=dtype == "float32",
         )
 
     return [
         case("bfloat16", 16, 4, 0, 96),
-        case("bfloat16", 32, 1, 1, 128),
         case("bfloat16", 64, 4, 0, 168),
         case("float32", 16, 1, 0, 96),
-        case("fp8", 16, 4, 0, 128),
+        case("fp8", 32, 1, 1, 128),
         case("fp8.g128", 64, 4, 0, 200),
+        case("fp8", 16, 4, 0, 128, is_fp8=True),
     ]

@@ -1,0 +1,54 @@
+"""Hidden states -> an embedding, bit for bit the same however the prompt was cut into steps.
+
+Called by runner.py for each work of a step that has a PoolingTask. Does not know programs or requests.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from albireo.errors import InvariantError
+from albireo.params import PoolingParams
+from albireo.step import PoolingTask
+
+
+def pool(task: PoolingTask, hidden: NDArray[np.float32]) -> list[float]:
+    """What a step makes of a prompt's hidden states.
+
+    Args: hidden: [task.num_rows, E].
+    Returns: [E] their sum so far; at the prompt's end the embedding, of values that are float32.
+    Raises: InvariantError when hidden states are not numbers.
+    Cost: O(num_rows * E), about 1 µs a row and 1,000 values.
+    """
+    if task.params.pooling_type == "last":
+        values = hidden[-1].astype(np.float64)
+    else:
+        values = np.array(task.sums) if task.sums else np.zeros(hidden.shape[1])
+        # One chain of additions over the prompt, whatever the steps: numpy's own sum over rows promises no order.
+        for row in hidden:
+            values += row
+    if not np.isfinite(values).all():
+        raise InvariantError("hidden states are not numbers")
+    if not task.is_last:
+        return _list(values)
+    if task.params.pooling_type == "mean":
+        values /= task.num_earlier + task.num_rows
+    return _list(finished(values, task.params).astype(np.float32))
+
+
+def _list(values: NDArray[np.floating[Any]]) -> list[float]:
+    found: list[float] = values.tolist()
+    return found
+
+
+def finished(values: NDArray[np.float64], params: PoolingParams) -> NDArray[np.float64]:
+    """The first dimensions of pooled values, and with use_activation of length 1."""
+    values = values[: params.dimensions]
+    if params.use_activation is False:
+        return values
+    length = math.sqrt(math.fsum((values * values).tolist()))
+    return values / length if length > 0 else values

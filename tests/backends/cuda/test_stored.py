@@ -1,0 +1,67 @@
+"""Engine directories for a GPU: the tokens of the checkpoint, the same bytes from the same inputs, and only there."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from albireo import BuildConfig, SamplingParams, build
+from albireo.api import load
+from albireo.errors import ConfigError, EngineFileError, TargetMismatch
+from albireo.models import load_architecture
+from backends.cuda.test_end_to_end import StandIn, llm, tokens
+from tiny_models import make_checkpoint
+
+PROMPTS = [[5, 6, 7], [9, 8, 7, 6, 5, 4, 3, 11, 12]]
+PARAMS = [SamplingParams(temperature=0, max_tokens=4, ignore_eos=True)] * 2
+
+
+@pytest.fixture(scope="module")
+def checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return make_checkpoint(tmp_path_factory.mktemp("model"), load_architecture("qwen3").tiny, seed=6, dtype="bfloat16")
+
+
+@pytest.mark.parametrize("quantization", [None, "int8", "int4-g32"])
+def test_a_directory_gives_the_tokens_of_its_checkpoint(
+    checkpoint: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, quantization: str | None
+) -> None:
+    monkeypatch.setattr(load, "open_device", lambda config, levels=None: StandIn())
+    build(checkpoint, tmp_path / "engine", BuildConfig(target="cuda:90", quantization=quantization))
+    from_directory = tokens(llm(tmp_path / "engine"), PROMPTS, PARAMS)
+    assert from_directory == tokens(llm(checkpoint, quantization=quantization, device="cuda"), PROMPTS, PARAMS)
+
+
+def test_two_builds_are_the_same_bytes(checkpoint: Path, tmp_path: Path) -> None:
+    for name in ("one", "two"):
+        build(checkpoint, tmp_path / name, BuildConfig(target="cuda"))
+    files = [sorted(p.relative_to(tmp_path / name) for p in (tmp_path / name).rglob("*")) for name in ("one", "two")]
+    assert files[0] == files[1]
+    for file in files[0]:
+        one, two = tmp_path / "one" / file, tmp_path / "two" / file
+        assert one.is_dir() or one.read_bytes() == two.read_bytes(), file
+
+
+def test_a_directory_runs_where_it_was_built_for(checkpoint: Path, tmp_path: Path) -> None:
+    build(checkpoint, tmp_path / "gpu", BuildConfig(target="cuda:90"))
+    build(checkpoint, tmp_path / "cpu")
+    with pytest.raises(TargetMismatch, match="is built for device=cuda, cpu is asked for"):
+        llm(tmp_path / "gpu", device="cpu")
+    with pytest.raises(TargetMismatch, match="is built for device=cpu, cuda is asked for"):
+        llm(tmp_path / "cpu", device="cuda")
+
+
+def test_weights_cut_short_are_refused(checkpoint: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    build(checkpoint, tmp_path / "engine", BuildConfig(target="cuda"))
+    monkeypatch.setattr(load, "open_device", lambda config, levels=None: StandIn())
+    weights = tmp_path / "engine" / "weights.0.bin"
+    weights.write_bytes(weights.read_bytes()[:-5000])
+    with pytest.raises(EngineFileError, match="truncated"):
+        llm(tmp_path / "engine")
+
+
+@pytest.mark.parametrize("target", ["cuda:75", "cuda90", "cuda:"])
+def test_other_targets_are_refused(checkpoint: Path, tmp_path: Path, target: str) -> None:
+    with pytest.raises(ConfigError, match="target="):
+        build(checkpoint, tmp_path / "engine", BuildConfig(target=target))
+    assert not (tmp_path / "engine").exists()

@@ -1,0 +1,220 @@
+"""/v1/embeddings with the real openai client: the engine's values, every input, refusals, counts, and kill -9."""
+
+from __future__ import annotations
+
+import asyncio
+import base64
+import json
+import math
+import os
+import random
+import signal
+import struct
+from collections.abc import Iterator
+from typing import Any
+
+import httpx2 as httpx
+import openai
+import pytest
+
+from albireo import LLM, PoolingParams
+from server_process import Server, wait_until
+
+TEXTS = ["Once upon a time", "The cat sat on the mat.", "x"]
+
+
+@pytest.fixture(scope="module")
+def llm() -> Iterator[LLM]:
+    with LLM(num_threads=1) as made:
+        yield made
+
+
+@pytest.fixture(scope="module")
+def client(server: Server) -> Any:
+    return server.client()
+
+
+def wanted(llm: LLM, inputs: Any, **params: Any) -> list[list[float]]:
+    return [output.outputs.embedding for output in llm.embed(inputs, PoolingParams(**params), use_tqdm=False)]
+
+
+def values(answer: Any) -> list[list[float]]:
+    assert answer.object == "list" and [data.index for data in answer.data] == list(range(len(answer.data)))
+    assert {data.object for data in answer.data} == {"embedding"}
+    return [data.embedding for data in answer.data]
+
+
+def test_they_are_the_engines_in_both_encodings(client: Any, llm: LLM) -> None:
+    """Left to itself the client asks for base64, and decodes it."""
+    expected = wanted(llm, TEXTS)
+    plain = client.embeddings.create(model="story", input=TEXTS, encoding_format="float")
+    assert values(plain) == expected
+    assert values(client.embeddings.create(model="story", input=TEXTS)) == expected
+    num_tokens = sum(len(llm.get_tokenizer().encode(text)) for text in TEXTS)
+    assert (plain.usage.prompt_tokens, plain.usage.total_tokens) == (num_tokens, num_tokens)
+    assert plain.model == "story"
+
+
+def test_base64_is_little_endian_float32(server: Server, llm: LLM) -> None:
+    got = server.http.post("/v1/embeddings", json={"input": "Once", "encoding_format": "base64"}).json()
+    (data,) = got["data"]
+    assert list(struct.unpack("<256f", base64.b64decode(data["embedding"]))) == wanted(llm, "Once")[0]
+
+
+def test_a_text_is_its_tokens(client: Any, llm: LLM) -> None:
+    encode = llm.get_tokenizer().encode
+    expected = wanted(llm, TEXTS)
+    assert values(client.embeddings.create(model="story", input=TEXTS[0])) == expected[:1]
+    assert values(client.embeddings.create(model="story", input=encode(TEXTS[0]))) == expected[:1]
+    assert values(client.embeddings.create(model="story", input=[encode(text) for text in TEXTS])) == expected
+    bare = client.embeddings.create(model="story", input=TEXTS[0], extra_body={"add_special_tokens": False})
+    assert values(bare) == wanted(llm, [encode(TEXTS[0], add_special_tokens=False)]) != expected[:1]
+
+
+def test_pooling_dimensions_and_length(client: Any, llm: LLM) -> None:
+    create = client.embeddings.create
+    mean = create(model="story", input=TEXTS, extra_body={"pooling_type": "MEAN"})
+    assert values(mean) == wanted(llm, TEXTS, pooling_type="mean") != wanted(llm, TEXTS)
+    (short,) = values(create(model="story", input=TEXTS[1], dimensions=16))
+    assert [short] == wanted(llm, TEXTS[1], dimensions=16)
+    assert len(short) == 16 and math.sqrt(sum(x * x for x in short)) == pytest.approx(1, abs=1e-6)
+    assert values(create(model="story", input=TEXTS[1], dimensions=256)) == wanted(llm, TEXTS[1])
+    raw = create(model="story", input=TEXTS, extra_body={"use_activation": False})
+    assert values(raw) == wanted(llm, TEXTS, use_activation=False)
+
+
+def test_neutral_values_ask_for_nothing(server: Server, llm: LLM) -> None:
+    names = (
+        "dimensions", "encoding_format", "pooling_type", "use_activation", "priority", "cache_salt", "request_id",
+        "add_special_tokens", "truncate_prompt_tokens", "model", "something_new",
+    )  # fmt: skip
+    body = {"input": "Once", "user": "someone", **dict.fromkeys(names)}
+    got = server.http.post("/v1/embeddings", json=body).json()
+    assert [data["embedding"] for data in got["data"]] == wanted(llm, "Once")
+
+
+@pytest.mark.parametrize(
+    ("changes", "param", "words"),
+    [
+        ({"input": ""}, "input", "input is empty"),
+        ({"input": []}, "input", "input is empty"),
+        ({"input": ["a", ""]}, "input", r"input\[1\] is empty"),
+        ({"input": [[1], []]}, "input", r"input\[1\] is empty"),
+        ({"input": ["a", 1]}, "input", "mixes"),
+        ({"input": [1, -1]}, "input", "-1|>= 0"),
+        ({"input": [4096]}, "input", "4096 is outside the vocabulary"),
+        ({"input": ["a", " the" * 600]}, "input", r"input\[1\]: the prompt has 60\d tokens, max_model_len=512"),
+        ({"input": [7] * 513}, "input", "513 tokens, max_model_len=512"),
+        ({"input": "a" * 100_000}, "input", "cannot fit"),
+        ({"input": ["a"] * 2049}, "input", "2049 inputs, at most 2048"),
+        ({"dimensions": 257}, "dimensions", "more than this model's 256"),
+        ({"dimensions": 0}, "dimensions", ">= 1"),
+        ({"encoding_format": "int8"}, "encoding_format", "int8"),
+        ({"extra_body": {"pooling_type": "cls"}}, "pooling_type", "last or mean"),
+        ({"extra_body": {"priority": 3}}, "priority", "scheduling_policy"),
+        ({"extra_body": {"truncate_prompt_tokens": 8}}, "truncate_prompt_tokens", "not supported"),
+        ({"extra_body": {"messages": []}}, "messages", "not a field"),
+    ],
+)
+def test_what_cannot_be_is_a_bad_request_that_names_the_field(
+    client: Any, changes: dict[str, Any], param: str, words: str
+) -> None:
+    with pytest.raises(openai.BadRequestError, match=words) as raised:
+        client.embeddings.create(**{"model": "story", "input": "a", **changes})
+    assert raised.value.param == param
+    if "max_model_len" in words or "fit" in words:
+        assert raised.value.code == "context_length_exceeded"
+
+
+def test_another_models_name_is_not_found(client: Any) -> None:
+    with pytest.raises(openai.NotFoundError):
+        client.embeddings.create(model="text-embedding-3-small", input="a")
+
+
+@pytest.mark.parametrize("field", ["dimensions", "priority", "input", "use_activation", "pooling_type", "user"])
+def test_hostile_values_get_a_4xx_in_bounded_time(server: Server, field: str) -> None:
+    values = ("-1", str(2**31), str(2**63), "1e18", "1e400", "NaN", '"\\ud800"', "{}", "9" * 5000, "[" * 50_000)
+    for value in values:
+        body = '{"input": "a", ' * (field != "input") + "{" * (field == "input") + f'"{field}": {value}}}'
+        got = server.http.post("/v1/embeddings", content=body, timeout=10)
+        assert got.status_code == 400 or (field == "user" and got.status_code == 200), (value[:20], got.text[:200])
+
+
+def test_counts_are_exact_and_all_returns_to_zero(start: Any) -> None:
+    server = start("--pooling-type", "mean", "--max-embedding-inputs", "4", "--api-key", "sesame")
+    keys = {"authorization": "Bearer sesame"}
+    refused = server.http.post("/v1/embeddings", json={"input": "a"})
+    assert refused.status_code == 401
+    assert server.http.post("/v1/embeddings", json={"input": ["a"] * 5}, headers=keys).status_code == 400
+    server.http.headers.update(keys)
+    for _ in range(3):
+        got = server.http.post("/v1/embeddings", json={"input": TEXTS}).json()
+    last = server.http.post("/v1/embeddings", json={"input": TEXTS, "pooling_type": "last"}).json()
+    with LLM(num_threads=1) as llm:
+        for answer, kind in ((got, "mean"), (last, "last")):
+            assert [data["embedding"] for data in answer["data"]] == wanted(llm, TEXTS, pooling_type=kind)
+    found = server.metrics()
+    num_prompt = 4 * got["usage"]["prompt_tokens"]
+    assert found["vllm:prompt_tokens_total"] == num_prompt == found["vllm:request_prompt_tokens_sum"]
+    assert found["vllm:request_success_total"] == 12 == found["vllm:e2e_request_latency_seconds_count"]
+    assert found["vllm:request_prefill_time_seconds_count"] == 12
+    assert found["vllm:generation_tokens_total"] == 0 == found["vllm:time_to_first_token_seconds_count"]
+    for name in ("num_requests_running", "num_requests_waiting", "kv_cache_usage_perc"):
+        assert found[f"vllm:{name}"] == 0
+    account = server.http.get(f"/v1/requests/{got['id']}/explain").json()
+    assert account["path"] == "/v1/embeddings" and len(account["prompts"]) == 3
+    assert sum(account["parts"].values()) == pytest.approx(account["wall_s"], abs=1e-9)
+    assert account["parts"]["prefill_s"] > 0
+
+
+def test_a_client_that_leaves_lets_its_blocks_go(start: Any) -> None:
+    server = start("--max-num-batched-tokens", "8", "--max-num-seqs", "8")
+    with pytest.raises(httpx.ReadTimeout):
+        # the mean needs every token computed: thousands of steps
+        asked = {"input": [[7] * 500] * 200, "pooling_type": "mean"}
+        server.http.post("/v1/embeddings", json=asked, timeout=0.3)
+    wait_until(lambda: server.metrics()["vllm:num_requests_running"] == 0)
+    found = server.metrics()
+    assert found["vllm:kv_cache_usage_perc"] == 0 and 0 < found["vllm:request_success_total"] <= 200
+
+
+def test_nobody_notices_that_the_engine_was_killed(start: Any, llm: LLM) -> None:
+    """Long lists of inputs, streams beside them, and an engine process that dies again and again."""
+    server = start("--max-num-batched-tokens", "64")
+    dice = random.Random(3)
+    inputs = [[[dice.randrange(3, 4000) for _ in range(dice.randrange(1, 200))] for _ in range(40)] for _ in range(6)]
+    kinds = ["last", "mean"] * 3
+    expected = [wanted(llm, each, pooling_type=kind) for each, kind in zip(inputs, kinds, strict=True)]
+    story = {"model": "story", "prompt": "Once upon a time", "max_tokens": 200, "temperature": 0}
+
+    async def main() -> tuple[list[Any], list[str]]:
+        async with httpx.AsyncClient(trust_env=False, timeout=120) as http:
+            client = openai.AsyncOpenAI(base_url=f"{server.url}/v1", api_key="none", max_retries=0, http_client=http)
+            texts = [(await client.completions.create(**story)).choices[0].text]
+            asking = [
+                asyncio.create_task(
+                    client.embeddings.create(model="story", input=each, extra_body={"pooling_type": kind})
+                )
+                for each, kind in zip(inputs, kinds, strict=True)
+            ]
+            telling = asyncio.create_task(client.completions.create(**story))
+            for num_killed in range(3):
+                await asyncio.sleep(0.05 + dice.random() * 0.1)
+                healthy = {"status": "ok", "num_restarts": num_killed}
+                while json.loads((await http.get(f"{server.url}/health")).content) != healthy:
+                    await asyncio.sleep(0.01)
+                for worker in server.workers():
+                    os.kill(worker, signal.SIGKILL)
+            answers = await asyncio.gather(*asking)
+            texts.append((await telling).choices[0].text)
+            return answers, texts
+
+    answers, texts = asyncio.run(main())
+    assert [values(answer) for answer in answers] == expected
+    assert texts[0] == texts[1]
+    assert server.http.get("/health").json() == {"status": "ok", "num_restarts": 3}
+    account = server.http.get(f"/v1/requests/{answers[-1].id}/explain").json()
+    assert max(prompt["num_restarts"] for prompt in account["prompts"]) > 0
+    assert server.metrics()["vllm:prompt_tokens_total"] == sum(len(ids) for each in inputs for ids in each) + 2 * len(
+        llm.get_tokenizer().encode("Once upon a time")
+    )

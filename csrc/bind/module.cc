@@ -95,7 +95,8 @@ Args args_of(const nb::dict& d, Program& program) {
       "x",        "weight",       "bias",       "residual",   "out",       "q_norm",  "k_norm",    "rope",  "kv",
       "kv_dtype", "num_kv_heads", "head_dim",   "block_size", "x_dtype",   "w_dtype", "out_dtype", "rows",  "act",
       "gather",   "packed",       "n",          "k",          "num_heads", "window",  "eps",       "scale", "softcap",
-      "barrier",  "x_stride",     "out_stride", "chunks",     "parts",     "y",       "is_private"};
+      "barrier",  "x_stride",     "out_stride", "chunks",     "parts",     "y",       "is_private",
+      "v_weight", "v_bias",       "v_dtype"};
   for (auto item : d) {
     const std::string key = nb::cast<std::string>(item.first);
     bool known = false;
@@ -107,6 +108,8 @@ Args args_of(const nb::dict& d, Program& program) {
   a.y = address<const void>(d, "y");
   a.weight = address<const void>(d, "weight");
   a.bias = address<const float>(d, "bias");
+  a.v_weight = address<const void>(d, "v_weight");
+  a.v_bias = address<const float>(d, "v_bias");
   a.residual = address<const float>(d, "residual");
   a.out = address<void>(d, "out");
   a.q_norm = address<const float>(d, "q_norm");
@@ -120,6 +123,8 @@ Args args_of(const nb::dict& d, Program& program) {
   a.x_dtype = dtype_of(get<std::string>(d, "x_dtype", "float32"));
   const Encoding weight = encoding_of(get<std::string>(d, "w_dtype", "float32"));
   a.w_dtype = weight.dtype, a.group = weight.group, a.affine = weight.affine;
+  const Encoding v_weight = encoding_of(get<std::string>(d, "v_dtype", "float32"));
+  a.v_dtype = v_weight.dtype, a.v_group = v_weight.group, a.v_affine = v_weight.affine;
   a.out_dtype = dtype_of(get<std::string>(d, "out_dtype", "float32"));
   a.rows = rows_of(get<std::string>(d, "rows", "T"));
   a.act = get<int32_t>(d, "act", 0);

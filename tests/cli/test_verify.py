@@ -9,6 +9,7 @@ import pytest
 
 from albireo import build
 from albireo.api.locate import BUNDLED
+from albireo.config import BuildConfig
 
 REPORTS = ("verify.md", "verify.json", "verify.html")
 
@@ -80,3 +81,15 @@ def test_what_cannot_be_checked(albireo, story, tmp_path):
     assert (result.exit_code, result.stdout) == (2, "")
     assert "none.txt: cannot be read as text" in result.stderr
     assert albireo("verify", story).exit_code == 2
+
+
+def test_the_speed_of_a_quantized_directory_stands_in_its_report(albireo, tmp_path):
+    engine = build(None, tmp_path / "int8", BuildConfig(quantization="int8")).directory
+    result = albireo("verify", engine, "--against", BUNDLED, "--num-tokens", "40")
+    assert result.exit_code == 0, result.output
+    said = [line for line in result.stdout.splitlines() if "tok/s" in line]
+    assert [line.split()[0] for line in said] == ["speed", "unquantized"]
+    environment = json.loads((engine / "verify.json").read_text())["environment"]
+    assert said[0].endswith(environment["speed"]) and said[1].endswith(environment["unquantized"])
+    result = albireo("verify", engine, "--against", BUNDLED, "--num-tokens", "5", "--no-speed")
+    assert result.exit_code == 0 and "tok/s" not in result.stdout

@@ -127,7 +127,7 @@ def test_qkv_already_one_linear_is_left_alone() -> None:
     assert "qkv_rope_kv" in ops(after(Packed().graph(), fuse_qkv_rope_kv)[0])
 
 
-def test_qkv_of_different_inputs_or_types_is_not_merged() -> None:
+def test_of_q_k_and_v_those_are_merged_that_agree() -> None:
     class TwoInputs(Decoder):
         def qkv(self, h, i):
             q, k, _ = super().qkv(h, i)
@@ -137,9 +137,19 @@ def test_qkv_of_different_inputs_or_types_is_not_merged() -> None:
         def weight(self, name, *dims):
             return self.b.weight(name, dims, "float16") if name == "layers.0.v.weight" else super().weight(name, *dims)
 
-    for decoder, reason in ((TwoInputs, "do not read the same input"), (TwoTypes, "weights differ in type")):
-        _, record = after(decoder().graph(), merge_qkv)
-        assert not record.fired and reason in record.refusals[0].reason
+    class ThreeTypes(TwoTypes):
+        def weight(self, name, *dims):
+            return self.b.weight(name, dims, "float32") if name == "layers.0.k.weight" else super().weight(name, *dims)
+
+    for decoder, reason in ((TwoInputs, "reads another input"), (TwoTypes, "weight is float16, the others bfloat16")):
+        graph, record = after(decoder().graph(), merge_qkv)
+        assert only(graph, "split").attrs["sizes"] == (H * D, K * D)
+        assert only(graph, "split").inputs["x"].producer.inputs["weight"].name == "layers.0.q+k.weight"
+        assert reason in record.refusals[0].reason and "stays alone" in record.refusals[0].reason
+        _, record = after(graph, fuse_qkv_rope_kv)
+        assert not record.fired and "no linear of the same 8-bit input" in record.refusals[0].reason
+    _, record = after(ThreeTypes().graph(), merge_qkv)
+    assert not record.fired and "weights differ in type" in record.refusals[0].reason
 
 
 # merge_gate_up

@@ -10,7 +10,7 @@ import xml.etree.ElementTree as ET
 from albireo.compress.page import page
 from albireo.compress.picture import drift_line, sensitivity_map
 from albireo.compress.report import text_lines, to_json
-from albireo.compress.result import Linear, Outcome, TextQuality
+from albireo.compress.result import Linear, Outcome, Speed, Speeds, TextQuality
 from albireo.verify.quality import Quality
 
 
@@ -31,6 +31,7 @@ def linear(layer: int, kind: str, error: float, **changes: object) -> Linear:
 def outcome(max_kl: float = 0.5) -> Outcome:
     quality = Quality(99, 12.6, 12.5, 1.5e-2, 1e-4, max_kl, 0.93, 1.0, 60)
     linears = (linear(0, "up", 0.1, alpha=0.5), linear(0, "down", 0.0), linear(1, "up", 0.01, note="a < b"))
+    speeds = Speeds(Speed(25.0, 400.0, 8_000_000), Speed(40.0, 900.0, 4_000_000), 512, 64, 2)
     return Outcome(
         model={"architecture": "llama, 2 layers, width 64", "computed in": "bfloat16"},
         recipe={"scheme": "int4-g64", "method": "gptq"},
@@ -40,6 +41,7 @@ def outcome(max_kl: float = 0.5) -> Outcome:
         drift=(0.0, 0.02, 0.03),
         qualities=(TextQuality("<held>.txt", 120, quality),),
         is_untied=True,
+        speeds=speeds,
     )
 
 
@@ -48,10 +50,16 @@ def test_lines_and_json_say_the_same() -> None:
     assert "2 int4.g64, 1 bfloat16; 4.69 bits a weight" in lines
     assert "4,000 -> 1,000 (25%)" in lines
     assert "12.5 -> 12.6 (+0.80%)" in lines
+    assert "25.0 -> 40.0 tok/s (1.60 x)" in lines and "400 -> 900 tok/s (2.25 x); one request of 512 + 64" in lines
     data = json.loads(json.dumps(to_json(outcome())))
     assert data["format"] == {"name": "albireo-quantization", "version": 1}
     assert data["linears"][0]["module"] == "model.layers.0.mlp.up" and data["linears"][0]["shape"] == [8, 64]
     assert math.isclose(data["qualities"][0]["perplexity_change"], 0.008, rel_tol=1e-6)
+    assert data["speeds"]["quantized"] == {
+        "decode_tokens_per_s": 40.0,
+        "prefill_tokens_per_s": 900.0,
+        "weight_bytes": 4_000_000,
+    }
     assert math.isclose(data["bits_per_weight"], 8 * 900 / (3 * 512))
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -10,6 +11,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from albireo.api.build import build
 from albireo.compress import run
 from albireo.compress.recipe import Recipe, fitting
 from albireo.compress.result import Outcome
@@ -18,6 +20,8 @@ from albireo.errors import ConfigError, EngineError, InvariantError, WeightMisma
 from albireo.models.safetensors_file import SafetensorsFile
 from albireo.models.weights import Checkpoint
 from albireo.quantization.encoded import Encoded
+from albireo.quantization.methods.progressive import METADATA_KEY
+from albireo.verify.run import verify
 from compress import tiny
 from tiny_models import write_safetensors
 
@@ -93,6 +97,53 @@ def test_compressed_tensors_reads_the_numbers_that_were_meant(
             np.testing.assert_array_equal(ours.decode(), matrix.decode(), err_msg=name)
     assert {linear.encoding for linear in outcome.linears} >= {str(m.encoding) for m in written.values()}
     assert json.loads((tmp_path / "out" / "config.json").read_text())["quantization_config"]["ignore"] == ["lm_head"]
+
+
+def changed_header(directory: Path, change: Callable[[dict[str, Any]], None]) -> None:
+    path = directory / "model.safetensors"
+    data = path.read_bytes()
+    length = int.from_bytes(data[:8], "little")
+    header = json.loads(data[8 : 8 + length])
+    change(header)
+    path.write_bytes(data[:8] + json.dumps(header).encode().ljust(length) + data[8 + length :])
+
+
+def test_progressive_int4_is_progressive_again_when_it_is_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """To the bit, in what is read and in what runs; without the word of the header it is plain int4."""
+    source = tiny.llama(tmp_path / "source", hidden_size=128)
+    out = tmp_path / "out"
+    outcome, written = made(source, out, "int4", "gptq", monkeypatch)
+    meant = {f"{linear.module}.weight": linear.encoding for linear in outcome.linears if linear.encoding[:3] == "int"}
+    assert "int4p.g64" in meant.values()
+    with Checkpoint(out) as checkpoint:
+        assert checkpoint.encodings == meant
+        for name, matrix in written.items():
+            found = checkpoint.encoded(f"{name}.weight")
+            assert str(found.encoding) == meant[f"{name}.weight"]
+            np.testing.assert_array_equal(found.decode(), matrix.decode(), err_msg=name)
+    engine = build(out, tmp_path / "engine").directory
+    stages = {stage.name: stage.verdict for stage in verify(engine, str(out), num_tokens=48).stages}
+    assert set(stages.values()) == {"passed"}, stages
+    kernels = {call["kernel"] for call in json.loads((engine / "program.json").read_text())["calls"]}
+    assert any(kernel.startswith("linear.int4p.g64.") for kernel in kernels), kernels
+
+    def unsaid(header: dict[str, Any]) -> None:
+        del header["__metadata__"][METADATA_KEY]
+
+    changed_header(out, unsaid)
+    with Checkpoint(out) as checkpoint:
+        assert set(checkpoint.encodings.values()) == {name.replace("int4p", "int4") for name in meant.values()}
+
+
+def test_a_header_that_calls_plain_int4_progressive_is_refused(tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    made(tiny.llama(tmp_path / "source", hidden_size=128), out, "int4-g64", "gptq")
+    name = "model.layers.0.mlp.gate_proj"
+    changed_header(out, lambda header: header["__metadata__"].update({METADATA_KEY: name}))
+    with Checkpoint(out) as checkpoint:
+        assert checkpoint.encodings[f"{name}.weight"] == "int4p.g64"
+        with pytest.raises(WeightMismatch, match=rf"{re.escape(name)}.weight' is said to be progressive"):
+            checkpoint.encoded(f"{name}.weight")
 
 
 def test_a_mixed_scheme_is_several_groups_within_its_bits(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

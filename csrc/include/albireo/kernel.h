@@ -16,6 +16,8 @@ struct Args {
   const void* y = nullptr;          // a second operand, laid out as x
   const void* weight = nullptr;     // packed panels, or a vector, or a table
   const float* bias = nullptr;      // [padded N]
+  const void* v_weight = nullptr;   // qkv_rope_kv only: v's own panels, where weight has those of q and k alone
+  const float* v_bias = nullptr;    // [padded N] of them
   const float* residual = nullptr;  // [M, N], may be out
   void* out = nullptr;
   const float* q_norm = nullptr;  // [padded D]: vectors are readable to a multiple of 16
@@ -33,6 +35,9 @@ struct Args {
   int64_t n = 0, k = 0;           // linear: columns of weight before act, inner size; norm, gather: k = width
   int64_t group = 0;              // of a weight in few bits: k that share a scale; 0: all
   int32_t affine = 0;             // of such groups: 1 = an offset, not a zero
+  DType v_dtype = DType::kF32;    // the same three of v_weight
+  int64_t v_group = 0;
+  int32_t v_affine = 0;
   int64_t num_heads = 0, window = 0;
   int64_t chunks = 1;                    // linear: equal parts of k that are added as a binary tree; 1: one chain
   int64_t ranks = 0;                     // all_reduce: how many parts there are

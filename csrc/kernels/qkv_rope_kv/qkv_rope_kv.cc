@@ -5,7 +5,9 @@ namespace {
 int64_t items(const Args& a, const Step& s) { return qkv_groups(a) * num_slabs(s.T, a.tuning.slab_rows); }
 int64_t scratch_bytes(const Args& a) {
   const int64_t columns = group_panels(a.kv_shape.head_dim) * kPanel;
-  return (kRowChunk * columns + a.kv_shape.padded_head_dim) * 4 + product_scratch_bytes(a);
+  int64_t product = product_scratch_bytes(a);
+  if (a.v_weight && product_scratch_bytes(of_v(a)) > product) product = product_scratch_bytes(of_v(a));
+  return (kRowChunk * columns + a.kv_shape.padded_head_dim) * 4 + product;
 }
 
 constexpr Variant kVariants[] = {

@@ -149,16 +149,16 @@ ALBIREO_INLINE void write_rows(const Args& a, const Step& step, int64_t m, int64
   }
 }
 
-// Rows m .. m + rows of head h, ld floats apart: bias, norm, rotation, and to where they belong.
-ALBIREO_INLINE void finish_head(const Args& a, const Step& step, int64_t m, int64_t rows, int64_t h, float* heads,
-                                int64_t ld, float* padded) {
+// Rows m .. m + rows of head h, ld floats apart: bias (of a head), norm, rotation, and to where they belong.
+ALBIREO_INLINE void finish_head(const Args& a, const Step& step, int64_t m, int64_t rows, int64_t h, const float* bias,
+                                float* heads, int64_t ld, float* padded) {
   const int64_t D = a.kv_shape.head_dim, K = a.kv_shape.num_kv_heads;
   const bool is_query = h < a.num_heads, is_value = h >= a.num_heads + K;
   const float* norm = is_query ? a.q_norm : a.k_norm;
   const int64_t stride = out_stride(a, a.num_heads * D);
   for (int64_t i = 0; i < rows; i++) {
     float* head = heads + i * ld;
-    if (a.bias) add_bias(head, D, a.bias + h * D);
+    if (bias) add_bias(head, D, bias);
     if (is_value) continue;
     if (norm) normalize_head(head, D, norm, a.eps);
     const float* table = a.rope + step.positions[m + i] * D;
@@ -171,15 +171,19 @@ ALBIREO_INLINE void finish_head(const Args& a, const Step& step, int64_t m, int6
     write_rows(a, step, m, rows, is_value ? h - a.num_heads - K : h - a.num_heads, heads, ld, is_value, padded);
 }
 
+// Items begin .. end, all of the groups from first_group on of a weight whose first column is that of head `head`, and
+// which has `heads` of them.
 template <class Panels>
-void run_qkv(const Args& a, const Step& step, int64_t begin, int64_t end, Scratch& scratch) {
-  const int64_t D = a.kv_shape.head_dim, heads = a.num_heads + 2 * a.kv_shape.num_kv_heads;
-  const int64_t groups = qkv_groups(a), width = group_panels(D), columns = width * kPanel, panels = qkv_panels(a);
+void run_qkv(const Args& a, const Step& step, int64_t begin, int64_t end, int64_t first_group, int64_t head,
+             int64_t heads, Scratch& scratch) {
+  const int64_t D = a.kv_shape.head_dim, groups = qkv_groups(a), width = group_panels(D), columns = width * kPanel;
+  const int64_t panels = ceil_div(heads * D, kPanel);
   float* c = (float*)scratch.base;
   float* padded = c + kRowChunk * columns;
   Panels weight(a, scratch, (char*)(padded + a.kv_shape.padded_head_dim));
   for (int64_t item = begin; item < end; item++) {
-    const int64_t group = item % groups, slab = item / groups, m_end = slab_end(slab, a.tuning.slab_rows, step.T);
+    const int64_t group = item % groups - first_group, slab = item / groups;
+    const int64_t m_end = slab_end(slab, a.tuning.slab_rows, step.T);
     const int64_t first_panel = group * width;
     const int64_t first_head = group * columns / D;
     const int64_t last_head = first_head + columns / D < heads ? first_head + columns / D : heads;
@@ -188,13 +192,27 @@ void run_qkv(const Args& a, const Step& step, int64_t begin, int64_t end, Scratc
       for (int64_t p = 0; p < width && first_panel + p < panels; p++)
         weight.product(m, rows, first_panel + p, c + p * kPanel, columns);
       for (int64_t h = first_head; h < last_head; h++)
-        finish_head(a, step, m, rows, h, c + (h - first_head) * D, columns, padded);
+        finish_head(a, step, m, rows, head + h, a.bias ? a.bias + h * D : nullptr, c + (h - first_head) * D, columns,
+                    padded);
     }
   }
 }
 
 ALBIREO_INLINE void dispatch_qkv_rope_kv(const Args& a, const Step& s, int64_t begin, int64_t end, Scratch& scratch) {
-  with_panels(a, [&](auto tag) { run_qkv<typename decltype(tag)::type>(a, s, begin, end, scratch); });
+  const Args v = of_v(a);
+  const int64_t groups = qkv_groups(a), before = head_groups(merged_heads(a), a.kv_shape.head_dim);
+  for (int64_t item = begin, stop; item < end; item = stop) {
+    const int64_t group = item % groups;
+    const bool is_v = group >= before;
+    // without a v_weight all of them are of one matrix
+    stop = a.v_weight ? item + (is_v ? groups : before) - group : end;
+    if (stop > end) stop = end;
+    const Args& part = is_v ? v : a;
+    with_panels(part, [&](auto tag) {
+      run_qkv<typename decltype(tag)::type>(part, s, item, stop, is_v ? before : 0, is_v ? merged_heads(a) : 0,
+                                            is_v ? a.kv_shape.num_kv_heads : merged_heads(a), scratch);
+    });
+  }
 }
 
 }  // namespace

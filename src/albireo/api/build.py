@@ -10,11 +10,12 @@ import platform
 import shutil
 import sys
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 import albireo
@@ -68,7 +69,12 @@ class BuildResult:
 
 
 def build(
-    model: str | Path | None, out: str | Path, config: BuildConfig | None = None, *, show_progress: bool = False
+    model: str | Path | None,
+    out: str | Path,
+    config: BuildConfig | None = None,
+    *,
+    show_progress: bool = False,
+    reports: Mapping[str, bytes] = MappingProxyType({}),
 ) -> BuildResult:
     """Compile a model ahead of time into an engine directory, which `LLM(out)` and every command run.
 
@@ -76,6 +82,7 @@ def build(
         model: directory in Hugging Face layout, a hub name, or None for the bundled model.
         out: where; it must be free, empty, or, with config.force, an engine directory.
         show_progress: a bar on stderr, where that is a terminal.
+        reports: files by name that are to lie beside what is built, such as how the checkpoint was made.
 
     Raises: ModelError, ConfigError, OutOfMemory, ResourceError; out is as it was then.
     Cost: about 1.5 s a GB of weights beside what the disk takes; the packed model is in memory once.
@@ -120,6 +127,8 @@ def build(
                 config.quantization_head,
                 config.kv_cache_dtype,
             )
+            for name, data in reports.items():
+                writer.write_beside(name, data)
             report = _report(programs[0], unfused, options, levels)
             _write(writer, source, graph, programs, options, levels, report, advance)
     return BuildResult(

@@ -85,8 +85,8 @@ class CheckpointSource:
         self.parts = parts(num_ranks, tp_invariant)
         self.model_config = load_config(directory).with_dtype(dtype)
         stored = _stored_encodings(directory, self.model_config.dtype)
-        self._precision = replace(precision or Precision(), stored=stored)
-        if self.parts != (None,) and not self._precision.is_plain:
+        self.precision = replace(precision or Precision(), stored=stored)
+        if self.parts != (None,) and not self.precision.is_plain:
             raise ConfigError(
                 f"weights in few bits run on one rank; leave out tensor_parallel_size={num_ranks} and tp_invariant, "
                 "or quantization"
@@ -99,8 +99,8 @@ class CheckpointSource:
 
     def graph(self, model_len: int) -> Graph:
         graph = build_graph(self.model_config, model_len)
-        if not self._precision.is_plain:
-            choose_precision.run(graph, self._precision.of)
+        if not self.precision.is_plain:
+            choose_precision.run(graph, self.precision.of)
         return graph
 
     def check(self, program: Program, rank: int = 0) -> None:

@@ -19,7 +19,8 @@ WEIGHTS = "weights.0.bin"
 #: Measured speeds of one machine; no part of what was built, so the manifest does not list it.
 TUNING = "tuning.json"
 TOKENIZER, CONFIG = "tokenizer", "config"
-#: Written beside the build by whoever verifies it; no manifest lists them, so they are not looked at.
+#: Written beside the build by whoever verifies it; no manifest lists them, so they are not looked at. Reports of
+#: whoever made the checkpoint may lie there in the same way, under names of their own.
 VERIFY_TEXT, VERIFY_JSON, VERIFY_PAGE = "verify.md", "verify.json", "verify.html"
 BUILD_COMMAND = "albireo build MODEL"
 

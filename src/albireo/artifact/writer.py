@@ -47,6 +47,11 @@ class EngineWriter:
             _sync(file.fileno())
         self.files[name] = FileEntry(len(data), layout.sha256(data))
 
+    def write_beside(self, name: str, data: bytes) -> None:
+        """A small file that is no part of the build: the manifest does not list it."""
+        self.write(name, data)
+        del self.files[name]
+
     def write_large(self, name: str, data: memoryview, progress: Callable[[int], None]) -> None:
         """A large file; it is hashed while it is written. progress is called with the bytes just written."""
         with ThreadPoolExecutor(1, "albireo-hash") as beside, open(self._path(name), "wb", buffering=0) as file:

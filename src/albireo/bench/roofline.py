@@ -128,9 +128,10 @@ def call_work(program: Program, call: Call) -> CallWork:
     """The least work of a call; attention's depends on positions and is not here."""
     if call.family == "embed":
         return CallWork(bytes_per_row=round(call.attrs["width"] * _itemsize(program, call.args["table"])))
-    elements = _matrix_elements(program, call)
-    bytes_once = round(elements * _itemsize(program, call.args["weight"])) if elements else 0
-    for role in ("bias", "q_norm", "k_norm", *(() if elements else ("weight",))):
+    matrices = _matrix_elements(program, call)
+    elements = sum(matrices.values())
+    bytes_once = sum(round(count * _itemsize(program, call.args[role])) for role, count in matrices.items())
+    for role in ("bias", "v_bias", "q_norm", "k_norm", *(() if elements else ("weight",))):
         if role in call.args:
             bytes_once += 4 * _vector_elements(program, call, role)
     return CallWork(bytes_once, 0, round(2 * elements * _product_cost(program, call)))
@@ -190,15 +191,14 @@ def shape_of(plan: StepPlan) -> StepShape:
     )
 
 
-def _matrix_elements(program: Program, call: Call) -> int:
-    """Elements of a call's weight matrix, padding left out; 0 for a call without one."""
-    attrs = call.attrs
+def _matrix_elements(program: Program, call: Call) -> dict[str, int]:
+    """Elements of a call's weight matrices by role, padding left out; none for a call without one."""
     if call.family in ("linear", "head_top"):
-        return _num_columns(call) * int(attrs["k"])
+        return {"weight": _num_columns(call) * int(call.attrs["k"])}
     if call.family == "qkv_rope_kv":
-        weight = program.constants[call.args["weight"]]
-        return weight.rows * weight.cols
-    return 0
+        found = {role: program.constants[call.args[role]] for role in ("weight", "v_weight") if role in call.args}
+        return {role: matrix.rows * matrix.cols for role, matrix in found.items()}
+    return {}
 
 
 def _vector_elements(program: Program, call: Call, role: str) -> int:

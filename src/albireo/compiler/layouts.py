@@ -15,7 +15,7 @@ from albireo.errors import InvariantError, UnsupportedModel
 from albireo.graph.node import ConstantDef, Graph, Node, RowSegment, Value
 from albireo.graph.ops import RopeSpec
 from albireo.graph.program import GATE_UP_INTERLEAVE, PANEL, PackedConstant
-from albireo.graph.program_spec import FAMILIES
+from albireo.graph.program_spec import FAMILIES, Family
 from albireo.graph.report import PassRecord
 
 WHY = "a weight is packed once, as its kernel streams it; one read in two places is kept once"
@@ -63,8 +63,7 @@ class _Planner:
         for role, value in node.inputs.items():
             if value.constant is None:
                 continue
-            is_weight = role == family.weight and len(value.type.dims) == 2
-            args[role] = self._constant(value, packing if is_weight else VECTOR_PACKING, gated)
+            args[role] = self._constant(value, _packing(role, value, family, packing), gated)
             self._roles.setdefault(value, set()).add(str(node.family))
         if "rope" in family.required:
             args["rope"] = self._rope(node.attrs["rope"])
@@ -96,6 +95,13 @@ class _Planner:
         if constant.name in self.layouts.constants:
             raise InvariantError(f"two constants are named {constant.name}")
         self.layouts.constants[constant.name] = constant
+
+
+def _packing(role: str, value: Value, family: Family, packing: str) -> str:
+    """A kernel's packing is that of its weight; a second matrix lies alike, in a type of its own."""
+    if len(value.type.dims) < 2:
+        return VECTOR_PACKING
+    return packing if role == family.weight else f"{packing.partition('.')[0]}.{value.type.dtype}"
 
 
 def packed_bytes(packing: str, rows: int, cols: int) -> int:

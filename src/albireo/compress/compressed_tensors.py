@@ -2,7 +2,7 @@
 
 Called by writer.py. As the compressed-tensors package (vLLM, transformers) reads it: int8 as int-quantized, int4 as
 pack-quantized with zero points, fp8 as float-quantized. int4p.gG is written as int4.gG: its steps are whole multiples
-of one number, so a reader finds them again (quantization.methods.progressive.as_progressive).
+of one number, and a reader who is told so finds them again (quantization.methods.progressive).
 """
 
 from __future__ import annotations

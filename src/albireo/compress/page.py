@@ -37,6 +37,7 @@ def page(outcome: Outcome) -> str:
         f'<header><p class="over">albireo quantize</p><h1>{escape(title)}</h1>',
         f'<p class="lead">{escape(lead)}</p></header>',
         *_sizes(outcome),
+        *_speed(outcome),
         *(part for found in outcome.qualities for part in _quality(found)),
         "<section><h2>Where it costs</h2>",
         '<p class="proves">Each linear alone: how far its outputs are from the original’s on calibration inputs, as a '
@@ -72,6 +73,45 @@ def _sizes(outcome: Outcome) -> Iterator[str]:
     yield "</section>"
 
 
+def _speed(outcome: Outcome) -> Iterator[str]:
+    """What was measured, the original beside it; a line where nothing was, and why."""
+    speeds = outcome.speeds
+    if speeds is None:
+        if outcome.speed_note:
+            yield f'<section><h2>Speed</h2><p class="note">Not measured: {escape(outcome.speed_note)}</p></section>'
+        return
+    before, after = speeds.original, speeds.quantized
+    yield "<section><h2>Speed</h2>"
+    yield from _tiles(
+        [
+            (
+                "decode",
+                f"{after.decode_tokens_per_s:,.1f} tok/s",
+                f"original {before.decode_tokens_per_s:,.1f}, {speeds.decode_ratio:.2f} times that",
+            ),
+            (
+                "prefill",
+                f"{after.prefill_tokens_per_s:,.0f} tok/s",
+                f"original {before.prefill_tokens_per_s:,.0f}, {speeds.prefill_ratio:.2f} times that",
+            ),
+            ("weights in memory", _size(after.weight_bytes), f"original {_size(before.weight_bytes)}"),
+        ]
+    )
+    yield (
+        f'<p class="note">Each measured alone with one request of {speeds.num_prompt_tokens} prompt and '
+        f"{speeds.num_output_tokens} output tokens on {speeds.num_threads} threads; the best of a few runs where they "
+        "are short.</p></section>"
+    )
+
+
+def _tiles(tiles: list[tuple[str, str, str]]) -> Iterator[str]:
+    """Name, value and note of each."""
+    yield '<div class="tiles">'
+    for name, value, note in tiles:
+        yield f"<div><p>{escape(name)}</p><strong>{escape(value)}</strong><p>{escape(note)}</p></div>"
+    yield "</div>"
+
+
 def _quality(found: TextQuality) -> Iterator[str]:
     quality = found.quality
     tiles = [
@@ -88,10 +128,9 @@ def _quality(found: TextQuality) -> Iterator[str]:
             f"{quality.clear_top1_agreement:.2%} of {quality.num_clear:,} places where the original is clear",
         ),
     ]
-    yield f'<section><h2>Quality on {escape(found.text)}</h2><div class="tiles">'
-    for name, value, note in tiles:
-        yield f"<div><p>{escape(name)}</p><strong>{escape(value)}</strong><p>{escape(note)}</p></div>"
-    yield f'</div><p class="note">{found.num_tokens:,} tokens, {quality.num_predictions:,} predictions.</p></section>'
+    yield f"<section><h2>Quality on {escape(found.text)}</h2>"
+    yield from _tiles(tiles)
+    yield f'<p class="note">{found.num_tokens:,} tokens, {quality.num_predictions:,} predictions.</p></section>'
 
 
 def _notes(outcome: Outcome) -> Iterator[str]:

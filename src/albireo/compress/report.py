@@ -13,7 +13,6 @@ from typing import Any
 
 from albireo.compress.page import page
 from albireo.compress.result import Outcome
-from albireo.compress.writer import CheckpointWriter
 
 REPORT_JSON, REPORT_PAGE = "quantization.json", "quantization.html"
 _FORMAT, _VERSION = "albireo-quantization", 1
@@ -37,7 +36,7 @@ def text_lines(outcome: Outcome) -> list[str]:
             f"({found.perplexity_change:+.2%}), KL {quality.mean_kl:.4g} nats, "
             f"top-1 agreement {quality.top1_agreement:.2%}, {quality.num_predictions:,} tokens"
         )
-    return lines
+    return lines + _speed_lines(outcome)
 
 
 def to_json(outcome: Outcome) -> dict[str, Any]:
@@ -50,10 +49,24 @@ def to_json(outcome: Outcome) -> dict[str, Any]:
     return finite
 
 
-def write_reports(writer: CheckpointWriter, outcome: Outcome) -> None:
-    """Both files, into the checkpoint that is being written."""
-    writer.write(REPORT_JSON, (json.dumps(to_json(outcome), indent=1, ensure_ascii=False) + "\n").encode())
-    writer.write(REPORT_PAGE, page(outcome).encode())
+def report_files(outcome: Outcome) -> dict[str, bytes]:
+    """Both files by name."""
+    text = json.dumps(to_json(outcome), indent=1, ensure_ascii=False) + "\n"
+    return {REPORT_JSON: text.encode(), REPORT_PAGE: page(outcome).encode()}
+
+
+def _speed_lines(outcome: Outcome) -> list[str]:
+    speeds = outcome.speeds
+    if speeds is None:
+        return [f"{'speed':<14}not measured: {outcome.speed_note}"] if outcome.speed_note else []
+    before, after = speeds.original, speeds.quantized
+    return [
+        f"{'decode':<14}{before.decode_tokens_per_s:,.1f} -> {after.decode_tokens_per_s:,.1f} tok/s "
+        f"({speeds.decode_ratio:.2f} x)",
+        f"{'prefill':<14}{before.prefill_tokens_per_s:,.0f} -> {after.prefill_tokens_per_s:,.0f} tok/s "
+        f"({speeds.prefill_ratio:.2f} x); one request of {speeds.num_prompt_tokens} + {speeds.num_output_tokens} "
+        f"tokens, {speeds.num_threads} threads",
+    ]
 
 
 def _finite(value: Any) -> Any:

@@ -48,6 +48,34 @@ class TextQuality:
 
 
 @dataclass(frozen=True, slots=True)
+class Speed:
+    """Of one request that had the machine alone. weight_bytes: as they are packed in memory."""
+
+    decode_tokens_per_s: float
+    prefill_tokens_per_s: float
+    weight_bytes: int
+
+
+@dataclass(frozen=True, slots=True)
+class Speeds:
+    """Both models with the same request, one after the other. num_prompt_tokens, num_output_tokens: of it."""
+
+    original: Speed
+    quantized: Speed
+    num_prompt_tokens: int
+    num_output_tokens: int
+    num_threads: int
+
+    @property
+    def decode_ratio(self) -> float:
+        return self.quantized.decode_tokens_per_s / self.original.decode_tokens_per_s
+
+    @property
+    def prefill_ratio(self) -> float:
+        return self.quantized.prefill_tokens_per_s / self.original.prefill_tokens_per_s
+
+
+@dataclass(frozen=True, slots=True)
 class Outcome:
     """Everything.
 
@@ -57,6 +85,7 @@ class Outcome:
         drift: for each layer, and the head at the end, the relative distance of what its first linears read from what
             they read in the original, on the texts.
         is_untied: the head was the embedding table and is a matrix of its own now.
+        speeds: None where they were not measured; speed_note then says why, unless nobody asked.
     """
 
     model: dict[str, str]
@@ -67,6 +96,8 @@ class Outcome:
     drift: tuple[float, ...]
     qualities: tuple[TextQuality, ...]
     is_untied: bool
+    speeds: Speeds | None = None
+    speed_note: str = ""
 
     @property
     def bits_per_weight(self) -> float:

@@ -30,6 +30,7 @@ from albireo.errors import ConfigError
 from albireo.json_file import read_json
 from albireo.models import build_graph, load_config, open_checkpoint
 from albireo.quantization.encoded import F32
+from albireo.quantization.methods.progressive import METADATA_KEY
 from albireo.verify.blas_threads import one_blas_thread
 from albireo.verify.quality import Quality
 
@@ -49,14 +50,15 @@ def quantize(
     calibration: Text,
     texts: Sequence[Text],
     *,
-    finish: Callable[[CheckpointWriter, Outcome], None] = lambda writer, outcome: None,
+    finish: Callable[[CheckpointWriter, Outcome], Outcome] = lambda writer, outcome: outcome,
     progress: Progress = silent,
 ) -> Outcome:
     """Write the checkpoint of source in fewer bits to target.
 
     Args:
         calibration: what methods look at. texts: what quality is measured on.
-        finish: may write more files, such as a report, before the directory gets its name.
+        finish: called with the whole checkpoint before its directory gets its name; may look at it, write more files,
+            such as a report, and say more of it.
     Raises: ConfigError, ModelError, ResourceError; target is as it was then.
     """
     check_target(target)
@@ -81,6 +83,9 @@ def quantize(
             modules = {linear.module: choice[name] for name, linear in run.linears.items() if name in choice}
             ignored = [linear.module for name, linear in run.linears.items() if name not in choice]
             writer.write("config.json", config_bytes(original, quantization_config(modules, ignored), is_untied))
+            progressive = [module for module, coding in modules.items() if coding.kind == "progressive"]
+            if progressive:
+                writer.metadata[METADATA_KEY] = ",".join(progressive)
             writer.copy_from(source)
             outcome = Outcome(
                 model={
@@ -95,9 +100,8 @@ def quantize(
                 qualities=tuple(TextQuality(t.name, t.num_tokens, q) for t, q in zip(texts, qualities, strict=True)),
                 is_untied=is_untied,
             )
-            finish(writer, outcome)
             writer.finish()
-    return outcome
+            return finish(writer, outcome)
 
 
 def _names(tensors: Sequence[str], choice: Choice) -> list[str]:

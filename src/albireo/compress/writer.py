@@ -18,6 +18,7 @@ from typing import Any
 from albireo.compress.compressed_tensors import Stored
 from albireo.errors import ConfigError, InvariantError, ResourceError
 from albireo.models.safetensors_files import SINGLE_FILE
+from albireo.quantization.methods.progressive import METADATA_KEY
 
 #: Files beside the weights that a model directory is not whole without; config.json is written anew.
 _COPIED = ("*.json", "*.jinja", "*.txt", "*.model", "*.md", "LICENSE*", "NOTICE*")
@@ -27,13 +28,15 @@ _ENTRY = 160
 
 
 class CheckpointWriter:
-    """One directory that is being written."""
+    """One directory that is being written. folder: where, until the end."""
 
     def __init__(self, folder: Path, names: list[str]) -> None:
         """names: of all tensors that will be written, or more: room for the header is kept by them."""
-        self._folder = folder
+        self.folder = folder
         self._entries: dict[str, dict[str, Any]] = {}
-        room = 64 + sum(_ENTRY + len(json.dumps(name)) for name in names)
+        #: the header's metadata beside the format's own
+        self.metadata: dict[str, str] = {}
+        room = 64 + len(METADATA_KEY) + sum(_ENTRY + 2 * len(json.dumps(name)) for name in names)
         self._header = -(-(8 + room) // 64) * 64 - 8
         self._file = (folder / SINGLE_FILE).open("wb")
         self._file.seek(8 + self._header)
@@ -56,7 +59,9 @@ class CheckpointWriter:
 
     def finish(self) -> None:
         """Write the header; spaces fill the room that was kept for it, as the format allows."""
-        header = json.dumps({"__metadata__": {"format": "pt"}, **self._entries}, separators=(",", ":")).encode()
+        header = json.dumps(
+            {"__metadata__": {"format": "pt", **self.metadata}, **self._entries}, separators=(",", ":")
+        ).encode()
         if len(header) > self._header:
             raise InvariantError(f"a header of {len(header)} bytes, room was kept for {self._header}")
         self._file.seek(0)
@@ -67,7 +72,7 @@ class CheckpointWriter:
 
     def write(self, name: str, data: bytes) -> None:
         """A small file beside the weights."""
-        with open(self._folder / name, "wb") as file:
+        with open(self.folder / name, "wb") as file:
             file.write(data)
             file.flush()
             os.fsync(file.fileno())
@@ -122,6 +127,24 @@ def checkpoint_writer(target: Path, names: list[str]) -> Iterator[CheckpointWrit
             f"{target}: cannot be written: {error.strerror or error}; nothing was changed. "
             "Make room or choose another place with -o"
         ) from error
+
+
+@contextmanager
+def passing_directory(target: Path) -> Iterator[Path]:
+    """A place beside target for a checkpoint that something else is made of; gone when the block ends.
+
+    Raises: ResourceError when the disk refuses.
+    """
+    target = Path(os.path.abspath(target))
+    folder = target.with_name(f".{target.name}.{os.getpid()}.checkpoint")
+    try:
+        folder.mkdir(parents=True)
+    except OSError as error:
+        raise ResourceError(f"{folder}: cannot be written: {error.strerror or error}; choose another -o") from error
+    try:
+        yield folder
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
 
 
 def config_bytes(original: Mapping[str, Any], quantization: Mapping[str, Any], is_untied: bool) -> bytes:

@@ -9,7 +9,7 @@ from collections.abc import Mapping, Sequence
 
 from albireo.dtypes import TOKEN
 from albireo.graph.program import Buffer, Call, Program
-from albireo.graph.program_spec import accesses
+from albireo.graph.program_spec import Accesses, accesses, conflict
 
 #: Most rows of a call that threads compute each for themselves: a norm of 8 rows takes less time than a barrier.
 FEW_ROWS = 8
@@ -24,7 +24,7 @@ def private_norms(calls: Sequence[Call], buffers: Mapping[str, Buffer], maxima: 
     comes of what the late thread makes of them.
     """
     touched = [accesses(call, buffers, maxima) for call in calls]
-    return frozenset(
+    found = frozenset(
         i
         for i in range(len(calls) - 1)
         if _is_of_rows(calls[i], buffers)
@@ -33,6 +33,7 @@ def private_norms(calls: Sequence[Call], buffers: Mapping[str, Buffer], maxima: 
         and [role for role, name in calls[i + 1].args.items() if name == calls[i].args["out"]] == ["x"]
         and not _is_read_later(i, calls, buffers, touched)
     )
+    return frozenset(i for i in found if not _is_relied_on(i, found, calls, touched))
 
 
 def _is_of_rows(call: Call, buffers: Mapping[str, Buffer]) -> bool:
@@ -46,11 +47,32 @@ def few_barriers(program: Program) -> int:
     return sum(call.barrier and i not in private for i, call in enumerate(program.calls))
 
 
+def _is_relied_on(index: int, private: frozenset[int], calls: Sequence[Call], touched: Sequence[Accesses]) -> bool:
+    """Whether a call before this one has no barrier of its own because this one has: what it touches is touched again
+    behind this one, before another barrier is sure to be met."""
+    rows = calls[index].rows
+
+    def is_met(i: int, of: str) -> bool:
+        return calls[i].barrier and i not in private and calls[i].rows in ("T", of)
+
+    for before in reversed(range(index)):
+        if is_met(before, rows):
+            return False
+        if before in private or calls[before].barrier or rows not in ("T", calls[before].rows):
+            continue
+        for behind in range(index + 1, len(calls)):
+            if conflict(touched[before], touched[behind]):
+                return True
+            if is_met(behind, calls[before].rows):
+                break
+    return False
+
+
 def _is_read_later(
     index: int,
     calls: Sequence[Call],
     buffers: Mapping[str, Buffer],
-    touched: Sequence[Sequence[tuple[int, int, bool]]],
+    touched: Sequence[Accesses],
 ) -> bool:
     """Whether a call behind the next one reads what this one wrote, before another writes there."""
     start = buffers[calls[index].args["out"]].offset

@@ -14,6 +14,7 @@ Call families and their roles (a backend implements these):
     all_reduce   x [, bias] [, residual] -> out             the sum of every rank's x as a binary tree; ranks meet
                                                             before it and behind it
     qkv_rope_kv  x, weight [, bias] [, q_norm, k_norm], rope -> q     writes k and v of this step to the KV cache
+        [, v_weight [, v_bias]]                             v's own, where weight has the rows of q and k alone
     attention    q -> out
     head_top     x, weight -> ids, values                   best logits per row, of equals the lowest id first
 

@@ -79,7 +79,7 @@ FAMILIES: dict[str, Family] = {
         ("x", "weight", "rope"),
         ("q",),
         ("layer", "num_heads", "num_kv_heads", "head_dim", "eps"),
-        optional=("bias", "q_norm", "k_norm"),
+        optional=("bias", "q_norm", "k_norm", "v_weight", "v_bias"),
         weight="weight",
         writes_kv=True,
     ),
@@ -216,16 +216,27 @@ def _check_shapes(program: Program, call: Call) -> None:
         if x.cols != out.cols or (call.family == "gather" and x.dtype != out.dtype):
             raise InvariantError(f"{call}: out is not as x")
     if call.family == "qkv_rope_kv":
-        weight = _constant(program, call, "weight")
-        heads = call.attrs["num_heads"] + 2 * call.attrs["num_kv_heads"]
-        if weight.rows != heads * call.attrs["head_dim"] or _constant(program, call, "rope").packing != "rope":
-            raise InvariantError(f"{call}: does not fit weight {weight.rows} x {weight.cols}, or rope is no table")
+        _check_qkv(program, call)
     if not _single_op_fits(program, call):
         raise InvariantError(f"{call}: its buffers and constants do not fit each other")
     for role in ("out", "q", "ids", "values"):
         name = call.args.get(role)
         if name in program.buffers and program.buffers[name].rows != call.rows and not _is_input(call, role):
             raise InvariantError(f"{call}: {role} has {program.buffers[name].rows} rows, the call {call.rows}")
+
+
+def _check_qkv(program: Program, call: Call) -> None:
+    weight, kv_heads = _constant(program, call, "weight"), call.attrs["num_kv_heads"]
+    heads = call.attrs["num_heads"] + 2 * kv_heads
+    if "v_weight" in call.args:
+        of_v = _constant(program, call, "v_weight")
+        heads -= kv_heads
+        if (of_v.rows, of_v.cols) != (kv_heads * call.attrs["head_dim"], weight.cols):
+            raise InvariantError(f"{call}: does not fit v_weight {of_v.rows} x {of_v.cols}")
+    if weight.rows != heads * call.attrs["head_dim"] or _constant(program, call, "rope").packing != "rope":
+        raise InvariantError(f"{call}: does not fit weight {weight.rows} x {weight.cols}, or rope is no table")
+    if "v_bias" in call.args and "v_weight" not in call.args:
+        raise InvariantError(f"{call}: has a v_bias and no v_weight")
 
 
 def _single_op_fits(program: Program, call: Call) -> bool:

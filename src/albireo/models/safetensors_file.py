@@ -90,6 +90,7 @@ class _Entry:
 class SafetensorsFile:
     """A mapped safetensors file.
 
+    Fields: metadata: what the header says beside its tensors, strings by key.
     Invariants: 1. the whole header was checked before any tensor is handed out; 2. entries tile the data part.
 
     Raises: ModelError for a file that cannot be read; WeightMismatch for one that is damaged.
@@ -109,7 +110,7 @@ class SafetensorsFile:
         self._view = memoryview(self._map)
         self._address = int(np.frombuffer(self._map, np.uint8).ctypes.data)
         try:
-            self._entries = _read_header(self._view, str(path))
+            self._entries, self.metadata = _read_header(self._view, str(path))
         except ModelError:
             self.close()
             raise
@@ -160,7 +161,7 @@ class SafetensorsFile:
             self._map.close()
 
 
-def _read_header(view: memoryview, where: str) -> dict[str, _Entry]:
+def _read_header(view: memoryview, where: str) -> tuple[dict[str, _Entry], dict[str, str]]:
     """Raises: WeightMismatch naming the tensor and the numbers that do not fit."""
     length = int.from_bytes(view[:8], "little")
     if length > MAX_HEADER_BYTES:
@@ -173,10 +174,11 @@ def _read_header(view: memoryview, where: str) -> dict[str, _Entry]:
         header = parse_json(bytes(view[8 : 8 + length]), f"{where}: header")
     except ModelError as error:
         raise WeightMismatch(str(error)) from None
-    header.pop("__metadata__", None)
+    said = header.pop("__metadata__", None)
+    metadata = {key: text for key, text in said.items() if isinstance(text, str)} if isinstance(said, dict) else {}
     entries = {name: _entry(where, name, item, 8 + length) for name, item in header.items()}
     _check_tiling(entries, where, 8 + length, len(view))
-    return entries
+    return entries, metadata
 
 
 def _entry(where: str, name: str, item: Any, data_start: int) -> _Entry:

@@ -74,6 +74,11 @@ class SafetensorsFiles:
         """The bytes of a tensor of any type."""
         return self._file(name).buffer(name)
 
+    @property
+    def settings(self) -> Mapping[str, str]:
+        """What the headers say beside their tensors."""
+        return {key: text for file in self._files for key, text in file.metadata.items()}
+
     def close(self) -> None:
         """Give the mappings up; tensors still held stay valid."""
         for file in self._files:

@@ -38,11 +38,14 @@ class Verification:
     Fields:
         model: facts about both sides, by name, for reading.
         not_run: names of the stages behind one that failed.
+        quantized: "here" when the build brought the weights to few bits, "before" when the checkpoint has them so; ""
+            when they are numbers.
     """
 
     model: Mapping[str, str]
     stages: tuple[Stage, ...]
     not_run: tuple[str, ...]
+    quantized: Literal["", "here", "before"] = ""
 
     @property
     def is_verified(self) -> bool:

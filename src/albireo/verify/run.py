@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
+from typing import Literal
 
 import albireo
 from albireo.api.llm import LLM
@@ -15,6 +16,7 @@ from albireo.api.load import Loaded, load
 from albireo.artifact.reader import tokenizer_directory
 from albireo.backends.cpu.machine import isa_levels
 from albireo.config import EngineConfig
+from albireo.encodings import is_encoding
 from albireo.models import open_checkpoint
 from albireo.quantization.schemes import Precision
 from albireo.verify import tokens
@@ -78,7 +80,7 @@ def verify(
         if stage.verdict == "failed":
             break
     subject.files.check_unchanged()
-    return Verification(_facts(subject), tuple(stages), STAGES[len(stages) :])
+    return Verification(_facts(subject), tuple(stages), STAGES[len(stages) :], _quantized(subject))
 
 
 def _open(directory: Path, against: str, progress: Progress) -> Subject:
@@ -168,6 +170,12 @@ def _facts(subject: Subject) -> dict[str, str]:
         "verified by": f"albireo {albireo.__version__}, kernels up to {isa_levels()[0]}",
         "checkpoint": _hashes(subject),
     }
+
+
+def _quantized(subject: Subject) -> Literal["", "here", "before"]:
+    if not any(is_encoding(value.type.dtype) for value in subject.graph.constants.values()):
+        return ""
+    return "before" if subject.precision.stored else "here"
 
 
 def _hashes(subject: Subject) -> str:

@@ -78,7 +78,7 @@ def open_subject(directory: Path, against: str, note: Callable[[str], None]) -> 
     precision = Precision(options.quantization, options.quantization_head)
     source = CheckpointSource(checkpoint, options.dtype, precision=precision)
     graph = source.graph(options.max_model_len)
-    return Subject(directory, checkpoint, files, source.model_config, graph, precision)
+    return Subject(directory, checkpoint, files, source.model_config, graph, source.precision)
 
 
 def _check_source(files: EngineFiles, checkpoint: Path, note: Callable[[str], None]) -> None:

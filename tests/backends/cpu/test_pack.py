@@ -160,6 +160,7 @@ class Weights:
 
     tensors: Mapping[str, Stored]
     released: list[str] = field(default_factory=list)
+    encodings: Mapping[str, str] = field(default_factory=dict)
 
     def tensor(self, name: str) -> Stored:
         return self.tensors[name]

@@ -11,10 +11,14 @@ from albireo.backends.cpu.catalog import CpuCatalog
 from albireo.backends.cpu.machine import isa_levels
 from albireo.backends.cpu.model import CpuModel
 from albireo.backends.step_inputs import StepInputs
+from albireo.compiler.passes import choose_precision
 from albireo.compiler.pipeline import compile_graph, optional_passes, passes_without
 from albireo.dtypes import COMPUTE_DTYPES
+from albireo.encodings import encoding
 from albireo.models import architectures, build_graph, load_architecture
 from albireo.models.config import parse_config
+from albireo.quantization.encoded import Encoded
+from albireo.quantization.rounding import round_weights
 from backends.cpu.harness import assert_same_bits, pool
 from backends.cpu.test_pack import Stored, Weights
 from step_batches import Work, make_step
@@ -25,12 +29,24 @@ BLOCK_SIZE, NUM_BLOCKS = 16, 8
 Outputs = list[tuple[np.ndarray, np.ndarray, np.ndarray]]
 
 
-def model_of(name: str, dtype: str, without: Sequence[str], levels: Sequence[str], threads: int = 1) -> CpuModel:
+def model_of(
+    name: str,
+    dtype: str,
+    without: Sequence[str],
+    levels: Sequence[str],
+    threads: int = 1,
+    choose: choose_precision.Choice | None = None,
+    weights: Weights | None = None,
+) -> CpuModel:
     architecture = load_architecture(name)
     config = parse_config(architecture.tiny, architecture.rules).with_dtype(dtype)
-    weights = Weights({k: Stored(v, "float32") for k, v in random_weights(architecture.tiny, seed=3).items()})
+    if weights is None:
+        weights = Weights({k: Stored(v, "float32") for k, v in random_weights(architecture.tiny, seed=3).items()})
+    graph = build_graph(config, 64)
+    if choose is not None:
+        choose_precision.run(graph, choose)
     program = compile_graph(
-        build_graph(config, 64),
+        graph,
         CpuCatalog(levels),
         maxima={"T": 32, "R": 8, "G": 8},
         block_size=BLOCK_SIZE,
@@ -38,6 +54,23 @@ def model_of(name: str, dtype: str, without: Sequence[str], levels: Sequence[str
         passes=passes_without(without),
     )
     return CpuModel(program, weights, pool(threads), NUM_BLOCKS)
+
+
+def encoded_weights(name: str, choose: choose_precision.Choice) -> Weights:
+    """Random weights; those that numbers cannot be rounded to while they are packed are encoded already."""
+    numbers = random_weights(load_architecture(name).tiny, seed=3)
+    kinds = {key: choose(key, False) for key, array in numbers.items() if array.ndim == 2 and "layers" in key}
+    affine = {key: kind for key, kind in kinds.items() if kind is not None and encoding(kind).kind == "affine"}
+    tensors = {key: Stored(array, "float32") for key, array in numbers.items()}
+    return EncodedWeights(tensors, encodings=affine)
+
+
+class EncodedWeights(Weights):
+    def encoded(self, name: str) -> Encoded:
+        weight, e = self.tensors[name].to_float32(), encoding(self.encodings[name])
+        plain = round_weights(weight, encoding(f"int{e.bits}.g{e.group}"))
+        assert plain.zero is not None
+        return Encoded(e, plain.codes, plain.scale, offset=-plain.zero.astype(np.float32) * plain.scale)
 
 
 def steps() -> list[StepInputs]:
@@ -79,3 +112,42 @@ def test_nothing_fused_at_every_level(name: str, level: str) -> None:
     unfused = model_of(name, "bfloat16", OPTIONAL, levels)
     assert {call.kernel.split(".")[2] for call in unfused.program.calls} & {level, "avx512"}
     assert_same(outputs(unfused), outputs(model_of(name, "bfloat16", (), levels)), level)
+
+
+KINDS = [("int4.g32", "int8"), ("int4.g32.affine", "int8.g16"), ("int8", "int4.g64"), ("int8", None), ("fp8", "int8")]
+
+
+@pytest.mark.parametrize("apart", ["q_proj", "k_proj", "v_proj"])
+@pytest.mark.parametrize("kinds", KINDS)
+@pytest.mark.parametrize("name", ["qwen2", "qwen3"])
+def test_one_of_q_k_and_v_in_another_encoding_changes_no_bit(
+    name: str, apart: str, kinds: tuple[str, str | None]
+) -> None:
+    """As checkpoints hold v in more bits: two are merged, and v by itself goes into their kernel where it can."""
+
+    def choose(matrix: str, is_head: bool) -> str | None:
+        return None if is_head else kinds[1] if apart in matrix else kinds[0]
+
+    levels = isa_levels()
+    weights = encoded_weights(name, choose)
+    merged = model_of(name, "bfloat16", (), levels, 2, choose, weights)
+    separate = model_of(name, "bfloat16", ("merge_qkv",), levels, 1, choose, weights)
+    counts = [sum(call.family == "linear" for call in model.program.calls) for model in (separate, merged)]
+    is_fused = apart == "v_proj" and kinds[1] is not None and "fp8" not in kinds
+    assert counts[0] - counts[1] == (3 if is_fused else 1) * merged.program.kv.num_layers
+    with_v = [call for call in merged.program.calls if "v_weight" in call.args]
+    assert len(with_v) == (merged.program.kv.num_layers if is_fused else 0)
+    assert all(("v_bias" in call.args) == (name == "qwen2") for call in with_v)
+    assert_same(outputs(merged), outputs(separate), f"{apart} in {kinds[1]}")
+
+
+@pytest.mark.parametrize("level", isa_levels())
+def test_a_v_of_its_own_at_every_level(level: str) -> None:
+    def choose(matrix: str, is_head: bool) -> str:
+        return "int8" if "v_proj" in matrix else "int4.g32"
+
+    levels = isa_levels()[isa_levels().index(level) :]
+    fused = model_of("llama", "bfloat16", (), levels, 3, choose)
+    kernels = {call.kernel for call in fused.program.calls if "v_weight" in call.args}
+    assert kernels and all(kernel.startswith("qkv_rope_kv.int4.g32.") for kernel in kernels)
+    assert_same(outputs(fused), outputs(model_of("llama", "bfloat16", OPTIONAL, levels, 1, choose)), level)

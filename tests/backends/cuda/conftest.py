@@ -4,8 +4,24 @@ from __future__ import annotations
 
 import os
 
+import numpy as np
 import pytest
 
 os.environ["TRITON_INTERPRET"] = "1"
 
 pytest.importorskip("triton", reason="the CUDA backend needs Triton, which is there for Linux only")
+
+
+@pytest.fixture
+def ordered_dot(monkeypatch: pytest.MonkeyPatch) -> None:
+    """tl.dot that adds up each element in one order, as a GPU does.
+
+    The interpreter's is a BLAS library's, where an element's bits depend on how many rows there are beside it.
+    """
+    from triton.runtime.interpreter import InterpreterBuilder, TensorHandle
+
+    def create_dot(self, a, b, acc, input_precision, max_num_imprecise_acc):  # type: ignore[no-untyped-def]
+        product = np.einsum("mk,kn->mn", a.data, b.data, dtype=acc.data.dtype)
+        return TensorHandle(product + acc.data, acc.dtype.scalar)
+
+    monkeypatch.setattr(InterpreterBuilder, "create_dot", create_dot)

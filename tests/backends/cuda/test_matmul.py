@@ -79,12 +79,12 @@ def test_a_row_has_the_same_bits_in_any_company(k: int) -> None:
     x, weight = random(90, k, seed=1, dtype=torch.bfloat16), random(70, k, seed=2, dtype=torch.bfloat16)
     space = workspace(weight)
     whole = torch.empty(90, 70)
-    matmul(x, weight, whole, 70, tile=Tile(128, 128, 64, 1))
+    matmul(x, matrix(weight), whole, 70, tile=Tile(128, 128, 64, 1))
     for tokens in (1, 16, 30, 64):
         order = torch.randperm(90, generator=torch.Generator().manual_seed(tokens))[:tokens]
         out = torch.empty(tokens, 70)
         width = 16 if tokens <= 16 else 32 if tokens <= 32 else 64
-        matmul_smallm(x[order], weight, out, 70, workspace=space, tile=Tile(64, width, 64, 1))
+        matmul_smallm(x[order], matrix(weight), out, 70, workspace=space, tile=Tile(64, width, 64, 1))
         assert torch.equal(out, whole[order]), tokens
 
 

@@ -269,8 +269,9 @@ class CpuModel:
         elif call.family == "embed":
             args["k"] = attrs["width"]
         elif call.family == "qkv_rope_kv":
-            args["n"] = (attrs["num_heads"] + 2 * attrs["num_kv_heads"]) * attrs["head_dim"]
             args["k"] = program.buffers[call.args["x"]].cols
+            if "v_weight" in call.args:
+                args["v_dtype"] = program.constants[call.args["v_weight"]].packing.partition(".")[2]
         for key in ("n", "k", "chunks", "eps", "num_heads", "window", "scale", "softcap"):
             if key in attrs:
                 args[key] = attrs[key]

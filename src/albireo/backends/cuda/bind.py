@@ -25,7 +25,7 @@ from albireo.backends.cuda.kernels.top import top
 from albireo.backends.cuda.kv import DeviceKV
 from albireo.backends.cuda.linear import linear
 from albireo.backends.cuda.matrix import DeviceMatrix
-from albireo.backends.cuda.scratch import Scratch, qkv_columns, shape_of
+from albireo.backends.cuda.scratch import Scratch, qkv_columns
 from albireo.backends.cuda.step import DeviceStep
 from albireo.graph.program import Buffer, Call
 
@@ -131,11 +131,18 @@ def _qkv_rope_kv(args: _Args) -> Launch:
     table, layer = args.vector("rope"), args.memory.kv.layers[args.number("layer")]
     heads, kv_heads, head_dim = (args.number(name) for name in ("num_heads", "num_kv_heads", "head_dim"))
     eps, scratch = float(args.call.attrs["eps"]), args.memory.scratch
-    n = qkv_columns(args.call)
+    n, of_v = qkv_columns(args.call), None
+    if "v_weight" in args.call.args:  # in another encoding than q and k
+        of_v, v_bias, of_qk = args.matrix("v_weight"), args.optional_vector("v_bias"), bias
+        first, bias = n - kv_heads * head_dim, None
 
     def launch(step: DeviceStep) -> None:
         qkv = scratch.qkv[: step.sizes["T"], :n]
-        linear(x(step), weight, qkv, n=n, workspace=scratch.linear)
+        if of_v is None:
+            linear(x(step), weight, qkv, n=n, workspace=scratch.linear)
+        else:
+            linear(x(step), weight, qkv[:, :first], n=first, bias=of_qk, workspace=scratch.linear)
+            linear(x(step), of_v, qkv[:, first:], n=n - first, bias=v_bias, workspace=scratch.linear)
         qk_norm_rope_kv_write(
             qkv,
             bias,
@@ -158,11 +165,7 @@ def _qkv_rope_kv(args: _Args) -> Launch:
 def _attention(args: _Args) -> Launch:
     q, out, attrs = args.buffer("q"), args.buffer("out"), args.call.attrs
     layer, scratch = args.memory.kv.layers[args.number("layer")], args.memory.scratch
-    work = next(
-        work
-        for shape, work in scratch.work.items()
-        if shape == shape_of(args.call, shape.max_context, shape.multiprocessors)
-    )
+    work = scratch.work_of(args.call)
     return lambda step: attention(
         q(step),
         layer,

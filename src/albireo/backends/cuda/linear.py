@@ -17,13 +17,13 @@ from albireo.backends.cuda.matrix import DeviceMatrix
 from albireo.backends.cuda.tiles import FEW_TOKENS
 from albireo.backends.cuda.workspace import workspace_bytes
 from albireo.dtypes import COMPUTE_DTYPES
-from albireo.encodings import encoding, is_encoding
+from albireo.encodings import encoding
 from albireo.errors import UnsupportedModel
 
 
 def workspace_size(dtype: str, rows: int, cols: int) -> int:
     """Bytes of the workspace that linears with such a weight need, whatever the number of tokens; 0: none."""
-    if dtype in COMPUTE_DTYPES:
+    if dtype in (*COMPUTE_DTYPES, *few.SCALES):
         return workspace_bytes(few.num_part_elements(rows, cols, dtype))
     return 0
 
@@ -55,15 +55,15 @@ def linear(
         raise UnsupportedModel(f"sums as a tree of {chunks} chunks are not computed on a GPU; use one rank, or the CPU")
     n = out.shape[1] if n is None else n
     code = act_code(act)
-    if is_encoding(weight.dtype):
-        _encoded(x, weight, out, n, bias, residual, code)
+    if weight.dtype not in (*COMPUTE_DTYPES, *few.SCALES):
+        _integers(x, weight, out, n, bias, residual, code)
     elif len(x) <= FEW_TOKENS:
-        few.matmul_smallm(x, weight.codes, out, n, bias, residual, code, workspace)
+        few.matmul_smallm(x, weight, out, n, bias, residual, code, workspace)
     else:
-        many.matmul(x, weight.codes, out, n, bias, residual, code)
+        many.matmul(x, weight, out, n, bias, residual, code)
 
 
-def _encoded(
+def _integers(
     x: torch.Tensor,
     weight: DeviceMatrix,
     out: torch.Tensor,

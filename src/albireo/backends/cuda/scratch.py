@@ -13,7 +13,9 @@ import torch
 
 from albireo.backends.cuda.attention_plan import AttentionShape, WorkList, work_list
 from albireo.backends.cuda.attention_plan import workspace_size as attention_size
+from albireo.backends.cuda.kernels.attention import compute_types
 from albireo.backends.cuda.kernels.top import top_workspace
+from albireo.backends.cuda.kv import TORCH_DTYPES
 from albireo.backends.cuda.linear import workspace_size as linear_size
 from albireo.graph.program import Call, Program
 
@@ -52,8 +54,7 @@ class Scratch:
         qkv = max((qkv_columns(call) for call in calls["qkv_rope_kv"]), default=0)
         vocab = max((int(call.attrs["n"]) for call in (*calls["head_top"], *calls["top"])), default=0)
         head = vocab if calls["head_top"] else 0
-        processors = multiprocessors(device)
-        shapes = {shape_of(call, max_positions, processors) for call in calls["attention"]}
+        shapes = {_shape_of(call, program, max_positions, device) for call in calls["attention"]}
         return cls(
             qkv=zeros(maxima["T"] * qkv, torch.float32).view(maxima["T"], qkv),
             logits=zeros(maxima["G"] * head, torch.float32).view(maxima["G"], head),
@@ -61,6 +62,15 @@ class Scratch:
             top=zeros(top_workspace(maxima["G"], vocab), torch.int64),
             attention=zeros(max((attention_size(s, maxima["T"]) for s in shapes), default=0), torch.float32),
             work={shape: work_list(shape, maxima["T"], maxima["B"], device) for shape in shapes},
+        )
+
+    def work_of(self, call: Call) -> WorkList:
+        """The list that an attention call reads."""
+        wanted = _heads_and_window(call)
+        return next(
+            work
+            for shape, work in self.work.items()
+            if (shape.num_heads, shape.num_kv_heads, shape.head_dim, shape.window) == wanted
         )
 
 
@@ -73,29 +83,33 @@ def qkv_columns(call: Call) -> int:
     return int((attrs["num_heads"] + 2 * attrs["num_kv_heads"]) * attrs["head_dim"])
 
 
-def shape_of(call: Call, max_positions: int, processors: int) -> AttentionShape:
-    """What calls of attention that share a work list have in common."""
+def _heads_and_window(call: Call) -> tuple[int, int, int, int]:
     attrs = call.attrs
+    return attrs["num_heads"], attrs["num_kv_heads"], attrs["head_dim"], attrs["window"] or 0
+
+
+def _shape_of(call: Call, program: Program, max_positions: int, device: torch.device) -> AttentionShape:
+    """What calls of attention that share a work list have in common."""
+    heads, kv_heads, head_dim, window = _heads_and_window(call)
+    q_dtype = program.buffers[call.args["q"]].dtype
+    processors, capability = _FEW_PROCESSORS, 90
+    if device.type == "cuda":
+        properties = torch.cuda.get_device_properties(device)
+        processors, capability = properties.multi_processor_count, properties.major * 10 + properties.minor
     return AttentionShape(
-        num_heads=attrs["num_heads"],
-        num_kv_heads=attrs["num_kv_heads"],
-        head_dim=attrs["head_dim"],
+        heads,
+        kv_heads,
+        head_dim,
         max_context=max_positions,
-        window=attrs["window"] or 0,
+        window=window,
         multiprocessors=processors,
+        capability=capability,
+        is_float32=compute_types(TORCH_DTYPES[q_dtype], TORCH_DTYPES[program.kv.dtype])[0] == torch.float32,
     )
-
-
-def multiprocessors(device: torch.device) -> int:
-    """Of a GPU; a small number elsewhere."""
-    if device.type != "cuda":
-        return _FEW_PROCESSORS
-    return int(torch.cuda.get_device_properties(device).multi_processor_count)
 
 
 def _linear_bytes(call: Call, program: Program) -> int:
     if call.family not in _LINEARS:
         return 0
-    weight = program.constants[call.args["weight"]]
-    dtype = weight.packing.partition(".")[2]
-    return linear_size(dtype, weight.rows, weight.cols)
+    weights = [program.constants[call.args[role]] for role in ("weight", "v_weight") if role in call.args]
+    return max(linear_size(w.packing.partition(".")[2], w.rows, w.cols) for w in weights)

@@ -33,11 +33,11 @@ def attention(call: OpCall) -> tuple[Array, ...]:
     for b in range(step.num_sequences):
         rows = slice(int(step.query_start[b]), int(step.query_start[b + 1]))
         k, v = kv.read(attrs["layer"], step.block_table[b], int(step.context_len[b]))
-        out[rows] = _one_sequence(q[rows], k, v, step.positions[rows], attrs)
+        out[rows] = one_sequence(q[rows], k, v, step.positions[rows], attrs)
     return (out.reshape(call["q"].shape),)
 
 
-def _one_sequence(q: F32, k: F32, v: F32, positions: NDArray[np.int32], attrs: Mapping[str, Any]) -> F32:
+def one_sequence(q: F32, k: F32, v: F32, positions: NDArray[np.int32], attrs: Mapping[str, Any]) -> F32:
     """q: [n, H, D]; k, v: [C, K, D] -> [n, H, D]."""
     group = attrs["num_heads"] // attrs["num_kv_heads"]
     seen = _visible(positions, len(k), attrs["window"])

@@ -1,4 +1,7 @@
-"""The merged q, k, v linear with its bias, head norms, rotation, rounding and the write to the KV cache: one kernel."""
+"""The merged q, k, v linear with its bias, head norms, rotation, rounding and the write to the KV cache: one kernel.
+
+Where v is held in another encoding than q and k, its own linear goes into the kernel beside the merged one of q and k.
+"""
 
 from __future__ import annotations
 
@@ -22,24 +25,39 @@ def run(graph: Graph) -> PassRecord:
 
 
 def _fuse(rw: Rewriter, qkv: Qkv) -> None:
-    split = made_by(qkv.q.source, "split")
-    linear = made_by(split.inputs["x"], "linear") if split is not None else None
-    if split is None or linear is None or split.outputs != qkv.sources:
-        raise NotFired("q, k, v are not the parts of one linear")
-    if "chunks" in linear.attrs:
+    linears = _linears(rw, qkv)
+    if any("chunks" in linear.attrs for linear in linears):
         raise NotFired("the kernel adds products as one chain, not as a tree")
-    rw.sole_user(linear.output)
+    linear = linears[0]
     ropes, norms = _pair(qkv, "rope"), _pair(qkv, "norm")
     if not ropes or qkv.v.norm is not None or qkv.v.rope is not None:
         raise NotFired("the kernel rotates q and k, and neither norms nor rotates v")
     attrs = _attrs(qkv, ropes, norms)
     _check_types(linear, qkv)
     roles = linear_roles(linear)
+    for of_v in linears[1:]:
+        roles |= {"v_weight": of_v.inputs["weight"], "v_bias": of_v.inputs.get("bias")}
     if norms:
         roles |= {"q_norm": norms[0].inputs["weight"], "k_norm": norms[1].inputs["weight"]}
     roles |= {"positions": ropes[0].inputs["positions"], "kv": qkv.write.inputs["kv"]}
-    members = [linear, split, *qkv.q.nodes, *qkv.k.nodes, *qkv.v.nodes, qkv.write]
+    split = rw.sole_user(linear.output)
+    members = [*linears, split, *qkv.q.nodes, *qkv.k.nodes, *qkv.v.nodes, qkv.write]
     rw.fuse(members, "qkv_rope_kv", attrs, roles, (qkv.q.end, qkv.write.output))
+
+
+def _linears(rw: Rewriter, qkv: Qkv) -> tuple[Node, ...]:
+    """The linear of q, k and v; or that of q and k, and that of v. Each is read by what makes them alone."""
+    split = made_by(qkv.q.source, "split")
+    linear = made_by(split.inputs["x"], "linear") if split is not None else None
+    if split is None or linear is None or split.outputs not in (qkv.sources, qkv.sources[:2]):
+        raise NotFired("q, k, v are not the parts of one linear")
+    rw.sole_user(linear.output)
+    if split.outputs == qkv.sources:
+        return (linear,)
+    of_v = made_by(qkv.v.source, "linear")
+    if of_v is None or of_v.inputs["x"] is not linear.inputs["x"] or linear.inputs["x"].type.dtype != TOKEN:
+        raise NotFired("v is no linear of the same 8-bit input as q and k")
+    return linear, of_v
 
 
 def _pair(qkv: Qkv, name: str) -> tuple[Node, Node] | tuple[()]:

@@ -3,23 +3,25 @@
 What a module's tensors are says how it is stored; the config is checked, and says how wide groups are.
 
     int-quantized    X.weight         I8 [N, K]               -> int8, int8.gG
-    pack-quantized   X.weight_packed  I32 [N, K bits / 32]    -> int4.gG, int8, int8.gG
+    pack-quantized   X.weight_packed  I32 [N, K bits / 32]    -> int4.gG, int4p.gG, int8, int8.gG
     float-quantized  X.weight         F8_E4M3 [N, K]          -> fp8, fp8.g128
     mxfp4-pack-…     X.weight_packed  U8 [N, K / 2]           -> int8.g32
     naive-quantized  as int-quantized or float-quantized
 
-beside X.weight_scale ([1], [N, 1], [N, groups] or blocks), X.weight_zero_point, X.weight_shape, X.weight_g_idx.
+int4p.gG where the file's metadata says so, as albireo quantize writes it.
+Beside X.weight_scale ([1], [N, 1], [N, groups] or blocks), X.weight_zero_point, X.weight_shape, X.weight_g_idx.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from albireo.encodings import ENCODINGS, encoding
 from albireo.errors import UnsupportedModel, WeightMismatch
 from albireo.json_file import Fields, keys, short
 from albireo.quantization.encoded import F32, U8, Encoded
@@ -42,6 +44,7 @@ from albireo.quantization.formats.matrix import (
     unread_scales,
 )
 from albireo.quantization.formats.mxfp4 import mxfp4_matrix
+from albireo.quantization.methods.progressive import METADATA_KEY, as_progressive
 
 _FORMATS = (
     "int-quantized",
@@ -73,11 +76,13 @@ class CompressedTensors:
 
     def plan(self, stored: StoredTensors) -> Plan:
         plan = Plan(unread=unread_scales(stored))
+        progressive = frozenset(str(stored.settings.get(METADATA_KEY, "")).split(","))
         for module in modules_with(stored, "weight_packed"):
             if stored.type_name(f"{module}.weight_packed") == "U8":
                 plan.add(_mxfp4(stored, module))
             else:
-                plan.add(self._packed(stored, module))
+                matrix = self._packed(stored, module)
+                plan.add(_progressive(matrix) if module in progressive else matrix)
         for module in modules_with(stored, "weight"):
             kind = stored.type_name(f"{module}.weight")
             if kind == "F8_E4M3":
@@ -177,6 +182,26 @@ def _read(source: _Source, group: int | None, kind: str | None) -> Encoded | F32
             raise WeightMismatch(f"tensor {short(source.order)} names group {index.max()} of {source.groups}")
     numbers: F32 = (codes.astype(np.int32) - zero[:, index]).astype(np.float32) * scale[:, index]
     return numbers
+
+
+def _progressive(matrix: Matrix) -> Matrix:
+    """The same numbers with whole multiples of one scale a channel, which is what the file says they are."""
+    e = None if matrix.encoding is None else encoding(matrix.encoding)
+    name = f"int4p.g{e.group}" if e is not None and e.bits == 4 else ""
+    if name not in ENCODINGS:
+        return matrix
+
+    def read() -> Encoded:
+        plain = matrix.read()
+        found = as_progressive(plain) if isinstance(plain, Encoded) else None
+        if found is None:
+            raise WeightMismatch(
+                f"{short(matrix.name)} is said to be progressive ({METADATA_KEY} in the file's header), but its scales "
+                "are no small multiples of one number; the checkpoint was changed after it was quantized"
+            )
+        return found
+
+    return replace(matrix, encoding=name, read=read)
 
 
 def _num_groups(stored: StoredTensors, scale: str, n: int) -> int:

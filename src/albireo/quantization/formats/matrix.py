@@ -6,9 +6,9 @@ used by models.weights.Checkpoint. Does not know graphs, nor how tensors lie in 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
-from typing import Protocol
+from typing import Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -26,6 +26,11 @@ class StoredTensors(Protocol):
 
     @property
     def names(self) -> Iterable[str]: ...
+    @property
+    def settings(self) -> Mapping[str, Any]:
+        """What the files say beside their tensors, by key; the values are whatever somebody wrote."""
+        ...
+
     def __contains__(self, name: object) -> bool: ...
     def shape(self, name: str) -> tuple[int, ...]: ...
     def type_name(self, name: str) -> str: ...

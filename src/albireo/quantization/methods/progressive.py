@@ -18,6 +18,9 @@ from albireo.quantization.methods.search import SHRINKS, group_costs, moment_blo
 #: Gammas of the group with the widest step, one for each base that is tried.
 _WIDEST = (15, 14, 13, 12, 11, 10, 9, 8)
 _ROWS = 256
+#: What a checkpoint with plain scales says in its header's metadata: the modules whose scales are such multiples,
+#: separated by commas. Found out from scales and codes it would take a pass over all weights before any is wanted.
+METADATA_KEY = "albireo.progressive"
 _GAMMA_BITS = 4
 
 

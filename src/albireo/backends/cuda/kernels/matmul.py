@@ -15,20 +15,29 @@ import triton
 import triton.language as tl
 
 from albireo.backends.cuda.aot import AotCase
-from albireo.backends.cuda.arithmetic import mma
+from albireo.backends.cuda.chain import CHANNELS, GROUP, UNSCALED, chain
 from albireo.backends.cuda.epilogue import finish
-from albireo.backends.cuda.kernels.matmul_smallm import num_parts, part_length
+from albireo.backends.cuda.kernels.matmul_smallm import SCALES, num_parts, operands, part_length, pointer_types
+from albireo.backends.cuda.matrix import DeviceMatrix
 from albireo.backends.cuda.tiles import Tile, place
+
+_CHANNELS = tl.constexpr(CHANNELS)
 
 
 def tile_for(dtype: str) -> Tile:
-    return Tile(64, 64, 32, 3) if dtype == "float32" else Tile(128, 128, 64, 4, 8)
+    if dtype == "float32":
+        return Tile(64, 64, 32, 3)
+    if dtype == "fp8":
+        return Tile(128, 128, 64, 3, 8)
+    # groups have sums of their own, which take registers
+    return Tile(64, 128, GROUP, 3, 8) if dtype == "fp8.g128" else Tile(128, 128, 64, 4, 8)
 
 
 @triton.jit
 def matmul_kernel(
     x,
     weight,
+    scale,
     out,
     bias,
     residual,
@@ -44,48 +53,40 @@ def matmul_kernel(
     HAS_BIAS: tl.constexpr,
     HAS_RESIDUAL: tl.constexpr,
     PARTS: tl.constexpr,
+    SCALED: tl.constexpr,
     EVEN_K: tl.constexpr,
     ROWS: tl.constexpr,
     TOKENS: tl.constexpr,
     BLOCK_K: tl.constexpr,
 ):
     tile, slab = place(tl.cdiv(num_rows, ROWS), tl.cdiv(num_tokens, TOKENS))
-    row = tile * ROWS + tl.arange(0, ROWS)
-    token = slab * TOKENS + tl.arange(0, TOKENS)
+    # Rows and tokens that are not there are copies of the last: read without a mask, never kept.
+    row = tl.minimum(tile * ROWS + tl.arange(0, ROWS), num_rows - 1)
+    token = tl.minimum(slab * TOKENS + tl.arange(0, TOKENS), num_tokens - 1)
     at_k = tl.arange(0, BLOCK_K)
-    weight_at = weight + tl.minimum(row, num_rows - 1).to(tl.int64)[:, None] * k + at_k[None, :]
-    x_at = x + tl.minimum(token, num_tokens - 1).to(tl.int64)[None, :] * x_stride + at_k[:, None]
-    total = _chain(weight_at, x_at, at_k, 0, tl.minimum(part_k, k), k, EVEN_K, ROWS, TOKENS, BLOCK_K)
+    weight_at = weight + row.to(tl.int64)[:, None] * k + at_k[None, :]
+    x_at = x + token.to(tl.int64)[None, :] * x_stride + at_k[:, None]
+    end = tl.minimum(part_k, k)
+    total = chain(
+        weight_at, x_at, at_k, 0, end, k, scale, row, num_rows, SCALED, EVEN_K, ROWS, TOKENS, BLOCK_K
+    )  # fmt: skip
     if PARTS > 1:
         for first in range(part_k, k, part_k):
             end = tl.minimum(first + part_k, k)
-            total += _chain(weight_at, x_at, at_k, first, end, k, EVEN_K, ROWS, TOKENS, BLOCK_K)
+            total += chain(
+                weight_at, x_at, at_k, first, end, k, scale, row, num_rows, SCALED, EVEN_K, ROWS, TOKENS, BLOCK_K
+            )  # fmt: skip
+    if SCALED == _CHANNELS:
+        total *= tl.load(scale + row)[:, None]
     finish(
         tl.trans(total), slab * TOKENS, tile * ROWS, num_tokens, n, out, out_stride, bias, residual, residual_stride,
         ACT, HAS_BIAS, HAS_RESIDUAL,
     )  # fmt: skip
 
 
-@triton.jit
-def _chain(
-    weight_at, x_at, at_k, first, end, k,
-    EVEN_K: tl.constexpr, ROWS: tl.constexpr, TOKENS: tl.constexpr, BLOCK_K: tl.constexpr,
-):  # fmt: skip
-    acc = tl.zeros((ROWS, TOKENS), tl.float32)
-    for start in range(first, end, BLOCK_K):
-        if EVEN_K:
-            a = tl.load(weight_at + start)
-            b = tl.load(x_at + start)
-        else:
-            a = tl.load(weight_at + start, mask=(at_k < k - start)[None, :], other=0.0)
-            b = tl.load(x_at + start, mask=(at_k < k - start)[:, None], other=0.0)
-        acc = mma(a, b, acc)
-    return acc
-
-
 def matmul(
     x: torch.Tensor,
-    weight: torch.Tensor,
+    weight: DeviceMatrix,
     out: torch.Tensor,
     n: int,
     bias: torch.Tensor | None = None,
@@ -94,14 +95,15 @@ def matmul(
     tile: Tile | None = None,
 ) -> None:
     """Any number of rows. act: epilogue.ACTS. tile: for tests; by default tile_for()."""
-    rows, k = weight.shape
-    dtype = str(weight.dtype).removeprefix("torch.")
+    rows, k, dtype = weight.rows, weight.cols, weight.dtype
+    codes, scaled = operands(weight)
     tile = tile or tile_for(dtype)
     parts = num_parts(rows, k, dtype)
     grid = (triton.cdiv(rows, tile.rows) * triton.cdiv(len(x), tile.tokens),)
     matmul_kernel[grid](
         x,
-        weight,
+        codes,
+        out if weight.scale is None else weight.scale,
         out,
         out if bias is None else bias,
         out if residual is None else residual,
@@ -117,6 +119,7 @@ def matmul(
         HAS_BIAS=bias is not None,
         HAS_RESIDUAL=residual is not None,
         PARTS=parts,
+        SCALED=scaled,
         EVEN_K=k % tile.k == 0,
         ROWS=tile.rows,
         TOKENS=tile.tokens,
@@ -131,28 +134,29 @@ _NUMBERS = ("num_tokens", "n", "k", "num_rows", "x_stride", "out_stride", "resid
 
 
 def aot_cases() -> list[AotCase]:
-    def case(name: str, dtype: str, parts: int, act: int, words: Mapping[int, tuple[str, ...]]) -> AotCase:
-        tile = tile_for({"bf16": "bfloat16", "fp32": "float32"}[dtype])
-        pointers = {"x": f"*{dtype}", "weight": f"*{dtype}", "out": "*bf16" if act else "*fp32"}
-        pointers |= {"bias": "*fp32", "residual": "*fp32"}
+    def case(dtype: str, parts: int, act: int, words: Mapping[int, tuple[str, ...]]) -> AotCase:
+        tile = tile_for(dtype)
+        pointers = pointer_types(dtype, act)
         constants = {"ACT": act, "HAS_BIAS": True, "HAS_RESIDUAL": not act, "PARTS": parts, "EVEN_K": True}
+        constants |= {"SCALED": SCALES.get(dtype, UNSCALED)}
         constants |= {"ROWS": tile.rows, "TOKENS": tile.tokens, "BLOCK_K": tile.k}
         return AotCase(
-            f"matmul.{name}",
+            f"matmul.{dtype}",
             matmul_kernel,
             pointers | dict.fromkeys(_NUMBERS, "i32"),
             constants,
             tile.warps,
             tile.stages,
             aligned=(*pointers, *_NUMBERS[1:]),
-            max_registers=240,
             words=words,
-            fp_fusion=dtype == "fp32",
+            fp_fusion=dtype == "float32",
         )
 
     units = {80: ("HMMA",), 90: ("HGMMA.64x128x16",), 100: ("UTCHMMA",)}
     return [
-        case("bfloat16.parts", "bf16", 4, 0, units),
-        case("bfloat16.silu_mul", "bf16", 1, 1, units),
-        case("float32", "fp32", 1, 0, {90: ("FFMA",)}),
+        case("bfloat16", 4, 0, units),
+        case("float16", 1, 1, units),
+        case("float32", 1, 0, {90: ("FFMA",)}),
+        case("fp8", 4, 0, units),
+        case("fp8.g128", 4, 0, {80: ("HMMA",), 90: ("HGMMA.64x64x16",), 100: ("UTCHMMA",)}),
     ]

@@ -38,7 +38,7 @@ def tile_for(num_tokens: int, rows: int, group: int, act: int) -> Tile:
     with their up rows."""
     step = max(group, _LEAST_STEP)
     if num_tokens > FEW_TOKENS:
-        return Tile(128, 64, step, 3, 8)
+        return Tile(64, 128, step, 3, 8)
     tokens = tokens_of(num_tokens)
     return Tile(64 if act or rows >= 64 * BUSY_TILES else 32, tokens, step, 8 if tokens < 64 else 5)
 
@@ -78,6 +78,7 @@ def matmul_groups_kernel(
 ):
     HALVES: tl.constexpr = 2 if NIBBLES else 1
     PARTS: tl.constexpr = STEP // GROUP
+    COUNT: tl.constexpr = HALVES * PARTS  # groups of a step, one or two
     tile, slab = place(tl.cdiv(num_rows, ROWS), tl.cdiv(num_tokens, TOKENS))
     # Rows and tokens that are not there are copies of the last: read without a mask, never kept.
     row = tl.minimum(tile * ROWS + tl.arange(0, ROWS), num_rows - 1)
@@ -87,7 +88,15 @@ def matmul_groups_kernel(
     x_at = x + token[None, :] * x_stride + at[:, None]
     token_scale = floats + token * floats_stride + first_float
     total = tl.zeros((ROWS, TOKENS), tl.int32 if KIND == _PROGRESSIVE else tl.float32)
+    last_group = tl.cdiv(k, GROUP) - 1
+    # numbers of a step's groups are on their way while the step before is computed
+    by, less = _of_group(scale, zero, offset, gamma, 0, last_group, num_rows, row, KIND, NIBBLES)
+    by_1, less_1 = _of_group(scale, zero, offset, gamma, COUNT - 1, last_group, num_rows, row, KIND, NIBBLES)
     for step in range(0, tl.cdiv(k, STEP * HALVES)):
+        ahead = (step + 1) * COUNT
+        next_by, next_less = _of_group(scale, zero, offset, gamma, ahead, last_group, num_rows, row, KIND, NIBBLES)
+        ahead += COUNT - 1
+        next_by_1, next_less_1 = _of_group(scale, zero, offset, gamma, ahead, last_group, num_rows, row, KIND, NIBBLES)
         if EVEN_K or NIBBLES:  # nibbles are filled up to whole steps
             code = tl.load(codes_at + step * STEP)
         else:
@@ -99,11 +108,12 @@ def matmul_groups_kernel(
             for part in tl.static_range(PARTS):
                 of_part = tl.where((at // GROUP == part)[None, :], a, 0).to(tl.int8) if PARTS > 1 else a
                 sums = mma(of_part, b, tl.zeros((ROWS, TOKENS), tl.int32))
-                group = first // GROUP + part
-                x_sum = _sum_of_codes(token_scale + 1, group * GROUP, GROUP, k)
-                # a last group that is not there has codes of zero and adds nothing
-                of_group = tl.minimum(group, tl.cdiv(k, GROUP) - 1) * num_rows + row
-                total = _add(total, sums, x_sum, scale, zero, offset, gamma, of_group, KIND, NIBBLES)
+                x_sum = _sum_of_codes(token_scale + 1, first + part * GROUP, GROUP, k)
+                if half + part == 0:
+                    total = _add(total, sums, x_sum, by, less, KIND, NIBBLES)
+                else:
+                    total = _add(total, sums, x_sum, by_1, less_1, KIND, NIBBLES)
+        by, less, by_1, less_1 = next_by, next_less, next_by_1, next_less_1
     result = total.to(tl.float32) * tl.load(scale + row)[:, None] if KIND == _PROGRESSIVE else total
     result *= tl.load(token_scale)[None, :]
     finish(
@@ -113,18 +123,33 @@ def matmul_groups_kernel(
 
 
 @triton.jit
-def _add(total, sums, x_sum, scale, zero, offset, gamma, of_group, KIND: tl.constexpr, NIBBLES: tl.constexpr):
-    """total and what a group adds to it. sums: of products; x_sum: of x's codes."""
+def _of_group(scale, zero, offset, gamma, group, last, num_rows, row, KIND: tl.constexpr, NIBBLES: tl.constexpr):
+    """What a group multiplies by, and what it takes off or adds; of a group behind the last that of the last, whose
+    codes are zeros."""
+    at = tl.minimum(group, last) * num_rows + row
+    by = tl.load(gamma + at) if KIND == _PROGRESSIVE else tl.load(scale + at)
+    if KIND == _AFFINE:
+        less = tl.load(offset + at)
+    elif NIBBLES:
+        less = tl.load(zero + at)
+    else:
+        less = by
+    return by, less
+
+
+@triton.jit
+def _add(total, sums, x_sum, by, less, KIND: tl.constexpr, NIBBLES: tl.constexpr):
+    """total and what a group adds to it. sums: of products; x_sum: of x's codes; by, less: _of_group()."""
     if KIND == _PROGRESSIVE:
-        less = tl.load(zero + of_group).to(tl.int32)[:, None] * x_sum.to(tl.int32)[None, :]
-        total += tl.load(gamma + of_group).to(tl.int32)[:, None] * (sums - less)
+        sums -= less.to(tl.int32)[:, None] * x_sum.to(tl.int32)[None, :]
+        total += by.to(tl.int32)[:, None] * sums
     else:
         value = sums.to(tl.float32)
         if KIND == _INTEGER and NIBBLES:
-            value = tl.fma(tl.load(zero + of_group).to(tl.float32)[:, None], -x_sum[None, :], value)
-        total = tl.fma(value, tl.load(scale + of_group)[:, None], total)
+            value = tl.fma(less.to(tl.float32)[:, None], -x_sum[None, :], value)
+        total = tl.fma(value, by[:, None], total)
         if KIND == _AFFINE:
-            total = tl.fma(tl.load(offset + of_group)[:, None], x_sum[None, :], total)
+            total = tl.fma(less[:, None], x_sum[None, :], total)
     return total
 
 

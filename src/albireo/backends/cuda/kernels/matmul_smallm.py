@@ -1,12 +1,12 @@
 """matmul_smallm: out = epilogue(x @ weight^T) for few tokens, as fast as the weight streams in.
 
-x: [T, K], weight: [N, K], both of one type, float32, float16 or bfloat16; out: [T, n] float32, bfloat16 or float16;
-rows contiguous inside. Epilogue: see ../epilogue.py. Weight rows are the rows of the matrix unit's tile and tokens its
-columns (16, 32 or 64 of them), so that Hopper's wgmma is used even for one token.
+x: [T, K], weight: [N, K], both of one type, float32, float16 or bfloat16; or x bfloat16 and weight fp8 or fp8.g128;
+out: [T, n] float32, bfloat16 or float16; rows contiguous inside. Epilogue: see ../epilogue.py. Weight rows are the rows
+of the matrix unit's tile and tokens its columns (16, 32 or 64), so that Hopper's wgmma is used even for one token.
 
-A sum is one chain of ascending k, or num_parts() chains, a constant of the shape, which are added in ascending order by
-the program that comes last; it sets its counter back to zero. So a row's bits depend on neither T nor its place, and
-kernels/matmul.py gives the same. Padding rows are computed as any others.
+A sum is one chain of ascending k (../chain.py), or num_parts() chains, a constant of the shape, which are added in
+ascending order by the program that comes last; it sets its counter back to zero. So a row's bits depend on neither T
+nor its place, and kernels/matmul.py gives the same. Padding rows are computed as any others.
 """
 
 from __future__ import annotations
@@ -16,11 +16,15 @@ import triton
 import triton.language as tl
 
 from albireo.backends.cuda.aot import AotCase
-from albireo.backends.cuda.arithmetic import mma
+from albireo.backends.cuda.chain import CHANNELS, GROUPS, UNSCALED, chain
 from albireo.backends.cuda.epilogue import finish
+from albireo.backends.cuda.matrix import DeviceMatrix
 from albireo.backends.cuda.tiles import BUSY_TILES, FEW_TOKENS, Tile, tokens_of
 from albireo.backends.cuda.workspace import MAX_COUNTERS, counters_and_parts
 
+#: Encodings that are multiplied as bfloat16.
+SCALES = {"fp8": CHANNELS, "fp8.g128": GROUPS}
+_CHANNELS = tl.constexpr(CHANNELS)
 #: Weight rows of a tile.
 TILE_ROWS = 64
 #: The least k worth a part of its own.
@@ -45,11 +49,19 @@ def part_length(k: int, parts: int) -> int:
     return -(-k // (parts * PART_STEP)) * PART_STEP
 
 
+def operands(weight: DeviceMatrix) -> tuple[torch.Tensor, int]:
+    """What the kernels read of a weight, e4m3 as bytes; and how it is scaled."""
+    if weight.dtype not in SCALES:
+        return weight.codes, UNSCALED
+    return weight.codes.view(torch.uint8), SCALES[weight.dtype]
+
+
 def tile_for(num_tokens: int, dtype: str) -> Tile:
     tokens = tokens_of(num_tokens)
     if dtype == "float32":
         return Tile(TILE_ROWS, tokens, 32, 3)
-    return Tile(TILE_ROWS, tokens, 128, {16: 5, 32: 4, 64: 3}[tokens])
+    few_bytes = dtype in SCALES
+    return Tile(TILE_ROWS, tokens, 128, {16: 8, 32: 6, 64: 4}[tokens] if few_bytes else {16: 5, 32: 4, 64: 3}[tokens])
 
 
 def num_part_elements(rows: int, k: int, dtype: str) -> int:
@@ -62,6 +74,7 @@ def num_part_elements(rows: int, k: int, dtype: str) -> int:
 def matmul_smallm_kernel(
     x,
     weight,
+    scale,
     out,
     bias,
     residual,
@@ -79,6 +92,7 @@ def matmul_smallm_kernel(
     HAS_BIAS: tl.constexpr,
     HAS_RESIDUAL: tl.constexpr,
     PARTS: tl.constexpr,
+    SCALED: tl.constexpr,
     EVEN_K: tl.constexpr,
     ROWS: tl.constexpr,
     TOKENS: tl.constexpr,
@@ -86,23 +100,20 @@ def matmul_smallm_kernel(
 ):
     tile = tl.program_id(0)
     part = tl.program_id(1)
-    row = tile * ROWS + tl.arange(0, ROWS)
-    token = tl.arange(0, TOKENS)
-    at_k = tl.arange(0, BLOCK_K)
     # Rows and tokens that are not there are copies of the last: read without a mask, never kept.
-    weight_at = weight + tl.minimum(row, num_rows - 1).to(tl.int64)[:, None] * k + at_k[None, :]
-    x_at = x + tl.minimum(token, num_tokens - 1)[None, :] * x_stride + at_k[:, None]
+    row = tl.minimum(tile * ROWS + tl.arange(0, ROWS), num_rows - 1)
+    token = tl.minimum(tl.arange(0, TOKENS), num_tokens - 1)
+    at_k = tl.arange(0, BLOCK_K)
+    weight_at = weight + row.to(tl.int64)[:, None] * k + at_k[None, :]
+    x_at = x + token[None, :] * x_stride + at_k[:, None]
     first = part * part_k
-    acc = tl.zeros((ROWS, TOKENS), tl.float32)
-    for start in range(first, tl.minimum(first + part_k, k), BLOCK_K):
-        if EVEN_K:
-            a = tl.load(weight_at + start, eviction_policy="evict_first")
-            b = tl.load(x_at + start)
-        else:
-            a = tl.load(weight_at + start, mask=(at_k < k - start)[None, :], other=0.0)
-            b = tl.load(x_at + start, mask=(at_k < k - start)[:, None], other=0.0)
-        acc = mma(a, b, acc)
+    end = tl.minimum(first + part_k, k)
+    acc = chain(
+        weight_at, x_at, at_k, first, end, k, scale, row, num_rows, SCALED, EVEN_K, ROWS, TOKENS, BLOCK_K
+    )  # fmt: skip
     if PARTS == 1:
+        if SCALED == _CHANNELS:
+            acc *= tl.load(scale + row)[:, None]
         finish(
             tl.trans(acc), 0, tile * ROWS, num_tokens, n, out, out_stride, bias, residual, residual_stride,
             ACT, HAS_BIAS, HAS_RESIDUAL,
@@ -117,6 +128,8 @@ def matmul_smallm_kernel(
             total = tl.load(of_tile, cache_modifier=".cg")
             for i in tl.static_range(1, PARTS):
                 total += tl.load(of_tile + i * (ROWS * TOKENS), cache_modifier=".cg")
+            if SCALED == _CHANNELS:
+                total *= tl.load(scale + row)[:, None]
             tl.atomic_xchg(counters + tile, 0, sem="relaxed", scope="gpu")
             finish(
                 tl.trans(total), 0, tile * ROWS, num_tokens, n, out, out_stride, bias, residual, residual_stride,
@@ -126,7 +139,7 @@ def matmul_smallm_kernel(
 
 def matmul_smallm(
     x: torch.Tensor,
-    weight: torch.Tensor,
+    weight: DeviceMatrix,
     out: torch.Tensor,
     n: int,
     bias: torch.Tensor | None = None,
@@ -136,8 +149,8 @@ def matmul_smallm(
     tile: Tile | None = None,
 ) -> None:
     """At most FEW_TOKENS rows. act: epilogue.ACTS. tile: for tests; by default tile_for()."""
-    rows, k = weight.shape
-    dtype = str(weight.dtype).removeprefix("torch.")
+    rows, k, dtype = weight.rows, weight.cols, weight.dtype
+    codes, scaled = operands(weight)
     tile = tile or tile_for(len(x), dtype)
     parts = num_parts(rows, k, dtype)
     tiles = triton.cdiv(rows, TILE_ROWS)
@@ -147,7 +160,8 @@ def matmul_smallm(
         counters, waiting = counters_and_parts(workspace, parts * tiles * tile.rows * tile.tokens)
     matmul_smallm_kernel[(tiles, parts)](
         x,
-        weight,
+        codes,
+        out if weight.scale is None else weight.scale,
         out,
         out if bias is None else bias,
         out if residual is None else residual,
@@ -165,6 +179,7 @@ def matmul_smallm(
         HAS_BIAS=bias is not None,
         HAS_RESIDUAL=residual is not None,
         PARTS=parts,
+        SCALED=scaled,
         EVEN_K=k % tile.k == 0,
         ROWS=tile.rows,
         TOKENS=tile.tokens,
@@ -176,38 +191,42 @@ def matmul_smallm(
 
 
 _NUMBERS = ("num_tokens", "n", "k", "num_rows", "x_stride", "out_stride", "residual_stride", "part_k")
+_SHORT = {"bfloat16": "bf16", "float16": "fp16", "float32": "fp32"}
+
+
+def pointer_types(dtype: str, act: int) -> dict[str, str]:
+    """Of the arguments of both kernels."""
+    types = {"x": f"*{_SHORT.get(dtype, 'bf16')}", "weight": f"*{_SHORT.get(dtype, 'u8')}", "scale": "*fp32"}
+    return types | {"out": "*bf16" if act else "*fp32", "bias": "*fp32", "residual": "*fp32"}
 
 
 def aot_cases() -> list[AotCase]:
-    def case(
-        name: str, dtype: str, tokens: int, parts: int, act: int, words: dict[int, tuple[str, ...]], registers: int
-    ) -> AotCase:
-        tile = tile_for(tokens, {"bf16": "bfloat16", "fp16": "float16", "fp32": "float32"}[dtype])
-        pointers = {"x": f"*{dtype}", "weight": f"*{dtype}", "out": "*bf16" if act else "*fp32"}
-        pointers |= {"bias": "*fp32", "residual": "*fp32", "parts": "*fp32", "counters": "*i32"}
+    def case(dtype: str, tokens: int, parts: int, act: int, max_registers: int) -> AotCase:
+        tile = tile_for(tokens, dtype)
+        pointers = pointer_types(dtype, act) | {"parts": "*fp32", "counters": "*i32"}
         constants = {"ACT": act, "HAS_BIAS": True, "HAS_RESIDUAL": not act, "PARTS": parts, "EVEN_K": True}
+        constants |= {"SCALED": SCALES.get(dtype, UNSCALED)}
         constants |= {"ROWS": tile.rows, "TOKENS": tile.tokens, "BLOCK_K": tile.k}
+        words = {80: ("HMMA", "LDGSTS.E.BYPASS"), 90: (f"HGMMA.64x{tokens}x16", "LDGSTS.E.BYPASS"), 100: ("UTCHMMA",)}
         return AotCase(
-            f"matmul_smallm.{name}",
+            f"matmul_smallm.{dtype}.{tokens}",
             matmul_smallm_kernel,
             pointers | dict.fromkeys(_NUMBERS, "i32"),
             constants,
             tile.warps,
             tile.stages,
             aligned=(*pointers, *_NUMBERS[1:]),
-            max_registers=registers,
+            max_registers=max_registers,
             max_shared=128 << 10,
-            words=words,
-            fp_fusion=dtype == "fp32",
+            words=words if dtype != "float32" else {90: ("FFMA",)},
+            fp_fusion=dtype == "float32",
         )
 
-    def loads(width: int) -> dict[int, tuple[str, ...]]:
-        return {80: ("HMMA", "LDGSTS.E.BYPASS"), 90: (f"HGMMA.64x{width}x16", "LDGSTS.E.BYPASS"), 100: ("UTCHMMA",)}
-
     return [
-        case("bfloat16.16.parts", "bf16", 16, 4, 0, loads(16), 96),
-        case("bfloat16.32.silu_mul", "bf16", 32, 1, 1, loads(32), 128),
-        case("bfloat16.64.parts", "bf16", 64, 4, 0, loads(64), 168),
-        case("float16.64", "fp16", 64, 1, 0, loads(64), 168),
-        case("float32.16", "fp32", 16, 1, 0, {90: ("FFMA",)}, 96),
+        case("bfloat16", 16, 4, 0, 96),
+        case("bfloat16", 32, 1, 1, 128),
+        case("bfloat16", 64, 4, 0, 168),
+        case("float32", 16, 1, 0, 96),
+        case("fp8", 16, 4, 0, 128),
+        case("fp8.g128", 64, 4, 0, 200),
     ]

@@ -1,0 +1,43 @@
+"""Linears of every type of weight, for few tokens and many, against torch in float64; and row by row, bit for bit."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from functools import partial
+
+import torch
+from inputs import activations, numbers_of
+from model import fill_matrix
+from setup import Setup
+
+#: Every form of weight that a kernel reads.
+TYPES = ("float32", "bfloat16", "float16", "fp8", "fp8.g128", "int8", "int4.g128", "int4p.g64", "int8.g64.affine")
+
+
+def linear_of(dtype: str, setup: Setup) -> Iterator[tuple[str, float]]:
+    from albireo.backends.cuda.encoded_matrix import empty_matrix
+
+    from albireo.backends.cuda.linear import linear, workspace_size
+
+    rows, cols = setup.pick((4096, 4096), (64, 256))
+    matrix = empty_matrix(dtype, rows, cols, setup.device)
+    fill_matrix(matrix, setup, 1)
+    space = torch.zeros(workspace_size(dtype, rows, cols), dtype=torch.uint8, device=setup.device)
+    numbers = numbers_of(matrix)
+    tokens = setup.pick((1, 17, 64, 200), (2,))
+    x, values = activations(setup, dtype, tokens[-1], cols)
+    found = {}
+    for count in tokens:
+        out = torch.empty((count, rows), device=setup.device)
+        linear(x[:count], matrix, out, workspace=space)
+        wanted = values[:count] @ numbers.T
+        # float32 sums, and fp8 weights rounded to bfloat16 with their scales
+        unit = 2.0**-8 if dtype.startswith("fp8") else 2.0**-24 * cols**0.5 * 4
+        allowed = unit * (values[:count].abs() @ numbers.abs().T)
+        found[count] = out
+        yield f"linear {dtype}, {count} tokens", float(((out.double() - wanted).abs() / allowed).max())
+    same = all(torch.equal(out[0], found[tokens[-1]][0]) for out in found.values())
+    yield f"linear {dtype}, a row's bits in all of them", 0.0 if same else float("inf")
+
+
+CHECKS = {f"linear {dtype}": partial(linear_of, dtype) for dtype in TYPES}

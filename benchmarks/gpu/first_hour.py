@@ -1,0 +1,146 @@
+"""The question: does the CUDA backend compute the right numbers on this GPU, and how fast?
+
+    python benchmarks/gpu/first_hour.py [--out FILE] [--parts decode,attention] [--seconds 590]
+    TRITON_INTERPRET=1 python benchmarks/gpu/first_hour.py --dry-run
+
+Under ten minutes on one GPU, with nothing downloaded: weights are random numbers made on the device. Needs torch,
+Triton and numpy; albireo need be neither installed nor built. Each part (parts/) runs in a process of its own with a
+limit, so that a fault of one, or of the GPU, is not the end of the others. Prints a table last; all of it is in a JSON
+file, which is written again after each part. --dry-run runs every part with tiny shapes on the CPU, in Triton's
+interpreter.
+"""
+
+from __future__ import annotations
+
+import argparse
+import importlib
+import json
+import subprocess
+import sys
+import tempfile
+import time
+from dataclasses import asdict
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+HERE = Path(__file__).resolve().parent
+ROOT = HERE.parents[1]
+sys.path[:0] = [str(HERE), str(ROOT / "src")]
+
+from parts import PARTS  # noqa: E402 - the path comes first
+from report import PartResult, Row, table, write  # noqa: E402
+
+OUT = HERE.parent / "results" / "gpu_first_hour.json"
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--out", type=Path, default=OUT, help="file of results")
+    parser.add_argument("--parts", default=",".join(PARTS), help="of " + ", ".join(PARTS))
+    parser.add_argument("--seconds", type=float, default=590.0, help="for all of it")
+    parser.add_argument("--dry-run", action="store_true", help="tiny shapes on the CPU, in this process")
+    parser.add_argument("--rows", type=Path, help=argparse.SUPPRESS)  # one part, in a process of its own
+    args = parser.parse_args()
+    names = args.parts.split(",")
+    unknown = [name for name in names if name not in PARTS]
+    if unknown:
+        parser.error(f"no such parts: {', '.join(unknown)}; there are {', '.join(PARTS)}")
+    if args.rows:
+        return _child(names[0], args.rows, args.seconds)
+    if not args.dry_run and not _has_gpu():
+        parser.error("torch finds no GPU; --dry-run runs all parts on the CPU")
+    return _parent(names, args.out, args.seconds, args.dry_run)
+
+
+def _parent(names: list[str], out: Path, seconds: float, is_dry: bool) -> int:
+    start = time.monotonic()
+    results: list[PartResult] = []
+    facts: dict[str, Any] = {"date": datetime.now(UTC).isoformat(timespec="seconds"), "is_dry": is_dry}
+    for name in names:
+        left = start + seconds - time.monotonic()
+        limit = min(float(PARTS[name]), left)
+        if limit < 5:
+            results.append(PartResult(name, "late", 0.0, "no time was left"))
+        else:
+            print(f"{name} ...", flush=True)
+            results.append(_here(name) if is_dry else _apart(name, limit))
+        facts["seconds"] = round(time.monotonic() - start, 1)
+        write(out, facts, results)
+    print(table(results))
+    return 0 if all(result.status in ("ok", "skipped") for result in results) else 1
+
+
+def _here(name: str) -> PartResult:
+    """A part in this process."""
+    start = time.monotonic()
+    rows: list[Row] = []
+    status, reason = "ok", ""
+    try:
+        for row in _rows(name, float("inf"), is_dry=True):
+            rows.append(row)
+    except ImportError as error:
+        status, reason = "skipped", str(error)
+    except Exception as error:
+        status, reason = "failed", f"{type(error).__name__}: {error}"
+    return _result(name, status, reason, rows, time.monotonic() - start)
+
+
+def _apart(name: str, limit: float) -> PartResult:
+    """A part in a process of its own; what it found before it failed, or ran out of time, is kept."""
+    start = time.monotonic()
+    with tempfile.TemporaryDirectory() as directory:
+        found = Path(directory) / "rows"
+        found.touch()
+        command = [sys.executable, __file__, "--parts", name, "--rows", str(found), "--seconds", str(limit)]
+        status, reason = "ok", ""
+        try:
+            # a part looks at the clock itself; beyond that it hangs
+            done = subprocess.run(command, capture_output=True, text=True, timeout=limit + 5, check=False)
+            if done.returncode:
+                last = (done.stderr.strip().splitlines() or [f"exit status {done.returncode}"])[-1]
+                status, reason = ("skipped" if done.returncode == SKIPPED else "failed"), last
+        except subprocess.TimeoutExpired:
+            status, reason = "late", f"stopped after {limit:.0f} s"
+        rows = [Row(**json.loads(line)) for line in found.read_text().splitlines()]
+    return _result(name, status, reason, rows, time.monotonic() - start)
+
+
+def _result(name: str, status: str, reason: str, rows: list[Row], seconds: float) -> PartResult:
+    if status == "ok" and any(row.is_good is False for row in rows):
+        status = "wrong"
+    return PartResult(name, status, round(seconds, 1), reason, rows)
+
+
+#: Exit status of a part for which something is missing.
+SKIPPED = 77
+
+
+def _child(name: str, found: Path, limit: float) -> int:
+    with found.open("a") as file:
+        try:
+            for row in _rows(name, limit, is_dry=False):
+                file.write(json.dumps(asdict(row)) + "\n")
+                file.flush()
+        except ImportError as error:
+            print(error, file=sys.stderr)
+            return SKIPPED
+    return 0
+
+
+def _rows(name: str, limit: float, is_dry: bool) -> Any:
+    import torch
+    from setup import Setup
+
+    device = torch.device("cpu" if is_dry else "cuda")
+    return importlib.import_module(f"parts.{name}").run(Setup(device, is_dry, time.monotonic() + limit))
+
+
+def _has_gpu() -> bool:
+    import torch
+
+    return torch.cuda.is_available()
+
+
+if __name__ == "__main__":
+    sys.exit(main())

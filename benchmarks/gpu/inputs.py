@@ -1,0 +1,52 @@
+"""Random inputs of linears in the type that a weight wants, and matrices as the numbers they stand for."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from setup import Setup
+
+
+def activations(setup: Setup, dtype: str, tokens: int, cols: int) -> tuple[torch.Tensor, torch.Tensor]:
+    """x as a linear with such a weight reads it; and the numbers that it stands for, float64."""
+    from albireo.encodings import encoding, is_encoding
+
+    x = setup.random(tokens, cols, seed=3)
+    kind = encoding(dtype).activation if is_encoding(dtype) else dtype
+    if kind != "int8.token":
+        rounded = x.to(getattr(torch, kind))
+        return rounded, rounded.double()
+    from albireo.backends.cuda.kernels.elementwise import elementwise
+    from albireo.dtypes import natural_stride
+
+    rows = torch.zeros((tokens, -(-natural_stride(kind, cols) // 64) * 64), dtype=torch.uint8, device=setup.device)
+    elementwise("cast", x, None, rows, cols)
+    codes = rows[:, :cols].view(torch.int8).double()
+    at = -(-cols // 64) * 64
+    return rows, codes * rows[:, at : at + 4].contiguous().view(torch.float32).double()
+
+
+def numbers_of(matrix: Any) -> torch.Tensor:
+    """[rows, cols] float64."""
+    from albireo.encodings import encoding
+
+    codes = matrix.codes
+    if codes.dtype == torch.uint8:
+        # a byte has one input of an even group and one of the odd group behind it
+        of_group = codes.view(len(codes), -1, encoding(matrix.dtype).group or 1)
+        codes = torch.stack((of_group & 15, of_group >> 4), dim=2).flatten(1)[:, : matrix.cols]
+    values = codes.double()
+    if matrix.scale is None:
+        return values
+
+    def spread(array: torch.Tensor) -> torch.Tensor:
+        group = encoding(matrix.dtype).group if len(array) > 1 else matrix.cols
+        return array.double().T.repeat_interleave(group, dim=1)[:, : matrix.cols]
+
+    if matrix.zero is not None:
+        values = values - spread(matrix.zero)
+    if matrix.gamma is not None:
+        values = values * spread(matrix.gamma)
+    values = values * spread(matrix.scale)
+    return values if matrix.offset is None else values + spread(matrix.offset)

@@ -1,0 +1,179 @@
+"""Models of random numbers, made on the device: the shape of Llama-3.1-8B, and a tiny one for dry runs."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+from setup import Setup
+
+if TYPE_CHECKING:
+    from albireo.backends.cuda.capture import Recorder
+    from albireo.backends.cuda.kv import DeviceKV
+    from albireo.backends.cuda.model import CudaModel
+    from albireo.backends.step_inputs import StepInputs
+
+LLAMA_8B: dict[str, Any] = {
+    "architectures": ["LlamaForCausalLM"],
+    "model_type": "llama",
+    "vocab_size": 128256,
+    "hidden_size": 4096,
+    "intermediate_size": 14336,
+    "num_hidden_layers": 32,
+    "num_attention_heads": 32,
+    "num_key_value_heads": 8,
+    "max_position_embeddings": 131072,
+    "rms_norm_eps": 1e-5,
+    "hidden_act": "silu",
+    "tie_word_embeddings": False,
+    "rope_theta": 500000.0,
+    "bos_token_id": 1,
+    "eos_token_id": 2,
+    "torch_dtype": "bfloat16",
+}
+_TINY = {
+    "vocab_size": 160,
+    "hidden_size": 64,
+    "intermediate_size": 128,
+    "num_hidden_layers": 1,
+    "num_attention_heads": 4,
+    "num_key_value_heads": 2,
+    "max_position_embeddings": 512,
+}
+#: Weights in few bits -> the encoding they are computed in.
+ENCODINGS = {"bf16": None, "fp8": "fp8", "int8": "int8", "int4": "int4.g128"}
+BLOCK_SIZE = 16
+
+
+def random_model(
+    setup: Setup,
+    weights: str,
+    maxima: Mapping[str, int],
+    max_positions: int,
+    num_blocks: int,
+    recorder: Recorder | None = None,
+    layers: int | None = None,
+) -> CudaModel:
+    """weights: one of ENCODINGS. maxima: of T, R and G."""
+    from albireo.backends.cuda.constants import rope_constant
+    from albireo.backends.cuda.encoded_matrix import empty_matrix
+
+    from albireo.backends.cuda.catalog import CudaCatalog
+    from albireo.backends.cuda.model import CudaModel
+    from albireo.compiler.passes import choose_precision
+    from albireo.compiler.pipeline import compile_graph
+    from albireo.models import build_graph, load_architecture
+    from albireo.models.config import parse_config
+
+    config = {**LLAMA_8B, **setup.pick({}, _TINY)}
+    if layers is not None:
+        config["num_hidden_layers"] = setup.pick(layers, 1)
+    graph = build_graph(parse_config(config, load_architecture("llama").rules), max_positions)
+    encoding = ENCODINGS[weights]
+    if encoding is not None:
+        choose_precision.run(graph, lambda name, is_head: None if is_head else encoding)
+    program = compile_graph(graph, CudaCatalog(), maxima=maxima, block_size=BLOCK_SIZE, max_positions=max_positions)
+    matrices, vectors = {}, {}
+    for seed, (name, constant) in enumerate(program.constants.items()):
+        definition = constant.definition
+        if constant.rope is not None:
+            vectors[name] = rope_constant(constant, setup.device)
+        elif definition is not None and constant.rows == 1 and definition.num_rows == constant.cols:
+            vectors[name] = 1 + 0.1 * setup.random(constant.cols, seed=seed)
+        else:
+            dtype = constant.packing.partition(".")[2]
+            matrices[name] = empty_matrix(dtype, constant.rows, constant.cols, setup.device)
+            fill_matrix(matrices[name], setup, seed)
+    model = CudaModel(
+        program,
+        matrices,
+        vectors,
+        num_blocks=num_blocks,
+        max_positions=max_positions,
+        device=setup.device,
+        recorder=recorder,
+    )
+    # attention reads the cache whatever has been computed: numbers, not zeros
+    fill_cache(setup, model._kv)
+    return model
+
+
+def fill_matrix(matrix: Any, setup: Setup, seed: int) -> None:
+    """Random codes that stand for numbers with the spread 1 / sqrt(columns)."""
+    generator = torch.Generator(setup.device).manual_seed(seed)
+    codes, spread = matrix.codes, matrix.cols**-0.5
+    if codes.dtype == torch.uint8:
+        codes.random_(0, 256, generator=generator)
+        size = 4.6
+    elif codes.dtype == torch.int8:
+        codes.random_(-127, 128, generator=generator)
+        size = 73.0
+    elif codes.dtype == torch.float8_e4m3fn:
+        for start in range(0, len(codes), 4096):
+            part = codes[start : start + 4096]
+            part.copy_(torch.randn(part.shape, generator=generator, device=setup.device))
+        size = 1.0
+    else:
+        codes.normal_(0.0, spread, generator=generator)
+        return
+    matrix.scale.fill_(spread / size)
+    if matrix.zero is not None:
+        matrix.zero.fill_(8)
+    if matrix.gamma is not None:
+        matrix.gamma.fill_(1)
+    if matrix.offset is not None:
+        matrix.offset.fill_(-7.5 * spread / size)
+
+
+def fill_cache(setup: Setup, kv: DeviceKV) -> None:
+    """Random keys and values in every block."""
+    generator = torch.Generator(setup.device).manual_seed(1)
+    for layer in kv.numbers.flatten(0, 1):
+        for start in range(0, len(layer), 4096):
+            part = layer[start : start + 4096]
+            size = 40 if part.dtype == torch.int8 else 1
+            part.copy_(size * torch.randn(part.shape, generator=generator, device=setup.device))
+    if kv.scales is not None:
+        kv.scales.fill_(0.02)
+
+
+def make_step(new: int, computed: int, sequences: int, vocab: int, is_top: bool = True) -> StepInputs:
+    """Sequences of `computed` tokens in the cache, and as many new ones each; the best logit of the last is wanted."""
+    from albireo.backends.step_inputs import StepInputs
+
+    rng = np.random.default_rng(new + computed)
+    blocks = -(-(computed + new) // BLOCK_SIZE)
+    table = 1 + rng.permutation(sequences * blocks).reshape(sequences, blocks)
+    positions = np.arange(computed, computed + new)
+    slots = table[:, positions // BLOCK_SIZE] * BLOCK_SIZE + positions % BLOCK_SIZE
+    last = np.arange(1, sequences + 1) * new - 1
+
+    def ints(values: Any) -> np.ndarray:
+        return np.ascontiguousarray(values, np.int32)
+
+    return StepInputs(
+        token_ids=ints(rng.integers(0, vocab, sequences * new)),
+        positions=ints(np.tile(positions, sequences)),
+        slots=ints(slots.reshape(-1)),
+        query_start=ints(np.arange(sequences + 1) * new),
+        context_len=ints(np.full(sequences, computed + new)),
+        block_table=ints(table),
+        logit_rows=ints([] if is_top else last),
+        top_rows=ints(last if is_top else []),
+    )
+
+
+def blocks_for(tokens: int, sequences: int) -> int:
+    """KV blocks of such a step, the null block included."""
+    return 1 + sequences * -(-tokens // BLOCK_SIZE)
+
+
+def read_bytes(model: CudaModel, sequences: int, context: int) -> int:
+    """Bytes that a decoding step has to read: each matrix but the embedding, and the cache."""
+    program = model.program
+    tables = {call.args["table"] for call in program.calls if call.family == "embed"}
+    heads = {call.args.get("weight") for call in program.calls}
+    weights = sum(c.num_bytes for name, c in program.constants.items() if name in heads or name not in tables)
+    return weights + sequences * context * program.kv.position_bytes * program.kv.num_layers

@@ -1,0 +1,71 @@
+"""Attention of decoding steps over long contexts: how near to the memory's bandwidth."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import torch
+from report import Row
+from setup import Setup, attempt
+
+HEADS, KV_HEADS, DIM, BLOCK = 32, 8, 128, 16
+
+
+def run(setup: Setup) -> Iterator[Row]:
+    import albireo.backends.cuda.kernels.attention  # noqa: F401 - where it is missing the part is skipped
+
+    shapes = setup.pick(((1, 32768), (64, 2048), (256, 1024)), ((2, 70),))
+    for dtype in setup.pick(("bfloat16", "fp8", "int8"), ("bfloat16",)):
+        for sequences, context in shapes:
+            name = f"{dtype} {sequences} x {context}"
+            args = (setup, name, dtype, sequences, context)
+            yield from attempt(name, lambda args=args: _decode(*args))
+
+
+def _decode(setup: Setup, name: str, dtype: str, sequences: int, context: int) -> Iterator[Row]:
+    from model import fill_cache
+
+    from albireo.backends.cuda.attention_plan import AttentionShape, work_list, workspace_size
+    from albireo.backends.cuda.kernels.attention import attention
+    from albireo.backends.cuda.kernels.build_work_list import build_work_list
+    from albireo.backends.cuda.kv import DeviceKV
+    from albireo.backends.cuda.step import DeviceStep
+    from albireo.graph.program import KVLayout
+
+    heads, kv_heads, dim = setup.pick((HEADS, KV_HEADS, DIM), (4, 2, 16))
+    layout = KVLayout(1, kv_heads, dim, dtype, BLOCK)
+    blocks = -(-context // BLOCK)
+    kv = DeviceKV(layout, sequences * blocks + 1, setup.device)
+    fill_cache(setup, kv)
+
+    def ints(values: torch.Tensor) -> torch.Tensor:
+        return values.to(torch.int32).to(setup.device)
+
+    # blocks of a sequence lie apart, as they do after a while
+    table = 1 + torch.randperm(sequences * blocks, generator=torch.Generator().manual_seed(1)).view(sequences, blocks)
+    last = torch.full((sequences,), context - 1)
+    step = DeviceStep(
+        token_ids=ints(torch.zeros(sequences)),
+        positions=ints(last),
+        slots=ints(table[:, -1] * BLOCK + (context - 1) % BLOCK),
+        query_start=ints(torch.arange(sequences + 1)),
+        context_len=ints(last + 1),
+        block_table=ints(table),
+        rows={},
+        top_counts=ints(torch.zeros(0)),
+        sizes={"T": sequences, "B": sequences, "R": 0, "G": 0, "S": 0},
+    )
+    shape = AttentionShape(heads, kv_heads, dim, context, 0, *setup.gpu)
+    work = work_list(shape, sequences, sequences, setup.device)
+    scratch = torch.zeros(workspace_size(shape, sequences), device=setup.device)
+    q = setup.random(sequences, heads * dim, dtype=torch.bfloat16)
+    out = torch.empty_like(q)
+
+    def launch() -> None:
+        build_work_list(step, work)
+        attention(q, kv.layers[0], out, step, work, scratch, heads, kv_heads, dim, dim**-0.5, 0, 0.0)
+
+    seconds = setup.seconds(launch)
+    read = sequences * context * layout.position_bytes
+    share = read / seconds / setup.bandwidth
+    yield Row(name, read / seconds / 1e9, "GB/s", f"{seconds * 1e6:.0f} us, {share:.2f} of the bandwidth")

@@ -1,0 +1,53 @@
+"""Decoding steps of a model in the shape of Llama-3.1-8B: tokens a second, and how near to the memory's bandwidth.
+
+`device`: recorded steps one behind the other; `step`: begun, waited for and read, as the engine does without a step
+ahead.
+"""
+
+from __future__ import annotations
+
+import statistics
+import time
+from collections.abc import Iterator
+
+import torch
+from report import Row
+from setup import Setup, attempt
+
+CONTEXT = 512
+
+
+def run(setup: Setup) -> Iterator[Row]:
+    import albireo.backends.cuda.model  # noqa: F401 - where it is missing the part is skipped
+
+    for weights in setup.pick(("bf16", "fp8", "int4", "int8"), ("bf16",)):
+        yield from attempt(weights, lambda weights=weights: _decode(setup, weights))
+
+
+def _decode(setup: Setup, weights: str) -> Iterator[Row]:
+    from model import blocks_for, make_step, random_model, read_bytes
+
+    context = setup.pick(CONTEXT, 20)
+    batches = setup.pick((1, 8, 64, 256), (1, 2))
+    most = batches[-1]
+    maxima = {"T": most, "R": most, "G": most}
+    model = random_model(setup, weights, maxima, setup.pick(1024, 64), blocks_for(context, most))
+    vocab = model.program.constants[next(iter(model.program.constants))].rows
+    for batch in batches:
+        step = make_step(1, context - 1, batch, vocab)
+        outputs = model.run(step)
+        is_good = bool((outputs.top_ids[:, 0] >= 0).all())
+        bucket = model._buckets.of(step.sizes, batch)
+        assert bucket is not None
+        device = setup.seconds(model._recorded[bucket], is_recorded=False)
+        walls = []
+        for _ in range(setup.pick(20, 1)):
+            start = time.perf_counter()
+            model.run(step)
+            walls.append(time.perf_counter() - start)
+        share = read_bytes(model, batch, context) / device / setup.bandwidth
+        note = f"{device * 1e3:.3f} ms, {share:.2f} of the bandwidth; step {statistics.median(walls) * 1e3:.3f} ms"
+        yield Row(f"{weights} batch {batch}, context {context}", batch / device, "tok/s", note, is_good)
+    del model
+    if not setup.is_dry:
+        torch.cuda.empty_cache()

@@ -1,0 +1,44 @@
+"""Prompts of a model in the shape of Llama-3.1-8B: tokens and products a second."""
+
+from __future__ import annotations
+
+import statistics
+import time
+from collections.abc import Iterator
+
+import torch
+from report import Row
+from setup import Setup, attempt
+
+
+def run(setup: Setup) -> Iterator[Row]:
+    import albireo.backends.cuda.model  # noqa: F401 - where it is missing the part is skipped
+
+    for weights in setup.pick(("bf16", "fp8", "int4"), ("bf16",)):
+        yield from attempt(weights, lambda weights=weights: _prefill(setup, weights))
+
+
+def _prefill(setup: Setup, weights: str) -> Iterator[Row]:
+    from model import blocks_for, make_step, random_model
+
+    lengths = setup.pick((512, 2048, 8192), (5, 18))
+    longest = lengths[-1]
+    model = random_model(setup, weights, {"T": longest, "R": 1, "G": 1}, longest, blocks_for(longest, 1))
+    constants = model.program.constants
+    vocab = constants[next(iter(constants))].rows
+    linears = [call for call in model.program.calls if call.family in ("linear", "qkv_rope_kv")]
+    per_token = sum(2 * constants[call.args["weight"]].rows * constants[call.args["weight"]].cols for call in linears)
+    for length in lengths:
+        step = make_step(length, 0, 1, vocab)
+        model.run(step)
+        times = []
+        for _ in range(setup.pick(5, 1)):
+            start = time.perf_counter()
+            model.run(step)
+            times.append(time.perf_counter() - start)
+        seconds = statistics.median(times)
+        note = f"{seconds * 1e3:.2f} ms, {per_token * length / seconds / 1e12:.0f} TFLOP/s in linears alone"
+        yield Row(f"{weights} prompt of {length}", length / seconds, "tok/s", note)
+    del model
+    if not setup.is_dry:
+        torch.cuda.empty_cache()

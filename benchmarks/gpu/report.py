@@ -1,0 +1,57 @@
+"""What a part of first_hour.py finds: rows; and how they are kept and shown."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+
+@dataclass(frozen=True)
+class Row:
+    """One finding.
+
+    Fields:
+        value, unit: a number; None where only the note says something.
+        is_good: whether it is what it should be, where that can be said.
+    """
+
+    name: str
+    value: float | None = None
+    unit: str = ""
+    note: str = ""
+    is_good: bool | None = None
+
+
+@dataclass
+class PartResult:
+    """status: ok, wrong (a row is not good), failed, skipped or late; reason: of the last three."""
+
+    name: str
+    status: str
+    seconds: float
+    reason: str = ""
+    rows: list[Row] = field(default_factory=list)
+
+
+def write(path: Path, facts: dict[str, Any], results: Sequence[PartResult]) -> None:
+    """All of it, again after each part, so that nothing is lost."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(json.dumps({**facts, "parts": [asdict(result) for result in results]}, indent=1) + "\n")
+
+
+def table(results: Sequence[PartResult]) -> str:
+    """A line a row, and one for each part that has none or did not end well."""
+    lines = [("part", "what", "value", "", "")]
+    for result in results:
+        if result.status != "ok" or not result.rows:
+            lines.append((result.name, f"{result.status} after {result.seconds:.0f} s", "", "", result.reason))
+        for row in result.rows:
+            value = "" if row.value is None else f"{row.value:.4g}"
+            mark = "" if row.is_good is not False else "WRONG "
+            lines.append((result.name, row.name, value, row.unit, mark + row.note))
+    widths = [max(len(line[i]) for line in lines) for i in range(4)]
+    form = f"{{:<{widths[0]}}}  {{:<{widths[1]}}}  {{:>{widths[2]}}} {{:<{widths[3]}}}  {{}}"
+    return "\n".join(form.format(*line).rstrip() for line in lines)

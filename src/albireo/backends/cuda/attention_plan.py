@@ -1,0 +1,183 @@
+"""AttentionPlan: how the attention of a step is cut into work, from shapes alone; WorkList: the memory that it fills.
+
+Shapes and memory are made by model.py once; the launchers of build_work_list, attention and attention_combine ask for
+the plan of each step. What lies in the memory is decided on the device, by build_work_list.
+
+A query row is one head of one token. The rows of a sequence that share a KV head are group * tokens, token by token,
+and are computed in tiles of tile_rows. A context is cut into splits at fixed positions. An item is a tile of rows with
+either every split of its context or just one, whose result is then a part for attention_combine; the bits are the same.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import lru_cache
+
+import torch
+
+from albireo.backends.cuda.step import DeviceStep
+from albireo.errors import InvariantError
+
+#: Positions whose keys are taken at once, from position 0 on; half of it for heads of more than 128 numbers, which
+#: would not stay in registers. Part of what a result's bits are.
+KV_TILE = 64
+#: Positions of a split. Part of what a result's bits are.
+SPLIT = 512
+#: int32 numbers of an item: sequence, its first token, first row, rows of the sequence, position of its first token,
+#: first split, end of the splits, part of its first token (-1: the result goes to out).
+ITEM_FIELDS = 8
+#: int32 numbers of a token: its first part, distance to the next, number of parts (0: none, -1: a padding token).
+TOKEN_FIELDS = 3
+#: Parts that a workspace has room for at most: 4096 of 32 heads of 128 numbers take 68 MB.
+MAX_PARTS = 4096
+_HEADER = 16
+
+
+@dataclass(frozen=True, slots=True)
+class AttentionShape:
+    """What is the same for every step of layers that share work lists.
+
+    Fields:
+        max_context: positions of the longest sequence.
+        window: positions that a row sees, its own included; 0: all.
+        multiprocessors: of the GPU; any small number elsewhere.
+        capability: of the GPU, 90 is 9.0. is_float32: q or the cache is float32, and so is all computing.
+        tile_rows: 16, 64 or 128 for every step, where a row's bits must not depend on the shape of its step even if
+            HMMA and HGMMA differ; None: what is fastest for each.
+        split: positions of one, a multiple of KV_TILE.
+        max_parts: (token, split) pairs whose results the workspace holds at most. Where a step would have more,
+            sequences are computed whole instead: slower perhaps, the same bits.
+    """
+
+    num_heads: int
+    num_kv_heads: int
+    head_dim: int
+    max_context: int
+    window: int
+    multiprocessors: int
+    capability: int = 90
+    is_float32: bool = False
+    tile_rows: int | None = None
+    split: int = SPLIT
+    max_parts: int = MAX_PARTS
+
+    def __post_init__(self) -> None:
+        if self.num_heads % self.num_kv_heads or self.split % KV_TILE or self.head_dim > 256:
+            raise InvariantError(
+                f"attention of {self.num_heads} heads, {self.num_kv_heads} KV heads, {self.head_dim} numbers a head "
+                f"and splits of {self.split}: heads must be a multiple of KV heads, 256 numbers are the most, and a "
+                f"split is a multiple of {KV_TILE}"
+            )
+
+    @property
+    def group(self) -> int:
+        """Query heads of a KV head."""
+        return self.num_heads // self.num_kv_heads
+
+    @property
+    def kv_tile(self) -> int:
+        return KV_TILE if self.head_dim <= 128 else KV_TILE // 2
+
+    @property
+    def largest_tile(self) -> int:
+        """Rows of the largest tile whose sums stay in registers: 128 with HGMMA, which spreads them best."""
+        if self.is_float32:
+            return 16
+        return 128 if self.capability == 90 and self.head_dim <= 128 else 64
+
+
+@dataclass(frozen=True, slots=True)
+class AttentionPlan:
+    """The work of a step of T tokens and B sequences.
+
+    Fields:
+        tile_rows: 16, 64 or 128. programs: of attention's grid; they share the items among them.
+        max_items: more than there can be. max_parts: more than there may be.
+    """
+
+    tile_rows: int
+    programs: int
+    max_items: int
+    max_parts: int
+
+
+@lru_cache(maxsize=1024)
+def plan_attention(shape: AttentionShape, num_tokens: int, num_sequences: int) -> AttentionPlan:
+    rows = shape.tile_rows or _tile_rows(shape, num_tokens, num_sequences)
+    splits = -(-shape.max_context // shape.split)
+    parts = min(shape.max_parts, num_tokens * splits) if splits > 1 else 0
+    items = num_tokens * shape.group // rows + min(num_sequences, num_tokens) + parts * -(-shape.group // rows)
+    programs = min(shape.multiprocessors * _resident(shape, rows), items * shape.num_kv_heads)
+    return AttentionPlan(rows, max(1, programs), items, parts)
+
+
+def _tile_rows(shape: AttentionShape, num_tokens: int, num_sequences: int) -> int:
+    """By the rows that a sequence has on average: 16 for decoding, 128 for long prompts."""
+    mean = num_tokens * shape.group / max(1, num_sequences)
+    wanted = 16 if mean <= 16 else 64 if mean <= 256 else 128
+    return min(wanted, shape.largest_tile)
+
+
+def _resident(shape: AttentionShape, tile_rows: int) -> int:
+    """Programs that a multiprocessor has room for: of 64 K registers and, on an H200, 227 KB of shared memory."""
+    if tile_rows == 16:
+        return 3 if shape.head_dim <= 128 else 2
+    return 2 if tile_rows == 64 and shape.head_dim <= 128 and shape.capability == 90 else 1
+
+
+@dataclass(frozen=True, slots=True)
+class WorkList:
+    """Memory of the items of a step, for layers of one shape; see work_list().
+
+    Fields:
+        count: [2] items there are; the next one that nobody has taken, counted behind the first of each program. The
+            second is 0 before each attention: build_work_list and attention_combine see to it.
+        tokens: [max T, TOKEN_FIELDS]. items: [max items, ITEM_FIELDS].
+    """
+
+    shape: AttentionShape
+    count: torch.Tensor
+    tokens: torch.Tensor
+    items: torch.Tensor
+
+    def plan(self, step: DeviceStep) -> AttentionPlan:
+        """Raises: InvariantError for a step of more than the list has memory for."""
+        num_tokens = step.sizes["T"]
+        plan = plan_attention(self.shape, num_tokens, step.sizes["B"])
+        if num_tokens > len(self.tokens) or plan.max_items > len(self.items):
+            raise InvariantError(
+                f"a step of {dict(step.sizes)} may have {plan.max_items} items of attention; the work list has room "
+                f"for {len(self.items)} and {len(self.tokens)} tokens"
+            )
+        return plan
+
+
+def work_list(shape: AttentionShape, max_tokens: int, max_sequences: int, device: torch.device) -> WorkList:
+    """Memory for steps of up to so many tokens and sequences."""
+    parts = plan_attention(shape, max_tokens, max_sequences).max_parts
+    # small tiles are the most
+    rows = shape.tile_rows or 16
+    items = max_tokens * shape.group // rows + max_sequences + parts * -(-shape.group // rows)
+    end = _HEADER + items * ITEM_FIELDS
+    memory = torch.zeros(end + max_tokens * TOKEN_FIELDS, dtype=torch.int32, device=device)
+    return WorkList(
+        shape,
+        memory[:2],
+        memory[end:].view(max_tokens, TOKEN_FIELDS),
+        memory[_HEADER:end].view(items, ITEM_FIELDS),
+    )
+
+
+def workspace_size(shape: AttentionShape, max_tokens: int) -> int:
+    """float32 numbers of the workspace of attention; layers that follow each other share it."""
+    return plan_attention(shape, max_tokens, max_tokens).max_parts * shape.num_heads * (shape.head_dim + 2)
+
+
+def parts_of(shape: AttentionShape, plan: AttentionPlan, workspace: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    """Views of the workspace: sums [parts, H, D]; [parts, H, 2] the largest score, in units of log 2, and weights."""
+    heads, dim = shape.num_heads, shape.head_dim
+    sums = plan.max_parts * heads * dim
+    end = sums + plan.max_parts * heads * 2
+    if workspace.numel() < end:
+        raise InvariantError(f"a workspace of {workspace.numel()} numbers; attention of this step may need {end}")
+    return workspace[:sums].view(plan.max_parts, heads, dim), workspace[sums:end].view(plan.max_parts, heads, 2)

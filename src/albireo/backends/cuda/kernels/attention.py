@@ -1,0 +1,344 @@
+"""attention: of a step's tokens over the paged KV cache; decode, prefill and mixed steps alike.
+
+q, out: [T, H * D], each float32, bfloat16 or float16, rows contiguous inside. kv: a LayerKV [N, K, P, D rounded up to
+16] of float32, bfloat16, float16, int8 or fp8, P of 8, 16 or 32, in which this step's keys and values are written.
+step, work: a DeviceStep and the WorkList that build_work_list made of it, for layers of this window. workspace:
+workspace_size() float32. window: positions a row sees, its own included; 0: all. softcap: 0: none.
+
+Head h of token t sees positions 0 to its own, the last `window` of them. Scores are q.k * scale, capped as softcap *
+tanh(score / softcap); out is the mean of v by their softmax. All of out is written; a padding row, which belongs to no
+sequence, is zeros. The kernel writes rows of sequences that the work list has whole, and parts of the others in the
+workspace, which attention_combine, launched behind it, finishes. Blocks beyond a context, and positions of its last
+block behind it, are not read.
+
+Bits of a row depend on itself, its context, KV_TILE, SPLIT and the matrix instruction: keys are taken KV_TILE at a time
+from position 0; each split of SPLIT positions starts anew, and splits are merged in order (../softmax.py), within a
+program or by attention_combine. What a row sees nothing of changes nothing. All sums across a tile are the matrix
+unit's, the weights' too, so neither the rows of a tile nor its warps matter. tile_rows 16 is HMMA everywhere; 64 and
+128 are HGMMA on 9.0, tcgen05 on 10.0, else HMMA. In the interpreter every tile_rows gives the same bits. Whether HMMA
+and HGMMA do is to be measured; where they do not, AttentionShape.tile_rows = 64 makes one class of all steps.
+
+Rounding: products are exact, sums float32. Where q and the cache have one type, weights are rounded to it before they
+meet v. With codes, weights times the values' scales are rounded to bfloat16 (scales leave float16's range), and codes
+are used as they are. With float32 in q or the cache, or two types, all is float32, which is slow.
+
+What speed assumes, to be measured: an SM needs 30 KB of loads on their way (4.8 TB/s, 800 ns). Decoding, 16 rows, has 2
+tiles of K and V on their way, 64 KB a program of bfloat16 heads of 128, and 3 programs an SM by registers (146) and
+shared memory (72 KB). 64 rows: a tile on its way, 2 programs an SM (84 KB, 240 registers). 128 rows: one of 8 warps,
+for prompts, where a key is then read from L2 once for 128 rows. A program takes the next item while it computes one;
+whole items run through split ends without draining the loads.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+import triton
+import triton.language as tl
+
+from albireo.backends.cuda.aot import AotCase
+from albireo.backends.cuda.arithmetic import mma, round_to
+from albireo.backends.cuda.attention_plan import ITEM_FIELDS, KV_TILE, WorkList, parts_of
+from albireo.backends.cuda.kernels.attention_combine import attention_combine
+from albireo.backends.cuda.kv import LayerKV
+from albireo.backends.cuda.softmax import merge, normalise, shift_of
+from albireo.backends.cuda.step import DeviceStep
+from albireo.errors import InvariantError
+
+LOG2E = tl.constexpr(1.4426950408889634)
+#: Columns of the smallest product there is.
+ONES = tl.constexpr(16)
+_FIELDS = tl.constexpr(ITEM_FIELDS)
+_TYPES = {torch.float32: tl.float32, torch.bfloat16: tl.bfloat16, torch.float16: tl.float16}
+
+
+@triton.jit
+def numbers_of(x, dtype: tl.constexpr):
+    """Elements of the cache in dtype, exactly: codes and 16-bit numbers fit in whatever they are computed in."""
+    if x.dtype == dtype:
+        return x
+    if x.dtype == tl.uint8:
+        # e4m3: its 7 bits are those of a float16 that is 2^8 too small
+        half = (((x & 0x80).to(tl.uint16) << 8) | ((x & 0x7F).to(tl.uint16) << 7)).to(tl.float16, bitcast=True)
+        return (half.to(tl.float32) * 256.0).to(dtype)
+    return x.to(tl.float32).to(dtype)
+
+
+@triton.jit
+def attention_kernel(
+    q,
+    k,
+    v,
+    k_scale,
+    v_scale,
+    out,
+    items,
+    count,
+    block_table,
+    partial,
+    partial_ml,
+    scale,
+    softcap,
+    window,
+    q_stride,
+    out_stride,
+    table_stride,
+    KV_HEADS: tl.constexpr,
+    GROUP: tl.constexpr,
+    HEAD_DIM: tl.constexpr,
+    STORED_DIM: tl.constexpr,
+    BLOCK_DIM: tl.constexpr,
+    PAGE: tl.constexpr,
+    BM: tl.constexpr,
+    BN: tl.constexpr,
+    SPLIT: tl.constexpr,
+    QK_TYPE: tl.constexpr,
+    PV_TYPE: tl.constexpr,
+    CODES: tl.constexpr,
+    WINDOW: tl.constexpr,
+    SOFTCAP: tl.constexpr,
+    STAGES: tl.constexpr,
+):
+    num_units = tl.load(count) * KV_HEADS
+    dims = tl.arange(0, BLOCK_DIM)
+    lanes = tl.arange(0, BN)
+    ones = tl.full((BN, ONES), 1.0, tl.float32).to(PV_TYPE)
+    unit = tl.program_id(0)
+    while unit < num_units:
+        next_unit = tl.num_programs(0) + tl.atomic_add(count + 1, 1)
+        item = items + (unit // KV_HEADS) * _FIELDS
+        kv_head = unit % KV_HEADS
+        sequence = tl.load(item)
+        first_token = tl.load(item + 1)
+        first_row = tl.load(item + 2)
+        num_rows = tl.load(item + 3)
+        base = tl.load(item + 4)
+        first_split = tl.load(item + 5)
+        end_split = tl.load(item + 6)
+
+        rows = first_row + tl.arange(0, BM)
+        is_row = rows < num_rows
+        tokens = rows // GROUP
+        heads = kv_head * GROUP + rows % GROUP
+        positions = base + tokens
+        context = base + num_rows // GROUP
+        tile_q = tl.load(
+            q + (first_token + tokens).to(tl.int64)[:, None] * q_stride + heads[:, None] * HEAD_DIM + dims[None, :],
+            mask=is_row[:, None] & (dims < HEAD_DIM)[None, :],
+            other=0.0,
+        )
+        tile_q = numbers_of(tile_q, QK_TYPE)
+
+        begin = first_split * SPLIT
+        if WINDOW:
+            begin = tl.maximum(begin, (base + first_row // GROUP - window + 1) // BN * BN)
+        last_token = tl.minimum(first_row + BM, num_rows) - 1
+        end = tl.minimum(end_split * SPLIT, base + last_token // GROUP + 1)
+
+        m = tl.full((BM,), float("-inf"), tl.float32)
+        l = tl.zeros((BM, ONES), tl.float32)  # noqa: E741
+        acc = tl.zeros((BM, BLOCK_DIM), tl.float32)
+        total_m = m
+        total_l = tl.zeros((BM,), tl.float32)
+        total = acc
+        table = block_table + sequence.to(tl.int64) * table_stride
+        for start in tl.range(begin, end, BN, num_stages=STAGES):
+            if start % SPLIT == 0:
+                # what was gathered so far, nothing at first, ends here
+                total_m, total_l, total = merge(total_m, total_l, total, m, tl.max(l, axis=1), acc)
+                m = tl.full((BM,), float("-inf"), tl.float32)
+                l = tl.zeros((BM, ONES), tl.float32)  # noqa: E741
+                acc = tl.zeros((BM, BLOCK_DIM), tl.float32)
+            at = start + lanes
+            is_there = at < context
+            page = tl.load(table + at // PAGE, mask=is_there, other=0)
+            row = (page * KV_HEADS + kv_head) * PAGE + at % PAGE
+            numbers = row.to(tl.int64)[:, None] * STORED_DIM + dims[None, :]
+            there = is_there[:, None] & (dims < STORED_DIM)[None, :]
+            tile_k = numbers_of(tl.load(k + numbers, mask=there, other=0.0), QK_TYPE)
+            scores = mma(tile_q, tl.trans(tile_k), tl.zeros((BM, BN), tl.float32)) * scale
+            if CODES:
+                scores = scores * tl.load(k_scale + row, mask=is_there, other=0.0)[None, :]
+            if SOFTCAP:
+                scores = softcap * (1.0 - 2.0 / (1.0 + tl.exp2(scores * (2.0 * LOG2E / softcap))))
+            seen = at[None, :] <= positions[:, None]
+            if WINDOW:
+                seen = seen & (at[None, :] > positions[:, None] - window)
+            scores = tl.where(seen, scores * LOG2E, float("-inf"))
+
+            new_m = tl.maximum(m, tl.max(scores, axis=1))
+            shift = shift_of(new_m)
+            weights = tl.exp2(scores - shift[:, None])
+            keep = tl.exp2(m - shift)
+            # by the matrix unit too, each column the same: its order does not depend on how warps share a tile
+            l = mma(round_to(weights, PV_TYPE), ones, l * keep[:, None])  # noqa: E741
+            acc = acc * keep[:, None]
+            m = new_m
+            if CODES:
+                weights = weights * tl.load(v_scale + row, mask=is_there, other=0.0)[None, :]
+            tile_v = numbers_of(tl.load(v + numbers, mask=there, other=0.0), PV_TYPE)
+            acc = mma(round_to(weights, PV_TYPE), tile_v, acc)
+        total_m, total_l, total = merge(total_m, total_l, total, m, tl.max(l, axis=1), acc)
+
+        # read anew, so that nothing of where a result goes is kept in registers during the loop
+        first_token = tl.load(item + 1, volatile=True)
+        first_row = tl.load(item + 2, volatile=True)
+        num_rows = tl.load(item + 3, volatile=True)
+        slot = tl.load(item + 7, volatile=True)
+        rows = first_row + tl.arange(0, BM)
+        is_row = rows < num_rows
+        tokens = rows // GROUP
+        heads = kv_head * GROUP + rows % GROUP
+        if slot < 0:
+            at_out = (first_token + tokens).to(tl.int64)[:, None] * out_stride + heads[:, None] * HEAD_DIM
+            tl.store(
+                out + at_out + dims[None, :],
+                round_to(normalise(total_l, total), out.dtype.element_ty),
+                mask=is_row[:, None] & (dims < HEAD_DIM)[None, :],
+            )
+        elif begin < end:
+            at_part = (slot + tokens).to(tl.int64) * (KV_HEADS * GROUP) + heads
+            tl.store(
+                partial + at_part[:, None] * HEAD_DIM + dims[None, :],
+                total,
+                mask=is_row[:, None] & (dims < HEAD_DIM)[None, :],
+            )
+            tl.store(partial_ml + at_part * 2, total_m, mask=is_row)
+            tl.store(partial_ml + at_part * 2 + 1, total_l, mask=is_row)
+        unit = next_unit
+
+
+def attention(
+    q: torch.Tensor,
+    kv: LayerKV,
+    out: torch.Tensor,
+    step: DeviceStep,
+    work: WorkList,
+    workspace: torch.Tensor,
+    num_heads: int,
+    num_kv_heads: int,
+    head_dim: int,
+    scale: float,
+    window: int,
+    softcap: float,
+) -> None:
+    shape, plan = work.shape, work.plan(step)
+    asked = (num_heads, num_kv_heads, head_dim, window)
+    if asked != (shape.num_heads, shape.num_kv_heads, shape.head_dim, shape.window):
+        raise InvariantError(f"attention of heads, KV heads, head_dim and window {asked} got a work list of {shape}")
+    sums, stats = parts_of(shape, plan, workspace)
+    qk_type, pv_type = compute_types(q.dtype, kv.k.dtype)
+    attention_kernel[(plan.programs,)](
+        q,
+        _readable(kv.k),
+        _readable(kv.v),
+        kv.k_scale,
+        kv.v_scale,
+        out,
+        work.items,
+        work.count,
+        step.block_table,
+        sums,
+        stats,
+        scale,
+        softcap,
+        window,
+        q.stride(0),
+        out.stride(0),
+        step.block_table.stride(0),
+        KV_HEADS=num_kv_heads,
+        GROUP=shape.group,
+        HEAD_DIM=head_dim,
+        STORED_DIM=kv.k.shape[3],
+        BLOCK_DIM=triton.next_power_of_2(kv.k.shape[3]),
+        PAGE=kv.k.shape[2],
+        BM=plan.tile_rows,
+        BN=shape.kv_tile,
+        SPLIT=shape.split,
+        QK_TYPE=_TYPES[qk_type],
+        PV_TYPE=_TYPES[pv_type],
+        CODES=kv.k_scale is not None,
+        WINDOW=window > 0,
+        SOFTCAP=softcap > 0,
+        STAGES=_stages(plan.tile_rows),
+        num_warps=_warps(plan.tile_rows, head_dim, shape.capability),
+        num_stages=_stages(plan.tile_rows),
+    )
+    attention_combine(out, step, work, workspace)
+
+
+def compute_types(q: torch.dtype, cache: torch.dtype) -> tuple[torch.dtype, torch.dtype]:
+    """In which type scores are computed from q and keys, and the mean from weights and values."""
+    if q == torch.float32:
+        return q, q
+    if cache in (torch.int8, torch.float8_e4m3fn):
+        return q, torch.bfloat16
+    return (q, q) if cache == q else (torch.float32, torch.float32)
+
+
+def _readable(numbers: torch.Tensor) -> torch.Tensor:
+    """fp8 as bytes, which the kernel takes apart, where Triton has no such type: before compute capability 8.9."""
+    is_old = numbers.is_cuda and torch.cuda.get_device_capability(numbers.device) < (8, 9)
+    return numbers.view(torch.uint8) if is_old and numbers.dtype == torch.float8_e4m3fn else numbers
+
+
+def _warps(tile_rows: int, head_dim: int, capability: int) -> int:
+    """HGMMA of 64 rows is at its best with 4 warps of 16 rows; wider heads and other instructions want 8."""
+    return 4 if tile_rows == 16 or (tile_rows == 64 and head_dim <= 128 and capability == 90) else 8
+
+
+def _stages(tile_rows: int) -> int:
+    """Triton halves them, for block table and tiles: 5 are two tiles of keys and values on their way, 3 are one."""
+    return 5 if tile_rows == 16 else 3
+
+
+def aot_cases() -> list[AotCase]:
+    def case(rows: int, cache: str, head_dim: int, words: Mapping[int, tuple[str, ...]], **options: Any) -> AotCase:
+        architectures = tuple(words)
+        return AotCase(
+            f"attention.{cache}.d{head_dim}.rows{rows}.sm{'_'.join(map(str, architectures))}",
+            attention_kernel,
+            dict.fromkeys(("q", "out"), "*bf16")
+            | dict.fromkeys(("k", "v"), f"*{cache}")
+            | dict.fromkeys(("k_scale", "v_scale", "partial", "partial_ml"), "*fp32")
+            | dict.fromkeys(("items", "count", "block_table"), "*i32")
+            | dict.fromkeys(("scale", "softcap"), "fp32")
+            | dict.fromkeys(("window", "q_stride", "out_stride", "table_stride"), "i32"),
+            {
+                "KV_HEADS": 8,
+                "GROUP": 4,
+                "HEAD_DIM": head_dim,
+                "STORED_DIM": head_dim,
+                "BLOCK_DIM": triton.next_power_of_2(head_dim),
+                "PAGE": 16,
+                "BM": rows,
+                "BN": KV_TILE if head_dim <= 128 else KV_TILE // 2,
+                "SPLIT": 512,
+                "QK_TYPE": tl.bfloat16,
+                "PV_TYPE": tl.bfloat16,
+                "CODES": cache != "bf16",
+                "WINDOW": True,
+                "SOFTCAP": True,
+                "STAGES": _stages(rows),
+            }
+            | options,
+            num_warps=_warps(rows, head_dim, architectures[0]),
+            num_stages=_stages(rows),
+            aligned=("q", "k", "v", "out", "items", "block_table", "partial", "q_stride", "out_stride", "table_stride"),
+            max_shared=104 << 10,
+            words=words,
+            architectures=architectures,
+        )
+
+    plain = {"WINDOW": False, "SOFTCAP": False}
+    loads = "LDGSTS.E.BYPASS.128"
+    return [
+        case(16, "bf16", 128, {80: ("HMMA", loads), 90: ("HMMA", loads), 100: ("HMMA", loads)}, **plain),
+        case(64, "bf16", 128, {90: ("HGMMA", loads)}),
+        case(128, "bf16", 128, {90: ("HGMMA", loads)}),
+        case(64, "bf16", 256, {90: ("HGMMA", loads)}),
+        case(64, "fp8e4nv", 80, {100: ("LDGSTS",)}),
+        case(16, "i8", 128, {80: ("HMMA", loads), 90: ("HMMA", loads)}),
+    ]

@@ -1,0 +1,161 @@
+"""build_work_list: which tiles of rows the attention of a step computes, and against which splits of their contexts.
+
+query_start: [B + 1] and context_len: [B] int32 of a DeviceStep; work: a WorkList (../attention_plan.py), all of it
+written. One launch a step and window, before the first attention. A padding sequence has no items; a token behind
+query_start[B] belongs to no sequence and is marked as padding.
+
+A sequence is computed whole, each tile of its rows by one program, unless that program would then take longer than half
+of what each has to do on average; such a sequence is cut into an item a split. Whole sequences need no parts and no
+combining, and keep their loads running from one split to the next. They come first, the tiles with most to see before
+others, so that what is left for the end is small. Where more parts are wanted than the workspace holds, the later
+sequences stay whole. Bits of results do not depend on any of this.
+
+Each program knows every sequence (B numbers, a few additions) and writes the items of its own, so nothing waits.
+"""
+
+from __future__ import annotations
+
+import triton
+import triton.language as tl
+
+from albireo.backends.cuda.aot import AotCase
+from albireo.backends.cuda.attention_plan import ITEM_FIELDS, TOKEN_FIELDS, WorkList
+from albireo.backends.cuda.step import DeviceStep
+
+_BLOCK = 64
+
+
+@triton.jit(do_not_specialize=["num_sequences", "num_tokens", "window", "programs", "max_parts"])
+def build_work_list_kernel(
+    query_start,
+    context_len,
+    count,
+    items,
+    tokens,
+    num_sequences,
+    num_tokens,
+    window,
+    programs,
+    max_parts,
+    KV_HEADS: tl.constexpr,
+    GROUP: tl.constexpr,
+    TILE_ROWS: tl.constexpr,
+    SPLIT: tl.constexpr,
+    ITEM: tl.constexpr,
+    TOKEN: tl.constexpr,
+    SEQUENCES: tl.constexpr,
+    BLOCK: tl.constexpr,
+):
+    mine = tl.program_id(0)
+    each = tl.arange(0, SEQUENCES)
+    is_there = each < num_sequences
+    starts = tl.load(query_start + each, mask=is_there, other=0)
+    n = tl.load(query_start + each + 1, mask=is_there, other=0) - starts
+    context = tl.load(context_len + each, mask=is_there, other=0)
+    base = context - n
+    first = tl.where(window > 0, tl.maximum(base - window + 1, 0), 0) // SPLIT
+    tiles = (n * GROUP + TILE_ROWS - 1) // TILE_ROWS
+    splits = (context + SPLIT - 1) // SPLIT - first
+    length = (context - first * SPLIT).to(tl.int64)
+    work = tl.sum(tiles * length, axis=0) * KV_HEADS
+    parts = n * splits
+    is_split = (splits > 1) & (tiles > 0) & (2 * length * programs > work) & (parts <= max_parts)
+    parts = tl.where(is_split, parts, 0)
+    part_ends = tl.cumsum(parts, axis=0)
+    is_split = is_split & (part_ends <= max_parts)
+    whole_items = tl.where(is_split, 0, tiles)
+    split_items = tl.where(is_split, tiles * splits, 0)
+    num_whole = tl.sum(whole_items, axis=0)
+    lanes = tl.arange(0, BLOCK)
+
+    if mine == num_sequences:
+        tl.store(count, num_whole + tl.sum(split_items, axis=0))
+        tl.store(count + 1, 0)
+        for token in range(tl.load(query_start + num_sequences), num_tokens, BLOCK):
+            at = token + lanes
+            mask = at < num_tokens
+            tl.store(tokens + at * TOKEN, 0, mask=mask)
+            tl.store(tokens + at * TOKEN + 1, 0, mask=mask)
+            tl.store(tokens + at * TOKEN + 2, -1, mask=mask)
+    else:
+        is_mine, is_before = each == mine, each < mine
+        my_n = tl.sum(tl.where(is_mine, n, 0), axis=0)
+        my_start = tl.sum(tl.where(is_mine, starts, 0), axis=0)
+        my_base = tl.sum(tl.where(is_mine, base, 0), axis=0)
+        my_first = tl.sum(tl.where(is_mine, first, 0), axis=0)
+        my_tiles = tl.sum(tl.where(is_mine, tiles, 0), axis=0)
+        my_splits = tl.sum(tl.where(is_mine, splits, 0), axis=0)
+        my_part = tl.sum(tl.where(is_mine, part_ends - parts, 0), axis=0)
+        am_split = tl.sum((is_mine & is_split).to(tl.int32), axis=0) > 0
+        my_items = tl.sum(tl.where(is_mine, whole_items + split_items, 0), axis=0)
+        before = tl.sum(tl.where(is_before, whole_items, 0), axis=0)
+        if am_split:
+            before = num_whole + tl.sum(tl.where(is_before, split_items, 0), axis=0)
+        for i in range(0, my_items, BLOCK):
+            at = i + lanes
+            mask = at < my_items
+            tile = tl.where(am_split, at // tl.maximum(my_splits, 1), my_tiles - 1 - at)
+            split = tl.where(am_split, at % tl.maximum(my_splits, 1), 0)
+            item = items + (before + at) * ITEM
+            tl.store(item, mine, mask=mask)
+            tl.store(item + 1, my_start, mask=mask)
+            tl.store(item + 2, tile * TILE_ROWS, mask=mask)
+            tl.store(item + 3, my_n * GROUP, mask=mask)
+            tl.store(item + 4, my_base, mask=mask)
+            tl.store(item + 5, my_first + split, mask=mask)
+            tl.store(item + 6, my_first + tl.where(am_split, split + 1, my_splits), mask=mask)
+            tl.store(item + 7, tl.where(am_split, my_part + split * my_n, -1), mask=mask)
+        for token in range(0, my_n, BLOCK):
+            at = token + lanes
+            mask = at < my_n
+            position = my_base + at
+            seen = tl.where(window > 0, tl.maximum(position - window + 1, 0), 0) // SPLIT
+            found = tokens + (my_start + at) * TOKEN
+            tl.store(found, my_part + (seen - my_first) * my_n + at, mask=mask)
+            tl.store(found + 1, my_n, mask=mask)
+            tl.store(found + 2, tl.where(am_split, position // SPLIT - seen + 1, 0), mask=mask)
+
+
+def build_work_list(step: DeviceStep, work: WorkList) -> None:
+    shape, plan = work.shape, work.plan(step)
+    num_sequences = step.sizes["B"]
+    build_work_list_kernel[(num_sequences + 1,)](
+        step.query_start,
+        step.context_len,
+        work.count,
+        work.items,
+        work.tokens,
+        num_sequences,
+        step.sizes["T"],
+        shape.window,
+        plan.programs,
+        plan.max_parts,
+        KV_HEADS=shape.num_kv_heads,
+        GROUP=shape.group,
+        TILE_ROWS=plan.tile_rows,
+        SPLIT=shape.split,
+        ITEM=ITEM_FIELDS,
+        TOKEN=TOKEN_FIELDS,
+        SEQUENCES=max(16, triton.next_power_of_2(num_sequences)),
+        BLOCK=_BLOCK,
+        num_warps=4,
+    )
+
+
+def aot_cases() -> list[AotCase]:
+    names = ["query_start", "context_len", "count", "items", "tokens"]
+    numbers = ["num_sequences", "num_tokens", "window", "programs", "max_parts"]
+    signature = {name: "*i32" for name in names} | {name: "i32" for name in numbers}
+    constants = {"KV_HEADS": 8, "GROUP": 4, "TILE_ROWS": 16, "SPLIT": 512, "ITEM": ITEM_FIELDS, "TOKEN": TOKEN_FIELDS}
+    return [
+        AotCase(
+            f"build_work_list.{sequences}",
+            build_work_list_kernel,
+            signature,
+            constants | {"SEQUENCES": sequences, "BLOCK": _BLOCK},
+            aligned=("query_start", "context_len", "items"),
+            max_registers=128,
+            max_shared=4 << 10,
+        )
+        for sequences in (16, 1024)
+    ]

@@ -1,0 +1,242 @@
+"""attention, with build_work_list and attention_combine, against the reference; and the same bits however it is cut."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from albireo.backends.cuda.attention_plan import AttentionShape, work_list, workspace_size
+from albireo.backends.cuda.kernels.attention import attention, compute_types
+from albireo.backends.cuda.kernels.build_work_list import build_work_list
+from albireo.backends.cuda.kv import TORCH_DTYPES, DeviceKV
+from albireo.backends.cuda.step import DeviceStep
+from albireo.backends.reference.attention import one_sequence
+from albireo.backends.reference.rounding import round_kv, round_to, scaled_codes
+from albireo.dtypes import KV_CODES
+from albireo.graph.program import KVLayout
+
+pytestmark = pytest.mark.usefixtures("ordered_dot")
+
+SPLIT = 64
+#: Half the distance between neighbours, relative to the number.
+UNIT = {torch.float32: 2.0**-24, torch.float16: 2.0**-11, torch.bfloat16: 2.0**-8}
+
+
+@dataclass(frozen=True)
+class Shape:
+    """One layer's attention: what the launchers are told of it."""
+
+    num_heads: int = 4
+    num_kv_heads: int = 2
+    head_dim: int = 16
+    block_size: int = 16
+    dtype: str = "bfloat16"
+    kv: str = "bfloat16"
+    out: str = "float32"
+    window: int = 0
+    softcap: float = 0.0
+
+    @property
+    def scale(self) -> float:
+        return self.head_dim**-0.5
+
+
+@dataclass
+class Sequence:
+    """Numbers of one sequence: q of its last n tokens, k and v of all of its context."""
+
+    q: np.ndarray
+    k: np.ndarray
+    v: np.ndarray
+    blocks: list[int]
+
+    @property
+    def context(self) -> int:
+        return len(self.k)
+
+
+class World:
+    """A cache with sequences in blocks that are scattered over it; everything else in it is not a number."""
+
+    def __init__(self, shape: Shape, contexts: list[int], rows: list[int], seed: int = 0) -> None:
+        rng = np.random.default_rng(seed)
+        self.shape = shape
+        dim, heads = shape.head_dim, shape.num_kv_heads
+        needed = [-(-context // shape.block_size) for context in contexts]
+        free = list(1 + rng.permutation(sum(needed)))
+        self.kv = DeviceKV(KVLayout(1, heads, dim, shape.kv, shape.block_size), sum(needed) + 1, torch.device("cpu"))
+        (self.layer,) = self.kv.layers
+        poison = torch.tensor(float("nan"))
+        for tensor in (
+            (self.layer.k_scale, self.layer.v_scale) if self.layer.k_scale is not None else self.layer_numbers
+        ):
+            tensor.fill_(poison)
+        self.sequences = []
+        for context, n, count in zip(contexts, rows, needed, strict=True):
+            q = round_to(rng.standard_normal((n, shape.num_heads, dim)) * 2, shape.dtype)
+            k, v = (rng.standard_normal((context, heads, dim)).astype(np.float32) for _ in range(2))
+            blocks = [int(free.pop()) for _ in range(count)]
+            self.sequences.append(Sequence(q, round_kv(k, shape.kv), round_kv(v, shape.kv), blocks))
+            self._write(blocks, k, v)
+
+    @property
+    def layer_numbers(self) -> tuple[torch.Tensor, torch.Tensor]:
+        return self.layer.k, self.layer.v
+
+    def _write(self, blocks: list[int], k: np.ndarray, v: np.ndarray) -> None:
+        at = np.arange(len(k))
+        block, offset = torch.tensor(blocks)[at // self.shape.block_size], torch.from_numpy(at % self.shape.block_size)
+        for values, numbers, scales in ((k, self.layer.k, self.layer.k_scale), (v, self.layer.v, self.layer.v_scale)):
+            padded = np.zeros((*values.shape[:2], numbers.shape[3]), np.float32)
+            padded[..., : values.shape[2]] = values
+            if self.shape.kv in KV_CODES:
+                padded, scale = scaled_codes(padded, self.shape.kv)
+                assert scales is not None
+                scales[block, :, offset] = torch.from_numpy(scale[..., 0])
+            numbers[block, :, offset] = torch.from_numpy(padded).to(numbers.dtype)
+
+    def step(self, order: list[int], padding: tuple[int, int] = (0, 0)) -> DeviceStep:
+        """Sequences in this order, then padding tokens and padding sequences."""
+        chosen = [self.sequences[i] for i in order]
+        rows = [len(each.q) for each in chosen] + [0] * padding[1]
+        width = max(len(each.blocks) for each in chosen)
+        table = np.full((len(rows), width), 2**31 - 1, np.int32)
+        for i, each in enumerate(chosen):
+            table[i, : len(each.blocks)] = each.blocks
+        starts = np.concatenate([[0], np.cumsum(rows)]).astype(np.int32)
+        contexts = np.array([each.context for each in chosen] + [0] * padding[1], np.int32)
+        none = torch.zeros(0, dtype=torch.int32)
+        sizes = {"T": int(starts[-1]) + padding[0], "B": len(rows)}
+        return DeviceStep(
+            none,
+            none,
+            none,
+            torch.from_numpy(starts),
+            torch.from_numpy(contexts),
+            torch.from_numpy(table),
+            {},
+            none,
+            sizes,
+        )
+
+    def run(
+        self, order: list[int], padding: tuple[int, int] = (0, 0), multiprocessors: int = 8, **shape_args: Any
+    ) -> torch.Tensor:
+        """out [T, H * D], whatever was in it and in the workspaces before."""
+        shape, step = self.shape, self.step(order, padding)
+        tokens = step.sizes["T"]
+        attention_shape = AttentionShape(
+            shape.num_heads,
+            shape.num_kv_heads,
+            shape.head_dim,
+            int(step.context_len.max()),
+            shape.window,
+            multiprocessors,
+            **({"split": SPLIT} | shape_args),
+        )
+        work = work_list(attention_shape, tokens + 5, step.sizes["B"] + 3, torch.device("cpu"))
+        for memory in (work.items, work.tokens, work.count):
+            memory.fill_(-7)
+        workspace = torch.full((workspace_size(attention_shape, tokens + 5),), float("nan"))
+        q = torch.zeros((tokens, shape.num_heads * shape.head_dim + 8), dtype=TORCH_DTYPES[shape.dtype])[:, :-8]
+        filled = np.concatenate([self.sequences[i].q for i in order])
+        q[: len(filled)] = torch.from_numpy(filled.reshape(len(filled), -1)).to(q.dtype)
+        out = torch.full((tokens, q.shape[1] + 8), float("nan"), dtype=TORCH_DTYPES[shape.out])[:, :-8]
+        build_work_list(step, work)
+        numbers = (shape.num_heads, shape.num_kv_heads, shape.head_dim, shape.scale, shape.window, shape.softcap)
+        attention(q, self.layer, out, step, work, workspace, *numbers)
+        assert int(work.count[1]) == 0
+        return out
+
+    def check(self, order: list[int], out: torch.Tensor) -> None:
+        """Within the bound that the roundings of this shape's types allow of the reference."""
+        at = 0
+        for i in order:
+            each = self.sequences[i]
+            wanted, bound = self._reference(each)
+            found = out[at : at + len(each.q)].double().numpy().reshape(wanted.shape)
+            assert (np.abs(found - wanted) <= bound).all(), (i, np.max(np.abs(found - wanted) / bound))
+            at += len(each.q)
+        assert not out[at:].any()
+
+    def _reference(self, each: Sequence) -> tuple[np.ndarray, np.ndarray]:
+        shape = self.shape
+        n, dim = len(each.q), shape.head_dim
+        positions = np.arange(each.context - n, each.context, dtype=np.int32)
+        attrs = {"num_heads": shape.num_heads, "scale": shape.scale}
+        attrs |= {"window": shape.window or None, "softcap": shape.softcap or None}
+        attrs["num_heads"] = shape.num_heads
+        attrs["num_kv_heads"] = shape.num_kv_heads
+        wanted = one_sequence(each.q, each.k, each.v, positions, attrs)
+        mean = one_sequence(each.q, each.k, np.abs(each.v), positions, attrs).astype(np.float64)
+        group = shape.num_heads // shape.num_kv_heads
+        keys = np.abs(each.k).repeat(group, axis=1)
+        size = np.einsum("nhd,chd->nhc", np.abs(each.q), keys).max(axis=-1)[..., None] * shape.scale
+        # a score: a sum of dim exact products, then five roundings; tanh is a quotient of sums near 1
+        score = (dim + 8) * UNIT[torch.float32] * size + 16 * UNIT[torch.float32] * (shape.softcap + 1)
+        # weights and their sum are off by that much each, and by the rounding of weights and of float32 sums
+        weight = UNIT[compute_types(TORCH_DTYPES[shape.dtype], TORCH_DTYPES[shape.kv])[1]]
+        relative = 2 * score + 2 * weight + (each.context + 32) * UNIT[torch.float32]
+        return wanted, mean * relative + np.abs(wanted) * UNIT[TORCH_DTYPES[shape.out]] + 1e-30
+
+
+@pytest.mark.parametrize(
+    "shape",
+    [
+        Shape(),
+        Shape(out="bfloat16", head_dim=8, block_size=8),
+        Shape(dtype="float32", kv="float32", head_dim=80, num_heads=3, num_kv_heads=1),
+        Shape(dtype="float16", kv="float16", out="float16", head_dim=96, block_size=32),
+        Shape(kv="int8", window=70, softcap=5.0),
+        Shape(kv="fp8", dtype="float16", num_heads=2),
+        Shape(dtype="float32", kv="bfloat16", window=3),
+        Shape(window=64, softcap=2.0, block_size=8),
+    ],
+    ids=str,
+)
+def test_mixed_steps_against_the_reference(shape: Shape) -> None:
+    """A decode of three splits, a chunk of prefill across two, a prompt, a sequence of one token; and padding."""
+    world = World(shape, [150, 90, 21, 1, 64], [1, 40, 21, 1, 1])
+    order = [0, 1, 2, 3, 4]
+    for options in ({}, {"max_parts": 0}):
+        world.check(order, world.run(order, (3, 2), **options))
+
+
+def test_wide_heads() -> None:
+    world = World(Shape(head_dim=256, num_heads=2, num_kv_heads=1), [70], [2])
+    world.check([0], world.run([0]))
+
+
+@pytest.mark.parametrize("shape", [Shape(window=40), Shape(kv="int8", softcap=4.0, num_heads=6)], ids=str)
+def test_a_row_is_the_same_bits_in_any_company(shape: Shape) -> None:
+    world = World(shape, [150, 90, 21, 131], [1, 40, 21, 3])
+    alone = [world.run([i]) for i in range(4)]
+    for rows in (16, 64, 128):
+        for options in ({"multiprocessors": 1}, {"max_parts": 4}):
+            order = [2, 0, 3, 1]
+            together = world.run(order, (1, 1), tile_rows=rows, **options)
+            assert torch.equal(together[:-1], torch.cat([alone[i] for i in order])), (rows, options)
+
+
+def test_a_row_is_the_same_bits_in_any_chunk() -> None:
+    world = World(Shape(), [100], [100])
+    whole = world.run([0])
+    (sequence,) = world.sequences
+    pieces = []
+    for start, end in ((0, 30), (30, 31), (31, 100)):
+        part = World(Shape(), [100], [100])
+        blocks = sequence.blocks[: -(-end // 16)]
+        part.sequences = [Sequence(sequence.q[start:end], sequence.k[:end], sequence.v[:end], blocks)]
+        pieces.append(part.run([0]))
+    assert torch.equal(torch.cat(pieces), whole)
+
+
+def test_shared_blocks() -> None:
+    world = World(Shape(), [100, 100], [2, 2])
+    first = world.sequences[0]
+    world.sequences[1] = replace(world.sequences[1], k=first.k, v=first.v, blocks=first.blocks)
+    world.check([0, 1], world.run([0, 1]))

@@ -1,0 +1,115 @@
+"""build_work_list: every row and every position it sees is in one item, and parts have places of their own."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+
+from albireo.backends.cuda.attention_plan import AttentionShape, WorkList, plan_attention, work_list
+from albireo.backends.cuda.kernels.build_work_list import build_work_list
+from albireo.backends.cuda.step import DeviceStep
+from albireo.errors import InvariantError
+
+SPLIT = 64
+
+
+def step_of(rows: list[int], contexts: list[int], padding_tokens: int = 0) -> DeviceStep:
+    starts = np.concatenate([[0], np.cumsum(rows)]).astype(np.int32)
+    none = torch.zeros(0, dtype=torch.int32)
+    sizes = {"T": int(starts[-1]) + padding_tokens, "B": len(rows)}
+    context_len = torch.tensor(contexts, dtype=torch.int32)
+    return DeviceStep(none, none, none, torch.from_numpy(starts), context_len, none, {}, none, sizes)
+
+
+def built(step: DeviceStep, **options: int) -> tuple[WorkList, np.ndarray, np.ndarray]:
+    """The list; its items; tokens."""
+    kinds = {
+        "num_heads": 6,
+        "num_kv_heads": 2,
+        "head_dim": 64,
+        "max_context": 1000,
+        "window": 0,
+        "multiprocessors": 132,
+    }
+    work = work_list(
+        AttentionShape(**(kinds | {"split": SPLIT} | options)), step.sizes["T"], step.sizes["B"], torch.device("cpu")
+    )
+    for memory in (work.count, work.items, work.tokens):
+        memory.fill_(-7)
+    build_work_list(step, work)
+    assert int(work.count[1]) == 0
+    return work, work.items[: int(work.count[0])].numpy(), work.tokens.numpy()
+
+
+@pytest.mark.parametrize("window", [0, 1, 100])
+@pytest.mark.parametrize(
+    "options", [{}, {"multiprocessors": 1}, {"max_parts": 0}, {"max_parts": 30}, {"tile_rows": 64}]
+)
+def test_items_cover_what_rows_see_once(window: int, options: dict[str, int]) -> None:
+    rows, contexts = [1, 70, 0, 3, 1, 20, 0], [900, 130, 0, 64, 1, 300, 0]
+    step = step_of(rows, contexts, 4)
+    work, items, tokens = built(step, window=window, **options)
+    plan = work.plan(step)
+    assert len(items) <= plan.max_items
+    starts = step.query_start.numpy()
+    seen = {(b, row): [] for b, n in enumerate(rows) for row in range(3 * n)}
+    places: dict[int, tuple[int, int]] = {}
+    for b, start, first_row, num_rows, base, first, end, part in items.tolist():
+        assert (start, num_rows, base) == (starts[b], 3 * rows[b], contexts[b] - rows[b])
+        for row in range(first_row, min(first_row + plan.tile_rows, num_rows)):
+            position = base + row // 3
+            lowest = max(0, position - window + 1) if window else 0
+            seen[b, row] += [at for at in range(first * SPLIT, end * SPLIT) if lowest <= at <= position]
+            if part >= 0:
+                place = part + row // 3
+                assert place < plan.max_parts and places.setdefault(place, (start + row // 3, first)) == (
+                    start + row // 3,
+                    first,
+                )
+    for (b, row), positions in seen.items():
+        position = contexts[b] - rows[b] + row // 3
+        assert positions == list(range(max(0, position - window + 1) if window else 0, position + 1))
+    for token in range(sum(rows)):
+        part, stride, count = tokens[token].tolist()
+        splits = [places[part + i * stride] for i in range(count)]
+        assert [place[0] for place in splits] == [token] * count
+        mine = sorted(split for owner, split in places.values() if owner == token)
+        b = int(np.searchsorted(starts, token, side="right")) - 1
+        position = contexts[b] - rows[b] + token - starts[b]
+        lowest = max(0, position - window + 1) if window else 0
+        visible = [split for split in mine if lowest // SPLIT <= split <= position // SPLIT]
+        assert [place[1] for place in splits] == visible
+    assert (tokens[sum(rows) :, 2] == -1).all()
+
+
+def test_long_contexts_are_cut_where_programs_would_wait() -> None:
+    lonely = built(step_of([1], [900]))[1]
+    assert len(lonely) == 15 and (lonely[:, 7] >= 0).all()
+    crowd = built(step_of([1] * 64, [900] * 64), multiprocessors=1)[1]
+    assert len(crowd) == 64 and (crowd[:, 7] == -1).all()
+    # one of two does not fit: it is whole, and comes first
+    items = built(step_of([1, 1], [900, 900]), max_parts=20)[1]
+    assert items[:, 0].tolist() == [1] + [0] * 15
+    assert items[0, 5:].tolist() == [0, 15, -1]
+
+
+def test_plans_by_shape() -> None:
+    shape = AttentionShape(32, 8, 128, 32768, 0, 132)
+    decode, mixed, prefill = (plan_attention(shape, *each) for each in ((64, 64), (576, 65), (8192, 8)))
+    assert [plan.tile_rows for plan in (decode, mixed, prefill)] == [16, 64, 128]
+    assert [plan.programs for plan in (decode, mixed, prefill)] == [396, 264, 132]
+    assert plan_attention(AttentionShape(32, 8, 128, 512, 0, 132), 1, 1).programs == 8
+    fixed = AttentionShape(32, 8, 128, 32768, 0, 132, tile_rows=64)
+    assert plan_attention(fixed, 64, 64).tile_rows == plan_attention(fixed, 8192, 8).tile_rows == 64
+    smaller = {16: {"is_float32": True}, 64: {"capability": 80}}
+    for rows, options in smaller.items():
+        assert plan_attention(AttentionShape(32, 8, 128, 32768, 0, 132, **options), 8192, 8).tile_rows == rows
+
+
+def test_a_step_that_is_too_large() -> None:
+    work = work_list(AttentionShape(4, 4, 64, 100, 0, 1), 8, 2, torch.device("cpu"))
+    with pytest.raises(InvariantError, match="room for"):
+        build_work_list(step_of([9], [9]), work)
+    with pytest.raises(InvariantError, match="multiple of KV heads"):
+        AttentionShape(5, 2, 64, 100, 0, 1)

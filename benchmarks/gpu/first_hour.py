@@ -1,7 +1,7 @@
 """The question: does the CUDA backend compute the right numbers on this GPU, and how fast?
 
     python benchmarks/gpu/first_hour.py [--out FILE] [--parts decode,attention] [--seconds 590]
-    TRITON_INTERPRET=1 python benchmarks/gpu/first_hour.py --dry-run
+    python benchmarks/gpu/first_hour.py --dry-run
 
 Under ten minutes on one GPU, with nothing downloaded: weights are random numbers made on the device. Needs torch,
 Triton and numpy; albireo need be neither installed nor built. Each part (parts/) runs in a process of its own with a
@@ -15,6 +15,7 @@ from __future__ import annotations
 import argparse
 import importlib
 import json
+import os
 import subprocess
 import sys
 import tempfile
@@ -46,6 +47,8 @@ def main() -> int:
     unknown = [name for name in names if name not in PARTS]
     if unknown:
         parser.error(f"no such parts: {', '.join(unknown)}; there are {', '.join(PARTS)}")
+    if args.dry_run:
+        os.environ["TRITON_INTERPRET"] = "1"  # before Triton is imported
     if args.rows:
         return _child(names[0], args.rows, args.seconds)
     if not args.dry_run and not _has_gpu():

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import asdict
+from functools import partial
 from itertools import product
 
 import torch
@@ -71,8 +72,7 @@ def _tiles(setup: Setup, dtype: str, name: str, rows: int, cols: int, tokens: in
         tiles.add(Tile(base.rows, base.tokens, k, min(8, max(2, in_flight // stage)), base.warps))
     found = {}
     for tile in (base, *(tiles - {base})):
-        args = (x, matrix, out, rows, None, None, 0, space, tile)
-        found[tile] = setup.seconds(lambda args=args: few.matmul_smallm(*args))
+        found[tile] = setup.seconds(partial(few.matmul_smallm, x, matrix, out, rows, workspace=space, tile=tile))
         if setup.is_dry:
             break
     best = min(found, key=lambda tile: found[tile])

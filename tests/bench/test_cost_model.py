@@ -92,7 +92,9 @@ def test_groups_of_few_bits_cost_at_their_ends(encoding, factor):
     """Against bfloat16: half of a product's time, more where there are groups to end or nibbles to widen."""
     plain = program(k=8192, families=("linear", "attention"))
     plain = replace(plain, calls=tuple(replace(call, kernel=f"{call.family}.bfloat16.any") for call in plain.calls))
-    few = replace(plain, constants=plain.constants | {"matrix": PackedConstant("matrix", f"p64.{encoding}", 6, 8192, 0)})
+    few = replace(
+        plain, constants=plain.constants | {"matrix": PackedConstant("matrix", f"p64.{encoding}", 6, 8192, 0)}
+    )
     many = StepShape(10**6, 0, 0, ((1, 1),))
     times = [CostModel(each, VOCAB).parts(many, LIMITS)["linear"] for each in (plain, few)]
     assert times[1] / times[0] == pytest.approx(factor, rel=2e-2)

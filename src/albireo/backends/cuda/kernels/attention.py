@@ -18,8 +18,8 @@ unit's, the weights' too, so neither the rows of a tile nor its warps matter. ti
 128 are HGMMA on 9.0, tcgen05 on 10.0, else HMMA. In the interpreter every tile_rows gives the same bits. Whether HMMA
 and HGMMA do is to be measured; where they do not, AttentionShape.tile_rows = 64 makes one class of all steps.
 
-Rounding: products are exact, sums float32. Where q and the cache have one type, weights are rounded to it before they
-meet v. With codes, weights times the values' scales are rounded to bfloat16 (scales leave float16's range), and codes
+Rounding: products of 16 bits are exact, sums float32. Where q and the cache have one type, weights are rounded to it before
+they meet v. With codes, weights times the values' scales are rounded to bfloat16 (scales leave float16's range), and codes
 are used as they are. With float32 in q or the cache, or two types, all is float32, which is slow.
 
 What speed assumes, to be measured: an SM needs 30 KB of loads on their way (4.8 TB/s, 800 ns). Two tiles of K and V are

@@ -26,8 +26,8 @@ What speed assumes, to be measured: an SM needs 30 KB of loads on their way (4.8
 is computed the next is on its way, and the one behind it is asked for at the end: 32 to 64 KB a program of bfloat16
 heads of 128. Decoding, 16 rows and 4 warps, leaves room for 3 programs an SM by registers (146) and shared memory
 (72 KB), 2 with codes. 64 and 128 rows: one program of 8 warps, by shared memory (115 and 131 KB) and registers; a key
-is then read from L2 once for so many rows. A program takes the number of its next item as it begins one; whole items run
-through split ends without draining the loads.
+is then read from L2 once for so many rows. A program takes the number of its next item as it begins one; whole items
+run through split ends without draining the loads.
 """
 
 from __future__ import annotations

@@ -18,15 +18,16 @@ unit's, the weights' too, so neither the rows of a tile nor its warps matter. ti
 128 are HGMMA on 9.0, tcgen05 on 10.0, else HMMA. In the interpreter every tile_rows gives the same bits. Whether HMMA
 and HGMMA do is to be measured; where they do not, AttentionShape.tile_rows = 64 makes one class of all steps.
 
-Rounding: products of 16 bits are exact, sums float32. Where q and the cache have one type, weights are rounded to it before
-they meet v. With codes, weights times the values' scales are rounded to bfloat16 (scales leave float16's range), and codes
-are used as they are. With float32 in q or the cache, or two types, all is float32, which is slow.
+Rounding: products of 16 bits are exact, sums float32. Where q and the cache have one type, weights are rounded to it
+before they meet v. With codes, weights times the values' scales are rounded to bfloat16 (scales leave float16's range),
+and codes are used as they are. With float32 in q or the cache, or two types, all is float32, which is slow.
 
-What speed assumes, to be measured: an SM needs 30 KB of loads on their way (4.8 TB/s, 800 ns). Two tiles of K and V are
-on their way ahead of the one computed: 64 KB a program of bfloat16 heads of 128. Decoding, 16 rows and 4 warps, leaves
-room for 3 programs an SM by registers (146) and shared memory (72 KB), 2 with codes. 64 and 128 rows: one program of 8
-warps, by shared memory (115 and 131 KB) and registers; a key is then read from L2 once for so many rows. A program
-takes the next item while it computes one; whole items run through split ends without draining the loads.
+What speed assumes, to be measured: an SM needs 30 KB of loads on their way (4.8 TB/s, 800 ns). While a tile of K and V
+is computed the next is on its way, and the one behind it is asked for at the end: 32 to 64 KB a program of bfloat16
+heads of 128. Decoding, 16 rows and 4 warps, leaves room for 3 programs an SM by registers (146) and shared memory
+(72 KB), 2 with codes. 64 and 128 rows: one program of 8 warps, by shared memory (115 and 131 KB) and registers; a key
+is then read from L2 once for so many rows. A program takes the number of its next item as it begins one; whole items
+run through split ends without draining the loads.
 """
 
 from __future__ import annotations

@@ -16,7 +16,6 @@ TYPES = ("float32", "bfloat16", "float16", "fp8", "fp8.g128", "int8", "int4.g128
 
 def linear_of(dtype: str, setup: Setup) -> Iterator[tuple[str, float]]:
     from albireo.backends.cuda.encoded_matrix import empty_matrix
-
     from albireo.backends.cuda.linear import linear, workspace_size
 
     rows, cols = setup.pick((4096, 4096), (64, 256))

@@ -49,7 +49,6 @@ def slice_columns(setup: Setup) -> Found:
 
 def embed(setup: Setup) -> Found:
     from albireo.backends.cuda.encoded_matrix import empty_matrix
-
     from albireo.backends.cuda.kernels.embed import embed
 
     for dtype in ("bfloat16", "int8", "int4.g128", "fp8"):

@@ -57,10 +57,9 @@ def random_model(
     layers: int | None = None,
 ) -> CudaModel:
     """weights: one of ENCODINGS. maxima: of T, R and G."""
+    from albireo.backends.cuda.catalog import CudaCatalog
     from albireo.backends.cuda.constants import rope_constant
     from albireo.backends.cuda.encoded_matrix import empty_matrix
-
-    from albireo.backends.cuda.catalog import CudaCatalog
     from albireo.backends.cuda.model import CudaModel
     from albireo.compiler.passes import choose_precision
     from albireo.compiler.pipeline import compile_graph

@@ -16,6 +16,7 @@ class Row:
     Fields:
         value, unit: a number; None where only the note says something.
         is_good: whether it is what it should be, where that can be said.
+        data: more of it, for the file alone.
     """
 
     name: str
@@ -23,6 +24,7 @@ class Row:
     unit: str = ""
     note: str = ""
     is_good: bool | None = None
+    data: dict[str, Any] = field(default_factory=dict)
 
 
 @dataclass

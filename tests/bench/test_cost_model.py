@@ -78,6 +78,28 @@ def test_a_linear_by_hand():
     )
 
 
+@pytest.mark.parametrize(
+    ("encoding", "factor"),
+    [
+        ("int8", 0.5),
+        ("int8.g32", 0.5 * (1 + 24 / 32)),
+        ("int4.g64", 0.5 * (1 + 24 / 64 + 0.12)),
+        ("int4p.g64", 0.5 * 1.12),
+        ("fp8", 1.0),
+    ],
+)
+def test_groups_of_few_bits_cost_at_their_ends(encoding, factor):
+    """Against bfloat16: half of a product's time, more where there are groups to end or nibbles to widen."""
+    plain = program(k=8192, families=("linear", "attention"))
+    plain = replace(plain, calls=tuple(replace(call, kernel=f"{call.family}.bfloat16.any") for call in plain.calls))
+    few = replace(
+        plain, constants=plain.constants | {"matrix": PackedConstant("matrix", f"p64.{encoding}", 6, 8192, 0)}
+    )
+    many = StepShape(10**6, 0, 0, ((1, 1),))
+    times = [CostModel(each, VOCAB).parts(many, LIMITS)["linear"] for each in (plain, few)]
+    assert times[1] / times[0] == pytest.approx(factor, rel=2e-2)
+
+
 def test_rows_by_hand():
     """Weight of 8 floats, and for each row 8 floats in and 8 bfloat16 out."""
     found = parts(StepShape(3, 0, 0, ((3, 3),)), families=("norm",))

@@ -55,7 +55,7 @@ def _decode(setup: Setup, name: str, dtype: str, sequences: int, context: int) -
         top_counts=ints(torch.zeros(0)),
         sizes={"T": sequences, "B": sequences, "R": 0, "G": 0, "S": 0},
     )
-    shape = AttentionShape(heads, kv_heads, dim, context, 0, *setup.gpu)
+    shape = AttentionShape(heads, kv_heads, dim, context, 0, "bfloat16", dtype, *setup.gpu)
     work = work_list(shape, sequences, sequences, setup.device)
     scratch = torch.zeros(workspace_size(shape, sequences), device=setup.device)
     q = setup.random(sequences, heads * dim, dtype=torch.bfloat16)

@@ -1,7 +1,7 @@
 """Questions of the design: does an element of a product depend on the width of its tile, or on the instruction?
 
 Weight rows are the tile's rows, tokens its columns, as in the linears. On Hopper tiles of 64 rows and more are computed
-by wgmma (HGMMA), of 16 rows by mma.sync (HMMA). Compared are the bits of the same elements.
+by wgmma (HGMMA, QGMMA), of 16 rows by mma (HMMA). Compared are the bits of the same elements.
 """
 
 from __future__ import annotations
@@ -60,6 +60,6 @@ def _compare(setup: Setup, name: str, dtype: torch.dtype) -> Iterator[Row]:
     for tile in tiles:
         found = product(*tile)
         differ = float((found != base).double().mean())
-        by = "HMMA" if tile[0] == 16 else "HGMMA"
+        by = "mma" if tile[0] == 16 else "wgmma"
         note = f"by {float((found - base).abs().max() / exact.abs().max()):.1e} at most"
         yield Row(f"{name}: {tile[0]} x {tile[1]}, k {tile[2]}, {by}", differ, "of all differ", note)

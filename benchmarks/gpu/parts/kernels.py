@@ -30,7 +30,8 @@ def run(setup: Setup) -> Iterator[Row]:
             continue
         try:
             for name, error in check(setup):
-                yield Row(name, error, "of the bound", is_good=error <= 1)
+                # JSON knows neither NaN nor infinity
+                yield Row(name, min(error, 1e99) if error == error else 1e99, "of the bound", is_good=error <= 1)
         except ImportError as error:
             yield Row(what, note=f"left out: {error}")
         except Exception as error:

@@ -49,7 +49,7 @@ def _against_numpy(setup: Setup) -> Iterator[Row]:
     cache = ReferenceKV(blocks, block, "float32")
     prompt = [1, *np.random.default_rng(1).integers(3, config.vocab_size, setup.pick(7, 2)).tolist()]
     new, computed, largest, ours, theirs = prompt, 0, 0.0, [], []
-    for _ in range(setup.pick(48, 2)):
+    for _ in range(setup.pick(48, 1)):
         step = _one(new, computed, blocks, block)
         got, wanted = model.run(step).logits, interpret(graph, step, weights, cache)["logits"]
         largest = max(largest, float(np.abs(got - wanted).max() / np.abs(wanted).max()))

@@ -6,6 +6,8 @@ Where a kernel takes a tile as an argument, the tiles that could be better are t
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import asdict
+from functools import partial
 from itertools import product
 
 import torch
@@ -19,21 +21,23 @@ def run(setup: Setup) -> Iterator[Row]:
     import albireo.backends.cuda.linear  # noqa: F401 - where it is missing the part is skipped
 
     shapes = setup.pick(SHAPES, {"o": (128, 256)})
+    for tokens, dtype in product(setup.pick((1, 64), (1,)), setup.pick(("bfloat16", "fp8"), ("bfloat16",))):
+        for name, (rows, cols) in shapes.items():
+            args = (setup, dtype, name, rows, cols, tokens)
+            if setup.seconds_left > 30:
+                yield from attempt(f"tiles {dtype} {name} of {tokens}", lambda args=args: _tiles(*args))
     for dtype in setup.pick(("bfloat16", "fp8", "int4.g128", "int8"), ("bfloat16",)):
         for (name, (rows, cols)), tokens in product(shapes.items(), setup.pick((1, 8, 64), (1,))):
             args = (setup, dtype, name, rows, cols, tokens)
-            yield from attempt(f"{dtype} {name} of {tokens}", lambda args=args: _linear(*args))
-    for (name, (rows, cols)), tokens in product(shapes.items(), setup.pick((1, 64), (1,))):
-        args = (setup, name, rows, cols, tokens)
-        if setup.seconds_left > 10:
-            yield from attempt(f"tiles {name} of {tokens}", lambda args=args: _tiles(*args))
+            if setup.seconds_left > 2:
+                yield from attempt(f"{dtype} {name} of {tokens}", lambda args=args: _linear(*args))
 
 
 def _linear(setup: Setup, dtype: str, name: str, rows: int, cols: int, tokens: int) -> Iterator[Row]:
-    from albireo.backends.cuda.encoded_matrix import empty_matrix
     from inputs import activations
     from model import fill_matrix
 
+    from albireo.backends.cuda.encoded_matrix import empty_matrix
     from albireo.backends.cuda.linear import linear, workspace_size
 
     matrix = empty_matrix(dtype, rows, cols, setup.device)
@@ -48,27 +52,30 @@ def _linear(setup: Setup, dtype: str, name: str, rows: int, cols: int, tokens: i
     yield Row(f"{dtype} {name} {rows} x {cols}, {tokens} tokens", seconds * 1e6, "us", f"{share:.2f} of the bandwidth")
 
 
-def _tiles(setup: Setup, name: str, rows: int, cols: int, tokens: int) -> Iterator[Row]:
-    from albireo.backends.cuda.tiles import Tile
+def _tiles(setup: Setup, dtype: str, name: str, rows: int, cols: int, tokens: int) -> Iterator[Row]:
+    from model import fill_matrix
 
+    from albireo.backends.cuda.encoded_matrix import empty_matrix
     from albireo.backends.cuda.kernels import matmul_smallm as few
     from albireo.backends.cuda.linear import workspace_size
+    from albireo.backends.cuda.tiles import Tile
 
+    matrix = empty_matrix(dtype, rows, cols, setup.device)
+    fill_matrix(matrix, setup, 1)
     x = setup.random(tokens, cols, dtype=torch.bfloat16)
-    weight = setup.random(rows, cols, dtype=torch.bfloat16)
     out = torch.empty((tokens, rows), device=setup.device)
-    space = torch.zeros(workspace_size("bfloat16", rows, cols), dtype=torch.uint8, device=setup.device)
-    base = few.tile_for(tokens, "bfloat16")
+    space = torch.zeros(workspace_size(dtype, rows, cols), dtype=torch.uint8, device=setup.device)
+    base = few.tile_for(tokens, dtype)
+    tiles = {base}
+    for k, in_flight in product((64, 128, 256), (96 << 10, 192 << 10)):
+        stage = (base.rows * matrix.codes.element_size() + base.tokens * 2) * k
+        tiles.add(Tile(base.rows, base.tokens, k, min(8, max(2, in_flight // stage)), base.warps))
     found = {}
-    for k, stages, warps in product((64, 128, 256), (3, 4, 5, 6), (4, 8)):
-        tile = Tile(base.rows, base.tokens, k, stages, warps)
-        if (base.rows + base.tokens) * k * 2 * stages > 200 << 10 or setup.seconds_left < 5:
-            continue
-        args = (x, weight, out, rows, None, None, 0, space, tile)
-        found[tile] = setup.seconds(lambda args=args: few.matmul_smallm(*args))
+    for tile in (base, *(tiles - {base})):
+        found[tile] = setup.seconds(partial(few.matmul_smallm, x, matrix, out, rows, workspace=space, tile=tile))
         if setup.is_dry:
             break
     best = min(found, key=lambda tile: found[tile])
-    default = found.get(base, float("nan"))
-    note = f"k {best.k}, {best.stages} stages, {best.warps} warps; the default {default * 1e6:.1f} us, k {base.k}"
-    yield Row(f"bfloat16 {name}, {tokens} tokens, best tile", found[best] * 1e6, "us", note)
+    data = {"rows": rows, "cols": cols, "tokens": tokens, "dtype": dtype, "best": asdict(best)}
+    note = f"k {best.k}, {best.stages} stages; the default, k {base.k}, {base.stages}: {found[base] * 1e6:.1f} us"
+    yield Row(f"best tile of {dtype} {name}, {tokens} tokens", found[best] * 1e6, "us", note, data=data)

@@ -11,6 +11,10 @@ os.environ["TRITON_INTERPRET"] = "1"
 
 pytest.importorskip("triton", reason="the CUDA backend needs Triton, which is there for Linux only")
 
+from backends.cuda.interpreter import prepare_once
+
+prepare_once()
+
 
 @pytest.fixture
 def ordered_dot(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -60,7 +60,7 @@ class Drawing:
     def from_best(self, ids: torch.Tensor, values: torch.Tensor, rows: Sequence[int]) -> None:
         """The best id of each row, for tasks that take no other. ids, values: [G, n]."""
         found = torch.where(torch.isfinite(values[:, 0]), ids[:, 0], -1)
-        if list(rows) != list(range(len(found))):
+        if len(rows) != len(found) or any(row != i for i, row in enumerate(rows)):
             found = found[torch.tensor(list(rows), dtype=torch.int64).to(self._device)]
         self.tokens[: len(found)].copy_(found)
 

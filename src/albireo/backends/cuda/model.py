@@ -127,20 +127,20 @@ class CudaModel:
         sources: NDArray[np.int32] | None = None,
     ) -> Ticket:
         """Start one step behind those before it; see execution.ahead.AheadDevice. Raises: as run()."""
-        self._begin(inputs, sources)
+        is_recorded = self._begin(inputs, sources)
         if tasks and len(inputs.logit_rows):
             logits = self._output("logits", len(inputs.logit_rows))
             self._drawing.from_logits(logits, tasks, rows, ahead=int(sources is not None))
-        elif tasks:
-            num_rows = len(inputs.top_rows)
-            self._drawing.from_best(self._output("top_ids", num_rows), self._output("top_values", num_rows), rows)
+        elif tasks and not (is_recorded and list(rows) == list(range(len(tasks)))):
+            self._draw_best(len(inputs.top_rows), rows)
         return self._results.send({"tokens": self._drawing.tokens[: len(tasks)]})
 
     def collect(self, ticket: Ticket) -> NDArray[np.int32]:
         """Wait for a step; see execution.ahead.AheadDevice."""
         return self._results.receive(ticket)["tokens"]
 
-    def _begin(self, inputs: StepInputs, sources: NDArray[np.int32] | None = None) -> None:
+    def _begin(self, inputs: StepInputs, sources: NDArray[np.int32] | None = None) -> bool:
+        """Start a step. Returns: whether it was a recorded one, which draws the best token of each row itself."""
         self.check_size(inputs)
         bucket = self._buckets.of(inputs.sizes, inputs.num_sequences)
         sizes = bucket.sizes if bucket else {**inputs.sizes, "B": inputs.num_sequences}
@@ -150,6 +150,10 @@ class CudaModel:
             self._launch(step)
         else:
             self._replay(bucket, step)
+        return bucket is not None
+
+    def _draw_best(self, num_rows: int, rows: Sequence[int]) -> None:
+        self._drawing.from_best(self._output("top_ids", num_rows), self._output("top_values", num_rows), rows)
 
     def check_size(self, inputs: StepInputs) -> None:
         """Raises: InvariantError when the step is larger than the program was planned for."""
@@ -212,7 +216,13 @@ class CudaModel:
     def _replay(self, bucket: Bucket, step: DeviceStep) -> None:
         launches = self._recorded.get(bucket)
         if launches is None:
-            launches = self._recorded[bucket] = self._recorder.record(lambda: self._launch(step))
+
+            def whole() -> None:
+                self._launch(step)
+                if bucket.is_top:
+                    self._draw_best(bucket.size, range(bucket.size))
+
+            launches = self._recorded[bucket] = self._recorder.record(whole)
         launches()
 
     def _fill_with_padding(self, sizes: Mapping[str, int]) -> None:

@@ -109,7 +109,7 @@ def attention_kernel(
     ones = tl.full((BN, ONES), 1.0, tl.float32).to(PV_TYPE)
     unit = tl.program_id(0)
     while unit < num_units:
-        next_unit = tl.num_programs(0) + tl.atomic_add(count + 1, 1)
+        next_unit = tl.num_programs(0) + tl.atomic_add(count + 1, 1, sem="relaxed")
         item = items + (unit // KV_HEADS) * _FIELDS
         kv_head = unit % KV_HEADS
         sequence = tl.load(item)

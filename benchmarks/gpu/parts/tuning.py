@@ -57,8 +57,8 @@ def _tiles(setup: Setup, dtype: str, name: str, rows: int, cols: int, tokens: in
 
     from albireo.backends.cuda.encoded_matrix import empty_matrix
     from albireo.backends.cuda.kernels import matmul_smallm as few
+    from albireo.backends.cuda.kernels.parts.tiles import Tile
     from albireo.backends.cuda.linear import workspace_size
-    from albireo.backends.cuda.tiles import Tile
 
     matrix = empty_matrix(dtype, rows, cols, setup.device)
     fill_matrix(matrix, setup, 1)

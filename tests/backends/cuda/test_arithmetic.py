@@ -8,7 +8,7 @@ import torch
 import triton
 import triton.language as tl
 
-from albireo.backends.cuda.arithmetic import mma, round_to, round_to_e4m3, round_to_int
+from albireo.backends.cuda.kernels.parts.arithmetic import mma, round_to, round_to_e4m3, round_to_int
 
 EDGES = [
     0.0,

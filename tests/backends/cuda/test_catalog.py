@@ -6,7 +6,7 @@ import pytest
 
 from albireo.backends.cuda import catalog as explained
 from albireo.backends.cuda.catalog import CudaCatalog, is_gpu_target
-from albireo.backends.cuda.tiles import FEW_TOKENS
+from albireo.backends.cuda.kernels.parts.tiles import FEW_TOKENS
 from albireo.compiler.passes import choose_precision
 from albireo.compiler.passes.shard import Part
 from albireo.compiler.pipeline import compile_graph, optional_passes, passes_without

@@ -7,9 +7,9 @@ import torch
 
 from albireo.backends.cuda.kernels.matmul import matmul
 from albireo.backends.cuda.kernels.matmul_smallm import matmul_smallm, num_parts
+from albireo.backends.cuda.kernels.parts.tiles import Tile
 from albireo.backends.cuda.linear import linear, workspace_size
 from albireo.backends.cuda.matrix import DeviceMatrix
-from albireo.backends.cuda.tiles import Tile
 from albireo.errors import InvariantError, UnsupportedModel
 from backends.cuda.linears import activated, bound, interleaved, random
 

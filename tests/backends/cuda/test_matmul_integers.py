@@ -9,8 +9,8 @@ import torch
 from albireo.backends.cpu.machine import isa_levels
 from albireo.backends.cuda.kernels.matmul_groups import matmul_groups
 from albireo.backends.cuda.kernels.matmul_int8 import matmul_int8
+from albireo.backends.cuda.kernels.parts.tiles import Tile
 from albireo.backends.cuda.linear import linear, workspace_size
-from albireo.backends.cuda.tiles import Tile
 from albireo.encodings import ENCODINGS, encoding
 from backends.cpu.encoded_linears import linear as native_linear
 from backends.cpu.encoded_linears import panels, tokens

@@ -6,7 +6,7 @@ import torch
 import triton
 import triton.language as tl
 
-from albireo.backends.cuda.philox import philox4x32, uniform
+from albireo.backends.cuda.kernels.parts.philox import philox4x32, uniform
 from albireo.sampling import rng
 
 

@@ -8,13 +8,13 @@ from __future__ import annotations
 
 import torch
 
-from albireo.backends.cuda.epilogue import act_code
 from albireo.backends.cuda.kernels import matmul as many
 from albireo.backends.cuda.kernels import matmul_smallm as few
 from albireo.backends.cuda.kernels.matmul_groups import matmul_groups
 from albireo.backends.cuda.kernels.matmul_int8 import matmul_int8
+from albireo.backends.cuda.kernels.parts.epilogue import act_code
+from albireo.backends.cuda.kernels.parts.tiles import FEW_TOKENS
 from albireo.backends.cuda.matrix import DeviceMatrix
-from albireo.backends.cuda.tiles import FEW_TOKENS
 from albireo.backends.cuda.workspace import workspace_bytes
 from albireo.dtypes import COMPUTE_DTYPES
 from albireo.encodings import encoding

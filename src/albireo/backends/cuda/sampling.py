@@ -13,6 +13,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from albireo.backends.cuda.kernels.parts.weights import FIELDS
 from albireo.backends.cuda.kernels.sample_adjust import (
     BANNED,
     BIASED,
@@ -24,7 +25,6 @@ from albireo.backends.cuda.kernels.sample_adjust import (
     SEEN,
     tile_of,
 )
-from albireo.backends.cuda.weights import FIELDS
 from albireo.errors import InvariantError
 from albireo.step import SampleTask, TokenLogprobs
 

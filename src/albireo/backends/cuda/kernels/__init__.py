@@ -1,4 +1,4 @@
-"""The Triton kernels of the CUDA backend, one a file.
+"""The Triton kernels of the CUDA backend, one a file; what several are made of is in parts/.
 
 A kernel file holds
 
@@ -9,5 +9,5 @@ A kernel file holds
 - `aot_cases()`: what tests compile ahead of time and look at (see ../aot.py).
 
 The same launchers run under Triton's interpreter on CPU tensors (TRITON_INTERPRET=1), which is how tests check the
-numbers where there is no GPU; ../arithmetic.py holds the helpers that make both agree.
+numbers where there is no GPU; parts/arithmetic.py holds the helpers that make both agree.
 """

@@ -12,7 +12,7 @@ workspace, which attention_combine, launched behind it, finishes. Blocks beyond 
 block behind it, are not read.
 
 Bits of a row depend on itself, its context, KV_TILE, SPLIT and the matrix instruction: keys are taken KV_TILE at a time
-from position 0; each split of SPLIT positions starts anew, and splits are merged in order (../softmax.py), within a
+from position 0; each split of SPLIT positions starts anew, and splits are merged in order (parts/softmax.py), within a
 program or by attention_combine. What a row sees nothing of changes nothing. All sums across a tile are the matrix
 unit's, the weights' too, so neither the rows of a tile nor its warps matter. tile_rows 16 is HMMA everywhere; 64 and
 128 are HGMMA on 9.0, tcgen05 on 10.0, else HMMA. In the interpreter every tile_rows gives the same bits. Whether HMMA
@@ -40,12 +40,12 @@ import triton
 import triton.language as tl
 
 from albireo.backends.cuda.aot import AotCase
-from albireo.backends.cuda.arithmetic import mma, round_to
 from albireo.backends.cuda.attention_plan import ITEM_FIELDS, KV_TILE, WorkList, parts_of
 from albireo.backends.cuda.kernels.attention_combine import attention_combine
+from albireo.backends.cuda.kernels.parts.arithmetic import mma, round_to
+from albireo.backends.cuda.kernels.parts.kv_numbers import numbers_of, where_it_is
+from albireo.backends.cuda.kernels.parts.softmax import merge, normalise, shift_of
 from albireo.backends.cuda.kv import TORCH_DTYPES, LayerKV
-from albireo.backends.cuda.kv_numbers import numbers_of, where_it_is
-from albireo.backends.cuda.softmax import merge, normalise, shift_of
 from albireo.backends.cuda.step import DeviceStep
 from albireo.errors import InvariantError
 

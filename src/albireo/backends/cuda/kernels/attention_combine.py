@@ -4,8 +4,8 @@ out: [T, H * D] float32, bfloat16 or float16, rows contiguous inside; work: the 
 workspace: as attention left it. Rows that attention finished are not touched, padding rows are written with zeros. Puts
 work.count[1] back to 0 for the next attention, so it follows every attention even where a step has no parts.
 
-Merging is the sequence of operations that attention itself uses between splits (../softmax.py), so a row's bits do not
-tell whether its context was computed in one piece. It is a chain, but a cheap one: 16 parts are on their way ahead of
+Merging is the sequence of operations that attention itself uses between splits (parts/softmax.py), so a row's bits do
+not tell whether its context was computed in one piece. It is a chain, but a cheap one: 16 parts are on their way ahead of
 it, so that 64 parts (32 k of context) wait for memory a few times, not 64 times.
 """
 
@@ -16,9 +16,9 @@ import triton
 import triton.language as tl
 
 from albireo.backends.cuda.aot import AotCase
-from albireo.backends.cuda.arithmetic import round_to
 from albireo.backends.cuda.attention_plan import TOKEN_FIELDS, WorkList, parts_of
-from albireo.backends.cuda.softmax import merge, normalise
+from albireo.backends.cuda.kernels.parts.arithmetic import round_to
+from albireo.backends.cuda.kernels.parts.softmax import merge, normalise
 from albireo.backends.cuda.step import DeviceStep
 
 _AHEAD = 4

@@ -12,9 +12,9 @@ import torch
 import triton
 import triton.language as tl
 
-from albireo.backends.cuda.activations import gelu_tanh, silu
 from albireo.backends.cuda.aot import AotCase
-from albireo.backends.cuda.row_codes import output_tile, row_warps, store_row, tile_columns
+from albireo.backends.cuda.kernels.parts.activations import gelu_tanh, silu
+from albireo.backends.cuda.kernels.parts.row_codes import output_tile, row_warps, store_row, tile_columns
 from albireo.graph.program import GATE_UP_INTERLEAVE
 
 #: What f may be, as linears name it.

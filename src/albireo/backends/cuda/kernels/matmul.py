@@ -15,11 +15,11 @@ import triton
 import triton.language as tl
 
 from albireo.backends.cuda.aot import ARCHITECTURES, AotCase
-from albireo.backends.cuda.chain import CHANNELS, GROUP, UNSCALED, chain
-from albireo.backends.cuda.epilogue import finish
 from albireo.backends.cuda.kernels.matmul_smallm import SCALES, num_parts, operands, part_length, pointer_types
+from albireo.backends.cuda.kernels.parts.chain import CHANNELS, GROUP, UNSCALED, chain
+from albireo.backends.cuda.kernels.parts.epilogue import finish
+from albireo.backends.cuda.kernels.parts.tiles import Tile, place
 from albireo.backends.cuda.matrix import DeviceMatrix
-from albireo.backends.cuda.tiles import Tile, place
 
 _CHANNELS = tl.constexpr(CHANNELS)
 

@@ -1,7 +1,7 @@
 """matmul_groups: out = epilogue(x @ weight^T) of token rows and weights whose inputs share a scale in groups of G.
 
 x: token rows (../tokens.py) of K codes, T of them. weight: a DeviceMatrix [N, K] of int8.gG, int4.gG, their affine
-kinds, or int4p.gG; out: [T, n] float32, bfloat16 or float16, rows contiguous inside. Epilogue: see ../epilogue.py.
+kinds, or int4p.gG; out: [T, n] float32, bfloat16 or float16, rows contiguous inside. Epilogue: see parts/epilogue.py.
 
 A group's sum of products is exact in 32 bits. integer: sums without what the zero point adds, times scale, are added as
 one chain of float32, ascending, multiply-adds fused; affine: the offset times the sum of x's codes is added behind
@@ -19,10 +19,10 @@ import triton
 import triton.language as tl
 
 from albireo.backends.cuda.aot import AotCase
-from albireo.backends.cuda.arithmetic import INTERP, mma
-from albireo.backends.cuda.epilogue import finish
+from albireo.backends.cuda.kernels.parts.arithmetic import INTERP, mma
+from albireo.backends.cuda.kernels.parts.epilogue import finish
+from albireo.backends.cuda.kernels.parts.tiles import BUSY_TILES, FEW_TOKENS, Tile, place, tokens_of
 from albireo.backends.cuda.matrix import DeviceMatrix
-from albireo.backends.cuda.tiles import BUSY_TILES, FEW_TOKENS, Tile, place, tokens_of
 from albireo.backends.cuda.tokens import SUM_STEP, token_rows
 from albireo.encodings import encoding
 

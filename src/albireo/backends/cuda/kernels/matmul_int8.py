@@ -1,7 +1,7 @@
 """matmul_int8: out = epilogue(x @ weight^T) of 8-bit codes on both sides, a scale a token and one an output channel.
 
 x: token rows (../tokens.py) of K codes, T of them; weight: [N, K] int8, K at most 65536; scale: [1, N] float32; out:
-[T, n] float32, bfloat16 or float16, rows contiguous inside. Epilogue: see ../epilogue.py.
+[T, n] float32, bfloat16 or float16, rows contiguous inside. Epilogue: see parts/epilogue.py.
 
 The sum of products is exact in 32 bits, so tiles are chosen for speed alone; then float(sum) * scale * token's scale,
 as the native kernels have it: the same bits as theirs, before an activation. Padding rows are computed as any others.
@@ -16,9 +16,9 @@ import triton
 import triton.language as tl
 
 from albireo.backends.cuda.aot import AotCase
-from albireo.backends.cuda.arithmetic import mma
-from albireo.backends.cuda.epilogue import finish
-from albireo.backends.cuda.tiles import BUSY_TILES, FEW_TOKENS, Tile, place, tokens_of
+from albireo.backends.cuda.kernels.parts.arithmetic import mma
+from albireo.backends.cuda.kernels.parts.epilogue import finish
+from albireo.backends.cuda.kernels.parts.tiles import BUSY_TILES, FEW_TOKENS, Tile, place, tokens_of
 from albireo.backends.cuda.tokens import token_rows
 
 

@@ -2,10 +2,10 @@
 
 x: [T, K], weight: [N, K], both of one type, float32, float16 or bfloat16; or weight fp8 or fp8.g128 and x bfloat16, or
 float8 e4m3 with a scale a token, x_scale: [T] float32. out: [T, n] float32, bfloat16 or float16; rows contiguous
-inside. Epilogue: see ../epilogue.py. Weight rows are the rows of the matrix unit's tile and tokens its columns (16, 32
-or 64), so that Hopper's wgmma is used even for one token.
+inside. Epilogue: see parts/epilogue.py. Weight rows are the rows of the matrix unit's tile and tokens its columns (16,
+32 or 64), so that Hopper's wgmma is used even for one token.
 
-A sum is one chain of ascending k (../chain.py), or num_parts() chains, a constant of the shape, which are added in
+A sum is one chain of ascending k (parts/chain.py), or num_parts() chains, a constant of the shape, which are added in
 ascending order by the program that comes last; it sets its counter back to zero. So a row's bits depend on neither T
 nor its place, and kernels/matmul.py gives the same. Padding rows are computed as any others.
 """
@@ -17,10 +17,10 @@ import triton
 import triton.language as tl
 
 from albireo.backends.cuda.aot import ARCHITECTURES, AotCase
-from albireo.backends.cuda.chain import CHANNELS, GROUPS, UNSCALED, chain
-from albireo.backends.cuda.epilogue import finish
+from albireo.backends.cuda.kernels.parts.chain import CHANNELS, GROUPS, UNSCALED, chain
+from albireo.backends.cuda.kernels.parts.epilogue import finish
+from albireo.backends.cuda.kernels.parts.tiles import BUSY_TILES, FEW_TOKENS, Tile, tokens_of
 from albireo.backends.cuda.matrix import DeviceMatrix
-from albireo.backends.cuda.tiles import BUSY_TILES, FEW_TOKENS, Tile, tokens_of
 from albireo.backends.cuda.workspace import MAX_COUNTERS, counters_and_parts
 
 #: Encodings that are multiplied as bfloat16.

@@ -14,7 +14,7 @@ import triton
 import triton.language as tl
 
 from albireo.backends.cuda.aot import AotCase
-from albireo.backends.cuda.row_codes import row_block, row_warps, store_row, tile_columns
+from albireo.backends.cuda.kernels.parts.row_codes import row_block, row_warps, store_row, tile_columns
 
 
 @triton.jit

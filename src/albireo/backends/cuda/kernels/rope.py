@@ -12,7 +12,7 @@ import triton
 import triton.language as tl
 
 from albireo.backends.cuda.aot import AotCase
-from albireo.backends.cuda.heads import head_tile, load_heads, rotate, store_heads
+from albireo.backends.cuda.kernels.parts.heads import head_tile, load_heads, rotate, store_heads
 
 
 @triton.jit

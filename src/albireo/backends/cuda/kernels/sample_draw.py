@@ -20,10 +20,9 @@ import triton
 import triton.language as tl
 
 from albireo.backends.cuda.aot import AotCase
-from albireo.backends.cuda.kernels.sample_adjust import tile_of
-from albireo.backends.cuda.ordering import number_of, order_of
-from albireo.backends.cuda.philox import uniform
-from albireo.backends.cuda.weights import (
+from albireo.backends.cuda.kernels.parts.ordering import number_of, order_of
+from albireo.backends.cuda.kernels.parts.philox import uniform
+from albireo.backends.cuda.kernels.parts.weights import (
     ABOVE,
     CUT,
     DRAWS,
@@ -36,6 +35,7 @@ from albireo.backends.cuda.weights import (
     weigh,
     weight_bits,
 )
+from albireo.backends.cuda.kernels.sample_adjust import tile_of
 
 if TYPE_CHECKING:
     from albireo.backends.cuda.sampling import SampleWorkspace, SamplingTensors

@@ -16,9 +16,9 @@ import triton
 import triton.language as tl
 
 from albireo.backends.cuda.aot import AotCase
+from albireo.backends.cuda.kernels.parts.ordering import NO_KEY, NOTHING, key_of, number_of, order_of, place_of
+from albireo.backends.cuda.kernels.parts.weights import CUT, DRAWS, FIELDS, PEAK, arrives_last, row_tile
 from albireo.backends.cuda.kernels.sample_adjust import tile_of
-from albireo.backends.cuda.ordering import NO_KEY, NOTHING, key_of, number_of, order_of, place_of
-from albireo.backends.cuda.weights import CUT, DRAWS, FIELDS, PEAK, arrives_last, row_tile
 
 if TYPE_CHECKING:
     from albireo.backends.cuda.sampling import SampleWorkspace, SamplingTensors

@@ -16,7 +16,7 @@ import triton
 import triton.language as tl
 
 from albireo.backends.cuda.aot import AotCase
-from albireo.backends.cuda.ordering import NO_KEY, NOTHING, key_of, least_of_best, order_of, place_of
+from albireo.backends.cuda.kernels.parts.ordering import NO_KEY, NOTHING, key_of, least_of_best, order_of, place_of
 from albireo.graph.ops import TOP_LOGITS
 
 _TILE = 4096

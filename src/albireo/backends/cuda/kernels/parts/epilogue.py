@@ -8,8 +8,8 @@ from __future__ import annotations
 import triton
 import triton.language as tl
 
-from albireo.backends.cuda.activations import gelu_tanh, silu
-from albireo.backends.cuda.arithmetic import round_to
+from albireo.backends.cuda.kernels.parts.activations import gelu_tanh, silu
+from albireo.backends.cuda.kernels.parts.arithmetic import round_to
 from albireo.errors import InvariantError
 
 #: Names of graph.program's attr act -> ACT of the kernels.

@@ -5,7 +5,7 @@ from __future__ import annotations
 import triton
 import triton.language as tl
 
-from albireo.backends.cuda.arithmetic import INTERP
+from albireo.backends.cuda.kernels.parts.arithmetic import INTERP
 
 
 @triton.jit

@@ -10,7 +10,7 @@ import torch
 import triton
 import triton.language as tl
 
-from albireo.backends.cuda.arithmetic import round_to, round_to_e4m3, round_to_int
+from albireo.backends.cuda.kernels.parts.arithmetic import round_to, round_to_e4m3, round_to_int
 from albireo.backends.cuda.tokens import LINE, SUM_STEP
 
 _STEP = tl.constexpr(SUM_STEP)

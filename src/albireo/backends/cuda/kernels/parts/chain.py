@@ -9,7 +9,7 @@ from __future__ import annotations
 import triton
 import triton.language as tl
 
-from albireo.backends.cuda.arithmetic import INTERP, mma
+from albireo.backends.cuda.kernels.parts.arithmetic import INTERP, mma
 
 #: How a weight is scaled: not at all, each channel, each channel for GROUP inputs.
 UNSCALED, CHANNELS, GROUPS = 0, 1, 2

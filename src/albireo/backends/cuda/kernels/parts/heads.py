@@ -10,8 +10,8 @@ from __future__ import annotations
 import triton
 import triton.language as tl
 
-from albireo.backends.cuda.arithmetic import round_to
-from albireo.backends.cuda.row_codes import code_scale, to_code
+from albireo.backends.cuda.kernels.parts.arithmetic import round_to
+from albireo.backends.cuda.kernels.parts.row_codes import code_scale, to_code
 
 _LARGEST = tl.constexpr(3.4028234663852886e38)
 

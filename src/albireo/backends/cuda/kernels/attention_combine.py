@@ -5,8 +5,8 @@ workspace: as attention left it. Rows that attention finished are not touched, p
 work.count[1] back to 0 for the next attention, so it follows every attention even where a step has no parts.
 
 Merging is the sequence of operations that attention itself uses between splits (parts/softmax.py), so a row's bits do
-not tell whether its context was computed in one piece. It is a chain, but a cheap one: 16 parts are on their way ahead of
-it, so that 64 parts (32 k of context) wait for memory a few times, not 64 times.
+not tell whether its context was computed in one piece. It is a chain, but a cheap one: 16 parts are on their way ahead
+of it, so that 64 parts (32 k of context) wait for memory a few times, not 64 times.
 """
 
 from __future__ import annotations

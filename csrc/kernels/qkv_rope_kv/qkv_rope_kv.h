@@ -2,11 +2,11 @@
 //   q, k: optional RMS norm over D, rotation of channel pairs (i, i + D/2) by the row's position
 //   q -> out [T, H * D] out_dtype;   k, v -> the KV cache at the row's slot, rounded to its dtype
 // The unit of work is the smallest group of heads that fills whole panels, so a head never crosses threads.
-// x [T, K] x_dtype; weight panels p64.<w_dtype> of (H + 2K) * D columns; rope [positions][2][D/2] float32. Where there is
-// a v_weight, it has the columns of v, p64.<v_dtype>, and weight those of q and k; both read the same x.
+// x [T, K] x_dtype; weight panels p64.<w_dtype> of (H + 2K) * D columns; rope [positions][2][D/2] float32.
+// With a v_weight, that has the columns of v, p64.<v_dtype>, and weight those of q and k; both multiply the same x.
 // Rows depend on themselves only. Norm and rotation in float32.
-// Reads: x weight bias v_weight v_bias q_norm k_norm rope kv kv_shape out num_heads k eps x_dtype
-// w_dtype v_dtype out_dtype.
+// Reads: x weight bias v_weight v_bias q_norm k_norm rope kv kv_shape out num_heads k eps x_dtype w_dtype v_dtype
+// out_dtype.
 #pragma once
 #include "albireo/kernel.h"
 #include "albireo/split.h"

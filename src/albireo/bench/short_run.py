@@ -5,6 +5,7 @@ Called by built.py, and by the commands that put speed beside what they made.
 
 from __future__ import annotations
 
+import gc
 import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -54,8 +55,15 @@ def measure_short(model: Path, input_len: int, output_len: int, levels: Sequence
             half of the context is output at most.
         levels: ISA levels to choose kernels from; None: all of this machine's.
     Raises: EngineError, such as OutOfMemory.
-    Cost: loading, and a run; a few runs where they are short.
+    Cost: loading, and a run; a few runs where they are short. The model is out of memory again then.
     """
+    try:
+        return _measured(model, input_len, output_len, levels)
+    finally:
+        gc.collect()  # the engine and what times it hold each other
+
+
+def _measured(model: Path, input_len: int, output_len: int, levels: Sequence[str] | None) -> ShortRun:
     started = time.perf_counter()
     config = EngineConfig(
         device="cpu",

@@ -10,6 +10,7 @@ import pytest
 import torch
 
 from albireo.backends.cuda.attention_plan import AttentionShape, work_list, workspace_size
+from albireo.backends.cuda.kernels import attention as attention_module
 from albireo.backends.cuda.kernels.attention import attention
 from albireo.backends.cuda.kernels.build_work_list import build_work_list
 from albireo.backends.cuda.kv import TORCH_DTYPES, DeviceKV
@@ -17,6 +18,7 @@ from albireo.backends.cuda.step import DeviceStep
 from albireo.backends.reference.attention import one_sequence
 from albireo.backends.reference.rounding import round_kv, round_to, scaled_codes
 from albireo.dtypes import KV_CODES
+from albireo.errors import InvariantError
 from albireo.graph.program import KVLayout
 
 pytestmark = pytest.mark.usefixtures("ordered_dot")
@@ -124,9 +126,14 @@ class World:
         )
 
     def run(
-        self, order: list[int], padding: tuple[int, int] = (0, 0), multiprocessors: int = 8, **shape_args: Any
+        self,
+        order: list[int],
+        padding: tuple[int, int] = (0, 0),
+        window: int | None = None,
+        multiprocessors: int = 8,
+        **shape_args: Any,
     ) -> torch.Tensor:
-        """out [T, H * D], whatever was in it and in the workspaces before."""
+        """out [T, H * D], whatever was in it and in the workspaces before. window: told instead of the right one."""
         shape, step = self.shape, self.step(order, padding)
         tokens = step.sizes["T"]
         attention_shape = self.attention_shape = AttentionShape(
@@ -149,7 +156,8 @@ class World:
         q[: len(filled)] = torch.from_numpy(filled.reshape(len(filled), -1)).to(q.dtype)
         out = torch.full((tokens, q.shape[1] + 8), float("nan"), dtype=TORCH_DTYPES[shape.out])[:, :-8]
         build_work_list(step, work)
-        numbers = (shape.num_heads, shape.num_kv_heads, shape.head_dim, shape.scale, shape.window, shape.softcap)
+        told = shape.window if window is None else window
+        numbers = (shape.num_heads, shape.num_kv_heads, shape.head_dim, shape.scale, told, shape.softcap)
         attention(q, self.layer, out, step, work, workspace, *numbers)
         assert int(work.count[1]) == 0
         return out
@@ -234,6 +242,20 @@ def test_a_row_is_the_same_bits_in_any_chunk() -> None:
         part.sequences = [Sequence(sequence.q[start:end], sequence.k[:end], sequence.v[:end], blocks)]
         pieces.append(part.run([0]))
     assert torch.equal(torch.cat(pieces), whole)
+
+
+def test_fp8_is_the_same_where_it_is_taken_apart_by_hand(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As on GPUs before 8.9, which have no such type."""
+    world = World(Shape(kv="fp8"), [70], [2])
+    wanted = world.run([0])
+    monkeypatch.setattr(attention_module, "_readable", lambda numbers: numbers.view(torch.uint8))
+    assert torch.equal(world.run([0]), wanted)
+
+
+def test_a_work_list_of_other_layers() -> None:
+    world = World(Shape(), [20], [1])
+    with pytest.raises(InvariantError, match="got work of"):
+        world.run([0], window=8)
 
 
 def test_shared_blocks() -> None:

@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterator, Mapping
 import numpy as np
 import torch
 
-from albireo.backends.cuda.encoded_matrix import empty_matrix, fill_rows, fitting_encoding
+from albireo.backends.cuda.encoded_matrix import empty_matrix, fill_rows, fitting_encoding, rounded
 from albireo.backends.cuda.kv import TORCH_DTYPES
 from albireo.backends.cuda.matrix import DeviceMatrix
 from albireo.backends.cuda.upload import Upload
@@ -24,7 +24,6 @@ from albireo.errors import InvariantError, WeightMismatch
 from albireo.graph.node import ConstantDef
 from albireo.graph.program import PackedConstant
 from albireo.quantization.encoded import Encoded
-from albireo.quantization.rounding import round_weights
 
 #: Rows go to the device, and their file pages are let go, in slices of about this many bytes.
 SLICE_BYTES = 32 << 20
@@ -104,8 +103,7 @@ def _matrix(
         if source is not None and wanted is not None:
             part = encoded[source].rows(start, stop) if encoded else None
             if part is None:
-                numbers = _rows(tensors[source], start, stop, definition).to(torch.float32)
-                part = round_weights(numbers.numpy(), wanted)
+                part = rounded(_rows(tensors[source], start, stop, definition).to(torch.float32), wanted)
             fill_rows(matrix, part, at, upload)
         elif source is not None:
             upload.copy(_rows(tensors[source], start, stop, definition), matrix.codes[at : at + stop - start])

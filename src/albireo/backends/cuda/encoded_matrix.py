@@ -16,6 +16,7 @@ from albireo.backends.cuda.upload import Upload
 from albireo.encodings import Encoding, encoding, is_encoding
 from albireo.errors import InvariantError
 from albireo.quantization.encoded import Encoded
+from albireo.quantization.rounding import round_weights
 
 
 def empty_matrix(dtype: str, rows: int, cols: int, device: torch.device) -> DeviceMatrix:
@@ -49,6 +50,20 @@ def fitting_encoding(wanted: Encoding, arrays: Iterable[Encoded]) -> Encoding:
     if wanted.bits != 8 or wanted.kind != "integer" or all(_signed(part) is not None for part in arrays):
         return wanted
     return encoding(f"{wanted.name}.affine")
+
+
+def rounded(numbers: torch.Tensor, e: Encoding) -> Encoded:
+    """float32 numbers [N, K] as round_weights() has them; float8 by torch's cast, much faster than a search."""
+    if e.kind != "float":
+        return round_weights(numbers.numpy(), e)
+    (n, k), count = numbers.shape, e.num_groups(numbers.shape[1])
+    groups = torch.zeros(n, count * (e.group or k))
+    groups[:, :k] = numbers
+    groups = groups.view(n, count, -1)
+    scale = groups.abs().amax(dim=2) / 448
+    groups /= torch.where(scale > 0, scale, torch.inf)[:, :, None]
+    codes = groups.clamp_(-448, 448).to(torch.float8_e4m3fn).view(torch.uint8).view(n, -1)[:, :k]
+    return Encoded(e, np.ascontiguousarray(codes.numpy()), scale.numpy())
 
 
 def fill_rows(matrix: DeviceMatrix, part: Encoded, at: int, upload: Upload) -> None:

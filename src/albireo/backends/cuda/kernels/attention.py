@@ -18,8 +18,8 @@ unit's, the weights' too, so neither the rows of a tile nor its warps matter. ti
 128 are HGMMA on 9.0, tcgen05 on 10.0, else HMMA. In the interpreter every tile_rows gives the same bits. Whether HMMA
 and HGMMA do is to be measured; where they do not, AttentionShape.tile_rows = 64 makes one class of all steps.
 
-Rounding: products are exact, sums float32. Where q and the cache have one type, weights are rounded to it before they
-meet v. With codes, weights times the values' scales are rounded to bfloat16 (scales leave float16's range), and codes
+Rounding: products of 16 bits are exact, sums float32. Where q and the cache have one type, weights are rounded to it before
+they meet v. With codes, weights times the values' scales are rounded to bfloat16 (scales leave float16's range), and codes
 are used as they are. With float32 in q or the cache, or two types, all is float32, which is slow.
 
 What speed assumes, to be measured: an SM needs 30 KB of loads on their way (4.8 TB/s, 800 ns). Two tiles of K and V are
@@ -43,6 +43,7 @@ from albireo.backends.cuda.arithmetic import mma, round_to
 from albireo.backends.cuda.attention_plan import ITEM_FIELDS, KV_TILE, WorkList, parts_of
 from albireo.backends.cuda.kernels.attention_combine import attention_combine
 from albireo.backends.cuda.kv import TORCH_DTYPES, LayerKV
+from albireo.backends.cuda.kv_numbers import numbers_of, where_it_is
 from albireo.backends.cuda.softmax import merge, normalise, shift_of
 from albireo.backends.cuda.step import DeviceStep
 from albireo.errors import InvariantError
@@ -54,18 +55,6 @@ _FIELDS = tl.constexpr(ITEM_FIELDS)
 #: Triton halves them, for block tables and tiles: two tiles of keys and values are on their way.
 _STAGES = 5
 _TYPES = {"float32": tl.float32, "bfloat16": tl.bfloat16, "float16": tl.float16}
-
-
-@triton.jit
-def numbers_of(x, dtype: tl.constexpr):
-    """Elements of the cache in dtype, exactly: codes and 16-bit numbers fit in whatever they are computed in."""
-    if x.dtype == dtype:
-        return x
-    if x.dtype == tl.uint8:
-        # e4m3: its 7 bits are those of a float16 that is 2^8 too small
-        half = (((x & 0x80).to(tl.uint16) << 8) | ((x & 0x7F).to(tl.uint16) << 7)).to(tl.float16, bitcast=True)
-        return (half.to(tl.float32) * 256.0).to(dtype)
-    return x.to(tl.float32).to(dtype)
 
 
 @triton.jit
@@ -181,6 +170,8 @@ def attention_kernel(
             if CODES:
                 weights = weights * tl.load(v_scale + row, mask=is_there, other=0.0)[None, :]
             tile_v = numbers_of(tl.load(v + numbers, mask=there, other=0.0), PV_TYPE)
+            if CODES and BM == 16:
+                tile_v = where_it_is(tile_v)
             acc = mma(round_to(weights, PV_TYPE), tile_v, acc)
         total_m, total_l, total = merge(total_m, total_l, total, m, tl.max(l, axis=1), acc)
 

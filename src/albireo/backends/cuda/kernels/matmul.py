@@ -24,17 +24,16 @@ from albireo.backends.cuda.tiles import Tile, place
 _CHANNELS = tl.constexpr(CHANNELS)
 
 
-def tile_for(dtype: str, is_fp8: bool) -> Tile:
-    """is_fp8: x too."""
+def tile_for(num_tokens: int, dtype: str, parts: int, act: int, is_fp8: bool) -> Tile:
+    """is_fp8: x too. Parts, groups and a residual have numbers of their own, which take registers."""
     if dtype == "float32":
         return Tile(64, 64, 32, 3)
-    if dtype == "fp8" and not is_fp8:
-        return Tile(128, 128, 64, 3, 8)
-    # groups have sums of their own, which take registers
-    return Tile(64, 128, GROUP, 3, 8) if dtype in SCALES else Tile(128, 128, 64, 4, 8)
+    if dtype in SCALES:
+        return Tile(128, 128, 64, 3, 8) if dtype == "fp8" and not is_fp8 else Tile(64, 128, GROUP, 3, 8)
+    return Tile(128, 256, 64, 3, 8) if act and parts == 1 and num_tokens > 128 else Tile(128, 128, 64, 4, 8)
 
 
-@triton.jit
+@triton.jit(do_not_specialize=["num_tokens"])
 def matmul_kernel(
     x,
     weight,
@@ -103,8 +102,8 @@ def matmul(
     """Any number of rows. act: epilogue.ACTS. tile: for tests; by default tile_for()."""
     rows, k, dtype = weight.rows, weight.cols, weight.dtype
     codes, scaled = operands(weight, x)
-    tile = tile or tile_for(dtype, x_scale is not None)
     parts = num_parts(rows, k, dtype)
+    tile = tile or tile_for(len(x), dtype, parts, act, x_scale is not None)
     grid = (triton.cdiv(rows, tile.rows) * triton.cdiv(len(x), tile.tokens),)
     matmul_kernel[grid](
         x,
@@ -143,7 +142,7 @@ _NUMBERS = ("num_tokens", "n", "k", "num_rows", "x_stride", "out_stride", "resid
 
 def aot_cases() -> list[AotCase]:
     def case(dtype: str, parts: int, act: int, words: Mapping[int, tuple[str, ...]], is_fp8: bool = False) -> AotCase:
-        tile = tile_for(dtype, is_fp8)
+        tile = tile_for(512, dtype, parts, act, is_fp8)
         pointers = pointer_types(dtype, act, is_fp8)
         constants = {"ACT": act, "HAS_BIAS": True, "HAS_RESIDUAL": not act, "PARTS": parts, "EVEN_K": True}
         constants |= {"SCALED": SCALES.get(dtype, UNSCALED), "X_SCALED": is_fp8}
@@ -164,7 +163,7 @@ def aot_cases() -> list[AotCase]:
     units = {80: ("HMMA",), 90: ("HGMMA.64x128x16",), 100: ("UTCHMMA",)}
     return [
         case("bfloat16", 4, 0, units),
-        case("float16", 1, 1, units),
+        case("float16", 1, 1, {80: ("HMMA",), 90: ("HGMMA.64x256x16",), 100: ("UTCHMMA",)}),
         case("float32", 1, 0, {90: ("FFMA",)}),
         case("fp8", 4, 0, units),
         case("fp8.g128", 4, 0, {80: ("HMMA",), 90: ("HGMMA.64x64x16",), 100: ("UTCHMMA",)}),

@@ -43,7 +43,7 @@ def tile_for(num_tokens: int, rows: int, group: int, act: int) -> Tile:
     return Tile(64 if act or rows >= 64 * BUSY_TILES else 32, tokens, step, 8 if tokens < 64 else 5)
 
 
-@triton.jit
+@triton.jit(do_not_specialize=["num_tokens"])
 def matmul_groups_kernel(
     x,
     floats,

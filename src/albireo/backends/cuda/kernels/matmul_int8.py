@@ -33,7 +33,7 @@ def tile_for(num_tokens: int, rows: int, k: int, act: int) -> Tile:
     return Tile(32, tokens, step, 5 if tokens == 16 else 4)
 
 
-@triton.jit
+@triton.jit(do_not_specialize=["num_tokens"])
 def matmul_int8_kernel(
     x,
     floats,

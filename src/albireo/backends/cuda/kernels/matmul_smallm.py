@@ -71,7 +71,7 @@ def num_part_elements(rows: int, k: int, dtype: str) -> int:
     return 0 if parts == 1 else parts * -(-rows // TILE_ROWS) * TILE_ROWS * FEW_TOKENS
 
 
-@triton.jit
+@triton.jit(do_not_specialize=["num_tokens"])
 def matmul_smallm_kernel(
     x,
     weight,

@@ -133,6 +133,10 @@ class CpuDevice:
         return Runner(model, vocab_size, block_size, pooler).execute
 
 
+#: Ada; GPUs before it cannot write float8.
+FP8_CAPABILITY = (8, 9)
+
+
 class CudaDevice:
     """One NVIDIA GPU. Raises: ConfigError saying what is wrong, and what to do, where none can be used."""
 
@@ -166,6 +170,7 @@ class CudaDevice:
         memory: MemoryPlan,
         advance: Advance,
     ) -> tuple[DeviceModel, MemoryPlan]:
+        self._check_cache(programs[0].kv.dtype)
         from albireo.backends.cuda.open import open_model
 
         if len(programs) != 1:
@@ -183,6 +188,16 @@ class CudaDevice:
                 advance=advance,
             )
         return model, with_blocks(memory, config, model.num_blocks)
+
+    def _check_cache(self, dtype: str) -> None:
+        """Raises: ConfigError when this GPU cannot write a KV cache of a type."""
+        capability = self._facts.capability or (0, 0)
+        if dtype == "fp8" and capability < FP8_CAPABILITY:
+            here, needed = (".".join(map(str, each)) for each in (capability, FP8_CAPABILITY))
+            raise ConfigError(
+                f"kv_cache_dtype=fp8 needs compute capability {needed}, {self._facts.name} has {here}; use int8, which "
+                "holds as many tokens"
+            )
 
     def pooler(self, model: CudaModel, programs: Sequence[Program]) -> Pooler:
         return model.sharing(programs[0])

@@ -8,6 +8,8 @@ from typing import Any
 
 import pytest
 
+from albireo import LLM
+from albireo.api import devices, load
 from albireo.backends.cuda import device
 from albireo.errors import ConfigError
 
@@ -65,3 +67,12 @@ def test_missing_packages_are_named(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(device, "find_spec", lambda name: None if name == "triton" else object())
     facts = device.gpu_facts()
     assert facts.problem == "triton is not installed" and facts.fix == "pip install 'albireo[cuda]'"
+
+
+def test_a_cache_of_float8_is_refused_where_it_cannot_be_written(monkeypatch: pytest.MonkeyPatch) -> None:
+    pretend(monkeypatch, capability=(8, 0))
+    monkeypatch.setattr(load, "open_device", lambda config, levels=None: devices.CudaDevice())
+    with pytest.raises(
+        ConfigError, match=r"kv_cache_dtype=fp8 needs compute capability 8.9, NVIDIA H200 has 8.0; use int8"
+    ):
+        LLM(device="cuda", kv_cache_dtype="fp8")

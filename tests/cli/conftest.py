@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 import subprocess
 import sys
 from collections.abc import Callable
@@ -31,11 +32,15 @@ def albireo() -> Callable[..., Result]:
 
 @pytest.fixture
 def process() -> Callable[..., subprocess.Popen[bytes]]:
-    """Starts a command line as a process; the caller waits for it."""
+    """Starts a command line as a process that SIGINT ends, whoever runs the tests; the caller waits for it."""
 
     def start(*args: str, **options: object) -> subprocess.Popen[bytes]:
         env = {**os.environ, "PYTHONPATH": str(SOURCE), **options.pop("env", {})}  # type: ignore[dict-item]
         streams = {"stdin": subprocess.DEVNULL, "stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
-        return subprocess.Popen([sys.executable, "-m", "albireo", *args], env=env, **{**streams, **options})
+        before = signal.signal(signal.SIGINT, signal.SIG_DFL)  # a shell's background jobs ignore it, and so do theirs
+        try:
+            return subprocess.Popen([sys.executable, "-m", "albireo", *args], env=env, **{**streams, **options})
+        finally:
+            signal.signal(signal.SIGINT, before)
 
     return start

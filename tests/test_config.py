@@ -54,7 +54,7 @@ def test_a_value_out_of_range_is_refused_by_name(fields: dict[str, Any]) -> None
 def test_a_profile_sets_what_is_not_asked_for() -> None:
     assert EngineConfig(profile="throughput").step_limits.max_num_seqs == 256
     assert EngineConfig(profile="latency", max_num_seqs=3).step_limits == StepLimits(3, 512)
-    assert EngineConfig().step_limits == EngineConfig(profile="balanced").step_limits == StepLimits(64, 2048)
+    assert EngineConfig().step_limits == EngineConfig(profile="balanced").step_limits == StepLimits(64, 960)
     with pytest.raises(ConfigError, match="profile='calm' is unknown; choose balanced, throughput, latency"):
         BuildConfig(profile="calm")  # type: ignore[arg-type]
 

@@ -10,8 +10,8 @@ from albireo.profiles import DEFAULT, PROFILES, Profile, StepLimits, resolve
 @pytest.mark.parametrize(
     ("profile", "seqs", "tokens", "want"),
     [
-        (None, None, None, (64, 2048)),
-        ("balanced", None, None, (64, 2048)),
+        (None, None, None, (64, 960)),
+        ("balanced", None, None, (64, 960)),
         ("throughput", None, None, (256, 4096)),
         ("latency", None, None, (64, 512)),
         ("latency", 8, None, (8, 512)),

@@ -230,7 +230,7 @@ def test_the_profile_of_the_build_is_the_default(tmp_path: Path) -> None:
         (engine, {}, 512),
         (engine, {"profile": "throughput"}, 4096),
         (engine, {"max_num_batched_tokens": 100}, 100),
-        (checkpoint, {}, 2048),
+        (checkpoint, {}, 960),
         (checkpoint, {"profile": "latency"}, 512),
     ):
         loaded = load(EngineConfig(model=str(model), **settings, **asked))

@@ -242,7 +242,8 @@ ALBIREO_INLINE V row_probabilities(const RowBlock<W>& r, const Tile<W>& t, int64
   V e[kAttentionSubs];
 #pragma GCC unroll 8
   for (int j = 0; j < kAttentionSubs; j++) {
-    e[j] = exp2_below_126 < W::kToBF16 || kIsWhole < W >> (fma(load(s + 16 * j), scale, m));
+    const V power = fma(load(s + 16 * j), scale, m);
+    e[j] = W::kToBF16 || kIsWhole<W> ? exp2_rough_below_126(power) : exp2_below_126(power);
     if constexpr (kMasked) e[j] = keep(e[j], seen.low - 16 * j, seen.high - 16 * j, zero());
     lanes = add(lanes, e[j]);
     if constexpr (Tile<W>::kScaled) {
@@ -435,8 +436,11 @@ void attend(const Args& a, const Step& step, const SharingGroup& g, int64_t kv_h
   };
   each_sequence([&](int64_t b, int64_t begin, int64_t end, int64_t skipped) {
     int64_t token = step.query_start[b] + skipped / per_token, head = skipped % per_token;
+    const int64_t ahead = kAttentionRows / per_token + 1;  // the next item begins about there
     for (int64_t i = begin; i < end; i++) {
       load_row(a, r, i, token, kv_head * per_token + head, step.positions[token], source);
+      if (token + ahead < step.T)
+        source.fetch((token + ahead) * source.source_stride + (kv_head * per_token + head) * D);
       if (++head == per_token) head = 0, token++;
     }
   });

@@ -175,6 +175,10 @@ struct Activations {
       W::put(to + e, v);
     }
   }
+  void fetch(int64_t from) const {  // a row that is needed soon
+    const int64_t element = dtype_size(dtype);
+    for (int64_t byte = 0; byte < k * element; byte += 64) prefetch_l2((const char*)x + from * element + byte);
+  }
   template <class T>
   static V load_narrow(const T* p, int64_t n) {
     if (n >= 16) return load(p);

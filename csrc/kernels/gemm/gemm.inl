@@ -139,7 +139,7 @@ struct Activations {
   // [steps][count][kStep]: what a tall tile reads in one step lies together.
   const A* interleaved(int64_t m, int64_t count) {
     if (count == 1) return rows(m, 1);
-    A* out = copy + kRowChunk * round_up(k, 16);
+    A* out = copy + kMostChunk * round_up(k, 16);
     if (holds(m, count)) return out;
     if (!is_direct()) fill_rows(m, count);
     const A* from = source(m);

@@ -20,10 +20,10 @@ from types import MappingProxyType
 from typing import Any
 
 import albireo
+from albireo.api.checkpoint_source import CheckpointSource
 from albireo.api.load import compile_program
 from albireo.api.locate import locate_model
 from albireo.api.memory import machine_bytes
-from albireo.api.source import CheckpointSource
 from albireo.api.tokenizer import gguf_as_files
 from albireo.artifact import layout
 from albireo.artifact.graph_json import graph_to_json

@@ -16,16 +16,17 @@ from numpy.typing import NDArray
 
 from albireo.api.load import Loaded, load
 from albireo.backends.step_inputs import StepInputs
-from albireo.backends.step_outputs import StepOutputs
+from albireo.backends.step_outputs import DrawnTokens, StepOutputs
 from albireo.config import EngineConfig
 from albireo.engine.engine import Engine
 from albireo.errors import InvariantError
 from albireo.execution.ahead import LOOKAHEAD, AheadRunner
 from albireo.execution.runner import DeviceModel, Runner
 from albireo.models import load_architecture
-from albireo.params import SamplingParams
+from albireo.params import MAX_TOP, SamplingParams
+from albireo.sampling.logprobs import token_logprobs
 from albireo.sampling.sampler import Sampler
-from albireo.step import SampleTask
+from albireo.step import SampleTask, TokenLogprobs
 from tiny_models import make_checkpoint
 
 VOCAB = load_architecture("llama").tiny["vocab_size"]
@@ -34,7 +35,7 @@ VOCAB = load_architecture("llama").tiny["vocab_size"]
 @dataclass(frozen=True)
 class Ticket:
     serial: int
-    tokens: NDArray[np.int32]
+    drawn: DrawnTokens
 
 
 @dataclass
@@ -48,6 +49,7 @@ class Deferred:
     bad_step: int = -1
     num_submitted: int = 0
     num_begun: int = 0
+    num_told: int = 0
     drawn: NDArray[np.int32] = field(default_factory=lambda: np.zeros(0, np.int32))
 
     def run(self, inputs: StepInputs) -> StepOutputs:
@@ -58,7 +60,7 @@ class Deferred:
         self.model.copy_blocks(pairs)
 
     def can_draw(self, tasks: Sequence[SampleTask]) -> bool:
-        return all(task.params.logprobs is None for task in tasks)
+        return all(0 <= (task.params.logprobs or 0) <= MAX_TOP for task in tasks)
 
     def submit(
         self,
@@ -66,25 +68,31 @@ class Deferred:
         tasks: Sequence[SampleTask],
         rows: Sequence[int],
         sources: NDArray[np.int32] | None = None,
+        targets: Sequence[tuple[int, int, int]] = (),
     ) -> Ticket:
         if sources is not None:
             known = np.where(sources >= 0, self.drawn[np.maximum(sources, 0)].clip(min=0), inputs.token_ids)
             inputs = replace(inputs, token_ids=known.astype(np.int32))
             tasks = [replace(task, output_token_ids=[*task.output_token_ids, 0]) for task in tasks]
         outputs = self.run(inputs)
+        logprobs: list[TokenLogprobs | None] = []
+        told = [token_logprobs(outputs.logits[row], token, num, "it") for row, token, num in targets]
         if len(inputs.logit_rows):
-            tokens = [token.token_id for token in Sampler(VOCAB).sample(outputs.logits, tasks, rows)]
+            sampled = Sampler(VOCAB).sample(outputs.logits, tasks, rows)
+            tokens, logprobs = [token.token_id for token in sampled], [token.logprobs for token in sampled]
         else:
             tokens = [int(outputs.top_ids[row, 0]) for row in rows]
         if self.num_submitted == self.bad_step:
             tokens = [-1 for _ in tokens]
         self.num_submitted += 1
         self.drawn = np.array(tokens or [0], np.int32)
-        return Ticket(self.num_begun, np.array(tokens, np.int32))
+        self.num_told += len(told) + sum(each is not None for each in logprobs)
+        found = np.array(tokens, np.int32)
+        return Ticket(self.num_begun, DrawnTokens(found, bool((found >= 0).all()), logprobs, told))
 
-    def collect(self, ticket: Ticket) -> NDArray[np.int32]:
+    def collect(self, ticket: Ticket) -> DrawnTokens:
         assert self.num_begun - ticket.serial <= 2, "what it holds was overwritten"
-        return ticket.tokens
+        return ticket.drawn
 
 
 @pytest.fixture(scope="module")
@@ -213,5 +221,5 @@ def test_a_step_that_fails_leaves_nothing_in_flight(loaded: Loaded) -> None:
     assert runner.num_computed >= 2
 
 
-def _broken(ticket: Ticket) -> NDArray[np.int32]:
+def _broken(ticket: Ticket) -> DrawnTokens:
     raise InvariantError("lost")

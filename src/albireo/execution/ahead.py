@@ -13,15 +13,17 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from itertools import groupby
+from itertools import groupby, islice
 from typing import Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
 from albireo.backends.step_inputs import StepInputs
+from albireo.backends.step_outputs import DrawnTokens
 from albireo.execution.inputs import pack_step
 from albireo.execution.runner import DeviceModel, Pooler, Runner
+from albireo.params import MAX_TOP
 from albireo.step import SampledToken, SampleTask, SequenceWork, StepPlan, StepResult, TokenLogprobs
 
 #: Positions beyond the next that blocks are held for, so that the step ahead has a place to write to.
@@ -41,6 +43,7 @@ class AheadDevice(DeviceModel, Protocol):
         tasks: Sequence[SampleTask],
         rows: Sequence[int],
         sources: NDArray[np.int32] | None = None,
+        targets: Sequence[tuple[int, int, int]] = (),
     ) -> Any:
         """Start a step; returns at once.
 
@@ -49,12 +52,13 @@ class AheadDevice(DeviceModel, Protocol):
                 all tasks take the best one.
             sources: [T] the token of each row: that of so manyth task of the step before; -1: the one in inputs. Given,
                 each task has one token that is not among its output yet.
+            targets: (row of the logits, token, number of the best): log-probabilities that are wanted of given tokens.
         Returns: a ticket for collect(): good until two more steps were begun, and may be left.
         """
         ...
 
-    def collect(self, ticket: Any) -> NDArray[np.int32]:
-        """Wait for a step. Returns: [tasks] the tokens; -1 where the host's sampler is to say what is wrong."""
+    def collect(self, ticket: Any) -> DrawnTokens:
+        """Wait for a step. What is not sound is computed again by the host's sampler, which says what is wrong."""
         ...
 
 
@@ -113,8 +117,8 @@ class AheadRunner:
         tokens: dict[int, SampledToken] = {}
         if flight is not None and found:
             drawn = self._device.collect(flight.ticket)
-            tokens = {seq_id: SampledToken(seq_id, int(drawn[row.index])) for seq_id, row in found.items()}
-            if min(token.token_id for token in tokens.values()) < 0:
+            tokens = {seq_id: _sampled(seq_id, drawn, row.index) for seq_id, row in found.items()}
+            if not drawn.is_sound:
                 # Computed again, in the open, it says what is wrong: the same bits go into the same slots.
                 return self._runner.execute(_part(plan, plan.work))
         others = self._compute(plan, rest)
@@ -156,18 +160,26 @@ class AheadRunner:
         return StepResult(tokens, prompt_logprobs, pooled)
 
     def _can_draw(self, work: SequenceWork) -> bool:
-        return work.prompt_logprobs is None and work.pooling is None and self._device.can_draw(work.samples)
+        if work.pooling is not None or not 0 <= (work.prompt_logprobs or 0) <= MAX_TOP:
+            return False
+        return self._device.can_draw(work.samples)
 
     def _draw(self, plan: StepPlan) -> StepResult:
         tasks = [task for work in plan.work for task in work.samples]
         if not self._device.can_draw(tasks):  # each alone, but not all together
             return self._runner.execute(plan)
         step = pack_step(plan, self._block_size, is_drawn_there=True)
-        drawn = self._device.collect(self._device.submit(step.inputs, step.tasks, step.task_rows))
-        if len(drawn) and drawn.min() < 0:
+        targets = [
+            (first + i, target, work.prompt_logprobs or 0)
+            for work, first in step.prompt_rows
+            for i, target in enumerate(work.prompt_targets)
+        ]
+        drawn = self._device.collect(self._device.submit(step.inputs, step.tasks, step.task_rows, targets=targets))
+        if not drawn.is_sound:
             return self._runner.execute(plan)
-        tokens = zip(step.tasks, drawn.tolist(), strict=True)
-        return StepResult([SampledToken(task.seq_id, token_id) for task, token_id in tokens])
+        told = iter(drawn.targets)
+        prompts = {work.seq_id: [t for t in islice(told, len(work.prompt_targets)) if t] for work, _ in step.prompt_rows}
+        return StepResult([_sampled(task.seq_id, drawn, i) for i, task in enumerate(step.tasks)], prompts)
 
     def _submit(
         self,
@@ -205,9 +217,14 @@ class AheadRunner:
             return False
         task = work.samples[0]
         params = task.params
-        if not params.draws_from_raw:
+        if not params.ignores_output:
             return False
         return params.max_tokens is None or len(task.output_token_ids) + 1 < params.max_tokens
+
+
+def _sampled(seq_id: int, drawn: DrawnTokens, index: int) -> SampledToken:
+    logprobs = drawn.logprobs[index] if drawn.logprobs else None
+    return SampledToken(seq_id, int(drawn.tokens[index]), logprobs)
 
 
 def _part(plan: StepPlan, works: list[SequenceWork]) -> StepPlan:

@@ -133,6 +133,7 @@ def asks(seed: int, num: int = 14) -> list[Ask]:
             max_tokens=int(rng.integers(1, 24)),
             n=int(rng.choice([1, 1, 1, 3])),
             logprobs=[None, None, None, 2][int(rng.integers(4))],
+            prompt_logprobs=[None, None, None, 1][int(rng.integers(4))],
             ignore_eos=bool(rng.integers(2)),
             stop_token_ids=rng.integers(3, 60, 2).tolist(),
         )
@@ -141,9 +142,13 @@ def asks(seed: int, num: int = 14) -> list[Ask]:
     return found
 
 
-def serve(engine: Engine, requests: list[Ask]) -> dict[tuple[int, int], list[int]]:
-    """Tokens by request and continuation; of a request that was given up those it had by then."""
-    tokens = {(i, index): [] for i, ask in enumerate(requests) for index in range(ask.params.n)}
+#: Tokens and what was told of them; of a prompt under continuation -1.
+Served = dict[tuple[int, int], list[int | TokenLogprobs]]
+
+
+def serve(engine: Engine, requests: list[Ask]) -> Served:
+    """By request and continuation; of a request that was given up those it had by then."""
+    tokens: Served = {(i, index): [] for i, ask in enumerate(requests) for index in range(-1, ask.params.n)}
     for step in count():
         for i, ask in enumerate(requests):
             if ask.comes == step:
@@ -152,6 +157,8 @@ def serve(engine: Engine, requests: list[Ask]) -> dict[tuple[int, int], list[int
                 engine.abort(str(i))
         for update in engine.step():
             tokens[int(update.request_id), update.index] += update.token_ids
+            tokens[int(update.request_id), update.index] += update.logprobs or []
+            tokens[int(update.request_id), -1] = list(update.progress.prompt_logprobs or [])
         engine.check_invariants()
         if step > 60 and not engine.has_work():
             return tokens
@@ -180,6 +187,7 @@ def test_tokens_are_those_of_a_device_that_waits(loaded: Loaded, seed: int, num_
         if requests[key[0]].leaves < 0:
             assert got[key] == tokens, key
     assert runner.num_found > 20, "rows were found computed"
+    assert device.num_told > 20, "log-probabilities came from the device"
     assert plain.stats().num_preemptions > 0 or num_blocks > 14
 
 
@@ -188,9 +196,20 @@ def test_steady_decoding_is_found_computed(loaded: Loaded) -> None:
     device = Deferred(loaded.model)
     _, engine, runner = engines(loaded, 200, device)
     params = SamplingParams(temperature=0, max_tokens=30, ignore_eos=True)
-    serve(engine, [Ask([5 + i, 6, 7], params, 0) for i in range(4)])
+    with_logprobs = params.clone(logprobs=1)
+    serve(engine, [Ask([5 + i, 6, 7], with_logprobs if i == 3 else params, 0) for i in range(4)])
     assert (runner.num_found, runner.num_computed) == (4 * 29, 4)
     assert device.num_submitted == 30, "nobody was guessed to go on who could not"
+    assert device.num_told == 30
+
+
+def test_more_log_probabilities_than_the_device_finds_come_from_the_host(loaded: Loaded) -> None:
+    device = Deferred(loaded.model)
+    plain, engine, _ = engines(loaded, 200, device)
+    many = SamplingParams(temperature=0, max_tokens=3, ignore_eos=True, logprobs=-1, prompt_logprobs=MAX_TOP + 1)
+    requests = [Ask([5, 6, 7], many, 0), Ask([8, 9], SamplingParams(temperature=0, max_tokens=4, ignore_eos=True), 0)]
+    assert serve(engine, requests) == serve(plain, requests)
+    assert device.num_told == 0
 
 
 def test_a_damaged_row_ends_its_request_and_no_other(loaded: Loaded) -> None:
@@ -215,9 +234,8 @@ def test_a_step_that_fails_leaves_nothing_in_flight(loaded: Loaded) -> None:
     while engine.has_work():
         tokens += [token for update in engine.step() for token in update.token_ids]
     plain, _, _ = engines(loaded, 200, device)
-    assert (
-        serve(plain, [Ask([5, 6, 7], SamplingParams(temperature=0, max_tokens=9, ignore_eos=True), 0)])[0, 0] == tokens
-    )
+    again = Ask([5, 6, 7], SamplingParams(temperature=0, max_tokens=9, ignore_eos=True), 0)
+    assert serve(plain, [again])[0, 0] == tokens
     assert runner.num_computed >= 2
 
 

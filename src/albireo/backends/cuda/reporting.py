@@ -6,6 +6,7 @@ has its token, drawn or given. What the API promises of them is in sampling/logp
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -124,17 +125,19 @@ def reported(
 
     Returns: None when a row is damaged: the host is to say how.
     """
+    most = max(num or 0 for num in reports.nums)
+    best, values, places = ids[:, :most].tolist(), logprobs[:, : most + 1].tolist(), ranks[:, : most + 1].tolist()
     found: list[TokenLogprobs | None] = []
     for i, (row, token, num) in enumerate(zip(reports.rows, reports.tokens, reports.nums, strict=True)):
         if num is None:
             found.append(None)
             continue
         token_id = token if token >= 0 else int(drawn[-1 - token])
-        if token_id < 0 or np.isnan(logprobs[i, 0]):
+        told = TokenLogprobs([token_id, *best[row][:num]], values[i][: num + 1], places[i][: num + 1])
+        if token_id < 0 or math.isnan(told.logprobs[0]):
             return None
-        best, values, places = ids[row, :num].tolist(), logprobs[i, : num + 1].tolist(), ranks[i, : num + 1].tolist()
-        kept = [0, *(k + 1 for k, other in enumerate(best) if other not in (-1, token_id))]
-        found.append(
-            TokenLogprobs([best[k - 1] if k else token_id for k in kept], [values[k] for k in kept], [places[k] for k in kept])
-        )
+        if token_id in best[row][:num]:  # it is not told twice
+            again = told.token_ids.index(token_id, 1)
+            del told.token_ids[again], told.logprobs[again], told.ranks[again]
+        found.append(told)
     return found

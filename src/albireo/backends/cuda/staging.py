@@ -41,6 +41,8 @@ _ROWS = ("logit_rows", "top_rows", "out_rows", "logit_pos", "top_pos")
 _ALIGN = 16
 #: Steps whose arrays may be on their way at once.
 _HOSTS = 3
+#: Sizes whose places are remembered.
+_KEPT = 512
 #: Symbols that count entries: those of a program's steps, D tasks and L reports.
 _SYMBOLS = "TBRGSDL"
 
@@ -75,6 +77,8 @@ class _Host:
     def __init__(self, length: int, is_pinned: bool) -> None:
         self.tensor = torch.zeros(length, dtype=torch.int32, pin_memory=is_pinned)
         self.words: NDArray[np.int32] = self.tensor.numpy()
+        #: Views of it, by the sizes of a step.
+        self.arrays: dict[tuple[int, ...], dict[str, NDArray[Any]]] = {}
         self._event = torch.cuda.Event() if is_pinned else None
 
     def sent(self) -> None:
@@ -108,7 +112,7 @@ class Staging:
         steps: Columns = {name: (symbol, np.int32) for name, symbol in _STEP_ARRAYS.items()}
         self._columns = {**steps, **(columns or {})}
         self._block_size = block_size
-        self._places = lru_cache(maxsize=512)(self._find_places)
+        self._places = lru_cache(maxsize=_KEPT)(self._find_places)
         length = self._places(_counts(maxima))[1] + maxima["B"] * max_blocks + tail
         self._hosts = [_Host(length, device.type == "cuda") for _ in range(_HOSTS)]
         self._turn = 0
@@ -133,8 +137,7 @@ class Staging:
         self._turn = (self._turn + 1) % _HOSTS
         host = self._hosts[self._turn]
         host.wait()
-        places, end = self._places(_counts(sizes))
-        arrays = {name: host.words[where].view(kind) for name, (where, kind) in places.items()}
+        arrays, end = self._arrays(host, _counts(sizes))
         tail = Tail(host.words, end)
         for name in ("token_ids", "positions", "slots", "context_len", "logit_rows", "top_rows"):
             _put(arrays[name], getattr(inputs, name))
@@ -176,6 +179,14 @@ class Staging:
             found[name] = self._device[where].view(_TORCH[kind])  # type: ignore[index]
         return found
 
+    def _arrays(self, host: _Host, counts: tuple[int, ...]) -> tuple[Arrays, int]:
+        places, end = self._places(counts)
+        if counts not in host.arrays:
+            if len(host.arrays) >= _KEPT:
+                host.arrays.clear()
+            host.arrays[counts] = {name: host.words[where].view(kind) for name, (where, kind) in places.items()}
+        return host.arrays[counts], end
+
     def _find_places(self, counts: tuple[int, ...]) -> tuple[dict[str, tuple[slice, type[np.generic]]], int]:
         """Where each array lies, in words, and where all end."""
         sizes = dict(zip(_SYMBOLS, counts, strict=True))
@@ -189,9 +200,9 @@ class Staging:
     def _put_tables(self, starts: NDArray[np.int32], inputs: StepInputs, tail: Tail) -> None:
         """Each sequence's blocks, as many as its context takes, or a few more where that is less work."""
         table, counts = inputs.block_table, -(-inputs.context_len // self._block_size)
-        num_sequences, columns = table.shape
-        if 2 * int(counts.sum()) >= table.size:
-            starts[:num_sequences] = tail.put(table) + np.arange(num_sequences) * columns
+        num_sequences, longest = len(counts), int(counts.max(initial=0))
+        if 2 * int(counts.sum()) >= num_sequences * longest:
+            starts[:num_sequences] = tail.put(table[:, :longest]) + np.arange(num_sequences) * longest
         else:
             for i, count in enumerate(counts.tolist()):
                 starts[i] = tail.put(table[i, :count])

@@ -44,12 +44,14 @@ class TaskArrays:
         self._columns: dict[str, NDArray[Any]] = {}
         #: Of the tasks that change logits: by place in the step.
         self._changing: dict[int, Changes] = {}
-        self.changes = self.truncates = False
+        self._choose(())
 
     def set(self, tasks: Sequence[SampleTask]) -> None:
         """Choose the tasks. Cost: O(tasks) small ones where they are those of the step before."""
-        if len(tasks) == len(self._tasks) and all(map(is_, tasks, self._tasks)):
-            return
+        if len(tasks) != len(self._tasks) or not all(map(is_, tasks, self._tasks)):
+            self._choose(tasks)
+
+    def _choose(self, tasks: Sequence[SampleTask]) -> None:
         known = {id(changes.task): changes for changes in self._changing.values()}
         self._tasks = tuple(tasks)
         params = [task.params for task in tasks]

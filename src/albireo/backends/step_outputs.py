@@ -46,4 +46,4 @@ class DrawnTokens:
     tokens: NDArray[np.int32]
     is_sound: bool
     logprobs: Sequence[TokenLogprobs | None] = ()
-    targets: Sequence[TokenLogprobs | None] = ()
+    targets: Sequence[TokenLogprobs] = ()

@@ -69,7 +69,7 @@ class _Row(NamedTuple):
     Fields: limit: most tokens of its output, as long as it is known here. takes_best: it is greedy and wants no more.
     """
 
-    index: int
+    place: int
     position: int
     block: int
     limit: int
@@ -123,7 +123,7 @@ class AheadRunner:
         tokens: dict[int, SampledToken] = {}
         if flight is not None and found:
             drawn = self._device.collect(flight.ticket)
-            tokens = {seq_id: _sampled(seq_id, drawn, row.index) for seq_id, row in found.items()}
+            tokens = {seq_id: _sampled(seq_id, drawn, row.place) for seq_id, row in found.items()}
             if not drawn.is_sound:
                 # Computed again, in the open, it says what is wrong: the same bits go into the same slots.
                 return self._runner.execute(_part(plan, plan.work))
@@ -184,7 +184,9 @@ class AheadRunner:
         if not drawn.is_sound:
             return self._runner.execute(plan)
         told = iter(drawn.targets)
-        prompts = {work.seq_id: [t for t in islice(told, len(work.prompt_targets)) if t] for work, _ in step.prompt_rows}
+        prompts = {
+            work.seq_id: [t for t in islice(told, len(work.prompt_targets)) if t] for work, _ in step.prompt_rows
+        }
         return StepResult([_sampled(task.seq_id, drawn, i) for i, task in enumerate(step.tasks)], prompts)
 
     def _submit(
@@ -212,13 +214,13 @@ class AheadRunner:
                 continue
             seq_id, task, table = work.seq_id, samples[0], work.block_tables[0]
             position = work.num_computed_tokens + len(work.token_ids)
-            place = position // self._block_size
+            column = position // self._block_size
             row = before.get(seq_id)
             limit, takes_best = (row.limit, row.takes_best) if row else _limit(task)
-            if len(task.output_token_ids) + 1 >= limit or position >= self._max_positions or place >= len(table):
+            if len(task.output_token_ids) + 1 >= limit or position >= self._max_positions or column >= len(table):
                 continue
-            rows[seq_id] = _Row(len(tasks), position, table[place], limit, takes_best)
-            sources.append(row.index if row else -1)
+            rows[seq_id] = _Row(len(tasks), position, table[column], limit, takes_best)
+            sources.append(row.place if row else -1)
             token_ids.append(0 if tokens is None else tokens[seq_id].token_id)
             positions.append(position)
             tables.append(table)

@@ -42,7 +42,9 @@ def task(seed: int = 0, output: Sequence[int] = (), matcher: Matcher | None = No
     return SampleTask(0, SamplingParams(**params), seed, prompt, output, stop, matcher)
 
 
-def staged(arrays: TaskArrays, tasks: Sequence[SampleTask], rows: Sequence[int], room: int, vocab: int) -> SamplingTensors:
+def staged(
+    arrays: TaskArrays, tasks: Sequence[SampleTask], rows: Sequence[int], room: int, vocab: int
+) -> SamplingTensors:
     """Tasks on the device, in a step of their own."""
     sizes = {"T": 0, "B": 0, "R": 0, "G": 0, "S": 0, "D": room, "L": 0}
     staging = Staging(sizes, 0, 16, CPU, TASK_COLUMNS, tail_words(room, vocab))

@@ -149,7 +149,9 @@ def test_a_step_is_one_copy_of_what_it_needs(monkeypatch: pytest.MonkeyPatch) ->
 def test_a_tail_without_room_is_refused() -> None:
     staging = Staging(MAXIMA, 4, 16, CPU, tail=8)
     with pytest.raises(InvariantError, match="words of staging"):
-        staging.fill(step(2, 7), MAXIMA, write=lambda columns, tail: [tail.put(ints(*range(9))) for _ in range(9)] and None)
+        staging.fill(
+            step(2, 7), MAXIMA, write=lambda columns, tail: [tail.put(ints(*range(9))) for _ in range(9)] and None
+        )
 
 
 def test_steps_on_their_way_do_not_share_host_memory() -> None:

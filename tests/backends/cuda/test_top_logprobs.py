@@ -26,8 +26,8 @@ def reported(
     reports.write(arrays)
     known = np.array(drawn or [0], np.int32)
     reporting = Reporting(len(rows) + 3, num_rows + 1, vocab, torch.device("cpu"))
-    counts, at, asked = (torch.from_numpy(arrays[name]) for name in ("best_counts", "report_rows", "report_tokens"))
-    reporting.launch(torch.from_numpy(logits), counts, at, asked, torch.from_numpy(known))
+    columns = {name: torch.from_numpy(array) for name, array in arrays.items()}
+    reporting.launch(torch.from_numpy(logits), columns, torch.from_numpy(known))
     found = {name: tensor.numpy() for name, tensor in reporting.found.items()}
     return told(reports, known, found["ids"], found["logprobs"], found["ranks"])
 

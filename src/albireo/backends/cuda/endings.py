@@ -60,7 +60,7 @@ class Endings:
         logits = output("logits", maxima["R"])
         self._output, self._staging = output, staging
         self._drawing = Drawing(maxima["D"], logits.shape[1], device)
-        self._reporting = Reporting(maxima["L"], *logits.shape, device)
+        self._reporting = Reporting(maxima["L"], len(logits), logits.shape[1], device)
 
     @property
     def tokens(self) -> torch.Tensor:
@@ -115,13 +115,12 @@ class Endings:
             ids, values = self._output("top_ids", sizes["G"]), self._output("top_values", sizes["G"])
             return lambda: drawing.from_best(ids, values, columns["task_rows"])
         logits, tasks = self._output("logits", sizes["R"]), SamplingTensors.of(columns, self._staging.words)
-        reports = [columns[name] for name in ("best_counts", "report_rows", "report_tokens")]
 
         def end() -> None:
             if ending.draws:
                 drawing.from_logits(logits, tasks, ending)
             if ending.reports:
-                reporting.launch(logits, *reports, drawing.tokens)
+                reporting.launch(logits, columns, drawing.tokens)
 
         return end
 
@@ -144,4 +143,6 @@ class Endings:
         told = reported(reports, tokens, found["ids"], found["logprobs"], found["ranks"])
         if told is None:
             return DrawnTokens(tokens, is_sound=False)
-        return DrawnTokens(tokens, True, told[: len(tokens)], told[len(tokens) :])
+        return DrawnTokens(
+            tokens, True, told[: len(tokens)], [each for each in told[len(tokens) :] if each is not None]
+        )

@@ -119,7 +119,7 @@ class CudaModel:
         return other
 
     def _make_room(self, program: Program, vocab: int) -> None:
-        """For what a program's steps need beside weights, KV cache and arena. Args: vocab: of tokens it draws; 0: none."""
+        """For what a program's steps need beside weights, KV cache and arena. Args: vocab: that it draws from, or 0."""
         self.program = program
         tasks = program.maxima["R"] if vocab else 0
         self._maxima = {**program.maxima, "B": program.maxima["G"], "D": tasks, "L": 2 * tasks}
@@ -151,9 +151,7 @@ class CudaModel:
         """Wait for a step; see execution.ahead.AheadDevice."""
         return self._endings.told(submitted.reports, self._results.receive(submitted.ticket))
 
-    def _begin(
-        self, inputs: StepInputs, wish: Wish | None = None, sources: NDArray[np.int32] | None = None
-    ) -> None:
+    def _begin(self, inputs: StepInputs, wish: Wish | None = None, sources: NDArray[np.int32] | None = None) -> None:
         """Start a step. Args: wish: None: it ends in its outputs."""
         self.check_size(inputs)
         ending, counts, write = (NO_ENDING, {}, None) if wish is None else (wish.ending, wish.counts, wish.write)

@@ -7,7 +7,7 @@ has its token, drawn or given. What the API promises of them is in sampling/logp
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -57,9 +57,7 @@ class Reports:
 NO_REPORTS = Reports((), (), ())
 
 
-def reports_of(
-    tasks: Sequence[SampleTask], rows: Sequence[int], targets: Sequence[tuple[int, int, int]]
-) -> Reports:
+def reports_of(tasks: Sequence[SampleTask], rows: Sequence[int], targets: Sequence[tuple[int, int, int]]) -> Reports:
     """Of each task, where one wants any, then of each target: (row, token, how many of the best)."""
     nums = [task.params.logprobs for task in tasks]
     if not targets and all(num is None for num in nums):
@@ -89,22 +87,16 @@ class Reporting:
         self._partial, self._above = room(torch.float64, num_partial), room(torch.int32, num_above)
         self._keys = room(torch.int64, top_workspace(num_rows, vocab))
 
-    def launch(
-        self,
-        logits: torch.Tensor,
-        counts: torch.Tensor,
-        rows: torch.Tensor,
-        tokens: torch.Tensor,
-        drawn: torch.Tensor,
-    ) -> None:
-        """Args: logits: [R, V]. counts: [R]. rows, tokens: [L]. drawn: [D]."""
+    def launch(self, logits: torch.Tensor, columns: Mapping[str, torch.Tensor], drawn: torch.Tensor) -> None:
+        """Args: logits: [R, V]. columns: of REPORT_COLUMNS. drawn: [D]."""
+        rows = columns["report_rows"]
         num_rows, num_reports = len(logits), len(rows)
         values = self._values[:num_rows]
-        top(logits, counts, self.found["ids"][:num_rows], values, self._keys)
+        top(logits, columns["best_counts"], self.found["ids"][:num_rows], values, self._keys)
         top_logprobs(
             logits,
             rows,
-            tokens,
+            columns["report_tokens"],
             drawn,
             values,
             self.found["logprobs"][:num_reports],

@@ -1,6 +1,6 @@
 """What tasks ask of the sampler, in device memory: arrays of a step, staged with the rest of it.
 
-Filled by task_arrays.py, read by kernels/sample.py. Does not know logits, nor in which order the parameters take effect.
+Filled by task_arrays.py, read by kernels/sample.py. Does not know logits, nor in which order they take effect.
 """
 
 from __future__ import annotations
@@ -57,7 +57,7 @@ class SamplingTensors:
     @classmethod
     def of(cls, tensors: Mapping[str, torch.Tensor], words: torch.Tensor) -> SamplingTensors:
         """Args: tensors: of TASK_COLUMNS."""
-        return cls(*(tensors[name] for name in TASK_COLUMNS), words)
+        return cls(**{"rows" if name == "task_rows" else name: tensors[name] for name in TASK_COLUMNS}, words=words)
 
 
 @dataclass(frozen=True, slots=True)

@@ -8,7 +8,7 @@ memory is page-locked where there is a GPU, so that the copy is asynchronous.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from functools import lru_cache
 from typing import Any
 
@@ -170,13 +170,13 @@ class Staging:
             sizes=dict(sizes),
         )
 
-    def tensors(self, sizes: Mapping[str, int], names: Mapping[str, Any]) -> dict[str, torch.Tensor]:
+    def tensors(self, sizes: Mapping[str, int], names: Iterable[str]) -> dict[str, torch.Tensor]:
         """Arrays on the device, as a step of these sizes sees them; they stay there for good."""
         places, _ = self._places(_counts(sizes))
         found = {}
         for name in names:
             where, kind = places[name]
-            found[name] = self._device[where].view(_TORCH[kind])  # type: ignore[index]
+            found[name] = self._device[where].view(_TORCH[kind])
         return found
 
     def _arrays(self, host: _Host, counts: tuple[int, ...]) -> tuple[Arrays, int]:

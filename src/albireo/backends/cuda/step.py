@@ -1,7 +1,7 @@
 """DeviceStep: the arrays of one step in device memory, padded to a bucket.
 
-Filled by staging.py from a StepInputs in one copy, read by kernels. A padding row of T has token 0, position 0 and slot 0
-(the null block); a padding sequence has no rows and context 0.
+Filled by staging.py from a StepInputs in one copy, read by kernels. A padding row of T has token 0, position 0 and
+slot 0 (the null block); a padding sequence has no rows and context 0.
 """
 
 from __future__ import annotations

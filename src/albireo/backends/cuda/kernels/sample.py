@@ -2,8 +2,9 @@
 
 logits: [R, V] float32, any stride between rows, not written to. tasks, space: see ../sampling.py. out: [S] int32; -1
 where no token can be drawn, which the host's sampler explains. changes: a task may change logits; truncates: one may
-have top_k or top_p. Launches: 2; 2 more with changes, 12 with truncates; in each, tasks that do not ask for what it
-does end at once, so that a recorded step can have them all. What a task gets depends on its row and its own parameters, to the last bit.
+have top_k or top_p. Launches: 2; 2 more with changes, 12 with truncates. In each, tasks that do not ask for what it
+does end at once, so that a recorded step can have them all. What a task gets depends on its row and its own parameters,
+to the last bit.
 """
 
 from __future__ import annotations

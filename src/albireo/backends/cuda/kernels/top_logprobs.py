@@ -1,10 +1,10 @@
 """top_logprobs: log-probabilities and ranks of one token and of the best ones, in the model's own distribution.
 
 logits: [R, V] float32 raw, any stride between rows. rows, tokens: [S] int32, each task's row and the token it is asked
-of; -1 - i: that which drawn[i] says; -1 there is answered with what means nothing. best: [R, TOP_LOGITS] float32, what
-top finds of each row, -inf behind the last. logprobs: [S, 1 + TOP_LOGITS] float64, ranks: [S, 1 + TOP_LOGITS] int32: of the token, then of the
-best; rank = 1 + the number of tokens with a larger logit. partial: [S, tiles, 2] float64 and above: [S, tiles] int32
-are scratch. Two launches.
+of; -1 - i: the one that drawn[i] says; a -1 there is answered with what means nothing. best: [R, TOP_LOGITS] float32,
+what top finds of each row, -inf behind the last. logprobs: [S, 1 + TOP_LOGITS] float64, ranks: [S, 1 + TOP_LOGITS]
+int32: of the token, then of the best; rank = 1 + the number of tokens with a larger logit. partial: [S, tiles, 2]
+float64 and above: [S, tiles] int32 are scratch. Two launches.
 
 Sums of exp are float64, of a tile relative to the tile's best logit, then of the tiles in order: within 1e-13 of the
 host's (sampling/logprobs.py). A row that holds NaN or +inf, or nothing above -inf, gives a log-probability that is NaN.
@@ -127,7 +127,15 @@ def top_logprobs(
 
 
 def aot_cases() -> list[AotCase]:
-    tiles = {"logits": "*fp32", "rows": "*i32", "tokens": "*i32", "drawn": "*i32", "partial": "*fp64", "above": "*i32", "stride": "i32"}
+    tiles = {
+        "logits": "*fp32",
+        "rows": "*i32",
+        "tokens": "*i32",
+        "drawn": "*i32",
+        "partial": "*fp64",
+        "above": "*i32",
+        "stride": "i32",
+    }
     rows = {**tiles, "best": "*fp32", "logprobs": "*fp64", "ranks": "*i32", "tiles": "i32"}
     sizes = {"TILES": 32, "NUM": TOP_LOGITS, "PLACES": 128}
     return [

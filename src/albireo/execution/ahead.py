@@ -154,26 +154,29 @@ class AheadRunner:
 
         In the plan's order, since a work may read what one before it writes.
         """
+        if not works:
+            return StepResult([])
+        if self._can_draw(works):
+            return self._draw(_part(plan, works))
         tokens: list[SampledToken] = []
         prompt_logprobs: dict[int, list[TokenLogprobs]] = {}
         pooled: dict[int, list[float]] = {}
-        for is_there, some in groupby(works, self._can_draw):
+        for is_there, some in groupby(works, lambda work: self._can_draw([work])):
             part = _part(plan, list(some))
-            result = self._draw(part) if is_there else self._runner.execute(part)
+            # those who could each be drawn there alone may be too many together
+            result = self._draw(part) if is_there and self._can_draw(part.work) else self._runner.execute(part)
             tokens += result.tokens
             prompt_logprobs |= result.prompt_logprobs
             pooled |= result.pooled
         return StepResult(tokens, prompt_logprobs, pooled)
 
-    def _can_draw(self, work: SequenceWork) -> bool:
-        if work.pooling is not None or not 0 <= (work.prompt_logprobs or 0) <= MAX_TOP:
-            return False
-        return self._device.can_draw(work.samples)
+    def _can_draw(self, works: Sequence[SequenceWork]) -> bool:
+        for work in works:
+            if work.pooling is not None or not 0 <= (work.prompt_logprobs or 0) <= MAX_TOP:
+                return False
+        return self._device.can_draw([task for work in works for task in work.samples])
 
     def _draw(self, plan: StepPlan) -> StepResult:
-        tasks = [task for work in plan.work for task in work.samples]
-        if not self._device.can_draw(tasks):  # each alone, but not all together
-            return self._runner.execute(plan)
         step = pack_step(plan, self._block_size, is_drawn_there=True, tables=self._tables)
         targets = [
             (first + i, target, work.prompt_logprobs or 0)
@@ -184,9 +187,7 @@ class AheadRunner:
         if not drawn.is_sound:
             return self._runner.execute(plan)
         told = iter(drawn.targets)
-        prompts = {
-            work.seq_id: [t for t in islice(told, len(work.prompt_targets)) if t] for work, _ in step.prompt_rows
-        }
+        prompts = {work.seq_id: list(islice(told, len(work.prompt_targets))) for work, _ in step.prompt_rows}
         return StepResult([_sampled(task.seq_id, drawn, i) for i, task in enumerate(step.tasks)], prompts)
 
     def _submit(

@@ -44,9 +44,13 @@ class Drawing:
         """Whether there is room for what these tasks change, and for what they want to be told."""
         if len(tasks) > self._num_tasks:
             return False
-        if any(not -1 < (task.params.logprobs or 0) <= MAX_TOP for task in tasks):
-            return False
-        return sum(_most_edits(task) for task in tasks if may_change(task)) <= MAX_EDITS
+        num_edits = 0
+        for task in tasks:
+            if not 0 <= (task.params.logprobs or 0) <= MAX_TOP:
+                return False
+            if may_change(task):
+                num_edits += _most_edits(task)
+        return num_edits <= MAX_EDITS
 
     def from_logits(self, logits: torch.Tensor, tasks: SamplingTensors, ending: Ending) -> None:
         """Draw, as many as tasks has rows."""
@@ -61,9 +65,11 @@ class Drawing:
 
 def _most_edits(task: SampleTask) -> int:
     params = task.params
-    count = len(params.logit_bias or ()) + len(params.bad_words_token_ids or ()) + len(task.stop_token_ids)
+    count = len(task.stop_token_ids) + len(params.bad_words_token_ids)
+    if params.logit_bias:
+        count += len(params.logit_bias)
     if params.repetition_penalty != 1.0:
-        count += len(task.prompt_token_ids)
-    if params.repetition_penalty != 1.0 or params.frequency_penalty or params.presence_penalty:
+        count += len(task.prompt_token_ids) + len(task.output_token_ids)
+    elif params.frequency_penalty or params.presence_penalty:
         count += len(task.output_token_ids)
     return count

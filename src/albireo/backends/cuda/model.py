@@ -258,7 +258,7 @@ class CudaModel:
             return wanted
         largest = dict(self._maxima)
         self._fill_with_padding(largest)
-        self._whole(largest, WHOLE, feeds=True)()
+        self._whole(largest, WHOLE, feeds=False)()
         torch.cuda.synchronize(self.device)
         free, total = torch.cuda.mem_get_info(self.device)
         block_bytes = self.program.kv.position_bytes * self.program.kv.block_size * self.program.kv.num_layers

@@ -1,7 +1,7 @@
 """feed_drawn: the tokens that the step before drew become those of this step, without the host.
 
-token_ids: [T] int32; sources: [T] int32: token i is drawn[sources[i]], -1: the one that is there. drawn: int32; -1 (a
-row that could not be drawn from, which whoever drew is told) feeds token 0. One launch.
+token_ids, sources: [T] int32, of a step of one token a sequence: token i is drawn[sources[i]], -1: the one that is
+there. drawn: int32; -1 (a row that could not be drawn from, which whoever drew is told) feeds token 0. One launch.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ def feed_drawn_kernel(token_ids, sources, drawn, count, BLOCK: tl.constexpr):
 
 
 def feed_drawn(token_ids: torch.Tensor, sources: torch.Tensor, drawn: torch.Tensor) -> None:
-    count = len(token_ids)
+    count = len(sources)
     feed_drawn_kernel[(triton.cdiv(count, _BLOCK),)](token_ids, sources, drawn, count, BLOCK=_BLOCK, num_warps=4)
 
 

@@ -170,6 +170,13 @@ def test_a_task_does_not_depend_on_the_batch() -> None:
     assert together[::4] == [drawn(logits[i % 3][None], [tasks[i]], [0])[0] for i in range(0, 8, 4)]
 
 
+def test_launches_that_nobody_asks_for_change_nothing() -> None:
+    """As in a recorded step, which has them all."""
+    logits = (np.random.default_rng(6).standard_normal((1, 200)) * 3).astype(np.float32)
+    tasks = [task(1), task(2, temperature=0.0), task(3, min_p=0.1)]
+    assert drawn(logits, tasks, [0, 0, 0], room=4, does_all=True) == drawn(logits, tasks, [0, 0, 0])
+
+
 def test_tokens_come_as_often_as_their_probabilities_say() -> None:
     logits = np.array([[0.0, 1.0, -1.0, 2.0, 0.5, -np.inf]], np.float32)
     found = np.bincount(drawn(logits, [task(seed, temperature=1.5) for seed in range(120)], [0] * 120), minlength=6)

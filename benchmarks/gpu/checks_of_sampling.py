@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from inputs import staged_tasks
 from setup import Setup
 
 Found = Iterator[tuple[str, float]]
@@ -31,7 +32,7 @@ def best(setup: Setup) -> Found:
 def tokens(setup: Setup) -> Found:
     """As many tokens as differ from the host's; none should."""
     from albireo.backends.cuda.kernels.sample import sample
-    from albireo.backends.cuda.sampling import SampleWorkspace, SamplingStaging
+    from albireo.backends.cuda.sampling import SampleWorkspace
     from albireo.params import SamplingParams
     from albireo.sampling.sampler import Sampler
     from albireo.step import SampleTask
@@ -56,10 +57,10 @@ def tokens(setup: Setup) -> Found:
         )
         for i in range(num)
     ]
-    staging = SamplingStaging(num, vocab, num * 200, setup.device)
     out = torch.empty(num, dtype=torch.int32, device=setup.device)
     space = SampleWorkspace.allocate(num, vocab, setup.device)
-    sample(logits, staging.fill(tasks, range(num)), space, out)
+    tensors, arrays = staged_tasks(setup, tasks, vocab)
+    sample(logits, tensors, space, out, arrays.changes, arrays.truncates)
     host = Sampler(vocab).sample(logits.cpu().numpy(), tasks, range(num))
     differ = sum(ours != theirs.token_id for ours, theirs in zip(out.tolist(), host, strict=True))
     yield f"sample, of {num} tokens", float(10 * differ)
@@ -79,6 +80,7 @@ def log_probabilities(setup: Setup) -> Found:
     top_logprobs(
         logits,
         torch.arange(rows, dtype=torch.int32, device=setup.device),
+        chosen,
         chosen,
         values,
         logprobs,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+import numpy as np
 import torch
 from setup import Setup
 
@@ -25,6 +26,24 @@ def activations(setup: Setup, dtype: str, tokens: int, cols: int) -> tuple[torch
     codes = rows[:, :cols].view(torch.int8).double()
     at = -(-cols // 64) * 64
     return rows, codes * rows[:, at : at + 4].contiguous().view(torch.float32).double()
+
+
+def staged_tasks(setup: Setup, tasks: list[Any], vocab: int) -> tuple[Any, Any]:
+    """Tasks on the device, each on the row of its own place; and what is known of them on the host."""
+    from albireo.backends.cuda.drawing import tail_words
+    from albireo.backends.cuda.sampling import TASK_COLUMNS, SamplingTensors
+    from albireo.backends.cuda.staging import Staging
+    from albireo.backends.cuda.task_arrays import TaskArrays
+    from albireo.backends.step_inputs import StepInputs
+
+    sizes = {"T": 0, "B": 0, "R": 0, "G": 0, "S": 0, "D": len(tasks), "L": 0}
+    staging = Staging(sizes, 0, 16, setup.device, TASK_COLUMNS, tail_words(len(tasks), vocab))
+    none, arrays = np.zeros(0, np.int32), TaskArrays(vocab)
+    nothing = StepInputs(none, none, none, np.zeros(1, np.int32), none, np.zeros((0, 1), np.int32), none, none)
+    arrays.set(tasks)
+    rows = range(len(tasks))
+    staging.fill(nothing, sizes, write=lambda columns, tail: arrays.write(columns, tail, rows, ahead=0))
+    return SamplingTensors.of(staging.tensors(sizes, TASK_COLUMNS), staging.words), arrays
 
 
 def numbers_of(matrix: Any) -> torch.Tensor:

@@ -161,9 +161,13 @@ class SamplingParams:
     @property
     def draws_from_raw(self) -> bool:
         """Whether a token is all that is wanted, drawn from the raw logits whatever the output is so far."""
+        return self.logprobs is None and self.ignores_output
+
+    @property
+    def ignores_output(self) -> bool:
+        """Whether a token is drawn from the raw logits whatever the output is so far."""
         return (
-            self.logprobs is None
-            and self.presence_penalty == 0.0
+            self.presence_penalty == 0.0
             and self.frequency_penalty == 0.0
             and self.repetition_penalty == 1.0
             and not self.logit_bias

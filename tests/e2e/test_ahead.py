@@ -16,16 +16,17 @@ from numpy.typing import NDArray
 
 from albireo.api.load import Loaded, load
 from albireo.backends.step_inputs import StepInputs
-from albireo.backends.step_outputs import StepOutputs
+from albireo.backends.step_outputs import DrawnTokens, StepOutputs
 from albireo.config import EngineConfig
 from albireo.engine.engine import Engine
 from albireo.errors import InvariantError
 from albireo.execution.ahead import LOOKAHEAD, AheadRunner
 from albireo.execution.runner import DeviceModel, Runner
 from albireo.models import load_architecture
-from albireo.params import SamplingParams
+from albireo.params import MAX_TOP, SamplingParams
+from albireo.sampling.logprobs import token_logprobs
 from albireo.sampling.sampler import Sampler
-from albireo.step import SampleTask
+from albireo.step import SampleTask, TokenLogprobs
 from tiny_models import make_checkpoint
 
 VOCAB = load_architecture("llama").tiny["vocab_size"]
@@ -34,7 +35,7 @@ VOCAB = load_architecture("llama").tiny["vocab_size"]
 @dataclass(frozen=True)
 class Ticket:
     serial: int
-    tokens: NDArray[np.int32]
+    drawn: DrawnTokens
 
 
 @dataclass
@@ -48,6 +49,7 @@ class Deferred:
     bad_step: int = -1
     num_submitted: int = 0
     num_begun: int = 0
+    num_told: int = 0
     drawn: NDArray[np.int32] = field(default_factory=lambda: np.zeros(0, np.int32))
 
     def run(self, inputs: StepInputs) -> StepOutputs:
@@ -58,7 +60,7 @@ class Deferred:
         self.model.copy_blocks(pairs)
 
     def can_draw(self, tasks: Sequence[SampleTask]) -> bool:
-        return all(task.params.logprobs is None for task in tasks)
+        return all(0 <= (task.params.logprobs or 0) <= MAX_TOP for task in tasks)
 
     def submit(
         self,
@@ -66,25 +68,31 @@ class Deferred:
         tasks: Sequence[SampleTask],
         rows: Sequence[int],
         sources: NDArray[np.int32] | None = None,
+        targets: Sequence[tuple[int, int, int]] = (),
     ) -> Ticket:
         if sources is not None:
             known = np.where(sources >= 0, self.drawn[np.maximum(sources, 0)].clip(min=0), inputs.token_ids)
             inputs = replace(inputs, token_ids=known.astype(np.int32))
             tasks = [replace(task, output_token_ids=[*task.output_token_ids, 0]) for task in tasks]
         outputs = self.run(inputs)
+        logprobs: list[TokenLogprobs | None] = []
+        told = [token_logprobs(outputs.logits[row], token, num, "it") for row, token, num in targets]
         if len(inputs.logit_rows):
-            tokens = [token.token_id for token in Sampler(VOCAB).sample(outputs.logits, tasks, rows)]
+            sampled = Sampler(VOCAB).sample(outputs.logits, tasks, rows)
+            tokens, logprobs = [token.token_id for token in sampled], [token.logprobs for token in sampled]
         else:
             tokens = [int(outputs.top_ids[row, 0]) for row in rows]
         if self.num_submitted == self.bad_step:
             tokens = [-1 for _ in tokens]
         self.num_submitted += 1
         self.drawn = np.array(tokens or [0], np.int32)
-        return Ticket(self.num_begun, np.array(tokens, np.int32))
+        self.num_told += len(told) + sum(each is not None for each in logprobs)
+        found = np.array(tokens, np.int32)
+        return Ticket(self.num_begun, DrawnTokens(found, bool((found >= 0).all()), logprobs, told))
 
-    def collect(self, ticket: Ticket) -> NDArray[np.int32]:
+    def collect(self, ticket: Ticket) -> DrawnTokens:
         assert self.num_begun - ticket.serial <= 2, "what it holds was overwritten"
-        return ticket.tokens
+        return ticket.drawn
 
 
 @pytest.fixture(scope="module")
@@ -125,6 +133,7 @@ def asks(seed: int, num: int = 14) -> list[Ask]:
             max_tokens=int(rng.integers(1, 24)),
             n=int(rng.choice([1, 1, 1, 3])),
             logprobs=[None, None, None, 2][int(rng.integers(4))],
+            prompt_logprobs=[None, None, None, 1][int(rng.integers(4))],
             ignore_eos=bool(rng.integers(2)),
             stop_token_ids=rng.integers(3, 60, 2).tolist(),
         )
@@ -133,9 +142,13 @@ def asks(seed: int, num: int = 14) -> list[Ask]:
     return found
 
 
-def serve(engine: Engine, requests: list[Ask]) -> dict[tuple[int, int], list[int]]:
-    """Tokens by request and continuation; of a request that was given up those it had by then."""
-    tokens = {(i, index): [] for i, ask in enumerate(requests) for index in range(ask.params.n)}
+#: Tokens and what was told of them; of a prompt under continuation -1.
+Served = dict[tuple[int, int], list[int | TokenLogprobs]]
+
+
+def serve(engine: Engine, requests: list[Ask]) -> Served:
+    """By request and continuation; of a request that was given up those it had by then."""
+    tokens: Served = {(i, index): [] for i, ask in enumerate(requests) for index in range(-1, ask.params.n)}
     for step in count():
         for i, ask in enumerate(requests):
             if ask.comes == step:
@@ -144,6 +157,8 @@ def serve(engine: Engine, requests: list[Ask]) -> dict[tuple[int, int], list[int
                 engine.abort(str(i))
         for update in engine.step():
             tokens[int(update.request_id), update.index] += update.token_ids
+            tokens[int(update.request_id), update.index] += update.logprobs or []
+            tokens[int(update.request_id), -1] = list(update.progress.prompt_logprobs or [])
         engine.check_invariants()
         if step > 60 and not engine.has_work():
             return tokens
@@ -172,6 +187,7 @@ def test_tokens_are_those_of_a_device_that_waits(loaded: Loaded, seed: int, num_
         if requests[key[0]].leaves < 0:
             assert got[key] == tokens, key
     assert runner.num_found > 20, "rows were found computed"
+    assert device.num_told > 20, "log-probabilities came from the device"
     assert plain.stats().num_preemptions > 0 or num_blocks > 14
 
 
@@ -180,9 +196,20 @@ def test_steady_decoding_is_found_computed(loaded: Loaded) -> None:
     device = Deferred(loaded.model)
     _, engine, runner = engines(loaded, 200, device)
     params = SamplingParams(temperature=0, max_tokens=30, ignore_eos=True)
-    serve(engine, [Ask([5 + i, 6, 7], params, 0) for i in range(4)])
+    with_logprobs = params.clone(logprobs=1)
+    serve(engine, [Ask([5 + i, 6, 7], with_logprobs if i == 3 else params, 0) for i in range(4)])
     assert (runner.num_found, runner.num_computed) == (4 * 29, 4)
     assert device.num_submitted == 30, "nobody was guessed to go on who could not"
+    assert device.num_told == 30
+
+
+def test_more_log_probabilities_than_the_device_finds_come_from_the_host(loaded: Loaded) -> None:
+    device = Deferred(loaded.model)
+    plain, engine, _ = engines(loaded, 200, device)
+    many = SamplingParams(temperature=0, max_tokens=3, ignore_eos=True, logprobs=-1, prompt_logprobs=MAX_TOP + 1)
+    requests = [Ask([5, 6, 7], many, 0), Ask([8, 9], SamplingParams(temperature=0, max_tokens=4, ignore_eos=True), 0)]
+    assert serve(engine, requests) == serve(plain, requests)
+    assert device.num_told == 0
 
 
 def test_a_damaged_row_ends_its_request_and_no_other(loaded: Loaded) -> None:
@@ -207,11 +234,10 @@ def test_a_step_that_fails_leaves_nothing_in_flight(loaded: Loaded) -> None:
     while engine.has_work():
         tokens += [token for update in engine.step() for token in update.token_ids]
     plain, _, _ = engines(loaded, 200, device)
-    assert (
-        serve(plain, [Ask([5, 6, 7], SamplingParams(temperature=0, max_tokens=9, ignore_eos=True), 0)])[0, 0] == tokens
-    )
+    again = Ask([5, 6, 7], SamplingParams(temperature=0, max_tokens=9, ignore_eos=True), 0)
+    assert serve(plain, [again])[0, 0] == tokens
     assert runner.num_computed >= 2
 
 
-def _broken(ticket: Ticket) -> NDArray[np.int32]:
+def _broken(ticket: Ticket) -> DrawnTokens:
     raise InvariantError("lost")

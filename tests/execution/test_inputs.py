@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from albireo.execution.inputs import pack_step, with_logits
+from albireo.execution.inputs import TableRows, pack_next, pack_step, with_logits
 from albireo.params import SamplingParams
 from albireo.step import SampleTask, SequenceWork, StepPlan
 
@@ -90,3 +90,37 @@ def test_prompt_log_probabilities_want_a_row_a_target_and_the_last_row_besides()
 def test_a_table_longer_than_the_context_is_cut() -> None:
     step = pack_step(plan(work(1, [1], 3, [5, 6, 7])), 16)
     assert step.inputs.block_table.tolist() == [[5]]
+
+
+def test_tables_that_are_kept_are_those_of_now_whatever_was_there_before() -> None:
+    """Growing, shrinking, changed in place, more and fewer of them."""
+    rng, rows = np.random.default_rng(0), TableRows()
+    tables = [rng.integers(1, 99, int(rng.integers(0, 9))).tolist() for _ in range(5)]
+    for _ in range(60):
+        for table in tables:
+            kind = int(rng.integers(4))
+            if kind == 0:
+                table += rng.integers(1, 99, int(rng.integers(1, 6))).tolist()
+            elif kind == 1 and table:
+                table[int(rng.integers(len(table)))] = 77
+            elif kind == 2 and rng.random() < 0.2:
+                table.clear()
+        given = [tables[i] for i in rng.permutation(5)[: int(rng.integers(1, 6))]]
+        found = rows.of(given)
+        assert len(found) == len(given)
+        assert [row[: len(table)].tolist() for row, table in zip(found, given, strict=True)] == given
+
+
+def test_a_decoding_step_is_packed_as_any_other() -> None:
+    works = [work(i, [20 + i], 14 + i, [4 + i, 9 + i], samples=(task(i),)) for i in range(4)]
+    whole = pack_step(plan(*works), 16, is_drawn_there=True)
+    positions, tables = [each.num_computed_tokens for each in works], TableRows()
+    for is_top in (True, False):
+        tasks = [each.samples[0] for each in works]
+        table = tables.of([each.block_tables[0] for each in works])
+        step = pack_next([20, 21, 22, 23], positions, table, tasks, 16, is_top)
+        step.inputs.check(16)
+        wanted = whole.inputs if is_top == whole.is_top else with_logits(whole.inputs)
+        assert (step.tasks, step.task_rows, step.is_top) == (whole.tasks, whole.task_rows, is_top)
+        for ours, theirs in zip(step.inputs.arrays, wanted.arrays, strict=True):
+            assert (ours[:, :2] if ours.ndim == 2 else ours).tolist() == theirs.tolist()

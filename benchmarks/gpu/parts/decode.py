@@ -37,7 +37,7 @@ def _decode(setup: Setup, weights: str) -> Iterator[Row]:
         step = make_step(1, context - 1, batch, vocab)
         outputs = model.run(step)
         is_good = bool((outputs.top_ids[:, 0] >= 0).all())
-        bucket = model._buckets.of(step.sizes, batch)
+        bucket = model._buckets.of({**step.sizes, "B": batch})
         assert bucket is not None
         device = setup.seconds(model._recorded[bucket], is_recorded=False)
         walls = []

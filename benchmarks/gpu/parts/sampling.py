@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from typing import Any
 
 import torch
+from inputs import staged_tasks
 from report import Row
 from setup import Setup, attempt
 
@@ -48,17 +49,16 @@ def _top(setup: Setup, logits: torch.Tensor) -> Iterator[Row]:
 
 def _sample(setup: Setup, logits: torch.Tensor, name: str, params: dict[str, Any]) -> Iterator[Row]:
     from albireo.backends.cuda.kernels.sample import sample
-    from albireo.backends.cuda.sampling import SampleWorkspace, SamplingStaging
+    from albireo.backends.cuda.sampling import SampleWorkspace
     from albireo.params import SamplingParams
     from albireo.step import SampleTask
 
     rows, vocab = logits.shape
     used = list(range(setup.pick(1000, 10)))
     tasks = [SampleTask(i, SamplingParams(**params), i, used, used[:100]) for i in range(rows)]
-    staging = SamplingStaging(rows, vocab, rows * 2000, setup.device)
     space = SampleWorkspace.allocate(rows, vocab, setup.device)
-    filled = staging.fill(tasks, range(rows))
+    tensors, arrays = staged_tasks(setup, tasks, vocab)
     out = torch.empty(rows, dtype=torch.int32, device=setup.device)
-    seconds = setup.seconds(lambda: sample(logits, filled, space, out))
+    seconds = setup.seconds(lambda: sample(logits, tensors, space, out, arrays.changes, arrays.truncates))
     is_good = bool(((out >= 0) & (out < vocab)).all())
     yield Row(f"{name}, {rows} rows", seconds * 1e6, "us", is_good=is_good)

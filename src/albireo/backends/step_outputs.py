@@ -1,14 +1,17 @@
-"""StepOutputs: what a step gives, the same for every backend.
+"""StepOutputs: what a step gives, the same for every backend; DrawnTokens: of a device that draws by itself.
 
-Made by a backend's model, read by execution/runner.py. Views of memory that the next step overwrites.
+Made by a backend's model, read by execution/. Views of memory that a later step overwrites.
 """
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
 from numpy.typing import NDArray
+
+from albireo.step import TokenLogprobs
 
 NOTHING: NDArray[np.float32] = np.zeros((0, 0), np.float32)
 
@@ -27,3 +30,20 @@ class StepOutputs:
     top_ids: NDArray[np.int32]
     top_values: NDArray[np.float32]
     hidden: NDArray[np.float32] = field(default_factory=lambda: NOTHING)
+
+
+@dataclass(frozen=True, slots=True)
+class DrawnTokens:
+    """What a device drew, and was asked to tell.
+
+    Fields:
+        tokens: [tasks]; -1 where a row is damaged, or leaves nothing to draw.
+        is_sound: False: a row is damaged or leaves nothing; which, and how, is for the host to find out.
+        logprobs: of each task, None for one that did not ask; empty where none did.
+        targets: log-probabilities of given tokens, in the order in which they were asked for.
+    """
+
+    tokens: NDArray[np.int32]
+    is_sound: bool
+    logprobs: Sequence[TokenLogprobs | None] = ()
+    targets: Sequence[TokenLogprobs] = ()

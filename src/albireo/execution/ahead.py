@@ -11,17 +11,20 @@ or was preempted, and whoever gets the block writes it again, later in the same 
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
-from itertools import groupby
-from typing import Any, Protocol
+from itertools import groupby, islice
+from typing import Any, NamedTuple, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
 from albireo.backends.step_inputs import StepInputs
-from albireo.execution.inputs import pack_step
+from albireo.backends.step_outputs import DrawnTokens
+from albireo.execution.inputs import TableRows, pack_next, pack_step
 from albireo.execution.runner import DeviceModel, Pooler, Runner
+from albireo.params import MAX_TOP
 from albireo.step import SampledToken, SampleTask, SequenceWork, StepPlan, StepResult, TokenLogprobs
 
 #: Positions beyond the next that blocks are held for, so that the step ahead has a place to write to.
@@ -41,6 +44,7 @@ class AheadDevice(DeviceModel, Protocol):
         tasks: Sequence[SampleTask],
         rows: Sequence[int],
         sources: NDArray[np.int32] | None = None,
+        targets: Sequence[tuple[int, int, int]] = (),
     ) -> Any:
         """Start a step; returns at once.
 
@@ -49,22 +53,27 @@ class AheadDevice(DeviceModel, Protocol):
                 all tasks take the best one.
             sources: [T] the token of each row: that of so manyth task of the step before; -1: the one in inputs. Given,
                 each task has one token that is not among its output yet.
+            targets: (row of the logits, token, number of the best): log-probabilities that are wanted of given tokens.
         Returns: a ticket for collect(): good until two more steps were begun, and may be left.
         """
         ...
 
-    def collect(self, ticket: Any) -> NDArray[np.int32]:
-        """Wait for a step. Returns: [tasks] the tokens; -1 where the host's sampler is to say what is wrong."""
+    def collect(self, ticket: Any) -> DrawnTokens:
+        """Wait for a step. What is not sound is computed again by the host's sampler, which says what is wrong."""
         ...
 
 
-@dataclass(frozen=True, slots=True)
-class _Row:
-    """Of a step ahead: where a sequence's row is, which position it computes, where that is written."""
+class _Row(NamedTuple):
+    """Of a step ahead: where a sequence's row is, which position it computes, where that is written.
 
-    index: int
+    Fields: limit: most tokens of its output, as long as it is known here. takes_best: it is greedy and wants no more.
+    """
+
+    place: int
     position: int
     block: int
+    limit: int
+    takes_best: bool
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,6 +102,7 @@ class AheadRunner:
         self._runner = Runner(device, vocab_size, block_size, pooler)
         self._block_size = block_size
         self._max_positions = max_positions
+        self._tables = TableRows()
         self._flight: _Flight | None = None
         #: Tokens of the step before, by sequence: what the rows in flight were fed.
         self._fed: dict[int, int] = {}
@@ -109,12 +119,12 @@ class AheadRunner:
             self._device.copy_blocks([(source, target) for _, source, target in plan.block_copies])
         ahead: _Flight | None = None
         if flight is not None and found and not rest:
-            ahead = self._submit(plan.work, sources={seq_id: row.index for seq_id, row in found.items()})
+            ahead = self._submit(plan.work, flight=flight)
         tokens: dict[int, SampledToken] = {}
         if flight is not None and found:
             drawn = self._device.collect(flight.ticket)
-            tokens = {seq_id: SampledToken(seq_id, int(drawn[row.index])) for seq_id, row in found.items()}
-            if min(token.token_id for token in tokens.values()) < 0:
+            tokens = {seq_id: _sampled(seq_id, drawn, row.place) for seq_id, row in found.items()}
+            if not drawn.is_sound:
                 # Computed again, in the open, it says what is wrong: the same bits go into the same slots.
                 return self._runner.execute(_part(plan, plan.work))
         others = self._compute(plan, rest)
@@ -144,70 +154,97 @@ class AheadRunner:
 
         In the plan's order, since a work may read what one before it writes.
         """
+        if not works:
+            return StepResult([])
+        if self._can_draw(works):
+            return self._draw(_part(plan, works))
         tokens: list[SampledToken] = []
         prompt_logprobs: dict[int, list[TokenLogprobs]] = {}
         pooled: dict[int, list[float]] = {}
-        for is_there, some in groupby(works, self._can_draw):
+        for is_there, some in groupby(works, lambda work: self._can_draw([work])):
             part = _part(plan, list(some))
-            result = self._draw(part) if is_there else self._runner.execute(part)
+            # those who could each be drawn there alone may be too many together
+            result = self._draw(part) if is_there and self._can_draw(part.work) else self._runner.execute(part)
             tokens += result.tokens
             prompt_logprobs |= result.prompt_logprobs
             pooled |= result.pooled
         return StepResult(tokens, prompt_logprobs, pooled)
 
-    def _can_draw(self, work: SequenceWork) -> bool:
-        return work.prompt_logprobs is None and work.pooling is None and self._device.can_draw(work.samples)
+    def _can_draw(self, works: Sequence[SequenceWork]) -> bool:
+        for work in works:
+            if work.pooling is not None or not 0 <= (work.prompt_logprobs or 0) <= MAX_TOP:
+                return False
+        return self._device.can_draw([task for work in works for task in work.samples])
 
     def _draw(self, plan: StepPlan) -> StepResult:
-        tasks = [task for work in plan.work for task in work.samples]
-        if not self._device.can_draw(tasks):  # each alone, but not all together
+        step = pack_step(plan, self._block_size, is_drawn_there=True, tables=self._tables)
+        targets = [
+            (first + i, target, work.prompt_logprobs or 0)
+            for work, first in step.prompt_rows
+            for i, target in enumerate(work.prompt_targets)
+        ]
+        drawn = self._device.collect(self._device.submit(step.inputs, step.tasks, step.task_rows, targets=targets))
+        if not drawn.is_sound:
             return self._runner.execute(plan)
-        step = pack_step(plan, self._block_size, is_drawn_there=True)
-        drawn = self._device.collect(self._device.submit(step.inputs, step.tasks, step.task_rows))
-        if len(drawn) and drawn.min() < 0:
-            return self._runner.execute(plan)
-        tokens = zip(step.tasks, drawn.tolist(), strict=True)
-        return StepResult([SampledToken(task.seq_id, token_id) for task, token_id in tokens])
+        told = iter(drawn.targets)
+        prompts = {work.seq_id: list(islice(told, len(work.prompt_targets))) for work, _ in step.prompt_rows}
+        return StepResult([_sampled(task.seq_id, drawn, i) for i, task in enumerate(step.tasks)], prompts)
 
     def _submit(
         self,
         works: Sequence[SequenceWork],
         *,
-        sources: dict[int, int] | None = None,
+        flight: _Flight | None = None,
         tokens: dict[int, SampledToken] | None = None,
     ) -> _Flight | None:
         """Start the step after this one, of those who surely or likely go on; None when nobody does.
 
-        Args: sources: the row in flight that finds a sequence's token; tokens: the token itself. One of them is given.
+        Args: flight: whose rows find the sequences' tokens; tokens: the tokens themselves. One of them is given.
         """
-        next_works: list[SequenceWork] = []
         rows: dict[int, _Row] = {}
-        wanted: list[int] = []
+        token_ids: list[int] = []
+        sources: list[int] = []
+        positions: list[int] = []
+        tables: list[Sequence[int]] = []
+        tasks: list[SampleTask] = []
+        before = {} if flight is None else flight.rows
+        is_top = True
         for work in works:
-            position = work.num_computed_tokens + len(work.token_ids)
-            table = work.block_tables[0]
-            if not self._goes_on(work, position) or position // self._block_size >= len(table):
+            samples = work.samples
+            if len(samples) != 1:
                 continue
-            seq_id = work.seq_id
-            rows[seq_id] = _Row(len(next_works), position, table[position // self._block_size])
-            token_id = 0 if tokens is None else tokens[seq_id].token_id
-            wanted.append(-1 if sources is None else sources[seq_id])
-            next_works.append(SequenceWork(seq_id, [token_id], position, work.block_tables, work.samples))
-        if not next_works:
+            seq_id, task, table = work.seq_id, samples[0], work.block_tables[0]
+            position = work.num_computed_tokens + len(work.token_ids)
+            column = position // self._block_size
+            row = before.get(seq_id)
+            limit, takes_best = (row.limit, row.takes_best) if row else _limit(task)
+            if len(task.output_token_ids) + 1 >= limit or position >= self._max_positions or column >= len(table):
+                continue
+            rows[seq_id] = _Row(len(tasks), position, table[column], limit, takes_best)
+            sources.append(row.place if row else -1)
+            token_ids.append(0 if tokens is None else tokens[seq_id].token_id)
+            positions.append(position)
+            tables.append(table)
+            tasks.append(task)
+            is_top = is_top and takes_best
+        if not tasks:
             return None
-        step = pack_step(StepPlan(-1, next_works, len(next_works)), self._block_size, is_drawn_there=True)
-        from_device = np.array(wanted, np.int32)
+        step = pack_next(token_ids, positions, self._tables.of(tables), tasks, self._block_size, is_top)
+        from_device = np.array(sources, np.int32)
         return _Flight(self._device.submit(step.inputs, step.tasks, step.task_rows, from_device), rows)
 
-    def _goes_on(self, work: SequenceWork, position: int) -> bool:
-        """Whether a sequence may have a next token that the device can find alone."""
-        if len(work.samples) != 1 or position >= self._max_positions:
-            return False
-        task = work.samples[0]
-        params = task.params
-        if not params.draws_from_raw:
-            return False
-        return params.max_tokens is None or len(task.output_token_ids) + 1 < params.max_tokens
+
+def _limit(task: SampleTask) -> tuple[int, bool]:
+    """Most tokens of a sequence's output, 0 where the device cannot find the next alone; whether it takes the best."""
+    params = task.params
+    if not params.ignores_output or not 0 <= (params.logprobs or 0) <= MAX_TOP:
+        return 0, False
+    return sys.maxsize if params.max_tokens is None else params.max_tokens, params.is_greedy and params.logprobs is None
+
+
+def _sampled(seq_id: int, drawn: DrawnTokens, index: int) -> SampledToken:
+    logprobs = drawn.logprobs[index] if drawn.logprobs else None
+    return SampledToken(seq_id, int(drawn.tokens[index]), logprobs)
 
 
 def _part(plan: StepPlan, works: list[SequenceWork]) -> StepPlan:

@@ -5,6 +5,7 @@ Called by runner.py once a step. Does not know why anything is in the plan.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from itertools import chain
 
@@ -32,14 +33,46 @@ class PackedStep:
     prompt_rows: list[tuple[SequenceWork, int]]
 
 
-def pack_step(plan: StepPlan, block_size: int, *, is_drawn_there: bool = False) -> PackedStep:
+class TableRows:
+    """Block tables as rows of one array, kept from step to step: a row that has grown costs what is new in it.
+
+    The array is lent: until the next call it is that of the tables given last.
+    """
+
+    def __init__(self) -> None:
+        self._array = np.zeros((0, 0), np.int32)
+        self._known: list[list[int]] = []
+
+    def of(self, tables: Sequence[Sequence[int]]) -> NDArray[np.int32]:
+        """[len(tables), any] row b begins with tables[b]; what lies behind it means nothing."""
+        rows, columns = self._array.shape
+        longest = max(map(len, tables), default=0)
+        if len(tables) > rows or longest > columns:
+            grown = np.zeros((max(len(tables), rows), max(longest + longest // 2, columns, 1)), np.int32)
+            grown[:rows, :columns] = self._array
+            self._array = grown
+            self._known += [[] for _ in range(len(grown) - rows)]
+        for i, (blocks, known) in enumerate(zip(tables, self._known, strict=False)):
+            if blocks == known:
+                continue
+            num = len(known) if blocks[: len(known)] == known else 0
+            self._array[i, num : len(blocks)] = blocks[num:]
+            self._known[i] = list(blocks)
+        return self._array[: len(tables)]
+
+
+def pack_step(
+    plan: StepPlan, block_size: int, *, is_drawn_there: bool = False, tables: TableRows | None = None
+) -> PackedStep:
     """Flatten a plan.
 
-    Args: is_drawn_there: the device draws tokens from logits: the best few are for those that take the best one.
+    Args:
+        is_drawn_there: the device draws tokens from logits: the best few are for those that take the best one.
+        tables: of the caller's steps before; None: nothing is kept.
 
     The best few logits are enough when no task of the step needs more; otherwise all rows take the way through the
     logits, so that the head is read once.
-    Cost: O(T + B * blocks of the longest sequence).
+    Cost: O(T), what is new in block tables, and a copy of them.
     """
     works = plan.work
     counts = np.fromiter((len(w.token_ids) for w in works), np.int32, len(works))
@@ -48,11 +81,8 @@ def pack_step(plan: StepPlan, block_size: int, *, is_drawn_there: bool = False) 
     np.cumsum(counts, out=query_start[1:])
     context_len = starts + counts
 
-    table = np.zeros((len(works), max(1, -(-int(context_len.max(initial=0)) // block_size))), np.int32)
-    for row, work in zip(table, works, strict=True):
-        blocks = work.block_tables[0]
-        row[: len(blocks)] = blocks[: len(row)]
-
+    kept = (tables or TableRows()).of([work.block_tables[0] for work in works])
+    table = kept[:, : max(1, -(-int(context_len.max(initial=0)) // block_size))].copy()
     owner = np.repeat(np.arange(len(works), dtype=np.int32), counts)
     positions = (np.arange(plan.num_tokens, dtype=np.int32) - query_start[owner] + starts[owner]).astype(np.int32)
     slots = table[owner, positions // block_size] * np.int32(block_size) + positions % np.int32(block_size)
@@ -76,6 +106,34 @@ def pack_step(plan: StepPlan, block_size: int, *, is_drawn_there: bool = False) 
         top_counts=_top_counts(len(rows), tasks, task_rows) if is_top else none,
     )
     return PackedStep(inputs, tasks, task_rows, is_top, prompt_rows)
+
+
+def pack_next(
+    token_ids: list[int],
+    positions: list[int],
+    tables: NDArray[np.int32],
+    tasks: list[SampleTask],
+    block_size: int,
+    is_top: bool,
+) -> PackedStep:
+    """A step in which each sequence computes one token and draws one.
+
+    Args: tables: as TableRows gives them; lent to the step. is_top: all take the best token.
+    """
+    count = len(tasks)
+    at = np.array(positions, np.int32)
+    rows, none = np.arange(count, dtype=np.int32), np.zeros(0, np.int32)
+    inputs = StepInputs(
+        token_ids=np.array(token_ids, np.int32),
+        positions=at,
+        slots=tables[rows, at // block_size] * np.int32(block_size) + at % np.int32(block_size),
+        query_start=np.arange(count + 1, dtype=np.int32),
+        context_len=at + np.int32(1),
+        block_table=tables,
+        logit_rows=none if is_top else rows,
+        top_rows=rows if is_top else none,
+    )
+    return PackedStep(inputs, tasks, list(range(count)), is_top, [])
 
 
 def with_logits(inputs: StepInputs) -> StepInputs:

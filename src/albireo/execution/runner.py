@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from albireo.backends.step_inputs import StepInputs
 from albireo.backends.step_outputs import StepOutputs
 from albireo.errors import InvariantError
-from albireo.execution.inputs import PackedStep, pack_step, with_hidden, with_logits
+from albireo.execution.inputs import PackedStep, TableRows, pack_step, with_hidden, with_logits
 from albireo.execution.pooling import pool
 from albireo.sampling.sampler import Sampler
 from albireo.step import StepPlan, StepResult, TokenLogprobs
@@ -42,6 +42,7 @@ class Runner:
         self._pooler = pooler
         self._sampler = Sampler(vocab_size)
         self._block_size = block_size
+        self._tables = TableRows()
 
     def execute(self, plan: StepPlan) -> StepResult:
         """Copy blocks, compute, sample.
@@ -55,7 +56,10 @@ class Runner:
             return StepResult([])
         if self._pooler is not None and any(work.pooling for work in plan.work):
             return self._pool(plan, self._pooler)
-        return self._sample(pack_step(plan, self._block_size))
+        return self._sample(self._pack(plan))
+
+    def _pack(self, plan: StepPlan) -> PackedStep:
+        return pack_step(plan, self._block_size, tables=self._tables)
 
     def _sample(self, step: PackedStep) -> StepResult:
         outputs = self._model.run(step.inputs)
@@ -74,7 +78,7 @@ class Runner:
         Where that is not enough, those that are sampled from are computed again with logits: the same bits go into
         the same slots.
         """
-        step = pack_step(plan, self._block_size)
+        step = self._pack(plan)
         outputs = pooler.run(with_hidden(step.inputs, plan.work))
         pooled, first = {}, 0
         for work in plan.work:
@@ -91,7 +95,7 @@ class Runner:
                 return StepResult(found, pooled=pooled)
         rest = [work for work in plan.work if work.pooling is None]
         sampled = StepPlan(plan.step_idx, rest, sum(len(work.token_ids) for work in rest))
-        result = self._sample(pack_step(sampled, self._block_size))
+        result = self._sample(self._pack(sampled))
         result.pooled = pooled
         return result
 

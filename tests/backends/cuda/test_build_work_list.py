@@ -31,7 +31,7 @@ def step_of(rows: list[int], contexts: list[int], padding_tokens: int = 0) -> De
     none = torch.zeros(0, dtype=torch.int32)
     sizes = {"T": int(starts[-1]) + padding_tokens, "B": len(rows)}
     context_len = torch.tensor(contexts, dtype=torch.int32)
-    return DeviceStep(none, none, none, torch.from_numpy(starts), context_len, none, {}, none, sizes)
+    return DeviceStep(none, none, none, torch.from_numpy(starts), context_len, none, none, {}, none, sizes)
 
 
 def built(step: DeviceStep, **options: int) -> tuple[WorkList, np.ndarray, np.ndarray]:

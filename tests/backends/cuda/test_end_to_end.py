@@ -102,17 +102,38 @@ def test_tokens_are_those_of_the_cpu(directory: Path, monkeypatch: pytest.Monkey
     assert len(MODELS) == 1 and MODELS[0].num_blocks == 12
 
 
-def test_log_probabilities_come_from_the_host(directory: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    params = [SamplingParams(temperature=0, max_tokens=2, ignore_eos=True, logprobs=2, prompt_logprobs=0)]
-    given: list[Any] = [{"prompt_token_ids": [5, 6, 7, 8]}]
-    (wanted,) = llm(directory, device="cpu").generate(given, params, use_tqdm=False)
+def test_log_probabilities_are_told_by_the_device(directory: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of greedy and drawn tokens and of prompts; whole logits go to the host for those who ask for more than the best
+    64 alone."""
+    params = [
+        SamplingParams(temperature=0, max_tokens=3, ignore_eos=True, logprobs=2, prompt_logprobs=0),
+        SamplingParams(temperature=0.9, top_p=0.95, seed=2, max_tokens=3, ignore_eos=True, logprobs=0, n=2),
+        SamplingParams(temperature=0, max_tokens=3, ignore_eos=True, prompt_logprobs=64, presence_penalty=1.0),
+    ]
+    given: list[Any] = [{"prompt_token_ids": [5, 6, 7, 8]}, {"prompt_token_ids": [9]}, {"prompt_token_ids": [7, 5]}]
+    wanted = llm(directory, device="cpu", max_logprobs=-1).generate(given, params, use_tqdm=False)
     monkeypatch.setattr(load, "open_device", lambda config, levels=None: StandIn())
-    (got,) = llm(directory, device="cuda", enforce_eager=True).generate(given, params, use_tqdm=False)
-    assert got.outputs[0].token_ids == wanted.outputs[0].token_ids
-    for ours, theirs in zip(got.outputs[0].logprobs, wanted.outputs[0].logprobs, strict=True):
-        assert list(ours) == list(theirs)
-        assert all(abs(ours[i].logprob - theirs[i].logprob) < 1e-5 for i in ours)
-    assert [p and list(p) for p in got.prompt_logprobs] == [p and list(p) for p in wanted.prompt_logprobs]
+    engine = llm(directory, device="cuda", max_logprobs=-1)
+    for ours, theirs in zip(engine.generate(given, params, use_tqdm=False), wanted, strict=True):
+        check_logprobs(ours.prompt_logprobs, theirs.prompt_logprobs)
+        for got, right in zip(ours.outputs, theirs.outputs, strict=True):
+            assert got.token_ids == right.token_ids
+            check_logprobs(got.logprobs, right.logprobs)
+    sent = MODELS[-1]._results._sets
+    assert not any("logits" in names for names in sent) and any("logprobs" in names for names in sent)
+    everything = [SamplingParams(temperature=0, max_tokens=1, logprobs=-1)]
+    (all_of_them,) = engine.generate(given[1:2], everything, use_tqdm=False)
+    assert len(all_of_them.outputs[0].logprobs[0]) == load_architecture("qwen2").tiny["vocab_size"]
+    assert any("logits" in names for names in sent)
+
+
+def check_logprobs(ours: Any, theirs: Any) -> None:
+    """Two devices' logits of float32 differ by a few 1e-6; equal ones are in the order of their ids on both."""
+    assert (ours is None) == (theirs is None)
+    for got, right in zip(ours or (), theirs or (), strict=True):
+        assert (got is None) == (right is None)
+        for token_id, told in (right or {}).items():
+            assert abs(got[token_id].logprob - told.logprob) < 1e-5 and got[token_id].rank == told.rank
 
 
 def test_embeddings_beside_what_is_generated_are_those_of_the_cpu(

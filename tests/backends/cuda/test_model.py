@@ -7,10 +7,13 @@ given shows which steps share a recording, and that a replay reads what was fill
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
+from typing import Any
 
 import numpy as np
 import pytest
 import torch
+from triton.runtime.interpreter import GridExecutor
 
 from albireo.backends.cuda.capture import Launches
 from albireo.backends.cuda.catalog import CudaCatalog
@@ -26,6 +29,9 @@ from albireo.errors import InvariantError
 from albireo.graph.node import Graph
 from albireo.models import architectures, build_graph, load_architecture
 from albireo.models.config import parse_config
+from albireo.params import SamplingParams
+from albireo.sampling.sampler import Sampler
+from albireo.step import SampleTask
 from backends.cpu.harness import F32, assert_same_bits
 from backends.cpu.test_pack import Stored, Weights
 from step_batches import Rows, Work, make_step
@@ -48,15 +54,22 @@ class Recorder:
 
     def __init__(self) -> None:
         self.num_recorded = self.num_replayed = 0
+        self.is_inside = False
 
     def record(self, launches: Launches) -> Launches:
         self.num_recorded += 1
+        self._launch(launches)
 
         def replay() -> None:
             self.num_replayed += 1
-            launches()
+            self._launch(launches)
 
         return replay
+
+    def _launch(self, launches: Launches) -> None:
+        self.is_inside = True
+        launches()
+        self.is_inside = False
 
 
 def graph_of(name: str, dtype: str, encoding: str | None = None) -> Graph:
@@ -165,9 +178,9 @@ def test_neither_padding_nor_a_recording_changes_a_bit() -> None:
     assert recorder.num_recorded == 0, "prompts are computed at their own size"
     together = model.run(decode)
     ids, values = together.top_ids.copy(), together.top_values.copy()
-    assert (recorder.num_recorded, recorder.num_replayed) == (1, 1)
+    assert (recorder.num_recorded, recorder.num_replayed) == (1, 0), "recording computes the step"
     again = model.run(decode)
-    assert (recorder.num_recorded, recorder.num_replayed) == (1, 2)
+    assert (recorder.num_recorded, recorder.num_replayed) == (1, 1)
     assert_same_bits(again.top_values, values, "the same step again")
     plan = [([4, 1], 9), ([5, 11, 3], 9), ([7, 2, 9], 11)]
     for index, (blocks, position) in enumerate(plan):
@@ -179,14 +192,77 @@ def test_neither_padding_nor_a_recording_changes_a_bit() -> None:
     assert prompts.num_tokens == 15
 
 
+def test_a_sampled_step_is_wholly_in_its_recording(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Fed by the step before, drawn, changed, told of: no kernel is launched beside a replay, and tokens are those that
+    the host's sampler draws from the logits of a model that does not record."""
+    recorder, outside = Recorder(), 0
+    model, plain = model_of("llama", "float32", recorder=recorder), model_of("llama", "float32")
+    launch = GridExecutor.__call__
+
+    def watched(self: GridExecutor, *args: Any, **options: Any) -> None:
+        nonlocal outside
+        outside += not recorder.is_inside
+        launch(self, *args, **options)
+
+    kinds: list[dict[str, Any]] = [
+        {"temperature": 0.8, "top_p": 0.9},
+        {"temperature": 0.0, "logit_bias": {5: 1.5}},
+        {"temperature": 1.1, "top_k": 3, "logprobs": 2},
+    ]
+    outputs: list[list[int]] = [[3], [4], [5]]
+    tasks = [SampleTask(i, SamplingParams(**kind), 40 + i, [], outputs[i]) for i, kind in enumerate(kinds)]
+    blocks, fed = [[4], [6], [2]], [7, 8, 9]
+    tickets, wanted = [], []
+    for position in range(3):
+        works = [Work([fed[i]], position, blocks[i]) for i in range(3)]
+        given = make_step(works, 8, "last", "none")
+        logits = plain.run(given).logits
+        wanted.append(Sampler(logits.shape[1]).sample(logits, tasks, [0, 1, 2]))
+        if position:
+            # the device knows its tokens; the host, whose outputs lack them, says so
+            given = replace(given, token_ids=np.zeros(3, np.int32))
+            for output in outputs:
+                output.pop()
+        sources = np.arange(3, dtype=np.int32) if position else None
+        monkeypatch.setattr(GridExecutor, "__call__", watched)
+        tickets.append(model.submit(given, tasks, [0, 1, 2], sources))
+        monkeypatch.setattr(GridExecutor, "__call__", launch)
+        fed = [each.token_id for each in wanted[-1]]
+        for output, token, i in zip(outputs, fed, range(3), strict=True):
+            output += [wanted[-2][i].token_id, token] if position else [token]
+    assert outside == 0 and (recorder.num_recorded, recorder.num_replayed) == (1, 2)
+    for ticket, sampled in zip(tickets, wanted, strict=True):
+        drawn = model.collect(ticket)
+        assert drawn.is_sound and drawn.tokens.tolist() == [each.token_id for each in sampled]
+        assert drawn.logprobs[:2] == [None, None]
+        ours, theirs = drawn.logprobs[2], sampled[2].logprobs
+        assert ours is not None and theirs is not None
+        assert (ours.token_ids, ours.ranks) == (theirs.token_ids, theirs.ranks)
+        np.testing.assert_allclose(ours.logprobs, theirs.logprobs, rtol=1e-12, atol=1e-12)
+
+
+def test_a_step_is_recorded_when_it_is_first_met_and_not_before() -> None:
+    recorder = Recorder()
+    model = model_of("llama", "float32", recorder=recorder)
+    assert recorder.num_recorded == 0, "serving starts without"
+    tasks = [SampleTask(0, SamplingParams(temperature=0.0), 0, [], [])]
+    greedy, sampled = (make_step([Work([3], 0, [5])], 8, *rows) for rows in (("none", "last"), ("last", "none")))
+    met = []
+    for given in (greedy, sampled, greedy, sampled):
+        model.collect(model.submit(given, tasks, [0]))
+        met.append((recorder.num_recorded, recorder.num_replayed))
+    assert met == [(1, 0), (2, 0), (2, 1), (2, 2)]
+
+
 def test_recordings_can_be_made_before_they_are_needed() -> None:
     recorder = Recorder()
     model = model_of("llama", "float32", recorder=recorder)
     assert model.record([1, 2]) == 4
     wanted = model_of("llama", "float32").run(make_step([Work([3], 0, [5])], 8, "none", "last"))
-    got = model.run(make_step([Work([3], 0, [5])], 8, "none", "last"))
-    assert recorder.num_recorded == 4
-    assert_same_bits(got.top_values, wanted.top_values, "after recording with padding")
+    greedy = SampleTask(0, SamplingParams(temperature=0.0), 0, [], [])
+    drawn = model.collect(model.submit(make_step([Work([3], 0, [5])], 8, "none", "last"), [greedy], [0]))
+    assert (recorder.num_recorded, recorder.num_replayed) == (4, 1)
+    assert drawn.tokens.tolist() == wanted.top_ids[:, 0].tolist(), "after recording with padding"
 
 
 def test_copied_blocks_are_the_originals() -> None:

@@ -9,8 +9,12 @@ import numpy as np
 import pytest
 import torch
 
+from albireo.backends.cuda.drawing import tail_words
 from albireo.backends.cuda.kernels.sample import sample
-from albireo.backends.cuda.sampling import SampleWorkspace, SamplingStaging
+from albireo.backends.cuda.sampling import TASK_COLUMNS, SampleWorkspace, SamplingTensors
+from albireo.backends.cuda.staging import Staging
+from albireo.backends.cuda.task_arrays import TaskArrays
+from albireo.backends.step_inputs import StepInputs
 from albireo.params import SamplingParams
 from albireo.sampling.sampler import Sampler
 from albireo.step import SampleTask
@@ -38,13 +42,30 @@ def task(seed: int = 0, output: Sequence[int] = (), matcher: Matcher | None = No
     return SampleTask(0, SamplingParams(**params), seed, prompt, output, stop, matcher)
 
 
-def drawn(logits: np.ndarray, tasks: Sequence[SampleTask], rows: Sequence[int], room: int = 0) -> list[int]:
-    """By the kernels; room: tasks that there is room for."""
+def staged(
+    arrays: TaskArrays, tasks: Sequence[SampleTask], rows: Sequence[int], room: int, vocab: int
+) -> SamplingTensors:
+    """Tasks on the device, in a step of their own."""
+    sizes = {"T": 0, "B": 0, "R": 0, "G": 0, "S": 0, "D": room, "L": 0}
+    staging = Staging(sizes, 0, 16, CPU, TASK_COLUMNS, tail_words(room, vocab))
+    none = np.zeros(0, np.int32)
+    nothing = StepInputs(none, none, none, np.zeros(1, np.int32), none, np.zeros((0, 1), np.int32), none, none)
+    arrays.set(tasks)
+    staging.fill(nothing, sizes, write=lambda columns, tail: arrays.write(columns, tail, rows, ahead=0))
+    return SamplingTensors.of(staging.tensors(sizes, TASK_COLUMNS), staging.words)
+
+
+def drawn(
+    logits: np.ndarray, tasks: Sequence[SampleTask], rows: Sequence[int], room: int = 0, does_all: bool = False
+) -> list[int]:
+    """By the kernels; room: tasks that there is room for. does_all: with every launch, whether a task asks or not."""
     room, vocab = max(room, len(tasks)), logits.shape[1]
-    staging = SamplingStaging(room, vocab, 4096, CPU)
+    arrays = TaskArrays(vocab)
+    tensors = staged(arrays, tasks, rows, room, vocab)
     space = SampleWorkspace.allocate(room, vocab, CPU)
     out = torch.full((room,), -7, dtype=torch.int32)
-    sample(torch.from_numpy(logits), staging.fill(tasks, rows), space, out)
+    changes, truncates = does_all or arrays.changes, does_all or arrays.truncates
+    sample(torch.from_numpy(logits), tensors, space, out, changes, truncates)
     assert not space.arrived.any()
     return out[: len(tasks)].tolist()
 
@@ -147,6 +168,13 @@ def test_a_task_does_not_depend_on_the_batch() -> None:
     together = drawn(logits, tasks, [i % 3 for i in range(8)], room=9)
     assert together[::-1] == drawn(logits, tasks[::-1], [i % 3 for i in range(8)][::-1])
     assert together[::4] == [drawn(logits[i % 3][None], [tasks[i]], [0])[0] for i in range(0, 8, 4)]
+
+
+def test_launches_that_nobody_asks_for_change_nothing() -> None:
+    """As in a recorded step, which has them all."""
+    logits = (np.random.default_rng(6).standard_normal((1, 200)) * 3).astype(np.float32)
+    tasks = [task(1), task(2, temperature=0.0), task(3, min_p=0.1)]
+    assert drawn(logits, tasks, [0, 0, 0], room=4, does_all=True) == drawn(logits, tasks, [0, 0, 0])
 
 
 def test_tokens_come_as_often_as_their_probabilities_say() -> None:

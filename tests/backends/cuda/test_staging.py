@@ -2,13 +2,19 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
+import pytest
 import torch
 
-from albireo.backends.cuda.staging import Staging
+from albireo.backends.cuda.kernels.feed_drawn import feed_drawn
+from albireo.backends.cuda.staging import Arrays, Staging, Tail
+from albireo.backends.cuda.step import DeviceStep
 from albireo.backends.step_inputs import StepInputs
+from albireo.errors import InvariantError
 
-MAXIMA = {"T": 12, "B": 6, "R": 6, "G": 6, "S": 12}
+MAXIMA = {"T": 12, "B": 6, "R": 6, "G": 6, "S": 12, "D": 6, "L": 0}
 CPU = torch.device("cpu")
 
 
@@ -31,21 +37,26 @@ def step(count: int, first: int) -> StepInputs:
     )
 
 
+def tables(found: DeviceStep, count: int) -> list[list[int]]:
+    """The first blocks of each sequence."""
+    return [found.block_table[start : start + count].tolist() for start in found.table_start.tolist()]
+
+
 def test_what_is_given_arrives() -> None:
-    staging, inputs = Staging(MAXIMA, 4, CPU), step(3, 7)
+    staging, inputs = Staging(MAXIMA, 4, 16, CPU), step(3, 7)
     sizes = {"T": 3, "B": 3, "R": 0, "G": 3, "S": 3}
     staging.fill(inputs, sizes)
     found = staging.step(sizes)
     for name in ("token_ids", "positions", "slots", "query_start", "context_len", "top_counts"):
         assert getattr(found, name).tolist() == getattr(inputs, name).tolist(), name
-    assert found.block_table[:, :2].tolist() == inputs.block_table.tolist()
+    assert tables(found, 2) == inputs.block_table.tolist()
     assert found.rows["top_rows"].tolist() == found.rows["out_rows"].tolist() == [0, 1, 2]
     assert found.rows["top_pos"].tolist() == [0, 1, 2]
     assert found.rows["logit_rows"].tolist() == []
 
 
 def test_padding_points_at_the_null_block_whatever_was_there_before() -> None:
-    staging = Staging(MAXIMA, 4, CPU)
+    staging = Staging(MAXIMA, 4, 16, CPU)
     full = {"T": 6, "B": 6, "R": 0, "G": 6, "S": 6}
     staging.fill(step(6, 100), full)
     staging.fill(step(2, 7), full)
@@ -60,7 +71,7 @@ def test_padding_points_at_the_null_block_whatever_was_there_before() -> None:
 
 
 def test_both_kinds_of_rows_leave_the_model_in_order() -> None:
-    staging = Staging(MAXIMA, 4, CPU)
+    staging = Staging(MAXIMA, 4, 16, CPU)
     inputs = StepInputs(
         token_ids=ints(1, 2, 3, 4),
         positions=ints(0, 1, 2, 3),
@@ -81,7 +92,7 @@ def test_both_kinds_of_rows_leave_the_model_in_order() -> None:
 
 
 def test_addresses_stay() -> None:
-    staging = Staging(MAXIMA, 4, CPU)
+    staging = Staging(MAXIMA, 4, 16, CPU)
     sizes = {"T": 4, "B": 4, "R": 0, "G": 4, "S": 4}
     before = staging.step(sizes)
     staging.fill(step(4, 30), sizes)
@@ -89,19 +100,66 @@ def test_addresses_stay() -> None:
 
 
 def test_tokens_may_come_from_the_step_before() -> None:
-    staging = Staging(MAXIMA, 4, CPU)
+    staging = Staging(MAXIMA, 4, 16, CPU)
     sizes = {"T": 4, "B": 4, "R": 0, "G": 4, "S": 4}
     drawn = torch.tensor([-1, 71, 72], dtype=torch.int32)
-    staging.fill(step(3, 7), sizes, ints(2, -1, 0), drawn)
-    assert staging.step(sizes).token_ids.tolist() == [72, 8, 0, 0], "what could not be drawn is no place to read from"
+    staging.fill(step(3, 7), sizes, ints(2, -1, 0))
+    found = staging.step(sizes)
+    feed_drawn(found.token_ids, staging.tensors(sizes, ("sources",))["sources"], drawn)
+    assert found.token_ids.tolist() == [72, 8, 0, 0], "what could not be drawn is no place to read from"
+    staging.fill(step(3, 7), sizes)
+    feed_drawn(found.token_ids, staging.tensors(sizes, ("sources",))["sources"], drawn)
+    assert found.token_ids.tolist() == [7, 8, 9, 0]
+
+
+def test_a_long_sequence_does_not_make_tables_of_short_ones_long() -> None:
+    staging = Staging(MAXIMA, 40, 16, CPU)
+    table = np.zeros((3, 40), np.int32)
+    table[0, :2], table[1], table[2, 0] = [5, 6], np.arange(100, 140), 9
+    contexts = ints(20, 640, 1)
+    given = replace(step(3, 7), positions=contexts - 1, context_len=contexts, block_table=table)
+    sizes = {"T": 3, "B": 3, "R": 0, "G": 3, "S": 3}
+    staging.fill(given, sizes)
+    found = staging.step(sizes)
+    starts = found.table_start.tolist()
+    assert [starts[1] - starts[0], starts[2] - starts[1]] == [2, 40]
+    assert found.block_table[starts[0] : starts[2] + 1].tolist() == [5, 6, *range(100, 140), 9]
+
+
+def test_a_step_is_one_copy_of_what_it_needs(monkeypatch: pytest.MonkeyPatch) -> None:
+    staging = Staging(MAXIMA, 4, 16, CPU, {"extra": ("D", np.float64)}, tail=1000)
+    copies: list[int] = []
+    copy = torch.Tensor.copy_
+
+    def counted(self: torch.Tensor, source: torch.Tensor, non_blocking: bool = False) -> torch.Tensor:
+        copies.append(source.numel())
+        return copy(self, source, non_blocking)
+
+    def write(columns: Arrays, tail: Tail) -> None:
+        columns["extra"][:] = [0.5, 1e300]
+        tail.put(ints(1, 2, 3))
+
+    monkeypatch.setattr(torch.Tensor, "copy_", counted)
+    sizes = {"T": 2, "B": 2, "R": 0, "G": 2, "S": 2, "D": 2}
+    staging.fill(step(2, 7), sizes, write=write)
+    assert len(copies) == 1 and copies[0] < 300, "arrays at their own sizes, tables, and the tail that is used"
+    assert staging.tensors(sizes, ("extra",))["extra"].tolist() == [0.5, 1e300]
+
+
+def test_a_tail_without_room_is_refused() -> None:
+    staging = Staging(MAXIMA, 4, 16, CPU, tail=8)
+    with pytest.raises(InvariantError, match="words of staging"):
+        staging.fill(
+            step(2, 7), MAXIMA, write=lambda columns, tail: [tail.put(ints(*range(9))) for _ in range(9)] and None
+        )
 
 
 def test_steps_on_their_way_do_not_share_host_memory() -> None:
     """As many as may be under way; on a GPU a copy reads it later."""
-    staging = Staging(MAXIMA, 4, CPU)
+    staging = Staging(MAXIMA, 4, 16, CPU)
     sizes = {"T": 2, "B": 2, "R": 0, "G": 2, "S": 2}
     places = set()
     for first in range(3):
         staging.fill(step(2, first), sizes)
-        places.add(staging._numpy.ctypes.data)
+        places.add(staging._hosts[staging._turn].words.ctypes.data)
     assert len(places) == 3

@@ -17,13 +17,16 @@ Launches = Callable[[], None]
 class Recorder(Protocol):
     """Turns launches that read and write fixed addresses into something that repeats them."""
 
-    def record(self, launches: Launches) -> Launches: ...
+    def record(self, launches: Launches) -> Launches:
+        """Launches once, which computes the step at hand, and records. Returns: what repeats it."""
+        ...
 
 
 class DirectLaunches:
     """Repeats launches by launching them."""
 
     def record(self, launches: Launches) -> Launches:
+        launches()
         return launches
 
 
@@ -34,7 +37,7 @@ class CudaGraphs:
         self._pool = torch.cuda.graph_pool_handle()
 
     def record(self, launches: Launches) -> Launches:
-        """Launches once as they are, which compiles and warms what is new, then records them.
+        """As they are they compile and warm what is new, and compute the step; recording them computes nothing.
 
         They must neither allocate nor wait for the device. Returns: a replay on the current stream.
         """

@@ -8,68 +8,68 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import replace
-from typing import Any
 
 import torch
 
+from albireo.backends.cuda.buckets import Ending
 from albireo.backends.cuda.kernels.sample import sample
-from albireo.backends.cuda.sampling import SampleWorkspace, SamplingStaging
+from albireo.backends.cuda.kernels.take_best import take_best
+from albireo.backends.cuda.sampling import SampleWorkspace, SamplingTensors
+from albireo.backends.cuda.task_arrays import TaskArrays, may_change
+from albireo.params import MAX_TOP
 from albireo.step import SampleTask
 
-#: Steps whose parameters may be on their way at once.
-_STAGINGS = 3
-#: Logits that the parameters of a step may change, one by one; three numbers each in each staging.
+#: Logits that the parameters of a step may change, one by one; three words each in each staging.
 MAX_EDITS = 1 << 20
+
+
+def tail_words(num_tasks: int, vocab: int) -> int:
+    """Words of staging that masks and changes of single logits take at most."""
+    return num_tasks * -(-vocab // 32) + 3 * MAX_EDITS
 
 
 class Drawing:
     """Room for the tasks of the largest step. Args: num_tasks: most tasks of a step. vocab: width of logits.
 
-    Fields: tokens: [num_tasks] what the last step drew, on the device.
+    Fields: tokens: [num_tasks] what the last step drew, on the device. arrays: the tasks of the step at hand.
     """
 
     def __init__(self, num_tasks: int, vocab: int, device: torch.device) -> None:
         self._num_tasks = num_tasks
-        self._stagings = [SamplingStaging(num_tasks, vocab, MAX_EDITS, device) for _ in range(_STAGINGS)]
-        self._sent: list[Any] = [None] * _STAGINGS
-        self._turn = 0
         self._space = SampleWorkspace.allocate(num_tasks, vocab, device)
-        self._device = device
+        self.arrays = TaskArrays(vocab)
         self.tokens = torch.full((num_tasks,), -1, dtype=torch.int32, device=device)
 
     def can_draw(self, tasks: Sequence[SampleTask]) -> bool:
-        """Whether there is room for what these tasks change, and log-probabilities are not asked for."""
-        if len(tasks) > self._num_tasks or any(task.params.logprobs is not None for task in tasks):
+        """Whether there is room for what these tasks change, and for what they want to be told."""
+        if len(tasks) > self._num_tasks:
             return False
-        return sum(map(_most_edits, tasks)) <= MAX_EDITS
+        num_edits = 0
+        for task in tasks:
+            if not 0 <= (task.params.logprobs or 0) <= MAX_TOP:
+                return False
+            if may_change(task):
+                num_edits += _most_edits(task)
+        return num_edits <= MAX_EDITS
 
-    def from_logits(self, logits: torch.Tensor, tasks: Sequence[SampleTask], rows: Sequence[int], ahead: int) -> None:
-        """Draw: task i reads row rows[i]. ahead: tokens of each task that are not among its output yet.
+    def from_logits(self, logits: torch.Tensor, tasks: SamplingTensors, ending: Ending) -> None:
+        """Draw, as many as tasks has rows."""
+        count = len(tasks.rows)
+        space = replace(self._space, num_tasks=count)
+        sample(logits, tasks, space, self.tokens[:count], changes=ending.changes, truncates=ending.truncates)
 
-        Raises: InvalidParams naming the sequence whose grammar gives up.
-        """
-        self._turn = (self._turn + 1) % _STAGINGS
-        if self._sent[self._turn] is not None:
-            self._sent[self._turn].synchronize()
-        tensors = self._stagings[self._turn].fill(tasks, rows, ahead)
-        if self._device.type == "cuda":
-            self._sent[self._turn] = torch.cuda.Event()
-            self._sent[self._turn].record()
-        sample(logits, tensors, replace(self._space, num_tasks=len(tasks)), self.tokens[: len(tasks)])
-
-    def from_best(self, ids: torch.Tensor, values: torch.Tensor, rows: Sequence[int]) -> None:
+    def from_best(self, ids: torch.Tensor, values: torch.Tensor, rows: torch.Tensor) -> None:
         """The best id of each row, for tasks that take no other. ids, values: [G, n]."""
-        found = torch.where(torch.isfinite(values[:, 0]), ids[:, 0], -1)
-        if len(rows) != len(found) or any(row != i for i, row in enumerate(rows)):
-            found = found[torch.tensor(list(rows), dtype=torch.int64).to(self._device)]
-        self.tokens[: len(found)].copy_(found)
+        take_best(ids, values, rows, self.tokens[: len(rows)])
 
 
 def _most_edits(task: SampleTask) -> int:
     params = task.params
-    count = len(params.logit_bias or ()) + len(params.bad_words_token_ids or ()) + len(task.stop_token_ids)
+    count = len(task.stop_token_ids) + len(params.bad_words_token_ids)
+    if params.logit_bias:
+        count += len(params.logit_bias)
     if params.repetition_penalty != 1.0:
-        count += len(task.prompt_token_ids)
-    if params.repetition_penalty != 1.0 or params.frequency_penalty or params.presence_penalty:
+        count += len(task.prompt_token_ids) + len(task.output_token_ids)
+    elif params.frequency_penalty or params.presence_penalty:
         count += len(task.output_token_ids)
     return count

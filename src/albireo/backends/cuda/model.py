@@ -9,29 +9,44 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from copy import copy
+from dataclasses import dataclass
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 
 from albireo.backends.cuda.bind import Launch, Memory, bind
-from albireo.backends.cuda.buckets import Bucket, Buckets
+from albireo.backends.cuda.buckets import DRAWS, NO_ENDING, Bucket, Buckets, Ending
 from albireo.backends.cuda.capture import CudaGraphs, DirectLaunches, Launches, Recorder
-from albireo.backends.cuda.drawing import Drawing
+from albireo.backends.cuda.drawing import tail_words
+from albireo.backends.cuda.endings import ENDING_COLUMNS, WHOLE, Endings, Wish
 from albireo.backends.cuda.kernels.build_work_list import build_work_list
 from albireo.backends.cuda.kernels.copy_blocks import copy_blocks
+from albireo.backends.cuda.kernels.feed_drawn import feed_drawn
 from albireo.backends.cuda.kv import TORCH_DTYPES, DeviceKV
 from albireo.backends.cuda.matrix import DeviceMatrix
+from albireo.backends.cuda.reporting import Reports
 from albireo.backends.cuda.results import Results, Ticket
 from albireo.backends.cuda.scratch import Scratch
 from albireo.backends.cuda.staging import Staging
 from albireo.backends.cuda.step import DeviceStep
 from albireo.backends.step_inputs import StepInputs
-from albireo.backends.step_outputs import NOTHING, StepOutputs
+from albireo.backends.step_outputs import NOTHING, DrawnTokens, StepOutputs
 from albireo.dtypes import TOKEN, itemsize
 from albireo.errors import InvariantError, OutOfMemory
 from albireo.graph.program import Buffer, Call, Program
 from albireo.step import SampleTask
+
+#: What is recorded ahead of need: the best token of each row; a drawn one.
+_USUAL = ((True, DRAWS), (False, Ending(draws=True, truncates=True)))
+
+
+@dataclass(frozen=True, slots=True)
+class Submitted:
+    """A step under way: where its results will be, and what is to be told of them."""
+
+    ticket: Ticket
+    reports: Reports
 
 
 class CudaModel:
@@ -65,14 +80,11 @@ class CudaModel:
         self._buckets = Buckets(min(program.maxima["G"], program.maxima["T"]))
         self._matrices, self._vectors = matrices, vectors
         self._arena = torch.zeros(program.arena_bytes, dtype=torch.uint8, device=device)
-        self._make_room(program)
+        self._make_room(program, program.buffers[program.outputs["logits"]].cols)
         self._recorder = recorder or (CudaGraphs() if device.type == "cuda" else DirectLaunches())
         self._recorded: dict[Bucket, Launches] = {}
-        logits = self._output("logits")
-        self._drawing = Drawing(len(logits), logits.shape[1], device)
-        self._results = Results(
-            {name: self._output(name) for name in program.outputs} | {"tokens": self._drawing.tokens}
-        )
+        self._endings = Endings(self._maxima, self._output, self._staging, device)
+        self._results = Results({name: self._output(name) for name in program.outputs} | self._endings.found)
         self._kv, self._launches = self._bind(2)
         self.num_blocks = self._blocks_that_fit(num_blocks, reserve_bytes)
         self._kv, self._launches = self._bind(self.num_blocks)
@@ -100,24 +112,26 @@ class CudaModel:
         if program.arena_bytes > len(self._arena):
             other._arena = torch.zeros(program.arena_bytes, dtype=torch.uint8, device=self.device)
         other._recorder, other._recorded = DirectLaunches(), {}
-        other._make_room(program)
+        other._make_room(program, 0)
         other._results = Results({name: other._output(name) for name in program.outputs})
         memory = Memory(other._buffers, program.buffers, self._matrices, self._vectors, self._kv, other._scratch)
         other._launches = [(call, bind(call, memory)) for call in program.calls]
         return other
 
-    def _make_room(self, program: Program) -> None:
-        """For what a program's steps need beside weights, KV cache and arena."""
+    def _make_room(self, program: Program, vocab: int) -> None:
+        """For what a program's steps need beside weights, KV cache and arena. Args: vocab: that it draws from, or 0."""
         self.program = program
-        self._maxima = {**program.maxima, "B": program.maxima["G"]}
+        tasks = program.maxima["R"] if vocab else 0
+        self._maxima = {**program.maxima, "B": program.maxima["G"], "D": tasks, "L": 2 * tasks}
         self._buffers = {name: self._view(buffer) for name, buffer in program.buffers.items()}
         max_blocks = -(-self._max_positions // program.kv.block_size)
-        self._staging = Staging(self._maxima, max_blocks, self.device)
+        columns, tail = (ENDING_COLUMNS, tail_words(tasks, vocab)) if vocab else ({}, 0)
+        self._staging = Staging(self._maxima, max_blocks, program.kv.block_size, self.device, columns, tail)
         self._scratch = Scratch.of(program, self._maxima, self._max_positions, self.device)
 
     def can_draw(self, tasks: Sequence[SampleTask]) -> bool:
         """See execution.ahead.AheadDevice."""
-        return self._drawing.can_draw(tasks)
+        return self._endings.can_draw(tasks)
 
     def submit(
         self,
@@ -125,35 +139,29 @@ class CudaModel:
         tasks: Sequence[SampleTask],
         rows: Sequence[int],
         sources: NDArray[np.int32] | None = None,
-    ) -> Ticket:
+        targets: Sequence[tuple[int, int, int]] = (),
+    ) -> Submitted:
         """Start one step behind those before it; see execution.ahead.AheadDevice. Raises: as run()."""
-        is_recorded = self._begin(inputs, sources)
-        if tasks and len(inputs.logit_rows):
-            logits = self._output("logits", len(inputs.logit_rows))
-            self._drawing.from_logits(logits, tasks, rows, ahead=int(sources is not None))
-        elif tasks and not (is_recorded and list(rows) == list(range(len(tasks)))):
-            self._draw_best(len(inputs.top_rows), rows)
-        return self._results.send({"tokens": self._drawing.tokens[: len(tasks)]})
+        num_rows, ahead = len(inputs.logit_rows), int(sources is not None)
+        wish = self._endings.wish(tasks, rows, targets, is_top=not num_rows, ahead=ahead)
+        self._begin(inputs, wish, sources)
+        return Submitted(self._results.send(self._endings.results(wish, num_rows)), wish.reports)
 
-    def collect(self, ticket: Ticket) -> NDArray[np.int32]:
+    def collect(self, submitted: Submitted) -> DrawnTokens:
         """Wait for a step; see execution.ahead.AheadDevice."""
-        return self._results.receive(ticket)["tokens"]
+        return self._endings.told(submitted.reports, self._results.receive(submitted.ticket))
 
-    def _begin(self, inputs: StepInputs, sources: NDArray[np.int32] | None = None) -> bool:
-        """Start a step. Returns: whether it was a recorded one, which draws the best token of each row itself."""
+    def _begin(self, inputs: StepInputs, wish: Wish | None = None, sources: NDArray[np.int32] | None = None) -> None:
+        """Start a step. Args: wish: None: it ends in its outputs."""
         self.check_size(inputs)
-        bucket = self._buckets.of(inputs.sizes, inputs.num_sequences)
-        sizes = bucket.sizes if bucket else {**inputs.sizes, "B": inputs.num_sequences}
-        self._staging.fill(inputs, sizes, sources, self._drawing.tokens)
-        step = self._staging.step(sizes)
+        ending, counts, write = (NO_ENDING, {}, None) if wish is None else (wish.ending, wish.counts, wish.write)
+        sizes = {**inputs.sizes, "B": inputs.num_sequences, "D": 0, "L": 0, **counts}
+        bucket = self._buckets.of(sizes, ending)
+        self._staging.fill(inputs, sizes if bucket is None else bucket.sizes, sources, write)
         if bucket is None:
-            self._launch(step)
+            self._whole(sizes, ending, feeds=sources is not None)()
         else:
-            self._replay(bucket, step)
-        return bucket is not None
-
-    def _draw_best(self, num_rows: int, rows: Sequence[int]) -> None:
-        self._drawing.from_best(self._output("top_ids", num_rows), self._output("top_values", num_rows), rows)
+            self._replay(bucket)
 
     def check_size(self, inputs: StepInputs) -> None:
         """Raises: InvariantError when the step is larger than the program was planned for."""
@@ -168,10 +176,10 @@ class CudaModel:
         Args: sizes: of decoding steps; None: all buckets, for greedy and for other sampling.
         """
         for size in sorted(self._buckets.sizes if sizes is None else sizes, reverse=True):
-            for is_top in (True, False):
-                bucket = Bucket(size, is_top)
+            for is_top, ending in _USUAL:
+                bucket = Bucket(size, is_top, ending)
                 self._fill_with_padding(bucket.sizes)
-                self._replay(bucket, self._staging.step(bucket.sizes))
+                self._replay(bucket)
         return len(self._recorded)
 
     def value(self, name: str, inputs: StepInputs) -> NDArray[np.float32]:
@@ -213,22 +221,33 @@ class CudaModel:
             if step.sizes[call.rows]:
                 launch(step)
 
-    def _replay(self, bucket: Bucket, step: DeviceStep) -> None:
+    def _replay(self, bucket: Bucket) -> None:
         launches = self._recorded.get(bucket)
-        if launches is None:
+        if launches is not None:
+            launches()
+        else:
+            whole = self._whole(bucket.sizes, bucket.ending, feeds=bucket.ending.draws)
+            self._recorded[bucket] = self._recorder.record(whole)
 
-            def whole() -> None:
-                self._launch(step)
-                if bucket.is_top:
-                    self._draw_best(bucket.size, range(bucket.size))
+    def _whole(self, sizes: Mapping[str, int], ending: Ending, feeds: bool) -> Launches:
+        """All launches of a step. Args: feeds: tokens of the step before may be among its own."""
+        step = self._staging.step(sizes)
+        sources = self._staging.tensors(sizes, ("sources",))["sources"]
+        end = self._endings.launches(sizes, ending)
 
-            launches = self._recorded[bucket] = self._recorder.record(whole)
-        launches()
+        def launches() -> None:
+            if feeds:
+                feed_drawn(step.token_ids, sources, self._endings.tokens)
+            self._launch(step)
+            end()
+
+        return launches
 
     def _fill_with_padding(self, sizes: Mapping[str, int]) -> None:
         """A step of padding alone: it computes, reads and writes the null block, and means nothing."""
         none, empty = np.zeros(0, np.int32), np.zeros((0, 1), np.int32)
-        self._staging.fill(StepInputs(none, none, none, np.zeros(1, np.int32), none, empty, none, none), sizes)
+        padding = StepInputs(none, none, none, np.zeros(1, np.int32), none, empty, none, none)
+        self._staging.fill(padding, sizes, write=self._endings.wish((), (), (), is_top=False, ahead=0).write)
 
     def _blocks_that_fit(self, wanted: int, reserve_bytes: int) -> int:
         """KV blocks that there is room for once the largest step has run, and all it needs is loaded.
@@ -239,7 +258,7 @@ class CudaModel:
             return wanted
         largest = dict(self._maxima)
         self._fill_with_padding(largest)
-        self._launch(self._staging.step(largest))
+        self._whole(largest, WHOLE, feeds=False)()
         torch.cuda.synchronize(self.device)
         free, total = torch.cuda.mem_get_info(self.device)
         block_bytes = self.program.kv.position_bytes * self.program.kv.block_size * self.program.kv.num_layers

@@ -1,6 +1,7 @@
 """Results: what steps give, on its way to host memory while the next step is already computed.
 
 Owned by model.py. A few sets of page-locked arrays in turn; each copy is followed by an event that collect() waits for.
+An array has host memory from when it is first sent: whole logits are asked for by few.
 """
 
 from __future__ import annotations
@@ -30,13 +31,8 @@ class Results:
 
     def __init__(self, like: Mapping[str, torch.Tensor]) -> None:
         self._is_cuda = any(tensor.is_cuda for tensor in like.values())
-        self._sets = [
-            {
-                name: torch.zeros(tensor.shape, dtype=tensor.dtype, pin_memory=self._is_cuda)
-                for name, tensor in like.items()
-            }
-            for _ in range(_SETS)
-        ]
+        self._like = like
+        self._sets: list[dict[str, torch.Tensor]] = [{} for _ in range(_SETS)]
         self._turn = 0
 
     def send(self, tensors: Mapping[str, torch.Tensor]) -> Ticket:
@@ -44,7 +40,7 @@ class Results:
         turn, self._turn = self._turn, (self._turn + 1) % _SETS
         for name, tensor in tensors.items():
             if len(tensor):
-                self._sets[turn][name][: len(tensor)].copy_(tensor, non_blocking=True)
+                self._host(turn, name)[: len(tensor)].copy_(tensor, non_blocking=True)
         event = torch.cuda.Event() if self._is_cuda else None
         if event is not None:
             event.record()
@@ -54,4 +50,11 @@ class Results:
         """Wait, and give the arrays."""
         if ticket.event is not None:
             ticket.event.synchronize()
-        return {name: self._sets[ticket.turn][name][:rows].numpy() for name, rows in ticket.rows.items()}
+        return {name: self._host(ticket.turn, name)[:rows].numpy() for name, rows in ticket.rows.items()}
+
+    def _host(self, turn: int, name: str) -> torch.Tensor:
+        rooms = self._sets[turn]
+        if name not in rooms:
+            like = self._like[name]
+            rooms[name] = torch.zeros(like.shape, dtype=like.dtype, pin_memory=self._is_cuda)
+        return rooms[name]

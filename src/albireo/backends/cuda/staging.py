@@ -1,12 +1,16 @@
-"""Staging: a step's arrays go to the device in one copy, and its block tables in a second.
+"""Staging: all that a step needs from the host goes to the device in one copy out of one buffer.
 
-Owned by model.py. Host memory is page-locked where there is a GPU, so that the copies are asynchronous. The device
-tensors keep their addresses for good: what was recorded reads them again.
+Owned by model.py. Arrays whose lengths follow from the sizes of a step come first; where they lie follows from these
+sizes too, so that a recorded step finds them again. What is as long as it happens to be (block tables, masks, changes
+of single logits) lies behind them, at places that arrays of the first part name. Only what is used is copied. Host
+memory is page-locked where there is a GPU, so that the copy is asynchronous.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Iterable, Mapping
+from functools import lru_cache
+from typing import Any
 
 import numpy as np
 import torch
@@ -14,14 +18,17 @@ from numpy.typing import NDArray
 
 from albireo.backends.cuda.step import DeviceStep
 from albireo.backends.step_inputs import StepInputs
+from albireo.errors import InvariantError
 
-#: Array of a step -> what counts its entries.
-_ARRAYS = {
+#: Array of a step -> what counts its entries; sampling.py and reporting.py add theirs.
+_STEP_ARRAYS = {
     "token_ids": "T",
     "positions": "T",
     "slots": "T",
+    "sources": "B",
     "query_start": "B",  # and one more
     "context_len": "B",
+    "table_start": "B",
     "logit_rows": "R",
     "top_rows": "G",
     "out_rows": "S",
@@ -30,29 +37,57 @@ _ARRAYS = {
     "top_counts": "G",
 }
 _ROWS = ("logit_rows", "top_rows", "out_rows", "logit_pos", "top_pos")
-#: Arrays begin at multiples of so many entries: 64 bytes.
+#: Arrays begin at multiples of so many words of 4 bytes: 64 bytes.
 _ALIGN = 16
 #: Steps whose arrays may be on their way at once.
 _HOSTS = 3
+#: Sizes whose places are remembered.
+_KEPT = 512
+#: Symbols that count entries: those of a program's steps, D tasks and L reports.
+_SYMBOLS = "TBRGSDL"
+
+#: Array -> what counts its entries, and their type.
+Columns = Mapping[str, tuple[str, type[np.generic]]]
+Arrays = Mapping[str, NDArray[Any]]
+_TORCH = {np.int32: torch.int32, np.float32: torch.float32, np.int64: torch.int64, np.float64: torch.float64}
+
+
+class Tail:
+    """What is behind the arrays of one step: written from front to back. Fields: end: words that are used."""
+
+    def __init__(self, words: NDArray[np.int32], end: int) -> None:
+        self._words, self.end = words, end
+
+    def put(self, values: NDArray[np.int32]) -> int:
+        """Returns: where they begin. Raises: InvariantError when there is no room."""
+        start, end = self.end, self.end + values.size
+        if end > len(self._words):
+            raise InvariantError(f"a step takes {end} words of staging; memory is planned for {len(self._words)}")
+        self._words[start:end].reshape(values.shape)[...] = values
+        self.end = end
+        return start
+
+
+Writer = Callable[[Arrays, Tail], None]
 
 
 class _Host:
-    """Host memory of one step under way: its arrays, then a row of another step's results for each sequence."""
+    """Host memory of one step under way."""
 
-    def __init__(self, length: int, rows: int, columns: int, is_pinned: bool) -> None:
-        self.tensor = torch.zeros(length + rows, dtype=torch.int32, pin_memory=is_pinned)
-        self.table = torch.zeros((rows, columns), dtype=torch.int32, pin_memory=is_pinned)
-        self.numpy: NDArray[np.int32] = self.tensor.numpy()
-        self.numpy_table: NDArray[np.int32] = self.table.numpy()
+    def __init__(self, length: int, is_pinned: bool) -> None:
+        self.tensor = torch.zeros(length, dtype=torch.int32, pin_memory=is_pinned)
+        self.words: NDArray[np.int32] = self.tensor.numpy()
+        #: Views of it, by the sizes of a step.
+        self.arrays: dict[tuple[int, ...], dict[str, NDArray[Any]]] = {}
         self._event = torch.cuda.Event() if is_pinned else None
 
     def sent(self) -> None:
-        """Its copies were begun."""
+        """Its copy was begun."""
         if self._event is not None:
             self._event.record()
 
     def wait(self) -> None:
-        """Until its last copies are done."""
+        """Until its last copy is done."""
         if self._event is not None:
             self._event.synchronize()
 
@@ -60,91 +95,124 @@ class _Host:
 class Staging:
     """Room for the largest step.
 
-    Args: maxima: most T, B, R, G and S. max_blocks: columns of the block table.
+    Args:
+        maxima: most T, B, R, G, S, D and L. columns: arrays beside those of a StepInputs.
+        block_size: positions of a block. max_blocks: of a sequence. tail: words behind the arrays, beside block tables.
     """
 
-    def __init__(self, maxima: Mapping[str, int], max_blocks: int, device: torch.device) -> None:
-        self._at: dict[str, int] = {}
-        end = 0
-        for name, symbol in _ARRAYS.items():
-            self._at[name] = end
-            end += -(-(maxima[symbol] + 1) // _ALIGN) * _ALIGN
-        self._end = end
-        self._hosts = [_Host(end, maxima["B"], max_blocks, device.type == "cuda") for _ in range(_HOSTS)]
+    def __init__(
+        self,
+        maxima: Mapping[str, int],
+        max_blocks: int,
+        block_size: int,
+        device: torch.device,
+        columns: Columns | None = None,
+        tail: int = 0,
+    ) -> None:
+        steps: Columns = {name: (symbol, np.int32) for name, symbol in _STEP_ARRAYS.items()}
+        self._columns = {**steps, **(columns or {})}
+        self._block_size = block_size
+        self._places = lru_cache(maxsize=_KEPT)(self._find_places)
+        length = self._places(_counts(maxima))[1] + maxima["B"] * max_blocks + tail
+        self._hosts = [_Host(length, device.type == "cuda") for _ in range(_HOSTS)]
         self._turn = 0
-        self._device = torch.zeros(end + maxima["B"], dtype=torch.int32, device=device)
-        self._device_table = torch.zeros((maxima["B"], max_blocks), dtype=torch.int32, device=device)
+        self._device = torch.zeros(length, dtype=torch.int32, device=device)
+
+    @property
+    def words(self) -> torch.Tensor:
+        """The whole buffer on the device, int32: what places in it refer to."""
+        return self._device
 
     def fill(
         self,
         inputs: StepInputs,
         sizes: Mapping[str, int],
         sources: NDArray[np.int32] | None = None,
-        drawn: torch.Tensor | None = None,
+        write: Writer | None = None,
     ) -> None:
         """Copy a step to the device, padded to sizes, behind what is under way there; returns before it is done.
 
-        Args: sources: [T], in a step of one token a sequence: the token of a row is drawn[i]; -1: it is in inputs.
-            drawn: what the step before drew, on the device.
+        Args: sources: see kernels/feed_drawn.py; None: all tokens are in inputs. write: fills the other columns.
         """
         self._turn = (self._turn + 1) % _HOSTS
         host = self._hosts[self._turn]
         host.wait()
-        self._numpy = host.numpy
-        num_tokens, num_sequences = inputs.num_tokens, inputs.num_sequences
-        self._put("token_ids", inputs.token_ids, sizes["T"])
-        self._put("positions", inputs.positions, sizes["T"])
-        self._put("slots", inputs.slots, sizes["T"])
-        self._put("query_start", inputs.query_start, sizes["B"] + 1, padding=num_tokens)
-        self._put("context_len", inputs.context_len, sizes["B"])
-        for name in ("logit_rows", "top_rows"):
-            self._put(name, getattr(inputs, name), sizes[_ARRAYS[name]])
-        self._put("top_counts", inputs.top_counts, sizes["G"], padding=1)
-        num_logits, num_top = sizes["R"], sizes["G"]
-        rows = self._view("out_rows", num_logits + num_top)
-        rows[:num_logits] = self._view("logit_rows", num_logits)
-        rows[num_logits:] = self._view("top_rows", num_top)
-        self._view("logit_pos", num_logits)[:] = np.arange(num_logits)
-        self._view("top_pos", num_top)[:] = np.arange(num_logits, num_logits + num_top)
-        if sources is not None and drawn is not None:
-            host.numpy[self._end : self._end + num_tokens] = sources
-        self._device[: len(host.tensor)].copy_(host.tensor, non_blocking=True)
-        columns = inputs.block_table.shape[1]
-        host.numpy_table[:num_sequences, :columns] = inputs.block_table
-        self._device_table[:num_sequences, :columns].copy_(host.table[:num_sequences, :columns], non_blocking=True)
+        arrays, end = self._arrays(host, _counts(sizes))
+        tail = Tail(host.words, end)
+        for name in ("token_ids", "positions", "slots", "context_len", "logit_rows", "top_rows"):
+            _put(arrays[name], getattr(inputs, name))
+        _put(arrays["sources"], np.zeros(0, np.int32) if sources is None else sources, padding=-1)
+        _put(arrays["query_start"], inputs.query_start, padding=inputs.num_tokens)
+        _put(arrays["top_counts"], inputs.top_counts, padding=1)
+        num_logits, rows = sizes["R"], arrays["out_rows"]
+        rows[:num_logits], rows[num_logits:] = arrays["logit_rows"], arrays["top_rows"]
+        arrays["logit_pos"][:] = np.arange(num_logits)
+        arrays["top_pos"][:] = np.arange(num_logits, len(rows))
+        self._put_tables(arrays["table_start"], inputs, tail)
+        if write is not None:
+            write(arrays, tail)
+        self._device[: tail.end].copy_(host.tensor[: tail.end], non_blocking=True)
         host.sent()
-        if sources is not None and drawn is not None:
-            self._take(num_tokens, drawn)
-
-    def _take(self, num_tokens: int, drawn: torch.Tensor) -> None:
-        """Tokens that the step before drew, into their rows; 0 where it could not, which whoever drew is told."""
-        rows = self._device[self._end : self._end + num_tokens]
-        ids = self._device[self._at["token_ids"] : self._at["token_ids"] + num_tokens]
-        ids.copy_(torch.where(rows >= 0, drawn[rows.clamp(min=0).long()].clamp(min=0), ids))
 
     def step(self, sizes: Mapping[str, int]) -> DeviceStep:
-        """The arrays as a step of these sizes sees them. What lies in the block table behind a sequence's context is
-        left from steps before, and not read."""
-
-        def view(name: str, extra: int = 0) -> torch.Tensor:
-            return self._device[self._at[name] : self._at[name] + sizes[_ARRAYS[name]] + extra]
-
+        """The arrays as a step of these sizes sees them."""
+        found = self.tensors(sizes, _STEP_ARRAYS)
         return DeviceStep(
-            token_ids=view("token_ids"),
-            positions=view("positions"),
-            slots=view("slots"),
-            query_start=view("query_start", 1),
-            context_len=view("context_len"),
-            block_table=self._device_table[: sizes["B"]],
-            rows={name: view(name) for name in _ROWS},
-            top_counts=view("top_counts"),
+            token_ids=found["token_ids"],
+            positions=found["positions"],
+            slots=found["slots"],
+            query_start=found["query_start"],
+            context_len=found["context_len"],
+            block_table=self._device,
+            table_start=found["table_start"],
+            rows={name: found[name] for name in _ROWS},
+            top_counts=found["top_counts"],
             sizes=dict(sizes),
         )
 
-    def _view(self, name: str, length: int) -> NDArray[np.int32]:
-        return self._numpy[self._at[name] : self._at[name] + length]
+    def tensors(self, sizes: Mapping[str, int], names: Iterable[str]) -> dict[str, torch.Tensor]:
+        """Arrays on the device, as a step of these sizes sees them; they stay there for good."""
+        places, _ = self._places(_counts(sizes))
+        found = {}
+        for name in names:
+            where, kind = places[name]
+            found[name] = self._device[where].view(_TORCH[kind])
+        return found
 
-    def _put(self, name: str, values: NDArray[np.int32], length: int, padding: int = 0) -> None:
-        room = self._view(name, length)
-        room[: len(values)] = values
-        room[len(values) :] = padding
+    def _arrays(self, host: _Host, counts: tuple[int, ...]) -> tuple[Arrays, int]:
+        places, end = self._places(counts)
+        if counts not in host.arrays:
+            if len(host.arrays) >= _KEPT:
+                host.arrays.clear()
+            host.arrays[counts] = {name: host.words[where].view(kind) for name, (where, kind) in places.items()}
+        return host.arrays[counts], end
+
+    def _find_places(self, counts: tuple[int, ...]) -> tuple[dict[str, tuple[slice, type[np.generic]]], int]:
+        """Where each array lies, in words, and where all end."""
+        sizes = dict(zip(_SYMBOLS, counts, strict=True))
+        places, end = {}, 0
+        for name, (symbol, kind) in self._columns.items():
+            length = (sizes[symbol] + (name == "query_start")) * np.dtype(kind).itemsize // 4
+            places[name] = (slice(end, end + length), kind)
+            end += -(-length // _ALIGN) * _ALIGN
+        return places, end
+
+    def _put_tables(self, starts: NDArray[np.int32], inputs: StepInputs, tail: Tail) -> None:
+        """Each sequence's blocks, as many as its context takes, or a few more where that is less work."""
+        table, counts = inputs.block_table, -(-inputs.context_len // self._block_size)
+        num_sequences, longest = len(counts), int(counts.max(initial=0))
+        if 2 * int(counts.sum()) >= num_sequences * longest:
+            starts[:num_sequences] = tail.put(table[:, :longest]) + np.arange(num_sequences) * longest
+        else:
+            for i, count in enumerate(counts.tolist()):
+                starts[i] = tail.put(table[i, :count])
+        starts[num_sequences:] = 0
+
+
+def _counts(sizes: Mapping[str, int]) -> tuple[int, ...]:
+    return tuple(sizes.get(symbol, 0) for symbol in _SYMBOLS)
+
+
+def _put(room: NDArray[Any], values: NDArray[Any], padding: int = 0) -> None:
+    room[: len(values)] = values
+    room[len(values) :] = padding

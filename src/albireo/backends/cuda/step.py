@@ -1,7 +1,7 @@
 """DeviceStep: the arrays of one step in device memory, padded to a bucket.
 
-Filled by model.py from a StepInputs in one copy, read by kernels. A padding row of T has token 0, position 0 and slot 0
-(the null block); a padding sequence has no rows and context 0.
+Filled by staging.py from a StepInputs in one copy, read by kernels. A padding row of T has token 0, position 0 and
+slot 0 (the null block); a padding sequence has no rows and context 0.
 """
 
 from __future__ import annotations
@@ -17,10 +17,11 @@ class DeviceStep:
     """int32 tensors; the names and meanings are those of backends/step_inputs.py.
 
     Fields:
-        token_ids, positions, slots: [T]. query_start: [B + 1]. context_len: [B]. block_table: [B, max_blocks].
+        token_ids, positions, slots: [T]. query_start: [B + 1]. context_len: [B].
+        block_table: [any], one sequence's blocks behind another's. table_start: [B] where those of a sequence begin.
         rows: logit_rows [R], top_rows [G], out_rows [S], logit_pos [R], top_pos [G] by name.
         top_counts: [G].
-        sizes: T, B, R, G, S of this bucket, padding included.
+        sizes: T, B, R, G, S, D, L of this bucket, padding included.
     """
 
     token_ids: torch.Tensor
@@ -29,6 +30,7 @@ class DeviceStep:
     query_start: torch.Tensor
     context_len: torch.Tensor
     block_table: torch.Tensor
+    table_start: torch.Tensor
     rows: Mapping[str, torch.Tensor]
     top_counts: torch.Tensor
     sizes: Mapping[str, int]

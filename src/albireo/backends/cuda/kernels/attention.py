@@ -69,6 +69,7 @@ def attention_kernel(
     items,
     count,
     block_table,
+    table_start,
     partial,
     partial_ml,
     scale,
@@ -76,7 +77,6 @@ def attention_kernel(
     window,
     q_stride,
     out_stride,
-    table_stride,
     KV_HEADS: tl.constexpr,
     GROUP: tl.constexpr,
     HEAD_DIM: tl.constexpr,
@@ -135,7 +135,7 @@ def attention_kernel(
         total_m = m
         total_l = tl.zeros((BM,), tl.float32)
         total = acc
-        table = block_table + sequence.to(tl.int64) * table_stride
+        table = block_table + tl.load(table_start + sequence)
         for start in tl.range(begin, end, BN, num_stages=STAGES):
             if start % SPLIT == 0:
                 # what was gathered so far, nothing at first, ends here
@@ -235,6 +235,7 @@ def attention(
         work.items,
         work.count,
         step.block_table,
+        step.table_start,
         sums,
         stats,
         scale,
@@ -242,7 +243,6 @@ def attention(
         window,
         q.stride(0),
         out.stride(0),
-        step.block_table.stride(0),
         KV_HEADS=num_kv_heads,
         GROUP=shape.group,
         HEAD_DIM=head_dim,
@@ -283,9 +283,9 @@ def aot_cases() -> list[AotCase]:
             dict.fromkeys(("q", "out"), "*bf16")
             | dict.fromkeys(("k", "v"), f"*{cache}")
             | dict.fromkeys(("k_scale", "v_scale", "partial", "partial_ml"), "*fp32")
-            | dict.fromkeys(("items", "count", "block_table"), "*i32")
+            | dict.fromkeys(("items", "count", "block_table", "table_start"), "*i32")
             | dict.fromkeys(("scale", "softcap"), "fp32")
-            | dict.fromkeys(("window", "q_stride", "out_stride", "table_stride"), "i32"),
+            | dict.fromkeys(("window", "q_stride", "out_stride"), "i32"),
             {
                 "KV_HEADS": 8,
                 "GROUP": 4,
@@ -306,7 +306,7 @@ def aot_cases() -> list[AotCase]:
             | options,
             num_warps=_warps(rows),
             num_stages=_STAGES,
-            aligned=("q", "k", "v", "out", "items", "block_table", "partial", "q_stride", "out_stride", "table_stride"),
+            aligned=("q", "k", "v", "out", "items", "partial", "q_stride", "out_stride"),
             max_shared=132 << 10,
             words=words,
             architectures=architectures,

@@ -1,8 +1,10 @@
 """sample: logits -> one token a task, as the host's sampler draws it (sampling/sampler.py), without sorting.
 
 logits: [R, V] float32, any stride between rows, not written to. tasks, space: see ../sampling.py. out: [S] int32; -1
-where no token can be drawn, which the host's sampler explains. Launches: 2; 2 more where a task changes logits, 4 where
-one has top_k, 8 where one has top_p. What a task gets depends on its row and its own parameters, to the last bit.
+where no token can be drawn, which the host's sampler explains. changes: a task may change logits; truncates: one may
+have top_k or top_p. Launches: 2; 2 more with changes, 12 with truncates. In each, tasks that do not ask for what it
+does end at once, so that a recorded step can have them all. What a task gets depends on its row and its own parameters,
+to the last bit.
 """
 
 from __future__ import annotations
@@ -20,12 +22,18 @@ if TYPE_CHECKING:
     from albireo.backends.cuda.sampling import SampleWorkspace, SamplingTensors
 
 
-def sample(logits: torch.Tensor, tasks: SamplingTensors, space: SampleWorkspace, out: torch.Tensor) -> None:
-    if tasks.adjusts:
+def sample(
+    logits: torch.Tensor,
+    tasks: SamplingTensors,
+    space: SampleWorkspace,
+    out: torch.Tensor,
+    changes: bool,
+    truncates: bool,
+) -> None:
+    if changes:
         sample_adjust(logits, tasks, space)
     sample_peak(logits, tasks, space, out)
-    if tasks.has_top_k:
+    if truncates:
         sample_search(logits, tasks, space, by_count=True)
-    if tasks.has_top_p:
         sample_search(logits, tasks, space, by_count=False)
     sample_draw(logits, tasks, space, out)

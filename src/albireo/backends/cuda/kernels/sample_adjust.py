@@ -3,10 +3,11 @@
 Steps 2 to 6 of sampling/sampler.py, in its order and to its bits: tokens outside a mask, bad words, ends that come too
 early (unless nothing else is left), bias, penalties.
 
-logits: [R, V] float32. Of each task s: rows[s] its row, flags[s] bits CHANGES, MASKED, KEEPS_END. masks: [M, ceil(V /
-32)] int32, bit i % 32 of word i // 32 says whether token i may come; mask_rows[s] a row of it. Changes of single ids
-lie between first_edit[s] and first_edit[s + 1], an id once a task: ids; kinds, bits below COUNT, and from it on how
-often the id is in the output; biases. work: [S, V] float32 is written for tasks that change; alive: [S, tiles] int32 is
+logits: [R, V] float32. Of each task s: rows[s] its row, flags[s] bits CHANGES, MASKED, KEEPS_END. words: int32, the
+step's own buffer; what has no fixed size lies somewhere in it. From mask_start[s] on a mask of ceil(V / 32) words, bit
+i % 32 of word i // 32 says whether token i may come. From first_edit[s] on num_edits[s] ids that are changed, each
+once; then as many kinds, bits below COUNT, and from it on how often the id is in the output; then as many biases, the
+bits of float32. work: [S, V] float32 is written for tasks that change; alive: [S, tiles] int32 is
 scratch. Two launches: masks by tile, then edits by task.
 """
 
@@ -40,15 +41,14 @@ def tile_of(vocab: int) -> int:
 
 
 @triton.jit
-def sample_mask_kernel(logits, rows, flags, masks, mask_rows, work, alive, stride, vocab, words, TILE: tl.constexpr):
+def sample_mask_kernel(logits, rows, flags, words, mask_start, work, alive, stride, vocab, TILE: tl.constexpr):
     task, tile, tiles = tl.program_id(0), tl.program_id(1), tl.num_programs(1)
     flag = tl.load(flags + task)
     if (flag & _CHANGES) != 0:
         at = tile * TILE + tl.arange(0, TILE)
         x = tl.load(logits + tl.load(rows + task).to(tl.int64) * stride + at, mask=at < vocab, other=float("-inf"))
         if (flag & _MASKED) != 0:
-            mask = masks + tl.load(mask_rows + task).to(tl.int64) * words
-            word = tl.load(mask + at // 32, mask=at < vocab, other=0)
+            word = tl.load(words + tl.load(mask_start + task) + at // 32, mask=at < vocab, other=0)
             x = tl.where(((word >> (at % 32)) & 1) != 0, x, float("-inf"))
         tl.store(alive + task * tiles + tile, tl.sum((x != float("-inf")).to(tl.int32), 0))
         tl.store(work + task.to(tl.int64) * vocab + at, x, mask=at < vocab)
@@ -58,9 +58,8 @@ def sample_mask_kernel(logits, rows, flags, masks, mask_rows, work, alive, strid
 def sample_edit_kernel(
     flags,
     first_edit,
-    ids,
-    kinds,
-    biases,
+    num_edits,
+    words,
     repetition,
     frequency,
     presence,
@@ -73,26 +72,28 @@ def sample_edit_kernel(
 ):
     task = tl.program_id(0)
     flag = tl.load(flags + task)
-    first, last = tl.load(first_edit + task), tl.load(first_edit + task + 1)
+    ids, last = words + tl.load(first_edit + task), tl.load(num_edits + task)
+    kinds, biases = ids + last, ids + 2 * last
     work += task.to(tl.int64) * vocab
     forbidden = _BANNED | _END
     if (flag & _KEEPS_END) != 0:
         tile = tl.arange(0, TILES)
         left = tl.sum(tl.load(alive + task * tiles + tile, mask=tile < tiles, other=0), 0)
-        for start in range(first, last, EDITS):
+        for start in range(0, last, EDITS):
             at = start + tl.arange(0, EDITS)
             kind = tl.load(kinds + at, mask=at < last, other=0)
             x = tl.load(work + tl.load(ids + at, mask=at < last, other=0))
             left -= tl.sum((((kind & forbidden) != 0) & (x != float("-inf"))).to(tl.int32), 0)
         forbidden = tl.where(left == 0, _BANNED, forbidden)
     if (flag & _CHANGES) != 0:
-        for start in range(first, last, EDITS):
+        for start in range(0, last, EDITS):
             at = start + tl.arange(0, EDITS)
             token = tl.load(ids + at, mask=at < last, other=0)
             kind = tl.load(kinds + at, mask=at < last, other=0)
             x = tl.load(work + token, mask=at < last, other=0.0)
             x = tl.where((kind & forbidden) != 0, float("-inf"), x)
-            x = tl.where((kind & _BIASED) != 0, x + tl.load(biases + at, mask=at < last, other=0.0), x)
+            bias = tl.load(biases + at, mask=at < last, other=0).to(tl.float32, bitcast=True)
+            x = tl.where((kind & _BIASED) != 0, x + bias, x)
             penalty = tl.full((EDITS,), 0.0, tl.float32) + tl.load(repetition + task)
             x = tl.where((kind & _SEEN) != 0, tl.where(x > 0.0, tl.div_rn(x, penalty), x * penalty), x)
             # each product and difference is rounded on its own: launched without fused multiply-add
@@ -109,22 +110,20 @@ def sample_adjust(logits: torch.Tensor, tasks: SamplingTensors, space: SampleWor
         logits,
         tasks.rows,
         tasks.flags,
-        tasks.masks,
-        tasks.mask_rows,
+        tasks.words,
+        tasks.mask_start,
         space.work,
         space.alive,
         logits.stride(0),
         vocab,
-        tasks.masks.shape[1],
         TILE=tile,
         num_warps=8,
     )
     sample_edit_kernel[(num_tasks,)](
         tasks.flags,
         tasks.first_edit,
-        tasks.edit_ids,
-        tasks.edit_kinds,
-        tasks.edit_biases,
+        tasks.num_edits,
+        tasks.words,
         tasks.repetition,
         tasks.frequency,
         tasks.presence,
@@ -140,10 +139,10 @@ def sample_adjust(logits: torch.Tensor, tasks: SamplingTensors, space: SampleWor
 
 
 def aot_cases() -> list[AotCase]:
-    mask = {name: "*i32" for name in ("rows", "flags", "masks", "mask_rows", "alive")}
-    mask |= {"logits": "*fp32", "work": "*fp32", "stride": "i32", "vocab": "i32", "words": "i32"}
-    edit = {name: "*i32" for name in ("flags", "first_edit", "ids", "kinds", "alive")}
-    edit |= {name: "*fp32" for name in ("biases", "repetition", "frequency", "presence", "work")}
+    mask = {name: "*i32" for name in ("rows", "flags", "words", "mask_start", "alive")}
+    mask |= {"logits": "*fp32", "work": "*fp32", "stride": "i32", "vocab": "i32"}
+    edit = {name: "*i32" for name in ("flags", "first_edit", "num_edits", "words", "alive")}
+    edit |= {name: "*fp32" for name in ("repetition", "frequency", "presence", "work")}
     edit |= {"vocab": "i32", "tiles": "i32"}
     return [
         AotCase(

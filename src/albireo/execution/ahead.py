@@ -6,7 +6,8 @@ who decoded goes on, with the token that the device itself found), and a row is 
 exactly that row. Since a row's bits do not depend on the rows beside it, others are computed as a step of their own.
 
 A guess that was wrong does no harm: it wrote the keys and values of one token into the block of a sequence that ended
-or was preempted, and whoever gets the block writes it again, later in the same order, before reading it.
+or was preempted, and whoever gets the block writes it again, later in the same order, before reading it. What was
+swapped out meanwhile may hold that token too: it lies behind those that count, and is written again.
 """
 
 from __future__ import annotations
@@ -21,14 +22,14 @@ from numpy.typing import NDArray
 
 from albireo.backends.step_inputs import StepInputs
 from albireo.execution.inputs import pack_step
-from albireo.execution.runner import DeviceModel, Pooler, Runner
+from albireo.execution.runner import DeviceModel, HostTier, Pooler, Runner, move_blocks
 from albireo.step import SampledToken, SampleTask, SequenceWork, StepPlan, StepResult, TokenLogprobs
 
 #: Positions beyond the next that blocks are held for, so that the step ahead has a place to write to.
 LOOKAHEAD = 1
 
 
-class AheadDevice(DeviceModel, Protocol):
+class AheadDevice(DeviceModel, HostTier, Protocol):
     """A device that computes beside the host, steps in the order of submit(), and draws tokens itself."""
 
     def can_draw(self, tasks: Sequence[SampleTask]) -> bool:
@@ -105,8 +106,7 @@ class AheadRunner:
         rest = [work for work in plan.work if work.seq_id not in found]
         self.num_found += len(found)
         self.num_computed += len(rest)
-        if plan.block_copies:
-            self._device.copy_blocks([(source, target) for _, source, target in plan.block_copies])
+        move_blocks(plan, self._device, self._device)
         ahead: _Flight | None = None
         if flight is not None and found and not rest:
             ahead = self._submit(plan.work, sources={seq_id: row.index for seq_id, row in found.items()})
@@ -116,7 +116,7 @@ class AheadRunner:
             tokens = {seq_id: SampledToken(seq_id, int(drawn[row.index])) for seq_id, row in found.items()}
             if min(token.token_id for token in tokens.values()) < 0:
                 # Computed again, in the open, it says what is wrong: the same bits go into the same slots.
-                return self._runner.execute(_part(plan, plan.work))
+                return self._runner.execute(plan.part(plan.work))
         others = self._compute(plan, rest)
         tokens |= {token.seq_id: token for token in others.tokens}
         if ahead is None:
@@ -148,7 +148,7 @@ class AheadRunner:
         prompt_logprobs: dict[int, list[TokenLogprobs]] = {}
         pooled: dict[int, list[float]] = {}
         for is_there, some in groupby(works, self._can_draw):
-            part = _part(plan, list(some))
+            part = plan.part(list(some))
             result = self._draw(part) if is_there else self._runner.execute(part)
             tokens += result.tokens
             prompt_logprobs |= result.prompt_logprobs
@@ -208,8 +208,3 @@ class AheadRunner:
         if not params.draws_from_raw:
             return False
         return params.max_tokens is None or len(task.output_token_ids) + 1 < params.max_tokens
-
-
-def _part(plan: StepPlan, works: list[SequenceWork]) -> StepPlan:
-    """These works alone; copies of blocks were made."""
-    return StepPlan(plan.step_idx, works, sum(len(work.token_ids) for work in works))

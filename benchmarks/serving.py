@@ -102,7 +102,7 @@ class Server:
         for line in self.process.stderr:
             if found := re.search(r"listening on \S+:(\d+)", line):
                 self.port = int(found[1])
-            if line.rstrip().endswith("is ready"):
+            if " is ready after " in line:
                 return self
         raise SystemExit("the server did not start")
 

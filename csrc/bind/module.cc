@@ -8,7 +8,6 @@
 #include <nanobind/stl/vector.h>
 
 #include <array>
-#include <atomic>
 #include <cstring>
 #include <iterator>
 #include <stdexcept>
@@ -22,8 +21,8 @@
 #include "albireo/program.h"
 #include "albireo/tokens.h"
 #include "albireo/tuning.h"
-#include "kernels/pack/pack.h"
-#include "kernels/pack/pack_encoded.h"
+#include "bind/names.h"
+#include "bind/packing.h"
 
 namespace nb = nanobind;
 using namespace nb::literals;
@@ -32,52 +31,6 @@ using namespace albireo;
 namespace {
 
 using Ints = nb::ndarray<const int32_t, nb::c_contig, nb::device::cpu>;
-using Addresses = nb::ndarray<const uint64_t, nb::ndim<1>, nb::c_contig, nb::device::cpu>;
-
-DType dtype_of(const std::string& name) {
-  if (name == "float32") return DType::kF32;
-  if (name == "float16") return DType::kF16;
-  if (name == "bfloat16") return DType::kBF16;
-  if (name == "int8.token") return DType::kInt8Token;
-  throw std::invalid_argument("unknown dtype " + name);
-}
-
-// The type of a weight: a number's, or an encoding by its name, see encodings.py.
-Encoding encoding_of(const std::string& name) {
-  static constexpr struct {
-    const char* family;
-    DType whole, groups;
-  } kFamilies[] = {{"int8", DType::kInt8, DType::kInt8Group},
-                   {"int4", DType::kF32, DType::kInt4Group},
-                   {"int4p", DType::kF32, DType::kInt4Progressive},
-                   {"fp8", DType::kFp8, DType::kFp8}};
-  const size_t dot = name.find('.');
-  const std::string family = name.substr(0, dot);
-  for (const auto& f : kFamilies) {
-    if (family != f.family || name == "int8.token") continue;
-    if (dot == std::string::npos) return {f.whole, 0, false};
-    size_t used = 0;
-    const int64_t group = std::stoll(name.substr(dot + 2), &used);
-    if (group < 16 || group > 128 || group % 16) throw std::invalid_argument("unknown group of " + name);
-    return {f.groups, group, name.ends_with(".affine")};
-  }
-  return {dtype_of(name), 0, false};
-}
-
-// What a KV cache may hold besides.
-DType kv_dtype_of(const std::string& name) {
-  if (name == "int8") return DType::kInt8;
-  if (name == "fp8") return DType::kFp8;
-  return dtype_of(name);
-}
-
-Rows rows_of(const std::string& symbol) {
-  if (symbol == "T") return Rows::kT;
-  if (symbol == "R") return Rows::kR;
-  if (symbol == "G") return Rows::kG;
-  if (symbol == "S") return Rows::kS;
-  throw std::invalid_argument("unknown row symbol " + symbol);
-}
 
 template <class T>
 T get(const nb::dict& d, const char* key, T fallback) {
@@ -279,70 +232,6 @@ void run_group(Group& group, const Ints& token_ids, const Ints& positions, const
   group.run(s, ids, values);
 }
 
-void pack(ThreadPool& pool, const Addresses& rows, int64_t k, const std::string& from, const std::string& to,
-          uint64_t out, bool panels, bool wide) {
-  const DType source = dtype_of(from), target = dtype_of(to);
-  const int64_t count = (int64_t)rows.size();
-  if (panels && count % kPanel) throw std::invalid_argument("rows must fill whole panels");
-  const int64_t items = panels ? count / kPanel : count, claim = panels ? 1 : 64;
-  const void* const* r = (const void* const*)rows.data();
-  nb::gil_scoped_release unlocked;
-  std::atomic<int64_t> next{0};
-  pool.run([&](int64_t) {
-    for (;;) {
-      const int64_t begin = next.fetch_add(claim);
-      if (begin >= items) return;
-      const int64_t end = std::min(begin + claim, items);
-      if (panels) pack_panels(r, k, source, target, wide, (char*)out, begin, end);
-      else pack_rows(r, k, source, target, (char*)out, begin, end);
-    }
-  });
-}
-
-// work(begin, end) over panels of 64 rows, on all threads.
-template <class Work>
-void over_panels(ThreadPool& pool, int64_t panels, Work work) {
-  std::atomic<int64_t> next{0};
-  pool.run([&](int64_t) {
-    for (int64_t p = next.fetch_add(1); p < panels; p = next.fetch_add(1)) work(p, p + 1);
-  });
-}
-
-int64_t panels_of(const Addresses& rows, int64_t k) {
-  if (rows.size() % kPanel) throw std::invalid_argument("rows must fill whole panels");
-  if (k > kMaxIntegerDepth) throw std::invalid_argument("rows of more than 65,536 do not fit in 32-bit sums");
-  return (int64_t)rows.size() / kPanel;
-}
-
-void pack_rounded_rows(ThreadPool& pool, const Addresses& rows, int64_t k, const std::string& from,
-                       const std::string& to, uint64_t out) {
-  const DType source = dtype_of(from);
-  const Encoding e = encoding_of(to);
-  if (e.affine || e.dtype < DType::kInt8 || e.dtype == DType::kInt4Progressive)
-    throw std::invalid_argument("numbers are not rounded to " + to + " here");
-  const int64_t panels = panels_of(rows, k);
-  const void* const* r = (const void* const*)rows.data();
-  nb::gil_scoped_release unlocked;
-  over_panels(pool, panels, [&](int64_t begin, int64_t end) { pack_rounded(r, k, source, e, (char*)out, begin, end); });
-}
-
-// Addresses of each row's parts, 0 where it has none.
-void pack_encoded_rows(ThreadPool& pool, const Addresses& codes, const Addresses& scale, const Addresses& zero,
-                       const Addresses& gamma, const Addresses& offset, int64_t k, const std::string& to,
-                       uint64_t out) {
-  const Encoding e = encoding_of(to);
-  const int64_t panels = panels_of(codes, k);
-  for (const Addresses* part : {&scale, &zero, &gamma, &offset})
-    if (part->size() != codes.size()) throw std::invalid_argument("parts of rows disagree in length");
-  std::vector<EncodedRow> rows(codes.size());
-  for (size_t i = 0; i < rows.size(); i++)
-    rows[i] = {(const uint8_t*)codes.data()[i], (const float*)scale.data()[i], (const uint8_t*)zero.data()[i],
-               (const uint8_t*)gamma.data()[i], (const float*)offset.data()[i]};
-  nb::gil_scoped_release unlocked;
-  over_panels(pool, panels,
-              [&](int64_t begin, int64_t end) { pack_encoded(rows.data(), k, e, (char*)out, begin, end); });
-}
-
 }  // namespace
 
 NB_MODULE(_native, m) {
@@ -359,18 +248,10 @@ NB_MODULE(_native, m) {
   m.def("kernels", &kernel_list, "(family, weight dtype, isa level) of every variant, in order of preference.");
   m.def("default_tuning", [] { return tuning_dict({}); }, "What a call without a tuning of its own runs with.");
   m.def("revision", [](const std::string& family) { return family_of(family)->revision; });
-  m.def("panel_bytes", [](const std::string& dtype, int64_t k) {
-    const Encoding e = encoding_of(dtype);
-    return e.dtype >= DType::kInt8 ? encoded_panel_bytes(e, k) : panel_bytes(e.dtype, k);
-  });
-  m.def("token_row_bytes", &token_row_bytes, "k"_a, "Bytes of a row of k activations of int8.token.");
   m.def("block_bytes", [](const std::string& dtype, int64_t num_kv_heads, int64_t head_dim, int64_t block_size) {
     return block_bytes({kv_dtype_of(dtype), num_kv_heads, head_dim, round_up(head_dim, 16), block_size});
   });
-  m.def("pack", &pack, "pool"_a, "rows"_a, "k"_a, "source"_a, "target"_a, "out"_a, "panels"_a, "wide"_a = true);
-  m.def("pack_rounded", &pack_rounded_rows, "pool"_a, "rows"_a, "k"_a, "source"_a, "target"_a, "out"_a);
-  m.def("pack_encoded", &pack_encoded_rows, "pool"_a, "codes"_a, "scale"_a, "zero"_a, "gamma"_a, "offset"_a, "k"_a,
-        "target"_a, "out"_a);
+  define_packing(m);
   m.def("copy", [](uint64_t to, uint64_t from, int64_t bytes) { memmove((void*)to, (const void*)from, bytes); });
   m.def("probe_read", [](ThreadPool& pool, const Memory& memory) {
     nb::gil_scoped_release unlocked;

@@ -28,7 +28,7 @@ struct Shape {
   int64_t rows, n, k;
 };
 // Whole tiles; a row and a column beyond; a rest of k, and rows of more than one chunk.
-constexpr Shape kShapes[] = {{32, 64, 256}, {33, 65, 128}, {kRowChunk + 29, 100, 212}};
+constexpr Shape kShapes[] = {{32, 64, 256}, {33, 65, 128}, {kMostChunk + 29, 100, 212}};
 
 KernelFn linear_of(const std::string& level) {
   for (int64_t i = 0; i < kLinear.num_variants; i++) {

@@ -12,21 +12,22 @@ ALBIREO_INLINE V exp2_fraction(V f) {
   return fma(p, f, set1(1.0f));
 }
 
-// The same to 1.1e-4, for what is rounded to bf16 (3.9e-3) next.
-ALBIREO_INLINE V exp2_fraction_rough(V f) {
-  V p = set1(5.50089292e-2f);
-  p = fma(p, f, set1(2.42210954e-1f));
-  p = fma(p, f, set1(6.93282902e-1f));
-  return fma(p, f, set1(1.0f));
-}
-
 // 2^t for t <= 126; below -126 the result is 2^-126. max and min give their second operand when one is NaN, so here and
 // below a NaN comes out as NaN.
-template <bool kRough = false>
 ALBIREO_INLINE V exp2_below_126(V t) {
   t = max(set1(-126.0f), t);
   V n = round_even(t), f = sub(t, n);
-  return scale2(kRough ? exp2_fraction_rough(f) : exp2_fraction(f), n);
+  return scale2(exp2_fraction(f), n);
+}
+
+// The same to 8.6e-5, for what is rounded to bf16 (3.9e-3) next; exactly 1 at 0, and 2^-126 or less below -126. Over
+// the fraction above the whole number below, which takes a core with the instructions for it two fewer a vector.
+ALBIREO_INLINE V exp2_rough_below_126(V t) {
+  const V f = above_floor(t);
+  V p = set1(7.70672411e-2f);
+  p = fma(p, f, set1(2.27644980e-1f));
+  p = fma(p, f, set1(6.95116630e-1f));
+  return scale2_floor(fma(p, f, set1(1.0f)), t);
 }
 
 // 2^t with t held to [-126, 126].

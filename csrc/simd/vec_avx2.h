@@ -108,6 +108,12 @@ ALBIREO_INLINE __m256 power2(__m256 n) {
   return _mm256_castsi256_ps(_mm256_slli_epi32(_mm256_add_epi32(_mm256_cvtps_epi32(n), _mm256_set1_epi32(127)), 23));
 }
 ALBIREO_INLINE V scale2(V a, V n) { return {_mm256_mul_ps(a.lo, power2(n.lo)), _mm256_mul_ps(a.hi, power2(n.hi))}; }
+ALBIREO_INLINE V floor_of(V a) { return {_mm256_floor_ps(a.lo), _mm256_floor_ps(a.hi)}; }
+ALBIREO_INLINE V above_floor(V a) { return sub(a, floor_of(a)); }
+ALBIREO_INLINE V scale2_floor(V a, V t) {  // a * 2^floor(t), for t < 127; as for -126 below that
+  const V low = {_mm256_set1_ps(-126.0f), _mm256_set1_ps(-126.0f)};
+  return scale2(a, max(low, floor_of(t)));
+}
 ALBIREO_INLINE __m256 keep8(__m256 a, int64_t low, int64_t high, __m256 b) {
   __m256i lane = _mm256_setr_epi32(0, 1, 2, 3, 4, 5, 6, 7);
   int lo = low < -1 ? -1 : low > 8 ? 8 : (int)low, hi = high < -1 ? -1 : high > 8 ? 8 : (int)high;

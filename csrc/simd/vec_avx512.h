@@ -107,7 +107,9 @@ ALBIREO_INLINE V max(V a, V b) { return _mm512_max_ps(a, b); }
 ALBIREO_INLINE V min(V a, V b) { return _mm512_min_ps(a, b); }
 ALBIREO_INLINE V fma(V a, V b, V c) { return _mm512_fmadd_ps(a, b, c); }
 ALBIREO_INLINE V round_even(V a) { return _mm512_roundscale_ps(a, 0); }
-ALBIREO_INLINE V scale2(V a, V n) { return _mm512_scalef_ps(a, n); }  // a * 2^n for whole n in [-126, 127]
+ALBIREO_INLINE V scale2(V a, V n) { return _mm512_scalef_ps(a, n); }        // a * 2^n for whole n in [-126, 127]
+ALBIREO_INLINE V above_floor(V a) { return _mm512_reduce_ps(a, 9); }        // a - floor(a)
+ALBIREO_INLINE V scale2_floor(V a, V t) { return _mm512_scalef_ps(a, t); }  // a * 2^floor(t)
 // lanes i with low <= i < high keep a, others become b
 ALBIREO_INLINE V keep(V a, int64_t low, int64_t high, V b) {
   uint32_t up = high >= 16 ? 0xffffu : high <= 0 ? 0u : (1u << high) - 1;

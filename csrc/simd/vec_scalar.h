@@ -94,6 +94,11 @@ ALBIREO_INLINE V min(V a, V b) { ALBIREO_LANES(a.v[i] < b.v[i] ? a.v[i] : b.v[i]
 ALBIREO_INLINE V fma(V a, V b, V c) { ALBIREO_LANES(a.v[i] * b.v[i] + c.v[i]); }
 ALBIREO_INLINE V round_even(V a) { ALBIREO_LANES((a.v[i] + 0x1.8p23f) - 0x1.8p23f); }  // |a| < 2^22
 ALBIREO_INLINE V scale2(V a, V n) { ALBIREO_LANES(a.v[i] * float_of((uint32_t)((int32_t)n.v[i] + 127) << 23)); }
+ALBIREO_INLINE V above_floor(V a) { ALBIREO_LANES(a.v[i] - std::floor(a.v[i])); }
+ALBIREO_INLINE V scale2_floor(V a, V t) {  // a * 2^floor(t), for t < 127; as for -126 below that
+  for (int i = 0; i < 16; i++) t.v[i] = t.v[i] > -126.0f ? std::floor(t.v[i]) : -126.0f;
+  return scale2(a, t);
+}
 ALBIREO_INLINE V keep(V a, int64_t low, int64_t high, V b) { ALBIREO_LANES(i >= low && i < high ? a.v[i] : b.v[i]); }
 ALBIREO_INLINE float sum(V v) {
   for (int half = 8; half; half /= 2)

@@ -39,7 +39,7 @@ class EngineConfig:
         block_size: KV positions per block.
         kv_cache_dtype: type of the KV cache: bf16, f16, f32, int8 or fp8; auto: the compute type, or what an engine
             directory was built for. With int8 and fp8 half of bf16's bytes hold a token.
-        kv_cache_memory_bytes: size of the KV pool; None: a part of memory_utilization.
+        kv_cache_memory_bytes: bytes of the KV pool; None: a part of memory_utilization.
         memory_utilization: fraction of the machine's memory, or of the GPU's, this engine may use in all.
         swap_space: GiB of page-locked host memory where a GPU's KV blocks of preempted requests are kept, unless their
             tokens are computed again in less time; 0: they always are. Not for the CPU, whose KV cache is there anyway.
@@ -59,6 +59,8 @@ class EngineConfig:
         pin_numerics: refuse an engine directory where other kernels than the build's would run, whose logits may differ
             in the last bits.
         without: compiler passes to leave out, by name, to measure what they are worth; results stay the same.
+
+    Raises: ConfigError naming the field, the value and what is allowed.
     """
 
     model: str | None = None
@@ -168,6 +170,8 @@ class BuildConfig:
             the same bits as they do.
         without: compiler passes to leave out, by name, to measure what they are worth.
         force: replace an engine directory that is already there.
+
+    Raises: ConfigError naming the field, the value and what is allowed.
     """
 
     dtype: str = "auto"

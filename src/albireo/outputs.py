@@ -29,7 +29,17 @@ PromptLogprobs = list[dict[int, Logprob] | None]
 
 @dataclass(slots=True)
 class CompletionOutput:
-    """One continuation. text and token_ids hold everything produced so far."""
+    """One continuation so far.
+
+    Fields:
+        index: 0 to n - 1.
+        text: everything that cannot change any more; empty where tokens are not made into text.
+        token_ids: all of the output, the token that ended it included.
+        cumulative_logprob: sum over token_ids, natural log; None unless logprobs were asked for, as logprobs are.
+        finish_reason: None while it goes on.
+        stop_reason: the stop string or the stop token's id; None for the model's end of text and for other ends, but
+            for "error": then it says what went wrong.
+    """
 
     index: int
     text: str
@@ -40,6 +50,7 @@ class CompletionOutput:
     stop_reason: int | str | None = None
 
     def finished(self) -> bool:
+        """Whether no more of it comes."""
         return self.finish_reason is not None
 
 
@@ -69,7 +80,15 @@ class RequestMetrics:
 
 @dataclass(slots=True)
 class RequestOutput:
-    """The state of one request, in outputs one entry a continuation, in order of index."""
+    """The state of one request.
+
+    Fields:
+        prompt: its text; None when it was given as token ids.
+        outputs: one a continuation, in order of index.
+        finished: no continuation goes on.
+        prompt_logprobs: one entry a token of the prompt; None unless asked for.
+        num_cached_tokens: tokens of the prompt whose keys and values were in the prefix cache when it first ran.
+    """
 
     request_id: str
     prompt: str | None
@@ -83,7 +102,7 @@ class RequestOutput:
 
 @dataclass(slots=True)
 class EmbeddingOutput:
-    """One embedding: values that are float32."""
+    """One embedding: [hidden_size] values of float32, or as many as PoolingParams.dimensions."""
 
     embedding: list[float]
 
@@ -95,7 +114,7 @@ class EmbeddingOutput:
 
 @dataclass(slots=True)
 class EmbeddingRequestOutput:
-    """The embedding of one prompt."""
+    """The embedding of one prompt. Fields: as those of RequestOutput."""
 
     request_id: str
     outputs: EmbeddingOutput

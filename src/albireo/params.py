@@ -24,16 +24,29 @@ MAX_SEED = 2**63 - 1
 class SamplingParams:
     """What one request asks for.
 
-    Fields not described here mean what they mean in vLLM.
-        n: independent continuations of one prompt.
-        temperature: 0 is greedy.
-        top_k: 0 and -1 both mean all.
-        seed: None draws one; a request with a seed gives the same tokens alone and in any batch.
-        max_tokens: None means up to the context.
-        logprobs: number of best alternatives per token beside the chosen one; 0 the chosen only; -1 all.
-        stop: strings that end the text; stop_token_ids: ids that do.
+    Fields:
+        n: independent continuations of one prompt, 1 to 16384; best_of: None or the same.
+        presence_penalty, frequency_penalty: subtracted from the logit of each token of the output so far, once or for
+            each time it is there; -2 to 2.
+        repetition_penalty: logits of tokens in prompt and output are divided by it if positive, else multiplied; > 0.
+        temperature: logits are divided by it; below 1e-5 the likeliest token is taken (greedy).
+        top_p: draw from the smallest set of tokens with this much probability, in (0, 1].
+        top_k: draw from the k likeliest tokens; 0 and -1: from all.
+        min_p: leave out tokens less likely than this fraction of the likeliest, in [0, 1].
+        seed: of 64 bits, with a sign; a request with a seed gives the same tokens alone and in any batch. None: derived
+            from the engine's seed and the number of the request.
+        stop: one string or several that end the text; stop_token_ids: ids that do. The text is cut in front of a string
+            unless include_stop_str_in_output.
+        ignore_eos: go on after the model's end of text.
+        max_tokens: most tokens of the output; None: up to the context. min_tokens: before that many nothing ends it.
+        logprobs: of each output token its log-probability and those of the best so many; 0: its own only; -1: all;
+            None: none. prompt_logprobs: the same of the prompt's tokens. EngineConfig.max_logprobs is the limit.
+        detokenize: False: token ids only, the text stays empty.
+        skip_special_tokens: leave special tokens out of the text.
+        spaces_between_special_tokens: see Tokenizer.decode.
         logit_bias: token id -> added to its logit.
-        bad_words: strings never produced; allowed_token_ids: the only ids allowed.
+        allowed_token_ids: the only ids that may be drawn; bad_words: texts that are never produced.
+        skip_reading_prefix_cache: compute the whole prompt, also what is in the prefix cache.
         structured_outputs: the form the output must have; an object with the fields of StructuredOutputsParams will do.
             The output ends where the form does: min_tokens and ignore_eos put its end off as long as it can go on.
 

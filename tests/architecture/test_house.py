@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import re
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -87,3 +88,12 @@ def test_a_module_says_what_it_is(path: Path) -> None:
 
 def test_the_public_names_resolve() -> None:
     assert all(getattr(albireo, name) is not None for name in albireo.__all__)
+
+
+def test_the_map_names_every_room() -> None:
+    text = (PACKAGE.parents[1] / "docs" / "layout.md").read_text()
+    tree = text[text.index("src/albireo/\n") : text.index("csrc/\n")]
+    rooms = {path.name for path in PACKAGE.iterdir() if (path / "__init__.py").exists()}
+    assert set(re.findall(r"^  (\w+)/ ", tree, re.MULTILINE)) == rooms
+    for path in PACKAGE.glob("*.py"):
+        assert path.name.startswith("__") or path.name in tree, f"{path.name} is not on the map"

@@ -16,7 +16,7 @@ from albireo.cli.main import main
 from albireo.errors import ModelError
 from albireo.text.tokenizer import Tokenizer
 from models.gguf.writer import LLAMA, write_gguf
-from text.gguf_settings import sentence_piece_settings
+from text.gguf_settings import sentence_piece_settings, write_sentence_piece
 from tiny_models import make_checkpoint, shared_data
 
 GREEDY = SamplingParams(temperature=0.0, max_tokens=12, ignore_eos=True, logprobs=0)
@@ -30,36 +30,28 @@ def answers(model: Path, **options: Any) -> list[tuple[list[int], float]]:
     return [(list(output.token_ids), output.cumulative_logprob or 0.0) for output in outputs]
 
 
-@pytest.mark.parametrize("kind", ["F32", "F16", "BF16"])
-def test_numbers_run_as_they_do_from_a_directory(kind: str, tmp_path: Path) -> None:
-    """The same bits: the weights are the same, and so is what is compiled of them."""
-    dtype = {"F32": "float32", "F16": "float16", "BF16": "bfloat16"}[kind]
-    write_gguf(tmp_path / "m.gguf", LLAMA, kind, seed=7)
+def write_with_tokenizer(path: Path, kind: str) -> Path:
+    """A small model with a tokenizer and a template. Returns: the directory that the tokenizer is from."""
+    directory = shared_data("tokenizers", "mistral-v1")
+    settings = sentence_piece_settings(directory)
+    config = LLAMA | {"vocab_size": len(settings["tokenizer.ggml.tokens"]), "hidden_size": 32, "intermediate_size": 32}
+    config |= {"head_dim": 16, "num_attention_heads": 2, "num_key_value_heads": 1, "num_hidden_layers": 1}
+    write_gguf(path, config, kind, tokenizer=lambda writer: write_sentence_piece(writer, settings))
+    return directory
+
+
+def test_numbers_run_as_they_do_from_a_directory(tmp_path: Path) -> None:
+    """The same bits: the weights are the same, and so is what is compiled of them. In F32: a file of 16 bits has its
+    norms in 32, a directory has not."""
+    write_gguf(tmp_path / "m.gguf", LLAMA, "F32", seed=7)
     eps = {"rms_norm_eps": 9.999999747378752e-06}  # as float32 has it, which GGUF stores
-    make_checkpoint(tmp_path / "directory", LLAMA | eps, seed=7, dtype=dtype)
-    if kind != "F32":  # norms are F32 in the file, and rounded in the directory
-        return
+    make_checkpoint(tmp_path / "directory", LLAMA | eps, seed=7, dtype="float32")
     assert answers(tmp_path / "m.gguf") == answers(tmp_path / "directory")
 
 
 def test_text_in_and_out(tmp_path: Path) -> None:
     """With its own tokenizer, its template and its end of text."""
-    directory = shared_data("tokenizers", "mistral-v1")
-    settings = sentence_piece_settings(directory)
-    size = len(settings["tokenizer.ggml.tokens"])
-    config = LLAMA | {"vocab_size": size, "hidden_size": 32, "intermediate_size": 32, "num_hidden_layers": 1}
-    config |= {"head_dim": 16, "num_attention_heads": 2, "num_key_value_heads": 1}
-
-    def tokenizer(writer: Any) -> None:
-        writer.add_tokenizer_model(settings["tokenizer.ggml.model"])
-        writer.add_token_list(settings["tokenizer.ggml.tokens"])
-        writer.add_token_scores(settings["tokenizer.ggml.scores"].tolist())
-        writer.add_token_types(settings["tokenizer.ggml.token_type"].tolist())
-        writer.add_bos_token_id(1)
-        writer.add_eos_token_id(2)
-        writer.add_chat_template(settings["tokenizer.chat_template"])
-
-    write_gguf(tmp_path / "m.gguf", config, "F32", tokenizer=tokenizer)
+    directory = write_with_tokenizer(tmp_path / "m.gguf", "F32")
     llm = LLM(str(tmp_path), **SMALL)
     output = llm.generate("Hello, world!", SamplingParams(temperature=0.0, max_tokens=4))[0]
     theirs = Tokenizer.from_directory(directory)
@@ -71,21 +63,7 @@ def test_text_in_and_out(tmp_path: Path) -> None:
 
 
 def test_an_engine_directory_of_it_needs_it_no_more(tmp_path: Path) -> None:
-    directory = shared_data("tokenizers", "mistral-v1")
-    settings = sentence_piece_settings(directory)
-    config = LLAMA | {"vocab_size": len(settings["tokenizer.ggml.tokens"]), "hidden_size": 32, "intermediate_size": 32}
-    config |= {"head_dim": 16, "num_attention_heads": 2, "num_key_value_heads": 1, "num_hidden_layers": 1}
-
-    def tokenizer(writer: Any) -> None:
-        writer.add_tokenizer_model("llama")
-        writer.add_token_list(settings["tokenizer.ggml.tokens"])
-        writer.add_token_scores(settings["tokenizer.ggml.scores"].tolist())
-        writer.add_token_types(settings["tokenizer.ggml.token_type"].tolist())
-        writer.add_bos_token_id(1)
-        writer.add_eos_token_id(2)
-        writer.add_chat_template(settings["tokenizer.chat_template"])
-
-    write_gguf(tmp_path / "m.gguf", config, "Q8_0", tokenizer=tokenizer)
+    write_with_tokenizer(tmp_path / "m.gguf", "Q8_0")
     wanted = LLM(str(tmp_path / "m.gguf"), dtype="bfloat16", **SMALL)
     build(tmp_path / "m.gguf", tmp_path / "engine", BuildConfig(dtype="bfloat16", max_model_len=64, max_num_seqs=2))
     (tmp_path / "m.gguf").unlink()

@@ -19,6 +19,7 @@ from albireo.params import SamplingParams
 from e2e.serving import Ask, Server
 from models.gguf.writer import CONFIGS as GGUF_CONFIGS
 from models.gguf.writer import LLAMA, write_gguf
+from models.transformers_logits import distance, logits_by_transformers
 from quantization.formats.writers import TINY, WRITERS, write_model
 
 torch = pytest.importorskip("torch")
@@ -32,18 +33,7 @@ def ours(model: Path, **config: Any) -> np.ndarray:
 
 
 def theirs(config: dict[str, Any], numbers: dict[str, np.ndarray]) -> np.ndarray:
-    whole = transformers.AutoConfig.for_model(**config)
-    model = transformers.AutoModelForCausalLM.from_config(whole, attn_implementation="eager", dtype=torch.float32)
-    state = {name: torch.tensor(array) for name, array in numbers.items()}
-    if config["tie_word_embeddings"]:
-        state["lm_head.weight"] = state["model.embed_tokens.weight"]
-    model.load_state_dict(state)
-    with torch.no_grad():
-        return np.asarray(model.eval()(torch.tensor([list(ASK.prompt)])).logits[0].numpy())
-
-
-def distance(a: np.ndarray, b: np.ndarray) -> float:
-    return float(np.linalg.norm(a - b) / np.linalg.norm(b))
+    return logits_by_transformers(config, numbers, ASK.prompt)
 
 
 @pytest.mark.parametrize("name", WRITERS)

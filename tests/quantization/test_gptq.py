@@ -11,7 +11,7 @@ import pytest
 from albireo.encodings import encoding
 from albireo.errors import ConfigError
 from albireo.quantization.encoded import Encoded
-from albireo.quantization.methods.gptq import compensation, gptq, inverse_factor, output_error
+from albireo.quantization.methods.gptq import compensation, gptq, inverse_factor
 from albireo.quantization.methods.grid import Grid
 from albireo.quantization.methods.progressive import search_progressive
 from albireo.quantization.methods.search import search_grid
@@ -45,6 +45,12 @@ def dense(weight: np.ndarray, moments: np.ndarray, grid: Grid, damping: float, o
         left[:, remaining] -= np.outer(lost, inverse[0])
         remaining = remaining[1:]
     return out
+
+
+def output_error(weight: np.ndarray, rounded: np.ndarray, moments: np.ndarray) -> float:
+    """Mean over inputs of the squared distance of outputs: the trace of (W - Q) H (W - Q)ᵀ."""
+    lost = weight - rounded
+    return float(np.einsum("nk,nk->", lost @ moments, lost, dtype=np.float64))
 
 
 @pytest.mark.parametrize("is_ordered", [False, True])

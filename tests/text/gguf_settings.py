@@ -50,6 +50,17 @@ def sentence_piece_settings(directory: Path) -> dict[str, Any]:
     return prefixed(settings, config.get("chat_template"))
 
 
+def write_sentence_piece(writer: Any, settings: dict[str, Any]) -> None:
+    """Settings of sentence_piece_settings() by a writer of the gguf package; they have a chat template."""
+    writer.add_tokenizer_model(settings["tokenizer.ggml.model"])
+    writer.add_token_list(settings["tokenizer.ggml.tokens"])
+    writer.add_token_scores(settings["tokenizer.ggml.scores"].tolist())
+    writer.add_token_types(settings["tokenizer.ggml.token_type"].tolist())
+    writer.add_bos_token_id(1)
+    writer.add_eos_token_id(2)
+    writer.add_chat_template(settings["tokenizer.chat_template"])
+
+
 def prefixed(settings: dict[str, Any], template: str | None) -> dict[str, Any]:
     named = {f"tokenizer.ggml.{key}": value for key, value in settings.items()}
     return named | ({"tokenizer.chat_template": template} if isinstance(template, str) else {})

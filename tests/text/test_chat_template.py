@@ -8,7 +8,8 @@ from datetime import datetime
 import pytest
 
 from albireo.errors import RequestError, TemplateError
-from albireo.text.chat_template import MAX_TEMPLATE_CHARS, ChatTemplate, plain_conversation
+from albireo.text.chat_template import MAX_TEMPLATE_CHARS, ChatTemplate
+from albireo.text.conversation import plain_conversation
 from text.chats import CHATS, TOOLS
 
 TOKENS = {"bos_token": "<s>", "eos_token": "</s>"}

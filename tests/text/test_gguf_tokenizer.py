@@ -34,7 +34,6 @@ def test_it_is_the_tokenizer_it_was_converted_from(name: str) -> None:
     assert ours.vocab_size == wanted.vocab_size
     for text in TEXTS:
         assert ours.encode(text) == wanted.encode(text), text
-        assert ours.encode_plain(text) == wanted.encode_plain(text), text
         ids = wanted.encode(text)
         assert ours.decode(ids) == wanted.decode(ids), text
         assert ours.token_strings(ids) == wanted.token_strings(ids)
@@ -78,7 +77,7 @@ def test_special_tokens_and_bos() -> None:
     assert tokenizer.encode("abba<user>") == [3, 2, 1, 0, 5]
     assert tokenizer.encode("ab</s>", add_special_tokens=False) == [2, 4]
     assert tokenizer.special_ids == {3, 4}
-    assert tokenizer.encode_plain("<user>") == [5]
+    assert tokenizer.plain_encoder(["<s>", "</s>"]).encode("<user>") == [5]
     assert (tokenizer.bos_token, tokenizer.eos_token, tokenizer.pad_token) == ("<s>", "</s>", None)
     assert gguf_tokenizer(small(add_bos_token=False), "m.gguf").encode("ab") == [2]
 

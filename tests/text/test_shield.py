@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from albireo.errors import TemplateError
-from albireo.text.chat_template import Conversation
+from albireo.text.conversation import Conversation
 from albireo.text.shield import Shield
 
 TOKENS = ("<|im_end|>", "<s>", "</s>", "[INST]", "<think>")

@@ -11,7 +11,8 @@ from concurrent.futures import ThreadPoolExecutor
 import pytest
 
 from albireo.errors import TemplateError
-from albireo.text.chat_template import ChatTemplate, plain_conversation
+from albireo.text.chat_template import ChatTemplate
+from albireo.text.conversation import plain_conversation
 
 # ns.x: a list of lists of lists, a million million items wide and forty objects large.
 _LAUGHS = "{% set ns = namespace(x=('ab',), y=('ab',)) %}{% for i in range(40) %}{% set ns.x = (ns.x, ns.x) %}"

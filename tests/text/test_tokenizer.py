@@ -74,21 +74,14 @@ def test_expected_ids_of_a_real_model(tokenizer_of, tokenizer_directory):
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_special_token_text_stays_text_in_encode_plain(tokenizer_of, name):
+def test_special_token_text_stays_text_for_a_plain_encoder(tokenizer_of, name):
     tokenizer = tokenizer_of(name)
     specials = [tokenizer.id_to_token(i) for i in tokenizer.special_ids]
     text = "a" + " b ".join(sorted(specials)[:20]) + "c"
     assert tokenizer.special_ids & set(tokenizer.encode(text))
-    ids = tokenizer.encode_plain(text)
+    ids = tokenizer.plain_encoder(specials).encode(text)
     assert not tokenizer.special_ids & set(ids)
     assert tokenizer.decode(ids, skip_special_tokens=False) == text
-
-
-@pytest.mark.parametrize("name", NAMES)
-def test_encode_plain_of_ordinary_text_is_encode(tokenizer_of, name):
-    tokenizer = tokenizer_of(name)
-    for text in TEXTS[:15]:
-        assert tokenizer.encode_plain(text) == tokenizer.encode(text, add_special_tokens=False)
 
 
 def test_token_strings_keep_spaces_and_join_to_the_text(tokenizer_of):
@@ -118,7 +111,7 @@ def test_vocabulary_names_every_token(tokenizer_of):
 
 def test_half_a_surrogate_pair_is_refused(tokenizer_of):
     tokenizer = tokenizer_of("story")
-    for encode in (tokenizer.encode, tokenizer.encode_plain):
+    for encode in (tokenizer.encode, tokenizer.plain_encoder([]).encode):
         with pytest.raises(InvalidParams, match="surrogate"):
             encode("a\ud800b")
     with pytest.raises(InvalidParams, match="must be a string, got int"):
@@ -128,9 +121,10 @@ def test_half_a_surrogate_pair_is_refused(tokenizer_of):
 def test_many_threads_may_encode_at_once(tokenizer_of):
     tokenizer = tokenizer_of("story")
     text = "Once upon a time <|endoftext|> there was"
-    expected = tokenizer.encode(text), tokenizer.encode_plain(text)
+    plain = tokenizer.plain_encoder(["<|endoftext|>"])
+    expected = tokenizer.encode(text), plain.encode(text)
     with ThreadPoolExecutor(8) as pool:
-        results = list(pool.map(lambda _: (tokenizer.encode(text), tokenizer.encode_plain(text)), range(200)))
+        results = list(pool.map(lambda _: (tokenizer.encode(text), plain.encode(text)), range(200)))
     assert results == [expected] * 200
 
 

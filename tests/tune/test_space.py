@@ -40,9 +40,8 @@ def test_a_threshold_is_tried_where_it_divides() -> None:
     assert len(tried(point(16), "tall_rows")) == 1
     # a single row: only none at all is something else
     assert tried(point(1), "tall_rows") == {0}
-    # 64 rows are a chunk of 48 and one of 16
-    assert len(tried(point(64), "tall_rows")) == 1
-    assert tried(point(96), "tall_rows") == set()
+    # 64 rows are two chunks of 32: none is for a tall tile
+    assert tried(point(64), "tall_rows") == set()
     assert tried(point(16, "avx2"), "tall_rows") == set()
     assert tried(point(16, "avx2"), "block_steps") != set()
 

@@ -67,7 +67,7 @@ constexpr int64_t fp8_place(int64_t column, int64_t k) {
 constexpr bool has_nibbles(DType t) { return t == DType::kInt4Group || t == DType::kInt4Progressive; }
 // Scratch for that.
 constexpr int64_t unpacked_bytes(const Encoding& e, int64_t k) {
-  if (e.dtype == DType::kFp8) return (round_up(k, 2) * 2 + kRowChunk * 4) * kPanel;
+  if (e.dtype == DType::kFp8) return (round_up(k, 2) * 2 + kMostChunk * 4) * kPanel;
   return has_nibbles(e.dtype) ? kSubPanels * sub_panel_bytes(in_bytes(e), k) : 0;
 }
 

@@ -30,13 +30,15 @@ constexpr bool is_integer(DType t) { return t >= DType::kInt8 && t <= DType::kIn
 constexpr int64_t kPanel = 64;     // output columns of a weight panel
 constexpr int64_t kSubPanel = 16;  // columns of a sub-panel: contiguous over K, one vector a step
 constexpr int64_t kSubPanels = kPanel / kSubPanel;
-constexpr int64_t kGateUpInterleave = 32;    // gate columns, then up columns, half a panel each
-constexpr int64_t kAttentionTile = 64;       // KV positions handled at once; tiles start at multiples of it
+constexpr int64_t kGateUpInterleave = 32;  // gate columns, then up columns, half a panel each
+constexpr int64_t kAttentionTile = 128;    // KV positions handled at once; tiles start at multiples of it
+constexpr int64_t kAttentionSubs = kAttentionTile / 16;
 constexpr int64_t kAttentionSegment = 1024;  // softmax state is merged at multiples of it: fixed, so bits are
 constexpr int64_t kTopMost = 65;             // most logits of a row that head_top finds
 constexpr int64_t kMaxRanks = 8;             // ranks that compute one model together; also the leaves of a tree of sums
 constexpr int64_t kFewRows = 8;              // most rows that threads norm each for themselves
-constexpr int64_t kRowChunk = 48;            // rows of C kept hot between the K loop and the epilogue
+constexpr int64_t kRowChunk = 48;            // rows of C kept hot between the K loop and the epilogue: about so many,
+constexpr int64_t kMostChunk = 56;           // and no more than these
 
 // Codes that a KV cache may hold, with a scale a head.
 constexpr bool is_code(DType t) { return t == DType::kInt8 || t == DType::kFp8; }

@@ -3,13 +3,13 @@
 // window w > 0, s > position - w); h' = h / (H / K).   x, out: [T, H * D] x_dtype, out_dtype; scores float32.
 //
 // The KV cache may be of another type than x; how codes are multiplied with is in tile.inl.
-// Why the bits do not depend on the batch, on chunking or on threads: positions are handled in tiles of 64 that start
-// at multiples of 64; the softmax state is closed and merged at multiples of 1024; a score is one chain over D, an
-// output one chain over the tile's positions; a masked position adds an exact zero.
-// A work item is 48 rows of one KV head and one group of sequences (groups.h), mostly of one; rows are (token, query
-// head that shares the KV head), so K and V are read once for all of them. What all sequences of an item have in the
-// same blocks is handled first, for all rows at once, then the rest of each. Source: Dao 2022 (online softmax); A.6 of
-// the kernel design. Reads: x kv kv_shape out num_heads window scale softcap x_dtype out_dtype.
+// Why the bits do not depend on the batch, on chunking or on threads: positions are handled in tiles of 128 that
+// start at multiples of 128; the softmax state is closed and merged at multiples of 1024; a score is one chain over D,
+// an output one chain over the tile's positions; a masked position adds an exact zero. A work item is 48 rows of one KV
+// head and one group of sequences (groups.h), mostly of one; rows are (token, query head that shares the KV head), so K
+// and V are read once for all of them. What all sequences of an item have in the same blocks is handled first, for all
+// rows at once, then the rest of each. Source: Dao 2022 (online softmax); A.6 of the kernel design. Reads: x kv
+// kv_shape out num_heads window scale softcap x_dtype out_dtype.
 #pragma once
 #include "albireo/kernel.h"
 

@@ -27,8 +27,8 @@ struct RowBlock {
   int64_t rows, Dp;
   bool has_maxima = false;  // of the scores of a tile, of which every row sees all: made where the scores are
   A* q;                     // [rows][Dp]
-  float* scores;            // [rows][64]
-  A* p;                     // [rows][64]
+  float* scores;            // [rows][kAttentionTile]
+  A* p;                     // [rows][kAttentionTile]
   float* out;               // [rows][Dp] of the open segment, not yet divided by l
   float* total;             // [rows][Dp] of the closed segments
   float* lanes;             // [rows][16] partial sums of p of the open segment
@@ -113,10 +113,13 @@ ALBIREO_INLINE void score_tile(const RowBlock<W>& r, const Tile<W>& t, int64_t r
   for (int i = 0; i < MR; i++)
 #pragma GCC unroll 8
     for (int j = 0; j < NV; j++) store(r.scores + (row + i) * kAttentionTile + 16 * (j0 + j), acc[i][j]);
-  if constexpr (NV == 4) {  // the whole row is here
+  if constexpr (NV == 4) {
     if (r.has_maxima) {
 #pragma GCC unroll 8
-      for (int i = 0; i < MR; i++) r.fix[row + i] = hmax(max(max(acc[i][0], acc[i][1]), max(acc[i][2], acc[i][3])));
+      for (int i = 0; i < MR; i++) {
+        const float most = hmax(max(max(acc[i][0], acc[i][1]), max(acc[i][2], acc[i][3])));
+        r.fix[row + i] = j0 > 0 && r.fix[row + i] > most ? r.fix[row + i] : most;
+      }
     }
   }
 }
@@ -190,19 +193,21 @@ ALBIREO_APART void value_rows(const RowBlock<W>& r, const Tile<W>& t, int64_t ro
   }
 }
 
-// 64 numbers, none negative, as whole ones. Returns what 1 means: NaN when one is no number, 0 when all are too small.
-ALBIREO_INLINE float put_whole(int16_t* p, V (&e)[4], bool is_finite) {
-  const float most = hmax(max(max(e[0], e[1]), max(e[2], e[3])));
-  float bad = 0.0f;
-  if (!is_finite) bad = sum(mul(add(add(e[0], e[1]), add(e[2], e[3])), zero()));
-  if (bad != 0.0f || most < 0x1p-110f) {
+// A tile's numbers, none negative, as whole ones. Returns what 1 means: NaN when one is no number, 0 when all are too
+// small.
+ALBIREO_INLINE float put_whole(int16_t* p, V (&e)[kAttentionSubs], bool is_finite) {
+  V most = e[0], all = e[0];
+#pragma GCC unroll 8
+  for (int j = 1; j < kAttentionSubs; j++) most = max(most, e[j]), all = add(all, e[j]);
+  const float largest = hmax(most), bad = is_finite ? 0.0f : sum(mul(all, zero()));
+  if (bad != 0.0f || largest < 0x1p-110f) {
     for (int64_t i = 0; i < kAttentionTile; i += 16) store(p + i, zero());
     return bad;
   }
-  const V factor = set1(32767.0f / most);
-  store_two(p, mul(e[0], factor), mul(e[1], factor));
-  store_two(p + 32, mul(e[2], factor), mul(e[3], factor));
-  return most * (1.0f / 32767.0f);
+  const V factor = set1(32767.0f / largest);
+#pragma GCC unroll 8
+  for (int j = 0; j < kAttentionSubs; j += 2) store_two(p + 16 * j, mul(e[j], factor), mul(e[j + 1], factor));
+  return largest * (1.0f / 32767.0f);
 }
 
 // What of a tile a row sees: positions low .. high - 1, counted from the tile's start.
@@ -219,13 +224,14 @@ ALBIREO_INLINE Seen seen_by(const Args& a, const RowBlock<W>& r, int64_t row, in
 
 template <bool kMasked>
 ALBIREO_INLINE float row_maximum(const float* s, Seen seen) {
-  V x[4];
-#pragma GCC unroll 4
-  for (int j = 0; j < 4; j++) {
-    x[j] = load(s + 16 * j);
-    if constexpr (kMasked) x[j] = keep(x[j], seen.low - 16 * j, seen.high - 16 * j, set1(kNothingSeen));
+  V most;
+#pragma GCC unroll 8
+  for (int j = 0; j < kAttentionSubs; j++) {
+    V x = load(s + 16 * j);
+    if constexpr (kMasked) x = keep(x, seen.low - 16 * j, seen.high - 16 * j, set1(kNothingSeen));
+    most = j > 0 ? max(most, x) : x;
   }
-  return hmax(max(max(x[0], x[1]), max(x[2], x[3])));
+  return hmax(most);
 }
 
 // p = 2^(scale * s - m), positions not seen exactly 0; stored times the scales of V. Returns the 16 partial sums of p.
@@ -233,10 +239,11 @@ template <class W, bool kMasked>
 ALBIREO_INLINE V row_probabilities(const RowBlock<W>& r, const Tile<W>& t, int64_t row, V scale, Seen seen, V lanes) {
   const float* s = r.scores + row * kAttentionTile;
   const V m = set1(-r.m[row]);
-  V e[4];
-#pragma GCC unroll 4
-  for (int j = 0; j < 4; j++) {
-    e[j] = exp2_below_126 < W::kToBF16 || kIsWhole < W >> (fma(load(s + 16 * j), scale, m));
+  V e[kAttentionSubs];
+#pragma GCC unroll 8
+  for (int j = 0; j < kAttentionSubs; j++) {
+    const V power = fma(load(s + 16 * j), scale, m);
+    e[j] = W::kToBF16 || kIsWhole<W> ? exp2_rough_below_126(power) : exp2_below_126(power);
     if constexpr (kMasked) e[j] = keep(e[j], seen.low - 16 * j, seen.high - 16 * j, zero());
     lanes = add(lanes, e[j]);
     if constexpr (Tile<W>::kScaled) {
@@ -249,8 +256,8 @@ ALBIREO_INLINE V row_probabilities(const RowBlock<W>& r, const Tile<W>& t, int64
   if constexpr (kIsWhole<W>) {
     r.p_scale[row] = put_whole(p, e, t.scales.is_finite);
   } else {
-    W::put_pair(p, e[0], e[1]);
-    W::put_pair(p + 32, e[2], e[3]);
+#pragma GCC unroll 4
+    for (int j = 0; j < kAttentionSubs; j += 2) W::put_pair(p + 16 * j, e[j], e[j + 1]);
   }
   return lanes;
 }
@@ -298,27 +305,27 @@ ALBIREO_INLINE void softmax_rows(const Args& a, RowBlock<W>& r, const Tile<W>& t
 // row saw nothing has sums of zero, so its factor does not matter.
 template <class W>
 void close_segment(RowBlock<W>& r, bool is_first) {
+  for (int64_t row = 0; row < r.rows; row++) r.fix[row] = sum(load(r.lanes + row * 16));
+  for (int64_t row = 0; !is_first && row < r.rows; row += 16) {
+    const int64_t n = r.rows - row < 16 ? r.rows - row : 16;
+    const V m = load_up_to(r.m + row, n), total_m = load_up_to(r.total_m + row, n), most = max(total_m, m);
+    const V keep_total = exp2_below_126(sub(total_m, most)), keep_new = exp2_below_126(sub(m, most));
+    const V l = add(mul(load_up_to(r.total_l + row, n), keep_total), mul(load_up_to(r.fix + row, n), keep_new));
+    store_up_to(r.total_m + row, most, n), store_up_to(r.total_l + row, l, n);
+    store_up_to(r.m + row, keep_total, n), store_up_to(r.fix + row, keep_new, n);
+  }
   for (int64_t row = 0; row < r.rows; row++) {
-    const float l = sum(load(r.lanes + row * 16)), m = r.m[row];
-    float keep_total = 0.0f, keep_new = 1.0f;
-    if (!is_first) {
-      alignas(64) float tmp[16];
-      const float most = m > r.total_m[row] ? m : r.total_m[row];
-      store(tmp, exp2_below_126(set1(r.total_m[row] - most)));
-      keep_total = tmp[0];
-      store(tmp, exp2_below_126(set1(m - most)));
-      keep_new = tmp[0];
-      r.total_m[row] = most;
-      r.total_l[row] = r.total_l[row] * keep_total + l * keep_new;
+    float* out = r.out + row * r.Dp;
+    float* total = r.total + row * r.Dp;
+    if (is_first) {
+      r.total_m[row] = r.m[row], r.total_l[row] = r.fix[row];
+      for (int64_t e = 0; e < r.Dp; e += 16) store(total + e, load(out + e)), store(out + e, zero());
     } else {
-      r.total_m[row] = m;
-      r.total_l[row] = l;
-    }
-    for (int64_t e = 0; e < r.Dp; e += 16) {
-      V v = mul(load(r.out + row * r.Dp + e), set1(keep_new));
-      if (!is_first) v = fma(load(r.total + row * r.Dp + e), set1(keep_total), v);
-      store(r.total + row * r.Dp + e, v);
-      store(r.out + row * r.Dp + e, zero());
+      const V keep_total = set1(r.m[row]), keep_new = set1(r.fix[row]);
+      for (int64_t e = 0; e < r.Dp; e += 16) {
+        store(total + e, fma(load(total + e), keep_total, mul(load(out + e), keep_new)));
+        store(out + e, zero());
+      }
     }
     store(r.lanes + row * 16, zero());
     r.m[row] = kNothingSeen;
@@ -335,7 +342,7 @@ void attend_tile(const Args& a, RowBlock<W>& r, Tile<W>& t, int64_t start, int64
   t.widen_keys();
   for (int64_t i = 0, row = 0; i < tiles; i++) {
     const int64_t h = height + (i < taller);
-    for (int64_t j = 0; j < 4; j += kTileVectors) score_rows<W, kTileVectors>(r, t, row, h, j);
+    for (int64_t j = 0; 16 * j < positions; j += kTileVectors) score_rows<W, kTileVectors>(r, t, row, h, j);
     row += h;
   }
   softmax_rows(a, r, t, start);
@@ -381,7 +388,8 @@ ALBIREO_INLINE void load_row(const Args& a, RowBlock<W>& r, int64_t i, int64_t t
   typename Queries<W>::A* q =
       kIsWhole<W> ? (typename Queries<W>::A*)(r.out + i * r.Dp) : (typename Queries<W>::A*)(r.q + i * r.Dp);
   if (D != r.Dp) memset(q, 0, r.Dp * sizeof(*q));
-  source.fill(q, from);
+  if (!kIsWhole<W> && source.is_direct()) memcpy(q, (const char*)source.x + from * sizeof(*q), D * sizeof(*q));
+  else source.fill(q, from);
   if (D % 16 != 0) memset(q + D, 0, (r.Dp - D) * sizeof(*q));
   if constexpr (kIsWhole<W>) {
     const float scale = row_scale(q, r.Dp, whole_range(r.Dp));
@@ -390,10 +398,14 @@ ALBIREO_INLINE void load_row(const Args& a, RowBlock<W>& r, int64_t i, int64_t t
     for (int64_t e = 0; e < r.Dp; e += 16) store(r.q + i * r.Dp + e, scale > 0.0f ? div(load(q + e), by) : zero());
   }
   r.position[i] = position, r.out_at[i] = token * out_stride(a, a.num_heads * D) + head * D;
-  r.m[i] = r.total_m[i] = kNothingSeen;
-  r.total_l[i] = 0.0f;
-  store(r.lanes + i * 16, zero());
-  for (int64_t e = 0; e < r.Dp; e += 16) store(r.out + i * r.Dp + e, zero());
+}
+
+// Nothing seen, nothing summed.
+template <class W>
+void open_rows(RowBlock<W>& r) {
+  for (int64_t i = 0; i < r.rows; i++) r.m[i] = r.total_m[i] = kNothingSeen, r.total_l[i] = 0.0f;
+  memset(r.lanes, 0, r.rows * 16 * sizeof(float));
+  memset(r.out, 0, r.rows * r.Dp * sizeof(float));
 }
 
 // Positions every row of a group sees and finds in the same blocks: whole tiles.
@@ -423,11 +435,16 @@ void attend(const Args& a, const Step& step, const SharingGroup& g, int64_t kv_h
     }
   };
   each_sequence([&](int64_t b, int64_t begin, int64_t end, int64_t skipped) {
+    int64_t token = step.query_start[b] + skipped / per_token, head = skipped % per_token;
+    const int64_t ahead = kAttentionRows / per_token + 1;  // the next item begins about there
     for (int64_t i = begin; i < end; i++) {
-      const int64_t row = skipped + i - begin, token = step.query_start[b] + row / per_token;
-      load_row(a, r, i, token, kv_head * per_token + row % per_token, step.positions[token], source);
+      load_row(a, r, i, token, kv_head * per_token + head, step.positions[token], source);
+      if (token + ahead < step.T)
+        source.fetch((token + ahead) * source.source_stride + (kv_head * per_token + head) * D);
+      if (++head == per_token) head = 0, token++;
     }
   });
+  open_rows(r);
   const int64_t shared = shared_positions(a, g);
   const int32_t* common = table_of(step, step.order[g.first]);
   const bool is_first = shared == 0 || walk(a, r, common, kv_head, 0, shared, false, true);
@@ -439,8 +456,12 @@ void attend(const Args& a, const Step& step, const SharingGroup& g, int64_t kv_h
     close_segment(own, walk(a, own, table_of(step, b), kv_head, from, stop, shared > 0, is_first));
   });
 
+  for (int64_t i = 0; i < rows; i += 16) {
+    const int64_t n = rows - i < 16 ? rows - i : 16;
+    store_up_to(r.fix + i, div(set1(1.0f), load_up_to(r.total_l + i, n)), n);
+  }
   for (int64_t i = 0; i < rows; i++) {
-    const V inverse = set1(1.0f / r.total_l[i]);
+    const V inverse = set1(r.fix[i]);
     for (int64_t e = 0; e < D; e += 16)
       store_as(a.out_dtype, a.out, r.out_at[i] + e, mul(load(r.total + i * r.Dp + e), inverse), D - e);
   }

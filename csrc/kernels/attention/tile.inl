@@ -109,10 +109,10 @@ struct Tile : HeadBlocks {
   using B = typename W::B;
   static constexpr bool kStreams = true;  // whether register tiles read the cache itself, and fetch what comes next
   static constexpr bool kScaled = kIsWhole<W>;
-  const B* k[4];
-  const B* v[4];
-  const B* next_k[4];  // of the tile after it, to be fetched while this one is computed on
-  const B* next_v[4];
+  const B* k[kAttentionSubs];
+  const B* v[kAttentionSubs];
+  const B* next_k[kAttentionSubs];  // of the tile after it, to be fetched while this one is computed on
+  const B* next_v[kAttentionSubs];
   char* joined;  // K and V, when blocks are smaller than a sub-panel
   std::conditional_t<kScaled, Scales, NoScales> scales;
 
@@ -120,7 +120,7 @@ struct Tile : HeadBlocks {
       : HeadBlocks(a, table, kv_head), joined(scratch) {}
 
   void locate(int64_t start, int64_t stop) {
-    for (int64_t j = 0; j < 4; j++) {
+    for (int64_t j = 0; j < kAttentionSubs; j++) {
       const int64_t position = start + 16 * j;
       if constexpr (kScaled)
         scales.copy(position < stop ? sub(position) : nullptr,
@@ -137,7 +137,7 @@ struct Tile : HeadBlocks {
         v[j] = k[j] + 16 * Dp;
       }
     }
-    for (int64_t j = 0; j < 4; j++) {
+    for (int64_t j = 0; j < kAttentionSubs; j++) {
       const int64_t position = start + kAttentionTile + 16 * j;
       const bool exists = position < stop;
       next_k[j] = exists ? (const B*)sub(position) : k[j];
@@ -158,10 +158,10 @@ template <class W>
 struct Tile<Coded<W>> : HeadBlocks {
   static_assert(sizeof(typename W::B) == sizeof(bf16) && W::kStep == 2);
   static constexpr bool kStreams = false, kScaled = true;
-  const bf16* k[4];
-  const bf16* v[4];
-  const uint8_t* codes[4];  // K, then V
-  const uint8_t* next[4];
+  const bf16* k[kAttentionSubs];
+  const bf16* v[kAttentionSubs];
+  const uint8_t* codes[kAttentionSubs];  // K, then V
+  const uint8_t* next[kAttentionSubs];
   int64_t count;  // sub-panels that are not wholly masked
   Scales scales;
   bf16* wide;       // of K, then of V
@@ -172,7 +172,7 @@ struct Tile<Coded<W>> : HeadBlocks {
 
   void locate(int64_t start, int64_t stop) {
     count = 0;
-    for (int64_t j = 0; j < 4; j++) {
+    for (int64_t j = 0; j < kAttentionSubs; j++) {
       const int64_t position = start + 16 * j;
       k[j] = wide, v[j] = wide;
       const bool exists = position < stop;

@@ -123,7 +123,7 @@ struct Fp8Panels {
   Activations<PairPolicy> x;
   const Encoding e;
   uint16_t* unpacked;
-  float* part;  // [kRowChunk][kPanel] a group's sums
+  float* part;  // [kMostChunk][kPanel] a group's sums
   int64_t unpacked_panel = -1;
 
   Fp8Panels(const Args& a, Scratch& scratch, char* memory)

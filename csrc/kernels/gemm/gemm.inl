@@ -139,7 +139,7 @@ struct Activations {
   // [steps][count][kStep]: what a tall tile reads in one step lies together.
   const A* interleaved(int64_t m, int64_t count) {
     if (count == 1) return rows(m, 1);
-    A* out = copy + kRowChunk * round_up(k, 16);
+    A* out = copy + kMostChunk * round_up(k, 16);
     if (holds(m, count)) return out;
     if (!is_direct()) fill_rows(m, count);
     const A* from = source(m);
@@ -174,6 +174,10 @@ struct Activations {
       else v = load_narrow((const f16*)x + from + e, n);
       W::put(to + e, v);
     }
+  }
+  void fetch(int64_t from) const {  // a row that is needed soon
+    const int64_t element = dtype_size(dtype);
+    for (int64_t byte = 0; byte < k * element; byte += 64) prefetch_l2((const char*)x + from * element + byte);
   }
   template <class T>
   static V load_narrow(const T* p, int64_t n) {

@@ -55,7 +55,7 @@ class Tiles {
     if (rows_ > 0) machine_.release();
   }
 
-  // C[rows, 64] = rows of A, lda bytes apart, times a panel, over so many words; up to kRowChunk rows. kWhole: of
+  // C[rows, 64] = rows of A, lda bytes apart, times a panel, over so many words; up to kMostChunk rows. kWhole: of
   // 8-bit codes; C is whole numbers. Else of bf16.
   template <bool kWhole>
   void product(const char* a, int64_t lda, int64_t rows, const char* b, int64_t sub, int64_t words, float* c,
@@ -75,7 +75,7 @@ class Tiles {
     });
   }
 
-  // The same of kInt8Group, 16 to kRowChunk rows: sums of each group, scaled and added in float32.
+  // The same of kInt8Group, 16 to kMostChunk rows: sums of each group, scaled and added in float32.
   void group_product(const TokenRows& x, int64_t rows, const Encoding& e, int64_t k, const uint8_t* b, float* c,
                      int64_t ldc) {
     const int64_t steps = ceil_div(e.group, 64), depth = e.group / steps, sub = sub_panel_bytes(e, k);
@@ -140,7 +140,7 @@ class Tiles {
 
   Machine machine_;
   int64_t rows_ = 0, depth_ = 0;  // as configured; 0: not yet
-  alignas(64) char edge_rows_[kRowChunk][64];
+  alignas(64) char edge_rows_[kMostChunk][64];
   alignas(64) char edge_columns_[kSubPanels][kTileBytes];
   alignas(64) int32_t sums_[4][kTileSide * kTileSide];
 };

@@ -9,9 +9,9 @@
 namespace albireo {
 namespace {
 int64_t items(const Args& a, const Step& s) {
-  return ceil_div(a.n, kPanel) * num_slabs(count_rows(s, a.rows), a.tuning.slab_rows);
+  return ceil_div(a.n, kPanel) * Slabs(count_rows(s, a.rows), a.tuning.slab_rows).count;
 }
-int64_t scratch_bytes(const Args& a) { return kRowChunk * kPanel * 4 + product_scratch_bytes(a); }
+int64_t scratch_bytes(const Args& a) { return kMostChunk * kPanel * 4 + product_scratch_bytes(a); }
 
 float value_of(uint64_t key) {
   uint32_t bits = (uint32_t)(key >> 32);
@@ -29,7 +29,7 @@ constexpr Variant kVariants[] = {
 };
 }  // namespace
 
-const Family kHeadTop{"head_top", items, scratch_bytes, kVariants, sizeof(kVariants) / sizeof(kVariants[0])};
+const Family kHeadTop{"head_top", items, scratch_bytes, kVariants, sizeof(kVariants) / sizeof(kVariants[0]), 2};
 
 TopLists::TopLists(int64_t threads, int64_t max_rows)
     : threads(threads), rows(max_rows), memory(threads * std::max<int64_t>(1, max_rows) * (int64_t)sizeof(TopList)) {

@@ -44,12 +44,13 @@ template <class Panels>
 void run_head_top(const Args& a, const Step& step, int64_t begin, int64_t end, Scratch& scratch) {
   const int64_t M = count_rows(step, a.rows), panels = ceil_div(a.n, kPanel);
   float* c = (float*)scratch.base;
-  Panels weight(a, scratch, (char*)(c + kRowChunk * kPanel));
+  Panels weight(a, scratch, (char*)(c + kMostChunk * kPanel));
+  const Slabs slabs(M, a.tuning.slab_rows);
   for (int64_t item = begin; item < end; item++) {
-    const int64_t panel = item % panels, slab = item / panels, m_end = slab_end(slab, a.tuning.slab_rows, M);
+    const int64_t panel = item % panels, slab = item / panels, m_end = slabs.end(slab);
     const int64_t column = panel * kPanel, n = a.n - column < kPanel ? a.n - column : kPanel;
-    for (int64_t m = slab_begin(slab, a.tuning.slab_rows); m < m_end; m += kRowChunk) {
-      const int64_t rows = m_end - m < kRowChunk ? m_end - m : kRowChunk;
+    for (int64_t m = slabs.begin(slab); m < m_end; m += slabs.chunk) {
+      const int64_t rows = m_end - m < slabs.chunk ? m_end - m : slabs.chunk;
       weight.product(m, rows, panel, c, kPanel);
       for (int64_t i = 0; i < rows; i++)
         offer(a.top->list(scratch.thread, m + i), step.top_counts[m + i], c + i * kPanel, n, column);

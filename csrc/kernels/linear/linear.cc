@@ -3,9 +3,9 @@
 namespace albireo {
 namespace {
 int64_t items(const Args& a, const Step& s) {
-  return linear_panels(a) * num_slabs(count_rows(s, a.rows), a.tuning.slab_rows);
+  return linear_panels(a) * Slabs(count_rows(s, a.rows), a.tuning.slab_rows).count;
 }
-int64_t scratch_bytes(const Args& a) { return linear_tiles(a) * kRowChunk * kPanel * 4 + product_scratch_bytes(a); }
+int64_t scratch_bytes(const Args& a) { return linear_tiles(a) * kMostChunk * kPanel * 4 + product_scratch_bytes(a); }
 
 constexpr Variant kVariants[] = {
     {"linear", "integers", "amx", linear_amx},
@@ -21,5 +21,5 @@ constexpr Variant kVariants[] = {
     {"linear", "bfloat16", "amx_bf16_model", linear_bf16_amx_model},
 };
 }  // namespace
-const Family kLinear{"linear", items, scratch_bytes, kVariants, sizeof(kVariants) / sizeof(kVariants[0])};
+const Family kLinear{"linear", items, scratch_bytes, kVariants, sizeof(kVariants) / sizeof(kVariants[0]), 2};
 }  // namespace albireo

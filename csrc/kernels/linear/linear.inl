@@ -66,11 +66,12 @@ template <class Panels>
 void run_linear(const Args& a, const Step& step, int64_t begin, int64_t end, Scratch& scratch) {
   const int64_t M = count_rows(step, a.rows), panels = linear_panels(a);
   float* c = (float*)scratch.base;
-  Panels weight(a, scratch, (char*)(c + linear_tiles(a) * kRowChunk * kPanel));
+  Panels weight(a, scratch, (char*)(c + linear_tiles(a) * kMostChunk * kPanel));
+  const Slabs slabs(M, a.tuning.slab_rows);
   for (int64_t item = begin; item < end; item++) {
-    const int64_t panel = item % panels, slab = item / panels, m_end = slab_end(slab, a.tuning.slab_rows, M);
-    for (int64_t m = slab_begin(slab, a.tuning.slab_rows); m < m_end; m += kRowChunk) {
-      const int64_t rows = m_end - m < kRowChunk ? m_end - m : kRowChunk;
+    const int64_t panel = item % panels, slab = item / panels, m_end = slabs.end(slab);
+    for (int64_t m = slabs.begin(slab); m < m_end; m += slabs.chunk) {
+      const int64_t rows = m_end - m < slabs.chunk ? m_end - m : slabs.chunk;
       if (a.chunks > 1) tree_product(weight, m, rows, panel, a.chunks, c);
       else weight.product(m, rows, panel, c, kPanel);
       if (a.act == 1) finish_gated(a, c, m, rows, panel, [](V v) { return silu(v); });

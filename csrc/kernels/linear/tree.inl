@@ -6,8 +6,8 @@
 namespace {
 
 // x times a panel, summed as a binary tree over equal parts of K: a sum is formed when both its halves are there, so
-// that few wait. Tiles of C lie kRowChunk * kPanel apart; the result is in the first. Weights in few bits are never cut
-// among ranks, the compiler refuses it: they have no parts.
+// that few wait. Tiles of C lie kMostChunk * kPanel apart; the result is in the first. Weights in few bits are never
+// cut among ranks, the compiler refuses it: they have no parts.
 template <class Panels>
 void tree_product(Panels& weight, int64_t m, int64_t rows, int64_t panel, int64_t chunks, float* c) {
   if constexpr (requires { weight.steps(); }) {
@@ -15,10 +15,10 @@ void tree_product(Panels& weight, int64_t m, int64_t rows, int64_t panel, int64_
     float* next = c;
     for (int64_t chunk = 0; chunk < chunks; chunk++) {
       weight.part(m, rows, panel, chunk * count, count, next, kPanel);
-      next += kRowChunk * kPanel;
+      next += kMostChunk * kPanel;
       for (int64_t done = chunk + 1; done % 2 == 0; done /= 2) {
-        next -= kRowChunk * kPanel;
-        float* sum = next - kRowChunk * kPanel;
+        next -= kMostChunk * kPanel;
+        float* sum = next - kMostChunk * kPanel;
         for (int64_t e = 0; e < rows * kPanel; e += 16) store(sum + e, add(load(sum + e), load(next + e)));
       }
     }

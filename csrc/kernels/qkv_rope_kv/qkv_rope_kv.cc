@@ -2,12 +2,12 @@
 
 namespace albireo {
 namespace {
-int64_t items(const Args& a, const Step& s) { return qkv_groups(a) * num_slabs(s.T, a.tuning.slab_rows); }
+int64_t items(const Args& a, const Step& s) { return qkv_groups(a) * Slabs(s.T, a.tuning.slab_rows).count; }
 int64_t scratch_bytes(const Args& a) {
   const int64_t columns = group_panels(a.kv_shape.head_dim) * kPanel;
   int64_t product = product_scratch_bytes(a);
   if (a.v_weight && product_scratch_bytes(of_v(a)) > product) product = product_scratch_bytes(of_v(a));
-  return (kRowChunk * columns + a.kv_shape.padded_head_dim) * 4 + product;
+  return (kMostChunk * columns + a.kv_shape.padded_head_dim) * 4 + product;
 }
 
 constexpr Variant kVariants[] = {
@@ -22,5 +22,5 @@ constexpr Variant kVariants[] = {
     {"qkv_rope_kv", "integers", "amx_model", qkv_rope_kv_amx_model},
 };
 }  // namespace
-const Family kQkvRopeKv{"qkv_rope_kv", items, scratch_bytes, kVariants, sizeof(kVariants) / sizeof(kVariants[0])};
+const Family kQkvRopeKv{"qkv_rope_kv", items, scratch_bytes, kVariants, sizeof(kVariants) / sizeof(kVariants[0]), 2};
 }  // namespace albireo

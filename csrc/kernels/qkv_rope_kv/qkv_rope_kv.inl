@@ -179,16 +179,17 @@ void run_qkv(const Args& a, const Step& step, int64_t begin, int64_t end, int64_
   const int64_t D = a.kv_shape.head_dim, groups = qkv_groups(a), width = group_panels(D), columns = width * kPanel;
   const int64_t panels = ceil_div(heads * D, kPanel);
   float* c = (float*)scratch.base;
-  float* padded = c + kRowChunk * columns;
+  float* padded = c + kMostChunk * columns;
   Panels weight(a, scratch, (char*)(padded + a.kv_shape.padded_head_dim));
+  const Slabs slabs(step.T, a.tuning.slab_rows);
   for (int64_t item = begin; item < end; item++) {
     const int64_t group = item % groups - first_group, slab = item / groups;
-    const int64_t m_end = slab_end(slab, a.tuning.slab_rows, step.T);
+    const int64_t m_end = slabs.end(slab);
     const int64_t first_panel = group * width;
     const int64_t first_head = group * columns / D;
     const int64_t last_head = first_head + columns / D < heads ? first_head + columns / D : heads;
-    for (int64_t m = slab_begin(slab, a.tuning.slab_rows); m < m_end; m += kRowChunk) {
-      const int64_t rows = m_end - m < kRowChunk ? m_end - m : kRowChunk;
+    for (int64_t m = slabs.begin(slab); m < m_end; m += slabs.chunk) {
+      const int64_t rows = m_end - m < slabs.chunk ? m_end - m : slabs.chunk;
       for (int64_t p = 0; p < width && first_panel + p < panels; p++)
         weight.product(m, rows, first_panel + p, c + p * kPanel, columns);
       for (int64_t h = first_head; h < last_head; h++)

@@ -181,7 +181,7 @@ class AsyncLLM:
         return self._admission.default_params()
 
     def stats(self) -> EngineStats:
-        """Counters and what is held now."""
+        """Counters and what is held now. Raises: EngineError after shutdown()."""
         return self._running().stats()
 
     # -- the stream ----------------------------------------------------------------------------------------------------

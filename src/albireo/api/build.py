@@ -10,9 +10,8 @@ import platform
 import shutil
 import sys
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from importlib.util import find_spec
 from pathlib import Path
@@ -20,10 +19,11 @@ from types import MappingProxyType
 from typing import Any
 
 import albireo
+from albireo.api.checkpoint_source import CheckpointSource
 from albireo.api.load import compile_program
 from albireo.api.locate import locate_model
 from albireo.api.memory import machine_bytes
-from albireo.api.source import CheckpointSource
+from albireo.api.progress import bytes_bar
 from albireo.api.tokenizer import gguf_as_files
 from albireo.artifact import layout
 from albireo.artifact.graph_json import graph_to_json
@@ -116,7 +116,7 @@ def build(
     target = Path(out).expanduser()
     with engine_writer(target, config.force) as writer:
         _check_room(sizes, target)
-        with _progress(2 * sum(sizes), show_progress) as advance:
+        with bytes_bar("Building", 2 * sum(sizes), is_wanted=show_progress) as advance:
             options = Options(
                 source.model_config.dtype,
                 model_len,
@@ -274,19 +274,3 @@ def _copy(writer: EngineWriter, directory: Path) -> None:
                 name = f"{folder}/{path.relative_to(directory).as_posix()}"
                 if path.is_file() and layout.is_known_file(name):
                     writer.write(name, path.read_bytes())
-
-
-@contextmanager
-def _progress(num_bytes: int, show: bool) -> Iterator[Callable[[int], None]]:
-    """A bar over the bytes packed and written."""
-    if not (show and sys.stderr.isatty()):
-        yield lambda _: None
-        return
-    from tqdm import tqdm
-
-    with tqdm(total=num_bytes, unit="B", unit_scale=True, desc="Building", leave=False) as bar:
-
-        def advance(done: int) -> None:
-            bar.update(done)
-
-        yield advance

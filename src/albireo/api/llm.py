@@ -166,7 +166,7 @@ class LLM:
         return self._admission.default_params()
 
     def stats(self) -> EngineStats:
-        """Counters and what is held now."""
+        """Counters and what is held now. Raises: EngineError when it is closed."""
         if self._driver is None:
             raise EngineError("this LLM is closed; make a new one")
         return self._driver.stats()
@@ -226,7 +226,10 @@ class LLM:
 
 
 def load(model: str | None = None, **kwargs: Any) -> LLM:
-    """A model ready to run: the counterpart of build(), for an engine directory or a checkpoint. See LLM."""
+    """A model ready to run: the counterpart of build(), for an engine directory or a checkpoint.
+
+    Args: as those of LLM. Raises: ConfigError, ModelError, OutOfMemory.
+    """
     return LLM(model, **kwargs)
 
 

@@ -5,7 +5,6 @@ Called by llm.py, async_llm.py and the bench. The composition root: the one plac
 
 from __future__ import annotations
 
-import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -17,6 +16,7 @@ from albireo.api.devices import Device, open_device
 from albireo.api.locate import locate_model
 from albireo.api.memory import MemoryPlan, plan_memory
 from albireo.api.pooler import LazyPooler
+from albireo.api.progress import bytes_bar
 from albireo.api.source import ModelSource, guard, open_source
 from albireo.api.tokenizer import open_tokenizer
 from albireo.api.tuning import tuned
@@ -253,14 +253,5 @@ def _progress(
 
         yield note
         return
-    if not (show and sys.stderr.isatty()):
-        yield lambda _: None
-        return
-    from tqdm import tqdm
-
-    with tqdm(total=total, unit="B", unit_scale=True, desc="Loading weights", leave=False) as bar:
-
-        def advance(num_bytes: int) -> None:
-            bar.update(num_bytes)
-
+    with bytes_bar("Loading weights", total, is_wanted=show) as advance:
         yield advance

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from albireo.artifact.record import MAX_COUNT, Record, guarded, number
+from albireo.artifact.record import MAX_COUNT, Record, guarded, number, scalar
 from albireo.dtypes import SIZES
 from albireo.encodings import is_encoding
 from albireo.errors import Corrupt, InvariantError
@@ -208,12 +208,7 @@ def _read_attr(value: Any, where: str, ropes: tuple[RopeSpec, ...]) -> Any:
         return ropes[index]
     if isinstance(value, list):
         return tuple(_whole(item, where) for item in value)
-    if value is None or isinstance(value, str):
-        return value
-    found = number(value, where)
-    if abs(found) > MAX_COUNT:
-        raise Corrupt(f"{where}: {short(value)} is too large a number")
-    return found
+    return scalar(value, where)
 
 
 def _whole(value: Any, where: str) -> int:

@@ -10,9 +10,9 @@ from dataclasses import dataclass
 from typing import Any
 
 from albireo.artifact.layout import FORMAT, MAJOR, MINOR, REQUIRED, is_known_file, is_weights, weights_name
-from albireo.artifact.record import Record
+from albireo.artifact.record import Record, read_version
 from albireo.dtypes import COMPUTE_DTYPES, KV_CODES
-from albireo.errors import Corrupt, VersionMismatch
+from albireo.errors import Corrupt
 from albireo.graph.ops import MAX_RANKS
 from albireo.json_file import short
 from albireo.profiles import DEFAULT, PROFILES, Profile
@@ -109,7 +109,7 @@ def manifest_from_json(data: Any, where: str) -> Manifest:
     Raises: Corrupt; VersionMismatch for another major, or a newer minor.
     """
     top = Record(data, where)
-    minor = _read_format(top.record("format"))
+    minor = read_version(top.record("format"), FORMAT, MAJOR, MINOR, "directory")
     options = top.record("options")
     manifest = Manifest(
         version=top.text("created_by").removeprefix("albireo "),
@@ -164,20 +164,6 @@ def _since_2(options: Record) -> dict[str, Any]:
         "quantization_head": None if head == _NONE else head,
         "kv_cache_dtype": options.choice("kv_cache_dtype", _KV_DTYPES),
     }
-
-
-def _read_format(record: Record) -> int:
-    """The minor version. Raises: Corrupt, VersionMismatch."""
-    name = record.text("name")
-    if name != FORMAT:
-        record.fail("name", name, f"is not {FORMAT}: this is another kind of directory")
-    major, minor = record.count("major"), record.count("minor")
-    if major != MAJOR or minor > MINOR:
-        raise VersionMismatch(
-            f"{record.where}: is version {major}.{minor}, this albireo reads {MAJOR}.0 to {MAJOR}.{MINOR}"
-        )
-    record.done()
-    return minor
 
 
 def _entries(entries: Mapping[str, FileEntry]) -> dict[str, Any]:

@@ -13,7 +13,7 @@ from typing import Any
 
 from albireo.artifact.graph_json import present, rope_from_json, rope_to_json
 from albireo.artifact.layout import sha256
-from albireo.artifact.record import MAX_COUNT, Record, guarded, number
+from albireo.artifact.record import Record, guarded, scalar
 from albireo.dtypes import COMPUTE_DTYPES, SIZES
 from albireo.encodings import ENCODINGS
 from albireo.errors import Corrupt
@@ -202,7 +202,7 @@ def _read_call(record: Record) -> Call:
         family=family,
         kernel=record.text("kernel"),
         args=_read_args(record, family),
-        attrs={name: _attr(attrs.raw(name), attrs.where) for name in present(FAMILIES[family], attrs)},
+        attrs={name: scalar(attrs.raw(name), attrs.where) for name in present(FAMILIES[family], attrs)},
         rows=record.choice("rows", SYMBOLS),
         split=record.choice("split", SPLITS),
         barrier=record.flag("barrier"),
@@ -220,15 +220,6 @@ def _read_args(record: Record, family: str) -> dict[str, str]:
     if not args.keys() <= set(roles):
         record.fail("args", args, f"has a role that {family} does not have")
     return {role: args[role] for role in roles if role in args}
-
-
-def _attr(value: Any, where: str) -> Any:
-    if value is None or isinstance(value, str):
-        return value
-    found = number(value, where)
-    if abs(found) > MAX_COUNT:
-        raise Corrupt(f"{where}: {short(value)} is too large a number")
-    return found
 
 
 def _read_kv(record: Record) -> KVLayout:

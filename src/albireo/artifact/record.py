@@ -12,7 +12,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any, NoReturn
 
-from albireo.errors import Corrupt, EngineError, InvariantError
+from albireo.errors import Corrupt, EngineError, InvariantError, VersionMismatch
 from albireo.json_file import short
 
 #: Above any size, offset or count that occurs; products of two stay far from trouble in Python's integers.
@@ -122,6 +122,34 @@ def number(value: Any, where: str) -> float:
     if not isinstance(value, (int, float)) or isinstance(value, bool) or not math.isfinite(value):
         raise Corrupt(f"{where}: {short(value)} must be a finite number")
     return value
+
+
+def scalar(value: Any, where: str) -> str | float | None:
+    """Null, a string, or a number that is not too large, its type kept. Raises: Corrupt."""
+    if value is None or isinstance(value, str):
+        return value
+    found = number(value, where)
+    if abs(found) > MAX_COUNT:
+        raise Corrupt(f"{where}: {short(value)} is too large a number")
+    return found
+
+
+def read_version(record: Record, name: str, major: int, minor: int, what: str) -> int:
+    """Which version of a format was written.
+
+    Args: name, major, minor: of the newest that is read; what: has the format, in a word.
+    Returns: the minor version. Raises: Corrupt; VersionMismatch for another major, or a newer minor.
+    """
+    found = record.text("name")
+    if found != name:
+        record.fail("name", found, f"is not {name}: this is another kind of {what}")
+    here = record.count("major"), record.count("minor")
+    if here[0] != major or here[1] > minor:
+        raise VersionMismatch(
+            f"{record.where}: is version {here[0]}.{here[1]}, this albireo reads {major}.0 to {major}.{minor}"
+        )
+    record.done()
+    return here[1]
 
 
 @contextmanager

@@ -10,8 +10,7 @@ import math
 from dataclasses import asdict
 from typing import Any
 
-from albireo.artifact.record import Record, number
-from albireo.errors import VersionMismatch
+from albireo.artifact.record import Record, number, read_version
 from albireo.graph.tuning import ALLOWED, BUCKET_NAMES, SHAPES, CallKey, Entry, Fingerprint, Tuning, TuningTable
 
 FORMAT = "albireo-tuning"
@@ -36,7 +35,7 @@ def table_from_json(data: Any, where: str, here: Fingerprint) -> TuningTable:
     Raises: Corrupt naming the key and the value; VersionMismatch for another format.
     """
     top = Record(data, where)
-    _check_format(top.record("format"))
+    read_version(top.record("format"), FORMAT, MAJOR, MINOR, "file")
     found = top.record("fingerprint")
     fingerprint = Fingerprint(
         albireo=found.text("albireo"),
@@ -56,18 +55,6 @@ def table_from_json(data: Any, where: str, here: Fingerprint) -> TuningTable:
         entries[entry.key, entry.bucket] = entry
     top.done()
     return TuningTable(fingerprint, tuple(entries.values()))
-
-
-def _check_format(record: Record) -> None:
-    name = record.text("name")
-    if name != FORMAT:
-        record.fail("name", name, f"is not {FORMAT}: this is another kind of file")
-    major, minor = record.count("major"), record.count("minor")
-    if major != MAJOR or minor > MINOR:
-        raise VersionMismatch(
-            f"{record.where}: is version {major}.{minor}, this albireo reads {MAJOR}.0 to {MAJOR}.{MINOR}"
-        )
-    record.done()
 
 
 def _entry(entry: Entry) -> dict[str, Any]:

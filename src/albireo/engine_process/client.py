@@ -19,7 +19,7 @@ import msgspec
 from albireo import errors
 from albireo.api.admission import Submission
 from albireo.engine.request import derive_seed
-from albireo.engine_process.blame import FROM_OUTSIDE, guilty
+from albireo.engine_process.blame import guilty
 from albireo.engine_process.messages import (
     Abort,
     Blocks,
@@ -35,17 +35,12 @@ from albireo.engine_process.messages import (
 )
 from albireo.engine_process.process import COMMAND, EngineProcess
 from albireo.engine_process.recovery import Recovery
+from albireo.engine_process.retries import Retries
 from albireo.engine_process.tracked import Inbox, Tracked
 from albireo.errors import ConfigError, EngineError, RequestError
 from albireo.text.tokenizer import Tokenizer
 
 _LOG = logging.getLogger(__name__)
-
-#: Deaths in a row, without a step between them, after which another try is pointless. One that came from outside while
-#: the model was there counts a tenth: what killed it is hardly its own doing.
-MAX_DEATHS = 4
-#: Seconds between one such death and the next try, times their number.
-PAUSE_S = 0.2
 
 State = Literal["loading", "ready", "restarting", "failed", "closed"]
 
@@ -100,7 +95,7 @@ class EngineClient:
         self._keys = itertools.count()
         self._process: EngineProcess | None = None
         self._starting: asyncio.Task[None] | None = None
-        self._num_deaths = 0.0
+        self._retries = Retries()
         self._busy_since_s = 0.0
         self._recovery = Recovery()
         self._watch_s: float | None = None
@@ -213,10 +208,9 @@ class EngineClient:
         for tracked in guilty((self.requests[key] for key in keys if key in self.requests), status):
             _LOG.error("request %s ended the engine process %d times", tracked.request_id, tracked.strikes.num)
             self._end(tracked, f"the request ended the engine process {tracked.strikes.num} times and is not run again")
-            self._num_deaths = 0.0
-        is_outside = status in FROM_OUTSIDE and self.health.state == "ready"
-        self._num_deaths += 0.1 if is_outside else 1.0
-        if self._num_deaths >= MAX_DEATHS:
+            self._retries.mended()
+        pause_s = self._retries.died(status, was_ready=self.health.state == "ready")
+        if pause_s is None:
             self._fail(EngineError(f"the engine process ended again and again, last {_words(status)}"))
             return
         self.health.num_restarts += 1
@@ -225,7 +219,7 @@ class EngineClient:
         )
         self.health.state = "loading" if self.ready is None else "restarting"
         self.health.loaded_frac = 0.0
-        self._starting = asyncio.create_task(self._start(PAUSE_S * max(0.0, self._num_deaths - 1)))
+        self._starting = asyncio.create_task(self._start(pause_s))
 
     def _fail(self, error: EngineError) -> None:
         self.health.state, self.health.failure = "failed", error
@@ -272,7 +266,7 @@ class EngineClient:
 
     def _stepped(self, step: Stepped) -> None:
         self.health.last_step_s = step.ended_s
-        self._num_deaths = 0.0
+        self._retries.mended()
         self._on_step(step)
         for update in step.updates:
             tracked = self.requests.get(update.key)

@@ -11,9 +11,7 @@ import shutil
 import signal
 import socket
 import struct
-import threading
 import time
-from collections import deque
 from pathlib import Path
 from typing import Any
 
@@ -26,21 +24,19 @@ from albireo.config import EngineConfig
 from albireo.engine.request import SequenceUpdate
 from albireo.engine_process.executor import NotingExecutor
 from albireo.engine_process.grammars import Compiled, Grammars, compiler_of
+from albireo.engine_process.inbox import Inbox
 from albireo.engine_process.ledger import Ledger
 from albireo.engine_process.messages import (
     Abort,
     Add,
-    Blocks,
     Careful,
     Failed,
     Finish,
-    Frames,
     FromWorker,
     Loading,
     Progress,
     Ready,
     Refused,
-    SequenceBlocks,
     Start,
     Stepped,
     ToWorker,
@@ -48,12 +44,9 @@ from albireo.engine_process.messages import (
     Watch,
     frame,
 )
+from albireo.engine_process.watcher import Watcher
 from albireo.errors import EngineError, RequestError
 from albireo.step import TokenConstraint
-
-_RECEIVE_BYTES = 1 << 20
-#: Pictures of the KV blocks take at most one part in so many of the time, however large the pool.
-PICTURE_SHARE = 50
 
 
 def run(socket_path: str, ledger_path: str) -> None:
@@ -117,55 +110,6 @@ def _ready(loaded: Loaded) -> Ready:
     )
 
 
-class Inbox:
-    """Messages from the client, read by a thread of their own, so that a step never waits for the socket; between them
-    what other threads of this process have done."""
-
-    def __init__(self, connection: socket.socket) -> None:
-        self._connection = connection
-        self._changed = threading.Condition()
-        self._messages: deque[ToWorker | Compiled] = deque()
-        self._is_closed = False
-        self._decoder = msgspec.msgpack.Decoder(ToWorker)
-        threading.Thread(target=self._read, name="albireo-inbox", daemon=True).start()
-
-    def wait(self) -> ToWorker | Compiled | None:
-        """The next message; None when the client is gone."""
-        with self._changed:
-            while not (self._messages or self._is_closed):
-                self._changed.wait()
-            return None if self._is_closed else self._messages.popleft()
-
-    def take(self) -> list[ToWorker | Compiled] | None:
-        """What has come, without waiting; None when the client is gone."""
-        if self._is_closed:
-            return None
-        taken = []
-        while self._messages:  # nobody else takes from it
-            taken.append(self._messages.popleft())
-        return taken
-
-    def put(self, message: Compiled) -> None:
-        """From another thread of this process."""
-        with self._changed:
-            self._messages.append(message)
-            self._changed.notify()
-
-    def _read(self) -> None:
-        frames = Frames()
-        try:
-            while data := self._connection.recv(_RECEIVE_BYTES):
-                messages = [self._decoder.decode(payload) for payload in frames.feed(data)]
-                with self._changed:
-                    self._messages.extend(messages)
-                    self._changed.notify()
-        except OSError:
-            pass
-        with self._changed:
-            self._is_closed = True
-            self._changed.notify()
-
-
 class Worker:
     """Invariant: every request that Add brought is refused, or its continuations end in an update, exactly once;
     but for those that Abort and Finish end, about which nothing more is said."""
@@ -179,8 +123,7 @@ class Worker:
         self._seq_ids: dict[int, range] = {}
         self._fresh: set[int] = set()
         self._compiled_s: dict[int, float] = {}
-        self._watch_s: float | None = None
-        self._watch_next_s = 0.0
+        self._watcher = Watcher(self._engine, self.tell)
 
     def tell(self, message: FromWorker) -> None:
         """Send a message; waits while the client has not read the ones before."""
@@ -194,7 +137,7 @@ class Worker:
                 if messages is None:
                     return
                 if not messages and not self._engine.has_work():
-                    self._picture(is_due=True)
+                    self._watcher.show()
                     message = inbox.wait()
                     messages = [] if message is None else [message]
                 for message in messages:
@@ -228,7 +171,7 @@ class Worker:
         elif isinstance(message, Careful):
             self._executor.is_careful = message.is_on
         elif isinstance(message, Watch):
-            self._watch_s = message.interval_s
+            self._watcher.interval_s = message.interval_s
 
     def _compiled(self, compiled: Compiled) -> None:
         add, result = compiled.add, compiled.result
@@ -289,7 +232,7 @@ class Worker:
                 stats.cpu_cache_usage,
             )
         )
-        self._picture(is_due=False)
+        self._watcher.show_if_due()
 
     def _update(self, update: SequenceUpdate) -> Update:
         key = int(update.request_id)
@@ -320,27 +263,3 @@ class Worker:
             progress,
             None if update.embedding is None else struct.pack(f"<{len(update.embedding)}f", *update.embedding),
         )
-
-    def _picture(self, is_due: bool) -> None:
-        """Show the KV blocks, if somebody watches and it is time."""
-        if self._watch_s is None:
-            return
-        now = time.monotonic()
-        if not is_due and now < self._watch_next_s:
-            return
-        began_s = time.thread_time()
-        holders, cached = self._engine.blocks()
-        sequences = [
-            SequenceBlocks(
-                int(seq.request.request_id),
-                seq.index,
-                len(seq.request.prompt_token_ids),
-                seq.num_tokens,
-                seq.num_computed_tokens,
-                seq.request.progress.num_cached_tokens,
-                list(seq.block_tables[0]),
-            )
-            for seq in holders
-        ]
-        self.tell(Blocks(now, sequences, cached))
-        self._watch_next_s = now + max(self._watch_s, (time.thread_time() - began_s) * PICTURE_SHARE)

@@ -6,6 +6,7 @@ data. A number that would change bits (how a sum is cut or ordered) is no tuning
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, fields
 
 #: A call has one Tuning a bucket of rows: the least and the most rows of each; None: no limit.
@@ -37,6 +38,10 @@ SHAPES: dict[str, tuple[str, ...]] = {
     "qkv_rope_kv": ("num_heads", "num_kv_heads", "head_dim", "k"),
     "attention": ("num_heads", "num_kv_heads", "head_dim", "window"),
 }
+
+
+#: Rows of a product that are finished together: about so many, and at most; csrc/include/albireo/types.h.
+ROW_CHUNK, MOST_CHUNK = 48, 56
 
 
 @dataclass(frozen=True, slots=True)
@@ -138,3 +143,10 @@ class TuningTable:
 def bucket_of(rows: int) -> int:
     """Index into BUCKETS of a call over rows rows."""
     return next(i for i, (_, most) in enumerate(BUCKETS) if most is None or rows <= most)
+
+
+def row_chunks(rows: int) -> tuple[int, ...]:
+    """Rows of each chunk of so many: of equal height but the last; as csrc/include/albireo/split.h cuts them."""
+    count = 1 if rows <= MOST_CHUNK else math.ceil(rows / ROW_CHUNK)
+    height = math.ceil(rows / count)
+    return tuple(min(height, rows - begin) for begin in range(0, rows, height))

@@ -10,9 +10,11 @@ from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
 from typing import Any
 
+from albireo.api.checkpoint_source import CheckpointSource
+from albireo.api.engine_source import EngineSource
 from albireo.api.load import compile_program
 from albireo.api.locate import locate_model
-from albireo.api.source import CheckpointSource, EngineSource, ModelSource, guard
+from albireo.api.source import ModelSource, guard
 from albireo.artifact.manifest import Manifest, Options
 from albireo.artifact.program_json import rows_digest
 from albireo.artifact.reader import is_engine_directory

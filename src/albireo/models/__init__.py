@@ -30,6 +30,7 @@ _ROOM = (
     "generation",
     "gguf",
     "layers",
+    "mapped_file",
     "quantized",
     "rope",
     "rope_settings",

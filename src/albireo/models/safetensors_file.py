@@ -7,10 +7,7 @@ Called by safetensors_files.py. Does not know models, sharding or what a tensor 
 
 from __future__ import annotations
 
-import contextlib
 import math
-import mmap
-import os
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -19,7 +16,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from albireo.errors import ModelError, WeightMismatch
-from albireo.json_file import parse_json, require_regular_file, short
+from albireo.json_file import parse_json, short
+from albireo.models.mapped_file import MappedFile
 
 #: The format's own limit.
 MAX_HEADER_BYTES = 100_000_000
@@ -98,19 +96,9 @@ class SafetensorsFile:
 
     def __init__(self, path: Path) -> None:
         self.path = path
-        require_regular_file(path)
+        self._file = MappedFile(path, 8, "the header length")
         try:
-            with path.open("rb") as file:
-                size = os.fstat(file.fileno()).st_size
-                if size < 8:
-                    raise WeightMismatch(f"{path}: has {size} bytes, less than the header length; it is truncated")
-                self._map = mmap.mmap(file.fileno(), size, access=mmap.ACCESS_READ)
-        except OSError as error:
-            raise ModelError(f"{path}: cannot be mapped: {error.strerror}") from error
-        self._view = memoryview(self._map)
-        self._address = int(np.frombuffer(self._map, np.uint8).ctypes.data)
-        try:
-            self._entries, self.metadata = _read_header(self._view, str(path))
+            self._entries, self.metadata = _read_header(self._file.view, str(path))
         except ModelError:
             self.close()
             raise
@@ -134,7 +122,7 @@ class SafetensorsFile:
     def buffer(self, name: str) -> memoryview:
         """The bytes of a tensor of any type."""
         entry = self._entries[name]
-        return self._view[entry.start : entry.stop]
+        return self._file.view[entry.start : entry.stop]
 
     def tensor(self, name: str) -> RawTensor:
         """A view of one tensor. Raises: WeightMismatch for an element type that is not read."""
@@ -144,21 +132,16 @@ class SafetensorsFile:
             raise WeightMismatch(
                 f"{self.path}: tensor {short(name)} has type {entry.dtype}; weights must be {', '.join(_READABLE)}"
             )
-        return RawTensor(name, dtype, entry.shape, self.buffer(name), self._address + entry.start)
+        return RawTensor(name, dtype, entry.shape, self.buffer(name), self._file.address + entry.start)
 
     def release(self, name: str) -> None:
         """Let the pages of a tensor go; they are read from the file again when touched."""
         entry = self._entries[name]
-        start = entry.start - entry.start % mmap.PAGESIZE
-        if entry.stop > entry.start:
-            self._map.madvise(mmap.MADV_DONTNEED, start, entry.stop - start)
+        self._file.release(entry.start, entry.stop)
 
     def close(self) -> None:
         """Give the mapping up; it goes when the last RawTensor does."""
-        self._view.release()
-        # BufferError: somebody still holds a tensor; the mapping is freed with its last view
-        with contextlib.suppress(BufferError):
-            self._map.close()
+        self._file.close()
 
 
 def _read_header(view: memoryview, where: str) -> tuple[dict[str, _Entry], dict[str, str]]:

@@ -7,16 +7,14 @@ that what turns out to be no call can be given back as the text it was.
 from __future__ import annotations
 
 import json
-import re
 from collections.abc import Callable
 
 from albireo.parsers.events import Event, ToolCallArguments, ToolCallEnd, ToolCallStart
-from albireo.parsers.json_scanner import JsonScanner, Status
+from albireo.parsers.json_scanner import JsonScanner, Status, behind_blanks
 
 #: Names of the arguments, by those who trained the models.
 _ARGUMENTS = ("arguments", "parameters")
 _KEYS = (*_ARGUMENTS, "name", "id", "type")
-_BLANKS = re.compile(r"[ \t\n\r]*")
 
 NewId = Callable[[int], str]
 
@@ -91,7 +89,7 @@ class CallReader:
         return pos + 1
 
     def _before_key(self, text: str, pos: int) -> int:
-        pos = _skip_blanks(text, pos)
+        pos = behind_blanks(text, pos)
         if pos == len(text):
             return pos
         if text[pos] != '"':
@@ -122,7 +120,7 @@ class CallReader:
         return pos
 
     def _colon(self, text: str, pos: int) -> int:
-        pos = _skip_blanks(text, pos)
+        pos = behind_blanks(text, pos)
         if pos == len(text):
             return pos
         if text[pos] != ":":
@@ -131,7 +129,7 @@ class CallReader:
         return pos + 1
 
     def _before_value(self, text: str, pos: int) -> int:
-        pos = _skip_blanks(text, pos)
+        pos = behind_blanks(text, pos)
         if pos == len(text):
             return pos
         self._begin(self._read_value)
@@ -172,7 +170,7 @@ class CallReader:
         return True
 
     def _after_value(self, text: str, pos: int) -> int:
-        pos = _skip_blanks(text, pos)
+        pos = behind_blanks(text, pos)
         if pos == len(text):
             return pos
         if text[pos] == ",":
@@ -207,8 +205,3 @@ def _arguments(raw: str) -> str | None:
     scanner = JsonScanner()
     is_object = text.startswith("{") and scanner.scan(text, 0) == len(text) and scanner.status is Status.DONE
     return text if is_object else None
-
-
-def _skip_blanks(text: str, pos: int) -> int:
-    match = _BLANKS.match(text, pos)
-    return match.end() if match else pos

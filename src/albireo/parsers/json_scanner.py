@@ -26,6 +26,12 @@ class Status(Enum):
     FAILED = 2
 
 
+def behind_blanks(text: str, pos: int) -> int:
+    """The place of the first character from pos on that JSON does not pass over, or len(text)."""
+    match = _BLANKS.match(text, pos)
+    return match.end() if match else pos
+
+
 class JsonScanner:
     """Reads one value; scan() never looks at a character twice.
 
@@ -64,7 +70,7 @@ class JsonScanner:
         return pos
 
     def _value(self, text: str, pos: int) -> int:
-        pos = _skip_blanks(text, pos)
+        pos = behind_blanks(text, pos)
         if pos == len(text):
             return pos
         char = text[pos]
@@ -89,7 +95,7 @@ class JsonScanner:
         return self._fail(pos)
 
     def _first_item(self, text: str, pos: int) -> int:
-        pos = _skip_blanks(text, pos)
+        pos = behind_blanks(text, pos)
         if pos < len(text):
             if text[pos] == "]":
                 return self._close(pos)
@@ -97,13 +103,13 @@ class JsonScanner:
         return pos
 
     def _first_key(self, text: str, pos: int) -> int:
-        pos = _skip_blanks(text, pos)
+        pos = behind_blanks(text, pos)
         if pos < len(text) and text[pos] == "}":
             return self._close(pos)
         return self._key(text, pos)
 
     def _key(self, text: str, pos: int) -> int:
-        pos = _skip_blanks(text, pos)
+        pos = behind_blanks(text, pos)
         if pos == len(text):
             return pos
         if text[pos] != '"':
@@ -113,7 +119,7 @@ class JsonScanner:
         return pos + 1
 
     def _colon(self, text: str, pos: int) -> int:
-        pos = _skip_blanks(text, pos)
+        pos = behind_blanks(text, pos)
         if pos == len(text):
             return pos
         if text[pos] != ":":
@@ -122,7 +128,7 @@ class JsonScanner:
         return pos + 1
 
     def _after(self, text: str, pos: int) -> int:
-        pos = _skip_blanks(text, pos)
+        pos = behind_blanks(text, pos)
         if pos == len(text):
             return pos
         if text[pos] == ",":
@@ -181,8 +187,3 @@ class JsonScanner:
             return self._fail(pos)
         self._word_rest = self._word_rest[1:]
         return pos + 1 if self._word_rest else self._ended(pos + 1)
-
-
-def _skip_blanks(text: str, pos: int) -> int:
-    match = _BLANKS.match(text, pos)
-    return match.end() if match else pos

@@ -28,12 +28,6 @@ class Llama3JsonParser(ToolParser):
                 self._give_back()
         return pos
 
-    def _behind_tag(self, buffer: str, pos: int) -> int:
-        pos = self._skip_blanks(buffer, pos)
-        if pos < len(buffer):
-            self._begin_object()
-        return pos
-
     def _behind_call(self, buffer: str, pos: int) -> int:
         pos = self._skip_blanks(buffer, pos)
         if pos == len(buffer):

@@ -38,7 +38,7 @@ class MistralParser(ToolParser):
         self._is_array = buffer[pos] == "["
         if self._is_array:
             self._raw.append("[")
-            self._state = self._item
+            self._state = self._before_object
             return pos + 1
         if buffer[pos] == "{":
             self._begin_object()
@@ -49,19 +49,13 @@ class MistralParser(ToolParser):
 
     # -- objects -------------------------------------------------------------------------------------------------------
 
-    def _item(self, buffer: str, pos: int) -> int:
-        pos = self._skip_blanks(buffer, pos)
-        if pos < len(buffer):
-            self._begin_object()
-        return pos
-
     def _behind_call(self, buffer: str, pos: int) -> int:
         pos = self._skip_blanks(buffer, pos)
         if pos == len(buffer):
             return pos
         if self._is_array and buffer[pos] == ",":
             self._raw = [","]
-            self._state = self._item
+            self._state = self._before_object
             return pos + 1
         is_closed = self._is_array and buffer[pos] == "]"
         self._end_call()

@@ -5,11 +5,11 @@ Used by output_parser.py. Does not know tool calls. Line ends next to the tags b
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass
 
 from albireo.parsers.events import Event, ReasoningDelta, TextDelta
 from albireo.parsers.held_end import could_begin
+from albireo.parsers.states import StateParser
 
 _BLANKS = " \t\n\r"
 
@@ -38,36 +38,20 @@ def is_open(prompt: str, tags: ReasoningTags) -> bool:
     return prompt.rstrip().endswith(tags.begin)
 
 
-class ReasoningParser:
+class ReasoningParser(StateParser):
     """Text in, ReasoningDelta and TextDelta out. The events, joined, do not depend on how the text was cut.
 
-    Attributes: num_scanned: characters looked at so far; at most a constant times those pushed.
+    Invariant: num_scanned is at most a constant times the characters pushed.
 
     Args: starts_inside: the prompt ended with the opening tag.
     """
 
     def __init__(self, tags: ReasoningTags, *, starts_inside: bool = False) -> None:
-        self.num_scanned = 0
+        super().__init__(self._beginning)
         self._tags = tags
         self._starts_inside = starts_inside or tags.is_implied
-        self._held = ""
         self._newlines: list[str] = []
         self._blanks: list[str] = []
-        self._out: list[Event] = []
-        self._waits = False
-        self._state: Callable[[str, int], int] = self._beginning
-
-    def push(self, text: str) -> list[Event]:
-        """Take the next piece of text. Returns: what it brings, often nothing."""
-        buffer, pos = self._held + text, 0
-        self._waits = False
-        while pos < len(buffer) and not self._waits:
-            before = pos
-            pos = self._state(buffer, pos)
-            self.num_scanned += pos - before + 1
-        self.num_scanned += len(buffer) - pos
-        self._held = buffer[pos:]
-        return self._taken()
 
     def finish(self) -> list[Event]:
         """No more text comes. Returns: what was held back."""
@@ -138,10 +122,6 @@ class ReasoningParser:
     def _answer(self, text: str) -> None:
         if text:
             self._out.append(TextDelta(text))
-
-    def _taken(self) -> list[Event]:
-        out, self._out = self._out, []
-        return out
 
 
 def _behind(chars: str, buffer: str, pos: int) -> int:

@@ -9,20 +9,18 @@ from __future__ import annotations
 import re
 import secrets
 import string
-from collections.abc import Callable, Collection
+from collections.abc import Collection
 from typing import ClassVar
 
 from albireo.parsers.call_reader import CallReader, NewId
 from albireo.parsers.events import Event, TextDelta, ToolCallStart
 from albireo.parsers.held_end import could_begin
-from albireo.parsers.json_scanner import Status
+from albireo.parsers.json_scanner import Status, behind_blanks
+from albireo.parsers.states import StateParser
 
 #: As OpenAI has it, with the dots and slashes that some use to group their tools.
 _NAME = re.compile(r"[A-Za-z0-9_.:/-]{1,256}")
-_BLANKS = re.compile(r"[ \t\n\r]*")
 _ALPHABET = string.ascii_letters + string.digits
-
-State = Callable[[str, int], int]
 
 
 def random_id(index: int) -> str:
@@ -30,7 +28,7 @@ def random_id(index: int) -> str:
     return "".join(secrets.choice(_ALPHABET) for _ in range(9))
 
 
-class ToolParser:
+class ToolParser(StateParser):
     """Text in, events out.
 
     Invariants: 1. the events, joined, do not depend on how the text was cut; 2. blanks between calls and round them are
@@ -48,31 +46,15 @@ class ToolParser:
     tag: ClassVar[str]
 
     def __init__(self, tool_names: Collection[str] | None = None, new_id: NewId = random_id) -> None:
+        super().__init__(self._text)
         self.num_calls = 0
-        self.num_scanned = 0
         self._names = None if tool_names is None else frozenset(tool_names)
         self._new_id = new_id
-        self._out: list[Event] = []
-        self._held = ""
-        self._waits = False
         #: Text that a call begins with, to give back if it is none; blanks that are text only if text follows.
         self._raw: list[str] = []
         self._blanks: list[str] = []
         self._is_fresh = True
         self._reader: CallReader | None = None
-        self._state: State = self._text
-
-    def push(self, text: str) -> list[Event]:
-        """Take the next piece of text. Returns: what it brings, often nothing."""
-        buffer, pos = self._held + text, 0
-        self._waits = False
-        while pos < len(buffer) and not self._waits:
-            before = pos
-            pos = self._state(buffer, pos)
-            self.num_scanned += pos - before + 1
-        self.num_scanned += len(buffer) - pos
-        self._held = buffer[pos:]
-        return self._taken()
 
     def finish(self) -> list[Event]:
         """No more text comes. Returns: what was held back."""
@@ -89,8 +71,8 @@ class ToolParser:
     # -- for the formats -----------------------------------------------------------------------------------------------
 
     def _behind_tag(self, buffer: str, pos: int) -> int:
-        """The state behind a tag."""
-        raise NotImplementedError
+        """The state behind a tag; an object comes there, if a format says nothing else."""
+        return self._before_object(buffer, pos)
 
     def _behind_call(self, buffer: str, pos: int) -> int:
         """The state behind an object that is a call."""
@@ -110,10 +92,15 @@ class ToolParser:
 
     def _skip_blanks(self, buffer: str, pos: int) -> int:
         """Take blanks as part of what may be given back."""
-        match = _BLANKS.match(buffer, pos)
-        end = match.end() if match else pos
+        end = behind_blanks(buffer, pos)
         self._raw.append(buffer[pos:end])
         return end
+
+    def _before_object(self, buffer: str, pos: int) -> int:
+        pos = self._skip_blanks(buffer, pos)
+        if pos < len(buffer):
+            self._begin_object()
+        return pos
 
     def _begin_object(self, *, is_strict: bool = False) -> None:
         """Read a call's object from the next character on."""
@@ -178,7 +165,3 @@ class ToolParser:
 
     def _is_name(self, name: str) -> bool:
         return _NAME.fullmatch(name) is not None and (self._names is None or name in self._names)
-
-    def _taken(self) -> list[Event]:
-        out, self._out = self._out, []
-        return out

@@ -142,7 +142,7 @@ async def _announce(serving: Serving, server: uvicorn.Server, port: int, say: Ca
         await serving.load()
     except EngineError:
         return  # _end_when_failed sees it
-    say(f"{serving.names[0]} is ready")
+    say(f"{serving.names[0]} is ready after {serving.ready.load_s:.2f} s")
 
 
 async def _drain_when(stopping: asyncio.Event, serving: Serving, server: uvicorn.Server) -> None:

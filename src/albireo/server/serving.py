@@ -6,7 +6,6 @@ Made by app.py. Does not know routes or the shapes of answers.
 from __future__ import annotations
 
 import asyncio
-import logging
 import math
 import time
 from collections.abc import Callable, Mapping
@@ -34,7 +33,6 @@ from albireo.text.tokenizer import Tokenizer
 if TYPE_CHECKING:
     from albireo.server.generation import EventStream
 
-_LOG = logging.getLogger("albireo.server")
 T = TypeVar("T")
 
 #: Prompts of at most so many characters are encoded on the event loop; longer ones in a thread.
@@ -89,7 +87,6 @@ class Serving:
         self._admission = Admission(config, ready.defaults, ready.vocab_size, tokenizer)
         self.metrics = Metrics(self.names[0], ready)
         self._ready = ready
-        _LOG.info("%s is ready after %.2f s", self.names[0], ready.load_s)
 
     @property
     def names(self) -> tuple[str, ...]:

@@ -17,7 +17,8 @@ from datetime import datetime
 from typing import Any
 
 from albireo.errors import TemplateError
-from albireo.text.chat_template import ChatTemplate, Conversation, plain_conversation
+from albireo.text.chat_template import ChatTemplate
+from albireo.text.conversation import Conversation, plain_conversation
 from albireo.text.plain_encoder import PlainEncoder
 from albireo.text.shield import Shield
 from albireo.text.tokenizer import Tokenizer

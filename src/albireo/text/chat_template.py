@@ -1,4 +1,4 @@
-"""Messages -> prompt text, by the model's own jinja2 template, rendered as transformers renders it.
+"""A conversation -> prompt text, by the model's own jinja2 template, rendered as transformers renders it.
 
 Called by chat_prompt.py, which turns the text into token ids. Does not know tokenizers. The template is a program
 from a stranger: it runs in template_sandbox.py, within limits.
@@ -6,10 +6,7 @@ from a stranger: it runs in template_sandbox.py, within limits.
 
 from __future__ import annotations
 
-import dataclasses
-import re
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable
 from datetime import datetime
 from typing import Any
 
@@ -17,6 +14,7 @@ import jinja2
 from jinja2 import nodes
 
 from albireo.errors import TemplateError
+from albireo.text.conversation import REASONING_FIELDS, Conversation
 from albireo.text.template_meter import LimitExceeded, Meter
 from albireo.text.template_sandbox import MeteredEnvironment
 
@@ -27,29 +25,8 @@ MAX_TEMPLATE_CHARS = 1_000_000
 WORK, WORK_PER_VALUE = 1_000_000, 200
 CHARS, CHARS_PER_CHAR = 16_000_000, 64
 
-_ROLE = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_. -]{0,63}")
-_RESERVED = ("messages", "tools", "documents", "add_generation_prompt", "strftime_now")
 # Private-use characters: no text has them, nothing strips them. The space shows whether the template trims.
 _OPEN_END = "\U0010fff0open end\U0010fff1 "
-# A message's reasoning travels under several names; templates read the first two.
-_REASONING_FIELDS = ("reasoning_content", "thinking", "reasoning")
-
-
-@dataclass(frozen=True, slots=True)
-class Conversation:
-    """Everything a template may see, as plain data (dict, list, str, numbers, None).
-
-    Fields:
-        continue_field: name of the last message's field that stays open for the model to go on with, or None.
-        variables: further names: the special tokens' texts, and what the caller passes on.
-    """
-
-    messages: list[dict[str, Any]]
-    tools: list[Any] | None = None
-    documents: list[Any] | None = None
-    add_generation_prompt: bool = True
-    continue_field: str | None = None
-    variables: dict[str, Any] = field(default_factory=dict)
 
 
 class ChatTemplate:
@@ -134,8 +111,8 @@ class ChatTemplate:
         last = dict(messages[-1])
         value = last.get(name)
         names = [name]
-        if name in _REASONING_FIELDS:
-            names = [alias for alias in _REASONING_FIELDS if last.get(alias) == value]
+        if name in REASONING_FIELDS:
+            names = [alias for alias in REASONING_FIELDS if last.get(alias) == value]
         if not any(alias in self._source for alias in names):
             raise TemplateError(f"continue_final_message names {name!r}, which the chat template does not read")
         if isinstance(value, str):
@@ -143,121 +120,6 @@ class ChatTemplate:
         else:
             last[name] = _parts_left_open(value, name)
         return [*messages[:-1], last]
-
-
-def plain_conversation(
-    messages: Sequence[Any],
-    *,
-    reads_parts: bool,
-    tools: Sequence[Any] | None = None,
-    documents: Sequence[Any] | None = None,
-    add_generation_prompt: bool = True,
-    continue_final_message: bool | str = False,
-    variables: Mapping[str, Any] | None = None,
-) -> Conversation:
-    """Check what a caller gave and bring it to plain data.
-
-    Args:
-        messages: dicts with a role; a key whose value is None counts as absent.
-        reads_parts: when False, content given as a list of text parts is joined with newlines.
-
-    Raises: TemplateError naming the message and what is wrong with it.
-    """
-    if isinstance(messages, (str, bytes, Mapping)) or not isinstance(messages, Sequence):
-        raise TemplateError(f"messages must be a list of messages, got {type(messages).__name__}")
-    if not messages:
-        raise TemplateError("messages is empty; a chat needs at least one message")
-    if continue_final_message and add_generation_prompt:
-        raise TemplateError(
-            "continue_final_message and add_generation_prompt exclude each other: the model either goes on with the "
-            "last message or starts a new one"
-        )
-    for name, values in (("tools", tools), ("documents", documents)):
-        if values is not None and any(not isinstance(value, Mapping) for value in values):
-            raise TemplateError(f"{name} must be a list of dicts")
-    for name in variables or ():
-        if name in _RESERVED:
-            raise TemplateError(f"chat_template_kwargs holds {name!r}, which is an argument of its own")
-    try:
-        chat = _conversation(messages, reads_parts, tools, documents, add_generation_prompt, variables or {})
-    except RecursionError:
-        raise TemplateError("the messages are nested too deeply") from None
-    if not continue_final_message:
-        return chat
-    continue_field = continue_final_message if isinstance(continue_final_message, str) else "content"
-    if chat.messages[-1].get(continue_field) is None:
-        raise TemplateError(
-            f"continue_final_message is set, but the last message has no {continue_field!r} to go on with"
-        )
-    return dataclasses.replace(chat, continue_field=continue_field)
-
-
-def _conversation(
-    messages: Sequence[Any],
-    reads_parts: bool,
-    tools: Sequence[Any] | None,
-    documents: Sequence[Any] | None,
-    add_generation_prompt: bool,
-    variables: Mapping[str, Any],
-) -> Conversation:
-    return Conversation(
-        messages=[_plain_message(index, message, reads_parts) for index, message in enumerate(messages)],
-        tools=None if tools is None else [_plain(tool) for tool in tools],
-        documents=None if documents is None else [_plain(document) for document in documents],
-        add_generation_prompt=add_generation_prompt,
-        variables=_plain(dict(variables)),
-    )
-
-
-def _plain_message(index: int, message: Any, reads_parts: bool) -> dict[str, Any]:
-    value = _plain(message)
-    where = f"messages[{index}]"
-    if not isinstance(value, dict):
-        raise TemplateError(f"{where} must be a dict with role and content, got {type(message).__name__}")
-    value = {key: item for key, item in value.items() if item is not None}
-    role = value.get("role")
-    if not isinstance(role, str) or not _ROLE.fullmatch(role):
-        # Templates build special tokens out of roles, so a role is a plain word.
-        raise TemplateError(f"{where} has role {role!r}; a role is a word such as system, user, assistant or tool")
-    content = value.get("content")
-    if content is not None and not isinstance(content, (str, list)):
-        raise TemplateError(f"{where} has content of type {type(content).__name__}; it must be a string or a list")
-    if isinstance(content, list) and not reads_parts:
-        value["content"] = "\n".join(_text_of_part(where, part) for part in content)
-    reasoning = next((value[name] for name in _REASONING_FIELDS if name in value), None)
-    if reasoning is not None:
-        value = {"thinking": reasoning, **value, "reasoning_content": reasoning}
-    return value
-
-
-def _text_of_part(where: str, part: Any) -> str:
-    if isinstance(part, str):
-        return part
-    if isinstance(part, dict) and isinstance(part.get("text"), str):
-        return str(part["text"])
-    kind = part.get("type") if isinstance(part, dict) else type(part).__name__
-    raise TemplateError(f"{where} has a content part of type {kind!r}; this model's template takes text only")
-
-
-def _plain(value: Any) -> Any:
-    """Rebuild value out of plain types: a rich object has methods that a sandbox does not know to be dangerous."""
-    if value is None or type(value) in (str, int, float, bool):
-        return value
-    if isinstance(value, str):
-        return str.__str__(value)
-    if isinstance(value, Mapping):
-        return {key if type(key) is str else str(key): _plain(item) for key, item in value.items()}
-    if isinstance(value, (list, tuple)):
-        return [_plain(item) for item in value]
-    if isinstance(value, int):
-        return int(value)
-    if isinstance(value, float):
-        return float(value)
-    if dataclasses.is_dataclass(value) and not isinstance(value, type):
-        return {item.name: _plain(getattr(value, item.name)) for item in dataclasses.fields(value)}
-    if callable(getattr(value, "model_dump", None)):
-        return _plain(value.model_dump())
-    raise TemplateError(f"a chat takes plain data only (dicts, lists, strings, numbers), got {type(value).__name__}")
 
 
 def _measure(values: Any) -> tuple[int, int]:

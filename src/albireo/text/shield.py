@@ -22,7 +22,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from albireo.errors import TemplateError
-from albireo.text.chat_template import Conversation
+from albireo.text.conversation import Conversation
 
 #: The supplementary private-use planes: 131,000 characters that mean nothing to anybody. The last few are left to
 #: the marks of chat_template.py and plain_encoder.py.

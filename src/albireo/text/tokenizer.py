@@ -50,7 +50,6 @@ class Tokenizer:
         self.pieces = Pieces(backend)
         wants_bos = files.add_bos_token is True and backend.post_processor is None
         self._prefix = [self.bos_token_id] if wants_bos and self.bos_token_id is not None else []
-        self._plain: PlainEncoder | None = None
 
     @classmethod
     def from_directory(cls, directory: str | Path) -> Tokenizer:
@@ -95,12 +94,6 @@ class Tokenizer:
         except TypeError:
             raise InvalidParams(_not_text(text)) from None
         return [*self._prefix, *ids] if add_special_tokens and self._prefix else ids
-
-    def encode_plain(self, text: str) -> list[int]:
-        """Ids of text that is nothing but text: special tokens written out in it stay text. Nothing is added."""
-        if self._plain is None:
-            self._plain = self.plain_encoder(text for text, i in self._added.items() if i in self.special_ids)
-        return self._plain.encode(text)
 
     def plain_encoder(self, tokens: Iterable[str]) -> PlainEncoder:
         """An encoder that takes the given added tokens for text, unless they are marked."""

@@ -10,10 +10,8 @@ from collections.abc import Hashable, Iterator
 from dataclasses import dataclass, replace
 
 from albireo.graph.program import GATE_UP_INTERLEAVE, PANEL
-from albireo.graph.tuning import ALLOWED, CallKey, Tuning
+from albireo.graph.tuning import ALLOWED, CallKey, Tuning, row_chunks
 
-#: Rows of one chunk of a work item, csrc/include/albireo/types.h kRowChunk and attention.h kAttentionRows.
-_CHUNK = 48
 #: Levels with tall tiles: where registers allow 28 rows.
 _TALL_LEVELS = ("amx", "avx512bf16", "avx512vnni", "avx512")
 #: Chunks of so many rows and more go through the tile registers of this level, where no number changes anything.
@@ -58,7 +56,7 @@ class Point:
         shares = 1 if queue else self.threads
         claim = max(1, self._panels() * slabs // shares // (tuning.claims * (self.threads // shares)))
         tall_rows = tuning.tall_rows if self.key.kernel.endswith(_TALL_LEVELS) else 0
-        chunks = {_CHUNK, rows % _CHUNK} if rows > _CHUNK else {rows}
+        chunks = set(row_chunks(rows))
         if self.key.kernel.endswith(_MATRIX_LEVEL):
             chunks = {count for count in chunks if count < _MATRIX_ROWS}
         tall = frozenset(count for count in chunks if 0 < count <= tall_rows)

@@ -10,8 +10,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
+from albireo.api.checkpoint_source import CheckpointSource
+from albireo.api.engine_source import EngineSource
 from albireo.api.locate import locate_model
-from albireo.api.source import CheckpointSource, EngineSource
 from albireo.artifact import layout
 from albireo.artifact.manifest import FileEntry
 from albireo.artifact.reader import EngineFiles, is_engine_directory

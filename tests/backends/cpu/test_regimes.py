@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 
 from albireo.backends.cpu.catalog import CpuCatalog
-from albireo.backends.cpu.regimes import ATTENTION_ROWS, ROW_CHUNK, TILES
-from albireo.graph.tuning import ALLOWED
+from albireo.backends.cpu.regimes import ATTENTION_ROWS, ATTENTION_TILE, TILES
+from albireo.graph.tuning import ALLOWED, MOST_CHUNK, ROW_CHUNK, row_chunks
 
 CSRC = Path(__file__).resolve().parents[3] / "csrc"
 HEADERS = {level: re.split("vnni|bf16", level)[0] for level in TILES} | {"amx": "avx512"}
@@ -34,6 +34,8 @@ def test_tiles_are_those_of_the_headers(level: str) -> None:
 
 def test_chunks_are_those_of_the_headers() -> None:
     assert constant("include/albireo/types.h", "kRowChunk") == ROW_CHUNK
+    assert constant("include/albireo/types.h", "kMostChunk") == MOST_CHUNK
+    assert constant("include/albireo/types.h", "kAttentionTile") == ATTENTION_TILE
     assert constant("kernels/attention/attention.h", "kAttentionRows") == ATTENTION_ROWS
     # slabs are whole chunks, so the rows of a call are chunks and one rest
     assert all(rows % ROW_CHUNK == 0 for rows in ALLOWED["slab_rows"])
@@ -46,15 +48,16 @@ def test_chunks_are_those_of_the_headers() -> None:
         ("linear.bfloat16.avx512bf16", 28, ("tall",)),
         ("linear.bfloat16.avx512bf16", 29, ("blocks",)),
         ("linear.bfloat16.avx512bf16", 48, ("blocks",)),
-        ("linear.bfloat16.avx512bf16", 64, ("blocks", "tall")),
+        ("linear.bfloat16.avx512bf16", 56, ("blocks",)),
+        ("linear.bfloat16.avx512bf16", 64, ("blocks",)),
         ("linear.bfloat16.avx512bf16", 2048, ("blocks",)),
         ("qkv_rope_kv.float32.avx512", 7, ("tall",)),
         ("linear.int8.amx", 15, ("tall",)),
         ("linear.int8.amx", 16, ("matrix",)),
-        ("linear.int8.amx", 50, ("matrix", "tall")),
+        ("linear.int8.amx", 50, ("matrix",)),
         ("head_top.float16.avx2", 5, ("wide",)),
         ("head_top.float16.avx2", 6, ("blocks",)),
-        ("linear.float32.scalar", 50, ("blocks", "wide")),
+        ("linear.float32.scalar", 50, ("blocks",)),
         ("attention.bfloat16.avx512bf16", 1, ("scores",)),
         ("norm.bfloat16.avx512", 300, ("rows",)),
     ],
@@ -67,3 +70,14 @@ def test_regimes(kernel: str, rows: int, expected: tuple[str, ...]) -> None:
 def test_regimes_of_several_numbers_of_rows_are_in_order_of_first_use() -> None:
     assert CATALOG.regimes("linear.bfloat16.avx512", range(16, 65)) == ("tall", "blocks")
     assert CATALOG.regimes("linear.bfloat16.avx512", []) == ()
+
+
+def test_chunks_are_nearly_equal() -> None:
+    assert row_chunks(56) == (56,)
+    assert row_chunks(57) == (29, 28)
+    assert row_chunks(1024) == (47,) * 21 + (37,)
+    for rows in range(1, 700):
+        chunks = row_chunks(rows)
+        assert sum(chunks) == rows
+        assert max(chunks) <= MOST_CHUNK
+        assert len(chunks) == 1 or min(chunks[:-1]) > TILES["avx512"].tall

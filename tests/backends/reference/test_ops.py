@@ -133,15 +133,6 @@ def test_kv_write_rounds_to_the_dtype_of_the_cache() -> None:
     assert not np.array_equal(values, v.reshape(3, 2, 4))
 
 
-def test_a_copied_block_holds_the_same() -> None:
-    kv, k = ReferenceKV(4, 2), normal(2, 1, 4)
-    kv.write(0, np.int32([2, 3]), k, 2 * k)
-    kv.copy_block(1, 3)
-    keys, values = kv.read(0, np.int32([3]), 2)
-    np.testing.assert_array_equal(keys, k)
-    np.testing.assert_array_equal(values, 2 * k)
-
-
 @pytest.mark.parametrize("slot", [-1, 16])
 def test_a_slot_outside_the_cache_is_refused(slot: int) -> None:
     with pytest.raises(InvariantError, match="leave the cache of 16"):

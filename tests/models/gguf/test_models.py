@@ -16,6 +16,7 @@ from albireo.models.config import parse_config
 from albireo.models.rope import rope_spec
 from albireo.models.weights import Checkpoint
 from models.gguf.writer import CONFIGS, LLAMA, words, write_gguf
+from models.transformers_logits import distance, logits_by_transformers
 from quantization.formats.test_gguf_blocks import KINDS
 from step_batches import Work, make_step
 
@@ -33,27 +34,12 @@ def logits_of(path: Path) -> np.ndarray:
     return np.asarray(outputs["logits"])
 
 
-def theirs(config: dict[str, Any], numbers: dict[str, np.ndarray]) -> np.ndarray:
-    whole = transformers.AutoConfig.for_model(**config)
-    model = transformers.AutoModelForCausalLM.from_config(whole, attn_implementation="eager", dtype=torch.float32)
-    state = {name: torch.tensor(array) for name, array in numbers.items()}
-    if config["tie_word_embeddings"]:
-        state["lm_head.weight"] = state["model.embed_tokens.weight"]
-    model.load_state_dict(state)
-    with torch.no_grad():
-        return np.asarray(model.eval()(torch.tensor([IDS])).logits[0].numpy())
-
-
-def distance(a: np.ndarray, b: np.ndarray) -> float:
-    return float(np.linalg.norm(a - b) / np.linalg.norm(b))
-
-
 @pytest.mark.parametrize("kind", ["F32", "mixed"])
 @pytest.mark.parametrize("name", CONFIGS)
 def test_whole_models_equal_transformers(name: str, kind: str, tmp_path: Path) -> None:
     numbers = write_gguf(tmp_path / "m.gguf", CONFIGS[name], kind, seed=3)
-    # Q6_K has its scales rounded to 16 bits
-    assert distance(logits_of(tmp_path / "m.gguf"), theirs(CONFIGS[name], numbers)) < (3e-6 if kind == "F32" else 1e-4)
+    off = distance(logits_of(tmp_path / "m.gguf"), logits_by_transformers(CONFIGS[name], numbers, IDS))
+    assert off < (3e-6 if kind == "F32" else 1e-4), off  # Q6_K has its scales rounded to 16 bits
 
 
 @pytest.mark.parametrize("name", ["llama", "qwen2", "qwen3"])

@@ -9,14 +9,12 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from albireo.graph.tuning import Tuning, bucket_of
+from albireo.graph.tuning import ROW_CHUNK, Tuning, bucket_of, row_chunks
 
-#: Rows multiplied before their results are finished; csrc/include/albireo/types.h.
-ROW_CHUNK = 48
 #: Steps of K after which, at the latest, the panel is left for the next rows, where nothing was tuned.
 STEPS_PER_BLOCK = Tuning().block_steps
-#: Rows (token, query head) of a work item of attention; attention.h.
-ATTENTION_ROWS = 48
+#: Rows (token, query head) of a work item of attention, attention.h; positions handled at once, types.h.
+ATTENTION_ROWS, ATTENTION_TILE = 48, 128
 
 _GEMM = ("linear", "qkv_rope_kv", "head_top")
 
@@ -48,7 +46,7 @@ TILES = {
 
 
 def regimes_of(family: str, tiles: Tiles, rows: int, tuning: tuple[Tuning, ...] = ()) -> Iterator[str]:
-    """Names of what a call on so many rows does: a chunk of 48 rows after another, and the rest.
+    """Names of what a call on so many rows does: chunk after chunk of its rows.
 
     Args: tuning: of the call.
     """
@@ -58,9 +56,8 @@ def regimes_of(family: str, tiles: Tiles, rows: int, tuning: tuple[Tuning, ...] 
     elif family not in _GEMM:
         yield "rows"
     else:
-        for count in (min(rows, ROW_CHUNK), rows % ROW_CHUNK):
-            if count:
-                yield _gemm_regime(tiles, count, tall)
+        for count in dict.fromkeys(row_chunks(rows)):
+            yield _gemm_regime(tiles, count, tall)
 
 
 def _gemm_regime(tiles: Tiles, rows: int, tall: int) -> str:
@@ -81,8 +78,8 @@ def regime_text(regime: str, tiles: Tiles) -> str:
         "tall": f"all rows (up to {tiles.tall}) x 16 columns in registers: a weight is used for every row as it passes",
         "wide": f"up to {wide} in registers: the weights pass once",
         "blocks": f"{STEPS_PER_BLOCK} steps of K of a panel stay in the second-level cache, tiles of up to {wide} go "
-        f"over them, {ROW_CHUNK} rows at a time",
+        f"over them, about {ROW_CHUNK} rows at a time",
         "scores": f"items of up to {ATTENTION_ROWS} rows (token, query head) of one KV head, tiles of up to "
-        f"{tiles.rows} rows, 64 positions at a time",
+        f"{tiles.rows} rows, {ATTENTION_TILE} positions at a time",
         "rows": "row after row",
     }[regime]

@@ -42,10 +42,3 @@ class ReferenceKV:
         slots = blocks[positions // self.block_size] * self.block_size + positions % self.block_size
         keys, values = self._layers[layer]
         return keys[slots], values[slots]
-
-    def copy_block(self, source: int, target: int) -> None:
-        """Copy one block of every layer; for copy on write."""
-        size = self.block_size
-        for pair in self._layers.values():
-            for array in pair:
-                array[target * size : (target + 1) * size] = array[source * size : (source + 1) * size]

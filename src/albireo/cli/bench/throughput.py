@@ -5,17 +5,12 @@ The flags and the JSON keys of `vllm bench throughput`, where the meaning is the
 
 from __future__ import annotations
 
-from pathlib import Path
-from typing import Any
-
 import click
 
 from albireo.bench.throughput import measure_throughput, throughput_lines
 from albireo.bench.workload import RandomWorkload
-from albireo.cli.bench.offline import OUTPUT_OPTIONS, SAMPLING_OPTIONS, one_model, report, sampling_of
-from albireo.cli.options import apply, engine_options
+from albireo.cli.bench.offline import Offline, offline_options, report
 from albireo.cli.terminal import progress
-from albireo.config import EngineConfig
 
 
 @click.command()
@@ -26,9 +21,7 @@ from albireo.config import EngineConfig
 @click.option("--prefix-len", default=0, show_default=True, help="Tokens that all prompts begin with.")
 @click.option("--num-prompts", default=64, show_default=True, help="Requests, all there from the start.")
 @click.option("--num-iters", default=3, show_default=True, help="Times the whole is run.")
-@apply(SAMPLING_OPTIONS)
-@apply(OUTPUT_OPTIONS)
-@engine_options()
+@offline_options
 def command(
     dataset_name: str,
     input_len: int,
@@ -37,27 +30,19 @@ def command(
     prefix_len: int,
     num_prompts: int,
     num_iters: int,
-    n: int,
-    temperature: float,
-    disable_detokenize: bool,
-    output_json: Path | None,
-    directory: str | None,
-    model: str | None,
-    engine: dict[str, Any],
+    offline: Offline,
 ) -> None:
     """How many tokens a second many requests give.
 
     MODEL is a directory or a hub name; the bundled model when left out.
     """
-    config = EngineConfig.from_kwargs(model=one_model(directory, model), **engine)
     workload = RandomWorkload(
         num_prompts=num_prompts,
         input_len=input_len,
         output_len=output_len,
         range_ratio=random_range_ratio,
         prefix_len=prefix_len,
-        seed=config.seed,
+        seed=offline.config.seed,
     )
-    sampling = sampling_of(config, n, temperature, disable_detokenize)
-    figures = measure_throughput(config, workload, sampling, num_iters, progress, show_progress=True)
-    report(figures | {"dataset_name": dataset_name}, throughput_lines(figures), output_json)
+    figures = measure_throughput(offline.config, workload, offline.sampling, num_iters, progress, show_progress=True)
+    report(figures | {"dataset_name": dataset_name}, throughput_lines(figures), offline.output_json)

@@ -7,8 +7,6 @@ of tensors.
 from __future__ import annotations
 
 import contextlib
-import mmap
-import os
 import re
 from collections.abc import Callable, Iterable
 from functools import partial
@@ -19,8 +17,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from albireo.errors import ModelError, UnsupportedModel, WeightMismatch
-from albireo.json_file import require_regular_file, short
+from albireo.json_file import short
 from albireo.models.gguf.header import Entry, read_header
+from albireo.models.mapped_file import MappedFile
 from albireo.models.safetensors_file import RawTensor
 from albireo.quantization.encoded import Encoded
 from albireo.quantization.formats.gguf_blocks import BLOCKS, read_blocks
@@ -67,19 +66,9 @@ class GgufFile:
 
     def __init__(self, path: Path) -> None:
         self.path = path
-        require_regular_file(path)
+        self._file = MappedFile(path, 24, "a GGUF head")
         try:
-            with path.open("rb") as file:
-                size = os.fstat(file.fileno()).st_size
-                if size < 24:
-                    raise WeightMismatch(f"{path}: has {size} bytes, less than a GGUF head; it is truncated")
-                self._map = mmap.mmap(file.fileno(), size, access=mmap.ACCESS_READ)
-        except OSError as error:
-            raise ModelError(f"{path}: cannot be mapped: {error.strerror}") from error
-        self._view = memoryview(self._map)
-        self._address = int(np.frombuffer(self._map, np.uint8).ctypes.data)
-        try:
-            header = read_header(self._view, str(path))
+            header = read_header(self._file.view, str(path))
             parts = header.settings.get("split.count", 1)
             if parts != 1:
                 raise UnsupportedModel(
@@ -111,27 +100,23 @@ class GgufFile:
 
     def buffer(self, name: str) -> memoryview:
         entry = self._entry(name)
-        return self._view[entry.start : entry.stop]
+        return self._file.view[entry.start : entry.stop]
 
     def tensor(self, name: str) -> RawTensor:
         """A view of a tensor of numbers. Raises: WeightMismatch for one of blocks."""
         entry, dtype = self._entry(name), self.dtype(name)
         if dtype is None:
             raise WeightMismatch(f"{self.path}: tensor {short(name)} of {entry.kind} must be F32, F16 or BF16")
-        return RawTensor(name, dtype, entry.shape, self.buffer(name), self._address + entry.start)
+        return RawTensor(name, dtype, entry.shape, self.buffer(name), self._file.address + entry.start)
 
     def release(self, name: str) -> None:
         """Let the pages of a tensor go; they are read from the file again when touched."""
         entry = self._entry(name)
-        start = entry.start - entry.start % mmap.PAGESIZE
-        self._map.madvise(mmap.MADV_DONTNEED, start, entry.stop - start)
+        self._file.release(entry.start, entry.stop)
 
     def close(self) -> None:
         """Give the mapping up; it goes when the last RawTensor does."""
-        self._view.release()
-        # BufferError: somebody still holds a tensor; the mapping is freed with its last view
-        with contextlib.suppress(BufferError):
-            self._map.close()
+        self._file.close()
 
     def plan(self, rotary_heads: dict[str, int]) -> Plan:
         """The matrices that are blocks, and those whose rows lie in another order than graphs read.

@@ -98,9 +98,3 @@ def inverse_factor(moments: F32, damping: float = DAMPING) -> F32:
             f"the moments of the inputs are not positive definite even with damping {damping}; calibrate on more text"
         ) from None
     return np.triu(np.linalg.inv(lower[::-1, ::-1])).astype(np.float32)
-
-
-def output_error(weight: F32, rounded: F32, moments: F32) -> float:
-    """Mean over inputs of the squared distance of outputs: the trace of (W - Q) H (W - Q)ᵀ."""
-    lost: NDArray[np.float32] = weight - rounded
-    return float(np.einsum("nk,nk->", lost @ moments, lost, dtype=np.float64))

@@ -2,20 +2,18 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any
+from typing import Any
 
 import msgspec
-from msgspec import UNSET, Meta, UnsetType
+from msgspec import UNSET, UnsetType
 
-from albireo.server.protocol.fields import NEUTRAL, AllOrCount, GenerationFields, Usage
-
-_Id = Annotated[int, Meta(ge=0, le=2**31 - 1)]
+from albireo.server.protocol.fields import NEUTRAL, AllOrCount, Count, GenerationFields, Usage
 
 
 class CompletionRequest(GenerationFields, kw_only=True, forbid_unknown_fields=True):
     """prompt: a text, several, token ids, or several lists of them."""
 
-    prompt: str | list[str | _Id | list[_Id]]
+    prompt: str | list[str | Count | list[Count]]
     echo: bool | None = None
     logprobs: AllOrCount | None = None
     suffix: Any = None

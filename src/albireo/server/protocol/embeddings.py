@@ -7,15 +7,13 @@ from typing import Annotated, Any, Literal
 import msgspec
 from msgspec import Meta
 
-from albireo.server.protocol.fields import AtLeastOne
-
-_Id = Annotated[int, Meta(ge=0, le=2**31 - 1)]
+from albireo.server.protocol.fields import AtLeastOne, CacheSalt, Count, Id, Priority
 
 
 class EmbeddingRequest(msgspec.Struct, kw_only=True, forbid_unknown_fields=True):
     """input: a text, several, token ids, or several lists of them; None: not said."""
 
-    input: str | list[str | _Id | list[_Id]]
+    input: str | list[str | Count | list[Count]]
     model: str | None = None
     encoding_format: Literal["float", "base64"] | None = None
     dimensions: AtLeastOne | None = None
@@ -25,9 +23,9 @@ class EmbeddingRequest(msgspec.Struct, kw_only=True, forbid_unknown_fields=True)
     use_activation: bool | None = None
 
     # how it is run
-    priority: Annotated[int, Meta(ge=-(2**31), le=2**31 - 1)] | None = None
-    cache_salt: Annotated[str, Meta(min_length=1, max_length=1024)] | None = None
-    request_id: Annotated[str, Meta(min_length=1, max_length=128, pattern=r"^[\x21-\x7e]+$")] | None = None
+    priority: Priority | None = None
+    cache_salt: CacheSalt | None = None
+    request_id: Id | None = None
     add_special_tokens: bool | None = None
 
     # about the caller; it changes nothing here, in other servers neither

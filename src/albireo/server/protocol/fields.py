@@ -16,6 +16,10 @@ AtLeastOne = Annotated[int, Meta(ge=1, le=2**31 - 1)]
 AllOrCount = Annotated[int, Meta(ge=-1, le=2**31 - 1)]
 Int64 = Annotated[int, Meta(ge=-(2**63), le=2**63 - 1)]
 Text = Annotated[str, Meta(max_length=256)]
+#: Of a request or an answer: may stand in a header and in a log.
+Id = Annotated[str, Meta(min_length=1, max_length=128, pattern=r"^[\x21-\x7e]+$")]
+Priority = Annotated[int, Meta(ge=-(2**31), le=2**31 - 1)]
+CacheSalt = Annotated[str, Meta(min_length=1, max_length=1024)]
 
 
 class StreamOptions(msgspec.Struct, forbid_unknown_fields=True):
@@ -57,9 +61,9 @@ class GenerationFields(msgspec.Struct, kw_only=True, forbid_unknown_fields=True)
     prompt_logprobs: AllOrCount | None = None
 
     # how it is run and told
-    priority: Annotated[int, Meta(ge=-(2**31), le=2**31 - 1)] | None = None
-    cache_salt: Annotated[str, Meta(min_length=1, max_length=1024)] | None = None
-    request_id: Annotated[str, Meta(min_length=1, max_length=128, pattern=r"^[\x21-\x7e]+$")] | None = None
+    priority: Priority | None = None
+    cache_salt: CacheSalt | None = None
+    request_id: Id | None = None
     return_token_ids: bool | None = None
     return_tokens_as_token_ids: bool | None = None
     return_timings: bool | None = None

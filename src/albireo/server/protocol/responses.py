@@ -7,10 +7,7 @@ from typing import Annotated, Any
 import msgspec
 from msgspec import Meta
 
-from albireo.server.protocol.fields import AllOrCount, AtLeastOne, Int64, StreamOptions, Text
-
-#: What ids of responses look like.
-Id = Annotated[str, Meta(min_length=1, max_length=128, pattern=r"^[\x21-\x7e]+$")]
+from albireo.server.protocol.fields import AllOrCount, AtLeastOne, CacheSalt, Id, Int64, Priority, StreamOptions, Text
 
 
 class TextOptions(msgspec.Struct, forbid_unknown_fields=True):
@@ -63,8 +60,8 @@ class ResponseRequest(msgspec.Struct, kw_only=True, forbid_unknown_fields=True):
     stop: Text | list[Text] | None = None
     ignore_eos: bool | None = None
     chat_template_kwargs: dict[str, Any] | None = None
-    priority: Annotated[int, Meta(ge=-(2**31), le=2**31 - 1)] | None = None
-    cache_salt: Annotated[str, Meta(min_length=1, max_length=1024)] | None = None
+    priority: Priority | None = None
+    cache_salt: CacheSalt | None = None
 
     # about the caller; they change nothing
     user: Any = None

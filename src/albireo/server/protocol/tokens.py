@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any
+from typing import Any
 
 import msgspec
-from msgspec import UNSET, Meta, UnsetType
+from msgspec import UNSET, UnsetType
+
+from albireo.server.protocol.fields import Count
 
 
 class TokenizeRequest(msgspec.Struct, kw_only=True, forbid_unknown_fields=True):
@@ -34,7 +36,7 @@ class Tokenized(msgspec.Struct):
 class DetokenizeRequest(msgspec.Struct, kw_only=True, forbid_unknown_fields=True):
     """Token ids."""
 
-    tokens: list[Annotated[int, Meta(ge=0, le=2**31 - 1)]]
+    tokens: list[Count]
     model: str | None = None
 
 

@@ -1,0 +1,100 @@
+#include "bind/packing.h"
+
+#include <nanobind/ndarray.h>
+#include <nanobind/stl/string.h>
+
+#include <algorithm>
+#include <atomic>
+#include <stdexcept>
+#include <vector>
+
+#include "albireo/encoded.h"
+#include "albireo/thread_pool.h"
+#include "albireo/tokens.h"
+#include "bind/names.h"
+#include "kernels/pack/pack.h"
+#include "kernels/pack/pack_encoded.h"
+
+namespace nb = nanobind;
+using namespace nb::literals;
+
+namespace albireo {
+namespace {
+
+using Addresses = nb::ndarray<const uint64_t, nb::ndim<1>, nb::c_contig, nb::device::cpu>;
+
+// work(begin, end) over all items, on all threads, each of which takes `claim` at a time.
+template <class Work>
+void share_out(ThreadPool& pool, int64_t items, int64_t claim, Work work) {
+  std::atomic<int64_t> next{0};
+  pool.run([&](int64_t) {
+    for (int64_t begin = next.fetch_add(claim); begin < items; begin = next.fetch_add(claim))
+      work(begin, std::min(begin + claim, items));
+  });
+}
+
+void pack(ThreadPool& pool, const Addresses& rows, int64_t k, const std::string& from, const std::string& to,
+          uint64_t out, bool panels, bool wide) {
+  const DType source = dtype_of(from), target = dtype_of(to);
+  const int64_t count = (int64_t)rows.size();
+  if (panels && count % kPanel) throw std::invalid_argument("rows must fill whole panels");
+  const int64_t items = panels ? count / kPanel : count, claim = panels ? 1 : 64;
+  const void* const* r = (const void* const*)rows.data();
+  nb::gil_scoped_release unlocked;
+  share_out(pool, items, claim, [&](int64_t begin, int64_t end) {
+    if (panels) pack_panels(r, k, source, target, wide, (char*)out, begin, end);
+    else pack_rows(r, k, source, target, (char*)out, begin, end);
+  });
+}
+
+int64_t panels_of(const Addresses& rows, int64_t k) {
+  if (rows.size() % kPanel) throw std::invalid_argument("rows must fill whole panels");
+  if (k > kMaxIntegerDepth) throw std::invalid_argument("rows of more than 65,536 do not fit in 32-bit sums");
+  return (int64_t)rows.size() / kPanel;
+}
+
+void pack_rounded_rows(ThreadPool& pool, const Addresses& rows, int64_t k, const std::string& from,
+                       const std::string& to, uint64_t out) {
+  const DType source = dtype_of(from);
+  const Encoding e = encoding_of(to);
+  if (e.affine || e.dtype < DType::kInt8 || e.dtype == DType::kInt4Progressive)
+    throw std::invalid_argument("numbers are not rounded to " + to + " here");
+  const int64_t panels = panels_of(rows, k);
+  const void* const* r = (const void* const*)rows.data();
+  nb::gil_scoped_release unlocked;
+  share_out(pool, panels, 1,
+            [&](int64_t begin, int64_t end) { pack_rounded(r, k, source, e, (char*)out, begin, end); });
+}
+
+// Addresses of each row's parts, 0 where it has none.
+void pack_encoded_rows(ThreadPool& pool, const Addresses& codes, const Addresses& scale, const Addresses& zero,
+                       const Addresses& gamma, const Addresses& offset, int64_t k, const std::string& to,
+                       uint64_t out) {
+  const Encoding e = encoding_of(to);
+  const int64_t panels = panels_of(codes, k);
+  for (const Addresses* part : {&scale, &zero, &gamma, &offset})
+    if (part->size() != codes.size()) throw std::invalid_argument("parts of rows disagree in length");
+  std::vector<EncodedRow> rows(codes.size());
+  for (size_t i = 0; i < rows.size(); i++)
+    rows[i] = {(const uint8_t*)codes.data()[i], (const float*)scale.data()[i], (const uint8_t*)zero.data()[i],
+               (const uint8_t*)gamma.data()[i], (const float*)offset.data()[i]};
+  nb::gil_scoped_release unlocked;
+  share_out(pool, panels, 1,
+            [&](int64_t begin, int64_t end) { pack_encoded(rows.data(), k, e, (char*)out, begin, end); });
+}
+
+}  // namespace
+
+void define_packing(nb::module_& m) {
+  m.def("panel_bytes", [](const std::string& dtype, int64_t k) {
+    const Encoding e = encoding_of(dtype);
+    return e.dtype >= DType::kInt8 ? encoded_panel_bytes(e, k) : panel_bytes(e.dtype, k);
+  });
+  m.def("token_row_bytes", &token_row_bytes, "k"_a, "Bytes of a row of k activations of int8.token.");
+  m.def("pack", &pack, "pool"_a, "rows"_a, "k"_a, "source"_a, "target"_a, "out"_a, "panels"_a, "wide"_a = true);
+  m.def("pack_rounded", &pack_rounded_rows, "pool"_a, "rows"_a, "k"_a, "source"_a, "target"_a, "out"_a);
+  m.def("pack_encoded", &pack_encoded_rows, "pool"_a, "codes"_a, "scale"_a, "zero"_a, "gamma"_a, "offset"_a, "k"_a,
+        "target"_a, "out"_a);
+}
+
+}  // namespace albireo

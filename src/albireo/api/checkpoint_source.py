@@ -1,0 +1,77 @@
+"""A model that comes from a checkpoint, as it was published: nothing was decided about it yet.
+
+Made by source.py, build.py and whoever compares with a checkpoint. Reads no weight until asked.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import replace
+from pathlib import Path
+
+from albireo.backends.weights import Weights
+from albireo.compiler.passes import choose_precision
+from albireo.compiler.passes.shard import parts
+from albireo.config import EngineConfig
+from albireo.encodings import encoding
+from albireo.graph.node import Graph
+from albireo.graph.program import Program
+from albireo.models import build_graph, load_config, open_checkpoint
+from albireo.models.weights import Checkpoint, weight_files
+from albireo.quantization.schemes import Precision
+
+_LOG = logging.getLogger(__name__)
+
+
+class CheckpointSource:
+    """A directory in Hugging Face layout, or a GGUF file."""
+
+    def __init__(
+        self,
+        directory: Path,
+        dtype: str,
+        num_ranks: int = 1,
+        tp_invariant: bool = False,
+        precision: Precision | None = None,
+    ) -> None:
+        self.parts = parts(num_ranks, tp_invariant)
+        self.model_config = load_config(directory).with_dtype(dtype)
+        stored = _stored_encodings(directory, self.model_config.dtype)
+        self.precision = replace(precision or Precision(), stored=stored)
+        self.directory = self.config_directory = self.tokenizer_directory = directory
+        self.default_model_len = self.model_config.max_position_embeddings
+
+    def adopt(self, config: EngineConfig) -> EngineConfig:
+        return config
+
+    def graph(self, model_len: int) -> Graph:
+        graph = build_graph(self.model_config, model_len)
+        if not self.precision.is_plain:
+            choose_precision.run(graph, self.precision.of)
+        return graph
+
+    def check(self, program: Program, rank: int = 0) -> None:
+        """Nothing is stored, so everything fits."""
+
+    @contextmanager
+    def weights(self, graph: Graph, rank: int = 0) -> Iterator[Weights]:
+        with open_checkpoint(self.directory, graph) as checkpoint:
+            if rank == 0:
+                for note in checkpoint.notes:
+                    _LOG.warning("%s: %s", self.directory, note)
+            yield checkpoint
+
+
+def _stored_encodings(directory: Path, dtype: str) -> dict[str, str]:
+    """Of the matrices that lie in few bits and stay so; others are given as numbers by the checkpoint."""
+    if not weight_files(directory):  # it may be looked at all the same
+        return {}
+    with Checkpoint(directory) as checkpoint:
+        # float8 is multiplied as bfloat16; a wider compute type would lose its activations' bits
+        return {
+            name: kind
+            for name, kind in checkpoint.encodings.items()
+            if encoding(kind).kind != "float" or dtype == encoding(kind).activation
+        }

@@ -1,0 +1,52 @@
+"""A file of weights in memory, mapped: its bytes are read from disk when they are touched.
+
+Used by safetensors_file.py and gguf/tensors.py. Does not know formats or tensors.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import mmap
+import os
+from pathlib import Path
+
+import numpy as np
+
+from albireo.errors import ModelError, WeightMismatch
+from albireo.json_file import require_regular_file
+
+
+class MappedFile:
+    """Attributes:
+        view: all bytes, read-only; parts of it keep the mapping alive.
+        address: of the first byte, valid as long as a part of view is held.
+
+    Raises: ModelError for a file that cannot be mapped; WeightMismatch for one smaller than its head.
+    """
+
+    def __init__(self, path: Path, head_bytes: int, head: str) -> None:
+        """Args: head_bytes: that every such file begins with; head: what they are, in words."""
+        require_regular_file(path)
+        try:
+            with path.open("rb") as file:
+                size = os.fstat(file.fileno()).st_size
+                if size < head_bytes:
+                    raise WeightMismatch(f"{path}: has {size} bytes, less than {head}; it is truncated")
+                self._map = mmap.mmap(file.fileno(), size, access=mmap.ACCESS_READ)
+        except OSError as error:
+            raise ModelError(f"{path}: cannot be mapped: {error.strerror}") from error
+        self.view = memoryview(self._map)
+        self.address = int(np.frombuffer(self._map, np.uint8).ctypes.data)
+
+    def release(self, start: int, stop: int) -> None:
+        """Let the pages of these bytes go; they are read from the file again when touched."""
+        if stop > start:
+            page = start - start % mmap.PAGESIZE
+            self._map.madvise(mmap.MADV_DONTNEED, page, stop - page)
+
+    def close(self) -> None:
+        """Give the mapping up; it goes when the last view of it does."""
+        self.view.release()
+        # BufferError: somebody still holds a tensor; the mapping is freed with its last view
+        with contextlib.suppress(BufferError):
+            self._map.close()

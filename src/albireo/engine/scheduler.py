@@ -135,12 +135,19 @@ class Scheduler:
         self._step_idx += 1
         if self._settings.scheduling_policy == "priority":
             self._make_room_for_priority(plan)
-        self._plan_running(plan)
-        if not self._step.is_prompt_open:
-            self._plan_waiting(plan)
+        self._plan_lines(plan)
+        if not plan.work and self._step.end_order is not None:
+            # Those before it wait for blocks that it holds: they shared some, and gave them up as the step failed.
+            self._step.end_order = None
+            self._plan_lines(plan)
         if not plan.work and (self.running or self.waiting):
             raise InvariantError(f"nothing planned with {len(self.running)} running, {len(self.waiting)} waiting")
         return plan
+
+    def _plan_lines(self, plan: StepPlan) -> None:
+        self._plan_running(plan)
+        if not self._step.is_prompt_open:
+            self._plan_waiting(plan)
 
     def _plan_running(self, plan: StepPlan) -> None:
         running = self.running.members
@@ -310,7 +317,9 @@ class Scheduler:
         self._step = _Step(self._settings.max_prompt_rows)
 
     def leave_out_last(self) -> Sequence | None:
-        """After roll_back(): the next plan ends before the last in order of the one that failed, unless it was alone.
+        """After roll_back(): the next plan ends before the last in order of the one that failed.
+
+        Unless that was alone, or would be: nobody before it finds the blocks to go on.
 
         Returns: which that is; None when the last step did not fail.
         """

@@ -41,6 +41,8 @@ class EngineConfig:
             directory was built for. With int8 and fp8 half of bf16's bytes hold a token.
         kv_cache_memory_bytes: bytes of the KV pool; None: a part of memory_utilization.
         memory_utilization: fraction of the machine's memory, or of the GPU's, this engine may use in all.
+        swap_space: GiB of page-locked host memory where a GPU's KV blocks of preempted requests are kept, unless their
+            tokens are computed again in less time; 0: they always are. Not for the CPU, whose KV cache is there anyway.
         num_gpu_blocks_override: exact number of KV blocks, for tests (vLLM's name).
         enable_prefix_caching: reuse the KV cache of prompts that begin alike.
         scheduling_policy: who runs first: fcfs, or the lowest priority number.
@@ -76,6 +78,7 @@ class EngineConfig:
     kv_cache_dtype: str = "auto"
     kv_cache_memory_bytes: int | None = None
     memory_utilization: float = 0.9
+    swap_space: float = 0.0
     num_gpu_blocks_override: int | None = None
     enable_prefix_caching: bool = True
     scheduling_policy: Literal["fcfs", "priority"] = "fcfs"
@@ -118,6 +121,7 @@ class EngineConfig:
             if getattr(self, name) is not None:
                 _at_least(name, getattr(self, name), 1)
         _at_least("max_logprobs", self.max_logprobs, -1)
+        _check_swap_space(self.swap_space, self.device)
         value = self.memory_utilization
         if not isinstance(value, (int, float)) or math.isnan(value) or not 0.0 < value <= 1.0:
             raise ConfigError(f"memory_utilization={value!r} is outside (0, 1]")
@@ -197,6 +201,16 @@ class BuildConfig:
 def _check_profile(profile: Any) -> None:
     if profile is not None and profile not in PROFILES:
         raise ConfigError(f"profile={profile!r} is unknown; choose {', '.join(PROFILES)}")
+
+
+def _check_swap_space(value: Any, device: str) -> None:
+    if not isinstance(value, (int, float)) or isinstance(value, bool) or not 0.0 <= value < math.inf:
+        raise ConfigError(f"swap_space={value!r} is not allowed; it must be a number of GiB of at least 0")
+    if value and device == "cpu":
+        raise ConfigError(
+            f"swap_space={value:g}: on the CPU the KV cache is in host memory already, there is no other to swap to; "
+            "leave it out, and raise kv_cache_memory_bytes to give the cache more"
+        )
 
 
 def _names(given: Any) -> tuple[str, ...]:

@@ -138,12 +138,26 @@ class SequenceWork:
 
 @dataclass(slots=True)
 class StepPlan:
-    """What one step will do. block_copies (group, source, target) happen in order, before any computing."""
+    """What one step will do.
+
+    Fields, moves of blocks, each as (group, source, target) and all of them made before any computing, in this order:
+        swap_outs: blocks of the device to blocks of host memory; block_copies: within the device, one after another;
+        swap_ins: blocks of host memory to blocks of the device. Of swap_outs and swap_ins no two have one target.
+    """
 
     step_idx: int
     work: list[SequenceWork]
     num_tokens: int
     block_copies: list[tuple[int, int, int]] = field(default_factory=list)
+    swap_outs: list[tuple[int, int, int]] = field(default_factory=list)
+    swap_ins: list[tuple[int, int, int]] = field(default_factory=list)
+
+    def part(self, work: list[SequenceWork], *, has_moves: bool = False) -> StepPlan:
+        """The same step with this work only. has_moves: blocks are moved for all of it as well."""
+        part = StepPlan(self.step_idx, work, sum(len(each.token_ids) for each in work))
+        if has_moves:
+            part.block_copies, part.swap_outs, part.swap_ins = self.block_copies, self.swap_outs, self.swap_ins
+        return part
 
 
 @dataclass(slots=True)

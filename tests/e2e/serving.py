@@ -6,7 +6,7 @@ Used by the tests of this folder. What is recorded is what the runner saw, row b
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from itertools import count
 from pathlib import Path
 from typing import Any
@@ -56,10 +56,11 @@ class Answer:
 
 
 class _Recording:
-    """A device model that remembers the outputs of its last step."""
+    """A device model that remembers the outputs of its last step. Its blocks from host on stand for host memory."""
 
-    def __init__(self, model: CpuModel | TensorParallelModel) -> None:
+    def __init__(self, model: CpuModel | TensorParallelModel, host: int) -> None:
         self._model = model
+        self._host = host
         self.last: StepOutputs | None = None
 
     def run(self, inputs: StepInputs) -> StepOutputs:
@@ -69,12 +70,22 @@ class _Recording:
     def copy_blocks(self, pairs: Sequence[tuple[int, int]]) -> None:
         self._model.copy_blocks(pairs)
 
+    def swap_out(self, pairs: Sequence[tuple[int, int]]) -> None:
+        self._model.copy_blocks([(block, self._host + kept) for block, kept in pairs])
+
+    def swap_in(self, pairs: Sequence[tuple[int, int]]) -> None:
+        self._model.copy_blocks([(self._host + kept, block) for kept, block in pairs])
+
 
 @dataclass
 class Server:
-    """A loaded model; every serve() is an engine of its own, with an empty prefix cache, on the same KV memory."""
+    """A loaded model; every serve() is an engine of its own, with an empty prefix cache, on the same KV memory.
+
+    Fields: num_host: of the model's blocks so many are not the engine's, and stand for host memory to swap to.
+    """
 
     loaded: Loaded
+    num_host: int = 0
     rows: Rows = field(default_factory=dict)
 
     @classmethod
@@ -88,9 +99,12 @@ class Server:
         for rank in getattr(self.loaded.model, "ranks", [self.loaded.model]):
             for memory in (rank._kv, rank._arena):
                 memory.view()[:] = 0xFF
-        recording = _Recording(self.loaded.model)
-        config = self.loaded.config
-        runner = Runner(recording, self.loaded.model_config.vocab_size, config.block_size)
+        config, (num_blocks,) = self.loaded.config, self.loaded.settings.num_blocks
+        settings = replace(
+            self.loaded.settings, num_blocks=(num_blocks - self.num_host,), num_host_blocks=self.num_host
+        )
+        recording = _Recording(self.loaded.model, num_blocks - self.num_host)
+        runner = Runner(recording, self.loaded.model_config.vocab_size, config.block_size, host=recording)
 
         def execute(plan: StepPlan) -> StepResult:
             result = runner.execute(plan)
@@ -99,7 +113,7 @@ class Server:
             return result
 
         ticks = count()
-        return Engine(self.loaded.settings, execute, lambda: float(next(ticks)))
+        return Engine(settings, execute, lambda: float(next(ticks)))
 
     def _record(self, plan: StepPlan, logits: Row) -> None:
         step = pack_step(plan, self.loaded.config.block_size)

@@ -1,7 +1,8 @@
 """A device that runs ahead of the engine gives the tokens of one that does not, whatever is guessed wrong on the way.
 
 A real model on the CPU, behind a device that computes a submitted step at once and hands it out when it is collected;
-what the engine would see on a GPU. Requests come and go at random, with and without pressure on the blocks.
+what the engine would see on a GPU. Requests come and go at random, with and without pressure on the blocks, and with
+host memory for those that are preempted: blocks of the model that the engine does not know of stand in for it.
 """
 
 from __future__ import annotations
@@ -29,6 +30,8 @@ from albireo.sampling.sampler import Sampler
 from albireo.step import SampleTask, TokenLogprobs
 from tiny_models import make_checkpoint
 
+#: The model's blocks from here on are the host's.
+HOST, NUM_HOST = 200, 40
 VOCAB = load_architecture("llama").tiny["vocab_size"]
 
 
@@ -58,6 +61,12 @@ class Deferred:
 
     def copy_blocks(self, pairs: Sequence[tuple[int, int]]) -> None:
         self.model.copy_blocks(pairs)
+
+    def swap_out(self, pairs: Sequence[tuple[int, int]]) -> None:
+        self.model.copy_blocks([(block, HOST + kept) for block, kept in pairs])
+
+    def swap_in(self, pairs: Sequence[tuple[int, int]]) -> None:
+        self.model.copy_blocks([(HOST + kept, block) for kept, block in pairs])
 
     def can_draw(self, tasks: Sequence[SampleTask]) -> bool:
         return all(0 <= (task.params.logprobs or 0) <= MAX_TOP for task in tasks)
@@ -105,6 +114,7 @@ def loaded(tmp_path_factory: pytest.TempPathFactory) -> Loaded:
             num_threads=1,
             max_num_seqs=5,
             max_num_batched_tokens=24,
+            num_gpu_blocks_override=HOST + NUM_HOST,
             block_size=8,
             skip_tokenizer_init=True,
         )
@@ -165,22 +175,24 @@ def serve(engine: Engine, requests: list[Ask]) -> Served:
     raise AssertionError("not reached")
 
 
-def engines(loaded: Loaded, num_blocks: int, device: Deferred) -> tuple[Engine, Engine, AheadRunner]:
+def engines(loaded: Loaded, num_blocks: int, device: Deferred, num_host: int = 0) -> tuple[Engine, Engine, AheadRunner]:
     plain = Runner(loaded.model, VOCAB, 8)
     ahead = AheadRunner(device, VOCAB, 8, loaded.memory.max_model_len)
     settings = replace(loaded.settings, num_blocks=(num_blocks,))
     return (
         Engine(settings, plain.execute, lambda: 0.0),
-        Engine(replace(settings, lookahead=LOOKAHEAD), ahead.execute, lambda: 0.0),
+        Engine(replace(settings, lookahead=LOOKAHEAD, num_host_blocks=num_host), ahead.execute, lambda: 0.0),
         ahead,
     )
 
 
-@pytest.mark.parametrize("num_blocks", [200, 14], ids=["room", "pressure"])
+@pytest.mark.parametrize(
+    ("num_blocks", "num_host"), [(200, 0), (14, 0), (14, NUM_HOST)], ids=["room", "pressure", "swapping"]
+)
 @pytest.mark.parametrize("seed", range(6))
-def test_tokens_are_those_of_a_device_that_waits(loaded: Loaded, seed: int, num_blocks: int) -> None:
+def test_tokens_are_those_of_a_device_that_waits(loaded: Loaded, seed: int, num_blocks: int, num_host: int) -> None:
     device = Deferred(loaded.model)
-    plain, running_ahead, runner = engines(loaded, num_blocks, device)
+    plain, running_ahead, runner = engines(loaded, num_blocks, device, num_host)
     requests = [ask for ask in asks(seed) if len(ask.prompt) + (ask.params.max_tokens or 0) <= (num_blocks - 1) * 8]
     wanted, got = serve(plain, requests), serve(running_ahead, requests)
     for key, tokens in wanted.items():
@@ -189,6 +201,7 @@ def test_tokens_are_those_of_a_device_that_waits(loaded: Loaded, seed: int, num_
     assert runner.num_found > 20, "rows were found computed"
     assert device.num_told > 20, "log-probabilities came from the device"
     assert plain.stats().num_preemptions > 0 or num_blocks > 14
+    assert (running_ahead.stats().num_swap_outs > 0) == (num_host > 0)
 
 
 def test_steady_decoding_is_found_computed(loaded: Loaded) -> None:

@@ -68,18 +68,18 @@ class ToyExecutor:
         size = settings.block_size
         self.settings = settings
         self.layers = [[[[-1] * size for _ in range(count)] for count in settings.num_blocks] for _ in range(2)]
+        self.hosts = [[[[-1] * size] * settings.num_host_blocks for _ in settings.num_blocks] for _ in range(2)]
         self.fail_next: str | None = None
         self.num_computed_tokens = 0
         self.plans: list[dict[int, tuple[int, int, int]]] = []
         self.copies: list[list[tuple[int, int, int]]] = []
+        self.num_swapped_in = 0
 
     def __call__(self, plan: StepPlan) -> StepResult:
         self._check(plan)
         if self.fail_next is not None:
             self._fail(plan)
-        for group, source, target in plan.block_copies:
-            for layer in self.layers:
-                layer[group][target] = list(layer[group][source])
+        self._move(plan)
         for work in plan.work:
             self._write(0, work, work.token_ids)
         histories = [self._read(0, work) for work in plan.work]
@@ -94,11 +94,23 @@ class ToyExecutor:
             self._answer(work, history, result)
         return result
 
+    def _move(self, plan: StepPlan) -> None:
+        for layer, host in zip(self.layers, self.hosts, strict=True):
+            for group, source, target in plan.swap_outs:
+                host[group][target] = list(layer[group][source])
+            for group, source, target in plan.block_copies:
+                layer[group][target] = list(layer[group][source])
+            for group, source, target in plan.swap_ins:
+                layer[group][target] = list(host[group][source])
+        self.num_swapped_in += len(plan.swap_ins)
+
     def _check(self, plan: StepPlan) -> None:
         assert plan.work
         assert plan.num_tokens == sum(len(work.token_ids) for work in plan.work)
         assert plan.num_tokens <= self.settings.max_num_batched_tokens
         assert len({work.seq_id for work in plan.work}) == len(plan.work) <= self.settings.max_num_seqs
+        for moves in (plan.swap_outs, plan.swap_ins):
+            assert len({(group, target) for group, _, target in moves}) == len(moves), "a block is written twice"
         writers: dict[tuple[int, int], int] = {}
         for work in plan.work:
             assert len(work.token_ids) >= 1
@@ -141,8 +153,10 @@ class ToyExecutor:
         how, self.fail_next = self.fail_next, None
         if how != "before":
             for layer, groups in enumerate(self.layers):
-                for group, _, target in plan.block_copies:
+                for group, _, target in (*plan.block_copies, *plan.swap_ins):
                     groups[group][target] = [-2] * self.settings.block_size
+                for group, _, target in plan.swap_outs:
+                    self.hosts[layer][group][target] = [-2] * self.settings.block_size
                 for work in plan.work:
                     self._write(layer, work, [-2] * len(work.token_ids))
         raise StepFailed(how)

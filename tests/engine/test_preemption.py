@@ -5,12 +5,33 @@ from __future__ import annotations
 from types import SimpleNamespace
 from typing import Any
 
-from albireo.engine.preemption import Preemption, choose_preemption
+import pytest
+
+from albireo.engine.preemption import choose_method, choose_victim
 
 
-def test_the_last_in_order_goes_by_recompute() -> None:
+def test_the_last_in_order_goes() -> None:
     running: Any = [SimpleNamespace(order=(0, arrival, 0)) for arrival in range(3)]
-    assert choose_preemption(running) == Preemption(running[2], "recompute")
+    assert choose_victim(running) is running[2]
+
+
+@pytest.mark.parametrize(
+    ("num_alone", "num_blocks", "num_free", "block_cost", "wanted"),
+    [
+        (40, 5, 5, 0.0, "swap"),
+        (40, 5, 4, 0.0, "recompute"),  # no room for all of it
+        (0, 0, 9, 0.0, "recompute"),  # nothing is computed yet
+        (0, 5, 9, 0.0, "recompute"),  # others hold all of it
+        (40, 5, 9, 7.9, "swap"),
+        (40, 5, 9, 8.0, "recompute"),  # as dear to move
+        (40, 5, 0, 0.0, "recompute"),  # there is no host memory
+    ],
+)
+def test_swapped_is_what_costs_more_to_compute_again_than_to_move(
+    num_alone: int, num_blocks: int, num_free: int, block_cost: float, wanted: str
+) -> None:
+    found = choose_method(num_alone=num_alone, num_blocks=num_blocks, num_free=num_free, block_cost=block_cost)
+    assert found == wanted
 
 
 def test_last_arrived_is_preempted_and_recomputes_what_it_had(bench: Any) -> None:

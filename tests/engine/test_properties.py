@@ -29,6 +29,9 @@ setups = st.fixed_dictionaries(
         "max_prompt_rows": st.sampled_from([1, 4, 64]),
         "enable_prefix_caching": st.sampled_from([True, True, True, False]),
         "scheduling_policy": st.sampled_from(["fcfs", "priority"]),
+        "num_host_blocks": st.sampled_from([0, 3, 12]),
+        "swap_cost_tokens": st.sampled_from([0.0, 0.0, 5.0]),
+        "lookahead": st.sampled_from([0, 1]),
     }
 )
 requests = st.fixed_dictionaries(
@@ -56,6 +59,7 @@ events = st.one_of(
     st.tuples(st.just("step"), st.integers(1, 5)),
     st.tuples(st.just("step"), st.integers(1, 5)),
     st.tuples(st.just("fail"), st.sampled_from(["before", "within"])),
+    st.tuples(st.just("leave out"), st.sampled_from(["before", "within"])),
     st.tuples(st.just("abort"), st.integers(0, 20)),
     st.tuples(st.just("finish"), st.tuples(st.integers(0, 20), st.integers(0, 4))),
 )
@@ -90,18 +94,32 @@ def apply(bench: Any, event: tuple[str, Any], step_failed: type[Exception]) -> N
         for _ in range(what):
             bench.step()
             check_nobody_computes_beside_an_open_prompt(bench)
-    elif kind == "fail" and bench.engine.has_work():
+    elif kind in ("fail", "leave out") and bench.engine.has_work():
         advanced = bench.engine.stats().generation_tokens
         with pytest.raises(step_failed):
             bench.step(fail=what)
         bench.engine.check_invariants()
         assert bench.engine.stats().generation_tokens == advanced
+        if kind == "leave out":
+            check_the_last_is_left_out(bench)
     elif kind == "abort":
         bench.abort(pick(bench, what))
     elif kind == "finish" and bench.added:
         request_id, index = pick(bench, what[0]), what[1] % bench.added[pick(bench, what[0])][1].n
         is_over = (request_id, index) in bench.ends
         assert (bench.finish(request_id, index) is None) == is_over
+
+
+def check_the_last_is_left_out(bench: Any) -> None:
+    failed = {seq.seq_id: seq.order for seq in bench.engine._scheduler._failed}
+    owner = bench.engine.leave_out_last()
+    bench.step()
+    planned = set(bench.toy.plans[-1])
+    last = max(failed, key=lambda seq_id: failed[seq_id])
+    is_before = [seq.order < failed[last] for seq in bench.engine._scheduler.scheduled]
+    if len(failed) > 1 and any(is_before):
+        assert last not in planned and all(is_before)
+    assert bench.engine.leave_out_last() is None and owner is not None
 
 
 def prompt_logprobs(prompt: list[int]) -> list[TokenLogprobs]:

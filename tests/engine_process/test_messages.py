@@ -32,7 +32,7 @@ STEPPED = Stepped(
         Update(7, 1, [5], [LOGPROBS], "stop", "END", PROGRESS), Update(8, 0, [6]),
         Update(9, 0, [], None, "stop", None, None, b"\x00\x00\x80?"),
     ],
-    1.0, 2.0, 3, 4, 5, 6, 0.5, 7, 8, 9,
+    1.0, 2.0, 3, 4, 5, 6, 0.5, 7, 8, 9, 10, 0.25,
 )  # fmt: skip
 
 

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from albireo.backends.step_inputs import StepInputs
-from albireo.errors import InvariantError
+from albireo.errors import InvariantError, OutOfMemory
 from albireo.execution.runner import Runner
 from albireo.params import PoolingParams, SamplingParams
 from albireo.sampling.sampler import Sampler
@@ -53,6 +53,12 @@ class Table:
     def copy_blocks(self, pairs: Sequence[tuple[int, int]]) -> None:
         self.log.append(("copy", list(pairs)))
 
+    def swap_out(self, pairs: Sequence[tuple[int, int]]) -> None:
+        self.log.append(("out", list(pairs)))
+
+    def swap_in(self, pairs: Sequence[tuple[int, int]]) -> None:
+        self.log.append(("in", list(pairs)))
+
 
 @dataclass
 class HiddenTable(Table):
@@ -77,6 +83,20 @@ def test_blocks_are_copied_before_anything_is_computed() -> None:
     table = Table()
     Runner(table, VOCAB, 16).execute(plan(SequenceWork(1, [3], 0, ([1],)), copies=[(0, 4, 5), (0, 5, 6)]))
     assert table.log == [("copy", [(4, 5), (5, 6)]), ("run", [3])]
+
+
+def test_blocks_leave_before_they_are_another_s_and_come_back_last() -> None:
+    table = Table()
+    moving = plan(SequenceWork(1, [3], 0, ([1],)), copies=[(0, 4, 5)])
+    moving.swap_outs, moving.swap_ins = [(0, 7, 2), (0, 8, 3)], [(0, 1, 7)]
+    Runner(table, VOCAB, 16, host=table).execute(moving)
+    assert table.log == [("out", [(7, 2), (8, 3)]), ("copy", [(4, 5)]), ("in", [(1, 7)]), ("run", [3])]
+    table.log.clear()
+    part = moving.part(moving.work[:1])
+    assert (part.num_tokens, part.block_copies, part.swap_outs, part.swap_ins) == (1, [], [], [])
+    with pytest.raises(InvariantError, match="step 0 swaps blocks, and this device keeps none"):
+        Runner(table, VOCAB, 16).execute(moving.part(moving.work, has_moves=True))
+    assert table.log == []
 
 
 @pytest.mark.parametrize("params", [{}, {"logprobs": 0}], ids=["arg max", "logits"])
@@ -114,6 +134,18 @@ def test_equals_of_the_last_of_the_best_are_settled_by_all_logits() -> None:
     assert [entry[0] for entry in table.log] == ["run", "run"]
     logits = np.eye(VOCAB, dtype=np.float32)[[4]]
     assert by_best == Sampler(VOCAB).sample(logits, list(work.samples), [0])
+
+
+def test_embeddings_without_memory_name_who_asked() -> None:
+    class Short(Table):
+        def run(self, inputs: StepInputs) -> Any:
+            raise OutOfMemory("the GPU is out of memory in a step")
+
+    works = [SequenceWork(i, [i], 0, ([i],)) for i in (1, 2, 3)]
+    for work in works[1:]:
+        work.pooling = PoolingTask(PoolingParams(), 1, 0, [], True)
+    with pytest.raises(OutOfMemory, match="an embedding for sequence 2, sequence 3: the GPU is out of memory"):
+        Runner(Table(), VOCAB, 16, Short()).execute(plan(*works))
 
 
 def test_a_plan_without_work_runs_nothing() -> None:

@@ -34,7 +34,10 @@ def test_metrics_count_exactly(start: Any) -> None:
     assert found["vllm:e2e_request_latency_seconds_count"] == 3
     assert found["vllm:request_params_n_sum"] == 6
     assert found["vllm:iteration_tokens_total_sum"] >= 240 - 6
-    for name in ("num_requests_running", "num_requests_waiting", "kv_cache_usage_perc"):
+    for name in (
+        "num_requests_running", "num_requests_waiting", "num_requests_swapped", "kv_cache_usage_perc",
+        "cpu_cache_usage_perc",
+    ):  # fmt: skip
         assert found[f"vllm:{name}"] == 0
 
 

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, Literal, Protocol
 
 from albireo.api.memory import MemoryPlan, machine_bytes, with_blocks
 from albireo.api.source import ModelSource
+from albireo.api.swapping import Swapping, plan_swapping
 from albireo.backends.backend import ExplainedCatalog
 from albireo.backends.cpu.catalog import CpuCatalog
 from albireo.backends.cpu.machine import isa_levels, thread_pool
@@ -59,6 +60,10 @@ class Device(Protocol):
         """Of one KV block over all layers."""
         ...
 
+    def swapping(self, config: EngineConfig, program: Program) -> Swapping:
+        """Host memory for blocks of preempted sequences, where that is another memory than the KV cache's."""
+        ...
+
     def model(
         self,
         config: EngineConfig,
@@ -104,6 +109,9 @@ class CpuDevice:
 
     def block_bytes(self, kv: KVLayout) -> int:
         return kv_block_bytes(kv)
+
+    def swapping(self, config: EngineConfig, program: Program) -> Swapping:
+        return Swapping()
 
     def model(
         self,
@@ -161,6 +169,9 @@ class CudaDevice:
     def block_bytes(self, kv: KVLayout) -> int:
         return kv.num_layers * kv.block_size * kv.position_bytes
 
+    def swapping(self, config: EngineConfig, program: Program) -> Swapping:
+        return plan_swapping(config, program, self.block_bytes(program.kv))
+
     def model(
         self,
         config: EngineConfig,
@@ -184,6 +195,7 @@ class CudaDevice:
                 num_blocks=memory.num_blocks,
                 max_positions=memory.max_model_len,
                 reserve_bytes=memory.machine_bytes - memory.budget_bytes,
+                num_host_blocks=self.swapping(config, programs[0]).num_blocks,
                 is_eager=config.enforce_eager,
                 advance=advance,
             )

@@ -6,6 +6,10 @@ A failed step is tried once more, since nothing of it was kept. If it fails agai
 error names; if it names none, it is found by computing beginnings of the step: of the shortest that fails, the last
 one. Beginnings, since a sequence may read blocks that one before it writes in the same step. Computing them changes
 nothing: the same bits go into the same slots.
+
+A device that is out of memory is another matter: as a rule nobody is to blame. The step is tried once more without the
+last sequence of it, which sits that step out; if the device is still out of memory, that one ends, or those that the
+error names, and the others go on.
 """
 
 from __future__ import annotations
@@ -18,6 +22,7 @@ from collections.abc import Callable, Iterable
 from albireo.engine.engine import Engine
 from albireo.engine.request import SequenceUpdate
 from albireo.engine.settings import EngineSettings
+from albireo.errors import OutOfMemory
 from albireo.step import StepPlan, StepResult
 
 _LOG = logging.getLogger(__name__)
@@ -44,12 +49,21 @@ class GuardedEngine:
     def step(self) -> list[SequenceUpdate]:
         """Engine.step(), or the ends of those that it failed for."""
         self._plan = None
+        left_out = None
         try:
             return self.engine.step()
+        except OutOfMemory as error:
+            left_out = self.engine.leave_out_last()
+            _LOG.warning("a step is tried once more, without its last sequence: %s", error)
         except Exception as error:
             _LOG.warning("a step failed and is tried once more: %s", error)
         try:
             return self.engine.step()
+        except OutOfMemory as error:
+            _LOG.error("a step failed twice: %s", error)
+            last = left_out or self.engine.leave_out_last()
+            owners = self._named(error) or ([] if last is None else [last])
+            return self._end(owners, error) or self._end_guilty(error)
         except Exception as error:
             _LOG.error("a step failed twice", exc_info=error)
             return self._end_guilty(error)
@@ -59,12 +73,14 @@ class GuardedEngine:
         return self._execute(plan)
 
     def _end_guilty(self, error: Exception) -> list[SequenceUpdate]:
-        named = [int(seq_id) for seq_id in _SEQUENCE.findall(str(error))]
-        updates = self._end(self._owners(named), error)
+        updates = self._end(self._named(error), error)
         if not updates and self._plan is not None:
             updates = self._end(self._owners(_first_guilty(self._plan, self._execute)), error)
         # It failed before there was a plan: nothing can be told apart.
         return updates or self._end(self.engine.continuations(), error)
+
+    def _named(self, error: Exception) -> list[tuple[str, int]]:
+        return self._owners(int(seq_id) for seq_id in _SEQUENCE.findall(str(error)))
 
     def _owners(self, seq_ids: Iterable[int]) -> list[tuple[str, int]]:
         owners = (self.engine.owner(seq_id) for seq_id in seq_ids)
@@ -78,8 +94,7 @@ class GuardedEngine:
 
 def beginning(plan: StepPlan, num: int) -> StepPlan:
     """The same step with the first num of its sequences only."""
-    work = plan.work[:num]
-    return StepPlan(plan.step_idx, work, sum(len(each.token_ids) for each in work), plan.block_copies)
+    return plan.part(plan.work[:num], has_moves=True)
 
 
 def _first_guilty(plan: StepPlan, execute: Callable[[StepPlan], StepResult]) -> list[int]:

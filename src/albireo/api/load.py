@@ -113,6 +113,7 @@ def load(
         device = open_device(config, levels)
         config = replace(config, device=device.name)
         programs, memory = plan_ranks(config, source, levels, device)
+        swapping = device.swapping(config, programs[0])
         if is_tuned and device.name == "cpu":
             programs = tuple(tuned(program, directory, config.num_threads)[0] for program in programs)
         graph = source.graph(memory.max_model_len)
@@ -128,6 +129,8 @@ def load(
             eos_token_ids=frozenset(eos),
             max_prompt_rows=MAX_PROMPT_ROWS,
             lookahead=device.lookahead,
+            num_host_blocks=swapping.num_blocks,
+            swap_cost_tokens=swapping.cost_tokens,
             embedding_size=0 if pooler is None else model_config.hidden_size,
         )
         return Loaded(

@@ -47,6 +47,11 @@ def machine_bytes() -> int:
     return total
 
 
+def available_bytes() -> int:
+    """Of machine_bytes(), what nobody uses now, as the kernel guesses."""
+    return min(machine_bytes(), _meminfo("MemAvailable"))
+
+
 def plan_memory(
     config: EngineConfig, *, weight_bytes: int, arena_bytes: int, block_bytes: int, model_len: int, machine: int
 ) -> MemoryPlan:

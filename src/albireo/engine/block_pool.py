@@ -197,6 +197,15 @@ class BlockTables:
                 pool.share(block)
                 table.append(block)
 
+    def num_shared(self, tables: Tables, num_tokens: int) -> int:
+        """Of the first num_tokens positions those in leading full blocks that other tables hold, too."""
+        pool, num_blocks = self.pools[0], 0
+        for block in tables[0][: num_tokens // self.block_size]:
+            if pool.num_refs(block) == 1:
+                break
+            num_blocks += 1
+        return num_blocks * self.block_size
+
     def release(self, tables: Tables) -> None:
         """Empty the tables, tail first: a cached prefix is of use without its tail, but not the reverse."""
         for pool, table in zip(self.pools, tables, strict=True):

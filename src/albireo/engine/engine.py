@@ -150,11 +150,14 @@ class Engine:
 
     def stats(self) -> EngineStats:
         """A snapshot; cheap enough for every step."""
+        host = self._scheduler.host
         return snapshot(
             self._counters,
             num_running=len(self._scheduler.running),
-            num_waiting=len(self._scheduler.waiting),
+            num_waiting=len(self._scheduler.waiting) - host.num_sequences,
+            num_swapped=host.num_sequences,
             kv_cache_usage=self._scheduler.tables.usage_frac,
+            cpu_cache_usage=host.usage_frac,
         )
 
     def blocks(self) -> tuple[list[Sequence], list[int]]:
@@ -177,6 +180,15 @@ class Engine:
         result = self._run(plan)
         self._commit(plan, result, started_s)
         return self._report(plan, result)
+
+    def leave_out_last(self) -> tuple[str, int] | None:
+        """A step was too much for the device: the next goes without the last sequence of it, unless that was alone.
+
+        It stays where it was, with its blocks, and is in the step after the next again.
+        Returns: whose it is, as owner() names it; None when the last step did not fail.
+        """
+        seq = self._scheduler.leave_out_last()
+        return None if seq is None else (seq.request.request_id, seq.index)
 
     def _run(self, plan: StepPlan) -> StepResult:
         try:

@@ -111,13 +111,15 @@ class Request:
 class Sequence:
     """One continuation. Invariants, between steps and while not FINISHED:
     1. 0 <= num_computed_tokens < num_tokens == prompt + output < max_len;
-    2. blocks are held by RUNNING sequences only; the tables cover num_computed_tokens positions;
+    2. blocks are held by RUNNING sequences only, host blocks by WAITING ones; the tables cover num_computed_tokens
+       positions;
     3. work is the step that computes the last token alone; it is reused from step to step.
 
     Fields:
         order: smaller runs earlier; unique. quiet_until: while num_tokens does not pass it, the next step computes one
             token, needs no block, and fills none (0: not known).
         block_keys: prefix-cache keys of the leading full blocks, as many as were needed so far.
+        host_blocks: of host memory (host_pool.py), which hold the first num_swapped_tokens positions.
         preempted_at_s: when it was, while it waits for that; preempted_s: seconds it has waited so.
     """
 
@@ -136,6 +138,8 @@ class Sequence:
     num_computed_tokens: int = 0
     quiet_until: int = 0
     block_keys: list[bytes] = field(default_factory=list)
+    host_blocks: list[int] = field(default_factory=list)
+    num_swapped_tokens: int = 0
     preempted_at_s: float | None = None
     preempted_s: float = 0.0
 

@@ -13,7 +13,9 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 
 from albireo.engine.block_pool import BlockTables
-from albireo.engine.preemption import choose_preemption
+from albireo.engine.books import check_books
+from albireo.engine.host_pool import HostPool
+from albireo.engine.preemption import choose_method, choose_victim
 from albireo.engine.prefix_cache import Hit, PrefixCache
 from albireo.engine.queue import Line
 from albireo.engine.request import Request, Sequence, Status
@@ -32,9 +34,11 @@ class _Step:
         copied: had a shared block replaced by a copy that exists only once the step was executed.
         is_prompt_open: known tokens of a scheduled sequence are left for a later step.
         prompt_rows: prompt positions whose log-probabilities are wanted, that this step still has rows for.
+        end_order: nobody of this order or behind it is scheduled.
     """
 
     prompt_rows: int
+    end_order: tuple[int, int, int] | None = None
 
     scheduled: list[Sequence] = field(default_factory=list)
     admitted: list[tuple[Sequence, int]] = field(default_factory=list)
@@ -57,12 +61,16 @@ class Scheduler:
         self.running = Line()
         self.tables = BlockTables(settings.num_blocks, settings.block_size)
         self.cache = PrefixCache(self.tables.pools, settings.block_size, settings.enable_prefix_caching)
+        self.host = HostPool(settings.num_host_blocks, settings.block_size)
         self._settings = settings
         self._counters = counters
         self._step = _Step(settings.max_prompt_rows)
         self._step_idx = 0
         #: Since the last step that was executed.
         self._preempted: list[Sequence] = []
+        #: Scheduled by the last step, if it failed; and where the next plan ends, see leave_out_last().
+        self._failed: list[Sequence] = []
+        self._end_order: tuple[int, int, int] | None = None
 
     @property
     def scheduled(self) -> list[Sequence]:
@@ -82,6 +90,7 @@ class Scheduler:
             self.waiting.remove(seq)
         elif seq.status is Status.RUNNING:
             self._vacate(seq)
+        self.host.forget(seq)
         seq.status = Status.FINISHED
 
     def fork(self, leader: Sequence) -> list[Sequence]:
@@ -120,24 +129,32 @@ class Scheduler:
         Returns: the plan; its lists and work are borrowed and change with the next plan.
         Cost: O(running) with a small constant; new blocks, hashes and admissions come on top.
         """
-        self._step = _Step(self._settings.max_prompt_rows)
+        self._step = _Step(self._settings.max_prompt_rows, self._end_order)
+        self._end_order = None
         plan = StepPlan(self._step_idx, [], 0)
         self._step_idx += 1
         if self._settings.scheduling_policy == "priority":
-            self._make_room_for_priority()
-        self._plan_running(plan)
-        if not self._step.is_prompt_open:
-            self._plan_waiting(plan)
+            self._make_room_for_priority(plan)
+        self._plan_lines(plan)
+        if not plan.work and self._step.end_order is not None:
+            # Those before it wait for blocks that it holds: they shared some, and gave them up as the step failed.
+            self._step.end_order = None
+            self._plan_lines(plan)
         if not plan.work and (self.running or self.waiting):
             raise InvariantError(f"nothing planned with {len(self.running)} running, {len(self.waiting)} waiting")
         return plan
 
+    def _plan_lines(self, plan: StepPlan) -> None:
+        self._plan_running(plan)
+        if not self._step.is_prompt_open:
+            self._plan_waiting(plan)
+
     def _plan_running(self, plan: StepPlan) -> None:
         running = self.running.members
-        scheduled, work = self._step.scheduled, plan.work
+        scheduled, work, end_order = self._step.scheduled, plan.work, self._step.end_order
         budget = self._settings.max_num_batched_tokens
         for seq in running:  # preemption shortens its end, which iteration allows
-            if budget == 0:
+            if budget == 0 or (end_order is not None and seq.order >= end_order):
                 break
             if seq.num_tokens <= seq.quiet_until:
                 scheduled.append(seq)
@@ -161,6 +178,8 @@ class Scheduler:
         limit, seats = self._settings.max_num_batched_tokens, self._settings.max_num_seqs
         while self.waiting and plan.num_tokens < limit and len(self.running) < seats and not self._step.is_prompt_open:
             seq = self.waiting.members[0]
+            if self._step.end_order is not None and seq.order >= self._step.end_order:
+                break
             hit = self.cache.match(seq)
             if not self.tables.has_room(hit.blocks, seq.num_tokens) or self._with_rows(seq, 1) == 0:
                 break
@@ -171,12 +190,14 @@ class Scheduler:
         seq.status = Status.RUNNING
         self.running.add(seq)
         self.tables.share(hit.blocks, seq.block_tables, hit.num_tokens)
-        seq.num_computed_tokens = hit.num_tokens
-        num_new = min(seq.num_tokens - hit.num_tokens, self._settings.max_num_batched_tokens - plan.num_tokens)
+        start = seq.num_computed_tokens = max(hit.num_tokens, seq.num_swapped_tokens)
+        num_new = min(seq.num_tokens - start, self._settings.max_num_batched_tokens - plan.num_tokens)
         num_new = self._with_rows(seq, num_new)
-        end = hit.num_tokens + num_new
+        end = start + num_new
         if self.tables.grow(seq.block_tables, hit.num_tokens, end) is None:
             raise InvariantError(f"sequence {seq.seq_id} was admitted without room for {end} tokens")
+        self.host.swap_in(seq, hit.num_tokens, plan)
+        self.cache.publish(seq, hit.num_tokens, start)
         self._step.admitted.append((seq, hit.num_tokens))
         self._schedule(seq, num_new, plan)
         plan.num_tokens += num_new
@@ -215,7 +236,7 @@ class Scheduler:
     def _reserve(self, seq: Sequence, end: int, plan: StepPlan) -> bool:
         """Find blocks up to position end, preempting the last in order. False: seq itself had to go."""
         while (copies := self.tables.grow(seq.block_tables, seq.num_computed_tokens, end)) is None:
-            victim = self._preempt()
+            victim = self._preempt(plan)
             if victim is seq:
                 if not self.running:
                     raise InvariantError(f"sequence {seq.seq_id} alone does not fit with {end} tokens")
@@ -225,20 +246,31 @@ class Scheduler:
             self._step.copied.append(seq)
         return True
 
-    def _make_room_for_priority(self) -> None:
+    def _make_room_for_priority(self, plan: StepPlan) -> None:
         """Let the first that waits take blocks (never a seat) from running ones of strictly worse priority."""
         while self.waiting and self.running and len(self.running) < self._settings.max_num_seqs:
             seq = self.waiting.members[0]
-            if choose_preemption(self.running.members).victim.request.priority <= seq.request.priority:
+            if choose_victim(self.running.members).request.priority <= seq.request.priority:
                 return
             hit = self.cache.match(seq)
             if self.tables.has_room(hit.blocks, seq.num_tokens):
                 return
-            self._preempt()
+            self._preempt(plan)
 
-    def _preempt(self) -> Sequence:
-        victim = choose_preemption(self.running.members).victim
-        self._vacate(victim)  # recompute is the one method so far
+    def _preempt(self, plan: StepPlan) -> Sequence:
+        victim = choose_victim(self.running.members)
+        num_tokens = victim.num_computed_tokens
+        can_find = self.cache.is_enabled and victim.request.can_read_cache
+        method = choose_method(
+            num_alone=num_tokens - (self.tables.num_shared(victim.block_tables, num_tokens) if can_find else 0),
+            num_blocks=-(-num_tokens // self._settings.block_size),
+            num_free=self.host.num_free,
+            block_cost=self._settings.swap_cost_tokens,
+        )
+        if method == "swap":
+            self.host.swap_out(victim, plan)
+            self._counters.num_swap_outs += 1
+        self._vacate(victim)
         self.add(victim)
         self._preempted.append(victim)
         victim.request.progress.metrics.num_preemptions += 1
@@ -250,6 +282,8 @@ class Scheduler:
     def commit(self, started_s: float) -> None:
         """The step was executed: keep what it published, note who ran for the first time, and who was preempted."""
         self.cache.commit()
+        self.host.commit()
+        self._failed = []
         for seq in self._preempted:
             seq.preempted_at_s = started_s
         self._preempted.clear()
@@ -273,6 +307,8 @@ class Scheduler:
         whose shared block was replaced by a copy not made. The others keep their blocks and their progress.
         """
         self.cache.roll_back()
+        self.host.roll_back()
+        self._failed = self._step.scheduled
         for seq in self._step.scheduled:
             seq.quiet_until = 0
         for seq in [*self._step.copied, *(seq for seq, _ in self._step.admitted)]:
@@ -280,32 +316,20 @@ class Scheduler:
             self.add(seq)
         self._step = _Step(self._settings.max_prompt_rows)
 
+    def leave_out_last(self) -> Sequence | None:
+        """After roll_back(): the next plan ends before the last in order of the one that failed.
+
+        Unless that was alone, or would be: nobody before it finds the blocks to go on.
+
+        Returns: which that is; None when the last step did not fail.
+        """
+        if not self._failed:
+            return None
+        last = max(self._failed, key=lambda seq: seq.order)
+        if len(self._failed) > 1:
+            self._end_order = last.order
+        return last
+
     def check_invariants(self, requests: list[Request]) -> None:
         """Args: requests: all unfinished ones. Raises: InvariantError. Cost: O(everything); for tests."""
-        self.waiting.check_invariants()
-        self.running.check_invariants()
-        for status, line in ((Status.WAITING, self.waiting), (Status.RUNNING, self.running)):
-            expected = {seq.seq_id for request in requests for seq in request.sequences if seq.status is status}
-            if expected != {seq.seq_id for seq in line}:
-                raise InvariantError(f"{status.name}: the line holds {[s.seq_id for s in line]}, not {expected}")
-        if len(self.running) > self._settings.max_num_seqs:
-            raise InvariantError(f"{len(self.running)} running, max_num_seqs={self._settings.max_num_seqs}")
-        for request in requests:
-            for seq in request.sequences:
-                self._check_sequence(seq)
-        for group, pool in enumerate(self.tables.pools):
-            pool.check_invariants(s.block_tables[group] for r in requests for s in r.sequences)
-
-    def _check_sequence(self, seq: Sequence) -> None:
-        has_blocks = any(seq.block_tables)
-        if seq.status is not Status.RUNNING:
-            if has_blocks or seq.num_computed_tokens:
-                raise InvariantError(f"sequence {seq.seq_id} is {seq.status.name} and holds {seq.block_tables}")
-            return
-        covered = min(map(len, seq.block_tables)) * self._settings.block_size
-        if not seq.num_computed_tokens <= min(covered, seq.num_tokens - 1):
-            raise InvariantError(
-                f"sequence {seq.seq_id}: {seq.num_computed_tokens} of {seq.num_tokens} computed, {covered} covered"
-            )
-        if seq.num_tokens != len(seq.request.prompt_token_ids) + len(seq.output_token_ids):
-            raise InvariantError(f"sequence {seq.seq_id} miscounts its tokens: {seq.num_tokens}")
+        check_books(self.waiting, self.running, self.tables, self.host, requests, self._settings)

@@ -27,6 +27,8 @@ class EngineSettings:
         embedding_size: values of an embedding; 0 where none can be computed.
         lookahead: positions beyond a decoding step's own that a sequence gets blocks for where there are free ones, for
             a device that begins the next step before this one is reported.
+        num_host_blocks: blocks of host memory, of each group, for what preempted sequences have computed.
+        swap_cost_tokens: tokens that the device computes in the time it moves one block to host memory and back.
 
     Raises: ConfigError when a pool is too small to hold one token.
     """
@@ -44,6 +46,8 @@ class EngineSettings:
     max_prompt_rows: int = 64
     embedding_size: int = 0
     lookahead: int = 0
+    num_host_blocks: int = 0
+    swap_cost_tokens: float = 0.0
 
     def __post_init__(self) -> None:
         if self.block_size not in BLOCK_SIZES:
@@ -69,6 +73,8 @@ class EngineSettings:
         max_prompt_rows: int = 64,
         embedding_size: int = 0,
         lookahead: int = 0,
+        num_host_blocks: int = 0,
+        swap_cost_tokens: float = 0.0,
     ) -> EngineSettings:
         """Join what the user asked for with what the model and the memory allow."""
         return cls(
@@ -85,6 +91,8 @@ class EngineSettings:
             max_prompt_rows=max_prompt_rows,
             embedding_size=embedding_size,
             lookahead=lookahead,
+            num_host_blocks=num_host_blocks,
+            swap_cost_tokens=swap_cost_tokens,
         )
 
     @property

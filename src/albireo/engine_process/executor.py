@@ -42,12 +42,10 @@ class NotingExecutor:
 
     def _one_by_one(self, plan: StepPlan) -> StepResult:
         whole = StepResult([])
-        copies = plan.block_copies
-        for work in plan.work:
+        for i, work in enumerate(plan.work):
             self._ledger.note([self.owners[work.seq_id]])
-            part = self._execute(StepPlan(plan.step_idx, [work], len(work.token_ids), copies))
+            part = self._execute(plan.part([work], has_moves=i == 0))
             whole.tokens += part.tokens
             whole.prompt_logprobs |= part.prompt_logprobs
             whole.pooled |= part.pooled
-            copies = []
         return whole

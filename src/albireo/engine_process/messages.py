@@ -147,6 +147,7 @@ class Stepped(Message):
     Fields:
         num_prompt, num_output: tokens computed of prompts (or again), and for a next token each.
         num_preemptions, cache_queries, cache_hits: since the process started; see EngineStats.
+        num_swapped, host_kv_usage: num_requests_swapped and cpu_cache_usage there.
     """
 
     updates: list[Update]
@@ -160,6 +161,8 @@ class Stepped(Message):
     num_preemptions: int
     cache_queries: int
     cache_hits: int
+    num_swapped: int = 0
+    host_kv_usage: float = 0.0
 
 
 class SequenceBlocks(Message):

@@ -228,6 +228,8 @@ class Worker:
                 stats.num_preemptions,
                 stats.prefix_cache_queries,
                 stats.prefix_cache_hits,
+                stats.num_requests_swapped,
+                stats.cpu_cache_usage,
             )
         )
         self._watcher.show_if_due()

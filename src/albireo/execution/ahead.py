@@ -6,7 +6,8 @@ who decoded goes on, with the token that the device itself found), and a row is 
 exactly that row. Since a row's bits do not depend on the rows beside it, others are computed as a step of their own.
 
 A guess that was wrong does no harm: it wrote the keys and values of one token into the block of a sequence that ended
-or was preempted, and whoever gets the block writes it again, later in the same order, before reading it.
+or was preempted, and whoever gets the block writes it again, later in the same order, before reading it. What was
+swapped out meanwhile may hold that token too: it lies behind those that count, and is written again.
 """
 
 from __future__ import annotations
@@ -23,7 +24,7 @@ from numpy.typing import NDArray
 from albireo.backends.step_inputs import StepInputs
 from albireo.backends.step_outputs import DrawnTokens
 from albireo.execution.inputs import TableRows, pack_next, pack_step
-from albireo.execution.runner import DeviceModel, Pooler, Runner
+from albireo.execution.runner import DeviceModel, HostTier, Pooler, Runner, move_blocks
 from albireo.params import MAX_TOP
 from albireo.step import SampledToken, SampleTask, SequenceWork, StepPlan, StepResult, TokenLogprobs
 
@@ -31,7 +32,7 @@ from albireo.step import SampledToken, SampleTask, SequenceWork, StepPlan, StepR
 LOOKAHEAD = 1
 
 
-class AheadDevice(DeviceModel, Protocol):
+class AheadDevice(DeviceModel, HostTier, Protocol):
     """A device that computes beside the host, steps in the order of submit(), and draws tokens itself."""
 
     def can_draw(self, tasks: Sequence[SampleTask]) -> bool:
@@ -115,8 +116,7 @@ class AheadRunner:
         rest = [work for work in plan.work if work.seq_id not in found]
         self.num_found += len(found)
         self.num_computed += len(rest)
-        if plan.block_copies:
-            self._device.copy_blocks([(source, target) for _, source, target in plan.block_copies])
+        move_blocks(plan, self._device, self._device)
         ahead: _Flight | None = None
         if flight is not None and found and not rest:
             ahead = self._submit(plan.work, flight=flight)
@@ -126,7 +126,7 @@ class AheadRunner:
             tokens = {seq_id: _sampled(seq_id, drawn, row.place) for seq_id, row in found.items()}
             if not drawn.is_sound:
                 # Computed again, in the open, it says what is wrong: the same bits go into the same slots.
-                return self._runner.execute(_part(plan, plan.work))
+                return self._runner.execute(plan.part(plan.work))
         others = self._compute(plan, rest)
         tokens |= {token.seq_id: token for token in others.tokens}
         if ahead is None:
@@ -157,12 +157,12 @@ class AheadRunner:
         if not works:
             return StepResult([])
         if self._can_draw(works):
-            return self._draw(_part(plan, works))
+            return self._draw(plan.part(works))
         tokens: list[SampledToken] = []
         prompt_logprobs: dict[int, list[TokenLogprobs]] = {}
         pooled: dict[int, list[float]] = {}
         for is_there, some in groupby(works, lambda work: self._can_draw([work])):
-            part = _part(plan, list(some))
+            part = plan.part(list(some))
             # those who could each be drawn there alone may be too many together
             result = self._draw(part) if is_there and self._can_draw(part.work) else self._runner.execute(part)
             tokens += result.tokens
@@ -245,8 +245,3 @@ def _limit(task: SampleTask) -> tuple[int, bool]:
 def _sampled(seq_id: int, drawn: DrawnTokens, index: int) -> SampledToken:
     logprobs = drawn.logprobs[index] if drawn.logprobs else None
     return SampledToken(seq_id, int(drawn.tokens[index]), logprobs)
-
-
-def _part(plan: StepPlan, works: list[SequenceWork]) -> StepPlan:
-    """These works alone; copies of blocks were made."""
-    return StepPlan(plan.step_idx, works, sum(len(work.token_ids) for work in works))

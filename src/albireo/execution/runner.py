@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from albireo.backends.step_inputs import StepInputs
 from albireo.backends.step_outputs import StepOutputs
-from albireo.errors import InvariantError
+from albireo.errors import InvariantError, OutOfMemory
 from albireo.execution.inputs import PackedStep, TableRows, pack_step, with_hidden, with_logits
 from albireo.execution.pooling import pool
 from albireo.sampling.sampler import Sampler
@@ -27,31 +27,65 @@ class DeviceModel(Protocol):
     def copy_blocks(self, pairs: Sequence[tuple[int, int]]) -> None: ...
 
 
+class HostTier(Protocol):
+    """Blocks in host memory, beside the KV cache of a device that has memory of its own."""
+
+    def swap_out(self, pairs: Sequence[tuple[int, int]]) -> None:
+        """Copy blocks of the cache, first of a pair, to blocks of host memory, behind what is under way."""
+        ...
+
+    def swap_in(self, pairs: Sequence[tuple[int, int]]) -> None:
+        """Copy blocks of host memory, first of a pair, to blocks of the cache, before what comes next."""
+        ...
+
+
 class Pooler(Protocol):
     """A program that gives hidden states in place of logits, on the KV cache of a DeviceModel; they run in turn."""
 
     def run(self, inputs: StepInputs) -> StepOutputs: ...
 
 
+def move_blocks(plan: StepPlan, model: DeviceModel, host: HostTier | None) -> None:
+    """What a plan has moved before anything is computed, in the order that StepPlan names.
+
+    Raises: InvariantError when it swaps and there is no host memory for it.
+    """
+    if (plan.swap_outs or plan.swap_ins) and host is None:
+        raise InvariantError(f"step {plan.step_idx} swaps blocks, and this device keeps none in host memory")
+    if plan.swap_outs and host is not None:
+        host.swap_out([(block, kept) for _, block, kept in plan.swap_outs])
+    if plan.block_copies:
+        model.copy_blocks([(source, target) for _, source, target in plan.block_copies])
+    if plan.swap_ins and host is not None:
+        host.swap_in([(kept, block) for _, kept, block in plan.swap_ins])
+
+
 class Runner:
     """Executes plans on a device model."""
 
-    def __init__(self, model: DeviceModel, vocab_size: int, block_size: int, pooler: Pooler | None = None) -> None:
-        """Args: pooler: None where no plan holds a PoolingTask."""
+    def __init__(
+        self,
+        model: DeviceModel,
+        vocab_size: int,
+        block_size: int,
+        pooler: Pooler | None = None,
+        host: HostTier | None = None,
+    ) -> None:
+        """Args: pooler: None where no plan holds a PoolingTask. host: None where no plan swaps."""
         self._model = model
+        self._host = host
         self._pooler = pooler
         self._sampler = Sampler(vocab_size)
         self._block_size = block_size
         self._tables = TableRows()
 
     def execute(self, plan: StepPlan) -> StepResult:
-        """Copy blocks, compute, sample.
+        """Move blocks, compute, sample.
 
         Raises: InvariantError naming the sequence whose logits are not numbers. Nothing is kept of a failed step but
         KV slots, which the next step that needs them writes again.
         """
-        if plan.block_copies:
-            self._model.copy_blocks([(source, target) for _, source, target in plan.block_copies])
+        move_blocks(plan, self._model, self._host)
         if not plan.work:
             return StepResult([])
         if self._pooler is not None and any(work.pooling for work in plan.work):
@@ -79,7 +113,12 @@ class Runner:
         the same slots.
         """
         step = self._pack(plan)
-        outputs = pooler.run(with_hidden(step.inputs, plan.work))
+        try:
+            outputs = pooler.run(with_hidden(step.inputs, plan.work))
+        except OutOfMemory as error:
+            # It has memory of its own, had when it is first asked for: those that ask do without.
+            asking = ", ".join(f"sequence {work.seq_id}" for work in plan.work if work.pooling)
+            raise OutOfMemory(f"an embedding for {asking}: {error}") from error
         pooled, first = {}, 0
         for work in plan.work:
             if work.pooling is not None:
@@ -93,9 +132,7 @@ class Runner:
             found = self._sampler.sample_top(outputs.top_ids, outputs.top_values, step.tasks, step.task_rows)
             if found is not None:
                 return StepResult(found, pooled=pooled)
-        rest = [work for work in plan.work if work.pooling is None]
-        sampled = StepPlan(plan.step_idx, rest, sum(len(work.token_ids) for work in rest))
-        result = self._sample(self._pack(sampled))
+        result = self._sample(self._pack(plan.part([work for work in plan.work if work.pooling is None])))
         result.pooled = pooled
         return result
 

@@ -151,6 +151,7 @@ def _now(serving: Serving, gathered: Gathered) -> dict[str, Any]:
         "num_requests": len(serving.client.requests),
         "num_running": 0 if is_idle or step is None else step.num_running,
         "num_waiting": len(serving.client.requests) if step is None else 0 if is_idle else step.num_waiting,
+        "num_swapped": 0 if is_idle or step is None else step.num_swapped,
         "kv_usage": 0.0 if is_idle or step is None else round(step.kv_usage, 5),
         "num_preemptions": 0 if step is None else step.num_preemptions,
         "cache_queries": 0 if step is None else step.cache_queries,

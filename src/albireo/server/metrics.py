@@ -61,6 +61,8 @@ class Metrics:
         )
         self._for_capacity = reasons.labels(*self._values, "capacity")
         self._kv_usage = self._gauge("kv_cache_usage_perc", "KV blocks in use; 1 is all of them.")
+        self._swapped = self._gauge("num_requests_swapped", "Preempted requests whose KV is in host memory.")
+        self._host_usage = self._gauge("cpu_cache_usage_perc", "Host blocks in use; 1 is all of swap_space.")
         self._preemptions = self._counter("num_preemptions", "Sequences that gave their blocks back.")
         self._queries = self._counter("prefix_cache_queries", "Tokens looked up in the prefix cache.")
         self._hits = self._counter("prefix_cache_hits", "Tokens found in the prefix cache.")
@@ -92,6 +94,9 @@ class Metrics:
             "vllm:admission_rejections", "Requests refused.", ("model_name", "reason"), registry=self._registry
         )
         self._info(ready)
+        self._gauges = (
+            self._running, self._waiting, self._for_capacity, self._kv_usage, self._swapped, self._host_usage
+        )  # fmt: skip
         self._seen = {"num_preemptions": 0, "cache_queries": 0, "cache_hits": 0}
 
     def stepped(self, step: Stepped, requests: Mapping[int, Tracked]) -> None:
@@ -100,6 +105,8 @@ class Metrics:
         self._waiting.set(step.num_waiting)
         self._for_capacity.set(step.num_waiting)
         self._kv_usage.set(step.kv_usage)
+        self._swapped.set(step.num_swapped)
+        self._host_usage.set(step.host_kv_usage)
         self._step_tokens.observe(step.num_prompt + step.num_output)
         self._advance("num_preemptions", step.num_preemptions, self._preemptions)
         self._advance("cache_queries", step.cache_queries, self._queries)
@@ -164,7 +171,7 @@ class Metrics:
     def text(self, is_idle: bool, num_restarts: int) -> bytes:
         """What Prometheus scrapes."""
         if is_idle:
-            for gauge in (self._running, self._waiting, self._for_capacity, self._kv_usage):
+            for gauge in self._gauges:
                 gauge.set(0)
         self._restarts.set(num_restarts)
         return generate_latest(self._registry)
@@ -197,6 +204,7 @@ class Metrics:
             "gpu_memory_utilization": engine["memory_utilization"],
             "kv_cache_memory_bytes": engine["kv_cache_memory_bytes"],
             "num_gpu_blocks_override": engine["num_gpu_blocks_override"],
+            "swap_space": engine["swap_space"],
             "prefix_caching_hash_algo": "sha256",
             "engine": "0",
         }

@@ -36,10 +36,13 @@ def chain_error(terms: int, magnitude: F64) -> F64:
 
 
 def attention_error(call: OpCall) -> F64:
-    """Of the shape of q. A kernel of bfloat16 may round each probability to bfloat16."""
+    """Of the shape of q. A kernel of bfloat16 may round each probability to bfloat16.
+
+    What a kernel rounds follows from the type of the cache, unless the cache says another type: products.
+    """
     attrs, step, kv = call.attrs, call.step, call["kv"]
     q = np.asarray(call["q"]).reshape(step.num_tokens, attrs["num_heads"], attrs["head_dim"]).astype(np.float64)
-    out = np.zeros(q.shape)
+    out, products = np.zeros(q.shape), getattr(kv, "products", kv.dtype)
     for b in range(step.num_sequences):
         rows = slice(int(step.query_start[b]), int(step.query_start[b + 1]))
         context = int(step.context_len[b])
@@ -50,7 +53,7 @@ def attention_error(call: OpCall) -> F64:
             seen &= at > now - attrs["window"]
         for head in range(attrs["num_heads"]):
             group = head * attrs["num_kv_heads"] // attrs["num_heads"]
-            out[rows, head] = _one_head(q[rows, head], k[:, group], v[:, group], seen, attrs, kv.dtype)
+            out[rows, head] = _one_head(q[rows, head], k[:, group], v[:, group], seen, attrs, products)
     return out.reshape(np.asarray(call["q"]).shape)
 
 

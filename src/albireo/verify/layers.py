@@ -48,13 +48,22 @@ class LayerError:
         return self.error <= self.tolerance
 
 
+class _Cache(ReferenceKV):
+    """One that says what the kernel's attention rounds."""
+
+    def __init__(self, num_blocks: int, block_size: int, dtype: str, products: str) -> None:
+        super().__init__(num_blocks, block_size, dtype)
+        self.products = products
+
+
 class Carried:
     """Two references beside a walk: one that is right, and one whose every result is moved within its tolerance."""
 
-    def __init__(self, graph: Graph, kv: KVLayout, num_blocks: int) -> None:
+    def __init__(self, graph: Graph, kv: KVLayout, num_blocks: int, products: str | None = None) -> None:
+        """Args: products: see walk.products_of(); None: as the cache's type says."""
         self._points = _points(graph)
         self._names = list(dict.fromkeys(self._points.values()))
-        self._caches = [ReferenceKV(num_blocks, kv.block_size, kv.dtype) for _ in range(2)]
+        self._caches = [_Cache(num_blocks, kv.block_size, kv.dtype, products or kv.dtype) for _ in range(2)]
         self._env: dict[Value, tuple[Array, Array]] = {}
         self._step: StepInputs | None = None
         self._sums = {name: np.zeros(3) for name in self._names}

@@ -9,7 +9,6 @@ from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
-from albireo.backends.cpu.model import CpuModel
 from albireo.backends.step_inputs import StepInputs
 from albireo.compiler.pipeline import PASSES, Pass, run_passes
 from albireo.graph.node import Graph
@@ -20,7 +19,7 @@ from albireo.verify.layers import MARGIN, Carried, LayerError
 from albireo.verify.ops import CallCheck, check_call
 from albireo.verify.result import Stage
 from albireo.verify.steps import NUM_BLOCKS
-from albireo.verify.walk import walk
+from albireo.verify.walk import CallModel, products_of, walk
 
 OPS_PROVE = (
     "Each native call computes what the checkpoint's graph says: it is run alone, on what the calls before it left, "
@@ -44,7 +43,7 @@ class Numerics:
 
 
 def run_numerics(
-    model: CpuModel,
+    model: CallModel,
     graph: Graph,
     checkpoint: Checkpoint,
     steps: Sequence[StepInputs],
@@ -56,7 +55,8 @@ def run_numerics(
     Args: graph: the checkpoint's base graph. advance is called with 1 for each call looked at. passes: of the build.
     """
     fused, _ = run_passes(graph, passes)
-    found, carried = Numerics(), Carried(fused, model.program.kv, NUM_BLOCKS)
+    program = model.program
+    found, carried = Numerics(), Carried(fused, program.kv, NUM_BLOCKS, products_of(program))
     with one_blas_thread():
         for seen in walk(model, fused, checkpoint, steps):
             wanted = evaluate(seen.node, seen.roles, seen.step)

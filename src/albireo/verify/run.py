@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
-from typing import Literal
+from typing import Literal, cast
 
 import albireo
 from albireo.api.llm import LLM
@@ -28,6 +28,7 @@ from albireo.verify.result import Stage, Verification
 from albireo.verify.steps import walk_steps
 from albireo.verify.subject import Subject, open_subject
 from albireo.verify.text import TokenText, token_text
+from albireo.verify.walk import CallModel
 from albireo.verify.weights import find_damage
 
 STAGES = ("graph", "weights", "ops", "layers", "tokens", "quality")
@@ -93,7 +94,7 @@ def _open(directory: Path, against: str, progress: Progress) -> Subject:
 def _stages(subject: Subject, sample: TokenText, progress: Progress) -> Iterator[Stage]:
     """One after the other; what a stage needs is made when it is asked for."""
     yield _graph_stage(subject)
-    engine = _load(subject.directory, "auto", progress)
+    engine = _load(subject, subject.directory, "auto", progress)
     yield _weights_stage(subject, engine, progress)
     if subject.num_ranks == 1:
         yield from _numerics_stages(subject, engine, sample, progress)
@@ -103,13 +104,13 @@ def _stages(subject: Subject, sample: TokenText, progress: Progress) -> Iterator
     prompts = tokens.prompts(sample.token_ids, model_len)
     seen = tokens.continuations(LLM.from_loaded(engine), prompts, model_len)
     kv_dtype = engine.program.kv.dtype
-    memory = _load(subject.checkpoint, subject.dtype, progress, subject, kv_dtype)
+    memory = _load(subject, subject.checkpoint, subject.dtype, progress, kv_dtype, is_alike=True)
     wanted = tokens.continuations(LLM.from_loaded(memory), prompts, model_len)
     same = [call.kernel for call in memory.program.calls] == [call.kernel for call in engine.program.calls]
     yield tokens.tokens_stage(seen, wanted, [len(prompt) for prompt in prompts], same)
     if (subject.dtype, kv_dtype) != ("float32", "float32") or subject.precision.scheme or subject.precision.head:
         del memory
-        memory = _load(subject.checkpoint, "float32", progress)
+        memory = _load(subject, subject.checkpoint, "float32", progress)
     length = min(WINDOW, model_len)
     cut = windows(sample.token_ids, length)
     with progress("quality", sum(len(window) - 1 for window in cut)) as advance:
@@ -132,7 +133,9 @@ def _weights_stage(subject: Subject, engine: Loaded, progress: Progress) -> Stag
     num_bytes = sum(program.weight_bytes for program in programs)
     with progress("weights", num_bytes) as advance, open_checkpoint(subject.checkpoint, subject.graph) as checkpoint:
         sides = zip(programs, subject.files.ranks, strict=True)
-        damage = next((found for side in sides if (found := find_damage(*side, checkpoint, advance))), None)
+        damage = next(
+            (found for side in sides if (found := find_damage(*side, checkpoint, advance, subject.device))), None
+        )
     count = sum(len(program.constants) for program in programs)
     figures = {"num_constants": count, "num_bytes": num_bytes}
     if damage is None:
@@ -145,18 +148,26 @@ def _numerics_stages(subject: Subject, engine: Loaded, sample: TokenText, progre
     steps = walk_steps(sample.token_ids, engine.memory.max_model_len, engine.program.kv.block_size)
     total = len(steps) * len(engine.program.calls)
     with progress("op by op", total) as advance, open_checkpoint(subject.checkpoint, subject.graph) as checkpoint:
-        found = run_numerics(engine.one_rank, subject.graph, checkpoint, steps, advance, subject.passes)
+        model = engine.one_rank if engine.device == "cpu" else cast(CallModel, engine.model)
+        found = run_numerics(model, subject.graph, checkpoint, steps, advance, subject.passes)
     yield ops_stage(found, steps)
     yield layers_stage(found.layers)
 
 
 def _load(
-    directory: Path, dtype: str, progress: Progress, like: Subject | None = None, kv_dtype: str = "auto"
+    subject: Subject,
+    directory: Path,
+    dtype: str,
+    progress: Progress,
+    kv_dtype: str = "auto",
+    *,
+    is_alike: bool = False,
 ) -> Loaded:
-    """like: whose build the checkpoint is loaded as."""
+    """is_alike: the checkpoint is loaded as it was built."""
+    like = subject if is_alike else None
     precision = like.precision if like else None
     config = EngineConfig(
-        device="cpu",
+        device=subject.device,
         model=str(directory),
         dtype=dtype,
         quantization=precision.scheme if precision else None,
@@ -180,9 +191,13 @@ def _facts(subject: Subject) -> dict[str, str]:
         "computed in": subject.dtype,
         "context": f"{subject.model_len:,} tokens",
         "built by": f"albireo {manifest.version}",
-        "verified by": f"albireo {albireo.__version__}, kernels up to {isa_levels()[0]}",
+        "verified by": f"albireo {albireo.__version__}, {_kernels(subject)}",
         "checkpoint": _hashes(subject),
     }
+
+
+def _kernels(subject: Subject) -> str:
+    return f"kernels up to {isa_levels()[0]}" if subject.device == "cpu" else "kernels for NVIDIA GPUs"
 
 
 def _quantized(subject: Subject) -> Literal["", "here", "before"]:

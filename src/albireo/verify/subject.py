@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Literal
 
 from albireo.api.checkpoint_source import CheckpointSource
 from albireo.api.engine_source import EngineSource
@@ -33,6 +34,7 @@ class Subject:
         files: the engine directory, validated but for its weights.
         config: of the checkpoint, in the compute type of the build; graph: what that config means, in the precision of
             the build.
+        device: that it was built for, and is looked at on.
     """
 
     directory: Path
@@ -41,6 +43,7 @@ class Subject:
     config: ModelConfig
     graph: Graph
     precision: Precision
+    device: Literal["cpu", "cuda"]
 
     @property
     def dtype(self) -> str:
@@ -81,13 +84,15 @@ def open_subject(directory: Path, against: str, note: Callable[[str], None]) -> 
         raise ConfigError(
             f"{checkpoint} is an engine directory too; give the checkpoint that {directory} is built from"
         )
-    files = EngineSource(directory, "auto", verify_hashes=False).files
+    engine = EngineSource(directory, "auto", verify_hashes=False)
+    files = engine.files
     _check_source(files, checkpoint, note)
     options = files.manifest.options
     precision = Precision(options.quantization, options.quantization_head)
     source = CheckpointSource(checkpoint, options.dtype, precision=precision)
     graph = source.graph(options.max_model_len)
-    return Subject(directory, checkpoint, files, source.model_config, graph, source.precision)
+    device = engine.device_for("auto")
+    return Subject(directory, checkpoint, files, source.model_config, graph, source.precision, device)
 
 
 def _check_source(files: EngineFiles, checkpoint: Path, note: Callable[[str], None]) -> None:

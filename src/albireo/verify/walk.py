@@ -8,20 +8,40 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
-from albireo.backends.cpu.model import CpuModel
+from albireo.backends.cuda.catalog import LEVEL as CUDA_LEVEL
 from albireo.backends.reference.call import Array
 from albireo.backends.step_inputs import StepInputs
+from albireo.backends.step_outputs import StepOutputs
 from albireo.errors import InvariantError
 from albireo.graph.node import Graph, Node
-from albireo.graph.program import Call
+from albireo.graph.program import Call, Program
 from albireo.graph.program_spec import FAMILIES, STEP_ARRAYS
 from albireo.models.weights import Checkpoint
 from albireo.verify.weight_rows import WeightRows
+
+
+class CallModel(Protocol):
+    """A program on a device, which can be run one call at a time, and whose memory can be looked at in between."""
+
+    @property
+    def program(self) -> Program: ...
+
+    def run_call(self, index: int, inputs: StepInputs) -> StepOutputs:
+        """Compute one call of a step on what is there. Returns: the best logits, behind the call that finds them."""
+        ...
+
+    def value(self, name: str, inputs: StepInputs) -> NDArray[np.float32]:
+        """[rows, cols] a copy of a buffer."""
+        ...
+
+    def cached(self, layer: int, slots: NDArray[np.int32]) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+        """k, v: [len(slots), K, D] copies of the KV cache."""
+        ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,12 +64,22 @@ class Seen:
     results: Sequence[Any]
 
 
+def products_of(program: Program) -> str:
+    """The type of a cache whose attention rounds what this program's does, see attention_bound.
+
+    A GPU multiplies int8 as fp8: probabilities times scales in bfloat16, queries as they are.
+    """
+    is_gpu = any(call.kernel.endswith("." + CUDA_LEVEL) for call in program.calls)
+    return "fp8" if is_gpu and program.kv.dtype == "int8" else program.kv.dtype
+
+
 class NativeKV:
     """The native KV cache as the reference reads one; writing is left to the native call."""
 
-    def __init__(self, model: CpuModel) -> None:
+    def __init__(self, model: CallModel) -> None:
         self._model = model
         self.dtype = model.program.kv.dtype
+        self.products = products_of(model.program)
 
     def read(self, layer: int, blocks: NDArray[np.int32], length: int) -> tuple[Array, Array]:
         """k, v: [length, K, D], the first positions of the sequence whose blocks these are."""
@@ -60,7 +90,7 @@ class NativeKV:
         """Nothing: the native call has written."""
 
 
-def walk(model: CpuModel, graph: Graph, checkpoint: Checkpoint, steps: Sequence[StepInputs]) -> Iterator[Seen]:
+def walk(model: CallModel, graph: Graph, checkpoint: Checkpoint, steps: Sequence[StepInputs]) -> Iterator[Seen]:
     """Run steps, one call after another; calls on no rows are left out.
 
     Args:
@@ -79,7 +109,7 @@ def walk(model: CpuModel, graph: Graph, checkpoint: Checkpoint, steps: Sequence[
                 yield Seen(index, step_idx, step, call, node, roles, _run(model, index, node, step))
 
 
-def _read(model: CpuModel, call: Call, node: Node, checkpoint: Checkpoint, step: StepInputs) -> dict[str, Any]:
+def _read(model: CallModel, call: Call, node: Node, checkpoint: Checkpoint, step: StepInputs) -> dict[str, Any]:
     roles: dict[str, Any] = {}
     for role, value in node.inputs.items():
         if value.constant is not None:
@@ -94,7 +124,7 @@ def _read(model: CpuModel, call: Call, node: Node, checkpoint: Checkpoint, step:
     return roles
 
 
-def _run(model: CpuModel, index: int, node: Node, step: StepInputs) -> list[Any]:
+def _run(model: CallModel, index: int, node: Node, step: StepInputs) -> list[Any]:
     call = model.program.calls[index]
     outputs = model.run_call(index, step)
     written: dict[str, Any] = {"ids": outputs.top_ids.copy(), "values": outputs.top_values.copy()}

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -54,17 +55,22 @@ class Damage:
 
 
 def find_damage(
-    program: Program, files: RankFiles, checkpoint: Checkpoint, advance: Callable[[int], None]
+    program: Program,
+    files: RankFiles,
+    checkpoint: Checkpoint,
+    advance: Callable[[int], None],
+    device: Literal["cpu", "cuda"] = "cpu",
 ) -> Damage | None:
     """Compare every constant of a rank's program. advance is called with the bytes just compared.
 
+    Args: device: whose kernels the constants are for.
     Cost: as much as a build: about 1.5 s a GB.
     """
-    pool = thread_pool(None)
+    pack = _pack_for_gpu if device == "cuda" else _pack
     for name, constant in program.constants.items():
         stored = files.stored[name]
         num_bytes = min(constant.num_bytes, stored.constant.num_bytes)
-        wanted = pack_image(pool, {name: constant}, checkpoint, lambda _: None).memory.view()[:num_bytes]
+        wanted = pack(constant, checkpoint)[:num_bytes]
         seen = np.fromfile(files.weights, np.uint8, num_bytes, offset=stored.offset)
         if not np.array_equal(seen, wanted):
             readers = [call.origin for call in program.calls if name in call.args.values()]
@@ -73,14 +79,28 @@ def find_damage(
     return None
 
 
+def _pack(constant: PackedConstant, checkpoint: Checkpoint) -> Bytes:
+    return pack_image(thread_pool(None), {constant.name: constant}, checkpoint, lambda _: None).memory.view()
+
+
+def _pack_for_gpu(constant: PackedConstant, checkpoint: Checkpoint) -> Bytes:
+    from albireo.backends.cuda.stored import write_constants
+
+    image = np.zeros(constant.num_bytes, np.uint8)
+    write_constants({constant.name: constant}, {constant.name: 0}, checkpoint, image, lambda _: None)
+    return image
+
+
 def _damage(constant: PackedConstant, readers: tuple[str, ...], offset: int, seen: Bytes, wanted: Bytes) -> Damage:
     differs = np.flatnonzero(seen != wanted)
     _, _, dtype = constant.packing.partition(".")
     dtype = dtype or "float32"
     first = int(differs[0])
     if is_encoding(dtype):  # a byte may be a code, two, or a part of a scale
-        panel = first // (constant.num_bytes // -(-constant.rows // PANEL))
-        place = f"a byte of the panel of rows {panel * PANEL} to {panel * PANEL + PANEL - 1}"
+        place = f"byte {first} of its codes and scales"
+        if constant.packing.startswith("p64"):
+            panel = first // (constant.num_bytes // -(-constant.rows // PANEL))
+            place = f"a byte of the panel of rows {panel * PANEL} to {panel * PANEL + PANEL - 1}"
         return Damage(constant.name, readers, place, seen[first], wanted[first], offset + first, len(differs))
     size = itemsize(dtype)
     index = first // size

@@ -6,6 +6,7 @@ Scheduler, blocks, steps ahead, drawing on the device, and the whole program of 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from itertools import count
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +15,7 @@ import pytest
 import torch
 
 from albireo import LLM, PoolingParams, SamplingParams
-from albireo.api import devices, load
+from albireo.api import devices, load, swapping
 from albireo.api.memory import MemoryPlan
 from albireo.api.source import ModelSource
 from albireo.backends.cuda.model import CudaModel
@@ -53,6 +54,7 @@ class StandIn(devices.CudaDevice):
                 weights,
                 num_blocks=memory.num_blocks,
                 max_positions=memory.max_model_len,
+                num_host_blocks=self.swapping(config, programs[0]).num_blocks,
                 is_eager=config.enforce_eager,
                 device=torch.device("cpu"),
                 advance=advance,
@@ -67,15 +69,8 @@ def directory(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def llm(directory: Path, **config: Any) -> LLM:
-    return LLM(
-        str(directory),
-        max_num_seqs=3,
-        max_num_batched_tokens=12,
-        block_size=8,
-        num_gpu_blocks_override=12,
-        skip_tokenizer_init=True,
-        **config,
-    )
+    defaults = {"max_num_seqs": 3, "max_num_batched_tokens": 12, "block_size": 8, "num_gpu_blocks_override": 12}
+    return LLM(str(directory), skip_tokenizer_init=True, **{**defaults, **config})
 
 
 def tokens(engine: LLM, prompts: list[list[int]], params: list[SamplingParams]) -> list[list[list[int]]]:
@@ -99,7 +94,7 @@ def test_tokens_are_those_of_the_cpu(directory: Path, monkeypatch: pytest.Monkey
     monkeypatch.setattr(load, "open_device", lambda config, levels=None: StandIn())
     engine = llm(directory, device="cuda")
     assert tokens(engine, prompts, params) == wanted
-    assert len(MODELS) == 1 and MODELS[0].num_blocks == 12
+    assert MODELS[-1].num_blocks == 12
 
 
 def test_log_probabilities_are_told_by_the_device(directory: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -168,3 +163,61 @@ def test_embeddings_beside_what_is_generated_are_those_of_the_cpu(
     for ours, theirs in zip(got, wanted, strict=True):
         np.testing.assert_allclose(ours, theirs, rtol=0, atol=1e-5)
     assert served(engine, [0], 0)[0] == got[:1]
+
+
+def two(length: int, max_tokens: int) -> tuple[list[list[int]], list[SamplingParams]]:
+    """One greedy, one sampled."""
+    prompts = np.random.default_rng(4).integers(3, 60, (2, length)).tolist()
+    greedy = SamplingParams(temperature=0, max_tokens=max_tokens, ignore_eos=True)
+    return prompts, [greedy, greedy.clone(temperature=0.9, seed=5)]
+
+
+def test_swapped_blocks_come_back_as_they_were(directory: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Four blocks for two that want three each: the tokens are those of a CPU that has blocks for all."""
+    prompts, params = two(15, 3)
+    wanted = tokens(llm(directory, device="cpu"), prompts, params)
+    monkeypatch.setattr(load, "open_device", lambda config, levels=None: StandIn())
+    monkeypatch.setattr(swapping, "LINK_BYTES_PER_S", 1e30)  # the model is so small that it would not be worth it
+    engine = llm(directory, device="cuda", num_gpu_blocks_override=5, swap_space=1e-4, enable_prefix_caching=False)
+    moved: dict[str, list[tuple[int, int]]] = {"swap_out": [], "swap_in": []}
+    for name, pairs in moved.items():
+        move = getattr(MODELS[-1], name)
+        monkeypatch.setattr(MODELS[-1], name, lambda some, move=move, pairs=pairs: (pairs.extend(some), move(some)))
+    assert tokens(engine, prompts, params) == wanted
+    assert len(moved["swap_out"]) == len(moved["swap_in"]) == 2
+
+
+@pytest.mark.parametrize(("where", "num_failing"), [("the draw", 1), ("a kernel", 2)])
+def test_a_gpu_without_memory_fails_one_request_at_most(
+    directory: Path, monkeypatch: pytest.MonkeyPatch, where: str, num_failing: int
+) -> None:
+    """Once: nobody notices. Twice: the last one ends with what it has, and the other with the CPU's tokens."""
+    prompts, params = two(5, 4)
+    wanted = tokens(llm(directory, device="cpu"), prompts, params)
+    monkeypatch.setattr(load, "open_device", lambda config, levels=None: StandIn())
+    emptied: list[None] = []
+    monkeypatch.setattr(torch.cuda, "empty_cache", lambda: emptied.append(None))
+    engine = llm(directory, device="cuda")
+    model: Any = MODELS[-1]
+    owner, name = {"the draw": (model._drawing, "from_logits"), "a kernel": (model, "_launch")}[where]
+    works, calls = getattr(owner, name), count()
+
+    def short(*args: Any, **kwargs: Any) -> Any:
+        if 2 <= next(calls) < 2 + num_failing:
+            raise torch.cuda.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB.\nMore words")
+        return works(*args, **kwargs)
+
+    monkeypatch.setattr(owner, name, short)
+    given: list[Any] = [{"prompt_token_ids": prompt} for prompt in prompts]
+    first, last = engine.generate(given, params, use_tqdm=False)
+    assert len(emptied) == num_failing
+    assert list(first.outputs[0].token_ids) == wanted[0][0]
+    ended = last.outputs[0]
+    if num_failing == 1:
+        assert list(ended.token_ids) == wanted[1][0]
+        return
+    assert (ended.finish_reason, ended.stop_reason) == (
+        "error",
+        "OutOfMemory: the GPU is out of memory in a step: CUDA out of memory. Tried to allocate 2.00 GiB.",
+    )
+    assert list(ended.token_ids) == wanted[1][0][: len(ended.token_ids)] != wanted[1][0]

@@ -23,11 +23,13 @@ from albireo.backends.cuda.endings import ENDING_COLUMNS, WHOLE, Endings, Wish
 from albireo.backends.cuda.kernels.build_work_list import build_work_list
 from albireo.backends.cuda.kernels.copy_blocks import copy_blocks
 from albireo.backends.cuda.kernels.feed_drawn import feed_drawn
+from albireo.backends.cuda.kernels.swap_blocks import HostKV, swap_in, swap_out
 from albireo.backends.cuda.kv import TORCH_DTYPES, DeviceKV
 from albireo.backends.cuda.matrix import DeviceMatrix
 from albireo.backends.cuda.reporting import Reports
 from albireo.backends.cuda.results import Results, Ticket
 from albireo.backends.cuda.scratch import Scratch
+from albireo.backends.cuda.shortage import frees_cache
 from albireo.backends.cuda.staging import Staging
 from albireo.backends.cuda.step import DeviceStep
 from albireo.backends.step_inputs import StepInputs
@@ -39,6 +41,8 @@ from albireo.step import SampleTask
 
 #: What is recorded ahead of need: the best token of each row; a drawn one.
 _USUAL = ((True, DRAWS), (False, Ending(draws=True, truncates=True)))
+#: Blocks on their way to or from host memory at once.
+_STAGED = 16
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,6 +65,7 @@ class CudaModel:
         num_blocks: KV blocks wanted.
         max_positions: longest sequence in tokens.
         reserve_bytes: of device memory, to leave free; where less is left after a trial step, there are fewer blocks.
+        num_host_blocks: of host memory, to swap blocks to.
         recorder: None: CUDA graphs where there is a GPU.
     """
 
@@ -74,6 +79,7 @@ class CudaModel:
         max_positions: int,
         device: torch.device,
         reserve_bytes: int = 0,
+        num_host_blocks: int = 0,
         recorder: Recorder | None = None,
     ) -> None:
         self.device, self._max_positions = device, max_positions
@@ -86,20 +92,35 @@ class CudaModel:
         self._endings = Endings(self._maxima, self._output, self._staging, device)
         self._results = Results({name: self._output(name) for name in program.outputs} | self._endings.found)
         self._kv, self._launches = self._bind(2)
-        self.num_blocks = self._blocks_that_fit(num_blocks, reserve_bytes)
+        staged = min(_STAGED, num_host_blocks)
+        self.num_blocks = self._blocks_that_fit(num_blocks, reserve_bytes + staged * self._block_bytes)
         self._kv, self._launches = self._bind(self.num_blocks)
+        self._host = HostKV(self._kv, num_host_blocks, staged) if num_host_blocks else None
 
+    @frees_cache
     def run(self, inputs: StepInputs) -> StepOutputs:
         """Compute one step and wait for it.
 
         Raises: InvariantError when the step is larger than the program was planned for; nothing is computed then.
         """
         self._begin(inputs)
+        return self._outputs_of(inputs)
+
+    def run_call(self, index: int, inputs: StepInputs) -> StepOutputs:
+        """One call of a step on what arena and KV cache hold; for whoever looks at each call alone, as CpuModel's."""
+        self.check_size(inputs)
+        sizes = {**inputs.sizes, "B": inputs.num_sequences, "D": 0, "L": 0}
+        self._staging.fill(inputs, sizes)
+        self._launch(self._staging.step(sizes), self._launches[index : index + 1])
+        return self._outputs_of(inputs)
+
+    def _outputs_of(self, inputs: StepInputs) -> StepOutputs:
         num_rows, num_top = len(inputs.logit_rows), len(inputs.top_rows)
         counts = {name: num_top if name.startswith("top_") else num_rows for name in self.program.outputs}
         ticket = self._results.send({name: self._output(name, count) for name, count in counts.items()})
         return StepOutputs(**({"logits": NOTHING} | self._results.receive(ticket)))
 
+    @frees_cache
     def sharing(self, program: Program) -> CudaModel:
         """Another program of the same constants on the weights and KV cache of this one; they run in turn.
 
@@ -133,6 +154,7 @@ class CudaModel:
         """See execution.ahead.AheadDevice."""
         return self._endings.can_draw(tasks)
 
+    @frees_cache
     def submit(
         self,
         inputs: StepInputs,
@@ -147,6 +169,7 @@ class CudaModel:
         self._begin(inputs, wish, sources)
         return Submitted(self._results.send(self._endings.results(wish, num_rows)), wish.reports)
 
+    @frees_cache
     def collect(self, submitted: Submitted) -> DrawnTokens:
         """Wait for a step; see execution.ahead.AheadDevice."""
         return self._endings.told(submitted.reports, self._results.receive(submitted.ticket))
@@ -186,7 +209,7 @@ class CudaModel:
         """[rows, cols] a copy of what a buffer holds now, as float32; as many rows as this step has."""
         buffer = self.program.buffers[name]
         rows = inputs.sizes[buffer.rows] if isinstance(buffer.rows, str) else buffer.rows
-        stored = self._buffers[name][:rows].cpu()
+        stored = self._buffers[name][:rows].to("cpu", copy=True)
         if buffer.dtype == TOKEN:
             codes = stored[:, : buffer.cols].contiguous().view(torch.int8).float()
             at = -(-buffer.cols // 64) * 64
@@ -205,19 +228,36 @@ class CudaModel:
             found.append(np.asarray(rows[..., : self.program.kv.head_dim].numpy(), np.float32))
         return found[0], found[1]
 
+    @frees_cache
     def copy_blocks(self, pairs: Sequence[tuple[int, int]]) -> None:
         """Copy whole blocks (source, target) in every layer, in order."""
         copy_blocks(self._kv, pairs)
+
+    @frees_cache
+    def swap_out(self, pairs: Sequence[tuple[int, int]]) -> None:
+        """See execution.runner.HostTier."""
+        swap_out(self._kv, self._host_kv(), pairs)
+
+    @frees_cache
+    def swap_in(self, pairs: Sequence[tuple[int, int]]) -> None:
+        """See execution.runner.HostTier."""
+        swap_in(self._kv, self._host_kv(), pairs)
+
+    def _host_kv(self) -> HostKV:
+        if self._host is None:
+            raise InvariantError("blocks are swapped, and there is no host memory for them")
+        return self._host
 
     def _bind(self, num_blocks: int) -> tuple[DeviceKV, list[tuple[Call, Launch]]]:
         kv = DeviceKV(self.program.kv, num_blocks, self.device)
         memory = Memory(self._buffers, self.program.buffers, self._matrices, self._vectors, kv, self._scratch)
         return kv, [(call, bind(call, memory)) for call in self.program.calls]
 
-    def _launch(self, step: DeviceStep) -> None:
+    def _launch(self, step: DeviceStep, launches: Sequence[tuple[Call, Launch]] | None = None) -> None:
+        """launches: of some calls of the program; None: of all."""
         for work in self._scratch.work.values():
             build_work_list(step, work)
-        for call, launch in self._launches:
+        for call, launch in self._launches if launches is None else launches:
             if step.sizes[call.rows]:
                 launch(step)
 
@@ -261,7 +301,7 @@ class CudaModel:
         self._whole(largest, WHOLE, feeds=False)()
         torch.cuda.synchronize(self.device)
         free, total = torch.cuda.mem_get_info(self.device)
-        block_bytes = self.program.kv.position_bytes * self.program.kv.block_size * self.program.kv.num_layers
+        block_bytes = self._block_bytes
         fits = (free - reserve_bytes) // block_bytes
         if fits < 2:
             raise OutOfMemory(
@@ -271,6 +311,11 @@ class CudaModel:
                 "GPU, or use a smaller model"
             )
         return min(wanted, int(fits))
+
+    @property
+    def _block_bytes(self) -> int:
+        kv = self.program.kv
+        return kv.position_bytes * kv.block_size * kv.num_layers
 
     def _view(self, buffer: Buffer) -> torch.Tensor:
         rows = buffer.rows if isinstance(buffer.rows, int) else self._maxima[buffer.rows]

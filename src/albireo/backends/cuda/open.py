@@ -26,6 +26,7 @@ def open_model(
     num_blocks: int,
     max_positions: int,
     reserve_bytes: int = 0,
+    num_host_blocks: int = 0,
     is_eager: bool = False,
     device: torch.device | None = None,
     recorder: Recorder | None = None,
@@ -35,6 +36,7 @@ def open_model(
 
     Args:
         num_blocks: KV blocks wanted; the model has fewer where they do not fit, see CudaModel.
+        num_host_blocks: of page-locked host memory, to swap blocks to.
         is_eager: launch every kernel of every step.
         device: None: the first GPU. recorder: None: what is_eager says.
         advance: told the bytes of each constant that is in place.
@@ -54,6 +56,7 @@ def open_model(
             max_positions=max_positions,
             device=device,
             reserve_bytes=reserve_bytes,
+            num_host_blocks=num_host_blocks,
             recorder=recorder or (DirectLaunches() if is_eager else None),
         )
     except torch.cuda.OutOfMemoryError as error:

@@ -48,10 +48,11 @@ export function startLive(showState) {
 }
 
 function words(event) {
-  const { num_running, num_waiting } = event.now;
+  const { num_running, num_waiting, num_swapped } = event.now;
   if (event.state === "ready") {
     if (!event.requests.length) return ["ready, idle", "good"];
-    return [`${num_running} running${num_waiting ? `, ${num_waiting} waiting` : ""}`, "good"];
+    const rest = [[num_waiting, "waiting"], [num_swapped, "swapped"]].filter(([count]) => count);
+    return [[`${num_running} running`, ...rest.map((each) => each.join(" "))].join(", "), "good"];
   }
   const done = event.state === "loading" || event.state === "restarting" ? ` ${Math.round(100 * event.loaded_frac)} %` : "";
   return [`${event.state}${done}`, event.state === "failed" ? "bad" : ""];

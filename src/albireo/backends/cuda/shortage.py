@@ -1,0 +1,40 @@
+"""What becomes of a GPU that is out of memory in a step: torch's cache is emptied, and the step fails as OutOfMemory.
+
+Used by model.py around everything that reaches the GPU. Does not know who is to do without (api/guarded_engine.py).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import wraps
+from typing import ParamSpec, TypeVar
+
+import torch
+
+from albireo.errors import OutOfMemory
+
+P = ParamSpec("P")
+R = TypeVar("R")
+
+
+def frees_cache(reach: Callable[P, R]) -> Callable[P, R]:
+    """The same, but torch's, Triton's and the driver's error is OutOfMemory, raised once torch's cache is emptied."""
+
+    @wraps(reach)
+    def guarded(*args: P.args, **kwargs: P.kwargs) -> R:
+        try:
+            return reach(*args, **kwargs)
+        except RuntimeError as error:
+            if not _is_shortage(error):
+                raise
+            words = str(error).splitlines()[0]
+        # Not while the error is held: its traceback holds tensors of the step.
+        torch.cuda.empty_cache()
+        raise OutOfMemory(f"the GPU is out of memory in a step: {words}")
+
+    return guarded
+
+
+def _is_shortage(error: RuntimeError) -> bool:
+    # Triton loads kernels, and CUDA records graphs, without torch's allocator and its class.
+    return isinstance(error, torch.cuda.OutOfMemoryError) or "out of memory" in str(error)

@@ -1,0 +1,55 @@
+"""A shortage of memory has one name, whoever met it; other errors keep theirs."""
+
+from __future__ import annotations
+
+import gc
+import weakref
+
+import pytest
+import torch
+
+from albireo.backends.cuda.shortage import frees_cache
+from albireo.errors import OutOfMemory
+
+
+class Held:
+    pass
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        torch.cuda.OutOfMemoryError("CUDA out of memory. Tried to allocate 2 GiB.\nGPU 0 has"),
+        RuntimeError("Triton Error [CUDA]: out of memory"),
+        RuntimeError("CUDA error: out of memory\nCUDA kernel errors might be reported"),
+    ],
+    ids=["torch", "Triton", "the driver"],
+)
+def test_it_is_said_once_what_the_step_held_is_gone(error: RuntimeError, monkeypatch: pytest.MonkeyPatch) -> None:
+    held: list[weakref.ref[Held]] = []
+    when_emptied: list[object] = []
+
+    @frees_cache
+    def step(size: int) -> None:
+        tensor = Held()
+        held.append(weakref.ref(tensor))
+        raise type(error)(*error.args)
+
+    monkeypatch.setattr(torch.cuda, "empty_cache", lambda: (gc.collect(), when_emptied.append(held[0]())))
+    with pytest.raises(OutOfMemory, match=r"out of memory in a step: .*out of memory[^\n]*$"):
+        step(3)
+    assert when_emptied == [None]
+
+
+def test_others_pass(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch.cuda, "empty_cache", lambda: pytest.fail("nothing was short"))
+
+    @frees_cache
+    def step(fails: bool) -> int:
+        if fails:
+            raise RuntimeError("an illegal memory access")
+        return 3
+
+    assert step(False) == 3
+    with pytest.raises(RuntimeError, match="illegal memory access"):
+        step(True)

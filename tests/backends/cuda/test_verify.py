@@ -1,0 +1,37 @@
+"""`albireo verify` of directories for a GPU, its kernels interpreted: each call against the reference, weights byte by
+byte, tokens and quality. Short sequences: interpreting takes its time."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from albireo.api import load
+from albireo.verify import tokens
+from albireo.verify.run import STAGES, verify
+from artifact.engines import make_engine
+from backends.cuda.test_end_to_end import StandIn
+from verify.models import damage
+
+
+def test_what_is_right_passes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(load, "open_device", lambda config, levels=None: StandIn())
+    monkeypatch.setattr(tokens, "NUM_TOKENS", 2)
+    checkpoint, engine = make_engine(tmp_path, target="cuda:90", kv_cache_dtype="int8", max_model_len=8)
+    found = verify(engine, str(checkpoint), num_tokens=10)
+    assert found.is_verified, found.finding
+    assert {stage.name: stage.verdict for stage in found.stages} == dict.fromkeys(STAGES, "passed")
+    assert "kernels for NVIDIA GPUs" in found.model["verified by"]
+    assert found.stages[STAGES.index("tokens")].figures["same_kernels"]
+
+
+@pytest.mark.parametrize("quantization", [None, "int4-g32"])
+def test_a_damaged_weight_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, quantization: str | None) -> None:
+    monkeypatch.setattr(load, "open_device", lambda config, levels=None: StandIn())
+    checkpoint, engine = make_engine(tmp_path, target="cuda", quantization=quantization)
+    damage(engine, "model.layers.1.self_attn.o_proj.weight")
+    found = verify(engine, str(checkpoint), num_tokens=10)
+    assert [stage.name for stage in found.stages] == ["graph", "weights"]
+    assert "layers.1.attn.o" in found.finding
+    assert (": row " in found.finding) if quantization is None else ("codes and scales" in found.finding)

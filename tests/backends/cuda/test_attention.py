@@ -1,4 +1,4 @@
-"""attention, with build_work_list and attention_combine, against the reference; and the same bits however it is cut."""
+"""attention, with build_work_list, against the reference; and the same bits however it is cut."""
 
 from __future__ import annotations
 
@@ -148,7 +148,7 @@ class World:
             **({"split": SPLIT} | shape_args),
         )
         work = work_list(attention_shape, tokens + 5, step.sizes["B"] + 3, torch.device("cpu"))
-        for memory in (work.items, work.tokens, work.count):
+        for memory in (work.items, work.count):
             memory.fill_(-7)
         workspace = torch.full((workspace_size(attention_shape, tokens + 5),), float("nan"))
         q = torch.zeros((tokens, shape.num_heads * shape.head_dim + 8), dtype=TORCH_DTYPES[shape.dtype])[:, :-8]
@@ -159,7 +159,8 @@ class World:
         told = shape.window if window is None else window
         numbers = (shape.num_heads, shape.num_kv_heads, shape.head_dim, shape.scale, told, shape.softcap)
         attention(q, self.layer, out, step, work, workspace, *numbers)
-        assert int(work.count[1]) == 0
+        assert work.count[1] == work.count[0] * shape.num_kv_heads
+        assert not work.arrived.any() and not work.finished.any()
         return out
 
     def check(self, order: list[int], out: torch.Tensor) -> None:

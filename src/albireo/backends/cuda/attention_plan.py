@@ -44,7 +44,7 @@ class AttentionShape:
         multiprocessors: of the GPU; any small number elsewhere.
         capability: of the GPU, 90 is 9.0.
         q_dtype, kv_dtype: of queries and of the cache.
-        tile_rows: 16, 64 or 128 for every step, where a row's bits must not depend on the shape of its step even if
+        tile_rows: 16, 32, 64 or 128 for every step, where a row's bits must not depend on the shape of its step even if
             HMMA and HGMMA differ; None: what is fastest for each.
         split: positions of one, a multiple of KV_TILE.
         max_parts: (token, split) pairs whose results the workspace holds at most. Where a step would have more,
@@ -93,9 +93,12 @@ class AttentionShape:
 
     @property
     def largest_tile(self) -> int:
-        """Rows of the largest tile whose sums stay in registers: 128 with HGMMA, which spreads them best."""
+        """Rows of the largest tile whose sums stay in registers: 128 with HGMMA, which spreads them best. Codes of wide
+        heads, which are turned into numbers in registers too, leave room for 32."""
         if self.compute_types[0] == "float32":
             return 16
+        if self.head_dim > 128 and self.kv_dtype in KV_CODES:
+            return 32
         return 128 if self.capability == 90 and self.head_dim <= 128 else 64
 
 
@@ -104,7 +107,7 @@ class AttentionPlan:
     """The work of a step of T tokens and B sequences.
 
     Fields:
-        tile_rows: 16, 64 or 128. programs: of attention's grid; they share the items among them.
+        tile_rows: 16, 32, 64 or 128. programs: of attention's grid; they share the items among them.
         max_items: more than there can be. max_parts: more than there may be.
     """
 

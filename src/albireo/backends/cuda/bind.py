@@ -27,6 +27,7 @@ from albireo.backends.cuda.linear import linear
 from albireo.backends.cuda.matrix import DeviceMatrix
 from albireo.backends.cuda.scratch import Scratch, qkv_columns
 from albireo.backends.cuda.step import DeviceStep
+from albireo.dtypes import TOKEN
 from albireo.graph.program import Buffer, Call
 
 Launch = Callable[[DeviceStep], None]
@@ -165,7 +166,7 @@ def _qkv_rope_kv(args: _Args) -> Launch:
 def _attention(args: _Args) -> Launch:
     q, out, attrs = args.buffer("q"), args.buffer("out"), args.call.attrs
     layer, scratch = args.memory.kv.layers[args.number("layer")], args.memory.scratch
-    work = scratch.work_of(args.call)
+    work, is_coded = scratch.work_of(args.call), args.memory.specs[args.call.args["out"]].dtype == TOKEN
     return lambda step: attention(
         q(step),
         layer,
@@ -179,6 +180,7 @@ def _attention(args: _Args) -> Launch:
         scale=attrs["scale"],
         window=attrs["window"] or 0,
         softcap=attrs["softcap"] or 0.0,
+        rows=scratch.rows if is_coded else None,
     )
 
 

@@ -10,7 +10,7 @@ import re
 from collections.abc import Iterable, Mapping
 from typing import Any
 
-from albireo.backends.backend import Variant
+from albireo.backends.backend import FOUR_BY_SIXTEEN, Variant
 from albireo.dtypes import COMPUTE_DTYPES, TOKEN
 from albireo.encodings import is_encoding
 from albireo.errors import ConfigError
@@ -38,6 +38,9 @@ _ACTS = ("none", "silu_mul", "gelu_tanh_mul")
 
 class CudaCatalog:
     """What can be launched; the same on every GPU."""
+
+    #: See KernelCatalog.
+    abilities: frozenset[str] = frozenset({FOUR_BY_SIXTEEN, "attention to codes"})
 
     def variants(self, family: str, dtype: str, attrs: Mapping[str, Any]) -> tuple[Variant, ...]:
         """See KernelCatalog. Sums over ranks are not formed here yet: neither all_reduce nor chunks."""

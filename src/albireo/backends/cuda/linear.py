@@ -43,7 +43,8 @@ def linear(
     """A row's bits depend on that row and the weight only.
 
     Args:
-        x: [T, K] of the weight's type; rows of encodings.Encoding.activation where it is encoded.
+        x: [T, K] of the weight's type; where it is encoded, rows of encodings.Encoding.activation, or bfloat16 beside
+            4-bit codes with zero points (W4A16).
         out: [T, n] float32, bfloat16 or float16; rows contiguous inside, and so are x and residual.
         bias: [weight.rows] float32. residual: [T, n] float32, may be out.
         act: none, silu_mul or gelu_tanh_mul; with one of those gate and up rows take turns in the weight, as in
@@ -57,7 +58,7 @@ def linear(
         raise UnsupportedModel(f"sums as a tree of {chunks} chunks are not computed on a GPU; use one rank, or the CPU")
     n = out.shape[1] if n is None else n
     code = act_code(act)
-    if weight.dtype not in (*COMPUTE_DTYPES, *few.SCALES):
+    if weight.dtype not in (*COMPUTE_DTYPES, *few.SCALES) or x.dtype == torch.uint8:
         _integers(x, weight, out, n, bias, residual, code)
     elif len(x) <= FEW_TOKENS:
         few.matmul_smallm(x, weight, out, n, bias, residual, code, workspace, x_scale)

@@ -17,8 +17,8 @@ H * D], and whoever brings the last head of a token turns that token's row into 
 Bits of a row depend on itself, its context, KV_TILE, SPLIT and the matrix instruction: keys are taken KV_TILE at a time
 from position 0; each split of SPLIT positions starts anew, and splits are merged in order (parts/softmax.py), within a
 program or by the last of several. What a row sees nothing of changes nothing. All sums across a tile are the matrix
-unit's, the weights' too, so neither the rows of a tile nor its warps matter. tile_rows 16 is HMMA everywhere; 64 and
-128 are HGMMA on 9.0, tcgen05 on 10.0, else HMMA. In the interpreter every tile_rows gives the same bits. Whether HMMA
+unit's, the weights' too, so neither the rows of a tile nor its warps matter. tile_rows 16 and 32 are HMMA everywhere; 64
+and 128 are HGMMA on 9.0, tcgen05 on 10.0, else HMMA. In the interpreter every tile_rows gives the same bits. Whether HMMA
 and HGMMA do is to be measured; where they do not, AttentionShape.tile_rows = 64 makes one class of all steps.
 
 Rounding: products of 16 bits are exact, sums float32. Where q and the cache have one type, weights are rounded to it
@@ -182,7 +182,7 @@ def attention_kernel(
             if CODES:
                 weights = weights * tl.load(v_scale + row, mask=is_there, other=0.0)[None, :]
             tile_v = numbers_of(tl.load(v + numbers, mask=there, other=0.0), PV_TYPE)
-            if CODES and BM == 16:
+            if CODES and BM < 64:
                 tile_v = where_it_is(tile_v)
             acc = mma(round_to(weights, PV_TYPE), tile_v, acc)
         total_m, total_l, total = merge(total_m, total_l, total, m, tl.max(l, axis=1), acc)
@@ -449,8 +449,8 @@ def aot_cases() -> list[AotCase]:
         case(64, "bf16", 128, {90: ("HGMMA", loads)}),
         case(128, "bf16", 128, {90: ("HGMMA", loads)}),
         case(64, "bf16", 256, {90: ("HGMMA", loads)}),
-        case(64, "i8", 256, {80: (loads,), 90: ("HGMMA", loads), 100: (loads,)}),
-        case(16, "i8", 256, {80: (loads,), 90: (loads,), 100: (loads,)}),
+        case(32, "i8", 256, {arch: ("HMMA", loads) for arch in (80, 90, 100)}),
+        case(16, "i8", 256, {80: ("HMMA", loads), 90: ("HMMA", loads)}),
         case(16, "bf16", 128, {80: ("HMMA",), 90: ("HMMA",)}, TOKEN_BLOCK=4096),
         case(64, "i8", 128, {90: ("HGMMA", loads), 100: (loads,)}),
         case(16, "fp8e4nv", 80, {90: ("HMMA", loads)}),

@@ -15,8 +15,15 @@ import triton
 import triton.language as tl
 
 from albireo.backends.cuda.aot import ARCHITECTURES, AotCase
-from albireo.backends.cuda.kernels.matmul_smallm import SCALES, num_parts, operands, part_length, pointer_types
-from albireo.backends.cuda.kernels.parts.chain import CHANNELS, GROUP, UNSCALED, chain
+from albireo.backends.cuda.kernels.matmul_smallm import (
+    SCALES,
+    group_of,
+    num_parts,
+    operands,
+    part_length,
+    pointer_types,
+)
+from albireo.backends.cuda.kernels.parts.chain import CHANNELS, GROUP, NIBBLES, UNSCALED, chain
 from albireo.backends.cuda.kernels.parts.epilogue import finish
 from albireo.backends.cuda.kernels.parts.tiles import Tile, place
 from albireo.backends.cuda.matrix import DeviceMatrix
@@ -28,6 +35,8 @@ def tile_for(num_tokens: int, dtype: str, parts: int, act: int, is_fp8: bool) ->
     """is_fp8: x too. Parts, groups and a residual have numbers of their own, which take registers."""
     if dtype == "float32":
         return Tile(64, 64, 32, 3)
+    if SCALES.get(dtype) == NIBBLES:
+        return Tile(64, 64, group_of(dtype), 3, 4)
     if dtype in SCALES:
         return Tile(128, 128, 64, 3, 8) if dtype == "fp8" and not is_fp8 else Tile(64, 128, GROUP, 3, 8)
     return Tile(128, 256, 64, 3, 8) if act and parts == 1 and num_tokens > 128 else Tile(128, 128, 64, 4, 8)
@@ -38,6 +47,7 @@ def matmul_kernel(
     x,
     weight,
     scale,
+    zero,
     x_scale,
     out,
     bias,
@@ -46,6 +56,7 @@ def matmul_kernel(
     n,
     k,
     num_rows,
+    weight_stride,
     x_stride,
     out_stride,
     residual_stride,
@@ -66,17 +77,17 @@ def matmul_kernel(
     row = tl.minimum(tile * ROWS + tl.arange(0, ROWS), num_rows - 1)
     token = tl.minimum(slab * TOKENS + tl.arange(0, TOKENS), num_tokens - 1)
     at_k = tl.arange(0, BLOCK_K)
-    weight_at = weight + row.to(tl.int64)[:, None] * k + at_k[None, :]
+    weight_at = weight + row.to(tl.int64)[:, None] * weight_stride + at_k[None, :]
     x_at = x + token.to(tl.int64)[None, :] * x_stride + at_k[:, None]
     end = tl.minimum(part_k, k)
     total = chain(
-        weight_at, x_at, at_k, 0, end, k, scale, row, num_rows, SCALED, EVEN_K, ROWS, TOKENS, BLOCK_K
+        weight_at, x_at, at_k, 0, end, k, scale, zero, row, num_rows, SCALED, EVEN_K, ROWS, TOKENS, BLOCK_K
     )  # fmt: skip
     if PARTS > 1:
         for first in range(part_k, k, part_k):
             end = tl.minimum(first + part_k, k)
             total += chain(
-                weight_at, x_at, at_k, first, end, k, scale, row, num_rows, SCALED, EVEN_K, ROWS, TOKENS, BLOCK_K
+                weight_at, x_at, at_k, first, end, k, scale, zero, row, num_rows, SCALED, EVEN_K, ROWS, TOKENS, BLOCK_K
             )  # fmt: skip
     if SCALED == _CHANNELS:
         total *= tl.load(scale + row)[:, None]
@@ -109,6 +120,7 @@ def matmul(
         x,
         codes,
         out if weight.scale is None else weight.scale,
+        out if weight.zero is None else weight.zero,
         out if x_scale is None else x_scale,
         out,
         out if bias is None else bias,
@@ -117,17 +129,18 @@ def matmul(
         n,
         k,
         rows,
+        codes.stride(0),
         x.stride(0),
         out.stride(0),
         0 if residual is None else residual.stride(0),
-        part_length(k, parts),
+        part_length(k, parts, dtype),
         ACT=act,
         HAS_BIAS=bias is not None,
         HAS_RESIDUAL=residual is not None,
         PARTS=parts,
         SCALED=scaled,
         X_SCALED=x_scale is not None,
-        EVEN_K=k % tile.k == 0,
+        EVEN_K=k % (2 * tile.k if scaled == NIBBLES else tile.k) == 0,
         ROWS=tile.rows,
         TOKENS=tile.tokens,
         BLOCK_K=tile.k,
@@ -137,7 +150,7 @@ def matmul(
     )
 
 
-_NUMBERS = ("num_tokens", "n", "k", "num_rows", "x_stride", "out_stride", "residual_stride", "part_k")
+_NUMBERS = ("num_tokens", "n", "k", "num_rows", "weight_stride", "x_stride", "out_stride", "residual_stride", "part_k")
 
 
 def aot_cases() -> list[AotCase]:
@@ -167,5 +180,6 @@ def aot_cases() -> list[AotCase]:
         case("float32", 1, 0, {90: ("FFMA",)}),
         case("fp8", 4, 0, units),
         case("fp8.g128", 4, 0, {80: ("HMMA",), 90: ("HGMMA.64x64x16",), 100: ("UTCHMMA",)}),
+        case("int4.g128", 4, 0, {80: ("HMMA",), 90: ("HGMMA",), 100: ("UTCHMMA",)}),
         case("fp8.g128", 4, 0, {90: ("QGMMA.64x64x32",), 100: ("UTCQMMA",)}, is_fp8=True),
     ]

@@ -1,7 +1,7 @@
 """matmul_smallm: out = epilogue(x @ weight^T) for few tokens, as fast as the weight streams in.
 
 x: [T, K], weight: [N, K], both of one type, float32, float16 or bfloat16; or weight fp8 or fp8.g128 and x bfloat16, or
-float8 e4m3 with a scale a token, x_scale: [T] float32. out: [T, n] float32, bfloat16 or float16; rows contiguous
+float8 e4m3 with a scale a token, x_scale: [T] float32; or weight int4.gG and x bfloat16 (W4A16). out: [T, n] float32, bfloat16 or float16; rows contiguous
 inside. Epilogue: see parts/epilogue.py. Weight rows are the rows of the matrix unit's tile and tokens its columns (16,
 32 or 64), so that Hopper's wgmma is used even for one token.
 
@@ -17,21 +17,22 @@ import triton
 import triton.language as tl
 
 from albireo.backends.cuda.aot import ARCHITECTURES, AotCase
-from albireo.backends.cuda.kernels.parts.chain import CHANNELS, GROUPS, UNSCALED, chain
+from albireo.backends.cuda.kernels.parts.chain import CHANNELS, GROUP, GROUPS, NIBBLES, UNSCALED, chain
 from albireo.backends.cuda.kernels.parts.epilogue import finish
 from albireo.backends.cuda.kernels.parts.tiles import BUSY_TILES, FEW_TOKENS, Tile, tokens_of
 from albireo.backends.cuda.matrix import DeviceMatrix
 from albireo.backends.cuda.workspace import MAX_COUNTERS, counters_and_parts
+from albireo.encodings import encoding
 
 #: Encodings that are multiplied as bfloat16.
-SCALES = {"fp8": CHANNELS, "fp8.g128": GROUPS}
+SCALES = {"fp8": CHANNELS, "fp8.g128": GROUPS} | {f"int4.g{group}": NIBBLES for group in (32, 64, 128)}
 _CHANNELS = tl.constexpr(CHANNELS)
 #: Weight rows of a tile.
 TILE_ROWS = 64
 #: The least k worth a part of its own.
 _LEAST_PART = 512
 _MOST_PARTS = 8
-#: Every part but the last is a whole number of these long.
+#: Every part but the last is a whole number of these long; of 4 bits, which come in pairs of groups, of two.
 PART_STEP = 128
 
 
@@ -45,9 +46,10 @@ def num_parts(rows: int, k: int, dtype: str) -> int:
     return 1 << max(most.bit_length() - 1, 0)
 
 
-def part_length(k: int, parts: int) -> int:
+def part_length(k: int, parts: int, dtype: str) -> int:
     """k of every part but the last."""
-    return -(-k // (parts * PART_STEP)) * PART_STEP
+    step = 2 * PART_STEP if SCALES.get(dtype) == NIBBLES else PART_STEP
+    return -(-k // (parts * step)) * step
 
 
 def operands(weight: DeviceMatrix, x: torch.Tensor) -> tuple[torch.Tensor, int]:
@@ -57,10 +59,17 @@ def operands(weight: DeviceMatrix, x: torch.Tensor) -> tuple[torch.Tensor, int]:
     return weight.codes if x.dtype == weight.codes.dtype else weight.codes.view(torch.uint8), SCALES[weight.dtype]
 
 
+def group_of(dtype: str) -> int:
+    """Inputs of a group of 4 bits: what a tile of k is."""
+    return encoding(dtype).group or GROUP
+
+
 def tile_for(num_tokens: int, dtype: str) -> Tile:
     tokens = tokens_of(num_tokens)
     if dtype == "float32":
         return Tile(TILE_ROWS, tokens, 32, 3)
+    if SCALES.get(dtype) == NIBBLES:
+        return Tile(TILE_ROWS, tokens, group_of(dtype), {16: 6, 32: 4, 64: 3}[tokens])
     few_bytes = dtype in SCALES
     return Tile(TILE_ROWS, tokens, 128, {16: 8, 32: 6, 64: 4}[tokens] if few_bytes else {16: 5, 32: 4, 64: 3}[tokens])
 
@@ -76,6 +85,7 @@ def matmul_smallm_kernel(
     x,
     weight,
     scale,
+    zero,
     x_scale,
     out,
     bias,
@@ -86,6 +96,7 @@ def matmul_smallm_kernel(
     n,
     k,
     num_rows,
+    weight_stride,
     x_stride,
     out_stride,
     residual_stride,
@@ -107,12 +118,12 @@ def matmul_smallm_kernel(
     row = tl.minimum(tile * ROWS + tl.arange(0, ROWS), num_rows - 1)
     token = tl.minimum(tl.arange(0, TOKENS), num_tokens - 1)
     at_k = tl.arange(0, BLOCK_K)
-    weight_at = weight + row.to(tl.int64)[:, None] * k + at_k[None, :]
+    weight_at = weight + row.to(tl.int64)[:, None] * weight_stride + at_k[None, :]
     x_at = x + token[None, :] * x_stride + at_k[:, None]
     first = part * part_k
     end = tl.minimum(first + part_k, k)
     acc = chain(
-        weight_at, x_at, at_k, first, end, k, scale, row, num_rows, SCALED, EVEN_K, ROWS, TOKENS, BLOCK_K
+        weight_at, x_at, at_k, first, end, k, scale, zero, row, num_rows, SCALED, EVEN_K, ROWS, TOKENS, BLOCK_K
     )  # fmt: skip
     if PARTS == 1:
         if SCALED == _CHANNELS:
@@ -170,6 +181,7 @@ def matmul_smallm(
         x,
         codes,
         out if weight.scale is None else weight.scale,
+        out if weight.zero is None else weight.zero,
         out if x_scale is None else x_scale,
         out,
         out if bias is None else bias,
@@ -180,17 +192,18 @@ def matmul_smallm(
         n,
         k,
         rows,
+        codes.stride(0),
         x.stride(0),
         out.stride(0),
         0 if residual is None else residual.stride(0),
-        part_length(k, parts),
+        part_length(k, parts, dtype),
         ACT=act,
         HAS_BIAS=bias is not None,
         HAS_RESIDUAL=residual is not None,
         PARTS=parts,
         SCALED=scaled,
         X_SCALED=x_scale is not None,
-        EVEN_K=k % tile.k == 0,
+        EVEN_K=k % (2 * tile.k if scaled == NIBBLES else tile.k) == 0,
         ROWS=tile.rows,
         TOKENS=tile.tokens,
         BLOCK_K=tile.k,
@@ -200,13 +213,14 @@ def matmul_smallm(
     )
 
 
-_NUMBERS = ("num_tokens", "n", "k", "num_rows", "x_stride", "out_stride", "residual_stride", "part_k")
+_NUMBERS = ("num_tokens", "n", "k", "num_rows", "weight_stride", "x_stride", "out_stride", "residual_stride", "part_k")
 _SHORT = {"bfloat16": "bf16", "float16": "fp16", "float32": "fp32"}
 
 
 def pointer_types(dtype: str, act: int, is_fp8: bool) -> dict[str, str]:
     """Of the arguments of both kernels. is_fp8: x too."""
     types = {"x": f"*{_SHORT.get(dtype, 'bf16')}", "weight": f"*{_SHORT.get(dtype, 'u8')}", "scale": "*fp32"}
+    types["zero"] = "*u8" if SCALES.get(dtype) == NIBBLES else "*fp32"
     if is_fp8:
         types |= {"x": "*fp8e4nv", "weight": "*fp8e4nv"}
     return types | {"x_scale": "*fp32", "out": "*bf16" if act else "*fp32", "bias": "*fp32", "residual": "*fp32"}
@@ -224,6 +238,9 @@ def aot_cases() -> list[AotCase]:
             words = {90: (f"QGMMA.64x{tokens}x32", "LDGSTS.E.BYPASS"), 100: ("UTCQMMA",)}
         if dtype == "float32":
             words = {90: ("FFMA",)}
+        if SCALES.get(dtype) == NIBBLES:
+            loads = "LDGSTS.E.BYPASS.128" if tile.k == GROUP else "LDGSTS.E.64"
+            words = {80: ("HMMA", loads), 90: (f"HGMMA.64x{tokens}x16", loads), 100: ("UTCHMMA",)}
         return AotCase(
             f"matmul_smallm.{dtype}.{'fp8.' * is_fp8}{tokens}",
             matmul_smallm_kernel,
@@ -246,4 +263,7 @@ def aot_cases() -> list[AotCase]:
         case("fp8", 32, 1, 1, 128),
         case("fp8.g128", 64, 4, 0, 200),
         case("fp8", 16, 4, 0, 128, is_fp8=True),
+        case("int4.g128", 16, 4, 0, 200),
+        case("int4.g128", 64, 1, 1, 255),
+        case("int4.g32", 16, 4, 0, 200),
     ]

@@ -14,6 +14,7 @@ from albireo.compiler.layouts import plan_layouts
 from albireo.compiler.memory_plan import plan_memory
 from albireo.compiler.passes import (
     canonicalize,
+    fold_norm,
     fold_scale,
     fuse_all_reduce,
     fuse_attention_cast,
@@ -69,6 +70,7 @@ PASSES: tuple[Pass, ...] = (
 #: goes behind (left out where that one is), and the pass.
 ABLE_PASSES: tuple[tuple[str, Pass, Pass], ...] = (
     (FOUR_BY_SIXTEEN, canonicalize.run, widen_activations.run),
+    ("norms in linears", fuse_epilogue.run, fold_norm.run),
     ("attention to codes", fuse_attention_cast.run, fuse_attention_codes.run),
 )
 

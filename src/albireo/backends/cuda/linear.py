@@ -13,7 +13,9 @@ from albireo.backends.cuda.kernels import matmul_smallm as few
 from albireo.backends.cuda.kernels.matmul_groups import matmul_groups
 from albireo.backends.cuda.kernels.matmul_int8 import matmul_int8
 from albireo.backends.cuda.kernels.parts.epilogue import act_code
+from albireo.backends.cuda.kernels.parts.row_squares import RowParts, RowSquares
 from albireo.backends.cuda.kernels.parts.tiles import FEW_TOKENS
+from albireo.backends.cuda.kernels.row_factors import row_factors
 from albireo.backends.cuda.matrix import DeviceMatrix
 from albireo.backends.cuda.workspace import workspace_bytes
 from albireo.dtypes import COMPUTE_DTYPES
@@ -39,6 +41,8 @@ def linear(
     chunks: int = 1,
     workspace: torch.Tensor | None = None,
     x_scale: torch.Tensor | None = None,
+    squares: RowSquares | None = None,
+    parts_out: RowParts | None = None,
 ) -> None:
     """A row's bits depend on that row and the weight only.
 
@@ -51,6 +55,7 @@ def linear(
             graph.program.GATE_UP_INTERLEAVE.
         n: outputs of a row; None: all of out's.
         x_scale: [T] float32 where x is float8 e4m3 beside float8 weights; else None.
+        squares, parts_out: norms inside linears (parts/row_squares.py), where x is bfloat16; else None.
         chunks: 1. workspace: uint8, workspace_size() bytes at least, zeroed once; linears of one stream share it.
     Raises: UnsupportedModel for chunks, which tensor parallelism needs.
     """
@@ -61,9 +66,12 @@ def linear(
     if weight.dtype not in (*COMPUTE_DTYPES, *few.SCALES) or x.dtype == torch.uint8:
         _integers(x, weight, out, n, bias, residual, code)
     elif len(x) <= FEW_TOKENS:
-        few.matmul_smallm(x, weight, out, n, bias, residual, code, workspace, x_scale)
+        few.matmul_smallm(x, weight, out, n, bias, residual, code, workspace, x_scale, None, squares, parts_out)
     else:
-        many.matmul(x, weight, out, n, bias, residual, code, x_scale)
+        if squares is not None:
+            row_factors(squares, squares.factors)
+            x_scale = squares.factors
+        many.matmul(x, weight, out, n, bias, residual, code, x_scale, None, parts_out)
 
 
 def _integers(

@@ -19,7 +19,7 @@ from albireo.backends.cuda.linear import workspace_size as linear_size
 from albireo.dtypes import TOKEN
 from albireo.graph.program import Call, Program
 
-_LINEARS = ("linear", "qkv_rope_kv", "head_top")
+_LINEARS = ("linear", "linear_norm", "qkv_rope_kv", "head_top")
 #: Of a step on CPU tensors, where the number only has to be small.
 _FEW_PROCESSORS = 4
 
@@ -33,7 +33,8 @@ class Scratch:
         logits: [G, V] float32 under head_top.
         linear: bytes of split sums, zeros at first.
         top: int64 of a head_top's or top's keys.
-        attention: float32 of partial results. rows: as many numbers of q's type as attention to codes needs. work: the list of work items of a step, for each shape of attention.
+        attention: float32 of partial results. rows: as many numbers of q's type as attention to codes needs.
+        factors: [T] of norms inside linears. work: the list of work items of a step, for each shape of attention.
     """
 
     qkv: torch.Tensor
@@ -42,6 +43,7 @@ class Scratch:
     top: torch.Tensor
     attention: torch.Tensor
     rows: torch.Tensor
+    factors: torch.Tensor
     work: Mapping[AttentionShape, WorkList]
 
     @classmethod
@@ -62,6 +64,7 @@ class Scratch:
             linear=zeros(max((_linear_bytes(call, program) for call in program.calls), default=0), torch.uint8),
             top=zeros(top_workspace(maxima["G"], vocab), torch.int64),
             attention=zeros(max((attention_size(s, maxima["T"]) for s in shapes), default=0), torch.float32),
+            factors=zeros(maxima["T"], torch.float32),
             rows=_rows_of_codes(calls["attention"], program, maxima["T"], device),
             work={shape: work_list(shape, maxima["T"], maxima["B"], device) for shape in shapes},
         )

@@ -16,6 +16,7 @@ import triton.language as tl
 
 from albireo.backends.cuda.aot import ARCHITECTURES, AotCase
 from albireo.backends.cuda.kernels.matmul_smallm import (
+    NORM_POINTERS,
     SCALES,
     group_of,
     num_parts,
@@ -25,6 +26,7 @@ from albireo.backends.cuda.kernels.matmul_smallm import (
 )
 from albireo.backends.cuda.kernels.parts.chain import CHANNELS, GROUP, NIBBLES, UNSCALED, chain
 from albireo.backends.cuda.kernels.parts.epilogue import finish
+from albireo.backends.cuda.kernels.parts.row_squares import RowParts
 from albireo.backends.cuda.kernels.parts.tiles import Tile, place
 from albireo.backends.cuda.matrix import DeviceMatrix
 
@@ -52,6 +54,9 @@ def matmul_kernel(
     out,
     bias,
     residual,
+    gain,
+    scaled,
+    squares,
     num_tokens,
     n,
     k,
@@ -61,6 +66,8 @@ def matmul_kernel(
     out_stride,
     residual_stride,
     part_k,
+    scaled_stride,
+    squares_stride,
     ACT: tl.constexpr,
     HAS_BIAS: tl.constexpr,
     HAS_RESIDUAL: tl.constexpr,
@@ -95,7 +102,7 @@ def matmul_kernel(
         total *= tl.load(x_scale + token)[None, :]
     finish(
         tl.trans(total), slab * TOKENS, tile * ROWS, num_tokens, n, out, out_stride, bias, residual, residual_stride,
-        ACT, HAS_BIAS, HAS_RESIDUAL,
+        ACT, HAS_BIAS, HAS_RESIDUAL, gain, scaled, scaled_stride, squares, squares_stride,
     )  # fmt: skip
 
 
@@ -109,12 +116,16 @@ def matmul(
     act: int = 0,
     x_scale: torch.Tensor | None = None,
     tile: Tile | None = None,
+    parts_out: RowParts | None = None,
 ) -> None:
-    """Any number of rows. act: epilogue.ACTS. tile: for tests; by default tile_for()."""
+    """Any number of rows. act: epilogue.ACTS. tile: for tests; by default tile_for().
+
+    parts_out: see RowParts; else None. x_scale may be what a norm divides rows by, too.
+    """
     rows, k, dtype = weight.rows, weight.cols, weight.dtype
     codes, scaled = operands(weight, x)
     parts = num_parts(rows, k, dtype)
-    tile = tile or tile_for(len(x), dtype, parts, act, x_scale is not None)
+    tile = tile or tile_for(len(x), dtype, parts, act, x.dtype == torch.float8_e4m3fn)
     grid = (triton.cdiv(rows, tile.rows) * triton.cdiv(len(x), tile.tokens),)
     matmul_kernel[grid](
         x,
@@ -125,6 +136,9 @@ def matmul(
         out,
         out if bias is None else bias,
         out if residual is None else residual,
+        None if parts_out is None else parts_out.gain,
+        None if parts_out is None else parts_out.scaled,
+        None if parts_out is None else parts_out.squares,
         len(x),
         n,
         k,
@@ -134,6 +148,8 @@ def matmul(
         out.stride(0),
         0 if residual is None else residual.stride(0),
         part_length(k, parts, dtype),
+        0 if parts_out is None else parts_out.scaled.stride(0),
+        0 if parts_out is None else parts_out.squares.stride(0),
         ACT=act,
         HAS_BIAS=bias is not None,
         HAS_RESIDUAL=residual is not None,
@@ -154,16 +170,25 @@ _NUMBERS = ("num_tokens", "n", "k", "num_rows", "weight_stride", "x_stride", "ou
 
 
 def aot_cases() -> list[AotCase]:
-    def case(dtype: str, parts: int, act: int, words: Mapping[int, tuple[str, ...]], is_fp8: bool = False) -> AotCase:
+    def case(
+        dtype: str,
+        parts: int,
+        act: int,
+        words: Mapping[int, tuple[str, ...]],
+        is_fp8: bool = False,
+        levels: int = 0,
+    ) -> AotCase:
         tile = tile_for(512, dtype, parts, act, is_fp8)
-        pointers = pointer_types(dtype, act, is_fp8)
+        pointers = pointer_types(dtype, act, is_fp8, levels)
         constants = {"ACT": act, "HAS_BIAS": True, "HAS_RESIDUAL": not act, "PARTS": parts, "EVEN_K": True}
         constants |= {"SCALED": SCALES.get(dtype, UNSCALED), "X_SCALED": is_fp8}
+        pointers.pop("row_squares", None)
+        constants |= {name: None for name in NORM_POINTERS[1:] if name not in pointers}
         constants |= {"ROWS": tile.rows, "TOKENS": tile.tokens, "BLOCK_K": tile.k}
         return AotCase(
-            f"matmul.{dtype}{'.fp8' * is_fp8}",
+            f"matmul.{dtype}{'.fp8' * is_fp8}{'.norms' * bool(levels)}",
             matmul_kernel,
-            pointers | dict.fromkeys(_NUMBERS, "i32"),
+            pointers | dict.fromkeys((*_NUMBERS, "scaled_stride", "squares_stride"), "i32"),
             constants,
             tile.warps,
             tile.stages,
@@ -176,6 +201,7 @@ def aot_cases() -> list[AotCase]:
     units = {80: ("HMMA",), 90: ("HGMMA.64x128x16",), 100: ("UTCHMMA",)}
     return [
         case("bfloat16", 4, 0, units),
+        case("bfloat16", 4, 0, units, levels=6),
         case("float16", 1, 1, {80: ("HMMA",), 90: ("HGMMA.64x256x16",), 100: ("UTCHMMA",)}),
         case("float32", 1, 0, {90: ("FFMA",)}),
         case("fp8", 4, 0, units),

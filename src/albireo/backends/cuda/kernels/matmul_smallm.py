@@ -19,6 +19,7 @@ import triton.language as tl
 from albireo.backends.cuda.aot import ARCHITECTURES, AotCase
 from albireo.backends.cuda.kernels.parts.chain import CHANNELS, GROUP, GROUPS, NIBBLES, UNSCALED, chain
 from albireo.backends.cuda.kernels.parts.epilogue import finish
+from albireo.backends.cuda.kernels.parts.row_squares import RowParts, RowSquares, row_factor
 from albireo.backends.cuda.kernels.parts.tiles import BUSY_TILES, FEW_TOKENS, Tile, tokens_of
 from albireo.backends.cuda.matrix import DeviceMatrix
 from albireo.backends.cuda.workspace import MAX_COUNTERS, counters_and_parts
@@ -92,6 +93,10 @@ def matmul_smallm_kernel(
     residual,
     parts,
     counters,
+    row_squares,
+    gain,
+    scaled,
+    squares,
     num_tokens,
     n,
     k,
@@ -101,12 +106,19 @@ def matmul_smallm_kernel(
     out_stride,
     residual_stride,
     part_k,
+    row_squares_stride,
+    num_row_squares,
+    norm_width,
+    scaled_stride,
+    squares_stride,
+    norm_eps,
     ACT: tl.constexpr,
     HAS_BIAS: tl.constexpr,
     HAS_RESIDUAL: tl.constexpr,
     PARTS: tl.constexpr,
     SCALED: tl.constexpr,
     X_SCALED: tl.constexpr,
+    NORM_LEVELS: tl.constexpr,
     EVEN_K: tl.constexpr,
     ROWS: tl.constexpr,
     TOKENS: tl.constexpr,
@@ -130,9 +142,13 @@ def matmul_smallm_kernel(
             acc *= tl.load(scale + row)[:, None]
         if X_SCALED:
             acc *= tl.load(x_scale + token)[None, :]
+        if row_squares is not None:
+            acc *= row_factor(
+                row_squares, token, row_squares_stride, num_row_squares, norm_eps, norm_width, NORM_LEVELS
+            )[None, :]
         finish(
             tl.trans(acc), 0, tile * ROWS, num_tokens, n, out, out_stride, bias, residual, residual_stride,
-            ACT, HAS_BIAS, HAS_RESIDUAL,
+            ACT, HAS_BIAS, HAS_RESIDUAL, gain, scaled, scaled_stride, squares, squares_stride,
         )  # fmt: skip
     else:
         place = tl.arange(0, ROWS)[:, None] * TOKENS + tl.arange(0, TOKENS)[None, :]
@@ -148,10 +164,14 @@ def matmul_smallm_kernel(
                 total *= tl.load(scale + row)[:, None]
             if X_SCALED:
                 total *= tl.load(x_scale + token)[None, :]
+            if row_squares is not None:
+                total *= row_factor(
+                    row_squares, token, row_squares_stride, num_row_squares, norm_eps, norm_width, NORM_LEVELS
+                )[None, :]
             tl.atomic_xchg(counters + tile, 0, sem="relaxed", scope="gpu")
             finish(
                 tl.trans(total), 0, tile * ROWS, num_tokens, n, out, out_stride, bias, residual, residual_stride,
-                ACT, HAS_BIAS, HAS_RESIDUAL,
+                ACT, HAS_BIAS, HAS_RESIDUAL, gain, scaled, scaled_stride, squares, squares_stride,
             )  # fmt: skip
 
 
@@ -166,8 +186,13 @@ def matmul_smallm(
     workspace: torch.Tensor | None = None,
     x_scale: torch.Tensor | None = None,
     tile: Tile | None = None,
+    squares: RowSquares | None = None,
+    parts_out: RowParts | None = None,
 ) -> None:
-    """At most FEW_TOKENS rows. act: epilogue.ACTS. tile: for tests; by default tile_for()."""
+    """At most FEW_TOKENS rows. act: epilogue.ACTS. tile: for tests; by default tile_for().
+
+    squares: of x's rows, which are divided; parts_out: see RowParts; else None.
+    """
     rows, k, dtype = weight.rows, weight.cols, weight.dtype
     codes, scaled = operands(weight, x)
     tile = tile or tile_for(len(x), dtype)
@@ -188,6 +213,10 @@ def matmul_smallm(
         out if residual is None else residual,
         waiting,
         counters,
+        None if squares is None else squares.squares,
+        None if parts_out is None else parts_out.gain,
+        None if parts_out is None else parts_out.scaled,
+        None if parts_out is None else parts_out.squares,
         len(x),
         n,
         k,
@@ -197,12 +226,19 @@ def matmul_smallm(
         out.stride(0),
         0 if residual is None else residual.stride(0),
         part_length(k, parts, dtype),
+        0 if squares is None else squares.squares.stride(0),
+        0 if squares is None else squares.squares.shape[1],
+        1 if squares is None else squares.width,
+        0 if parts_out is None else parts_out.scaled.stride(0),
+        0 if parts_out is None else parts_out.squares.stride(0),
+        0.0 if squares is None else squares.eps,
         ACT=act,
         HAS_BIAS=bias is not None,
         HAS_RESIDUAL=residual is not None,
         PARTS=parts,
         SCALED=scaled,
         X_SCALED=x_scale is not None,
+        NORM_LEVELS=0 if squares is None else squares.levels,
         EVEN_K=k % (2 * tile.k if scaled == NIBBLES else tile.k) == 0,
         ROWS=tile.rows,
         TOKENS=tile.tokens,
@@ -214,24 +250,32 @@ def matmul_smallm(
 
 
 _NUMBERS = ("num_tokens", "n", "k", "num_rows", "weight_stride", "x_stride", "out_stride", "residual_stride", "part_k")
+_OF_NORMS = ("row_squares_stride", "num_row_squares", "norm_width", "scaled_stride", "squares_stride")
+#: Pointers of norms inside linears, None where there is none.
+NORM_POINTERS = ("row_squares", "gain", "scaled", "squares")
 _SHORT = {"bfloat16": "bf16", "float16": "fp16", "float32": "fp32"}
 
 
-def pointer_types(dtype: str, act: int, is_fp8: bool) -> dict[str, str]:
-    """Of the arguments of both kernels. is_fp8: x too."""
+def pointer_types(dtype: str, act: int, is_fp8: bool, levels: int) -> dict[str, str]:
+    """Of the arguments of both kernels. is_fp8: x too. levels: of a norm of x; without an activation one of out too."""
     types = {"x": f"*{_SHORT.get(dtype, 'bf16')}", "weight": f"*{_SHORT.get(dtype, 'u8')}", "scale": "*fp32"}
     types["zero"] = "*u8" if SCALES.get(dtype) == NIBBLES else "*fp32"
+    if levels:
+        types |= {"row_squares": "*fp32"} if act else dict.fromkeys(NORM_POINTERS, "*fp32") | {"scaled": "*bf16"}
     if is_fp8:
         types |= {"x": "*fp8e4nv", "weight": "*fp8e4nv"}
     return types | {"x_scale": "*fp32", "out": "*bf16" if act else "*fp32", "bias": "*fp32", "residual": "*fp32"}
 
 
 def aot_cases() -> list[AotCase]:
-    def case(dtype: str, tokens: int, parts: int, act: int, max_registers: int, is_fp8: bool = False) -> AotCase:
+    def case(
+        dtype: str, tokens: int, parts: int, act: int, max_registers: int, is_fp8: bool = False, levels: int = 0
+    ) -> AotCase:
         tile = tile_for(tokens, dtype)
-        pointers = pointer_types(dtype, act, is_fp8) | {"parts": "*fp32", "counters": "*i32"}
+        pointers = pointer_types(dtype, act, is_fp8, levels) | {"parts": "*fp32", "counters": "*i32"}
         constants = {"ACT": act, "HAS_BIAS": True, "HAS_RESIDUAL": not act, "PARTS": parts, "EVEN_K": True}
-        constants |= {"SCALED": SCALES.get(dtype, UNSCALED), "X_SCALED": is_fp8}
+        constants |= {"SCALED": SCALES.get(dtype, UNSCALED), "X_SCALED": is_fp8, "NORM_LEVELS": levels}
+        constants |= {name: None for name in NORM_POINTERS if name not in pointers}
         constants |= {"ROWS": tile.rows, "TOKENS": tile.tokens, "BLOCK_K": tile.k}
         words = {80: ("HMMA", "LDGSTS.E.BYPASS"), 90: (f"HGMMA.64x{tokens}x16", "LDGSTS.E.BYPASS"), 100: ("UTCHMMA",)}
         if is_fp8:
@@ -242,9 +286,9 @@ def aot_cases() -> list[AotCase]:
             loads = "LDGSTS.E.BYPASS.128" if tile.k == GROUP else "LDGSTS.E.64"
             words = {80: ("HMMA", loads), 90: (f"HGMMA.64x{tokens}x16", loads), 100: ("UTCHMMA",)}
         return AotCase(
-            f"matmul_smallm.{dtype}.{'fp8.' * is_fp8}{tokens}",
+            f"matmul_smallm.{dtype}.{'fp8.' * is_fp8}{'norms.' * bool(levels)}{tokens}",
             matmul_smallm_kernel,
-            pointers | dict.fromkeys(_NUMBERS, "i32"),
+            pointers | dict.fromkeys((*_NUMBERS, *_OF_NORMS), "i32") | {"norm_eps": "fp32"},
             constants,
             tile.warps,
             tile.stages,
@@ -259,6 +303,7 @@ def aot_cases() -> list[AotCase]:
     return [
         case("bfloat16", 16, 4, 0, 96),
         case("bfloat16", 64, 4, 0, 168),
+        case("bfloat16", 16, 4, 0, 128, levels=6),
         case("float32", 16, 1, 0, 96),
         case("fp8", 32, 1, 1, 128),
         case("fp8.g128", 64, 4, 0, 200),

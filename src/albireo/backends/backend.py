@@ -12,7 +12,6 @@ from typing import Any, Protocol
 
 from albireo.graph.tuning import Tuning
 
-
 #: The ability to multiply 4-bit codes with zero points (encodings of kind integer) with bfloat16, too.
 FOUR_BY_SIXTEEN = "4 bits by 16"
 

@@ -136,7 +136,11 @@ def _alias_groups(graph: Graph) -> list[_Group]:
             if value.type.dtype == "kv":
                 continue
             last = last_read.get(value, i)
-            group = groups.get(node.inputs["residual"]) if value is node.outputs[0] and _may_overwrite(node, i, last_read) else None
+            group = (
+                groups.get(node.inputs["residual"])
+                if value is node.outputs[0] and _may_overwrite(node, i, last_read)
+                else None
+            )
             if group is None:
                 groups[value] = _Group([value], i, last)
             else:

@@ -36,10 +36,11 @@ def select_kernels(graph: Graph, catalog: KernelCatalog) -> tuple[dict[Node, Var
     chosen: dict[Node, Variant] = {}
     packings: dict[Value, set[str]] = {}
     for node in sorted(graph.nodes, key=lambda n: n.family == "embed"):
-        variants = catalog.variants(str(node.family), _dtype(node, catalog.abilities), call_attrs(node))
+        dtype = _dtype(node, catalog.abilities)
+        variants = catalog.variants(str(node.family), dtype, call_attrs(node))
         if not variants:
             raise UnsupportedModel(
-                f"{label(node)}: this backend has no {node.family} kernel for {_dtype(node, catalog.abilities)} with {call_attrs(node)}; "
+                f"{label(node)}: this backend has no {node.family} kernel for {dtype} with {call_attrs(node)}; "
                 "try another dtype"
             )
         role = FAMILIES[str(node.family)].weight

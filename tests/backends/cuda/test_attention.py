@@ -261,7 +261,9 @@ def test_fp8_is_the_same_where_it_is_taken_apart_by_hand(monkeypatch: pytest.Mon
     assert torch.equal(world.run([0]), wanted)
 
 
-@pytest.mark.parametrize("shape", [Shape(out="bfloat16"), Shape(num_heads=3, num_kv_heads=1, out="bfloat16", window=70)])
+@pytest.mark.parametrize(
+    "shape", [Shape(out="bfloat16"), Shape(num_heads=3, num_kv_heads=1, out="bfloat16", window=70)]
+)
 def test_rows_of_codes_are_those_of_the_rounded_rows(shape: Shape) -> None:
     """Heads of a token come from several programs and tiles, its context from several parts."""
     world, order = World(shape, [150, 90, 21], [1, 40, 21]), [2, 0, 1]

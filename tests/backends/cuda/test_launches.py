@@ -50,7 +50,8 @@ def launches_of_layer(program: Program, layer: int) -> list[str]:
 
 
 @pytest.mark.parametrize(
-    ("encoding", "wanted"), [(None, 6), ("fp8", 6), ("int8", 9), ("int4.g128", 6), ("int4p.g64", 9), ("int4.g64.affine", 9)]
+    ("encoding", "wanted"),
+    [(None, 6), ("fp8", 6), ("int8", 9), ("int4.g128", 6), ("int4p.g64", 9), ("int4.g64.affine", 9)],
 )
 @pytest.mark.parametrize(("name", "sizes"), [("llama", LLAMA_8B), ("qwen3", QWEN3_8B)])
 def test_launches_of_a_layer(name: str, sizes: dict[str, int], encoding: str | None, wanted: int) -> None:

@@ -63,7 +63,9 @@ def test_a_linear_is_the_product(name: str, m: int, n: int, k: int) -> None:
 def test_gate_and_up() -> None:
     e, n, k = encoding("int4.g64"), 40, 256
     gate, up = (random_encoded(e, n, k, seed=seed) for seed in (1, 2))
-    parts = [interleaved(torch.from_numpy(getattr(gate, f)), torch.from_numpy(getattr(up, f))) for f in ("codes", "scale")]
+    parts = [
+        interleaved(torch.from_numpy(getattr(gate, f)), torch.from_numpy(getattr(up, f))) for f in ("codes", "scale")
+    ]
     zero = interleaved(torch.from_numpy(gate.zero), torch.from_numpy(up.zero))
     matrix = device_matrix(Encoded(e, parts[0].numpy(), parts[1].numpy(), zero.numpy()))
     x, out = random(5, k, seed=4, dtype=torch.bfloat16) / 16, torch.full((5, n), torch.nan, dtype=torch.bfloat16)

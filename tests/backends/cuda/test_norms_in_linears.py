@@ -1,4 +1,4 @@
-"""Norms inside linears: what the linear before leaves, what the linear behind makes of it, and the pass that says so."""
+"""Norms inside linears: what the linear before leaves, what the one behind makes of it, and the pass that says so."""
 
 from __future__ import annotations
 

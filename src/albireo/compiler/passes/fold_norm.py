@@ -1,8 +1,9 @@
 """A norm goes into the linears around it, where a backend's kernels can: it is no call any more.
 
 What a row is divided by is known when all of it is. So the linear that makes the row (and adds the residual) also gives
-it times the norm's weight, rounded, and sums of squares of each SQUARES columns; the linears that read the norm multiply
-that, and divide their sums by the root of the mean. Rounding to the compute type comes before the division, not behind.
+it times the norm's weight, rounded, and sums of squares of each SQUARES columns; the linears that read the norm
+multiply that, and divide their sums by the root of the mean. Rounding to the compute type comes before the division,
+not behind.
 """
 
 from __future__ import annotations
@@ -70,7 +71,9 @@ def _give_parts(rw: Rewriter, made: Node, norm: Node) -> tuple[Value, Value]:
     ]
     inputs, outputs = made.inputs | {"gain": gain}, (x, scaled, squares)
     body = body_of(members, inputs, outputs)
-    rw.replace((made,), (Node("fused", inputs, dict(made.attrs), outputs, made.origin, body=body, family="linear_norm"),))
+    rw.replace(
+        (made,), (Node("fused", inputs, dict(made.attrs), outputs, made.origin, body=body, family="linear_norm"),)
+    )
     return scaled, squares
 
 

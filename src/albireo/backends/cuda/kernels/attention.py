@@ -17,9 +17,9 @@ H * D], and whoever brings the last head of a token turns that token's row into 
 Bits of a row depend on itself, its context, KV_TILE, SPLIT and the matrix instruction: keys are taken KV_TILE at a time
 from position 0; each split of SPLIT positions starts anew, and splits are merged in order (parts/softmax.py), within a
 program or by the last of several. What a row sees nothing of changes nothing. All sums across a tile are the matrix
-unit's, the weights' too, so neither the rows of a tile nor its warps matter. tile_rows 16 and 32 are HMMA everywhere; 64
-and 128 are HGMMA on 9.0, tcgen05 on 10.0, else HMMA. In the interpreter every tile_rows gives the same bits. Whether HMMA
-and HGMMA do is to be measured; where they do not, AttentionShape.tile_rows = 64 makes one class of all steps.
+unit's, the weights' too, so neither the rows of a tile nor its warps matter. tile_rows 16 and 32 are HMMA everywhere;
+64 and 128 are HGMMA on 9.0, tcgen05 on 10.0, else HMMA. In the interpreter every tile_rows gives the same bits. Whether
+HMMA and HGMMA do is to be measured; where they do not, AttentionShape.tile_rows = 64 makes one class of all steps.
 
 Rounding: products of 16 bits are exact, sums float32. Where q and the cache have one type, weights are rounded to it
 before they meet v. With codes, weights times the values' scales are rounded to bfloat16 (scales leave float16's range),
@@ -45,9 +45,10 @@ import triton.language as tl
 from albireo.backends.cuda.aot import AotCase
 from albireo.backends.cuda.attention_plan import ITEM_FIELDS, KV_TILE, WorkList, parts_of
 from albireo.backends.cuda.kernels.parts.arithmetic import mma, round_to
+from albireo.backends.cuda.kernels.parts.attention_rows import complete_tokens, merge_parts, store_rows
 from albireo.backends.cuda.kernels.parts.kv_numbers import numbers_of, where_it_is
-from albireo.backends.cuda.kernels.parts.row_codes import row_block, store_row, tile_columns
-from albireo.backends.cuda.kernels.parts.softmax import merge, normalise, shift_of
+from albireo.backends.cuda.kernels.parts.row_codes import row_block
+from albireo.backends.cuda.kernels.parts.softmax import merge, shift_of
 from albireo.backends.cuda.kv import TORCH_DTYPES, LayerKV
 from albireo.backends.cuda.step import DeviceStep
 from albireo.errors import InvariantError
@@ -198,7 +199,7 @@ def attention_kernel(
         heads = kv_head * GROUP + rows % GROUP
         is_whole = slot < 0
         if slot < 0:
-            _store_rows(
+            store_rows(
                 total_l, total, to, to_stride, 0, first_token, first_row, num_rows, kv_head,
                 KV_HEADS, GROUP, HEAD_DIM, BM,
             )  # fmt: skip
@@ -221,99 +222,21 @@ def attention_kernel(
             if is_whole:
                 tl.store(own, 0)
                 for first_dim in tl.range(0, HEAD_DIM, MERGED, num_stages=1):
-                    merged_l, merged = _merge_parts(
+                    merged_l, merged = merge_parts(
                         partial, partial_ml, item, slot, nth, splits, first_dim, first_row, num_rows, kv_head, window,
                         KV_HEADS, GROUP, HEAD_DIM, SPLIT, BM, MERGED, WINDOW, STAGES,
                     )  # fmt: skip
-                    _store_rows(
+                    store_rows(
                         merged_l, merged, to, to_stride, first_dim, first_token, first_row, num_rows, kv_head,
                         KV_HEADS, GROUP, HEAD_DIM, BM,
                     )  # fmt: skip
-        if TOKEN_BLOCK > 0:
+        if TOKEN_BLOCK > 0:  # noqa: SIM102 - a constant: nothing below is compiled where it is 0
             if is_whole:
-                _complete_tokens(
+                complete_tokens(
                     to, out, finished, first_token, first_row, num_rows, out_stride,
                     KV_HEADS * GROUP, GROUP, HEAD_DIM, BM, TOKEN_BLOCK,
                 )  # fmt: skip
         unit = next_unit
-
-
-@triton.jit
-def _merge_parts(
-    partial, partial_ml, item, slot, nth, splits, first_dim, first_row, num_rows, kv_head, window,
-    KV_HEADS: tl.constexpr, GROUP: tl.constexpr, HEAD_DIM: tl.constexpr, SPLIT: tl.constexpr, BM: tl.constexpr,
-    WIDTH: tl.constexpr, WINDOW: tl.constexpr, STAGES: tl.constexpr,
-):  # fmt: skip
-    """WIDTH columns of a tile's rows, its parts merged in order, of each row those it sees anything of.
-
-    slot: where the nth part begins.
-    """
-    dims = first_dim + tl.arange(0, WIDTH)
-    rows = first_row + tl.arange(0, BM)
-    positions = tl.load(item + 4, volatile=True) + rows // GROUP
-    before = tl.load(item + 8, volatile=True)
-    first_seen = (tl.maximum(positions - window + 1, 0) if WINDOW else positions * 0) // SPLIT - before
-    last_seen = positions // SPLIT - before
-    step = num_rows // GROUP
-    at_first = (slot - nth * step + rows // GROUP) * (KV_HEADS * GROUP) + kv_head * GROUP + rows % GROUP
-    m = tl.full((BM,), float("-inf"), tl.float32)
-    l = tl.zeros((BM,), tl.float32)  # noqa: E741
-    total = tl.zeros((BM, WIDTH), tl.float32)
-    for i in tl.range(0, splits, num_stages=STAGES if BM == 16 else 1):
-        at = (at_first + i * (step * KV_HEADS * GROUP)).to(tl.int64)
-        is_there = (rows < num_rows) & (i >= first_seen) & (i <= last_seen)
-        part_m = tl.load(partial_ml + at * 2, mask=is_there, other=float("-inf"), cache_modifier=".cg")
-        part_l = tl.load(partial_ml + at * 2 + 1, mask=is_there, other=0.0, cache_modifier=".cg")
-        acc = tl.load(
-            partial + at[:, None] * HEAD_DIM + dims[None, :],
-            mask=is_there[:, None] & (dims < HEAD_DIM)[None, :],
-            other=0.0,
-            cache_modifier=".cg",
-        )
-        m, l, total = merge(m, l, total, part_m, part_l, acc)  # noqa: E741
-    return l, total
-
-
-@triton.jit
-def _store_rows(
-    total_l, total, out, stride, first_dim, first_token, first_row, num_rows, kv_head,
-    KV_HEADS: tl.constexpr, GROUP: tl.constexpr, HEAD_DIM: tl.constexpr, BM: tl.constexpr,
-):  # fmt: skip
-    """Write what columns of a tile's rows are in the end."""
-    dims = first_dim + tl.arange(0, total.shape[1])
-    rows = first_row + tl.arange(0, BM)
-    at = (first_token + rows // GROUP).to(tl.int64) * stride + (kv_head * GROUP + rows % GROUP) * HEAD_DIM
-    tl.store(
-        out + at[:, None] + dims[None, :],
-        round_to(normalise(total_l, total), out.dtype.element_ty),
-        mask=(rows < num_rows)[:, None] & (dims < HEAD_DIM)[None, :],
-    )
-
-
-@triton.jit
-def _complete_tokens(
-    rows_out, out, finished, first_token, first_row, num_rows, out_stride,
-    NUM_HEADS: tl.constexpr, GROUP: tl.constexpr, HEAD_DIM: tl.constexpr, BM: tl.constexpr, BLOCK: tl.constexpr,
-):  # fmt: skip
-    """Count the heads that a tile wrote; of tokens whose last ones they are make rows of codes."""
-    tl.debug_barrier()
-    rows = first_row + tl.arange(0, BM)
-    is_row = rows < num_rows
-    ready = tl.atomic_add(finished + first_token + rows // GROUP, 1, mask=is_row, sem="acq_rel", scope="gpu")
-    is_ready = is_row & (ready == NUM_HEADS - 1)
-    for token in range(first_row // GROUP, (tl.minimum(first_row + BM, num_rows) - 1) // GROUP + 1):
-        if tl.sum((is_ready & (rows // GROUP == token)).to(tl.int32), axis=0) > 0:
-            tl.store(finished + first_token + token, 0)
-            _store_codes(rows_out, out, first_token + token, out_stride, NUM_HEADS * HEAD_DIM, BLOCK)
-
-
-@triton.jit
-def _store_codes(rows, out, token, out_stride, WIDTH: tl.constexpr, BLOCK: tl.constexpr):
-    """A row of numbers that is complete, as a row of codes."""
-    at = tile_columns(0, BLOCK)
-    token = token.to(tl.int64)
-    row = tl.load(rows + token * WIDTH + at, mask=at < WIDTH, other=0.0, cache_modifier=".cg").to(tl.float32)
-    store_row(out, token, out_stride, out, at, row, WIDTH, BLOCK)
 
 
 def attention(

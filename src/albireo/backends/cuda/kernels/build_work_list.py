@@ -104,7 +104,8 @@ def build_work_list_kernel(
             end = my_first + tl.where(am_split, split + 1, my_splits)
             _store_item(
                 item, mask,
-                mine, my_start, tile * TILE_ROWS, my_n * GROUP, my_base, my_first + split, end, part, my_first, my_splits,
+                mine, my_start, tile * TILE_ROWS, my_n * GROUP, my_base,
+                my_first + split, end, part, my_first, my_splits,
             )  # fmt: skip
 
 

@@ -9,6 +9,7 @@ to be shown on one; were it not so, tile_for() of both kernels would have to giv
 from __future__ import annotations
 
 from collections.abc import Mapping
+from typing import Any
 
 import torch
 import triton
@@ -180,7 +181,13 @@ def aot_cases() -> list[AotCase]:
     ) -> AotCase:
         tile = tile_for(512, dtype, parts, act, is_fp8)
         pointers = pointer_types(dtype, act, is_fp8, levels)
-        constants = {"ACT": act, "HAS_BIAS": True, "HAS_RESIDUAL": not act, "PARTS": parts, "EVEN_K": True}
+        constants: dict[str, Any] = {
+            "ACT": act,
+            "HAS_BIAS": True,
+            "HAS_RESIDUAL": not act,
+            "PARTS": parts,
+            "EVEN_K": True,
+        }
         constants |= {"SCALED": SCALES.get(dtype, UNSCALED), "X_SCALED": is_fp8}
         pointers.pop("row_squares", None)
         constants |= {name: None for name in NORM_POINTERS[1:] if name not in pointers}

@@ -1,9 +1,10 @@
 """matmul_smallm: out = epilogue(x @ weight^T) for few tokens, as fast as the weight streams in.
 
 x: [T, K], weight: [N, K], both of one type, float32, float16 or bfloat16; or weight fp8 or fp8.g128 and x bfloat16, or
-float8 e4m3 with a scale a token, x_scale: [T] float32; or weight int4.gG and x bfloat16 (W4A16). out: [T, n] float32, bfloat16 or float16; rows contiguous
-inside. Epilogue: see parts/epilogue.py. Weight rows are the rows of the matrix unit's tile and tokens its columns (16,
-32 or 64), so that Hopper's wgmma is used even for one token.
+float8 e4m3 with a scale a token, x_scale: [T] float32; or weight int4.gG and x bfloat16 (W4A16). out: [T, n] float32,
+bfloat16 or float16; rows contiguous inside. Epilogue: see parts/epilogue.py. Norms inside linears: see
+parts/row_squares.py. Weight rows are the rows of the matrix unit's tile and tokens its columns (16, 32 or 64), so that
+Hopper's wgmma is used even for one token.
 
 A sum is one chain of ascending k (parts/chain.py), or num_parts() chains, a constant of the shape, which are added in
 ascending order by the program that comes last; it sets its counter back to zero. So a row's bits depend on neither T
@@ -11,6 +12,8 @@ nor its place, and kernels/matmul.py gives the same. Padding rows are computed a
 """
 
 from __future__ import annotations
+
+from typing import Any
 
 import torch
 import triton
@@ -273,7 +276,13 @@ def aot_cases() -> list[AotCase]:
     ) -> AotCase:
         tile = tile_for(tokens, dtype)
         pointers = pointer_types(dtype, act, is_fp8, levels) | {"parts": "*fp32", "counters": "*i32"}
-        constants = {"ACT": act, "HAS_BIAS": True, "HAS_RESIDUAL": not act, "PARTS": parts, "EVEN_K": True}
+        constants: dict[str, Any] = {
+            "ACT": act,
+            "HAS_BIAS": True,
+            "HAS_RESIDUAL": not act,
+            "PARTS": parts,
+            "EVEN_K": True,
+        }
         constants |= {"SCALED": SCALES.get(dtype, UNSCALED), "X_SCALED": is_fp8, "NORM_LEVELS": levels}
         constants |= {name: None for name in NORM_POINTERS if name not in pointers}
         constants |= {"ROWS": tile.rows, "TOKENS": tile.tokens, "BLOCK_K": tile.k}

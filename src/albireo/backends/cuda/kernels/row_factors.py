@@ -17,9 +17,7 @@ _TOKENS = 16
 
 
 @triton.jit(do_not_specialize=["num_tokens"])
-def row_factors_kernel(
-    squares, out, num_tokens, stride, count, width, eps, LEVELS: tl.constexpr, TOKENS: tl.constexpr
-):
+def row_factors_kernel(squares, out, num_tokens, stride, count, width, eps, LEVELS: tl.constexpr, TOKENS: tl.constexpr):
     token = tl.program_id(0) * TOKENS + tl.arange(0, TOKENS)
     factor = row_factor(squares, tl.minimum(token, num_tokens - 1), stride, count, eps, width, LEVELS)
     tl.store(out + token, factor, mask=token < num_tokens)

@@ -71,7 +71,12 @@ def _chain_of_nibbles(
     # those of the last, times zeros
     at_0 = first // BLOCK_K * num_rows + row
     at_1 = tl.minimum(first // BLOCK_K + 1, last) * num_rows + row
-    by_0, by_1, less_0, less_1 = tl.load(scale + at_0), tl.load(scale + at_1), tl.load(zero + at_0), tl.load(zero + at_1)
+    by_0, by_1, less_0, less_1 = (
+        tl.load(scale + at_0),
+        tl.load(scale + at_1),
+        tl.load(zero + at_0),
+        tl.load(zero + at_1),
+    )
     for start in range(first, end, 2 * BLOCK_K):
         code = tl.load(weight_at + start // 2)
         if EVEN_K:

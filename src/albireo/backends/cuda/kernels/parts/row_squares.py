@@ -33,7 +33,7 @@ class RowSquares:
     @property
     def levels(self) -> int:
         """Of the tree that a row's sums are added in."""
-        return (self.squares.shape[1] - 1).bit_length()
+        return int(self.squares.shape[1] - 1).bit_length()
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,9 +61,7 @@ def tree_sum(x, LEVELS: tl.constexpr):
 def row_factor(squares, token, stride, count, eps, width, LEVELS: tl.constexpr):
     """One over the root of the mean square of each of the tokens."""
     at = tl.arange(0, 1 << LEVELS)
-    parts = tl.load(
-        squares + token.to(tl.int64)[:, None] * stride + at[None, :], mask=(at < count)[None, :], other=0.0
-    )
+    parts = tl.load(squares + token.to(tl.int64)[:, None] * stride + at[None, :], mask=(at < count)[None, :], other=0.0)
     return tl.div_rn(1.0, tl.sqrt_rn(tl.div_rn(tree_sum(parts, LEVELS), width * 1.0) + eps))
 
 

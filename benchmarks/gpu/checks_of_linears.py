@@ -42,5 +42,38 @@ def linear_of(dtype: str, is_wide: bool, setup: Setup) -> Iterator[tuple[str, fl
     yield f"{name}, a row's bits in all of them", 0.0 if same else float("inf")
 
 
+def norms_inside(setup: Setup) -> Iterator[tuple[str, float]]:
+    """A linear that leaves what a norm is made of, and one that divides by it, against both done apart."""
+    from albireo.backends.cuda.encoded_matrix import empty_matrix
+    from albireo.backends.cuda.kernels.parts.row_squares import RowParts, RowSquares
+    from albireo.backends.cuda.linear import linear, workspace_size
+
+    size = setup.pick(4096, 128)
+    matrix = empty_matrix("bfloat16", size, size, setup.device)
+    fill_matrix(matrix, setup, 1)
+    space = torch.zeros(workspace_size("bfloat16", size, size), dtype=torch.uint8, device=setup.device)
+    gain = 1 + 0.1 * setup.random(size)
+    tokens = setup.pick((1, 64, 200), (2,))
+    x, residual = setup.random(tokens[-1], size, dtype=torch.bfloat16), setup.random(tokens[-1], size, seed=2)
+    found = {}
+    for count in tokens:
+        row, out = torch.empty((count, size), device=setup.device), torch.empty((count, size), device=setup.device)
+        squares = torch.empty((count, -(-size // 64)), device=setup.device)
+        parts = RowParts(gain, torch.empty_like(x[:count]), squares)
+        linear(x[:count], matrix, row, residual=residual[:count], workspace=space, parts_out=parts)
+        read = RowSquares(squares, torch.empty(count, device=setup.device), 1e-5, size)
+        linear(parts.scaled, matrix, out, workspace=space, squares=read)
+        normed = (row * gain).bfloat16().double() / (row.double().square().mean(1, keepdim=True) + 1e-5).sqrt()
+        allowed = 2.0**-24 * size**0.5 * 8 * (normed.abs() @ matrix.codes.double().abs().T)
+        found[count] = out
+        yield (
+            f"norms inside linears, {count} tokens",
+            float(((out - normed @ matrix.codes.double().T) / allowed).abs().max()),
+        )
+    same = all(torch.equal(out[0], found[tokens[-1]][0]) for out in found.values())
+    yield "norms inside linears, a row's bits in all of them", 0.0 if same else float("inf")
+
+
 CHECKS = {f"linear {dtype}": partial(linear_of, dtype, False) for dtype in TYPES}
 CHECKS |= {f"linear {dtype} by bfloat16": partial(linear_of, dtype, True) for dtype in WIDE}
+CHECKS |= {"norms inside linears": norms_inside}

@@ -103,6 +103,11 @@ FAMILIES: dict[str, Family] = {
     "top": Family(("x",), ("ids", "values"), ("n",)),
 }
 
+#: Families of backends that are able to (pipeline.ABLE_PASSES); every backend has the others.
+ABLE_FAMILIES = ("linear_norm",)
+#: Families that every backend has kernels for.
+COMMON_FAMILIES = tuple(name for name in FAMILIES if name not in ABLE_FAMILIES)
+
 
 def check_program(program: Program) -> None:
     """Every call has its family's roles and attributes, every name exists, every shape fits.

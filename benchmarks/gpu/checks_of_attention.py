@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from typing import Any
 
 import torch
 from model import fill_cache
@@ -67,6 +68,25 @@ def attention(setup: Setup) -> Found:
             rows = slice(int(starts[b]), int(starts[b + 1]))
             error = max(error, _error(q[rows], k, v, out[rows], heads // kv_heads, context - new))
         yield f"attention, {name}", error
+        yield f"attention to codes, {name}", _off_in_codes(q, kv.layers[0], step, work, scratch, heads, kv_heads, dim)
+
+
+def _off_in_codes(q: torch.Tensor, kv: Any, step: Any, work: Any, scratch: torch.Tensor, *heads: int) -> float:
+    """0 where rows of codes are those that a launch of their own makes of the rounded rows."""
+    from albireo.backends.cuda.kernels.attention import attention
+    from albireo.backends.cuda.kernels.elementwise import elementwise
+    from albireo.dtypes import TOKEN, natural_stride
+
+    numbers, (tokens, cols) = torch.empty_like(q), q.shape
+    found, wanted = (
+        torch.zeros((tokens, -(-natural_stride(TOKEN, cols) // 64) * 64), dtype=torch.uint8, device=q.device)
+        for _ in range(2)
+    )
+    told = (*heads, heads[2] ** -0.5, 0, 0.0)
+    attention(q, kv, numbers, step, work, scratch, *told)
+    elementwise("cast", numbers, None, wanted, cols)
+    attention(q, kv, found, step, work, scratch, *told, rows=torch.empty_like(q))
+    return 0.0 if torch.equal(found, wanted) else float("inf")
 
 
 def _error(q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, out: torch.Tensor, group: int, before: int) -> float:

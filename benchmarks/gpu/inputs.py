@@ -9,12 +9,18 @@ import torch
 from setup import Setup
 
 
-def activations(setup: Setup, dtype: str, tokens: int, cols: int) -> tuple[torch.Tensor, torch.Tensor]:
-    """x as a linear with such a weight reads it; and the numbers that it stands for, float64."""
+def activations(
+    setup: Setup, dtype: str, tokens: int, cols: int, is_wide: bool = False
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """x as a linear with such a weight reads it; and the numbers that it stands for, float64.
+
+    is_wide: bfloat16, where the weight's codes are multiplied with that, too.
+    """
     from albireo.encodings import encoding, is_encoding
 
     x = setup.random(tokens, cols, seed=3)
     kind = encoding(dtype).activation if is_encoding(dtype) else dtype
+    kind = "bfloat16" if is_wide else kind
     if kind != "int8.token":
         rounded = x.to(getattr(torch, kind))
         return rounded, rounded.double()

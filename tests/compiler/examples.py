@@ -28,6 +28,8 @@ ROPE = RopeSpec(tuple(10000.0 ** (-2 * i / D) for i in range(D // 2)))
 class FakeCatalog:
     """A kernel for every family; refused ones have none."""
 
+    abilities: frozenset[str] = frozenset()
+
     def __init__(self, refused: str = "") -> None:
         self.refused = refused
         self.asked: list[tuple[str, str, dict[str, Any]]] = []

@@ -26,7 +26,7 @@ def run(setup: Setup) -> Iterator[Row]:
             args = (setup, dtype, name, rows, cols, tokens)
             if setup.seconds_left > 30:
                 yield from attempt(f"tiles {dtype} {name} of {tokens}", lambda args=args: _tiles(*args))
-    for dtype in setup.pick(("bfloat16", "fp8", "int4.g128", "int8"), ("bfloat16",)):
+    for dtype in setup.pick(("bfloat16", "fp8", "int4.g128", "int8"), ("bfloat16", "int4.g128")):
         for (name, (rows, cols)), tokens in product(shapes.items(), setup.pick((1, 8, 64), (1,))):
             args = (setup, dtype, name, rows, cols, tokens)
             if setup.seconds_left > 2:
@@ -42,7 +42,7 @@ def _linear(setup: Setup, dtype: str, name: str, rows: int, cols: int, tokens: i
 
     matrix = empty_matrix(dtype, rows, cols, setup.device)
     fill_matrix(matrix, setup, 1)
-    x, _ = activations(setup, dtype, tokens, cols)
+    x, _ = activations(setup, dtype, tokens, cols, is_wide=dtype == "int4.g128")
     out = torch.empty((tokens, rows), device=setup.device)
     space = torch.zeros(workspace_size(dtype, rows, cols), dtype=torch.uint8, device=setup.device)
     seconds = setup.seconds(lambda: linear(x, matrix, out, workspace=space))

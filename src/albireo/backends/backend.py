@@ -12,6 +12,9 @@ from typing import Any, Protocol
 
 from albireo.graph.tuning import Tuning
 
+#: The ability to multiply 4-bit codes with zero points (encodings of kind integer) with bfloat16, too.
+FOUR_BY_SIXTEEN = "4 bits by 16"
+
 
 @dataclass(frozen=True, slots=True)
 class Variant:
@@ -37,6 +40,9 @@ def identity_parts(identity: str) -> tuple[str, str, str]:
 
 class KernelCatalog(Protocol):
     """The kernels of one backend on one machine."""
+
+    #: What its kernels do beside what each backend's do: names in pipeline.ABLE_PASSES.
+    abilities: frozenset[str]
 
     def variants(self, family: str, dtype: str, attrs: Mapping[str, Any]) -> tuple[Variant, ...]:
         """Kernels that can perform a call, best first; empty when there is none.

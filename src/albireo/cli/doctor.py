@@ -138,11 +138,11 @@ def _measured(pool: Any) -> dict[str, Any]:
 def _kernels(levels: tuple[str, ...]) -> dict[str, dict[str, str | None]]:
     """family -> dtype -> the variant that would be chosen."""
     from albireo.backends.cpu.catalog import CpuCatalog
-    from albireo.graph.program_spec import FAMILIES
+    from albireo.graph.program_spec import COMMON_FAMILIES
 
     catalog = CpuCatalog(levels)
     chosen: dict[str, dict[str, str | None]] = {}
-    for family in FAMILIES:
+    for family in COMMON_FAMILIES:
         found = {dtype: catalog.variants(family, dtype, {}) for dtype in COMPUTE_DTYPES}
         chosen[family] = {dtype: variants[0].identity if variants else None for dtype, variants in found.items()}
     return chosen

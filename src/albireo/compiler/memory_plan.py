@@ -20,7 +20,7 @@ from albireo.graph.spec import symbol_rows
 WHY = "activations that never live at the same time share bytes, and a step allocates nothing"
 
 #: What a buffer is called, after the family that writes it first; the letters models are written with.
-_NAMES = {"embed": "x", "norm": "h", "qkv_rope_kv": "q", "attention": "a", "linear": "m"}
+_NAMES = {"embed": "x", "norm": "h", "qkv_rope_kv": "q", "attention": "a", "linear": "m", "linear_norm": "h"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -136,7 +136,11 @@ def _alias_groups(graph: Graph) -> list[_Group]:
             if value.type.dtype == "kv":
                 continue
             last = last_read.get(value, i)
-            group = groups.get(node.inputs["residual"]) if _may_overwrite(node, i, last_read) else None
+            group = (
+                groups.get(node.inputs["residual"])
+                if value is node.outputs[0] and _may_overwrite(node, i, last_read)
+                else None
+            )
             if group is None:
                 groups[value] = _Group([value], i, last)
             else:

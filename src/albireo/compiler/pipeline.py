@@ -5,18 +5,20 @@ Called by api/ at load and by cli/inspect. Does not know models or devices: the 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from functools import partial
 
-from albireo.backends.backend import KernelCatalog
+from albireo.backends.backend import FOUR_BY_SIXTEEN, KernelCatalog
 from albireo.compiler.emit import emit, kv_layout, make_calls, place_barriers
 from albireo.compiler.layouts import plan_layouts
 from albireo.compiler.memory_plan import plan_memory
 from albireo.compiler.passes import (
     canonicalize,
+    fold_norm,
     fold_scale,
     fuse_all_reduce,
     fuse_attention_cast,
+    fuse_attention_codes,
     fuse_embed,
     fuse_epilogue,
     fuse_gather,
@@ -29,6 +31,7 @@ from albireo.compiler.passes import (
     rows_before_head,
     shard,
     single_ops,
+    widen_activations,
 )
 from albireo.compiler.rewrite import copy_graph, label
 from albireo.compiler.select import select_kernels
@@ -63,6 +66,14 @@ PASSES: tuple[Pass, ...] = (
     single_ops.run,
 )
 
+#: Rewrites for backends with kernels that others do not have: what a catalog's abilities must name, the pass that it
+#: goes behind (left out where that one is), and the pass.
+ABLE_PASSES: tuple[tuple[str, Pass, Pass], ...] = (
+    (FOUR_BY_SIXTEEN, canonicalize.run, widen_activations.run),
+    ("norms in linears", fuse_epilogue.run, fold_norm.run),
+    ("attention to codes", fuse_attention_cast.run, fuse_attention_codes.run),
+)
+
 #: Passes that are no choice, and why; the others can be left out by name, to measure what they are worth.
 OBLIGATORY = {
     "canonicalize": "the other passes know one spelling of a graph",
@@ -92,6 +103,12 @@ def passes_without(names: Sequence[str]) -> tuple[Pass, ...]:
         if name not in optional_passes():
             raise ConfigError(f"without={name!r} names no pass; choose among {', '.join(optional_passes())}")
     return tuple(run for run in PASSES if pass_name(run) not in names)
+
+
+def passes_for(abilities: Collection[str], passes: Sequence[Pass]) -> tuple[Pass, ...]:
+    """passes, and those of ABLE_PASSES that a backend's abilities allow, each behind its own."""
+    more = {before: run for ability, before, run in ABLE_PASSES if ability in abilities}
+    return tuple(run for each in passes for run in ((each, more[each]) if each in more else (each,)))
 
 
 def compile_graph(
@@ -126,6 +143,7 @@ def compile_graph(
         )
     maxima = {**maxima, "S": maxima["R"] + maxima["G"]}
     check_graph(graph)
+    passes = passes_for(catalog.abilities, passes)
     fused, records = run_passes(graph, passes if part is None else (shard_pass(part), *passes))
     require_families(fused, records)
     check_graph(fused)

@@ -6,8 +6,10 @@ Called by pipeline.py after the passes. Does not know devices: a kernel is a nam
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Collection
 
-from albireo.backends.backend import KernelCatalog, Variant
+from albireo.backends.backend import FOUR_BY_SIXTEEN, KernelCatalog, Variant
+from albireo.compiler.passes.widen_activations import takes_wide
 from albireo.compiler.rewrite import label
 from albireo.encodings import encoding, is_encoding
 from albireo.errors import UnsupportedModel
@@ -34,10 +36,11 @@ def select_kernels(graph: Graph, catalog: KernelCatalog) -> tuple[dict[Node, Var
     chosen: dict[Node, Variant] = {}
     packings: dict[Value, set[str]] = {}
     for node in sorted(graph.nodes, key=lambda n: n.family == "embed"):
-        variants = catalog.variants(str(node.family), _dtype(node), call_attrs(node))
+        dtype = _dtype(node, catalog.abilities)
+        variants = catalog.variants(str(node.family), dtype, call_attrs(node))
         if not variants:
             raise UnsupportedModel(
-                f"{label(node)}: this backend has no {node.family} kernel for {_dtype(node)} with {call_attrs(node)}; "
+                f"{label(node)}: this backend has no {node.family} kernel for {dtype} with {call_attrs(node)}; "
                 "try another dtype"
             )
         role = FAMILIES[str(node.family)].weight
@@ -54,7 +57,7 @@ def call_attrs(node: Node) -> dict[str, object]:
     return {name: node.attrs[name] for name in FAMILIES[str(node.family)].all_attrs if name in node.attrs}
 
 
-def _dtype(node: Node) -> str:
+def _dtype(node: Node, abilities: Collection[str]) -> str:
     """The element type kernels of this family are chosen by. Raises: UnsupportedModel for mixed operands."""
     if node.family in _BY_OUTPUT:
         return node.output.type.dtype
@@ -62,7 +65,8 @@ def _dtype(node: Node) -> str:
         return node.inputs[_BY_INPUT[node.family]].type.dtype
     weight = node.inputs["weight"].type.dtype
     wanted = encoding(weight).activation if is_encoding(weight) else weight
-    if "x" in node.inputs and node.inputs["x"].type.dtype != wanted:
+    may_be = {wanted, "bfloat16"} if FOUR_BY_SIXTEEN in abilities and takes_wide(weight) else {wanted}
+    if "x" in node.inputs and node.inputs["x"].type.dtype not in may_be:
         raise UnsupportedModel(
             f"{label(node)}: multiplies {node.inputs['x'].type.dtype} with {weight}, which wants {wanted}"
         )

@@ -115,6 +115,24 @@ def _top(x: Types, _: Attrs) -> tuple[TensorType, ...]:
     return TensorType("int32", dims), TensorType("float32", dims)
 
 
+def _gain(x: Types, _: Attrs) -> tuple[TensorType, ...]:
+    if x["weight"].dims != (x["x"].dims[-1],):
+        raise InvariantError(f"gain {x['weight']} does not fit {x['x']}")
+    return (x["x"],)
+
+
+def _squares(x: Types, _: Attrs) -> tuple[TensorType, ...]:
+    rows, cols = x["x"].dims
+    return (TensorType("float32", (rows, num_squares(int(cols)))),)
+
+
+def num_squares(cols: int) -> int:
+    """Sums of squares of a row; see SQUARES."""
+    return -(-cols // SQUARES)
+
+
+#: Columns whose squares are one sum.
+SQUARES = 64
 #: Most logits of a row that top_logits finds: MAX_TOP, and one that shows whether others equal the last of them.
 TOP_LOGITS = MAX_TOP + 1
 
@@ -133,6 +151,11 @@ OPS: dict[str, Op] = {
     "cast": Op(("x",), ("dtype",), _cast),
     # y = x / sqrt(mean(x^2) + eps) * weight over the last dim, or over each of num_heads equal parts of it
     "rms_norm": Op(("x", "weight"), ("eps", "num_heads"), _same),
+    # a norm in three steps, see compiler/passes/fold_norm.py: x * weight over the last dim; sums of x^2 over each
+    # SQUARES columns; and y = x / sqrt(the sum of those / width + eps) (+ bias), row by row
+    "gain": Op(("x", "weight"), (), _gain),
+    "squares": Op(("x",), (), _squares),
+    "row_norm": Op(("x", "squares"), ("eps", "width"), _same, optional=("bias",)),
     # y = x @ weight^T (+ bias), accumulated and returned in float32. chunks: the inner dim is cut into so many equal
     # parts; each is summed alone, neighbours are added in float32, then their sums, as a binary tree; then the bias
     "linear": Op(("x", "weight"), (), _linear, optional=("bias",), optional_attrs=("role", "chunks")),

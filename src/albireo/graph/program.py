@@ -11,9 +11,15 @@ Call families and their roles (a backend implements these):
     linear       x, weight [, bias] [, residual] -> out     attrs act: none | silu_mul | gelu_tanh_mul (gate and
                                                             up rows interleaved by GATE_UP_INTERLEAVE); residual
                                                             may be out; chunks as in graph.ops, absent: one chain
+        [, squares]                                         attr norm_eps: each row of the product is divided by
+                                                            the root of its mean square, from sums over SQUARES
+                                                            columns; the bias comes then
+    linear_norm  x, weight, residual, gain [, bias]         a linear, and out * gain, rounded, and sums of out's squares
+                 -> out, scaled, squares
     all_reduce   x [, bias] [, residual] -> out             the sum of every rank's x as a binary tree; ranks meet
                                                             before it and behind it
-    qkv_rope_kv  x, weight [, bias] [, q_norm, k_norm], rope -> q     writes k and v of this step to the KV cache
+    qkv_rope_kv  x, weight [, bias] [, q_norm, k_norm], rope -> q     writes k and v of this step to the KV cache;
+        [, squares]                                         as in linear
         [, v_weight [, v_bias]]                             v's own, where weight has the rows of q and k alone
     attention    q -> out
     head_top     x, weight -> ids, values                   best logits per row, of equals the lowest id first

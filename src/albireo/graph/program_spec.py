@@ -70,17 +70,25 @@ FAMILIES: dict[str, Family] = {
         ("x", "weight"),
         ("out",),
         ("n", "k", "act"),
-        optional=("bias", "residual"),
+        optional=("bias", "residual", "squares"),
         weight="weight",
-        optional_attrs=("chunks",),
+        optional_attrs=("chunks", "norm_eps"),
+    ),
+    "linear_norm": Family(
+        ("x", "weight", "residual", "gain"),
+        ("out", "scaled", "squares"),
+        ("n", "k", "act"),
+        optional=("bias",),
+        weight="weight",
     ),
     "all_reduce": Family(("x",), ("out",), ("n", "ranks"), optional=("bias", "residual")),
     "qkv_rope_kv": Family(
         ("x", "weight", "rope"),
         ("q",),
         ("layer", "num_heads", "num_kv_heads", "head_dim", "eps"),
-        optional=("bias", "q_norm", "k_norm", "v_weight", "v_bias"),
+        optional=("bias", "q_norm", "k_norm", "v_weight", "v_bias", "squares"),
         weight="weight",
+        optional_attrs=("norm_eps",),
         writes_kv=True,
     ),
     "attention": Family(
@@ -94,6 +102,11 @@ FAMILIES: dict[str, Family] = {
     "slice": Family(("x",), ("out",), ("start",)),
     "top": Family(("x",), ("ids", "values"), ("n",)),
 }
+
+#: Families of backends that are able to (pipeline.ABLE_PASSES); every backend has the others.
+ABLE_FAMILIES = ("linear_norm",)
+#: Families that every backend has kernels for.
+COMMON_FAMILIES = tuple(name for name in FAMILIES if name not in ABLE_FAMILIES)
 
 
 def check_program(program: Program) -> None:
@@ -194,7 +207,7 @@ def _overlap(program: Program, a: Buffer, b: Buffer) -> bool:
 
 
 def _check_shapes(program: Program, call: Call) -> None:
-    if call.family in ("linear", "head_top"):
+    if call.family in ("linear", "linear_norm", "head_top"):
         weight = _constant(program, call, "weight")
         n, k = call.attrs["n"], call.attrs["k"]
         gated = call.attrs.get("act", "none") != "none"
@@ -203,7 +216,7 @@ def _check_shapes(program: Program, call: Call) -> None:
         fits = weight.rows >= 2 * n and weight.rows % PANEL == 0 if gated else weight.rows == n
         if not fits or weight.cols != k or program.buffers[call.args["x"]].cols != k:
             raise InvariantError(f"{call}: does not fit weight {weight.rows} x {weight.cols}")
-        if call.family == "linear" and program.buffers[call.args["out"]].cols != n:
+        if call.family in ("linear", "linear_norm") and program.buffers[call.args["out"]].cols != n:
             raise InvariantError(f"{call}: out is not {n} columns wide")
     if call.family == "all_reduce":
         widths = {program.buffers[call.args[role]].cols for role in ("x", "out")}

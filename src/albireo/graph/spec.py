@@ -128,6 +128,8 @@ def _attr_problem(node: Node, name: str, value: Any) -> str:
         return "" if value is None or _is_count(value, 1) else "must be None or a whole number of at least 1"
     if name == "softcap":
         return "" if value is None or (_is_number(value) and value > 0) else "must be None or a number above 0"
+    if name == "width":
+        return "" if _is_count(value, 1) else "must be a whole number of at least 1"
     if name == "eps":
         return "" if _is_number(value) and value >= 0 else "must be a number of at least 0"
     if name in ("scale", "factor"):

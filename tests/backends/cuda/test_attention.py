@@ -1,4 +1,4 @@
-"""attention, with build_work_list and attention_combine, against the reference; and the same bits however it is cut."""
+"""attention, with build_work_list, against the reference; and the same bits however it is cut."""
 
 from __future__ import annotations
 
@@ -17,9 +17,11 @@ from albireo.backends.cuda.kv import TORCH_DTYPES, DeviceKV
 from albireo.backends.cuda.step import DeviceStep
 from albireo.backends.reference.attention import one_sequence
 from albireo.backends.reference.rounding import round_kv, round_to, scaled_codes
-from albireo.dtypes import KV_CODES
+from albireo.dtypes import KV_CODES, TOKEN
 from albireo.errors import InvariantError
 from albireo.graph.program import KVLayout
+from albireo.quantization.rounding import round_tokens
+from backends.cuda.tensors import room, token_parts
 
 pytestmark = pytest.mark.usefixtures("ordered_dot")
 
@@ -132,6 +134,7 @@ class World:
         padding: tuple[int, int] = (0, 0),
         window: int | None = None,
         multiprocessors: int = 8,
+        is_coded: bool = False,
         **shape_args: Any,
     ) -> torch.Tensor:
         """out [T, H * D], whatever was in it and in the workspaces before. window: told instead of the right one."""
@@ -149,7 +152,7 @@ class World:
             **({"split": SPLIT} | shape_args),
         )
         work = work_list(attention_shape, tokens + 5, step.sizes["B"] + 3, torch.device("cpu"))
-        for memory in (work.items, work.tokens, work.count):
+        for memory in (work.items, work.count):
             memory.fill_(-7)
         workspace = torch.full((workspace_size(attention_shape, tokens + 5),), float("nan"))
         q = torch.zeros((tokens, shape.num_heads * shape.head_dim + 8), dtype=TORCH_DTYPES[shape.dtype])[:, :-8]
@@ -159,8 +162,12 @@ class World:
         build_work_list(step, work)
         told = shape.window if window is None else window
         numbers = (shape.num_heads, shape.num_kv_heads, shape.head_dim, shape.scale, told, shape.softcap)
-        attention(q, self.layer, out, step, work, workspace, *numbers)
-        assert int(work.count[1]) == 0
+        rows = torch.full((tokens * shape.num_heads * shape.head_dim,), float("nan"), dtype=q.dtype)
+        if is_coded:
+            out = room(tokens, shape.num_heads * shape.head_dim, TOKEN)
+        attention(q, self.layer, out, step, work, workspace, *numbers, rows=rows if is_coded else None)
+        assert work.count[1] == work.count[0] * shape.num_kv_heads
+        assert not work.arrived.any() and not work.finished.any()
         return out
 
     def check(self, order: list[int], out: torch.Tensor) -> None:
@@ -216,9 +223,11 @@ def test_mixed_steps_against_the_reference(shape: Shape) -> None:
     world.check(order, world.run(order, (3, 2)))
 
 
-def test_wide_heads() -> None:
-    world = World(Shape(head_dim=256, num_heads=2, num_kv_heads=1), [70], [2])
-    world.check([0], world.run([0]))
+@pytest.mark.parametrize(("kv", "largest"), [("bfloat16", 64), ("int8", 32)])
+def test_wide_heads(kv: str, largest: int) -> None:
+    world = World(Shape(head_dim=256, num_heads=2, num_kv_heads=1, kv=kv), [70], [2])
+    world.check([0], world.run([0], tile_rows=largest))
+    assert world.attention_shape.largest_tile == largest
 
 
 @pytest.mark.parametrize("shape", [Shape(window=40), Shape(kv="int8", softcap=4.0, num_heads=6)], ids=str)
@@ -251,6 +260,35 @@ def test_fp8_is_the_same_where_it_is_taken_apart_by_hand(monkeypatch: pytest.Mon
     wanted = world.run([0])
     monkeypatch.setattr(attention_module, "_readable", lambda numbers: numbers.view(torch.uint8))
     assert torch.equal(world.run([0]), wanted)
+
+
+@pytest.mark.parametrize(
+    "shape", [Shape(out="bfloat16"), Shape(num_heads=3, num_kv_heads=1, out="bfloat16", window=70)]
+)
+def test_rows_of_codes_are_those_of_the_rounded_rows(shape: Shape) -> None:
+    """Heads of a token come from several programs and tiles, its context from several parts."""
+    world, order = World(shape, [150, 90, 21], [1, 40, 21]), [2, 0, 1]
+    numbers = world.run(order, (3, 1)).float().numpy()
+    cols = shape.num_heads * shape.head_dim
+    for options in ({}, {"tile_rows": 64, "max_parts": 4}):
+        codes, scale, sums = token_parts(world.run(order, (3, 1), is_coded=True, **options), cols)
+        wanted, wanted_scale = round_tokens(numbers)
+        assert np.array_equal(codes[:, :cols], wanted) and np.array_equal(scale, wanted_scale)
+        assert np.array_equal(sums[:, -1], wanted.sum(axis=1))
+
+
+def test_codes_need_room_for_numbers() -> None:
+    world = World(Shape(), [20], [1])
+    with pytest.raises(InvariantError, match="needs rows of 1 x 64"):
+        attention(
+            torch.zeros(1, 64, dtype=torch.bfloat16),
+            world.layer,
+            room(1, 64, TOKEN),
+            world.step([0]),
+            work_list(AttentionShape(4, 2, 16, 20, 0, "bfloat16", "bfloat16", 8), 1, 1, torch.device("cpu")),
+            torch.zeros(0),
+            *(4, 2, 16, 0.25, 0, 0.0),
+        )
 
 
 def test_a_work_list_of_other_layers() -> None:

@@ -34,16 +34,16 @@ def step_of(rows: list[int], contexts: list[int], padding_tokens: int = 0) -> De
     return DeviceStep(none, none, none, torch.from_numpy(starts), context_len, none, none, {}, none, sizes)
 
 
-def built(step: DeviceStep, **options: int) -> tuple[WorkList, np.ndarray, np.ndarray]:
-    """The list; its items; tokens."""
+def built(step: DeviceStep, **options: int) -> tuple[WorkList, np.ndarray]:
+    """The list; its items."""
     work = work_list(
         AttentionShape(**(KINDS | {"split": SPLIT} | options)), step.sizes["T"], step.sizes["B"], torch.device("cpu")
     )
-    for memory in (work.count, work.items, work.tokens):
+    for memory in (work.count, work.items):
         memory.fill_(-7)
     build_work_list(step, work)
     assert int(work.count[1]) == 0
-    return work, work.items[: int(work.count[0])].numpy(), work.tokens.numpy()
+    return work, work.items[: int(work.count[0])].numpy()
 
 
 @pytest.mark.parametrize("window", [0, 1, 100])
@@ -53,14 +53,22 @@ def built(step: DeviceStep, **options: int) -> tuple[WorkList, np.ndarray, np.nd
 def test_items_cover_what_rows_see_once(window: int, options: dict[str, int]) -> None:
     rows, contexts = [1, 70, 0, 3, 1, 20, 0], [900, 130, 0, 64, 1, 300, 0]
     step = step_of(rows, contexts, 4)
-    work, items, tokens = built(step, window=window, **options)
+    work, items = built(step, window=window, **options)
     plan = work.plan(step)
     assert len(items) <= plan.max_items
     starts = step.query_start.numpy()
     seen = {(b, row): [] for b, n in enumerate(rows) for row in range(3 * n)}
     places: dict[int, tuple[int, int]] = {}
-    for b, start, first_row, num_rows, base, first, end, part in items.tolist():
+    tiles: dict[int, list[int]] = {}
+    padding = [item for item in items.tolist() if item[1] == sum(rows)]
+    assert [item[2] for item in padding] == list(range(0, 3 * 4, plan.tile_rows))
+    assert all(item[3:] == [12, 0, 0, 0, -1, 0, 0] for item in padding) and items.tolist()[-len(padding) :] == padding
+    for i, item in enumerate(items.tolist()[: -len(padding)]):
+        b, start, first_row, num_rows, base, first, end, part, before, splits = item
         assert (start, num_rows, base) == (starts[b], 3 * rows[b], contexts[b] - rows[b])
+        if part >= 0:
+            tiles.setdefault(i - (first - before), []).append(first - before)
+            assert end == first + 1 and splits == -(-contexts[b] // SPLIT) - before
         for row in range(first_row, min(first_row + plan.tile_rows, num_rows)):
             position = base + row // 3
             lowest = max(0, position - window + 1) if window else 0
@@ -74,17 +82,8 @@ def test_items_cover_what_rows_see_once(window: int, options: dict[str, int]) ->
     for (b, row), positions in seen.items():
         position = contexts[b] - rows[b] + row // 3
         assert positions == list(range(max(0, position - window + 1) if window else 0, position + 1))
-    for token in range(sum(rows)):
-        part, stride, count = tokens[token].tolist()
-        splits = [places[part + i * stride] for i in range(count)]
-        assert [place[0] for place in splits] == [token] * count
-        mine = sorted(split for owner, split in places.values() if owner == token)
-        b = int(np.searchsorted(starts, token, side="right")) - 1
-        position = contexts[b] - rows[b] + token - starts[b]
-        lowest = max(0, position - window + 1) if window else 0
-        visible = [split for split in mine if lowest // SPLIT <= split <= position // SPLIT]
-        assert [place[1] for place in splits] == visible
-    assert (tokens[sum(rows) :, 2] == -1).all()
+    for first_item, found in tiles.items():
+        assert found == list(range(items[first_item, 9])), "the parts of a tile follow each other"
 
 
 def test_long_contexts_are_cut_where_programs_would_wait() -> None:
@@ -95,7 +94,7 @@ def test_long_contexts_are_cut_where_programs_would_wait() -> None:
     # one of two does not fit: it is whole, and comes first
     items = built(step_of([1, 1], [900, 900]), max_parts=20)[1]
     assert items[:, 0].tolist() == [1] + [0] * 15
-    assert items[0, 5:].tolist() == [0, 15, -1]
+    assert items[0, 5:].tolist() == [0, 15, -1, 0, 15]
 
 
 def shape_of(**options: Any) -> AttentionShape:

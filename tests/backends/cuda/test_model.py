@@ -23,8 +23,8 @@ from albireo.backends.reference.interpret import interpret
 from albireo.backends.reference.kv import ReferenceKV
 from albireo.backends.reference.rounding import round_to
 from albireo.backends.step_inputs import StepInputs
-from albireo.compiler.passes import choose_precision
-from albireo.compiler.pipeline import compile_graph
+from albireo.compiler.passes import choose_precision, widen_activations
+from albireo.compiler.pipeline import compile_graph, run_passes
 from albireo.errors import InvariantError
 from albireo.graph.node import Graph
 from albireo.models import architectures, build_graph, load_architecture
@@ -149,12 +149,13 @@ def test_weights_in_few_bits(encoding: str) -> None:
     """Sums are the same; a probability that bfloat16 rounds turns a code of 8 bits here and there."""
     model, weights = model_of("llama", "bfloat16", encoding), weights_of("llama", "bfloat16")
     kv = ReferenceKV(NUM_BLOCKS, 8, "bfloat16")
+    graph, _ = run_passes(graph_of("llama", "bfloat16", encoding), [widen_activations.run])
     for step in steps():
         got = model.run(step).logits
-        wanted = interpret(graph_of("llama", "bfloat16", encoding), step, weights, kv)["logits"]
+        wanted = interpret(graph, step, weights, kv)["logits"]
         assert np.linalg.norm(got - wanted) <= 3e-2 * np.linalg.norm(wanted)
         first = step.positions == 0
-        if encoding != "fp8":  # whose products are sums of floats
+        if encoding not in ("fp8", "int4.g32"):  # whose products are sums of floats
             assert np.abs(got - wanted)[first].max(initial=0) <= 1e-5, "a row alone has one probability"
 
 

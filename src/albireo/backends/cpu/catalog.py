@@ -44,6 +44,9 @@ class CpuCatalog:
     def __init__(self, levels: Sequence[str]) -> None:
         self._kernels = [(family, dtype, level) for family, dtype, level in _native.kernels() if level in levels]
 
+    #: See KernelCatalog.
+    abilities: frozenset[str] = frozenset()
+
     def variants(self, family: str, dtype: str, attrs: Mapping[str, Any]) -> tuple[Variant, ...]:
         """See KernelCatalog."""
         kinds = _kinds(family, dtype)

@@ -1,11 +1,12 @@
 """AttentionPlan: how the attention of a step is cut into work, from shapes alone; WorkList: the memory that it fills.
 
-Shapes and memory are made by model.py once; the launchers of build_work_list, attention and attention_combine ask for
-the plan of each step. What lies in the memory is decided on the device, by build_work_list.
+Shapes and memory are made by model.py once; the launchers of build_work_list and attention ask for the plan of each
+step. What lies in the memory is decided on the device, by build_work_list.
 
 A query row is one head of one token. The rows of a sequence that share a KV head are group * tokens, token by token,
 and are computed in tiles of tile_rows. A context is cut into splits at fixed positions. An item is a tile of rows with
-either every split of its context or just one, whose result is then a part for attention_combine; the bits are the same.
+either every split of its context or just one, whose result is then a part that waits for the others; the bits are the
+same.
 """
 
 from __future__ import annotations
@@ -25,10 +26,9 @@ KV_TILE = 64
 #: Positions of a split. Part of what a result's bits are.
 SPLIT = 512
 #: int32 numbers of an item: sequence, its first token, first row, rows of the sequence, position of its first token,
-#: first split, end of the splits, part of its first token (-1: the result goes to out).
-ITEM_FIELDS = 8
-#: int32 numbers of a token: its first part, distance to the next, number of parts (0: none, -1: a padding token).
-TOKEN_FIELDS = 3
+#: first split, end of the splits, part of its first token (-1: the result goes to out), first split of the sequence's
+#: items, number of their splits. Tokens behind the last sequence's are items of no splits.
+ITEM_FIELDS = 10
 #: Parts that a workspace has room for at most: 4096 of 32 heads of 128 numbers take 68 MB.
 MAX_PARTS = 4096
 _HEADER = 16
@@ -44,7 +44,7 @@ class AttentionShape:
         multiprocessors: of the GPU; any small number elsewhere.
         capability: of the GPU, 90 is 9.0.
         q_dtype, kv_dtype: of queries and of the cache.
-        tile_rows: 16, 64 or 128 for every step, where a row's bits must not depend on the shape of its step even if
+        tile_rows: 16, 32, 64 or 128 for every step, where a row's bits must not depend on the shape of its step even if
             HMMA and HGMMA differ; None: what is fastest for each.
         split: positions of one, a multiple of KV_TILE.
         max_parts: (token, split) pairs whose results the workspace holds at most. Where a step would have more,
@@ -93,9 +93,12 @@ class AttentionShape:
 
     @property
     def largest_tile(self) -> int:
-        """Rows of the largest tile whose sums stay in registers: 128 with HGMMA, which spreads them best."""
+        """Rows of the largest tile whose sums stay in registers: 128 with HGMMA, which spreads them best. Codes of wide
+        heads, which are turned into numbers in registers too, leave room for 32."""
         if self.compute_types[0] == "float32":
             return 16
+        if self.head_dim > 128 and self.kv_dtype in KV_CODES:
+            return 32
         return 128 if self.capability == 90 and self.head_dim <= 128 else 64
 
 
@@ -104,7 +107,7 @@ class AttentionPlan:
     """The work of a step of T tokens and B sequences.
 
     Fields:
-        tile_rows: 16, 64 or 128. programs: of attention's grid; they share the items among them.
+        tile_rows: 16, 32, 64 or 128. programs: of attention's grid; they share the items among them.
         max_items: more than there can be. max_parts: more than there may be.
     """
 
@@ -119,7 +122,7 @@ def plan_attention(shape: AttentionShape, num_tokens: int, num_sequences: int) -
     rows = shape.tile_rows or _tile_rows(shape, num_tokens, num_sequences)
     splits = -(-shape.max_context // shape.split)
     parts = min(shape.max_parts, num_tokens * splits) if splits > 1 else 0
-    items = num_tokens * shape.group // rows + min(num_sequences, num_tokens) + parts * -(-shape.group // rows)
+    items = num_tokens * shape.group // rows + min(num_sequences + 1, num_tokens) + parts * -(-shape.group // rows)
     programs = min(shape.multiprocessors * _resident(shape, rows), items * shape.num_kv_heads)
     return AttentionPlan(rows, max(1, programs), items, parts)
 
@@ -143,24 +146,27 @@ class WorkList:
     """Memory of the items of a step, for layers of one shape; see work_list().
 
     Fields:
-        count: [2] items there are; the next one that nobody has taken, counted behind the first of each program. The
-            second is 0 before each attention: build_work_list and attention_combine see to it.
-        tokens: [max T, TOKEN_FIELDS]. items: [max items, ITEM_FIELDS].
+        count: [2] items there are; the next one that nobody has taken, counted behind the first of each program, and
+            modulo the items' number times KV heads: each attention of a step adds as many.
+        items: [max items, ITEM_FIELDS].
+        arrived: [max items * KV heads] parts that are there, counted at the first item of a tile. finished: [max T]
+            heads of a token that are written. Both are zeros but while attention runs.
     """
 
     shape: AttentionShape
     count: torch.Tensor
-    tokens: torch.Tensor
     items: torch.Tensor
+    arrived: torch.Tensor
+    finished: torch.Tensor
 
     def plan(self, step: DeviceStep) -> AttentionPlan:
         """Raises: InvariantError for a step of more than the list has memory for."""
         num_tokens = step.sizes["T"]
         plan = plan_attention(self.shape, num_tokens, step.sizes["B"])
-        if num_tokens > len(self.tokens) or plan.max_items > len(self.items):
+        if num_tokens > len(self.finished) or plan.max_items > len(self.items):
             raise InvariantError(
                 f"a step of {dict(step.sizes)} may have {plan.max_items} items of attention; the work list has room "
-                f"for {len(self.items)} and {len(self.tokens)} tokens"
+                f"for {len(self.items)} and {len(self.finished)} tokens"
             )
         return plan
 
@@ -168,17 +174,12 @@ class WorkList:
 def work_list(shape: AttentionShape, max_tokens: int, max_sequences: int, device: torch.device) -> WorkList:
     """Memory for steps of up to so many tokens and sequences."""
     parts = plan_attention(shape, max_tokens, max_sequences).max_parts
-    # small tiles are the most
+    # small tiles are the most; padding is one sequence more
     rows = shape.tile_rows or 16
-    items = max_tokens * shape.group // rows + max_sequences + parts * -(-shape.group // rows)
-    end = _HEADER + items * ITEM_FIELDS
-    memory = torch.zeros(end + max_tokens * TOKEN_FIELDS, dtype=torch.int32, device=device)
-    return WorkList(
-        shape,
-        memory[:2],
-        memory[end:].view(max_tokens, TOKEN_FIELDS),
-        memory[_HEADER:end].view(items, ITEM_FIELDS),
-    )
+    items = max_tokens * shape.group // rows + max_sequences + 1 + parts * -(-shape.group // rows)
+    sizes = (_HEADER, items * ITEM_FIELDS, items * shape.num_kv_heads, max_tokens)
+    count, listed, arrived, finished = torch.zeros(sum(sizes), dtype=torch.int32, device=device).split(sizes)
+    return WorkList(shape, count[:2], listed.view(items, ITEM_FIELDS), arrived, finished)
 
 
 def workspace_size(shape: AttentionShape, max_tokens: int) -> int:

@@ -18,6 +18,7 @@ from albireo.backends.cuda.kernels.gather import gather
 from albireo.backends.cuda.kernels.head_norm import head_norm
 from albireo.backends.cuda.kernels.kv_write import kv_write
 from albireo.backends.cuda.kernels.norm import norm
+from albireo.backends.cuda.kernels.parts.row_squares import RowParts, RowSquares
 from albireo.backends.cuda.kernels.qk_norm_rope_kv_write import qk_norm_rope_kv_write
 from albireo.backends.cuda.kernels.rope import rope
 from albireo.backends.cuda.kernels.slice_columns import slice_columns
@@ -27,6 +28,7 @@ from albireo.backends.cuda.linear import linear
 from albireo.backends.cuda.matrix import DeviceMatrix
 from albireo.backends.cuda.scratch import Scratch, qkv_columns
 from albireo.backends.cuda.step import DeviceStep
+from albireo.dtypes import TOKEN
 from albireo.graph.program import Buffer, Call
 
 Launch = Callable[[DeviceStep], None]
@@ -93,6 +95,14 @@ class _Args:
         """Of an activation; of rows of 8-bit codes the codes alone."""
         return self.memory.specs[self.call.args[role]].cols
 
+    def row_squares(self) -> Callable[[DeviceStep], RowSquares | None]:
+        """Of the rows of x, where what is multiplied is a norm's."""
+        if "squares" not in self.call.args:
+            return lambda step: None
+        squares, eps, width = self.buffer("squares"), float(self.call.attrs["norm_eps"]), self.columns("x")
+        factors = self.memory.scratch.factors
+        return lambda step: RowSquares(squares(step), factors, eps, width)
+
     def number(self, name: str) -> int:
         return int(self.call.attrs[name])
 
@@ -120,8 +130,33 @@ def _linear(args: _Args) -> Launch:
     x, weight, out = args.buffer("x"), args.matrix(), args.buffer("out")
     bias, residual = args.optional_vector("bias"), args.optional_buffer("residual")
     act, n, scratch = args.call.attrs["act"], args.number("n"), args.memory.scratch.linear
+    squares = args.row_squares()
     return lambda step: linear(
-        x(step), weight, out(step), n=n, bias=bias, residual=residual(step), act=act, workspace=scratch
+        x(step),
+        weight,
+        out(step),
+        n=n,
+        bias=bias,
+        residual=residual(step),
+        act=act,
+        workspace=scratch,
+        squares=squares(step),
+    )
+
+
+def _linear_norm(args: _Args) -> Launch:
+    x, weight, out, residual = args.buffer("x"), args.matrix(), args.buffer("out"), args.buffer("residual")
+    bias, gain, n, scratch = args.optional_vector("bias"), args.vector("gain"), args.number("n"), args.memory.scratch
+    scaled, squares = args.buffer("scaled"), args.buffer("squares")
+    return lambda step: linear(
+        x(step),
+        weight,
+        out(step),
+        n=n,
+        bias=bias,
+        residual=residual(step),
+        workspace=scratch.linear,
+        parts_out=RowParts(gain, scaled(step), squares(step)),
     )
 
 
@@ -131,7 +166,7 @@ def _qkv_rope_kv(args: _Args) -> Launch:
     table, layer = args.vector("rope"), args.memory.kv.layers[args.number("layer")]
     heads, kv_heads, head_dim = (args.number(name) for name in ("num_heads", "num_kv_heads", "head_dim"))
     eps, scratch = float(args.call.attrs["eps"]), args.memory.scratch
-    n, of_v = qkv_columns(args.call), None
+    n, of_v, squares = qkv_columns(args.call), None, args.row_squares()
     if "v_weight" in args.call.args:  # in another encoding than q and k
         of_v, v_bias, of_qk = args.matrix("v_weight"), args.optional_vector("v_bias"), bias
         first, bias = n - kv_heads * head_dim, None
@@ -139,7 +174,7 @@ def _qkv_rope_kv(args: _Args) -> Launch:
     def launch(step: DeviceStep) -> None:
         qkv = scratch.qkv[: step.sizes["T"], :n]
         if of_v is None:
-            linear(x(step), weight, qkv, n=n, workspace=scratch.linear)
+            linear(x(step), weight, qkv, n=n, workspace=scratch.linear, squares=squares(step))
         else:
             linear(x(step), weight, qkv[:, :first], n=first, bias=of_qk, workspace=scratch.linear)
             linear(x(step), of_v, qkv[:, first:], n=n - first, bias=v_bias, workspace=scratch.linear)
@@ -165,7 +200,7 @@ def _qkv_rope_kv(args: _Args) -> Launch:
 def _attention(args: _Args) -> Launch:
     q, out, attrs = args.buffer("q"), args.buffer("out"), args.call.attrs
     layer, scratch = args.memory.kv.layers[args.number("layer")], args.memory.scratch
-    work = scratch.work_of(args.call)
+    work, is_coded = scratch.work_of(args.call), args.memory.specs[args.call.args["out"]].dtype == TOKEN
     return lambda step: attention(
         q(step),
         layer,
@@ -179,6 +214,7 @@ def _attention(args: _Args) -> Launch:
         scale=attrs["scale"],
         window=attrs["window"] or 0,
         softcap=attrs["softcap"] or 0.0,
+        rows=scratch.rows if is_coded else None,
     )
 
 
@@ -235,6 +271,7 @@ _FAMILIES: Mapping[str, Callable[[_Args], Launch]] = {
     "norm": _norm,
     "gather": _gather,
     "linear": _linear,
+    "linear_norm": _linear_norm,
     "qkv_rope_kv": _qkv_rope_kv,
     "attention": _attention,
     "head_top": _head_top,

@@ -10,7 +10,7 @@ import re
 from collections.abc import Iterable, Mapping
 from typing import Any
 
-from albireo.backends.backend import Variant
+from albireo.backends.backend import FOUR_BY_SIXTEEN, Variant
 from albireo.dtypes import COMPUTE_DTYPES, TOKEN
 from albireo.encodings import is_encoding
 from albireo.errors import ConfigError
@@ -21,7 +21,7 @@ LEVEL = "triton"
 #: Of the least compute capability, 8.0, as targets write it.
 MIN_CAPABILITY = 80
 #: Families that read a matrix, and may read one in few bits.
-_MATRICES = ("embed", "linear", "qkv_rope_kv", "head_top")
+_MATRICES = ("embed", "linear", "linear_norm", "qkv_rope_kv", "head_top")
 #: Families that can write, or copy, rows of 8-bit codes.
 _TO_TOKENS = ("norm", "elementwise", "gather")
 _OTHERS = ("norm", "gather", "attention", "head_norm", "rope", "kv_write", "elementwise", "slice", "top")
@@ -38,6 +38,9 @@ _ACTS = ("none", "silu_mul", "gelu_tanh_mul")
 
 class CudaCatalog:
     """What can be launched; the same on every GPU."""
+
+    #: See KernelCatalog.
+    abilities: frozenset[str] = frozenset({FOUR_BY_SIXTEEN, "attention to codes", "norms in linears"})
 
     def variants(self, family: str, dtype: str, attrs: Mapping[str, Any]) -> tuple[Variant, ...]:
         """See KernelCatalog. Sums over ranks are not formed here yet: neither all_reduce nor chunks."""

@@ -13,7 +13,9 @@ from albireo.backends.cuda.kernels import matmul_smallm as few
 from albireo.backends.cuda.kernels.matmul_groups import matmul_groups
 from albireo.backends.cuda.kernels.matmul_int8 import matmul_int8
 from albireo.backends.cuda.kernels.parts.epilogue import act_code
+from albireo.backends.cuda.kernels.parts.row_squares import RowParts, RowSquares
 from albireo.backends.cuda.kernels.parts.tiles import FEW_TOKENS
+from albireo.backends.cuda.kernels.row_factors import row_factors
 from albireo.backends.cuda.matrix import DeviceMatrix
 from albireo.backends.cuda.workspace import workspace_bytes
 from albireo.dtypes import COMPUTE_DTYPES
@@ -39,17 +41,21 @@ def linear(
     chunks: int = 1,
     workspace: torch.Tensor | None = None,
     x_scale: torch.Tensor | None = None,
+    squares: RowSquares | None = None,
+    parts_out: RowParts | None = None,
 ) -> None:
     """A row's bits depend on that row and the weight only.
 
     Args:
-        x: [T, K] of the weight's type; rows of encodings.Encoding.activation where it is encoded.
+        x: [T, K] of the weight's type; where it is encoded, rows of encodings.Encoding.activation, or bfloat16 beside
+            4-bit codes with zero points (W4A16).
         out: [T, n] float32, bfloat16 or float16; rows contiguous inside, and so are x and residual.
         bias: [weight.rows] float32. residual: [T, n] float32, may be out.
         act: none, silu_mul or gelu_tanh_mul; with one of those gate and up rows take turns in the weight, as in
             graph.program.GATE_UP_INTERLEAVE.
         n: outputs of a row; None: all of out's.
         x_scale: [T] float32 where x is float8 e4m3 beside float8 weights; else None.
+        squares, parts_out: norms inside linears (parts/row_squares.py), where x is bfloat16; else None.
         chunks: 1. workspace: uint8, workspace_size() bytes at least, zeroed once; linears of one stream share it.
     Raises: UnsupportedModel for chunks, which tensor parallelism needs.
     """
@@ -57,12 +63,15 @@ def linear(
         raise UnsupportedModel(f"sums as a tree of {chunks} chunks are not computed on a GPU; use one rank, or the CPU")
     n = out.shape[1] if n is None else n
     code = act_code(act)
-    if weight.dtype not in (*COMPUTE_DTYPES, *few.SCALES):
+    if weight.dtype not in (*COMPUTE_DTYPES, *few.SCALES) or x.dtype == torch.uint8:
         _integers(x, weight, out, n, bias, residual, code)
     elif len(x) <= FEW_TOKENS:
-        few.matmul_smallm(x, weight, out, n, bias, residual, code, workspace, x_scale)
+        few.matmul_smallm(x, weight, out, n, bias, residual, code, workspace, x_scale, None, squares, parts_out)
     else:
-        many.matmul(x, weight, out, n, bias, residual, code, x_scale)
+        if squares is not None:
+            row_factors(squares, squares.factors)
+            x_scale = squares.factors
+        many.matmul(x, weight, out, n, bias, residual, code, x_scale, None, parts_out)
 
 
 def _integers(

@@ -14,10 +14,12 @@ import torch
 from albireo.backends.cuda.attention_plan import AttentionShape, WorkList, work_list
 from albireo.backends.cuda.attention_plan import workspace_size as attention_size
 from albireo.backends.cuda.kernels.top import top_workspace
+from albireo.backends.cuda.kv import TORCH_DTYPES
 from albireo.backends.cuda.linear import workspace_size as linear_size
+from albireo.dtypes import TOKEN
 from albireo.graph.program import Call, Program
 
-_LINEARS = ("linear", "qkv_rope_kv", "head_top")
+_LINEARS = ("linear", "linear_norm", "qkv_rope_kv", "head_top")
 #: Of a step on CPU tensors, where the number only has to be small.
 _FEW_PROCESSORS = 4
 
@@ -31,7 +33,8 @@ class Scratch:
         logits: [G, V] float32 under head_top.
         linear: bytes of split sums, zeros at first.
         top: int64 of a head_top's or top's keys.
-        attention: float32 of partial results. work: the list of work items of a step, for each shape of attention.
+        attention: float32 of partial results. rows: as many numbers of q's type as attention to codes needs.
+        factors: [T] of norms inside linears. work: the list of work items of a step, for each shape of attention.
     """
 
     qkv: torch.Tensor
@@ -39,6 +42,8 @@ class Scratch:
     linear: torch.Tensor
     top: torch.Tensor
     attention: torch.Tensor
+    rows: torch.Tensor
+    factors: torch.Tensor
     work: Mapping[AttentionShape, WorkList]
 
     @classmethod
@@ -59,6 +64,8 @@ class Scratch:
             linear=zeros(max((_linear_bytes(call, program) for call in program.calls), default=0), torch.uint8),
             top=zeros(top_workspace(maxima["G"], vocab), torch.int64),
             attention=zeros(max((attention_size(s, maxima["T"]) for s in shapes), default=0), torch.float32),
+            factors=zeros(maxima["T"], torch.float32),
+            rows=_rows_of_codes(calls["attention"], program, maxima["T"], device),
             work={shape: work_list(shape, maxima["T"], maxima["B"], device) for shape in shapes},
         )
 
@@ -84,6 +91,14 @@ def qkv_columns(call: Call) -> int:
 def _heads_and_window(call: Call) -> tuple[int, int, int, int]:
     attrs = call.attrs
     return attrs["num_heads"], attrs["num_kv_heads"], attrs["head_dim"], attrs["window"] or 0
+
+
+def _rows_of_codes(calls: list[Call], program: Program, tokens: int, device: torch.device) -> torch.Tensor:
+    """Numbers of q's type, for attention that writes codes."""
+    coded = [call for call in calls if program.buffers[call.args["out"]].dtype == TOKEN]
+    widths = [int(call.attrs["num_heads"] * call.attrs["head_dim"]) for call in coded]
+    dtype = program.buffers[coded[0].args["q"]].dtype if coded else "float32"
+    return torch.zeros(tokens * max(widths, default=0), dtype=TORCH_DTYPES[dtype], device=device)
 
 
 def _shape_of(call: Call, program: Program, max_positions: int, device: torch.device) -> AttentionShape:

@@ -1,4 +1,4 @@
-"""rms_norm: x / sqrt(mean(x^2) + eps) * weight, in float64, rounded once to float32.
+"""rms_norm and its three steps: x / sqrt(mean(x^2) + eps) * weight, in float64, rounded once to float32.
 
 Called by interpret.py. With num_heads > 1 each of the equal parts of a row is a vector of its own.
 """
@@ -8,6 +8,7 @@ from __future__ import annotations
 import numpy as np
 
 from albireo.backends.reference.call import Array, OpCall
+from albireo.graph.ops import SQUARES
 
 
 def rms_norm(call: OpCall) -> tuple[Array, ...]:
@@ -16,3 +17,19 @@ def rms_norm(call: OpCall) -> tuple[Array, ...]:
     mean_square = np.mean(parts**2, axis=-1, keepdims=True)
     y = parts / np.sqrt(mean_square + call.attrs["eps"]) * call["weight"]
     return (y.reshape(x.shape).astype(np.float32),)
+
+
+def gain(call: OpCall) -> tuple[Array, ...]:
+    return (call["x"] * call["weight"].astype(np.float32),)
+
+
+def squares(call: OpCall) -> tuple[Array, ...]:
+    x = call["x"].astype(np.float64)
+    starts = range(0, x.shape[1], SQUARES)
+    return (np.stack([np.sum(x[:, at : at + SQUARES] ** 2, axis=1) for at in starts], axis=1).astype(np.float32),)
+
+
+def row_norm(call: OpCall) -> tuple[Array, ...]:
+    mean = np.sum(call["squares"].astype(np.float64), axis=1, keepdims=True) / call.attrs["width"]
+    y = call["x"] / np.sqrt(mean + call.attrs["eps"])
+    return ((y + call["bias"] if "bias" in call.inputs else y).astype(np.float32),)

@@ -7,16 +7,19 @@ workspace_size() float32. window: positions a row sees, its own included; 0: all
 
 Head h of token t sees positions 0 to its own, the last `window` of them. Scores are q.k * scale, capped as softcap *
 tanh(score / softcap); out is the mean of v by their softmax. All of out is written; a padding row, which belongs to no
-sequence, is zeros. The kernel writes rows of sequences that the work list has whole, and parts of the others in the
-workspace, which attention_combine, launched behind it, finishes. Blocks beyond a context, and positions of its last
-block behind it, are not read.
+sequence, is zeros. Blocks beyond a context, and positions of its last block behind it, are not read.
+
+One launch. Rows of a sequence that the work list has whole are written as they are ready; of the others each program
+leaves a part in the workspace, and the one that comes last, whichever it is, merges the parts in order of position
+(kernels wait for nothing). Where out is token rows (uint8, csrc's tokens.h), heads are rounded to q's type in rows [T,
+H * D], and whoever brings the last head of a token turns that token's row into codes.
 
 Bits of a row depend on itself, its context, KV_TILE, SPLIT and the matrix instruction: keys are taken KV_TILE at a time
 from position 0; each split of SPLIT positions starts anew, and splits are merged in order (parts/softmax.py), within a
-program or by attention_combine. What a row sees nothing of changes nothing. All sums across a tile are the matrix
-unit's, the weights' too, so neither the rows of a tile nor its warps matter. tile_rows 16 is HMMA everywhere; 64 and
-128 are HGMMA on 9.0, tcgen05 on 10.0, else HMMA. In the interpreter every tile_rows gives the same bits. Whether HMMA
-and HGMMA do is to be measured; where they do not, AttentionShape.tile_rows = 64 makes one class of all steps.
+program or by the last of several. What a row sees nothing of changes nothing. All sums across a tile are the matrix
+unit's, the weights' too, so neither the rows of a tile nor its warps matter. tile_rows 16 and 32 are HMMA everywhere;
+64 and 128 are HGMMA on 9.0, tcgen05 on 10.0, else HMMA. In the interpreter every tile_rows gives the same bits. Whether
+HMMA and HGMMA do is to be measured; where they do not, AttentionShape.tile_rows = 64 makes one class of all steps.
 
 Rounding: products of 16 bits are exact, sums float32. Where q and the cache have one type, weights are rounded to it
 before they meet v. With codes, weights times the values' scales are rounded to bfloat16 (scales leave float16's range),
@@ -41,10 +44,11 @@ import triton.language as tl
 
 from albireo.backends.cuda.aot import AotCase
 from albireo.backends.cuda.attention_plan import ITEM_FIELDS, KV_TILE, WorkList, parts_of
-from albireo.backends.cuda.kernels.attention_combine import attention_combine
 from albireo.backends.cuda.kernels.parts.arithmetic import mma, round_to
+from albireo.backends.cuda.kernels.parts.attention_rows import complete_tokens, merge_parts, store_rows
 from albireo.backends.cuda.kernels.parts.kv_numbers import numbers_of, where_it_is
-from albireo.backends.cuda.kernels.parts.softmax import merge, normalise, shift_of
+from albireo.backends.cuda.kernels.parts.row_codes import row_block
+from albireo.backends.cuda.kernels.parts.softmax import merge, shift_of
 from albireo.backends.cuda.kv import TORCH_DTYPES, LayerKV
 from albireo.backends.cuda.step import DeviceStep
 from albireo.errors import InvariantError
@@ -66,8 +70,11 @@ def attention_kernel(
     k_scale,
     v_scale,
     out,
+    rows_out,
     items,
     count,
+    arrived,
+    finished,
     block_table,
     table_start,
     partial,
@@ -92,14 +99,19 @@ def attention_kernel(
     WINDOW: tl.constexpr,
     SOFTCAP: tl.constexpr,
     STAGES: tl.constexpr,
+    MERGED: tl.constexpr,
+    TOKEN_BLOCK: tl.constexpr,
 ):
     num_units = tl.load(count) * KV_HEADS
+    to = out if TOKEN_BLOCK == 0 else rows_out
+    to_stride = out_stride if TOKEN_BLOCK == 0 else KV_HEADS * GROUP * HEAD_DIM
     dims = tl.arange(0, BLOCK_DIM)
     lanes = tl.arange(0, BN)
     ones = tl.full((BN, ONES), 1.0, tl.float32).to(PV_TYPE)
     unit = tl.program_id(0)
     while unit < num_units:
-        next_unit = tl.num_programs(0) + tl.atomic_add(count + 1, 1, sem="relaxed")
+        # each unit adds one, so attention of the next layer finds a multiple of num_units
+        next_unit = tl.num_programs(0) + tl.atomic_add(count + 1, 1, sem="relaxed") % num_units
         item = items + (unit // KV_HEADS) * _FIELDS
         kv_head = unit % KV_HEADS
         sequence = tl.load(item)
@@ -171,7 +183,7 @@ def attention_kernel(
             if CODES:
                 weights = weights * tl.load(v_scale + row, mask=is_there, other=0.0)[None, :]
             tile_v = numbers_of(tl.load(v + numbers, mask=there, other=0.0), PV_TYPE)
-            if CODES and BM == 16:
+            if CODES and BM < 64:
                 tile_v = where_it_is(tile_v)
             acc = mma(round_to(weights, PV_TYPE), tile_v, acc)
         total_m, total_l, total = merge(total_m, total_l, total, m, tl.max(l, axis=1), acc)
@@ -185,22 +197,45 @@ def attention_kernel(
         is_row = rows < num_rows
         tokens = rows // GROUP
         heads = kv_head * GROUP + rows % GROUP
+        is_whole = slot < 0
         if slot < 0:
-            at_out = (first_token + tokens).to(tl.int64)[:, None] * out_stride + heads[:, None] * HEAD_DIM
-            tl.store(
-                out + at_out + dims[None, :],
-                round_to(normalise(total_l, total), out.dtype.element_ty),
-                mask=is_row[:, None] & (dims < HEAD_DIM)[None, :],
-            )
-        elif begin < end:
-            at_part = (slot + tokens).to(tl.int64) * (KV_HEADS * GROUP) + heads
-            tl.store(
-                partial + at_part[:, None] * HEAD_DIM + dims[None, :],
-                total,
-                mask=is_row[:, None] & (dims < HEAD_DIM)[None, :],
-            )
-            tl.store(partial_ml + at_part * 2, total_m, mask=is_row)
-            tl.store(partial_ml + at_part * 2 + 1, total_l, mask=is_row)
+            store_rows(
+                total_l, total, to, to_stride, 0, first_token, first_row, num_rows, kv_head,
+                KV_HEADS, GROUP, HEAD_DIM, BM,
+            )  # fmt: skip
+        else:
+            if begin < end:
+                at_part = (slot + tokens).to(tl.int64) * (KV_HEADS * GROUP) + heads
+                tl.store(
+                    partial + at_part[:, None] * HEAD_DIM + dims[None, :],
+                    total,
+                    mask=is_row[:, None] & (dims < HEAD_DIM)[None, :],
+                )
+                tl.store(partial_ml + at_part * 2, total_m, mask=is_row)
+                tl.store(partial_ml + at_part * 2 + 1, total_l, mask=is_row)
+            tl.debug_barrier()  # every thread's stores are released by the one that counts
+            # how many parts there are, and which this one is
+            nth = tl.load(item + 5, volatile=True) - tl.load(item + 8, volatile=True)
+            splits = tl.load(item + 9, volatile=True)
+            own = arrived + (unit // KV_HEADS - nth) * KV_HEADS + kv_head
+            is_whole = tl.atomic_add(own, 1, sem="acq_rel", scope="gpu") == splits - 1
+            if is_whole:
+                tl.store(own, 0)
+                for first_dim in tl.range(0, HEAD_DIM, MERGED, num_stages=1):
+                    merged_l, merged = merge_parts(
+                        partial, partial_ml, item, slot, nth, splits, first_dim, first_row, num_rows, kv_head, window,
+                        KV_HEADS, GROUP, HEAD_DIM, SPLIT, BM, MERGED, WINDOW, STAGES,
+                    )  # fmt: skip
+                    store_rows(
+                        merged_l, merged, to, to_stride, first_dim, first_token, first_row, num_rows, kv_head,
+                        KV_HEADS, GROUP, HEAD_DIM, BM,
+                    )  # fmt: skip
+        if TOKEN_BLOCK > 0:  # noqa: SIM102 - a constant: nothing below is compiled where it is 0
+            if is_whole:
+                complete_tokens(
+                    to, out, finished, first_token, first_row, num_rows, out_stride,
+                    KV_HEADS * GROUP, GROUP, HEAD_DIM, BM, TOKEN_BLOCK,
+                )  # fmt: skip
         unit = next_unit
 
 
@@ -217,12 +252,17 @@ def attention(
     scale: float,
     window: int,
     softcap: float,
+    rows: torch.Tensor | None = None,
 ) -> None:
+    """rows: [at least T, H * D] of q's type, contiguous, where out is token rows; else None."""
     shape, plan = work.shape, work.plan(step)
     asked = (num_heads, num_kv_heads, head_dim, window, q.dtype, kv.k.dtype)
     types = (TORCH_DTYPES[shape.q_dtype], TORCH_DTYPES[shape.kv_dtype])
     if asked != (shape.num_heads, shape.num_kv_heads, shape.head_dim, shape.window, *types):
         raise InvariantError(f"attention of {asked} (heads, KV heads, head_dim, window, types) got work of {shape}")
+    is_coded = out.dtype == torch.uint8
+    if is_coded and (rows is None or rows.dtype != q.dtype or rows.numel() < len(q) * num_heads * head_dim):
+        raise InvariantError(f"attention to 8-bit codes needs rows of {len(q)} x {num_heads * head_dim} {q.dtype}")
     sums, stats = parts_of(shape, plan, workspace)
     qk_type, pv_type = shape.compute_types
     attention_kernel[(plan.programs,)](
@@ -232,8 +272,11 @@ def attention(
         kv.k_scale,
         kv.v_scale,
         out,
+        out if rows is None else rows,
         work.items,
         work.count,
+        work.arrived,
+        work.finished,
         step.block_table,
         step.table_start,
         sums,
@@ -258,10 +301,11 @@ def attention(
         WINDOW=window > 0,
         SOFTCAP=softcap > 0,
         STAGES=_STAGES,
+        MERGED=_merged(plan.tile_rows, kv.k.shape[3]),
+        TOKEN_BLOCK=row_block(num_heads * head_dim) if is_coded else 0,
         num_warps=_warps(plan.tile_rows),
         num_stages=_STAGES,
     )
-    attention_combine(out, step, work, workspace)
 
 
 def _readable(numbers: torch.Tensor) -> torch.Tensor:
@@ -270,20 +314,28 @@ def _readable(numbers: torch.Tensor) -> torch.Tensor:
     return numbers.view(torch.uint8) if is_old and numbers.dtype == torch.float8_e4m3fn else numbers
 
 
+def _merged(tile_rows: int, head_dim: int) -> int:
+    """Columns that are merged at once, so that they need no more registers than the products do."""
+    return min(int(triton.next_power_of_2(head_dim)), 2048 // tile_rows)
+
+
 def _warps(tile_rows: int) -> int:
     return 4 if tile_rows == 16 else 8
+
+
+_ALIGNED = ("items", "block_table", "q_stride", "out_stride", "table_stride")
 
 
 def aot_cases() -> list[AotCase]:
     def case(rows: int, cache: str, head_dim: int, words: Mapping[int, tuple[str, ...]], **options: Any) -> AotCase:
         architectures = tuple(words)
         return AotCase(
-            f"attention.{cache}.d{head_dim}.rows{rows}.sm{'_'.join(map(str, architectures))}",
+            f"attention.{cache}.d{head_dim}.rows{rows}{'.codes' * ('TOKEN_BLOCK' in options)}",
             attention_kernel,
-            dict.fromkeys(("q", "out"), "*bf16")
+            {"q": "*bf16", "out": "*u8" if options.get("TOKEN_BLOCK") else "*bf16", "rows_out": "*bf16"}
             | dict.fromkeys(("k", "v"), f"*{cache}")
             | dict.fromkeys(("k_scale", "v_scale", "partial", "partial_ml"), "*fp32")
-            | dict.fromkeys(("items", "count", "block_table", "table_start"), "*i32")
+            | dict.fromkeys(("items", "count", "arrived", "finished", "block_table", "table_start"), "*i32")
             | dict.fromkeys(("scale", "softcap"), "fp32")
             | dict.fromkeys(("window", "q_stride", "out_stride"), "i32"),
             {
@@ -302,11 +354,13 @@ def aot_cases() -> list[AotCase]:
                 "WINDOW": True,
                 "SOFTCAP": True,
                 "STAGES": _STAGES,
+                "MERGED": _merged(rows, head_dim),
+                "TOKEN_BLOCK": 0,
             }
             | options,
             num_warps=_warps(rows),
             num_stages=_STAGES,
-            aligned=("q", "k", "v", "out", "items", "partial", "q_stride", "out_stride"),
+            aligned=("q", "k", "v", "out", "rows_out", "partial", *_ALIGNED),
             max_shared=132 << 10,
             words=words,
             architectures=architectures,
@@ -318,6 +372,9 @@ def aot_cases() -> list[AotCase]:
         case(64, "bf16", 128, {90: ("HGMMA", loads)}),
         case(128, "bf16", 128, {90: ("HGMMA", loads)}),
         case(64, "bf16", 256, {90: ("HGMMA", loads)}),
+        case(32, "i8", 256, {arch: ("HMMA", loads) for arch in (80, 90, 100)}),
+        case(16, "i8", 256, {90: ("HMMA", loads)}),
+        case(16, "bf16", 128, {90: ("HMMA",)}, TOKEN_BLOCK=4096),
         case(64, "i8", 128, {90: ("HGMMA", loads), 100: (loads,)}),
         case(16, "fp8e4nv", 80, {90: ("HMMA", loads)}),
         case(64, "u8", 128, {80: ("HMMA", loads)}),

@@ -1,8 +1,8 @@
 """build_work_list: which tiles of rows the attention of a step computes, and against which splits of their contexts.
 
 query_start: [B + 1] and context_len: [B] int32 of a DeviceStep; work: a WorkList (../attention_plan.py), all of it
-written. One launch a step and window, before the first attention. A padding sequence has no items; a token behind
-query_start[B] belongs to no sequence and is marked as padding.
+written but its counters. One launch a step and window, before the first attention. A padding sequence has no items;
+tokens behind query_start[B] belong to no sequence and are items, the last ones, that see nothing.
 
 A sequence is computed whole, each tile of its rows by one program, unless that program would then take longer than half
 of what each has to do on average; such a sequence is cut into an item a split. Whole sequences need no parts and no
@@ -19,7 +19,7 @@ import triton
 import triton.language as tl
 
 from albireo.backends.cuda.aot import AotCase
-from albireo.backends.cuda.attention_plan import ITEM_FIELDS, TOKEN_FIELDS, WorkList
+from albireo.backends.cuda.attention_plan import ITEM_FIELDS, WorkList
 from albireo.backends.cuda.step import DeviceStep
 
 _BLOCK = 64
@@ -31,7 +31,6 @@ def build_work_list_kernel(
     context_len,
     count,
     items,
-    tokens,
     num_sequences,
     num_tokens,
     window,
@@ -42,7 +41,6 @@ def build_work_list_kernel(
     TILE_ROWS: tl.constexpr,
     SPLIT: tl.constexpr,
     ITEM: tl.constexpr,
-    TOKEN: tl.constexpr,
     SEQUENCES: tl.constexpr,
     BLOCK: tl.constexpr,
 ):
@@ -69,14 +67,19 @@ def build_work_list_kernel(
     lanes = tl.arange(0, BLOCK)
 
     if mine == num_sequences:
-        tl.store(count, num_whole + tl.sum(split_items, axis=0))
+        num_items = num_whole + tl.sum(split_items, axis=0)
+        padding = tl.load(query_start + num_sequences)
+        num_rows = (num_tokens - padding) * GROUP
+        more = (num_rows + TILE_ROWS - 1) // TILE_ROWS
+        tl.store(count, num_items + more)
         tl.store(count + 1, 0)
-        for token in range(tl.load(query_start + num_sequences), num_tokens, BLOCK):
-            at = token + lanes
-            mask = at < num_tokens
-            tl.store(tokens + at * TOKEN, 0, mask=mask)
-            tl.store(tokens + at * TOKEN + 1, 0, mask=mask)
-            tl.store(tokens + at * TOKEN + 2, -1, mask=mask)
+        for i in range(0, more, BLOCK):
+            at = i + lanes
+            none = at * 0
+            _store_item(
+                items + (num_items + at) * ITEM, at < more,
+                none, padding, at * TILE_ROWS, num_rows, none, none, none, none - 1, none, none,
+            )  # fmt: skip
     else:
         is_mine, is_before = each == mine, each < mine
         my_n = tl.sum(tl.where(is_mine, n, 0), axis=0)
@@ -97,23 +100,28 @@ def build_work_list_kernel(
             tile = tl.where(am_split, at // tl.maximum(my_splits, 1), my_tiles - 1 - at)
             split = tl.where(am_split, at % tl.maximum(my_splits, 1), 0)
             item = items + (before + at) * ITEM
-            tl.store(item, mine, mask=mask)
-            tl.store(item + 1, my_start, mask=mask)
-            tl.store(item + 2, tile * TILE_ROWS, mask=mask)
-            tl.store(item + 3, my_n * GROUP, mask=mask)
-            tl.store(item + 4, my_base, mask=mask)
-            tl.store(item + 5, my_first + split, mask=mask)
-            tl.store(item + 6, my_first + tl.where(am_split, split + 1, my_splits), mask=mask)
-            tl.store(item + 7, tl.where(am_split, my_part + split * my_n, -1), mask=mask)
-        for token in range(0, my_n, BLOCK):
-            at = token + lanes
-            mask = at < my_n
-            position = my_base + at
-            seen = tl.where(window > 0, tl.maximum(position - window + 1, 0), 0) // SPLIT
-            found = tokens + (my_start + at) * TOKEN
-            tl.store(found, my_part + (seen - my_first) * my_n + at, mask=mask)
-            tl.store(found + 1, my_n, mask=mask)
-            tl.store(found + 2, tl.where(am_split, position // SPLIT - seen + 1, 0), mask=mask)
+            part = tl.where(am_split, my_part + split * my_n, -1)
+            end = my_first + tl.where(am_split, split + 1, my_splits)
+            _store_item(
+                item, mask,
+                mine, my_start, tile * TILE_ROWS, my_n * GROUP, my_base,
+                my_first + split, end, part, my_first, my_splits,
+            )  # fmt: skip
+
+
+@triton.jit
+def _store_item(item, mask, a, b, c, d, e, f, g, h, i, j):
+    """The fields of items, in order; see ITEM_FIELDS."""
+    tl.store(item, a, mask=mask)
+    tl.store(item + 1, b, mask=mask)
+    tl.store(item + 2, c, mask=mask)
+    tl.store(item + 3, d, mask=mask)
+    tl.store(item + 4, e, mask=mask)
+    tl.store(item + 5, f, mask=mask)
+    tl.store(item + 6, g, mask=mask)
+    tl.store(item + 7, h, mask=mask)
+    tl.store(item + 8, i, mask=mask)
+    tl.store(item + 9, j, mask=mask)
 
 
 def build_work_list(step: DeviceStep, work: WorkList) -> None:
@@ -124,7 +132,6 @@ def build_work_list(step: DeviceStep, work: WorkList) -> None:
         step.context_len,
         work.count,
         work.items,
-        work.tokens,
         num_sequences,
         step.sizes["T"],
         shape.window,
@@ -135,7 +142,6 @@ def build_work_list(step: DeviceStep, work: WorkList) -> None:
         TILE_ROWS=plan.tile_rows,
         SPLIT=shape.split,
         ITEM=ITEM_FIELDS,
-        TOKEN=TOKEN_FIELDS,
         SEQUENCES=max(16, triton.next_power_of_2(num_sequences)),
         BLOCK=_BLOCK,
         num_warps=4,
@@ -143,10 +149,10 @@ def build_work_list(step: DeviceStep, work: WorkList) -> None:
 
 
 def aot_cases() -> list[AotCase]:
-    names = ["query_start", "context_len", "count", "items", "tokens"]
+    names = ["query_start", "context_len", "count", "items"]
     numbers = ["num_sequences", "num_tokens", "window", "programs", "max_parts"]
     signature = {name: "*i32" for name in names} | {name: "i32" for name in numbers}
-    constants = {"KV_HEADS": 8, "GROUP": 4, "TILE_ROWS": 16, "SPLIT": 512, "ITEM": ITEM_FIELDS, "TOKEN": TOKEN_FIELDS}
+    constants = {"KV_HEADS": 8, "GROUP": 4, "TILE_ROWS": 16, "SPLIT": 512, "ITEM": ITEM_FIELDS}
     return [
         AotCase(
             f"build_work_list.{sequences}",

@@ -1,9 +1,10 @@
 """matmul_smallm: out = epilogue(x @ weight^T) for few tokens, as fast as the weight streams in.
 
 x: [T, K], weight: [N, K], both of one type, float32, float16 or bfloat16; or weight fp8 or fp8.g128 and x bfloat16, or
-float8 e4m3 with a scale a token, x_scale: [T] float32. out: [T, n] float32, bfloat16 or float16; rows contiguous
-inside. Epilogue: see parts/epilogue.py. Weight rows are the rows of the matrix unit's tile and tokens its columns (16,
-32 or 64), so that Hopper's wgmma is used even for one token.
+float8 e4m3 with a scale a token, x_scale: [T] float32; or weight int4.gG and x bfloat16 (W4A16). out: [T, n] float32,
+bfloat16 or float16; rows contiguous inside. Epilogue: see parts/epilogue.py. Norms inside linears: see
+parts/row_squares.py. Weight rows are the rows of the matrix unit's tile and tokens its columns (16, 32 or 64), so that
+Hopper's wgmma is used even for one token.
 
 A sum is one chain of ascending k (parts/chain.py), or num_parts() chains, a constant of the shape, which are added in
 ascending order by the program that comes last; it sets its counter back to zero. So a row's bits depend on neither T
@@ -12,26 +13,30 @@ nor its place, and kernels/matmul.py gives the same. Padding rows are computed a
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 import triton
 import triton.language as tl
 
 from albireo.backends.cuda.aot import ARCHITECTURES, AotCase
-from albireo.backends.cuda.kernels.parts.chain import CHANNELS, GROUPS, UNSCALED, chain
+from albireo.backends.cuda.kernels.parts.chain import CHANNELS, GROUP, GROUPS, NIBBLES, UNSCALED, chain
 from albireo.backends.cuda.kernels.parts.epilogue import finish
+from albireo.backends.cuda.kernels.parts.row_squares import RowParts, RowSquares, row_factor
 from albireo.backends.cuda.kernels.parts.tiles import BUSY_TILES, FEW_TOKENS, Tile, tokens_of
 from albireo.backends.cuda.matrix import DeviceMatrix
 from albireo.backends.cuda.workspace import MAX_COUNTERS, counters_and_parts
+from albireo.encodings import encoding
 
 #: Encodings that are multiplied as bfloat16.
-SCALES = {"fp8": CHANNELS, "fp8.g128": GROUPS}
+SCALES = {"fp8": CHANNELS, "fp8.g128": GROUPS} | {f"int4.g{group}": NIBBLES for group in (32, 64, 128)}
 _CHANNELS = tl.constexpr(CHANNELS)
 #: Weight rows of a tile.
 TILE_ROWS = 64
 #: The least k worth a part of its own.
 _LEAST_PART = 512
 _MOST_PARTS = 8
-#: Every part but the last is a whole number of these long.
+#: Every part but the last is a whole number of these long; of 4 bits, which come in pairs of groups, of two.
 PART_STEP = 128
 
 
@@ -45,9 +50,10 @@ def num_parts(rows: int, k: int, dtype: str) -> int:
     return 1 << max(most.bit_length() - 1, 0)
 
 
-def part_length(k: int, parts: int) -> int:
+def part_length(k: int, parts: int, dtype: str) -> int:
     """k of every part but the last."""
-    return -(-k // (parts * PART_STEP)) * PART_STEP
+    step = 2 * PART_STEP if SCALES.get(dtype) == NIBBLES else PART_STEP
+    return -(-k // (parts * step)) * step
 
 
 def operands(weight: DeviceMatrix, x: torch.Tensor) -> tuple[torch.Tensor, int]:
@@ -57,10 +63,17 @@ def operands(weight: DeviceMatrix, x: torch.Tensor) -> tuple[torch.Tensor, int]:
     return weight.codes if x.dtype == weight.codes.dtype else weight.codes.view(torch.uint8), SCALES[weight.dtype]
 
 
+def group_of(dtype: str) -> int:
+    """Inputs of a group of 4 bits: what a tile of k is."""
+    return encoding(dtype).group or GROUP
+
+
 def tile_for(num_tokens: int, dtype: str) -> Tile:
     tokens = tokens_of(num_tokens)
     if dtype == "float32":
         return Tile(TILE_ROWS, tokens, 32, 3)
+    if SCALES.get(dtype) == NIBBLES:
+        return Tile(TILE_ROWS, tokens, group_of(dtype), {16: 6, 32: 4, 64: 3}[tokens])
     few_bytes = dtype in SCALES
     return Tile(TILE_ROWS, tokens, 128, {16: 8, 32: 6, 64: 4}[tokens] if few_bytes else {16: 5, 32: 4, 64: 3}[tokens])
 
@@ -76,26 +89,39 @@ def matmul_smallm_kernel(
     x,
     weight,
     scale,
+    zero,
     x_scale,
     out,
     bias,
     residual,
     parts,
     counters,
+    row_squares,
+    gain,
+    scaled,
+    squares,
     num_tokens,
     n,
     k,
     num_rows,
+    weight_stride,
     x_stride,
     out_stride,
     residual_stride,
     part_k,
+    row_squares_stride,
+    num_row_squares,
+    norm_width,
+    scaled_stride,
+    squares_stride,
+    norm_eps,
     ACT: tl.constexpr,
     HAS_BIAS: tl.constexpr,
     HAS_RESIDUAL: tl.constexpr,
     PARTS: tl.constexpr,
     SCALED: tl.constexpr,
     X_SCALED: tl.constexpr,
+    NORM_LEVELS: tl.constexpr,
     EVEN_K: tl.constexpr,
     ROWS: tl.constexpr,
     TOKENS: tl.constexpr,
@@ -107,21 +133,25 @@ def matmul_smallm_kernel(
     row = tl.minimum(tile * ROWS + tl.arange(0, ROWS), num_rows - 1)
     token = tl.minimum(tl.arange(0, TOKENS), num_tokens - 1)
     at_k = tl.arange(0, BLOCK_K)
-    weight_at = weight + row.to(tl.int64)[:, None] * k + at_k[None, :]
+    weight_at = weight + row.to(tl.int64)[:, None] * weight_stride + at_k[None, :]
     x_at = x + token[None, :] * x_stride + at_k[:, None]
     first = part * part_k
     end = tl.minimum(first + part_k, k)
     acc = chain(
-        weight_at, x_at, at_k, first, end, k, scale, row, num_rows, SCALED, EVEN_K, ROWS, TOKENS, BLOCK_K
+        weight_at, x_at, at_k, first, end, k, scale, zero, row, num_rows, SCALED, EVEN_K, ROWS, TOKENS, BLOCK_K
     )  # fmt: skip
     if PARTS == 1:
         if SCALED == _CHANNELS:
             acc *= tl.load(scale + row)[:, None]
         if X_SCALED:
             acc *= tl.load(x_scale + token)[None, :]
+        if row_squares is not None:
+            acc *= row_factor(
+                row_squares, token, row_squares_stride, num_row_squares, norm_eps, norm_width, NORM_LEVELS
+            )[None, :]
         finish(
             tl.trans(acc), 0, tile * ROWS, num_tokens, n, out, out_stride, bias, residual, residual_stride,
-            ACT, HAS_BIAS, HAS_RESIDUAL,
+            ACT, HAS_BIAS, HAS_RESIDUAL, gain, scaled, scaled_stride, squares, squares_stride,
         )  # fmt: skip
     else:
         place = tl.arange(0, ROWS)[:, None] * TOKENS + tl.arange(0, TOKENS)[None, :]
@@ -137,10 +167,14 @@ def matmul_smallm_kernel(
                 total *= tl.load(scale + row)[:, None]
             if X_SCALED:
                 total *= tl.load(x_scale + token)[None, :]
+            if row_squares is not None:
+                total *= row_factor(
+                    row_squares, token, row_squares_stride, num_row_squares, norm_eps, norm_width, NORM_LEVELS
+                )[None, :]
             tl.atomic_xchg(counters + tile, 0, sem="relaxed", scope="gpu")
             finish(
                 tl.trans(total), 0, tile * ROWS, num_tokens, n, out, out_stride, bias, residual, residual_stride,
-                ACT, HAS_BIAS, HAS_RESIDUAL,
+                ACT, HAS_BIAS, HAS_RESIDUAL, gain, scaled, scaled_stride, squares, squares_stride,
             )  # fmt: skip
 
 
@@ -155,8 +189,13 @@ def matmul_smallm(
     workspace: torch.Tensor | None = None,
     x_scale: torch.Tensor | None = None,
     tile: Tile | None = None,
+    squares: RowSquares | None = None,
+    parts_out: RowParts | None = None,
 ) -> None:
-    """At most FEW_TOKENS rows. act: epilogue.ACTS. tile: for tests; by default tile_for()."""
+    """At most FEW_TOKENS rows. act: epilogue.ACTS. tile: for tests; by default tile_for().
+
+    squares: of x's rows, which are divided; parts_out: see RowParts; else None.
+    """
     rows, k, dtype = weight.rows, weight.cols, weight.dtype
     codes, scaled = operands(weight, x)
     tile = tile or tile_for(len(x), dtype)
@@ -170,27 +209,40 @@ def matmul_smallm(
         x,
         codes,
         out if weight.scale is None else weight.scale,
+        out if weight.zero is None else weight.zero,
         out if x_scale is None else x_scale,
         out,
         out if bias is None else bias,
         out if residual is None else residual,
         waiting,
         counters,
+        None if squares is None else squares.squares,
+        None if parts_out is None else parts_out.gain,
+        None if parts_out is None else parts_out.scaled,
+        None if parts_out is None else parts_out.squares,
         len(x),
         n,
         k,
         rows,
+        codes.stride(0),
         x.stride(0),
         out.stride(0),
         0 if residual is None else residual.stride(0),
-        part_length(k, parts),
+        part_length(k, parts, dtype),
+        0 if squares is None else squares.squares.stride(0),
+        0 if squares is None else squares.squares.shape[1],
+        1 if squares is None else squares.width,
+        0 if parts_out is None else parts_out.scaled.stride(0),
+        0 if parts_out is None else parts_out.squares.stride(0),
+        0.0 if squares is None else squares.eps,
         ACT=act,
         HAS_BIAS=bias is not None,
         HAS_RESIDUAL=residual is not None,
         PARTS=parts,
         SCALED=scaled,
         X_SCALED=x_scale is not None,
-        EVEN_K=k % tile.k == 0,
+        NORM_LEVELS=0 if squares is None else squares.levels,
+        EVEN_K=k % (2 * tile.k if scaled == NIBBLES else tile.k) == 0,
         ROWS=tile.rows,
         TOKENS=tile.tokens,
         BLOCK_K=tile.k,
@@ -200,34 +252,52 @@ def matmul_smallm(
     )
 
 
-_NUMBERS = ("num_tokens", "n", "k", "num_rows", "x_stride", "out_stride", "residual_stride", "part_k")
+_NUMBERS = ("num_tokens", "n", "k", "num_rows", "weight_stride", "x_stride", "out_stride", "residual_stride", "part_k")
+_OF_NORMS = ("row_squares_stride", "num_row_squares", "norm_width", "scaled_stride", "squares_stride")
+#: Pointers of norms inside linears, None where there is none.
+NORM_POINTERS = ("row_squares", "gain", "scaled", "squares")
 _SHORT = {"bfloat16": "bf16", "float16": "fp16", "float32": "fp32"}
 
 
-def pointer_types(dtype: str, act: int, is_fp8: bool) -> dict[str, str]:
-    """Of the arguments of both kernels. is_fp8: x too."""
+def pointer_types(dtype: str, act: int, is_fp8: bool, levels: int) -> dict[str, str]:
+    """Of the arguments of both kernels. is_fp8: x too. levels: of a norm of x; without an activation one of out too."""
     types = {"x": f"*{_SHORT.get(dtype, 'bf16')}", "weight": f"*{_SHORT.get(dtype, 'u8')}", "scale": "*fp32"}
+    types["zero"] = "*u8" if SCALES.get(dtype) == NIBBLES else "*fp32"
+    if levels:
+        types |= {"row_squares": "*fp32"} if act else dict.fromkeys(NORM_POINTERS, "*fp32") | {"scaled": "*bf16"}
     if is_fp8:
         types |= {"x": "*fp8e4nv", "weight": "*fp8e4nv"}
     return types | {"x_scale": "*fp32", "out": "*bf16" if act else "*fp32", "bias": "*fp32", "residual": "*fp32"}
 
 
 def aot_cases() -> list[AotCase]:
-    def case(dtype: str, tokens: int, parts: int, act: int, max_registers: int, is_fp8: bool = False) -> AotCase:
+    def case(
+        dtype: str, tokens: int, parts: int, act: int, max_registers: int, is_fp8: bool = False, levels: int = 0
+    ) -> AotCase:
         tile = tile_for(tokens, dtype)
-        pointers = pointer_types(dtype, act, is_fp8) | {"parts": "*fp32", "counters": "*i32"}
-        constants = {"ACT": act, "HAS_BIAS": True, "HAS_RESIDUAL": not act, "PARTS": parts, "EVEN_K": True}
-        constants |= {"SCALED": SCALES.get(dtype, UNSCALED), "X_SCALED": is_fp8}
+        pointers = pointer_types(dtype, act, is_fp8, levels) | {"parts": "*fp32", "counters": "*i32"}
+        constants: dict[str, Any] = {
+            "ACT": act,
+            "HAS_BIAS": True,
+            "HAS_RESIDUAL": not act,
+            "PARTS": parts,
+            "EVEN_K": True,
+        }
+        constants |= {"SCALED": SCALES.get(dtype, UNSCALED), "X_SCALED": is_fp8, "NORM_LEVELS": levels}
+        constants |= {name: None for name in NORM_POINTERS if name not in pointers}
         constants |= {"ROWS": tile.rows, "TOKENS": tile.tokens, "BLOCK_K": tile.k}
         words = {80: ("HMMA", "LDGSTS.E.BYPASS"), 90: (f"HGMMA.64x{tokens}x16", "LDGSTS.E.BYPASS"), 100: ("UTCHMMA",)}
         if is_fp8:
             words = {90: (f"QGMMA.64x{tokens}x32", "LDGSTS.E.BYPASS"), 100: ("UTCQMMA",)}
         if dtype == "float32":
             words = {90: ("FFMA",)}
+        if SCALES.get(dtype) == NIBBLES:
+            loads = "LDGSTS.E.BYPASS.128" if tile.k == GROUP else "LDGSTS.E.64"
+            words = {80: ("HMMA", loads), 90: (f"HGMMA.64x{tokens}x16", loads), 100: ("UTCHMMA",)}
         return AotCase(
-            f"matmul_smallm.{dtype}.{'fp8.' * is_fp8}{tokens}",
+            f"matmul_smallm.{dtype}.{'fp8.' * is_fp8}{'norms.' * bool(levels)}{tokens}",
             matmul_smallm_kernel,
-            pointers | dict.fromkeys(_NUMBERS, "i32"),
+            pointers | dict.fromkeys((*_NUMBERS, *_OF_NORMS), "i32") | {"norm_eps": "fp32"},
             constants,
             tile.warps,
             tile.stages,
@@ -242,8 +312,12 @@ def aot_cases() -> list[AotCase]:
     return [
         case("bfloat16", 16, 4, 0, 96),
         case("bfloat16", 64, 4, 0, 168),
+        case("bfloat16", 16, 4, 0, 128, levels=6),
         case("float32", 16, 1, 0, 96),
         case("fp8", 32, 1, 1, 128),
         case("fp8.g128", 64, 4, 0, 200),
         case("fp8", 16, 4, 0, 128, is_fp8=True),
+        case("int4.g128", 16, 4, 0, 200),
+        case("int4.g128", 64, 1, 1, 255),
+        case("int4.g32", 16, 4, 0, 200),
     ]

@@ -1,7 +1,8 @@
 """The chain of additions that a sum of a linear is: what matmul_smallm and matmul have in common, and so their bits.
 
 Used inside their kernels. Codes of e4m3 become the bfloat16 numbers that they are, and are multiplied as those; where x
-is e4m3 too both are multiplied as they are, and BLOCK_K is GROUP.
+is e4m3 too both are multiplied as they are, and BLOCK_K is GROUP. Codes of 4 bits, less their zero points, are whole
+numbers that bfloat16 holds; BLOCK_K is their group, of which a step takes two, the halves of the same bytes.
 """
 
 from __future__ import annotations
@@ -11,23 +12,28 @@ import triton.language as tl
 
 from albireo.backends.cuda.kernels.parts.arithmetic import INTERP, mma
 
-#: How a weight is scaled: not at all, each channel, each channel for GROUP inputs.
-UNSCALED, CHANNELS, GROUPS = 0, 1, 2
+#: How a weight is scaled: not at all, each channel, each channel for GROUP inputs, or for BLOCK_K of 4 bits.
+UNSCALED, CHANNELS, GROUPS, NIBBLES = 0, 1, 2, 3
 #: Inputs that share a scale; a tile of k is that long then.
 GROUP = 128
-_GROUPS, _GROUP = tl.constexpr(GROUPS), tl.constexpr(GROUP)
+_GROUPS, _NIBBLES, _GROUP = tl.constexpr(GROUPS), tl.constexpr(NIBBLES), tl.constexpr(GROUP)
 
 
 @triton.jit
 def chain(
-    weight_at, x_at, at_k, first, end, k, scale, row, num_rows,
+    weight_at, x_at, at_k, first, end, k, scale, zero, row, num_rows,
     SCALED: tl.constexpr, EVEN_K: tl.constexpr, ROWS: tl.constexpr, TOKENS: tl.constexpr, BLOCK_K: tl.constexpr,
 ):  # fmt: skip
     """[ROWS, TOKENS] sums over k from first to end, ascending.
 
-    weight_at, x_at: pointers [ROWS, BLOCK_K] and [BLOCK_K, TOKENS] of k = 0. scale: [groups, num_rows] with GROUPS, for
-    which each group is a chain from zero whose sum, times its scale, is added to those before.
+    weight_at, x_at: pointers [ROWS, BLOCK_K] and [BLOCK_K, TOKENS] of k = 0. scale: [groups, num_rows] with GROUPS and
+    NIBBLES, for which each group is a chain from zero whose sum, times its scale, is added to those before. zero: as
+    scale, uint8, with NIBBLES.
     """
+    if SCALED == _NIBBLES:
+        return _chain_of_nibbles(
+            weight_at, x_at, at_k, first, end, k, scale, zero, row, num_rows, EVEN_K, ROWS, TOKENS, BLOCK_K
+        )  # fmt: skip
     acc = tl.zeros((ROWS, TOKENS), tl.float32)
     # a scale is on its way while the group before is computed
     by = tl.load(scale + first // _GROUP * num_rows + row) if SCALED == _GROUPS else 0.0
@@ -51,6 +57,72 @@ def chain(
         else:
             acc = mma(a, b, acc)
     return acc
+
+
+@triton.jit
+def _chain_of_nibbles(
+    weight_at, x_at, at_k, first, end, k, scale, zero, row, num_rows,
+    EVEN_K: tl.constexpr, ROWS: tl.constexpr, TOKENS: tl.constexpr, BLOCK_K: tl.constexpr,
+):  # fmt: skip
+    acc = tl.zeros((ROWS, TOKENS), tl.float32)
+    nothing = tl.zeros((ROWS, TOKENS), tl.float32)
+    last = (k - 1) // BLOCK_K
+    # numbers of a step's groups are on their way while the step before is computed; of a group behind the last one
+    # those of the last, times zeros
+    at_0 = first // BLOCK_K * num_rows + row
+    at_1 = tl.minimum(first // BLOCK_K + 1, last) * num_rows + row
+    by_0, by_1, less_0, less_1 = (
+        tl.load(scale + at_0),
+        tl.load(scale + at_1),
+        tl.load(zero + at_0),
+        tl.load(zero + at_1),
+    )
+    for start in range(first, end, 2 * BLOCK_K):
+        code = tl.load(weight_at + start // 2)
+        if EVEN_K:
+            b_0 = tl.load(x_at + start)
+            b_1 = tl.load(x_at + start + BLOCK_K)
+        else:
+            b_0 = tl.load(x_at + start, mask=(at_k < k - start)[:, None], other=0.0)
+            b_1 = tl.load(x_at + start + BLOCK_K, mask=(at_k < k - start - BLOCK_K)[:, None], other=0.0)
+        at_0 = tl.minimum(start // BLOCK_K + 2, last) * num_rows + row
+        at_1 = tl.minimum(start // BLOCK_K + 3, last) * num_rows + row
+        next_by_0, next_by_1 = tl.load(scale + at_0), tl.load(scale + at_1)
+        next_less_0, next_less_1 = tl.load(zero + at_0), tl.load(zero + at_1)
+        acc = tl.fma(mma(nibble_to_bfloat16(code, less_0, 0), b_0, nothing), by_0[:, None], acc)
+        acc = tl.fma(mma(nibble_to_bfloat16(code, less_1, 1), b_1, nothing), by_1[:, None], acc)
+        by_0, by_1, less_0, less_1 = next_by_0, next_by_1, next_less_0, next_less_1
+    return acc
+
+
+@triton.jit
+def nibble_to_bfloat16(code, zero, HALF: tl.constexpr):
+    """The low or the high half of each byte of code [N, K], less zero [N], exactly, four at a time.
+
+    A nibble in the last places of 128 is 128 and it; taking off 128 and the zero point leaves no rounding.
+    """
+    if INTERP:
+        half = (code >> 4) if HALF else (code & 15)
+        return (half.to(tl.float32) - zero.to(tl.float32)[:, None]).to(tl.bfloat16)
+    less = tl.broadcast_to((-128.0 - zero.to(tl.float32)).to(tl.bfloat16)[:, None], code.shape)
+    return tl.inline_asm_elementwise(
+        """{
+        .reg .b32 half, low, high, one;
+        mov.b32 one, 0x3F803F80;
+        """
+        + ("shr.b32 half, $2, 4; and.b32 half, half, 0x0F0F0F0F;" if HALF else "and.b32 half, $2, 0x0F0F0F0F;")
+        + """
+        prmt.b32 low, half, 0x43434343, 0x4140;
+        prmt.b32 high, half, 0x43434343, 0x4342;
+        fma.rn.bf16x2 $0, low, one, $3;
+        fma.rn.bf16x2 $1, high, one, $4;
+        }""",
+        "=r,=r,r,r,r",
+        [code, less],
+        dtype=tl.bfloat16,
+        is_pure=True,
+        pack=4,
+    )
 
 
 @triton.jit

@@ -10,6 +10,7 @@ import triton.language as tl
 
 from albireo.backends.cuda.kernels.parts.activations import gelu_tanh, silu
 from albireo.backends.cuda.kernels.parts.arithmetic import round_to
+from albireo.backends.cuda.kernels.parts.row_squares import store_parts
 from albireo.errors import InvariantError
 
 #: Names of graph.program's attr act -> ACT of the kernels.
@@ -38,11 +39,16 @@ def finish(
     ACT: tl.constexpr,
     HAS_BIAS: tl.constexpr,
     HAS_RESIDUAL: tl.constexpr,
+    gain=None,
+    scaled=None,
+    scaled_stride=0,
+    squares=None,
+    squares_stride=0,
 ):
     """Keep a tile of sums [tokens, weight rows]: rows below num_tokens, outputs below n.
 
     bias: float32, one a weight row. residual: float32, may be out. With ACT 32 gate rows and 32 up rows take turns, and
-    n counts the outputs, half as many as rows.
+    n counts the outputs, half as many as rows. With gain what a norm is made of is kept, too: see row_squares.py.
     """
     NT: tl.constexpr = sums.shape[0]
     NR: tl.constexpr = sums.shape[1]
@@ -65,3 +71,5 @@ def finish(
         )
     at = token.to(tl.int64)[:, None] * out_stride + column[None, :]
     tl.store(out + at, round_to(sums, out.dtype.element_ty), mask=keep)
+    if gain is not None:
+        store_parts(sums, token, num_tokens, first_row, n, gain, scaled, scaled_stride, squares, squares_stride)

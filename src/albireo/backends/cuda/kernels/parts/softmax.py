@@ -1,6 +1,6 @@
 """Softmax over parts of a context, merged in order; said once so that two kernels give the same bits.
 
-Used inside attention and attention_combine. A part of the context is (m, l, acc): the largest score in units of log 2,
+Used inside attention. A part of the context is (m, l, acc): the largest score in units of log 2,
 the sum of 2^(score - m), and the sum of 2^(score - m) times the values. A part that a row sees nothing of is
 (-inf, 0, 0) and changes nothing, nor does starting from it.
 """

@@ -1,0 +1,85 @@
+"""Norms inside linears: sums of squares of a row where it is made, and what a row is divided by where it is read.
+
+Used inside the kernels of linears; RowParts and RowSquares are what their launchers are told. Sums are trees that are
+spelled out, so no layout of a tile has a say in their bits. Does not know weights.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+import triton
+import triton.language as tl
+
+from albireo.backends.cuda.kernels.parts.arithmetic import round_to
+from albireo.graph.ops import SQUARES
+
+_SQUARES = tl.constexpr(SQUARES)
+
+
+@dataclass(frozen=True, slots=True)
+class RowSquares:
+    """Of rows that a linear reads, times a norm's weight but not yet divided.
+
+    Fields: squares: [T, num_squares(width)] float32. factors: [at least T] float32 of scratch, for many tokens.
+    """
+
+    squares: torch.Tensor
+    factors: torch.Tensor
+    eps: float
+    width: int
+
+    @property
+    def levels(self) -> int:
+        """Of the tree that a row's sums are added in."""
+        return int(self.squares.shape[1] - 1).bit_length()
+
+
+@dataclass(frozen=True, slots=True)
+class RowParts:
+    """Where a linear leaves what a norm of its rows is made of.
+
+    Fields: gain: [n] float32, the norm's weight. scaled: [T, n] bfloat16. squares: [T, num_squares(n)] float32.
+    """
+
+    gain: torch.Tensor
+    scaled: torch.Tensor
+    squares: torch.Tensor
+
+
+@triton.jit
+def tree_sum(x, LEVELS: tl.constexpr):
+    """[M, 2^LEVELS] -> [M]: neighbours are added, then their sums, and so on."""
+    for _ in tl.static_range(LEVELS):
+        a, b = tl.split(tl.reshape(x, (x.shape[0], x.shape[1] // 2, 2)))
+        x = a + b
+    return tl.reshape(x, (x.shape[0],))
+
+
+@triton.jit
+def row_factor(squares, token, stride, count, eps, width, LEVELS: tl.constexpr):
+    """One over the root of the mean square of each of the tokens."""
+    at = tl.arange(0, 1 << LEVELS)
+    parts = tl.load(squares + token.to(tl.int64)[:, None] * stride + at[None, :], mask=(at < count)[None, :], other=0.0)
+    return tl.div_rn(1.0, tl.sqrt_rn(tl.div_rn(tree_sum(parts, LEVELS), width * 1.0) + eps))
+
+
+@triton.jit
+def store_parts(sums, token, num_tokens, first_column, n, gain, scaled, scaled_stride, squares, squares_stride):
+    """sums: [tokens, columns] of finished rows, whole multiples of SQUARES of them."""
+    NT: tl.constexpr = sums.shape[0]
+    PARTS: tl.constexpr = sums.shape[1] // _SQUARES
+    column = first_column + tl.arange(0, sums.shape[1])
+    is_token, is_column = token < num_tokens, column < n
+    by = tl.load(gain + column, mask=is_column, other=0.0)
+    at = scaled + token.to(tl.int64)[:, None] * scaled_stride + column[None, :]
+    tl.store(at, round_to(sums * by[None, :], scaled.dtype.element_ty), mask=is_token[:, None] & is_column[None, :])
+    kept = tl.where(is_column[None, :], sums, 0.0)
+    found = tl.reshape(tree_sum(tl.reshape(kept * kept, (NT * PARTS, _SQUARES)), 6), (NT, PARTS))
+    part = first_column // _SQUARES + tl.arange(0, PARTS)
+    tl.store(
+        squares + token.to(tl.int64)[:, None] * squares_stride + part[None, :],
+        found,
+        mask=is_token[:, None] & (part * _SQUARES < n)[None, :],
+    )

@@ -1,0 +1,95 @@
+"""A norm goes into the linears around it, where a backend's kernels can: it is no call any more.
+
+What a row is divided by is known when all of it is. So the linear that makes the row (and adds the residual) also gives
+it times the norm's weight, rounded, and sums of squares of each SQUARES columns; the linears that read the norm
+multiply that, and divide their sums by the root of the mean. Rounding to the compute type comes before the division,
+not behind.
+"""
+
+from __future__ import annotations
+
+from albireo.compiler.rewrite import NotFired, Rewriter, body_of, copy_graph
+from albireo.graph.node import Graph, Node, TensorType, Value
+from albireo.graph.ops import num_squares
+from albireo.graph.report import PassRecord
+
+WHY = "a launch less, and a reading of the row: it is in registers where it is made"
+#: float16 would overflow before the division.
+_TYPE = "bfloat16"
+
+
+def run(graph: Graph) -> PassRecord:
+    rw = Rewriter(graph, "fold_norm", WHY, "reorder")
+    for norm in rw.nodes("fused"):
+        if norm.family == "norm":
+            with rw.attempt(norm):
+                _fold(rw, norm)
+    return rw.finish()
+
+
+def _fold(rw: Rewriter, norm: Node) -> None:
+    x, h = norm.inputs["x"], norm.output
+    made, users = x.producer, rw.users(h)
+    if h.type.dtype != _TYPE or "rows" in norm.inputs:
+        raise NotFired(f"{h} is {h.type.dtype}, of {'picked' if 'rows' in norm.inputs else 'all'} rows of {x}")
+    if made is None or made.family != "linear" or "residual" not in made.inputs or not _is_able(made):
+        raise NotFired(f"{x} is not made by a linear of {_TYPE} that adds a residual")
+    for user in users:
+        readers = [role for role, value in user.inputs.items() if value is h]
+        if user.family not in ("linear", "qkv_rope_kv") or readers != ["x"] or not _is_able(user):
+            raise NotFired(f"{user.family or user.op} {', '.join(map(str, user.outputs))} reads it")
+        if "v_weight" in user.inputs:
+            raise NotFired("v has a linear of its own")
+    if not users or rw.is_output(h):
+        raise NotFired(f"{h} is an output")
+    scaled, squares = _give_parts(rw, made, norm)
+    for user in users:
+        inputs = user.inputs | {"x": scaled, "squares": squares}
+        attrs = user.attrs | {"norm_eps": norm.attrs["eps"]}
+        body = _divided(user, squares, float(norm.attrs["eps"]), int(x.type.dims[1]))
+        rw.replace((user,), (Node("fused", inputs, attrs, user.outputs, user.origin, body=body, family=user.family),))
+    rw.saves(h)
+    rw.drop(norm)
+
+
+def _is_able(node: Node) -> bool:
+    return node.inputs["x"].type.dtype == _TYPE and "chunks" not in node.attrs
+
+
+def _give_parts(rw: Rewriter, made: Node, norm: Node) -> tuple[Value, Value]:
+    """Let the linear that makes a row give what the norm is made of, too: the row times the weight, and squares."""
+    x, gain = norm.inputs["x"], norm.inputs["weight"]
+    rows, cols = x.type.dims
+    gained = Value(f"{x.name}g", TensorType("float32", x.type.dims))
+    scaled = Value(f"{norm.output.name}g", TensorType(_TYPE, x.type.dims))
+    squares = Value(f"{x.name}q", TensorType("float32", (rows, num_squares(int(cols)))))
+    members = [
+        made,
+        Node("gain", {"x": x, "weight": gain}, {}, (gained,), norm.origin),
+        Node("cast", {"x": gained}, {"dtype": _TYPE}, (scaled,), norm.origin),
+        Node("squares", {"x": x}, {}, (squares,), norm.origin),
+    ]
+    inputs, outputs = made.inputs | {"gain": gain}, (x, scaled, squares)
+    body = body_of(members, inputs, outputs)
+    rw.replace(
+        (made,), (Node("fused", inputs, dict(made.attrs), outputs, made.origin, body=body, family="linear_norm"),)
+    )
+    return scaled, squares
+
+
+def _divided(user: Node, squares: Value, eps: float, width: int) -> Graph:
+    """A linear's body, its product divided by what a row's squares say; then comes its bias."""
+    assert user.body is not None
+    body = copy_graph(user.body)
+    role = body.inputs["squares"] = Value("squares", squares.type)
+    nodes: list[Node] = []
+    for node in body.nodes:
+        nodes.append(node)
+        if node.op == "linear":
+            y, raw = node.output, Value(f"{node.output.name}r", node.output.type, node)
+            inputs = {"x": raw, "squares": role} | {name: v for name, v in node.inputs.items() if name == "bias"}
+            node.outputs, node.inputs = (raw,), {name: v for name, v in node.inputs.items() if name != "bias"}
+            y.producer = Node("row_norm", inputs, {"eps": eps, "width": width}, (y,), node.origin)
+            nodes.append(y.producer)
+    body.nodes = nodes
+    return body

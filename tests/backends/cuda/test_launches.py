@@ -1,0 +1,80 @@
+"""How many kernels a decoding step launches for a layer: by the program, and by counting them as they are launched."""
+
+from __future__ import annotations
+
+from collections import Counter
+from typing import Any
+
+import pytest
+import triton
+
+from albireo.backends.cuda.catalog import CudaCatalog
+from albireo.compiler.passes import choose_precision
+from albireo.compiler.pipeline import compile_graph
+from albireo.graph.program import Program
+from albireo.models import build_graph, load_architecture
+from albireo.models.config import parse_config
+from backends.cuda.test_model import model_of, steps
+
+#: Launches of a call, one where it is not named: a linear of q, k and v, and what turns and stores them; logits, the
+#: best of each part of a row, the best of those.
+LAUNCHES = {"qkv_rope_kv": 2, "head_top": 3}
+LLAMA_8B = {
+    "hidden_size": 4096,
+    "intermediate_size": 14336,
+    "num_attention_heads": 32,
+    "num_key_value_heads": 8,
+    "vocab_size": 128256,
+    "num_hidden_layers": 4,
+}
+QWEN3_8B = LLAMA_8B | {"intermediate_size": 12288, "vocab_size": 151936, "head_dim": 128}
+
+
+def program_of(name: str, sizes: dict[str, int], encoding: str | None) -> Program:
+    architecture = load_architecture(name)
+    config = parse_config(architecture.tiny | sizes, architecture.rules).with_dtype("bfloat16")
+    graph = build_graph(config, 4096)
+    if encoding is not None:
+        choose_precision.run(graph, lambda name, is_head: encoding)
+    maxima = {"T": 256, "R": 64, "G": 64}
+    return compile_graph(graph, CudaCatalog(), maxima=maxima, block_size=16, max_positions=4096)
+
+
+def launches_of_layer(program: Program, layer: int) -> list[str]:
+    """Families of the calls between one layer's attention and the next one's, once for each launch."""
+    found: list[str] = []
+    at = [i for i, call in enumerate(program.calls) if call.family == "attention"]
+    for call in program.calls[at[layer] : at[layer + 1]]:
+        found += [call.family] * LAUNCHES.get(call.family, 1)
+    return found
+
+
+@pytest.mark.parametrize(
+    ("encoding", "wanted"),
+    [(None, 6), ("fp8", 6), ("int8", 9), ("int4.g128", 6), ("int4p.g64", 9), ("int4.g64.affine", 9)],
+)
+@pytest.mark.parametrize(("name", "sizes"), [("llama", LLAMA_8B), ("qwen3", QWEN3_8B)])
+def test_launches_of_a_layer(name: str, sizes: dict[str, int], encoding: str | None, wanted: int) -> None:
+    program = program_of(name, sizes, encoding)
+    found = launches_of_layer(program, 1)
+    assert len(found) == wanted, found
+
+
+def test_a_call_is_as_many_launches_as_said(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Counted where they happen, in the interpreter."""
+    model = model_of("llama", "bfloat16", "int8")
+    counts: Counter[str] = Counter()
+    run = triton.runtime.interpreter.InterpretedFunction.run
+
+    def counted(self: Any, *args: Any, **kwargs: Any) -> Any:
+        counts[self.fn.__name__] += "grid" in kwargs
+        return run(self, *args, **kwargs)
+
+    monkeypatch.setattr(triton.runtime.interpreter.InterpretedFunction, "run", counted)
+    model.run(steps("none", "last")[0])
+    calls = [call for call in model.program.calls if call.rows != "R"]
+    named = {"qk_norm_rope_kv_write_kernel": "qkv_rope_kv", "attention_kernel": "attention", "norm_kernel": "norm"}
+    for kernel, family in named.items():
+        assert counts[kernel] == sum(call.family == family for call in calls)
+    # and one list of attention's work for all layers
+    assert counts.total() == 1 + sum(LAUNCHES.get(call.family, 1) for call in calls)

@@ -1,0 +1,91 @@
+"""Linears of 4-bit weights and bfloat16 activations: against numpy, at the tails of every shape; and the same bits."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+import triton
+import triton.language as tl
+
+from albireo.backends.cuda.kernels.matmul import matmul
+from albireo.backends.cuda.kernels.matmul_smallm import matmul_smallm, num_parts, part_length
+from albireo.backends.cuda.kernels.parts.chain import nibble_to_bfloat16
+from albireo.backends.cuda.kernels.parts.tiles import Tile
+from albireo.backends.cuda.linear import linear, workspace_size
+from albireo.encodings import encoding
+from albireo.quantization.encoded import Encoded
+from backends.cuda.encoded import decoded, device_matrix, random_encoded
+from backends.cuda.linears import EPS, activated, interleaved, random
+
+
+def workspace(name: str, n: int, k: int) -> torch.Tensor:
+    return torch.zeros(workspace_size(name, n, k), dtype=torch.uint8)
+
+
+@triton.jit
+def nibbles_kernel(codes, zero, out):
+    at = tl.arange(0, 16)[:, None] * 256 + tl.arange(0, 256)[None, :]
+    code, less = tl.load(codes + tl.arange(0, 256)), tl.load(zero + tl.arange(0, 16))
+    code = tl.broadcast_to(code[None, :], (16, 256))
+    tl.store(out + at, nibble_to_bfloat16(code, less, 0).to(tl.float32))
+    tl.store(out + 4096 + at, nibble_to_bfloat16(code, less, 1).to(tl.float32))
+
+
+def test_nibbles_less_zero_points_are_exact() -> None:
+    codes, zero = torch.arange(256, dtype=torch.uint8), torch.arange(16, dtype=torch.uint8)
+    out = torch.empty(2, 16, 256)
+    nibbles_kernel[(1,)](codes, zero, out)
+    assert torch.equal(out[0], (codes & 15).float()[None] - zero.float()[:, None])
+    assert torch.equal(out[1], (codes >> 4).float()[None] - zero.float()[:, None])
+
+
+@pytest.mark.parametrize(
+    ("name", "m", "n", "k"),
+    [
+        ("int4.g32", 1, 40, 200),  # half a group at the end, and an odd number of them
+        ("int4.g64", 20, 65, 1184),
+        ("int4.g128", 3, 66, 1152),
+        ("int4.g128", 66, 70, 640),
+    ],
+)
+def test_a_linear_is_the_product(name: str, m: int, n: int, k: int) -> None:
+    x, matrix = random(m, k, seed=1, dtype=torch.bfloat16), device_matrix(random_encoded(encoding(name), n, k, seed=k))
+    out, bias, residual = torch.full((m, n), torch.nan), random(n, seed=2), random(m, n, seed=3)
+    linear(x, matrix, out, bias, residual, workspace=workspace(name, n, k))
+    numbers = torch.from_numpy(decoded(matrix).astype(np.float64))
+    wanted = x.double() @ numbers.T + bias + residual
+    # products of a whole number below 16 and a bfloat16 are exact; sums, scales of groups and the epilogue are not
+    error = (k + 16) * EPS * (x.double().abs() @ numbers.abs().T + bias.abs() + residual.abs())
+    assert ((out - wanted).abs() <= error).all()
+
+
+def test_gate_and_up() -> None:
+    e, n, k = encoding("int4.g64"), 40, 256
+    gate, up = (random_encoded(e, n, k, seed=seed) for seed in (1, 2))
+    parts = [
+        interleaved(torch.from_numpy(getattr(gate, f)), torch.from_numpy(getattr(up, f))) for f in ("codes", "scale")
+    ]
+    zero = interleaved(torch.from_numpy(gate.zero), torch.from_numpy(up.zero))
+    matrix = device_matrix(Encoded(e, parts[0].numpy(), parts[1].numpy(), zero.numpy()))
+    x, out = random(5, k, seed=4, dtype=torch.bfloat16) / 16, torch.full((5, n), torch.nan, dtype=torch.bfloat16)
+    linear(x, matrix, out, act="silu_mul", workspace=workspace(e.name, matrix.rows, k))
+    g, u = (x.double() @ torch.from_numpy(decoded(device_matrix(part)).astype(np.float64)).T for part in (gate, up))
+    wanted = activated(g, u, "silu_mul")
+    assert ((out - wanted).abs() <= 2.0**-8 * wanted.abs() + 1e-4 * (1 + g.abs()) * (1 + u.abs())).all()
+
+
+@pytest.mark.parametrize("name", ["int4.g32", "int4.g128"])
+def test_a_row_has_the_same_bits_in_any_company(name: str) -> None:
+    n, k = 70, 1184
+    assert num_parts(n, k, name) == 2 and part_length(k, 2, name) == 768
+    matrix, space = device_matrix(random_encoded(encoding(name), n, k, seed=2)), workspace(name, n, k)
+    x = random(70, k, seed=1, dtype=torch.bfloat16)
+    whole = torch.empty(70, n)
+    matmul(x, matrix, whole, n, tile=Tile(64, 128, encoding(name).group, 1))
+    for tokens in (1, 17, 40):
+        out = torch.full((tokens, n), torch.nan)
+        order = torch.arange(70).flip(0)[:tokens]
+        matmul_smallm(x[order], matrix, out, n, workspace=space)
+        assert torch.equal(out, whole[order])
+    assert not space[: 4 * 1024].any(), "counters are zero again"

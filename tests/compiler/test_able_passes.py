@@ -1,0 +1,86 @@
+"""Passes for backends that are able to: where they run, what they make of a graph, and what they say of near misses."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from albireo.backends.backend import FOUR_BY_SIXTEEN
+from albireo.backends.reference.interpret import interpret
+from albireo.backends.reference.kv import ReferenceKV
+from albireo.compiler.passes import choose_precision, fuse_attention_cast, fuse_attention_codes, widen_activations
+from albireo.compiler.pipeline import ABLE_PASSES, PASSES, compile_graph, passes_for, run_passes
+from albireo.dtypes import TOKEN
+from albireo.graph.node import Graph
+from albireo.graph.spec import check_graph
+from albireo.models import load_architecture
+from compiler.examples import BLOCK_SIZE, MAX_POSITIONS, MAXIMA, FakeCatalog, model_graph
+from step_batches import Work, make_step
+from tiny_models import random_weights
+
+
+def encoded(dtype: str, encoding: str, of_v: str | None = None) -> Graph:
+    graph = model_graph("llama", dtype)
+    choose_precision.run(
+        graph, lambda name, is_head: None if is_head else of_v if of_v and "v_proj" in name else encoding
+    )
+    return graph
+
+
+def types(graph: Graph) -> set[str]:
+    return {node.inputs["x"].type.dtype for node in graph.nodes if node.op == "linear" or node.family == "linear"}
+
+
+def test_abilities_decide() -> None:
+    assert passes_for((), PASSES) == PASSES
+    able = passes_for([ability for ability, _, _ in ABLE_PASSES], PASSES)
+    assert len(able) == len(PASSES) + len(ABLE_PASSES) and [run for run in able if run in PASSES] == list(PASSES)
+    assert fuse_attention_codes.run not in passes_for(
+        ["attention to codes"], [run for run in PASSES if run is not fuse_attention_cast.run]
+    )
+    program = compile_graph(
+        encoded("bfloat16", "int4.g32"),
+        FakeCatalog(),
+        maxima=MAXIMA,
+        block_size=BLOCK_SIZE,
+        max_positions=MAX_POSITIONS,
+    )
+    assert {record.name for record in program.report}.isdisjoint({"widen_activations", "fold_norm"})
+
+
+@pytest.mark.parametrize(
+    ("dtype", "encoding", "of_v", "reason"),
+    [
+        ("bfloat16", "int4.g32", None, ""),
+        ("float16", "int4.g32", None, "computes in float16"),
+        ("bfloat16", "int4.g32", "int8", "is also what linear"),
+        ("bfloat16", "int4p.g32", None, "nothing"),
+        ("bfloat16", "int4.g32.affine", None, "nothing"),
+    ],
+)
+def test_what_meets_four_bits_stays_wide(dtype: str, encoding: str, of_v: str | None, reason: str) -> None:
+    graph, (record,) = run_passes(encoded(dtype, encoding, of_v), [widen_activations.run])
+    check_graph(graph)
+    if reason in ("", "nothing"):
+        assert not record.refusals and (TOKEN in types(graph)) == bool(reason)
+    else:
+        assert TOKEN in types(graph) and any(reason in refusal.reason for refusal in record.refusals)
+    assert bool(record.firings) == (reason == "" or of_v is not None) and record.numerics == "removes rounding"
+
+
+def test_attention_to_codes_is_exact() -> None:
+    graph = encoded("bfloat16", "int8")
+    plain, _ = run_passes(graph)
+    fused, records = run_passes(graph, passes_for(["attention to codes"], PASSES))
+    check_graph(fused)
+    outs = [node.output.type.dtype for node in fused.nodes if node.family == "attention"]
+    assert outs.count(TOKEN) >= len(outs) - 1, "the last layer's may be behind a gather"
+    assert any(record.name == "fuse_attention_codes" and record.firings for record in records)
+    weights = random_weights(load_architecture("llama").tiny, 1)
+    step = make_step([Work([5, 6, 7], 0, [1, 2])], 8)
+    one, other = (interpret(g, step, weights, ReferenceKV(4, 8, "bfloat16"))["logits"] for g in (plain, fused))
+    assert np.array_equal(one, other)
+
+
+def test_the_ability_has_one_name() -> None:
+    assert FOUR_BY_SIXTEEN in [ability for ability, _, _ in ABLE_PASSES]

@@ -5,7 +5,7 @@ Called by session.py with functions that measure. Does not know calls, files or 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from statistics import median
 from typing import Protocol, TypeVar
@@ -17,8 +17,11 @@ C = TypeVar("C", contravariant=True)
 
 #: A change must gain this much in so many of so many rounds: else noise would decide, and every run decide otherwise.
 MARGIN, WINS, ROUNDS = 0.03, 4, 5
-#: Rounds that say how long the defaults take, where nothing beats them.
-KEPT_ROUNDS = 2
+#: Rounds in which a parameter's values are looked at, the worse half left out after each: what is no faster than the
+#: present choice in one of them does not come back.
+GLANCES = 3
+#: Rounds (of two times each) that say how long the defaults take, where nothing beats them.
+KEPT_ROUNDS = 1
 #: A round between whose ends the machine's reading speed changed by more than this is measured again ...
 STEADY = 0.8
 #: ... but not more often than this in one comparison; after that it counts as lost.
@@ -30,6 +33,10 @@ class Measure(Protocol[C]):
 
     def seconds(self, choice: C) -> float:
         """Time with this choice, now."""
+        ...
+
+    def glance(self, choice: C) -> float:
+        """The same, in less time and less surely."""
         ...
 
     def read_speed(self) -> float:
@@ -67,12 +74,14 @@ class Outcome:
 
     Fields:
         comparison: of the defaults with the choice, in the same rounds; when kept, one time stands for both.
-        tried: candidates that were measured.
+        tried: candidates that were looked at.
+        is_complete: there was time for all of them.
     """
 
     tuning: Tuning
     comparison: Comparison
     tried: int
+    is_complete: bool
 
 
 def compare(measure: Measure[C], current: C, candidate: C, rounds: int = ROUNDS) -> Comparison:
@@ -106,23 +115,46 @@ def compare(measure: Measure[C], current: C, candidate: C, rounds: int = ROUNDS)
 
 
 def search(measure: Measure[Tuning], space: Space, has_time: Callable[[], bool]) -> Outcome:
-    """Try the values of each parameter against the best so far; what is found must then beat the defaults themselves.
+    """Look at each parameter's values beside the best so far; what is found must then beat the defaults themselves.
 
+    Looking is quick and decides nothing: noise may carry a candidate through it, but not through the rules above.
     Args: has_time: asked before each candidate; when it says no, the search ends with what it has.
     """
     default = best = Tuning()
-    tried = 0
+    tried, is_complete = 0, True
     for name in space.parameters():
-        for candidate in space.candidates(name, best):
-            if not has_time():
-                break
-            tried += 1
-            if compare(measure, best, candidate).is_won:
-                best = candidate
+        candidates = list(space.candidates(name, best))
+        if candidates and is_complete:
+            best, looked_at = _promising(measure, best, candidates, has_time)
+            tried += looked_at
+            is_complete = looked_at == len(candidates)
     if best != default:
         final = compare(measure, default, best)
         if final.is_won:
-            return Outcome(best, final, tried)
+            return Outcome(best, final, tried, is_complete)
     kept = compare(measure, default, default, KEPT_ROUNDS)
     seconds = min(kept.current_s, kept.candidate_s)
-    return Outcome(default, replace(kept, current_s=seconds, candidate_s=seconds), tried)
+    return Outcome(default, replace(kept, current_s=seconds, candidate_s=seconds), tried, is_complete)
+
+
+def _promising(
+    measure: Measure[Tuning], current: Tuning, candidates: Sequence[Tuning], has_time: Callable[[], bool]
+) -> tuple[Tuning, int]:
+    """Successive halving: the candidate that looks clearly faster, else current; and how many were looked at."""
+    left, looked_at = {candidate: list[float]() for candidate in candidates}, 0
+    for i in range(GLANCES):
+        before, times = measure.glance(current), {}
+        for candidate in list(left)[:: -1 if i % 2 else 1]:
+            if not has_time():
+                return current, looked_at
+            times[candidate] = measure.glance(candidate)
+            looked_at += i == 0
+        now = min(before, measure.glance(current))
+        for candidate, seconds in times.items():
+            left[candidate].append(seconds / now)
+        faster = sorted((c for c in left if left[c][-1] < 1), key=lambda c: median(left[c]))
+        left = {candidate: left[candidate] for candidate in faster[: -(-len(left) // 2)]}
+        if not left:
+            return current, looked_at
+    best = min(left, key=lambda c: median(left[c]))
+    return (best if median(left[best]) <= 1 - MARGIN else current), looked_at

@@ -245,12 +245,29 @@ def test_passes_left_out_at_the_build_stay_out(tmp_path: Path, caplog: pytest.Lo
     assert not caplog.records
     _, fused = make_engine(tmp_path / "fused", "qwen3", "bfloat16")
     assert run(fused, without=("fuse_head", "fuse_norm")) == run(checkpoint)
-    with pytest.raises(TargetMismatch, match=r"q_proj\.weight is not stored"):
+    with pytest.raises(
+        TargetMismatch, match=r"q_proj\.weight is not stored; without=merge_qkv is asked for"
+    ) as refused:
         run(fused, without=("merge_qkv",))
+    assert str(refused.value).endswith(f"albireo build MODEL -o {fused} --force --without merge_qkv")
+    with pytest.raises(TargetMismatch, match="--force --without merge_qkv,fuse_head,merge_gate_up$"):
+        run(engine, without=("merge_gate_up",))
     with pytest.raises(ConfigError, match="'fuse_all' names no pass"):
         run(checkpoint, without=("fuse_all",))
     with pytest.raises(ConfigError, match="fuse_embed: this pass cannot be left out"):
         make_engine(tmp_path / "x", "llama", without=("fuse_embed",))
+
+
+def test_a_directory_whose_manifest_is_gone_is_a_damaged_build(tmp_path: Path) -> None:
+    """And no checkpoint without a config.json; what is said to mend it, mends it."""
+    checkpoint, engine = make_engine(tmp_path, "llama", "bfloat16")
+    (engine / "manifest.json").unlink()
+    with pytest.raises(
+        Corrupt, match=r"manifest\.json: .*No such file.*build it again: albireo build MODEL -o .* --force"
+    ):
+        run(engine)
+    build(checkpoint, engine, BuildConfig(force=True))
+    assert run(engine) == run(checkpoint)
 
 
 def test_what_fusing_saved_is_counted(tmp_path: Path) -> None:

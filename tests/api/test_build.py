@@ -245,9 +245,7 @@ def test_passes_left_out_at_the_build_stay_out(tmp_path: Path, caplog: pytest.Lo
     assert not caplog.records
     _, fused = make_engine(tmp_path / "fused", "qwen3", "bfloat16")
     assert run(fused, without=("fuse_head", "fuse_norm")) == run(checkpoint)
-    with pytest.raises(
-        TargetMismatch, match=r"q_proj\.weight is not stored; without=merge_qkv is"
-    ) as refused:
+    with pytest.raises(TargetMismatch, match=r"q_proj\.weight is not stored; without=merge_qkv is") as refused:
         run(fused, without=("merge_qkv",))
     assert str(refused.value).endswith(f"albireo build MODEL -o {fused} --force --without merge_qkv")
     with pytest.raises(TargetMismatch, match=r"--force --without merge_qkv,fuse_head,merge_gate_up$"):
@@ -262,9 +260,7 @@ def test_a_directory_whose_manifest_is_gone_is_a_damaged_build(tmp_path: Path) -
     """And no checkpoint without a config.json; what is said to mend it, mends it."""
     checkpoint, engine = make_engine(tmp_path, "llama", "bfloat16")
     (engine / "manifest.json").unlink()
-    with pytest.raises(
-        Corrupt, match=r"manifest\.json: .*No such file.*: albireo build MODEL -o .* --force"
-    ):
+    with pytest.raises(Corrupt, match=r"manifest\.json: .*No such file.*: albireo build MODEL -o .* --force"):
         run(engine)
     build(checkpoint, engine, BuildConfig(force=True))
     assert run(engine) == run(checkpoint)

@@ -77,7 +77,7 @@ class EngineFiles:
 
 
 def is_engine_directory(directory: Path) -> bool:
-    """Whether a directory is an engine directory rather than a checkpoint; it may be damaged, even its manifest gone."""
+    """Whether a directory is an engine directory rather than a checkpoint; it may be damaged, or lack a manifest."""
     is_ours = (directory / layout.MANIFEST).exists() or all(
         (directory / name).is_file() for name in (layout.GRAPH, layout.PROGRAM)
     )

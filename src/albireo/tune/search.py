@@ -17,8 +17,8 @@ C = TypeVar("C", contravariant=True)
 
 #: A change must gain this much in so many of so many rounds: else noise would decide, and every run decide otherwise.
 MARGIN, WINS, ROUNDS = 0.03, 4, 5
-#: Rounds in which a parameter's values are looked at, the worse half left out after each: what is no faster than the
-#: present choice in one of them does not come back.
+#: Rounds in which a parameter's values are looked at, the worse half left out after each: what is not faster than the
+#: present choice by half of MARGIN in one of them does not come back.
 GLANCES = 3
 #: A round between whose ends the machine's reading speed changed by more than this is measured again ...
 STEADY = 0.8
@@ -164,7 +164,7 @@ def _promising(
         now = min(seen[-2:])
         for candidate, seconds in times.items():
             left[candidate].append(seconds / now)
-        faster = sorted((c for c in left if left[c][-1] < 1), key=lambda c: median(left[c]))
+        faster = sorted((c for c in left if left[c][-1] <= 1 - MARGIN / 2), key=lambda c: median(left[c]))
         left = {candidate: left[candidate] for candidate in faster[: -(-len(left) // 2)]}
         if not left:
             return current, looked_at

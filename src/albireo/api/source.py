@@ -15,7 +15,7 @@ from typing import Literal, Protocol
 
 import albireo
 from albireo.artifact.graph_fit import check_fit
-from albireo.artifact.layout import rebuild_hint
+from albireo.artifact.layout import BUILD_COMMAND, MANIFEST, PROGRAM, rebuild_hint
 from albireo.artifact.program_json import StoredConstant, rows_digest
 from albireo.artifact.reader import EngineFiles, hinting, is_engine_directory, open_engine, tokenizer_directory
 from albireo.artifact.record import guarded
@@ -301,6 +301,11 @@ def open_source(directory: Path, config: EngineConfig) -> ModelSource:
             config.tensor_parallel_size,
             config.tp_invariant,
             config.pin_numerics,
+        )
+    if (directory / PROGRAM).is_file() and not (directory / "config.json").exists():
+        raise Corrupt(
+            f"{directory}: is an engine directory without {MANIFEST}: a build that did not end, or a damaged one; "
+            f"remove it, and build again: {BUILD_COMMAND} -o {directory}"
         )
     for name, is_asked in (("verify_hashes", config.verify_hashes), ("pin_numerics", config.pin_numerics)):
         if is_asked:

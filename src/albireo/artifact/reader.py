@@ -77,11 +77,8 @@ class EngineFiles:
 
 
 def is_engine_directory(directory: Path) -> bool:
-    """Whether a directory is an engine directory rather than a checkpoint; it may be damaged, or lack a manifest."""
-    is_ours = (directory / layout.MANIFEST).exists() or all(
-        (directory / name).is_file() for name in (layout.GRAPH, layout.PROGRAM)
-    )
-    return is_ours and not (directory / "config.json").exists()
+    """Whether a directory is an engine directory rather than a checkpoint; it may still be damaged."""
+    return (directory / layout.MANIFEST).exists() and not (directory / "config.json").exists()
 
 
 def tokenizer_directory(directory: Path) -> Path:

@@ -26,6 +26,8 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+from albireo.api.locate import locate_model
+from albireo.api.source import open_source
 from albireo.bench.limits import LimitProbe, between
 from albireo.bench.roofline import Limits, Roofline
 from albireo.bench.timed import Run, Sampling, TimedEngine
@@ -101,12 +103,18 @@ class StepClock:
         return result
 
 
+def context(args: argparse.Namespace) -> int:
+    """Positions of a sequence: as asked for, else what every workload fits in, where the model has as many."""
+    source = open_source(locate_model(args.model), EngineConfig(model=args.model))
+    return args.max_model_len or min(4096, source.model_config.max_position_embeddings)
+
+
 def load(args: argparse.Namespace, without: tuple[str, ...]) -> TimedEngine:
     config = EngineConfig(
         model=args.model,
         num_threads=args.threads,
         without=without,
-        max_model_len=args.max_model_len,
+        max_model_len=context(args),
         max_num_seqs=32,
         kv_cache_memory_bytes=512 << 20,
         skip_tokenizer_init=True,
@@ -147,7 +155,7 @@ def main() -> None:
     parser.add_argument("--clock", choices=["wall", "cpu"], default="wall")
     parser.add_argument("--prompt-len", type=int, default=2048)
     parser.add_argument("--output-len", type=int, default=32)
-    parser.add_argument("--max-model-len", type=int, default=4096)
+    parser.add_argument("--max-model-len", type=int, help="4,096, or what the model has, when left out")
     parser.add_argument("--workloads", default="W1,W2,D16")
     parser.add_argument("--without", action="append", help="passes to leave out together; may be given several times")
     args = parser.parse_args()

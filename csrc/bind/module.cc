@@ -146,14 +146,19 @@ nb::dict tuning_dict(const Tuning& t) {
   return d;
 }
 
-// tunings: none, or one a bucket.
-void add_call(Program& program, const std::string& family_name, const std::string& isa, const std::string& dtype,
-              const nb::dict& args, const nb::list& tunings) {
-  const Family* family = family_of(family_name);
+// None, or one a bucket.
+std::array<Tuning, kNumBuckets> tunings_of(const nb::list& tunings) {
   std::array<Tuning, kNumBuckets> tuned{};
   if (tunings.size() != 0 && tunings.size() != tuned.size())
     throw std::invalid_argument("a call has one tuning a bucket, or none");
   for (size_t i = 0; i < tunings.size(); i++) tuned[i] = tuning_of(nb::cast<nb::dict>(tunings[i]));
+  return tuned;
+}
+
+void add_call(Program& program, const std::string& family_name, const std::string& isa, const std::string& dtype,
+              const nb::dict& args, const nb::list& tunings) {
+  const Family* family = family_of(family_name);
+  const std::array<Tuning, kNumBuckets> tuned = tunings_of(tunings);
   for (int64_t i = 0; i < family->num_variants; i++) {
     const Variant& v = family->variants[i];
     const bool is_whole = !strcmp(v.dtype, "integers") && is_integer(encoding_of(dtype).dtype);
@@ -285,6 +290,8 @@ NB_MODULE(_native, m) {
           },
           "pool"_a, "max_top_rows"_a, "threads"_a = 0)
       .def("add", &add_call, "family"_a, "isa"_a, "dtype"_a, "args"_a, "tunings"_a = nb::list())
+      .def(
+          "retune", [](Program& p, const nb::list& tunings) { p.retune(tunings_of(tunings)); }, "tunings"_a)
       .def("run", &run_program)
       .def("profile", &Program::profile, "on"_a)
       .def(

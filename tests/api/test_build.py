@@ -245,12 +245,25 @@ def test_passes_left_out_at_the_build_stay_out(tmp_path: Path, caplog: pytest.Lo
     assert not caplog.records
     _, fused = make_engine(tmp_path / "fused", "qwen3", "bfloat16")
     assert run(fused, without=("fuse_head", "fuse_norm")) == run(checkpoint)
-    with pytest.raises(TargetMismatch, match=r"q_proj\.weight is not stored"):
+    with pytest.raises(TargetMismatch, match=r"q_proj\.weight is not stored; without=merge_qkv is") as refused:
         run(fused, without=("merge_qkv",))
+    assert str(refused.value).endswith(f"albireo build MODEL -o {fused} --force --without merge_qkv")
+    with pytest.raises(TargetMismatch, match=r"--force --without merge_qkv,fuse_head,merge_gate_up$"):
+        run(engine, without=("merge_gate_up",))
     with pytest.raises(ConfigError, match="'fuse_all' names no pass"):
         run(checkpoint, without=("fuse_all",))
     with pytest.raises(ConfigError, match="fuse_embed: this pass cannot be left out"):
         make_engine(tmp_path / "x", "llama", without=("fuse_embed",))
+
+
+def test_a_directory_whose_manifest_is_gone_is_a_damaged_build(tmp_path: Path) -> None:
+    """And no checkpoint without a config.json; --force does not replace it, as it is no engine directory."""
+    checkpoint, engine = make_engine(tmp_path, "llama", "bfloat16")
+    (engine / "manifest.json").unlink()
+    with pytest.raises(Corrupt, match=r"without manifest\.json: a build that did not end.*albireo build MODEL -o"):
+        run(engine)
+    with pytest.raises(ConfigError, match="is not empty and no engine directory"):
+        build(checkpoint, engine, BuildConfig(force=True))
 
 
 def test_what_fusing_saved_is_counted(tmp_path: Path) -> None:

@@ -147,6 +147,12 @@ def test_diff_has_the_exit_codes_of_diff(albireo, tmp_path):
         assert trouble.exit_code == 2 and words in trouble.stderr and not trouble.stdout
 
 
+def test_options_of_a_build_are_words(albireo, tmp_path):
+    albireo("build", "-o", str(tmp_path / "built"), "--no-measure", "--tp-invariant")
+    (line,) = (x for x in albireo("inspect", str(tmp_path / "built")).stdout.splitlines() if x.startswith("built for"))
+    assert "tp_invariant yes" in line and "quantization none" in line and "None" not in line
+
+
 def test_names_give_no_orders_to_a_terminal(albireo, tmp_path):
     directory = make_checkpoint(tmp_path / "e\x1b[31m", dict(load_architecture("llama").tiny))
     result = albireo("inspect", directory)

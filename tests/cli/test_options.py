@@ -31,6 +31,11 @@ def test_nothing_set_is_nothing_given():
     assert given() == ({}, {})
 
 
+@pytest.mark.parametrize("flag", ["--tp", "-tp", "--tensor-parallel-size"])
+def test_ranks_are_asked_for_as_at_a_build(flag: str) -> None:
+    assert given(flag, "2") == ({"tensor_parallel_size": 2}, {})
+
+
 def test_each_field_of_the_engine_has_a_flag_and_a_help():
     names = {param.name: param for param in everything.params}
     for field in fields(EngineConfig):

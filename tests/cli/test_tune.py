@@ -43,7 +43,7 @@ def test_dry_run_writes_nothing(albireo, cache):
     result = albireo("tune", "--budget", "0.1", "--dry-run")
     assert result.exit_code == 0, result.stderr
     assert "written       nothing (--dry-run)" in result.stdout
-    assert "choices changed" in result.stdout
+    assert "choices measured" in result.stdout
     assert not cache.exists()
     assert "nothing measured yet: albireo tune" in albireo("doctor").stdout
 

@@ -59,11 +59,20 @@ def test_kinds_are_of_one_kernel_and_share_a_row_symbol(loaded: Loaded) -> None:
 
 def test_few_layers_are_enough_where_arithmetic_takes_the_time(loaded: Loaded, monkeypatch: pytest.MonkeyPatch) -> None:
     kind = next(kind for kind in kinds(loaded.program) if len(kind.calls) >= 5)
-    assert kind.enough((1,)) == kind.calls
+    assert kind.enough((1,), 0) == kind.calls
     monkeypatch.setattr(measure, "ENOUGH_WORK", 2 * kind.weight_elements * 100)
-    assert kind.enough((1,)) == kind.calls
-    assert kind.enough((100,)) == (kind.calls[0], kind.calls[len(kind.calls) // 2])
-    assert len(kind.enough((10**9,))) == 2
+    assert kind.enough((1,), 0) == kind.calls
+    assert kind.enough((100,), 0) == (kind.calls[0], kind.calls[len(kind.calls) // 2])
+    assert len(kind.enough((10**9,), 0)) == 2
+
+
+def test_layers_are_enough_that_no_cache_holds(loaded: Loaded, monkeypatch: pytest.MonkeyPatch) -> None:
+    kind = next(kind for kind in kinds(loaded.program) if len(kind.calls) >= 5)
+    monkeypatch.setattr(measure, "ENOUGH_BYTES", 3 * kind.weight_bytes)
+    assert len(kind.enough((1,), 0)) == 3
+    assert len(kind.enough((1,), kind.weight_bytes)) == measure.ENOUGH_CACHES
+    attention = next(kind for kind in kinds(loaded.program) if kind.key.family == "attention")
+    assert attention.weight_bytes == 0 and attention.enough((1,), 0) == attention.calls
 
 
 def test_a_time_is_that_of_the_fastest_run_summed_over_the_row_counts(loaded: Loaded) -> None:
@@ -75,20 +84,22 @@ def test_a_time_is_that_of_the_fastest_run_summed_over_the_row_counts(loaded: Lo
     assert timer.read_speed() == 7.0
 
 
-def test_short_runs_are_repeated(loaded: Loaded) -> None:
+def test_short_runs_are_repeated_and_fewer_times_for_a_glance(loaded: Loaded) -> None:
     clock = iter(x * 1e-3 for x in range(1000))
     timer = CallTimer(loaded, kinds(loaded.program)[0], 0, Probe(), lambda: next(clock))  # type: ignore[arg-type]
-    assert timer.seconds(Tuning()) == pytest.approx(1e-3)
-    before = next(clock)
-    timer.seconds(Tuning())
-    assert next(clock) - before == pytest.approx((2 * measure.MAX_REPEATS + 1) * 1e-3)
+    for look, repeats in ((timer.seconds, measure.MAX_REPEATS), (timer.glance, 2)):
+        assert look(Tuning()) == pytest.approx(1e-3)
+        before = next(clock)
+        look(Tuning())
+        assert next(clock) - before == pytest.approx((2 * repeats + 1) * 1e-3)
 
 
 def test_calls_run_with_the_numbers_in_question(loaded: Loaded) -> None:
     timer = CallTimer(loaded, kinds(loaded.program)[0], 0, Probe())  # type: ignore[arg-type]
-    assert {call.tuning for call in timer.calls(Tuning(claims=4))} == {(Tuning(claims=4),) * len(BUCKETS)}
+    for tuning in (Tuning(claims=4), Tuning(), Tuning(claims=16, one_queue=1)):
+        timer.glance(tuning)
+        assert Tuning(**timer.ready(tuning).native.last_tuning(0)) == tuning
     steps = StepTimer(loaded, {"a": loaded.program}, 6, Probe())  # type: ignore[arg-type]
-    assert steps.calls("a") == loaded.program.calls
     assert steps.seconds("a") > 0
 
 

@@ -27,6 +27,11 @@ class Program {
   void add(const Family* family, KernelFn run, const Args& args, bool barrier,
            const std::array<Tuning, kNumBuckets>& tunings = {});
 
+  // Other numbers for every call, from the next step on.
+  void retune(const std::array<Tuning, kNumBuckets>& tunings) {
+    for (Call& call : calls_) call.tunings = tunings;
+  }
+
   // Runs every call on every thread; returns when all are done. Calls over zero rows are skipped.
   // top_ids and top_values [G, kTopMost] receive the best logits of each row, as many as it wants; see TopLists.
   void run(const Step& step, int32_t* top_ids, float* top_values);

@@ -51,6 +51,7 @@ class EngineSource:
             self.files: EngineFiles = open_engine(directory)
             self.directory = directory
             self._pins_numerics = pin_numerics
+            self._left_out_now: tuple[str, ...] = ()
             self.config_directory, self.tokenizer_directory = self.files.config, tokenizer_directory(directory)
             options = self.files.manifest.options
             self.parts = parts(options.tensor_parallel_size, options.tp_invariant)
@@ -73,6 +74,7 @@ class EngineSource:
         out at the build stay out."""
         options = self.files.manifest.options
         without = tuple(dict.fromkeys((*options.without, *config.without)))
+        self._left_out_now = without[len(options.without) :]
         kv_dtype = options.kv_cache_dtype if config.kv_cache_dtype == "auto" else config.kv_cache_dtype
         profile = config.profile or options.profile
         device = self.device_for(config.device)
@@ -108,9 +110,7 @@ class EngineSource:
         for name, constant in program.constants.items():
             problem = _mismatch(constant, stored.get(name))
             if problem:
-                raise TargetMismatch(
-                    f"{self.directory}: {name} {problem}; it was built by albireo {self.files.manifest.version}"
-                )
+                raise TargetMismatch(f"{self.directory}: {name} {problem}; {self._why_it_differs()}")
         built, here = (_kernels(p) for p in (self.files.program, program))
         # A pass left out only now brings families of its own, which compute the same bits.
         here = {kernel for kernel in here if kernel[0] in {family for family, _ in built}}
@@ -125,6 +125,15 @@ class EngineSource:
                 _levels(here),
                 _levels(built),
             )
+
+    def _why_it_differs(self) -> str:
+        if self._left_out_now:
+            names = ",".join((*self.files.manifest.options.without, *self._left_out_now))
+            return (
+                f"without={','.join(self._left_out_now)} is asked for and decides how weights are stored; leave it "
+                f"out, or {rebuild_hint(self.directory)} --without {names}"
+            )
+        return f"it was built by albireo {self.files.manifest.version}"
 
     @contextmanager
     def weights(self, graph: Graph, rank: int = 0) -> Iterator[StoredWeights]:

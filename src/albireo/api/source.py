@@ -13,6 +13,7 @@ from typing import Protocol
 
 from albireo.api.checkpoint_source import CheckpointSource
 from albireo.api.engine_source import EngineSource
+from albireo.artifact.layout import BUILD_COMMAND, MANIFEST, PROGRAM
 from albireo.artifact.reader import hinting, is_engine_directory
 from albireo.artifact.record import guarded
 from albireo.backends.stored_weights import StoredWeights
@@ -75,6 +76,11 @@ def open_source(directory: Path, config: EngineConfig) -> ModelSource:
             config.tensor_parallel_size,
             config.tp_invariant,
             config.pin_numerics,
+        )
+    if (directory / PROGRAM).is_file() and not (directory / "config.json").exists():
+        raise Corrupt(
+            f"{directory}: is an engine directory without {MANIFEST}: a build that did not end, or a damaged one; "
+            f"remove it, and build again: {BUILD_COMMAND} -o {directory}"
         )
     for name, is_asked in (("verify_hashes", config.verify_hashes), ("pin_numerics", config.pin_numerics)):
         if is_asked:

@@ -122,7 +122,9 @@ def _manifest_lines(source: EngineSource) -> Iterator[Fact]:
 def _option(value: object) -> str:
     if isinstance(value, tuple):
         return ", ".join(value) or "nothing"
-    return f"{value:,}" if isinstance(value, int) and not isinstance(value, bool) else str(value)
+    if value is None or isinstance(value, bool):
+        return "yes" if value else "none" if value is None else "no"
+    return f"{value:,}" if isinstance(value, int) else str(value)
 
 
 def _architecture(config: ModelConfig) -> str:

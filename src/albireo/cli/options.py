@@ -20,8 +20,8 @@ from albireo.server.settings import ServerSettings
 
 F = TypeVar("F", bound=Callable[..., Any])
 
-#: vLLM's other names, kept.
-_ALIASES = {"memory_utilization": ("--gpu-memory-utilization",), "tensor_parallel_size": ("-tp",)}
+#: vLLM's other names, kept, and the one of build.
+_ALIASES = {"memory_utilization": ("--gpu-memory-utilization",), "tensor_parallel_size": ("--tp", "-tp")}
 #: Fields that are lists: their flags may be given several times.
 _LISTS = ("stop", "without", "served_model_name", "api_key", "chat_template_kwarg")
 #: Fields of SamplingParams that a flag can carry; the rest need JSONL or Python.

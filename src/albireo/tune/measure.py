@@ -15,8 +15,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from albireo.api.load import Loaded
-from albireo.backends.cpu.model import CpuModel
+from albireo.backends.cpu.fingerprint import cache_bytes
 from albireo.backends.cpu.probe import SpeedProbe
+from albireo.backends.cpu.runner import Runner
 from albireo.backends.step_inputs import StepInputs
 from albireo.compiler.tuning_table import call_key
 from albireo.graph.program import Call, Program
@@ -26,23 +27,31 @@ K = TypeVar("K", bound=Hashable)
 
 #: Bytes that the read probe reads: beyond most caches, and done in a millisecond or two.
 PROBE_BYTES = 64 << 20
-#: A measurement is repeated for about this long, and its fastest time counts: that of the least disturbed one.
-AIM_S, MAX_REPEATS = 0.01, 8
-#: Multiplications after which further layers teach nothing: some 20 to 50 ms, and more weights than a cache holds
-#: wherever weights are what takes the time.
-ENOUGH_WORK = 10_000_000_000
+#: A measurement is repeated for about this long, and its fastest time counts: that of the least disturbed one. A glance
+#: takes the first figure, what decides takes the second.
+GLANCE_S, AIM_S, MAX_REPEATS = 0.002, 0.01, 8
+#: Further layers teach nothing behind so many multiplications, some 6 to 15 ms of them, ...
+ENOUGH_WORK = 3_000_000_000
+#: ... or behind so many bytes of weights: several times the largest cache, and at least this.
+ENOUGH_BYTES, ENOUGH_CACHES = 64 << 20, 4
 #: KV positions behind a token of a decoding sequence.
 CONTEXT = 256
 
 
 @dataclass(frozen=True, slots=True)
 class Kind:
-    """Calls that differ in their weights only; rows: the symbol that counts their rows."""
+    """Calls that differ in their weights only.
+
+    Fields:
+        rows: the symbol that counts their rows.
+        weight_elements, weight_bytes: of one call.
+    """
 
     key: CallKey
     calls: tuple[Call, ...]
     rows: str
     weight_elements: int
+    weight_bytes: int
 
     def multiplications(self, row_counts: Sequence[int]) -> int:
         """Of one call, over steps of these rows."""
@@ -52,10 +61,29 @@ class Kind:
             return width * sum(rows * max(CONTEXT, rows // 2) for rows in row_counts)
         return self.weight_elements * sum(row_counts)
 
-    def enough(self, row_counts: Sequence[int]) -> tuple[Call, ...]:
-        """As many calls as ENOUGH_WORK asks for, two at least, from all over the model."""
-        count = min(len(self.calls), max(2, -(-ENOUGH_WORK // max(1, self.multiplications(row_counts)))))
+    def seconds(self, row_counts: Sequence[int], limits: Limits) -> float:
+        """Of all calls, over steps of these rows, at the machine's limits: what a point is worth beside others."""
+        dots = 2 * self.multiplications(row_counts) / limits.dot_flops_per_s
+        return len(self.calls) * max(dots, len(row_counts) * self.weight_bytes / limits.read_bytes_per_s)
+
+    def enough(self, row_counts: Sequence[int], cache: int) -> tuple[Call, ...]:
+        """As many calls as there is something to learn from, two at least, from all over the model.
+
+        Args: cache: bytes of the largest.
+        """
+        count = -(-ENOUGH_WORK // max(1, self.multiplications(row_counts)))
+        if self.weight_bytes:
+            count = min(count, -(-max(ENOUGH_BYTES, ENOUGH_CACHES * cache) // self.weight_bytes))
+        count = min(len(self.calls), max(2, count))
         return tuple(self.calls[i * len(self.calls) // count] for i in range(count))
+
+
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """How fast the machine reads and multiplies, now."""
+
+    read_bytes_per_s: float
+    dot_flops_per_s: float
 
 
 def kinds(program: Program) -> list[Kind]:
@@ -69,8 +97,8 @@ def kinds(program: Program) -> list[Kind]:
     for key, calls in found.items():
         rows = "T" if any(call.rows == "T" for call in calls) else calls[0].rows
         mine = tuple(call for call in calls if call.rows == rows)
-        weight = program.constants.get(mine[0].args.get("weight", ""))
-        result.append(Kind(key, mine, rows, weight.rows * weight.cols if weight else 0))
+        weights = [program.constants[mine[0].args[role]] for role in ("weight", "v_weight") if role in mine[0].args]
+        result.append(Kind(key, mine, rows, sum(w.rows * w.cols for w in weights), sum(w.num_bytes for w in weights)))
     return sorted(result, key=lambda kind: -kind.weight_elements * len(kind.calls))
 
 
@@ -108,63 +136,63 @@ def row_counts_of(bucket: int, most: int) -> tuple[int, ...]:
 
 
 class _Timer(Generic[K]):
-    """search.Measure for lists of calls, one a choice, over a few steps."""
+    """search.Measure for lists of calls over a few steps."""
 
-    def __init__(
-        self, model: CpuModel, steps: Sequence[StepInputs], probe: SpeedProbe, clock: Callable[[], float]
-    ) -> None:
-        self._model, self._steps = model, steps
-        self._probe, self._clock = probe, clock
-        self._runners: dict[K, Callable[[StepInputs], None]] = {}
-        self._repeats = [1] * len(steps)
+    def __init__(self, steps: Sequence[StepInputs], probe: SpeedProbe, clock: Callable[[], float]) -> None:
+        self._steps, self._probe, self._clock = steps, probe, clock
+        self._taken: list[float] = []
 
-    def calls(self, choice: K) -> Sequence[Call]:
-        """What is run."""
+    def ready(self, choice: K) -> Runner:
+        """What runs this choice, its pages in memory."""
         raise NotImplementedError
 
     def seconds(self, choice: K) -> float:
         """Of the fastest of a few runs of all the calls, summed over the steps."""
-        runner = self._runner(choice)
-        return sum(
-            min(self._once(runner, step) for _ in range(repeats))
-            for step, repeats in zip(self._steps, self._repeats, strict=True)
-        )
+        return self._fastest(choice, AIM_S)
+
+    def glance(self, choice: K) -> float:
+        """The same, in less time and less surely."""
+        return self._fastest(choice, GLANCE_S)
 
     def read_speed(self) -> float:
         """Bytes per second of a plain read."""
         return self._probe.read()
 
-    def _once(self, runner: Callable[[StepInputs], None], step: StepInputs) -> float:
+    def _fastest(self, choice: K, aim_s: float) -> float:
+        runner = self.ready(choice)
+        if not self._taken:
+            self._taken = [self._once(runner, step) for step in self._steps]
+        total = 0.0
+        for step, taken in zip(self._steps, self._taken, strict=True):
+            repeats = max(1, min(MAX_REPEATS, int(aim_s / max(taken, 1e-9))))
+            total += min(self._once(runner, step) for _ in range(repeats))
+        return total
+
+    def _once(self, runner: Runner, step: StepInputs) -> float:
         started = self._clock()
         runner(step)
         return self._clock() - started
 
-    def _runner(self, choice: K) -> Callable[[StepInputs], None]:
-        """A program of the calls; a new one runs once first, so that its scratch is in memory."""
-        runner = self._runners.get(choice)
-        if runner is None:
-            runner = self._model.runner(self.calls(choice))
-            for step in self._steps:
-                runner(step)
-            if not self._runners:
-                taken = [self._once(runner, step) for step in self._steps]
-                self._repeats = [max(1, min(MAX_REPEATS, int(AIM_S / max(s, 1e-9)))) for s in taken]
-            self._runners[choice] = runner
+    def _warm(self, runner: Runner) -> Runner:
+        """The first run of a new program has its scratch put into memory, and says nothing of the others."""
+        for step in self._steps:
+            runner(step)
         return runner
 
 
 class CallTimer(_Timer[Tuning]):
-    """search.Measure for the calls of a kind at the row counts that stand for a bucket."""
+    """search.Measure for the calls of a kind at the row counts that stand for a bucket: one program, retuned."""
 
     def __init__(
         self, loaded: Loaded, kind: Kind, bucket: int, probe: SpeedProbe, clock: Callable[[], float] = time.perf_counter
     ) -> None:
         row_counts = row_counts_of(bucket, loaded.program.maxima[kind.rows])
-        super().__init__(loaded.one_rank, [step_of(kind.rows, rows, loaded) for rows in row_counts], probe, clock)
-        self._calls = kind.enough(row_counts)
+        super().__init__([step_of(kind.rows, rows, loaded) for rows in row_counts], probe, clock)
+        self._runner = self._warm(loaded.one_rank.runner(kind.enough(row_counts, cache_bytes())))
 
-    def calls(self, choice: Tuning) -> Sequence[Call]:
-        return [replace(call, tuning=(choice,) * len(BUCKETS)) for call in self._calls]
+    def ready(self, choice: Tuning) -> Runner:
+        self._runner.retune(choice)
+        return self._runner
 
 
 class StepTimer(_Timer[str]):
@@ -184,11 +212,11 @@ class StepTimer(_Timer[str]):
             steps.append(
                 replace(step, top_rows=step.query_start[1:] - 1, top_counts=_ints(np.ones(step.num_sequences)))
             )
-        super().__init__(loaded.one_rank, steps, probe, clock)
-        self._programs = programs
+        super().__init__(steps, probe, clock)
+        self._runners = {name: self._warm(loaded.one_rank.runner(program.calls)) for name, program in programs.items()}
 
-    def calls(self, choice: str) -> Sequence[Call]:
-        return self._programs[choice].calls
+    def ready(self, choice: str) -> Runner:
+        return self._runners[choice]
 
 
 def _ints(values: object) -> NDArray[np.int32]:

@@ -24,8 +24,9 @@ def table_lines(result: TuneResult) -> Iterator[str]:
 def summary(result: TuneResult) -> str:
     """How many choices changed, and what was not looked at."""
     changed = sum(bool(entry.tuning.changes()) for entry in result.table.entries)
-    left = f"; {result.num_left} not measured, as the time was over" if result.num_left else ""
-    return f"{changed} of {len(result.table.entries)} choices changed, {result.elapsed_s:.0f} s{left}"
+    measured, left = len(result.table.entries), result.num_left
+    ending = f"; {left} left as they are, as the time was over" if left else ""
+    return f"{measured} of {measured + left} choices measured, {changed} changed, {result.elapsed_s:.0f} s{ending}"
 
 
 def change_text(entry: Entry) -> str:
@@ -35,10 +36,12 @@ def change_text(entry: Entry) -> str:
 
 def _change(entry: Entry) -> str:
     text = change_text(entry)
-    return f"{_gain(entry.before_s, entry.after_s)}  {text}" if text else "kept"
+    return f"{_gain(entry.before_s, entry.after_s)}  {text}" if text else "measured, kept"
 
 
 def _verdict(step: StepCheck) -> str:
+    if not step.before_s:
+        return "changes of these rows are dropped: no time was left to try them in whole steps"
     gain = _gain(step.before_s, step.after_s)
     return f"{gain}  changes of these rows are dropped: steps got slower" if step.is_dropped else gain
 

@@ -5,8 +5,8 @@ Called by session.py with functions that measure. Does not know calls, files or 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
 from statistics import median
 from typing import Protocol, TypeVar
 
@@ -17,8 +17,9 @@ C = TypeVar("C", contravariant=True)
 
 #: A change must gain this much in so many of so many rounds: else noise would decide, and every run decide otherwise.
 MARGIN, WINS, ROUNDS = 0.03, 4, 5
-#: Rounds that say how long the defaults take, where nothing beats them.
-KEPT_ROUNDS = 2
+#: Rounds in which a parameter's values are looked at, the worse half left out after each: what is not faster than the
+#: present choice by half of MARGIN in one of them does not come back.
+GLANCES = 3
 #: A round between whose ends the machine's reading speed changed by more than this is measured again ...
 STEADY = 0.8
 #: ... but not more often than this in one comparison; after that it counts as lost.
@@ -30,6 +31,10 @@ class Measure(Protocol[C]):
 
     def seconds(self, choice: C) -> float:
         """Time with this choice, now."""
+        ...
+
+    def glance(self, choice: C) -> float:
+        """The same, in less time and less surely."""
         ...
 
     def read_speed(self) -> float:
@@ -66,21 +71,23 @@ class Outcome:
     """What was found for one point.
 
     Fields:
-        comparison: of the defaults with the choice, in the same rounds; when kept, one time stands for both.
-        tried: candidates that were measured.
+        comparison: of the defaults with the choice, in the same rounds; when kept, the defaults' glances.
+        tried: candidates that were looked at.
+        is_complete: there was time for all of them.
     """
 
     tuning: Tuning
     comparison: Comparison
     tried: int
+    is_complete: bool
 
 
-def compare(measure: Measure[C], current: C, candidate: C, rounds: int = ROUNDS) -> Comparison:
+def compare(measure: Measure[C], current: C, candidate: C) -> Comparison:
     """Measure both in each of up to so many rounds, who is first changing; ends early once the candidate cannot win."""
     times: list[tuple[float, float]] = []
     wins = repeats = 0
     speed = measure.read_speed()
-    while len(times) < rounds:
+    while len(times) < ROUNDS:
         ahead, before = len(times) % 2 == 1, speed
         first = measure.seconds(candidate if ahead else current)
         second = measure.seconds(current if ahead else candidate)
@@ -92,7 +99,7 @@ def compare(measure: Measure[C], current: C, candidate: C, rounds: int = ROUNDS)
         current_s, candidate_s = (second, first) if ahead else (first, second)
         times.append((current_s, candidate_s))
         wins += is_steady and candidate_s <= current_s * (1 - MARGIN)
-        if len(times) - wins > ROUNDS - WINS and rounds == ROUNDS:
+        if len(times) - wins > ROUNDS - WINS:
             break
     currents, candidates = zip(*times, strict=True)
     middle = median(candidates)
@@ -106,23 +113,60 @@ def compare(measure: Measure[C], current: C, candidate: C, rounds: int = ROUNDS)
 
 
 def search(measure: Measure[Tuning], space: Space, has_time: Callable[[], bool]) -> Outcome:
-    """Try the values of each parameter against the best so far; what is found must then beat the defaults themselves.
+    """Look at each parameter's values beside the best so far; what is found must then beat the defaults themselves.
 
+    Looking is quick and decides nothing: noise may carry a candidate through it, but not through the rules above.
     Args: has_time: asked before each candidate; when it says no, the search ends with what it has.
     """
     default = best = Tuning()
-    tried = 0
+    tried, is_complete = 0, True
+    glances: list[float] = []
     for name in space.parameters():
-        for candidate in space.candidates(name, best):
-            if not has_time():
-                break
-            tried += 1
-            if compare(measure, best, candidate).is_won:
-                best = candidate
+        candidates = list(space.candidates(name, best))
+        if candidates and is_complete:
+            seen: list[float] = []
+            present = best
+            best, looked_at = _promising(measure, present, candidates, has_time, seen)
+            glances += seen if present == default else []
+            tried += looked_at
+            is_complete = looked_at == len(candidates)
     if best != default:
         final = compare(measure, default, best)
         if final.is_won:
-            return Outcome(best, final, tried)
-    kept = compare(measure, default, default, KEPT_ROUNDS)
-    seconds = min(kept.current_s, kept.candidate_s)
-    return Outcome(default, replace(kept, current_s=seconds, candidate_s=seconds), tried)
+            return Outcome(best, final, tried, is_complete)
+    glances = glances or [measure.glance(default)]
+    least, middle = min(glances), median(glances)
+    spread = (max(glances) - least) / middle if middle else 0
+    return Outcome(default, Comparison(False, least, least, spread, len(glances)), tried, is_complete)
+
+
+def _promising(
+    measure: Measure[Tuning],
+    current: Tuning,
+    candidates: Sequence[Tuning],
+    has_time: Callable[[], bool],
+    seen: list[float],
+) -> tuple[Tuning, int]:
+    """Successive halving: the candidate that looks clearly faster, else current; and how many were looked at.
+
+    Args: seen: takes the times of current.
+    """
+    left, looked_at = {candidate: list[float]() for candidate in candidates}, 0
+    for i in range(GLANCES):
+        times: dict[Tuning, float] = {}
+        seen.append(measure.glance(current))
+        for candidate in list(left)[:: -1 if i % 2 else 1]:
+            if not has_time():
+                return current, looked_at
+            times[candidate] = measure.glance(candidate)
+            looked_at += i == 0
+        seen.append(measure.glance(current))
+        now = min(seen[-2:])
+        for candidate, seconds in times.items():
+            left[candidate].append(seconds / now)
+        faster = sorted((c for c in left if left[c][-1] <= 1 - MARGIN / 2), key=lambda c: median(left[c]))
+        left = {candidate: left[candidate] for candidate in faster[: -(-len(left) // 2)]}
+        if not left:
+            return current, looked_at
+    best = min(left, key=lambda c: median(left[c]))
+    return (best if median(left[best]) <= 1 - MARGIN else current), looked_at

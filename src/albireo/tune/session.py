@@ -18,13 +18,11 @@ from albireo.backends.cpu.probe import SpeedProbe
 from albireo.compiler.tuning_table import attach
 from albireo.config import EngineConfig
 from albireo.errors import ConfigError
-from albireo.graph.tuning import Entry, Tuning, TuningTable
-from albireo.tune.measure import PROBE_BYTES, CallTimer, Kind, StepTimer, kinds, row_counts_of, step_of
+from albireo.graph.tuning import BUCKETS, Entry, Tuning, TuningTable
+from albireo.tune.measure import PROBE_BYTES, CallTimer, Kind, Limits, StepTimer, kinds, row_counts_of, step_of
 from albireo.tune.search import Comparison, compare, search
 from albireo.tune.space import Point
 
-#: Buckets in the order they are measured: a single stream, a few streams, long prompts, then what lies between.
-BUCKET_ORDER = (0, 2, 1, 6, 5, 3, 4)
 #: Part of the budget that goes into searching; the rest is for checking what was found in whole steps.
 SEARCH_FRAC = 0.85
 #: KV cache to measure with: enough for every step that is tried, on any model.
@@ -34,7 +32,12 @@ DEFAULTS, TUNED = "defaults", "tuned"
 
 @dataclass(frozen=True, slots=True)
 class StepCheck:
-    """Whole steps at a bucket whose calls were changed. is_dropped: they got slower, so its changes are undone."""
+    """Whole steps at a bucket whose calls were changed.
+
+    Fields:
+        before_s, after_s: 0 where there was no time to see.
+        is_dropped: steps got slower, or there was no time: the changes are undone.
+    """
 
     bucket: int
     before_s: float
@@ -48,7 +51,8 @@ class TuneResult:
 
     Fields:
         directory: of the model. table: an entry a point, kept or changed.
-        num_left: points that there was no time for; their calls go on with what they have.
+        num_left: points that there was no time for, or not for all there is to try; their calls go on with what they
+            have.
     """
 
     directory: Path
@@ -88,30 +92,40 @@ def tune_model(
     loaded = load(config, show_progress=True, is_tuned=False)
     probe = SpeedProbe(loaded.one_rank.pool, PROBE_BYTES)
     loaded.one_rank.fill_with_numbers(_blocks_touched(loaded))
-    points = _points(loaded)
+    points = _points(loaded, Limits(probe.read(), probe.dot(loaded.model_config.dtype)))
     started = clock()
+
+    def has_time() -> bool:
+        return clock() - started < SEARCH_FRAC * budget_s
+
     entries: list[Entry] = []
     for i, (kind, point) in enumerate(points):
         on_point(i, len(points))
-        if i > 0 and clock() - started > SEARCH_FRAC * budget_s:
+        if i > 0 and not has_time():
             break  # the first point is always measured: a session has something to say
-        timer = CallTimer(loaded, kind, point.bucket, probe, clock)
-        found = search(timer, point, lambda: clock() - started < SEARCH_FRAC * budget_s)
-        entries.append(_entry(point, found.tuning, found.comparison))
+        found = search(CallTimer(loaded, kind, point.bucket, probe, clock), point, has_time)
+        if i == 0 or found.is_complete or found.tuning != Tuning():
+            entries.append(_entry(point, found.tuning, found.comparison))
     table = TuningTable(fingerprint(num_threads), tuple(entries))
-    table, steps = _check_steps(loaded, table, probe, clock)
+    table, steps = _check_steps(loaded, table, probe, clock, started + budget_s)
     on_point(len(points), len(points))
     return TuneResult(loaded.directory, table, steps, len(points) - len(entries), clock() - started)
 
 
-def _points(loaded: Loaded) -> list[tuple[Kind, Point]]:
-    found = []
-    for bucket in BUCKET_ORDER:
+def _points(loaded: Loaded, limits: Limits) -> list[tuple[Kind, Point]]:
+    """What to measure: first what takes the greatest part of a step of its rows, by the machine's limits."""
+    shares: list[tuple[float, Kind, Point]] = []
+    for bucket in range(len(BUCKETS)):
+        mine = []
         for kind in kinds(loaded.program):
             row_counts = row_counts_of(bucket, loaded.program.maxima[kind.rows])
             if row_counts:
-                found.append((kind, Point(kind.key, bucket, row_counts, loaded.one_rank.pool.size)))
-    return [pair for pair in found if _has_candidates(pair[1])]
+                point = Point(kind.key, bucket, row_counts, loaded.one_rank.pool.size)
+                mine.append((kind.seconds(row_counts, limits), kind, point))
+        step_s = sum(seconds for seconds, _, _ in mine)
+        shares += [(seconds / step_s, kind, point) for seconds, kind, point in mine]
+    shares.sort(key=lambda found: -found[0])
+    return [(kind, point) for _, kind, point in shares if _has_candidates(point)]
 
 
 def _has_candidates(point: Point) -> bool:
@@ -121,7 +135,7 @@ def _has_candidates(point: Point) -> bool:
 def _blocks_touched(loaded: Loaded) -> int:
     """KV blocks, from the first, that any measured step reads or writes."""
     most = 1
-    for bucket in BUCKET_ORDER:
+    for bucket in range(len(BUCKETS)):
         for rows in row_counts_of(bucket, loaded.program.maxima["T"]):
             most = max(most, 1 + int(step_of("T", rows, loaded).block_table.max()))
     return most
@@ -141,18 +155,24 @@ def _entry(point: Point, tuning: Tuning, comparison: Comparison) -> Entry:
 
 
 def _check_steps(
-    loaded: Loaded, table: TuningTable, probe: SpeedProbe, clock: Callable[[], float]
+    loaded: Loaded, table: TuningTable, probe: SpeedProbe, clock: Callable[[], float], end: float
 ) -> tuple[TuningTable, tuple[StepCheck, ...]]:
-    """Whole steps with and without each bucket's changes. A bucket that makes steps slower is set back to defaults."""
+    """Whole steps with and without each bucket's changes, until the end.
+
+    A bucket that makes steps slower is set back to defaults, and so is one that there is no time for.
+    """
     checks = []
     for bucket in sorted({entry.bucket for entry in table.entries if entry.tuning != Tuning()}):
-        mine = replace(table, entries=tuple(e for e in table.entries if e.bucket == bucket))
-        tuned, _ = attach(loaded.program, [mine], kernel_revision)
-        timer = StepTimer(loaded, {DEFAULTS: loaded.program, TUNED: tuned}, bucket, probe, clock)
-        # With the defaults as the challenger: they win only when they are clearly faster.
-        result = compare(timer, TUNED, DEFAULTS)
-        checks.append(StepCheck(bucket, result.candidate_s, result.current_s, result.is_won))
-        if result.is_won:
+        check = StepCheck(bucket, 0.0, 0.0, True)
+        if clock() < end:
+            mine = replace(table, entries=tuple(e for e in table.entries if e.bucket == bucket))
+            tuned, _ = attach(loaded.program, [mine], kernel_revision)
+            timer = StepTimer(loaded, {DEFAULTS: loaded.program, TUNED: tuned}, bucket, probe, clock)
+            # With the defaults as the challenger: they win only when they are clearly faster.
+            result = compare(timer, TUNED, DEFAULTS)
+            check = StepCheck(bucket, result.candidate_s, result.current_s, result.is_won)
+        checks.append(check)
+        if check.is_dropped:
             kept = tuple(
                 replace(e, tuning=Tuning(), after_s=e.before_s) if e.bucket == bucket else e for e in table.entries
             )

@@ -54,7 +54,7 @@ def target_levels(target: str) -> tuple[str, ...]:
     if target == NATIVE:
         return isa_levels()
     if target not in LEVELS:
-        raise ConfigError(f"target={target!r} is no level; choose one of {', '.join((NATIVE, *LEVELS))}")
+        raise ConfigError(f"target={target!r} is no level; choose one of {', '.join((NATIVE, *LEVELS))}, or cuda")
     return LEVELS[LEVELS.index(target) :]
 
 

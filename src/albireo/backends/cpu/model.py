@@ -7,8 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from copy import copy
-from dataclasses import asdict, dataclass
-from functools import cache
+from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
@@ -17,6 +16,7 @@ from albireo import _native
 from albireo.backends.backend import identity_parts
 from albireo.backends.cpu.kv_view import read_slots, token_numbers, widen
 from albireo.backends.cpu.pack import constant_offsets, pack_constants
+from albireo.backends.cpu.runner import Runner, native_tunings
 from albireo.backends.cpu.stored import read_stored
 from albireo.backends.step_inputs import StepInputs
 from albireo.backends.step_outputs import NOTHING, StepOutputs
@@ -28,7 +28,6 @@ from albireo.graph.ops import TOP_LOGITS
 from albireo.graph.private_norms import private_norms
 from albireo.graph.program import Buffer, Call, KVLayout, Program
 from albireo.graph.program_spec import KINDS, STEP_ARRAYS
-from albireo.graph.tuning import Tuning
 
 #: What a role is to the native core: what it reads rows of, or what it writes.
 _SIDES = {
@@ -182,13 +181,12 @@ class CpuModel:
         logits, hidden = (self._rows.get(name, NOTHING)[:num_rows] for name in ("logits", "hidden"))
         return StepOutputs(logits, self.top_ids[:num_top], self.top_values[:num_top], hidden)
 
-    def runner(self, calls: Sequence[Call]) -> Callable[[StepInputs], None]:
+    def runner(self, calls: Sequence[Call]) -> Runner:
         """Some calls as a program of their own, on these weights and activations; for measuring them.
 
         What they compute means nothing: they read what happens to be there. The model must outlive the runner.
         """
-        native = self._bind(calls)
-        return lambda inputs: native.run(*inputs.arrays, self.top_ids, self.top_values)
+        return Runner(self._bind(calls), self.top_ids, self.top_values)
 
     def fill_with_numbers(self, num_blocks: int) -> None:
         """Put small finite numbers of every type into activations and the first KV blocks, for calls run alone.
@@ -224,7 +222,7 @@ class CpuModel:
                 if self._peers is None:
                     raise InvariantError(f"{call.origin}: {call.attrs['ranks']} ranks run together or not at all")
                 args["parts"] = self._peers.addresses(self.program.calls.index(call))
-            native.add(call.family, level, dtype, args, _native_tunings(call.tuning))
+            native.add(call.family, level, dtype, args, native_tunings(call.tuning))
         return native
 
     def _view(self, buffer: Buffer) -> NDArray[np.float32]:
@@ -285,9 +283,3 @@ class CpuModel:
             args |= {"kv": self._kv.address + attrs["layer"] * layer_bytes, "kv_dtype": program.kv.dtype}
             args |= {key: attrs[key] for key in ("num_kv_heads", "head_dim")} | {"block_size": program.kv.block_size}
         return args
-
-
-@cache
-def _native_tunings(tunings: tuple[Tuning, ...]) -> list[dict[str, int]]:
-    """As the native core takes them; the calls of all layers share a few."""
-    return [asdict(tuning) for tuning in tunings]

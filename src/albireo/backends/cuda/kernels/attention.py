@@ -323,7 +323,7 @@ def _warps(tile_rows: int) -> int:
     return 4 if tile_rows == 16 else 8
 
 
-_ALIGNED = ("items", "block_table", "q_stride", "out_stride", "table_stride")
+_ALIGNED = ("items", "q_stride", "out_stride")
 
 
 def aot_cases() -> list[AotCase]:

@@ -24,6 +24,7 @@ from albireo.api.load import compile_program
 from albireo.api.locate import locate_model
 from albireo.api.memory import machine_bytes
 from albireo.api.source import CheckpointSource
+from albireo.api.terminal import is_terminal
 from albireo.api.tokenizer import gguf_as_files
 from albireo.artifact import layout
 from albireo.artifact.graph_json import graph_to_json
@@ -279,7 +280,7 @@ def _copy(writer: EngineWriter, directory: Path) -> None:
 @contextmanager
 def _progress(num_bytes: int, show: bool) -> Iterator[Callable[[int], None]]:
     """A bar over the bytes packed and written."""
-    if not (show and sys.stderr.isatty()):
+    if not (show and is_terminal()):
         yield lambda _: None
         return
     from tqdm import tqdm

@@ -6,7 +6,6 @@ Called by users, the bench and commands. Does not know HTTP or event loops; asyn
 from __future__ import annotations
 
 import itertools
-import sys
 import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -22,6 +21,7 @@ from albireo.api.load import Loaded
 from albireo.api.load import load as load_parts
 from albireo.api.prompts import PromptInput, parse_prompts
 from albireo.api.request_record import RequestRecord
+from albireo.api.terminal import is_terminal
 from albireo.config import EngineConfig
 from albireo.engine.stats import EngineStats
 from albireo.errors import ConfigError, EngineError, InvalidParams
@@ -255,7 +255,7 @@ class _Progress:
     """A bar over finished requests with the tokens per second so far; nothing where stderr is no terminal."""
 
     def __init__(self, total: int, wanted: bool, title: str) -> None:
-        is_shown = wanted and total > 0 and sys.stderr.isatty()
+        is_shown = wanted and total > 0 and is_terminal()
         self._bar = tqdm(total=total, desc=title, unit="prompt", dynamic_ncols=True) if is_shown else None
         self._num_in = self._num_out = 0
 

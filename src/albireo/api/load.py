@@ -5,7 +5,6 @@ Called by llm.py, async_llm.py and the bench. The composition root: the one plac
 
 from __future__ import annotations
 
-import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -18,6 +17,7 @@ from albireo.api.locate import locate_model
 from albireo.api.memory import MemoryPlan, plan_memory
 from albireo.api.pooler import LazyPooler
 from albireo.api.source import ModelSource, guard, open_source
+from albireo.api.terminal import is_terminal
 from albireo.api.tokenizer import open_tokenizer
 from albireo.api.tuning import tuned
 from albireo.artifact.reader import tokenizer_directory
@@ -250,7 +250,7 @@ def _progress(
 
         yield note
         return
-    if not (show and sys.stderr.isatty()):
+    if not (show and is_terminal()):
         yield lambda _: None
         return
     from tqdm import tqdm

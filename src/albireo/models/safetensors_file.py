@@ -18,8 +18,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from albireo.errors import ModelError, WeightMismatch
-from albireo.json_file import parse_json, require_regular_file, short
+from albireo.errors import ModelError, WeightMismatch, short
+from albireo.json_file import parse_json, require_regular_file
 
 #: The format's own limit.
 MAX_HEADER_BYTES = 100_000_000

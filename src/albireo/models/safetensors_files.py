@@ -11,8 +11,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from albireo.errors import ModelError, WeightMismatch
-from albireo.json_file import read_json, short
+from albireo.errors import ModelError, WeightMismatch, short
+from albireo.json_file import read_json
 from albireo.models.safetensors_file import RawTensor, SafetensorsFile
 
 SINGLE_FILE = "model.safetensors"

@@ -18,8 +18,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from albireo.errors import ModelError, UnsupportedModel, WeightMismatch
-from albireo.json_file import require_regular_file, short
+from albireo.errors import ModelError, UnsupportedModel, WeightMismatch, short
+from albireo.json_file import require_regular_file
 from albireo.models.gguf.header import Entry, read_header
 from albireo.models.safetensors_file import RawTensor
 from albireo.quantization.encoded import Encoded

@@ -28,7 +28,8 @@ def require_regular_file(path: Path) -> None:
     try:
         mode = path.stat().st_mode
     except OSError as error:
-        raise ModelError(f"{path}: cannot be read: {error.strerror}") from error
+        link = f" (a link to {path.readlink()})" if path.is_symlink() else ""
+        raise ModelError(f"{path}: cannot be read: {error.strerror}{link}") from error
     if not stat.S_ISREG(mode):
         raise ModelError(f"{path}: is not a regular file")
 

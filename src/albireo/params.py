@@ -137,7 +137,7 @@ class SamplingParams:
             for text in getattr(self, name):
                 if not isinstance(text, str) or not text:
                     raise InvalidParams(f"{name} must hold strings that are not empty, got {short(text)}")
-                if not _is_unicode(text):
+                if not is_unicode(text):
                     raise InvalidParams(
                         f"{name} holds {short(text)}, which is no Unicode text: half of a surrogate pair"
                     )
@@ -239,7 +239,8 @@ def _list(name: str, values: Any) -> tuple[Any, ...]:
     return tuple(values)
 
 
-def _is_unicode(text: str) -> bool:
+def is_unicode(text: str) -> bool:
+    """Whether text can be written as UTF-8: it holds no half of a surrogate pair."""
     try:
         text.encode()
     except UnicodeEncodeError:

@@ -24,7 +24,7 @@ from albireo.api.request_record import RequestRecord
 from albireo.api.terminal import is_terminal
 from albireo.config import EngineConfig
 from albireo.engine.stats import EngineStats
-from albireo.errors import ConfigError, EngineError, InvalidParams
+from albireo.errors import ConfigError, EngineError, InvalidParams, short
 from albireo.outputs import EmbeddingRequestOutput, RequestOutput
 from albireo.params import PoolingParams, SamplingParams
 from albireo.text.tokenizer import Tokenizer
@@ -203,6 +203,8 @@ class LLM:
     def _run(
         self, submissions: list[Submission], priority: Sequence[int] | None, use_tqdm: bool, title: str = "Generating"
     ) -> list[RequestRecord]:
+        if priority is not None and not isinstance(priority, Sequence):
+            raise InvalidParams(f"priority={short(priority)} is not allowed; it must be a list, one number a prompt")
         levels = [0] * len(submissions) if priority is None else list(priority)
         if len(levels) != len(submissions):
             raise InvalidParams(f"there are {len(submissions)} prompts and {len(levels)} priorities; give one each")

@@ -18,6 +18,8 @@ from albireo.profiles import DEFAULT, PROFILES, Profile, StepLimits, resolve
 BLOCK_SIZES = (8, 16, 32)
 #: More than any machine has cores.
 MAX_THREADS = 4096
+#: Of bytes, tokens and sequences: far above any machine, and the largest that native code can be told.
+MAX_NUMBER = 2**63 - 1
 _LIMITS = ("max_model_len", "max_num_seqs", "max_num_batched_tokens")
 
 
@@ -103,15 +105,12 @@ class EngineConfig:
             _flag(name, getattr(self, name))
         if type(self.block_size) is not int or self.block_size not in BLOCK_SIZES:
             raise ConfigError(f"block_size={short(self.block_size)} is not supported; choose one of {BLOCK_SIZES}")
-        if type(self.seed) is not int:
-            raise ConfigError(f"seed={short(self.seed)} is not allowed; it must be a whole number")
+        _at_least("seed", self.seed, -MAX_NUMBER - 1)
         if self.max_model_len == -1:
             object.__setattr__(self, "max_model_len", None)
-        for name in (*_LIMITS, "kv_cache_memory_bytes", "num_gpu_blocks_override", "num_threads"):
+        for name in (*_LIMITS, "kv_cache_memory_bytes", "num_gpu_blocks_override", "tensor_parallel_size"):
             _at_least_if_given(name, getattr(self, name), 1)
-        _at_least_if_given("tensor_parallel_size", self.tensor_parallel_size, 1)
-        if self.num_threads is not None and self.num_threads > MAX_THREADS:
-            raise ConfigError(f"num_threads={short(self.num_threads)} is not allowed; it must be at most {MAX_THREADS}")
+        _at_least_if_given("num_threads", self.num_threads, 1, MAX_THREADS)
         _at_least("max_logprobs", self.max_logprobs, -1)
         value = self.memory_utilization
         if not isinstance(value, (int, float)) or isinstance(value, bool) or not 0.0 < value <= 1.0:
@@ -233,11 +232,12 @@ def _names(given: Any) -> tuple[str, ...]:
     return tuple(dict.fromkeys(name for text in texts for part in text.split(",") if (name := part.strip())))
 
 
-def _at_least_if_given(name: str, value: Any, low: int) -> None:
+def _at_least_if_given(name: str, value: Any, low: int, high: int = MAX_NUMBER) -> None:
     if value is not None:
-        _at_least(name, value, low)
+        _at_least(name, value, low, high)
 
 
-def _at_least(name: str, value: Any, low: int) -> None:
-    if not isinstance(value, int) or isinstance(value, bool) or value < low:
-        raise ConfigError(f"{name}={short(value)} is not allowed; it must be a whole number of at least {low}")
+def _at_least(name: str, value: Any, low: int, high: int = MAX_NUMBER) -> None:
+    if not isinstance(value, int) or isinstance(value, bool) or not low <= value <= high:
+        limits = f"of at least {low}" + (f" and at most {high}" if high < MAX_NUMBER else ", in 64 bits")
+        raise ConfigError(f"{name}={short(value)} is not allowed; it must be a whole number {limits}")

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
 from albireo.config import BuildConfig, EngineConfig
-from albireo.errors import ConfigError
+from albireo.errors import ConfigError, short
 from albireo.profiles import StepLimits
 
 
@@ -43,8 +45,26 @@ def test_gpu_memory_utilization_is_an_alias_and_not_a_second_setting() -> None:
         {"memory_utilization": 0.0},
         {"memory_utilization": 1.1},
         {"memory_utilization": "most"},
+        {"memory_utilization": True},
+        {"memory_utilization": 10**400},
+        {"max_num_seqs": -(10**5000)},
+        {"num_threads": 100_000},
+        {"kv_cache_memory_bytes": 10**400},
+        {"max_num_batched_tokens": 2**63},
+        {"block_size": 16.0},
+        {"seed": "7"},
+        {"seed": 2**63},
+        {"model": 5},
+        {"tokenizer": b"x"},
+        {"dtype": 16},
+        {"quantization": 8},
+        {"profile": ["latency"]},
+        {"without": None},
+        {"enable_prefix_caching": "no"},
+        {"skip_tokenizer_init": 1},
+        {"tp_invariant": "yes"},
     ],
-    ids=str,
+    ids=short,
 )
 def test_a_value_out_of_range_is_refused_by_name(fields: dict[str, Any]) -> None:
     with pytest.raises(ConfigError, match=next(iter(fields))):
@@ -55,7 +75,7 @@ def test_a_profile_sets_what_is_not_asked_for() -> None:
     assert EngineConfig(profile="throughput").step_limits.max_num_seqs == 256
     assert EngineConfig(profile="latency", max_num_seqs=3).step_limits == StepLimits(3, 512)
     assert EngineConfig().step_limits == EngineConfig(profile="balanced").step_limits == StepLimits(64, 960)
-    with pytest.raises(ConfigError, match="profile='calm' is unknown; choose balanced, throughput, latency"):
+    with pytest.raises(ConfigError, match="profile='calm' is unknown; choose balanced, throughput or latency"):
         BuildConfig(profile="calm")  # type: ignore[arg-type]
 
 
@@ -66,3 +86,22 @@ def test_names_of_passes() -> None:
 
 def test_minus_one_means_as_far_as_memory_allows() -> None:
     assert EngineConfig(max_model_len=-1).max_model_len is None
+
+
+@pytest.mark.parametrize(
+    "fields",
+    [{"force": 1}, {"target": 2}, {"profile": {}}, {"tensor_parallel_size": None}, {"max_num_seqs": "3"}],
+    ids=str,
+)
+def test_a_build_refuses_by_name(fields: dict[str, Any]) -> None:
+    with pytest.raises(ConfigError, match=next(iter(fields))):
+        BuildConfig(**fields)
+
+
+def test_a_path_and_a_type_of_torch_may_be_given_as_such() -> None:
+    class Bfloat16(SimpleNamespace):
+        def __repr__(self) -> str:
+            return "torch.bfloat16"
+
+    config = EngineConfig(model=Path("a/b"), dtype=Bfloat16())  # type: ignore[arg-type]
+    assert (config.model, config.dtype) == ("a/b", "torch.bfloat16")

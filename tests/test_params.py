@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from albireo.errors import InvalidParams, UnsupportedFeature
+from albireo.errors import InvalidParams, UnsupportedFeature, short
 from albireo.params import PoolingParams, SamplingParams
 
 REFUSED: list[dict[str, Any]] = [
@@ -43,10 +43,25 @@ REFUSED: list[dict[str, Any]] = [
     {"logit_bias": {-1: 1.0}},
     {"logit_bias": {1: math.nan}},
     {"logit_bias": [1, 2]},
+    {"logit_bias": {1: math.inf}},
+    {"logit_bias": {1.5: 1.0}},
+    {"logit_bias": {math.inf: 1.0}},
+    {"logit_bias": {1: 10**400}},
+    {"temperature": 10**400},
+    {"presence_penalty": -(10**400)},
+    {"seed": 10**5000},
+    {"ignore_eos": "no"},
+    {"detokenize": None},
+    {"skip_special_tokens": 0},
+    {"spaces_between_special_tokens": []},
+    {"include_stop_str_in_output": "false"},
+    {"skip_reading_prefix_cache": 1},
+    {"stop": "\ud800"},
+    {"bad_words": ["a", "\udc00b"]},
 ]
 
 
-@pytest.mark.parametrize("fields", REFUSED, ids=str)
+@pytest.mark.parametrize("fields", REFUSED, ids=short)
 def test_a_value_out_of_range_is_refused_by_name(fields: dict[str, Any]) -> None:
     with pytest.raises(InvalidParams) as error:
         SamplingParams(**fields)

@@ -7,6 +7,9 @@
 #endif
 
 #include <chrono>
+#include <stdexcept>
+#include <string>
+#include <system_error>
 
 namespace albireo {
 namespace {
@@ -30,10 +33,20 @@ void relax(int spins) {
 }
 
 ThreadPool::ThreadPool(std::vector<int> cpus) : threads_((int64_t)cpus.size()) {
-  for (int64_t i = 1; i < threads_; i++) workers_.emplace_back(&ThreadPool::work, this, i, cpus[i]);
+  workers_.reserve(cpus.size());
+  for (int64_t i = 1; i < threads_; i++) {
+    try {
+      workers_.emplace_back(&ThreadPool::work, this, i, cpus[i]);
+    } catch (const std::system_error& error) {
+      stop();
+      throw std::runtime_error("thread " + std::to_string(i + 1) + " cannot be started: " + error.what());
+    }
+  }
 }
 
-ThreadPool::~ThreadPool() {
+ThreadPool::~ThreadPool() { stop(); }
+
+void ThreadPool::stop() {
   stop_.store(true, std::memory_order_release);
   generation_.fetch_add(1, std::memory_order_release);
   generation_.notify_all();

@@ -6,15 +6,21 @@ Names are vLLM's where the meaning is the same. Does not know what the model is 
 from __future__ import annotations
 
 import difflib
-import math
+import os
+from collections.abc import Sequence
 from dataclasses import dataclass, fields
 from typing import Any, Literal
 
 from albireo.dtypes import kv_cache_dtype
-from albireo.errors import ConfigError
+from albireo.errors import ConfigError, short
 from albireo.profiles import DEFAULT, PROFILES, Profile, StepLimits, resolve
 
 BLOCK_SIZES = (8, 16, 32)
+#: More than any machine has cores.
+MAX_THREADS = 4096
+#: Of bytes, tokens and sequences: far above any machine, and the largest that native code can be told.
+MAX_NUMBER = 2**63 - 1
+_LIMITS = ("max_model_len", "max_num_seqs", "max_num_batched_tokens")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -94,37 +100,27 @@ class EngineConfig:
     without: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
-        if self.block_size not in BLOCK_SIZES:
-            raise ConfigError(f"block_size={self.block_size!r} is not supported; choose one of {BLOCK_SIZES}")
-        if self.device not in ("auto", "cpu", "cuda"):
-            raise ConfigError(f"device={self.device!r} is unknown; choose auto, cpu or cuda")
-        if self.scheduling_policy not in ("fcfs", "priority"):
-            raise ConfigError(f"scheduling_policy={self.scheduling_policy!r} is unknown; choose fcfs or priority")
-        if self.generation_config not in ("auto", "vllm"):
-            raise ConfigError(
-                f"generation_config={self.generation_config!r} is unknown; choose auto (the model's) or vllm (none)"
-            )
-        _check_profile(self.profile)
-        object.__setattr__(self, "kv_cache_dtype", kv_cache_dtype(self.kv_cache_dtype) or "auto")
-        object.__setattr__(self, "without", _names(self.without))
+        _check_choice("device", self.device, ("auto", "cpu", "cuda"))
+        _check_choice("scheduling_policy", self.scheduling_policy, ("fcfs", "priority"))
+        _check_choice("generation_config", self.generation_config, ("auto", "vllm"))
+        for name in ("model", "tokenizer"):
+            object.__setattr__(self, name, _place(name, getattr(self, name)))
+        _check_shared(self)
+        for name in ("enforce_eager", "enable_prefix_caching", "skip_tokenizer_init", "verify_hashes", "pin_numerics"):
+            _flag(name, getattr(self, name))
+        if type(self.block_size) is not int or self.block_size not in BLOCK_SIZES:
+            raise ConfigError(f"block_size={short(self.block_size)} is not supported; choose one of {BLOCK_SIZES}")
+        _at_least("seed", self.seed, -MAX_NUMBER - 1)
         if self.max_model_len == -1:
             object.__setattr__(self, "max_model_len", None)
-        for name in (
-            "max_num_seqs",
-            "max_num_batched_tokens",
-            "max_model_len",
-            "kv_cache_memory_bytes",
-            "num_gpu_blocks_override",
-            "num_threads",
-            "tensor_parallel_size",
-        ):
-            if getattr(self, name) is not None:
-                _at_least(name, getattr(self, name), 1)
+        for name in (*_LIMITS, "kv_cache_memory_bytes", "num_gpu_blocks_override", "tensor_parallel_size"):
+            _at_least_if_given(name, getattr(self, name), 1)
+        _at_least_if_given("num_threads", self.num_threads, 1, MAX_THREADS)
         _at_least("max_logprobs", self.max_logprobs, -1)
         _check_swap_space(self.swap_space, self.device)
         value = self.memory_utilization
-        if not isinstance(value, (int, float)) or math.isnan(value) or not 0.0 < value <= 1.0:
-            raise ConfigError(f"memory_utilization={value!r} is outside (0, 1]")
+        if not isinstance(value, (int, float)) or isinstance(value, bool) or not 0.0 < value <= 1.0:
+            raise ConfigError(f"memory_utilization={short(value)} is outside (0, 1]")
 
     @property
     def step_limits(self) -> StepLimits:
@@ -189,22 +185,55 @@ class BuildConfig:
     force: bool = False
 
     def __post_init__(self) -> None:
-        _check_profile(self.profile)
-        object.__setattr__(self, "kv_cache_dtype", kv_cache_dtype(self.kv_cache_dtype) or "auto")
-        object.__setattr__(self, "without", _names(self.without))
-        for name in ("max_model_len", "max_num_seqs", "max_num_batched_tokens"):
-            if getattr(self, name) is not None:
-                _at_least(name, getattr(self, name), 1)
+        _check_shared(self)
+        _flag("force", self.force)
+        if not isinstance(self.target, str):
+            raise ConfigError(
+                f"target={short(self.target)} is not allowed; it must be the name of an ISA level, or cuda"
+            )
+        for name in _LIMITS:
+            _at_least_if_given(name, getattr(self, name), 1)
         _at_least("tensor_parallel_size", self.tensor_parallel_size, 1)
 
 
-def _check_profile(profile: Any) -> None:
-    if profile is not None and profile not in PROFILES:
-        raise ConfigError(f"profile={profile!r} is unknown; choose {', '.join(PROFILES)}")
+def _check_shared(config: EngineConfig | BuildConfig) -> None:
+    """What both kinds of configuration have."""
+    if config.profile is not None:
+        _check_choice("profile", config.profile, tuple(PROFILES))
+    # A torch.dtype will do, as in vLLM; its text is its name.
+    dtype = config.dtype if isinstance(config.dtype, str) else short(config.dtype)
+    if not isinstance(config.dtype, str) and not dtype.startswith("torch."):
+        raise ConfigError(f"dtype={dtype} is not allowed; it must be a name, such as 'bfloat16'")
+    object.__setattr__(config, "dtype", dtype)
+    for name in ("quantization", "quantization_head"):
+        value = getattr(config, name)
+        if value is not None and not isinstance(value, str):
+            raise ConfigError(f"{name}={short(value)} is not allowed; it must be a name, such as 'int8'")
+    _flag("tp_invariant", config.tp_invariant)
+    object.__setattr__(config, "kv_cache_dtype", kv_cache_dtype(config.kv_cache_dtype) or "auto")
+    object.__setattr__(config, "without", _names(config.without))
+
+
+def _check_choice(name: str, value: Any, choices: Sequence[str]) -> None:
+    if value not in choices:
+        raise ConfigError(f"{name}={short(value)} is unknown; choose {', '.join(choices[:-1])} or {choices[-1]}")
+
+
+def _flag(name: str, value: Any) -> None:
+    if not isinstance(value, bool):
+        raise ConfigError(f"{name}={short(value)} is not allowed; it must be True or False")
+
+
+def _place(name: str, value: Any) -> str | None:
+    """A directory or a name as text; a path may be given as such."""
+    text = os.fspath(value) if isinstance(value, os.PathLike) else value
+    if text is not None and not isinstance(text, str):
+        raise ConfigError(f"{name}={short(value)} is not allowed; it must be a directory or a name")
+    return text
 
 
 def _check_swap_space(value: Any, device: str) -> None:
-    if not isinstance(value, (int, float)) or isinstance(value, bool) or not 0.0 <= value < math.inf:
+    if not isinstance(value, (int, float)) or isinstance(value, bool) or not 0.0 <= value < float("inf"):
         raise ConfigError(f"swap_space={value!r} is not allowed; it must be a number of GiB of at least 0")
     if value and device == "cpu":
         raise ConfigError(
@@ -215,12 +244,18 @@ def _check_swap_space(value: Any, device: str) -> None:
 
 def _names(given: Any) -> tuple[str, ...]:
     """Names from one string with commas, or from several such; each once, in order."""
-    texts = (given,) if isinstance(given, str) else tuple(given)
-    if not all(isinstance(text, str) for text in texts):
-        raise ConfigError(f"without={given!r} is not allowed; it must be names of compiler passes")
+    texts = (given,) if isinstance(given, str) else given
+    if not isinstance(texts, (tuple, list)) or not all(isinstance(text, str) for text in texts):
+        raise ConfigError(f"without={short(given)} is not allowed; it must be names of compiler passes")
     return tuple(dict.fromkeys(name for text in texts for part in text.split(",") if (name := part.strip())))
 
 
-def _at_least(name: str, value: Any, low: int) -> None:
-    if not isinstance(value, int) or isinstance(value, bool) or value < low:
-        raise ConfigError(f"{name}={value!r} is not allowed; it must be a whole number of at least {low}")
+def _at_least_if_given(name: str, value: Any, low: int, high: int = MAX_NUMBER) -> None:
+    if value is not None:
+        _at_least(name, value, low, high)
+
+
+def _at_least(name: str, value: Any, low: int, high: int = MAX_NUMBER) -> None:
+    if not isinstance(value, int) or isinstance(value, bool) or not low <= value <= high:
+        limits = f"of at least {low}" + (f" and at most {high}" if high < MAX_NUMBER else ", in 64 bits")
+        raise ConfigError(f"{name}={short(value)} is not allowed; it must be a whole number {limits}")

@@ -9,7 +9,7 @@ A linear is [M, K] x [N, K]^T -> [M, N] with its own local letters.
 
 from __future__ import annotations
 
-from albireo.errors import ConfigError
+from albireo.errors import ConfigError, short
 
 #: Activations as 8-bit codes, a scale for each row: x[t, k] = code[t, k] * scale[t].
 TOKEN = "int8.token"
@@ -65,8 +65,8 @@ def compute_dtype(name: str) -> str:
 
     Raises: ConfigError for anything else.
     """
-    short = name.removeprefix("torch.")
-    dtype = _ALIASES.get(short, short)
+    plain = name.removeprefix("torch.")
+    dtype = _ALIASES.get(plain, plain)
     if dtype not in COMPUTE_DTYPES:
         raise ConfigError(f"dtype {name!r} is not supported; choose auto, {', '.join(COMPUTE_DTYPES)}")
     return dtype
@@ -79,8 +79,8 @@ def kv_cache_dtype(name: str) -> str | None:
     """
     if name == "auto":
         return None
-    short = str(name).removeprefix("torch.")
-    dtype = {"fp8_e4m3": "fp8", "float8_e4m3fn": "fp8"}.get(short, _ALIASES.get(short, short))
+    plain = (name if isinstance(name, str) else short(name)).removeprefix("torch.")
+    dtype = {"fp8_e4m3": "fp8", "float8_e4m3fn": "fp8"}.get(plain, _ALIASES.get(plain, plain))
     if dtype not in COMPUTE_DTYPES and dtype not in KV_CODES:
-        raise ConfigError(f"kv_cache_dtype={name!r} is not supported; choose auto, bf16, f16, f32, int8 or fp8")
+        raise ConfigError(f"kv_cache_dtype={short(name)} is not supported; choose auto, bf16, f16, f32, int8 or fp8")
     return dtype

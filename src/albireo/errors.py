@@ -18,10 +18,13 @@ EngineError
 │  └─ OutOfMemory       predicted or met; carries the numbers
 └─ InvariantError       a bug of ours; carries the state
 
-A message says what happened, the value seen, the limit, and what to do.
+A message says what happened, the value seen (short() cuts it to a line), the limit, and what to do.
 """
 
 from __future__ import annotations
+
+from reprlib import Repr
+from typing import Any
 
 
 class EngineError(Exception):
@@ -90,3 +93,13 @@ class OutOfMemory(ResourceError):
 
 class InvariantError(EngineError):
     """A bug of ours: an internal promise does not hold."""
+
+
+def short(value: Any) -> str:
+    """A value for a message, cut to a line."""
+    cutter = Repr()
+    cutter.maxstring = cutter.maxother = 60
+    try:
+        return cutter.repr(value)
+    except ValueError:  # of whole numbers with thousands of digits Python prints none
+        return f"a {type(value).__name__} too long to be shown"

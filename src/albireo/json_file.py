@@ -10,20 +10,12 @@ import json
 import stat
 from collections.abc import Iterable, Mapping
 from pathlib import Path
-from reprlib import Repr
 from typing import Any, NoReturn
 
-from albireo.errors import ModelError, UnsupportedModel
+from albireo.errors import ModelError, UnsupportedModel, short
 
 #: A config.json with long quantization lists has 36 KB; a sharded index of 200,000 tensors about 20 MB.
 MAX_JSON_BYTES = 64 * 2**20
-
-
-def short(value: Any) -> str:
-    """value for an error message, cut to a line."""
-    cutter = Repr()
-    cutter.maxstring = cutter.maxother = 60
-    return cutter.repr(value)
 
 
 def keys(*lines: str) -> frozenset[str]:
@@ -36,7 +28,8 @@ def require_regular_file(path: Path) -> None:
     try:
         mode = path.stat().st_mode
     except OSError as error:
-        raise ModelError(f"{path}: cannot be read: {error.strerror}") from error
+        link = f" (a link to {path.readlink()})" if path.is_symlink() else ""
+        raise ModelError(f"{path}: cannot be read: {error.strerror}{link}") from error
     if not stat.S_ISREG(mode):
         raise ModelError(f"{path}: is not a regular file")
 

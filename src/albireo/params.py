@@ -6,11 +6,13 @@ Validated once, on construction; frozen afterwards. Does not know tokenizers, mo
 from __future__ import annotations
 
 import math
+import sys
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from operator import index
 from typing import Any, Literal
 
-from albireo.errors import InvalidParams, UnsupportedFeature
+from albireo.errors import InvalidParams, UnsupportedFeature, short
 from albireo.structured_params import StructuredOutputsParams
 
 #: Below this a temperature means greedy; vLLM's limit.
@@ -18,6 +20,13 @@ GREEDY_TEMPERATURE = 1e-5
 #: Largest top_k for which the head finds the best logits by itself.
 MAX_TOP = 64
 MAX_SEED = 2**63 - 1
+_FLAGS = (
+    "detokenize",
+    "ignore_eos",
+    "include_stop_str_in_output",
+    "skip_special_tokens",
+    "spaces_between_special_tokens",
+)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -93,9 +102,10 @@ class SamplingParams:
             set_("allowed_token_ids", _list("allowed_token_ids", self.allowed_token_ids))
         if self.logit_bias is not None:
             try:
-                set_("logit_bias", {int(k): float(v) for k, v in self.logit_bias.items()})
-            except (AttributeError, TypeError, ValueError):
-                raise InvalidParams(f"logit_bias must map token ids to numbers, got {self.logit_bias!r}") from None
+                set_("logit_bias", {_key(k): float(v) for k, v in self.logit_bias.items()})
+            except (AttributeError, OverflowError, TypeError, ValueError):
+                shown = short(self.logit_bias)
+                raise InvalidParams(f"logit_bias must map token ids to finite numbers, got {shown}") from None
         if self.structured_outputs is not None:
             set_("structured_outputs", StructuredOutputsParams.of(self.structured_outputs))
         if self.top_k == -1:
@@ -105,7 +115,9 @@ class SamplingParams:
     def _verify(self) -> None:
         _int("n", self.n, 1, 16384)
         if self.best_of not in (None, self.n):
-            raise UnsupportedFeature(f"best_of={self.best_of} is not supported; ask for n={self.best_of}")
+            raise UnsupportedFeature(
+                f"best_of={short(self.best_of)} is not supported; it must be n={self.n}, or left out"
+            )
         _number("presence_penalty", self.presence_penalty, -2.0, 2.0)
         _number("frequency_penalty", self.frequency_penalty, -2.0, 2.0)
         _number("repetition_penalty", self.repetition_penalty, 0.0, math.inf, low_open=True)
@@ -126,6 +138,10 @@ class SamplingParams:
             value = getattr(self, name)
             if value is not None:
                 _int(name, value, -1, None, "-1 (all), 0 (the chosen token), or more")
+        for name in _FLAGS:
+            _flag(name, getattr(self, name))
+        if self.skip_reading_prefix_cache is not None:
+            _flag("skip_reading_prefix_cache", self.skip_reading_prefix_cache)
         _tokens("stop_token_ids", self.stop_token_ids)
         _tokens("allowed_token_ids", self.allowed_token_ids)
         if self.allowed_token_ids is not None and not self.allowed_token_ids:
@@ -133,14 +149,18 @@ class SamplingParams:
         for name in ("stop", "bad_words"):
             for text in getattr(self, name):
                 if not isinstance(text, str) or not text:
-                    raise InvalidParams(f"{name} must hold strings that are not empty, got {text!r}")
+                    raise InvalidParams(f"{name} must hold strings that are not empty, got {short(text)}")
+                if not is_unicode(text):
+                    raise InvalidParams(
+                        f"{name} holds {short(text)}, which is no Unicode text: half of a surrogate pair"
+                    )
         if self.stop and not self.detokenize:
             raise InvalidParams("stop strings need detokenize=True; use stop_token_ids or allow detokenizing")
         for token_id, bias in (self.logit_bias or {}).items():
             if token_id < 0:
                 raise InvalidParams(f"logit_bias names token id {token_id}; ids start at 0")
-            if math.isnan(bias):
-                raise InvalidParams(f"logit_bias of token {token_id} is not a number")
+            if math.isnan(bias) or bias == math.inf:
+                raise InvalidParams(f"logit_bias of token {token_id} is {bias}; it must be a number below infinity")
 
     @property
     def is_greedy(self) -> bool:
@@ -224,34 +244,54 @@ class PoolingParams:
         object.__setattr__(self, "pooling_type", known)
         if self.dimensions is not None:
             _int("dimensions", self.dimensions, 1, None)
-        if self.use_activation is not None and not isinstance(self.use_activation, bool):
-            raise InvalidParams(f"use_activation={self.use_activation!r:.80} is not allowed; it must be true or false")
+        if self.use_activation is not None:
+            _flag("use_activation", self.use_activation)
 
 
 def _list(name: str, values: Any) -> tuple[Any, ...]:
     if values is None:
         return ()
     if isinstance(values, (str, bytes, Mapping)) or not isinstance(values, Iterable):
-        raise InvalidParams(f"{name}={values!r} must be a list")
+        raise InvalidParams(f"{name}={short(values)} must be a list")
     return tuple(values)
 
 
+def is_unicode(text: str) -> bool:
+    """Whether text can be written as UTF-8: it holds no half of a surrogate pair."""
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
+
+
+def _key(token_id: Any) -> int:
+    """A key of logit_bias, which JSON makes a string. Raises: TypeError, ValueError."""
+    return int(token_id) if isinstance(token_id, str) else index(token_id)
+
+
 def _number(name: str, value: Any, low: float, high: float, *, low_open: bool = False) -> None:
-    is_number = isinstance(value, (int, float)) and not isinstance(value, bool) and not math.isnan(value)
-    if not is_number or value > high or value < low or (low_open and value == low) or value == math.inf:
+    is_number = isinstance(value, (int, float)) and not isinstance(value, bool)
+    # Whole numbers have no limit, so they may exceed every float.
+    if not is_number or not low <= value <= min(high, sys.float_info.max) or (low_open and value == low):
         bracket = "(" if low_open else "["
         upper = "inf)" if high == math.inf else f"{high}]"
-        raise InvalidParams(f"{name}={value!r} is outside {bracket}{low}, {upper}")
+        raise InvalidParams(f"{name}={short(value)} is outside {bracket}{low}, {upper}")
 
 
 def _int(name: str, value: Any, low: int, high: int | None, words: str | None = None) -> None:
     is_int = isinstance(value, int) and not isinstance(value, bool)
     if not is_int or value < low or (high is not None and value > high):
         limit = words or (f"a whole number of at least {low}" + (f" and at most {high}" if high else ""))
-        raise InvalidParams(f"{name}={value!r} is not allowed; it must be {limit}")
+        raise InvalidParams(f"{name}={short(value)} is not allowed; it must be {limit}")
+
+
+def _flag(name: str, value: Any) -> None:
+    if not isinstance(value, bool):
+        raise InvalidParams(f"{name}={short(value)} is not allowed; it must be true or false")
 
 
 def _tokens(name: str, ids: Sequence[int] | None) -> None:
     for token_id in ids or ():
         if not isinstance(token_id, int) or isinstance(token_id, bool) or token_id < 0:
-            raise InvalidParams(f"{name} must hold token ids (whole numbers from 0), got {token_id!r}")
+            raise InvalidParams(f"{name} must hold token ids (whole numbers from 0), got {short(token_id)}")

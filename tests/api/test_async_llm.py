@@ -166,6 +166,33 @@ def test_abort_ends_the_stream_with_what_there_is(house: Any) -> None:
     run(house, body, **VAST)
 
 
+def test_abort_of_a_request_whose_prompt_is_being_encoded(house: Any) -> None:
+    async def body(llm: AsyncLLM) -> None:
+        stream = asyncio.create_task(last(llm, "a", ENDLESS, "mine"))
+        await asyncio.sleep(0)  # the stream has begun: its prompt is on the way to another thread
+        await llm.abort("mine")
+        assert (await stream).outputs[0].finish_reason == "abort"
+        with pytest.raises(PromptTooLong):
+            await last(llm, [1] * 10**6, GREEDY, "mine")
+        assert (await last(llm, "b", GREEDY, "mine")).outputs[0].finish_reason == "length"
+
+    run(house, body, **VAST)
+
+
+def test_what_cannot_be_compared_or_named_takes_nobody_along(house: Any) -> None:
+    async def body(llm: AsyncLLM) -> None:
+        fine = asyncio.create_task(last(llm, "fine", GREEDY))
+        for priority in ("x", None, 1.5, True):
+            with pytest.raises(InvalidParams, match="priority"):
+                await last(llm, "x", GREEDY, priority=priority)
+        with pytest.raises(InvalidParams, match="request_id=5"):
+            await last(llm, "x", GREEDY, 5)
+        await llm.abort(["no", "name"])  # type: ignore[arg-type]
+        assert (await fine).outputs[0].finish_reason == "length"
+
+    run(house, body, scheduling_policy="priority")
+
+
 def test_closing_the_iterator_aborts_the_request(house: Any) -> None:
     async def body(llm: AsyncLLM) -> None:
         async with aclosing(llm.generate("a", ENDLESS)) as outputs:

@@ -57,6 +57,8 @@ def test_lists_of_different_lengths_are_refused(house: Any) -> None:
     llm = LLM.from_loaded(house.loaded(scheduling_policy="priority"))
     with pytest.raises(InvalidParams, match="2 prompts and 1 sampling_params"):
         llm.generate(["a", "b"], [GREEDY])
+    with pytest.raises(InvalidParams, match="priority=5"):
+        llm.generate("a", GREEDY, priority=5)  # type: ignore[arg-type]
     with pytest.raises(InvalidParams, match="1 prompts and 2 priorities"):
         llm.generate("a", GREEDY, priority=[1, 2])
 

@@ -57,6 +57,8 @@ def test_bytes_and_blocks_can_be_said_outright() -> None:
     [
         ({"weights": 9 * GIB}, ["9.", "8.00 GiB", "memory_utilization"]),
         ({"kv_cache_memory_bytes": BLOCK}, ["1 blocks", "kv_cache_memory_bytes"]),
+        ({"num_gpu_blocks_override": 1}, ["1 blocks", "raise num_gpu_blocks_override"]),
+        ({"num_gpu_blocks_override": 2**40}, ["8.00 GiB", "lower num_gpu_blocks_override"]),
         ({"kv_cache_memory_bytes": 20 * GIB}, ["20.00 GiB", "8.00 GiB", "lower kv_cache_memory_bytes"]),
         ({"kv_cache_memory_bytes": 10 * BLOCK, "max_model_len": 1024}, ["64 KV blocks", "lower max_model_len to 144"]),
     ],

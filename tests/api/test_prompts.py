@@ -23,6 +23,7 @@ from albireo.errors import InvalidParams, UnsupportedFeature
         ({"prompt": "shown", "prompt_token_ids": (3,)}, [Prompt("shown", [3])]),
         ({"prompt": "text", "cache_salt": "mine"}, [Prompt("text", None, "mine")]),
         ({"prompt": "text", "multi_modal_data": None}, [Prompt("text", None)]),
+        ({"prompt": "text", "multi_modal_data": {}}, [Prompt("text", None)]),
         ([], []),
         (["a", [1], {"prompt": "b"}], [Prompt("a", None), Prompt(None, [1]), Prompt("b", None)]),
         ([[1], [2, 3]], [Prompt(None, [1]), Prompt(None, [2, 3])]),
@@ -52,6 +53,7 @@ def test_numpy_ids_become_ints() -> None:
         ({}, InvalidParams, "neither prompt nor prompt_token_ids"),
         ({"prompt": 3}, InvalidParams, "int"),
         ({"prompt": "a", "cache_salt": ""}, InvalidParams, "cache_salt"),
+        ({"prompt": "a", "cache_salt": "\ud800"}, InvalidParams, "cache_salt"),
         ({"prompt": "a", "multi_modal_data": {"image": 1}}, UnsupportedFeature, "multi_modal_data"),
     ],
 )

@@ -96,7 +96,7 @@ def test_without_a_tokenizer(albireo, tmp_path):
         (("--input-len", "600"), "the context is 512"),
         (("--input-len", "0"), "input_len=0"),
         (("--num-iters", "0"), "num_iters=0"),
-        (("--batch-size", "0"), "num_prompts=0"),
+        (("--batch-size", "0"), "batch_size=0"),
         (("--model", "./no/such/model"), "./no/such/model"),
     ],
 )

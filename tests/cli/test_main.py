@@ -95,6 +95,21 @@ def test_a_reader_who_went_away_ends_it_quietly(process):
     assert stderr == b""
 
 
+def test_a_full_disk_is_one_line(process):
+    with open("/dev/full", "wb") as full:
+        child = process("generate", "Once upon a time", "--max-tokens", "2", "--output", "jsonl", stdout=full)
+        _, stderr = child.communicate()
+    assert (child.returncode, stderr) == (1, b"error: No space left on device\n")
+
+
+@pytest.mark.parametrize(("prompts", "code"), [(("Once",), 0), ((), 1)], ids=["a prompt", "stdin"])
+def test_a_process_may_be_without_streams(prompts, code):
+    command = [sys.executable, "-m", "albireo", "generate", "--max-tokens", "2", *prompts]
+    env = {**os.environ, "PYTHONPATH": str(SOURCE.parents[1])}
+    closed = ["sh", "-c", 'exec "$@" <&- >&- 2>&-', "sh", *command]
+    assert subprocess.run(closed, env=env, check=False).returncode == code
+
+
 def test_interrupt_ends_it_quietly(process, tmp_path):
     fifo = tmp_path / "prompts"
     os.mkfifo(fifo)

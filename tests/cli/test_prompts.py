@@ -87,6 +87,7 @@ def test_a_brace_can_be_text(tmp_path):
 @pytest.mark.parametrize(
     ("line", "said"),
     [
+        ('{"prompt": "a", "seed": ' + "1" * 5000 + "}", "no JSON that can be read"),
         ('{"prompt": "x"', "is no JSON"),
         ("plain", "is no JSON"),
         ("[1]", "JSON list"),

@@ -234,6 +234,11 @@ def test_weights_in_few_bits_give_the_same_bits_on_any_ranks(model_type: str, ki
         assert np.linalg.norm(alone - tree["logits"]) < (0.3 if "int4" in kind else 0.1) * np.linalg.norm(alone)
 
 
+def test_more_ranks_than_any_model_has_are_refused_at_once() -> None:
+    with pytest.raises(ConfigError, match="tensor_parallel_size=1000000000 is not possible: it must be at most 8"):
+        parts(10**9, False)
+
+
 def test_groups_that_leaves_do_not_divide_are_refused_by_name() -> None:
     graph = wide_graph(wide_config("llama", intermediate_size=512))
     choose_precision.run(graph, lambda name, is_head: "int4.g32" if "down" in name else "int4.g64")

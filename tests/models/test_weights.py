@@ -205,6 +205,13 @@ def test_a_truncated_download_is_named(tmp_path: Path, keep: int) -> None:
         Checkpoint(tmp_path)
 
 
+@pytest.mark.parametrize("name", ["model.safetensors", "model.safetensors.index.json"])
+def test_a_link_to_nothing_is_named_with_where_it_leads(tmp_path: Path, name: str) -> None:
+    (tmp_path / name).symlink_to("blobs/gone")
+    with pytest.raises(ModelError, match=rf"{name}: cannot be read: No such file .*\(a link to blobs/gone\)"):
+        Checkpoint(tmp_path)
+
+
 def test_a_linked_file_is_followed(tmp_path: Path) -> None:
     make_checkpoint(tmp_path / "blobs", LLAMA)
     (tmp_path / "snapshot").mkdir()

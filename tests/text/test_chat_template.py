@@ -168,6 +168,8 @@ def test_messages_nested_too_deeply():
     [
         ({"tools": ["x"]}, "tools must be a list of dicts"),
         ({"documents": [1]}, "documents must be a list of dicts"),
+        ({"tools": 5}, "tools must be a list of dicts"),
+        ({"variables": 5}, "chat_template_kwargs must be a dict"),
         ({"continue_final_message": True}, "exclude each other"),
         (
             {"continue_final_message": "reasoning_content", "add_generation_prompt": False},

@@ -20,7 +20,8 @@ void spin_until(Condition condition) {
 
 class ThreadPool {
  public:
-  // cpus: one a thread, the caller's first; a thread is pinned to its cpu, the caller is left alone.
+  // cpus: one a thread, the caller's first; a thread is pinned to its cpu, the caller is left alone. Throws
+  // std::runtime_error when the system starts no more threads.
   explicit ThreadPool(std::vector<int> cpus);
   ~ThreadPool();
   ThreadPool(const ThreadPool&) = delete;
@@ -34,6 +35,7 @@ class ThreadPool {
 
  private:
   void work(int64_t thread, int cpu);
+  void stop();
 
   const int64_t threads_;
   std::mutex one_run_;

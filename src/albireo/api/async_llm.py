@@ -21,7 +21,7 @@ from albireo.api.load import Loaded, load
 from albireo.api.prompts import PromptInput, parse_prompt
 from albireo.config import EngineConfig
 from albireo.engine.stats import EngineStats
-from albireo.errors import ConfigError, EngineError
+from albireo.errors import ConfigError, EngineError, InvalidParams, short
 from albireo.outputs import EmbeddingRequestOutput, RequestOutput
 from albireo.params import PoolingParams, SamplingParams
 from albireo.text.tokenizer import Tokenizer
@@ -54,6 +54,8 @@ class AsyncLLM:
     def _start(self, loaded: Loaded) -> None:
         self.loaded: Loaded | None = loaded
         self._request_ids = itertools.count()
+        # Requests that the engine has not heard of yet, and whether they were aborted since.
+        self._to_be_added: dict[str, bool] = {}
         self._admission = Admission.of(loaded)
         # One thread, so that requests reach the engine in the order in which they came.
         self._encoding = ThreadPoolExecutor(1, "albireo-encode")
@@ -147,7 +149,11 @@ class AsyncLLM:
 
     async def abort(self, request_id: str) -> None:
         """End a request; its iterator gives a last output with finish_reason "abort". Unknown ids are fine."""
-        if self._thread is not None:
+        if self._thread is None or not isinstance(request_id, str):
+            return
+        if request_id in self._to_be_added:  # its prompt is being encoded
+            self._to_be_added[request_id] = True
+        else:
             self._thread.abort(request_id)
 
     def shutdown(self) -> None:
@@ -214,11 +220,19 @@ class AsyncLLM:
     ) -> AsyncGenerator[Output, None]:
         thread = self._running()
         arrival_s = time.monotonic()
-        # Encoding a long prompt or rendering a template takes milliseconds that other readers should not wait for.
-        submission = await asyncio.get_running_loop().run_in_executor(pool, prepare)
         name = f"request-{next(self._request_ids)}" if request_id is None else request_id
-        stream = Stream(name, submission, priority, arrival_s)
-        thread.add(stream)
+        if not isinstance(name, str):
+            raise InvalidParams(f"request_id={short(name)} is not allowed; it must be a string")
+        self._to_be_added.setdefault(name, False)
+        try:
+            # Encoding a long prompt or rendering a template takes milliseconds that other readers should not wait for.
+            submission = await asyncio.get_running_loop().run_in_executor(pool, prepare)
+            stream = Stream(name, submission, priority, arrival_s)
+            thread.add(stream)
+        finally:
+            is_aborted = self._to_be_added.pop(name, False)
+        if is_aborted:
+            thread.abort(name)
         try:
             while not stream.is_over:
                 yield await stream.next()

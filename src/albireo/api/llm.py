@@ -6,7 +6,6 @@ Called by users, the bench and commands. Does not know HTTP or event loops; asyn
 from __future__ import annotations
 
 import itertools
-import sys
 import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -22,9 +21,10 @@ from albireo.api.load import Loaded
 from albireo.api.load import load as load_parts
 from albireo.api.prompts import PromptInput, parse_prompts
 from albireo.api.request_record import RequestRecord
+from albireo.api.terminal import is_terminal
 from albireo.config import EngineConfig
 from albireo.engine.stats import EngineStats
-from albireo.errors import ConfigError, EngineError, InvalidParams
+from albireo.errors import ConfigError, EngineError, InvalidParams, short
 from albireo.outputs import EmbeddingRequestOutput, RequestOutput
 from albireo.params import PoolingParams, SamplingParams
 from albireo.text.tokenizer import Tokenizer
@@ -203,6 +203,8 @@ class LLM:
     def _run(
         self, submissions: list[Submission], priority: Sequence[int] | None, use_tqdm: bool, title: str = "Generating"
     ) -> list[RequestRecord]:
+        if priority is not None and not isinstance(priority, Sequence):
+            raise InvalidParams(f"priority={short(priority)} is not allowed; it must be a list, one number a prompt")
         levels = [0] * len(submissions) if priority is None else list(priority)
         if len(levels) != len(submissions):
             raise InvalidParams(f"there are {len(submissions)} prompts and {len(levels)} priorities; give one each")
@@ -258,7 +260,7 @@ class _Progress:
     """A bar over finished requests with the tokens per second so far; nothing where stderr is no terminal."""
 
     def __init__(self, total: int, wanted: bool, title: str) -> None:
-        is_shown = wanted and total > 0 and sys.stderr.isatty()
+        is_shown = wanted and total > 0 and is_terminal()
         self._bar = tqdm(total=total, desc=title, unit="prompt", dynamic_ncols=True) if is_shown else None
         self._num_in = self._num_out = 0
 

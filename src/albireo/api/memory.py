@@ -75,6 +75,8 @@ def plan_memory(
         num_blocks = config.kv_cache_memory_bytes // block_bytes
     else:
         num_blocks = min(most, (budget - fixed) // block_bytes)
+    is_said = config.num_gpu_blocks_override is not None or config.kv_cache_memory_bytes is not None
+    pool_flag = "kv_cache_memory_bytes" if config.num_gpu_blocks_override is None else "num_gpu_blocks_override"
     sizes = (
         f"weights {_gib(weight_bytes)}, activations {_gib(arena_bytes)}, overhead {_gib(OVERHEAD_BYTES)}, "
         f"KV block of {config.block_size} tokens {block_bytes} bytes"
@@ -85,24 +87,23 @@ def plan_memory(
         raise OutOfMemory(
             f"the model needs {_gib(fixed + 2 * block_bytes)} at least ({sizes}); "
             f"memory_utilization={config.memory_utilization} of {_gib(machine)} allows {_gib(budget)}. "
-            "Raise memory_utilization, lower max_num_batched_tokens, or use a smaller model"
+            "Raise memory_utilization, lower max_num_batched_tokens or max_num_seqs, or use a smaller model"
         )
     if num_blocks < 2:
         raise OutOfMemory(
-            f"the KV cache has room for {num_blocks} blocks, at least 2 are needed ({sizes}); "
-            "raise kv_cache_memory_bytes"
+            f"the KV cache has room for {num_blocks} blocks, at least 2 are needed ({sizes}); raise {pool_flag}"
         )
     if fixed + num_blocks * block_bytes > machine:
         raise OutOfMemory(
             f"a KV cache of {_gib(num_blocks * block_bytes)} and {_gib(fixed)} beside it ({sizes}) exceed the "
-            f"machine's {_gib(machine)}; lower kv_cache_memory_bytes"
+            f"machine's {_gib(machine)}; lower {pool_flag}"
         )
     capacity = (num_blocks - 1) * config.block_size
     if config.max_model_len is not None and capacity < config.max_model_len:
         raise OutOfMemory(
             f"max_model_len={config.max_model_len} needs {-(-config.max_model_len // config.block_size)} KV blocks, "
-            f"{num_blocks - 1} fit ({sizes}); lower max_model_len to {capacity}, or raise kv_cache_memory_bytes "
-            "or memory_utilization"
+            f"{num_blocks - 1} fit ({sizes}); lower max_model_len to {capacity}, or raise {pool_flag}"
+            + ("" if is_said else " or memory_utilization")
         )
     return MemoryPlan(
         machine, budget, weight_bytes, arena_bytes, num_blocks * block_bytes, num_blocks, min(model_len, capacity)

@@ -10,7 +10,8 @@ from dataclasses import dataclass
 from operator import index
 from typing import Any
 
-from albireo.errors import InvalidParams, UnsupportedFeature
+from albireo.errors import InvalidParams, UnsupportedFeature, short
+from albireo.params import is_unicode
 
 #: A string, token ids, or vLLM's dicts with "prompt" or "prompt_token_ids".
 PromptInput = str | Sequence[int] | Mapping[str, Any]
@@ -66,13 +67,15 @@ def _is_one(prompts: Any) -> bool:
 
 def _parse_mapping(prompt: Mapping[str, Any], where: str) -> Prompt:
     for key, value in prompt.items():
-        if key not in _KEYS and value is not None:
+        if key not in _KEYS and value:  # what is empty asks for nothing
             raise UnsupportedFeature(f"{where} has the key {key!r}; supported: {', '.join(_KEYS)}")
     text, ids, salt = (prompt.get(key) for key in _KEYS)
     if text is not None and not isinstance(text, str):
         raise InvalidParams(f"{where} has a prompt of type {type(text).__name__}; it must be a string")
     if salt is not None and (not isinstance(salt, str) or not salt):
-        raise InvalidParams(f"{where} has cache_salt={salt!r}; it must be a string that is not empty")
+        raise InvalidParams(f"{where} has cache_salt={short(salt)}; it must be a string that is not empty")
+    if salt is not None and not is_unicode(salt):
+        raise InvalidParams(f"{where} has cache_salt={short(salt)}, which is no Unicode text (a lone surrogate)")
     if text is None and ids is None:
         raise InvalidParams(f"{where} has neither prompt nor prompt_token_ids; give one of them")
     return Prompt(text, None if ids is None else _ids(ids, where), salt)

@@ -11,12 +11,11 @@ from typing import Any
 from albireo.artifact.record import MAX_COUNT, Record, guarded, number, scalar
 from albireo.dtypes import SIZES
 from albireo.encodings import is_encoding
-from albireo.errors import Corrupt, InvariantError
+from albireo.errors import Corrupt, InvariantError, short
 from albireo.graph.node import SYMBOLS, ConstantDef, Graph, Node, RowSegment, TensorType, Value
 from albireo.graph.ops import OPS, Op, RopeSpec, infer
 from albireo.graph.program_spec import Family
 from albireo.graph.spec import check_graph
-from albireo.json_file import short
 
 _MAX_DIMS = 4
 

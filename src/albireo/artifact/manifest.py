@@ -12,9 +12,8 @@ from typing import Any
 from albireo.artifact.layout import FORMAT, MAJOR, MINOR, REQUIRED, is_known_file, is_weights, weights_name
 from albireo.artifact.record import Record, read_version
 from albireo.dtypes import COMPUTE_DTYPES, KV_CODES
-from albireo.errors import Corrupt
+from albireo.errors import Corrupt, short
 from albireo.graph.ops import MAX_RANKS
-from albireo.json_file import short
 from albireo.profiles import DEFAULT, PROFILES, Profile
 from albireo.quantization.schemes import HEADS, SCHEMES
 

@@ -16,11 +16,10 @@ from albireo.artifact.layout import sha256
 from albireo.artifact.record import Record, guarded, scalar
 from albireo.dtypes import COMPUTE_DTYPES, SIZES
 from albireo.encodings import ENCODINGS
-from albireo.errors import Corrupt
+from albireo.errors import Corrupt, short
 from albireo.graph.node import SYMBOLS
 from albireo.graph.program import Buffer, Call, KVLayout, PackedConstant, Program
 from albireo.graph.program_spec import FAMILIES, SPLITS, check_program
-from albireo.json_file import short
 
 PACKINGS = (
     "rope",

@@ -12,8 +12,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any, NoReturn
 
-from albireo.errors import Corrupt, EngineError, InvariantError, VersionMismatch
-from albireo.json_file import short
+from albireo.errors import Corrupt, EngineError, InvariantError, VersionMismatch, short
 
 #: Above any size, offset or count that occurs; products of two stay far from trouble in Python's integers.
 MAX_COUNT = 2**50

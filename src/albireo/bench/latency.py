@@ -38,6 +38,10 @@ class Latency:
     seed: int = 0
     sampling: Sampling = field(default_factory=Sampling)
 
+    def __post_init__(self) -> None:
+        if self.batch_size < 1:
+            raise ConfigError(f"batch_size={self.batch_size} is not allowed; it must be at least 1")
+
     @property
     def workload(self) -> RandomWorkload:
         """The requests, as a workload of equal lengths."""

@@ -27,7 +27,9 @@ class _Commands(FolderGroup):
     """Commands are the other files of this folder."""
 
     def invoke(self, ctx: click.Context) -> Any:
-        """Run a command. Errors raised on purpose become a line; a reader who went away, or Ctrl-C, end it quietly."""
+        """Run a command. Errors raised on purpose, and the system's, become a line; a reader who went away, or Ctrl-C,
+        end it quietly."""
+        _open_missing_streams()
         try:
             result = super().invoke(ctx)
             sys.stdout.flush()
@@ -38,11 +40,39 @@ class _Commands(FolderGroup):
             click.echo(f"error: {error}", err=True)
             ctx.exit(1)
         except BrokenPipeError:
-            # What is still buffered has no reader either; without this the interpreter complains at its end.
-            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+            _drop_output()
             ctx.exit(BROKEN_PIPE)
+        except OSError as error:
+            if ctx.params["traceback"]:
+                raise
+            _drop_output()
+            where = "" if error.filename is None else f"{error.filename}: "
+            click.echo(f"error: {where}{error.strerror or error}", err=True)
+            ctx.exit(1)
         except KeyboardInterrupt:
             ctx.exit(INTERRUPTED)
+
+
+def _open_missing_streams() -> None:
+    """A process may be started without stdin, stdout or stderr; nothing is read or written there then.
+
+    Their numbers are taken too, so that no file opened later becomes what is printed to.
+    """
+    for number, name in enumerate(("stdin", "stdout", "stderr")):
+        if getattr(sys, name) is None:
+            opened = os.open(os.devnull, os.O_RDWR)
+            if opened != number:
+                os.dup2(opened, number)
+                os.close(opened)
+            setattr(sys, name, open(number, "w" if number else "r", closefd=False))  # noqa: SIM115
+
+
+def _drop_output() -> None:
+    """What is buffered still and cannot be written: without this the interpreter complains about it at its end."""
+    try:
+        sys.stdout.flush()
+    except OSError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 @click.group(

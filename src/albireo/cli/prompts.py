@@ -94,6 +94,8 @@ def _parse_lines(lines: Sequence[tuple[int, str]], name: str) -> Iterator[Prompt
             ) from None
         except RecursionError:
             raise InvalidParams(f"{where} is nested too deeply") from None
+        except ValueError as error:  # a number with thousands of digits
+            raise InvalidParams(f"{where} is no JSON that can be read: {error}") from None
 
 
 def parse_object(entry: Any, where: str) -> PromptLine:

@@ -5,17 +5,18 @@ Used by the command files. Does not know models.
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from typing import Any
+
+from albireo.api.terminal import is_terminal
 
 _UNITS = ("B", "KiB", "MiB", "GiB", "TiB")
 
 
 def progress(rounds: range, what: str) -> Iterable[int]:
     """The rounds, with a bar on stderr while they go by; without one when stderr is no terminal."""
-    if not sys.stderr.isatty():
+    if not is_terminal():
         return rounds
     from tqdm import tqdm
 
@@ -26,7 +27,7 @@ def progress(rounds: range, what: str) -> Iterable[int]:
 @contextmanager
 def amount_bar(what: str, total: int) -> Iterator[Callable[[int], None]]:
     """A bar on stderr while parts of an amount are done, where that is a terminal; total 0: not known."""
-    if not sys.stderr.isatty():
+    if not is_terminal():
         yield lambda done: None
         return
     from tqdm import tqdm
@@ -44,7 +45,7 @@ class Bar:
 
     def __init__(self, total: int, what: str) -> None:
         self._bar: Any = None
-        if total > 1 and sys.stderr.isatty():
+        if total > 1 and is_terminal():
             from tqdm import tqdm
 
             self._bar = tqdm(total=total, desc=what, leave=False)

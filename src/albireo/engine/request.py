@@ -17,7 +17,7 @@ from enum import IntEnum
 
 from albireo.engine.pooling import Pooling, check_pooling
 from albireo.engine.settings import EngineSettings
-from albireo.errors import InvalidParams, InvariantError, PromptTooLong
+from albireo.errors import InvalidParams, InvariantError, PromptTooLong, short
 from albireo.outputs import FinishReason, RequestMetrics
 from albireo.params import PoolingParams, SamplingParams
 from albireo.step import SampleTask, SequenceWork, TokenConstraint, TokenLogprobs
@@ -194,9 +194,11 @@ def check_request(
     if low < 0 or high >= settings.vocab_size:
         bad = low if low < 0 else high
         raise InvalidParams(f"prompt token id {bad} is outside the vocabulary; ids are 0 to {settings.vocab_size - 1}")
+    if type(priority) is not int:
+        raise InvalidParams(f"priority={short(priority)} is not allowed; it must be a whole number, lower runs earlier")
     if priority and settings.scheduling_policy != "priority":
         raise InvalidParams(
-            f"priority={priority} needs scheduling_policy='priority', "
+            f"priority={short(priority)} needs scheduling_policy='priority', "
             f"this engine runs {settings.scheduling_policy!r}; leave it 0 or change the policy"
         )
     if pooling is not None:

@@ -14,9 +14,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from albireo.errors import ModelError, UnsupportedModel
+from albireo.errors import ModelError, UnsupportedModel, short
 from albireo.graph.node import Graph
-from albireo.json_file import read_json, short
+from albireo.json_file import read_json
 from albireo.models.config import ConfigRules, ModelConfig, parse_config
 from albireo.models.gguf.config import config_of
 from albireo.models.gguf.tensors import GgufFile, is_gguf

@@ -11,8 +11,8 @@ from dataclasses import dataclass, field, replace
 from typing import Any, Literal
 
 from albireo.dtypes import compute_dtype
-from albireo.errors import ConfigError
-from albireo.json_file import Fields, short
+from albireo.errors import ConfigError, short
+from albireo.json_file import Fields
 from albireo.models.rope_settings import MAX_POSITIONS, RopeSettings, parse_rope
 
 #: Far above any checkpoint, low enough that every product of them is an exact float64.

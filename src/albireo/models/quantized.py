@@ -9,8 +9,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from albireo.errors import ModelError
-from albireo.json_file import read_json, short
+from albireo.errors import ModelError, short
+from albireo.json_file import read_json
 from albireo.quantization.formats import read_format
 from albireo.quantization.formats.matrix import Format
 

@@ -9,7 +9,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
-from albireo.json_file import Fields, short
+from albireo.errors import short
+from albireo.json_file import Fields
 
 #: Rope types that rope.py computes.
 ROPE_TYPES = ("default", "linear", "dynamic", "yarn", "llama3", "freq_factors")

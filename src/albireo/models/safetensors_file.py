@@ -15,8 +15,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from albireo.errors import ModelError, WeightMismatch
-from albireo.json_file import parse_json, short
+from albireo.errors import ModelError, WeightMismatch, short
+from albireo.json_file import parse_json
 from albireo.models.mapped_file import MappedFile
 
 #: The format's own limit.

@@ -8,11 +8,12 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
+from os.path import lexists  # a link to nothing is there, and what it names is missing
 from pathlib import Path
 from typing import Any
 
-from albireo.errors import ModelError, WeightMismatch
-from albireo.json_file import read_json, short
+from albireo.errors import ModelError, WeightMismatch, short
+from albireo.json_file import read_json
 from albireo.models.safetensors_file import RawTensor, SafetensorsFile
 
 SINGLE_FILE = "model.safetensors"
@@ -32,9 +33,9 @@ class SafetensorsFiles:
         self._files: list[SafetensorsFile] = []
         self._home: dict[str, SafetensorsFile] = {}
         try:
-            if (self.directory / SINGLE_FILE).exists():
+            if lexists(self.directory / SINGLE_FILE):
                 self._add(self._open(SINGLE_FILE))
-            elif (self.directory / INDEX_FILE).exists():
+            elif lexists(self.directory / INDEX_FILE):
                 self._add_shards()
             else:
                 raise ModelError(_no_weights(self.directory))

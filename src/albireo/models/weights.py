@@ -15,9 +15,8 @@ from types import TracebackType
 import numpy as np
 from numpy.typing import NDArray
 
-from albireo.errors import ModelError, WeightMismatch
+from albireo.errors import ModelError, WeightMismatch, short
 from albireo.graph.node import Graph
-from albireo.json_file import short
 from albireo.models.gguf.config import rotary_heads
 from albireo.models.gguf.tensors import GgufFile, is_gguf
 from albireo.models.quantized import quantization_format

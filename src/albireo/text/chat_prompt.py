@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
-from albireo.errors import TemplateError
+from albireo.errors import TemplateError, short
 from albireo.text.chat_template import ChatTemplate
 from albireo.text.conversation import Conversation, plain_conversation
 from albireo.text.plain_encoder import PlainEncoder
@@ -122,12 +122,14 @@ class ChatEncoder:
     def _source(self, wanted: str | None, tools: Sequence[Any] | None) -> str:
         templates = self._tokenizer.chat_templates
         if wanted is not None:
+            if not isinstance(wanted, str):
+                raise TemplateError(f"chat_template={short(wanted)} must be a name or a jinja2 template")
             if wanted in templates:
                 return templates[wanted]
             if "{" in wanted:
                 return wanted
             raise TemplateError(
-                f"chat_template={wanted!r} is neither the name of one of the model's templates "
+                f"chat_template={short(wanted)} is neither the name of one of the model's templates "
                 f"({', '.join(sorted(templates)) or 'it has none'}) nor a jinja2 template"
             )
         if tools and "tool_use" in templates:

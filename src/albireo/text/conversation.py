@@ -11,7 +11,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from albireo.errors import TemplateError
+from albireo.errors import TemplateError, short
 
 #: A message's reasoning travels under several names; templates read the first two.
 REASONING_FIELDS = ("reasoning_content", "thinking", "reasoning")
@@ -65,8 +65,12 @@ def plain_conversation(
             "last message or starts a new one"
         )
     for name, values in (("tools", tools), ("documents", documents)):
-        if values is not None and any(not isinstance(value, Mapping) for value in values):
-            raise TemplateError(f"{name} must be a list of dicts")
+        if values is None:
+            continue
+        if not isinstance(values, (list, tuple)) or any(not isinstance(value, Mapping) for value in values):
+            raise TemplateError(f"{name} must be a list of dicts, got {short(values)}")
+    if variables is not None and not isinstance(variables, Mapping):
+        raise TemplateError(f"chat_template_kwargs must be a dict, got {short(variables)}")
     for name in variables or ():
         if name in _RESERVED:
             raise TemplateError(f"chat_template_kwargs holds {name!r}, which is an argument of its own")

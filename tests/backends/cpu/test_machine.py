@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -57,3 +59,22 @@ def test_threads() -> None:
     assert thread_pool(None).size == cores
     for count in (1, 2, cores + 3):
         assert thread_pool(count).size == count
+
+
+def test_threads_that_the_system_does_not_start_are_an_error() -> None:
+    # In a process of its own, whose address space has no room for the stacks of so many.
+    code = """
+import resource
+from albireo.backends.cpu.machine import thread_pool
+from albireo.errors import ResourceError
+resource.setrlimit(resource.RLIMIT_AS, (2**31, 2**31))
+try:
+    thread_pool(4000)
+except ResourceError as error:
+    print(error)
+print(thread_pool(3).size)
+"""
+    shown = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout.splitlines()
+    assert shown[0].startswith("num_threads=4000: thread ")
+    assert "cannot be started" in shown[0]
+    assert shown[1:] == ["3"]

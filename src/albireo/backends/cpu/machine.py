@@ -9,7 +9,7 @@ import logging
 from functools import cache
 
 from albireo import _native, devflags
-from albireo.errors import ConfigError
+from albireo.errors import ConfigError, ResourceError
 
 _LOG = logging.getLogger(__name__)
 
@@ -72,7 +72,11 @@ def thread_pool(num_threads: int | None) -> _native.ThreadPool:
     """Threads for a program, pinned one per physical core; None: as many as there are cores for this process.
 
     More threads than cores share them, unpinned.
+    Raises: ResourceError when the system starts no more of them.
     """
     cpus = _native.usable_cpus()
     count = num_threads or len(cpus)
-    return _native.ThreadPool(cpus[:count] if count <= len(cpus) else [-1] * count)
+    try:
+        return _native.ThreadPool(cpus[:count] if count <= len(cpus) else [-1] * count)
+    except RuntimeError as error:
+        raise ResourceError(f"num_threads={count}: {error}; ask for fewer, or raise the limit (ulimit -u)") from None

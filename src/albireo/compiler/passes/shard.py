@@ -10,7 +10,7 @@ from dataclasses import dataclass
 
 from albireo.compiler.leaf_sums import has_leaves, leaf_problem, leaf_sum
 from albireo.compiler.rewrite import Rewriter, label
-from albireo.errors import ConfigError, UnsupportedModel
+from albireo.errors import ConfigError, UnsupportedModel, short
 from albireo.graph.node import ConstantDef, Graph, Node, TensorType, Value
 from albireo.graph.ops import MAX_RANKS, infer
 from albireo.graph.report import Firing, PassRecord
@@ -35,7 +35,12 @@ class Part:
 
 
 def parts(size: int, in_tree_order: bool) -> tuple[Part | None, ...]:
-    """What to compile for each rank; None: the graph as it is. Several ranks always add in tree order."""
+    """What to compile for each rank; None: the graph as it is. Several ranks always add in tree order.
+
+    Raises: ConfigError for more ranks than any model is cut among, before one is compiled for each.
+    """
+    if size > MAX_RANKS:
+        raise ConfigError(f"tensor_parallel_size={short(size)} is not possible: it must be at most {MAX_RANKS}")
     if size == 1 and not in_tree_order:
         return (None,)
     return tuple(Part(size, rank) for rank in range(size))

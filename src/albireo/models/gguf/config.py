@@ -10,8 +10,8 @@ from typing import Any
 
 import numpy as np
 
-from albireo.errors import ModelError, UnsupportedModel
-from albireo.json_file import Fields, short
+from albireo.errors import ModelError, UnsupportedModel, short
+from albireo.json_file import Fields
 from albireo.models.gguf.tensors import ROPE_FACTORS, GgufFile
 
 #: general.architecture -> model_type. llama stands for Mistral too.

@@ -17,8 +17,7 @@ from typing import Any
 
 import numpy as np
 
-from albireo.errors import UnsupportedModel, WeightMismatch
-from albireo.json_file import short
+from albireo.errors import UnsupportedModel, WeightMismatch, short
 from albireo.quantization.formats.gguf_blocks import BLOCKS, TYPE_NAMES
 
 MAGIC = b"GGUF"

@@ -16,8 +16,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from albireo.errors import ModelError, UnsupportedModel, WeightMismatch
-from albireo.json_file import short
+from albireo.errors import ModelError, UnsupportedModel, WeightMismatch, short
 from albireo.models.gguf.header import Entry, read_header
 from albireo.models.mapped_file import MappedFile
 from albireo.models.safetensors_file import RawTensor

@@ -10,8 +10,8 @@ import importlib
 from collections.abc import Mapping
 from typing import Any
 
-from albireo.errors import UnsupportedModel
-from albireo.json_file import Fields, short
+from albireo.errors import UnsupportedModel, short
+from albireo.json_file import Fields
 from albireo.quantization.formats.matrix import Format
 
 #: quant_method -> the file that reads it.

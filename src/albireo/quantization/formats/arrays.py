@@ -8,8 +8,7 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-from albireo.errors import WeightMismatch
-from albireo.json_file import short
+from albireo.errors import WeightMismatch, short
 from albireo.quantization.encoded import F32, U8, e4m3_values
 from albireo.quantization.formats.matrix import StoredTensors
 

@@ -13,8 +13,8 @@ from functools import partial
 import numpy as np
 from numpy.typing import NDArray
 
-from albireo.errors import WeightMismatch
-from albireo.json_file import Fields, keys, short
+from albireo.errors import WeightMismatch, short
+from albireo.json_file import Fields, keys
 from albireo.quantization.encoded import F32, U8, Encoded
 from albireo.quantization.formats.arrays import FLOATS, array, floats
 from albireo.quantization.formats.grouping import ROUNDED_NOTE, group_size, integer_encoding, integer_matrix

@@ -17,8 +17,8 @@ from functools import partial
 import numpy as np
 
 from albireo.encodings import encoding
-from albireo.errors import WeightMismatch
-from albireo.json_file import Fields, keys, parse_json, short
+from albireo.errors import WeightMismatch, short
+from albireo.json_file import Fields, keys, parse_json
 from albireo.quantization.encoded import F32, Encoded
 from albireo.quantization.formats.arrays import array, finite, floats, nibbles
 from albireo.quantization.formats.matrix import Matrix, Plan, StoredTensors, matrix_shape, require

@@ -22,8 +22,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from albireo.encodings import ENCODINGS, encoding
-from albireo.errors import UnsupportedModel, WeightMismatch
-from albireo.json_file import Fields, keys, short
+from albireo.errors import UnsupportedModel, WeightMismatch, short
+from albireo.json_file import Fields, keys
 from albireo.quantization.encoded import F32, U8, Encoded
 from albireo.quantization.formats.arrays import FLOATS, array, floats, unpack_words
 from albireo.quantization.formats.fp8 import fp8_matrix, parse_block

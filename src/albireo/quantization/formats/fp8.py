@@ -16,8 +16,8 @@ from functools import partial
 import numpy as np
 
 from albireo.encodings import encoding
-from albireo.errors import WeightMismatch
-from albireo.json_file import Fields, keys, short
+from albireo.errors import WeightMismatch, short
+from albireo.json_file import Fields, keys
 from albireo.quantization.encoded import F32, U8, Encoded, e4m3_values
 from albireo.quantization.formats.arrays import FLOATS, array, floats
 from albireo.quantization.formats.grouping import spread

@@ -13,8 +13,7 @@ from typing import Any, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from albireo.errors import WeightMismatch
-from albireo.json_file import short
+from albireo.errors import WeightMismatch, short
 from albireo.quantization.encoded import Encoded
 
 

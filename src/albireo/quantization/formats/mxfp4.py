@@ -14,8 +14,8 @@ from functools import partial
 import numpy as np
 
 from albireo.encodings import encoding
-from albireo.errors import UnsupportedModel, WeightMismatch
-from albireo.json_file import Fields, keys, short
+from albireo.errors import UnsupportedModel, WeightMismatch, short
+from albireo.json_file import Fields, keys
 from albireo.quantization.encoded import Encoded
 from albireo.quantization.formats.arrays import array, nibbles, powers_of_two
 from albireo.quantization.formats.matrix import Matrix, Plan, StoredTensors, require

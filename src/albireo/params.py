@@ -21,6 +21,21 @@ MAX_SEED = 2**63 - 1
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class ThinkingMarks:
+    """Between which texts an output thinks.
+
+    Fields:
+        end_token_ids: what the end is forced by.
+        is_open: it thinks from its first token on, since its prompt opened it or its model always does.
+    """
+
+    begin: str
+    end: str
+    end_token_ids: tuple[int, ...]
+    is_open: bool
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class SamplingParams:
     """What one request asks for.
 
@@ -34,6 +49,8 @@ class SamplingParams:
         stop: strings that end the text; stop_token_ids: ids that do.
         logit_bias: token id -> added to its logit.
         bad_words: strings never produced; allowed_token_ids: the only ids allowed.
+        thinking_token_budget: tokens an output may spend on thinking; then the end of thinking is forced. None and -1:
+            as many as it likes. What comes after the prompt counts, from the opening mark on.
         structured_outputs: the form the output must have; an object with the fields of StructuredOutputsParams will do.
             The output ends where the form does: min_tokens and ignore_eos put its end off as long as it can go on.
 
@@ -65,9 +82,11 @@ class SamplingParams:
     allowed_token_ids: Sequence[int] | None = None
     bad_words: Sequence[str] | None = None
     skip_reading_prefix_cache: bool | None = None
+    thinking_token_budget: int | None = None
     structured_outputs: StructuredOutputsParams | None = None
     #: Filled by the front door once a tokenizer is known; never by a caller.
     bad_words_token_ids: tuple[tuple[int, ...], ...] = field(default=(), repr=False)
+    thinking_marks: ThinkingMarks | None = field(default=None, repr=False)
 
     def __post_init__(self) -> None:
         def set_(name: str, value: Any) -> None:
@@ -87,6 +106,8 @@ class SamplingParams:
             set_("structured_outputs", StructuredOutputsParams.of(self.structured_outputs))
         if self.top_k == -1:
             set_("top_k", 0)
+        if self.thinking_token_budget == -1:
+            set_("thinking_token_budget", None)
         self._verify()
 
     def _verify(self) -> None:
@@ -113,6 +134,8 @@ class SamplingParams:
             value = getattr(self, name)
             if value is not None:
                 _int(name, value, -1, None, "-1 (all), 0 (the chosen token), or more")
+        if self.thinking_token_budget is not None:
+            _int("thinking_token_budget", self.thinking_token_budget, 0, None, "at least 0, or -1 (no limit)")
         _tokens("stop_token_ids", self.stop_token_ids)
         _tokens("allowed_token_ids", self.allowed_token_ids)
         if self.allowed_token_ids is not None and not self.allowed_token_ids:
@@ -158,6 +181,7 @@ class SamplingParams:
             and not self.bad_words
             and self.min_tokens == 0
             and self.structured_outputs is None
+            and self.thinking_token_budget is None
         )
 
     @property

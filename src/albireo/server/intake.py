@@ -60,7 +60,7 @@ async def completion(serving: Serving, request: CompletionRequest) -> list[Submi
         for prompt in prompts:
             if isinstance(prompt, str):
                 ids = serving.tokenizer.encode(prompt, add_special_tokens=special)
-                found.append(Submission(prompt, ids, params, request.cache_salt))
+                found.append(serving.admission.budgeted(Submission(prompt, ids, params, request.cache_salt)))
             else:
                 found.append(serving.admission.submission(Prompt(None, prompt, request.cache_salt), params))
         return found
@@ -102,7 +102,7 @@ async def chat(serving: Serving, request: ChatRequest) -> list[Submission]:
     def prepare() -> list[Submission]:
         made = serving.admission.chat(readable(request.messages), params, options)
         form = plan.form(made.prompt or "")
-        held = params if form is None else params.clone(structured_outputs=form)
+        held = made.params if form is None else made.params.clone(structured_outputs=form)
         return [Submission(made.prompt, made.prompt_token_ids, held, request.cache_salt)]
 
     num_chars = INLINE_CHARS * bool(request.tools)

@@ -38,8 +38,11 @@ class Drawing:
         self.tokens = torch.full((num_tasks,), -1, dtype=torch.int32, device=device)
 
     def can_draw(self, tasks: Sequence[SampleTask]) -> bool:
-        """Whether there is room for what these tasks change, and log-probabilities are not asked for."""
-        if len(tasks) > self._num_tasks or any(task.params.logprobs is not None for task in tasks):
+        """Whether there is room for what these tasks change, and neither log-probabilities nor a budget of thinking are
+        asked for."""
+        if len(tasks) > self._num_tasks:
+            return False
+        if any(task.params.logprobs is not None or task.budget is not None for task in tasks):
             return False
         return sum(map(_most_edits, tasks)) <= MAX_EDITS
 

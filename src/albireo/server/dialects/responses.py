@@ -41,6 +41,7 @@ def as_chat(request: ResponseRequest, messages: list[dict[str, Any]]) -> ChatReq
         seed=request.seed,
         stop=request.stop,
         ignore_eos=request.ignore_eos,
+        thinking_token_budget=request.thinking_token_budget,
         chat_template_kwargs=request.chat_template_kwargs,
         reasoning_effort=None if reasoning is None else reasoning.effort,
         priority=request.priority,

@@ -55,6 +55,7 @@ class GenerationFields(msgspec.Struct, kw_only=True, forbid_unknown_fields=True)
     allowed_token_ids: list[Count] | None = None
     bad_words: list[Text] | None = None
     prompt_logprobs: AllOrCount | None = None
+    thinking_token_budget: AllOrCount | None = None
 
     # how it is run and told
     priority: Annotated[int, Meta(ge=-(2**31), le=2**31 - 1)] | None = None
@@ -96,7 +97,6 @@ class GenerationFields(msgspec.Struct, kw_only=True, forbid_unknown_fields=True)
     truncation_side: Any = None
     vllm_xargs: Any = None
     truncate_prompt_tokens: Any = None
-    thinking_token_budget: Any = None
 
 
 #: Field -> values beside null that ask for nothing. Compared with ==, so 1 stands for 1.0, and False for 0.
@@ -113,7 +113,6 @@ NEUTRAL: dict[str, tuple[Any, ...]] = {
     "truncation_side": ("left", "right"),
     "vllm_xargs": ({},),
     "truncate_prompt_tokens": (),
-    "thinking_token_budget": (),
     "guided_decoding_backend": ("auto", "guidance", "llguidance"),
 }
 
@@ -138,6 +137,7 @@ SAMPLING = (
     "allowed_token_ids",
     "bad_words",
     "prompt_logprobs",
+    "thinking_token_budget",
 )
 
 

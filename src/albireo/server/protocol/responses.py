@@ -62,6 +62,7 @@ class ResponseRequest(msgspec.Struct, kw_only=True, forbid_unknown_fields=True):
     seed: Int64 | None = None
     stop: Text | list[Text] | None = None
     ignore_eos: bool | None = None
+    thinking_token_budget: AllOrCount | None = None
     chat_template_kwargs: dict[str, Any] | None = None
     priority: Annotated[int, Meta(ge=-(2**31), le=2**31 - 1)] | None = None
     cache_salt: Annotated[str, Meta(min_length=1, max_length=1024)] | None = None

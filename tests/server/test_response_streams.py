@@ -83,7 +83,7 @@ def test_several_follow_one(client: Any) -> None:
     for thread in threads:
         thread.join()
     whole = plain(follow(client, made.id))
-    assert found == [whole[1:], whole[2:], whole[1:]] and len(whole) > 100
+    assert found == [whole[1:], whole[2:], whole[1:]] and len(whole) > 9
 
 
 def test_it_goes_on_when_the_engine_was_killed(start: Any) -> None:

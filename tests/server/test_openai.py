@@ -213,6 +213,8 @@ def test_neutral_values_and_nulls_ask_for_nothing(server: Any) -> None:
         ("chat/completions", {"chat_template_kwargs": {"messages": []}}, "chat_template_kwargs"),
         ("chat/completions", {"chat_template_kwargs": {"add_generation_prompt": False}}, "chat_template_kwargs"),
         ("chat/completions", {"top_logprobs": 3}, "top_logprobs"),
+        ("chat/completions", {"logprobs": True, "top_logprobs": 21}, "top_logprobs"),
+        ("completions", {"logprobs": 21}, "logprobs"),
     ],
 )
 def test_what_cannot_be_done_is_a_400_that_names_the_field(

@@ -94,9 +94,14 @@ async def chat(serving: Serving, request: ChatRequest) -> list[Submission]:
         "max_tokens": request.max_completion_tokens or request.max_tokens,
         "skip_special_tokens": False if plan.needs_special_tokens else None,
     }
-    params = _params(
-        serving, request, wants, serving.admission.default_params().max_tokens if _has_advice(serving) else None
-    )
+    try:
+        params = _params(
+            serving, request, wants, serving.admission.default_params().max_tokens if _has_advice(serving) else None
+        )
+    except HttpError as error:
+        if error.param == "logprobs":  # in a chat top_logprobs says how many
+            error.param, error.message = "top_logprobs", f"top_{error.message}"
+        raise
     options = chat_options(serving, request)
 
     def prepare() -> list[Submission]:

@@ -1,4 +1,4 @@
-"""thinking_token_budget in Python; the bundled model thinks where its template says so. The same alone and in a crowd."""
+"""thinking_token_budget in Python; the bundled model thinks where its template says so. The same in any crowd."""
 
 from __future__ import annotations
 

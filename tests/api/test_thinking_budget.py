@@ -12,6 +12,11 @@ import pytest
 
 import albireo
 from albireo import LLM, InvalidParams, SamplingParams
+from albireo.api.admission import Admission
+from albireo.config import EngineConfig
+from albireo.models.generation import GenerationDefaults
+from albireo.parsers.output_parser import reasoning_tags
+from albireo.text.tokenizer import Tokenizer
 
 MARK = "</think>"
 TEMPLATE = "{% for m in messages %}{{ m.content }}\n{% endfor %}<think>{# </think> #}"
@@ -60,6 +65,33 @@ def test_a_prompt_of_text_or_ids_may_be_in_the_middle_of_a_thought(thinker: LLM)
     assert text.outputs[0].text.count(MARK) == 1
     (other,) = thinker.generate(["Why?\n<think>No.</think> Because the fox"], params, use_tqdm=False)
     assert MARK not in other.outputs[0].text
+
+
+@pytest.mark.parametrize(
+    ("parser", "template", "opens"),
+    [
+        ("think", "{{ messages[0].content }}<think>\n", True),
+        ("think", "{{ messages[0].content }}", False),
+        ("think", "{{ messages[0].content }}<think>\n\n</think>\n\n", None),
+        ("deepseek_r1", "{{ messages[0].content }}", True),
+        ("deepseek_r1", "{{ messages[0].content }}<think>\n", True),
+        ("deepseek_r1", "{{ messages[0].content }}<think>\n\n</think>\n\n", None),
+    ],
+)
+def test_what_a_chat_begins_with(parser: str, template: str, opens: bool | None) -> None:
+    """A template may open the thinking, close it, or leave it to the model, which may begin without a mark."""
+    tokenizer = Tokenizer.from_directory(STORY)
+    subject = Admission(
+        EngineConfig(), GenerationDefaults(), tokenizer.vocab_size, tokenizer, reasoning=reasoning_tags(parser)
+    )
+    params = subject.prepare(SamplingParams(thinking_token_budget=0))
+    # What is said is no mark, whatever it looks like.
+    messages = [{"role": "user", "content": "What is <think>?"}]
+    made = subject.chat(messages, params, {"chat_template": template})
+    assert opens is None or (made.params.thinking_marks is not None and made.params.thinking_marks.is_open == opens)
+    begin = tokenizer.encode("<think>", add_special_tokens=False)
+    forced = [None if made.budget is None else made.budget().forced(output) is not None for output in ([], begin)]
+    assert forced == {None: [None, None], True: [True, True], False: [False, True]}[opens]
 
 
 def test_a_model_without_marks_has_no_budget() -> None:

@@ -151,10 +151,10 @@ class Admission:
         return self.constrained(self.budgeted(Submission(chat.text, chat.token_ids, params), is_chat=True))
 
     def budgeted(self, submission: Submission, *, is_chat: bool = False) -> Submission:
-        """Find out whether the prompt opened the thinking that is limited; without a limit it comes back as it is.
+        """Find out whether an output whose thinking is limited begins with thoughts; any other comes back as it is.
 
-        Args: is_chat: a template wrote the prompt: one that opens the thinking ends with its mark. Else the last mark
-            decides, so that thoughts can be gone on with.
+        Args: is_chat: a template wrote the prompt: one that opens the thinking ends with its mark, one that forbids it
+            with the other. Else the last mark decides, so that thoughts can be gone on with.
         """
         params, tags, tokenizer = submission.params, self._reasoning, self._tokenizer
         marks, budget = params.thinking_marks, params.thinking_token_budget
@@ -163,9 +163,14 @@ class Admission:
         prompt = submission.prompt
         if prompt is None:
             prompt = tokenizer.decode(submission.prompt_token_ids, skip_special_tokens=False)
-        opens = is_open(prompt, tags) if is_chat else prompt.rfind(tags.begin) > prompt.rfind(tags.end)
-        if opens and not marks.is_open:
-            marks = replace(marks, is_open=True)
+        if is_chat and prompt.rstrip().endswith(tags.end):
+            # What follows is an answer, to the parsers too, and keeps any budget.
+            return replace(submission, params=params.clone(thinking_token_budget=None, thinking_marks=None))
+        if is_chat:
+            opens = is_open(prompt, tags) or tags.is_implied
+        else:
+            opens = prompt.rfind(tags.begin) > prompt.rfind(tags.end)
+        marks = replace(marks, is_open=opens)
         return replace(
             submission,
             params=params.clone(thinking_marks=marks),
@@ -207,7 +212,7 @@ class Admission:
                 f"thinking_token_budget={budget} cannot be kept: {tags.end!r} is no text of this model's vocabulary; "
                 "leave it out"
             )
-        return ThinkingMarks(begin=tags.begin, end=tags.end, end_token_ids=end, is_open=tags.is_implied)
+        return ThinkingMarks(begin=tags.begin, end=tags.end, end_token_ids=end, is_open=False)
 
     def _bad_words(self, words: Sequence[str]) -> tuple[tuple[int, ...], ...]:
         """Token ids of each word as it stands at the beginning and, where that is another token, after a space.

@@ -30,6 +30,21 @@ _FLAGS = (
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class ThinkingMarks:
+    """Between which texts an output thinks.
+
+    Fields:
+        end_token_ids: what the end is forced by.
+        is_open: it thinks from its first token on, since its prompt opened it or its model always does.
+    """
+
+    begin: str
+    end: str
+    end_token_ids: tuple[int, ...]
+    is_open: bool
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class SamplingParams:
     """What one request asks for.
 
@@ -55,6 +70,8 @@ class SamplingParams:
         spaces_between_special_tokens: see Tokenizer.decode.
         logit_bias: token id -> added to its logit.
         allowed_token_ids: the only ids that may be drawn; bad_words: texts that are never produced.
+        thinking_token_budget: tokens an output may spend on thinking; then the end of thinking is forced. None and -1:
+            as many as it likes. What comes after the prompt counts, from the opening mark on.
         skip_reading_prefix_cache: compute the whole prompt, also what is in the prefix cache.
         structured_outputs: the form the output must have; an object with the fields of StructuredOutputsParams will do.
             The output ends where the form does: min_tokens and ignore_eos put its end off as long as it can go on.
@@ -87,9 +104,11 @@ class SamplingParams:
     allowed_token_ids: Sequence[int] | None = None
     bad_words: Sequence[str] | None = None
     skip_reading_prefix_cache: bool | None = None
+    thinking_token_budget: int | None = None
     structured_outputs: StructuredOutputsParams | None = None
     #: Filled by the front door once a tokenizer is known; never by a caller.
     bad_words_token_ids: tuple[tuple[int, ...], ...] = field(default=(), repr=False)
+    thinking_marks: ThinkingMarks | None = field(default=None, repr=False)
 
     def __post_init__(self) -> None:
         def set_(name: str, value: Any) -> None:
@@ -110,6 +129,8 @@ class SamplingParams:
             set_("structured_outputs", StructuredOutputsParams.of(self.structured_outputs))
         if self.top_k == -1:
             set_("top_k", 0)
+        if self.thinking_token_budget == -1:
+            set_("thinking_token_budget", None)
         self._verify()
 
     def _verify(self) -> None:
@@ -142,6 +163,8 @@ class SamplingParams:
             _flag(name, getattr(self, name))
         if self.skip_reading_prefix_cache is not None:
             _flag("skip_reading_prefix_cache", self.skip_reading_prefix_cache)
+        if self.thinking_token_budget is not None:
+            _int("thinking_token_budget", self.thinking_token_budget, 0, None, "at least 0, or -1 (no limit)")
         _tokens("stop_token_ids", self.stop_token_ids)
         _tokens("allowed_token_ids", self.allowed_token_ids)
         if self.allowed_token_ids is not None and not self.allowed_token_ids:
@@ -195,6 +218,7 @@ class SamplingParams:
             and not self.bad_words
             and self.min_tokens == 0
             and self.structured_outputs is None
+            and self.thinking_token_budget is None
         )
 
     @property

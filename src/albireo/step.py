@@ -38,6 +38,14 @@ class TokenConstraint(Protocol):
         ...
 
 
+class ThinkingBudget(Protocol):
+    """When one sequence has thought enough; a function of its output tokens and nothing else."""
+
+    def forced(self, output_token_ids: Sequence[int]) -> int | None:
+        """The token that must come next, to end its thinking; None: it thinks within its budget, or not at all."""
+        ...
+
+
 @dataclass(slots=True)
 class SampleTask:
     """Draw the next token of one sequence from the logits of the last token computed for its work.
@@ -48,6 +56,7 @@ class SampleTask:
         prompt_token_ids, output_token_ids: for the penalties; borrowed, not to be changed.
         stop_token_ids: ids masked while fewer than min_tokens are out (EOS ids included unless ignored).
         matcher: of the grammar that the output follows; it is this sequence's own.
+        budget: of its thinking; likewise.
     """
 
     seq_id: int
@@ -57,6 +66,7 @@ class SampleTask:
     output_token_ids: Sequence[int]
     stop_token_ids: tuple[int, ...] = ()
     matcher: TokenMatcher | None = None
+    budget: ThinkingBudget | None = None
 
     @property
     def early_ends(self) -> set[int]:
@@ -81,6 +91,15 @@ class SampleTask:
         if len(mask) * 8 < num_tokens:
             raise InvariantError(f"sequence {self.seq_id}: a mask of {len(mask)} bytes for {num_tokens} tokens")
         return mask
+
+    def forced_token(self, num_tokens: int) -> int | None:
+        """The token that ends its thinking now; None: any may come. A grammar has the last word: what it does not allow
+        is not forced. Raises: as token_mask()."""
+        forced = None if self.budget is None else self.budget.forced(self.output_token_ids)
+        mask = None if forced is None else self.token_mask(num_tokens)
+        if forced is None or mask is None or mask[forced >> 3] >> (forced & 7) & 1:
+            return forced
+        return None
 
     @property
     def bad_word_ends(self) -> list[int]:

@@ -94,8 +94,9 @@ def events_of(text: str, size: int) -> tuple[list[dict[str, Any]], ResponseWrite
     for at in range(0, len(text), size):
         reason = "stop" if at + size >= len(text) else None
         piece = Piece(tracked, 0, 0, text[at : at + size], [], None, 0, 0, at == 0, reason, None)
-        told += [writer.event(event) for event in writer.events(piece)]
-    told += [writer.event(event) for event in writer.last_events(tracked)]
+        told += [writer.event(number) for number in writer.take(piece)]
+    told += [writer.event(number) for number in writer.finish(tracked)]
+    assert told == [writer.event(number) for number in range(len(writer.log))], "the same when asked again"
     return [msgspec.json.decode(event.partition(b"data: ")[2]) for event in told], writer
 
 

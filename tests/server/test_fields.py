@@ -104,6 +104,23 @@ def test_fields_that_ask_for_something(server: Any, path: str) -> None:
         post(server, path, {**BOTH[path], name: value})
 
 
+@pytest.mark.parametrize(
+    ("body", "param"),
+    [
+        ({"prompt": "Once", "chat_template_kwargs": {"enable_thinking": True}}, "chat_template_kwargs"),
+        ({"prompt": "Once", "tools": TOOLS}, "tools"),
+        ({"prompt": "Once", "continue_final_message": True}, "continue_final_message"),
+        ({"messages": MESSAGES, "add_special_tokens": True}, "add_special_tokens"),
+    ],
+)
+def test_tokenize_refuses_what_it_would_not_look_at(caller: Any, body: dict[str, Any], param: str) -> None:
+    got = caller.http.post("/tokenize", json=body)
+    assert (got.status_code, got.json()["error"]["param"]) == (400, param), got.text
+    neutral = {"tools": [], "chat_template_kwargs": {}, "continue_final_message": False, "add_generation_prompt": True}
+    assert caller.http.post("/tokenize", json={"prompt": "Once", **neutral, "add_special_tokens": True}).is_success
+    assert caller.http.post("/tokenize", json={"messages": MESSAGES, "add_special_tokens": False}).is_success
+
+
 def test_tools_count_in_tokenize(caller: Any) -> None:
     counted = caller.http.post("/tokenize", json={"messages": MESSAGES, "tools": TOOLS}).json()
     ask = {"messages": MESSAGES, "tools": TOOLS, "max_tokens": 1, "return_token_ids": True}

@@ -123,15 +123,16 @@ def test_a_call_that_is_cut_off_has_no_input(caller: Any) -> None:
 
 
 def test_thinking(thinker: Any) -> None:
-    """The template opens the thinking when its variable says so; the model never learnt to end it."""
+    """The template opens the thinking when its variable says so; the model never learnt to end it, its budget does."""
     ask = {"tools": None, "tool_choice": None, "max_tokens": 20}
     thinks = {**ask, "thinking": {"type": "enabled", "budget_tokens": 10}}
-    (block,) = post(thinker, **thinks)["content"]
+    block, answer = post(thinker, **thinks)["content"]
     assert block["type"] == "thinking" and block["thinking"] and block["signature"] == ""
+    assert answer["type"] == "text" and answer["text"]
     found = events(thinker, **thinks)
-    assert blocks_of(found) == [block]
+    assert blocks_of(found) == [block, answer]
     deltas = [event["delta"] for event in found if event["type"] == "content_block_delta"]
-    assert {delta["type"] for delta in deltas} == {"thinking_delta"}
+    assert {delta["type"] for delta in deltas} == {"thinking_delta", "text_delta"}
     for off in ({"type": "disabled"}, {"type": "adaptive"}, None):
         assert [each["type"] for each in post(thinker, **ask, thinking=off)["content"]] == ["text"]
     earlier = [block, {"type": "text", "text": "So be it."}]

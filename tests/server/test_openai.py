@@ -213,6 +213,8 @@ def test_neutral_values_and_nulls_ask_for_nothing(server: Any) -> None:
         ("chat/completions", {"chat_template_kwargs": {"messages": []}}, "chat_template_kwargs"),
         ("chat/completions", {"chat_template_kwargs": {"add_generation_prompt": False}}, "chat_template_kwargs"),
         ("chat/completions", {"top_logprobs": 3}, "top_logprobs"),
+        ("chat/completions", {"logprobs": True, "top_logprobs": 21}, "top_logprobs"),
+        ("completions", {"logprobs": 21}, "logprobs"),
     ],
 )
 def test_what_cannot_be_done_is_a_400_that_names_the_field(
@@ -223,6 +225,24 @@ def test_what_cannot_be_done_is_a_400_that_names_the_field(
         client.post(f"/{path}", body=ask, cast_to=object)
     assert raised.value.param == param
     assert raised.value.type == "invalid_request_error" and raised.value.body["message"]  # type: ignore[index]
+
+
+@pytest.mark.parametrize("prompt", ["Once upon a time", "<|endoftext|>Once upon", [0, 764, 516]])
+def test_text_offsets_point_into_the_text(client: Any, prompt: Any) -> None:
+    """Also where the beginning of the prompt is a token that its text does not show."""
+    ask = {**GREEDY, "prompt": prompt, "max_tokens": 9, "echo": True, "logprobs": 0}
+    (whole,) = client.completions.create(**ask).choices
+    pieces = list(zip(whole.logprobs.tokens, whole.logprobs.text_offset, strict=True))
+    assert [whole.text[at : at + len(piece)] for piece, at in pieces if piece != "<|endoftext|>"] == [
+        piece for piece, _ in pieces if piece != "<|endoftext|>"
+    ]
+    offsets = [
+        at
+        for chunk in client.completions.create(**ask, stream=True)
+        for choice in chunk.choices
+        for at in (choice.logprobs.text_offset if choice.logprobs else ())
+    ]
+    assert offsets == whole.logprobs.text_offset
 
 
 def test_a_template_of_the_servers(start: Any, tmp_path: Any) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from types import SimpleNamespace
 from typing import Any
 
 import openai
@@ -9,6 +10,7 @@ import pytest
 
 from albireo.server.errors import HttpError
 from albireo.server.protocol.responses import ResponseAnswer
+from albireo.server.response_log import BYTES_PER_EVENT, Entry, ResponseLog
 from albireo.server.response_store import MAX_CHARS, MAX_KEPT, ResponseStore, Stored
 from server_process import wait_until
 
@@ -136,7 +138,6 @@ def test_neutral_values_ask_for_nothing(server: Any) -> None:
         ({"input": [{"role": "tool", "content": "x"}]}, "input"),
         ({"temperature": -1}, "temperature"),
         ({"background": True, "store": False}, "background"),
-        ({"background": True, "stream": True}, "background"),
         ({"conversation": "c"}, "conversation"),
     ],
 )
@@ -146,13 +147,16 @@ def test_what_cannot_be_done_is_a_400_that_names_the_field(client: Any, change: 
     assert raised.value.param == param
 
 
-def stored(name: str, text: str = "", is_running: bool = False) -> Stored:
+def stored(name: str, text: str = "", is_running: bool = False, num_events: int = 0) -> Stored:
     answer = ResponseAnswer(
         id=name, created_at=0, model="m", status="completed", background=False, store=True, max_output_tokens=None,
         temperature=1, top_p=1, text={}, reasoning={}, metadata={}, instructions=None, previous_response_id=None,
     )  # fmt: skip
     task: Any = object() if is_running else None
-    return Stored(answer, [{"role": "user", "content": text}], task)
+    writer: Any = SimpleNamespace(answer=answer, log=ResponseLog())
+    for _ in range(num_events):
+        writer.log.add(Entry("more"))
+    return Stored(writer, [{"role": "user", "content": text}], task)
 
 
 def test_the_store_is_bounded_in_number_and_size() -> None:
@@ -173,3 +177,8 @@ def test_the_store_is_bounded_in_number_and_size() -> None:
     store.drop("big2")
     store.put(stored("big3", big))
     assert store.get("big3")
+    # Events are kept as well, and count.
+    for i in range(3):
+        store.put(stored(f"long{i}", num_events=MAX_CHARS // BYTES_PER_EVENT // 2))
+    with pytest.raises(HttpError):
+        store.get("big3")

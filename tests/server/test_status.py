@@ -14,6 +14,10 @@ import httpx2 as httpx
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
+from albireo.server.app import routes
+from albireo.server.endpoints.page import ASSETS
+from albireo.server.serving import Serving
+from albireo.server.settings import ServerSettings
 from server_process import wait_until
 
 ASK: dict[str, Any] = {"prompt": "Once upon a secret time", "max_tokens": 40, "ignore_eos": True}
@@ -169,6 +173,18 @@ def test_the_log_has_a_line_a_request_and_no_text(server: Any) -> None:
 
 def test_the_page_of_routes_fetches_nothing(server: Any) -> None:
     schema = server.http.get("/openapi.json").json()
+    written = {(method.upper(), path) for path, methods in schema["paths"].items() for method in methods}
+    files = {*ASSETS, "/openapi.json", "/docs"}
+    there = {
+        (method, route.path.replace(":path", ""))
+        for route in routes(Serving(ServerSettings(), {}))
+        for method in (route.methods or ())
+        if route.path not in files and method != "HEAD"
+    }
+    assert written == there, "the schema has every route, and no other"
+    for methods in schema["paths"].values():
+        for operation in methods.values():
+            assert operation["responses"]["default"]["content"]["application/json"]["schema"]["$ref"].endswith("/Error")
     assert schema["openapi"].startswith("3.1") and "/v1/chat/completions" in schema["paths"]
     names = schema["components"]["schemas"]
     references = set(json.dumps(schema).split("#/components/schemas/")[1:])

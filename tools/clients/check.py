@@ -159,7 +159,10 @@ def main() -> int:
     parser.add_argument("--directory", type=Path, default=home_of_clients(), help="where the clients are installed")
     parser.add_argument("only", nargs="*", help="scripts to run; by default all")
     args = parser.parse_args()
-    chosen = [client for client in CLIENTS if not args.only or Path(client[2]).stem in args.only]
+    stems = [Path(client[2]).stem for client in CLIENTS]
+    if unknown := set(args.only) - set(stems):
+        parser.error(f"there is no {', '.join(sorted(unknown))}; there are {', '.join(stems)}")
+    chosen = [client for client, stem in zip(CLIENTS, stems, strict=True) if not args.only or stem in args.only]
     results: list[str] = []
     with Server() as url:
         chat = {"messages": [{"role": "user", "content": "Once upon a time"}], "temperature": 0, "max_tokens": 12}

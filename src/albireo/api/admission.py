@@ -5,20 +5,24 @@ Called by llm.py and async_llm.py, from any thread. Does not know what else runs
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from albireo.api.prompts import Prompt
 from albireo.config import EngineConfig
 from albireo.errors import ConfigError, InvalidParams
 from albireo.models.generation import GenerationDefaults
-from albireo.params import PoolingParams, SamplingParams
+from albireo.params import PoolingParams, SamplingParams, ThinkingMarks
+from albireo.parsers.output_parser import detect_reasoning_parser, reasoning_tags
+from albireo.parsers.reasoning import ReasoningTags, is_open
 from albireo.sampling.validation import validate
-from albireo.step import TokenConstraint
+from albireo.step import ThinkingBudget, TokenConstraint
 from albireo.structured.compiler import GrammarCompiler, Vocabulary
 from albireo.structured_params import StructuredOutputsParams
 from albireo.text.chat_prompt import ChatEncoder
+from albireo.text.thinking_budget import ThinkingMeter
 from albireo.text.tokenizer import Tokenizer
 
 if TYPE_CHECKING:
@@ -37,6 +41,7 @@ class Submission:
         prompt: its text, None when token ids were given.
         constraint: params.structured_outputs, compiled; see Admission.constrained().
         pooling: the prompt's embedding is wanted, and nothing else; params are NO_SAMPLING then.
+        budget: makes what watches params.thinking_token_budget; see Admission.budgeted().
     """
 
     prompt: str | None
@@ -45,6 +50,7 @@ class Submission:
     cache_salt: str | None = None
     constraint: TokenConstraint | None = None
     pooling: PoolingParams | None = None
+    budget: Callable[[], ThinkingBudget] | None = None
 
 
 class Admission:
@@ -57,13 +63,18 @@ class Admission:
         vocab_size: int,
         tokenizer: Tokenizer | None,
         eos_token_ids: Sequence[int] | None = None,
+        reasoning: ReasoningTags | None = None,
     ) -> None:
-        """Args: eos_token_ids: None: grammars are compiled by the process that a submission goes to."""
+        """Args:
+        eos_token_ids: None: grammars are compiled by the process that a submission goes to.
+        reasoning: between what the model thinks; None: it does not.
+        """
         self._config = config
         self._defaults = defaults
         self._vocab_size = vocab_size
         self._tokenizer = tokenizer
         self._chats = None if tokenizer is None else ChatEncoder(tokenizer)
+        self._reasoning = reasoning
         self._grammars = None
         if tokenizer is not None and eos_token_ids is not None:
             self._grammars = grammar_compiler(tokenizer, vocab_size, eos_token_ids)
@@ -72,7 +83,9 @@ class Admission:
     def of(cls, loaded: Loaded) -> Admission:
         """The admission of a loaded model."""
         settings = loaded.settings
-        return cls(loaded.config, loaded.defaults, settings.vocab_size, loaded.tokenizer, loaded.eos_token_ids)
+        tokenizer = loaded.tokenizer
+        reasoning = None if tokenizer is None else _reasoning(tokenizer)
+        return cls(loaded.config, loaded.defaults, settings.vocab_size, tokenizer, loaded.eos_token_ids, reasoning)
 
     def default_params(self) -> SamplingParams:
         """What is meant by no parameters: the checkpoint's own advice, unless generation_config is "vllm"."""
@@ -94,6 +107,8 @@ class Admission:
             raise InvalidParams("stop strings need a tokenizer; use stop_token_ids, or leave skip_tokenizer_init out")
         if params.structured_outputs is not None and self._tokenizer is None:
             raise InvalidParams("structured_outputs need a tokenizer and skip_tokenizer_init is set; leave it out")
+        if params.thinking_token_budget is not None:
+            params = params.clone(thinking_marks=self._thinking_marks(params.thinking_token_budget))
         if params.bad_words:
             params = params.clone(bad_words_token_ids=self._bad_words(params.bad_words))
         validate(params, self._vocab_size)
@@ -104,7 +119,7 @@ class Admission:
 
         Raises: InvalidParams when the text cannot be encoded.
         """
-        return self.constrained(Submission(prompt.text, self._ids(prompt), params, prompt.cache_salt))
+        return self.constrained(self.budgeted(Submission(prompt.text, self._ids(prompt), params, prompt.cache_salt)))
 
     def embedding(self, prompt: Prompt, params: PoolingParams | None, *, add_special_tokens: bool = True) -> Submission:
         """Join a prompt with what its embedding is to be; None: the defaults.
@@ -133,7 +148,34 @@ class Admission:
         if self._chats is None:
             raise ConfigError("chat() needs a tokenizer and skip_tokenizer_init is set; leave it out")
         chat = self._chats.encode(messages, **options)
-        return self.constrained(Submission(chat.text, chat.token_ids, params))
+        return self.constrained(self.budgeted(Submission(chat.text, chat.token_ids, params), is_chat=True))
+
+    def budgeted(self, submission: Submission, *, is_chat: bool = False) -> Submission:
+        """Find out whether an output whose thinking is limited begins with thoughts; any other comes back as it is.
+
+        Args: is_chat: a template wrote the prompt: one that opens the thinking ends with its mark, one that forbids it
+            with the other. Else the last mark decides, so that thoughts can be gone on with.
+        """
+        params, tags, tokenizer = submission.params, self._reasoning, self._tokenizer
+        marks, budget = params.thinking_marks, params.thinking_token_budget
+        if marks is None or budget is None or tags is None or tokenizer is None:
+            return submission
+        prompt = submission.prompt
+        if prompt is None:
+            prompt = tokenizer.decode(submission.prompt_token_ids, skip_special_tokens=False)
+        if is_chat and prompt.rstrip().endswith(tags.end):
+            # What follows is an answer, to the parsers too, and keeps any budget.
+            return replace(submission, params=params.clone(thinking_token_budget=None, thinking_marks=None))
+        if is_chat:
+            opens = is_open(prompt, tags) or tags.is_implied
+        else:
+            opens = prompt.rfind(tags.begin) > prompt.rfind(tags.end)
+        marks = replace(marks, is_open=opens)
+        return replace(
+            submission,
+            params=params.clone(thinking_marks=marks),
+            budget=partial(ThinkingMeter, tokenizer, marks, budget),
+        )
 
     def constrained(self, submission: Submission) -> Submission:
         """Compile what the output's form is to be; a submission that asks for none comes back as it is.
@@ -156,6 +198,22 @@ class Admission:
                 "ask for fewer or raise max_logprobs (-1: no limit)"
             )
 
+    def _thinking_marks(self, budget: int) -> ThinkingMarks:
+        """Raises: InvalidParams when there is no thinking to limit."""
+        tags, tokenizer = self._reasoning, self._tokenizer
+        if tags is None or tokenizer is None:
+            raise InvalidParams(
+                f"thinking_token_budget={budget} needs a model that thinks, and this one has no known marks of "
+                "reasoning; leave it out"
+            )
+        end = tuple(tokenizer.encode(tags.end, add_special_tokens=False))
+        if max(end, default=self._vocab_size) >= self._vocab_size:
+            raise InvalidParams(
+                f"thinking_token_budget={budget} cannot be kept: {tags.end!r} is no text of this model's vocabulary; "
+                "leave it out"
+            )
+        return ThinkingMarks(begin=tags.begin, end=tags.end, end_token_ids=end, is_open=False)
+
     def _bad_words(self, words: Sequence[str]) -> tuple[tuple[int, ...], ...]:
         """Token ids of each word as it stands at the beginning and, where that is another token, after a space.
 
@@ -171,6 +229,13 @@ class Admission:
             if spaced[:1] != plain[:1] and len(spaced) == len(plain):
                 found.append(spaced)
         return tuple(found)
+
+
+def _reasoning(tokenizer: Tokenizer) -> ReasoningTags | None:
+    """How a model writes what it thinks, by its chat template."""
+    templates = tokenizer.chat_templates
+    name = detect_reasoning_parser(templates.get("tool_use") or templates.get("default") or "")
+    return None if name is None else reasoning_tags(name)
 
 
 def grammar_compiler(tokenizer: Tokenizer, vocab_size: int, eos_token_ids: Sequence[int]) -> GrammarCompiler:

@@ -52,6 +52,7 @@ class Driver:
             arrival_s=arrival_s,
             constraint=submission.constraint,
             pooling=submission.pooling,
+            budget=submission.budget,
         )
         record = RequestRecord(request_id, submission, self._tokenizer)
         self._records[request_id] = record

@@ -13,6 +13,7 @@ from albireo.engine.pooling import Pooling
 from albireo.engine.prefix_cache import root_key
 from albireo.engine.request import (
     Earlier,
+    MakeBudget,
     Request,
     RequestProgress,
     Sequence,
@@ -67,6 +68,7 @@ class Engine:
         constraint: TokenConstraint | None = None,
         earlier: Earlier | None = None,
         pooling: PoolingParams | None = None,
+        budget: MakeBudget | None = None,
     ) -> range:
         """Let a request wait for its turn.
 
@@ -79,6 +81,7 @@ class Engine:
             cache_salt: prefix-cache blocks are shared only among requests of the same salt.
             arrival_s: when it came in, on the engine's clock; None: now.
             constraint: params.structured_outputs, compiled.
+            budget: makes what watches params.thinking_token_budget, once a continuation.
         Returns: ids of its sequences, as plans name them.
         Raises: InvalidParams, PromptTooLong, UnsupportedFeature: it is refused, nothing else has changed.
         """
@@ -91,7 +94,8 @@ class Engine:
         metrics = RequestMetrics(self._clock() if arrival_s is None else arrival_s)
         progress = RequestProgress(metrics, prompt_logprobs=None if params.prompt_logprobs is None else [])
         wanted = None if pooling is None else Pooling(pooling)
-        request = Request(request_id, prompt, params, priority, root_key(cache_salt), progress, constraint, wanted)
+        root = root_key(cache_salt)
+        request = Request(request_id, prompt, params, priority, root, progress, constraint, budget, wanted)
         build_request(
             request,
             max_len=max_len,

@@ -11,6 +11,7 @@ One sequence of a request, the first that is not finished, computes the prompt; 
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Callable
 from collections.abc import Sequence as Seq
 from dataclasses import dataclass, field
 from enum import IntEnum
@@ -20,12 +21,14 @@ from albireo.engine.settings import EngineSettings
 from albireo.errors import InvalidParams, InvariantError, PromptTooLong, short
 from albireo.outputs import FinishReason, RequestMetrics
 from albireo.params import PoolingParams, SamplingParams
-from albireo.step import SampleTask, SequenceWork, TokenConstraint, TokenLogprobs
+from albireo.step import SampleTask, SequenceWork, ThinkingBudget, TokenConstraint, TokenLogprobs
 
 _SEED_MASK = 2**64 - 1
 
 #: Output that continuations have from before, one entry each; None: this one has ended.
 Earlier = Seq[Seq[int] | None]
+#: Makes the budget of one continuation's thinking.
+MakeBudget = Callable[[], ThinkingBudget]
 
 
 class Status(IntEnum):
@@ -88,6 +91,7 @@ class Request:
     cache_root: bytes
     progress: RequestProgress
     constraint: TokenConstraint | None = None
+    budget: MakeBudget | None = None
     pooling: Pooling | None = None
     sequences: list[Sequence] = field(default_factory=list)
     num_unfinished: int = 0
@@ -260,6 +264,8 @@ def build_request(
     constraint = request.constraint
     if (params.structured_outputs is None) != (constraint is None):
         raise InvariantError(f"request {request.request_id!r}: structured_outputs and a compiled grammar come together")
+    if (params.thinking_token_budget is None) != (request.budget is None):
+        raise InvariantError(f"request {request.request_id!r}: thinking_token_budget and what watches it come together")
     # A grammar ends by EOS, also when EOS is ignored where it is not the only way on.
     eos = frozenset() if params.ignore_eos and constraint is None else settings.eos_token_ids
     stop_ids = eos | frozenset(params.stop_token_ids or ())
@@ -272,7 +278,8 @@ def build_request(
         num_tokens = len(prompt) + len(output)
         tables: tuple[list[int], ...] = tuple([] for _ in settings.num_blocks)
         matcher = None if constraint is None else constraint.matcher()
-        task = SampleTask(seq_id, params, (seed + index) & _SEED_MASK, prompt, output, masked, matcher)
+        budget = None if request.budget is None else request.budget()
+        task = SampleTask(seq_id, params, (seed + index) & _SEED_MASK, prompt, output, masked, matcher, budget)
         sequence = Sequence(
             seq_id=seq_id,
             index=index,

@@ -23,7 +23,7 @@ from albireo.artifact.reader import tokenizer_directory
 from albireo.config import EngineConfig
 from albireo.engine.request import SequenceUpdate
 from albireo.engine_process.executor import NotingExecutor
-from albireo.engine_process.grammars import Compiled, Grammars, compiler_of
+from albireo.engine_process.grammars import Compiled, Grammars, Prepared, vocabulary_of
 from albireo.engine_process.inbox import Inbox
 from albireo.engine_process.ledger import Ledger
 from albireo.engine_process.messages import (
@@ -46,7 +46,6 @@ from albireo.engine_process.messages import (
 )
 from albireo.engine_process.watcher import Watcher
 from albireo.errors import EngineError, RequestError
-from albireo.step import TokenConstraint
 
 
 def run(socket_path: str, ledger_path: str) -> None:
@@ -67,7 +66,7 @@ def run(socket_path: str, ledger_path: str) -> None:
             connection.sendall(frame(Failed(type(error).__name__, str(error))))
             return
         ledger = Ledger(Path(ledger_path))
-        grammars = Grammars(lambda: compiler_of(loaded), inbox.put, ledger)
+        grammars = Grammars(lambda: vocabulary_of(loaded), inbox.put, ledger)
         worker = Worker(loaded, ledger, connection, grammars)
         worker.tell(_ready(loaded))
         worker.serve(inbox)
@@ -151,8 +150,8 @@ class Worker:
 
     def _obey(self, message: ToWorker | Compiled) -> None:
         if isinstance(message, Add):
-            if message.params.structured_outputs is None:
-                self._add(message, None)
+            if message.params.structured_outputs is None and message.params.thinking_token_budget is None:
+                self._add(message, Prepared())
             elif self._executor.is_careful:
                 self._compiled(self._grammars.at_once(message))
             else:
@@ -178,10 +177,11 @@ class Worker:
         if isinstance(result, EngineError):
             self.tell(Refused(add.key, type(result).__name__, str(result)))
         else:
-            self._compiled_s[add.key] = compiled.at_s
+            if result.constraint is not None:
+                self._compiled_s[add.key] = compiled.at_s
             self._add(add, result)
 
-    def _add(self, add: Add, constraint: TokenConstraint | None) -> None:
+    def _add(self, add: Add, prepared: Prepared) -> None:
         try:
             seq_ids = self._engine.add_request(
                 str(add.key),
@@ -190,7 +190,8 @@ class Worker:
                 priority=add.priority,
                 cache_salt=add.cache_salt,
                 arrival_s=add.arrival_s,
-                constraint=constraint,
+                constraint=prepared.constraint,
+                budget=prepared.budget,
                 earlier=add.earlier,
                 pooling=add.pooling,
             )

@@ -1,4 +1,5 @@
-"""What may not be drawn at all: tokens outside a grammar, and ends that come too early. One row of logits.
+"""What may not be drawn at all: tokens outside a grammar, ends that come too early, thoughts beyond their budget. One
+row of logits.
 
 Called by penalties.py and sampler.py. Does not know grammars (a matcher gives the token mask), truncation or chance.
 """
@@ -25,6 +26,16 @@ def mask_outside_grammar(row: Row, task: SampleTask) -> None:
         return
     allowed = np.unpackbits(np.frombuffer(mask, np.uint8), count=row.size, bitorder="little").view(np.bool_)
     np.copyto(row, -np.inf, where=~allowed)
+
+
+def only_end_of_thinking(row: Row, token_id: int) -> Row:
+    """A row in which this token alone is left: whatever else is asked, bad words and allowed ids too, thinking ends.
+
+    Args: row: [V] raw logits; never written to. One that is damaged stays so.
+    """
+    forced = np.full_like(row, -np.inf)
+    forced[token_id] = np.float32(0.0) if np.isfinite(row.max()) else row.max()
+    return forced
 
 
 def put_off_end(row: Row, task: SampleTask) -> None:

@@ -11,7 +11,7 @@ import numpy as np
 import numpy.typing as npt
 
 from albireo.params import SamplingParams
-from albireo.sampling.masking import mask_outside_grammar, put_off_end
+from albireo.sampling.masking import mask_outside_grammar, only_end_of_thinking, put_off_end
 from albireo.step import SampleTask
 
 Row = npt.NDArray[np.float32]
@@ -26,6 +26,9 @@ def adjusted_logits(row: Row, task: SampleTask) -> Row:
     Source: vLLM V1 Sampler.forward (allowed ids, grammar, bad words, min_tokens, logit_bias, penalties).
     """
     params = task.params
+    forced = task.forced_token(row.size)
+    if forced is not None:
+        return only_end_of_thinking(row, forced)
     if not (params.changes_logits or task.matcher is not None or task.early_ends):
         return row
     changed = _only_allowed(row, params.allowed_token_ids)

@@ -6,6 +6,8 @@
  4. min_tokens: stop ids are masked while fewer tokens are out, unless a grammar leaves nothing else;
  5. logit_bias is added;
  6. penalties: repetition (prompt and output), frequency, presence (output);
+    where thinking_token_budget is spent, all that was left by 2 to 6 gives way to the next token of its end, unless a
+    grammar does not allow that;
  7. greedy (temperature below 1e-5): the arg max, lowest id on ties, is the token. Otherwise:
  8. temperature divides;
  9. min_p, relative to the most probable token;

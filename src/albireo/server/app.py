@@ -18,8 +18,9 @@ from albireo.server.endpoints.docs import Docs
 from albireo.server.endpoints.embeddings import Embeddings
 from albireo.server.endpoints.messages import Messages, TokenCounts
 from albireo.server.endpoints.page import ASSETS, Page
-from albireo.server.endpoints.responses import Responses, StoredResponses
+from albireo.server.endpoints.responses import Responses
 from albireo.server.endpoints.status import Stats, Status
+from albireo.server.endpoints.stored_responses import StoredResponses
 from albireo.server.endpoints.tokens import Tokens
 from albireo.server.errors import HttpError
 from albireo.server.guard import Guard
@@ -31,7 +32,7 @@ def routes(serving: Serving) -> list[Route]:
     """All there are."""
     status, tokens, docs = Status(serving), Tokens(serving), Docs()
     responses = ResponseStore()
-    stored = StoredResponses(responses)
+    stored = StoredResponses(serving, responses)
     return [
         Route("/v1/completions", completions(serving), methods=["POST"]),
         Route("/v1/chat/completions", chat(serving), methods=["POST"]),

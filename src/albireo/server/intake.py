@@ -60,7 +60,7 @@ async def completion(serving: Serving, request: CompletionRequest) -> list[Submi
         for prompt in prompts:
             if isinstance(prompt, str):
                 ids = serving.tokenizer.encode(prompt, add_special_tokens=special)
-                found.append(Submission(prompt, ids, params, request.cache_salt))
+                found.append(serving.admission.budgeted(Submission(prompt, ids, params, request.cache_salt)))
             else:
                 found.append(serving.admission.submission(Prompt(None, prompt, request.cache_salt), params))
         return found
@@ -94,15 +94,20 @@ async def chat(serving: Serving, request: ChatRequest) -> list[Submission]:
         "max_tokens": request.max_completion_tokens or request.max_tokens,
         "skip_special_tokens": False if plan.needs_special_tokens else None,
     }
-    params = _params(
-        serving, request, wants, serving.admission.default_params().max_tokens if _has_advice(serving) else None
-    )
+    try:
+        params = _params(
+            serving, request, wants, serving.admission.default_params().max_tokens if _has_advice(serving) else None
+        )
+    except HttpError as error:
+        if error.param == "logprobs":  # in a chat top_logprobs says how many
+            error.param, error.message = "top_logprobs", f"top_{error.message}"
+        raise
     options = chat_options(serving, request)
 
     def prepare() -> list[Submission]:
         made = serving.admission.chat(readable(request.messages), params, options)
         form = plan.form(made.prompt or "")
-        held = params if form is None else params.clone(structured_outputs=form)
+        held = made.params if form is None else made.params.clone(structured_outputs=form)
         return [Submission(made.prompt, made.prompt_token_ids, held, request.cache_salt)]
 
     num_chars = INLINE_CHARS * bool(request.tools)

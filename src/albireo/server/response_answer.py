@@ -1,4 +1,4 @@
-"""Makes the answer of /v1/responses, whole or as events.
+"""Makes the answer of /v1/responses, whole or as events. Events have numbers, and can be asked for again by them.
 
 Used by endpoints/responses.py. Does not know HTTP, or what is stored.
 """
@@ -8,6 +8,8 @@ from __future__ import annotations
 import time
 import uuid
 from typing import Any
+
+from msgspec.structs import replace
 
 from albireo.api.admission import Submission
 from albireo.engine_process.tracked import Tracked
@@ -26,6 +28,7 @@ from albireo.server.protocol.responses import (
     ResponseRequest,
     ResponseUsage,
 )
+from albireo.server.response_log import Entry, ResponseLog
 from albireo.server.serving import Serving
 from albireo.server.streaming import Piece, named_event
 
@@ -34,18 +37,19 @@ _PREFIXES = {"thought": "rs", "text": "msg", "call": "fc"}
 
 
 class ResponseWriter:
-    """Attributes: answer: what there is of it."""
+    """Attributes: answer: what there is of it. log: what its events tell."""
 
     def __init__(
         self, serving: Serving, request: ResponseRequest, chat: ChatRequest, name: str, submission: Submission
     ) -> None:
         """Args: chat: the same request as a chat."""
         self.request = request
-        self._num_events = 0
+        self.log = ResponseLog()
         self._tokenizer = serving.tokenizer
         parser = OutputPlan.of(serving.dialect, chat).parser(submission.prompt or "")
         self._reader = BlockReader(parser, is_one_call=request.parallel_tool_calls is False)
         self._ids: dict[int, str] = {}
+        self._num_parts: dict[int, int] = {}  # of the last block that has any, those noted
         params = submission.params
         options, reasoning = request.text, request.reasoning
         self.answer = ResponseAnswer(
@@ -69,12 +73,32 @@ class ResponseWriter:
             user=request.user if isinstance(request.user, str) else None,
         )
 
-    def finish(self, tracked: Tracked) -> None:
-        """All is there."""
-        answer, reader = self.answer, self._reader
+    def begin(self) -> None:
+        """It is accepted; one in the background then waits for its turn."""
+        self.log.add(Entry("created"))
+        self.log.add(Entry("queued" if self.answer.status == "queued" else "in_progress"))
+
+    def go_on(self) -> None:
+        """One in the background has its turn."""
+        self.answer.status = "in_progress"
+        self.log.add(Entry("in_progress"))
+
+    def take(self, piece: Piece) -> range:
+        """What is new of the text. Returns: numbers of the events that tell it."""
+        start = len(self.log)
+        if start == 0:
+            self.begin()
+        self._note(self._reader.push(piece.text, piece.finish_reason))
+        return range(start, len(self.log))
+
+    def finish(self, tracked: Tracked) -> range:
+        """All is there. Returns: numbers of the events that tell the rest."""
+        answer, reader, start = self.answer, self._reader, len(self.log)
+        if start == 0:
+            self.begin()
         (continuation,) = tracked.continuations
         if not reader.has_ended:
-            reader.push(continuation.text(), continuation.finish_reason)
+            self._note(reader.push(continuation.text(), continuation.finish_reason))
         is_cut = continuation.finish_reason == "length"
         answer.status = "incomplete" if is_cut else "completed"
         answer.incomplete_details = {"reason": "max_output_tokens"} if is_cut else None
@@ -90,66 +114,77 @@ class ResponseWriter:
             {"cached_tokens": tracked.num_cached_tokens, "cache_write_tokens": 0},
             {"reasoning_tokens": min(num_thought, num_output)},
         )
+        self.log.add(Entry("over"))
+        return range(start, len(self.log))
 
-    def fail(self, error: HttpError) -> None:
-        """It came to nothing."""
+    def fail(self, error: HttpError) -> bytes:
+        """It came to nothing. Returns: the event that says so."""
         self.answer.status = "failed"
         self.answer.error = {"code": error.code or "server_error", "message": error.message}
+        self.log.add(Entry("over"))
+        return self.event(len(self.log) - 1)
+
+    def cancel(self) -> None:
+        """Nobody wants it any more."""
+        self.answer.status = "cancelled"
+        self.log.add(Entry("over"))
 
     # -- in events -----------------------------------------------------------------------------------------------------
 
-    def event(self, message: dict[str, Any]) -> bytes:
-        """One event, with its number."""
-        numbered = {**message, "sequence_number": self._num_events}
-        self._num_events += 1
-        return named_event(numbered)
+    def event(self, number: int) -> bytes:
+        """One event; the same whenever it is asked for."""
+        return named_event({**self._message(self.log[number]), "sequence_number": number})
 
-    def failed_event(self, error: HttpError) -> bytes:
-        """What ends a stream that cannot go on."""
-        self.fail(error)
-        return self.event({"type": "response.failed", "response": self.answer})
+    def _message(self, entry: Entry) -> dict[str, Any]:
+        if entry.what == "over":
+            return {"type": f"response.{self.answer.status}", "response": self.answer}
+        if entry.what in _TELL:
+            block = self._reader.blocks[entry.block]
+            return _TELL[entry.what](self, block, entry.part)
+        is_early = entry.what == "queued" or (entry.what == "created" and self.answer.background)
+        status = "queued" if is_early else "in_progress"
+        empty: dict[str, Any] = {
+            "output": [],
+            "usage": None,
+            "error": None,
+            "incomplete_details": None,
+            "completed_at": None,
+        }
+        return {"type": f"response.{entry.what}", "response": replace(self.answer, status=status, **empty)}
 
-    def events(self, piece: Piece) -> list[dict[str, Any]]:
-        """What to say of a piece."""
-        found: list[dict[str, Any]] = []
-        if piece.is_first:
-            found = [{"type": f"response.{what}", "response": self.answer} for what in ("created", "in_progress")]
-        for change in self._reader.push(piece.text, piece.finish_reason):
-            found += _TELL[change.what](self, change)
-        return found
+    def _note(self, changes: list[Change]) -> None:
+        for change in changes:
+            block = change.block
+            if change.what == "more":
+                self.log.add(Entry("more", block.index, self._num_parts.get(block.index, 0)))
+                self._num_parts = {block.index: self._num_parts.get(block.index, 0) + 1}
+                continue
+            num = _NUM_EVENTS[change.what] - (block.kind == "call")
+            for part in range(num):
+                self.log.add(Entry(change.what, block.index, part))
 
-    def last_events(self, tracked: Tracked) -> list[dict[str, Any]]:
-        """What to say after all pieces."""
-        self.finish(tracked)
-        return [{"type": f"response.{self.answer.status}", "response": self.answer}]
-
-    def _begin(self, change: Change) -> list[dict[str, Any]]:
-        block = change.block
+    def _begin(self, block: Block, part: int) -> dict[str, Any]:
+        if part:
+            return {"type": "response.content_part.added", **self._place(block), "part": _part(block, "")}
         item = self._item(block, "in_progress", "", has_parts=False)
-        found = [{"type": "response.output_item.added", "output_index": block.index, "item": item}]
-        if block.kind != "call":
-            found.append({"type": "response.content_part.added", **self._place(block), "part": _part(block, "")})
-        return found
+        return {"type": "response.output_item.added", "output_index": block.index, "item": item}
 
-    def _more(self, change: Change) -> list[dict[str, Any]]:
-        block = change.block
-        more = {"type": f"response.{_names(block)[0]}.delta", **self._place(block), "delta": change.text}
-        return [more | {"logprobs": []} if block.kind == "text" else more]
+    def _more(self, block: Block, part: int) -> dict[str, Any]:
+        more = {"type": f"response.{_names(block)[0]}.delta", **self._place(block), "delta": block.parts[part]}
+        return more | {"logprobs": []} if block.kind == "text" else more
 
-    def _end(self, change: Change) -> list[dict[str, Any]]:
-        block = change.block
+    def _end(self, block: Block, part: int) -> dict[str, Any]:
         kind, field = _names(block)
-        done = {"type": f"response.{kind}.done", **self._place(block), field: block.text}
-        found: list[dict[str, Any]] = [done]
-        if block.kind == "call":
-            done["name"] = block.name
-        else:
-            part = _part(block, block.text)
-            found.append({"type": "response.content_part.done", **self._place(block), "part": part})
-        if block.kind == "text":
-            done["logprobs"] = []
-        found.append({"type": "response.output_item.done", "output_index": block.index, "item": self._whole(block)})
-        return found
+        if part == 0:
+            done: dict[str, Any] = {"type": f"response.{kind}.done", **self._place(block), field: block.text}
+            if block.kind == "call":
+                done["name"] = block.name
+            elif block.kind == "text":
+                done["logprobs"] = []
+            return done
+        if part == 1 and block.kind != "call":
+            return {"type": "response.content_part.done", **self._place(block), "part": _part(block, block.text)}
+        return {"type": "response.output_item.done", "output_index": block.index, "item": self._whole(block)}
 
     # -- items ---------------------------------------------------------------------------------------------------------
 
@@ -175,6 +210,8 @@ class ResponseWriter:
 
 
 _TELL = {"begin": ResponseWriter._begin, "more": ResponseWriter._more, "end": ResponseWriter._end}
+#: Events by which the begin and the end of a block are told; one less of a call, which has no parts.
+_NUM_EVENTS = {"begin": 2, "end": 3}
 
 
 def _names(block: Block) -> tuple[str, str]:

@@ -15,6 +15,8 @@ import msgspec
 from albireo.server.dialects.texts import num_chars
 from albireo.server.errors import HttpError, busy
 from albireo.server.protocol.responses import ResponseAnswer
+from albireo.server.response_answer import ResponseWriter
+from albireo.server.response_log import BYTES_PER_EVENT
 
 #: Most responses kept, and characters of them and of the conversations that led to them.
 MAX_KEPT, MAX_CHARS = 1024, 64 << 20
@@ -26,10 +28,15 @@ MAX_BACKGROUND = 256
 class Stored:
     """One response. Fields: messages: the conversation up to its answer; task: while it runs in the background."""
 
-    answer: ResponseAnswer
+    writer: ResponseWriter
     messages: list[dict[str, Any]]
     task: asyncio.Task[None] | None = None
     num_chars: int = 0
+
+    @property
+    def answer(self) -> ResponseAnswer:
+        """What there is of it."""
+        return self.writer.answer
 
 
 class ResponseStore:
@@ -52,7 +59,7 @@ class ResponseStore:
         """Keep one, or what became of one that is kept; the oldest ones make room."""
         self.drop(stored.answer.id)
         stored.num_chars = num_chars(stored.messages)
-        stored.num_chars += len(msgspec.json.encode(stored.answer))
+        stored.num_chars += len(msgspec.json.encode(stored.answer)) + BYTES_PER_EVENT * len(stored.writer.log)
         self._kept[stored.answer.id] = stored
         self._num_chars += stored.num_chars
         if self._is_full():

@@ -20,6 +20,7 @@ from albireo.engine_process.messages import Ready, Stepped
 from albireo.engine_process.process import COMMAND
 from albireo.engine_process.tracked import Tracked
 from albireo.errors import ConfigError, EngineError
+from albireo.parsers.output_parser import reasoning_tags
 from albireo.server.accounts import Accounts
 from albireo.server.body import Bodies
 from albireo.server.dialect import Dialect
@@ -84,7 +85,9 @@ class Serving:
         self.max_prompt_chars = ready.max_model_len * max(map(len, names), default=1)
         self._tokenizer = tokenizer
         self._dialect = Dialect.of(self.settings, tokenizer, self.chat_template)
-        self._admission = Admission(config, ready.defaults, ready.vocab_size, tokenizer)
+        parser = self._dialect.reasoning_parser
+        reasoning = None if parser is None else reasoning_tags(parser)
+        self._admission = Admission(config, ready.defaults, ready.vocab_size, tokenizer, reasoning=reasoning)
         self.metrics = Metrics(self.names[0], ready)
         self._ready = ready
 

@@ -41,8 +41,8 @@ class Drawing:
         self.tokens = torch.full((num_tasks,), -1, dtype=torch.int32, device=device)
 
     def can_draw(self, tasks: Sequence[SampleTask]) -> bool:
-        """Whether there is room for what these tasks change, and for what they want to be told."""
-        if len(tasks) > self._num_tasks:
+        """Whether there is room for what these tasks change and want to be told; none has a budget of thinking."""
+        if len(tasks) > self._num_tasks or any(task.budget is not None for task in tasks):
             return False
         num_edits = 0
         for task in tasks:

@@ -50,6 +50,7 @@ def as_chat(request: CountTokensRequest, dialect: Dialect, variables: Collection
         response_format=_response_format(request),
         reasoning_effort=None if request.output_config is None else request.output_config.effort,
         chat_template_kwargs=_switches(request, dialect, variables),
+        thinking_token_budget=(request.thinking or {}).get("budget_tokens"),
         continue_final_message=is_open(messages),
     )
     if isinstance(request, MessagesRequest):

@@ -41,6 +41,7 @@ def as_chat(request: ResponseRequest, messages: list[dict[str, Any]]) -> ChatReq
         seed=request.seed,
         stop=request.stop,
         ignore_eos=request.ignore_eos,
+        thinking_token_budget=request.thinking_token_budget,
         chat_template_kwargs=request.chat_template_kwargs,
         reasoning_effort=None if reasoning is None else reasoning.effort,
         priority=request.priority,
@@ -58,8 +59,6 @@ def check(request: ResponseRequest) -> None:
     asked = unneutral(request, RESPONSE_NEUTRAL)
     if asked is not None:
         raise unsupported(*asked)
-    if request.background and request.stream:
-        raise unsupported("background", True, "stream it, or ask for it later")
     if request.background and request.store is False:
         raise HttpError(400, "background needs store: nobody could ask for the answer", param="background")
     if request.stream_options is not None and request.stream_options.include_usage:

@@ -67,7 +67,7 @@ class Answer:
             logprobs = None if logprobs is None else []
         if request.echo:
             text = self._prompt_text(tracked) + text
-        choice = CompletionChoice(index, text, self._logprobs(tracked, ids, logprobs), reason, stop_reason)
+        choice = CompletionChoice(index, text, self._logprobs(tracked, ids, logprobs, text), reason, stop_reason)
         if request.return_token_ids:
             choice.token_ids, choice.prompt_token_ids = ids, tracked.submission.prompt_token_ids
         if request.prompt_logprobs is not None:
@@ -75,15 +75,15 @@ class Answer:
         return choice
 
     def _logprobs(
-        self, tracked: Tracked, ids: list[int], entries: list[TokenLogprobs] | None
+        self, tracked: Tracked, ids: list[int], entries: list[TokenLogprobs] | None, text: str
     ) -> CompletionLogprobs | None:
         num = self._request.logprobs
         if num is None or entries is None:
             return None
         if not self._request.echo:
-            return self._writer.completion(ids, entries, num, 0)
+            return self._writer.completion(ids, entries, num, text)
         prompt = tracked.submission.prompt_token_ids
-        return self._writer.completion([*prompt, *ids], [None, *(tracked.prompt_logprobs or []), *entries], num, 0)
+        return self._writer.completion([*prompt, *ids], [None, *(tracked.prompt_logprobs or []), *entries], num, text)
 
     def _prompt_text(self, tracked: Tracked) -> str:
         text = tracked.submission.prompt
@@ -112,16 +112,17 @@ class Answer:
                 return []
             choice.text, choice.finish_reason, choice.stop_reason = "", "length", None
             ids, entries = [], None if entries is None else []
+        is_echo = request.echo and piece.is_first
+        if is_echo:
+            choice.text = self._prompt_text(tracked) + choice.text
         if request.logprobs is not None and entries is not None:
-            if request.echo and piece.is_first:
-                choice.logprobs = self._logprobs(tracked, ids, entries)
+            if is_echo:
+                choice.logprobs = self._logprobs(tracked, ids, entries, choice.text)
             else:
                 before = len(self._prompt_text(tracked)) if request.echo else 0
                 choice.logprobs = self._writer.completion(
-                    ids, entries, request.logprobs, before + piece.num_chars_before
+                    ids, entries, request.logprobs, choice.text, before + piece.num_chars_before
                 )
-        if request.echo and piece.is_first:
-            choice.text = self._prompt_text(tracked) + choice.text
         if request.return_token_ids:
             choice.token_ids = ids
             if piece.is_first:

@@ -28,15 +28,43 @@ _POSTS = (
     ("/tokenize", "Text to token ids.", TokenizeRequest, Tokenized),
     ("/detokenize", "Token ids to text.", DetokenizeRequest, Detokenized),
 )
-_GETS = (
-    ("/v1/models", "The models there are."),
-    ("/v1/responses/{id}", "A response that is kept."),
-    ("/v1/requests/{id}/explain", "Where the time of a request went."),
-    ("/v1/stats", "What the engine is doing, as server-sent events."),
-    ("/health", "Whether it serves, and gets on."),
-    ("/version", "The version."),
-    ("/metrics", "For Prometheus."),
+#: (method, path, what it does), of those without a body.
+_OTHERS = (
+    ("get", "/v1/models", "The models there are."),
+    ("get", "/v1/models/{name}", "One of them."),
+    ("get", "/v1/responses/{name}", "A response that is kept, or its events."),
+    ("delete", "/v1/responses/{name}", "Keep it no more."),
+    ("post", "/v1/responses/{name}/cancel", "End one that runs in the background."),
+    ("get", "/v1/requests/{name}/explain", "Where the time of a request went."),
+    ("get", "/v1/stats", "What the engine is doing, as server-sent events."),
+    ("get", "/health", "Whether it serves, and gets on."),
+    ("get", "/ping", "The same."),
+    ("post", "/ping", "The same."),
+    ("get", "/version", "The version."),
+    ("get", "/metrics", "For Prometheus."),
 )
+#: Path -> what may stand behind its question mark: name, type, what it does.
+_QUERIES = {
+    "/v1/responses/{name}": (
+        ("stream", "boolean", "Its events, as server-sent events; those to come, too."),
+        ("starting_after", "integer", "Only those behind the one with this sequence_number."),
+    ),
+}
+_ERROR = {
+    "type": "object",
+    "description": "What went wrong, of every status from 400 on; /v1/messages has Anthropic's form.",
+    "properties": {
+        "error": {
+            "type": "object",
+            "properties": {
+                "message": {"type": "string"},
+                "type": {"type": "string"},
+                "param": {"type": ["string", "null"]},
+                "code": {"type": ["string", "null"]},
+            },
+        }
+    },
+}
 _STYLE = "body{font:16px/1.5 system-ui;max-width:60rem;margin:2rem auto;padding:0 1rem}td{padding:.1rem .8rem .1rem 0}"
 
 
@@ -53,16 +81,37 @@ def openapi() -> dict[str, Any]:
                 "responses": {"200": {"description": "OK", "content": {"application/json": {"schema": answer}}}},
             }
         }
-    for path, words in _GETS:
+    for method, path, words in _OTHERS:
         operation: dict[str, Any] = {"summary": words, "responses": {"200": {"description": "OK"}}}
-        if "{id}" in path:
-            operation["parameters"] = [{"name": "id", "in": "path", "required": True, "schema": {"type": "string"}}]
-        paths[path] = {"get": operation}
+        if "{name}" in path:
+            operation["parameters"] = [_parameter("name", "path", "string", "Of which.")]
+        for name, kind, what in _QUERIES.get(path, ()) if method == "get" else ():
+            operation["parameters"].append(_parameter(name, "query", kind, what))
+        paths.setdefault(path, {})[method] = operation
+    failed = {"schema": {"$ref": "#/components/schemas/Error"}}
+    for methods in paths.values():
+        for operation in methods.values():
+            operation["responses"]["default"] = {"description": "Error", "content": {"application/json": failed}}
     return {
         "openapi": "3.1.0",
         "info": {"title": "Albireo", "version": __version__},
         "paths": paths,
-        "components": {"schemas": components},
+        "components": {
+            "schemas": {**components, "Error": _ERROR},
+            "securitySchemes": {"key": {"type": "http", "scheme": "bearer"}},
+        },
+        # The server may have been started with keys, or without.
+        "security": [{}, {"key": []}],
+    }
+
+
+def _parameter(name: str, place: str, kind: str, what: str) -> dict[str, Any]:
+    return {
+        "name": name,
+        "in": place,
+        "required": place == "path",
+        "description": what,
+        "schema": {"type": kind},
     }
 
 
@@ -86,8 +135,10 @@ def _page(schema: dict[str, Any]) -> str:
     parts.append("<p>The same as a schema: <a href=/openapi.json>openapi.json</a></p><h2>Routes</h2><table>")
     for path, methods in schema["paths"].items():
         for method, operation in methods.items():
+            queries = [each["name"] for each in operation.get("parameters", ()) if each["in"] == "query"]
+            place = f"{path}?{'&'.join(queries)}" if queries else path
             words = html.escape(operation["summary"])
-            parts.append(f"<tr><td>{method.upper()}<td><code>{html.escape(path)}</code><td>{words}")
+            parts.append(f"<tr><td>{method.upper()}<td><code>{html.escape(place)}</code><td>{words}")
     parts.append("</table><h2>Shapes</h2>")
     for name, shape in schema["components"]["schemas"].items():
         parts.append(f"<h3>{html.escape(name)}</h3><p>{html.escape(shape.get('description', ''))}</p><table>")

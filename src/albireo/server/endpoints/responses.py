@@ -1,4 +1,4 @@
-"""/v1/responses: create, whole, streamed or in the background; get, cancel and delete those that are stored."""
+"""/v1/responses: create, whole, streamed, or in the background; stored_responses.py has the rest."""
 
 from __future__ import annotations
 
@@ -8,26 +8,24 @@ import time
 from typing import Any
 
 import msgspec
-from starlette.requests import Request
-from starlette.responses import Response
 from starlette.types import Message, Receive, Scope, Send
 
 from albireo.api.admission import Submission
 from albireo.server import intake
 from albireo.server.body import ClientGone, parse
 from albireo.server.dialects import responses as dialect
+from albireo.server.endpoints.stored_responses import Follower, whole
 from albireo.server.errors import HttpError
-from albireo.server.generation import Generation, new_id
+from albireo.server.generation import Generation, check, new_id
 from albireo.server.protocol.chat import ChatRequest
-from albireo.server.protocol.responses import Deleted, ResponseRequest
+from albireo.server.protocol.responses import ResponseRequest
 from albireo.server.response_answer import ResponseWriter
 from albireo.server.response_store import ResponseStore, Stored
 from albireo.server.serving import Serving
-from albireo.server.streaming import Framing, stream
+from albireo.server.streaming import Cursors, Framing, Piece, stream
 
 _DECODER = msgspec.json.Decoder(ResponseRequest)
 _LOG = logging.getLogger("albireo.server")
-_ENCODER = msgspec.json.Encoder()
 
 
 class Responses:
@@ -44,24 +42,23 @@ class Responses:
                 request = parse(body, _DECODER)
                 messages, chat, submissions = await self._admit(request)
             writer = ResponseWriter(serving, request, chat, new_id("resp", None), submissions[0])
-            stored = Stored(writer.answer, messages)
+            stored = Stored(writer, messages)
             if request.background:
-                self._start(scope, stored, chat, writer, submissions, received_s)
-                await _json(writer.answer)(scope, receive, send)
+                self._start(scope, stored, chat, submissions, received_s)
+                shown = Follower(serving, writer, 0) if request.stream else whole(writer.answer)
+                await shown(scope, receive, send)
                 return
             async with self._generation(scope, receive, writer, submissions, received_s) as generation:
                 with dialect.in_its_words(chat):
                     if request.stream:
-                        await self._stream(generation, writer, send)
+                        await self._stream(generation, stored, send)
                     else:
                         await generation.finished()
-                if not request.stream:
-                    writer.finish(generation.requests[0])
-                if request.store is not False and writer.answer.status != "in_progress":
-                    self._store.put(stored)
+                        writer.finish(generation.requests[0])
+                        self._keep(stored)
                 if not request.stream:
                     headers = {"x-request-id": writer.answer.id}
-                    await generation.answer(_json(writer.answer, headers), send)
+                    await generation.answer(whole(writer.answer, headers), send)
         except ClientGone:
             return
 
@@ -97,20 +94,31 @@ class Responses:
             submissions,
             priority=request.priority or 0,
             received_s=received_s,
-            wants_stream=bool(request.stream),
+            wants_stream=bool(request.stream or request.background),
         )
 
-    async def _stream(self, generation: Generation, writer: ResponseWriter, send: Send) -> None:
-        tracked = generation.requests[0]
-        await stream(
-            self._serving,
-            generation,
-            send,
-            writer.events,
-            tells_tokens=False,
-            last=lambda: writer.last_events(tracked),
-            framing=Framing(writer.event, writer.failed_event, b""),
-        )
+    async def _stream(self, generation: Generation, stored: Stored, send: Send) -> None:
+        writer = stored.writer
+
+        def last() -> list[int]:
+            found = list(writer.finish(generation.requests[0]))
+            self._keep(stored)  # before the reader can know that it is over
+            return found
+
+        def failed(error: HttpError) -> bytes:
+            found = writer.fail(error)
+            self._keep(stored)
+            return found
+
+        def take(piece: Piece) -> list[int]:
+            return list(writer.take(piece))
+
+        framing = Framing(writer.event, failed, b"")
+        await stream(self._serving, generation, send, take, tells_tokens=False, last=last, framing=framing)
+
+    def _keep(self, stored: Stored) -> None:
+        if stored.answer.store:
+            self._store.put(stored)
 
     # -- in the background ---------------------------------------------------------------------------------------------
 
@@ -119,21 +127,22 @@ class Responses:
         scope: Scope,
         stored: Stored,
         chat: ChatRequest,
-        writer: ResponseWriter,
         submissions: list[Submission],
         received_s: float,
     ) -> None:
         self._store.check_background()
-        generation = self._generation(dict(scope), _nobody_leaves, writer, submissions, received_s)
-        stored.task = asyncio.create_task(self._run(generation, stored, chat, writer))
+        generation = self._generation(dict(scope), _nobody_leaves, stored.writer, submissions, received_s)
+        stored.writer.begin()
+        stored.task = asyncio.create_task(self._run(generation, stored, chat))
         self._store.put(stored)
 
-    async def _run(self, generation: Generation, stored: Stored, chat: ChatRequest, writer: ResponseWriter) -> None:
+    async def _run(self, generation: Generation, stored: Stored, chat: ChatRequest) -> None:
+        writer = stored.writer
         try:
             async with generation:
-                writer.answer.status = "in_progress"
+                writer.go_on()
                 with dialect.in_its_words(chat):
-                    await generation.finished()
+                    await _taken(generation, writer)
                 writer.finish(generation.requests[0])
         except HttpError as error:
             writer.fail(error)
@@ -145,47 +154,17 @@ class Responses:
             self._store.put(stored)
 
 
-class StoredResponses:
-    """What can be done with a response that is stored."""
-
-    def __init__(self, store: ResponseStore) -> None:
-        self._store = store
-
-    async def one(self, http: Request) -> Response:
-        """GET: the response. DELETE: keep it no more."""
-        name = http.path_params["name"]
-        stored = self._store.get(name)
-        if http.method == "DELETE":
-            await _cancel(stored)
-            self._store.drop(name)
-            return _json(Deleted(name))
-        for field in ("stream", "starting_after"):
-            if http.query_params.get(field, "false") != "false":
-                raise HttpError(400, f"{field} is not supported for stored responses; leave it out", param=field)
-        return _json(stored.answer)
-
-    async def cancel(self, http: Request) -> Response:
-        """POST: end one that runs in the background. One that is over stays as it is."""
-        stored = self._store.get(http.path_params["name"])
-        if not stored.answer.background:
-            raise HttpError(400, "only a response that was created with background can be cancelled")
-        await _cancel(stored)
-        return _json(stored.answer)
-
-
-async def _cancel(stored: Stored) -> None:
-    task = stored.task
-    if task is not None:
-        task.cancel()
-        await asyncio.wait([task])
-        if task.cancelled():
-            stored.task, stored.answer.status = None, "cancelled"
+async def _taken(generation: Generation, writer: ResponseWriter) -> None:
+    """Read all of the text, as it comes. Raises: HttpError when the engine gave it up."""
+    cursors = Cursors(generation)
+    (tracked,) = generation.requests
+    while not tracked.is_over:
+        await generation.news()
+        check(tracked)
+        for piece in cursors.pieces(tracked, tells_tokens=False):
+            writer.take(piece)
 
 
 async def _nobody_leaves() -> Message:
     await asyncio.get_running_loop().create_future()
     raise AssertionError("nobody sets it")
-
-
-def _json(answer: Any, headers: dict[str, str] | None = None) -> Response:
-    return Response(_ENCODER.encode(answer), 200, headers, "application/json")

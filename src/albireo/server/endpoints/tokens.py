@@ -13,7 +13,7 @@ from albireo.errors import EngineError
 from albireo.params import SamplingParams
 from albireo.server.body import parse
 from albireo.server.conversation import readable
-from albireo.server.errors import HttpError, refused
+from albireo.server.errors import HttpError, refused, unsupported
 from albireo.server.intake import template_kwargs
 from albireo.server.protocol.tokens import Detokenized, DetokenizeRequest, Tokenized, TokenizeRequest
 from albireo.server.serving import Serving
@@ -37,6 +37,7 @@ class Tokens:
         admission, tokenizer = serving.admission, serving.tokenizer
         if (request.prompt is None) == (request.messages is None):
             raise HttpError(400, "give prompt or messages, one of them", param="prompt")
+        _check_fields(request)
         try:
             if request.prompt is not None:
                 text, special = request.prompt, request.add_special_tokens is not False
@@ -72,6 +73,17 @@ class Tokens:
         tokenizer = serving.tokenizer
         text = await serving.in_thread(lambda: tokenizer.decode(request.tokens, skip_special_tokens=False))
         return _json(Detokenized(text))
+
+
+def _check_fields(request: TokenizeRequest) -> None:
+    """Raises: HttpError 400 for what goes with the other kind of prompt only."""
+    if request.prompt is None:
+        if request.add_special_tokens:
+            raise unsupported("add_special_tokens", True, "a chat has those that its template writes")
+        return
+    for name in ("tools", "continue_final_message", "chat_template_kwargs"):
+        if value := getattr(request, name):
+            raise unsupported(name, value, "it goes with messages, and there is a prompt")
 
 
 def _json(answer: Any) -> Response:

@@ -32,7 +32,7 @@ class CountTokensRequest(msgspec.Struct, kw_only=True, forbid_unknown_fields=Tru
     Fields:
         system: a text, or blocks of type text.
         tools: those of one's own; tool_choice: auto, any, none, or one of them.
-        thinking: turns it on or off, where the model thinks. budget_tokens is a wish; max_tokens bounds all.
+        thinking: turns it on or off, where the model thinks. budget_tokens is thinking_token_budget.
         output_config: the form of the answer. output_format: an older name of its format.
     """
 

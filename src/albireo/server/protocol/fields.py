@@ -59,6 +59,7 @@ class GenerationFields(msgspec.Struct, kw_only=True, forbid_unknown_fields=True)
     allowed_token_ids: list[Count] | None = None
     bad_words: list[Text] | None = None
     prompt_logprobs: AllOrCount | None = None
+    thinking_token_budget: AllOrCount | None = None
 
     # how it is run and told
     priority: Priority | None = None
@@ -100,7 +101,6 @@ class GenerationFields(msgspec.Struct, kw_only=True, forbid_unknown_fields=True)
     truncation_side: Any = None
     vllm_xargs: Any = None
     truncate_prompt_tokens: Any = None
-    thinking_token_budget: Any = None
 
 
 #: Field -> values beside null that ask for nothing. Compared with ==, so 1 stands for 1.0, and False for 0.
@@ -117,7 +117,6 @@ NEUTRAL: dict[str, tuple[Any, ...]] = {
     "truncation_side": ("left", "right"),
     "vllm_xargs": ({},),
     "truncate_prompt_tokens": (),
-    "thinking_token_budget": (),
     "guided_decoding_backend": ("auto", "guidance", "llguidance"),
 }
 
@@ -142,6 +141,7 @@ SAMPLING = (
     "allowed_token_ids",
     "bad_words",
     "prompt_logprobs",
+    "thinking_token_budget",
 )
 
 

@@ -59,6 +59,7 @@ class ResponseRequest(msgspec.Struct, kw_only=True, forbid_unknown_fields=True):
     seed: Int64 | None = None
     stop: Text | list[Text] | None = None
     ignore_eos: bool | None = None
+    thinking_token_budget: AllOrCount | None = None
     chat_template_kwargs: dict[str, Any] | None = None
     priority: Priority | None = None
     cache_salt: CacheSalt | None = None

@@ -11,8 +11,9 @@ from dataclasses import dataclass, fields
 from typing import Any, Literal
 
 from albireo.dtypes import kv_cache_dtype
-from albireo.errors import ConfigError
+from albireo.errors import ConfigError, InvalidParams
 from albireo.profiles import DEFAULT, PROFILES, Profile, StepLimits, resolve
+from albireo.structured_params import BACKENDS, backend_name
 
 BLOCK_SIZES = (8, 16, 32)
 
@@ -52,6 +53,8 @@ class EngineConfig:
             the same bits as they do.
         skip_tokenizer_init: prompts are token ids only, and nothing is detokenized.
         generation_config: auto takes the model's recommended sampling; vllm none.
+        structured_outputs_backend: who compiles the form of an output where a request names nobody: llguidance (guidance
+            is vLLM's name of it), xgrammar, or auto: llguidance, and xgrammar for what that one does not do.
         max_logprobs: most logprobs a request may ask for; -1: the vocabulary.
         verify_hashes: check the weights of an engine directory against their hashes before running.
         pin_numerics: refuse an engine directory where other kernels than the build's would run, whose logits may differ
@@ -83,6 +86,7 @@ class EngineConfig:
     tp_invariant: bool = False
     skip_tokenizer_init: bool = False
     generation_config: Literal["auto", "vllm"] = "auto"
+    structured_outputs_backend: Literal["llguidance", "guidance", "xgrammar", "auto"] = "llguidance"
     max_logprobs: int = 20
     verify_hashes: bool = False
     pin_numerics: bool = False
@@ -100,6 +104,7 @@ class EngineConfig:
                 f"generation_config={self.generation_config!r} is unknown; choose auto (the model's) or vllm (none)"
             )
         _check_profile(self.profile)
+        object.__setattr__(self, "structured_outputs_backend", _backend(self.structured_outputs_backend))
         object.__setattr__(self, "kv_cache_dtype", kv_cache_dtype(self.kv_cache_dtype) or "auto")
         object.__setattr__(self, "without", _names(self.without))
         if self.max_model_len == -1:
@@ -188,6 +193,13 @@ class BuildConfig:
             if getattr(self, name) is not None:
                 _at_least(name, getattr(self, name), 1)
         _at_least("tensor_parallel_size", self.tensor_parallel_size, 1)
+
+
+def _backend(given: Any) -> str:
+    try:
+        return backend_name("structured_outputs_backend", given) or BACKENDS[0]
+    except InvalidParams as error:
+        raise ConfigError(str(error)) from None
 
 
 def _check_profile(profile: Any) -> None:

@@ -10,8 +10,9 @@ from typing import Any
 import numpy as np
 
 import albireo
-from albireo.step import TokenMatcher
-from albireo.structured.compiler import Constraint, GrammarCompiler, Vocabulary
+from albireo.step import TokenConstraint, TokenMatcher
+from albireo.structured.compiler import GrammarCompiler
+from albireo.structured.vocabulary import Vocabulary
 from albireo.structured_params import StructuredOutputsParams
 from albireo.text.tokenizer import Tokenizer
 from tiny_models import SHARED_DATA, shared_data
@@ -28,12 +29,24 @@ def tokenizer(name: str) -> Tokenizer:
 @cache
 def compiler(name: str = "bundled", num_more_rows: int = 0) -> GrammarCompiler:
     """Args: num_more_rows: rows of the model beyond the tokenizer's."""
+    return GrammarCompiler(vocabulary(name, num_more_rows))
+
+
+def vocabulary(name: str = "bundled", num_more_rows: int = 0) -> Vocabulary:
+    """Args: num_more_rows: rows of the model beyond the tokenizer's."""
     known = tokenizer(name)
     eos = known.eos_token_id if known.eos_token_id is not None else known.vocab_size - 1
-    return GrammarCompiler(Vocabulary(known.serialized, known.added_tokens(), known.vocab_size + num_more_rows, (eos,)))
+    return Vocabulary(
+        serialized=known.serialized,
+        token_bytes=known.token_bytes,
+        added=known.added_tokens(),
+        special_ids=known.special_ids,
+        vocab_size=known.vocab_size + num_more_rows,
+        eos_token_ids=(eos,),
+    )
 
 
-def constraint(name: str = "bundled", **params: Any) -> Constraint:
+def constraint(name: str = "bundled", **params: Any) -> TokenConstraint:
     return compiler(name).compile(StructuredOutputsParams(**params))
 
 

@@ -16,7 +16,8 @@ from albireo.models.generation import GenerationDefaults
 from albireo.params import PoolingParams, SamplingParams
 from albireo.sampling.validation import validate
 from albireo.step import TokenConstraint
-from albireo.structured.compiler import GrammarCompiler, Vocabulary
+from albireo.structured.compiler import GrammarCompiler
+from albireo.structured.vocabulary import Vocabulary
 from albireo.structured_params import StructuredOutputsParams
 from albireo.text.chat_prompt import ChatEncoder
 from albireo.text.tokenizer import Tokenizer
@@ -66,7 +67,9 @@ class Admission:
         self._chats = None if tokenizer is None else ChatEncoder(tokenizer)
         self._grammars = None
         if tokenizer is not None and eos_token_ids is not None:
-            self._grammars = grammar_compiler(tokenizer, vocab_size, eos_token_ids)
+            self._grammars = grammar_compiler(
+                tokenizer, vocab_size, eos_token_ids, config.structured_outputs_backend
+            )
 
     @classmethod
     def of(cls, loaded: Loaded) -> Admission:
@@ -173,14 +176,22 @@ class Admission:
         return tuple(found)
 
 
-def grammar_compiler(tokenizer: Tokenizer, vocab_size: int, eos_token_ids: Sequence[int]) -> GrammarCompiler:
-    """The compiler of grammars for one model. Args: eos_token_ids: those that may end an output."""
+def grammar_compiler(
+    tokenizer: Tokenizer, vocab_size: int, eos_token_ids: Sequence[int], default: str
+) -> GrammarCompiler:
+    """The compiler of grammars for one model.
+
+    Args: eos_token_ids: those that may end an output. default: EngineConfig.structured_outputs_backend.
+    """
     return GrammarCompiler(
         Vocabulary(
             serialized=tokenizer.serialized,
+            token_bytes=tokenizer.token_bytes,
             added=tokenizer.added_tokens(),
+            special_ids=tokenizer.special_ids,
             # A model may have more rows than its tokenizer has tokens, or fewer.
             vocab_size=max(vocab_size, tokenizer.vocab_size),
             eos_token_ids=tuple(token_id for token_id in eos_token_ids if token_id < vocab_size),
-        )
+        ),
+        default,
     )

@@ -53,8 +53,8 @@ class EngineConfig:
             the same bits as they do.
         skip_tokenizer_init: prompts are token ids only, and nothing is detokenized.
         generation_config: auto takes the model's recommended sampling; vllm none.
-        structured_outputs_backend: who compiles the form of an output where a request names nobody: llguidance (guidance
-            is vLLM's name of it), xgrammar, or auto: llguidance, and xgrammar for what that one does not do.
+        structured_outputs_backend: who compiles the form of an output where a request does not say: llguidance (or
+            guidance, vLLM's name of it), xgrammar, or auto: llguidance, and xgrammar for what that one does not do.
         max_logprobs: most logprobs a request may ask for; -1: the vocabulary.
         verify_hashes: check the weights of an engine directory against their hashes before running.
         pin_numerics: refuse an engine directory where other kernels than the build's would run, whose logits may differ

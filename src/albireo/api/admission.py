@@ -67,9 +67,7 @@ class Admission:
         self._chats = None if tokenizer is None else ChatEncoder(tokenizer)
         self._grammars = None
         if tokenizer is not None and eos_token_ids is not None:
-            self._grammars = grammar_compiler(
-                tokenizer, vocab_size, eos_token_ids, config.structured_outputs_backend
-            )
+            self._grammars = grammar_compiler(tokenizer, vocab_size, eos_token_ids, config.structured_outputs_backend)
 
     @classmethod
     def of(cls, loaded: Loaded) -> Admission:

@@ -109,6 +109,4 @@ def compiler_of(loaded: Loaded) -> GrammarCompiler:
     """Read the vocabulary of a loaded model. Raises: ModelError."""
     place = Path(loaded.config.tokenizer or tokenizer_directory(loaded.directory))
     backend = loaded.config.structured_outputs_backend
-    return grammar_compiler(
-        Tokenizer.from_directory(place), loaded.settings.vocab_size, loaded.eos_token_ids, backend
-    )
+    return grammar_compiler(Tokenizer.from_directory(place), loaded.settings.vocab_size, loaded.eos_token_ids, backend)

@@ -1,4 +1,4 @@
-"""StructuredOutputsParams -> a constraint that sequences can follow, by one of the backends; within limits of time and memory.
+"""StructuredOutputsParams -> a constraint that sequences can follow, by one of the backends, within its limits.
 
 Called by api when a request is admitted, never in a step. Does not know requests or logits, nor how a backend works.
 """
@@ -7,15 +7,21 @@ from __future__ import annotations
 
 from typing import Protocol
 
-from albireo.errors import UnsupportedFeature
+from albireo.errors import ConfigError, UnsupportedFeature
 from albireo.step import TokenConstraint
 from albireo.structured.llguidance.backend import LLGuidance
 from albireo.structured.vocabulary import Vocabulary
-from albireo.structured.xgrammar.backend import XGrammar, is_installed
+from albireo.structured.xgrammar.backend import MISSING, XGrammar, is_installed
 from albireo.structured_params import StructuredOutputsParams
 
 #: Seconds a grammar may take to compile; with llguidance one at the limits of size takes half a second.
 DEADLINE_S = 10.0
+
+
+def require_xgrammar() -> None:
+    """Raises: ConfigError when xgrammar is not installed."""
+    if not is_installed():
+        raise ConfigError(f"structured_outputs_backend=xgrammar: {MISSING}")
 
 
 class Backend(Protocol):

@@ -162,8 +162,8 @@ class Tokenizer:
         """
         if self.pieces.kind == "whole":
             raise UnsupportedFeature(
-                "structured_outputs by xgrammar do not work with this model's tokenizer, which is neither byte-level nor "
-                "byte-fallback"
+                "structured_outputs by xgrammar do not work with this model's tokenizer, which is neither byte-level "
+                "nor byte-fallback"
             )
         found = []
         for token_id in range(self.vocab_size):

@@ -114,7 +114,6 @@ NEUTRAL: dict[str, tuple[Any, ...]] = {
     "vllm_xargs": ({},),
     "truncate_prompt_tokens": (),
     "thinking_token_budget": (),
-    "guided_decoding_backend": ("auto", "guidance", "llguidance"),
 }
 
 #: Fields that SamplingParams has by the same name.

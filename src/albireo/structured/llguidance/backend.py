@@ -1,8 +1,8 @@
 """llguidance as a backend, in this process.
 
-Made by structured/compiler.py. The library works lazily: compiling takes about a millisecond, and states of the lexer are
-made when a text meets them. So a grammar that is made to be large is refused here or, when it grows while a text goes on,
-in the step where it passes a limit; that ends its own request only.
+Made by structured/compiler.py. The library works lazily: compiling takes about a millisecond, and states of the lexer
+are made when a text meets them. So a grammar that is made to be large is refused here or, when it grows while a text
+goes on, in the step where it passes a limit; that ends its own request only.
 """
 
 from __future__ import annotations

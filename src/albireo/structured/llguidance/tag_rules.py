@@ -17,6 +17,7 @@ from llguidance import regex_to_lark
 from albireo.errors import InvalidParams, UnsupportedFeature
 from albireo.structured.tag_fields import Node, field, objects, structure_of
 
+
 def literal(text: str) -> str:
     """A text as a Lark string."""
     return json.dumps(text, ensure_ascii=False)

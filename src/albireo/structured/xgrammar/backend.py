@@ -1,7 +1,7 @@
 """xgrammar as a backend: what it compiles, and gives masks of, in processes of its own.
 
-Made by structured/compiler.py. The library compiles ahead, and both that and a mask may take any time and memory in native
-code that nothing interrupts; so it runs where the kernel can end it. Nothing of it is imported here.
+Made by structured/compiler.py. The library compiles ahead, and both that and a mask may take any time and memory in
+native code that nothing interrupts; so it runs where the kernel can end it. Nothing of it is imported here.
 """
 
 from __future__ import annotations
@@ -22,6 +22,7 @@ MAX_KEPT = 8
 #: Processor seconds of a mask; one of a plain schema takes less than a thousandth of it.
 MASK_S = 0.2
 MEMORY_BYTES = 512 << 20
+MISSING = "xgrammar is missing: pip install albireo[xgrammar]"
 _PARTS = ("xgrammar", "tvm_ffi")
 
 
@@ -59,10 +60,7 @@ class XGrammar:
     def compile(self, params: StructuredOutputsParams) -> Constraint:
         """See compiler.Backend. Cost: a fork, and what the library takes: 0.1 s to seconds with 150,000 tokens."""
         if not is_installed():
-            raise UnsupportedFeature(
-                "structured_outputs by xgrammar need the extra 'xgrammar', which is missing: "
-                "pip install albireo[xgrammar]"
-            )
+            raise UnsupportedFeature(f"structured_outputs.{params.kind}: {MISSING}")
         vocabulary = self._vocabulary
         special = {text: token_id for text, token_id in vocabulary.added.items() if token_id in vocabulary.special_ids}
         job = job_of(params, special)

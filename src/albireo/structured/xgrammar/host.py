@@ -1,6 +1,7 @@
 """The process of xgrammar as this one sees it: begun when first asked for, and begun anew when it is gone.
 
-Used by backend.py, on threads that compile; a grammar's masks are asked for in steps (matcher.py). Does not know requests.
+Used by backend.py, on threads that compile; a grammar's masks are asked for in steps (matcher.py). Does not know
+requests.
 """
 
 from __future__ import annotations
@@ -149,9 +150,7 @@ class Host:
         with self._lock:
             num_alive = sum(not each.has_ended for each in self._alive)
             if num_alive >= MAX_GRAMMARS:
-                raise InvalidParams(
-                    f"{what}: xgrammar holds {num_alive} grammars, which is the limit; try again later, or use llguidance"
-                )
+                raise InvalidParams(f"{what}: xgrammar holds {num_alive} grammars, which is its limit; try again later")
             own, other = socket.socketpair()
             with other:
                 pid = self._begin(other)
@@ -192,7 +191,7 @@ class Host:
         own, other = socket.socketpair()
         quiet = subprocess.DEVNULL
         with other:  # what the library prints may hold text of requests
-            self._process = subprocess.Popen(COMMAND, stdin=other, stdout=quiet, stderr=quiet)
+            self._process = subprocess.Popen(COMMAND, stdin=other.fileno(), stdout=quiet, stderr=quiet)
         self._control = own
         own.settimeout(START_S)
         try:

@@ -35,8 +35,21 @@ BY_TYPE: dict[str, tuple[str, ...]] = {
 FORMATS = ("date", "time", "date-time", "duration", "ipv4", "uuid")
 #: Formats of JSON Schema that xgrammar does not keep, or not right. Others are somebody's own, and annotations.
 _OTHER_FORMATS = frozenset(
-    "email idn-email hostname idn-hostname ipv6 uri uri-reference iri iri-reference uri-template json-pointer "
-    "relative-json-pointer regex".split()
+    [
+        "email",
+        "idn-email",
+        "hostname",
+        "idn-hostname",
+        "ipv6",
+        "uri",
+        "uri-reference",
+        "iri",
+        "iri-reference",
+        "uri-template",
+        "json-pointer",
+        "relative-json-pointer",
+        "regex",
+    ]
 )
 _MOST_MULTIPLE, _MOST_MULTIPLES = 1024, 10_000
 _INT64 = range(-(2**63), 2**63)
@@ -205,7 +218,9 @@ def _by_pattern(given: Mapping[str, Any], walk: Walk, place: str) -> Schema | No
         raise walk.wrong("patternProperties must be an object", place)
     beside = [name for name in ("properties", "required", "minProperties", "maxProperties") if given.get(name)]
     if beside or len(patterns) != 1:
-        raise walk.unsupported(f"patternProperties of several, or with {', '.join(beside) or 'others'} beside it", place)
+        raise walk.unsupported(
+            f"patternProperties of several, or with {', '.join(beside) or 'others'} beside it", place
+        )
     ((pattern, schema),) = patterns.items()
     made = walk.schema(schema, f"{place}/patternProperties")
     if made is None:

@@ -1,7 +1,7 @@
 """xgrammar's native library for one vocabulary, through tvm_ffi and without xgrammar's Python package.
 
-Used by worker.py alone, in the process that is xgrammar's own. The package imports torch and transformers (265 MB) to mask
-logits of its own; the native part needs neither, and fills any int32 array. Does not know requests.
+Used by worker.py alone, in the process that is xgrammar's own. The package imports torch and transformers (265 MB) to
+mask logits of its own; the native part needs neither, and fills any int32 array. Does not know requests.
 """
 
 from __future__ import annotations
@@ -47,9 +47,7 @@ class Library:
         declared("CompiledGrammar")
         self._grammar, self._matcher = declared("Grammar"), declared("GrammarMatcher")
         raw_bytes, add_prefix_space = 0, False
-        info = declared("TokenizerInfo")(
-            list(tokens), raw_bytes, vocab_size, list(eos_token_ids), add_prefix_space
-        )
+        info = declared("TokenizerInfo")(list(tokens), raw_bytes, vocab_size, list(eos_token_ids), add_prefix_space)
         num_threads, has_cache, no_limit = 1, False, -1
         self._compiler = declared("GrammarCompiler")(info, num_threads, has_cache, no_limit)
 

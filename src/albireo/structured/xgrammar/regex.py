@@ -1,8 +1,9 @@
 """Regular expressions -> the ones that xgrammar keeps; what it would misread or ignore is refused by name.
 
-Called by request.py, schema.py and tags.py. xgrammar ignores ^ and $ in the middle, takes an escape that it does not know
-for a letter, lets "." match a line break, and lets a pattern of JSON write a quote into its string. So an expression is
-read here and written anew out of characters, classes of ranges, groups and repetitions. Does not know JSON schemas.
+Called by request.py, schema.py and tags.py. xgrammar ignores ^ and $ in the middle, takes an escape that it does not
+know for a letter, lets "." match a line break, and lets a pattern of JSON write a quote into its string. So an
+expression is read here and written anew out of characters, classes of ranges, groups and repetitions. Does not know
+JSON schemas.
 """
 
 from __future__ import annotations
@@ -23,7 +24,14 @@ _NOT_JSON: Ranges = [(0, 0x1F), (0x22, 0x22), (0x5C, 0x5C)]
 _DIGITS: Ranges = [(0x30, 0x39)]
 _WORDS: Ranges = [(0x30, 0x39), (0x41, 0x5A), (0x5F, 0x5F), (0x61, 0x7A)]
 _SPACES: Ranges = [(0x09, 0x0D), (0x20, 0x20)]
-_SHORT = {"d": _DIGITS, "w": _WORDS, "s": _SPACES}
+_WIDE_SPACES: Ranges = [
+    *_SPACES,
+    *((0x1C, 0x1F), (0x85, 0x85), (0xA0, 0xA0), (0x1680, 0x1680), (0x2000, 0x200A), (0x2028, 0x2029)),
+    *((0x202F, 0x202F), (0x205F, 0x205F), (0x3000, 0x3000), (0xFEFF, 0xFEFF)),
+]
+#: What a shorthand means at least, and at most: readers of patterns differ beyond ASCII, and what is allowed to match
+#: is what matches for all of them.
+_SHORT = {"d": (_DIGITS, _DIGITS), "w": (_WORDS, [*_WORDS, (0x80, _LAST)]), "s": (_SPACES, _WIDE_SPACES)}
 _NAMED = {"n": 10, "r": 13, "t": 9, "f": 12, "v": 11}
 _HEX = re.compile(r"x\{([0-9A-Fa-f]{1,6})\}|x([0-9A-Fa-f]{2})|u\{([0-9A-Fa-f]{1,6})\}|u([0-9A-Fa-f]{4})")
 _REPEAT = re.compile(r"\{(\d{1,9})(,?)(\d{0,9})\}")
@@ -120,10 +128,10 @@ class _Reader:
         if one == ".":
             return char_class([(10, 10)], is_json=self._is_json, is_negative=True)
         if one == "\\":
-            ranges, is_negative = self._escape()
-            if len(ranges) == 1 and ranges[0][0] == ranges[0][1] and not is_negative:
+            ranges = self._escape()
+            if len(ranges) == 1 and ranges[0][0] == ranges[0][1]:
                 return self._literal(ranges[0][0])
-            return self._not_empty(char_class(ranges, is_json=self._is_json, is_negative=is_negative))
+            return self._not_empty(char_class(ranges, is_json=self._is_json))
         if one in "*+?{":
             raise self._wrong(f"{one} with nothing to repeat")
         return self._literal(ord(one))
@@ -161,15 +169,16 @@ class _Reader:
         return found
 
     def _class(self) -> str:
-        is_negative, ranges = self._take("^"), []
+        is_negative = self._take("^")
+        ranges: Ranges = []
         while not self._take("]"):
-            low = self._class_item(ranges)
+            low = self._class_item(ranges, is_negative)
             if low is None:
                 continue
             high: int | None = low
             if self._peek() == "-" and self._text[self._at + 1 : self._at + 2] not in ("]", ""):
                 self._at += 1
-                high = self._class_item([])
+                high = self._class_item([], is_negative)
             if high is None or high < low:
                 raise self._wrong("a range in [ ] that is none")
             ranges.append((low, high))
@@ -177,7 +186,7 @@ class _Reader:
             raise self._wrong("an empty [ ]")
         return self._not_empty(char_class(ranges, is_json=self._is_json, is_negative=is_negative))
 
-    def _class_item(self, into: Ranges) -> int | None:
+    def _class_item(self, into: Ranges, is_negative: bool) -> int | None:
         """A character; or None, and a shorthand's ranges are in `into`."""
         one = self._peek()
         if one is None:
@@ -187,31 +196,32 @@ class _Reader:
         self._at += 1
         if one != "\\":
             return ord(one)
-        ranges, is_negative = self._escape()
-        if len(ranges) == 1 and ranges[0][0] == ranges[0][1] and not is_negative:
+        ranges = self._escape(is_negative)
+        if len(ranges) == 1 and ranges[0][0] == ranges[0][1]:
             return ranges[0][0]
-        into += _outside(ranges) if is_negative else ranges
+        into += ranges
         return None
 
-    def _escape(self) -> tuple[Ranges, bool]:
-        """Ranges of the escape behind a backslash, and whether all but they are meant."""
+    def _escape(self, is_excluded: bool = False) -> Ranges:
+        """Ranges of the escape behind a backslash. Args: is_excluded: it says what shall not match."""
         match = _HEX.match(self._text, self._at)
         if match is not None:
             self._at = match.end()
             point = int(next(group for group in match.groups() if group), 16)
             if point > _LAST or _SURROGATES[0] <= point <= _SURROGATES[1]:
                 raise self._wrong(f"\\{match[0]}, which is no character")
-            return [(point, point)], False
+            return [(point, point)]
         one = self._peek()
         if one is None:
             raise self._wrong("a \\ at its end")
         self._at += 1
         if one.lower() in _SHORT:
-            return _SHORT[one.lower()], one.isupper()
+            least, most = _SHORT[one.lower()]
+            return (most if is_excluded else least) if one.islower() else _outside(least if is_excluded else most)
         if one in _NAMED:
-            return [(_NAMED[one], _NAMED[one])], False
+            return [(_NAMED[one], _NAMED[one])]
         if one.isascii() and not one.isalnum():
-            return [(ord(one), ord(one))], False
+            return [(ord(one), ord(one))]
         raise self._unsupported(f"\\{one}")
 
     def _literal(self, point: int) -> str:

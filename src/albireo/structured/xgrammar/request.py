@@ -39,7 +39,7 @@ def job_of(params: StructuredOutputsParams, special: Mapping[str, int]) -> Job:
     """
     if params.whitespace_pattern is not None:
         raise UnsupportedFeature(
-            "structured_outputs.whitespace_pattern is not kept by xgrammar; disable_any_whitespace is, or use llguidance"
+            "structured_outputs.whitespace_pattern is not kept by xgrammar; use disable_any_whitespace, or llguidance"
         )
     whitespace = 0 if params.disable_any_whitespace else MAX_WHITESPACE
     if params.kind == "regex":

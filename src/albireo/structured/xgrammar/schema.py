@@ -1,8 +1,9 @@
 """A JSON schema -> one that says the same and that xgrammar keeps whole; what it would ignore is refused by name.
 
-Called by request.py and tags.py. xgrammar looks at the first keyword that it knows ($ref, const, enum, anyOf, …, type) and
-drops those beside it without a word. So nothing is handed on but what is known to be kept: each schema is taken apart into
-alternatives of one type with that type's keywords (keywords.py), and references go to definitions of our own.
+Called by request.py and tags.py. xgrammar looks at the first keyword that it knows ($ref, const, enum, anyOf, …, type)
+and drops those beside it without a word. So nothing is handed on but what is known to be kept: each schema is taken
+apart into alternatives of one type with that type's keywords (keywords.py), and references go to definitions of our
+own.
 """
 
 from __future__ import annotations
@@ -16,7 +17,19 @@ from albireo.structured.xgrammar.keywords import BY_TYPE, Schema, kept_keywords
 
 _TYPES = ("object", "array", "string", "number", "boolean", "null")
 _ANNOTATIONS = frozenset(
-    "title default description examples deprecated readOnly writeOnly $comment $schema $defs definitions".split()
+    [
+        "title",
+        "default",
+        "description",
+        "examples",
+        "deprecated",
+        "readOnly",
+        "writeOnly",
+        "$comment",
+        "$schema",
+        "$defs",
+        "definitions",
+    ]
 )
 _ALONE = ("$ref", "anyOf", "oneOf", "allOf")
 _KNOWN = frozenset(name for names in BY_TYPE.values() for name in names)
@@ -94,8 +107,8 @@ class _Walk:
     def unsupported(what: str, place: str) -> UnsupportedFeature:
         """xgrammar does not keep this."""
         return UnsupportedFeature(
-            f"structured_outputs.json asks for what xgrammar does not keep: {what:.200}{_at(place)}; leave it out, or use "
-            "llguidance"
+            f"structured_outputs.json asks for what xgrammar does not keep: {what:.200}{_at(place)}; "
+            "leave it out, or use llguidance"
         )
 
     @staticmethod

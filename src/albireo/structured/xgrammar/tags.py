@@ -1,19 +1,20 @@
 """A structural tag -> xgrammar's own tree, with the same node types and the same older form as llguidance's.
 
-Called by request.py. Where a text of the tag holds a special token, the token is meant: such texts become sequences of texts
-and tokens. Types are those of llguidance/tag_rules.py; fields that a node does not know are refused, not ignored.
+Called by request.py. Where a text of the tag holds a special token, the token is meant: such texts become sequences of
+texts and tokens. Types are those of llguidance/tag_rules.py; fields that a node does not know are refused, not
+ignored.
 """
 
 from __future__ import annotations
 
 import re
 from collections.abc import Callable, Mapping
-from typing import Any
 
 from albireo.errors import InvalidParams, UnsupportedFeature
 from albireo.structured.tag_fields import Node, field, objects, structure_of
 from albireo.structured.xgrammar import regex
 
+_ANY: Node = {"type": "any_text"}
 _FIELDS = {
     "const_string": ("value",),
     "json_schema": ("json_schema",),
@@ -91,8 +92,10 @@ class _Tree:
         are_tokens = [len(parts) == 1 and parts[0]["type"] == "token" for parts in cut]
         are_texts = [len(parts) == 1 and parts[0]["type"] == "const_string" for parts in cut]
         if not all(are_tokens) and not all(are_texts):
-            raise UnsupportedFeature("structural_tag: xgrammar takes triggers that are all texts, or all special tokens")
-        tags = []
+            raise UnsupportedFeature(
+                "structural_tag: xgrammar takes triggers that are all texts, or all special tokens"
+            )
+        tags, firsts = [], []
         for tag in objects(node, "tags"):
             begin = field(tag, "begin", str)
             trigger = next((each for each in triggers if begin.startswith(each)), None)
@@ -100,13 +103,26 @@ class _Tree:
                 raise InvalidParams(f"structural_tag: {begin!r:.60} begins with none of the triggers")
             head = self._text(trigger)[0]
             rest = self._tag({**tag, "begin": begin[len(trigger) :]})
-            begins = trigger if head["type"] == "const_string" else head
-            tags.append({"type": "tag", "begin": begins, "content": rest, "end": ""})
-        flags = {name: bool(node.get(name)) for name in ("at_least_one", "stop_after_first")}
+            if head["type"] == "const_string":
+                text = {**_ANY, "excludes": [each for each in triggers if each != trigger]}
+                firsts.append(_sequence([{"type": "tag", "begin": "", "content": text, "end": trigger}, rest]))
+                tags.append({"type": "tag", "begin": trigger, "content": rest, "end": ""})
+            else:
+                firsts.append(_sequence([_ANY, head, rest]))
+                tags.append({"type": "tag", "begin": head, "content": rest, "end": ""})
+        first: Node = {"type": "or", "elements": firsts}
+        if node.get("stop_after_first"):
+            if node.get("at_least_one"):
+                return first
+            none = {**_ANY, "excludes": triggers} if all(are_texts) else _ANY
+            return {"type": "or", "elements": [_sequence([first, _ANY]), none]}
         if all(are_texts):
-            return {"type": "triggered_tags", "triggers": triggers, "tags": tags, **flags}
-        tokens = [parts[0]["token"] for parts in cut]
-        return {"type": "token_triggered_tags", "trigger_tokens": tokens, "tags": tags, **flags}
+            free: Node = {"type": "triggered_tags", "triggers": triggers, "tags": tags}
+        else:
+            tokens = [parts[0]["token"] for parts in cut]
+            free = {"type": "token_triggered_tags", "trigger_tokens": tokens, "tags": tags}
+        # xgrammar's own at_least_one lets no text come in front of the first.
+        return _sequence([first, free]) if node.get("at_least_one") else free
 
     def _separated(self, node: Node) -> Node:
         tags = [self._tag(each) for each in objects(node, "tags")]

@@ -1,4 +1,5 @@
-"""What host.py and worker.py say to each other: frames over sockets of one machine, and orders with a descriptor beside.
+"""What host.py and worker.py say to each other: frames over sockets of one machine, and orders with a descriptor
+beside.
 
 A frame is the length of its payload, four bytes little-endian, and the payload; an answer has its status in front.
 """

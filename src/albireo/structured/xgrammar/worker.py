@@ -1,8 +1,9 @@
 """The process of xgrammar: `python -m albireo.structured.xgrammar.worker`, with a socket as its standard input.
 
 Started by host.py. It reads the vocabulary once and then forks for each grammar; that process compiles the grammar and
-gives its masks until its socket closes. So what hangs, crashes or grows in native code is one grammar's process, with limits
-of time and memory that the kernel keeps. What is said over sockets is in wire.py. Does not know requests or logits.
+gives its masks until its socket closes. So what hangs, crashes or grows in native code is one grammar's process, with
+limits of time and memory that the kernel keeps. What is said over sockets is in wire.py. Does not know requests or
+logits.
 """
 
 from __future__ import annotations
@@ -13,6 +14,8 @@ import resource
 import signal
 import socket
 import sys
+from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 from albireo.structured.xgrammar import wire
@@ -79,14 +82,14 @@ class _Grammar:
         try:
             job = json.loads(wire.receive(self._socket))
             _limit_memory(job["memory_bytes"])
-            self._answer(lambda: self._begin(job), job["compile_s"])
+            self._answer(partial(self._begin, job), job["compile_s"])
             while True:
                 question = wire.Question.unpack(wire.receive(self._socket))
-                self._answer(lambda: self._ask(question), job["mask_s"] + _TOKEN_S * len(question.token_ids))
+                self._answer(partial(self._ask, question), job["mask_s"] + _TOKEN_S * len(question.token_ids))
         except (OSError, EOFError):
             return
 
-    def _answer(self, work: Any, limit_s: float) -> None:
+    def _answer(self, work: Callable[[], tuple[int, bytes]], limit_s: float) -> None:
         # The kernel ends the process by SIGPROF, whatever native code it is in.
         signal.setitimer(signal.ITIMER_PROF, limit_s)
         try:

@@ -22,7 +22,7 @@ def as_re(written: str) -> re.Pattern[str]:
     "regex",
     [
         r"[a-c]{2}\d", "^a|b$", ".{0,3}", r"[^a\n]+", r"a*?b", "a{2,}", "a{0}", "", "a|", "(?P<name>a)(?<x>b)?", r"\x41|\u00e9",
-        r"[\d_-]", r"[]", r"\.|\-|\/", "x(?:a|b)+", r"[+--]", r"[a\]^$.]", "🦊|é", r"\s", r"[^\s]", r"\S", r"[^\d]", r"\w+", r"\$",
+        r"[\d_-]", r"[]", r"\.|\-|\/", "x(?:a|b)+", r"[+-.]", r"[a\]^$.]", "🦊|é", r"\s", r"[^\s]", r"\S", r"[^\d]", r"\w+", r"\$",
     ],
 )  # fmt: skip
 def test_the_whole_output_matches(regex: str) -> None:

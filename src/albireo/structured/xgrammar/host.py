@@ -27,7 +27,7 @@ COMMAND = (sys.executable, "-m", "albireo.structured.xgrammar.worker")
 #: Seconds that reading the library and a vocabulary may take.
 START_S = 120.0
 #: Grammars that may be held at one time, each by a process of its own.
-MAX_GRAMMARS = 32
+MAX_GRAMMARS = 128
 #: Wall-clock seconds that a mask may take beyond its processor seconds: others may have the processor.
 PATIENCE_S = 5.0
 
@@ -152,11 +152,19 @@ class Host:
             if num_alive >= MAX_GRAMMARS:
                 raise InvalidParams(f"{what}: xgrammar holds {num_alive} grammars, which is its limit; try again later")
             own, other = socket.socketpair()
-            with other:
-                pid = self._begin(other)
+            try:
+                with other:
+                    pid = self._begin(other)
+            except BaseException:
+                own.close()
+                raise
             made = GrammarProcess(self, own, pid, limits)
             self._alive.add(made)
-        made.compile(job, what)
+        try:
+            made.compile(job, what)
+        except BaseException:
+            made.close()
+            raise
         return made
 
     def end(self, pid: int) -> int:

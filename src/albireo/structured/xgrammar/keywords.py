@@ -31,8 +31,16 @@ BY_TYPE: dict[str, tuple[str, ...]] = {
     "boolean": (),
     "null": (),
 }
-#: Formats that are kept; of the calendar only days from 1 to 31.
-FORMATS = ("date", "time", "date-time", "duration", "ipv4", "uuid")
+_BYTE = "(25[0-5]|2[0-4][0-9]|1[0-9][0-9]|[1-9]?[0-9])"
+#: Formats that are kept, with a pattern where xgrammar's own lets more pass; of the calendar only days from 1 to 31.
+FORMATS: dict[str, str | None] = {
+    "date": None,
+    "time": None,
+    "date-time": None,
+    "duration": None,
+    "ipv4": rf"^({_BYTE}\.){{3}}{_BYTE}$",
+    "uuid": None,
+}
 #: Formats of JSON Schema that xgrammar does not keep, or not right. Others are somebody's own, and annotations.
 _OTHER_FORMATS = frozenset(
     [
@@ -127,7 +135,8 @@ def _string(given: Mapping[str, Any], walk: Walk, place: str) -> Schema | None:
     if name in FORMATS:
         if given:
             raise walk.unsupported(f"{', '.join(given)} beside format {name}", place)
-        return {"format": name}
+        pattern = FORMATS[name]
+        return {"format": name} if pattern is None else {"pattern": _pattern(pattern, walk, place)}
     if "pattern" in given:
         if len(given) > 1:
             raise walk.unsupported(f"{', '.join(key for key in given if key != 'pattern')} beside pattern", place)

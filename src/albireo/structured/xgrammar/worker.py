@@ -27,7 +27,10 @@ _TOKEN_S = 0.0005
 
 def main() -> None:
     """Serve one host until it closes its socket."""
-    with socket.socket(fileno=os.dup(0)) as control:
+    descriptor = os.dup(0)
+    # Else the processes of grammars would hold the host's socket open.
+    os.dup2(os.open(os.devnull, os.O_RDONLY), 0)
+    with socket.socket(fileno=descriptor) as control:
         config = json.loads(wire.receive(control))
         tokens = wire.unpack_tokens(wire.receive(control))
         try:

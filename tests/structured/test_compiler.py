@@ -54,6 +54,7 @@ def test_a_byte_fallback_vocabulary_writes_bytes_and_spaces(backend: str, name: 
         ({"regex": r"[a-c]{2}\d/\n"}, "ab4/\n", "ab٣/\n"),
         ({"regex": "^a|b$"}, "a", "ab"),
         ({"choice": ["red", 'say "é"\\', "red wine"]}, 'say "é"\\', "white"),
+        ({"choice": ["ße", "🦊e", "Āe"]}, "🦊e", "ß"),
         ({"choice": ["red", "red wine"]}, "red wine", "red w"),
         ({"grammar": 'root ::= "a" n\nn ::= [0-9]+'}, "a12", "12"),
         ({"json_object": True}, '{"a": [1, {}]}', "[1]"),

@@ -95,7 +95,7 @@ def test_a_mask_that_takes_too_long_ends_its_own_grammar(hasty: Any) -> None:
 def test_a_process_that_dies_is_told_and_those_beside_it_go_on(backend: XGrammar) -> None:
     grammar, other = compiled(backend, regex="c{3}"), compiled(backend, regex="d{3}").matcher()
     os.kill(grammar._process._pid, signal.SIGSEGV)
-    with pytest.raises(InvalidParams, match="ended xgrammar's process .SIGSEGV."):
+    with pytest.raises(InvalidParams, match=r"ended xgrammar's process .SIGSEGV."):
         grammar.matcher().allowed([])
     assert other.allowed(ids("d")) and compiled(backend, regex="c{3}").matcher().allowed([])
 

@@ -203,6 +203,9 @@ def _object(given: Mapping[str, Any], walk: Walk, place: str) -> Schema | None:
     made: Schema = {"additionalProperties": False if others is None else others}
     if found:
         made |= {"properties": found, "required": list(dict.fromkeys(required))}
+    if others is not None and not all(name.isascii() for name in found):
+        # xgrammar takes the bytes of such a name for characters, and does not know it among the others.
+        made |= {"patternProperties": {f"^({regex.other_names(found)})$": others}, "additionalProperties": False}
     return _counted(made, given, walk, place)
 
 
@@ -210,7 +213,7 @@ def _counted(made: Schema, given: Mapping[str, Any], walk: Walk, place: str) -> 
     """With minProperties and maxProperties, where xgrammar counts right: it lets names that it does not know repeat."""
     least = _count(given, "minProperties", walk, place)
     num_required, num_known = len(made.get("required", ())), len(made.get("properties", ()))
-    is_closed = made["additionalProperties"] is False
+    is_closed = made["additionalProperties"] is False and "patternProperties" not in made
     if least > num_required and not is_closed and not (least == 1 and not num_known):
         raise walk.unsupported("minProperties of an object with names of its own", place)
     most = _count(given, "maxProperties", walk, place) if "maxProperties" in given else None

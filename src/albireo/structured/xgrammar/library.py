@@ -19,6 +19,8 @@ from typing import Any
 _CHARACTERS = re.compile(r'^(\w+ ::= \(\()\[\^\\"\\\\\\r\\n\](\)\))$', re.MULTILINE)
 #: A key that a schema does not name must not become one that it names by way of an escape.
 _OTHER_KEY = re.compile(r"^\w*_addl_key\w* ::= .*$", re.MULTILINE)
+#: The library writes characters of two hexadecimal digits so that a letter behind them may read as a third.
+_TWO_DIGITS = re.compile(r"(?<!\\)((?:\\\\)*)\\x([0-9a-f]{2})")
 _ESCAPED = r' | ("\\" basic_escape basic_string_sub)'
 
 
@@ -79,7 +81,8 @@ class Library:
         made = self._grammar.from_json_schema(
             schema, whitespace > 0, None, separators, is_strict, whitespace or None, any_order, False
         )
-        text = _CHARACTERS.sub(r'\1[^\\0-\\x1f\\"\\\\]\2', str(made.to_string()))
+        text = _TWO_DIGITS.sub(r"\1\\U000000\2", str(made.to_string()))
+        text = _CHARACTERS.sub(r'\1[^\\0-\\x1f\\"\\\\]\2', text)
         return _OTHER_KEY.sub(lambda found: found[0].replace(_ESCAPED, ""), text)
 
     def _tree(self, node: Any, whitespace: int) -> Any:

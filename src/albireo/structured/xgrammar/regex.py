@@ -11,6 +11,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable
 from dataclasses import dataclass
+from typing import Any
 
 from albireo.errors import InvalidParams, UnsupportedFeature
 
@@ -21,6 +22,8 @@ _LAST = 0x10FFFF
 _SURROGATES = (0xD800, 0xDFFF)
 #: What stands in no JSON string as itself.
 _NOT_JSON: Ranges = [(0, 0x1F), (0x22, 0x22), (0x5C, 0x5C)]
+#: And "", which ends a name.
+_ESCAPED = frozenset(["", '"', "\\", *map(chr, range(0x20))])
 _DIGITS: Ranges = [(0x30, 0x39)]
 _WORDS: Ranges = [(0x30, 0x39), (0x41, 0x5A), (0x5F, 0x5F), (0x61, 0x7A)]
 _SPACES: Ranges = [(0x09, 0x0D), (0x20, 0x20)]
@@ -58,6 +61,27 @@ def in_json(pattern: str, field: str) -> str:
         begin, end = "" if each.begins else free, "" if each.ends else free
         parts.append(f"{begin}(?:{each.body}){end}")
     return "|".join(parts)
+
+
+def other_names(names: Iterable[str]) -> str:
+    """Contents of JSON strings, without escapes, that are none of these. Raises: UnsupportedFeature for long ones."""
+    root: dict[str, Any] = {}
+    for name in names:
+        if len(name) > MAX_DEPTH:
+            raise UnsupportedFeature(f"xgrammar keeps names beyond ASCII of at most {MAX_DEPTH} characters")
+        node = root
+        for one in name:
+            node = node.setdefault(one, {})
+        node[""] = {}
+    rest = f"{char_class([], is_json=True, is_negative=True)}*"
+
+    def outside(node: dict[str, Any]) -> str:
+        ones = [(ord(one), ord(one)) for one in node if one]
+        parts = [f"{char_class(ones, is_json=True, is_negative=True)}{rest}"]
+        parts += [f"{_char(ord(one))}(?:{outside(node[one])})" for one in node if one not in _ESCAPED]
+        return "|".join(parts if "" in node else ["", *parts])
+
+    return outside(root)
 
 
 def literal(text: str) -> str:

@@ -27,7 +27,7 @@ from albireo.structured_params import StructuredOutputsParams
 from albireo.text.tokenizer import Tokenizer
 
 _LOG = logging.getLogger(__name__)
-#: Grammars compiled at one time: one that takes long holds up few of the others.
+#: Grammars compiled at one time for each backend that requests name: one that takes long holds up few of the others.
 NUM_THREADS = 2
 
 
@@ -53,14 +53,19 @@ class Grammars:
         self._read = read
         self._on_done = on_done
         self._reader = ThreadPoolExecutor(1, "albireo-vocabulary")
-        self._threads = ThreadPoolExecutor(NUM_THREADS, "albireo-compile")
+        self._threads: dict[str | None, ThreadPoolExecutor] = {}
         self._compiler: Future[GrammarCompiler] | None = None
         self._open: dict[int, Future[None]] = {}
 
     def begin(self, add: Add) -> None:
         """Compile params.structured_outputs."""
         compiler = self._begun()
-        self._open[add.key] = self._threads.submit(lambda: self._on_done(self._compile(add, compiler)))
+        form = add.params.structured_outputs
+        name = None if form is None else form.backend
+        threads = self._threads.get(name)
+        if threads is None:
+            threads = self._threads[name] = ThreadPoolExecutor(NUM_THREADS, "albireo-compile")
+        self._open[add.key] = threads.submit(lambda: self._on_done(self._compile(add, compiler)))
 
     def at_once(self, add: Add) -> Compiled:
         """Compile it now, with nothing beside it: whoever crashes the process is known then."""

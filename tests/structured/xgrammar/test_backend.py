@@ -144,6 +144,35 @@ def test_eos_ends_and_then_nothing_else_may_come(backend: XGrammar) -> None:
     assert allowed_ids(matcher, ids("a")) == ends and allowed_ids(matcher, ids("a") + ends) == ends
 
 
+@pytest.mark.parametrize(
+    "params",
+    [
+        {"json": {"type": "string"}},
+        {"json": {"type": "string", "maxLength": 3}},
+        {"json": {"pattern": "^[^b]{3}$"}},
+        {"json": {"type": "object"}},
+        {"json": {"type": "object", "properties": {"a": {}}}},
+        {"grammar": 'root ::= ["] [^a"]* ["]'},
+        {"regex": '"[^a]+"'},
+    ],
+)
+def test_half_a_surrogate_pair_is_no_text(backend: XGrammar, params: dict[str, Any]) -> None:
+    known = tokenizer("bundled")
+    by_byte = {
+        piece.data: i for i in range(known.vocab_size) if (piece := known.pieces.piece(i)) and len(piece.data) == 1
+    }
+    matcher = compiled(backend, **params).matcher()
+    begin = [by_byte[bytes([one])] for one in b'{"' if "object" in str(params) or one == ord('"')]
+    for text, is_text in ((b"\xed\x9f\xbf", True), (b"\xed\xab\x8c", False)):
+        output, goes_on = list(begin), True
+        for one in text:
+            goes_on = goes_on and by_byte[bytes([one])] in allowed_ids(matcher, output)
+            output.append(by_byte[bytes([one])])
+            if not goes_on:
+                break
+        assert goes_on is is_text
+
+
 def test_special_tokens_are_no_text(backend: XGrammar) -> None:
     special = tokenizer("bundled").special_ids
     matcher = compiled(backend, regex="(.|\n){0,9}").matcher()

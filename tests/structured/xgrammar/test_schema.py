@@ -99,6 +99,7 @@ def test_what_the_library_alone_would_get_wrong(backend: str) -> None:
         ({"enum": ["ße", "Āe", "🦊e", "\x7fe", "\\xdfe"]}, '"\\\\xdfe"', '"\\\\xdf"'),
         # control characters in strings of a length
         ({"type": "string", "minLength": 1}, '"a"', '"\t"'),
+        ({"type": "string", "minLength": 1, "maxLength": 1}, '"a"', '"\t"'),
         # patterns stand anywhere in a string, keywords count without a type
         ({"type": "string", "pattern": "b"}, '"abc"', '"ac"'),
         ({"pattern": "^a$"}, "5", '"b"'),

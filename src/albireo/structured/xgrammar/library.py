@@ -15,8 +15,12 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-#: One line of a grammar: strings of a length may hold control characters, which JSON has as escapes only.
-_CHARACTERS = re.compile(r'^(\w+ ::= \(\()\[\^\\"\\\\\\r\\n\](\)\))$', re.MULTILINE)
+#: Characters of strings with a length, and of others. The library lets control characters pass in the first, which JSON
+#: has as escapes only, and halves of surrogate pairs in both, which are no text.
+_CHARACTERS = {
+    r"[^\"\\\r\n]": r"[^\0-\x1f\"\\\ud800-\udfff]",
+    r"[^\0-\x1f\"\\\r\n": r"[^\0-\x1f\"\\\ud800-\udfff",
+}
 #: A key that a schema does not name must not become one that it names by way of an escape.
 _OTHER_KEY = re.compile(r"^\w*_addl_key\w* ::= .*$", re.MULTILINE)
 #: The library writes characters of two hexadecimal digits so that a letter behind them may read as a third.
@@ -81,8 +85,10 @@ class Library:
         made = self._grammar.from_json_schema(
             schema, whitespace > 0, None, separators, is_strict, whitespace or None, any_order, False
         )
-        text = _TWO_DIGITS.sub(r"\1\\U000000\2", str(made.to_string()))
-        text = _CHARACTERS.sub(r'\1[^\\0-\\x1f\\"\\\\]\2', text)
+        text = str(made.to_string())
+        for wrong, right in _CHARACTERS.items():
+            text = text.replace(wrong, right)
+        text = _TWO_DIGITS.sub(r"\1\\U000000\2", text)
         return _OTHER_KEY.sub(lambda found: found[0].replace(_ESCAPED, ""), text)
 
     def _tree(self, node: Any, whitespace: int) -> Any:

@@ -70,4 +70,5 @@ def _ebnf(grammar: str) -> str:
         )
     if _LOOKAHEAD.search(_QUOTED.sub("", grammar)):
         raise UnsupportedFeature("structured_outputs.grammar: a (= …) is not supported; leave it out")
-    return grammar
+    # Half of a surrogate pair is no text, though a [^…] of xgrammar's lets it pass.
+    return _QUOTED.sub(lambda found: re.sub(r"^\[\^", r"[^\\ud800-\\udfff", found[0]), grammar)

@@ -6,7 +6,6 @@ requests.
 
 from __future__ import annotations
 
-import contextlib
 import itertools
 import json
 import signal
@@ -60,6 +59,8 @@ class GrammarProcess:
         self._ids = itertools.count()
         self._dropped: list[int] = []
         self._ended: str | None = None
+        # Not __del__: among garbage that refers to itself the socket could be the first to go.
+        self._close = weakref.finalize(self, connection.close)
 
     @property
     def has_ended(self) -> bool:
@@ -98,7 +99,7 @@ class GrammarProcess:
     def close(self) -> None:
         """End the process, which reads that its socket is closed."""
         self._ended = self._ended or "it was closed"
-        self._connection.close()
+        self._close()
 
     def _exchange(self, payload: bytes, wait_s: float, too_long: str, name: str = "") -> tuple[int, bytes]:
         """Ask and wait for the answer. A process that gives none is ended, and says why from then on."""
@@ -118,11 +119,8 @@ class GrammarProcess:
                     return status, said
                 self._host.end(self._pid)
                 self._ended = f"needs more memory than {self._limits.memory_bytes >> 20} MiB; make it simpler"
-            self._connection.close()
+            self._close()
             raise InvalidParams(f"{name}{self._ended}")
-
-    def __del__(self) -> None:
-        self.close()
 
 
 class Host:
@@ -134,6 +132,7 @@ class Host:
         self._lock = threading.Lock()
         self._process: subprocess.Popen[bytes] | None = None
         self._control: socket.socket | None = None
+        self._close: weakref.finalize[..., Host] | None = None
         self._alive: weakref.WeakSet[GrammarProcess] = weakref.WeakSet()
 
     @property
@@ -177,12 +176,9 @@ class Host:
 
     def close(self) -> None:
         """End the process that all come from; those that hold a grammar end when nobody holds them."""
-        if self._control is not None:
-            self._control.close()
-        if self._process is not None:
-            self._process.kill()
-            self._process.wait()
-        self._control = self._process = None
+        if self._close is not None:
+            self._close()
+        self._control = self._process = self._close = None
 
     def _begin(self, descriptor: socket.socket) -> int:
         for _ in range(2):
@@ -201,6 +197,7 @@ class Host:
         with other:  # what the library prints may hold text of requests
             self._process = subprocess.Popen(COMMAND, stdin=other.fileno(), stdout=quiet, stderr=quiet)
         self._control = own
+        self._close = weakref.finalize(self, _end, own, self._process)
         own.settimeout(START_S)
         try:
             wire.ask(own, self._config)
@@ -213,9 +210,11 @@ class Host:
             self.close()
             raise UnsupportedFeature(f"structured_outputs: xgrammar cannot be used: {_reason(said)}")
 
-    def __del__(self) -> None:
-        with contextlib.suppress(Exception):
-            self.close()
+
+def _end(control: socket.socket, process: subprocess.Popen[bytes]) -> None:
+    control.close()
+    process.kill()
+    process.wait()
 
 
 def _exit(code: int) -> str:

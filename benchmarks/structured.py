@@ -1,12 +1,12 @@
 """The question: what does an output's form cost, at its start and at each token?
 
-    python benchmarks/structured.py [--tokenizer DIR] [--model DIR] [--rounds 5]
+    python benchmarks/structured.py [--backend llguidance] [--tokenizer DIR] [--model DIR] [--rounds 5]
 
 Three tables. Grammars: milliseconds to compile and, over random outputs, microseconds of a mask, for a vocabulary
 (--tokenizer: Qwen2.5's, 151,936 rows of logits; --model has it too); and of reading a whole output again, a token.
 Sampling: microseconds a row of that width, with and without a mask. Steps: milliseconds of a decoding step of a model
 (--model; the bundled one) with so many streams, with and without a form, in turn. All of it is processor time of one
-thread, so that others do not count.
+thread, so that others do not count; but grammars of xgrammar, which has processes of its own, by the wall.
 """
 
 from __future__ import annotations
@@ -23,9 +23,11 @@ from typing import Any
 import numpy as np
 
 from albireo import LLM, SamplingParams
+from albireo.errors import RequestError
 from albireo.sampling.sampler import Sampler
 from albireo.step import SampleTask
-from albireo.structured.compiler import GrammarCompiler, Vocabulary
+from albireo.structured.compiler import GrammarCompiler
+from albireo.structured.vocabulary import Vocabulary
 from albireo.structured_params import StructuredOutputsParams
 from albireo.text.tokenizer import Tokenizer
 
@@ -48,46 +50,59 @@ FORMS: dict[str, dict[str, Any]] = {
     "200 properties": {"json": {"properties": {f"p{i}": {"type": "string"} for i in range(200)}, "type": "object"}},
     "choice of 1,000": {"choice": [f"answer number {i * i}" for i in range(1000)]},
     "regex, e-mail": {"regex": r"[a-z0-9._]{1,30}@[a-z0-9-]{1,30}\.(com|org)"},
-    "regex, any text": {"regex": r"(?s).{0,2000}"},
-    "grammar, sums": {"grammar": 'start: sum\nsum: atom ("+" atom)*\natom: /[0-9]+/ | "(" sum ")"'},
+    "regex, any text": {"regex": r"(.|\n){0,2000}"},
+    "grammar, sums": {"grammar": 'root ::= sum\nsum ::= atom ("+" atom)*\natom ::= [0-9]+ | "(" sum ")"'},
 }
 
 
 def cpu_s(work: Callable[[], Any]) -> float:
-    start = time.thread_time()
+    return spent(time.thread_time, work)
+
+
+def spent(clock: Callable[[], float], work: Callable[[], Any]) -> float:
+    start = clock()
     work()
-    return time.thread_time() - start
+    return clock() - start
 
 
-def grammars(directory: Path, num_tokens: int) -> GrammarCompiler:
+def grammars(directory: Path, num_tokens: int, backend: str) -> GrammarCompiler:
     known = Tokenizer.from_directory(directory)
     eos = known.eos_token_id
     assert eos is not None
-    compiler = GrammarCompiler(Vocabulary(known.serialized, known.added_tokens(), ROWS, (eos,)))
-    first = cpu_s(lambda: compiler.compile(StructuredOutputsParams(regex="a")))
+    vocabulary = Vocabulary(known.serialized, known.token_bytes, known.added_tokens(), known.special_ids, ROWS, (eos,))
+    compiler = GrammarCompiler(vocabulary, backend)
+    clock = time.perf_counter if backend == "xgrammar" else time.thread_time
+    first = spent(clock, lambda: compiler.compile(StructuredOutputsParams(regex="a")))
     print(f"reading the vocabulary of {known.vocab_size} tokens: {first:.2f} s\n")
     print(f"{'form':18}{'compile ms':>12}{'mask µs':>10}{'p99':>8}{'max':>8}{'all µs/token':>14}")
     for name, form in FORMS.items():
         params = StructuredOutputsParams(**form)
-        grammar, tokenizer = compiler._grammar(params)
-        compile_ms = statistics.median(
-            cpu_s(partial(compiler._compile, params.kind, grammar, tokenizer)) for _ in range(5)
-        )
-        constraint = compiler.compile(params)
+        try:
+            compile_ms = spent(clock, partial(compiler.compile, params))
+            constraint = compiler.compile(params)
+        except RequestError as error:
+            print(f"{name:18} {error}")
+            continue
         masks, whole = [], []
         for seed in range(5):
             chance, matcher, output = random.Random(seed), constraint.matcher(), []
             while len(output) < num_tokens:
-                start = time.thread_time()
-                mask = matcher.allowed(output)
-                masks.append(time.thread_time() - start)
+                start = clock()
+                try:
+                    mask = matcher.allowed(output)
+                except RequestError as error:
+                    print(f"{name:18} {error}")
+                    break
+                masks.append(clock() - start)
                 ids = np.flatnonzero(np.unpackbits(np.frombuffer(mask, np.uint8), bitorder="little"))
                 ids = ids[ids != eos]
                 if not ids.size:
                     break
                 output.append(int(ids[chance.randrange(ids.size)]))
             again = constraint.matcher()
-            whole.append(cpu_s(partial(again.allowed, output)) / max(len(output), 1))
+            whole.append(spent(clock, partial(again.allowed, output)) / max(len(output), 1))
+        if not masks:
+            continue
         masks.sort()
         p99 = masks[int(0.99 * (len(masks) - 1))]
         numbers = (statistics.median(masks), p99, masks[-1])
@@ -102,7 +117,7 @@ def sampling(compiler: GrammarCompiler, repeats: int = 60) -> None:
     rng = np.random.default_rng(0)
     row = (-1.5 * np.log(1.0 + rng.permutation(ROWS)) + 0.3 * rng.standard_normal(ROWS)).astype(np.float32)
     print(f"\nµs of sampling a row of {ROWS}{'':6}{'no form':>12}{'JSON key':>12}{'any text':>12}")
-    forms = {"JSON key": {"json": PERSON}, "any text": {"regex": r"(?s).*"}}
+    forms = {"JSON key": {"json": PERSON}, "any text": {"regex": r"(.|\n)*"}}
     for name, asked in {"greedy": {"temperature": 0}, "temperature": {}, "top_p=0.95": {"top_p": 0.95}}.items():
         found = []
         for form in [None, *forms.values()]:
@@ -117,10 +132,16 @@ def sampling(compiler: GrammarCompiler, repeats: int = 60) -> None:
         print(f"{name:34}" + "".join(f"{each:12.0f}" for each in found))
 
 
-def steps(model: str | None, tokenizer: Path, rounds: int, num_tokens: int) -> None:
+def steps(model: str | None, tokenizer: Path, rounds: int, num_tokens: int, backend: str) -> None:
     heads = f"{'streams':>8}{'greedy':>10}{'top_p':>10}{'form':>10}{'form - top_p, µs a stream':>28}"
     print(f"\n{'ms a step of decoding':28}{heads}")
-    with LLM(model, max_model_len=512, num_threads=1, tokenizer=None if model is None else str(tokenizer)) as llm:
+    with LLM(
+        model,
+        max_model_len=512,
+        num_threads=1,
+        tokenizer=None if model is None else str(tokenizer),
+        structured_outputs_backend=backend,
+    ) as llm:
         # JSON that goes on for as long as it is asked to.
         form = {"json": {"type": "array", "items": {"type": "string"}, "minItems": num_tokens}}
         base = {"max_tokens": num_tokens, "ignore_eos": True, "seed": 1}
@@ -148,9 +169,10 @@ def main() -> None:
     parser.add_argument("--model", default=None)
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--tokens", type=int, default=200)
+    parser.add_argument("--backend", default="llguidance", choices=("llguidance", "xgrammar"))
     asked = parser.parse_args()
-    sampling(grammars(asked.tokenizer, asked.tokens))
-    steps(asked.model, asked.tokenizer, asked.rounds, asked.tokens)
+    sampling(grammars(asked.tokenizer, asked.tokens, asked.backend))
+    steps(asked.model, asked.tokenizer, asked.rounds, asked.tokens, asked.backend)
 
 
 if __name__ == "__main__":

@@ -10,6 +10,7 @@ import pytest
 from albireo.errors import InvalidParams
 from albireo.params import SamplingParams
 from albireo.structured_params import (
+    BACKENDS,
     MAX_CHOICES,
     MAX_GRAMMAR_BYTES,
     MAX_REGEX_CHARS,
@@ -81,6 +82,7 @@ def test_a_form_wants_all_logits_and_the_schema_is_read_from_either_shape() -> N
         ({"json_object": True, "disable_any_whitespace": 1}, "disable_any_whitespace must be true or false"),
         ({"json_object": True, "disable_any_whitespace": True, "whitespace_pattern": " "}, "contradict"),
         ({"jsn": {}}, "no field 'jsn'"),
+        ({"regex": "a", "backend": "outlines"}, "backend='outlines' is unknown; choose llguidance, xgrammar, auto"),
     ],
 )
 def test_what_cannot_be_is_refused_with_the_field_and_the_limit(given: dict[str, Any], message: str) -> None:
@@ -106,3 +108,8 @@ def test_the_deepest_schema_is_taken() -> None:
 def test_another_type_is_refused() -> None:
     with pytest.raises(InvalidParams, match="StructuredOutputsParams or an object, got list"):
         SamplingParams(structured_outputs=[])  # type: ignore[arg-type]
+
+
+def test_a_backend_is_named_as_vllm_names_it_too() -> None:
+    named = {name: StructuredOutputsParams(regex="a", backend=name).backend for name in (*BACKENDS, "guidance", None)}
+    assert named == {**dict(zip(BACKENDS, BACKENDS, strict=True)), "guidance": "llguidance", None: None}

@@ -12,8 +12,9 @@ from dataclasses import dataclass, fields
 from typing import Any, Literal
 
 from albireo.dtypes import kv_cache_dtype
-from albireo.errors import ConfigError, short
+from albireo.errors import ConfigError, InvalidParams, short
 from albireo.profiles import DEFAULT, PROFILES, Profile, StepLimits, resolve
+from albireo.structured_params import BACKENDS, backend_name
 
 BLOCK_SIZES = (8, 16, 32)
 #: More than any machine has cores.
@@ -60,6 +61,8 @@ class EngineConfig:
             the same bits as they do.
         skip_tokenizer_init: prompts are token ids only, and nothing is detokenized.
         generation_config: auto takes the model's recommended sampling; vllm none.
+        structured_outputs_backend: who compiles the form of an output where a request does not say: llguidance (or
+            guidance, vLLM's name of it), xgrammar, or auto: llguidance, and xgrammar for what that one does not do.
         max_logprobs: most logprobs a request may ask for; -1: the vocabulary.
         verify_hashes: check the weights of an engine directory against their hashes before running.
         pin_numerics: refuse an engine directory where other kernels than the build's would run, whose logits may differ
@@ -94,6 +97,7 @@ class EngineConfig:
     tp_invariant: bool = False
     skip_tokenizer_init: bool = False
     generation_config: Literal["auto", "vllm"] = "auto"
+    structured_outputs_backend: Literal["llguidance", "guidance", "xgrammar", "auto"] = "llguidance"
     max_logprobs: int = 20
     verify_hashes: bool = False
     pin_numerics: bool = False
@@ -106,6 +110,7 @@ class EngineConfig:
         for name in ("model", "tokenizer"):
             object.__setattr__(self, name, _place(name, getattr(self, name)))
         _check_shared(self)
+        object.__setattr__(self, "structured_outputs_backend", _backend(self.structured_outputs_backend))
         for name in ("enforce_eager", "enable_prefix_caching", "skip_tokenizer_init", "verify_hashes", "pin_numerics"):
             _flag(name, getattr(self, name))
         if type(self.block_size) is not int or self.block_size not in BLOCK_SIZES:
@@ -240,6 +245,13 @@ def _check_swap_space(value: Any, device: str) -> None:
             f"swap_space={value:g}: on the CPU the KV cache is in host memory already, there is no other to swap to; "
             "leave it out, and raise kv_cache_memory_bytes to give the cache more"
         )
+
+
+def _backend(given: Any) -> str:
+    try:
+        return backend_name("structured_outputs_backend", given) or BACKENDS[0]
+    except InvalidParams as error:
+        raise ConfigError(str(error)) from None
 
 
 def _names(given: Any) -> tuple[str, ...]:

@@ -22,6 +22,8 @@ MAX_GRAMMAR_BYTES = 64 * 1024
 #: Strings to choose from, and their bytes together.
 MAX_CHOICES, MAX_CHOICE_BYTES = 4096, 64 * 1024
 
+BACKENDS = ("llguidance", "xgrammar", "auto")
+
 _KINDS = ("json", "regex", "choice", "grammar", "json_object", "structural_tag")
 #: Values of a schema looked at before it is called too large; each costs a byte at least.
 _MAX_VALUES = MAX_SCHEMA_BYTES
@@ -43,6 +45,8 @@ class StructuredOutputsParams:
         disable_additional_properties: objects of a schema have the properties it names and no other, unless it says so
             itself.
         whitespace_pattern: regular expression of the white space between parts of JSON.
+        backend: who compiles it: llguidance, xgrammar or auto (see structured/compiler.py); None: the engine's default.
+            vLLM's name of llguidance, guidance, will do.
 
     Raises: InvalidParams naming field, value and limit.
     """
@@ -56,6 +60,7 @@ class StructuredOutputsParams:
     disable_any_whitespace: bool = False
     disable_additional_properties: bool = False
     whitespace_pattern: str | None = None
+    backend: str | None = None
 
     def __post_init__(self) -> None:
         if self.json_object is False:
@@ -67,6 +72,7 @@ class StructuredOutputsParams:
             )
         _CHECKS[given[0]](self)
         self._check_options(given[0])
+        object.__setattr__(self, "backend", backend_name("structured_outputs.backend", self.backend))
 
     @property
     def kind(self) -> str:
@@ -140,6 +146,15 @@ class StructuredOutputsParams:
         asked = self.disable_any_whitespace or self.disable_additional_properties or self.whitespace_pattern is not None
         if asked and kind in ("regex", "choice", "grammar"):
             raise InvalidParams(f"structured_outputs.{kind} knows no JSON; leave out what is said about JSON beside it")
+
+
+def backend_name(name: str, value: Any) -> str | None:
+    """A backend's name, with vLLM's taken for ours. Args: name: of the field. Raises: InvalidParams."""
+    if value is None or value in BACKENDS:
+        return None if value is None else str(value)
+    if value == "guidance":
+        return "llguidance"
+    raise InvalidParams(f"{name}={value!r:.60} is unknown; choose {', '.join(BACKENDS)}")
 
 
 _CHECKS = {

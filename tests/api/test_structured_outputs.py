@@ -15,7 +15,9 @@ import pytest
 from albireo import LLM, AsyncLLM, InvalidParams, SamplingParams, StructuredOutputsParams
 from albireo.api.driver import Driver
 from albireo.api.load import Loaded
+from albireo.errors import ConfigError, UnsupportedFeature
 from albireo.outputs import CompletionOutput, RequestOutput
+from structured.vocabularies import BACKENDS
 
 SETTINGS: dict[str, Any] = {"dtype": "float32", "kv_cache_memory_bytes": 32 << 20, "num_threads": 1}
 PROMPT = "Once upon a time"
@@ -29,7 +31,7 @@ def llm() -> Iterator[LLM]:
 
 
 def form(seed: int = 0, **kwargs: Any) -> SamplingParams:
-    names = ("json", "regex", "choice", "grammar", "json_object")
+    names = ("json", "regex", "choice", "grammar", "json_object", "backend")
     given = {name: kwargs.pop(name) for name in names if name in kwargs}
     return SamplingParams(
         **{"temperature": 1.0, "seed": seed, "max_tokens": 250, "structured_outputs": given, **kwargs}
@@ -66,11 +68,12 @@ def random_schema(chance: random.Random, depth: int = 2) -> dict[str, Any]:
     return {"type": kind}
 
 
-def test_fifty_outputs_of_random_schemas_validate(llm: LLM) -> None:
+@pytest.mark.parametrize("backend", BACKENDS)
+def test_fifty_outputs_of_random_schemas_validate(llm: LLM, backend: str) -> None:
     chance = random.Random(5)
     schemas = [random_schema(chance) for _ in range(50)]
     # Numbers may go on for ever: their digits end with the tokens.
-    params = [form(seed, json=schema, max_tokens=400) for seed, schema in enumerate(schemas)]
+    params = [form(seed, json=schema, max_tokens=400, backend=backend) for seed, schema in enumerate(schemas)]
     outputs = llm.generate([PROMPT] * len(schemas), params)
     finished = 0
     for schema, output in zip(schemas, outputs, strict=True):
@@ -95,13 +98,12 @@ REGEXES = [
 ]
 
 
+@pytest.mark.parametrize("backend", BACKENDS)
 @pytest.mark.parametrize("extra", [{}, {"temperature": 0.0}, {"top_k": 3, "min_tokens": 40, "ignore_eos": True}])
-def test_outputs_match_their_regex_to_the_end(llm: LLM, extra: dict[str, Any]) -> None:
-    for output, regex in zip(
-        llm.generate([PROMPT] * len(REGEXES), [form(i, regex=r, **extra) for i, r in enumerate(REGEXES)]),
-        REGEXES,
-        strict=True,
-    ):
+def test_outputs_match_their_regex_to_the_end(llm: LLM, backend: str, extra: dict[str, Any]) -> None:
+    regexes = [regex for regex in REGEXES if backend == "llguidance" or not regex.startswith("(?i)")]
+    params = [form(i, regex=regex, backend=backend, **extra) for i, regex in enumerate(regexes)]
+    for output, regex in zip(llm.generate([PROMPT] * len(regexes), params), regexes, strict=True):
         only = output.outputs[0]
         assert (only.finish_reason, only.stop_reason) == ("stop", None)
         assert re.fullmatch(regex, only.text), (regex, only.text)
@@ -135,10 +137,11 @@ PARAMETERS: list[dict[str, Any]] = [
 ]
 
 
+@pytest.mark.parametrize("backend", BACKENDS)
 @pytest.mark.parametrize("extra", PARAMETERS)
-def test_every_other_parameter_goes_with_a_form(llm: LLM, extra: dict[str, Any]) -> None:
+def test_every_other_parameter_goes_with_a_form(llm: LLM, backend: str, extra: dict[str, Any]) -> None:
     regex = r"[a-z ]{8,20}; [a-z]{1,9}"
-    (output,) = llm.generate(PROMPT, form(2, regex=regex, **extra))
+    (output,) = llm.generate(PROMPT, form(2, regex=regex, backend=backend, **extra))
     text = output.outputs[0].text
     assert output.outputs[0].finish_reason == "stop"
     if output.outputs[0].stop_reason is None:
@@ -161,8 +164,9 @@ def tokens(output: CompletionOutput) -> list[int]:
     return output.token_ids
 
 
-def test_a_preempted_output_goes_on_as_if_nothing_had_been(llm: LLM) -> None:
-    params = [form(seed, json_object=True, max_tokens=120, min_tokens=100) for seed in range(6)]
+@pytest.mark.parametrize("backend", BACKENDS)
+def test_a_preempted_output_goes_on_as_if_nothing_had_been(llm: LLM, backend: str) -> None:
+    params = [form(seed, json_object=True, backend=backend, max_tokens=120, min_tokens=100) for seed in range(6)]
     expected = [tokens(each.outputs[0]) for each in llm.generate([PROMPT] * 6, params)]
     with LLM(**{**SETTINGS, "num_gpu_blocks_override": 20, "enable_prefix_caching": False}, max_model_len=200) as tight:
         outputs = tight.generate([PROMPT] * 6, params)
@@ -179,6 +183,37 @@ def test_a_grammar_that_gives_up_ends_its_own_request_only(llm: LLM) -> None:
     assert good.outputs[0].token_ids == alone
     assert bad.outputs[0].finish_reason == "error"
     assert "structured_outputs cannot go on" in str(bad.outputs[0].stop_reason)
+
+
+@pytest.mark.parametrize("backend", BACKENDS[1:])
+def test_a_mask_that_takes_too_long_ends_its_own_request_only(
+    llm: LLM, backend: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from albireo.structured.xgrammar import backend as module
+
+    monkeypatch.setattr(module, "MASK_S", 0.01)
+    assert llm.loaded is not None
+    (letter,) = llm.get_tokenizer().encode("a", add_special_tokens=False)
+    slow = form(0, grammar='root ::= e\ne ::= e e e | e e | "a" | ""', backend=backend, logit_bias={letter: 90.0})
+    plain = SamplingParams(temperature=0, max_tokens=60)
+    alone = llm.generate(PROMPT, plain)[0].outputs[0].token_ids
+    fresh = LLM.from_loaded(llm.loaded)
+    bad, good, other = fresh.generate([PROMPT] * 3, [slow, plain, form(1, regex="[ab]{3,9}", backend=backend)])
+    assert good.outputs[0].token_ids == alone and re.fullmatch("[ab]{3,9}", other.outputs[0].text)
+    assert bad.outputs[0].finish_reason == "error"
+    assert "its mask takes longer than 0.01 s" in str(bad.outputs[0].stop_reason)
+
+
+def test_the_backend_that_is_the_default_must_be_installed(llm: LLM, monkeypatch: pytest.MonkeyPatch) -> None:
+    from albireo.structured.xgrammar import backend as module
+
+    with pytest.raises(ConfigError, match="structured_outputs_backend='outlines' is unknown; choose llguidance"):
+        LLM(**SETTINGS, structured_outputs_backend="outlines")
+    monkeypatch.setattr(module, "_PARTS", ("no_such_package",))
+    with pytest.raises(ConfigError, match=r"pip install albireo\[xgrammar\]"):
+        LLM(**SETTINGS, structured_outputs_backend="xgrammar")
+    with pytest.raises(UnsupportedFeature, match=r"pip install albireo\[xgrammar\]"):
+        llm.generate(PROMPT, form(0, regex="a", backend="xgrammar"))
 
 
 def test_a_wrong_form_refuses_its_request(llm: LLM, house: Any) -> None:

@@ -61,7 +61,8 @@ def test_heavy_libraries_are_fenced() -> None:
     assert users_of("huggingface_hub") <= {"api"}
     assert {name.partition("/kernels")[0] for name in users_of("torch", "triton")} == {"backends/cuda"}
     assert users_of("aiohttp") <= {"bench/serving"}
-    assert users_of("llguidance", "llguidance.gbnf_to_lark") <= {"structured"}
+    assert users_of("llguidance", "llguidance.gbnf_to_lark") <= {"structured/llguidance"}
+    assert users_of("xgrammar", "tvm_ffi", "tvm_ffi.libinfo") <= {"structured/xgrammar"}
     assert {name.partition("/")[0] for name in users_of("msgspec")} == {"engine_process", "server"}
     assert {path.name for path in FILES if any(n.startswith("opentelemetry") for n in imported(path))} == {"tracing.py"}
     web = users_of("starlette.types", "starlette.responses", "uvicorn", "uvloop", "prometheus_client")

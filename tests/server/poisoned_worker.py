@@ -10,8 +10,8 @@ import time
 
 from albireo.engine_process.worker import run
 from albireo.execution.runner import Runner
-from albireo.step import StepPlan, StepResult
-from albireo.structured.compiler import Constraint, GrammarCompiler
+from albireo.step import StepPlan, StepResult, TokenConstraint
+from albireo.structured.compiler import GrammarCompiler
 from albireo.structured_params import StructuredOutputsParams
 
 CRASH, RAISE, HANG, OUT_OF_MEMORY = 0.125, 0.25, 0.5, 0.75
@@ -37,7 +37,7 @@ def poisoned(self: Runner, plan: StepPlan) -> StepResult:
     return _execute(self, plan)
 
 
-def crashing(self: GrammarCompiler, params: StructuredOutputsParams) -> Constraint:
+def crashing(self: GrammarCompiler, params: StructuredOutputsParams) -> TokenConstraint:
     if params.regex == CRASHING_REGEX:
         os.kill(os.getpid(), signal.SIGSEGV)
     return _compile(self, params)

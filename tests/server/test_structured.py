@@ -14,6 +14,10 @@ import openai
 import pydantic
 import pytest
 
+from albireo.structured.xgrammar.backend import is_installed
+from structured.vocabularies import BACKENDS
+
+XGRAMMAR = pytest.mark.skipif(not is_installed(), reason="xgrammar is not installed")
 SCHEMA = {
     "type": "object",
     "properties": {
@@ -79,6 +83,11 @@ def test_any_object(client: Any) -> None:
         ({"guided_grammar": 'start: "a" | "b" start'}, "b*a"),
         ({"guided_json": {"type": "integer", "maximum": 99, "minimum": 1}}, r"\d+"),
         ({"guided_json": '{"enum": [1, 2]}', "guided_decoding_backend": "auto"}, "1|2"),
+        ({"guided_json": '{"enum": [1, 2]}', "guided_decoding_backend": "guidance"}, "1|2"),
+        pytest.param(
+            {"guided_regex": "[a-f]{3,5}", "guided_decoding_backend": "xgrammar"}, "[a-f]{3,5}", marks=XGRAMMAR
+        ),
+        pytest.param({"structured_outputs": {"regex": "[a-f]+", "backend": "xgrammar"}}, "[a-f]+", marks=XGRAMMAR),
     ],
 )
 def test_forms_by_their_other_names(server: Any, extra: dict[str, Any], pattern: str) -> None:
@@ -114,6 +123,14 @@ BOMBS: list[tuple[dict[str, Any], str]] = [
     ({"response_format": 5}, "response_format"),
     ({"guided_whitespace_pattern": "a"}, "guided_whitespace_pattern"),
     ({"guided_decoding_backend": "outlines"}, "guided_decoding_backend"),
+    ({"structured_outputs": {"regex": "a", "backend": "outlines"}}, "structured_outputs"),
+    (
+        {"structured_outputs": {"regex": "a", "backend": "llguidance"}, "guided_decoding_backend": "xgrammar"},
+        "guided_decoding_backend",
+    ),
+    # installed: what it does not keep; else what to install
+    ({"guided_json": {"type": "array", "uniqueItems": True}, "guided_decoding_backend": "xgrammar"}, "guided_json"),
+    ({"guided_grammar": 'start: "a"', "guided_decoding_backend": "xgrammar"}, "guided_grammar"),
 ]
 
 
@@ -177,8 +194,9 @@ def test_a_client_that_leaves_takes_its_grammar_along(server: Any) -> None:
     assert server.http.post("/v1/completions", json={**ASK, "guided_regex": "a"}).json()["choices"][0]["text"] == "a"
 
 
-def test_a_killed_engine_goes_on_within_the_form(start: Any) -> None:
-    server = start()
+@pytest.mark.parametrize("backend", BACKENDS)
+def test_a_killed_engine_goes_on_within_the_form(start: Any, backend: str) -> None:
+    server = start("--structured-outputs-backend", backend)
     schema = {"type": "array", "items": {"type": "string", "maxLength": 12}, "minItems": 30, "maxItems": 40}
     ask = {**ASK, "max_tokens": 450, "seed": 5, "frequency_penalty": 0.2}
     extra = {"structured_outputs": {"json": schema}, "return_token_ids": True}

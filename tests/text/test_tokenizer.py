@@ -209,3 +209,14 @@ def test_wrong_values_in_tokenizer_json(directory, key, value):
     _change(directory / "tokenizer.json", **{key: value})
     with pytest.raises(ModelError, match=r"tokenizer\.json: is not a usable tokenizer"):
         Tokenizer.from_directory(directory)
+
+
+@pytest.mark.parametrize("name", ["gpt2", "mistral-v1", "qwen3"])
+def test_the_bytes_of_tokens_are_those_of_their_text(tokenizer_of, name):
+    tokenizer = tokenizer_of(name)
+    found = tokenizer.token_bytes()
+    text = " Zoë 🦊, twice"
+    assert (
+        b"".join(found[i] for i in tokenizer.encode(text, add_special_tokens=False)).lstrip() == text.lstrip().encode()
+    )
+    assert len(found) == tokenizer.vocab_size and all(found[i] == b"" for i in tokenizer.special_ids)

@@ -19,7 +19,8 @@ from albireo.parsers.output_parser import detect_reasoning_parser, reasoning_tag
 from albireo.parsers.reasoning import ReasoningTags, is_open
 from albireo.sampling.validation import validate
 from albireo.step import ThinkingBudget, TokenConstraint
-from albireo.structured.compiler import GrammarCompiler, Vocabulary
+from albireo.structured.compiler import GrammarCompiler
+from albireo.structured.vocabulary import Vocabulary
 from albireo.structured_params import StructuredOutputsParams
 from albireo.text.chat_prompt import ChatEncoder
 from albireo.text.thinking_budget import ThinkingMeter
@@ -77,7 +78,7 @@ class Admission:
         self._reasoning = reasoning
         self._grammars = None
         if tokenizer is not None and eos_token_ids is not None:
-            self._grammars = grammar_compiler(tokenizer, vocab_size, eos_token_ids)
+            self._grammars = grammar_compiler(tokenizer, vocab_size, eos_token_ids, config.structured_outputs_backend)
 
     @classmethod
     def of(cls, loaded: Loaded) -> Admission:
@@ -238,14 +239,22 @@ def _reasoning(tokenizer: Tokenizer) -> ReasoningTags | None:
     return None if name is None else reasoning_tags(name)
 
 
-def grammar_compiler(tokenizer: Tokenizer, vocab_size: int, eos_token_ids: Sequence[int]) -> GrammarCompiler:
-    """The compiler of grammars for one model. Args: eos_token_ids: those that may end an output."""
+def grammar_compiler(
+    tokenizer: Tokenizer, vocab_size: int, eos_token_ids: Sequence[int], default: str
+) -> GrammarCompiler:
+    """The compiler of grammars for one model.
+
+    Args: eos_token_ids: those that may end an output. default: EngineConfig.structured_outputs_backend.
+    """
     return GrammarCompiler(
         Vocabulary(
             serialized=tokenizer.serialized,
+            token_bytes=tokenizer.token_bytes,
             added=tokenizer.added_tokens(),
+            special_ids=tokenizer.special_ids,
             # A model may have more rows than its tokenizer has tokens, or fewer.
             vocab_size=max(vocab_size, tokenizer.vocab_size),
             eos_token_ids=tuple(token_id for token_id in eos_token_ids if token_id < vocab_size),
-        )
+        ),
+        default,
     )

@@ -37,6 +37,7 @@ from albireo.graph.program import Program
 from albireo.models.config import ModelConfig
 from albireo.models.generation import GenerationDefaults, eos_token_ids, read_generation_defaults
 from albireo.step import StepPlan, StepResult
+from albireo.structured.compiler import require_xgrammar
 from albireo.text.tokenizer import Tokenizer
 
 #: Positions of prompts whose log-probabilities one step computes; a row of logits each.
@@ -103,6 +104,8 @@ def load(
     Raises: ModelError, ConfigError, OutOfMemory; nothing is left allocated then.
     """
     started = time.perf_counter()
+    if config.structured_outputs_backend == "xgrammar":
+        require_xgrammar()
     directory = locate_model(config.model)
     with ThreadPoolExecutor(1, "albireo-tokenizer") as beside:
         tokenizer = None if config.skip_tokenizer_init else beside.submit(_tokenizer, config, directory)

@@ -28,6 +28,7 @@ _REPEATS = 7
 EXTRAS = {
     "hub": ("huggingface_hub", "downloading models by their hub name"),
     "structured": ("llguidance", "structured outputs"),
+    "xgrammar": ("xgrammar", "structured outputs by another library"),
 }
 
 

@@ -21,7 +21,11 @@ from albireo.server.settings import ServerSettings
 F = TypeVar("F", bound=Callable[..., Any])
 
 #: vLLM's other names, kept, and the one of build.
-_ALIASES = {"memory_utilization": ("--gpu-memory-utilization",), "tensor_parallel_size": ("--tp", "-tp")}
+_ALIASES = {
+    "memory_utilization": ("--gpu-memory-utilization",),
+    "structured_outputs_backend": ("--structured-outputs-config.backend", "--guided-decoding-backend"),
+    "tensor_parallel_size": ("--tp", "-tp"),
+}
 #: Fields that are lists: their flags may be given several times.
 _LISTS = ("stop", "without", "served_model_name", "api_key", "chat_template_kwarg")
 #: Fields of SamplingParams that a flag can carry; the rest need JSONL or Python.

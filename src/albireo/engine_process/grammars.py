@@ -29,7 +29,7 @@ from albireo.text.thinking_budget import ThinkingMeter
 from albireo.text.tokenizer import Tokenizer
 
 _LOG = logging.getLogger(__name__)
-#: Grammars compiled at one time: one that takes long holds up few of the others.
+#: Grammars compiled at one time for each backend that requests name: one that takes long holds up few of the others.
 NUM_THREADS = 2
 
 
@@ -63,14 +63,19 @@ class Grammars:
         self._read = read
         self._on_done = on_done
         self._reader = ThreadPoolExecutor(1, "albireo-vocabulary")
-        self._threads = ThreadPoolExecutor(NUM_THREADS, "albireo-compile")
+        self._threads: dict[str | None, ThreadPoolExecutor] = {}
         self._vocabulary: Future[tuple[Tokenizer, GrammarCompiler]] | None = None
         self._open: dict[int, Future[None]] = {}
 
     def begin(self, add: Add) -> None:
         """Compile params.structured_outputs, and make what watches params.thinking_token_budget."""
         vocabulary = self._begun()
-        self._open[add.key] = self._threads.submit(lambda: self._on_done(self._compile(add, vocabulary)))
+        form = add.params.structured_outputs
+        name = None if form is None else form.backend
+        threads = self._threads.get(name)
+        if threads is None:
+            threads = self._threads[name] = ThreadPoolExecutor(NUM_THREADS, "albireo-compile")
+        self._open[add.key] = threads.submit(lambda: self._on_done(self._compile(add, vocabulary)))
 
     def at_once(self, add: Add) -> Compiled:
         """Compile it now, with nothing beside it: whoever crashes the process is known then."""
@@ -126,5 +131,6 @@ def _prepared(params: SamplingParams, tokenizer: Tokenizer, compiler: GrammarCom
 def vocabulary_of(loaded: Loaded) -> tuple[Tokenizer, GrammarCompiler]:
     """Read the vocabulary of a loaded model. Raises: ModelError."""
     place = Path(loaded.config.tokenizer or tokenizer_directory(loaded.directory))
+    backend = loaded.config.structured_outputs_backend
     tokenizer = Tokenizer.from_directory(place)
-    return tokenizer, grammar_compiler(tokenizer, loaded.settings.vocab_size, loaded.eos_token_ids)
+    return tokenizer, grammar_compiler(tokenizer, loaded.settings.vocab_size, loaded.eos_token_ids, backend)

@@ -15,7 +15,7 @@ from typing import Any
 from albireo.errors import RequestError
 from albireo.server.errors import HttpError, unsupported
 from albireo.server.protocol.fields import GenerationFields
-from albireo.structured_params import StructuredOutputsParams
+from albireo.structured_params import StructuredOutputsParams, backend_name
 
 Fields = dict[str, Any]
 
@@ -24,6 +24,7 @@ _GUIDED = ("guided_json", "guided_regex", "guided_choice", "guided_grammar")
 
 def asked_form(request: GenerationFields) -> StructuredOutputsParams | None:
     """The form that a request asks for, None when any text will do. Raises: HttpError 400."""
+    backend = asked_backend(request)
     found = [(name, fields) for name, read in _READERS.items() if (fields := _read(request, name, read)) is not None]
     if len(found) > 1:
         names = " and ".join(name for name, _ in found)
@@ -36,10 +37,25 @@ def asked_form(request: GenerationFields) -> StructuredOutputsParams | None:
     name, fields = found[0]
     if pattern is not None:
         fields = {**fields, "whitespace_pattern": pattern}
+    if backend is not None:
+        if fields.get("backend") not in (None, backend):
+            raise _wrong("guided_decoding_backend", f"and {name}.backend={fields['backend']!r:.60} differ", backend)
+        fields = {**fields, "backend": backend}
     try:
         return as_text(StructuredOutputsParams.of(fields))
     except RequestError as error:
         raise HttpError(400, _renamed(str(error), name), param=name, code="invalid_value") from None
+
+
+def asked_backend(request: GenerationFields) -> str | None:
+    """The backend that a request names for its forms; None: the engine's default. Raises: HttpError 400."""
+    value = request.guided_decoding_backend
+    if value in (None, "", "auto"):
+        return None  # vLLM's clients say auto where they ask for nothing
+    try:
+        return backend_name("guided_decoding_backend", value)
+    except RequestError as error:
+        raise HttpError(400, str(error), param="guided_decoding_backend", code="invalid_value") from None
 
 
 def as_text(form: StructuredOutputsParams) -> StructuredOutputsParams:

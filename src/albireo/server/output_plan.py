@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from albireo.errors import RequestError
@@ -16,7 +16,7 @@ from albireo.parsers.reasoning import ReasoningTags, is_open
 from albireo.parsers.tool_form import Tool, after_reasoning, as_node, read_tools, tool_call_form
 from albireo.server.dialect import Dialect
 from albireo.server.errors import HttpError, unsupported
-from albireo.server.forms import as_text, asked_form
+from albireo.server.forms import as_text, asked_backend, asked_form
 from albireo.server.protocol.chat import ChatRequest
 from albireo.structured_params import StructuredOutputsParams
 
@@ -30,6 +30,7 @@ class OutputPlan:
     tools: those that may be called; none when tool_choice is "none".
     choice: auto, required, or a function; see tool_call_form().
     asked: the form of an answer in words.
+    backend: who compiles the form; None: the engine's default.
     """
 
     dialect: Dialect
@@ -37,6 +38,7 @@ class OutputPlan:
     choice: str | Mapping[str, Any]
     is_parallel: bool
     asked: StructuredOutputsParams | None
+    backend: str | None = None
 
     @classmethod
     def of(cls, dialect: Dialect, request: ChatRequest) -> OutputPlan:
@@ -46,9 +48,10 @@ class OutputPlan:
             raise HttpError(400, f"tools holds {len(given)} tools, at most {MAX_TOOLS} are taken", param="tools")
         choice = request.tool_choice if request.tool_choice is not None else "auto" if given else "none"
         asked = asked_form(request)
-        plan = cls(dialect, _read(given), choice, request.parallel_tool_calls is not False, asked)
+        backend = asked_backend(request) if asked is None else asked.backend
+        plan = cls(dialect, _read(given), choice, request.parallel_tool_calls is not False, asked, backend)
         if choice == "none" or (choice == "auto" and not given):
-            return cls(dialect, [], "none", True, asked)
+            return cls(dialect, [], "none", True, asked, backend)
         if not given:
             raise HttpError(
                 400, f"tool_choice={choice!r:.60} asks for a call, and there are no tools", param="tool_choice"
@@ -79,7 +82,7 @@ class OutputPlan:
         except RequestError as error:
             name = "tool_choice" if str(error).startswith("tool_choice") else "tools"
             raise HttpError(400, str(error), param=name, code="invalid_value") from None
-        return None if form is None else as_text(form)
+        return None if form is None else replace(as_text(form), backend=self.backend)
 
     def parser(self, prompt: str) -> OutputParser | None:
         """The parser of one output; None when all of it is text. Args: prompt: rendered."""

@@ -1,168 +1,71 @@
-"""StructuredOutputsParams -> a constraint that sequences can follow; within limits of time and memory.
+"""StructuredOutputsParams -> a constraint that sequences can follow, by one of the backends, within its limits.
 
-Called by api when a request is admitted, never in a step. Does not know requests or logits. The grammar engine is
-llguidance, which works lazily: compiling takes about a millisecond, and states of the lexer are made when a text meets
-them. So a grammar that is made to be large is refused here or, when it grows while a text goes on, in the step where it
-passes a limit; that ends its own request only.
+Called by api when a request is admitted, never in a step. Does not know requests or logits, nor how a backend works.
 """
 
 from __future__ import annotations
 
-import threading
-from collections import OrderedDict
-from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Protocol
 
-from albireo.errors import InvalidParams, UnsupportedFeature
+from albireo.errors import ConfigError, UnsupportedFeature
+from albireo.step import TokenConstraint
+from albireo.structured.llguidance.backend import LLGuidance
+from albireo.structured.vocabulary import Vocabulary
+from albireo.structured.xgrammar.backend import MISSING, XGrammar, is_installed
 from albireo.structured_params import StructuredOutputsParams
 
-if TYPE_CHECKING:
-    import llguidance
-
-    from albireo.structured.matcher import Matcher
-
-#: Seconds a grammar may take to compile; one at the limits of size takes half a second.
+#: Seconds a grammar may take to compile; with llguidance one at the limits of size takes half a second.
 DEADLINE_S = 10.0
-#: What may be left out of a schema: a format of somebody's own is an annotation, as JSON Schema has it; a oneOf whose
-#: branches overlap is an anyOf.
-_TOLERATED = ("Unknown format", "oneOf not fully supported")
-#: Grammars kept compiled, and the requests that share one: they also share its lexer's states, which are limited.
-MAX_KEPT, MAX_SHARED = 16, 16
-#: llguidance's limits. Work of one mask: 200,000 units of lexer fuel are about 14 ms, 20,000 items mostly 4 ms, and 130
-#: in the most ambiguous of grammars; an object of 600 properties that may be left out needs as many. A state of the
-#: lexer takes up to 2 kB.
-_LIMITS = {
-    "initial_lexer_fuel": 1_000_000,
-    "max_grammar_size": 500_000,
-    "max_items_in_row": 5_000,
-    "max_lexer_states": 20_000,
-    "step_lexer_fuel": 200_000,
-    "step_max_items": 20_000,
-    "verbose_errors": False,
-}
 
 
-@dataclass(frozen=True, slots=True)
-class Vocabulary:
-    """What a grammar has to know of a tokenizer.
-
-    Fields:
-        serialized: gives the tokenizer as the text of a tokenizer.json.
-        added: text -> id of tokens that are found before a text is split.
-        vocab_size: ids of the model; masks have as many bits, rounded up to whole words.
-        eos_token_ids: ids that end an output.
-    """
-
-    serialized: Callable[[], str]
-    added: dict[str, int]
-    vocab_size: int
-    eos_token_ids: tuple[int, ...]
+def require_xgrammar() -> None:
+    """Raises: ConfigError when xgrammar is not installed."""
+    if not is_installed():
+        raise ConfigError(f"structured_outputs_backend=xgrammar: {MISSING}")
 
 
-class Constraint:
-    """A compiled grammar; implements step.TokenConstraint. Threads may share it."""
+class Backend(Protocol):
+    """A grammar engine for one model. Threads may share it."""
 
-    def __init__(self, template: llguidance.LLMatcher, eos_token_ids: tuple[int, ...]) -> None:
-        self._template = template
-        self._eos_token_ids = eos_token_ids
+    def compile(self, params: StructuredOutputsParams) -> TokenConstraint:
+        """The constraint for one request. Waits at most for the deadline.
 
-    def is_spent(self) -> bool:
-        """Whether those who share it have used up what its lexer may hold. Cost: 20 µs."""
-        copy = self._template.deep_copy()
-        copy.compute_bitmask()
-        return copy.is_error()
-
-    def matcher(self) -> Matcher:
-        """See step.TokenConstraint. Cost: 10 µs; nothing is compiled again."""
-        from albireo.structured.matcher import Matcher
-
-        return Matcher(self._template.deep_copy, self._eos_token_ids)
+        Raises: InvalidParams when the grammar is wrong, too large, or allows no output; UnsupportedFeature for what the
+            backend does not do, and without its library.
+        """
+        ...
 
 
 class GrammarCompiler:
     """Compiles for one model. Threads may share it; what is costly is made when first asked for."""
 
-    def __init__(self, vocabulary: Vocabulary, deadline_s: float = DEADLINE_S) -> None:
-        self._vocabulary = vocabulary
-        self._deadline_s = deadline_s
-        self._lock = threading.Lock()
-        self._tokenizer: llguidance.LLTokenizer | None = None
-        self._pool: ThreadPoolExecutor | None = None
-        self._kept: OrderedDict[str, tuple[Constraint, int]] = OrderedDict()
+    def __init__(self, vocabulary: Vocabulary, default: str = "llguidance", deadline_s: float = DEADLINE_S) -> None:
+        """Args: default: the backend of requests that name none; "auto": see compile()."""
+        self._has_end = bool(vocabulary.eos_token_ids)
+        self._default = default
+        self._backends: dict[str, Backend] = {
+            "llguidance": LLGuidance(vocabulary, deadline_s),
+            "xgrammar": XGrammar(vocabulary, deadline_s),
+        }
 
-    def compile(self, params: StructuredOutputsParams) -> Constraint:
-        """The constraint for one request.
+    def compile(self, params: StructuredOutputsParams) -> TokenConstraint:
+        """The constraint for one request, by the backend that it names, or the default.
 
-        Raises: InvalidParams when the grammar is wrong, too large, or allows no output; UnsupportedFeature for what
-            llguidance does not do, and without llguidance.
-        Cost: about 1 ms; seconds when first called, for the vocabulary. Waits at most for the deadline.
+        "auto" is llguidance; and for what that one does not do xgrammar, where it is installed and does.
+
+        Raises: as Backend.compile().
         """
-        grammar, tokenizer = self._grammar(params)
-        with self._lock:
-            constraint, num_uses = self._kept.get(grammar, (None, 0))
-            if constraint is not None and num_uses < MAX_SHARED and not constraint.is_spent():
-                self._kept[grammar] = constraint, num_uses + 1
-                self._kept.move_to_end(grammar)
-                return constraint
-            pool = self._pool = self._pool or ThreadPoolExecutor(2, "albireo-grammar")
-        work = pool.submit(self._compile, params.kind, grammar, tokenizer)
-        try:
-            constraint = work.result(self._deadline_s)
-        except TimeoutError:
-            work.cancel()
-            raise InvalidParams(
-                f"structured_outputs.{params.kind} takes longer than {self._deadline_s:g} s to compile; make it simpler"
-            ) from None
-        with self._lock:
-            self._kept[grammar] = constraint, 1
-            while len(self._kept) > MAX_KEPT:
-                self._kept.popitem(last=False)
-        return constraint
-
-    def _grammar(self, params: StructuredOutputsParams) -> tuple[str, llguidance.LLTokenizer]:
-        if not self._vocabulary.eos_token_ids:
+        if not self._has_end:
             raise UnsupportedFeature("structured_outputs end with an EOS token, and this model names none")
+        name = params.backend or self._default
+        if name != "auto":
+            return self._backends[name].compile(params)
         try:
-            import llguidance  # noqa: F401 - missing is told here, for all that follows
-
-            from albireo.structured.grammar_text import grammar_text
-        except ImportError as error:
-            raise UnsupportedFeature(
-                f"structured_outputs need llguidance, which is missing ({error}): pip install albireo[structured]"
-            ) from None
-        with self._lock:
-            tokenizer = self._tokenizer = self._tokenizer or self._read_tokenizer()
-        added = self._vocabulary.added
-        special = {text: token_id for text, token_id in added.items() if tokenizer.is_special_token(token_id)}
-        return grammar_text(params, special), tokenizer
-
-    def _read_tokenizer(self) -> llguidance.LLTokenizer:
-        import llguidance
-
-        vocabulary = self._vocabulary
-        try:
-            return llguidance.LLTokenizer(
-                vocabulary.serialized(), n_vocab=vocabulary.vocab_size, eos_token=list(vocabulary.eos_token_ids)
-            )
-        except ValueError as error:
-            raise UnsupportedFeature(f"structured_outputs do not work with this model's tokenizer: {error}") from None
-
-    def _compile(self, kind: str, grammar: str, tokenizer: llguidance.LLTokenizer) -> Constraint:
-        import llguidance
-
-        from albireo.structured.matcher import reason
-
-        limits: dict[str, Any] = _LIMITS
-        template = llguidance.LLMatcher(tokenizer, grammar, log_level=0, limits=llguidance.LLParserLimits(**limits))
-        # The first mask is computed here, so that a step does not pay for it, and what cannot begin is refused.
-        mask = b"" if template.is_error() else template.compute_bitmask()
-        if template.is_error():
-            raise InvalidParams(f"structured_outputs.{kind} cannot be used: {reason(template.get_error())}")
-        if not any(mask):
-            raise InvalidParams(f"structured_outputs.{kind} allows no token of this model to begin with")
-        refused = [warning for warning in template.get_grammar_warnings() if not warning.startswith(_TOLERATED)]
-        if refused:
-            raise UnsupportedFeature(f"structured_outputs.{kind} asks for what is not supported: {'; '.join(refused)}")
-        return Constraint(template, self._vocabulary.eos_token_ids)
+            return self._backends["llguidance"].compile(params)
+        except UnsupportedFeature as error:
+            if not is_installed():
+                raise
+            try:
+                return self._backends["xgrammar"].compile(params)
+            except UnsupportedFeature:
+                raise error from None

@@ -10,7 +10,7 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from albireo.errors import InvalidParams, ModelError
+from albireo.errors import InvalidParams, ModelError, UnsupportedFeature
 from albireo.text.pieces import Pieces
 from albireo.text.plain_encoder import PlainEncoder
 from albireo.text.tokenizer_files import TokenizerFiles, read_tokenizer_files
@@ -147,6 +147,22 @@ class Tokenizer:
     def serialized(self) -> str:
         """The tokenizer as the text of a tokenizer.json, with the added tokens as they are here. Cost: 0.1 s."""
         return str(self._backend.to_str())
+
+    def token_bytes(self) -> list[bytes]:
+        """Bytes of each token's text by its id; none for special tokens, and for ids without a token.
+
+        Raises: UnsupportedFeature for a tokenizer whose tokens have no bytes of their own. Cost: 0.2 s for 150,000.
+        """
+        if self.pieces.kind == "whole":
+            raise UnsupportedFeature(
+                "structured_outputs by xgrammar do not work with this model's tokenizer, which is neither byte-level "
+                "nor byte-fallback"
+            )
+        found = []
+        for token_id in range(self.vocab_size):
+            piece = None if token_id in self.special_ids else self.pieces.piece(token_id)
+            found.append(b"" if piece is None else piece.data)
+        return found
 
     def vocabulary(self) -> dict[str, int]:
         """Name -> id of every token. Cost: builds the dictionary anew, 0.1 s for 150,000 tokens."""

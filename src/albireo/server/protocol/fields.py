@@ -117,7 +117,6 @@ NEUTRAL: dict[str, tuple[Any, ...]] = {
     "truncation_side": ("left", "right"),
     "vllm_xargs": ({},),
     "truncate_prompt_tokens": (),
-    "guided_decoding_backend": ("auto", "guidance", "llguidance"),
 }
 
 #: Fields that SamplingParams has by the same name.

@@ -11,13 +11,11 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Callable, Mapping
-from typing import Any
 
 from llguidance import regex_to_lark
 
 from albireo.errors import InvalidParams, UnsupportedFeature
-
-Node = Mapping[str, Any]
+from albireo.structured.tag_fields import Node, field, objects, structure_of
 
 
 def literal(text: str) -> str:
@@ -39,24 +37,8 @@ def tag_rules(tag: Node, special: Mapping[str, int], json_rule: Callable[[Node],
     Raises: InvalidParams, UnsupportedFeature naming the part.
     """
     writer = _Writer(special, json_rule)
-    body = writer.node(_format(tag))
+    body = writer.node(structure_of(tag))
     return "\n".join([f"start: {body}", r"TEXT: /(.|\n)*/", *writer.rules])
-
-
-def _format(tag: Node) -> Node:
-    if "format" in tag:
-        node: Node = _field(tag, "format", Mapping)
-        return node
-    structures = _field(tag, "structures", list)
-    tags = [
-        {
-            "begin": _field(each, "begin", str),
-            "content": {"type": "json_schema", "json_schema": _field(each, "schema", Mapping)},
-            "end": _field(each, "end", str),
-        }
-        for each in structures
-    ]
-    return {"type": "triggered_tags", "triggers": _field(tag, "triggers", list), "tags": tags}
 
 
 class _Writer:
@@ -69,8 +51,8 @@ class _Writer:
         names = sorted(map(re.escape, special), key=len, reverse=True)
         self._tokens = re.compile(f"({'|'.join(names)})") if names else None
         self._kinds: dict[str, Callable[[Node], str]] = {
-            "const_string": lambda node: self._text(_field(node, "value", str)),
-            "json_schema": lambda node: self._json_rule(_field(node, "json_schema", Mapping)),
+            "const_string": lambda node: self._text(field(node, "value", str)),
+            "json_schema": lambda node: self._json_rule(field(node, "json_schema", Mapping)),
             "regex": self._regex,
             "any_text": lambda node: "TEXT",
             "sequence": lambda node: " ".join(self._each(node)),
@@ -89,7 +71,7 @@ class _Writer:
         return self._kinds[kind](node)
 
     def _each(self, node: Node) -> list[str]:
-        return [self.node(each) for each in _objects(node, "elements")]
+        return [self.node(each) for each in objects(node, "elements")]
 
     def _text(self, text: str) -> str:
         parts = self._tokens.split(text) if self._tokens else [text]
@@ -98,11 +80,11 @@ class _Writer:
 
     def _regex(self, node: Node) -> str:
         name = f"REGEX_{len(self.rules)}"
-        self.rules.append(f"{name}: {regex_literal(_field(node, 'pattern', str))}")
+        self.rules.append(f"{name}: {regex_literal(field(node, 'pattern', str))}")
         return name
 
     def _tag(self, node: Node) -> str:
-        begin, content, end = (_field(node, "begin", str), _field(node, "content", Mapping), _field(node, "end", str))
+        begin, content, end = (field(node, "begin", str), field(node, "content", Mapping), field(node, "end", str))
         head = self._text(begin) if begin else ""
         if content.get("type") == "any_text" and end:
             return f"{head} {self._until(end)}".strip()
@@ -119,11 +101,11 @@ class _Writer:
 
     def _triggered(self, node: Node) -> str:
         """Free text; what follows a trigger is the rest of a tag that begins with it."""
-        triggers = [each for each in _field(node, "triggers", list) if isinstance(each, str) and each]
+        triggers = [each for each in field(node, "triggers", list) if isinstance(each, str) and each]
         heads = {trigger: self._until(trigger) for trigger in triggers}
         branches = []
-        for tag in _objects(node, "tags"):
-            begin = _field(tag, "begin", str)
+        for tag in objects(node, "tags"):
+            begin = field(tag, "begin", str)
             trigger = next((each for each in triggers if begin.startswith(each)), None)
             if trigger is None:
                 raise InvalidParams(f"structural_tag: {begin!r:.60} begins with none of the triggers")
@@ -133,22 +115,7 @@ class _Writer:
         return tags if node.get("stop_after_first") and node.get("at_least_one") else f"{tags} TEXT"
 
     def _separated(self, node: Node) -> str:
-        tag = f"({' | '.join(self._tag(each) for each in _objects(node, 'tags'))})"
-        separator = self._text(_field(node, "separator", str))
+        tag = f"({' | '.join(self._tag(each) for each in objects(node, 'tags'))})"
+        separator = self._text(field(node, "separator", str))
         tags = tag if node.get("stop_after_first") else f"{tag} ({separator} {tag})*"
         return tags if node.get("at_least_one") else f"({tags})?"
-
-
-def _field(node: Any, name: str, kind: type) -> Any:
-    value = node.get(name) if isinstance(node, Mapping) else None
-    if not isinstance(value, kind):
-        wanted = "a text" if kind is str else "a list" if kind is list else "an object"
-        raise InvalidParams(f"structural_tag: {name!r} must be {wanted}, got {value!r:.60}")
-    return value
-
-
-def _objects(node: Node, name: str) -> list[Node]:
-    values: list[Node] = _field(node, name, list)
-    if not values or not all(isinstance(each, Mapping) for each in values):
-        raise InvalidParams(f"structural_tag: {name!r} must be a list of objects that is not empty, got {values!r:.60}")
-    return values

@@ -15,7 +15,7 @@ from typing import Any
 from llguidance.gbnf_to_lark import any_to_lark
 
 from albireo.errors import InvalidParams
-from albireo.structured.tag_rules import literal, regex_literal, tag_rules
+from albireo.structured.llguidance.tag_rules import literal, regex_literal, tag_rules
 from albireo.structured_params import StructuredOutputsParams
 
 #: White space between parts of JSON, at most so much: a model that hesitates would go on with it for ever. Patterns

@@ -187,7 +187,7 @@ def test_swapped_blocks_come_back_as_they_were(directory: Path, monkeypatch: pyt
     assert len(moved["swap_out"]) == len(moved["swap_in"]) == 2
 
 
-@pytest.mark.parametrize(("where", "num_failing"), [("the draw", 1), ("a kernel", 2)])
+@pytest.mark.parametrize(("where", "num_failing"), [("the results", 1), ("a kernel", 2)])
 def test_a_gpu_without_memory_fails_one_request_at_most(
     directory: Path, monkeypatch: pytest.MonkeyPatch, where: str, num_failing: int
 ) -> None:
@@ -199,7 +199,7 @@ def test_a_gpu_without_memory_fails_one_request_at_most(
     monkeypatch.setattr(torch.cuda, "empty_cache", lambda: emptied.append(None))
     engine = llm(directory, device="cuda")
     model: Any = MODELS[-1]
-    owner, name = {"the draw": (model._drawing, "from_logits"), "a kernel": (model, "_launch")}[where]
+    owner, name = {"the results": (model._results, "send"), "a kernel": (model, "_launch")}[where]
     works, calls = getattr(owner, name), count()
 
     def short(*args: Any, **kwargs: Any) -> Any:

@@ -73,12 +73,12 @@ def complete_tokens(
 ):  # fmt: skip
     """Count the heads that a tile wrote; of tokens whose last ones they are make rows of codes."""
     tl.debug_barrier()
-    rows = first_row + tl.arange(0, BM)
-    is_row = rows < num_rows
-    ready = tl.atomic_add(finished + first_token + rows // GROUP, 1, mask=is_row, sem="acq_rel", scope="gpu")
-    is_ready = is_row & (ready == NUM_HEADS - 1)
-    for token in range(first_row // GROUP, (tl.minimum(first_row + BM, num_rows) - 1) // GROUP + 1):
-        if tl.sum((is_ready & (rows // GROUP == token)).to(tl.int32), axis=0) > 0:
+    end_row = tl.minimum(first_row + BM, num_rows)
+    for token in range(first_row // GROUP, (end_row - 1) // GROUP + 1):
+        # one number at a time: what an atomic of many gives to threads that hold the same lane is not defined
+        mine = tl.minimum((token + 1) * GROUP, end_row) - tl.maximum(token * GROUP, first_row)
+        ready = tl.atomic_add(finished + first_token + token, mine, sem="acq_rel", scope="gpu")
+        if ready == NUM_HEADS - mine:
             tl.store(finished + first_token + token, 0)
             _store_codes(rows_out, out, first_token + token, out_stride, NUM_HEADS * HEAD_DIM, BLOCK)
 

@@ -7,12 +7,11 @@ from collections.abc import Sequence
 import numpy as np
 import torch
 
-from albireo.backends.cuda.kernels.sample import sample
 from albireo.backends.cuda.kernels.spec_verify import spec_verify
-from albireo.backends.cuda.sampling import SampleWorkspace, SamplingStaging
 from albireo.params import SamplingParams
 from albireo.sampling.sampler import Sampler
 from albireo.step import SampleTask
+from backends.cuda.draws import drawn
 
 
 def verified(drafts: Sequence[Sequence[int]], drawn: Sequence[Sequence[int]]) -> list[list[int]]:
@@ -56,8 +55,5 @@ def test_the_tokens_are_those_without_drafts() -> None:
         drafts = plain[:3]
         drafts[wrong_at:] = [(token + 1) % 30 for token in drafts[wrong_at:]]
         tasks = [SampleTask(0, params, 11, [3], drafts[:i]) for i in range(4)]
-        staging, out = SamplingStaging(4, 30, 8, torch.device("cpu")), torch.zeros(4, dtype=torch.int32)
-        logits = torch.from_numpy(model[[3, *drafts]])
-        space = SampleWorkspace.allocate(4, 30, torch.device("cpu"))
-        sample(logits, staging.fill(tasks, range(4)), space, out)
-        assert verified([drafts], [out.tolist()]) == [plain[: wrong_at + 1]]
+        out = drawn(model[[3, *drafts]], tasks, range(4))
+        assert verified([drafts], [out]) == [plain[: wrong_at + 1]]

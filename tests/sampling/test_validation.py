@@ -35,7 +35,7 @@ def test_edges_are_accepted() -> None:
         ({"allowed_token_ids": list(range(20))}, ["10, 11, 12, 13, 14 and 5 more"]),
         ({"stop_token_ids": [10]}, ["stop_token_ids", "10"]),
         ({"logit_bias": {10: 1.0}}, ["logit_bias", "10"]),
-        ({"logit_bias": {1: float("inf")}}, ["logit_bias", "token 1", "inf", "1e+30"]),
+        ({"logit_bias": {1: float("inf")}}, ["logit_bias", "token 1", "inf"]),
         ({"logit_bias": {1: 1e39}}, ["logit_bias", "1e+39"]),
         ({"bad_words": ["w"], "bad_words_token_ids": ((1, 10),)}, ["bad_words", "10"]),
         ({"bad_words": ["w"], "bad_words_token_ids": ((1, -1),)}, ["bad_words", "-1"]),

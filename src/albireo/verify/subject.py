@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Literal
 
 from albireo.api.checkpoint_source import CheckpointSource
+from albireo.api.devices import planning_device
 from albireo.api.engine_source import EngineSource
 from albireo.api.locate import locate_model
 from albireo.artifact import layout
@@ -18,7 +19,8 @@ from albireo.artifact.manifest import FileEntry
 from albireo.artifact.reader import EngineFiles, is_engine_directory
 from albireo.artifact.writer import file_entry
 from albireo.compiler.passes.shard import parts
-from albireo.compiler.pipeline import Pass, passes_without, shard_pass
+from albireo.compiler.pipeline import Pass, passes_for, passes_without, shard_pass
+from albireo.config import EngineConfig
 from albireo.errors import ConfigError
 from albireo.graph.node import Graph
 from albireo.models.config import ModelConfig
@@ -58,7 +60,9 @@ class Subject:
         """What rewrote the graph of the first rank."""
         options = self.files.manifest.options
         (first, *_) = parts(options.tensor_parallel_size, options.tp_invariant)
-        return (*(() if first is None else (shard_pass(first),)), *passes_without(options.without))
+        abilities = planning_device(EngineConfig(device=self.device)).catalog().abilities
+        passes = passes_for(abilities, passes_without(options.without))
+        return (*(() if first is None else (shard_pass(first),)), *passes)
 
     @property
     def model_len(self) -> int:

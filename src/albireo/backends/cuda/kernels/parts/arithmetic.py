@@ -66,4 +66,7 @@ def round_to_e4m3(x):
 @triton.jit
 def round_to_int(x):
     """float32 x, smaller than 2^22 in size, as the nearest whole number, ties to even; still float32."""
-    return (x + 12582912.0) - 12582912.0
+    if INTERP:
+        return (x + 12582912.0) - 12582912.0
+    # not that sum: a product before it could be fused with it, where a kernel allows that, and rounded once less
+    return tl.inline_asm_elementwise("cvt.rni.f32.f32 $0, $1;", "=f,f", [x], dtype=tl.float32, is_pure=True, pack=1)

@@ -19,7 +19,7 @@ from functools import partial
 from typing import Any
 
 from albireo.structured.xgrammar import wire
-from albireo.structured.xgrammar.library import Library
+from albireo.structured.xgrammar.native import Library
 
 #: Processor seconds more that a mask may take for each token that has to be read first.
 _TOKEN_S = 0.0005

@@ -105,15 +105,15 @@ def test_a_client_that_does_not_read_is_given_up(start: Any) -> None:
 
 def test_sigterm_lets_what_runs_finish(start: Any) -> None:
     server = start("--max-num-seqs", "1")
-    asks = [{**LONG, "n": 8}, LONG, LONG]
+    unread = {**LONG, "n": 8, "logprobs": 20}  # more than sockets hold: the server cannot end before it is read
+    asks = [unread, LONG, LONG]
     connections = [open_stream(server, ask, "connection: close") for ask in asks]
     wait_until(lambda: running(server) == 1)
     server.process.send_signal(signal.SIGTERM)
-    refusal = wait_until(
-        lambda: got if (got := server.http.post("/v1/completions", json=LONG)).status_code == 503 else None
-    )
+    wait_until(lambda: server.http.get("/health").status_code == 503)
+    refusal = server.http.post("/v1/completions", json=LONG)
+    assert refusal.status_code == 503
     assert refusal.headers["retry-after"] and refusal.json()["error"]["code"] == "shutting_down"
-    assert server.http.get("/health").status_code == 503
     for ask, connection in zip(asks, connections, strict=True):
         data = b""
         while chunk := connection.recv(1 << 16):

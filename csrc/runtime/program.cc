@@ -5,8 +5,6 @@
 #include <functional>
 #include <stdexcept>
 
-#include "kernels/attention/attention.h"
-
 namespace albireo {
 namespace {
 
@@ -49,9 +47,9 @@ void Program::prepare(const Step& step) {
   step_ = step;
   for (const Call& call : calls_)
     if (call.family == &kAttention) {  // the calls of all layers have heads of one shape
-      groups_.plan(step, call.args, threads_);
-      step_.order = groups_.order().data(), step_.groups = groups_.groups().data();
-      step_.num_groups = (int64_t)groups_.groups().size();
+      groups_.plan(step_, call.args, threads_);
+      leaving_ = leaving_rows_.plan(step_);
+      if (leaving_.sequences) leaving_groups_.plan(leaving_, call.args, threads_);
       break;
     }
   if (scratch_.empty())
@@ -64,7 +62,7 @@ void Program::prepare(const Step& step) {
     const int64_t rows = count_rows(step_, call.args.rows);
     call.args.tuning = call.tunings[bucket_of(rows)];
     private_rows_[i] = call.args.is_private && threads_ > 1 && rows <= kFewRows ? rows : 0;
-    items_[i] = rows > 0 && !is_private(i) ? call.family->items(call.args, step_) : 0;
+    items_[i] = rows > 0 && !is_private(i) ? call.family->items(call.args, step_of(call)) : 0;
   }
   top_.clear(step_.G);
 }
@@ -98,7 +96,7 @@ void Program::work(int64_t thread, size_t index, Scratch& scratch) {
       const int64_t begin = first + taken.fetch_add(claim, std::memory_order_relaxed);
       if (begin >= last) break;
       const int64_t end = std::min(begin + claim, last);
-      call.run(args, step_, begin, end, scratch);
+      call.run(args, step_of(call), begin, end, scratch);
       finished += end - begin;
     }
   }

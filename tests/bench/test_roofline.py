@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import math
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -85,6 +86,22 @@ def test_a_prompt_and_a_decoding_sequence_by_hand():
     final_norm = 8 * 4
     assert work.num_bytes == LAYER_BYTES + 4 * 16 + final_norm + 160 + (3 + 7) * 16
     assert work.flops == 4 * LAYER_FLOPS + 2 * 2 * 10 * 8 + ((1 + 2 + 3) + 7) * 32
+
+
+def test_attention_of_rows_that_leave_by_hand():
+    program = by_hand()
+    calls = tuple(replace(c, rows="S") if c.family == "attention" else c for c in program.calls)
+    every, leaving = Roofline(program), Roofline(replace(program, calls=calls))
+
+    def saved(shape: StepShape) -> int:
+        return (every.work(shape).flops - leaving.work(shape).flops) // 32
+
+    assert saved(StepShape(4, 2, 0, ((3, 3), (1, 7)))) == 1 + 2, "the last of each"
+    assert saved(StepShape(4, 0, 1, ((3, 3), (1, 7)))) == 1 + 2 + 7, "at least the shorter one's last"
+    assert saved(StepShape(4, 3, 0, ((3, 3), (1, 7)))) == 1, "two of the shorter one"
+    assert saved(StepShape(4, 4, 0, ((3, 3), (1, 7)))) == 0
+    assert saved(StepShape(4, 0, 0, ((3, 3), (1, 7)))) == 1 + 2 + 3 + 7
+    assert saved(StepShape(2, 0, 2, ((1, 3), (1, 7)))) == 0
 
 
 def test_rows_nobody_wants_cost_nothing():

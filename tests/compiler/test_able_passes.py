@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
@@ -14,9 +16,11 @@ from albireo.dtypes import TOKEN
 from albireo.graph.node import Graph
 from albireo.graph.spec import check_graph
 from albireo.models import load_architecture
-from compiler.examples import BLOCK_SIZE, MAX_POSITIONS, MAXIMA, FakeCatalog, model_graph
+from compiler.examples import BLOCK_SIZE, MAX_POSITIONS, MAXIMA, Decoder, FakeCatalog, model_graph
 from step_batches import Work, make_step
 from tiny_models import random_weights
+
+ONE = np.ones(1, np.int32)
 
 
 def encoded(dtype: str, encoding: str, of_v: str | None = None) -> Graph:
@@ -80,6 +84,42 @@ def test_attention_to_codes_is_exact() -> None:
     step = make_step([Work([5, 6, 7], 0, [1, 2])], 8)
     one, other = (interpret(g, step, weights, ReferenceKV(4, 8, "bfloat16"))["logits"] for g in (plain, fused))
     assert np.array_equal(one, other)
+
+
+@pytest.mark.parametrize(("dtype", "encoding"), [("bfloat16", None), ("float32", None), ("bfloat16", "int8")])
+def test_attention_of_rows_is_exact(dtype: str, encoding: str | None) -> None:
+    graph = encoded(dtype, encoding) if encoding else model_graph("llama", dtype)
+    plain, _ = run_passes(graph)
+    fused, records = run_passes(graph, passes_for(["attention of rows"], PASSES))
+    check_graph(fused)
+    attention = [node for node in fused.nodes if node.family == "attention"]
+    assert ["rows" in node.inputs for node in attention] == [False] * (len(attention) - 1) + [True]
+    assert attention[-1].output.type.dims[0] == "S" and attention[-1].inputs["q"].type.dims[0] == "T"
+    assert len(fused.nodes) == len(plain.nodes) - 1
+    (record,) = [record for record in records if record.name == "attention_of_rows"]
+    assert len(record.firings) == 1 and record.saved_bytes
+    weights = random_weights(load_architecture("llama").tiny, 1)
+    step = make_step([Work([5, 6, 7], 0, [1, 2]), Work([5, 9], 0, [3])], 8)
+    step = replace(step, logit_rows=np.array([4, 1, 4], np.int32), top_rows=np.array([2], np.int32), top_counts=ONE)
+    one, other = (interpret(g, step, weights, ReferenceKV(4, 8, dtype)) for g in (plain, fused))
+    assert one.outputs.keys() == other.outputs.keys() and len(one["logits"]) == 3
+    for name, wanted in one.outputs.items():
+        assert np.array_equal(wanted, other[name]), name
+
+
+def test_attention_that_others_read_is_of_all_rows() -> None:
+    class Tapped(Decoder):
+        def attend(self, q, i, **attrs):
+            self.tapped = super().attend(q, i, **attrs)
+            return self.tapped
+
+    decoder = Tapped()
+    graph = decoder.graph()
+    graph.outputs["tap"] = decoder.tapped
+
+    fused, records = run_passes(graph, passes_for(["attention of rows"], PASSES))
+    assert not any("rows" in node.inputs for node in fused.nodes if node.family == "attention")
+    assert not any(record.firings for record in records if record.name == "attention_of_rows")
 
 
 def test_the_ability_has_one_name() -> None:

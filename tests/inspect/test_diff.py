@@ -111,7 +111,7 @@ def test_passes_that_fired_elsewhere(made, tmp_path) -> None:
     _, other = make_engine(tmp_path, changes={"num_hidden_layers": 3}, max_num_seqs=4, max_num_batched_tokens=16)
     found = sections(engine, other)
     assert "num_layers 2 -> 3" in found["model"] and "merge_qkv: fired 2× -> fired 3×" in found["passes"]
-    assert found["calls"][0] == "21 -> 28" and any("KV layers 2 -> 3" in line for line in found["arena"])
+    assert found["calls"][0] == "20 -> 27" and any("KV layers 2 -> 3" in line for line in found["arena"])
 
 
 def test_two_checkpoints(made, tmp_path) -> None:

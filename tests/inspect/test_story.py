@@ -53,20 +53,21 @@ def test_savings_are_those_of_the_report() -> None:
     records = {record.name: record for record in explained.program.report}
     story = layer_story(explained, 1)
     reported = sum(records[name].saved_bytes["T"] for name in passes)
-    # the last layer's MLP works on other rows, and what it saves is counted there
+    # the last layer's attention and MLP work on other rows, and what they save is counted there
     last = [group for group in layer_story(explained, 2).groups if group.call.rows == "T"]
     saved = 2 * (story.before_bytes - story.after_bytes) + sum(group.saved_bytes for group in last)
     merged = 1 * E * 2  # merge_gate_up saves a read in the last layer too, before its rows change
-    assert reported == saved + merged
+    rounded = 2 * H * D * 4  # and fuse_attention_cast a pass over float32 attention
+    assert reported == saved + merged + rounded
 
 
 def test_a_layer_that_a_pass_changed_has_calls_of_its_own() -> None:
     explained = compiled(Decoder(layers=2).graph())
     story = layer_story(explained, 1)
     gathers = [group for group in story.groups if group.call.family == "gather"]
-    assert len(gathers) == 2 and not any(group.members for group in gathers)
+    assert len(gathers) == 1 and not any(group.members for group in gathers)
     assert story.num_ops == layer_story(explained, 0).num_ops
-    assert len(story.groups) == len(layer_story(explained, 0).groups) + 2
+    assert len(story.groups) == len(layer_story(explained, 0).groups) + 1
 
 
 def test_an_op_that_changes_nothing_is_dropped_where_its_reader_is() -> None:

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import numpy as np
 
-from albireo.compiler.pipeline import run_passes
+from albireo.compiler.pipeline import passes_of, run_passes
 from albireo.models import open_checkpoint
 from albireo.verify.bounds import evaluate
 from albireo.verify.layers import Carried, LayerError
@@ -21,8 +21,8 @@ from verify.models import graph_of, loaded
 def errors(pair: tuple[Path, Path], change: Callable[[Seen], Seen] = lambda seen: seen) -> list[LayerError]:
     checkpoint, engine = pair
     graph = graph_of(checkpoint, "bfloat16")
-    fused, _ = run_passes(graph)
     model = loaded(engine).model
+    fused, _ = run_passes(graph, passes_of(model.program))
     carried = Carried(fused, model.program.kv, NUM_BLOCKS)
     with open_checkpoint(checkpoint, graph) as weights:
         for seen in walk(model, fused, weights, walk_steps(range(90), 60, 16)):

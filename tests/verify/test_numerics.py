@@ -12,7 +12,7 @@ import pytest
 from albireo.backends.cpu.catalog import CpuCatalog
 from albireo.backends.cpu.machine import LEVELS, isa_levels
 from albireo.backends.cpu.model import CpuModel
-from albireo.compiler.pipeline import compile_graph
+from albireo.compiler.pipeline import compile_graph, passes_of
 from albireo.dtypes import COMPUTE_DTYPES
 from albireo.models import architectures, load_architecture, open_checkpoint
 from albireo.verify.numerics import Numerics, layers_stage, ops_stage, run_numerics
@@ -29,7 +29,7 @@ def numerics(model: CpuModel, checkpoint: Path, dtype: str, graph_dtype: str | N
     graph = graph_of(checkpoint, graph_dtype or dtype)
     steps = walk_steps(TOKENS, 100, model.program.kv.block_size)
     with open_checkpoint(checkpoint, graph) as weights:
-        return run_numerics(model, graph, weights, steps, lambda _: None)
+        return run_numerics(model, graph, weights, steps, lambda _: None, passes_of(model.program))
 
 
 @pytest.mark.parametrize("level", isa_levels())

@@ -10,7 +10,9 @@
 #include "albireo/kernel.h"
 #include "albireo/memory.h"
 #include "albireo/thread_pool.h"
+#include "kernels/attention/attention.h"
 #include "kernels/attention/groups.h"
+#include "kernels/attention/leaving_rows.h"
 #include "kernels/head_top/head_top.h"
 
 namespace albireo {
@@ -74,6 +76,9 @@ class Program {
   void work(int64_t thread, size_t index, Scratch& scratch);
   bool is_private(size_t index) const { return private_rows_[index] > 0; }
   Args args_of(size_t index, char* rows) const;
+  const Step& step_of(const Call& call) const {
+    return call.family == &kAttention && call.args.rows == Rows::kS ? leaving_ : step_;
+  }
   int64_t scratch_end() const { return round_up(scratch_bytes_, 64); }  // where a thread's own rows begin
   bool is_over(size_t index) const { return done_[index].value.load(std::memory_order_acquire) == items_[index]; }
 
@@ -82,13 +87,15 @@ class Program {
   std::vector<Program*> ranks_;
   std::vector<Call> calls_;
   Step step_{};                        // at hand
+  Step leaving_{};                     // its rows that leave, which attention of these alone works on
   std::vector<int64_t> items_;         // [calls] of it
   std::vector<int64_t> private_rows_;  // [calls] rows that every thread computes for itself; such a call has no items
   std::vector<Counter> done_;          // [calls] items finished
   std::vector<Counter> shares_;        // [calls][threads] items claimed of a thread's share
   std::vector<std::unique_ptr<Memory>> scratch_;
   TopLists top_;
-  SequenceGroups groups_;
+  SequenceGroups groups_, leaving_groups_;
+  LeavingRows leaving_rows_;
   std::vector<double> seconds_;
   int64_t scratch_bytes_ = 0, private_bytes_ = 0;
   bool profiling_ = false;

@@ -65,10 +65,16 @@ struct Step {
   const int32_t* top_rows;     // [G]
   const int32_t* top_counts;   // [G] how many of its best a row wants: 1 to kTopMost
   int64_t T, B, R, G, max_blocks;
+  const int32_t* sequences = nullptr;  // [B] row of block_table of each; none: row b. See leaving_rows.h
   const int32_t* order;        // [B] sequences, those of a group side by side
   const SharingGroup* groups;  // [num_groups]
   int64_t num_groups;
 };
+
+// Blocks of sequence b of a step. static: no ISA level may end up with the code of another.
+static constexpr const int32_t* table_of(const Step& s, int64_t b) {
+  return s.block_table + (s.sequences ? s.sequences[b] : b) * s.max_blocks;
+}
 
 // Which row count a call runs over.
 enum class Rows : int32_t { kT = 0, kR = 1, kG = 2, kS = 3 };

@@ -15,8 +15,6 @@ namespace {
 constexpr float kNothingSeen = -1e30f;
 constexpr int kLineBytes = 64;
 
-ALBIREO_INLINE const int32_t* table_of(const Step& s, int64_t b) { return s.block_table + b * s.max_blocks; }
-
 ALBIREO_INLINE V load_up_to(const float* p, int64_t n) { return n >= 16 ? load(p) : load_n(p, n); }
 ALBIREO_INLINE void store_up_to(float* p, V v, int64_t n) { n >= 16 ? store(p, v) : store_n(p, v, n); }
 
@@ -382,9 +380,10 @@ template <class W>
 using Queries = std::conditional_t<kIsWhole<W>, WeightF32, W>;
 
 template <class W>
-ALBIREO_INLINE void load_row(const Args& a, RowBlock<W>& r, int64_t i, int64_t token, int64_t head, int64_t position,
+ALBIREO_INLINE void load_row(const Args& a, const Step& step, RowBlock<W>& r, int64_t i, int64_t token, int64_t head,
                              Activations<Queries<W>>& source) {
-  const int64_t D = a.kv_shape.head_dim, from = token * source.source_stride + head * D;
+  const int64_t row = gathered_row(step, a.rows, a.gather, token);
+  const int64_t D = a.kv_shape.head_dim, from = row * source.source_stride + head * D;
   typename Queries<W>::A* q =
       kIsWhole<W> ? (typename Queries<W>::A*)(r.out + i * r.Dp) : (typename Queries<W>::A*)(r.q + i * r.Dp);
   if (D != r.Dp) memset(q, 0, r.Dp * sizeof(*q));
@@ -397,7 +396,7 @@ ALBIREO_INLINE void load_row(const Args& a, RowBlock<W>& r, int64_t i, int64_t t
     const V by = set1(scale);
     for (int64_t e = 0; e < r.Dp; e += 16) store(r.q + i * r.Dp + e, scale > 0.0f ? div(load(q + e), by) : zero());
   }
-  r.position[i] = position, r.out_at[i] = token * out_stride(a, a.num_heads * D) + head * D;
+  r.position[i] = step.positions[row], r.out_at[i] = token * out_stride(a, a.num_heads * D) + head * D;
 }
 
 // Nothing seen, nothing summed.
@@ -438,8 +437,8 @@ void attend(const Args& a, const Step& step, const SharingGroup& g, int64_t kv_h
     int64_t token = step.query_start[b] + skipped / per_token, head = skipped % per_token;
     const int64_t ahead = kAttentionRows / per_token + 1;  // the next item begins about there
     for (int64_t i = begin; i < end; i++) {
-      load_row(a, r, i, token, kv_head * per_token + head, step.positions[token], source);
-      if (token + ahead < step.T)
+      load_row(a, step, r, i, token, kv_head * per_token + head, source);
+      if (a.rows == Rows::kT && token + ahead < step.T)
         source.fetch((token + ahead) * source.source_stride + (kv_head * per_token + head) * D);
       if (++head == per_token) head = 0, token++;
     }

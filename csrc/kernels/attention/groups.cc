@@ -12,7 +12,6 @@ constexpr int64_t kItemsPerThread = 2;  // enough that threads end at about the 
 
 int64_t tokens_of(const Step& s, int64_t b) { return s.query_start[b + 1] - s.query_start[b]; }
 int64_t blocks_of(const Step& s, int64_t b, int64_t block_size) { return ceil_div(s.context_len[b], block_size); }
-const int32_t* table_of(const Step& s, int64_t b) { return s.block_table + b * s.max_blocks; }
 
 int64_t common_blocks(const Step& s, int64_t a, int64_t b, int64_t most) {
   return std::mismatch(table_of(s, a), table_of(s, a) + most, table_of(s, b)).first - table_of(s, a);
@@ -20,7 +19,7 @@ int64_t common_blocks(const Step& s, int64_t a, int64_t b, int64_t most) {
 
 }  // namespace
 
-void SequenceGroups::plan(const Step& step, const Args& a, int64_t threads) {
+void SequenceGroups::plan(Step& step, const Args& a, int64_t threads) {
   const int64_t size = a.kv_shape.block_size, per_token = a.num_heads / a.kv_shape.num_kv_heads;
   order_.resize(step.B);
   for (int64_t b = 0; b < step.B; b++) order_[b] = (int32_t)b;
@@ -51,6 +50,7 @@ void SequenceGroups::plan(const Step& step, const Args& a, int64_t threads) {
     }
     groups_.push_back({i, 1, tokens, 0, computed});
   }
+  step.order = order_.data(), step.groups = groups_.data(), step.num_groups = (int64_t)groups_.size();
 }
 
 }  // namespace albireo

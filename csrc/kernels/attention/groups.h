@@ -11,8 +11,9 @@ namespace albireo {
 class SequenceGroups {
  public:
   // Sequences of few tokens are grouped where they share at least a quarter of their positions, in groups small enough
-  // to give every thread an item. a: a call of the attention family. Cost: O(B log B) comparisons of block tables.
-  void plan(const Step& step, const Args& a, int64_t threads);
+  // to give every thread an item. a: a call of the attention family. Writes order, groups and num_groups of the step,
+  // which point into this object until the next call. Cost: O(B log B) comparisons of block tables.
+  void plan(Step& step, const Args& a, int64_t threads);
 
   const std::vector<int32_t>& order() const { return order_; }
   const std::vector<SharingGroup>& groups() const { return groups_; }

@@ -12,6 +12,7 @@ heads.
 from __future__ import annotations
 
 from collections import Counter, defaultdict
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from albireo.bench.roofline import (
@@ -107,8 +108,8 @@ class CostModel:
         self._vocab_size = vocab_size
         self._kv_bytes = kv_bytes(program)
         self._kinds: Counter[_Kind] = Counter()
-        #: (window, flops a position seen) -> calls
-        self._attention: Counter[tuple[int | None, int]] = Counter()
+        #: (rows, window, flops a position seen) -> calls
+        self._attention: Counter[tuple[str, int | None, int]] = Counter()
         self._python = STREAMED if Roofline(program, *other_ranks).decode_bytes > CACHE_BYTES else CACHED
         for each in (program, *other_ranks):
             for call in each.calls:
@@ -134,17 +135,21 @@ class CostModel:
             rows = rows_of[kind.rows]
             if rows:
                 found[kind.family] += calls * _call_s(kind, rows, limits)
-        for (window, per_position), calls in self._attention.items():
-            found["attention"] += calls * self._attention_s(shape, window, per_position, limits)
+        for (symbol, window, per_position), calls in self._attention.items():
+            if rows_of[symbol]:
+                sequences = shape.sequences_of(symbol)
+                found["attention"] += calls * self._attention_s(sequences, window, per_position, limits)
         if num_logits:
             found["sampling"] = num_logits * (SAMPLING_ROW_S + self._vocab_size * SAMPLING_ENTRY_S)
         found["python"] = self._python.step_s + self._python.step_sequence_s * len(shape.sequences)
         return dict(found)
 
-    def _attention_s(self, shape: StepShape, window: int | None, per_position: int, limits: Limits) -> float:
+    def _attention_s(
+        self, sequences: Sequence[tuple[int, int]], window: int | None, per_position: int, limits: Limits
+    ) -> float:
         """Each sequence reads its cache or multiplies, whichever takes longer; threads take them in turns."""
         total = CALL_S
-        for num_new, length in shape.sequences:
+        for num_new, length in sequences:
             moved = self._kv_bytes * positions_moved(num_new, length, window)
             seen = positions_seen(num_new, length, window) + ATTENTION_EXTRA_POSITIONS * num_new
             reading = moved / (limits.read_bytes_per_s * KV_READ_FRACTION)

@@ -10,6 +10,7 @@ embedding; flops of the linears and of attention. Not counted, so that the floor
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from albireo.dtypes import itemsize
@@ -37,6 +38,22 @@ class StepShape:
     def is_decode(self) -> bool:
         """Every sequence computes one token."""
         return self.num_tokens == len(self.sequences)
+
+    def sequences_of(self, rows: str) -> Sequence[tuple[int, int]]:
+        """As sequences, for the tokens that a call on rows of T, or on those of S that leave the model, computes.
+
+        Which leave is not known. At least, these are the last of the shortest sequences, one of each before two of any.
+        """
+        leaving = self.num_logit_rows + self.num_top_rows
+        if rows == "T" or leaving >= self.num_tokens:
+            return self.sequences
+        shortest = sorted(self.sequences, key=lambda sequence: sequence[1])[:leaving]
+        more, found = leaving - len(shortest), []
+        for num_new, length in shortest:
+            num_leaving = min(num_new, 1 + more)
+            more -= num_leaving - 1
+            found.append((num_leaving, length))
+        return found
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,8 +95,8 @@ class Roofline:
         self._once: Counter[str] = Counter()
         self._bytes_per_row: Counter[str] = Counter()
         self._flops_per_row: Counter[str] = Counter()
-        #: (window, flops a position seen) -> layers
-        self._attention: Counter[tuple[int | None, int]] = Counter()
+        #: (rows, window, flops a position seen) -> layers
+        self._attention: Counter[tuple[str, int | None, int]] = Counter()
         self._kv_bytes = kv_bytes(program)
         for each in (program, *other_ranks):
             for call in each.calls:
@@ -99,8 +116,8 @@ class Roofline:
             if rows:
                 num_bytes += self._once[symbol] + rows * self._bytes_per_row[symbol]
                 flops += rows * self._flops_per_row[symbol]
-        for (window, per_position), layers in self._attention.items():
-            for num_new, length in shape.sequences:
+        for (symbol, window, per_position), layers in self._attention.items():
+            for num_new, length in shape.sequences_of(symbol):
                 flops += layers * per_position * positions_seen(num_new, length, window)
                 num_bytes += layers * self._kv_bytes * positions_moved(num_new, length, window)
         return Work(num_bytes, flops)
@@ -149,12 +166,12 @@ def _product_cost(program: Program, call: Call) -> float:
     return 0.5 if any(each.kernel.startswith("attention.bfloat16") for each in program.calls) else 0.25
 
 
-def attention_of(call: Call) -> tuple[int | None, int]:
-    """Window (in a program, 0 is none) and flops a position seen of an attention call.
+def attention_of(call: Call) -> tuple[str, int | None, int]:
+    """Rows, window (in a program, 0 is none) and flops a position seen of an attention call.
 
     A product with a key and one with a value for each head, two flops an element.
     """
-    return call.attrs["window"] or None, 4 * call.attrs["num_heads"] * call.attrs["head_dim"]
+    return call.rows, call.attrs["window"] or None, 4 * call.attrs["num_heads"] * call.attrs["head_dim"]
 
 
 def kv_bytes(program: Program) -> int:

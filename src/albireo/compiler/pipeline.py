@@ -13,6 +13,7 @@ from albireo.compiler.emit import emit, kv_layout, make_calls, place_barriers
 from albireo.compiler.layouts import plan_layouts
 from albireo.compiler.memory_plan import plan_memory
 from albireo.compiler.passes import (
+    attention_of_rows,
     canonicalize,
     fold_norm,
     fold_scale,
@@ -72,6 +73,7 @@ ABLE_PASSES: tuple[tuple[str, Pass, Pass], ...] = (
     (FOUR_BY_SIXTEEN, canonicalize.run, widen_activations.run),
     ("norms in linears", fuse_epilogue.run, fold_norm.run),
     ("attention to codes", fuse_attention_cast.run, fuse_attention_codes.run),
+    ("attention of rows", fuse_attention_cast.run, attention_of_rows.run),
 )
 
 #: Passes that are no choice, and why; the others can be left out by name, to measure what they are worth.
@@ -107,8 +109,15 @@ def passes_without(names: Sequence[str]) -> tuple[Pass, ...]:
 
 def passes_for(abilities: Collection[str], passes: Sequence[Pass]) -> tuple[Pass, ...]:
     """passes, and those of ABLE_PASSES that a backend's abilities allow, each behind its own."""
-    more = {before: run for ability, before, run in ABLE_PASSES if ability in abilities}
-    return tuple(run for each in passes for run in ((each, more[each]) if each in more else (each,)))
+    able = [(before, run) for ability, before, run in ABLE_PASSES if ability in abilities]
+    return tuple(run for each in passes for run in (each, *(more for before, more in able if before is each)))
+
+
+def passes_of(program: Program) -> tuple[Pass, ...]:
+    """The passes that made a program, from its report."""
+    names = {record.name for record in program.report}
+    every = passes_for([ability for ability, _, _ in ABLE_PASSES], PASSES)
+    return tuple(run for run in every if pass_name(run) in names)
 
 
 def compile_graph(

@@ -21,7 +21,7 @@ Call families and their roles (a backend implements these):
     qkv_rope_kv  x, weight [, bias] [, q_norm, k_norm], rope -> q     writes k and v of this step to the KV cache;
         [, squares]                                         as in linear
         [, v_weight [, v_bias]]                             v's own, where weight has the rows of q and k alone
-    attention    q -> out
+    attention    q [, rows] -> out                          rows: out has these only
     head_top     x, weight -> ids, values                   best logits per row, of equals the lowest id first
 
 Families of single ops, for what no pass took into one of these (compiler/passes/single_ops.py). They read float32:

@@ -92,7 +92,10 @@ FAMILIES: dict[str, Family] = {
         writes_kv=True,
     ),
     "attention": Family(
-        ("q",), ("out",), ("layer", "num_heads", "num_kv_heads", "head_dim", "scale", "window", "softcap")
+        ("q",),
+        ("out",),
+        ("layer", "num_heads", "num_kv_heads", "head_dim", "scale", "window", "softcap"),
+        optional=("rows",),
     ),
     "head_top": Family(("x", "weight"), ("ids", "values"), ("n", "k"), weight="weight"),
     "elementwise": Family(("x",), ("out",), ("kind",), optional=("y",)),
@@ -223,7 +226,8 @@ def _check_shapes(program: Program, call: Call) -> None:
         if widths != {call.attrs["n"]} or call.args["x"] == call.args.get("residual") or not call.barrier:
             raise InvariantError(f"{call}: x and out are not {call.attrs['n']} wide, or there is no barrier behind it")
     if "rows" in call.args:
-        x, out = program.buffers[call.args["x"]], program.buffers[call.args["out"]]
+        x = program.buffers[call.args["q" if call.family == "attention" else "x"]]
+        out = program.buffers[call.args["out"]]
         if STEP_ARRAYS.get(call.args["rows"]) != (call.rows, x.rows):
             raise InvariantError(f"{call}: {call.args['rows']} does not pick {call.rows} of {x.rows} rows")
         if x.cols != out.cols or (call.family == "gather" and x.dtype != out.dtype):

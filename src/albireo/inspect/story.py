@@ -11,7 +11,7 @@ import re
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
-from albireo.compiler.pipeline import PASSES, run_passes
+from albireo.compiler.pipeline import passes_of, run_passes
 from albireo.dtypes import itemsize
 from albireo.errors import ConfigError, InvariantError
 from albireo.graph.node import Graph, Node, Value
@@ -85,9 +85,7 @@ def explain(base: Graph, program: Program) -> Explained:
 
     Raises: InvariantError when its calls are not the nodes of that graph.
     """
-    names = {record.name for record in program.report}
-    passes = [run for run in PASSES if run.__module__.rpartition(".")[2] in names]
-    fused, _ = run_passes(base, passes)
+    fused, _ = run_passes(base, passes_of(program))
     families = [call.family for call in program.calls]
     if families != [node.family for node in fused.nodes]:
         raise InvariantError(f"{len(families)} calls are not the {len(fused.nodes)} nodes they were made from")

@@ -10,7 +10,7 @@ from dataclasses import asdict, dataclass, field
 from typing import Any
 
 from albireo.backends.step_inputs import StepInputs
-from albireo.compiler.pipeline import PASSES, Pass, run_passes
+from albireo.compiler.pipeline import Pass, run_passes
 from albireo.graph.node import Graph
 from albireo.models.weights import Checkpoint
 from albireo.verify.blas_threads import one_blas_thread
@@ -48,7 +48,7 @@ def run_numerics(
     checkpoint: Checkpoint,
     steps: Sequence[StepInputs],
     advance: Callable[[int], None],
-    passes: Sequence[Pass] = PASSES,
+    passes: Sequence[Pass],
 ) -> Numerics:
     """Walk through steps.
 

@@ -45,7 +45,7 @@ class CpuCatalog:
         self._kernels = [(family, dtype, level) for family, dtype, level in _native.kernels() if level in levels]
 
     #: See KernelCatalog.
-    abilities: frozenset[str] = frozenset()
+    abilities: frozenset[str] = frozenset({"attention of rows"})
 
     def variants(self, family: str, dtype: str, attrs: Mapping[str, Any]) -> tuple[Variant, ...]:
         """See KernelCatalog."""

@@ -1,5 +1,5 @@
-// The rows that leave the model as a step of their own: what attention of these rows alone works on. A sequence of it is
-// a run of neighbouring rows of one sequence; out of a prompt mostly one row leaves.
+// The rows that leave the model as a step of their own: what attention of these rows alone works on. A sequence of it
+// is a run of neighbouring rows of one sequence; out of a prompt mostly one row leaves.
 #pragma once
 #include <vector>
 

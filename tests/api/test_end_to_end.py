@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import json
+import shutil
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -99,3 +101,21 @@ def test_the_bundled_model_tells_a_story() -> None:
         output = llm.generate("Once upon a time", SamplingParams(temperature=0, max_tokens=24))[0].outputs[0]
     words = output.text.split()
     assert len(words) >= 10 and all(word.isprintable() for word in words)
+
+
+@pytest.mark.parametrize("is_named", [True, False])
+def test_a_model_whose_configs_name_no_eos_stops_at_the_tokenizers(is_named: bool, tmp_path: Path) -> None:
+    from albireo.api.locate import BUNDLED
+
+    model = tmp_path / "story"
+    shutil.copytree(BUNDLED, model)
+    for name, change in (("config.json", {}), ("generation_config.json", {"eos_token_id": 1} if is_named else {})):
+        fields = json.loads((model / name).read_text())
+        fields.pop("eos_token_id", None)
+        (model / name).write_text(json.dumps(fields | change))
+    eos = json.loads((BUNDLED / "config.json").read_text())["eos_token_id"]
+    with LLM(str(model), **SETTINGS) as llm:
+        params = SamplingParams(temperature=0, max_tokens=5, logit_bias={eos: 100.0})
+        (only,) = llm.generate(["Once upon"], params)[0].outputs
+    assert only.finish_reason == ("length" if is_named else "stop")
+    assert len(only.token_ids) == (5 if is_named else 1)

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -123,7 +123,7 @@ def load(
         with _progress(programs, show_progress, on_progress) as advance:
             model, memory = device.model(config, source, graph, programs, memory, advance)
         pooler = None if hidden_states.problem(graph) else _pooler(config, source, device, model, is_tuned)
-        eos = eos_token_ids(model_config, defaults)
+        eos = eos_token_ids(model_config, defaults) or _eos_of(tokenizer, model_config.vocab_size)
         settings = EngineSettings.from_config(
             config,
             num_blocks=(memory.num_blocks,),
@@ -153,6 +153,13 @@ def load(
             device=device.name,
             pooler=pooler,
         )
+
+
+def _eos_of(tokenizer: Future[Tokenizer] | None, vocab_size: int) -> tuple[int, ...]:
+    """What ends a text by tokenizer_config.json: for models whose configs name nothing, which would never stop."""
+    loaded = tokenizer.result() if tokenizer else None
+    eos = loaded.eos_token_id if loaded else None
+    return (eos,) if eos is not None and eos < vocab_size else ()
 
 
 def _pooler(

@@ -175,7 +175,9 @@ def test_a_client_that_leaves_lets_its_blocks_go(start: Any, open_stream: Any) -
     connection.close()
     wait_until(lambda: server.metrics()["vllm:request_success_total"] == 200)
     assert server.metrics()["vllm:request_prefill_time_seconds_count"] == 0, "none was computed"
-    # What the engine has now is the next request alone.
+    # The engine hears in order: once it has answered another, a third is all that it has.
+    server.gate.open()
+    assert server.http.post("/v1/embeddings", json={"input": "Once"}).status_code == 200
     server.gate.hold(3)
     open_stream(server, {"input": [8] * 40}, path="/v1/embeddings")
     wait_until(server.gate.is_holding, server)

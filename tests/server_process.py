@@ -7,6 +7,7 @@ import re
 import signal
 import subprocess
 import sys
+import tempfile
 import threading
 import time
 from collections.abc import Callable
@@ -15,26 +16,43 @@ from typing import Any
 
 import httpx2 as httpx
 
+from step_gate import VARIABLE, Gate
+
 _DEADLINE_S = 60.0
 
 
 class Server:
     """A process that serves the bundled model.
 
-    Attributes: url: where it listens. lines: what it said on stderr so far.
+    Attributes:
+        url: where it listens.
+        lines: what it said on stderr so far.
+        gate: holds the steps of its engine process, which is a poisoned one (server/poisoned_worker.py).
     """
 
-    def __init__(self, *args: str, is_poisoned: bool = False) -> None:
+    def __init__(self, *args: str, is_poisoned: bool = False, is_loading_held: bool = False) -> None:
+        """Args: is_loading_held: the model is not loaded before gate.open(); of a poisoned one."""
         words = ["--port", "0", "--num-threads", "1", *args]
         command = [sys.executable, "-m", "albireo", "serve", *words]
         if is_poisoned:
             command = [sys.executable, str(Path(__file__).parent / "server" / "serve_poisoned.py"), *words]
         self.lines: list[str] = []
+        self.http = httpx.Client(timeout=60, trust_env=False)
         self._clients: list[Any] = []
-        self.process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True, bufsize=1)
-        threading.Thread(target=self._read, daemon=True).start()
-        self.url = self.wait_for(r"listening on (\S+)").group(1)
-        self.http = httpx.Client(base_url=self.url, timeout=60, trust_env=False)
+        self._directory = tempfile.TemporaryDirectory(prefix="albireo-test-")
+        self.gate = Gate(Path(self._directory.name))
+        if is_loading_held:
+            self.gate.hold_loading()
+        environment = {**os.environ, VARIABLE: self._directory.name}
+        self.process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True, bufsize=1, env=environment)
+        self._reader = threading.Thread(target=self._read, daemon=True)
+        self._reader.start()
+        try:
+            self.url = self.wait_for(r"listening on (\S+)").group(1)
+        except BaseException:
+            self.stop()
+            raise
+        self.http.base_url = self.url
 
     def _read(self) -> None:
         assert self.process.stderr is not None
@@ -48,6 +66,20 @@ class Server:
     def wait_until_ready(self) -> Server:
         wait_until(lambda: self.http.get("/health").status_code == 200, self)
         return self
+
+    def wait_for_end(self) -> int:
+        """The exit status, once everything it said was read."""
+        status = self.process.wait(_DEADLINE_S)
+        self._reader.join(_DEADLINE_S)
+        return status
+
+    def kill_held(self) -> None:
+        """End the engine process once its gate holds it, which makes certain that it dies in the middle of its work."""
+        wait_until(self.gate.is_holding, self)
+        (worker,) = self.workers()
+        os.kill(worker, signal.SIGKILL)
+        wait_until(lambda: has_ended(worker), self)
+        self.gate.forget()
 
     def workers(self) -> list[int]:
         """Process ids of the engine process."""
@@ -74,9 +106,10 @@ class Server:
 
     def stop(self) -> int:
         """SIGTERM, and the exit status."""
+        self.gate.open()
         if self.process.poll() is None:
             self.process.send_signal(signal.SIGTERM)
-        for client in [self.http, *self._clients]:
+        for client in (self.http, *self._clients):
             client.close()
         try:
             return self.process.wait(_DEADLINE_S)
@@ -84,8 +117,10 @@ class Server:
             if self.process.poll() is None:
                 os.kill(self.process.pid, signal.SIGKILL)
                 self.process.wait()
+            self._reader.join(_DEADLINE_S)  # who reads a pipe that is closed meanwhile raises
             assert self.process.stderr is not None
             self.process.stderr.close()
+            self._directory.cleanup()
 
 
 def wait_until(found: Callable[[], Any], server: Server | None = None) -> Any:
@@ -97,3 +132,11 @@ def wait_until(found: Callable[[], Any], server: Server | None = None) -> Any:
         assert server is None or server.process.poll() is None, f"the server ended: {server.lines[-5:]}"
         time.sleep(0.01)
     raise AssertionError(f"nothing came of it: {[] if server is None else server.lines[-5:]}")
+
+
+def has_ended(process_id: int) -> bool:
+    """Whether a process is gone, or waits for its parent to hear of it."""
+    try:
+        return Path(f"/proc/{process_id}/stat").read_text().rpartition(")")[2].split()[0] in "ZX"
+    except (FileNotFoundError, ProcessLookupError):
+        return True

@@ -102,12 +102,12 @@ def running(server: StubServer) -> Iterator[StubServer]:
     # asyncio.run() cancels what connections are left.
     thread = threading.Thread(target=lambda: asyncio.run(serve()))
     thread.start()
-    assert ready.wait(10)
+    ready.wait()
     try:
         yield server
     finally:
         stop[0]()
-        thread.join(10)
+        thread.join()
 
 
 def event(data: Any) -> bytes:

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import math
-from collections.abc import Iterator
+import threading
+from collections.abc import Coroutine, Iterator
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -21,6 +23,9 @@ from albireo import (
     SamplingParams,
     UnsupportedFeature,
 )
+from albireo.api.load import load
+from albireo.config import EngineConfig
+from albireo.step import StepPlan, StepResult
 
 TEXTS = ["Once upon a time", "The cat sat on the mat.", "Once upon a time"]
 MEAN = PoolingParams(pooling_type="mean")
@@ -126,23 +131,37 @@ def test_many_async_ones_beside_a_stream_are_the_same(llm: LLM) -> None:
 
 
 def test_async_refusals_and_aborts_raise() -> None:
+    """A request is left while its first step, of 500, is held."""
+    loaded = load(EngineConfig(num_threads=1, max_num_batched_tokens=1))
+    begun, gate = threading.Event(), threading.Event()
+
+    def held(plan: StepPlan) -> StepResult:
+        begun.set()
+        gate.wait(60)
+        return loaded.execute(plan)
+
+    async def hold(asked: Coroutine[Any, Any, Any]) -> asyncio.Task[Any]:
+        begun.clear()
+        gate.clear()
+        task = asyncio.create_task(asked)
+        await asyncio.to_thread(begun.wait, 60)
+        return task
+
     async def main() -> None:
-        async with AsyncLLM(num_threads=1, max_num_batched_tokens=1) as engine:
+        async with AsyncLLM.from_loaded(replace(loaded, execute=held)) as engine:
             with pytest.raises(PromptTooLong):
                 await engine.embed([5] * 600)
             with pytest.raises(InvalidParams, match="dimensions"):
                 await engine.embed("a", PoolingParams(dimensions=1000))
-            waiting = asyncio.create_task(engine.embed([5] * 500, request_id="slow"))
-            while not engine.stats().num_requests_running:
-                await asyncio.sleep(0.001)
+            waiting = await hold(engine.embed([5] * 500, request_id="slow"))
             await engine.abort("slow")
+            gate.set()
             with pytest.raises(EngineError, match="request slow of 500 tokens got no embedding: it was aborted"):
                 await waiting
-            cancelled = asyncio.create_task(engine.embed([5] * 500))
-            while not engine.stats().num_requests_running:
-                await asyncio.sleep(0.001)
+            cancelled = await hold(engine.embed([5] * 500))
             cancelled.cancel()
             await asyncio.gather(cancelled, return_exceptions=True)
+            gate.set()
             while engine.stats().num_requests_running:
                 await asyncio.sleep(0.001)
 

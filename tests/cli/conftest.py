@@ -6,7 +6,7 @@ import os
 import signal
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -31,16 +31,22 @@ def albireo() -> Callable[..., Result]:
 
 
 @pytest.fixture
-def process() -> Callable[..., subprocess.Popen[bytes]]:
+def process() -> Iterator[Callable[..., subprocess.Popen[bytes]]]:
     """Starts a command line as a process that SIGINT ends, whoever runs the tests; the caller waits for it."""
+    started: list[subprocess.Popen[bytes]] = []
 
     def start(*args: str, **options: object) -> subprocess.Popen[bytes]:
         env = {**os.environ, "PYTHONPATH": str(SOURCE), **options.pop("env", {})}  # type: ignore[dict-item]
         streams = {"stdin": subprocess.DEVNULL, "stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
         before = signal.signal(signal.SIGINT, signal.SIG_DFL)  # a shell's background jobs ignore it, and so do theirs
         try:
-            return subprocess.Popen([sys.executable, "-m", "albireo", *args], env=env, **{**streams, **options})
+            command = [sys.executable, "-m", "albireo", *args]
+            started.append(subprocess.Popen(command, env=env, **{**streams, **options}))  # type: ignore[call-overload]
+            return started[-1]
         finally:
             signal.signal(signal.SIGINT, before)
 
-    return start
+    yield start
+    for child in started:
+        with child:  # its pipes are closed, and it is waited for
+            child.kill()  # where the caller did not come to wait

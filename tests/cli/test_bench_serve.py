@@ -145,7 +145,7 @@ def test_warm_ups_do_not_count(serve, server):
     result = serve(*QUICK, *TOKENIZER, "--num-warmups", "3")
     assert (result.exit_code, result.stderr) == (1, "error: 3 of 3 warm-up requests failed: HTTP 500: no\n")
     result = serve(*QUICK, *TOKENIZER, "--ready-check-timeout-sec", "0.1")
-    assert (result.exit_code, result.stderr) == (1, "error: the server was not ready within 0.1 s: HTTP 500: no\n")
+    assert result.exit_code == 1 and result.stderr.startswith("error: the server was not ready within 0.1 s: ")
 
 
 def test_a_trace_is_replayed(serve, server, tmp_path):

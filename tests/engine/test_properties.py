@@ -9,7 +9,7 @@ import zlib
 from typing import Any
 
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from albireo.errors import PromptTooLong
@@ -143,7 +143,7 @@ def pick(bench: Any, number: int) -> str:
     return alive[number % len(alive)] if alive and number % 5 else str(number % max(len(bench.added), 1))
 
 
-@settings(max_examples=300, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@settings(max_examples=300)
 @given(setup=setups, script=st.lists(events, min_size=12, max_size=40))
 def test_every_request_ends_once_with_the_tokens_it_gets_alone(
     bench: Any, step_failed: type[Exception], setup: dict[str, Any], script: list[tuple[str, Any]]

@@ -31,14 +31,14 @@ def scanned(pieces: list[str]) -> tuple[Status, int]:
 
 
 @given(VALUES, st.integers(0, 1000), st.booleans())
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 def test_a_value_ends_where_it_ends_however_it_is_cut(value: object, seed: int, ascii_only: bool) -> None:
     text = json.dumps(value, ensure_ascii=ascii_only, indent=seed % 3 or None)
     assert scanned(cut(text + " ;rest", random.Random(seed))) == (Status.DONE, len(text))
 
 
 @given(st.text(alphabet='{}[]",:\\u0123456789abcdef-+.eEtrulsn \n', max_size=30), st.integers(0, 1000))
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=300)
 def test_it_takes_exactly_what_json_takes(text: str, seed: int) -> None:
     whole = scanned([text, "\0"])
     assert scanned([*cut(text, random.Random(seed)), "\0"]) == whole

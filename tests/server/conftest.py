@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import json
+import socket
 from collections.abc import Callable, Iterator
+from contextlib import ExitStack
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -43,12 +47,30 @@ def thinker(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
 @pytest.fixture
 def start() -> Iterator[Callable[..., Server]]:
     """start(*args): a server of one's own, ready to serve."""
-    made: list[Server] = []
+    with ExitStack() as stack:
 
-    def begin(*args: str, is_poisoned: bool = False, is_ready: bool = True) -> Server:
-        made.append(Server(*args, is_poisoned=is_poisoned))
-        return made[-1].wait_until_ready() if is_ready else made[-1]
+        def begin(*args: str, is_ready: bool = True, **kwargs: bool) -> Server:
+            made = Server(*args, **kwargs)
+            stack.callback(made.stop)
+            return made.wait_until_ready() if is_ready else made
 
-    yield begin
-    for each in made:
-        each.stop()
+        yield begin
+
+
+@pytest.fixture
+def open_stream(start: Any) -> Iterator[Callable[..., socket.socket]]:
+    """open_stream(server, ask, *headers): a request whose answer nobody has read yet."""
+    with ExitStack() as stack:
+
+        def begin(server: Server, ask: dict[str, Any], *headers: str, path: str = "/v1/completions") -> socket.socket:
+            host, port = server.url.removeprefix("http://").split(":")
+            connection = stack.enter_context(socket.socket())
+            connection.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+            connection.settimeout(60)
+            connection.connect((host, int(port)))
+            body = json.dumps(ask).encode()
+            lines = [f"POST {path} HTTP/1.1", "host: x", f"content-length: {len(body)}", *headers, "", ""]
+            connection.sendall("\r\n".join(lines).encode() + body)
+            return connection
+
+        yield begin

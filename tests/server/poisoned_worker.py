@@ -1,5 +1,5 @@
 """An engine process that a request can hurt, by the bias it asks for on token 1, once it has three tokens; or by a
-regular expression, while it is compiled."""
+regular expression, while it is compiled. A test can hold its steps, and its loading (step_gate.py)."""
 
 from __future__ import annotations
 
@@ -7,21 +7,34 @@ import os
 import signal
 import sys
 import time
+from pathlib import Path
+from typing import Any
 
-from albireo.engine_process.worker import run
+import albireo.engine_process.worker
 from albireo.execution.runner import Runner
 from albireo.step import StepPlan, StepResult, TokenConstraint
 from albireo.structured.compiler import GrammarCompiler
 from albireo.structured_params import StructuredOutputsParams
 
+sys.path.append(str(Path(__file__).parents[1]))
+from step_gate import VARIABLE, Gate
+
 CRASH, RAISE, HANG, OUT_OF_MEMORY = 0.125, 0.25, 0.5, 0.75
 CRASHING_REGEX = "(crash){3}"
 
+_gate = Gate(Path(os.environ[VARIABLE]))
+_load = albireo.engine_process.worker.load
 _execute = Runner.execute
 _compile = GrammarCompiler.compile
 
 
+def held(*args: Any, **kwargs: Any) -> Any:
+    _gate.wait_to_load()
+    return _load(*args, **kwargs)
+
+
 def poisoned(self: Runner, plan: StepPlan) -> StepResult:
+    _gate.wait_to_step()
     for task in (task for work in plan.work for task in work.samples):
         poison = (task.params.logit_bias or {}).get(1)
         if poison is None or len(task.output_token_ids) < 3:
@@ -46,4 +59,5 @@ def crashing(self: GrammarCompiler, params: StructuredOutputsParams) -> TokenCon
 if __name__ == "__main__":
     Runner.execute = poisoned  # type: ignore[method-assign]
     GrammarCompiler.compile = crashing  # type: ignore[method-assign]
-    run(sys.argv[1], sys.argv[2])
+    albireo.engine_process.worker.load = held
+    albireo.engine_process.worker.run(sys.argv[1], sys.argv[2])

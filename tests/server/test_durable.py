@@ -11,6 +11,8 @@ from typing import Any
 import httpx2 as httpx
 import openai
 
+from server_process import wait_until
+
 NUM_STREAMS, NUM_KILLS = 32, 20
 
 
@@ -91,20 +93,20 @@ def test_no_client_notices_that_the_engine_was_killed(start: Any) -> None:
         assert [answer["usage"] for answer in answers] == [
             sum(len(choice[1]) for key, choice in answer.items() if key != "usage") for answer in answers
         ]
-    health = server.http.get("/health").json()
-    assert health["num_restarts"] == NUM_KILLS
+    # The last kill may have come when all was answered.
+    wait_until(lambda: server.http.get("/health").json() == {"status": "ok", "num_restarts": NUM_KILLS}, server)
     assert not server.http.get("/v1/requests/none/explain").is_success
 
 
 def test_a_request_without_a_seed_goes_on_as_itself(start: Any) -> None:
-    server = start()
+    server = start(is_poisoned=True)
     ask = {"model": "story", "prompt": "Once", "max_tokens": 300, "temperature": 1.0}
+    server.gate.hold(6)
     with server.client().completions.create(**ask, stream=True, extra_body={"ignore_eos": True}) as stream:
-        name, text = "", ""
-        for count, chunk in enumerate(stream):
-            name, text = chunk.id, text + chunk.choices[0].text
-            if count == 5:
-                os.kill(server.workers()[0], signal.SIGKILL)
+        server.kill_held()
+        server.gate.open()
+        chunks = list(stream)
+    name, text = chunks[0].id, "".join(chunk.choices[0].text for chunk in chunks)
     account = server.http.get(f"/v1/requests/{name}/explain").json()
     (prompt,) = account["prompts"]
     assert prompt["num_restarts"] == 1 and account["parts"]["restart_s"] > 0

@@ -186,10 +186,12 @@ def test_a_stream_keeps_its_pace_beside_all_that(server: Any) -> None:
 
     thread = threading.Thread(target=pester)
     thread.start()
-    with server.http.stream("POST", "/v1/completions", json=ask) as answer:
-        lines = [line for line in answer.iter_lines() if line.startswith("data: ")]
-    is_over.set()
-    thread.join()
+    try:
+        with server.http.stream("POST", "/v1/completions", json=ask) as answer:
+            lines = [line for line in answer.iter_lines() if line.startswith("data: ")]
+    finally:
+        is_over.set()
+        thread.join()
     assert statuses == {400}
     assert lines[-1] == "data: [DONE]" and 0 < len(lines) <= alone + 300
     texts = [choice["text"] for line in lines[:-1] for choice in json.loads(line[6:])["choices"]]

@@ -2,65 +2,73 @@
 
 from __future__ import annotations
 
-import json
+import contextlib
 import os
 import signal
-import socket
 import subprocess
 import sys
-import time
 from pathlib import Path
 from typing import Any
 
 import openai
 import pytest
 
-from server_process import wait_until
+from server_process import has_ended, wait_until
 
 LONG: dict[str, Any] = {"prompt": "Once upon a time", "max_tokens": 500, "ignore_eos": True, "stream": True, "seed": 1}
 
 
-def open_stream(server: Any, ask: dict[str, Any], *headers: str) -> socket.socket:
-    """A request whose answer nobody has read yet."""
-    host, port = server.url.removeprefix("http://").split(":")
-    connection = socket.socket()
-    connection.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
-    connection.settimeout(30)
-    connection.connect((host, int(port)))
-    body = json.dumps(ask).encode()
-    lines = ["POST /v1/completions HTTP/1.1", "host: x", f"content-length: {len(body)}", *headers, "", ""]
-    connection.sendall("\r\n".join(lines).encode() + body)
+def wait_until_known(server: Any, *names: str) -> None:
+    """Until the server has these requests."""
+    for name in names:
+        wait_until(lambda name=name: server.http.get(f"/v1/requests/cmpl-{name}/explain").status_code == 200)
+
+
+def wait_until_over(server: Any, before: dict[str, float], num: int) -> None:
+    """Until so many more have ended than in `before`."""
+    name = "vllm:request_success_total"
+    wait_until(lambda: server.metrics()[name] == before[name] + num)
+
+
+def hold_one(server: Any, open_stream: Any) -> Any:
+    """A request that has its first token, and no other before the gate is opened."""
+    server.gate.hold(1)
+    connection = open_stream(server, LONG)
+    wait_until(server.gate.is_holding, server)
     return connection
 
 
-def running(server: Any) -> float:
-    return server.metrics()["vllm:num_requests_running"]
-
-
-def test_a_client_that_leaves_frees_its_blocks(start: Any) -> None:
-    server = start("--max-num-seqs", "2")
+def test_a_client_that_leaves_frees_its_blocks(start: Any, open_stream: Any) -> None:
+    server = start("--max-num-seqs", "2", "--num-gpu-blocks-override", "65", is_poisoned=True)
     for ask in ({**LONG, "n": 16}, {**LONG, "n": 16, "stream": False}, {**LONG, "n": 2}):
+        num = ask.get("n", 1)
         before = server.metrics()
+        server.gate.hold(3)
         connection = open_stream(server, {**ask, "max_tokens": 505})
-        wait_until(lambda: running(server) > 0)
+        wait_until(server.gate.is_holding, server)
         connection.close()
-        wait_until(lambda: running(server) == 0)
-        after = server.metrics()
-        assert after["vllm:kv_cache_usage_perc"] == 0
-        aborted = after["vllm:request_success_total"] - before["vllm:request_success_total"]
-        assert aborted == ask.get("n", 1)
-        made = after["vllm:generation_tokens_total"] - before["vllm:generation_tokens_total"]
-        assert made < 505 * ask.get("n", 1)
-    assert server.http.post("/v1/completions", json={"prompt": "Once", "max_tokens": 3}).status_code == 200
+        wait_until_over(server, before, num)
+        made = server.metrics()["vllm:generation_tokens_total"] - before["vllm:generation_tokens_total"]
+        assert 0 < made < 505 * num
+        # The engine hears in order: once it has answered another, a third is all that it has.
+        server.gate.open()
+        assert server.http.post("/v1/completions", json={"prompt": "A cat", "max_tokens": 3}).status_code == 200
+        server.gate.hold(3)
+        other = open_stream(server, {**LONG, "prompt": "A cat", "max_tokens": 10})
+        wait_until(server.gate.is_holding, server)
+        wait_until(lambda: server.metrics()["vllm:num_requests_running"] == 1)
+        found = server.metrics()
+        assert (found["vllm:num_requests_waiting"], found["vllm:kv_cache_usage_perc"]) == (0, 1 / 64)
+        server.gate.open()
+        assert b"HTTP/1.1 200" in other.recv(1 << 16)
+        wait_until_over(server, before, num + 2)
 
 
-def test_a_full_queue_is_a_429(start: Any) -> None:
-    server = start("--max-num-seqs", "1", "--max-num-queued-requests", "2")
-    waiting = [open_stream(server, {**LONG, "n": 32, "request_id": "first"})]
-    wait_until(lambda: running(server) == 1)
+def test_a_full_queue_is_a_429(start: Any, open_stream: Any) -> None:
+    server = start("--max-num-seqs", "1", "--max-num-queued-requests", "2", is_poisoned=True)
+    waiting = [hold_one(server, open_stream)]
     waiting += [open_stream(server, {**LONG, "request_id": name}) for name in "ab"]
-    for name in "ab":
-        wait_until(lambda name=name: server.http.get(f"/v1/requests/cmpl-{name}/explain").status_code == 200)
+    wait_until_known(server, "a", "b")
     with pytest.raises(openai.RateLimitError) as raised:
         server.client().completions.create(model="story", prompt="Once", max_tokens=1)
     assert int(raised.value.response.headers["retry-after"]) >= 1
@@ -69,26 +77,25 @@ def test_a_full_queue_is_a_429(start: Any) -> None:
     assert (behind["running"], behind["waiting"]) == (1, 1)
     for connection in waiting:
         connection.close()
-    wait_until(lambda: server.metrics()["vllm:num_requests_waiting"] == 0)
+    wait_until(lambda: server.metrics()["vllm:request_success_total"] == 3)
+    server.gate.open()
     answer = server.client().completions.create(model="story", prompt="Once", max_tokens=1)
     assert answer.choices[0].finish_reason == "length"
 
 
-def test_a_deadline(start: Any) -> None:
-    server = start("--max-num-seqs", "1", "--request-timeout", "20")
-    connection = open_stream(server, LONG)
-    wait_until(lambda: running(server) == 1)
+def test_a_deadline(start: Any, open_stream: Any) -> None:
+    server = start("--max-num-seqs", "1", "--request-timeout", "60", is_poisoned=True)
+    hold_one(server, open_stream)
     client = server.client(default_headers={"x-request-timeout": "0.02"})
     with pytest.raises(openai.InternalServerError, match=r"longer than 0\.02 s") as raised:
         client.completions.create(model="story", prompt="Once", max_tokens=400, n=8)
     assert raised.value.status_code == 504
-    connection.close()
-    wait_until(lambda: running(server) == 0)
+    server.gate.open()
     bad = server.http.post("/v1/completions", json={"prompt": "a"}, headers={"x-request-timeout": "soon"})
     assert bad.status_code == 400
 
 
-def test_a_client_that_does_not_read_is_given_up(start: Any) -> None:
+def test_a_client_that_does_not_read_is_given_up(start: Any, open_stream: Any) -> None:
     server = start("--reader-timeout", "0.3")
     connection = open_stream(server, {**LONG, "n": 16, "logprobs": 20, "request_id": "stuck"})
     wait_until(lambda: server.metrics()["vllm:request_success_total"] == 16)
@@ -96,53 +103,57 @@ def test_a_client_that_does_not_read_is_given_up(start: Any) -> None:
     account = server.http.get("/v1/requests/cmpl-stuck/explain").json()
     assert account["waited_for_reader_s"] >= 0.25
     assert sum(account["parts"].values()) == pytest.approx(account["wall_s"], abs=1e-9)
-    received = b""
-    while chunk := connection.recv(1 << 16):
-        received += chunk
+    received = read(connection)
     assert received.startswith(b"HTTP/1.1 200") and b"[DONE]" not in received
-    connection.close()
 
 
-def test_sigterm_lets_what_runs_finish(start: Any) -> None:
-    server = start("--max-num-seqs", "1")
-    unread = {**LONG, "n": 8, "logprobs": 20}  # more than sockets hold: the server cannot end before it is read
-    asks = [unread, LONG, LONG]
-    connections = [open_stream(server, ask, "connection: close") for ask in asks]
-    wait_until(lambda: running(server) == 1)
+def read(connection: Any) -> bytes:
+    """All that comes until the server closes it."""
+    data = b""
+    while chunk := connection.recv(1 << 16):
+        data += chunk
+    return data
+
+
+def test_sigterm_lets_what_runs_finish(start: Any, open_stream: Any) -> None:
+    server = start("--max-num-seqs", "1", is_poisoned=True)
+    server.gate.hold(20)
+    names = ("runs", "waits", "waits-too")
+    connections = [
+        open_stream(server, {**LONG, "max_tokens": 60, "request_id": name}, "connection: close") for name in names
+    ]
+    wait_until_known(server, *names)
+    wait_until(server.gate.is_holding, server)
     server.process.send_signal(signal.SIGTERM)
     wait_until(lambda: server.http.get("/health").status_code == 503)
     refusal = server.http.post("/v1/completions", json=LONG)
     assert refusal.status_code == 503
     assert refusal.headers["retry-after"] and refusal.json()["error"]["code"] == "shutting_down"
-    for ask, connection in zip(asks, connections, strict=True):
-        data = b""
-        while chunk := connection.recv(1 << 16):
-            data += chunk
-        assert data.count(b'"finish_reason":"length"') == ask.get("n", 1) and b"data: [DONE]" in data
-        connection.close()
-    assert server.process.wait(30) == 0
+    server.gate.open()
+    assert server.wait_for_end() == 0
+    for connection in connections:  # what was said to them is in the sockets
+        data = read(connection)
+        assert data.count(b'"finish_reason":"length"') == 1 and b"data: [DONE]" in data
 
 
-def test_sigterm_waits_no_longer_than_told(start: Any) -> None:
+def test_sigterm_waits_no_longer_than_told(start: Any, open_stream: Any) -> None:
     server = start("--shutdown-timeout", "0.1", is_poisoned=True)
-    with open_stream(server, {**LONG, "logit_bias": {"1": 0.5}}) as connection:  # hangs: see poisoned_worker.py
-        wait_until(lambda: server.metrics()["vllm:generation_tokens_total"] >= 3)
-        server.process.send_signal(signal.SIGTERM)
-        assert server.process.wait(30) == 0
-        data = b""
-        while chunk := connection.recv(1 << 16):
-            data += chunk
-        assert b"the server is shutting down" in data
+    connection = open_stream(server, {**LONG, "logit_bias": {"1": 0.5}})  # hangs: see poisoned_worker.py
+    wait_until(lambda: server.metrics()["vllm:generation_tokens_total"] >= 3)
+    server.process.send_signal(signal.SIGTERM)
+    assert server.wait_for_end() == 0
+    assert b"the server is shutting down" in read(connection)
 
 
 def test_health_answers_while_the_model_loads(start: Any) -> None:
-    server = start(is_ready=False)
-    seen = [server.http.get("/health")]
-    while seen[-1].status_code != 200:
-        early = server.http.post("/v1/completions", json={"prompt": "Once"})
-        assert early.status_code == 200 or (early.status_code == 503 and early.headers["retry-after"])
-        seen.append(server.http.get("/health"))
-    assert seen[0].status_code == 503 and seen[0].json()["status"] == "loading"
+    server = start(is_ready=False, is_poisoned=True, is_loading_held=True)
+    seen = [server.http.get("/health") for _ in range(3)]
+    assert all(each.status_code == 503 and each.json()["status"] == "loading" for each in seen)
+    early = server.http.post("/v1/completions", json={"prompt": "Once"})
+    assert early.status_code == 503 and early.headers["retry-after"]
+    server.gate.open()
+    wait_until(lambda: seen.append(server.http.get("/health")) or seen[-1].status_code == 200, server)
+    assert server.http.post("/v1/completions", json={"prompt": "Once"}).status_code == 200
     progress = [each.json()["progress"] for each in seen[:-1]]
     assert progress == sorted(progress) and 0 <= progress[0] <= progress[-1] <= 1
 
@@ -167,21 +178,20 @@ def test_a_port_that_is_taken_ends_the_server(server: Any) -> None:
     assert "Traceback" not in done.stderr
 
 
-def test_an_engine_that_does_not_come_back_ends_the_server(start: Any) -> None:
+def test_an_engine_that_does_not_come_back_ends_the_server(start: Any, open_stream: Any) -> None:
     server = start(is_poisoned=True)
     connection = open_stream(server, {**LONG, "logit_bias": {"1": 0.5}})
     wait_until(lambda: server.metrics()["vllm:generation_tokens_total"] >= 3)
-    end = time.monotonic() + 50
-    while server.process.poll() is None and time.monotonic() < end:
-        for worker in server.workers():
-            os.kill(worker, signal.SIGSEGV)
-        time.sleep(0.02)
-    assert server.process.wait(30) == 1
-    data = b""
-    while chunk := connection.recv(1 << 16):
-        data += chunk
-    connection.close()
-    assert b'"error"' in data
+
+    def kill() -> bool:
+        with contextlib.suppress(ProcessLookupError, FileNotFoundError):  # the server has heard of its end, or ended
+            for worker in server.workers():
+                os.kill(worker, signal.SIGSEGV)
+        return server.process.poll() is not None
+
+    wait_until(kill)
+    assert server.wait_for_end() == 1
+    assert b'"error"' in read(connection)
     assert any(line.startswith("error: the engine process ended again and again") for line in server.lines)
 
 
@@ -189,10 +199,8 @@ def test_a_worker_does_not_outlive_its_server(start: Any) -> None:
     server = start()
     (worker,) = server.workers()
     os.kill(server.process.pid, signal.SIGKILL)
-    server.process.wait(30)
-    wait_until(
-        lambda: not Path(f"/proc/{worker}").exists() or "Z" in Path(f"/proc/{worker}/stat").read_text().split()[2]
-    )
+    server.wait_for_end()
+    wait_until(lambda: has_ended(worker))
 
 
 def test_the_api_process_has_no_weights_and_no_native_code(start: Any) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import signal
 import threading
 from typing import Any
@@ -87,24 +86,29 @@ def test_several_follow_one(client: Any) -> None:
 
 
 def test_it_goes_on_when_the_engine_was_killed(start: Any) -> None:
-    server = start()
+    server = start(is_poisoned=True)
     client = server.client()
     expected = client.responses.create(**LONG).output_text
-    stream = client.responses.create(**LONG, background=True, stream=True)
-    seen = [event for _, event in zip(range(20), stream, strict=False)]
-    stream.close()
-    os.kill(server.workers()[0], signal.SIGKILL)
-    seen += follow(client, seen[0].response.id, starting_after=19)
+    server.gate.hold(20)
+    seen = []
+    with client.responses.create(**LONG, background=True, stream=True) as stream:
+        for event in stream:
+            seen.append(event)
+            if event.type == "response.output_text.delta":
+                break
+    server.kill_held()
+    server.gate.open()
+    seen += follow(client, seen[0].response.id, starting_after=seen[-1].sequence_number)
     assert [event.sequence_number for event in seen] == list(range(len(seen)))
     assert "".join(event.delta for event in seen if event.type == "response.output_text.delta") == expected
     assert server.http.get("/health").json()["num_restarts"] == 1
 
 
 def test_a_follower_learns_that_it_was_cancelled(client: Any, server: Any) -> None:
-    stream = client.responses.create(**LONG, background=True, stream=True)
-    first = next(stream)
-    client.responses.cancel(first.response.id)
-    kinds = [event.type for event in stream]
+    with client.responses.create(**LONG, background=True, stream=True) as stream:
+        first = next(stream)
+        client.responses.cancel(first.response.id)
+        kinds = [event.type for event in stream]
     assert kinds[-1] in ("response.cancelled", "response.incomplete")
     assert [event.type for event in follow(client, first.response.id)][1:] == kinds
     wait_until(lambda: server.metrics()["vllm:num_requests_running"] == 0)

@@ -118,16 +118,18 @@ def blocks_of(runs: list[int]) -> list[int]:
     return [block for first, num in zip(runs[::2], runs[1::2], strict=True) for block in range(first, first + num)]
 
 
-def first(events: Iterator[Any], is_it: Callable[[Any], bool]) -> Any:
-    """The first event of a kind; fails when it does not come."""
-    found = next((event for event in itertools.islice(events, 100) if is_it(event)), None)
-    assert found is not None, "no such event came"
-    return found
+def first(events: Iterator[Any], is_it: Callable[[Any], bool], between: Callable[[], None] = lambda: None) -> Any:
+    """The first event of a kind; fails when it does not come. between: called after each other one."""
+    for event in itertools.islice(events, 100):
+        if is_it(event):
+            return event
+        between()
+    raise AssertionError("no such event came")
 
 
 def test_a_picture_of_now(start: Any) -> None:
     """Two continuations of one prompt hold the same blocks, and the picture shows it; then the blocks are kept."""
-    server = start("--watch-interval", "0.02")
+    server = start("--watch-interval", "0.02", is_poisoned=True)
     long = {**ASK, "prompt": "Once upon a time" + " very" * 60, "max_tokens": 400, "n": 2, "stream": True}
     with server.http.stream("GET", "/v1/stats") as stats:
         seen: list[Any] = []
@@ -140,10 +142,13 @@ def test_a_picture_of_now(start: Any) -> None:
 
         events = read()
         assert next(events)["state"] == "ready"
+        server.gate.hold(1)
         with server.http.stream("POST", "/v1/completions", json=long) as answer:
             lines = answer.iter_lines()  # kept: what is thrown away ends the request
             next(lines)
-            event = first(events, lambda e: len(e["kv"]["sequences"]) == 2 and e["requests"])
+            # A step an event: it cannot be over before it is seen.
+            is_whole = lambda e: len(e["kv"]["sequences"]) == 2 and e["requests"]  # noqa: E731
+            event = first(events, is_whole, lambda: server.gate.hold(1))
             tables = [blocks_of(sequence[6]) for sequence in event["kv"]["sequences"]]
             assert len(set(tables[0]) & set(tables[1])) >= 4
             (request,) = event["requests"]
@@ -151,6 +156,7 @@ def test_a_picture_of_now(start: Any) -> None:
             assert event["kv"]["sequences"][0][0] == request["key"]
             assert max(b for table in tables for b in table) < event["engine"]["num_blocks"]
             assert event["now"]["engine_bytes"] > 1 << 20
+            server.gate.open()
         event = first(events, lambda e: not (e["requests"] or e["kv"]["sequences"]))
         assert set(tables[0][:4]) <= set(blocks_of(event["kv"]["cached"])), "what was the prompt's is kept"
     (over,) = [over for event in seen for over in event["over"]]

@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import json
-import os
 import re
-import signal
 import threading
 from typing import Any, Literal
 
@@ -173,13 +171,15 @@ def test_a_stream_goes_on_beside_bombs(server: Any) -> None:
     for thread in threads:
         thread.start()
     ids: list[int] = []
-    with server.http.stream("POST", "/v1/completions", json={**ask, "stream": True}) as answer:
-        for line in answer.iter_lines():
-            if line.startswith("data: {"):
-                ids += [token for choice in json.loads(line[6:])["choices"] for token in choice["token_ids"]]
-    is_over.set()
-    for thread in threads:
-        thread.join()
+    try:
+        with server.http.stream("POST", "/v1/completions", json={**ask, "stream": True}) as answer:
+            for line in answer.iter_lines():
+                if line.startswith("data: {"):
+                    ids += [token for choice in json.loads(line[6:])["choices"] for token in choice["token_ids"]]
+    finally:
+        is_over.set()
+        for thread in threads:
+            thread.join()
     assert ids == alone and set(statuses) == {400}
 
 
@@ -196,21 +196,20 @@ def test_a_client_that_leaves_takes_its_grammar_along(server: Any) -> None:
 
 @pytest.mark.parametrize("backend", BACKENDS)
 def test_a_killed_engine_goes_on_within_the_form(start: Any, backend: str) -> None:
-    server = start("--structured-outputs-backend", backend)
+    server = start("--structured-outputs-backend", backend, is_poisoned=True)
     schema = {"type": "array", "items": {"type": "string", "maxLength": 12}, "minItems": 30, "maxItems": 40}
     ask = {**ASK, "max_tokens": 450, "seed": 5, "frequency_penalty": 0.2}
     extra = {"structured_outputs": {"json": schema}, "return_token_ids": True}
     client = server.client()
     (whole,) = client.completions.create(**ask, extra_body=extra).choices
-    for kill_at in (0, 8):
-        ids: list[int] = []
-        name = ""
-        for count, chunk in enumerate(client.completions.create(**ask, extra_body=extra, stream=True)):
-            ids, name = ids + chunk.choices[0].token_ids, chunk.id
-            if count == kill_at:
-                os.kill(server.workers()[0], signal.SIGKILL)
-        assert ids == whole.token_ids
-        (prompt,) = server.http.get(f"/v1/requests/{name}/explain").json()["prompts"]
+    for num_steps in (1, 9):
+        server.gate.hold(num_steps)
+        with client.completions.create(**ask, extra_body=extra, stream=True) as stream:
+            server.kill_held()
+            server.gate.open()
+            chunks = list(stream)
+        assert [token for chunk in chunks for token in chunk.choices[0].token_ids] == whole.token_ids
+        (prompt,) = server.http.get(f"/v1/requests/{chunks[0].id}/explain").json()["prompts"]
         assert prompt["num_restarts"] == 1
     if whole.finish_reason == "stop":
         jsonschema.validate(json.loads(whole.text), schema)

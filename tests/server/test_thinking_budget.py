@@ -7,8 +7,6 @@ from __future__ import annotations
 
 import asyncio
 import json
-import os
-import signal
 from typing import Any
 
 import httpx2 as httpx
@@ -104,7 +102,7 @@ def test_completions_responses_and_messages(thinker: Any) -> None:
 def test_it_goes_on_as_it_would_have_when_the_engine_was_killed(start: Any, tmp_path: Any) -> None:
     path = tmp_path / "thinks.jinja"
     path.write_text(TEMPLATE)
-    server = start("--chat-template", str(path), "--chat-template-kwarg", "think")
+    server = start("--chat-template", str(path), "--chat-template-kwarg", "think", is_poisoned=True)
     asks = [{**CHAT, "seed": seed, "max_tokens": 250, "thinking_token_budget": 9 * seed} for seed in range(12)]
     asks[5] |= {"n": 2}
 
@@ -120,11 +118,12 @@ def test_it_goes_on_as_it_would_have_when_the_engine_was_killed(start: Any, tmp_
     async def all_of(num_kills: int) -> list[dict[int, list[int]]]:
         async with httpx.AsyncClient(trust_env=False, timeout=120) as http:
             client = openai.AsyncOpenAI(base_url=f"{server.url}/v1", api_key="none", max_retries=0, http_client=http)
+            if num_kills:
+                server.gate.hold(30)  # steps of each process; the requests take hundreds
             work = asyncio.gather(*(one(client, dict(ask)) for ask in asks))
             for _ in range(num_kills):
-                await asyncio.sleep(0.15)
-                for worker in server.workers():
-                    os.kill(worker, signal.SIGKILL)
+                await asyncio.to_thread(server.kill_held)
+            server.gate.open()
             return await work
 
     assert asyncio.run(all_of(2)) == asyncio.run(all_of(0))

@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import json
-import os
 import re
-import signal
 from pathlib import Path
 from typing import Any
 
@@ -161,22 +159,21 @@ def test_tools_that_are_none(caller: Any, change: dict[str, Any], param: str) ->
 def test_a_killed_engine_finishes_its_call(start: Any, tmp_path: Path) -> None:
     path = tmp_path / "tools.jinja"
     path.write_text(TEMPLATE)
-    server = start("--chat-template", str(path), "--reasoning-parser", "none")
+    server = start("--chat-template", str(path), "--reasoning-parser", "none", is_poisoned=True)
     schema = {"type": "array", "items": {"type": "string", "maxLength": 12}, "minItems": 8, "maxItems": 10}
     tool = {"type": "object", "properties": {"names": schema}, "required": ["names"], "additionalProperties": False}
     ask = {**ASK, "tools": [{"type": "function", "function": {"name": "call", "parameters": tool}}], "seed": 5}
     ask |= {"tool_choice": "required", "parallel_tool_calls": False, "frequency_penalty": 0.3}
     client = server.client()
     whole = client.chat.completions.create(**ask).choices[0].message.tool_calls[0].function.arguments
-    found, is_killed, name = "", False, ""
-    for chunk in client.chat.completions.create(**ask, stream=True):
-        for call in chunk.choices[0].delta.tool_calls or ():
-            found, name = found + call.function.arguments, chunk.id
-            if not is_killed:
-                os.kill(server.workers()[0], signal.SIGKILL)
-                is_killed = True
-    assert found == whole
-    (prompt,) = server.http.get(f"/v1/requests/{name}/explain").json()["prompts"]
+    server.gate.hold(25)  # the call has begun, and 8 names take more
+    with client.chat.completions.create(**ask, stream=True) as stream:
+        server.kill_held()
+        server.gate.open()
+        chunks = list(stream)
+    calls = [call for chunk in chunks for call in chunk.choices[0].delta.tool_calls or ()]
+    assert "".join(call.function.arguments for call in calls) == whole
+    (prompt,) = server.http.get(f"/v1/requests/{chunks[0].id}/explain").json()["prompts"]
     assert prompt["num_restarts"] == 1
 
 

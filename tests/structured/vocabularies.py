@@ -36,7 +36,7 @@ def tokenizer(name: str) -> Tokenizer:
 @cache
 def compiler(name: str = "bundled", num_more_rows: int = 0) -> GrammarCompiler:
     """Args: num_more_rows: rows of the model beyond the tokenizer's."""
-    return GrammarCompiler(vocabulary(name, num_more_rows))
+    return GrammarCompiler(vocabulary(name, num_more_rows), deadline_s=60.0)
 
 
 def vocabulary(name: str = "bundled", num_more_rows: int = 0) -> Vocabulary:

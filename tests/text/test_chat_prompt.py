@@ -119,7 +119,7 @@ _PIECES = st.sampled_from([*_WORDS.split(), "\n", " "])
 _TEXT = st.lists(_PIECES, max_size=6).map("".join)
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(texts=st.lists(_TEXT, min_size=3, max_size=3), name=st.sampled_from(NAMES))
 def test_no_text_yields_special_ids(tokenizer_of, texts, name):
     tokenizer = tokenizer_of(name)

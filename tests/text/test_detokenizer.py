@@ -16,7 +16,9 @@ from albireo.text.tokenizer_files import TokenizerFiles
 from text.texts import TEXTS
 
 REAL = ("gpt2", "qwen2.5", "mistral-v1", "phi-3-mini", "stories260k")
-SLOW_FIXTURES = settings(deadline=None, max_examples=60, suppress_health_check=[HealthCheck.function_scoped_fixture])
+SLOW_FIXTURES = settings(
+    max_examples=60, suppress_health_check=[HealthCheck.too_slow, HealthCheck.function_scoped_fixture]
+)
 
 
 def pushed(tokenizer, ids, **options):
@@ -176,7 +178,6 @@ def _word_pieces():
 
 @pytest.mark.parametrize("make", [_metaspace, _words, _word_pieces])
 @given(ids=st.lists(st.integers(0, 5), max_size=60))
-@settings(deadline=None)
 def test_other_decoders(make, ids):
     tokenizer = make()
     assert tokenizer.pieces.kind == "whole"
@@ -193,7 +194,6 @@ def test_spaces_between_special_tokens():
 
 @example(count=0)
 @given(count=st.integers(0, 50))
-@settings(deadline=None)
 def test_work_a_token_does_not_grow(count):
     """The window that is decoded anew stays small, however long the sequence."""
     calls = []

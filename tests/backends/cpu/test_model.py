@@ -165,7 +165,7 @@ def test_profile_names_every_call_and_restores_silence() -> None:
     model = model_of("qwen3", "float32", isa_levels()[0])
     timed = model.profile(steps()[0])
     assert [call for call, _ in timed] == list(model.program.calls)
-    assert all(0 <= seconds < 60 for _, seconds in timed)
+    assert all(seconds >= 0 for _, seconds in timed)
     assert max(seconds for _, seconds in timed) > 0
 
 

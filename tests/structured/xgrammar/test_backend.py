@@ -7,7 +7,8 @@ import random
 import signal
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -44,19 +45,31 @@ def backend() -> XGrammar:
 def hasty(monkeypatch: pytest.MonkeyPatch) -> Callable[..., XGrammar]:
     """A backend with other limits."""
 
-    def make(deadline_s: float = 60.0, **limits: Any) -> XGrammar:
+    def make(**limits: Any) -> XGrammar:
         for name, value in limits.items():
             monkeypatch.setattr(subject, name, value)
-        return XGrammar(vocabulary(), deadline_s)
+        return XGrammar(vocabulary(), 60.0)
 
     return make
 
 
+@contextmanager
+def limited(backend: XGrammar, **limits: float) -> Iterator[None]:
+    """What is compiled meanwhile has other limits of time: what must not reach them has those of old."""
+    before = backend._limits
+    backend._limits = replace(before, **limits)
+    yield
+    backend._limits = before
+
+
 def test_a_grammar_that_takes_too_long_is_killed_and_the_next_finds_a_fresh_process(hasty: Any) -> None:
-    quick = hasty(deadline_s=0.3)
+    quick = hasty()
     held = compiled(quick, regex="[ab]{4}").matcher()
     before = held.allowed([])
-    with pytest.raises(InvalidParams, match=r"json takes longer than 0\.3 s to compile; make it simpler"):
+    with (
+        limited(quick, compile_s=0.3),
+        pytest.raises(InvalidParams, match=r"json takes longer than 0\.3 s to compile; make it simpler"),
+    ):
         compiled(quick, json=SLOW_TO_COMPILE)
     assert held.allowed([]) == before, "who has a grammar keeps it"
     assert allowed_ids(compiled(quick, regex="a").matcher(), ids("a")) == list(held.eos_token_ids)
@@ -77,9 +90,10 @@ def test_a_grammar_that_needs_too_much_memory_is_ended(hasty: Any) -> None:
 
 
 def test_a_mask_that_takes_too_long_ends_its_own_grammar(hasty: Any) -> None:
-    strict = hasty(MASK_S=0.02)
+    strict = hasty()
     other = compiled(strict, regex="[ab]*").matcher()
-    grammar = compiled(strict, grammar=AMBIGUOUS)
+    with limited(strict, mask_s=0.02):
+        grammar = compiled(strict, grammar=AMBIGUOUS)
     matcher, output = grammar.matcher(), list[int]()
     with pytest.raises(InvalidParams, match=r"cannot go on .* its mask takes longer than 0\.02 s of the processor"):
         for step in range(2000):

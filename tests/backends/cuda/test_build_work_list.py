@@ -31,7 +31,9 @@ def step_of(rows: list[int], contexts: list[int], padding_tokens: int = 0) -> De
     none = torch.zeros(0, dtype=torch.int32)
     sizes = {"T": int(starts[-1]) + padding_tokens, "B": len(rows)}
     context_len = torch.tensor(contexts, dtype=torch.int32)
-    return DeviceStep(none, none, none, torch.from_numpy(starts), context_len, none, none, {}, none, sizes)
+    # block tables of no length: a sequence's begins at its number
+    tables = torch.arange(len(rows), dtype=torch.int32)
+    return DeviceStep(none, none, none, torch.from_numpy(starts), context_len, none, tables, {}, none, sizes)
 
 
 def built(step: DeviceStep, **options: int) -> tuple[WorkList, np.ndarray]:

@@ -25,7 +25,7 @@ from albireo.errors import InvariantError
 KV_TILE = 64
 #: Positions of a split. Part of what a result's bits are.
 SPLIT = 512
-#: int32 numbers of an item: sequence, its first token, first row, rows of the sequence, position of its first token,
+#: int32 numbers of an item: where the sequence's block table begins, its first token, first row, rows of the sequence, position of its first token,
 #: first split, end of the splits, part of its first token (-1: the result goes to out), first split of the sequence's
 #: items, number of their splits. Tokens behind the last sequence's are items of no splits.
 ITEM_FIELDS = 10

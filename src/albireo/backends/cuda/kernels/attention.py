@@ -5,9 +5,9 @@ q, out: [T, H * D], each float32, bfloat16 or float16, rows contiguous inside. k
 step, work: a DeviceStep and the WorkList that build_work_list made of it, for layers of this window. workspace:
 workspace_size() float32. window: positions a row sees, its own included; 0: all. softcap: 0: none.
 
-Head h of token t sees positions 0 to its own, the last `window` of them. Scores are q.k * scale, capped as softcap *
-tanh(score / softcap); out is the mean of v by their softmax. All of out is written; a padding row, which belongs to no
-sequence, is zeros. Blocks beyond a context, and positions of its last block behind it, are not read.
+Head h of token t sees positions 0 to its own, the last `window` of them. Scores are q.k * scale, scale > 0, capped as
+softcap * tanh(score / softcap); out is the mean of v by their softmax. All of out is written; a padding row, which
+belongs to no sequence, is zeros. Blocks beyond a context, and positions of its last block behind it, are not read.
 
 One launch. Rows of a sequence that the work list has whole are written as they are ready; of the others each program
 leaves a part in the workspace, and the one that comes last, whichever it is, merges the parts in order of position
@@ -25,12 +25,13 @@ Rounding: products of 16 bits are exact, sums float32. Where q and the cache hav
 before they meet v. With codes, weights times the values' scales are rounded to bfloat16 (scales leave float16's range),
 and codes are used as they are. With float32 in q or the cache, or two types, all is float32, which is slow.
 
-What speed assumes, to be measured: an SM needs 30 KB of loads on their way (4.8 TB/s, 800 ns). While a tile of K and V
-is computed the next is on its way, and the one behind it is asked for at the end: 32 to 64 KB a program of bfloat16
-heads of 128. Decoding, 16 rows and 4 warps, leaves room for 3 programs an SM by registers (146) and shared memory
-(72 KB), 2 with codes. 64 and 128 rows: one program of 8 warps, by shared memory (115 and 131 KB) and registers; a key
-is then read from L2 once for so many rows. A program takes the number of its next item as it begins one; whole items
-run through split ends without draining the loads.
+Speed. Tiles of which every row sees all, all but the last of most items, have a loop of their own: no masks of loads,
+none of scores without a window: 359 instructions a tile of 16 rows where one loop had 586 (Triton 3.6,
+128 numbers a head). Blocks of the next tile are asked for while a tile is computed; keys and values of launch.stages -
+1 tiles have memory, and loads of a tile are issued as the one before the last of them is finished. How many programs
+share a multiprocessor, and that a grid holds no more: attention_plan.launch_of(). 64 and 128 rows: one program of 8
+warps; a key is then read from L2 once for so many rows. A program asks for its next item as it begins one, beside the
+loads of that; whole items run through split ends without draining the loads. Parts are merged eight at a time.
 """
 
 from __future__ import annotations
@@ -43,7 +44,14 @@ import triton
 import triton.language as tl
 
 from albireo.backends.cuda.aot import AotCase
-from albireo.backends.cuda.attention_plan import ITEM_FIELDS, KV_TILE, WorkList, parts_of
+from albireo.backends.cuda.attention_plan import (
+    ITEM_FIELDS,
+    KV_TILE,
+    AttentionShape,
+    WorkList,
+    launch_of,
+    parts_of,
+)
 from albireo.backends.cuda.kernels.parts.attention_rows import complete_tokens, merge_parts, store_rows
 from albireo.backends.cuda.kernels.parts.attention_tile import ONES, attend
 from albireo.backends.cuda.kernels.parts.kv_numbers import numbers_of
@@ -54,8 +62,6 @@ from albireo.backends.cuda.step import DeviceStep
 from albireo.errors import InvariantError
 
 _FIELDS = tl.constexpr(ITEM_FIELDS)
-#: Triton halves them, for block tables and tiles: two tiles of keys and values are on their way.
-_STAGES = 5
 _TYPES = {"float32": tl.float32, "bfloat16": tl.bfloat16, "float16": tl.float16}
 
 
@@ -157,7 +163,7 @@ def attention_kernel(
                 KV_HEADS, STORED_DIM, PAGE, BN, SPLIT, QK_TYPE, PV_TYPE, CODES, WINDOW, SOFTCAP, False,
             )  # fmt: skip
             pages = next_pages
-        for start in tl.range(tl.maximum(begin, full_end), end, BN, num_stages=1):
+        for start in tl.range(tl.maximum(begin, full_end), end, BN, num_stages=2):
             pages = tl.load(entries + start // PAGE, mask=start + lanes < context, other=0)
             m, l, acc, total_m, total_l, total = attend(  # noqa: E741
                 start, pages, m, l, acc, total_m, total_l, total, tile_q, ones, positions, dims, k, v, k_scale, v_scale,
@@ -280,11 +286,12 @@ def attention(
         CODES=kv.k_scale is not None,
         WINDOW=window > 0,
         SOFTCAP=softcap > 0,
-        STAGES=_STAGES,
-        MERGED=_merged(plan.tile_rows, triton.next_power_of_2(kv.k.shape[3])),
+        STAGES=plan.launch.stages,
+        MERGED=_merged(plan.tile_rows, triton.next_power_of_2(kv.k.shape[3]), plan.launch.warps),
         TOKEN_BLOCK=row_block(num_heads * head_dim) if is_coded else 0,
-        num_warps=_warps(plan.tile_rows),
-        num_stages=_STAGES,
+        num_warps=plan.launch.warps,
+        num_stages=plan.launch.stages,
+        maxnreg=plan.launch.registers,
     )
 
 
@@ -294,13 +301,9 @@ def _readable(numbers: torch.Tensor) -> torch.Tensor:
     return numbers.view(torch.uint8) if is_old and numbers.dtype == torch.float8_e4m3fn else numbers
 
 
-def _merged(tile_rows: int, block_dim: int) -> int:
+def _merged(tile_rows: int, block_dim: int, warps: int) -> int:
     """Rows that are merged at once: four numbers a thread of each part, a load of 16 bytes."""
-    return min(tile_rows, max(1, 128 * _warps(tile_rows) // block_dim))
-
-
-def _warps(tile_rows: int) -> int:
-    return 4 if tile_rows == 16 else 8
+    return min(tile_rows, max(1, 128 * warps // block_dim))
 
 
 _ALIGNED = ("items", "q_stride", "out_stride")
@@ -309,6 +312,9 @@ _ALIGNED = ("items", "q_stride", "out_stride")
 def aot_cases() -> list[AotCase]:
     def case(rows: int, cache: str, head_dim: int, words: Mapping[int, tuple[str, ...]], **options: Any) -> AotCase:
         architectures = tuple(words)
+        kind = {"bf16": "bfloat16", "i8": "int8"}.get(cache, "fp8")
+        shape = AttentionShape(32, 8, head_dim, 4096, 0, "bfloat16", kind, 132)
+        launch = launch_of(shape, rows)
         return AotCase(
             f"attention.{cache}.d{head_dim}.rows{rows}{'.codes' * ('TOKEN_BLOCK' in options)}",
             attention_kernel,
@@ -333,13 +339,15 @@ def aot_cases() -> list[AotCase]:
                 "CODES": cache != "bf16",
                 "WINDOW": True,
                 "SOFTCAP": True,
-                "STAGES": _STAGES,
-                "MERGED": _merged(rows, triton.next_power_of_2(head_dim)),
+                "STAGES": launch.stages,
+                "MERGED": _merged(rows, triton.next_power_of_2(head_dim), launch.warps),
                 "TOKEN_BLOCK": 0,
             }
             | options,
-            num_warps=_warps(rows),
-            num_stages=_STAGES,
+            num_warps=launch.warps,
+            num_stages=launch.stages,
+            asked_registers=launch.registers,
+            max_spills=8 if rows == 64 and (head_dim > 128 or cache == "i8") else 0,
             aligned=("q", "k", "v", "out", "rows_out", "partial", *_ALIGNED),
             max_shared=132 << 10,
             words=words,

@@ -1,8 +1,8 @@
 """build_work_list: which tiles of rows the attention of a step computes, and against which splits of their contexts.
 
-query_start: [B + 1], context_len and table_start: [B] int32 of a DeviceStep; work: a WorkList (../attention_plan.py), all of it
-written but its counters. One launch a step and window, before the first attention. A padding sequence has no items;
-tokens behind query_start[B] belong to no sequence and are items, the last ones, that see nothing.
+query_start: [B + 1], context_len and table_start: [B] int32 of a DeviceStep; work: a WorkList (../attention_plan.py),
+all of it written but its counters. One launch a step and window, before the first attention. A padding sequence has no
+items; tokens behind query_start[B] belong to no sequence and are items, the last ones, that see nothing.
 
 A sequence is computed whole, each tile of its rows by one program, unless that program would then take longer than half
 of what each has to do on average; such a sequence is cut into an item a split. Whole sequences need no parts and no

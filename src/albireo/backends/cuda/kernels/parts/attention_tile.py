@@ -19,8 +19,8 @@ ONES = tl.constexpr(16)
 
 @triton.jit
 def attend(
-    start, pages, m, l, acc, total_m, total_l, total, tile_q, ones, positions, dims, k, v, k_scale, v_scale,
-    kv_head, context, scale, softcap, window,
+    start, pages, m, l, acc, total_m, total_l, total,  # noqa: E741
+    tile_q, ones, positions, dims, k, v, k_scale, v_scale, kv_head, context, scale, softcap, window,
     KV_HEADS: tl.constexpr, STORED_DIM: tl.constexpr, PAGE: tl.constexpr, BN: tl.constexpr, SPLIT: tl.constexpr,
     QK_TYPE: tl.constexpr, PV_TYPE: tl.constexpr, CODES: tl.constexpr, WINDOW: tl.constexpr, SOFTCAP: tl.constexpr,
     MASKED: tl.constexpr,

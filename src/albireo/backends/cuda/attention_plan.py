@@ -27,7 +27,8 @@ KV_TILE = 64
 SPLIT = 512
 #: int32 numbers of an item: where the sequence's block table begins, its first token, first row, rows of the sequence,
 #: position of its first token, first split, end of the splits, part of its first token (-1: the result goes to out),
-#: first split of the sequence's items, number of their splits. Tokens behind the last sequence's are items of no splits.
+#: first split of the sequence's items, number of their splits. Tokens behind the last sequence's are items of
+#: no splits.
 ITEM_FIELDS = 10
 #: Parts that a workspace has room for at most: 4096 of 32 heads of 128 numbers take 68 MB.
 MAX_PARTS = 4096

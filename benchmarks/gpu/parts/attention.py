@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from typing import Any
 
 import torch
 from report import Row
@@ -23,6 +24,14 @@ def run(setup: Setup) -> Iterator[Row]:
 
 
 def _decode(setup: Setup, name: str, dtype: str, sequences: int, context: int) -> Iterator[Row]:
+    read, seconds, list_seconds = measure(setup, dtype, sequences, context)
+    share = read / seconds / setup.bandwidth
+    note = f"{seconds * 1e6:.0f} us, {share:.2f} of the bandwidth; the work list, once a step, {list_seconds * 1e6:.0f}"
+    yield Row(name, read / seconds / 1e9, "GB/s", note)
+
+
+def measure(setup: Setup, dtype: str, sequences: int, context: int, **options: Any) -> tuple[int, float, float]:
+    """Bytes of keys and values, seconds of a layer's attention, and of the work list. options: of AttentionShape."""
     from model import fill_cache
 
     from albireo.backends.cuda.attention_plan import AttentionShape, work_list, workspace_size
@@ -56,17 +65,14 @@ def _decode(setup: Setup, name: str, dtype: str, sequences: int, context: int) -
         top_counts=ints(torch.zeros(0)),
         sizes={"T": sequences, "B": sequences, "R": 0, "G": 0, "S": 0},
     )
-    shape = AttentionShape(heads, kv_heads, dim, context, 0, "bfloat16", dtype, *setup.gpu)
+    shape = AttentionShape(heads, kv_heads, dim, context, 0, "bfloat16", dtype, *setup.gpu, **options)
     work = work_list(shape, sequences, sequences, setup.device)
     scratch = torch.zeros(workspace_size(shape, sequences), device=setup.device)
     q = setup.random(sequences, heads * dim, dtype=torch.bfloat16)
     out = torch.empty_like(q)
 
-    def launch() -> None:
-        build_work_list(step, work)
-        attention(q, kv.layers[0], out, step, work, scratch, heads, kv_heads, dim, dim**-0.5, 0, 0.0)
-
-    seconds = setup.seconds(launch)
-    read = sequences * context * layout.position_bytes
-    share = read / seconds / setup.bandwidth
-    yield Row(name, read / seconds / 1e9, "GB/s", f"{seconds * 1e6:.0f} us, {share:.2f} of the bandwidth")
+    build_work_list(step, work)
+    args = (q, kv.layers[0], out, step, work, scratch, heads, kv_heads, dim, dim**-0.5, 0, 0.0)
+    seconds = setup.seconds(lambda: attention(*args))
+    list_seconds = setup.seconds(lambda: build_work_list(step, work))
+    return sequences * context * layout.position_bytes, seconds, list_seconds

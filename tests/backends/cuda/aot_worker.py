@@ -27,6 +27,7 @@ def compiled(module: str) -> list[dict[str, Any]]:
                     "registers": result.registers,
                     "max_registers": case.max_registers,
                     "spills": result.spills,
+                    "max_spills": case.max_spills,
                     "shared": result.shared,
                     "max_shared": case.max_shared,
                     "missing": [word for word in case.words.get(architecture, ()) if word not in result.sass],

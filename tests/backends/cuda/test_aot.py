@@ -64,7 +64,7 @@ def test_compiled_kernels_keep_their_bounds(module: str, cases: dict[str, Future
     found = cases[module].result()
     assert isinstance(found, list) and found, found
     for case in found:
-        assert case["spills"] == 0, case
+        assert case["spills"] <= case["max_spills"], case
         assert case["registers"] <= case["max_registers"], case
         assert case["shared"] <= case["max_shared"], case
         assert not case["missing"], case

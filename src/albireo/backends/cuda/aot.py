@@ -32,7 +32,9 @@ class AotCase:
         signature: type of each run-time argument by name: "*bf16", "*fp32", "*i32", "*i8", "i32", "fp32".
         constants: value of each constexpr argument by name.
         aligned: arguments that are multiples of 16, pointers' addresses included; wide loads need it.
-        max_registers, max_shared: bounds on registers a thread and bytes of shared memory a block.
+        max_registers, max_shared: bounds on registers a thread and bytes of shared memory a block. asked_registers: the
+            compiler is held to so many. max_spills: registers that may be kept in memory, where that is outside of the
+            loops that take the time.
         words: by compute capability, instructions that the machine code must have.
         architectures: those it can be compiled for.
         fp_fusion: whether a product and a sum may become one operation; launchers say the same.
@@ -46,6 +48,8 @@ class AotCase:
     num_stages: int = 3
     aligned: tuple[str, ...] = ()
     max_registers: int = 255
+    asked_registers: int | None = None
+    max_spills: int = 0
     max_shared: int = 160 << 10
     words: Mapping[int, tuple[str, ...]] = field(default_factory=dict)
     architectures: tuple[int, ...] = ARCHITECTURES
@@ -80,6 +84,7 @@ def compile_case(case: AotCase, architecture: int) -> Compiled:
             "num_warps": case.num_warps,
             "num_stages": case.num_stages,
             "enable_fp_fusion": case.fp_fusion,
+            "maxnreg": case.asked_registers,
         },
     )
     with tempfile.TemporaryDirectory() as directory:

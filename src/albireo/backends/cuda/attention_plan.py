@@ -25,13 +25,30 @@ from albireo.errors import InvariantError
 KV_TILE = 64
 #: Positions of a split. Part of what a result's bits are.
 SPLIT = 512
-#: int32 numbers of an item: sequence, its first token, first row, rows of the sequence, position of its first token,
-#: first split, end of the splits, part of its first token (-1: the result goes to out), first split of the sequence's
-#: items, number of their splits. Tokens behind the last sequence's are items of no splits.
+#: int32 numbers of an item: where the sequence's block table begins, its first token, first row, rows of the sequence,
+#: position of its first token, first split, end of the splits, part of its first token (-1: the result goes to out),
+#: first split of the sequence's items, number of their splits. Tokens behind the last sequence's are items of
+#: no splits.
 ITEM_FIELDS = 10
 #: Parts that a workspace has room for at most: 4096 of 32 heads of 128 numbers take 68 MB.
 MAX_PARTS = 4096
 _HEADER = 16
+
+
+@dataclass(frozen=True, slots=True)
+class Launch:
+    """How programs of a tile are made; no bit of a result depends on it.
+
+    Fields:
+        stages: tiles of keys and values that there is shared memory for, and one. programs: a multiprocessor has room
+            for so many, by registers (64 K) and shared memory. registers: the compiler is held to so many a thread;
+            None: it takes what it wants.
+    """
+
+    warps: int
+    stages: int
+    programs: int
+    registers: int | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,6 +66,7 @@ class AttentionShape:
         split: positions of one, a multiple of KV_TILE.
         max_parts: (token, split) pairs whose results the workspace holds at most. Where a step would have more,
             sequences are computed whole instead: slower perhaps, the same bits.
+        launch: of tiles of 16 rows, where another one is tried; None: see launch_of().
     """
 
     num_heads: int
@@ -63,6 +81,7 @@ class AttentionShape:
     tile_rows: int | None = None
     split: int = SPLIT
     max_parts: int = MAX_PARTS
+    launch: Launch | None = None
 
     def __post_init__(self) -> None:
         if self.num_heads % self.num_kv_heads or self.split % KV_TILE or self.head_dim > 256:
@@ -107,7 +126,7 @@ class AttentionPlan:
     """The work of a step of T tokens and B sequences.
 
     Fields:
-        tile_rows: 16, 32, 64 or 128. programs: of attention's grid; they share the items among them.
+        tile_rows: 16, 32, 64 or 128. programs: of attention's grid; they share the items among them. launch: of each.
         max_items: more than there can be. max_parts: more than there may be.
     """
 
@@ -115,6 +134,7 @@ class AttentionPlan:
     programs: int
     max_items: int
     max_parts: int
+    launch: Launch
 
 
 @lru_cache(maxsize=1024)
@@ -123,8 +143,9 @@ def plan_attention(shape: AttentionShape, num_tokens: int, num_sequences: int) -
     splits = -(-shape.max_context // shape.split)
     parts = min(shape.max_parts, num_tokens * splits) if splits > 1 else 0
     items = num_tokens * shape.group // rows + min(num_sequences + 1, num_tokens) + parts * -(-shape.group // rows)
-    programs = min(shape.multiprocessors * _resident(shape, rows), items * shape.num_kv_heads)
-    return AttentionPlan(rows, max(1, programs), items, parts)
+    launch = launch_of(shape, rows)
+    programs = min(shape.multiprocessors * launch.programs, items * shape.num_kv_heads)
+    return AttentionPlan(rows, max(1, programs), items, parts, launch)
 
 
 def _tile_rows(shape: AttentionShape, num_tokens: int, num_sequences: int) -> int:
@@ -134,11 +155,21 @@ def _tile_rows(shape: AttentionShape, num_tokens: int, num_sequences: int) -> in
     return min(wanted, shape.largest_tile)
 
 
-def _resident(shape: AttentionShape, tile_rows: int) -> int:
-    """Programs that a multiprocessor has room for: of 64 K registers and, on an H200, 227 KB of shared memory."""
+def launch_of(shape: AttentionShape, tile_rows: int) -> Launch:
+    """What is to be measured stands here, and nowhere else.
+
+    A grid is what is resident at once, else programs that come later hold items that nobody else takes. Two of bfloat16
+    have three tiles of 32 KB on their way each. Codes cost instructions, not bytes: three programs hide more of them.
+    """
     if tile_rows != 16:
-        return 1
-    return 2 if shape.head_dim > 128 or shape.kv_dtype in KV_CODES else 3
+        return Launch(8, 3, 1)
+    if shape.launch is not None:
+        return shape.launch
+    if shape.capability != 90 or shape.compute_types[0] == "float32":
+        return Launch(4, 3, 1 if shape.compute_types[0] == "float32" else 2)
+    if shape.kv_dtype in KV_CODES:
+        return Launch(4, 4, 3, 168) if shape.head_dim in (64, 128) else Launch(4, 4, 2)
+    return Launch(4, 4, 2)
 
 
 @dataclass(frozen=True, slots=True)

@@ -5,9 +5,9 @@ q, out: [T, H * D], each float32, bfloat16 or float16, rows contiguous inside. k
 step, work: a DeviceStep and the WorkList that build_work_list made of it, for layers of this window. workspace:
 workspace_size() float32. window: positions a row sees, its own included; 0: all. softcap: 0: none.
 
-Head h of token t sees positions 0 to its own, the last `window` of them. Scores are q.k * scale, capped as softcap *
-tanh(score / softcap); out is the mean of v by their softmax. All of out is written; a padding row, which belongs to no
-sequence, is zeros. Blocks beyond a context, and positions of its last block behind it, are not read.
+Head h of token t sees positions 0 to its own, the last `window` of them. Scores are q.k * scale, scale > 0, capped as
+softcap * tanh(score / softcap); out is the mean of v by their softmax. All of out is written; a padding row, which
+belongs to no sequence, is zeros. Blocks beyond a context, and positions of its last block behind it, are not read.
 
 One launch. Rows of a sequence that the work list has whole are written as they are ready; of the others each program
 leaves a part in the workspace, and the one that comes last, whichever it is, merges the parts in order of position
@@ -25,12 +25,13 @@ Rounding: products of 16 bits are exact, sums float32. Where q and the cache hav
 before they meet v. With codes, weights times the values' scales are rounded to bfloat16 (scales leave float16's range),
 and codes are used as they are. With float32 in q or the cache, or two types, all is float32, which is slow.
 
-What speed assumes, to be measured: an SM needs 30 KB of loads on their way (4.8 TB/s, 800 ns). While a tile of K and V
-is computed the next is on its way, and the one behind it is asked for at the end: 32 to 64 KB a program of bfloat16
-heads of 128. Decoding, 16 rows and 4 warps, leaves room for 3 programs an SM by registers (146) and shared memory
-(72 KB), 2 with codes. 64 and 128 rows: one program of 8 warps, by shared memory (115 and 131 KB) and registers; a key
-is then read from L2 once for so many rows. A program takes the number of its next item as it begins one; whole items
-run through split ends without draining the loads.
+Speed. Tiles of which every row sees all, all but the last of most items, have a loop of their own: no masks of loads,
+none of scores without a window: 359 instructions a tile of 16 rows where one loop had 586 (Triton 3.6,
+128 numbers a head). Blocks of the next tile are asked for while a tile is computed; keys and values of launch.stages -
+1 tiles have memory, and loads of a tile are issued as the one before the last of them is finished. How many programs
+share a multiprocessor, and that a grid holds no more: attention_plan.launch_of(). 64 and 128 rows: one program of 8
+warps; a key is then read from L2 once for so many rows. A program asks for its next item as it begins one, beside the
+loads of that; whole items run through split ends without draining the loads. Parts are merged eight at a time.
 """
 
 from __future__ import annotations
@@ -43,22 +44,24 @@ import triton
 import triton.language as tl
 
 from albireo.backends.cuda.aot import AotCase
-from albireo.backends.cuda.attention_plan import ITEM_FIELDS, KV_TILE, WorkList, parts_of
-from albireo.backends.cuda.kernels.parts.arithmetic import mma, round_to
+from albireo.backends.cuda.attention_plan import (
+    ITEM_FIELDS,
+    KV_TILE,
+    AttentionShape,
+    WorkList,
+    launch_of,
+    parts_of,
+)
 from albireo.backends.cuda.kernels.parts.attention_rows import complete_tokens, merge_parts, store_rows
-from albireo.backends.cuda.kernels.parts.kv_numbers import numbers_of, where_it_is
+from albireo.backends.cuda.kernels.parts.attention_tile import ONES, attend
+from albireo.backends.cuda.kernels.parts.kv_numbers import numbers_of
 from albireo.backends.cuda.kernels.parts.row_codes import row_block
-from albireo.backends.cuda.kernels.parts.softmax import merge, shift_of
+from albireo.backends.cuda.kernels.parts.softmax import merge
 from albireo.backends.cuda.kv import TORCH_DTYPES, LayerKV
 from albireo.backends.cuda.step import DeviceStep
 from albireo.errors import InvariantError
 
-LOG2E = tl.constexpr(1.4426950408889634)
-#: Columns of the smallest product there is.
-ONES = tl.constexpr(16)
 _FIELDS = tl.constexpr(ITEM_FIELDS)
-#: Triton halves them, for block tables and tiles: two tiles of keys and values are on their way.
-_STAGES = 5
 _TYPES = {"float32": tl.float32, "bfloat16": tl.bfloat16, "float16": tl.float16}
 
 
@@ -76,7 +79,6 @@ def attention_kernel(
     arrived,
     finished,
     block_table,
-    table_start,
     partial,
     partial_ml,
     scale,
@@ -110,17 +112,18 @@ def attention_kernel(
     ones = tl.full((BN, ONES), 1.0, tl.float32).to(PV_TYPE)
     unit = tl.program_id(0)
     while unit < num_units:
-        # each unit adds one, so attention of the next layer finds a multiple of num_units
-        next_unit = tl.num_programs(0) + tl.atomic_add(count + 1, 1, sem="relaxed") % num_units
         item = items + (unit // KV_HEADS) * _FIELDS
         kv_head = unit % KV_HEADS
-        sequence = tl.load(item)
+        table = tl.load(item)
         first_token = tl.load(item + 1)
         first_row = tl.load(item + 2)
         num_rows = tl.load(item + 3)
         base = tl.load(item + 4)
         first_split = tl.load(item + 5)
         end_split = tl.load(item + 6)
+        # behind those loads, which it does not wait for; each unit adds one, so attention of the next layer finds a
+        # multiple of num_units
+        next_unit = tl.num_programs(0) + tl.atomic_add(count + 1, 1, sem="relaxed") % num_units
 
         rows = first_row + tl.arange(0, BM)
         is_row = rows < num_rows
@@ -147,52 +150,33 @@ def attention_kernel(
         total_m = m
         total_l = tl.zeros((BM,), tl.float32)
         total = acc
-        table = block_table + tl.load(table_start + sequence)
-        for start in tl.range(begin, end, BN, num_stages=STAGES):
-            if start % SPLIT == 0:
-                # what was gathered so far, nothing at first, ends here
-                total_m, total_l, total = merge(total_m, total_l, total, m, tl.max(l, axis=1), acc)
-                m = tl.full((BM,), float("-inf"), tl.float32)
-                l = tl.zeros((BM, ONES), tl.float32)  # noqa: E741
-                acc = tl.zeros((BM, BLOCK_DIM), tl.float32)
-            at = start + lanes
-            is_there = at < context
-            page = tl.load(table + at // PAGE, mask=is_there, other=0)
-            row = (page * KV_HEADS + kv_head) * PAGE + at % PAGE
-            numbers = row.to(tl.int64)[:, None] * STORED_DIM + dims[None, :]
-            there = is_there[:, None] & (dims < STORED_DIM)[None, :]
-            tile_k = numbers_of(tl.load(k + numbers, mask=there, other=0.0), QK_TYPE)
-            scores = mma(tile_q, tl.trans(tile_k), tl.zeros((BM, BN), tl.float32)) * scale
-            if CODES:
-                scores = scores * tl.load(k_scale + row, mask=is_there, other=0.0)[None, :]
-            if SOFTCAP:
-                scores = softcap * (1.0 - 2.0 / (1.0 + tl.exp2(scores * (2.0 * LOG2E / softcap))))
-            seen = at[None, :] <= positions[:, None]
-            if WINDOW:
-                seen = seen & (at[None, :] > positions[:, None] - window)
-            scores = tl.where(seen, scores * LOG2E, float("-inf"))
-
-            new_m = tl.maximum(m, tl.max(scores, axis=1))
-            shift = shift_of(new_m)
-            weights = tl.exp2(scores - shift[:, None])
-            keep = tl.exp2(m - shift)
-            # by the matrix unit too, each column the same: its order does not depend on how warps share a tile
-            l = mma(round_to(weights, PV_TYPE), ones, l * keep[:, None])  # noqa: E741
-            acc = acc * keep[:, None]
-            m = new_m
-            if CODES:
-                weights = weights * tl.load(v_scale + row, mask=is_there, other=0.0)[None, :]
-            tile_v = numbers_of(tl.load(v + numbers, mask=there, other=0.0), PV_TYPE)
-            if CODES and BM < 64:
-                tile_v = where_it_is(tile_v)
-            acc = mma(round_to(weights, PV_TYPE), tile_v, acc)
+        # of these every row sees every position, but for windows
+        full_end = tl.minimum(end, (base + first_row // GROUP + 1) // BN * BN)
+        last = tl.maximum(full_end - BN, begin)
+        entries = block_table + table + lanes // PAGE
+        pages = tl.load(entries + begin // PAGE, mask=begin + lanes < full_end, other=0)
+        for start in tl.range(begin, full_end, BN, num_stages=STAGES):
+            next_pages = tl.load(entries + tl.minimum(start + BN, last) // PAGE)
+            m, l, acc, total_m, total_l, total = attend(  # noqa: E741
+                start, pages, m, l, acc, total_m, total_l, total, tile_q, ones, positions, dims, k, v, k_scale, v_scale,
+                kv_head, context, scale, softcap, window,
+                KV_HEADS, STORED_DIM, PAGE, BN, SPLIT, QK_TYPE, PV_TYPE, CODES, WINDOW, SOFTCAP, False,
+            )  # fmt: skip
+            pages = next_pages
+        for start in tl.range(tl.maximum(begin, full_end), end, BN, num_stages=2):
+            pages = tl.load(entries + start // PAGE, mask=start + lanes < context, other=0)
+            m, l, acc, total_m, total_l, total = attend(  # noqa: E741
+                start, pages, m, l, acc, total_m, total_l, total, tile_q, ones, positions, dims, k, v, k_scale, v_scale,
+                kv_head, context, scale, softcap, window,
+                KV_HEADS, STORED_DIM, PAGE, BN, SPLIT, QK_TYPE, PV_TYPE, CODES, WINDOW, SOFTCAP, True,
+            )  # fmt: skip
         total_m, total_l, total = merge(total_m, total_l, total, m, tl.max(l, axis=1), acc)
 
         # read anew, so that nothing of where a result goes is kept in registers during the loop
-        first_token = tl.load(item + 1, volatile=True)
-        first_row = tl.load(item + 2, volatile=True)
-        num_rows = tl.load(item + 3, volatile=True)
-        slot = tl.load(item + 7, volatile=True)
+        first_token = tl.load(item + 1, cache_modifier=".ca")
+        first_row = tl.load(item + 2, cache_modifier=".ca")
+        num_rows = tl.load(item + 3, cache_modifier=".ca")
+        slot = tl.load(item + 7, cache_modifier=".ca")
         rows = first_row + tl.arange(0, BM)
         is_row = rows < num_rows
         tokens = rows // GROUP
@@ -200,8 +184,8 @@ def attention_kernel(
         is_whole = slot < 0
         if slot < 0:
             store_rows(
-                total_l, total, to, to_stride, 0, first_token, first_row, num_rows, kv_head,
-                KV_HEADS, GROUP, HEAD_DIM, BM,
+                total_l, total, to, to_stride, first_token, first_row, num_rows, kv_head,
+                KV_HEADS, GROUP, HEAD_DIM,
             )  # fmt: skip
         else:
             if begin < end:
@@ -215,20 +199,23 @@ def attention_kernel(
                 tl.store(partial_ml + at_part * 2 + 1, total_l, mask=is_row)
             tl.debug_barrier()  # every thread's stores are released by the one that counts
             # how many parts there are, and which this one is
-            nth = tl.load(item + 5, volatile=True) - tl.load(item + 8, volatile=True)
-            splits = tl.load(item + 9, volatile=True)
+            before = tl.load(item + 8, cache_modifier=".ca")
+            nth = tl.load(item + 5, cache_modifier=".ca") - before
+            splits = tl.load(item + 9, cache_modifier=".ca")
+            base = tl.load(item + 4, cache_modifier=".ca")
             own = arrived + (unit // KV_HEADS - nth) * KV_HEADS + kv_head
             is_whole = tl.atomic_add(own, 1, sem="acq_rel", scope="gpu") == splits - 1
             if is_whole:
                 tl.store(own, 0)
-                for first_dim in tl.range(0, HEAD_DIM, MERGED, num_stages=1):
+                first_slot = slot - nth * (num_rows // GROUP)
+                for row in tl.range(first_row, tl.minimum(first_row + BM, num_rows), MERGED, num_stages=1):
                     merged_l, merged = merge_parts(
-                        partial, partial_ml, item, slot, nth, splits, first_dim, first_row, num_rows, kv_head, window,
-                        KV_HEADS, GROUP, HEAD_DIM, SPLIT, BM, MERGED, WINDOW, STAGES,
+                        partial, partial_ml, first_slot, splits, before, base, row, num_rows, kv_head, window,
+                        KV_HEADS, GROUP, HEAD_DIM, BLOCK_DIM, SPLIT, MERGED, WINDOW,
                     )  # fmt: skip
                     store_rows(
-                        merged_l, merged, to, to_stride, first_dim, first_token, first_row, num_rows, kv_head,
-                        KV_HEADS, GROUP, HEAD_DIM, BM,
+                        merged_l, merged, to, to_stride, first_token, row, num_rows, kv_head,
+                        KV_HEADS, GROUP, HEAD_DIM,
                     )  # fmt: skip
         if TOKEN_BLOCK > 0:  # noqa: SIM102 - a constant: nothing below is compiled where it is 0
             if is_whole:
@@ -278,7 +265,6 @@ def attention(
         work.arrived,
         work.finished,
         step.block_table,
-        step.table_start,
         sums,
         stats,
         scale,
@@ -300,11 +286,12 @@ def attention(
         CODES=kv.k_scale is not None,
         WINDOW=window > 0,
         SOFTCAP=softcap > 0,
-        STAGES=_STAGES,
-        MERGED=_merged(plan.tile_rows, kv.k.shape[3]),
+        STAGES=plan.launch.stages,
+        MERGED=_merged(plan.tile_rows, triton.next_power_of_2(kv.k.shape[3]), plan.launch.warps),
         TOKEN_BLOCK=row_block(num_heads * head_dim) if is_coded else 0,
-        num_warps=_warps(plan.tile_rows),
-        num_stages=_STAGES,
+        num_warps=plan.launch.warps,
+        num_stages=plan.launch.stages,
+        maxnreg=plan.launch.registers,
     )
 
 
@@ -314,13 +301,9 @@ def _readable(numbers: torch.Tensor) -> torch.Tensor:
     return numbers.view(torch.uint8) if is_old and numbers.dtype == torch.float8_e4m3fn else numbers
 
 
-def _merged(tile_rows: int, head_dim: int) -> int:
-    """Columns that are merged at once, so that they need no more registers than the products do."""
-    return min(int(triton.next_power_of_2(head_dim)), 2048 // tile_rows)
-
-
-def _warps(tile_rows: int) -> int:
-    return 4 if tile_rows == 16 else 8
+def _merged(tile_rows: int, block_dim: int, warps: int) -> int:
+    """Rows that are merged at once: four numbers a thread of each part, a load of 16 bytes."""
+    return min(tile_rows, max(1, 128 * warps // block_dim))
 
 
 _ALIGNED = ("items", "q_stride", "out_stride")
@@ -329,13 +312,16 @@ _ALIGNED = ("items", "q_stride", "out_stride")
 def aot_cases() -> list[AotCase]:
     def case(rows: int, cache: str, head_dim: int, words: Mapping[int, tuple[str, ...]], **options: Any) -> AotCase:
         architectures = tuple(words)
+        kind = {"bf16": "bfloat16", "i8": "int8"}.get(cache, "fp8")
+        shape = AttentionShape(32, 8, head_dim, 4096, 0, "bfloat16", kind, 132)
+        launch = launch_of(shape, rows)
         return AotCase(
             f"attention.{cache}.d{head_dim}.rows{rows}{'.codes' * ('TOKEN_BLOCK' in options)}",
             attention_kernel,
             {"q": "*bf16", "out": "*u8" if options.get("TOKEN_BLOCK") else "*bf16", "rows_out": "*bf16"}
             | dict.fromkeys(("k", "v"), f"*{cache}")
             | dict.fromkeys(("k_scale", "v_scale", "partial", "partial_ml"), "*fp32")
-            | dict.fromkeys(("items", "count", "arrived", "finished", "block_table", "table_start"), "*i32")
+            | dict.fromkeys(("items", "count", "arrived", "finished", "block_table"), "*i32")
             | dict.fromkeys(("scale", "softcap"), "fp32")
             | dict.fromkeys(("window", "q_stride", "out_stride"), "i32"),
             {
@@ -353,13 +339,15 @@ def aot_cases() -> list[AotCase]:
                 "CODES": cache != "bf16",
                 "WINDOW": True,
                 "SOFTCAP": True,
-                "STAGES": _STAGES,
-                "MERGED": _merged(rows, head_dim),
+                "STAGES": launch.stages,
+                "MERGED": _merged(rows, triton.next_power_of_2(head_dim), launch.warps),
                 "TOKEN_BLOCK": 0,
             }
             | options,
-            num_warps=_warps(rows),
-            num_stages=_STAGES,
+            num_warps=launch.warps,
+            num_stages=launch.stages,
+            asked_registers=launch.registers,
+            max_spills=8 if rows == 64 and (head_dim > 128 or cache == "i8") else 0,
             aligned=("q", "k", "v", "out", "rows_out", "partial", *_ALIGNED),
             max_shared=132 << 10,
             words=words,

@@ -1,8 +1,8 @@
 """build_work_list: which tiles of rows the attention of a step computes, and against which splits of their contexts.
 
-query_start: [B + 1] and context_len: [B] int32 of a DeviceStep; work: a WorkList (../attention_plan.py), all of it
-written but its counters. One launch a step and window, before the first attention. A padding sequence has no items;
-tokens behind query_start[B] belong to no sequence and are items, the last ones, that see nothing.
+query_start: [B + 1], context_len and table_start: [B] int32 of a DeviceStep; work: a WorkList (../attention_plan.py),
+all of it written but its counters. One launch a step and window, before the first attention. A padding sequence has no
+items; tokens behind query_start[B] belong to no sequence and are items, the last ones, that see nothing.
 
 A sequence is computed whole, each tile of its rows by one program, unless that program would then take longer than half
 of what each has to do on average; such a sequence is cut into an item a split. Whole sequences need no parts and no
@@ -29,6 +29,7 @@ _BLOCK = 64
 def build_work_list_kernel(
     query_start,
     context_len,
+    table_start,
     count,
     items,
     num_sequences,
@@ -94,6 +95,7 @@ def build_work_list_kernel(
         before = tl.sum(tl.where(is_before, whole_items, 0), axis=0)
         if am_split:
             before = num_whole + tl.sum(tl.where(is_before, split_items, 0), axis=0)
+        my_table = tl.load(table_start + mine)
         for i in range(0, my_items, BLOCK):
             at = i + lanes
             mask = at < my_items
@@ -104,7 +106,7 @@ def build_work_list_kernel(
             end = my_first + tl.where(am_split, split + 1, my_splits)
             _store_item(
                 item, mask,
-                mine, my_start, tile * TILE_ROWS, my_n * GROUP, my_base,
+                my_table, my_start, tile * TILE_ROWS, my_n * GROUP, my_base,
                 my_first + split, end, part, my_first, my_splits,
             )  # fmt: skip
 
@@ -130,6 +132,7 @@ def build_work_list(step: DeviceStep, work: WorkList) -> None:
     build_work_list_kernel[(num_sequences + 1,)](
         step.query_start,
         step.context_len,
+        step.table_start,
         work.count,
         work.items,
         num_sequences,
@@ -149,7 +152,7 @@ def build_work_list(step: DeviceStep, work: WorkList) -> None:
 
 
 def aot_cases() -> list[AotCase]:
-    names = ["query_start", "context_len", "count", "items"]
+    names = ["query_start", "context_len", "table_start", "count", "items"]
     numbers = ["num_sequences", "num_tokens", "window", "programs", "max_parts"]
     signature = {name: "*i32" for name in names} | {name: "i32" for name in numbers}
     constants = {"KV_HEADS": 8, "GROUP": 4, "TILE_ROWS": 16, "SPLIT": 512, "ITEM": ITEM_FIELDS}

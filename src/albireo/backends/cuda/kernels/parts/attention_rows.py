@@ -16,48 +16,72 @@ from albireo.backends.cuda.kernels.parts.softmax import merge, normalise
 
 @triton.jit
 def merge_parts(
-    partial, partial_ml, item, slot, nth, splits, first_dim, first_row, num_rows, kv_head, window,
-    KV_HEADS: tl.constexpr, GROUP: tl.constexpr, HEAD_DIM: tl.constexpr, SPLIT: tl.constexpr, BM: tl.constexpr,
-    WIDTH: tl.constexpr, WINDOW: tl.constexpr, STAGES: tl.constexpr,
+    partial, partial_ml, first_slot, splits, before, base, first_row, num_rows, kv_head, window,
+    KV_HEADS: tl.constexpr, GROUP: tl.constexpr, HEAD_DIM: tl.constexpr, BLOCK_DIM: tl.constexpr, SPLIT: tl.constexpr,
+    ROWS: tl.constexpr, WINDOW: tl.constexpr,
 ):  # fmt: skip
-    """WIDTH columns of a tile's rows, its parts merged in order, of each row those it sees anything of.
+    """ROWS rows of a tile, their parts merged in order, of each row those it sees anything of.
 
-    slot: where the nth part begins.
+    first_slot: where the first part begins; splits: how many there are, the first of them the split `before`. Eight
+    parts are on their way at once: one behind the other, each would cost the way to the cache and back.
     """
-    dims = first_dim + tl.arange(0, WIDTH)
-    rows = first_row + tl.arange(0, BM)
-    positions = tl.load(item + 4, volatile=True) + rows // GROUP
-    before = tl.load(item + 8, volatile=True)
-    first_seen = (tl.maximum(positions - window + 1, 0) if WINDOW else positions * 0) // SPLIT - before
-    last_seen = positions // SPLIT - before
+    m = tl.full((ROWS,), float("-inf"), tl.float32)
+    l = tl.zeros((ROWS,), tl.float32)  # noqa: E741
+    total = tl.zeros((ROWS, BLOCK_DIM), tl.float32)
+    rows = first_row + tl.arange(0, ROWS)
     step = num_rows // GROUP
-    at_first = (slot - nth * step + rows // GROUP) * (KV_HEADS * GROUP) + kv_head * GROUP + rows % GROUP
-    m = tl.full((BM,), float("-inf"), tl.float32)
-    l = tl.zeros((BM,), tl.float32)  # noqa: E741
-    total = tl.zeros((BM, WIDTH), tl.float32)
-    for i in tl.range(0, splits, num_stages=STAGES if BM == 16 else 1):
-        at = (at_first + i * (step * KV_HEADS * GROUP)).to(tl.int64)
-        is_there = (rows < num_rows) & (i >= first_seen) & (i <= last_seen)
-        part_m = tl.load(partial_ml + at * 2, mask=is_there, other=float("-inf"), cache_modifier=".cg")
-        part_l = tl.load(partial_ml + at * 2 + 1, mask=is_there, other=0.0, cache_modifier=".cg")
-        acc = tl.load(
-            partial + at[:, None] * HEAD_DIM + dims[None, :],
-            mask=is_there[:, None] & (dims < HEAD_DIM)[None, :],
-            other=0.0,
-            cache_modifier=".cg",
-        )
-        m, l, total = merge(m, l, total, part_m, part_l, acc)  # noqa: E741
+    positions = base + rows // GROUP
+    first_seen = (tl.maximum(positions - window + 1, 0) if WINDOW else positions * 0) // SPLIT - before
+    end_seen = tl.where(rows < num_rows, positions // SPLIT - before + 1, 0)
+    at = (first_slot + rows // GROUP).to(tl.int64) * (KV_HEADS * GROUP) + kv_head * GROUP + rows % GROUP
+    step = step.to(tl.int64) * (KV_HEADS * GROUP)
+    for i in tl.range(0, splits, 8, num_stages=1):
+        m0, l0, acc0 = _part(partial, partial_ml, at, i, step, first_seen, end_seen, HEAD_DIM, BLOCK_DIM)
+        m1, l1, acc1 = _part(partial, partial_ml, at, i + 1, step, first_seen, end_seen, HEAD_DIM, BLOCK_DIM)
+        m2, l2, acc2 = _part(partial, partial_ml, at, i + 2, step, first_seen, end_seen, HEAD_DIM, BLOCK_DIM)
+        m3, l3, acc3 = _part(partial, partial_ml, at, i + 3, step, first_seen, end_seen, HEAD_DIM, BLOCK_DIM)
+        m4, l4, acc4 = _part(partial, partial_ml, at, i + 4, step, first_seen, end_seen, HEAD_DIM, BLOCK_DIM)
+        m5, l5, acc5 = _part(partial, partial_ml, at, i + 5, step, first_seen, end_seen, HEAD_DIM, BLOCK_DIM)
+        m6, l6, acc6 = _part(partial, partial_ml, at, i + 6, step, first_seen, end_seen, HEAD_DIM, BLOCK_DIM)
+        m7, l7, acc7 = _part(partial, partial_ml, at, i + 7, step, first_seen, end_seen, HEAD_DIM, BLOCK_DIM)
+        m, l, total = merge(m, l, total, m0, l0, acc0)  # noqa: E741
+        m, l, total = merge(m, l, total, m1, l1, acc1)  # noqa: E741
+        m, l, total = merge(m, l, total, m2, l2, acc2)  # noqa: E741
+        m, l, total = merge(m, l, total, m3, l3, acc3)  # noqa: E741
+        m, l, total = merge(m, l, total, m4, l4, acc4)  # noqa: E741
+        m, l, total = merge(m, l, total, m5, l5, acc5)  # noqa: E741
+        m, l, total = merge(m, l, total, m6, l6, acc6)  # noqa: E741
+        m, l, total = merge(m, l, total, m7, l7, acc7)  # noqa: E741
     return l, total
 
 
 @triton.jit
-def store_rows(
-    total_l, total, out, stride, first_dim, first_token, first_row, num_rows, kv_head,
-    KV_HEADS: tl.constexpr, GROUP: tl.constexpr, HEAD_DIM: tl.constexpr, BM: tl.constexpr,
+def _part(
+    partial, partial_ml, at, i, step, first_seen, end_seen, HEAD_DIM: tl.constexpr, BLOCK_DIM: tl.constexpr,
 ):  # fmt: skip
-    """Write what columns of a tile's rows are in the end."""
-    dims = first_dim + tl.arange(0, total.shape[1])
-    rows = first_row + tl.arange(0, BM)
+    """The ith part of some rows: nothing where it does not exist, or a row does not see it."""
+    dims = tl.arange(0, BLOCK_DIM)
+    at = at + i * step
+    is_there = (i >= first_seen) & (i < end_seen)
+    m = tl.load(partial_ml + at * 2, mask=is_there, other=float("-inf"), cache_modifier=".cg")
+    l = tl.load(partial_ml + at * 2 + 1, mask=is_there, other=0.0, cache_modifier=".cg")  # noqa: E741
+    acc = tl.load(
+        partial + at[:, None] * HEAD_DIM + dims[None, :],
+        mask=is_there[:, None] & (dims < HEAD_DIM)[None, :],
+        other=0.0,
+        cache_modifier=".cg",
+    )
+    return m, l, acc
+
+
+@triton.jit
+def store_rows(
+    total_l, total, out, stride, first_token, first_row, num_rows, kv_head,
+    KV_HEADS: tl.constexpr, GROUP: tl.constexpr, HEAD_DIM: tl.constexpr,
+):  # fmt: skip
+    """Write what rows from first_row on are in the end."""
+    dims = tl.arange(0, total.shape[1])
+    rows = first_row + tl.arange(0, total.shape[0])
     at = (first_token + rows // GROUP).to(tl.int64) * stride + (kv_head * GROUP + rows % GROUP) * HEAD_DIM
     tl.store(
         out + at[:, None] + dims[None, :],

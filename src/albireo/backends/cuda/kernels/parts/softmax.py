@@ -10,6 +10,16 @@ from __future__ import annotations
 import triton
 import triton.language as tl
 
+from albireo.backends.cuda.kernels.parts.arithmetic import INTERP
+
+
+@triton.jit
+def power_of_two(x):
+    """2^x for float32 x, -inf gives 0; what is below 2^-126 may be 0. The one instruction that there is."""
+    if INTERP:
+        return tl.exp2(x)
+    return tl.inline_asm_elementwise("ex2.approx.ftz.f32 $0, $1;", "=f,f", [x], dtype=tl.float32, is_pure=True, pack=1)
+
 
 @triton.jit
 def shift_of(m):
@@ -22,7 +32,7 @@ def merge(total_m, total_l, total, m, l, acc):  # noqa: E741
     """total, then the part behind it. m, l: [M], acc: [M, D]. Roundings are spelled out: no compiler has a choice."""
     new_m = tl.maximum(total_m, m)
     shift = shift_of(new_m)
-    keep, take = tl.exp2(total_m - shift), tl.exp2(m - shift)
+    keep, take = power_of_two(total_m - shift), power_of_two(m - shift)
     new_l = tl.fma(total_l, keep, l * take)
     wide_keep = tl.broadcast_to(keep[:, None], acc.shape)
     return new_m, new_l, tl.fma(total, wide_keep, acc * take[:, None])

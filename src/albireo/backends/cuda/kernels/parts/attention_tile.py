@@ -1,0 +1,93 @@
+"""A tile of keys and values, met by a tile of query rows: what attention's loops do again and again.
+
+Used inside kernels/attention.py, whose contract says what the numbers are.
+"""
+
+from __future__ import annotations
+
+import triton
+import triton.language as tl
+
+from albireo.backends.cuda.kernels.parts.arithmetic import mma, round_to
+from albireo.backends.cuda.kernels.parts.kv_numbers import numbers_of, where_it_is
+from albireo.backends.cuda.kernels.parts.softmax import merge, power_of_two, shift_of
+
+LOG2E = tl.constexpr(1.4426950408889634)
+#: Columns of the smallest product there is.
+ONES = tl.constexpr(16)
+
+
+@triton.jit
+def attend(
+    start, pages, m, l, acc, total_m, total_l, total,  # noqa: E741
+    tile_q, ones, positions, dims, k, v, k_scale, v_scale, kv_head, context, scale, softcap, window,
+    KV_HEADS: tl.constexpr, STORED_DIM: tl.constexpr, PAGE: tl.constexpr, BN: tl.constexpr, SPLIT: tl.constexpr,
+    QK_TYPE: tl.constexpr, PV_TYPE: tl.constexpr, CODES: tl.constexpr, WINDOW: tl.constexpr, SOFTCAP: tl.constexpr,
+    MASKED: tl.constexpr,
+):  # fmt: skip
+    """m, l, acc, of the split so far, and the total of those before it, with the BN positions from start on.
+
+    pages: [BN] the block of each position. MASKED: rows see a part of the positions, or the context ends among them;
+    else loads need no masks, and scores only those of a window.
+    """
+    BM: tl.constexpr = tile_q.shape[0]
+    lanes = tl.arange(0, BN)
+    if start % SPLIT == 0:
+        # what was gathered so far, nothing at first, ends here
+        total_m, total_l, total = merge(total_m, total_l, total, m, tl.max(l, axis=1), acc)
+        m = tl.full((BM,), float("-inf"), tl.float32)
+        l = tl.zeros((BM, ONES), tl.float32)  # noqa: E741
+        acc = tl.zeros(acc.shape, tl.float32)
+    at = start + lanes
+    is_there = at < context
+    row = (pages * KV_HEADS + kv_head) * PAGE + lanes % PAGE
+    # what does not depend on the tile apart, so that it is computed once
+    numbers = (pages.to(tl.int64) * (KV_HEADS * PAGE * STORED_DIM))[:, None] + (
+        (lanes % PAGE * STORED_DIM + kv_head * (PAGE * STORED_DIM))[:, None] + dims[None, :]
+    )
+    there = is_there[:, None] & (dims < STORED_DIM)[None, :]
+    if not MASKED:
+        there = tl.broadcast_to((dims < STORED_DIM)[None, :], there.shape)
+    tile_k = numbers_of(_numbers(k + numbers, there, STORED_DIM, MASKED), QK_TYPE)
+    scores = mma(tile_q, tl.trans(tile_k), tl.zeros((BM, BN), tl.float32))
+    if CODES:
+        scores = scores * _scales(k_scale + row, is_there, MASKED)[None, :]
+    # scores * unit are in units of log 2
+    unit = scale * LOG2E
+    if SOFTCAP:
+        scores = 1.0 - 2.0 / (1.0 + power_of_two(scores * (2.0 * unit / softcap)))
+        unit = softcap * LOG2E
+    if MASKED or WINDOW:
+        seen = at[None, :] <= positions[:, None]
+        if WINDOW:
+            seen = seen & (at[None, :] > positions[:, None] - window)
+        scores = tl.where(seen, scores, float("-inf"))
+
+    new_m = tl.maximum(m, tl.max(scores, axis=1) * unit)
+    shift = shift_of(new_m)
+    weights = power_of_two(tl.fma(scores, unit, -shift[:, None]))
+    keep = power_of_two(m - shift)
+    # by the matrix unit too, each column the same: its order does not depend on how warps share a tile
+    l = mma(round_to(weights, PV_TYPE), ones, l * keep[:, None])  # noqa: E741
+    if CODES:
+        weights = weights * _scales(v_scale + row, is_there, MASKED)[None, :]
+    tile_v = numbers_of(_numbers(v + numbers, there, STORED_DIM, MASKED), PV_TYPE)
+    if CODES and BM < 64:
+        tile_v = where_it_is(tile_v)
+    acc = mma(round_to(weights, PV_TYPE), tile_v, acc * keep[:, None])
+    return new_m, l, acc, total_m, total_l, total
+
+
+@triton.jit
+def _numbers(at, there, STORED_DIM: tl.constexpr, MASKED: tl.constexpr):
+    """Elements of keys or values, zeros where there are none."""
+    if MASKED or at.shape[1] != STORED_DIM:
+        return tl.load(at, mask=there, other=0.0)
+    return tl.load(at)
+
+
+@triton.jit
+def _scales(at, is_there, MASKED: tl.constexpr):
+    if MASKED:
+        return tl.load(at, mask=is_there, other=0.0)
+    return tl.load(at)

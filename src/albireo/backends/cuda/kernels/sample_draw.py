@@ -75,7 +75,7 @@ def sample_draw_kernel(
         # without top-p nothing is on the bound that counts
         bound = tl.where(has_top_p, tl.load(state + LOW), tl.load(state + CUT) - 1).to(tl.int32)
         at = tile * TILE + tl.arange(0, TILE)
-        x = row_tile(logits, work, row, task, changed, at, stride, vocab)
+        x = row_tile(logits, work, row, task, changed, at, at >= 0, stride, vocab)
         order = order_of(x)
         weight = tl.where((order > bound) & (at < vocab), weigh(x, peak, warmth, least, BITS), 0)
         strict += task * tiles
@@ -100,7 +100,7 @@ def sample_draw_kernel(
             number -= tl.sum(tl.where(each < chosen, sums, 0), 0)
             wanted -= tl.sum(tl.where(each < chosen, num_ties, 0), 0)
             at = chosen * TILE + tl.arange(0, TILE)
-            x = row_tile(logits, work, row, task, changed, at, stride, vocab)
+            x = row_tile(logits, work, row, task, changed, at, at >= 0, stride, vocab)
             order = order_of(x)
             on = (order == bound) & (at < vocab)
             is_kept = (order > bound) | (on & (tl.cumsum(on.to(tl.int32), 0) <= wanted))
@@ -134,6 +134,7 @@ def sample_draw(logits: torch.Tensor, tasks: SamplingTensors, space: SampleWorks
         TILES=triton.next_power_of_2(tiles),
         TILE=tile,
         num_warps=8,
+        enable_fp_fusion=False,
     )
 
 

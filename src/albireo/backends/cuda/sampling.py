@@ -73,6 +73,7 @@ class SampleWorkspace:
     alive: torch.Tensor
     best: torch.Tensor
     crests: torch.Tensor
+    stretches: torch.Tensor
     num_found: torch.Tensor
     keys: torch.Tensor
     partial: torch.Tensor
@@ -80,6 +81,7 @@ class SampleWorkspace:
     strict: torch.Tensor
     ties: torch.Tensor
     state: torch.Tensor
+    draws: torch.Tensor
     arrived: torch.Tensor
 
     @classmethod
@@ -95,6 +97,7 @@ class SampleWorkspace:
             alive=zeros(torch.int32, num_tasks, tiles),
             best=zeros(torch.int64, num_tasks, tiles),
             crests=zeros(torch.int32, num_tasks, tiles, CRESTS),
+            stretches=zeros(torch.int32, num_tasks, tiles, CRESTS),
             num_found=zeros(torch.int32, num_tasks),
             keys=zeros(torch.int64, num_tasks, MOST),
             partial=zeros(torch.int64, num_tasks, tiles, SPLITS),
@@ -102,5 +105,6 @@ class SampleWorkspace:
             strict=zeros(torch.int64, num_tasks, tiles),
             ties=zeros(torch.int32, num_tasks, tiles),
             state=zeros(torch.int64, num_tasks, FIELDS),
+            draws=zeros(torch.int32, num_tasks),
             arrived=zeros(torch.int32, num_tasks),
         )

@@ -1,9 +1,8 @@
-"""sample_gather: of tasks with top_k or top_p, the logits at or above the bound, and the weight of all.
+"""sample_gather: of tasks with top_k or top_p, the logits at or above the bound.
 
-Arrays as sample_peak.py left them; temperature, min_p: [S] float64. keys: [S, MOST] int64 gets the keys (ordering.py)
-of the candidates in no order, as many as have room; num_found: [S] int32, zeros before, how many there are. strict:
-[S, tiles] int64 gets each tile's weight where top_p is asked of the whole row. One launch: with top_k a tile reads the
-stretches that have a candidate and no others.
+Arrays as sample_peak.py left them. keys: [S, MOST] int64 gets the keys (ordering.py) of the candidates in no order, as
+many as have room; num_found: [S] int32, zeros before, how many there are. stretches: [S, tiles * CRESTS] int32 is
+scratch. One launch, PARTS programs a task: only the stretches that have a candidate are read, BATCH at a time.
 """
 
 from __future__ import annotations
@@ -15,8 +14,9 @@ import triton
 import triton.language as tl
 
 from albireo.backends.cuda.aot import AotCase
-from albireo.backends.cuda.kernels.parts.ordering import NOTHING, key_of, number_of, order_of
-from albireo.backends.cuda.kernels.parts.weights import BOUND, DRAWS, FIELDS, PEAK, row_tile, weigh, weight_bits
+from albireo.backends.cuda.kernels.parts.ordering import NOTHING, key_of, order_of
+from albireo.backends.cuda.kernels.parts.waiting import OF_ALL
+from albireo.backends.cuda.kernels.parts.weights import BOUND, FIELDS, row_tile
 from albireo.backends.cuda.kernels.sample_adjust import tile_of
 from albireo.backends.cuda.kernels.sample_peak import CRESTS
 
@@ -25,6 +25,8 @@ if TYPE_CHECKING:
 
 #: Candidates that a task has room for.
 MOST = 2048
+#: Programs a task, and stretches that one reads at a time.
+_PARTS, _BATCH = 4, 32
 _FIELDS = tl.constexpr(FIELDS)
 
 
@@ -33,97 +35,93 @@ def sample_gather_kernel(
     logits,
     rows,
     flags,
-    temperature,
-    top_k,
-    top_p,
-    min_p,
     work,
-    best,
     crests,
+    stretches,
     num_found,
     keys,
-    strict,
     state,
+    draws,
     stride,
     vocab,
-    BITS: tl.constexpr,
-    TILE: tl.constexpr,
+    tiles,
+    TILES: tl.constexpr,
     CRESTS: tl.constexpr,
+    WIDTH: tl.constexpr,
+    BATCH: tl.constexpr,
     MOST: tl.constexpr,
 ):
-    task, tile, tiles = tl.program_id(0), tl.program_id(1), tl.num_programs(1)
-    state += task * _FIELDS
-    k = tl.load(top_k + task)
-    if ((k > 0) | (tl.load(top_p + task) < 1.0)) & (tl.load(state + DRAWS) != 0):
-        bound = tl.load(state + BOUND).to(tl.int32)
-        reads_all = k == 0
-        if reads_all | ((tl.load(best + task * tiles + tile) >> 32) >= bound):
-            stretch = tl.arange(0, CRESTS)
-            crest = tl.load(crests + (task * tiles + tile) * CRESTS + stretch)
-            at = tile * TILE + stretch[:, None] * (TILE // CRESTS) + tl.arange(0, TILE // CRESTS)[None, :]
-            there = (at >= 0) & (crest >= tl.where(reads_all, NOTHING, bound))[:, None]
-            changed = (tl.load(flags + task) & 1) != 0
-            x = row_tile(logits, work, tl.load(rows + task), task, changed, at, there, stride, vocab)
-            x = tl.reshape(x, (TILE,))
-            if reads_all:
-                peak = number_of(tl.load(state + PEAK).to(tl.int32))
-                weight = weigh(x, peak, tl.load(temperature + task), tl.load(min_p + task), BITS)
-                tl.store(strict + task * tiles + tile, tl.sum(weight, 0))
-            order = order_of(x)
-            # the bound is above -inf, which is what was not read
-            kept = order >= bound
-            count = tl.sum(kept.to(tl.int32), 0)
-            if count > 0:
-                first = tl.atomic_add(num_found + task, count, sem="relaxed")
-                slot = first + tl.cumsum(kept.to(tl.int32), 0) - 1
-                place = tile * TILE + tl.arange(0, TILE)
-                tl.store(keys + task.to(tl.int64) * MOST + slot, key_of(order, place), mask=kept & (slot < MOST))
+    task, part, parts = tl.program_id(0), tl.program_id(1), tl.num_programs(1)
+    if tl.load(draws + task) >= OF_ALL:
+        bound = tl.load(state + task * _FIELDS + BOUND).to(tl.int32)
+        crests += task * tiles * CRESTS
+        stretches += task * tiles * CRESTS
+        each = tl.arange(0, TILES * CRESTS)
+        crest = tl.load(crests + each, mask=each < tiles * CRESTS, other=NOTHING)
+        is_high = (crest >= bound).to(tl.int32)
+        num_high = tl.sum(is_high, 0)
+        if part * BATCH < num_high:
+            slot = tl.cumsum(is_high, 0) - 1
+            tl.store(stretches + slot, each, mask=(is_high != 0) & ((slot // BATCH) % parts == part))
+            tl.debug_barrier()
+            row, changed = tl.load(rows + task), (tl.load(flags + task) & 1) != 0
+            for start in range(part * BATCH, num_high, parts * BATCH):
+                nth = start + tl.arange(0, BATCH)
+                stretch = tl.load(stretches + nth, mask=nth < num_high, other=0)
+                at = stretch[:, None] * WIDTH + tl.arange(0, WIDTH)[None, :]
+                there = (at >= 0) & (nth < num_high)[:, None]
+                x = row_tile(logits, work, row, task, changed, at, there, stride, vocab)
+                order = tl.reshape(order_of(x), (BATCH * WIDTH,))
+                # the bound is above -inf, which is what was not read
+                kept = (order >= bound).to(tl.int32)
+                first = tl.atomic_add(num_found + task, tl.sum(kept, 0), sem="relaxed")
+                into = first + tl.cumsum(kept, 0) - 1
+                key = key_of(order, tl.reshape(at, (BATCH * WIDTH,)))
+                tl.store(keys + task.to(tl.int64) * MOST + into, key, mask=(kept != 0) & (into < MOST))
 
 
 def sample_gather(logits: torch.Tensor, tasks: SamplingTensors, space: SampleWorkspace) -> None:
     vocab = logits.shape[1]
     tile = tile_of(vocab)
-    sample_gather_kernel[(space.num_tasks, triton.cdiv(vocab, tile))](
+    tiles = triton.cdiv(vocab, tile)
+    sample_gather_kernel[(space.num_tasks, _PARTS)](
         logits,
         tasks.rows,
         tasks.flags,
-        tasks.temperature,
-        tasks.top_k,
-        tasks.top_p,
-        tasks.min_p,
         space.work,
-        space.best,
         space.crests,
+        space.stretches,
         space.num_found,
         space.keys,
-        space.strict,
         space.state,
+        space.draws,
         logits.stride(0),
         vocab,
-        BITS=weight_bits(vocab),
-        TILE=tile,
+        tiles,
+        TILES=triton.next_power_of_2(tiles),
         CRESTS=CRESTS,
+        WIDTH=tile // CRESTS,
+        BATCH=_BATCH,
         MOST=MOST,
-        num_warps=8,
-        enable_fp_fusion=False,
+        num_warps=4,
     )
 
 
 def aot_cases() -> list[AotCase]:
-    signature = {name: "*i32" for name in ("rows", "flags", "top_k", "crests", "num_found")}
-    signature |= {name: "*fp64" for name in ("temperature", "top_p", "min_p")}
-    signature |= {"logits": "*fp32", "work": "*fp32", "best": "*i64", "keys": "*i64", "strict": "*i64", "state": "*i64"}
-    signature |= {"stride": "i32", "vocab": "i32"}
+    names = ("rows", "flags", "crests", "stretches", "num_found", "draws")
+    signature = {name: "*i32" for name in names}
+    signature |= {"logits": "*fp32", "work": "*fp32", "keys": "*i64", "state": "*i64"}
+    signature |= {"stride": "i32", "vocab": "i32", "tiles": "i32"}
+    sizes = {"TILES": 32, "CRESTS": CRESTS, "WIDTH": tile_of(128_256) // CRESTS, "BATCH": _BATCH, "MOST": MOST}
     return [
         AotCase(
             "sample_gather",
             sample_gather_kernel,
             signature,
-            {"BITS": weight_bits(128_256), "TILE": tile_of(128_256), "CRESTS": CRESTS, "MOST": MOST},
-            num_warps=8,
-            aligned=("logits", "work", "stride", "vocab"),
+            sizes,
+            aligned=("logits", "work", "crests", "stretches", "stride", "vocab"),
             max_registers=128,
-            max_shared=20 << 10,
-            words={90: ("LDG.E.128", "DFMA")},
+            max_shared=10 << 10,
+            words={90: ("LDG.E.128",)},
         )
     ]

@@ -16,10 +16,10 @@ import triton.language as tl
 
 from albireo.backends.cuda.aot import AotCase
 from albireo.backends.cuda.kernels.parts.ordering import LOWEST, NOTHING, number_of, order_of
+from albireo.backends.cuda.kernels.parts.waiting import OF_ALL, OF_SOME, programs_of, task_at, waiting, width_of
 from albireo.backends.cuda.kernels.parts.weights import (
     ABOVE,
     CUT,
-    DRAWS,
     FIELDS,
     HIGH,
     LOW,
@@ -110,21 +110,26 @@ def sample_search_kernel(
     inside,
     num_found,
     state,
+    draws,
     arrived,
     stride,
     vocab,
+    tiles,
+    num_tasks,
     BITS: tl.constexpr,
+    TASKS: tl.constexpr,
     ROOM: tl.constexpr,
     TILE: tl.constexpr,
 ):
-    task, tile, tiles = tl.program_id(0), tl.program_id(1), tl.num_programs(1)
-    state += task * _FIELDS
-    k, part = tl.load(top_k + task), tl.load(top_p + task)
-    if ((k > 0) | (part < 1.0)) & (tl.load(state + DRAWS) != 0):
+    places, num_waiting = waiting(draws, num_tasks, OF_ALL, OF_SOME, TASKS)
+    for item in range(tl.program_id(0), num_waiting * tiles, tl.num_programs(0)):
+        task, tile = task_at(places, item // tiles, TASKS), item % tiles
+        own = state + task * _FIELDS
+        k, part = tl.load(top_k + task), tl.load(top_p + task)
         row, changed = tl.load(rows + task), (tl.load(flags + task) & 1) != 0
-        best = tl.load(state + PEAK).to(tl.int32)
-        low, high = tl.load(state + LOW).to(tl.int32), tl.load(state + HIGH).to(tl.int32)
-        inside += task * ROOM
+        best = tl.load(own + PEAK).to(tl.int32)
+        low, high = tl.load(own + LOW).to(tl.int32), tl.load(own + HIGH).to(tl.int32)
+        listed = inside + task * ROOM
         if k == 0:
             at = tile * TILE + tl.arange(0, TILE)
             order = order_of(row_tile(logits, work, row, task, changed, at, at >= 0, stride, vocab))
@@ -132,19 +137,19 @@ def sample_search_kernel(
             count = tl.sum(is_in.to(tl.int32), 0)
             if count > 0:
                 slot = tl.atomic_add(num_found + task, count, sem="relaxed") + tl.cumsum(is_in.to(tl.int32), 0) - 1
-                tl.store(inside + slot, order, mask=is_in & (slot < ROOM))
+                tl.store(listed + slot, order, mask=is_in & (slot < ROOM))
         if arrives_last(arrived + task, tiles):
             peak, warmth, least = number_of(best), tl.load(temperature + task), tl.load(min_p + task)
             count = tl.load(num_found + task, cache_modifier=".cg")
             cut = tl.full((), LOWEST, tl.int32)
             num_inside = tl.where((k == 0) & (count <= ROOM), count, -1)
-            above, target = tl.load(state + ABOVE), tl.load(state + TARGET)
+            above, target = tl.load(own + ABOVE), tl.load(own + TARGET)
             if k > 0:
                 cut = reaching_long(
-                    cut, best, k.to(tl.int64), cut, inside, num_inside, logits, work, row, task, changed, stride, vocab,
+                    cut, best, k.to(tl.int64), cut, listed, num_inside, logits, work, row, task, changed, stride, vocab,
                     peak, warmth, least, True, BITS, TILE,
                 )  # fmt: skip
-                tl.store(state + CUT, cut.to(tl.int64))
+                tl.store(own + CUT, cut.to(tl.int64))
                 low, high = cut, best
             if part < 1.0:
                 if num_inside < 0:
@@ -152,27 +157,28 @@ def sample_search_kernel(
                     above = tl.zeros((), tl.int64)
                 if k > 0:
                     whole = sum_above(
-                        cut - 1, cut, inside, num_inside, logits, work, row, task, changed, stride, vocab, peak, warmth,
+                        cut - 1, cut, listed, num_inside, logits, work, row, task, changed, stride, vocab, peak, warmth,
                         least, BITS, TILE,
                     )  # fmt: skip
                     target = part_of(whole, part)
                 low = reaching_long(
-                    low, high, target - above, cut, inside, num_inside, logits, work, row, task, changed, stride, vocab,
+                    low, high, target - above, cut, listed, num_inside, logits, work, row, task, changed, stride, vocab,
                     peak, warmth, least, False, BITS, TILE,
                 )  # fmt: skip
                 above += sum_above(
-                    low, cut, inside, num_inside, logits, work, row, task, changed, stride, vocab, peak, warmth, least,
+                    low, cut, listed, num_inside, logits, work, row, task, changed, stride, vocab, peak, warmth, least,
                     BITS, TILE,
                 )  # fmt: skip
-                tl.store(state + LOW, low.to(tl.int64))
-                tl.store(state + ABOVE, above)
-                tl.store(state + TARGET, target)
+                tl.store(own + LOW, low.to(tl.int64))
+                tl.store(own + ABOVE, above)
+                tl.store(own + TARGET, target)
 
 
 def sample_search(logits: torch.Tensor, tasks: SamplingTensors, space: SampleWorkspace) -> None:
     vocab = logits.shape[1]
     tile = tile_of(vocab)
-    sample_search_kernel[(space.num_tasks, triton.cdiv(vocab, tile))](
+    tiles = triton.cdiv(vocab, tile)
+    sample_search_kernel[programs_of(space.num_tasks, tiles)](
         logits,
         tasks.rows,
         tasks.flags,
@@ -184,10 +190,14 @@ def sample_search(logits: torch.Tensor, tasks: SamplingTensors, space: SampleWor
         space.inside,
         space.num_found,
         space.state,
+        space.draws,
         space.arrived,
         logits.stride(0),
         vocab,
+        tiles,
+        space.num_tasks,
         BITS=weight_bits(vocab),
+        TASKS=width_of(space.draws),
         ROOM=ROOM,
         TILE=tile,
         num_warps=8,
@@ -196,15 +206,16 @@ def sample_search(logits: torch.Tensor, tasks: SamplingTensors, space: SampleWor
 
 
 def aot_cases() -> list[AotCase]:
-    signature = {name: "*i32" for name in ("rows", "flags", "top_k", "inside", "num_found", "arrived")}
+    signature = {name: "*i32" for name in ("rows", "flags", "top_k", "inside", "num_found", "draws", "arrived")}
     signature |= {name: "*fp64" for name in ("temperature", "top_p", "min_p")}
-    signature |= {"logits": "*fp32", "work": "*fp32", "state": "*i64", "stride": "i32", "vocab": "i32"}
+    signature |= {"logits": "*fp32", "work": "*fp32", "state": "*i64"}
+    signature |= {name: "i32" for name in ("stride", "vocab", "tiles", "num_tasks")}
     return [
         AotCase(
             "sample_search",
             sample_search_kernel,
             signature,
-            {"BITS": weight_bits(128_256), "ROOM": ROOM, "TILE": tile_of(128_256)},
+            {"BITS": weight_bits(128_256), "TASKS": 256, "ROOM": ROOM, "TILE": tile_of(128_256)},
             num_warps=8,
             aligned=("logits", "work", "stride", "vocab"),
             max_registers=255,

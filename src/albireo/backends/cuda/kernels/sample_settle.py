@@ -1,7 +1,7 @@
 """sample_settle: the token of a task with top_k or top_p whose candidates are few enough and hold what it keeps.
 
 Arrays as sample_gather.py left them; seed, position: [S] int64. out: [S] int32 is written for tasks that are settled
-here, which draw no more (DRAWS); the others are left to sample_search.py. One launch, one program a task, a quarter of
+here, which draw no more (draws); the others are left to sample_search.py. One launch, one program a task, a quarter of
 the width where candidates are few. Bounds are found by halving the range of the candidates in registers: of logits for
 top-k, then for top-p, of ids for what is on top-p's bound and for the draw. All sums are of whole numbers, so it does
 not matter how candidates lie.
@@ -18,7 +18,8 @@ import triton.language as tl
 from albireo.backends.cuda.aot import AotCase
 from albireo.backends.cuda.kernels.parts.ordering import NO_KEY, NOTHING, number_of, place_of, reaching
 from albireo.backends.cuda.kernels.parts.philox import uniform
-from albireo.backends.cuda.kernels.parts.weights import BOUND, DRAWS, FIELDS, PEAK, part_of, weigh, weight_bits
+from albireo.backends.cuda.kernels.parts.waiting import NOTHING_TO_DRAW, OF_ALL
+from albireo.backends.cuda.kernels.parts.weights import BOUND, FIELDS, PEAK, part_of, weigh, weight_bits
 from albireo.backends.cuda.kernels.sample_adjust import tile_of
 from albireo.backends.cuda.kernels.sample_gather import MOST
 
@@ -76,6 +77,7 @@ def sample_settle_kernel(
     keys,
     strict,
     state,
+    draws,
     out,
     tiles,
     BITS: tl.constexpr,
@@ -85,7 +87,7 @@ def sample_settle_kernel(
     task = tl.program_id(0)
     state += task * _FIELDS
     k, part = tl.load(top_k + task), tl.load(top_p + task)
-    if ((k > 0) | (part < 1.0)) & (tl.load(state + DRAWS) != 0):
+    if tl.load(draws + task) >= OF_ALL:
         count = tl.load(num_found + task)
         if count <= MOST:
             keys += task.to(tl.int64) * MOST
@@ -101,7 +103,7 @@ def sample_settle_kernel(
                 token = settled(keys, count, k, part, peak, bound, warmth, least, all_weight, number, BITS, MOST)
             if token >= 0:
                 tl.store(out + task, token)
-                tl.store(state + DRAWS, tl.zeros((), tl.int64))
+                tl.store(draws + task, NOTHING_TO_DRAW)
 
 
 def sample_settle(tasks: SamplingTensors, space: SampleWorkspace, out: torch.Tensor, vocab: int) -> None:
@@ -117,6 +119,7 @@ def sample_settle(tasks: SamplingTensors, space: SampleWorkspace, out: torch.Ten
         space.keys,
         space.strict,
         space.state,
+        space.draws,
         out,
         tiles,
         BITS=weight_bits(vocab),
@@ -128,7 +131,7 @@ def sample_settle(tasks: SamplingTensors, space: SampleWorkspace, out: torch.Ten
 
 
 def aot_cases() -> list[AotCase]:
-    signature = {name: "*i32" for name in ("top_k", "num_found", "out")}
+    signature = {name: "*i32" for name in ("top_k", "num_found", "draws", "out")}
     signature |= {name: "*fp64" for name in ("temperature", "top_p", "min_p")}
     signature |= {name: "*i64" for name in ("seed", "position", "keys", "strict", "state")}
     return [

@@ -11,16 +11,15 @@ import triton
 import triton.language as tl
 
 #: Fields of a row's state, int64: order of the best logit; of the lowest kept by top-k; of the lowest kept by top-p, or
-#: a bound below it; the weight above that; the weight that top-p looks for; whether a token is still to be drawn; the
-#: order at or above which a logit is a candidate; a bound at or above the lowest kept by top-p.
+#: a bound below it; the weight above that; the weight that top-p looks for; the order at or above which a logit is a
+#: candidate; a bound at or above the lowest kept by top-p.
 PEAK = tl.constexpr(0)
 CUT = tl.constexpr(1)
 LOW = tl.constexpr(2)
 ABOVE = tl.constexpr(3)
 TARGET = tl.constexpr(4)
-DRAWS = tl.constexpr(5)
-BOUND = tl.constexpr(6)
-HIGH = tl.constexpr(7)
+BOUND = tl.constexpr(5)
+HIGH = tl.constexpr(6)
 FIELDS = 8
 
 _LOG2_E = tl.constexpr(1.4426950408889634)

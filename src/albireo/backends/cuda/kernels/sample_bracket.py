@@ -163,7 +163,7 @@ def aot_cases() -> list[AotCase]:
             {"BITS": weight_bits(128_256), "TASKS": 256, **sizes},
             num_warps=8,
             aligned=("logits", "work", "stride", "vocab"),
-            max_registers=200,
+            max_registers=240,
             max_shared=20 << 10,
             words={90: ("LDG.E.128", "DFMA")},
         )

@@ -9,6 +9,8 @@ import numpy as np
 import pytest
 import torch
 
+from albireo.backends.cuda.kernels import sample_gather, sample_peak, sample_search, sample_settle
+from albireo.backends.cuda.kernels.parts import waiting
 from albireo.params import SamplingParams
 from albireo.sampling.sampler import Sampler
 from albireo.step import SampleTask
@@ -98,6 +100,34 @@ def test_tokens_are_those_of_the_host(vocab: int, seed: int, num: int) -> None:
         )
         rows.append(i % 5)
     check(logits, tasks, rows)
+
+
+@pytest.mark.parametrize(("rank", "most", "room"), [(16, 64, 512), (30, 2048, 16384), (9, 16, 4)])
+def test_tokens_are_those_of_the_host_however_they_are_found(
+    monkeypatch: pytest.MonkeyPatch, rank: int, most: int, room: int
+) -> None:
+    """Candidates that are enough or not, searches inside a bracket and of the whole row; few programs do it all."""
+    monkeypatch.setattr(sample_peak, "_RANK", rank)
+    for module in (sample_gather, sample_settle):
+        monkeypatch.setattr(module, "MOST", most)
+    monkeypatch.setattr(sample_search, "ROOM", room)
+    monkeypatch.setattr(waiting, "PROGRAMS", 3)
+    logits = (np.random.default_rng(8).standard_normal((2, 4500)) * 4).astype(np.float32)
+    logits[1] = np.round(logits[1] * 2) / 2
+    logits[1, 4096:] += 1.0
+    kinds = [
+        {"top_p": 0.3, "temperature": 0.5},
+        {"top_p": 0.9},
+        {"top_p": 0.97, "temperature": 5.0, "min_p": 1e-4},
+        {"top_k": 7},
+        {"top_k": 60, "top_p": 0.8, "temperature": 2.0},
+        {"top_k": 3000, "top_p": 0.9, "temperature": 3.0},
+        {"temperature": 1.5},
+        {"top_p": 0.6, "presence_penalty": 1.0, "temperature": 4.0},
+        {"temperature": 0.0, "top_p": 0.5},
+    ]
+    tasks = [task(31 * i, [5, 6, 7], **kind) for i, kind in enumerate(kinds)]
+    check(logits, tasks * 2, [0] * len(tasks) + [1] * len(tasks))
 
 
 def test_equal_logits_are_kept_from_the_lowest_id_on() -> None:

@@ -13,6 +13,10 @@ import torch
 
 from albireo.backends.cuda.kernels.parts.weights import FIELDS
 from albireo.backends.cuda.kernels.sample_adjust import tile_of
+from albireo.backends.cuda.kernels.sample_bracket import SPLITS
+from albireo.backends.cuda.kernels.sample_gather import MOST
+from albireo.backends.cuda.kernels.sample_peak import CRESTS
+from albireo.backends.cuda.kernels.sample_search import ROOM
 from albireo.backends.cuda.staging import Columns
 
 #: Arrays of D tasks; those behind the last one of a step are greedy on row 0.
@@ -68,10 +72,16 @@ class SampleWorkspace:
     work: torch.Tensor
     alive: torch.Tensor
     best: torch.Tensor
+    crests: torch.Tensor
+    stretches: torch.Tensor
+    num_found: torch.Tensor
+    keys: torch.Tensor
     partial: torch.Tensor
+    inside: torch.Tensor
     strict: torch.Tensor
     ties: torch.Tensor
     state: torch.Tensor
+    draws: torch.Tensor
     arrived: torch.Tensor
 
     @classmethod
@@ -86,9 +96,15 @@ class SampleWorkspace:
             work=zeros(torch.float32, num_tasks, vocab),
             alive=zeros(torch.int32, num_tasks, tiles),
             best=zeros(torch.int64, num_tasks, tiles),
-            partial=zeros(torch.int64, num_tasks, tiles, 128),
+            crests=zeros(torch.int32, num_tasks, tiles, CRESTS),
+            stretches=zeros(torch.int32, num_tasks, tiles, CRESTS),
+            num_found=zeros(torch.int32, num_tasks),
+            keys=zeros(torch.int64, num_tasks, MOST),
+            partial=zeros(torch.int64, num_tasks, tiles, SPLITS),
+            inside=zeros(torch.int32, num_tasks, ROOM),
             strict=zeros(torch.int64, num_tasks, tiles),
             ties=zeros(torch.int32, num_tasks, tiles),
             state=zeros(torch.int64, num_tasks, FIELDS),
+            draws=zeros(torch.int32, num_tasks),
             arrived=zeros(torch.int32, num_tasks),
         )

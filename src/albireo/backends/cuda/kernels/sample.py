@@ -2,9 +2,10 @@
 
 logits: [R, V] float32, any stride between rows, not written to. tasks, space: see ../sampling.py. out: [S] int32; -1
 where no token can be drawn, which the host's sampler explains. changes: a task may change logits; truncates: one may
-have top_k or top_p. Launches: 2; 2 more with changes, 12 with truncates. In each, tasks that do not ask for what it
-does end at once, so that a recorded step can have them all. What a task gets depends on its row and its own parameters,
-to the last bit.
+have top_k or top_p. Launches: 2; 2 more with changes, 5 with truncates. Each costs little where no task waits for it,
+so that a recorded step can have them all. As a rule top_k and top_p keep few tokens: those near the best are gathered,
+and one program settles the rest; what it cannot settle is searched for in the whole row. What a task gets depends on
+its row and its own parameters, to the last bit.
 """
 
 from __future__ import annotations
@@ -14,9 +15,13 @@ from typing import TYPE_CHECKING
 import torch
 
 from albireo.backends.cuda.kernels.sample_adjust import sample_adjust
+from albireo.backends.cuda.kernels.sample_bracket import sample_bracket
 from albireo.backends.cuda.kernels.sample_draw import sample_draw
+from albireo.backends.cuda.kernels.sample_gather import sample_gather
 from albireo.backends.cuda.kernels.sample_peak import sample_peak
 from albireo.backends.cuda.kernels.sample_search import sample_search
+from albireo.backends.cuda.kernels.sample_settle import sample_settle
+from albireo.backends.cuda.kernels.sample_whole import sample_whole
 
 if TYPE_CHECKING:
     from albireo.backends.cuda.sampling import SampleWorkspace, SamplingTensors
@@ -34,6 +39,9 @@ def sample(
         sample_adjust(logits, tasks, space)
     sample_peak(logits, tasks, space, out)
     if truncates:
-        sample_search(logits, tasks, space, by_count=True)
-        sample_search(logits, tasks, space, by_count=False)
+        sample_gather(logits, tasks, space)
+        sample_whole(logits, tasks, space)
+        sample_settle(tasks, space, out, logits.shape[1])
+        sample_bracket(logits, tasks, space)
+        sample_search(logits, tasks, space)
     sample_draw(logits, tasks, space, out)

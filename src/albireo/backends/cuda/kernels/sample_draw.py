@@ -22,10 +22,10 @@ import triton.language as tl
 from albireo.backends.cuda.aot import AotCase
 from albireo.backends.cuda.kernels.parts.ordering import number_of, order_of
 from albireo.backends.cuda.kernels.parts.philox import uniform
+from albireo.backends.cuda.kernels.parts.waiting import OF_SOME, PLAIN, programs_of, task_at, waiting, width_of
 from albireo.backends.cuda.kernels.parts.weights import (
     ABOVE,
     CUT,
-    DRAWS,
     FIELDS,
     LOW,
     PEAK,
@@ -57,41 +57,45 @@ def sample_draw_kernel(
     strict,
     ties,
     state,
+    draws,
     arrived,
     out,
     stride,
     vocab,
+    tiles,
+    num_tasks,
     BITS: tl.constexpr,
+    TASKS: tl.constexpr,
     TILES: tl.constexpr,
     TILE: tl.constexpr,
 ):
-    task, tile, tiles = tl.program_id(0), tl.program_id(1), tl.num_programs(1)
-    state += task * _FIELDS
-    if tl.load(state + DRAWS) != 0:
+    places, num_waiting = waiting(draws, num_tasks, PLAIN, OF_SOME, TASKS)
+    for item in range(tl.program_id(0), num_waiting * tiles, tl.num_programs(0)):
+        task, tile = task_at(places, item // tiles, TASKS), item % tiles
+        own = state + task * _FIELDS
         row, changed = tl.load(rows + task), (tl.load(flags + task) & 1) != 0
         warmth, least = tl.load(temperature + task), tl.load(min_p + task)
-        peak = number_of(tl.load(state + PEAK).to(tl.int32))
+        peak = number_of(tl.load(own + PEAK).to(tl.int32))
         has_top_p = tl.load(top_p + task) < 1.0
         # without top-p nothing is on the bound that counts
-        bound = tl.where(has_top_p, tl.load(state + LOW), tl.load(state + CUT) - 1).to(tl.int32)
+        bound = tl.where(has_top_p, tl.load(own + LOW), tl.load(own + CUT) - 1).to(tl.int32)
         at = tile * TILE + tl.arange(0, TILE)
-        x = row_tile(logits, work, row, task, changed, at, stride, vocab)
+        x = row_tile(logits, work, row, task, changed, at, at >= 0, stride, vocab)
         order = order_of(x)
         weight = tl.where((order > bound) & (at < vocab), weigh(x, peak, warmth, least, BITS), 0)
-        strict += task * tiles
-        ties += task * tiles
-        tl.store(strict + tile, tl.sum(weight, 0))
-        tl.store(ties + tile, tl.sum(((order == bound) & (at < vocab)).to(tl.int32), 0))
+        above, equal = strict + task * tiles, ties + task * tiles
+        tl.store(above + tile, tl.sum(weight, 0))
+        tl.store(equal + tile, tl.sum(((order == bound) & (at < vocab)).to(tl.int32), 0))
         if arrives_last(arrived + task, tiles):
             one = weigh(number_of(bound), peak, warmth, least, BITS)
-            missing = tl.load(state + TARGET) - tl.load(state + ABOVE)
+            missing = tl.load(own + TARGET) - tl.load(own + ABOVE)
             wanted = tl.where(has_top_p, (missing + tl.maximum(one, 1) - 1) // tl.maximum(one, 1), 0)
             each = tl.arange(0, TILES)
             there = each < tiles
-            num_ties = tl.load(ties + each, mask=there, other=0, cache_modifier=".cg").to(tl.int64)
+            num_ties = tl.load(equal + each, mask=there, other=0, cache_modifier=".cg").to(tl.int64)
             ties_before = tl.cumsum(num_ties, 0) - num_ties
             kept = tl.minimum(tl.maximum(wanted - ties_before, 0), num_ties)
-            sums = tl.load(strict + each, mask=there, other=0, cache_modifier=".cg") + kept * one
+            sums = tl.load(above + each, mask=there, other=0, cache_modifier=".cg") + kept * one
             running = tl.cumsum(sums, 0)
             whole = tl.sum(sums, 0)
             number = (uniform(tl.load(seed + task), tl.load(position + task)) * whole.to(tl.float64)).to(tl.int64)
@@ -100,7 +104,7 @@ def sample_draw_kernel(
             number -= tl.sum(tl.where(each < chosen, sums, 0), 0)
             wanted -= tl.sum(tl.where(each < chosen, num_ties, 0), 0)
             at = chosen * TILE + tl.arange(0, TILE)
-            x = row_tile(logits, work, row, task, changed, at, stride, vocab)
+            x = row_tile(logits, work, row, task, changed, at, at >= 0, stride, vocab)
             order = order_of(x)
             on = (order == bound) & (at < vocab)
             is_kept = (order > bound) | (on & (tl.cumsum(on.to(tl.int32), 0) <= wanted))
@@ -113,7 +117,7 @@ def sample_draw(logits: torch.Tensor, tasks: SamplingTensors, space: SampleWorks
     vocab = logits.shape[1]
     tile = tile_of(vocab)
     tiles = triton.cdiv(vocab, tile)
-    sample_draw_kernel[(space.num_tasks, tiles)](
+    sample_draw_kernel[programs_of(space.num_tasks, tiles)](
         logits,
         tasks.rows,
         tasks.flags,
@@ -126,28 +130,34 @@ def sample_draw(logits: torch.Tensor, tasks: SamplingTensors, space: SampleWorks
         space.strict,
         space.ties,
         space.state,
+        space.draws,
         space.arrived,
         out,
         logits.stride(0),
         vocab,
+        tiles,
+        space.num_tasks,
         BITS=weight_bits(vocab),
+        TASKS=width_of(space.draws),
         TILES=triton.next_power_of_2(tiles),
         TILE=tile,
         num_warps=8,
+        enable_fp_fusion=False,
     )
 
 
 def aot_cases() -> list[AotCase]:
-    signature = {name: "*i32" for name in ("rows", "flags", "ties", "arrived", "out")}
+    signature = {name: "*i32" for name in ("rows", "flags", "ties", "draws", "arrived", "out")}
     signature |= {name: "*i64" for name in ("seed", "position", "strict", "state")}
     signature |= {name: "*fp64" for name in ("temperature", "top_p", "min_p")}
-    signature |= {"logits": "*fp32", "work": "*fp32", "stride": "i32", "vocab": "i32"}
+    signature |= {"logits": "*fp32", "work": "*fp32"}
+    signature |= {name: "i32" for name in ("stride", "vocab", "tiles", "num_tasks")}
     return [
         AotCase(
             "sample_draw",
             sample_draw_kernel,
             signature,
-            {"BITS": weight_bits(128_256), "TILES": 32, "TILE": tile_of(128_256)},
+            {"BITS": weight_bits(128_256), "TASKS": 256, "TILES": 32, "TILE": tile_of(128_256)},
             num_warps=8,
             aligned=("logits", "work", "stride", "vocab"),
             max_registers=200,

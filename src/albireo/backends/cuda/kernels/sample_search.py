@@ -1,12 +1,9 @@
-"""sample_search: the logit down to which a task keeps tokens, for top-k and for top-p, without sorting.
+"""sample_search: the logits down to which top-k and top-p keep tokens, for tasks that sample_settle.py left.
 
-A search in the order of float32 numbers: each round cuts what is left of it into buckets, sums them, and goes into the
-bucket in which enough is reached. By count: 4 rounds of 256 buckets find the k-th largest logit exactly (CUT). By
-weight: 8 rounds of 16 buckets find the logit at which the sum of weights (weights.py) of those at or above it reaches
-top_p of the weight of all kept (LOW), and the weight above it (ABOVE), exactly.
-
-Arrays as in sample_peak.py, which comes first; top_k: [S] int32, 0 keeps all; top_p, min_p: [S] float64. partial: [S,
-tiles, buckets], int32 by count, int64 by weight. Tasks that do not ask for it, and tiles below the bucket, do nothing.
+Arrays as in sample_bracket.py, which comes before and says between which logits top-p's lowest lies where there is no
+top_k. inside: [S, ROOM] int32 gets the orders (ordering.py) of those that lie there. One launch; the last tile of a row
+searches them (ordering.reaching, over more than registers hold) and leaves CUT, LOW, ABOVE and TARGET in state. Where
+they are more than ROOM (many equal ones), and for top-k, it searches the whole row: right, but slow.
 """
 
 from __future__ import annotations
@@ -18,16 +15,18 @@ import triton
 import triton.language as tl
 
 from albireo.backends.cuda.aot import AotCase
-from albireo.backends.cuda.kernels.parts.ordering import number_of, order_of
+from albireo.backends.cuda.kernels.parts.ordering import LOWEST, NOTHING, number_of, order_of
+from albireo.backends.cuda.kernels.parts.waiting import OF_ALL, OF_SOME, programs_of, task_at, waiting, width_of
 from albireo.backends.cuda.kernels.parts.weights import (
     ABOVE,
     CUT,
-    DRAWS,
     FIELDS,
+    HIGH,
     LOW,
     PEAK,
     TARGET,
     arrives_last,
+    part_of,
     row_tile,
     weigh,
     weight_bits,
@@ -37,9 +36,65 @@ from albireo.backends.cuda.kernels.sample_adjust import tile_of
 if TYPE_CHECKING:
     from albireo.backends.cuda.sampling import SampleWorkspace, SamplingTensors
 
-#: Buckets of a round, and the bits of the order that it settles.
-_BY_COUNT, _BY_WEIGHT = (256, 8), (16, 4)
+#: Orders that a task has room for: twice what a sample of 128 leaves between two splits, and more.
+ROOM = 16384
 _FIELDS = tl.constexpr(FIELDS)
+
+
+@triton.jit
+def orders_at(start, inside, num_inside, logits, work, row, task, changed, stride, vocab, TILE: tl.constexpr):
+    """Orders from start on: of those inside, or if num_inside is -1 of the row; NOTHING behind the last."""
+    at = start + tl.arange(0, TILE)
+    listed = tl.load(inside + at, mask=at < num_inside, other=NOTHING, cache_modifier=".cg")
+    x = row_tile(logits, work, row, task, changed, at, at < tl.where(num_inside < 0, vocab, 0), stride, vocab)
+    # what is not read is -inf, and below all that is searched
+    return tl.maximum(listed, order_of(x))
+
+
+@triton.jit
+def weights_of(order, cut, peak, warmth, least, BY_COUNT: tl.constexpr, BITS: tl.constexpr):
+    """int64 weights of those at or above cut; BY_COUNT: each weighs 1."""
+    kept = order >= cut
+    if BY_COUNT:
+        return kept.to(tl.int64)
+    return tl.where(kept, weigh(tl.where(kept, number_of(order), peak), peak, warmth, least, BITS), 0)
+
+
+@triton.jit
+def sum_above(
+    bound, cut, inside, num_inside, logits, work, row, task, changed, stride, vocab, peak, warmth, least,
+    BITS: tl.constexpr, TILE: tl.constexpr,
+):  # fmt: skip
+    """The weight of all above bound and at or above cut."""
+    total = tl.zeros((TILE,), tl.int64)
+    for start in range(0, tl.where(num_inside < 0, vocab, num_inside), TILE):
+        order = orders_at(start, inside, num_inside, logits, work, row, task, changed, stride, vocab, TILE)
+        weight = weights_of(order, cut, peak, warmth, least, False, BITS)
+        total += tl.where(order > bound, weight, 0)
+    return tl.sum(total, 0)
+
+
+@triton.jit
+def reaching_long(
+    low, high, target, cut, inside, num_inside, logits, work, row, task, changed, stride, vocab, peak, warmth, least,
+    BY_COUNT: tl.constexpr, BITS: tl.constexpr, TILE: tl.constexpr,
+):  # fmt: skip
+    """As ordering.reaching, over orders_at(); high: no entry lies above it, or none that matters."""
+    while low < high:
+        middle = (low | high) - ((low ^ high) >> 1)
+        total = tl.zeros((TILE,), tl.int64)
+        lowest, highest = tl.full((TILE,), high, tl.int32), tl.full((TILE,), low, tl.int32)
+        for start in range(0, tl.where(num_inside < 0, vocab, num_inside), TILE):
+            order = orders_at(start, inside, num_inside, logits, work, row, task, changed, stride, vocab, TILE)
+            weight = weights_of(order, tl.maximum(cut, middle), peak, warmth, least, BY_COUNT, BITS)
+            total += weight
+            lowest = tl.minimum(lowest, tl.where(order >= middle, order, high))
+            highest = tl.maximum(highest, tl.where(order >= middle, low, order))
+        if tl.sum(total, 0) >= target:
+            low = tl.min(lowest, 0)
+        else:
+            high = tl.max(highest, 0)
+    return low
 
 
 @triton.jit
@@ -52,130 +107,119 @@ def sample_search_kernel(
     top_p,
     min_p,
     work,
-    best,
-    partial,
+    inside,
+    num_found,
     state,
+    draws,
     arrived,
     stride,
     vocab,
-    BY_COUNT: tl.constexpr,
-    FIRST: tl.constexpr,
-    SHIFT: tl.constexpr,
-    BUCKETS: tl.constexpr,
+    tiles,
+    num_tasks,
     BITS: tl.constexpr,
-    TILES: tl.constexpr,
+    TASKS: tl.constexpr,
+    ROOM: tl.constexpr,
     TILE: tl.constexpr,
 ):
-    task, tile, tiles = tl.program_id(0), tl.program_id(1), tl.num_programs(1)
-    state += task * _FIELDS
-    asks = tl.load(top_k + task) > 0 if BY_COUNT else tl.load(top_p + task) < 1.0
-    if asks & (tl.load(state + DRAWS) != 0):
-        low = (tl.load(state + CUT) if FIRST else tl.load(state + LOW)).to(tl.int32)
-        partial += task * tiles * BUCKETS
-        bucket = tl.arange(0, BUCKETS)
-        if (tl.load(best + task * tiles + tile) >> 32).to(tl.int32) >= low:
+    places, num_waiting = waiting(draws, num_tasks, OF_ALL, OF_SOME, TASKS)
+    for item in range(tl.program_id(0), num_waiting * tiles, tl.num_programs(0)):
+        task, tile = task_at(places, item // tiles, TASKS), item % tiles
+        own = state + task * _FIELDS
+        k, part = tl.load(top_k + task), tl.load(top_p + task)
+        row, changed = tl.load(rows + task), (tl.load(flags + task) & 1) != 0
+        best = tl.load(own + PEAK).to(tl.int32)
+        low, high = tl.load(own + LOW).to(tl.int32), tl.load(own + HIGH).to(tl.int32)
+        listed = inside + task * ROOM
+        if k == 0:
             at = tile * TILE + tl.arange(0, TILE)
-            changed = (tl.load(flags + task) & 1) != 0
-            x = row_tile(logits, work, tl.load(rows + task), task, changed, at, stride, vocab)
-            order = order_of(x)
-            # below 2^32 where order >= low
-            into = (order.to(tl.uint32, bitcast=True) - low.to(tl.uint32, bitcast=True)) >> SHIFT
-            inside = (order >= low) & (into < BUCKETS) & (at < vocab)
-            if BY_COUNT:
-                seen = tl.histogram(tl.where(inside, into.to(tl.int32), 0), BUCKETS, mask=inside)
-            else:
-                peak = number_of(tl.load(state + PEAK).to(tl.int32))
-                weight = weigh(x, peak, tl.load(temperature + task), tl.load(min_p + task), BITS)
-                seen = tl.zeros((BUCKETS,), tl.int64)
-                for i in tl.static_range(BUCKETS):
-                    seen = tl.where(bucket == i, tl.sum(tl.where(inside & (into == i), weight, 0), 0), seen)
-            tl.store(partial + tile * BUCKETS + bucket, seen)
-        else:
-            tl.store(partial + tile * BUCKETS + bucket, tl.zeros((BUCKETS,), partial.dtype.element_ty))
+            order = order_of(row_tile(logits, work, row, task, changed, at, at >= 0, stride, vocab))
+            is_in = (order >= low) & (order <= high)
+            count = tl.sum(is_in.to(tl.int32), 0)
+            if count > 0:
+                slot = tl.atomic_add(num_found + task, count, sem="relaxed") + tl.cumsum(is_in.to(tl.int32), 0) - 1
+                tl.store(listed + slot, order, mask=is_in & (slot < ROOM))
         if arrives_last(arrived + task, tiles):
-            each = tl.arange(0, TILES)
-            at = each[:, None] * BUCKETS + bucket[None, :]
-            there = (each < tiles)[:, None] & (bucket >= 0)[None, :]
-            seen = tl.sum(tl.load(partial + at, mask=there, other=0, cache_modifier=".cg"), 0).to(tl.int64)
-            above = tl.zeros((), tl.int64) if FIRST else tl.load(state + ABOVE)
-            whole = tl.sum(seen, 0)
-            if not FIRST:
-                target = tl.load(state + TARGET)
-            elif BY_COUNT:
-                target = tl.load(top_k + task).to(tl.int64)
-            else:
-                part = tl.load(top_p + task) * whole.to(tl.float64)
-                target = part.to(tl.int64)
-                target += (target.to(tl.float64) < part).to(tl.int64)
-                target = tl.minimum(target, whole)
-            # at or above each bucket's start; falls from bucket to bucket
-            reached = above + whole - tl.cumsum(seen, 0) + seen
-            chosen = tl.maximum(tl.sum((reached >= target).to(tl.int32), 0) - 1, 0)
-            above += tl.sum(tl.where(bucket > chosen, seen, 0), 0)
-            new = low.to(tl.int64) + (chosen.to(tl.int64) << SHIFT)
-            tl.store(state + LOW, new)
-            tl.store(state + ABOVE, above)
-            tl.store(state + TARGET, target)
-            if BY_COUNT and SHIFT == 0:
-                tl.store(state + CUT, new)
+            peak, warmth, least = number_of(best), tl.load(temperature + task), tl.load(min_p + task)
+            count = tl.load(num_found + task, cache_modifier=".cg")
+            cut = tl.full((), LOWEST, tl.int32)
+            num_inside = tl.where((k == 0) & (count <= ROOM), count, -1)
+            above, target = tl.load(own + ABOVE), tl.load(own + TARGET)
+            if k > 0:
+                cut = reaching_long(
+                    cut, best, k.to(tl.int64), cut, listed, num_inside, logits, work, row, task, changed, stride, vocab,
+                    peak, warmth, least, True, BITS, TILE,
+                )  # fmt: skip
+                tl.store(own + CUT, cut.to(tl.int64))
+                low, high = cut, best
+            if part < 1.0:
+                if num_inside < 0:
+                    # above is of the whole row then, and so is what is searched
+                    above = tl.zeros((), tl.int64)
+                if k > 0:
+                    whole = sum_above(
+                        cut - 1, cut, listed, num_inside, logits, work, row, task, changed, stride, vocab, peak, warmth,
+                        least, BITS, TILE,
+                    )  # fmt: skip
+                    target = part_of(whole, part)
+                low = reaching_long(
+                    low, high, target - above, cut, listed, num_inside, logits, work, row, task, changed, stride, vocab,
+                    peak, warmth, least, False, BITS, TILE,
+                )  # fmt: skip
+                above += sum_above(
+                    low, cut, listed, num_inside, logits, work, row, task, changed, stride, vocab, peak, warmth, least,
+                    BITS, TILE,
+                )  # fmt: skip
+                tl.store(own + LOW, low.to(tl.int64))
+                tl.store(own + ABOVE, above)
+                tl.store(own + TARGET, target)
 
 
-def sample_search(logits: torch.Tensor, tasks: SamplingTensors, space: SampleWorkspace, by_count: bool) -> None:
-    """by_count: top-k, else top-p."""
+def sample_search(logits: torch.Tensor, tasks: SamplingTensors, space: SampleWorkspace) -> None:
     vocab = logits.shape[1]
     tile = tile_of(vocab)
     tiles = triton.cdiv(vocab, tile)
-    buckets, bits = _BY_COUNT if by_count else _BY_WEIGHT
-    for shift in range(32 - bits, -1, -bits):
-        sample_search_kernel[(space.num_tasks, tiles)](
-            logits,
-            tasks.rows,
-            tasks.flags,
-            tasks.temperature,
-            tasks.top_k,
-            tasks.top_p,
-            tasks.min_p,
-            space.work,
-            space.best,
-            space.partial.view(torch.int32) if by_count else space.partial,
-            space.state,
-            space.arrived,
-            logits.stride(0),
-            vocab,
-            BY_COUNT=by_count,
-            FIRST=shift == 32 - bits,
-            SHIFT=shift,
-            BUCKETS=buckets,
-            BITS=weight_bits(vocab),
-            TILES=triton.next_power_of_2(tiles),
-            TILE=tile,
-            num_warps=8,
-        )
+    sample_search_kernel[programs_of(space.num_tasks, tiles)](
+        logits,
+        tasks.rows,
+        tasks.flags,
+        tasks.temperature,
+        tasks.top_k,
+        tasks.top_p,
+        tasks.min_p,
+        space.work,
+        space.inside,
+        space.num_found,
+        space.state,
+        space.draws,
+        space.arrived,
+        logits.stride(0),
+        vocab,
+        tiles,
+        space.num_tasks,
+        BITS=weight_bits(vocab),
+        TASKS=width_of(space.draws),
+        ROOM=ROOM,
+        TILE=tile,
+        num_warps=8,
+        enable_fp_fusion=False,
+    )
 
 
 def aot_cases() -> list[AotCase]:
-    signature = {name: "*i32" for name in ("rows", "flags", "top_k", "arrived")}
+    signature = {name: "*i32" for name in ("rows", "flags", "top_k", "inside", "num_found", "draws", "arrived")}
     signature |= {name: "*fp64" for name in ("temperature", "top_p", "min_p")}
-    signature |= {"logits": "*fp32", "work": "*fp32", "best": "*i64", "state": "*i64", "stride": "i32", "vocab": "i32"}
+    signature |= {"logits": "*fp32", "work": "*fp32", "state": "*i64"}
+    signature |= {name: "i32" for name in ("stride", "vocab", "tiles", "num_tasks")}
     return [
         AotCase(
-            f"sample_search.{'count' if by_count else 'weight'}",
+            "sample_search",
             sample_search_kernel,
-            {**signature, "partial": "*i32" if by_count else "*i64"},
-            {
-                "BY_COUNT": by_count,
-                "FIRST": True,
-                "SHIFT": 32 - bits,
-                "BUCKETS": buckets,
-                "BITS": weight_bits(128_256),
-                "TILES": 32,
-                "TILE": tile_of(128_256),
-            },
+            signature,
+            {"BITS": weight_bits(128_256), "TASKS": 256, "ROOM": ROOM, "TILE": tile_of(128_256)},
             num_warps=8,
             aligned=("logits", "work", "stride", "vocab"),
-            max_registers=200,
+            max_registers=255,
             max_shared=20 << 10,
-            words={90: ("LDG.E.128",)},
+            words={90: ("LDG.E.128", "DFMA")},
         )
-        for by_count, (buckets, bits) in ((True, _BY_COUNT), (False, _BY_WEIGHT))
     ]

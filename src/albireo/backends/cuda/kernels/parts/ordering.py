@@ -9,6 +9,8 @@ from __future__ import annotations
 import triton
 import triton.language as tl
 
+#: Order of the lowest finite number.
+LOWEST = tl.constexpr(-2139095040)
 #: Below the order of every number: what padding has.
 NOTHING = tl.constexpr(-(2**31))
 #: Below every key.
@@ -55,4 +57,22 @@ def least_of_best(entries, count, lowest):
         found = tl.sum((entries >= middle).to(tl.int32), 0)
         low = tl.where(found >= count, middle, low)
         high = tl.where(found > count, high, tl.where(found == count, middle, middle - 1))
+    return low
+
+
+@triton.jit
+def reaching(entries, weights, target, low):
+    """The largest bound at or above which entries weigh target or more together.
+
+    entries: int32. weights: whole numbers, at least 0. low: a bound at or above which they weigh as much. Each round
+    ends at an entry, so there are about as many as the logarithm of the number of different ones.
+    """
+    high = tl.max(entries, 0)
+    while low < high:
+        middle = (low | high) - ((low ^ high) >> 1)
+        is_above = entries >= middle
+        if tl.sum(tl.where(is_above, weights, 0), 0) >= target:
+            low = tl.min(tl.where(is_above, entries, high), 0)
+        else:
+            high = tl.max(tl.where(is_above, low, entries), 0)
     return low

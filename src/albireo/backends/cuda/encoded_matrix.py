@@ -104,7 +104,7 @@ def _paired(codes: np.ndarray) -> np.ndarray:
     """[N, K] of 4 bits each -> bytes of two: of a plane, and of the plane behind it in the high half."""
     n, k = codes.shape
     pairs = np.pad(codes, ((0, 0), (0, -k % (8 * PLANE)))).reshape(n, -1, 2, PLANE)
-    return (pairs[:, :, 0] | (pairs[:, :, 1] << np.uint8(4))).reshape(n, -1)
+    return np.ascontiguousarray(pairs[:, :, 0] | (pairs[:, :, 1] << np.uint8(4))).reshape(n, -1)
 
 
 def _less_128(codes: np.ndarray) -> np.ndarray:

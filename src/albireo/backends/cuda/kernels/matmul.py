@@ -98,8 +98,8 @@ def matmul_kernel(
         for first in range(part_k, k, part_k):
             end = tl.minimum(first + part_k, k)
             total += chain(
-                weight_at, x_at, at_k, is_token, first, end, k, scale, zero, row, num_rows, SCALED, NIBBLE_GROUP, EVEN_K,
-                ROWS, TOKENS, BLOCK_K,
+                weight_at, x_at, at_k, is_token, first, end, k, scale, zero, row, num_rows, SCALED, NIBBLE_GROUP,
+                EVEN_K, ROWS, TOKENS, BLOCK_K,
             )  # fmt: skip
     if SCALED == _CHANNELS:
         total *= tl.load(scale + row)[:, None]

@@ -22,6 +22,7 @@ import triton.language as tl
 from albireo.backends.cuda.aot import ARCHITECTURES, AotCase
 from albireo.backends.cuda.kernels.parts.chain import CHANNELS, GROUPS, NIBBLES, UNSCALED, chain, width_of
 from albireo.backends.cuda.kernels.parts.epilogue import finish
+from albireo.backends.cuda.kernels.parts.overlap import LINES, lines_ahead, start_early
 from albireo.backends.cuda.kernels.parts.row_squares import RowParts, RowSquares, row_factor
 from albireo.backends.cuda.kernels.parts.tiles import BUSY_TILES, FEW_TOKENS, MULTIPROCESSORS, Tile, tokens_of
 from albireo.backends.cuda.matrix import DeviceMatrix
@@ -30,7 +31,7 @@ from albireo.encodings import encoding
 
 #: Encodings that are multiplied as bfloat16.
 SCALES = {"fp8": CHANNELS, "fp8.g128": GROUPS} | {f"int4.g{group}": NIBBLES for group in (32, 64, 128)}
-_CHANNELS = tl.constexpr(CHANNELS)
+_CHANNELS, _NIBBLES = tl.constexpr(CHANNELS), tl.constexpr(NIBBLES)
 #: Weight rows of a tile.
 TILE_ROWS = 64
 #: The least k worth a part of its own.
@@ -80,7 +81,9 @@ def tile_for(num_tokens: int, dtype: str, is_fp8: bool = False) -> Tile:
     if dtype == "float32":
         return Tile(TILE_ROWS, tokens, 32, 3)
     if SCALES.get(dtype) == NIBBLES:
-        return Tile(TILE_ROWS, tokens, 256, *{8: (5, 2), 16: (5, 2), 32: (3, 4), 64: (3, 4)}[tokens])
+        # two warps share no conversion; numbers of many groups take the registers of four
+        warps = 2 if tokens <= 16 and group_of(dtype) == 128 else 4
+        return Tile(TILE_ROWS, tokens, 256, 5 if tokens <= 16 else 3, warps)
     if dtype in SCALES and not is_fp8:
         return Tile(TILE_ROWS, tokens, 128, *{8: (6, 4), 16: (5, 2), 32: (5, 2), 64: (4, 4)}[tokens])
     return Tile(TILE_ROWS, tokens, 128, {8: 4, 16: 5, 32: 4, 64: 3}[tokens] + 3 * is_fp8)
@@ -132,6 +135,7 @@ def matmul_smallm_kernel(
     X_SCALED: tl.constexpr,
     NORM_LEVELS: tl.constexpr,
     EVEN_K: tl.constexpr,
+    LINES_AHEAD: tl.constexpr,
     ROWS: tl.constexpr,
     TOKENS: tl.constexpr,
     BLOCK_K: tl.constexpr,
@@ -148,6 +152,11 @@ def matmul_smallm_kernel(
     x_at = x + token[None, :] * x_stride + at_k[:, None]
     first = part * part_k
     end = tl.minimum(first + part_k, k)
+    # codes of an element that is read at once
+    OF_WORD: tl.constexpr = 1 if weight.dtype.element_ty != tl.int32 else 8 if SCALED == _NIBBLES else 4
+    begin = tl.minimum(first, k - 1) // OF_WORD
+    last = tl.maximum(end - 1, 0) // OF_WORD - begin
+    start_early(weight + row.to(tl.int64) * weight_stride + begin, last, LINES_AHEAD)
     acc = chain(
         weight_at, x_at, at_k, is_token, first, end, k, scale, zero, row, num_rows, SCALED, NIBBLE_GROUP, EVEN_K, ROWS,
         TOKENS, BLOCK_K,
@@ -215,6 +224,7 @@ def matmul_smallm(
     if x.dtype == torch.float8_e4m3fn:
         k = codes.shape[1]
     tiles = triton.cdiv(rows, TILE_ROWS)
+    ahead = lines_ahead(x.device)
     counters, waiting = out, out
     if parts > 1:
         assert tiles <= MAX_COUNTERS
@@ -258,12 +268,14 @@ def matmul_smallm(
         X_SCALED=x_scale is not None,
         NORM_LEVELS=0 if squares is None else squares.levels,
         EVEN_K=k % tile.k == 0,
+        LINES_AHEAD=ahead,
         ROWS=tile.rows,
         TOKENS=tile.tokens,
         BLOCK_K=tile.k,
         num_warps=tile.warps,
         num_stages=tile.stages,
         enable_fp_fusion=dtype == "float32",
+        launch_pdl=ahead > 0,
     )
 
 
@@ -287,7 +299,14 @@ def pointer_types(dtype: str, act: int, is_fp8: bool, levels: int) -> dict[str, 
 
 def aot_cases() -> list[AotCase]:
     def case(
-        dtype: str, tokens: int, parts: int, act: int, max_registers: int, is_fp8: bool = False, levels: int = 0
+        dtype: str,
+        tokens: int,
+        parts: int,
+        act: int,
+        max_registers: int,
+        is_fp8: bool = False,
+        levels: int = 0,
+        is_early: bool = False,
     ) -> AotCase:
         tile = tile_for(tokens, dtype, is_fp8)
         pointers = pointer_types(dtype, act, is_fp8, levels) | {"parts": "*fp32", "counters": "*i32"}
@@ -298,16 +317,29 @@ def aot_cases() -> list[AotCase]:
             "PARTS": parts,
             "EVEN_K": True,
         }
-        constants |= {"SCALED": SCALES.get(dtype, UNSCALED), "NIBBLE_GROUP": group_of(dtype), "X_SCALED": is_fp8, "NORM_LEVELS": levels}
+        constants |= {
+            "SCALED": SCALES.get(dtype, UNSCALED),
+            "NIBBLE_GROUP": group_of(dtype),
+            "X_SCALED": is_fp8,
+            "NORM_LEVELS": levels,
+        }
         constants |= {name: None for name in NORM_POINTERS if name not in pointers}
-        constants |= {"ROWS": tile.rows, "TOKENS": tile.tokens, "BLOCK_K": tile.k}
-        words = {80: ("HMMA", "LDGSTS.E.BYPASS"), 90: (f"HGMMA.64x{tokens}x16", "LDGSTS.E.BYPASS"), 100: ("UTCHMMA",)}
+        constants |= {"ROWS": tile.rows, "TOKENS": tile.tokens, "BLOCK_K": tile.k, "LINES_AHEAD": LINES * is_early}
+        loads = "LDGSTS.E.BYPASS.128"
+        is_wide = tokens > 8 and tile.warps == 4  # wgmma: four warps and 16 tokens at least
+        words = {
+            80: ("HMMA", loads),
+            90: (f"HGMMA.64x{tokens}x16" if is_wide else "HMMA.16816", loads),
+            100: ("UTCHMMA" if is_wide else loads,),
+        }
         if is_fp8:
-            words = {90: (f"QGMMA.64x{tokens}x32", "LDGSTS.E.BYPASS"), 100: ("UTCQMMA",)}
+            words = {90: (f"QGMMA.64x{tokens}x32", loads), 100: ("UTCQMMA",)}
         if dtype == "float32":
             words = {90: ("FFMA",)}
+        if is_early:
+            words = {90: (*words[90], "CCTL.E.PF2", "ACQBULK", "PREEXIT")}
         return AotCase(
-            f"matmul_smallm.{dtype}.{'fp8.' * is_fp8}{'norms.' * bool(levels)}{tokens}",
+            f"matmul_smallm.{dtype}.{'fp8.' * is_fp8}{'norms.' * bool(levels)}{'early.' * is_early}{tokens}",
             matmul_smallm_kernel,
             pointers | dict.fromkeys((*_NUMBERS, *_OF_NORMS), "i32") | {"norm_eps": "fp32"},
             constants,
@@ -317,19 +349,20 @@ def aot_cases() -> list[AotCase]:
             max_registers=max_registers,
             max_shared=128 << 10,
             words=words,
-            architectures=(90, 100) if is_fp8 else ARCHITECTURES,
+            architectures=(90,) if is_early else (90, 100) if is_fp8 else ARCHITECTURES,
             fp_fusion=dtype == "float32",
         )
 
     return [
-        case("bfloat16", 16, 4, 0, 96),
+        case("bfloat16", 8, 4, 0, 96),
         case("bfloat16", 64, 4, 0, 168),
         case("bfloat16", 16, 4, 0, 128, levels=6),
         case("float32", 16, 1, 0, 96),
-        case("fp8", 32, 1, 1, 128),
+        case("fp8", 8, 1, 1, 96),
+        case("fp8", 16, 4, 0, 128, is_early=True),
         case("fp8.g128", 64, 4, 0, 200),
         case("fp8", 16, 4, 0, 128, is_fp8=True),
-        case("int4.g128", 16, 4, 0, 200),
+        case("int4.g128", 8, 4, 0, 168),
         case("int4.g128", 64, 1, 1, 255),
         case("int4.g32", 16, 4, 0, 200),
     ]

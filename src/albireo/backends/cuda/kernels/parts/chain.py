@@ -3,8 +3,8 @@
 Used inside their kernels. Codes of e4m3 become the bfloat16 numbers that they are, and are multiplied as those; codes
 of 4 bits, less their zero points, are whole numbers that bfloat16 holds. Both are read as words (matrix.py): a word
 has one code of each of several planes, a plane being 32 inputs in a row, so that a register of the matrix unit is made
-of two registers by a byte permutation, and 16 bytes are read at once. Where x is e4m3, too, codes are multiplied as they
-are, and BLOCK_K is GROUP.
+of two registers by a byte permutation, and 16 bytes are read at once. Where x is e4m3, too, codes are multiplied as
+they are, and BLOCK_K is GROUP.
 """
 
 from __future__ import annotations
@@ -19,7 +19,12 @@ from albireo.backends.cuda.matrix import PLANE
 UNSCALED, CHANNELS, GROUPS, NIBBLES = 0, 1, 2, 3
 #: Inputs that share a scale, of e4m3.
 GROUP = 128
-_GROUPS, _NIBBLES, _GROUP, _PLANE = tl.constexpr(GROUPS), tl.constexpr(NIBBLES), tl.constexpr(GROUP), tl.constexpr(PLANE)
+_GROUPS, _NIBBLES, _GROUP, _PLANE = (
+    tl.constexpr(GROUPS),
+    tl.constexpr(NIBBLES),
+    tl.constexpr(GROUP),
+    tl.constexpr(PLANE),
+)
 
 
 @triton.jit

@@ -18,5 +18,6 @@ PARTS = {
     "graphs": 25,
     "attention": 30,
     "sampling": 30,
-    "tuning": 80,
+    "tuning": 110,
+    "early": 30,
 }

@@ -328,9 +328,10 @@ def aot_cases() -> list[AotCase]:
         loads = "LDGSTS.E.BYPASS.128"
         is_wide = tokens > 8 and tile.warps == 4  # wgmma: four warps and 16 tokens at least
         words = {
-            80: ("HMMA", loads),
-            90: (f"HGMMA.64x{tokens}x16" if is_wide else "HMMA.16816", loads),
-            100: ("UTCHMMA" if is_wide else loads,),
+            80: ("HMMA", "LDGSTS.E.BYPASS"),
+            # of 8 tokens Triton makes mma, or wgmma, depending on its version
+            90: (f"HGMMA.64x{tokens}x16" if is_wide else "MMA.", loads),
+            100: ("UTCHMMA" if is_wide else "LDGSTS.E.BYPASS",),
         }
         if is_fp8:
             words = {90: (f"QGMMA.64x{tokens}x32", loads), 100: ("UTCQMMA",)}

@@ -3,8 +3,8 @@
 x: [T, K], weight: [N, K], both of one type, float32, float16 or bfloat16; or weight fp8 or fp8.g128 and x bfloat16, or
 float8 e4m3 with a scale a token, x_scale: [T] float32; or weight int4.gG and x bfloat16 (W4A16). out: [T, n] float32,
 bfloat16 or float16; rows contiguous inside. Epilogue: see parts/epilogue.py. Norms inside linears: see
-parts/row_squares.py. Weight rows are the rows of the matrix unit's tile and tokens its columns (16, 32 or 64), so that
-Hopper's wgmma is used even for one token.
+parts/row_squares.py. Weight rows are the rows of the matrix unit's tile and tokens its columns (8, 16, 32 or 64), so
+that it is used even for one token.
 
 A sum is one chain of ascending k (parts/chain.py), or num_parts() chains, a constant of the shape, which are added in
 ascending order by the program that comes last; it sets its counter back to zero. So a row's bits depend on neither T

@@ -58,9 +58,13 @@ def numbers_of(matrix: Any) -> torch.Tensor:
 
     codes = matrix.codes
     if codes.dtype == torch.uint8:
-        # a byte has one input of an even group and one of the odd group behind it
-        of_group = codes.view(len(codes), -1, encoding(matrix.dtype).group or 1)
-        codes = torch.stack((of_group & 15, of_group >> 4), dim=2).flatten(1)[:, : matrix.cols]
+        # a word has an input of each of eight planes, see DeviceMatrix
+        words = codes.view(torch.int32).view(len(codes), -1, 1, 32)
+        shifts = torch.arange(0, 32, 4, device=codes.device)[:, None]
+        codes = ((words >> shifts) & 15).flatten(1)[:, : matrix.cols]
+    elif codes.dtype == torch.float8_e4m3fn:
+        codes = codes.view(torch.uint8).view(len(codes), -1, 32, 4).transpose(2, 3).flatten(1)[:, : matrix.cols]
+        codes = codes.view(torch.float8_e4m3fn)
     values = codes.double()
     if matrix.scale is None:
         return values

@@ -18,6 +18,7 @@ PARTS = {
     "graphs": 25,
     "attention": 30,
     "sampling": 30,
-    "tuning": 55,
     "attention_launches": 25,
+    "tuning": 110,
+    "early": 30,
 }

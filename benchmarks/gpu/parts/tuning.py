@@ -9,6 +9,7 @@ from collections.abc import Iterator
 from dataclasses import asdict
 from functools import partial
 from itertools import product
+from typing import Any
 
 import torch
 from report import Row
@@ -21,7 +22,8 @@ def run(setup: Setup) -> Iterator[Row]:
     import albireo.backends.cuda.linear  # noqa: F401 - where it is missing the part is skipped
 
     shapes = setup.pick(SHAPES, {"o": (128, 256)})
-    for tokens, dtype in product(setup.pick((1, 64), (1,)), setup.pick(("bfloat16", "fp8"), ("bfloat16",))):
+    types = setup.pick(("bfloat16", "fp8", "int4.g128"), ("bfloat16",))
+    for tokens, dtype in product(setup.pick((1, 16, 64), (1,)), types):
         for name, (rows, cols) in shapes.items():
             args = (setup, dtype, name, rows, cols, tokens)
             if setup.seconds_left > 30:
@@ -66,10 +68,11 @@ def _tiles(setup: Setup, dtype: str, name: str, rows: int, cols: int, tokens: in
     out = torch.empty((tokens, rows), device=setup.device)
     space = torch.zeros(workspace_size(dtype, rows, cols), dtype=torch.uint8, device=setup.device)
     base = few.tile_for(tokens, dtype)
+    ks = {"bfloat16": (128, 256), "fp8": (128, 256), "int4.g128": (256,)}[dtype]
     tiles = {base}
-    for k, in_flight in product((64, 128, 256), (96 << 10, 192 << 10)):
-        stage = (base.rows * matrix.codes.element_size() + base.tokens * 2) * k
-        tiles.add(Tile(base.rows, base.tokens, k, min(8, max(2, in_flight // stage)), base.warps))
+    for k, warps, in_flight in product(ks, (2, 4), (40 << 10, 72 << 10, 110 << 10)):
+        stage = base.rows * matrix.codes.shape[1] * matrix.codes.element_size() * k // cols + base.tokens * 2 * k
+        tiles.add(Tile(base.rows, base.tokens, k, min(9, max(2, in_flight // stage)), warps))
     found = {}
     for tile in (base, *(tiles - {base})):
         found[tile] = setup.seconds(partial(few.matmul_smallm, x, matrix, out, rows, workspace=space, tile=tile))
@@ -77,5 +80,10 @@ def _tiles(setup: Setup, dtype: str, name: str, rows: int, cols: int, tokens: in
             break
     best = min(found, key=lambda tile: found[tile])
     data = {"rows": rows, "cols": cols, "tokens": tokens, "dtype": dtype, "best": asdict(best)}
-    note = f"k {best.k}, {best.stages} stages; the default, k {base.k}, {base.stages}: {found[base] * 1e6:.1f} us"
+    data["all"] = {_text(tile): round(value * 1e6, 2) for tile, value in found.items()}
+    note = f"{_text(best)}; the default, {_text(base)}: {found[base] * 1e6:.1f} us"
     yield Row(f"best tile of {dtype} {name}, {tokens} tokens", found[best] * 1e6, "us", note, data=data)
+
+
+def _text(tile: Any) -> str:
+    return f"k {tile.k}, {tile.stages} stages, {tile.warps} warps"

@@ -138,7 +138,7 @@ def _encoded_bytes(e: Encoding, cols: int) -> int:
 def _encoded_row_bytes(e: Encoding, cols: int) -> int:
     """Bytes of one row in arrays of codes, scales, zeros and so on; see backends/cuda/matrix.py."""
     groups = e.num_groups(cols)
-    codes = -(-groups // 2) * (e.group or cols) if e.bits == 4 else cols
+    codes = -(-cols // 256) * 128 if e.bits == 4 else -(-cols // 128) * 128 if e.kind == "float" else cols
     if e.kind == "progressive":
         return codes + 2 * groups + 4
     zeros = groups if e.bits == 4 and e.kind == "integer" else 0

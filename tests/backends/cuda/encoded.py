@@ -60,13 +60,14 @@ def decoded(matrix: DeviceMatrix) -> F32:
     e, k = encoding(matrix.dtype), matrix.cols
     assert matrix.scale is not None
     if matrix.codes.dtype == torch.uint8:
-        pairs = matrix.codes.reshape(matrix.rows, -1, 1, e.group or k)
-        halves = torch.cat([pairs & 15, pairs >> 4], dim=2)
-        codes = halves.reshape(matrix.rows, -1)[:, :k].float().numpy()
+        words = matrix.codes.view(torch.int32).reshape(matrix.rows, -1, 1, 32)
+        planes = (words >> torch.arange(0, 32, 4)[:, None]) & 15
+        codes = planes.reshape(matrix.rows, -1)[:, :k].float().numpy()
     elif matrix.codes.dtype == torch.int8:
         codes = matrix.codes.float().numpy()
     else:
-        codes = e4m3_values()[matrix.codes.view(torch.uint8).numpy()]
+        planes = matrix.codes.view(torch.uint8).reshape(matrix.rows, -1, 32, 4).transpose(2, 3)
+        codes = e4m3_values()[planes.reshape(matrix.rows, -1)[:, :k].numpy()]
 
     def spread(part: torch.Tensor) -> Any:
         of_groups = part.numpy().T.astype(np.float32)

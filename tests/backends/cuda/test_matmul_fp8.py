@@ -19,15 +19,16 @@ from backends.cuda.linears import EPS, random
 
 
 @triton.jit
-def widen_kernel(codes, out):
-    at = tl.arange(0, 256)
-    tl.store(out + at, e4m3_to_bfloat16(tl.load(codes + at)).to(tl.float32))
+def widen_kernel(words, out, PLANE: tl.constexpr):
+    at = tl.arange(0, 64)
+    tl.store(out + at, e4m3_to_bfloat16(tl.load(words + at), PLANE).to(tl.float32))
 
 
 def test_codes_are_the_numbers_they_are() -> None:
-    codes, out = torch.arange(256, dtype=torch.int32).to(torch.uint8), torch.empty(256)
-    widen_kernel[(1,)](codes, out)
-    wanted = codes.view(torch.float8_e4m3fn).float()
+    codes, out = torch.arange(256, dtype=torch.int32).to(torch.uint8), torch.empty(4, 64)
+    for plane in range(4):
+        widen_kernel[(1,)](codes.view(torch.int32), out[plane], plane)
+    wanted, out = codes.view(torch.float8_e4m3fn).float(), out.T.reshape(-1)
     assert torch.equal(out[~wanted.isnan()], wanted[~wanted.isnan()])
 
 
@@ -71,7 +72,10 @@ def test_float8_on_both_sides(name: str, m: int, k: int) -> None:
     matrix = device_matrix(random_encoded(encoding(name), n, k, seed=k))
     x, x_scale = random(m, k, seed=1).to(torch.float8_e4m3fn), random(m, seed=3).abs()
     out = torch.full((m, n), torch.nan)
-    linear(x, matrix, out, workspace=workspace(name, n, k), x_scale=x_scale)
+    # in the order of the codes
+    planes = torch.nn.functional.pad(x.view(torch.uint8), (0, -k % 128)).view(m, -1, 4, 32).transpose(2, 3)
+    ordered = planes.reshape(m, -1).view(torch.float8_e4m3fn)
+    linear(ordered, matrix, out, workspace=workspace(name, n, k), x_scale=x_scale)
     numbers = torch.from_numpy(decoded(matrix).astype(np.float64))
     scaled = x.double() * x_scale.double()[:, None]
     assert ((out - scaled @ numbers.T).abs() <= (k + 16) * EPS * (scaled.abs() @ numbers.abs().T)).all()

@@ -30,7 +30,7 @@ FEW_TOKENS = 64
 _REGIMES = {
     "items": "a work list made on the device: tiles of 16, 64 or 128 query rows, splits of 512 positions",
     "rows": "a program a row, or a part of one",
-    "few": f"up to {FEW_TOKENS} rows: 64 weight rows by 16, 32 or 64 tokens a tile, K cut by a constant of the shape",
+    "few": f"up to {FEW_TOKENS} rows: 64 weight rows by 8 to 64 tokens a tile, K cut by a constant of the shape",
     "many": "tiles of tokens and outputs, K in the same parts",
 }
 _ACTS = ("none", "silu_mul", "gelu_tanh_mul")

@@ -11,7 +11,7 @@ import numpy as np
 import torch
 
 from albireo.backends.cuda.kv import TORCH_DTYPES
-from albireo.backends.cuda.matrix import DeviceMatrix
+from albireo.backends.cuda.matrix import PLANE, DeviceMatrix
 from albireo.backends.cuda.upload import Upload
 from albireo.encodings import Encoding, encoding, is_encoding
 from albireo.errors import InvariantError
@@ -29,9 +29,11 @@ def empty_matrix(dtype: str, rows: int, cols: int, device: torch.device) -> Devi
         return DeviceMatrix(dtype, rows, cols, zeros((rows, cols), TORCH_DTYPES[dtype]))
     e = encoding(dtype)
     if e.bits == 4:
-        codes = zeros((rows, -(-e.num_groups(cols) // 2) * (e.group or cols)), torch.uint8)
+        codes = zeros((rows, -(-cols // (8 * PLANE)) * 4 * PLANE), torch.uint8)
+    elif e.kind == "float":
+        codes = zeros((rows, -(-cols // (4 * PLANE)) * 4 * PLANE), torch.float8_e4m3fn)
     else:
-        codes = zeros((rows, cols), torch.float8_e4m3fn if e.kind == "float" else torch.int8)
+        codes = zeros((rows, cols), torch.int8)
     groups = e.num_groups(cols)
     return DeviceMatrix(
         dtype,
@@ -71,7 +73,7 @@ def fill_rows(matrix: DeviceMatrix, part: Encoded, at: int, upload: Upload) -> N
     end = at + part.shape[0]
     offset = part.offset
     if matrix.codes.dtype == torch.uint8:
-        codes = torch.from_numpy(_nibbles(part.codes, part.encoding.group or part.shape[1]))
+        codes = torch.from_numpy(_words(_paired(part.codes)))
     elif matrix.offset is not None:
         codes = torch.from_numpy(_less_128(part.codes))
         # of zero points exact: a scale has 16 significant bits, the difference 8
@@ -83,7 +85,7 @@ def fill_rows(matrix: DeviceMatrix, part: Encoded, at: int, upload: Upload) -> N
             raise InvariantError(f"{part.encoding} has zero points that leave no 8 bits; it was to become affine")
         codes = torch.from_numpy(signed)
     else:
-        codes = torch.from_numpy(np.ascontiguousarray(part.codes)).view(torch.float8_e4m3fn)
+        codes = torch.from_numpy(_words(part.codes)).view(torch.float8_e4m3fn)
     upload.copy(codes, matrix.codes[at:end])
     arrays = ((part.scale, matrix.scale), (part.zero, matrix.zero), (offset, matrix.offset), (part.gamma, matrix.gamma))
     for array, target in arrays:
@@ -91,10 +93,17 @@ def fill_rows(matrix: DeviceMatrix, part: Encoded, at: int, upload: Upload) -> N
             upload.copy(torch.from_numpy(np.ascontiguousarray(array.T)), target[:, at:end])
 
 
-def _nibbles(codes: np.ndarray, group: int) -> np.ndarray:
-    """[N, K] of 4 bits each -> bytes of two, from two groups that follow each other; see matrix.py."""
+def _words(codes: np.ndarray) -> np.ndarray:
+    """[N, K] bytes -> [N, K rounded up]: words of a byte of each of four planes; see matrix.py."""
     n, k = codes.shape
-    pairs = np.pad(codes, ((0, 0), (0, -k % (2 * group)))).reshape(n, -1, 2, group)
+    planes = np.pad(codes, ((0, 0), (0, -k % (4 * PLANE)))).reshape(n, -1, 4, PLANE)
+    return np.ascontiguousarray(planes.swapaxes(2, 3)).reshape(n, -1)
+
+
+def _paired(codes: np.ndarray) -> np.ndarray:
+    """[N, K] of 4 bits each -> bytes of two: of a plane, and of the plane behind it in the high half."""
+    n, k = codes.shape
+    pairs = np.pad(codes, ((0, 0), (0, -k % (8 * PLANE)))).reshape(n, -1, 2, PLANE)
     return np.ascontiguousarray(pairs[:, :, 0] | (pairs[:, :, 1] << np.uint8(4))).reshape(n, -1)
 
 

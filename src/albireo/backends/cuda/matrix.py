@@ -9,6 +9,9 @@ from dataclasses import dataclass
 
 import torch
 
+#: Inputs of a plane: a word has one code of each of 4 planes (8 bits) or 8 (4 bits).
+PLANE = 32
+
 
 @dataclass(frozen=True, slots=True)
 class DeviceMatrix:
@@ -16,9 +19,10 @@ class DeviceMatrix:
 
     Fields:
         dtype: float32, float16, bfloat16, or the name of an encoding.
-        codes: [rows, cols] in a compute dtype; int8: the signed codes; fp8: float8_e4m3fn; 4 bits: [rows, pairs of
-            groups * group] of uint8, input i of an even group in the low half of byte i of a pair, input i of the odd
-            group behind it in the high half, zeros where there is none: what is multiplied need not be sorted first.
+        codes: [rows, cols] in a compute dtype; int8: the signed codes. fp8: float8_e4m3fn [rows, cols rounded up to
+            128], each 128 inputs in turn of 4 planes: byte 4 i + p is input 32 p + i. 4 bits: uint8 [rows, half of cols
+            rounded up to 256], each 256 inputs as 32 little-endian words: bits 4 p of word i are input 32 p + i. Zeros
+            where there is no input. So a word makes operands of the matrix unit without being sorted first.
         scale: encodings: [groups, rows] float32, so that neighbouring channels are neighbours; one group where a whole
             channel shares a scale. progressive: [1, rows].
         zero: 4 bits: [groups, rows] uint8. int8 has none: its zero points are taken off the codes, and where they do

@@ -12,7 +12,7 @@ import triton
 import triton.language as tl
 
 from albireo.backends.cuda.aot import AotCase
-from albireo.backends.cuda.matrix import DeviceMatrix
+from albireo.backends.cuda.matrix import PLANE, DeviceMatrix
 from albireo.encodings import encoding, is_encoding
 
 _BLOCK = 1024
@@ -33,6 +33,7 @@ def embed_kernel(
     cols,
     FORM: tl.constexpr,
     GROUP: tl.constexpr,
+    PLANE: tl.constexpr,
     BLOCK: tl.constexpr,
 ):
     row = tl.program_id(0)
@@ -41,10 +42,12 @@ def embed_kernel(
     source = tl.load(ids + row).to(tl.int64)
     codes += source * codes_stride
     if FORM == "nibbles":
-        byte = tl.load(codes + at // (2 * GROUP) * GROUP + at % GROUP, mask=mask, other=0).to(tl.int32)
-        value = ((byte >> (at // GROUP % 2 * 4)) & 15).to(tl.float32)
+        byte = at // 256 * 128 + at % PLANE * 4 + at // (2 * PLANE) % 4
+        code = tl.load(codes + byte, mask=mask, other=0).to(tl.int32)
+        value = ((code >> (at // PLANE % 2 * 4)) & 15).to(tl.float32)
     elif FORM == "e4m3":
-        value = _from_e4m3(tl.load(codes + at, mask=mask, other=0))
+        byte = at // 128 * 128 + at % PLANE * 4 + at // PLANE % 4
+        value = _from_e4m3(tl.load(codes + byte, mask=mask, other=0))
     else:
         value = tl.load(codes + at, mask=mask, other=0).to(tl.float32)
     if scale is not None:
@@ -93,6 +96,7 @@ def embed(ids: torch.Tensor, table: DeviceMatrix, out: torch.Tensor) -> None:
         cols,
         FORM=form,
         GROUP=group,
+        PLANE=PLANE,
         BLOCK=_BLOCK,
         num_warps=4,
         enable_fp_fusion=False,
@@ -108,7 +112,7 @@ def aot_cases() -> list[AotCase]:
             f"embed.{name}",
             embed_kernel,
             {"ids": "*i32", "out": "*fp32", **types, **strides},
-            {"FORM": form, "GROUP": group, "BLOCK": _BLOCK, **missing},
+            {"FORM": form, "GROUP": group, "PLANE": PLANE, "BLOCK": _BLOCK, **missing},
             aligned=("codes", "out", *strides),
             max_registers=64,
             max_shared=8 << 10,

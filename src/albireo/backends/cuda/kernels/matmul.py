@@ -25,7 +25,7 @@ from albireo.backends.cuda.kernels.matmul_smallm import (
     part_length,
     pointer_types,
 )
-from albireo.backends.cuda.kernels.parts.chain import CHANNELS, GROUP, NIBBLES, UNSCALED, chain
+from albireo.backends.cuda.kernels.parts.chain import CHANNELS, GROUP, NIBBLES, UNSCALED, chain, width_of
 from albireo.backends.cuda.kernels.parts.epilogue import finish
 from albireo.backends.cuda.kernels.parts.row_squares import RowParts
 from albireo.backends.cuda.kernels.parts.tiles import Tile, place
@@ -39,9 +39,9 @@ def tile_for(num_tokens: int, dtype: str, parts: int, act: int, is_fp8: bool) ->
     if dtype == "float32":
         return Tile(64, 64, 32, 3)
     if SCALES.get(dtype) == NIBBLES:
-        return Tile(64, 64, group_of(dtype), 3, 4)
+        return Tile(64, 64, 2 * GROUP, 3, 4)
     if dtype in SCALES:
-        return Tile(128, 128, 64, 3, 8) if dtype == "fp8" and not is_fp8 else Tile(64, 128, GROUP, 3, 8)
+        return Tile(128, 64, GROUP, 3, 8) if dtype == "fp8" and not is_fp8 else Tile(64, 128, GROUP, 3, 8)
     return Tile(128, 256, 64, 3, 8) if act and parts == 1 and num_tokens > 128 else Tile(128, 128, 64, 4, 8)
 
 
@@ -74,6 +74,7 @@ def matmul_kernel(
     HAS_RESIDUAL: tl.constexpr,
     PARTS: tl.constexpr,
     SCALED: tl.constexpr,
+    NIBBLE_GROUP: tl.constexpr,
     X_SCALED: tl.constexpr,
     EVEN_K: tl.constexpr,
     ROWS: tl.constexpr,
@@ -84,18 +85,21 @@ def matmul_kernel(
     # Rows and tokens that are not there are copies of the last: read without a mask, never kept.
     row = tl.minimum(tile * ROWS + tl.arange(0, ROWS), num_rows - 1)
     token = tl.minimum(slab * TOKENS + tl.arange(0, TOKENS), num_tokens - 1)
-    at_k = tl.arange(0, BLOCK_K)
+    at_k = width_of(weight, BLOCK_K)
     weight_at = weight + row.to(tl.int64)[:, None] * weight_stride + at_k[None, :]
     x_at = x + token.to(tl.int64)[None, :] * x_stride + at_k[:, None]
+    is_token = tl.full((1, TOKENS), True, tl.int1)
     end = tl.minimum(part_k, k)
     total = chain(
-        weight_at, x_at, at_k, 0, end, k, scale, zero, row, num_rows, SCALED, EVEN_K, ROWS, TOKENS, BLOCK_K
+        weight_at, x_at, at_k, is_token, 0, end, k, scale, zero, row, num_rows, SCALED, NIBBLE_GROUP, EVEN_K, ROWS,
+        TOKENS, BLOCK_K,
     )  # fmt: skip
     if PARTS > 1:
         for first in range(part_k, k, part_k):
             end = tl.minimum(first + part_k, k)
             total += chain(
-                weight_at, x_at, at_k, first, end, k, scale, zero, row, num_rows, SCALED, EVEN_K, ROWS, TOKENS, BLOCK_K
+                weight_at, x_at, at_k, is_token, first, end, k, scale, zero, row, num_rows, SCALED, NIBBLE_GROUP,
+                EVEN_K, ROWS, TOKENS, BLOCK_K,
             )  # fmt: skip
     if SCALED == _CHANNELS:
         total *= tl.load(scale + row)[:, None]
@@ -126,6 +130,8 @@ def matmul(
     rows, k, dtype = weight.rows, weight.cols, weight.dtype
     codes, scaled = operands(weight, x)
     parts = num_parts(rows, k, dtype)
+    if x.dtype == torch.float8_e4m3fn:
+        k = codes.shape[1]
     tile = tile or tile_for(len(x), dtype, parts, act, x.dtype == torch.float8_e4m3fn)
     grid = (triton.cdiv(rows, tile.rows) * triton.cdiv(len(x), tile.tokens),)
     matmul_kernel[grid](
@@ -148,7 +154,7 @@ def matmul(
         x.stride(0),
         out.stride(0),
         0 if residual is None else residual.stride(0),
-        part_length(k, parts, dtype),
+        part_length(k, parts),
         0 if parts_out is None else parts_out.scaled.stride(0),
         0 if parts_out is None else parts_out.squares.stride(0),
         ACT=act,
@@ -156,8 +162,9 @@ def matmul(
         HAS_RESIDUAL=residual is not None,
         PARTS=parts,
         SCALED=scaled,
+        NIBBLE_GROUP=group_of(dtype),
         X_SCALED=x_scale is not None,
-        EVEN_K=k % (2 * tile.k if scaled == NIBBLES else tile.k) == 0,
+        EVEN_K=k % tile.k == 0,
         ROWS=tile.rows,
         TOKENS=tile.tokens,
         BLOCK_K=tile.k,
@@ -188,7 +195,7 @@ def aot_cases() -> list[AotCase]:
             "PARTS": parts,
             "EVEN_K": True,
         }
-        constants |= {"SCALED": SCALES.get(dtype, UNSCALED), "X_SCALED": is_fp8}
+        constants |= {"SCALED": SCALES.get(dtype, UNSCALED), "NIBBLE_GROUP": group_of(dtype), "X_SCALED": is_fp8}
         pointers.pop("row_squares", None)
         constants |= {name: None for name in NORM_POINTERS[1:] if name not in pointers}
         constants |= {"ROWS": tile.rows, "TOKENS": tile.tokens, "BLOCK_K": tile.k}
@@ -201,7 +208,8 @@ def aot_cases() -> list[AotCase]:
             tile.stages,
             aligned=(*pointers, *_NUMBERS[1:]),
             words=words,
-            architectures=(90, 100) if is_fp8 else ARCHITECTURES,
+            # on 8.0 a register of 4 bits' numbers goes through memory; narrower tiles would cost all GPUs more
+            architectures=(90, 100) if is_fp8 or SCALES.get(dtype) == NIBBLES else ARCHITECTURES,
             fp_fusion=dtype == "float32",
         )
 
@@ -211,7 +219,7 @@ def aot_cases() -> list[AotCase]:
         case("bfloat16", 4, 0, units, levels=6),
         case("float16", 1, 1, {80: ("HMMA",), 90: ("HGMMA.64x256x16",), 100: ("UTCHMMA",)}),
         case("float32", 1, 0, {90: ("FFMA",)}),
-        case("fp8", 4, 0, units),
+        case("fp8", 4, 0, {80: ("HMMA",), 90: ("HGMMA.64x64x16",), 100: ("UTCHMMA",)}),
         case("fp8.g128", 4, 0, {80: ("HMMA",), 90: ("HGMMA.64x64x16",), 100: ("UTCHMMA",)}),
         case("int4.g128", 4, 0, {80: ("HMMA",), 90: ("HGMMA",), 100: ("UTCHMMA",)}),
         case("fp8.g128", 4, 0, {90: ("QGMMA.64x64x32",), 100: ("UTCQMMA",)}, is_fp8=True),

@@ -22,25 +22,28 @@ from albireo.backends.cuda.aot import AotCase
 from albireo.backends.cuda.kernels.parts.arithmetic import INTERP, mma
 from albireo.backends.cuda.kernels.parts.epilogue import finish
 from albireo.backends.cuda.kernels.parts.tiles import BUSY_TILES, FEW_TOKENS, Tile, place, tokens_of
-from albireo.backends.cuda.matrix import DeviceMatrix
+from albireo.backends.cuda.matrix import PLANE, DeviceMatrix
 from albireo.backends.cuda.tokens import SUM_STEP, token_rows
 from albireo.encodings import encoding
 
 _KINDS = {"integer": 0, "affine": 1, "progressive": 2}
 _INTEGER, _AFFINE, _PROGRESSIVE = (tl.constexpr(code) for code in _KINDS.values())
-_SUM_STEP = tl.constexpr(SUM_STEP)
+_SUM_STEP, _PLANE = tl.constexpr(SUM_STEP), tl.constexpr(PLANE)
 #: Inputs that a matrix unit multiplies at once, at least.
 _LEAST_STEP = 32
 
 
-def tile_for(num_tokens: int, rows: int, group: int, act: int) -> Tile:
-    """k: bytes of a row that are read at once. Few tokens: so many weight rows that there are enough tiles, gate rows
+def tile_for(num_tokens: int, rows: int, group: int, act: int, is_4_bit: bool = False) -> Tile:
+    """k: inputs that are read at once. Few tokens: so many weight rows that there are enough tiles, gate rows
     with their up rows."""
-    step = max(group, _LEAST_STEP)
+    step = 8 * PLANE if is_4_bit else max(group, _LEAST_STEP)
     if num_tokens > FEW_TOKENS:
         return Tile(64, 128, step, 3, 8)
-    tokens = tokens_of(num_tokens)
-    return Tile(64 if act or rows >= 64 * BUSY_TILES else 32, tokens, step, 8 if tokens < 64 else 5)
+    tokens = max(16, tokens_of(num_tokens))  # fewer are too few bytes a thread
+    height = 64 if act or rows >= 64 * BUSY_TILES else 32
+    if is_4_bit:
+        return Tile(height, tokens, step, 5 if tokens < 64 else 4, 2 if height == 32 and tokens == 16 else 4)
+    return Tile(height, tokens, step, 8 if tokens < 64 else 5)
 
 
 @triton.jit(do_not_specialize=["num_tokens"])
@@ -76,44 +79,41 @@ def matmul_groups_kernel(
     TOKENS: tl.constexpr,
     STEP: tl.constexpr,
 ):
-    HALVES: tl.constexpr = 2 if NIBBLES else 1
-    PARTS: tl.constexpr = STEP // GROUP
-    COUNT: tl.constexpr = HALVES * PARTS  # groups of a step, one or two
     tile, slab = place(tl.cdiv(num_rows, ROWS), tl.cdiv(num_tokens, TOKENS))
     # Rows and tokens that are not there are copies of the last: read without a mask, never kept.
     row = tl.minimum(tile * ROWS + tl.arange(0, ROWS), num_rows - 1)
     token = tl.minimum(slab * TOKENS + tl.arange(0, TOKENS), num_tokens - 1).to(tl.int64)
-    at = tl.arange(0, STEP)
+    at = tl.arange(0, _PLANE if NIBBLES else STEP)
     codes_at = codes + row.to(tl.int64)[:, None] * codes_stride + at[None, :]
     x_at = x + token[None, :] * x_stride + at[:, None]
     token_scale = floats + token * floats_stride + first_float
     total = tl.zeros((ROWS, TOKENS), tl.int32 if KIND == _PROGRESSIVE else tl.float32)
+    COUNT: tl.constexpr = STEP // GROUP  # groups of a step
     last_group = tl.cdiv(k, GROUP) - 1
-    # numbers of a step's groups are on their way while the step before is computed
+    # numbers of a group are on their way while the group before is computed
     by, less = _of_group(scale, zero, offset, gamma, 0, last_group, num_rows, row, KIND, NIBBLES)
-    by_1, less_1 = _of_group(scale, zero, offset, gamma, COUNT - 1, last_group, num_rows, row, KIND, NIBBLES)
-    for step in range(0, tl.cdiv(k, STEP * HALVES)):
-        ahead = (step + 1) * COUNT
-        next_by, next_less = _of_group(scale, zero, offset, gamma, ahead, last_group, num_rows, row, KIND, NIBBLES)
-        ahead += COUNT - 1
-        next_by_1, next_less_1 = _of_group(scale, zero, offset, gamma, ahead, last_group, num_rows, row, KIND, NIBBLES)
-        if EVEN_K or NIBBLES:  # nibbles are filled up to whole steps
+    for step in range(0, tl.cdiv(k, STEP)):
+        if NIBBLES:  # filled up to whole steps
+            code = tl.load(codes_at + step * _PLANE)
+        elif EVEN_K:
             code = tl.load(codes_at + step * STEP)
         else:
             code = tl.load(codes_at + step * STEP, mask=(at < k - step * STEP)[None, :], other=0)
-        for half in tl.static_range(HALVES):
-            first = (step * HALVES + half) * STEP
-            b = tl.load(x_at + first) if EVEN_K else tl.load(x_at + first, mask=(at < k - first)[:, None], other=0)
-            a = _nibble(code, half) if NIBBLES else code
-            for part in tl.static_range(PARTS):
-                of_part = tl.where((at // GROUP == part)[None, :], a, 0).to(tl.int8) if PARTS > 1 else a
-                sums = mma(of_part, b, tl.zeros((ROWS, TOKENS), tl.int32))
-                x_sum = _sum_of_codes(token_scale + 1, first + part * GROUP, GROUP, k)
-                if half + part == 0:
-                    total = _add(total, sums, x_sum, by, less, KIND, NIBBLES)
-                else:
-                    total = _add(total, sums, x_sum, by_1, less_1, KIND, NIBBLES)
-        by, less, by_1, less_1 = next_by, next_less, next_by_1, next_less_1
+        for group in tl.static_range(COUNT):
+            first = step * STEP + group * GROUP
+            ahead = step * COUNT + group + 1
+            next_by, next_less = _of_group(scale, zero, offset, gamma, ahead, last_group, num_rows, row, KIND, NIBBLES)
+            sums = tl.zeros((ROWS, TOKENS), tl.int32)
+            if NIBBLES:
+                for plane in tl.static_range(GROUP // _PLANE):
+                    b = _inputs(x_at, at, first + plane * _PLANE, k, EVEN_K)
+                    sums = mma(_nibble(code, group * (GROUP // _PLANE) + plane), b, sums)
+            else:
+                b = _inputs(x_at, at, step * STEP, k, EVEN_K)
+                of_group = tl.where((at // GROUP == group)[None, :], code, 0).to(tl.int8) if COUNT > 1 else code
+                sums = mma(of_group, b, sums)
+            total = _add(total, sums, _sum_of_codes(token_scale + 1, first, GROUP, k), by, less, KIND, NIBBLES)
+            by, less = next_by, next_less
     result = total.to(tl.float32) * tl.load(scale + row)[:, None] if KIND == _PROGRESSIVE else total
     result *= tl.load(token_scale)[None, :]
     finish(
@@ -162,20 +162,34 @@ def _sum_of_codes(sums, first, GROUP: tl.constexpr, k):
 
 
 @triton.jit
-def _nibble(code, HALF: tl.constexpr):
-    """The low or the high half of each byte, four at a time."""
+def _inputs(x_at, at, first, k, EVEN_K: tl.constexpr):
+    if EVEN_K:
+        return tl.load(x_at + first)
+    return tl.load(x_at + first, mask=(at < k - first)[:, None], other=0)
+
+
+@triton.jit
+def _nibble(word, PLANE_AT: tl.constexpr):
+    """Codes of a plane in words, four at a time."""
     if INTERP:
-        return ((code >> 4) if HALF else (code & 15)).to(tl.int8)
-    if HALF:
-        return tl.inline_asm_elementwise(
-            "{ .reg .b32 t; shr.b32 t, $1, 4; and.b32 $0, t, 0x0f0f0f0f; }",
-            "=r,r",
-            [code],
-            dtype=tl.int8,
-            is_pure=True,
-            pack=4,
-        )
-    return tl.inline_asm_elementwise("and.b32 $0, $1, 0x0f0f0f0f;", "=r,r", [code], dtype=tl.int8, is_pure=True, pack=4)
+        return ((word >> (4 * PLANE_AT)) & 15).to(tl.int8)
+    BYTE: tl.constexpr = PLANE_AT // 2
+    # bytes of two words, then of all four
+    PICK: tl.constexpr = "0x0040" if BYTE == 0 else "0x0051" if BYTE == 1 else "0x0062" if BYTE == 2 else "0x0073"
+    return tl.inline_asm_elementwise(
+        "{ .reg .b32 t, u; prmt.b32 t, $1, $2, "
+        + PICK
+        + "; prmt.b32 u, $3, $4, "
+        + PICK
+        + "; prmt.b32 t, t, u, 0x5410;"
+        + (" shr.b32 t, t, 4;" if PLANE_AT % 2 else "")
+        + " and.b32 $0, t, 0x0F0F0F0F; }",
+        "=r,r,r,r,r",
+        [word],
+        dtype=tl.int8,
+        is_pure=True,
+        pack=4,
+    )
 
 
 def matmul_groups(
@@ -191,17 +205,18 @@ def matmul_groups(
     """act: epilogue.ACTS. tile: for tests; by default tile_for()."""
     e = encoding(weight.dtype)
     group = e.group or weight.cols
-    tile = tile or tile_for(len(x), weight.rows, group, act)
+    tile = tile or tile_for(len(x), weight.rows, group, act, e.bits == 4)
     tokens = token_rows(x, weight.cols)
     grid = (triton.cdiv(weight.rows, tile.rows) * triton.cdiv(len(x), tile.tokens),)
 
     def or_out(tensor: torch.Tensor | None) -> torch.Tensor:
         return out if tensor is None else tensor
 
+    codes = weight.codes.view(torch.int32) if e.bits == 4 else weight.codes
     matmul_groups_kernel[grid](
         tokens.codes,
         tokens.floats,
-        weight.codes,
+        codes,
         weight.scale,
         or_out(weight.zero),
         or_out(weight.offset),
@@ -216,13 +231,13 @@ def matmul_groups(
         tokens.codes.stride(0),
         tokens.floats.stride(0),
         tokens.first,
-        weight.codes.stride(0),
+        codes.stride(0),
         out.stride(0),
         0 if residual is None else residual.stride(0),
         KIND=_KINDS[e.kind],
         NIBBLES=e.bits == 4,
         GROUP=group,
-        EVEN_K=weight.cols % (tile.k * (2 if e.bits == 4 else 1)) == 0,
+        EVEN_K=weight.cols % tile.k == 0,
         ACT=act,
         HAS_BIAS=bias is not None,
         HAS_RESIDUAL=residual is not None,
@@ -251,8 +266,8 @@ _STRIDES = ("x_stride", "floats_stride", "first_float", "codes_stride", "out_str
 def aot_cases() -> list[AotCase]:
     def case(name: str, num_tokens: int, rows: int, act: int, words: Mapping[int, tuple[str, ...]]) -> AotCase:
         e = encoding(name)
-        tile = tile_for(num_tokens, rows, e.group or 0, act)
-        pointers = _POINTERS | {"codes": "*u8" if e.bits == 4 else "*i8", "out": "*bf16" if act else "*fp32"}
+        tile = tile_for(num_tokens, rows, e.group or 0, act, e.bits == 4)
+        pointers = _POINTERS | {"codes": "*i32" if e.bits == 4 else "*i8", "out": "*bf16" if act else "*fp32"}
         constants = {"KIND": _KINDS[e.kind], "NIBBLES": e.bits == 4, "GROUP": e.group, "EVEN_K": True, "ACT": act}
         constants |= {"HAS_BIAS": True, "HAS_RESIDUAL": not act}
         constants |= {"ROWS": tile.rows, "TOKENS": tile.tokens, "STEP": tile.k}

@@ -29,8 +29,9 @@ def tile_for(num_tokens: int, rows: int, k: int, act: int) -> Tile:
     tokens = tokens_of(num_tokens)
     step = 256 if k % 256 == 0 else 128
     if act or rows >= 64 * BUSY_TILES:
-        return Tile(64, tokens, step, 4 if tokens == 16 else 3)
-    return Tile(32, tokens, step, 5 if tokens == 16 else 4)
+        return Tile(64, tokens, step, 4 if tokens <= 16 else 3)
+    # programs are as many as multiprocessors, so each has its bytes on the way alone
+    return Tile(32, tokens, step, {8: 9, 16: 8, 32: 6, 64: 4}[tokens])
 
 
 @triton.jit(do_not_specialize=["num_tokens"])

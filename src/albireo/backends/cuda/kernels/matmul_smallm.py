@@ -3,8 +3,8 @@
 x: [T, K], weight: [N, K], both of one type, float32, float16 or bfloat16; or weight fp8 or fp8.g128 and x bfloat16, or
 float8 e4m3 with a scale a token, x_scale: [T] float32; or weight int4.gG and x bfloat16 (W4A16). out: [T, n] float32,
 bfloat16 or float16; rows contiguous inside. Epilogue: see parts/epilogue.py. Norms inside linears: see
-parts/row_squares.py. Weight rows are the rows of the matrix unit's tile and tokens its columns (16, 32 or 64), so that
-Hopper's wgmma is used even for one token.
+parts/row_squares.py. Weight rows are the rows of the matrix unit's tile and tokens its columns (8, 16, 32 or 64), so
+that it is used even for one token.
 
 A sum is one chain of ascending k (parts/chain.py), or num_parts() chains, a constant of the shape, which are added in
 ascending order by the program that comes last; it sets its counter back to zero. So a row's bits depend on neither T
@@ -20,24 +20,25 @@ import triton
 import triton.language as tl
 
 from albireo.backends.cuda.aot import ARCHITECTURES, AotCase
-from albireo.backends.cuda.kernels.parts.chain import CHANNELS, GROUP, GROUPS, NIBBLES, UNSCALED, chain
+from albireo.backends.cuda.kernels.parts.chain import CHANNELS, GROUPS, NIBBLES, UNSCALED, chain, width_of
 from albireo.backends.cuda.kernels.parts.epilogue import finish
+from albireo.backends.cuda.kernels.parts.overlap import LINES, lines_ahead, start_early
 from albireo.backends.cuda.kernels.parts.row_squares import RowParts, RowSquares, row_factor
-from albireo.backends.cuda.kernels.parts.tiles import BUSY_TILES, FEW_TOKENS, Tile, tokens_of
+from albireo.backends.cuda.kernels.parts.tiles import BUSY_TILES, FEW_TOKENS, MULTIPROCESSORS, Tile, tokens_of
 from albireo.backends.cuda.matrix import DeviceMatrix
 from albireo.backends.cuda.workspace import MAX_COUNTERS, counters_and_parts
 from albireo.encodings import encoding
 
 #: Encodings that are multiplied as bfloat16.
 SCALES = {"fp8": CHANNELS, "fp8.g128": GROUPS} | {f"int4.g{group}": NIBBLES for group in (32, 64, 128)}
-_CHANNELS = tl.constexpr(CHANNELS)
+_CHANNELS, _NIBBLES = tl.constexpr(CHANNELS), tl.constexpr(NIBBLES)
 #: Weight rows of a tile.
 TILE_ROWS = 64
 #: The least k worth a part of its own.
 _LEAST_PART = 512
 _MOST_PARTS = 8
-#: Every part but the last is a whole number of these long; of 4 bits, which come in pairs of groups, of two.
-PART_STEP = 128
+#: Every part but the last is a whole number of these long: of what a step of 4 bits takes.
+PART_STEP = 256
 
 
 def num_parts(rows: int, k: int, dtype: str) -> int:
@@ -46,36 +47,46 @@ def num_parts(rows: int, k: int, dtype: str) -> int:
     float32 is one chain always: the native kernels' bits.
     """
     tiles = -(-rows // TILE_ROWS)
-    most = 1 if dtype == "float32" else min(_MOST_PARTS, BUSY_TILES // tiles, k // _LEAST_PART)
-    return 1 << max(most.bit_length() - 1, 0)
+    most = 1 if dtype == "float32" or tiles >= BUSY_TILES else min(_MOST_PARTS, max(k // _LEAST_PART, 1))
+    counts = [1 << i for i in range(most.bit_length())]
+
+    def busy(parts: int) -> float:
+        """Part of the multiprocessors that have work while the last of them has."""
+        rounds = -(-tiles * parts // MULTIPROCESSORS)
+        return tiles * parts / (MULTIPROCESSORS * rounds) if rounds > 1 else tiles * parts / (2 * MULTIPROCESSORS)
+
+    return next((parts for parts in counts if busy(parts) >= 0.9), max(counts, key=busy))
 
 
-def part_length(k: int, parts: int, dtype: str) -> int:
+def part_length(k: int, parts: int) -> int:
     """k of every part but the last."""
-    step = 2 * PART_STEP if SCALES.get(dtype) == NIBBLES else PART_STEP
-    return -(-k // (parts * step)) * step
+    return -(-k // (parts * PART_STEP)) * PART_STEP
 
 
 def operands(weight: DeviceMatrix, x: torch.Tensor) -> tuple[torch.Tensor, int]:
-    """What the kernels read of a weight, and how it is scaled. e4m3 times bfloat16 is read as bytes."""
+    """What the kernels read of a weight, and how it is scaled. Codes that x does not share are read as words."""
     if weight.dtype not in SCALES:
         return weight.codes, UNSCALED
-    return weight.codes if x.dtype == weight.codes.dtype else weight.codes.view(torch.uint8), SCALES[weight.dtype]
+    return weight.codes if x.dtype == weight.codes.dtype else weight.codes.view(torch.int32), SCALES[weight.dtype]
 
 
 def group_of(dtype: str) -> int:
-    """Inputs of a group of 4 bits: what a tile of k is."""
-    return encoding(dtype).group or GROUP
+    """Inputs of a group of 4 bits; of others 0."""
+    return (encoding(dtype).group or 0) if SCALES.get(dtype) == NIBBLES else 0
 
 
-def tile_for(num_tokens: int, dtype: str) -> Tile:
-    tokens = tokens_of(num_tokens)
+def tile_for(num_tokens: int, dtype: str, is_fp8: bool = False) -> Tile:
+    """is_fp8: x too."""
+    tokens = max(tokens_of(num_tokens), 16 if is_fp8 else 8)
     if dtype == "float32":
         return Tile(TILE_ROWS, tokens, 32, 3)
     if SCALES.get(dtype) == NIBBLES:
-        return Tile(TILE_ROWS, tokens, group_of(dtype), {16: 6, 32: 4, 64: 3}[tokens])
-    few_bytes = dtype in SCALES
-    return Tile(TILE_ROWS, tokens, 128, {16: 8, 32: 6, 64: 4}[tokens] if few_bytes else {16: 5, 32: 4, 64: 3}[tokens])
+        # two warps share no conversion; numbers of many groups take the registers of four
+        warps = 2 if tokens <= 16 and group_of(dtype) == 128 else 4
+        return Tile(TILE_ROWS, tokens, 256, 5 if tokens <= 16 else 3, warps)
+    if dtype in SCALES and not is_fp8:
+        return Tile(TILE_ROWS, tokens, 128, *{8: (6, 4), 16: (5, 2), 32: (5, 2), 64: (4, 4)}[tokens])
+    return Tile(TILE_ROWS, tokens, 128, {8: 4, 16: 5, 32: 4, 64: 3}[tokens] + 3 * is_fp8)
 
 
 def num_part_elements(rows: int, k: int, dtype: str) -> int:
@@ -120,25 +131,35 @@ def matmul_smallm_kernel(
     HAS_RESIDUAL: tl.constexpr,
     PARTS: tl.constexpr,
     SCALED: tl.constexpr,
+    NIBBLE_GROUP: tl.constexpr,
     X_SCALED: tl.constexpr,
     NORM_LEVELS: tl.constexpr,
     EVEN_K: tl.constexpr,
+    LINES_AHEAD: tl.constexpr,
     ROWS: tl.constexpr,
     TOKENS: tl.constexpr,
     BLOCK_K: tl.constexpr,
 ):
     tile = tl.program_id(0)
     part = tl.program_id(1)
-    # Rows and tokens that are not there are copies of the last: read without a mask, never kept.
+    # Rows that are not there are copies of the last: read without a mask, never kept.
     row = tl.minimum(tile * ROWS + tl.arange(0, ROWS), num_rows - 1)
+    # Of tokens that are not there zeros are read, from nowhere.
+    is_token = (tl.arange(0, TOKENS) < num_tokens)[None, :]
     token = tl.minimum(tl.arange(0, TOKENS), num_tokens - 1)
-    at_k = tl.arange(0, BLOCK_K)
+    at_k = width_of(weight, BLOCK_K)
     weight_at = weight + row.to(tl.int64)[:, None] * weight_stride + at_k[None, :]
     x_at = x + token[None, :] * x_stride + at_k[:, None]
     first = part * part_k
     end = tl.minimum(first + part_k, k)
+    # codes of an element that is read at once
+    OF_WORD: tl.constexpr = 1 if weight.dtype.element_ty != tl.int32 else 8 if SCALED == _NIBBLES else 4
+    begin = tl.minimum(first, k - 1) // OF_WORD
+    last = tl.maximum(end - 1, 0) // OF_WORD - begin
+    start_early(weight + row.to(tl.int64) * weight_stride + begin, last, LINES_AHEAD)
     acc = chain(
-        weight_at, x_at, at_k, first, end, k, scale, zero, row, num_rows, SCALED, EVEN_K, ROWS, TOKENS, BLOCK_K
+        weight_at, x_at, at_k, is_token, first, end, k, scale, zero, row, num_rows, SCALED, NIBBLE_GROUP, EVEN_K, ROWS,
+        TOKENS, BLOCK_K,
     )  # fmt: skip
     if PARTS == 1:
         if SCALED == _CHANNELS:
@@ -198,9 +219,12 @@ def matmul_smallm(
     """
     rows, k, dtype = weight.rows, weight.cols, weight.dtype
     codes, scaled = operands(weight, x)
-    tile = tile or tile_for(len(x), dtype)
+    tile = tile or tile_for(len(x), dtype, x.dtype == torch.float8_e4m3fn)
     parts = num_parts(rows, k, dtype)
+    if x.dtype == torch.float8_e4m3fn:
+        k = codes.shape[1]
     tiles = triton.cdiv(rows, TILE_ROWS)
+    ahead = lines_ahead(x.device)
     counters, waiting = out, out
     if parts > 1:
         assert tiles <= MAX_COUNTERS
@@ -228,7 +252,7 @@ def matmul_smallm(
         x.stride(0),
         out.stride(0),
         0 if residual is None else residual.stride(0),
-        part_length(k, parts, dtype),
+        part_length(k, parts),
         0 if squares is None else squares.squares.stride(0),
         0 if squares is None else squares.squares.shape[1],
         1 if squares is None else squares.width,
@@ -240,15 +264,18 @@ def matmul_smallm(
         HAS_RESIDUAL=residual is not None,
         PARTS=parts,
         SCALED=scaled,
+        NIBBLE_GROUP=group_of(dtype),
         X_SCALED=x_scale is not None,
         NORM_LEVELS=0 if squares is None else squares.levels,
-        EVEN_K=k % (2 * tile.k if scaled == NIBBLES else tile.k) == 0,
+        EVEN_K=k % tile.k == 0,
+        LINES_AHEAD=ahead,
         ROWS=tile.rows,
         TOKENS=tile.tokens,
         BLOCK_K=tile.k,
         num_warps=tile.warps,
         num_stages=tile.stages,
         enable_fp_fusion=dtype == "float32",
+        launch_pdl=ahead > 0,
     )
 
 
@@ -261,7 +288,7 @@ _SHORT = {"bfloat16": "bf16", "float16": "fp16", "float32": "fp32"}
 
 def pointer_types(dtype: str, act: int, is_fp8: bool, levels: int) -> dict[str, str]:
     """Of the arguments of both kernels. is_fp8: x too. levels: of a norm of x; without an activation one of out too."""
-    types = {"x": f"*{_SHORT.get(dtype, 'bf16')}", "weight": f"*{_SHORT.get(dtype, 'u8')}", "scale": "*fp32"}
+    types = {"x": f"*{_SHORT.get(dtype, 'bf16')}", "weight": f"*{_SHORT.get(dtype, 'i32')}", "scale": "*fp32"}
     types["zero"] = "*u8" if SCALES.get(dtype) == NIBBLES else "*fp32"
     if levels:
         types |= {"row_squares": "*fp32"} if act else dict.fromkeys(NORM_POINTERS, "*fp32") | {"scaled": "*bf16"}
@@ -272,9 +299,16 @@ def pointer_types(dtype: str, act: int, is_fp8: bool, levels: int) -> dict[str, 
 
 def aot_cases() -> list[AotCase]:
     def case(
-        dtype: str, tokens: int, parts: int, act: int, max_registers: int, is_fp8: bool = False, levels: int = 0
+        dtype: str,
+        tokens: int,
+        parts: int,
+        act: int,
+        max_registers: int,
+        is_fp8: bool = False,
+        levels: int = 0,
+        is_early: bool = False,
     ) -> AotCase:
-        tile = tile_for(tokens, dtype)
+        tile = tile_for(tokens, dtype, is_fp8)
         pointers = pointer_types(dtype, act, is_fp8, levels) | {"parts": "*fp32", "counters": "*i32"}
         constants: dict[str, Any] = {
             "ACT": act,
@@ -283,19 +317,30 @@ def aot_cases() -> list[AotCase]:
             "PARTS": parts,
             "EVEN_K": True,
         }
-        constants |= {"SCALED": SCALES.get(dtype, UNSCALED), "X_SCALED": is_fp8, "NORM_LEVELS": levels}
+        constants |= {
+            "SCALED": SCALES.get(dtype, UNSCALED),
+            "NIBBLE_GROUP": group_of(dtype),
+            "X_SCALED": is_fp8,
+            "NORM_LEVELS": levels,
+        }
         constants |= {name: None for name in NORM_POINTERS if name not in pointers}
-        constants |= {"ROWS": tile.rows, "TOKENS": tile.tokens, "BLOCK_K": tile.k}
-        words = {80: ("HMMA", "LDGSTS.E.BYPASS"), 90: (f"HGMMA.64x{tokens}x16", "LDGSTS.E.BYPASS"), 100: ("UTCHMMA",)}
+        constants |= {"ROWS": tile.rows, "TOKENS": tile.tokens, "BLOCK_K": tile.k, "LINES_AHEAD": LINES * is_early}
+        loads = "LDGSTS.E.BYPASS.128"
+        is_wide = tokens > 8 and tile.warps == 4  # wgmma: four warps and 16 tokens at least
+        words = {
+            80: ("HMMA", "LDGSTS.E.BYPASS"),
+            # of 8 tokens Triton makes mma, or wgmma, depending on its version
+            90: (f"HGMMA.64x{tokens}x16" if is_wide else "MMA.", loads),
+            100: ("UTCHMMA" if is_wide else "LDGSTS.E.BYPASS",),
+        }
         if is_fp8:
-            words = {90: (f"QGMMA.64x{tokens}x32", "LDGSTS.E.BYPASS"), 100: ("UTCQMMA",)}
+            words = {90: (f"QGMMA.64x{tokens}x32", loads), 100: ("UTCQMMA",)}
         if dtype == "float32":
             words = {90: ("FFMA",)}
-        if SCALES.get(dtype) == NIBBLES:
-            loads = "LDGSTS.E.BYPASS.128" if tile.k == GROUP else "LDGSTS.E.64"
-            words = {80: ("HMMA", loads), 90: (f"HGMMA.64x{tokens}x16", loads), 100: ("UTCHMMA",)}
+        if is_early:
+            words = {90: (*words[90], "CCTL.E.PF2", "ACQBULK", "PREEXIT")}
         return AotCase(
-            f"matmul_smallm.{dtype}.{'fp8.' * is_fp8}{'norms.' * bool(levels)}{tokens}",
+            f"matmul_smallm.{dtype}.{'fp8.' * is_fp8}{'norms.' * bool(levels)}{'early.' * is_early}{tokens}",
             matmul_smallm_kernel,
             pointers | dict.fromkeys((*_NUMBERS, *_OF_NORMS), "i32") | {"norm_eps": "fp32"},
             constants,
@@ -305,19 +350,20 @@ def aot_cases() -> list[AotCase]:
             max_registers=max_registers,
             max_shared=128 << 10,
             words=words,
-            architectures=(90, 100) if is_fp8 else ARCHITECTURES,
+            architectures=(90,) if is_early else (90, 100) if is_fp8 else ARCHITECTURES,
             fp_fusion=dtype == "float32",
         )
 
     return [
-        case("bfloat16", 16, 4, 0, 96),
+        case("bfloat16", 8, 4, 0, 96),
         case("bfloat16", 64, 4, 0, 168),
         case("bfloat16", 16, 4, 0, 128, levels=6),
         case("float32", 16, 1, 0, 96),
-        case("fp8", 32, 1, 1, 128),
+        case("fp8", 8, 1, 1, 96),
+        case("fp8", 16, 4, 0, 128, is_early=True),
         case("fp8.g128", 64, 4, 0, 200),
         case("fp8", 16, 4, 0, 128, is_fp8=True),
-        case("int4.g128", 16, 4, 0, 200),
+        case("int4.g128", 8, 4, 0, 168),
         case("int4.g128", 64, 1, 1, 255),
         case("int4.g32", 16, 4, 0, 200),
     ]

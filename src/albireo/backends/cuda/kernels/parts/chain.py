@@ -1,8 +1,10 @@
 """The chain of additions that a sum of a linear is: what matmul_smallm and matmul have in common, and so their bits.
 
-Used inside their kernels. Codes of e4m3 become the bfloat16 numbers that they are, and are multiplied as those; where x
-is e4m3 too both are multiplied as they are, and BLOCK_K is GROUP. Codes of 4 bits, less their zero points, are whole
-numbers that bfloat16 holds; BLOCK_K is their group, of which a step takes two, the halves of the same bytes.
+Used inside their kernels. Codes of e4m3 become the bfloat16 numbers that they are, and are multiplied as those; codes
+of 4 bits, less their zero points, are whole numbers that bfloat16 holds. Both are read as words (matrix.py): a word
+has one code of each of several planes, a plane being 32 inputs in a row, so that a register of the matrix unit is made
+of two registers by a byte permutation, and 16 bytes are read at once. Where x is e4m3, too, codes are multiplied as
+they are, and BLOCK_K is GROUP.
 """
 
 from __future__ import annotations
@@ -11,41 +13,68 @@ import triton
 import triton.language as tl
 
 from albireo.backends.cuda.kernels.parts.arithmetic import INTERP, mma
+from albireo.backends.cuda.matrix import PLANE
 
-#: How a weight is scaled: not at all, each channel, each channel for GROUP inputs, or for BLOCK_K of 4 bits.
+#: How a weight is scaled: not at all, each channel, each channel for GROUP inputs, or for groups of 4 bits.
 UNSCALED, CHANNELS, GROUPS, NIBBLES = 0, 1, 2, 3
-#: Inputs that share a scale; a tile of k is that long then.
+#: Inputs that share a scale, of e4m3.
 GROUP = 128
-_GROUPS, _NIBBLES, _GROUP = tl.constexpr(GROUPS), tl.constexpr(NIBBLES), tl.constexpr(GROUP)
+_GROUPS, _NIBBLES, _GROUP, _PLANE = (
+    tl.constexpr(GROUPS),
+    tl.constexpr(NIBBLES),
+    tl.constexpr(GROUP),
+    tl.constexpr(PLANE),
+)
+
+
+@triton.jit
+def width_of(weight, BLOCK_K: tl.constexpr):
+    """Columns of the pointers that chain() takes: of words a plane's, else all of a step."""
+    WIDTH: tl.constexpr = _PLANE if weight.dtype.element_ty == tl.int32 else BLOCK_K
+    return tl.arange(0, WIDTH)
 
 
 @triton.jit
 def chain(
-    weight_at, x_at, at_k, first, end, k, scale, zero, row, num_rows,
-    SCALED: tl.constexpr, EVEN_K: tl.constexpr, ROWS: tl.constexpr, TOKENS: tl.constexpr, BLOCK_K: tl.constexpr,
+    weight_at, x_at, at_k, is_token, first, end, k, scale, zero, row, num_rows,
+    SCALED: tl.constexpr, NIBBLE_GROUP: tl.constexpr, EVEN_K: tl.constexpr,
+    ROWS: tl.constexpr, TOKENS: tl.constexpr, BLOCK_K: tl.constexpr,
 ):  # fmt: skip
     """[ROWS, TOKENS] sums over k from first to end, ascending.
 
-    weight_at, x_at: pointers [ROWS, BLOCK_K] and [BLOCK_K, TOKENS] of k = 0. scale: [groups, num_rows] with GROUPS and
-    NIBBLES, for which each group is a chain from zero whose sum, times its scale, is added to those before. zero: as
-    scale, uint8, with NIBBLES.
+    weight_at, x_at: pointers [ROWS, W] and [W, TOKENS] of k = 0, of the W columns at_k. is_token: [1, TOKENS], what is
+    read of x at all; the rest are zeros. scale: [groups, num_rows] with GROUPS and NIBBLES, for which each group is a
+    chain from zero whose sum, times its scale, is added to those before. zero: as scale, uint8, with NIBBLES.
     """
     if SCALED == _NIBBLES:
         return _chain_of_nibbles(
-            weight_at, x_at, at_k, first, end, k, scale, zero, row, num_rows, EVEN_K, ROWS, TOKENS, BLOCK_K
+            weight_at, x_at, at_k, is_token, first, end, k, scale, zero, row, num_rows, NIBBLE_GROUP, EVEN_K, ROWS,
+            TOKENS, BLOCK_K,
         )  # fmt: skip
+    elif weight_at.dtype.element_ty == tl.int32:
+        return _chain_of_e4m3(
+            weight_at, x_at, at_k, is_token, first, end, k, scale, row, num_rows, SCALED, EVEN_K, ROWS, TOKENS, BLOCK_K
+        )  # fmt: skip
+    else:
+        return _chain_of_numbers(
+            weight_at, x_at, at_k, is_token, first, end, k, scale, row, num_rows, SCALED, EVEN_K, ROWS, TOKENS, BLOCK_K
+        )  # fmt: skip
+
+
+@triton.jit
+def _chain_of_numbers(
+    weight_at, x_at, at_k, is_token, first, end, k, scale, row, num_rows,
+    SCALED: tl.constexpr, EVEN_K: tl.constexpr, ROWS: tl.constexpr, TOKENS: tl.constexpr, BLOCK_K: tl.constexpr,
+):  # fmt: skip
     acc = tl.zeros((ROWS, TOKENS), tl.float32)
     # a scale is on its way while the group before is computed
-    by = tl.load(scale + first // _GROUP * num_rows + row) if SCALED == _GROUPS else 0.0
+    by = tl.load(scale + tl.minimum(first, k - 1) // _GROUP * num_rows + row) if SCALED == _GROUPS else 0.0
     for start in range(first, end, BLOCK_K):
         if EVEN_K:
             a = tl.load(weight_at + start)
-            b = tl.load(x_at + start)
         else:
             a = tl.load(weight_at + start, mask=(at_k < k - start)[None, :], other=0.0)
-            b = tl.load(x_at + start, mask=(at_k < k - start)[:, None], other=0.0)
-        if a.dtype == tl.uint8:
-            a = e4m3_to_bfloat16(a)
+        b = _inputs(x_at, at_k, is_token, start, k, EVEN_K)
         if SCALED == _GROUPS:
             next_group = tl.minimum(start // _GROUP + 1, (k - 1) // _GROUP)
             next_by = tl.load(scale + next_group * num_rows + row)
@@ -60,102 +89,132 @@ def chain(
 
 
 @triton.jit
-def _chain_of_nibbles(
-    weight_at, x_at, at_k, first, end, k, scale, zero, row, num_rows,
-    EVEN_K: tl.constexpr, ROWS: tl.constexpr, TOKENS: tl.constexpr, BLOCK_K: tl.constexpr,
+def _inputs(x_at, at_k, is_token, start, k, EVEN_K: tl.constexpr):
+    if EVEN_K:
+        return tl.load(x_at + start, mask=is_token, other=0.0)
+    return tl.load(x_at + start, mask=is_token & (at_k < k - start)[:, None], other=0.0)
+
+
+@triton.jit
+def _chain_of_e4m3(
+    weight_at, x_at, at_k, is_token, first, end, k, scale, row, num_rows,
+    SCALED: tl.constexpr, EVEN_K: tl.constexpr, ROWS: tl.constexpr, TOKENS: tl.constexpr, BLOCK_K: tl.constexpr,
 ):  # fmt: skip
     acc = tl.zeros((ROWS, TOKENS), tl.float32)
-    nothing = tl.zeros((ROWS, TOKENS), tl.float32)
-    last = (k - 1) // BLOCK_K
-    # numbers of a step's groups are on their way while the step before is computed; of a group behind the last one
-    # those of the last, times zeros
-    at_0 = first // BLOCK_K * num_rows + row
-    at_1 = tl.minimum(first // BLOCK_K + 1, last) * num_rows + row
+    by = tl.load(scale + tl.minimum(first, k - 1) // _GROUP * num_rows + row) if SCALED == _GROUPS else 0.0
+    for start in range(first, end, BLOCK_K):
+        for block in tl.static_range(BLOCK_K // _GROUP):
+            at = start + block * _GROUP
+            if EVEN_K or BLOCK_K == _GROUP:
+                word = tl.load(weight_at + at // 4)
+            else:
+                word = tl.load(weight_at + at // 4, mask=(at_k * 0 + at < k)[None, :], other=0)
+            sums = tl.zeros((ROWS, TOKENS), tl.float32) if SCALED == _GROUPS else acc
+            for plane in tl.static_range(4):
+                b = _inputs(x_at, at_k, is_token, at + plane * _PLANE, k, EVEN_K)
+                sums = mma(e4m3_to_bfloat16(word, plane), b, sums)
+            if SCALED == _GROUPS:
+                next_group = tl.minimum(at // _GROUP + 1, (k - 1) // _GROUP)
+                next_by = tl.load(scale + next_group * num_rows + row)
+                acc = tl.fma(sums, by[:, None], acc)  # type: ignore[index]
+                by = next_by
+            else:
+                acc = sums
+    return acc
+
+
+@triton.jit
+def _chain_of_nibbles(
+    weight_at, x_at, at_k, is_token, first, end, k, scale, zero, row, num_rows,
+    GROUP_K: tl.constexpr, EVEN_K: tl.constexpr, ROWS: tl.constexpr, TOKENS: tl.constexpr, BLOCK_K: tl.constexpr,
+):  # fmt: skip
+    """A step is one word of each row and plane, 256 inputs: 2, 4 or 8 groups, two of which follow each other."""
+    acc = tl.zeros((ROWS, TOKENS), tl.float32)
+    last = (k - 1) // GROUP_K
+    # numbers of two groups are on their way while the two before are computed; of a group behind the last one those of
+    # the last, times zeros
+    at_0 = tl.minimum(first // GROUP_K, last) * num_rows + row
+    at_1 = tl.minimum(first // GROUP_K + 1, last) * num_rows + row
     by_0, by_1, less_0, less_1 = (
         tl.load(scale + at_0),
         tl.load(scale + at_1),
         tl.load(zero + at_0),
         tl.load(zero + at_1),
     )
-    for start in range(first, end, 2 * BLOCK_K):
-        code = tl.load(weight_at + start // 2)
-        if EVEN_K:
-            b_0 = tl.load(x_at + start)
-            b_1 = tl.load(x_at + start + BLOCK_K)
-        else:
-            b_0 = tl.load(x_at + start, mask=(at_k < k - start)[:, None], other=0.0)
-            b_1 = tl.load(x_at + start + BLOCK_K, mask=(at_k < k - start - BLOCK_K)[:, None], other=0.0)
-        at_0 = tl.minimum(start // BLOCK_K + 2, last) * num_rows + row
-        at_1 = tl.minimum(start // BLOCK_K + 3, last) * num_rows + row
-        next_by_0, next_by_1 = tl.load(scale + at_0), tl.load(scale + at_1)
-        next_less_0, next_less_1 = tl.load(zero + at_0), tl.load(zero + at_1)
-        acc = tl.fma(mma(nibble_to_bfloat16(code, less_0, 0), b_0, nothing), by_0[:, None], acc)
-        acc = tl.fma(mma(nibble_to_bfloat16(code, less_1, 1), b_1, nothing), by_1[:, None], acc)
-        by_0, by_1, less_0, less_1 = next_by_0, next_by_1, next_less_0, next_less_1
+    for start in range(first, end, BLOCK_K):
+        word = tl.load(weight_at + tl.multiple_of(start // 8, 4))  # a line; without that word 8 bytes at a time
+        for pair in tl.static_range(BLOCK_K // (2 * GROUP_K)):
+            group = start // GROUP_K + 2 * pair
+            at_0 = tl.minimum(group + 2, last) * num_rows + row
+            at_1 = tl.minimum(group + 3, last) * num_rows + row
+            next_by_0, next_by_1 = tl.load(scale + at_0), tl.load(scale + at_1)
+            next_less_0, next_less_1 = tl.load(zero + at_0), tl.load(zero + at_1)
+            for half in tl.static_range(2):
+                less = (-128.0 - (less_1 if half else less_0).to(tl.float32)).to(tl.bfloat16)
+                sums = tl.zeros((ROWS, TOKENS), tl.float32)
+                for plane in tl.static_range(GROUP_K // _PLANE):
+                    at = start + (2 * pair + half) * GROUP_K + plane * _PLANE
+                    a = nibble_to_bfloat16(word, less, (2 * pair + half) * (GROUP_K // _PLANE) + plane)
+                    sums = mma(a, _inputs(x_at, at_k, is_token, at, k, EVEN_K), sums)
+                acc = tl.fma(sums, (by_1 if half else by_0)[:, None], acc)
+            by_0, by_1, less_0, less_1 = next_by_0, next_by_1, next_less_0, next_less_1
     return acc
 
 
 @triton.jit
-def nibble_to_bfloat16(code, zero, HALF: tl.constexpr):
-    """The low or the high half of each byte of code [N, K], less zero [N], exactly, four at a time.
+def nibble_to_bfloat16(word, less, PLANE_AT: tl.constexpr):
+    """Codes of a plane in words [N, W], and less [N], bfloat16, which is -128 less the zero point: exactly.
 
-    A nibble in the last places of 128 is 128 and it; taking off 128 and the zero point leaves no rounding.
+    A nibble in the last places of 128 is 128 and it; adding less leaves no rounding.
     """
     if INTERP:
-        half = (code >> 4) if HALF else (code & 15)
-        return (half.to(tl.float32) - zero.to(tl.float32)[:, None]).to(tl.bfloat16)
-    less = tl.broadcast_to((-128.0 - zero.to(tl.float32)).to(tl.bfloat16)[:, None], code.shape)
+        return (((word >> (4 * PLANE_AT)) & 15).to(tl.float32) + 128.0 + less.to(tl.float32)[:, None]).to(tl.bfloat16)
+    BYTE: tl.constexpr = PLANE_AT // 2
     return tl.inline_asm_elementwise(
         """{
-        .reg .b32 half, low, high, one;
+        .reg .b32 x, one;
         mov.b32 one, 0x3F803F80;
-        """
-        + ("shr.b32 half, $2, 4; and.b32 half, half, 0x0F0F0F0F;" if HALF else "and.b32 half, $2, 0x0F0F0F0F;")
+        prmt.b32 x, $1, $2, """
+        + ("0x0400;" if BYTE == 0 else "0x0501;" if BYTE == 1 else "0x0602;" if BYTE == 2 else "0x0703;")
+        + ("shr.b32 x, x, 4;" if PLANE_AT % 2 else "")
         + """
-        prmt.b32 low, half, 0x43434343, 0x4140;
-        prmt.b32 high, half, 0x43434343, 0x4342;
-        fma.rn.bf16x2 $0, low, one, $3;
-        fma.rn.bf16x2 $1, high, one, $4;
+        lop3.b32 x, x, 0x000F000F, 0x43004300, 0xEA;
+        fma.rn.bf16x2 $0, x, one, $3;
         }""",
-        "=r,=r,r,r,r",
-        [code, less],
+        "=r,r,r,r",
+        [word, tl.broadcast_to(less[:, None], word.shape)],
         dtype=tl.bfloat16,
         is_pure=True,
-        pack=4,
+        pack=2,
     )
 
 
 @triton.jit
-def e4m3_to_bfloat16(code):
-    """The numbers of e4m3fn codes in uint8, none of them NaN, four at a time and on every GPU.
+def e4m3_to_bfloat16(word, PLANE_AT: tl.constexpr):
+    """The numbers of a plane's e4m3fn codes in words, none of them NaN, on every GPU.
 
     Their bits in a bfloat16's places stand for 2^-120 of them, small ones too.
     """
     if INTERP:
-        bits = code.to(tl.int32)
+        bits = word >> (8 * PLANE_AT)
         bits = ((bits & 0x7F) << 20) | ((bits & 0x80) << 24)
         return (bits.to(tl.float32, bitcast=True) * 1.329227995784916e36).to(tl.bfloat16)
     return tl.inline_asm_elementwise(
         """{
-        .reg .b32 low, high, sign, scale, none;
+        .reg .b32 x, y, scale, none;
         mov.b32 scale, 0x7B807B80;
         mov.b32 none, 0x80008000;
-        prmt.b32 low, $2, 0, 0x1404;
-        prmt.b32 high, $2, 0, 0x3424;
-        and.b32 sign, low, 0x80008000;
-        and.b32 low, low, 0x7F007F00;
-        shr.b32 low, low, 4;
-        or.b32 low, low, sign;
-        fma.rn.bf16x2 $0, low, scale, none;
-        and.b32 sign, high, 0x80008000;
-        and.b32 high, high, 0x7F007F00;
-        shr.b32 high, high, 4;
-        or.b32 high, high, sign;
-        fma.rn.bf16x2 $1, high, scale, none;
+        prmt.b32 x, $1, $2, """
+        + ("0x4000;" if PLANE_AT == 0 else "0x5010;" if PLANE_AT == 1 else "0x6020;" if PLANE_AT == 2 else "0x7030;")
+        + """
+        shr.b32 y, x, 4;
+        and.b32 y, y, 0x07F007F0;
+        lop3.b32 x, x, 0x80008000, y, 0xEA;
+        fma.rn.bf16x2 $0, x, scale, none;
         }""",
-        "=r,=r,r",
-        [code],
+        "=r,r,r",
+        [word],
         dtype=tl.bfloat16,
         is_pure=True,
-        pack=4,
+        pack=2,
     )

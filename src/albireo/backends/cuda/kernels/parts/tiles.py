@@ -9,6 +9,8 @@ import triton.language as tl
 
 #: Most tokens that are few: one tile holds them all.
 FEW_TOKENS = 64
+#: Of an H100 or H200: programs are to be a whole number of times as many, or nearly.
+MULTIPROCESSORS = 132
 #: Tiles that keep the multiprocessors of a large GPU busy, two each.
 BUSY_TILES = 264
 #: Tiles of weight rows whose programs run one after another over the same tokens, so that both stay in L2.
@@ -28,7 +30,7 @@ class Tile:
 
 def tokens_of(num_tokens: int) -> int:
     """Width of a tile of few tokens."""
-    return 16 if num_tokens <= 16 else 32 if num_tokens <= 32 else FEW_TOKENS
+    return 8 if num_tokens <= 8 else 16 if num_tokens <= 16 else 32 if num_tokens <= 32 else FEW_TOKENS
 
 
 @triton.jit

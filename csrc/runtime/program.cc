@@ -79,6 +79,8 @@ std::vector<std::string> Program::outline() const {
 
 // Each thread has a contiguous share of the items, so that it streams neighbouring weights; whoever is done first
 // takes from the shares of the others, one item at a time. With one queue all items are one share, which all own.
+// A thread claims a fraction of what is left of its share, so the last claims are single items: what is claimed cannot
+// be taken by others, who would wait for it.
 void Program::work(int64_t thread, size_t index, Scratch& scratch) {
   const Call& call = calls_[index];
   const Tuning& tuning = call.args.tuning;
@@ -90,9 +92,9 @@ void Program::work(int64_t thread, size_t index, Scratch& scratch) {
   for (int64_t i = 0; i < shares; i++) {
     const int64_t owner = (thread + i) % shares;
     const int64_t first = items * owner / shares, last = items * (owner + 1) / shares;
-    const int64_t claim = i > 0 ? 1 : std::max<int64_t>(1, (last - first) / claims);
     std::atomic<int64_t>& taken = shares_[index * threads + owner].value;
-    while (taken.load(std::memory_order_relaxed) < last - first) {
+    for (int64_t left; (left = last - first - taken.load(std::memory_order_relaxed)) > 0;) {
+      const int64_t claim = i > 0 ? 1 : std::max<int64_t>(1, left / claims);
       const int64_t begin = first + taken.fetch_add(claim, std::memory_order_relaxed);
       if (begin >= last) break;
       const int64_t end = std::min(begin + claim, last);

@@ -42,8 +42,8 @@ def test_the_defaults_are_values_a_table_may_hold() -> None:
 def test_changes() -> None:
     assert Tuning().changes() == {}
     changed = Tuning(claims=16, tall_rows=12)
-    assert changed.changes() == {"tall_rows": (28, 12), "claims": (8, 16)}
-    assert Tuning().changes(changed) == {"tall_rows": (12, 28), "claims": (16, 8)}
+    assert changed.changes() == {"tall_rows": (28, 12), "claims": (4, 16)}
+    assert Tuning().changes(changed) == {"tall_rows": (12, 28), "claims": (16, 4)}
 
 
 @pytest.mark.parametrize(

@@ -57,7 +57,7 @@ def test_one_thread_has_one_queue() -> None:
 
 
 def test_claims_are_tried_where_they_cut_differently() -> None:
-    # 14 panels: 7 a thread; with 8 claims one at a time
+    # 14 panels: 7 a thread; with claims of a quarter one at a time
     assert tried(point(16), "claims") == set()
     assert tried(point(16, n=14 * 64 * 16), "claims") != set()
 

@@ -15,7 +15,7 @@ struct Tuning {
   int64_t fetch_bytes = 32 << 10;      // how far ahead a tall tile fetches: memory answers in 100 ns, 64 B pass every 2
   int64_t block_steps = 1024;          // K block of wide tiles: 64 x 1024 steps x 4 B = 256 KiB of panel stay in L2
   int64_t slab_rows = 10 * kRowChunk;  // rows of an item: a thread's share of A stays in its cache; whole chunks
-  int64_t claims = 8;                  // times a thread goes back to its share: what is left others can take
+  int64_t claims = 4;                  // a thread takes one of so many parts of what is left of its share
   int64_t one_queue = 0;  // 0: a contiguous share each, so that a thread streams neighbours; 1: one for all
 };
 

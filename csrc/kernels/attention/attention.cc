@@ -23,5 +23,5 @@ constexpr Variant kVariants[] = {
     {"attention", "any", "scalar", attention_scalar},
 };
 }  // namespace
-const Family kAttention{"attention", items, scratch_bytes, kVariants, 4, 2};
+const Family kAttention{"attention", items, scratch_bytes, kVariants, 4, 3};
 }  // namespace albireo

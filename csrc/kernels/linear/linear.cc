@@ -21,5 +21,5 @@ constexpr Variant kVariants[] = {
     {"linear", "bfloat16", "amx_bf16_model", linear_bf16_amx_model},
 };
 }  // namespace
-const Family kLinear{"linear", items, scratch_bytes, kVariants, sizeof(kVariants) / sizeof(kVariants[0]), 2};
+const Family kLinear{"linear", items, scratch_bytes, kVariants, sizeof(kVariants) / sizeof(kVariants[0]), 3};
 }  // namespace albireo

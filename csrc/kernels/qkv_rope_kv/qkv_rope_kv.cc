@@ -22,5 +22,5 @@ constexpr Variant kVariants[] = {
     {"qkv_rope_kv", "integers", "amx_model", qkv_rope_kv_amx_model},
 };
 }  // namespace
-const Family kQkvRopeKv{"qkv_rope_kv", items, scratch_bytes, kVariants, sizeof(kVariants) / sizeof(kVariants[0]), 2};
+const Family kQkvRopeKv{"qkv_rope_kv", items, scratch_bytes, kVariants, sizeof(kVariants) / sizeof(kVariants[0]), 3};
 }  // namespace albireo

@@ -53,7 +53,7 @@ class Tuning:
         fetch_bytes: how far ahead a tall tile fetches weights.
         block_steps: steps of a K block of wide tiles; a step is two k in bfloat16, else one.
         slab_rows: rows of a work item.
-        claims: times a thread goes back for a part of its share.
+        claims: a thread takes one of so many parts of what is left of its share.
         one_queue: 1: threads take turns at all items; 0: each has a contiguous share, then helps the others.
     """
 
@@ -61,7 +61,7 @@ class Tuning:
     fetch_bytes: int = 32 << 10
     block_steps: int = 1024
     slab_rows: int = 480
-    claims: int = 8
+    claims: int = 4
     one_queue: int = 0
 
     def changes(self, base: Tuning | None = None) -> dict[str, tuple[int, int]]:

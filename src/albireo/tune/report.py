@@ -30,7 +30,7 @@ def summary(result: TuneResult) -> str:
 
 
 def change_text(entry: Entry) -> str:
-    """fetch_bytes 32768 -> 65536, claims 8 -> 16."""
+    """fetch_bytes 32768 -> 65536, claims 4 -> 16."""
     return ", ".join(f"{name} {old} -> {new}" for name, (old, new) in entry.tuning.changes().items())
 
 

@@ -141,6 +141,18 @@ def test_one_of_q_k_and_v_in_another_encoding_changes_no_bit(
     assert_same(outputs(merged), outputs(separate), f"{apart} in {kinds[1]}")
 
 
+@pytest.mark.parametrize("encoding", ["fp8", "fp8.g128", "int8"])
+@pytest.mark.parametrize("dtype", COMPUTE_DTYPES)
+def test_every_compute_type_meets_weights_in_few_bits(dtype: str, encoding: str) -> None:
+    """fp8 is multiplied with bfloat16, in a model of float16 too: what it reads is rounded once."""
+
+    def choose(name: str, is_head: bool) -> str | None:
+        return None if is_head else encoding
+
+    fused = model_of("llama", dtype, (), isa_levels(), 2, choose)
+    assert_same(outputs(fused), outputs(model_of("llama", dtype, OPTIONAL, isa_levels(), 1, choose)), dtype)
+
+
 @pytest.mark.parametrize("level", isa_levels())
 def test_a_v_of_its_own_at_every_level(level: str) -> None:
     def choose(matrix: str, is_head: bool) -> str:

@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from albireo.compiler.rewrite import NotFired, Rewriter, made_by
+from albireo.dtypes import TOKEN
 from albireo.encodings import encoding
 from albireo.graph.node import Graph, Node, TensorType, Value
 from albireo.graph.report import PassRecord
@@ -49,7 +50,8 @@ def _source(weight: Value) -> str:
 def _rounded(rw: Rewriter, x: Value, dtype: str, casts: dict[tuple[Value, str], Value]) -> Value:
     """x rounded to dtype, once for all that read it so; behind a gather of rows, before the gather.
 
-    What a norm computes is rounded once, not first to the compute type: its kernel has the whole row at hand.
+    What a norm computes is rounded once, not first to the compute type: its kernel has the whole row at hand. So is what
+    becomes numbers of another type, bfloat16 in a model of float16: no kernel reads the one and writes the other.
     """
     if x.type.dtype == dtype:
         return x
@@ -65,7 +67,7 @@ def _rounded(rw: Rewriter, x: Value, dtype: str, casts: dict[tuple[Value, str], 
     else:
         cast = made_by(x, "cast")
         is_of_norm = cast is not None and made_by(cast.inputs["x"], "rms_norm") is not None
-        source = cast.inputs["x"] if cast is not None and is_of_norm else x
+        source = cast.inputs["x"] if cast is not None and (is_of_norm or dtype != TOKEN) else x
         producer = x.producer
         assert producer is not None, "what a linear multiplies is computed"
         value = Value(f"{x.name}q", TensorType(dtype, x.type.dims))

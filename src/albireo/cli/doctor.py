@@ -19,11 +19,13 @@ from albireo.backends.cuda.device import gpu_facts
 from albireo.bench.machine import MachineFacts, machine_facts
 from albireo.cli.terminal import row, size
 from albireo.dtypes import COMPUTE_DTYPES
-from albireo.errors import EngineFileError
+from albireo.errors import EngineFileError, OutOfMemory
 
 #: Larger than most last-level caches, so that memory is read and not a cache.
 READ_BYTES = 256 << 20
 _REPEATS = 7
+#: What is measured of a GPU, and how often: a probe is many launches already, and float32 takes 0.2 s.
+_GPU_LIMITS, _GPU_DTYPES, _GPU_REPEATS = ("read_bytes_per_s", "dot_flops_per_s"), ("float32", "bfloat16"), 3
 #: Extra -> package, and what it is good for.
 EXTRAS = {
     "hub": ("huggingface_hub", "downloading models by their hub name"),
@@ -42,7 +44,7 @@ def command(as_json: bool, num_threads: int | None) -> None:
     """
     facts = machine_facts()
     found: dict[str, Any] = {
-        "cuda": asdict(gpu_facts()),
+        "cuda": _cuda(),
         "machine": asdict(facts),
         "extras": _extras(),
         "native": _native(num_threads),
@@ -101,6 +103,28 @@ def _native_problems(facts: MachineFacts, native: dict[str, Any]) -> list[tuple[
             )
         )
     return problems
+
+
+def _cuda() -> dict[str, Any]:
+    """What is found of a GPU, and its limits; None where it cannot be used, or has no memory free to measure in."""
+    facts = gpu_facts()
+    return {**asdict(facts), **(dict.fromkeys(_GPU_LIMITS) if facts.problem is not None else _gpu_limits())}
+
+
+def _gpu_limits() -> dict[str, Any]:
+    """Best of the few launches that a probe is, and median of some probes."""
+    from albireo.backends.cuda.probe import open_probe
+
+    dots = {}
+    for dtype in _GPU_DTYPES:
+        try:
+            probe = open_probe(dtype)
+        except OutOfMemory:
+            return dict.fromkeys(_GPU_LIMITS)
+        dots[dtype] = _best_and_median([probe.dot() for _ in range(_GPU_REPEATS)])
+        reads = [probe.read() for _ in range(_GPU_REPEATS)]
+        del probe  # its buffers are the next one's
+    return dict(zip(_GPU_LIMITS, (_best_and_median(reads), dots), strict=True))
 
 
 def _native(num_threads: int | None) -> dict[str, Any]:
@@ -191,6 +215,7 @@ def _lines(facts: MachineFacts, found: dict[str, Any]) -> list[str]:
         row("huge pages", facts.huge_pages or "not known here"),
         row("GPU", "; ".join(facts.gpus) or "none found"),
         row("CUDA", _cuda_text(found["cuda"])),
+        *_gpu_limit_lines(found["cuda"]),
         row("system", f"{facts.system}, Python {facts.python}"),
         row("extras", ", ".join(f"{name} {state or 'not installed'}" for name, state in found["extras"].items())),
         row("bundled model", "installed" if found["bundled_model"] else "not installed"),
@@ -214,21 +239,35 @@ def _cuda_text(cuda: dict[str, Any]) -> str:
     )
 
 
-def _native_lines(native: dict[str, Any]) -> list[str]:
-    cap = "" if native["isa_cap"] is None else f"   (capped by ALBIREO_ISA_MAX={native['isa_cap']})"
-    read, dot = native["read_bytes_per_s"], native["dot_flops_per_s"]
-    lines = [
-        row("ISA levels", f"{' '.join(native['isa_levels'])}{cap}"),
-        row("threads", f"{native['num_threads']}"),
-        row("read", f"{read['best'] / 1e9:.1f} GB/s best, {read['median'] / 1e9:.1f} median"),
-    ]
+def _gpu_limit_lines(cuda: dict[str, Any]) -> list[str]:
+    if cuda["problem"] is not None:
+        return []
+    if cuda["read_bytes_per_s"] is None:
+        return [row("GPU read", "not measured: too little of the GPU's memory is free")]
+    return _limit_lines(cuda, "GPU ")
+
+
+def _limit_lines(measured: dict[str, Any], whose: str = "") -> list[str]:
+    """Of a processor or a GPU, whose lines say so."""
+    read, dot = measured["read_bytes_per_s"], measured["dot_flops_per_s"]
+    lines = [row(f"{whose}read", f"{read['best'] / 1e9:.1f} GB/s best, {read['median'] / 1e9:.1f} median")]
     for dtype, speed in dot.items():
         text = (
             f"{speed['best'] / 1e9:.0f} Gflop/s best, {speed['median'] / 1e9:.0f} median"
             if speed["best"]
             else "not known"
         )
-        lines.append(row(f"dot {_short(dtype)}", text))
+        lines.append(row(f"{whose}dot {_short(dtype)}", text))
+    return lines
+
+
+def _native_lines(native: dict[str, Any]) -> list[str]:
+    cap = "" if native["isa_cap"] is None else f"   (capped by ALBIREO_ISA_MAX={native['isa_cap']})"
+    lines = [
+        row("ISA levels", f"{' '.join(native['isa_levels'])}{cap}"),
+        row("threads", f"{native['num_threads']}"),
+        *_limit_lines(native),
+    ]
     lines.append(row("tuning", _tuning_text(native["tuning"])))
     lines += ["", f"{'kernels':<14}" + "".join(f"{dtype:<16}" for dtype in COMPUTE_DTYPES)]
     for family, by_dtype in native["kernels"].items():

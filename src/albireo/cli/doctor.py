@@ -25,7 +25,7 @@ from albireo.errors import EngineFileError, OutOfMemory
 READ_BYTES = 256 << 20
 _REPEATS = 7
 #: What is measured of a GPU, and how often: a probe is many launches already, and float32 takes 0.2 s.
-_GPU_LIMITS, _GPU_DTYPES, _GPU_REPEATS = ("read_bytes_per_s", "dot_flops_per_s"), ("float32", "bfloat16"), 3
+_GPU_DTYPES, _GPU_REPEATS = ("float32", "bfloat16"), 3
 #: Extra -> package, and what it is good for.
 EXTRAS = {
     "hub": ("huggingface_hub", "downloading models by their hub name"),
@@ -106,25 +106,31 @@ def _native_problems(facts: MachineFacts, native: dict[str, Any]) -> list[tuple[
 
 
 def _cuda() -> dict[str, Any]:
-    """What is found of a GPU, and its limits; None where it cannot be used, or has no memory free to measure in."""
+    """What is found of a GPU, and its limits; None where it is not used. limits_error: why they were not measured."""
     facts = gpu_facts()
-    return {**asdict(facts), **(dict.fromkeys(_GPU_LIMITS) if facts.problem is not None else _gpu_limits())}
+    found: dict[str, Any] = {"read_bytes_per_s": None, "dot_flops_per_s": None, "limits_error": None}
+    if facts.problem is None:
+        try:
+            found |= _gpu_limits()
+        except (
+            OutOfMemory,
+            RuntimeError,
+        ) as error:  # torch's are RuntimeErrors, as of a build without this GPU's kernels
+            found["limits_error"] = str(error).partition("\n")[0]
+    return {**asdict(facts), **found}
 
 
 def _gpu_limits() -> dict[str, Any]:
-    """Best of the few launches that a probe is, and median of some probes."""
+    """Best and median of a few probes, each of which is the best of some launches. Raises: OutOfMemory."""
     from albireo.backends.cuda.probe import open_probe
 
     dots = {}
     for dtype in _GPU_DTYPES:
-        try:
-            probe = open_probe(dtype)
-        except OutOfMemory:
-            return dict.fromkeys(_GPU_LIMITS)
+        probe = open_probe(dtype)
         dots[dtype] = _best_and_median([probe.dot() for _ in range(_GPU_REPEATS)])
         reads = [probe.read() for _ in range(_GPU_REPEATS)]
         del probe  # its buffers are the next one's
-    return dict(zip(_GPU_LIMITS, (_best_and_median(reads), dots), strict=True))
+    return {"read_bytes_per_s": _best_and_median(reads), "dot_flops_per_s": dots}
 
 
 def _native(num_threads: int | None) -> dict[str, Any]:
@@ -242,8 +248,8 @@ def _cuda_text(cuda: dict[str, Any]) -> str:
 def _gpu_limit_lines(cuda: dict[str, Any]) -> list[str]:
     if cuda["problem"] is not None:
         return []
-    if cuda["read_bytes_per_s"] is None:
-        return [row("GPU read", "not measured: too little of the GPU's memory is free")]
+    if cuda["limits_error"] is not None:
+        return [row("GPU read", f"not measured: {cuda['limits_error']}")]
     return _limit_lines(cuda, "GPU ")
 
 

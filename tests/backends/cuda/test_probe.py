@@ -163,12 +163,24 @@ def test_the_doctor_measures_a_gpu_that_can_be_used(gpu: None, monkeypatch: pyte
     assert "GPU dot bf16  8 Gflop/s best, 8 median" in shown and "GPU dot f32   8 Gflop/s best, 8 median" in shown
 
 
-def test_the_doctor_says_that_a_gpu_is_too_full_to_be_measured(monkeypatch: pytest.MonkeyPatch) -> None:
-    def full(dtype: str) -> SpeedProbe:
-        raise OutOfMemory("the GPU has 3 MiB free")
+@pytest.mark.parametrize(
+    ("error", "said"),
+    [
+        (OutOfMemory("the GPU has 3 MiB free"), "the GPU has 3 MiB free"),
+        (
+            RuntimeError("CUDA error: no kernel image is available\nCompile with"),
+            "CUDA error: no kernel image is available",
+        ),
+    ],
+)
+def test_the_doctor_says_why_a_gpu_could_not_be_measured(
+    error: Exception, said: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fails(dtype: str) -> SpeedProbe:
+        raise error
 
-    monkeypatch.setattr(module, "open_probe", full)
+    monkeypatch.setattr(module, "open_probe", fails)
     monkeypatch.setattr(doctor, "gpu_facts", lambda: GpuFacts(name="NVIDIA H200"))
     found = doctor._cuda()
     assert found["read_bytes_per_s"] is None and found["dot_flops_per_s"] is None
-    assert doctor._gpu_limit_lines(found) == ["GPU read      not measured: too little of the GPU's memory is free"]
+    assert doctor._gpu_limit_lines(found) == [f"GPU read      not measured: {said}"]

@@ -9,6 +9,7 @@ import pytest
 
 from albireo.bench.cost_model import CostModel, overlapped
 from albireo.bench.roofline import Limits, Roofline, StepShape
+from albireo.dtypes import TOKEN
 from albireo.graph.program import Buffer, Call, KVLayout, PackedConstant, Program
 
 LIMITS = Limits(read_bytes_per_s=1e6, dot_flops_per_s=1e9)
@@ -95,6 +96,8 @@ def test_groups_of_few_bits_cost_at_their_ends(encoding, factor):
     few = replace(
         plain, constants=plain.constants | {"matrix": PackedConstant("matrix", f"p64.{encoding}", 6, 8192, 0)}
     )
+    if encoding != "fp8":
+        few = replace(few, buffers=few.buffers | {"h": replace(few.buffers["h"], dtype=TOKEN)})
     many = StepShape(10**6, 0, 0, ((1, 1),))
     times = [CostModel(each, VOCAB).parts(many, LIMITS)["linear"] for each in (plain, few)]
     assert times[1] / times[0] == pytest.approx(factor, rel=2e-2)

@@ -7,8 +7,10 @@ from dataclasses import replace
 
 import pytest
 
+from albireo.api.devices import CpuDevice
 from albireo.api.load import compile_program
 from albireo.api.memory import OVERHEAD_BYTES, plan_memory
+from albireo.backends.cpu.machine import isa_levels
 from albireo.backends.cpu.model import kv_block_bytes
 from albireo.backends.cpu.pack import constant_offsets
 from albireo.bench.fit import MemoryParts, memory_parts
@@ -17,6 +19,7 @@ from albireo.errors import OutOfMemory
 from albireo.models import build_graph, load_architecture
 from albireo.models.config import parse_config
 
+CPU = CpuDevice(isa_levels())
 #: 100 of weights, 20 of activations, 30 of overhead, blocks of 16 tokens and 10 bytes; 1,000 allowed.
 HAND = MemoryParts(1000, 100, 20, 30, 10, 16, (1000 - 150) // 10, 4096)
 
@@ -68,7 +71,7 @@ def test_the_message_has_the_numbers():
 def test_the_same_sizes_as_loading():
     config = EngineConfig(max_num_seqs=4, max_num_batched_tokens=32)
     program = compiled(config)
-    found = memory_parts(config, program, 64, 1 << 30)
+    found = memory_parts(config, CPU, program, 64, 1 << 30)
     shared = plan_memory(
         replace(config, memory_utilization=1.0),
         weight_bytes=constant_offsets(program.constants)[1],
@@ -87,15 +90,17 @@ def test_the_same_sizes_as_loading():
 def test_the_size_of_the_cache_can_be_given():
     config = EngineConfig()
     program = compiled(config)
-    by_count = memory_parts(replace(config, num_gpu_blocks_override=7), program, 64, 1 << 30)
+    by_count = memory_parts(replace(config, num_gpu_blocks_override=7), CPU, program, 64, 1 << 30)
     assert by_count.room_blocks == 7
     block = by_count.block_bytes
-    assert memory_parts(replace(config, kv_cache_memory_bytes=5 * block), program, 64, 1 << 30).room_blocks == 5
-    tight = memory_parts(replace(config, num_gpu_blocks_override=10**6), program, 64, by_count.fixed_bytes + 3 * block)
+    assert memory_parts(replace(config, kv_cache_memory_bytes=5 * block), CPU, program, 64, 1 << 30).room_blocks == 5
+    tight = memory_parts(
+        replace(config, num_gpu_blocks_override=10**6), CPU, program, 64, by_count.fixed_bytes + 3 * block
+    )
     assert tight.room_blocks == 3
 
 
 def test_memory_utilization_counts_without_an_amount():
     program = compiled(EngineConfig())
-    half, whole = (memory_parts(EngineConfig(memory_utilization=u), program, 64).budget_bytes for u in (0.5, 1.0))
+    half, whole = (memory_parts(EngineConfig(memory_utilization=u), CPU, program, 64).budget_bytes for u in (0.5, 1.0))
     assert half == pytest.approx(whole / 2, abs=1)

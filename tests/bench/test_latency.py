@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 
 from albireo.bench import latency as latency_module
+from albireo.bench import limits
 from albireo.bench.latency import Latency, latency_lines, measure_latency
 from albireo.config import EngineConfig
 from albireo.errors import ConfigError
@@ -18,9 +19,7 @@ def plain(rounds, what):
 
 def test_rounds(monkeypatch):
     order = []
-    monkeypatch.setattr(
-        latency_module.LimitProbe, "measure", _noting(latency_module.LimitProbe.measure, order, "limit")
-    )
+    monkeypatch.setattr(limits.LimitProbe, "measure", _noting(limits.LimitProbe.measure, order, "limit"))
     monkeypatch.setattr(latency_module.TimedEngine, "run", _noting(latency_module.TimedEngine.run, order, "run"))
     rounds = []
     found = measure_latency(

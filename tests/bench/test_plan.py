@@ -7,11 +7,13 @@ from pathlib import Path
 
 import pytest
 
+from albireo.api import devices
 from albireo.api.build import build
-from albireo.api.load import compile_program
+from albireo.api.load import compile_program, plan
 from albireo.api.locate import BUNDLED
+from albireo.api.source import open_source
 from albireo.bench import plan as plan_module
-from albireo.bench.plan import PlanWorkload, plan_model
+from albireo.bench.plan import SPEED_FIGURES, PlanWorkload, plan_model
 from albireo.bench.plan_report import plan_lines
 from albireo.bench.roofline import Limits
 from albireo.config import BuildConfig, EngineConfig
@@ -174,6 +176,28 @@ def test_a_dtype_nobody_names_is_bfloat16(tmp_path):
 def test_a_dtype_nobody_names_is_the_weights_when_there_are_some(tmp_path):
     directory = make_checkpoint(tmp_path / "model", {**_tiny(), "max_position_embeddings": 512})
     assert plan_model(EngineConfig(model=str(directory)), PlanWorkload())["dtype"] == "float32"
+
+
+@pytest.fixture
+def absent_gpu(monkeypatch):
+    monkeypatch.setattr(devices, "_has_gpu", lambda: False)
+
+
+def test_of_a_gpu_memory_is_counted_and_no_speed_predicted(absent_gpu):
+    """Its kernels' constants, its KV blocks, its memory; the processor's limits say nothing of it."""
+    found = bundled(None, EngineConfig(device="cuda"), concurrency=2, input_len=8, output_len=4)
+    assert all(found[name] is None for name in SPEED_FIGURES)
+    assert found["memory"]["budget_bytes"] == int(0.9 * devices.ABSENT_GPU_BYTES)
+    config = EngineConfig(device="cuda", max_model_len=512)
+    program, memory = plan(config, open_source(BUNDLED, config), devices.AbsentGpu())
+    assert found["memory"]["weight_bytes"] == program.weight_bytes
+    assert found["memory"]["activation_bytes"] == program.arena_bytes
+    assert found["memory"]["kv_bytes"] * memory.num_blocks == 3 * memory.kv_bytes
+    assert (found["settings"]["device"], found["settings"]["max_num_seqs"]) == ("cuda", 256)
+    shown = plan_lines(found)
+    assert shown[-1] == "predicted     nothing: the cost model knows a processor's kernels, not a GPU's"
+    assert "memory        72.00 GiB allowed of a GPU" in shown
+    assert not any("tok/s" in line for line in shown)
 
 
 def test_no_config(tmp_path):

@@ -6,6 +6,7 @@ import pytest
 
 from albireo.bench.limits import LimitProbe
 from albireo.bench.report import (
+    NO_GPU_COSTS,
     Fractions,
     MeasuredRun,
     Predicted,
@@ -71,8 +72,11 @@ def test_spread():
     assert Spread.of([2.0]).text("{:.0f}".format) == "2"
 
 
-def figures(*runs):
-    yardsticks = Yardsticks(HandWork(), HandCosts(), LimitProbe(1, "float32", 0))
+COSTS = HandCosts()
+
+
+def figures(*runs, costs=COSTS):
+    yardsticks = Yardsticks(HandWork(), costs, LimitProbe(1, "float32", 0))
     return common_figures([MeasuredRun(each, LIMITS) for each in runs], yardsticks, "m")
 
 
@@ -96,6 +100,20 @@ def test_a_prediction_without_decode_steps():
     assert found["predicted"]["decode_step_s"] is None
     assert found["predicted"]["decode_error"] is None
     assert "whole 5.500 s, +10% of measured; prompt steps +25%" in "\n".join(common_lines(found))
+
+
+def test_where_there_is_no_cost_model_nothing_is_predicted():
+    found = figures(run(10.0), costs=None)
+    assert found["predicted"] is None
+    assert row("predicted", NO_GPU_COSTS) in common_lines(found)
+
+
+def test_the_machine_is_what_computed():
+    found = figures(run(10.0))
+    machine, limits = found["machine"], found["limits"]
+    assert row("machine", f"{machine['cpu']}, 1 threads, {machine['isa_levels'][0]}") in common_lines(found)
+    beside = found | {"limits": limits | {"gpu": "NVIDIA H200", "num_threads": None}}
+    assert row("machine", f"NVIDIA H200, beside {machine['cpu']}") in common_lines(beside)
 
 
 def test_common_figures():

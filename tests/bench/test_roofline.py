@@ -6,9 +6,11 @@ import itertools
 import math
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 
+from albireo.api.devices import AbsentGpu
 from albireo.api.load import compile_program, plan
 from albireo.api.source import open_source
 from albireo.bench.roofline import (
@@ -180,6 +182,40 @@ def test_ranks_share_a_machine() -> None:
     whole, parts = one.work(shape), several.work(shape)
     assert parts.flops == whole.flops
     assert parts.num_bytes - whole.num_bytes == norms + sums + 3 * 2 * 96
+
+
+@pytest.mark.parametrize(
+    ("dtype", "quantization", "factor"),
+    [
+        ("bfloat16", None, 1),  # norms in linears, which count like the calls they replace
+        ("bfloat16", "int8", 1 / 2),
+        ("float16", "int8", 1 / 2),
+        ("float32", "int8", 1 / 32),
+        ("bfloat16", "int4-g32", 1),  # W4A16
+        ("float16", "int4-g32", 1 / 2),
+        ("bfloat16", "fp8", 1),
+    ],
+)
+def test_a_gpu_reads_the_same_bytes_and_has_its_own_price_of_products(
+    dtype: str, quantization: str | None, factor: float, tmp_path: Path
+) -> None:
+    directory = make_checkpoint(tmp_path / "m", load_architecture("qwen2").tiny, seed=0, dtype=dtype)
+    settings: dict[str, Any] = {"max_model_len": 64, "num_gpu_blocks_override": 8, "quantization": quantization}
+    ours, gpus = (
+        plan(config, open_source(directory, config), device)[0]
+        for config, device in (
+            (EngineConfig(device="cpu", **settings), None),
+            (EngineConfig(device="cuda", **settings), AbsentGpu()),
+        )
+    )
+    decode = StepShape(2, 0, 2, ((1, 40), (1, 3)))
+    assert Roofline(gpus).work(decode).num_bytes == Roofline(ours).work(decode).num_bytes
+    (down,) = {
+        call_work(gpus, call).flops_per_row
+        for call in gpus.calls
+        if call.family in ("linear", "linear_norm") and call.attrs["k"] == 100 and call.rows == "T"
+    }
+    assert down == 2 * 100 * 60 * factor
 
 
 def test_products_of_8_bits_take_half_of_the_time_of_bfloat16s(tmp_path: Path) -> None:

@@ -8,9 +8,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from albireo.api.memory import OVERHEAD_BYTES, machine_bytes
-from albireo.backends.cpu.model import kv_block_bytes
-from albireo.backends.cpu.pack import constant_offsets
+from albireo.api.devices import Device
+from albireo.api.memory import OVERHEAD_BYTES
 from albireo.config import EngineConfig
 from albireo.errors import OutOfMemory
 from albireo.graph.program import Program
@@ -80,17 +79,17 @@ class MemoryParts:
 
 
 def memory_parts(
-    config: EngineConfig, program: Program, context_limit: int, memory_bytes: int | None = None
+    config: EngineConfig, device: Device, program: Program, context_limit: int, memory_bytes: int | None = None
 ) -> MemoryParts:
     """Count the parts.
 
-    Args: memory_bytes: what the engine may use in all; None: memory_utilization of this machine's memory.
+    Args: memory_bytes: what the engine may use in all; None: memory_utilization of the device's memory.
     kv_cache_memory_bytes and num_gpu_blocks_override set the size of the cache as they do for loading, within what
     there is.
     """
-    budget = int(machine_bytes() * config.memory_utilization) if memory_bytes is None else memory_bytes
-    weight_bytes = constant_offsets(program.constants)[1]
-    block_bytes = kv_block_bytes(program.kv)
+    budget = int(device.machine_bytes() * config.memory_utilization) if memory_bytes is None else memory_bytes
+    weight_bytes = device.weight_bytes(program)
+    block_bytes = device.block_bytes(program.kv)
     room = (budget - weight_bytes - program.arena_bytes - OVERHEAD_BYTES) // block_bytes
     if config.num_gpu_blocks_override is not None:
         room = min(room, config.num_gpu_blocks_override)

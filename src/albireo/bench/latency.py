@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 
 from albireo.bench.cost_model import CostModel
-from albireo.bench.limits import LimitProbe, between
+from albireo.bench.limits import between, open_probe
 from albireo.bench.report import MeasuredRun, Spread, Yardsticks, common_figures, common_lines, row, seconds
 from albireo.bench.roofline import Roofline
 from albireo.bench.timed import Sampling, TimedEngine
@@ -80,10 +80,10 @@ def measure_latency(
 def measure_runs(
     engine: TimedEngine, requests: list[BenchRequest], sampling: Sampling, rounds: Iterable[int]
 ) -> tuple[list[MeasuredRun], Yardsticks]:
-    """Run the same requests once a round, the machine's limits measured before and after each."""
+    """Run the same requests once a round, the device's limits measured before and after each."""
     loaded = engine.loaded
     roofline = Roofline(loaded.program, *loaded.other_ranks)
-    probe = LimitProbe(loaded.config.num_threads, loaded.model_config.dtype, roofline.decode_bytes)
+    probe = open_probe(loaded.device, loaded.config.num_threads, loaded.model_config.dtype, roofline.decode_bytes)
     runs = []
     before = probe.measure()
     for _ in rounds:
@@ -91,7 +91,8 @@ def measure_runs(
         after = probe.measure()
         runs.append(MeasuredRun(run, between(before, after)))
         before = after
-    costs = CostModel(loaded.program, loaded.model_config.vocab_size, *loaded.other_ranks)
+    is_known = loaded.device == "cpu"
+    costs = CostModel(loaded.program, loaded.model_config.vocab_size, *loaded.other_ranks) if is_known else None
     return runs, Yardsticks(roofline, costs, probe)
 
 

@@ -1,7 +1,7 @@
 """What a model will take and give on this machine, before any weight is read: memory by part, what fits, and speed.
 
 Called by cli/plan. Needs config.json alone. Memory is counted; speed is predicted by the cost model from limits
-measured now. Does not run the model.
+measured now, on a processor only: it knows no GPU. Does not run the model.
 """
 
 from __future__ import annotations
@@ -10,6 +10,7 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from albireo.api.devices import planning_device
 from albireo.api.load import MAX_PROMPT_ROWS, compile_program
 from albireo.api.locate import locate_model
 from albireo.api.source import ModelSource, open_source
@@ -33,6 +34,8 @@ from albireo.params import SamplingParams
 ASSUMED_DTYPE = "bfloat16"
 #: Requests at once when nobody says how many, as far as they fit.
 DEFAULT_CONCURRENCY = 16
+#: Keys of what is predicted.
+SPEED_FIGURES = ("one_request", "all_requests", "decode_step_parts_s", "limits", "model_error")
 #: Bursts of the probes; their spread is in the error bars.
 _NUM_BURSTS = 5
 
@@ -59,10 +62,10 @@ class PlanWorkload:
 
 
 def plan_model(config: EngineConfig, workload: PlanWorkload, memory_bytes: int | None = None) -> dict[str, Any]:
-    """Count memory, measure the machine's limits, predict speed.
+    """Count memory; of a processor measure the limits and predict speed.
 
-    Args: memory_bytes: what the engine may use in all; None: memory_utilization of this machine's.
-    Returns: the figures, sizes in bytes and times in seconds.
+    Args: memory_bytes: what the engine may use in all; None: memory_utilization of the machine's, or of the GPU's.
+    Returns: the figures, sizes in bytes and times in seconds; those of speed are None on a GPU.
     Raises: ConfigError; ModelError; OutOfMemory with the numbers when the workload does not fit.
     Cost: about a second: compiling, the probes, and scheduling the workload without computing it.
     """
@@ -74,8 +77,10 @@ def plan_model(config: EngineConfig, workload: PlanWorkload, memory_bytes: int |
             f"plan counts and predicts a model on one rank, tensor_parallel_size={num_ranks} is asked for; leave it "
             "out. albireo inspect shows the memory of all ranks, albireo bench measures them"
         )
-    config = replace(source.adopt(config), device="cpu")
-    vocab_size, dtype = source.model_config.vocab_size, source.model_config.dtype
+    config = source.adopt(config)
+    device = planning_device(config)
+    config = replace(config, device=device.name)
+    vocab_size = source.model_config.vocab_size
     model_len = _model_len(config, source, workload)
     step = config.step_limits
     if workload.concurrency is not None and step.max_num_seqs < workload.concurrency:
@@ -84,17 +89,14 @@ def plan_model(config: EngineConfig, workload: PlanWorkload, memory_bytes: int |
             "one step; raise max_num_seqs"
         )
     # Not load.plan(): that refuses what this machine cannot hold, and another one may be meant.
-    program = compile_program(source.graph(model_len), config, model_len, source.parts[0])
-    memory = memory_parts(config, program, model_len, memory_bytes)
+    program = compile_program(source.graph(model_len), config, model_len, source.parts[0], device.catalog())
+    memory = memory_parts(config, device, program, model_len, memory_bytes)
     concurrency = workload.concurrency or max(
         1, min(DEFAULT_CONCURRENCY, step.max_num_seqs, memory.requests_at_once(workload.length))
     )
     if config.max_model_len is not None:
         memory.check(1, config.max_model_len)
     memory.check(concurrency, workload.length)
-    probe = LimitProbe(config.num_threads, dtype, Roofline(program).decode_bytes)
-    limits = [probe.measure() for _ in range(_NUM_BURSTS)]
-    costs = CostModel(program, vocab_size)
     settings = EngineSettings.from_config(
         config,
         num_blocks=(memory.blocks_for(concurrency, workload.length),),
@@ -103,22 +105,17 @@ def plan_model(config: EngineConfig, workload: PlanWorkload, memory_bytes: int |
         eos_token_ids=frozenset(),
         max_prompt_rows=MAX_PROMPT_ROWS,
     )
-    one = _speed(costs, settings, workload, 1, limits)
+    dtype = source.model_config.dtype
+    speed: dict[str, Any] = dict.fromkeys(SPEED_FIGURES)
+    if device.name == "cpu":
+        probe = LimitProbe(config.num_threads, dtype, Roofline(program).decode_bytes)
+        speed = _predicted(CostModel(program, vocab_size), probe, settings, workload, concurrency)
     return {
         "model": str(directory),
         "dtype": dtype,
         "workload": {**asdict(workload), "concurrency": concurrency},
         "memory": _memory_figures(memory, concurrency, workload.length),
-        "one_request": one,
-        "all_requests": one if concurrency == 1 else _speed(costs, settings, workload, concurrency, limits),
-        "decode_step_parts_s": _parts(costs, workload, concurrency, limits),
-        "limits": {
-            "read_bytes_per_s": asdict(Spread.of([each.read_bytes_per_s for each in limits])),
-            "dot_flops_per_s": asdict(Spread.of([each.dot_flops_per_s for each in limits])),
-            "read_bytes": probe.read_bytes,
-            "num_threads": probe.num_threads,
-        },
-        "model_error": MODEL_ERROR,
+        **speed,
         "settings": asdict(config) | asdict(step) | {"max_model_len": model_len},
     }
 
@@ -174,6 +171,26 @@ def _memory_figures(memory: MemoryParts, concurrency: int, length: int) -> dict[
         "kv_bytes_per_token": memory.block_bytes // memory.block_size,
         "longest_context": memory.longest_context,
         "requests_at_once": memory.requests_at_once(length),
+    }
+
+
+def _predicted(
+    costs: CostModel, probe: LimitProbe, settings: EngineSettings, workload: PlanWorkload, concurrency: int
+) -> dict[str, Any]:
+    """SPEED_FIGURES, from limits measured now."""
+    limits = [probe.measure() for _ in range(_NUM_BURSTS)]
+    one = _speed(costs, settings, workload, 1, limits)
+    return {
+        "one_request": one,
+        "all_requests": one if concurrency == 1 else _speed(costs, settings, workload, concurrency, limits),
+        "decode_step_parts_s": _parts(costs, workload, concurrency, limits),
+        "limits": {
+            "read_bytes_per_s": asdict(Spread.of([each.read_bytes_per_s for each in limits])),
+            "dot_flops_per_s": asdict(Spread.of([each.dot_flops_per_s for each in limits])),
+            "read_bytes": probe.read_bytes,
+            "num_threads": probe.num_threads,
+        },
+        "model_error": MODEL_ERROR,
     }
 
 

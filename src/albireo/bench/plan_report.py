@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from typing import Any
 
-from albireo.bench.report import Spread, row, seconds
+from albireo.bench.report import NO_GPU_COSTS, Spread, row, seconds
 
 
 def plan_lines(figures: dict[str, Any]) -> list[str]:
@@ -23,16 +23,15 @@ def plan_lines(figures: dict[str, Any]) -> list[str]:
             f"{workload['output_len']:,} output tokens each, {drawn}",
         ),
         "",
-        *_memory_lines(figures["memory"], workload),
+        *_memory_lines(figures["memory"], workload, figures["settings"]["device"] == "cuda"),
         "",
-        *_speed_lines(figures),
-        *_limit_lines(figures),
+        *(_speed_lines(figures) if figures["limits"] is not None else (row("predicted", NO_GPU_COSTS),)),
     ]
 
 
-def _memory_lines(memory: dict[str, Any], workload: dict[str, Any]) -> Iterator[str]:
+def _memory_lines(memory: dict[str, Any], workload: dict[str, Any], is_gpu: bool) -> Iterator[str]:
     per_token = f"{memory['kv_bytes_per_token']:,} B per token"
-    yield row("memory", f"{_size(memory['budget_bytes'])} allowed")
+    yield row("memory", f"{_size(memory['budget_bytes'])} allowed{' of a GPU' if is_gpu else ''}")
     for name, key, note in (
         ("weights", "weight_bytes", ""),
         ("KV cache", "kv_bytes", f"   {_requests(workload['concurrency'])}, {per_token}"),
@@ -59,6 +58,7 @@ def _speed_lines(figures: dict[str, Any]) -> Iterator[str]:
     whole = sum(figures["decode_step_parts_s"].values())
     shown = ", ".join(f"{name} {each / whole:.0%}" for name, each in parts if each >= 0.005 * whole)
     yield row("decode step", f"{shown}   ({_requests(all_requests['num_requests'])})")
+    yield from _limit_lines(figures)
 
 
 def _batch_lines(name: str, speed: dict[str, Any]) -> Iterator[str]:

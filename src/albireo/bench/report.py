@@ -1,7 +1,7 @@
 """Runs and limits -> the figures of a report, as JSON and as lines of text.
 
-Called by latency.py and throughput.py. Every speed comes with its fraction of the machine's limit, as measured beside
-it; every figure over several runs with its spread.
+Called by latency.py and throughput.py. Every speed comes with its fraction of the limit of the device that computed, as
+measured beside it; every figure over several runs with its spread.
 """
 
 from __future__ import annotations
@@ -13,11 +13,14 @@ from typing import Any
 
 from albireo.backends.cpu.machine import isa_levels
 from albireo.bench.cost_model import CostModel
-from albireo.bench.limits import LimitProbe
+from albireo.bench.limits import Probe
 from albireo.bench.machine import machine_facts
 from albireo.bench.roofline import Limits, Roofline, Work
 from albireo.bench.timed import Run, TimedStep
 from albireo.errors import InvariantError
+
+#: In place of a prediction.
+NO_GPU_COSTS = "nothing: the cost model knows a processor's kernels, not a GPU's"
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,11 +69,14 @@ class Fractions:
 
 @dataclass(frozen=True, slots=True)
 class Yardsticks:
-    """What runs are held against: the least a step can take, what the cost model says, and the limits' probe."""
+    """What runs are held against: the least a step can take, what the cost model says, and the limits' probe.
+
+    costs: None on a GPU, whose kernels the cost model does not know.
+    """
 
     roofline: Roofline
-    costs: CostModel
-    probe: LimitProbe
+    costs: CostModel | None
+    probe: Probe
 
 
 @dataclass(frozen=True, slots=True)
@@ -128,7 +134,7 @@ def common_figures(runs: Sequence[MeasuredRun], yardsticks: Yardsticks, model: s
         raise InvariantError(f"the same requests gave {len(hashes)} different outputs in {len(runs)} runs")
     probe = yardsticks.probe
     per_run = [fractions(measured, yardsticks.roofline) for measured in runs]
-    expected = [predicted(measured, yardsticks.costs) for measured in runs]
+    expected = [] if yardsticks.costs is None else [predicted(measured, yardsticks.costs) for measured in runs]
     first = runs[0].run
     return {
         "time_to_first_token_s": asdict(Spread.of([median(m.run.first_token_s) for m in runs])),
@@ -143,12 +149,15 @@ def common_figures(runs: Sequence[MeasuredRun], yardsticks: Yardsticks, model: s
         },
         "predicted": {
             field.name: _spread([getattr(each, field.name) for each in expected]) for field in fields(Predicted)
-        },
+        }
+        if expected
+        else None,
         "limits": {
             "read_bytes_per_s": asdict(Spread.of([m.limits.read_bytes_per_s for m in runs])),
             "dot_flops_per_s": asdict(Spread.of([m.limits.dot_flops_per_s for m in runs])),
             "read_bytes": probe.read_bytes,
             "num_threads": probe.num_threads,
+            "gpu": probe.gpu,
         },
         "model": model,
         "machine": {**asdict(machine_facts()), "isa_levels": list(isa_levels())},
@@ -177,10 +186,7 @@ def common_lines(figures: dict[str, Any]) -> list[str]:
             f"read {read.text(lambda x: f'{x / 1e9:.1f}')} GB/s of {limits['read_bytes'] / 1e6:.1f} MB, "
             f"dot {dot.text(lambda x: f'{x / 1e9:.0f}')} Gflop/s",
         ),
-        row(
-            "machine",
-            f"{figures['machine']['cpu']}, {limits['num_threads']} threads, {figures['machine']['isa_levels'][0]}",
-        ),
+        row("machine", _machine(figures["machine"], limits)),
         row("outputs", f"sha256 {figures['outputs_sha256'][:16]}, the same in every run"),
     ]
     return lines
@@ -204,8 +210,17 @@ def _fraction(spread: dict[str, float] | None, what: str) -> str:
     return "" if spread is None else f"   {spread['median']:.2f} of the limit in {what}"
 
 
-def _predicted(figures: dict[str, Any]) -> str:
+def _machine(machine: dict[str, Any], limits: dict[str, Any]) -> str:
+    """What computed."""
+    if limits["gpu"] is not None:
+        return f"{limits['gpu']}, beside {machine['cpu']}"
+    return f"{machine['cpu']}, {limits['num_threads']} threads, {machine['isa_levels'][0]}"
+
+
+def _predicted(figures: dict[str, Any] | None) -> str:
     """What the cost model says, and by how much it is off."""
+    if figures is None:
+        return NO_GPU_COSTS
     parts = [f"whole {seconds(figures['elapsed_s']['median'])}, {_off(figures['whole_error'])} of measured"]
     if figures["decode_step_s"] is not None:
         step = _ms(figures["decode_step_s"]["median"])

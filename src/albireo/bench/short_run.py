@@ -82,11 +82,13 @@ def _measured(model: Path, input_len: int, output_len: int, levels: Sequence[str
     workload = RandomWorkload(num_prompts=1, input_len=input_len, output_len=output_len)
     requests = random_requests(workload, *engine.vocabulary())
     runs, yardsticks = measure_runs(engine, requests, Sampling(temperature=0.0, detokenize=False), _rounds())
+    costs, num_threads = yardsticks.costs, yardsticks.probe.num_threads
+    assert costs is not None and num_threads is not None, "a processor's are known"
     best = min(runs, key=lambda measured: measured.run.elapsed_s).run
     planned = Schedule([step.shape for step in best.steps], [len(best.steps) - output_len])
-    prediction = predict(yardsticks.costs, planned, [measured.limits for measured in runs])
+    prediction = predict(costs, planned, [measured.limits for measured in runs])
     weight_bytes = sum(program.weight_bytes for program in (loaded.program, *loaded.other_ranks))
-    return ShortRun(best, prediction, weight_bytes, yardsticks.probe.num_threads, time.perf_counter() - started)
+    return ShortRun(best, prediction, weight_bytes, num_threads, time.perf_counter() - started)
 
 
 def _rounds() -> Iterator[int]:

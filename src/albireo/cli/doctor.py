@@ -19,11 +19,13 @@ from albireo.backends.cuda.device import gpu_facts
 from albireo.bench.machine import MachineFacts, machine_facts
 from albireo.cli.terminal import row, size
 from albireo.dtypes import COMPUTE_DTYPES
-from albireo.errors import EngineFileError
+from albireo.errors import EngineFileError, OutOfMemory
 
 #: Larger than most last-level caches, so that memory is read and not a cache.
 READ_BYTES = 256 << 20
 _REPEATS = 7
+#: What is measured of a GPU, and how often: a probe is many launches already, and float32 takes 0.2 s.
+_GPU_DTYPES, _GPU_REPEATS = ("float32", "bfloat16"), 3
 #: Extra -> package, and what it is good for.
 EXTRAS = {
     "hub": ("huggingface_hub", "downloading models by their hub name"),
@@ -42,7 +44,7 @@ def command(as_json: bool, num_threads: int | None) -> None:
     """
     facts = machine_facts()
     found: dict[str, Any] = {
-        "cuda": asdict(gpu_facts()),
+        "cuda": _cuda(),
         "machine": asdict(facts),
         "extras": _extras(),
         "native": _native(num_threads),
@@ -101,6 +103,34 @@ def _native_problems(facts: MachineFacts, native: dict[str, Any]) -> list[tuple[
             )
         )
     return problems
+
+
+def _cuda() -> dict[str, Any]:
+    """What is found of a GPU, and its limits; None where it is not used. limits_error: why they were not measured."""
+    facts = gpu_facts()
+    found: dict[str, Any] = {"read_bytes_per_s": None, "dot_flops_per_s": None, "limits_error": None}
+    if facts.problem is None:
+        try:
+            found |= _gpu_limits()
+        except (
+            OutOfMemory,
+            RuntimeError,
+        ) as error:  # torch's are RuntimeErrors, as of a build without this GPU's kernels
+            found["limits_error"] = str(error).partition("\n")[0]
+    return {**asdict(facts), **found}
+
+
+def _gpu_limits() -> dict[str, Any]:
+    """Best and median of a few probes, each of which is the best of some launches. Raises: OutOfMemory."""
+    from albireo.backends.cuda.probe import open_probe
+
+    dots = {}
+    for dtype in _GPU_DTYPES:
+        probe = open_probe(dtype)
+        dots[dtype] = _best_and_median([probe.dot() for _ in range(_GPU_REPEATS)])
+        reads = [probe.read() for _ in range(_GPU_REPEATS)]
+        del probe  # its buffers are the next one's
+    return {"read_bytes_per_s": _best_and_median(reads), "dot_flops_per_s": dots}
 
 
 def _native(num_threads: int | None) -> dict[str, Any]:
@@ -191,6 +221,7 @@ def _lines(facts: MachineFacts, found: dict[str, Any]) -> list[str]:
         row("huge pages", facts.huge_pages or "not known here"),
         row("GPU", "; ".join(facts.gpus) or "none found"),
         row("CUDA", _cuda_text(found["cuda"])),
+        *_gpu_limit_lines(found["cuda"]),
         row("system", f"{facts.system}, Python {facts.python}"),
         row("extras", ", ".join(f"{name} {state or 'not installed'}" for name, state in found["extras"].items())),
         row("bundled model", "installed" if found["bundled_model"] else "not installed"),
@@ -214,21 +245,35 @@ def _cuda_text(cuda: dict[str, Any]) -> str:
     )
 
 
-def _native_lines(native: dict[str, Any]) -> list[str]:
-    cap = "" if native["isa_cap"] is None else f"   (capped by ALBIREO_ISA_MAX={native['isa_cap']})"
-    read, dot = native["read_bytes_per_s"], native["dot_flops_per_s"]
-    lines = [
-        row("ISA levels", f"{' '.join(native['isa_levels'])}{cap}"),
-        row("threads", f"{native['num_threads']}"),
-        row("read", f"{read['best'] / 1e9:.1f} GB/s best, {read['median'] / 1e9:.1f} median"),
-    ]
+def _gpu_limit_lines(cuda: dict[str, Any]) -> list[str]:
+    if cuda["problem"] is not None:
+        return []
+    if cuda["limits_error"] is not None:
+        return [row("GPU read", f"not measured: {cuda['limits_error']}")]
+    return _limit_lines(cuda, "GPU ")
+
+
+def _limit_lines(measured: dict[str, Any], whose: str = "") -> list[str]:
+    """Of a processor or a GPU, whose lines say so."""
+    read, dot = measured["read_bytes_per_s"], measured["dot_flops_per_s"]
+    lines = [row(f"{whose}read", f"{read['best'] / 1e9:.1f} GB/s best, {read['median'] / 1e9:.1f} median")]
     for dtype, speed in dot.items():
         text = (
             f"{speed['best'] / 1e9:.0f} Gflop/s best, {speed['median'] / 1e9:.0f} median"
             if speed["best"]
             else "not known"
         )
-        lines.append(row(f"dot {_short(dtype)}", text))
+        lines.append(row(f"{whose}dot {_short(dtype)}", text))
+    return lines
+
+
+def _native_lines(native: dict[str, Any]) -> list[str]:
+    cap = "" if native["isa_cap"] is None else f"   (capped by ALBIREO_ISA_MAX={native['isa_cap']})"
+    lines = [
+        row("ISA levels", f"{' '.join(native['isa_levels'])}{cap}"),
+        row("threads", f"{native['num_threads']}"),
+        *_limit_lines(native),
+    ]
     lines.append(row("tuning", _tuning_text(native["tuning"])))
     lines += ["", f"{'kernels':<14}" + "".join(f"{dtype:<16}" for dtype in COMPUTE_DTYPES)]
     for family, by_dtype in native["kernels"].items():

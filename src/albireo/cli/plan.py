@@ -1,6 +1,6 @@
 """Predict what a model takes and how fast it will be, before any weight is read.
 
-Needs config.json alone. The machine's limits are measured, the rest is counted.
+Needs config.json alone. The processor's limits are measured, the rest is counted. On a GPU no speed is predicted.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ def _memory(ctx: click.Context, param: click.Parameter, value: str | None) -> in
     "--memory",
     callback=_memory,
     metavar="SIZE",
-    help="What the engine may use in all, such as 16GiB; by default memory_utilization of this machine's memory.",
+    help="What the engine may use in all, such as 16GiB; by default memory_utilization of the device's memory.",
 )
 @click.option("--concurrency", type=int, help="Requests at once; by default 16, or as many as fit.")
 @click.option("--input-len", default=128, show_default=True, help="Tokens of each prompt.")
@@ -60,7 +60,7 @@ def command(
 
     MODEL is a directory or a hub name; the bundled model when left out. A directory with nothing but config.json will
     do. Says where memory goes, the longest context and the most requests that fit, time to first token and tokens per
-    second, with error bars. Exits with an error and the numbers when the workload does not fit.
+    second, with error bars (no speeds on a GPU). Exits with an error and the numbers when the workload does not fit.
     """
     config = EngineConfig.from_kwargs(model=model, **engine)
     workload = PlanWorkload(

@@ -50,8 +50,8 @@ def _source(weight: Value) -> str:
 def _rounded(rw: Rewriter, x: Value, dtype: str, casts: dict[tuple[Value, str], Value]) -> Value:
     """x rounded to dtype, once for all that read it so; behind a gather of rows, before the gather.
 
-    What a norm computes is rounded once, not first to the compute type: its kernel has the whole row at hand. So is what
-    becomes numbers of another type, bfloat16 in a model of float16: no kernel reads the one and writes the other.
+    What a norm computes is rounded once, not first to the compute type: its kernel has the whole row at hand. So is
+    what becomes numbers of another type, bfloat16 in a model of float16: no kernel reads the one and writes the other.
     """
     if x.type.dtype == dtype:
         return x

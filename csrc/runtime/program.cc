@@ -21,6 +21,8 @@ void Program::add(const Family* family, KernelFn run, const Args& args, bool bar
                   const std::array<Tuning, kNumBuckets>& tunings) {
   if (!calls_.empty() && calls_.back().args.is_private && args.x != calls_.back().args.out)
     throw std::invalid_argument("a private call is read by the next one");
+  if (family == &kAttention && args.rows != Rows::kT && (args.rows != Rows::kS || args.gather != Gather::kOfT))
+    throw std::invalid_argument("attention is of all rows, or of those that leave the model");
   calls_.push_back({family, run, args, barrier, tunings});
   items_.assign(calls_.size(), 0);
   private_rows_.assign(calls_.size(), 0);

@@ -16,7 +16,7 @@ from albireo.dtypes import TOKEN
 from albireo.graph.node import Graph
 from albireo.graph.spec import check_graph
 from albireo.models import load_architecture
-from compiler.examples import BLOCK_SIZE, MAX_POSITIONS, MAXIMA, Decoder, FakeCatalog, model_graph
+from compiler.examples import BLOCK_SIZE, MAX_POSITIONS, MAXIMA, D, Decoder, E, FakeCatalog, H, K, V, model_graph
 from step_batches import Work, make_step
 from tiny_models import random_weights
 
@@ -120,6 +120,22 @@ def test_attention_that_others_read_is_of_all_rows() -> None:
     fused, records = run_passes(graph, passes_for(["attention of rows"], PASSES))
     assert not any("rows" in node.inputs for node in fused.nodes if node.family == "attention")
     assert not any(record.firings for record in records if record.name == "attention_of_rows")
+
+
+def test_attention_knows_no_other_rows_than_those_that_leave() -> None:
+    class Narrow(Decoder):
+        def graph(self) -> Graph:
+            x = self.b.embed(self.b.token_ids, self.weight("table", V, E))
+            q, k, v = self.qkv(self.norm(x, "norm"), 0)
+            self.b.kv_write(k, v, 0, K, D)
+            a = self.b.cast(self.attend(self.b.cast(q, self.dtype), 0), self.dtype)
+            rows = self.b.gather_rows(a, self.b.logit_rows)
+            return self.b.finish(logits=self.b.linear(rows, self.weight("head", V, H * D)))
+
+    fused, records = run_passes(Narrow("float32").graph(), passes_for(["attention of rows"], PASSES))
+    assert not any("rows" in node.inputs for node in fused.nodes if node.family == "attention")
+    (record,) = [record for record in records if record.name == "attention_of_rows"]
+    assert "picks rows of R" in record.refusals[0].reason
 
 
 def test_the_ability_has_one_name() -> None:

@@ -45,7 +45,8 @@ class StepShape:
     def sequences_of(self, rows: str) -> Sequence[tuple[int, int]]:
         """As sequences, for the tokens that a call on rows of T, or on those of S that leave the model, computes.
 
-        Which leave is not known. At least, these are the last of the shortest sequences, one of each before two of any.
+        Which leave is not known: taken are the last of the shortest sequences, one of each before two of any. It is the
+        least where one of each leaves at most; where log-probabilities of prompts are wanted, it may be a little more.
         """
         leaving = self.num_logit_rows + self.num_top_rows
         if rows == "T" or leaving >= self.num_tokens:

@@ -21,7 +21,7 @@ def private_norms(calls: Sequence[Call], buffers: Mapping[str, Buffer], maxima: 
 
     Behind such a norm of few rows no barrier is needed. A thread that is late may read rows that others overwrite
     already; they do so behind a barrier that is only met when all of the next call's work is taken, so that nothing
-    comes of what the late thread makes of them.
+    comes of what the late thread makes of them. So the next call itself must not write there.
     """
     touched = [accesses(call, buffers, maxima) for call in calls]
     found = frozenset(
@@ -33,7 +33,11 @@ def private_norms(calls: Sequence[Call], buffers: Mapping[str, Buffer], maxima: 
         and [role for role, name in calls[i + 1].args.items() if name == calls[i].args["out"]] == ["x"]
         and not _is_read_later(i, calls, buffers, touched)
     )
-    return frozenset(i for i in found if not _is_relied_on(i, found, calls, touched))
+    return frozenset(
+        i
+        for i in found
+        if not _is_overwritten(i, found, calls, touched) and not _is_relied_on(i, found, calls, touched)
+    )
 
 
 def _is_of_rows(call: Call, buffers: Mapping[str, Buffer]) -> bool:
@@ -45,6 +49,18 @@ def few_barriers(program: Program) -> int:
     """Barriers of a step of at most FEW_ROWS rows on several threads."""
     private = private_norms(program.calls, program.buffers, program.maxima)
     return sum(call.barrier and i not in private for i, call in enumerate(program.calls))
+
+
+def _is_overwritten(index: int, private: frozenset[int], calls: Sequence[Call], touched: Sequence[Accesses]) -> bool:
+    """Whether what this one reads is written again before the next call's work is sure to be taken: a thread that is
+    late would make the rows of its part of that work from what others wrote."""
+    reads = [each for each in touched[index] if not each[2]]
+    for behind in range(index + 1, len(calls)):
+        if conflict(reads, touched[behind]):
+            return True
+        if calls[behind].barrier and behind not in private and calls[behind].rows in ("T", calls[index].rows):
+            return False
+    return False
 
 
 def _is_relied_on(index: int, private: frozenset[int], calls: Sequence[Call], touched: Sequence[Accesses]) -> bool:

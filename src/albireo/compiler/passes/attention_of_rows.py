@@ -31,6 +31,8 @@ def _fuse(rw: Rewriter, attention: Node) -> None:
     if gather.family != "gather":
         raise NotFired(f"{members[-1].output} is needed for all rows, by {label(gather)}")
     rows, out = gather.inputs["rows"], gather.output
+    if out.type.dims[0] != "S":
+        raise NotFired(f"{label(gather)} picks rows of {out.type.dims[0]}; a kernel is told of all S that leave")
     if cast is not None and cast.attrs["dtype"] != TOKEN:
         raise NotFired(f"{label(cast)} is no rounding to codes")
     picked = out if cast is None else Value(f"{made.name}s", TensorType(made.type.dtype, out.type.dims))

@@ -143,16 +143,17 @@ def steps() -> list[StepInputs]:
 
 
 def random_steps(seed: int, count: int) -> list[StepInputs]:
-    """Two sequences that share their first block, and one that does not, in prompts of a few chunks; any rows leave."""
-    rng, tables, lengths = np.random.default_rng(seed), ([7, 2, 9, 10], [7, 4, 1, 6], [5, 11, 3, 8]), [0, 0, 0]
+    """Two sequences that share their first block, which the first computes, and one that does not; any rows leave."""
+    rng, tables, lengths = np.random.default_rng(seed), ([7, 2, 9, 10], [7, 4, 1, 6], [5, 11, 3, 8]), [0, BLOCK_SIZE, 0]
     texts = rng.integers(0, 90, (3, 4 * BLOCK_SIZE)).tolist()
     texts[1][:BLOCK_SIZE] = texts[0][:BLOCK_SIZE]
-    found = []
+    found: list[StepInputs] = []
     for _ in range(count):
-        lengths = [0 if length > 3 * BLOCK_SIZE else length for length in lengths]
+        lengths = [BLOCK_SIZE if length > 3 * BLOCK_SIZE else length for length in lengths]
         new = [int(rng.integers(1, min(6, 4 * BLOCK_SIZE - length))) for length in lengths]
+        new = new if found else [BLOCK_SIZE, 0, 1]
         each = zip(texts, lengths, new, tables, strict=True)
-        work = [Work(text[length : length + n], length, table) for text, length, n, table in each]
+        work = [Work(text[length : length + n], length, table) for text, length, n, table in each if n]
         step, num = make_step(work, BLOCK_SIZE), sum(new)
         logit_rows = rng.choice(num, int(rng.integers(0, num)), replace=False)
         top_rows = rng.choice(num, min(num, int(rng.integers(0, MAXIMA["G"]))), replace=False)

@@ -10,13 +10,14 @@ from __future__ import annotations
 PARTS = {
     "machine": 10,
     "ceilings": 40,
-    "kernels": 110,
+    "kernels": 80,
     "tokens": 50,
     "instructions": 40,
-    "decode": 110,
+    "decode": 85,
     "prefill": 50,
     "graphs": 25,
     "attention": 30,
     "sampling": 30,
-    "tuning": 80,
+    "tuning": 60,
+    "prefill_tiles": 90,
 }

@@ -13,6 +13,7 @@ from albireo.backends.cuda.kernels.matmul_smallm import matmul_smallm, num_parts
 from albireo.backends.cuda.kernels.parts.chain import nibble_to_bfloat16
 from albireo.backends.cuda.kernels.parts.tiles import Tile
 from albireo.backends.cuda.linear import linear, workspace_size
+from albireo.backends.cuda.matmul_plan import Plan
 from albireo.encodings import encoding
 from albireo.quantization.encoded import Encoded
 from backends.cuda.encoded import decoded, device_matrix, random_encoded
@@ -82,7 +83,7 @@ def test_a_row_has_the_same_bits_in_any_company(name: str) -> None:
     matrix, space = device_matrix(random_encoded(encoding(name), n, k, seed=2)), workspace(name, n, k)
     x = random(70, k, seed=1, dtype=torch.bfloat16)
     whole = torch.empty(70, n)
-    matmul(x, matrix, whole, n, tile=Tile(64, 128, encoding(name).group, 1))
+    matmul(x, matrix, whole, n, plan=Plan(Tile(64, 128, encoding(name).group, 1)))
     for tokens in (1, 17, 40):
         out = torch.full((tokens, n), torch.nan)
         order = torch.arange(70).flip(0)[:tokens]

@@ -3,6 +3,8 @@
 Used inside their kernels. Codes of e4m3 become the bfloat16 numbers that they are, and are multiplied as those; where x
 is e4m3 too both are multiplied as they are, and BLOCK_K is GROUP. Codes of 4 bits, less their zero points, are whole
 numbers that bfloat16 holds; BLOCK_K is their group, of which a step takes two, the halves of the same bytes.
+
+With TMA operands come by tensor descriptors, which fill what is outside of them with zeros.
 """
 
 from __future__ import annotations
@@ -10,7 +12,7 @@ from __future__ import annotations
 import triton
 import triton.language as tl
 
-from albireo.backends.cuda.kernels.parts.arithmetic import INTERP, mma
+from albireo.backends.cuda.kernels.parts.arithmetic import INTERP, awaited, mma
 
 #: How a weight is scaled: not at all, each channel, each channel for GROUP inputs, or for BLOCK_K of 4 bits.
 UNSCALED, CHANNELS, GROUPS, NIBBLES = 0, 1, 2, 3
@@ -23,28 +25,38 @@ _GROUPS, _NIBBLES, _GROUP = tl.constexpr(GROUPS), tl.constexpr(NIBBLES), tl.cons
 def chain(
     weight_at, x_at, at_k, first, end, k, scale, zero, row, num_rows,
     SCALED: tl.constexpr, EVEN_K: tl.constexpr, ROWS: tl.constexpr, TOKENS: tl.constexpr, BLOCK_K: tl.constexpr,
+    first_row=0, first_token=0, TMA: tl.constexpr = False,
 ):  # fmt: skip
     """[ROWS, TOKENS] sums over k from first to end, ascending.
 
-    weight_at, x_at: pointers [ROWS, BLOCK_K] and [BLOCK_K, TOKENS] of k = 0. scale: [groups, num_rows] with GROUPS and
+    weight_at, x_at: pointers [ROWS, BLOCK_K] and [BLOCK_K, TOKENS] of k = 0; with TMA descriptors of blocks
+    [ROWS, BLOCK_K] and [TOKENS, BLOCK_K], which are read from first_row and first_token on, and first is less than end.
+    scale: [groups, num_rows] with GROUPS and
     NIBBLES, for which each group is a chain from zero whose sum, times its scale, is added to those before. zero: as
     scale, uint8, with NIBBLES.
     """
     if SCALED == _NIBBLES:
         return _chain_of_nibbles(
-            weight_at, x_at, at_k, first, end, k, scale, zero, row, num_rows, EVEN_K, ROWS, TOKENS, BLOCK_K
+            weight_at, x_at, at_k, first, end, k, scale, zero, row, num_rows, EVEN_K, ROWS, TOKENS, BLOCK_K,
+            first_row, first_token, TMA,
         )  # fmt: skip
+    if TMA:
+        tl.assume(first < end)  # a loop that may not run makes ptxas wait for each product
     acc = tl.zeros((ROWS, TOKENS), tl.float32)
     # a scale is on its way while the group before is computed
     by = tl.load(scale + first // _GROUP * num_rows + row) if SCALED == _GROUPS else 0.0
     for start in range(first, end, BLOCK_K):
-        if EVEN_K:
+        if TMA:
+            a = weight_at.load([first_row, start])
+            b = tl.trans(x_at.load([first_token, start]))
+        elif EVEN_K:
             a = tl.load(weight_at + start)
             b = tl.load(x_at + start)
         else:
             a = tl.load(weight_at + start, mask=(at_k < k - start)[None, :], other=0.0)
             b = tl.load(x_at + start, mask=(at_k < k - start)[:, None], other=0.0)
-        if a.dtype == tl.uint8:
+        CODES: tl.constexpr = a.dtype == tl.uint8
+        if CODES:
             a = e4m3_to_bfloat16(a)
         if SCALED == _GROUPS:
             next_group = tl.minimum(start // _GROUP + 1, (k - 1) // _GROUP)
@@ -54,6 +66,9 @@ def chain(
         elif b.dtype == tl.float8e4nv:
             # Hopper adds float8 products with 14 bits only: no further than this
             acc += mma(a, b, tl.zeros((ROWS, TOKENS), tl.float32))
+        elif CODES and TMA:
+            # else the codes of the next step are widened beside this product, and ptxas waits four times a step
+            acc = awaited(mma(a, b, acc))
         else:
             acc = mma(a, b, acc)
     return acc
@@ -63,7 +78,10 @@ def chain(
 def _chain_of_nibbles(
     weight_at, x_at, at_k, first, end, k, scale, zero, row, num_rows,
     EVEN_K: tl.constexpr, ROWS: tl.constexpr, TOKENS: tl.constexpr, BLOCK_K: tl.constexpr,
+    first_row, first_token, TMA: tl.constexpr,
 ):  # fmt: skip
+    if TMA:
+        tl.assume(first < end)
     acc = tl.zeros((ROWS, TOKENS), tl.float32)
     nothing = tl.zeros((ROWS, TOKENS), tl.float32)
     last = (k - 1) // BLOCK_K
@@ -78,8 +96,11 @@ def _chain_of_nibbles(
         tl.load(zero + at_1),
     )
     for start in range(first, end, 2 * BLOCK_K):
-        code = tl.load(weight_at + start // 2)
-        if EVEN_K:
+        code = weight_at.load([first_row, start // 2]) if TMA else tl.load(weight_at + start // 2)
+        if TMA:
+            b_0 = tl.trans(x_at.load([first_token, start]))
+            b_1 = tl.trans(x_at.load([first_token, start + BLOCK_K]))
+        elif EVEN_K:
             b_0 = tl.load(x_at + start)
             b_1 = tl.load(x_at + start + BLOCK_K)
         else:

@@ -51,18 +51,17 @@ def plan_for(num_tokens: int, rows: int, k: int, dtype: str, is_fp8: bool, has_s
     if has_space and num_tokens <= SPLIT_TOKENS:
         return Plan(wide, SPLIT)
     tiles = -(-rows // wide.rows) * -(-num_tokens // wide.tokens)
-    if has_space and tiles >= device.programs and part_length(k, parts, dtype) >= LEAST_KEPT_PART:
+    is_long = part_length(k, parts, dtype) >= LEAST_KEPT_PART
+    if has_space and is_long and tiles >= device.programs and wide.tokens > 128:
         return Plan(wide, MEMORY)
     # sums of the parts before take as many registers as those of this one
-    if SCALES.get(dtype) == NIBBLES:
-        return Plan(Tile(128, 64, group_of(dtype), wide.stages, 8))
     return Plan(_tile(128, dtype, is_fp8, device))
 
 
 def _tile(num_tokens: int, dtype: str, is_fp8: bool, device: Device) -> Tile:
     if SCALES.get(dtype) == NIBBLES:
-        # both halves of a byte at once, beside their sums: 2 x 32 KiB of x and 16 of codes a stage
-        return Tile(128, 128 if device.has_tma else 64, group_of(dtype), 2, 8)
+        # a group's own sums and both halves of a byte take registers, too: 128 tokens leave none
+        return Tile(128, 64, group_of(dtype), 3 if device.has_tma else 2, 8)
     if is_fp8:
         return Tile(128, 128, GROUP, 4, 8)
     if dtype == "fp8.g128":

@@ -311,7 +311,7 @@ def aot_cases() -> list[AotCase]:
         case("float32", 2048, o, 0, {90: ("FFMA",)}),
         case("fp8", 2048, gate_up, 1, wide),
         case("fp8.g128", 2048, o, 0, half),
-        case("int4.g128", 2048, gate_up, 1, half),
+        case("int4.g128", 2048, gate_up, 1, {90: ("HGMMA.64x64x16",)}),
         case("int4.g128", 2048, o, 0, {80: ("HMMA",)}),
         case("fp8.g128", 2048, o, 0, {90: ("QGMMA.64x128x32",), 100: ("UTCQMMA",)}, is_fp8=True),
     ]

@@ -26,7 +26,9 @@ def _prefill(setup: Setup, weights: str) -> Iterator[Row]:
     model = random_model(setup, weights, {"T": longest, "R": 1, "G": 1}, longest, blocks_for(longest, 1))
     constants = model.program.constants
     vocab = constants[next(iter(constants))].rows
-    linears = [call for call in model.program.calls if call.family in ("linear", "qkv_rope_kv")]
+    # of all rows: a head, and the last layer's linears, compute few
+    families = ("linear", "linear_norm", "qkv_rope_kv")
+    linears = [call for call in model.program.calls if call.family in families and call.rows == "T"]
     per_token = sum(2 * constants[call.args["weight"]].rows * constants[call.args["weight"]].cols for call in linears)
     for length in lengths:
         step = make_step(length, 0, 1, vocab)

@@ -11,8 +11,10 @@ import re
 from typing import Any
 
 FORMAT = "albireo-engine"
-#: A reader refuses another major; a minor only adds keys.
-MAJOR, MINOR = 2, 3
+#: A reader refuses another major; a minor adds keys, or gives a GPU's codes another order (CODES_SINCE).
+MAJOR, MINOR = 2, 4
+#: The first minor whose codes in row.fp8* and row.int4* lie as this version reads them (backends/cuda/matrix.py).
+CODES_SINCE = 4
 
 MANIFEST, TARGET, GRAPH, PROGRAM, REPORT = "manifest.json", "target.json", "graph.json", "program.json", "report.md"
 WEIGHTS = "weights.0.bin"

@@ -19,7 +19,8 @@ from albireo.artifact.graph_json import graph_from_json
 from albireo.artifact.manifest import FileEntry, Manifest, manifest_from_json
 from albireo.artifact.program_json import StoredConstant, program_from_json
 from albireo.artifact.record import Record
-from albireo.errors import Corrupt, EngineFileError, ModelError, TargetMismatch, UnsupportedModel
+from albireo.encodings import encoding, is_encoding
+from albireo.errors import Corrupt, EngineFileError, ModelError, TargetMismatch, UnsupportedModel, VersionMismatch
 from albireo.graph.node import Graph
 from albireo.graph.program import Program
 from albireo.json_file import parse_json, require_regular_file
@@ -121,6 +122,7 @@ def open_engine(directory: Path) -> EngineFiles:
         ranks = tuple(RankFiles(directory / layout.weights_name(i), each) for i, each in enumerate(stored))
         for rank in ranks:
             _check_places(rank.stored, manifest.files[rank.weights.name].size, str(rank.weights))
+            _check_codes(rank.stored, manifest.minor, directory)
         return EngineFiles(directory, manifest, graph, program, ranks, identity)
 
 
@@ -196,6 +198,20 @@ def _check_places(stored: dict[str, StoredConstant], file_bytes: int, where: str
         end, last = item.offset + item.constant.num_bytes, name
         if end > file_bytes:
             raise Corrupt(f"{where}: {name} ends at byte {end}, the file at {file_bytes}")
+
+
+def _check_codes(stored: dict[str, StoredConstant], minor: int, directory: Path) -> None:
+    """Raises: VersionMismatch when a GPU's codes lie in an order of before; in size they may be alike."""
+    for name, item in stored.items():
+        kind, _, dtype = item.constant.packing.partition(".")
+        if minor >= layout.CODES_SINCE or kind != "row" or not is_encoding(dtype):
+            continue
+        if encoding(dtype).bits == 4 or encoding(dtype).kind == "float":
+            raise VersionMismatch(
+                f"{directory}: {name} is stored as {item.constant.packing} in format {layout.MAJOR}.{minor}; since "
+                f"{layout.MAJOR}.{layout.CODES_SINCE} such codes lie in another order (words of planes), which is the "
+                f"only one this albireo reads; {layout.rebuild_hint(directory)} --target cuda"
+            )
 
 
 def _file_sha256(path: Path) -> str:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import torch
 
+from albireo.backends.cuda.kernels.parts.row_squares import RowParts
+
 EPS = 2.0**-24
 ACTS = ("none", "silu_mul", "gelu_tanh_mul")
 
@@ -29,3 +31,9 @@ def activated(gate: torch.Tensor, up: torch.Tensor, act: str) -> torch.Tensor:
 def bound(x: torch.Tensor, weight: torch.Tensor, extra: int = 8) -> torch.Tensor:
     """Of sums of K products, each addition rounded to float32, and of some more roundings."""
     return (x.shape[1] + extra) * EPS * (x.double().abs() @ weight.double().abs().T)
+
+
+def parts_of(gain: torch.Tensor, tokens: int) -> RowParts:
+    n = len(gain)
+    scaled = torch.full((tokens, n), torch.nan, dtype=torch.bfloat16)
+    return RowParts(gain, scaled, torch.full((tokens, -(-n // 64)), torch.nan))

@@ -9,9 +9,11 @@ from albireo.backends.cuda.kernels.matmul import matmul
 from albireo.backends.cuda.kernels.matmul_smallm import matmul_smallm, num_parts
 from albireo.backends.cuda.kernels.parts.tiles import Tile
 from albireo.backends.cuda.linear import linear, workspace_size
+from albireo.backends.cuda.matmul_plan import MEMORY, REGISTERS, SPLIT, Device, Plan, num_part_elements, plan_for
 from albireo.backends.cuda.matrix import DeviceMatrix
+from albireo.backends.cuda.workspace import workspace_bytes
 from albireo.errors import InvariantError, UnsupportedModel
-from backends.cuda.linears import activated, bound, interleaved, random
+from backends.cuda.linears import activated, bound, interleaved, parts_of, random
 
 DTYPES = [torch.float32, torch.bfloat16, torch.float16]
 
@@ -79,7 +81,7 @@ def test_a_row_has_the_same_bits_in_any_company(k: int) -> None:
     x, weight = random(90, k, seed=1, dtype=torch.bfloat16), random(70, k, seed=2, dtype=torch.bfloat16)
     space = workspace(weight)
     whole = torch.empty(90, 70)
-    matmul(x, matrix(weight), whole, 70, tile=Tile(128, 128, 64, 1))
+    matmul(x, matrix(weight), whole, 70, plan=Plan(Tile(128, 128, 64, 1)))
     for tokens in (1, 16, 30, 64):
         order = torch.randperm(90, generator=torch.Generator().manual_seed(tokens))[:tokens]
         out = torch.empty(tokens, 70)
@@ -99,3 +101,51 @@ def test_a_tree_of_chunks_is_refused() -> None:
     weight = random(8, 8, seed=1)
     with pytest.raises(UnsupportedModel, match="2 chunks"):
         linear(weight, matrix(weight), torch.empty(8, 8), chunks=2)
+
+
+@pytest.mark.parametrize(
+    ("mode", "width", "use_tma"),
+    [(REGISTERS, 256, True), (MEMORY, 128, True), (SPLIT, 256, False)],
+)
+@pytest.mark.usefixtures("ordered_dot")
+def test_every_plan_gives_the_bits_of_few_tokens(mode: int, width: int, use_tma: bool) -> None:
+    """Two parts, the last of them short; more tiles than programs; tails of rows and of tokens."""
+    k, n, tokens = 1096, 200, 270
+    assert num_parts(n, k, "bfloat16") == 2
+    x, weight = random(tokens, k, seed=1, dtype=torch.bfloat16), random(n, k, seed=2, dtype=torch.bfloat16)
+    bias, residual, gain = random(n, seed=3), random(tokens, n, seed=4), random(n, seed=5)
+    elements = 2 * 256 * 512
+    space = torch.zeros(workspace_bytes(elements), dtype=torch.uint8)
+    out, parts = torch.full((tokens, n), torch.nan), parts_of(gain, tokens)
+    plan = Plan(Tile(128, width, 64, 1, 8), mode)
+    matmul(
+        x, matrix(weight), out, n, bias, residual, plan=plan, parts_out=parts, workspace=space, use_tma=use_tma
+    )  # fmt: skip
+    assert not space[:4096].any(), "counters are zero again"
+    few, few_parts = torch.full((64, n), torch.nan), parts_of(gain, 64)
+    order = torch.randperm(tokens, generator=torch.Generator().manual_seed(1))[:64]
+    matmul_smallm(
+        x[order], matrix(weight), few, n, bias, residual[order], workspace=space, tile=Tile(64, 64, 64, 1),
+        parts_out=few_parts,
+    )  # fmt: skip
+    assert torch.equal(few, out[order])
+    assert torch.equal(few_parts.scaled, parts.scaled[order])
+    assert torch.equal(few_parts.squares, parts.squares[order])
+
+
+def test_a_plan_keeps_the_multiprocessors_busy_and_fits_its_workspace() -> None:
+    shapes = {"qkv": (6144, 4096), "o": (4096, 4096), "gate_up": (28672, 4096), "down": (4096, 14336)}
+    for name, (rows, k) in shapes.items():
+        for tokens in (65, 128, 256, 512, 2048, 8192):
+            for dtype in ("bfloat16", "fp8", "int4.g128"):
+                plan = plan_for(tokens, rows, k, dtype, False, True, Device(132, 90))
+                tile, parts = plan.tile, num_parts(rows, k, dtype)
+                count = -(-rows // tile.rows) * -(-tokens // tile.tokens)
+                assert plan.mode == REGISTERS or parts > 1
+                kept = {REGISTERS: 0, MEMORY: min(132, count), SPLIT: parts * count}[plan.mode]
+                assert kept * tile.rows * tile.tokens <= num_part_elements(rows, k, dtype)
+                programs = parts * count if plan.mode == SPLIT else count
+                assert programs >= 96, (name, tokens, dtype, "of 132 multiprocessors")
+    # eight parts of a hundred tiles would be six rounds of programs, and 105 MB
+    assert num_parts(12800, 4096, "bfloat16") == 8 and num_part_elements(12800, 4096, "bfloat16") == 0
+    assert plan_for(128, 12800, 4096, "bfloat16", False, True, Device(132, 90)).mode == REGISTERS

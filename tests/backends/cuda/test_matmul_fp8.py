@@ -13,6 +13,7 @@ from albireo.backends.cuda.kernels.matmul_smallm import matmul_smallm, num_parts
 from albireo.backends.cuda.kernels.parts.chain import e4m3_to_bfloat16
 from albireo.backends.cuda.kernels.parts.tiles import Tile
 from albireo.backends.cuda.linear import linear, workspace_size
+from albireo.backends.cuda.matmul_plan import Plan
 from albireo.encodings import encoding
 from backends.cuda.encoded import decoded, device_matrix, random_encoded
 from backends.cuda.linears import EPS, random
@@ -50,14 +51,14 @@ def test_a_linear_is_the_product(name: str, m: int, n: int, k: int) -> None:
     assert ((out - wanted).abs() <= error).all()
 
 
-@pytest.mark.parametrize("name", ["fp8", "fp8.g128"])
-def test_a_row_has_the_same_bits_in_any_company(name: str) -> None:
+@pytest.mark.parametrize(("name", "use_tma"), [("fp8", True), ("fp8.g128", False)])
+def test_a_row_has_the_same_bits_in_any_company(name: str, use_tma: bool) -> None:
     n, k = 70, 1152
     assert num_parts(n, k, name) == 2
     matrix, space = device_matrix(random_encoded(encoding(name), n, k, seed=2)), workspace(name, n, k)
     x = random(70, k, seed=1, dtype=torch.bfloat16)
     whole = torch.empty(70, n)
-    matmul(x, matrix, whole, n, tile=Tile(64, 128, 128, 1))
+    matmul(x, matrix, whole, n, plan=Plan(Tile(64, 128, 128, 1)), use_tma=use_tma)
     for tokens in (1, 17, 40):
         order = torch.randperm(70, generator=torch.Generator().manual_seed(tokens))[:tokens]
         out = torch.empty(tokens, n)

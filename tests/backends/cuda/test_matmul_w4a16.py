@@ -13,6 +13,7 @@ from albireo.backends.cuda.kernels.matmul_smallm import matmul_smallm, num_parts
 from albireo.backends.cuda.kernels.parts.chain import nibble_to_bfloat16
 from albireo.backends.cuda.kernels.parts.tiles import Tile
 from albireo.backends.cuda.linear import linear, workspace_size
+from albireo.backends.cuda.matmul_plan import Plan
 from albireo.encodings import encoding
 from albireo.quantization.encoded import Encoded
 from backends.cuda.encoded import decoded, device_matrix, random_encoded
@@ -74,14 +75,14 @@ def test_gate_and_up() -> None:
     assert ((out - wanted).abs() <= 2.0**-8 * wanted.abs() + 1e-4 * (1 + g.abs()) * (1 + u.abs())).all()
 
 
-@pytest.mark.parametrize("name", ["int4.g32", "int4.g128"])
-def test_a_row_has_the_same_bits_in_any_company(name: str) -> None:
+@pytest.mark.parametrize(("name", "use_tma"), [("int4.g32", False), ("int4.g128", True)])
+def test_a_row_has_the_same_bits_in_any_company(name: str, use_tma: bool) -> None:
     n, k = 70, 1184
     assert num_parts(n, k, name) == 2 and part_length(k, 2) == 768
     matrix, space = device_matrix(random_encoded(encoding(name), n, k, seed=2)), workspace(name, n, k)
     x = random(70, k, seed=1, dtype=torch.bfloat16)
     whole = torch.empty(70, n)
-    matmul(x, matrix, whole, n, tile=Tile(64, 128, 256, 1))
+    matmul(x, matrix, whole, n, plan=Plan(Tile(64, 128, 256, 1)), use_tma=use_tma)
     for tokens in (1, 17, 40):
         out = torch.full((tokens, n), torch.nan)
         order = torch.arange(70).flip(0)[:tokens]

@@ -10,16 +10,17 @@ from albireo.backends.cuda.catalog import CudaCatalog
 from albireo.backends.cuda.kernels.matmul import matmul
 from albireo.backends.cuda.kernels.matmul_smallm import matmul_smallm
 from albireo.backends.cuda.kernels.parts.epilogue import act_code
-from albireo.backends.cuda.kernels.parts.row_squares import RowParts, RowSquares
+from albireo.backends.cuda.kernels.parts.row_squares import RowSquares
 from albireo.backends.cuda.kernels.parts.tiles import Tile
 from albireo.backends.cuda.kernels.row_factors import row_factors
 from albireo.backends.cuda.linear import linear, workspace_size
+from albireo.backends.cuda.matmul_plan import Plan
 from albireo.backends.cuda.matrix import DeviceMatrix
 from albireo.backends.reference.interpret import interpret
 from albireo.backends.reference.kv import ReferenceKV
 from albireo.compiler.pipeline import PASSES, passes_for, run_passes
 from albireo.graph.spec import check_graph
-from backends.cuda.linears import EPS, random
+from backends.cuda.linears import EPS, parts_of, random
 from backends.cuda.test_model import NUM_BLOCKS, graph_of, steps, weights_of
 
 K = 1152
@@ -29,19 +30,13 @@ def matrix_of(n: int, seed: int) -> DeviceMatrix:
     return DeviceMatrix("bfloat16", n, K, random(n, K, seed=seed, dtype=torch.bfloat16))
 
 
-def parts_of(gain: torch.Tensor, tokens: int) -> RowParts:
-    n = len(gain)
-    scaled = torch.full((tokens, n), torch.nan, dtype=torch.bfloat16)
-    return RowParts(gain, scaled, torch.full((tokens, -(-n // 64)), torch.nan))
-
-
 @pytest.mark.parametrize("n", [64, 200])
 def test_what_a_linear_leaves_of_its_rows(n: int) -> None:
     """Few tokens in any company, and many: the same bits; and they are what they say."""
     x, residual, gain = random(70, K, seed=1, dtype=torch.bfloat16), random(70, n, seed=2), random(n, seed=3)
     matrix, space = matrix_of(n, 4), torch.zeros(workspace_size("bfloat16", n, K), dtype=torch.uint8)
     out, parts = torch.empty(70, n), parts_of(gain, 70)
-    matmul(x, matrix, out, n, residual=residual, tile=Tile(128, 128, 128, 1, 8), parts_out=parts)
+    matmul(x, matrix, out, n, residual=residual, plan=Plan(Tile(128, 128, 128, 1, 8)), parts_out=parts)
     assert torch.equal(parts.scaled, (out * gain).bfloat16())
     padded = torch.nn.functional.pad(out.double().square(), (0, -n % 64)).view(70, -1, 64)
     assert (parts.squares - padded.sum(2)).abs().max() <= 8 * EPS * padded.sum(2).max()
@@ -63,7 +58,7 @@ def test_rows_are_divided_behind_the_product(act: str) -> None:
     n_out = n if act == "none" else n // 2
     out = torch.full((70, n_out), torch.nan)
     row_factors(rows, rows.factors)
-    matmul(x, matrix, out, n_out, act=act_code(act), x_scale=rows.factors, tile=Tile(64, 128, 128, 1))
+    matmul(x, matrix, out, n_out, act=act_code(act), x_scale=rows.factors, plan=Plan(Tile(64, 128, 128, 1)))
     if act == "none":
         wanted = x.double() @ matrix.codes.double().T / (squares.double().sum(1, keepdim=True) / K + 1e-3).sqrt()
         size = x.double().abs() @ matrix.codes.double().abs().T / (squares.double().sum(1, keepdim=True) / K).sqrt()

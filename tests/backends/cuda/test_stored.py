@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import pytest
 
 from albireo import BuildConfig, SamplingParams, build
 from albireo.api import load
-from albireo.errors import ConfigError, EngineFileError, TargetMismatch
+from albireo.artifact.reader import open_engine
+from albireo.errors import ConfigError, EngineFileError, TargetMismatch, VersionMismatch
 from albireo.models import load_architecture
 from backends.cuda.test_end_to_end import StandIn, llm, tokens
 from tiny_models import make_checkpoint
@@ -49,6 +51,19 @@ def test_a_directory_runs_where_it_was_built_for(checkpoint: Path, tmp_path: Pat
         llm(tmp_path / "gpu", device="cpu")
     with pytest.raises(TargetMismatch, match="is built for device=cpu, cuda is asked for"):
         llm(tmp_path / "cpu", device="cuda")
+
+
+def test_codes_in_the_order_of_before_are_refused(checkpoint: Path, tmp_path: Path) -> None:
+    """They would be as many bytes, and other numbers. What lies as before is read as before."""
+    for name, quantization in (("codes", "int4-g32"), ("numbers", None)):
+        build(checkpoint, tmp_path / name, BuildConfig(target="cuda", quantization=quantization))
+        manifest = tmp_path / name / "manifest.json"
+        data = json.loads(manifest.read_text())
+        data["format"]["minor"] = 3
+        manifest.write_text(json.dumps(data))
+    with pytest.raises(VersionMismatch, match=r"row\.int4\.g32 in format 2\.3; .*albireo build MODEL .* --target cuda"):
+        open_engine(tmp_path / "codes")
+    assert open_engine(tmp_path / "numbers").manifest.minor == 3
 
 
 def test_weights_cut_short_are_refused(checkpoint: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

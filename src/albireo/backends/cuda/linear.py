@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import torch
 
+from albireo.backends.cuda import matmul_plan
 from albireo.backends.cuda.kernels import matmul as many
 from albireo.backends.cuda.kernels import matmul_smallm as few
 from albireo.backends.cuda.kernels.matmul_groups import matmul_groups
@@ -26,7 +27,8 @@ from albireo.errors import UnsupportedModel
 def workspace_size(dtype: str, rows: int, cols: int) -> int:
     """Bytes of the workspace that linears with such a weight need, whatever the number of tokens; 0: none."""
     if dtype in (*COMPUTE_DTYPES, *few.SCALES):
-        return workspace_bytes(few.num_part_elements(rows, cols, dtype))
+        elements = max(module.num_part_elements(rows, cols, dtype) for module in (few, matmul_plan))
+        return workspace_bytes(elements)
     return 0
 
 
@@ -71,7 +73,7 @@ def linear(
         if squares is not None:
             row_factors(squares, squares.factors)
             x_scale = squares.factors
-        many.matmul(x, weight, out, n, bias, residual, code, x_scale, None, parts_out)
+        many.matmul(x, weight, out, n, bias, residual, code, x_scale, None, parts_out, workspace)
 
 
 def _integers(

@@ -1,9 +1,11 @@
 """matmul: out = epilogue(x @ weight^T) for many tokens, with the bits of kernels/matmul_smallm.py.
 
 Arguments, types and epilogue are those of matmul_smallm. Weight rows are the rows of the matrix unit's tile here too,
-and the parts of a sum that matmul_smallm gives to several programs follow each other in one: each a chain of its own
-from zero, added in ascending order. Whether Hopper's wgmma gives an element the same bits at every width of a tile is
-to be shown on one; were it not so, tile_for() of both kernels would have to give one width.
+and the parts of a sum that matmul_smallm gives to several programs are chains of their own here, too, each from zero,
+added in ascending order; ../matmul_plan.py says where. An element's bits depend on nothing else: neither on the tile,
+nor on how operands come. Those whose rows are 16-byte aligned come by tensor descriptors (TMA on Hopper), others by
+pointers; codes of words by descriptors of words, and x a plane at a time. Programs take turns where there are more
+tiles than multiprocessors and sums wait in memory.
 """
 
 from __future__ import annotations
@@ -14,8 +16,9 @@ from typing import Any
 import torch
 import triton
 import triton.language as tl
+from triton.tools.tensor_descriptor import TensorDescriptor
 
-from albireo.backends.cuda.aot import ARCHITECTURES, AotCase
+from albireo.backends.cuda.aot import AotCase
 from albireo.backends.cuda.kernels.matmul_smallm import (
     NORM_POINTERS,
     SCALES,
@@ -25,24 +28,18 @@ from albireo.backends.cuda.kernels.matmul_smallm import (
     part_length,
     pointer_types,
 )
-from albireo.backends.cuda.kernels.parts.chain import CHANNELS, GROUP, NIBBLES, UNSCALED, chain, width_of
+from albireo.backends.cuda.kernels.parts.arithmetic import INTERPRETED
+from albireo.backends.cuda.kernels.parts.chain import CHANNELS, UNSCALED, chain, width_of
 from albireo.backends.cuda.kernels.parts.epilogue import finish
 from albireo.backends.cuda.kernels.parts.row_squares import RowParts
+from albireo.backends.cuda.kernels.parts.sum_space import keep, kept, piece, pieces_of
 from albireo.backends.cuda.kernels.parts.tiles import Tile, place
-from albireo.backends.cuda.matrix import DeviceMatrix
+from albireo.backends.cuda.matmul_plan import MEMORY, MOST_PROGRAMS, REGISTERS, SPLIT, Device, Plan, plan_for
+from albireo.backends.cuda.matrix import PLANE, DeviceMatrix
+from albireo.backends.cuda.workspace import counters_and_parts
 
 _CHANNELS = tl.constexpr(CHANNELS)
-
-
-def tile_for(num_tokens: int, dtype: str, parts: int, act: int, is_fp8: bool) -> Tile:
-    """is_fp8: x too. Parts, groups and a residual have numbers of their own, which take registers."""
-    if dtype == "float32":
-        return Tile(64, 64, 32, 3)
-    if SCALES.get(dtype) == NIBBLES:
-        return Tile(64, 64, 2 * GROUP, 3, 4)
-    if dtype in SCALES:
-        return Tile(128, 64, GROUP, 3, 8) if dtype == "fp8" and not is_fp8 else Tile(64, 128, GROUP, 3, 8)
-    return Tile(128, 256, 64, 3, 8) if act and parts == 1 and num_tokens > 128 else Tile(128, 128, 64, 4, 8)
+_REGISTERS, _MEMORY, _SPLIT = tl.constexpr(REGISTERS), tl.constexpr(MEMORY), tl.constexpr(SPLIT)
 
 
 @triton.jit(do_not_specialize=["num_tokens"])
@@ -58,6 +55,8 @@ def matmul_kernel(
     gain,
     scaled,
     squares,
+    space,
+    counters,
     num_tokens,
     n,
     k,
@@ -73,42 +72,118 @@ def matmul_kernel(
     HAS_BIAS: tl.constexpr,
     HAS_RESIDUAL: tl.constexpr,
     PARTS: tl.constexpr,
+    MODE: tl.constexpr,
     SCALED: tl.constexpr,
     NIBBLE_GROUP: tl.constexpr,
     X_SCALED: tl.constexpr,
+    TMA: tl.constexpr,
     EVEN_K: tl.constexpr,
     ROWS: tl.constexpr,
     TOKENS: tl.constexpr,
     BLOCK_K: tl.constexpr,
 ):
-    tile, slab = place(tl.cdiv(num_rows, ROWS), tl.cdiv(num_tokens, TOKENS))
-    # Rows and tokens that are not there are copies of the last: read without a mask, never kept.
-    row = tl.minimum(tile * ROWS + tl.arange(0, ROWS), num_rows - 1)
-    token = tl.minimum(slab * TOKENS + tl.arange(0, TOKENS), num_tokens - 1)
-    at_k = width_of(weight, BLOCK_K)
-    weight_at = weight + row.to(tl.int64)[:, None] * weight_stride + at_k[None, :]
-    x_at = x + token.to(tl.int64)[None, :] * x_stride + at_k[:, None]
+    SIZE: tl.constexpr = ROWS * TOKENS
+    PIECES: tl.constexpr = pieces_of(TOKENS, ACT and PARTS == 1)
+    COUNT: tl.constexpr = PARTS if MODE == _SPLIT else 1  # programs of a tile
+    tiles, slabs = tl.cdiv(num_rows, ROWS), tl.cdiv(num_tokens, TOKENS)
+    part = tl.program_id(0) % COUNT
+    at_k = tl.arange(0, BLOCK_K) if TMA else width_of(weight, BLOCK_K)
     is_token = tl.full((1, TOKENS), True, tl.int1)
-    end = tl.minimum(part_k, k)
-    total = chain(
-        weight_at, x_at, at_k, is_token, 0, end, k, scale, zero, row, num_rows, SCALED, NIBBLE_GROUP, EVEN_K, ROWS,
-        TOKENS, BLOCK_K,
-    )  # fmt: skip
-    if PARTS > 1:
-        for first in range(part_k, k, part_k):
-            end = tl.minimum(first + part_k, k)
-            total += chain(
-                weight_at, x_at, at_k, is_token, first, end, k, scale, zero, row, num_rows, SCALED, NIBBLE_GROUP,
-                EVEN_K, ROWS, TOKENS, BLOCK_K,
-            )  # fmt: skip
+    own = space + tl.program_id(0) * SIZE
+    first_turn = tl.program_id(0) // COUNT
+    end_of_turns = tiles * slabs if MODE == _MEMORY else first_turn + 1
+    for turn in range(first_turn, end_of_turns, tl.num_programs(0) if MODE == _MEMORY else 1):
+        tile, slab = place(turn, tiles, slabs)
+        # Rows and tokens that are not there are copies of the last, or zeros: read without a mask, never kept.
+        row = tl.minimum(tile * ROWS + tl.arange(0, ROWS), num_rows - 1)
+        if TMA:
+            weight_at, x_at = weight, x
+        else:
+            token = tl.minimum(slab * TOKENS + tl.arange(0, TOKENS), num_tokens - 1)
+            weight_at = weight + row.to(tl.int64)[:, None] * weight_stride + at_k[None, :]
+            x_at = x + token.to(tl.int64)[None, :] * x_stride + at_k[:, None]
+        start = part * part_k
+        sums = chain(
+            weight_at, x_at, at_k, is_token, start, tl.minimum(start + part_k, k), k, scale, zero, row, num_rows,
+            SCALED, NIBBLE_GROUP, EVEN_K, ROWS, TOKENS, BLOCK_K, tile * ROWS, slab * TOKENS, TMA, True,
+        )  # fmt: skip
+        if PARTS > 1 and MODE != _SPLIT:
+            for first in range(part_k, k, part_k):
+                if MODE == _MEMORY:
+                    keep(own, sums, PIECES, first - part_k)
+                of_part = chain(
+                    weight_at, x_at, at_k, is_token, first, tl.minimum(first + part_k, k), k, scale, zero, row,
+                    num_rows, SCALED, NIBBLE_GROUP, EVEN_K, ROWS, TOKENS, BLOCK_K, tile * ROWS, slab * TOKENS, TMA,
+                    True,
+                )  # fmt: skip
+                sums = of_part if MODE == _MEMORY else sums + of_part
+        is_last = True
+        if MODE == _MEMORY:
+            keep(own, sums, PIECES, k - part_k)
+            tl.debug_barrier()
+        elif MODE == _SPLIT:
+            own = space + turn * COUNT * SIZE
+            keep(own + part * SIZE, sums, PIECES)
+            tl.debug_barrier()  # every thread's stores are released by the one that counts
+            is_last = tl.atomic_add(counters + turn, 1, sem="acq_rel", scope="gpu") == COUNT - 1
+        if is_last:
+            if MODE == _SPLIT:
+                tl.atomic_xchg(counters + turn, 0, sem="relaxed", scope="gpu")
+            if MODE == _REGISTERS:
+                for i in tl.static_range(PIECES):
+                    first_token = slab * TOKENS + i * (TOKENS // PIECES)
+                    _finish_piece(
+                        piece(sums, i, PIECES), first_token, tile * ROWS, scale, row, x_scale,
+                        num_tokens, n, out, out_stride, bias, residual, residual_stride, ACT, HAS_BIAS, HAS_RESIDUAL,
+                        SCALED, X_SCALED, gain, scaled, scaled_stride, squares, squares_stride,
+                    )  # fmt: skip
+            else:
+                for first_column in range(0, tl.minimum(TOKENS, num_tokens - slab * TOKENS), TOKENS // PIECES):
+                    some = kept(own + first_column * ROWS, ROWS, TOKENS // PIECES)
+                    if MODE == _SPLIT:
+                        for other in range(1, tl.cdiv(k, part_k)):
+                            some += kept(own + other * SIZE + first_column * ROWS, ROWS, TOKENS // PIECES)
+                    _finish_piece(
+                        some, slab * TOKENS + first_column, tile * ROWS, scale, row, x_scale,
+                        num_tokens, n, out, out_stride, bias, residual, residual_stride, ACT, HAS_BIAS, HAS_RESIDUAL,
+                        SCALED, X_SCALED, gain, scaled, scaled_stride, squares, squares_stride,
+                    )  # fmt: skip
+
+
+@triton.jit
+def _finish_piece(
+    sums, first_token, first_row, scale, row, x_scale, num_tokens, n, out, out_stride, bias, residual, residual_stride,
+    ACT: tl.constexpr, HAS_BIAS: tl.constexpr, HAS_RESIDUAL: tl.constexpr, SCALED: tl.constexpr, X_SCALED: tl.constexpr,
+    gain, scaled, scaled_stride, squares, squares_stride,
+):  # fmt: skip
     if SCALED == _CHANNELS:
-        total *= tl.load(scale + row)[:, None]
+        sums *= tl.load(scale + row)[:, None]
     if X_SCALED:
-        total *= tl.load(x_scale + token)[None, :]
+        token = tl.minimum(first_token + tl.arange(0, sums.shape[1]), num_tokens - 1)
+        sums *= tl.load(x_scale + token)[None, :]
     finish(
-        tl.trans(total), slab * TOKENS, tile * ROWS, num_tokens, n, out, out_stride, bias, residual, residual_stride,
+        tl.trans(sums), first_token, first_row, num_tokens, n, out, out_stride, bias, residual, residual_stride,
         ACT, HAS_BIAS, HAS_RESIDUAL, gain, scaled, scaled_stride, squares, squares_stride,
     )  # fmt: skip
+
+
+def device_of(device: torch.device) -> Device:
+    """What a plan needs to know of a GPU; of the interpreter a small one."""
+    if INTERPRETED:
+        return Device(4, 90)
+    found = torch.cuda.get_device_properties(device)
+    return Device(min(MOST_PROGRAMS, int(found.multi_processor_count)), 10 * found.major + found.minor)
+
+
+def _is_aligned(tensor: torch.Tensor) -> bool:
+    """As tensor descriptors need it: rows at whole 16 bytes."""
+    row_bytes = tensor.stride(0) * tensor.element_size()
+    return bool(tensor.data_ptr() % 16 == 0 and row_bytes % 16 == 0 and tensor.stride(1) == 1)
+
+
+def _width(are_words: bool, tile: Tile) -> int:
+    """Columns of a block that is read at once: of words a plane's."""
+    return PLANE if are_words else tile.k
 
 
 def matmul(
@@ -120,23 +195,41 @@ def matmul(
     residual: torch.Tensor | None = None,
     act: int = 0,
     x_scale: torch.Tensor | None = None,
-    tile: Tile | None = None,
+    plan: Plan | None = None,
     parts_out: RowParts | None = None,
+    workspace: torch.Tensor | None = None,
+    use_tma: bool = True,
 ) -> None:
-    """Any number of rows. act: epilogue.ACTS. tile: for tests; by default tile_for().
+    """Any number of rows. act: epilogue.ACTS. plan, use_tma: for tests and benchmarks; by default plan_for().
 
-    parts_out: see RowParts; else None. x_scale may be what a norm divides rows by, too.
+    parts_out: see RowParts; else None. x_scale may be what a norm divides rows by, too. workspace: of linear's
+    workspace_size(); None: the sums of all parts are in registers.
     """
     rows, k, dtype = weight.rows, weight.cols, weight.dtype
     codes, scaled = operands(weight, x)
-    parts = num_parts(rows, k, dtype)
-    if x.dtype == torch.float8_e4m3fn:
+    part_k = part_length(k, num_parts(rows, k, dtype))
+    parts = triton.cdiv(k, part_k)  # the last of them may have nothing left
+    device = device_of(x.device)
+    is_fp8 = x.dtype == torch.float8_e4m3fn
+    plan = plan or plan_for(len(x), rows, k, dtype, is_fp8, workspace is not None, device)
+    if is_fp8:
         k = codes.shape[1]
-    tile = tile or tile_for(len(x), dtype, parts, act, x.dtype == torch.float8_e4m3fn)
-    grid = (triton.cdiv(rows, tile.rows) * triton.cdiv(len(x), tile.tokens),)
-    matmul_kernel[grid](
-        x,
-        codes,
+    tile, mode = plan.tile, plan.mode if parts > 1 else REGISTERS
+    count = triton.cdiv(rows, tile.rows) * triton.cdiv(len(x), tile.tokens)
+    space, counters = out, out
+    if mode == SPLIT:
+        counters, space = counters_and_parts(workspace, parts * count * tile.rows * tile.tokens)
+        programs = parts * count
+    elif mode == MEMORY:
+        programs = min(device.programs, count)
+        _, space = counters_and_parts(workspace, programs * tile.rows * tile.tokens)
+    else:
+        programs = count
+    by_tma = use_tma and device.has_tma and dtype != "float32" and _is_aligned(x) and _is_aligned(codes)
+    width = _width(codes.dtype == torch.int32, tile)
+    matmul_kernel[(programs,)](
+        TensorDescriptor(x, [len(x), k], [x.stride(0), 1], [tile.tokens, width]) if by_tma else x,
+        TensorDescriptor(codes, list(codes.shape), [codes.stride(0), 1], [tile.rows, width]) if by_tma else codes,
         out if weight.scale is None else weight.scale,
         out if weight.zero is None else weight.zero,
         out if x_scale is None else x_scale,
@@ -146,6 +239,8 @@ def matmul(
         None if parts_out is None else parts_out.gain,
         None if parts_out is None else parts_out.scaled,
         None if parts_out is None else parts_out.squares,
+        space,
+        counters,
         len(x),
         n,
         k,
@@ -154,16 +249,18 @@ def matmul(
         x.stride(0),
         out.stride(0),
         0 if residual is None else residual.stride(0),
-        part_length(k, parts),
+        part_k,
         0 if parts_out is None else parts_out.scaled.stride(0),
         0 if parts_out is None else parts_out.squares.stride(0),
         ACT=act,
         HAS_BIAS=bias is not None,
         HAS_RESIDUAL=residual is not None,
         PARTS=parts,
+        MODE=mode,
         SCALED=scaled,
         NIBBLE_GROUP=group_of(dtype),
         X_SCALED=x_scale is not None,
+        TMA=by_tma,
         EVEN_K=k % tile.k == 0,
         ROWS=tile.rows,
         TOKENS=tile.tokens,
@@ -180,47 +277,58 @@ _NUMBERS = ("num_tokens", "n", "k", "num_rows", "weight_stride", "x_stride", "ou
 def aot_cases() -> list[AotCase]:
     def case(
         dtype: str,
-        parts: int,
+        tokens: int,
+        shape: tuple[int, int],
         act: int,
         words: Mapping[int, tuple[str, ...]],
         is_fp8: bool = False,
         levels: int = 0,
     ) -> AotCase:
-        tile = tile_for(512, dtype, parts, act, is_fp8)
-        pointers = pointer_types(dtype, act, is_fp8, levels)
-        constants: dict[str, Any] = {
-            "ACT": act,
-            "HAS_BIAS": True,
-            "HAS_RESIDUAL": not act,
-            "PARTS": parts,
-            "EVEN_K": True,
-        }
-        constants |= {"SCALED": SCALES.get(dtype, UNSCALED), "NIBBLE_GROUP": group_of(dtype), "X_SCALED": is_fp8}
+        """The plan is that of the first of the GPUs that words are of."""
+        (rows, k), device = shape, Device(132, next(iter(words)))
+        has_tma = device.has_tma and dtype != "float32"
+        plan = plan_for(tokens, rows, k, dtype, is_fp8, True, device)
+        tile = plan.tile
+        pointers = pointer_types(dtype, act, is_fp8, levels) | {"space": "*fp32", "counters": "*i32"}
         pointers.pop("row_squares", None)
+        aligned = (*pointers, *_NUMBERS[1:], "scaled_stride")
+        if has_tma:
+            aligned = tuple(name for name in aligned if name not in ("x", "weight"))
+            width = _width(pointers["weight"] == "*i32", tile)
+            sizes = {"x": tile.tokens, "weight": tile.rows}
+            pointers |= {name: f"tensordesc<{pointers[name][1:]}[{size}, {width}]>" for name, size in sizes.items()}
+        constants: dict[str, Any] = {"ACT": act, "HAS_BIAS": True, "HAS_RESIDUAL": not act}
+        constants |= {"PARTS": num_parts(rows, k, dtype), "MODE": plan.mode, "TMA": has_tma, "EVEN_K": True}
+        constants |= {"SCALED": SCALES.get(dtype, UNSCALED), "NIBBLE_GROUP": group_of(dtype), "X_SCALED": is_fp8}
         constants |= {name: None for name in NORM_POINTERS[1:] if name not in pointers}
         constants |= {"ROWS": tile.rows, "TOKENS": tile.tokens, "BLOCK_K": tile.k}
         return AotCase(
-            f"matmul.{dtype}{'.fp8' * is_fp8}{'.norms' * bool(levels)}",
+            f"matmul.{dtype}{'.fp8' * is_fp8}{'.norms' * bool(levels)}.{tokens}x{rows}x{k}",
             matmul_kernel,
             pointers | dict.fromkeys((*_NUMBERS, "scaled_stride", "squares_stride"), "i32"),
             constants,
             tile.warps,
             tile.stages,
-            aligned=(*pointers, *_NUMBERS[1:]),
-            words=words,
-            # on 8.0 a register of 4 bits' numbers goes through memory; narrower tiles would cost all GPUs more
-            architectures=(90, 100) if is_fp8 or SCALES.get(dtype) == NIBBLES else ARCHITECTURES,
+            aligned=aligned,
+            max_shared=(227 if has_tma else 160) << 10,
+            words={at: (*some, "UTMALDG") if has_tma else some for at, some in words.items()},
+            architectures=tuple(words),
             fp_fusion=dtype == "float32",
         )
 
-    units = {80: ("HMMA",), 90: ("HGMMA.64x128x16",), 100: ("UTCHMMA",)}
+    gate_up, down, o = (28672, 4096), (4096, 14336), (4096, 4096)
+    wide, half, of_4_bits = ({90: (f"HGMMA.64x{tokens}x16",)} for tokens in (256, 128, 64))
     return [
-        case("bfloat16", 4, 0, units),
-        case("bfloat16", 4, 0, units, levels=6),
-        case("float16", 1, 1, {80: ("HMMA",), 90: ("HGMMA.64x256x16",), 100: ("UTCHMMA",)}),
-        case("float32", 1, 0, {90: ("FFMA",)}),
-        case("fp8", 4, 0, {80: ("HMMA",), 90: ("HGMMA.64x64x16",), 100: ("UTCHMMA",)}),
-        case("fp8.g128", 4, 0, {80: ("HMMA",), 90: ("HGMMA.64x64x16",), 100: ("UTCHMMA",)}),
-        case("int4.g128", 4, 0, {80: ("HMMA",), 90: ("HGMMA",), 100: ("UTCHMMA",)}),
-        case("fp8.g128", 4, 0, {90: ("QGMMA.64x64x32",), 100: ("UTCQMMA",)}, is_fp8=True),
+        case("bfloat16", 2048, gate_up, 1, wide | {100: ("UTCHMMA",)}),
+        case("bfloat16", 2048, down, 0, wide, levels=6),
+        case("bfloat16", 256, o, 0, wide, levels=6),
+        case("bfloat16", 256, o, 0, {80: ("HMMA",)}),
+        case("fp8", 2048, down, 0, wide),
+        case("fp8", 2048, o, 0, {100: ("UTCHMMA",)}),
+        case("fp8.g128", 2048, o, 0, half),
+        case("int4.g128", 2048, o, 0, of_4_bits),
+        case("int4.g32", 2048, o, 0, {90: ("HGMMA.64x32x16",)}),
+        case("int4.g64", 2048, o, 0, {80: ("HMMA",)}),
+        case("int4.g128", 2048, gate_up, 1, {100: ("UTCHMMA",)}),
+        case("fp8.g128", 2048, o, 0, {90: ("QGMMA.64x128x32",), 100: ("UTCQMMA",)}, is_fp8=True),
     ]

@@ -60,7 +60,7 @@ def matmul_int8_kernel(
     TOKENS: tl.constexpr,
     BLOCK_K: tl.constexpr,
 ):
-    tile, slab = place(tl.cdiv(num_rows, ROWS), tl.cdiv(num_tokens, TOKENS))
+    tile, slab = place(tl.program_id(0), tl.cdiv(num_rows, ROWS), tl.cdiv(num_tokens, TOKENS))
     # Rows and tokens that are not there are copies of the last: read without a mask, never kept.
     row = tl.minimum(tile * ROWS + tl.arange(0, ROWS), num_rows - 1)
     token = tl.minimum(slab * TOKENS + tl.arange(0, TOKENS), num_tokens - 1).to(tl.int64)

@@ -29,6 +29,14 @@ def mma(a, b, acc):
 
 
 @triton.jit
+def awaited(acc):
+    """float32 acc as it is, used where it is made: the product that makes it is done behind this."""
+    if INTERP:
+        return acc
+    return tl.inline_asm_elementwise("mov.b32 $0, $1;", "=f,f", [acc], dtype=tl.float32, is_pure=True, pack=1)
+
+
+@triton.jit
 def round_to(x, dtype: tl.constexpr):
     """float32 x in dtype (float32, bfloat16 or float16), rounded to nearest even."""
     if INTERP and (dtype == tl.bfloat16):

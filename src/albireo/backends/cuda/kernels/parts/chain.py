@@ -5,6 +5,8 @@ of 4 bits, less their zero points, are whole numbers that bfloat16 holds. Both a
 has one code of each of several planes, a plane being 32 inputs in a row, so that a register of the matrix unit is made
 of two registers by a byte permutation, and 16 bytes are read at once. Where x is e4m3, too, codes are multiplied as
 they are, and BLOCK_K is GROUP.
+
+With TMA operands come by tensor descriptors, which fill what is outside of them with zeros.
 """
 
 from __future__ import annotations
@@ -12,7 +14,7 @@ from __future__ import annotations
 import triton
 import triton.language as tl
 
-from albireo.backends.cuda.kernels.parts.arithmetic import INTERP, mma
+from albireo.backends.cuda.kernels.parts.arithmetic import INTERP, awaited, mma
 from albireo.backends.cuda.matrix import PLANE
 
 #: How a weight is scaled: not at all, each channel, each channel for GROUP inputs, or for groups of 4 bits.
@@ -39,25 +41,33 @@ def chain(
     weight_at, x_at, at_k, is_token, first, end, k, scale, zero, row, num_rows,
     SCALED: tl.constexpr, NIBBLE_GROUP: tl.constexpr, EVEN_K: tl.constexpr,
     ROWS: tl.constexpr, TOKENS: tl.constexpr, BLOCK_K: tl.constexpr,
+    first_row=0, first_token=0, TMA: tl.constexpr = False, ARE_MANY: tl.constexpr = False,
 ):  # fmt: skip
     """[ROWS, TOKENS] sums over k from first to end, ascending.
 
     weight_at, x_at: pointers [ROWS, W] and [W, TOKENS] of k = 0, of the W columns at_k. is_token: [1, TOKENS], what is
-    read of x at all; the rest are zeros. scale: [groups, num_rows] with GROUPS and NIBBLES, for which each group is a
-    chain from zero whose sum, times its scale, is added to those before. zero: as scale, uint8, with NIBBLES.
+    read of x at all; the rest are zeros. With TMA they are descriptors of blocks [ROWS, W] and [TOKENS, W], which are
+    read from first_row and first_token on; at_k and is_token are not used, and first is less than end. scale: [groups,
+    num_rows] with GROUPS and NIBBLES, for which each group is a chain from zero whose sum, times its scale, is added to
+    those before. zero: as scale, uint8, with NIBBLES. ARE_MANY: tokens, so that arithmetic is to be short, not latency.
     """
+    if TMA:
+        tl.assume(first < end)  # a loop that may not run makes ptxas wait for each product
+    element: tl.constexpr = weight_at.dtype if TMA else weight_at.dtype.element_ty
     if SCALED == _NIBBLES:
         return _chain_of_nibbles(
             weight_at, x_at, at_k, is_token, first, end, k, scale, zero, row, num_rows, NIBBLE_GROUP, EVEN_K, ROWS,
-            TOKENS, BLOCK_K,
+            TOKENS, BLOCK_K, first_row, first_token, TMA, ARE_MANY,
         )  # fmt: skip
-    elif weight_at.dtype.element_ty == tl.int32:
+    elif element == tl.int32:
         return _chain_of_e4m3(
-            weight_at, x_at, at_k, is_token, first, end, k, scale, row, num_rows, SCALED, EVEN_K, ROWS, TOKENS, BLOCK_K
+            weight_at, x_at, at_k, is_token, first, end, k, scale, row, num_rows, SCALED, EVEN_K, ROWS, TOKENS, BLOCK_K,
+            first_row, first_token, TMA,
         )  # fmt: skip
     else:
         return _chain_of_numbers(
-            weight_at, x_at, at_k, is_token, first, end, k, scale, row, num_rows, SCALED, EVEN_K, ROWS, TOKENS, BLOCK_K
+            weight_at, x_at, at_k, is_token, first, end, k, scale, row, num_rows, SCALED, EVEN_K, ROWS, TOKENS, BLOCK_K,
+            first_row, first_token, TMA,
         )  # fmt: skip
 
 
@@ -65,16 +75,19 @@ def chain(
 def _chain_of_numbers(
     weight_at, x_at, at_k, is_token, first, end, k, scale, row, num_rows,
     SCALED: tl.constexpr, EVEN_K: tl.constexpr, ROWS: tl.constexpr, TOKENS: tl.constexpr, BLOCK_K: tl.constexpr,
+    first_row, first_token, TMA: tl.constexpr,
 ):  # fmt: skip
     acc = tl.zeros((ROWS, TOKENS), tl.float32)
     # a scale is on its way while the group before is computed
     by = tl.load(scale + tl.minimum(first, k - 1) // _GROUP * num_rows + row) if SCALED == _GROUPS else 0.0
     for start in range(first, end, BLOCK_K):
-        if EVEN_K:
+        if TMA:
+            a = weight_at.load([first_row, start])
+        elif EVEN_K:
             a = tl.load(weight_at + start)
         else:
             a = tl.load(weight_at + start, mask=(at_k < k - start)[None, :], other=0.0)
-        b = _inputs(x_at, at_k, is_token, start, k, EVEN_K)
+        b = _inputs(x_at, at_k, is_token, start, k, first_token, EVEN_K, TMA)
         if SCALED == _GROUPS:
             next_group = tl.minimum(start // _GROUP + 1, (k - 1) // _GROUP)
             next_by = tl.load(scale + next_group * num_rows + row)
@@ -89,30 +102,45 @@ def _chain_of_numbers(
 
 
 @triton.jit
-def _inputs(x_at, at_k, is_token, start, k, EVEN_K: tl.constexpr):
-    if EVEN_K:
+def _inputs(x_at, at_k, is_token, start, k, first_token, EVEN_K: tl.constexpr, TMA: tl.constexpr):
+    if TMA:
+        return tl.trans(x_at.load([first_token, start]))
+    elif EVEN_K:
         return tl.load(x_at + start, mask=is_token, other=0.0)
-    return tl.load(x_at + start, mask=is_token & (at_k < k - start)[:, None], other=0.0)
+    else:
+        return tl.load(x_at + start, mask=is_token & (at_k < k - start)[:, None], other=0.0)
+
+
+@triton.jit
+def _words(weight_at, at, first_row, TMA: tl.constexpr):
+    if TMA:
+        return weight_at.load([first_row, at])
+    else:
+        return tl.load(weight_at + at)
 
 
 @triton.jit
 def _chain_of_e4m3(
     weight_at, x_at, at_k, is_token, first, end, k, scale, row, num_rows,
     SCALED: tl.constexpr, EVEN_K: tl.constexpr, ROWS: tl.constexpr, TOKENS: tl.constexpr, BLOCK_K: tl.constexpr,
+    first_row, first_token, TMA: tl.constexpr,
 ):  # fmt: skip
     acc = tl.zeros((ROWS, TOKENS), tl.float32)
     by = tl.load(scale + tl.minimum(first, k - 1) // _GROUP * num_rows + row) if SCALED == _GROUPS else 0.0
     for start in range(first, end, BLOCK_K):
         for block in tl.static_range(BLOCK_K // _GROUP):
             at = start + block * _GROUP
-            if EVEN_K or BLOCK_K == _GROUP:
-                word = tl.load(weight_at + at // 4)
+            if TMA or EVEN_K or BLOCK_K == _GROUP:
+                word = _words(weight_at, at // 4, first_row, TMA)
             else:
                 word = tl.load(weight_at + at // 4, mask=(at_k * 0 + at < k)[None, :], other=0)
             sums = tl.zeros((ROWS, TOKENS), tl.float32) if SCALED == _GROUPS else acc
             for plane in tl.static_range(4):
-                b = _inputs(x_at, at_k, is_token, at + plane * _PLANE, k, EVEN_K)
+                b = _inputs(x_at, at_k, is_token, at + plane * _PLANE, k, first_token, EVEN_K, TMA)
                 sums = mma(e4m3_to_bfloat16(word, plane), b, sums)
+                if TMA:
+                    # else codes are widened beside this product, and ptxas waits for each instruction of it
+                    sums = awaited(sums)
             if SCALED == _GROUPS:
                 next_group = tl.minimum(at // _GROUP + 1, (k - 1) // _GROUP)
                 next_by = tl.load(scale + next_group * num_rows + row)
@@ -127,6 +155,7 @@ def _chain_of_e4m3(
 def _chain_of_nibbles(
     weight_at, x_at, at_k, is_token, first, end, k, scale, zero, row, num_rows,
     GROUP_K: tl.constexpr, EVEN_K: tl.constexpr, ROWS: tl.constexpr, TOKENS: tl.constexpr, BLOCK_K: tl.constexpr,
+    first_row, first_token, TMA: tl.constexpr, ARE_MANY: tl.constexpr,
 ):  # fmt: skip
     """A step is one word of each row and plane, 256 inputs: 2, 4 or 8 groups, two of which follow each other."""
     acc = tl.zeros((ROWS, TOKENS), tl.float32)
@@ -142,20 +171,27 @@ def _chain_of_nibbles(
         tl.load(zero + at_1),
     )
     for start in range(first, end, BLOCK_K):
-        word = tl.load(weight_at + tl.multiple_of(start // 8, 4))  # a line; without that word 8 bytes at a time
+        # a multiple, said here: else 8 bytes are loaded at a time
+        word = _words(weight_at, tl.multiple_of(start // 8, 4), first_row, TMA)
         for pair in tl.static_range(BLOCK_K // (2 * GROUP_K)):
             group = start // GROUP_K + 2 * pair
             at_0 = tl.minimum(group + 2, last) * num_rows + row
             at_1 = tl.minimum(group + 3, last) * num_rows + row
             next_by_0, next_by_1 = tl.load(scale + at_0), tl.load(scale + at_1)
-            next_less_0, next_less_1 = tl.load(zero + at_0), tl.load(zero + at_1)
+            if ARE_MANY:
+                # loaded here they come in the layout of the matrix unit; else a would go through shared memory
+                less_0 = tl.load(zero + tl.minimum(group, last) * num_rows + row)
+                less_1 = tl.load(zero + tl.minimum(group + 1, last) * num_rows + row)
+                next_less_0, next_less_1 = less_0, less_1
+            else:
+                next_less_0, next_less_1 = tl.load(zero + at_0), tl.load(zero + at_1)
             for half in tl.static_range(2):
                 less = (-128.0 - (less_1 if half else less_0).to(tl.float32)).to(tl.bfloat16)
                 sums = tl.zeros((ROWS, TOKENS), tl.float32)
                 for plane in tl.static_range(GROUP_K // _PLANE):
                     at = start + (2 * pair + half) * GROUP_K + plane * _PLANE
                     a = nibble_to_bfloat16(word, less, (2 * pair + half) * (GROUP_K // _PLANE) + plane)
-                    sums = mma(a, _inputs(x_at, at_k, is_token, at, k, EVEN_K), sums)
+                    sums = mma(a, _inputs(x_at, at_k, is_token, at, k, first_token, EVEN_K, TMA), sums)
                 acc = tl.fma(sums, (by_1 if half else by_0)[:, None], acc)
             by_0, by_1, less_0, less_1 = next_by_0, next_by_1, next_less_0, next_less_1
     return acc

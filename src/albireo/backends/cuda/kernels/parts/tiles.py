@@ -34,10 +34,9 @@ def tokens_of(num_tokens: int) -> int:
 
 
 @triton.jit
-def place(tiles, slabs):
-    """Tile of weight rows and slab of tokens of this program."""
-    program = tl.program_id(0)
-    group = program // (GROUP * slabs)
+def place(program, tiles, slabs):
+    """Tile of weight rows and slab of tokens that a program, or a turn of one, computes."""
+    group = program // (slabs * GROUP)
     height = tl.minimum(tiles - group * GROUP, GROUP)
-    within = program % (GROUP * slabs)
+    within = program % (slabs * GROUP)
     return group * GROUP + within % height, within // height

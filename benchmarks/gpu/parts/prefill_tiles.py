@@ -1,0 +1,111 @@
+"""The five matrices of Llama-3.1-8B at many tokens: the plan that is taken, other plans, and torch's product.
+
+Every plan gives the same bits, which is checked on the way; so the fastest may be written into matmul_plan.py.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from functools import partial
+from itertools import product
+from typing import TYPE_CHECKING
+
+import torch
+from report import Row
+from setup import Setup, attempt
+
+if TYPE_CHECKING:
+    from albireo.backends.cuda.matmul_plan import Plan
+
+SHAPES = {
+    "qkv": (6144, 4096),
+    "o": (4096, 4096),
+    "gate_up": (28672, 4096),
+    "down": (4096, 14336),
+    "head": (128256, 4096),
+}
+
+
+def run(setup: Setup) -> Iterator[Row]:
+    import albireo.backends.cuda.linear  # noqa: F401 - where it is missing the part is skipped
+
+    shapes = setup.pick(SHAPES, {"o": (64, 1024)})
+    cases = product(
+        setup.pick(("bfloat16", "fp8", "int4.g128"), ("bfloat16",)), setup.pick((2048, 256, 8192), (70,)), shapes
+    )
+    for dtype, tokens, name in cases:
+        # a head reads few rows of a prompt
+        if setup.seconds_left > 3 and (name != "head" or (tokens == 256 and dtype == "bfloat16")):
+            args = (setup, dtype, name, *shapes[name], tokens)
+            yield from attempt(f"{dtype} {name} of {tokens}", lambda args=args: _plans(*args))
+
+
+def _plans(setup: Setup, dtype: str, name: str, rows: int, cols: int, tokens: int) -> Iterator[Row]:
+    from model import fill_matrix
+
+    from albireo.backends.cuda.encoded_matrix import empty_matrix
+    from albireo.backends.cuda.kernels.matmul import device_of, matmul
+    from albireo.backends.cuda.kernels.parts.epilogue import act_code
+    from albireo.backends.cuda.matmul_plan import plan_for
+
+    matrix = empty_matrix(dtype, rows, cols, setup.device)
+    fill_matrix(matrix, setup, 1)
+    x = setup.random(tokens, cols, dtype=torch.bfloat16)
+    act, n = (act_code("silu_mul"), rows // 2) if name == "gate_up" else (0, rows)
+    out = torch.empty((tokens, n), device=setup.device, dtype=torch.bfloat16 if act else torch.float32)
+    taken = plan_for(tokens, rows, cols, dtype, False, True, device_of(setup.device))
+    space = torch.zeros(setup.pick(64 << 20, 4 << 20), dtype=torch.uint8, device=setup.device)
+    flops = 2 * tokens * rows * cols
+    if matrix.scale is None:
+        weight, plain = matrix.codes.T, torch.empty((tokens, rows), dtype=x.dtype, device=setup.device)
+        seconds = setup.seconds(lambda: torch.mm(x, weight, out=plain), rounds=7)
+        yield Row(f"{dtype} {name} of {tokens}: torch.mm", flops / seconds / 1e12, "TFLOP/s", f"{seconds * 1e6:.0f} us")
+    first: torch.Tensor | None = None
+    for plan, use_tma in _variants(taken, dtype, name, rows, cols, tokens):
+        if setup.seconds_left < 2:
+            return
+        launch = partial(matmul, x, matrix, out, n, act=act, plan=plan, workspace=space, use_tma=use_tma)
+        tile = plan.tile
+        note = f"{tile.rows} x {tile.tokens} x {tile.k}, {tile.stages} stages, {_MODES[plan.mode]}"
+        label = f"{dtype} {name} of {tokens}: {note}{'' if use_tma else ', cp.async'}"
+        yield from attempt(label, lambda launch=launch, label=label: _time(setup, launch, label, flops))
+        first = out.clone() if first is None else first
+        if not torch.equal(first, out):
+            yield Row(label, note="other bits than the plan that is taken", is_good=False)
+
+
+_MODES = ("parts in registers", "parts in memory", "parts split")
+
+
+def _variants(taken: Plan, dtype: str, name: str, rows: int, cols: int, tokens: int) -> Iterator[tuple[Plan, bool]]:
+    """The one that is taken first, then what could be better."""
+    from albireo.backends.cuda.kernels.matmul_smallm import num_parts
+    from albireo.backends.cuda.kernels.parts.tiles import Tile
+    from albireo.backends.cuda.matmul_plan import MEMORY, REGISTERS, SPLIT, Plan
+
+    yield taken, True
+    yield taken, False
+    if tokens < 100 or name == "head":
+        return
+    tiles = [Tile(128, 256, 64, 3, 8), Tile(128, 128, 64, 3, 8)]
+    if dtype.startswith("int4"):
+        # a group's own sums take as many registers again
+        tiles = [Tile(128, 128, 256, 2, 8), Tile(128, 64, 256, 3, 8), Tile(128, 64, 256, 4, 8)]
+    elif dtype == "fp8":
+        # steps of whole words
+        tiles = [Tile(128, 256, 128, 2, 8), Tile(128, 256, 128, 3, 8), Tile(128, 128, 128, 3, 8)]
+    elif dtype == "bfloat16" and name in ("gate_up", "down"):
+        tiles += [Tile(128, 256, 64, 4, 8), Tile(128, 128, 64, 4, 8), Tile(64, 128, 64, 4, 4)]
+    modes = [REGISTERS] if num_parts(rows, cols, dtype) == 1 else [REGISTERS, MEMORY]
+    modes += [SPLIT] if len(modes) == 2 and tokens <= 512 else []
+    for tile, mode in product(tiles, modes):
+        # two sets of sums of a wide tile are more than there are registers; of a narrow one they need no memory
+        is_wide = tile.rows * tile.tokens > 128 * 128 or tile == tiles[0]
+        fits = len(modes) == 1 or mode == SPLIT or (mode == MEMORY) == is_wide
+        if fits and Plan(tile, mode) != taken:
+            yield Plan(tile, mode), True
+
+
+def _time(setup: Setup, launch: partial[None], label: str, flops: int) -> Iterator[Row]:
+    seconds = setup.seconds(launch, rounds=7)
+    yield Row(label, flops / seconds / 1e12, "TFLOP/s", f"{seconds * 1e6:.0f} us")

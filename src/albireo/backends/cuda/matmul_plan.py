@@ -1,0 +1,101 @@
+"""How a product with many tokens is cut: the size of tiles, and where sums wait that are made of several parts.
+
+Called by kernels/matmul.py, linear.py and benchmarks. Every plan gives the same bits: an element is the same chains of
+ascending k, added in the same order. Does not know tensors.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from albireo.backends.cuda.kernels.matmul_smallm import SCALES, group_of, num_parts, part_length
+from albireo.backends.cuda.kernels.parts.chain import GROUP, NIBBLES
+from albireo.backends.cuda.kernels.parts.tiles import Tile
+from albireo.backends.cuda.workspace import MAX_COUNTERS
+
+#: Where the parts of a sum are added: in registers, beside the part that is computed; in memory, each program its own
+#: tile's; or in memory by the last of the programs that compute one part each.
+REGISTERS, MEMORY, SPLIT = 0, 1, 2
+#: Most tokens whose parts are given to programs of their own; more make tiles enough.
+SPLIT_TOKENS = 256
+#: Programs that keep sums in memory, at most: one a multiprocessor.
+MOST_PROGRAMS = 160
+#: The least k of a part for which taking its sums to memory and back is cheaper than smaller tiles.
+LEAST_KEPT_PART = 2048
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """tile; mode: REGISTERS, MEMORY or SPLIT, of sums of one part REGISTERS."""
+
+    tile: Tile
+    mode: int = REGISTERS
+
+
+@dataclass(frozen=True, slots=True)
+class Device:
+    """programs: that run at once, one a multiprocessor. capability: 90 is 9.0."""
+
+    programs: int
+    capability: int
+
+    @property
+    def has_tma(self) -> bool:
+        """Hopper and later, with more shared memory as well."""
+        return self.capability >= 90
+
+    @property
+    def has_wgmma(self) -> bool:
+        """Hopper: warps multiply what they have in registers."""
+        return self.capability // 10 == 9
+
+
+def plan_for(num_tokens: int, rows: int, k: int, dtype: str, is_fp8: bool, has_space: bool, device: Device) -> Plan:
+    """is_fp8: x too. has_space: whether there is a workspace."""
+    parts = num_parts(rows, k, dtype)
+    if dtype == "float32":
+        return Plan(Tile(64, 64, 32, 3))
+    wide = _tile(num_tokens, dtype, is_fp8, device)
+    if parts == 1:
+        return Plan(wide)
+    tiles = -(-rows // wide.rows) * -(-num_tokens // wide.tokens)
+    if has_space and num_tokens <= SPLIT_TOKENS and _can_split(parts, rows) and tiles <= MAX_COUNTERS:
+        return Plan(wide, SPLIT)
+    is_long = part_length(k, parts) >= LEAST_KEPT_PART
+    if has_space and is_long and tiles >= device.programs and wide.tokens > 128:
+        return Plan(wide, MEMORY)
+    # sums of the parts before take as many registers as those of this one
+    return Plan(_tile(128, dtype, is_fp8, device))
+
+
+def _can_split(parts: int, rows: int) -> bool:
+    """Two rounds of programs at most; what would be more are tiles enough, and much memory."""
+    return parts * -(-rows // 128) <= 2 * MOST_PROGRAMS
+
+
+def _tile(num_tokens: int, dtype: str, is_fp8: bool, device: Device) -> Tile:
+    """k: of words whole ones, 128 inputs of e4m3 and 256 of 4 bits."""
+    if SCALES.get(dtype) == NIBBLES:
+        if device.capability >= 100:
+            return Tile(64, 64, 2 * GROUP, 3, 4)  # Triton 3.6 makes a trap of more rows
+        # groups' own sums and numbers take registers, too: 128 tokens leave none, and of eight groups a step 64 do not
+        return Tile(128, 32 if group_of(dtype) == 32 else 64, 2 * GROUP, 3, 8)
+    if is_fp8:
+        return Tile(128, 128, GROUP, 4, 8)
+    if dtype in SCALES and not device.has_wgmma:
+        return Tile(128, 64, GROUP, 3, 8)  # Triton 3.6 makes a trap of 128 tokens for 10.0
+    if dtype == "fp8":
+        return Tile(128, 256, GROUP, 2, 8) if num_tokens > 128 else Tile(128, 128, GROUP, 3, 8)
+    if dtype == "fp8.g128":
+        return Tile(128, 128, GROUP, 3, 8)
+    return Tile(128, 256, 64, 3, 8) if num_tokens > 128 else Tile(128, 128, 64, 3, 8)
+
+
+def num_part_elements(rows: int, k: int, dtype: str) -> int:
+    """Elements that the largest of all calls keeps in memory, whatever it is."""
+    parts = num_parts(rows, k, dtype)
+    if parts == 1:
+        return 0
+    split = parts * -(-rows // 128) * 128 * SPLIT_TOKENS if _can_split(parts, rows) else 0
+    kept = MOST_PROGRAMS * 128 * 256 if part_length(k, parts) >= LEAST_KEPT_PART else 0
+    return max(split, kept)

@@ -26,7 +26,8 @@ class StepInputs:
     Fields:
         token_ids: [T] the tokens, sequence after sequence.
         positions: [T] of each token in its sequence.
-        slots: [T] where its k and v go: block_id * block_size + offset.
+        slots: [T] where its k and v go: block_id * block_size + offset. Sequences write no block of each other: a
+            kernel may clear the place behind the last token that a sequence writes.
         query_start: [B + 1] sequence b has rows query_start[b] to query_start[b + 1] of T.
         context_len: [B] positions of its cache after this step's tokens are written; its last row has position
             context_len - 1.

@@ -52,7 +52,7 @@ def attention(setup: Setup) -> Found:
             top_counts=ints(torch.zeros(0)),
             sizes={"T": total, "B": len(batch), "R": 0, "G": 0, "S": 0},
         )
-        shape = AttentionShape(heads, kv_heads, dim, longest, 0, "bfloat16", "bfloat16", *setup.gpu)
+        shape = AttentionShape(heads, kv_heads, dim, longest, 0, "bfloat16", "bfloat16", setup.chip)
         work = work_list(shape, total, len(batch), setup.device)
         scratch = torch.zeros(workspace_size(shape, total), device=setup.device)
         q = setup.random(total, heads * dim, dtype=torch.bfloat16)

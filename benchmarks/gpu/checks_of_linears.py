@@ -12,22 +12,26 @@ from setup import Setup
 
 #: Every form of weight that a kernel reads.
 TYPES = ("float32", "bfloat16", "float16", "fp8", "fp8.g128", "int8", "int4.g128", "int4p.g64", "int8.g64.affine")
-#: Those that are multiplied with bfloat16, too.
-WIDE = ("int4.g32", "int4.g64", "int4.g128")
+#: Those that are multiplied with another type, too.
+OTHERS = dict.fromkeys(("int4.g32", "int4.g64", "int4.g128"), "bfloat16") | dict.fromkeys(
+    ("fp8", "fp8.g128"), "fp8.token"
+)
 
 
-def linear_of(dtype: str, is_wide: bool, setup: Setup) -> Iterator[tuple[str, float]]:
+def linear_of(dtype: str, kind: str | None, setup: Setup) -> Iterator[tuple[str, float]]:
     from albireo.backends.cuda.encoded_matrix import empty_matrix
     from albireo.backends.cuda.linear import linear, workspace_size
 
+    if kind == "fp8.token" and setup.chip.capability < 89:
+        return
     rows, cols = setup.pick((4096, 4096), (64, 256))
     matrix = empty_matrix(dtype, rows, cols, setup.device)
     fill_matrix(matrix, setup, 1)
     space = torch.zeros(workspace_size(dtype, rows, cols), dtype=torch.uint8, device=setup.device)
     numbers = numbers_of(matrix)
-    tokens = setup.pick((1, 17, 64, 200), (2,))
-    x, values = activations(setup, dtype, tokens[-1], cols, is_wide)
-    name = f"linear {dtype}{' by bfloat16' * is_wide}"
+    tokens = setup.pick((1, 17, 64, 100, 200, 600), (2,))
+    x, values = activations(setup, dtype, tokens[-1], cols, kind)
+    name = f"linear {dtype}{f' by {kind}' if kind else ''}"
     found = {}
     for count in tokens:
         out = torch.empty((count, rows), device=setup.device)
@@ -74,6 +78,6 @@ def norms_inside(setup: Setup) -> Iterator[tuple[str, float]]:
     yield "norms inside linears, a row's bits in all of them", 0.0 if same else float("inf")
 
 
-CHECKS = {f"linear {dtype}": partial(linear_of, dtype, False) for dtype in TYPES}
-CHECKS |= {f"linear {dtype} by bfloat16": partial(linear_of, dtype, True) for dtype in WIDE}
+CHECKS = {f"linear {dtype}": partial(linear_of, dtype, None) for dtype in TYPES}
+CHECKS |= {f"linear {dtype} by {kind}": partial(linear_of, dtype, kind) for dtype, kind in OTHERS.items()}
 CHECKS |= {"norms inside linears": norms_inside}

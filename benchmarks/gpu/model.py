@@ -42,8 +42,8 @@ _TINY = {
     "num_key_value_heads": 2,
     "max_position_embeddings": 512,
 }
-#: Weights in few bits -> the encoding they are computed in.
-ENCODINGS = {"bf16": None, "fp8": "fp8", "int8": "int8", "int4": "int4.g128"}
+#: Weights in few bits -> the encoding they are computed in. fp8: with e4m3 activations where the GPU multiplies those.
+ENCODINGS = {"bf16": None, "fp8": "fp8", "fp8-a16": "fp8", "int8": "int8", "int4": "int4.g128"}
 BLOCK_SIZE = 16
 
 
@@ -72,8 +72,9 @@ def random_model(
     graph = build_graph(parse_config(config, load_architecture("llama").rules), max_positions)
     encoding = ENCODINGS[weights]
     if encoding is not None:
-        choose_precision.run(graph, lambda name, is_head: None if is_head else encoding)
-    program = compile_graph(graph, CudaCatalog(), maxima=maxima, block_size=BLOCK_SIZE, max_positions=max_positions)
+        choose_precision.run(graph, lambda name, is_head: None if is_head else encoding, weights == "fp8-a16")
+    catalog = CudaCatalog(setup.chip.capability)
+    program = compile_graph(graph, catalog, maxima=maxima, block_size=BLOCK_SIZE, max_positions=max_positions)
     matrices, vectors = {}, {}
     for seed, (name, constant) in enumerate(program.constants.items()):
         definition = constant.definition

@@ -6,10 +6,13 @@ import statistics
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
-from typing import TypeVar
+from typing import TYPE_CHECKING, TypeVar
 
 import torch
 from report import Row
+
+if TYPE_CHECKING:
+    from albireo.backends.cuda.chip import Chip
 
 T = TypeVar("T")
 
@@ -42,12 +45,10 @@ class Setup:
         return next((value for part, value in _BANDWIDTH.items() if part in name), float("nan"))
 
     @property
-    def gpu(self) -> tuple[int, int]:
-        """Multiprocessors and compute capability; of a dry run small ones."""
-        if self.is_dry:
-            return 4, 90
-        found = torch.cuda.get_device_properties(self.device)
-        return found.multi_processor_count, found.major * 10 + found.minor
+    def chip(self) -> Chip:
+        from albireo.backends.cuda.chip import chip_of
+
+        return chip_of(self.device)
 
     def random(self, *shape: int, dtype: torch.dtype = torch.float32, seed: int = 0) -> torch.Tensor:
         """Of a normal distribution; never zeros, of which a GPU multiplies more in a second than of other numbers."""

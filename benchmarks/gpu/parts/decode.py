@@ -20,7 +20,7 @@ CONTEXT = 512
 def run(setup: Setup) -> Iterator[Row]:
     import albireo.backends.cuda.model  # noqa: F401 - where it is missing the part is skipped
 
-    for weights in setup.pick(("bf16", "fp8", "int4", "int8"), ("bf16",)):
+    for weights in setup.pick(("bf16", "fp8", "fp8-a16", "int4", "int8"), ("bf16", "fp8")):
         yield from attempt(weights, lambda weights=weights: _decode(setup, weights))
 
 

@@ -14,7 +14,7 @@ from setup import Setup, attempt
 def run(setup: Setup) -> Iterator[Row]:
     import albireo.backends.cuda.model  # noqa: F401 - where it is missing the part is skipped
 
-    for weights in setup.pick(("bf16", "fp8", "int4"), ("bf16",)):
+    for weights in setup.pick(("bf16", "fp8", "fp8-a16", "int4"), ("bf16", "fp8")):
         yield from attempt(weights, lambda weights=weights: _prefill(setup, weights))
 
 

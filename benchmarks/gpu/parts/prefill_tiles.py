@@ -44,7 +44,7 @@ def _plans(setup: Setup, dtype: str, name: str, rows: int, cols: int, tokens: in
     from model import fill_matrix
 
     from albireo.backends.cuda.encoded_matrix import empty_matrix
-    from albireo.backends.cuda.kernels.matmul import device_of, matmul
+    from albireo.backends.cuda.kernels.matmul import matmul
     from albireo.backends.cuda.kernels.parts.epilogue import act_code
     from albireo.backends.cuda.matmul_plan import plan_for
 
@@ -53,7 +53,7 @@ def _plans(setup: Setup, dtype: str, name: str, rows: int, cols: int, tokens: in
     x = setup.random(tokens, cols, dtype=torch.bfloat16)
     act, n = (act_code("silu_mul"), rows // 2) if name == "gate_up" else (0, rows)
     out = torch.empty((tokens, n), device=setup.device, dtype=torch.bfloat16 if act else torch.float32)
-    taken = plan_for(tokens, rows, cols, dtype, False, True, device_of(setup.device))
+    taken = plan_for(tokens, rows, cols, dtype, False, True, setup.chip)
     space = torch.zeros(setup.pick(64 << 20, 4 << 20), dtype=torch.uint8, device=setup.device)
     flops = 2 * tokens * rows * cols
     if matrix.scale is None:

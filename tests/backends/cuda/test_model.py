@@ -23,8 +23,9 @@ from albireo.backends.reference.interpret import interpret
 from albireo.backends.reference.kv import ReferenceKV
 from albireo.backends.reference.rounding import round_to
 from albireo.backends.step_inputs import StepInputs
-from albireo.compiler.passes import choose_precision, widen_activations
+from albireo.compiler.passes import choose_precision, narrow_activations, widen_activations
 from albireo.compiler.pipeline import compile_graph, run_passes
+from albireo.dtypes import FP8_TOKEN
 from albireo.errors import InvariantError
 from albireo.graph.node import Graph
 from albireo.models import architectures, build_graph, load_architecture
@@ -90,10 +91,11 @@ def model_of(
     encoding: str | None = None,
     kv_dtype: str | None = None,
     recorder: Recorder | None = None,
+    capability: int | None = None,
 ) -> CudaModel:
     program = compile_graph(
         graph_of(name, dtype, encoding),
-        CudaCatalog(),
+        CudaCatalog(capability),
         maxima=MAXIMA,
         block_size=8,
         max_positions=MAX_POSITIONS,
@@ -157,6 +159,19 @@ def test_weights_in_few_bits(encoding: str) -> None:
         first = step.positions == 0
         if encoding not in ("fp8", "int4.g32"):  # whose products are sums of floats
             assert np.abs(got - wanted)[first].max(initial=0) <= 1e-5, "a row alone has one probability"
+
+
+def test_e4m3_on_both_sides() -> None:
+    """The narrowed graph's numbers, but where a bit before a rounding turns a code, as one in a probability does."""
+    model, weights = model_of("qwen3", "bfloat16", "fp8", capability=90), weights_of("qwen3", "bfloat16")
+    graph, _ = run_passes(graph_of("qwen3", "bfloat16", "fp8"), [narrow_activations.run])
+    kv = ReferenceKV(NUM_BLOCKS, 8, "bfloat16")
+    for step in steps():
+        got, wanted = model.run(step).logits, interpret(graph, step, weights, kv)["logits"]
+        assert np.linalg.norm(got - wanted) <= 0.1 * np.linalg.norm(wanted)
+        assert np.abs(got - wanted)[step.positions == 0].max(initial=0) <= 1e-4, "a row alone has one probability"
+    rows = next(name for name, buffer in model.program.buffers.items() if buffer.dtype == FP8_TOKEN)
+    assert np.isfinite(model.value(rows, step)).all() and model.value(rows, step).any()
 
 
 @pytest.mark.parametrize("kv_dtype", ["int8", "fp8"])

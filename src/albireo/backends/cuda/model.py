@@ -32,9 +32,10 @@ from albireo.backends.cuda.scratch import Scratch
 from albireo.backends.cuda.shortage import frees_cache
 from albireo.backends.cuda.staging import Staging
 from albireo.backends.cuda.step import DeviceStep
+from albireo.backends.cuda.tokens import numbers_of
 from albireo.backends.step_inputs import StepInputs
 from albireo.backends.step_outputs import NOTHING, DrawnTokens, StepOutputs
-from albireo.dtypes import TOKEN, itemsize
+from albireo.dtypes import FP8_TOKEN, ROW_CODES, TOKEN, itemsize
 from albireo.errors import InvariantError, OutOfMemory
 from albireo.graph.program import Buffer, Call, Program
 from albireo.step import SampleTask
@@ -210,10 +211,8 @@ class CudaModel:
         buffer = self.program.buffers[name]
         rows = inputs.sizes[buffer.rows] if isinstance(buffer.rows, str) else buffer.rows
         stored = self._buffers[name][:rows].to("cpu", copy=True)
-        if buffer.dtype == TOKEN:
-            codes = stored[:, : buffer.cols].contiguous().view(torch.int8).float()
-            at = -(-buffer.cols // 64) * 64
-            return np.asarray((codes * stored[:, at : at + 4].contiguous().view(torch.float32)).numpy(), np.float32)
+        if buffer.dtype in ROW_CODES:
+            return np.asarray(numbers_of(stored, buffer.cols).numpy(), np.float32)
         return np.asarray(stored.float().numpy(), np.float32)
 
     def cached(self, layer: int, slots: NDArray[np.int32]) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
@@ -323,6 +322,8 @@ class CudaModel:
         stored = self._arena[buffer.offset : buffer.offset + rows * buffer.stride * size]
         if buffer.dtype == TOKEN:
             return stored.view(rows, buffer.stride)
+        if buffer.dtype == FP8_TOKEN:
+            return stored.view(torch.float8_e4m3fn).view(rows, buffer.stride)
         return stored.view(TORCH_DTYPES[buffer.dtype]).view(rows, buffer.stride)[:, : buffer.cols]
 
     def _output(self, name: str, rows: int | None = None) -> torch.Tensor:

@@ -42,7 +42,7 @@ def _graphs(setup: Setup) -> Iterator[Row]:
             found[name, batch] = (statistics.median(times), ids)
         if name == "on" and not setup.is_dry:
             start = time.perf_counter()
-            number = model.record()
+            number = sum(1 for _ in iter(model.record_next, False))
             seconds = time.perf_counter() - start
             yield Row(f"recording {number} steps of {layers} layers", seconds, "s")
     for batch in batches:

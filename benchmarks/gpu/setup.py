@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import statistics
 import time
 from collections.abc import Callable, Iterator
@@ -48,6 +49,12 @@ class Setup:
             return 4, 90
         found = torch.cuda.get_device_properties(self.device)
         return found.multi_processor_count, found.major * 10 + found.minor
+
+    def release(self) -> None:
+        """Give back what nobody holds any more."""
+        gc.collect()
+        if not self.is_dry:
+            torch.cuda.empty_cache()
 
     def random(self, *shape: int, dtype: torch.dtype = torch.float32, seed: int = 0) -> torch.Tensor:
         """Of a normal distribution; never zeros, of which a GPU multiplies more in a second than of other numbers."""

@@ -22,4 +22,5 @@ PARTS = {
     "tuning": 70,
     "early": 25,
     "prefill_tiles": 80,
+    "throughput": 100,
 }

@@ -23,4 +23,5 @@ PARTS = {
     "early": 25,
     "prefill_tiles": 80,
     "throughput": 100,
+    "busy": 90,
 }

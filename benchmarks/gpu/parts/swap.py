@@ -102,7 +102,7 @@ def _tokens(setup: Setup) -> Iterator[Row]:
     from model import BLOCK_SIZE, random_model
     from traffic import Asked, served, settings_of
 
-    layers, num, prompt, output = setup.pick((4, 24, 300, 200), (1, 3, 20, 10))
+    layers, num, prompt, output = setup.pick((4, 24, 300, 200), (1, 2, 14, 6))
     rng = np.random.default_rng(3)
     vocab, step_tokens = setup.pick(
         (
@@ -116,7 +116,7 @@ def _tokens(setup: Setup) -> Iterator[Row]:
     ]
     longest = max(len(one.prompt) for one in asked) + output
     blocks = 1 + num * -(-longest // BLOCK_SIZE)
-    few, host = setup.pick((blocks // 3, blocks), (5, blocks))
+    few, host = setup.pick((blocks // 3, blocks), (4, blocks))
     found = {}
     for name, num_blocks, num_host in (("room", blocks, 0), ("computed again", few, 0), ("swapped", few, host)):
         maxima = {"T": step_tokens, "R": num, "G": num}

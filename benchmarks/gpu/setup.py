@@ -5,7 +5,8 @@ from __future__ import annotations
 import gc
 import statistics
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from typing import TypeVar
 
@@ -16,6 +17,8 @@ T = TypeVar("T")
 
 #: Bytes a second that the memory of a GPU is sold with, by a part of its name.
 _BANDWIDTH = {"H200": 4.8e12, "H100 NVL": 3.9e12, "H100 PCIe": 2.0e12, "H100": 3.35e12, "A100-SXM4-80": 2.04e12}
+#: Kernels that are compiled at once.
+_COMPILING = 12
 #: More than any second-level cache.
 _FLUSH_BYTES = 256 << 20
 
@@ -49,6 +52,15 @@ class Setup:
             return 4, 90
         found = torch.cuda.get_device_properties(self.device)
         return found.multi_processor_count, found.major * 10 + found.minor
+
+    def warm(self, launches: Iterable[Callable[[], object]]) -> None:
+        """Launch each once, several at a time, so that they compile beside each other; what cannot is met again."""
+        if self.is_dry:
+            return
+        with ThreadPoolExecutor(_COMPILING) as pool:
+            for one in [pool.submit(launch) for launch in launches]:
+                one.exception()
+        torch.cuda.synchronize()
 
     def release(self) -> None:
         """Give back what nobody holds any more."""

@@ -35,9 +35,9 @@ class Timeline:
 
     def share(self) -> float:
         """Part of the time, from the first span to the last, in which the device had launches to do."""
+        spans = list(self._spans)  # of steps that were begun; others may begin meanwhile
         if self._is_cuda:
             torch.cuda.synchronize()
-        spans = list(self._spans)
         busy = sum(self._between(*span) for span in spans)
         return busy / self._between(spans[0][0], spans[-1][1]) if spans else float("nan")
 

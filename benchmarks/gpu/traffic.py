@@ -6,8 +6,8 @@ Neither HTTP nor text: what `LLM` does without a tokenizer. Used by the parts th
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -87,31 +87,68 @@ def settings_of(model: CudaModel, seats: int, step_tokens: int, longest: int, **
 
 @dataclass(frozen=True)
 class Asked:
-    """A request that comes at once. output: tokens it is to have."""
+    """A request that comes at once. output: tokens it is to have. more: of SamplingParams; else greedy."""
 
     prompt: list[int]
     output: int
+    more: Mapping[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Served:
+    """tokens, logprobs (of the drawn tokens, where they were asked for): of each request, in order."""
+
+    seconds: float
+    tokens: list[list[int]]
+    logprobs: list[list[float]]
+    stats: EngineStats
+
+    def differences(self, other: Served) -> list[str]:
+        """Where another run has other tokens, or log-probabilities with other bits."""
+        found = []
+        for i, (ours, theirs) in enumerate(
+            zip(
+                zip(self.tokens, self.logprobs, strict=True),
+                zip(other.tokens, other.logprobs, strict=True),
+                strict=True,
+            )
+        ):
+            if ours != theirs:
+                pairs = zip(ours[0], theirs[0], strict=False)
+                at = next((j for j, (a, b) in enumerate(pairs) if a != b), len(ours[0]))
+                off = max((abs(a - b) for a, b in zip(ours[1], theirs[1], strict=False)), default=0.0)
+                found.append(f"request {i} from token {at} of {len(ours[0])} on, log-probabilities by {off:.2g}")
+        return found
 
 
 def served(
-    model: CudaModel, asked: Sequence[Asked], settings: EngineSettings
-) -> tuple[float, list[list[int]], EngineStats]:
-    """All of them, greedy: seconds, the tokens of each, and what the engine counted. Raises: when one fails."""
+    model: CudaModel,
+    asked: Sequence[Asked],
+    settings: EngineSettings,
+    execute: Callable[[StepPlan], StepResult] | None = None,
+) -> Served:
+    """All of them. execute: None: ahead, on the model. Raises: RuntimeError when one fails."""
     from albireo.engine.engine import Engine
     from albireo.execution.ahead import AheadRunner
     from albireo.params import SamplingParams
 
-    runner = AheadRunner(model, settings.vocab_size, BLOCK_SIZE, settings.max_model_len)
-    engine = Engine(settings, runner.execute, lambda: 0.0)
+    if execute is None:
+        execute = AheadRunner(model, settings.vocab_size, settings.block_size, settings.max_model_len).execute
+    engine = Engine(settings, execute, lambda: 0.0)
     tokens: list[list[int]] = [[] for _ in asked]
+    logprobs: list[list[float]] = [[] for _ in asked]
     start = time.perf_counter()
     for i, one in enumerate(asked):
-        params = SamplingParams(temperature=0.0, max_tokens=one.output, ignore_eos=True)
-        engine.add_request(str(i), one.prompt, params)
+        params = {"temperature": 0.0, "ignore_eos": True, "max_tokens": one.output} | dict(one.more)
+        engine.add_request(str(i), one.prompt, SamplingParams(**params))
     while engine.has_work():
         for update in engine.step():
-            tokens[int(update.request_id)] += update.token_ids
-    return time.perf_counter() - start, tokens, engine.stats()
+            at = int(update.request_id)
+            tokens[at] += update.token_ids
+            logprobs[at] += [entry.logprobs[0] for entry in update.logprobs or []]
+            if update.finish_reason not in (None, "length"):
+                raise RuntimeError(f"a request ended by {update.finish_reason}: {update.stop_reason}")
+    return Served(time.perf_counter() - start, tokens, logprobs, engine.stats())
 
 
 class Traffic:

@@ -3,42 +3,70 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import dataclass, field
 from typing import Any
 
 import torch
+from checks import Check, Finding, same_bits
 from model import fill_cache
 from setup import Setup
 
 Found = Iterator[tuple[str, float]]
+#: New tokens and context of each sequence of a step.
+Batch = list[tuple[int, int]]
 
 
-def attention(setup: Setup) -> Found:
-    from albireo.backends.cuda.attention_plan import AttentionShape, work_list, workspace_size
-    from albireo.backends.cuda.kernels.attention import attention
-    from albireo.backends.cuda.kernels.build_work_list import build_work_list
-    from albireo.backends.cuda.kv import DeviceKV
-    from albireo.backends.cuda.step import DeviceStep
-    from albireo.graph.program import KVLayout
+@dataclass
+class Cache:
+    """A cache of random numbers, in which sequence i of any batch has the same blocks.
 
-    heads, kv_heads, dim, size = setup.pick((32, 8, 128, 16), (4, 2, 16, 8))
-    #: (new tokens, context) of each sequence
-    batches = {
-        "decode": setup.pick([(1, 1), (1, 700), (1, 3000)], [(1, 9)]),
-        "prompt": setup.pick([(600, 600)], [(5, 5)]),
-        "mixed": setup.pick([(1, 900), (130, 1200), (1, 65)], [(1, 7), (3, 6)]),
-    }
-    for name, batch in batches.items():
-        longest = max(context for _, context in batch)
-        blocks = -(-longest // size)
-        kv = DeviceKV(KVLayout(1, kv_heads, dim, "bfloat16", size), 1 + blocks * len(batch), setup.device)
-        fill_cache(setup, kv)
-        table = 1 + torch.arange(len(batch) * blocks).view(len(batch), blocks).flip(1)
+    Fields: numbers: k, v: [sequences, positions, KV heads, D] float64.
+    """
+
+    setup: Setup
+    dtype: str
+    sequences: int
+    longest: int
+    sizes: tuple[int, int, int, int] = field(init=False)
+
+    def __post_init__(self) -> None:
+        from albireo.backends.cuda.kv import DeviceKV
+        from albireo.graph.program import KVLayout
+
+        setup = self.setup
+        self.sizes = setup.pick((32, 8, 128, 16), (4, 2, 16, 8))
+        _, kv_heads, dim, size = self.sizes
+        blocks = -(-self.longest // size)
+        layout = KVLayout(1, kv_heads, dim, self.dtype, size)
+        self.kv = DeviceKV(layout, 1 + blocks * self.sequences, setup.device)
+        fill_cache(setup, self.kv)
+        self.table = 1 + torch.arange(self.sequences * blocks).view(self.sequences, blocks).flip(1)
+
+    def numbers(self, sequence: int, context: int) -> tuple[torch.Tensor, torch.Tensor]:
+        """k, v: [context, KV heads, D] float64."""
+        found, (_, _, dim, _) = [], self.sizes
+        layer, blocks = self.kv.layers[0], self.table[sequence].to(self.setup.device)
+        for codes, scales in ((layer.k, layer.k_scale), (layer.v, layer.v_scale)):
+            rows = codes[blocks].double()
+            if scales is not None:
+                rows = rows * scales[blocks].double()[..., None]
+            found.append(rows.transpose(1, 2).flatten(0, 1)[:context, :, :dim])
+        return found[0], found[1]
+
+    def attend(self, batch: Batch, q: torch.Tensor, out: torch.Tensor, first: int = 0, **more: Any) -> None:
+        """A step of these sequences, the first of which is that of this number. more: window, softcap, rows."""
+        from albireo.backends.cuda.attention_plan import AttentionShape, work_list, workspace_size
+        from albireo.backends.cuda.kernels.attention import attention
+        from albireo.backends.cuda.kernels.build_work_list import build_work_list
+        from albireo.backends.cuda.step import DeviceStep
+
+        heads, kv_heads, dim, _ = self.sizes
         starts = torch.tensor([0, *(new for new, _ in batch)]).cumsum(0)
         positions = torch.cat([torch.arange(context - new, context) for new, context in batch])
-        total = len(positions)
+        total, window = len(positions), more.get("window", 0)
 
         def ints(values: torch.Tensor) -> torch.Tensor:
-            return values.to(torch.int32).to(setup.device)
+            return values.to(torch.int32).to(self.setup.device)
 
         step = DeviceStep(
             token_ids=ints(torch.zeros(total)),
@@ -46,58 +74,114 @@ def attention(setup: Setup) -> Found:
             slots=ints(torch.zeros(total)),
             query_start=ints(starts),
             context_len=ints(torch.tensor([context for _, context in batch])),
-            block_table=ints(table).flatten(),
-            table_start=ints(torch.arange(len(table)) * table.shape[1]),
+            block_table=ints(self.table).flatten(),
+            table_start=ints((first + torch.arange(len(batch))) * self.table.shape[1]),
             rows={},
             top_counts=ints(torch.zeros(0)),
             sizes={"T": total, "B": len(batch), "R": 0, "G": 0, "S": 0},
         )
-        shape = AttentionShape(heads, kv_heads, dim, longest, 0, "bfloat16", "bfloat16", setup.chip)
-        work = work_list(shape, total, len(batch), setup.device)
-        scratch = torch.zeros(workspace_size(shape, total), device=setup.device)
-        q = setup.random(total, heads * dim, dtype=torch.bfloat16)
-        out = torch.empty(q.shape, device=setup.device)
+        shape = AttentionShape(heads, kv_heads, dim, self.longest, window, "bfloat16", self.dtype, self.setup.chip)
+        work = work_list(shape, total, len(batch), self.setup.device)
+        scratch = torch.zeros(workspace_size(shape, total), device=self.setup.device)
         build_work_list(step, work)
-        attention(q, kv.layers[0], out, step, work, scratch, heads, kv_heads, dim, dim**-0.5, 0, 0.0)
-        error = 0.0
-        for b, (new, context) in enumerate(batch):
-            k, v = (
-                part[table[b].to(setup.device)].transpose(1, 2).flatten(0, 1)[:context].double()
-                for part in (kv.layers[0].k, kv.layers[0].v)
-            )
-            rows = slice(int(starts[b]), int(starts[b + 1]))
-            error = max(error, _error(q[rows], k, v, out[rows], heads // kv_heads, context - new))
-        yield f"attention, {name}", error
-        yield f"attention to codes, {name}", _off_in_codes(q, kv.layers[0], step, work, scratch, heads, kv_heads, dim)
+        layer, cap = self.kv.layers[0], more.get("softcap", 0.0)
+        args = (q, layer, out, step, work, scratch, heads, kv_heads, dim, dim**-0.5, window, cap)
+        attention(*args, rows=more.get("rows"))
 
 
-def _off_in_codes(q: torch.Tensor, kv: Any, step: Any, work: Any, scratch: torch.Tensor, *heads: int) -> float:
-    """Rows of codes that are not what a launch of their own makes of the rounded rows, by two."""
-    from albireo.backends.cuda.kernels.attention import attention
-    from albireo.backends.cuda.kernels.elementwise import elementwise
-    from albireo.dtypes import TOKEN, natural_stride
-
-    numbers, (tokens, cols) = torch.empty_like(q), q.shape
-    found, wanted = (
-        torch.zeros((tokens, -(-natural_stride(TOKEN, cols) // 64) * 64), dtype=torch.uint8, device=q.device)
-        for _ in range(2)
-    )
-    told = (*heads, heads[2] ** -0.5, 0, 0.0)
-    attention(q, kv, numbers, step, work, scratch, *told)
-    elementwise("cast", numbers, None, wanted, cols)
-    attention(q, kv, found, step, work, scratch, *told, rows=torch.empty_like(q))
-    return 2.0 * float((found != wanted).any(1).sum())
+def numbers(setup: Setup) -> Iterator[Finding]:
+    """Contexts of one split, of several, and of more than eight, whose parts are merged in two rounds."""
+    batches: dict[str, Batch] = {
+        "decode": setup.pick([(1, 1), (1, 700), (1, 6000), (1, 9000)], [(1, 9)]),
+        "prompt": setup.pick([(600, 600)], [(5, 5)]),
+        "mixed": setup.pick([(1, 900), (130, 1200), (1, 65)], [(1, 7), (3, 6)]),
+    }
+    for dtype in setup.pick(("bfloat16", "fp8", "int8"), ("bfloat16", "int8")):
+        for name, batch in batches.items():
+            yield _against_torch(setup, f"attention {dtype}, {name}", dtype, batch)
+    more = {"window": setup.pick(300, 4), "softcap": 30.0}
+    for name, batch in batches.items():
+        yield _against_torch(setup, f"attention, window and softcap, {name}", "bfloat16", batch, **more)
 
 
-def _error(q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, out: torch.Tensor, group: int, before: int) -> float:
+def _against_torch(setup: Setup, what: str, dtype: str, batch: Batch, **more: Any) -> Finding:
+    cache = Cache(setup, dtype, len(batch), max(context for _, context in batch))
+    heads, kv_heads, dim, _ = cache.sizes
+    total = sum(new for new, _ in batch)
+    q = setup.random(total, heads * dim, dtype=torch.bfloat16)
+    out = torch.empty(q.shape, device=setup.device)
+    cache.attend(batch, q, out, **more)
+    worst, where, start = 0.0, "", 0
+    for i, (new, context) in enumerate(batch):
+        rows, (k, v) = slice(start, start + new), cache.numbers(i, context)
+        start += new
+        error = _error(q[rows], k, v, out[rows], heads // kv_heads, context - new, **more)
+        if not error <= worst:
+            worst, where = error, f"worst of {new} new tokens in a context of {context}"
+    return Finding(what, worst, where)
+
+
+def _error(
+    q: torch.Tensor,
+    k: torch.Tensor,
+    v: torch.Tensor,
+    out: torch.Tensor,
+    group: int,
+    before: int,
+    window: int = 0,
+    softcap: float = 0.0,
+) -> float:
     """The largest difference as a part of 2^-7 of the values' largest: weights are rounded to bfloat16."""
     tokens, dim = len(q), k.shape[2]
     k, v = (part.repeat_interleave(group, dim=1) for part in (k, v))
     scores = torch.einsum("thd,chd->htc", q.double().view(tokens, -1, dim), k) * dim**-0.5
-    seen = torch.arange(len(k), device=k.device)[None] <= before + torch.arange(tokens, device=k.device)[:, None]
+    if softcap:
+        scores = softcap * (scores / softcap).tanh()
+    own, place = before + torch.arange(tokens, device=k.device)[:, None], torch.arange(len(k), device=k.device)[None]
+    seen = (place <= own) & (place > own - window if window else place >= 0)
     weights = scores.masked_fill(~seen, -torch.inf).softmax(-1)
     wanted = torch.einsum("htc,chd->thd", weights, v).flatten(1)
     return float((out.double() - wanted).abs().max() / (2.0**-7 * v.abs().max()))
+
+
+def bits(setup: Setup) -> Iterator[Finding]:
+    """A row alone, beside others whose parts fill the workspace, and as the last of a prompt's piece."""
+    new, contexts = setup.pick((130, [700, 3000, 6000]), (3, [9, 12, 20]))
+    for dtype in setup.pick(("bfloat16", "fp8"), ("bfloat16",)):
+        cache = Cache(setup, dtype, len(contexts), max(contexts))
+        heads, _, dim, _ = cache.sizes
+        q = setup.random(len(contexts) * new, heads * dim, dtype=torch.bfloat16)
+        found = torch.empty((3, len(contexts), heads * dim), device=setup.device)
+        together = torch.empty(q.shape, device=setup.device)
+        cache.attend([(new, context) for context in contexts], q, together)
+        lasts = torch.arange(len(contexts), device=setup.device) * new + new - 1
+        found[2] = together[lasts]
+        cache.attend([(1, context) for context in contexts], q[lasts], found[1])
+        for i, context in enumerate(contexts):
+            cache.attend([(1, context)], q[lasts[i : i + 1]], found[0, i : i + 1], first=i)
+        for name, place in (("alone and beside others", 0), ("beside others and in a prompt", 1)):
+            what = f"attention {dtype}, a row's bits {name}"
+            yield same_bits(setup, what, {len(contexts) - 1: found[place, :-1], len(contexts): found[place + 1]})
+
+
+def codes(setup: Setup) -> Found:
+    """Rows of codes that are not what a launch of their own makes of the rounded rows, by two."""
+    from albireo.backends.cuda.kernels.elementwise import elementwise
+    from albireo.dtypes import TOKEN, natural_stride
+
+    batch = setup.pick([(1, 900), (130, 1200), (1, 6000)], [(1, 7), (3, 6)])
+    cache = Cache(setup, "bfloat16", len(batch), max(context for _, context in batch))
+    heads, _, dim, _ = cache.sizes
+    q = setup.random(sum(new for new, _ in batch), heads * dim, dtype=torch.bfloat16)
+    plain, (tokens, cols) = torch.empty_like(q), q.shape
+    found, wanted = (
+        torch.zeros((tokens, -(-natural_stride(TOKEN, cols) // 64) * 64), dtype=torch.uint8, device=q.device)
+        for _ in range(2)
+    )
+    cache.attend(batch, q, plain)
+    elementwise("cast", plain, None, wanted, cols)
+    cache.attend(batch, q, found, rows=torch.empty_like(q))
+    yield "attention to codes", 2.0 * float((found != wanted).any(1).sum())
 
 
 def copies(setup: Setup) -> Found:
@@ -119,4 +203,9 @@ def copies(setup: Setup) -> Found:
     yield "swap_blocks", 0.0 if torch.equal(kv.numbers, wanted) else float("inf")
 
 
-CHECKS = {"attention": attention, "copies": copies}
+CHECKS: dict[str, Check] = {
+    "attention": numbers,
+    "attention's bits": bits,
+    "attention to codes": codes,
+    "copies": copies,
+}

@@ -4,21 +4,31 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from functools import partial
+from typing import Any
 
 import torch
+from checks import Check, Finding, same_bits, worst
 from inputs import activations, numbers_of
 from model import fill_matrix
 from setup import Setup
 
-#: Every form of weight that a kernel reads.
-TYPES = ("float32", "bfloat16", "float16", "fp8", "fp8.g128", "int8", "int4.g128", "int4p.g64", "int8.g64.affine")
-#: Those that are multiplied with another type, too.
+#: Forms of weight that a layer of production is not made of, or not alone.
+TYPES = ("float32", "bfloat16", "float16", "fp8.g128", "int8", "int4.g128", "int4p.g64", "int8.g64.affine")
+#: Those that are multiplied with another type, too, or with that alone.
 OTHERS = dict.fromkeys(("int4.g32", "int4.g64", "int4.g128"), "bfloat16") | dict.fromkeys(
     ("fp8", "fp8.g128"), "fp8.token"
 )
+#: Each width of a tile of few tokens; then of many: two, split and not, and where sums are kept in memory.
+TOKENS = (1, 8, 16, 17, 33, 64, 65, 129, 200, 257, 2049)
 
 
-def linear_of(dtype: str, kind: str | None, setup: Setup) -> Iterator[tuple[str, float]]:
+def unit_of(x: torch.Tensor, cols: int) -> float:
+    """What a sum may be off by, as a part of its terms' sizes: float32 sums; Hopper's of e4m3 have 14 bits."""
+    return 2.0**-11 if x.dtype == torch.float8_e4m3fn else 2.0**-24 * cols**0.5 * 4
+
+
+def linear_of(dtype: str, kind: str | None, setup: Setup) -> Iterator[Finding]:
+    """kind: of x, where that is not the encoding's own."""
     from albireo.backends.cuda.encoded_matrix import empty_matrix
     from albireo.backends.cuda.linear import linear, workspace_size
 
@@ -29,55 +39,134 @@ def linear_of(dtype: str, kind: str | None, setup: Setup) -> Iterator[tuple[str,
     fill_matrix(matrix, setup, 1)
     space = torch.zeros(workspace_size(dtype, rows, cols), dtype=torch.uint8, device=setup.device)
     numbers = numbers_of(matrix)
-    tokens = setup.pick((1, 17, 64, 100, 200, 600), (2,))
+    tokens = setup.pick(TOKENS if kind == "fp8.token" else (1, 17, 64, 200), (2,))
     x, values = activations(setup, dtype, tokens[-1], cols, kind)
     name = f"linear {dtype}{f' by {kind}' if kind else ''}"
+    wanted, sizes = values @ numbers.T, values.abs() @ numbers.abs().T
     found = {}
     for count in tokens:
-        out = torch.empty((count, rows), device=setup.device)
-        linear(x[:count], matrix, out, workspace=space)
-        wanted = values[:count] @ numbers.T
-        # float32 sums, and fp8 weights rounded to bfloat16 with their scales
-        unit = 2.0**-8 if dtype.startswith("fp8") else 2.0**-24 * cols**0.5 * 4
-        allowed = unit * (values[:count].abs() @ numbers.abs().T)
-        found[count] = out
-        yield f"{name}, {count} tokens", float(((out.double() - wanted).abs() / allowed).max())
-    same = all(torch.equal(out[0], found[tokens[-1]][0]) for out in found.values())
-    yield f"{name}, a row's bits in all of them", 0.0 if same else float("inf")
+        found[count] = torch.empty((count, rows), device=setup.device)
+        linear(x[:count], matrix, found[count], workspace=space)
+        yield worst(f"{name}, {count} tokens", found[count], wanted[:count], unit_of(x, cols) * sizes[:count])
+    yield same_bits(setup, f"{name}, a row's bits in all of them", found)
 
 
-def norms_inside(setup: Setup) -> Iterator[tuple[str, float]]:
-    """A linear that leaves what a norm is made of, and one that divides by it, against both done apart."""
+def layer_of(dtype: str, setup: Setup) -> Iterator[Finding]:
+    """The four linears of a layer as production has them: norms inside, residuals, the activation; x is bfloat16.
+
+    Output, gate and up, down, then q, k and v of the next layer: each reads what the one before it left.
+    """
     from albireo.backends.cuda.encoded_matrix import empty_matrix
-    from albireo.backends.cuda.kernels.parts.row_squares import RowParts, RowSquares
     from albireo.backends.cuda.linear import linear, workspace_size
 
-    size = setup.pick(4096, 128)
-    matrix = empty_matrix("bfloat16", size, size, setup.device)
+    width, inner, heads = setup.pick((4096, 14336, 6144), (128, 64, 96))
+    shapes = {"o": (width, width), "gate_up": (2 * inner, width), "down": (width, inner), "qkv": (heads, width)}
+    matrices = {name: empty_matrix(dtype, *shape, setup.device) for name, shape in shapes.items()}
+    for seed, matrix in enumerate(matrices.values()):
+        fill_matrix(matrix, setup, seed)
+    size = max(workspace_size(dtype, *shape) for shape in shapes.values())
+    space = torch.zeros(size, dtype=torch.uint8, device=setup.device)
+    gain, counts = 1 + 0.1 * setup.random(width), setup.pick(TOKENS, (2, 70))
+    x, residual = setup.random(counts[-1], width, dtype=torch.bfloat16), setup.random(counts[-1], width, seed=2)
+    found: dict[str, dict[int, torch.Tensor]] = {name: {} for name in (*shapes, "o, scaled", "down, scaled")}
+    for count in counts:
+        row, parts, read = _norm_room(setup, gain, count)
+        linear(x[:count], matrices["o"], row, residual=residual[:count], workspace=space, parts_out=parts)
+        gated = torch.empty((count, inner), dtype=torch.bfloat16, device=setup.device)
+        linear(parts.scaled, matrices["gate_up"], gated, act="silu_mul", workspace=space, squares=read)
+        last, last_parts, last_read = _norm_room(setup, gain, count)
+        linear(gated, matrices["down"], last, residual=row, workspace=space, parts_out=last_parts)
+        qkv = torch.empty((count, heads), device=setup.device)
+        linear(last_parts.scaled, matrices["qkv"], qkv, workspace=space, squares=last_read)
+        outs = (row, gated, last, qkv, parts.scaled, last_parts.scaled)
+        for name, out in zip(found, outs, strict=True):
+            found[name][count] = out
+    yield from _numbers(dtype, matrices, {name: outs[counts[-1]] for name, outs in found.items()}, x, residual, gain)
+    for name, outs in found.items():
+        yield same_bits(setup, f"layer of {dtype}: {name}, bits", outs)
+
+
+def _norm_room(setup: Setup, gain: torch.Tensor, count: int) -> tuple[torch.Tensor, Any, Any]:
+    from albireo.backends.cuda.kernels.parts.row_squares import RowParts, RowSquares
+
+    width = len(gain)
+    row = torch.empty((count, width), device=setup.device)
+    squares = torch.empty((count, -(-width // 64)), device=setup.device)
+    scaled = torch.empty((count, width), dtype=torch.bfloat16, device=setup.device)
+    factors = torch.empty(count, device=setup.device)
+    return row, RowParts(gain, scaled, squares), RowSquares(squares, factors, 1e-5, width)
+
+
+def _numbers(
+    dtype: str,
+    matrices: dict[str, Any],
+    outs: dict[str, torch.Tensor],
+    x: torch.Tensor,
+    residual: torch.Tensor,
+    gain: torch.Tensor,
+) -> Iterator[Finding]:
+    """Each linear by what the one before it gave, so that errors do not add up."""
+
+    def product(name: str, x: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        numbers = numbers_of(matrices[name])
+        return x.double() @ numbers.T, unit_of(x, numbers.shape[1]) * (x.double().abs() @ numbers.abs().T)
+
+    def summed(name: str, x: torch.Tensor, more: torch.Tensor) -> Iterator[Finding]:
+        wanted, allowed = product(name, x)
+        wanted += more
+        yield worst(f"layer of {dtype}: {name}", outs[name], wanted, allowed + 2.0**-22 * wanted.abs())
+        scaled = (outs[name] * gain).double()
+        yield worst(f"layer of {dtype}: {name}, scaled", outs[f"{name}, scaled"], scaled, 2.0**-8 * scaled.abs())
+
+    def divided(name: str, x: torch.Tensor, row: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        wanted, allowed = product(name, x)
+        root = (row.double().square().mean(1, keepdim=True) + 1e-5).sqrt()
+        wanted /= root
+        return wanted, allowed / root + 2.0**-20 * wanted.abs()
+
+    yield from summed("o", x, residual)
+    wanted, allowed = (
+        part.view(len(x), -1, 2, 32).transpose(1, 2).flatten(2)
+        for part in divided("gate_up", outs["o, scaled"], outs["o"])
+    )
+    gate, up = wanted[:, 0], wanted[:, 1]
+    silu = torch.nn.functional.silu(gate)
+    off = 1.1 * allowed[:, 0] * (up.abs() + allowed[:, 1]) + silu.abs() * allowed[:, 1]
+    yield worst(f"layer of {dtype}: gate_up", outs["gate_up"], silu * up, off + 2.0**-7 * (silu * up).abs())
+    yield from summed("down", outs["gate_up"], outs["o"])
+    yield worst(f"layer of {dtype}: qkv", outs["qkv"], *divided("qkv", outs["down, scaled"], outs["down"]))
+
+
+def plans_of(dtype: str, setup: Setup) -> Iterator[Finding]:
+    """Down, in every way that its sums can be cut, by TMA and without: the bits of the plan that is taken."""
+    from albireo.backends.cuda.encoded_matrix import empty_matrix
+    from albireo.backends.cuda.kernels.matmul import matmul
+    from albireo.backends.cuda.matmul_plan import MEMORY, REGISTERS, SPLIT, Plan, plan_for
+
+    rows, cols = setup.pick((4096, 14336), (64, 1024))
+    matrix = empty_matrix(dtype, rows, cols, setup.device)
     fill_matrix(matrix, setup, 1)
-    space = torch.zeros(workspace_size("bfloat16", size, size), dtype=torch.uint8, device=setup.device)
-    gain = 1 + 0.1 * setup.random(size)
-    tokens = setup.pick((1, 64, 200), (2,))
-    x, residual = setup.random(tokens[-1], size, dtype=torch.bfloat16), setup.random(tokens[-1], size, seed=2)
-    found = {}
-    for count in tokens:
-        row, out = torch.empty((count, size), device=setup.device), torch.empty((count, size), device=setup.device)
-        squares = torch.empty((count, -(-size // 64)), device=setup.device)
-        parts = RowParts(gain, torch.empty_like(x[:count]), squares)
-        linear(x[:count], matrix, row, residual=residual[:count], workspace=space, parts_out=parts)
-        read = RowSquares(squares, torch.empty(count, device=setup.device), 1e-5, size)
-        linear(parts.scaled, matrix, out, workspace=space, squares=read)
-        normed = (row * gain).bfloat16().double() / (row.double().square().mean(1, keepdim=True) + 1e-5).sqrt()
-        allowed = 2.0**-24 * size**0.5 * 8 * (normed.abs() @ matrix.codes.double().abs().T)
-        found[count] = out
-        yield (
-            f"norms inside linears, {count} tokens",
-            float(((out - normed @ matrix.codes.double().T) / allowed).abs().max()),
-        )
-    same = all(torch.equal(out[0], found[tokens[-1]][0]) for out in found.values())
-    yield "norms inside linears, a row's bits in all of them", 0.0 if same else float("inf")
+    space = torch.zeros(setup.pick(64 << 20, 4 << 20), dtype=torch.uint8, device=setup.device)
+    names = {REGISTERS: "registers", MEMORY: "memory", SPLIT: "split"}
+    for tokens in setup.pick((200, 2049), (70,)):
+        x = setup.random(tokens, cols, dtype=torch.bfloat16)
+        taken = plan_for(tokens, rows, cols, dtype, False, True, setup.chip)
+        narrow = plan_for(100, rows, cols, dtype, False, False, setup.chip).tile
+        plans = [(Plan(narrow, REGISTERS), True), (Plan(taken.tile, MEMORY), True), (taken, False)]
+        plans += [(Plan(taken.tile, SPLIT), True)] if tokens <= 256 else []
+        first = torch.empty((tokens, rows), device=setup.device)
+        matmul(x, matrix, first, rows, workspace=space)
+        for plan, use_tma in plans[: setup.pick(4, 2)]:
+            out = torch.empty_like(first)
+            matmul(x, matrix, out, rows, plan=plan, workspace=space, use_tma=use_tma)
+            what = f"{names[plan.mode]}, {plan.tile.rows} x {plan.tile.tokens}{'' if use_tma else ', cp.async'}"
+            yield same_bits(setup, f"down of {dtype}, {tokens} tokens: {what}", {tokens - 1: out[:-1], tokens: first})
 
 
-CHECKS = {f"linear {dtype}": partial(linear_of, dtype, None) for dtype in TYPES}
+def checks_of(dtype: str) -> dict[str, Check]:
+    """Of a type of weight that layers of production are made of, with bfloat16 activations."""
+    return {f"layer of {dtype}": partial(layer_of, dtype), f"plans of {dtype}": partial(plans_of, dtype)}
+
+
+CHECKS: dict[str, Check] = {f"linear {dtype}": partial(linear_of, dtype, None) for dtype in TYPES}
 CHECKS |= {f"linear {dtype} by {kind}": partial(linear_of, dtype, kind) for dtype, kind in OTHERS.items()}
-CHECKS |= {"norms inside linears": norms_inside}

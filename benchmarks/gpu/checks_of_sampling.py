@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import numpy as np
 import torch
+from checks import Check, Finding
 from inputs import staged_tasks
 from setup import Setup
 
@@ -29,41 +30,99 @@ def best(setup: Setup) -> Found:
     yield "top", 0.0 if torch.equal(ids.long(), wanted) else float("inf")
 
 
-def tokens(setup: Setup) -> Found:
-    """As many tokens as differ from the host's; none should."""
-    from albireo.backends.cuda.kernels.sample import sample
-    from albireo.backends.cuda.sampling import SampleWorkspace
+def tokens(setup: Setup) -> Iterator[Finding]:
+    """As many tokens as differ from the host's; none should. Alone, 64 and 256 at once."""
+    vocab = setup.pick(128_256, 300)
+    normal, noise = (setup.random(setup.pick(256, 4), vocab, seed=seed) for seed in (0, 1))
+    kinds = list(_KINDS.values())
+    yield _drawn(setup, "normal", normal * 3, _tasks(setup, kinds, setup.pick(256, 4)))
+    # many of the best are equal: top-k and top-p end among them
+    ties = (normal[: setup.pick(64, 3)] * 2).round() / 2
+    yield _drawn(setup, "ties", ties, _tasks(setup, [*_TRUNCATING, {"temperature": 0.0}], len(ties)))
+    # top-p keeps more than candidates have room for
+    flat = noise[: setup.pick(64, 3)] * 0.3
+    yield _drawn(setup, "flat", flat, _tasks(setup, _TRUNCATING, len(flat)))
+    for i, (name, kind) in enumerate(_KINDS.items()):
+        yield _drawn(setup, name, normal[i % len(normal)][None] * 3, _tasks(setup, [kind], 1))
+    for kind in _TRUNCATING[: setup.pick(3, 1)]:
+        yield _drawn(setup, f"ties, {kind}", ties[:1], _tasks(setup, [kind], 1))
+
+
+#: What a row may ask for.
+_KINDS: dict[str, dict[str, Any]] = {
+    "all": {},
+    "greedy": {"temperature": 0.0},
+    "top-k": {"top_k": 50},
+    "top-p": {"top_p": 0.9},
+    "min-p": {"min_p": 0.05, "temperature": 1.5},
+    "top-k, top-p": {"top_k": 200, "top_p": 0.95, "temperature": 0.7},
+    "penalties": {"repetition_penalty": 1.2, "presence_penalty": 0.5, "frequency_penalty": 0.3, "temperature": 0.8},
+    "allowed": {"allowed_token_ids": list(range(0, 300, 5)), "logit_bias": {10: 5.0}, "top_p": 0.8},
+    "large top-k": {"top_k": 3000, "top_p": 0.99},
+}
+_TRUNCATING: list[dict[str, Any]] = [
+    {"top_p": 0.9},
+    {"top_k": 40},
+    {"top_k": 100, "top_p": 0.8},
+    {"top_p": 0.999},
+    {"top_k": 2000, "top_p": 0.5, "min_p": 0.01},
+]
+
+
+def _tasks(setup: Setup, kinds: Sequence[dict[str, Any]], num: int) -> list[Any]:
     from albireo.params import SamplingParams
-    from albireo.sampling.sampler import Sampler
     from albireo.step import SampleTask
 
-    vocab = setup.pick(128_256, 300)
-    kinds: list[dict[str, Any]] = [
-        {},
-        {"temperature": 0.0},
-        {"top_k": 50},
-        {"top_p": 0.9},
-        {"min_p": 0.05, "temperature": 1.5},
-        {"top_k": 200, "top_p": 0.95, "temperature": 0.7},
-        {"repetition_penalty": 1.2, "presence_penalty": 0.5, "frequency_penalty": 0.3, "temperature": 0.8},
-        {"allowed_token_ids": list(range(0, vocab, 5)), "logit_bias": {10: 5.0}, "top_p": 0.8},
-    ]
-    num = setup.pick(160, 8)
     rng = np.random.default_rng(1)
-    logits = (setup.random(num, vocab) * 3).contiguous()
-    tasks = [
-        SampleTask(
-            i, SamplingParams(**kinds[i % len(kinds)]), i, rng.integers(0, vocab, 50).tolist(), list(range(i % 40))
-        )
+    most = setup.pick(128_256, 300)
+    return [
+        SampleTask(i, SamplingParams(**kinds[i % len(kinds)]), i, rng.integers(0, most, 50).tolist(), [*range(i % 40)])
         for i in range(num)
     ]
+
+
+def _drawn(setup: Setup, name: str, logits: torch.Tensor, tasks: list[Any]) -> Finding:
+    from albireo.backends.cuda.kernels.sample import sample
+    from albireo.backends.cuda.sampling import SampleWorkspace
+    from albireo.sampling.sampler import Sampler
+
+    logits, (num, vocab) = logits.contiguous(), logits.shape
     out = torch.empty(num, dtype=torch.int32, device=setup.device)
     space = SampleWorkspace.allocate(num, vocab, setup.device)
     tensors, arrays = staged_tasks(setup, tasks, vocab)
     sample(logits, tensors, space, out, arrays.changes, arrays.truncates)
     host = Sampler(vocab).sample(logits.cpu().numpy(), tasks, range(num))
-    differ = sum(ours != theirs.token_id for ours, theirs in zip(out.tolist(), host, strict=True))
-    yield f"sample, of {num} tokens", float(10 * differ)
+    wrong = [
+        f"row {i} {_asked(task.params)}: {ours} instead of {theirs.token_id}"
+        for i, (task, ours, theirs) in enumerate(zip(tasks, out.tolist(), host, strict=True))
+        if ours != theirs.token_id
+    ]
+    return Finding(f"sample {name}, {num} rows", float(10 * len(wrong)), f"{len(wrong)} differ; {'; '.join(wrong[:3])}")
+
+
+def _asked(params: Any) -> str:
+    names = ("temperature", "top_k", "top_p", "min_p")
+    return ", ".join(f"{name}={getattr(params, name)}" for name in names)
+
+
+def fed(setup: Setup) -> Found:
+    """Tokens of the step before become this one's; the best of a row is taken for a task."""
+    from albireo.backends.cuda.kernels.feed_drawn import feed_drawn
+    from albireo.backends.cuda.kernels.take_best import take_best
+
+    def ints(values: list[int]) -> torch.Tensor:
+        return torch.tensor(values, dtype=torch.int32, device=setup.device)
+
+    num = setup.pick(300, 5)
+    token_ids = ints(list(range(100, 100 + num)))
+    sources, drawn = ints([(7 * i) % num if i % 3 else -1 for i in range(num)]), ints([i + 5 for i in range(num)])
+    wanted = torch.where(sources >= 0, drawn[sources.clamp(min=0).long()], token_ids)
+    feed_drawn(token_ids, sources, drawn)
+    yield "feed_drawn", 0.0 if torch.equal(token_ids, wanted) else float("inf")
+    ids, values = ints([[3 * i, 1] for i in range(num)]), setup.random(num, 2)  # type: ignore[arg-type]
+    rows, out = ints(list(range(num - 1, -1, -1))), ints([-7] * num)
+    take_best(ids, values, rows, out)
+    yield "take_best", 0.0 if torch.equal(out, ids[rows.long(), 0]) else float("inf")
 
 
 def log_probabilities(setup: Setup) -> Found:
@@ -109,4 +168,10 @@ def drafts(setup: Setup) -> Found:
     yield "spec_verify", 0.0 if tokens.tolist() == wanted and num.tolist() == [4, 2, 2] else float("inf")
 
 
-CHECKS = {"best": best, "tokens": tokens, "log_probabilities": log_probabilities, "drafts": drafts}
+CHECKS: dict[str, Check] = {
+    "best": best,
+    "tokens": tokens,
+    "fed": fed,
+    "log_probabilities": log_probabilities,
+    "drafts": drafts,
+}

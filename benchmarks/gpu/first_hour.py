@@ -1,13 +1,25 @@
 """The question: does the CUDA backend compute the right numbers on this GPU, and how fast?
 
-    python benchmarks/gpu/first_hour.py [--out FILE] [--parts decode,attention] [--seconds 590]
+    python benchmarks/gpu/first_hour.py --call numbers --out numbers.json
+    python benchmarks/gpu/first_hour.py --call engine --out engine.json
+    python benchmarks/gpu/first_hour.py --call constants --out constants.json
+    python benchmarks/gpu/first_hour.py [--parts decode,attention] [--seconds 590] [--out FILE]
     python benchmarks/gpu/first_hour.py --dry-run
 
-Under ten minutes on one GPU, with nothing downloaded: weights are random numbers made on the device. Needs torch,
-Triton and numpy; albireo need be neither installed nor built. Each part (parts/) runs in a process of its own with a
-limit, so that a fault of one, or of the GPU, is not the end of the others. Prints a table last; all of it is in a JSON
-file, which is written again after each part. --dry-run runs every part with tiny shapes on the CPU, in Triton's
-interpreter.
+Three calls of under ten minutes each on one GPU, in the order of what is to be known first. With nothing downloaded:
+weights are random numbers made on the device. Needs torch, Triton and numpy; albireo need be neither installed nor
+built (busy's server needs uvicorn, starlette, msgspec and prometheus_client, and is left out where one is missing).
+
+- numbers: is everything right? Every kernel against torch in float64, requests against numpy and against themselves,
+  swapping. Then how fast: ceilings, decode, prefill, attention, drawing, recording.
+- engine: throughput through the scheduler beside TensorRT-LLM's table, how busy the GPU is while a server streams, and
+  transformers on the same GPU.
+- constants: what stands in the code as a guess; each line `verdict` says where, the best value, the one now, the gain.
+
+Each part (parts/) runs in a process of its own with a limit, so that a fault of one, or of the GPU, is not the end of
+the others; parts that only check numbers run side by side. Prints a table; its last lines are the verdicts, then all
+that is wrong, with the worst element. All of it is in the JSON file, which is written again after each part. --dry-run
+runs every part with tiny shapes on the CPU, in Triton's interpreter.
 """
 
 from __future__ import annotations
@@ -20,8 +32,11 @@ import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict
 from datetime import UTC, datetime
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -29,7 +44,7 @@ HERE = Path(__file__).resolve().parent
 ROOT = HERE.parents[1]
 sys.path[:0] = [str(HERE), str(ROOT / "src")]
 
-from parts import PARTS  # noqa: E402 - the path comes first
+from parts import CALLS, PARTS  # noqa: E402 - the path comes first
 from report import PartResult, Row, table, write  # noqa: E402
 
 OUT = HERE.parent / "results" / "gpu_first_hour.json"
@@ -38,7 +53,9 @@ OUT = HERE.parent / "results" / "gpu_first_hour.json"
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--out", type=Path, default=OUT, help="file of results")
-    parser.add_argument("--parts", default=",".join(PARTS), help="of " + ", ".join(PARTS))
+    asked = parser.add_mutually_exclusive_group()
+    asked.add_argument("--call", choices=CALLS, help="the parts of one of the three calls")
+    asked.add_argument("--parts", default=",".join(PARTS), help="of " + ", ".join(PARTS))
     parser.add_argument("--seconds", type=float, default=590.0, help="for all of it")
     parser.add_argument("--dry-run", action="store_true", help="tiny shapes on the CPU, in this process")
     parser.add_argument("--rows", type=Path, help=argparse.SUPPRESS)  # one part, in a process of its own
@@ -53,27 +70,32 @@ def main() -> int:
         return _child(names[0], args.rows, args.seconds)
     if not args.dry_run and not _has_gpu():
         parser.error("torch finds no GPU; --dry-run runs all parts on the CPU")
-    return _parent(names, args.out, args.seconds, args.dry_run)
+    return _parent(CALLS[args.call] if args.call else [(name,) for name in names], args.out, args.seconds, args.dry_run)
 
 
-def _parent(names: list[str], out: Path, seconds: float, is_dry: bool) -> int:
+def _parent(groups: Sequence[Sequence[str]], out: Path, seconds: float, is_dry: bool) -> int:
     start = time.monotonic()
     results: list[PartResult] = []
     facts: dict[str, Any] = {"date": datetime.now(UTC).isoformat(timespec="seconds"), "is_dry": is_dry}
     planned = 0.0
-    for name in names:
+    for group in groups:
         # what parts before it left of their time is there for the later ones
-        planned += PARTS[name]
+        planned += max(PARTS[name] for name in group)
         limit = start + min(planned, seconds) - time.monotonic()
         if limit < 5 and not is_dry:
-            results.append(PartResult(name, "late", 0.0, "no time was left"))
+            results += [PartResult(name, "late", 0.0, "no time was left") for name in group]
         else:
-            print(f"{name} ...", flush=True)
-            results.append(_here(name) if is_dry else _apart(name, limit))
+            print(f"{', '.join(group)} ...", flush=True)
+            results += [_here(name) for name in group] if is_dry else _beside(group, limit)
         facts["seconds"] = round(time.monotonic() - start, 1)
         write(out, facts, results)
     print(table(results))
     return 0 if all(result.status in ("ok", "skipped") for result in results) else 1
+
+
+def _beside(group: Sequence[str], limit: float) -> list[PartResult]:
+    with ThreadPoolExecutor(len(group)) as threads:
+        return list(threads.map(partial(_apart, limit=limit), group))
 
 
 def _here(name: str) -> PartResult:

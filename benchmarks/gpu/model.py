@@ -42,7 +42,7 @@ _TINY = {
     "num_key_value_heads": 2,
     "max_position_embeddings": 512,
 }
-#: Weights in few bits -> the encoding they are computed in. fp8: with e4m3 activations where the GPU multiplies those.
+#: Weights in few bits -> the encoding they are held in; fp8 meets e4m3 activations where the GPU multiplies those.
 ENCODINGS = {"bf16": None, "fp8": "fp8", "fp8-a16": "fp8", "int8": "int8", "int4": "int4.g128"}
 BLOCK_SIZE = 16
 
@@ -55,8 +55,11 @@ def random_model(
     num_blocks: int,
     recorder: Recorder | None = None,
     layers: int | None = None,
+    kv_dtype: str | None = None,
+    reserve_bytes: int = 0,
+    num_host_blocks: int = 0,
 ) -> CudaModel:
-    """weights: one of ENCODINGS. maxima: of T, R and G."""
+    """weights: one of ENCODINGS. maxima: of T, R and G. The others are those of CudaModel."""
     from albireo.backends.cuda.catalog import CudaCatalog
     from albireo.backends.cuda.constants import rope_constant
     from albireo.backends.cuda.encoded_matrix import empty_matrix
@@ -73,8 +76,14 @@ def random_model(
     encoding = ENCODINGS[weights]
     if encoding is not None:
         choose_precision.run(graph, lambda name, is_head: None if is_head else encoding, weights == "fp8-a16")
-    catalog = CudaCatalog(setup.chip.capability)
-    program = compile_graph(graph, catalog, maxima=maxima, block_size=BLOCK_SIZE, max_positions=max_positions)
+    program = compile_graph(
+        graph,
+        CudaCatalog(setup.chip.capability),
+        maxima=maxima,
+        block_size=BLOCK_SIZE,
+        max_positions=max_positions,
+        kv_dtype=kv_dtype,
+    )
     matrices, vectors = {}, {}
     for seed, (name, constant) in enumerate(program.constants.items()):
         definition = constant.definition
@@ -93,11 +102,19 @@ def random_model(
         num_blocks=num_blocks,
         max_positions=max_positions,
         device=setup.device,
+        reserve_bytes=reserve_bytes,
+        num_host_blocks=num_host_blocks,
         recorder=recorder,
     )
     # attention reads the cache whatever has been computed: numbers, not zeros
     fill_cache(setup, model._kv)
     return model
+
+
+def vocabulary(model: CudaModel) -> int:
+    """Tokens there are."""
+    constants = model.program.constants
+    return constants[next(iter(constants))].rows
 
 
 def fill_matrix(matrix: Any, setup: Setup, seed: int) -> None:

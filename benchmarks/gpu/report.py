@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -27,6 +27,25 @@ class Row:
     data: dict[str, Any] = field(default_factory=dict)
 
 
+def verdict(what: str, constant: str, now: str, seconds: Mapping[str, float]) -> Row:
+    """Which of several choices is the fastest, and how much of the time now it saves: what a person sets a constant by.
+
+    Args: constant: where it stands. now: the name of what is taken, which is among seconds.
+    """
+    best = min(seconds, key=lambda name: seconds[name])
+    gain = seconds[now] / seconds[best]
+    # a median of a few launches is not better than this
+    words = "leave it" if best == now or gain < 1.015 else f"set {constant}"
+    times = [f"{name} ({seconds[name] * 1e6:.1f} us)" for name in (best, now)]
+    note = f"best: {times[0]}, now: {times[1]}, gain {gain:.3f}; {words}"
+    data = {"best": best, "now": now, "seconds": dict(seconds)}
+    return Row(f"{VERDICT}{what}", gain, "x", note, data=data)
+
+
+#: Rows that begin so are told once more behind all others.
+VERDICT = "verdict: "
+
+
 @dataclass
 class PartResult:
     """status: ok, wrong (a row is not good), failed, skipped or late; reason: of the last three."""
@@ -38,6 +57,9 @@ class PartResult:
     rows: list[Row] = field(default_factory=list)
 
 
+_BAD = ("wrong after", "failed after", "late after")
+
+
 def write(path: Path, facts: dict[str, Any], results: Sequence[PartResult]) -> None:
     """All of it, again after each part, so that nothing is lost."""
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -45,7 +67,7 @@ def write(path: Path, facts: dict[str, Any], results: Sequence[PartResult]) -> N
 
 
 def table(results: Sequence[PartResult]) -> str:
-    """A line a row, and one for each part that has none or did not end well."""
+    """A line a row, and one for each part that has none or did not end well; last, verdicts and what is wrong again."""
     lines = [("part", "what", "value", "", "")]
     for result in results:
         if result.status != "ok" or not result.rows:
@@ -54,6 +76,8 @@ def table(results: Sequence[PartResult]) -> str:
             value = "" if row.value is None else f"{row.value:.4g}"
             mark = "" if row.is_good is not False else "WRONG "
             lines.append((result.name, row.name, value, row.unit, mark + row.note))
+    lines += [line for line in lines[1:] if line[1].startswith(VERDICT)]
+    lines += [line for line in lines[1:] if line[4].startswith("WRONG ") or line[1].startswith(_BAD)]
     widths = [max(len(line[i]) for line in lines) for i in range(4)]
     form = f"{{:<{widths[0]}}}  {{:<{widths[1]}}}  {{:>{widths[2]}}} {{:<{widths[3]}}}  {{}}"
     return "\n".join(form.format(*line).rstrip() for line in lines)

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import gc
 import statistics
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, TypeVar
 
@@ -18,6 +20,8 @@ T = TypeVar("T")
 
 #: Bytes a second that the memory of a GPU is sold with, by a part of its name.
 _BANDWIDTH = {"H200": 4.8e12, "H100 NVL": 3.9e12, "H100 PCIe": 2.0e12, "H100": 3.35e12, "A100-SXM4-80": 2.04e12}
+#: Kernels that are compiled at once.
+_COMPILING = 12
 #: More than any second-level cache.
 _FLUSH_BYTES = 256 << 20
 
@@ -49,6 +53,21 @@ class Setup:
         from albireo.backends.cuda.chip import chip_of
 
         return chip_of(self.device)
+
+    def warm(self, launches: Iterable[Callable[[], object]]) -> None:
+        """Launch each once, several at a time, so that they compile beside each other; what cannot is met again."""
+        if self.is_dry:
+            return
+        with ThreadPoolExecutor(_COMPILING) as pool:
+            for one in [pool.submit(launch) for launch in launches]:
+                one.exception()
+        torch.cuda.synchronize()
+
+    def release(self) -> None:
+        """Give back what nobody holds any more."""
+        gc.collect()
+        if not self.is_dry:
+            torch.cuda.empty_cache()
 
     def random(self, *shape: int, dtype: torch.dtype = torch.float32, seed: int = 0) -> torch.Tensor:
         """Of a normal distribution; never zeros, of which a GPU multiplies more in a second than of other numbers."""

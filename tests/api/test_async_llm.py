@@ -366,8 +366,8 @@ def test_an_engine_nobody_holds_ends_its_thread(house: Any, monkeypatch: pytest.
     threads: list[threading.Thread] = []
     start = EngineThread.__init__
 
-    def noting(self: EngineThread, driver: Any) -> None:
-        start(self, driver)
+    def noting(self: EngineThread, *given: Any) -> None:
+        start(self, *given)
         threads.append(self._thread)
 
     monkeypatch.setattr(EngineThread, "__init__", noting)

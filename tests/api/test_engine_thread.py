@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import threading
+import time
+from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -72,6 +74,46 @@ def test_commands_are_obeyed_in_order(house: Any) -> None:
         thread.stop()
 
     asyncio.run(main())
+
+
+def test_without_requests_it_prepares_piece_by_piece_and_a_request_waits_for_one(house: Any) -> None:
+    done: list[str] = []
+    pieces, begun, gate = iter([True, True, True, False]), threading.Event(), threading.Event()
+
+    def prepare() -> bool:
+        done.append("piece")
+        begun.set()
+        gate.wait()
+        return next(pieces, False)
+
+    house.toy.on_step = lambda plan: done.append("step")
+
+    async def main() -> None:
+        loaded = house.loaded()
+        thread = EngineThread(Driver(loaded.settings, loaded.execute, loaded.tokenizer), prepare)
+        begun.wait()
+        first = stream(house, "a")
+        thread.add(first)
+        gate.set()
+        assert (await end_of(first)).outputs[0].finish_reason == "length"
+        second = stream(house, "b")
+        await asyncio.to_thread(wait_for, lambda: done[-3:] == ["piece"] * 3)
+        thread.add(second)
+        assert (await end_of(second)).outputs[0].finish_reason == "length"
+        await asyncio.to_thread(wait_for, lambda: done[-1] == "piece")
+        thread.stop()
+
+    asyncio.run(main())
+    # three are left after the first request; after the second it asks once more, and then no more
+    assert done == ["piece", *["step"] * 4, *["piece"] * 3, *["step"] * 4, "piece"]
+
+
+def wait_for(is_there: Callable[[], bool]) -> None:
+    for _ in range(6000):
+        if is_there():
+            return
+        time.sleep(0.01)
+    raise AssertionError("it did not come")
 
 
 def test_what_was_added_before_the_stop_is_aborted(house: Any) -> None:

@@ -7,7 +7,7 @@ host memory for those that are preempted: blocks of the model that the engine do
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from itertools import count
 
@@ -53,6 +53,7 @@ class Deferred:
     num_submitted: int = 0
     num_begun: int = 0
     num_told: int = 0
+    num_recorded: int = 0
     drawn: NDArray[np.int32] = field(default_factory=lambda: np.zeros(0, np.int32))
 
     def run(self, inputs: StepInputs) -> StepOutputs:
@@ -98,6 +99,12 @@ class Deferred:
         self.num_told += len(told) + sum(each is not None for each in logprobs)
         found = np.array(tokens, np.int32)
         return Ticket(self.num_begun, DrawnTokens(found, bool((found >= 0).all()), logprobs, told))
+
+    def record_next(self) -> bool:
+        self.num_begun += 5
+        self.drawn = np.full(64, 3, np.int32)
+        self.num_recorded += 1
+        return True
 
     def collect(self, ticket: Ticket) -> DrawnTokens:
         assert self.num_begun - ticket.serial <= 2, "what it holds was overwritten"
@@ -156,8 +163,8 @@ def asks(seed: int, num: int = 14) -> list[Ask]:
 Served = dict[tuple[int, int], list[int | TokenLogprobs]]
 
 
-def serve(engine: Engine, requests: list[Ask]) -> Served:
-    """By request and continuation; of a request that was given up those it had by then."""
+def serve(engine: Engine, requests: list[Ask], between: Callable[[], object] = lambda: None) -> Served:
+    """By request and continuation; of a request that was given up those it had by then. between: steps."""
     tokens: Served = {(i, index): [] for i, ask in enumerate(requests) for index in range(-1, ask.params.n)}
     for step in count():
         for i, ask in enumerate(requests):
@@ -170,6 +177,7 @@ def serve(engine: Engine, requests: list[Ask]) -> Served:
             tokens[int(update.request_id), update.index] += update.logprobs or []
             tokens[int(update.request_id), -1] = list(update.progress.prompt_logprobs or [])
         engine.check_invariants()
+        between()
         if step > 60 and not engine.has_work():
             return tokens
     raise AssertionError("not reached")
@@ -223,6 +231,17 @@ def test_more_log_probabilities_than_the_device_finds_come_from_the_host(loaded:
     requests = [Ask([5, 6, 7], many, 0), Ask([8, 9], SamplingParams(temperature=0, max_tokens=4, ignore_eos=True), 0)]
     assert serve(engine, requests) == serve(plain, requests)
     assert device.num_told == 0
+
+
+def test_what_is_prepared_between_steps_is_seen_by_none(loaded: Loaded) -> None:
+    """It leaves nothing of what was in flight; the engine prepares where there are no requests, which is less."""
+    device = Deferred(loaded.model)
+    plain, engine, runner = engines(loaded, 200, device)
+    requests = [replace(ask, leaves=-1) for ask in asks(3)]
+    rng = np.random.default_rng(1)
+    wanted = serve(plain, requests)
+    assert serve(engine, requests, lambda: rng.integers(4) or runner.prepare()) == wanted
+    assert device.num_recorded > 5 and runner.num_found > 20
 
 
 def test_a_damaged_row_ends_its_request_and_no_other(loaded: Loaded) -> None:

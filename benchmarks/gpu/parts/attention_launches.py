@@ -5,32 +5,67 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Any
 
-from report import Row
+from report import Row, verdict
 from setup import Setup, attempt
 
 from parts.attention import measure
 
 
 def run(setup: Setup) -> Iterator[Row]:
-    from albireo.backends.cuda.attention_plan import SPLIT, Launch
+    import albireo.backends.cuda.kernels.attention  # noqa: F401 - where it is missing the part is skipped
 
-    wide = (Launch(8, 4, 2, 128), Launch(4, 4, 3, 168), Launch(4, 4, 2), Launch(4, 3, 3, 168))
-    tried: list[tuple[str, dict[str, Any]]] = []
-    for dtype in ("fp8", "bfloat16", "int8"):
-        # three programs of four stages of bfloat16 are more than the memory there is
-        launches = [each for each in wide if dtype != "bfloat16" or each.programs * each.stages < 12]
-        tried += [(dtype, {"launch": launch}) for launch in launches]
-    tried += [("bfloat16", {"split": split}) for split in (SPLIT // 2, SPLIT * 2)]
-    shapes = setup.pick(((1, 32768), (64, 2048)), ((2, 70),))
-    for dtype, options in setup.pick(tried, tried[:1]):
-        if setup.seconds_left > 5:
-            args = (setup, dtype, options, shapes)
-            yield from attempt(f"{dtype} {options}", lambda args=args: _all(*args))
+    shapes = setup.pick(((1, 32768), (64, 2048), (256, 1024)), ((2, 70),))
+    for dtype in setup.pick(("fp8", "bfloat16", "int8"), ("bfloat16",)):
+        for sequences, context in shapes:
+            if setup.seconds_left > 5:
+                args = (setup, dtype, sequences, context)
+                yield from attempt(f"{dtype} {sequences} x {context}", lambda args=args: _launches(*args))
+                yield from attempt(f"{dtype} {sequences} x {context}, splits", lambda args=args: _splits(*args))
 
 
-def _all(setup: Setup, dtype: str, options: dict[str, Any], shapes: tuple[tuple[int, int], ...]) -> Iterator[Row]:
-    what = ", ".join(f"{value}" if name == "launch" else f"{name} {value}" for name, value in options.items())
-    for sequences, context in shapes:
-        read, seconds, _ = measure(setup, dtype, sequences, context, **options)
+def _launches(setup: Setup, dtype: str, sequences: int, context: int) -> Iterator[Row]:
+    """By how programs of a decoding step are made."""
+    from albireo.backends.cuda.attention_plan import AttentionShape, Launch, launch_of
+
+    heads = setup.pick((32, 8, 128), (4, 2, 16))
+    now = launch_of(AttentionShape(*heads, context, 0, "bfloat16", dtype, setup.chip), 16)
+    tried = (now, Launch(8, 4, 2, 128), Launch(4, 4, 3, 168), Launch(4, 4, 2), Launch(4, 3, 3, 168))
+    # three programs of four stages of bfloat16 are more than the memory there is
+    fits = [each for each in tried if dtype != "bfloat16" or each.programs * each.stages < 12]
+    options = {_text(launch): {"launch": launch} for launch in fits}
+    yield from _tried(setup, dtype, sequences, context, options, _text(now), "attention_plan.launch_of")
+
+
+def _splits(setup: Setup, dtype: str, sequences: int, context: int) -> Iterator[Row]:
+    """By how contexts are cut, which bits of results depend on."""
+    from albireo.backends.cuda.attention_plan import SPLIT
+
+    options = {f"{split} positions": {"split": split} for split in (SPLIT, SPLIT // 2, SPLIT * 2)}
+    yield from _tried(setup, dtype, sequences, context, options, f"{SPLIT} positions", "attention_plan.SPLIT")
+
+
+def _tried(
+    setup: Setup,
+    dtype: str,
+    sequences: int,
+    context: int,
+    options: dict[str, dict[str, Any]],
+    now: str,
+    constant: str,
+) -> Iterator[Row]:
+    found = {}
+    for name, more in list(options.items())[: setup.pick(99, 2)]:
+        try:
+            read, seconds, _ = measure(setup, dtype, sequences, context, **more)
+        except Exception as error:
+            yield Row(f"{dtype} {sequences} x {context}, {name}", note=f"{type(error).__name__}: {str(error)[:100]}")
+            continue
+        found[name] = seconds
         note = f"{seconds * 1e6:.0f} us, {read / seconds / setup.bandwidth:.2f} of the bandwidth"
-        yield Row(f"{dtype} {sequences} x {context}, {what}", read / seconds / 1e9, "GB/s", note)
+        yield Row(f"{dtype} {sequences} x {context}, {name}", read / seconds / 1e9, "GB/s", note)
+    yield verdict(f"attention {dtype} {sequences} x {context}", constant, now, found)
+
+
+def _text(launch: Any) -> str:
+    held = "" if launch.registers is None else f", {launch.registers} registers"
+    return f"{launch.warps} warps, {launch.stages} stages, {launch.programs} programs{held}"

@@ -9,8 +9,8 @@ from __future__ import annotations
 import statistics
 import time
 from collections.abc import Iterator
+from functools import partial
 
-import torch
 from report import Row
 from setup import Setup, attempt
 
@@ -18,28 +18,30 @@ CONTEXT = 512
 
 
 def run(setup: Setup) -> Iterator[Row]:
+    from model import ENCODINGS
+
     import albireo.backends.cuda.model  # noqa: F401 - where it is missing the part is skipped
 
-    for weights in setup.pick(("bf16", "fp8", "fp8-a16", "int4", "int8"), ("bf16", "fp8")):
+    for weights in setup.pick(list(ENCODINGS), ["bf16", "fp8"]):
         yield from attempt(weights, lambda weights=weights: _decode(setup, weights))
 
 
 def _decode(setup: Setup, weights: str) -> Iterator[Row]:
-    from model import blocks_for, make_step, random_model, read_bytes
+    from model import blocks_for, make_step, random_model, read_bytes, vocabulary
 
     context = setup.pick(CONTEXT, 20)
     batches = setup.pick((1, 8, 64, 256), (1, 2))
     most = batches[-1]
     maxima = {"T": most, "R": most, "G": most}
     model = random_model(setup, weights, maxima, setup.pick(1024, 64), blocks_for(context, most))
-    vocab = model.program.constants[next(iter(model.program.constants))].rows
+    vocab = vocabulary(model)
     for batch in batches:
         step = make_step(1, context - 1, batch, vocab)
         outputs = model.run(step)
         is_good = bool((outputs.top_ids[:, 0] >= 0).all())
         bucket = model._buckets.of({**step.sizes, "B": batch})
         assert bucket is not None
-        device = setup.seconds(model._recorded[bucket], is_recorded=False)
+        device = setup.seconds(partial(model._run, bucket), is_recorded=False)
         walls = []
         for _ in range(setup.pick(20, 1)):
             start = time.perf_counter()
@@ -49,5 +51,4 @@ def _decode(setup: Setup, weights: str) -> Iterator[Row]:
         note = f"{device * 1e3:.3f} ms, {share:.2f} of the bandwidth; step {statistics.median(walls) * 1e3:.3f} ms"
         yield Row(f"{weights} batch {batch}, context {context}", batch / device, "tok/s", note, is_good)
     del model
-    if not setup.is_dry:
-        torch.cuda.empty_cache()
+    setup.release()

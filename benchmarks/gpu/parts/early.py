@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 import torch
-from report import Row
+from report import Row, verdict
 from setup import Setup, attempt
 
 LAYERS = 4
@@ -48,16 +48,18 @@ def _layers(setup: Setup, dtype: str, tokens: int) -> Iterator[Row]:
             linear(source[:, : matrix.cols], matrix, out[:, : matrix.rows], workspace=space)
             source = out
 
-    found, bits = {}, []
+    found, bits, was_on = {}, [], overlap.ENABLED
     try:
         for is_on in (False, True):
             overlap.ENABLED = is_on
             found[is_on] = setup.seconds(launches)
             bits.append(torch.stack(outs).clone())
     finally:
-        overlap.ENABLED = False
+        overlap.ENABLED = was_on
     read = sum(matrix.codes.numel() * matrix.codes.element_size() for matrix in matrices)
     note = f"off: {found[False] * 1e6:.0f} us, {read / found[False] / setup.bandwidth:.2f} of the bandwidth"
     note = f"{read / found[True] / setup.bandwidth:.2f} of the bandwidth; {note}"
     is_same = torch.equal(bits[0].view(torch.int16), bits[1].view(torch.int16))
     yield Row(f"{dtype}, {tokens} tokens, {layers} layers", found[True] * 1e6, "us", note, is_good=is_same)
+    seconds = {"on": found[True], "off": found[False]}
+    yield verdict(f"{dtype} of {tokens}, early", "overlap.ENABLED", "on" if was_on else "off", seconds)

@@ -6,6 +6,7 @@ import statistics
 import time
 from collections.abc import Iterator
 
+import torch
 from report import Row
 from setup import Setup, attempt
 
@@ -14,10 +15,12 @@ def run(setup: Setup) -> Iterator[Row]:
     import albireo.backends.cuda.model  # noqa: F401 - where it is missing the part is skipped
 
     yield from attempt("graphs", lambda: _graphs(setup))
+    setup.release()
+    yield from attempt("recording", lambda: _recording(setup))
 
 
 def _graphs(setup: Setup) -> Iterator[Row]:
-    from model import blocks_for, make_step, random_model
+    from model import blocks_for, make_step, random_model, vocabulary
 
     from albireo.backends.cuda.capture import DirectLaunches
 
@@ -30,7 +33,7 @@ def _graphs(setup: Setup) -> Iterator[Row]:
         model = random_model(
             setup, "bf16", maxima, setup.pick(1024, 64), blocks_for(context, most), recorder, layers=layers
         )
-        vocab = model.program.constants[next(iter(model.program.constants))].rows
+        vocab = vocabulary(model)
         for batch in batches:
             step = make_step(1, context - 1, batch, vocab)
             ids = model.run(step).top_ids.copy()
@@ -40,12 +43,36 @@ def _graphs(setup: Setup) -> Iterator[Row]:
                 model.run(step)
                 times.append(time.perf_counter() - start)
             found[name, batch] = (statistics.median(times), ids)
-        if name == "on" and not setup.is_dry:
-            start = time.perf_counter()
-            number = model.record()
-            seconds = time.perf_counter() - start
-            yield Row(f"recording {number} steps of {layers} layers", seconds, "s")
     for batch in batches:
         (on, ids), (off, others) = found["on", batch], found["off", batch]
         same = bool((ids[:, 0] == others[:, 0]).all())
         yield Row(f"{layers} layers, batch {batch}: on", on * 1e3, "ms", f"off {off * 1e3:.3f} ms", same)
+
+
+def _recording(setup: Setup) -> Iterator[Row]:
+    """All steps of 256 sequences at most, ahead of need; and that they give what launches give."""
+    from model import blocks_for, make_step, random_model, vocabulary
+
+    most, context = setup.pick(256, 2), setup.pick(512, 20)
+    maxima = {"T": most, "R": most, "G": most}
+    model = random_model(setup, "bf16", maxima, setup.pick(1024, 64), blocks_for(context, most))
+    step = make_step(1, context - 1, most, vocabulary(model))
+    before, free = model.run(step).top_ids.copy(), _free(setup)
+    times = []
+    while True:
+        start = time.perf_counter()
+        if not model.record_next():
+            break
+        if not setup.is_dry:
+            torch.cuda.synchronize()
+        times.append(time.perf_counter() - start)
+    same = bool((model.run(step).top_ids == before).all())
+    name = f"recording {len(times)} steps of {model.program.kv.num_layers} layers"
+    total, longest = sum(times), max(times, default=0.0)
+    middle = statistics.median(times) if times else 0.0
+    note = f"{'reached' if total <= 10 else 'missed'}: 10; one takes {middle * 1e3:.0f} ms, {longest * 1e3:.0f} at most"
+    yield Row(name, total, "s", f"{note}; {(free - _free(setup)) / 2**20:.0f} MiB", is_good=same)
+
+
+def _free(setup: Setup) -> int:
+    return 0 if setup.is_dry else torch.cuda.mem_get_info(setup.device)[0]

@@ -6,26 +6,27 @@ import statistics
 import time
 from collections.abc import Iterator
 
-import torch
 from report import Row
 from setup import Setup, attempt
 
 
 def run(setup: Setup) -> Iterator[Row]:
+    from model import ENCODINGS
+
     import albireo.backends.cuda.model  # noqa: F401 - where it is missing the part is skipped
 
-    for weights in setup.pick(("bf16", "fp8", "fp8-a16", "int4"), ("bf16", "fp8")):
+    for weights in setup.pick(list(ENCODINGS), ["bf16", "fp8"]):
         yield from attempt(weights, lambda weights=weights: _prefill(setup, weights))
 
 
 def _prefill(setup: Setup, weights: str) -> Iterator[Row]:
-    from model import blocks_for, make_step, random_model
+    from model import blocks_for, make_step, random_model, vocabulary
 
     lengths = setup.pick((512, 2048, 8192), (5, 18))
     longest = lengths[-1]
     model = random_model(setup, weights, {"T": longest, "R": 1, "G": 1}, longest, blocks_for(longest, 1))
     constants = model.program.constants
-    vocab = constants[next(iter(constants))].rows
+    vocab = vocabulary(model)
     # of all rows: a head, and the last layer's linears, compute few
     families = ("linear", "linear_norm", "qkv_rope_kv")
     linears = [call for call in model.program.calls if call.family in families and call.rows == "T"]
@@ -42,5 +43,4 @@ def _prefill(setup: Setup, weights: str) -> Iterator[Row]:
         note = f"{seconds * 1e3:.2f} ms, {per_token * length / seconds / 1e12:.0f} TFLOP/s in linears alone"
         yield Row(f"{weights} prompt of {length}", length / seconds, "tok/s", note)
     del model
-    if not setup.is_dry:
-        torch.cuda.empty_cache()
+    setup.release()

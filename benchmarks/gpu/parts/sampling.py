@@ -7,7 +7,7 @@ from typing import Any
 
 import torch
 from inputs import staged_tasks
-from report import Row
+from report import Row, verdict
 from setup import Setup, attempt
 
 KINDS: dict[str, dict[str, Any]] = {
@@ -115,9 +115,13 @@ def _programs(setup: Setup, logits: torch.Tensor, name: str, params: dict[str, A
     from albireo.backends.cuda.kernels.parts import waiting
 
     usual = waiting.PROGRAMS
+    found: dict[str, float] = {}
     try:
-        for programs in setup.pick((132, 264, 396, 528), (1,)):
+        for programs in dict.fromkeys((usual, *setup.pick((132, 264, 396, 528), (1,)))):
             waiting.PROGRAMS = programs
-            yield from _sample(setup, logits, f"{name}, {programs} programs", params, f"usual: {usual}")
+            for row in _sample(setup, logits, f"{name}, {programs} programs", params, f"usual: {usual}"):
+                found[f"{programs} programs"] = (row.value or 0.0) / 1e6
+                yield row
     finally:
         waiting.PROGRAMS = usual
+    yield verdict(f"{name} of {len(logits)} rows", "waiting.PROGRAMS", f"{usual} programs", found)

@@ -1,4 +1,4 @@
-"""The bundled model in float32: greedy tokens of this device against those of the graph's definition in numpy.
+"""The bundled model in float32: requests through the engine, against the graph's definition in numpy.
 
 And, where the native core is built, `LLM(device="cuda")` against `LLM(device="cpu")`, greedy and sampled.
 """
@@ -14,6 +14,7 @@ from report import Row
 from setup import Setup, attempt
 
 PROMPT = "Once upon a time, a little fox"
+BLOCK = 16
 
 
 def run(setup: Setup) -> Iterator[Row]:
@@ -23,62 +24,85 @@ def run(setup: Setup) -> Iterator[Row]:
     yield from attempt("against the CPU", lambda: _against_cpu(setup))
 
 
-def _against_numpy(setup: Setup) -> Iterator[Row]:
+def _story(setup: Setup, maxima: dict[str, int], positions: int, blocks: int) -> tuple[Any, Any, dict[str, Any]]:
+    """The bundled model in float32: on this device; its graph; and its weights, for the definition."""
     import albireo.models
     from albireo.backends.cuda.catalog import CudaCatalog
     from albireo.backends.cuda.open import open_model
-    from albireo.backends.reference.interpret import interpret
-    from albireo.backends.reference.kv import ReferenceKV
     from albireo.compiler.pipeline import compile_graph
     from albireo.models import build_graph, load_config, open_checkpoint
 
     directory = Path(albireo.models.__file__).parent / "bundled" / "story"
-    positions, block = setup.pick(64, 16), 16
-    config = load_config(directory).with_dtype("float32")
-    graph = build_graph(config, positions)
-    program = compile_graph(
-        graph, CudaCatalog(), maxima={"T": 16, "R": 16, "G": 1}, block_size=block, max_positions=positions
-    )
-    blocks = 1 + -(-positions // block)
+    graph = build_graph(load_config(directory).with_dtype("float32"), positions)
+    program = compile_graph(graph, CudaCatalog(), maxima=maxima, block_size=BLOCK, max_positions=positions)
     checkpoint = open_checkpoint(directory, graph)
     try:
         weights = {name: checkpoint.tensor(name).to_float32() for name in checkpoint.names}
         model = open_model(program, checkpoint, num_blocks=blocks, max_positions=positions, device=setup.device)
     finally:
         checkpoint.close()
-    cache = ReferenceKV(blocks, block, "float32")
-    prompt = [1, *np.random.default_rng(1).integers(3, config.vocab_size, setup.pick(7, 2)).tolist()]
-    new, computed, largest, ours, theirs = prompt, 0, 0.0, [], []
-    for _ in range(setup.pick(48, 1)):
-        step = _one(new, computed, blocks, block)
-        got, wanted = model.run(step).logits, interpret(graph, step, weights, cache)["logits"]
-        largest = max(largest, float(np.abs(got - wanted).max() / np.abs(wanted).max()))
-        ours.append(int(got[-1].argmax()))
-        theirs.append(int(wanted[-1].argmax()))
-        computed += len(new)
-        # both go on with the definition's token, so that one difference stays one
-        new = [theirs[-1]]
-    same = sum(a == b for a, b in zip(ours, theirs, strict=True))
-    yield Row(f"tokens as in numpy, of {len(ours)}", same, "", f"logits differ by {largest:.1e}", same == len(ours))
+    return model, graph, weights
 
 
-def _one(new: list[int], computed: int, blocks: int, block: int) -> object:
-    from albireo.backends.step_inputs import StepInputs
+#: Greedy and drawn, with all that changes or tells logits.
+_ASKS: tuple[dict[str, Any], ...] = (
+    {},
+    {"temperature": 0.8, "seed": 5, "top_p": 0.9},
+    {"temperature": 1.0, "seed": 6, "top_k": 30, "logprobs": 2},
+    {"temperature": 0.9, "seed": 7, "repetition_penalty": 1.3, "presence_penalty": 0.4},
+    {"temperature": 0.0, "logit_bias": {9: 4.0}, "logprobs": 0},
+    {"temperature": 1.2, "seed": 8, "min_p": 0.02},
+)
 
-    def ints(values: object) -> np.ndarray:
-        return np.ascontiguousarray(values, np.int32)
 
-    positions = np.arange(computed, computed + len(new))
-    return StepInputs(
-        token_ids=ints(new),
-        positions=ints(positions),
-        slots=ints(positions + block),
-        query_start=ints([0, len(new)]),
-        context_len=ints([computed + len(new)]),
-        block_table=ints(np.arange(1, blocks))[None],
-        logit_rows=ints([len(new) - 1]),
-        top_rows=ints([]),
-    )
+def _against_numpy(setup: Setup) -> Iterator[Row]:
+    """Requests beside each other, prompts in pieces, steps ahead, drawn here; the other is drawn by the host."""
+    from model import vocabulary
+    from traffic import Asked, served, settings_of
+
+    from albireo.backends.reference.interpret import interpret
+    from albireo.backends.reference.kv import ReferenceKV
+    from albireo.backends.step_outputs import StepOutputs
+    from albireo.execution.runner import Runner
+
+    num, output, positions = setup.pick((len(_ASKS), 20, 64), (2, 1, 16))
+    step_tokens = setup.pick(24, 12)
+    blocks = 1 + num * -(-positions // BLOCK)
+    maxima = {"T": step_tokens, "R": step_tokens, "G": num}
+    model, graph, weights = _story(setup, maxima, positions, blocks)
+    cache = ReferenceKV(blocks, BLOCK, "float32")
+
+    class Defined:
+        def run(self, inputs: Any) -> StepOutputs:
+            return StepOutputs(**interpret(graph, inputs, weights, cache).outputs)
+
+        def copy_blocks(self, pairs: object) -> None:
+            raise NotImplementedError("one continuation each")
+
+    rng, vocab = np.random.default_rng(2), vocabulary(model)
+    asked = [
+        Asked([1, *rng.integers(3, vocab, int(rng.integers(2, setup.pick(40, 8)))).tolist()], output, more)
+        for more in _ASKS[:num]
+    ]
+    settings = settings_of(model, num, step_tokens, positions)
+    defined: Any = Defined()
+    wanted = served(model, asked, settings, Runner(defined, vocab, BLOCK).execute)
+    for name in setup.pick(("as they come", "recorded ahead"), ("as they come",)):
+        found = served(model, asked, settings)
+        same = [ours == theirs for ours, theirs in zip(found.tokens, wanted.tokens, strict=True)]
+        off = max(
+            (
+                abs(a - b)
+                for some, others in zip(found.logprobs, wanted.logprobs, strict=True)
+                for a, b in zip(some, others, strict=True)
+            ),
+            default=0.0,
+        )
+        wrong = "".join(f"; request {i} {_ASKS[i]}" for i, is_same in enumerate(same) if not is_same)
+        note = f"log-probabilities differ by {off:.1e}{wrong}"
+        yield Row(f"requests as by the definition, {name}, of {num}", sum(same), "", note, all(same) and off < 1e-3)
+        while model.record_next():
+            pass
 
 
 def _against_cpu(setup: Setup) -> Iterator[Row]:

@@ -5,14 +5,15 @@ Where a kernel takes a tile as an argument, the tiles that could be better are t
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Iterator
-from dataclasses import asdict
+from dataclasses import replace
 from functools import partial
 from itertools import product
 from typing import Any
 
 import torch
-from report import Row
+from report import Row, verdict
 from setup import Setup, attempt
 
 SHAPES = {"qkv": (6144, 4096), "o": (4096, 4096), "gate_up": (28672, 4096), "down": (4096, 14336)}
@@ -22,12 +23,12 @@ def run(setup: Setup) -> Iterator[Row]:
     import albireo.backends.cuda.linear  # noqa: F401 - where it is missing the part is skipped
 
     shapes = setup.pick(SHAPES, {"o": (128, 256)})
-    types = setup.pick(("bfloat16", "fp8", "int4.g128"), ("bfloat16",))
-    for tokens, dtype in product(setup.pick((1, 16, 64), (1,)), types):
-        for name, (rows, cols) in shapes.items():
-            args = (setup, dtype, name, rows, cols, tokens)
-            if setup.seconds_left > 30:
-                yield from attempt(f"tiles {dtype} {name} of {tokens}", lambda args=args: _tiles(*args))
+    types = setup.pick(("fp8", "bfloat16", "int4.g128"), ("bfloat16",))
+    for tokens, dtype in product(setup.pick((1, 64, 16), (1,)), types):
+        if setup.seconds_left > 30:
+            yield from attempt(
+                f"tiles {dtype} of {tokens}", lambda tokens=tokens, dtype=dtype: _tiles(setup, dtype, tokens, shapes)
+            )
     kinds = (("bfloat16", None), ("fp8", None), ("fp8", "fp8.token"), ("int4.g128", "bfloat16"), ("int8", None))
     for dtype, kind in setup.pick(kinds, kinds[2:4]):
         for (name, (rows, cols)), tokens in product(shapes.items(), setup.pick((1, 8, 64), (1,))):
@@ -57,12 +58,29 @@ def _linear(setup: Setup, dtype: str, kind: str | None, name: str, rows: int, co
     yield Row(label, seconds * 1e6, "us", f"{share:.2f} of the bandwidth")
 
 
-def _tiles(setup: Setup, dtype: str, name: str, rows: int, cols: int, tokens: int) -> Iterator[Row]:
+def _tiles(setup: Setup, dtype: str, tokens: int, shapes: dict[str, tuple[int, int]]) -> Iterator[Row]:
+    """Of each matrix, and of the four together: a tile is chosen by type and tokens."""
+    from albireo.backends.cuda.kernels.matmul_smallm import tile_for
+
+    base = tile_for(tokens, dtype)
+    found: dict[str, dict[str, float]] = {}
+    for name, (rows, cols) in shapes.items():
+        if setup.seconds_left < 15:
+            return
+        times = found[name] = _times(setup, dtype, rows, cols, tokens, base)
+        row = verdict(f"{dtype} {name}, {tokens} tokens", "matmul_smallm.tile_for", _text(base), times)
+        yield replace(row, name=f"best tile of {dtype} {name}, {tokens} tokens")
+    met = set.intersection(*(set(times) for times in found.values()))
+    together = {tile: sum(times[tile] for times in found.values()) for tile in met}
+    yield verdict(f"{dtype} of {tokens}, a layer", "matmul_smallm.tile_for", _text(base), together)
+
+
+def _times(setup: Setup, dtype: str, rows: int, cols: int, tokens: int, base: Any) -> dict[str, float]:
+    """Seconds of each tile that works."""
     from model import fill_matrix
 
     from albireo.backends.cuda.encoded_matrix import empty_matrix
     from albireo.backends.cuda.kernels import matmul_smallm as few
-    from albireo.backends.cuda.kernels.parts.tiles import Tile
     from albireo.backends.cuda.linear import workspace_size
 
     matrix = empty_matrix(dtype, rows, cols, setup.device)
@@ -70,22 +88,31 @@ def _tiles(setup: Setup, dtype: str, name: str, rows: int, cols: int, tokens: in
     x = setup.random(tokens, cols, dtype=torch.bfloat16)
     out = torch.empty((tokens, rows), device=setup.device)
     space = torch.zeros(workspace_size(dtype, rows, cols), dtype=torch.uint8, device=setup.device)
-    base = few.tile_for(tokens, dtype)
+    code_bytes = matrix.codes.shape[1] * matrix.codes.element_size() / cols
+    launches = {
+        _text(tile): partial(few.matmul_smallm, x, matrix, out, rows, workspace=space, tile=tile)
+        for tile in _candidates(base, dtype, code_bytes)
+    }
+    setup.warm(launches.values())
+    times = {}
+    for text, launch in list(launches.items())[: setup.pick(99, 2)]:
+        with contextlib.suppress(Exception):  # more shared memory than there is, for one
+            times[text] = setup.seconds(launch)
+    return times
+
+
+def _candidates(base: Any, dtype: str, code_bytes: float) -> list[Any]:
+    """The tile that is taken, then what could be better: other k, warps, and bytes on their way."""
+    from albireo.backends.cuda.kernels.parts.tiles import Tile
+
     ks = {"bfloat16": (128, 256), "fp8": (128, 256), "int4.g128": (256,)}[dtype]
-    tiles = {base}
-    for k, warps, in_flight in product(ks, (2, 4), (40 << 10, 72 << 10, 110 << 10)):
-        stage = base.rows * matrix.codes.shape[1] * matrix.codes.element_size() * k // cols + base.tokens * 2 * k
-        tiles.add(Tile(base.rows, base.tokens, k, min(9, max(2, in_flight // stage)), warps))
-    found = {}
-    for tile in (base, *(tiles - {base})):
-        found[tile] = setup.seconds(partial(few.matmul_smallm, x, matrix, out, rows, workspace=space, tile=tile))
-        if setup.is_dry:
-            break
-    best = min(found, key=lambda tile: found[tile])
-    data = {"rows": rows, "cols": cols, "tokens": tokens, "dtype": dtype, "best": asdict(best)}
-    data["all"] = {_text(tile): round(value * 1e6, 2) for tile, value in found.items()}
-    note = f"{_text(best)}; the default, {_text(base)}: {found[base] * 1e6:.1f} us"
-    yield Row(f"best tile of {dtype} {name}, {tokens} tokens", found[best] * 1e6, "us", note, data=data)
+    sizes = [(k, warps, 72 << 10) for k, warps in product(ks, (2, 4))]
+    sizes += [(base.k, base.warps, in_flight) for in_flight in (40 << 10, 110 << 10, 150 << 10)]
+    tiles = [base]
+    for k, warps, in_flight in sizes:
+        stage = int(base.rows * code_bytes * k + base.tokens * 2 * k)
+        tiles.append(Tile(base.rows, base.tokens, k, min(9, max(2, in_flight // stage)), warps))
+    return list(dict.fromkeys(tiles))
 
 
 def _text(tile: Any) -> str:

@@ -61,7 +61,7 @@ class AsyncLLM:
         self._encoding = ThreadPoolExecutor(1, "albireo-encode")
         # Those whose grammar has to be compiled, which may take longer, hold up none of the others.
         self._compiling = ThreadPoolExecutor(2, "albireo-compile")
-        thread = EngineThread(Driver(loaded.settings, loaded.execute, loaded.tokenizer))
+        thread = EngineThread(Driver(loaded.settings, loaded.execute, loaded.tokenizer), loaded.prepare)
         self._thread: EngineThread | None = thread
         self._finalizer = weakref.finalize(self, thread.stop)
 

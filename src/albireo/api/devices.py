@@ -34,7 +34,14 @@ if TYPE_CHECKING:
 ABSENT_GPU_BYTES = 80 << 30
 
 Advance = Callable[[int], None]
-Execute = Callable[[StepPlan], StepResult]
+
+
+class PlanRunner(Protocol):
+    """Makes plans happen on one model; see execution.runner.Runner."""
+
+    def execute(self, plan: StepPlan) -> StepResult: ...
+
+    def prepare(self) -> bool: ...
 
 
 class Device(Protocol):
@@ -83,10 +90,10 @@ class Device(Protocol):
         """Programs that give hidden states, on the memory of model()."""
         ...
 
-    def execute(
+    def runner(
         self, model: Any, vocab_size: int, block_size: int, max_positions: int, pooler: Pooler | None
-    ) -> Execute:
-        """What the engine is given to make steps of its plans happen on model()."""
+    ) -> PlanRunner:
+        """What makes the engine's plans happen on model()."""
         ...
 
 
@@ -135,10 +142,10 @@ class CpuDevice:
     def pooler(self, model: CpuModel | TensorParallelModel, programs: Sequence[Program]) -> Pooler:
         return model.sharing(programs[0]) if isinstance(model, CpuModel) else model.sharing(programs)
 
-    def execute(
+    def runner(
         self, model: DeviceModel, vocab_size: int, block_size: int, max_positions: int, pooler: Pooler | None
-    ) -> Execute:
-        return Runner(model, vocab_size, block_size, pooler).execute
+    ) -> PlanRunner:
+        return Runner(model, vocab_size, block_size, pooler)
 
 
 class CudaDevice:
@@ -212,10 +219,10 @@ class CudaDevice:
     def pooler(self, model: CudaModel, programs: Sequence[Program]) -> Pooler:
         return model.sharing(programs[0])
 
-    def execute(
+    def runner(
         self, model: AheadDevice, vocab_size: int, block_size: int, max_positions: int, pooler: Pooler | None
-    ) -> Execute:
-        return AheadRunner(model, vocab_size, block_size, max_positions, pooler).execute
+    ) -> PlanRunner:
+        return AheadRunner(model, vocab_size, block_size, max_positions, pooler)
 
 
 class AbsentGpu(CudaDevice):

@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import threading
 from collections import deque
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 
 from albireo.api.admission import Submission
@@ -80,8 +80,10 @@ class _Abort:
 class EngineThread:
     """Invariants: 1. the driver is touched by this thread only; 2. each stream that add() took gets its end."""
 
-    def __init__(self, driver: Driver) -> None:
+    def __init__(self, driver: Driver, prepare: Callable[[], bool] = lambda: False) -> None:
+        """Args: prepare: what later steps would wait for, done while there are no requests; see Loaded."""
         self._driver = driver
+        self._prepare, self._is_prepared = prepare, False
         self._streams: dict[str, Stream] = {}
         self._lock = threading.Condition()
         self._commands: deque[_Add | _Cancel | _Abort] = deque()
@@ -115,7 +117,7 @@ class EngineThread:
         return self._driver.stats()
 
     def stop(self) -> None:
-        """Abort everything, and wait for the thread's end. Cost: at most a step."""
+        """Abort everything, and wait for the thread's end. Cost: at most a step, or a piece of preparing for one."""
         with self._lock:
             self._is_stopping = True
             self._lock.notify()
@@ -139,17 +141,27 @@ class EngineThread:
             self._fail(error)
 
     def _turn(self) -> bool:
-        """Obey what was asked for, then one step. Returns: False when the thread is to end."""
+        """Obey what was asked for, then one step; or prepare for one, a piece a turn.
+
+        Returns: False when the thread is to end.
+        """
         with self._lock:
-            while not (self._commands or self._is_stopping or self._driver.has_work()):
+            while self._is_idle() and self._is_prepared:
                 self._lock.wait()
-            is_stopping = self._is_stopping
+            is_idle, is_stopping = self._is_idle(), self._is_stopping
+        if is_idle:
+            self._is_prepared = not self._prepare()
+            return True
         while self._commands:  # nobody else takes from it
             self._obey(self._commands.popleft())
         if is_stopping:
             return False
         self._report(self._driver.step())
+        self._is_prepared = False  # steps of a new kind may be wanted again
         return True
+
+    def _is_idle(self) -> bool:
+        return not (self._commands or self._is_stopping or self._driver.has_work())
 
     def _obey(self, command: _Add | _Cancel | _Abort) -> None:
         if isinstance(command, _Add):

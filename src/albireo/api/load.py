@@ -44,6 +44,11 @@ from albireo.text.tokenizer import Tokenizer
 MAX_PROMPT_ROWS = 64
 
 
+def nothing_to_prepare() -> bool:
+    """Of a device whose steps are all alike."""
+    return False
+
+
 @dataclass(frozen=True, slots=True)
 class Loaded:
     """Everything an engine is made of.
@@ -51,6 +56,8 @@ class Loaded:
     Fields:
         program: of the first rank; other_ranks: of the others.
         device: cpu or cuda.
+        execute: makes a plan happen on model. prepare: what later steps would wait for, a piece a call, while there is
+            nothing to execute; returns whether it did any.
         pooler: gives hidden states in place of logits; None when the model's head has a shape that is not known.
         load_s: seconds it took, weights included.
     """
@@ -70,6 +77,7 @@ class Loaded:
     other_ranks: tuple[Program, ...] = ()
     device: str = "cpu"
     pooler: LazyPooler | None = None
+    prepare: Callable[[], bool] = nothing_to_prepare
 
     @property
     def one_rank(self) -> CpuModel:
@@ -123,6 +131,7 @@ def load(
         with _progress(programs, show_progress, on_progress) as advance:
             model, memory = device.model(config, source, graph, programs, memory, advance)
         pooler = None if hidden_states.problem(graph) else _pooler(config, source, device, model, is_tuned)
+        runner = device.runner(model, model_config.vocab_size, config.block_size, memory.max_model_len, pooler)
         eos = eos_token_ids(model_config, defaults) or _eos_of(tokenizer, model_config.vocab_size)
         settings = EngineSettings.from_config(
             config,
@@ -148,7 +157,8 @@ def load(
             settings=settings,
             memory=memory,
             model=model,
-            execute=device.execute(model, model_config.vocab_size, config.block_size, memory.max_model_len, pooler),
+            execute=runner.execute,
+            prepare=runner.prepare,
             load_s=time.perf_counter() - started,
             device=device.name,
             pooler=pooler,

@@ -76,8 +76,13 @@ class TimedEngine:
     def __init__(
         self, config: EngineConfig, *, show_progress: bool = False, levels: Sequence[str] | None = None
     ) -> None:
-        """Load a model. Args: levels: ISA levels to choose kernels from; None: all of this machine's."""
+        """Load a model, and prepare what a step would wait for that meets it first.
+
+        Args: levels: ISA levels to choose kernels from; None: all of this machine's.
+        """
         self.loaded = load(config, show_progress=show_progress, levels=levels)
+        while self.loaded.prepare():
+            pass
         self._llm = LLM.from_loaded(replace(self.loaded, execute=self._timed))
         self._steps: list[TimedStep] = []
         self._num_runs = 0

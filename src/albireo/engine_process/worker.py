@@ -117,6 +117,7 @@ class Worker:
         self._connection = connection
         self._grammars = grammars
         self._executor = NotingExecutor(loaded.execute, ledger)
+        self._prepare = loaded.prepare
         self._guarded = GuardedEngine(loaded.settings, self._executor)
         self._engine = self._guarded.engine
         self._seq_ids: dict[int, range] = {}
@@ -129,13 +130,15 @@ class Worker:
         self._connection.sendall(frame(message))
 
     def serve(self, inbox: Inbox) -> None:
-        """Obey and step until the client is gone."""
+        """Obey and step until the client is gone; with nothing to do, prepare for steps, a piece between two looks."""
         try:
             while True:
                 messages = inbox.take()
                 if messages is None:
                     return
                 if not messages and not self._engine.has_work():
+                    if self._prepare():
+                        continue
                     self._watcher.show()
                     message = inbox.wait()
                     messages = [] if message is None else [message]

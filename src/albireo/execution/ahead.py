@@ -59,6 +59,14 @@ class AheadDevice(DeviceModel, HostTier, Protocol):
         """
         ...
 
+    def record_next(self) -> bool:
+        """Record one more of the steps that are likely to come, so that none has to wait for that.
+
+        What submit() began before must have been collected, or be left. Raises nothing: what fails is logged.
+        Returns: False: nothing is left, or it failed.
+        """
+        ...
+
     def collect(self, ticket: Any) -> DrawnTokens:
         """Wait for a step. What is not sound is computed again by the host's sampler, which says what is wrong."""
         ...
@@ -135,6 +143,11 @@ class AheadRunner:
         self._fed = {seq_id: token.token_id for seq_id, token in tokens.items()}
         in_order = [tokens[task.seq_id] for work in plan.work for task in work.samples]
         return StepResult(in_order, others.prompt_logprobs, others.pooled)
+
+    def prepare(self) -> bool:
+        """See Runner.prepare(). What is in flight is let go: it is nobody's, or computed again."""
+        self._flight = None
+        return self._device.record_next()
 
     def _found(self, plan: StepPlan, flight: _Flight) -> dict[int, _Row]:
         """The rows in flight that the plan asks for."""

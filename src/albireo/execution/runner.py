@@ -92,6 +92,13 @@ class Runner:
             return self._pool(plan, self._pooler)
         return self._sample(self._pack(plan))
 
+    def prepare(self) -> bool:
+        """Something that later steps would wait for, while there are none: a bounded piece of it; never fails.
+
+        Returns: whether it did any; here there is nothing to do.
+        """
+        return False
+
     def _pack(self, plan: StepPlan) -> PackedStep:
         return pack_step(plan, self._block_size, tables=self._tables)
 

@@ -37,7 +37,47 @@ def test_every_part_runs(tmp_path: Path) -> None:
     assert not [row for row in rows if row["is_good"] is False]
     for part in found["parts"]:
         assert part["rows"] or part["reason"], part
-    assert done.stdout.splitlines()[-1].startswith(found["parts"][-1]["name"])
+    lines = done.stdout.splitlines()
+    told = [row["name"] for row in rows if row["name"].startswith("verdict: ")]
+    assert told and [name in line for name, line in zip(told, lines[-len(told) :], strict=True)] == [True] * len(told)
+
+
+def test_each_part_is_in_one_call_of_ten_minutes() -> None:
+    show = "print(json.dumps([parts.PARTS, parts.CALLS]))"
+    parts, calls = json.loads(run("-c", f"import json, parts; {show}").stdout)
+    assert sorted(name for groups in calls.values() for group in groups for name in group) == sorted(parts)
+    for groups in calls.values():
+        assert sum(max(parts[name] for name in group) for group in groups) <= 590
+
+
+def test_what_is_wrong_is_told_last_with_its_element() -> None:
+    show = """
+import json, time, torch
+from checks import Finding, run_checks, same_bits, worst
+from report import PartResult, Row, table, verdict
+from setup import Setup
+setup = Setup(torch.device("cpu"), False, time.monotonic() + 60)
+got, wanted = torch.tensor([[1.0, 2.0], [3.0, float("nan")]]), torch.tensor([[1.0, 2.0], [3.5, 4.0]])
+def checks(setup):
+    yield worst("numbers", got[:, :1], wanted[:, :1], torch.full((2, 1), 0.25))
+    yield worst("none", got, wanted, torch.ones(2, 2))
+    yield same_bits(setup, "bits", {1: got[1:, :1], 2: wanted[:, :1]})
+    yield "pair", 0.5
+rows = list(run_checks(setup, {"all": checks}))
+part = PartResult("some", "wrong", 1.0, "", [*rows, verdict("x", "file.NAME", "a", {"a": 3e-6, "b": 2e-6})])
+print(table([part, PartResult("dead", "failed", 1.0, "a fault")]))
+"""
+    done = run("-c", show)
+    lines = done.stdout.splitlines()
+    assert done.returncode == 0, done.stderr
+    (told,) = (i for i, line in enumerate(lines) if "verdict: x" in line and i > 7)
+    assert "best: b (2.0 us), now: a (3.0 us), gain 1.500; set file.NAME" in lines[told]
+    numbers, none, bits = (next(line for line in lines[told:] if word in line) for word in ("numbers", "none", "bits"))
+    assert "at (1, 0): 3 instead of 3.5; 1 of 2 are off" in numbers and "WRONG" in numbers
+    assert "at (1, 1): nan instead of 4" in none and "1 of 4" in none
+    assert "1 tokens: 1 of 1, first row 0, by 2" in bits
+    assert any("wrong after" in line for line in lines[told:]) and "a fault" in lines[-1]
+    assert not any("pair" in line for line in lines[told:])
 
 
 def test_a_part_that_fails_keeps_what_it_found() -> None:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import replace
+from functools import cache
 from typing import Any
 
 import numpy as np
@@ -19,6 +20,7 @@ from albireo.backends.cuda.capture import Launches
 from albireo.backends.cuda.catalog import CudaCatalog
 from albireo.backends.cuda.model import CudaModel
 from albireo.backends.cuda.open import open_model
+from albireo.backends.cuda.recordings import USUAL
 from albireo.backends.reference.interpret import interpret
 from albireo.backends.reference.kv import ReferenceKV
 from albireo.backends.reference.rounding import round_to
@@ -51,15 +53,18 @@ class Numbers(Weights):
 
 
 class Recorder:
-    """Remembers how often it was asked."""
+    """Remembers how often it was asked. Fields: room: recordings there is memory for."""
 
-    def __init__(self) -> None:
+    def __init__(self, room: int = 1000) -> None:
+        self.room = room
         self.num_recorded = self.num_replayed = 0
         self.is_inside = False
 
     def record(self, launches: Launches) -> Launches:
-        self.num_recorded += 1
         self._launch(launches)
+        if self.num_recorded == self.room:
+            raise RuntimeError("CUDA error: out of memory")
+        self.num_recorded += 1
 
         def replay() -> None:
             self.num_replayed += 1
@@ -270,15 +275,56 @@ def test_a_step_is_recorded_when_it_is_first_met_and_not_before() -> None:
     assert met == [(1, 0), (2, 0), (2, 1), (2, 2)]
 
 
-def test_recordings_can_be_made_before_they_are_needed() -> None:
+def decoded(model: CudaModel, prepares: bool = False) -> list[list[int]]:
+    """A prompt of two sequences, then tokens of both, each drawn on the device. prepares: between any two steps."""
+    params = [SamplingParams(temperature=0.0), SamplingParams(temperature=0.9, top_k=9)]
+    outputs: list[list[int]] = [[], []]
+    tasks = [SampleTask(i, params[i], 3 + i, [], outputs[i]) for i in range(2)]
+    works = [Work([3, 8, 5], 0, [5]), Work([7, 2], 0, [4])]
+    for _ in range(3):
+        drawn = model.collect(model.submit(make_step(works, 8, "last", "none"), tasks, [0, 1]))
+        assert drawn.is_sound
+        works = [
+            Work([token], work.num_computed_tokens + len(work.token_ids), work.blocks)
+            for token, work in zip(drawn.tokens.tolist(), works, strict=True)
+        ]
+        for output, token in zip(outputs, drawn.tokens.tolist(), strict=True):
+            output.append(token)
+        if prepares:
+            model.record_next()
+    return outputs
+
+
+@cache
+def decoded_by_launches() -> list[list[int]]:
+    return decoded(model_of("llama", "float32"))
+
+
+def test_recordings_made_ahead_of_need_change_no_token() -> None:
     recorder = Recorder()
     model = model_of("llama", "float32", recorder=recorder)
-    assert model.record([1, 2]) == 4
-    wanted = model_of("llama", "float32").run(make_step([Work([3], 0, [5])], 8, "none", "last"))
-    greedy = SampleTask(0, SamplingParams(temperature=0.0), 0, [], [])
-    drawn = model.collect(model.submit(make_step([Work([3], 0, [5])], 8, "none", "last"), [greedy], [0]))
-    assert (recorder.num_recorded, recorder.num_replayed) == (4, 1)
-    assert drawn.tokens.tolist() == wanted.top_ids[:, 0].tolist(), "after recording with padding"
+    wanted = decoded_by_launches()
+    assert decoded(model, prepares=True) == wanted, "between steps"
+    num_met = recorder.num_recorded
+    while model.record_next():
+        num_met += 1
+    assert recorder.num_recorded == num_met == 3 * len(USUAL), "sizes 1, 2 and 4, each once"
+    recorder.num_replayed = 0
+    assert decoded(model) == wanted and recorder.num_replayed == 2, "after all of them"
+    assert recorder.num_recorded == num_met
+
+
+def test_a_gpu_without_room_for_recordings_serves_without_them(caplog: pytest.LogCaptureFixture) -> None:
+    recorder = Recorder(room=2)
+    model = model_of("llama", "float32", recorder=recorder)
+    assert [model.record_next() for _ in range(4)] == [True, True, False, False]
+    assert len(caplog.messages) == 1 and "out of memory" in caplog.messages[0]
+    assert decoded(model) == decoded_by_launches()
+    assert (recorder.num_recorded, recorder.num_replayed) == (2, 0)
+
+
+def test_a_model_that_records_nothing_has_nothing_to_do_ahead() -> None:
+    assert not model_of("llama", "float32").record_next()
 
 
 def test_copied_blocks_are_the_originals() -> None:

@@ -41,6 +41,20 @@ def test_it_is_said_once_what_the_step_held_is_gone(error: RuntimeError, monkeyp
     assert when_emptied == [None]
 
 
+def test_the_end_of_a_recording_that_met_it_does_not_hide_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch.cuda, "empty_cache", lambda: None)
+
+    @frees_cache
+    def record() -> None:
+        try:
+            raise torch.cuda.OutOfMemoryError("CUDA out of memory.")
+        finally:
+            raise RuntimeError("CUDA error: operation failed due to a previous error during capture")
+
+    with pytest.raises(OutOfMemory):
+        record()
+
+
 def test_others_pass(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(torch.cuda, "empty_cache", lambda: pytest.fail("nothing was short"))
 

@@ -35,21 +35,28 @@ class CudaGraphs:
 
     def __init__(self) -> None:
         self._pool = torch.cuda.graph_pool_handle()
+        self._side = torch.cuda.Stream()
 
     def record(self, launches: Launches) -> Launches:
         """As they are they compile and warm what is new, and compute the step; recording them computes nothing.
 
-        They must neither allocate nor wait for the device. Returns: a replay on the current stream.
+        They must neither allocate nor wait for the device. Returns: a replay on the current stream, which is the
+        current one again also where recording fails (not so after torch.cuda.graph).
         """
-        side = torch.cuda.Stream()
+        side = self._side
         side.wait_stream(torch.cuda.current_stream())
         with torch.cuda.stream(side):
             launches()
         torch.cuda.current_stream().wait_stream(side)
         torch.cuda.synchronize()
         graph = torch.cuda.CUDAGraph()
-        with torch.cuda.graph(graph, pool=self._pool):
-            launches()
+        with torch.cuda.stream(side):
+            # other threads may go on with what is theirs
+            graph.capture_begin(pool=self._pool, capture_error_mode="thread_local")
+            try:
+                launches()
+            finally:
+                graph.capture_end()
 
         def replay() -> None:
             graph.replay()

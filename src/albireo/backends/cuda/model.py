@@ -16,7 +16,7 @@ import torch
 from numpy.typing import NDArray
 
 from albireo.backends.cuda.bind import Launch, Memory, bind
-from albireo.backends.cuda.buckets import DRAWS, NO_ENDING, Bucket, Buckets, Ending
+from albireo.backends.cuda.buckets import NO_ENDING, Bucket, Buckets, Ending
 from albireo.backends.cuda.capture import CudaGraphs, DirectLaunches, Launches, Recorder
 from albireo.backends.cuda.drawing import tail_words
 from albireo.backends.cuda.endings import ENDING_COLUMNS, WHOLE, Endings, Wish
@@ -26,6 +26,7 @@ from albireo.backends.cuda.kernels.feed_drawn import feed_drawn
 from albireo.backends.cuda.kernels.swap_blocks import HostKV, swap_in, swap_out
 from albireo.backends.cuda.kv import TORCH_DTYPES, DeviceKV
 from albireo.backends.cuda.matrix import DeviceMatrix
+from albireo.backends.cuda.recordings import Recordings
 from albireo.backends.cuda.reporting import Reports
 from albireo.backends.cuda.results import Results, Ticket
 from albireo.backends.cuda.scratch import Scratch
@@ -40,8 +41,6 @@ from albireo.errors import InvariantError, OutOfMemory
 from albireo.graph.program import Buffer, Call, Program
 from albireo.step import SampleTask
 
-#: What is recorded ahead of need: the best token of each row; a drawn one.
-_USUAL = ((True, DRAWS), (False, Ending(draws=True, truncates=True)))
 #: Blocks on their way to or from host memory at once.
 _STAGED = 16
 
@@ -88,8 +87,8 @@ class CudaModel:
         self._matrices, self._vectors = matrices, vectors
         self._arena = torch.zeros(program.arena_bytes, dtype=torch.uint8, device=device)
         self._make_room(program, program.buffers[program.outputs["logits"]].cols)
-        self._recorder = recorder or (CudaGraphs() if device.type == "cuda" else DirectLaunches())
-        self._recorded: dict[Bucket, Launches] = {}
+        recorder = recorder or (CudaGraphs() if device.type == "cuda" else DirectLaunches())
+        self._recordings = Recordings(self._buckets, recorder)
         self._endings = Endings(self._maxima, self._output, self._staging, device)
         self._results = Results({name: self._output(name) for name in program.outputs} | self._endings.found)
         self._kv, self._launches = self._bind(2)
@@ -133,7 +132,7 @@ class CudaModel:
         other = copy(self)
         if program.arena_bytes > len(self._arena):
             other._arena = torch.zeros(program.arena_bytes, dtype=torch.uint8, device=self.device)
-        other._recorder, other._recorded = DirectLaunches(), {}
+        other._recordings = Recordings(self._buckets, DirectLaunches())
         other._make_room(program, 0)
         other._results = Results({name: other._output(name) for name in program.outputs})
         memory = Memory(other._buffers, program.buffers, self._matrices, self._vectors, self._kv, other._scratch)
@@ -185,7 +184,7 @@ class CudaModel:
         if bucket is None:
             self._whole(sizes, ending, feeds=sources is not None)()
         else:
-            self._replay(bucket)
+            self._run(bucket)
 
     def check_size(self, inputs: StepInputs) -> None:
         """Raises: InvariantError when the step is larger than the program was planned for."""
@@ -194,17 +193,22 @@ class CudaModel:
             if size > planned:
                 raise InvariantError(f"a step with {symbol}={size}; memory is planned for {planned}")
 
-    def record(self, sizes: Sequence[int] | None = None) -> int:
-        """Record steps before they are met, largest first. Returns: how many there are now.
+    def record_next(self) -> bool:
+        """See execution.ahead.AheadDevice. A step of padding is recorded, which means nothing."""
+        bucket = self._recordings.next()
+        if bucket is None:
+            return False
+        try:
+            self._record(bucket)
+        except Exception as error:
+            self._recordings.give_up(bucket, error)
+            return False
+        return True
 
-        Args: sizes: of decoding steps; None: all buckets, for greedy and for other sampling.
-        """
-        for size in sorted(self._buckets.sizes if sizes is None else sizes, reverse=True):
-            for is_top, ending in _USUAL:
-                bucket = Bucket(size, is_top, ending)
-                self._fill_with_padding(bucket.sizes)
-                self._replay(bucket)
-        return len(self._recorded)
+    @frees_cache
+    def _record(self, bucket: Bucket) -> None:
+        self._fill_with_padding(bucket.sizes)
+        self._run(bucket)
 
     def value(self, name: str, inputs: StepInputs) -> NDArray[np.float32]:
         """[rows, cols] a copy of what a buffer holds now, as float32; as many rows as this step has."""
@@ -260,13 +264,8 @@ class CudaModel:
             if step.sizes[call.rows]:
                 launch(step)
 
-    def _replay(self, bucket: Bucket) -> None:
-        launches = self._recorded.get(bucket)
-        if launches is not None:
-            launches()
-        else:
-            whole = self._whole(bucket.sizes, bucket.ending, feeds=bucket.ending.draws)
-            self._recorded[bucket] = self._recorder.record(whole)
+    def _run(self, bucket: Bucket) -> None:
+        self._recordings.run(bucket, lambda: self._whole(bucket.sizes, bucket.ending, feeds=bucket.ending.draws))
 
     def _whole(self, sizes: Mapping[str, int], ending: Ending, feeds: bool) -> Launches:
         """All launches of a step. Args: feeds: tokens of the step before may be among its own."""

@@ -35,6 +35,11 @@ def frees_cache(reach: Callable[P, R]) -> Callable[P, R]:
     return guarded
 
 
-def _is_shortage(error: RuntimeError) -> bool:
-    # Triton loads kernels, and CUDA records graphs, without torch's allocator and its class.
-    return isinstance(error, torch.cuda.OutOfMemoryError) or "out of memory" in str(error)
+def _is_shortage(error: BaseException | None) -> bool:
+    # Triton loads kernels, and CUDA records graphs, without torch's allocator and its class. The end of a recording
+    # that failed is an error of its own, raised over the first.
+    if error is None:
+        return False
+    if isinstance(error, torch.cuda.OutOfMemoryError) or "out of memory" in str(error):
+        return True
+    return _is_shortage(error.__context__)

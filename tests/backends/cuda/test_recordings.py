@@ -1,0 +1,87 @@
+"""In which order steps are recorded ahead of need, and that none is recorded twice."""
+
+from __future__ import annotations
+
+import logging
+
+import pytest
+
+from albireo.backends.cuda.buckets import DRAWS, Bucket, Buckets, Ending
+from albireo.backends.cuda.capture import DirectLaunches, Launches
+from albireo.backends.cuda.recordings import USUAL, Recordings
+
+
+class Recorder:
+    """Fields: fails: what the next recording raises."""
+
+    fails: Exception | None = None
+
+    def __init__(self) -> None:
+        self.num_recorded = 0
+
+    def record(self, launches: Launches) -> Launches:
+        if self.fails is not None:
+            raise self.fails
+        self.num_recorded += 1
+        launches()
+        return launches
+
+
+def nothing() -> Launches:
+    return lambda: None
+
+
+def order(recordings: Recordings) -> list[Bucket]:
+    found = []
+    while (bucket := recordings.next()) is not None:
+        recordings.run(bucket, nothing)
+        found.append(bucket)
+    return found
+
+
+def test_one_then_powers_of_two_and_the_largest_then_the_others() -> None:
+    recorder = Recorder()
+    recordings = Recordings(Buckets(72), recorder)
+    found = order(recordings)
+    sizes = [1, 2, 4, 8, 16, 32, 64, 72, 24, 40, 48, 56]
+    assert found == [Bucket(size, *kind) for size in sizes for kind in USUAL]
+    assert found[:2] == [Bucket(1, True, DRAWS), Bucket(1, False, Ending(draws=True, truncates=True))]
+    assert recorder.num_recorded == len(recordings) == len(set(found)) == len(found)
+
+
+def test_what_a_step_has_met_is_not_recorded_again_and_its_kind_is_wanted_in_other_sizes() -> None:
+    recordings = Recordings(Buckets(4), Recorder())
+    assert recordings.next() == Bucket(1, *USUAL[0])
+    met = Bucket(2, False, Ending(draws=True, reports=True))
+    for bucket in (Bucket(1, *USUAL[0]), met, met):
+        recordings.run(bucket, nothing)
+    found = order(recordings)
+    assert Bucket(1, *USUAL[0]) not in found and met not in found
+    assert [bucket.size for bucket in found if bucket.ending.reports] == [1, 4]
+    assert len(found) == 3 * 3 - 1 + 2
+
+
+def test_where_steps_are_launched_call_by_call_nothing_is_recorded() -> None:
+    recordings = Recordings(Buckets(64), DirectLaunches())
+    recordings.run(Bucket(8, True), nothing)
+    assert recordings.next() is None
+
+
+def test_after_a_failure_what_is_recorded_stays_and_the_rest_is_launched(caplog: pytest.LogCaptureFixture) -> None:
+    recorder, launched = Recorder(), 0
+    recordings = Recordings(Buckets(4), recorder)
+    recordings.run(Bucket(1, True), nothing)
+    recorder.fails = RuntimeError("CUDA error: out of memory\nand more")
+    with pytest.raises(RuntimeError):
+        recordings.run(Bucket(2, True), nothing)
+    with caplog.at_level(logging.WARNING):
+        recordings.give_up(Bucket(2, True), recorder.fails)
+    assert len(caplog.messages) == 1 and "\n" not in caplog.messages[0] and "out of memory" in caplog.messages[0]
+
+    def launch() -> None:
+        nonlocal launched
+        launched += 1
+
+    for _ in range(2):
+        recordings.run(Bucket(2, True), lambda: launch)
+    assert (launched, recorder.num_recorded, recordings.next()) == (2, 1, None)

@@ -1,0 +1,74 @@
+"""The worker between messages: with nothing to do it prepares, and looks for messages after each piece."""
+
+from __future__ import annotations
+
+import socket
+import threading
+from dataclasses import replace
+from pathlib import Path
+from typing import Any, cast
+
+import msgspec
+import pytest
+
+from albireo.api.load import load
+from albireo.config import EngineConfig
+from albireo.engine_process import ledger
+from albireo.engine_process.inbox import Inbox
+from albireo.engine_process.ledger import Ledger
+from albireo.engine_process.messages import Add, Frames, FromWorker, Stepped, frame
+from albireo.engine_process.worker import Worker
+from albireo.params import SamplingParams
+from albireo.step import StepPlan, StepResult
+
+
+@pytest.fixture(scope="module")
+def loaded() -> Any:
+    return load(EngineConfig(num_threads=1, skip_tokenizer_init=True))
+
+
+def test_a_request_waits_for_one_piece_of_what_is_prepared(loaded: Any, tmp_path: Path) -> None:
+    done: list[str] = []
+    pieces, begun, gate = iter([True, True, True]), threading.Event(), threading.Event()
+
+    def prepare() -> bool:
+        done.append("piece")
+        begun.set()
+        gate.wait()
+        return next(pieces, False)
+
+    def execute(plan: StepPlan) -> StepResult:
+        done.append("step")
+        return loaded.execute(plan)
+
+    path = tmp_path / "ledger"
+    ledger.create(path)
+    ours, theirs = socket.socketpair()
+    with ours, theirs:
+        watched = replace(loaded, execute=execute, prepare=prepare)
+        inbox = Inbox(theirs)
+        worker = Worker(watched, Ledger(path), theirs, cast(Any, None))
+        thread = threading.Thread(target=worker.serve, args=(inbox,), daemon=True)
+        thread.start()
+        begun.wait(60)
+        params = SamplingParams(temperature=0, max_tokens=3, ignore_eos=True, seed=1)
+        ours.sendall(frame(Add(7, [5, 6, 7], params, 0, None, 0.0, None)))
+        while not inbox._messages:  # it is there before the piece is done
+            pass
+        gate.set()
+        tokens = _tokens(ours, 3)
+        ours.shutdown(socket.SHUT_RDWR)
+        thread.join(60)
+    assert not thread.is_alive() and len(tokens) == 3
+    assert done[:4] == ["piece", "step", "step", "step"]
+
+
+def _tokens(connection: socket.socket, num: int) -> list[int]:
+    decoder, frames, found = msgspec.msgpack.Decoder(FromWorker), Frames(), []
+    connection.settimeout(60)
+    while len(found) < num:
+        for payload in frames.feed(connection.recv(1 << 16)):
+            message = decoder.decode(payload)
+            assert isinstance(message, Stepped)
+            found += [token for update in message.updates for token in update.token_ids]
+    return found

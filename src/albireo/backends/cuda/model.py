@@ -83,7 +83,7 @@ class CudaModel:
         recorder: Recorder | None = None,
     ) -> None:
         self.device, self._max_positions = device, max_positions
-        self._buckets = Buckets(min(program.maxima["G"], program.maxima["T"]))
+        self._buckets = Buckets(min(program.maxima["G"], program.maxima["T"]), program.maxima["T"])
         self._matrices, self._vectors = matrices, vectors
         self._arena = torch.zeros(program.arena_bytes, dtype=torch.uint8, device=device)
         self._make_room(program, program.buffers[program.outputs["logits"]].cols)
@@ -179,7 +179,7 @@ class CudaModel:
         self.check_size(inputs)
         ending, counts, write = (NO_ENDING, {}, None) if wish is None else (wish.ending, wish.counts, wish.write)
         sizes = {**inputs.sizes, "B": inputs.num_sequences, "D": 0, "L": 0, **counts}
-        bucket = self._buckets.of(sizes, ending)
+        bucket = self._buckets.of(sizes, ending) if self._recordings.are_made else None
         self._staging.fill(inputs, sizes if bucket is None else bucket.sizes, sources, write)
         if bucket is None:
             self._whole(sizes, ending, feeds=sources is not None)()
@@ -265,7 +265,8 @@ class CudaModel:
                 launch(step)
 
     def _run(self, bucket: Bucket) -> None:
-        self._recordings.run(bucket, lambda: self._whole(bucket.sizes, bucket.ending, feeds=bucket.ending.draws))
+        feeds = bucket.ending.draws and bucket.tokens is None
+        self._recordings.run(bucket, lambda: self._whole(bucket.sizes, bucket.ending, feeds))
 
     def _whole(self, sizes: Mapping[str, int], ending: Ending, feeds: bool) -> Launches:
         """All launches of a step. Args: feeds: tokens of the step before may be among its own."""

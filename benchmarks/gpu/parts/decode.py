@@ -11,10 +11,12 @@ import time
 from collections.abc import Iterator
 from functools import partial
 
-from report import Row
+from report import Row, target
 from setup import Setup, attempt
 
 CONTEXT = 512
+#: At batch 1, of what the memory is sold with.
+TARGETS = {"bf16": 0.75, "fp8": 0.70, "int4": 0.60}
 
 
 def run(setup: Setup) -> Iterator[Row]:
@@ -50,5 +52,7 @@ def _decode(setup: Setup, weights: str) -> Iterator[Row]:
         share = read_bytes(model, batch, context) / device / setup.bandwidth
         note = f"{device * 1e3:.3f} ms, {share:.2f} of the bandwidth; step {statistics.median(walls) * 1e3:.3f} ms"
         yield Row(f"{weights} batch {batch}, context {context}", batch / device, "tok/s", note, is_good)
+        if batch == 1 and weights in TARGETS:
+            yield target(f"{weights} at batch 1, of the bandwidth", share, TARGETS[weights])
     del model
     setup.release()

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
-from report import Row
+from report import VERDICT, Row
 from setup import Setup, attempt
 
 if TYPE_CHECKING:
@@ -94,8 +94,10 @@ def _there_and_back(
     back_rate = _rate(setup, lambda: swap_in(kv, host, back), size)
     same = torch.equal(kv.numbers[:, :, 1 : count + 1].view(torch.uint8), before.view(torch.uint8))
     for way, rate in (("out", out), ("in", back_rate)):
-        note = f"{size / 2**20:.0f} MiB; api/swapping.py assumes {assumed:.0f}"
-        yield Row(f"swap {way}, {dtype}, {count} blocks {kind}", rate, "GB/s", note, is_good=same)
+        yield Row(f"swap {way}, {dtype}, {count} blocks {kind}", rate, "GB/s", f"{size / 2**20:.0f} MiB", is_good=same)
+    both = 2 / (1 / out + 1 / back_rate)
+    note = f"there and back; api/swapping.LINK_BYTES_PER_S is {assumed:.0f} GB/s"
+    yield Row(f"{VERDICT}swap of {dtype}, {count} blocks {kind}", both, "GB/s", note)
 
 
 def _tokens(setup: Setup) -> Iterator[Row]:

@@ -34,7 +34,7 @@ def linear_of(dtype: str, is_wide: bool, setup: Setup) -> Iterator[Finding]:
     fill_matrix(matrix, setup, 1)
     space = torch.zeros(workspace_size(dtype, rows, cols), dtype=torch.uint8, device=setup.device)
     numbers = numbers_of(matrix)
-    tokens = setup.pick((1, 17, 64, 200), (2,))
+    tokens = setup.pick((1, 8, 17, 64, 65, 200, 257, 2049), (2,))
     x, values = activations(setup, dtype, tokens[-1], cols, is_wide)
     name = f"linear {dtype}{' by bfloat16' * is_wide}"
     wanted, sizes = values @ numbers.T, values.abs() @ numbers.abs().T
@@ -63,8 +63,8 @@ def layer_of(dtype: str, setup: Setup) -> Iterator[Finding]:
     space = torch.zeros(size, dtype=torch.uint8, device=setup.device)
     gain, counts = 1 + 0.1 * setup.random(width), setup.pick(TOKENS, (2, 70))
     x, residual = setup.random(counts[-1], width, dtype=torch.bfloat16), setup.random(counts[-1], width, seed=2)
-    found: dict[str, dict[int, torch.Tensor]] = {name: {} for name in (*shapes, "o, scaled", "down, scaled")}
-    for count in counts:
+
+    def outs(count: int) -> tuple[torch.Tensor, ...]:
         row, parts, read = _norm_room(setup, gain, count)
         linear(x[:count], matrices["o"], row, residual=residual[:count], workspace=space, parts_out=parts)
         gated = torch.empty((count, inner), dtype=torch.bfloat16, device=setup.device)
@@ -73,12 +73,18 @@ def layer_of(dtype: str, setup: Setup) -> Iterator[Finding]:
         linear(gated, matrices["down"], last, residual=row, workspace=space, parts_out=last_parts)
         qkv = torch.empty((count, heads), device=setup.device)
         linear(last_parts.scaled, matrices["qkv"], qkv, workspace=space, squares=last_read)
-        outs = (row, gated, last, qkv, parts.scaled, last_parts.scaled)
-        for name, out in zip(found, outs, strict=True):
+        return row, gated, last, qkv, parts.scaled, last_parts.scaled
+
+    setup.warm(partial(outs, count) for count in counts)
+    names = (*shapes, "o, scaled", "down, scaled")
+    found: dict[str, dict[int, torch.Tensor]] = {name: {} for name in names}
+    for count in counts:
+        for name, out in zip(names, outs(count), strict=True):
             found[name][count] = out
-    yield from _numbers(dtype, matrices, {name: outs[counts[-1]] for name, outs in found.items()}, x, residual, gain)
-    for name, outs in found.items():
-        yield same_bits(setup, f"layer of {dtype}: {name}, bits", outs)
+    largest = {name: steps[counts[-1]] for name, steps in found.items()}
+    yield from _numbers(dtype, matrices, largest, x, residual, gain)
+    for name, steps in found.items():
+        yield same_bits(setup, f"layer of {dtype}: {name}, bits", steps)
 
 
 def _norm_room(setup: Setup, gain: torch.Tensor, count: int) -> tuple[torch.Tensor, Any, Any]:

@@ -64,7 +64,8 @@ def checks(setup):
     yield same_bits(setup, "bits", {1: got[1:, :1], 2: wanted[:, :1]})
     yield "pair", 0.5
 rows = list(run_checks(setup, {"all": checks}))
-part = PartResult("some", "wrong", 1.0, "", [*rows, target("y", 2.0, 3.0), verdict("x", "file.NAME", "a", {"a": 3e-6, "b": 2e-6})])
+rows += [target("y", 2.0, 3.0), verdict("x", "file.NAME", "a", {"a": 3e-6, "b": 2e-6})]
+part = PartResult("some", "wrong", 1.0, "", rows)
 print(table([part, PartResult("dead", "failed", 1.0, "a fault")]))
 """
     done = run("-c", show)

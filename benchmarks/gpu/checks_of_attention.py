@@ -80,7 +80,7 @@ class Cache:
             top_counts=ints(torch.zeros(0)),
             sizes={"T": total, "B": len(batch), "R": 0, "G": 0, "S": 0},
         )
-        shape = AttentionShape(heads, kv_heads, dim, self.longest, window, "bfloat16", self.dtype, *self.setup.gpu)
+        shape = AttentionShape(heads, kv_heads, dim, self.longest, window, "bfloat16", self.dtype, self.setup.chip)
         work = work_list(shape, total, len(batch), self.setup.device)
         scratch = torch.zeros(workspace_size(shape, total), device=self.setup.device)
         build_work_list(step, work)

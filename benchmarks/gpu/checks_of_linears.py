@@ -14,8 +14,10 @@ from setup import Setup
 
 #: Forms of weight that a layer of production is not made of, or not alone.
 TYPES = ("float32", "bfloat16", "float16", "fp8.g128", "int8", "int4.g128", "int4p.g64", "int8.g64.affine")
-#: Those that are multiplied with bfloat16, too.
-WIDE = ("int4.g32", "int4.g64", "int4.g128")
+#: Those that are multiplied with another type, too, or with that alone.
+OTHERS = dict.fromkeys(("int4.g32", "int4.g64", "int4.g128"), "bfloat16") | dict.fromkeys(
+    ("fp8", "fp8.g128"), "fp8.token"
+)
 #: Each width of a tile of few tokens; then of many: two, split and not, and where sums are kept in memory.
 TOKENS = (1, 8, 16, 17, 33, 64, 65, 129, 200, 257, 2049)
 
@@ -25,18 +27,21 @@ def unit_of(x: torch.Tensor, cols: int) -> float:
     return 2.0**-11 if x.dtype == torch.float8_e4m3fn else 2.0**-24 * cols**0.5 * 4
 
 
-def linear_of(dtype: str, is_wide: bool, setup: Setup) -> Iterator[Finding]:
+def linear_of(dtype: str, kind: str | None, setup: Setup) -> Iterator[Finding]:
+    """kind: of x, where that is not the encoding's own."""
     from albireo.backends.cuda.encoded_matrix import empty_matrix
     from albireo.backends.cuda.linear import linear, workspace_size
 
+    if kind == "fp8.token" and setup.chip.capability < 89:
+        return
     rows, cols = setup.pick((4096, 4096), (64, 256))
     matrix = empty_matrix(dtype, rows, cols, setup.device)
     fill_matrix(matrix, setup, 1)
     space = torch.zeros(workspace_size(dtype, rows, cols), dtype=torch.uint8, device=setup.device)
     numbers = numbers_of(matrix)
-    tokens = setup.pick((1, 8, 17, 64, 65, 200, 257, 2049), (2,))
-    x, values = activations(setup, dtype, tokens[-1], cols, is_wide)
-    name = f"linear {dtype}{' by bfloat16' * is_wide}"
+    tokens = setup.pick(TOKENS if kind == "fp8.token" else (1, 8, 17, 64, 65, 200, 257, 2049), (2,))
+    x, values = activations(setup, dtype, tokens[-1], cols, kind)
+    name = f"linear {dtype}{f' by {kind}' if kind else ''}"
     wanted, sizes = values @ numbers.T, values.abs() @ numbers.abs().T
     found = {}
     for count in tokens:
@@ -141,18 +146,18 @@ def _numbers(
 def plans_of(dtype: str, setup: Setup) -> Iterator[Finding]:
     """Down, in every way that its sums can be cut, by TMA and without: the bits of the plan that is taken."""
     from albireo.backends.cuda.encoded_matrix import empty_matrix
-    from albireo.backends.cuda.kernels.matmul import device_of, matmul
+    from albireo.backends.cuda.kernels.matmul import matmul
     from albireo.backends.cuda.matmul_plan import MEMORY, REGISTERS, SPLIT, Plan, plan_for
 
     rows, cols = setup.pick((4096, 14336), (64, 1024))
     matrix = empty_matrix(dtype, rows, cols, setup.device)
     fill_matrix(matrix, setup, 1)
     space = torch.zeros(setup.pick(64 << 20, 4 << 20), dtype=torch.uint8, device=setup.device)
-    device, names = device_of(setup.device), {REGISTERS: "registers", MEMORY: "memory", SPLIT: "split"}
+    names = {REGISTERS: "registers", MEMORY: "memory", SPLIT: "split"}
     for tokens in setup.pick((200, 2049), (70,)):
         x = setup.random(tokens, cols, dtype=torch.bfloat16)
-        taken = plan_for(tokens, rows, cols, dtype, False, True, device)
-        narrow = plan_for(100, rows, cols, dtype, False, False, device).tile
+        taken = plan_for(tokens, rows, cols, dtype, False, True, setup.chip)
+        narrow = plan_for(100, rows, cols, dtype, False, False, setup.chip).tile
         plans = [(Plan(narrow, REGISTERS), True), (Plan(taken.tile, MEMORY), True), (taken, False)]
         plans += [(Plan(taken.tile, SPLIT), True)] if tokens <= 256 else []
         first = torch.empty((tokens, rows), device=setup.device)
@@ -169,5 +174,5 @@ def checks_of(dtype: str) -> dict[str, Check]:
     return {f"layer of {dtype}": partial(layer_of, dtype), f"plans of {dtype}": partial(plans_of, dtype)}
 
 
-CHECKS: dict[str, Check] = {f"linear {dtype}": partial(linear_of, dtype, False) for dtype in TYPES}
-CHECKS |= {f"linear {dtype} by bfloat16": partial(linear_of, dtype, True) for dtype in WIDE}
+CHECKS: dict[str, Check] = {f"linear {dtype}": partial(linear_of, dtype, None) for dtype in TYPES}
+CHECKS |= {f"linear {dtype} by {kind}": partial(linear_of, dtype, kind) for dtype, kind in OTHERS.items()}

@@ -10,28 +10,27 @@ from setup import Setup
 
 
 def activations(
-    setup: Setup, dtype: str, tokens: int, cols: int, is_wide: bool = False
+    setup: Setup, dtype: str, tokens: int, cols: int, kind: str | None = None
 ) -> tuple[torch.Tensor, torch.Tensor]:
     """x as a linear with such a weight reads it; and the numbers that it stands for, float64.
 
-    is_wide: bfloat16, where the weight's codes are multiplied with that, too.
+    kind: another type, where the weight's codes are multiplied with that, too.
     """
     from albireo.encodings import encoding, is_encoding
 
     x = setup.random(tokens, cols, seed=3)
-    kind = encoding(dtype).activation if is_encoding(dtype) else dtype
-    kind = "bfloat16" if is_wide else kind
-    if kind != "int8.token":
+    kind = kind or (encoding(dtype).activation if is_encoding(dtype) else dtype)
+    if not kind.endswith(".token"):
         rounded = x.to(getattr(torch, kind))
         return rounded, rounded.double()
     from albireo.backends.cuda.kernels.elementwise import elementwise
-    from albireo.dtypes import natural_stride
+    from albireo.backends.cuda.tokens import numbers_of as numbers_of_rows
+    from albireo.dtypes import FP8_TOKEN, natural_stride
 
-    rows = torch.zeros((tokens, -(-natural_stride(kind, cols) // 64) * 64), dtype=torch.uint8, device=setup.device)
+    rows = torch.zeros((tokens, natural_stride(kind, cols)), dtype=torch.uint8, device=setup.device)
+    rows = rows.view(torch.float8_e4m3fn) if kind == FP8_TOKEN else rows
     elementwise("cast", x, None, rows, cols)
-    codes = rows[:, :cols].view(torch.int8).double()
-    at = -(-cols // 64) * 64
-    return rows, codes * rows[:, at : at + 4].contiguous().view(torch.float32).double()
+    return rows, numbers_of_rows(rows, cols).double()
 
 
 def staged_tasks(setup: Setup, tasks: list[Any], vocab: int) -> tuple[Any, Any]:

@@ -42,8 +42,8 @@ _TINY = {
     "num_key_value_heads": 2,
     "max_position_embeddings": 512,
 }
-#: Weights in few bits -> the encoding they are computed in.
-ENCODINGS = {"bf16": None, "fp8": "fp8", "int8": "int8", "int4": "int4.g128"}
+#: Weights in few bits -> the encoding they are held in; fp8 meets e4m3 activations where the GPU multiplies those.
+ENCODINGS = {"bf16": None, "fp8": "fp8", "fp8-a16": "fp8", "int8": "int8", "int4": "int4.g128"}
 BLOCK_SIZE = 16
 
 
@@ -75,10 +75,10 @@ def random_model(
     graph = build_graph(parse_config(config, load_architecture("llama").rules), max_positions)
     encoding = ENCODINGS[weights]
     if encoding is not None:
-        choose_precision.run(graph, lambda name, is_head: None if is_head else encoding)
+        choose_precision.run(graph, lambda name, is_head: None if is_head else encoding, weights == "fp8-a16")
     program = compile_graph(
         graph,
-        CudaCatalog(),
+        CudaCatalog(setup.chip.capability),
         maxima=maxima,
         block_size=BLOCK_SIZE,
         max_positions=max_positions,

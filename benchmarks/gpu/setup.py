@@ -8,10 +8,13 @@ import time
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
-from typing import TypeVar
+from typing import TYPE_CHECKING, TypeVar
 
 import torch
 from report import Row
+
+if TYPE_CHECKING:
+    from albireo.backends.cuda.chip import Chip
 
 T = TypeVar("T")
 
@@ -46,12 +49,10 @@ class Setup:
         return next((value for part, value in _BANDWIDTH.items() if part in name), float("nan"))
 
     @property
-    def gpu(self) -> tuple[int, int]:
-        """Multiprocessors and compute capability; of a dry run small ones."""
-        if self.is_dry:
-            return 4, 90
-        found = torch.cuda.get_device_properties(self.device)
-        return found.multi_processor_count, found.major * 10 + found.minor
+    def chip(self) -> Chip:
+        from albireo.backends.cuda.chip import chip_of
+
+        return chip_of(self.device)
 
     def warm(self, launches: Iterable[Callable[[], object]]) -> None:
         """Launch each once, several at a time, so that they compile beside each other; what cannot is met again."""

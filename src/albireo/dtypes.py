@@ -13,8 +13,14 @@ from albireo.errors import ConfigError, short
 
 #: Activations as 8-bit codes, a scale for each row: x[t, k] = code[t, k] * scale[t].
 TOKEN = "int8.token"
-#: Of such a row: codes in whole lines of this many, then the scale and sums of codes, one each so many.
+#: The same as e4m3 numbers, which GPUs from Ada on multiply.
+FP8_TOKEN = "fp8.token"
+#: Rows of codes: whoever writes one needs the whole row at once, for its scale.
+ROW_CODES = (TOKEN, FP8_TOKEN)
+#: Of a row of TOKEN: codes in whole lines of this many, then the scale and sums of codes, one each so many.
 _TOKEN_LINE, _TOKEN_SUMS = 64, 16
+#: Of a row of FP8_TOKEN: codes in whole groups of this many, then the scale.
+FP8_GROUP = 128
 
 SIZES: dict[str, int] = {
     "float32": 4,
@@ -24,6 +30,7 @@ SIZES: dict[str, int] = {
     "int64": 8,
     "uint8": 1,
     TOKEN: 1,
+    FP8_TOKEN: 1,
     "int8": 1,
     "fp8": 1,
 }
@@ -52,11 +59,11 @@ def itemsize(dtype: str) -> int:
 
 
 def natural_stride(dtype: str, cols: int) -> int:
-    """Elements that a row of cols takes; of TOKEN with what stands behind the codes, see csrc's tokens.h."""
-    if dtype != TOKEN:
+    """Elements that a row of cols takes; of codes with what stands behind them, see csrc's tokens.h."""
+    if dtype not in ROW_CODES:
         return cols
-    codes = -(-cols // _TOKEN_LINE) * _TOKEN_LINE
-    tail = 4 * (2 + -(-cols // _TOKEN_SUMS))
+    line, tail = (_TOKEN_LINE, 4 * (2 + -(-cols // _TOKEN_SUMS))) if dtype == TOKEN else (FP8_GROUP, 4)
+    codes = -(-cols // line) * line
     return -(-(codes + tail) // _TOKEN_LINE) * _TOKEN_LINE
 
 

@@ -193,7 +193,8 @@ def test_ranks_share_a_machine() -> None:
         ("float32", "int8", 1 / 32),
         ("bfloat16", "int4-g32", 1),  # W4A16
         ("float16", "int4-g32", 1 / 2),
-        ("bfloat16", "fp8", 1),
+        ("bfloat16", "fp8", 1 / 2),
+        ("bfloat16", "fp8-a16", 1),
     ],
 )
 def test_a_gpu_reads_the_same_bytes_and_has_its_own_price_of_products(

@@ -7,12 +7,18 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from albireo.backends.backend import FOUR_BY_SIXTEEN
+from albireo.backends.backend import EIGHT_BY_EIGHT_FLOATS, FOUR_BY_SIXTEEN
 from albireo.backends.reference.interpret import interpret
 from albireo.backends.reference.kv import ReferenceKV
-from albireo.compiler.passes import choose_precision, fuse_attention_cast, fuse_attention_codes, widen_activations
+from albireo.compiler.passes import (
+    choose_precision,
+    fuse_attention_cast,
+    fuse_attention_codes,
+    narrow_activations,
+    widen_activations,
+)
 from albireo.compiler.pipeline import ABLE_PASSES, PASSES, compile_graph, passes_for, run_passes
-from albireo.dtypes import TOKEN
+from albireo.dtypes import FP8_TOKEN, TOKEN
 from albireo.graph.node import Graph
 from albireo.graph.spec import check_graph
 from albireo.models import load_architecture
@@ -70,6 +76,35 @@ def test_what_meets_four_bits_stays_wide(dtype: str, encoding: str, of_v: str | 
     else:
         assert TOKEN in types(graph) and any(reason in refusal.reason for refusal in record.refusals)
     assert bool(record.firings) == (reason == "" or of_v is not None) and record.numerics == "removes rounding"
+
+
+@pytest.mark.parametrize("dtype", ["bfloat16", "float16", "float32"])
+def test_what_meets_e4m3_becomes_e4m3(dtype: str) -> None:
+    """Each value once: q, k and v read the same rows. The head keeps 16 bits."""
+    graph = model_graph("llama", dtype)
+    choose_precision.run(graph, lambda name, is_head: "fp8")
+    wide, _ = run_passes(graph, [])
+    graph, (record,) = run_passes(graph, [narrow_activations.run])
+    check_graph(graph)
+    assert record.numerics == "quantizes" and "logits" in record.refusals[0].reason
+    linears = [node for node in graph.nodes if node.op == "linear"]
+    assert {n.inputs["x"].type.dtype for n in linears if n.attrs.get("role") == "vocab"} == {"bfloat16"}
+    layers = [node.inputs["x"] for node in linears if node.attrs.get("role") != "vocab"]
+    assert {x.type.dtype for x in layers} == {FP8_TOKEN} and len(set(layers)) == len(layers) * 4 // 7
+    weights = random_weights(load_architecture("llama").tiny, 1)
+    step = make_step([Work([5, 6, 7], 0, [1, 2])], 8)
+    one, other = (interpret(g, step, weights, ReferenceKV(4, 8, dtype))["logits"] for g in (wide, graph))
+    assert 1e-3 < np.linalg.norm(one - other) / np.linalg.norm(one) < 0.3
+
+
+def test_activations_of_weight_only_models_stay() -> None:
+    graph = model_graph("llama", "bfloat16")
+    choose_precision.run(graph, lambda name, is_head: "fp8.g128" if "down" in name else "int8", weight_only=True)
+    graph, (record,) = run_passes(graph, [narrow_activations.run])
+    check_graph(graph)
+    assert FP8_TOKEN not in types(graph) and "stay bfloat16" in record.refusals[0].reason
+    kept = [node.inputs["weight"] for node in graph.nodes if node.attrs.get("keeps") == "bfloat16"]
+    assert {weight.type.dtype for weight in kept} == {"fp8.g128"}
 
 
 def test_attention_to_codes_is_exact() -> None:
@@ -138,5 +173,5 @@ def test_attention_knows_no_other_rows_than_those_that_leave() -> None:
     assert "picks rows of R" in record.refusals[0].reason
 
 
-def test_the_ability_has_one_name() -> None:
-    assert FOUR_BY_SIXTEEN in [ability for ability, _, _ in ABLE_PASSES]
+def test_abilities_have_one_name() -> None:
+    assert {EIGHT_BY_EIGHT_FLOATS, FOUR_BY_SIXTEEN} <= {ability for ability, _, _ in ABLE_PASSES}

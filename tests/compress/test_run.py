@@ -80,6 +80,7 @@ def decompressed(directory: Path) -> dict[str, np.ndarray]:
         ("int4-g64", "gptq", "float16"),
         ("int4-g64", "rtn", "float32"),
         ("fp8", "rtn", "bfloat16"),
+        ("fp8-a16", "rtn", "bfloat16"),
     ],
 )
 def test_compressed_tensors_reads_the_numbers_that_were_meant(
@@ -95,6 +96,7 @@ def test_compressed_tensors_reads_the_numbers_that_were_meant(
         for name, matrix in written.items():
             ours = checkpoint.encoded(f"{name}.weight")
             np.testing.assert_array_equal(ours.decode(), matrix.decode(), err_msg=name)
+        assert checkpoint.is_weight_only == (scheme == "fp8-a16")
     assert {linear.encoding for linear in outcome.linears} >= {str(m.encoding) for m in written.values()}
     assert json.loads((tmp_path / "out" / "config.json").read_text())["quantization_config"]["ignore"] == ["lm_head"]
 

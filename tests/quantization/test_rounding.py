@@ -6,7 +6,7 @@ import pytest
 
 from albireo.encodings import encoding
 from albireo.errors import ConfigError, InvariantError
-from albireo.quantization.encoded import e4m3_values, storable_scale
+from albireo.quantization.encoded import e4m3_codes, e4m3_values, storable_scale
 from albireo.quantization.rounding import round_tokens, round_weights
 
 NAMES = ("int8", "int8.g32", "int8.g64", "int4.g32", "int4.g64", "int4.g128", "fp8", "fp8.g128")
@@ -40,6 +40,26 @@ def test_fp8_rounds_as_ml_dtypes_does() -> None:
     encoded = round_weights(weight, encoding("fp8"))
     theirs = (weight / encoded.scale).astype(ml_dtypes.float8_e4m3fn).view(np.uint8)
     np.testing.assert_array_equal(encoded.codes, theirs)
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+def test_e4m3_codes_are_the_nearest(dtype: type[np.floating]) -> None:
+    """Every code, the middles between neighbours (ties go to the even code), numbers just beside them, and the ends."""
+    values = e4m3_values()[:127].astype(np.float64)
+    middles = (values[1:] + values[:-1]) / 2
+    near = np.concatenate([values, middles])
+    around = [np.nextafter(near.astype(dtype), dtype(side)) for side in (-1.0, 1e9)]
+    x = np.concatenate([near.astype(dtype), *around, np.array([448.1, 464, 1e30, np.inf, 1e-30], dtype)])
+    x = np.concatenate([x, -x])
+    if dtype == np.float32:  # ml_dtypes rounds float64 to float32 first
+        theirs = np.clip(x, -448, 448).astype(ml_dtypes.float8_e4m3fn).view(np.uint8)
+        np.testing.assert_array_equal(e4m3_codes(x), theirs)
+    distance = np.abs(np.minimum(np.abs(x), 1e3).astype(np.float64)[:, None] - values)
+    nearest = distance == distance.min(axis=1, keepdims=True)
+    even = np.where(nearest & (np.arange(127) % 2 == 0), 2, nearest).argmax(axis=1)
+    np.testing.assert_array_equal(e4m3_codes(x) & 0x7F, even)
+    np.testing.assert_array_equal(e4m3_codes(x) >> 7, np.signbit(x))
+    assert e4m3_codes(x.reshape(2, -1)).shape == (2, len(x) // 2)
 
 
 def test_every_float16_and_bfloat16_scale_is_storable() -> None:

@@ -69,7 +69,7 @@ def measure(setup: Setup, dtype: str, sequences: int, context: int, **options: A
         top_counts=ints(torch.zeros(0)),
         sizes={"T": sequences, "B": sequences, "R": 0, "G": 0, "S": 0},
     )
-    shape = AttentionShape(heads, kv_heads, dim, context, 0, "bfloat16", dtype, *setup.gpu, **options)
+    shape = AttentionShape(heads, kv_heads, dim, context, 0, "bfloat16", dtype, setup.chip, **options)
     work = work_list(shape, sequences, sequences, setup.device)
     scratch = torch.zeros(workspace_size(shape, sequences), device=setup.device)
     q = setup.random(sequences, heads * dim, dtype=torch.bfloat16)

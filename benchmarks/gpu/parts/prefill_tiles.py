@@ -30,30 +30,36 @@ def run(setup: Setup) -> Iterator[Row]:
     import albireo.backends.cuda.linear  # noqa: F401 - where it is missing the part is skipped
 
     shapes = setup.pick(SHAPES, {"o": (64, 1024)})
-    cases = product(
-        setup.pick(("bfloat16", "fp8", "int4.g128"), ("bfloat16",)), setup.pick((2048, 256, 8192), (70,)), shapes
-    )
-    for dtype, tokens, name in cases:
+    kinds = (("bfloat16", None), ("fp8", "fp8.token"), ("fp8", "bfloat16"), ("int4.g128", "bfloat16"))
+    cases = product(setup.pick(kinds, kinds[:2]), setup.pick((2048, 256, 8192), (70,)), shapes)
+    for (dtype, kind), tokens, name in cases:
         # a head reads few rows of a prompt
         if setup.seconds_left > 3 and (name != "head" or (tokens == 256 and dtype == "bfloat16")):
-            args = (setup, dtype, name, *shapes[name], tokens)
-            yield from attempt(f"{dtype} {name} of {tokens}", lambda args=args: _plans(*args))
+            args = (setup, dtype, kind, name, *shapes[name], tokens)
+            label = f"{dtype}{f' by {kind}' if kind else ''} {name} of {tokens}"
+            yield from attempt(label, lambda args=args: _plans(*args))
 
 
-def _plans(setup: Setup, dtype: str, name: str, rows: int, cols: int, tokens: int) -> Iterator[Row]:
+def _plans(setup: Setup, dtype: str, kind: str | None, name: str, rows: int, cols: int, tokens: int) -> Iterator[Row]:
+    """kind: of x, where that is not the weight's."""
+    from inputs import activations
     from model import fill_matrix
 
     from albireo.backends.cuda.encoded_matrix import empty_matrix
-    from albireo.backends.cuda.kernels.matmul import device_of, matmul
+    from albireo.backends.cuda.kernels.matmul import matmul
     from albireo.backends.cuda.kernels.parts.epilogue import act_code
     from albireo.backends.cuda.matmul_plan import plan_for
+    from albireo.backends.cuda.tokens import e4m3_rows
 
     matrix = empty_matrix(dtype, rows, cols, setup.device)
     fill_matrix(matrix, setup, 1)
-    x = setup.random(tokens, cols, dtype=torch.bfloat16)
+    (x, _), x_scale, is_fp8 = activations(setup, dtype, tokens, cols, kind), None, kind == "fp8.token"
+    if is_fp8:
+        x, x_scale = e4m3_rows(x, cols)
+    dtype_text = f"{dtype}{f' by {kind}' if kind else ''}"
     act, n = (act_code("silu_mul"), rows // 2) if name == "gate_up" else (0, rows)
     out = torch.empty((tokens, n), device=setup.device, dtype=torch.bfloat16 if act else torch.float32)
-    taken = plan_for(tokens, rows, cols, dtype, False, True, device_of(setup.device))
+    taken = plan_for(tokens, rows, cols, dtype, is_fp8, True, setup.chip)
     space = torch.zeros(setup.pick(64 << 20, 4 << 20), dtype=torch.uint8, device=setup.device)
     flops = 2 * tokens * rows * cols
     if matrix.scale is None:
@@ -61,9 +67,11 @@ def _plans(setup: Setup, dtype: str, name: str, rows: int, cols: int, tokens: in
         seconds = setup.seconds(lambda: torch.mm(x, weight, out=plain), rounds=7)
         yield Row(f"{dtype} {name} of {tokens}: torch.mm", flops / seconds / 1e12, "TFLOP/s", f"{seconds * 1e6:.0f} us")
     first: torch.Tensor | None = None
-    plans = list(_variants(taken, dtype, name, rows, cols, tokens))
+    plans = list(_variants(taken, dtype, is_fp8, name, rows, cols, tokens))
     launches = {
-        _text(plan, use_tma): partial(matmul, x, matrix, out, n, act=act, plan=plan, workspace=space, use_tma=use_tma)
+        _text(plan, use_tma): partial(
+            matmul, x, matrix, out, n, act=act, x_scale=x_scale, plan=plan, workspace=space, use_tma=use_tma
+        )
         for plan, use_tma in plans
     }
     setup.warm(launches.values())
@@ -71,7 +79,7 @@ def _plans(setup: Setup, dtype: str, name: str, rows: int, cols: int, tokens: in
     for text, launch in launches.items():
         if setup.seconds_left < 2:
             break
-        label = f"{dtype} {name} of {tokens}: {text}"
+        label = f"{dtype_text} {name} of {tokens}: {text}"
         args = (setup, launch, label, text, flops, found)
         yield from attempt(label, lambda args=args: _time(*args))
         if text not in found:
@@ -81,7 +89,7 @@ def _plans(setup: Setup, dtype: str, name: str, rows: int, cols: int, tokens: in
             yield Row(label, note="other bits than the plan that is taken", is_good=False)
     now = _text(taken, True)
     if now in found:
-        yield verdict(f"{dtype} {name} of {tokens}", "matmul_plan.plan_for", now, found)
+        yield verdict(f"{dtype_text} {name} of {tokens}", "matmul_plan.plan_for", now, found)
 
 
 def _text(plan: Plan, use_tma: bool) -> str:
@@ -93,20 +101,25 @@ def _text(plan: Plan, use_tma: bool) -> str:
 _MODES = ("registers", "memory", "split")
 
 
-def _variants(taken: Plan, dtype: str, name: str, rows: int, cols: int, tokens: int) -> Iterator[tuple[Plan, bool]]:
+def _variants(
+    taken: Plan, dtype: str, is_fp8: bool, name: str, rows: int, cols: int, tokens: int
+) -> Iterator[tuple[Plan, bool]]:
     """The one that is taken first, then what could be better."""
     from albireo.backends.cuda.kernels.matmul_smallm import num_parts
     from albireo.backends.cuda.kernels.parts.tiles import Tile
     from albireo.backends.cuda.matmul_plan import MEMORY, REGISTERS, SPLIT, Plan
 
     yield taken, True
-    yield taken, False
+    if taken.tile.tokens <= 128 or not is_fp8:  # halves of a tile come by TMA
+        yield taken, False
     if tokens < 100 or name == "head":
         return
     tiles = [Tile(128, 256, 64, 3, 8), Tile(128, 128, 64, 3, 8)]
     if dtype.startswith("int4"):
         # a group's own sums take as many registers again
         tiles = [Tile(128, 128, 256, 2, 8), Tile(128, 64, 256, 3, 8), Tile(128, 64, 256, 4, 8)]
+    elif is_fp8:
+        tiles = [Tile(128, 256, 128, 3, 8), Tile(128, 128, 128, 4, 8), Tile(128, 128, 128, 5, 8)]
     elif dtype == "fp8":
         # steps of whole words
         tiles = [Tile(128, 256, 128, 2, 8), Tile(128, 256, 128, 3, 8), Tile(128, 128, 128, 3, 8)]

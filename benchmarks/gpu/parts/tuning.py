@@ -29,14 +29,16 @@ def run(setup: Setup) -> Iterator[Row]:
             yield from attempt(
                 f"tiles {dtype} of {tokens}", lambda tokens=tokens, dtype=dtype: _tiles(setup, dtype, tokens, shapes)
             )
-    for dtype in setup.pick(("bfloat16", "fp8", "int4.g128", "int8"), ("bfloat16", "int4.g128")):
+    kinds = (("bfloat16", None), ("fp8", None), ("fp8", "fp8.token"), ("int4.g128", "bfloat16"), ("int8", None))
+    for dtype, kind in setup.pick(kinds, kinds[2:4]):
         for (name, (rows, cols)), tokens in product(shapes.items(), setup.pick((1, 8, 64), (1,))):
-            args = (setup, dtype, name, rows, cols, tokens)
+            args = (setup, dtype, kind, name, rows, cols, tokens)
             if setup.seconds_left > 2:
                 yield from attempt(f"{dtype} {name} of {tokens}", lambda args=args: _linear(*args))
 
 
-def _linear(setup: Setup, dtype: str, name: str, rows: int, cols: int, tokens: int) -> Iterator[Row]:
+def _linear(setup: Setup, dtype: str, kind: str | None, name: str, rows: int, cols: int, tokens: int) -> Iterator[Row]:
+    """kind: of x, where that is not the encoding's own."""
     from inputs import activations
     from model import fill_matrix
 
@@ -45,14 +47,15 @@ def _linear(setup: Setup, dtype: str, name: str, rows: int, cols: int, tokens: i
 
     matrix = empty_matrix(dtype, rows, cols, setup.device)
     fill_matrix(matrix, setup, 1)
-    x, _ = activations(setup, dtype, tokens, cols, is_wide=dtype == "int4.g128")
+    x, _ = activations(setup, dtype, tokens, cols, kind)
     out = torch.empty((tokens, rows), device=setup.device)
     space = torch.zeros(workspace_size(dtype, rows, cols), dtype=torch.uint8, device=setup.device)
     seconds = setup.seconds(lambda: linear(x, matrix, out, workspace=space))
     arrays = (matrix.codes, matrix.scale, matrix.zero, matrix.gamma, matrix.offset)
     size = sum(array.numel() * array.element_size() for array in arrays if array is not None)
     share = size / seconds / setup.bandwidth
-    yield Row(f"{dtype} {name} {rows} x {cols}, {tokens} tokens", seconds * 1e6, "us", f"{share:.2f} of the bandwidth")
+    label = f"{dtype}{f' by {kind}' if kind else ''} {name} {rows} x {cols}, {tokens} tokens"
+    yield Row(label, seconds * 1e6, "us", f"{share:.2f} of the bandwidth")
 
 
 def _tiles(setup: Setup, dtype: str, tokens: int, shapes: dict[str, tuple[int, int]]) -> Iterator[Row]:

@@ -38,8 +38,8 @@ class CheckpointSource:
     ) -> None:
         self.parts = parts(num_ranks, tp_invariant)
         self.model_config = load_config(directory).with_dtype(dtype)
-        stored = _stored_encodings(directory, self.model_config.dtype)
-        self.precision = replace(precision or Precision(), stored=stored)
+        stored, is_weight_only = _stored_encodings(directory, self.model_config.dtype)
+        self.precision = replace(precision or Precision(), stored=stored, is_stored_weight_only=is_weight_only)
         self.directory = self.config_directory = self.tokenizer_directory = directory
         self.default_model_len = self.model_config.max_position_embeddings
 
@@ -49,7 +49,7 @@ class CheckpointSource:
     def graph(self, model_len: int) -> Graph:
         graph = build_graph(self.model_config, model_len)
         if not self.precision.is_plain:
-            choose_precision.run(graph, self.precision.of)
+            choose_precision.run(graph, self.precision.of, self.precision.is_weight_only)
         return graph
 
     def check(self, program: Program, rank: int = 0) -> None:
@@ -64,14 +64,16 @@ class CheckpointSource:
             yield checkpoint
 
 
-def _stored_encodings(directory: Path, dtype: str) -> dict[str, str]:
-    """Of the matrices that lie in few bits and stay so; others are given as numbers by the checkpoint."""
+def _stored_encodings(directory: Path, dtype: str) -> tuple[dict[str, str], bool]:
+    """Of the matrices that lie in few bits and stay so; others are given as numbers by the checkpoint. And whether
+    activations are to keep 16 bits beside them."""
     if not weight_files(directory):  # it may be looked at all the same
-        return {}
+        return {}, False
     with Checkpoint(directory) as checkpoint:
         # float8 is multiplied as bfloat16; a wider compute type would lose its activations' bits
-        return {
+        stored = {
             name: kind
             for name, kind in checkpoint.encodings.items()
             if encoding(kind).kind != "float" or dtype == encoding(kind).activation
         }
+        return stored, checkpoint.is_weight_only

@@ -18,7 +18,7 @@ from albireo.backends.cpu.machine import isa_levels, thread_pool
 from albireo.backends.cpu.model import CpuModel, kv_block_bytes
 from albireo.backends.cpu.pack import constant_offsets
 from albireo.backends.cpu.ranks import TensorParallelModel, rank_pool
-from albireo.backends.cuda.catalog import CudaCatalog
+from albireo.backends.cuda.catalog import FP8_CAPABILITY, CudaCatalog
 from albireo.config import EngineConfig
 from albireo.errors import ConfigError
 from albireo.execution.ahead import LOOKAHEAD, AheadDevice, AheadRunner
@@ -148,10 +148,6 @@ class CpuDevice:
         return Runner(model, vocab_size, block_size, pooler)
 
 
-#: Ada; GPUs before it cannot write float8.
-FP8_CAPABILITY = (8, 9)
-
-
 class CudaDevice:
     """One NVIDIA GPU. Raises: ConfigError saying what is wrong, and what to do, where none can be used."""
 
@@ -162,9 +158,12 @@ class CudaDevice:
         from albireo.backends.cuda.device import require_gpu
 
         self._facts = require_gpu()
+        major, minor = self._facts.capability or (0, 0)
+        #: 90 is 9.0.
+        self._capability = 10 * major + minor
 
     def catalog(self) -> ExplainedCatalog:
-        return CudaCatalog()
+        return CudaCatalog(self._capability)
 
     def machine_bytes(self) -> int:
         assert self._facts.memory_bytes is not None
@@ -210,9 +209,8 @@ class CudaDevice:
 
     def _check_cache(self, dtype: str) -> None:
         """Raises: ConfigError when this GPU cannot write a KV cache of a type."""
-        capability = self._facts.capability or (0, 0)
-        if dtype == "fp8" and capability < FP8_CAPABILITY:
-            here, needed = (".".join(map(str, each)) for each in (capability, FP8_CAPABILITY))
+        if dtype == "fp8" and self._capability < FP8_CAPABILITY:
+            here, needed = (f"{each / 10:.1f}" for each in (self._capability, FP8_CAPABILITY))
             raise ConfigError(
                 f"kv_cache_dtype=fp8 needs compute capability {needed}, {self._facts.name} has {here}; use int8, which "
                 "holds as many tokens"
@@ -231,7 +229,8 @@ class AbsentGpu(CudaDevice):
     """A GPU that is not here, to look at what a program for one would be."""
 
     def __init__(self) -> None:
-        """Nothing is required."""
+        """Nothing is required; it is taken for one of Hopper, as ABSENT_GPU_BYTES is."""
+        self._capability = 90
 
     def machine_bytes(self) -> int:
         return ABSENT_GPU_BYTES

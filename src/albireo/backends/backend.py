@@ -12,6 +12,8 @@ from typing import Any, Protocol
 
 from albireo.graph.tuning import Tuning
 
+#: The ability to multiply e4m3 numbers with e4m3 numbers.
+EIGHT_BY_EIGHT_FLOATS = "8-bit floats by 8-bit floats"
 #: The ability to multiply 4-bit codes with zero points (encodings of kind integer) with bfloat16, too.
 FOUR_BY_SIXTEEN = "4 bits by 16"
 

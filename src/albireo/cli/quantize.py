@@ -37,7 +37,7 @@ _INPUT_LEN, _OUTPUT_LEN = 512, 64
 @click.argument("model", required=False)
 @click.option("-o", "--output", required=True, metavar="DIR", help="Where to; it must be free or empty.")
 @click.option("--scheme", required=True, type=click.Choice([*SCHEMES, MIXED]), help="What linears become.")
-@click.option("--method", type=click.Choice(METHODS), help="By default smoothquant for int8, rtn for fp8, else gptq.")
+@click.option("--method", type=click.Choice(METHODS), help="By default smoothquant for int8, rtn for fp8…, else gptq.")
 @click.option("--calibration", metavar="FILE", help="What methods look at; by default passages of children's books.")
 @click.option("--calibration-tokens", type=click.IntRange(2), default=_CALIBRATION_TOKENS, show_default=True)
 @click.option("--target-bits", type=float, help="Of scheme mixed: bits a weight, scales included.")

@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Callable, Collection, Mapping, Sequence
 from functools import partial
 
-from albireo.backends.backend import FOUR_BY_SIXTEEN, KernelCatalog
+from albireo.backends.backend import EIGHT_BY_EIGHT_FLOATS, FOUR_BY_SIXTEEN, KernelCatalog
 from albireo.compiler.emit import emit, kv_layout, make_calls, place_barriers
 from albireo.compiler.layouts import plan_layouts
 from albireo.compiler.memory_plan import plan_memory
@@ -29,6 +29,7 @@ from albireo.compiler.passes import (
     last_layer_rows,
     merge_gate_up,
     merge_qkv,
+    narrow_activations,
     rows_before_head,
     shard,
     single_ops,
@@ -70,6 +71,7 @@ PASSES: tuple[Pass, ...] = (
 #: Rewrites for backends with kernels that others do not have: what a catalog's abilities must name, the pass that it
 #: goes behind (left out where that one is), and the pass.
 ABLE_PASSES: tuple[tuple[str, Pass, Pass], ...] = (
+    (EIGHT_BY_EIGHT_FLOATS, canonicalize.run, narrow_activations.run),
     (FOUR_BY_SIXTEEN, canonicalize.run, widen_activations.run),
     ("norms in linears", fuse_epilogue.run, fold_norm.run),
     ("attention to codes", fuse_attention_cast.run, fuse_attention_codes.run),

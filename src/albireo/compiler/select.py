@@ -8,9 +8,11 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Collection
 
-from albireo.backends.backend import FOUR_BY_SIXTEEN, KernelCatalog, Variant
+from albireo.backends.backend import EIGHT_BY_EIGHT_FLOATS, FOUR_BY_SIXTEEN, KernelCatalog, Variant
+from albireo.compiler.passes.narrow_activations import takes_narrow
 from albireo.compiler.passes.widen_activations import takes_wide
 from albireo.compiler.rewrite import label
+from albireo.dtypes import FP8_TOKEN
 from albireo.encodings import encoding, is_encoding
 from albireo.errors import UnsupportedModel
 from albireo.graph.node import Graph, Node, Value
@@ -65,7 +67,11 @@ def _dtype(node: Node, abilities: Collection[str]) -> str:
         return node.inputs[_BY_INPUT[node.family]].type.dtype
     weight = node.inputs["weight"].type.dtype
     wanted = encoding(weight).activation if is_encoding(weight) else weight
-    may_be = {wanted, "bfloat16"} if FOUR_BY_SIXTEEN in abilities and takes_wide(weight) else {wanted}
+    may_be = {wanted}
+    if FOUR_BY_SIXTEEN in abilities and takes_wide(weight):
+        may_be.add("bfloat16")
+    if EIGHT_BY_EIGHT_FLOATS in abilities and takes_narrow(weight):
+        may_be.add(FP8_TOKEN)
     if "x" in node.inputs and node.inputs["x"].type.dtype not in may_be:
         raise UnsupportedModel(
             f"{label(node)}: multiplies {node.inputs['x'].type.dtype} with {weight}, which wants {wanted}"

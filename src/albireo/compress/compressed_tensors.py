@@ -59,10 +59,13 @@ def stored(module: str, matrix: Encoded, dtype: str) -> dict[str, Stored]:
     return found
 
 
-def quantization_config(modules: Mapping[str, Encoding], ignored: Sequence[str]) -> dict[str, Any]:
+def quantization_config(
+    modules: Mapping[str, Encoding], ignored: Sequence[str], is_weight_only: bool = False
+) -> dict[str, Any]:
     """The quantization_config of config.json.
 
     Args: modules: names of linears and what they are stored in. ignored: linears that stay as they are.
+        is_weight_only: activations beside e4m3 weights are to keep 16 bits.
     """
     groups: dict[str, list[str]] = {}
     for name, coding in modules.items():
@@ -74,7 +77,7 @@ def quantization_config(modules: Mapping[str, Encoding], ignored: Sequence[str])
             f"group_{index}": {
                 "targets": ["Linear"] if one else sorted(names),
                 "weights": _arguments(encoding(name)),
-                "input_activations": _TOKENS if encoding(name).bits == 8 and name.startswith("int8") else None,
+                "input_activations": _activations(encoding(name), is_weight_only),
                 "output_activations": None,
                 "format": _format(encoding(name)),
             }
@@ -102,6 +105,13 @@ _TOKENS = {
     "observer": None,
     "observer_kwargs": {},
 }
+
+
+def _activations(coding: Encoding, is_weight_only: bool) -> dict[str, Any] | None:
+    """What is to be done with activations, where codes are multiplied with codes."""
+    if coding.kind == "float":
+        return None if is_weight_only else _TOKENS | {"type": "float"}
+    return _TOKENS if coding.bits == 8 and coding.group is None else None
 
 
 def _arguments(coding: Encoding) -> dict[str, Any]:

@@ -18,7 +18,6 @@ from albireo.quantization import schemes
 SCHEMES: Mapping[str, str] = {
     **{name: linears for name, (linears, _) in schemes.SCHEMES.items()},
     "int4": "int4p.g64",
-    "fp8": "fp8",
 }
 MIXED = "mixed"
 METHODS = ("rtn", "smoothquant", "awq", "gptq")
@@ -26,7 +25,7 @@ METHODS = ("rtn", "smoothquant", "awq", "gptq")
 HEADS = schemes.HEADS
 #: What a linear of a mixed scheme may be, from few bits to many; None leaves it as it is.
 MIXED_CHOICES = ("int4.g128", "int4.g64", "int4.g32", "int8", None)
-DEFAULT_METHODS: Mapping[str, str] = {"int8": "smoothquant", "fp8": "rtn"}
+DEFAULT_METHODS: Mapping[str, str] = {"int8": "smoothquant", "fp8": "rtn", "fp8-a16": "rtn"}
 _SMALLER = (64, 32)
 
 

@@ -31,6 +31,7 @@ from albireo.json_file import read_json
 from albireo.models import build_graph, load_config, open_checkpoint
 from albireo.quantization.encoded import F32
 from albireo.quantization.methods.progressive import METADATA_KEY
+from albireo.quantization.schemes import WEIGHT_ONLY
 from albireo.verify.blas_threads import one_blas_thread
 from albireo.verify.quality import Quality
 
@@ -82,7 +83,8 @@ def quantize(
             run.write_rest(graph.constants)
             modules = {linear.module: choice[name] for name, linear in run.linears.items() if name in choice}
             ignored = [linear.module for name, linear in run.linears.items() if name not in choice]
-            writer.write("config.json", config_bytes(original, quantization_config(modules, ignored), is_untied))
+            quantization = quantization_config(modules, ignored, recipe.scheme in WEIGHT_ONLY)
+            writer.write("config.json", config_bytes(original, quantization, is_untied))
             progressive = [module for module, coding in modules.items() if coding.kind == "progressive"]
             if progressive:
                 writer.metadata[METADATA_KEY] = ",".join(progressive)

@@ -158,7 +158,7 @@ OPS: dict[str, Op] = {
     "row_norm": Op(("x", "squares"), ("eps", "width"), _same, optional=("bias",)),
     # y = x @ weight^T (+ bias), accumulated and returned in float32. chunks: the inner dim is cut into so many equal
     # parts; each is summed alone, neighbours are added in float32, then their sums, as a binary tree; then the bias
-    "linear": Op(("x", "weight"), (), _linear, optional=("bias",), optional_attrs=("role", "chunks")),
+    "linear": Op(("x", "weight"), (), _linear, optional=("bias",), optional_attrs=("role", "chunks", "keeps")),
     # the x of all ranks, which run the same graph on their parts of the weights, added as a binary tree: neighbours
     # first, then their sums; then (+ bias)
     "all_reduce": Op(("x",), ("ranks",), _all_reduce, optional=("bias",)),

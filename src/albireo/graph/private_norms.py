@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
-from albireo.dtypes import TOKEN
+from albireo.dtypes import ROW_CODES
 from albireo.graph.program import Buffer, Call, Program
 from albireo.graph.program_spec import Accesses, accesses, conflict
 
@@ -42,7 +42,7 @@ def private_norms(calls: Sequence[Call], buffers: Mapping[str, Buffer], maxima: 
 
 def _is_of_rows(call: Call, buffers: Mapping[str, Buffer]) -> bool:
     """A norm, or the rounding of rows to 8-bit codes."""
-    return call.family == "norm" or (call.family == "elementwise" and buffers[call.args["out"]].dtype == TOKEN)
+    return call.family == "norm" or (call.family == "elementwise" and buffers[call.args["out"]].dtype in ROW_CODES)
 
 
 def few_barriers(program: Program) -> int:

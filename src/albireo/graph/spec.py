@@ -9,7 +9,7 @@ import math
 from collections.abc import Mapping
 from typing import Any
 
-from albireo.dtypes import COMPUTE_DTYPES, TOKEN
+from albireo.dtypes import COMPUTE_DTYPES, ROW_CODES
 from albireo.errors import InvariantError
 from albireo.graph.node import SYMBOLS, Graph, Node, TensorType, Value
 from albireo.graph.ops import LINEAR_ROLES, MAX_RANKS, UNARY_KINDS, RopeSpec, infer
@@ -139,12 +139,14 @@ def _attr_problem(node: Node, name: str, value: Any) -> str:
     if name == "kind":
         return "" if value in UNARY_KINDS else f"must be one of {', '.join(UNARY_KINDS)}"
     if name == "dtype":
-        known = (*COMPUTE_DTYPES, TOKEN)
+        known = (*COMPUTE_DTYPES, *ROW_CODES)
         return "" if value in known else f"must be one of {', '.join(known)}"
     if name == "rope":
         return _rope_problem(node, value)
     if name == "role":
         return "" if value in LINEAR_ROLES else f"must be one of {', '.join(LINEAR_ROLES)}"
+    if name == "keeps":
+        return "" if value in COMPUTE_DTYPES else f"must be one of {', '.join(COMPUTE_DTYPES)}"
     if name in ("chunks", "ranks"):
         return _tree_problem(node, value)
     return "is not known to the checker"

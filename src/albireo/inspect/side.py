@@ -18,7 +18,7 @@ from albireo.api.source import ModelSource, guard
 from albireo.artifact.manifest import Manifest, Options
 from albireo.artifact.program_json import rows_digest
 from albireo.artifact.reader import is_engine_directory
-from albireo.backends.cuda.catalog import CudaCatalog
+from albireo.backends.cuda.catalog import catalog_of
 from albireo.config import EngineConfig
 from albireo.errors import ConfigError
 from albireo.graph.program import Program
@@ -96,7 +96,7 @@ def _built(source: EngineSource) -> Side:
     files = source.files
     options = files.manifest.options
     config = EngineConfig(device=source.device_for("auto"), **_settings(source))
-    catalog = CudaCatalog() if config.device == "cuda" else None
+    catalog = catalog_of(files.program) if config.device == "cuda" else None
     with guard(source):
         compiled = compile_program(files.graph, config, options.max_model_len, catalog=catalog)
     return Side(

@@ -65,6 +65,11 @@ class Checkpoint:
         return {name: m.encoding for name, m in self._plan.matrices.items() if m.encoding is not None}
 
     @property
+    def is_weight_only(self) -> bool:
+        """Whether activations beside its e4m3 matrices are to keep 16 bits."""
+        return self._plan.is_weight_only
+
+    @property
     def notes(self) -> list[str]:
         """What is not kept as it lies in the file, or not used at all, in sentences."""
         by_note: dict[str, list[Matrix]] = {}

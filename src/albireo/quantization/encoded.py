@@ -118,12 +118,17 @@ def e4m3_values() -> F32:
 
 
 def e4m3_codes(x: NDArray[np.floating[Any]]) -> U8:
-    """The e4m3fn codes of the nearest numbers, ties to even; beyond 448 the largest."""
-    positive = e4m3_values()[:127]
-    magnitude = np.abs(x)
-    above = np.clip(np.searchsorted(positive, magnitude), 1, 126)
-    below = above - 1
-    middle = (positive[above] + positive[below]) / 2
-    take_above = (magnitude > middle) | ((magnitude == middle) & (above % 2 == 0))
-    code = np.where(take_above, above, below).astype(np.uint8)
-    return np.asarray(code | np.where(np.signbit(x), 0x80, 0).astype(np.uint8), np.uint8)
+    """The e4m3fn codes of the nearest numbers, ties to even; beyond 448 the largest. x: float32 or float64."""
+    numbers = np.ascontiguousarray(x)
+    # (bits of the mantissa, bias of the exponent) of the numbers; a code has 3 and 7
+    whole, mantissa, bias = (np.uint32, 23, 127) if numbers.dtype == np.float32 else (np.uint64, 52, 1023)
+    magnitude = np.abs(numbers)
+    code: Any = magnitude.view(whole)
+    shift, half = whole(mantissa - 3), whole((1 << (mantissa - 4)) - 1)
+    code = (code + (half + ((code >> shift) & whole(1)))) >> shift
+    least = whole((bias - 6) << 3)  # of 2^-6, the smallest normal number; below it lie multiples of 2^-9
+    is_small = code < least
+    code = np.minimum(np.where(is_small, least, code) - (least - whole(8)), whole(126)).astype(np.uint8)
+    if is_small.any():
+        code[is_small] = np.rint(magnitude[is_small] * numbers.dtype.type(512)).astype(np.uint8)
+    return np.asarray(code | np.where(np.signbit(numbers), 0x80, 0).astype(np.uint8), np.uint8)

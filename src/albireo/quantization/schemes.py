@@ -15,11 +15,14 @@ from albireo.errors import ConfigError
 SCHEMES: Mapping[str, tuple[str, str]] = {
     "int8": ("int8", "int8"),
     "fp8": ("fp8", "fp8"),
+    "fp8-a16": ("fp8", "fp8"),
     "int4": ("int4.g64", "int8"),
     "int4-g32": ("int4.g32", "int8"),
     "int4-g64": ("int4.g64", "int8"),
     "int4-g128": ("int4.g128", "int8"),
 }
+#: Schemes that say that activations keep 16 bits, also where the weights' bits would be multiplied faster with 8.
+WEIGHT_ONLY = ("fp8-a16",)
 #: What the head may be kept in, beside the scheme's.
 HEADS: Mapping[str, str | None] = {
     "int8": "int8",
@@ -39,11 +42,13 @@ class Precision:
         scheme: a key of SCHEMES; None: nothing is quantized that is not already.
         head: a key of HEADS; None: what the scheme says.
         stored: matrix -> encoding, of a checkpoint that is quantized already.
+        is_stored_weight_only: such a checkpoint was made for activations of 16 bits.
     """
 
     scheme: str | None = None
     head: str | None = None
     stored: Mapping[str, str] = field(default_factory=dict)
+    is_stored_weight_only: bool = False
 
     def __post_init__(self) -> None:
         if self.scheme is not None and self.scheme not in SCHEMES:
@@ -62,6 +67,11 @@ class Precision:
     def is_plain(self) -> bool:
         """Whether every matrix stays as it is."""
         return self.scheme is None and self.head is None and not self.stored
+
+    @property
+    def is_weight_only(self) -> bool:
+        """Whether activations beside e4m3 weights keep 16 bits on every device."""
+        return self.is_stored_weight_only if self.stored else self.scheme in WEIGHT_ONLY
 
     def of(self, name: str, is_head: bool) -> str | None:
         """The encoding of a matrix by its name in the checkpoint; None: it stays in the compute type."""

@@ -18,7 +18,7 @@ from albireo.backends.reference.interpret import OPS
 from albireo.backends.reference.rounding import round_code, round_kv, round_to, scaled_codes
 from albireo.backends.rope_table import rope_table
 from albireo.backends.step_inputs import StepInputs
-from albireo.dtypes import KV_CODES, TOKEN
+from albireo.dtypes import FP8_TOKEN, KV_CODES, TOKEN
 from albireo.graph.node import Graph, Node, Value
 from albireo.verify.attention_bound import attention_error, chain_error
 
@@ -142,6 +142,8 @@ def _rounded(x: Array, error: Any, dtype: str) -> F64:
         return _as(error, x)
     if dtype == TOKEN:
         return _rounded_tokens(x, _as(error, x))
+    if dtype == FP8_TOKEN:
+        return _rounded_to_codes(x, error, "fp8")
     wide = _as(error, x)
     centre = round_to(x, dtype).astype(np.float64)
     ends = [np.nextafter((x + sign * wide).astype(np.float32), np.float32(sign * np.inf)) for sign in (1, -1)]

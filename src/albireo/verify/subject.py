@@ -18,6 +18,7 @@ from albireo.artifact import layout
 from albireo.artifact.manifest import FileEntry
 from albireo.artifact.reader import EngineFiles, is_engine_directory
 from albireo.artifact.writer import file_entry
+from albireo.backends.cuda.catalog import catalog_of
 from albireo.compiler.passes.shard import parts
 from albireo.compiler.pipeline import Pass, passes_for, passes_without, shard_pass
 from albireo.config import EngineConfig
@@ -60,8 +61,9 @@ class Subject:
         """What rewrote the graph of the first rank."""
         options = self.files.manifest.options
         (first, *_) = parts(options.tensor_parallel_size, options.tp_invariant)
-        abilities = planning_device(EngineConfig(device=self.device)).catalog().abilities
-        passes = passes_for(abilities, passes_without(options.without))
+        is_gpu = self.device == "cuda"
+        catalog = catalog_of(self.files.program) if is_gpu else planning_device(EngineConfig(device="cpu")).catalog()
+        passes = passes_for(catalog.abilities, passes_without(options.without))
         return (*(() if first is None else (shard_pass(first),)), *passes)
 
     @property

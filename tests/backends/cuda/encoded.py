@@ -8,7 +8,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from albireo.backends.cuda.encoded_matrix import empty_matrix, fill_rows
+from albireo.backends.cuda.encoded_matrix import empty_matrix, fill_rows, on_device
 from albireo.backends.cuda.matrix import DeviceMatrix
 from albireo.backends.cuda.upload import Upload
 from albireo.encodings import Encoding, encoding
@@ -51,7 +51,7 @@ def symmetric(encoded: Encoded) -> Encoded:
 def device_matrix(encoded: Encoded) -> DeviceMatrix:
     n, k = encoded.shape
     matrix = empty_matrix(encoded.encoding.name, n, k, CPU)
-    fill_rows(matrix, encoded, 0, Upload(CPU, 0))
+    fill_rows(matrix, on_device(encoded, Upload(CPU, 0)), 0)
     return matrix
 
 

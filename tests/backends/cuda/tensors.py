@@ -7,8 +7,8 @@ import torch
 from numpy.typing import NDArray
 
 from albireo.backends.cuda.kv import TORCH_DTYPES
-from albireo.backends.cuda.tokens import SUM_STEP, token_rows
-from albireo.dtypes import TOKEN, natural_stride
+from albireo.backends.cuda.tokens import SUM_STEP, e4m3_rows, numbers_of, token_rows
+from albireo.dtypes import FP8_TOKEN, TOKEN, natural_stride
 from backends.cpu.harness import F32
 
 #: Behind every row, so that writing past its end shows.
@@ -27,6 +27,8 @@ def room(rows: int, cols: int, dtype: str = "float32") -> torch.Tensor:
     """An output of a dtype or of token rows, full of what no kernel writes."""
     if dtype == TOKEN:
         return torch.full((rows, natural_stride(TOKEN, cols)), 0x7F, dtype=torch.uint8)
+    if dtype == FP8_TOKEN:
+        return torch.full((rows, natural_stride(dtype, cols)), 0x7E, dtype=torch.uint8).view(torch.float8_e4m3fn)
     return tensor(np.full((rows, cols), FILL, np.float32), dtype)
 
 
@@ -47,3 +49,12 @@ def token_parts(rows: torch.Tensor, cols: int) -> tuple[NDArray[np.int8], F32, F
     tail = views.floats[:, views.first :].numpy()
     assert (np.ascontiguousarray(tail[:, 1 + num_sums :]).view(np.uint8) == 0x7F).all()
     return views.codes[:, : 4 * views.first].numpy(), tail[:, :1], tail[:, 1 : 1 + num_sums]
+
+
+def e4m3_parts(rows: torch.Tensor, cols: int) -> tuple[F32, F32]:
+    """What rows of e4m3 [R, C] stand for, and their scales [R, 1]; nothing may be written behind, zeros in between."""
+    codes, scale = e4m3_rows(rows, cols)
+    assert (rows.view(torch.uint8)[:, codes.shape[1] + 4 :] == 0x7E).all()
+    whole = numbers_of(rows, codes.shape[1]).numpy()
+    assert not np.nan_to_num(whole[:, cols:]).any()
+    return whole[:, :cols], scale[:, None].numpy()

@@ -10,6 +10,7 @@ import pytest
 import torch
 
 from albireo.backends.cuda.attention_plan import AttentionShape, work_list, workspace_size
+from albireo.backends.cuda.chip import Chip
 from albireo.backends.cuda.kernels import attention as attention_module
 from albireo.backends.cuda.kernels.attention import attention
 from albireo.backends.cuda.kernels.build_work_list import build_work_list
@@ -17,11 +18,11 @@ from albireo.backends.cuda.kv import TORCH_DTYPES, DeviceKV
 from albireo.backends.cuda.step import DeviceStep
 from albireo.backends.reference.attention import one_sequence
 from albireo.backends.reference.rounding import round_kv, round_to, scaled_codes
-from albireo.dtypes import KV_CODES, TOKEN
+from albireo.dtypes import FP8_TOKEN, KV_CODES, TOKEN
 from albireo.errors import InvariantError
 from albireo.graph.program import KVLayout
 from albireo.quantization.rounding import round_tokens
-from backends.cuda.tensors import room, token_parts
+from backends.cuda.tensors import e4m3_parts, room, token_parts
 
 pytestmark = pytest.mark.usefixtures("ordered_dot")
 
@@ -134,7 +135,7 @@ class World:
         padding: tuple[int, int] = (0, 0),
         window: int | None = None,
         multiprocessors: int = 8,
-        is_coded: bool = False,
+        coded: str = "",
         **shape_args: Any,
     ) -> torch.Tensor:
         """out [T, H * D], whatever was in it and in the workspaces before. window: told instead of the right one."""
@@ -148,7 +149,7 @@ class World:
             shape.window,
             shape.dtype,
             shape.kv,
-            multiprocessors,
+            Chip(multiprocessors),
             **({"split": SPLIT} | shape_args),
         )
         work = work_list(attention_shape, tokens + 5, step.sizes["B"] + 3, torch.device("cpu"))
@@ -163,9 +164,9 @@ class World:
         told = shape.window if window is None else window
         numbers = (shape.num_heads, shape.num_kv_heads, shape.head_dim, shape.scale, told, shape.softcap)
         rows = torch.full((tokens * shape.num_heads * shape.head_dim,), float("nan"), dtype=q.dtype)
-        if is_coded:
-            out = room(tokens, shape.num_heads * shape.head_dim, TOKEN)
-        attention(q, self.layer, out, step, work, workspace, *numbers, rows=rows if is_coded else None)
+        if coded:
+            out = room(tokens, shape.num_heads * shape.head_dim, coded)
+        attention(q, self.layer, out, step, work, workspace, *numbers, rows=rows if coded else None)
         assert work.count[1] == work.count[0] * shape.num_kv_heads
         assert not work.arrived.any() and not work.finished.any()
         return out
@@ -271,10 +272,13 @@ def test_rows_of_codes_are_those_of_the_rounded_rows(shape: Shape) -> None:
     numbers = world.run(order, (3, 1)).float().numpy()
     cols = shape.num_heads * shape.head_dim
     for options in ({}, {"tile_rows": 64, "max_parts": 4}):
-        codes, scale, sums = token_parts(world.run(order, (3, 1), is_coded=True, **options), cols)
+        codes, scale, sums = token_parts(world.run(order, (3, 1), coded=TOKEN, **options), cols)
         wanted, wanted_scale = round_tokens(numbers)
         assert np.array_equal(codes[:, :cols], wanted) and np.array_equal(scale, wanted_scale)
         assert np.array_equal(sums[:, -1], wanted.sum(axis=1))
+    wanted, wanted_scale = scaled_codes(numbers, "fp8")
+    found, scale = e4m3_parts(world.run(order, (3, 1), coded=FP8_TOKEN), cols)
+    assert np.array_equal(found, wanted * wanted_scale) and np.array_equal(scale, wanted_scale)
 
 
 def test_codes_need_room_for_numbers() -> None:
@@ -285,7 +289,7 @@ def test_codes_need_room_for_numbers() -> None:
             world.layer,
             room(1, 64, TOKEN),
             world.step([0]),
-            work_list(AttentionShape(4, 2, 16, 20, 0, "bfloat16", "bfloat16", 8), 1, 1, torch.device("cpu")),
+            work_list(AttentionShape(4, 2, 16, 20, 0, "bfloat16", "bfloat16", Chip(8)), 1, 1, torch.device("cpu")),
             torch.zeros(0),
             *(4, 2, 16, 0.25, 0, 0.0),
         )

@@ -9,6 +9,7 @@ import pytest
 import torch
 
 from albireo.backends.cuda.attention_plan import AttentionShape, WorkList, plan_attention, work_list
+from albireo.backends.cuda.chip import Chip
 from albireo.backends.cuda.kernels.build_work_list import build_work_list
 from albireo.backends.cuda.step import DeviceStep
 from albireo.errors import InvariantError
@@ -22,7 +23,7 @@ KINDS: dict[str, Any] = {
     "window": 0,
     "q_dtype": "bfloat16",
     "kv_dtype": "bfloat16",
-    "multiprocessors": 132,
+    "chip": Chip(132),
 }
 
 
@@ -36,7 +37,7 @@ def step_of(rows: list[int], contexts: list[int], padding_tokens: int = 0) -> De
     return DeviceStep(none, none, none, torch.from_numpy(starts), context_len, none, tables, {}, none, sizes)
 
 
-def built(step: DeviceStep, **options: int) -> tuple[WorkList, np.ndarray]:
+def built(step: DeviceStep, **options: Any) -> tuple[WorkList, np.ndarray]:
     """The list; its items."""
     work = work_list(
         AttentionShape(**(KINDS | {"split": SPLIT} | options)), step.sizes["T"], step.sizes["B"], torch.device("cpu")
@@ -49,10 +50,8 @@ def built(step: DeviceStep, **options: int) -> tuple[WorkList, np.ndarray]:
 
 
 @pytest.mark.parametrize("window", [0, 1, 100])
-@pytest.mark.parametrize(
-    "options", [{}, {"multiprocessors": 1}, {"max_parts": 0}, {"max_parts": 30}, {"tile_rows": 64}]
-)
-def test_items_cover_what_rows_see_once(window: int, options: dict[str, int]) -> None:
+@pytest.mark.parametrize("options", [{}, {"chip": Chip(1)}, {"max_parts": 0}, {"max_parts": 30}, {"tile_rows": 64}])
+def test_items_cover_what_rows_see_once(window: int, options: dict[str, Any]) -> None:
     rows, contexts = [1, 70, 0, 3, 1, 20, 0], [900, 130, 0, 64, 1, 300, 0]
     step = step_of(rows, contexts, 4)
     work, items = built(step, window=window, **options)
@@ -91,7 +90,7 @@ def test_items_cover_what_rows_see_once(window: int, options: dict[str, int]) ->
 def test_long_contexts_are_cut_where_programs_would_wait() -> None:
     lonely = built(step_of([1], [900]))[1]
     assert len(lonely) == 15 and (lonely[:, 7] >= 0).all()
-    crowd = built(step_of([1] * 64, [900] * 64), multiprocessors=1)[1]
+    crowd = built(step_of([1] * 64, [900] * 64), chip=Chip(1))[1]
     assert len(crowd) == 64 and (crowd[:, 7] == -1).all()
     # one of two does not fit: it is whole, and comes first
     items = built(step_of([1, 1], [900, 900]), max_parts=20)[1]
@@ -112,7 +111,7 @@ def test_plans_by_shape() -> None:
     assert plan_attention(shape_of(**(llama | {"max_context": 512})), 1, 1).programs == 8
     fixed = shape_of(**llama, tile_rows=64)
     assert {plan_attention(fixed, *step).tile_rows for step in steps} == {64}
-    largest = [({"q_dtype": "float32"}, 16), ({"kv_dtype": "float16"}, 16), ({"capability": 80}, 64)]
+    largest = [({"q_dtype": "float32"}, 16), ({"kv_dtype": "float16"}, 16), ({"chip": Chip(108, 80)}, 64)]
     for options, rows in largest:
         assert plan_attention(shape_of(**llama, **options), 8192, 8).tile_rows == rows
 

@@ -5,14 +5,14 @@ from __future__ import annotations
 import pytest
 
 from albireo.backends.cuda import catalog as explained
-from albireo.backends.cuda.catalog import CudaCatalog, is_gpu_target
+from albireo.backends.cuda.catalog import CudaCatalog, capability_of, catalog_of, is_gpu_target
 from albireo.backends.cuda.kernels.parts.tiles import FEW_TOKENS
 from albireo.compiler.passes import choose_precision
 from albireo.compiler.passes.shard import Part
 from albireo.compiler.pipeline import compile_graph, optional_passes, passes_without
-from albireo.dtypes import COMPUTE_DTYPES
+from albireo.dtypes import COMPUTE_DTYPES, FP8_TOKEN
 from albireo.encodings import ENCODINGS
-from albireo.errors import UnsupportedModel
+from albireo.errors import ConfigError, UnsupportedModel
 from albireo.graph.node import Graph
 from albireo.graph.program import Program
 from albireo.graph.program_spec import check_program
@@ -26,10 +26,10 @@ def graph_of(name: str, dtype: str) -> Graph:
     return build_graph(parse_config(architecture.tiny, architecture.rules).with_dtype(dtype), 64)
 
 
-def program_of(graph: Graph, without: tuple[str, ...] = ()) -> Program:
+def program_of(graph: Graph, without: tuple[str, ...] = (), capability: int | None = None) -> Program:
     maxima = {"T": 16, "R": 4, "G": 4}
     return compile_graph(
-        graph, CudaCatalog(), maxima=maxima, block_size=16, max_positions=64, passes=passes_without(without)
+        graph, CudaCatalog(capability), maxima=maxima, block_size=16, max_positions=64, passes=passes_without(without)
     )
 
 
@@ -50,13 +50,28 @@ def test_nothing_has_to_be_fused(name: str) -> None:
     assert len(single.calls) > len(fused.calls)
 
 
+@pytest.mark.parametrize("capability", [None, 90])
 @pytest.mark.parametrize("encoding", list(ENCODINGS))
-def test_every_encoding_compiles(encoding: str) -> None:
+def test_every_encoding_compiles(encoding: str, capability: int | None) -> None:
     graph = graph_of("llama", "bfloat16")
     choose_precision.run(graph, lambda name, is_head: encoding)
-    program = program_of(graph)
+    program = program_of(graph, capability=capability)
     check_program(program)
+    is_narrow = capability == 90 and encoding.startswith("fp8")
+    assert is_narrow == any(buffer.dtype == FP8_TOKEN for buffer in program.buffers.values())
+    assert catalog_of(program).abilities == CudaCatalog(90 if is_narrow else None).abilities
     assert f"row.{encoding}" in {constant.packing for constant in program.constants.values()}
+
+
+@pytest.mark.parametrize("dtype", COMPUTE_DTYPES)
+@pytest.mark.parametrize("name", architectures())
+def test_e4m3_on_both_sides_compiles(name: str, dtype: str) -> None:
+    graph = graph_of(name, dtype)
+    choose_precision.run(graph, lambda name, is_head: "fp8")
+    for without in ((), optional_passes()):
+        program = program_of(graph, without, capability=89)
+        check_program(program)
+        assert FP8_TOKEN in {program.buffers[call.args["x"]].dtype for call in program.calls if call.family == "linear"}
 
 
 def test_a_model_cut_among_ranks_is_refused_by_name() -> None:
@@ -90,3 +105,9 @@ def test_targets_that_are_gpus(target: str) -> None:
 @pytest.mark.parametrize("target", ["native", "avx2", "cuda90", "cuda:", "CUDA"])
 def test_targets_that_are_none(target: str) -> None:
     assert not is_gpu_target(target)
+
+
+def test_the_capability_of_a_target() -> None:
+    assert [capability_of(target) for target in ("cuda", "cuda:80", "cuda:100")] == [None, 80, 100]
+    with pytest.raises(ConfigError, match=r"target='cuda:75': compute capability 8.0 is the least; choose cuda:80"):
+        capability_of("cuda:75")

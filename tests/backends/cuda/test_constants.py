@@ -112,7 +112,8 @@ def test_vectors_and_rotation_tables_are_float32() -> None:
 @pytest.mark.parametrize("name", [name for name, e in ENCODINGS.items() if e.kind != "affine"])
 def test_numbers_are_rounded_on_the_way(name: str) -> None:
     a = random(70, 100, seed=1, dtype=torch.bfloat16) * torch.logspace(-3, 2, 70)[:, None].to(torch.bfloat16)
-    a[8] = 0
+    a[8], a[9], a[10, 0] = 0, 1e-41, 3e38
+    a[11], a[12, ::2], a[13, 1::2] = torch.arange(-50, 50) / 2, 0, -0.0  # ties, and zeros of both signs
     constant = matrix_of(f"row.{name}", 100, RowSegment("a", 5, 70), RowSegment(None, 0, 2))
     found = load(constant, Weights({"a": a}), slice_bytes=4096)
     assert isinstance(found, DeviceMatrix) and found.dtype == name

@@ -31,10 +31,11 @@ MODELS: list[CudaModel] = []
 
 
 class StandIn(devices.CudaDevice):
-    """A GPU's executor on CPU tensors."""
+    """The executor of a GPU of Hopper on CPU tensors."""
 
     def __init__(self) -> None:
         """There is no GPU to require."""
+        self._capability = 90
 
     def machine_bytes(self) -> int:
         return 4 << 30

@@ -9,11 +9,11 @@ from albireo.backends.cuda.kernels.elementwise import elementwise
 from albireo.backends.cuda.kernels.gated import gated
 from albireo.backends.reference.elementwise import _UNARY
 from albireo.backends.reference.rounding import round_to, scaled_codes
-from albireo.dtypes import TOKEN
+from albireo.dtypes import FP8_TOKEN, TOKEN
 from albireo.graph.program import GATE_UP_INTERLEAVE
 from albireo.quantization.rounding import round_tokens
 from backends.cpu.harness import F32, assert_same_bits, normal
-from backends.cuda.tensors import ULP, numbers, room, tensor, token_parts
+from backends.cuda.tensors import ULP, e4m3_parts, numbers, room, tensor, token_parts
 
 
 def interleaved(gate: F32, up: F32) -> F32:
@@ -61,11 +61,11 @@ def test_codes(x_dtype: str) -> None:
     assert_same_bits(alone.numpy(), tokens[1:2].numpy(), "a row alone")
     ends = [0, 16, 32, 48, 64, 70]
     assert np.array_equal(sums, np.stack([wanted[:, :end].sum(axis=1) for end in ends], axis=1))
-    out, scale8 = room(3, 70, "fp8"), tensor(np.zeros((3, 1), np.float32), pad=0)
-    gated(x, out, "silu_mul", 70, scale8)
-    codes8, wanted8 = scaled_codes(numbers(plain), "fp8")
-    assert_same_bits(numbers(out), codes8, "float8 codes")
-    assert_same_bits(scale8.numpy(), wanted8, "their scales")
+    out = room(3, 70, FP8_TOKEN)
+    gated(x, out, "silu_mul", 70)
+    (found, scale8), (codes8, wanted8) = e4m3_parts(out, 70), scaled_codes(numbers(plain), "fp8")
+    assert_same_bits(found, codes8 * wanted8, "float8 numbers")
+    assert_same_bits(scale8, wanted8, "their scales")
 
 
 def test_another_act_is_refused() -> None:

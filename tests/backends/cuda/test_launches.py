@@ -30,14 +30,14 @@ LLAMA_8B = {
 QWEN3_8B = LLAMA_8B | {"intermediate_size": 12288, "vocab_size": 151936, "head_dim": 128}
 
 
-def program_of(name: str, sizes: dict[str, int], encoding: str | None) -> Program:
+def program_of(name: str, sizes: dict[str, int], encoding: str | None, capability: int) -> Program:
     architecture = load_architecture(name)
     config = parse_config(architecture.tiny | sizes, architecture.rules).with_dtype("bfloat16")
     graph = build_graph(config, 4096)
     if encoding is not None:
         choose_precision.run(graph, lambda name, is_head: encoding)
     maxima = {"T": 256, "R": 64, "G": 64}
-    return compile_graph(graph, CudaCatalog(), maxima=maxima, block_size=16, max_positions=4096)
+    return compile_graph(graph, CudaCatalog(capability), maxima=maxima, block_size=16, max_positions=4096)
 
 
 def launches_of_layer(program: Program, layer: int) -> list[str]:
@@ -50,12 +50,22 @@ def launches_of_layer(program: Program, layer: int) -> list[str]:
 
 
 @pytest.mark.parametrize(
-    ("encoding", "wanted"),
-    [(None, 6), ("fp8", 6), ("int8", 9), ("int4.g128", 6), ("int4p.g64", 9), ("int4.g64.affine", 9)],
+    ("encoding", "capability", "wanted"),
+    [
+        (None, 90, 6),
+        ("fp8", 80, 6),
+        ("fp8", 90, 9),
+        ("int8", 90, 9),
+        ("int4.g128", 90, 6),
+        ("int4p.g64", 90, 9),
+        ("int4.g64.affine", 90, 9),
+    ],
 )
 @pytest.mark.parametrize(("name", "sizes"), [("llama", LLAMA_8B), ("qwen3", QWEN3_8B)])
-def test_launches_of_a_layer(name: str, sizes: dict[str, int], encoding: str | None, wanted: int) -> None:
-    program = program_of(name, sizes, encoding)
+def test_launches_of_a_layer(
+    name: str, sizes: dict[str, int], encoding: str | None, capability: int, wanted: int
+) -> None:
+    program = program_of(name, sizes, encoding, capability)
     found = launches_of_layer(program, 1)
     assert len(found) == wanted, found
 

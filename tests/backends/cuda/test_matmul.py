@@ -5,11 +5,12 @@ from __future__ import annotations
 import pytest
 import torch
 
+from albireo.backends.cuda.chip import Chip
 from albireo.backends.cuda.kernels.matmul import matmul
 from albireo.backends.cuda.kernels.matmul_smallm import matmul_smallm, num_parts
 from albireo.backends.cuda.kernels.parts.tiles import Tile
 from albireo.backends.cuda.linear import linear, workspace_size
-from albireo.backends.cuda.matmul_plan import MEMORY, REGISTERS, SPLIT, Device, Plan, num_part_elements, plan_for
+from albireo.backends.cuda.matmul_plan import MEMORY, REGISTERS, SPLIT, Plan, num_part_elements, plan_for
 from albireo.backends.cuda.matrix import DeviceMatrix
 from albireo.backends.cuda.workspace import workspace_bytes
 from albireo.errors import InvariantError, UnsupportedModel
@@ -138,7 +139,7 @@ def test_a_plan_keeps_the_multiprocessors_busy_and_fits_its_workspace() -> None:
     for name, (rows, k) in shapes.items():
         for tokens in (65, 128, 256, 512, 2048, 8192):
             for dtype in ("bfloat16", "fp8", "int4.g128"):
-                plan = plan_for(tokens, rows, k, dtype, False, True, Device(132, 90))
+                plan = plan_for(tokens, rows, k, dtype, False, True, Chip(132))
                 tile, parts = plan.tile, num_parts(rows, k, dtype)
                 count = -(-rows // tile.rows) * -(-tokens // tile.tokens)
                 assert plan.mode == REGISTERS or parts > 1
@@ -148,4 +149,4 @@ def test_a_plan_keeps_the_multiprocessors_busy_and_fits_its_workspace() -> None:
                 assert programs >= 96, (name, tokens, dtype, "of 132 multiprocessors")
     # eight parts of a hundred tiles would be six rounds of programs, and 105 MB
     assert num_parts(12800, 4096, "bfloat16") == 8 and num_part_elements(12800, 4096, "bfloat16") == 0
-    assert plan_for(128, 12800, 4096, "bfloat16", False, True, Device(132, 90)).mode == REGISTERS
+    assert plan_for(128, 12800, 4096, "bfloat16", False, True, Chip(132)).mode == REGISTERS

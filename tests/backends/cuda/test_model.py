@@ -25,8 +25,9 @@ from albireo.backends.reference.interpret import interpret
 from albireo.backends.reference.kv import ReferenceKV
 from albireo.backends.reference.rounding import round_to
 from albireo.backends.step_inputs import StepInputs
-from albireo.compiler.passes import choose_precision, widen_activations
+from albireo.compiler.passes import choose_precision, narrow_activations, widen_activations
 from albireo.compiler.pipeline import compile_graph, run_passes
+from albireo.dtypes import FP8_TOKEN
 from albireo.errors import InvariantError
 from albireo.graph.node import Graph
 from albireo.models import architectures, build_graph, load_architecture
@@ -95,10 +96,11 @@ def model_of(
     encoding: str | None = None,
     kv_dtype: str | None = None,
     recorder: Recorder | None = None,
+    capability: int | None = None,
 ) -> CudaModel:
     program = compile_graph(
         graph_of(name, dtype, encoding),
-        CudaCatalog(),
+        CudaCatalog(capability),
         maxima=MAXIMA,
         block_size=8,
         max_positions=MAX_POSITIONS,
@@ -164,6 +166,19 @@ def test_weights_in_few_bits(encoding: str) -> None:
             assert np.abs(got - wanted)[first].max(initial=0) <= 1e-5, "a row alone has one probability"
 
 
+def test_e4m3_on_both_sides() -> None:
+    """The narrowed graph's numbers, but where a bit before a rounding turns a code, as one in a probability does."""
+    model, weights = model_of("qwen3", "bfloat16", "fp8", capability=90), weights_of("qwen3", "bfloat16")
+    graph, _ = run_passes(graph_of("qwen3", "bfloat16", "fp8"), [narrow_activations.run])
+    kv = ReferenceKV(NUM_BLOCKS, 8, "bfloat16")
+    for step in steps():
+        got, wanted = model.run(step).logits, interpret(graph, step, weights, kv)["logits"]
+        assert np.linalg.norm(got - wanted) <= 0.1 * np.linalg.norm(wanted)
+        assert np.abs(got - wanted)[step.positions == 0].max(initial=0) <= 1e-4, "a row alone has one probability"
+    rows = next(name for name, buffer in model.program.buffers.items() if buffer.dtype == FP8_TOKEN)
+    assert np.isfinite(model.value(rows, step)).all() and model.value(rows, step).any()
+
+
 @pytest.mark.parametrize("kv_dtype", ["int8", "fp8"])
 def test_a_cache_of_codes(kv_dtype: str) -> None:
     model, weights = model_of("qwen3", "bfloat16", kv_dtype=kv_dtype), weights_of("qwen3", "bfloat16")
@@ -178,10 +193,11 @@ def test_neither_padding_nor_a_recording_changes_a_bit() -> None:
     """A decoding step of three sequences is padded to four and replayed; each of them alone is a step of one."""
     recorder = Recorder()
     model = model_of("llama", "bfloat16", recorder=recorder)
-    prompts, _, decode = steps("none", "last")[0], None, steps("none", "last")[2]
-    for step in steps("none", "last")[:2]:
-        model.run(step)
-    assert recorder.num_recorded == 0, "prompts are computed at their own size"
+    prompts, _, decode = steps("none", "last")
+    model.run(prompts)
+    model.run(steps("none", "last")[1])
+    assert recorder.num_recorded == 1, "the second step with prompts of up to 16 tokens"
+    recorder.num_recorded = 0
     together = model.run(decode)
     ids, values = together.top_ids.copy(), together.top_values.copy()
     assert (recorder.num_recorded, recorder.num_replayed) == (1, 0), "recording computes the step"
@@ -196,6 +212,21 @@ def test_neither_padding_nor_a_recording_changes_a_bit() -> None:
         assert_same_bits(alone.top_values[0], values[index], f"sequence {index} alone")
     assert recorder.num_recorded == 2, "steps of one share a recording"
     assert prompts.num_tokens == 15
+
+
+@pytest.mark.parametrize("encoding", [None, "fp8"])
+def test_a_step_with_prompts_is_padded_once_it_was_met(encoding: str | None) -> None:
+    """To 16 tokens of 4 sequences: launched, recorded, replayed. Each row has the bits of a step at its own size."""
+    recorder = Recorder()
+    model = model_of("qwen3", "bfloat16", encoding, recorder=recorder, capability=90)
+    plain, counts = model_of("qwen3", "bfloat16", encoding, capability=90), []
+    given = [step for step in steps("none", "last")[:2] for _ in range(2)]
+    for step in given:
+        got, wanted = model.run(step), plain.run(step)
+        assert_same_bits(got.top_values, wanted.top_values, f"step {len(counts)}")
+        assert np.array_equal(got.top_ids, wanted.top_ids)
+        counts.append((recorder.num_recorded, recorder.num_replayed))
+    assert counts == [(0, 0), (1, 0), (1, 1), (1, 2)]
 
 
 def test_a_sampled_step_is_wholly_in_its_recording(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -293,9 +324,9 @@ def test_recordings_made_ahead_of_need_change_no_token() -> None:
     num_met = recorder.num_recorded
     while model.record_next():
         num_met += 1
-    assert recorder.num_recorded == num_met == 3 * len(USUAL), "sizes 1, 2 and 4, each once"
+    assert recorder.num_recorded == num_met == 4 * len(USUAL), "sizes 1, 2 and 4, and a step with prompts, each once"
     recorder.num_replayed = 0
-    assert decoded(model) == wanted and recorder.num_replayed == 2, "after all of them"
+    assert decoded(model) == wanted and recorder.num_replayed == 3, "after all of them"
     assert recorder.num_recorded == num_met
 
 
@@ -306,6 +337,9 @@ def test_a_gpu_without_room_for_recordings_serves_without_them(caplog: pytest.Lo
     assert len(caplog.messages) == 1 and "out of memory" in caplog.messages[0]
     assert decoded(model) == decoded_by_launches()
     assert (recorder.num_recorded, recorder.num_replayed) == (2, 0)
+    tasks = [SampleTask(0, SamplingParams(temperature=0.0), 0, [], [])]
+    model.collect(model.submit(make_step([Work([3], 0, [5])], 8, "none", "last"), tasks, [0]))
+    assert recorder.num_replayed == 1, "what was recorded is of use still"
 
 
 def test_a_model_that_records_nothing_has_nothing_to_do_ahead() -> None:

@@ -8,10 +8,10 @@ import torch
 
 from albireo.backends.cuda.kernels.norm import add_rms_norm, norm
 from albireo.backends.reference.rounding import round_to, scaled_codes
-from albireo.dtypes import TOKEN
+from albireo.dtypes import FP8_TOKEN, TOKEN
 from albireo.quantization.rounding import round_tokens
 from backends.cpu.harness import F32, assert_same_bits, normal
-from backends.cuda.tensors import ULP, ids, numbers, room, tensor, token_parts
+from backends.cuda.tensors import ULP, e4m3_parts, ids, numbers, room, tensor, token_parts
 
 EPS = 1e-5
 ROWS = 5
@@ -73,11 +73,11 @@ def test_a_token_that_is_no_numbers_has_the_scale_nan() -> None:
 def test_float8_with_a_scale_a_token(cols: int) -> None:
     x, weight = normal(ROWS, cols, seed=1), normal(1, cols, seed=2)[0]
     x[2] = 0
-    out, scale = room(ROWS, cols, "fp8"), torch.full((ROWS,), -1.0)
-    norm(tensor(x), torch.from_numpy(weight), out, EPS, cols, scale=scale)
-    codes, wanted = scaled_codes(normed(x, weight), "fp8")
-    assert_same_bits(numbers(out), codes, "codes")
-    assert_same_bits(scale.numpy()[:, None], wanted, "scales")
+    out = room(ROWS, cols, FP8_TOKEN)
+    norm(tensor(x), torch.from_numpy(weight), out, EPS, cols)
+    (found, scale), (codes, wanted) = e4m3_parts(out, cols), scaled_codes(normed(x, weight), "fp8")
+    assert_same_bits(found, codes * wanted, "numbers")
+    assert_same_bits(scale, wanted, "scales")
 
 
 @pytest.mark.parametrize("dtype", ["float32", "bfloat16"])

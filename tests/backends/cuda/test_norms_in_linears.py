@@ -75,7 +75,7 @@ def test_the_pass_computes_the_same_function(name: str) -> None:
     """In float64 sums: as near as a rounding that comes before the division leaves it."""
     graph, weights = graph_of(name, "bfloat16"), weights_of(name, "bfloat16")
     plain, _ = run_passes(graph)
-    folded, records = run_passes(graph, passes_for(CudaCatalog.abilities, PASSES))
+    folded, records = run_passes(graph, passes_for(CudaCatalog().abilities, PASSES))
     check_graph(folded)
     (record,) = [each for each in records if each.name == "fold_norm"]
     layers = sum(node.family == "attention" for node in folded.nodes)
@@ -89,6 +89,6 @@ def test_the_pass_computes_the_same_function(name: str) -> None:
 
 
 def test_float16_keeps_its_norms() -> None:
-    folded, records = run_passes(graph_of("llama", "float16"), passes_for(CudaCatalog.abilities, PASSES))
+    folded, records = run_passes(graph_of("llama", "float16"), passes_for(CudaCatalog().abilities, PASSES))
     assert not [node for node in folded.nodes if node.family == "linear_norm"]
     assert any("float16" in refusal.reason for record in records for refusal in record.refusals)

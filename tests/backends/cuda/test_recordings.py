@@ -41,35 +41,50 @@ def order(recordings: Recordings) -> list[Bucket]:
 
 def test_one_then_powers_of_two_and_the_largest_then_the_others() -> None:
     recorder = Recorder()
-    recordings = Recordings(Buckets(72), recorder)
+    recordings = Recordings(Buckets(72, 40), recorder)
     found = order(recordings)
     sizes = [1, 2, 4, 8, 16, 32, 64, 72, 24, 40, 48, 56]
-    assert found == [Bucket(size, *kind) for size in sizes for kind in USUAL]
+    mixed = [Bucket(count, *kind, tokens) for tokens in (16, 32, 40) for count in (16, 64, 72) for kind in USUAL]
+    assert found == [Bucket(size, *kind) for size in sizes for kind in USUAL] + mixed
     assert found[:2] == [Bucket(1, True, DRAWS), Bucket(1, False, Ending(draws=True, truncates=True))]
     assert recorder.num_recorded == len(recordings) == len(set(found)) == len(found)
 
 
 def test_what_a_step_has_met_is_not_recorded_again_and_its_kind_is_wanted_in_other_sizes() -> None:
-    recordings = Recordings(Buckets(4), Recorder())
+    recordings = Recordings(Buckets(4, 16), Recorder())
     assert recordings.next() == Bucket(1, *USUAL[0])
     met = Bucket(2, False, Ending(draws=True, reports=True))
     for bucket in (Bucket(1, *USUAL[0]), met, met):
         recordings.run(bucket, nothing)
     found = order(recordings)
     assert Bucket(1, *USUAL[0]) not in found and met not in found
-    assert [bucket.size for bucket in found if bucket.ending.reports] == [1, 4]
-    assert len(found) == 3 * 3 - 1 + 2
+    assert [(bucket.size, bucket.tokens) for bucket in found if bucket.ending.reports] == [(1, None), (4, None), (4, 16)]
+    assert len(found) == 3 * 3 - 1 + 2 + 4
+
+
+def test_a_step_with_prompts_is_recorded_when_it_is_met_again() -> None:
+    recorder, launched = Recorder(), 0
+
+    def launch() -> None:
+        nonlocal launched
+        launched += 1
+
+    recordings, bucket = Recordings(Buckets(4, 64), recorder), Bucket(4, True, tokens=32)
+    for counts in ((1, 0), (2, 1), (3, 1)):
+        recordings.run(bucket, lambda: launch)
+        assert (launched, recorder.num_recorded) == counts
+    assert Bucket(4, *USUAL[0], 16) in order(recordings)
 
 
 def test_where_steps_are_launched_call_by_call_nothing_is_recorded() -> None:
-    recordings = Recordings(Buckets(64), DirectLaunches())
+    recordings = Recordings(Buckets(64, 64), DirectLaunches())
     recordings.run(Bucket(8, True), nothing)
     assert recordings.next() is None
 
 
 def test_after_a_failure_what_is_recorded_stays_and_the_rest_is_launched(caplog: pytest.LogCaptureFixture) -> None:
     recorder, launched = Recorder(), 0
-    recordings = Recordings(Buckets(4), recorder)
+    recordings = Recordings(Buckets(4, 16), recorder)
     recordings.run(Bucket(1, True), nothing)
     recorder.fails = RuntimeError("CUDA error: out of memory\nand more")
     with pytest.raises(RuntimeError):

@@ -3,6 +3,7 @@ byte, tokens and quality. Short sequences: interpreting takes its time."""
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import pytest
@@ -27,6 +28,21 @@ def test_what_is_right_passes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, d
     assert {stage.name: stage.verdict for stage in found.stages} == {**dict.fromkeys(STAGES, "passed"), **unjudged}
     assert "kernels for NVIDIA GPUs" in found.model["verified by"]
     assert found.stages[STAGES.index("tokens")].figures["same_kernels"]
+
+
+@pytest.mark.parametrize("quantization", ["fp8", "fp8-a16"])
+def test_e4m3_weights_with_and_without_e4m3_activations(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, quantization: str
+) -> None:
+    monkeypatch.setattr(load, "open_device", lambda config, levels=None: StandIn())
+    monkeypatch.setattr(tokens, "NUM_TOKENS", 2)
+    checkpoint, engine = make_engine(tmp_path, target="cuda:90", quantization=quantization, max_model_len=8)
+    found = {stage.name: stage.verdict for stage in verify(engine, str(checkpoint), num_tokens=10).stages}
+    del found["quality"]  # of random weights, which no rounding leaves as they are
+    unjudged = dict.fromkeys(("ops", "layers"), "not judged") if quantization == "fp8-a16" else {}
+    assert found == dict.fromkeys(found, "passed") | unjudged
+    kinds = {buffer["dtype"] for buffer in json.loads((engine / "program.json").read_text())["buffers"]}
+    assert ("fp8.token" in kinds) == (quantization == "fp8")
 
 
 @pytest.mark.parametrize("quantization", [None, "int4-g32"])

@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from albireo.api.checkpoint_source import CheckpointSource
 from albireo.backends.reference.interpret import interpret
 from albireo.backends.reference.kv import ReferenceKV
 from albireo.encodings import encoding
@@ -109,6 +110,34 @@ def test_a_file_beside_may_say_so(name: str, file: str, settings: dict[str, Any]
     assert load_config(tmp_path).hidden_size == 128
     with Checkpoint(tmp_path) as checkpoint:
         assert checkpoint.encodings[LINEAR] == WRITERS[name].encoding
+
+
+@pytest.mark.parametrize(
+    ("name", "change", "is_weight_only"),
+    [
+        ("fp8 blocks", {}, False),
+        ("modelopt fp8", {}, False),
+        ("modelopt fp8", {"quant_algo": "FP8_PB_WO"}, True),
+        ("compressed-tensors fp8 channel", {}, True),
+        ("compressed-tensors fp8 channel", {"num_bits": 8, "type": "float", "dynamic": True}, False),
+        ("awq", {}, False),
+    ],
+)
+def test_what_a_checkpoint_says_of_activations(
+    name: str, change: dict[str, Any], is_weight_only: bool, tmp_path: Path
+) -> None:
+    """It is kept in the graph: what meets such a matrix stays at 16 bits on every device."""
+    write_model(tmp_path, WRITERS[name])
+    config = json.loads((tmp_path / "config.json").read_text())
+    if "type" in change:
+        config["quantization_config"]["config_groups"]["group_0"]["input_activations"] = change
+    else:
+        config["quantization_config"] |= change
+    (tmp_path / "config.json").write_text(json.dumps(config))
+    with Checkpoint(tmp_path) as checkpoint:
+        assert checkpoint.is_weight_only == is_weight_only
+    graph = CheckpointSource(tmp_path, "bfloat16").graph(64)
+    assert any("keeps" in node.attrs for node in graph.nodes) == is_weight_only
 
 
 def test_a_bias_of_zeros_changes_nothing(tmp_path: Path) -> None:

@@ -16,6 +16,7 @@ from functools import lru_cache
 
 import torch
 
+from albireo.backends.cuda.chip import Chip
 from albireo.backends.cuda.step import DeviceStep
 from albireo.dtypes import KV_CODES
 from albireo.errors import InvariantError
@@ -58,8 +59,7 @@ class AttentionShape:
     Fields:
         max_context: positions of the longest sequence.
         window: positions that a row sees, its own included; 0: all.
-        multiprocessors: of the GPU; any small number elsewhere.
-        capability: of the GPU, 90 is 9.0.
+        chip: what computes it.
         q_dtype, kv_dtype: of queries and of the cache.
         tile_rows: 16, 32, 64 or 128 for every step, where a row's bits must not depend on the shape of its step even if
             HMMA and HGMMA differ; None: what is fastest for each.
@@ -76,8 +76,7 @@ class AttentionShape:
     window: int
     q_dtype: str
     kv_dtype: str
-    multiprocessors: int
-    capability: int = 90
+    chip: Chip
     tile_rows: int | None = None
     split: int = SPLIT
     max_parts: int = MAX_PARTS
@@ -118,7 +117,7 @@ class AttentionShape:
             return 16
         if self.head_dim > 128 and self.kv_dtype in KV_CODES:
             return 32
-        return 128 if self.capability == 90 and self.head_dim <= 128 else 64
+        return 128 if self.chip.has_wgmma and self.head_dim <= 128 else 64
 
 
 @dataclass(frozen=True, slots=True)
@@ -144,7 +143,7 @@ def plan_attention(shape: AttentionShape, num_tokens: int, num_sequences: int) -
     parts = min(shape.max_parts, num_tokens * splits) if splits > 1 else 0
     items = num_tokens * shape.group // rows + min(num_sequences + 1, num_tokens) + parts * -(-shape.group // rows)
     launch = launch_of(shape, rows)
-    programs = min(shape.multiprocessors * launch.programs, items * shape.num_kv_heads)
+    programs = min(shape.chip.multiprocessors * launch.programs, items * shape.num_kv_heads)
     return AttentionPlan(rows, max(1, programs), items, parts, launch)
 
 
@@ -161,12 +160,15 @@ def launch_of(shape: AttentionShape, tile_rows: int) -> Launch:
     A grid is what is resident at once, else programs that come later hold items that nobody else takes. Two of bfloat16
     have three tiles of 32 KB on their way each. Codes cost instructions, not bytes: three programs hide more of them.
     """
+    is_short = shape.chip.has_little_shared_memory
     if tile_rows != 16:
-        return Launch(8, 3, 1)
+        return Launch(8, 2 if is_short and shape.head_dim > 128 else 3, 1)
     if shape.launch is not None:
         return shape.launch
-    if shape.capability != 90 or shape.compute_types[0] == "float32":
-        return Launch(4, 3, 1 if shape.compute_types[0] == "float32" else 2)
+    if shape.compute_types[0] == "float32":
+        return Launch(4, 2 if is_short else 3, 1)
+    if not shape.chip.has_wgmma:
+        return Launch(4, 2 if is_short else 3, 2)
     if shape.kv_dtype in KV_CODES:
         return Launch(4, 4, 3, 168) if shape.head_dim in (64, 128) else Launch(4, 4, 2)
     return Launch(4, 4, 2)

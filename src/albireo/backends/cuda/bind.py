@@ -28,7 +28,7 @@ from albireo.backends.cuda.linear import linear
 from albireo.backends.cuda.matrix import DeviceMatrix
 from albireo.backends.cuda.scratch import Scratch, qkv_columns
 from albireo.backends.cuda.step import DeviceStep
-from albireo.dtypes import TOKEN
+from albireo.dtypes import ROW_CODES
 from albireo.graph.program import Buffer, Call
 
 Launch = Callable[[DeviceStep], None]
@@ -200,7 +200,7 @@ def _qkv_rope_kv(args: _Args) -> Launch:
 def _attention(args: _Args) -> Launch:
     q, out, attrs = args.buffer("q"), args.buffer("out"), args.call.attrs
     layer, scratch = args.memory.kv.layers[args.number("layer")], args.memory.scratch
-    work, is_coded = scratch.work_of(args.call), args.memory.specs[args.call.args["out"]].dtype == TOKEN
+    work, is_coded = scratch.work_of(args.call), args.memory.specs[args.call.args["out"]].dtype in ROW_CODES
     return lambda step: attention(
         q(step),
         layer,

@@ -1,13 +1,14 @@
 """Which sizes a step is padded to, so that one recorded graph serves many steps.
 
 Asked by model.py. Integers only: neither torch nor arrays. A step in which every sequence has one token is padded to
-the next bucket; any other is computed at its own size, launch by launch.
+the next bucket of such steps; one with prompts, of up to MOST_TOKENS, to so many tokens and so many sequences: its
+launches would take the host longer than the device. Any other is computed at its own size, launch by launch.
 """
 
 from __future__ import annotations
 
 from bisect import bisect_left
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 
@@ -30,18 +31,26 @@ class Ending:
 
 NO_ENDING = Ending()
 DRAWS = Ending(draws=True)
+#: Sizes of steps with prompts: a few more tokens than there are cost less than as many launches. Beyond the last the
+#: device is busy for longer than the host.
+TOKENS = (16, 32, 64, 96, 128, 192, 256, 384, 512, 768, 1024)
+MOST_TOKENS = TOKENS[-1]
+#: And sequences of such steps, beside the most there can be.
+_SEQUENCES = (16, 64, 256)
 
 
 @dataclass(frozen=True, slots=True)
 class Bucket:
-    """Sizes of a recorded step: each of `size` sequences has one token, and wants its logits or its best few.
+    """Sizes of a recorded step of `size` sequences, of which each wants its last token's logits or its best few.
 
-    Fields: is_top: the best few.
+    Fields: is_top: the best few. tokens: of all sequences together, where there are prompts among them; None: each has
+        one.
     """
 
     size: int
     is_top: bool
     ending: Ending = NO_ENDING
+    tokens: int | None = None
 
     @property
     def sizes(self) -> dict[str, int]:
@@ -49,27 +58,42 @@ class Bucket:
         logits, top = (0, self.size) if self.is_top else (self.size, 0)
         drawn = self.size if self.ending.draws else 0
         reported = self.size if self.ending.reports else 0
-        return {"T": self.size, "B": self.size, "R": logits, "G": top, "S": self.size, "D": drawn, "L": reported}
+        tokens = self.size if self.tokens is None else self.tokens
+        return {"T": tokens, "B": self.size, "R": logits, "G": top, "S": self.size, "D": drawn, "L": reported}
 
 
 class Buckets:
-    """1, 2, 4, 8, 16, 24, … 64, 80, … 256, 288, …, and max_num_seqs itself, where padding would cost the most."""
+    """1, 2, 4, 8, 16, 24, … 64, 80, … 256, 288, …, and max_num_seqs itself, where padding would cost the most.
 
-    def __init__(self, max_num_seqs: int) -> None:
+    Args: max_tokens: of a step.
+    Fields: sizes: of steps of one token a sequence. tokens, sequences: of steps with prompts.
+    """
+
+    def __init__(self, max_num_seqs: int, max_tokens: int) -> None:
         steps = [1, 2, 4, *range(8, 65, 8), *range(80, 257, 16), *range(288, max_num_seqs + 1, 32)]
         self.sizes = tuple(sorted({size for size in steps if size < max_num_seqs} | {max_num_seqs}))
+
+        most = min(max_tokens, MOST_TOKENS)
+        self.tokens = (*(count for count in TOKENS if count < most), most)
+        self.sequences = (*(count for count in _SEQUENCES if count < max_num_seqs), max_num_seqs)
 
     def of(self, sizes: Mapping[str, int], ending: Ending = NO_ENDING) -> Bucket | None:
         """The smallest bucket that holds a step; None: it is computed at its own size.
 
         Args: sizes: of the step: T, B, R, G, D and L.
         """
-        num_tokens = sizes["T"]
-        is_top = sizes["R"] == 0
-        if num_tokens != sizes["B"] or max(sizes["R"], sizes["G"]) != num_tokens or not num_tokens:
+        num_tokens, is_top = sizes["T"], sizes["R"] == 0
+        rows = max(sizes["R"], sizes["G"])
+        if not rows or min(sizes["R"], sizes["G"]):
             return None
-        if min(sizes["R"], sizes["G"]) or num_tokens > self.sizes[-1]:
+        counts = {sizes["B"], rows, *([sizes["D"]] * ending.draws), *([sizes["L"]] * ending.reports)}
+        if counts == {num_tokens}:
+            return Bucket(_least(self.sizes, num_tokens), is_top, ending) if num_tokens <= self.sizes[-1] else None
+        if num_tokens > self.tokens[-1] or max(counts) > self.sequences[-1]:
             return None
-        if (ending.draws and sizes["D"] != num_tokens) or (ending.reports and sizes["L"] != num_tokens):
-            return None
-        return Bucket(self.sizes[bisect_left(self.sizes, num_tokens)], is_top, ending)
+        return Bucket(_least(self.sequences, max(counts)), is_top, ending, _least(self.tokens, num_tokens))
+
+
+def _least(sizes: Sequence[int], count: int) -> int:
+    """The smallest of sizes, ascending, that is not below count."""
+    return sizes[bisect_left(sizes, count)]

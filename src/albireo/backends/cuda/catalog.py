@@ -10,16 +10,19 @@ import re
 from collections.abc import Iterable, Mapping
 from typing import Any
 
-from albireo.backends.backend import FOUR_BY_SIXTEEN, Variant
-from albireo.dtypes import COMPUTE_DTYPES, TOKEN
+from albireo.backends.backend import EIGHT_BY_EIGHT_FLOATS, FOUR_BY_SIXTEEN, Variant
+from albireo.dtypes import COMPUTE_DTYPES, FP8_TOKEN, ROW_CODES
 from albireo.encodings import is_encoding
 from albireo.errors import ConfigError
+from albireo.graph.program import Program
 from albireo.graph.tuning import Tuning
 
 #: The level in kernels' identities: linear.bfloat16.triton.
 LEVEL = "triton"
 #: Of the least compute capability, 8.0, as targets write it.
 MIN_CAPABILITY = 80
+#: Ada: the first whose matrix units multiply e4m3, and that write it.
+FP8_CAPABILITY = 89
 #: Families that read a matrix, and may read one in few bits.
 _MATRICES = ("embed", "linear", "linear_norm", "qkv_rope_kv", "head_top")
 #: Families that can write, or copy, rows of 8-bit codes.
@@ -33,14 +36,22 @@ _REGIMES = {
     "few": f"up to {FEW_TOKENS} rows: 64 weight rows by 8 to 64 tokens a tile, K cut by a constant of the shape",
     "many": "tiles of tokens and outputs, K in the same parts",
 }
+_GPU_TARGET = re.compile(r"cuda(?::(\d+))?")
 _ACTS = ("none", "silu_mul", "gelu_tanh_mul")
 
 
 class CudaCatalog:
-    """What can be launched; the same on every GPU."""
+    """What can be launched; the same on every GPU, but for products of e4m3.
 
-    #: See KernelCatalog.
-    abilities: frozenset[str] = frozenset({FOUR_BY_SIXTEEN, "attention to codes", "norms in linears"})
+    Args: capability: 90 is 9.0; None: of any GPU.
+    """
+
+    def __init__(self, capability: int | None = None) -> None:
+        able = {FOUR_BY_SIXTEEN, "attention to codes", "norms in linears"}
+        if capability is not None and capability >= FP8_CAPABILITY:
+            able.add(EIGHT_BY_EIGHT_FLOATS)
+        #: See KernelCatalog.
+        self.abilities: frozenset[str] = frozenset(able)
 
     def variants(self, family: str, dtype: str, attrs: Mapping[str, Any]) -> tuple[Variant, ...]:
         """See KernelCatalog. Sums over ranks are not formed here yet: neither all_reduce nor chunks."""
@@ -49,7 +60,7 @@ class CudaCatalog:
         identity = f"{family}.{dtype}.{LEVEL}"
         if family in _MATRICES and (dtype in COMPUTE_DTYPES or is_encoding(dtype)):
             return (Variant(identity, "one", f"row.{dtype}"),)
-        if family in _OTHERS and (dtype in COMPUTE_DTYPES or (dtype == TOKEN and family in _TO_TOKENS)):
+        if family in _OTHERS and (dtype in COMPUTE_DTYPES or (dtype in ROW_CODES and family in _TO_TOKENS)):
             return (Variant(identity, "one"),)
         return ()
 
@@ -67,17 +78,25 @@ class CudaCatalog:
         return _REGIMES[regime]
 
 
-def is_gpu_target(target: str) -> bool:
-    """Whether a build's target is a GPU: cuda, or cuda:90 for compute capability 9.0.
+def catalog_of(program: Program) -> CudaCatalog:
+    """The catalog that a program for a GPU was compiled with."""
+    has_rows = any(buffer.dtype == FP8_TOKEN for buffer in program.buffers.values())
+    return CudaCatalog(FP8_CAPABILITY if has_rows else None)
 
-    Raises: ConfigError for a capability that kernels do not compile for.
-    """
-    found = re.fullmatch(r"cuda(?::(\d+))?", target)
-    if found is None:
-        return False
-    if found[1] is not None and int(found[1]) < MIN_CAPABILITY:
+
+def is_gpu_target(target: str) -> bool:
+    """Whether a build's target is a GPU: cuda, or cuda:90 for compute capability 9.0."""
+    return _GPU_TARGET.fullmatch(target) is not None
+
+
+def capability_of(target: str) -> int | None:
+    """Of a target that is a GPU; None: any. Raises: ConfigError for one that kernels do not compile for."""
+    found = _GPU_TARGET.fullmatch(target)
+    if found is None or found[1] is None:
+        return None
+    if int(found[1]) < MIN_CAPABILITY:
         raise ConfigError(
             f"target={target!r}: compute capability {MIN_CAPABILITY / 10:.1f} is the least; choose "
             f"cuda:{MIN_CAPABILITY} (A100), cuda:90 (H100, H200), cuda:100 (B200), or cuda"
         )
-    return True
+    return int(found[1])

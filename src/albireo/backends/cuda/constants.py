@@ -12,9 +12,10 @@ from collections.abc import Callable, Iterator, Mapping
 import numpy as np
 import torch
 
-from albireo.backends.cuda.encoded_matrix import empty_matrix, fill_rows, fitting_encoding, rounded
+from albireo.backends.cuda.encoded_matrix import empty_matrix, fill_rows, fitting_encoding, on_device
 from albireo.backends.cuda.kv import TORCH_DTYPES
 from albireo.backends.cuda.matrix import DeviceMatrix
+from albireo.backends.cuda.rounding import EncodedRows, can_round, round_rows
 from albireo.backends.cuda.upload import Upload
 from albireo.backends.rope_table import rope_table
 from albireo.backends.weights import Tensor, Weights
@@ -24,6 +25,7 @@ from albireo.errors import InvariantError, WeightMismatch
 from albireo.graph.node import ConstantDef
 from albireo.graph.program import PackedConstant
 from albireo.quantization.encoded import Encoded
+from albireo.quantization.rounding import round_weights
 
 #: Rows go to the device, and their file pages are let go, in slices of about this many bytes.
 SLICE_BYTES = 32 << 20
@@ -101,14 +103,21 @@ def _matrix(
     tensors = {} if encoded else {source: weights.tensor(source) for source in definition.sources}
     for source, start, stop, at in _pieces(definition, max(1, upload.num_bytes // row_bytes)):
         if source is not None and wanted is not None:
-            part = encoded[source].rows(start, stop) if encoded else None
-            if part is None:
-                part = rounded(_rows(tensors[source], start, stop, definition).to(torch.float32), wanted)
-            fill_rows(matrix, part, at, upload)
+            if encoded:
+                part = on_device(encoded[source].rows(start, stop), upload)
+            else:
+                part = _rounded(_rows(tensors[source], start, stop, definition), wanted, upload)
+            fill_rows(matrix, part, at)
         elif source is not None:
             upload.copy(_rows(tensors[source], start, stop, definition), matrix.codes[at : at + stop - start])
         progress(constant.num_bytes * (at + stop - start) // constant.rows - constant.num_bytes * at // constant.rows)
     return matrix
+
+
+def _rounded(rows: torch.Tensor, e: Encoding, upload: Upload) -> EncodedRows:
+    if can_round(e):
+        return round_rows(upload.to_device(rows).to(torch.float32), e)
+    return on_device(round_weights(rows.to(torch.float32).numpy(), e), upload)
 
 
 def _encoded_sources(

@@ -18,6 +18,7 @@ from albireo.backends.cuda.kernels.parts.row_squares import RowParts, RowSquares
 from albireo.backends.cuda.kernels.parts.tiles import FEW_TOKENS
 from albireo.backends.cuda.kernels.row_factors import row_factors
 from albireo.backends.cuda.matrix import DeviceMatrix
+from albireo.backends.cuda.tokens import e4m3_rows
 from albireo.backends.cuda.workspace import workspace_bytes
 from albireo.dtypes import COMPUTE_DTYPES
 from albireo.encodings import encoding
@@ -42,7 +43,6 @@ def linear(
     n: int | None = None,
     chunks: int = 1,
     workspace: torch.Tensor | None = None,
-    x_scale: torch.Tensor | None = None,
     squares: RowSquares | None = None,
     parts_out: RowParts | None = None,
 ) -> None:
@@ -50,13 +50,12 @@ def linear(
 
     Args:
         x: [T, K] of the weight's type; where it is encoded, rows of encodings.Encoding.activation, or bfloat16 beside
-            4-bit codes with zero points (W4A16).
+            4-bit codes with zero points (W4A16), or rows of e4m3 (tokens.py) beside e4m3 weights (W8A8).
         out: [T, n] float32, bfloat16 or float16; rows contiguous inside, and so are x and residual.
         bias: [weight.rows] float32. residual: [T, n] float32, may be out.
         act: none, silu_mul or gelu_tanh_mul; with one of those gate and up rows take turns in the weight, as in
             graph.program.GATE_UP_INTERLEAVE.
         n: outputs of a row; None: all of out's.
-        x_scale: [T] float32 where x is float8 e4m3 beside float8 weights; else None.
         squares, parts_out: norms inside linears (parts/row_squares.py), where x is bfloat16; else None.
         chunks: 1. workspace: uint8, workspace_size() bytes at least, zeroed once; linears of one stream share it.
     Raises: UnsupportedModel for chunks, which tensor parallelism needs.
@@ -67,7 +66,11 @@ def linear(
     code = act_code(act)
     if weight.dtype not in (*COMPUTE_DTYPES, *few.SCALES) or x.dtype == torch.uint8:
         _integers(x, weight, out, n, bias, residual, code)
-    elif len(x) <= FEW_TOKENS:
+        return
+    x_scale = None
+    if x.dtype == torch.float8_e4m3fn:
+        x, x_scale = e4m3_rows(x, weight.cols)
+    if len(x) <= FEW_TOKENS:
         few.matmul_smallm(x, weight, out, n, bias, residual, code, workspace, x_scale, None, squares, parts_out)
     else:
         if squares is not None:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from albireo.backends.cuda.chip import Chip
 from albireo.backends.cuda.kernels.matmul_smallm import SCALES, group_of, num_parts, part_length
 from albireo.backends.cuda.kernels.parts.chain import GROUP, NIBBLES
 from albireo.backends.cuda.kernels.parts.tiles import Tile
@@ -32,40 +33,22 @@ class Plan:
     mode: int = REGISTERS
 
 
-@dataclass(frozen=True, slots=True)
-class Device:
-    """programs: that run at once, one a multiprocessor. capability: 90 is 9.0."""
-
-    programs: int
-    capability: int
-
-    @property
-    def has_tma(self) -> bool:
-        """Hopper and later, with more shared memory as well."""
-        return self.capability >= 90
-
-    @property
-    def has_wgmma(self) -> bool:
-        """Hopper: warps multiply what they have in registers."""
-        return self.capability // 10 == 9
-
-
-def plan_for(num_tokens: int, rows: int, k: int, dtype: str, is_fp8: bool, has_space: bool, device: Device) -> Plan:
+def plan_for(num_tokens: int, rows: int, k: int, dtype: str, is_fp8: bool, has_space: bool, chip: Chip) -> Plan:
     """is_fp8: x too. has_space: whether there is a workspace."""
     parts = num_parts(rows, k, dtype)
     if dtype == "float32":
         return Plan(Tile(64, 64, 32, 3))
-    wide = _tile(num_tokens, dtype, is_fp8, device)
+    wide = _tile(num_tokens, dtype, is_fp8, chip)
     if parts == 1:
         return Plan(wide)
     tiles = -(-rows // wide.rows) * -(-num_tokens // wide.tokens)
     if has_space and num_tokens <= SPLIT_TOKENS and _can_split(parts, rows) and tiles <= MAX_COUNTERS:
         return Plan(wide, SPLIT)
     is_long = part_length(k, parts) >= LEAST_KEPT_PART
-    if has_space and is_long and tiles >= device.programs and wide.tokens > 128:
+    if has_space and is_long and tiles >= min(MOST_PROGRAMS, chip.multiprocessors) and wide.tokens > 128:
         return Plan(wide, MEMORY)
     # sums of the parts before take as many registers as those of this one
-    return Plan(_tile(128, dtype, is_fp8, device))
+    return Plan(_tile(128, dtype, is_fp8, chip))
 
 
 def _can_split(parts: int, rows: int) -> bool:
@@ -73,16 +56,18 @@ def _can_split(parts: int, rows: int) -> bool:
     return parts * -(-rows // 128) <= 2 * MOST_PROGRAMS
 
 
-def _tile(num_tokens: int, dtype: str, is_fp8: bool, device: Device) -> Tile:
+def _tile(num_tokens: int, dtype: str, is_fp8: bool, chip: Chip) -> Tile:
     """k: of words whole ones, 128 inputs of e4m3 and 256 of 4 bits."""
     if SCALES.get(dtype) == NIBBLES:
-        if device.capability >= 100:
+        if chip.has_tcgen05:
             return Tile(64, 64, 2 * GROUP, 3, 4)  # Triton 3.6 makes a trap of more rows
         # groups' own sums and numbers take registers, too: 128 tokens leave none, and of eight groups a step 64 do not
         return Tile(128, 32 if group_of(dtype) == 32 else 64, 2 * GROUP, 3, 8)
     if is_fp8:
-        return Tile(128, 128, GROUP, 4, 8)
-    if dtype in SCALES and not device.has_wgmma:
+        if chip.has_wgmma and num_tokens > 128:
+            return Tile(128, 256, GROUP, 3, 8)
+        return Tile(128, 128 if chip.has_tma else 64, GROUP, 4, 8)
+    if dtype in SCALES and not chip.has_wgmma:
         return Tile(128, 64, GROUP, 3, 8)  # Triton 3.6 makes a trap of 128 tokens for 10.0
     if dtype == "fp8":
         return Tile(128, 256, GROUP, 2, 8) if num_tokens > 128 else Tile(128, 128, GROUP, 3, 8)

@@ -33,9 +33,10 @@ from albireo.backends.cuda.scratch import Scratch
 from albireo.backends.cuda.shortage import frees_cache
 from albireo.backends.cuda.staging import Staging
 from albireo.backends.cuda.step import DeviceStep
+from albireo.backends.cuda.tokens import numbers_of
 from albireo.backends.step_inputs import StepInputs
 from albireo.backends.step_outputs import NOTHING, DrawnTokens, StepOutputs
-from albireo.dtypes import TOKEN, itemsize
+from albireo.dtypes import FP8_TOKEN, ROW_CODES, TOKEN, itemsize
 from albireo.errors import InvariantError, OutOfMemory
 from albireo.graph.program import Buffer, Call, Program
 from albireo.step import SampleTask
@@ -82,7 +83,7 @@ class CudaModel:
         recorder: Recorder | None = None,
     ) -> None:
         self.device, self._max_positions = device, max_positions
-        self._buckets = Buckets(min(program.maxima["G"], program.maxima["T"]))
+        self._buckets = Buckets(min(program.maxima["G"], program.maxima["T"]), program.maxima["T"])
         self._matrices, self._vectors = matrices, vectors
         self._arena = torch.zeros(program.arena_bytes, dtype=torch.uint8, device=device)
         self._make_room(program, program.buffers[program.outputs["logits"]].cols)
@@ -178,7 +179,7 @@ class CudaModel:
         self.check_size(inputs)
         ending, counts, write = (NO_ENDING, {}, None) if wish is None else (wish.ending, wish.counts, wish.write)
         sizes = {**inputs.sizes, "B": inputs.num_sequences, "D": 0, "L": 0, **counts}
-        bucket = self._buckets.of(sizes, ending)
+        bucket = self._buckets.of(sizes, ending) if self._recordings.are_made else None
         self._staging.fill(inputs, sizes if bucket is None else bucket.sizes, sources, write)
         if bucket is None:
             self._whole(sizes, ending, feeds=sources is not None)()
@@ -214,10 +215,8 @@ class CudaModel:
         buffer = self.program.buffers[name]
         rows = inputs.sizes[buffer.rows] if isinstance(buffer.rows, str) else buffer.rows
         stored = self._buffers[name][:rows].to("cpu", copy=True)
-        if buffer.dtype == TOKEN:
-            codes = stored[:, : buffer.cols].contiguous().view(torch.int8).float()
-            at = -(-buffer.cols // 64) * 64
-            return np.asarray((codes * stored[:, at : at + 4].contiguous().view(torch.float32)).numpy(), np.float32)
+        if buffer.dtype in ROW_CODES:
+            return np.asarray(numbers_of(stored, buffer.cols).numpy(), np.float32)
         return np.asarray(stored.float().numpy(), np.float32)
 
     def cached(self, layer: int, slots: NDArray[np.int32]) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
@@ -266,7 +265,8 @@ class CudaModel:
                 launch(step)
 
     def _run(self, bucket: Bucket) -> None:
-        self._recordings.run(bucket, lambda: self._whole(bucket.sizes, bucket.ending, feeds=bucket.ending.draws))
+        feeds = bucket.ending.draws and bucket.tokens is None
+        self._recordings.run(bucket, lambda: self._whole(bucket.sizes, bucket.ending, feeds))
 
     def _whole(self, sizes: Mapping[str, int], ending: Ending, feeds: bool) -> Launches:
         """All launches of a step. Args: feeds: tokens of the step before may be among its own."""
@@ -322,6 +322,8 @@ class CudaModel:
         stored = self._arena[buffer.offset : buffer.offset + rows * buffer.stride * size]
         if buffer.dtype == TOKEN:
             return stored.view(rows, buffer.stride)
+        if buffer.dtype == FP8_TOKEN:
+            return stored.view(torch.float8_e4m3fn).view(rows, buffer.stride)
         return stored.view(TORCH_DTYPES[buffer.dtype]).view(rows, buffer.stride)[:, : buffer.cols]
 
     def _output(self, name: str, rows: int | None = None) -> torch.Tensor:

@@ -13,15 +13,14 @@ import torch
 
 from albireo.backends.cuda.attention_plan import AttentionShape, WorkList, work_list
 from albireo.backends.cuda.attention_plan import workspace_size as attention_size
+from albireo.backends.cuda.chip import chip_of
 from albireo.backends.cuda.kernels.top import top_workspace
 from albireo.backends.cuda.kv import TORCH_DTYPES
 from albireo.backends.cuda.linear import workspace_size as linear_size
-from albireo.dtypes import TOKEN
+from albireo.dtypes import ROW_CODES
 from albireo.graph.program import Call, Program
 
 _LINEARS = ("linear", "linear_norm", "qkv_rope_kv", "head_top")
-#: Of a step on CPU tensors, where the number only has to be small.
-_FEW_PROCESSORS = 4
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,7 +94,7 @@ def _heads_and_window(call: Call) -> tuple[int, int, int, int]:
 
 def _rows_of_codes(calls: list[Call], program: Program, tokens: int, device: torch.device) -> torch.Tensor:
     """Numbers of q's type, for attention that writes codes."""
-    coded = [call for call in calls if program.buffers[call.args["out"]].dtype == TOKEN]
+    coded = [call for call in calls if program.buffers[call.args["out"]].dtype in ROW_CODES]
     widths = [int(call.attrs["num_heads"] * call.attrs["head_dim"]) for call in coded]
     dtype = program.buffers[coded[0].args["q"]].dtype if coded else "float32"
     return torch.zeros(tokens * max(widths, default=0), dtype=TORCH_DTYPES[dtype], device=device)
@@ -104,10 +103,6 @@ def _rows_of_codes(calls: list[Call], program: Program, tokens: int, device: tor
 def _shape_of(call: Call, program: Program, max_positions: int, device: torch.device) -> AttentionShape:
     """What calls of attention that share a work list have in common."""
     heads, kv_heads, head_dim, window = _heads_and_window(call)
-    processors, capability = _FEW_PROCESSORS, 90
-    if device.type == "cuda":
-        properties = torch.cuda.get_device_properties(device)
-        processors, capability = properties.multi_processor_count, properties.major * 10 + properties.minor
     return AttentionShape(
         heads,
         kv_heads,
@@ -116,8 +111,7 @@ def _shape_of(call: Call, program: Program, max_positions: int, device: torch.de
         window=window,
         q_dtype=program.buffers[call.args["q"]].dtype,
         kv_dtype=program.kv.dtype,
-        multiprocessors=processors,
-        capability=capability,
+        chip=chip_of(device),
     )
 
 

@@ -25,7 +25,18 @@ class Upload:
         """source, on the host, rounded to target's type to nearest even; it may be gone when this returns."""
         if not self._buffers:
             target.copy_(source)
-            return
+        else:
+            self._through_buffer(source, target)
+
+    def to_device(self, source: torch.Tensor) -> torch.Tensor:
+        """The same on the device, where it may be changed."""
+        if not self._buffers:
+            return source.clone()
+        target = torch.empty(source.shape, dtype=source.dtype, device=self.device)
+        self._through_buffer(source, target)
+        return target
+
+    def _through_buffer(self, source: torch.Tensor, target: torch.Tensor) -> None:
         index, self._next = self._next, 1 - self._next
         self._copied[index].synchronize()
         size = target.numel() * target.element_size()

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from albireo.dtypes import KV_CODES, TOKEN
+from albireo.dtypes import FP8_TOKEN, KV_CODES, TOKEN
 from albireo.encodings import encoding, is_encoding
 from albireo.quantization.rounding import round_tokens, round_weights
 
@@ -96,8 +96,18 @@ def from_bfloat16_bits(bits: NDArray[np.uint16]) -> F32:
     return (bits.astype(np.uint32) << 16).view(np.float32)
 
 
+def _round_to_e4m3_rows(x: F32) -> F32:
+    return round_kv(x, "fp8")
+
+
 def _keep(x: F32) -> F32:
     return x
 
 
-_ROUND = {"float32": _keep, "bfloat16": round_to_bfloat16, "float16": round_to_float16, TOKEN: _round_to_tokens}
+_ROUND = {
+    "float32": _keep,
+    "bfloat16": round_to_bfloat16,
+    "float16": round_to_float16,
+    TOKEN: _round_to_tokens,
+    FP8_TOKEN: _round_to_e4m3_rows,
+}

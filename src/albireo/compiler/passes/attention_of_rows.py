@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from albireo.compiler.rewrite import NotFired, Rewriter, body_of, label
-from albireo.dtypes import TOKEN
+from albireo.dtypes import ROW_CODES
 from albireo.graph.node import Graph, Node, TensorType, Value
 from albireo.graph.report import PassRecord
 
@@ -33,7 +33,7 @@ def _fuse(rw: Rewriter, attention: Node) -> None:
     rows, out = gather.inputs["rows"], gather.output
     if out.type.dims[0] != "S":
         raise NotFired(f"{label(gather)} picks rows of {out.type.dims[0]}; a kernel is told of all S that leave")
-    if cast is not None and cast.attrs["dtype"] != TOKEN:
+    if cast is not None and cast.attrs["dtype"] not in ROW_CODES:
         raise NotFired(f"{label(cast)} is no rounding to codes")
     picked = out if cast is None else Value(f"{made.name}s", TensorType(made.type.dtype, out.type.dims))
     pick = Node("gather_rows", {"x": made, "rows": rows}, {}, (picked,), gather.origin)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from albireo.compiler.rewrite import NotFired, Rewriter
-from albireo.dtypes import TOKEN
+from albireo.dtypes import ROW_CODES
 from albireo.graph.node import Graph, Node
 from albireo.graph.report import PassRecord
 
@@ -21,7 +21,7 @@ def run(graph: Graph) -> PassRecord:
 def _fuse(rw: Rewriter, attention: Node) -> None:
     members = [attention]
     cast = rw.only(attention.output, "cast")
-    if cast is not None and cast.attrs["dtype"] != TOKEN:  # which needs the whole row at once
+    if cast is not None and cast.attrs["dtype"] not in ROW_CODES:  # which needs the whole row at once
         members.append(cast)
     out, q = members[-1].output, attention.inputs["q"]
     if out.type.dtype != q.type.dtype:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from albireo.compiler.rewrite import Rewriter
-from albireo.dtypes import TOKEN
+from albireo.dtypes import ROW_CODES
 from albireo.graph.node import Graph
 from albireo.graph.report import PassRecord
 
@@ -16,6 +16,6 @@ def run(graph: Graph) -> PassRecord:
         if node.family == "attention":
             with rw.attempt(node, *rw.users(node.output)):
                 cast = rw.only(node.output, "cast")
-                if cast is not None and cast.attrs["dtype"] == TOKEN:
+                if cast is not None and cast.attrs["dtype"] in ROW_CODES:
                     rw.fuse((node, cast), "attention", dict(node.attrs), dict(node.inputs), cast.outputs)
     return rw.finish()

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from albireo.compiler.rewrite import NotFired, Rewriter, linear_roles, made_by
-from albireo.dtypes import TOKEN
+from albireo.dtypes import ROW_CODES
 from albireo.graph.node import Graph, Node, Value
 from albireo.graph.program_spec import ACTS
 from albireo.graph.report import PassRecord
@@ -52,10 +52,10 @@ def _gated(rw: Rewriter, linear: Node, split: Node) -> None:
     rw.sole_user(act.output)
     members = [linear, split, act, mul]
     cast = rw.only(mul.output, "cast")
-    if cast is not None and cast.attrs["dtype"] != TOKEN:  # which needs the whole row at once
+    if cast is not None and cast.attrs["dtype"] not in ROW_CODES:  # which needs the whole row at once
         members.append(cast)
     out, dtype = members[-1].output, linear.inputs["x"].type.dtype
-    if out.type.dtype != dtype and dtype != TOKEN:
+    if out.type.dtype != dtype and dtype not in ROW_CODES:
         raise NotFired(f"{out} is {out.type.dtype}, the compute type is {dtype}")
     rw.fuse(members, "linear", _attrs(linear, name), linear_roles(linear), (out,))
 

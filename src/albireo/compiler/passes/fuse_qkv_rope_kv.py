@@ -9,7 +9,7 @@ from typing import Any
 
 from albireo.compiler.qkv_pattern import Chain, Qkv, around, match_qkv
 from albireo.compiler.rewrite import NotFired, Rewriter, linear_roles, made_by
-from albireo.dtypes import TOKEN
+from albireo.dtypes import ROW_CODES
 from albireo.graph.node import Graph, Node
 from albireo.graph.report import PassRecord
 
@@ -55,7 +55,7 @@ def _linears(rw: Rewriter, qkv: Qkv) -> tuple[Node, ...]:
     if split.outputs == qkv.sources:
         return (linear,)
     of_v = made_by(qkv.v.source, "linear")
-    if of_v is None or of_v.inputs["x"] is not linear.inputs["x"] or linear.inputs["x"].type.dtype != TOKEN:
+    if of_v is None or of_v.inputs["x"] is not linear.inputs["x"] or linear.inputs["x"].type.dtype not in ROW_CODES:
         raise NotFired("v is no linear of the same 8-bit input as q and k")
     return linear, of_v
 
@@ -87,7 +87,7 @@ def _attrs(qkv: Qkv, ropes: tuple[Node, ...], norms: tuple[Node, ...]) -> dict[s
 
 def _check_types(linear: Node, qkv: Qkv) -> None:
     dtype = linear.inputs["x"].type.dtype
-    if dtype == TOKEN:
+    if dtype in ROW_CODES:
         dtype = qkv.attention.inputs["q"].type.dtype
     if qkv.q.end.type.dtype != dtype:
         raise NotFired(f"q is {qkv.q.end.type.dtype}, the compute type is {dtype}")

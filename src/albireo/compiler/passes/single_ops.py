@@ -6,7 +6,7 @@ from collections.abc import Callable
 from typing import Any
 
 from albireo.compiler.rewrite import NotFired, Rewriter, body_of, linear_roles
-from albireo.dtypes import TOKEN
+from albireo.dtypes import ROW_CODES
 from albireo.graph.node import Graph, Node, Value
 from albireo.graph.program_spec import KINDS
 from albireo.graph.report import PassRecord
@@ -62,7 +62,7 @@ def _attention(node: Node) -> Single:
 
 
 def _elementwise(node: Node) -> Single:
-    if node.output.type.dtype != TOKEN:
+    if node.output.type.dtype not in ROW_CODES:
         for role in node.inputs:
             _require_float32(node, role)
     kind = node.attrs["kind"] if node.op == "unary" else node.op

@@ -69,13 +69,14 @@ _WEIGHT_KEYS = keys(
 
 @dataclass(frozen=True, slots=True)
 class CompressedTensors:
-    """Fields: groups: widths of groups that the config names. block: of float8."""
+    """Fields: groups: widths of groups that the config names. block: of float8. is_weight_only: see Plan."""
 
     groups: tuple[int, ...]
     block: tuple[int, int] | None
+    is_weight_only: bool
 
     def plan(self, stored: StoredTensors) -> Plan:
-        plan = Plan(unread=unread_scales(stored))
+        plan = Plan(unread=unread_scales(stored), is_weight_only=self.is_weight_only)
         progressive = frozenset(str(stored.settings.get(METADATA_KEY, "")).split(","))
         for module in modules_with(stored, "weight_packed"):
             if stored.type_name(f"{module}.weight_packed") == "U8":
@@ -239,16 +240,19 @@ def parse(fields: Fields) -> CompressedTensors:
     if transform.get("config_groups"):
         fields.unsupported("transform_config", transform, "online transforms of activations are not computed")
     sizes: list[int] = []
-    block = None
+    block, is_weight_only = None, False
     for name, group in (fields.table("config_groups") or {}).items():
         where = f"quantization_config.config_groups.{name}"
         if not isinstance(group, dict):
             fields.fail(f"config_groups.{name}", group, "must be an object")
-        size, own_block = _parse_group(Fields(group, where))
+        inner = Fields(group, where)
+        size, own_block = _parse_group(inner)
+        weights = inner.table("weights") or {}
+        is_weight_only |= weights.get("type") == "float" and inner.table("input_activations") is None
         sizes += [size] if size else []
         block = block or own_block
     fields.refuse_unread(_IGNORABLE, {})
-    return CompressedTensors(tuple(dict.fromkeys(sizes)), block)
+    return CompressedTensors(tuple(dict.fromkeys(sizes)), block, is_weight_only)
 
 
 def _check_format(fields: Fields, key: str) -> None:

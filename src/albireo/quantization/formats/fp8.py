@@ -36,12 +36,13 @@ _IGNORABLE = keys(
 
 @dataclass(frozen=True, slots=True)
 class Fp8:
-    """Fields: block: rows and columns that share a scale, where scales are a matrix."""
+    """Fields: block: rows and columns that share a scale, where scales are a matrix. is_weight_only: see Plan."""
 
     block: tuple[int, int] | None
+    is_weight_only: bool
 
     def plan(self, stored: StoredTensors) -> Plan:
-        plan = Plan(unread=unread_scales(stored))
+        plan = Plan(unread=unread_scales(stored), is_weight_only=self.is_weight_only)
         for name in stored.names:
             if name.endswith(".weight") and stored.type_name(name) == "F8_E4M3":
                 plan.add(fp8_matrix(stored, name.removesuffix(".weight"), self.block))
@@ -61,7 +62,7 @@ def parse(fields: Fields) -> Fp8:
         fields.unsupported("activation_scheme", scheme, "supported: dynamic, static (whose scales are not used)")
     block = parse_block(fields, "weight_block_size")
     fields.refuse_unread(_IGNORABLE, {})
-    return Fp8(block)
+    return Fp8(block, algorithm == "FP8_PB_WO")
 
 
 def parse_block(fields: Fields, key: str) -> tuple[int, int] | None:

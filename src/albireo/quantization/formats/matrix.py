@@ -64,10 +64,12 @@ class Plan:
     """Fields:
     matrices: by name.
     unread: stored tensor -> why nobody needs it.
+    is_weight_only: the checkpoint says that activations beside its e4m3 matrices keep 16 bits.
     """
 
     matrices: dict[str, Matrix] = field(default_factory=dict)
     unread: dict[str, str] = field(default_factory=dict)
+    is_weight_only: bool = False
 
     def add(self, matrix: Matrix) -> None:
         self.matrices[matrix.name] = matrix

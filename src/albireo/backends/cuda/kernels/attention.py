@@ -11,8 +11,8 @@ belongs to no sequence, is zeros. Blocks beyond a context, and positions of its 
 
 One launch. Rows of a sequence that the work list has whole are written as they are ready; of the others each program
 leaves a part in the workspace, and the one that comes last, whichever it is, merges the parts in order of position
-(kernels wait for nothing). Where out is token rows (uint8, csrc's tokens.h), heads are rounded to q's type in rows [T,
-H * D], and whoever brings the last head of a token turns that token's row into codes.
+(kernels wait for nothing). Where out is token rows (uint8 or float8, ../tokens.py), heads are rounded to q's type in
+rows [T, H * D], and whoever brings the last head of a token turns that token's row into codes.
 
 Bits of a row depend on itself, its context, KV_TILE, SPLIT and the matrix instruction: keys are taken KV_TILE at a time
 from position 0; each split of SPLIT positions starts anew, and splits are merged in order (parts/softmax.py), within a
@@ -52,6 +52,7 @@ from albireo.backends.cuda.attention_plan import (
     launch_of,
     parts_of,
 )
+from albireo.backends.cuda.chip import Chip
 from albireo.backends.cuda.kernels.parts.attention_rows import complete_tokens, merge_parts, store_rows
 from albireo.backends.cuda.kernels.parts.attention_tile import ONES, attend
 from albireo.backends.cuda.kernels.parts.kv_numbers import numbers_of
@@ -247,7 +248,7 @@ def attention(
     types = (TORCH_DTYPES[shape.q_dtype], TORCH_DTYPES[shape.kv_dtype])
     if asked != (shape.num_heads, shape.num_kv_heads, shape.head_dim, shape.window, *types):
         raise InvariantError(f"attention of {asked} (heads, KV heads, head_dim, window, types) got work of {shape}")
-    is_coded = out.dtype == torch.uint8
+    is_coded = out.dtype in (torch.uint8, torch.float8_e4m3fn)
     if is_coded and (rows is None or rows.dtype != q.dtype or rows.numel() < len(q) * num_heads * head_dim):
         raise InvariantError(f"attention to 8-bit codes needs rows of {len(q)} x {num_heads * head_dim} {q.dtype}")
     sums, stats = parts_of(shape, plan, workspace)
@@ -311,14 +312,18 @@ _ALIGNED = ("items", "q_stride", "out_stride")
 
 def aot_cases() -> list[AotCase]:
     def case(rows: int, cache: str, head_dim: int, words: Mapping[int, tuple[str, ...]], **options: Any) -> AotCase:
+        """As it is launched on Hopper, or on all of words where these have little shared memory."""
         architectures = tuple(words)
+        chip = Chip(132, 89) if 89 in words else Chip(132)
         kind = {"bf16": "bfloat16", "i8": "int8"}.get(cache, "fp8")
-        shape = AttentionShape(32, 8, head_dim, 4096, 0, "bfloat16", kind, 132)
+        shape = AttentionShape(32, 8, head_dim, 4096, 0, "bfloat16", kind, chip)
         launch = launch_of(shape, rows)
+        has_spills = (rows == 64 and (head_dim > 128 or cache == "i8")) or (cache, head_dim) == ("fp8e4nv", 128)
+        codes = "*fp8e4nv" if cache == "fp8e4nv" else "*u8"
         return AotCase(
             f"attention.{cache}.d{head_dim}.rows{rows}{'.codes' * ('TOKEN_BLOCK' in options)}",
             attention_kernel,
-            {"q": "*bf16", "out": "*u8" if options.get("TOKEN_BLOCK") else "*bf16", "rows_out": "*bf16"}
+            {"q": "*bf16", "out": codes if options.get("TOKEN_BLOCK") else "*bf16", "rows_out": "*bf16"}
             | dict.fromkeys(("k", "v"), f"*{cache}")
             | dict.fromkeys(("k_scale", "v_scale", "partial", "partial_ml"), "*fp32")
             | dict.fromkeys(("items", "count", "arrived", "finished", "block_table"), "*i32")
@@ -347,9 +352,9 @@ def aot_cases() -> list[AotCase]:
             num_warps=launch.warps,
             num_stages=launch.stages,
             asked_registers=launch.registers,
-            max_spills=8 if rows == 64 and (head_dim > 128 or cache == "i8") else 0,
+            max_spills=8 if has_spills else 0,
             aligned=("q", "k", "v", "out", "rows_out", "partial", *_ALIGNED),
-            max_shared=132 << 10,
+            max_shared=(99 if chip.has_little_shared_memory else 132) << 10,
             words=words,
             architectures=architectures,
         )
@@ -365,5 +370,9 @@ def aot_cases() -> list[AotCase]:
         case(16, "bf16", 128, {90: ("HMMA",)}, TOKEN_BLOCK=4096),
         case(64, "i8", 128, {90: ("HGMMA", loads), 100: (loads,)}),
         case(16, "fp8e4nv", 80, {90: ("HMMA", loads)}),
+        case(16, "fp8e4nv", 128, {90: ("HMMA", loads)}, WINDOW=False, SOFTCAP=False, TOKEN_BLOCK=4096),
+        case(128, "fp8e4nv", 128, {90: ("HGMMA", loads)}, WINDOW=False, SOFTCAP=False, TOKEN_BLOCK=4096),
         case(64, "u8", 128, {80: ("HMMA", loads)}),
+        case(16, "bf16", 128, {89: ("HMMA", loads), 120: ("HMMA", loads)}, WINDOW=False, SOFTCAP=False),
+        case(64, "bf16", 256, {89: ("HMMA", loads)}),
     ]

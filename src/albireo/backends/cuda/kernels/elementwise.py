@@ -1,7 +1,7 @@
 """elementwise: out[i, e] = f(x[i, e] [, y[i, e]]) in float32, with f one of cast, silu, gelu_tanh, add, mul.
 
 x, y: [R, E] of any floating type. out: [R, E] float32, bfloat16 or float16, which may be x or y; token rows (uint8,
-csrc's tokens.h); or float8 e4m3 codes with a scale a row in scale: [R] float32. Columns are contiguous, rows any
+or float8 e4m3; ../tokens.py). Columns are contiguous, rows any
 distance apart. Numbers: a program takes some columns of a row; codes: a whole row, which is made for E up to 32768. A
 padding row is like others.
 """
@@ -21,7 +21,7 @@ KINDS = {"cast": False, "silu": False, "gelu_tanh": False, "add": True, "mul": T
 
 
 @triton.jit
-def elementwise_kernel(x, y, out, scale, x_stride, y_stride, out_stride, cols, KIND: tl.constexpr, BLOCK: tl.constexpr):
+def elementwise_kernel(x, y, out, x_stride, y_stride, out_stride, cols, KIND: tl.constexpr, BLOCK: tl.constexpr):
     row = tl.program_id(0).to(tl.int64)
     at = tile_columns(tl.program_id(1) * BLOCK, BLOCK)
     mask = at < cols
@@ -33,7 +33,7 @@ def elementwise_kernel(x, y, out, scale, x_stride, y_stride, out_stride, cols, K
         value = silu(value)
     if KIND == "gelu_tanh":
         value = gelu_tanh(value)
-    store_row(out, row, out_stride, scale, at, value, cols, BLOCK)
+    store_row(out, row, out_stride, at, value, cols, BLOCK)
 
 
 def elementwise(
@@ -42,7 +42,6 @@ def elementwise(
     y: torch.Tensor | None,
     out: torch.Tensor,
     cols: int,
-    scale: torch.Tensor | None = None,
 ) -> None:
     """kind: one of KINDS; y: of those that take it. cols: E, which a token row does not tell.
 
@@ -55,7 +54,6 @@ def elementwise(
         x,
         y,
         out,
-        scale,
         x.stride(0),
         0 if y is None else y.stride(0),
         out.stride(0),
@@ -72,14 +70,14 @@ def aot_cases() -> list[AotCase]:
 
     def case(name: str, kind: str, types: dict[str, str], block: int, architectures: tuple[int, ...]) -> AotCase:
         signature = {**types, **strides}
-        missing = {role: None for role in ("y", "scale") if role not in types}
+        missing = {} if "y" in types else {"y": None}
         return AotCase(
             f"elementwise.{name}",
             elementwise_kernel,
             signature,
             {"KIND": kind, "BLOCK": block, **missing},
             num_warps=row_warps(block),
-            aligned=tuple(role for role in signature if role != "scale"),
+            aligned=tuple(signature),
             max_registers=64,
             max_shared=16 << 10,
             words={architecture: ("LDG.E.128",) for architecture in architectures},
@@ -90,4 +88,5 @@ def aot_cases() -> list[AotCase]:
         case("silu.bfloat16", "silu", {"x": "*fp32", "out": "*bf16"}, 1024, (80, 90, 100)),
         case("add.float32", "add", {"x": "*fp32", "y": "*fp32", "out": "*fp32"}, 1024, (90,)),
         case("cast.tokens.16384", "cast", {"x": "*bf16", "out": "*u8"}, 16384, (80,)),
+        case("cast.e4m3.16384", "cast", {"x": "*bf16", "out": "*fp8e4nv"}, 16384, (90,)),
     ]

@@ -1,9 +1,9 @@
 """gated: out[i, e] = f(gate[i, e]) * up[i, e] in float32, with f silu or gelu_tanh, where gate and up come interleaved.
 
 x: [R, 2 * F rounded up] of any floating type: GATE_UP_INTERLEAVE columns of gate, as many of up, in turn; F = n need be
-no multiple of that. out: [R, F] float32, bfloat16 or float16; token rows (uint8, csrc's tokens.h); or float8 e4m3 codes
-with a scale a row in scale: [R] float32. Columns are contiguous, rows any distance apart. Numbers: a program takes some
-columns of a row; codes: a whole row, which is made for F up to 32768. A padding row is like others.
+no multiple of that. out: [R, F] float32, bfloat16 or float16; token rows (uint8, or float8 e4m3; ../tokens.py). Columns
+are contiguous, rows any distance apart. Numbers: a program takes some columns of a row; codes: a whole row, which is
+made for F up to 32768. A padding row is like others.
 """
 
 from __future__ import annotations
@@ -22,9 +22,7 @@ ACTS = ("silu_mul", "gelu_tanh_mul")
 
 
 @triton.jit
-def gated_kernel(
-    x, out, scale, x_stride, out_stride, cols, ACT: tl.constexpr, INTERLEAVE: tl.constexpr, BLOCK: tl.constexpr
-):
+def gated_kernel(x, out, x_stride, out_stride, cols, ACT: tl.constexpr, INTERLEAVE: tl.constexpr, BLOCK: tl.constexpr):
     row = tl.program_id(0).to(tl.int64)
     at = tile_columns(tl.program_id(1) * BLOCK, BLOCK)
     mask = at < cols
@@ -32,10 +30,10 @@ def gated_kernel(
     gate = tl.load(gate_at, mask=mask, other=0.0).to(tl.float32)
     up = tl.load(gate_at + INTERLEAVE, mask=mask, other=0.0).to(tl.float32)
     value = (silu(gate) if ACT == "silu_mul" else gelu_tanh(gate)) * up
-    store_row(out, row, out_stride, scale, at, value, cols, BLOCK)
+    store_row(out, row, out_stride, at, value, cols, BLOCK)
 
 
-def gated(x: torch.Tensor, out: torch.Tensor, act: str, n: int, scale: torch.Tensor | None = None) -> None:
+def gated(x: torch.Tensor, out: torch.Tensor, act: str, n: int) -> None:
     """act: one of ACTS; n: F, which a token row does not tell. Raises: ValueError for another act."""
     if act not in ACTS:
         raise ValueError(f"gated {act!r}; there are {', '.join(ACTS)}")
@@ -43,7 +41,6 @@ def gated(x: torch.Tensor, out: torch.Tensor, act: str, n: int, scale: torch.Ten
     gated_kernel[(out.shape[0], blocks)](
         x,
         out,
-        scale,
         x.stride(0),
         out.stride(0),
         n,
@@ -62,7 +59,7 @@ def aot_cases() -> list[AotCase]:
             f"gated.{name}",
             gated_kernel,
             signature,
-            {"ACT": act, "INTERLEAVE": GATE_UP_INTERLEAVE, "BLOCK": block, "scale": None},
+            {"ACT": act, "INTERLEAVE": GATE_UP_INTERLEAVE, "BLOCK": block},
             num_warps=row_warps(block),
             aligned=tuple(signature),
             max_registers=registers,

@@ -19,6 +19,7 @@ import triton.language as tl
 from triton.tools.tensor_descriptor import TensorDescriptor
 
 from albireo.backends.cuda.aot import AotCase
+from albireo.backends.cuda.chip import Chip, chip_of
 from albireo.backends.cuda.kernels.matmul_smallm import (
     NORM_POINTERS,
     SCALES,
@@ -28,13 +29,12 @@ from albireo.backends.cuda.kernels.matmul_smallm import (
     part_length,
     pointer_types,
 )
-from albireo.backends.cuda.kernels.parts.arithmetic import INTERPRETED
-from albireo.backends.cuda.kernels.parts.chain import CHANNELS, UNSCALED, chain, width_of
+from albireo.backends.cuda.kernels.parts.chain import CHANNELS, HALF, UNSCALED, chain, width_of
 from albireo.backends.cuda.kernels.parts.epilogue import finish
 from albireo.backends.cuda.kernels.parts.row_squares import RowParts
 from albireo.backends.cuda.kernels.parts.sum_space import keep, kept, piece, pieces_of
 from albireo.backends.cuda.kernels.parts.tiles import Tile, place
-from albireo.backends.cuda.matmul_plan import MEMORY, MOST_PROGRAMS, REGISTERS, SPLIT, Device, Plan, plan_for
+from albireo.backends.cuda.matmul_plan import MEMORY, MOST_PROGRAMS, REGISTERS, SPLIT, Plan, plan_for
 from albireo.backends.cuda.matrix import PLANE, DeviceMatrix
 from albireo.backends.cuda.workspace import counters_and_parts
 
@@ -66,6 +66,7 @@ def matmul_kernel(
     out_stride,
     residual_stride,
     part_k,
+    x_scale_stride,
     scaled_stride,
     squares_stride,
     ACT: tl.constexpr,
@@ -133,7 +134,7 @@ def matmul_kernel(
                 for i in tl.static_range(PIECES):
                     first_token = slab * TOKENS + i * (TOKENS // PIECES)
                     _finish_piece(
-                        piece(sums, i, PIECES), first_token, tile * ROWS, scale, row, x_scale,
+                        piece(sums, i, PIECES), first_token, tile * ROWS, scale, row, x_scale, x_scale_stride,
                         num_tokens, n, out, out_stride, bias, residual, residual_stride, ACT, HAS_BIAS, HAS_RESIDUAL,
                         SCALED, X_SCALED, gain, scaled, scaled_stride, squares, squares_stride,
                     )  # fmt: skip
@@ -144,7 +145,7 @@ def matmul_kernel(
                         for other in range(1, tl.cdiv(k, part_k)):
                             some += kept(own + other * SIZE + first_column * ROWS, ROWS, TOKENS // PIECES)
                     _finish_piece(
-                        some, slab * TOKENS + first_column, tile * ROWS, scale, row, x_scale,
+                        some, slab * TOKENS + first_column, tile * ROWS, scale, row, x_scale, x_scale_stride,
                         num_tokens, n, out, out_stride, bias, residual, residual_stride, ACT, HAS_BIAS, HAS_RESIDUAL,
                         SCALED, X_SCALED, gain, scaled, scaled_stride, squares, squares_stride,
                     )  # fmt: skip
@@ -152,7 +153,8 @@ def matmul_kernel(
 
 @triton.jit
 def _finish_piece(
-    sums, first_token, first_row, scale, row, x_scale, num_tokens, n, out, out_stride, bias, residual, residual_stride,
+    sums, first_token, first_row, scale, row, x_scale, x_scale_stride, num_tokens, n, out, out_stride, bias, residual,
+    residual_stride,
     ACT: tl.constexpr, HAS_BIAS: tl.constexpr, HAS_RESIDUAL: tl.constexpr, SCALED: tl.constexpr, X_SCALED: tl.constexpr,
     gain, scaled, scaled_stride, squares, squares_stride,
 ):  # fmt: skip
@@ -160,19 +162,11 @@ def _finish_piece(
         sums *= tl.load(scale + row)[:, None]
     if X_SCALED:
         token = tl.minimum(first_token + tl.arange(0, sums.shape[1]), num_tokens - 1)
-        sums *= tl.load(x_scale + token)[None, :]
+        sums *= tl.load(x_scale + token.to(tl.int64) * x_scale_stride)[None, :]
     finish(
         tl.trans(sums), first_token, first_row, num_tokens, n, out, out_stride, bias, residual, residual_stride,
         ACT, HAS_BIAS, HAS_RESIDUAL, gain, scaled, scaled_stride, squares, squares_stride,
     )  # fmt: skip
-
-
-def device_of(device: torch.device) -> Device:
-    """What a plan needs to know of a GPU; of the interpreter a small one."""
-    if INTERPRETED:
-        return Device(4, 90)
-    found = torch.cuda.get_device_properties(device)
-    return Device(min(MOST_PROGRAMS, int(found.multi_processor_count)), 10 * found.major + found.minor)
 
 
 def _is_aligned(tensor: torch.Tensor) -> bool:
@@ -184,6 +178,11 @@ def _is_aligned(tensor: torch.Tensor) -> bool:
 def _width(are_words: bool, tile: Tile) -> int:
     """Columns of a block that is read at once: of words a plane's."""
     return PLANE if are_words else tile.k
+
+
+def _tokens(is_fp8: bool, tile: Tile) -> int:
+    """Tokens of a block that is read at once."""
+    return min(tile.tokens, HALF) if is_fp8 else tile.tokens
 
 
 def matmul(
@@ -209,9 +208,9 @@ def matmul(
     codes, scaled = operands(weight, x)
     part_k = part_length(k, num_parts(rows, k, dtype))
     parts = triton.cdiv(k, part_k)  # the last of them may have nothing left
-    device = device_of(x.device)
+    chip = chip_of(x.device)
     is_fp8 = x.dtype == torch.float8_e4m3fn
-    plan = plan or plan_for(len(x), rows, k, dtype, is_fp8, workspace is not None, device)
+    plan = plan or plan_for(len(x), rows, k, dtype, is_fp8, workspace is not None, chip)
     if is_fp8:
         k = codes.shape[1]
     tile, mode = plan.tile, plan.mode if parts > 1 else REGISTERS
@@ -221,14 +220,14 @@ def matmul(
         counters, space = counters_and_parts(workspace, parts * count * tile.rows * tile.tokens)
         programs = parts * count
     elif mode == MEMORY:
-        programs = min(device.programs, count)
+        programs = min(MOST_PROGRAMS, chip.multiprocessors, count)
         _, space = counters_and_parts(workspace, programs * tile.rows * tile.tokens)
     else:
         programs = count
-    by_tma = use_tma and device.has_tma and dtype != "float32" and _is_aligned(x) and _is_aligned(codes)
+    by_tma = use_tma and chip.has_tma and dtype != "float32" and _is_aligned(x) and _is_aligned(codes)
     width = _width(codes.dtype == torch.int32, tile)
     matmul_kernel[(programs,)](
-        TensorDescriptor(x, [len(x), k], [x.stride(0), 1], [tile.tokens, width]) if by_tma else x,
+        TensorDescriptor(x, [len(x), k], [x.stride(0), 1], [_tokens(is_fp8, tile), width]) if by_tma else x,
         TensorDescriptor(codes, list(codes.shape), [codes.stride(0), 1], [tile.rows, width]) if by_tma else codes,
         out if weight.scale is None else weight.scale,
         out if weight.zero is None else weight.zero,
@@ -250,6 +249,7 @@ def matmul(
         out.stride(0),
         0 if residual is None else residual.stride(0),
         part_k,
+        0 if x_scale is None else x_scale.stride(0),
         0 if parts_out is None else parts_out.scaled.stride(0),
         0 if parts_out is None else parts_out.squares.stride(0),
         ACT=act,
@@ -285,9 +285,9 @@ def aot_cases() -> list[AotCase]:
         levels: int = 0,
     ) -> AotCase:
         """The plan is that of the first of the GPUs that words are of."""
-        (rows, k), device = shape, Device(132, next(iter(words)))
-        has_tma = device.has_tma and dtype != "float32"
-        plan = plan_for(tokens, rows, k, dtype, is_fp8, True, device)
+        (rows, k), chip = shape, Chip(132, next(iter(words)))
+        has_tma = chip.has_tma and dtype != "float32"
+        plan = plan_for(tokens, rows, k, dtype, is_fp8, True, chip)
         tile = plan.tile
         pointers = pointer_types(dtype, act, is_fp8, levels) | {"space": "*fp32", "counters": "*i32"}
         pointers.pop("row_squares", None)
@@ -295,7 +295,7 @@ def aot_cases() -> list[AotCase]:
         if has_tma:
             aligned = tuple(name for name in aligned if name not in ("x", "weight"))
             width = _width(pointers["weight"] == "*i32", tile)
-            sizes = {"x": tile.tokens, "weight": tile.rows}
+            sizes = {"x": _tokens(is_fp8, tile), "weight": tile.rows}
             pointers |= {name: f"tensordesc<{pointers[name][1:]}[{size}, {width}]>" for name, size in sizes.items()}
         constants: dict[str, Any] = {"ACT": act, "HAS_BIAS": True, "HAS_RESIDUAL": not act}
         constants |= {"PARTS": num_parts(rows, k, dtype), "MODE": plan.mode, "TMA": has_tma, "EVEN_K": True}
@@ -305,12 +305,13 @@ def aot_cases() -> list[AotCase]:
         return AotCase(
             f"matmul.{dtype}{'.fp8' * is_fp8}{'.norms' * bool(levels)}.{tokens}x{rows}x{k}",
             matmul_kernel,
-            pointers | dict.fromkeys((*_NUMBERS, "scaled_stride", "squares_stride"), "i32"),
+            pointers | dict.fromkeys((*_NUMBERS, "x_scale_stride", "scaled_stride", "squares_stride"), "i32"),
             constants,
             tile.warps,
             tile.stages,
             aligned=aligned,
-            max_shared=(227 if has_tma else 160) << 10,
+            max_shared=(227 if has_tma else 99 if chip.has_little_shared_memory else 160) << 10,
+            max_spills=8 if is_fp8 and plan.mode == MEMORY else 0,  # outside the loops of products
             words={at: (*some, "UTMALDG") if has_tma else some for at, some in words.items()},
             architectures=tuple(words),
             fp_fusion=dtype == "float32",
@@ -330,5 +331,9 @@ def aot_cases() -> list[AotCase]:
         case("int4.g32", 2048, o, 0, {90: ("HGMMA.64x32x16",)}),
         case("int4.g64", 2048, o, 0, {80: ("HMMA",)}),
         case("int4.g128", 2048, gate_up, 1, {100: ("UTCHMMA",)}),
-        case("fp8.g128", 2048, o, 0, {90: ("QGMMA.64x128x32",), 100: ("UTCQMMA",)}, is_fp8=True),
+        case("fp8", 2048, gate_up, 1, {90: ("QGMMA.64x128x32",), 100: ("UTCQMMA",)}, is_fp8=True),
+        case("fp8", 2048, down, 0, {90: ("QGMMA.64x128x32",)}, is_fp8=True),
+        case("fp8.g128", 2048, o, 0, {89: ("QMMA",), 120: ("QMMA",)}, is_fp8=True),
+        case("bfloat16", 2048, gate_up, 1, {89: ("HMMA",), 120: ("HMMA",)}),
+        case("fp8.g128", 256, o, 0, {90: ("QGMMA.64x128x32",), 100: ("UTCQMMA",)}, is_fp8=True),
     ]

@@ -120,6 +120,7 @@ def matmul_smallm_kernel(
     out_stride,
     residual_stride,
     part_k,
+    x_scale_stride,
     row_squares_stride,
     num_row_squares,
     norm_width,
@@ -165,7 +166,7 @@ def matmul_smallm_kernel(
         if SCALED == _CHANNELS:
             acc *= tl.load(scale + row)[:, None]
         if X_SCALED:
-            acc *= tl.load(x_scale + token)[None, :]
+            acc *= tl.load(x_scale + token * x_scale_stride)[None, :]
         if row_squares is not None:
             acc *= row_factor(
                 row_squares, token, row_squares_stride, num_row_squares, norm_eps, norm_width, NORM_LEVELS
@@ -187,7 +188,7 @@ def matmul_smallm_kernel(
             if SCALED == _CHANNELS:
                 total *= tl.load(scale + row)[:, None]
             if X_SCALED:
-                total *= tl.load(x_scale + token)[None, :]
+                total *= tl.load(x_scale + token * x_scale_stride)[None, :]
             if row_squares is not None:
                 total *= row_factor(
                     row_squares, token, row_squares_stride, num_row_squares, norm_eps, norm_width, NORM_LEVELS
@@ -253,6 +254,7 @@ def matmul_smallm(
         out.stride(0),
         0 if residual is None else residual.stride(0),
         part_length(k, parts),
+        0 if x_scale is None else x_scale.stride(0),
         0 if squares is None else squares.squares.stride(0),
         0 if squares is None else squares.squares.shape[1],
         1 if squares is None else squares.width,
@@ -280,7 +282,7 @@ def matmul_smallm(
 
 
 _NUMBERS = ("num_tokens", "n", "k", "num_rows", "weight_stride", "x_stride", "out_stride", "residual_stride", "part_k")
-_OF_NORMS = ("row_squares_stride", "num_row_squares", "norm_width", "scaled_stride", "squares_stride")
+_OF_NORMS = ("x_scale_stride", "row_squares_stride", "num_row_squares", "norm_width", "scaled_stride", "squares_stride")
 #: Pointers of norms inside linears, None where there is none.
 NORM_POINTERS = ("row_squares", "gain", "scaled", "squares")
 _SHORT = {"bfloat16": "bf16", "float16": "fp16", "float32": "fp32"}

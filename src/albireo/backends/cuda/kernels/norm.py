@@ -1,10 +1,9 @@
 """norm: out[i] = x[r] / sqrt(mean(x[r]^2) + eps) * weight, with r = rows[i] or i; and the same of a sum of two.
 
 x: [T, E] float32, or residual + x where there is a residual, and then the sum is written to total (which may be either
-of them); weight: [E] float32; rows: [R] int32. out: [R, E] float32, bfloat16 or float16; token rows (uint8, csrc's
-tokens.h); or float8 e4m3 codes with a scale a row in scale: [R] float32. Columns are contiguous, rows any distance
-apart. A program takes a row and holds all of it: made for E up to 32768. A padding entry of rows is 0; a padding row is
-like others.
+of them); weight: [E] float32; rows: [R] int32. out: [R, E] float32, bfloat16 or float16; token rows (uint8, or float8
+e4m3; ../tokens.py). Columns are contiguous, rows any distance apart. A program takes a row and holds all of it: made
+for E up to 32768. A padding entry of rows is 0; a padding row is like others.
 """
 
 from __future__ import annotations
@@ -25,7 +24,6 @@ def norm_kernel(
     rows,
     weight,
     out,
-    scale,
     x_stride,
     residual_stride,
     total_stride,
@@ -48,7 +46,7 @@ def norm_kernel(
         tl.store(total + source * total_stride + at, value, mask=mask)
     squares = tl.sum(tl.sum(value * value, axis=1), axis=0)
     factor = tl.div_rn(1.0, tl.sqrt_rn(tl.div_rn(squares, cols * 1.0) + eps))
-    store_row(out, row, out_stride, scale, at, value * factor * gain, cols, BLOCK)
+    store_row(out, row, out_stride, at, value * factor * gain, cols, BLOCK)
 
 
 def norm(
@@ -58,10 +56,9 @@ def norm(
     eps: float,
     cols: int,
     rows: torch.Tensor | None = None,
-    scale: torch.Tensor | None = None,
 ) -> None:
-    """cols: E, which a token row does not tell. scale: where out is float8."""
-    _launch(x, None, None, rows, weight, out, scale, eps, cols)
+    """cols: E, which a token row does not tell."""
+    _launch(x, None, None, rows, weight, out, eps, cols)
 
 
 def add_rms_norm(
@@ -72,10 +69,9 @@ def add_rms_norm(
     out: torch.Tensor,
     eps: float,
     cols: int,
-    scale: torch.Tensor | None = None,
 ) -> None:
     """total = x + residual in float32, and the norm of it to out."""
-    _launch(x, residual, total, None, weight, out, scale, eps, cols)
+    _launch(x, residual, total, None, weight, out, eps, cols)
 
 
 def _launch(
@@ -85,7 +81,6 @@ def _launch(
     rows: torch.Tensor | None,
     weight: torch.Tensor,
     out: torch.Tensor,
-    scale: torch.Tensor | None,
     eps: float,
     cols: int,
 ) -> None:
@@ -97,7 +92,6 @@ def _launch(
         rows,
         weight,
         out,
-        scale,
         x.stride(0),
         0 if residual is None else residual.stride(0),
         0 if total is None else total.stride(0),
@@ -120,9 +114,9 @@ def aot_cases() -> list[AotCase]:
             f"norm.{name}",
             norm_kernel,
             signature,
-            {"BLOCK": block, **{role: None for role in ("residual", "total", "rows", "scale") if role not in more}},
+            {"BLOCK": block, **{role: None for role in ("residual", "total", "rows") if role not in more}},
             num_warps=row_warps(block),
-            aligned=tuple(role for role in signature if role not in ("eps", "rows", "scale")),
+            aligned=tuple(role for role in signature if role not in ("eps", "rows")),
             max_registers=registers,
             max_shared=24 << 10,
             words={architecture: ("LDG.E.128",) for architecture in architectures},
@@ -134,6 +128,6 @@ def aot_cases() -> list[AotCase]:
         case("bfloat16.4096", 4096, 48, {"out": "*bf16", "rows": "*i32"}, (80, 90, 100)),
         case("tokens.4096", 4096, 48, {"out": "*u8"}, (80,)),
         case("tokens.16384", 16384, 64, {"out": "*u8"}, (90,)),
-        case("fp8.4096", 4096, 48, {"out": "*fp8e4nv", "scale": "*fp32"}, (90, 100)),
+        case("fp8.4096", 4096, 48, {"out": "*fp8e4nv"}, (90, 100)),
         case("add.bfloat16.4096", 4096, 48, with_sum, (90,)),
     ]

@@ -113,4 +113,4 @@ def _store_codes(rows, out, token, out_stride, WIDTH: tl.constexpr, BLOCK: tl.co
     at = tile_columns(0, BLOCK)
     token = token.to(tl.int64)
     row = tl.load(rows + token * WIDTH + at, mask=at < WIDTH, other=0.0, cache_modifier=".cg").to(tl.float32)
-    store_row(out, token, out_stride, out, at, row, WIDTH, BLOCK)
+    store_row(out, token, out_stride, at, row, WIDTH, BLOCK)

@@ -21,11 +21,14 @@ from albireo.backends.cuda.matrix import PLANE
 UNSCALED, CHANNELS, GROUPS, NIBBLES = 0, 1, 2, 3
 #: Inputs that share a scale, of e4m3.
 GROUP = 128
-_GROUPS, _NIBBLES, _GROUP, _PLANE = (
+#: Tokens of e4m3 that one product takes.
+HALF = 128
+_GROUPS, _NIBBLES, _GROUP, _PLANE, _HALF = (
     tl.constexpr(GROUPS),
     tl.constexpr(NIBBLES),
     tl.constexpr(GROUP),
     tl.constexpr(PLANE),
+    tl.constexpr(HALF),
 )
 
 
@@ -64,6 +67,11 @@ def chain(
             weight_at, x_at, at_k, is_token, first, end, k, scale, row, num_rows, SCALED, EVEN_K, ROWS, TOKENS, BLOCK_K,
             first_row, first_token, TMA,
         )  # fmt: skip
+    elif TMA and element == tl.float8e4nv and TOKENS > _HALF:
+        return _chain_of_two_halves(
+            weight_at, x_at, at_k, is_token, first, end, k, scale, row, num_rows, SCALED, ROWS, TOKENS, BLOCK_K,
+            first_row, first_token,
+        )  # fmt: skip
     else:
         return _chain_of_numbers(
             weight_at, x_at, at_k, is_token, first, end, k, scale, row, num_rows, SCALED, EVEN_K, ROWS, TOKENS, BLOCK_K,
@@ -99,6 +107,31 @@ def _chain_of_numbers(
         else:
             acc = mma(a, b, acc)
     return acc
+
+
+@triton.jit
+def _chain_of_two_halves(
+    weight_at, x_at, at_k, is_token, first, end, k, scale, row, num_rows,
+    SCALED: tl.constexpr, ROWS: tl.constexpr, TOKENS: tl.constexpr, BLOCK_K: tl.constexpr, first_row, first_token,
+):  # fmt: skip
+    """e4m3 on both sides, tokens in two halves: sums so far of all of them, and those of 128 inputs of one half, are as
+    many as there are registers. The left half's are awaited before the right one takes their place."""
+    tl.static_assert(TOKENS == 2 * _HALF)
+    left = tl.zeros((ROWS, _HALF), tl.float32)
+    right = tl.zeros((ROWS, _HALF), tl.float32)
+    none = tl.zeros((ROWS, _HALF), tl.float32)
+    for start in range(first, end, BLOCK_K):
+        a = weight_at.load([first_row, start])
+        left_x = _inputs(x_at, at_k, is_token, start, k, first_token, True, True)
+        right_x = _inputs(x_at, at_k, is_token, start, k, first_token + _HALF, True, True)
+        if SCALED == _GROUPS:
+            by = tl.load(scale + start // _GROUP * num_rows + row)[:, None]
+            left = awaited(tl.fma(mma(a, left_x, none), by, left))
+            right = tl.fma(mma(a, right_x, none), by, right)
+        else:
+            left = awaited(left + mma(a, left_x, none))
+            right += mma(a, right_x, none)
+    return tl.reshape(tl.permute(tl.join(left, right), (0, 2, 1)), (ROWS, TOKENS))
 
 
 @triton.jit

@@ -1,7 +1,7 @@
 """Rows of numbers as 8-bit codes with one scale a row, for kernels that end in such rows.
 
-Called by norm, elementwise and gated with a whole row in one tile of [groups of 16, 16] float32, zeros behind cols.
-Does not know where the numbers come from.
+Called by norm, elementwise, gated and attention with a whole row in one tile of [groups of 16, 16] float32, zeros
+behind cols. Does not know where the numbers come from.
 """
 
 from __future__ import annotations
@@ -11,10 +11,11 @@ import triton
 import triton.language as tl
 
 from albireo.backends.cuda.kernels.parts.arithmetic import round_to, round_to_e4m3, round_to_int
-from albireo.backends.cuda.tokens import LINE, SUM_STEP
+from albireo.backends.cuda.matrix import PLANE
+from albireo.backends.cuda.tokens import FLOAT_LINE, LINE, SUM_STEP
 
 _STEP = tl.constexpr(SUM_STEP)
-_LINE = tl.constexpr(LINE)
+_LINE, _FLOAT_LINE, _PLANE = tl.constexpr(LINE), tl.constexpr(FLOAT_LINE), tl.constexpr(PLANE)
 _NUMBERS = 1024
 _LARGEST = tl.constexpr(3.4028234663852886e38)
 #: 127 divided by no more than this is infinite; such a row counts as zeros.
@@ -24,7 +25,7 @@ _SMALLEST_NORMAL = tl.constexpr(2.0**-126)
 
 def row_block(cols: int) -> int:
     """Columns of a tile that holds a row of cols: a power of two, whole lines of codes."""
-    return max(LINE, int(triton.next_power_of_2(cols)))
+    return max(LINE, FLOAT_LINE, int(triton.next_power_of_2(cols)))
 
 
 def row_warps(block: int) -> int:
@@ -56,17 +57,17 @@ def row_max(y):
 
 
 @triton.jit
-def store_row(out, row, out_stride, scale, at, y, cols, BLOCK: tl.constexpr):
+def store_row(out, row, out_stride, at, y, cols, BLOCK: tl.constexpr):
     """Write columns at of a row as the type of out wants them.
 
-    out uint8: a token row (csrc's tokens.h); float8 e4m3: codes, and their scale to scale[row]; else the numbers,
-    rounded. Codes need the whole row in the tile.
+    out uint8: a token row of 8-bit integers, float8 e4m3: one of those (../tokens.py); else the numbers, rounded. Codes
+    need the whole row in the tile.
     """
     start = out + row.to(tl.int64) * out_stride
     if out.dtype.element_ty == tl.uint8:
         _store_token(start, at, y, cols, BLOCK)
     elif out.dtype.element_ty == tl.float8e4nv:
-        _store_fp8(start, scale + row, at, y, cols)
+        _store_e4m3(start, y, cols, BLOCK)
     else:
         tl.store(start + at, round_to(y, out.dtype.element_ty), mask=at < cols)
 
@@ -110,8 +111,14 @@ def to_code(x, scale, dtype: tl.constexpr):
 
 
 @triton.jit
-def _store_fp8(start, scale_at, at, y, cols):
+def _store_e4m3(start, y, cols, BLOCK: tl.constexpr):
+    """Codes y / scale, zeros to a whole line, each line as a weight's is: byte 4 i + p is input 32 p + i."""
     largest, finite = row_max(y)
     scale = code_scale(largest, finite, 448.0)
-    tl.store(scale_at, scale)
-    tl.store(start + at, to_code(y, scale, tl.float8e4nv), mask=at < cols)
+    codes = to_code(y, scale, tl.float8e4nv).to(tl.uint8, bitcast=True)
+    planes = tl.reshape(codes, (BLOCK // _FLOAT_LINE, _FLOAT_LINE // _PLANE, _PLANE))
+    codes = tl.reshape(tl.permute(planes, (0, 2, 1)), (BLOCK // _STEP, _STEP))
+    length = tl.cdiv(cols, _FLOAT_LINE) * _FLOAT_LINE
+    at = tile_columns(0, BLOCK)
+    tl.store(start.to(tl.pointer_type(tl.uint8)) + at, codes, mask=at < length)
+    tl.store((start + length).to(tl.pointer_type(tl.float32)), scale)

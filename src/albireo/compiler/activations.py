@@ -1,0 +1,58 @@
+"""What a linear multiplies, rounded to another type: once for all that read it so.
+
+Called by the passes that decide how matrices in few bits are multiplied.
+"""
+
+from __future__ import annotations
+
+from albireo.compiler.rewrite import Rewriter, made_by
+from albireo.dtypes import ROW_CODES
+from albireo.graph.node import Node, TensorType, Value
+
+#: (value, type) -> that value rounded to that type.
+Casts = dict[tuple[Value, str], Value]
+
+
+def read_rounded(rw: Rewriter, linear: Node, dtype: str, casts: Casts) -> None:
+    """Let a linear read its input rounded to dtype."""
+    x = _rounded(rw, linear.inputs["x"], dtype, casts)
+    new = Node("linear", linear.inputs | {"x": x}, dict(linear.attrs), linear.outputs, linear.origin)
+    rw.replace((linear,), (new,))
+
+
+def drop_unread(rw: Rewriter) -> None:
+    """Casts and gathers that nobody reads any more go."""
+    for node in reversed(rw.graph.nodes):
+        is_read = any(rw.users(value) or rw.is_output(value) for value in node.outputs)
+        if node.op in ("cast", "gather_rows") and rw.is_alive(node) and not is_read:
+            rw.drop(node)
+
+
+def _rounded(rw: Rewriter, x: Value, dtype: str, casts: Casts) -> Value:
+    """x rounded to dtype; behind a gather of rows, before the gather.
+
+    What a norm computes is rounded once, not first to the compute type: its kernel has the whole row at hand. So is
+    what becomes numbers of another type, bfloat16 in a model of float16: no kernel reads the one and writes the other.
+    """
+    if x.type.dtype == dtype:
+        return x
+    known = casts.get((x, dtype))
+    if known is not None:
+        return known
+    gather = made_by(x, "gather_rows")
+    if gather is not None:
+        inside = _rounded(rw, gather.inputs["x"], dtype, casts)
+        value = Value(f"{x.name}q", TensorType(dtype, x.type.dims))
+        new = Node("gather_rows", gather.inputs | {"x": inside}, {}, (value,), gather.origin)
+        rw.insert(new, behind=gather)
+    else:
+        cast = made_by(x, "cast")
+        is_of_norm = cast is not None and made_by(cast.inputs["x"], "rms_norm") is not None
+        source = cast.inputs["x"] if cast is not None and (is_of_norm or dtype not in ROW_CODES) else x
+        producer = x.producer
+        assert producer is not None, "what a linear multiplies is computed"
+        value = Value(f"{x.name}q", TensorType(dtype, x.type.dims))
+        new = Node("cast", {"x": source}, {"dtype": dtype}, (value,), producer.origin)
+        rw.insert(new, behind=producer)
+    casts[x, dtype] = value
+    return value

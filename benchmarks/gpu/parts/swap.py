@@ -120,7 +120,8 @@ def _tokens(setup: Setup) -> Iterator[Row]:
     blocks = 1 + num * -(-longest // BLOCK_SIZE)
     few, host = setup.pick((blocks // 3, blocks), (4, blocks))
     found = {}
-    for name, num_blocks, num_host in (("room", blocks, 0), ("computed again", few, 0), ("swapped", few, host)):
+    runs = (("room", blocks, 0), ("swapped", few, host), ("computed again", few, 0))
+    for name, num_blocks, num_host in runs[: setup.pick(3, 2)]:
         maxima = {"T": step_tokens, "R": num, "G": num}
         model = random_model(
             setup, "bf16", maxima, setup.pick(1024, 64), num_blocks, layers=layers, num_host_blocks=num_host

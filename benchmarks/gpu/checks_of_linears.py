@@ -39,7 +39,7 @@ def linear_of(dtype: str, kind: str | None, setup: Setup) -> Iterator[Finding]:
     fill_matrix(matrix, setup, 1)
     space = torch.zeros(workspace_size(dtype, rows, cols), dtype=torch.uint8, device=setup.device)
     numbers = numbers_of(matrix)
-    tokens = setup.pick(TOKENS if kind == "fp8.token" else (1, 17, 64, 200), (2,))
+    tokens = setup.pick(TOKENS if kind == "fp8.token" else (1, 8, 17, 64, 65, 200, 257, 2049), (2,))
     x, values = activations(setup, dtype, tokens[-1], cols, kind)
     name = f"linear {dtype}{f' by {kind}' if kind else ''}"
     wanted, sizes = values @ numbers.T, values.abs() @ numbers.abs().T
@@ -68,8 +68,8 @@ def layer_of(dtype: str, setup: Setup) -> Iterator[Finding]:
     space = torch.zeros(size, dtype=torch.uint8, device=setup.device)
     gain, counts = 1 + 0.1 * setup.random(width), setup.pick(TOKENS, (2, 70))
     x, residual = setup.random(counts[-1], width, dtype=torch.bfloat16), setup.random(counts[-1], width, seed=2)
-    found: dict[str, dict[int, torch.Tensor]] = {name: {} for name in (*shapes, "o, scaled", "down, scaled")}
-    for count in counts:
+
+    def outs(count: int) -> tuple[torch.Tensor, ...]:
         row, parts, read = _norm_room(setup, gain, count)
         linear(x[:count], matrices["o"], row, residual=residual[:count], workspace=space, parts_out=parts)
         gated = torch.empty((count, inner), dtype=torch.bfloat16, device=setup.device)
@@ -78,12 +78,69 @@ def layer_of(dtype: str, setup: Setup) -> Iterator[Finding]:
         linear(gated, matrices["down"], last, residual=row, workspace=space, parts_out=last_parts)
         qkv = torch.empty((count, heads), device=setup.device)
         linear(last_parts.scaled, matrices["qkv"], qkv, workspace=space, squares=last_read)
-        outs = (row, gated, last, qkv, parts.scaled, last_parts.scaled)
-        for name, out in zip(found, outs, strict=True):
+        return row, gated, last, qkv, parts.scaled, last_parts.scaled
+
+    setup.warm(partial(outs, count) for count in counts)
+    names = (*shapes, "o, scaled", "down, scaled")
+    found: dict[str, dict[int, torch.Tensor]] = {name: {} for name in names}
+    for count in counts:
+        for name, out in zip(names, outs(count), strict=True):
             found[name][count] = out
-    yield from _numbers(dtype, matrices, {name: outs[counts[-1]] for name, outs in found.items()}, x, residual, gain)
-    for name, outs in found.items():
-        yield same_bits(setup, f"layer of {dtype}: {name}, bits", outs)
+    largest = {name: steps[counts[-1]] for name, steps in found.items()}
+    yield from _numbers(dtype, matrices, largest, x, residual, gain)
+    for name, steps in found.items():
+        yield same_bits(setup, f"layer of {dtype}: {name}, bits", steps)
+
+
+def codes_of(dtype: str, kind: str, setup: Setup) -> Iterator[Finding]:
+    """The same linears where rows of codes are read: each by itself, with what production has behind its sums."""
+    from albireo.backends.cuda.encoded_matrix import empty_matrix
+    from albireo.backends.cuda.linear import linear, workspace_size
+
+    if kind == "fp8.token" and setup.chip.capability < 89:
+        return
+    width, inner, heads = setup.pick((4096, 14336, 6144), (128, 64, 96))
+    shapes = {"o": (width, width), "gate_up": (2 * inner, width), "down": (width, inner), "qkv": (heads, width)}
+    counts = setup.pick(TOKENS, (2, 70))
+    for seed, (name, (rows, cols)) in enumerate(list(shapes.items())[: setup.pick(4, 2)]):
+        matrix = empty_matrix(dtype, rows, cols, setup.device)
+        fill_matrix(matrix, setup, seed)
+        space = torch.zeros(workspace_size(dtype, rows, cols), dtype=torch.uint8, device=setup.device)
+        (x, values), numbers = activations(setup, dtype, counts[-1], cols, kind), numbers_of(matrix)
+        residual = setup.random(counts[-1], rows, seed=2) if name in ("o", "down") else None
+
+        def out_of(
+            count: int, matrix: Any = matrix, x: torch.Tensor = x, residual: torch.Tensor | None = residual,
+            space: torch.Tensor = space, is_gated: bool = name == "gate_up",
+        ) -> torch.Tensor:  # fmt: skip
+            cols, kept = (inner, torch.bfloat16) if is_gated else (matrix.rows, torch.float32)
+            out = torch.empty((count, cols), dtype=kept, device=setup.device)
+            more = None if residual is None else residual[:count]
+            act = "silu_mul" if is_gated else "none"
+            linear(x[:count], matrix, out, residual=more, act=act, workspace=space)
+            return out
+
+        setup.warm(partial(out_of, count) for count in counts)
+        found = {count: out_of(count) for count in counts}
+        unit = 2.0**-11 if kind == "fp8.token" else unit_of(values, cols)
+        wanted, allowed = values @ numbers.T, unit * (values.abs() @ numbers.abs().T)
+        if name == "gate_up":
+            wanted, allowed = _gated(wanted, allowed)
+        elif residual is not None:
+            wanted += residual
+        what = f"{name} of {dtype} by {kind}"
+        yield worst(what, found[counts[-1]], wanted, allowed + 2.0**-22 * wanted.abs())
+        yield same_bits(setup, f"{what}, bits", found)
+
+
+def _gated(wanted: torch.Tensor, allowed: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    """silu(gate) * up of sums, 32 of each in turn; and what it may be off by, bfloat16's rounding included."""
+    (gate, up), (gate_off, up_off) = (
+        part.view(len(part), -1, 2, 32).transpose(1, 2).flatten(2).unbind(1) for part in (wanted, allowed)
+    )
+    silu = torch.nn.functional.silu(gate)
+    off = 1.1 * gate_off * (up.abs() + up_off) + silu.abs() * up_off
+    return silu * up, off + 2.0**-7 * (silu * up).abs()
 
 
 def _norm_room(setup: Setup, gain: torch.Tensor, count: int) -> tuple[torch.Tensor, Any, Any]:
@@ -125,14 +182,8 @@ def _numbers(
         return wanted, allowed / root + 2.0**-20 * wanted.abs()
 
     yield from summed("o", x, residual)
-    wanted, allowed = (
-        part.view(len(x), -1, 2, 32).transpose(1, 2).flatten(2)
-        for part in divided("gate_up", outs["o, scaled"], outs["o"])
-    )
-    gate, up = wanted[:, 0], wanted[:, 1]
-    silu = torch.nn.functional.silu(gate)
-    off = 1.1 * allowed[:, 0] * (up.abs() + allowed[:, 1]) + silu.abs() * allowed[:, 1]
-    yield worst(f"layer of {dtype}: gate_up", outs["gate_up"], silu * up, off + 2.0**-7 * (silu * up).abs())
+    wanted, allowed = _gated(*divided("gate_up", outs["o, scaled"], outs["o"]))
+    yield worst(f"layer of {dtype}: gate_up", outs["gate_up"], wanted, allowed)
     yield from summed("down", outs["gate_up"], outs["o"])
     yield worst(f"layer of {dtype}: qkv", outs["qkv"], *divided("qkv", outs["down, scaled"], outs["down"]))
 
@@ -156,7 +207,7 @@ def plans_of(dtype: str, setup: Setup) -> Iterator[Finding]:
         plans += [(Plan(taken.tile, SPLIT), True)] if tokens <= 256 else []
         first = torch.empty((tokens, rows), device=setup.device)
         matmul(x, matrix, first, rows, workspace=space)
-        for plan, use_tma in plans[: setup.pick(4, 2)]:
+        for plan, use_tma in plans[: setup.pick(4, 1)]:
             out = torch.empty_like(first)
             matmul(x, matrix, out, rows, plan=plan, workspace=space, use_tma=use_tma)
             what = f"{names[plan.mode]}, {plan.tile.rows} x {plan.tile.tokens}{'' if use_tma else ', cp.async'}"
@@ -164,9 +215,13 @@ def plans_of(dtype: str, setup: Setup) -> Iterator[Finding]:
 
 
 def checks_of(dtype: str) -> dict[str, Check]:
-    """Of a type of weight that layers of production are made of, with bfloat16 activations."""
-    return {f"layer of {dtype}": partial(layer_of, dtype), f"plans of {dtype}": partial(plans_of, dtype)}
+    """Of a type of weight that layers of production are made of: with bfloat16 activations, then with codes."""
+    checks: dict[str, Check] = {f"layer of {dtype}": partial(layer_of, dtype)}
+    if dtype == "fp8":
+        checks["rows of e4m3"] = partial(codes_of, dtype, "fp8.token")
+    return checks | {f"plans of {dtype}": partial(plans_of, dtype)}
 
 
 CHECKS: dict[str, Check] = {f"linear {dtype}": partial(linear_of, dtype, None) for dtype in TYPES}
+CHECKS |= {"layer of int8": partial(codes_of, "int8", "int8.token")}
 CHECKS |= {f"linear {dtype} by {kind}": partial(linear_of, dtype, kind) for dtype, kind in OTHERS.items()}

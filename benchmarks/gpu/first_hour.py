@@ -17,9 +17,9 @@ built (busy's server needs uvicorn, starlette, msgspec and prometheus_client, an
 - constants: what stands in the code as a guess; each line `verdict` says where, the best value, the one now, the gain.
 
 Each part (parts/) runs in a process of its own with a limit, so that a fault of one, or of the GPU, is not the end of
-the others; parts that only check numbers run side by side. Prints a table; its last lines are the verdicts, then all
-that is wrong, with the worst element. All of it is in the JSON file, which is written again after each part. --dry-run
-runs every part with tiny shapes on the CPU, in Triton's interpreter.
+the others; parts that only check numbers run side by side. Prints a table; its last lines are targets, verdicts, and
+all that is wrong, with the worst element. All of it is in the JSON file, which is written again after each part.
+--dry-run runs every part with tiny shapes on the CPU, in Triton's interpreter.
 """
 
 from __future__ import annotations

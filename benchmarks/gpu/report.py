@@ -42,8 +42,15 @@ def verdict(what: str, constant: str, now: str, seconds: Mapping[str, float]) ->
     return Row(f"{VERDICT}{what}", gain, "x", note, data=data)
 
 
+def target(what: str, value: float, wanted: float, unit: str = "", note: str = "", is_least: bool = True) -> Row:
+    """A number that is to reach another, or to stay below it; also told among the last lines."""
+    is_reached = value >= wanted if is_least else value <= wanted
+    words = f"{'reached' if is_reached else 'missed'}: {'at least' if is_least else 'at most'} {wanted:g}"
+    return Row(f"{TARGET}{what}", value, unit, f"{words}; {note}" if note else words, data={"wanted": wanted})
+
+
 #: Rows that begin so are told once more behind all others.
-VERDICT = "verdict: "
+TARGET, VERDICT = "target: ", "verdict: "
 
 
 @dataclass
@@ -67,7 +74,7 @@ def write(path: Path, facts: dict[str, Any], results: Sequence[PartResult]) -> N
 
 
 def table(results: Sequence[PartResult]) -> str:
-    """A line a row, and one for each part that has none or did not end well; last, verdicts and what is wrong again."""
+    """A line a row, and one for each part that has none or did not end well; last, targets, verdicts, what is wrong."""
     lines = [("part", "what", "value", "", "")]
     for result in results:
         if result.status != "ok" or not result.rows:
@@ -76,8 +83,10 @@ def table(results: Sequence[PartResult]) -> str:
             value = "" if row.value is None else f"{row.value:.4g}"
             mark = "" if row.is_good is not False else "WRONG "
             lines.append((result.name, row.name, value, row.unit, mark + row.note))
-    lines += [line for line in lines[1:] if line[1].startswith(VERDICT)]
-    lines += [line for line in lines[1:] if line[4].startswith("WRONG ") or line[1].startswith(_BAD)]
+    told = lines[1:]
+    for start in (TARGET, VERDICT):
+        lines += [line for line in told if line[1].startswith(start)]
+    lines += [line for line in told if line[4].startswith("WRONG ") or line[1].startswith(_BAD)]
     widths = [max(len(line[i]) for line in lines) for i in range(4)]
     form = f"{{:<{widths[0]}}}  {{:<{widths[1]}}}  {{:>{widths[2]}}} {{:<{widths[3]}}}  {{}}"
     return "\n".join(form.format(*line).rstrip() for line in lines)

@@ -6,16 +6,18 @@ from collections.abc import Iterator
 from typing import Any
 
 import torch
-from report import Row
+from report import Row, target
 from setup import Setup, attempt
 
 HEADS, KV_HEADS, DIM, BLOCK = 32, 8, 128, 16
+#: Of what the memory is sold with, for a context so long.
+TARGET, LONG = 0.80, 32768
 
 
 def run(setup: Setup) -> Iterator[Row]:
     import albireo.backends.cuda.kernels.attention  # noqa: F401 - where it is missing the part is skipped
 
-    shapes = setup.pick(((1, 32768), (64, 2048), (256, 1024)), ((2, 70),))
+    shapes = setup.pick(((1, LONG), (64, 2048), (256, 1024)), ((2, 70),))
     for dtype in setup.pick(("bfloat16", "fp8", "int8"), ("bfloat16",)):
         for sequences, context in shapes:
             name = f"{dtype} {sequences} x {context}"
@@ -28,6 +30,8 @@ def _decode(setup: Setup, name: str, dtype: str, sequences: int, context: int) -
     share = read / seconds / setup.bandwidth
     note = f"{seconds * 1e6:.0f} us, {share:.2f} of the bandwidth; the work list, once a step, {list_seconds * 1e6:.0f}"
     yield Row(name, read / seconds / 1e9, "GB/s", note)
+    if context == LONG:
+        yield target(f"attention {name}, of the bandwidth", share, TARGET)
 
 
 def measure(setup: Setup, dtype: str, sequences: int, context: int, **options: Any) -> tuple[int, float, float]:

@@ -63,7 +63,7 @@ def _tried(
         found[name] = seconds
         note = f"{seconds * 1e6:.0f} us, {read / seconds / setup.bandwidth:.2f} of the bandwidth"
         yield Row(f"{dtype} {sequences} x {context}, {name}", read / seconds / 1e9, "GB/s", note)
-    yield verdict(f"attention {dtype} {sequences} x {context}", constant, now, found)
+    yield verdict(f"{dtype} {sequences} x {context} by {constant}", constant, now, found)
 
 
 def _text(launch: Any) -> str:

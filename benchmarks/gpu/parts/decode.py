@@ -11,10 +11,12 @@ import time
 from collections.abc import Iterator
 from functools import partial
 
-from report import Row
+from report import Row, target
 from setup import Setup, attempt
 
 CONTEXT = 512
+#: At batch 1, of what the memory is sold with.
+TARGETS = {"bf16": 0.75, "fp8": 0.70, "fp8-a16": 0.70, "int4": 0.60}
 
 
 def run(setup: Setup) -> Iterator[Row]:
@@ -39,7 +41,7 @@ def _decode(setup: Setup, weights: str) -> Iterator[Row]:
         step = make_step(1, context - 1, batch, vocab)
         outputs = model.run(step)
         is_good = bool((outputs.top_ids[:, 0] >= 0).all())
-        bucket = model._buckets.of({**step.sizes, "B": batch})
+        bucket = model._buckets.of({**step.sizes, "B": batch, "D": 0, "L": 0})
         assert bucket is not None
         device = setup.seconds(partial(model._run, bucket), is_recorded=False)
         walls = []
@@ -50,5 +52,7 @@ def _decode(setup: Setup, weights: str) -> Iterator[Row]:
         share = read_bytes(model, batch, context) / device / setup.bandwidth
         note = f"{device * 1e3:.3f} ms, {share:.2f} of the bandwidth; step {statistics.median(walls) * 1e3:.3f} ms"
         yield Row(f"{weights} batch {batch}, context {context}", batch / device, "tok/s", note, is_good)
+        if batch == 1 and weights in TARGETS:
+            yield target(f"{weights} at batch 1, of the bandwidth", share, TARGETS[weights])
     del model
     setup.release()

@@ -73,8 +73,8 @@ def _all(setup: Setup, weights: str, kv_dtype: str | None) -> Iterator[Row]:
         )
 
     yield row("alone", 1, step_tokens)
-    yield row("prompts in pieces", num, piece)
     if not setup.is_dry:
+        yield row("prompts in pieces", num, piece)
         number = sum(1 for _ in iter(model.record_next, False))
         yield row(f"{number} steps recorded ahead", num, step_tokens)
     del model

@@ -6,8 +6,12 @@ import statistics
 import time
 from collections.abc import Iterator
 
-from report import Row
+import torch
+from report import Row, target
 from setup import Setup, attempt
+
+#: Of a large product by torch, for the longest prompt: its linears alone.
+TARGET = 0.70
 
 
 def run(setup: Setup) -> Iterator[Row]:
@@ -42,5 +46,16 @@ def _prefill(setup: Setup, weights: str) -> Iterator[Row]:
         seconds = statistics.median(times)
         note = f"{seconds * 1e3:.2f} ms, {per_token * length / seconds / 1e12:.0f} TFLOP/s in linears alone"
         yield Row(f"{weights} prompt of {length}", length / seconds, "tok/s", note)
+    if not setup.is_dry and weights == "bf16":
+        rate = _product_rate(setup)
+        share = per_token * longest / seconds / 1e12 / rate
+        yield target(f"{weights} prompt of {longest}, of a product", share, TARGET, note=f"torch.mm {rate:.0f} TFLOP/s")
     del model
     setup.release()
+
+
+def _product_rate(setup: Setup) -> float:
+    """TFLOP/s of torch, two matrices of 8,192 rows."""
+    a, b = (setup.random(8192, 8192, dtype=torch.bfloat16, seed=seed) for seed in (1, 2))
+    out = torch.empty_like(a)
+    return 2 * 8192**3 / setup.seconds(lambda: torch.mm(a, b.T, out=out)) / 1e12

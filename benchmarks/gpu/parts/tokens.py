@@ -65,7 +65,7 @@ def _against_numpy(setup: Setup) -> Iterator[Row]:
     from albireo.backends.step_outputs import StepOutputs
     from albireo.execution.runner import Runner
 
-    num, output, positions = setup.pick((len(_ASKS), 20, 64), (2, 1, 16))
+    num, output, positions = setup.pick((len(_ASKS), 20, 64), (1, 1, 16))
     step_tokens = setup.pick(24, 12)
     blocks = 1 + num * -(-positions // BLOCK)
     maxima = {"T": step_tokens, "R": step_tokens, "G": num}
@@ -81,7 +81,7 @@ def _against_numpy(setup: Setup) -> Iterator[Row]:
 
     rng, vocab = np.random.default_rng(2), vocabulary(model)
     asked = [
-        Asked([1, *rng.integers(3, vocab, int(rng.integers(2, setup.pick(40, 8)))).tolist()], output, more)
+        Asked([1, *rng.integers(3, vocab, int(rng.integers(2, setup.pick(40, 4)))).tolist()], output, more)
         for more in _ASKS[:num]
     ]
     settings = settings_of(model, num, step_tokens, positions)

@@ -54,7 +54,7 @@ def test_what_is_wrong_is_told_last_with_its_element() -> None:
     show = """
 import json, time, torch
 from checks import Finding, run_checks, same_bits, worst
-from report import PartResult, Row, table, verdict
+from report import PartResult, table, target, verdict
 from setup import Setup
 setup = Setup(torch.device("cpu"), False, time.monotonic() + 60)
 got, wanted = torch.tensor([[1.0, 2.0], [3.0, float("nan")]]), torch.tensor([[1.0, 2.0], [3.5, 4.0]])
@@ -64,14 +64,16 @@ def checks(setup):
     yield same_bits(setup, "bits", {1: got[1:, :1], 2: wanted[:, :1]})
     yield "pair", 0.5
 rows = list(run_checks(setup, {"all": checks}))
-part = PartResult("some", "wrong", 1.0, "", [*rows, verdict("x", "file.NAME", "a", {"a": 3e-6, "b": 2e-6})])
+rows += [target("y", 2.0, 3.0), verdict("x", "file.NAME", "a", {"a": 3e-6, "b": 2e-6})]
+part = PartResult("some", "wrong", 1.0, "", rows)
 print(table([part, PartResult("dead", "failed", 1.0, "a fault")]))
 """
     done = run("-c", show)
     lines = done.stdout.splitlines()
     assert done.returncode == 0, done.stderr
-    (told,) = (i for i, line in enumerate(lines) if "verdict: x" in line and i > 7)
+    (told,) = (i for i, line in enumerate(lines) if "verdict: x" in line and i > 8)
     assert "best: b (2.0 us), now: a (3.0 us), gain 1.500; set file.NAME" in lines[told]
+    assert "target: y" in lines[told - 1] and "missed: at least 3" in lines[told - 1]
     numbers, none, bits = (next(line for line in lines[told:] if word in line) for word in ("numbers", "none", "bits"))
     assert "at (1, 0): 3 instead of 3.5; 1 of 2 are off" in numbers and "WRONG" in numbers
     assert "at (1, 1): nan instead of 4" in none and "1 of 4" in none

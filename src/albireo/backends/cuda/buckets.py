@@ -86,7 +86,7 @@ class Buckets:
         rows = max(sizes["R"], sizes["G"])
         if not rows or min(sizes["R"], sizes["G"]):
             return None
-        counts = {sizes["B"], rows, *([sizes["D"]] * ending.draws), *([sizes["L"]] * ending.reports)}
+        counts = {sizes["B"], rows, sizes["D"] if ending.draws else rows, sizes["L"] if ending.reports else rows}
         if counts == {num_tokens}:
             return Bucket(_least(self.sizes, num_tokens), is_top, ending) if num_tokens <= self.sizes[-1] else None
         if num_tokens > self.tokens[-1] or max(counts) > self.sequences[-1]:

@@ -2,6 +2,7 @@
 
 ALBIREO_ISA_MAX   cap the CPU instruction-set level: scalar, avx2, avx512, avx512vnni, avx512bf16 or amx
 OPENAI_API_KEY    the key `albireo bench serve` sends to the server it measures, as OpenAI's clients have it
+TRITON_INTERPRET  Triton's: kernels are interpreted; taken from processes that compile them
 XDG_CACHE_HOME    where the user keeps caches; by default ~/.cache
 """
 
@@ -21,6 +22,11 @@ def cache_home() -> Path | None:
     given = os.environ.get("XDG_CACHE_HOME", "")
     path = Path(given) if os.path.isabs(given) else Path(os.path.expanduser("~")) / ".cache"
     return path if path.is_absolute() else None
+
+
+def compiling_environment() -> dict[str, str]:
+    """What a process that compiles kernels is given."""
+    return {name: value for name, value in os.environ.items() if name != "TRITON_INTERPRET"}
 
 
 def openai_api_key() -> str | None:

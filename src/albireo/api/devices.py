@@ -188,18 +188,32 @@ class CudaDevice:
         advance: Advance,
     ) -> tuple[DeviceModel, MemoryPlan]:
         self._check_cache(programs[0].kv.dtype)
+        from albireo.api.compile_ahead import compiling
+        from albireo.backends.cuda.chip import first_chip
         from albireo.backends.cuda.open import open_model
 
         if len(programs) != 1:
             raise ConfigError(
                 f"device=cuda: tensor_parallel_size={len(programs)} is not supported on GPUs yet; leave it out"
             )
-        with source.weights(graph) as weights:
+        chip, model_len = first_chip(), config.max_model_len or source.default_model_len
+        with (
+            compiling(
+                source.directory,
+                config,
+                programs[0],
+                model_len=model_len,
+                max_positions=memory.max_model_len,
+                chip=chip,
+            ) as kernels,
+            source.weights(graph) as weights,
+        ):
             model = open_model(
                 programs[0],
                 weights,
                 num_blocks=memory.num_blocks,
                 max_positions=memory.max_model_len,
+                before_trial=kernels.wait,
                 reserve_bytes=memory.machine_bytes - memory.budget_bytes,
                 num_host_blocks=self.swapping(config, programs[0]).num_blocks,
                 is_eager=config.enforce_eager,

@@ -28,6 +28,13 @@ class Chip:
         return self.capability in _SMALL
 
     @property
+    def shared_bytes(self) -> int:
+        """Of shared memory that a program may have."""
+        if self.has_little_shared_memory:
+            return 99 << 10
+        return (163 if self.capability < 90 else 227) << 10
+
+    @property
     def has_tma(self) -> bool:
         """And shared memory for tiles that come by it."""
         return self.capability >= 90 and not self.has_little_shared_memory
@@ -43,10 +50,24 @@ class Chip:
         return self.capability // 10 in (10, 11)
 
 
-@lru_cache
+class Absent:
+    """What any device that is no GPU is taken for: one of Hopper with few multiprocessors, for kernels that are
+    interpreted; see absent_gpu.py for another."""
+
+    chip = Chip(4)
+
+
 def chip_of(device: torch.device) -> Chip:
-    """Of a GPU; of any other device one of Hopper with few multiprocessors, for kernels that are interpreted."""
-    if device.type != "cuda":
-        return Chip(4)
+    """Of a GPU, or what stands for one."""
+    return _chip_of(device) if device.type == "cuda" else Absent.chip
+
+
+def first_chip() -> Chip:
+    """Of the GPU that is used."""
+    return _chip_of(torch.device("cuda", 0))
+
+
+@lru_cache
+def _chip_of(device: torch.device) -> Chip:
     found = torch.cuda.get_device_properties(device)
     return Chip(int(found.multi_processor_count), 10 * found.major + found.minor)

@@ -31,6 +31,7 @@ def open_model(
     device: torch.device | None = None,
     recorder: Recorder | None = None,
     advance: Callable[[int], None] = lambda _: None,
+    before_trial: Callable[[], None] = lambda: None,
 ) -> CudaModel:
     """Place the constants, allocate the rest, run a trial step.
 
@@ -39,7 +40,7 @@ def open_model(
         num_host_blocks: of page-locked host memory, to swap blocks to.
         is_eager: launch every kernel of every step.
         device: None: the first GPU. recorder: None: what is_eager says.
-        advance: told the bytes of each constant that is in place.
+        advance: told the bytes of each constant that is in place. before_trial: called when all are.
     Raises: OutOfMemory when the GPU has no room.
     """
     device = device or torch.device("cuda", 0)
@@ -48,6 +49,7 @@ def open_model(
             matrices, vectors = read_constants(program.constants, weights, device, advance)
         else:
             matrices, vectors = place_constants(program.constants, weights, device, advance)
+        before_trial()
         return CudaModel(
             program,
             matrices,

@@ -52,7 +52,7 @@ from albireo.backends.cuda.attention_plan import (
     launch_of,
     parts_of,
 )
-from albireo.backends.cuda.chip import Chip
+from albireo.backends.cuda.chip import Chip, chip_of
 from albireo.backends.cuda.kernels.parts.attention_rows import complete_tokens, merge_parts, store_rows
 from albireo.backends.cuda.kernels.parts.attention_tile import ONES, attend
 from albireo.backends.cuda.kernels.parts.kv_numbers import numbers_of
@@ -298,7 +298,7 @@ def attention(
 
 def _readable(numbers: torch.Tensor) -> torch.Tensor:
     """fp8 as bytes, which the kernel takes apart, where Triton has no such type: before compute capability 8.9."""
-    is_old = numbers.is_cuda and torch.cuda.get_device_capability(numbers.device) < (8, 9)
+    is_old = chip_of(numbers.device).capability < 89
     return numbers.view(torch.uint8) if is_old and numbers.dtype == torch.float8_e4m3fn else numbers
 
 

@@ -50,7 +50,7 @@ def sampled(start, logits, work, row, task, changed, stride, vocab, SAMPLE: tl.c
     return order, key_of(order, place)
 
 
-@triton.jit
+@triton.jit(do_not_specialize=["num_tasks"])
 def sample_bracket_kernel(
     logits,
     rows,

@@ -97,7 +97,7 @@ def reaching_long(
     return low
 
 
-@triton.jit
+@triton.jit(do_not_specialize=["num_tasks"])
 def sample_search_kernel(
     logits,
     rows,

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 _FIELDS = tl.constexpr(FIELDS)
 
 
-@triton.jit
+@triton.jit(do_not_specialize=["num_tasks"])
 def sample_whole_kernel(
     logits,
     rows,

@@ -15,7 +15,7 @@ from albireo.backends.cuda.aot import AotCase
 _BLOCK = 256
 
 
-@triton.jit
+@triton.jit(do_not_specialize=["count"])
 def take_best_kernel(ids, values, rows, out, stride, count, BLOCK: tl.constexpr):
     at = tl.program_id(0) * BLOCK + tl.arange(0, BLOCK)
     row = tl.load(rows + at, mask=at < count, other=0)

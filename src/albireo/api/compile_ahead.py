@@ -1,0 +1,143 @@
+"""Kernels of a program for a GPU, compiled by processes of their own while its weights are loaded.
+
+A machine that serves a model for the first time compiles some seventy kernels, each for a part of a second, and the
+first requests would wait for them. Used by devices.py. What the processes are told is how the program is made
+(compile_program), not the program; what they make is in Triton's cache. Whatever goes wrong there is a line in the log:
+a kernel that is missing is compiled when it is launched.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import asdict, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from albireo.config import EngineConfig
+from albireo.devflags import compiling_environment
+from albireo.graph.program import Program
+
+if TYPE_CHECKING:
+    from albireo.backends.cuda.chip import Chip
+
+_LOG = logging.getLogger(__name__)
+
+_MOST_PROCESSES = 8
+#: After which serving starts without what is not compiled yet.
+_MOST_SECONDS = 120.0
+_DONE = "albireo-{}.done"
+
+
+class Compiling:
+    """Processes that compile. Args: done: a file that is made when all of them have."""
+
+    def __init__(self, orders: list[dict[str, Any]], done: Path) -> None:
+        self._done = done
+        self._processes = []
+        for order in orders:
+            process = subprocess.Popen(
+                [sys.executable, "-m", "albireo.api.compile_ahead"],
+                stdin=subprocess.PIPE,
+                stdout=subprocess.DEVNULL,
+                stderr=subprocess.PIPE,
+                text=True,
+                env=compiling_environment(),
+            )
+            self._processes.append(process)
+            assert process.stdin is not None
+            process.stdin.write(json.dumps(order))
+            process.stdin.close()
+            process.stdin = None
+
+    def wait(self, seconds: float = _MOST_SECONDS) -> None:
+        """Until all is compiled, or for so long."""
+        end = time.monotonic() + seconds
+        problems = []
+        for process in self._processes:
+            try:
+                _, errors = process.communicate(timeout=max(0.0, end - time.monotonic()))
+            except subprocess.TimeoutExpired:
+                problems.append(f"not done after {seconds:.0f} s")
+                continue
+            if process.returncode:
+                problems.append((errors.strip().splitlines() or [f"exit status {process.returncode}"])[-1])
+        if problems:
+            _LOG.warning("compiling kernels ahead: %s; what is missing is compiled when it is launched", problems[0])
+        elif self._processes:
+            self._done.parent.mkdir(parents=True, exist_ok=True)
+            self._done.touch()
+        self.close()
+
+    def close(self) -> None:
+        """End what still runs."""
+        for process in self._processes:
+            if process.poll() is None:
+                process.kill()
+            process.communicate()
+        self._processes = []
+
+
+@contextmanager
+def compiling(
+    directory: Path,
+    config: EngineConfig,
+    program: Program,
+    *,
+    model_len: int,
+    max_positions: int,
+    chip: Chip,
+    num_processes: int | None = None,
+) -> Iterator[Compiling]:
+    """Begin to compile what a program launches, unless that was done on this machine before.
+
+    Args:
+        directory: of the model. config, model_len: what its program is compiled with. max_positions: of the longest
+            sequence that there is room for.
+        num_processes: None: one for each core, and no more than 8.
+    """
+    from albireo.backends.cuda.compile_ahead import cache_directory, digest_of
+
+    done = cache_directory() / _DONE.format(digest_of(program, max_positions, chip))
+    count = num_processes or min(_MOST_PROCESSES, len(os.sched_getaffinity(0)))
+    order = {
+        "directory": str(directory),
+        "config": asdict(config),
+        "model_len": model_len,
+        "max_positions": max_positions,
+        "chip": asdict(chip),
+        "parts": count,
+    }
+    begun = Compiling([] if done.exists() else [{**order, "part": i} for i in range(count)], done)
+    try:
+        yield begun
+    finally:
+        begun.close()
+
+
+def main() -> None:
+    """One process: an order on stdin, see compiling()."""
+    from albireo.api.load import compile_program
+    from albireo.api.source import open_source
+    from albireo.backends.cuda.absent_gpu import AbsentGpu
+    from albireo.backends.cuda.catalog import CudaCatalog
+    from albireo.backends.cuda.chip import Chip
+    from albireo.backends.cuda.compile_ahead import empty_model, launch_all
+
+    order = json.load(sys.stdin)
+    given = {name: tuple(value) if isinstance(value, list) else value for name, value in order["config"].items()}
+    config, chip, model_len = EngineConfig.from_kwargs(**given), Chip(**order["chip"]), order["model_len"]
+    AbsentGpu.take(chip)
+    source = open_source(Path(order["directory"]), replace(config, verify_hashes=False))
+    program = compile_program(source.graph(model_len), config, model_len, catalog=CudaCatalog(chip.capability))
+    launch_all(empty_model(program, order["max_positions"]), order["part"], order["parts"])
+
+
+if __name__ == "__main__":
+    main()

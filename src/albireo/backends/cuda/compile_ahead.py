@@ -1,0 +1,126 @@
+"""All that a program launches on a GPU, launched on tensors that have no memory: so its kernels are compiled and kept.
+
+Called in processes of api/compile_ahead.py, for a GPU that is absent there (absent_gpu.py). Triton keeps what it
+compiles in its cache directory, where the process that serves finds it.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
+
+import torch
+import triton
+
+from albireo.backends.cuda.buckets import DRAWS, Bucket, Ending
+from albireo.backends.cuda.capture import Launches
+from albireo.backends.cuda.chip import Chip
+from albireo.backends.cuda.encoded_matrix import empty_matrix
+from albireo.backends.cuda.endings import WHOLE
+from albireo.backends.cuda.matrix import DeviceMatrix
+from albireo.backends.cuda.model import CudaModel
+from albireo.backends.cuda.recordings import USUAL
+from albireo.graph.program import PackedConstant, Program
+
+_NOWHERE = torch.device("meta")
+#: Decoding sequences of a step: each is another width of tiles, or another kernel.
+_SIZES = (1, 16, 32, 64, 128, 256)
+#: Tokens and sequences of steps with prompts: short ones, split sums, sums in registers and in memory.
+_MIXED = ((96, 16), (256, 16), (384, 16), (1024, 64))
+_NUM_BLOCKS = 64
+
+
+class _Once:
+    """A recorder: what is recorded is launched."""
+
+    def record(self, launches: Launches) -> Launches:
+        launches()
+        return launches
+
+
+def cache_directory() -> Path:
+    """Where Triton keeps what it compiles."""
+    return Path(triton.knobs.cache.dir)
+
+
+def digest_of(program: Program, max_positions: int, chip: Chip) -> str:
+    """Of all that decides what is compiled: shapes and types, the GPU, the compiler, and this package's sources."""
+    calls = [(call.family, call.kernel, sorted(call.attrs.items(), key=str)) for call in program.calls]
+    shapes = [(buffer.dtype, buffer.cols, buffer.stride) for buffer in program.buffers.values()]
+    constants = [(constant.packing, constant.rows, constant.cols) for constant in program.constants.values()]
+    maxima = sorted(program.maxima.items())
+    told = (calls, shapes, constants, program.kv, maxima, max_positions, chip, triton.__version__)
+    digest = hashlib.sha256(repr(told).encode())
+    for path in sorted(Path(__file__).parent.rglob("*.py")):
+        digest.update(path.read_bytes())
+    return digest.hexdigest()[:32]
+
+
+def empty_model(program: Program, max_positions: int) -> CudaModel:
+    """A model whose weights, KV cache and activations are shapes alone."""
+    matrices: dict[str, DeviceMatrix] = {}
+    vectors: dict[str, torch.Tensor] = {}
+    for name, constant in program.constants.items():
+        if constant.rope is not None:
+            vectors[name] = _floats(constant.rows, 2, constant.cols // 2)
+        elif _is_vector(constant):
+            vectors[name] = _floats(constant.cols)
+        else:
+            dtype = constant.packing.partition(".")[2]
+            matrices[name] = empty_matrix(dtype, constant.rows, constant.cols, _NOWHERE)
+    return CudaModel(
+        program,
+        matrices,
+        vectors,
+        num_blocks=_NUM_BLOCKS,
+        max_positions=max_positions,
+        device=_NOWHERE,
+        recorder=_Once(),
+    )
+
+
+def _is_vector(constant: PackedConstant) -> bool:
+    return constant.definition is None or (constant.rows == 1 and constant.definition.num_rows == constant.cols)
+
+
+def _floats(*shape: int) -> torch.Tensor:
+    return torch.empty(shape, dtype=torch.float32, device=_NOWHERE)
+
+
+def launch_all(model: CudaModel, part: int = 0, parts: int = 1) -> int:
+    """Launch steps of every kind that has kernels of its own. Returns: how many steps.
+
+    Args: part, parts: of the steps each parts-th, from the part-th on, for several processes.
+    """
+    steps = list(_steps(model))[part::parts]
+    for launch in steps:
+        launch()
+    return len(steps)
+
+
+def _steps(model: CudaModel) -> Iterator[Callable[[], None]]:
+    most_seqs, most_tokens = model._buckets.sizes[-1], model.program.maxima["T"]
+    kinds = (*USUAL, (False, WHOLE))
+    for size in dict.fromkeys((*(size for size in _SIZES if size < most_seqs), most_seqs)):
+        for is_top, ending in kinds if size in (1, most_seqs) else kinds[:1]:
+            yield _bucket(model, Bucket(size, is_top, ending))
+    for tokens, size in _MIXED:
+        if tokens < most_tokens:
+            yield _bucket(model, Bucket(min(size, most_seqs), True, DRAWS, tokens))
+    for tokens in dict.fromkeys((min(1500, most_tokens), most_tokens)):
+        yield _step(model, {"T": tokens, "B": 1, "R": 0, "G": 1, "S": 1, "D": 1, "L": 0}, DRAWS)
+    # the trial step of the largest size
+    yield _step(model, model._maxima, WHOLE)
+
+
+def _bucket(model: CudaModel, bucket: Bucket) -> Callable[[], None]:
+    return lambda: model._record(bucket)
+
+
+def _step(model: CudaModel, sizes: Mapping[str, int], ending: Ending) -> Callable[[], None]:
+    def launch() -> None:
+        model._fill_with_padding(sizes)
+        model._whole(sizes, ending, feeds=False)()
+
+    return launch

@@ -1,0 +1,95 @@
+"""Kernels compiled by other processes: what they leave, when none is begun, and what becomes of failures."""
+
+from __future__ import annotations
+
+import logging
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+pytest.importorskip("triton", reason="the CUDA backend needs Triton, which is there for Linux only")
+
+from albireo.api.compile_ahead import Compiling, compiling
+from albireo.api.load import compile_program
+from albireo.api.source import open_source
+from albireo.backends.cuda.catalog import CudaCatalog
+from albireo.backends.cuda.chip import Chip
+from albireo.config import EngineConfig
+from albireo.graph.program import Program
+from albireo.models import load_architecture
+from tiny_models import make_checkpoint
+
+CONFIG = EngineConfig(device="cuda", max_num_seqs=4, max_num_batched_tokens=64, quantization="fp8")
+CHIP = Chip(132, 90)
+#: More than there are steps: each process has one, or none.
+PARTS = 100
+
+
+@pytest.fixture
+def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    import triton
+
+    monkeypatch.setenv("TRITON_CACHE_DIR", str(tmp_path / "cache"))
+    monkeypatch.setattr(triton.knobs.cache, "dir", str(tmp_path / "cache"))
+    return tmp_path / "cache"
+
+
+@pytest.fixture(scope="module")
+def model(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Program]:
+    directory = make_checkpoint(
+        tmp_path_factory.mktemp("model"), load_architecture("qwen2").tiny, seed=0, dtype="bfloat16"
+    )
+    graph = open_source(directory, CONFIG).graph(64)
+    return directory, compile_program(graph, CONFIG, 64, catalog=CudaCatalog(CHIP.capability))
+
+
+def order(directory: Path, part: int) -> dict[str, Any]:
+    lengths = {"model_len": 64, "max_positions": 64}
+    told = {"directory": str(directory), "config": asdict(CONFIG), "chip": asdict(CHIP)}
+    return {**told, **lengths, "part": part, "parts": PARTS}
+
+
+def test_a_step_leaves_its_kernels_for_whoever_serves(cache: Path, model: tuple[Path, Program]) -> None:
+    """As machine code for that GPU, e4m3 on both sides among them; of a part without steps nothing comes."""
+    directory, _ = model
+    begun = Compiling([order(directory, 0), order(directory, PARTS - 1)], cache / "done")
+    begun.wait()
+    kernels = {path.stem for path in cache.rglob("*.cubin")}
+    assert {"embed_kernel", "norm_kernel", "attention_kernel", "matmul_smallm_kernel", "take_best_kernel"} <= kernels
+    assert any("e4m3x2" in path.read_text() for path in cache.rglob("norm_kernel.ptx"))
+    assert all(".target sm_90a" in path.read_text() for path in cache.rglob("*.ptx"))
+    assert (cache / "done").exists()
+
+
+def test_what_was_done_is_not_begun_again(cache: Path, model: tuple[Path, Program]) -> None:
+    def begun(chip: Chip = CHIP, max_positions: int = 64) -> int:
+        with compiling(
+            Path("nowhere"), CONFIG, model[1], model_len=64, max_positions=max_positions, chip=chip, num_processes=1
+        ) as found:
+            return len(found._processes)
+
+    with compiling(model[0], CONFIG, model[1], model_len=64, max_positions=64, chip=CHIP, num_processes=1) as found:
+        found._done.parent.mkdir()
+        found._done.touch()
+    assert begun() == 0
+    assert begun(Chip(132, 89)) == begun(max_positions=32) == 1, "another GPU, another length"
+
+
+def test_a_failure_is_a_line_of_the_log(cache: Path, caplog: pytest.LogCaptureFixture, tmp_path: Path) -> None:
+    begun = Compiling([order(tmp_path / "nowhere", 0)], cache / "done")
+    with caplog.at_level(logging.WARNING):
+        begun.wait()
+    (message,) = caplog.messages
+    assert "compiled when it is launched" in message and "nowhere" in message and "\n" not in message
+    assert not (cache / "done").exists()
+
+
+def test_who_does_not_end_is_ended(cache: Path, model: tuple[Path, Program], caplog: pytest.LogCaptureFixture) -> None:
+    begun = Compiling([order(model[0], 0)], cache / "done")
+    (process,) = begun._processes
+    with caplog.at_level(logging.WARNING):
+        begun.wait(seconds=0.0)
+    assert process.returncode == -9 and "not done after 0 s" in caplog.messages[0]
+    assert not (cache / "done").exists()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -14,6 +15,16 @@ pytest.importorskip("triton", reason="the CUDA backend needs Triton, which is th
 from backends.cuda.interpreter import prepare_once
 
 prepare_once()
+
+
+_HERE = Path(__file__).parent
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """`pytest -m cuda` is this folder."""
+    for item in items:
+        if _HERE in item.path.parents:
+            item.add_marker(pytest.mark.cuda)
 
 
 @pytest.fixture

@@ -47,7 +47,7 @@ class Cache:
         found, (_, _, dim, _) = [], self.sizes
         layer, blocks = self.kv.layers[0], self.table[sequence].to(self.setup.device)
         for codes, scales in ((layer.k, layer.k_scale), (layer.v, layer.v_scale)):
-            rows = codes[blocks].double()
+            rows = codes.float()[blocks].double()
             if scales is not None:
                 rows = rows * scales[blocks].double()[..., None]
             found.append(rows.transpose(1, 2).flatten(0, 1)[:context, :, :dim])

@@ -8,7 +8,7 @@
 
 Three calls of under ten minutes each on one GPU, in the order of what is to be known first. With nothing downloaded:
 weights are random numbers made on the device. Needs torch, Triton and numpy; albireo need be neither installed nor
-built (busy's server needs uvicorn, starlette, msgspec and prometheus_client, and is left out where one is missing).
+built (busy's server needs the extra 'serve', uvicorn to msgspec, and is left out where something is missing).
 
 - numbers: is everything right? Every kernel against torch in float64, requests against numpy and against themselves,
   swapping. Then how fast: ceilings, decode, prefill, attention, drawing, recording.

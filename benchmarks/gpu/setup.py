@@ -58,7 +58,8 @@ class Setup:
         """Launch each once, several at a time, so that they compile beside each other; what cannot is met again."""
         if self.is_dry:
             return
-        with ThreadPoolExecutor(_COMPILING) as pool:
+        # a thread that has no context of the GPU cannot launch
+        with ThreadPoolExecutor(_COMPILING, initializer=torch.cuda.set_device, initargs=(0,)) as pool:
             for one in [pool.submit(launch) for launch in launches]:
                 one.exception()
         torch.cuda.synchronize()

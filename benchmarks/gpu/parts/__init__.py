@@ -22,7 +22,7 @@ PARTS = {
     "prefill": 60,
     "attention": 35,
     "sampling": 45,
-    "graphs": 40,
+    "graphs": 60,
     "throughput": 330,
     "busy": 100,
     "transformers": 155,

@@ -1,7 +1,7 @@
 """64 requests decoding while they are streamed: the share of the time in which the GPU computes. To be at least 0.95.
 
 By CUDA events before what each step launches and behind it (timeline.py). `server`: the real one over HTTP, in three
-processes: clients, server, engine; it needs uvicorn, starlette and msgspec. `one process`: the engine's thread and 64
+processes: clients, server, engine; it needs what SERVER_NEEDS names. `one process`: the engine's thread and 64
 readers on an event loop, as AsyncLLM has them, which share Python's lock. `kernels`: of the latter, by CUPTI, kernels
 alone: what is between the launches of a step does not count, and watching costs.
 """
@@ -33,7 +33,7 @@ if TYPE_CHECKING:
 REQUESTS, TARGET = 64, 0.95
 PROMPT, OUTPUT, LONGEST = 128, 1500, 2048
 HERE = Path(__file__).resolve().parents[1]
-SERVER_NEEDS = ("uvicorn", "starlette", "msgspec", "prometheus_client", "uvloop", "tokenizers")
+SERVER_NEEDS = ("uvicorn", "starlette", "httptools", "msgspec", "prometheus_client", "uvloop", "tokenizers")
 
 
 def run(setup: Setup) -> Iterator[Row]:

@@ -58,8 +58,11 @@ def test_what_a_step_has_met_is_not_recorded_again_and_its_kind_is_wanted_in_oth
         recordings.run(bucket, nothing)
     found = order(recordings)
     assert Bucket(1, *USUAL[0]) not in found and met not in found
-    told = [(bucket.size, bucket.tokens) for bucket in found if bucket.ending.reports]
-    assert told == [(1, None), (4, None), (4, 16)]
+    assert [(bucket.size, bucket.tokens) for bucket in found if bucket.ending.reports] == [
+        (1, None),
+        (4, None),
+        (4, 16),
+    ]
     assert len(found) == 3 * 3 - 1 + 2 + 4
 
 

@@ -22,7 +22,13 @@ _EXP = 4e-7
 _ROUGH_EXP = 1.05e-4
 #: Roundings of tanh and of what is around it in a soft cap.
 _CAP_ROUNDINGS = 8
-_BF16 = 2.0**-8
+#: What matrix units of a GPU multiply, where a cache's type alone does not say it: their sums of probabilities are sums
+#: of rounded ones, too.
+UNITS_OF_BFLOAT16, UNITS_OF_FLOAT16 = "bfloat16 in matrix units", "float16 in matrix units"
+#: What is multiplied -> unit roundoff of the type that probabilities are rounded to before they meet values.
+_ROUNDOFF = {"bfloat16": 2.0**-8, "fp8": 2.0**-8, UNITS_OF_BFLOAT16: 2.0**-8, UNITS_OF_FLOAT16: 2.0**-11}
+#: Half of what lies between the numbers of float16 below its normal ones.
+_FLOAT16_FLOOR = 2.0**-25
 #: Where whole numbers stand for probabilities or queries, the largest of them; and positions that share a scale.
 _WHOLE, _TILE = 32767, 64
 
@@ -36,7 +42,7 @@ def chain_error(terms: int, magnitude: F64) -> F64:
 
 
 def attention_error(call: OpCall) -> F64:
-    """Of the shape of q. A kernel of bfloat16 may round each probability to bfloat16.
+    """Of the shape of q. A kernel of 16-bit numbers may round each probability to them.
 
     What a kernel rounds follows from the type of the cache, unless the cache says another type: products.
     """
@@ -76,10 +82,19 @@ def _one_head(q: F64, k: F64, v: F64, seen: NDArray[np.bool_], attrs: Any, dtype
     total = relative * magnitude + chain_error(len(k), magnitude)
     if dtype == "int8":
         total += _whole_weights(p, v) + 2 * _ROUGH_EXP * magnitude
-    elif dtype in ("bfloat16", "fp8"):
-        # each probability has a rounding of its own, and they are independent
-        total += np.minimum(magnitude, 4 * np.sqrt(p**2 @ v**2)) * _BF16
+    elif dtype in _ROUNDOFF:
+        total += _rounded_weights(p, v, dtype)
+        if dtype == UNITS_OF_FLOAT16:
+            total += 2 * _FLOAT16_FLOOR * (seen @ np.abs(v))
     return np.asarray(total, np.float64)
+
+
+def _rounded_weights(p: F64, v: F64, dtype: str) -> F64:
+    """p: [n, C]; v: [C, D] -> [n, D]. Each probability has a rounding of its own, and they are independent."""
+    moved = np.minimum(p @ np.abs(v), 4 * np.sqrt(p**2 @ v**2))
+    if dtype in (UNITS_OF_BFLOAT16, UNITS_OF_FLOAT16):
+        moved += np.abs(p @ v) * np.minimum(1, 4 * np.sqrt((p**2).sum(axis=-1, keepdims=True)))
+    return np.asarray(moved * _ROUNDOFF[dtype], np.float64)
 
 
 def _whole_weights(p: F64, v: F64) -> F64:

@@ -15,19 +15,19 @@ from numpy.typing import NDArray
 
 from albireo.backends.reference.call import Array, OpCall
 from albireo.backends.reference.interpret import OPS
-from albireo.backends.reference.rounding import round_code, round_kv, round_to, scaled_codes
+from albireo.backends.reference.rounding import round_kv
 from albireo.backends.rope_table import rope_table
 from albireo.backends.step_inputs import StepInputs
-from albireo.dtypes import FP8_TOKEN, KV_CODES, TOKEN
+from albireo.dtypes import KV_CODES
 from albireo.graph.node import Graph, Node, Value
 from albireo.verify.attention_bound import attention_error, chain_error
+from albireo.verify.norm_bound import gain_error, rms_norm_error, row_norm_error, squares_error
+from albireo.verify.rounding_bound import FLUSHED, as_rows, rounded, rounded_to_codes
 
 F64 = NDArray[np.float64]
 
 #: Unit roundoff of float32: the largest relative error of one rounding.
 U = 2.0**-24
-#: Below the smallest normal number of float32 and bfloat16, which hardware may flush to zero.
-FLUSHED = 2.0**-126
 #: Elements of a weight that are widened at a time: small enough that memory is used again rather than asked for.
 _CHUNK = 1 << 20
 #: Largest slope of each activation.
@@ -60,26 +60,43 @@ class _Given:
         return np.asarray(self.call[role])
 
 
-def evaluate(node: Node, roles: Mapping[str, Any], step: StepInputs, *, bounded: bool = True) -> list[Bounded]:
+#: Given the number of an output and its values, those that ops of the same node which read it are to read.
+Settle = Callable[[int, Array], Array]
+
+
+def evaluate(
+    node: Node, roles: Mapping[str, Any], step: StepInputs, *, bounded: bool = True, settle: Settle | None = None
+) -> list[Bounded]:
     """Run a fused node on exact inputs.
 
     Args:
         roles: an array for each input of node by role; a KV cache for the role kv, which is written.
         bounded: without it, errors stay 0 and cost nothing.
+        settle: None: what an output leads to inside the node stands on the reference's values, with their errors.
     Returns: one for each output of node.
     """
     assert node.body is not None, "a fused node has a body"
-    return _run(node.body, roles, step, bounded)
+    return _run(node.body, roles, step, bounded, settle)
 
 
-def _run(body: Graph, roles: Mapping[str, Any], step: StepInputs, bounded: bool) -> list[Bounded]:
+def _run(
+    body: Graph, roles: Mapping[str, Any], step: StepInputs, bounded: bool, settle: Settle | None
+) -> list[Bounded]:
     env: dict[Value, Bounded] = {value: Bounded(roles[name]) for name, value in body.inputs.items()}
+    outputs = list(body.outputs.values())
+    read = {value for node in body.nodes for value in node.inputs.values()}
+    found: dict[Value, Bounded] = {}
     for node in body.nodes:
         given = {role: env[value] for role, value in node.inputs.items()}
         call = OpCall({role: each.value for role, each in given.items()}, node.attrs, step)
         op = _Given(call, {role: each.error for role, each in given.items()})
-        env.update(zip(node.outputs, _op(node.op, op, bounded), strict=True))
-    return [env[value] for value in body.outputs.values()]
+        made = dict(zip(node.outputs, _op(node.op, op, bounded), strict=True))
+        found |= made
+        env |= made
+        for value in read.intersection(made).intersection(outputs):
+            if settle is not None:
+                env[value] = Bounded(settle(outputs.index(value), made[value].value))
+    return [found[value] for value in outputs]
 
 
 def _op(name: str, op: _Given, bounded: bool) -> list[Bounded]:
@@ -125,62 +142,11 @@ def _kv_write(op: _Given) -> Bounded:
     kv = op.call["kv"]
     OPS["kv_write"](op.call)
     shape = (op.call.step.num_tokens, op.call.attrs["num_kv_heads"], op.call.attrs["head_dim"])
-    given = [(op[role].reshape(shape), _as(op.errors[role], op[role]).reshape(shape)) for role in ("k", "v")]
-    rounded = _rounded_to_codes if kv.dtype in KV_CODES else _rounded
-    errors = tuple(rounded(value, error, kv.dtype) for value, error in given)
+    given = [(op[role].reshape(shape), as_rows(op.errors[role], op[role]).reshape(shape)) for role in ("k", "v")]
+    error_of = rounded_to_codes if kv.dtype in KV_CODES else rounded
+    errors = tuple(error_of(value, error, kv.dtype) for value, error in given)
     k, v = (round_kv(value, kv.dtype) for value, _ in given)
     return Bounded(kv, errors, (k, v))
-
-
-def _as(error: Any, like: Array) -> F64:
-    return np.broadcast_to(np.asarray(error, np.float64), like.shape)
-
-
-def _rounded(x: Array, error: Any, dtype: str) -> F64:
-    """How far a rounding may end up when x is off by error: nothing, unless a tie lies in between."""
-    if dtype == "float32":
-        return _as(error, x)
-    if dtype == TOKEN:
-        return _rounded_tokens(x, _as(error, x))
-    if dtype == FP8_TOKEN:
-        return _rounded_to_codes(x, error, "fp8")
-    wide = _as(error, x)
-    centre = round_to(x, dtype).astype(np.float64)
-    ends = [np.nextafter((x + sign * wide).astype(np.float32), np.float32(sign * np.inf)) for sign in (1, -1)]
-    off = np.max([np.abs(round_to(end, dtype) - centre) for end in ends], axis=0)
-    off = np.where(np.isnan(off), np.where(np.isfinite(x), np.inf, 0.0), off)
-    flushed = FLUSHED if dtype == "bfloat16" else 0.0
-    return np.where(wide > 0, off + flushed, 0.0)
-
-
-def _rounded_tokens(x: Array, error: F64) -> F64:
-    """A code may be one off where a tie lies within reach; the scale follows the largest element, with its error."""
-    largest = np.abs(x).max(axis=1, keepdims=True).astype(np.float64)
-    step = largest / 127
-    relative = (error.max(axis=1, keepdims=True) + 4 * U * largest) / np.maximum(largest, FLUSHED)
-    reach = error + np.abs(x) * relative
-    distance = np.abs(np.abs(x / np.maximum(step, FLUSHED)) % 1.0 - 0.5) * step
-    return np.asarray(np.where(distance <= reach, step, 0.0) + np.abs(x) * relative + FLUSHED, np.float64)
-
-
-def _rounded_to_codes(x: Array, error: Any, dtype: str) -> F64:
-    """How far codes and their scale may end up when x is off by error: the scale moves by its share of the largest
-    error of its row, and a code by as much as both take it past a tie.
-    """
-    wide = _as(error, x).astype(np.float64)
-    codes, scale = (a.astype(np.float64) for a in scaled_codes(x, dtype))
-    moved = wide.max(axis=-1, keepdims=True) / KV_CODES[dtype] + 4 * U * scale
-    largest = KV_CODES[dtype]
-    with np.errstate(divide="ignore", invalid="ignore"):
-        steps = []
-        for sign in (1, -1):
-            end = x + sign * wide
-            end = np.clip(end / np.maximum(scale - np.sign(end) * sign * moved, FLUSHED), -largest, largest)
-            beyond = np.nextafter(end.astype(np.float32), np.float32(sign * np.inf))
-            steps.append(np.abs(round_code(beyond, dtype) - codes))
-    off = np.max(steps, axis=0) * (scale + moved) + np.abs(codes) * moved
-    off = np.where(np.isnan(off), np.where(np.isfinite(x), np.inf, 0.0), off) + FLUSHED * largest
-    return np.where(wide.max(axis=-1, keepdims=True) > 0, off, 0.0)
 
 
 def _copied(op: _Given, values: tuple[Array, ...]) -> list[Any]:
@@ -188,11 +154,11 @@ def _copied(op: _Given, values: tuple[Array, ...]) -> list[Any]:
     error = op.errors.get("x", 0.0)
     if not np.any(error):
         return [0.0]
-    return [_as(error, op["x"])[op["rows"]]]
+    return [as_rows(error, op["x"])[op["rows"]]]
 
 
 def _split(op: _Given, values: tuple[Array, ...]) -> list[Any]:
-    error = _as(op.errors["x"], op["x"])
+    error = as_rows(op.errors["x"], op["x"])
     return list(np.split(error, np.cumsum(op.call.attrs["sizes"])[:-1], axis=-1))
 
 
@@ -201,11 +167,11 @@ def _embed(op: _Given, values: tuple[Array, ...]) -> list[Any]:
 
 
 def _cast(op: _Given, values: tuple[Array, ...]) -> list[Any]:
-    return [_rounded(op["x"], op.errors["x"], op.call.attrs["dtype"])]
+    return [rounded(op["x"], op.errors["x"], op.call.attrs["dtype"])]
 
 
 def _add(op: _Given, values: tuple[Array, ...]) -> list[Any]:
-    error = _as(op.errors["x"], op["x"]) + op.errors["y"]
+    error = as_rows(op.errors["x"], op["x"]) + op.errors["y"]
     return [error + 2 * U * np.abs(values[0])]
 
 
@@ -227,22 +193,26 @@ def _unary(op: _Given, values: tuple[Array, ...]) -> list[Any]:
 
 
 def _rms_norm(op: _Given, values: tuple[Array, ...]) -> list[Any]:
-    """The mean of D squares, a square root and two products; x's own error moves the mean as well."""
-    weight = op["weight"].astype(np.float64)
-    shape = (*op["x"].shape[:-1], op.call.attrs["num_heads"], len(weight))
-    x = op["x"].astype(np.float64).reshape(shape)
-    error = _as(op.errors["x"], op["x"]).reshape(shape)
-    factor = 1 / np.sqrt((x**2).mean(axis=-1, keepdims=True) + op.call.attrs["eps"])
-    out = np.abs(x * factor * weight)
-    relative = factor**2 * (np.abs(x) * error).mean(axis=-1, keepdims=True) + (np.sqrt(len(weight)) + 8) * U
-    return [(np.abs(factor * weight) * error + out * relative + FLUSHED).reshape(op["x"].shape)]
+    return [rms_norm_error(op.call, op.errors["x"])]
+
+
+def _gain(op: _Given, values: tuple[Array, ...]) -> list[Any]:
+    return [gain_error(op.call, op.errors["x"])]
+
+
+def _squares(op: _Given, values: tuple[Array, ...]) -> list[Any]:
+    return [squares_error(op.call, op.errors["x"])]
+
+
+def _row_norm(op: _Given, values: tuple[Array, ...]) -> list[Any]:
+    return [row_norm_error(op.call, op.errors)]
 
 
 def _rope(op: _Given, values: tuple[Array, ...]) -> list[Any]:
     attrs = op.call.attrs
     shape = (len(op["x"]), attrs["num_heads"], 2, attrs["head_dim"] // 2)
     x = np.abs(op["x"].astype(np.float64)).reshape(shape)
-    error = _as(op.errors["x"], op["x"]).reshape(shape)
+    error = as_rows(op.errors["x"], op["x"]).reshape(shape)
     table = np.abs(rope_table(attrs["rope"], op["positions"]).astype(np.float64))
     cos, sin = table[:, None, :, 0], table[:, None, :, 1]
     both = error + 3 * U * x
@@ -258,6 +228,9 @@ _RULES: Mapping[str, Callable[[_Given, tuple[Array, ...]], list[Any]]] = {
     "embed": _embed,
     "cast": _cast,
     "rms_norm": _rms_norm,
+    "gain": _gain,
+    "squares": _squares,
+    "row_norm": _row_norm,
     "split": _split,
     "rope": _rope,
     "attention": _attention,

@@ -75,12 +75,20 @@ class Carried:
             self._step, self._env = seen.step, {}
         if any(value.type.dtype == "int32" for value in seen.node.outputs):
             return
-        right, moved = (evaluate(seen.node, self._roles(seen, i), seen.step, bounded=False) for i in (0, 1))
-        for value, native, a, b, own in zip(seen.node.outputs, seen.results, right, moved, wanted, strict=True):
+        shifts: dict[int, Array] = {}
+
+        def shift(i: int, value: Array) -> Array:
+            shifts[i] = self._moved(value, wanted[i].error, seen.node.outputs[i].type.dtype)
+            return shifts[i]
+
+        right = evaluate(seen.node, self._roles(seen, 0), seen.step, bounded=False)
+        moved = evaluate(seen.node, self._roles(seen, 1), seen.step, bounded=False, settle=shift)
+        for i, (value, native) in enumerate(zip(seen.node.outputs, seen.results, strict=True)):
+            a, b = right[i], moved[i]
             if value.type.dtype == "kv":
-                self._move_cache(seen, b, own)
+                self._move_cache(seen, b, wanted[i])
                 continue
-            shifted = self._moved(b.value, own.error, value.type.dtype)
+            shifted = shifts[i] if i in shifts else shift(i, b.value)
             self._env[value] = (a.value, shifted)
             if seen.node in self._points:
                 self._add(self._points[seen.node], native, a.value, shifted)

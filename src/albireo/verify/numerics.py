@@ -9,17 +9,19 @@ from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
+import numpy as np
+
 from albireo.backends.step_inputs import StepInputs
 from albireo.compiler.pipeline import Pass, run_passes
 from albireo.graph.node import Graph
 from albireo.models.weights import Checkpoint
 from albireo.verify.blas_threads import one_blas_thread
-from albireo.verify.bounds import evaluate
+from albireo.verify.bounds import Settle, evaluate
 from albireo.verify.layers import MARGIN, Carried, LayerError
 from albireo.verify.ops import CallCheck, check_call
 from albireo.verify.result import Stage
 from albireo.verify.steps import NUM_BLOCKS
-from albireo.verify.walk import CallModel, products_of, walk
+from albireo.verify.walk import CallModel, Seen, products_of, walk
 
 OPS_PROVE = (
     "Each native call computes what the checkpoint's graph says: it is run alone, on what the calls before it left, "
@@ -59,7 +61,7 @@ def run_numerics(
     found, carried = Numerics(), Carried(fused, program.kv, NUM_BLOCKS, products_of(program))
     with one_blas_thread():
         for seen in walk(model, fused, checkpoint, steps):
-            wanted = evaluate(seen.node, seen.roles, seen.step)
+            wanted = evaluate(seen.node, seen.roles, seen.step, settle=_written(seen))
             check = check_call(seen, wanted)
             found.checks.append(check)
             if not check.is_right:
@@ -69,6 +71,11 @@ def run_numerics(
             advance(1)
     found.layers = carried.errors()
     return found
+
+
+def _written(seen: Seen) -> Settle:
+    """What a call makes of another of its results is held to the one that it wrote, which is judged by itself."""
+    return lambda i, _: np.asarray(seen.results[i])
 
 
 def ops_stage(found: Numerics, steps: Sequence[StepInputs]) -> Stage:

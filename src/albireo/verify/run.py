@@ -17,7 +17,6 @@ from albireo.artifact.reader import tokenizer_directory
 from albireo.backends.cpu.machine import isa_levels
 from albireo.config import EngineConfig
 from albireo.encodings import is_encoding
-from albireo.graph.program_spec import ABLE_FAMILIES
 from albireo.models import open_checkpoint
 from albireo.verify import tokens
 from albireo.verify.graphs import graph_difference
@@ -47,10 +46,6 @@ _WEIGHTS_PROVE = (
 )
 
 _RANKS_PROVE = "Each native call, run alone, and the layers together: of ranks that run together this is not looked at."
-_NORMS_PROVE = "Each call, run alone, and the layers together: where norms are in the linears this is not looked at."
-_NORMS_SUMMARY = (
-    "norms are in the linears around them, so no call alone stands for a node; tokens and quality tell of all of them"
-)
 _RANKS_SUMMARY = "not looked at on several ranks; verify a build with --tp-invariant, whose bits several ranks have too"
 
 #: Shows progress: given what is done and how much there is; entered, it gives what to call with the part just done.
@@ -103,8 +98,6 @@ def _stages(subject: Subject, sample: TokenText, progress: Progress) -> Iterator
     yield _weights_stage(subject, engine, progress)
     if subject.num_ranks > 1:
         yield from (Stage(name, _RANKS_PROVE, "not judged", _RANKS_SUMMARY) for name in ("ops", "layers"))
-    elif any(call.family in ABLE_FAMILIES for call in engine.program.calls):
-        yield from (Stage(name, _NORMS_PROVE, "not judged", _NORMS_SUMMARY) for name in ("ops", "layers"))
     else:
         yield from _numerics_stages(subject, engine, sample, progress)
     model_len = engine.memory.max_model_len

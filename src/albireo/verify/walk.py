@@ -22,6 +22,7 @@ from albireo.graph.node import Graph, Node
 from albireo.graph.program import Call, Program
 from albireo.graph.program_spec import FAMILIES, STEP_ARRAYS
 from albireo.models.weights import Checkpoint
+from albireo.verify.attention_bound import UNITS_OF_BFLOAT16, UNITS_OF_FLOAT16
 from albireo.verify.weight_rows import WeightRows
 
 
@@ -65,12 +66,13 @@ class Seen:
 
 
 def products_of(program: Program) -> str:
-    """The type of a cache whose attention rounds what this program's does, see attention_bound.
+    """What is multiplied in this program's attention, see attention_bound: the type of its cache, where that says it.
 
-    A GPU multiplies int8 as fp8: probabilities times scales in bfloat16, queries as they are.
+    A GPU multiplies codes, int8 as fp8, by probabilities times scales in bfloat16, and queries as they are.
     """
-    is_gpu = any(call.kernel.endswith("." + CUDA_LEVEL) for call in program.calls)
-    return "fp8" if is_gpu and program.kv.dtype == "int8" else program.kv.dtype
+    if not any(call.kernel.endswith("." + CUDA_LEVEL) for call in program.calls):
+        return program.kv.dtype
+    return {"float32": "float32", "float16": UNITS_OF_FLOAT16}.get(program.kv.dtype, UNITS_OF_BFLOAT16)
 
 
 class NativeKV:

@@ -28,6 +28,7 @@ def compiled(module: str) -> list[dict[str, Any]]:
                     "max_registers": case.max_registers,
                     "spills": result.spills,
                     "max_spills": case.max_spills,
+                    "spills_in_loops": result.spills_in_loops,
                     "shared": result.shared,
                     "max_shared": case.max_shared,
                     "missing": [word for word in case.words.get(architecture, ()) if word not in result.sass],

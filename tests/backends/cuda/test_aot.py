@@ -65,6 +65,7 @@ def test_compiled_kernels_keep_their_bounds(module: str, cases: dict[str, Future
     assert isinstance(found, list) and found, found
     for case in found:
         assert case["spills"] <= case["max_spills"], case
+        assert case["spills_in_loops"] == 0, case
         assert case["registers"] <= case["max_registers"], case
         assert case["shared"] <= case["max_shared"], case
         assert not case["missing"], case

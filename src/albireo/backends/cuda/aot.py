@@ -33,8 +33,7 @@ class AotCase:
         constants: value of each constexpr argument by name.
         aligned: arguments that are multiples of 16, pointers' addresses included; wide loads need it.
         max_registers, max_shared: bounds on registers a thread and bytes of shared memory a block. asked_registers: the
-            compiler is held to so many. max_spills: registers that may be kept in memory, where that is outside of the
-            loops that take the time.
+            compiler is held to so many. max_spills: registers that may be kept in memory, outside of innermost loops.
         words: by compute capability, instructions that the machine code must have.
         architectures: those it can be compiled for.
         fp_fusion: whether a product and a sum may become one operation; launchers say the same.
@@ -61,12 +60,14 @@ class Compiled:
     """What became of it.
 
     Fields:
-        registers: a thread. spills: instructions that keep a register in memory; a frame for a call is none. shared:
-            bytes a block. sass: the machine code.
+        registers: a thread. spills: instructions that keep a register in memory; a frame for a call is none.
+            spills_in_loops: such, and those that load it again, inside of loops that have none inside. shared: bytes a
+            block. sass: the machine code.
     """
 
     registers: int
     spills: int
+    spills_in_loops: int
     shared: int
     sass: str
 
@@ -95,7 +96,18 @@ def compile_case(case: AotCase, architecture: int) -> Compiled:
     found = re.search(r"REG:(\d+)", usage)
     if found is None:
         raise RuntimeError(f"cuobjdump says nothing of registers for {case.name}: {usage[:200]!r}")
-    return Compiled(int(found[1]), len(re.findall(r"\bSTL\b", sass)), int(compiled.metadata.shared), sass)
+    spills = len(re.findall(r"\bSTL\b", sass))
+    return Compiled(int(found[1]), spills, _spills_in_loops(sass), int(compiled.metadata.shared), sass)
+
+
+def _spills_in_loops(sass: str) -> int:
+    """Instructions that store or load what is kept in memory, in innermost loops: between a branch back and its aim."""
+    code = [(int(at, 16), what) for at, what in re.findall(r"/\*([0-9a-f]{4,})\*/\s+(.*?);", sass)]
+    aims = [(at, re.search(r"\bBRA\b.*\b0x([0-9a-f]+)", what)) for at, what in code]
+    loops = [(int(aim[1], 16), at) for at, aim in aims if aim is not None and int(aim[1], 16) < at]
+    innermost = [a for a in loops if not any(a != b and a[0] <= b[0] and b[1] <= a[1] for b in loops)]
+    kept = [at for at, what in code if re.search(r"\b(STL|LDL)\b", what)]
+    return sum(any(first <= at <= last for first, last in innermost) for at in kept)
 
 
 def _cuobjdump(flag: str, cubin: Path) -> str:

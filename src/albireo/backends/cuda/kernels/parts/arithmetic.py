@@ -21,8 +21,8 @@ def mma(a, b, acc):
     """acc + a @ b, summed in float32 (integers in int32). a: [M, K], b: [K, N] of one type, acc: [M, N]."""
     if INTERP and a.dtype.is_floating():
         # numpy's order of sums depends on the shape of the tile; float64 holds these sums as good as exactly
-        wide = tl.zeros(acc.shape, tl.float64)
-        return acc + tl.dot(a.to(tl.float32).to(tl.float64), b.to(tl.float32).to(tl.float64), wide).to(tl.float32)
+        a, b, wide = a.to(tl.float32).to(tl.float64), b.to(tl.float32).to(tl.float64), tl.zeros(acc.shape, tl.float64)
+        return acc + tl.dot(a, b, wide, out_dtype=tl.float64).to(tl.float32)
     if a.dtype == tl.float32:
         return tl.dot(a, b, acc, input_precision="ieee")
     return tl.dot(a, b, acc, out_dtype=acc.dtype)

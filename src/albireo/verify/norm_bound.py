@@ -1,0 +1,63 @@
+"""How far float32 norms may be from the reference's: whole ones, and the three steps of those that are inside linears.
+
+Called by bounds.py. Sums of squares have no sign, so their errors are relative. Does not know kernels.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from albireo.backends.reference.call import OpCall
+from albireo.graph.ops import SQUARES
+
+F64 = NDArray[np.float64]
+
+_U = 2.0**-24
+#: What hardware may take for zero.
+_FLUSHED = 2.0**-126
+
+
+def rms_norm_error(call: OpCall, error: Any) -> F64:
+    """The mean of D squares, a square root and two products; x's own error moves the mean as well."""
+    weight, given = call["weight"].astype(np.float64), np.asarray(call["x"])
+    shape = (*given.shape[:-1], call.attrs["num_heads"], len(weight))
+    x = given.astype(np.float64).reshape(shape)
+    error = np.broadcast_to(np.asarray(error, np.float64), given.shape).reshape(shape)
+    factor = 1 / np.sqrt((x**2).mean(axis=-1, keepdims=True) + call.attrs["eps"])
+    out = np.abs(x * factor * weight)
+    relative = factor**2 * (np.abs(x) * error).mean(axis=-1, keepdims=True) + (np.sqrt(len(weight)) + 8) * _U
+    found = np.abs(factor * weight) * error + out * relative + _FLUSHED
+    return np.asarray(found.reshape(given.shape), np.float64)
+
+
+def gain_error(call: OpCall, error: Any) -> F64:
+    """One product; and x's error times the weight."""
+    x, weight = (np.abs(np.asarray(call[role]).astype(np.float64)) for role in ("x", "weight"))
+    return np.asarray(weight * error + 2 * _U * x * weight + _FLUSHED, np.float64)
+
+
+def squares_error(call: OpCall, error: Any) -> F64:
+    """A square each, and a sum of SQUARES of them; and what x's error makes of a square."""
+    x = np.abs(np.asarray(call["x"]).astype(np.float64))
+    error = np.broadcast_to(np.asarray(error, np.float64), x.shape)
+    each = 2 * x * error + error**2 + (np.sqrt(SQUARES) + 2) * _U * x**2 + _FLUSHED
+    return np.asarray(np.add.reduceat(each, np.arange(0, x.shape[1], SQUARES), axis=1), np.float64)
+
+
+def row_norm_error(call: OpCall, errors: Mapping[str, Any]) -> F64:
+    """The sum of a row's squares, and eps and the five operations that make a factor of it; a product; and the bias.
+
+    The sums of products that are divided bring their errors along, and so do squares, half as far.
+    """
+    squares = np.asarray(call["squares"]).astype(np.float64)
+    x, bias = (np.asarray(call[role]).astype(np.float64) if role in call.inputs else 0.0 for role in ("x", "bias"))
+    mean = squares.sum(axis=1, keepdims=True) / call.attrs["width"]
+    factor = 1 / np.sqrt(mean + call.attrs["eps"])
+    moved = np.broadcast_to(np.asarray(errors["squares"], np.float64), squares.shape).sum(axis=1, keepdims=True)
+    relative = factor**2 / 2 * moved / call.attrs["width"] + (np.sqrt(squares.shape[1]) + 8) * _U
+    y = np.abs(x) * factor
+    return np.asarray(y * relative + factor * errors["x"] + 2 * _U * (y + np.abs(bias)) + _FLUSHED, np.float64)

@@ -224,6 +224,27 @@ def test_steady_decoding_is_found_computed(loaded: Loaded) -> None:
     assert device.num_told == 30
 
 
+def test_a_prompt_is_begun_before_the_step_ahead_is_read(loaded: Loaded, monkeypatch: pytest.MonkeyPatch) -> None:
+    """So that the device has something to compute while the host reads: of each step, how many were begun behind it."""
+    device, behind = Deferred(loaded.model), []
+    collect = device.collect
+
+    def noted(ticket: Ticket) -> DrawnTokens:
+        behind.append(device.num_begun - ticket.serial)
+        return collect(ticket)
+
+    monkeypatch.setattr(device, "collect", noted)
+    _, engine, _ = engines(loaded, 200, device)
+    params = SamplingParams(temperature=0.0, max_tokens=12, ignore_eos=True)
+    engine.add_request("a", [5, 6, 7], params)
+    for _ in range(4):
+        engine.step()
+    assert behind == [0, 1, 1, 1], "a prompt, then steps ahead of the next"
+    engine.add_request("b", [8, 9], params)
+    engine.step()
+    assert behind[4:] == [1, 0], "the token of a in flight, with b's prompt behind it; then that"
+
+
 def test_more_log_probabilities_than_the_device_finds_come_from_the_host(loaded: Loaded) -> None:
     device = Deferred(loaded.model)
     plain, engine, _ = engines(loaded, 200, device)

@@ -23,7 +23,7 @@ from numpy.typing import NDArray
 
 from albireo.backends.step_inputs import StepInputs
 from albireo.backends.step_outputs import DrawnTokens
-from albireo.execution.inputs import TableRows, pack_next, pack_step
+from albireo.execution.inputs import PackedStep, TableRows, pack_next, pack_step
 from albireo.execution.runner import DeviceModel, HostTier, Pooler, Runner, move_blocks
 from albireo.params import MAX_TOP
 from albireo.step import SampledToken, SampleTask, SequenceWork, StepPlan, StepResult, TokenLogprobs
@@ -93,6 +93,15 @@ class _Flight:
     rows: dict[int, _Row]
 
 
+@dataclass(frozen=True, slots=True)
+class _Begun:
+    """A step that was submitted, not ahead."""
+
+    plan: StepPlan
+    step: PackedStep
+    ticket: Any
+
+
 class AheadRunner:
     """Executes plans as Runner does, to the same bits.
 
@@ -128,6 +137,8 @@ class AheadRunner:
         ahead: _Flight | None = None
         if flight is not None and found and not rest:
             ahead = self._submit(plan.work, flight=flight)
+        # behind what is in flight, so that the device goes on while the host reads that
+        others = self._begin(plan.part(rest)) if found and rest and self._can_draw(rest) else None
         tokens: dict[int, SampledToken] = {}
         if flight is not None and found:
             drawn = self._device.collect(flight.ticket)
@@ -135,14 +146,14 @@ class AheadRunner:
             if not drawn.is_sound:
                 # Computed again, in the open, it says what is wrong: the same bits go into the same slots.
                 return self._runner.execute(plan.part(plan.work))
-        others = self._compute(plan, rest)
-        tokens |= {token.seq_id: token for token in others.tokens}
+        result = self._compute(plan, rest) if others is None else self._finish(others)
+        tokens |= {token.seq_id: token for token in result.tokens}
         if ahead is None:
             ahead = self._submit(plan.work, tokens=tokens)
         self._flight = ahead
         self._fed = {seq_id: token.token_id for seq_id, token in tokens.items()}
         in_order = [tokens[task.seq_id] for work in plan.work for task in work.samples]
-        return StepResult(in_order, others.prompt_logprobs, others.pooled)
+        return StepResult(in_order, result.prompt_logprobs, result.pooled)
 
     def prepare(self) -> bool:
         """See Runner.prepare(). What is in flight is let go: it is nobody's, or computed again."""
@@ -170,14 +181,15 @@ class AheadRunner:
         if not works:
             return StepResult([])
         if self._can_draw(works):
-            return self._draw(plan.part(works))
+            return self._finish(self._begin(plan.part(works)))
         tokens: list[SampledToken] = []
         prompt_logprobs: dict[int, list[TokenLogprobs]] = {}
         pooled: dict[int, list[float]] = {}
         for is_there, some in groupby(works, lambda work: self._can_draw([work])):
             part = plan.part(list(some))
             # those who could each be drawn there alone may be too many together
-            result = self._draw(part) if is_there and self._can_draw(part.work) else self._runner.execute(part)
+            is_drawn = is_there and self._can_draw(part.work)
+            result = self._finish(self._begin(part)) if is_drawn else self._runner.execute(part)
             tokens += result.tokens
             prompt_logprobs |= result.prompt_logprobs
             pooled |= result.pooled
@@ -189,16 +201,21 @@ class AheadRunner:
                 return False
         return self._device.can_draw([task for work in works for task in work.samples])
 
-    def _draw(self, plan: StepPlan) -> StepResult:
+    def _begin(self, plan: StepPlan) -> _Begun:
+        """Start a step whose tokens the device draws."""
         step = pack_step(plan, self._block_size, is_drawn_there=True, tables=self._tables)
         targets = [
             (first + i, target, work.prompt_logprobs or 0)
             for work, first in step.prompt_rows
             for i, target in enumerate(work.prompt_targets)
         ]
-        drawn = self._device.collect(self._device.submit(step.inputs, step.tasks, step.task_rows, targets=targets))
+        return _Begun(plan, step, self._device.submit(step.inputs, step.tasks, step.task_rows, targets=targets))
+
+    def _finish(self, begun: _Begun) -> StepResult:
+        """Wait for it."""
+        step, drawn = begun.step, self._device.collect(begun.ticket)
         if not drawn.is_sound:
-            return self._runner.execute(plan)
+            return self._runner.execute(begun.plan)
         told = iter(drawn.targets)
         prompts = {work.seq_id: list(islice(told, len(work.prompt_targets))) for work, _ in step.prompt_rows}
         return StepResult([_sampled(task.seq_id, drawn, i) for i, task in enumerate(step.tasks)], prompts)

@@ -15,7 +15,7 @@ from albireo.backends.cuda.aot import AotCase
 _BLOCK = 256
 
 
-@triton.jit
+@triton.jit(do_not_specialize=["count"])
 def feed_drawn_kernel(token_ids, sources, drawn, count, BLOCK: tl.constexpr):
     at = tl.program_id(0) * BLOCK + tl.arange(0, BLOCK)
     source = tl.load(sources + at, mask=at < count, other=-1)

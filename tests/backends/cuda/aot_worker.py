@@ -13,6 +13,9 @@ from typing import Any
 
 from albireo.backends.cuda.aot import compile_case
 
+#: Arguments that another step has another number for.
+SIZES = ("num_tokens", "num_tasks", "num_sequences")
+
 
 def compiled(module: str) -> list[dict[str, Any]]:
     """What became of every case."""
@@ -31,6 +34,11 @@ def compiled(module: str) -> list[dict[str, Any]]:
                     "spills_in_loops": result.spills_in_loops,
                     "shared": result.shared,
                     "max_shared": case.max_shared,
+                    "specialized": [
+                        each.name
+                        for each in case.kernel.params
+                        if each.name in SIZES and case.signature[each.name] == "i32" and not each.do_not_specialize
+                    ],
                     "missing": [word for word in case.words.get(architecture, ()) if word not in result.sass],
                 }
             )

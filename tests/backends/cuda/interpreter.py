@@ -40,7 +40,7 @@ def prepare_once() -> None:
     patch = interpreter._patch_lang_tensor
     interpreter._patch_lang_tensor = patch_tensor
     interpreter._patch_lang, interpreter.GridExecutor.__call__ = prepare_new, launch_anew
-    if not hasattr(interpreter, "_interpreter"):
+    if not hasattr(interpreter._interpreter, "fma_fp32"):
         interpreter.InterpreterBuilder.create_fma = _create_fma
     interpreter._prepares_once = True
 

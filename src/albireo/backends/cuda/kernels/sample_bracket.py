@@ -16,7 +16,7 @@ import triton.language as tl
 
 from albireo.backends.cuda.aot import AotCase
 from albireo.backends.cuda.kernels.parts.ordering import LOWEST, key_of, number_of, order_of
-from albireo.backends.cuda.kernels.parts.waiting import OF_ALL, programs_of, task_at, waiting, width_of
+from albireo.backends.cuda.kernels.parts.waiting import OF_ALL, programs_of, task_and_tile, waiting, width_of
 from albireo.backends.cuda.kernels.parts.weights import (
     ABOVE,
     FIELDS,
@@ -77,10 +77,9 @@ def sample_bracket_kernel(
 ):
     places, num_waiting = waiting(draws, num_tasks, OF_ALL, OF_ALL, TASKS)
     for item in range(tl.program_id(0), num_waiting * tiles, tl.num_programs(0)):
-        task, tile = task_at(places, item // tiles, TASKS), item % tiles
+        task, tile, row, changed = task_and_tile(places, item, tiles, rows, flags, TASKS)
         own = state + task * _FIELDS
         part = tl.load(top_p + task)
-        row, changed = tl.load(rows + task), (tl.load(flags + task) & 1) != 0
         peak = tl.load(own + PEAK).to(tl.int32)
         at = tile * TILE + tl.arange(0, TILE)
         x = row_tile(logits, work, row, task, changed, at, at >= 0, stride, vocab)

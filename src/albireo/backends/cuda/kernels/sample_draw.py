@@ -22,7 +22,7 @@ import triton.language as tl
 from albireo.backends.cuda.aot import AotCase
 from albireo.backends.cuda.kernels.parts.ordering import number_of, order_of
 from albireo.backends.cuda.kernels.parts.philox import uniform
-from albireo.backends.cuda.kernels.parts.waiting import OF_SOME, PLAIN, programs_of, task_at, waiting, width_of
+from albireo.backends.cuda.kernels.parts.waiting import OF_SOME, PLAIN, programs_of, task_and_tile, waiting, width_of
 from albireo.backends.cuda.kernels.parts.weights import (
     ABOVE,
     CUT,
@@ -71,9 +71,8 @@ def sample_draw_kernel(
 ):
     places, num_waiting = waiting(draws, num_tasks, PLAIN, OF_SOME, TASKS)
     for item in range(tl.program_id(0), num_waiting * tiles, tl.num_programs(0)):
-        task, tile = task_at(places, item // tiles, TASKS), item % tiles
+        task, tile, row, changed = task_and_tile(places, item, tiles, rows, flags, TASKS)
         own = state + task * _FIELDS
-        row, changed = tl.load(rows + task), (tl.load(flags + task) & 1) != 0
         warmth, least = tl.load(temperature + task), tl.load(min_p + task)
         peak = number_of(tl.load(own + PEAK).to(tl.int32))
         has_top_p = tl.load(top_p + task) < 1.0

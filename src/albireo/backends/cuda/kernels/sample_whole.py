@@ -13,7 +13,7 @@ import triton.language as tl
 
 from albireo.backends.cuda.aot import AotCase
 from albireo.backends.cuda.kernels.parts.ordering import number_of
-from albireo.backends.cuda.kernels.parts.waiting import OF_ALL, programs_of, task_at, waiting, width_of
+from albireo.backends.cuda.kernels.parts.waiting import OF_ALL, programs_of, task_and_tile, waiting, width_of
 from albireo.backends.cuda.kernels.parts.weights import FIELDS, PEAK, row_tile, weigh, weight_bits
 from albireo.backends.cuda.kernels.sample_adjust import tile_of
 
@@ -44,10 +44,9 @@ def sample_whole_kernel(
 ):
     places, num_waiting = waiting(draws, num_tasks, OF_ALL, OF_ALL, TASKS)
     for item in range(tl.program_id(0), num_waiting * tiles, tl.num_programs(0)):
-        task, tile = task_at(places, item // tiles, TASKS), item % tiles
-        changed = (tl.load(flags + task) & 1) != 0
+        task, tile, row, changed = task_and_tile(places, item, tiles, rows, flags, TASKS)
         at = tile * TILE + tl.arange(0, TILE)
-        x = row_tile(logits, work, tl.load(rows + task), task, changed, at, at >= 0, stride, vocab)
+        x = row_tile(logits, work, row, task, changed, at, at >= 0, stride, vocab)
         peak = number_of(tl.load(state + task * _FIELDS + PEAK).to(tl.int32))
         weight = weigh(x, peak, tl.load(temperature + task), tl.load(min_p + task), BITS)
         tl.store(strict + task * tiles + tile, tl.sum(weight, 0))

@@ -38,6 +38,7 @@ def waiting(draws, num_tasks, first, last, TASKS: tl.constexpr):
 
 
 @triton.jit
-def task_at(places, place, TASKS: tl.constexpr):
-    """The task that has this place."""
-    return tl.sum(tl.where(places == place, tl.arange(0, TASKS), 0), 0)
+def task_and_tile(places, item, tiles, rows, flags, TASKS: tl.constexpr):
+    """The task and the tile that an item of work is; the task's row, and whether it has a changed one of its own."""
+    task = tl.sum(tl.where(places == item // tiles, tl.arange(0, TASKS), 0), 0)
+    return task, item % tiles, tl.load(rows + task), (tl.load(flags + task) & 1) != 0

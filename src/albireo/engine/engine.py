@@ -6,7 +6,7 @@ by finish(). Does not know devices: it is given execute(plan) -> result. Does no
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 
 from albireo.engine.answer import check_answer
 from albireo.engine.pooling import Pooling
@@ -29,7 +29,8 @@ from albireo.engine.stats import Counters, EngineStats, snapshot
 from albireo.errors import InvalidParams, InvariantError
 from albireo.outputs import FinishReason, RequestMetrics
 from albireo.params import PoolingParams, SamplingParams
-from albireo.step import SampledToken, StepPlan, StepResult, TokenConstraint
+from albireo.speculative.proposer import Method
+from albireo.step import SampledToken, SequenceWork, StepPlan, StepResult, TokenConstraint
 
 
 class Engine:
@@ -44,12 +45,14 @@ class Engine:
         settings: EngineSettings,
         execute: Callable[[StepPlan], StepResult],
         clock: Callable[[], float],
+        method: Method | None = None,
     ) -> None:
+        """Args: method: how drafts are made; None: as settings.speculative says."""
         self._settings = settings
         self._execute = execute
         self._clock = clock
         self._counters = Counters()
-        self._scheduler = Scheduler(settings, self._counters)
+        self._scheduler = Scheduler(settings, self._counters, method)
         self._requests: dict[str, Request] = {}
         self._num_requests = 0
         self._num_sequences = 0
@@ -195,8 +198,14 @@ class Engine:
         return None if seq is None else (seq.request.request_id, seq.index)
 
     def _run(self, plan: StepPlan) -> StepResult:
+        drafting = self._scheduler.drafting
         try:
-            result = self._execute(plan)
+            if drafting is None:
+                result = self._execute(plan)
+            else:
+                started_s = self._clock()
+                result = self._execute(plan)
+                drafting.executed(plan.num_tokens, self._clock() - started_s)
             check_answer(plan, result)
         except BaseException:
             self._counters.num_failed_steps += 1
@@ -209,9 +218,8 @@ class Engine:
         self._scheduler.commit(started_s)
         self._counters.num_steps += 1
         self._counters.num_computed_tokens += plan.num_tokens
-        self._counters.generation_tokens += len(result.tokens)
         for seq, work in zip(self._scheduler.scheduled, plan.work, strict=True):
-            seq.num_computed_tokens += len(work.token_ids)
+            seq.num_computed_tokens += len(work.token_ids) - work.num_drafts
             if work.pooling is not None and not work.pooling.is_last:
                 assert seq.request.pooling is not None, "asked for"
                 seq.request.pooling.take(work.pooling, result.pooled[seq.seq_id])
@@ -236,8 +244,12 @@ class Engine:
             if not seq.request.is_prompt_done:
                 for sibling in self._end_prompt(seq, now):
                     updates.append(self._append(sibling, next(tokens), now))
+            elif work.num_drafts:
+                updates.append(self._append_drafted(seq, work, tokens, now))
             else:
                 updates.append(self._append(seq, next(tokens), now))
+        if self._scheduler.drafting is not None:
+            self._scheduler.drafting.settle()
         return updates
 
     def _end_prompt(self, seq: Sequence, now: float) -> list[Sequence]:
@@ -258,10 +270,30 @@ class Engine:
         self._end(seq, update, "stop", None, now)
         return update
 
+    def _append_drafted(
+        self, seq: Sequence, work: SequenceWork, tokens: Iterator[SampledToken], now: float
+    ) -> SequenceUpdate:
+        """The token of a sequence that had drafts, and one more for each that came true, up to its end."""
+        sampled = next(tokens)
+        update = self._append(seq, sampled, now)
+        num_accepted = 0
+        for draft in work.draft_token_ids:
+            if sampled.token_id != draft:
+                break
+            num_accepted += 1
+            sampled = next(tokens)
+            if update.finish_reason is None:
+                self._scheduler.advance(seq)
+                update.go_on(self._append(seq, sampled, now))
+        assert self._scheduler.drafting is not None, "it made them"
+        self._scheduler.drafting.judged(work.num_drafts, num_accepted)
+        return update
+
     def _append(self, seq: Sequence, sampled: SampledToken, now: float) -> SequenceUpdate:
         token = sampled.token_id
         request = seq.request
         work = seq.work
+        self._counters.generation_tokens += 1
         seq.output_token_ids.append(token)
         work.num_computed_tokens = seq.num_tokens
         work.token_ids = [token]

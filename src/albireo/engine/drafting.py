@@ -102,6 +102,11 @@ class Drafting:
         if num_most < 1:
             return [], 0.0
         guess, kind = guesses.proposer.propose(output, num_most)
+        # Nothing follows an end; that it comes is seen in the row before it.
+        for place, token_id in enumerate(guess):
+            if token_id in seq.stop_ids:
+                del guess[place:]
+                break
         if guess:
             guesses.acceptance.note(guess, kind, len(output))
         return guess, guesses.acceptance.rate(kind) if guess else 0.0

@@ -115,8 +115,6 @@ def load(
         model_config = source.model_config
         defaults = read_generation_defaults(source.config_directory)
         device = open_device(config, levels)
-        if config.speculative_config is not None and device.name == "cuda":
-            raise ConfigError("speculative_config is not supported on GPUs yet; leave it out, or use device=cpu")
         config = replace(config, device=device.name)
         programs, memory = plan_ranks(config, source, levels, device)
         swapping = device.swapping(config, programs[0])

@@ -21,7 +21,7 @@ _FIRST_COST, _LEAST_COST = 0.02, 0.002
 #: What the first cost weighs, as rows squared of measurements.
 _FIRST_WEIGHT = 4.0
 #: Near the border drafts bring nothing, and what is measured is not exact.
-SLACK = 1.5
+SLACK = 1.2
 #: A step that took so many times what was expected was held up, and counts as this.
 _MOST_EXPECTED = 4.0
 #: No step takes less.

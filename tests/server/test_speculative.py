@@ -1,0 +1,35 @@
+"""A server that guesses ahead says what another one says, and counts its guesses."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+CONFIG = {"method": "ngram", "num_speculative_tokens": 3, "prompt_lookup_min": 1}
+ASKS: list[dict[str, Any]] = [
+    {"prompt": "Tom had a ball. Tom had a ball. Tom had", "max_tokens": 80, "temperature": 0, "ignore_eos": True},
+    {"prompt": "Tom had a ball. Tom had a ball. Tom had", "max_tokens": 80, "seed": 3, "logprobs": 2, "n": 2},
+    {"prompt": "Once upon a time, once upon a", "max_tokens": 80, "temperature": 0, "stop": ["day"], "logprobs": 0},
+]
+
+
+def answers(server: Any) -> list[Any]:
+    found = [server.http.post("/v1/completions", json=ask).json() for ask in ASKS]
+    return [(each["choices"], each["usage"]) for each in found]
+
+
+def test_the_same_answers_and_what_was_guessed(start: Any, server: Any) -> None:
+    mine = start("--speculative-config", json.dumps(CONFIG))
+    assert answers(mine) == answers(server)
+    found = mine.metrics()
+    drafts, accepted = (found[f"vllm:spec_decode_num_{kind}_tokens_total"] for kind in ("draft", "accepted"))
+    assert 0 <= accepted <= drafts <= 3 * found["vllm:spec_decode_num_drafts_total"]
+    assert found["vllm:spec_decode_num_accepted_tokens_per_pos_total"] == accepted
+    # At the beginning nothing is known of what a row costs, and drafts are tried.
+    assert drafts > 0
+    text = mine.http.get("/metrics").text
+    assert [f'position="{place}"' in text for place in range(4)] == [True, True, True, False]
+    assert found["vllm:generation_tokens_total"] == sum(usage["completion_tokens"] for _, usage in answers(server)), (
+        "each token that a client got, and no other"
+    )
+    assert "spec_decode" not in server.http.get("/metrics").text

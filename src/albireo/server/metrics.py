@@ -1,7 +1,7 @@
 """Engine news -> Prometheus, with vLLM's names, labels and buckets, so that its dashboards work unchanged.
 
 Called by serving.py for each step and each request's end. Counts are of what clients are given: a token that another
-engine process computes again counts once.
+engine process computes again counts once, and one that came in the same step behind a stop string counts too.
 """
 
 from __future__ import annotations

@@ -101,6 +101,31 @@ def test_what_is_only_guessed_at_first_is_believed_when_it_comes_true(bench: Any
     assert run.engine.stats().num_accepted_tokens > 100
 
 
+def test_beside_very_short_steps_few_guesses_are_made(bench: Any) -> None:
+    """A guess takes microseconds: in steps that take no longer, only those whose guesses are believed are asked."""
+    asked: list[int] = []
+
+    class Counting:
+        def __init__(self, prompt: Sequence[int]) -> None:
+            self._inner = always_right(prompt) if prompt[0] == 0 else always_wrong(prompt)
+            self._first = prompt[0]
+
+        def propose(self, output_token_ids: Sequence[int], num: int) -> tuple[list[int], int]:
+            asked.append(self._first)
+            return self._inner.propose(output_token_ids, num)
+
+    for scale, limit in ((1.0, 4 * 120), (1e-5, 300)):
+        asked.clear()
+        run = drafting(bench, Method(1, Counting), max_model_len=200, num_blocks=(200,))
+        run.engine._clock = lambda clock=run._clock, scale=scale: scale * clock()
+        for start in range(4):
+            run.add([start, 2, 3], max_tokens=120)
+        run.run()
+        run.check_all_ended()
+        assert asked.count(0) < 60 < asked.count(1) + asked.count(2) + asked.count(3) <= limit, scale
+    assert run.engine.stats().num_accepted_tokens > 60, "the one that is right is believed and asked"
+
+
 class Changing:
     """Wrong for the first hundred tokens, right from then on."""
 

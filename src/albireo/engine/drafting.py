@@ -11,6 +11,9 @@ the blocks of those that were wrong are free again after the step.
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+from math import ceil
+
 from albireo.engine.block_pool import BlockTables
 from albireo.engine.request import Sequence
 from albireo.engine.settings import EngineSettings
@@ -20,6 +23,10 @@ from albireo.speculative.pacing import Pacing
 from albireo.speculative.proposer import Method, Proposer, method_of
 from albireo.speculative_config import SpeculativeConfig
 from albireo.step import SequenceWork, StepPlan
+
+
+#: What a guess takes here, about, and the part of a step that guesses may take which are not believed.
+GUESS_S, GUESSES_FRAC = 3e-6, 0.02
 
 
 class Guesses:
@@ -53,6 +60,9 @@ class Drafting:
         self._pacing = Pacing()
         self._guesses: dict[int, Guesses] = {}
         self._drafted: list[Sequence] = []
+        #: Sequences with drafts in the last step: their guesses pay for themselves.
+        self._believed: set[int] = set()
+        self._num_plans = 0
         counters.num_accepted_tokens_per_pos = [0] * self._num_most
         #: The step is one whose time says what a row costs.
         self._is_decode = False
@@ -73,8 +83,8 @@ class Drafting:
         if has_failed or not self._is_decode or num_spare <= 0 or self._pacing.begin(num_rows) >= 1.0:
             return
         found = []
-        for place, seq in enumerate(scheduled):
-            guess, rate = self._guess(seq)
+        for place in self._asked(scheduled):
+            guess, rate = self._guess(scheduled[place])
             if guess:
                 found.append((rate, place, guess))
         found.sort(key=lambda each: -each[0])
@@ -88,6 +98,19 @@ class Drafting:
                 self._drafted.append(scheduled[place])
             if not drafts or num_spare == 0:
                 break
+        self._believed = {seq.seq_id for seq in self._drafted}
+
+    def _asked(self, scheduled: list[Sequence]) -> Iterable[int]:
+        """Whose guess is asked for, by place: everybody's, where that takes no time worth naming beside the step."""
+        num = len(scheduled)
+        every = ceil(num * GUESS_S / (GUESSES_FRAC * self._pacing.expected(num)))
+        if every <= 1:
+            return range(num)
+        self._num_plans += 1
+        turn, believed = self._num_plans, self._believed
+        return [
+            place for place, seq in enumerate(scheduled) if (seq.seq_id + turn) % every == 0 or seq.seq_id in believed
+        ]
 
     def _guess(self, seq: Sequence) -> tuple[list[int], float]:
         """What may follow its last token, and how likely the first of it is."""

@@ -47,7 +47,7 @@ class Pacing:
         self._rows_seconds = self._rows_seconds * _DECAY + num_rows * seconds
 
     def expected(self, num_rows: float) -> float:
-        """Seconds of a step; in units of one without any rows, as long as none was seen."""
+        """Seconds of a step; as long as none was seen, a second and more."""
         if not self._weight:
             return 1.0 + _FIRST_COST * num_rows
         mean = self._seconds / self._weight

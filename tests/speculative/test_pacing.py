@@ -33,7 +33,7 @@ def num_taken(pacing: Pacing, num_rows: int, probability: float, num_wanted: int
 
 def test_it_finds_the_line_of_its_steps() -> None:
     pacing = watched(memory_bound, [1, 6, 1, 4, 1, 6, 3] * 20)
-    assert pacing.slope() == pytest.approx(0.0001, rel=0.05)
+    assert pacing.slope == pytest.approx(0.0001, rel=0.05)
     assert pacing.expected(5) == pytest.approx(memory_bound(5), rel=0.01)
 
 

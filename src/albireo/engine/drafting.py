@@ -11,7 +11,6 @@ the blocks of those that were wrong are free again after the step.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
 from math import ceil
 
 from albireo.engine.block_pool import BlockTables
@@ -24,9 +23,9 @@ from albireo.speculative.proposer import Method, Proposer, method_of
 from albireo.speculative_config import SpeculativeConfig
 from albireo.step import SequenceWork, StepPlan
 
-
-#: What a guess takes here, about, and the part of a step that guesses may take which are not believed.
-GUESS_S, GUESSES_FRAC = 3e-6, 0.02
+#: What guessing takes beside a model that has filled the caches: once a step, and for each sequence; and the part of a
+#: step that it may take while no guess is worth a row. Beside steps of less than a millisecond it has to wait its turn.
+STEP_S, GUESS_S, GUESSES_FRAC = 1e-5, 5e-6, 0.02
 
 
 class Guesses:
@@ -73,17 +72,20 @@ class Drafting:
         Args: scheduled: whose they are. has_failed: the step before did; this one asks no more than it must.
         Cost: a few microseconds a sequence; next to nothing where no draft can be worth its row.
         """
-        self._drafted.clear()
+        self._is_decode = False
         works = plan.work
         num_rows = len(works)
-        self._is_decode = plan.num_tokens == num_rows and all(
-            work is seq.work for seq, work in zip(scheduled, works, strict=True)
-        )
+        if has_failed or plan.num_tokens != num_rows:
+            return
+        asked = self._asked(scheduled)
+        if not asked or not all(work is seq.work for seq, work in zip(scheduled, works, strict=True)):
+            return
+        self._is_decode = True
         num_spare = min(self._settings.max_num_batched_tokens - num_rows, self._settings.max_draft_rows)
-        if has_failed or not self._is_decode or num_spare <= 0 or self._pacing.begin(num_rows) >= 1.0:
+        if num_spare <= 0 or self._pacing.begin(num_rows) >= 1.0:
             return
         found = []
-        for place in self._asked(scheduled):
+        for place in asked:
             guess, rate = self._guess(scheduled[place])
             if guess:
                 found.append((rate, place, guess))
@@ -100,17 +102,15 @@ class Drafting:
                 break
         self._believed = {seq.seq_id for seq in self._drafted}
 
-    def _asked(self, scheduled: list[Sequence]) -> Iterable[int]:
+    def _asked(self, scheduled: list[Sequence]) -> list[int] | range:
         """Whose guess is asked for, by place: everybody's, where that takes no time worth naming beside the step."""
         num = len(scheduled)
-        every = ceil(num * GUESS_S / (GUESSES_FRAC * self._pacing.expected(num)))
-        if every <= 1:
-            return range(num)
         self._num_plans += 1
-        turn, believed = self._num_plans, self._believed
-        return [
-            place for place, seq in enumerate(scheduled) if (seq.seq_id + turn) % every == 0 or seq.seq_id in believed
-        ]
+        every = ceil((STEP_S + num * GUESS_S) / (GUESSES_FRAC * self._pacing.expected(num)))
+        if self._num_plans % every == 0:
+            return range(num)
+        believed = self._believed
+        return [place for place, seq in enumerate(scheduled) if seq.seq_id in believed] if believed else []
 
     def _guess(self, seq: Sequence) -> tuple[list[int], float]:
         """What may follow its last token, and how likely the first of it is."""
@@ -151,7 +151,7 @@ class Drafting:
     # -- after the step ------------------------------------------------------------------------------------------------
 
     def executed(self, num_rows: int, seconds: float) -> None:
-        """The planned step took so long."""
+        """The planned step took so long, guesses included."""
         if self._is_decode:
             self._pacing.observe(num_rows, seconds)
 

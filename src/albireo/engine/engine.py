@@ -198,14 +198,8 @@ class Engine:
         return None if seq is None else (seq.request.request_id, seq.index)
 
     def _run(self, plan: StepPlan) -> StepResult:
-        drafting = self._scheduler.drafting
         try:
-            if drafting is None:
-                result = self._execute(plan)
-            else:
-                started_s = self._clock()
-                result = self._execute(plan)
-                drafting.executed(plan.num_tokens, self._clock() - started_s)
+            result = self._execute(plan)
             check_answer(plan, result)
         except BaseException:
             self._counters.num_failed_steps += 1
@@ -216,6 +210,8 @@ class Engine:
     def _commit(self, plan: StepPlan, result: StepResult, started_s: float) -> None:
         """Advance the progress counters."""
         self._scheduler.commit(started_s)
+        if self._scheduler.drafting is not None:
+            self._scheduler.drafting.executed(plan.num_tokens, self._clock() - started_s)
         self._counters.num_steps += 1
         self._counters.num_computed_tokens += plan.num_tokens
         for seq, work in zip(self._scheduler.scheduled, plan.work, strict=True):

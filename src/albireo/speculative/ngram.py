@@ -13,7 +13,7 @@ from array import array
 from collections.abc import Sequence
 
 #: Places looked at for one guess.
-MAX_CANDIDATES = 16
+MAX_CANDIDATES = 8
 _NOWHERE = -1
 #: Smallest table; a power of two.
 _MIN_SLOTS = 256

@@ -29,51 +29,49 @@ _SHORTEST_S = 1e-9
 
 
 class Pacing:
-    """A line through the latest steps: their seconds by their rows. begin(), then take() for each draft."""
+    """A line through the latest steps: their seconds by their rows. begin(), then take() for each draft.
+
+    Attributes: slope: seconds that one more row costs.
+    """
 
     def __init__(self) -> None:
         self._weight = self._rows = self._seconds = self._rows_rows = self._rows_seconds = 0.0
-        self._slope = self._step_tokens = self._step_seconds = 0.0
+        self.slope = _FIRST_COST
+        self._start = 1.0
+        self._least = 0.0
+        self._step_tokens = self._step_seconds = 0.0
 
     def observe(self, num_rows: int, seconds: float) -> None:
         """A step of so many rows took so long."""
         seconds = max(seconds, _SHORTEST_S)
         if self._weight:
             seconds = min(seconds, _MOST_EXPECTED * self.expected(num_rows))
-        self._weight = self._weight * _DECAY + 1.0
+        self._weight = weight = self._weight * _DECAY + 1.0
         self._rows = self._rows * _DECAY + num_rows
         self._seconds = self._seconds * _DECAY + seconds
         self._rows_rows = self._rows_rows * _DECAY + num_rows * num_rows
         self._rows_seconds = self._rows_seconds * _DECAY + num_rows * seconds
+        rows, mean = self._rows / weight, self._seconds / weight
+        spread = max(self._rows_rows - self._rows * rows, 0.0)
+        product = self._rows_seconds - self._rows * mean
+        first = _FIRST_COST * mean / (1.0 + _FIRST_COST * rows)
+        self.slope = max((product + _FIRST_WEIGHT * first) / (spread + _FIRST_WEIGHT), _LEAST_COST * mean)
+        self._start = mean - self.slope * rows
+        self._least = 0.1 * mean
 
-    def expected(self, num_rows: float) -> float:
+    def expected(self, num_rows: int) -> float:
         """Seconds of a step; as long as none was seen, a second and more."""
-        if not self._weight:
-            return 1.0 + _FIRST_COST * num_rows
-        mean = self._seconds / self._weight
-        return max(mean + self.slope() * (num_rows - self._rows / self._weight), 0.1 * mean)
-
-    def slope(self) -> float:
-        """Seconds that one more row costs."""
-        if not self._weight:
-            return _FIRST_COST
-        rows, seconds = self._rows / self._weight, self._seconds / self._weight
-        spread = self._rows_rows - self._weight * rows * rows
-        product = self._rows_seconds - self._weight * rows * seconds
-        first = _FIRST_COST * seconds / (1.0 + _FIRST_COST * rows)
-        measured = (product + _FIRST_WEIGHT * first) / (max(spread, 0.0) + _FIRST_WEIGHT)
-        return max(measured, _LEAST_COST * seconds)
+        return max(self._start + self.slope * num_rows, self._least)
 
     def begin(self, num_rows: int) -> float:
         """A step of so many rows, each for a token, is to be extended. Returns: the probability that is worth a row."""
-        self._slope = self.slope()
         self._step_tokens, self._step_seconds = float(num_rows), self.expected(num_rows)
-        return SLACK * self._slope * self._step_tokens / self._step_seconds
+        return SLACK * self.slope * self._step_tokens / self._step_seconds
 
     def take(self, probability: float) -> bool:
         """Whether a draft is worth a row of the step; then it has one."""
-        if probability * self._step_seconds <= SLACK * self._slope * self._step_tokens:
+        if probability * self._step_seconds <= SLACK * self.slope * self._step_tokens:
             return False
         self._step_tokens += probability
-        self._step_seconds += self._slope
+        self._step_seconds += self.slope
         return True

@@ -1,11 +1,13 @@
 """The question: what does guessing ahead by prompt lookup bring where text repeats, and what does it cost elsewhere?
 
     python benchmarks/speculative.py [--model DIR] [--quantization int8] [--running 1 4 16] [--rounds 5] [--drafts 5 8]
+                                     [--clock cpu --num-threads 1]
 
 Two engines on one model, with and without drafts, take turns, run by run; both must give the same tokens and
 log-probabilities, or the script ends. What is compared is the ratio within a pair. Prints the median ratio and its
 spread, tokens a second, the fraction of drafts that came true and tokens a step; appends each to
-results/speculative.jsonl. First a table of what a step of one sequence costs by its rows: what drafts have to pay.
+results/speculative.jsonl. First a table of what a step of one sequence costs by its rows: what drafts have to pay. On a
+machine that others use, --clock cpu --num-threads 1 counts processor time instead.
 
 repeats   few tokens are allowed, and greedy decoding of any model soon goes round in circles among them
 prompt    what follows is in the prompt: a text that stands there four times, gone on with greedily (needs a tokenizer)
@@ -47,6 +49,7 @@ FORM = {
     },
 }
 ROWS = (1, 2, 3, 4, 6, 8, 12, 16)
+CLOCKS: dict[str, Callable[[], float]] = {"wall": time.perf_counter, "cpu": time.process_time}
 
 
 @dataclass(frozen=True)
@@ -74,7 +77,7 @@ def workloads(llm: LLM, has_text: bool) -> dict[str, Workload]:
     return found
 
 
-def row_costs(llm: LLM, rounds: int) -> None:
+def row_costs(llm: LLM, clock: Callable[[], float], rounds: int) -> None:
     """Prints the seconds of a step of one sequence with 128 tokens before it, by its rows."""
     loaded = llm.loaded
     assert loaded is not None
@@ -84,29 +87,31 @@ def row_costs(llm: LLM, rounds: int) -> None:
     for _ in range(3 * rounds):
         for rows in ROWS:
             work = SequenceWork(0, [5] * rows, 128, (table,), (SampleTask(0, params, 1, [1], []),))
-            start = time.perf_counter()
+            start = clock()
             loaded.execute(StepPlan(0, [work], rows))
-            times[rows].append(time.perf_counter() - start)
+            times[rows].append(clock() - start)
     one = statistics.median(times[1])
     print(f"a step of 1 row: {1e3 * one:.2f} ms; of others, as much as so many of it:")
     print("  " + "   ".join(f"{rows}: {statistics.median(times[rows]) / one:.2f}" for rows in ROWS) + "\n")
 
 
-def run(llm: LLM, workload: Workload, num: int, output_len: int, idx: int) -> tuple[float, int, list[Any]]:
+def run(llm: LLM, workload: Workload, num: int, options: argparse.Namespace, idx: int) -> tuple[float, int, list[Any]]:
     """Seconds, steps and outputs of num requests at once."""
-    params = SamplingParams(**workload.asked, max_tokens=output_len, ignore_eos=True, seed=idx, detokenize=False)
+    clock = CLOCKS[options.clock]
+    asked: dict[str, Any] = {"max_tokens": options.output_len, "ignore_eos": True, "detokenize": False}
+    params = SamplingParams(**asked, **workload.asked, seed=idx)
     prompts = [workload.prompt(idx * num + i) for i in range(num)]
-    before, start = llm.stats().num_steps, time.perf_counter()
+    before, start = llm.stats().num_steps, clock()
     outputs = llm.generate(prompts, params, use_tqdm=False)
-    return time.perf_counter() - start, llm.stats().num_steps - before, [each.outputs for each in outputs]
+    return clock() - start, llm.stats().num_steps - before, [each.outputs for each in outputs]
 
 
 def compare(plain: LLM, drafted: LLM, workload: Workload, num: int, options: argparse.Namespace) -> dict[str, Any]:
     ratios, speeds, steps = [], [], []
     before = drafted.stats()
     for idx in range(options.rounds):
-        without_s, _, wanted = run(plain, workload, num, options.output_len, idx)
-        with_s, num_steps, got = run(drafted, workload, num, options.output_len, idx)
+        without_s, _, wanted = run(plain, workload, num, options, idx)
+        with_s, num_steps, got = run(drafted, workload, num, options, idx)
         if got != wanted:
             raise SystemExit("the outputs differ")
         num_tokens = sum(len(output.token_ids) for outputs in got for output in outputs)
@@ -134,6 +139,7 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--output-len", type=int, default=128)
     parser.add_argument("--workloads", nargs="+")
+    parser.add_argument("--clock", choices=CLOCKS, default="wall")
     options = parser.parse_args()
     has_text = options.model is None or (Path(options.model) / "tokenizer.json").exists()
     common: dict[str, Any] = {
@@ -145,7 +151,7 @@ def main() -> None:
     }
     plain = LLM(options.model, **common)
     assert plain.loaded is not None
-    row_costs(plain, options.rounds)
+    row_costs(plain, CLOCKS[options.clock], options.rounds)
     heads = f"{'drafts':>7}{'running':>8}{'ratio':>8}  {'(spread)':16}{'tok/s':>8}{'with':>8}{'true':>7}{'tok/step':>9}"
     print(f"{'':9}{heads}")
     for num_drafts in options.drafts:
@@ -154,7 +160,7 @@ def main() -> None:
         for name, workload in workloads(plain, has_text).items():
             if options.workloads and name not in options.workloads:
                 continue
-            run(plain, workload, 1, 8, 0)
+            run(plain, workload, 1, options, 0)
             for num in options.running:
                 figures = compare(plain, drafted, workload, num, options)
                 drafts, accepted = figures["num_draft_tokens"], figures["num_accepted_tokens"]
@@ -177,6 +183,7 @@ def main() -> None:
                     "output_len": options.output_len,
                     "cpu": machine_facts().cpu,
                     "num_threads": options.num_threads,
+                    "clock": options.clock,
                 }
                 with RESULTS.open("a") as file:
                     file.write(json.dumps(record) + "\n")

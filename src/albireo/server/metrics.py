@@ -1,7 +1,7 @@
 """Engine news -> Prometheus, with vLLM's names, labels and buckets, so that its dashboards work unchanged.
 
 Called by serving.py for each step and each request's end. Counts are of what clients are given: a token that another
-engine process computes again counts once, and one that came in the same step behind a stop string counts too.
+engine process computes again counts once.
 """
 
 from __future__ import annotations
@@ -127,7 +127,10 @@ class Metrics:
                 self._prompt.inc(len(tracked.submission.prompt_token_ids))
             if not update.token_ids:
                 continue
-            num_tokens += len(update.token_ids)
+            # Behind a stop string nothing counts, and where it is in what one step brought is seen only later: over().
+            num = 1 if tracked.submission.params.stop else len(update.token_ids)
+            tracked.num_counted += num
+            num_tokens += num
             times = tracked.times
             if times.last_token_s is None:
                 self._first_token(tracked, now)
@@ -150,6 +153,7 @@ class Metrics:
             self._success[continuation.finish_reason or "abort"].inc()
         params, times = tracked.submission.params, tracked.times
         lengths = [len(continuation.token_ids) for continuation in tracked.continuations]
+        self._generation.inc(sum(lengths) - tracked.num_counted)
         self._cached.inc(tracked.num_cached_tokens)
         num_prompt = len(tracked.submission.prompt_token_ids)
         self._prompts.observe(num_prompt)

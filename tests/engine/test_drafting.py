@@ -155,6 +155,7 @@ def test_the_tokens_are_those_without_drafts(bench: Any, method: Method | None, 
         run.add([start, 2, 3] * 3, **params)
     run.run()
     run.check_all_ended()
+    assert run.engine.stats().generation_tokens == sum(map(len, run.tokens.values()))
 
 
 def test_one_update_a_step_has_all_its_tokens_and_their_logprobs(bench: Any) -> None:

@@ -214,8 +214,9 @@ class Engine:
             self._scheduler.drafting.executed(plan.num_tokens, self._clock() - started_s)
         self._counters.num_steps += 1
         self._counters.num_computed_tokens += plan.num_tokens
+        self._counters.generation_tokens += len(result.tokens)
         for seq, work in zip(self._scheduler.scheduled, plan.work, strict=True):
-            seq.num_computed_tokens += len(work.token_ids) - work.num_drafts
+            seq.num_computed_tokens += len(work.token_ids)
             if work.pooling is not None and not work.pooling.is_last:
                 assert seq.request.pooling is not None, "asked for"
                 seq.request.pooling.take(work.pooling, result.pooled[seq.seq_id])
@@ -232,6 +233,7 @@ class Engine:
         now = self._clock()
         updates: list[SequenceUpdate] = []
         tokens = iter(result.tokens)
+        has_drafts = plan.num_drafts > 0
         for seq, work in zip(self._scheduler.scheduled, plan.work, strict=True):
             if work.pooling is not None and work.pooling.is_last:
                 updates.append(self._end_embedding(seq, result.pooled[seq.seq_id], now))
@@ -240,7 +242,7 @@ class Engine:
             if not seq.request.is_prompt_done:
                 for sibling in self._end_prompt(seq, now):
                     updates.append(self._append(sibling, next(tokens), now))
-            elif work.num_drafts:
+            elif has_drafts and work.num_drafts:
                 updates.append(self._append_drafted(seq, work, tokens, now))
             else:
                 updates.append(self._append(seq, next(tokens), now))
@@ -270,6 +272,8 @@ class Engine:
         self, seq: Sequence, work: SequenceWork, tokens: Iterator[SampledToken], now: float
     ) -> SequenceUpdate:
         """The token of a sequence that had drafts, and one more for each that came true, up to its end."""
+        # Counted as computed with the others; those that come true are again, one by one.
+        seq.num_computed_tokens -= work.num_drafts
         sampled = next(tokens)
         update = self._append(seq, sampled, now)
         num_accepted = 0
@@ -281,6 +285,8 @@ class Engine:
             if update.finish_reason is None:
                 self._scheduler.advance(seq)
                 update.go_on(self._append(seq, sampled, now))
+            else:
+                self._counters.generation_tokens -= 1
         assert self._scheduler.drafting is not None, "it made them"
         self._scheduler.drafting.judged(work.num_drafts, num_accepted)
         return update
@@ -289,7 +295,6 @@ class Engine:
         token = sampled.token_id
         request = seq.request
         work = seq.work
-        self._counters.generation_tokens += 1
         seq.output_token_ids.append(token)
         work.num_computed_tokens = seq.num_tokens
         work.token_ids = [token]

@@ -114,7 +114,7 @@ def test_beside_very_short_steps_few_guesses_are_made(bench: Any) -> None:
             asked.append(self._first)
             return self._inner.propose(output_token_ids, num)
 
-    for scale, limit in ((1.0, 4 * 120), (1e-5, 300)):
+    for scale, limit in ((1.0, 3 * 120), (2e-4, 150)):
         asked.clear()
         run = drafting(bench, Method(1, Counting), max_model_len=200, num_blocks=(200,))
         run.engine._clock = lambda clock=run._clock, scale=scale: scale * clock()

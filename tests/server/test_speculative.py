@@ -35,6 +35,30 @@ def test_the_same_answers_and_what_was_guessed(start: Any, server: Any) -> None:
     assert "spec_decode" not in server.http.get("/metrics").text
 
 
+def streamed(server: Any) -> tuple[str, list[str], list[float], int]:
+    """Text, tokens and their log-probabilities of a stream, and in how many chunks they came."""
+    ask = {**ASKS[0], "logprobs": 1, "stream": True}
+    text, tokens, logprobs, num = "", [], [], 0
+    with server.http.stream("POST", "/v1/completions", json=ask) as answer:
+        for line in answer.iter_lines():
+            if not line.startswith("data: {"):
+                continue
+            for choice in json.loads(line.removeprefix("data: "))["choices"]:
+                text += choice["text"]
+                num += bool(choice["text"])
+                if choice["logprobs"] is not None:
+                    tokens += choice["logprobs"]["tokens"]
+                    logprobs += choice["logprobs"]["token_logprobs"]
+    return text, tokens, logprobs, num
+
+
+def test_a_stream_has_the_tokens_of_a_step_together(start: Any, server: Any) -> None:
+    *wanted, num_chunks = streamed(server)
+    *got, _ = streamed(start("--speculative-config", json.dumps(CONFIG)))
+    assert got == wanted
+    assert len(wanted[1]) == 80 >= num_chunks
+
+
 def test_after_the_death_of_the_process_the_same_answer(start: Any, server: Any) -> None:
     ask = {**ASKS[0], "max_tokens": 120}
     wanted = server.http.post("/v1/completions", json=ask).json()["choices"]

@@ -33,7 +33,7 @@ def num_taken(pacing: Pacing, num_rows: int, probability: float, num_wanted: int
 
 def test_it_finds_the_line_of_its_steps() -> None:
     pacing = watched(memory_bound, [1, 6, 1, 4, 1, 6, 3] * 20)
-    assert pacing.slope == pytest.approx(0.0001, rel=0.05)
+    assert pacing.slope == pytest.approx(0.0001 + 0.00001, rel=0.05), "and what a draft costs beside a step"
     assert pacing.expected(5) == pytest.approx(memory_bound(5), rel=0.01)
 
 
@@ -91,4 +91,8 @@ def test_a_step_that_was_held_up_does_not_end_it() -> None:
 
 def test_a_clock_that_stands_still_divides_nothing_by_zero() -> None:
     pacing = watched(lambda rows: 0.0, [1, 6, 1])
-    assert num_taken(pacing, 1, 0.5) == 8
+    assert num_taken(pacing, 1, 0.5) == 0
+
+
+def test_steps_that_take_no_longer_than_a_draft_beside_them_have_none() -> None:
+    assert num_taken(watched(lambda rows: 1e-5, [1, 6, 1] * 30), 1, 0.9) == 0

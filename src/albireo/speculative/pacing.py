@@ -18,6 +18,8 @@ from __future__ import annotations
 _DECAY = 0.98
 #: A row's cost as a fraction of a step's, where nothing was measured, and the least it may be.
 _FIRST_COST, _LEAST_COST = 0.02, 0.002
+#: Seconds that a draft costs the engine beside the step, which is what is measured.
+_BESIDE_S = 1e-5
 #: What the first cost weighs, as rows squared of measurements.
 _FIRST_WEIGHT = 4.0
 #: Near the border drafts bring nothing, and what is measured is not exact.
@@ -55,13 +57,14 @@ class Pacing:
         spread = max(self._rows_rows - self._rows * rows, 0.0)
         product = self._rows_seconds - self._rows * mean
         first = _FIRST_COST * mean / (1.0 + _FIRST_COST * rows)
-        self.slope = max((product + _FIRST_WEIGHT * first) / (spread + _FIRST_WEIGHT), _LEAST_COST * mean)
-        self._start = mean - self.slope * rows
+        slope = max((product + _FIRST_WEIGHT * first) / (spread + _FIRST_WEIGHT), _LEAST_COST * mean)
+        self.slope = slope + _BESIDE_S
+        self._start = mean - slope * rows
         self._least = 0.1 * mean
 
     def expected(self, num_rows: int) -> float:
         """Seconds of a step; as long as none was seen, a second and more."""
-        return max(self._start + self.slope * num_rows, self._least)
+        return max(self._start + (self.slope - _BESIDE_S) * num_rows, self._least)
 
     def begin(self, num_rows: int) -> float:
         """A step of so many rows, each for a token, is to be extended. Returns: the probability that is worth a row."""

@@ -14,6 +14,7 @@ from typing import Any, Literal
 from albireo.dtypes import kv_cache_dtype
 from albireo.errors import ConfigError, InvalidParams, short
 from albireo.profiles import DEFAULT, PROFILES, Profile, StepLimits, resolve
+from albireo.speculative_config import SpeculativeConfig
 from albireo.structured_params import BACKENDS, backend_name
 
 BLOCK_SIZES = (8, 16, 32)
@@ -63,6 +64,10 @@ class EngineConfig:
         generation_config: auto takes the model's recommended sampling; vllm none.
         structured_outputs_backend: who compiles the form of an output where a request does not say: llguidance (or
             guidance, vLLM's name of it), xgrammar, or auto: llguidance, and xgrammar for what that one does not do.
+        speculative_config: guess ahead, and compute several tokens of a sequence in one step where guesses come true;
+            outputs stay the same. An object, or its text in JSON: method (ngram: by looking up the last few tokens in
+            the prompt and output), num_speculative_tokens, prompt_lookup_max, prompt_lookup_min; None: one token a
+            step. Not on GPUs yet.
         max_logprobs: most logprobs a request may ask for; -1: the vocabulary.
         verify_hashes: check the weights of an engine directory against their hashes before running.
         pin_numerics: refuse an engine directory where other kernels than the build's would run, whose logits may differ
@@ -98,6 +103,7 @@ class EngineConfig:
     skip_tokenizer_init: bool = False
     generation_config: Literal["auto", "vllm"] = "auto"
     structured_outputs_backend: Literal["llguidance", "guidance", "xgrammar", "auto"] = "llguidance"
+    speculative_config: SpeculativeConfig | None = None
     max_logprobs: int = 20
     verify_hashes: bool = False
     pin_numerics: bool = False
@@ -122,6 +128,9 @@ class EngineConfig:
             _at_least_if_given(name, getattr(self, name), 1)
         _at_least_if_given("num_threads", self.num_threads, 1, MAX_THREADS)
         _at_least("max_logprobs", self.max_logprobs, -1)
+        object.__setattr__(self, "speculative_config", SpeculativeConfig.of(self.speculative_config))
+        if self.speculative_config is not None and self.device == "cuda":  # also where auto became it
+            raise ConfigError("speculative_config is not supported on GPUs yet; leave it out, or use device=cpu")
         _check_swap_space(self.swap_space, self.device)
         value = self.memory_utilization
         if not isinstance(value, (int, float)) or isinstance(value, bool) or not 0.0 < value <= 1.0:

@@ -7,7 +7,7 @@ There is no prefill or decode here: a sequence has tokens to compute, from a pos
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Protocol
 
 from albireo.errors import InvalidParams, InvariantError
@@ -67,6 +67,10 @@ class SampleTask:
     stop_token_ids: tuple[int, ...] = ()
     matcher: TokenMatcher | None = None
     budget: ThinkingBudget | None = None
+
+    def after(self, output_token_ids: Sequence[int]) -> SampleTask:
+        """The same task when the output is longer."""
+        return replace(self, output_token_ids=output_token_ids)
 
     @property
     def early_ends(self) -> set[int]:
@@ -139,10 +143,13 @@ class SequenceWork:
             or are written in this very step by another sequence that shares the blocks.
         block_tables: one list of block ids per block group, covering num_computed_tokens + n positions;
             borrowed, not to be changed.
-        samples: tasks on the last row; empty when the prompt goes on in a later step.
+        samples: tasks on the last row that is no draft's; empty when the prompt goes on in a later step.
         prompt_logprobs: when set, log-probabilities are wanted for the tokens that follow each of the
             computed rows: targets[i] is the prompt token after token_ids[i] (fewer at the prompt's end).
         pooling: what is to be made of hidden states, if anything; then there are no samples.
+        num_drafts: the last so many tokens are drafts: guesses of what the one task of samples draws, and then of what
+            it draws after that. While a draft is what was drawn, the task draws again, from the draft's row, with the
+            draft among its output.
     """
 
     seq_id: int
@@ -153,13 +160,20 @@ class SequenceWork:
     prompt_logprobs: int | None = None
     prompt_targets: Sequence[int] = ()
     pooling: PoolingTask | None = None
+    num_drafts: int = 0
+
+    @property
+    def draft_token_ids(self) -> Sequence[int]:
+        """The drafts, in order."""
+        return self.token_ids[len(self.token_ids) - self.num_drafts :]
 
 
 @dataclass(slots=True)
 class StepPlan:
     """What one step will do.
 
-    Fields, moves of blocks, each as (group, source, target) and all of them made before any computing, in this order:
+    Fields: num_tokens: of all work; num_drafts: of those the ones that are drafts.
+    Moves of blocks, each as (group, source, target) and all of them made before any computing, in this order:
         swap_outs: blocks of the device to blocks of host memory; block_copies: within the device, one after another;
         swap_ins: blocks of host memory to blocks of the device. Of swap_outs and swap_ins no two have one target.
     """
@@ -170,10 +184,12 @@ class StepPlan:
     block_copies: list[tuple[int, int, int]] = field(default_factory=list)
     swap_outs: list[tuple[int, int, int]] = field(default_factory=list)
     swap_ins: list[tuple[int, int, int]] = field(default_factory=list)
+    num_drafts: int = 0
 
     def part(self, work: list[SequenceWork], *, has_moves: bool = False) -> StepPlan:
         """The same step with this work only. has_moves: blocks are moved for all of it as well."""
         part = StepPlan(self.step_idx, work, sum(len(each.token_ids) for each in work))
+        part.num_drafts = sum(each.num_drafts for each in work) if self.num_drafts else 0
         if has_moves:
             part.block_copies, part.swap_outs, part.swap_ins = self.block_copies, self.swap_outs, self.swap_ins
         return part
@@ -206,7 +222,8 @@ class StepResult:
     """What one step did.
 
     Fields:
-        tokens: one entry a SampleTask of the plan, in the plan's order.
+        tokens: one entry a SampleTask of the plan, in the plan's order; of a work with drafts one more for each draft
+            that is what was drawn before it.
         prompt_logprobs: seq_id -> one TokenLogprobs a prompt target of that work.
         pooled: seq_id -> for each work with a PoolingTask the sums so far; at the prompt's end the embedding.
     """

@@ -12,6 +12,7 @@ from albireo.api.request_record import RequestRecord
 from albireo.engine.request import RequestProgress, SequenceUpdate
 from albireo.outputs import FinishReason, RequestMetrics
 from albireo.params import SamplingParams
+from albireo.step import TokenLogprobs
 
 
 def update(
@@ -53,6 +54,28 @@ def test_take_tells_which_stop_string_ends_the_continuation(house: Any) -> None:
     output = subject.output()
     assert (output.outputs[0].text, output.outputs[0].stop_reason) == ("Hello ", "wor")
     assert (output.finished, output.num_cached_tokens, subject.num_output_tokens) == (True, 3, 2)
+
+
+@pytest.mark.parametrize("reason", [None, "length", "stop"])
+def test_a_stop_string_within_the_tokens_of_one_step_ends_them(house: Any, reason: FinishReason | None) -> None:
+    """Several tokens come in one step where drafts come true; those behind the stop string never were."""
+    subject = record(house, stop=["wor", "zzz"], logprobs=0)
+    tokens = house.toy.ids("Hello", "Ġworld", "!", "lo")
+    news = update(tokens, reason)
+    news.logprobs = [TokenLogprobs([token], [-1.0], [1]) for token in tokens]
+    stop = subject.take(news)
+    assert stop == ("wor" if reason is None else None), "an ended continuation needs no end"
+    if reason is None:
+        subject.take(update([], "stop", "wor"))
+    (output,) = subject.output().outputs
+    assert (output.text, output.token_ids, len(output.logprobs or [])) == ("Hello ", tokens[:2], 2)
+    assert (output.finish_reason, output.stop_reason) == ("stop", "wor")
+
+
+def test_a_stop_string_with_the_last_token_of_a_step(house: Any) -> None:
+    subject = record(house, stop=["wor"])
+    assert subject.take(update(house.toy.ids("Hello", "!", "Ġworld"))) == "wor"
+    assert subject.num_output_tokens == 3
 
 
 @pytest.mark.parametrize("reason", ["abort", "error"])

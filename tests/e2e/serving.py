@@ -5,6 +5,7 @@ Used by the tests of this folder. What is recorded is what the runner saw, row b
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from itertools import count
@@ -25,6 +26,7 @@ from albireo.engine.stats import EngineStats
 from albireo.execution.inputs import pack_step
 from albireo.execution.runner import Runner
 from albireo.params import SamplingParams
+from albireo.speculative.proposer import Method
 from albireo.step import StepPlan, StepResult
 
 Row = NDArray[np.float32]
@@ -81,11 +83,14 @@ class _Recording:
 class Server:
     """A loaded model; every serve() is an engine of its own, with an empty prefix cache, on the same KV memory.
 
-    Fields: num_host: of the model's blocks so many are not the engine's, and stand for host memory to swap to.
+    Fields:
+        num_host: of the model's blocks so many are not the engine's, and stand for host memory to swap to.
+        method: how drafts are made, where there are some.
     """
 
     loaded: Loaded
     num_host: int = 0
+    method: Method | None = None
     rows: Rows = field(default_factory=dict)
 
     @classmethod
@@ -109,22 +114,24 @@ class Server:
         def execute(plan: StepPlan) -> StepResult:
             result = runner.execute(plan)
             if recording.last is not None and plan.work:
-                self._record(plan, recording.last.logits)
+                self._record(plan, recording.last.logits, result)
             return result
 
         ticks = count()
-        return Engine(settings, execute, lambda: float(next(ticks)))
+        return Engine(settings, execute, lambda: float(next(ticks)), self.method)
 
-    def _record(self, plan: StepPlan, logits: Row) -> None:
+    def _record(self, plan: StepPlan, logits: Row, result: StepResult) -> None:
         step = pack_step(plan, self.loaded.config.block_size)
         if step.is_top:
             return
         for work, first in step.prompt_rows:
             for i in range(len(work.prompt_targets)):
                 self._keep((work.seq_id, work.num_computed_tokens + i), logits[first + i])
+        drawn = Counter(token.seq_id for token in result.tokens)
         for task, row in zip(step.tasks, step.task_rows, strict=True):
             position = len(task.prompt_token_ids) + len(task.output_token_ids) - 1
-            self._keep((task.seq_id, position), logits[row])
+            for i in range(drawn[task.seq_id]):  # more than one where drafts came true
+                self._keep((task.seq_id, position + i), logits[row + i])
 
     def _keep(self, key: tuple[int, int], row: Row) -> None:
         """Rows that are computed again, after a preemption, have the bits they had."""

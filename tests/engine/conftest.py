@@ -18,6 +18,7 @@ from albireo.engine.engine import Engine
 from albireo.engine.request import SequenceUpdate
 from albireo.engine.settings import EngineSettings
 from albireo.params import PoolingParams, SamplingParams
+from albireo.speculative.proposer import Method
 from albireo.step import SampledToken, SampleTask, SequenceWork, StepPlan, StepResult, TokenLogprobs
 
 VOCAB_SIZE = 40
@@ -74,6 +75,7 @@ class ToyExecutor:
         self.plans: list[dict[int, tuple[int, int, int]]] = []
         self.copies: list[list[tuple[int, int, int]]] = []
         self.num_swapped_in = 0
+        self.num_drafts = 0
 
     def __call__(self, plan: StepPlan) -> StepResult:
         self._check(plan)
@@ -108,6 +110,7 @@ class ToyExecutor:
         assert plan.work
         assert plan.num_tokens == sum(len(work.token_ids) for work in plan.work)
         assert plan.num_tokens <= self.settings.max_num_batched_tokens
+        self._check_drafts(plan)
         assert len({work.seq_id for work in plan.work}) == len(plan.work) <= self.settings.max_num_seqs
         for moves in (plan.swap_outs, plan.swap_ins):
             assert len({(group, target) for group, _, target in moves}) == len(moves), "a block is written twice"
@@ -124,6 +127,17 @@ class ToyExecutor:
             for group, table in enumerate(work.block_tables):
                 own = table[work.num_computed_tokens // self.settings.block_size :]
                 assert all(writers.get((group, block), work.seq_id) == work.seq_id for block in own), "not a hit"
+
+    def _check_drafts(self, plan: StepPlan) -> None:
+        assert plan.num_drafts == sum(work.num_drafts for work in plan.work) <= self.settings.max_draft_rows
+        self.num_drafts += plan.num_drafts
+        for work in plan.work:
+            assert len(work.draft_token_ids) == work.num_drafts < len(work.token_ids)
+            if work.num_drafts:
+                (task,) = work.samples
+                num_known = len(task.prompt_token_ids) + len(task.output_token_ids)
+                assert work.num_computed_tokens + len(work.token_ids) - work.num_drafts == num_known
+                assert work.prompt_logprobs is None and work.pooling is None
 
     def _positions(self, work: SequenceWork) -> range:
         return range(work.num_computed_tokens, work.num_computed_tokens + len(work.token_ids))
@@ -170,9 +184,15 @@ class ToyExecutor:
             ]
         if work.pooling is not None:
             result.pooled[work.seq_id] = self._pool(work, history)
+        known = history[: len(history) - work.num_drafts]
         for task in work.samples:
-            assert history == [*task.prompt_token_ids, *task.output_token_ids], "the history read back is another's"
-            result.tokens.append(self._sample(task, history))
+            assert known == [*task.prompt_token_ids, *task.output_token_ids], "the history read back is another's"
+            result.tokens.append(self._sample(task, known))
+        for num, draft in enumerate(work.draft_token_ids, 1):
+            if result.tokens[-1].token_id != draft:
+                break
+            task = work.samples[0].after([*work.samples[0].output_token_ids, *work.draft_token_ids[:num]])
+            result.tokens.append(self._sample(task, history[: len(known) + num]))
 
     def _pool(self, work: SequenceWork, history: list[int]) -> list[float]:
         task = work.pooling
@@ -213,6 +233,7 @@ class Bench:
     """An engine on the toy, a clock that counts, and all that was reported, checked as it comes."""
 
     settings: EngineSettings
+    method: Method | None = None
     engine: Engine = field(init=False)
     toy: ToyExecutor = field(init=False)
     now: float = 0.0
@@ -225,7 +246,7 @@ class Bench:
 
     def __post_init__(self) -> None:
         self.toy = ToyExecutor(self.settings)
-        self.engine = Engine(self.settings, self.toy, self._clock)
+        self.engine = Engine(self.settings, self.toy, self._clock, self.method)
 
     def _clock(self) -> float:
         self.now += 1.0
@@ -311,8 +332,8 @@ class Bench:
             assert (got, reason, stop_reason) == expected
 
 
-def make_bench(**kwargs: Any) -> Bench:
-    """A bench with one group of 63 usable blocks of 8, unless told otherwise."""
+def make_bench(method: Method | None = None, **kwargs: Any) -> Bench:
+    """A bench with one group of 63 usable blocks of 8, unless told otherwise. method: how drafts are made."""
     defaults = {
         "num_blocks": (64,),
         "block_size": 8,
@@ -320,7 +341,7 @@ def make_bench(**kwargs: Any) -> Bench:
         "vocab_size": VOCAB_SIZE,
         "embedding_size": 1,
     }
-    return Bench(EngineSettings(**{**defaults, "eos_token_ids": frozenset({EOS}), **kwargs}))
+    return Bench(EngineSettings(**{**defaults, "eos_token_ids": frozenset({EOS}), **kwargs}), method)
 
 
 @pytest.fixture(scope="session")

@@ -79,6 +79,86 @@ def plan(*works: SequenceWork, copies: Sequence[tuple[int, int, int]] = ()) -> S
     return StepPlan(0, list(works), sum(len(w.token_ids) for w in works), list(copies))
 
 
+def drafted(seq_id: int, token_ids: list[int], num_drafts: int, its: SampleTask) -> SequenceWork:
+    return SequenceWork(seq_id, token_ids, 5, ([seq_id],), (its,), num_drafts=num_drafts)
+
+
+WAYS: dict[str, dict[str, Any]] = {
+    "arg max": {},
+    "best few": {"temperature": 0.01, "top_k": 2},
+    "logits": {"logprobs": 0},
+}
+
+
+@pytest.mark.parametrize("params", WAYS.values(), ids=WAYS)
+def test_a_task_draws_on_while_its_drafts_come_true(params: dict[str, Any]) -> None:
+    """The table says the token after; a draft may be wrong at first, in the middle, or never."""
+    works = [
+        drafted(1, [1, 2, 3, 4], 3, task(1, **params)),
+        SequenceWork(2, [6], 0, ([2],), (task(2, **params),)),
+        drafted(3, [1, 2, 7, 8], 3, task(3, **params)),
+        drafted(4, [1, 5, 6], 2, task(4, **params)),
+        SequenceWork(5, [3, 4], 0, ([5],)),
+    ]
+    step = plan(*works)
+    step.num_drafts = 8
+    found = [(t.seq_id, t.token_id, t.logprobs is not None) for t in Runner(Table(), VOCAB, 16).execute(step).tokens]
+    wanted = [(1, 2), (1, 3), (1, 4), (1, 5), (2, 7), (3, 2), (3, 3), (4, 2)]
+    assert found == [(seq_id, token_id, "logprobs" in params) for seq_id, token_id in wanted]
+    assert step.part(works[:2]).num_drafts == 3
+
+
+class Asked:
+    """Remembers which outputs it was asked about: as a grammar, which allows all but one token, and as a budget."""
+
+    eos_token_ids = ()
+
+    def __init__(self) -> None:
+        self.seen: list[list[int]] = []
+
+    def allowed(self, output_token_ids: Sequence[int]) -> bytes:
+        self.seen.append(list(output_token_ids))
+        return b"\xff\xff" if len(output_token_ids) < 2 else b"\x00\x02"
+
+    def forced(self, output_token_ids: Sequence[int]) -> int | None:
+        self.seen.append(list(output_token_ids))
+        return 8 if len(output_token_ids) == 1 else None
+
+
+def test_a_grammar_is_asked_only_about_what_came() -> None:
+    matcher, budget = Asked(), Asked()
+    params = SamplingParams(temperature=0, structured_outputs={"regex": "a"})
+    first = SampleTask(1, params, 0, [1], [], matcher=matcher)
+    second = SampleTask(2, SamplingParams(temperature=0), 0, [1], [4], budget=budget)
+    step = plan(drafted(1, [1, 2, 3, 4, 5], 4, first), drafted(2, [4, 8, 5], 2, second))
+    step.num_drafts = 6
+    found = [(t.seq_id, t.token_id) for t in Runner(Table(), VOCAB, 16).execute(step).tokens]
+    # Behind 2, 3 the grammar wants a 9, which is no draft; the budget wants an 8 behind one token, and then nothing.
+    assert found == [(1, 2), (1, 3), (1, 9), (2, 8), (2, 9)]
+    assert matcher.seen == [[], [2], [2, 3]]
+    assert budget.seen == [[4], [4, 8]]
+    assert (first.output_token_ids, second.output_token_ids) == ([], [4])
+
+
+def test_what_is_wrong_behind_a_wrong_draft_is_not_told() -> None:
+    work = drafted(1, [1, 5, 6], 2, task(1, logprobs=0))
+    step = plan(work)
+    step.num_drafts = 2
+    assert [t.token_id for t in Runner(Table(bad_token=5), VOCAB, 16).execute(step).tokens] == [2]
+    with pytest.raises(InvariantError, match="sequence 1"):
+        Runner(Table(bad_token=1), VOCAB, 16).execute(step)
+
+
+def test_best_logits_that_do_not_decide_are_asked_for_in_full() -> None:
+    """All others are 0, so the second and the third of top-k are equal: the sampler needs them all."""
+    table = Table()
+    step = plan(drafted(1, [1, 2, 3], 2, task(1, temperature=5.0, top_k=2, seed=4)))
+    step.num_drafts = 2
+    result = Runner(table, VOCAB, 16).execute(step)
+    assert [kind for kind, _ in table.log] == ["run", "run"]
+    assert 1 <= len(result.tokens) <= 3
+
+
 def test_blocks_are_copied_before_anything_is_computed() -> None:
     table = Table()
     Runner(table, VOCAB, 16).execute(plan(SequenceWork(1, [3], 0, ([1],)), copies=[(0, 4, 5), (0, 5, 6)]))

@@ -53,15 +53,31 @@ class Continuation:
 
     def take(self, update: News) -> str | None:
         """Note new tokens, or the end. Returns: the stop string by which it has to be ended, or None."""
+        num_before = len(self.token_ids)
         self.token_ids += update.token_ids
         if update.logprobs is not None and self.logprobs is not None:
             self.logprobs += update.logprobs
-        if update.finish_reason is not None:
+        if len(update.token_ids) > 1 and self._watched is not None and self._stops_early(num_before, self._watched):
+            if update.finish_reason is None:
+                return self._watched.matched
+            self.end("stop", self._watched.matched)
+        elif update.finish_reason is not None:
             self._end(update.finish_reason, update.stop_reason, bool(update.token_ids))
         elif self._watched is not None:
             self._watched.read(self.token_ids)
             return self._watched.matched
         return None
+
+    def _stops_early(self, num_before: int, text: OutputText) -> bool:
+        """Whether a stop string is complete before the last of the new tokens; then those behind it never were."""
+        for num in range(num_before + 1, len(self.token_ids)):
+            text.read(self.token_ids[:num])
+            if text.matched is not None:
+                del self.token_ids[num:]
+                if self.logprobs is not None:
+                    del self.logprobs[num:]
+                return True
+        return False
 
     def end(self, reason: FinishReason, stop_reason: int | str | None) -> None:
         """No more tokens come, for another reason than the last of them."""

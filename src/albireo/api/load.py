@@ -36,6 +36,7 @@ from albireo.graph.node import Graph
 from albireo.graph.program import Program
 from albireo.models.config import ModelConfig
 from albireo.models.generation import GenerationDefaults, eos_token_ids, read_generation_defaults
+from albireo.speculative_config import MAX_DRAFTS
 from albireo.step import StepPlan, StepResult
 from albireo.structured.compiler import require_xgrammar
 from albireo.text.tokenizer import Tokenizer
@@ -241,10 +242,13 @@ def compile_program(
     seqs, tokens = config.step_limits.max_num_seqs, config.step_limits.max_num_batched_tokens
     # logits are large and wanted of few rows, hidden states of all that are to be pooled
     num_rows = tokens if hidden_states.OUTPUT in graph.outputs else seqs + MAX_PROMPT_ROWS
+    # drafts are in steps without prompts, and may take the logits of these
+    num_draft_rows = 0 if config.speculative_config is None else MAX_DRAFTS
+    assert MAX_DRAFTS <= MAX_PROMPT_ROWS
     return compile_graph(
         graph,
         catalog or open_device(config).catalog(),
-        maxima={"T": tokens, "R": num_rows, "G": seqs},
+        maxima={"T": tokens, "R": num_rows, "G": seqs + num_draft_rows},
         block_size=config.block_size,
         max_positions=model_len,
         part=part,

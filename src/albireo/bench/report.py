@@ -143,6 +143,9 @@ def common_figures(runs: Sequence[MeasuredRun], yardsticks: Yardsticks, model: s
         "num_prompt_tokens": first.num_prompt_tokens,
         "num_output_tokens": first.num_output_tokens,
         "num_cached_tokens": first.num_cached_tokens,
+        # How many there are depends on what a row costs, which is measured: of all runs.
+        "num_draft_tokens": sum(m.run.num_draft_tokens for m in runs),
+        "num_accepted_tokens": sum(m.run.num_accepted_tokens for m in runs),
         "fraction_of_limit": {
             name: _spread([getattr(each, name) for each in per_run])
             for name in ("whole", "decode", "prompt", "outside_steps", "compute_bound")
@@ -174,6 +177,9 @@ def common_lines(figures: dict[str, Any]) -> list[str]:
     if figures["decode_step_s"] is not None:
         step = Spread(**figures["decode_step_s"])
         lines.append(row("decode step", f"{step.text(seconds)}{_fraction(parts['decode'], 'decode steps')}"))
+    drafts, accepted = figures["num_draft_tokens"], figures["num_accepted_tokens"]
+    if drafts:
+        lines.append(row("drafts", f"{drafts:,}, of which {accepted:,} came true ({accepted / drafts:.0%})"))
     lines += [
         row(
             "whole run",

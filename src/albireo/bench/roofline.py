@@ -30,17 +30,19 @@ class StepShape:
         num_tokens: tokens computed (T).
         num_logit_rows, num_top_rows: rows whose full logits, whose arg max is wanted (R, G).
         sequences: for each sequence its tokens computed in this step, and its length after it.
+        num_drafts: of num_tokens, those that are drafts.
     """
 
     num_tokens: int
     num_logit_rows: int
     num_top_rows: int
     sequences: tuple[tuple[int, int], ...]
+    num_drafts: int = 0
 
     @property
     def is_decode(self) -> bool:
-        """Every sequence computes one token."""
-        return self.num_tokens == len(self.sequences)
+        """Every sequence computes one token, and drafts behind it."""
+        return self.num_tokens - self.num_drafts == len(self.sequences)
 
     def sequences_of(self, rows: str) -> Sequence[tuple[int, int]]:
         """As sequences, for the tokens that a call on rows of T, or on those of S that leave the model, computes.
@@ -206,7 +208,7 @@ def positions_moved(num_new: int, length: int, window: int | None) -> int:
 def shape_of(plan: StepPlan) -> StepShape:
     """The shape of a planned step; full logits for all rows when one task needs them, as the runner does it."""
     works = plan.work
-    num_rows = sum(1 for work in works if work.samples)
+    num_rows = sum(1 + work.num_drafts for work in works if work.samples)
     num_prompt_rows = sum(len(work.prompt_targets) for work in works if work.prompt_logprobs is not None)
     needs_logits = num_prompt_rows > 0 or any(task.params.needs_logits for work in works for task in work.samples)
     return StepShape(
@@ -214,6 +216,7 @@ def shape_of(plan: StepPlan) -> StepShape:
         num_logit_rows=num_rows + num_prompt_rows if needs_logits else 0,
         num_top_rows=0 if needs_logits else num_rows,
         sequences=tuple((len(work.token_ids), work.num_computed_tokens + len(work.token_ids)) for work in works),
+        num_drafts=plan.num_drafts,
     )
 
 

@@ -38,6 +38,7 @@ class Run:
     Fields:
         first_token_s: for each request, seconds from its arrival.
         outputs_sha256: of all token ids produced, in order.
+        num_draft_tokens, num_accepted_tokens: drafts computed, and those that came true.
     """
 
     elapsed_s: float
@@ -47,6 +48,8 @@ class Run:
     num_output_tokens: int
     num_cached_tokens: int
     outputs_sha256: str
+    num_draft_tokens: int = 0
+    num_accepted_tokens: int = 0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -115,9 +118,16 @@ class TimedEngine:
         ]
         params = [sampling.params(idx, request.output_len) for idx, request in enumerate(requests)]
         self._steps = []
+        before = self._llm.stats()
         started = time.perf_counter()
         outputs = self._llm.generate(prompts, params, use_tqdm=False)
-        return self._summary(time.perf_counter() - started, outputs)
+        elapsed_s = time.perf_counter() - started
+        after = self._llm.stats()
+        return replace(
+            self._summary(elapsed_s, outputs),
+            num_draft_tokens=after.num_draft_tokens - before.num_draft_tokens,
+            num_accepted_tokens=after.num_accepted_tokens - before.num_accepted_tokens,
+        )
 
     def _timed(self, plan: StepPlan) -> StepResult:
         # The engine goes on to change what the plan borrows, so the shape is taken now, outside the time.

@@ -9,7 +9,7 @@ from __future__ import annotations
 import re
 import types
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import fields
+from dataclasses import fields, is_dataclass
 from typing import Any, Literal, TypeVar, Union, get_args, get_origin, get_type_hints
 
 import click
@@ -139,7 +139,7 @@ def _click_type(name: str, kind: Any) -> Any:
         kind = next(arg for arg in get_args(kind) if arg is not type(None))
     if get_origin(kind) is Literal:
         return click.Choice(get_args(kind))
-    return kind
+    return str if is_dataclass(kind) else kind  # the text of an object
 
 
 def _help(owner: type[Any]) -> dict[str, str]:

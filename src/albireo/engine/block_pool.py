@@ -212,6 +212,14 @@ class BlockTables:
             pool.free(reversed(table))
             table.clear()
 
+    def trim(self, tables: Tables, num_tokens: int) -> None:
+        """Let the blocks go that lie behind the first num_tokens positions. Cost: O(blocks freed)."""
+        num_blocks = -(-num_tokens // self.block_size)
+        for pool, table in zip(self.pools, tables, strict=True):
+            if len(table) > num_blocks:
+                pool.free(reversed(table[num_blocks:]))
+                del table[num_blocks:]
+
     @property
     def usage_frac(self) -> float:
         """Fraction of the fullest pool's blocks that are in tables."""

@@ -6,7 +6,7 @@ by finish(). Does not know devices: it is given execute(plan) -> result. Does no
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 
 from albireo.engine.answer import check_answer
 from albireo.engine.pooling import Pooling
@@ -29,7 +29,8 @@ from albireo.engine.stats import Counters, EngineStats, snapshot
 from albireo.errors import InvalidParams, InvariantError
 from albireo.outputs import FinishReason, RequestMetrics
 from albireo.params import PoolingParams, SamplingParams
-from albireo.step import SampledToken, StepPlan, StepResult, TokenConstraint
+from albireo.speculative.proposer import Method
+from albireo.step import SampledToken, SequenceWork, StepPlan, StepResult, TokenConstraint
 
 
 class Engine:
@@ -44,12 +45,14 @@ class Engine:
         settings: EngineSettings,
         execute: Callable[[StepPlan], StepResult],
         clock: Callable[[], float],
+        method: Method | None = None,
     ) -> None:
+        """Args: method: how drafts are made; None: as settings.speculative says."""
         self._settings = settings
         self._execute = execute
         self._clock = clock
         self._counters = Counters()
-        self._scheduler = Scheduler(settings, self._counters)
+        self._scheduler = Scheduler(settings, self._counters, method)
         self._requests: dict[str, Request] = {}
         self._num_requests = 0
         self._num_sequences = 0
@@ -207,6 +210,8 @@ class Engine:
     def _commit(self, plan: StepPlan, result: StepResult, started_s: float) -> None:
         """Advance the progress counters."""
         self._scheduler.commit(started_s)
+        if self._scheduler.drafting is not None:
+            self._scheduler.drafting.executed(plan.num_tokens, self._clock() - started_s)
         self._counters.num_steps += 1
         self._counters.num_computed_tokens += plan.num_tokens
         self._counters.generation_tokens += len(result.tokens)
@@ -228,6 +233,7 @@ class Engine:
         now = self._clock()
         updates: list[SequenceUpdate] = []
         tokens = iter(result.tokens)
+        has_drafts = plan.num_drafts > 0
         for seq, work in zip(self._scheduler.scheduled, plan.work, strict=True):
             if work.pooling is not None and work.pooling.is_last:
                 updates.append(self._end_embedding(seq, result.pooled[seq.seq_id], now))
@@ -236,8 +242,12 @@ class Engine:
             if not seq.request.is_prompt_done:
                 for sibling in self._end_prompt(seq, now):
                     updates.append(self._append(sibling, next(tokens), now))
+            elif has_drafts and work.num_drafts:
+                updates.append(self._append_drafted(seq, work, tokens, now))
             else:
                 updates.append(self._append(seq, next(tokens), now))
+        if self._scheduler.drafting is not None:
+            self._scheduler.drafting.settle()
         return updates
 
     def _end_prompt(self, seq: Sequence, now: float) -> list[Sequence]:
@@ -256,6 +266,29 @@ class Engine:
         self._counters.prompt_tokens += len(request.prompt_token_ids)
         update = SequenceUpdate(request.request_id, seq.index, [], None, None, None, False, progress, embedding)
         self._end(seq, update, "stop", None, now)
+        return update
+
+    def _append_drafted(
+        self, seq: Sequence, work: SequenceWork, tokens: Iterator[SampledToken], now: float
+    ) -> SequenceUpdate:
+        """The token of a sequence that had drafts, and one more for each that came true, up to its end."""
+        # Counted as computed with the others; those that come true are again, one by one.
+        seq.num_computed_tokens -= work.num_drafts
+        sampled = next(tokens)
+        update = self._append(seq, sampled, now)
+        num_accepted = 0
+        for draft in work.draft_token_ids:
+            if sampled.token_id != draft:
+                break
+            num_accepted += 1
+            sampled = next(tokens)
+            if update.finish_reason is None:
+                self._scheduler.advance(seq)
+                update.go_on(self._append(seq, sampled, now))
+            else:
+                self._counters.generation_tokens -= 1
+        assert self._scheduler.drafting is not None, "it made them"
+        self._scheduler.drafting.judged(work.num_drafts, num_accepted)
         return update
 
     def _append(self, seq: Sequence, sampled: SampledToken, now: float) -> SequenceUpdate:

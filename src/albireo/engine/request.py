@@ -76,6 +76,14 @@ class SequenceUpdate:
     progress: RequestProgress
     embedding: list[float] | None = None
 
+    def go_on(self, later: SequenceUpdate) -> None:
+        """The same step brought this as well."""
+        self.token_ids += later.token_ids
+        if self.logprobs is not None and later.logprobs is not None:
+            self.logprobs += later.logprobs
+        self.finish_reason, self.stop_reason = later.finish_reason, later.stop_reason
+        self.is_request_finished = later.is_request_finished
+
 
 @dataclass(slots=True, eq=False)
 class Request:

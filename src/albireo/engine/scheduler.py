@@ -14,6 +14,7 @@ from dataclasses import dataclass, field
 
 from albireo.engine.block_pool import BlockTables
 from albireo.engine.books import check_books
+from albireo.engine.drafting import Drafting
 from albireo.engine.host_pool import HostPool
 from albireo.engine.preemption import choose_method, choose_victim
 from albireo.engine.prefix_cache import Hit, PrefixCache
@@ -22,6 +23,7 @@ from albireo.engine.request import Request, Sequence, Status
 from albireo.engine.settings import EngineSettings
 from albireo.engine.stats import Counters
 from albireo.errors import InvariantError
+from albireo.speculative.proposer import Method
 from albireo.step import StepPlan
 
 
@@ -56,12 +58,16 @@ class Scheduler:
        for what preemption may return). So whoever shares its prefix comes when it is computed, and finds it.
     """
 
-    def __init__(self, settings: EngineSettings, counters: Counters) -> None:
+    def __init__(self, settings: EngineSettings, counters: Counters, method: Method | None = None) -> None:
         self.waiting = Line()
         self.running = Line()
         self.tables = BlockTables(settings.num_blocks, settings.block_size)
         self.cache = PrefixCache(self.tables.pools, settings.block_size, settings.enable_prefix_caching)
         self.host = HostPool(settings.num_host_blocks, settings.block_size)
+        #: None where there are no drafts.
+        self.drafting: Drafting | None = None
+        if settings.speculative is not None:
+            self.drafting = Drafting(settings.speculative, settings, self.tables, counters, method)
         self._settings = settings
         self._counters = counters
         self._step = _Step(settings.max_prompt_rows)
@@ -91,6 +97,8 @@ class Scheduler:
         elif seq.status is Status.RUNNING:
             self._vacate(seq)
         self.host.forget(seq)
+        if self.drafting is not None:
+            self.drafting.forget(seq)
         seq.status = Status.FINISHED
 
     def fork(self, leader: Sequence) -> list[Sequence]:
@@ -142,6 +150,8 @@ class Scheduler:
             self._plan_lines(plan)
         if not plan.work and (self.running or self.waiting):
             raise InvariantError(f"nothing planned with {len(self.running)} running, {len(self.waiting)} waiting")
+        if self.drafting is not None:
+            self.drafting.plan(self._step.scheduled, plan, has_failed=bool(self._failed))
         return plan
 
     def _plan_lines(self, plan: StepPlan) -> None:
@@ -300,6 +310,13 @@ class Scheduler:
                 request.progress.metrics.first_scheduled_s = started_s
                 request.progress.num_cached_tokens = num_cached
 
+    def advance(self, seq: Sequence) -> None:
+        """After commit(): the last known token of a sequence was a draft of the step, so it is computed already."""
+        start = seq.num_computed_tokens
+        seq.num_computed_tokens = start + 1
+        self.cache.publish(seq, start, start + 1)
+        self.cache.commit()
+
     def roll_back(self) -> None:
         """The step failed: nothing it was to write may be used, by anyone.
 
@@ -308,6 +325,8 @@ class Scheduler:
         """
         self.cache.roll_back()
         self.host.roll_back()
+        if self.drafting is not None:
+            self.drafting.settle()
         self._failed = self._step.scheduled
         for seq in self._step.scheduled:
             seq.quiet_until = 0

@@ -10,6 +10,7 @@ from typing import Literal
 
 from albireo.config import BLOCK_SIZES, EngineConfig
 from albireo.errors import ConfigError
+from albireo.speculative_config import MAX_DRAFTS, SpeculativeConfig
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -29,6 +30,8 @@ class EngineSettings:
             a device that begins the next step before this one is reported.
         num_host_blocks: blocks of host memory, of each group, for what preempted sequences have computed.
         swap_cost_tokens: tokens that the device computes in the time it moves one block to host memory and back.
+        speculative: how drafts are made; None: there are none. max_draft_rows: rows that a step has for them beyond
+            those of max_num_seqs.
 
     Raises: ConfigError when a pool is too small to hold one token.
     """
@@ -48,6 +51,8 @@ class EngineSettings:
     lookahead: int = 0
     num_host_blocks: int = 0
     swap_cost_tokens: float = 0.0
+    speculative: SpeculativeConfig | None = None
+    max_draft_rows: int = MAX_DRAFTS
 
     def __post_init__(self) -> None:
         if self.block_size not in BLOCK_SIZES:
@@ -93,6 +98,7 @@ class EngineSettings:
             lookahead=lookahead,
             num_host_blocks=num_host_blocks,
             swap_cost_tokens=swap_cost_tokens,
+            speculative=config.speculative_config,
         )
 
     @property

@@ -23,6 +23,10 @@ class Counters:
     generation_tokens: int = 0
     prefix_cache_queries: int = 0
     prefix_cache_hits: int = 0
+    num_drafts: int = 0
+    num_draft_tokens: int = 0
+    num_accepted_tokens: int = 0
+    num_accepted_tokens_per_pos: list[int] = field(default_factory=list)
     finished: dict[FinishReason, int] = field(default_factory=lambda: {"stop": 0, "length": 0, "abort": 0, "error": 0})
 
 
@@ -40,6 +44,8 @@ class EngineStats:
         num_computed_tokens: tokens that went through the model, recomputed ones included.
         prompt_tokens: of requests whose prompt is complete; generation_tokens: drawn.
         prefix_cache_queries, prefix_cache_hits: tokens looked up and found, at each admission.
+        num_drafts: times that a continuation had drafts in a step; num_draft_tokens: drafts; num_accepted_tokens: those
+            that came true; num_accepted_tokens_per_pos: the same by their place among the drafts of a step.
         finished: finish reason -> continuations.
     """
 
@@ -57,6 +63,10 @@ class EngineStats:
     generation_tokens: int
     prefix_cache_queries: int
     prefix_cache_hits: int
+    num_drafts: int
+    num_draft_tokens: int
+    num_accepted_tokens: int
+    num_accepted_tokens_per_pos: list[int]
     finished: dict[FinishReason, int]
 
 
@@ -85,5 +95,9 @@ def snapshot(
         generation_tokens=counters.generation_tokens,
         prefix_cache_queries=counters.prefix_cache_queries,
         prefix_cache_hits=counters.prefix_cache_hits,
+        num_drafts=counters.num_drafts,
+        num_draft_tokens=counters.num_draft_tokens,
+        num_accepted_tokens=counters.num_accepted_tokens,
+        num_accepted_tokens_per_pos=list(counters.num_accepted_tokens_per_pos),
         finished=dict(counters.finished),
     )

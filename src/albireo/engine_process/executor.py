@@ -16,7 +16,7 @@ class NotingExecutor:
     """Attributes:
     is_careful: one sequence at a time.
     owners: sequence id -> key of its request; kept by the worker.
-    num_prompt, num_output: tokens of the last plan; see Stepped.
+    num_prompt, num_output: tokens of the last step; see Stepped.
     """
 
     def __init__(self, execute: Callable[[StepPlan], StepResult], ledger: Ledger) -> None:
@@ -28,12 +28,16 @@ class NotingExecutor:
 
     def __call__(self, plan: StepPlan) -> StepResult:
         """As the model's execute()."""
-        self.num_output = sum(len(work.token_ids) == 1 and bool(work.samples) for work in plan.work)
-        self.num_prompt = plan.num_tokens - self.num_output
+        num_next = sum(len(work.token_ids) == 1 + work.num_drafts and bool(work.samples) for work in plan.work)
+        self.num_output = num_next
+        self.num_prompt = plan.num_tokens - plan.num_drafts - num_next
         try:
-            return self._one_by_one(plan) if self.is_careful else self._together(plan)
+            result = self._one_by_one(plan) if self.is_careful else self._together(plan)
         finally:
             self._ledger.note(())
+        if plan.num_drafts:
+            self.num_output += len(result.tokens) - sum(len(work.samples) for work in plan.work)
+        return result
 
     def _together(self, plan: StepPlan) -> StepResult:
         owners = self.owners

@@ -148,6 +148,7 @@ class Stepped(Message):
         num_prompt, num_output: tokens computed of prompts (or again), and for a next token each.
         num_preemptions, cache_queries, cache_hits: since the process started; see EngineStats.
         num_swapped, host_kv_usage: num_requests_swapped and cpu_cache_usage there.
+        num_drafts, num_draft_tokens, num_accepted_tokens, accepted_per_pos: since the process started, as there.
     """
 
     updates: list[Update]
@@ -163,6 +164,10 @@ class Stepped(Message):
     cache_hits: int
     num_swapped: int = 0
     host_kv_usage: float = 0.0
+    num_drafts: int = 0
+    num_draft_tokens: int = 0
+    num_accepted_tokens: int = 0
+    accepted_per_pos: list[int] = []
 
 
 class SequenceBlocks(Message):

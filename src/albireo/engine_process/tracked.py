@@ -105,7 +105,7 @@ class Tracked:
         num_ended: continuations that ended.
         embedding: of the prompt, where it is wanted and done; float32, little-endian.
         has_left_queue: kept by the server: it got its first token, or ended without one.
-        is_counted: kept by the server's metrics: its first token was.
+        is_counted, num_counted: kept by the server's metrics: its first token was; tokens that were.
     """
 
     key: int
@@ -126,6 +126,7 @@ class Tracked:
     error: Exception | None = None
     has_left_queue: bool = False
     is_counted: bool = False
+    num_counted: int = 0
     strikes: Strikes = field(default_factory=Strikes)
 
     @classmethod

@@ -234,6 +234,10 @@ class Worker:
                 stats.prefix_cache_hits,
                 stats.num_requests_swapped,
                 stats.cpu_cache_usage,
+                stats.num_drafts,
+                stats.num_draft_tokens,
+                stats.num_accepted_tokens,
+                stats.num_accepted_tokens_per_pos,
             )
         )
         self._watcher.show_if_due()

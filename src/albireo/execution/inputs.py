@@ -6,7 +6,7 @@ Called by runner.py once a step. Does not know why anything is in the plan.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from itertools import chain
 
 import numpy as np
@@ -21,7 +21,7 @@ class PackedStep:
     """A step ready to run, and how to read what comes out.
 
     Fields:
-        tasks: in the plan's order.
+        tasks: in the plan's order; drafts: by a task's place among them, its drafts, whose rows follow its own.
         task_rows: for each task its row in logits, or among the rows of best logits when is_top.
         prompt_rows: (work, first row in logits) for each work that wants prompt log-probabilities.
     """
@@ -31,6 +31,7 @@ class PackedStep:
     task_rows: list[int]
     is_top: bool
     prompt_rows: list[tuple[SequenceWork, int]]
+    drafts: dict[int, Sequence[int]] = field(default_factory=dict)
 
 
 class TableRows:
@@ -88,7 +89,7 @@ def pack_step(
     slots = table[owner, positions // block_size] * np.int32(block_size) + positions % np.int32(block_size)
     token_ids = np.fromiter(chain.from_iterable(w.token_ids for w in works), np.int32, plan.num_tokens)
 
-    rows, tasks, task_rows, prompt_rows = _rows(works, query_start.tolist())
+    rows, tasks, task_rows, prompt_rows, drafts = _rows(works, query_start.tolist())
     is_top = not prompt_rows and not any(task.params.needs_logits for task in tasks)
     if is_drawn_there:
         is_top = is_top and all(task.params.is_greedy for task in tasks)
@@ -103,9 +104,9 @@ def pack_step(
         block_table=table,
         logit_rows=none if is_top else wanted,
         top_rows=wanted if is_top else none,
-        top_counts=_top_counts(len(rows), tasks, task_rows) if is_top else none,
+        top_counts=_top_counts(len(rows), tasks, task_rows, drafts) if is_top else none,
     )
-    return PackedStep(inputs, tasks, task_rows, is_top, prompt_rows)
+    return PackedStep(inputs, tasks, task_rows, is_top, prompt_rows, drafts)
 
 
 def pack_next(
@@ -148,28 +149,34 @@ def with_hidden(inputs: StepInputs, works: list[SequenceWork]) -> StepInputs:
     return replace(inputs, logit_rows=np.array([row for each in rows for row in each], np.int32))
 
 
-def _top_counts(num_rows: int, tasks: list[SampleTask], task_rows: list[int]) -> NDArray[np.int32]:
+def _top_counts(
+    num_rows: int, tasks: list[SampleTask], task_rows: list[int], drafts: dict[int, Sequence[int]]
+) -> NDArray[np.int32]:
     """How many of its best logits each row wants: for top-k one more, which shows whether others equal the k-th."""
     counts = np.ones(num_rows, np.int32)
-    for task, row in zip(tasks, task_rows, strict=True):
+    for place, (task, row) in enumerate(zip(tasks, task_rows, strict=True)):
         if not task.params.is_greedy:
-            counts[row] = max(counts[row], task.params.num_top + 1)
+            end = row + 1 + len(drafts.get(place, ()))
+            counts[row:end] = np.maximum(counts[row:end], task.params.num_top + 1)
     return counts
 
 
 def _rows(
     works: list[SequenceWork], query_start: list[int]
-) -> tuple[list[int], list[SampleTask], list[int], list[tuple[SequenceWork, int]]]:
+) -> tuple[list[int], list[SampleTask], list[int], list[tuple[SequenceWork, int]], dict[int, Sequence[int]]]:
     rows: list[int] = []
     tasks: list[SampleTask] = []
     task_rows: list[int] = []
     prompt_rows: list[tuple[SequenceWork, int]] = []
+    drafts: dict[int, Sequence[int]] = {}
     for work, first, end in zip(works, query_start, query_start[1:], strict=False):
         if work.prompt_logprobs is not None and work.prompt_targets:
             prompt_rows.append((work, len(rows)))
             rows.extend(range(first, first + len(work.prompt_targets)))
         if work.samples:
+            if work.num_drafts:
+                drafts[len(tasks)] = work.draft_token_ids
             tasks.extend(work.samples)
             task_rows.extend([len(rows)] * len(work.samples))
-            rows.append(end - 1)
-    return rows, tasks, task_rows, prompt_rows
+            rows.extend(range(end - 1 - work.num_drafts, end))
+    return rows, tasks, task_rows, prompt_rows, drafts

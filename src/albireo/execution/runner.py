@@ -14,10 +14,11 @@ from numpy.typing import NDArray
 from albireo.backends.step_inputs import StepInputs
 from albireo.backends.step_outputs import StepOutputs
 from albireo.errors import InvariantError, OutOfMemory
+from albireo.execution.drafts import draw_with_drafts
 from albireo.execution.inputs import PackedStep, TableRows, pack_step, with_hidden, with_logits
 from albireo.execution.pooling import pool
 from albireo.sampling.sampler import Sampler
-from albireo.step import StepPlan, StepResult, TokenLogprobs
+from albireo.step import SampledToken, SampleTask, StepPlan, StepResult, TokenLogprobs
 
 
 class DeviceModel(Protocol):
@@ -105,13 +106,32 @@ class Runner:
     def _sample(self, step: PackedStep) -> StepResult:
         outputs = self._model.run(step.inputs)
         if step.is_top:
-            found = self._sampler.sample_top(outputs.top_ids, outputs.top_values, step.tasks, step.task_rows)
+            found = self._sample_top(step, outputs)
             if found is not None:
                 return StepResult(found)
             # Computing the step again changes nothing: the same bits go into the same slots.
             outputs = self._model.run(with_logits(step.inputs))
-        tokens = self._sampler.sample(outputs.logits, step.tasks, step.task_rows)
+        tokens = self._sample_logits(step, outputs.logits)
         return StepResult(tokens, self._prompt_logprobs(step, outputs.logits))
+
+    def _sample_top(self, step: PackedStep, outputs: StepOutputs) -> list[SampledToken] | None:
+        ids, values, sampler = outputs.top_ids, outputs.top_values, self._sampler
+        if not step.drafts:
+            return sampler.sample_top(ids, values, step.tasks, step.task_rows)
+
+        def draw(task: SampleTask, row: int) -> SampledToken | None:
+            found = sampler.sample_top(ids, values, [task], [row])
+            return None if found is None else found[0]
+
+        return draw_with_drafts(step, draw)
+
+    def _sample_logits(self, step: PackedStep, logits: NDArray[np.float32]) -> list[SampledToken]:
+        sampler = self._sampler
+        if not step.drafts:
+            return sampler.sample(logits, step.tasks, step.task_rows)
+        tokens = draw_with_drafts(step, lambda task, row: sampler.sample(logits, [task], [row])[0])
+        assert tokens is not None, "logits decide"
+        return tokens
 
     def _pool(self, plan: StepPlan, pooler: Pooler) -> StepResult:
         """The other program computes the step; of what is to be sampled it knows the best few logits.
@@ -136,7 +156,7 @@ class Runner:
                     raise InvariantError(f"sequence {work.seq_id}: {error}") from error
                 first = end
         if step.is_top:
-            found = self._sampler.sample_top(outputs.top_ids, outputs.top_values, step.tasks, step.task_rows)
+            found = self._sample_top(step, outputs)
             if found is not None:
                 return StepResult(found, pooled=pooled)
         result = self._sample(self._pack(plan.part([work for work in plan.work if work.pooling is None])))

@@ -93,11 +93,12 @@ class Metrics:
         self._rejections = Counter(
             "vllm:admission_rejections", "Requests refused.", ("model_name", "reason"), registry=self._registry
         )
+        self._drafts = self._spec_decode(ready)
         self._info(ready)
         self._gauges = (
             self._running, self._waiting, self._for_capacity, self._kv_usage, self._swapped, self._host_usage
         )  # fmt: skip
-        self._seen = {"num_preemptions": 0, "cache_queries": 0, "cache_hits": 0}
+        self._seen = dict.fromkeys(("num_preemptions", "cache_queries", "cache_hits", *self._drafts), 0)
 
     def stepped(self, step: Stepped, requests: Mapping[int, Tracked]) -> None:
         """Note a step, before its tokens are given to their requests."""
@@ -111,6 +112,11 @@ class Metrics:
         self._advance("num_preemptions", step.num_preemptions, self._preemptions)
         self._advance("cache_queries", step.cache_queries, self._queries)
         self._advance("cache_hits", step.cache_hits, self._hits)
+        if self._drafts:
+            for name in ("num_drafts", "num_draft_tokens", "num_accepted_tokens"):
+                self._advance(name, getattr(step, name), self._drafts[name])
+            for place, total in enumerate(step.accepted_per_pos):
+                self._advance(f"position {place}", total, self._drafts[f"position {place}"])
         num_tokens = 0
         observe, now = self._itl.observe, step.ended_s
         for update in step.updates:
@@ -121,7 +127,10 @@ class Metrics:
                 self._prompt.inc(len(tracked.submission.prompt_token_ids))
             if not update.token_ids:
                 continue
-            num_tokens += len(update.token_ids)
+            # Behind a stop string nothing counts, and where it is in what one step brought is seen only later: over().
+            num = 1 if tracked.submission.params.stop else len(update.token_ids)
+            tracked.num_counted += num
+            num_tokens += num
             times = tracked.times
             if times.last_token_s is None:
                 self._first_token(tracked, now)
@@ -144,6 +153,7 @@ class Metrics:
             self._success[continuation.finish_reason or "abort"].inc()
         params, times = tracked.submission.params, tracked.times
         lengths = [len(continuation.token_ids) for continuation in tracked.continuations]
+        self._generation.inc(sum(lengths) - tracked.num_counted)
         self._cached.inc(tracked.num_cached_tokens)
         num_prompt = len(tracked.submission.prompt_token_ids)
         self._prompts.observe(num_prompt)
@@ -193,6 +203,26 @@ class Metrics:
     def _histogram(self, name: str, text: str, buckets: tuple[float, ...]) -> Any:
         made = Histogram(f"vllm:{name}", text, _LABELS, registry=self._registry, buckets=buckets)
         return made.labels(*self._values)
+
+    def _spec_decode(self, ready: Ready) -> dict[str, Any]:
+        """Counters of drafts, where there are some."""
+        config = ready.engine["speculative_config"]
+        if config is None:
+            return {}
+        texts = {
+            "num_drafts": "Times that a request had drafts in a step.",
+            "num_draft_tokens": "Drafts computed.",
+            "num_accepted_tokens": "Drafts that came true.",
+        }
+        found = {name: self._counter(f"spec_decode_{name}", text) for name, text in texts.items()}
+        per_pos = Counter(
+            "vllm:spec_decode_num_accepted_tokens_per_pos",
+            "Drafts that came true, by their place.",
+            (*_LABELS, "position"),
+            registry=self._registry,
+        )
+        places = range(config["num_speculative_tokens"])
+        return found | {f"position {place}": per_pos.labels(*self._values, str(place)) for place in places}
 
     def _info(self, ready: Ready) -> None:
         engine = ready.engine

@@ -1,0 +1,188 @@
+"""Drafts in a plan: tokens guessed behind the last known one, computed with what the step has left.
+
+Called by scheduler.py last in plan(), and by engine.py with what came true. Does not know how a guess is made, or what
+it is worth (speculative/).
+
+A draft changes no token. It is judged by equality with the token drawn at its place, which is a function of the tokens
+before it and the seed alone; what was computed behind a draft that is wrong is written again. It waits for nobody and
+nobody for it: drafts are computed in steps in which everyone computes one token, in rows and blocks that are free, and
+the blocks of those that were wrong are free again after the step.
+"""
+
+from __future__ import annotations
+
+from math import ceil
+
+from albireo.engine.block_pool import BlockTables
+from albireo.engine.request import Sequence
+from albireo.engine.settings import EngineSettings
+from albireo.engine.stats import Counters
+from albireo.speculative.acceptance import Acceptance, Experience
+from albireo.speculative.pacing import Pacing
+from albireo.speculative.proposer import Method, Proposer, method_of
+from albireo.speculative_config import SpeculativeConfig
+from albireo.step import SequenceWork, StepPlan
+
+#: What guessing takes beside a model that has filled the caches: once a step, and for each sequence; and the part of a
+#: step that it may take while no guess is worth a row. Beside steps of less than a millisecond it has to wait its turn.
+STEP_S, GUESS_S, GUESSES_FRAC = 1e-5, 5e-6, 0.02
+
+
+class Guesses:
+    """Of one sequence: who makes them, and how often they come true."""
+
+    def __init__(self, proposer: Proposer, acceptance: Acceptance) -> None:
+        self.proposer = proposer
+        self.acceptance = acceptance
+
+
+class Drafting:
+    """Of one engine. Invariant: between steps no sequence holds a block for drafts.
+
+    Args: method: how drafts are made; None: as config says.
+    """
+
+    def __init__(
+        self,
+        config: SpeculativeConfig,
+        settings: EngineSettings,
+        tables: BlockTables,
+        counters: Counters,
+        method: Method | None = None,
+    ) -> None:
+        self._num_most = config.num_speculative_tokens
+        self._settings = settings
+        self._tables = tables
+        self._counters = counters
+        self._method = method or method_of(config)
+        self._experience = Experience(self._method.num_kinds)
+        self._pacing = Pacing()
+        self._guesses: dict[int, Guesses] = {}
+        self._drafted: list[Sequence] = []
+        #: Sequences with drafts in the last step: their guesses pay for themselves.
+        self._believed: set[int] = set()
+        self._num_plans = 0
+        counters.num_accepted_tokens_per_pos = [0] * self._num_most
+        #: The step is one whose time says what a row costs.
+        self._is_decode = False
+
+    def plan(self, scheduled: list[Sequence], plan: StepPlan, *, has_failed: bool) -> None:
+        """Extend works of a plan that is complete otherwise.
+
+        Args: scheduled: whose they are. has_failed: the step before did; this one asks no more than it must.
+        Cost: a few microseconds a sequence; next to nothing where no draft can be worth its row.
+        """
+        self._is_decode = False
+        works = plan.work
+        num_rows = len(works)
+        if has_failed or plan.num_tokens != num_rows:
+            return
+        asked = self._asked(scheduled)
+        if not asked or not all(work is seq.work for seq, work in zip(scheduled, works, strict=True)):
+            return
+        self._is_decode = True
+        num_spare = min(self._settings.max_num_batched_tokens - num_rows, self._settings.max_draft_rows)
+        if num_spare <= 0 or self._pacing.begin(num_rows) >= 1.0:
+            return
+        found = []
+        for place in asked:
+            guess, rate = self._guess(scheduled[place])
+            if guess:
+                found.append((rate, place, guess))
+        found.sort(key=lambda each: -each[0])
+        for rate, place, guess in found:
+            drafts = self._worth(guess[:num_spare], rate)
+            if drafts and self._grow(scheduled[place], len(drafts)):
+                num_spare -= len(drafts)
+                works[place] = _with_drafts(works[place], drafts)
+                plan.num_tokens += len(drafts)
+                plan.num_drafts += len(drafts)
+                self._drafted.append(scheduled[place])
+            if not drafts or num_spare == 0:
+                break
+        self._believed = {seq.seq_id for seq in self._drafted}
+
+    def _asked(self, scheduled: list[Sequence]) -> list[int] | range:
+        """Whose guess is asked for, by place: everybody's, where that takes no time worth naming beside the step."""
+        num = len(scheduled)
+        self._num_plans += 1
+        every = ceil((STEP_S + num * GUESS_S) / (GUESSES_FRAC * self._pacing.expected(num)))
+        if self._num_plans % every == 0:
+            return range(num)
+        believed = self._believed
+        return [place for place, seq in enumerate(scheduled) if seq.seq_id in believed] if believed else []
+
+    def _guess(self, seq: Sequence) -> tuple[list[int], float]:
+        """What may follow its last token, and how likely the first of it is."""
+        output = seq.output_token_ids
+        guesses = self._guesses.get(seq.seq_id)
+        if guesses is None:
+            proposer = self._method.proposer(seq.request.prompt_token_ids)
+            guesses = self._guesses[seq.seq_id] = Guesses(proposer, Acceptance(self._experience))
+        guesses.acceptance.judge(output)
+        # One token comes anyway, at the last place there is no room for more.
+        num_most = min(self._num_most, seq.max_len - seq.num_tokens - 1)
+        if num_most < 1:
+            return [], 0.0
+        guess, kind = guesses.proposer.propose(output, num_most)
+        # Nothing follows an end; that it comes is seen in the row before it.
+        for place, token_id in enumerate(guess):
+            if token_id in seq.stop_ids:
+                del guess[place:]
+                break
+        if guess:
+            guesses.acceptance.note(guess, kind, len(output))
+        return guess, guesses.acceptance.rate(kind) if guess else 0.0
+
+    def _worth(self, guess: list[int], rate: float) -> list[int]:
+        """The beginning of a guess that is worth its rows: each draft counts if those before it come true."""
+        num, probability = 0, rate
+        while num < len(guess) and self._pacing.take(probability):
+            num += 1
+            probability *= rate
+        return guess[:num]
+
+    def _grow(self, seq: Sequence, num_drafts: int) -> bool:
+        # Beginning where the blocks it has end: the last known token has a place that is its own.
+        covered = len(seq.block_tables[0]) * self._tables.block_size
+        end = seq.num_tokens + num_drafts
+        return end <= covered or self._tables.grow(seq.block_tables, covered, end) is not None
+
+    # -- after the step ------------------------------------------------------------------------------------------------
+
+    def executed(self, num_rows: int, seconds: float) -> None:
+        """The planned step took so long, guesses included."""
+        if self._is_decode:
+            self._pacing.observe(num_rows, seconds)
+
+    def judged(self, num_drafts: int, num_accepted: int) -> None:
+        """Count what became of a sequence's drafts."""
+        counters = self._counters
+        counters.num_drafts += 1
+        counters.num_draft_tokens += num_drafts
+        counters.num_accepted_tokens += num_accepted
+        per_pos = counters.num_accepted_tokens_per_pos
+        for place in range(num_accepted):
+            per_pos[place] += 1
+
+    def settle(self) -> None:
+        """The step is over, or has failed: blocks of drafts that did not come true are free again."""
+        for seq in self._drafted:
+            if any(seq.block_tables):
+                self._tables.trim(seq.block_tables, seq.num_tokens)
+        self._drafted.clear()
+
+    def forget(self, seq: Sequence) -> None:
+        """It is finished."""
+        self._guesses.pop(seq.seq_id, None)
+
+
+def _with_drafts(work: SequenceWork, drafts: list[int]) -> SequenceWork:
+    return SequenceWork(
+        work.seq_id,
+        [*work.token_ids, *drafts],
+        work.num_computed_tokens,
+        work.block_tables,
+        work.samples,
+        num_drafts=len(drafts),
+    )

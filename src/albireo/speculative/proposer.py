@@ -1,0 +1,45 @@
+"""What makes drafts of one sequence: the contract, and who fulfils it.
+
+Asked by engine/drafting.py. A draft is judged elsewhere, by equality with the token drawn at its place; so a proposer
+may guess as it likes, and changes nothing but speed.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import partial
+from typing import Protocol
+
+from albireo.speculative.ngram import NgramProposer
+from albireo.speculative_config import SpeculativeConfig
+
+
+class Proposer(Protocol):
+    """Guesses what one sequence goes on with."""
+
+    def propose(self, output_token_ids: Sequence[int], num: int) -> tuple[list[int], int]:
+        """Guess.
+
+        Args: output_token_ids: all of the output; it only ever grows. num: most drafts wanted, at least 1.
+        Returns: up to num token ids, in order, none where there is no guess; and the kind of the guess, a number below
+            Method.num_kinds: guesses of one kind come true about equally often.
+        """
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class Method:
+    """A way to make drafts.
+
+    Fields: num_kinds: of its guesses. proposer: makes that of a sequence, from the ids of its prompt.
+    """
+
+    num_kinds: int
+    proposer: Callable[[Sequence[int]], Proposer]
+
+
+def method_of(config: SpeculativeConfig) -> Method:
+    """What config asks for."""
+    low, high = config.prompt_lookup_min, config.prompt_lookup_max
+    return Method(high - low + 1, partial(NgramProposer, shortest=low, longest=high))

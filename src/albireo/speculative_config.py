@@ -1,0 +1,91 @@
+"""SpeculativeConfig: how an engine guesses ahead. Names are vLLM's where the meaning is the same.
+
+Checked once, on construction, and frozen afterwards. A leaf module: does not know how a guess is made or judged.
+"""
+
+from __future__ import annotations
+
+import difflib
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass, fields
+from typing import Any, Literal
+
+from albireo.errors import ConfigError, short
+
+METHODS = ("ngram",)
+#: Drafts of one sequence in one step, and of a step in all: each takes a row of the step.
+MAX_DRAFTS = 64
+#: Longer n-grams than this tell nothing that it does not.
+MAX_LOOKUP = 64
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SpeculativeConfig:
+    """How drafts are made.
+
+    Fields:
+        method: ngram: what followed the last few tokens where they stood before, in the prompt or the output.
+        num_speculative_tokens: most drafts of one sequence in one step.
+        prompt_lookup_max: longest n-gram that is looked up.
+        prompt_lookup_min: shortest; drafts are made where so many tokens stood before.
+
+    Raises: ConfigError naming field, value and limit.
+    """
+
+    method: Literal["ngram"]
+    num_speculative_tokens: int = 5
+    prompt_lookup_max: int = 5
+    prompt_lookup_min: int = 2
+
+    def __post_init__(self) -> None:
+        if self.method not in METHODS:
+            raise ConfigError(
+                f"speculative_config.method={short(self.method)} is unknown; there is {', '.join(METHODS)}"
+            )
+        limits = {
+            "num_speculative_tokens": MAX_DRAFTS,
+            "prompt_lookup_max": MAX_LOOKUP,
+            "prompt_lookup_min": MAX_LOOKUP,
+        }
+        for name, high in limits.items():
+            value = getattr(self, name)
+            if type(value) is not int or not 1 <= value <= high:
+                limit = f"it must be a whole number from 1 to {high}"
+                raise ConfigError(f"speculative_config.{name}={short(value)} is not allowed; {limit}")
+        if self.prompt_lookup_min > self.prompt_lookup_max:
+            raise ConfigError(
+                f"speculative_config.prompt_lookup_min={self.prompt_lookup_min} exceeds "
+                f"prompt_lookup_max={self.prompt_lookup_max}; lower it or raise prompt_lookup_max"
+            )
+
+    @classmethod
+    def of(cls, value: Any) -> SpeculativeConfig | None:
+        """From what callers give: None, an instance, an object with its fields, or the text of one in JSON.
+
+        Raises: ConfigError.
+        """
+        if value is None or isinstance(value, cls):
+            return value
+        given = _parsed(value) if isinstance(value, str) else value
+        if not isinstance(given, Mapping):
+            raise ConfigError(
+                f"speculative_config={short(value)} is not allowed; it must be an object, such as "
+                '{"method": "ngram", "num_speculative_tokens": 5}'
+            )
+        known = [field.name for field in fields(cls)]
+        for name in given:
+            if name not in known:
+                near = difflib.get_close_matches(str(name), known, n=1)
+                hint = f"did you mean {near[0]}?" if near else f"its keys are {', '.join(known)}"
+                raise ConfigError(f"speculative_config has no key {short(name)}; {hint}")
+        if "method" not in given:
+            raise ConfigError(f"speculative_config names no method; there is {', '.join(METHODS)}")
+        return cls(**given)
+
+
+def _parsed(text: str) -> Any:
+    try:
+        return json.loads(text)
+    except (ValueError, RecursionError) as error:
+        raise ConfigError(f"speculative_config={short(text)} is not JSON: {error}") from None

@@ -1,0 +1,60 @@
+"""SpeculativeConfig: what callers give, and what is refused with the reason."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from albireo.config import EngineConfig
+from albireo.errors import ConfigError
+from albireo.speculative_config import SpeculativeConfig
+
+
+@pytest.mark.parametrize(
+    "given",
+    [
+        {"method": "ngram", "num_speculative_tokens": 3},
+        '{"method": "ngram", "num_speculative_tokens": 3}',
+        SpeculativeConfig(method="ngram", num_speculative_tokens=3),
+    ],
+)
+def test_the_ways_to_say_it(given: Any) -> None:
+    found = EngineConfig(speculative_config=given).speculative_config
+    assert found == SpeculativeConfig(
+        method="ngram", num_speculative_tokens=3, prompt_lookup_max=5, prompt_lookup_min=2
+    )
+    assert EngineConfig().speculative_config is None
+
+
+@pytest.mark.parametrize(
+    ("given", "message"),
+    [
+        ({"num_speculative_tokens": 3}, "names no method; there is ngram"),
+        ({"method": "eagle"}, "method='eagle' is unknown; there is ngram"),
+        ({"method": None}, "method=None is unknown"),
+        ({"method": ["ngram"]}, r"method=\['ngram'\] is unknown"),
+        ({"method": "ngram", "num_speculative_token": 3}, "did you mean num_speculative_tokens"),
+        ({"method": "ngram", "zzz": 3}, "its keys are method, num_speculative_tokens"),
+        ({"method": "ngram", "num_speculative_tokens": 0}, "from 1 to 64"),
+        ({"method": "ngram", "num_speculative_tokens": 65}, "num_speculative_tokens=65 is not allowed"),
+        ({"method": "ngram", "num_speculative_tokens": True}, "num_speculative_tokens=True"),
+        ({"method": "ngram", "num_speculative_tokens": 2.0}, "num_speculative_tokens=2.0"),
+        ({"method": "ngram", "num_speculative_tokens": 10**5000}, "too long to be shown"),
+        ({"method": "ngram", "prompt_lookup_max": 100}, "prompt_lookup_max=100"),
+        ({"method": "ngram", "prompt_lookup_min": 0}, "prompt_lookup_min=0"),
+        ({"method": "ngram", "prompt_lookup_min": 4, "prompt_lookup_max": 3}, "exceeds prompt_lookup_max=3"),
+        ("{method: ngram}", "is not JSON"),
+        ("[" * 100_000, "is not JSON"),
+        ("5", "must be an object"),
+        (5, "must be an object"),
+    ],
+)
+def test_what_is_refused_says_why(given: Any, message: str) -> None:
+    with pytest.raises(ConfigError, match=message):
+        EngineConfig(speculative_config=given)
+
+
+def test_a_gpu_does_not_do_it_yet() -> None:
+    with pytest.raises(ConfigError, match="not supported on GPUs yet; leave it out, or use device=cpu"):
+        EngineConfig(device="cuda", speculative_config={"method": "ngram"})

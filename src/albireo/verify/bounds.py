@@ -18,7 +18,7 @@ from albireo.backends.reference.interpret import OPS
 from albireo.backends.reference.rounding import round_kv
 from albireo.backends.rope_table import rope_table
 from albireo.backends.step_inputs import StepInputs
-from albireo.dtypes import KV_CODES
+from albireo.dtypes import FP8_TOKEN, KV_CODES
 from albireo.graph.node import Graph, Node, Value
 from albireo.verify.attention_bound import attention_error, chain_error
 from albireo.verify.norm_bound import gain_error, rms_norm_error, row_norm_error, squares_error
@@ -30,6 +30,8 @@ F64 = NDArray[np.float64]
 U = 2.0**-24
 #: Elements of a weight that are widened at a time: small enough that memory is used again rather than asked for.
 _CHUNK = 1 << 20
+#: What a matrix unit may lose of sums of e4m3 products, as a part of the sum of their sizes.
+_E4M3_SUM = 2.0**-11
 #: Largest slope of each activation.
 _SLOPES = {"silu": 1.1, "gelu": 1.13, "gelu_tanh": 1.13, "sigmoid": 0.25, "tanh": 1.0}
 
@@ -51,10 +53,11 @@ class Bounded:
 
 @dataclass(frozen=True, slots=True)
 class _Given:
-    """One op: its call, and the errors of its inputs by role."""
+    """One op: its call, and the errors and types of its inputs by role."""
 
     call: OpCall
     errors: Mapping[str, Any]
+    types: Mapping[str, str]
 
     def __getitem__(self, role: str) -> Array:
         return np.asarray(self.call[role])
@@ -89,7 +92,8 @@ def _run(
     for node in body.nodes:
         given = {role: env[value] for role, value in node.inputs.items()}
         call = OpCall({role: each.value for role, each in given.items()}, node.attrs, step)
-        op = _Given(call, {role: each.error for role, each in given.items()})
+        types = {role: value.type.dtype for role, value in node.inputs.items()}
+        op = _Given(call, {role: each.error for role, each in given.items()}, types)
         made = dict(zip(node.outputs, _op(node.op, op, bounded), strict=True))
         found |= made
         env |= made
@@ -114,7 +118,9 @@ def _op(name: str, op: _Given, bounded: bool) -> list[Bounded]:
 
 
 def _linear(op: _Given, bounded: bool) -> Bounded:
-    """A float32 sum of K products in any order: 4 sqrt(K) u sum|x w|, beside what x brings along."""
+    """A float32 sum of K products in any order: 4 sqrt(K) u sum|x w|, beside what x brings along. Of rows of e4m3 the
+    matrix units of Hopper keep 14 bits of what they add at once.
+    """
     x, weight = op["x"], op.call["weight"]
     rows = max(64, _CHUNK // weight.shape[1])
     error_of_x = np.broadcast_to(op.errors["x"], x.shape).astype(np.float32)
@@ -128,7 +134,10 @@ def _linear(op: _Given, bounded: bool) -> Bounded:
         values.append(value)
         if bounded:
             size = np.abs(part["weight"])
-            error = chain_error(weight.shape[1], (magnitude @ size.T).astype(np.float64))
+            terms = (magnitude @ size.T).astype(np.float64)
+            error = chain_error(weight.shape[1], terms)
+            if op.types["x"] == FP8_TOKEN:
+                error += _E4M3_SUM * terms
             errors.append(error + (error_of_x @ size.T if carried else 0.0))
     value = np.concatenate(values, axis=1)
     if not bounded:

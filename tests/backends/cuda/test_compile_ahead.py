@@ -9,8 +9,6 @@ from typing import Any
 
 import pytest
 
-pytest.importorskip("triton", reason="the CUDA backend needs Triton, which is there for Linux only")
-
 from albireo.api.compile_ahead import Compiling, compiling
 from albireo.api.load import compile_program
 from albireo.api.source import open_source

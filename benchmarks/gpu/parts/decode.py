@@ -24,7 +24,7 @@ def run(setup: Setup) -> Iterator[Row]:
 
     import albireo.backends.cuda.model  # noqa: F401 - where it is missing the part is skipped
 
-    for weights in setup.pick(list(ENCODINGS), ["bf16", "fp8"]):
+    for weights in setup.pick(list(ENCODINGS), ["fp8"]):
         yield from attempt(weights, lambda weights=weights: _decode(setup, weights))
 
 

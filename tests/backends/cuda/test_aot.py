@@ -21,7 +21,7 @@ MODULES = sorted(path.stem for path in KERNELS.glob("*.py") if "def aot_cases" i
 NUM_WORKERS = min(4, len(os.sched_getaffinity(0)))
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture(scope="session")
 def cases(request: pytest.FixtureRequest) -> Iterator[dict[str, Future[Any]]]:
     """What became of the modules that are tested, compiled by a process a core."""
     environment = {name: value for name, value in os.environ.items() if name != "TRITON_INTERPRET"}

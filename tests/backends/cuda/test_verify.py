@@ -31,18 +31,15 @@ def test_what_is_right_passes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, d
     assert found.stages[STAGES.index("tokens")].figures["same_kernels"]
 
 
-@pytest.mark.parametrize("quantization", ["fp8", "fp8-a16"])
-def test_e4m3_weights_with_and_without_e4m3_activations(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, quantization: str
-) -> None:
+def test_e4m3_on_both_sides_passes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(load, "open_device", lambda config, levels=None: StandIn())
     monkeypatch.setattr(tokens, "NUM_TOKENS", 2)
-    checkpoint, engine = make_engine(tmp_path, target="cuda:90", quantization=quantization, max_model_len=8)
+    checkpoint, engine = make_engine(tmp_path, target="cuda:90", quantization="fp8", max_model_len=8)
     found = {stage.name: stage.verdict for stage in verify(engine, str(checkpoint), num_tokens=10).stages}
     del found["quality"]  # of random weights, which no rounding leaves as they are
     assert found == dict.fromkeys(found, "passed")
     kinds = {buffer["dtype"] for buffer in json.loads((engine / "program.json").read_text())["buffers"]}
-    assert ("fp8.token" in kinds) == (quantization == "fp8")
+    assert "fp8.token" in kinds
 
 
 @pytest.mark.parametrize("quantization", [None, "int4-g32"])

@@ -6,11 +6,12 @@ import sys
 from functools import partial
 from pathlib import Path
 
-import albireo.server.run
+import albireo.replicas.place
 from albireo.cli.main import main
 
 WORKER = (sys.executable, str(Path(__file__).parent / "poisoned_worker.py"))
 
 if __name__ == "__main__":
-    albireo.server.run.serve = partial(albireo.server.run.serve, command=WORKER)  # type: ignore[assignment]
+    local_places = albireo.replicas.place.local_places
+    albireo.replicas.place.local_places = partial(local_places, command=WORKER)  # type: ignore[assignment]
     main(["serve", *sys.argv[1:]])

@@ -12,6 +12,7 @@ import click
 
 from albireo.api.locate import locate_model
 from albireo.cli.options import engine_options, server_options
+from albireo.config import EngineConfig
 from albireo.errors import ConfigError
 from albireo.server.settings import ServerSettings
 
@@ -26,6 +27,7 @@ def command(model: str | None, server: dict[str, Any], engine: dict[str, Any]) -
     MODEL is a directory or a hub name; the bundled model when left out.
     """
     try:
+        from albireo.replicas.place import local_places
         from albireo.server.run import serve
     except ModuleNotFoundError as error:
         if (error.name or "").startswith("albireo"):
@@ -39,7 +41,8 @@ def command(model: str | None, server: dict[str, Any], engine: dict[str, Any]) -
         given.setdefault("served_model_name", (Path(model).name if Path(model).is_dir() else model,))
     given["api_key"] = tuple(key for text in given.get("api_key", ()) for key in _keys(text))
     settings = ServerSettings(**given)
-    serve(settings, engine, say=lambda line: click.echo(line, err=True))
+    num_engines = EngineConfig.from_kwargs(**engine).data_parallel_size
+    serve(settings, engine, places=local_places(num_engines), say=lambda line: click.echo(line, err=True))
 
 
 def _keys(text: str) -> list[str]:

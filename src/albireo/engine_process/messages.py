@@ -11,6 +11,7 @@ from typing import Any
 
 import msgspec
 
+from albireo.api.share import ALONE, Share
 from albireo.models.generation import GenerationDefaults
 from albireo.outputs import FinishReason
 from albireo.params import PoolingParams, SamplingParams
@@ -29,9 +30,10 @@ class Message(msgspec.Struct, array_like=True, tag=True, gc=False):
 
 
 class Start(Message):
-    """Load a model. engine: fields of EngineConfig."""
+    """Load a model. engine: fields of EngineConfig; share: of the machine."""
 
     engine: dict[str, Any]
+    share: Share = ALONE
 
 
 class Add(Message):

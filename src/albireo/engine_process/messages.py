@@ -206,10 +206,19 @@ FromWorker = Loading | Ready | Refused | Stepped | Blocks | Failed
 _encoder = msgspec.msgpack.Encoder()
 
 
-def frame(message: Message) -> bytes:
-    """The bytes of a message on the wire."""
-    payload = _encoder.encode(message)
+def payload_of(message: Message) -> bytes:
+    """The bytes of a message."""
+    return _encoder.encode(message)
+
+
+def framed(payload: bytes) -> bytes:
+    """A message's bytes as they are on the wire."""
     return _LENGTH.pack(len(payload)) + payload
+
+
+def frame(message: Message) -> bytes:
+    """A message as it is on the wire."""
+    return framed(payload_of(message))
 
 
 class Frames:

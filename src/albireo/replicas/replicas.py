@@ -59,7 +59,7 @@ class Replicas:
         self.requests: dict[int, Tracked] = {}
         self.engines = [
             EngineClient(
-                engine, place.launch, place.share, name=_name(index, place, len(places)),
+                {**engine, **place.settings}, place.launch, place.share, name=_name(index, place, len(places)),
                 on_step=partial(self._stepped, index), on_blocks=partial(on_blocks, index), on_over=self._over,
                 on_change=partial(self._changed, index),
             )

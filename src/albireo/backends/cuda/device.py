@@ -52,7 +52,7 @@ def driver_version() -> str | None:
 
 
 def gpu_names() -> list[str]:
-    """Numbers of all GPUs of this machine, as CUDA_VISIBLE_DEVICES names them. NVML is asked, which opens no context: the
+    """Numbers of all GPUs here, as CUDA_VISIBLE_DEVICES names them. NVML is asked: it opens no context, and the
     variable may still be set. Empty where NVML cannot tell."""
     try:
         nvml = ctypes.CDLL("libnvidia-ml.so.1")

@@ -6,11 +6,10 @@ Called by users. Each of Serve's replicas is a server without a socket, with eng
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from typing import Any
 
 from ray import serve
-from starlette.types import ASGIApp, Receive, Scope, Send
 
 from albireo.config import EngineConfig
 from albireo.replicas.place import local_places
@@ -28,7 +27,9 @@ class LivingApp:
         self._serving = Serving(settings, engine, local_places(num_engines))
         self._app = application(self._serving)
 
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+    async def __call__(
+        self, scope: Any, receive: Callable[[], Awaitable[Any]], send: Callable[[Any], Awaitable[None]]
+    ) -> None:
         """Answer a request; or begin, and end when told to."""
         if scope["type"] != "lifespan":
             await self._app(scope, receive, send)
@@ -62,7 +63,7 @@ def deployment(
     """
     EngineConfig.from_kwargs(**engine)
 
-    def build() -> ASGIApp:
+    def build() -> LivingApp:
         return LivingApp(engine, settings or ServerSettings())
 
     made = serve.deployment(

@@ -185,6 +185,7 @@ def _one(serving: Serving, gathered: Gathered, index: int) -> dict[str, Any]:
     is_idle = step is None or not num_requests
     return {
         "state": engine.health.state,
+        "pid": engine.pid,
         "num_restarts": engine.health.num_restarts,
         "num_running": 0 if is_idle or step is None else step.num_running,
         "num_waiting": num_requests if step is None else 0 if is_idle else step.num_waiting,

@@ -30,8 +30,11 @@ class Server:
         gate: holds the steps of its engine process, which is a poisoned one (server/poisoned_worker.py).
     """
 
-    def __init__(self, *args: str, is_poisoned: bool = False, is_loading_held: bool = False) -> None:
-        """Args: is_loading_held: the model is not loaded before gate.open(); of a poisoned one."""
+    def __init__(
+        self, *args: str, is_poisoned: bool = False, is_loading_held: bool = False, is_one_broken: bool = False
+    ) -> None:
+        """Args: of a poisoned one: is_loading_held: the model is not loaded before gate.open(); is_one_broken: the
+        first process that loads it cannot."""
         words = ["--port", "0", "--num-threads", "1", *args]
         command = [sys.executable, "-m", "albireo", "serve", *words]
         if is_poisoned:
@@ -43,6 +46,8 @@ class Server:
         self.gate = Gate(Path(self._directory.name))
         if is_loading_held:
             self.gate.hold_loading()
+        if is_one_broken:
+            self.gate.break_one()
         environment = {**os.environ, VARIABLE: self._directory.name}
         self.process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True, bufsize=1, env=environment)
         self._reader = threading.Thread(target=self._read, daemon=True)
@@ -76,7 +81,7 @@ class Server:
     def kill_held(self) -> None:
         """End the engine process once its gate holds it, which makes certain that it dies in the middle of its work."""
         wait_until(self.gate.is_holding, self)
-        (worker,) = self.workers()
+        worker = self.gate.holder()
         os.kill(worker, signal.SIGKILL)
         wait_until(lambda: has_ended(worker), self)
         self.gate.forget()

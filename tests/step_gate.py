@@ -21,8 +21,10 @@ class Gate:
 
     def __init__(self, directory: Path) -> None:
         self._closed, self._holding = directory / "closed", directory / "holding"
+        self._broken = directory / "broken"
         self._num_orders = self._num_passed = 0
         self._order = ""
+        self._waits = False
 
     # -- the test ------------------------------------------------------------------------------------------------------
 
@@ -35,6 +37,10 @@ class Gate:
         """Let no model be loaded."""
         _write(self._closed, _LOADING)
 
+    def break_one(self) -> None:
+        """Let one of the processes that load a model from now on say that it cannot."""
+        _write(self._broken, "")
+
     def open(self) -> None:
         """Let everything pass."""
         self._closed.unlink(missing_ok=True)
@@ -42,7 +48,11 @@ class Gate:
     def is_holding(self) -> bool:
         """Whether a step waits."""
         order = _read(self._closed)
-        return order != "" and order == _read(self._holding)
+        return order != "" and order == _read(self._holding).partition(" by ")[0]
+
+    def holder(self) -> int:
+        """Process id of who waits: of several, the last one that began to."""
+        return int(_read(self._holding).partition(" by ")[2])
 
     def forget(self) -> None:
         """Who waited is gone."""
@@ -55,6 +65,14 @@ class Gate:
         while _read(self._closed) == _LOADING:
             time.sleep(_LOOK_S)
 
+    def is_broken(self) -> bool:
+        """Whether this process is the one that cannot load."""
+        try:
+            self._broken.unlink()
+        except FileNotFoundError:
+            return False
+        return True
+
     def wait_to_step(self) -> None:
         """Return when one more step may be made."""
         while not self._may_step():
@@ -63,11 +81,14 @@ class Gate:
     def _may_step(self) -> bool:
         order = _read(self._closed)
         if order != self._order:
-            self._order, self._num_passed = order, 0
+            self._order, self._num_passed, self._waits = order, 0, False
         if order and self._num_passed >= int(order.split()[1]):
-            _write(self._holding, order)
+            if not self._waits:
+                _write(self._holding, f"{order} by {os.getpid()}")
+            self._waits = True
             return False
         self._num_passed += 1
+        self._waits = False
         return True
 
 

@@ -20,6 +20,8 @@ from albireo.structured_params import BACKENDS, backend_name
 BLOCK_SIZES = (8, 16, 32)
 #: More than any machine has cores.
 MAX_THREADS = 4096
+#: Engines behind one server.
+MAX_ENGINES = 64
 #: Of bytes, tokens and sequences: far above any machine, and the largest that native code can be told.
 MAX_NUMBER = 2**63 - 1
 _LIMITS = ("max_model_len", "max_num_seqs", "max_num_batched_tokens")
@@ -60,6 +62,8 @@ class EngineConfig:
             an engine directory as many as it was built for.
         tp_invariant: add the sums that ranks share in the order of several also when there is one, which then computes
             the same bits as they do.
+        data_parallel_size: whole engines behind one server, each with its own weights and KV cache, and with its part
+            of the threads and of the memory, or a GPU of its own. Of `serve` alone.
         skip_tokenizer_init: prompts are token ids only, and nothing is detokenized.
         generation_config: auto takes the model's recommended sampling; vllm none.
         structured_outputs_backend: who compiles the form of an output where a request does not say: llguidance (or
@@ -100,6 +104,7 @@ class EngineConfig:
     num_threads: int | None = None
     tensor_parallel_size: int | None = None
     tp_invariant: bool = False
+    data_parallel_size: int = 1
     skip_tokenizer_init: bool = False
     generation_config: Literal["auto", "vllm"] = "auto"
     structured_outputs_backend: Literal["llguidance", "guidance", "xgrammar", "auto"] = "llguidance"
@@ -127,6 +132,7 @@ class EngineConfig:
         for name in (*_LIMITS, "kv_cache_memory_bytes", "num_gpu_blocks_override", "tensor_parallel_size"):
             _at_least_if_given(name, getattr(self, name), 1)
         _at_least_if_given("num_threads", self.num_threads, 1, MAX_THREADS)
+        _at_least("data_parallel_size", self.data_parallel_size, 1, MAX_ENGINES)
         _at_least("max_logprobs", self.max_logprobs, -1)
         object.__setattr__(self, "speculative_config", SpeculativeConfig.of(self.speculative_config))
         if self.speculative_config is not None and self.device == "cuda":  # also where auto became it

@@ -1,6 +1,7 @@
 """Every environment variable that is read, in one place. Those of ours exist to test and measure, never to configure.
 
 ALBIREO_ISA_MAX   cap the CPU instruction-set level: scalar, avx2, avx512, avx512vnni, avx512bf16 or amx
+CUDA_VISIBLE_DEVICES  NVIDIA's: the GPUs to use; set to one of them in each of several engine processes
 OPENAI_API_KEY    the key `albireo bench serve` sends to the server it measures, as OpenAI's clients have it
 TRITON_INTERPRET  Triton's: kernels are interpreted; taken from processes that compile them
 XDG_CACHE_HOME    where the user keeps caches; by default ~/.cache
@@ -27,6 +28,24 @@ def cache_home() -> Path | None:
 def compiling_environment() -> dict[str, str]:
     """What a process that compiles kernels is given."""
     return {name: value for name, value in os.environ.items() if name != "TRITON_INTERPRET"}
+
+
+def cuda_visible_devices() -> list[str] | None:
+    """The GPUs that may be used, as the driver reads it: up to the first that is none; None: all."""
+    given = os.environ.get("CUDA_VISIBLE_DEVICES")
+    if given is None:
+        return None
+    names = []
+    for name in given.split(","):
+        if name.strip() in ("", "-1"):
+            break
+        names.append(name.strip())
+    return names
+
+
+def use_cuda_device(name: str) -> None:
+    """Let this process, and those it starts, see one GPU. The driver reads it once, when it is first used."""
+    os.environ["CUDA_VISIBLE_DEVICES"] = name
 
 
 def openai_api_key() -> str | None:

@@ -85,3 +85,17 @@ def test_the_memory_of_all_ranks_counts() -> None:
     assert memory.arena_bytes == sum(p.arena_bytes for p in programs)
     assert (memory.num_blocks, memory.kv_bytes) == (alone.num_blocks, alone.kv_bytes)
     assert program.kv.num_kv_heads == 2 * programs[0].kv.num_kv_heads
+
+
+def test_engines_on_one_machine_have_equal_parts_of_it() -> None:
+    whole = dict(weight_bytes=GIB, arena_bytes=0, block_bytes=BLOCK, model_len=100_000)
+    config = EngineConfig(max_num_seqs=400, data_parallel_size=4)
+    parts = plan_memory(config, machine=16 * GIB, num_engines=4, **whole)
+    assert parts == plan_memory(config, machine=4 * GIB, **whole)
+    with pytest.raises(OutOfMemory, match=r"of 1.00 GiB \(a part of the machine's memory for each of 4 engines\)"):
+        plan_memory(config, machine=4 * GIB, num_engines=4, **whole)
+    with pytest.raises(OutOfMemory, match="lower data_parallel_size"):
+        plan_memory(config, machine=4 * GIB, num_engines=4, **whole)
+    source = open_source(BUNDLED, config)
+    _, (one, each) = zip(*(plan_ranks(EngineConfig(data_parallel_size=n), source) for n in (1, 2)), strict=True)
+    assert each.budget_bytes == pytest.approx(one.budget_bytes / 2, abs=2)

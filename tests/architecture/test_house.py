@@ -60,6 +60,9 @@ def test_heavy_libraries_are_fenced() -> None:
     assert users_of("tokenizers", "jinja2", "jinja2.sandbox") <= {"text"}
     assert users_of("huggingface_hub") <= {"api"}
     assert {name.partition("/kernels")[0] for name in users_of("torch", "triton")} == {"backends/cuda"}
+    assert {path.parent.name for path in FILES if any(n.partition(".")[0] == "ray" for n in imported(path))} == {
+        "distributed"
+    }
     assert users_of("aiohttp") <= {"bench/serving"}
     assert users_of("llguidance", "llguidance.gbnf_to_lark") <= {"structured/llguidance"}
     assert users_of("xgrammar", "tvm_ffi", "tvm_ffi.libinfo") <= {"structured/xgrammar"}

@@ -10,20 +10,26 @@ from typing import Any
 import pytest
 
 import albireo.server.run
-from albireo.cli import serve
+from albireo.api.share import Share
+from albireo.cli import serve as serve_module
+from albireo.replicas.place import Place
 from albireo.server.settings import TEMPLATE_KWARGS, ServerSettings
 
 
 @pytest.fixture
 def served(monkeypatch: pytest.MonkeyPatch) -> list[Any]:
     calls: list[Any] = []
-    monkeypatch.setattr(albireo.server.run, "serve", lambda settings, engine, say: calls.append((settings, engine)))
+
+    def serve(settings: ServerSettings, engine: dict[str, Any], places: list[Place], say: Any) -> None:
+        calls.append((settings, engine, [place.share for place in places]))
+
+    monkeypatch.setattr(albireo.server.run, "serve", serve)
     return calls
 
 
 def test_nothing_named(albireo: Any, served: list[Any]) -> None:
     assert albireo("serve").exit_code == 0
-    assert served == [(ServerSettings(), {})]
+    assert served == [(ServerSettings(), {}, [Share(0, 1)])]
     assert served[0][0].chat_template_kwarg == TEMPLATE_KWARGS
 
 
@@ -32,16 +38,23 @@ def test_flags_reach_both(albireo: Any, served: list[Any], tmp_path: Path) -> No
     keys.write_text("one\n\n two \n")
     args = ["--port", "0", "--api-key", "zero", "--api-key", f"@{keys}", "--no-log-requests", "--max-num-seqs", "3"]
     assert albireo("serve", *args, "--served-model-name", "a", "--served-model-name", "b").exit_code == 0
-    settings, engine = served[0]
+    settings, engine, _ = served[0]
     assert settings.api_key == ("zero", "one", "two")
     assert (settings.port, settings.log_requests, settings.served_model_name) == (0, False, ("a", "b"))
     assert engine == {"max_num_seqs": 3}
 
 
+@pytest.mark.parametrize("flag", ["--data-parallel-size", "--dp", "-dp"])
+def test_several_engines_share_the_machine(albireo: Any, served: list[Any], flag: str) -> None:
+    assert albireo("serve", flag, "3").exit_code == 0
+    _, engine, shares = served[0]
+    assert engine == {"data_parallel_size": 3} and shares == [Share(i, 3) for i in range(3)]
+
+
 def test_a_directory_gives_its_name(albireo: Any, served: list[Any], tmp_path: Path) -> None:
     (tmp_path / "fox").mkdir()
     assert albireo("serve", str(tmp_path / "fox")).exit_code == 0
-    settings, engine = served[0]
+    settings, engine, _ = served[0]
     assert settings.served_model_name == ("fox",) and engine == {"model": str(tmp_path / "fox")}
 
 
@@ -67,6 +80,6 @@ def test_without_the_extra(albireo: Any, monkeypatch: pytest.MonkeyPatch) -> Non
 
 
 def test_each_setting_has_a_flag_and_a_help() -> None:
-    names = {param.name: param for param in serve.command.params}
+    names = {param.name: param for param in serve_module.command.params}
     for field in fields(ServerSettings):
         assert getattr(names[field.name], "help", None), field.name

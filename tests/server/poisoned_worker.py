@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import albireo.engine_process.worker
+from albireo.errors import OutOfMemory
 from albireo.execution.runner import Runner
 from albireo.step import StepPlan, StepResult, TokenConstraint
 from albireo.structured.compiler import GrammarCompiler
@@ -30,6 +31,8 @@ _compile = GrammarCompiler.compile
 
 def held(*args: Any, **kwargs: Any) -> Any:
     _gate.wait_to_load()
+    if _gate.is_broken():
+        raise OutOfMemory("the model in /home/somebody needs more than there is")
     return _load(*args, **kwargs)
 
 

@@ -48,7 +48,7 @@ class Client:
         self.health = SimpleNamespace(state="ready", loaded_frac=1.0, num_restarts=0)
         self.requests: dict[int, Any] = {}
         self.ready = None
-        self.pid = None
+        self.engines = [SimpleNamespace(health=self.health, requests=self.requests, pid=None)]
         self.asked: list[float | None] = []
 
     def watch(self, interval_s: float | None) -> None:
@@ -75,20 +75,20 @@ async def settle(condition: Any) -> None:
 def test_nothing_is_kept_while_nobody_watches() -> None:
     async def main() -> None:
         watched, client = made()
-        watched.stepped(step(), {})
+        watched.stepped(0, step(), {})
         assert not watched._gathered.has_news() and client.asked == []
         events = watched.watch()
         assert client.asked == [0.001]
         assert json.loads(await events.get())["state"] == "ready"
-        watched.stepped(step(), {})
-        watched.blocks(Blocks(1.0, [SequenceBlocks(7, 0, 20, 30, 29, 16, [4, 5])], [9, 2, 3]))
+        watched.stepped(0, step(), {})
+        watched.blocks(0, Blocks(1.0, [SequenceBlocks(7, 0, 20, 30, 29, 16, [4, 5])], [9, 2, 3]))
         event = json.loads(await events.get())
         while not event["kv"]["sequences"]:
             event = json.loads(await events.get())
         assert event["kv"] == {"at_s": 1.0, "sequences": [[7, 0, 20, 30, 29, 16, [4, 2]]], "cached": [2, 2, 9, 1]}
         watched.end(events)
         await settle(lambda: client.asked == [0.001, None])
-        assert watched._gathered.picture is None
+        assert watched._gathered.pictures == {}
 
     asyncio.run(main())
 
@@ -106,7 +106,7 @@ def test_a_watcher_that_leaves_is_forgotten() -> None:
         async def send(message: Any) -> None:
             if body := message.get("body"):
                 found.append(json.loads(body[6:]))
-                watched.stepped(step(), {})
+                watched.stepped(0, step(), {})
                 if len(found) == 3:
                     is_gone.set()
 
@@ -122,13 +122,14 @@ def test_a_watcher_that_does_not_read_costs_two_events_and_holds_up_nobody() -> 
     async def main() -> None:
         watched, client = made()
         client.requests[1] = SimpleNamespace(  # work, so that events come
-            key=1, request_id="cmpl-1", times=SimpleNamespace(arrival_s=0.0, last_token_s=None, first_token_s=None),
+            key=1, ticket=1, replica=0, request_id="cmpl-1",
+            times=SimpleNamespace(arrival_s=0.0, last_token_s=None, first_token_s=None),
             submission=SimpleNamespace(prompt_token_ids=[1], params=SimpleNamespace(max_tokens=4)),
             num_cached_tokens=0, continuations=[], num_preemptions=0, num_restarts=0,
         )  # fmt: skip
         asleep, awake = watched.watch(), watched.watch()
         for _ in range(5 * live.MAX_STEPS):
-            watched.stepped(step(), {})
+            watched.stepped(0, step(), {})
         assert len(watched._gathered.steps) == live.MAX_STEPS
         for _ in range(20):
             assert json.loads(await awake.get())["requests"][0]["key"] == 1

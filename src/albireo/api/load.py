@@ -17,7 +17,9 @@ from albireo.api.locate import locate_model
 from albireo.api.memory import MemoryPlan, plan_memory
 from albireo.api.pooler import LazyPooler
 from albireo.api.progress import bytes_bar
+from albireo.api.share import Share
 from albireo.api.source import ModelSource, guard, open_source
+from albireo.api.take_share import require_alone, take_gpu, take_processors
 from albireo.api.tokenizer import open_tokenizer
 from albireo.api.tuning import tuned
 from albireo.artifact.reader import tokenizer_directory
@@ -99,6 +101,7 @@ def load(
     show_progress: bool = False,
     levels: Sequence[str] | None = None,
     is_tuned: bool = True,
+    share: Share | None = None,
     on_progress: Callable[[float], None] | None = None,
 ) -> Loaded:
     """Make a model ready to run.
@@ -109,12 +112,18 @@ def load(
         levels: ISA levels to choose kernels from, all of which this machine must have; None: all it has.
         is_tuned: run with what was measured for this machine, where there is something; false: with the kernels' own
             numbers.
+        share: of the machine, where this is one engine of several; None: it is the only one.
         on_progress: told the fraction of the weights that is ready, after each piece.
     Raises: ModelError, ConfigError, OutOfMemory; nothing is left allocated then.
     """
     started = time.perf_counter()
     if config.structured_outputs_backend == "xgrammar":
         require_xgrammar()
+    if share is None:
+        require_alone(config)
+    else:
+        config = replace(config, data_parallel_size=share.count)
+        take_gpu(config, share)
     directory = locate_model(config.model)
     with ThreadPoolExecutor(1, "albireo-tokenizer") as beside:
         tokenizer = None if config.skip_tokenizer_init else beside.submit(_tokenizer, config, directory)
@@ -124,6 +133,8 @@ def load(
         defaults = read_generation_defaults(source.config_directory)
         device = open_device(config, levels)
         config = replace(config, device=device.name)
+        if share is not None and device.name == "cpu":
+            config = take_processors(config, share)
         programs, memory = plan_ranks(config, source, levels, device)
         swapping = device.swapping(config, programs[0])
         if is_tuned and device.name == "cpu":
@@ -223,6 +234,7 @@ def plan_ranks(
         block_bytes=sum(device.block_bytes(program.kv) for program in programs),
         model_len=model_len,
         machine=device.machine_bytes(),
+        num_engines=config.data_parallel_size if device.name == "cpu" else 1,
     )
     return programs, memory
 

@@ -21,6 +21,7 @@ class MemoryPlan:
     """Where the bytes go.
 
     Fields:
+        machine_bytes: of the machine, or of one engine's part of it.
         num_blocks: KV blocks, the null block included; kv_bytes is their size.
         max_model_len: longest sequence the pool can hold, at most the one asked for.
     """
@@ -53,19 +54,27 @@ def available_bytes() -> int:
 
 
 def plan_memory(
-    config: EngineConfig, *, weight_bytes: int, arena_bytes: int, block_bytes: int, model_len: int, machine: int
+    config: EngineConfig,
+    *,
+    weight_bytes: int,
+    arena_bytes: int,
+    block_bytes: int,
+    model_len: int,
+    machine: int,
+    num_engines: int = 1,
 ) -> MemoryPlan:
     """Blocks and context that fit.
 
     Args:
         block_bytes: one KV block over all layers.
         model_len: the context asked for, or the model's own.
-        machine: memory of the machine.
+        machine: memory of the machine; num_engines: so many engines like this one share it, each with its own weights.
 
     The pool is kv_cache_memory_bytes, or num_gpu_blocks_override blocks, or what memory_utilization leaves, but no
     more than max_num_seqs sequences of full length could use.
     Raises: OutOfMemory with the numbers, and the flag that would help.
     """
+    machine //= num_engines
     budget = int(machine * config.memory_utilization)
     fixed = weight_bytes + arena_bytes + OVERHEAD_BYTES
     most = 1 + config.step_limits.max_num_seqs * -(-model_len // config.block_size)
@@ -81,13 +90,15 @@ def plan_memory(
         f"weights {_gib(weight_bytes)}, activations {_gib(arena_bytes)}, overhead {_gib(OVERHEAD_BYTES)}, "
         f"KV block of {config.block_size} tokens {block_bytes} bytes"
     )
+    of_all = "" if num_engines == 1 else f" (a part of the machine's memory for each of {num_engines} engines)"
     if fixed > budget or (
         num_blocks < 2 and config.num_gpu_blocks_override is None and fixed + 2 * block_bytes > budget
     ):
         raise OutOfMemory(
             f"the model needs {_gib(fixed + 2 * block_bytes)} at least ({sizes}); "
-            f"memory_utilization={config.memory_utilization} of {_gib(machine)} allows {_gib(budget)}. "
+            f"memory_utilization={config.memory_utilization} of {_gib(machine)}{of_all} allows {_gib(budget)}. "
             "Raise memory_utilization, lower max_num_batched_tokens or max_num_seqs, or use a smaller model"
+            + ("" if num_engines == 1 else ", or lower data_parallel_size")
         )
     if num_blocks < 2:
         raise OutOfMemory(
@@ -96,7 +107,7 @@ def plan_memory(
     if fixed + num_blocks * block_bytes > machine:
         raise OutOfMemory(
             f"a KV cache of {_gib(num_blocks * block_bytes)} and {_gib(fixed)} beside it ({sizes}) exceed the "
-            f"machine's {_gib(machine)}; lower {pool_flag}"
+            f"machine's {_gib(machine)}{of_all}; lower {pool_flag}"
         )
     capacity = (num_blocks - 1) * config.block_size
     if config.max_model_len is not None and capacity < config.max_model_len:

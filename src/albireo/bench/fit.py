@@ -83,11 +83,13 @@ def memory_parts(
 ) -> MemoryParts:
     """Count the parts.
 
-    Args: memory_bytes: what the engine may use in all; None: memory_utilization of the device's memory.
+    Args: memory_bytes: what the engine may use, or all that share the machine; None: memory_utilization of its memory.
     kv_cache_memory_bytes and num_gpu_blocks_override set the size of the cache as they do for loading, within what
     there is.
     """
-    budget = int(device.machine_bytes() * config.memory_utilization) if memory_bytes is None else memory_bytes
+    num_engines = config.data_parallel_size if device.name == "cpu" else 1
+    allowed = int(device.machine_bytes() * config.memory_utilization) if memory_bytes is None else memory_bytes
+    budget = allowed // num_engines
     weight_bytes = device.weight_bytes(program)
     block_bytes = device.block_bytes(program.kv)
     room = (budget - weight_bytes - program.arena_bytes - OVERHEAD_BYTES) // block_bytes

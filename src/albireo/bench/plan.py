@@ -13,8 +13,10 @@ from typing import Any
 from albireo.api.devices import planning_device
 from albireo.api.load import MAX_PROMPT_ROWS, compile_program
 from albireo.api.locate import locate_model
+from albireo.api.share import Share, threads_of
 from albireo.api.source import ModelSource, open_source
 from albireo.artifact.reader import is_engine_directory
+from albireo.backends.cpu.machine import usable_cpus
 from albireo.bench.cost_model import MODEL_ERROR, CostModel
 from albireo.bench.fit import MemoryParts, memory_parts
 from albireo.bench.limits import LimitProbe
@@ -80,6 +82,9 @@ def plan_model(config: EngineConfig, workload: PlanWorkload, memory_bytes: int |
     config = source.adopt(config)
     device = planning_device(config)
     config = replace(config, device=device.name)
+    if config.data_parallel_size > 1 and device.name == "cpu":
+        share = Share(0, config.data_parallel_size)
+        config = replace(config, num_threads=threads_of(config.num_threads, len(usable_cpus()), share))
     vocab_size = source.model_config.vocab_size
     model_len = _model_len(config, source, workload)
     step = config.step_limits

@@ -23,15 +23,17 @@ def plan_lines(figures: dict[str, Any]) -> list[str]:
             f"{workload['output_len']:,} output tokens each, {drawn}",
         ),
         "",
-        *_memory_lines(figures["memory"], workload, figures["settings"]["device"] == "cuda"),
+        *_memory_lines(figures["memory"], workload, figures["settings"]),
         "",
         *(_speed_lines(figures) if figures["limits"] is not None else (row("predicted", NO_GPU_COSTS),)),
     ]
 
 
-def _memory_lines(memory: dict[str, Any], workload: dict[str, Any], is_gpu: bool) -> Iterator[str]:
+def _memory_lines(memory: dict[str, Any], workload: dict[str, Any], settings: dict[str, Any]) -> Iterator[str]:
     per_token = f"{memory['kv_bytes_per_token']:,} B per token"
-    yield row("memory", f"{_size(memory['budget_bytes'])} allowed{' of a GPU' if is_gpu else ''}")
+    num, is_gpu = settings["data_parallel_size"], settings["device"] == "cuda"
+    whom = f", for each of {num} engines; all figures are of one of them" if num > 1 else ""
+    yield row("memory", f"{_size(memory['budget_bytes'])} allowed{' of a GPU' if is_gpu else ''}{whom}")
     for name, key, note in (
         ("weights", "weight_bytes", ""),
         ("KV cache", "kv_bytes", f"   {_requests(workload['concurrency'])}, {per_token}"),

@@ -25,6 +25,7 @@ _ALIASES = {
     "memory_utilization": ("--gpu-memory-utilization",),
     "structured_outputs_backend": ("--structured-outputs-config.backend", "--guided-decoding-backend"),
     "tensor_parallel_size": ("--tp", "-tp"),
+    "data_parallel_size": ("--dp", "-dp"),
 }
 #: Fields that are lists: their flags may be given several times.
 _LISTS = ("stop", "without", "served_model_name", "api_key", "chat_template_kwarg")

@@ -6,14 +6,18 @@ Ends with 0 after SIGTERM or Ctrl-C, with 1 when the engine cannot run any more.
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from albireo.api.locate import locate_model
 from albireo.cli.options import engine_options, server_options
+from albireo.config import EngineConfig
 from albireo.errors import ConfigError
 from albireo.server.settings import ServerSettings
+
+if TYPE_CHECKING:
+    from albireo.replicas.place import Place
 
 
 @click.command()
@@ -26,6 +30,7 @@ def command(model: str | None, server: dict[str, Any], engine: dict[str, Any]) -
     MODEL is a directory or a hub name; the bundled model when left out.
     """
     try:
+        from albireo.replicas.place import local_places
         from albireo.server.run import serve
     except ModuleNotFoundError as error:
         if (error.name or "").startswith("albireo"):
@@ -39,7 +44,26 @@ def command(model: str | None, server: dict[str, Any], engine: dict[str, Any]) -
         given.setdefault("served_model_name", (Path(model).name if Path(model).is_dir() else model,))
     given["api_key"] = tuple(key for text in given.get("api_key", ()) for key in _keys(text))
     settings = ServerSettings(**given)
-    serve(settings, engine, say=lambda line: click.echo(line, err=True))
+    config = EngineConfig.from_kwargs(**engine)
+    if settings.distributed_executor_backend == "ray":
+        places = _ray_places(config)
+    else:
+        places = local_places(config.data_parallel_size)
+    serve(settings, engine, places=places, say=lambda line: click.echo(line, err=True))
+
+
+def _ray_places(config: EngineConfig) -> list[Place]:
+    """Raises: ConfigError, also without the extra."""
+    try:
+        from albireo.distributed.places import ray_places
+    except ModuleNotFoundError as error:
+        if (error.name or "").partition(".")[0] != "ray":
+            raise
+        raise ConfigError(
+            "distributed_executor_backend=ray needs the extra 'ray': pip install 'albireo[ray]'; mp runs engines on "
+            "this machine without it"
+        ) from None
+    return ray_places(config)
 
 
 def _keys(text: str) -> list[str]:

@@ -23,6 +23,11 @@ def root_key(cache_salt: str | None) -> bytes:
     return _NO_SALT if cache_salt is None else hashlib.sha256(cache_salt.encode()).digest()
 
 
+def next_key(parent: bytes, token_ids: list[int]) -> bytes:
+    """Key of a full block behind another, or behind root_key()."""
+    return hashlib.sha256(parent + struct.pack(f"<{len(token_ids)}I", *token_ids)).digest()
+
+
 @dataclass(slots=True)
 class Hit:
     """Leading full blocks found, a list a group, and the positions they cover."""
@@ -42,7 +47,6 @@ class PrefixCache:
         self.is_enabled = is_enabled
         self._pools = pools
         self._block_size = block_size
-        self._pack = struct.Struct(f"<{block_size}I").pack
         self._published: list[tuple[BlockPool, int]] = []
 
     def match(self, seq: Sequence) -> Hit:
@@ -92,6 +96,5 @@ class PrefixCache:
         while len(keys) <= idx:
             parent = keys[-1] if keys else seq.request.cache_root
             start = len(keys) * self._block_size
-            tokens = seq.slice(start, start + self._block_size)
-            keys.append(hashlib.sha256(parent + self._pack(*tokens)).digest())
+            keys.append(next_key(parent, seq.slice(start, start + self._block_size)))
         return keys[idx]

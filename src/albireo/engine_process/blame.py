@@ -41,3 +41,10 @@ def guilty(computed: Iterable[Tracked], status: int) -> list[Tracked]:
 def is_suspect(tracked: Tracked) -> bool:
     """Whether a death had this request alone, and it has not moved on since."""
     return tracked.strikes.num_alone > 0 and tracked.strikes.at == tracked.num_output_tokens
+
+
+def may_move(tracked: Tracked, status: int) -> bool:
+    """Whether another engine may go on with a request whose process ended so: not one that may be the cause, which
+    would end that engine, too. An end from outside is hardly a request's doing, so there it may once."""
+    num_strikes = tracked.strikes.num if tracked.strikes.at == tracked.num_output_tokens else 0
+    return num_strikes <= (1 if status in FROM_OUTSIDE else 0)

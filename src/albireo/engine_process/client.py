@@ -1,25 +1,24 @@
-"""The engine as the server sees it: submit requests, read what they bring; the process behind it may die and return.
+"""One engine as replicas/ sees it: give it requests, read what they bring; the process behind it may die and return.
 
-Called by server, on one event loop. Knows the whole of every accepted request (tracked.py), so that after a death the
-next process goes on with each from its tokens. Does not know HTTP.
+Called by replicas, on one event loop. Knows the whole of every request it was given (tracked.py), so that after a death
+the next process, or another engine, goes on with each from its tokens. Does not know HTTP, nor that there are others.
 """
 
 from __future__ import annotations
 
 import asyncio
-import itertools
 import logging
 import time
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
 from typing import Any, Literal
 
 import msgspec
 
 from albireo import errors
-from albireo.api.admission import Submission
-from albireo.engine.request import derive_seed
-from albireo.engine_process.blame import guilty
+from albireo.api.share import ALONE, Share
+from albireo.engine_process.blame import guilty, is_suspect, may_move
+from albireo.engine_process.link import EngineLink, Launch
 from albireo.engine_process.messages import (
     Abort,
     Blocks,
@@ -33,12 +32,10 @@ from albireo.engine_process.messages import (
     Stepped,
     Watch,
 )
-from albireo.engine_process.process import COMMAND, EngineProcess
 from albireo.engine_process.recovery import Recovery
 from albireo.engine_process.retries import Retries
-from albireo.engine_process.tracked import Inbox, Tracked
+from albireo.engine_process.tracked import Tracked
 from albireo.errors import ConfigError, EngineError, RequestError
-from albireo.text.tokenizer import Tokenizer
 
 _LOG = logging.getLogger(__name__)
 
@@ -64,70 +61,55 @@ class Health:
 
 
 class EngineClient:
-    """Invariants: 1. every request that submit() took ends, exactly once; 2. its tokens are those that it would have
-    had in a process that never died.
+    """Invariants: 1. every request that take() was given ends or is released, exactly once; 2. its tokens are those
+    that it would have had in a process that never died.
 
     Attributes:
         ready: what the engine process said when it had loaded; None before.
-        requests: those that are not over, by key, in order of arrival.
+        requests: those that are not over, by ticket, in order of arrival.
+        name: what the log calls it.
     """
 
     def __init__(
         self,
         engine: Mapping[str, Any],
+        launch: Launch,
+        share: Share = ALONE,
         *,
+        name: str = "the engine process",
         on_step: Callable[[Stepped], None] = lambda _: None,
         on_blocks: Callable[[Blocks], None] = lambda _: None,
         on_over: Callable[[Tracked], None] = lambda _: None,
-        command: Sequence[str] = COMMAND,
+        on_change: Callable[[], None] = lambda: None,
     ) -> None:
         """Args:
         engine: fields of EngineConfig.
+        launch: makes what an engine process is reached by.
+        share: of the machine, that it may take.
+        name: what the log calls it.
         on_over: a request is over; called before its reader is.
+        on_change: it is ready, or not any more. What is released then is not waited for by the next process.
         """
         self.health = Health()
         self.ready: Ready | None = None
         self.requests: dict[int, Tracked] = {}
-        self._engine = dict(engine)
-        self._on_step, self._on_blocks, self._on_over = on_step, on_blocks, on_over
-        self._command = command
+        self.name = name
+        self._engine, self._launch, self._share = dict(engine), launch, share
+        self._on_step, self._on_blocks, self._on_over, self._on_change = on_step, on_blocks, on_over, on_change
         self._decoder = msgspec.msgpack.Decoder(FromWorker)
-        self._keys = itertools.count()
-        self._process: EngineProcess | None = None
+        self._process: EngineLink | None = None
         self._starting: asyncio.Task[None] | None = None
         self._retries = Retries()
         self._busy_since_s = 0.0
         self._recovery = Recovery()
         self._watch_s: float | None = None
-        self._changed = asyncio.Event()
-        self._tokenizer: Tokenizer | None = None
-        self._seed = 0
+        self._status = 0
 
     # -- its life ------------------------------------------------------------------------------------------------------
 
     def start(self) -> None:
         """Begin to load, in the background."""
         self._starting = asyncio.create_task(self._start(0.0))
-
-    async def wait_until_ready(self) -> Ready:
-        """Raises: EngineError when it cannot be loaded."""
-        while self.ready is None:
-            if self.health.failure is not None:
-                raise self.health.failure
-            self._changed.clear()
-            await self._changed.wait()
-        return self.ready
-
-    async def wait_until_failed(self) -> EngineError:
-        """Returns: why the engine cannot go on; never, while it can."""
-        while self.health.failure is None:
-            self._changed.clear()
-            await self._changed.wait()
-        return self.health.failure
-
-    def use(self, tokenizer: Tokenizer | None) -> None:
-        """Make text with this tokenizer from now on."""
-        self._tokenizer = tokenizer
 
     async def close(self) -> None:
         """End the process and every request."""
@@ -142,38 +124,33 @@ class EngineClient:
 
     # -- requests ------------------------------------------------------------------------------------------------------
 
-    def submit(
-        self, request_id: str, submission: Submission, inbox: Inbox, *, priority: int = 0, arrival_s: float
-    ) -> Tracked:
-        """Run a request; inbox is told when there is news.
-
-        A request without a seed gets one now, so that it can be gone on with by another process.
-        Raises: EngineError when the engine cannot run any more.
-        """
-        if self.health.failure is not None:
-            raise self.health.failure
-        key = next(self._keys)
-        if submission.params.seed is None:
-            seed = derive_seed(self._seed, key)
-            params = submission.params.clone(seed=seed - (1 << 64) if seed >> 63 else seed)
-            submission = replace(submission, params=params)
+    def take(self, tracked: Tracked) -> None:
+        """Run a request, or go on with one; without a process it waits for the next one."""
         if not self.requests:
             self._busy_since_s = time.monotonic()
-        tracked = Tracked.new(key, request_id, submission, priority, inbox, arrival_s, self._tokenizer)
-        self.requests[key] = tracked
+        self.requests[tracked.ticket] = tracked
         if self.health.state == "ready" and self._process is not None:
             self._process.send(tracked.add_message())
-        return tracked
 
-    def abort(self, tracked: Tracked) -> None:
-        """Its reader is gone, or has waited long enough: let its blocks go. Safe when it is over."""
-        if self.requests.pop(tracked.key, None) is None:
+    def release(self, tracked: Tracked) -> None:
+        """Nothing more comes of it here: its reader is gone, or another engine takes it. Safe when it is over."""
+        if self.requests.pop(tracked.ticket, None) is None:
             return
+        if self.health.state != "ready":
+            self._recovery.note_lost_time(tracked)
+        elif self._process is not None:
+            self._process.send(Abort(tracked.ticket))
+        self._moved_on(tracked.ticket)
+
+    def may_move(self, tracked: Tracked) -> bool:
+        """Whether another engine may go on with a request that waits here for the next process."""
+        return not is_suspect(tracked) if self.health.failure is not None else may_move(tracked, self._status)
+
+    def fail(self, error: EngineError) -> None:
+        """It is not to run any more."""
         if self._process is not None:
-            self._process.send(Abort(tracked.key))
-        tracked.end_all("abort", None)
-        self._on_over(tracked)
-        self._moved_on(tracked.key)
+            self._process.kill()
+        self._fail(error)
 
     def idle_s(self) -> float:
         """Seconds since the last step, with work to do and a process to do it; 0 when there is none of either."""
@@ -183,7 +160,7 @@ class EngineClient:
 
     @property
     def pid(self) -> int | None:
-        """Of the engine process, once there is one."""
+        """Of the engine process, once there is one on this machine."""
         return None if self._process is None else self._process.pid
 
     def watch(self, interval_s: float | None) -> None:
@@ -196,39 +173,41 @@ class EngineClient:
 
     async def _start(self, pause_s: float) -> None:
         await asyncio.sleep(pause_s)
-        process = self._process = EngineProcess(self._command, self._receive, self._ended)
+        process = self._process = self._launch(self._receive, self._ended)
         await process.start()
-        process.send(Start(self._engine))
+        process.send(Start(self._engine, self._share))
 
     def _ended(self, status: int, keys: list[int]) -> None:
         """The process is gone."""
         if self.health.state in ("closed", "failed"):
             return
+        self._status = status
         self._recovery.died()
         for tracked in guilty((self.requests[key] for key in keys if key in self.requests), status):
-            _LOG.error("request %s ended the engine process %d times", tracked.request_id, tracked.strikes.num)
+            _LOG.error("request %s ended %s %d times", tracked.request_id, self.name, tracked.strikes.num)
             self._end(tracked, f"the request ended the engine process {tracked.strikes.num} times and is not run again")
             self._retries.mended()
         pause_s = self._retries.died(status, was_ready=self.health.state == "ready")
         if pause_s is None:
-            self._fail(EngineError(f"the engine process ended again and again, last {_words(status)}"))
+            self._fail(EngineError(f"{self.name} ended again and again, last {_words(status)}"))
             return
         self.health.num_restarts += 1
-        _LOG.warning(
-            "the engine process ended %s; it is started again, with %d requests", _words(status), len(self.requests)
-        )
         self.health.state = "loading" if self.ready is None else "restarting"
         self.health.loaded_frac = 0.0
+        self._on_change()
+        words = "%s ended %s; it is started again, with %d requests"
+        _LOG.warning(words, self.name, _words(status), len(self.requests))
         self._starting = asyncio.create_task(self._start(pause_s))
 
     def _fail(self, error: EngineError) -> None:
         self.health.state, self.health.failure = "failed", error
+        _LOG.error("%s will not run any more: %s", self.name, error)
+        self._on_change()
         for tracked in list(self.requests.values()):
             self._end(tracked, "the engine does not run any more")
-        self._changed.set()
 
     def _end(self, tracked: Tracked, reason: str) -> None:
-        self.requests.pop(tracked.key, None)
+        self.requests.pop(tracked.ticket, None)
         tracked.end_all("error", reason)
         self._on_over(tracked)
 
@@ -251,7 +230,6 @@ class EngineClient:
 
     def _is_ready(self, ready: Ready) -> None:
         self.ready = ready
-        self._seed = ready.engine["seed"]
         self.health.state, self.health.loaded_frac = "ready", 1.0
         self.health.last_step_s = time.monotonic()
         assert self._process is not None, "it speaks"
@@ -262,7 +240,7 @@ class EngineClient:
                 self._process.send(tracked.add_message())
         if self._watch_s is not None:
             self._process.send(Watch(self._watch_s))
-        self._changed.set()
+        self._on_change()
 
     def _stepped(self, step: Stepped) -> None:
         self.health.last_step_s = step.ended_s

@@ -11,6 +11,7 @@ from typing import Any
 
 import msgspec
 
+from albireo.api.share import ALONE, Share
 from albireo.models.generation import GenerationDefaults
 from albireo.outputs import FinishReason
 from albireo.params import PoolingParams, SamplingParams
@@ -29,9 +30,10 @@ class Message(msgspec.Struct, array_like=True, tag=True, gc=False):
 
 
 class Start(Message):
-    """Load a model. engine: fields of EngineConfig."""
+    """Load a model. engine: fields of EngineConfig; share: of the machine."""
 
     engine: dict[str, Any]
+    share: Share = ALONE
 
 
 class Add(Message):
@@ -204,10 +206,19 @@ FromWorker = Loading | Ready | Refused | Stepped | Blocks | Failed
 _encoder = msgspec.msgpack.Encoder()
 
 
-def frame(message: Message) -> bytes:
-    """The bytes of a message on the wire."""
-    payload = _encoder.encode(message)
+def payload_of(message: Message) -> bytes:
+    """The bytes of a message."""
+    return _encoder.encode(message)
+
+
+def framed(payload: bytes) -> bytes:
+    """A message's bytes as they are on the wire."""
     return _LENGTH.pack(len(payload)) + payload
+
+
+def frame(message: Message) -> bytes:
+    """A message as it is on the wire."""
+    return framed(payload_of(message))
 
 
 class Frames:

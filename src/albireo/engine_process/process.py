@@ -30,7 +30,10 @@ class EngineProcess:
     """
 
     def __init__(
-        self, command: Sequence[str], on_payload: Callable[[bytes], None], on_end: Callable[[int, list[int]], None]
+        self,
+        on_payload: Callable[[bytes], None],
+        on_end: Callable[[int, list[int]], None],
+        command: Sequence[str] = COMMAND,
     ) -> None:
         """Args: on_end: called with the exit status (negative: the signal) and the keys that were being computed."""
         self._command = tuple(command)
@@ -62,8 +65,12 @@ class EngineProcess:
 
     def send(self, message: Message) -> None:
         """Tell the process; what it no longer hears is lost."""
+        self.write(frame(message))
+
+    def write(self, frames: bytes) -> None:
+        """As send(), for messages that are bytes already, cut anywhere."""
         if self._transport is not None and not self._transport.is_closing():
-            self._transport.write(frame(message))
+            self._transport.write(frames)
 
     def kill(self) -> None:
         """End it now; on_end follows."""

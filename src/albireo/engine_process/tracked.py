@@ -100,7 +100,11 @@ class Tracked:
     the end only, each once.
 
     Fields:
-        key: names it between the processes; ascending in order of arrival.
+        key: names it in the server; ascending in order of arrival.
+        ticket: names it to the engine that has it; a new one with each engine, so that what an earlier one still says
+            is not heard. replica: which engine that is.
+        num_pending: tokens that are computed there before its next one comes, as far as is known.
+        num_moves: from one engine to another.
         error: why it never ran.
         num_ended: continuations that ended.
         embedding: of the prompt, where it is wanted and done; float32, little-endian.
@@ -121,6 +125,10 @@ class Tracked:
     num_preemptions: int = 0
     num_prefill_chunks: int = 0
     num_restarts: int = 0
+    ticket: int = 0
+    replica: int = 0
+    num_pending: int = 0
+    num_moves: int = 0
     num_ended: int = 0
     is_over: bool = False
     error: Exception | None = None
@@ -142,7 +150,7 @@ class Tracked:
     ) -> Tracked:
         """A request without any tokens yet. submission.params names a seed."""
         params = submission.params
-        tracked = cls(key, request_id, submission, priority, inbox, Times(arrival_s))
+        tracked = cls(key, request_id, submission, priority, inbox, Times(arrival_s), ticket=key)
         used = tokenizer if params.detokenize else None
         tracked.continuations = [
             Continuation(index, params, submission.prompt_token_ids, used) for index in range(params.n)
@@ -166,7 +174,7 @@ class Tracked:
             earlier = [None if c.finish_reason is not None else c.token_ids for c in self.continuations]
         submission = self.submission
         return Add(
-            self.key,
+            self.ticket,
             submission.prompt_token_ids,
             submission.params,
             self.priority,
@@ -178,6 +186,7 @@ class Tracked:
 
     def take(self, update: Update, now_s: float) -> bool:
         """Note what the engine says. Returns: whether a stop string ended this continuation just now."""
+        self.num_pending = 0
         if update.progress is not None:
             self._note(update.progress)
         continuation = self.continuations[update.index]

@@ -13,7 +13,6 @@ import socket
 import struct
 import time
 from pathlib import Path
-from typing import Any
 
 import msgspec
 
@@ -61,7 +60,7 @@ def run(socket_path: str, ledger_path: str) -> None:
         if not isinstance(start, Start):
             return
         try:
-            loaded = _load(start.engine, connection)
+            loaded = _load(start, connection)
         except EngineError as error:
             connection.sendall(frame(Failed(type(error).__name__, str(error))))
             return
@@ -74,7 +73,7 @@ def run(socket_path: str, ledger_path: str) -> None:
     shutil.rmtree(Path(socket_path).parent, ignore_errors=True)
 
 
-def _load(engine: dict[str, Any], connection: socket.socket) -> Loaded:
+def _load(start: Start, connection: socket.socket) -> Loaded:
     told = 0.0
 
     def tell(fraction: float) -> None:
@@ -84,8 +83,8 @@ def _load(engine: dict[str, Any], connection: socket.socket) -> Loaded:
             connection.sendall(frame(Loading(fraction)))
 
     # Text is made in the client.
-    config = EngineConfig.from_kwargs(**{**engine, "skip_tokenizer_init": True})
-    return load(config, on_progress=tell)
+    config = EngineConfig.from_kwargs(**{**start.engine, "skip_tokenizer_init": True})
+    return load(config, share=start.share, on_progress=tell)
 
 
 def _ready(loaded: Loaded) -> Ready:

@@ -167,6 +167,8 @@ def _prompt(tracked: Tracked) -> dict[str, Any]:
         "finish_reasons": [continuation.finish_reason for continuation in tracked.continuations],
         "num_preemptions": tracked.num_preemptions,
         "num_restarts": tracked.num_restarts,
+        "engine": tracked.replica,
+        "num_moves": tracked.num_moves,
         "seed": tracked.submission.params.seed,
     }
 

@@ -41,12 +41,12 @@ class Live:
         self._task: asyncio.Task[None] | None = None
         self._quiet_until_s = 0.0
 
-    def stepped(self, step: Stepped, requests: Mapping[int, Tracked]) -> None:
-        """A step was made; its tokens are not given to their requests yet."""
+    def stepped(self, index: int, step: Stepped, requests: Mapping[int, Tracked]) -> None:
+        """An engine made a step; its tokens are not given to their requests yet."""
         if not self._watchers:
             return
         gathered = self._gathered
-        gathered.last_step = step
+        gathered.last_steps[index] = step
         gathered.steps.append((step.started_s, step.ended_s - step.started_s, step.num_prompt, step.num_output))
         for update in step.updates:
             tracked = requests.get(update.key)
@@ -63,9 +63,9 @@ class Live:
         if self._watchers:
             self._gathered.over.append(tracked)
 
-    def blocks(self, picture: Blocks) -> None:
-        """A picture of the KV blocks has come."""
-        self._gathered.picture = picture
+    def blocks(self, index: int, picture: Blocks) -> None:
+        """A picture of an engine's KV blocks has come."""
+        self._gathered.pictures[index] = picture
         self._quiet_until_s = 0.0
 
     def watch(self) -> asyncio.Queue[bytes | None]:

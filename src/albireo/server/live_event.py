@@ -9,7 +9,7 @@ import os
 import time
 from collections import deque
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -25,6 +25,9 @@ MAX_BARS = 6
 MAX_REQUESTS = 256
 _PAGE_BYTES = os.sysconf("SC_PAGE_SIZE")
 
+#: What is told of each engine and, summed, of all.
+_SUMMED = ("num_running", "num_waiting", "num_swapped", "engine_bytes")
+
 Step = tuple[float, float, int, int]
 
 
@@ -35,15 +38,15 @@ class Gathered:
     Fields:
         steps: (start, seconds, prompt tokens, output tokens).
         first_tokens: seconds from arrival to the first token; gaps: from a token to the next.
-        last_step, picture: the newest there are.
+        last_steps, pictures: the newest there are, by engine.
     """
 
     steps: deque[Step]
     first_tokens: deque[float]
     gaps: deque[float]
     over: deque[Tracked]
-    last_step: Stepped | None = None
-    picture: Blocks | None = None
+    last_steps: dict[int, Stepped] = field(default_factory=dict)
+    pictures: dict[int, Blocks] = field(default_factory=dict)
 
     def has_news(self) -> bool:
         """Whether anything happened."""
@@ -57,13 +60,13 @@ class Gathered:
     def clear(self) -> None:
         """Nobody watches."""
         self.start_anew()
-        self.last_step = self.picture = None
+        self.last_steps.clear()
+        self.pictures.clear()
 
 
 def make_event(serving: Serving, gathered: Gathered) -> dict[str, Any]:
     """One moment, and what led to it."""
-    health, picture = serving.client.health, gathered.picture
-    sequences = [] if picture is None else picture.sequences
+    health = serving.client.health
     event = {
         "at_s": time.monotonic(),
         "state": "draining" if serving.is_draining else health.state,
@@ -71,19 +74,13 @@ def make_event(serving: Serving, gathered: Gathered) -> dict[str, Any]:
         "num_restarts": health.num_restarts,
         "engine": _engine(serving),
         "now": _now(serving, gathered),
+        "engines": [_one(serving, gathered, index) for index in range(len(serving.client.engines))],
         "steps": bars(gathered.steps, MAX_BARS),
         "first_token_s": [round(seconds, 5) for seconds in gathered.first_tokens],
         "token_gap_s": spread(gathered.gaps),
         "requests": [_request(tracked) for tracked in list(serving.client.requests.values())[:MAX_REQUESTS]],
         "over": [_over(tracked) for tracked in gathered.over],
-        "kv": {
-            "at_s": None if picture is None else round(picture.at_s, 4),
-            "sequences": [
-                [s.key, s.index, s.num_prompt, s.num_tokens, s.num_computed, s.num_cached, runs(s.blocks)]
-                for s in sequences
-            ],
-            "cached": [] if picture is None else runs(sorted(picture.cached)),
-        },
+        "kv": _kv(serving, gathered),
     }
     gathered.start_anew()
     return event
@@ -114,7 +111,7 @@ def bars(steps: Iterable[Step], most: int) -> list[list[float]]:
         group = all_steps[start : start + size]
         for part in ([step for step in group if step[2]], [step for step in group if not step[2]]):
             if part:
-                seconds, num_prompt, num_output = (sum(step[field] for step in part) for field in (1, 2, 3))
+                seconds, num_prompt, num_output = (sum(step[place] for step in part) for place in (1, 2, 3))
                 found.append([round(part[0][0], 4), round(seconds, 6), num_prompt, num_output, len(part)])
     return found
 
@@ -128,36 +125,73 @@ def spread(values: Iterable[float]) -> list[float]:
     return [len(ordered), *(round(ordered[int(last * part)], 6) for part in (0.5, 0.95, 1.0))]
 
 
+def _kv(serving: Serving, gathered: Gathered) -> dict[str, Any]:
+    """The KV caches, as if they were one: the blocks of each engine behind those of the one before."""
+    sequences: list[list[Any]] = []
+    cached: list[int] = []
+    keys = {tracked.ticket: tracked.key for tracked in serving.client.requests.values()}
+    num_blocks = 0 if serving.client.ready is None else serving.client.ready.num_blocks
+    for index, picture in sorted(gathered.pictures.items()):
+        # Block 0 of each is never handed out; the first one's stands for all.
+        offset = index * (num_blocks - 1)
+        sequences += (
+            [
+                keys.get(s.key, s.key), s.index, s.num_prompt, s.num_tokens, s.num_computed, s.num_cached,
+                runs([block + offset for block in s.blocks]),
+            ]
+            for s in picture.sequences
+        )  # fmt: skip
+        cached += runs([block + offset for block in sorted(picture.cached)])
+    at_s = max((picture.at_s for picture in gathered.pictures.values()), default=None)
+    return {"at_s": None if at_s is None else round(at_s, 4), "sequences": sequences, "cached": cached}
+
+
 def _engine(serving: Serving) -> dict[str, Any] | None:
-    """What does not change while it runs."""
-    ready = serving.client.ready
+    """What does not change while they run; sizes are those of all engines."""
+    ready, num = serving.client.ready, len(serving.client.engines)
     if ready is None:
         return None
     return {
         "model": serving.names[0],
-        "num_blocks": ready.num_blocks,
+        "num_engines": num,
+        "num_blocks": 1 + num * (ready.num_blocks - 1),
         "block_size": ready.block_size,
         "max_model_len": ready.max_model_len,
-        "max_num_seqs": ready.max_num_seqs,
-        "memory": ready.memory,
+        "max_num_seqs": num * ready.max_num_seqs,
+        "memory": {name: num * size for name, size in ready.memory.items()},
     }
 
 
 def _now(serving: Serving, gathered: Gathered) -> dict[str, Any]:
-    """How it stands after its last step."""
-    step = gathered.last_step
-    is_idle = step is None or not serving.client.requests
+    """How all stand after their last steps."""
+    engines = [_one(serving, gathered, index) for index in range(len(serving.client.engines))]
+    steps = gathered.last_steps.values()
+    sums = {name: sum(each[name] for each in engines) for name in _SUMMED}
     return {
         "num_requests": len(serving.client.requests),
+        **sums,
+        "kv_usage": round(sum(each["kv_usage"] for each in engines) / len(engines), 5),
+        "num_preemptions": sum(step.num_preemptions for step in steps),
+        "cache_queries": sum(step.cache_queries for step in steps),
+        "cache_hits": sum(step.cache_hits for step in steps),
+        "server_bytes": _resident_bytes(os.getpid()),
+    }
+
+
+def _one(serving: Serving, gathered: Gathered, index: int) -> dict[str, Any]:
+    """How one engine stands after its last step."""
+    engine, step = serving.client.engines[index], gathered.last_steps.get(index)
+    num_requests = len(engine.requests)
+    is_idle = step is None or not num_requests
+    return {
+        "state": engine.health.state,
+        "pid": engine.pid,
+        "num_restarts": engine.health.num_restarts,
         "num_running": 0 if is_idle or step is None else step.num_running,
-        "num_waiting": len(serving.client.requests) if step is None else 0 if is_idle else step.num_waiting,
+        "num_waiting": num_requests if step is None else 0 if is_idle else step.num_waiting,
         "num_swapped": 0 if is_idle or step is None else step.num_swapped,
         "kv_usage": 0.0 if is_idle or step is None else round(step.kv_usage, 5),
-        "num_preemptions": 0 if step is None else step.num_preemptions,
-        "cache_queries": 0 if step is None else step.cache_queries,
-        "cache_hits": 0 if step is None else step.cache_hits,
-        "engine_bytes": _resident_bytes(serving.client.pid),
-        "server_bytes": _resident_bytes(os.getpid()),
+        "engine_bytes": _resident_bytes(engine.pid),
     }
 
 
@@ -185,6 +219,7 @@ def _request(tracked: Tracked) -> dict[str, Any]:
         "first_token_s": None if times.first_token_s is None else round(times.first_token_s - times.arrival_s, 5),
         "num_preemptions": tracked.num_preemptions,
         "num_restarts": tracked.num_restarts,
+        "engine": tracked.replica,
     }
 
 

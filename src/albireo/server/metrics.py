@@ -6,11 +6,12 @@ engine process computes again counts once.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
 
+from albireo.engine_process.client import EngineClient
 from albireo.engine_process.messages import Ready, Stepped
 from albireo.engine_process.tracked import Tracked
 
@@ -47,19 +48,72 @@ _PREEMPTIONS = (0, 1, 2, 5, 10)
 _REASONS = ("stop", "length", "abort", "error")
 
 
+class _Families:
+    """Metrics by name, each made once, whose label `engine` tells the engines apart."""
+
+    def __init__(self, model_name: str) -> None:
+        self.registry = CollectorRegistry()
+        self.model_name = model_name
+        self._made: dict[str, Any] = {}
+
+    def of(self, kind: Any, name: str, text: str, engine: str, *more: tuple[str, str], **how: Any) -> Any:
+        """One engine's of a family. Args: more: further labels with their values."""
+        if name not in self._made:
+            labels = (*_LABELS, *(label for label, _ in more))
+            self._made[name] = kind(name, text, labels, registry=self.registry, **how)
+        return self._made[name].labels(self.model_name, engine, *(value for _, value in more))
+
+
 class Metrics:
     """Invariant: when nothing runs, the gauges are 0."""
 
-    def __init__(self, model_name: str, ready: Ready) -> None:
-        self._registry = CollectorRegistry()
-        self._values = (model_name, "0")
+    def __init__(self, model_name: str, ready: Ready, num_engines: int = 1) -> None:
+        """Args: ready: what the first of the engines said."""
+        families = _Families(model_name)
+        self._registry, self._model_name = families.registry, model_name
+        self._engines = [_EngineMetrics(families, ready, str(index)) for index in range(num_engines)]
+        self._rejections = Counter(
+            "vllm:admission_rejections", "Requests refused.", ("model_name", "reason"), registry=self._registry
+        )
+        self._info = Gauge(
+            "vllm:cache_config_info", "The KV cache.", tuple(_cache_info(ready, "0")), registry=self._registry
+        )
+
+    def stepped(self, index: int, step: Stepped, requests: Mapping[int, Tracked]) -> None:
+        """Note a step of an engine, before its tokens are given to its requests. Args: requests: by ticket."""
+        self._engines[index].stepped(step, requests)
+
+    def over(self, tracked: Tracked) -> None:
+        """A request has ended."""
+        if tracked.error is not None:
+            self.rejected("invalid")
+        else:
+            self._engines[tracked.replica].over(tracked)
+
+    def rejected(self, reason: str) -> None:
+        """A request was refused."""
+        self._rejections.labels(self._model_name, reason).inc()
+
+    def text(self, engines: Sequence[EngineClient]) -> bytes:
+        """What Prometheus scrapes."""
+        for index, (noted, engine) in enumerate(zip(self._engines, engines, strict=True)):
+            noted.note_state(not engine.requests, engine.health.num_restarts)
+            if engine.ready is not None:
+                self._info.labels(*_cache_info(engine.ready, str(index)).values()).set(1)
+        return generate_latest(self._registry)
+
+
+class _EngineMetrics:
+    """Those of one engine."""
+
+    def __init__(self, families: _Families, ready: Ready, engine: str) -> None:
+        self._families, self._engine = families, engine
         counts = _one_two_five(ready.max_model_len)
         self._running = self._gauge("num_requests_running", "Requests in the running batch.")
         self._waiting = self._gauge("num_requests_waiting", "Requests that wait for their turn.")
-        reasons = Gauge(
-            "vllm:num_requests_waiting_by_reason", "Why they wait.", (*_LABELS, "reason"), registry=self._registry
+        self._for_capacity = self._of(
+            Gauge, "vllm:num_requests_waiting_by_reason", "Why they wait.", ("reason", "capacity")
         )
-        self._for_capacity = reasons.labels(*self._values, "capacity")
         self._kv_usage = self._gauge("kv_cache_usage_perc", "KV blocks in use; 1 is all of them.")
         self._swapped = self._gauge("num_requests_swapped", "Preempted requests whose KV is in host memory.")
         self._host_usage = self._gauge("cpu_cache_usage_perc", "Host blocks in use; 1 is all of swap_space.")
@@ -86,15 +140,11 @@ class Metrics:
         self._max_tokens = self._histogram("request_params_max_tokens", "max_tokens asked for.", counts)
         self._n = self._histogram("request_params_n", "Continuations asked for.", _N)
         self._preempted = self._histogram("request_num_preemptions", "Preemptions of a request.", _PREEMPTIONS)
-        success = Counter(
-            "vllm:request_success", "Continuations that ended.", (*_LABELS, "finished_reason"), registry=self._registry
-        )
-        self._success = {reason: success.labels(*self._values, reason) for reason in _REASONS}
-        self._rejections = Counter(
-            "vllm:admission_rejections", "Requests refused.", ("model_name", "reason"), registry=self._registry
-        )
+        self._success = {
+            reason: self._of(Counter, "vllm:request_success", "Continuations that ended.", ("finished_reason", reason))
+            for reason in _REASONS
+        }
         self._drafts = self._spec_decode(ready)
-        self._info(ready)
         self._gauges = (
             self._running, self._waiting, self._for_capacity, self._kv_usage, self._swapped, self._host_usage
         )  # fmt: skip
@@ -145,10 +195,7 @@ class Metrics:
             self._prompt.inc(len(tracked.submission.prompt_token_ids))
 
     def over(self, tracked: Tracked) -> None:
-        """A request has ended."""
-        if tracked.error is not None:
-            self.rejected("invalid")
-            return
+        """A request has ended here."""
         for continuation in tracked.continuations:
             self._success[continuation.finish_reason or "abort"].inc()
         params, times = tracked.submission.params, tracked.times
@@ -174,17 +221,12 @@ class Metrics:
         if max(lengths) > 1:
             self._tpot.observe((times.last_token_s - times.first_token_s) / (max(lengths) - 1))
 
-    def rejected(self, reason: str) -> None:
-        """A request was refused."""
-        self._rejections.labels(self._values[0], reason).inc()
-
-    def text(self, is_idle: bool, num_restarts: int) -> bytes:
-        """What Prometheus scrapes."""
+    def note_state(self, is_idle: bool, num_restarts: int) -> None:
+        """How the engine is now."""
         if is_idle:
             for gauge in self._gauges:
                 gauge.set(0)
         self._restarts.set(num_restarts)
-        return generate_latest(self._registry)
 
     # -- making them ---------------------------------------------------------------------------------------------------
 
@@ -194,15 +236,17 @@ class Metrics:
         counter.inc(total - seen if total >= seen else total)
         self._seen[name] = total
 
+    def _of(self, kind: Any, name: str, text: str, *more: tuple[str, str], **how: Any) -> Any:
+        return self._families.of(kind, name, text, self._engine, *more, **how)
+
     def _gauge(self, name: str, text: str, prefix: str = "vllm") -> Any:
-        return Gauge(f"{prefix}:{name}", text, _LABELS, registry=self._registry).labels(*self._values)
+        return self._of(Gauge, f"{prefix}:{name}", text)
 
     def _counter(self, name: str, text: str) -> Any:
-        return Counter(f"vllm:{name}", text, _LABELS, registry=self._registry).labels(*self._values)
+        return self._of(Counter, f"vllm:{name}", text)
 
     def _histogram(self, name: str, text: str, buckets: tuple[float, ...]) -> Any:
-        made = Histogram(f"vllm:{name}", text, _LABELS, registry=self._registry, buckets=buckets)
-        return made.labels(*self._values)
+        return self._of(Histogram, f"vllm:{name}", text, buckets=buckets)
 
     def _spec_decode(self, ready: Ready) -> dict[str, Any]:
         """Counters of drafts, where there are some."""
@@ -215,31 +259,28 @@ class Metrics:
             "num_accepted_tokens": "Drafts that came true.",
         }
         found = {name: self._counter(f"spec_decode_{name}", text) for name, text in texts.items()}
-        per_pos = Counter(
-            "vllm:spec_decode_num_accepted_tokens_per_pos",
-            "Drafts that came true, by their place.",
-            (*_LABELS, "position"),
-            registry=self._registry,
-        )
-        places = range(config["num_speculative_tokens"])
-        return found | {f"position {place}": per_pos.labels(*self._values, str(place)) for place in places}
+        name, text = "vllm:spec_decode_num_accepted_tokens_per_pos", "Drafts that came true, by their place."
+        for place in range(config["num_speculative_tokens"]):
+            found[f"position {place}"] = self._of(Counter, name, text, ("position", str(place)))
+        return found
 
-    def _info(self, ready: Ready) -> None:
-        engine = ready.engine
-        info = {
-            "block_size": ready.block_size,
-            "num_gpu_blocks": ready.num_blocks - 1,
-            "cache_dtype": engine["dtype"],
-            "enable_prefix_caching": engine["enable_prefix_caching"],
-            "gpu_memory_utilization": engine["memory_utilization"],
-            "kv_cache_memory_bytes": engine["kv_cache_memory_bytes"],
-            "num_gpu_blocks_override": engine["num_gpu_blocks_override"],
-            "swap_space": engine["swap_space"],
-            "prefix_caching_hash_algo": "sha256",
-            "engine": "0",
-        }
-        gauge = Gauge("vllm:cache_config_info", "The KV cache.", tuple(info), registry=self._registry)
-        gauge.labels(*(str(value) for value in info.values())).set(1)
+
+def _cache_info(ready: Ready, engine: str) -> dict[str, str]:
+    """Labels that say what an engine's KV cache is."""
+    config = ready.engine
+    found = {
+        "block_size": ready.block_size,
+        "num_gpu_blocks": ready.num_blocks - 1,
+        "cache_dtype": config["dtype"],
+        "enable_prefix_caching": config["enable_prefix_caching"],
+        "gpu_memory_utilization": config["memory_utilization"],
+        "kv_cache_memory_bytes": config["kv_cache_memory_bytes"],
+        "num_gpu_blocks_override": config["num_gpu_blocks_override"],
+        "swap_space": config["swap_space"],
+        "prefix_caching_hash_algo": "sha256",
+        "engine": engine,
+    }
+    return {name: str(value) for name, value in found.items()}
 
 
 def _one_two_five(largest: int) -> tuple[float, ...]:

@@ -12,13 +12,13 @@ import resource
 import signal
 import socket
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 import uvicorn
 
-from albireo.engine_process.process import COMMAND
 from albireo.errors import ConfigError, EngineError
+from albireo.replicas.place import Place
 from albireo.server.app import application
 from albireo.server.bounded_http import BoundedHttp
 from albireo.server.serving import Serving
@@ -38,20 +38,20 @@ def serve(
     engine: Mapping[str, Any],
     *,
     say: Callable[[str], None],
-    command: tuple[str, ...] = COMMAND,
+    places: Sequence[Place],
 ) -> None:
     """Serve until a signal ends it.
 
     Args:
         engine: fields of EngineConfig.
         say: told the address once it is open, and that the model is ready.
-        command: how the engine process is started.
+        places: where its engines run.
     Raises: EngineError when the model cannot be loaded, or the engine cannot be started again.
     """
     _configure_logs()
     import uvloop
 
-    uvloop.run(_serve(settings, engine, say, command))
+    uvloop.run(_serve(settings, engine, say, places))
 
 
 class _Server(uvicorn.Server):
@@ -63,10 +63,13 @@ class _Server(uvicorn.Server):
 
 
 async def _serve(
-    settings: ServerSettings, engine: Mapping[str, Any], say: Callable[[str], None], command: tuple[str, ...]
+    settings: ServerSettings,
+    engine: Mapping[str, Any],
+    say: Callable[[str], None],
+    places: Sequence[Place],
 ) -> None:
     listening = _listen(settings)
-    serving = Serving(settings, engine, command)
+    serving = Serving(settings, engine, places)
     server = _Server(
         uvicorn.Config(
             application(serving),
@@ -142,7 +145,8 @@ async def _announce(serving: Serving, server: uvicorn.Server, port: int, say: Ca
         await serving.load()
     except EngineError:
         return  # _end_when_failed sees it
-    say(f"{serving.names[0]} is ready after {serving.ready.load_s:.2f} s")
+    num = len(serving.client.engines)
+    say(f"{serving.names[0]} is ready after {serving.ready.load_s:.2f} s" + f", the first of {num} engines" * (num > 1))
 
 
 async def _drain_when(stopping: asyncio.Event, serving: Serving, server: uvicorn.Server) -> None:

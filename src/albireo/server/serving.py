@@ -1,4 +1,4 @@
-"""What all endpoints share: the engine's client, the model's text room, the limits, and who is being served.
+"""What all endpoints share: the engines, the model's text room, the limits, and who is being served.
 
 Made by app.py. Does not know routes or the shapes of answers.
 """
@@ -8,19 +8,19 @@ from __future__ import annotations
 import asyncio
 import math
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from albireo.api.admission import Admission
 from albireo.config import EngineConfig
-from albireo.engine_process.client import EngineClient
 from albireo.engine_process.messages import Ready, Stepped
-from albireo.engine_process.process import COMMAND
 from albireo.engine_process.tracked import Tracked
 from albireo.errors import ConfigError, EngineError
 from albireo.parsers.output_parser import reasoning_tags
+from albireo.replicas.place import Place, local_places
+from albireo.replicas.replicas import Replicas
 from albireo.server.accounts import Accounts
 from albireo.server.body import Bodies
 from albireo.server.dialect import Dialect
@@ -42,6 +42,7 @@ INLINE_CHARS = 2_000
 
 class Serving:
     """Attributes:
+    client: the engines, as if they were one.
     is_draining: no new requests; those that run are finished.
     streams: answers that are being sent.
     tracing: told of each request that is over; None: nobody collects traces.
@@ -50,7 +51,10 @@ class Serving:
     num_queued, num_queued_tokens: requests without a token, and their prompts.
     """
 
-    def __init__(self, settings: ServerSettings, engine: Mapping[str, Any], command: tuple[str, ...] = COMMAND) -> None:
+    def __init__(
+        self, settings: ServerSettings, engine: Mapping[str, Any], places: Sequence[Place] | None = None
+    ) -> None:
+        """Args: engine: fields of EngineConfig; places: where its engines run; None: one on this machine."""
         self.settings = settings
         self.started_s = time.time()
         self.is_draining = False
@@ -63,8 +67,8 @@ class Serving:
         self.live = Live(self)
         self.tracing = Tracing.to(settings.otlp_endpoint, self.names[0]) if settings.otlp_endpoint else None
         self.metrics: Metrics | None = None
-        self.client = EngineClient(
-            engine, on_step=self._stepped, on_blocks=self.live.blocks, on_over=self._over, command=command
+        self.client = Replicas(
+            engine, places or local_places(), on_step=self._stepped, on_blocks=self.live.blocks, on_over=self._over
         )
         self._ready: Ready | None = None
         self._admission: Admission | None = None
@@ -88,7 +92,7 @@ class Serving:
         parser = self._dialect.reasoning_parser
         reasoning = None if parser is None else reasoning_tags(parser)
         self._admission = Admission(config, ready.defaults, ready.vocab_size, tokenizer, reasoning=reasoning)
-        self.metrics = Metrics(self.names[0], ready)
+        self.metrics = Metrics(self.names[0], ready, len(self.client.engines))
         self._ready = ready
 
     @property
@@ -134,7 +138,7 @@ class Serving:
         """Raises: HttpError 503 when nothing new is taken."""
         if self.is_draining:
             raise busy(503, "the server is shutting down", "shutting_down", 5)
-        if self.client.health.failure is not None:
+        if self.client.failure is not None:
             raise busy(503, "the engine does not run", "engine_down", 5)
         _ = self.ready
 
@@ -182,15 +186,14 @@ class Serving:
 
     # -- what the engine does ------------------------------------------------------------------------------------------
 
-    def _stepped(self, step: Stepped) -> None:
-        requests = self.client.requests
+    def _stepped(self, index: int, step: Stepped, requests: Mapping[int, Tracked]) -> None:
         for update in step.updates:
             tracked = requests.get(update.key)
             if tracked is not None and tracked.times.last_token_s is None:
                 self._left_queue(tracked)
         if self.metrics is not None:
-            self.metrics.stepped(step, requests)
-        self.live.stepped(step, requests)
+            self.metrics.stepped(index, step, requests)
+        self.live.stepped(index, step, requests)
 
     def _over(self, tracked: Tracked) -> None:
         if tracked.times.last_token_s is None:
@@ -211,7 +214,7 @@ class Serving:
         """Take nothing new, and let what runs finish within the time there is for it."""
         self.is_draining = True
         deadline = time.monotonic() + self.settings.shutdown_timeout
-        while self.client.requests and time.monotonic() < deadline and self.client.health.failure is None:
+        while self.client.requests and time.monotonic() < deadline and self.client.failure is None:
             await asyncio.sleep(0.02)
 
     async def close(self) -> None:
@@ -224,7 +227,7 @@ class Serving:
 
     def failure(self) -> EngineError | None:
         """Why the engine will not run any more."""
-        return self.client.health.failure
+        return self.client.failure
 
 
 def _read(path: str) -> str:

@@ -51,6 +51,9 @@ class ServerSettings:
             chat template; none: it is text.
         otlp_endpoint: URL of an OpenTelemetry collector that gets one span a request over HTTP, without its text;
             /v1/traces is meant where it has no path. Needs the extra 'otlp'.
+        distributed_executor_backend: who starts the engines of data_parallel_size: mp (processes on this machine) or
+            ray (actors on the nodes of a Ray cluster, which RAY_ADDRESS names, or else the one this machine belongs
+            to). Needs the extra 'ray'.
         log_requests: log one line a request, without its text.
         watch_interval: seconds between pictures of the KV cache in /v1/stats.
     """
@@ -77,6 +80,7 @@ class ServerSettings:
     tool_call_parser: str = "auto"
     reasoning_parser: str = "auto"
     otlp_endpoint: str | None = None
+    distributed_executor_backend: Literal["mp", "ray"] = "mp"
     log_requests: bool = True
     watch_interval: float = 0.1
 

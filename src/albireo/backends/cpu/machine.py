@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import logging
 from functools import cache
+from pathlib import Path
 
 from albireo import _native, devflags
 from albireo.errors import ConfigError, ResourceError
@@ -56,6 +57,24 @@ def target_levels(target: str) -> tuple[str, ...]:
     if target not in LEVELS:
         raise ConfigError(f"target={target!r} is no level; choose one of {', '.join((NATIVE, *LEVELS))}, or cuda")
     return LEVELS[LEVELS.index(target) :]
+
+
+def usable_cpus() -> list[int]:
+    """One per physical core, of those this process may run on."""
+    return list(_native.usable_cpus())
+
+
+def numa_nodes(root: Path = Path("/sys/devices/system/node")) -> dict[int, int]:
+    """Processor -> the node whose memory is near it; empty where the system does not say."""
+    found = {}
+    for path in root.glob("node[0-9]*/cpulist"):
+        try:
+            spans = [part.partition("-") for part in path.read_text().split(",") if part.strip()]
+        except OSError:
+            continue
+        for first, _, last in spans:
+            found.update(dict.fromkeys(range(int(first), int(last or first) + 1), int(path.parent.name[4:])))
+    return found
 
 
 def num_threads_of(num_threads: int | None) -> int:

@@ -51,6 +51,22 @@ def driver_version() -> str | None:
     return f"{version.value // 1000}.{version.value % 1000 // 10}"
 
 
+def gpu_names() -> list[str]:
+    """Numbers of all GPUs here, as CUDA_VISIBLE_DEVICES names them. NVML is asked: it opens no context, and the
+    variable may still be set. Empty where NVML cannot tell."""
+    try:
+        nvml = ctypes.CDLL("libnvidia-ml.so.1")
+    except OSError:
+        return []
+    count = ctypes.c_uint(0)
+    if nvml.nvmlInit_v2() != 0:
+        return []
+    try:
+        return list(map(str, range(count.value))) if nvml.nvmlDeviceGetCount_v2(ctypes.byref(count)) == 0 else []
+    finally:
+        nvml.nvmlShutdown()
+
+
 def gpu_facts() -> GpuFacts:
     """Look, in the order in which things go wrong: driver, packages, torch's build, GPU, capability."""
     driver = driver_version()

@@ -24,7 +24,7 @@ class Status:
 
     async def health(self, http: Request) -> Response:
         """200 when requests are served and, if there are any, get on; 503 with the reason otherwise."""
-        state, status = self._health(), 503
+        state, status = self._health() | self._engines(), 503
         if state["status"] == "ok":
             status = 200
         return _json(state, status, {} if status == 200 else {"retry-after": "1"})
@@ -43,6 +43,24 @@ class Status:
         if idle_s > serving.settings.health_timeout:
             return {"status": "stalled", "seconds_without_a_step": round(idle_s, 1)}
         return {"status": "ok", "num_restarts": health.num_restarts}
+
+    def _engines(self) -> dict[str, Any]:
+        """Of several engines, how each is. The log says why one failed."""
+        engines, limit_s = self._serving.client.engines, self._serving.settings.health_timeout
+        if len(engines) == 1:
+            return {}
+        found = []
+        for engine in engines:
+            health = engine.health
+            state: dict[str, Any] = {"status": "ok" if health.state == "ready" else health.state}
+            if health.state == "loading":
+                state["progress"] = round(health.loaded_frac, 3)
+            if health.failure is not None:
+                state["error"] = type(health.failure).__name__
+            if engine.idle_s() > limit_s:
+                state = {"status": "stalled", "seconds_without_a_step": round(engine.idle_s(), 1)}
+            found.append({**state, "num_restarts": health.num_restarts})
+        return {"engines": found}
 
     async def ping(self, http: Request) -> Response:
         """As /health, for SageMaker's probes."""
@@ -79,7 +97,7 @@ class Status:
         serving = self._serving
         _ = serving.ready
         assert serving.metrics is not None, "loaded"
-        text = serving.metrics.text(not serving.client.requests, serving.client.health.num_restarts)
+        text = serving.metrics.text(serving.client.engines)
         return Response(text, media_type="text/plain; version=0.0.4; charset=utf-8")
 
     async def explain(self, http: Request) -> Response:

@@ -1,0 +1,281 @@
+"""All engines as the server sees them, as if they were one: submit requests, read what they bring.
+
+Called by server, on one event loop. A request may move from one engine to another at any time: its next token is a
+function of those it has, whatever runs beside it. So those of a process that died go on at once elsewhere, and an idle
+engine takes from the line of a busy one. Does not know HTTP; a single engine is watched and restarted by its client.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import itertools
+import logging
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import replace
+from functools import partial
+from typing import Any
+
+from albireo.api.admission import Submission
+from albireo.engine.request import derive_seed
+from albireo.engine_process.client import EngineClient, Health
+from albireo.engine_process.messages import Blocks, Ready, Stepped
+from albireo.engine_process.tracked import Inbox, Tracked
+from albireo.errors import ConfigError, EngineError
+from albireo.replicas.place import Place
+from albireo.replicas.prefixes import block_keys
+from albireo.replicas.router import Router, Standing
+from albireo.text.tokenizer import Tokenizer
+
+_LOG = logging.getLogger(__name__)
+
+Requests = Mapping[int, Tracked]
+
+
+class Replicas:
+    """Invariants: 1. every request that submit() took ends, exactly once; 2. its tokens are those that it would have
+    had in one process that never died; 3. while an engine has nothing to do, none waits for a seat longer than a step.
+
+    Attributes:
+        engines: all of them, in order; a request's replica is its engine's place among them.
+        ready: what the first of them said that had loaded; None before.
+        requests: those that are not over, by key, in order of arrival.
+    """
+
+    def __init__(
+        self,
+        engine: Mapping[str, Any],
+        places: Sequence[Place],
+        *,
+        on_step: Callable[[int, Stepped, Requests], None] = lambda *_: None,
+        on_blocks: Callable[[int, Blocks], None] = lambda *_: None,
+        on_over: Callable[[Tracked], None] = lambda _: None,
+    ) -> None:
+        """Args:
+        engine: fields of EngineConfig, of each.
+        on_step: an engine's step, and its requests by ticket; called before they have their tokens.
+        on_over: a request is over; called before its reader is.
+        """
+        self.ready: Ready | None = None
+        self.requests: dict[int, Tracked] = {}
+        self.engines = [
+            EngineClient(
+                {**engine, **place.settings}, place.launch, place.share, name=_name(index, place, len(places)),
+                on_step=partial(self._stepped, index), on_blocks=partial(on_blocks, index), on_over=self._over,
+                on_change=partial(self._changed, index),
+            )
+            for index, place in enumerate(places)
+        ]  # fmt: skip
+        self._on_step, self._on_over = on_step, on_over
+        self._numbers, self._order = itertools.count(), itertools.count()
+        self._router: Router | None = None
+        self._news = asyncio.Event()
+        self._tokenizer: Tokenizer | None = None
+        self._seed = 0
+        self._is_closed = False
+
+    # -- their life ----------------------------------------------------------------------------------------------------
+
+    def start(self) -> None:
+        """Begin to load, in the background."""
+        for engine in self.engines:
+            engine.start()
+
+    async def wait_until_ready(self) -> Ready:
+        """Wait for the first. Raises: EngineError when none can be loaded."""
+        while self.ready is None:
+            if (failure := self.failure) is not None:
+                raise failure
+            self._news.clear()
+            await self._news.wait()
+        return self.ready
+
+    async def wait_until_failed(self) -> EngineError:
+        """Returns: why none of them can go on; never, while one can."""
+        while (failure := self.failure) is None:
+            self._news.clear()
+            await self._news.wait()
+        return failure
+
+    @property
+    def failure(self) -> EngineError | None:
+        """Why no engine will run any more; None while one may."""
+        failures = [engine.health.failure for engine in self.engines]
+        return failures[0] if all(failures) else None
+
+    @property
+    def health(self) -> Health:
+        """How they are together: ready while one is. Its times are the newest, its restarts those of all."""
+        each = [engine.health for engine in self.engines]
+        order = ("ready", "restarting", "loading", "closed", "failed")
+        return Health(
+            min((health.state for health in each), key=order.index),
+            max(health.loaded_frac for health in each),
+            max(health.last_step_s for health in each),
+            sum(health.num_restarts for health in each),
+            self.failure,
+        )
+
+    def idle_s(self) -> float:
+        """Seconds without a step, with work to do; of several engines with work, the shortest."""
+        return min((engine.idle_s() for engine in self.engines if engine.requests), default=0.0)
+
+    def use(self, tokenizer: Tokenizer | None) -> None:
+        """Make text with this tokenizer from now on."""
+        self._tokenizer = tokenizer
+
+    async def close(self) -> None:
+        """End the processes and every request."""
+        self._is_closed = True
+        await asyncio.gather(*(engine.close() for engine in self.engines))
+
+    def watch(self, interval_s: float | None) -> None:
+        """Have on_blocks called at this interval; None: no more."""
+        for engine in self.engines:
+            engine.watch(interval_s)
+
+    # -- requests ------------------------------------------------------------------------------------------------------
+
+    def submit(
+        self, request_id: str, submission: Submission, inbox: Inbox, *, priority: int = 0, arrival_s: float
+    ) -> Tracked:
+        """Run a request; inbox is told when there is news.
+
+        A request without a seed gets one now, so that it can be gone on with by another process.
+        Raises: EngineError when no engine can run any more.
+        """
+        if (failure := self.failure) is not None:
+            raise failure
+        order = next(self._order)
+        if submission.params.seed is None:
+            seed = derive_seed(self._seed, order)
+            params = submission.params.clone(seed=seed - (1 << 64) if seed >> 63 else seed)
+            submission = replace(submission, params=params)
+        key = next(self._numbers)
+        tracked = Tracked.new(key, request_id, submission, priority, inbox, arrival_s, self._tokenizer)
+        self.requests[key] = tracked
+        self._give(tracked)
+        return tracked
+
+    def abort(self, tracked: Tracked) -> None:
+        """Its reader is gone, or has waited long enough: let its blocks go. Safe when it is over."""
+        if tracked.key not in self.requests:
+            return
+        self.engines[tracked.replica].release(tracked)
+        tracked.end_all("abort", None)
+        self._over(tracked)
+
+    # -- who has what --------------------------------------------------------------------------------------------------
+
+    def _give(self, tracked: Tracked) -> None:
+        """To the engine that the router names, of those that run; of all that may run again, when none does."""
+        if len(self.engines) > 1:
+            keys = self._keys(tracked)
+            tracked.replica = self._choose(tracked, keys)
+            if self._router is not None:
+                tracked.num_pending = self._router.num_missing(tracked.replica, keys, _length(tracked))
+                self._router.sent(tracked.replica, keys)
+        self.engines[tracked.replica].take(tracked)
+
+    def _choose(self, tracked: Tracked, keys: list[bytes]) -> int:
+        alive = [index for index, engine in enumerate(self.engines) if engine.health.failure is None]
+        able = [index for index in alive if self.engines[index].health.state == "ready"] or alive
+        if self._router is None:
+            return able[0]
+        return self._router.choose(keys, _length(tracked), [self._standing(index) for index in able])
+
+    def _standing(self, index: int) -> Standing:
+        assert self.ready is not None, "there is a router"
+        there = self.engines[index].requests.values()
+        num_sequences = sum(len(tracked.continuations) - tracked.num_ended for tracked in there)
+        return Standing(index, sum(tracked.num_pending for tracked in there), num_sequences, self.ready.max_num_seqs)
+
+    def _keys(self, tracked: Tracked) -> list[bytes]:
+        if self.ready is None or not self.ready.engine["enable_prefix_caching"]:
+            return []
+        tokens = tracked.submission.prompt_token_ids + tracked.continuations[0].token_ids
+        return block_keys(tokens, self.ready.block_size, tracked.submission.cache_salt)
+
+    def _move(self, tracked: Tracked) -> None:
+        """From the engine that has it to another one. What the old one still says of it is not heard."""
+        self.engines[tracked.replica].release(tracked)
+        tracked.ticket = next(self._numbers)
+        tracked.num_moves += 1
+        self._give(tracked)
+
+    # -- what the engines say ------------------------------------------------------------------------------------------
+
+    def _changed(self, index: int) -> None:
+        """An engine is ready, or its process is gone."""
+        engine = self.engines[index]
+        if engine.health.state == "ready":
+            assert engine.ready is not None, "it said so"
+            if (misfit := self._take_ready(engine.ready)) is not None:
+                engine.fail(misfit)  # which comes here again
+                return
+        elif self._router is not None:
+            self._router.forget(index)
+        if not self._is_closed:
+            self._rescue()
+        self._news.set()
+
+    def _take_ready(self, ready: Ready) -> EngineError | None:
+        """Note what engines are like. Returns: why this one, unlike the others, cannot go on with what is theirs"""
+        if self.ready is None:
+            self.ready, self._seed = ready, ready.engine["seed"]
+            self._router = Router(len(self.engines), ready.block_size, ready.num_blocks)
+        if ready.max_model_len >= self.ready.max_model_len:
+            return None
+        return ConfigError(
+            f"it has room for {ready.max_model_len} tokens of context, the first that was ready for "
+            f"{self.ready.max_model_len}; set max_model_len to {ready.max_model_len}"
+        )
+
+    def _rescue(self) -> None:
+        """What waits for a process that is gone, and may not be why, goes on in one that runs."""
+        if not any(engine.health.state == "ready" for engine in self.engines):
+            return
+        for engine in self.engines:
+            if engine.health.state != "ready":
+                moving = [tracked for tracked in engine.requests.values() if engine.may_move(tracked)]
+                for tracked in moving:
+                    self._move(tracked)
+                if moving:
+                    _LOG.warning("%d requests of %s go on elsewhere", len(moving), engine.name)
+
+    def _stepped(self, index: int, step: Stepped) -> None:
+        self._on_step(index, step, self.engines[index].requests)
+        if step.num_waiting and any(self._idle()):
+            # Once its requests have what this step brought.
+            asyncio.get_running_loop().call_soon(self._relieve, index, step.num_waiting)
+
+    def _idle(self) -> Iterator[EngineClient]:
+        return (engine for engine in self.engines if engine.health.state == "ready" and not engine.requests)
+
+    def _relieve(self, index: int, num_waiting: int) -> None:
+        """Give half of an engine's line to one that has nothing to do: the end of it, which would wait longest."""
+        engine = self.engines[index]
+        if engine.health.state != "ready" or not any(self._idle()):
+            return
+        line = [each for each in engine.requests.values() if each.num_pending and engine.may_move(each)]
+        assert self.ready is not None, "it steps"
+        if self.ready.engine["scheduling_policy"] == "priority":
+            line.sort(key=lambda each: each.priority)
+        for tracked in line[-((num_waiting + 1) // 2) :]:
+            self._move(tracked)
+
+    def _over(self, tracked: Tracked) -> None:
+        if self.requests.pop(tracked.key, None) is None:
+            return
+        if self._router is not None and len(self.engines) > 1 and tracked.error is None:
+            self._router.ended(tracked.replica, self._keys(tracked))
+        self._on_over(tracked)
+
+
+def _length(tracked: Tracked) -> int:
+    """Tokens to be in the KV cache before its next one."""
+    return len(tracked.submission.prompt_token_ids) + tracked.num_output_tokens
+
+
+def _name(index: int, place: Place, num: int) -> str:
+    """What the log calls an engine."""
+    return "the engine process" if num == 1 else f"engine {index}{place.where and ' on '}{place.where}"

@@ -1,0 +1,61 @@
+"""Which engine runs on which node, with numbers alone."""
+
+from __future__ import annotations
+
+from collections import Counter
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from albireo.api.share import ALONE, Share
+from albireo.config import EngineConfig
+from albireo.distributed.placement import Node, place
+from albireo.errors import ConfigError
+
+
+def nodes(*num_cpus: int, gpus: tuple[int, ...] = ()) -> list[Node]:
+    held = [*gpus, *[0] * len(num_cpus)]
+    return [Node(f"n{i}", f"10.0.0.{i}", num, held[i]) for i, num in enumerate(num_cpus)]
+
+
+def config(num: int, **but: object) -> EngineConfig:
+    return EngineConfig.from_kwargs(data_parallel_size=num, **but)
+
+
+@given(st.lists(st.integers(0, 20), min_size=1, max_size=5), st.integers(1, 8))
+def test_engines_are_alike_and_fit(num_cpus: list[int], num: int) -> None:
+    cluster = nodes(*num_cpus)
+    if sum(num_cpus) < num:
+        with pytest.raises(ConfigError, match=f"data_parallel_size={num}"):
+            place(cluster, config(num))
+        return
+    seats = place(cluster, config(num))
+    assert len(seats) == num and len({seat.num_cpus for seat in seats}) == 1
+    each = seats[0].num_cpus
+    assert each >= 1 and sum(cpus // (each + 1) for cpus in num_cpus) < num, "no larger ones would fit"
+    counts = Counter(seat.node.name for seat in seats)
+    for node in cluster:
+        assert counts[node.name] * each <= node.num_cpus
+        there = [seat for seat in seats if seat.node is node]
+        assert [seat.share for seat in there] == [Share(i, counts[node.name]) for i in range(len(there))]
+        assert all(seat.num_threads == each * counts[node.name] for seat in there)
+
+
+def test_threads_that_are_asked_for_are_divided() -> None:
+    assert [seat.num_cpus for seat in place(nodes(8, 8), config(2, num_threads=6))] == [3, 3]
+    assert {seat.node.name for seat in place(nodes(8, 8), config(2, num_threads=6))} == {"n0", "n1"}
+    with pytest.raises(ConfigError, match=r"with 10 threads each does not fit the 2 nodes .* which have 8, 8 CPUs"):
+        place(nodes(8, 8), config(2, num_threads=20))
+    with pytest.raises(ConfigError, match="num_threads=1; each engine needs a thread"):
+        place(nodes(8, 8), config(2, num_threads=1))
+
+
+def test_a_gpu_each() -> None:
+    cluster = nodes(8, 8, 8, gpus=(2, 0, 1))
+    seats = place(cluster, config(3))
+    assert sorted(seat.node.name for seat in seats) == ["n0", "n0", "n2"]
+    assert all((seat.num_gpus, seat.share, seat.num_threads) == (1, ALONE, None) for seat in seats)
+    with pytest.raises(ConfigError, match="data_parallel_size=4, and the 3 nodes of the Ray cluster have 3 GPUs"):
+        place(cluster, config(4, device="cuda"))
+    assert all(seat.num_gpus == 0 for seat in place(cluster, config(4, device="cpu")))

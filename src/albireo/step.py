@@ -172,7 +172,9 @@ class SequenceWork:
 class StepPlan:
     """What one step will do.
 
-    Fields: num_tokens: of all work; num_drafts: of those the ones that are drafts.
+    Fields:
+        num_tokens: of all work; num_drafts: of those the ones that are drafts.
+        waits: the step after this is not to be begun before this one is reported: it may have drafts.
     Moves of blocks, each as (group, source, target) and all of them made before any computing, in this order:
         swap_outs: blocks of the device to blocks of host memory; block_copies: within the device, one after another;
         swap_ins: blocks of host memory to blocks of the device. Of swap_outs and swap_ins no two have one target.
@@ -185,6 +187,7 @@ class StepPlan:
     swap_outs: list[tuple[int, int, int]] = field(default_factory=list)
     swap_ins: list[tuple[int, int, int]] = field(default_factory=list)
     num_drafts: int = 0
+    waits: bool = False
 
     def part(self, work: list[SequenceWork], *, has_moves: bool = False) -> StepPlan:
         """The same step with this work only. has_moves: blocks are moved for all of it as well."""

@@ -7,6 +7,10 @@ A draft changes no token. It is judged by equality with the token drawn at its p
 before it and the seed alone; what was computed behind a draft that is wrong is written again. It waits for nobody and
 nobody for it: drafts are computed in steps in which everyone computes one token, in rows and blocks that are free, and
 the blocks of those that were wrong are free again after the step.
+
+Where the device begins the next step before this one is reported, a step has drafts only if the plan before it said
+that it waits (StepPlan.waits). It does when the guesses of now, seen as those of then, are worth that; and behind a
+step with drafts, whose tokens nobody can foresee.
 """
 
 from __future__ import annotations
@@ -59,12 +63,14 @@ class Drafting:
         self._pacing = Pacing()
         self._guesses: dict[int, Guesses] = {}
         self._drafted: list[Sequence] = []
-        #: Sequences with drafts in the last step: their guesses pay for themselves.
+        #: Sequences with drafts in the last step, or the next: their guesses pay for themselves.
         self._believed: set[int] = set()
         self._num_plans = 0
         counters.num_accepted_tokens_per_pos = [0] * self._num_most
         #: The step is one whose time says what a row costs.
         self._is_decode = False
+        #: The device may have begun the step that is planned next; and the one that was planned last.
+        self._is_begun = self._was_begun = False
 
     def plan(self, scheduled: list[Sequence], plan: StepPlan, *, has_failed: bool) -> None:
         """Extend works of a plan that is complete otherwise.
@@ -73,6 +79,8 @@ class Drafting:
         Cost: a few microseconds a sequence; next to nothing where no draft can be worth its row.
         """
         self._is_decode = False
+        runs_ahead = self._settings.lookahead > 0
+        self._was_begun, self._is_begun = self._is_begun, runs_ahead
         works = plan.work
         num_rows = len(works)
         if has_failed or plan.num_tokens != num_rows:
@@ -84,23 +92,47 @@ class Drafting:
         num_spare = min(self._settings.max_num_batched_tokens - num_rows, self._settings.max_draft_rows)
         if num_spare <= 0 or self._pacing.begin(num_rows) >= 1.0:
             return
+        chosen = self._choose(scheduled, asked, num_spare)
+        if runs_ahead and not self._pacing.pays():
+            chosen = []
+        self._believed = {scheduled[place].seq_id for place, _ in chosen}
+        if self._was_begun:
+            plan.waits = bool(chosen)
+        else:
+            self._put(scheduled, plan, chosen)
+            plan.waits = runs_ahead and plan.num_drafts > 0
+        self._is_begun = runs_ahead and not plan.waits
+
+    def _choose(
+        self, scheduled: list[Sequence], asked: list[int] | range, num_spare: int
+    ) -> list[tuple[int, list[int]]]:
+        """Drafts that are worth their rows, those most likely first: by place."""
         found = []
         for place in asked:
             guess, rate = self._guess(scheduled[place])
             if guess:
                 found.append((rate, place, guess))
         found.sort(key=lambda each: -each[0])
+        chosen = []
         for rate, place, guess in found:
             drafts = self._worth(guess[:num_spare], rate)
-            if drafts and self._grow(scheduled[place], len(drafts)):
-                num_spare -= len(drafts)
+            if not drafts:
+                break
+            chosen.append((place, drafts))
+            num_spare -= len(drafts)
+            if num_spare == 0:
+                break
+        return chosen
+
+    def _put(self, scheduled: list[Sequence], plan: StepPlan, chosen: list[tuple[int, list[int]]]) -> None:
+        """Drafts into the plan, where there are blocks for them."""
+        works = plan.work
+        for place, drafts in chosen:
+            if self._grow(scheduled[place], len(drafts)):
                 works[place] = _with_drafts(works[place], drafts)
                 plan.num_tokens += len(drafts)
                 plan.num_drafts += len(drafts)
                 self._drafted.append(scheduled[place])
-            if not drafts or num_spare == 0:
-                break
-        self._believed = {seq.seq_id for seq in self._drafted}
 
     def _asked(self, scheduled: list[Sequence]) -> list[int] | range:
         """Whose guess is asked for, by place: everybody's, where that takes no time worth naming beside the step."""
@@ -135,8 +167,11 @@ class Drafting:
         return guess, guesses.acceptance.rate(kind) if guess else 0.0
 
     def _worth(self, guess: list[int], rate: float) -> list[int]:
-        """The beginning of a guess that is worth its rows: each draft counts if those before it come true."""
-        num, probability = 0, rate
+        """The beginning of a guess that is worth its rows: each draft counts if those before it come true.
+
+        Those of a step that is begun already are for the one behind it, if the token in between comes true too.
+        """
+        num, probability = 0, rate * rate if self._was_begun else rate
         while num < len(guess) and self._pacing.take(probability):
             num += 1
             probability *= rate
@@ -153,7 +188,8 @@ class Drafting:
     def executed(self, num_rows: int, seconds: float) -> None:
         """The planned step took so long, guesses included."""
         if self._is_decode:
-            self._pacing.observe(num_rows, seconds)
+            has_waited = self._settings.lookahead > 0 and not self._was_begun
+            self._pacing.observe(num_rows, seconds, has_waited=has_waited)
 
     def judged(self, num_drafts: int, num_accepted: int) -> None:
         """Count what became of a sequence's drafts."""

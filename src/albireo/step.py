@@ -29,6 +29,13 @@ class TokenMatcher(Protocol):
         """
         ...
 
+    def ahead(self, output_token_ids: Sequence[int], draft_token_ids: Sequence[int]) -> list[bytes]:
+        """The masks behind each of these drafts, should they come: fewer where one may not, or the grammar gives up.
+
+        Nothing is to be seen of it afterwards.
+        """
+        ...
+
 
 class TokenConstraint(Protocol):
     """A compiled grammar: gives each sequence of a request its matcher."""
@@ -36,6 +43,11 @@ class TokenConstraint(Protocol):
     def matcher(self) -> TokenMatcher:
         """A matcher that has seen nothing."""
         ...
+
+
+def allows(mask: bytes, token_id: int) -> bool:
+    """Whether a token mask has a token."""
+    return token_id >> 3 < len(mask) and bool(mask[token_id >> 3] >> (token_id & 7) & 1)
 
 
 class ThinkingBudget(Protocol):
@@ -101,7 +113,7 @@ class SampleTask:
         is not forced. Raises: as token_mask()."""
         forced = None if self.budget is None else self.budget.forced(self.output_token_ids)
         mask = None if forced is None else self.token_mask(num_tokens)
-        if forced is None or mask is None or mask[forced >> 3] >> (forced & 7) & 1:
+        if forced is None or mask is None or allows(mask, forced):
             return forced
         return None
 

@@ -84,6 +84,11 @@ class SampleTask:
         """The same task when the output is longer."""
         return replace(self, output_token_ids=output_token_ids)
 
+    def is_before(self, other: SampleTask) -> bool:
+        """Whether other is after() of this one, or of one like it."""
+        is_same = other.params is self.params and other.prompt_token_ids is self.prompt_token_ids
+        return is_same and other.seq_id == self.seq_id and len(other.output_token_ids) > len(self.output_token_ids)
+
     @property
     def early_ends(self) -> set[int]:
         """The ids that must not come now, if anything else can."""

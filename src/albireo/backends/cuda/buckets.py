@@ -1,7 +1,8 @@
 """Which sizes a step is padded to, so that one recorded graph serves many steps.
 
 Asked by model.py. Integers only: neither torch nor arrays. A step in which every sequence has one token is padded to
-the next bucket of such steps; one with prompts, of up to MOST_TOKENS, to so many tokens and so many sequences: its
+the next bucket of such steps; so is one with drafts, which has a row of logits for each token too, and fewer sequences
+than tokens: those that are not there have none. One with prompts, of up to MOST_TOKENS, to so many tokens and so many sequences: its
 launches would take the host longer than the device. Any other is computed at its own size, launch by launch.
 """
 
@@ -43,8 +44,8 @@ _SEQUENCES = (16, 64, 256)
 class Bucket:
     """Sizes of a recorded step of `size` sequences, of which each wants its last token's logits or its best few.
 
-    Fields: is_top: the best few. tokens: of all sequences together, where there are prompts among them; None: each has
-        one.
+    Fields: is_top: the best few. tokens: of all sequences together, where there are prompts among them; None: as many,
+        and each wants its logits.
     """
 
     size: int
@@ -66,7 +67,7 @@ class Buckets:
     """1, 2, 4, 8, 16, 24, … 64, 80, … 256, 288, …, and max_num_seqs itself, where padding would cost the most.
 
     Args: max_tokens: of a step.
-    Fields: sizes: of steps of one token a sequence. tokens, sequences: of steps with prompts.
+    Fields: sizes: of steps of one token a sequence, or with drafts. tokens, sequences: of steps with prompts.
     """
 
     def __init__(self, max_num_seqs: int, max_tokens: int) -> None:
@@ -86,12 +87,13 @@ class Buckets:
         rows = max(sizes["R"], sizes["G"])
         if not rows or min(sizes["R"], sizes["G"]):
             return None
-        counts = {sizes["B"], rows, sizes["D"] if ending.draws else rows, sizes["L"] if ending.reports else rows}
-        if counts == {num_tokens}:
+        counts = {rows, sizes["D"] if ending.draws else rows, sizes["L"] if ending.reports else rows}
+        if counts == {num_tokens} and sizes["B"] <= num_tokens:
             return Bucket(_least(self.sizes, num_tokens), is_top, ending) if num_tokens <= self.sizes[-1] else None
-        if num_tokens > self.tokens[-1] or max(counts) > self.sequences[-1]:
+        most = max(sizes["B"], *counts)
+        if num_tokens > self.tokens[-1] or most > self.sequences[-1]:
             return None
-        return Bucket(_least(self.sequences, max(counts)), is_top, ending, _least(self.tokens, num_tokens))
+        return Bucket(_least(self.sequences, most), is_top, ending, _least(self.tokens, num_tokens))
 
 
 def _least(sizes: Sequence[int], count: int) -> int:

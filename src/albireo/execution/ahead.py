@@ -205,7 +205,8 @@ class AheadRunner:
         for work in works:
             if work.pooling is not None or not 0 <= (work.prompt_logprobs or 0) <= MAX_TOP:
                 return False
-        return self._device.can_draw([task for work in works for task in work.samples for _ in range(1 + work.num_drafts)])
+        tasks = (task for work in works for task in work.samples for _ in range(1 + work.num_drafts))
+        return self._device.can_draw(list(tasks))
 
     def _begin(self, plan: StepPlan) -> _Begun:
         """Start a step whose tokens the device draws."""

@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 
 from albireo.execution.inputs import PackedStep
-from albireo.step import SampledToken, SampleTask, TokenMatcher
+from albireo.step import SampledToken, SampleTask
 
 #: Draws the token of a task from a row.
 DrawOne = Callable[[SampleTask, int], SampledToken | None]
@@ -77,6 +77,3 @@ class _Foreseen:
 
     def ahead(self, output_token_ids: Sequence[int], draft_token_ids: Sequence[int]) -> list[bytes]:
         return []
-
-
-_: type[TokenMatcher] = _Foreseen

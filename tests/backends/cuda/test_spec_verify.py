@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from itertools import pairwise
 
 import numpy as np
 import torch
@@ -23,7 +24,7 @@ def verified(drafts: Sequence[Sequence[int]], drawn: Sequence[Sequence[int]]) ->
     starts = np.concatenate(([0], np.cumsum([1 + len(draft) for draft in drafts]))).astype(np.int32)
     spec_verify(torch.tensor([*fed, 50, 51], dtype=torch.int32), torch.from_numpy(starts), out)
     assert out[starts[-1] :].tolist() == [50, 51]
-    found = [out[first:end].tolist() for first, end in zip(starts, starts[1:], strict=False)]
+    found = [out[first:end].tolist() for first, end in pairwise(starts)]
     for row, each in zip(found, drawn, strict=True):
         assert len(row) == len(each)
     return [[token for token in row if token != REFUSED] for row in found]

@@ -66,6 +66,7 @@ class CudaModel:
         max_positions: longest sequence in tokens.
         reserve_bytes: of device memory, to leave free; where less is left after a trial step, there are fewer blocks.
         num_host_blocks: of host memory, to swap blocks to.
+        max_num_seqs: of a step; None: as many as rows whose best logits it may want; the others are for drafts.
         recorder: None: CUDA graphs where there is a GPU.
     """
 
@@ -80,10 +81,12 @@ class CudaModel:
         device: torch.device,
         reserve_bytes: int = 0,
         num_host_blocks: int = 0,
+        max_num_seqs: int | None = None,
         recorder: Recorder | None = None,
     ) -> None:
         self.device, self._max_positions = device, max_positions
-        self._buckets = Buckets(min(program.maxima["G"], program.maxima["T"]), program.maxima["T"])
+        most_tokens, most_rows = program.maxima["T"], min(program.maxima["G"], program.maxima["T"])
+        self._buckets = Buckets(min(max_num_seqs or most_rows, most_rows), most_tokens, most_rows)
         self._matrices, self._vectors = matrices, vectors
         self._arena = torch.zeros(program.arena_bytes, dtype=torch.uint8, device=device)
         self._make_room(program, program.buffers[program.outputs["logits"]].cols)

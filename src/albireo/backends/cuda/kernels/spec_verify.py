@@ -48,8 +48,4 @@ def spec_verify(token_ids: torch.Tensor, query_start: torch.Tensor, drawn: torch
 def aot_cases() -> list[AotCase]:
     signature = {name: "*i32" for name in ("token_ids", "query_start", "drawn")}
     sizes = {"PLACES": _PLACES}
-    return [
-        AotCase(
-            "spec_verify", spec_verify_kernel, signature, sizes, num_warps=1, max_registers=48, max_shared=64
-        )
-    ]
+    return [AotCase("spec_verify", spec_verify_kernel, signature, sizes, num_warps=1, max_registers=48, max_shared=64)]

@@ -43,7 +43,7 @@ class Whim(Pacing):
     def take(self, probability: float) -> bool:
         return self.chance.random() < 0.9
 
-    def pays(self) -> bool:
+    def pays(self, num_gaps: int) -> bool:
         return self.chance.random() < 0.8
 
 
@@ -53,7 +53,7 @@ class Always(Whim):
     def take(self, probability: float) -> bool:
         return True
 
-    def pays(self) -> bool:
+    def pays(self, num_gaps: int) -> bool:
         return True
 
 

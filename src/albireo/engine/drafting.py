@@ -93,7 +93,8 @@ class Drafting:
         if num_spare <= 0 or self._pacing.begin(num_rows) >= 1.0:
             return
         chosen = self._choose(scheduled, asked, num_spare)
-        if runs_ahead and not self._pacing.pays():
+        # The step with drafts waits and the one behind it too; one that has waited has paid its own gap.
+        if runs_ahead and not self._pacing.pays(2 if self._was_begun else 1):
             chosen = []
         self._believed = {scheduled[place].seq_id for place, _ in chosen}
         if self._was_begun:

@@ -26,9 +26,9 @@ _FIRST_COST, _LEAST_COST = 0.02, 0.002
 _BESIDE_S = 1e-5
 #: What the first cost weighs, as rows squared of measurements.
 _FIRST_WEIGHT = 4.0
-#: The gap as a fraction of a step where none was measured, and what that weighs, in steps: a gap that was too long is
-#: looked at again a few hundred steps later.
-_FIRST_GAP, _FIRST_GAP_WEIGHT = 0.05, 0.1
+#: The gap as a fraction of a step where none was measured: short, so that it is measured; and what that weighs, in
+#: steps: a gap that was too long is looked at again some hundred steps later.
+_FIRST_GAP, _FIRST_GAP_WEIGHT = 0.02, 0.1
 #: Near the border drafts bring nothing, and what is measured is not exact.
 SLACK = 1.2
 #: A step that took so many times what was expected was held up, and counts as this.
@@ -128,8 +128,8 @@ class Pacing:
         self._step_seconds += self.slope
         return True
 
-    def pays(self) -> bool:
-        """Whether all that was taken since begin() is worth a step that has to wait."""
+    def pays(self, num_gaps: int) -> bool:
+        """Whether all that was taken since begin() is worth so many gaps beside its rows."""
         plain = self.expected(self._num_rows)
-        cost = self._step_seconds - plain + self.gap
+        cost = self._step_seconds - plain + num_gaps * self.gap
         return (self._step_tokens - self._num_rows) * plain > SLACK * cost * self._num_rows

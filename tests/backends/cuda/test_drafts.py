@@ -36,7 +36,7 @@ class Always(Pacing):
     def take(self, probability: float) -> bool:
         return True
 
-    def pays(self) -> bool:
+    def pays(self, num_gaps: int) -> bool:
         return True
 
 

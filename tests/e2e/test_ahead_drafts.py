@@ -206,3 +206,21 @@ def test_a_step_ahead_then_steps_with_drafts_then_steps_ahead(loaded: Loaded, mo
     assert plans.kinds == ["prompt", "ahead", *["waited+"] * 3, "waited", *["ahead"] * 8]
     assert device.num_submitted == len(plans.kinds)
     assert (runner.num_found, runner.num_computed) == (9, 5)
+
+
+@pytest.mark.parametrize("bad_step", [2, 3])
+def test_a_step_that_cannot_be_drawn_from_is_drawn_by_the_host(
+    loaded: Loaded, monkeypatch: pytest.MonkeyPatch, bad_step: int
+) -> None:
+    """Drafts and all."""
+    monkeypatch.setattr("albireo.engine.drafting.Pacing", Always)
+    params = SamplingParams(temperature=0.9, seed=4, max_tokens=24, ignore_eos=True)
+    requests = [Ask([5, 6, 7], params, 0), Ask([9], params, 0)]
+    plain = Engine(replace(loaded.settings, speculative=None), Runner(loaded.model, VOCAB, 8).execute, lambda: 0.0)
+    wanted = serve(plain, requests)
+    known = {tuple(requests[i].prompt): [tokens] for (i, at), (tokens, _) in parted(wanted).items() if at == 0}
+    device = Deferred(loaded.model, bad_step=bad_step)
+    plans = Plans(AheadRunner(device, VOCAB, 8, loaded.memory.max_model_len).execute)
+    settings = replace(loaded.settings, lookahead=LOOKAHEAD)
+    assert serve(Engine(settings, plans, lambda: 0.0, Method(1, Oracle(known, 0.8))), requests) == wanted
+    assert plans.kinds[bad_step].endswith("+")

@@ -36,6 +36,11 @@ def test_up_to_the_first_that_differs() -> None:
     assert verified(drafts, drawn) == [[4, 5, 6, 7], [4, 5, 1], [0], [2], [3, -1], [-1]]
 
 
+def test_a_row_that_cannot_be_drawn_from_is_told_where_it_is_reached_alone() -> None:
+    drafts = [[4, 5], [4, 5], [4, 5]]
+    assert verified(drafts, [[4, -1, 6], [3, -1, -1], [-1, 5, 6]]) == [[4, -1], [3], [-1]]
+
+
 def test_as_many_drafts_as_there_may_be() -> None:
     most = list(range(100, 100 + MAX_DRAFTS))
     assert verified([most, [], most], [[*most, 3], [7], [*most[:-1], 1, 2]]) == [[*most, 3], [7], [*most[:-1], 1]]

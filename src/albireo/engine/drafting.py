@@ -90,13 +90,14 @@ class Drafting:
             return
         self._is_decode = True
         num_spare = min(self._settings.max_num_batched_tokens - num_rows, self._settings.max_draft_rows)
-        if num_spare <= 0 or self._pacing.begin(num_rows) >= 1.0:
+        worth = self._pacing.begin(num_rows)
+        if num_spare <= 0 or worth >= 1.0:
             return
-        chosen = self._choose(scheduled, asked, num_spare)
+        chosen = self._choose(scheduled, asked, num_spare, worth)
         # The step with drafts waits and the one behind it too; one that has waited has paid its own gap.
         if runs_ahead and not self._pacing.pays(2 if self._was_begun else 1):
-            chosen = []
-        self._believed = {scheduled[place].seq_id for place, _ in chosen}
+            chosen = {}
+        self._believed = {scheduled[place].seq_id for place in chosen}
         if self._was_begun:
             plan.waits = bool(chosen)
         else:
@@ -105,30 +106,34 @@ class Drafting:
         self._is_begun = runs_ahead and not plan.waits
 
     def _choose(
-        self, scheduled: list[Sequence], asked: list[int] | range, num_spare: int
-    ) -> list[tuple[int, list[int]]]:
-        """Drafts that are worth their rows, those most likely first: by place."""
-        found = []
-        for place in asked:
-            guess, rate = self._guess(scheduled[place])
-            if guess:
-                found.append((rate, place, guess))
-        found.sort(key=lambda each: -each[0])
-        chosen = []
-        for rate, place, guess in found:
-            drafts = self._worth(guess[:num_spare], rate)
-            if not drafts:
-                break
-            chosen.append((place, drafts))
-            num_spare -= len(drafts)
-            if num_spare == 0:
-                break
-        return chosen
+        self, scheduled: list[Sequence], asked: list[int] | range, num_spare: int, worth: float
+    ) -> dict[int, list[int]]:
+        """Drafts that are worth their rows, by place: the likeliest of all first, each after those before it.
 
-    def _put(self, scheduled: list[Sequence], plan: StepPlan, chosen: list[tuple[int, list[int]]]) -> None:
+        Of a step that is begun already: for the one behind it, if the token in between comes true too.
+        """
+        guesses: dict[int, list[int]] = {}
+        offers: list[tuple[float, int, int]] = []
+        for place in asked:
+            guesses[place], rate = self._guess(scheduled[place])
+            probability = rate if self._was_begun else 1.0
+            for num in range(1, 1 + len(guesses[place])):
+                probability *= rate
+                if probability <= worth:
+                    break
+                offers.append((-probability, num, place))
+        offers.sort()
+        nums: dict[int, int] = {}
+        for less, num, place in offers[:num_spare]:
+            if not self._pacing.take(-less):
+                break
+            nums[place] = num
+        return {place: guesses[place][:num] for place, num in nums.items()}
+
+    def _put(self, scheduled: list[Sequence], plan: StepPlan, chosen: dict[int, list[int]]) -> None:
         """Drafts into the plan, where there are blocks for them."""
         works = plan.work
-        for place, drafts in chosen:
+        for place, drafts in chosen.items():
             if self._grow(scheduled[place], len(drafts)):
                 works[place] = _with_drafts(works[place], drafts)
                 plan.num_tokens += len(drafts)
@@ -166,17 +171,6 @@ class Drafting:
         if guess:
             guesses.acceptance.note(guess, kind, len(output))
         return guess, guesses.acceptance.rate(kind) if guess else 0.0
-
-    def _worth(self, guess: list[int], rate: float) -> list[int]:
-        """The beginning of a guess that is worth its rows: each draft counts if those before it come true.
-
-        Those of a step that is begun already are for the one behind it, if the token in between comes true too.
-        """
-        num, probability = 0, rate * rate if self._was_begun else rate
-        while num < len(guess) and self._pacing.take(probability):
-            num += 1
-            probability *= rate
-        return guess[:num]
 
     def _grow(self, seq: Sequence, num_drafts: int) -> bool:
         # Beginning where the blocks it has end: the last known token has a place that is its own.

@@ -47,7 +47,7 @@ class Matcher:
             mask = self.allowed(output_token_ids)
         except InvalidParams:  # and says so again to whoever needs it
             return []
-        # a copy costs a microsecond; rollback() leaves other masks than there were
+        # a copy costs a microsecond; rollback() from behind an end leaves another mask than there was
         state = self._state.deep_copy()
         masks: list[bytes] = []
         for draft in draft_token_ids:

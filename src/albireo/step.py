@@ -7,7 +7,7 @@ There is no prefill or decode here: a sequence has tokens to compute, from a pos
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from typing import Protocol
 
 from albireo.errors import InvalidParams, InvariantError
@@ -82,7 +82,9 @@ class SampleTask:
 
     def after(self, output_token_ids: Sequence[int]) -> SampleTask:
         """The same task when the output is longer."""
-        return replace(self, output_token_ids=output_token_ids)
+        # as replace(), which takes five times as long
+        kept = (self.seq_id, self.params, self.seed, self.prompt_token_ids)
+        return SampleTask(*kept, output_token_ids, self.stop_token_ids, self.matcher, self.budget)
 
     def is_before(self, other: SampleTask) -> bool:
         """Whether other is after() of this one, or of one like it."""

@@ -130,8 +130,8 @@ class Endings:
 
         Not among what is recorded: a step with drafts is one of so many decoding sequences to all that is.
         """
-        step = self._staging.step(sizes)
-        spec_verify(step.token_ids, step.query_start[: num_sequences + 1], self._drawing.tokens)
+        found = self._staging.tensors(sizes, ("token_ids", "query_start"))
+        spec_verify(found["token_ids"], found["query_start"][: num_sequences + 1], self._drawing.tokens)
 
     def results(self, wish: Wish, num_rows: int) -> dict[str, torch.Tensor]:
         """What a step found, on the device. Args: num_rows: of logits."""

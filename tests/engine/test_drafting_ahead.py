@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import random
 from collections.abc import Callable, Sequence
-from typing import Any
 
 import pytest
 
@@ -52,12 +51,16 @@ class Sometimes:
 
 
 class Timed:
-    """An engine on such a device. now: seconds."""
+    """An engine on such a device.
+
+    Fields: now: seconds. kinds: of its steps: with Prompts, with Drafts, 1 token each; w: it waits.
+    """
 
     def __init__(self, settings: EngineSettings, seconds: Seconds, host_s: float, method: Method | None) -> None:
         self._toy, self._seconds, self._host_s = ToyExecutor(settings), seconds, host_s
         self.now = self._ready = 0.0
         self._is_begun = False
+        self.kinds = ""
         self.engine = Engine(settings, self._execute, lambda: self.now, method)
 
     def _execute(self, plan: StepPlan) -> StepResult:
@@ -66,6 +69,8 @@ class Timed:
         self.now = max(self.now, self._ready)
         assert not (plan.num_drafts and self._is_begun), "it was begun without its drafts"
         self._is_begun = not plan.waits
+        num_others = plan.num_tokens - plan.num_drafts - len(plan.work)
+        self.kinds += ("P" if num_others else "D" if plan.num_drafts else "1") + ("w" if plan.waits else " ")
         return self._toy(plan)
 
     def run(self, num_running: int, num_tokens: int) -> EngineStats:
@@ -78,25 +83,30 @@ class Timed:
         return self.engine.stats()
 
 
+def settings_of(config: SpeculativeConfig | None, num_running: int, num_tokens: int) -> EngineSettings:
+    return EngineSettings(
+        num_blocks=(num_running * (num_tokens // 8 + 3) + 2,),
+        block_size=8,
+        max_model_len=num_tokens + 8,
+        max_num_seqs=num_running,
+        max_num_batched_tokens=128,
+        lookahead=1,
+        eos_token_ids=frozenset({0}),
+        vocab_size=VOCAB_SIZE,
+        speculative=config,
+    )
+
+
 def ratio(
     seconds: Seconds, host: float, right: float, there: float = 1.0, num_running: int = 1, num_tokens: int = 300
 ) -> tuple[float, EngineStats]:
     """How much longer it takes without drafts. host: what the host does, as a fraction of a step."""
-    common: dict[str, Any] = {
-        "num_blocks": (num_running * (num_tokens // 8 + 3) + 2,),
-        "block_size": 8,
-        "max_model_len": num_tokens + 8,
-        "max_num_seqs": num_running,
-        "lookahead": 1,
-        "eos_token_ids": frozenset({0}),
-        "vocab_size": VOCAB_SIZE,
-    }
     host_s = host * seconds(num_running)
     config = SpeculativeConfig(method="ngram", num_speculative_tokens=5)
     method = Method(1, lambda prompt: Sometimes(prompt, right, there))
-    drafting = Timed(EngineSettings(**common, speculative=config), seconds, host_s, method)
+    drafting = Timed(settings_of(config, num_running, num_tokens), seconds, host_s, method)
     stats = drafting.run(num_running, num_tokens)
-    plain = Timed(EngineSettings(**common), seconds, host_s, None)
+    plain = Timed(settings_of(None, num_running, num_tokens), seconds, host_s, None)
     plain.run(num_running, num_tokens)
     assert stats.generation_tokens == num_running * num_tokens
     return plain.now / drafting.now, stats
@@ -135,3 +145,29 @@ def test_nothing_is_waited_for_where_there_is_no_guess() -> None:
     """Not one step: the device is as busy as without."""
     found, stats = ratio(memory_bound, 0.3, 1.0, there=0.0, num_tokens=50)
     assert (found, stats.num_drafts) == (1.0, 0)
+
+
+def test_drafts_go_on_behind_a_prompt_that_came() -> None:
+    """The step that ends it waits, if somebody had drafts before; one that leaves a part of it does not."""
+    config = SpeculativeConfig(method="ngram", num_speculative_tokens=2)
+    method = Method(1, lambda prompt: Sometimes(prompt, 1.0, 1.0 if prompt[0] == 0 else 0.0))
+    run = Timed(settings_of(config, 3, 300), memory_bound, 0.0001, method)
+    params = SamplingParams(max_tokens=60, ignore_eos=True, seed=7)
+
+    def steps(num: int) -> str:
+        run.kinds = ""
+        for _ in range(num):
+            run.engine.step()
+        return run.kinds
+
+    run.engine.add_request("a", [0, 2], params)
+    assert steps(4) == "P 1wDwDw", "nothing is known of it when its prompt ends"
+    run.engine.add_request("b", [1, 3], params)
+    assert steps(2) == "PwDw"
+    run.engine.add_request("c", [1] * 200, params)
+    assert steps(3) == "P PwDw", "two parts of 128 tokens at most"
+    run.engine.abort("a")
+    assert steps(2) == "1 1 "
+    run.engine.abort("c")
+    run.engine.add_request("d", [1, 5], params)
+    assert steps(2) == "P 1 ", "nobody is left who had drafts"

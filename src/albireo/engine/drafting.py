@@ -72,10 +72,11 @@ class Drafting:
         #: The device may have begun the step that is planned next; and the one that was planned last.
         self._is_begun = self._was_begun = False
 
-    def plan(self, scheduled: list[Sequence], plan: StepPlan, *, has_failed: bool) -> None:
+    def plan(self, scheduled: list[Sequence], plan: StepPlan, *, has_failed: bool, has_more: bool = False) -> None:
         """Extend works of a plan that is complete otherwise.
 
         Args: scheduled: whose they are. has_failed: the step before did; this one asks no more than it must.
+            has_more: prompts, or parts of them, are left for the next step.
         Cost: a few microseconds a sequence; next to nothing where no draft can be worth its row.
         """
         self._is_decode = False
@@ -83,7 +84,12 @@ class Drafting:
         self._was_begun, self._is_begun = self._is_begun, runs_ahead
         works = plan.work
         num_rows = len(works)
-        if has_failed or plan.num_tokens != num_rows:
+        if has_failed:
+            return
+        if plan.num_tokens != num_rows:
+            # who had drafts before a prompt came has some behind it
+            plan.waits = runs_ahead and not has_more and any(seq.seq_id in self._believed for seq in scheduled)
+            self._is_begun = runs_ahead and not plan.waits
             return
         asked = self._asked(scheduled)
         if not asked or not all(work is seq.work for seq, work in zip(scheduled, works, strict=True)):

@@ -53,8 +53,3 @@ def test_the_ways_to_say_it(given: Any) -> None:
 def test_what_is_refused_says_why(given: Any, message: str) -> None:
     with pytest.raises(ConfigError, match=message):
         EngineConfig(speculative_config=given)
-
-
-def test_a_gpu_does_not_do_it_yet() -> None:
-    with pytest.raises(ConfigError, match="not supported on GPUs yet; leave it out, or use device=cpu"):
-        EngineConfig(device="cuda", speculative_config={"method": "ngram"})

@@ -157,15 +157,15 @@ def log_probabilities(setup: Setup) -> Found:
 
 def drafts(setup: Setup) -> Found:
     from albireo.backends.cuda.kernels.spec_verify import spec_verify
+    from albireo.backends.step_outputs import REFUSED
 
     def ints(values: list[Any]) -> torch.Tensor:
         return torch.tensor(values, dtype=torch.int32, device=setup.device)
 
-    tokens, num = ints([[0] * 4] * 3), ints([0] * 3)
-    drafted, drawn = ints([[4, 5, 6], [4, 5, 6], [9, 0, 0]]), ints([4, 5, 6, 7, 4, 1, 2, 3, 9, 8])
-    spec_verify(drafted, ints([3, 3, 1]), drawn, ints([0, 4, 8]), tokens, num)
-    wanted = [[4, 5, 6, 7], [4, 1, -1, -1], [9, 8, -1, -1]]
-    yield "spec_verify", 0.0 if tokens.tolist() == wanted and num.tolist() == [4, 2, 2] else float("inf")
+    fed, drawn = ints([1, 4, 5, 6, 1, 4, 5, 6, 1, 9, 0]), ints([4, 5, 6, 7, 4, 1, 2, 3, 9, 8, 0])
+    spec_verify(fed, ints([0, 4, 8, 10]), drawn)
+    wanted = [4, 5, 6, 7, 4, 1, REFUSED, REFUSED, 9, 8, 0]
+    yield "spec_verify", 0.0 if drawn.tolist() == wanted else float("inf")
 
 
 CHECKS: dict[str, Check] = {

@@ -134,7 +134,7 @@ def served(
 
     if execute is None:
         execute = AheadRunner(model, settings.vocab_size, settings.block_size, settings.max_model_len).execute
-    engine = Engine(settings, execute, lambda: 0.0)
+    engine = Engine(settings, execute, time.perf_counter)
     tokens: list[list[int]] = [[] for _ in asked]
     logprobs: list[list[float]] = [[] for _ in asked]
     start = time.perf_counter()

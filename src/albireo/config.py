@@ -135,8 +135,6 @@ class EngineConfig:
         _at_least("data_parallel_size", self.data_parallel_size, 1, MAX_ENGINES)
         _at_least("max_logprobs", self.max_logprobs, -1)
         object.__setattr__(self, "speculative_config", SpeculativeConfig.of(self.speculative_config))
-        if self.speculative_config is not None and self.device == "cuda":  # also where auto became it
-            raise ConfigError("speculative_config is not supported on GPUs yet; leave it out, or use device=cpu")
         _check_swap_space(self.swap_space, self.device)
         value = self.memory_utilization
         if not isinstance(value, (int, float)) or isinstance(value, bool) or not 0.0 < value <= 1.0:

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
-from itertools import count
+from itertools import count, pairwise
 
 import numpy as np
 import pytest
@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 
 from albireo.api.load import Loaded, load
 from albireo.backends.step_inputs import StepInputs
-from albireo.backends.step_outputs import DrawnTokens, StepOutputs
+from albireo.backends.step_outputs import REFUSED, DrawnTokens, StepOutputs
 from albireo.config import EngineConfig
 from albireo.engine.engine import Engine
 from albireo.errors import InvariantError
@@ -79,6 +79,7 @@ class Deferred:
         rows: Sequence[int],
         sources: NDArray[np.int32] | None = None,
         targets: Sequence[tuple[int, int, int]] = (),
+        has_drafts: bool = False,
     ) -> Ticket:
         if sources is not None:
             known = np.where(sources >= 0, self.drawn[np.maximum(sources, 0)].clip(min=0), inputs.token_ids)
@@ -94,11 +95,13 @@ class Deferred:
             tokens = [int(outputs.top_ids[row, 0]) for row in rows]
         if self.num_submitted == self.bad_step:
             tokens = [-1 for _ in tokens]
+        if has_drafts:
+            tokens = judged(inputs, tokens)
         self.num_submitted += 1
         self.drawn = np.array(tokens or [0], np.int32)
         self.num_told += len(told) + sum(each is not None for each in logprobs)
         found = np.array(tokens, np.int32)
-        return Ticket(self.num_begun, DrawnTokens(found, bool((found >= 0).all()), logprobs, told))
+        return Ticket(self.num_begun, DrawnTokens(found, not (found == -1).any(), logprobs, told))
 
     def record_next(self) -> bool:
         self.num_begun += 5
@@ -109,6 +112,18 @@ class Deferred:
     def collect(self, ticket: Ticket) -> DrawnTokens:
         assert self.num_begun - ticket.serial <= 2, "what it holds was overwritten"
         return ticket.drawn
+
+
+def judged(inputs: StepInputs, tokens: list[int]) -> list[int]:
+    """What of a step with drafts stands: see AheadDevice.submit()."""
+    assert len(tokens) == inputs.num_tokens
+    found = []
+    for first, end in pairwise(inputs.query_start.tolist()):
+        num = 1
+        while first + num < end and tokens[first + num - 1] == inputs.token_ids[first + num]:
+            num += 1
+        found += [*tokens[first : first + num], *[REFUSED] * (end - first - num)]
+    return found
 
 
 @pytest.fixture(scope="module")

@@ -76,6 +76,7 @@ class ToyExecutor:
         self.copies: list[list[tuple[int, int, int]]] = []
         self.num_swapped_in = 0
         self.num_drafts = 0
+        self._may_be_begun = False
 
     def __call__(self, plan: StepPlan) -> StepResult:
         self._check(plan)
@@ -131,6 +132,10 @@ class ToyExecutor:
     def _check_drafts(self, plan: StepPlan) -> None:
         assert plan.num_drafts == sum(work.num_drafts for work in plan.work) <= self.settings.max_draft_rows
         self.num_drafts += plan.num_drafts
+        # else a device that runs ahead has begun it without them
+        assert not (plan.num_drafts and self._may_be_begun)
+        self._may_be_begun = self.settings.lookahead > 0 and not plan.waits
+        assert not plan.waits or self.settings.lookahead
         for work in plan.work:
             assert len(work.draft_token_ids) == work.num_drafts < len(work.token_ids)
             if work.num_drafts:

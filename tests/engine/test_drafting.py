@@ -122,7 +122,7 @@ def test_beside_very_short_steps_few_guesses_are_made(bench: Any) -> None:
             run.add([start, 2, 3], max_tokens=120)
         run.run()
         run.check_all_ended()
-        assert asked.count(0) < 60 < asked.count(1) + asked.count(2) + asked.count(3) <= limit, scale
+        assert asked.count(0) < 60 <= asked.count(1) + asked.count(2) + asked.count(3) <= limit, scale
     assert run.engine.stats().num_accepted_tokens > 60, "the one that is right is believed and asked"
 
 
@@ -184,6 +184,17 @@ def test_drafts_take_at_most_the_rows_there_are_for_them(bench: Any) -> None:
     run.run()  # the toy counts them
     run.check_all_ended()
     assert run.toy.num_drafts > 0
+
+
+def test_rows_go_to_the_likeliest_drafts_of_all(bench: Any) -> None:
+    """The first drafts of all who are as likely before the second of any."""
+    run = drafting(bench, max_draft_rows=6)
+    for start in range(4):
+        run.add([start, 5, 6], max_tokens=60)
+    for _ in range(6):
+        run.step()
+    nums = [num for _, num, _ in run.toy.plans[-1].values()]
+    assert sorted(nums) == [2, 2, 3, 3], "six drafts behind four tokens"
 
 
 def test_no_drafts_beside_prompts(bench: Any) -> None:

@@ -96,3 +96,53 @@ def test_a_clock_that_stands_still_divides_nothing_by_zero() -> None:
 
 def test_steps_that_take_no_longer_than_a_draft_beside_them_have_none() -> None:
     assert num_taken(watched(lambda rows: 1e-5, [1, 6, 1] * 30), 1, 0.9) == 0
+
+
+def waited(gap: float, sizes: list[int]) -> Pacing:
+    """Steps of one row that are begun ahead, and some of several rows that waited."""
+    pacing = Pacing()
+    for size in sizes:
+        pacing.observe(size, memory_bound(size) + (size > 1) * gap, has_waited=size > 1)
+    return pacing
+
+
+def test_it_finds_what_waiting_costs_apart_from_what_rows_cost() -> None:
+    pacing = waited(0.002, [1, 1, 6, 3, 6, 2, 1] * 20)
+    assert pacing.gap == pytest.approx(0.002, rel=0.05)
+    assert pacing.slope == pytest.approx(0.0001 + 0.00001, rel=0.05)
+    assert pacing.expected(1) == pytest.approx(memory_bound(1), rel=0.01), "a step that was begun ahead"
+
+
+def test_drafts_of_a_step_pay_for_the_wait_together() -> None:
+    pacing = waited(0.005, [1, 1, 6, 3, 6, 2, 1] * 20)
+    for wanted, probability, num_gaps in ((True, 0.95, 1), (True, 0.95, 2), (False, 0.5, 2), (False, 0.3, 1)):
+        pacing.begin(1)
+        num = sum([pacing.take(probability**place) for place in range(1, 5)])
+        assert num >= 3 and pacing.pays(num_gaps) == wanted, (probability, num_gaps)
+    pacing.begin(1)
+    assert not pacing.pays(1), "nothing is worth no wait"
+
+
+def test_a_wait_is_tried_where_none_was_measured_and_again_much_later() -> None:
+    def is_tried(pacing: Pacing) -> bool:
+        pacing.begin(1)
+        return pacing.take(0.4) and pacing.pays(2)
+
+    assert is_tried(watched(memory_bound, [1] * 50))
+    pacing = watched(memory_bound, [1] * 50)
+    pacing.observe(2, 3 * memory_bound(2), has_waited=True)
+    assert not is_tried(pacing)
+    num_steps = 0
+    while not is_tried(pacing) and num_steps < 2000:
+        pacing.observe(1, memory_bound(1))
+        num_steps += 1
+    assert 50 < num_steps < 500
+
+
+def test_steps_of_one_kind_for_very_long_are_enough() -> None:
+    """What is known of the others fades until nothing is left to divide by."""
+    for has_waited in (False, True):
+        pacing = waited(0.002, [1, 6, 3] * 10)
+        for _ in range(3000):
+            pacing.observe(4, memory_bound(4) + has_waited * 0.002, has_waited=has_waited)
+        assert 0.0 <= pacing.gap < 0.003 and pacing.expected(4) == pytest.approx(memory_bound(4), rel=0.25)

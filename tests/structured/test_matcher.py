@@ -40,3 +40,37 @@ def test_tokens_that_do_not_follow_the_grammar_are_told_and_do_no_lasting_harm(b
     with pytest.raises(InvalidParams, match=r"cannot go on with token \d+ after 0 output tokens: it does not follow"):
         matcher.allowed(ids("x"))
     assert allowed_ids(matcher, ids("a"))
+
+
+@pytest.mark.parametrize("backend", BACKENDS)
+def test_masks_behind_drafts_are_those_of_the_outputs_with_them_and_nothing_is_seen_of_it(backend: str) -> None:
+    """Up to the first that may not come; then the output goes on otherwise than was guessed."""
+    compiled = constraint(json_object=True, backend=backend)
+    matcher, output = compiled.matcher(), ids(TEXT)
+    wrong = ids('"x": true}')
+    for count in range(len(output)):
+        rest = output[count : count + 4]
+        masks = matcher.ahead(output[:count], rest)
+        assert masks == [compiled.matcher().allowed(output[: count + i + 1]) for i in range(len(rest))]
+        for drafts in (wrong, [*rest[:1], 0, *rest[1:]]):
+            known, fresh = [*output[:count]], compiled.matcher()
+            wanted = []
+            for draft in drafts:
+                if draft not in allowed_ids(fresh, known):
+                    break
+                known.append(draft)
+                wanted.append(fresh.allowed(known))
+            assert matcher.ahead(output[:count], drafts) == wanted
+        assert matcher.allowed(output[:count]) == compiled.matcher().allowed(output[:count])
+
+
+@pytest.mark.parametrize("backend", BACKENDS)
+def test_drafts_up_to_the_end_and_behind_an_output_that_does_not_follow(backend: str) -> None:
+    compiled = constraint(choice=["one", "two"], backend=backend)
+    matcher, text = compiled.matcher(), ids("one")
+    assert len(matcher.ahead([], [*text, matcher.eos_token_ids[0], 5])) >= len(text)
+    assert matcher.allowed([]) == compiled.matcher().allowed([])
+    assert allowed_ids(matcher, text) == list(matcher.eos_token_ids)
+    lost = compiled.matcher()
+    assert lost.ahead(ids("x"), text) == []
+    assert allowed_ids(lost, ids("tw"))

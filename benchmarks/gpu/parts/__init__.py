@@ -31,6 +31,7 @@ PARTS = {
     "tuning": 150,
     "prefill_tiles": 180,
     "instructions": 30,
+    "speculative": 70,
 }
 #: What is asked for together: a call of ten minutes. Parts of a group run side by side on one GPU: their time is spent
 #: compiling, and none of them is a measurement.
@@ -47,5 +48,12 @@ CALLS = {
         ("graphs",),
     ),
     "engine": (("throughput",), ("busy",), ("transformers",)),
-    "constants": (("early",), ("attention_launches",), ("tuning",), ("prefill_tiles",), ("instructions",)),
+    "constants": (
+        ("early",),
+        ("attention_launches",),
+        ("tuning",),
+        ("prefill_tiles",),
+        ("instructions",),
+        ("speculative",),
+    ),
 }

@@ -216,6 +216,7 @@ class CudaDevice:
                 before_trial=kernels.wait,
                 reserve_bytes=memory.machine_bytes - memory.budget_bytes,
                 num_host_blocks=self.swapping(config, programs[0]).num_blocks,
+                max_num_seqs=config.step_limits.max_num_seqs,
                 is_eager=config.enforce_eager,
                 advance=advance,
             )

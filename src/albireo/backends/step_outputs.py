@@ -13,6 +13,8 @@ from numpy.typing import NDArray
 
 from albireo.step import TokenLogprobs
 
+#: Of DrawnTokens: in place of what was drawn behind a draft that is wrong.
+REFUSED = -2
 NOTHING: NDArray[np.float32] = np.zeros((0, 0), np.float32)
 
 
@@ -37,7 +39,7 @@ class DrawnTokens:
     """What a device drew, and was asked to tell.
 
     Fields:
-        tokens: [tasks]; -1 where a row is damaged, or leaves nothing to draw.
+        tokens: [tasks]; -1 where a row is damaged, or leaves nothing to draw; REFUSED behind drafts that are wrong.
         is_sound: False: a row is damaged or leaves nothing; which, and how, is for the host to find out.
         logprobs: of each task, None for one that did not ask; empty where none did.
         targets: log-probabilities of given tokens, in the order in which they were asked for.

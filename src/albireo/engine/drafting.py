@@ -7,6 +7,10 @@ A draft changes no token. It is judged by equality with the token drawn at its p
 before it and the seed alone; what was computed behind a draft that is wrong is written again. It waits for nobody and
 nobody for it: drafts are computed in steps in which everyone computes one token, in rows and blocks that are free, and
 the blocks of those that were wrong are free again after the step.
+
+Where the device begins the next step before this one is reported, a step has drafts only if the plan before it said
+that it waits (StepPlan.waits). It does when the guesses of now, seen as those of then, are worth that; and behind a
+step with drafts, whose tokens nobody can foresee.
 """
 
 from __future__ import annotations
@@ -59,48 +63,88 @@ class Drafting:
         self._pacing = Pacing()
         self._guesses: dict[int, Guesses] = {}
         self._drafted: list[Sequence] = []
-        #: Sequences with drafts in the last step: their guesses pay for themselves.
+        #: Sequences with drafts in the last step, or the next: their guesses pay for themselves.
         self._believed: set[int] = set()
         self._num_plans = 0
         counters.num_accepted_tokens_per_pos = [0] * self._num_most
         #: The step is one whose time says what a row costs.
         self._is_decode = False
+        #: The device may have begun the step that is planned next; and the one that was planned last.
+        self._is_begun = self._was_begun = False
 
-    def plan(self, scheduled: list[Sequence], plan: StepPlan, *, has_failed: bool) -> None:
+    def plan(self, scheduled: list[Sequence], plan: StepPlan, *, has_failed: bool, has_more: bool = False) -> None:
         """Extend works of a plan that is complete otherwise.
 
         Args: scheduled: whose they are. has_failed: the step before did; this one asks no more than it must.
+            has_more: prompts, or parts of them, are left for the next step.
         Cost: a few microseconds a sequence; next to nothing where no draft can be worth its row.
         """
         self._is_decode = False
+        runs_ahead = self._settings.lookahead > 0
+        self._was_begun, self._is_begun = self._is_begun, runs_ahead
         works = plan.work
         num_rows = len(works)
-        if has_failed or plan.num_tokens != num_rows:
+        if has_failed:
+            return
+        if plan.num_tokens != num_rows:
+            # who had drafts before a prompt came has some behind it
+            plan.waits = runs_ahead and not has_more and any(seq.seq_id in self._believed for seq in scheduled)
+            self._is_begun = runs_ahead and not plan.waits
             return
         asked = self._asked(scheduled)
         if not asked or not all(work is seq.work for seq, work in zip(scheduled, works, strict=True)):
             return
         self._is_decode = True
         num_spare = min(self._settings.max_num_batched_tokens - num_rows, self._settings.max_draft_rows)
-        if num_spare <= 0 or self._pacing.begin(num_rows) >= 1.0:
+        worth = self._pacing.begin(num_rows)
+        if num_spare <= 0 or worth >= 1.0:
             return
-        found = []
+        chosen = self._choose(scheduled, asked, num_spare, worth)
+        # The step with drafts waits and the one behind it too; one that has waited has paid its own gap.
+        if runs_ahead and not self._pacing.pays(2 if self._was_begun else 1):
+            chosen = {}
+        self._believed = {scheduled[place].seq_id for place in chosen}
+        if self._was_begun:
+            plan.waits = bool(chosen)
+        else:
+            self._put(scheduled, plan, chosen)
+            plan.waits = runs_ahead and plan.num_drafts > 0
+        self._is_begun = runs_ahead and not plan.waits
+
+    def _choose(
+        self, scheduled: list[Sequence], asked: list[int] | range, num_spare: int, worth: float
+    ) -> dict[int, list[int]]:
+        """Drafts that are worth their rows, by place: the likeliest of all first, each after those before it.
+
+        Of a step that is begun already: for the one behind it, if the token in between comes true too.
+        """
+        guesses: dict[int, list[int]] = {}
+        offers: list[tuple[float, int, int]] = []
         for place in asked:
-            guess, rate = self._guess(scheduled[place])
-            if guess:
-                found.append((rate, place, guess))
-        found.sort(key=lambda each: -each[0])
-        for rate, place, guess in found:
-            drafts = self._worth(guess[:num_spare], rate)
-            if drafts and self._grow(scheduled[place], len(drafts)):
-                num_spare -= len(drafts)
+            guesses[place], rate = self._guess(scheduled[place])
+            probability = rate if self._was_begun else 1.0
+            for num in range(1, 1 + len(guesses[place])):
+                probability *= rate
+                if probability <= worth:
+                    break
+                offers.append((-probability, num, place))
+        offers.sort()
+        nums: dict[int, int] = {}
+        for less, num, place in offers[:num_spare]:
+            if not self._pacing.take(-less):
+                break
+            nums[place] = num
+        return {place: guesses[place][:num] for place, num in nums.items()}
+
+    def _put(self, scheduled: list[Sequence], plan: StepPlan, chosen: dict[int, list[int]]) -> None:
+        """Drafts into the plan, where there are blocks for them."""
+        works = plan.work
+        for place, drafts in chosen.items():
+            if self._grow(scheduled[place], len(drafts)):
                 works[place] = _with_drafts(works[place], drafts)
                 plan.num_tokens += len(drafts)
                 plan.num_drafts += len(drafts)
                 self._drafted.append(scheduled[place])
-            if not drafts or num_spare == 0:
-                break
-        self._believed = {seq.seq_id for seq in self._drafted}
 
     def _asked(self, scheduled: list[Sequence]) -> list[int] | range:
         """Whose guess is asked for, by place: everybody's, where that takes no time worth naming beside the step."""
@@ -134,14 +178,6 @@ class Drafting:
             guesses.acceptance.note(guess, kind, len(output))
         return guess, guesses.acceptance.rate(kind) if guess else 0.0
 
-    def _worth(self, guess: list[int], rate: float) -> list[int]:
-        """The beginning of a guess that is worth its rows: each draft counts if those before it come true."""
-        num, probability = 0, rate
-        while num < len(guess) and self._pacing.take(probability):
-            num += 1
-            probability *= rate
-        return guess[:num]
-
     def _grow(self, seq: Sequence, num_drafts: int) -> bool:
         # Beginning where the blocks it has end: the last known token has a place that is its own.
         covered = len(seq.block_tables[0]) * self._tables.block_size
@@ -153,7 +189,8 @@ class Drafting:
     def executed(self, num_rows: int, seconds: float) -> None:
         """The planned step took so long, guesses included."""
         if self._is_decode:
-            self._pacing.observe(num_rows, seconds)
+            has_waited = self._settings.lookahead > 0 and not self._was_begun
+            self._pacing.observe(num_rows, seconds, has_waited=has_waited)
 
     def judged(self, num_drafts: int, num_accepted: int) -> None:
         """Count what became of a sequence's drafts."""

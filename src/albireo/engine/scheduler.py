@@ -151,7 +151,8 @@ class Scheduler:
         if not plan.work and (self.running or self.waiting):
             raise InvariantError(f"nothing planned with {len(self.running)} running, {len(self.waiting)} waiting")
         if self.drafting is not None:
-            self.drafting.plan(self._step.scheduled, plan, has_failed=bool(self._failed))
+            has_more = self._step.is_prompt_open or bool(self.waiting)
+            self.drafting.plan(self._step.scheduled, plan, has_failed=bool(self._failed), has_more=has_more)
         return plan
 
     def _plan_lines(self, plan: StepPlan) -> None:

@@ -4,6 +4,7 @@ Used instead of runner.py alone where a device computes beside the host. While i
 step n, plans n + 1 and finds it computed. The engine knows nothing of it: what is submitted ahead is a guess (everyone
 who decoded goes on, with the token that the device itself found), and a row is used only where the plan asks for
 exactly that row. Since a row's bits do not depend on the rows beside it, others are computed as a step of their own.
+Behind a plan that waits nothing is submitted: the step after it may have drafts, which are guessed from its tokens.
 
 A guess that was wrong does no harm: it wrote the keys and values of one token into the block of a sequence that ended
 or was preempted, and whoever gets the block writes it again, later in the same order, before reading it. What was
@@ -22,7 +23,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from albireo.backends.step_inputs import StepInputs
-from albireo.backends.step_outputs import DrawnTokens
+from albireo.backends.step_outputs import REFUSED, DrawnTokens
+from albireo.execution.drafts import spread
 from albireo.execution.inputs import PackedStep, TableRows, pack_next, pack_step
 from albireo.execution.runner import DeviceModel, HostTier, Pooler, Runner, move_blocks
 from albireo.params import MAX_TOP
@@ -46,6 +48,7 @@ class AheadDevice(DeviceModel, HostTier, Protocol):
         rows: Sequence[int],
         sources: NDArray[np.int32] | None = None,
         targets: Sequence[tuple[int, int, int]] = (),
+        has_drafts: bool = False,
     ) -> Any:
         """Start a step; returns at once.
 
@@ -55,6 +58,8 @@ class AheadDevice(DeviceModel, HostTier, Protocol):
             sources: [T] the token of each row: that of so manyth task of the step before; -1: the one in inputs. Given,
                 each task has one token that is not among its output yet.
             targets: (row of the logits, token, number of the best): log-probabilities that are wanted of given tokens.
+            has_drafts: tasks and rows are those of all tokens of the step, in order. A token that is not the one of
+                the row after it, of the same sequence, ends what is drawn of that: those behind it are REFUSED.
         Returns: a ticket for collect(): good until two more steps were begun, and may be left.
         """
         ...
@@ -135,24 +140,25 @@ class AheadRunner:
         self.num_computed += len(rest)
         move_blocks(plan, self._device, self._device)
         ahead: _Flight | None = None
-        if flight is not None and found and not rest:
+        if flight is not None and found and not rest and not plan.waits:
             ahead = self._submit(plan.work, flight=flight)
         # behind what is in flight, so that the device goes on while the host reads that
         others = self._begin(plan.part(rest)) if found and rest and self._can_draw(rest) else None
-        tokens: dict[int, SampledToken] = {}
+        tokens: dict[int, list[SampledToken]] = {}
         if flight is not None and found:
             drawn = self._device.collect(flight.ticket)
-            tokens = {seq_id: _sampled(seq_id, drawn, row.place) for seq_id, row in found.items()}
+            tokens = {seq_id: [_sampled(seq_id, drawn, row.place)] for seq_id, row in found.items()}
             if not drawn.is_sound:
                 # Computed again, in the open, it says what is wrong: the same bits go into the same slots.
                 return self._runner.execute(plan.part(plan.work))
         result = self._compute(plan, rest) if others is None else self._finish(others)
-        tokens |= {token.seq_id: token for token in result.tokens}
-        if ahead is None:
+        for token in result.tokens:
+            tokens.setdefault(token.seq_id, []).append(token)
+        if ahead is None and not plan.waits:
             ahead = self._submit(plan.work, tokens=tokens)
         self._flight = ahead
-        self._fed = {seq_id: token.token_id for seq_id, token in tokens.items()}
-        in_order = [tokens[task.seq_id] for work in plan.work for task in work.samples]
+        self._fed = {seq_id: some[0].token_id for seq_id, some in tokens.items()}
+        in_order = [token for work in plan.work for task in work.samples for token in tokens[task.seq_id]]
         return StepResult(in_order, result.prompt_logprobs, result.pooled)
 
     def prepare(self) -> bool:
@@ -199,7 +205,8 @@ class AheadRunner:
         for work in works:
             if work.pooling is not None or not 0 <= (work.prompt_logprobs or 0) <= MAX_TOP:
                 return False
-        return self._device.can_draw([task for work in works for task in work.samples])
+        tasks = (task for work in works for task in work.samples for _ in range(1 + work.num_drafts))
+        return self._device.can_draw(list(tasks))
 
     def _begin(self, plan: StepPlan) -> _Begun:
         """Start a step whose tokens the device draws."""
@@ -209,7 +216,9 @@ class AheadRunner:
             for work, first in step.prompt_rows
             for i, target in enumerate(work.prompt_targets)
         ]
-        return _Begun(plan, step, self._device.submit(step.inputs, step.tasks, step.task_rows, targets=targets))
+        tasks, rows = (step.tasks, step.task_rows) if not step.drafts else spread(step)
+        ticket = self._device.submit(step.inputs, tasks, rows, targets=targets, has_drafts=bool(step.drafts))
+        return _Begun(plan, step, ticket)
 
     def _finish(self, begun: _Begun) -> StepResult:
         """Wait for it."""
@@ -218,18 +227,19 @@ class AheadRunner:
             return self._runner.execute(begun.plan)
         told = iter(drawn.targets)
         prompts = {work.seq_id: list(islice(told, len(work.prompt_targets))) for work, _ in step.prompt_rows}
-        return StepResult([_sampled(task.seq_id, drawn, i) for i, task in enumerate(step.tasks)], prompts)
+        return StepResult(_all_sampled(step, drawn), prompts)
 
     def _submit(
         self,
         works: Sequence[SequenceWork],
         *,
         flight: _Flight | None = None,
-        tokens: dict[int, SampledToken] | None = None,
+        tokens: dict[int, list[SampledToken]] | None = None,
     ) -> _Flight | None:
         """Start the step after this one, of those who surely or likely go on; None when nobody does.
 
-        Args: flight: whose rows find the sequences' tokens; tokens: the tokens themselves. One of them is given.
+        Args: flight: whose rows find the sequences' tokens; tokens: the tokens themselves. One of them is given. No
+            work has drafts: a plan that has some waits.
         """
         rows: dict[int, _Row] = {}
         token_ids: list[int] = []
@@ -252,7 +262,7 @@ class AheadRunner:
                 continue
             rows[seq_id] = _Row(len(tasks), position, table[column], limit, takes_best)
             sources.append(row.place if row else -1)
-            token_ids.append(0 if tokens is None else tokens[seq_id].token_id)
+            token_ids.append(0 if tokens is None else tokens[seq_id][0].token_id)
             positions.append(position)
             tables.append(table)
             tasks.append(task)
@@ -270,6 +280,17 @@ def _limit(task: SampleTask) -> tuple[int, bool]:
     if not params.ignores_output or not 0 <= (params.logprobs or 0) <= MAX_TOP:
         return 0, False
     return sys.maxsize if params.max_tokens is None else params.max_tokens, params.is_greedy and params.logprobs is None
+
+
+def _all_sampled(step: PackedStep, drawn: DrawnTokens) -> list[SampledToken]:
+    """The tokens of a step that was spread, without those behind drafts that are wrong."""
+    found: list[SampledToken] = []
+    place = 0
+    for i, task in enumerate(step.tasks):
+        end = place + 1 + len(step.drafts.get(i, ()))
+        found += [_sampled(task.seq_id, drawn, at) for at in range(place, end) if drawn.tokens[at] != REFUSED]
+        place = end
+    return found
 
 
 def _sampled(seq_id: int, drawn: DrawnTokens, index: int) -> SampledToken:

@@ -44,6 +44,23 @@ def test_steps_of_one_token_a_sequence_and_small_ones_with_prompts_are_padded() 
     assert small.of(sizes(33, 0, 3, 3)) == Bucket(3, True, tokens=40)
 
 
+def test_steps_with_drafts_are_padded_as_steps_of_so_many_decoding_sequences() -> None:
+    """Whatever sequences have the rows; there are buckets for 64 rows more than sequences."""
+    buckets = Buckets(100, 8192, 164)
+    assert buckets.sizes[-4:] == (112, 128, 144, 160, 164)[-4:] and 100 in buckets.sizes and buckets.largest == 100
+    for tokens, sequences, size in ((6, 1, 8), (2, 1, 2), (18, 3, 24), (130, 100, 144), (164, 100, 164)):
+        top, drawn = (
+            buckets.of(sizes(tokens, *rows, sequences, tasks=tokens), DRAWS) for rows in ((0, tokens), (tokens, 0))
+        )
+        assert (top, drawn) == (Bucket(size, True, DRAWS), Bucket(size, False, DRAWS))
+        assert drawn.sizes["B"] >= sequences and drawn.sizes["D"] == drawn.sizes["R"] == drawn.sizes["T"] >= tokens
+    told = Ending(draws=True, reports=True)
+    assert buckets.of(sizes(6, 6, 0, 1, tasks=6, reports=6), told) == Bucket(8, False, told)
+    assert buckets.of(sizes(7, 6, 0, 1, tasks=6), DRAWS) == Bucket(16, False, DRAWS, tokens=16), "a prompt among them"
+    assert buckets.of(sizes(165, 0, 165, 1, tasks=165), DRAWS) is None, "larger than the largest"
+    assert Buckets(100, 8192).sizes[-1] == 100, "none where there are no drafts"
+
+
 def test_an_ending_is_part_of_a_bucket() -> None:
     buckets = Buckets(64, 8192)
     reports = Ending(draws=True, reports=True)

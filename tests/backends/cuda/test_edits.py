@@ -34,6 +34,13 @@ def changes_of(task: SampleTask) -> dict[int, tuple[int, float]]:
     return found
 
 
+def told(changes: Changes) -> dict[int, tuple[int, float]]:
+    ids, kinds, biases = changes.now()
+    assert len(set(ids.tolist())) == len(ids)
+    got = zip(ids.tolist(), kinds.tolist(), biases.view(np.float32).tolist(), strict=True)
+    return {token_id: (kind, bias) for token_id, kind, bias in got if kind}
+
+
 @pytest.mark.parametrize(
     "params",
     [
@@ -50,11 +57,27 @@ def test_changes_go_on_where_they_were(params: dict[str, Any]) -> None:
     task = SampleTask(0, SamplingParams(max_tokens=99, **params), 0, [1, 2, 2, 30], output, (6, 7, VOCAB + 2))
     changes = Changes(task, VOCAB)
     for _ in range(80):
-        ids, kinds, biases = changes.now()
-        assert len(set(ids.tolist())) == len(ids)
-        got = zip(ids.tolist(), kinds.tolist(), biases.view(np.float32).tolist(), strict=True)
-        assert {token_id: (kind, bias) for token_id, kind, bias in got if kind} == changes_of(task)
+        behind, drafts = changes, rng.integers(0, VOCAB, 3).tolist()
+        for num in range(1, 4):
+            behind = behind.of_longer(task.after([*output, *drafts[:num]]))
+            assert told(behind) == changes_of(behind.task), "behind drafts"
+        assert told(changes) == changes_of(task)
         output += rng.integers(0, VOCAB, int(rng.integers(0, 3))).tolist()
+
+
+def test_drafts_go_on_from_the_task_before_them_and_from_no_other() -> None:
+    """Not a sequence that has the same prompt, nor the same sequence earlier."""
+    params = SamplingParams(presence_penalty=1.0, n=2)
+    prompt = [1, 2]
+    one = SampleTask(0, params, 0, prompt, [3, 4])
+    tasks = [one, one.after([3, 4, 5]), one.after([3, 4, 5, 4]), SampleTask(1, params, 1, prompt, [7, 7, 7, 7, 7, 7])]
+    arrays = TaskArrays(VOCAB)
+    for _ in range(2):
+        arrays.set(tasks)
+        assert [told(arrays._changing[i]) for i in range(4)] == [changes_of(task) for task in tasks]
+        one.output_token_ids += [5, 9]  # the first came true
+        other = tasks[3]
+        tasks = [one, one.after([3, 4, 5, 9, 3]), other, other.after([7] * 7)]
 
 
 def test_who_changes_nothing_is_not_asked() -> None:

@@ -56,6 +56,7 @@ class StandIn(devices.CudaDevice):
                 num_blocks=memory.num_blocks,
                 max_positions=memory.max_model_len,
                 num_host_blocks=self.swapping(config, programs[0]).num_blocks,
+                max_num_seqs=config.step_limits.max_num_seqs,
                 is_eager=config.enforce_eager,
                 device=torch.device("cpu"),
                 advance=advance,

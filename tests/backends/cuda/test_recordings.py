@@ -50,6 +50,12 @@ def test_one_then_powers_of_two_and_the_largest_then_the_others() -> None:
     assert recorder.num_recorded == len(recordings) == len(set(found)) == len(found)
 
 
+def test_sizes_that_only_drafts_have_come_last() -> None:
+    recordings = Recordings(Buckets(5, 16, 19), Recorder())
+    found = [bucket.size for bucket in order(recordings) if bucket.tokens is None]
+    assert found == [size for size in (1, 2, 4, 5, 8, 16, 19) for _ in USUAL]
+
+
 def test_what_a_step_has_met_is_not_recorded_again_and_its_kind_is_wanted_in_other_sizes() -> None:
     recordings = Recordings(Buckets(4, 16), Recorder())
     assert recordings.next() == Bucket(1, *USUAL[0])

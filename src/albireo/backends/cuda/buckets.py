@@ -1,8 +1,10 @@
 """Which sizes a step is padded to, so that one recorded graph serves many steps.
 
 Asked by model.py. Integers only: neither torch nor arrays. A step in which every sequence has one token is padded to
-the next bucket of such steps; one with prompts, of up to MOST_TOKENS, to so many tokens and so many sequences: its
-launches would take the host longer than the device. Any other is computed at its own size, launch by launch.
+the next bucket of such steps; so is one with drafts, in which each token wants its logits too, and which has fewer
+sequences than tokens: those that are not there have none. A step with prompts, of up to MOST_TOKENS, is padded to so
+many tokens and so many sequences: its launches would take the host longer than the device. Any other is computed at its
+own size, launch by launch.
 """
 
 from __future__ import annotations
@@ -43,8 +45,8 @@ _SEQUENCES = (16, 64, 256)
 class Bucket:
     """Sizes of a recorded step of `size` sequences, of which each wants its last token's logits or its best few.
 
-    Fields: is_top: the best few. tokens: of all sequences together, where there are prompts among them; None: each has
-        one.
+    Fields: is_top: the best few. tokens: of all sequences together, where there are prompts among them; None: as many,
+        and each wants its logits.
     """
 
     size: int
@@ -65,13 +67,17 @@ class Bucket:
 class Buckets:
     """1, 2, 4, 8, 16, 24, … 64, 80, … 256, 288, …, and max_num_seqs itself, where padding would cost the most.
 
-    Args: max_tokens: of a step.
-    Fields: sizes: of steps of one token a sequence. tokens, sequences: of steps with prompts.
+    Args: max_tokens: of a step. max_rows: of a step without prompts, drafts included; None: there are no drafts.
+    Fields:
+        sizes: of steps of one token a sequence, or with drafts. tokens, sequences: of steps with prompts.
+        largest: of steps of one token a sequence.
     """
 
-    def __init__(self, max_num_seqs: int, max_tokens: int) -> None:
-        steps = [1, 2, 4, *range(8, 65, 8), *range(80, 257, 16), *range(288, max_num_seqs + 1, 32)]
-        self.sizes = tuple(sorted({size for size in steps if size < max_num_seqs} | {max_num_seqs}))
+    def __init__(self, max_num_seqs: int, max_tokens: int, max_rows: int | None = None) -> None:
+        rows = max_num_seqs if max_rows is None else max_rows
+        steps = [1, 2, 4, *range(8, 65, 8), *range(80, 257, 16), *range(288, rows + 1, 32)]
+        self.sizes = tuple(sorted({size for size in steps if size < rows} | {max_num_seqs, rows}))
+        self.largest = max_num_seqs
 
         most = min(max_tokens, MOST_TOKENS)
         self.tokens = (*(count for count in TOKENS if count < most), most)
@@ -86,12 +92,13 @@ class Buckets:
         rows = max(sizes["R"], sizes["G"])
         if not rows or min(sizes["R"], sizes["G"]):
             return None
-        counts = {sizes["B"], rows, sizes["D"] if ending.draws else rows, sizes["L"] if ending.reports else rows}
-        if counts == {num_tokens}:
+        counts = {rows, sizes["D"] if ending.draws else rows, sizes["L"] if ending.reports else rows}
+        if counts == {num_tokens} and sizes["B"] <= num_tokens:
             return Bucket(_least(self.sizes, num_tokens), is_top, ending) if num_tokens <= self.sizes[-1] else None
-        if num_tokens > self.tokens[-1] or max(counts) > self.sequences[-1]:
+        most = max(sizes["B"], *counts)
+        if num_tokens > self.tokens[-1] or most > self.sequences[-1]:
             return None
-        return Bucket(_least(self.sequences, max(counts)), is_top, ending, _least(self.tokens, num_tokens))
+        return Bucket(_least(self.sequences, most), is_top, ending, _least(self.tokens, num_tokens))
 
 
 def _least(sizes: Sequence[int], count: int) -> int:

@@ -110,8 +110,9 @@ def _steps(model: CudaModel) -> Iterator[Callable[[], None]]:
             yield _bucket(model, Bucket(min(size, most_seqs), True, DRAWS, tokens))
     for tokens in dict.fromkeys((min(1500, most_tokens), most_tokens)):
         yield _step(model, {"T": tokens, "B": 1, "R": 0, "G": 1, "S": 1, "D": 1, "L": 0}, DRAWS)
-    # the trial step of the largest size
+    # the trial step of the largest size, and what it has of drafts
     yield _step(model, model._maxima, WHOLE)
+    yield lambda: model._endings.judge(model._maxima, 1)
 
 
 def _bucket(model: CudaModel, bucket: Bucket) -> Callable[[], None]:

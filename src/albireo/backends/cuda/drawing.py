@@ -17,6 +17,7 @@ from albireo.backends.cuda.kernels.take_best import take_best
 from albireo.backends.cuda.sampling import SampleWorkspace, SamplingTensors
 from albireo.backends.cuda.task_arrays import TaskArrays, may_change
 from albireo.params import MAX_TOP
+from albireo.speculative_config import MAX_DRAFTS
 from albireo.step import SampleTask
 
 #: Logits that the parameters of a step may change, one by one; three words each in each staging.
@@ -64,12 +65,14 @@ class Drawing:
 
 
 def _most_edits(task: SampleTask) -> int:
+    """Also behind drafts."""
     params = task.params
     count = len(task.stop_token_ids) + len(params.bad_words_token_ids)
     if params.logit_bias:
         count += len(params.logit_bias)
+    num_output = len(task.output_token_ids) + MAX_DRAFTS
     if params.repetition_penalty != 1.0:
-        count += len(task.prompt_token_ids) + len(task.output_token_ids)
+        count += len(task.prompt_token_ids) + num_output
     elif params.frequency_penalty or params.presence_penalty:
-        count += len(task.output_token_ids)
+        count += num_output
     return count

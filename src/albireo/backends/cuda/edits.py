@@ -7,6 +7,7 @@ before, so that a step costs what is new and a copy.
 from __future__ import annotations
 
 from collections.abc import Iterable
+from copy import copy
 
 import numpy as np
 from numpy.typing import NDArray
@@ -40,13 +41,17 @@ class Changes:
         if self._repeats:
             self._take(task.prompt_token_ids, 0)
 
+    def of_longer(self, task: SampleTask) -> Changes:
+        """Of the same sequence, whose output goes on. Cost: a copy."""
+        self._catch_up()
+        other = copy(self)
+        other.task, other._places, other._rows = task, self._places.copy(), self._rows.copy()
+        return other
+
     def now(self) -> Ids:
         """[3, n] ids, kinds and biases' bits at this output; a view that the next call overwrites."""
         task = self.task
-        output = task.output_token_ids
-        if self._counts:
-            self._take(output[self._num_seen :], self._per_token)
-            self._num_seen = len(output)
+        self._catch_up()
         num = len(self._places)
         passing: dict[int, int] = dict.fromkeys(task.bad_word_ends, BANNED) if task.params.bad_words_token_ids else {}
         if task.params.min_tokens or task.matcher is not None:
@@ -65,6 +70,12 @@ class Changes:
                 found[:, place] = token_id, 0, 0
             found[1, place] |= kind
         return found[:, :num]
+
+    def _catch_up(self) -> None:
+        output = self.task.output_token_ids
+        if self._counts:
+            self._take(output[self._num_seen :], self._per_token)
+            self._num_seen = len(output)
 
     def _take(self, token_ids: Iterable[int], count: int) -> None:
         for token_id in token_ids:

@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 from albireo.backends.cuda.buckets import DRAWS, NO_ENDING, Ending
 from albireo.backends.cuda.capture import Launches
 from albireo.backends.cuda.drawing import Drawing
+from albireo.backends.cuda.kernels.spec_verify import spec_verify
 from albireo.backends.cuda.reporting import NO_REPORTS, REPORT_COLUMNS, Reporting, Reports, reported, reports_of
 from albireo.backends.cuda.sampling import TASK_COLUMNS, SamplingTensors
 from albireo.backends.cuda.staging import Arrays, Columns, Staging, Tail, Writer
@@ -124,6 +125,14 @@ class Endings:
 
         return end
 
+    def judge(self, sizes: Mapping[str, int], num_sequences: int) -> None:
+        """Behind all launches of a step of these sizes that drew from every row: say which tokens stand.
+
+        Not among what is recorded: a step with drafts is one of so many decoding sequences to all that is.
+        """
+        found = self._staging.tensors(sizes, ("token_ids", "query_start"))
+        spec_verify(found["token_ids"], found["query_start"][: num_sequences + 1], self._drawing.tokens)
+
     def results(self, wish: Wish, num_rows: int) -> dict[str, torch.Tensor]:
         """What a step found, on the device. Args: num_rows: of logits."""
         found = {"tokens": self._drawing.tokens[: wish.num_tasks]}
@@ -137,7 +146,7 @@ class Endings:
     def told(reports: Reports, found: Mapping[str, NDArray[Any]]) -> DrawnTokens:
         """The same on the host, as it is to be told."""
         tokens: NDArray[np.int32] = found["tokens"]
-        is_sound = not len(tokens) or int(tokens.min()) >= 0
+        is_sound = not (tokens == -1).any()
         if not (is_sound and reports.rows):
             return DrawnTokens(tokens, is_sound)
         told = reported(reports, tokens, found["ids"], found["logprobs"], found["ranks"])

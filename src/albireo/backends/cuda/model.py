@@ -66,6 +66,7 @@ class CudaModel:
         max_positions: longest sequence in tokens.
         reserve_bytes: of device memory, to leave free; where less is left after a trial step, there are fewer blocks.
         num_host_blocks: of host memory, to swap blocks to.
+        max_num_seqs: of a step; None: as many as rows whose best logits it may want; the others are for drafts.
         recorder: None: CUDA graphs where there is a GPU.
     """
 
@@ -80,10 +81,12 @@ class CudaModel:
         device: torch.device,
         reserve_bytes: int = 0,
         num_host_blocks: int = 0,
+        max_num_seqs: int | None = None,
         recorder: Recorder | None = None,
     ) -> None:
         self.device, self._max_positions = device, max_positions
-        self._buckets = Buckets(min(program.maxima["G"], program.maxima["T"]), program.maxima["T"])
+        most_tokens, most_rows = program.maxima["T"], min(program.maxima["G"], program.maxima["T"])
+        self._buckets = Buckets(min(max_num_seqs or most_rows, most_rows), most_tokens, most_rows)
         self._matrices, self._vectors = matrices, vectors
         self._arena = torch.zeros(program.arena_bytes, dtype=torch.uint8, device=device)
         self._make_room(program, program.buffers[program.outputs["logits"]].cols)
@@ -162,11 +165,14 @@ class CudaModel:
         rows: Sequence[int],
         sources: NDArray[np.int32] | None = None,
         targets: Sequence[tuple[int, int, int]] = (),
+        has_drafts: bool = False,
     ) -> Submitted:
         """Start one step behind those before it; see execution.ahead.AheadDevice. Raises: as run()."""
         num_rows, ahead = len(inputs.logit_rows), int(sources is not None)
         wish = self._endings.wish(tasks, rows, targets, is_top=not num_rows, ahead=ahead)
-        self._begin(inputs, wish, sources)
+        sizes = self._begin(inputs, wish, sources)
+        if has_drafts:
+            self._endings.judge(sizes, inputs.num_sequences)
         return Submitted(self._results.send(self._endings.results(wish, num_rows)), wish.reports)
 
     @frees_cache
@@ -174,8 +180,10 @@ class CudaModel:
         """Wait for a step; see execution.ahead.AheadDevice."""
         return self._endings.told(submitted.reports, self._results.receive(submitted.ticket))
 
-    def _begin(self, inputs: StepInputs, wish: Wish | None = None, sources: NDArray[np.int32] | None = None) -> None:
-        """Start a step. Args: wish: None: it ends in its outputs."""
+    def _begin(
+        self, inputs: StepInputs, wish: Wish | None = None, sources: NDArray[np.int32] | None = None
+    ) -> Mapping[str, int]:
+        """Start a step. Args: wish: None: it ends in its outputs. Returns: its sizes, padding included."""
         self.check_size(inputs)
         ending, counts, write = (NO_ENDING, {}, None) if wish is None else (wish.ending, wish.counts, wish.write)
         sizes = {**inputs.sizes, "B": inputs.num_sequences, "D": 0, "L": 0, **counts}
@@ -183,8 +191,9 @@ class CudaModel:
         self._staging.fill(inputs, sizes if bucket is None else bucket.sizes, sources, write)
         if bucket is None:
             self._whole(sizes, ending, feeds=sources is not None)()
-        else:
-            self._run(bucket)
+            return sizes
+        self._run(bucket)
+        return bucket.sizes
 
     def check_size(self, inputs: StepInputs) -> None:
         """Raises: InvariantError when the step is larger than the program was planned for."""
@@ -298,6 +307,7 @@ class CudaModel:
         largest = dict(self._maxima)
         self._fill_with_padding(largest)
         self._whole(largest, WHOLE, feeds=False)()
+        self._endings.judge(largest, 1)
         torch.cuda.synchronize(self.device)
         free, total = torch.cuda.mem_get_info(self.device)
         block_bytes = self._block_bytes

@@ -33,9 +33,7 @@ class Recordings:
         self._kinds = dict.fromkeys(USUAL)
         self._mixed = [(count, tokens) for tokens in buckets.tokens for count in buckets.sequences]
         # Powers of two are near every size; the largest step is the one that padding would cost most.
-        self._sizes = sorted(
-            buckets.sizes, key=lambda size: (size & (size - 1) != 0 and size < buckets.sizes[-1], size)
-        )
+        self._sizes = sorted(buckets.sizes, key=lambda size: (size & (size - 1) != 0 and size != buckets.largest, size))
 
     def __len__(self) -> int:
         return len(self._recorded)

@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 from albireo.backends.cuda.kernels.top import top, top_workspace
 from albireo.backends.cuda.kernels.top_logprobs import top_logprobs, top_logprobs_workspace
 from albireo.backends.cuda.staging import Arrays, Columns
+from albireo.backends.step_outputs import REFUSED
 from albireo.graph.ops import TOP_LOGITS
 from albireo.step import SampleTask, TokenLogprobs
 
@@ -113,7 +114,7 @@ def reported(
     logprobs: NDArray[Any],
     ranks: NDArray[Any],
 ) -> list[TokenLogprobs | None] | None:
-    """What the API reports, from what was found: one entry a report, None for what asked for nothing.
+    """What the API reports, from what was found: one entry a report, None for what asked for nothing, or is refused.
 
     Returns: None when a row is damaged: the host is to say how.
     """
@@ -121,10 +122,10 @@ def reported(
     best, values, places = ids[:, :most].tolist(), logprobs[:, : most + 1].tolist(), ranks[:, : most + 1].tolist()
     found: list[TokenLogprobs | None] = []
     for i, (row, token, num) in enumerate(zip(reports.rows, reports.tokens, reports.nums, strict=True)):
-        if num is None:
+        token_id = token if token >= 0 else int(drawn[-1 - token])
+        if num is None or token_id == REFUSED:
             found.append(None)
             continue
-        token_id = token if token >= 0 else int(drawn[-1 - token])
         told = TokenLogprobs([token_id, *best[row][:num]], values[i][: num + 1], places[i][: num + 1])
         if token_id < 0 or math.isnan(told.logprobs[0]):
             return None

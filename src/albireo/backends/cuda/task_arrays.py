@@ -65,13 +65,19 @@ class TaskArrays:
             "frequency": np.array([p.frequency_penalty for p in params], np.float32),
             "presence": np.array([p.presence_penalty for p in params], np.float32),
         }
-        self._changing = {
-            i: known.get(id(task)) or Changes(task, self._vocab_size)
-            for i, task in enumerate(tasks)
-            if may_change(task)
-        }
+        self._changing = {}
+        for i, task in enumerate(tasks):
+            if may_change(task):
+                self._changing[i] = known.get(id(task)) or self._changes_of(task, i)
         self.changes = bool(self._changing)
         self.truncates = any(self._truncates(each) for each in params)
+
+    def _changes_of(self, task: SampleTask, place: int) -> Changes:
+        """Of a new task, which may be that before it behind one draft more."""
+        before = self._changing.get(place - 1)
+        if before is not None and before.task.is_before(task):
+            return before.of_longer(task)
+        return Changes(task, self._vocab_size)
 
     def write(self, arrays: Arrays, tail: Tail, rows: Sequence[int], ahead: int) -> None:
         """Fill the arrays of the chosen tasks; task i reads row rows[i] of the logits.

@@ -30,7 +30,7 @@ class Question:
 
     Fields:
         matcher_id: of the sequence.
-        num_kept: tokens that the process has read of it before.
+        num_kept: tokens that the process has read of it before; what it has read behind them is to be forgotten.
         dropped: matchers that nobody asks any more.
         token_ids: those behind num_kept.
     """

@@ -115,6 +115,10 @@ class _Grammar:
         for matcher_id in question.dropped:
             self._states.pop(matcher_id, None)
         matcher, num_seen = self._states.pop(question.matcher_id, (None, 0))
+        if matcher is not None and 0 < question.num_kept < num_seen:
+            # drafts that were only asked about
+            matcher.rollback(num_seen - question.num_kept)
+            num_seen = question.num_kept
         if matcher is None or question.num_kept != num_seen:
             matcher, num_seen = self._library.matcher(self._compiled), 0
             if question.num_kept:

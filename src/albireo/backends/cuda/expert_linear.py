@@ -1,0 +1,62 @@
+"""expert_linear: each pair of a token and an expert times that expert's matrix, on a GPU.
+
+Called by the executor for the family expert_linear. Does not know programs.
+"""
+
+from __future__ import annotations
+
+import torch
+
+from albireo.backends.cuda import expert_plan
+from albireo.backends.cuda.chip import chip_of
+from albireo.backends.cuda.expert_list import ExpertList
+from albireo.backends.cuda.kernels.matmul_smallm import SCALES
+from albireo.backends.cuda.kernels.moe_grouped_matmul import moe_grouped_matmul
+from albireo.backends.cuda.kernels.parts.epilogue import act_code
+from albireo.backends.cuda.matrix import DeviceMatrix
+from albireo.backends.cuda.tokens import e4m3_rows, token_rows
+from albireo.backends.cuda.workspace import workspace_bytes
+from albireo.dtypes import COMPUTE_DTYPES
+from albireo.errors import UnsupportedModel
+
+#: Types of weights that experts may have here.
+EXPERT_DTYPES = (*COMPUTE_DTYPES, *SCALES, "int8")
+
+
+def workspace_size(num_experts: int, top_k: int, dtype: str, rows: int, cols: int, device: torch.device) -> int:
+    """Bytes of the workspace, for any number of tokens; 0: none. Args: rows: of an expert's matrix."""
+    chip = chip_of(device)
+    return workspace_bytes(expert_plan.num_part_elements(num_experts, top_k, rows, cols, dtype, chip))
+
+
+def expert_linear(
+    x: torch.Tensor,
+    weight: DeviceMatrix,
+    out: torch.Tensor,
+    lists: ExpertList,
+    act: str = "none",
+    n: int | None = None,
+    workspace: torch.Tensor | None = None,
+) -> None:
+    """A pair's row has the bits that linear() gives its row of x and its expert's matrix.
+
+    Args:
+        x: [T, K], or [T * top_k, K] a row of each pair; of the weight's type as in linear().
+        weight: [experts * N, K]. out: [T * top_k, n]; rows of padding tokens' pairs stay as they are.
+        lists: as moe_route left it. act, n, workspace: as in linear().
+    Raises: UnsupportedModel for a type of weight, or of x beside it, that there is no kernel for.
+    """
+    n = out.shape[1] if n is None else n
+    x_scale = None
+    if x.dtype == torch.float8_e4m3fn:
+        x, x_scale = e4m3_rows(x, weight.cols)
+    elif x.dtype == torch.uint8:
+        rows = token_rows(x, weight.cols)
+        x, x_scale = rows.codes, rows.floats[:, rows.first]
+    if weight.dtype not in EXPERT_DTYPES or (x.dtype == torch.int8) != (weight.dtype == "int8"):
+        raise UnsupportedModel(
+            f"experts in {weight.dtype} beside activations of {str(x.dtype).removeprefix('torch.')} are not multiplied "
+            "on a GPU; there are bf16, f16, f32, fp8, int8, and int4.g32, g64 and g128 of models that compute in "
+            "bfloat16. Choose one of these with --quantization, or --device cpu"
+        )
+    moe_grouped_matmul(x, weight, out, n, lists, act_code(act), x_scale, workspace)

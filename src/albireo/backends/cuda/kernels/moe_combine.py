@@ -1,0 +1,86 @@
+"""moe_combine: out[t] = sum over j of weights[t, j] * x[t * k + j], and residual[t] behind it.
+
+x: [T * k, N] float32; weights: [T, k] float32 without gaps; residual: [T, N] float32 or None; out: [T, N] float32, may
+be residual; rows contiguous inside. num_real: [1] int32: what lies in x for a padding row is not read, its sum is 0.
+Each product is rounded, then added, j ascending, then the residual: float32.
+"""
+
+from __future__ import annotations
+
+import torch
+import triton
+import triton.language as tl
+
+from albireo.backends.cuda.aot import AotCase
+
+_BLOCK = 512
+
+
+@triton.jit(do_not_specialize=["num_real"])
+def moe_combine_kernel(
+    x,
+    weights,
+    residual,
+    out,
+    num_real,
+    x_stride,
+    residual_stride,
+    out_stride,
+    cols,
+    TOP_K: tl.constexpr,
+    BLOCK: tl.constexpr,
+):
+    row = tl.program_id(0).to(tl.int64)
+    at = tl.program_id(1) * BLOCK + tl.arange(0, BLOCK)
+    mask = at < cols
+    is_there = at < tl.where(row < tl.load(num_real), cols, 0)
+    total = tl.zeros((BLOCK,), tl.float32)
+    for j in tl.static_range(TOP_K):
+        value = tl.load(x + (row * TOP_K + j) * x_stride + at, mask=is_there, other=0.0)
+        term = tl.where(is_there, tl.load(weights + row * TOP_K + j) * value, 0.0)
+        total = term if j == 0 else total + term
+    if residual is not None:
+        total = tl.load(residual + row * residual_stride + at, mask=mask, other=0.0) + total
+    tl.store(out + row * out_stride + at, total, mask=mask)
+
+
+def moe_combine(
+    x: torch.Tensor,
+    weights: torch.Tensor,
+    out: torch.Tensor,
+    residual: torch.Tensor | None,
+    num_real: torch.Tensor,
+) -> None:
+    num_tokens, cols = out.shape
+    moe_combine_kernel[(num_tokens, triton.cdiv(cols, _BLOCK))](
+        x,
+        weights,
+        residual,
+        out,
+        num_real,
+        x.stride(0),
+        0 if residual is None else residual.stride(0),
+        out.stride(0),
+        cols,
+        TOP_K=weights.shape[1],
+        BLOCK=_BLOCK,
+        num_warps=4,
+        enable_fp_fusion=False,
+    )
+
+
+def aot_cases() -> list[AotCase]:
+    pointers = dict.fromkeys(("x", "weights", "residual", "out"), "*fp32") | {"num_real": "*i32"}
+    numbers = ("x_stride", "residual_stride", "out_stride", "cols")
+    return [
+        AotCase(
+            "moe_combine.8",
+            moe_combine_kernel,
+            pointers | dict.fromkeys(numbers, "i32"),
+            {"TOP_K": 8, "BLOCK": _BLOCK},
+            aligned=("x", "weights", "residual", "out", *numbers),
+            max_registers=64,
+            max_shared=1 << 10,
+            words={architecture: ("LDG.E.128",) for architecture in (80, 90, 100)},
+        )
+    ]

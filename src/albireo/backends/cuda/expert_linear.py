@@ -13,14 +13,16 @@ from albireo.backends.cuda.expert_list import ExpertList
 from albireo.backends.cuda.kernels.matmul_smallm import SCALES
 from albireo.backends.cuda.kernels.moe_grouped_matmul import moe_grouped_matmul
 from albireo.backends.cuda.kernels.parts.epilogue import act_code
+from albireo.backends.cuda.kv import TORCH_DTYPES
 from albireo.backends.cuda.matrix import DeviceMatrix
 from albireo.backends.cuda.tokens import e4m3_rows, token_rows
 from albireo.backends.cuda.workspace import workspace_bytes
-from albireo.dtypes import COMPUTE_DTYPES
+from albireo.dtypes import COMPUTE_DTYPES, FP8_TOKEN, TOKEN
 from albireo.errors import UnsupportedModel
 
 #: Types of weights that experts may have here.
 EXPERT_DTYPES = (*COMPUTE_DTYPES, *SCALES, "int8")
+_NAMES = {TORCH_DTYPES[name]: name for name in COMPUTE_DTYPES} | {torch.int8: TOKEN, torch.float8_e4m3fn: FP8_TOKEN}
 
 
 def workspace_size(num_experts: int, top_k: int, dtype: str, rows: int, cols: int, device: torch.device) -> int:
@@ -53,10 +55,15 @@ def expert_linear(
     elif x.dtype == torch.uint8:
         rows = token_rows(x, weight.cols)
         x, x_scale = rows.codes, rows.floats[:, rows.first]
-    if weight.dtype not in EXPERT_DTYPES or (x.dtype == torch.int8) != (weight.dtype == "int8"):
-        raise UnsupportedModel(
-            f"experts in {weight.dtype} beside activations of {str(x.dtype).removeprefix('torch.')} are not multiplied "
-            "on a GPU; there are bf16, f16, f32, fp8, int8, and int4.g32, g64 and g128 of models that compute in "
-            "bfloat16. Choose one of these with --quantization, or --device cpu"
-        )
+    check_types(weight.dtype, _NAMES[x.dtype])
     moe_grouped_matmul(x, weight, out, n, lists, act_code(act), x_scale, workspace)
+
+
+def check_types(dtype: str, activation: str) -> None:
+    """Raises: UnsupportedModel where experts of dtype have no kernel for such activations."""
+    if dtype not in EXPERT_DTYPES or (activation == TOKEN) != (dtype == "int8"):
+        raise UnsupportedModel(
+            f"experts in {dtype} beside activations of {activation} are not multiplied on a GPU; there are bf16, f16, "
+            "f32, fp8, int8, and int4.g32, g64 and g128 of models that compute in bfloat16. Choose one of these with "
+            "--quantization, or --device cpu"
+        )

@@ -1,7 +1,7 @@
 """gate_rows: out[t] = sigmoid(gate[t]) * x[t], and residual[t] behind it, in float32.
 
-x: [T, N], gate: [T, 1], residual: [T, N] or None, out: [T, N], may be residual: all float32, rows contiguous inside. The
-product is rounded, then added. A padding row is like others.
+x: [T, N], gate: [T, 1], residual: [T, N] or None, out: [T, N], may be residual: all float32, rows contiguous inside.
+The product is rounded, then added. A padding row is like others.
 """
 
 from __future__ import annotations

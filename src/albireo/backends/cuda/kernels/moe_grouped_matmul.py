@@ -4,12 +4,12 @@ x: [T, K], which pair p reads at p // k, or [T * k, K]; of the types that kernel
 (../tokens.py) beside int8 weights. weight: a DeviceMatrix [E * N, K], an expert's rows behind those of the one before.
 out: [T * k, n] float32, bfloat16 or float16. Rows contiguous inside. Epilogue: an activation or none.
 
-A tile is some rows of an expert's matrix by up to TOKENS of its pairs, whose rows of x are gathered. Few pairs: tiles of
-64 weight rows, as wide as an expert's pairs are many, so that weights of experts that were chosen are read once, and no
-others. Many: tiles of 128 by 128, weights by descriptors. How many tiles there are stands in the list; the grid is of as
-many as there can be, or fewer, which take turns. An element's sum is that of matmul_smallm and matmul with the expert's
-matrix alone (parts/chain.py, the same parts of k): its bits depend on nothing else. Parts have programs of their own,
-the last of which adds them, where tiles are few. Rows of out whose pairs are in no list are not written.
+A tile is some rows of an expert's matrix by up to TOKENS of its pairs, whose rows of x are gathered. Few pairs: tiles
+of 64 weight rows, as wide as an expert's pairs are many, so that weights of experts that were chosen are read once, and
+no others. Many: tiles of 128 by 128, weights by descriptors. How many tiles there are stands in the list; the grid is
+of as many as there can be, or fewer, which take turns. An element's sum is that of matmul_smallm and matmul with the
+expert's matrix alone (parts/chain.py, the same parts of k): its bits depend on nothing else. Parts have programs of
+their own, the last of which adds them, where tiles are few. Rows of out whose pairs are in no list are not written.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ import triton.language as tl
 from triton.tools.tensor_descriptor import TensorDescriptor
 
 from albireo.backends.cuda import expert_plan
-from albireo.backends.cuda.aot import ARCHITECTURES, AotCase
+from albireo.backends.cuda.aot import AotCase
 from albireo.backends.cuda.chip import Chip, chip_of
 from albireo.backends.cuda.expert_list import ITEM_FIELDS, ExpertList, most_items, tile_width
 from albireo.backends.cuda.expert_plan import ExpertPlan
@@ -87,7 +87,7 @@ def moe_grouped_matmul_kernel(
     PIECES: tl.constexpr = pieces_of(TOKENS, ACT and PARTS == 1)
     WIDTH: tl.constexpr = TOKENS // PIECES
     ELEMENT: tl.constexpr = weight.dtype if TMA else weight.dtype.element_ty
-    at_k = tl.arange(0, _PLANE if ELEMENT == tl.int32 else BLOCK_K)
+    at_k = tl.arange(0, _PLANE if tl.int32 == ELEMENT else BLOCK_K)
     tiles = tl.cdiv(expert_rows, ROWS)
     for turn in range(tl.program_id(0), tl.load(items) * tiles * COUNT, tl.num_programs(0)):
         part, tile, item = turn % COUNT, turn // COUNT % tiles, items + (1 + turn // COUNT // tiles) * _ITEM
@@ -306,6 +306,3 @@ def aot_cases() -> list[AotCase]:
         case("int4.g128", 2048, down, 0, {90: ("HGMMA",)}),
         case("int4.g32", 2048, down, 0, {90: ("HGMMA",)}),
     ]
-
-
-assert ARCHITECTURES

@@ -13,6 +13,9 @@ from albireo.backends.cuda.expert_list import ExpertList
 from albireo.backends.cuda.kernels.matmul_smallm import SCALES
 from albireo.backends.cuda.kernels.moe_grouped_matmul import moe_grouped_matmul
 from albireo.backends.cuda.kernels.parts.epilogue import act_code
+from albireo.backends.cuda.kernels.parts.row_squares import RowSquares
+from albireo.backends.cuda.kernels.parts.tiles import FEW_TOKENS
+from albireo.backends.cuda.kernels.row_factors import row_factors
 from albireo.backends.cuda.kv import TORCH_DTYPES
 from albireo.backends.cuda.matrix import DeviceMatrix
 from albireo.backends.cuda.tokens import e4m3_rows, token_rows
@@ -39,13 +42,14 @@ def expert_linear(
     act: str = "none",
     n: int | None = None,
     workspace: torch.Tensor | None = None,
+    squares: RowSquares | None = None,
 ) -> None:
     """A pair's row has the bits that linear() gives its row of x and its expert's matrix.
 
     Args:
         x: [T, K], or [T * top_k, K] a row of each pair; of the weight's type as in linear().
         weight: [experts * N, K]. out: [T * top_k, n]; rows of padding tokens' pairs stay as they are.
-        lists: as moe_route left it. act, n, workspace: as in linear().
+        lists: as moe_route left it. act, n, workspace, squares: as in linear().
     Raises: UnsupportedModel for a type of weight, or of x beside it, that there is no kernel for.
     """
     n = out.shape[1] if n is None else n
@@ -56,7 +60,10 @@ def expert_linear(
         rows = token_rows(x, weight.cols)
         x, x_scale = rows.codes, rows.floats[:, rows.first]
     check_types(weight.dtype, _NAMES[x.dtype])
-    moe_grouped_matmul(x, weight, out, n, lists, act_code(act), x_scale, workspace)
+    if squares is not None and len(x) > FEW_TOKENS:
+        row_factors(squares, squares.factors)
+        x_scale, squares = squares.factors, None
+    moe_grouped_matmul(x, weight, out, n, lists, act_code(act), x_scale, workspace, squares=squares)
 
 
 def check_types(dtype: str, activation: str) -> None:

@@ -2,7 +2,8 @@
 
 x: [T * k, N] float32; weights: [T, k] float32 without gaps; residual: [T, N] float32 or None; out: [T, N] float32, may
 be residual; rows contiguous inside. num_real: [1] int32: what lies in x for a padding row is not read, its sum is 0.
-Each product is rounded, then added, j ascending, then the residual: float32.
+Each product is rounded, then added, j ascending, then the residual: float32. parts_out: what a norm of out's rows is
+made of, see parts/row_squares.py.
 """
 
 from __future__ import annotations
@@ -12,6 +13,7 @@ import triton
 import triton.language as tl
 
 from albireo.backends.cuda.aot import AotCase
+from albireo.backends.cuda.kernels.parts.row_squares import RowParts, store_parts
 
 _BLOCK = 512
 
@@ -23,10 +25,15 @@ def moe_combine_kernel(
     residual,
     out,
     num_real,
+    gain,
+    scaled,
+    squares,
     x_stride,
     residual_stride,
     out_stride,
     cols,
+    scaled_stride,
+    squares_stride,
     TOP_K: tl.constexpr,
     BLOCK: tl.constexpr,
 ):
@@ -42,6 +49,12 @@ def moe_combine_kernel(
     if residual is not None:
         total = tl.load(residual + row * residual_stride + at, mask=mask, other=0.0) + total
     tl.store(out + row * out_stride + at, total, mask=mask)
+    if gain is not None:
+        token = tl.program_id(0) + tl.arange(0, 1)
+        store_parts(
+            tl.reshape(total, (1, BLOCK)), token, tl.num_programs(0), tl.program_id(1) * BLOCK, cols, gain, scaled,
+            scaled_stride, squares, squares_stride,
+        )  # fmt: skip
 
 
 def moe_combine(
@@ -50,6 +63,7 @@ def moe_combine(
     out: torch.Tensor,
     residual: torch.Tensor | None,
     num_real: torch.Tensor,
+    parts_out: RowParts | None = None,
 ) -> None:
     num_tokens, cols = out.shape
     moe_combine_kernel[(num_tokens, triton.cdiv(cols, _BLOCK))](
@@ -58,10 +72,15 @@ def moe_combine(
         residual,
         out,
         num_real,
+        None if parts_out is None else parts_out.gain,
+        None if parts_out is None else parts_out.scaled,
+        None if parts_out is None else parts_out.squares,
         x.stride(0),
         0 if residual is None else residual.stride(0),
         out.stride(0),
         cols,
+        0 if parts_out is None else parts_out.scaled.stride(0),
+        0 if parts_out is None else parts_out.squares.stride(0),
         TOP_K=weights.shape[1],
         BLOCK=_BLOCK,
         num_warps=4,
@@ -70,17 +89,21 @@ def moe_combine(
 
 
 def aot_cases() -> list[AotCase]:
-    pointers = dict.fromkeys(("x", "weights", "residual", "out"), "*fp32") | {"num_real": "*i32"}
-    numbers = ("x_stride", "residual_stride", "out_stride", "cols")
-    return [
-        AotCase(
-            "moe_combine.8",
+    numbers = ("x_stride", "residual_stride", "out_stride", "cols", "scaled_stride", "squares_stride")
+    of_norm = {"gain": "*fp32", "scaled": "*bf16", "squares": "*fp32"}
+
+    def case(name: str, more: dict[str, str], architectures: tuple[int, ...]) -> AotCase:
+        pointers = dict.fromkeys(("x", "weights", "residual", "out"), "*fp32") | more
+        return AotCase(
+            f"moe_combine.{name}",
             moe_combine_kernel,
-            pointers | dict.fromkeys(numbers, "i32"),
-            {"TOP_K": 8, "BLOCK": _BLOCK},
-            aligned=("x", "weights", "residual", "out", *numbers),
+            pointers | {"num_real": "*i32"} | dict.fromkeys(numbers, "i32"),
+            {"TOP_K": 8, "BLOCK": _BLOCK} | {role: None for role in of_norm if role not in more},
+            aligned=(*pointers, *numbers[:-1]),
             max_registers=64,
-            max_shared=1 << 10,
-            words={architecture: ("LDG.E.128",) for architecture in (80, 90, 100)},
+            max_shared=8 << 10,
+            words={architecture: ("LDG.E.128",) for architecture in architectures},
+            architectures=architectures,
         )
-    ]
+
+    return [case("8", {}, (80, 90, 100)), case("8.norm", of_norm, (80, 90, 100))]

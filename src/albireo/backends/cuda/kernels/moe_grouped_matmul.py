@@ -1,8 +1,9 @@
 """moe_grouped_matmul: out[p] = epilogue(x[row of p] @ weight[expert of p]^T) of the pairs p of an ExpertList.
 
 x: [T, K], which pair p reads at p // k, or [T * k, K]; of the types that kernels/matmul_smallm.py takes, or int8 codes
-(../tokens.py) beside int8 weights. weight: a DeviceMatrix [E * N, K], an expert's rows behind those of the one before.
-out: [T * k, n] float32, bfloat16 or float16. Rows contiguous inside. Epilogue: an activation or none.
+(../tokens.py) beside int8 weights. Norms inside linears: see parts/row_squares.py. weight: a DeviceMatrix [E * N, K], an
+expert's rows behind those of the one before. out: [T * k, n] float32, bfloat16 or float16. Rows contiguous inside.
+Epilogue: an activation or none.
 
 A tile is some rows of an expert's matrix by up to TOKENS of its pairs, whose rows of x are gathered. Few pairs: tiles
 of 64 weight rows, as wide as an expert's pairs are many, so that weights of experts that were chosen are read once, and
@@ -37,6 +38,7 @@ from albireo.backends.cuda.kernels.matmul_smallm import (
 from albireo.backends.cuda.kernels.parts.arithmetic import mma
 from albireo.backends.cuda.kernels.parts.chain import CHANNELS, UNSCALED, chain
 from albireo.backends.cuda.kernels.parts.epilogue import finish
+from albireo.backends.cuda.kernels.parts.row_squares import RowSquares, row_factor
 from albireo.backends.cuda.kernels.parts.sum_space import keep, kept, piece, pieces_of
 from albireo.backends.cuda.kernels.parts.tiles import FEW_TOKENS
 from albireo.backends.cuda.matrix import PLANE, DeviceMatrix
@@ -59,6 +61,7 @@ def moe_grouped_matmul_kernel(
     items,
     space,
     counters,
+    row_squares,
     n,
     k,
     num_rows,
@@ -69,6 +72,10 @@ def moe_grouped_matmul_kernel(
     part_k,
     x_scale_stride,
     pairs_stride,
+    row_squares_stride,
+    num_row_squares,
+    norm_width,
+    norm_eps,
     PAIRS_OF_ROW: tl.constexpr,
     ACT: tl.constexpr,
     PARTS: tl.constexpr,
@@ -76,6 +83,7 @@ def moe_grouped_matmul_kernel(
     SCALED: tl.constexpr,
     NIBBLE_GROUP: tl.constexpr,
     X_SCALED: tl.constexpr,
+    NORM_LEVELS: tl.constexpr,
     TMA: tl.constexpr,
     EVEN_K: tl.constexpr,
     ROWS: tl.constexpr,
@@ -138,6 +146,11 @@ def moe_grouped_matmul_kernel(
                     some *= tl.load(scale + row)[:, None]
                 if X_SCALED:
                     some *= tl.load(x_scale + (pair // PAIRS_OF_ROW).to(tl.int64) * x_scale_stride)[None, :]
+                if row_squares is not None:
+                    some *= row_factor(
+                        row_squares, pair // PAIRS_OF_ROW, row_squares_stride, num_row_squares, norm_eps, norm_width,
+                        NORM_LEVELS,
+                    )[None, :]  # fmt: skip
                 finish(
                     tl.trans(some), i * WIDTH, tile * ROWS, num_pairs, n, out, out_stride, out, out, 0, ACT, False,
                     False, rows=pair,
@@ -173,8 +186,10 @@ def moe_grouped_matmul(
     workspace: torch.Tensor | None = None,
     plan: ExpertPlan | None = None,
     programs: int | None = None,
+    squares: RowSquares | None = None,
 ) -> None:
-    """act: epilogue.ACTS. x_scale: [rows of x] of codes. plan, programs: for tests and benchmarks.
+    """act: epilogue.ACTS. x_scale: [rows of x] of codes, or what a norm divides rows by; squares: of x's rows, which
+    are divided. plan, programs: for tests and benchmarks.
 
     workspace: uint8, of expert_linear.workspace_size(), zeroed once; shared with linears.
     """
@@ -209,6 +224,7 @@ def moe_grouped_matmul(
         lists.items,
         space,
         counters,
+        None if squares is None else squares.squares,
         n,
         k,
         weight.rows,
@@ -219,6 +235,10 @@ def moe_grouped_matmul(
         part_k,
         0 if x_scale is None else x_scale.stride(0),
         lists.pairs.stride(0),
+        0 if squares is None else squares.squares.stride(0),
+        0 if squares is None else squares.squares.shape[1],
+        1 if squares is None else squares.width,
+        0.0 if squares is None else squares.eps,
         PAIRS_OF_ROW=len(out) // len(x),
         ACT=act,
         PARTS=parts,
@@ -226,6 +246,7 @@ def moe_grouped_matmul(
         SCALED=scaled,
         NIBBLE_GROUP=group_of(dtype),
         X_SCALED=x_scale is not None,
+        NORM_LEVELS=0 if squares is None else squares.levels,
         TMA=by_tma,
         EVEN_K=k % tile.k == 0,
         ROWS=tile.rows,
@@ -238,6 +259,7 @@ def moe_grouped_matmul(
 
 
 _NUMBERS = ("n", "k", "num_rows", "expert_rows", "weight_stride", "x_stride", "out_stride", "part_k")
+_OTHERS = ("x_scale_stride", "pairs_stride", "row_squares_stride", "num_row_squares", "norm_width")
 
 
 def aot_cases() -> list[AotCase]:
@@ -251,13 +273,14 @@ def aot_cases() -> list[AotCase]:
         words: dict[int, tuple[str, ...]],
         max_registers: int = 255,
         is_fp8: bool = False,
+        levels: int = 0,
     ) -> AotCase:
         """The plan is that of the first of the GPUs that words are of."""
         (rows, k), chip = shape, Chip(132, next(iter(words)))
         width = min(tile_width(num_tokens, 128, 8), expert_plan.widest(dtype, chip))
         plan = expert_plan.plan_for(width, most_items(num_tokens, 128, 8, width), rows, k, dtype, is_fp8, chip)
         tile, is_int8 = plan.tile, dtype == "int8"
-        pointers = pointer_types(dtype, act, is_fp8, 0)
+        pointers = pointer_types(dtype, act, is_fp8, levels)
         pointers |= dict.fromkeys(("pairs", "items", "counters"), "*i32") | {"space": "*fp32"}
         for name in ("bias", "residual"):
             del pointers[name]
@@ -271,12 +294,13 @@ def aot_cases() -> list[AotCase]:
         constants: dict[str, Any] = {"PAIRS_OF_ROW": 8 if act else 1, "ACT": act, "SPLIT": plan.is_split}
         constants |= {"PARTS": 1 if is_int8 else num_parts(rows, k, dtype), "TMA": plan.by_tma, "EVEN_K": True}
         constants |= {"SCALED": CHANNELS if is_int8 else SCALES.get(dtype, UNSCALED), "NIBBLE_GROUP": group_of(dtype)}
-        constants |= {"X_SCALED": is_fp8 or is_int8}
+        constants |= {"X_SCALED": is_fp8 or is_int8, "NORM_LEVELS": levels}
+        constants |= {} if levels else {"row_squares": None}
         constants |= {"ROWS": tile.rows, "TOKENS": tile.tokens, "BLOCK_K": tile.k}
         return AotCase(
-            f"moe_grouped_matmul.{dtype}{'.fp8' * is_fp8}.{num_tokens}x{rows}x{k}",
+            f"moe_grouped_matmul.{dtype}{'.fp8' * is_fp8}{'.norms' * bool(levels)}.{num_tokens}x{rows}x{k}",
             moe_grouped_matmul_kernel,
-            pointers | dict.fromkeys((*_NUMBERS, "x_scale_stride", "pairs_stride"), "i32"),
+            pointers | dict.fromkeys((*_NUMBERS, *_OTHERS), "i32") | {"norm_eps": "fp32"},
             constants,
             tile.warps,
             tile.stages,
@@ -290,7 +314,7 @@ def aot_cases() -> list[AotCase]:
 
     gate_up, down, loads = (1536, 2048), (2048, 768), "LDGSTS.E.BYPASS.128"
     return [
-        case("bfloat16", 1, gate_up, 1, {80: ("HMMA",), 90: ("MMA.", loads), 100: (loads,)}, 128),
+        case("bfloat16", 1, gate_up, 1, {80: ("HMMA",), 90: ("MMA.", loads), 100: (loads,)}, 128, levels=5),
         case("bfloat16", 64, gate_up, 1, {80: ("HMMA",), 90: ("MMA.", loads)}, 128),
         case("bfloat16", 2048, gate_up, 1, {90: ("HGMMA.64x128x16",), 100: ("UTCHMMA",)}),
         case("bfloat16", 2048, down, 0, {90: ("HGMMA.64x128x16",)}),

@@ -1,8 +1,8 @@
 """moe_grouped_matmul: out[p] = epilogue(x[row of p] @ weight[expert of p]^T) of the pairs p of an ExpertList.
 
 x: [T, K], which pair p reads at p // k, or [T * k, K]; of the types that kernels/matmul_smallm.py takes, or int8 codes
-(../tokens.py) beside int8 weights. Norms inside linears: see parts/row_squares.py. weight: a DeviceMatrix [E * N, K], an
-expert's rows behind those of the one before. out: [T * k, n] float32, bfloat16 or float16. Rows contiguous inside.
+(../tokens.py) beside int8 weights. Norms inside linears: see parts/row_squares.py. weight: a DeviceMatrix [E * N, K],
+an expert's rows behind those of the one before. out: [T * k, n] float32, bfloat16 or float16. Rows contiguous inside.
 Epilogue: an activation or none.
 
 A tile is some rows of an expert's matrix by up to TOKENS of its pairs, whose rows of x are gathered. Few pairs: tiles

@@ -153,6 +153,8 @@ def compile_graph(
             f"maxima {dict(maxima)}, block_size {block_size}, max_positions {max_positions}: wanted T, R, G, all >= 1"
         )
     maxima = {**maxima, "S": maxima["R"] + maxima["G"]}
+    if graph.top_k:
+        maxima["P"] = maxima["T"] * graph.top_k
     check_graph(graph)
     passes = passes_for(catalog.abilities, passes)
     fused, records = run_passes(graph, passes if part is None else (shard_pass(part), *passes))

@@ -27,6 +27,8 @@ from albireo.models.weights import Checkpoint, check_weights
 #: Files of this room that are not architectures.
 _ROOM = (
     "config",
+    "expert_settings",
+    "experts",
     "generation",
     "gguf",
     "layers",

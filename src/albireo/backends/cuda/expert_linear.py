@@ -8,9 +8,9 @@ from __future__ import annotations
 import torch
 
 from albireo.backends.cuda import expert_plan
+from albireo.backends.cuda.catalog import EXPERT_DTYPES
 from albireo.backends.cuda.chip import chip_of
 from albireo.backends.cuda.expert_list import ExpertList
-from albireo.backends.cuda.kernels.matmul_smallm import SCALES
 from albireo.backends.cuda.kernels.moe_grouped_matmul import moe_grouped_matmul
 from albireo.backends.cuda.kernels.parts.epilogue import act_code
 from albireo.backends.cuda.kernels.parts.row_squares import RowSquares
@@ -23,8 +23,6 @@ from albireo.backends.cuda.workspace import workspace_bytes
 from albireo.dtypes import COMPUTE_DTYPES, FP8_TOKEN, TOKEN
 from albireo.errors import UnsupportedModel
 
-#: Types of weights that experts may have here.
-EXPERT_DTYPES = (*COMPUTE_DTYPES, *SCALES, "int8")
 _NAMES = {TORCH_DTYPES[name]: name for name in COMPUTE_DTYPES} | {torch.int8: TOKEN, torch.float8_e4m3fn: FP8_TOKEN}
 
 

@@ -153,7 +153,7 @@ def moe_grouped_matmul_kernel(
                     )[None, :]  # fmt: skip
                 finish(
                     tl.trans(some), i * WIDTH, tile * ROWS, num_pairs, n, out, out_stride, out, out, 0, ACT, False,
-                    False, rows=pair,
+                    False, out_row=pair,
                 )  # fmt: skip
 
 

@@ -26,7 +26,10 @@ Call families and their roles (a backend implements these):
     route        x -> ids, weights                          the top_k best experts of each row of logits, as in graph.ops
     expert_linear  x, ids, weight -> out                    rows P, of one expert each: a linear with its rows of weight,
                                                             num_experts blocks of whole panels; x has T or P rows
+        [, squares]                                         as in linear; of T rows
     combine      x, weights [, residual] -> out             rows T: each token's P rows, weighed and added in order
+    combine_norm x, weights, residual, gain                 a combine, and what linear_norm gives beside out
+                 -> out, scaled, squares
     gate_rows    x, gate [, residual] -> out                rows of x times the sigmoid of one number each
 
 Families of single ops, for what no pass took into one of these (compiler/passes/single_ops.py). They read float32:

@@ -100,9 +100,15 @@ FAMILIES: dict[str, Family] = {
     "head_top": Family(("x", "weight"), ("ids", "values"), ("n", "k"), weight="weight"),
     "route": Family(("x",), ("ids", "weights"), ("top_k", "renormalize")),
     "expert_linear": Family(
-        ("x", "ids", "weight"), ("out",), ("n", "k", "act", "num_experts", "top_k"), weight="weight"
+        ("x", "ids", "weight"),
+        ("out",),
+        ("n", "k", "act", "num_experts", "top_k"),
+        optional=("squares",),
+        weight="weight",
+        optional_attrs=("norm_eps",),
     ),
     "combine": Family(("x", "weights"), ("out",), (), optional=("residual",)),
+    "combine_norm": Family(("x", "weights", "residual", "gain"), ("out", "scaled", "squares"), ()),
     "gate_rows": Family(("x", "gate"), ("out",), (), optional=("residual",)),
     "elementwise": Family(("x",), ("out",), ("kind",), optional=("y",)),
     "head_norm": Family(("x", "weight"), ("out",), ("eps", "num_heads"), weight="weight"),
@@ -113,7 +119,7 @@ FAMILIES: dict[str, Family] = {
 }
 
 #: Families of backends that are able to (pipeline.ABLE_PASSES); every backend has the others.
-ABLE_FAMILIES = ("linear_norm",)
+ABLE_FAMILIES = ("linear_norm", "combine_norm")
 #: Families that every backend has kernels for.
 COMMON_FAMILIES = tuple(name for name in FAMILIES if name not in ABLE_FAMILIES)
 
@@ -275,7 +281,7 @@ def _experts_fit(program: Program, call: Call) -> bool:
         fits = (weight.rows, weight.cols) == (a["num_experts"] * weight_rows(int(a["n"]), str(a["act"])), a["k"])
         widths = (cols["x"], cols["out"], cols["ids"])
         return fits and a["top_k"] == program.top_k and widths == (a["k"], a["n"], a["top_k"])
-    if call.family == "combine":
+    if call.family in ("combine", "combine_norm"):
         rows = {role: shapes[role].rows for role in shapes}
         return rows["x"] == "P" and rows["weights"] == "T" and cols["weights"] == program.top_k
     return call.family != "gate_rows" or cols["gate"] == 1

@@ -245,29 +245,35 @@ def _expert_linear(args: _Args) -> Launch:
     """Ids are read where the route before left them: in the list."""
     x, weight, out = args.buffer("x"), args.matrix(), args.buffer("out")
     act, n, scratch = args.call.attrs["act"], args.number("n"), args.memory.scratch
+    lists, squares = scratch.expert_list, args.row_squares()
     check_types(weight.dtype, args.memory.specs[args.call.args["x"]].dtype)
     return lambda step: expert_linear(
-        x(step), weight, out(step), scratch.expert_list, act=act, n=n, workspace=scratch.linear
+        x(step), weight, out(step), lists, act=act, n=n, workspace=scratch.linear, squares=squares(step)
     )
 
 
 def _combine(args: _Args) -> Launch:
-    x, weights, out, residual = (
-        args.buffer("x"),
-        args.buffer("weights"),
-        args.buffer("out"),
-        args.optional_buffer("residual"),
-    )
+    x, weights, out = args.buffer("x"), args.buffer("weights"), args.buffer("out")
+    residual = args.optional_buffer("residual")
     return lambda step: moe_combine(x(step), weights(step), out(step), residual(step), step.num_real)
 
 
-def _gate_rows(args: _Args) -> Launch:
-    x, gate, out, residual = (
-        args.buffer("x"),
-        args.buffer("gate"),
-        args.buffer("out"),
-        args.optional_buffer("residual"),
+def _combine_norm(args: _Args) -> Launch:
+    x, weights, out, residual = (args.buffer(role) for role in ("x", "weights", "out", "residual"))
+    gain, scaled, squares = args.vector("gain"), args.buffer("scaled"), args.buffer("squares")
+    return lambda step: moe_combine(
+        x(step),
+        weights(step),
+        out(step),
+        residual(step),
+        step.num_real,
+        RowParts(gain, scaled(step), squares(step)),
     )
+
+
+def _gate_rows(args: _Args) -> Launch:
+    x, gate, out = args.buffer("x"), args.buffer("gate"), args.buffer("out")
+    residual = args.optional_buffer("residual")
     return lambda step: gate_rows(x(step), gate(step), out(step), residual(step))
 
 
@@ -318,6 +324,7 @@ _FAMILIES: Mapping[str, Callable[[_Args], Launch]] = {
     "route": _route,
     "expert_linear": _expert_linear,
     "combine": _combine,
+    "combine_norm": _combine_norm,
     "gate_rows": _gate_rows,
     "elementwise": _elementwise,
     "head_norm": _head_norm,

@@ -315,18 +315,15 @@ def aot_cases() -> list[AotCase]:
     gate_up, down, loads = (1536, 2048), (2048, 768), "LDGSTS.E.BYPASS.128"
     return [
         case("bfloat16", 1, gate_up, 1, {80: ("HMMA",), 90: ("MMA.", loads), 100: (loads,)}, 128, levels=5),
-        case("bfloat16", 64, gate_up, 1, {80: ("HMMA",), 90: ("MMA.", loads)}, 128),
+        case("bfloat16", 64, down, 0, {90: ("MMA.", loads)}, 96),
         case("bfloat16", 2048, gate_up, 1, {90: ("HGMMA.64x128x16",), 100: ("UTCHMMA",)}),
-        case("bfloat16", 2048, down, 0, {90: ("HGMMA.64x128x16",)}),
         case("bfloat16", 2048, down, 0, {80: ("HMMA",)}),
         case("float32", 16, down, 0, {90: ("FFMA",)}),
-        case("fp8", 64, gate_up, 1, {90: ("MMA.", loads)}),
-        case("fp8", 2048, down, 0, {90: ("HGMMA",)}),
-        case("fp8", 64, gate_up, 1, {90: ("QGMMA.64x16x32",), 100: ("UTCQMMA",)}, is_fp8=True),
+        case("fp8", 64, gate_up, 1, {90: ("MMA.", loads)}, 128),
+        case("fp8", 64, gate_up, 1, {90: ("QGMMA.64x16x32",), 100: ("UTCQMMA",)}, 128, is_fp8=True),
         case("fp8.g128", 2048, down, 0, {90: ("QGMMA.64x128x32",)}, is_fp8=True),
-        case("int8", 64, gate_up, 1, {90: ("MMA",)}),
+        case("int8", 64, gate_up, 1, {90: ("MMA",)}, 128),
         case("int8", 2048, down, 0, {90: ("IGMMA",)}),
         case("int4.g128", 64, gate_up, 1, {90: ("MMA.", loads)}),
-        case("int4.g128", 2048, down, 0, {90: ("HGMMA",)}),
         case("int4.g32", 2048, down, 0, {90: ("HGMMA",)}),
     ]

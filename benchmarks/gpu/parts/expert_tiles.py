@@ -79,6 +79,9 @@ def _variants(setup: Setup, layer: ExpertLayer, name: str, count: int) -> Iterat
             tile = replace(plan.tile, stages=stages)
             if stages != plan.tile.stages and width == taken:
                 yield _text(width, replace(plan, tile=tile), None), (width, replace(plan, tile=tile), None)
+        if plan.by_tma and num_parts(rows, cols, "bfloat16") == 1:
+            other = replace(plan, tile=replace(plan.tile, rows=384 - plan.tile.rows))
+            yield _text(width, other, None), (width, other, None)
         if plan.by_tma:
             other = replace(plan, by_tma=False)
             yield _text(width, other, None), (width, other, None)

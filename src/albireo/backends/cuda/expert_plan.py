@@ -7,7 +7,7 @@ Does not know tensors.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from albireo.backends.cuda.chip import Chip
 from albireo.backends.cuda.expert_list import most_items, tile_width
@@ -19,6 +19,9 @@ from albireo.backends.cuda.workspace import MAX_COUNTERS
 
 #: Most tokens whose experts' sums may be split over programs; more make tiles enough.
 _SPLIT_TOKENS = 64
+#: Types of weights whose tiles may be high, where a sum is one part, and long enough to make up for beginning and end.
+_WIDE = ("bfloat16", "float16")
+_WIDE_ROWS, _LEAST_WIDE_K = 256, 2048
 #: Programs that share out the tiles, at most; None: one a tile, as many as there can be, and those without end at once.
 PROGRAMS: int | None = None
 
@@ -38,6 +41,9 @@ def plan_for(width: int, most: int, rows: int, k: int, dtype: str, is_fp8: bool,
         return ExpertPlan(matmul_int8.tile_for(width, rows, k, 1), False, False)
     if width > FEW_TOKENS:
         tile, by_tma = tile_for(width, dtype, is_fp8, chip), chip.has_tma
+        is_whole = rows % _WIDE_ROWS == 0 and k >= _LEAST_WIDE_K and num_parts(rows, k, dtype) == 1
+        if dtype in _WIDE and by_tma and tile.tokens == 128 and is_whole:
+            tile = replace(tile, rows=_WIDE_ROWS)  # fewer bytes of L2 for a product, and one program a multiprocessor
     else:
         tile, by_tma = matmul_smallm.tile_for(width, dtype, is_fp8), False
     count = most * -(-rows // tile.rows)

@@ -92,7 +92,7 @@ def moe_grouped_matmul_kernel(
 ):
     SIZE: tl.constexpr = ROWS * TOKENS
     COUNT: tl.constexpr = PARTS if SPLIT else 1  # programs of a tile
-    PIECES: tl.constexpr = pieces_of(TOKENS, ACT and PARTS == 1)
+    PIECES: tl.constexpr = pieces_of(TOKENS * ROWS // 128, ACT and PARTS == 1)
     WIDTH: tl.constexpr = TOKENS // PIECES
     ELEMENT: tl.constexpr = weight.dtype if TMA else weight.dtype.element_ty
     at_k = tl.arange(0, _PLANE if tl.int32 == ELEMENT else BLOCK_K)

@@ -20,6 +20,7 @@ from albireo.compiler.passes import (
     fuse_all_reduce,
     fuse_attention_cast,
     fuse_attention_codes,
+    fuse_combine,
     fuse_embed,
     fuse_epilogue,
     fuse_gather,
@@ -62,6 +63,7 @@ PASSES: tuple[Pass, ...] = (
     fuse_head.run,
     fuse_all_reduce.run,
     fuse_epilogue.run,
+    fuse_combine.run,
     fuse_attention_cast.run,
     fuse_embed.run,
     # takes every op that is left

@@ -29,6 +29,7 @@ _ROOM = (
     "config",
     "expert_settings",
     "experts",
+    "fused_experts",
     "generation",
     "gguf",
     "layers",

@@ -22,7 +22,7 @@ MAX_LAYERS = 2**12
 MAX_HEADS = 2**12
 MAX_HEAD_DIM = 2**12
 MAX_VOCAB = 2**24
-#: transformers' meaning of an absent sliding_window (null means none) in every architecture that has one.
+#: transformers' meaning of an absent sliding_window in most architectures that have one.
 DEFAULT_WINDOW = 4096
 
 #: Keys that do not change what is computed from given weights and tokens.
@@ -82,6 +82,7 @@ class ConfigRules:
         windows: who has a sliding window: no layer; every layer, when sliding_window is a number, or that and
             use_sliding_window; or layers as layer_types says (by_list), else from max_window_layers on, when
             use_sliding_window (by_layer).
+        default_window: what an absent sliding_window means (null means none).
         head_dim: when the file does not say; None: hidden_size / num_attention_heads.
         experts: whose keys speak of experts.
         built_in: keys that some files have at the one value that the architecture has anyway.
@@ -89,6 +90,7 @@ class ConfigRules:
 
     keys: frozenset[str] = frozenset()
     windows: Literal["none", "every_layer", "every_layer_if_used", "by_layer", "by_list"] = "none"
+    default_window: int | None = DEFAULT_WINDOW
     head_dim: int | None = None
     experts: Keys = "none"
     built_in: Mapping[str, Any] = field(default_factory=dict)
@@ -226,7 +228,7 @@ def _windows(fields: Fields, rules: ConfigRules, layers: int) -> tuple[int | Non
     if rules.windows == "none":
         default, window = ("full_attention",) * layers, None
     elif rules.windows.startswith("every_layer"):
-        window = _window_length(fields)
+        window = _window_length(fields, rules)
         if rules.windows == "every_layer_if_used":
             fields.raw("max_window_layers")  # says nothing here
             window = window if fields.flag("use_sliding_window", False) else None
@@ -236,7 +238,7 @@ def _windows(fields: Fields, rules: ConfigRules, layers: int) -> tuple[int | Non
     else:
         # transformers writes 0 for a window that is not used
         is_none = rules.windows == "by_list" and fields.raw("sliding_window") == 0
-        window = None if is_none else _window_length(fields)
+        window = None if is_none else _window_length(fields, rules)
         first = fields.integer("max_window_layers", 0, MAX_POSITIONS, default=28)
         if not fields.flag("use_sliding_window", False):
             window = None
@@ -250,9 +252,9 @@ def _windows(fields: Fields, rules: ConfigRules, layers: int) -> tuple[int | Non
     return tuple(window if kind == "sliding_attention" else None for kind in kinds)
 
 
-def _window_length(fields: Fields) -> int | None:
+def _window_length(fields: Fields, rules: ConfigRules) -> int | None:
     if not fields.has("sliding_window"):
-        return DEFAULT_WINDOW
+        return rules.default_window
     return fields.optional_integer("sliding_window", 1, MAX_POSITIONS)
 
 

@@ -38,7 +38,7 @@ TINY = {
     "torch_dtype": "float32",
 }
 
-CONFIG = ConfigRules(windows="every_layer", experts="mixtral")
+CONFIG = ConfigRules(windows="every_layer", default_window=None, experts="mixtral")
 NAMES = Names("block_sparse_moe", "w1", "w3", "w2")
 
 

@@ -33,11 +33,11 @@ def expert_linear(call: OpCall) -> tuple[Array, ...]:
     weight, ids, count = call["weight"], call["ids"].reshape(-1), call.attrs["num_experts"]
     if ids.size and not (ids.min() >= 0 and ids.max() < count):
         raise InvariantError(f"expert ids {ids.min()}..{ids.max()} leave the {count} experts there are")
-    x, blocks = rows_of_pairs(call), weight.reshape(count, -1, weight.shape[1])
-    out = np.empty((len(ids), blocks.shape[1]), np.float32)
+    x, height = rows_of_pairs(call), weight.shape[0] // count
+    out = np.empty((len(ids), height), np.float32)
     for expert in np.unique(ids):
-        rows = ids == expert
-        out[rows] = (x[rows].astype(np.float64) @ blocks[expert].astype(np.float64).T).astype(np.float32)
+        rows, block = ids == expert, weight[expert * height : (expert + 1) * height]
+        out[rows] = (x[rows].astype(np.float64) @ block.astype(np.float64).T).astype(np.float32)
     return (out,)
 
 

@@ -89,7 +89,7 @@ def random_weights(config: Mapping[str, Any], seed: int) -> dict[str, NDArray[np
 
 
 def weight_shapes(config: Mapping[str, Any]) -> dict[str, tuple[int, ...]]:
-    """Tensor names and shapes of a llama, mistral, qwen2 or qwen3 checkpoint."""
+    """Tensor names and shapes of a checkpoint of any architecture that there is."""
     kind, hidden, ffn = config["model_type"], config["hidden_size"], config["intermediate_size"]
     heads = config["num_attention_heads"]
     kv_heads = config.get("num_key_value_heads") or heads
@@ -101,11 +101,15 @@ def weight_shapes(config: Mapping[str, Any]) -> dict[str, tuple[int, ...]]:
         layer: dict[str, tuple[int, ...]] = {"input_layernorm.weight": (hidden,)}
         for p, rows, columns in (("q", q, hidden), ("k", kv, hidden), ("v", kv, hidden), ("o", hidden, q)):
             layer[f"self_attn.{p}_proj.weight"] = (rows, columns)
-            if bias or (kind == "qwen2" and p != "o"):
+            if bias or (kind in ("qwen2", "qwen2_moe") and p != "o"):
                 layer[f"self_attn.{p}_proj.bias"] = (rows,)
-        if kind == "qwen3":
+        if kind in ("qwen3", "qwen3_moe"):
             layer |= {"self_attn.q_norm.weight": (head_dim,), "self_attn.k_norm.weight": (head_dim,)}
         layer["post_attention_layernorm.weight"] = (hidden,)
+        if has_experts(config, i):
+            layer |= _expert_shapes(config)
+            shapes |= {f"model.layers.{i}.{name}": shape for name, shape in layer.items()}
+            continue
         for p, rows, columns in (("gate", ffn, hidden), ("up", ffn, hidden), ("down", hidden, ffn)):
             layer[f"mlp.{p}_proj.weight"] = (rows, columns)
             if config.get("mlp_bias"):
@@ -114,6 +118,33 @@ def weight_shapes(config: Mapping[str, Any]) -> dict[str, tuple[int, ...]]:
     shapes["model.norm.weight"] = (hidden,)
     if not config.get("tie_word_embeddings"):
         shapes["lm_head.weight"] = (config["vocab_size"], hidden)
+    return shapes
+
+
+def has_experts(config: Mapping[str, Any], layer: int) -> bool:
+    """Whether a layer has experts."""
+    if not config["model_type"].endswith("_moe"):
+        return bool(config["model_type"] == "mixtral")
+    return layer not in config["mlp_only_layers"] and (layer + 1) % config["decoder_sparse_step"] == 0
+
+
+def _expert_shapes(config: Mapping[str, Any]) -> dict[str, tuple[int, ...]]:
+    """Of a layer, router first."""
+    hidden = config["hidden_size"]
+    if config["model_type"] == "mixtral":
+        count, width = config["num_local_experts"], config["intermediate_size"]
+        block, names = "block_sparse_moe", ("w1", "w3", "w2")
+    else:
+        count, width = config["num_experts"], config["moe_intermediate_size"]
+        block, names = "mlp", ("gate_proj", "up_proj", "down_proj")
+    shapes: dict[str, tuple[int, ...]] = {f"{block}.gate.weight": (count, hidden)}
+    matrices = list(zip(names, ((width, hidden), (width, hidden), (hidden, width)), strict=True))
+    shapes |= {f"{block}.experts.{e}.{name}.weight": shape for e in range(count) for name, shape in matrices}
+    shared = config.get("shared_expert_intermediate_size")
+    if shared:
+        of_shared = ((shared, hidden), (shared, hidden), (hidden, shared))
+        shapes |= {f"mlp.shared_expert.{n}.weight": s for n, s in zip(names, of_shared, strict=True)}
+        shapes["mlp.shared_expert_gate.weight"] = (1, hidden)
     return shapes
 
 

@@ -125,7 +125,7 @@ def codes_of(dtype: str, kind: str, setup: Setup) -> Iterator[Finding]:
         unit = 2.0**-11 if kind == "fp8.token" else unit_of(values, cols)
         wanted, allowed = values @ numbers.T, unit * (values.abs() @ numbers.abs().T)
         if name == "gate_up":
-            wanted, allowed = _gated(wanted, allowed)
+            wanted, allowed = gated_of(wanted, allowed)
         elif residual is not None:
             wanted += residual
         what = f"{name} of {dtype} by {kind}"
@@ -133,7 +133,7 @@ def codes_of(dtype: str, kind: str, setup: Setup) -> Iterator[Finding]:
         yield same_bits(setup, f"{what}, bits", found)
 
 
-def _gated(wanted: torch.Tensor, allowed: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+def gated_of(wanted: torch.Tensor, allowed: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
     """silu(gate) * up of sums, 32 of each in turn; and what it may be off by, bfloat16's rounding included."""
     (gate, up), (gate_off, up_off) = (
         part.view(len(part), -1, 2, 32).transpose(1, 2).flatten(2).unbind(1) for part in (wanted, allowed)
@@ -182,7 +182,7 @@ def _numbers(
         return wanted, allowed / root + 2.0**-20 * wanted.abs()
 
     yield from summed("o", x, residual)
-    wanted, allowed = _gated(*divided("gate_up", outs["o, scaled"], outs["o"]))
+    wanted, allowed = gated_of(*divided("gate_up", outs["o, scaled"], outs["o"]))
     yield worst(f"layer of {dtype}: gate_up", outs["gate_up"], wanted, allowed)
     yield from summed("down", outs["gate_up"], outs["o"])
     yield worst(f"layer of {dtype}: qkv", outs["qkv"], *divided("qkv", outs["down, scaled"], outs["down"]))

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -33,6 +33,31 @@ LLAMA_8B: dict[str, Any] = {
     "eos_token_id": 2,
     "torch_dtype": "bfloat16",
 }
+QWEN3_30B_A3B: dict[str, Any] = {
+    "architectures": ["Qwen3MoeForCausalLM"],
+    "model_type": "qwen3_moe",
+    "vocab_size": 151936,
+    "hidden_size": 2048,
+    "intermediate_size": 6144,
+    "moe_intermediate_size": 768,
+    "num_hidden_layers": 48,
+    "num_attention_heads": 32,
+    "num_key_value_heads": 4,
+    "head_dim": 128,
+    "num_experts": 128,
+    "num_experts_per_tok": 8,
+    "norm_topk_prob": True,
+    "decoder_sparse_step": 1,
+    "mlp_only_layers": [],
+    "max_position_embeddings": 40960,
+    "rms_norm_eps": 1e-6,
+    "hidden_act": "silu",
+    "tie_word_embeddings": False,
+    "rope_theta": 1000000.0,
+    "bos_token_id": 151643,
+    "eos_token_id": 151645,
+    "torch_dtype": "bfloat16",
+}
 _TINY = {
     "vocab_size": 160,
     "hidden_size": 64,
@@ -45,6 +70,11 @@ _TINY = {
 #: Weights in few bits -> the encoding they are held in; fp8 meets e4m3 activations where the GPU multiplies those.
 ENCODINGS = {"bf16": None, "fp8": "fp8", "fp8-a16": "fp8", "int8": "int8", "int4": "int4.g128"}
 BLOCK_SIZE = 16
+
+
+def encoding_of(encoding: str) -> Callable[[str, str | None], str | None]:
+    """What a matrix is held in, by its name and role: head and routers as they are."""
+    return lambda name, role: None if role in ("vocab", "router") else encoding
 
 
 def random_model(
@@ -75,7 +105,7 @@ def random_model(
     graph = build_graph(parse_config(config, load_architecture("llama").rules), max_positions)
     encoding = ENCODINGS[weights]
     if encoding is not None:
-        choose_precision.run(graph, lambda name, is_head: None if is_head else encoding, weights == "fp8-a16")
+        choose_precision.run(graph, encoding_of(encoding), weights == "fp8-a16")
     program = compile_graph(
         graph,
         CudaCatalog(setup.chip.capability),

@@ -45,11 +45,12 @@ T* address(const nb::dict& d, const char* key) {
 // Keys are the fields of Args; dtypes by name, addresses as integers. An unknown key is an error.
 Args args_of(const nb::dict& d, Program& program) {
   static const char* const kKnown[] = {
-      "x",    "weight",     "bias",         "residual", "out",        "q_norm",     "k_norm",    "rope",
-      "kv",   "kv_dtype",   "num_kv_heads", "head_dim", "block_size", "x_dtype",    "w_dtype",   "out_dtype",
-      "rows", "act",        "gather",       "packed",   "n",          "k",          "num_heads", "window",
-      "eps",  "scale",      "softcap",      "barrier",  "x_stride",   "out_stride", "chunks",    "parts",
-      "y",    "is_private", "v_weight",     "v_bias",   "v_dtype"};
+      "x",           "weight",     "bias",         "residual",   "out",        "q_norm",     "k_norm",    "rope",
+      "kv",          "kv_dtype",   "num_kv_heads", "head_dim",   "block_size", "x_dtype",    "w_dtype",   "out_dtype",
+      "rows",        "act",        "gather",       "packed",     "n",          "k",          "num_heads", "window",
+      "eps",         "scale",      "softcap",      "barrier",    "x_stride",   "out_stride", "chunks",    "parts",
+      "y",           "is_private", "v_weight",     "v_bias",     "v_dtype",    "ids",        "weights",   "top_k",
+      "num_experts", "most_pairs", "of_pairs",     "renormalize"};
   for (auto item : d) {
     const std::string key = nb::cast<std::string>(item.first);
     bool known = false;
@@ -98,6 +99,13 @@ Args args_of(const nb::dict& d, Program& program) {
   if (a.ranks > kMaxRanks || (a.ranks & (a.ranks - 1)) || a.ranks == 1)
     throw std::invalid_argument("all_reduce adds the parts of 2, 4 or 8 ranks");
   for (int64_t i = 0; i < a.ranks; i++) a.parts[i] = (const float*)parts[i];
+  a.ids = address<int32_t>(d, "ids");
+  a.pair_weights = address<float>(d, "weights");
+  a.top_k = get<int64_t>(d, "top_k", 0);
+  a.num_experts = get<int64_t>(d, "num_experts", 0);
+  a.most_pairs = get<int64_t>(d, "most_pairs", 0);
+  a.of_pairs = get<int32_t>(d, "of_pairs", 0);
+  a.renormalize = get<int32_t>(d, "renormalize", 0);
   a.eps = get<float>(d, "eps", 0.0f);
   a.scale = get<float>(d, "scale", 0.0f);
   a.softcap = get<float>(d, "softcap", 0.0f);

@@ -44,6 +44,7 @@ Rows rows_of(const std::string& symbol) {
   if (symbol == "R") return Rows::kR;
   if (symbol == "G") return Rows::kG;
   if (symbol == "S") return Rows::kS;
+  if (symbol == "P") return Rows::kP;
   throw std::invalid_argument("unknown row symbol " + symbol);
 }
 

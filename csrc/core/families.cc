@@ -3,8 +3,11 @@
 
 #include "kernels/all_reduce/all_reduce.h"
 #include "kernels/attention/attention.h"
+#include "kernels/combine/combine.h"
 #include "kernels/elementwise/elementwise.h"
 #include "kernels/embed/embed.h"
+#include "kernels/expert_linear/expert_linear.h"
+#include "kernels/gate_rows/gate_rows.h"
 #include "kernels/gather/gather.h"
 #include "kernels/head_norm/head_norm.h"
 #include "kernels/head_top/head_top.h"
@@ -13,6 +16,7 @@
 #include "kernels/norm/norm.h"
 #include "kernels/qkv_rope_kv/qkv_rope_kv.h"
 #include "kernels/rope/rope.h"
+#include "kernels/route/route.h"
 #include "kernels/slice/slice.h"
 #include "kernels/top/top.h"
 
@@ -20,6 +24,8 @@ namespace albireo {
 namespace {
 const Family* const kFamilies[] = {&kEmbed, &kNorm, &kQkvRopeKv, &kAttention, &kGather, &kLinear, &kAllReduce,
                                    &kHeadTop,
+                                   // layers with experts
+                                   &kRoute, &kExpertLinear, &kCombine, &kGateRows,
                                    // what is left of these where a fusion is switched off
                                    &kHeadNorm, &kRope, &kKvWrite, &kElementwise, &kSlice, &kTop};
 }

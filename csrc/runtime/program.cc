@@ -23,6 +23,9 @@ void Program::add(const Family* family, KernelFn run, const Args& args, bool bar
     throw std::invalid_argument("a private call is read by the next one");
   if (family == &kAttention && args.rows != Rows::kT && (args.rows != Rows::kS || args.gather != Gather::kOfT))
     throw std::invalid_argument("attention is of all rows, or of those that leave the model");
+  if (args.top_k > 0 && top_k_ > 0 && args.top_k != top_k_)
+    throw std::invalid_argument("calls of a program disagree about how many experts a token has");
+  top_k_ = std::max(top_k_, args.top_k);
   calls_.push_back({family, run, args, barrier, tunings});
   items_.assign(calls_.size(), 0);
   private_rows_.assign(calls_.size(), 0);
@@ -47,6 +50,7 @@ void Program::run(const Step& step, int32_t* top_ids, float* top_values) {
 
 void Program::prepare(const Step& step) {
   step_ = step;
+  step_.P = step.T * top_k_;
   for (const Call& call : calls_)
     if (call.family == &kAttention) {  // the calls of all layers have heads of one shape
       groups_.plan(step_, call.args, threads_);
@@ -89,7 +93,7 @@ void Program::work(int64_t thread, size_t index, Scratch& scratch) {
   const int64_t threads = threads_, items = items_[index], shares = tuning.one_queue ? 1 : threads;
   const int64_t claims = tuning.claims * (threads / shares);
   int64_t finished = 0;
-  scratch.held_row = -1;
+  scratch.held_row = -1, scratch.held_slab = -2;
   const Args args = args_of(index, scratch.base + scratch_end());
   for (int64_t i = 0; i < shares; i++) {
     const int64_t owner = (thread + i) % shares;

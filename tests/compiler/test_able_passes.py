@@ -32,7 +32,7 @@ ONE = np.ones(1, np.int32)
 def encoded(dtype: str, encoding: str, of_v: str | None = None) -> Graph:
     graph = model_graph("llama", dtype)
     choose_precision.run(
-        graph, lambda name, is_head: None if is_head else of_v if of_v and "v_proj" in name else encoding
+        graph, lambda name, role: None if role == "vocab" else of_v if of_v and "v_proj" in name else encoding
     )
     return graph
 
@@ -82,7 +82,7 @@ def test_what_meets_four_bits_stays_wide(dtype: str, encoding: str, of_v: str | 
 def test_what_meets_e4m3_becomes_e4m3(dtype: str) -> None:
     """Each value once: q, k and v read the same rows. The head keeps 16 bits."""
     graph = model_graph("llama", dtype)
-    choose_precision.run(graph, lambda name, is_head: "fp8")
+    choose_precision.run(graph, lambda name, role: "fp8")
     wide, _ = run_passes(graph, [])
     graph, (record,) = run_passes(graph, [narrow_activations.run])
     check_graph(graph)
@@ -99,7 +99,7 @@ def test_what_meets_e4m3_becomes_e4m3(dtype: str) -> None:
 
 def test_activations_of_weight_only_models_stay() -> None:
     graph = model_graph("llama", "bfloat16")
-    choose_precision.run(graph, lambda name, is_head: "fp8.g128" if "down" in name else "int8", weight_only=True)
+    choose_precision.run(graph, lambda name, role: "fp8.g128" if "down" in name else "int8", weight_only=True)
     graph, (record,) = run_passes(graph, [narrow_activations.run])
     check_graph(graph)
     assert FP8_TOKEN not in types(graph) and "stay bfloat16" in record.refusals[0].reason

@@ -40,7 +40,7 @@ def hidden_graph(graph: Graph) -> Graph:
 def test_they_are_what_the_final_norm_gave(name: str, dtype: str, precision: str | None) -> None:
     graph = model_graph(name, dtype)
     if precision is not None:
-        choose_precision.run(graph, lambda source, is_head: precision)
+        choose_precision.run(graph, lambda source, role: precision)
     weights = random_weights(load_architecture(name).tiny, seed=1)
     whole = interpret(graph, STEP, weights, ReferenceKV(8, BLOCK_SIZE, dtype), keep=True)
     norm = [node for node in graph.nodes if node.op == "rms_norm"][-1]

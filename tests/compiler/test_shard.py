@@ -212,7 +212,7 @@ def test_weights_in_few_bits_give_the_same_bits_on_any_ranks(model_type: str, ki
     config = wide_config(model_type, intermediate_size=512, head_dim=32)
     weights = random_weights(config, seed=1)
     graph = wide_graph(config, "bfloat16")
-    choose_precision.run(graph, lambda name, is_head: kind)
+    choose_precision.run(graph, lambda name, role: kind)
     wanted = None
     # llama's o has a bias here, which only a sum over ranks adds
     assert bool(problems(graph, 1)) == (model_type == "llama")
@@ -241,7 +241,7 @@ def test_more_ranks_than_any_model_has_are_refused_at_once() -> None:
 
 def test_groups_that_leaves_do_not_divide_are_refused_by_name() -> None:
     graph = wide_graph(wide_config("llama", intermediate_size=512))
-    choose_precision.run(graph, lambda name, is_head: "int4.g32" if "down" in name else "int4.g64")
+    choose_precision.run(graph, lambda name, role: "int4.g32" if "down" in name else "int4.g64")
     (problem,) = problems(graph, 2)
     assert problem == (
         "layers.0.attn.o adds 96 products of int4.g64, and a leaf of 12, an eighth of them, is no multiple of 64"

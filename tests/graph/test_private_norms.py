@@ -20,7 +20,7 @@ def program(
     encoding: str | None, v_encoding: str | None = None, part: Part | None = None, without: Sequence[str] = ()
 ) -> Program:
     graph = wide_graph(wide_config("qwen3"), "bfloat16")
-    choose_precision.run(graph, lambda name, is_head: v_encoding if v_encoding and "v_proj" in name else encoding)
+    choose_precision.run(graph, lambda name, role: v_encoding if v_encoding and "v_proj" in name else encoding)
     sizes = {"maxima": MAXIMA, "block_size": BLOCK_SIZE, "max_positions": MAX_POSITIONS}
     return compile_graph(graph, FakeCatalog(), part=part, passes=passes_without(without), **sizes)
 

@@ -87,7 +87,11 @@ def test_a_way_of_quantizing_that_is_not_read_is_named(tmp_path: Path, name: str
 @pytest.mark.parametrize("name", architectures())
 def test_graph_reads_exactly_the_checkpoint(name: str) -> None:
     graph = build_graph(config_of(name), 64)
-    shapes = {n: v.type.dims for n, v in graph.constants.items()}
+    shapes = {}
+    for value in graph.constants.values():
+        assert value.constant is not None
+        for segment in value.constant.segments:
+            shapes[segment.source] = (len(segment), *value.type.dims[1:])
     assert shapes == weight_shapes(load_architecture(name).tiny)
 
 
@@ -101,6 +105,9 @@ def test_graph_has_the_agreed_ends_and_origins(name: str) -> None:
     origins = list(dict.fromkeys(node.origin for node in graph.nodes))
     attn = [f"layers.0.attn.{p}" for p in ("norm", "q", "k", "v", "rope", "kv", "attention", "o")]
     mlp = [f"layers.0.mlp.{p}" for p in ("norm", "gate", "up", "act", "down")]
+    if config.experts is not None and config.experts.layers[0]:
+        experts = [f"experts.{p}" for p in ("gate", "up", "act", "down")]
+        mlp = [f"layers.0.moe.{p}" for p in ("norm", "router", "route", *experts, "combine")]
     assert origins[: 1 + len(attn) + len(mlp)] == ["embed", *attn, *mlp]
     assert origins[-3:] == ["head.norm", "head.logits", "head.top"]
 
@@ -109,8 +116,8 @@ def test_graph_has_the_agreed_ends_and_origins(name: str) -> None:
 def test_every_linear_says_how_ranks_may_share_it(name: str) -> None:
     """A new architecture that says nothing could not be cut, and would only be told so by its users."""
     roles = {"q": "heads", "k": "heads", "v": "heads", "o": "row", "gate": "ffn", "up": "ffn", "down": "row"}
-    roles |= {"logits": "vocab", "top": "vocab"}
-    linears = [node for node in build_graph(config_of(name), 64).nodes if node.op == "linear"]
+    roles |= {"logits": "vocab", "top": "vocab", "router": "router", "weight": "router"}
+    linears = [node for node in build_graph(config_of(name), 64).nodes if node.op in ("linear", "expert_linear")]
     assert [n.attrs.get("role") for n in linears] == [roles[n.origin.rpartition(".")[2]] for n in linears]
 
 
@@ -120,7 +127,7 @@ def test_rounding_is_written_out(name: str, dtype: str) -> None:
     """Every linear and attention reads the compute dtype; the residual stream, RoPE and norms are float32."""
     graph = build_graph(config_of(name).with_dtype(dtype), 64)
     for node in graph.nodes:
-        if node.op == "linear":
+        if node.op in ("linear", "expert_linear"):
             assert node.inputs["x"].type.dtype == node.inputs["weight"].type.dtype == dtype
             assert "bias" not in node.inputs or node.inputs["bias"].type.dtype == "float32"
         elif node.op == "attention":

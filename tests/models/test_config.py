@@ -11,10 +11,11 @@ import pytest
 from albireo.errors import ConfigError, ModelError, UnsupportedModel
 from albireo.models import architectures, load_architecture, load_config
 from albireo.models.config import ConfigRules, ModelConfig, parse_config
+from albireo.models.expert_settings import ExpertSettings
 from tiny_models import SHARED_DATA, make_checkpoint, shared_data
 
 REAL = sorted(p.parent.relative_to(SHARED_DATA) for p in SHARED_DATA.glob("configs/**/config.json"))
-OURS = ("llama", "mistral", "qwen2", "qwen3")
+OURS = ("llama", "mistral", "mixtral", "qwen2", "qwen2_moe", "qwen3", "qwen3_moe")
 
 
 def parse(model_type: str, /, **changes: Any) -> ModelConfig:
@@ -35,6 +36,9 @@ def test_real_config_is_loaded_or_refused_with_the_reason(place: Path) -> None:
     model_type = json.loads((directory / "config.json").read_text())["model_type"]
     if model_type not in OURS:
         with pytest.raises(UnsupportedModel, match=f"model_type '{model_type}' is not supported; supported: llama"):
+            load_config(directory)
+    elif "NVFP4" in place.name:
+        with pytest.raises(UnsupportedModel, match="quant_algo='NVFP4' is not supported"):
             load_config(directory)
     else:
         assert_as_transformers_reads_it(directory)
@@ -69,9 +73,56 @@ def assert_as_transformers_reads_it(directory: Path) -> None:
         mlp_bias=getattr(theirs, "mlp_bias", False),
         bos_token_id=theirs.bos_token_id,
         eos_token_ids=tuple(eos if isinstance(eos, list) else [eos]),
+        experts=_experts(theirs),
     )
     assert ours.rope.theta == theirs.rope_parameters["rope_theta"]
     assert ours.rope.rope_type == theirs.rope_parameters["rope_type"]
+
+
+def _experts(theirs: Any) -> ExpertSettings | None:
+    count = getattr(theirs, "num_local_experts", None) or getattr(theirs, "num_experts", None)
+    if not count:
+        return None
+    layers = range(theirs.num_hidden_layers)
+    step, dense = getattr(theirs, "decoder_sparse_step", 1), getattr(theirs, "mlp_only_layers", [])
+    return ExpertSettings(
+        count=count,
+        top_k=theirs.num_experts_per_tok,
+        width=getattr(theirs, "moe_intermediate_size", theirs.intermediate_size),
+        renormalize=getattr(theirs, "norm_topk_prob", True),
+        shared_width=getattr(theirs, "shared_expert_intermediate_size", 0),
+        layers=tuple(i not in dense and (i + 1) % step == 0 for i in layers),
+    )
+
+
+@pytest.mark.parametrize(
+    ("name", "changes", "message"),
+    [
+        ("mixtral", {"num_local_experts": ...}, "num_local_experts is missing"),
+        ("mixtral", {"num_experts_per_tok": 6}, "num_experts_per_tok=6 must be a whole number from 1 to 5"),
+        ("qwen3_moe", {"num_experts": 100, "num_experts_per_tok": 65}, "num_experts_per_tok=65 must be .* 1 to 64"),
+        ("qwen3_moe", {"moe_intermediate_size": ...}, "moe_intermediate_size is missing"),
+        ("qwen3_moe", {"mlp_only_layers": [3]}, "mlp_only_layers=.* must be a list of layers, from 0 to 2"),
+        ("qwen3_moe", {"mlp_only_layers": [0, 1, 2]}, "no layer has experts"),
+        ("qwen3_moe", {"use_qk_norm": False, "qk_norm_type": "l2"}, "'use_qk_norm': False, 'qk_norm_type'"),
+        ("qwen3_moe", {"shared_expert_intermediate_size": 64}, "'shared_expert_intermediate_size': 64"),
+        ("qwen2_moe", {"shared_expert_intermediate_size": ...}, "shared_expert_intermediate_size is missing"),
+        ("qwen2_moe", {"qkv_bias": False}, "'qkv_bias': False"),
+        ("qwen2_moe", {"use_sliding_window": True}, "layer_types must say in which layers"),
+        ("llama", {"num_local_experts": 8}, "'num_local_experts': 8"),
+    ],
+)
+def test_experts_that_are_not_computed_are_refused(name: str, changes: dict[str, Any], message: str) -> None:
+    with pytest.raises(ModelError, match=message):
+        parse(name, **changes)
+
+
+def test_experts_may_be_counted_under_either_name_and_written_by_transformers() -> None:
+    written = {"num_experts": ..., "num_local_experts": 11, "use_qk_norm": True, "sliding_window": 4096}
+    assert parse("qwen3_moe", **written) == parse("qwen3_moe")
+    kinds = ["full_attention"] * 4
+    assert parse("qwen2_moe", sliding_window=0, layer_types=kinds, qkv_bias=True) == parse("qwen2_moe")
+    assert parse("qwen3_moe", use_sliding_window=True, sliding_window=9).windows == (9, 9, 9)
 
 
 def test_tiny_configs_differ_where_code_could_confuse_things() -> None:

@@ -15,13 +15,36 @@ transformers = pytest.importorskip("transformers")
 def logits_by_transformers(config: dict[str, Any], numbers: dict[str, np.ndarray], ids: Sequence[int]) -> np.ndarray:
     """[T, V] in float32. Args: numbers: every tensor by its name in a checkpoint; a tied head has none."""
     whole = transformers.AutoConfig.for_model(**config)
-    model = transformers.AutoModelForCausalLM.from_config(whole, attn_implementation="eager", dtype=torch.float32)
-    state = {name: torch.tensor(array) for name, array in numbers.items()}
+    model = transformers.AutoModelForCausalLM.from_config(
+        whole, attn_implementation="eager", experts_implementation="eager", dtype=torch.float32
+    )
+    state = {name: torch.tensor(array) for name, array in fused_experts(numbers).items()}
     if config["tie_word_embeddings"]:
         state["lm_head.weight"] = state["model.embed_tokens.weight"]
     model.load_state_dict(state)
     with torch.no_grad():
         return np.asarray(model.eval()(torch.tensor([list(ids)])).logits[0].numpy())
+
+
+def fused_experts(numbers: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
+    """With the matrices of experts under the names that transformers has for them in memory: gate and up of all as one,
+    down of all as one."""
+    found, experts = {}, dict[str, list[np.ndarray]]()
+    for name, array in numbers.items():
+        name = name.replace(".block_sparse_moe.", ".mlp.")
+        if ".experts." not in name:
+            found[name] = array
+            continue
+        block, _, rest = name.partition(".experts.")
+        experts.setdefault(f"{block}.experts.{rest.split('.')[1]}", []).append(array)
+    for name, parts in experts.items():
+        block, _, matrix = name.rpartition(".")
+        if matrix in ("down_proj", "w2"):
+            found[f"{block}.down_proj"] = np.stack(parts)
+        elif matrix in ("gate_proj", "w1"):
+            ups = experts[f"{block}.{'up_proj' if matrix == 'gate_proj' else 'w3'}"]
+            found[f"{block}.gate_up_proj"] = np.concatenate([np.stack(parts), np.stack(ups)], axis=1)
+    return found
 
 
 def distance(a: np.ndarray, b: np.ndarray) -> float:

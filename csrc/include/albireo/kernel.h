@@ -39,9 +39,15 @@ struct Args {
   int64_t v_group = 0;
   int32_t v_affine = 0;
   int64_t num_heads = 0, window = 0;
-  int64_t chunks = 1;                    // linear: equal parts of k that are added as a binary tree; 1: one chain
-  int64_t ranks = 0;                     // all_reduce: how many parts there are
-  const float* parts[kMaxRanks] = {};    // all_reduce: x of every rank
+  int64_t chunks = 1;                  // linear: equal parts of k that are added as a binary tree; 1: one chain
+  int64_t ranks = 0;                   // all_reduce: how many parts there are
+  const float* parts[kMaxRanks] = {};  // all_reduce: x of every rank
+  int32_t* ids = nullptr;              // [T, top_k] experts of each token: route writes them, expert_linear reads them
+  float* pair_weights = nullptr;       // [T, top_k] what each of them counts: route, combine
+  int64_t top_k = 0, num_experts = 0;  // of a token; of a layer
+  int64_t most_pairs = 0;              // expert_linear: rows P of the largest step
+  int32_t of_pairs = 0;                // expert_linear: 1 = x has a row for each pair, 0 = for each token
+  int32_t renormalize = 0;             // route: 1 = weights of a token add up to 1
   int64_t x_stride = 0, out_stride = 0;  // elements from row to row of x, and of out and residual; 0: no gap
   float eps = 0, scale = 0, softcap = 0;
   Tuning tuning{};  // of the step at hand
@@ -57,6 +63,8 @@ struct Scratch {
   int64_t bytes;
   int64_t thread = 0;
   int64_t held_row = -1, held_rows = 0;  // rows of x that gemm.inl's copies hold; none when a call begins
+  int64_t held_slab = -2;  // what expert_linear has there: -2 when a call begins, -1 a sorted list of pairs, else the
+                           // rows of this slab too
 };
 
 using KernelFn = void (*)(const Args&, const Step&, int64_t begin, int64_t end, Scratch&);

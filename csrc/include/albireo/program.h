@@ -98,6 +98,7 @@ class Program {
   LeavingRows leaving_rows_;
   std::vector<double> seconds_;
   int64_t scratch_bytes_ = 0, private_bytes_ = 0;
+  int64_t top_k_ = 0;  // experts of a token, where there are any
   bool profiling_ = false;
 };
 

@@ -69,6 +69,7 @@ struct Step {
   const int32_t* order;                // [B] sequences, those of a group side by side
   const SharingGroup* groups;          // [num_groups]
   int64_t num_groups;
+  int64_t P = 0;  // pairs of a token and one of its experts: pair t * top_k + j is token t's j-th choice
 };
 
 // Blocks of sequence b of a step. static: no ISA level may end up with the code of another.
@@ -77,9 +78,9 @@ static constexpr const int32_t* table_of(const Step& s, int64_t b) {
 }
 
 // Which row count a call runs over.
-enum class Rows : int32_t { kT = 0, kR = 1, kG = 2, kS = 3 };
+enum class Rows : int32_t { kT = 0, kR = 1, kG = 2, kS = 3, kP = 4 };
 constexpr int64_t count_rows(const Step& s, Rows r) {
-  return r == Rows::kT ? s.T : r == Rows::kR ? s.R : r == Rows::kG ? s.G : s.R + s.G;
+  return r == Rows::kT ? s.T : r == Rows::kR ? s.R : r == Rows::kG ? s.G : r == Rows::kP ? s.P : s.R + s.G;
 }
 
 // Which row of x row i of a call is made of: row i, the row of T the step says, or its place among the S rows.

@@ -124,8 +124,8 @@ def number(value: Any, where: str) -> float:
 
 
 def scalar(value: Any, where: str) -> str | float | None:
-    """Null, a string, or a number that is not too large, its type kept. Raises: Corrupt."""
-    if value is None or isinstance(value, str):
+    """Null, a string, true or false, or a number that is not too large, its type kept. Raises: Corrupt."""
+    if value is None or isinstance(value, (str, bool)):
         return value
     found = number(value, where)
     if abs(found) > MAX_COUNT:

@@ -21,6 +21,8 @@ from albireo.bench.roofline import (
     StepShape,
     attention_of,
     call_work,
+    distinct_experts,
+    experts_of,
     kv_bytes,
     positions_moved,
     positions_seen,
@@ -94,6 +96,8 @@ class _Kind:
     output_flops_per_row: int
     bytes_per_row: int
     activation_bytes: int
+    #: experts, and experts of a token; None: bytes_once are read once, not once for each of them that a step has
+    experts: tuple[int, int] | None = None
 
 
 class CostModel:
@@ -105,7 +109,7 @@ class CostModel:
     """
 
     def __init__(self, program: Program, vocab_size: int, *other_ranks: Program) -> None:
-        self._vocab_size = vocab_size
+        self._vocab_size, self._top_k = vocab_size, program.top_k
         self._kv_bytes = kv_bytes(program)
         self._kinds: Counter[_Kind] = Counter()
         #: (rows, window, flops a position seen) -> calls
@@ -130,6 +134,7 @@ class CostModel:
         """Seconds of a step by family of calls, of sampling, and of Python; parts that take none are left out."""
         num_logits, num_top = shape.num_logit_rows, shape.num_top_rows
         rows_of = {"T": shape.num_tokens, "R": num_logits, "G": num_top, "S": num_logits + num_top}
+        rows_of["P"] = shape.num_tokens * self._top_k
         found: defaultdict[str, float] = defaultdict(float)
         for kind, calls in self._kinds.items():
             rows = rows_of[kind.rows]
@@ -158,7 +163,11 @@ class CostModel:
 
 
 def _call_s(kind: _Kind, rows: int, limits: Limits) -> float:
-    reading = (kind.bytes_once + rows * kind.bytes_per_row) / (limits.read_bytes_per_s * READ_FRACTION)
+    times = 1.0
+    if kind.experts is not None:
+        count, top_k = kind.experts
+        times = distinct_experts(count, top_k, rows // top_k)
+    reading = (times * kind.bytes_once + rows * kind.bytes_per_row) / (limits.read_bytes_per_s * READ_FRACTION)
     copying = rows * kind.activation_bytes / (limits.read_bytes_per_s * ROWS_READ_FRACTION)
     if not kind.flops_per_row:
         return ROWS_CALL_S + reading + copying
@@ -191,6 +200,7 @@ def _kind(program: Program, call: Call) -> _Kind:
         bytes_per_row=work.bytes_per_row,
         # Beside a matrix its activations stay in a cache.
         activation_bytes=0 if work.flops_per_row else _activation_bytes(program, call),
+        experts=experts_of(call) if call.family == "expert_linear" else None,
     )
 
 

@@ -19,7 +19,12 @@ from albireo.encodings import ENCODINGS
 from albireo.graph.program import Call, Program
 from albireo.step import StepPlan
 
-_LINEARS = ("linear", "linear_norm")
+_LINEARS = ("linear", "linear_norm", "expert_linear")
+
+
+def distinct_experts(num_experts: int, top_k: int, num_tokens: int) -> float:
+    """How many experts so many tokens are expected to have between them, each choosing evenly and by itself."""
+    return float(num_experts * (1 - (1 - top_k / num_experts) ** num_tokens))
 
 
 @dataclass(frozen=True, slots=True)
@@ -103,6 +108,9 @@ class Roofline:
         self._flops_per_row: Counter[str] = Counter()
         #: (rows, window, flops a position seen) -> layers
         self._attention: Counter[tuple[str, int | None, int]] = Counter()
+        #: (experts, experts of a token) -> bytes of one expert's matrices, over all layers
+        self._experts: Counter[tuple[int, int]] = Counter()
+        self._top_k = program.top_k
         self._kv_bytes = kv_bytes(program)
         for each in (program, *other_ranks):
             for call in each.calls:
@@ -111,13 +119,17 @@ class Roofline:
     @property
     def decode_bytes(self) -> int:
         """Bytes of weights a step with one token reads."""
-        return self._once["T"] + self._once["S"] + self._once["G"]
+        experts = sum(top_k * num_bytes for (_, top_k), num_bytes in self._experts.items())
+        return self._once["T"] + self._once["S"] + self._once["G"] + experts
 
     def work(self, shape: StepShape) -> Work:
         """The least work of a step."""
         num_bytes = flops = 0
         num_logits, num_top = shape.num_logit_rows, shape.num_top_rows
         counts = {"T": shape.num_tokens, "R": num_logits, "G": num_top, "S": num_logits + num_top}
+        counts["P"] = shape.num_tokens * self._top_k
+        for (count, top_k), of_expert in self._experts.items():
+            num_bytes += round(of_expert * distinct_experts(count, top_k, shape.num_tokens))
         for symbol, rows in counts.items():
             if rows:
                 num_bytes += self._once[symbol] + rows * self._bytes_per_row[symbol]
@@ -133,14 +145,20 @@ class Roofline:
             self._attention[attention_of(call)] += 1
             return
         work = call_work(program, call)
-        self._once[call.rows] += work.bytes_once
+        if call.family == "expert_linear":
+            self._experts[experts_of(call)] += work.bytes_once
+        else:
+            self._once[call.rows] += work.bytes_once
         self._bytes_per_row[call.rows] += work.bytes_per_row
         self._flops_per_row[call.rows] += work.flops_per_row
 
 
 @dataclass(frozen=True, slots=True)
 class CallWork:
-    """What one call reads whenever it has rows, and what it reads and multiplies for each; activations aside."""
+    """What one call reads whenever it has rows, and what it reads and multiplies for each; activations aside.
+
+    Of experts bytes_once are those of one, see distinct_experts().
+    """
 
     bytes_once: int = 0
     bytes_per_row: int = 0
@@ -175,6 +193,11 @@ def _product_cost(program: Program, call: Call) -> float:
     if call.kernel.endswith(f".{GPU_LEVEL}"):
         return 1 / 32 if dtype == "float32" else 0.5
     return 0.5 if dtype == "bfloat16" else 0.25
+
+
+def experts_of(call: Call) -> tuple[int, int]:
+    """Experts, and experts of a token, of a call of theirs."""
+    return int(call.attrs["num_experts"]), int(call.attrs["top_k"])
 
 
 def attention_of(call: Call) -> tuple[str, int | None, int]:

@@ -16,7 +16,7 @@ Casts = dict[tuple[Value, str], Value]
 def read_rounded(rw: Rewriter, linear: Node, dtype: str, casts: Casts) -> None:
     """Let a linear read its input rounded to dtype."""
     x = _rounded(rw, linear.inputs["x"], dtype, casts)
-    new = Node("linear", linear.inputs | {"x": x}, dict(linear.attrs), linear.outputs, linear.origin)
+    new = Node(linear.op, linear.inputs | {"x": x}, dict(linear.attrs), linear.outputs, linear.origin)
     rw.replace((linear,), (new,))
 
 

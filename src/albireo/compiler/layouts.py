@@ -52,33 +52,33 @@ class _Planner:
     def __init__(self, max_positions: int) -> None:
         self.layouts = Layouts()
         self._max_positions = max_positions
-        self._known: dict[tuple[Value, str, bool], str] = {}
+        self._known: dict[tuple[Value, str, bool, int], str] = {}
         self._ropes: dict[RopeSpec, str] = {}
         self._roles: dict[Value, set[str]] = {}
 
     def place(self, node: Node, packing: str) -> None:
         args = self.layouts.args[node] = {}
         family = FAMILIES[str(node.family)]
-        gated = node.attrs.get("act", "none") != "none"
+        gated, experts = node.attrs.get("act", "none") != "none", int(node.attrs.get("num_experts", 0))
         for role, value in node.inputs.items():
             if value.constant is None:
                 continue
-            args[role] = self._constant(value, _packing(role, value, family, packing), gated)
+            args[role] = self._constant(value, _packing(role, value, family, packing), gated, experts)
             self._roles.setdefault(value, set()).add(str(node.family))
         if "rope" in family.required:
             args["rope"] = self._rope(node.attrs["rope"])
 
     def shared(self) -> list[tuple[Value, set[str]]]:
         """Constants that calls of several families read in one layout."""
-        copies = [value for value, _, _ in self._known]
+        copies = [key[0] for key in self._known]
         return [(v, roles) for v, roles in self._roles.items() if len(roles) > 1 and copies.count(v) == 1]
 
-    def _constant(self, value: Value, packing: str, gated: bool) -> str:
-        key = (value, packing, gated)
+    def _constant(self, value: Value, packing: str, gated: bool, experts: int) -> str:
+        key = (value, packing, gated, experts)
         name = self._known.get(key)
         if name is None:
             name = value.name if value.name not in self.layouts.constants else f"{value.name}@{packing}"
-            self._add(_packed(name, value, packing, gated))
+            self._add(_packed(name, value, packing, gated, experts))
             self._known[key] = name
         return name
 
@@ -153,11 +153,20 @@ def interleave(definition: ConstantDef) -> ConstantDef:
     return ConstantDef(tuple(s for pair in zip(gate, up, strict=True) for chunk in pair for s in chunk))
 
 
-def _packed(name: str, value: Value, packing: str, gated: bool) -> PackedConstant:
+def _whole_panels(definition: ConstantDef) -> ConstantDef:
+    """The rows, and rows of zeros to the end of their last panel."""
+    missing = -definition.num_rows % PANEL
+    return ConstantDef((*definition.segments, RowSegment(None, 0, missing))) if missing else definition
+
+
+def _packed(name: str, value: Value, packing: str, gated: bool, experts: int) -> PackedConstant:
     definition = value.constant
     if definition is None:
         raise InvariantError(f"{value} is not a constant")
-    if gated:
+    if experts:
+        blocks = [interleave(each) if gated else _whole_panels(each) for each in definition.blocks(experts)]
+        definition = ConstantDef(tuple(s for block in blocks for s in block.segments))
+    elif gated:
         definition = interleave(definition)
     rows, cols = definition.num_rows, 1
     if len(value.type.dims) == 1:

@@ -20,6 +20,7 @@ from albireo.compiler.passes import (
     fuse_all_reduce,
     fuse_attention_cast,
     fuse_attention_codes,
+    fuse_combine,
     fuse_embed,
     fuse_epilogue,
     fuse_gather,
@@ -62,6 +63,7 @@ PASSES: tuple[Pass, ...] = (
     fuse_head.run,
     fuse_all_reduce.run,
     fuse_epilogue.run,
+    fuse_combine.run,
     fuse_attention_cast.run,
     fuse_embed.run,
     # takes every op that is left
@@ -153,6 +155,8 @@ def compile_graph(
             f"maxima {dict(maxima)}, block_size {block_size}, max_positions {max_positions}: wanted T, R, G, all >= 1"
         )
     maxima = {**maxima, "S": maxima["R"] + maxima["G"]}
+    if graph.top_k:
+        maxima["P"] = maxima["T"] * graph.top_k
     check_graph(graph)
     passes = passes_for(catalog.abilities, passes)
     fused, records = run_passes(graph, passes if part is None else (shard_pass(part), *passes))

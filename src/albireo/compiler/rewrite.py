@@ -278,7 +278,7 @@ def _concat(values: Sequence[Value]) -> Value:
     segments = tuple(s for v in values if v.constant is not None for s in v.constant.segments)
     definition = ConstantDef(segments)
     first = values[0].type
-    name = _merged_name([v.name for v in values])
+    name = merged_name([v.name for v in values])
     return Value(name, TensorType(first.dtype, (definition.num_rows, *first.dims[1:])), constant=definition)
 
 
@@ -289,7 +289,7 @@ def _zeros(like: Value, weight: Value) -> Value:
     return Value(name, TensorType(like.type.dtype, (rows,)), constant=ConstantDef((RowSegment(None, 0, rows),)))
 
 
-def _merged_name(names: Sequence[str]) -> str:
+def merged_name(names: Sequence[str]) -> str:
     """a.q_proj.weight, a.k_proj.weight -> a.q_proj+k_proj.weight."""
     parts = [name.split(".") for name in names]
     if len({len(p) for p in parts}) != 1:

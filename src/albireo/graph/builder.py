@@ -63,6 +63,27 @@ class GraphBuilder:
             inputs["bias"] = bias
         return self._node("linear", inputs, **({} if role is None else {"role": role}))[0]
 
+    def experts(self, names: tuple[str, ...], name: str, dims: tuple[int, int], dtype: str) -> Value:
+        """One matrix a name, all of dims, one below the other as one constant."""
+        definition = ConstantDef(tuple(RowSegment(each, 0, dims[0]) for each in names))
+        value = Value(name, TensorType(dtype, (len(names) * dims[0], dims[1])), constant=definition)
+        return self.graph.constants.setdefault(name, value)
+
+    def route(self, x: Value, top_k: int, renormalize: bool) -> tuple[Value, Value]:
+        ids, weights = self._node("route", {"x": x}, top_k=top_k, renormalize=renormalize)
+        return ids, weights
+
+    def expert_linear(self, x: Value, ids: Value, weight: Value, num_experts: int, role: str) -> Value:
+        """weight: of experts(); role: one of ops.LINEAR_ROLES."""
+        top_k, inputs = int(ids.type.dims[1]), {"x": x, "ids": ids, "weight": weight}
+        return self._node("expert_linear", inputs, num_experts=num_experts, top_k=top_k, role=role)[0]
+
+    def combine(self, x: Value, weights: Value) -> Value:
+        return self._node("combine", {"x": x, "weights": weights})[0]
+
+    def gate_rows(self, x: Value, gate: Value) -> Value:
+        return self._node("gate_rows", {"x": x, "gate": gate})[0]
+
     def split(self, x: Value, sizes: tuple[int, ...]) -> tuple[Value, ...]:
         return self._node("split", {"x": x}, sizes=sizes)
 

@@ -12,9 +12,10 @@ from typing import Any
 
 #: A dimension is a whole number or the name of a step symbol:
 #: T tokens in the step, R rows whose full logits are wanted, G rows whose arg max is wanted, S = R + G rows that leave
-#: the model. Models are written with the first three; a pass brings in S.
+#: the model; P = T * top_k pairs of a token and one of its experts, pair t * top_k + j being token t's j-th choice, in
+#: graphs that route. Models are written with all but S, which a pass brings in.
 Dim = int | str
-SYMBOLS = ("T", "R", "G", "S")
+SYMBOLS = ("T", "R", "G", "S", "P")
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,6 +68,19 @@ class ConstantDef:
                 found.append(RowSegment(segment.source, segment.start + low, segment.start + high))
             offset += len(segment)
         return ConstantDef(tuple(found), self.columns)
+
+    def blocks(self, count: int) -> list[ConstantDef]:
+        """Its rows as so many blocks of equal height, such as the matrices of experts. Cost: O(segments + count)."""
+        height = self.num_rows // count
+        found: list[list[RowSegment]] = [[] for _ in range(count)]
+        offset = 0
+        for segment in self.segments:
+            start = segment.start
+            while start < segment.stop:
+                stop = min(segment.stop, start + height - offset % height)
+                found[offset // height].append(RowSegment(segment.source, start, stop))
+                offset, start = offset + stop - start, stop
+        return [ConstantDef(tuple(segments), self.columns) for segments in found]
 
     @property
     def sources(self) -> tuple[str, ...]:
@@ -159,6 +173,11 @@ class Graph:
         yield from self.constants.values()
         for node in self.nodes:
             yield from node.outputs
+
+    @property
+    def top_k(self) -> int:
+        """Experts of a token, what P is counted by; 0 where nothing is routed. Layers agree, see graph.spec."""
+        return next((int(node.attrs["top_k"]) for node in self.nodes if "top_k" in node.attrs), 0)
 
     def is_output(self, value: Value) -> bool:
         return any(v is value for v in self.outputs.values())

@@ -93,6 +93,37 @@ def _linear(x: Types, _: Attrs) -> tuple[TensorType, ...]:
     return (TensorType("float32", (*a.dims[:-1], w.dims[0])),)
 
 
+def _route(x: Types, a: Attrs) -> tuple[TensorType, ...]:
+    logits = x["x"]
+    if not 0 < a["top_k"] <= min(int(logits.dims[1]), MAX_CHOSEN):
+        raise InvariantError(f"route chooses {a['top_k']} of {logits}; at most {MAX_CHOSEN} can be chosen")
+    dims = ("T", a["top_k"])
+    return (TensorType("int32", dims), TensorType("float32", dims))
+
+
+def _expert_linear(x: Types, a: Attrs) -> tuple[TensorType, ...]:
+    rows, w, ids, count = x["x"], x["weight"], x["ids"], a["num_experts"]
+    if rows.dims[0] not in ("T", "P") or ids != TensorType("int32", ("T", a["top_k"])):
+        raise InvariantError(
+            f"expert_linear of {rows} with ids {ids}: wanted T or P rows, and {a['top_k']} ids a token"
+        )
+    if rows.dims[-1] != w.dims[1] or int(w.dims[0]) % count:
+        raise InvariantError(f"expert_linear of {rows} with {count} experts of {w}: inner dims or rows do not fit")
+    return (TensorType("float32", ("P", int(w.dims[0]) // count)),)
+
+
+def _combine(x: Types, _: Attrs) -> tuple[TensorType, ...]:
+    if x["x"].dims[0] != "P" or x["weights"].dims[0] != "T":
+        raise InvariantError(f"combine of {x['x']} by {x['weights']}: wanted P rows, and T of weights")
+    return (TensorType("float32", ("T", *x["x"].dims[1:])),)
+
+
+def _gate_rows(x: Types, _: Attrs) -> tuple[TensorType, ...]:
+    if x["gate"] != TensorType("float32", (x["x"].dims[0], 1)):
+        raise InvariantError(f"gate_rows of {x['x']} by {x['gate']}: wanted one float32 a row")
+    return (x["x"],)
+
+
 def _all_reduce(x: Types, _: Attrs) -> tuple[TensorType, ...]:
     if "bias" in x and x["bias"].dims != (x["x"].dims[-1],):
         raise InvariantError(f"all_reduce bias {x['bias']} does not fit {x['x']}")
@@ -137,9 +168,12 @@ SQUARES = 64
 TOP_LOGITS = MAX_TOP + 1
 
 #: What the model says of a linear, for whoever cuts it among ranks: its outputs are query, key or value heads,
-#: channels of the FFN, or entries of the vocabulary; or its inputs are what such a linear led to ("row"). Absent: it
-#: stays whole.
-LINEAR_ROLES = ("heads", "ffn", "vocab", "row")
+#: channels of the FFN, or entries of the vocabulary; or its inputs are what such a linear led to ("row"); or it gives
+#: what experts are chosen or weighed by ("router"): it stays whole, and its weights stay numbers where others are
+#: rounded to few bits. Absent: it stays whole.
+LINEAR_ROLES = ("heads", "ffn", "vocab", "row", "router")
+#: Most experts of a token.
+MAX_CHOSEN = 64
 #: Leaves of the tree in which partial sums are added: so many ranks at most compute one model.
 MAX_RANKS = 8
 
@@ -159,6 +193,19 @@ OPS: dict[str, Op] = {
     # y = x @ weight^T (+ bias), accumulated and returned in float32. chunks: the inner dim is cut into so many equal
     # parts; each is summed alone, neighbours are added in float32, then their sums, as a binary tree; then the bias
     "linear": Op(("x", "weight"), (), _linear, optional=("bias",), optional_attrs=("role", "chunks", "keeps")),
+    # the top_k best of each row of logits, best first, of equals the lowest id, NaN before all numbers; and their
+    # softmax over all logits, or, renormalize, over the chosen ones. In float32; sums ascending, of the chosen by rank
+    "route": Op(("x",), ("top_k", "renormalize"), _route),
+    # row p = x[p // top_k, or p where x has P rows] @ block^T, block being rows e * N to (e + 1) * N of weight
+    # [num_experts * N, K] with e = ids[p]; each row as linear sums it
+    "expert_linear": Op(
+        ("x", "ids", "weight"), ("num_experts", "top_k"), _expert_linear, optional_attrs=("role", "keeps")
+    ),
+    # y[t] = weights[t, 0] * x[t * top_k] + weights[t, 1] * x[t * top_k + 1] + ... in float32: each product is rounded,
+    # then added, in this order
+    "combine": Op(("x", "weights"), (), _combine),
+    # y[t] = sigmoid(gate[t]) * x[t]
+    "gate_rows": Op(("x", "gate"), (), _gate_rows),
     # the x of all ranks, which run the same graph on their parts of the weights, added as a binary tree: neighbours
     # first, then their sums; then (+ bias)
     "all_reduce": Op(("x",), ("ranks",), _all_reduce, optional=("bias",)),

@@ -23,6 +23,14 @@ Call families and their roles (a backend implements these):
         [, v_weight [, v_bias]]                             v's own, where weight has the rows of q and k alone
     attention    q [, rows] -> out                          rows: out has these only
     head_top     x, weight -> ids, values                   best logits per row, of equals the lowest id first
+    route        x -> ids, weights                          the top_k best experts of each row of logits, as in graph.ops
+    expert_linear  x, ids, weight -> out                    rows P, of one expert each: a linear with its rows of weight,
+                                                            num_experts blocks of whole panels; x has T or P rows
+        [, squares]                                         as in linear; of T rows
+    combine      x, weights [, residual] -> out             rows T: each token's P rows, weighed and added in order
+    combine_norm x, weights, residual, gain                 a combine, and what linear_norm gives beside out
+                 -> out, scaled, squares
+    gate_rows    x, gate [, residual] -> out                rows of x times the sigmoid of one number each
 
 Families of single ops, for what no pass took into one of these (compiler/passes/single_ops.py). They read float32:
 
@@ -36,6 +44,7 @@ Families of single ops, for what no pass took into one of these (compiler/passes
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -48,6 +57,11 @@ from albireo.graph.tuning import Tuning
 PANEL = 64
 #: silu_mul weights: this many gate rows, then this many up rows, in turn; half a panel each.
 GATE_UP_INTERLEAVE = 32
+
+
+def weight_rows(n: int, act: str) -> int:
+    """Rows of panels that n outputs are made of: whole panels, in which gate and up alternate where there is an act."""
+    return -(-n // PANEL) * PANEL if act == "none" else -(-n // GATE_UP_INTERLEAVE) * PANEL
 
 
 #: Rows a multiple of this many bytes apart share the sets of a first-level cache, and throw each other out of it.
@@ -106,7 +120,7 @@ class Call:
         kernel: identity of the chosen variant, such as linear.bfloat16.avx512bf16.m6n64.
         args: role -> name of a buffer, a constant or a step array (program_spec.STEP_ARRAYS).
         attrs: numbers and strings of the family.
-        rows: the symbol that counts the rows it computes: T, R, G or S; a call with zero rows is skipped,
+        rows: the symbol that counts the rows it computes: T, R, G, S or P; a call with zero rows is skipped,
             its barrier too.
         split: how threads share it: panels, rows, heads or one.
         barrier: all threads meet after it.
@@ -166,6 +180,15 @@ class Program:
     outputs: dict[str, str]
     #: one record a pass: what fired, what it saves, what did not and why
     report: tuple[Any, ...] = field(default=(), repr=False)
+
+    @property
+    def top_k(self) -> int:
+        """Experts of a token; 0 where nothing is routed."""
+        return self.maxima.get("P", 0) // self.maxima["T"]
+
+    def sizes(self, sizes: Mapping[str, int]) -> dict[str, int]:
+        """What every step symbol stands for, P too, from those of StepInputs.sizes."""
+        return {**sizes, "P": self.top_k * sizes["T"]}
 
     @property
     def weight_bytes(self) -> int:

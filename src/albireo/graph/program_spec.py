@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from albireo.dtypes import itemsize
 from albireo.errors import InvariantError
 from albireo.graph.node import SYMBOLS
-from albireo.graph.program import PANEL, Buffer, Call, PackedConstant, Program
+from albireo.graph.program import PANEL, Buffer, Call, PackedConstant, Program, weight_rows
 from albireo.graph.tuning import BUCKETS
 
 #: Step array -> the rows it has and, where it names rows, those it picks from. out_rows is logit_rows, then top_rows;
@@ -98,6 +98,18 @@ FAMILIES: dict[str, Family] = {
         optional=("rows",),
     ),
     "head_top": Family(("x", "weight"), ("ids", "values"), ("n", "k"), weight="weight"),
+    "route": Family(("x",), ("ids", "weights"), ("top_k", "renormalize")),
+    "expert_linear": Family(
+        ("x", "ids", "weight"),
+        ("out",),
+        ("n", "k", "act", "num_experts", "top_k"),
+        optional=("squares",),
+        weight="weight",
+        optional_attrs=("norm_eps",),
+    ),
+    "combine": Family(("x", "weights"), ("out",), (), optional=("residual",)),
+    "combine_norm": Family(("x", "weights", "residual", "gain"), ("out", "scaled", "squares"), ()),
+    "gate_rows": Family(("x", "gate"), ("out",), (), optional=("residual",)),
     "elementwise": Family(("x",), ("out",), ("kind",), optional=("y",)),
     "head_norm": Family(("x", "weight"), ("out",), ("eps", "num_heads"), weight="weight"),
     "rope": Family(("x", "rope"), ("out",), ("num_heads", "head_dim")),
@@ -107,7 +119,7 @@ FAMILIES: dict[str, Family] = {
 }
 
 #: Families of backends that are able to (pipeline.ABLE_PASSES); every backend has the others.
-ABLE_FAMILIES = ("linear_norm",)
+ABLE_FAMILIES = ("linear_norm", "combine_norm")
 #: Families that every backend has kernels for.
 COMMON_FAMILIES = tuple(name for name in FAMILIES if name not in ABLE_FAMILIES)
 
@@ -234,9 +246,9 @@ def _check_shapes(program: Program, call: Call) -> None:
             raise InvariantError(f"{call}: out is not as x")
     if call.family == "qkv_rope_kv":
         _check_qkv(program, call)
-    if not _single_op_fits(program, call):
+    if not _experts_fit(program, call) or not _single_op_fits(program, call):
         raise InvariantError(f"{call}: its buffers and constants do not fit each other")
-    for role in ("out", "q", "ids", "values"):
+    for role in ("out", "q", "ids", "values", "weights"):
         name = call.args.get(role)
         if name in program.buffers and program.buffers[name].rows != call.rows and not _is_input(call, role):
             raise InvariantError(f"{call}: {role} has {program.buffers[name].rows} rows, the call {call.rows}")
@@ -254,6 +266,25 @@ def _check_qkv(program: Program, call: Call) -> None:
         raise InvariantError(f"{call}: does not fit weight {weight.rows} x {weight.cols}, or rope is no table")
     if "v_bias" in call.args and "v_weight" not in call.args:
         raise InvariantError(f"{call}: has a v_bias and no v_weight")
+
+
+def _experts_fit(program: Program, call: Call) -> bool:
+    """Whether a call on rows that are routed has the shapes that go with each other; true for the other families."""
+    shapes = {role: program.buffers[name] for role, name in call.args.items() if name in program.buffers}
+    a, cols = call.attrs, {role: buffer.cols for role, buffer in shapes.items()}
+    if call.family == "route":
+        return cols["ids"] == cols["weights"] == a["top_k"] == program.top_k and shapes["ids"].dtype == "int32"
+    if call.family == "expert_linear":
+        weight, rows = _constant(program, call, "weight"), {role: shapes[role].rows for role in ("x", "ids", "out")}
+        if rows["x"] not in ("T", "P") or (rows["ids"], rows["out"]) != ("T", "P") or a["act"] not in ACTS:
+            return False
+        fits = (weight.rows, weight.cols) == (a["num_experts"] * weight_rows(int(a["n"]), str(a["act"])), a["k"])
+        widths = (cols["x"], cols["out"], cols["ids"])
+        return fits and a["top_k"] == program.top_k and widths == (a["k"], a["n"], a["top_k"])
+    if call.family in ("combine", "combine_norm"):
+        rows = {role: shapes[role].rows for role in shapes}
+        return rows["x"] == "P" and rows["weights"] == "T" and cols["weights"] == program.top_k
+    return call.family != "gate_rows" or cols["gate"] == 1
 
 
 def _single_op_fits(program: Program, call: Call) -> bool:

@@ -192,6 +192,8 @@ def _bytes_per_row(program: Program, call: Call) -> int:
             total += buffer.cols * itemsize(buffer.dtype)
         elif (constant is not None and role == "table") or (constant is not None and constant.rope is not None):
             total += constant.num_bytes // constant.rows
+        elif constant is not None and call.family == "expert_linear":
+            total += constant.num_bytes * call.attrs["top_k"] // call.attrs["num_experts"]
         elif constant is not None:
             total += constant.num_bytes
     return total

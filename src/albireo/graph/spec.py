@@ -27,12 +27,16 @@ def check_graph(graph: Graph) -> None:
     3. The KV state is one chain: each state is written at most once, each layer once, and attention reads its layer
        after the write; the last state is the output kv.
     4. Outputs are defined. 5. A fused node's body obeys the same rules and computes the node's outputs from its roles.
+    6. All layers choose as many experts of a token.
 
     Raises: InvariantError naming the node and the rule.
     Cost: O(nodes and their bodies).
     """
     _check_nodes(graph)
     _check_kv(graph, is_body=False)
+    counts = {node.attrs["top_k"] for node in graph.nodes if "top_k" in node.attrs}
+    if len(counts) > 1:
+        raise InvariantError(f"layers choose {sorted(counts)} experts of a token; P pairs are counted by one number")
 
 
 def _check_nodes(graph: Graph) -> None:
@@ -128,7 +132,9 @@ def _attr_problem(node: Node, name: str, value: Any) -> str:
         return "" if value is None or _is_count(value, 1) else "must be None or a whole number of at least 1"
     if name == "softcap":
         return "" if value is None or (_is_number(value) and value > 0) else "must be None or a number above 0"
-    if name == "width":
+    if name == "renormalize":
+        return "" if isinstance(value, bool) else "must be true or false"
+    if name in ("width", "num_experts", "top_k"):
         return "" if _is_count(value, 1) else "must be a whole number of at least 1"
     if name == "eps":
         return "" if _is_number(value) and value >= 0 else "must be a number of at least 0"

@@ -27,6 +27,9 @@ from albireo.models.weights import Checkpoint, check_weights
 #: Files of this room that are not architectures.
 _ROOM = (
     "config",
+    "expert_settings",
+    "experts",
+    "fused_experts",
     "generation",
     "gguf",
     "layers",

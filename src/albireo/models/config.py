@@ -13,6 +13,7 @@ from typing import Any, Literal
 from albireo.dtypes import compute_dtype
 from albireo.errors import ConfigError, short
 from albireo.json_file import Fields
+from albireo.models.expert_settings import ExpertSettings, Keys, parse_experts
 from albireo.models.rope_settings import MAX_POSITIONS, RopeSettings, parse_rope
 
 #: Far above any checkpoint, low enough that every product of them is an exact float64.
@@ -21,7 +22,7 @@ MAX_LAYERS = 2**12
 MAX_HEADS = 2**12
 MAX_HEAD_DIM = 2**12
 MAX_VOCAB = 2**24
-#: transformers' meaning of an absent sliding_window (null means none) in every architecture that has one.
+#: transformers' meaning of an absent sliding_window in most architectures that have one.
 DEFAULT_WINDOW = 4096
 
 #: Keys that do not change what is computed from given weights and tokens.
@@ -33,7 +34,7 @@ IGNORABLE_KEYS = frozenset(
         "finetuning_task problem_type id2label label2id task_specific_params prefix transformers.js_config",
         # training only; pretraining_tp says how matrices were once cut
         "initializer_range attention_dropout hidden_dropout embd_pdrop resid_pdrop attn_pdrop gradient_checkpointing",
-        "pretraining_tp",
+        "pretraining_tp router_aux_loss_coef router_jitter_noise",
         # how some other program runs it
         "use_cache return_dict output_attentions output_hidden_states torchscript use_bfloat16 chunk_size_feed_forward",
         "_attn_implementation _attn_implementation_autoset _attn_implementation_internal attn_implementation",
@@ -78,14 +79,21 @@ class ConfigRules:
 
     Fields:
         keys: optional keys it honours: attention_bias, mlp_bias; any other must be neutral.
-        windows: who has a sliding window: no layer; every layer, when sliding_window is a number; or layers as
-            layer_types says, else from max_window_layers on, when use_sliding_window.
+        windows: who has a sliding window: no layer; every layer, when sliding_window is a number, or that and
+            use_sliding_window; or layers as layer_types says (by_list), else from max_window_layers on, when
+            use_sliding_window (by_layer).
+        default_window: what an absent sliding_window means (null means none).
         head_dim: when the file does not say; None: hidden_size / num_attention_heads.
+        experts: whose keys speak of experts.
+        built_in: keys that some files have at the one value that the architecture has anyway.
     """
 
     keys: frozenset[str] = frozenset()
-    windows: Literal["none", "every_layer", "by_layer"] = "none"
+    windows: Literal["none", "every_layer", "every_layer_if_used", "by_layer", "by_list"] = "none"
+    default_window: int | None = DEFAULT_WINDOW
     head_dim: int | None = None
+    experts: Keys = "none"
+    built_in: Mapping[str, Any] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -98,6 +106,7 @@ class ModelConfig:
         windows: one entry a layer: positions seen, the token's own included; None: all.
         attention_bias: the key, for architectures that honour it; others have their own rule.
         eos_token_ids: may be empty; generation_config.json may name more.
+        experts: None: every layer has an ordinary MLP.
     """
 
     model_type: str
@@ -119,6 +128,7 @@ class ModelConfig:
     mlp_bias: bool = False
     bos_token_id: int | None = None
     eos_token_ids: tuple[int, ...] = field(default=())
+    experts: ExpertSettings | None = None
 
     def with_dtype(self, dtype: str) -> ModelConfig:
         """The same model computed in dtype ("auto": as it is). Raises: ConfigError for an unknown one."""
@@ -149,11 +159,12 @@ def parse_config(
     layers = fields.integer("num_hidden_layers", 1, MAX_LAYERS)
     positions = fields.integer("max_position_embeddings", 1, MAX_POSITIONS)
     vocab = fields.integer("vocab_size", 1, MAX_VOCAB)
+    width = fields.integer("intermediate_size", 1, MAX_WIDTH)
     config = ModelConfig(
         model_type=model_type,
         vocab_size=vocab,
         hidden_size=hidden,
-        intermediate_size=fields.integer("intermediate_size", 1, MAX_WIDTH),
+        intermediate_size=width,
         num_layers=layers,
         num_heads=heads,
         num_kv_heads=kv_heads,
@@ -169,8 +180,9 @@ def parse_config(
         mlp_bias="mlp_bias" in rules.keys and fields.flag("mlp_bias", False),
         bos_token_id=next(iter(fields.ids("bos_token_id", vocab)), None),
         eos_token_ids=fields.ids("eos_token_id", vocab),
+        experts=parse_experts(fields, rules.experts, layers, width),
     )
-    fields.refuse_unread(IGNORABLE_KEYS, NEUTRAL_VALUES)
+    fields.refuse_unread(IGNORABLE_KEYS, {**NEUTRAL_VALUES, **{key: (value,) for key, value in rules.built_in.items()}})
     return config
 
 
@@ -215,16 +227,23 @@ def _windows(fields: Fields, rules: ConfigRules, layers: int) -> tuple[int | Non
     kinds = _layer_kinds(fields, layers)
     if rules.windows == "none":
         default, window = ("full_attention",) * layers, None
-    elif rules.windows == "every_layer":
-        window = _window_length(fields)
+    elif rules.windows.startswith("every_layer"):
+        window = _window_length(fields, rules)
+        if rules.windows == "every_layer_if_used":
+            fields.raw("max_window_layers")  # says nothing here
+            window = window if fields.flag("use_sliding_window", False) else None
         default = ("full_attention" if window is None else "sliding_attention",) * layers
         if kinds and kinds != default:
             fields.unsupported("layer_types", list(kinds), f"sliding_window={window} holds for every layer")
     else:
-        window = _window_length(fields)
+        # transformers writes 0 for a window that is not used
+        is_none = rules.windows == "by_list" and fields.raw("sliding_window") == 0
+        window = None if is_none else _window_length(fields, rules)
         first = fields.integer("max_window_layers", 0, MAX_POSITIONS, default=28)
         if not fields.flag("use_sliding_window", False):
             window = None
+        elif rules.windows == "by_list" and not kinds:
+            fields.unsupported("use_sliding_window", True, "layer_types must say in which layers")
         sliding = range(first if window is not None else layers, layers)
         default = tuple("sliding_attention" if i in sliding else "full_attention" for i in range(layers))
     kinds = kinds or default
@@ -233,9 +252,9 @@ def _windows(fields: Fields, rules: ConfigRules, layers: int) -> tuple[int | Non
     return tuple(window if kind == "sliding_attention" else None for kind in kinds)
 
 
-def _window_length(fields: Fields) -> int | None:
+def _window_length(fields: Fields, rules: ConfigRules) -> int | None:
     if not fields.has("sliding_window"):
-        return DEFAULT_WINDOW
+        return rules.default_window
     return fields.optional_integer("sliding_window", 1, MAX_POSITIONS)
 
 

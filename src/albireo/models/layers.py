@@ -49,8 +49,8 @@ def attention_block(
     name = f"model.layers.{layer}.self_attn"
     heads = {"q": c.num_heads, "k": c.num_kv_heads, "v": c.num_kv_heads}
     with b.part(f"layers.{layer}.attn"):
-        h = _norm(b, c, x, f"model.layers.{layer}.input_layernorm.weight", "norm")
-        parts = {p: _linear(b, c, h, f"{name}.{p}_proj", heads[p] * c.head_dim, p, qkv_bias, "heads") for p in heads}
+        h = norm(b, c, x, f"model.layers.{layer}.input_layernorm.weight", "norm")
+        parts = {p: linear(b, c, h, f"{name}.{p}_proj", heads[p] * c.head_dim, p, qkv_bias, "heads") for p in heads}
         for p in ("q", "k"):
             if qk_norm:
                 with b.part(p):
@@ -61,7 +61,7 @@ def attention_block(
         with b.part("kv"):
             b.kv_write(parts["k"], parts["v"], layer, c.num_kv_heads, c.head_dim)
         a = _attention(b, c, parts["q"], layer, window)
-        o = _linear(b, c, a, f"{name}.o_proj", c.hidden_size, "o", o_bias, "row")
+        o = linear(b, c, a, f"{name}.o_proj", c.hidden_size, "o", o_bias, "row")
         with b.part("o"):
             return b.add(x, o)
 
@@ -70,14 +70,19 @@ def mlp_block(b: GraphBuilder, c: ModelConfig, x: Value, layer: int, *, bias: bo
     """x + down(silu(gate(h)) * up(h)) with h = norm(x), of one layer, [T, E] float32."""
     name = f"model.layers.{layer}.mlp"
     with b.part(f"layers.{layer}.mlp"):
-        h = _norm(b, c, x, f"model.layers.{layer}.post_attention_layernorm.weight", "norm")
-        gate = _linear(b, c, h, f"{name}.gate_proj", c.intermediate_size, "gate", bias, "ffn")
-        up = _linear(b, c, h, f"{name}.up_proj", c.intermediate_size, "up", bias, "ffn")
-        with b.part("act"):
-            m = b.cast(b.mul(b.unary(gate, c.hidden_act), up), c.dtype)
-        down = _linear(b, c, m, f"{name}.down_proj", c.hidden_size, "down", bias, "row")
+        h = norm(b, c, x, f"model.layers.{layer}.post_attention_layernorm.weight", "norm")
+        down = gated_mlp(b, c, h, name, c.intermediate_size, bias=bias)
         with b.part("down"):
             return b.add(x, down)
+
+
+def gated_mlp(b: GraphBuilder, c: ModelConfig, h: Value, name: str, width: int, *, bias: bool = False) -> Value:
+    """down(silu(gate(h)) * up(h)) of width channels, [T, E] float32."""
+    gate = linear(b, c, h, f"{name}.gate_proj", width, "gate", bias, "ffn")
+    up = linear(b, c, h, f"{name}.up_proj", width, "up", bias, "ffn")
+    with b.part("act"):
+        m = b.cast(b.mul(b.unary(gate, c.hidden_act), up), c.dtype)
+    return linear(b, c, m, f"{name}.down_proj", c.hidden_size, "down", bias, "row")
 
 
 def head(b: GraphBuilder, c: ModelConfig, x: Value) -> Graph:
@@ -86,7 +91,7 @@ def head(b: GraphBuilder, c: ModelConfig, x: Value) -> Graph:
     Outputs: logits [R, V] of the rows in logit_rows; top_ids and top_values [G, TOP_LOGITS] of those in top_rows.
     """
     with b.part("head"):
-        y = _norm(b, c, x, "model.norm.weight", "norm")
+        y = norm(b, c, x, "model.norm.weight", "norm")
         if c.tie_word_embeddings:
             weight = _table(b, c)
         else:
@@ -107,13 +112,13 @@ def _table(b: GraphBuilder, c: ModelConfig) -> Value:
     return b.weight("model.embed_tokens.weight", (c.vocab_size, c.hidden_size), c.dtype)
 
 
-def _norm(b: GraphBuilder, c: ModelConfig, x: Value, name: str, part: str) -> Value:
+def norm(b: GraphBuilder, c: ModelConfig, x: Value, name: str, part: str) -> Value:
     with b.part(part):
         weight = b.weight(name, (c.hidden_size,), "float32")
         return b.cast(b.rms_norm(x, weight, c.rms_norm_eps), c.dtype)
 
 
-def _linear(
+def linear(
     b: GraphBuilder, c: ModelConfig, x: Value, name: str, rows: int, part: str, has_bias: bool, role: str
 ) -> Value:
     with b.part(part):

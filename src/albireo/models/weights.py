@@ -17,6 +17,8 @@ from numpy.typing import NDArray
 
 from albireo.errors import ModelError, WeightMismatch, short
 from albireo.graph.node import Graph
+from albireo.json_file import read_json
+from albireo.models.fused_experts import split_experts
 from albireo.models.gguf.config import rotary_heads
 from albireo.models.gguf.tensors import GgufFile, is_gguf
 from albireo.models.quantized import quantization_format
@@ -42,7 +44,7 @@ class Checkpoint:
         if is_gguf(self.directory):
             self._stored = GgufFile(self.directory)
         else:
-            self._stored = SafetensorsFiles(self.directory)
+            self._stored = self._safetensors()
         try:
             self._plan = self._planned()
             self._plain = _plain_names(self._stored, self._plan)
@@ -155,6 +157,15 @@ class Checkpoint:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self.close()
+
+    def _safetensors(self) -> SafetensorsFiles:
+        stored = SafetensorsFiles(self.directory)
+        try:
+            path = self.directory / "config.json"
+            return split_experts(stored, str(read_json(path).get("model_type")) if path.exists() else "")
+        except ModelError:
+            stored.close()
+            raise
 
     def _planned(self) -> Plan:
         if isinstance(self._stored, GgufFile):

@@ -73,10 +73,16 @@ class Precision:
         """Whether activations beside e4m3 weights keep 16 bits on every device."""
         return self.is_stored_weight_only if self.stored else self.scheme in WEIGHT_ONLY
 
-    def of(self, name: str, is_head: bool) -> str | None:
-        """The encoding of a matrix by its name in the checkpoint; None: it stays in the compute type."""
+    def of(self, name: str, role: str | None) -> str | None:
+        """The encoding of a matrix by its name in the checkpoint and its role; None: it stays in the compute type.
+
+        What experts are chosen by is only in few bits where the checkpoint has it so: other engines do the same.
+        """
+        is_head = role == "vocab"
         if name in self.stored:
             return self.stored[name]
+        if role == "router":
+            return None
         if is_head and self.head is not None:
             return HEADS[self.head]
         if self.scheme is None or self.stored:

@@ -14,6 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from albireo.backends.reference.call import Array, OpCall
+from albireo.backends.reference.experts import rows_of_pairs
 from albireo.backends.reference.interpret import OPS
 from albireo.backends.reference.rounding import round_kv
 from albireo.backends.rope_table import rope_table
@@ -106,6 +107,8 @@ def _run(
 def _op(name: str, op: _Given, bounded: bool) -> list[Bounded]:
     if name == "linear":
         return [_linear(op, bounded)]
+    if name == "expert_linear":
+        return [_expert_linear(op, bounded)]
     if name == "kv_write":
         return [_kv_write(op)]
     values = OPS[name](op.call)
@@ -144,6 +147,20 @@ def _linear(op: _Given, bounded: bool) -> Bounded:
         return Bounded(value)
     bias = np.abs(op["bias"]) if "bias" in op.call.inputs else 0.0
     return Bounded(value, np.concatenate(errors, axis=1) + 2 * U * (np.abs(value) + bias) + FLUSHED)
+
+
+def _expert_linear(op: _Given, bounded: bool) -> Bounded:
+    """Of each expert its pairs, as a linear."""
+    weight, ids, count = op.call["weight"], op["ids"].reshape(-1), op.call.attrs["num_experts"]
+    x, height = rows_of_pairs(op.call), weight.shape[0] // count
+    error_of_x = np.repeat(as_rows(op.errors["x"], op["x"]), len(x) // max(1, len(op["x"])), axis=0)
+    value, error = np.zeros((len(ids), height), np.float32), np.zeros((len(ids), height))
+    for expert in np.unique(ids):
+        rows = ids == expert
+        inputs = {"x": x[rows], "weight": weight[expert * height : (expert + 1) * height]}
+        part = _linear(_Given(OpCall(inputs, {}, op.call.step), {"x": error_of_x[rows]}, op.types), bounded)
+        value[rows], error[rows] = part.value, part.error
+    return Bounded(value, error if bounded else 0.0)
 
 
 def _kv_write(op: _Given) -> Bounded:
@@ -187,6 +204,33 @@ def _add(op: _Given, values: tuple[Array, ...]) -> list[Any]:
 def _mul(op: _Given, values: tuple[Array, ...]) -> list[Any]:
     x, y, ex, ey = op["x"], op["y"], op.errors["x"], op.errors["y"]
     return [np.abs(x) * ey + np.abs(y) * ex + ex * ey + 2 * U * np.abs(values[0]) + FLUSHED]
+
+
+def _route(op: _Given, values: tuple[Array, ...]) -> list[Any]:
+    """Logits are compared as they are; exponentials and their sum round."""
+    logits = op["x"].astype(np.float64)
+    off = (16 + 4 * np.minimum(logits.max(axis=-1, keepdims=True) - logits, 90)) * U
+    chosen = np.take_along_axis(off, values[0].astype(np.int64), axis=-1)
+    relative = chosen + off.max(axis=-1, keepdims=True) + (logits.shape[1] + 4) * U
+    moved = 2 * as_rows(op.errors["x"], op["x"]).max(axis=-1, keepdims=True)
+    return [0.0, values[1] * (relative + moved) + logits.shape[1] * FLUSHED]
+
+
+def _combine(op: _Given, values: tuple[Array, ...]) -> list[Any]:
+    weights = np.abs(op["weights"].astype(np.float64))
+    shape = (*weights.shape, -1)
+    x, error = np.abs(op["x"].astype(np.float64)).reshape(shape), as_rows(op.errors["x"], op["x"]).reshape(shape)
+    of_weights = as_rows(op.errors["weights"], weights)
+    terms = np.einsum("tk,tkn->tn", weights, x)
+    own = (weights.shape[1] + 1) * U * terms + weights.shape[1] * FLUSHED
+    return [np.einsum("tk,tkn->tn", weights, error) + np.einsum("tk,tkn->tn", of_weights, x + error) + own]
+
+
+def _gate_rows(op: _Given, values: tuple[Array, ...]) -> list[Any]:
+    gate = np.abs(op["gate"].astype(np.float64))
+    off = _SLOPES["sigmoid"] * as_rows(op.errors["gate"], gate) + (16 + 4 * np.minimum(gate, 90)) * U
+    x, error = np.abs(op["x"]), as_rows(op.errors["x"], op["x"])
+    return [error + (x + error) * off + 2 * U * np.abs(values[0]) + FLUSHED * np.maximum(x, 1)]
 
 
 def _scale(op: _Given, values: tuple[Array, ...]) -> list[Any]:
@@ -248,4 +292,7 @@ _RULES: Mapping[str, Callable[[_Given, tuple[Array, ...]], list[Any]]] = {
     "unary": _unary,
     "scale": _scale,
     "gather_rows": _copied,
+    "route": _route,
+    "combine": _combine,
+    "gate_rows": _gate_rows,
 }

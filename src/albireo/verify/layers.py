@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 
 from albireo.backends.reference.call import Array
+from albireo.backends.reference.experts import route_weights
 from albireo.backends.reference.kv import ReferenceKV
 from albireo.backends.reference.rounding import round_to
 from albireo.backends.step_inputs import StepInputs
@@ -73,6 +74,9 @@ class Carried:
         """Run a call's node in both streams. wanted: what check_call was given, for its tolerances."""
         if seen.step is not self._step:
             self._step, self._env = seen.step, {}
+        if seen.node.family == "route":
+            self._follow_route(seen, wanted)
+            return
         if any(value.type.dtype == "int32" for value in seen.node.outputs):
             return
         shifts: dict[int, Array] = {}
@@ -92,6 +96,15 @@ class Carried:
             self._env[value] = (a.value, shifted)
             if seen.node in self._points:
                 self._add(self._points[seen.node], native, a.value, shifted)
+
+    def _follow_route(self, seen: Seen, wanted: Sequence[Bounded]) -> None:
+        """Both streams have the experts that the native one chose, which is judged by itself: a choice between logits
+        that are nearly equal would part the streams, and say nothing of errors."""
+        ids, (x,), renormalize = seen.results[0], seen.node.inputs.values(), seen.node.attrs["renormalize"]
+        chosen, weights = seen.node.outputs
+        right, moved = (route_weights(logits, ids, renormalize) for logits in self._env.get(x, (seen.roles["x"],) * 2))
+        self._env[chosen] = (ids, ids)
+        self._env[weights] = (right, self._moved(moved, wanted[1].error, "float32"))
 
     def errors(self) -> list[LayerError]:
         """In order of the graph."""

@@ -54,10 +54,14 @@ def row_norm_error(call: OpCall, errors: Mapping[str, Any]) -> F64:
     The sums of products that are divided bring their errors along, and so do squares, half as far.
     """
     squares = np.asarray(call["squares"]).astype(np.float64)
+    of_squares = np.broadcast_to(np.asarray(errors["squares"], np.float64), squares.shape)
+    if len(call["x"]) != len(squares):  # rows of pairs, by token
+        count = len(call["x"]) // len(squares)
+        squares, of_squares = np.repeat(squares, count, axis=0), np.repeat(of_squares, count, axis=0)
     x, bias = (np.asarray(call[role]).astype(np.float64) if role in call.inputs else 0.0 for role in ("x", "bias"))
     mean = squares.sum(axis=1, keepdims=True) / call.attrs["width"]
     factor = 1 / np.sqrt(mean + call.attrs["eps"])
-    moved = np.broadcast_to(np.asarray(errors["squares"], np.float64), squares.shape).sum(axis=1, keepdims=True)
+    moved = of_squares.sum(axis=1, keepdims=True)
     relative = factor**2 / 2 * moved / call.attrs["width"] + (np.sqrt(squares.shape[1]) + 8) * _U
     y = np.abs(x) * factor
     return np.asarray(y * relative + factor * errors["x"] + 2 * _U * (y + np.abs(bias)) + _FLUSHED, np.float64)

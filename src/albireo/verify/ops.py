@@ -66,7 +66,7 @@ def check_call(seen: Seen, wanted: Sequence[Bounded]) -> CallCheck:
         elif each.behind:
             ids = seen.results[0]
             parts.append((value.name, *_top(ids, result, seen.step.top_counts, each)))
-        elif value.type.dtype != "int32":
+        elif value.type.dtype != "int32" or seen.node.family == "route":
             parts.append((value.name, result, each.value, each.error))
     checks = [_compare(*part) for part in parts]
     worst = max((c[3] for c in checks if c[3] is not None), key=lambda w: w.used, default=None)

@@ -36,8 +36,8 @@ class CallModel(Protocol):
         """Compute one call of a step on what is there. Returns: the best logits, behind the call that finds them."""
         ...
 
-    def value(self, name: str, inputs: StepInputs) -> NDArray[np.float32]:
-        """[rows, cols] a copy of a buffer."""
+    def value(self, name: str, inputs: StepInputs) -> NDArray[Any]:
+        """[rows, cols] a copy of a buffer: float32, ids int32."""
         ...
 
     def cached(self, layer: int, slots: NDArray[np.int32]) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
@@ -106,7 +106,7 @@ def walk(model: CallModel, graph: Graph, checkpoint: Checkpoint, steps: Sequence
         raise InvariantError(f"{len(calls)} calls and {len(graph.nodes)} nodes are not of the same families")
     for step_idx, step in enumerate(steps):
         for index, (call, node) in enumerate(zip(calls, graph.nodes, strict=True)):
-            if step.sizes[call.rows]:
+            if model.program.sizes(step.sizes)[call.rows]:
                 roles = _read(model, call, node, checkpoint, step)
                 yield Seen(index, step_idx, step, call, node, roles, _run(model, index, node, step))
 
@@ -129,7 +129,9 @@ def _read(model: CallModel, call: Call, node: Node, checkpoint: Checkpoint, step
 def _run(model: CallModel, index: int, node: Node, step: StepInputs) -> list[Any]:
     call = model.program.calls[index]
     outputs = model.run_call(index, step)
-    written: dict[str, Any] = {"ids": outputs.top_ids.copy(), "values": outputs.top_values.copy()}
+    written: dict[str, Any] = {}
+    if call.family in ("head_top", "top"):
+        written = {"ids": outputs.top_ids.copy(), "values": outputs.top_values.copy()}
     names = iter(FAMILIES[call.family].outputs)
     results: list[Any] = []
     for value in node.outputs:

@@ -54,7 +54,7 @@ def test_nothing_has_to_be_fused(name: str) -> None:
 @pytest.mark.parametrize("encoding", list(ENCODINGS))
 def test_every_encoding_compiles(encoding: str, capability: int | None) -> None:
     graph = graph_of("llama", "bfloat16")
-    choose_precision.run(graph, lambda name, is_head: encoding)
+    choose_precision.run(graph, lambda name, role: encoding)
     program = program_of(graph, capability=capability)
     check_program(program)
     is_narrow = capability == 90 and encoding.startswith("fp8")
@@ -67,7 +67,7 @@ def test_every_encoding_compiles(encoding: str, capability: int | None) -> None:
 @pytest.mark.parametrize("name", architectures())
 def test_e4m3_on_both_sides_compiles(name: str, dtype: str) -> None:
     graph = graph_of(name, dtype)
-    choose_precision.run(graph, lambda name, is_head: "fp8")
+    choose_precision.run(graph, lambda name, role: "fp8")
     for without in ((), optional_passes()):
         program = program_of(graph, without, capability=89)
         check_program(program)

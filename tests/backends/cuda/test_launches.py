@@ -35,7 +35,7 @@ def program_of(name: str, sizes: dict[str, int], encoding: str | None, capabilit
     config = parse_config(architecture.tiny | sizes, architecture.rules).with_dtype("bfloat16")
     graph = build_graph(config, 4096)
     if encoding is not None:
-        choose_precision.run(graph, lambda name, is_head: encoding)
+        choose_precision.run(graph, lambda name, role: encoding)
     maxima = {"T": 256, "R": 64, "G": 64}
     return compile_graph(graph, CudaCatalog(capability), maxima=maxima, block_size=16, max_positions=4096)
 

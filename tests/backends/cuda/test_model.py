@@ -83,7 +83,7 @@ def graph_of(name: str, dtype: str, encoding: str | None = None) -> Graph:
     architecture = load_architecture(name)
     graph = build_graph(parse_config(architecture.tiny, architecture.rules).with_dtype(dtype), MAX_POSITIONS)
     if encoding is not None:
-        choose_precision.run(graph, lambda name, is_head: encoding)
+        choose_precision.run(graph, lambda name, role: encoding)
     return graph
 
 

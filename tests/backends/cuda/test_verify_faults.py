@@ -41,7 +41,7 @@ def opened(path: Path, encoding: str | None, dtype: str = "bfloat16") -> Opened:
     checkpoint = make_checkpoint(path, CONFIG, seed=4, dtype=dtype)
     graph = graph_of(checkpoint, dtype)
     if encoding:
-        choose_precision.run(graph, lambda name, is_head: encoding)
+        choose_precision.run(graph, lambda name, role: encoding)
     program = compile_graph(graph, CudaCatalog(), maxima={"T": 16, "R": 8, "G": 8}, block_size=8, max_positions=64)
     with open_checkpoint(checkpoint, graph) as weights:
         model = open_model(program, weights, num_blocks=NUM_BLOCKS, max_positions=64, device=torch.device("cpu"))

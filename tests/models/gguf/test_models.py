@@ -131,7 +131,7 @@ def test_scaled_frequencies(keys: dict[str, Any], rope: dict[str, Any] | None, t
     [
         ({"attention.head_count": None}, ModelError, "attention.head_count is missing"),
         ({"block_count": "two"}, ModelError, "block_count='two' must be a whole number"),
-        ({"expert_count": 8}, UnsupportedModel, "'expert_count': 8"),
+        ({"expert_count": 8}, ModelError, "expert_used_count is missing"),
         ({"attention.scale": 0.5}, UnsupportedModel, "'attention.scale': 0.5"),
         ({"rope.scaling.type": "longrope"}, UnsupportedModel, "rope.scaling.type='longrope'.*linear, yarn"),
         ({"rope.dimension_count": 32}, UnsupportedModel, "partial_rotary_factor"),

@@ -41,6 +41,22 @@ CONFIGS: dict[str, dict[str, Any]] = {
     "qwen2": LLAMA | {"model_type": "qwen2", "architectures": ["Qwen2ForCausalLM"], "rope_theta": 1e6},
     "qwen3": LLAMA | {"model_type": "qwen3", "architectures": ["Qwen3ForCausalLM"], "tie_word_embeddings": True},
 }
+#: With experts: five of 256 channels, two or three a token.
+_EXPERTS = {"moe_intermediate_size": 256, "num_experts_per_tok": 3, "decoder_sparse_step": 1, "mlp_only_layers": []}
+_EXPERTS |= {"num_local_experts": 5, "num_experts": 5}
+MIXTURES: dict[str, dict[str, Any]] = {
+    "mixtral": LLAMA
+    | {"model_type": "mixtral", "architectures": ["MixtralForCausalLM"], "intermediate_size": 256}
+    | {"num_local_experts": 5, "num_experts_per_tok": 2, "sliding_window": None},
+    "qwen2_moe": LLAMA
+    | {"model_type": "qwen2_moe", "architectures": ["Qwen2MoeForCausalLM"], "norm_topk_prob": False}
+    | _EXPERTS
+    | {"shared_expert_intermediate_size": 512},
+    "qwen3_moe": LLAMA
+    | {"model_type": "qwen3_moe", "architectures": ["Qwen3MoeForCausalLM"], "norm_topk_prob": True}
+    | _EXPERTS
+    | {"mlp_only_layers": [1]},
+}
 _NAMES = {
     "model.embed_tokens": "token_embd",
     "model.norm": "output_norm",
@@ -56,7 +72,29 @@ _NAMES = {
     "mlp.gate_proj": "ffn_gate",
     "mlp.up_proj": "ffn_up",
     "mlp.down_proj": "ffn_down",
+    "mlp.gate": "ffn_gate_inp",
+    "mlp.shared_expert_gate": "ffn_gate_inp_shexp",
+    "mlp.shared_expert.gate_proj": "ffn_gate_shexp",
+    "mlp.shared_expert.up_proj": "ffn_up_shexp",
+    "mlp.shared_expert.down_proj": "ffn_down_shexp",
+    "block_sparse_moe.gate": "ffn_gate_inp",
 }
+
+
+_ARCHITECTURES = {"mixtral": "llama", "qwen2_moe": "qwen2moe", "qwen3_moe": "qwen3moe"}
+_EXPERT_KEYS = {
+    "expert_count": "num_local_experts",
+    "expert_used_count": "num_experts_per_tok",
+    "expert_feed_forward_length": "moe_intermediate_size",
+    "expert_shared_feed_forward_length": "shared_expert_intermediate_size",
+}
+_STACKED = {"w1": "gate", "w3": "up", "w2": "down", "gate_proj": "gate", "up_proj": "up", "down_proj": "down"}
+
+
+def stacked_name(name: str) -> str:
+    """Of the tensor of all experts that a matrix of one is in."""
+    parts = name.split(".")
+    return f"blk.{parts[2]}.ffn_{_STACKED[parts[-2]]}_exps.weight"
 
 
 def gguf_name(name: str) -> str:
@@ -117,7 +155,7 @@ def write_gguf(
         change: may add keys to the writer, and alter the settings of the architecture before they are written.
         tokenizer: adds one.
     """
-    arch, heads = config["model_type"], config["num_attention_heads"]
+    arch, heads = _ARCHITECTURES.get(config["model_type"], config["model_type"]), config["num_attention_heads"]
     writer = gguf.GGUFWriter(str(path), arch)
     keys: dict[str, Any] = {
         "context_length": config["max_position_embeddings"],
@@ -133,6 +171,9 @@ def write_gguf(
         "rope.freq_base": config["rope_theta"],
         "vocab_size": config["vocab_size"],
     }
+    for key, name in _EXPERT_KEYS.items():
+        if config.get(name):
+            keys[key] = config[name]
     change(writer, keys)
     for key, value in keys.items():
         add = {float: writer.add_float32, int: writer.add_uint32, str: writer.add_string, list: writer.add_array}
@@ -144,8 +185,17 @@ def write_gguf(
         writer.add_eos_token_id(config["eos_token_id"])
     numbers = random_weights(config, seed)
     kinds = ("Q8_0", "Q4_0", "Q4_1", "Q5_0", "Q5_1", "Q4_K", "Q5_K", "Q6_K", "F16", "F32", "BF16")
+    experts: dict[str, tuple[str, list[NDArray[Any]]]] = {}
     for i, (name, weight) in enumerate(numbers.items()):
         own = "F32" if weight.ndim == 1 else kinds[i % len(kinds)] if kind == "mixed" else kind
+        if ".experts." in name:  # all of a layer are one tensor, and of one type
+            own = experts.get(stacked_name(name), (own, []))[0]
+            data, numbers[name] = (weight, weight) if own == "F32" else quantized(weight, own, seed + i)
+            experts.setdefault(stacked_name(name), (own, []))[1].append(data)
+            continue
+        if name.endswith("gate.weight"):
+            own = "F32"
+            weight = weight[0] if len(weight) == 1 else weight  # as the converter writes the shared expert's
         lying, back = weight, lambda array: array
         if arch == "llama" and name.split(".")[-2] in ("q_proj", "k_proj"):
             count = heads if ".q_proj." in name else config["num_key_value_heads"]
@@ -161,6 +211,9 @@ def write_gguf(
             data, stands_for = quantized(lying, own, seed + i)
             writer.add_tensor(gguf_name(name), data, raw_dtype=gguf.GGMLQuantizationType[own])
             numbers[name] = np.ascontiguousarray(back(stands_for))
+    for name, (own, parts) in experts.items():
+        raw = {} if own == "F32" else {"raw_dtype": gguf.GGMLQuantizationType[own]}
+        writer.add_tensor(name, np.stack(parts), **raw)
     writer.write_header_to_file()
     writer.write_kv_data_to_file()
     writer.write_tensors_to_file()

@@ -25,6 +25,10 @@ SPLITS = {
     "attention": "heads",
     "linear": "panels",
     "head_top": "panels",
+    "route": "rows",
+    "expert_linear": "panels",
+    "combine": "rows",
+    "gate_rows": "rows",
     "head_norm": "rows",
     "rope": "rows",
     "kv_write": "rows",
@@ -32,7 +36,7 @@ SPLITS = {
     "slice": "rows",
     "top": "panels",
 }
-_PACKED = ("qkv_rope_kv", "linear", "head_top")
+_PACKED = ("qkv_rope_kv", "linear", "expert_linear", "head_top")
 #: Families that can write 8-bit codes with a scale a row, or copy such rows.
 _TO_TOKENS = ("norm", "elementwise", "gather")
 _ACTS = ("none", "silu_mul", "gelu_tanh_mul")

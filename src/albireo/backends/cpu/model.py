@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from copy import copy
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -45,6 +46,7 @@ _NATIVE_ROLES = {
     ("attention", "q"): "x",
     ("kv_write", "k"): "x",
     ("kv_write", "v"): "y",
+    ("gate_rows", "gate"): "y",
 }
 #: What an array of rows picks from, as the native core numbers it; it knows the arrays themselves.
 _GATHERS = {"T": 1, "S": 2}
@@ -160,15 +162,16 @@ class CpuModel:
         self._bind(self.program.calls[index : index + 1]).run(*inputs.arrays, self.top_ids, self.top_values)
         return self.outputs(inputs)
 
-    def value(self, name: str, inputs: StepInputs) -> NDArray[np.float32]:
-        """[rows, cols] a copy of what a buffer holds now, as float32; as many rows as this step has."""
+    def value(self, name: str, inputs: StepInputs) -> NDArray[Any]:
+        """[rows, cols] a copy of what a buffer holds now, as float32 (ids as int32); as many rows as this step has."""
         buffer = self.program.buffers[name]
-        rows = inputs.sizes[buffer.rows] if isinstance(buffer.rows, str) else buffer.rows
+        rows = self.program.sizes(inputs.sizes)[buffer.rows] if isinstance(buffer.rows, str) else buffer.rows
         size = itemsize(buffer.dtype)
         stored = self._arena.view()[buffer.offset : buffer.offset + rows * buffer.stride * size]
         if buffer.dtype == TOKEN:
             return token_numbers(stored.reshape(rows, buffer.stride), buffer.cols)
-        return widen(stored, buffer.dtype).reshape(rows, buffer.stride)[:, : buffer.cols].copy()
+        numbers = stored.view(np.int32) if buffer.dtype == "int32" else widen(stored, buffer.dtype)
+        return numbers.reshape(rows, buffer.stride)[:, : buffer.cols].copy()
 
     def cached(self, layer: int, slots: NDArray[np.int32]) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
         """k, v: [len(slots), K, D] copies of what a layer's KV cache holds, as float32."""
@@ -240,7 +243,8 @@ class CpuModel:
         program, attrs = self.program, call.attrs
         args: dict[str, object] = {"rows": call.rows, "barrier": int(call.barrier)}
         for role, name in call.args.items():
-            if role in ("ids", "values") or name in STEP_ARRAYS:
+            # the best logits are not of the arena, see native TopLists
+            if call.family in ("head_top", "top") and role in ("ids", "values") or name in STEP_ARRAYS:
                 continue
             args[_NATIVE_ROLES.get((call.family, role), role)] = self._address(name)
         for role, name in call.args.items():
@@ -267,11 +271,19 @@ class CpuModel:
             args |= {"x": self._address(x.name) + attrs["start"] * itemsize(x.dtype), "k": out.cols}
         elif call.family == "embed":
             args["k"] = attrs["width"]
+        elif call.family == "route":
+            args["k"] = program.buffers[call.args["x"]].cols
+        elif call.family in ("combine", "gate_rows"):
+            args["n"] = program.buffers[call.args["out"]].cols
+        elif call.family == "expert_linear":
+            args["of_pairs"] = int(program.buffers[call.args["x"]].rows == "P")
+            args["most_pairs"] = program.maxima["P"]
+        args["top_k"] = program.top_k
         elif call.family == "qkv_rope_kv":
             args["k"] = program.buffers[call.args["x"]].cols
             if "v_weight" in call.args:
                 args["v_dtype"] = program.constants[call.args["v_weight"]].packing.partition(".")[2]
-        for key in ("n", "k", "chunks", "eps", "num_heads", "window", "scale", "softcap"):
+        for key in ("n", "k", "chunks", "eps", "num_heads", "window", "scale", "softcap", "num_experts", "renormalize"):
             if key in attrs:
                 args[key] = attrs[key]
         if "act" in attrs:

@@ -6,7 +6,8 @@ file are let go in slices, so a model is never in memory twice.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -18,12 +19,15 @@ from albireo.backends.rope_table import rope_table
 from albireo.backends.weights import Weights
 from albireo.encodings import is_encoding
 from albireo.errors import WeightMismatch
+from albireo.graph.node import ConstantDef, RowSegment
 from albireo.graph.program import PANEL, PackedConstant
 
 #: Rows are packed, and their file pages let go, in slices of about this many bytes.
 SLICE_BYTES = 32 << 20
 _ALIGN = 4096
 _VECTOR = "row.float32"
+#: Matrices that a layer joins in one constant, at most: query, key and value. Others are of experts.
+_MOST_SOURCES = 3
 
 
 def constant_offsets(constants: Mapping[str, PackedConstant]) -> tuple[dict[str, int], int]:
@@ -59,10 +63,11 @@ def pack_constants(
         elif constant.rows == 1 and constant.packing == _VECTOR:
             _write(memory, offsets[name], _vector(constant, weights))
         else:
-            for source, target in _pack_matrix(pool, constant, weights, at):
-                progress(target)
-                for tensor in source:
-                    weights.release(tensor)
+            for part, offset in _parts(constant):
+                for source, target in _pack_matrix(pool, part, weights, at + offset):
+                    progress(target)
+                    for tensor in source:
+                        weights.release(tensor)
             continue
         progress(constant.num_bytes)
 
@@ -87,6 +92,39 @@ def _vector(constant: PackedConstant, weights: Weights) -> NDArray[np.float32]:
         else:
             parts.append(weights.tensor(segment.source).to_float32()[segment.start : segment.stop])
     return np.concatenate(parts)
+
+
+def _parts(constant: PackedConstant) -> Iterator[tuple[PackedConstant, int]]:
+    """A constant of many matrices, such as those of experts, as constants of few, each with its offset in bytes.
+
+    Whole panels are packed by themselves; and matrices that must be decoded are held a few at a time.
+    """
+    definition = constant.definition
+    assert definition is not None
+    if len(definition.sources) <= _MOST_SOURCES or not constant.packing.startswith("p64"):
+        yield constant, 0
+        return
+    panel_bytes = constant.num_bytes // -(-constant.rows // PANEL)
+    offset = 0
+    for rows, segments in _panel_runs(definition.segments):
+        size = -(-rows // PANEL) * panel_bytes
+        part = ConstantDef(segments, definition.columns)
+        yield replace(constant, rows=rows, num_bytes=size, definition=part), offset
+        offset += size
+
+
+def _panel_runs(segments: Sequence[RowSegment]) -> Iterator[tuple[int, tuple[RowSegment, ...]]]:
+    """Rows of whole panels that share no matrix with those before them: how many, and their segments."""
+    run: list[RowSegment] = []
+    rows, sources = 0, set[str | None]((None,))
+    for segment in segments:
+        if rows and rows % PANEL == 0 and segment.source not in sources:
+            yield rows, tuple(run)
+            run, rows, sources = [], 0, {None}
+        run.append(segment)
+        rows += len(segment)
+        sources.add(segment.source)
+    yield rows, tuple(run)
 
 
 def _pack_matrix(

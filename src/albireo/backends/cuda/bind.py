@@ -11,12 +11,16 @@ from typing import TypeVar
 
 import torch
 
+from albireo.backends.cuda.expert_linear import check_types, expert_linear
 from albireo.backends.cuda.kernels.attention import attention
 from albireo.backends.cuda.kernels.elementwise import elementwise
 from albireo.backends.cuda.kernels.embed import embed
+from albireo.backends.cuda.kernels.gate_rows import gate_rows
 from albireo.backends.cuda.kernels.gather import gather
 from albireo.backends.cuda.kernels.head_norm import head_norm
 from albireo.backends.cuda.kernels.kv_write import kv_write
+from albireo.backends.cuda.kernels.moe_combine import moe_combine
+from albireo.backends.cuda.kernels.moe_route import moe_route
 from albireo.backends.cuda.kernels.norm import norm
 from albireo.backends.cuda.kernels.parts.row_squares import RowParts, RowSquares
 from albireo.backends.cuda.kernels.qk_norm_rope_kv_write import qk_norm_rope_kv_write
@@ -231,6 +235,48 @@ def _head_top(args: _Args) -> Launch:
     return launch
 
 
+def _route(args: _Args) -> Launch:
+    x, ids, weights = args.buffer("x"), args.buffer("ids"), args.buffer("weights")
+    lists, renormalize = args.memory.scratch.expert_list, bool(args.call.attrs["renormalize"])
+    return lambda step: moe_route(x(step), ids(step), weights(step), lists, step.num_real, renormalize)
+
+
+def _expert_linear(args: _Args) -> Launch:
+    """Ids are read where the route before left them: in the list."""
+    x, weight, out = args.buffer("x"), args.matrix(), args.buffer("out")
+    act, n, scratch = args.call.attrs["act"], args.number("n"), args.memory.scratch
+    lists, squares = scratch.expert_list, args.row_squares()
+    check_types(weight.dtype, args.memory.specs[args.call.args["x"]].dtype)
+    return lambda step: expert_linear(
+        x(step), weight, out(step), lists, act=act, n=n, workspace=scratch.linear, squares=squares(step)
+    )
+
+
+def _combine(args: _Args) -> Launch:
+    x, weights, out = args.buffer("x"), args.buffer("weights"), args.buffer("out")
+    residual = args.optional_buffer("residual")
+    return lambda step: moe_combine(x(step), weights(step), out(step), residual(step), step.num_real)
+
+
+def _combine_norm(args: _Args) -> Launch:
+    x, weights, out, residual = (args.buffer(role) for role in ("x", "weights", "out", "residual"))
+    gain, scaled, squares = args.vector("gain"), args.buffer("scaled"), args.buffer("squares")
+    return lambda step: moe_combine(
+        x(step),
+        weights(step),
+        out(step),
+        residual(step),
+        step.num_real,
+        RowParts(gain, scaled(step), squares(step)),
+    )
+
+
+def _gate_rows(args: _Args) -> Launch:
+    x, gate, out = args.buffer("x"), args.buffer("gate"), args.buffer("out")
+    residual = args.optional_buffer("residual")
+    return lambda step: gate_rows(x(step), gate(step), out(step), residual(step))
+
+
 def _top(args: _Args) -> Launch:
     x, ids, values = args.buffer("x"), args.buffer("ids"), args.buffer("values")
     keys = args.memory.scratch.top
@@ -275,6 +321,11 @@ _FAMILIES: Mapping[str, Callable[[_Args], Launch]] = {
     "qkv_rope_kv": _qkv_rope_kv,
     "attention": _attention,
     "head_top": _head_top,
+    "route": _route,
+    "expert_linear": _expert_linear,
+    "combine": _combine,
+    "combine_norm": _combine_norm,
+    "gate_rows": _gate_rows,
     "elementwise": _elementwise,
     "head_norm": _head_norm,
     "rope": _rope,

@@ -13,7 +13,7 @@ from typing import Any
 from albireo.backends.backend import EIGHT_BY_EIGHT_FLOATS, FOUR_BY_SIXTEEN, Variant
 from albireo.dtypes import COMPUTE_DTYPES, FP8_TOKEN, ROW_CODES
 from albireo.encodings import is_encoding
-from albireo.errors import ConfigError
+from albireo.errors import ConfigError, UnsupportedModel
 from albireo.graph.program import Program
 from albireo.graph.tuning import Tuning
 
@@ -27,12 +27,16 @@ FP8_CAPABILITY = 89
 _MATRICES = ("embed", "linear", "linear_norm", "qkv_rope_kv", "head_top")
 #: Families that can write, or copy, rows of 8-bit codes.
 _TO_TOKENS = ("norm", "elementwise", "gather")
-_OTHERS = ("norm", "gather", "attention", "head_norm", "rope", "kv_write", "elementwise", "slice", "top")
+#: Types of weights that experts may have; kernels/moe_grouped_matmul.py.
+EXPERT_DTYPES = (*COMPUTE_DTYPES, "fp8", "fp8.g128", "int8", "int4.g32", "int4.g64", "int4.g128")
+_ROUTED = ("route", "combine", "combine_norm", "gate_rows")
+_OTHERS = (*_ROUTED, "norm", "gather", "attention", "head_norm", "rope", "kv_write", "elementwise", "slice", "top")
 #: Rows up to which a linear streams its weight through tiles that are as wide as its tokens; kernels/matmul_smallm.py.
 FEW_TOKENS = 64
 _REGIMES = {
     "items": "a work list made on the device: tiles of 16, 64 or 128 query rows, splits of 512 positions",
     "rows": "a program a row, or a part of one",
+    "pairs": "tiles of an expert's pairs, listed on the device: 64 weight rows by 8 to 64 pairs, or 128 by 128",
     "few": f"up to {FEW_TOKENS} rows: 64 weight rows by 8 to 64 tokens a tile, K cut by a constant of the shape",
     "many": "tiles of tokens and outputs, K in the same parts",
 }
@@ -54,10 +58,20 @@ class CudaCatalog:
         self.abilities: frozenset[str] = frozenset(able)
 
     def variants(self, family: str, dtype: str, attrs: Mapping[str, Any]) -> tuple[Variant, ...]:
-        """See KernelCatalog. Sums over ranks are not formed here yet: neither all_reduce nor chunks."""
+        """See KernelCatalog. Sums over ranks are not formed here yet: neither all_reduce nor chunks.
+
+        Raises: UnsupportedModel for experts in a type that others may have.
+        """
         if attrs.get("act", "none") not in _ACTS or attrs.get("chunks", 1) != 1:
             return ()
         identity = f"{family}.{dtype}.{LEVEL}"
+        if family == "expert_linear":
+            if dtype not in EXPERT_DTYPES:
+                raise UnsupportedModel(
+                    f"experts in {dtype} are not multiplied on a GPU; there are {', '.join(EXPERT_DTYPES)} (int4 where "
+                    "the model computes in bfloat16). Choose one of these with --quantization, or --device cpu"
+                )
+            return (Variant(identity, "one", f"row.{dtype}"),)
         if family in _MATRICES and (dtype in COMPUTE_DTYPES or is_encoding(dtype)):
             return (Variant(identity, "one", f"row.{dtype}"),)
         if family in _OTHERS and (dtype in COMPUTE_DTYPES or (dtype in ROW_CODES and family in _TO_TOKENS)):
@@ -69,6 +83,8 @@ class CudaCatalog:
         family = identity.partition(".")[0]
         if family == "attention":
             return ("items",)
+        if family == "expert_linear":
+            return ("pairs",)
         if family == "embed" or family not in _MATRICES:
             return ("rows",)
         return tuple(dict.fromkeys("few" if count <= FEW_TOKENS else "many" for count in rows))

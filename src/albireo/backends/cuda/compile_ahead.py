@@ -15,9 +15,10 @@ import triton
 
 from albireo.backends.cuda.buckets import DRAWS, Bucket, Ending
 from albireo.backends.cuda.capture import Launches
-from albireo.backends.cuda.chip import Chip
+from albireo.backends.cuda.chip import Chip, chip_of
 from albireo.backends.cuda.encoded_matrix import empty_matrix
 from albireo.backends.cuda.endings import WHOLE
+from albireo.backends.cuda.expert_plan import plan_for
 from albireo.backends.cuda.matrix import DeviceMatrix
 from albireo.backends.cuda.model import CudaModel
 from albireo.backends.cuda.recordings import USUAL
@@ -108,11 +109,33 @@ def _steps(model: CudaModel) -> Iterator[Callable[[], None]]:
     for tokens, size in _MIXED:
         if tokens < most_tokens:
             yield _bucket(model, Bucket(min(size, most_seqs), True, DRAWS, tokens))
+    yield from (_bucket(model, bucket) for bucket in _of_experts(model))
     for tokens in dict.fromkeys((min(1500, most_tokens), most_tokens)):
         yield _step(model, {"T": tokens, "B": 1, "R": 0, "G": 1, "S": 1, "D": 1, "L": 0}, DRAWS)
     # the trial step of the largest size, and what it has of drafts
     yield _step(model, model._maxima, WHOLE)
     yield lambda: model._endings.judge(model._maxima, 1)
+
+
+def _of_experts(model: CudaModel) -> Iterator[Bucket]:
+    """Of steps whose lists of experts are cut alike one each."""
+    lists, sizes, tokens = model._scratch.experts, model._buckets.sizes, model._buckets.tokens
+    if lists is None:
+        return
+    weights = [
+        model.program.constants[call.args["weight"]] for call in model.program.calls if call.family == "expert_linear"
+    ]
+    shapes = {(one.rows // lists.num_experts, one.cols, one.packing.partition(".")[2]) for one in weights}
+    met = set()
+    for count in sorted({*sizes, *tokens}):
+        width, most = lists.width(count), lists.most_items(count)
+        cut = (width, *(plan_for(width, most, *shape, False, chip_of(model.device)).is_split for shape in shapes))
+        if cut not in met:
+            met.add(cut)
+            if count in sizes:
+                yield Bucket(count, True, DRAWS)
+            else:
+                yield Bucket(model._buckets.sequences[0], True, DRAWS, count)
 
 
 def _bucket(model: CudaModel, bucket: Bucket) -> Callable[[], None]:

@@ -38,7 +38,7 @@ def plan_for(num_tokens: int, rows: int, k: int, dtype: str, is_fp8: bool, has_s
     parts = num_parts(rows, k, dtype)
     if dtype == "float32":
         return Plan(Tile(64, 64, 32, 3))
-    wide = _tile(num_tokens, dtype, is_fp8, chip)
+    wide = tile_for(num_tokens, dtype, is_fp8, chip)
     if parts == 1:
         return Plan(wide)
     tiles = -(-rows // wide.rows) * -(-num_tokens // wide.tokens)
@@ -48,7 +48,7 @@ def plan_for(num_tokens: int, rows: int, k: int, dtype: str, is_fp8: bool, has_s
     if has_space and is_long and tiles >= min(MOST_PROGRAMS, chip.multiprocessors) and wide.tokens > 128:
         return Plan(wide, MEMORY)
     # sums of the parts before take as many registers as those of this one
-    return Plan(_tile(128, dtype, is_fp8, chip))
+    return Plan(tile_for(128, dtype, is_fp8, chip))
 
 
 def _can_split(parts: int, rows: int) -> bool:
@@ -56,7 +56,7 @@ def _can_split(parts: int, rows: int) -> bool:
     return parts * -(-rows // 128) <= 2 * MOST_PROGRAMS
 
 
-def _tile(num_tokens: int, dtype: str, is_fp8: bool, chip: Chip) -> Tile:
+def tile_for(num_tokens: int, dtype: str, is_fp8: bool, chip: Chip) -> Tile:
     """k: of words whole ones, 128 inputs of e4m3 and 256 of 4 bits."""
     if SCALES.get(dtype) == NIBBLES:
         if chip.has_tcgen05:

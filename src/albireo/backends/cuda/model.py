@@ -114,7 +114,7 @@ class CudaModel:
         self.check_size(inputs)
         sizes = {**inputs.sizes, "B": inputs.num_sequences, "D": 0, "L": 0}
         self._staging.fill(inputs, sizes)
-        self._launch(self._staging.step(sizes), self._launches[index : index + 1])
+        self._launch(self._step(sizes), self._launches[index : index + 1])
         return self._outputs_of(inputs)
 
     def _outputs_of(self, inputs: StepInputs) -> StepOutputs:
@@ -222,7 +222,7 @@ class CudaModel:
     def value(self, name: str, inputs: StepInputs) -> NDArray[np.float32]:
         """[rows, cols] a copy of what a buffer holds now, as float32; as many rows as this step has."""
         buffer = self.program.buffers[name]
-        rows = inputs.sizes[buffer.rows] if isinstance(buffer.rows, str) else buffer.rows
+        rows = self.program.sizes(inputs.sizes)[buffer.rows] if isinstance(buffer.rows, str) else buffer.rows
         stored = self._buffers[name][:rows].to("cpu", copy=True)
         if buffer.dtype in ROW_CODES:
             return np.asarray(numbers_of(stored, buffer.cols).numpy(), np.float32)
@@ -265,6 +265,9 @@ class CudaModel:
         memory = Memory(self._buffers, self.program.buffers, self._matrices, self._vectors, kv, self._scratch)
         return kv, [(call, bind(call, memory)) for call in self.program.calls]
 
+    def _step(self, sizes: Mapping[str, int]) -> DeviceStep:
+        return self._staging.step(self.program.sizes(sizes))
+
     def _launch(self, step: DeviceStep, launches: Sequence[tuple[Call, Launch]] | None = None) -> None:
         """launches: of some calls of the program; None: of all."""
         for work in self._scratch.work.values():
@@ -279,7 +282,7 @@ class CudaModel:
 
     def _whole(self, sizes: Mapping[str, int], ending: Ending, feeds: bool) -> Launches:
         """All launches of a step. Args: feeds: tokens of the step before may be among its own."""
-        step = self._staging.step(sizes)
+        step = self._step(sizes)
         sources = self._staging.tensors(sizes, ("sources",))["sources"]
         end = self._endings.launches(sizes, ending)
 

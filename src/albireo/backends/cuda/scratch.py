@@ -14,10 +14,14 @@ import torch
 from albireo.backends.cuda.attention_plan import AttentionShape, WorkList, work_list
 from albireo.backends.cuda.attention_plan import workspace_size as attention_size
 from albireo.backends.cuda.chip import chip_of
+from albireo.backends.cuda.expert_linear import workspace_size as experts_size
+from albireo.backends.cuda.expert_list import ExpertList, expert_list
+from albireo.backends.cuda.expert_plan import widest
 from albireo.backends.cuda.kernels.top import top_workspace
 from albireo.backends.cuda.kv import TORCH_DTYPES
 from albireo.backends.cuda.linear import workspace_size as linear_size
 from albireo.dtypes import ROW_CODES
+from albireo.errors import InvariantError
 from albireo.graph.program import Call, Program
 
 _LINEARS = ("linear", "linear_norm", "qkv_rope_kv", "head_top")
@@ -33,7 +37,8 @@ class Scratch:
         linear: bytes of split sums, zeros at first.
         top: int64 of a head_top's or top's keys.
         attention: float32 of partial results. rows: as many numbers of q's type as attention to codes needs.
-        factors: [T] of norms inside linears. work: the list of work items of a step, for each shape of attention.
+        factors: [T] of norms inside linears. experts: the list that layers of experts share; None: there are none.
+        work: the list of work items of a step, for each shape of attention.
     """
 
     qkv: torch.Tensor
@@ -43,6 +48,7 @@ class Scratch:
     attention: torch.Tensor
     rows: torch.Tensor
     factors: torch.Tensor
+    experts: ExpertList | None
     work: Mapping[AttentionShape, WorkList]
 
     @classmethod
@@ -60,13 +66,21 @@ class Scratch:
         return cls(
             qkv=zeros(maxima["T"] * qkv, torch.float32).view(maxima["T"], qkv),
             logits=zeros(maxima["G"] * head, torch.float32).view(maxima["G"], head),
-            linear=zeros(max((_linear_bytes(call, program) for call in program.calls), default=0), torch.uint8),
+            linear=zeros(max((_linear_bytes(call, program, device) for call in program.calls), default=0), torch.uint8),
             top=zeros(top_workspace(maxima["G"], vocab), torch.int64),
             attention=zeros(max((attention_size(s, maxima["T"]) for s in shapes), default=0), torch.float32),
             factors=zeros(maxima["T"], torch.float32),
+            experts=_expert_list(program, maxima["T"], device),
             rows=_rows_of_codes(calls["attention"], program, maxima["T"], device),
             work={shape: work_list(shape, maxima["T"], maxima["B"], device) for shape in shapes},
         )
+
+    @property
+    def expert_list(self) -> ExpertList:
+        """Raises: InvariantError where the program routes nothing."""
+        if self.experts is None:
+            raise InvariantError("a call of experts in a program that has none")
+        return self.experts
 
     def work_of(self, call: Call) -> WorkList:
         """The list that an attention call reads."""
@@ -115,7 +129,34 @@ def _shape_of(call: Call, program: Program, max_positions: int, device: torch.de
     )
 
 
-def _linear_bytes(call: Call, program: Program) -> int:
+def _expert_list(program: Program, tokens: int, device: torch.device) -> ExpertList | None:
+    """One for all layers. Raises: InvariantError where a route is read behind the next, or layers differ."""
+    readers = [call for call in program.calls if call.family == "expert_linear"]
+    if not readers:
+        return None
+    routed = ""
+    for call in program.calls:
+        if call.family == "route":
+            routed = call.args["ids"]
+        elif call.family == "expert_linear" and call.args["ids"] != routed:
+            raise InvariantError(f"{call.kernel} reads {call.args['ids']}; the route before it made {routed}")
+    kinds = {(int(call.attrs["num_experts"]), int(call.attrs["top_k"])) for call in readers}
+    if len(kinds) > 1:
+        raise InvariantError(f"layers of {sorted(kinds)} experts, and of a token: all have to have the same")
+    types = {_dtype_of(program, call) for call in readers}
+    return expert_list(*kinds.pop(), tokens, device, min(widest(dtype, chip_of(device)) for dtype in types))
+
+
+def _dtype_of(program: Program, call: Call) -> str:
+    """Of a call's weight."""
+    return program.constants[call.args["weight"]].packing.partition(".")[2]
+
+
+def _linear_bytes(call: Call, program: Program, device: torch.device) -> int:
+    if call.family == "expert_linear":
+        count, weight = int(call.attrs["num_experts"]), program.constants[call.args["weight"]]
+        shape = (_dtype_of(program, call), weight.rows // count, weight.cols)
+        return experts_size(count, int(call.attrs["top_k"]), *shape, device)
     if call.family not in _LINEARS:
         return 0
     weights = [program.constants[call.args[role]] for role in ("weight", "v_weight") if role in call.args]

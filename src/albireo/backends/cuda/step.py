@@ -21,7 +21,7 @@ class DeviceStep:
         block_table: [any], one sequence's blocks behind another's. table_start: [B] where those of a sequence begin.
         rows: logit_rows [R], top_rows [G], out_rows [S], logit_pos [R], top_pos [G] by name.
         top_counts: [G].
-        sizes: T, B, R, G, S, D, L of this bucket, padding included.
+        sizes: T, B, R, G, S, D, L of this bucket, padding included; P where the program has experts.
     """
 
     token_ids: torch.Tensor
@@ -34,3 +34,8 @@ class DeviceStep:
     rows: Mapping[str, torch.Tensor]
     top_counts: torch.Tensor
     sizes: Mapping[str, int]
+
+    @property
+    def num_real(self) -> torch.Tensor:
+        """[1] of T, those that are no padding."""
+        return self.query_start[-1:]

@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from albireo.backends.reference import attention, elementwise, linear, rms_norm, rope, rows
+from albireo.backends.reference import attention, elementwise, experts, linear, rms_norm, rope, rows
 from albireo.backends.reference.call import Array, Exchange, OpCall
 from albireo.backends.reference.kv import ReferenceKV
 from albireo.backends.reference.rounding import round_matrix
@@ -29,6 +29,10 @@ OPS: Mapping[str, Callable[[OpCall], tuple[Any, ...]]] = {
     "squares": rms_norm.squares,
     "row_norm": rms_norm.row_norm,
     "linear": linear.linear,
+    "route": experts.route,
+    "expert_linear": experts.expert_linear,
+    "combine": experts.combine,
+    "gate_rows": experts.gate_rows,
     "all_reduce": linear.all_reduce,
     "split": rows.split,
     "rope": rope.rope,
@@ -78,7 +82,8 @@ def interpret(
     Raises: InvariantError naming the node whose output has the wrong shape or holds NaN.
     """
     inputs.check(kv.block_size)
-    run = _Run(inputs, weights, kv, {} if keep else None, exchange)
+    sizes = inputs.sizes | {"P": inputs.num_tokens * graph.top_k}
+    run = _Run(inputs, sizes, weights, kv, {} if keep else None, exchange)
     env = run.graph(graph, {}, "")
     outputs = {name: env[v] for name, v in graph.outputs.items() if v.type.dtype != "kv"}
     return Interpretation(outputs, run.kept or {})
@@ -89,6 +94,7 @@ class _Run:
     """One call of interpret()."""
 
     inputs: StepInputs
+    sizes: Mapping[str, int]
     weights: Mapping[str, Array]
     kv: ReferenceKV
     kept: dict[str, Array] | None
@@ -132,7 +138,7 @@ class _Run:
         return tuple(env[value] for value in node.body.outputs.values())
 
     def check(self, value: Value, result: Array, label: str) -> None:
-        shape = _shape(value, self.inputs)
+        shape = tuple(self.sizes[dim] if isinstance(dim, str) else dim for dim in value.type.dims)
         if result.shape != shape:
             raise InvariantError(f"{label}: {value} is {result.shape}, its type {value.type} means {shape}")
         wanted = np.int32 if value.type.dtype == "int32" else np.float32
@@ -141,10 +147,6 @@ class _Run:
         if wanted == np.float32 and np.isnan(result).any():
             where = [int(i) for i in np.argwhere(np.isnan(result))[0]]
             raise InvariantError(f"{label}: {value} holds NaN, first at {where}")
-
-
-def _shape(value: Value, inputs: StepInputs) -> tuple[int, ...]:
-    return tuple(inputs.sizes[dim] if isinstance(dim, str) else dim for dim in value.type.dims)
 
 
 def constant_array(value: Value, weights: Mapping[str, Array]) -> Array:

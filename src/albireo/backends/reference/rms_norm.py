@@ -31,5 +31,8 @@ def squares(call: OpCall) -> tuple[Array, ...]:
 
 def row_norm(call: OpCall) -> tuple[Array, ...]:
     mean = np.sum(call["squares"].astype(np.float64), axis=1, keepdims=True) / call.attrs["width"]
-    y = call["x"] / np.sqrt(mean + call.attrs["eps"])
+    x = call["x"]
+    if len(x) != len(mean):  # rows of pairs, by token
+        mean = np.repeat(mean, len(x) // len(mean), axis=0)
+    y = x / np.sqrt(mean + call.attrs["eps"])
     return ((y + call["bias"] if "bias" in call.inputs else y).astype(np.float32),)

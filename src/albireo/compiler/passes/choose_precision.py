@@ -16,20 +16,20 @@ from albireo.graph.report import PassRecord
 
 WHY = "fewer bits are fewer bytes to read for each token, and 8-bit products are twice as many a cycle"
 
-#: Encoding of a matrix, by its name in the checkpoint and whether it is the head; None: as it is.
-Choice = Callable[[str, bool], str | None]
+#: Encoding of a matrix, by its name in the checkpoint and its role; None: as it is.
+Choice = Callable[[str, str | None], str | None]
 
 
 def run(graph: Graph, choose: Choice, weight_only: bool = False) -> PassRecord:
     """weight_only: what meets e4m3 weights is not to become e4m3 numbers itself, whatever a backend can multiply."""
     rw = Rewriter(graph, "choose_precision", WHY, "quantizes")
     casts: Casts = {}
-    for linear in rw.nodes("linear"):
-        weight = linear.inputs["weight"]
-        name = choose(_source(weight), linear.attrs.get("role") == "vocab") if weight.is_constant else None
-        if name is None:
-            continue
+    for linear in (*rw.nodes("linear"), *rw.nodes("expert_linear")):
         with rw.attempt(linear):
+            weight = linear.inputs["weight"]
+            name = _chosen(choose, weight, linear.attrs.get("role")) if weight.is_constant else None
+            if name is None:
+                continue
             if "chunks" in linear.attrs:
                 raise NotFired("sums of several ranks are not formed from weights in few bits")
             weight.type = TensorType(name, weight.type.dims)
@@ -40,6 +40,12 @@ def run(graph: Graph, choose: Choice, weight_only: bool = False) -> PassRecord:
     return rw.finish()
 
 
-def _source(weight: Value) -> str:
+def _chosen(choose: Choice, weight: Value, role: str | None) -> str | None:
+    """The encoding of all the matrices that a weight is made of. Raises: NotFired when they are to have several."""
     assert weight.constant is not None
-    return weight.constant.sources[0] if len(weight.constant.sources) == 1 else weight.name
+    found = {choose(source, role) for source in weight.constant.sources}
+    if len(found) > 1:
+        raise NotFired(
+            f"its matrices are of several kinds: {', '.join(sorted(str(each or 'numbers') for each in found))}"
+        )
+    return found.pop()

@@ -1,8 +1,8 @@
 """A norm goes into the linears around it, where a backend's kernels can: it is no call any more.
 
-What a row is divided by is known when all of it is. So the linear that makes the row (and adds the residual) also gives
-it times the norm's weight, rounded, and sums of squares of each SQUARES columns; the linears that read the norm
-multiply that, and divide their sums by the root of the mean. Rounding to the compute type comes before the division,
+What a row is divided by is known when all of it is. So the linear that makes the row (and adds the residual), or the
+combine of a mixture of experts, also gives it times the norm's weight, rounded, and sums of squares of each SQUARES
+columns; the linears that read the norm multiply that, and divide their sums by the root of the mean. Rounding to the compute type comes before the division,
 not behind.
 """
 
@@ -32,11 +32,11 @@ def _fold(rw: Rewriter, norm: Node) -> None:
     made, users = x.producer, rw.users(h)
     if h.type.dtype != _TYPE or "rows" in norm.inputs:
         raise NotFired(f"{h} is {h.type.dtype}, of {'picked' if 'rows' in norm.inputs else 'all'} rows of {x}")
-    if made is None or made.family != "linear" or "residual" not in made.inputs or not _is_able(made):
-        raise NotFired(f"{x} is not made by a linear of {_TYPE} that adds a residual")
+    if made is None or "residual" not in made.inputs or not (made.family == "combine" or _is_able_linear(made)):
+        raise NotFired(f"{x} is not made by a linear of {_TYPE} that adds a residual, or by a combine that does")
     for user in users:
         readers = [role for role, value in user.inputs.items() if value is h]
-        if user.family not in ("linear", "qkv_rope_kv") or readers != ["x"] or not _is_able(user):
+        if user.family not in ("linear", "qkv_rope_kv", "expert_linear") or readers != ["x"] or not _is_able(user):
             raise NotFired(f"{user.family or user.op} {', '.join(map(str, user.outputs))} reads it")
         if "v_weight" in user.inputs:
             raise NotFired("v has a linear of its own")
@@ -52,12 +52,16 @@ def _fold(rw: Rewriter, norm: Node) -> None:
     rw.drop(norm)
 
 
+def _is_able_linear(node: Node) -> bool:
+    return node.family == "linear" and _is_able(node)
+
+
 def _is_able(node: Node) -> bool:
     return node.inputs["x"].type.dtype == _TYPE and "chunks" not in node.attrs
 
 
 def _give_parts(rw: Rewriter, made: Node, norm: Node) -> tuple[Value, Value]:
-    """Let the linear that makes a row give what the norm is made of, too: the row times the weight, and squares."""
+    """Let the linear or combine that makes a row give what the norm is made of, too: the row times the weight, and squares."""
     x, gain = norm.inputs["x"], norm.inputs["weight"]
     rows, cols = x.type.dims
     gained = Value(f"{x.name}g", TensorType("float32", x.type.dims))
@@ -71,9 +75,8 @@ def _give_parts(rw: Rewriter, made: Node, norm: Node) -> tuple[Value, Value]:
     ]
     inputs, outputs = made.inputs | {"gain": gain}, (x, scaled, squares)
     body = body_of(members, inputs, outputs)
-    rw.replace(
-        (made,), (Node("fused", inputs, dict(made.attrs), outputs, made.origin, body=body, family="linear_norm"),)
-    )
+    family = f"{made.family}_norm"
+    rw.replace((made,), (Node("fused", inputs, dict(made.attrs), outputs, made.origin, body=body, family=family),))
     return scaled, squares
 
 
@@ -85,7 +88,7 @@ def _divided(user: Node, squares: Value, eps: float, width: int) -> Graph:
     nodes: list[Node] = []
     for node in body.nodes:
         nodes.append(node)
-        if node.op == "linear":
+        if node.op in ("linear", "expert_linear"):
             y, raw = node.output, Value(f"{node.output.name}r", node.output.type, node)
             inputs = {"x": raw, "squares": role} | {name: v for name, v in node.inputs.items() if name == "bias"}
             node.outputs, node.inputs = (raw,), {name: v for name, v in node.inputs.items() if name != "bias"}

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 from albireo.compiler.rewrite import NotFired, Rewriter, linear_roles, made_by
 from albireo.dtypes import ROW_CODES
 from albireo.graph.node import Graph, Node, Value
@@ -16,6 +18,11 @@ def run(graph: Graph) -> PassRecord:
     for linear in rw.nodes("linear"):
         with rw.attempt(linear, *rw.users(linear.output)):
             _fuse(rw, linear)
+    for linear in rw.nodes("expert_linear"):
+        split = rw.only(linear.output, "split")
+        if split is not None:  # alone it is a kernel too, and what is added to is the sum of a token's experts
+            with rw.attempt(linear, *rw.users(linear.output)):
+                _gated(rw, linear, split)
     return rw.finish()
 
 
@@ -57,14 +64,18 @@ def _gated(rw: Rewriter, linear: Node, split: Node) -> None:
     out, dtype = members[-1].output, linear.inputs["x"].type.dtype
     if out.type.dtype != dtype and dtype not in ROW_CODES:
         raise NotFired(f"{out} is {out.type.dtype}, the compute type is {dtype}")
-    rw.fuse(members, "linear", _attrs(linear, name), linear_roles(linear), (out,))
+    rw.fuse(members, linear.op, _attrs(linear, name), _roles(linear), (out,))
 
 
 def _other(mul: Node, value: Value) -> Value:
     return mul.inputs["y"] if mul.inputs["x"] is value else mul.inputs["x"]
 
 
+def _roles(linear: Node) -> Mapping[str, Value | None]:
+    return linear_roles(linear) if linear.op == "linear" else linear.inputs
+
+
 def _attrs(linear: Node, act: str) -> dict[str, object]:
-    n, k = linear.inputs["weight"].type.dims
+    n, k = linear.output.type.dims[-1], linear.inputs["weight"].type.dims[1]
     found = {"n": n if act == "none" else int(n) // 2, "k": k, "act": act}
-    return found | ({"chunks": linear.attrs["chunks"]} if "chunks" in linear.attrs else {})
+    return found | {name: linear.attrs[name] for name in ("chunks", "num_experts", "top_k") if name in linear.attrs}

@@ -15,7 +15,7 @@ WHY = "8-bit floats are multiplied twice as fast as bfloat16, and as they lie: n
 def run(graph: Graph) -> PassRecord:
     rw = Rewriter(graph, "narrow_activations", WHY, "quantizes")
     casts: Casts = {}
-    for linear in rw.nodes("linear"):
+    for linear in (*rw.nodes("linear"), *rw.nodes("expert_linear")):
         if takes_narrow(linear.inputs["weight"].type.dtype):
             with rw.attempt(linear):
                 _check(linear)

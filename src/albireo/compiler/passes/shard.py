@@ -68,6 +68,8 @@ def problems(graph: Graph, size: int) -> list[str]:
     if size not in SIZES:
         return [f"it must be one of {', '.join(map(str, SIZES))}"]
     found = []
+    if graph.top_k:
+        found.append("its tokens have experts, which are not cut among ranks yet")
     num_heads, num_kv_heads, _ = _heads(graph)
     if num_heads % size:
         found.append(f"{num_heads} query heads do not divide by {size}")
@@ -126,7 +128,8 @@ class _Cutter:
 
     def visit(self, node: Node) -> None:
         if node.op == "linear":
-            self._linear(node, node.attrs.pop("role", None))
+            role = node.attrs.pop("role", None)
+            self._linear(node, None if role == "router" else role)
             return
         cut = {self._cut.get(v) for v in node.inputs.values() if not v.is_constant and _is_activation(v)}
         if cut <= {None}:

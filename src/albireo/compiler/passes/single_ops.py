@@ -34,6 +34,23 @@ def _linear(node: Node) -> Single:
     return "linear", {"n": n, "k": k, "act": "none"}, linear_roles(node)
 
 
+def _expert_linear(node: Node) -> Single:
+    attrs = {name: node.attrs[name] for name in ("num_experts", "top_k")}
+    n, k = node.output.type.dims[1], node.inputs["weight"].type.dims[1]
+    return "expert_linear", {"n": n, "k": k, "act": "none", **attrs}, dict(node.inputs)
+
+
+def _route(node: Node) -> Single:
+    _require_float32(node, "x")
+    return "route", dict(node.attrs), dict(node.inputs)
+
+
+def _of_rows(node: Node) -> Single:
+    for role in node.inputs:
+        _require_float32(node, role)
+    return node.op, {}, dict(node.inputs)
+
+
 def _norm(node: Node) -> Single:
     _require_float32(node, "x")
     if node.attrs["num_heads"] == 1:
@@ -80,6 +97,10 @@ def _top(node: Node) -> Single:
 #: Op -> how it becomes a call. Gathers and embeddings have passes of their own, splits are below.
 SINGLES: dict[str, Callable[[Node], Single]] = {
     "linear": _linear,
+    "expert_linear": _expert_linear,
+    "route": _route,
+    "combine": _of_rows,
+    "gate_rows": _of_rows,
     "rms_norm": _norm,
     "rope": _rope,
     "kv_write": _kv_write,

@@ -34,7 +34,7 @@ def takes_wide(weight: str) -> bool:
 
 
 def _takes_wide(node: Node) -> bool:
-    return node.op == "linear" and takes_wide(node.inputs["weight"].type.dtype)
+    return node.op in ("linear", "expert_linear") and takes_wide(node.inputs["weight"].type.dtype)
 
 
 def _wide(rw: Rewriter, cast: Node) -> Value:

@@ -14,8 +14,14 @@ from albireo.errors import ModelError, UnsupportedModel, short
 from albireo.json_file import Fields
 from albireo.models.gguf.tensors import ROPE_FACTORS, GgufFile
 
-#: general.architecture -> model_type. llama stands for Mistral too.
-ARCHITECTURES = {"llama": "llama", "qwen2": "qwen2", "qwen3": "qwen3"}
+#: general.architecture -> model_type. llama stands for Mistral too, and with experts for Mixtral.
+ARCHITECTURES = {
+    "llama": "llama",
+    "qwen2": "qwen2",
+    "qwen2moe": "qwen2_moe",
+    "qwen3": "qwen3",
+    "qwen3moe": "qwen3_moe",
+}
 _MAX = 2**31 - 1
 #: Tokens that end a text, besides the one that eos_token_id names, when the vocabulary has them as control tokens.
 _ENDS = ("<|eot_id|>", "<|im_end|>", "<|end|>", "<|endoftext|>", "<|end_of_text|>", "<|eom_id|>", "<end_of_turn>")
@@ -82,9 +88,30 @@ def config_of(file: GgufFile) -> dict[str, Any]:
         "bos_token_id": tokens.optional_integer("tokenizer.ggml.bos_token_id", 0, _MAX),
         "eos_token_id": _ends(file.settings, tokens, vocab),
     }
-    if name == "qwen2":
+    if name.startswith("qwen2"):
         config["use_sliding_window"] = False
+    if name.endswith("moe") or fields.raw("expert_count"):
+        config |= _experts(file, name, fields, config["num_hidden_layers"])
     fields.refuse_unread(_IGNORABLE, {"expert_count": (0,), "expert_used_count": (0,)})
+    return config
+
+
+def _experts(file: GgufFile, name: str, fields: Fields, layers: int) -> dict[str, Any]:
+    """What is said of experts. Whether weights are renormalized is not: llama.cpp knows it of each architecture."""
+    config: dict[str, Any] = {
+        "num_local_experts": fields.integer("expert_count", 1, _MAX),
+        "num_experts_per_tok": fields.integer("expert_used_count", 1, _MAX),
+    }
+    if name == "llama":
+        return config | {"model_type": "mixtral"}
+    width = file.shape(next((each for each in file.names if each.endswith(".mlp.experts.0.up_proj.weight")), ""))[0]
+    config["moe_intermediate_size"] = fields.integer("expert_feed_forward_length", 1, _MAX, default=width)
+    config["norm_topk_prob"] = name == "qwen3moe"
+    config["mlp_only_layers"] = [i for i in range(layers) if f"model.layers.{i}.mlp.gate.weight" not in file]
+    if name == "qwen2moe":
+        shared = file.shape(next((each for each in file.names if each.endswith(".shared_expert.up_proj.weight")), ""))[0]
+        key = "expert_shared_feed_forward_length"
+        config["shared_expert_intermediate_size"] = fields.integer(key, 1, _MAX, default=shared)
     return config
 
 
@@ -120,8 +147,10 @@ def _rope(file: GgufFile, fields: Fields, head_dim: int) -> dict[str, Any]:
 
 
 def _dtype(file: GgufFile) -> str:
-    """Compute type: that of the matrices where they all are numbers of one type, else bfloat16."""
-    kinds = {file.dtype(name) for name in file.names if len(file.shape(name)) > 1}
+    """Compute type: that of the matrices where they all are numbers of one type, else bfloat16. Routers are float32
+    whatever the others are."""
+    matrices = [name for name in file.names if len(file.shape(name)) > 1 and not name.endswith("gate.weight")]
+    kinds = {file.dtype(name) for name in matrices}
     only = kinds.pop() if len(kinds) == 1 else None
     return only or "bfloat16"
 

@@ -7,7 +7,6 @@ of tensors.
 from __future__ import annotations
 
 import contextlib
-import re
 from collections.abc import Callable, Iterable
 from functools import partial
 from pathlib import Path
@@ -18,6 +17,7 @@ from numpy.typing import NDArray
 
 from albireo.errors import ModelError, UnsupportedModel, WeightMismatch, short
 from albireo.models.gguf.header import Entry, read_header
+from albireo.models.gguf.names import renamed
 from albireo.models.mapped_file import MappedFile
 from albireo.models.safetensors_file import RawTensor
 from albireo.quantization.encoded import Encoded
@@ -26,21 +26,6 @@ from albireo.quantization.formats.matrix import Matrix, Plan
 
 SUFFIX = ".gguf"
 _DTYPES = {"F32": "float32", "F16": "float16", "BF16": "bfloat16"}
-_WHOLE = {"token_embd": "model.embed_tokens", "output_norm": "model.norm", "output": "lm_head"}
-_LAYER = {
-    "attn_norm": "input_layernorm",
-    "attn_q": "self_attn.q_proj",
-    "attn_k": "self_attn.k_proj",
-    "attn_v": "self_attn.v_proj",
-    "attn_output": "self_attn.o_proj",
-    "attn_q_norm": "self_attn.q_norm",
-    "attn_k_norm": "self_attn.k_norm",
-    "ffn_norm": "post_attention_layernorm",
-    "ffn_gate": "mlp.gate_proj",
-    "ffn_up": "mlp.up_proj",
-    "ffn_down": "mlp.down_proj",
-}
-_LAYER_NAME = re.compile(r"blk\.(\d{1,6})\.([a-z_]+)\.(weight|bias)")
 #: Divisors of rotary frequencies: a setting in the form of a tensor; config.py reads it.
 ROPE_FACTORS = "rope_freqs.weight"
 
@@ -73,7 +58,7 @@ class GgufFile:
                 raise UnsupportedModel(
                     f"{path}: split.count={short(parts)}: it is one part of several; llama-gguf-split --merge joins"
                 )
-            self._entries = _renamed(header.entries, str(path))
+            self._entries = renamed(header.entries, header.settings.get("general.architecture"), str(path))
         except ModelError:
             self.close()
             raise
@@ -159,27 +144,6 @@ def _reordered(matrix: Encoded, order: NDArray[np.intp]) -> Encoded:
     zero = None if matrix.zero is None else matrix.zero[order]
     offset = None if matrix.offset is None else matrix.offset[order]
     return Encoded(matrix.encoding, matrix.codes[order], matrix.scale[order], zero, offset=offset)
-
-
-def _renamed(entries: dict[str, Entry], where: str) -> dict[str, Entry]:
-    renamed: dict[str, Entry] = {}
-    for name, entry in entries.items():
-        new = _graph_name(name)
-        if new in renamed:
-            raise WeightMismatch(f"{where}: tensor {short(name)} appears twice, also as {short(new)}")
-        renamed[new] = entry
-    return renamed
-
-
-def _graph_name(name: str) -> str:
-    """The name that graphs read; one that is not known stays, and is then one too many."""
-    stem, _, kind = name.rpartition(".")
-    if stem in _WHOLE and kind in ("weight", "bias"):
-        return f"{_WHOLE[stem]}.{kind}"
-    match = _LAYER_NAME.fullmatch(name)
-    if match and match[2] in _LAYER:
-        return f"model.layers.{int(match[1])}.{_LAYER[match[2]]}.{match[3]}"
-    return name
 
 
 def _row_order(num_heads: int | None, rows: int, name: str) -> NDArray[np.intp] | None:

@@ -45,6 +45,7 @@ def chain(
     SCALED: tl.constexpr, NIBBLE_GROUP: tl.constexpr, EVEN_K: tl.constexpr,
     ROWS: tl.constexpr, TOKENS: tl.constexpr, BLOCK_K: tl.constexpr,
     first_row=0, first_token=0, TMA: tl.constexpr = False, ARE_MANY: tl.constexpr = False,
+    GATHERED: tl.constexpr = False,
 ):  # fmt: skip
     """[ROWS, TOKENS] sums over k from first to end, ascending.
 
@@ -53,21 +54,23 @@ def chain(
     read from first_row and first_token on; at_k and is_token are not used, and first is less than end. scale: [groups,
     num_rows] with GROUPS and NIBBLES, for which each group is a chain from zero whose sum, times its scale, is added to
     those before. zero: as scale, uint8, with NIBBLES. ARE_MANY: tokens, so that arithmetic is to be short, not latency.
+    GATHERED: with TMA, rows of x lie anywhere: x_at, at_k and is_token are as without it.
     """
+    X_TMA: tl.constexpr = TMA and not GATHERED
     if TMA:
         tl.assume(first < end)  # a loop that may not run makes ptxas wait for each product
     element: tl.constexpr = weight_at.dtype if TMA else weight_at.dtype.element_ty
     if SCALED == _NIBBLES:
         return _chain_of_nibbles(
             weight_at, x_at, at_k, is_token, first, end, k, scale, zero, row, num_rows, NIBBLE_GROUP, EVEN_K, ROWS,
-            TOKENS, BLOCK_K, first_row, first_token, TMA, ARE_MANY,
+            TOKENS, BLOCK_K, first_row, first_token, TMA, X_TMA, ARE_MANY,
         )  # fmt: skip
     elif element == tl.int32:
         return _chain_of_e4m3(
             weight_at, x_at, at_k, is_token, first, end, k, scale, row, num_rows, SCALED, EVEN_K, ROWS, TOKENS, BLOCK_K,
-            first_row, first_token, TMA,
+            first_row, first_token, TMA, X_TMA,
         )  # fmt: skip
-    elif TMA and element == tl.float8e4nv and TOKENS > _HALF:
+    elif X_TMA and element == tl.float8e4nv and TOKENS > _HALF:
         return _chain_of_two_halves(
             weight_at, x_at, at_k, is_token, first, end, k, scale, row, num_rows, SCALED, ROWS, TOKENS, BLOCK_K,
             first_row, first_token,
@@ -75,7 +78,7 @@ def chain(
     else:
         return _chain_of_numbers(
             weight_at, x_at, at_k, is_token, first, end, k, scale, row, num_rows, SCALED, EVEN_K, ROWS, TOKENS, BLOCK_K,
-            first_row, first_token, TMA,
+            first_row, first_token, TMA, X_TMA,
         )  # fmt: skip
 
 
@@ -83,7 +86,7 @@ def chain(
 def _chain_of_numbers(
     weight_at, x_at, at_k, is_token, first, end, k, scale, row, num_rows,
     SCALED: tl.constexpr, EVEN_K: tl.constexpr, ROWS: tl.constexpr, TOKENS: tl.constexpr, BLOCK_K: tl.constexpr,
-    first_row, first_token, TMA: tl.constexpr,
+    first_row, first_token, TMA: tl.constexpr, X_TMA: tl.constexpr,
 ):  # fmt: skip
     acc = tl.zeros((ROWS, TOKENS), tl.float32)
     # a scale is on its way while the group before is computed
@@ -95,7 +98,7 @@ def _chain_of_numbers(
             a = tl.load(weight_at + start)
         else:
             a = tl.load(weight_at + start, mask=(at_k < k - start)[None, :], other=0.0)
-        b = _inputs(x_at, at_k, is_token, start, k, first_token, EVEN_K, TMA)
+        b = _inputs(x_at, at_k, is_token, start, k, first_token, EVEN_K, X_TMA)
         if SCALED == _GROUPS:
             next_group = tl.minimum(start // _GROUP + 1, (k - 1) // _GROUP)
             next_by = tl.load(scale + next_group * num_rows + row)
@@ -156,7 +159,7 @@ def _words(weight_at, at, first_row, TMA: tl.constexpr):
 def _chain_of_e4m3(
     weight_at, x_at, at_k, is_token, first, end, k, scale, row, num_rows,
     SCALED: tl.constexpr, EVEN_K: tl.constexpr, ROWS: tl.constexpr, TOKENS: tl.constexpr, BLOCK_K: tl.constexpr,
-    first_row, first_token, TMA: tl.constexpr,
+    first_row, first_token, TMA: tl.constexpr, X_TMA: tl.constexpr,
 ):  # fmt: skip
     acc = tl.zeros((ROWS, TOKENS), tl.float32)
     by = tl.load(scale + tl.minimum(first, k - 1) // _GROUP * num_rows + row) if SCALED == _GROUPS else 0.0
@@ -169,7 +172,7 @@ def _chain_of_e4m3(
                 word = tl.load(weight_at + at // 4, mask=(at_k * 0 + at < k)[None, :], other=0)
             sums = tl.zeros((ROWS, TOKENS), tl.float32) if SCALED == _GROUPS else acc
             for plane in tl.static_range(4):
-                b = _inputs(x_at, at_k, is_token, at + plane * _PLANE, k, first_token, EVEN_K, TMA)
+                b = _inputs(x_at, at_k, is_token, at + plane * _PLANE, k, first_token, EVEN_K, X_TMA)
                 sums = mma(e4m3_to_bfloat16(word, plane), b, sums)
                 if TMA:
                     # else codes are widened beside this product, and ptxas waits for each instruction of it
@@ -188,7 +191,7 @@ def _chain_of_e4m3(
 def _chain_of_nibbles(
     weight_at, x_at, at_k, is_token, first, end, k, scale, zero, row, num_rows,
     GROUP_K: tl.constexpr, EVEN_K: tl.constexpr, ROWS: tl.constexpr, TOKENS: tl.constexpr, BLOCK_K: tl.constexpr,
-    first_row, first_token, TMA: tl.constexpr, ARE_MANY: tl.constexpr,
+    first_row, first_token, TMA: tl.constexpr, X_TMA: tl.constexpr, ARE_MANY: tl.constexpr,
 ):  # fmt: skip
     """A step is one word of each row and plane, 256 inputs: 2, 4 or 8 groups, two of which follow each other."""
     acc = tl.zeros((ROWS, TOKENS), tl.float32)
@@ -224,7 +227,7 @@ def _chain_of_nibbles(
                 for plane in tl.static_range(GROUP_K // _PLANE):
                     at = start + (2 * pair + half) * GROUP_K + plane * _PLANE
                     a = nibble_to_bfloat16(word, less, (2 * pair + half) * (GROUP_K // _PLANE) + plane)
-                    sums = mma(a, _inputs(x_at, at_k, is_token, at, k, first_token, EVEN_K, TMA), sums)
+                    sums = mma(a, _inputs(x_at, at_k, is_token, at, k, first_token, EVEN_K, X_TMA), sums)
                 acc = tl.fma(sums, (by_1 if half else by_0)[:, None], acc)
             by_0, by_1, less_0, less_1 = next_by_0, next_by_1, next_less_0, next_less_1
     return acc

@@ -44,11 +44,13 @@ def finish(
     scaled_stride=0,
     squares=None,
     squares_stride=0,
+    out_row=None,
 ):
     """Keep a tile of sums [tokens, weight rows]: rows below num_tokens, outputs below n.
 
     bias: float32, one a weight row. residual: float32, may be out. With ACT 32 gate rows and 32 up rows take turns, and
     n counts the outputs, half as many as rows. With gain what a norm is made of is kept, too: see row_squares.py.
+    out_row: [tokens] the row of out and residual that is each token's, where that is not its number.
     """
     NT: tl.constexpr = sums.shape[0]
     NR: tl.constexpr = sums.shape[1]
@@ -65,11 +67,10 @@ def finish(
     else:
         column = first_row + tl.arange(0, NR)
     keep = (token < num_tokens)[:, None] & (column < n)[None, :]
+    row_of = (token if out_row is None else out_row).to(tl.int64)
     if HAS_RESIDUAL:
-        sums += tl.load(
-            residual + token.to(tl.int64)[:, None] * residual_stride + column[None, :], mask=keep, other=0.0
-        )
-    at = token.to(tl.int64)[:, None] * out_stride + column[None, :]
+        sums += tl.load(residual + row_of[:, None] * residual_stride + column[None, :], mask=keep, other=0.0)
+    at = row_of[:, None] * out_stride + column[None, :]
     tl.store(out + at, round_to(sums, out.dtype.element_ty), mask=keep)
     if gain is not None:
         store_parts(sums, token, num_tokens, first_row, n, gain, scaled, scaled_stride, squares, squares_stride)

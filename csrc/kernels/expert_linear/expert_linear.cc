@@ -1,0 +1,28 @@
+#include "kernels/expert_linear/expert_linear.h"
+
+#include "kernels/linear/linear.h"
+
+namespace albireo {
+namespace {
+// As many as there are panels of slabs, and more: how many there are is only known once tokens have experts. See
+// expert_linear.inl, which gives each item its part of them.
+int64_t items(const Args& a, const Step& s) {
+  return linear_panels(a) * most_slabs(a.num_experts, count_rows(s, a.rows));
+}
+int64_t scratch_bytes(const Args& a) {
+  return kMostChunk * kPanel * 4 + product_scratch_bytes(a) + Pairs::bytes(a.num_experts, a.most_pairs) +
+         kPairSlab * gathered_stride(a) + 64;
+}
+
+constexpr Variant kVariants[] = {
+    {"expert_linear", "integers", "amx", expert_linear_amx},
+    {"expert_linear", "bfloat16", "avx512bf16", expert_linear_avx512bf16},
+    {"expert_linear", "fp8", "avx512bf16", expert_linear_avx512bf16},
+    {"expert_linear", "integers", "avx512vnni", expert_linear_avx512vnni},
+    {"expert_linear", "any", "avx512", expert_linear_avx512},
+    {"expert_linear", "any", "avx2", expert_linear_avx2},
+    {"expert_linear", "any", "scalar", expert_linear_scalar},
+};
+}  // namespace
+const Family kExpertLinear{"expert_linear", items, scratch_bytes, kVariants, sizeof(kVariants) / sizeof(kVariants[0])};
+}  // namespace albireo

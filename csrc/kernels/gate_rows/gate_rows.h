@@ -1,0 +1,13 @@
+// out[t] = x[t] / (1 + exp(-gate[t])) + residual[t]
+// x, residual, out [T, N] float32, residual and out may be the same; gate [T, 1] float32, rows without a gap. N = n.
+// Row by row: bitwise independent of the batch. Reads: x y (the gate) residual out n rows x_stride out_stride.
+#pragma once
+#include "albireo/kernel.h"
+
+namespace albireo {
+constexpr int64_t kGateColumns = 512;  // of one item
+void gate_rows_scalar(const Args&, const Step&, int64_t, int64_t, Scratch&);
+void gate_rows_avx2(const Args&, const Step&, int64_t, int64_t, Scratch&);
+void gate_rows_avx512(const Args&, const Step&, int64_t, int64_t, Scratch&);
+extern const Family kGateRows;
+}  // namespace albireo

@@ -1,0 +1,72 @@
+"""How a grouped product of experts is cut: tiles, and whether the parts of a sum have programs of their own.
+
+Called by kernels/moe_grouped_matmul.py, expert_linear.py and benchmarks. Every plan gives the same bits, those of a
+linear with an expert's matrix alone. Numbers here are guesses until `first_hour.py --parts experts` has timed them.
+Does not know tensors.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+
+from albireo.backends.cuda.chip import Chip
+from albireo.backends.cuda.expert_list import most_items, tile_width
+from albireo.backends.cuda.kernels import matmul_int8, matmul_smallm
+from albireo.backends.cuda.kernels.matmul_smallm import SCALES, num_parts
+from albireo.backends.cuda.kernels.parts.tiles import BUSY_TILES, FEW_TOKENS, Tile
+from albireo.backends.cuda.matmul_plan import tile_for
+from albireo.backends.cuda.workspace import MAX_COUNTERS
+
+#: Most tokens whose experts' sums may be split over programs; more make tiles enough.
+_SPLIT_TOKENS = 64
+#: Types of weights whose tiles may be high, where a sum is one part, and long enough to make up for beginning and end.
+_WIDE = ("bfloat16", "float16")
+_WIDE_ROWS, _LEAST_WIDE_K = 256, 2048
+#: Programs that share out the tiles, at most; None: one a tile, as many as there can be, and those without end at once.
+PROGRAMS: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class ExpertPlan:
+    """tile; is_split: a program for each part of a sum, else one for all; by_tma: weights come by descriptors."""
+
+    tile: Tile
+    is_split: bool
+    by_tma: bool
+
+
+def plan_for(width: int, most: int, rows: int, k: int, dtype: str, is_fp8: bool, chip: Chip) -> ExpertPlan:
+    """width: pairs of a tile. most: items at most. rows: of an expert's matrix. is_fp8: x too."""
+    if dtype == "int8":
+        return ExpertPlan(matmul_int8.tile_for(width, rows, k, 1), False, False)
+    if width > FEW_TOKENS:
+        tile, by_tma = tile_for(width, dtype, is_fp8, chip), chip.has_tma
+        is_whole = rows % _WIDE_ROWS == 0 and k >= _LEAST_WIDE_K and num_parts(rows, k, dtype) == 1
+        if dtype in _WIDE and by_tma and tile.tokens == 128 and is_whole:
+            tile = replace(tile, rows=_WIDE_ROWS)  # fewer bytes of L2 for a product, and one program a multiprocessor
+    else:
+        tile, by_tma = matmul_smallm.tile_for(width, dtype, is_fp8), False
+    count = most * -(-rows // tile.rows)
+    return ExpertPlan(tile, num_parts(rows, k, dtype) > 1 and count < min(BUSY_TILES, MAX_COUNTERS), by_tma)
+
+
+def widest(dtype: str, chip: Chip) -> int:
+    """Most pairs of a tile of such weights."""
+    if dtype == "float32" or (SCALES.get(dtype) is not None and not chip.has_tma):
+        return FEW_TOKENS
+    return min(128, *(tile_for(128, dtype, is_fp8, chip).tokens for is_fp8 in (False, True)))
+
+
+def num_part_elements(num_experts: int, top_k: int, rows: int, k: int, dtype: str, chip: Chip) -> int:
+    """Elements of the parts of the largest call."""
+    largest = 0
+    if dtype == "int8":
+        return largest
+    for tokens in range(1, _SPLIT_TOKENS + 1):
+        width = min(widest(dtype, chip), tile_width(tokens, num_experts, top_k))
+        most = most_items(tokens, num_experts, top_k, width)
+        plan = plan_for(width, most, rows, k, dtype, False, chip)
+        if plan.is_split:
+            tiles = most * -(-rows // plan.tile.rows)
+            largest = max(largest, num_parts(rows, k, dtype) * tiles * plan.tile.rows * max(16, plan.tile.tokens))
+    return largest

@@ -1,0 +1,109 @@
+"""moe_combine: out[t] = sum over j of weights[t, j] * x[t * k + j], and residual[t] behind it.
+
+x: [T * k, N] float32; weights: [T, k] float32 without gaps; residual: [T, N] float32 or None; out: [T, N] float32, may
+be residual; rows contiguous inside. num_real: [1] int32: what lies in x for a padding row is not read, its sum is 0.
+Each product is rounded, then added, j ascending, then the residual: float32. parts_out: what a norm of out's rows is
+made of, see parts/row_squares.py.
+"""
+
+from __future__ import annotations
+
+import torch
+import triton
+import triton.language as tl
+
+from albireo.backends.cuda.aot import AotCase
+from albireo.backends.cuda.kernels.parts.row_squares import RowParts, store_parts
+
+_BLOCK = 512
+
+
+@triton.jit(do_not_specialize=["num_real"])
+def moe_combine_kernel(
+    x,
+    weights,
+    residual,
+    out,
+    num_real,
+    gain,
+    scaled,
+    squares,
+    x_stride,
+    residual_stride,
+    out_stride,
+    cols,
+    scaled_stride,
+    squares_stride,
+    TOP_K: tl.constexpr,
+    BLOCK: tl.constexpr,
+):
+    row = tl.program_id(0).to(tl.int64)
+    at = tl.program_id(1) * BLOCK + tl.arange(0, BLOCK)
+    mask = at < cols
+    is_there = at < tl.where(row < tl.load(num_real), cols, 0)
+    total = tl.zeros((BLOCK,), tl.float32)
+    for j in tl.static_range(TOP_K):
+        value = tl.load(x + (row * TOP_K + j) * x_stride + at, mask=is_there, other=0.0)
+        term = tl.where(is_there, tl.load(weights + row * TOP_K + j) * value, 0.0)
+        total = term if j == 0 else total + term
+    if residual is not None:
+        total = tl.load(residual + row * residual_stride + at, mask=mask, other=0.0) + total
+    tl.store(out + row * out_stride + at, total, mask=mask)
+    if gain is not None:
+        token = tl.program_id(0) + tl.arange(0, 1)
+        store_parts(
+            tl.reshape(total, (1, BLOCK)), token, tl.num_programs(0), tl.program_id(1) * BLOCK, cols, gain, scaled,
+            scaled_stride, squares, squares_stride,
+        )  # fmt: skip
+
+
+def moe_combine(
+    x: torch.Tensor,
+    weights: torch.Tensor,
+    out: torch.Tensor,
+    residual: torch.Tensor | None,
+    num_real: torch.Tensor,
+    parts_out: RowParts | None = None,
+) -> None:
+    num_tokens, cols = out.shape
+    moe_combine_kernel[(num_tokens, triton.cdiv(cols, _BLOCK))](
+        x,
+        weights,
+        residual,
+        out,
+        num_real,
+        None if parts_out is None else parts_out.gain,
+        None if parts_out is None else parts_out.scaled,
+        None if parts_out is None else parts_out.squares,
+        x.stride(0),
+        0 if residual is None else residual.stride(0),
+        out.stride(0),
+        cols,
+        0 if parts_out is None else parts_out.scaled.stride(0),
+        0 if parts_out is None else parts_out.squares.stride(0),
+        TOP_K=weights.shape[1],
+        BLOCK=_BLOCK,
+        num_warps=4,
+        enable_fp_fusion=False,
+    )
+
+
+def aot_cases() -> list[AotCase]:
+    numbers = ("x_stride", "residual_stride", "out_stride", "cols", "scaled_stride", "squares_stride")
+    of_norm = {"gain": "*fp32", "scaled": "*bf16", "squares": "*fp32"}
+
+    def case(name: str, more: dict[str, str], architectures: tuple[int, ...]) -> AotCase:
+        pointers = dict.fromkeys(("x", "weights", "residual", "out"), "*fp32") | more
+        return AotCase(
+            f"moe_combine.{name}",
+            moe_combine_kernel,
+            pointers | {"num_real": "*i32"} | dict.fromkeys(numbers, "i32"),
+            {"TOP_K": 8, "BLOCK": _BLOCK} | {role: None for role in of_norm if role not in more},
+            aligned=(*pointers, *numbers[:-1]),
+            max_registers=64,
+            max_shared=8 << 10,
+            words={architecture: ("LDG.E.128",) for architecture in architectures},
+            architectures=architectures,
+        )
+
+    return [case("8", {}, (80, 90, 100)), case("8.norm", of_norm, (80, 90, 100))]

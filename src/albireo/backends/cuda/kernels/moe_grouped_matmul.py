@@ -1,0 +1,329 @@
+"""moe_grouped_matmul: out[p] = epilogue(x[row of p] @ weight[expert of p]^T) of the pairs p of an ExpertList.
+
+x: [T, K], which pair p reads at p // k, or [T * k, K]; of the types that kernels/matmul_smallm.py takes, or int8 codes
+(../tokens.py) beside int8 weights. Norms inside linears: see parts/row_squares.py. weight: a DeviceMatrix [E * N, K],
+an expert's rows behind those of the one before. out: [T * k, n] float32, bfloat16 or float16. Rows contiguous inside.
+Epilogue: an activation or none.
+
+A tile is some rows of an expert's matrix by up to TOKENS of its pairs, whose rows of x are gathered. Few pairs: tiles
+of 64 weight rows, as wide as an expert's pairs are many, so that weights of experts that were chosen are read once, and
+no others. Many: tiles of 128 by 128, weights by descriptors. How many tiles there are stands in the list; the grid is
+of as many as there can be, or fewer, which take turns. An element's sum is that of matmul_smallm and matmul with the
+expert's matrix alone (parts/chain.py, the same parts of k): its bits depend on nothing else. Parts have programs of
+their own, the last of which adds them, where tiles are few. Rows of out whose pairs are in no list are not written.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+import triton
+import triton.language as tl
+from triton.tools.tensor_descriptor import TensorDescriptor
+
+from albireo.backends.cuda import expert_plan
+from albireo.backends.cuda.aot import AotCase
+from albireo.backends.cuda.chip import Chip, chip_of
+from albireo.backends.cuda.expert_list import ITEM_FIELDS, ExpertList, most_items, tile_width
+from albireo.backends.cuda.expert_plan import ExpertPlan
+from albireo.backends.cuda.kernels.matmul_smallm import (
+    SCALES,
+    group_of,
+    num_parts,
+    operands,
+    part_length,
+    pointer_types,
+)
+from albireo.backends.cuda.kernels.parts.arithmetic import mma
+from albireo.backends.cuda.kernels.parts.chain import CHANNELS, UNSCALED, chain
+from albireo.backends.cuda.kernels.parts.epilogue import finish
+from albireo.backends.cuda.kernels.parts.row_squares import RowSquares, row_factor
+from albireo.backends.cuda.kernels.parts.sum_space import keep, kept, piece, pieces_of
+from albireo.backends.cuda.kernels.parts.tiles import FEW_TOKENS
+from albireo.backends.cuda.matrix import PLANE, DeviceMatrix
+from albireo.backends.cuda.workspace import counters_and_parts
+from albireo.errors import InvariantError
+
+_CHANNELS, _ITEM, _PLANE = tl.constexpr(CHANNELS), tl.constexpr(ITEM_FIELDS), tl.constexpr(PLANE)
+_FEW_TOKENS = tl.constexpr(FEW_TOKENS)
+
+
+@triton.jit
+def moe_grouped_matmul_kernel(
+    x,
+    weight,
+    scale,
+    zero,
+    x_scale,
+    out,
+    pairs,
+    items,
+    space,
+    counters,
+    row_squares,
+    n,
+    k,
+    num_rows,
+    expert_rows,
+    weight_stride,
+    x_stride,
+    out_stride,
+    part_k,
+    x_scale_stride,
+    pairs_stride,
+    row_squares_stride,
+    num_row_squares,
+    norm_width,
+    norm_eps,
+    PAIRS_OF_ROW: tl.constexpr,
+    ACT: tl.constexpr,
+    PARTS: tl.constexpr,
+    SPLIT: tl.constexpr,
+    SCALED: tl.constexpr,
+    NIBBLE_GROUP: tl.constexpr,
+    X_SCALED: tl.constexpr,
+    NORM_LEVELS: tl.constexpr,
+    TMA: tl.constexpr,
+    EVEN_K: tl.constexpr,
+    ROWS: tl.constexpr,
+    TOKENS: tl.constexpr,
+    BLOCK_K: tl.constexpr,
+):
+    SIZE: tl.constexpr = ROWS * TOKENS
+    COUNT: tl.constexpr = PARTS if SPLIT else 1  # programs of a tile
+    PIECES: tl.constexpr = pieces_of(TOKENS * ROWS // 128, ACT and PARTS == 1)
+    WIDTH: tl.constexpr = TOKENS // PIECES
+    ELEMENT: tl.constexpr = weight.dtype if TMA else weight.dtype.element_ty
+    at_k = tl.arange(0, _PLANE if tl.int32 == ELEMENT else BLOCK_K)
+    tiles = tl.cdiv(expert_rows, ROWS)
+    for turn in range(tl.program_id(0), tl.load(items) * tiles * COUNT, tl.num_programs(0)):
+        part, tile, item = turn % COUNT, turn // COUNT % tiles, items + (1 + turn // COUNT // tiles) * _ITEM
+        expert, first_pair, num_pairs = tl.load(item), tl.load(item + 1), tl.load(item + 2)
+        listed = pairs + expert.to(tl.int64) * pairs_stride + first_pair
+        # Rows that are not there are copies of the last, or the next expert's; of pairs that are not there zeros are
+        # read, from nowhere. None of them is kept.
+        first_row = expert * expert_rows + tile * ROWS
+        row = tl.minimum(first_row + tl.arange(0, ROWS), num_rows - 1)
+        is_pair = (tl.arange(0, TOKENS) < num_pairs)[None, :]
+        x_row = tl.load(listed + tl.minimum(tl.arange(0, TOKENS), num_pairs - 1)) // PAIRS_OF_ROW
+        x_at = x + x_row.to(tl.int64)[None, :] * x_stride + at_k[:, None]
+        weight_at = weight if TMA else weight + row.to(tl.int64)[:, None] * weight_stride + at_k[None, :]
+        if x.dtype.element_ty == tl.int8:
+            sums = _chain_of_codes(weight_at, x_at, at_k, is_pair, k, EVEN_K, ROWS, TOKENS, BLOCK_K)
+        else:
+            start = part * part_k
+            sums = chain(
+                weight_at, x_at, at_k, is_pair, start, tl.minimum(start + part_k, k), k, scale, zero, row, num_rows,
+                SCALED, NIBBLE_GROUP, EVEN_K, ROWS, TOKENS, BLOCK_K, first_row, 0, TMA, TOKENS > _FEW_TOKENS, True,
+            )  # fmt: skip
+            if PARTS > 1 and not SPLIT:
+                for first in range(part_k, k, part_k):
+                    sums += chain(
+                        weight_at, x_at, at_k, is_pair, first, tl.minimum(first + part_k, k), k, scale, zero, row,
+                        num_rows, SCALED, NIBBLE_GROUP, EVEN_K, ROWS, TOKENS, BLOCK_K, first_row, 0, TMA,
+                        TOKENS > _FEW_TOKENS, True,
+                    )  # fmt: skip
+        is_last = True
+        if COUNT > 1:
+            own = space + (turn - part) * SIZE
+            keep(own + part * SIZE, sums, PIECES)
+            tl.debug_barrier()  # every thread's stores are released by the one that counts
+            is_last = tl.atomic_add(counters + turn // COUNT, 1, sem="acq_rel", scope="gpu") == COUNT - 1
+        if is_last:
+            if COUNT > 1:
+                tl.atomic_xchg(counters + turn // COUNT, 0, sem="relaxed", scope="gpu")
+            for i in tl.static_range(PIECES):
+                if COUNT > 1:
+                    some = kept(own + i * (ROWS * WIDTH), ROWS, WIDTH)
+                    for other in tl.static_range(1, COUNT):
+                        some += kept(own + other * SIZE + i * (ROWS * WIDTH), ROWS, WIDTH)
+                else:
+                    some = piece(sums, i, PIECES)
+                place = i * WIDTH + tl.arange(0, WIDTH)
+                pair = tl.load(listed + tl.minimum(place, num_pairs - 1))
+                if SCALED == _CHANNELS:
+                    some *= tl.load(scale + row)[:, None]
+                if X_SCALED:
+                    some *= tl.load(x_scale + (pair // PAIRS_OF_ROW).to(tl.int64) * x_scale_stride)[None, :]
+                if row_squares is not None:
+                    some *= row_factor(
+                        row_squares, pair // PAIRS_OF_ROW, row_squares_stride, num_row_squares, norm_eps, norm_width,
+                        NORM_LEVELS,
+                    )[None, :]  # fmt: skip
+                finish(
+                    tl.trans(some), i * WIDTH, tile * ROWS, num_pairs, n, out, out_stride, out, out, 0, ACT, False,
+                    False, out_row=pair,
+                )  # fmt: skip
+
+
+@triton.jit
+def _chain_of_codes(
+    weight_at, x_at, at_k, is_pair, k,
+    EVEN_K: tl.constexpr, ROWS: tl.constexpr, TOKENS: tl.constexpr, BLOCK_K: tl.constexpr,
+):  # fmt: skip
+    """8 bits on both sides: exact, so there is one part."""
+    acc = tl.zeros((ROWS, TOKENS), tl.int32)
+    for start in range(0, k, BLOCK_K):
+        if EVEN_K:
+            a = tl.load(weight_at + start)
+            b = tl.load(x_at + start, mask=is_pair, other=0)
+        else:
+            a = tl.load(weight_at + start, mask=(at_k < k - start)[None, :], other=0)
+            b = tl.load(x_at + start, mask=is_pair & (at_k < k - start)[:, None], other=0)
+        acc = mma(a, b, acc)
+    return acc.to(tl.float32)
+
+
+def moe_grouped_matmul(
+    x: torch.Tensor,
+    weight: DeviceMatrix,
+    out: torch.Tensor,
+    n: int,
+    lists: ExpertList,
+    act: int = 0,
+    x_scale: torch.Tensor | None = None,
+    workspace: torch.Tensor | None = None,
+    plan: ExpertPlan | None = None,
+    programs: int | None = None,
+    squares: RowSquares | None = None,
+) -> None:
+    """act: epilogue.ACTS. x_scale: [rows of x] of codes, or what a norm divides rows by; squares: of x's rows, which
+    are divided. plan, programs: for tests and benchmarks.
+
+    workspace: uint8, of expert_linear.workspace_size(), zeroed once; shared with linears.
+    """
+    dtype, k, rows = weight.dtype, weight.cols, weight.rows // lists.num_experts
+    codes, scaled = (weight.codes, CHANNELS) if x.dtype == torch.int8 else operands(weight, x)
+    is_fp8 = x.dtype == torch.float8_e4m3fn
+    num_tokens = len(out) // lists.top_k
+    width, most = lists.width(num_tokens), lists.most_items(num_tokens)
+    plan = plan or expert_plan.plan_for(width, most, rows, k, dtype, is_fp8, chip_of(x.device))
+    if plan.tile.tokens < width:
+        raise InvariantError(f"a list of tiles of {width} pairs is read by tiles of {plan.tile.tokens}")
+    tile, parts = plan.tile, 1 if x.dtype == torch.int8 else num_parts(rows, k, dtype)
+    part_k = part_length(k, parts)
+    if is_fp8:
+        k = codes.shape[1]
+    tiles = most * triton.cdiv(rows, tile.rows)
+    count = parts if plan.is_split else 1
+    space, counters = out, out
+    if count > 1:
+        counters, space = counters_and_parts(workspace, count * tiles * tile.rows * tile.tokens)
+    by_tma = plan.by_tma and codes.stride(0) * codes.element_size() % 16 == 0 and codes.data_ptr() % 16 == 0
+    block = [tile.rows, PLANE if codes.dtype == torch.int32 else tile.k]
+    programs = min(tiles * count, programs or expert_plan.PROGRAMS or tiles * count)
+    moe_grouped_matmul_kernel[(programs,)](
+        x,
+        TensorDescriptor(codes, list(codes.shape), [codes.stride(0), 1], block) if by_tma else codes,
+        out if weight.scale is None else weight.scale,
+        out if weight.zero is None else weight.zero,
+        out if x_scale is None else x_scale,
+        out,
+        lists.pairs,
+        lists.items,
+        space,
+        counters,
+        None if squares is None else squares.squares,
+        n,
+        k,
+        weight.rows,
+        rows,
+        codes.stride(0),
+        x.stride(0),
+        out.stride(0),
+        part_k,
+        0 if x_scale is None else x_scale.stride(0),
+        lists.pairs.stride(0),
+        0 if squares is None else squares.squares.stride(0),
+        0 if squares is None else squares.squares.shape[1],
+        1 if squares is None else squares.width,
+        0.0 if squares is None else squares.eps,
+        PAIRS_OF_ROW=len(out) // len(x),
+        ACT=act,
+        PARTS=parts,
+        SPLIT=plan.is_split,
+        SCALED=scaled,
+        NIBBLE_GROUP=group_of(dtype),
+        X_SCALED=x_scale is not None,
+        NORM_LEVELS=0 if squares is None else squares.levels,
+        TMA=by_tma,
+        EVEN_K=k % tile.k == 0,
+        ROWS=tile.rows,
+        TOKENS=tile.tokens,
+        BLOCK_K=tile.k,
+        num_warps=tile.warps,
+        num_stages=tile.stages,
+        enable_fp_fusion=dtype == "float32",
+    )
+
+
+_NUMBERS = ("n", "k", "num_rows", "expert_rows", "weight_stride", "x_stride", "out_stride", "part_k")
+_OTHERS = ("x_scale_stride", "pairs_stride", "row_squares_stride", "num_row_squares", "norm_width")
+
+
+def aot_cases() -> list[AotCase]:
+    """Shapes of Qwen3-30B-A3B: 128 experts, 8 of them for a token."""
+
+    def case(
+        dtype: str,
+        num_tokens: int,
+        shape: tuple[int, int],
+        act: int,
+        words: dict[int, tuple[str, ...]],
+        max_registers: int = 255,
+        is_fp8: bool = False,
+        levels: int = 0,
+    ) -> AotCase:
+        """The plan is that of the first of the GPUs that words are of."""
+        (rows, k), chip = shape, Chip(132, next(iter(words)))
+        width = min(tile_width(num_tokens, 128, 8), expert_plan.widest(dtype, chip))
+        plan = expert_plan.plan_for(width, most_items(num_tokens, 128, 8, width), rows, k, dtype, is_fp8, chip)
+        tile, is_int8 = plan.tile, dtype == "int8"
+        pointers = pointer_types(dtype, act, is_fp8, levels)
+        pointers |= dict.fromkeys(("pairs", "items", "counters"), "*i32") | {"space": "*fp32"}
+        for name in ("bias", "residual"):
+            del pointers[name]
+        if is_int8:
+            pointers |= {"x": "*i8", "weight": "*i8"}
+        aligned = (*pointers, *_NUMBERS)
+        if plan.by_tma:
+            aligned = tuple(name for name in aligned if name != "weight")
+            block = f"{tile.rows}, {PLANE if pointers['weight'] == '*i32' else tile.k}"
+            pointers["weight"] = f"tensordesc<{pointers['weight'][1:]}[{block}]>"
+        constants: dict[str, Any] = {"PAIRS_OF_ROW": 8 if act else 1, "ACT": act, "SPLIT": plan.is_split}
+        constants |= {"PARTS": 1 if is_int8 else num_parts(rows, k, dtype), "TMA": plan.by_tma, "EVEN_K": True}
+        constants |= {"SCALED": CHANNELS if is_int8 else SCALES.get(dtype, UNSCALED), "NIBBLE_GROUP": group_of(dtype)}
+        constants |= {"X_SCALED": is_fp8 or is_int8, "NORM_LEVELS": levels}
+        constants |= {} if levels else {"row_squares": None}
+        constants |= {"ROWS": tile.rows, "TOKENS": tile.tokens, "BLOCK_K": tile.k}
+        return AotCase(
+            f"moe_grouped_matmul.{dtype}{'.fp8' * is_fp8}{'.norms' * bool(levels)}.{num_tokens}x{rows}x{k}",
+            moe_grouped_matmul_kernel,
+            pointers | dict.fromkeys((*_NUMBERS, *_OTHERS), "i32") | {"norm_eps": "fp32"},
+            constants,
+            tile.warps,
+            tile.stages,
+            aligned=aligned,
+            max_registers=max_registers,
+            max_shared=(227 if plan.by_tma else 160) << 10,
+            words={at: (*some, "UTMALDG") if plan.by_tma else some for at, some in words.items()},
+            architectures=tuple(words),
+            fp_fusion=dtype == "float32",
+        )
+
+    gate_up, down, loads = (1536, 2048), (2048, 768), "LDGSTS.E.BYPASS.128"
+    return [
+        case("bfloat16", 1, gate_up, 1, {80: ("HMMA",), 90: ("MMA.", loads), 100: (loads,)}, 128, levels=5),
+        case("bfloat16", 64, down, 0, {90: ("MMA.", loads)}, 96),
+        case("bfloat16", 2048, gate_up, 1, {90: ("HGMMA.64x128x16",), 100: ("UTCHMMA",)}),
+        case("bfloat16", 2048, down, 0, {80: ("HMMA",)}),
+        case("float32", 16, down, 0, {90: ("FFMA",)}),
+        case("fp8", 64, gate_up, 1, {90: ("MMA.", loads)}, 128),
+        case("fp8", 64, gate_up, 1, {90: ("QGMMA.64x16x32",), 100: ("UTCQMMA",)}, 128, is_fp8=True),
+        case("fp8.g128", 2048, down, 0, {90: ("QGMMA.64x128x32",)}, is_fp8=True),
+        case("int8", 64, gate_up, 1, {90: ("MMA",)}, 128),
+        case("int8", 2048, down, 0, {90: ("IGMMA",)}),
+        case("int4.g128", 64, gate_up, 1, {90: ("MMA.", loads)}),
+        case("int4.g32", 2048, down, 0, {90: ("HGMMA",)}),
+    ]

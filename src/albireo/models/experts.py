@@ -1,0 +1,72 @@
+"""A layer's mixture of experts as graph-building functions.
+
+Called by the architecture files. The router's logits are those of an ordinary linear over the same rounded rows that
+the experts read; experts' matrices are one constant, one below the other.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from albireo.graph.builder import GraphBuilder
+from albireo.graph.node import Value
+from albireo.models.config import ModelConfig
+from albireo.models.layers import gated_mlp, linear, mlp_block, norm
+
+
+@dataclass(frozen=True, slots=True)
+class Names:
+    """What an architecture calls its parts: the block within a layer, and gate, up and down of an expert."""
+
+    block: str
+    gate: str
+    up: str
+    down: str
+
+
+QWEN = Names("mlp", "gate_proj", "up_proj", "down_proj")
+
+
+def moe_block(b: GraphBuilder, c: ModelConfig, x: Value, layer: int, names: Names = QWEN) -> Value:
+    """x + the weighed sum of what a token's experts make of norm(x) (+ the shared expert's), of one layer, [T, E]
+    float32; x + an ordinary MLP where the layer has no experts.
+    """
+    settings = c.experts
+    assert settings is not None, "the architecture's rules name the keys of experts"
+    if not settings.layers[layer]:
+        return mlp_block(b, c, x, layer)
+    name = f"model.layers.{layer}.{names.block}"
+    with b.part(f"layers.{layer}.moe"):
+        h = norm(b, c, x, f"model.layers.{layer}.post_attention_layernorm.weight", "norm")
+        logits = linear(b, c, h, f"{name}.gate", settings.count, "router", False, "router")
+        with b.part("route"):
+            ids, weights = b.route(logits, settings.top_k, settings.renormalize)
+        with b.part("experts"):
+            gate = _experts(b, c, h, ids, f"{name}.experts", names.gate, settings.width, "gate", "ffn")
+            up = _experts(b, c, h, ids, f"{name}.experts", names.up, settings.width, "up", "ffn")
+            with b.part("act"):
+                m = b.cast(b.mul(b.unary(gate, c.hidden_act), up), c.dtype)
+            down = _experts(b, c, m, ids, f"{name}.experts", names.down, c.hidden_size, "down", "row")
+        with b.part("combine"):
+            x = b.add(x, b.combine(down, weights))
+        return _with_shared_expert(b, c, x, h, name) if settings.shared_width else x
+
+
+def _experts(
+    b: GraphBuilder, c: ModelConfig, x: Value, ids: Value, name: str, matrix: str, rows: int, part: str, role: str
+) -> Value:
+    assert c.experts is not None
+    with b.part(part):
+        columns = x.type.dims[-1]
+        assert isinstance(columns, int)
+        sources = tuple(f"{name}.{i}.{matrix}.weight" for i in range(c.experts.count))
+        weight = b.experts(sources, f"{name}.{matrix}.weight", (rows, columns), c.dtype)
+        return b.expert_linear(x, ids, weight, c.experts.count, role)
+
+
+def _with_shared_expert(b: GraphBuilder, c: ModelConfig, x: Value, h: Value, name: str) -> Value:
+    assert c.experts is not None
+    with b.part("shared"):
+        shared = gated_mlp(b, c, h, f"{name}.shared_expert", c.experts.shared_width)
+        gate = linear(b, c, h, f"{name}.shared_expert_gate", 1, "weight", False, "router")
+        return b.add(x, b.gate_rows(shared, gate))

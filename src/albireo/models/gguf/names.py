@@ -1,0 +1,92 @@
+"""The names that graphs read for the tensors of a GGUF file; a tensor of all experts becomes a matrix for each.
+
+Called by tensors.py. Does not know what a tensor is for, nor its contents.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Mapping
+
+from albireo.errors import WeightMismatch, short
+from albireo.models.gguf.header import Entry
+
+_WHOLE = {"token_embd": "model.embed_tokens", "output_norm": "model.norm", "output": "lm_head"}
+_LAYER = {
+    "attn_norm": "input_layernorm",
+    "attn_q": "self_attn.q_proj",
+    "attn_k": "self_attn.k_proj",
+    "attn_v": "self_attn.v_proj",
+    "attn_output": "self_attn.o_proj",
+    "attn_q_norm": "self_attn.q_norm",
+    "attn_k_norm": "self_attn.k_norm",
+    "ffn_norm": "post_attention_layernorm",
+    "ffn_gate": "mlp.gate_proj",
+    "ffn_up": "mlp.up_proj",
+    "ffn_down": "mlp.down_proj",
+    "ffn_gate_inp": "mlp.gate",
+    "ffn_gate_inp_shexp": "mlp.shared_expert_gate",
+    "ffn_gate_shexp": "mlp.shared_expert.gate_proj",
+    "ffn_up_shexp": "mlp.shared_expert.up_proj",
+    "ffn_down_shexp": "mlp.shared_expert.down_proj",
+}
+#: Tensors [experts, N, K]: {} is the number of one.
+_EXPERTS = {
+    "ffn_gate_exps": "mlp.experts.{}.gate_proj",
+    "ffn_up_exps": "mlp.experts.{}.up_proj",
+    "ffn_down_exps": "mlp.experts.{}.down_proj",
+}
+#: What a Llama with experts, which is a Mixtral, calls them.
+_MIXTRAL = {
+    "ffn_gate_inp": "block_sparse_moe.gate",
+    "ffn_gate_exps": "block_sparse_moe.experts.{}.w1",
+    "ffn_up_exps": "block_sparse_moe.experts.{}.w3",
+    "ffn_down_exps": "block_sparse_moe.experts.{}.w2",
+}
+_LAYER_NAME = re.compile(r"blk\.(\d{1,6})\.([a-z_]+)\.(weight|bias)")
+_MAX_EXPERTS = 2**12
+
+
+def renamed(entries: Mapping[str, Entry], architecture: object, where: str) -> dict[str, Entry]:
+    """Entries by the names of graphs; a name that is not known stays, and is then one too many.
+
+    Args: architecture: general.architecture of the file.
+    Raises: WeightMismatch for two of one name, or experts that are no matrices.
+    """
+    found: dict[str, Entry] = {}
+    for name, entry in entries.items():
+        for new, part in _graph_entries(name, entry, architecture == "llama"):
+            if new in found:
+                raise WeightMismatch(f"{where}: tensor {short(name)} appears twice, also as {short(new)}")
+            found[new] = part
+    return found
+
+
+def _graph_entries(name: str, entry: Entry, is_llama: bool) -> Iterator[tuple[str, Entry]]:
+    stem, _, kind = name.rpartition(".")
+    match = _LAYER_NAME.fullmatch(name)
+    part = match[2] if match else ""
+    known = {**_LAYER, **_EXPERTS, **(_MIXTRAL if is_llama else {})}
+    if stem in _WHOLE and kind in ("weight", "bias"):
+        yield f"{_WHOLE[stem]}.{kind}", entry
+    elif match is None or part not in known:
+        yield name, entry
+    elif part not in _EXPERTS:
+        if part == "ffn_gate_inp_shexp" and len(entry.shape) == 1:  # one row, which the converter squeezes
+            entry = Entry(entry.kind, (1, *entry.shape), entry.start, entry.stop)
+        yield f"model.layers.{int(match[1])}.{known[part]}.{kind}", entry
+    else:
+        for expert, one in enumerate(_experts(name, entry)):
+            yield f"model.layers.{int(match[1])}.{known[part].format(expert)}.{kind}", one
+
+
+def _experts(name: str, entry: Entry) -> Iterator[Entry]:
+    """Matrices lie one behind the other, each of whole blocks."""
+    if len(entry.shape) != 3 or entry.shape[0] > _MAX_EXPERTS:
+        raise WeightMismatch(
+            f"tensor {short(name)} is {list(entry.shape)}; it must be a matrix for each of at most {_MAX_EXPERTS} experts"
+        )
+    size = (entry.stop - entry.start) // entry.shape[0]
+    for expert in range(entry.shape[0]):
+        start = entry.start + expert * size
+        yield Entry(entry.kind, entry.shape[1:], start, start + size)

@@ -1,0 +1,351 @@
+"""Experts: routing against numpy, grouped products against float64, and a pair's bits against those of a linear."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+
+from albireo.backends.cuda import expert_plan
+from albireo.backends.cuda.chip import Chip, chip_of
+from albireo.backends.cuda.expert_linear import expert_linear, workspace_size
+from albireo.backends.cuda.expert_list import ITEM_FIELDS, ExpertList, expert_list, most_items, tile_width
+from albireo.backends.cuda.expert_plan import ExpertPlan
+from albireo.backends.cuda.kernels.elementwise import elementwise
+from albireo.backends.cuda.kernels.gate_rows import gate_rows
+from albireo.backends.cuda.kernels.matmul_int8 import matmul_int8
+from albireo.backends.cuda.kernels.matmul_smallm import matmul_smallm, num_parts
+from albireo.backends.cuda.kernels.moe_combine import moe_combine
+from albireo.backends.cuda.kernels.moe_grouped_matmul import moe_grouped_matmul
+from albireo.backends.cuda.kernels.moe_route import moe_route
+from albireo.backends.cuda.kernels.parts.tiles import Tile
+from albireo.backends.cuda.matrix import DeviceMatrix
+from albireo.backends.cuda.tokens import e4m3_rows, numbers_of, token_rows
+from albireo.dtypes import FP8_TOKEN, TOKEN, natural_stride
+from albireo.encodings import encoding
+from albireo.errors import InvariantError, UnsupportedModel
+from backends.cuda.encoded import decoded, device_matrix, random_encoded, symmetric
+from backends.cuda.linears import activated, bound, interleaved, random
+
+CPU = torch.device("cpu")
+
+
+def real(count: int) -> torch.Tensor:
+    return torch.tensor([count], dtype=torch.int32)
+
+
+def routed(
+    logits: torch.Tensor, top_k: int, renormalize: bool = True, num_real: int | None = None, dtype: str = "bfloat16"
+) -> tuple[torch.Tensor, torch.Tensor, ExpertList]:
+    num_tokens, num_experts = logits.shape
+    lists = expert_list(num_experts, top_k, num_tokens, CPU, expert_plan.widest(dtype, chip_of(CPU)))
+    ids = torch.full((num_tokens, top_k), -1, dtype=torch.int32)
+    weights = torch.full((num_tokens, top_k), torch.nan)
+    moe_route(logits, ids, weights, lists, real(num_tokens if num_real is None else num_real), renormalize)
+    return ids, weights, lists
+
+
+def listed(lists: ExpertList, num_tokens: int) -> dict[int, list[int]]:
+    """Pairs of each expert, by the items alone; each item is as long as a tile at most, all but an expert's last one as
+    long as a tile."""
+    width, found = lists.width(num_tokens), {}
+    items = lists.items.view(-1, ITEM_FIELDS)
+    count = int(items[0, 0])
+    assert count <= lists.most_items(num_tokens)
+    for expert, first, pairs in items[1 : 1 + count, :3].tolist():
+        mine = found.setdefault(expert, [])
+        assert first == len(mine) and first % width == 0 and 0 < pairs <= width
+        mine += lists.pairs[expert, first : first + pairs].tolist()
+    return found
+
+
+@pytest.mark.parametrize("renormalize", [True, False])
+@pytest.mark.parametrize(("tokens", "num_experts", "top_k"), [(1, 8, 2), (5, 60, 4), (70, 7, 3), (9, 33, 8)])
+def test_the_best_experts_and_their_weights(tokens: int, num_experts: int, top_k: int, renormalize: bool) -> None:
+    logits = random(tokens, num_experts + 3, seed=1)[:, :num_experts] * 3
+    ids, weights, lists = routed(logits, top_k, renormalize)
+    order = np.argsort(-logits.numpy(), axis=1, kind="stable")[:, :top_k]
+    assert np.array_equal(ids.numpy(), order)
+    exact = torch.softmax(logits.double(), 1).gather(1, ids.long())
+    if renormalize:
+        exact /= exact.sum(1, keepdim=True)
+    # exp of a difference that was rounded, sums, a division
+    assert ((weights - exact).abs() <= exact * 2.0**-23 * (20 + num_experts.bit_length())).all()
+    wanted = {e: sorted(np.flatnonzero(ids.numpy().ravel() == e).tolist()) for e in set(ids.numpy().ravel().tolist())}
+    assert {e: sorted(pairs) for e, pairs in listed(lists, tokens).items()} == wanted
+    assert not lists.counters.any(), "zero for the next layer"
+
+
+def test_equal_logits_go_to_the_lowest_expert_and_nan_to_the_front() -> None:
+    logits = torch.tensor(
+        [[1.0, 2.0, 2.0, -0.0, 0.0], [0.0, -0.0, 0.0, -0.0, 0.0], [5.0, -torch.inf, torch.nan, 7.0, 1.0]]
+    )
+    ids, weights, _ = routed(logits, 3)
+    assert ids.tolist() == [[1, 2, 0], [0, 1, 2], [2, 3, 0]]
+    assert weights[0, 0] == weights[0, 1] and weights[2].isnan().all()
+    ids, _, _ = routed(torch.zeros(2, 4), 4)
+    assert ids.tolist() == [[0, 1, 2, 3]] * 2, "no expert twice"
+
+
+def test_rows_of_routing_have_the_same_bits_in_any_company() -> None:
+    logits = random(80, 40, seed=1)
+    for renormalize in (True, False):
+        ids, weights, _ = routed(logits, 4, renormalize)
+        for rows in ([3], [79, 3, 50], list(range(79, 9, -1))):
+            some_ids, some_weights, _ = routed(logits[rows].contiguous(), 4, renormalize)
+            assert torch.equal(some_ids, ids[rows]) and torch.equal(some_weights, weights[rows])
+
+
+@pytest.mark.parametrize("tokens", [6, 100])
+def test_padding_tokens_are_in_no_list(tokens: int) -> None:
+    logits = random(tokens, 8, seed=1)
+    logits[tokens - 2 :] = torch.nan
+    ids, _, lists = routed(logits, 2, num_real=tokens - 2)
+    pairs = sorted(pair for mine in listed(lists, tokens).values() for pair in mine)
+    assert pairs == list(range(2 * (tokens - 2)))
+    assert ((ids >= 0) & (ids < 8)).all()
+    _, _, lists = routed(logits, 2, num_real=0)
+    assert listed(lists, tokens) == {}
+
+
+def test_items_are_never_more_than_there_is_room_for() -> None:
+    """All pairs to the same few experts, or spread as thin as can be."""
+    for tokens, num_experts, top_k in ((1, 8, 2), (8, 8, 2), (65, 4, 3), (200, 128, 8), (33, 2, 1)):
+        width = tile_width(tokens, num_experts, top_k)
+        most = most_items(tokens, num_experts, top_k, width)
+        for shares in range(1, num_experts // top_k + 1):
+            counts = [0] * num_experts
+            for token in range(tokens):
+                for j in range(top_k):
+                    counts[token % shares * top_k + j] += 1
+            assert sum(-(-count // width) for count in counts) <= most
+    assert [tile_width(t, 128, 8) for t in (1, 8, 64, 256, 2048)] == [8, 8, 8, 32, 128]
+    assert [tile_width(t, 8, 2) for t in (1, 64, 256, 2048)] == [8, 32, 128, 128]
+    assert most_items(1, 128, 8, 8) == 8
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16])
+@pytest.mark.parametrize(("tokens", "num_experts", "top_k", "n", "k"), [(3, 5, 2, 70, 40), (75, 3, 2, 64, 136)])
+def test_a_pair_is_its_row_times_its_experts_matrix(
+    dtype: torch.dtype, tokens: int, num_experts: int, top_k: int, n: int, k: int
+) -> None:
+    """x a row of each token, then one of each pair; rows of padding tokens are left alone."""
+    padded = -(-n // 64) * 64
+    weight = torch.zeros(num_experts, padded, k, dtype=dtype)
+    weight[:, :n] = random(num_experts, n, k, seed=2, dtype=dtype)
+    matrix = DeviceMatrix(str(dtype).removeprefix("torch."), num_experts * padded, k, weight.view(-1, k))
+    num_real = tokens - 1
+    ids, _, lists = routed(random(tokens, num_experts, seed=3), top_k, num_real=num_real, dtype=matrix.dtype)
+    for rows in (tokens, tokens * top_k):
+        x = random(rows, k + 3, seed=1, dtype=dtype)[:, :k]
+        out = torch.full((tokens * top_k, n + 2), torch.nan)
+        expert_linear(x, matrix, out[:, :n], lists, workspace=space_of(lists, matrix))
+        each = x.double() if rows != tokens else x.double().repeat_interleave(top_k, 0)
+        chosen = weight[ids.long().flatten(), :n].double()
+        wanted = torch.einsum("pk,pnk->pn", each, chosen)
+        error = (k + 8) * 2.0**-24 * torch.einsum("pk,pnk->pn", each.abs(), chosen.abs())
+        done = num_real * top_k
+        assert ((out[:done, :n] - wanted[:done]).abs() <= error[:done]).all()
+        assert out[:, n:].isnan().all() and out[done:].isnan().all()
+
+
+def space_of(lists: ExpertList, matrix: DeviceMatrix) -> torch.Tensor:
+    size = workspace_size(
+        lists.num_experts, lists.top_k, matrix.dtype, matrix.rows // lists.num_experts, matrix.cols, CPU
+    )
+    return torch.zeros(size, dtype=torch.uint8)
+
+
+def test_gate_and_up_of_an_expert_become_one() -> None:
+    num_experts, n, k, tokens, top_k = 3, 40, 64, 5, 2
+    gate, up = (random(num_experts, n, k, seed=seed, dtype=torch.bfloat16) / 4 for seed in (2, 3))
+    both = torch.cat([interleaved(gate[e], up[e]) for e in range(num_experts)])
+    x = random(tokens, k, seed=1, dtype=torch.bfloat16)
+    ids, _, lists = routed(random(tokens, num_experts, seed=3), top_k)
+    out = torch.full((tokens * top_k, n), torch.nan, dtype=torch.bfloat16)
+    expert_linear(x, DeviceMatrix("bfloat16", len(both), k, both), out, lists, act="silu_mul")
+    for pair, expert in enumerate(ids.flatten().tolist()):
+        row = x[pair // top_k, None]
+        parts = [row.double() @ part[expert].double().T for part in (gate, up)]
+        wanted = activated(parts[0], parts[1], "silu_mul")
+        error = 1.13 * bound(row, gate[expert]) * parts[1].abs() + bound(row, up[expert]) * parts[0].abs()
+        assert ((out[pair].double() - wanted).abs() <= error + 2.0**-8 * 1.01 * wanted.abs() + 1e-6).all()
+
+
+@pytest.mark.parametrize(
+    ("name", "k"),
+    [("bfloat16", 80), ("bfloat16", 1100), ("fp8", 320), ("fp8.token", 320), ("int8", 150), ("int4.g32", 520)],
+)
+@pytest.mark.usefixtures("ordered_dot")
+def test_a_pair_has_the_bits_of_a_linear_in_any_company(name: str, k: int) -> None:
+    """With its expert's matrix alone: for one token, few and many, parts apart and in one program, programs in turn.
+    Tiles of one k: the interpreter's own sums are those of a block."""
+    num_experts, top_k, n, tokens = 3, 2, 128, 140
+    kind = "fp8" if name == FP8_TOKEN else name
+    matrices = [_matrix(kind, n, k, seed) for seed in range(num_experts)]
+    whole = _joined(matrices)
+    x, x_scale = _inputs(name, random(tokens, k, seed=7))
+    step = {"bfloat16": 64, "int4.g32": 256}.get(kind, 128)
+    logits = random(tokens, num_experts, seed=3)
+    ids = logits.topk(top_k, 1).indices
+    wanted = torch.full((tokens, top_k, n), torch.nan)
+    elements = num_parts(n, k, kind) * 2 * 3 * 128 * 128 if kind != "int8" else 0
+    space = torch.zeros(4096 + 4 * elements, dtype=torch.uint8)
+    for expert, matrix in enumerate(matrices):
+        for at in range(0, tokens, 64):
+            rows, out = slice(at, at + 64), torch.empty(len(x[at : at + 64]), n)
+            if kind == "int8":
+                assert matrix.scale is not None
+                matmul_int8(_token_rows(random(tokens, k, seed=7))[rows], matrix.codes, matrix.scale, out, n)
+            else:
+                some = None if x_scale is None else x_scale[rows]
+                matmul_smallm(x[rows], matrix, out, n, workspace=space, tile=Tile(64, 64, step, 1), x_scale=some)
+            wanted[rows] = torch.where((ids[rows] == expert)[:, :, None], out[:, None], wanted[rows])
+    plans = [(1, 8, True), (9, 16, False), (40, 32, True), (140, 128, False)]
+    for count, width, is_split in plans:
+        order = torch.randperm(tokens, generator=torch.Generator().manual_seed(count))[:count]
+        found_ids, _, lists = routed(logits[order], top_k)
+        lists = replace(lists, widest=width)
+        moe_route(logits[order], found_ids, torch.empty(count, top_k), lists, real(count), True)
+        assert torch.equal(found_ids.long(), ids[order])
+        tile = Tile(128 if width == 128 else 64, width, step, 1)
+        plan = ExpertPlan(tile, is_split and num_parts(n, k, kind) > 1 and kind != "int8", width == 128)
+        out = torch.full((count * top_k, n), torch.nan)
+        scale = None if x_scale is None else x_scale[order]
+        moe_grouped_matmul(x[order], whole, out, n, lists, 0, scale, space, plan, None if count < 10 else 3)
+        assert torch.equal(out.view(count, top_k, n), wanted[order]), (count, width)
+        assert not space[:4096].any(), "counters are zero again"
+
+
+def _matrix(kind: str, n: int, k: int, seed: int) -> DeviceMatrix:
+    if kind == "bfloat16":
+        return DeviceMatrix(kind, n, k, random(n, k, seed=seed, dtype=torch.bfloat16))
+    return device_matrix(symmetric(random_encoded(encoding(kind), n, k, seed)))
+
+
+def _joined(matrices: list[DeviceMatrix]) -> DeviceMatrix:
+    """One behind the other."""
+
+    def columns(arrays: list[torch.Tensor | None]) -> torch.Tensor | None:
+        some = [array for array in arrays if array is not None]
+        return torch.cat(some, 1).contiguous() if some else None
+
+    first = matrices[0]
+    return DeviceMatrix(
+        first.dtype,
+        sum(matrix.rows for matrix in matrices),
+        first.cols,
+        torch.cat([matrix.codes for matrix in matrices]),
+        columns([matrix.scale for matrix in matrices]),
+        columns([matrix.zero for matrix in matrices]),
+    )
+
+
+def _inputs(name: str, x: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor | None]:
+    """As grouped products read them: numbers, or codes and scales."""
+    if name == "int8":
+        rows = token_rows(_token_rows(x), x.shape[1])
+        return rows.codes, rows.floats[:, rows.first]
+    if name != FP8_TOKEN:
+        return x.to(torch.bfloat16), None
+    return e4m3_rows(_fp8_rows(x), x.shape[1])
+
+
+def _token_rows(x: torch.Tensor) -> torch.Tensor:
+    rows = torch.zeros((len(x), natural_stride(TOKEN, x.shape[1])), dtype=torch.uint8)
+    elementwise("cast", x, None, rows, x.shape[1])
+    return rows
+
+
+def _fp8_rows(x: torch.Tensor) -> torch.Tensor:
+    rows = torch.zeros((len(x), natural_stride(FP8_TOKEN, x.shape[1])), dtype=torch.uint8).view(torch.float8_e4m3fn)
+    elementwise("cast", x, None, rows, x.shape[1])
+    return rows
+
+
+@pytest.mark.parametrize("name", ["fp8", "fp8.g128", "fp8.token", "int8", "int4.g32", "int4.g128"])
+@pytest.mark.parametrize("tokens", [4, 70])
+def test_experts_in_few_bits(name: str, tokens: int) -> None:
+    """As expert_linear picks the kernel, against float64."""
+    num_experts, top_k, n, k = 3, 2, 64, 300
+    kind = "fp8" if name == FP8_TOKEN else name
+    matrices = [_matrix(kind, n, k, seed) for seed in range(num_experts)]
+    whole, x = _joined(matrices), random(tokens, k, seed=7)
+    rows = _token_rows(x) if name == "int8" else _fp8_rows(x) if name == FP8_TOKEN else x.to(torch.bfloat16)
+    values = rows.double() if name not in ("int8", FP8_TOKEN) else numbers_of(rows, k).double()
+    ids, _, lists = routed(random(tokens, num_experts, seed=3), top_k, dtype=kind)
+    out = torch.full((tokens * top_k, n), torch.nan)
+    expert_linear(rows, whole, out, lists, workspace=space_of(lists, whole))
+    weight = torch.from_numpy(np.stack([decoded(matrix) for matrix in matrices])).double()
+    chosen, each = weight[ids.long().flatten()], values.repeat_interleave(top_k, 0)
+    wanted = torch.einsum("pk,pnk->pn", each, chosen)
+    error = torch.einsum("pk,pnk->pn", each.abs(), chosen.abs()) * (k + 8) * 2.0**-24
+    if name == "int4.g32" or name == "int4.g128":
+        error *= 16  # codes and zero points are up to 15 where their difference is small
+    assert ((out - wanted).abs() <= error).all()
+
+
+def test_what_experts_are_not_multiplied_in_is_said() -> None:
+    lists = expert_list(2, 1, 4, CPU)
+    whole = _joined([_matrix("int4p.g64", 64, 128, seed) for seed in range(2)])
+    with pytest.raises(
+        UnsupportedModel, match=r"experts in int4p\.g64 beside activations of int8.token .*--quantization"
+    ):
+        expert_linear(_token_rows(random(4, 128, seed=1)), whole, torch.empty(4, 64), lists)
+    with pytest.raises(InvariantError, match="tiles of 128 pairs"):
+        wide, x = expert_list(2, 1, 200, CPU), random(200, 128, seed=1, dtype=torch.bfloat16)
+        expert_linear(x, _matrix("int4.g32", 128, 128, 1), torch.empty(200, 64), wide)
+    with pytest.raises(UnsupportedModel, match=r"int4\.g32 beside activations of int8.token"):
+        expert_linear(_token_rows(random(4, 128, seed=1)), _matrix("int4.g32", 128, 128, 1), torch.empty(4, 64), lists)
+
+
+@pytest.mark.parametrize("has_residual", [True, False])
+def test_combine_adds_in_order(has_residual: bool) -> None:
+    tokens, top_k, n = 5, 3, 530
+    x, weights, residual = (
+        random(tokens * top_k, n + 2, seed=1)[:, :n],
+        random(tokens, top_k, seed=2),
+        random(tokens, n, seed=3),
+    )
+    x[top_k * (tokens - 1) :] = torch.nan  # what nobody wrote
+    rows, by = x.numpy().reshape(tokens, top_k, n), weights.numpy()[:, :, None]
+    wanted = by[:, 0] * rows[:, 0]
+    for j in range(1, top_k):
+        wanted = wanted + by[:, j] * rows[:, j]
+    wanted[-1] = 0.0
+    if has_residual:
+        wanted = residual.numpy() + wanted
+    out = residual if has_residual else torch.full((tokens, n), torch.nan)
+    moe_combine(x, weights, out, residual if has_residual else None, real(tokens - 1))
+    assert np.array_equal(out.numpy(), wanted)
+
+
+def test_a_plan_reads_weights_once_and_has_room_for_its_parts() -> None:
+    """Qwen3-30B-A3B and Mixtral-8x7B: an expert's pairs of a decoding step are one tile, nearly always."""
+    for num_experts, top_k, shapes in ((128, 8, ((1536, 2048), (2048, 768))), (8, 2, ((28672, 4096), (4096, 14336)))):
+        for rows, k in shapes:
+            for dtype in ("bfloat16", "fp8", "int4.g128", "int8", "float32"):
+                chip = Chip(132)
+                room = expert_plan.num_part_elements(num_experts, top_k, rows, k, dtype, chip)
+                for tokens in (1, 2, 8, 64, 256, 2048):
+                    width = min(expert_plan.widest(dtype, chip), tile_width(tokens, num_experts, top_k))
+                    most = most_items(tokens, num_experts, top_k, width)
+                    plan = expert_plan.plan_for(width, most, rows, k, dtype, False, chip)
+                    assert plan.tile.tokens == width or (width <= 16 and plan.tile.tokens == 16)
+                    tiles = most * -(-rows // plan.tile.rows)
+                    if plan.is_split:
+                        size = num_parts(rows, k, dtype) * tiles * plan.tile.rows * plan.tile.tokens
+                        assert size <= room <= 32 << 20
+                    assert tiles >= 96, (rows, dtype, tokens)
+
+
+@pytest.mark.parametrize("has_residual", [True, False])
+def test_rows_times_the_sigmoid_of_their_gates(has_residual: bool) -> None:
+    x, gate, residual = random(4, 530, seed=1), torch.tensor([[0.3], [-80.0], [80.0], [-1.5]]), random(4, 530, seed=2)
+    wanted = torch.sigmoid(gate.double()) * x + (residual if has_residual else 0)
+    out = residual.clone() if has_residual else torch.full((4, 530), torch.nan)
+    gate_rows(x, gate, out, out if has_residual else None)
+    assert ((out - wanted).abs() <= 2.0**-21 * (x.abs() + residual.abs())).all()
+    assert torch.equal(out[2], x[2] + residual[2] if has_residual else x[2])

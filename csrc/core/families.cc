@@ -1,6 +1,7 @@
 // Every kernel family: those of a fused program in the order in which a layer uses them, then single ops.
 #include <cstring>
 
+#include "kernels/adapter/adapter.h"
 #include "kernels/all_reduce/all_reduce.h"
 #include "kernels/attention/attention.h"
 #include "kernels/elementwise/elementwise.h"
@@ -19,7 +20,7 @@
 namespace albireo {
 namespace {
 const Family* const kFamilies[] = {&kEmbed, &kNorm, &kQkvRopeKv, &kAttention, &kGather, &kLinear, &kAllReduce,
-                                   &kHeadTop,
+                                   &kHeadTop, &kAdapter,
                                    // what is left of these where a fusion is switched off
                                    &kHeadNorm, &kRope, &kKvWrite, &kElementwise, &kSlice, &kTop};
 }

@@ -1,5 +1,7 @@
 #include "albireo/program.h"
 
+#include "albireo/adapter.h"
+
 #include <algorithm>
 #include <chrono>
 #include <functional>
@@ -23,6 +25,7 @@ void Program::add(const Family* family, KernelFn run, const Args& args, bool bar
     throw std::invalid_argument("a private call is read by the next one");
   if (family == &kAttention && args.rows != Rows::kT && (args.rows != Rows::kS || args.gather != Gather::kOfT))
     throw std::invalid_argument("attention is of all rows, or of those that leave the model");
+  if (args.adapters) adapter_slots_ = args.adapters->slots;
   calls_.push_back({family, run, args, barrier, tunings});
   items_.assign(calls_.size(), 0);
   private_rows_.assign(calls_.size(), 0);

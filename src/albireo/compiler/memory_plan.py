@@ -20,7 +20,15 @@ from albireo.graph.spec import symbol_rows
 WHY = "activations that never live at the same time share bytes, and a step allocates nothing"
 
 #: What a buffer is called, after the family that writes it first; the letters models are written with.
-_NAMES = {"embed": "x", "norm": "h", "qkv_rope_kv": "q", "attention": "a", "linear": "m", "linear_norm": "h"}
+_NAMES = {
+    "embed": "x",
+    "norm": "h",
+    "qkv_rope_kv": "q",
+    "attention": "a",
+    "linear": "m",
+    "linear_norm": "h",
+    "adapter": "low",
+}
 
 
 @dataclass(frozen=True, slots=True)

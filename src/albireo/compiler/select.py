@@ -21,7 +21,7 @@ from albireo.graph.report import PassRecord
 
 #: Families whose kernels are chosen by another type than the weight's: that of the output, or of an input.
 _BY_OUTPUT = ("norm", "gather", "all_reduce", "elementwise", "head_norm", "rope", "slice")
-_BY_INPUT = {"embed": "table", "attention": "q", "kv_write": "k", "top": "x"}
+_BY_INPUT = {"embed": "table", "attention": "q", "kv_write": "k", "top": "x", "adapter": "x"}
 
 WHY = "the kernels are known before the first step, which then calls pointers"
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from albireo.compiler.rewrite import NotFired, Rewriter, linear_roles, made_by
+from albireo.compiler.rewrite import NotFired, Rewriter, adapter_attrs, linear_roles, made_by
 from albireo.dtypes import ROW_CODES
 from albireo.graph.node import Graph, Node, Value
 from albireo.graph.program_spec import ACTS
@@ -66,5 +66,5 @@ def _other(mul: Node, value: Value) -> Value:
 
 def _attrs(linear: Node, act: str) -> dict[str, object]:
     n, k = linear.inputs["weight"].type.dims
-    found = {"n": n if act == "none" else int(n) // 2, "k": k, "act": act}
+    found = {"n": n if act == "none" else int(n) // 2, "k": k, "act": act} | adapter_attrs(linear)
     return found | ({"chunks": linear.attrs["chunks"]} if "chunks" in linear.attrs else {})

@@ -1,13 +1,16 @@
 """LoraModels: the adapters that callers of this process name by LoRARequest.
 
-Made by llm.py and async_llm.py, called from the thread that steps. Does not know what an adapter holds.
+Made by llm.py and async_llm.py. Does not know what an adapter holds.
 """
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Sequence
+from dataclasses import replace
 
 from albireo.api.adapters import Adapters, no_adapters
+from albireo.api.admission import Submission
 from albireo.errors import InvalidParams, short
 from albireo.lora_request import LoRARequest
 
@@ -19,9 +22,10 @@ class LoraModels:
         """Args: adapters: None where there are none."""
         self._adapters = adapters
         self._known: dict[int, tuple[LoRARequest, int]] = {}
+        self._lock = threading.Lock()
 
     def number(self, request: LoRARequest | None) -> int | None:
-        """The number that the engine has for an adapter; read when first asked for. Between steps.
+        """The number that the engine has for an adapter; read when first asked for. From any thread.
 
         Raises: InvalidParams when it cannot be, or the id is another adapter's; ModelError for one that does not fit.
         """
@@ -31,6 +35,11 @@ class LoraModels:
             raise no_adapters()
         if not isinstance(request, LoRARequest):
             raise InvalidParams(f"lora_request must be LoRARequest, got {type(request).__name__}")
+        with self._lock:
+            return self._number(request)
+
+    def _number(self, request: LoRARequest) -> int:
+        assert self._adapters is not None, "looked at"
         known, number = self._known.get(request.lora_int_id, (None, 0))
         if known is None:
             number = self._adapters.load(request.lora_path)
@@ -41,6 +50,10 @@ class LoraModels:
                 "give another adapter another number, or remove_lora() that one before"
             )
         return number
+
+    def with_adapter(self, submission: Submission, request: LoRARequest | None) -> Submission:
+        """A submission to be run with an adapter. Raises: as number()."""
+        return submission if request is None else replace(submission, adapter=self.number(request))
 
     def numbers(self, count: int, given: LoRARequest | Sequence[LoRARequest | None] | None) -> list[int | None]:
         """For each of so many prompts. Raises: as number()."""

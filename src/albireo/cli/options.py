@@ -27,7 +27,7 @@ _ALIASES = {
     "tensor_parallel_size": ("--tp", "-tp"),
 }
 #: Fields that are lists: their flags may be given several times.
-_LISTS = ("stop", "without", "served_model_name", "api_key", "chat_template_kwarg")
+_LISTS = ("stop", "without", "served_model_name", "lora_modules", "api_key", "chat_template_kwarg")
 #: Fields of SamplingParams that a flag can carry; the rest need JSONL or Python.
 SAMPLING_FLAGS = (
     "max_tokens",

@@ -130,6 +130,10 @@ class EngineClient:
             await self._changed.wait()
         return self.health.failure
 
+    def fail(self, error: EngineError) -> None:
+        """It cannot be used as it was meant to be."""
+        self._fail(error)
+
     def use(self, tokenizer: Tokenizer | None) -> None:
         """Make text with this tokenizer from now on."""
         self._tokenizer = tokenizer

@@ -102,6 +102,11 @@ def read_adapter(directory: Path, shapes: Mapping[str, tuple[int, int]], max_ran
     return PeftAdapter(rank, num_bytes, _digest(path, matrices), matrices)
 
 
+def adapter_rank(directory: Path) -> int:
+    """Rank that a slot needs for an adapter. Raises: ModelError, UnsupportedModel."""
+    return _Settings.read(directory / CONFIG_FILE).max_rank
+
+
 @dataclass(frozen=True, slots=True)
 class _Settings:
     """What adapter_config.json says."""

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from albireo.engine_process.client import EngineClient
 from albireo.errors import ConfigError, EngineError, InvariantError
 from albireo.json_file import parse_json
-from albireo.server.errors import HttpError, busy
+from albireo.server.errors import HttpError
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,8 +32,9 @@ class ServedAdapters:
         self._served: dict[str, Served] = {}
         self._loading: set[str] = set()
 
-    def __iter__(self):  # type: ignore[no-untyped-def]
-        return iter(list(self._served.values()))
+    def all(self) -> list[Served]:
+        """In the order in which they came."""
+        return list(self._served.values())
 
     def find(self, name: str | None) -> Served | None:
         """The adapter of this name."""
@@ -43,6 +44,12 @@ class ServedAdapters:
         """What the engine knows it by; None: it is no adapter."""
         found = self.find(name)
         return None if found is None else found.number
+
+    def names(self, numbers: list[int]) -> str:
+        """Of adapters by their numbers, with commas; of those that were unloaded nothing is told."""
+        if not numbers:
+            return ""
+        return ",".join(served.name for served in self._served.values() if served.number in numbers)
 
     async def load(self, name: str, path: str, *, in_place: bool = False) -> None:
         """Serve an adapter by a name. Args: in_place: in place of the one that has it.
@@ -74,9 +81,7 @@ class ServedAdapters:
         """Serve it no more; requests that run go on with it. Raises: HttpError 404."""
         found = self._served.pop(name, None)
         if found is None:
-            raise HttpError(
-                404, f"the adapter {name!r:.100} is not loaded", param="lora_name", code="lora_not_found"
-            )
+            raise HttpError(404, f"the adapter {name!r:.100} is not loaded", param="lora_name", code="lora_not_found")
         self._client.drop_adapter(found.number)
 
     async def load_all(self, modules: tuple[str, ...]) -> None:
@@ -105,8 +110,3 @@ def lora_module(text: str) -> tuple[str, str]:
     if not name or not path:
         raise ConfigError(f"lora_modules={text!r:.200} is not allowed; it must be name=path")
     return name, path
-
-
-def restarting() -> HttpError:
-    """Told while there is no process to load into."""
-    return busy(503, "the engine is being started again; come again later", "restarting", 2)

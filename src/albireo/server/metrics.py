@@ -94,6 +94,7 @@ class Metrics:
             "vllm:admission_rejections", "Requests refused.", ("model_name", "reason"), registry=self._registry
         )
         self._drafts = self._spec_decode(ready)
+        self._adapters = self._lora_info(ready)
         self._info(ready)
         self._gauges = (
             self._running, self._waiting, self._for_capacity, self._kv_usage, self._swapped, self._host_usage
@@ -137,6 +138,16 @@ class Metrics:
             elif times.last_token_s < now:
                 observe(now - times.last_token_s)
         self._generation.inc(num_tokens)
+
+    def adapters(self, running: str, waiting: str) -> None:
+        """Names of the adapters of requests that run, and of others that wait, with commas. As vLLM has it: labels of
+        one gauge, whose value is the time."""
+        if self._adapters is not None:
+            gauge, most, seen = self._adapters
+            if seen != (running, waiting):
+                gauge.clear()
+                gauge.labels(most, waiting, running).set_to_current_time()
+                self._adapters = gauge, most, (running, waiting)
 
     def _first_token(self, tracked: Tracked, now: float) -> None:
         if not tracked.is_counted:
@@ -223,6 +234,13 @@ class Metrics:
         )
         places = range(config["num_speculative_tokens"])
         return found | {f"position {place}": per_pos.labels(*self._values, str(place)) for place in places}
+
+    def _lora_info(self, ready: Ready) -> tuple[Gauge, str, tuple[str, str]] | None:
+        if not ready.engine["enable_lora"]:
+            return None
+        labels = ("max_lora", "waiting_lora_adapters", "running_lora_adapters")
+        gauge = Gauge("vllm:lora_requests_info", "Adapters in use.", labels, registry=self._registry)
+        return gauge, str(ready.engine["max_loras"]), ("", "")
 
     def _info(self, ready: Ready) -> None:
         engine = ready.engine

@@ -31,6 +31,7 @@ _ROOM = (
     "gguf",
     "layers",
     "mapped_file",
+    "peft",
     "quantized",
     "rope",
     "rope_settings",

@@ -298,7 +298,8 @@ def test_an_embedding_beside_adapters_is_what_it_is_alone(
             params = SamplingParams(temperature=0.0, max_tokens=8, ignore_eos=True, detokenize=False)
             made_of = model._admission.submission(_prompt(prompt), model._admission.prepare(params))
             records.append(driver.add(f"g{i}", _with(made_of, number)))
-            records.append(driver.add(f"e{i}", model._admission.embedding(_prompt(prompt), PoolingParams(pooling_type="mean"))))
+            wants = PoolingParams(pooling_type="mean")
+            records.append(driver.add(f"e{i}", model._admission.embedding(_prompt(prompt), wants)))
         while driver.has_work():
             driver.step()
         assert [record.output().outputs[0].token_ids for record in records[::2]] == tokens

@@ -4,9 +4,10 @@ namespace albireo {
 namespace {
 // Row blocks outside, so that a thread that goes on with a block has its rows in scratch.
 int64_t items(const Args& a, const Step& s) {
+  if (!a.adapters) return 0;
   return ceil_div(count_rows(s, a.rows), kAdapterRows) * adapter_parts(*a.adapters);
 }
-int64_t scratch_bytes(const Args& a) { return kAdapterRows * a_stride(*a.adapters) * 4; }
+int64_t scratch_bytes(const Args& a) { return a.adapters ? kAdapterRows * a_stride(*a.adapters) * 4 : 0; }
 
 constexpr Variant kVariants[] = {
     {"adapter", "any", "avx512", adapter_avx512},

@@ -44,12 +44,28 @@ ALBIREO_INLINE void add_low_row(const Adapters& d, int64_t slot, int64_t panel, 
   }
 }
 
+ALBIREO_INLINE int64_t slot_of_row(const Args& a, const Step& s, int64_t row) {
+  return s.adapter_slots[gathered_row(s, a.rows, Gather::kOfT, row)];
+}
+
+// Before the panel's own product, which takes longer than memory: what its rows will want of B. With many rows they
+// find it in a cache anyway, all but the first of each adapter.
+ALBIREO_INLINE void fetch_low(const Args& a, const Step& s, int64_t m, int64_t rows, int64_t panel) {
+  const Adapters& d = *a.adapters;
+  for (int64_t i = 0; i < rows && i < kFewRows; i++) {
+    const int64_t slot = slot_of_row(a, s, m + i);
+    if (slot < 0 || (i > 0 && slot == slot_of_row(a, s, m + i - 1))) continue;
+    const char* b = (const char*)(d.b + (slot * d.panels + panel) * d.max_rank * kPanel);
+    for (int64_t byte = 0; byte < d.max_rank * kPanel * 4; byte += 64) prefetch_l2(b + byte);
+  }
+}
+
 // Rows m .. m + rows of one panel, in c, ldc floats apart.
 ALBIREO_INLINE void add_low(const Args& a, const Step& s, int64_t m, int64_t rows, int64_t panel, float* c,
                             int64_t ldc) {
   const Adapters& d = *a.adapters;
   for (int64_t i = 0; i < rows; i++) {
-    const int64_t slot = s.adapter_slots[gathered_row(s, a.rows, Gather::kOfT, m + i)];
+    const int64_t slot = slot_of_row(a, s, m + i);
     if (slot >= 0) add_low_row(d, slot, panel, a.low + (m + i) * a.low_stride, c + i * ldc);
   }
 }

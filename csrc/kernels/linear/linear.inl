@@ -73,6 +73,7 @@ void run_linear(const Args& a, const Step& step, int64_t begin, int64_t end, Scr
     const int64_t panel = item % panels, slab = item / panels, m_end = slabs.end(slab);
     for (int64_t m = slabs.begin(slab); m < m_end; m += slabs.chunk) {
       const int64_t rows = m_end - m < slabs.chunk ? m_end - m : slabs.chunk;
+      if (a.adapters) fetch_low(a, step, m, rows, panel);
       if (a.chunks > 1) tree_product(weight, m, rows, panel, a.chunks, c);
       else weight.product(m, rows, panel, c, kPanel);
       if (a.adapters) add_low(a, step, m, rows, panel, c, kPanel);

@@ -192,6 +192,7 @@ void run_qkv(const Args& a, const Step& step, int64_t begin, int64_t end, int64_
     for (int64_t m = slabs.begin(slab); m < m_end; m += slabs.chunk) {
       const int64_t rows = m_end - m < slabs.chunk ? m_end - m : slabs.chunk;
       for (int64_t p = 0; p < width && first_panel + p < panels; p++) {
+        if (a.adapters) fetch_low(a, step, m, rows, first_panel + p);
         weight.product(m, rows, first_panel + p, c + p * kPanel, columns);
         if (a.adapters) add_low(a, step, m, rows, first_panel + p, c + p * kPanel, columns);
       }

@@ -196,14 +196,14 @@ def _pairs(file: SafetensorsFile, shapes: Mapping[str, tuple[int, int]]) -> dict
         found = _TENSOR.fullmatch(name.removeprefix(PREFIX))
         if found is None:
             raise UnsupportedModel(
-                f"{file.path}: tensor {short(name)} is not half of a low-rank pair of a linear (lora_A.weight, "
+                f"{file.path}: tensor {name!r:.200} is not half of a low-rank pair of a linear (lora_A.weight, "
                 "lora_B.weight); adapters of embeddings, biases and magnitudes are not computed"
             )
         module = found["module"]
         if module not in shapes:
             known = sorted({known.rpartition(".")[2] for known in shapes})
             raise UnsupportedModel(
-                f"{file.path}: has an adapter of {module}; of this model these can have one: {', '.join(known)}, of "
+                f"{file.path}: has an adapter of {module:.200}; of this model these can have one: {', '.join(known)}, of "
                 "every layer, and the head cannot"
             )
         pairs.setdefault(module, {})[found["side"]] = name

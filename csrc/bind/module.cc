@@ -3,6 +3,7 @@
 #include <nanobind/nanobind.h>
 #include <nanobind/ndarray.h>
 #include <nanobind/stl/map.h>
+#include <nanobind/stl/optional.h>
 #include <nanobind/stl/shared_ptr.h>
 #include <nanobind/stl/string.h>
 #include <nanobind/stl/vector.h>
@@ -10,6 +11,7 @@
 #include <array>
 #include <cstring>
 #include <iterator>
+#include <optional>
 #include <stdexcept>
 
 #include "albireo/amx.h"
@@ -21,6 +23,7 @@
 #include "albireo/program.h"
 #include "albireo/tokens.h"
 #include "albireo/tuning.h"
+#include "bind/adapters.h"
 #include "bind/names.h"
 #include "bind/packing.h"
 
@@ -45,12 +48,12 @@ T* address(const nb::dict& d, const char* key) {
 // Keys are the fields of Args; dtypes by name, addresses as integers. An unknown key is an error.
 Args args_of(const nb::dict& d, Program& program) {
   static const char* const kKnown[] = {
-      "x",           "weight",     "bias",         "residual",   "out",        "q_norm",     "k_norm",    "rope",
-      "kv",          "kv_dtype",   "num_kv_heads", "head_dim",   "block_size", "x_dtype",    "w_dtype",   "out_dtype",
-      "rows",        "act",        "gather",       "packed",     "n",          "k",          "num_heads", "window",
-      "eps",         "scale",      "softcap",      "barrier",    "x_stride",   "out_stride", "chunks",    "parts",
-      "y",           "is_private", "v_weight",     "v_bias",     "v_dtype",    "ids",        "weights",   "top_k",
-      "num_experts", "most_pairs", "of_pairs",     "renormalize"};
+      "x",           "weight",     "bias",         "residual",    "out",        "q_norm",     "k_norm",    "rope",
+      "kv",          "kv_dtype",   "num_kv_heads", "head_dim",    "block_size", "x_dtype",    "w_dtype",   "out_dtype",
+      "rows",        "act",        "gather",       "packed",      "n",          "k",          "num_heads", "window",
+      "eps",         "scale",      "softcap",      "barrier",     "x_stride",   "out_stride", "chunks",    "parts",
+      "y",           "is_private", "v_weight",     "v_bias",      "v_dtype",    "ids",        "weights",   "top_k",
+      "num_experts", "most_pairs", "of_pairs",     "renormalize", "adapters",   "low",        "low_stride"};
   for (auto item : d) {
     const std::string key = nb::cast<std::string>(item.first);
     bool known = false;
@@ -70,6 +73,9 @@ Args args_of(const nb::dict& d, Program& program) {
   a.k_norm = address<const float>(d, "k_norm");
   a.rope = address<const float>(d, "rope");
   a.kv = address<char>(d, "kv");
+  a.adapters = address<const Adapters>(d, "adapters");
+  a.low = address<const float>(d, "low");
+  a.low_stride = get<int64_t>(d, "low_stride", 0);
   a.top = program.top();
   const int64_t head_dim = get<int64_t>(d, "head_dim", 0);
   a.kv_shape = {kv_dtype_of(get<std::string>(d, "kv_dtype", "float32")), get<int64_t>(d, "num_kv_heads", 0), head_dim,
@@ -213,6 +219,15 @@ Step step_of(const Ints& token_ids, const Ints& positions, const Ints& slots, co
   return s;
 }
 
+// A program with adapters wants the slot of every row, and slots that it has.
+void check_adapters(const Program& program, const std::optional<Ints>& slots, int64_t rows) {
+  const int64_t count = program.adapter_slots();
+  if (!count) return;
+  if (!slots || length(*slots) != rows) throw std::invalid_argument("adapters need a slot for every row");
+  for (int64_t i = 0; i < rows; i++)
+    if (slots->data()[i] < -1 || slots->data()[i] >= count) throw std::invalid_argument("no such slot of adapters");
+}
+
 void check_room(const Step& s, const TopIds& top_ids, const TopValues& top_values) {
   if ((int64_t)top_ids.shape(0) < s.G || (int64_t)top_values.shape(0) < s.G)
     throw std::invalid_argument("step arrays disagree in length");
@@ -220,10 +235,13 @@ void check_room(const Step& s, const TopIds& top_ids, const TopValues& top_value
 
 void run_program(Program& program, const Ints& token_ids, const Ints& positions, const Ints& slots,
                  const Ints& query_start, const Ints& context_len, const Ints& block_table, const Ints& logit_rows,
-                 const Ints& top_rows, const Ints& top_counts, TopIds top_ids, TopValues top_values) {
-  const Step s = step_of(token_ids, positions, slots, query_start, context_len, block_table, logit_rows, top_rows,
-                         top_counts, program.top()->max_rows());
+                 const Ints& top_rows, const Ints& top_counts, TopIds top_ids, TopValues top_values,
+                 const std::optional<Ints>& adapter_slots) {
+  Step s = step_of(token_ids, positions, slots, query_start, context_len, block_table, logit_rows, top_rows, top_counts,
+                   program.top()->max_rows());
   check_room(s, top_ids, top_values);
+  check_adapters(program, adapter_slots, s.T);
+  if (adapter_slots) s.adapter_slots = adapter_slots->data();
   nb::gil_scoped_release unlocked;
   program.run(s, top_ids.data(), top_values.data());
 }
@@ -265,6 +283,7 @@ NB_MODULE(_native, m) {
     return block_bytes({kv_dtype_of(dtype), num_kv_heads, head_dim, round_up(head_dim, 16), block_size});
   });
   define_packing(m);
+  define_adapters(m);
   m.def("copy", [](uint64_t to, uint64_t from, int64_t bytes) { memmove((void*)to, (const void*)from, bytes); });
   m.def("probe_read", [](ThreadPool& pool, const Memory& memory) {
     nb::gil_scoped_release unlocked;
@@ -300,7 +319,9 @@ NB_MODULE(_native, m) {
       .def("add", &add_call, "family"_a, "isa"_a, "dtype"_a, "args"_a, "tunings"_a = nb::list())
       .def(
           "retune", [](Program& p, const nb::list& tunings) { p.retune(tunings_of(tunings)); }, "tunings"_a)
-      .def("run", &run_program)
+      .def("run", &run_program, "token_ids"_a, "positions"_a, "slots"_a, "query_start"_a, "context_len"_a,
+           "block_table"_a, "logit_rows"_a, "top_rows"_a, "top_counts"_a, "top_ids"_a, "top_values"_a,
+           "adapter_slots"_a = nb::none())
       .def("profile", &Program::profile, "on"_a)
       .def(
           "last_tuning", [](const Program& p, size_t call) { return tuning_dict(p.last_tuning(call)); }, "call"_a)

@@ -1,6 +1,7 @@
 // Every kernel family: those of a fused program in the order in which a layer uses them, then single ops.
 #include <cstring>
 
+#include "kernels/adapter/adapter.h"
 #include "kernels/all_reduce/all_reduce.h"
 #include "kernels/attention/attention.h"
 #include "kernels/combine/combine.h"
@@ -24,8 +25,8 @@ namespace albireo {
 namespace {
 const Family* const kFamilies[] = {&kEmbed, &kNorm, &kQkvRopeKv, &kAttention, &kGather, &kLinear, &kAllReduce,
                                    &kHeadTop,
-                                   // layers with experts
-                                   &kRoute, &kExpertLinear, &kCombine, &kGateRows,
+                                   // layers with experts, and linears with adapters
+                                   &kRoute, &kExpertLinear, &kCombine, &kGateRows, &kAdapter,
                                    // what is left of these where a fusion is switched off
                                    &kHeadNorm, &kRope, &kKvWrite, &kElementwise, &kSlice, &kTop};
 }

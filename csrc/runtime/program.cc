@@ -1,5 +1,7 @@
 #include "albireo/program.h"
 
+#include "albireo/adapter.h"
+
 #include <algorithm>
 #include <chrono>
 #include <functional>
@@ -26,6 +28,7 @@ void Program::add(const Family* family, KernelFn run, const Args& args, bool bar
   if (args.top_k > 0 && top_k_ > 0 && args.top_k != top_k_)
     throw std::invalid_argument("calls of a program disagree about how many experts a token has");
   top_k_ = std::max(top_k_, args.top_k);
+  if (args.adapters) adapter_slots_ = args.adapters->slots;
   calls_.push_back({family, run, args, barrier, tunings});
   items_.assign(calls_.size(), 0);
   private_rows_.assign(calls_.size(), 0);

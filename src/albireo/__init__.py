@@ -32,6 +32,7 @@ if TYPE_CHECKING:
         VersionMismatch,
         WeightMismatch,
     )
+    from albireo.lora_request import LoRARequest
     from albireo.outputs import (
         CompletionOutput,
         EmbeddingOutput,
@@ -59,6 +60,7 @@ __all__ = [
     "EngineFileError",
     "InvalidParams",
     "InvariantError",
+    "LoRARequest",
     "Logprob",
     "ModelError",
     "OutOfMemory",
@@ -88,6 +90,7 @@ _HOMES = {
     "EngineConfig": "albireo.config",
     "build": "albireo.api.build",
     "load": "albireo.api.llm",
+    "LoRARequest": "albireo.lora_request",
     "PoolingParams": "albireo.params",
     "SamplingParams": "albireo.params",
     "StructuredOutputsParams": "albireo.structured_params",

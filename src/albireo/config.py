@@ -24,6 +24,17 @@ MAX_THREADS = 4096
 MAX_ENGINES = 64
 #: Of bytes, tokens and sequences: far above any machine, and the largest that native code can be told.
 MAX_NUMBER = 2**63 - 1
+_FLAGS = (
+    "enforce_eager",
+    "enable_prefix_caching",
+    "skip_tokenizer_init",
+    "enable_lora",
+    "verify_hashes",
+    "pin_numerics",
+)
+#: Far above any use; a step finds the slot of an adapter by looking at all.
+MAX_LORAS = 1024
+MAX_LORA_RANK = 4096
 _LIMITS = ("max_model_len", "max_num_seqs", "max_num_batched_tokens")
 
 
@@ -72,6 +83,10 @@ class EngineConfig:
             outputs stay the same. An object, or its text in JSON: method (ngram: by looking up the last few tokens in
             the prompt and output), num_speculative_tokens, prompt_lookup_max, prompt_lookup_min; None: one token a
             step. Not on GPUs yet.
+        enable_lora: run requests with adapters of low rank (LoRA), others beside them. Not on GPUs yet, and not on
+            several ranks.
+        max_loras: adapters that one step may have; each has a slot, memory that is taken at the start.
+        max_lora_rank: largest rank of an adapter; slots have room for it.
         max_logprobs: most logprobs a request may ask for; -1: the vocabulary.
         verify_hashes: check the weights of an engine directory against their hashes before running.
         pin_numerics: refuse an engine directory where other kernels than the build's would run, whose logits may differ
@@ -109,6 +124,9 @@ class EngineConfig:
     generation_config: Literal["auto", "vllm"] = "auto"
     structured_outputs_backend: Literal["llguidance", "guidance", "xgrammar", "auto"] = "llguidance"
     speculative_config: SpeculativeConfig | None = None
+    enable_lora: bool = False
+    max_loras: int = 1
+    max_lora_rank: int = 16
     max_logprobs: int = 20
     verify_hashes: bool = False
     pin_numerics: bool = False
@@ -118,11 +136,7 @@ class EngineConfig:
         _check_choice("device", self.device, ("auto", "cpu", "cuda"))
         _check_choice("scheduling_policy", self.scheduling_policy, ("fcfs", "priority"))
         _check_choice("generation_config", self.generation_config, ("auto", "vllm"))
-        for name in ("model", "tokenizer"):
-            object.__setattr__(self, name, _place(name, getattr(self, name)))
-        _check_shared(self)
-        object.__setattr__(self, "structured_outputs_backend", _backend(self.structured_outputs_backend))
-        for name in ("enforce_eager", "enable_prefix_caching", "skip_tokenizer_init", "verify_hashes", "pin_numerics"):
+        for name in _FLAGS:
             _flag(name, getattr(self, name))
         if type(self.block_size) is not int or self.block_size not in BLOCK_SIZES:
             raise ConfigError(f"block_size={short(self.block_size)} is not supported; choose one of {BLOCK_SIZES}")
@@ -136,6 +150,7 @@ class EngineConfig:
         _at_least("max_logprobs", self.max_logprobs, -1)
         object.__setattr__(self, "speculative_config", SpeculativeConfig.of(self.speculative_config))
         _check_swap_space(self.swap_space, self.device)
+        _check_lora(self)
         value = self.memory_utilization
         if not isinstance(value, (int, float)) or isinstance(value, bool) or not 0.0 < value <= 1.0:
             raise ConfigError(f"memory_utilization={short(value)} is outside (0, 1]")
@@ -257,6 +272,25 @@ def _check_swap_space(value: Any, device: str) -> None:
         raise ConfigError(
             f"swap_space={value:g}: on the CPU the KV cache is in host memory already, there is no other to swap to; "
             "leave it out, and raise kv_cache_memory_bytes to give the cache more"
+        )
+
+
+def _check_lora(config: EngineConfig) -> None:
+    _at_least("max_loras", config.max_loras, 1, MAX_LORAS)
+    _at_least("max_lora_rank", config.max_lora_rank, 1, MAX_LORA_RANK)
+    if not config.enable_lora:
+        return
+    if config.device == "cuda":  # also where auto became it
+        raise ConfigError("enable_lora is not supported on GPUs yet; leave it out, or use device=cpu")
+    if config.tp_invariant or config.tensor_parallel_size not in (None, 1):
+        raise ConfigError(
+            f"enable_lora: adapters run on one rank, not on tensor_parallel_size={config.tensor_parallel_size} or with "
+            "tp_invariant; leave these out, or merge the adapter into the weights"
+        )
+    if config.data_parallel_size > 1:
+        raise ConfigError(
+            f"enable_lora: one engine has adapters, not data_parallel_size={config.data_parallel_size} of them; leave "
+            "one of the two out"
         )
 
 

@@ -169,6 +169,7 @@ class SequenceWork:
         num_drafts: the last so many tokens are drafts: guesses of what the one task of samples draws, and then of what
             it draws after that. While a draft is what was drawn, the task draws again, from the draft's row, with the
             draft among its output.
+        adapter_slot: where its adapter is; -1: it has none.
     """
 
     seq_id: int
@@ -180,6 +181,7 @@ class SequenceWork:
     prompt_targets: Sequence[int] = ()
     pooling: PoolingTask | None = None
     num_drafts: int = 0
+    adapter_slot: int = -1
 
     @property
     def draft_token_ids(self) -> Sequence[int]:
@@ -197,6 +199,7 @@ class StepPlan:
     Moves of blocks, each as (group, source, target) and all of them made before any computing, in this order:
         swap_outs: blocks of the device to blocks of host memory; block_copies: within the device, one after another;
         swap_ins: blocks of host memory to blocks of the device. Of swap_outs and swap_ins no two have one target.
+    adapters: which one each slot is to hold, of those that work runs in; borrowed, not to be changed.
     """
 
     step_idx: int
@@ -207,11 +210,13 @@ class StepPlan:
     swap_ins: list[tuple[int, int, int]] = field(default_factory=list)
     num_drafts: int = 0
     waits: bool = False
+    adapters: Sequence[int | None] = ()
 
     def part(self, work: list[SequenceWork], *, has_moves: bool = False) -> StepPlan:
         """The same step with this work only. has_moves: blocks are moved for all of it as well."""
         part = StepPlan(self.step_idx, work, sum(len(each.token_ids) for each in work))
         part.num_drafts = sum(each.num_drafts for each in work) if self.num_drafts else 0
+        part.adapters = self.adapters
         if has_moves:
             part.block_copies, part.swap_outs, part.swap_ins = self.block_copies, self.swap_outs, self.swap_ins
         return part

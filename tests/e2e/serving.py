@@ -36,10 +36,11 @@ Rows = dict[tuple[int, int], Row]
 
 @dataclass(frozen=True)
 class Ask:
-    """One request."""
+    """One request. adapter: its number, as the loaded model's adapters gave it."""
 
     prompt: tuple[int, ...]
     params: SamplingParams
+    adapter: int | None = None
 
 
 @dataclass
@@ -69,6 +70,10 @@ class _Recording:
         self.last = self._model.run(inputs)
         return self.last
 
+    def also(self, program: Any) -> _Other:
+        """Another program of the model, whose outputs are remembered here, too."""
+        return _Other(self, program)
+
     def copy_blocks(self, pairs: Sequence[tuple[int, int]]) -> None:
         self._model.copy_blocks(pairs)
 
@@ -77,6 +82,16 @@ class _Recording:
 
     def swap_in(self, pairs: Sequence[tuple[int, int]]) -> None:
         self._model.copy_blocks([(self._host + kept, block) for kept, block in pairs])
+
+
+@dataclass
+class _Other:
+    recording: _Recording
+    program: Any
+
+    def run(self, inputs: StepInputs) -> StepOutputs:
+        self.recording.last = self.program.run(inputs)
+        return self.recording.last
 
 
 @dataclass
@@ -109,7 +124,13 @@ class Server:
             self.loaded.settings, num_blocks=(num_blocks - self.num_host,), num_host_blocks=self.num_host
         )
         recording = _Recording(self.loaded.model, num_blocks - self.num_host)
-        runner = Runner(recording, self.loaded.model_config.vocab_size, config.block_size, host=recording)
+        adapters = None if self.loaded.adapters is None else self.loaded.adapters.runner
+        if adapters is not None:
+            program = adapters.program()
+            adapters._program = recording.also(program.program if isinstance(program, _Other) else program)
+            adapters._held.clear()
+        vocab_size = self.loaded.model_config.vocab_size
+        runner = Runner(recording, vocab_size, config.block_size, host=recording, adapters=adapters)
 
         def execute(plan: StepPlan) -> StepResult:
             result = runner.execute(plan)
@@ -159,7 +180,7 @@ class Server:
 
         for start in range(0, len(asks), per_wave):
             for i in range(start, min(start + per_wave, len(asks))):
-                engine.add_request(str(i), asks[i].prompt, asks[i].params)
+                engine.add_request(str(i), asks[i].prompt, asks[i].params, adapter=asks[i].adapter)
                 for _ in range(stagger):
                     step()
             while engine.has_work():

@@ -77,6 +77,8 @@ class ToyExecutor:
         self.num_swapped_in = 0
         self.num_drafts = 0
         self._may_be_begun = False
+        #: a dict a step: sequence -> the adapter in its slot
+        self.adapters: list[dict[int, int | None]] = []
 
     def __call__(self, plan: StepPlan) -> StepResult:
         self._check(plan)
@@ -91,6 +93,9 @@ class ToyExecutor:
         self.num_computed_tokens += plan.num_tokens
         self.plans.append({w.seq_id: (w.num_computed_tokens, len(w.token_ids), len(w.samples)) for w in plan.work})
         self.copies.append(list(plan.block_copies))
+        self.adapters.append(
+            {w.seq_id: plan.adapters[w.adapter_slot] if w.adapter_slot >= 0 else None for w in plan.work}
+        )
         result = StepResult([])
         for work, history in zip(plan.work, histories, strict=True):
             assert self._read(1, work) == prefix_checksums(history), "a block of another history was read"
@@ -259,7 +264,7 @@ class Bench:
 
     def add(self, prompt: Sequence[int], request_id: str | None = None, **kwargs: Any) -> str:
         request_id = str(len(self.added)) if request_id is None else request_id
-        names = ("priority", "cache_salt", "arrival_s", "earlier", "pooling")
+        names = ("priority", "cache_salt", "arrival_s", "earlier", "pooling", "adapter")
         own = {name: kwargs.pop(name) for name in names if name in kwargs}
         params = SamplingParams(**{"ignore_eos": True, "seed": 7, **kwargs})
         self.engine.add_request(request_id, prompt, params, **own)

@@ -5,6 +5,7 @@
 
 namespace albireo {
 
+struct Adapters;  // adapter.h
 struct TopLists;  // kernels/head_top/head_top.h
 
 constexpr int64_t kMaxArgs = 8;
@@ -20,11 +21,14 @@ struct Args {
   const float* v_bias = nullptr;    // [padded N] of them
   const float* residual = nullptr;  // [M, N], may be out
   void* out = nullptr;
-  const float* q_norm = nullptr;  // [padded D]: vectors are readable to a multiple of 16
-  const float* k_norm = nullptr;  // [padded D]
-  const float* rope = nullptr;    // [positions][2][D/2]: cos, sin
-  char* kv = nullptr;             // this layer's part of the KV cache
-  TopLists* top = nullptr;        // the best logits of each of the G rows so far
+  const float* q_norm = nullptr;       // [padded D]: vectors are readable to a multiple of 16
+  const float* k_norm = nullptr;       // [padded D]
+  const float* rope = nullptr;         // [positions][2][D/2]: cos, sin
+  char* kv = nullptr;                  // this layer's part of the KV cache
+  const Adapters* adapters = nullptr;  // adapter; linear, qkv_rope_kv: of which low holds x A^T
+  const float* low = nullptr;          // [rows][targets * max_rank], of rows that have an adapter
+  int64_t low_stride = 0;              // elements from row to row of it
+  TopLists* top = nullptr;             // the best logits of each of the G rows so far
   KVShape kv_shape{};
   DType x_dtype = DType::kF32, w_dtype = DType::kF32, out_dtype = DType::kF32;
   Rows rows = Rows::kT;

@@ -1,5 +1,6 @@
 // Body of linear for one ISA level; include after vec_<isa>.h, math.inl and gemm.inl.
 #include "kernels/linear/linear.h"
+#include "kernels/adapter/low.inl"
 #include "kernels/linear/tree.inl"
 
 namespace {
@@ -72,8 +73,10 @@ void run_linear(const Args& a, const Step& step, int64_t begin, int64_t end, Scr
     const int64_t panel = item % panels, slab = item / panels, m_end = slabs.end(slab);
     for (int64_t m = slabs.begin(slab); m < m_end; m += slabs.chunk) {
       const int64_t rows = m_end - m < slabs.chunk ? m_end - m : slabs.chunk;
+      if (a.adapters) fetch_low(a, step, m, rows, panel);
       if (a.chunks > 1) tree_product(weight, m, rows, panel, a.chunks, c);
       else weight.product(m, rows, panel, c, kPanel);
+      if (a.adapters) add_low(a, step, m, rows, panel, c, kPanel);
       if (a.act == 1) finish_gated(a, c, m, rows, panel, [](V v) { return silu(v); });
       else if (a.act == 2) finish_gated(a, c, m, rows, panel, [](V v) { return gelu_tanh(v); });
       else finish_plain(a, c, m, rows, panel * kPanel);

@@ -1,5 +1,6 @@
 // Body of qkv_rope_kv for one ISA level.
 #include "kernels/qkv_rope_kv/qkv_rope_kv.h"
+#include "kernels/adapter/low.inl"
 #include "kernels/kv_write/codes.inl"
 #include "simd/rms.inl"
 
@@ -190,8 +191,11 @@ void run_qkv(const Args& a, const Step& step, int64_t begin, int64_t end, int64_
     const int64_t last_head = first_head + columns / D < heads ? first_head + columns / D : heads;
     for (int64_t m = slabs.begin(slab); m < m_end; m += slabs.chunk) {
       const int64_t rows = m_end - m < slabs.chunk ? m_end - m : slabs.chunk;
-      for (int64_t p = 0; p < width && first_panel + p < panels; p++)
+      for (int64_t p = 0; p < width && first_panel + p < panels; p++) {
+        if (a.adapters) fetch_low(a, step, m, rows, first_panel + p);
         weight.product(m, rows, first_panel + p, c + p * kPanel, columns);
+        if (a.adapters) add_low(a, step, m, rows, first_panel + p, c + p * kPanel, columns);
+      }
       for (int64_t h = first_head; h < last_head; h++)
         finish_head(a, step, m, rows, head + h, a.bias ? a.bias + h * D : nullptr, c + (h - first_head) * D, columns,
                     padded);

@@ -43,6 +43,7 @@ class Submission:
         constraint: params.structured_outputs, compiled; see Admission.constrained().
         pooling: the prompt's embedding is wanted, and nothing else; params are NO_SAMPLING then.
         budget: makes what watches params.thinking_token_budget; see Admission.budgeted().
+        adapter: the number of its adapter.
     """
 
     prompt: str | None
@@ -52,6 +53,7 @@ class Submission:
     constraint: TokenConstraint | None = None
     pooling: PoolingParams | None = None
     budget: Callable[[], ThinkingBudget] | None = None
+    adapter: int | None = None
 
 
 class Admission:

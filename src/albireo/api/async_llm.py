@@ -18,10 +18,12 @@ from albireo.api.admission import Admission, Submission
 from albireo.api.driver import Driver
 from albireo.api.engine_thread import EngineThread, Output, Stream
 from albireo.api.load import Loaded, load
+from albireo.api.lora import LoraModels
 from albireo.api.prompts import PromptInput, parse_prompt
 from albireo.config import EngineConfig
 from albireo.engine.stats import EngineStats
 from albireo.errors import ConfigError, EngineError, InvalidParams, short
+from albireo.lora_request import LoRARequest
 from albireo.outputs import EmbeddingRequestOutput, RequestOutput
 from albireo.params import PoolingParams, SamplingParams
 from albireo.text.tokenizer import Tokenizer
@@ -61,7 +63,9 @@ class AsyncLLM:
         self._encoding = ThreadPoolExecutor(1, "albireo-encode")
         # Those whose grammar has to be compiled, which may take longer, hold up none of the others.
         self._compiling = ThreadPoolExecutor(2, "albireo-compile")
-        thread = EngineThread(Driver(loaded.settings, loaded.execute, loaded.tokenizer), loaded.prepare)
+        self._loras = LoraModels(loaded.adapters)
+        driver = Driver(loaded.settings, loaded.execute, loaded.tokenizer, adapters=loaded.adapters)
+        thread = EngineThread(driver, loaded.prepare)
         self._thread: EngineThread | None = thread
         self._finalizer = weakref.finalize(self, thread.stop)
 
@@ -73,6 +77,7 @@ class AsyncLLM:
         sampling_params: SamplingParams | None = None,
         request_id: str | None = None,
         *,
+        lora_request: LoRARequest | None = None,
         priority: int = 0,
     ) -> AsyncGenerator[RequestOutput, None]:
         """Complete one prompt; iterate to see it grow.
@@ -81,6 +86,7 @@ class AsyncLLM:
             prompt: a string, a list of token ids, {"prompt": …} or {"prompt_token_ids": …}.
             sampling_params: None: get_default_sampling_params().
             request_id: to abort() by; None: one is made up.
+            lora_request: the adapter; None: the model as it is. It is read when first named, and needs enable_lora.
             priority: lower runs earlier; needs scheduling_policy="priority".
         Returns: outputs that hold everything so far, the last one finished. A reader slower than the engine gets
             fewer and longer ones.
@@ -89,7 +95,8 @@ class AsyncLLM:
         """
 
         def prepare() -> Submission:
-            return self._admission.submission(parse_prompt(prompt), self._params(sampling_params))
+            made = self._admission.submission(parse_prompt(prompt), self._params(sampling_params))
+            return self._loras.with_adapter(made, lora_request)
 
         return self._stream(prepare, self._preparing(sampling_params), request_id, priority)
 
@@ -99,6 +106,7 @@ class AsyncLLM:
         sampling_params: SamplingParams | None = None,
         request_id: str | None = None,
         *,
+        lora_request: LoRARequest | None = None,
         priority: int = 0,
         chat_template: str | None = None,
         add_generation_prompt: bool = True,
@@ -119,7 +127,8 @@ class AsyncLLM:
         }
 
         def prepare() -> Submission:
-            return self._admission.chat(messages, self._params(sampling_params), options)
+            made = self._admission.chat(messages, self._params(sampling_params), options)
+            return self._loras.with_adapter(made, lora_request)
 
         return self._stream(prepare, self._preparing(sampling_params), request_id, priority)
 

@@ -13,6 +13,7 @@ from albireo.api.memory import MemoryPlan, machine_bytes, with_blocks
 from albireo.api.source import ModelSource
 from albireo.api.swapping import Swapping, plan_swapping
 from albireo.backends.backend import ExplainedCatalog
+from albireo.backends.cpu.adapters import CpuAdapters
 from albireo.backends.cpu.catalog import CpuCatalog
 from albireo.backends.cpu.machine import isa_levels, thread_pool
 from albireo.backends.cpu.model import CpuModel, kv_block_bytes
@@ -21,6 +22,7 @@ from albireo.backends.cpu.ranks import TensorParallelModel, rank_pool
 from albireo.backends.cuda.catalog import FP8_CAPABILITY, CudaCatalog
 from albireo.config import EngineConfig
 from albireo.errors import ConfigError
+from albireo.execution.adapters import AdapterRunner
 from albireo.execution.ahead import LOOKAHEAD, AheadDevice, AheadRunner
 from albireo.execution.runner import DeviceModel, Pooler, Runner
 from albireo.graph.node import Graph
@@ -86,12 +88,18 @@ class Device(Protocol):
         """
         ...
 
-    def pooler(self, model: Any, programs: Sequence[Program]) -> Pooler:
-        """Programs that give hidden states, on the memory of model()."""
+    def second(self, model: Any, programs: Sequence[Program], slots: CpuAdapters | None = None) -> Pooler:
+        """Other programs of the same weights, on the memory of model(). slots: of adapters, if they have any."""
         ...
 
     def runner(
-        self, model: Any, vocab_size: int, block_size: int, max_positions: int, pooler: Pooler | None
+        self,
+        model: Any,
+        vocab_size: int,
+        block_size: int,
+        max_positions: int,
+        pooler: Pooler | None,
+        adapters: AdapterRunner | None = None,
     ) -> PlanRunner:
         """What makes the engine's plans happen on model()."""
         ...
@@ -139,13 +147,27 @@ class CpuDevice:
         )
         return ranks, memory
 
-    def pooler(self, model: CpuModel | TensorParallelModel, programs: Sequence[Program]) -> Pooler:
-        return model.sharing(programs[0]) if isinstance(model, CpuModel) else model.sharing(programs)
+    def second(
+        self,
+        model: CpuModel | TensorParallelModel,
+        programs: Sequence[Program],
+        slots: CpuAdapters | None = None,
+    ) -> Pooler:
+        if isinstance(model, CpuModel):
+            return model.sharing(programs[0], adapters=slots)
+        assert slots is None, "EngineConfig refuses enable_lora on several ranks"
+        return model.sharing(programs)
 
     def runner(
-        self, model: DeviceModel, vocab_size: int, block_size: int, max_positions: int, pooler: Pooler | None
+        self,
+        model: DeviceModel,
+        vocab_size: int,
+        block_size: int,
+        max_positions: int,
+        pooler: Pooler | None,
+        adapters: AdapterRunner | None = None,
     ) -> PlanRunner:
-        return Runner(model, vocab_size, block_size, pooler)
+        return Runner(model, vocab_size, block_size, pooler, adapters=adapters)
 
 
 class CudaDevice:
@@ -231,12 +253,20 @@ class CudaDevice:
                 "holds as many tokens"
             )
 
-    def pooler(self, model: CudaModel, programs: Sequence[Program]) -> Pooler:
+    def second(self, model: CudaModel, programs: Sequence[Program], slots: CpuAdapters | None = None) -> Pooler:
+        assert slots is None, "EngineConfig refuses enable_lora on GPUs"
         return model.sharing(programs[0])
 
     def runner(
-        self, model: AheadDevice, vocab_size: int, block_size: int, max_positions: int, pooler: Pooler | None
+        self,
+        model: AheadDevice,
+        vocab_size: int,
+        block_size: int,
+        max_positions: int,
+        pooler: Pooler | None,
+        adapters: AdapterRunner | None = None,
     ) -> PlanRunner:
+        assert adapters is None, "EngineConfig refuses enable_lora on GPUs"
         return AheadRunner(model, vocab_size, block_size, max_positions, pooler)
 
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterable
 
+from albireo.api.adapters import Adapters
 from albireo.api.admission import Submission
 from albireo.api.guarded_engine import GuardedEngine
 from albireo.api.request_record import RequestRecord
@@ -30,10 +31,13 @@ class Driver:
         execute: Callable[[StepPlan], StepResult],
         tokenizer: Tokenizer | None,
         clock: Callable[[], float] = time.monotonic,
+        adapters: Adapters | None = None,
     ) -> None:
+        """Args: adapters: those that requests may have."""
         self._guarded = GuardedEngine(settings, execute, clock)
         self._engine = self._guarded.engine
         self._tokenizer = tokenizer
+        self._adapters = adapters
         self._records: dict[str, RequestRecord] = {}
 
     def add(
@@ -53,6 +57,7 @@ class Driver:
             constraint=submission.constraint,
             pooling=submission.pooling,
             budget=submission.budget,
+            adapter=submission.adapter,
         )
         record = RequestRecord(request_id, submission, self._tokenizer)
         self._records[request_id] = record
@@ -78,7 +83,10 @@ class Driver:
         Returns: the requests with something new, finished ones for the last time.
         Cost: 1 µs a running sequence beside the engine's own, unless it has stop strings.
         """
-        return self._take(self._guarded.step())
+        changed = self._take(self._guarded.step())
+        if self._adapters is not None and self._adapters.has_leaving:
+            self._adapters.let_go(self._engine.adapters()[1])
+        return changed
 
     def _take(self, updates: Iterable[SequenceUpdate]) -> list[RequestRecord]:
         records = self._records

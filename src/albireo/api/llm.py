@@ -9,6 +9,7 @@ import itertools
 import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from types import TracebackType
 from typing import Any, TypeVar
 
@@ -19,12 +20,14 @@ from albireo.api.driver import Driver
 from albireo.api.interrupt import DelayedInterrupt
 from albireo.api.load import Loaded
 from albireo.api.load import load as load_parts
+from albireo.api.lora import LoraModels
 from albireo.api.prompts import PromptInput, parse_prompts
 from albireo.api.request_record import RequestRecord
 from albireo.api.terminal import is_terminal
 from albireo.config import EngineConfig
 from albireo.engine.stats import EngineStats
 from albireo.errors import ConfigError, EngineError, InvalidParams, short
+from albireo.lora_request import LoRARequest
 from albireo.outputs import EmbeddingRequestOutput, RequestOutput
 from albireo.params import PoolingParams, SamplingParams
 from albireo.text.tokenizer import Tokenizer
@@ -65,7 +68,10 @@ class LLM:
         self._lock = threading.Lock()
         self._request_ids = itertools.count()
         self._admission = Admission.of(loaded)
-        self._driver: Driver | None = Driver(loaded.settings, loaded.execute, loaded.tokenizer)
+        self._driver: Driver | None = Driver(
+            loaded.settings, loaded.execute, loaded.tokenizer, adapters=loaded.adapters
+        )
+        self._loras = LoraModels(loaded.adapters)
 
     # -- the calls -----------------------------------------------------------------------------------------------------
 
@@ -75,6 +81,7 @@ class LLM:
         sampling_params: SamplingParams | Sequence[SamplingParams] | None = None,
         *,
         use_tqdm: bool = True,
+        lora_request: LoRARequest | Sequence[LoRARequest | None] | None = None,
         priority: Sequence[int] | None = None,
     ) -> list[RequestOutput]:
         """Complete prompts.
@@ -83,15 +90,18 @@ class LLM:
             prompts: a string, a list of token ids, {"prompt": …} or {"prompt_token_ids": …}; or a list of those.
             sampling_params: for all, or one each; None: get_default_sampling_params().
             use_tqdm: a progress bar, on a terminal only.
+            lora_request: the adapter for all, or one each; None: the model as it is. It is read when first named, and
+                needs enable_lora.
             priority: one each, lower runs earlier; needs scheduling_policy="priority".
         Returns: one a prompt, in order. A request that failed while it ran has finish_reason "error" and the reason
             as stop_reason; the others are not disturbed.
         Raises: InvalidParams, PromptTooLong, UnsupportedFeature: one of the requests is refused; none has run.
+            ModelError: an adapter that cannot be read, or does not fit.
         """
         parsed = parse_prompts(prompts)
         params = self._params(len(parsed), sampling_params)
         submissions = [self._admission.submission(*pair) for pair in zip(parsed, params, strict=True)]
-        return [record.output() for record in self._run(submissions, priority, use_tqdm)]
+        return [record.output() for record in self._run(submissions, priority, use_tqdm, lora=lora_request)]
 
     def embed(
         self,
@@ -120,6 +130,7 @@ class LLM:
         messages: Sequence[Any],
         sampling_params: SamplingParams | Sequence[SamplingParams] | None = None,
         use_tqdm: bool = True,
+        lora_request: LoRARequest | Sequence[LoRARequest | None] | None = None,
         *,
         priority: Sequence[int] | None = None,
         chat_template: str | None = None,
@@ -150,7 +161,24 @@ class LLM:
         submissions = [
             self._admission.chat(chat, each, options) for chat, each in zip(conversations, params, strict=True)
         ]
-        return [record.output() for record in self._run(submissions, priority, use_tqdm)]
+        return [record.output() for record in self._run(submissions, priority, use_tqdm, lora=lora_request)]
+
+    # -- adapters ------------------------------------------------------------------------------------------------------
+
+    def add_lora(self, lora_request: LoRARequest) -> bool:
+        """Read an adapter now, not when the first request names it. Raises: ModelError, InvalidParams."""
+        with self._lock:
+            self._open()
+            return self._loras.number(lora_request) is not None
+
+    def remove_lora(self, lora_int_id: int) -> bool:
+        """Forget an adapter, so that its number may be given to another. Returns: whether it was known."""
+        with self._lock:
+            return self._loras.remove(lora_int_id)
+
+    def list_loras(self) -> set[int]:
+        """Numbers of the adapters that are known."""
+        return self._loras.ids()
 
     # -- what it is ----------------------------------------------------------------------------------------------------
 
@@ -201,7 +229,12 @@ class LLM:
         return [self._admission.prepare(params) for params in each]
 
     def _run(
-        self, submissions: list[Submission], priority: Sequence[int] | None, use_tqdm: bool, title: str = "Generating"
+        self,
+        submissions: list[Submission],
+        priority: Sequence[int] | None,
+        use_tqdm: bool,
+        title: str = "Generating",
+        lora: LoRARequest | Sequence[LoRARequest | None] | None = None,
     ) -> list[RequestRecord]:
         if priority is not None and not isinstance(priority, Sequence):
             raise InvalidParams(f"priority={short(priority)} is not allowed; it must be a list, one number a prompt")
@@ -212,6 +245,9 @@ class LLM:
             self._open()
             assert self._driver is not None, "open"
             driver = self._driver
+            if lora is not None:
+                numbers = self._loras.numbers(len(submissions), lora)
+                submissions = [replace(each, adapter=n) for each, n in zip(submissions, numbers, strict=True)]
             records: list[RequestRecord] = []
             try:
                 arrival_s = time.monotonic()

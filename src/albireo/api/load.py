@@ -12,6 +12,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+from albireo.api.adapters import Adapters
 from albireo.api.devices import Device, open_device
 from albireo.api.locate import locate_model
 from albireo.api.memory import MemoryPlan, plan_memory
@@ -24,15 +25,17 @@ from albireo.api.tokenizer import open_tokenizer
 from albireo.api.tuning import tuned
 from albireo.artifact.reader import tokenizer_directory
 from albireo.backends.backend import KernelCatalog
+from albireo.backends.cpu.adapters import CpuAdapters, padded_rank, slot_bytes
 from albireo.backends.cpu.model import CpuModel
 from albireo.compiler.passes import hidden_states
 from albireo.compiler.passes.shard import Part
-from albireo.compiler.pipeline import compile_graph, passes_without
+from albireo.compiler.pipeline import adapter_passes, compile_graph, passes_without
 from albireo.compiler.rewrite import copy_graph
 from albireo.config import EngineConfig
 from albireo.dtypes import kv_cache_dtype
 from albireo.engine.settings import EngineSettings
 from albireo.errors import ConfigError
+from albireo.execution.adapters import AdapterRunner
 from albireo.execution.runner import DeviceModel, Pooler
 from albireo.graph.node import Graph
 from albireo.graph.program import Program
@@ -62,6 +65,7 @@ class Loaded:
         execute: makes a plan happen on model. prepare: what later steps would wait for, a piece a call, while there is
             nothing to execute; returns whether it did any.
         pooler: gives hidden states in place of logits; None when the model's head has a shape that is not known.
+        adapters: those that requests may have; None without enable_lora.
         load_s: seconds it took, weights included.
     """
 
@@ -80,6 +84,7 @@ class Loaded:
     other_ranks: tuple[Program, ...] = ()
     device: str = "cpu"
     pooler: LazyPooler | None = None
+    adapters: Adapters | None = None
     prepare: Callable[[], bool] = nothing_to_prepare
 
     @property
@@ -142,8 +147,17 @@ def load(
         graph = source.graph(memory.max_model_len)
         with _progress(programs, show_progress, on_progress) as advance:
             model, memory = device.model(config, source, graph, programs, memory, advance)
-        pooler = None if hidden_states.problem(graph) else _pooler(config, source, device, model, is_tuned)
-        runner = device.runner(model, model_config.vocab_size, config.block_size, memory.max_model_len, pooler)
+        second = SecondPrograms(config, source, device, model, is_tuned)
+        adapters = second.adapters() if config.enable_lora else None
+        pooler = None if hidden_states.problem(graph) else second.pooler()
+        runner = device.runner(
+            model,
+            model_config.vocab_size,
+            config.block_size,
+            memory.max_model_len,
+            pooler,
+            None if adapters is None else adapters.runner,
+        )
         eos = eos_token_ids(model_config, defaults) or _eos_of(tokenizer, model_config.vocab_size)
         settings = EngineSettings.from_config(
             config,
@@ -174,6 +188,7 @@ def load(
             load_s=time.perf_counter() - started,
             device=device.name,
             pooler=pooler,
+            adapters=adapters,
         )
 
 
@@ -184,22 +199,46 @@ def _eos_of(tokenizer: Future[Tokenizer] | None, vocab_size: int) -> tuple[int, 
     return (eos,) if eos is not None and eos < vocab_size else ()
 
 
-def _pooler(
-    config: EngineConfig, source: ModelSource, device: Device, model: DeviceModel, is_tuned: bool
-) -> LazyPooler:
-    """What compiles, when it is wanted, as plan_ranks() did."""
-    model_len = config.max_model_len or source.default_model_len
+@dataclass(slots=True)
+class SecondPrograms:
+    """What compiles further programs on the weights of a loaded model, when they are wanted, as plan_ranks() did."""
 
-    def made() -> Pooler:
+    config: EngineConfig
+    source: ModelSource
+    device: Device
+    model: DeviceModel
+    is_tuned: bool
+    slots: CpuAdapters | None = None
+
+    def adapters(self) -> Adapters:
+        """Makes slots; from here on every program has adapters."""
+        (program,) = self._programs(None)
+        self.slots = CpuAdapters(program, self.config.max_loras)
+        runner = AdapterRunner(self.slots, lambda: self._second(None))
+        return Adapters(runner, self.slots.shapes, self.config.max_lora_rank)
+
+    def pooler(self) -> LazyPooler:
+        """The program that gives hidden states."""
+        return LazyPooler(lambda: self._second(hidden_states.run))
+
+    def _second(self, change: Callable[[Graph], object] | None) -> Pooler:
+        programs = self._programs(change)
+        if self.is_tuned and self.device.name == "cpu":
+            threads = self.config.num_threads
+            programs = tuple(tuned(program, self.source.directory, threads)[0] for program in programs)
+        return self.device.second(self.model, programs, self.slots)
+
+    def _programs(self, change: Callable[[Graph], object] | None) -> tuple[Program, ...]:
+        config, source, catalog = self.config, self.source, self.device.catalog()
+        model_len = config.max_model_len or source.default_model_len
         with guard(source):
             graph = copy_graph(source.graph(model_len))
-            hidden_states.run(graph)
-            programs = tuple(compile_program(graph, config, model_len, part, device.catalog()) for part in source.parts)
-        if is_tuned and device.name == "cpu":
-            programs = tuple(tuned(program, source.directory, config.num_threads)[0] for program in programs)
-        return device.pooler(model, programs)
-
-    return LazyPooler(made)
+            if change is not None:
+                change(graph)
+            return tuple(
+                compile_program(graph, config, model_len, part, catalog, has_adapters=config.enable_lora)
+                for part in source.parts
+            )
 
 
 def plan(config: EngineConfig, source: ModelSource, device: Device | None = None) -> tuple[Program, MemoryPlan]:
@@ -227,6 +266,12 @@ def plan_ranks(
         programs = tuple(compile_program(graph, config, model_len, part, device.catalog()) for part in source.parts)
         for rank, program in enumerate(programs):
             source.check(program, rank)
+        adapter_bytes = 0
+        if config.enable_lora:
+            second = compile_program(graph, config, model_len, None, device.catalog(), has_adapters=True)
+            adapter_bytes = slot_bytes(second, config.max_loras)
+            # programs run in turn, and the second then finds room in the arena of the first
+            programs = (replace(programs[0], arena_bytes=max(programs[0].arena_bytes, second.arena_bytes)),)
     memory = plan_memory(
         config,
         weight_bytes=sum(device.weight_bytes(program) for program in programs),
@@ -235,6 +280,7 @@ def plan_ranks(
         model_len=model_len,
         machine=device.machine_bytes(),
         num_engines=config.data_parallel_size if device.name == "cpu" else 1,
+        adapter_bytes=adapter_bytes,
     )
     return programs, memory
 
@@ -245,10 +291,12 @@ def compile_program(
     model_len: int,
     part: Part | None = None,
     catalog: KernelCatalog | None = None,
+    *,
+    has_adapters: bool = False,
 ) -> Program:
     """Compile for the steps that config allows, for one rank or for one that is alone.
 
-    Args: catalog: kernels to choose from; None: those of the device that config asks for.
+    Args: catalog: kernels to choose from; None: those of the device that config asks for. has_adapters: of linears.
     Raises: UnsupportedModel; ConfigError when config leaves out a pass that cannot be, or the model cannot be cut so.
     """
     seqs, tokens = config.step_limits.max_num_seqs, config.step_limits.max_num_batched_tokens
@@ -257,6 +305,9 @@ def compile_program(
     # drafts are in steps without prompts, and may take the logits of these
     num_draft_rows = 0 if config.speculative_config is None else MAX_DRAFTS
     assert MAX_DRAFTS <= MAX_PROMPT_ROWS
+    passes = passes_without(config.without)
+    if has_adapters:
+        passes = adapter_passes(passes, padded_rank(config.max_lora_rank))
     return compile_graph(
         graph,
         catalog or open_device(config).catalog(),
@@ -264,7 +315,7 @@ def compile_program(
         block_size=config.block_size,
         max_positions=model_len,
         part=part,
-        passes=passes_without(config.without),
+        passes=passes,
         kv_dtype=kv_cache_dtype(config.kv_cache_dtype),
     )
 

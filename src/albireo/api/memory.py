@@ -24,6 +24,7 @@ class MemoryPlan:
         machine_bytes: of the machine, or of one engine's part of it.
         num_blocks: KV blocks, the null block included; kv_bytes is their size.
         max_model_len: longest sequence the pool can hold, at most the one asked for.
+        adapter_bytes: slots of adapters; 0 where there are none.
     """
 
     machine_bytes: int
@@ -33,6 +34,7 @@ class MemoryPlan:
     kv_bytes: int
     num_blocks: int
     max_model_len: int
+    adapter_bytes: int = 0
 
 
 def machine_bytes() -> int:
@@ -62,6 +64,7 @@ def plan_memory(
     model_len: int,
     machine: int,
     num_engines: int = 1,
+    adapter_bytes: int = 0,
 ) -> MemoryPlan:
     """Blocks and context that fit.
 
@@ -69,6 +72,7 @@ def plan_memory(
         block_bytes: one KV block over all layers.
         model_len: the context asked for, or the model's own.
         machine: memory of the machine; num_engines: so many engines like this one share it, each with its own weights.
+        adapter_bytes: the slots of adapters.
 
     The pool is kv_cache_memory_bytes, or num_gpu_blocks_override blocks, or what memory_utilization leaves, but no
     more than max_num_seqs sequences of full length could use.
@@ -76,7 +80,7 @@ def plan_memory(
     """
     machine //= num_engines
     budget = int(machine * config.memory_utilization)
-    fixed = weight_bytes + arena_bytes + OVERHEAD_BYTES
+    fixed = weight_bytes + adapter_bytes + arena_bytes + OVERHEAD_BYTES
     most = 1 + config.step_limits.max_num_seqs * -(-model_len // config.block_size)
     if config.num_gpu_blocks_override is not None:
         num_blocks = config.num_gpu_blocks_override
@@ -91,13 +95,17 @@ def plan_memory(
         f"KV block of {config.block_size} tokens {block_bytes} bytes"
     )
     of_all = "" if num_engines == 1 else f" (a part of the machine's memory for each of {num_engines} engines)"
+    if adapter_bytes:
+        sizes = f"{config.max_loras} adapters of rank {config.max_lora_rank} {_gib(adapter_bytes)}, {sizes}"
     if fixed > budget or (
         num_blocks < 2 and config.num_gpu_blocks_override is None and fixed + 2 * block_bytes > budget
     ):
         raise OutOfMemory(
             f"the model needs {_gib(fixed + 2 * block_bytes)} at least ({sizes}); "
             f"memory_utilization={config.memory_utilization} of {_gib(machine)}{of_all} allows {_gib(budget)}. "
-            "Raise memory_utilization, lower max_num_batched_tokens or max_num_seqs, or use a smaller model"
+            "Raise memory_utilization, lower max_num_batched_tokens or max_num_seqs"
+            + (", or max_loras or max_lora_rank" if adapter_bytes else "")
+            + ", or use a smaller model"
             + ("" if num_engines == 1 else ", or lower data_parallel_size")
         )
     if num_blocks < 2:
@@ -117,7 +125,14 @@ def plan_memory(
             + ("" if is_said else " or memory_utilization")
         )
     return MemoryPlan(
-        machine, budget, weight_bytes, arena_bytes, num_blocks * block_bytes, num_blocks, min(model_len, capacity)
+        machine,
+        budget,
+        weight_bytes,
+        arena_bytes,
+        num_blocks * block_bytes,
+        num_blocks,
+        min(model_len, capacity),
+        adapter_bytes,
     )
 
 

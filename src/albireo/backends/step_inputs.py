@@ -35,6 +35,8 @@ class StepInputs:
         logit_rows: [R] rows of T whose full logits are wanted, in this order.
         top_rows: [G] rows of T of which the best few logits are enough.
         top_counts: [G] how many of the best: 1 is the arg max, TOP_LOGITS the most. Left out: the arg max of each.
+        adapter_slots: [T] slot of the token's adapter, -1 where it has none; left out: none has, and only a program
+            without adapters may run.
     """
 
     token_ids: Ints
@@ -46,6 +48,7 @@ class StepInputs:
     logit_rows: Ints
     top_rows: Ints
     top_counts: Ints = field(default_factory=lambda: _NONE)
+    adapter_slots: Ints | None = None
 
     def __post_init__(self) -> None:
         if self.top_counts is _NONE:
@@ -53,7 +56,7 @@ class StepInputs:
 
     @property
     def arrays(self) -> tuple[Ints, Ints, Ints, Ints, Ints, Ints, Ints, Ints, Ints]:
-        """All of them, in the order above."""
+        """All that every program reads, in the order above."""
         return (
             self.token_ids,
             self.positions,
@@ -86,6 +89,13 @@ class StepInputs:
         return np.concatenate([self.logit_rows, self.top_rows])
 
     @property
+    def out_adapter_slots(self) -> Ints:
+        """[S] adapter_slots of out_rows. Raises: InvariantError where no row has an adapter."""
+        if self.adapter_slots is None:
+            raise InvariantError("the step has no adapters")
+        return self.adapter_slots[self.out_rows]
+
+    @property
     def logit_pos(self) -> Ints:
         """[R] where logit_rows are in out_rows."""
         return np.arange(len(self.logit_rows), dtype=np.int32)
@@ -104,6 +114,8 @@ class StepInputs:
             "query_start": (num_sequences + 1,),
             "block_table": (num_sequences, self.block_table.shape[-1]),
         }
+        if self.adapter_slots is not None:
+            shapes["adapter_slots"] = (num_tokens,)
         for name, shape in shapes.items():
             if getattr(self, name).shape != shape:
                 raise InvariantError(f"step {name} has shape {getattr(self, name).shape}, not {shape}")

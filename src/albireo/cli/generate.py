@@ -9,6 +9,7 @@ import sys
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import closing
 from functools import partial
+from pathlib import Path
 from typing import Any, TextIO
 
 import click
@@ -23,6 +24,7 @@ from albireo.cli.timings import timings_line
 from albireo.cli.writers import JsonlWriter, TextWriter, Writer
 from albireo.config import EngineConfig
 from albireo.errors import InvalidParams, ModelError, RequestError
+from albireo.models.peft import adapter_rank
 from albireo.outputs import RequestOutput
 from albireo.params import SamplingParams
 
@@ -49,6 +51,7 @@ MAX_TOKENS = 256
     help="The output is JSON, on one line, that fits the schema in this file.",
 )
 @click.option("--regex", help="The output matches this regular expression from its beginning to its end.")
+@click.option("--lora", metavar="DIR", help="An adapter (LoRA) that every prompt has; --enable-lora goes with it.")
 @click.option("--stats", is_flag=True, help="A line of timings on stderr at the end.")
 @sampling_options(max_tokens=str(MAX_TOKENS))
 @engine_options(without=("seed", "skip_tokenizer_init"))
@@ -61,6 +64,7 @@ def command(
     echo: bool,
     json_schema: TextIO | None,
     regex: str | None,
+    lora: str | None,
     stats: bool,
     sampling: dict[str, Any],
     engine: dict[str, Any],
@@ -87,7 +91,9 @@ def command(
     for line in lines:
         _check(line, sampling)
     directory = None if name is None else _locate(name, is_argument=model is None)
-    session = Session(EngineConfig.from_kwargs(model=directory, **engine))
+    if lora is not None:
+        engine = {"enable_lora": True, "max_lora_rank": adapter_rank(Path(lora)), **engine}
+    session = Session(EngineConfig.from_kwargs(model=directory, **engine), lora)
     writer: Writer = JsonlWriter() if output == "jsonl" else TextWriter(echoes=echo, has_headings=len(lines) > 1)
     finished, num_failed = _run(session, lines, sampling, writer)
     if stats and finished:

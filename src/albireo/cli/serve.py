@@ -20,7 +20,22 @@ if TYPE_CHECKING:
     from albireo.replicas.place import Place
 
 
-@click.command()
+class _Command(click.Command):
+    """Takes several adapters behind one --lora-modules, as vLLM does."""
+
+    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        flag, is_behind = "--lora-modules", False
+        found: list[str] = []
+        for arg in args:
+            is_module = is_behind and ("=" in arg or arg.startswith("{")) and not arg.startswith("-")
+            if is_module and found[-1] != flag:
+                found.append(flag)
+            is_behind = is_module or arg == flag
+            found.append(arg)
+        return super().parse_args(ctx, found)
+
+
+@click.command(cls=_Command)
 @click.argument("model", required=False)
 @server_options()
 @engine_options(without=("skip_tokenizer_init",))
@@ -43,6 +58,8 @@ def command(model: str | None, server: dict[str, Any], engine: dict[str, Any]) -
         engine["model"] = str(locate_model(model))
         given.setdefault("served_model_name", (Path(model).name if Path(model).is_dir() else model,))
     given["api_key"] = tuple(key for text in given.get("api_key", ()) for key in _keys(text))
+    if given.get("lora_modules") and not engine.get("enable_lora"):
+        raise ConfigError("lora_modules needs enable_lora; give --enable-lora, too")
     settings = ServerSettings(**given)
     config = EngineConfig.from_kwargs(**engine)
     if settings.distributed_executor_backend == "ray":

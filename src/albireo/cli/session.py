@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Generator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from albireo.api.admission import Admission, Submission
@@ -47,11 +47,13 @@ class Reply:
 class Session:
     """One model and its engine."""
 
-    def __init__(self, config: EngineConfig) -> None:
+    def __init__(self, config: EngineConfig, lora: str | None = None) -> None:
+        """Args: lora: directory of an adapter that all requests have; needs config.enable_lora."""
         self.loaded: Loaded = load(config, show_progress=True)
         loaded = self.loaded
         self._admission = Admission.of(loaded)
-        self._driver = Driver(loaded.settings, loaded.execute, loaded.tokenizer)
+        self._driver = Driver(loaded.settings, loaded.execute, loaded.tokenizer, adapters=loaded.adapters)
+        self._adapter = None if lora is None or loaded.adapters is None else loaded.adapters.load(lora)
         self._num_requests = 0
 
     def params(self, given: Mapping[str, Any], max_tokens: int | None) -> SamplingParams:
@@ -67,11 +69,12 @@ class Session:
 
     def text(self, prompt: str | list[int], params: SamplingParams) -> Submission:
         """Prepare a prompt to go on with. Raises: RequestError."""
-        return self._admission.submission(parse_prompt(prompt), self._admission.prepare(params))
+        made = self._admission.submission(parse_prompt(prompt), self._admission.prepare(params))
+        return replace(made, adapter=self._adapter)
 
     def chat(self, messages: Sequence[Mapping[str, str]], params: SamplingParams) -> Submission:
         """Prepare an answer, by the model's own template. Raises: RequestError."""
-        return self._admission.chat(messages, self._admission.prepare(params), {})
+        return replace(self._admission.chat(messages, self._admission.prepare(params), {}), adapter=self._adapter)
 
     def run(self, requests: Sequence[Preparing], *, is_streaming: bool) -> Generator[Reply, None, None]:
         """Run requests together.

@@ -13,6 +13,7 @@ from albireo.compiler.emit import emit, kv_layout, make_calls, place_barriers
 from albireo.compiler.layouts import plan_layouts
 from albireo.compiler.memory_plan import plan_memory
 from albireo.compiler.passes import (
+    add_adapters,
     attention_of_rows,
     canonicalize,
     fold_norm,
@@ -109,6 +110,13 @@ def passes_without(names: Sequence[str]) -> tuple[Pass, ...]:
         if name not in optional_passes():
             raise ConfigError(f"without={name!r} names no pass; choose among {', '.join(optional_passes())}")
     return tuple(run for run in PASSES if pass_name(run) not in names)
+
+
+def adapter_passes(passes: Sequence[Pass], max_rank: int) -> tuple[Pass, ...]:
+    """passes for a program whose linears have adapters, see passes/add_adapters.py."""
+    fusing = PASSES[PASSES.index(last_layer_rows.run) + 1 :]
+    before = [run for run in passes if run not in fusing]
+    return (*before, partial(add_adapters.run, max_rank=max_rank), *(run for run in passes if run in fusing))
 
 
 def passes_for(abilities: Collection[str], passes: Sequence[Pass]) -> tuple[Pass, ...]:

@@ -199,7 +199,13 @@ def label(node: Node) -> str:
 
 def linear_roles(linear: Node) -> dict[str, Value | None]:
     """Roles every fused node made from a linear starts with."""
-    return {"x": linear.inputs["x"], "weight": linear.inputs["weight"], "bias": linear.inputs.get("bias")}
+    found = {"x": linear.inputs["x"], "weight": linear.inputs["weight"], "bias": linear.inputs.get("bias")}
+    return found | {role: linear.inputs.get(role) for role in ("low", "slots")}
+
+
+def adapter_attrs(linear: Node) -> dict[str, Any]:
+    """Attributes every fused node made from a linear has of that one's adapters."""
+    return {"modules": linear.attrs["modules"]} if "modules" in linear.attrs else {}
 
 
 def made_by(value: Value, op: str) -> Node | None:

@@ -222,4 +222,5 @@ def _with_drafts(work: SequenceWork, drafts: list[int]) -> SequenceWork:
         work.block_tables,
         work.samples,
         num_drafts=len(drafts),
+        adapter_slot=work.adapter_slot,
     )

@@ -72,6 +72,7 @@ class Engine:
         earlier: Earlier | None = None,
         pooling: PoolingParams | None = None,
         budget: MakeBudget | None = None,
+        adapter: int | None = None,
     ) -> range:
         """Let a request wait for its turn.
 
@@ -85,6 +86,7 @@ class Engine:
             arrival_s: when it came in, on the engine's clock; None: now.
             constraint: params.structured_outputs, compiled.
             budget: makes what watches params.thinking_token_budget, once a continuation.
+            adapter: the number of what is added to the model's weights; what it stands for never changes.
         Returns: ids of its sequences, as plans name them.
         Raises: InvalidParams, PromptTooLong, UnsupportedFeature: it is refused, nothing else has changed.
         """
@@ -97,8 +99,10 @@ class Engine:
         metrics = RequestMetrics(self._clock() if arrival_s is None else arrival_s)
         progress = RequestProgress(metrics, prompt_logprobs=None if params.prompt_logprobs is None else [])
         wanted = None if pooling is None else Pooling(pooling)
-        root = root_key(cache_salt)
-        request = Request(request_id, prompt, params, priority, root, progress, constraint, budget, wanted)
+        if adapter is not None and not self._settings.num_adapter_slots:
+            raise InvariantError("a request has an adapter, and there are no slots for any")
+        root = root_key(cache_salt, adapter)
+        request = Request(request_id, prompt, params, priority, root, progress, constraint, budget, wanted, adapter)
         build_request(
             request,
             max_len=max_len,
@@ -150,6 +154,14 @@ class Engine:
     def continuations(self) -> list[tuple[str, int]]:
         """All that are not finished, as owner() names them."""
         return [(request.request_id, seq.index) for request in self._requests.values() for seq in request.unfinished()]
+
+    def adapters(self) -> tuple[set[int], set[int]]:
+        """Numbers of the adapters of sequences that run, and of requests that are not finished."""
+        if not self._settings.num_adapter_slots:
+            return set(), set()
+        running = {seq.request.adapter for seq in self._scheduler.running}
+        unfinished = {request.adapter for request in self._requests.values()}
+        return {n for n in running if n is not None}, {n for n in unfinished if n is not None}
 
     def has_work(self) -> bool:
         """Whether step() would do anything."""

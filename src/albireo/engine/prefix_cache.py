@@ -3,7 +3,8 @@
 Called by scheduler.py. Knows token ids and block numbers; does not know budgets, order or devices.
 
 A full block's key is SHA-256(key of the block before it, its token ids as 4-byte little-endian), so it stands for the
-whole sequence up to its end. The first block's predecessor is 32 zero bytes, or the SHA-256 of the request's salt.
+whole sequence up to its end. The first block's predecessor is 32 zero bytes, or the SHA-256 of what sets the request
+apart: its salt, its adapter.
 """
 
 from __future__ import annotations
@@ -18,9 +19,10 @@ from albireo.engine.request import Sequence
 _NO_SALT = bytes(32)
 
 
-def root_key(cache_salt: str | None) -> bytes:
-    """What the first block's key is chained to: requests share blocks only with those of the same salt."""
-    return _NO_SALT if cache_salt is None else hashlib.sha256(cache_salt.encode()).digest()
+def root_key(cache_salt: str | None, adapter: int | None = None) -> bytes:
+    """What the first block's key is chained to: requests share blocks only with those of the same salt and adapter."""
+    root = _NO_SALT if cache_salt is None else hashlib.sha256(cache_salt.encode()).digest()
+    return root if adapter is None else hashlib.sha256(root + adapter.to_bytes(8, "little")).digest()
 
 
 def next_key(parent: bytes, token_ids: list[int]) -> bytes:

@@ -89,7 +89,9 @@ class SequenceUpdate:
 class Request:
     """One call. Invariant: num_unfinished counts the sequences that are not FINISHED.
 
-    Fields: pooling: an embedding of the prompt is wanted; nothing is sampled then.
+    Fields:
+        pooling: an embedding of the prompt is wanted; nothing is sampled then.
+        adapter: the number of its adapter; None: it has none.
     """
 
     request_id: str
@@ -101,6 +103,7 @@ class Request:
     constraint: TokenConstraint | None = None
     budget: MakeBudget | None = None
     pooling: Pooling | None = None
+    adapter: int | None = None
     sequences: list[Sequence] = field(default_factory=list)
     num_unfinished: int = 0
     is_prompt_done: bool = False
@@ -174,10 +177,13 @@ class Sequence:
         samples: tuple[SampleTask, ...] = ()
         if request.pooling is not None:
             task = request.pooling.task(start, end, self.num_tokens)
-            return SequenceWork(self.seq_id, self.slice(start, end), start, self.block_tables, pooling=task)
+            work = SequenceWork(self.seq_id, self.slice(start, end), start, self.block_tables, pooling=task)
+            work.adapter_slot = self.work.adapter_slot
+            return work
         if end == self.num_tokens:
             samples = (self.task,) if request.is_prompt_done else tuple(seq.task for seq in request.unfinished())
         work = SequenceWork(self.seq_id, self.slice(start, end), start, self.block_tables, samples)
+        work.adapter_slot = self.work.adapter_slot
         if request.params.prompt_logprobs is not None and not request.is_prompt_done:
             targets = request.prompt_token_ids[start + 1 : end + 1]
             if targets:

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
+from albireo.engine.adapter_slots import AdapterSlots
 from albireo.engine.block_pool import BlockTables
 from albireo.engine.books import check_books
 from albireo.engine.drafting import Drafting
@@ -63,6 +64,7 @@ class Scheduler:
         self.running = Line()
         self.tables = BlockTables(settings.num_blocks, settings.block_size)
         self.cache = PrefixCache(self.tables.pools, settings.block_size, settings.enable_prefix_caching)
+        self.adapters = AdapterSlots(settings.num_adapter_slots)
         self.host = HostPool(settings.num_host_blocks, settings.block_size)
         #: None where there are no drafts.
         self.drafting: Drafting | None = None
@@ -118,6 +120,7 @@ class Scheduler:
                 continue
             self.tables.share(leader.block_tables, seq.block_tables, leader.num_computed_tokens)
             seq.num_computed_tokens = leader.num_computed_tokens
+            seq.work.adapter_slot = leader.work.adapter_slot
             leader.quiet_until = 0  # its last block may be shared now
             seq.status = Status.RUNNING
             self.running.add(seq)
@@ -139,7 +142,7 @@ class Scheduler:
         """
         self._step = _Step(self._settings.max_prompt_rows, self._end_order)
         self._end_order = None
-        plan = StepPlan(self._step_idx, [], 0)
+        plan = StepPlan(self._step_idx, [], 0, adapters=self.adapters.held)
         self._step_idx += 1
         if self._settings.scheduling_policy == "priority":
             self._make_room_for_priority(plan)
@@ -187,17 +190,32 @@ class Scheduler:
 
     def _plan_waiting(self, plan: StepPlan) -> None:
         limit, seats = self._settings.max_num_batched_tokens, self._settings.max_num_seqs
-        while self.waiting and plan.num_tokens < limit and len(self.running) < seats and not self._step.is_prompt_open:
-            seq = self.waiting.members[0]
+        num_passed = 0
+        while plan.num_tokens < limit and len(self.running) < seats and not self._step.is_prompt_open:
+            if num_passed == len(self.waiting):
+                break
+            seq = self.waiting.members[num_passed]
             if self._step.end_order is not None and seq.order >= self._step.end_order:
                 break
+            # Who waits for a slot is passed by those that need none, and by no other adapter: its turn comes when the
+            # sequences that run now are through.
+            slot = None if num_passed and seq.request.adapter is not None else self._slot(seq)
+            if slot is None:
+                num_passed += 1
+                continue
             hit = self.cache.match(seq)
             if not self.tables.has_room(hit.blocks, seq.num_tokens) or self._with_rows(seq, 1) == 0:
                 break
-            self._admit(seq, hit, plan)
+            self._admit(seq, hit, slot, plan)
 
-    def _admit(self, seq: Sequence, hit: Hit, plan: StepPlan) -> None:
+    def _slot(self, seq: Sequence) -> int | None:
+        """Where the adapter of a sequence that waits may be; None: nowhere yet."""
+        return self.adapters.find(seq.request.adapter, self.running)
+
+    def _admit(self, seq: Sequence, hit: Hit, slot: int, plan: StepPlan) -> None:
         self.waiting.remove(seq)
+        self.adapters.pin(slot, seq.request.adapter)
+        seq.work.adapter_slot = slot
         seq.status = Status.RUNNING
         self.running.add(seq)
         self.tables.share(hit.blocks, seq.block_tables, hit.num_tokens)
@@ -261,7 +279,7 @@ class Scheduler:
         """Let the first that waits take blocks (never a seat) from running ones of strictly worse priority."""
         while self.waiting and self.running and len(self.running) < self._settings.max_num_seqs:
             seq = self.waiting.members[0]
-            if choose_victim(self.running.members).request.priority <= seq.request.priority:
+            if choose_victim(self.running.members).request.priority <= seq.request.priority or self._slot(seq) is None:
                 return
             hit = self.cache.match(seq)
             if self.tables.has_room(hit.blocks, seq.num_tokens):

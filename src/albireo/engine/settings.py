@@ -30,6 +30,7 @@ class EngineSettings:
             a device that begins the next step before this one is reported.
         num_host_blocks: blocks of host memory, of each group, for what preempted sequences have computed.
         swap_cost_tokens: tokens that the device computes in the time it moves one block to host memory and back.
+        num_adapter_slots: adapters that can run at once; 0: none can.
         speculative: how drafts are made; None: there are none. max_draft_rows: rows that a step has for them beyond
             those of max_num_seqs.
 
@@ -51,6 +52,7 @@ class EngineSettings:
     lookahead: int = 0
     num_host_blocks: int = 0
     swap_cost_tokens: float = 0.0
+    num_adapter_slots: int = 0
     speculative: SpeculativeConfig | None = None
     max_draft_rows: int = MAX_DRAFTS
 
@@ -98,6 +100,7 @@ class EngineSettings:
             lookahead=lookahead,
             num_host_blocks=num_host_blocks,
             swap_cost_tokens=swap_cost_tokens,
+            num_adapter_slots=config.max_loras if config.enable_lora else 0,
             speculative=config.speculative_config,
         )
 

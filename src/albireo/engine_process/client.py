@@ -17,11 +17,14 @@ import msgspec
 
 from albireo import errors
 from albireo.api.share import ALONE, Share
+from albireo.engine_process.adapter_list import AdapterList
 from albireo.engine_process.blame import guilty, is_suspect, may_move
 from albireo.engine_process.link import EngineLink, Launch
 from albireo.engine_process.messages import (
     Abort,
+    AdapterLoaded,
     Blocks,
+    DropAdapter,
     Failed,
     Finish,
     FromWorker,
@@ -102,6 +105,8 @@ class EngineClient:
         self._retries = Retries()
         self._busy_since_s = 0.0
         self._recovery = Recovery()
+        self._adapters = AdapterList()
+        self._dropped: set[int] = set()
         self._watch_s: float | None = None
         self._status = 0
 
@@ -152,6 +157,28 @@ class EngineClient:
             self._process.kill()
         self._fail(error)
 
+    async def load_adapter(self, path: str) -> AdapterLoaded:
+        """Have an adapter read, from now on by every process. Raises: EngineError when it cannot be."""
+        if self.health.state != "ready" or self._process is None:
+            raise EngineError("the engine process is being started; load the adapter when it is there")
+        message, answer = self._adapters.begin(path)
+        self._process.send(message)
+        return await answer
+
+    def drop_adapter(self, number: int) -> None:
+        """No new request will have it; those that run go on with it, and it goes with the last of them."""
+        self._dropped.add(number)
+        self._let_go()
+
+    def _let_go(self) -> None:
+        """Drop what no request has any more: until then the next process would need it, too."""
+        in_use = {tracked.submission.adapter for tracked in self.requests.values()}
+        for number in self._dropped - in_use:
+            self._dropped.discard(number)
+            self._adapters.drop(number)
+            if self._process is not None:
+                self._process.send(DropAdapter(number))
+
     def idle_s(self) -> float:
         """Seconds since the last step, with work to do and a process to do it; 0 when there is none of either."""
         if not self.requests or self.health.state != "ready":
@@ -183,6 +210,7 @@ class EngineClient:
             return
         self._status = status
         self._recovery.died()
+        self._adapters.died()
         for tracked in guilty((self.requests[key] for key in keys if key in self.requests), status):
             _LOG.error("request %s ended %s %d times", tracked.request_id, self.name, tracked.strikes.num)
             self._end(tracked, f"the request ended the engine process {tracked.strikes.num} times and is not run again")
@@ -221,6 +249,10 @@ class EngineClient:
             self._is_ready(message)
         elif isinstance(message, Refused):
             self._refused(message)
+        elif isinstance(message, AdapterLoaded):
+            error = self._adapters.answered(message)
+            if error is not None:
+                _LOG.error("adapter %d is not there any more: %s", message.number, error)
         elif isinstance(message, Blocks):
             self._on_blocks(message)
         elif isinstance(message, Loading):
@@ -233,6 +265,8 @@ class EngineClient:
         self.health.state, self.health.loaded_frac = "ready", 1.0
         self.health.last_step_s = time.monotonic()
         assert self._process is not None, "it speaks"
+        for message in self._adapters.again():
+            self._process.send(message)
         if self.health.num_restarts:
             self._recovery.resume(self._process, self.requests.values())
         else:
@@ -255,6 +289,8 @@ class EngineClient:
             if tracked.is_over:
                 del self.requests[update.key]
                 self._on_over(tracked)
+                if self._dropped:
+                    self._let_go()
             self._moved_on(update.key)
 
     def _refused(self, refused: Refused) -> None:

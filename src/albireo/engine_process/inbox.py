@@ -11,6 +11,7 @@ from collections import deque
 
 import msgspec
 
+from albireo.engine_process.adapter_reader import AdapterRead
 from albireo.engine_process.grammars import Compiled
 from albireo.engine_process.messages import Frames, ToWorker
 
@@ -24,19 +25,19 @@ class Inbox:
     def __init__(self, connection: socket.socket) -> None:
         self._connection = connection
         self._changed = threading.Condition()
-        self._messages: deque[ToWorker | Compiled] = deque()
+        self._messages: deque[ToWorker | Compiled | AdapterRead] = deque()
         self._is_closed = False
         self._decoder = msgspec.msgpack.Decoder(ToWorker)
         threading.Thread(target=self._read, name="albireo-inbox", daemon=True).start()
 
-    def wait(self) -> ToWorker | Compiled | None:
+    def wait(self) -> ToWorker | Compiled | AdapterRead | None:
         """The next message; None when the client is gone."""
         with self._changed:
             while not (self._messages or self._is_closed):
                 self._changed.wait()
             return None if self._is_closed else self._messages.popleft()
 
-    def take(self) -> list[ToWorker | Compiled] | None:
+    def take(self) -> list[ToWorker | Compiled | AdapterRead] | None:
         """What has come, without waiting; None when the client is gone."""
         if self._is_closed:
             return None
@@ -45,7 +46,7 @@ class Inbox:
             taken.append(self._messages.popleft())
         return taken
 
-    def put(self, message: Compiled) -> None:
+    def put(self, message: Compiled | AdapterRead) -> None:
         """From another thread of this process."""
         with self._changed:
             self._messages.append(message)

@@ -37,7 +37,7 @@ class Start(Message):
 
 
 class Add(Message):
-    """Run a request. earlier, pooling: see Engine.add_request()."""
+    """Run a request. earlier, pooling, adapter: see Engine.add_request()."""
 
     key: int
     prompt_token_ids: list[int]
@@ -47,6 +47,7 @@ class Add(Message):
     arrival_s: float
     earlier: list[list[int] | None] | None
     pooling: PoolingParams | None = None
+    adapter: int | None = None
 
 
 class Abort(Message):
@@ -75,7 +76,21 @@ class Watch(Message):
     interval_s: float | None
 
 
-ToWorker = Start | Add | Abort | Finish | Careful | Watch
+class LoadAdapter(Message):
+    """Read an adapter, and let requests have it by its number. digest: what it was when it was read before."""
+
+    number: int
+    path: str
+    digest: str | None = None
+
+
+class DropAdapter(Message):
+    """No new request will have this adapter; those that run go on with it."""
+
+    number: int
+
+
+ToWorker = Start | Add | Abort | Finish | Careful | Watch | LoadAdapter | DropAdapter
 
 
 # -- from the worker ---------------------------------------------------------------------------------------------------
@@ -151,6 +166,8 @@ class Stepped(Message):
         num_preemptions, cache_queries, cache_hits: since the process started; see EngineStats.
         num_swapped, host_kv_usage: num_requests_swapped and cpu_cache_usage there.
         num_drafts, num_draft_tokens, num_accepted_tokens, accepted_per_pos: since the process started, as there.
+        running_adapters, waiting_adapters: numbers of the adapters that some running sequence has, and of the others
+            that some request has.
     """
 
     updates: list[Update]
@@ -170,6 +187,8 @@ class Stepped(Message):
     num_draft_tokens: int = 0
     num_accepted_tokens: int = 0
     accepted_per_pos: list[int] = []
+    running_adapters: list[int] = []
+    waiting_adapters: list[int] = []
 
 
 class SequenceBlocks(Message):
@@ -183,6 +202,20 @@ class SequenceBlocks(Message):
     num_computed: int
     num_cached: int
     blocks: list[int]
+
+
+class AdapterLoaded(Message):
+    """An adapter was read, or could not be. error: name of its class in errors.py; None: it was.
+
+    Fields: rank, num_bytes, digest: see PeftAdapter.
+    """
+
+    number: int
+    error: str | None = None
+    message: str = ""
+    rank: int = 0
+    num_bytes: int = 0
+    digest: str = ""
 
 
 class Blocks(Message):
@@ -200,7 +233,7 @@ class Failed(Message):
     message: str
 
 
-FromWorker = Loading | Ready | Refused | Stepped | Blocks | Failed
+FromWorker = Loading | Ready | Refused | Stepped | AdapterLoaded | Blocks | Failed
 
 
 _encoder = msgspec.msgpack.Encoder()

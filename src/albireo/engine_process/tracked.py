@@ -182,6 +182,7 @@ class Tracked:
             self.times.arrival_s,
             earlier,
             submission.pooling,
+            submission.adapter,
         )
 
     def take(self, update: Update, now_s: float) -> bool:

@@ -21,6 +21,7 @@ from albireo.api.load import Loaded, load
 from albireo.artifact.reader import tokenizer_directory
 from albireo.config import EngineConfig
 from albireo.engine.request import SequenceUpdate
+from albireo.engine_process.adapter_reader import AdapterRead, AdapterReader
 from albireo.engine_process.executor import NotingExecutor
 from albireo.engine_process.grammars import Compiled, Grammars, Prepared, vocabulary_of
 from albireo.engine_process.inbox import Inbox
@@ -29,9 +30,11 @@ from albireo.engine_process.messages import (
     Abort,
     Add,
     Careful,
+    DropAdapter,
     Failed,
     Finish,
     FromWorker,
+    LoadAdapter,
     Loading,
     Progress,
     Ready,
@@ -44,7 +47,7 @@ from albireo.engine_process.messages import (
     frame,
 )
 from albireo.engine_process.watcher import Watcher
-from albireo.errors import EngineError, RequestError
+from albireo.errors import EngineError, InvalidParams, RequestError
 
 
 def run(socket_path: str, ledger_path: str) -> None:
@@ -66,7 +69,7 @@ def run(socket_path: str, ledger_path: str) -> None:
             return
         ledger = Ledger(Path(ledger_path))
         grammars = Grammars(lambda: vocabulary_of(loaded), inbox.put, ledger)
-        worker = Worker(loaded, ledger, connection, grammars)
+        worker = Worker(loaded, ledger, connection, grammars, inbox)
         worker.tell(_ready(loaded))
         worker.serve(inbox)
     # A server that was killed leaves the directory of its socket behind.
@@ -112,9 +115,12 @@ class Worker:
     """Invariant: every request that Add brought is refused, or its continuations end in an update, exactly once;
     but for those that Abort and Finish end, about which nothing more is said."""
 
-    def __init__(self, loaded: Loaded, ledger: Ledger, connection: socket.socket, grammars: Grammars) -> None:
+    def __init__(
+        self, loaded: Loaded, ledger: Ledger, connection: socket.socket, grammars: Grammars, inbox: Inbox
+    ) -> None:
         self._connection = connection
         self._grammars = grammars
+        self._adapters = AdapterReader(loaded.adapters, inbox.put, self.tell)
         self._executor = NotingExecutor(loaded.execute, ledger)
         self._prepare = loaded.prepare
         self._guarded = GuardedEngine(loaded.settings, self._executor)
@@ -150,7 +156,7 @@ class Worker:
 
     # -- messages ------------------------------------------------------------------------------------------------------
 
-    def _obey(self, message: ToWorker | Compiled) -> None:
+    def _obey(self, message: ToWorker | Compiled | AdapterRead) -> None:
         if isinstance(message, Add):
             if message.params.structured_outputs is None and message.params.thinking_token_budget is None:
                 self._add(message, Prepared())
@@ -169,6 +175,13 @@ class Worker:
             update = self._engine.finish(str(message.key), message.index, "stop")
             if update is not None and update.is_request_finished:
                 self._forget(message.key)
+        elif isinstance(message, LoadAdapter):
+            self._adapters.load(message)
+        elif isinstance(message, AdapterRead):
+            self._adapters.take(message)
+        elif isinstance(message, DropAdapter):
+            self._adapters.drop(message)
+            self._adapters.let_go(lambda: self._engine.adapters()[1])
         elif isinstance(message, Careful):
             self._executor.is_careful = message.is_on
         elif isinstance(message, Watch):
@@ -185,6 +198,8 @@ class Worker:
 
     def _add(self, add: Add, prepared: Prepared) -> None:
         try:
+            if not self._adapters.knows(add.adapter):
+                raise InvalidParams("the adapter of the request could not be read again, or was unloaded")
             seq_ids = self._engine.add_request(
                 str(add.key),
                 add.prompt_token_ids,
@@ -196,6 +211,7 @@ class Worker:
                 budget=prepared.budget,
                 earlier=add.earlier,
                 pooling=add.pooling,
+                adapter=add.adapter,
             )
         except RequestError as error:
             self.tell(Refused(add.key, type(error).__name__, str(error)))
@@ -218,6 +234,8 @@ class Worker:
         ended_s = time.monotonic()
         told = [self._update(update) for update in updates]
         stats = self._engine.stats()
+        running, unfinished = self._engine.adapters()
+        self._adapters.let_go(lambda: unfinished)
         self.tell(
             Stepped(
                 told,
@@ -237,6 +255,8 @@ class Worker:
                 stats.num_draft_tokens,
                 stats.num_accepted_tokens,
                 stats.num_accepted_tokens_per_pos,
+                sorted(running),
+                sorted(unfinished - running),
             )
         )
         self._watcher.show_if_due()

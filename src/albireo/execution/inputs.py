@@ -105,8 +105,15 @@ def pack_step(
         logit_rows=none if is_top else wanted,
         top_rows=wanted if is_top else none,
         top_counts=_top_counts(len(rows), tasks, task_rows, drafts) if is_top else none,
+        adapter_slots=_adapter_slots(works, owner),
     )
     return PackedStep(inputs, tasks, task_rows, is_top, prompt_rows, drafts)
+
+
+def _adapter_slots(works: Sequence[SequenceWork], owner: NDArray[np.int32]) -> NDArray[np.int32] | None:
+    """[T] the slot of each token's adapter; None where no work has one."""
+    slots = [work.adapter_slot for work in works]
+    return np.array(slots, np.int32)[owner] if max(slots, default=-1) >= 0 else None
 
 
 def pack_next(

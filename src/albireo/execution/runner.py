@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from albireo.backends.step_inputs import StepInputs
 from albireo.backends.step_outputs import StepOutputs
 from albireo.errors import InvariantError, OutOfMemory
+from albireo.execution.adapters import AdapterRunner
 from albireo.execution.drafts import draw_with_drafts
 from albireo.execution.inputs import PackedStep, TableRows, pack_step, with_hidden, with_logits
 from albireo.execution.pooling import pool
@@ -71,11 +72,16 @@ class Runner:
         block_size: int,
         pooler: Pooler | None = None,
         host: HostTier | None = None,
+        adapters: AdapterRunner | None = None,
     ) -> None:
-        """Args: pooler: None where no plan holds a PoolingTask. host: None where no plan swaps."""
+        """Args:
+        pooler: None where no plan holds a PoolingTask. host: None where no plan swaps.
+        adapters: None where no sequence has one; else the pooler's program knows adapters, too.
+        """
         self._model = model
         self._host = host
         self._pooler = pooler
+        self._adapters = adapters
         self._sampler = Sampler(vocab_size)
         self._block_size = block_size
         self._tables = TableRows()
@@ -89,6 +95,8 @@ class Runner:
         move_blocks(plan, self._model, self._host)
         if not plan.work:
             return StepResult([])
+        if self._adapters is not None:
+            self._adapters.fill(plan)
         if self._pooler is not None and any(work.pooling for work in plan.work):
             return self._pool(plan, self._pooler)
         return self._sample(self._pack(plan))
@@ -103,14 +111,22 @@ class Runner:
     def _pack(self, plan: StepPlan) -> PackedStep:
         return pack_step(plan, self._block_size, tables=self._tables)
 
+    def _run(self, inputs: StepInputs) -> StepOutputs:
+        """By the program with adapters where a row has one: no other step pays for them."""
+        if inputs.adapter_slots is None:
+            return self._model.run(inputs)
+        if self._adapters is None:
+            raise InvariantError("a sequence has an adapter, and this device computes none")
+        return self._adapters.program().run(inputs)
+
     def _sample(self, step: PackedStep) -> StepResult:
-        outputs = self._model.run(step.inputs)
+        outputs = self._run(step.inputs)
         if step.is_top:
             found = self._sample_top(step, outputs)
             if found is not None:
                 return StepResult(found)
             # Computing the step again changes nothing: the same bits go into the same slots.
-            outputs = self._model.run(with_logits(step.inputs))
+            outputs = self._run(with_logits(step.inputs))
         tokens = self._sample_logits(step, outputs.logits)
         return StepResult(tokens, self._prompt_logprobs(step, outputs.logits))
 

@@ -124,6 +124,10 @@ def _gate_rows(x: Types, _: Attrs) -> tuple[TensorType, ...]:
     return (x["x"],)
 
 
+def _low(x: Types, a: Attrs) -> tuple[TensorType, ...]:
+    return (TensorType("float32", (x["x"].dims[0], len(a["modules"]) * a["max_rank"])),)
+
+
 def _all_reduce(x: Types, _: Attrs) -> tuple[TensorType, ...]:
     if "bias" in x and x["bias"].dims != (x["x"].dims[-1],):
         raise InvariantError(f"all_reduce bias {x['bias']} does not fit {x['x']}")
@@ -192,7 +196,17 @@ OPS: dict[str, Op] = {
     "row_norm": Op(("x", "squares"), ("eps", "width"), _same, optional=("bias",)),
     # y = x @ weight^T (+ bias), accumulated and returned in float32. chunks: the inner dim is cut into so many equal
     # parts; each is summed alone, neighbours are added in float32, then their sums, as a binary tree; then the bias
-    "linear": Op(("x", "weight"), (), _linear, optional=("bias",), optional_attrs=("role", "chunks", "keeps")),
+    # low: what adapter gave for the same modules; rows with an adapter get low @ B^T of it, the bias comes after that
+    "linear": Op(
+        ("x", "weight"),
+        (),
+        _linear,
+        optional=("bias", "low", "slots"),
+        optional_attrs=("role", "chunks", "keeps", "modules"),
+    ),
+    # x @ A^T of each row's adapter, by its slot (-1: none, and nothing is said of the row). modules: of the linear that
+    # multiplies x as (name, first, end), the columns each has; max_rank: columns of the result for each
+    "adapter": Op(("x", "slots"), ("modules", "max_rank"), _low),
     # the top_k best of each row of logits, best first, of equals the lowest id, NaN before all numbers; and their
     # softmax over all logits, or, renormalize, over the chosen ones. In float32; sums ascending, of the chosen by rank
     "route": Op(("x",), ("top_k", "renormalize"), _route),

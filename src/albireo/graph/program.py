@@ -16,10 +16,13 @@ Call families and their roles (a backend implements these):
                                                             columns; the bias comes then
     linear_norm  x, weight, residual, gain [, bias]         a linear, and out * gain, rounded, and sums of out's squares
                  -> out, scaled, squares
+        [, low]                                             attr modules: see graph.ops
+    adapter      x -> out                                   attrs modules, max_rank: what adapters of low rank have
+                                                            between their two matrices; becomes a linear's low
     all_reduce   x [, bias] [, residual] -> out             the sum of every rank's x as a binary tree; ranks meet
                                                             before it and behind it
     qkv_rope_kv  x, weight [, bias] [, q_norm, k_norm], rope -> q     writes k and v of this step to the KV cache;
-        [, squares]                                         as in linear
+        [, squares] [, low]                                 as in linear
         [, v_weight [, v_bias]]                             v's own, where weight has the rows of q and k alone
     attention    q [, rows] -> out                          rows: out has these only
     head_top     x, weight -> ids, values                   best logits per row, of equals the lowest id first

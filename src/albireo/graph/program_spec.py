@@ -16,7 +16,7 @@ from albireo.graph.program import PANEL, Buffer, Call, PackedConstant, Program, 
 from albireo.graph.tuning import BUCKETS
 
 #: Step array -> the rows it has and, where it names rows, those it picks from. out_rows is logit_rows, then top_rows;
-#: logit_pos and top_pos are where each of them is in it.
+#: logit_pos and top_pos are where each of them is in it. out_adapter_slots are the adapter_slots of out_rows.
 STEP_ARRAYS: dict[str, tuple[str, str | None]] = {
     "token_ids": ("T", None),
     "positions": ("T", None),
@@ -25,6 +25,8 @@ STEP_ARRAYS: dict[str, tuple[str, str | None]] = {
     "out_rows": ("S", "T"),
     "logit_pos": ("R", "S"),
     "top_pos": ("G", "S"),
+    "adapter_slots": ("T", None),
+    "out_adapter_slots": ("S", None),
 }
 SPLITS = ("panels", "rows", "heads", "one")
 ACTS = ("none", "silu_mul", "gelu_tanh_mul")
@@ -70,9 +72,9 @@ FAMILIES: dict[str, Family] = {
         ("x", "weight"),
         ("out",),
         ("n", "k", "act"),
-        optional=("bias", "residual", "squares"),
+        optional=("bias", "residual", "squares", "low"),
         weight="weight",
-        optional_attrs=("chunks", "norm_eps"),
+        optional_attrs=("chunks", "norm_eps", "modules"),
     ),
     "linear_norm": Family(
         ("x", "weight", "residual", "gain"),
@@ -86,9 +88,9 @@ FAMILIES: dict[str, Family] = {
         ("x", "weight", "rope"),
         ("q",),
         ("layer", "num_heads", "num_kv_heads", "head_dim", "eps"),
-        optional=("bias", "q_norm", "k_norm", "v_weight", "v_bias", "squares"),
+        optional=("bias", "q_norm", "k_norm", "v_weight", "v_bias", "squares", "low"),
         weight="weight",
-        optional_attrs=("norm_eps",),
+        optional_attrs=("norm_eps", "modules"),
         writes_kv=True,
     ),
     "attention": Family(
@@ -116,10 +118,11 @@ FAMILIES: dict[str, Family] = {
     "kv_write": Family(("k", "v"), (), ("layer", "num_kv_heads", "head_dim"), writes_kv=True),
     "slice": Family(("x",), ("out",), ("start",)),
     "top": Family(("x",), ("ids", "values"), ("n",)),
+    "adapter": Family(("x",), ("out",), ("modules", "max_rank")),
 }
 
-#: Families of backends that are able to (pipeline.ABLE_PASSES); every backend has the others.
-ABLE_FAMILIES = ("linear_norm", "combine_norm")
+#: Families of backends that are able to (pipeline.ABLE_PASSES, pipeline.adapter_passes); every backend has the others.
+ABLE_FAMILIES = ("linear_norm", "combine_norm", "adapter")
 #: Families that every backend has kernels for.
 COMMON_FAMILIES = tuple(name for name in FAMILIES if name not in ABLE_FAMILIES)
 

@@ -16,7 +16,7 @@ from albireo.graph.ops import LINEAR_ROLES, MAX_RANKS, UNARY_KINDS, RopeSpec, in
 from albireo.graph.program_spec import FAMILIES
 
 #: Roles a fused node has beside its family's, because its body needs them and its kernel finds them in the step.
-IMPLICIT_ROLES = ("kv", "positions")
+IMPLICIT_ROLES = ("kv", "positions", "slots")
 
 
 def check_graph(graph: Graph) -> None:
@@ -155,7 +155,20 @@ def _attr_problem(node: Node, name: str, value: Any) -> str:
         return "" if value in COMPUTE_DTYPES else f"must be one of {', '.join(COMPUTE_DTYPES)}"
     if name in ("chunks", "ranks"):
         return _tree_problem(node, value)
+    if name == "modules":
+        return _modules_problem(node, value)
+    if name == "max_rank":
+        return "" if _is_count(value, 1) else "must be a whole number of at least 1"
     return "is not known to the checker"
+
+
+def _modules_problem(node: Node, modules: Any) -> str:
+    ends = [0, *(end for _, _, end in modules)]
+    if not modules or ends[:-1] != [first for _, first, _ in modules] or ends != sorted(set(ends)):
+        return "must be parts of a linear, side by side"
+    if node.op == "linear" and ("low" not in node.inputs or ends[-1] != node.output.type.dims[-1]):
+        return "must be all columns of a linear that has adapters"
+    return ""
 
 
 def _heads_problem(node: Node) -> str:

@@ -34,6 +34,7 @@ _ROOM = (
     "gguf",
     "layers",
     "mapped_file",
+    "peft",
     "quantized",
     "rope",
     "rope_settings",

@@ -18,7 +18,7 @@ from typing import Any
 from albireo.api.admission import Submission
 from albireo.engine.request import derive_seed
 from albireo.engine_process.client import EngineClient, Health
-from albireo.engine_process.messages import Blocks, Ready, Stepped
+from albireo.engine_process.messages import AdapterLoaded, Blocks, Ready, Stepped
 from albireo.engine_process.tracked import Inbox, Tracked
 from albireo.errors import ConfigError, EngineError
 from albireo.replicas.place import Place
@@ -123,6 +123,11 @@ class Replicas:
         """Make text with this tokenizer from now on."""
         self._tokenizer = tokenizer
 
+    def fail(self, error: EngineError) -> None:
+        """They cannot be used as they were meant to be."""
+        for engine in self.engines:
+            engine.fail(error)
+
     async def close(self) -> None:
         """End the processes and every request."""
         self._is_closed = True
@@ -132,6 +137,16 @@ class Replicas:
         """Have on_blocks called at this interval; None: no more."""
         for engine in self.engines:
             engine.watch(interval_s)
+
+    # -- adapters, which EngineConfig allows for an engine that is alone -----------------------------------------------
+
+    async def load_adapter(self, path: str) -> AdapterLoaded:
+        """See EngineClient.load_adapter()."""
+        return await self.engines[0].load_adapter(path)
+
+    def drop_adapter(self, number: int) -> None:
+        """See EngineClient.drop_adapter()."""
+        self.engines[0].drop_adapter(number)
 
     # -- requests ------------------------------------------------------------------------------------------------------
 

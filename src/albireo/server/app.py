@@ -12,6 +12,7 @@ from starlette.responses import Response
 from starlette.routing import Route
 from starlette.types import ASGIApp
 
+from albireo.server.endpoints.adapters import AdapterEndpoints
 from albireo.server.endpoints.chat import chat
 from albireo.server.endpoints.completions import completions
 from albireo.server.endpoints.docs import Docs
@@ -30,7 +31,7 @@ from albireo.server.serving import Serving
 
 def routes(serving: Serving) -> list[Route]:
     """All there are."""
-    status, tokens, docs = Status(serving), Tokens(serving), Docs()
+    status, tokens, docs, adapters = Status(serving), Tokens(serving), Docs(), AdapterEndpoints(serving)
     responses = ResponseStore()
     stored = StoredResponses(serving, responses)
     return [
@@ -42,6 +43,8 @@ def routes(serving: Serving) -> list[Route]:
         Route("/v1/responses/{name}", stored.one, methods=["GET", "DELETE"]),
         Route("/v1/responses/{name}/cancel", stored.cancel, methods=["POST"]),
         Route("/v1/embeddings", Embeddings(serving), methods=["POST"]),
+        Route("/v1/load_lora_adapter", adapters.load, methods=["POST"]),
+        Route("/v1/unload_lora_adapter", adapters.unload, methods=["POST"]),
         Route("/tokenize", tokens.tokenize, methods=["POST"]),
         Route("/detokenize", tokens.detokenize, methods=["POST"]),
         Route("/v1/models", status.models),

@@ -11,7 +11,7 @@ from albireo.engine.request import check_request
 from albireo.errors import EngineError, RequestError
 from albireo.params import PoolingParams
 from albireo.server.errors import HttpError, refused, unsupported
-from albireo.server.intake import engine_settings, one_or_several
+from albireo.server.intake import engine_settings, one_or_several, with_adapter
 from albireo.server.protocol.embeddings import EMBEDDING_NEUTRAL, EmbeddingRequest
 from albireo.server.protocol.fields import unneutral
 from albireo.server.serving import INLINE_CHARS, Serving
@@ -56,7 +56,7 @@ async def embeddings(serving: Serving, request: EmbeddingRequest) -> list[Submis
         raise refused(error, _FIELD) from None
     _check(serving, submissions, request.priority or 0)
     serving.check_queue(len(submissions), sum(len(made.prompt_token_ids) for made in submissions))
-    return submissions
+    return with_adapter(serving, submissions, request.model)
 
 
 def _inputs(serving: Serving, request: EmbeddingRequest) -> list[str | list[int]]:

@@ -6,6 +6,7 @@ began does not end in a refusal.
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 from albireo.api.admission import Submission
@@ -210,7 +211,14 @@ async def _admitted(
     except EngineError as error:
         raise refused(error, field) from None
     serving.check_queue(len(submissions), sum(len(made.prompt_token_ids) for made in submissions))
-    return submissions
+    return with_adapter(serving, submissions, request.model)
+
+
+def with_adapter(serving: Serving, submissions: list[Submission], model: str | None) -> list[Submission]:
+    """Submissions to the adapter that a request names as its model, if it is one; as it is loaded now."""
+    serving.check_model(model)
+    number = serving.adapters.number(model)
+    return submissions if number is None else [replace(made, adapter=number) for made in submissions]
 
 
 def _said_max(request: GenerationFields) -> bool:

@@ -78,10 +78,23 @@ class Metrics:
         self._info = Gauge(
             "vllm:cache_config_info", "The KV cache.", tuple(_cache_info(ready, "0")), registry=self._registry
         )
+        self._adapters: Gauge | None = None
+        if ready.engine["enable_lora"]:
+            labels = ("max_lora", "waiting_lora_adapters", "running_lora_adapters")
+            self._adapters = Gauge("vllm:lora_requests_info", "Adapters in use.", labels, registry=self._registry)
+            self._most_adapters, self._seen_adapters = str(ready.engine["max_loras"]), ("", "")
 
     def stepped(self, index: int, step: Stepped, requests: Mapping[int, Tracked]) -> None:
         """Note a step of an engine, before its tokens are given to its requests. Args: requests: by ticket."""
         self._engines[index].stepped(step, requests)
+
+    def adapters(self, running: str, waiting: str) -> None:
+        """Names of the adapters of requests that run, and of others that wait, with commas. As vLLM has it: labels of
+        one gauge, whose value is the time."""
+        if self._adapters is not None and self._seen_adapters != (running, waiting):
+            self._adapters.clear()
+            self._adapters.labels(self._most_adapters, waiting, running).set_to_current_time()
+            self._seen_adapters = running, waiting
 
     def over(self, tracked: Tracked) -> None:
         """A request has ended."""

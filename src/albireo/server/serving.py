@@ -22,6 +22,7 @@ from albireo.parsers.output_parser import reasoning_tags
 from albireo.replicas.place import Place, local_places
 from albireo.replicas.replicas import Replicas
 from albireo.server.accounts import Accounts
+from albireo.server.adapters import ServedAdapters
 from albireo.server.body import Bodies
 from albireo.server.dialect import Dialect
 from albireo.server.errors import HttpError, busy
@@ -44,6 +45,7 @@ class Serving:
     """Attributes:
     client: the engines, as if they were one.
     is_draining: no new requests; those that run are finished.
+    adapters: those that are served beside the model.
     streams: answers that are being sent.
     tracing: told of each request that is over; None: nobody collects traces.
     chat_template: source of the template in place of the model's, or None.
@@ -70,6 +72,7 @@ class Serving:
         self.client = Replicas(
             engine, places or local_places(), on_step=self._stepped, on_blocks=self.live.blocks, on_over=self._over
         )
+        self.adapters = ServedAdapters(self.client, self.names)
         self._ready: Ready | None = None
         self._admission: Admission | None = None
         self._tokenizer: Tokenizer | None = None
@@ -85,6 +88,11 @@ class Serving:
         config = EngineConfig.from_kwargs(**{**ready.engine, "skip_tokenizer_init": False})
         tokenizer = await self.in_thread(lambda: Tokenizer.from_directory(Path(ready.tokenizer_directory)))
         names = await self.in_thread(tokenizer.vocabulary)
+        try:
+            await self.adapters.load_all(self.settings.lora_modules)
+        except ConfigError as error:
+            self.client.fail(error)
+            raise
         self.client.use(tokenizer)
         self.max_prompt_chars = ready.max_model_len * max(map(len, names), default=1)
         self._tokenizer = tokenizer
@@ -143,11 +151,12 @@ class Serving:
         _ = self.ready
 
     def check_model(self, name: str | None) -> None:
-        """Raises: HttpError 404 for the name of another model."""
-        if name is not None and name not in self.names:
+        """Raises: HttpError 404 for the name of another model, which is no adapter either."""
+        if name is not None and name not in self.names and self.adapters.find(name) is None:
+            known = [*self.names, *(served.name for served in self.adapters.all())]
             raise HttpError(
                 404,
-                f"the model {name!r:.100} does not exist; there is {', '.join(self.names)}",
+                f"the model {name!r:.100} does not exist; there is {', '.join(known)}",
                 param="model",
                 code="model_not_found",
             )
@@ -193,6 +202,9 @@ class Serving:
                 self._left_queue(tracked)
         if self.metrics is not None:
             self.metrics.stepped(index, step, requests)
+            self.metrics.adapters(
+                self.adapters.names(step.running_adapters), self.adapters.names(step.waiting_adapters)
+            )
         self.live.stepped(index, step, requests)
 
     def _over(self, tracked: Tracked) -> None:

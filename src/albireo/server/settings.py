@@ -27,6 +27,7 @@ class ServerSettings:
         host: address to listen on; others than loopback should have an API key.
         port: port to listen on; 0 takes a free one and prints it.
         served_model_name: names the model answers to, the first is told; by default the name of its directory.
+        lora_modules: adapters (LoRA) to serve from the start, each as name=path; needs enable_lora.
         api_key: keys of which a request must bring one, but for /health and /; @FILE: those in a file, one a line.
         ssl_keyfile: key of the certificate, to serve HTTPS.
         ssl_certfile: certificate, to serve HTTPS.
@@ -61,6 +62,7 @@ class ServerSettings:
     host: str = "127.0.0.1"
     port: int = 8000
     served_model_name: tuple[str, ...] = ()
+    lora_modules: tuple[str, ...] = ()
     api_key: tuple[str, ...] = ()
     ssl_keyfile: str | None = None
     ssl_certfile: str | None = None

@@ -198,6 +198,7 @@ def run(calls: Sequence[Call], step: StepInputs, threads: int = 1) -> tuple[Arra
         step.top_counts,
         top_ids,
         top_values,
+        step.adapter_slots,
     )
     _check_memory(calls)
     return top_ids, top_values

@@ -35,10 +35,11 @@ SPLITS = {
     "elementwise": "rows",
     "slice": "rows",
     "top": "panels",
+    "adapter": "rows",
 }
 _PACKED = ("qkv_rope_kv", "linear", "expert_linear", "head_top")
-#: Families that can write 8-bit codes with a scale a row, or copy such rows.
-_TO_TOKENS = ("norm", "elementwise", "gather")
+#: Families that can write 8-bit codes with a scale a row, or copy such rows, or read them beside a linear that does.
+_TO_TOKENS = ("norm", "elementwise", "gather", "adapter")
 _ACTS = ("none", "silu_mul", "gelu_tanh_mul")
 
 

@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 
 from albireo import _native
 from albireo.backends.backend import identity_parts
+from albireo.backends.cpu.adapters import CpuAdapters
 from albireo.backends.cpu.kv_view import read_slots, token_numbers, widen
 from albireo.backends.cpu.pack import constant_offsets, pack_constants
 from albireo.backends.cpu.runner import Runner, native_tunings
@@ -109,12 +110,14 @@ class CpuModel:
             read_stored(weights, program.constants, self._weights, offsets, progress)
         else:
             pack_constants(pool, program.constants, weights, self._weights, offsets, progress)
+        self._adapters: CpuAdapters | None = None
         self._take(program, peers)
 
-    def sharing(self, program: Program, peers: Peers | None = None) -> CpuModel:
+    def sharing(self, program: Program, peers: Peers | None = None, adapters: CpuAdapters | None = None) -> CpuModel:
         """Another program of the same constants on the memory of this one, KV cache included; they run in turn.
 
-        Activations are shared where there is room. Raises: InvariantError when it has other constants.
+        Activations are shared where there is room. Args: adapters: slots of the linears that have any.
+        Raises: InvariantError when it has other constants.
         """
         if program.constants != self.program.constants:
             raise InvariantError("a program that is to share a model's weights has other constants")
@@ -123,6 +126,7 @@ class CpuModel:
             other._arena = peers.arenas[peers.rank]
         elif program.arena_bytes > self._arena.num_bytes:
             other._arena = _native.Memory(program.arena_bytes)
+        other._adapters = adapters
         other._take(program, peers)
         return other
 
@@ -143,7 +147,7 @@ class CpuModel:
         Raises: InvariantError when the step is larger than the program was planned for; nothing is computed then.
         """
         self.check_size(inputs)
-        self.native.run(*inputs.arrays, self.top_ids, self.top_values)
+        self.native.run(*inputs.arrays, self.top_ids, self.top_values, self._slots(inputs))
         return self.outputs(inputs)
 
     def check_size(self, inputs: StepInputs) -> None:
@@ -159,8 +163,15 @@ class CpuModel:
         The step must not be larger than the program was planned for. Returns: logits only mean something behind the
         call that writes them, the best logits behind head_top.
         """
-        self._bind(self.program.calls[index : index + 1]).run(*inputs.arrays, self.top_ids, self.top_values)
+        native = self._bind(self.program.calls[index : index + 1])
+        native.run(*inputs.arrays, self.top_ids, self.top_values, self._slots(inputs))
         return self.outputs(inputs)
+
+    def _slots(self, inputs: StepInputs) -> NDArray[np.int32] | None:
+        """The slot of each row, for a program with adapters; it also runs steps in which no row has one."""
+        if self._adapters is None:
+            return None
+        return np.full(inputs.num_tokens, -1, np.int32) if inputs.adapter_slots is None else inputs.adapter_slots
 
     def value(self, name: str, inputs: StepInputs) -> NDArray[Any]:
         """[rows, cols] a copy of what a buffer holds now, as float32 (ids as int32); as many rows as this step has."""
@@ -278,11 +289,16 @@ class CpuModel:
         elif call.family == "expert_linear":
             args["of_pairs"] = int(program.buffers[call.args["x"]].rows == "P")
             args["most_pairs"] = program.maxima["P"]
-        args["top_k"] = program.top_k
         elif call.family == "qkv_rope_kv":
             args["k"] = program.buffers[call.args["x"]].cols
             if "v_weight" in call.args:
                 args["v_dtype"] = program.constants[call.args["v_weight"]].packing.partition(".")[2]
+        if "modules" in attrs:
+            if self._adapters is None:
+                raise InvariantError(f"{call.origin}: a program with adapters is bound with their slots")
+            args["adapters"] = self._adapters.address(attrs["modules"])
+            if "low" in call.args:
+                args["low_stride"] = program.buffers[call.args["low"]].stride
         for key in ("n", "k", "chunks", "eps", "num_heads", "window", "scale", "softcap", "num_experts", "renormalize"):
             if key in attrs:
                 args[key] = attrs[key]

@@ -15,19 +15,24 @@ from albireo.backends.step_inputs import StepInputs
 
 Array = NDArray[Any]
 Exchange = Callable[[Array], Sequence[Array]]
+#: Of each slot: module -> A [rank, in], B [out, rank] times the scale, as float32; absent: it is left as it is.
+Adapters = Sequence[Mapping[str, tuple[Array, Array]]]
 
 
 @dataclass(frozen=True, slots=True)
 class OpCall:
     """Inputs by role, attributes, and the step the node runs in.
 
-    Fields: exchange: gives an array to the other ranks and returns those of all, in order; None where there are none.
+    Fields:
+        exchange: gives an array to the other ranks and returns those of all, in order; None where there are none.
+        adapters: what slots hold.
     """
 
     inputs: Mapping[str, Any]
     attrs: Mapping[str, Any]
     step: StepInputs
     exchange: Exchange | None = None
+    adapters: Adapters = ()
 
     def __getitem__(self, role: str) -> Any:
         return self.inputs[role]

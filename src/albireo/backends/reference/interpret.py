@@ -12,8 +12,8 @@ from typing import Any
 
 import numpy as np
 
-from albireo.backends.reference import attention, elementwise, experts, linear, rms_norm, rope, rows
-from albireo.backends.reference.call import Array, Exchange, OpCall
+from albireo.backends.reference import adapter, attention, elementwise, experts, linear, rms_norm, rope, rows
+from albireo.backends.reference.call import Adapters, Array, Exchange, OpCall
 from albireo.backends.reference.kv import ReferenceKV
 from albireo.backends.reference.rounding import round_matrix
 from albireo.backends.step_inputs import StepInputs
@@ -33,6 +33,7 @@ OPS: Mapping[str, Callable[[OpCall], tuple[Any, ...]]] = {
     "expert_linear": experts.expert_linear,
     "combine": experts.combine,
     "gate_rows": experts.gate_rows,
+    "adapter": adapter.adapter,
     "all_reduce": linear.all_reduce,
     "split": rows.split,
     "rope": rope.rope,
@@ -71,6 +72,7 @@ def interpret(
     *,
     keep: bool = False,
     exchange: Exchange | None = None,
+    adapters: Adapters = (),
 ) -> Interpretation:
     """Run one step.
 
@@ -79,11 +81,12 @@ def interpret(
         kv: read, and written in place.
         keep: also return every value on the way.
         exchange: for one of several ranks, see OpCall; ranks.py runs them together.
+        adapters: what the slots of the step's adapters hold.
     Raises: InvariantError naming the node whose output has the wrong shape or holds NaN.
     """
     inputs.check(kv.block_size)
     sizes = inputs.sizes | {"P": inputs.num_tokens * graph.top_k}
-    run = _Run(inputs, sizes, weights, kv, {} if keep else None, exchange)
+    run = _Run(inputs, sizes, weights, kv, {} if keep else None, exchange, adapters)
     env = run.graph(graph, {}, "")
     outputs = {name: env[v] for name, v in graph.outputs.items() if v.type.dtype != "kv"}
     return Interpretation(outputs, run.kept or {})
@@ -99,6 +102,7 @@ class _Run:
     kv: ReferenceKV
     kept: dict[str, Array] | None
     exchange: Exchange | None
+    adapters: Adapters
 
     def graph(self, graph: Graph, roles: Mapping[str, Any], path: str) -> dict[Value, Any]:
         """Run graph; roles are the values of its inputs by name, in their absence those of the step."""
@@ -120,7 +124,7 @@ class _Run:
             results = self.body(node, values, label)
         else:
             try:
-                results = OPS[node.op](OpCall(values, node.attrs, self.inputs, self.exchange))
+                results = OPS[node.op](OpCall(values, node.attrs, self.inputs, self.exchange, self.adapters))
             except InvariantError as error:
                 raise InvariantError(f"{label}: {error}") from error
         for value, result in zip(node.outputs, results, strict=True):

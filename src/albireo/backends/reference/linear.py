@@ -10,6 +10,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
+from albireo.backends.reference.adapter import add_low
 from albireo.backends.reference.call import Array, OpCall
 from albireo.errors import InvariantError
 
@@ -17,7 +18,7 @@ from albireo.errors import InvariantError
 def linear(call: OpCall) -> tuple[Array, ...]:
     x, weight, chunks = call["x"].astype(np.float64), call["weight"].astype(np.float64), call.attrs.get("chunks", 1)
     if chunks == 1:
-        y = x @ weight.T
+        y = add_low(x @ weight.T, call)
         return ((y + call["bias"] if "bias" in call.inputs else y).astype(np.float32),)
     parts = zip(np.split(x, chunks, axis=-1), np.split(weight, chunks, axis=-1), strict=True)
     return (_with_bias(tree_sum([(a @ w.T).astype(np.float32) for a, w in parts]), call),)

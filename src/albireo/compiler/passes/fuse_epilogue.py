@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from albireo.compiler.rewrite import NotFired, Rewriter, linear_roles, made_by
+from albireo.compiler.rewrite import NotFired, Rewriter, adapter_attrs, linear_roles, made_by
 from albireo.dtypes import ROW_CODES
 from albireo.graph.node import Graph, Node, Value
 from albireo.graph.program_spec import ACTS
@@ -77,5 +77,5 @@ def _roles(linear: Node) -> Mapping[str, Value | None]:
 
 def _attrs(linear: Node, act: str) -> dict[str, object]:
     n, k = linear.output.type.dims[-1], linear.inputs["weight"].type.dims[1]
-    found = {"n": n if act == "none" else int(n) // 2, "k": k, "act": act}
+    found = {"n": n if act == "none" else int(n) // 2, "k": k, "act": act} | adapter_attrs(linear)
     return found | {name: linear.attrs[name] for name in ("chunks", "num_experts", "top_k") if name in linear.attrs}

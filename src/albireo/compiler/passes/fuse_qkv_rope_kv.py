@@ -8,7 +8,7 @@ from __future__ import annotations
 from typing import Any
 
 from albireo.compiler.qkv_pattern import Chain, Qkv, around, match_qkv
-from albireo.compiler.rewrite import NotFired, Rewriter, linear_roles, made_by
+from albireo.compiler.rewrite import NotFired, Rewriter, adapter_attrs, linear_roles, made_by
 from albireo.dtypes import ROW_CODES
 from albireo.graph.node import Graph, Node
 from albireo.graph.report import PassRecord
@@ -29,10 +29,12 @@ def _fuse(rw: Rewriter, qkv: Qkv) -> None:
     if any("chunks" in linear.attrs for linear in linears):
         raise NotFired("the kernel adds products as one chain, not as a tree")
     linear = linears[0]
+    if len(linears) > 1 and any("modules" in each.attrs for each in linears):
+        raise NotFired("the kernel knows adapters of one linear, and v has its own")
     ropes, norms = _pair(qkv, "rope"), _pair(qkv, "norm")
     if not ropes or qkv.v.norm is not None or qkv.v.rope is not None:
         raise NotFired("the kernel rotates q and k, and neither norms nor rotates v")
-    attrs = _attrs(qkv, ropes, norms)
+    attrs = _attrs(qkv, ropes, norms) | adapter_attrs(linear)
     _check_types(linear, qkv)
     roles = linear_roles(linear)
     for of_v in linears[1:]:

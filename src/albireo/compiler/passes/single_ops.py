@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-from albireo.compiler.rewrite import NotFired, Rewriter, body_of, linear_roles
+from albireo.compiler.rewrite import NotFired, Rewriter, adapter_attrs, body_of, linear_roles
 from albireo.dtypes import ROW_CODES
 from albireo.graph.node import Graph, Node, Value
 from albireo.graph.program_spec import KINDS
@@ -31,7 +31,11 @@ def run(graph: Graph) -> PassRecord:
 
 def _linear(node: Node) -> Single:
     n, k = node.inputs["weight"].type.dims
-    return "linear", {"n": n, "k": k, "act": "none"}, linear_roles(node)
+    return "linear", {"n": n, "k": k, "act": "none"} | adapter_attrs(node), linear_roles(node)
+
+
+def _adapter(node: Node) -> Single:
+    return "adapter", dict(node.attrs), dict(node.inputs)
 
 
 def _expert_linear(node: Node) -> Single:
@@ -101,6 +105,7 @@ SINGLES: dict[str, Callable[[Node], Single]] = {
     "route": _route,
     "combine": _of_rows,
     "gate_rows": _of_rows,
+    "adapter": _adapter,
     "rms_norm": _norm,
     "rope": _rope,
     "kv_write": _kv_write,

@@ -10,6 +10,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from albireo import __version__
+from albireo.server.protocol.adapters import LoadAdapterRequest, UnloadAdapterRequest
 from albireo.server.protocol.anthropic import CountTokensRequest, MessageAnswer, MessagesRequest, TokenCount
 from albireo.server.protocol.chat import ChatCompletion, ChatRequest
 from albireo.server.protocol.completions import Completion, CompletionRequest
@@ -25,6 +26,8 @@ _POSTS = (
     ("/v1/messages", "Answer a conversation; Anthropic's protocol.", MessagesRequest, MessageAnswer),
     ("/v1/messages/count_tokens", "Tokens of a conversation.", CountTokensRequest, TokenCount),
     ("/v1/embeddings", "Texts to vectors.", EmbeddingRequest, EmbeddingList),
+    ("/v1/load_lora_adapter", "Serve an adapter.", LoadAdapterRequest, str),
+    ("/v1/unload_lora_adapter", "Serve it no more.", UnloadAdapterRequest, str),
     ("/tokenize", "Text to token ids.", TokenizeRequest, Tokenized),
     ("/detokenize", "Token ids to text.", DetokenizeRequest, Detokenized),
 )
@@ -73,12 +76,13 @@ def openapi() -> dict[str, Any]:
     types = [kind for post in _POSTS for kind in post[2:]]
     schemas, components = msgspec.json.schema_components(types, ref_template="#/components/schemas/{name}")
     paths: dict[str, Any] = {}
-    for (path, words, _, _), request, answer in zip(_POSTS, schemas[::2], schemas[1::2], strict=True):
+    for (path, words, _, told), request, answer in zip(_POSTS, schemas[::2], schemas[1::2], strict=True):
+        media = "text/plain" if told is str else "application/json"
         paths[path] = {
             "post": {
                 "summary": words,
                 "requestBody": {"required": True, "content": {"application/json": {"schema": request}}},
-                "responses": {"200": {"description": "OK", "content": {"application/json": {"schema": answer}}}},
+                "responses": {"200": {"description": "OK", "content": {media: {"schema": answer}}}},
             }
         }
     for method, path, words in _OTHERS:

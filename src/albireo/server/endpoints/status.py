@@ -71,8 +71,9 @@ class Status:
         return _json({"version": __version__})
 
     async def models(self, http: Request) -> Response:
-        """The model, by each of its names."""
-        return _json({"object": "list", "data": [self._model(name) for name in self._serving.names]})
+        """The model, by each of its names, and its adapters."""
+        names = [*self._serving.names, *(served.name for served in self._serving.adapters.all())]
+        return _json({"object": "list", "data": [self._model(name) for name in names]})
 
     async def model(self, http: Request) -> Response:
         """One of them."""
@@ -82,13 +83,14 @@ class Status:
 
     def _model(self, name: str) -> dict[str, Any]:
         serving = self._serving
+        adapter = serving.adapters.find(name)
         return {
             "id": name,
             "object": "model",
             "created": int(serving.started_s),
             "owned_by": "albireo",
-            "root": serving.names[0],
-            "parent": None,
+            "root": serving.names[0] if adapter is None else adapter.path,
+            "parent": None if adapter is None else serving.names[0],
             "max_model_len": serving.ready.max_model_len,
         }
 

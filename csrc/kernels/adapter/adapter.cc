@@ -1,0 +1,19 @@
+#include "kernels/adapter/adapter.h"
+
+namespace albireo {
+namespace {
+// Row blocks outside, so that a thread that goes on with a block has its rows in scratch.
+int64_t items(const Args& a, const Step& s) {
+  if (!a.adapters) return 0;
+  return ceil_div(count_rows(s, a.rows), kAdapterRows) * adapter_parts(*a.adapters);
+}
+int64_t scratch_bytes(const Args& a) { return a.adapters ? kAdapterRows * a_stride(*a.adapters) * 4 : 0; }
+
+constexpr Variant kVariants[] = {
+    {"adapter", "any", "avx512", adapter_avx512},
+    {"adapter", "any", "avx2", adapter_avx2},
+    {"adapter", "any", "scalar", adapter_scalar},
+};
+}  // namespace
+const Family kAdapter{"adapter", items, scratch_bytes, kVariants, 3};
+}  // namespace albireo

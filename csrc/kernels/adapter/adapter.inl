@@ -1,0 +1,100 @@
+// Body of adapter for one ISA level; include after vec_<isa>.h, math.inl and gemm.inl.
+#include "albireo/tokens.h"
+#include "kernels/adapter/adapter.h"
+
+namespace {
+
+// Row i of x as float32, zeros behind k. Codes stay whole numbers: their scale comes behind the sum.
+ALBIREO_INLINE void widen_row(const Args& a, int64_t i, float* to) {
+  const int64_t k = a.adapters->k, padded = a_stride(*a.adapters), at = i * x_stride(a, k);
+  if (a.x_dtype == DType::kInt8Token) {
+    const int8_t* codes = (const int8_t*)a.x + at;
+    for (int64_t e = 0; e < k; e++) to[e] = (float)codes[e];
+  } else if (a.x_dtype == DType::kF32) {
+    const float* x = (const float*)a.x + at;
+    for (int64_t e = 0; e < k; e++) to[e] = x[e];
+  } else {
+    for (int64_t e = 0; e < k; e += 16) {
+      if (a.x_dtype == DType::kBF16)
+        store(to + e, Activations<WeightF32>::load_narrow((const bf16*)a.x + at + e, k - e));
+      else store(to + e, Activations<WeightF32>::load_narrow((const f16*)a.x + at + e, k - e));
+    }
+  }
+  for (int64_t e = k; e < padded; e++) to[e] = 0.0f;
+}
+
+// kRows rows of x, side by side in scratch, by kRankBlock rows of A. Sums do not depend on kRows.
+template <int kRows>
+ALBIREO_INLINE void dots(const float* x, const float* matrix, int64_t stride, float (&out)[kRows][kRankBlock]) {
+  V acc[kRows][kRankBlock];
+#pragma GCC unroll 4
+  for (int i = 0; i < kRows; i++)
+#pragma GCC unroll 4
+    for (int q = 0; q < kRankBlock; q++) acc[i][q] = zero();
+  for (int64_t e = 0; e < stride; e += 16) {
+    V rows[kRows];
+#pragma GCC unroll 4
+    for (int i = 0; i < kRows; i++) rows[i] = load(x + i * stride + e);
+#pragma GCC unroll 4
+    for (int q = 0; q < kRankBlock; q++) {
+      const V w = load(matrix + q * stride + e);
+#pragma GCC unroll 4
+      for (int i = 0; i < kRows; i++) acc[i][q] = fma(rows[i], w, acc[i][q]);
+    }
+  }
+#pragma GCC unroll 4
+  for (int i = 0; i < kRows; i++)
+#pragma GCC unroll 4
+    for (int q = 0; q < kRankBlock; q++) out[i][q] = sum(acc[i][q]);
+}
+
+// Rows that lie side by side in scratch from x on, of one adapter, by one block of its ranks.
+template <int kRows>
+ALBIREO_INLINE void low_rows(const Args& a, int64_t row, const float* x, int64_t slot, int64_t target, int64_t q) {
+  const Adapters& d = *a.adapters;
+  const int64_t rank = d.ranks[slot * d.targets + target];
+  if (q >= rank) return;
+  float found[kRows][kRankBlock];
+  dots<kRows>(x, d.a + ((slot * d.targets + target) * d.max_rank + q) * a_stride(d), a_stride(d), found);
+  for (int i = 0; i < kRows; i++) {
+    float* out = (float*)a.out + (row + i) * out_stride(a, d.targets * d.max_rank) + target * d.max_rank;
+    float scale = 1.0f;
+    if (a.x_dtype == DType::kInt8Token)
+      scale = *(const float*)((const char*)a.x + (row + i) * a.x_stride + token_codes(d.k));
+    for (int64_t j = 0; j < kRankBlock && q + j < rank; j++) out[q + j] = scale * found[i][j];
+  }
+}
+
+ALBIREO_INLINE int64_t slot_of(const Args& a, const Step& s, int64_t row) {
+  return s.adapter_slots[gathered_row(s, a.rows, Gather::kOfT, row)];
+}
+
+ALBIREO_INLINE void dispatch_adapter(const Args& a, const Step& s, int64_t begin, int64_t end, Scratch& scratch) {
+  const Adapters& d = *a.adapters;
+  const int64_t M = count_rows(s, a.rows), parts = adapter_parts(d), blocks = ceil_div(d.max_rank, kRankBlock);
+  float* x = (float*)scratch.base;
+  for (int64_t item = begin; item < end; item++) {
+    const int64_t first = item / parts * kAdapterRows, part = item % parts;
+    const int64_t target = part / blocks, q = part % blocks * kRankBlock;
+    const int64_t rows = M - first < kAdapterRows ? M - first : kAdapterRows;
+    int64_t slots[kAdapterRows];
+    bool is_same = rows == kAdapterRows;
+    for (int64_t i = 0; i < rows; i++) {
+      slots[i] = slot_of(a, s, first + i);
+      is_same &= slots[i] == slots[0];
+    }
+    if (scratch.held_row != first) {
+      for (int64_t i = 0; i < rows; i++)
+        if (slots[i] >= 0) widen_row(a, first + i, x + i * a_stride(d));
+      scratch.held_row = first;
+    }
+    if (is_same && slots[0] >= 0) {
+      low_rows<kAdapterRows>(a, first, x, slots[0], target, q);
+      continue;
+    }
+    for (int64_t i = 0; i < rows; i++)
+      if (slots[i] >= 0) low_rows<1>(a, first + i, x + i * a_stride(d), slots[i], target, q);
+  }
+}
+
+}  // namespace

@@ -1,0 +1,67 @@
+"""Linears of the layers get adapters of low rank (LoRA): a second program, for steps in which a row has one.
+
+Not one of pipeline.PASSES: it stands behind those that merge and move linears and before those that fuse them, see
+pipeline.adapter_passes(). Weights stay as they are, so that both programs have the same constants, and what rows
+without an adapter compute keeps its bits.
+"""
+
+from __future__ import annotations
+
+from albireo.compiler.rewrite import NotFired, Rewriter
+from albireo.graph.node import ConstantDef, Graph, Node, TensorType, Value
+from albireo.graph.report import PassRecord
+
+WHY = "adapters are added where their linear is computed, to the rows that have one and to no other"
+
+#: Rows of a linear -> the step array with their adapters.
+SLOTS = {"T": "adapter_slots", "S": "out_adapter_slots"}
+#: Ends the name of the weight of a module.
+_WEIGHT = ".weight"
+
+
+def run(graph: Graph, max_rank: int) -> PassRecord:
+    """Change the graph in place. Args: max_rank: of the adapters; a multiple of what kernels take at once."""
+    rw = Rewriter(graph, "add_adapters", WHY, "exact")
+    for linear in rw.nodes("linear"):
+        with rw.attempt(linear):
+            _add(rw, linear, max_rank)
+    return rw.finish()
+
+
+def _add(rw: Rewriter, linear: Node, max_rank: int) -> None:
+    modules = modules_of(linear)
+    x, rows = linear.inputs["x"], linear.output.type.dims[0]
+    if rows not in SLOTS:
+        raise NotFired(f"adapters of a head over {rows} rows are not computed")
+    slots = rw.step_array(SLOTS[str(rows)])
+    low = Value(f"{linear.output.name}l", TensorType("float32", (rows, len(modules) * max_rank)))
+    attrs = {"modules": modules, "max_rank": max_rank}
+    new = Node("adapter", {"x": x, "slots": slots}, attrs, (low,), linear.origin)
+    inputs = linear.inputs | {"low": low, "slots": slots}
+    changed = Node("linear", inputs, linear.attrs | {"modules": modules}, linear.outputs, linear.origin)
+    rw.replace((linear,), (new, changed))
+
+
+def modules_of(linear: Node) -> tuple[tuple[str, int, int], ...]:
+    """(module, first, end) of each matrix that a linear multiplies with, by the names of the weights.
+
+    Raises: NotFired when it is not made of whole weights of the checkpoint.
+    """
+    if "chunks" in linear.attrs or linear.inputs["weight"].constant is None:
+        raise NotFired("its sums are a tree, or it multiplies no constant")
+    if linear.attrs.get("role") == "vocab":
+        raise NotFired("it is a head over the vocabulary")
+    found: list[tuple[str, int, int]] = []
+    for source, first, end in _parts(linear.inputs["weight"].constant):
+        if source is None or not source.endswith(_WEIGHT):
+            raise NotFired(f"rows {first} to {end} are no weight of the checkpoint")
+        found.append((source.removesuffix(_WEIGHT), first, end))
+    return tuple(found)
+
+
+def _parts(definition: ConstantDef) -> list[tuple[str | None, int, int]]:
+    parts, row = [], 0
+    for segment in definition.segments:
+        parts.append((segment.source, row, row + len(segment)))
+        row += len(segment)
+    return parts

@@ -1,0 +1,341 @@
+"""Adapters (LoRA): against PEFT's merged weights, and the same bits whatever else is in the batch."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from numpy.typing import NDArray
+
+from albireo import LLM, EngineConfig, LoRARequest, PoolingParams, SamplingParams
+from albireo.api.build import build
+from albireo.backends.cpu.machine import isa_levels
+from albireo.compiler.pipeline import optional_passes
+from albireo.config import BuildConfig
+from albireo.engine.stats import EngineStats
+from albireo.errors import ConfigError, InvalidParams, OutOfMemory
+from albireo.models import architectures, load_architecture
+from e2e.serving import Answer, Ask, Server, assert_same_answers
+from tiny_adapters import make_adapter
+from tiny_models import make_checkpoint
+
+#: A head_dim of 80, groups of three query heads, an FFN that fills no panel, a tied head.
+WIDE = {
+    **load_architecture("llama").tiny,
+    "hidden_size": 96,
+    "intermediate_size": 172,
+    "num_attention_heads": 6,
+    "num_key_value_heads": 2,
+    "head_dim": 80,
+    "tie_word_embeddings": True,
+}
+CONFIGS = {name: {**load_architecture(name).tiny} for name in architectures()} | {"llama wide": WIDE}
+#: Everything of one rank; attention alone; ranks and scales of their own.
+ADAPTERS: tuple[dict[str, Any], ...] = (
+    {"rank": 4},
+    {"rank": 8, "targets": ("q_proj", "v_proj"), "use_rslora": True},
+    {
+        "rank": 5,
+        "targets": ("k_proj", "o_proj", "up_proj", "down_proj"),
+        "ranks": {"up_proj": 2},
+        "alpha_pattern": {"o_proj": 3, "^model.layers.1.mlp.down_proj": 7},
+    },
+)
+MAX_RANK = 8
+GREEDY = SamplingParams(temperature=0.0, max_tokens=10, ignore_eos=True, logprobs=0, prompt_logprobs=0)
+
+
+def prompts() -> list[tuple[int, ...]]:
+    """Shorter and longer than any window, and longer than a tile of attention; the last begins as the one before."""
+    rng = np.random.default_rng(3)
+    found = [tuple(rng.integers(3, 90, length).tolist()) for length in (3, 17, 40, 90)]
+    return [*found, (*found[-1][:70], 5, 6)]
+
+
+@pytest.fixture(scope="module")
+def made(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str, str], tuple[Path, list[Path]]]:
+    """(config, dtype) -> a model directory, and those of its adapters."""
+    root = tmp_path_factory.mktemp("lora")
+
+    @functools.cache
+    def make(config: str, dtype: str) -> tuple[Path, list[Path]]:
+        directory = make_checkpoint(root / f"{config}-{dtype}", CONFIGS[config], seed=5, dtype=dtype)
+        return directory, [
+            make_adapter(root / f"{config}-{dtype}-{i}", CONFIGS[config], seed=i, dtype=dtype, **settings)
+            for i, settings in enumerate(ADAPTERS)
+        ]
+
+    return make
+
+
+def serving(directory: Path, adapters: list[Path], **config: Any) -> tuple[Server, list[int]]:
+    """A server with slots for all of them, and their numbers."""
+    server = Server.load(directory, **{"enable_lora": True, "max_loras": 3, "max_lora_rank": MAX_RANK, **config})
+    assert server.loaded.adapters is not None
+    return server, [server.loaded.adapters.load(path) for path in adapters]
+
+
+def asks(numbers: list[int], params: SamplingParams = GREEDY) -> list[Ask]:
+    """Each prompt without an adapter and with each of them, side by side."""
+    return [Ask(prompt, params, number) for prompt in prompts() for number in (None, *numbers)]
+
+
+# -- what they compute -------------------------------------------------------------------------------------------------
+
+
+def merged(directory: Path, adapter: Path, sequences: list[list[int]]) -> list[NDArray[np.float32]]:
+    """transformers' logits at every position of each sequence, with PEFT's merged weights."""
+    torch = pytest.importorskip("torch")
+    transformers, peft = pytest.importorskip("transformers"), pytest.importorskip("peft")
+    torch.set_num_threads(1)
+    model = transformers.AutoModelForCausalLM.from_pretrained(
+        directory, dtype=torch.float32, attn_implementation="eager"
+    )
+    model = peft.PeftModel.from_pretrained(model, str(adapter)).merge_and_unload().eval()
+    with torch.no_grad():
+        return [model(torch.tensor([ids])).logits[0].numpy() for ids in sequences]
+
+
+@pytest.mark.filterwarnings("ignore")  # of PEFT and transformers about each other
+@pytest.mark.parametrize("config", CONFIGS)
+def test_logits_and_tokens_are_those_of_merged_weights(
+    config: str, made: Callable[[str, str], tuple[Path, list[Path]]]
+) -> None:
+    directory, adapters = made(config, "float32")
+    server, numbers = serving(directory, adapters)
+    for adapter, number in zip(adapters, numbers, strict=True):
+        answers, _ = server.serve([Ask(prompt, GREEDY, number) for prompt in prompts()])
+        sequences = [[*prompt, *a.tokens[0]] for prompt, a in zip(prompts(), answers, strict=True)]
+        plain, _ = server.serve([Ask(prompts()[2], GREEDY)])
+        for i, (answer, wanted) in enumerate(zip(answers, merged(directory, adapter, sequences), strict=True)):
+            for position, row in answer.rows.items():
+                assert np.abs(row - wanted[position]).max() < 2e-5 * np.abs(wanted).max(), (i, position)
+            start = len(prompts()[i]) - 1
+            assert answer.tokens[0] == wanted[start : start + 10].argmax(axis=1).tolist()
+        assert np.abs(plain[0].rows[39] - answers[2].rows[39]).max() > 0.1, "the adapter has no effect"
+
+
+@pytest.mark.filterwarnings("ignore")
+@pytest.mark.parametrize("quantization", ["int8", "int4-g32", "fp8-a16"])
+def test_weights_in_few_bits_stay_so_and_adapters_do_not(
+    quantization: str, made: Callable[[str, str], tuple[Path, list[Path]]]
+) -> None:
+    """What rounding the weights costs is no more with an adapter than without one."""
+    config = "llama wide"
+    directory, adapters = made(config, "bfloat16")
+    exact, plain_numbers = serving(directory, adapters)
+    rounded, numbers = serving(directory, adapters, quantization=quantization)
+    asked = [Ask(prompts()[3], GREEDY.clone(max_tokens=1), number) for number in (None, *plain_numbers)]
+    assert numbers == plain_numbers
+    wanted, got = exact.serve(asked)[0], rounded.serve(asked)[0]
+    errors = [
+        np.mean([np.abs(a.rows[at] - b.rows[at]).mean() for at in a.rows]) for a, b in zip(got, wanted, strict=True)
+    ]
+    assert errors[0] > 0 and max(errors[1:]) < 2 * errors[0]
+
+
+# -- whose bits they are -----------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Scenario:
+    """A way to serve the requests. check: that what the scenario is about did happen."""
+
+    config: dict[str, Any] = field(default_factory=dict)
+    waves: int = 1
+    stagger: int = 0
+    check: Callable[[EngineStats, list[Answer]], bool] = lambda stats, answers: True
+
+
+def hit(stats: EngineStats, answers: list[Answer]) -> bool:
+    return stats.prefix_cache_hits > 0
+
+
+def preempted(stats: EngineStats, answers: list[Answer]) -> bool:
+    return stats.num_preemptions > 0
+
+
+NO_CACHE = {"enable_prefix_caching": False}
+SCENARIOS = {
+    "batched": Scenario(NO_CACHE | {"max_num_seqs": 24}),
+    "chunks of 7": Scenario(NO_CACHE | {"max_num_batched_tokens": 7}),
+    "two threads": Scenario(NO_CACHE | {"num_threads": 2, "max_num_seqs": 24}),
+    "slots change hands": Scenario(NO_CACHE | {"max_loras": 1, "max_num_seqs": 4}, stagger=2),
+    "nothing fused": Scenario({"without": optional_passes(), "max_loras": 2}, check=hit),
+    "preempted": Scenario({"num_gpu_blocks_override": 16, "max_loras": 2}, check=preempted),
+    "prefix cache": Scenario(waves=5, check=hit),
+}
+LEVELS = isa_levels()
+CASES = [
+    *(("llama wide", "bfloat16", None, LEVELS[0], scenario) for scenario in SCENARIOS),
+    *(("llama wide", "bfloat16", "int8", LEVELS[0], scenario) for scenario in ("batched", "preempted")),
+    *((config, "float32", None, LEVELS[0], "slots change hands") for config in CONFIGS),
+    *(("llama wide", dtype, None, level, "two threads") for level in LEVELS for dtype in ("float16", "bfloat16")),
+    *(("qwen3", "bfloat16", "int8", level, "two threads") for level in LEVELS),
+]
+
+
+@pytest.mark.parametrize(("config", "dtype", "quantization", "level", "scenario"), dict.fromkeys(CASES))
+def test_served_as_if_alone(
+    config: str,
+    dtype: str,
+    quantization: str | None,
+    level: str,
+    scenario: str,
+    made: Callable[[str, str], tuple[Path, list[Path]]],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """With an adapter and without: and without one as by a model that knows none."""
+    monkeypatch.setenv("ALBIREO_ISA_MAX", level)
+    directory, adapters = made(config, dtype)
+    params = GREEDY if scenario in ("batched", "two threads") else GREEDY.clone(prompt_logprobs=None)
+    few = {"quantization": quantization, **NO_CACHE}
+    lone, numbers = serving(directory, adapters, **few)
+    asked = asks(numbers, params)
+    wanted = lone.alone(asked)
+    plain = Server.load(directory, **few).alone([each for each in asked if each.adapter is None])
+    assert_same_answers([a for a, each in zip(wanted, asked, strict=True) if each.adapter is None], plain)
+    how = SCENARIOS[scenario]
+    server, again = serving(directory, adapters, quantization=quantization, **how.config)
+    assert again == numbers
+    got, stats = server.serve(asked, how.waves, how.stagger)
+    assert how.check(stats, got), f"{scenario} did not come about: {stats}"
+    assert_same_answers(got, wanted)
+
+
+def test_guesses_are_verified_with_the_adapter_that_they_are_for(
+    made: Callable[[str, str], tuple[Path, list[Path]]],
+) -> None:
+    directory, adapters = made("llama wide", "bfloat16")
+    server, numbers = serving(directory, adapters, **NO_CACHE)
+    params = SamplingParams(temperature=0.0, max_tokens=40, ignore_eos=True, logprobs=0)
+    wanted, _ = server.serve(asks(numbers, params))
+    config = {"method": "ngram", "num_speculative_tokens": 3, "prompt_lookup_max": 2, "prompt_lookup_min": 1}
+    guessing, _ = serving(directory, adapters, speculative_config=config, **NO_CACHE)
+    got, stats = guessing.serve(asks(numbers, params))
+    assert stats.num_accepted_tokens > 20
+    assert_same_answers(got, wanted)
+
+
+# -- through the front door --------------------------------------------------------------------------------------------
+
+
+def llm(directory: Path, **config: Any) -> LLM:
+    return LLM(
+        str(directory),
+        **{
+            "enable_lora": True,
+            "max_loras": 2,
+            "max_lora_rank": MAX_RANK,
+            "skip_tokenizer_init": True,
+            "num_threads": 1,
+            "max_num_seqs": 8,
+            **config,
+        },
+    )
+
+
+def texts(model: LLM, lora: Any, **params: Any) -> list[list[int]]:
+    sampling = SamplingParams(temperature=0.0, max_tokens=8, ignore_eos=True, detokenize=False, **params)
+    outputs = model.generate([list(prompt) for prompt in prompts()], sampling, lora_request=lora)
+    return [continuation.token_ids for output in outputs for continuation in output.outputs]
+
+
+def test_one_adapter_for_all_or_one_each(made: Callable[[str, str], tuple[Path, list[Path]]]) -> None:
+    directory, adapters = made("llama", "float32")
+    requests = [LoRARequest(f"adapter {i}", 1 + i, str(path)) for i, path in enumerate(adapters)]
+    with llm(directory) as model:
+        alone = [texts(model, request) for request in (None, *requests)]
+        assert len({str(each) for each in alone}) == 4
+        each = [None, *requests, requests[0]]
+        mixed = [alone[0][0], alone[1][1], alone[2][2], alone[3][3], alone[1][4]]
+        assert texts(model, each) == mixed
+        assert model.list_loras() == {1, 2, 3}
+        with pytest.raises(InvalidParams, match="2 lora_requests"):
+            texts(model, requests[:2])
+        with pytest.raises(InvalidParams, match="lora_int_id=1 is 'adapter 0'"):
+            texts(model, LoRARequest("another", 1, str(adapters[1])))
+        several = texts(model, requests[0], n=3)
+        assert several == [tokens for tokens in alone[1] for _ in range(3)]
+
+
+def test_another_adapter_under_the_same_number_finds_no_old_blocks(
+    made: Callable[[str, str], tuple[Path, list[Path]]],
+) -> None:
+    directory, adapters = made("llama", "float32")
+    with llm(directory) as model:
+        first, second = (LoRARequest("mine", 1, str(path)) for path in adapters[:2])
+        wanted = texts(model, LoRARequest("second", 2, str(adapters[1])))
+        old = texts(model, first)
+        before = model.stats().prefix_cache_hits
+        assert texts(model, first) == old and model.stats().prefix_cache_hits > before
+        assert model.remove_lora(1) and not model.remove_lora(1)
+        before = model.stats().prefix_cache_hits
+        assert texts(model, second) == wanted != old
+        # the last prompt begins as the one before it: that is all there is to find
+        assert model.stats().prefix_cache_hits - before == 64
+
+
+def test_an_embedding_beside_adapters_is_what_it_is_alone(
+    made: Callable[[str, str], tuple[Path, list[Path]]],
+) -> None:
+    directory, adapters = made("llama", "float32")
+    ids = [list(prompt) for prompt in prompts()]
+    with llm(directory, enable_lora=False) as plain, llm(directory) as model:
+        wanted = [output.outputs.embedding for output in plain.embed(ids, PoolingParams(pooling_type="mean"))]
+        assert model.loaded is not None and model.loaded.adapters is not None
+        number = model.loaded.adapters.load(adapters[0])
+        tokens = texts(model, LoRARequest("a", 1, str(adapters[0])))
+        driver = model._driver
+        assert driver is not None
+        records = []
+        for i, prompt in enumerate(ids):
+            params = SamplingParams(temperature=0.0, max_tokens=8, ignore_eos=True, detokenize=False)
+            made_of = model._admission.submission(_prompt(prompt), model._admission.prepare(params))
+            records.append(driver.add(f"g{i}", _with(made_of, number)))
+            wants = PoolingParams(pooling_type="mean")
+            records.append(driver.add(f"e{i}", model._admission.embedding(_prompt(prompt), wants)))
+        while driver.has_work():
+            driver.step()
+        assert [record.output().outputs[0].token_ids for record in records[::2]] == tokens
+        assert [record.embedding().outputs.embedding for record in records[1::2]] == wanted
+
+
+def _prompt(ids: list[int]) -> Any:
+    from albireo.api.prompts import parse_prompt
+
+    return parse_prompt(ids)
+
+
+def _with(submission: Any, number: int) -> Any:
+    from dataclasses import replace
+
+    return replace(submission, adapter=number)
+
+
+def test_an_engine_directory_runs_adapters(made: Callable[[str, str], tuple[Path, list[Path]]], tmp_path: Path) -> None:
+    directory, adapters = made("qwen2", "bfloat16")
+    built = tmp_path / "built"
+    build(str(directory), built, BuildConfig(quantization="int8"))
+    request = LoRARequest("a", 1, str(adapters[0]))
+    with llm(directory, quantization="int8") as model, llm(built) as engine:
+        assert texts(engine, request) == texts(model, request) != texts(model, None)
+
+
+def test_what_cannot_be_is_refused(made: Callable[[str, str], tuple[Path, list[Path]]]) -> None:
+    directory, adapters = made("llama", "float32")
+    request = LoRARequest("a", 1, str(adapters[0]))
+    with llm(directory, enable_lora=False) as model, pytest.raises(InvalidParams, match="enable_lora=True"):
+        texts(model, request)
+    for setting in ({"device": "cuda"}, {"tensor_parallel_size": 2}, {"tp_invariant": True}):
+        with pytest.raises(ConfigError, match="enable_lora"):
+            EngineConfig(enable_lora=True, **setting)  # type: ignore[arg-type]
+    with pytest.raises(OutOfMemory, match=r"1024 adapters of rank 4096 .*max_loras or max_lora_rank"):
+        llm(directory, max_loras=1024, max_lora_rank=4096, memory_utilization=0.2)
+    with llm(directory) as model, pytest.raises(InvalidParams, match="lora_int_id=0"):
+        texts(model, LoRARequest("a", 0, str(adapters[0])))

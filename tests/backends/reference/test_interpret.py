@@ -113,7 +113,11 @@ def load_torch_model(directory: Path) -> Any:
     transformers = pytest.importorskip("transformers")
     torch.set_num_threads(1)
     model, info = transformers.AutoModelForCausalLM.from_pretrained(
-        directory, dtype=torch.float32, attn_implementation="eager", output_loading_info=True
+        directory,
+        dtype=torch.float32,
+        attn_implementation="eager",
+        experts_implementation="eager",
+        output_loading_info=True,
     )
     assert not any(info[key] for key in ("missing_keys", "unexpected_keys", "mismatched_keys")), info
     return model.eval()
@@ -176,7 +180,7 @@ def test_half_precision_checkpoints_are_read_exactly(name: str, dtype: str, tmp_
     assert ulp / 16 < error < ulp * 16
 
 
-@pytest.mark.parametrize("name", ["llama", "mistral", "qwen2", "qwen3"])
+@pytest.mark.parametrize("name", architectures())
 def test_chunks_give_what_the_whole_prompt_gives(name: str, tmp_path: Path) -> None:
     make_checkpoint(tmp_path, MODELS[name], seed=11)
     model, tokens = Model(tmp_path), prompt(MODELS[name], 41, 11)

@@ -235,6 +235,7 @@ def plan_ranks(
         model_len=model_len,
         machine=device.machine_bytes(),
         num_engines=config.data_parallel_size if device.name == "cpu" else 1,
+        are_weights_shared=source.shares_weights,
     )
     return programs, memory
 

@@ -22,7 +22,7 @@ from albireo.graph.program import PANEL, PackedConstant
 
 #: Rows are packed, and their file pages let go, in slices of about this many bytes.
 SLICE_BYTES = 32 << 20
-_ALIGN = 4096
+ALIGN = 4096
 _VECTOR = "row.float32"
 
 
@@ -37,7 +37,7 @@ def constant_offsets(constants: Mapping[str, PackedConstant]) -> tuple[dict[str,
 
 def padded_bytes(num_bytes: int) -> int:
     """Room for a constant: a panel of float32 more, in whole pages."""
-    return -(-(num_bytes + PANEL * 4) // _ALIGN) * _ALIGN
+    return -(-(num_bytes + PANEL * 4) // ALIGN) * ALIGN
 
 
 def pack_constants(

@@ -31,6 +31,7 @@ def write_tokenizer(directory: Path, size: int) -> None:
 
 
 def main() -> None:
+    from albireo.replicas.place import local_places
     from albireo.server.run import serve
     from albireo.server.settings import ServerSettings
 
@@ -38,7 +39,8 @@ def main() -> None:
     write_tokenizer(Path(directory), 128_256 if dry == "real" else 300)
     command = (sys.executable, str(HERE / "random_worker.py"), report, weights, seats, dry)
     settings = ServerSettings(port=0, served_model_name=("random",))
-    serve(settings, {"model": directory}, say=lambda line: print(line, flush=True), command=command)
+    places = local_places(1, command)
+    serve(settings, {"model": directory}, places=places, say=lambda line: print(line, flush=True))
 
 
 if __name__ == "__main__":

@@ -298,6 +298,7 @@ NB_MODULE(_native, m) {
       .def(nb::init<int64_t>(), "num_bytes"_a)
       .def_prop_ro("address", [](const Memory& self) { return (uint64_t)self.data(); })
       .def_prop_ro("num_bytes", &Memory::bytes)
+      .def("map", &Memory::map, "fd"_a, "source"_a, "target"_a, "num_bytes"_a)
       .def(
           "view",
           [](Memory& self) {

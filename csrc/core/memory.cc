@@ -2,7 +2,9 @@
 
 #include <sys/mman.h>
 
+#include <cerrno>
 #include <new>
+#include <system_error>
 
 #include "albireo/types.h"
 
@@ -21,6 +23,15 @@ Memory::Memory(int64_t bytes) : bytes_(bytes) {
     data_ = (char*)round_up((int64_t)base_, kHugePage);
     madvise(data_, mapped_ - (data_ - (char*)base_), MADV_HUGEPAGE);  // a hint
   }
+}
+
+void Memory::map(int fd, int64_t source, int64_t target, int64_t bytes) {
+  if (source % 4096 || target % 4096 || bytes <= 0 || target + bytes > bytes_)
+    throw std::system_error(EINVAL, std::generic_category(), "mapping a file");
+  char* at = data_ + target;
+  if (mmap(at, bytes, PROT_READ, MAP_PRIVATE | MAP_FIXED, fd, source) == MAP_FAILED)
+    throw std::system_error(errno, std::generic_category(), "mapping a file");
+  madvise(at, bytes, MADV_HUGEPAGE);  // a hint, for file systems whose page cache has large folios
 }
 
 Memory::~Memory() { munmap(base_, mapped_); }

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -10,16 +11,27 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from albireo import _native
 from albireo.api import take_share
 from albireo.api.async_llm import AsyncLLM
+from albireo.api.build import build
+from albireo.api.devices import open_device
 from albireo.api.llm import LLM
+from albireo.api.load import load, plan
+from albireo.api.locate import BUNDLED
+from albireo.api.memory import part_of
 from albireo.api.share import Share, cut, threads_of
+from albireo.api.source import open_source
 from albireo.api.take_share import take_gpu, take_processors
 from albireo.backends.cpu.machine import numa_nodes, usable_cpus
+from albireo.backends.cpu.stored import read_stored
+from albireo.backends.stored_weights import StoredWeights
 from albireo.bench.plan import PlanWorkload, plan_model
 from albireo.bench.plan_report import plan_lines
 from albireo.config import EngineConfig
-from albireo.errors import ConfigError
+from albireo.errors import ConfigError, Corrupt
+from albireo.graph.program import PackedConstant
+from albireo.params import SamplingParams
 
 
 @given(st.sets(st.integers(0, 63), min_size=1), st.integers(1, 8), st.integers(1, 4))
@@ -126,3 +138,45 @@ def test_a_plan_is_of_one_engine() -> None:
     assert each["memory"]["budget_bytes"] == pytest.approx(whole["memory"]["budget_bytes"] / 2, abs=1)
     assert each["limits"]["num_threads"] == len(usable_cpus()) // 2
     assert any("for each of 2 engines" in line for line in plan_lines(each))
+
+
+def test_engines_on_one_node_have_the_weights_of_a_built_model_once(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """They are pages of the file, which the kernel keeps once; the tokens are those of weights that were read."""
+    build(BUNDLED, tmp_path / "engine")
+    weights = str(next((tmp_path / "engine").glob("weights.0.*")))
+    config = EngineConfig(model=str(tmp_path / "engine"), device="cpu", num_threads=2, data_parallel_size=2)
+    params = SamplingParams(max_tokens=30, seed=1, temperature=0.9, ignore_eos=True)
+    alone = LLM.from_loaded(load(replace(config, data_parallel_size=1)))
+    expected = alone.generate("Once upon a time", params)[0].outputs[0].token_ids
+    assert weights not in Path("/proc/self/maps").read_text()
+    monkeypatch.setattr(os, "sched_setaffinity", lambda pid, cpus: None)
+    both = [LLM.from_loaded(load(config, share=Share(i, 2))) for i in range(2)]
+    assert Path("/proc/self/maps").read_text().count(weights) == 2
+    for llm in both:
+        assert llm.generate("Once upon a time", params)[0].outputs[0].token_ids == expected
+    one, two = (plan(config, open_source(tmp_path / "engine", config), open_device(config))[1] for config in
+                (replace(config, data_parallel_size=n) for n in (1, 2)))  # fmt: skip
+    assert two.budget_bytes == part_of(one.budget_bytes, 2, one.weight_bytes)
+    monkeypatch.setattr("albireo.api.source.numa_nodes", lambda: {0: 0, 1: 1})
+    assert not open_source(tmp_path / "engine", config).shares_weights, "far memory is slower"
+
+
+def test_weights_that_are_cut_short_are_not_mapped(tmp_path: Path) -> None:
+    (tmp_path / "weights").write_bytes(bytes(4096))
+    constant = PackedConstant("w", "row.float32", 1, 4096, 16384)
+    stored = StoredWeights(tmp_path / "weights", {"w": constant}, {"w": 0}, is_shared=True)
+    with pytest.raises(Corrupt, match="ends at byte 4096"):
+        read_stored(stored, {"w": constant}, _native.Memory(32768), {"w": 0}, lambda _: None)
+
+
+def test_only_whole_pages_of_a_file_are_mapped_and_only_into_its_memory(tmp_path: Path) -> None:
+    (tmp_path / "file").write_bytes(bytes(range(256)) * 64)
+    memory = _native.Memory(8192)
+    with (tmp_path / "file").open("rb") as file:
+        for source, target, num_bytes in ((1, 0, 4096), (0, 1, 4096), (0, 4096, 8192), (0, 0, 0)):
+            with pytest.raises(RuntimeError, match="mapping a file"):
+                memory.map(file.fileno(), source, target, num_bytes)
+        memory.map(file.fileno(), 4096, 4096, 300)
+    assert not memory.view()[:4096].any() and bytes(memory.view()[4096:4396]) == (bytes(range(256)) * 2)[:300]

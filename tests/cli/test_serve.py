@@ -51,6 +51,13 @@ def test_several_engines_share_the_machine(albireo: Any, served: list[Any], flag
     assert engine == {"data_parallel_size": 3} and shares == [Share(i, 3) for i in range(3)]
 
 
+def test_without_ray_there_is_a_word_about_it(albireo: Any, served: list[Any], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "ray", None)
+    monkeypatch.delitem(sys.modules, "albireo.distributed.places", raising=False)
+    result = albireo("serve", "-dp", "2", "--distributed-executor-backend", "ray")
+    assert result.exit_code == 1 and "pip install 'albireo[ray]'" in result.stderr and served == []
+
+
 def test_a_directory_gives_its_name(albireo: Any, served: list[Any], tmp_path: Path) -> None:
     (tmp_path / "fox").mkdir()
     assert albireo("serve", str(tmp_path / "fox")).exit_code == 0

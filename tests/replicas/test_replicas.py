@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import signal
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping
 from typing import Any
 
 import msgspec
@@ -98,12 +98,18 @@ class Bench:
             return made
 
         self.over: list[Tracked] = []
-        self.all = Replicas({}, [Place(launch(i)) for i in range(num)], on_over=self.over.append)
+        self.num_counted = 0
+        places = [Place(launch(i)) for i in range(num)]
+        self.all = Replicas({}, places, on_over=self.over.append, on_step=self.count)
         self.all.start()
 
     def add(self, prompt: list[int], max_tokens: int = 6, priority: int = 0, **params: Any) -> Tracked:
         asked = SamplingParams(max_tokens=max_tokens, **{"seed": 1, **params})
         return self.all.submit("r", Submission(None, prompt, asked), Inbox(), priority=priority, arrival_s=0.0)
+
+    def count(self, index: int, step: Stepped, requests: Mapping[int, Tracked]) -> None:
+        """As metrics do, before a step's tokens are given out."""
+        self.num_counted += sum(update.key in requests for update in step.updates)
 
     def run(self) -> None:
         """Until nothing is left to do."""
@@ -258,6 +264,25 @@ def test_an_idle_engine_takes_the_end_of_a_line() -> None:
     played(play)
 
 
+def test_what_a_step_brought_is_given_out_before_a_line_is_cut() -> None:
+    """The step that tells of a line brings the first tokens of those at its end, which metrics have counted."""
+
+    async def play(bench: Bench) -> None:
+        bench.processes[1].die(KILL)
+        line = [bench.add([i]) for i in range(8)]
+        (await restarted(bench, 1)).is_ready()
+        bench.processes[0].obey()
+        step = bench.processes[0].compute(num_seats=8)
+        step.num_waiting = 4
+        bench.processes[0].say(step)
+        await settled()
+        bench.run()
+        assert all(map(is_whole, line))
+        assert bench.num_counted == sum(t.num_output_tokens for t in line)
+
+    played(play)
+
+
 def test_the_least_urgent_leave_a_line_by_priority() -> None:
     async def play(bench: Bench) -> None:
         for process in bench.processes:
@@ -288,6 +313,21 @@ def test_prompts_follow_their_prefix() -> None:
             "s", Submission(None, prompt, SamplingParams(max_tokens=2), "salt"), Inbox(), arrival_s=0.0
         )
         assert again.num_pending == 1 and salted.num_pending == 64
+        bench.run()
+
+    played(play)
+
+
+def test_the_next_turn_follows_the_answer_until_its_engine_dies() -> None:
+    async def play(bench: Bench) -> None:
+        first = bench.add(list(range(10)), max_tokens=40)
+        bench.run()
+        turn = [*range(10), *expected(first)]
+        assert bench.add(turn).num_pending == 50 - 48
+        bench.run()
+        bench.processes[first.replica].die(KILL)
+        (await restarted(bench, first.replica)).is_ready()
+        assert bench.add(turn).num_pending == 50
         bench.run()
 
     played(play)

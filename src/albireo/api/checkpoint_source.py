@@ -26,7 +26,9 @@ _LOG = logging.getLogger(__name__)
 
 
 class CheckpointSource:
-    """A directory in Hugging Face layout, or a GGUF file."""
+    """A directory in Hugging Face layout, or a GGUF file. What is packed of it is each process's own."""
+
+    shares_weights = False
 
     def __init__(
         self,

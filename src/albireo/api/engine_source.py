@@ -34,7 +34,7 @@ _LOG = logging.getLogger(__name__)
 class EngineSource:
     """An engine directory, validated; its weights are hashed too when asked.
 
-    Args: num_ranks: asked for; None: as many as it was built for.
+    Args: num_ranks: asked for; None: as many as it was built for. shares_weights: with other processes here.
     Raises: EngineFileError; TargetMismatch for another dtype, or other ranks, than it was built for.
     """
 
@@ -46,7 +46,9 @@ class EngineSource:
         num_ranks: int | None = None,
         tp_invariant: bool = False,
         pin_numerics: bool = False,
+        shares_weights: bool = False,
     ) -> None:
+        self.shares_weights = shares_weights
         with hinting(directory):
             self.files: EngineFiles = open_engine(directory)
             self.directory = directory
@@ -143,6 +145,7 @@ class EngineSource:
                 self.files.ranks[rank].weights,
                 {name: item.constant for name, item in stored.items()},
                 {name: item.offset for name, item in stored.items()},
+                self.shares_weights,
             )
             self.files.check_unchanged()
 

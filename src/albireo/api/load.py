@@ -281,6 +281,7 @@ def plan_ranks(
         machine=device.machine_bytes(),
         num_engines=config.data_parallel_size if device.name == "cpu" else 1,
         adapter_bytes=adapter_bytes,
+        are_weights_shared=source.shares_weights,
     )
     return programs, memory
 

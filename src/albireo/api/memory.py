@@ -65,21 +65,24 @@ def plan_memory(
     machine: int,
     num_engines: int = 1,
     adapter_bytes: int = 0,
+    are_weights_shared: bool = False,
 ) -> MemoryPlan:
     """Blocks and context that fit.
 
     Args:
         block_bytes: one KV block over all layers.
         model_len: the context asked for, or the model's own.
-        machine: memory of the machine; num_engines: so many engines like this one share it, each with its own weights.
+        machine: memory of the machine; num_engines: so many engines like this one have it, each with its own weights
+            unless they are shared.
         adapter_bytes: the slots of adapters.
 
     The pool is kv_cache_memory_bytes, or num_gpu_blocks_override blocks, or what memory_utilization leaves, but no
     more than max_num_seqs sequences of full length could use.
     Raises: OutOfMemory with the numbers, and the flag that would help.
     """
-    machine //= num_engines
-    budget = int(machine * config.memory_utilization)
+    shared = weight_bytes if are_weights_shared else 0
+    budget = part_of(int(machine * config.memory_utilization), num_engines, shared)
+    machine = part_of(machine, num_engines, shared)
     fixed = weight_bytes + adapter_bytes + arena_bytes + OVERHEAD_BYTES
     most = 1 + config.step_limits.max_num_seqs * -(-model_len // config.block_size)
     if config.num_gpu_blocks_override is not None:
@@ -134,6 +137,12 @@ def plan_memory(
         min(model_len, capacity),
         adapter_bytes,
     )
+
+
+def part_of(num_bytes: int, num_engines: int, shared: int) -> int:
+    """What one of several engines may take of bytes that are for all, with those that they share, of which each may
+    think that it has them alone."""
+    return (num_bytes - shared) // num_engines + shared
 
 
 def with_blocks(plan: MemoryPlan, config: EngineConfig, num_blocks: int) -> MemoryPlan:

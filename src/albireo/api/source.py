@@ -16,6 +16,7 @@ from albireo.api.engine_source import EngineSource
 from albireo.artifact.layout import BUILD_COMMAND, MANIFEST, PROGRAM
 from albireo.artifact.reader import hinting, is_engine_directory
 from albireo.artifact.record import guarded
+from albireo.backends.cpu.machine import numa_nodes
 from albireo.backends.stored_weights import StoredWeights
 from albireo.backends.weights import Weights
 from albireo.compiler.passes.shard import Part
@@ -34,6 +35,7 @@ class ModelSource(Protocol):
         directory: of the model; config_directory and tokenizer_directory are where those files lie.
         default_model_len: longest sequence when nobody asks for one.
         parts: what to compile for each rank; see compiler.passes.shard.
+        shares_weights: engines of this machine have them in memory together.
     """
 
     directory: Path
@@ -42,6 +44,7 @@ class ModelSource(Protocol):
     model_config: ModelConfig
     default_model_len: int
     parts: tuple[Part | None, ...]
+    shares_weights: bool
 
     def adopt(self, config: EngineConfig) -> EngineConfig:
         """The settings it runs with, where some were decided when it was built."""
@@ -76,6 +79,8 @@ def open_source(directory: Path, config: EngineConfig) -> ModelSource:
             config.tensor_parallel_size,
             config.tp_invariant,
             config.pin_numerics,
+            # Not among NUMA nodes, where each engine reads what is near it.
+            shares_weights=config.data_parallel_size > 1 and len(set(numa_nodes().values())) <= 1,
         )
     if (directory / PROGRAM).is_file() and not (directory / "config.json").exists():
         raise Corrupt(

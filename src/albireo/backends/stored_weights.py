@@ -19,11 +19,13 @@ class StoredWeights:
     Fields:
         constants: those in it, by name, as they were packed.
         offsets: where each begins. The caller has checked that they lie inside the file.
+        is_shared: other processes of this machine read the file, too, and it is better in memory once than near each.
     """
 
     path: Path
     constants: Mapping[str, PackedConstant]
     offsets: Mapping[str, int]
+    is_shared: bool = False
 
     def has(self, constant: PackedConstant) -> bool:
         """False for a rotation table that is stored shorter, or for other frequencies: it is to be computed."""

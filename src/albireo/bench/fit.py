@@ -9,7 +9,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from albireo.api.devices import Device
-from albireo.api.memory import OVERHEAD_BYTES
+from albireo.api.memory import OVERHEAD_BYTES, part_of
 from albireo.config import EngineConfig
 from albireo.errors import OutOfMemory
 from albireo.graph.program import Program
@@ -79,18 +79,25 @@ class MemoryParts:
 
 
 def memory_parts(
-    config: EngineConfig, device: Device, program: Program, context_limit: int, memory_bytes: int | None = None
+    config: EngineConfig,
+    device: Device,
+    program: Program,
+    context_limit: int,
+    memory_bytes: int | None = None,
+    shares_weights: bool = False,
 ) -> MemoryParts:
     """Count the parts.
 
-    Args: memory_bytes: what the engine may use, or all that share the machine; None: memory_utilization of its memory.
+    Args:
+        memory_bytes: what the engine may use, or all that are on the machine; None: memory_utilization of its memory.
+        shares_weights: those engines have them in memory together.
     kv_cache_memory_bytes and num_gpu_blocks_override set the size of the cache as they do for loading, within what
     there is.
     """
+    weight_bytes = device.weight_bytes(program)
     num_engines = config.data_parallel_size if device.name == "cpu" else 1
     allowed = int(device.machine_bytes() * config.memory_utilization) if memory_bytes is None else memory_bytes
-    budget = allowed // num_engines
-    weight_bytes = device.weight_bytes(program)
+    budget = part_of(allowed, num_engines, weight_bytes if shares_weights else 0)
     block_bytes = device.block_bytes(program.kv)
     room = (budget - weight_bytes - program.arena_bytes - OVERHEAD_BYTES) // block_bytes
     if config.num_gpu_blocks_override is not None:

@@ -95,7 +95,7 @@ def plan_model(config: EngineConfig, workload: PlanWorkload, memory_bytes: int |
         )
     # Not load.plan(): that refuses what this machine cannot hold, and another one may be meant.
     program = compile_program(source.graph(model_len), config, model_len, source.parts[0], device.catalog())
-    memory = memory_parts(config, device, program, model_len, memory_bytes)
+    memory = memory_parts(config, device, program, model_len, memory_bytes, source.shares_weights)
     concurrency = workload.concurrency or max(
         1, min(DEFAULT_CONCURRENCY, step.max_num_seqs, memory.requests_at_once(workload.length))
     )
@@ -127,6 +127,8 @@ def plan_model(config: EngineConfig, workload: PlanWorkload, memory_bytes: int |
 
 class ConfigOnly:
     """A directory that holds config.json and no weights: enough to plan."""
+
+    shares_weights = False
 
     def __init__(self, directory: Path, dtype: str, parts: tuple[Part | None, ...]) -> None:
         self.model_config = load_config(directory, ASSUMED_DTYPE).with_dtype(dtype)

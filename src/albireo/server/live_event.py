@@ -132,6 +132,8 @@ def _kv(serving: Serving, gathered: Gathered) -> dict[str, Any]:
     keys = {tracked.ticket: tracked.key for tracked in serving.client.requests.values()}
     num_blocks = 0 if serving.client.ready is None else serving.client.ready.num_blocks
     for index, picture in sorted(gathered.pictures.items()):
+        if serving.client.engines[index].health.state != "ready":
+            continue  # its process, and its blocks, are gone
         # Block 0 of each is never handed out; the first one's stands for all.
         offset = index * (num_blocks - 1)
         sequences += (

@@ -24,7 +24,7 @@ from albireo.graph.program import PANEL, PackedConstant
 
 #: Rows are packed, and their file pages let go, in slices of about this many bytes.
 SLICE_BYTES = 32 << 20
-_ALIGN = 4096
+ALIGN = 4096
 _VECTOR = "row.float32"
 #: Matrices that a layer joins in one constant, at most: query, key and value. Others are of experts.
 _MOST_SOURCES = 3
@@ -41,7 +41,7 @@ def constant_offsets(constants: Mapping[str, PackedConstant]) -> tuple[dict[str,
 
 def padded_bytes(num_bytes: int) -> int:
     """Room for a constant: a panel of float32 more, in whole pages."""
-    return -(-(num_bytes + PANEL * 4) // _ALIGN) * _ALIGN
+    return -(-(num_bytes + PANEL * 4) // ALIGN) * ALIGN
 
 
 def pack_constants(

@@ -1,6 +1,7 @@
 """Constants that were packed earlier: from memory into a file's layout, and from a file back into memory.
 
-Called by api/build.py (image) and by model.py (read_stored). Reading is one pass at disk speed; nothing is packed.
+Called by api/build.py (image) and by model.py (read_stored). Reading is one pass at disk speed; nothing is packed. What
+several processes share is mapped: the pages of the file's cache are everybody's.
 """
 
 from __future__ import annotations
@@ -14,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from albireo import _native
-from albireo.backends.cpu.pack import constant_offsets, pack_constants, padded_bytes, write_rope_table
+from albireo.backends.cpu.pack import ALIGN, constant_offsets, pack_constants, padded_bytes, write_rope_table
 from albireo.backends.stored_weights import StoredWeights
 from albireo.backends.weights import Weights
 from albireo.errors import Corrupt
@@ -82,8 +83,13 @@ def read_stored(
     view = memory.view()
     fd = os.open(stored.path, os.O_RDONLY | os.O_CLOEXEC)
     try:
+        mapped = [run for run in runs if stored.is_shared and run[0] % ALIGN == 0]
+        _map(fd, mapped, memory)
         with ThreadPoolExecutor(NUM_READERS, "albireo-read") as readers:
-            for num_bytes in readers.map(lambda run: _read(fd, view, *run), _chunks(runs)):
+            for num_bytes in readers.map(lambda run: _touch(view, *run), _chunks(mapped)):
+                progress(num_bytes)
+            others = [run for run in runs if run not in mapped]
+            for num_bytes in readers.map(lambda run: _read(fd, view, *run), _chunks(others)):
                 progress(num_bytes)
     finally:
         os.close(fd)
@@ -104,6 +110,21 @@ def _chunks(runs: list[tuple[int, int, int]]) -> Iterator[tuple[int, int, int]]:
     for source, target, num_bytes in runs:
         for start in range(0, num_bytes, _CHUNK):
             yield source + start, target + start, min(_CHUNK, num_bytes - start)
+
+
+def _map(fd: int, runs: list[tuple[int, int, int]], memory: _native.Memory) -> None:
+    """Raises: Corrupt when the file ends too early: its missing pages would kill who touches them."""
+    size = os.fstat(fd).st_size
+    for source, target, num_bytes in runs:
+        if source + num_bytes > size:
+            raise Corrupt(f"the weights file ends at byte {size}; it was truncated while it was read")
+        memory.map(fd, source, target, num_bytes)
+
+
+def _touch(view: NDArray[np.uint8], source: int, target: int, num_bytes: int) -> int:
+    """Have the disk read what was mapped now, and not in the first step."""
+    np.bitwise_or.reduce(view[target : target + num_bytes : ALIGN])
+    return num_bytes
 
 
 def _read(fd: int, view: NDArray[np.uint8], source: int, target: int, num_bytes: int) -> int:

@@ -59,14 +59,15 @@ def model_facts(source: ModelSource, graph: Graph, engine: EngineConfig) -> Iter
 
 def plan_facts(config: EngineConfig, program: Program, memory: MemoryPlan) -> list[Fact]:
     """What would run, and the memory that it would take under these settings."""
-    fixed = memory.weight_bytes + memory.arena_bytes + OVERHEAD_BYTES + memory.kv_bytes
+    fixed = memory.weight_bytes + memory.adapter_bytes + memory.arena_bytes + OVERHEAD_BYTES + memory.kv_bytes
+    adapters = f"adapters {size(memory.adapter_bytes)}, " if memory.adapter_bytes else ""
     tokens = (memory.num_blocks - 1) * config.block_size
     return [
         ("program", str(totals(program))),
         ("kernels", ", ".join(dict.fromkeys(call.kernel for call in program.calls))),
         (
             "memory",
-            f"weights {size(memory.weight_bytes)}, activations {size(memory.arena_bytes)}, "
+            f"weights {size(memory.weight_bytes)}, {adapters}activations {size(memory.arena_bytes)}, "
             f"KV cache {size(memory.kv_bytes)}, beside them {size(OVERHEAD_BYTES)}: {size(fixed)}",
         ),
         (

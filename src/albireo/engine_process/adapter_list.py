@@ -6,11 +6,11 @@ Used by client.py. Does not know requests, nor what adapters are called.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
 from albireo import errors
-from albireo.engine_process.messages import AdapterLoaded, LoadAdapter
+from albireo.engine_process.messages import AdapterLoaded, DropAdapter, LoadAdapter
 from albireo.errors import EngineError, ModelError
 
 
@@ -29,6 +29,7 @@ class AdapterList:
     def __init__(self) -> None:
         self._entries: dict[int, _Entry] = {}
         self._last = 0
+        self._leaving: set[int] = set()
 
     def begin(self, path: str) -> tuple[LoadAdapter, asyncio.Future[AdapterLoaded]]:
         """What to tell the process to have an adapter loaded, and what it will answer."""
@@ -56,9 +57,19 @@ class AdapterList:
             entry.waiting.set_exception(error)
         return None
 
-    def drop(self, number: int) -> None:
-        """Nobody will ask for it any more."""
-        self._entries.pop(number, None)
+    def leave(self, number: int) -> None:
+        """No new request will have it. Until those that have it are over, the next process would need it, too."""
+        self._leaving.add(number)
+
+    def drop(self, in_use: Callable[[], set[int | None]]) -> list[DropAdapter]:
+        """Forget those that leave and no request has. Returns: what to tell the process."""
+        if not self._leaving:
+            return []
+        gone = self._leaving - in_use()
+        self._leaving -= gone
+        for number in gone:
+            self._entries.pop(number, None)
+        return [DropAdapter(number) for number in gone]
 
     def died(self) -> None:
         """The process is gone: what was being read for the first time may be to blame, and is not read again."""

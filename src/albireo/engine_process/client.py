@@ -24,7 +24,6 @@ from albireo.engine_process.messages import (
     Abort,
     AdapterLoaded,
     Blocks,
-    DropAdapter,
     Failed,
     Finish,
     FromWorker,
@@ -106,7 +105,6 @@ class EngineClient:
         self._busy_since_s = 0.0
         self._recovery = Recovery()
         self._adapters = AdapterList()
-        self._dropped: set[int] = set()
         self._watch_s: float | None = None
         self._status = 0
 
@@ -167,17 +165,13 @@ class EngineClient:
 
     def drop_adapter(self, number: int) -> None:
         """No new request will have it; those that run go on with it, and it goes with the last of them."""
-        self._dropped.add(number)
-        self._let_go()
+        self._adapters.leave(number)
+        self._drop_adapters()
 
-    def _let_go(self) -> None:
-        """Drop what no request has any more: until then the next process would need it, too."""
-        in_use = {tracked.submission.adapter for tracked in self.requests.values()}
-        for number in self._dropped - in_use:
-            self._dropped.discard(number)
-            self._adapters.drop(number)
+    def _drop_adapters(self) -> None:
+        for message in self._adapters.drop(lambda: {each.submission.adapter for each in self.requests.values()}):
             if self._process is not None:
-                self._process.send(DropAdapter(number))
+                self._process.send(message)
 
     def idle_s(self) -> float:
         """Seconds since the last step, with work to do and a process to do it; 0 when there is none of either."""
@@ -289,8 +283,7 @@ class EngineClient:
             if tracked.is_over:
                 del self.requests[update.key]
                 self._on_over(tracked)
-                if self._dropped:
-                    self._let_go()
+                self._drop_adapters()
             self._moved_on(update.key)
 
     def _refused(self, refused: Refused) -> None:

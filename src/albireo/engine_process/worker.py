@@ -102,7 +102,7 @@ def _ready(loaded: Loaded) -> Ready:
         num_blocks=settings.num_blocks[0],
         block_size=settings.block_size,
         memory={
-            "weights": loaded.memory.weight_bytes,
+            "weights": loaded.memory.weight_bytes + loaded.memory.adapter_bytes,
             "arena": loaded.memory.arena_bytes,
             "kv": loaded.memory.kv_bytes,
         },

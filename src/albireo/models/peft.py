@@ -203,8 +203,8 @@ def _pairs(file: SafetensorsFile, shapes: Mapping[str, tuple[int, int]]) -> dict
         if module not in shapes:
             known = sorted({known.rpartition(".")[2] for known in shapes})
             raise UnsupportedModel(
-                f"{file.path}: has an adapter of {module:.200}; of this model these can have one: {', '.join(known)}, of "
-                "every layer, and the head cannot"
+                f"{file.path}: has an adapter of {module:.200}; of this model these can have one: {', '.join(known)}, "
+                "of every layer; the head cannot"
             )
         pairs.setdefault(module, {})[found["side"]] = name
     for module, sides in pairs.items():

@@ -109,7 +109,9 @@ def _experts(file: GgufFile, name: str, fields: Fields, layers: int) -> dict[str
     config["norm_topk_prob"] = name == "qwen3moe"
     config["mlp_only_layers"] = [i for i in range(layers) if f"model.layers.{i}.mlp.gate.weight" not in file]
     if name == "qwen2moe":
-        shared = file.shape(next((each for each in file.names if each.endswith(".shared_expert.up_proj.weight")), ""))[0]
+        shared = file.shape(next((each for each in file.names if each.endswith(".shared_expert.up_proj.weight")), ""))[
+            0
+        ]
         key = "expert_shared_feed_forward_length"
         config["shared_expert_intermediate_size"] = fields.integer(key, 1, _MAX, default=shared)
     return config

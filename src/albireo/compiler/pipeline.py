@@ -76,7 +76,7 @@ PASSES: tuple[Pass, ...] = (
 ABLE_PASSES: tuple[tuple[str, Pass, Pass], ...] = (
     (EIGHT_BY_EIGHT_FLOATS, canonicalize.run, narrow_activations.run),
     (FOUR_BY_SIXTEEN, canonicalize.run, widen_activations.run),
-    ("norms in linears", fuse_epilogue.run, fold_norm.run),
+    ("norms in linears", fuse_combine.run, fold_norm.run),
     ("attention to codes", fuse_attention_cast.run, fuse_attention_codes.run),
     ("attention of rows", fuse_attention_cast.run, attention_of_rows.run),
 )

@@ -99,6 +99,19 @@ def test_tokens_are_those_of_the_cpu(directory: Path, monkeypatch: pytest.Monkey
     assert MODELS[-1].num_blocks == 12
 
 
+def test_tokens_of_a_model_with_experts_are_those_of_the_cpu(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Layers of experts and others, a shared expert with a gate; steps of prompts and of single tokens."""
+    directory = make_checkpoint(tmp_path, load_architecture("qwen2_moe").tiny, seed=5)
+    prompts = [[5, 9, 30, 7, 11, 2, 8, 40], [6, 31]]
+    params = [
+        SamplingParams(temperature=0, max_tokens=3, ignore_eos=True),
+        SamplingParams(temperature=0.8, top_p=0.9, seed=3, max_tokens=3, ignore_eos=True),
+    ]
+    wanted = tokens(llm(directory, device="cpu"), prompts, params)
+    monkeypatch.setattr(load, "open_device", lambda config, levels=None: StandIn())
+    assert tokens(llm(directory, device="cuda"), prompts, params) == wanted
+
+
 def test_log_probabilities_are_told_by_the_device(directory: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Of greedy and drawn tokens and of prompts; whole logits go to the host for those who ask for more than the best
     64 alone."""

@@ -27,6 +27,19 @@ LLAMA_8B = {
     "vocab_size": 128256,
     "num_hidden_layers": 4,
 }
+QWEN3_30B_A3B = {
+    "hidden_size": 2048,
+    "moe_intermediate_size": 768,
+    "num_attention_heads": 32,
+    "num_key_value_heads": 4,
+    "head_dim": 128,
+    "vocab_size": 151936,
+    "num_hidden_layers": 4,
+    "num_experts": 128,
+    "num_experts_per_tok": 8,
+    "mlp_only_layers": [],
+    "max_window_layers": 4,
+}
 QWEN3_8B = LLAMA_8B | {"intermediate_size": 12288, "vocab_size": 151936, "head_dim": 128}
 
 
@@ -35,7 +48,7 @@ def program_of(name: str, sizes: dict[str, int], encoding: str | None, capabilit
     config = parse_config(architecture.tiny | sizes, architecture.rules).with_dtype("bfloat16")
     graph = build_graph(config, 4096)
     if encoding is not None:
-        choose_precision.run(graph, lambda name, role: encoding)
+        choose_precision.run(graph, lambda name, role: None if role == "router" else encoding)
     maxima = {"T": 256, "R": 64, "G": 64}
     return compile_graph(graph, CudaCatalog(capability), maxima=maxima, block_size=16, max_positions=4096)
 
@@ -68,6 +81,19 @@ def test_launches_of_a_layer(
     program = program_of(name, sizes, encoding, capability)
     found = launches_of_layer(program, 1)
     assert len(found) == wanted, found
+
+
+@pytest.mark.parametrize(
+    ("encoding", "capability", "wanted"),
+    [(None, 90, 9), ("fp8", 80, 9), ("fp8", 90, 14), ("int4.g128", 90, 9), ("int8", 90, 14)],
+)
+def test_launches_of_a_layer_of_experts(encoding: str | None, capability: int, wanted: int) -> None:
+    """Where an ordinary layer has gate/up and down: the router, routes and lists, gate/up, down, and their sum. Codes
+    of 8 bits are made beside the numbers that the router reads."""
+    found = launches_of_layer(program_of("qwen3_moe", QWEN3_30B_A3B, encoding, capability), 1)
+    assert len(found) == wanted, found
+    experts = ["route", "expert_linear", "expert_linear", "combine_norm" if wanted == 9 else "combine"]
+    assert [family for family in found if family in {*experts, "combine"}] == experts
 
 
 def test_a_call_is_as_many_launches_as_said(monkeypatch: pytest.MonkeyPatch) -> None:

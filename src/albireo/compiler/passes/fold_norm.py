@@ -2,8 +2,8 @@
 
 What a row is divided by is known when all of it is. So the linear that makes the row (and adds the residual), or the
 combine of a mixture of experts, also gives it times the norm's weight, rounded, and sums of squares of each SQUARES
-columns; the linears that read the norm multiply that, and divide their sums by the root of the mean. Rounding to the compute type comes before the division,
-not behind.
+columns; the linears that read the norm multiply that, and divide their sums by the root of the mean. Rounding to the
+compute type comes before the division, not behind.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ def _fold(rw: Rewriter, norm: Node) -> None:
     if h.type.dtype != _TYPE or "rows" in norm.inputs:
         raise NotFired(f"{h} is {h.type.dtype}, of {'picked' if 'rows' in norm.inputs else 'all'} rows of {x}")
     if made is None or "residual" not in made.inputs or not (made.family == "combine" or _is_able_linear(made)):
-        raise NotFired(f"{x} is not made by a linear of {_TYPE} that adds a residual, or by a combine that does")
+        raise NotFired(f"{x} is not made by a linear of {_TYPE}, or by a combine, that adds a residual")
     for user in users:
         readers = [role for role, value in user.inputs.items() if value is h]
         if user.family not in ("linear", "qkv_rope_kv", "expert_linear") or readers != ["x"] or not _is_able(user):
@@ -61,7 +61,7 @@ def _is_able(node: Node) -> bool:
 
 
 def _give_parts(rw: Rewriter, made: Node, norm: Node) -> tuple[Value, Value]:
-    """Let the linear or combine that makes a row give what the norm is made of, too: the row times the weight, and squares."""
+    """Let what makes a row give what the norm is made of, too: the row times the weight, and squares."""
     x, gain = norm.inputs["x"], norm.inputs["weight"]
     rows, cols = x.type.dims
     gained = Value(f"{x.name}g", TensorType("float32", x.type.dims))

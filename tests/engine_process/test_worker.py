@@ -47,8 +47,8 @@ def test_a_request_waits_for_one_piece_of_what_is_prepared(loaded: Any, tmp_path
     with ours, theirs:
         watched = replace(loaded, execute=execute, prepare=prepare)
         inbox = Inbox(theirs)
-        worker = Worker(watched, Ledger(path), theirs, cast(Any, None))
-        thread = threading.Thread(target=worker.serve, args=(inbox,), daemon=True)
+        worker = Worker(watched, Ledger(path), theirs, cast(Any, None), inbox)
+        thread = threading.Thread(target=worker.serve, daemon=True)
         thread.start()
         begun.wait(60)
         params = SamplingParams(temperature=0, max_tokens=3, ignore_eos=True, seed=1)

@@ -71,7 +71,7 @@ def run(socket_path: str, ledger_path: str) -> None:
         grammars = Grammars(lambda: vocabulary_of(loaded), inbox.put, ledger)
         worker = Worker(loaded, ledger, connection, grammars, inbox)
         worker.tell(_ready(loaded))
-        worker.serve(inbox)
+        worker.serve()
     # A server that was killed leaves the directory of its socket behind.
     shutil.rmtree(Path(socket_path).parent, ignore_errors=True)
 
@@ -119,6 +119,7 @@ class Worker:
         self, loaded: Loaded, ledger: Ledger, connection: socket.socket, grammars: Grammars, inbox: Inbox
     ) -> None:
         self._connection = connection
+        self._inbox = inbox
         self._grammars = grammars
         self._adapters = AdapterReader(loaded.adapters, inbox.put, self.tell)
         self._executor = NotingExecutor(loaded.execute, ledger)
@@ -134,18 +135,18 @@ class Worker:
         """Send a message; waits while the client has not read the ones before."""
         self._connection.sendall(frame(message))
 
-    def serve(self, inbox: Inbox) -> None:
+    def serve(self) -> None:
         """Obey and step until the client is gone; with nothing to do, prepare for steps, a piece between two looks."""
         try:
             while True:
-                messages = inbox.take()
+                messages = self._inbox.take()
                 if messages is None:
                     return
                 if not messages and not self._engine.has_work():
                     if self._prepare():
                         continue
                     self._watcher.show()
-                    message = inbox.wait()
+                    message = self._inbox.wait()
                     messages = [] if message is None else [message]
                 for message in messages:
                     self._obey(message)

@@ -47,7 +47,7 @@ def test_a_request_waits_for_one_piece_of_what_is_prepared(loaded: Any, tmp_path
     with ours, theirs:
         watched = replace(loaded, execute=execute, prepare=prepare)
         inbox = Inbox(theirs)
-        worker = Worker(watched, Ledger(path), theirs, cast(Any, None))
+        worker = Worker(watched, Ledger(path), theirs, cast(Any, None), inbox)
         thread = threading.Thread(target=worker.serve, args=(inbox,), daemon=True)
         thread.start()
         begun.wait(60)

@@ -70,7 +70,7 @@ def adapter_tensors(
     found = {}
     for name, shape in weight_shapes(config).items():
         module, target = name.removesuffix(".weight"), name.split(".")[-2]
-        if target not in targets or not name.endswith(".weight"):
+        if target not in targets or not name.endswith(".weight") or ".experts." in name:
             continue
         r = (ranks or {}).get(target, rank)
         a = rng.standard_normal((r, shape[1]), np.float32) / np.float32(shape[1] ** 0.5)

@@ -136,6 +136,10 @@ class EngineConfig:
         _check_choice("device", self.device, ("auto", "cpu", "cuda"))
         _check_choice("scheduling_policy", self.scheduling_policy, ("fcfs", "priority"))
         _check_choice("generation_config", self.generation_config, ("auto", "vllm"))
+        for name in ("model", "tokenizer"):
+            object.__setattr__(self, name, _place(name, getattr(self, name)))
+        _check_shared(self)
+        object.__setattr__(self, "structured_outputs_backend", _backend(self.structured_outputs_backend))
         for name in _FLAGS:
             _flag(name, getattr(self, name))
         if type(self.block_size) is not int or self.block_size not in BLOCK_SIZES:

@@ -27,6 +27,7 @@ NAMES = {
     "EngineFileError",
     "InvalidParams",
     "InvariantError",
+    "LoRARequest",
     "Logprob",
     "ModelError",
     "OutOfMemory",

@@ -21,7 +21,7 @@ from albireo.errors import ConfigError, ModelError, OutOfMemory
 from albireo.models import build_graph, load_config
 from tiny_models import make_checkpoint
 
-PARTS = ("weight_bytes", "kv_bytes", "activation_bytes", "overhead_bytes")
+PARTS = ("weight_bytes", "adapter_bytes", "kv_bytes", "activation_bytes", "overhead_bytes")
 LLAMA = Path(__file__).parents[2] / "../shared/data/configs/original/meta-llama"
 GIB = 1 << 30
 DEFAULT = EngineConfig()

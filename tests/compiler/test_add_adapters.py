@@ -75,7 +75,7 @@ def test_passes_behind_it_keep_every_bit(name: str, precision: str | None, witho
         nonlocal wanted
         check_graph(rewritten)
         if record.name == "add_adapters":
-            assert record.firings and not [each for each in record.refusals if "head" not in each.reason]
+            assert record.firings and all("head" in each.reason or "router" in each.reason for each in record.refusals)
             wanted = run(rewritten, weights, adapters)
         elif wanted is not None:
             got = run(rewritten, weights, adapters)
@@ -96,8 +96,9 @@ def test_both_programs_have_the_same_constants_and_fusions(name: str) -> None:
     rest = [call.family for call in program.calls if call.family != "adapter"]
     assert rest == [call.family for call in plain.calls]
     modules = [name for call in program.calls if call.family == "adapter" for name, _, _ in call.attrs["modules"]]
-    layers = load_architecture(name).tiny["num_hidden_layers"]
-    assert len(modules) == len(set(modules)) == 7 * layers
+    wanted = {key.split(".lora_")[0] for key in adapter_tensors(load_architecture(name).tiny, 1, 1)}
+    assert len(modules) == len(set(modules))
+    assert {f"base_model.model.{module}" for module in modules if not module.endswith("_gate")} == wanted
     # a program of its own: nothing of it is in the other
     assert not any("modules" in call.attrs or "low" in call.args for call in plain.calls)
 

@@ -27,7 +27,8 @@ def test_roles_are_the_contracts() -> None:
     rank = compile_rank(wide_graph(wide_config("llama"), "bfloat16"), Part(2, 1))
     calls |= {call.family: call for call in rank.calls if call.family == "all_reduce"}
     of_single_ops = {"elementwise", "head_norm", "rope", "kv_write", "slice", "top"}
-    assert set(FAMILIES) - set(calls) == of_single_ops | set(ABLE_FAMILIES)
+    of_experts = {"route", "expert_linear", "combine", "gate_rows"}
+    assert set(FAMILIES) - set(calls) == of_single_ops | of_experts | set(ABLE_FAMILIES)
     assert calls["embed"].args == {"ids": "token_ids", "table": "table", "out": "x"}
     qkv = calls["qkv_rope_kv"]
     assert qkv.args == {

@@ -268,10 +268,8 @@ def plan_ranks(
             source.check(program, rank)
         adapter_bytes = 0
         if config.enable_lora:
-            second = compile_program(graph, config, model_len, None, device.catalog(), has_adapters=True)
-            adapter_bytes = slot_bytes(second, config.max_loras)
-            # programs run in turn, and the second then finds room in the arena of the first
-            programs = (replace(programs[0], arena_bytes=max(programs[0].arena_bytes, second.arena_bytes)),)
+            program, adapter_bytes = with_adapter_room(programs[0], graph, config, model_len, device.catalog())
+            programs = (program,)
     memory = plan_memory(
         config,
         weight_bytes=sum(device.weight_bytes(program) for program in programs),
@@ -284,6 +282,15 @@ def plan_ranks(
         are_weights_shared=source.shares_weights,
     )
     return programs, memory
+
+
+def with_adapter_room(
+    program: Program, graph: Graph, config: EngineConfig, model_len: int, catalog: KernelCatalog
+) -> tuple[Program, int]:
+    """A program in whose arena the one with adapters finds room, as they run in turn; and the bytes of the slots."""
+    second = compile_program(graph, config, model_len, None, catalog, has_adapters=True)
+    arena_bytes = max(program.arena_bytes, second.arena_bytes)
+    return replace(program, arena_bytes=arena_bytes), slot_bytes(second, config.max_loras)
 
 
 def compile_program(

@@ -34,11 +34,12 @@ class MemoryParts:
     block_size: int
     room_blocks: int
     context_limit: int
+    adapter_bytes: int = 0
 
     @property
     def fixed_bytes(self) -> int:
         """Everything but the KV cache."""
-        return self.weight_bytes + self.activation_bytes + self.overhead_bytes
+        return self.weight_bytes + self.adapter_bytes + self.activation_bytes + self.overhead_bytes
 
     @property
     def longest_context(self) -> int:
@@ -59,8 +60,9 @@ class MemoryParts:
         needed = self.fixed_bytes + kv_bytes
         if self.blocks_for(num_requests, length) <= self.room_blocks:
             return
+        adapters = f"adapters {_gib(self.adapter_bytes)}, " if self.adapter_bytes else ""
         parts = (
-            f"weights {_gib(self.weight_bytes)}, activations {_gib(self.activation_bytes)}, overhead "
+            f"weights {_gib(self.weight_bytes)}, {adapters}activations {_gib(self.activation_bytes)}, overhead "
             f"{_gib(self.overhead_bytes)}, KV cache {_gib(kv_bytes)}"
         )
         room = max(0, self.room_blocks) * self.block_bytes
@@ -85,12 +87,14 @@ def memory_parts(
     context_limit: int,
     memory_bytes: int | None = None,
     shares_weights: bool = False,
+    adapter_bytes: int = 0,
 ) -> MemoryParts:
     """Count the parts.
 
     Args:
         memory_bytes: what the engine may use, or all that are on the machine; None: memory_utilization of its memory.
         shares_weights: those engines have them in memory together.
+        adapter_bytes: of the slots of adapters.
     kv_cache_memory_bytes and num_gpu_blocks_override set the size of the cache as they do for loading, within what
     there is.
     """
@@ -99,7 +103,7 @@ def memory_parts(
     allowed = int(device.machine_bytes() * config.memory_utilization) if memory_bytes is None else memory_bytes
     budget = part_of(allowed, num_engines, weight_bytes if shares_weights else 0)
     block_bytes = device.block_bytes(program.kv)
-    room = (budget - weight_bytes - program.arena_bytes - OVERHEAD_BYTES) // block_bytes
+    room = (budget - weight_bytes - adapter_bytes - program.arena_bytes - OVERHEAD_BYTES) // block_bytes
     if config.num_gpu_blocks_override is not None:
         room = min(room, config.num_gpu_blocks_override)
     elif config.kv_cache_memory_bytes is not None:
@@ -113,6 +117,7 @@ def memory_parts(
         block_size=config.block_size,
         room_blocks=room,
         context_limit=context_limit,
+        adapter_bytes=adapter_bytes,
     )
 
 

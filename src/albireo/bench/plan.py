@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from albireo.api.devices import planning_device
-from albireo.api.load import MAX_PROMPT_ROWS, compile_program
+from albireo.api.load import MAX_PROMPT_ROWS, compile_program, with_adapter_room
 from albireo.api.locate import locate_model
 from albireo.api.share import Share, threads_of
 from albireo.api.source import ModelSource, open_source
@@ -94,8 +94,11 @@ def plan_model(config: EngineConfig, workload: PlanWorkload, memory_bytes: int |
             "one step; raise max_num_seqs"
         )
     # Not load.plan(): that refuses what this machine cannot hold, and another one may be meant.
-    program = compile_program(source.graph(model_len), config, model_len, source.parts[0], device.catalog())
-    memory = memory_parts(config, device, program, model_len, memory_bytes, source.shares_weights)
+    graph, catalog, adapter_bytes = source.graph(model_len), device.catalog(), 0
+    program = compile_program(graph, config, model_len, source.parts[0], catalog)
+    if config.enable_lora:
+        program, adapter_bytes = with_adapter_room(program, graph, config, model_len, catalog)
+    memory = memory_parts(config, device, program, model_len, memory_bytes, source.shares_weights, adapter_bytes)
     concurrency = workload.concurrency or max(
         1, min(DEFAULT_CONCURRENCY, step.max_num_seqs, memory.requests_at_once(workload.length))
     )
@@ -170,6 +173,7 @@ def _memory_figures(memory: MemoryParts, concurrency: int, length: int) -> dict[
     return {
         "budget_bytes": memory.budget_bytes,
         "weight_bytes": memory.weight_bytes,
+        "adapter_bytes": memory.adapter_bytes,
         "kv_bytes": kv_bytes,
         "activation_bytes": memory.activation_bytes,
         "overhead_bytes": memory.overhead_bytes,

@@ -36,13 +36,15 @@ def _memory_lines(memory: dict[str, Any], workload: dict[str, Any], settings: di
     yield row("memory", f"{_size(memory['budget_bytes'])} allowed{' of a GPU' if is_gpu else ''}{whom}")
     for name, key, note in (
         ("weights", "weight_bytes", ""),
+        ("adapters", "adapter_bytes", "   slots of --enable-lora"),
         ("KV cache", "kv_bytes", f"   {_requests(workload['concurrency'])}, {per_token}"),
         ("activations", "activation_bytes", ""),
         ("overhead", "overhead_bytes", "   Python, libraries, tokenizer, scratch of threads"),
         ("needed", "needed_bytes", ""),
         ("free", "free_bytes", ""),
     ):
-        yield row(f"  {name}", f"{_size(memory[key]):>10}{note}")
+        if memory[key] or key != "adapter_bytes":
+            yield row(f"  {name}", f"{_size(memory[key]):>10}{note}")
     length = workload["input_len"] + workload["output_len"]
     yield row(
         "fits",

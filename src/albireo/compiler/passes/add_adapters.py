@@ -15,6 +15,8 @@ WHY = "adapters are added where their linear is computed, to the rows that have 
 
 #: Rows of a linear -> the step array with their adapters.
 SLOTS = {"T": "adapter_slots", "S": "out_adapter_slots"}
+#: Role of a linear that has no adapter -> what it is.
+_WITHOUT = {"vocab": "a head over the vocabulary", "router": "a router of experts, no linear in PEFT"}
 #: Ends the name of the weight of a module.
 _WEIGHT = ".weight"
 
@@ -49,8 +51,8 @@ def modules_of(linear: Node) -> tuple[tuple[str, int, int], ...]:
     """
     if "chunks" in linear.attrs or linear.inputs["weight"].constant is None:
         raise NotFired("its sums are a tree, or it multiplies no constant")
-    if linear.attrs.get("role") == "vocab":
-        raise NotFired("it is a head over the vocabulary")
+    if linear.attrs.get("role") in _WITHOUT:
+        raise NotFired(f"it is {_WITHOUT[linear.attrs['role']]}")
     found: list[tuple[str, int, int]] = []
     for source, first, end in _parts(linear.inputs["weight"].constant):
         if source is None or not source.endswith(_WEIGHT):

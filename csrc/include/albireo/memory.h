@@ -13,8 +13,8 @@ class Memory {
   Memory(const Memory&) = delete;
   Memory& operator=(const Memory&) = delete;
 
-  // Puts `bytes` of a file, from `source` on, in the place of what is at `target`: read only, and in the machine once for
-  // all processes that do so. Both are multiples of 4 KiB, and the file is long enough. Throws std::system_error.
+  // Puts `bytes` of a file, from `source` on, in the place of what is at `target`: read only, and in the machine once
+  // for all processes that do so. Both are multiples of 4 KiB, and the file is long enough. Throws std::system_error.
   void map(int fd, int64_t source, int64_t target, int64_t bytes);
 
   char* data() const { return data_; }

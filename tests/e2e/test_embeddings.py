@@ -83,7 +83,7 @@ def reference(directory: Path, dtype: str, kind: PoolingParams) -> Vectors:
     torch.set_num_threads(1)
     transformers.logging.set_verbosity_error()
     model = transformers.AutoModel.from_pretrained(
-        directory, dtype=getattr(torch, dtype), attn_implementation="eager"
+        directory, dtype=getattr(torch, dtype), attn_implementation="eager", experts_implementation="eager"
     ).eval()
     found = []
     for prompt in prompts():

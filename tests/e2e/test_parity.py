@@ -57,7 +57,7 @@ def reference(directory: Path, dtype: str, sequences: list[list[int]]) -> list[N
     """transformers' logits at every position of each sequence; its weights are the checkpoint's, computed in dtype."""
     torch.set_num_threads(1)
     model = transformers.AutoModelForCausalLM.from_pretrained(
-        directory, dtype=getattr(torch, dtype), attn_implementation="eager"
+        directory, dtype=getattr(torch, dtype), attn_implementation="eager", experts_implementation="eager"
     ).eval()
     with torch.no_grad():
         return [model(torch.tensor([ids])).logits[0].float().numpy() for ids in sequences]

@@ -11,7 +11,7 @@ import pytest
 from albireo import BuildConfig, build
 from albireo.api.locate import BUNDLED
 from albireo.models import architectures, load_architecture
-from tiny_models import make_checkpoint, weight_shapes
+from tiny_models import has_experts, make_checkpoint, weight_shapes
 
 
 @pytest.fixture(params=architectures())

@@ -1,4 +1,4 @@
-"""Mixtures of experts in few bits: checkpoints that hold each expert's matrices quantized, and matrices that are rounded
+"""Mixtures of experts in few bits: checkpoints that hold each expert quantized by itself, and matrices that are rounded
 when they are loaded. The native program is held to the numbers that the format's own rule gives."""
 
 from __future__ import annotations

@@ -69,8 +69,8 @@ def quantize(
     config = load_config(source)
     if config.experts is not None:
         raise ConfigError(
-            f"{source}: {config.model_type} has experts, whose inputs are not calibrated yet; round its weights when it "
-            "is loaded or built instead: --quantization int8, fp8 or int4"
+            f"{source}: {config.model_type} has experts, whose inputs are not calibrated yet; round its weights "
+            "where it is loaded or built: --quantization int8, fp8 or int4"
         )
     graph = build_graph(config, config.max_position_embeddings)
     stages = cut(graph)

@@ -18,6 +18,9 @@ from numpy.typing import NDArray
 SHARED_DATA = Path(__file__).resolve().parents[2] / "shared" / "data"
 STORIES = SHARED_DATA / "models" / "stories260k"
 
+#: Architectures whose layers have experts.
+MIXTURES = ("mixtral", "qwen2_moe", "qwen3_moe")
+
 _FILE_DTYPES = {"float32": "F32", "float16": "F16", "bfloat16": "BF16"}
 _TOKENIZER_FILES = ("tokenizer.json", "tokenizer_config.json", "special_tokens_map.json")
 

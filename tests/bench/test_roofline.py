@@ -8,17 +8,20 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
 from albireo.api.devices import AbsentGpu
 from albireo.api.load import compile_program, plan
 from albireo.api.source import open_source
+from albireo.bench.cost_model import CostModel
 from albireo.bench.roofline import (
     Limits,
     Roofline,
     StepShape,
     Work,
     call_work,
+    distinct_experts,
     positions_moved,
     positions_seen,
     shape_of,
@@ -124,7 +127,11 @@ def test_weights_are_read_once_and_multiplied_once(model_type):
     program = compile_program(build_graph(config, model_len), EngineConfig(), model_len)
     shapes = weight_shapes(tiny)
     embedding = math.prod(shapes.pop("model.embed_tokens.weight"))
-    matrices = sum(math.prod(shape) for shape in shapes.values() if len(shape) == 2)
+    experts = config.experts
+    matrices = sum(math.prod(shape) for name, shape in shapes.items() if len(shape) == 2 and ".experts." not in name)
+    if experts is not None:  # of one token
+        of_all = sum(math.prod(shape) for name, shape in shapes.items() if ".experts." in name)
+        matrices += of_all // experts.count * experts.top_k
     vectors = sum(math.prod(shape) for shape in shapes.values() if len(shape) == 1)
     matrices += embedding if "lm_head.weight" not in shapes else 0
     work = Roofline(program).work(StepShape(1, 0, 1, ((1, 1),)))
@@ -132,6 +139,25 @@ def test_weights_are_read_once_and_multiplied_once(model_type):
     kv = layers * 2 * kv_heads * config.head_dim * 4
     assert work.num_bytes == (matrices + vectors + config.hidden_size) * 4 + kv
     assert work.flops == 2 * matrices + layers * 4 * config.num_heads * config.head_dim
+
+
+def test_experts_are_read_once_each_however_many_tokens_have_them():
+    """Against drawn choices; and bytes of a step are in between those of one token and those of all experts."""
+    rng = np.random.default_rng(0)
+    for count, top_k, tokens in ((8, 2, 1), (8, 2, 3), (60, 4, 16), (128, 8, 64)):
+        drawn = [len(set(np.argsort(rng.random((tokens, count)))[:, :top_k].ravel())) for _ in range(300)]
+        assert distinct_experts(count, top_k, tokens) == pytest.approx(np.mean(drawn), rel=0.02)
+    tiny = load_architecture("qwen3_moe").tiny
+    config = parse_config(tiny, load_architecture("qwen3_moe").rules)
+    program = compile_program(build_graph(config, 128), EngineConfig(), 128)
+    roofline, of_experts = Roofline(program), 2 * 11 * 3 * 36 * 32 * 4  # layers, experts, matrices
+    works = [roofline.work(StepShape(n, 0, 0, ())) for n in (1, 2, 1000)]
+    assert works[1].flops - 2 * works[0].flops == 0
+    rest = works[0].num_bytes - of_experts * 3 // 11
+    assert works[2].num_bytes == rest + 999 * 32 * 4 + of_experts
+    assert works[0].num_bytes < works[1].num_bytes < works[2].num_bytes
+    decode = CostModel(program, config.vocab_size).parts(StepShape(4, 0, 4, ((1, 9),) * 4), Limits(1e9, 1e10))
+    assert decode["expert_linear"] > of_experts * distinct_experts(11, 3, 4) / 11 / 1e9
 
 
 @pytest.mark.parametrize("window", [None, 1, 3, 5])

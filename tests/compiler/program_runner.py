@@ -37,7 +37,7 @@ class ProgramRunner:
     def run(self, step: StepInputs) -> dict[str, Array]:
         self.arena[:] = 0xFF
         for call in self.program.calls:
-            if step.sizes[call.rows]:
+            if self.program.sizes(step.sizes)[call.rows]:
                 results = getattr(self, call.family)(call, step)
                 for role, result in results.items():
                     self._write(self.program.buffers[call.args[role]], result)
@@ -57,16 +57,24 @@ class ProgramRunner:
         return {"out": self._arg(call, "x", step)[getattr(step, call.args["rows"])]}
 
     def linear(self, call: Call, step: StepInputs) -> dict[str, Array]:
-        y = self._matmul(call, step)
-        if call.attrs["act"] != "none":
-            n = call.attrs["n"]
-            halves = y.reshape(len(y), -1, 2, GATE_UP_INTERLEAVE)
-            gate, up = (halves[:, :, i].reshape(len(y), -1)[:, :n] for i in (0, 1))
-            gate = _op("unary", step, {"kind": call.attrs["act"].removesuffix("_mul")}, x=gate)
-            y = _op("mul", step, x=gate, y=up)
-        if "residual" in call.args:
-            y = _op("add", step, x=self._arg(call, "residual", step), y=y)
-        return {"out": y}
+        return {"out": self._with_residual(call, step, _gated(call, step, self._matmul(call, step)))}
+
+    def route(self, call: Call, step: StepInputs) -> dict[str, Array]:
+        ids, weights = OPS["route"](OpCall({"x": self._arg(call, "x", step)}, call.attrs, step))
+        return {"ids": ids, "weights": weights}
+
+    def expert_linear(self, call: Call, step: StepInputs) -> dict[str, Array]:
+        roles = {role: self._arg(call, role, step) for role in ("x", "ids", "weight")}
+        y = _op("expert_linear", step, call.attrs, **roles)
+        return {"out": _gated(call, step, y)[:, : call.attrs["n"]]}
+
+    def combine(self, call: Call, step: StepInputs) -> dict[str, Array]:
+        y = _op("combine", step, x=self._arg(call, "x", step), weights=self._arg(call, "weights", step))
+        return {"out": self._with_residual(call, step, y)}
+
+    def gate_rows(self, call: Call, step: StepInputs) -> dict[str, Array]:
+        y = _op("gate_rows", step, x=self._arg(call, "x", step), gate=self._arg(call, "gate", step))
+        return {"out": self._with_residual(call, step, y)}
 
     def qkv_rope_kv(self, call: Call, step: StepInputs) -> dict[str, Array]:
         a = call.attrs
@@ -123,6 +131,9 @@ class ProgramRunner:
         ids, values = OPS["top_logits"](OpCall({"logits": self._arg(call, "x", step)}, {}, step))
         return {"ids": ids, "values": values}
 
+    def _with_residual(self, call: Call, step: StepInputs, y: Array) -> Array:
+        return _op("add", step, x=self._arg(call, "residual", step), y=y) if "residual" in call.args else y
+
     def _matmul(self, call: Call, step: StepInputs) -> Array:
         roles = {"x": self._arg(call, "x", step), "weight": self._arg(call, "weight", step)}
         if "bias" in call.args:
@@ -135,7 +146,7 @@ class ProgramRunner:
 
     def _read(self, name: str, step: StepInputs) -> Array:
         buffer = self.program.buffers[name]
-        rows = step.sizes[str(buffer.rows)]
+        rows = self.program.sizes(step.sizes)[str(buffer.rows)]
         kind = np.dtype(_NUMPY[buffer.dtype])
         raw = self.arena[buffer.offset : buffer.offset + rows * buffer.cols * kind.itemsize]
         values = raw.view(kind).reshape(rows, buffer.cols)
@@ -150,6 +161,15 @@ class ProgramRunner:
         values = bfloat16_bits(values) if buffer.dtype == "bfloat16" else values.astype(_NUMPY[buffer.dtype])
         data = np.ascontiguousarray(values).view(np.uint8).reshape(-1)
         self.arena[buffer.offset : buffer.offset + len(data)] = data
+
+
+def _gated(call: Call, step: StepInputs, y: Array) -> Array:
+    if call.attrs["act"] == "none":
+        return y
+    halves = y.reshape(len(y), -1, 2, GATE_UP_INTERLEAVE)
+    gate, up = (halves[:, :, i].reshape(len(y), -1)[:, : call.attrs["n"]] for i in (0, 1))
+    gate = _op("unary", step, {"kind": call.attrs["act"].removesuffix("_mul")}, x=gate)
+    return _op("mul", step, x=gate, y=up)
 
 
 def _op(name: str, step: StepInputs, attrs: Mapping[str, Any] | None = None, **inputs: Any) -> Any:

@@ -152,6 +152,16 @@ def test_a_layer_is_seven_calls_the_last_one_gathers_too(model_type: str) -> Non
     program = compiled(model_graph(model_type, "bfloat16"))
     first, rest = ["norm", "qkv_rope_kv", "attention"], ["linear", "norm", "linear", "linear"]
     last = max(call.attrs.get("layer", 0) for call in program.calls)
+    if program.top_k:  # experts: of the last layer every row is computed, since pairs are those of all tokens
+        experts = ["linear", "norm", "linear", "route", "expert_linear", "expert_linear", "combine"]
+        shared = ["linear", "linear", "linear", "gate_rows"] if model_type == "qwen2_moe" else []
+        calls = [call for call in program.calls if call.origin.startswith(f"layers.{last}.")]
+        assert [call.family for call in calls] == [*first, *experts, *shared]
+        assert {call.rows for call in calls if call.family == "expert_linear"} == {"P"}
+        gated, down = (call for call in calls if call.family == "expert_linear")
+        assert (gated.attrs["act"], down.attrs["act"]) == ("silu_mul", "none")
+        assert all("residual" in call.args for call in calls if call.family in ("combine", "gate_rows"))
+        return
     for layer, families in ((0, first + rest), (last, [*first, "gather", "gather", *rest])):
         calls = [call for call in program.calls if call.origin.startswith(f"layers.{layer}.")]
         assert [call.family for call in calls] == families

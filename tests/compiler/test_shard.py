@@ -16,11 +16,12 @@ from albireo.errors import ConfigError, UnsupportedModel
 from albireo.graph.builder import GraphBuilder
 from albireo.graph.node import Graph, Node, RowSegment
 from albireo.graph.spec import check_graph
-from albireo.models import architectures
+from albireo.models import build_graph, load_architecture
+from albireo.models.config import parse_config
 from compiler.examples import BLOCK_SIZE
 from compiler.ranks import SIZES, rank_graphs, wide_config, wide_graph
 from step_batches import Work, make_step
-from tiny_models import random_weights
+from tiny_models import MIXTURES, random_weights
 
 NUM_BLOCKS = 8
 #: kv heads as many as query heads, fewer than ranks, one.
@@ -39,7 +40,7 @@ def run_ranks(graphs: list[Graph], weights: dict[str, np.ndarray], dtype: str) -
 
 
 @pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
-@pytest.mark.parametrize("model_type", architectures())
+@pytest.mark.parametrize("model_type", KV_HEADS)
 def test_every_number_of_ranks_gives_the_same_bits(model_type: str, dtype: str) -> None:
     config = wide_config(model_type, num_key_value_heads=KV_HEADS[model_type])
     graph, weights = wide_graph(config, dtype), random_weights(config, seed=1)
@@ -100,7 +101,7 @@ def test_a_rank_has_its_heads_channels_and_part_of_the_vocabulary() -> None:
     assert len(record[0].firings) == 7 * 3 + 2 and record[0].notes == ["rank 1 of 4, sums as a tree of 8"]
 
 
-@pytest.mark.parametrize("model_type", architectures())
+@pytest.mark.parametrize("model_type", KV_HEADS)
 def test_the_parts_of_all_ranks_are_the_whole(model_type: str) -> None:
     """Each matrix is there once in all; norms, the biases of sums and the embedding table are not cut."""
     config = wide_config(model_type)
@@ -248,3 +249,13 @@ def test_groups_that_leaves_do_not_divide_are_refused_by_name() -> None:
     )
     with pytest.raises(ConfigError, match=r"tensor_parallel_size=2 is not possible .* possible for this model: 1"):
         run_passes(graph, (shard_pass(Part(2, 0)),))
+
+
+@pytest.mark.parametrize("model_type", MIXTURES)
+def test_experts_are_not_cut_and_that_is_said(model_type: str) -> None:
+    architecture = load_architecture(model_type)
+    graph = build_graph(parse_config(architecture.tiny, architecture.rules), 64)
+    for size in (1, 2):
+        assert "its tokens have experts, which are not cut among ranks yet" in problems(graph, size)
+    with pytest.raises(ConfigError, match=r"tensor_parallel_size=2 .* its tokens have experts.*; possible .*: 1$"):
+        run_passes(graph, [shard_pass(Part(2, 0))])

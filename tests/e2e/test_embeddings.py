@@ -23,7 +23,7 @@ from albireo.engine.stats import EngineStats
 from albireo.models import architectures, load_architecture
 from albireo.params import PoolingParams, SamplingParams
 from compiler.ranks import wide_config
-from tiny_models import make_checkpoint, shared_data
+from tiny_models import MIXTURES, make_checkpoint, shared_data
 
 KINDS = (PoolingParams(pooling_type="last"), PoolingParams(pooling_type="mean"))
 LENGTHS = (1, 5, 35, 100)
@@ -83,7 +83,7 @@ def reference(directory: Path, dtype: str, kind: PoolingParams) -> Vectors:
     torch.set_num_threads(1)
     transformers.logging.set_verbosity_error()
     model = transformers.AutoModel.from_pretrained(
-        directory, dtype=getattr(torch, dtype), attn_implementation="eager"
+        directory, dtype=getattr(torch, dtype), attn_implementation="eager", experts_implementation="eager"
     ).eval()
     found = []
     for prompt in prompts():
@@ -103,11 +103,13 @@ def embedded(model: Loaded, kind: int) -> Vectors:
     return [np.array(vectors[i, kind]) for i in range(len(prompts()))]
 
 
-@pytest.mark.parametrize("dtype", COMPUTE_DTYPES)
-@pytest.mark.parametrize("name", architectures())
+@pytest.mark.parametrize(
+    ("name", "dtype"),
+    [(name, t) for name in architectures() for t in COMPUTE_DTYPES if t == "float32" or name not in MIXTURES],
+)
 def test_as_near_to_exact_as_transformers(name: str, dtype: str, tmp_path: Path) -> None:
     """Exact is the same weights in float64. In float32 both err by their order of summation, within a factor of each
-    other; in 16 bits transformers rounds after every operation, and we less often."""
+    other; in 16 bits transformers rounds after every operation, and we less often. Of experts it may choose others."""
     directory = make_checkpoint(tmp_path, load_architecture(name).tiny, 4, dtype=dtype)
     model = loaded(directory, max_num_batched_tokens=48)
     for k, kind in enumerate(KINDS):

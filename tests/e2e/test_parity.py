@@ -14,7 +14,7 @@ from albireo.backends.cpu.machine import isa_levels
 from albireo.models import architectures, load_architecture
 from albireo.params import SamplingParams
 from e2e.serving import Answer, Ask, Server
-from tiny_models import make_checkpoint, shared_data
+from tiny_models import MIXTURES, make_checkpoint, shared_data
 
 torch = pytest.importorskip("torch")
 transformers = pytest.importorskip("transformers")
@@ -57,7 +57,7 @@ def reference(directory: Path, dtype: str, sequences: list[list[int]]) -> list[N
     """transformers' logits at every position of each sequence; its weights are the checkpoint's, computed in dtype."""
     torch.set_num_threads(1)
     model = transformers.AutoModelForCausalLM.from_pretrained(
-        directory, dtype=getattr(torch, dtype), attn_implementation="eager"
+        directory, dtype=getattr(torch, dtype), attn_implementation="eager", experts_implementation="eager"
     ).eval()
     with torch.no_grad():
         return [model(torch.tensor([ids])).logits[0].float().numpy() for ids in sequences]
@@ -113,12 +113,13 @@ def test_float32_at_every_level(name: str, level: str, tmp_path: Path, monkeypat
 
 @pytest.mark.parametrize("level", LEVELS)
 @pytest.mark.parametrize("dtype", ["bfloat16", "float16"])
-@pytest.mark.parametrize("name", architectures())
+@pytest.mark.parametrize("name", sorted(set(architectures()) - set(MIXTURES)))
 def test_16_bits_are_nearer_to_exact_than_transformers(
     name: str, dtype: str, level: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Exact is the same weights in float32. transformers rounds after every operation, the residual stream too; so it
-    bounds what 16 bits may cost, and how far the two may be apart."""
+    bounds what 16 bits may cost, and how far the two may be apart. Of experts it may choose others, which says nothing
+    of kernels; tests/backends/cpu/test_model.py holds those to the graph."""
     monkeypatch.setenv("ALBIREO_ISA_MAX", level)
     directory = make_checkpoint(tmp_path, CONFIGS[name], 4, dtype=dtype)
     sequences, answers = serve(directory)

@@ -17,9 +17,8 @@ from albireo.models import build_graph, load_architecture, load_config, open_che
 from albireo.models.config import parse_config
 from models.transformers_logits import distance, fused_experts, logits_by_transformers
 from step_batches import Work, make_step
-from tiny_models import make_checkpoint, random_weights, write_safetensors
+from tiny_models import MIXTURES, make_checkpoint, random_weights, write_safetensors
 
-MIXTURES = ("mixtral", "qwen2_moe", "qwen3_moe")
 IDS = [5, 17, 3, 90, 44, 8, 61, 12, 13, 99, 101, 7]
 
 

@@ -57,11 +57,13 @@ def plan_swapping(config: EngineConfig, program: Program, block_bytes: int) -> S
 
 def _products(program: Program) -> int:
     """Multiplications of a token of a prompt with the weights, its head left out."""
-    matrices = [
-        program.constants[call.args[role]]
-        for call in program.calls
-        if call.family in _LINEARS and call.rows == "T"
-        for role in ("weight", "v_weight")
-        if role in call.args
-    ]
-    return max(1, sum(matrix.rows * matrix.cols for matrix in matrices))
+    products = 0
+    for call in program.calls:
+        roles = [role for role in ("weight", "v_weight") if role in call.args]
+        if call.family == "expert_linear":
+            matrix = program.constants[call.args["weight"]]
+            products += matrix.rows * matrix.cols * call.attrs["top_k"] // call.attrs["num_experts"]
+        elif call.family in _LINEARS and call.rows == "T":
+            matrices = [program.constants[call.args[role]] for role in roles]
+            products += sum(matrix.rows * matrix.cols for matrix in matrices)
+    return max(1, products)

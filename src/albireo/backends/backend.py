@@ -51,8 +51,8 @@ class KernelCatalog(Protocol):
 
         Args:
             family: a call family of graph/program.py.
-            dtype: element type of the weight (linear, expert_linear, qkv_rope_kv, head_top), of the table (embed), of the
-                output (norm, gather, combine, gate_rows, elementwise, head_norm, rope, slice), of the query
+            dtype: element type of the weight (linear, expert_linear, qkv_rope_kv, head_top), of the table (embed), of
+                the output (norm, gather, combine, gate_rows, elementwise, head_norm, rope, slice), of the query
                 (attention), of x (top, route), of k (kv_write).
             attrs: attributes of the call.
 

@@ -67,6 +67,11 @@ def quantize(
     if original.get("quantization_config") is not None:
         raise ConfigError(_QUANTIZED.format(source))
     config = load_config(source)
+    if config.experts is not None:
+        raise ConfigError(
+            f"{source}: {config.model_type} has experts, whose inputs are not calibrated yet; round its weights "
+            "where it is loaded or built: --quantization int8, fp8 or int4"
+        )
     graph = build_graph(config, config.max_position_embeddings)
     stages = cut(graph)
     # products of a narrow model are too small to share between threads

@@ -194,6 +194,10 @@ def call_bytes(program: Program, call: Call) -> int:
 
 
 def call_weight_bytes(program: Program, calls: Sequence[Call]) -> int:
-    """Bytes of constants that calls read whole, each once: of tables they read rows."""
-    names = {name for call in calls for role, name in call.args.items() if role not in ("table", "rope")}
-    return sum(program.constants[name].num_bytes for name in names if name in program.constants)
+    """Bytes of constants that calls read whole, each once: of tables they read rows, of experts those of one token."""
+    parts: dict[str, tuple[int, int]] = {}
+    for call in calls:
+        part = (call.attrs["top_k"], call.attrs["num_experts"]) if call.family == "expert_linear" else (1, 1)
+        parts |= {name: part for role, name in call.args.items() if role not in ("table", "rope")}
+    read = {name: part for name, part in parts.items() if name in program.constants}
+    return sum(program.constants[name].num_bytes * some // whole for name, (some, whole) in read.items())

@@ -113,7 +113,11 @@ def load_torch_model(directory: Path) -> Any:
     transformers = pytest.importorskip("transformers")
     torch.set_num_threads(1)
     model, info = transformers.AutoModelForCausalLM.from_pretrained(
-        directory, dtype=torch.float32, attn_implementation="eager", output_loading_info=True
+        directory,
+        dtype=torch.float32,
+        attn_implementation="eager",
+        experts_implementation="eager",
+        output_loading_info=True,
     )
     assert not any(info[key] for key in ("missing_keys", "unexpected_keys", "mismatched_keys")), info
     return model.eval()
@@ -165,7 +169,8 @@ def test_what_transformers_saves_is_loaded(name: str, dtype: str, tmp_path: Path
 @pytest.mark.parametrize("dtype", ["float16", "bfloat16"])
 def test_half_precision_checkpoints_are_read_exactly(name: str, dtype: str, tmp_path: Path) -> None:
     config = MODELS[name]
-    make_checkpoint(tmp_path, config, seed=3, dtype=dtype)
+    # with 3, rounding decides between two experts of a token in Mixtral
+    make_checkpoint(tmp_path, config, seed=4 if name == "mixtral" else 3, dtype=dtype)
     tokens = prompt(config, 20, 3)
     exact = torch_logits(load_torch_model(tmp_path), tokens)  # computed in float32 from the same 16-bit weights
     assert load_config(tmp_path).dtype == dtype
@@ -176,7 +181,7 @@ def test_half_precision_checkpoints_are_read_exactly(name: str, dtype: str, tmp_
     assert ulp / 16 < error < ulp * 16
 
 
-@pytest.mark.parametrize("name", ["llama", "mistral", "qwen2", "qwen3"])
+@pytest.mark.parametrize("name", architectures())
 def test_chunks_give_what_the_whole_prompt_gives(name: str, tmp_path: Path) -> None:
     make_checkpoint(tmp_path, MODELS[name], seed=11)
     model, tokens = Model(tmp_path), prompt(MODELS[name], 41, 11)

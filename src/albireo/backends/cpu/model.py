@@ -48,6 +48,13 @@ _NATIVE_ROLES = {
     ("kv_write", "v"): "y",
     ("gate_rows", "gate"): "y",
 }
+#: Roles of few numbers a row, far too few for a gap, which kernels take to have none.
+_GAPLESS = {
+    "route": ("ids", "weights"),
+    "expert_linear": ("ids",),
+    "combine": ("weights",),
+    "gate_rows": ("gate",),
+}
 #: What an array of rows picks from, as the native core numbers it; it knows the arrays themselves.
 _GATHERS = {"T": 1, "S": 2}
 #: As a byte: 0.0115 in float32 and bfloat16, 1.06 in float16.
@@ -241,10 +248,10 @@ class CpuModel:
     def _args(self, call: Call) -> dict[str, object]:
         """Arguments of the native call: addresses by role, element types, numbers."""
         program, attrs = self.program, call.attrs
-        args: dict[str, object] = {"rows": call.rows, "barrier": int(call.barrier)}
+        args: dict[str, object] = {"rows": call.rows, "barrier": int(call.barrier), "top_k": program.top_k}
         for role, name in call.args.items():
             # the best logits are not of the arena, see native TopLists
-            if call.family in ("head_top", "top") and role in ("ids", "values") or name in STEP_ARRAYS:
+            if (call.family in ("head_top", "top") and role in ("ids", "values")) or name in STEP_ARRAYS:
                 continue
             args[_NATIVE_ROLES.get((call.family, role), role)] = self._address(name)
         for role, name in call.args.items():
@@ -252,6 +259,10 @@ class CpuModel:
             if side is not None and name in program.buffers:
                 args[f"{side}_dtype"] = program.buffers[name].dtype
                 args[f"{side}_stride"] = program.buffers[name].stride
+        for role in _GAPLESS.get(call.family, ()):
+            buffer = program.buffers[call.args[role]]
+            if buffer.stride != buffer.cols:
+                raise InvariantError(f"{call.origin}: {role} has gaps between its rows; the kernel reads it without")
         weight = call.args.get("weight", call.args.get("table"))
         if weight is not None:
             kind, _, args["w_dtype"] = program.constants[weight].packing.partition(".")
@@ -278,7 +289,6 @@ class CpuModel:
         elif call.family == "expert_linear":
             args["of_pairs"] = int(program.buffers[call.args["x"]].rows == "P")
             args["most_pairs"] = program.maxima["P"]
-        args["top_k"] = program.top_k
         elif call.family == "qkv_rope_kv":
             args["k"] = program.buffers[call.args["x"]].cols
             if "v_weight" in call.args:

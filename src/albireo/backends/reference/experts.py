@@ -50,10 +50,10 @@ def rows_of_pairs(call: OpCall) -> Array:
 def combine(call: OpCall) -> tuple[Array, ...]:
     weights = call["weights"]
     rows = call["x"].reshape(*weights.shape, -1)
-    out = np.zeros((len(weights), rows.shape[-1]), np.float32)
-    for j in range(weights.shape[1]):
+    out = weights[:, 0, None] * rows[:, 0]
+    for j in range(1, weights.shape[1]):
         out += weights[:, j, None] * rows[:, j]
-    return (out,)
+    return (np.asarray(out, np.float32),)
 
 
 def gate_rows(call: OpCall) -> tuple[Array, ...]:

@@ -91,12 +91,12 @@ def config_of(file: GgufFile) -> dict[str, Any]:
     if name.startswith("qwen2"):
         config["use_sliding_window"] = False
     if name.endswith("moe") or fields.raw("expert_count"):
-        config |= _experts(file, name, fields, config["num_hidden_layers"])
+        config |= _experts(file, name, fields)
     fields.refuse_unread(_IGNORABLE, {"expert_count": (0,), "expert_used_count": (0,)})
     return config
 
 
-def _experts(file: GgufFile, name: str, fields: Fields, layers: int) -> dict[str, Any]:
+def _experts(file: GgufFile, name: str, fields: Fields) -> dict[str, Any]:
     """What is said of experts. Whether weights are renormalized is not: llama.cpp knows it of each architecture."""
     config: dict[str, Any] = {
         "num_local_experts": fields.integer("expert_count", 1, _MAX),
@@ -104,9 +104,10 @@ def _experts(file: GgufFile, name: str, fields: Fields, layers: int) -> dict[str
     }
     if name == "llama":
         return config | {"model_type": "mixtral"}
-    width = file.shape(next((each for each in file.names if each.endswith(".mlp.experts.0.up_proj.weight")), ""))[0]
+    width = _rows(file, ".mlp.experts.0.up_proj.weight")
     config["moe_intermediate_size"] = fields.integer("expert_feed_forward_length", 1, _MAX, default=width)
     config["norm_topk_prob"] = name == "qwen3moe"
+    layers = fields.integer("block_count", 1, _MAX)
     config["mlp_only_layers"] = [i for i in range(layers) if f"model.layers.{i}.mlp.gate.weight" not in file]
     if name == "qwen2moe":
         shared = file.shape(next((each for each in file.names if each.endswith(".shared_expert.up_proj.weight")), ""))[
@@ -115,6 +116,11 @@ def _experts(file: GgufFile, name: str, fields: Fields, layers: int) -> dict[str
         key = "expert_shared_feed_forward_length"
         config["shared_expert_intermediate_size"] = fields.integer(key, 1, _MAX, default=shared)
     return config
+
+
+def _rows(file: GgufFile, ending: str) -> int:
+    """Of the first matrix of such a name. Raises: WeightMismatch when there is none."""
+    return file.shape(next((name for name in file.names if name.endswith(ending)), ending))[0]
 
 
 def _same(value: Any) -> Any:

@@ -84,7 +84,8 @@ def _experts(name: str, entry: Entry) -> Iterator[Entry]:
     """Matrices lie one behind the other, each of whole blocks."""
     if len(entry.shape) != 3 or entry.shape[0] > _MAX_EXPERTS:
         raise WeightMismatch(
-            f"tensor {short(name)} is {list(entry.shape)}; it must be a matrix for each of at most {_MAX_EXPERTS} experts"
+            f"tensor {short(name)} is {list(entry.shape)}; it must be a matrix for each of at most {_MAX_EXPERTS} "
+            "experts"
         )
     size = (entry.stop - entry.start) // entry.shape[0]
     for expert in range(entry.shape[0]):

@@ -1,0 +1,103 @@
+"""route, combine and gate_rows at every level: against the reference, and bit by bit against themselves."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pytest
+from numpy.typing import NDArray
+
+from albireo import _native
+from albireo.backends.reference import experts
+from albireo.backends.reference.call import OpCall
+from backends.cpu.harness import assert_same_bits, normal, pool, rows_step, variants
+
+F32 = NDArray[np.float32]
+ROUTERS = [level for dtype, level in variants("route") if dtype == "float32"]
+U = 2.0**-24
+
+
+def run(family: str, level: str, tokens: int, threads: int = 1, **args: Any) -> None:
+    values = {name: v.ctypes.data if isinstance(v, np.ndarray) else v for name, v in args.items()}
+    program = _native.Program(pool(threads), 4)
+    program.add(family, level, "float32", values)
+    step = rows_step(tokens)
+    program.run(*step.arrays, np.zeros((4, _native.TOP_MOST), np.int32), np.zeros((4, _native.TOP_MOST), np.float32))
+
+
+def route(x: F32, top_k: int, renormalize: bool, level: str, threads: int = 1) -> tuple[NDArray[np.int32], F32]:
+    ids, weights = np.full((len(x), top_k), -7, np.int32), np.full((len(x), top_k), np.nan, np.float32)
+    args = {"x": x, "k": x.shape[1], "x_stride": x.shape[1], "top_k": top_k, "renormalize": int(renormalize)}
+    run("route", level, len(x), threads, ids=ids, weights=weights, **args)
+    return ids, weights
+
+
+def reference(x: F32, top_k: int, renormalize: bool) -> tuple[Any, ...]:
+    return experts.route(OpCall({"x": x}, {"top_k": top_k, "renormalize": renormalize}, rows_step(len(x))))
+
+
+@pytest.mark.parametrize("level", ROUTERS)
+@pytest.mark.parametrize("renormalize", [False, True])
+@pytest.mark.parametrize(("count", "top_k"), [(1, 1), (5, 2), (16, 16), (60, 4), (128, 8), (257, 64)])
+def test_route(level: str, renormalize: bool, count: int, top_k: int) -> None:
+    x = 4 * normal(23, count, seed=count)
+    x[3] = 0  # all equal: the lowest ids, in order
+    x[4, : count // 2] = x[4, -1]
+    x[5] *= 30
+    ids, weights = route(x, top_k, renormalize, level)
+    wanted_ids, wanted = reference(x, top_k, renormalize)
+    np.testing.assert_array_equal(ids, wanted_ids)
+    spread = np.minimum(x.max(axis=1, keepdims=True) - x.min(axis=1, keepdims=True), 90)
+    allowed = wanted * (2 * (16 + 4 * spread) + count + 4) * U + count * 2.0**-126
+    assert (np.abs(weights - wanted.astype(np.float64)) <= allowed).all()
+    assert np.linalg.norm(allowed) < 1e-3 * np.linalg.norm(wanted)
+    for row in (0, 3, 22):
+        alone = route(x[row : row + 1].copy(), top_k, renormalize, level)
+        np.testing.assert_array_equal(alone[0][0], ids[row])
+        assert_same_bits(alone[1][0], weights[row], "alone")
+    assert_same_bits(route(x, top_k, renormalize, level, threads=3)[1], weights, "by three threads")
+
+
+@pytest.mark.parametrize("level", ROUTERS)
+def test_what_is_no_number_is_seen(level: str) -> None:
+    """Ids are of experts that there are, each once; what is weighed is no number."""
+    x = normal(3, 10)
+    x[0, 4], x[1, [2, 7]], x[2] = np.nan, np.nan, np.nan
+    ids, weights = route(x, 3, True, level)
+    assert ids[0, 0] == 4 and ids[1, :2].tolist() == [2, 7] and ids[2].tolist() == [0, 1, 2]
+    assert np.isnan(weights).all()
+    x[0, 4] = np.inf
+    assert np.isnan(route(x, 3, True, level)[1][0]).any()
+
+
+@pytest.mark.parametrize("level", [level for dtype, level in variants("combine") if dtype == "float32"])
+@pytest.mark.parametrize(("top_k", "n"), [(1, 16), (2, 43), (8, 515), (3, 1024)])
+def test_combine_is_exact(level: str, top_k: int, n: int) -> None:
+    tokens = 5
+    x, weights, residual = normal(tokens * top_k, n), np.abs(normal(tokens, top_k, seed=1)), normal(tokens, n, seed=2)
+    (wanted,) = experts.combine(OpCall({"x": x, "weights": weights}, {}, rows_step(tokens)))
+    args = {"x": x, "weights": weights, "n": n, "top_k": top_k, "x_stride": n, "out_stride": n}
+    for threads in (1, 3):
+        out = np.full((tokens, n), np.nan, np.float32)
+        run("combine", level, tokens, threads, out=out, **args)
+        assert_same_bits(out, wanted)
+        out = residual.copy()
+        run("combine", level, tokens, threads, out=out, residual=out, **args)
+        assert_same_bits(out, wanted + residual, "in place")
+
+
+@pytest.mark.parametrize("level", [level for dtype, level in variants("gate_rows") if dtype == "float32"])
+@pytest.mark.parametrize("n", [1, 40, 700])
+def test_gate_rows(level: str, n: int) -> None:
+    x, gate, residual = normal(7, n), 3 * normal(7, 1, seed=1), normal(7, n, seed=2)
+    gate[:2, 0] = -100, 100
+    (wanted,) = experts.gate_rows(OpCall({"x": x, "gate": gate}, {}, rows_step(7)))
+    off = (20 + 4 * np.minimum(np.abs(gate), 90)) * U
+    args = {"x": x, "y": gate, "n": n, "x_stride": n, "out_stride": n}
+    out = np.full((7, n), np.nan, np.float32)
+    run("gate_rows", level, 7, out=out, **args)
+    assert (np.abs(out - wanted.astype(np.float64)) <= np.abs(x) * off * np.abs(wanted / x) + 2.0**-120).all()
+    gated, out = out, residual.copy()
+    run("gate_rows", level, 7, 2, out=out, residual=out, **args)
+    assert_same_bits(out, gated + residual, "in place")

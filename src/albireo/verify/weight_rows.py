@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 
 from albireo.backends.cpu.kv_view import widen
 from albireo.backends.reference.rounding import F32, round_matrix
+from albireo.encodings import is_encoding
 from albireo.errors import InvariantError
 from albireo.graph.node import RowSegment, Value
 from albireo.models.weights import Checkpoint
@@ -52,7 +53,8 @@ class WeightRows:
         if segment.source is None:
             return np.zeros((stop - start, *tail), np.float32)
         if segment.source in self._checkpoint.encodings:
-            return self._decoded(segment.source)[start:stop, self._columns]
+            numbers = self._decoded(segment.source)[start:stop, self._columns]
+            return numbers if is_encoding(self._dtype) else round_matrix(numbers, self._dtype)
         tensor = self._checkpoint.tensor(segment.source)
         stored = np.frombuffer(tensor.buffer, np.uint8).reshape(tensor.shape[0], -1)[start:stop]
         values = widen(stored.reshape(-1), tensor.dtype).reshape(stop - start, *tensor.shape[1:])

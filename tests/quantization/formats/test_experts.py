@@ -1,0 +1,120 @@
+"""Mixtures of experts in few bits: checkpoints that hold each expert's matrices quantized, and matrices that are rounded
+when they are loaded. The native program is held to the numbers that the format's own rule gives."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from albireo.api.checkpoint_source import CheckpointSource
+from albireo.backends.cpu.catalog import CpuCatalog
+from albireo.backends.cpu.machine import isa_levels
+from albireo.backends.cpu.model import CpuModel
+from albireo.compiler.pipeline import compile_graph, passes_of
+from albireo.errors import ConfigError
+from albireo.graph.node import Graph
+from albireo.models import load_architecture, open_checkpoint
+from albireo.quantization.schemes import Precision
+from albireo.verify.numerics import layers_stage, ops_stage, run_numerics
+from albireo.verify.steps import NUM_BLOCKS, walk_steps
+from backends.cpu.harness import pool
+from quantization.formats.writers import WRITERS, write_model
+from tiny_models import MIXTURES, make_checkpoint
+
+TOKENS = np.random.default_rng(3).integers(0, 90, 90).tolist()
+QWEN3: dict[str, Any] = {
+    "architectures": ["Qwen3MoeForCausalLM"],
+    "model_type": "qwen3_moe",
+    "num_hidden_layers": 2,
+    "num_experts": 5,
+    "num_experts_per_tok": 2,
+    "moe_intermediate_size": 256,
+    "norm_topk_prob": True,
+    "decoder_sparse_step": 1,
+    "mlp_only_layers": [],
+    "head_dim": 32,
+}
+FORMATS = ("fp8 blocks", "compressed-tensors fp8 channel", "compressed-tensors W4A16 g128", "awq", "gptq")
+
+
+def check(directory: Path, graph: Graph, levels: tuple[str, ...]) -> CpuModel:
+    """Every call of the native program is within the tolerance of its operands."""
+    maxima = {"T": 64, "R": 8, "G": 8}
+    program = compile_graph(graph, CpuCatalog(levels), maxima=maxima, block_size=16, max_positions=128)
+    with open_checkpoint(directory, graph) as checkpoint:
+        model = CpuModel(program, checkpoint, pool(2), NUM_BLOCKS)
+        steps = walk_steps(TOKENS, 100, 16)
+        found = run_numerics(model, graph, checkpoint, steps, lambda _: None, passes_of(program))
+    assert found.wrong is None, ops_stage(found, []).finding
+    stage = layers_stage(found.layers)
+    assert stage.verdict == "passed", stage.finding
+    return model
+
+
+@pytest.mark.parametrize("name", FORMATS)
+def test_checkpoints_of_experts_in_few_bits(name: str, tmp_path: Path) -> None:
+    numbers = write_model(tmp_path, WRITERS[name], **QWEN3)
+    source = CheckpointSource(tmp_path, "bfloat16")
+    graph = source.graph(64)
+    kinds = {v.type.dtype for n, v in graph.constants.items() if ".experts." in n}
+    assert kinds == {WRITERS[name].encoding}
+    routers = {v.type.dtype for n, v in graph.constants.items() if n.endswith("mlp.gate.weight")}
+    assert routers == {"bfloat16"}, "as the checkpoint has it"
+    check(tmp_path, graph, isa_levels())
+    with open_checkpoint(tmp_path, graph) as checkpoint:
+        for expert in range(5):
+            weight = f"model.layers.1.mlp.experts.{expert}.down_proj.weight"
+            np.testing.assert_allclose(checkpoint.tensor(weight).to_float32(), numbers[weight], rtol=3e-7, atol=1e-9)
+
+
+@pytest.mark.parametrize("kind", ["Q8_0", "Q4_K", "mixed"])
+def test_gguf_files_of_experts(kind: str, tmp_path: Path) -> None:
+    pytest.importorskip("gguf")
+    from models.gguf.writer import MIXTURES as CONFIGS
+    from models.gguf.writer import write_gguf
+
+    write_gguf(tmp_path / "m.gguf", CONFIGS["qwen3_moe" if kind == "mixed" else "mixtral"], kind)
+    graph = CheckpointSource(tmp_path / "m.gguf", "auto").graph(64)
+    check(tmp_path / "m.gguf", graph, isa_levels())
+
+
+@pytest.mark.parametrize(
+    ("name", "scheme"), [*(("qwen3_moe", s) for s in ("int4-g32", "int4-g64", "fp8")), *((n, "int8") for n in MIXTURES)]
+)
+def test_experts_are_rounded_when_they_are_loaded(name: str, scheme: str, tmp_path: Path) -> None:
+    directory = make_checkpoint(tmp_path, load_architecture(name).tiny, seed=4, dtype="bfloat16")
+    graph = CheckpointSource(directory, "auto", precision=Precision(scheme)).graph(64)
+    model = check(directory, graph, isa_levels())
+    kernels = {call.kernel for call in model.program.calls if call.family == "expert_linear"}
+    encoding = {"int8": "int8", "int4-g32": "int4.g32", "int4-g64": "int4.g64", "fp8": "fp8"}[scheme]
+    assert all(kernel.startswith(f"expert_linear.{encoding}.") for kernel in kernels) and kernels
+    endings = ("mlp.gate.weight", "moe.gate.weight", "_gate.weight")
+    gates = [v for n, v in graph.constants.items() if n.endswith(endings)]
+    assert gates and {v.type.dtype for v in gates} == {"bfloat16"}, "what experts are chosen by is not rounded"
+
+
+def test_rows_become_codes_once_a_token(tmp_path: Path) -> None:
+    """And not once for each of its experts: what the experts read has T rows."""
+    directory = make_checkpoint(tmp_path, load_architecture("qwen3_moe").tiny, dtype="bfloat16")
+    graph = CheckpointSource(directory, "auto", precision=Precision("int8")).graph(64)
+    program = compile_graph(
+        graph, CpuCatalog(isa_levels()), maxima={"T": 8, "R": 1, "G": 1}, block_size=16, max_positions=64
+    )
+    first = next(call for call in program.calls if call.family == "expert_linear")
+    read = program.buffers[first.args["x"]]
+    assert (read.rows, read.dtype, first.rows, first.attrs["act"]) == ("T", "int8.token", "P", "silu_mul")
+
+
+def test_offline_methods_refuse_mixtures(tmp_path: Path) -> None:
+    from albireo.compress.recipe import Recipe
+    from albireo.compress.run import quantize
+    from albireo.compress.texts import Text
+
+    directory = make_checkpoint(tmp_path / "model", load_architecture("mixtral").tiny)
+    text = Text("numbers", np.arange(64, dtype=np.int32) % 90)
+    with pytest.raises(ConfigError, match="mixtral has experts, whose inputs are not calibrated yet"):
+        quantize(directory, tmp_path / "out", Recipe(scheme="int8", method="rtn"), text, [text])
+    assert not (tmp_path / "out").exists()

@@ -20,6 +20,7 @@ from albireo.backends.cuda.kernels.matmul_smallm import matmul_smallm, num_parts
 from albireo.backends.cuda.kernels.moe_combine import moe_combine
 from albireo.backends.cuda.kernels.moe_grouped_matmul import moe_grouped_matmul
 from albireo.backends.cuda.kernels.moe_route import moe_route
+from albireo.backends.cuda.kernels.parts.row_squares import RowSquares
 from albireo.backends.cuda.kernels.parts.tiles import Tile
 from albireo.backends.cuda.matrix import DeviceMatrix
 from albireo.backends.cuda.tokens import e4m3_rows, numbers_of, token_rows
@@ -27,7 +28,7 @@ from albireo.dtypes import FP8_TOKEN, TOKEN, natural_stride
 from albireo.encodings import encoding
 from albireo.errors import InvariantError, UnsupportedModel
 from backends.cuda.encoded import decoded, device_matrix, random_encoded, symmetric
-from backends.cuda.linears import activated, bound, interleaved, random
+from backends.cuda.linears import activated, bound, interleaved, parts_of, random
 
 CPU = torch.device("cpu")
 
@@ -339,6 +340,43 @@ def test_a_plan_reads_weights_once_and_has_room_for_its_parts() -> None:
                         size = num_parts(rows, k, dtype) * tiles * plan.tile.rows * plan.tile.tokens
                         assert size <= room <= 32 << 20
                     assert tiles >= 96, (rows, dtype, tokens)
+
+
+def test_combine_gives_what_a_norm_of_its_rows_is_made_of() -> None:
+    x, weights, residual, gain = (
+        random(6, 576, seed=1),
+        random(3, 2, seed=2),
+        random(3, 576, seed=3),
+        random(576, seed=4),
+    )
+    plain, out, parts = torch.empty(3, 576), torch.empty(3, 576), parts_of(gain, 3)
+    moe_combine(x, weights, plain, residual, real(2))
+    moe_combine(x, weights, out, residual, real(2), parts)
+    assert torch.equal(out, plain) and torch.equal(out[2], residual[2])
+    assert torch.equal(parts.scaled, (out * gain).bfloat16())
+    squares = out.double().view(3, 9, 64).square().sum(2)
+    assert ((parts.squares - squares).abs() <= 8 * 2.0**-24 * squares).all()
+
+
+def test_rows_of_a_norm_are_divided_by_token() -> None:
+    """Few: a tile does it; many: a launch before says by what. The same bits."""
+    top_k, n, k, tokens = 2, 64, 64, 70
+    weight, x = random(3 * n, k, seed=2, dtype=torch.bfloat16), random(tokens, k, seed=1, dtype=torch.bfloat16)
+    matrix, logits = DeviceMatrix("bfloat16", 3 * n, k, weight), random(tokens, 3, seed=3)
+    sums = random(tokens, 2, seed=5).square() * 32
+
+    def out_of(count: int, has_norm: bool) -> torch.Tensor:
+        _, _, lists = routed(logits[:count], top_k)
+        squares = RowSquares(sums[:count], torch.full((count,), torch.nan), 1e-5, k) if has_norm else None
+        out = torch.full((count * top_k, n), torch.nan)
+        expert_linear(x[:count], matrix, out, lists, squares=squares)
+        return out
+
+    many = out_of(tokens, True)
+    assert torch.equal(many[: 3 * top_k], out_of(3, True))
+    factor = 1 / (sums.double().sum(1) / k + 1e-5).sqrt()
+    wanted = out_of(tokens, False).double() * factor.repeat_interleave(top_k)[:, None]
+    assert ((many - wanted).abs() <= 2.0**-21 * wanted.abs()).all()
 
 
 @pytest.mark.parametrize("has_residual", [True, False])

@@ -42,6 +42,17 @@ def test_e4m3_on_both_sides_passes(tmp_path: Path, monkeypatch: pytest.MonkeyPat
     assert "fp8.token" in kinds
 
 
+def test_layers_of_experts_pass(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """With norms in them, and in what adds them up."""
+    monkeypatch.setattr(load, "open_device", lambda config, levels=None: StandIn())
+    monkeypatch.setattr(tokens, "NUM_TOKENS", 2)
+    checkpoint, engine = make_engine(tmp_path, "mixtral", target="cuda:90", dtype="bfloat16", max_model_len=8)
+    found = verify(engine, str(checkpoint), num_tokens=10)
+    assert found.is_verified, found.finding
+    families = {each["kernel"].partition(".")[0] for each in found.stages[STAGES.index("ops")].figures["families"]}
+    assert {"route", "expert_linear", "combine_norm"} <= families
+
+
 @pytest.mark.parametrize("quantization", [None, "int4-g32"])
 def test_a_damaged_weight_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, quantization: str | None) -> None:
     monkeypatch.setattr(load, "open_device", lambda config, levels=None: StandIn())

@@ -13,6 +13,7 @@ from albireo.backends.cuda.chip import Chip
 from albireo.backends.cuda.expert_list import most_items, tile_width
 from albireo.backends.cuda.kernels import matmul_int8, matmul_smallm
 from albireo.backends.cuda.kernels.matmul_smallm import SCALES, num_parts
+from albireo.backends.cuda.kernels.parts.chain import NIBBLES
 from albireo.backends.cuda.kernels.parts.tiles import BUSY_TILES, FEW_TOKENS, Tile
 from albireo.backends.cuda.matmul_plan import tile_for
 from albireo.backends.cuda.workspace import MAX_COUNTERS
@@ -39,8 +40,8 @@ def plan_for(width: int, most: int, rows: int, k: int, dtype: str, is_fp8: bool,
     """width: pairs of a tile. most: items at most. rows: of an expert's matrix. is_fp8: x too."""
     if dtype == "int8":
         return ExpertPlan(matmul_int8.tile_for(width, rows, k, 1), False, False)
-    if width > FEW_TOKENS:
-        tile, by_tma = tile_for(width, dtype, is_fp8, chip), chip.has_tma
+    if width > FEW_TOKENS or (width == widest(dtype, chip) and SCALES.get(dtype) == NIBBLES):
+        tile, by_tma = tile_for(128, dtype, is_fp8, chip), chip.has_tma
         is_whole = rows % _WIDE_ROWS == 0 and k >= _LEAST_WIDE_K and num_parts(rows, k, dtype) == 1
         if dtype in _WIDE and by_tma and tile.tokens == 128 and is_whole:
             tile = replace(tile, rows=_WIDE_ROWS)  # fewer bytes of L2 for a product, and one program a multiprocessor

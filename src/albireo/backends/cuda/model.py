@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from copy import copy
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import torch
@@ -219,14 +220,14 @@ class CudaModel:
         self._fill_with_padding(bucket.sizes)
         self._run(bucket)
 
-    def value(self, name: str, inputs: StepInputs) -> NDArray[np.float32]:
-        """[rows, cols] a copy of what a buffer holds now, as float32; as many rows as this step has."""
+    def value(self, name: str, inputs: StepInputs) -> NDArray[Any]:
+        """[rows, cols] a copy of what a buffer holds now, as float32 (ids as int32); as many rows as this step has."""
         buffer = self.program.buffers[name]
         rows = self.program.sizes(inputs.sizes)[buffer.rows] if isinstance(buffer.rows, str) else buffer.rows
         stored = self._buffers[name][:rows].to("cpu", copy=True)
         if buffer.dtype in ROW_CODES:
             return np.asarray(numbers_of(stored, buffer.cols).numpy(), np.float32)
-        return np.asarray(stored.float().numpy(), np.float32)
+        return np.asarray((stored if buffer.dtype == "int32" else stored.float()).numpy())
 
     def cached(self, layer: int, slots: NDArray[np.int32]) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
         """k, v: [len(slots), K, D] copies of what a layer's KV cache holds, as float32."""

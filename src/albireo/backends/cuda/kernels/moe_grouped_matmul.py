@@ -29,6 +29,7 @@ from albireo.backends.cuda.expert_list import ITEM_FIELDS, ExpertList, most_item
 from albireo.backends.cuda.expert_plan import ExpertPlan
 from albireo.backends.cuda.kernels.matmul_smallm import (
     SCALES,
+    TILE_ROWS,
     group_of,
     num_parts,
     operands,
@@ -40,13 +41,12 @@ from albireo.backends.cuda.kernels.parts.chain import CHANNELS, UNSCALED, chain
 from albireo.backends.cuda.kernels.parts.epilogue import finish
 from albireo.backends.cuda.kernels.parts.row_squares import RowSquares, row_factor
 from albireo.backends.cuda.kernels.parts.sum_space import keep, kept, piece, pieces_of
-from albireo.backends.cuda.kernels.parts.tiles import FEW_TOKENS
 from albireo.backends.cuda.matrix import PLANE, DeviceMatrix
 from albireo.backends.cuda.workspace import counters_and_parts
 from albireo.errors import InvariantError
 
 _CHANNELS, _ITEM, _PLANE = tl.constexpr(CHANNELS), tl.constexpr(ITEM_FIELDS), tl.constexpr(PLANE)
-_FEW_TOKENS = tl.constexpr(FEW_TOKENS)
+_FEW_ROWS = tl.constexpr(TILE_ROWS)
 
 
 @triton.jit
@@ -115,14 +115,14 @@ def moe_grouped_matmul_kernel(
             start = part * part_k
             sums = chain(
                 weight_at, x_at, at_k, is_pair, start, tl.minimum(start + part_k, k), k, scale, zero, row, num_rows,
-                SCALED, NIBBLE_GROUP, EVEN_K, ROWS, TOKENS, BLOCK_K, first_row, 0, TMA, TOKENS > _FEW_TOKENS, True,
+                SCALED, NIBBLE_GROUP, EVEN_K, ROWS, TOKENS, BLOCK_K, first_row, 0, TMA, ROWS > _FEW_ROWS, True,
             )  # fmt: skip
             if PARTS > 1 and not SPLIT:
                 for first in range(part_k, k, part_k):
                     sums += chain(
                         weight_at, x_at, at_k, is_pair, first, tl.minimum(first + part_k, k), k, scale, zero, row,
                         num_rows, SCALED, NIBBLE_GROUP, EVEN_K, ROWS, TOKENS, BLOCK_K, first_row, 0, TMA,
-                        TOKENS > _FEW_TOKENS, True,
+                        ROWS > _FEW_ROWS, True,
                     )  # fmt: skip
         is_last = True
         if COUNT > 1:
@@ -325,5 +325,6 @@ def aot_cases() -> list[AotCase]:
         case("int8", 64, gate_up, 1, {90: ("MMA",)}, 128),
         case("int8", 2048, down, 0, {90: ("IGMMA",)}),
         case("int4.g128", 64, gate_up, 1, {90: ("MMA.", loads)}),
-        case("int4.g32", 2048, down, 0, {90: ("HGMMA",)}),
+        case("int4.g128", 2048, gate_up, 1, {90: ("HGMMA.64x64x16",)}),
+        case("int4.g32", 2048, down, 0, {90: ("HGMMA.64x32x16",)}),
     ]

@@ -95,18 +95,21 @@ def weight_shapes(config: Mapping[str, Any]) -> dict[str, tuple[int, ...]]:
     kv_heads = config.get("num_key_value_heads") or heads
     head_dim = config.get("head_dim") or hidden // heads
     bias = bool(config.get("attention_bias"))
+    is_joined = kind == "phi3"
     q, kv = heads * head_dim, kv_heads * head_dim
     shapes: dict[str, tuple[int, ...]] = {"model.embed_tokens.weight": (config["vocab_size"], hidden)}
     for i in range(config["num_hidden_layers"]):
         layer: dict[str, tuple[int, ...]] = {"input_layernorm.weight": (hidden,)}
-        for p, rows, columns in (("q", q, hidden), ("k", kv, hidden), ("v", kv, hidden), ("o", hidden, q)):
+        of_qkv = (("qkv", q + 2 * kv, hidden),) if is_joined else (("q", q, hidden), ("k", kv, hidden), ("v", kv, hidden))
+        for p, rows, columns in (*of_qkv, ("o", hidden, q)):
             layer[f"self_attn.{p}_proj.weight"] = (rows, columns)
             if bias or (kind == "qwen2" and p != "o"):
                 layer[f"self_attn.{p}_proj.bias"] = (rows,)
         if kind == "qwen3":
             layer |= {"self_attn.q_norm.weight": (head_dim,), "self_attn.k_norm.weight": (head_dim,)}
         layer["post_attention_layernorm.weight"] = (hidden,)
-        for p, rows, columns in (("gate", ffn, hidden), ("up", ffn, hidden), ("down", hidden, ffn)):
+        of_up = (("gate_up", 2 * ffn, hidden),) if is_joined else (("gate", ffn, hidden), ("up", ffn, hidden))
+        for p, rows, columns in (*of_up, ("down", hidden, ffn)):
             layer[f"mlp.{p}_proj.weight"] = (rows, columns)
             if config.get("mlp_bias"):
                 layer[f"mlp.{p}_proj.bias"] = (rows,)

@@ -9,6 +9,10 @@ fusing is the compiler's. Rounding to the compute dtype is written out as casts:
 
 Matrices are constants of the compute dtype; vectors (norms, biases) stay float32, because they are small. Each linear
 says by its role how ranks may share it (graph.ops.LINEAR_ROLES).
+
+Where what attention and FFN add is multiplied by a number (config.multipliers.residual), x is the residual stream
+divided by it: what is added is added as it is, and a norm, which does not see how long x is, has its eps divided by the
+number's square.
 """
 
 from __future__ import annotations
@@ -17,6 +21,7 @@ from albireo.graph.builder import GraphBuilder
 from albireo.graph.node import Graph, Value
 from albireo.graph.ops import RopeSpec
 from albireo.models.config import ModelConfig
+from albireo.models.head_rows import RowsOf, rows_of_heads
 
 #: Tensors some checkpoints carry that are computed from config.json instead.
 IGNORABLE_WEIGHTS = ("*.rotary_emb.inv_freq",)
@@ -24,10 +29,12 @@ IGNORABLE_WEIGHTS = ("*.rotary_emb.inv_freq",)
 TIED_WEIGHTS = {"lm_head.weight": "model.embed_tokens.weight"}
 
 
-def embedding(b: GraphBuilder, c: ModelConfig) -> Value:
-    """Rows of the embedding table: the residual stream [T, E] float32."""
+def embedding(b: GraphBuilder, c: ModelConfig, multiplier: float = 1.0) -> Value:
+    """Rows of the embedding table times a number: the residual stream [T, E] float32."""
     with b.part("embed"):
-        return b.embed(b.token_ids, _table(b, c))
+        x = b.embed(b.token_ids, _table(b, c))
+        factor = multiplier / c.multipliers.residual
+        return x if factor == 1.0 else b.scale(x, factor)
 
 
 def attention_block(
@@ -41,43 +48,70 @@ def attention_block(
     qkv_bias: bool = False,
     o_bias: bool = False,
     qk_norm: bool = False,
+    is_norm_wide: bool = False,
+    joined: str | None = None,
+    before: str | None = "input_layernorm",
+    behind: str | None = None,
 ) -> Value:
     """x + attention(norm(x)) of one layer, [T, E] float32.
 
-    Args: window: positions seen, the token's own included. qk_norm: RMS norm of each head of q and k before RoPE.
+    Args:
+        window: positions seen, the token's own included.
+        qk_norm: RMS norm of each head of q and k before RoPE; is_norm_wide: of all heads at once.
+        joined: name of the tensor that holds the rows of q, k and v, where one does.
+        before, behind: names of the norm of what is read, and of that of what is added; None: there is none.
     """
     name = f"model.layers.{layer}.self_attn"
     heads = {"q": c.num_heads, "k": c.num_kv_heads, "v": c.num_kv_heads}
     with b.part(f"layers.{layer}.attn"):
-        h = _norm(b, c, x, f"model.layers.{layer}.input_layernorm.weight", "norm")
-        parts = {p: _linear(b, c, h, f"{name}.{p}_proj", heads[p] * c.head_dim, p, qkv_bias, "heads") for p in heads}
+        h = _input(b, c, x, layer, before)
+        parts = {}
+        for p in heads:
+            module = f"{name}.{p}_proj"
+            rows = rows_of_heads(c, heads, p, module, f"{name}.{joined}" if joined else None)
+            parts[p] = _linear(b, c, h, module, heads[p] * c.head_dim, p, qkv_bias, "heads", rows)
         for p in ("q", "k"):
             if qk_norm:
                 with b.part(p):
-                    weight = b.weight(f"{name}.{p}_norm.weight", (c.head_dim,), "float32")
-                    parts[p] = b.rms_norm(parts[p], weight, c.rms_norm_eps, num_heads=heads[p])
+                    norms = 1 if is_norm_wide else heads[p]
+                    weight = _norm_weight(b, c, f"{name}.{p}_norm.weight", heads[p] * c.head_dim // norms)
+                    parts[p] = b.rms_norm(parts[p], weight, c.rms_norm_eps, num_heads=norms)
             with b.part("rope"):
                 parts[p] = b.rope(parts[p], rope, heads[p], c.head_dim)
         with b.part("kv"):
             b.kv_write(parts["k"], parts["v"], layer, c.num_kv_heads, c.head_dim)
         a = _attention(b, c, parts["q"], layer, window)
         o = _linear(b, c, a, f"{name}.o_proj", c.hidden_size, "o", o_bias, "row")
-        with b.part("o"):
-            return b.add(x, o)
+        return _added(b, c, x, o, layer, "o", behind)
 
 
-def mlp_block(b: GraphBuilder, c: ModelConfig, x: Value, layer: int, *, bias: bool = False) -> Value:
-    """x + down(silu(gate(h)) * up(h)) with h = norm(x), of one layer, [T, E] float32."""
+def mlp_block(
+    b: GraphBuilder,
+    c: ModelConfig,
+    x: Value,
+    layer: int,
+    *,
+    bias: bool = False,
+    joined: str | None = None,
+    before: str | None = "post_attention_layernorm",
+    behind: str | None = None,
+) -> Value:
+    """x + down(act(gate(h)) * up(h)) with h = norm(x), of one layer, [T, E] float32.
+
+    Args: joined: name of the tensor that holds the rows of gate and up, where one does. before, behind: see
+        attention_block.
+    """
     name = f"model.layers.{layer}.mlp"
     with b.part(f"layers.{layer}.mlp"):
-        h = _norm(b, c, x, f"model.layers.{layer}.post_attention_layernorm.weight", "norm")
-        gate = _linear(b, c, h, f"{name}.gate_proj", c.intermediate_size, "gate", bias, "ffn")
-        up = _linear(b, c, h, f"{name}.up_proj", c.intermediate_size, "up", bias, "ffn")
+        h, width = _input(b, c, x, layer, before), c.intermediate_size
+        parts = {}
+        for place, p in enumerate(("gate", "up")):
+            rows = RowsOf(f"{name}.{joined}", ((place * width, (place + 1) * width),)) if joined else None
+            parts[p] = _linear(b, c, h, f"{name}.{p}_proj", width, p, bias, "ffn", rows)
         with b.part("act"):
-            m = b.cast(b.mul(b.unary(gate, c.hidden_act), up), c.dtype)
+            m = b.cast(b.mul(b.unary(parts["gate"], c.hidden_act), parts["up"]), c.dtype)
         down = _linear(b, c, m, f"{name}.down_proj", c.hidden_size, "down", bias, "row")
-        with b.part("down"):
-            return b.add(x, down)
+        return _added(b, c, x, down, layer, "down", behind)
 
 
 def head(b: GraphBuilder, c: ModelConfig, x: Value) -> Graph:
@@ -86,15 +120,15 @@ def head(b: GraphBuilder, c: ModelConfig, x: Value) -> Graph:
     Outputs: logits [R, V] of the rows in logit_rows; top_ids and top_values [G, TOP_LOGITS] of those in top_rows.
     """
     with b.part("head"):
-        y = _norm(b, c, x, "model.norm.weight", "norm")
+        y = _norm(b, c, x, "model.norm.weight", "norm", 1.0 / c.multipliers.logits)
         if c.tie_word_embeddings:
             weight = _table(b, c)
         else:
             weight = b.weight("lm_head.weight", (c.vocab_size, c.hidden_size), c.dtype)
         with b.part("logits"):
-            logits = b.linear(b.gather_rows(y, b.logit_rows), weight, role="vocab")
+            logits = _logits(b, c, b.gather_rows(y, b.logit_rows), weight)
         with b.part("top"):
-            top_ids, top_values = b.top_logits(b.linear(b.gather_rows(y, b.top_rows), weight, role="vocab"))
+            top_ids, top_values = b.top_logits(_logits(b, c, b.gather_rows(y, b.top_rows), weight))
     return b.finish(logits=logits, top_ids=top_ids, top_values=top_values)
 
 
@@ -107,21 +141,60 @@ def _table(b: GraphBuilder, c: ModelConfig) -> Value:
     return b.weight("model.embed_tokens.weight", (c.vocab_size, c.hidden_size), c.dtype)
 
 
-def _norm(b: GraphBuilder, c: ModelConfig, x: Value, name: str, part: str) -> Value:
+def _norm_weight(b: GraphBuilder, c: ModelConfig, name: str, width: int, factor: float = 1.0) -> Value:
+    return b.weight(name, (width,), "float32", plus=c.multipliers.norm_plus, factor=factor)
+
+
+def _norm(b: GraphBuilder, c: ModelConfig, x: Value, name: str, part: str, factor: float = 1.0) -> Value:
     with b.part(part):
-        weight = b.weight(name, (c.hidden_size,), "float32")
-        return b.cast(b.rms_norm(x, weight, c.rms_norm_eps), c.dtype)
+        weight = _norm_weight(b, c, name, c.hidden_size, factor)
+        return b.cast(b.rms_norm(x, weight, c.rms_norm_eps / c.multipliers.residual**2), c.dtype)
+
+
+def _input(b: GraphBuilder, c: ModelConfig, x: Value, layer: int, norm: str | None) -> Value:
+    """What the first linears of a block read."""
+    if norm is not None:
+        return _norm(b, c, x, f"model.layers.{layer}.{norm}.weight", "norm")
+    with b.part("norm"):
+        return b.cast(x, c.dtype)
+
+
+def _added(b: GraphBuilder, c: ModelConfig, x: Value, y: Value, layer: int, part: str, norm: str | None) -> Value:
+    """x + y, or x + norm(y)."""
+    if norm is not None:
+        with b.part("behind"):
+            weight = _norm_weight(b, c, f"model.layers.{layer}.{norm}.weight", c.hidden_size)
+            return b.add(x, b.rms_norm(y, weight, c.rms_norm_eps))
+    with b.part(part):
+        return b.add(x, y)
 
 
 def _linear(
-    b: GraphBuilder, c: ModelConfig, x: Value, name: str, rows: int, part: str, has_bias: bool, role: str
+    b: GraphBuilder,
+    c: ModelConfig,
+    x: Value,
+    name: str,
+    rows: int,
+    part: str,
+    has_bias: bool,
+    role: str,
+    made_of: RowsOf | None = None,
 ) -> Value:
+    """Args: name: of its module; what it is called, too, where it is made of rows of another."""
     with b.part(part):
         columns = x.type.dims[-1]
         assert isinstance(columns, int)
-        weight = b.weight(f"{name}.weight", (rows, columns), c.dtype)
-        bias = b.weight(f"{name}.bias", (rows,), "float32") if has_bias else None
+        made_of = made_of or RowsOf(name, ((0, rows),))
+        weight = b.weight(f"{name}.weight", (rows, columns), c.dtype, segments=made_of.segments("weight"))
+        bias = None
+        if has_bias:
+            bias = b.weight(f"{name}.bias", (rows,), "float32", segments=made_of.segments("bias"))
         return b.linear(x, weight, bias, role)
+
+
+def _logits(b: GraphBuilder, c: ModelConfig, y: Value, weight: Value) -> Value:
+    logits, cap = b.linear(y, weight, role="vocab"), c.multipliers.logits_cap
+    return logits if cap is None else b.softcap(logits, cap)
 
 
 def _attention(b: GraphBuilder, c: ModelConfig, q: Value, layer: int, window: int | None) -> Value:
@@ -134,6 +207,6 @@ def _attention(b: GraphBuilder, c: ModelConfig, q: Value, layer: int, window: in
             head_dim=c.head_dim,
             scale=c.scale,
             window=window,
-            softcap=None,
+            softcap=c.multipliers.attention_cap,
         )
         return b.cast(a, c.dtype)

@@ -87,7 +87,7 @@ def _constant(value: Value) -> dict[str, Any]:
     return (
         _typed(value)
         | {"segments": [[s.source, s.start, s.stop] for s in definition.segments]}
-        | (altered if (definition.plus, definition.factor) != (0.0, 1.0) else {})
+        | (altered if definition.is_altered else {})
     )
 
 

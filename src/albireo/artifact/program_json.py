@@ -55,7 +55,7 @@ def rows_digest(constant: PackedConstant) -> str:
         return ""
     rows: list[Any] = [[s.source, s.start, s.stop] for s in definition.segments]
     made_of = rows if definition.columns is None else [rows, definition.columns]
-    if (definition.plus, definition.factor) != (0.0, 1.0):
+    if definition.is_altered:
         made_of = [made_of, definition.plus, definition.factor]
     return sha256(json.dumps(made_of).encode())
 

@@ -16,7 +16,7 @@ F32 = NDArray[np.float32]
 
 def altered(numbers: F32, definition: ConstantDef) -> F32:
     """(numbers + plus) * factor, each rounded to float32; the same array where that changes nothing."""
-    if (definition.plus, definition.factor) == (0.0, 1.0):
+    if not definition.is_altered:
         return numbers
     return (numbers.astype(np.float32) + np.float32(definition.plus)) * np.float32(definition.factor)
 

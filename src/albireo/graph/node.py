@@ -58,6 +58,11 @@ class ConstantDef:
     factor: float = 1.0
 
     @property
+    def is_altered(self) -> bool:
+        """Whether its numbers are not those that are stored."""
+        return (self.plus, self.factor) != (0.0, 1.0)
+
+    @property
     def num_rows(self) -> int:
         return sum(len(segment) for segment in self.segments)
 

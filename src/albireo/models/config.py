@@ -44,7 +44,8 @@ IGNORABLE_KEYS = frozenset(
         # how some other program runs it
         "use_cache return_dict output_attentions output_hidden_states torchscript use_bfloat16 chunk_size_feed_forward",
         "_attn_implementation _attn_implementation_autoset _attn_implementation_internal attn_implementation",
-        "cache_implementation _flash_attn_2_enabled max_sequence_length model_max_length tokenizer_model_max_length tokenizer_padding_side",
+        "cache_implementation _flash_attn_2_enabled max_sequence_length model_max_length tokenizer_model_max_length",
+        "tokenizer_padding_side",
         # ids a decoder never needs
         "pad_token_id sep_token_id cls_token_id mask_token_id unk_token_id decoder_start_token_id",
         # generation defaults that old transformers wrote here; generation_config.json is the place that is read
@@ -96,6 +97,7 @@ class ConfigRules:
         activation: a key of ACTIVATIONS. is_gemma: see multipliers. has_local_rope: layers with a window rotate by
             frequencies of their own. has_layers_without_rope: see ModelConfig.rotates.
         ignorable: keys of this architecture that change nothing here.
+        class_names: what architectures may name; empty: model_type and ForCausalLM.
     """
 
     keys: frozenset[str] = frozenset()
@@ -108,6 +110,7 @@ class ConfigRules:
     has_local_rope: bool = False
     has_layers_without_rope: bool = False
     ignorable: frozenset[str] = frozenset()
+    class_names: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -173,7 +176,7 @@ def parse_config(
     """
     fields = Fields({**rules.defaults, **data}, where)
     model_type = fields.text("model_type")
-    _check_class(fields, model_type)
+    _check_class(fields, model_type, rules.class_names)
     hidden = fields.integer("hidden_size", 1, MAX_WIDTH)
     heads = fields.integer("num_attention_heads", 1, MAX_HEADS)
     kv_heads = fields.integer("num_key_value_heads", 1, MAX_HEADS, default=heads)
@@ -182,7 +185,8 @@ def parse_config(
     layers = fields.integer("num_hidden_layers", 1, MAX_LAYERS)
     positions = fields.integer("max_position_embeddings", 1, MAX_POSITIONS)
     vocab = fields.integer("vocab_size", 1, MAX_VOCAB)
-    windows, head_dim = _windows(fields, rules, layers), _head_dim(fields, rules, hidden, heads)
+    rotates = _rotates(fields, layers) if rules.has_layers_without_rope else (True,) * layers
+    windows, head_dim = _windows(fields, rules, layers, rotates), _head_dim(fields, rules, hidden, heads)
     rope, local_rope = parse_ropes(fields, where, positions, rules.has_local_rope, _HONOURS_PARTIAL in rules.keys)
     config = ModelConfig(
         model_type=model_type,
@@ -204,7 +208,7 @@ def parse_config(
         mlp_bias="mlp_bias" in rules.keys and fields.flag("mlp_bias", False),
         multipliers=parse_multipliers(fields, rules.keys, rules.is_gemma),
         local_rope=local_rope,
-        rotates=_rotates(fields, layers) if rules.has_layers_without_rope else (True,) * layers,
+        rotates=rotates,
         bos_token_id=next(iter(fields.ids("bos_token_id", vocab)), None),
         eos_token_ids=fields.ids("eos_token_id", vocab),
     )
@@ -214,12 +218,13 @@ def parse_config(
     return config
 
 
-def _check_class(fields: Fields, model_type: str) -> None:
+def _check_class(fields: Fields, model_type: str, names: tuple[str, ...]) -> None:
     """A classifier or an encoder has the same model_type; only the causal language model is computed."""
     classes = fields.texts("architectures")
-    wanted = "".join(part.capitalize() for part in model_type.split("_")) + "ForCausalLM"
-    if classes and wanted.lower() not in (name.lower() for name in classes):
-        fields.unsupported("architectures", list(classes), f"model_type {short(model_type)} is computed as {wanted}")
+    names = names or ("".join(part.capitalize() for part in model_type.split("_")) + "ForCausalLM",)
+    if classes and not {name.lower() for name in names}.intersection(name.lower() for name in classes):
+        what = f"model_type {short(model_type)} is computed as {', '.join(names)}"
+        fields.unsupported("architectures", list(classes), what)
 
 
 def _head_dim(fields: Fields, rules: ConfigRules, hidden: int, heads: int) -> int:
@@ -263,7 +268,7 @@ def _rotates(fields: Fields, layers: int) -> tuple[bool, ...]:
     return tuple(bool(item) for item in given[:layers])
 
 
-def _windows(fields: Fields, rules: ConfigRules, layers: int) -> tuple[int | None, ...]:
+def _windows(fields: Fields, rules: ConfigRules, layers: int, rotates: tuple[bool, ...]) -> tuple[int | None, ...]:
     """One window a layer, as the architecture's rule says."""
     kinds = _layer_kinds(fields, layers)
     if rules.windows == "none":
@@ -281,11 +286,12 @@ def _windows(fields: Fields, rules: ConfigRules, layers: int) -> tuple[int | Non
             default = ("full_attention",) * layers
     else:
         window = _window_length(fields)
-        first = fields.integer("max_window_layers", 0, MAX_POSITIONS, default=28)
         if not fields.flag("use_sliding_window", False):
             window = None
-        sliding = range(first if window is not None else layers, layers)
-        default = tuple("sliding_attention" if i in sliding else "full_attention" for i in range(layers))
+        first = fields.integer("max_window_layers", 0, MAX_POSITIONS, default=28)
+        may_slide = [not rotates[i] if rules.has_layers_without_rope else i >= first for i in range(layers)]
+        is_on = window is not None
+        default = tuple("sliding_attention" if is_on and slides else "full_attention" for slides in may_slide)
     kinds = kinds or default
     if window is None and "sliding_attention" in kinds:
         fields.fail("layer_types", list(kinds), "names sliding_attention but no sliding window is in use")

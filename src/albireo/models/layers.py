@@ -17,11 +17,14 @@ number's square.
 
 from __future__ import annotations
 
+from typing import NamedTuple
+
 from albireo.graph.builder import GraphBuilder
 from albireo.graph.node import Graph, Value
 from albireo.graph.ops import RopeSpec
 from albireo.models.config import ModelConfig
 from albireo.models.head_rows import RowsOf, rows_of_heads
+from albireo.models.multipliers import nearest
 
 #: Tensors some checkpoints carry that are computed from config.json instead.
 IGNORABLE_WEIGHTS = ("*.rotary_emb.inv_freq",)
@@ -29,11 +32,27 @@ IGNORABLE_WEIGHTS = ("*.rotary_emb.inv_freq",)
 TIED_WEIGHTS = {"lm_head.weight": "model.embed_tokens.weight"}
 
 
-def embedding(b: GraphBuilder, c: ModelConfig, multiplier: float = 1.0) -> Value:
-    """Rows of the embedding table times a number: the residual stream [T, E] float32."""
+class Norms(NamedTuple):
+    """Names of a block's norms: of what it reads, and of what it adds; None: there is none."""
+
+    before: str | None
+    behind: str | None = None
+
+
+BEFORE_ATTENTION, BEFORE_FFN = Norms("input_layernorm"), Norms("post_attention_layernorm")
+#: Where both are normed, and where only what is added is.
+AROUND_ATTENTION = Norms("input_layernorm", "post_attention_layernorm")
+AROUND_FFN = Norms("pre_feedforward_layernorm", "post_feedforward_layernorm")
+BEHIND_ATTENTION, BEHIND_FFN = Norms(None, "post_attention_layernorm"), Norms(None, "post_feedforward_layernorm")
+
+
+def embedding(b: GraphBuilder, c: ModelConfig) -> Value:
+    """Rows of the embedding table times their multiplier: the residual stream [T, E] float32."""
     with b.part("embed"):
         x = b.embed(b.token_ids, _table(b, c))
-        factor = multiplier / c.multipliers.residual
+        given = c.multipliers.embedding
+        # the root is rounded as transformers does; what it multiplies is not
+        factor = (nearest(c.hidden_size**0.5, c.dtype) if given is None else given) / c.multipliers.residual
         return x if factor == 1.0 else b.scale(x, factor)
 
 
@@ -50,39 +69,39 @@ def attention_block(
     qk_norm: bool = False,
     is_norm_wide: bool = False,
     joined: str | None = None,
-    before: str | None = "input_layernorm",
-    behind: str | None = None,
+    norms: Norms = BEFORE_ATTENTION,
 ) -> Value:
     """x + attention(norm(x)) of one layer, [T, E] float32.
 
     Args:
         window: positions seen, the token's own included.
-        qk_norm: RMS norm of each head of q and k before RoPE; is_norm_wide: of all heads at once.
+        qk_norm: RMS norm of each head of q and k before RoPE; is_norm_wide: of all heads at once, for which every rank
+            needs all of them.
         joined: name of the tensor that holds the rows of q, k and v, where one does.
-        before, behind: names of the norm of what is read, and of that of what is added; None: there is none.
     """
     name = f"model.layers.{layer}.self_attn"
     heads = {"q": c.num_heads, "k": c.num_kv_heads, "v": c.num_kv_heads}
+    roles = (None, None) if is_norm_wide else ("heads", "row")
     with b.part(f"layers.{layer}.attn"):
-        h = _input(b, c, x, layer, before)
+        h = _input(b, c, x, layer, norms.before)
         parts = {}
         for p in heads:
             module = f"{name}.{p}_proj"
             rows = rows_of_heads(c, heads, p, module, f"{name}.{joined}" if joined else None)
-            parts[p] = _linear(b, c, h, module, heads[p] * c.head_dim, p, qkv_bias, "heads", rows)
+            parts[p] = _linear(b, c, h, module, heads[p] * c.head_dim, p, qkv_bias, roles[0], rows)
         for p in ("q", "k"):
             if qk_norm:
                 with b.part(p):
-                    norms = 1 if is_norm_wide else heads[p]
-                    weight = _norm_weight(b, c, f"{name}.{p}_norm.weight", heads[p] * c.head_dim // norms)
-                    parts[p] = b.rms_norm(parts[p], weight, c.rms_norm_eps, num_heads=norms)
+                    count = 1 if is_norm_wide else heads[p]
+                    weight = _norm_weight(b, c, f"{name}.{p}_norm.weight", heads[p] * c.head_dim // count)
+                    parts[p] = b.rms_norm(parts[p], weight, c.rms_norm_eps, num_heads=count)
             with b.part("rope"):
                 parts[p] = b.rope(parts[p], rope, heads[p], c.head_dim)
         with b.part("kv"):
             b.kv_write(parts["k"], parts["v"], layer, c.num_kv_heads, c.head_dim)
         a = _attention(b, c, parts["q"], layer, window)
-        o = _linear(b, c, a, f"{name}.o_proj", c.hidden_size, "o", o_bias, "row")
-        return _added(b, c, x, o, layer, "o", behind)
+        o = _linear(b, c, a, f"{name}.o_proj", c.hidden_size, "o", o_bias, roles[1])
+        return _added(b, c, x, o, layer, "o", norms.behind)
 
 
 def mlp_block(
@@ -93,17 +112,15 @@ def mlp_block(
     *,
     bias: bool = False,
     joined: str | None = None,
-    before: str | None = "post_attention_layernorm",
-    behind: str | None = None,
+    norms: Norms = BEFORE_FFN,
 ) -> Value:
     """x + down(act(gate(h)) * up(h)) with h = norm(x), of one layer, [T, E] float32.
 
-    Args: joined: name of the tensor that holds the rows of gate and up, where one does. before, behind: see
-        attention_block.
+    Args: joined: name of the tensor that holds the rows of gate and up, where one does.
     """
     name = f"model.layers.{layer}.mlp"
     with b.part(f"layers.{layer}.mlp"):
-        h, width = _input(b, c, x, layer, before), c.intermediate_size
+        h, width = _input(b, c, x, layer, norms.before), c.intermediate_size
         parts = {}
         for place, p in enumerate(("gate", "up")):
             rows = RowsOf(f"{name}.{joined}", ((place * width, (place + 1) * width),)) if joined else None
@@ -111,7 +128,7 @@ def mlp_block(
         with b.part("act"):
             m = b.cast(b.mul(b.unary(parts["gate"], c.hidden_act), parts["up"]), c.dtype)
         down = _linear(b, c, m, f"{name}.down_proj", c.hidden_size, "down", bias, "row")
-        return _added(b, c, x, down, layer, "down", behind)
+        return _added(b, c, x, down, layer, "down", norms.behind)
 
 
 def head(b: GraphBuilder, c: ModelConfig, x: Value) -> Graph:
@@ -177,7 +194,7 @@ def _linear(
     rows: int,
     part: str,
     has_bias: bool,
-    role: str,
+    role: str | None,
     made_of: RowsOf | None = None,
 ) -> Value:
     """Args: name: of its module; what it is called, too, where it is made of rows of another."""

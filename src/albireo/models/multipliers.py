@@ -5,6 +5,7 @@ Called by config.py. Does not know graphs: layers.py says where each of them goe
 
 from __future__ import annotations
 
+import struct
 from dataclasses import dataclass
 
 from albireo.json_file import Fields
@@ -55,3 +56,13 @@ def parse_multipliers(fields: Fields, keys: frozenset[str], is_gemma: bool) -> M
         logits_cap=of("final_logit_softcapping"),
         norm_plus=1.0 if is_gemma else 0.0,
     )
+
+
+def nearest(number: float, dtype: str) -> float:
+    """The number of a compute type that is nearest, of two the even one."""
+    if dtype == "float16":
+        return float(struct.unpack("<e", struct.pack("<e", number))[0])
+    (bits,) = struct.unpack("<I", struct.pack("<f", number))
+    if dtype == "bfloat16":
+        bits = (bits + 0x7FFF + (bits >> 16 & 1)) & 0xFFFF0000
+    return float(struct.unpack("<f", struct.pack("<I", bits))[0])

@@ -12,27 +12,28 @@ from albireo.models.config import ConfigRules, ModelConfig
 from albireo.models.layers import attention_block, embedding, head, mlp_block, windows
 from albireo.models.rope import rope_spec
 
-#: Three quarters of each head rotated, frequencies beyond the context of pretraining, a window.
+#: Two thirds of each head rotated, frequencies beyond the context of pretraining, a window.
 TINY = {
     "architectures": ["Phi3ForCausalLM"],
     "model_type": "phi3",
     "vocab_size": 109,
-    "hidden_size": 64,
+    "hidden_size": 48,
     "intermediate_size": 88,
     "num_hidden_layers": 2,
     "num_attention_heads": 4,
     "num_key_value_heads": 2,
     "max_position_embeddings": 128,
-    "original_max_position_embeddings": 8,
+    "original_max_position_embeddings": 4,
     "rms_norm_eps": 1e-5,
     "hidden_act": "silu",
     "tie_word_embeddings": False,
-    "partial_rotary_factor": 0.75,
+    "partial_rotary_factor": 0.67,
     "rope_theta": 10000.0,
     "rope_scaling": {
         "type": "longrope",
-        "short_factor": [1.0, 1.1, 1.2, 1.3, 1.4, 1.5],
-        "long_factor": [1.0, 1.5, 2.0, 3.0, 5.0, 8.0],
+        "attention_factor": 1.25,
+        "short_factor": [1.0, 1.1, 1.3, 1.5],
+        "long_factor": [1.0, 2.0, 3.0, 8.0],
     },
     "sliding_window": 33,
     "bos_token_id": 1,

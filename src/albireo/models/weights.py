@@ -22,6 +22,7 @@ from albireo.models.gguf.tensors import GgufFile, is_gguf
 from albireo.models.quantized import quantization_format
 from albireo.models.safetensors_file import RawTensor, raw_tensor
 from albireo.models.safetensors_files import SafetensorsFiles
+from albireo.models.text_part import TextTensors, open_tensors
 from albireo.quantization.encoded import Encoded
 from albireo.quantization.formats.matrix import Matrix, Plan
 
@@ -38,11 +39,11 @@ class Checkpoint:
 
     def __init__(self, directory: str | Path) -> None:
         self.directory = Path(directory)
-        self._stored: SafetensorsFiles | GgufFile
+        self._stored: SafetensorsFiles | TextTensors | GgufFile
         if is_gguf(self.directory):
             self._stored = GgufFile(self.directory)
         else:
-            self._stored = SafetensorsFiles(self.directory)
+            self._stored = open_tensors(self.directory)
         try:
             self._plan = self._planned()
             self._plain = _plain_names(self._stored, self._plan)
@@ -210,7 +211,7 @@ def weight_files(directory: Path) -> list[Path]:
     return sorted(directory.glob("*.safetensors"))
 
 
-def _plain_names(stored: SafetensorsFiles | GgufFile, plan: Plan) -> frozenset[str]:
+def _plain_names(stored: SafetensorsFiles | TextTensors | GgufFile, plan: Plan) -> frozenset[str]:
     """The stored tensors that are weights by themselves.
 
     Raises: WeightMismatch when a matrix has the name of a tensor that it is not made of.

@@ -5,6 +5,7 @@ The names, the order of rows and the keys are written out here, independently of
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
@@ -41,6 +42,93 @@ CONFIGS: dict[str, dict[str, Any]] = {
     "qwen2": LLAMA | {"model_type": "qwen2", "architectures": ["Qwen2ForCausalLM"], "rope_theta": 1e6},
     "qwen3": LLAMA | {"model_type": "qwen3", "architectures": ["Qwen3ForCausalLM"], "tie_word_embeddings": True},
 }
+OWN_CONFIGS: dict[str, dict[str, Any]] = {
+    "phi3": LLAMA
+    | {
+        "model_type": "phi3",
+        "architectures": ["Phi3ForCausalLM"],
+        "sliding_window": 40,
+        "pad_token_id": 0,
+        "partial_rotary_factor": 0.75,
+        "original_max_position_embeddings": 4,
+        "rope_scaling": {
+            "rope_type": "longrope",
+            "short_factor": [1.0 + 0.1 * i for i in range(24)],
+            "long_factor": [1.0 + 0.5 * i for i in range(24)],
+        },
+    },
+    "gemma": LLAMA
+    | {
+        "model_type": "gemma",
+        "architectures": ["GemmaForCausalLM"],
+        "tie_word_embeddings": True,
+        "hidden_act": "gelu_pytorch_tanh",
+    },
+    "gemma2": LLAMA
+    | {
+        "model_type": "gemma2",
+        "architectures": ["Gemma2ForCausalLM"],
+        "tie_word_embeddings": True,
+        "hidden_activation": "gelu_pytorch_tanh",
+        "query_pre_attn_scalar": 64,
+        "sliding_window": 24,
+        "attn_logit_softcapping": 3.0,
+        "final_logit_softcapping": 5.0,
+    },
+    "gemma3": LLAMA
+    | {
+        "model_type": "gemma3_text",
+        "architectures": ["Gemma3ForCausalLM"],
+        "tie_word_embeddings": True,
+        "hidden_activation": "gelu_pytorch_tanh",
+        "query_pre_attn_scalar": 64,
+        "sliding_window": 24,
+        "num_hidden_layers": 6,
+        "rope_theta": 1e6,
+        "rope_local_base_freq": 10000.0,
+        "rope_scaling": {"rope_type": "linear", "factor": 8.0},
+        "sliding_window_pattern": 6,
+    },
+    "granite": LLAMA
+    | {
+        "model_type": "granite",
+        "architectures": ["GraniteForCausalLM"],
+        "tie_word_embeddings": True,
+        "embedding_multiplier": 12.0,
+        "residual_multiplier": 0.22,
+        "attention_multiplier": 0.15,
+        "logits_scaling": 8.0,
+    },
+    "olmo2": LLAMA | {"model_type": "olmo2", "architectures": ["Olmo2ForCausalLM"], "rope_theta": 5e5},
+    "smollm3": LLAMA
+    | {
+        "model_type": "smollm3",
+        "architectures": ["SmolLM3ForCausalLM"],
+        "tie_word_embeddings": True,
+        "num_hidden_layers": 4,
+        "rope_theta": 5e6,
+        "pad_token_id": 0,
+    },
+}
+CONFIGS |= OWN_CONFIGS
+#: What llama.cpp calls an architecture, where not as transformers does.
+_ARCHITECTURES = {"gemma3_text": "gemma3"}
+#: Keys that its converters write besides, from those of config.json.
+_KEYS = {
+    "sliding_window": "attention.sliding_window",
+    "attn_logit_softcapping": "attn_logit_softcapping",
+    "final_logit_softcapping": "final_logit_softcapping",
+    "embedding_multiplier": "embedding_scale",
+    "residual_multiplier": "residual_scale",
+    "attention_multiplier": "attention.scale",
+    "logits_scaling": "logit_scale",
+}
+_OWN_NAMES = {
+    "self_attn.qkv_proj": "attn_qkv",
+    "mlp.gate_up_proj": "ffn_up",
+    "post_feedforward_layernorm": "post_ffw_norm",
+    "pre_feedforward_layernorm": "ffn_norm",
+}
 _NAMES = {
     "model.embed_tokens": "token_embd",
     "model.norm": "output_norm",
@@ -59,12 +147,31 @@ _NAMES = {
 }
 
 
-def gguf_name(name: str) -> str:
+def gguf_name(name: str, arch: str = "llama") -> str:
     stem, _, kind = name.rpartition(".")
     if stem.startswith("model.layers."):
         number, _, part = stem.removeprefix("model.layers.").partition(".")
-        return f"blk.{number}.{_NAMES[part]}.{kind}"
+        names = _NAMES | _OWN_NAMES
+        if arch in ("gemma2", "gemma3", "olmo2"):
+            names["post_attention_layernorm"] = "post_attention_norm"
+        return f"blk.{number}.{names[part]}.{kind}"
     return f"{_NAMES[stem]}.{kind}"
+
+
+def _add_rope(writer: Any, config: Mapping[str, Any], keys: dict[str, Any]) -> None:
+    """As the converters of Phi-3 and Gemma 3 do."""
+    scaling = config.get("rope_scaling") or {}
+    if scaling.get("rope_type") == "linear":
+        keys |= {"rope.scaling.type": "linear", "rope.scaling.factor": scaling["factor"]}
+    if "partial_rotary_factor" in config:
+        keys["rope.dimension_count"] = int(config["head_dim"] * config["partial_rotary_factor"])
+    if scaling.get("rope_type") == "longrope":
+        original = config["original_max_position_embeddings"]
+        keys["rope.scaling.original_context_length"] = original
+        ratio = config["max_position_embeddings"] / original
+        keys["rope.scaling.attn_factor"] = math.sqrt(1 + math.log(ratio) / math.log(original))
+        for which in ("long", "short"):
+            writer.add_tensor(f"rope_factors_{which}.weight", np.asarray(scaling[f"{which}_factor"], np.float32))
 
 
 def permuted(weight: Array, heads: int) -> Array:
@@ -118,6 +225,7 @@ def write_gguf(
         tokenizer: adds one.
     """
     arch, heads = config["model_type"], config["num_attention_heads"]
+    arch = _ARCHITECTURES.get(arch, arch)
     writer = gguf.GGUFWriter(str(path), arch)
     keys: dict[str, Any] = {
         "context_length": config["max_position_embeddings"],
@@ -133,6 +241,8 @@ def write_gguf(
         "rope.freq_base": config["rope_theta"],
         "vocab_size": config["vocab_size"],
     }
+    keys |= {ours: config[key] for key, ours in _KEYS.items() if config.get(key) is not None}
+    _add_rope(writer, config, keys)
     change(writer, keys)
     for key, value in keys.items():
         add = {float: writer.add_float32, int: writer.add_uint32, str: writer.add_string, list: writer.add_array}
@@ -147,19 +257,21 @@ def write_gguf(
     for i, (name, weight) in enumerate(numbers.items()):
         own = "F32" if weight.ndim == 1 else kinds[i % len(kinds)] if kind == "mixed" else kind
         lying, back = weight, lambda array: array
-        if arch == "llama" and name.split(".")[-2] in ("q_proj", "k_proj"):
+        if arch.startswith("gemma") and name.endswith("norm.weight"):
+            lying = weight + np.float32(1)
+        if arch in ("llama", "granite", "smollm3") and name.split(".")[-2] in ("q_proj", "k_proj"):
             count = heads if ".q_proj." in name else config["num_key_value_heads"]
             lying = permuted(weight, count)
             rows = np.argsort(permuted(np.arange(len(weight), dtype=np.float32), count).astype(int), kind="stable")
             back = lambda array, rows=rows: array[rows]  # noqa: E731
         if own == "F32":
-            writer.add_tensor(gguf_name(name), lying)
+            writer.add_tensor(gguf_name(name, arch), lying)
         elif own == "F16":
-            writer.add_tensor(gguf_name(name), lying.astype(np.float16))
+            writer.add_tensor(gguf_name(name, arch), lying.astype(np.float16))
             numbers[name] = weight.astype(np.float16).astype(np.float32)
         else:
             data, stands_for = quantized(lying, own, seed + i)
-            writer.add_tensor(gguf_name(name), data, raw_dtype=gguf.GGMLQuantizationType[own])
+            writer.add_tensor(gguf_name(name, arch), data, raw_dtype=gguf.GGMLQuantizationType[own])
             numbers[name] = np.ascontiguousarray(back(stands_for))
     writer.write_header_to_file()
     writer.write_kv_data_to_file()

@@ -40,9 +40,18 @@ _LAYER = {
     "ffn_up": "mlp.up_proj",
     "ffn_down": "mlp.down_proj",
 }
+#: What some architectures mean by a name, or have besides.
+_POST_NORMS = {"post_attention_norm": "post_attention_layernorm", "post_ffw_norm": "post_feedforward_layernorm"}
+_OWN = {
+    "phi3": {"attn_qkv": "self_attn.qkv_proj", "ffn_up": "mlp.gate_up_proj"},
+    "gemma2": {**_POST_NORMS, "ffn_norm": "pre_feedforward_layernorm"},
+    "gemma3": {**_POST_NORMS, "ffn_norm": "pre_feedforward_layernorm"},
+    "olmo2": _POST_NORMS,
+}
 _LAYER_NAME = re.compile(r"blk\.(\d{1,6})\.([a-z_]+)\.(weight|bias)")
 #: Divisors of rotary frequencies: a setting in the form of a tensor; config.py reads it.
 ROPE_FACTORS = "rope_freqs.weight"
+SHORT_FACTORS, LONG_FACTORS = "rope_factors_short.weight", "rope_factors_long.weight"
 
 
 def is_gguf(path: Path) -> bool:
@@ -73,7 +82,7 @@ class GgufFile:
                 raise UnsupportedModel(
                     f"{path}: split.count={short(parts)}: it is one part of several; llama-gguf-split --merge joins"
                 )
-            self._entries = _renamed(header.entries, str(path))
+            self._entries = _renamed(header.entries, header.settings.get("general.architecture"), str(path))
         except ModelError:
             self.close()
             raise
@@ -81,7 +90,7 @@ class GgufFile:
 
     @property
     def names(self) -> Iterable[str]:
-        return tuple(name for name in self._entries if name != ROPE_FACTORS)
+        return tuple(name for name in self._entries if name not in (ROPE_FACTORS, SHORT_FACTORS, LONG_FACTORS))
 
     def __contains__(self, name: object) -> bool:
         return name in self._entries
@@ -161,24 +170,25 @@ def _reordered(matrix: Encoded, order: NDArray[np.intp]) -> Encoded:
     return Encoded(matrix.encoding, matrix.codes[order], matrix.scale[order], zero, offset=offset)
 
 
-def _renamed(entries: dict[str, Entry], where: str) -> dict[str, Entry]:
+def _renamed(entries: dict[str, Entry], architecture: object, where: str) -> dict[str, Entry]:
     renamed: dict[str, Entry] = {}
+    in_layer = _LAYER | _OWN.get(str(architecture), {})
     for name, entry in entries.items():
-        new = _graph_name(name)
+        new = _graph_name(name, in_layer)
         if new in renamed:
             raise WeightMismatch(f"{where}: tensor {short(name)} appears twice, also as {short(new)}")
         renamed[new] = entry
     return renamed
 
 
-def _graph_name(name: str) -> str:
+def _graph_name(name: str, in_layer: dict[str, str]) -> str:
     """The name that graphs read; one that is not known stays, and is then one too many."""
     stem, _, kind = name.rpartition(".")
     if stem in _WHOLE and kind in ("weight", "bias"):
         return f"{_WHOLE[stem]}.{kind}"
     match = _LAYER_NAME.fullmatch(name)
-    if match and match[2] in _LAYER:
-        return f"model.layers.{int(match[1])}.{_LAYER[match[2]]}.{match[3]}"
+    if match and match[2] in in_layer:
+        return f"model.layers.{int(match[1])}.{in_layer[match[2]]}.{match[3]}"
     return name
 
 

@@ -5,7 +5,6 @@ The names, the order of rows and the keys are written out here, independently of
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
@@ -53,6 +52,7 @@ OWN_CONFIGS: dict[str, dict[str, Any]] = {
         "original_max_position_embeddings": 4,
         "rope_scaling": {
             "rope_type": "longrope",
+            "attention_factor": 1.25,
             "short_factor": [1.0 + 0.1 * i for i in range(24)],
             "long_factor": [1.0 + 0.5 * i for i in range(24)],
         },
@@ -168,8 +168,7 @@ def _add_rope(writer: Any, config: Mapping[str, Any], keys: dict[str, Any]) -> N
     if scaling.get("rope_type") == "longrope":
         original = config["original_max_position_embeddings"]
         keys["rope.scaling.original_context_length"] = original
-        ratio = config["max_position_embeddings"] / original
-        keys["rope.scaling.attn_factor"] = math.sqrt(1 + math.log(ratio) / math.log(original))
+        keys["rope.scaling.attn_factor"] = scaling["attention_factor"]
         for which in ("long", "short"):
             writer.add_tensor(f"rope_factors_{which}.weight", np.asarray(scaling[f"{which}_factor"], np.float32))
 

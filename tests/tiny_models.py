@@ -108,7 +108,8 @@ def weight_shapes(config: Mapping[str, Any]) -> dict[str, tuple[int, ...]]:
         )
         for p, rows, columns in (*of_qkv, ("o", hidden, q)):
             layer[f"self_attn.{p}_proj.weight"] = (rows, columns)
-            if bias or (kind == "qwen2" and p != "o"):
+            has_bias = p != "o" if kind in ("qwen2", "mimo") else bias
+            if has_bias:
                 layer[f"self_attn.{p}_proj.bias"] = (rows,)
         if kind == "olmo2":
             layer |= {"self_attn.q_norm.weight": (q,), "self_attn.k_norm.weight": (kv,)}

@@ -36,6 +36,7 @@ KV_HEADS = {
     "granite": 2,
     "smollm3": 2,
     "olmo2": 8,
+    "mimo": 2,
 }
 
 

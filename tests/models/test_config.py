@@ -42,7 +42,9 @@ def test_real_config_is_loaded_or_refused_with_the_reason(place: Path) -> None:
 
 def assert_as_transformers_reads_it(directory: Path) -> None:
     ours = load_config(directory)
-    transformers = pytest.importorskip("transformers")
+    pytest.importorskip("transformers")
+    from transformers_models import transformers
+
     theirs = transformers.AutoConfig.from_pretrained(directory)
     head_dim = getattr(theirs, "head_dim", None) or theirs.hidden_size // theirs.num_attention_heads
     kinds = getattr(theirs, "layer_types", None)
@@ -72,7 +74,7 @@ def assert_as_transformers_reads_it(directory: Path) -> None:
         mlp_bias=getattr(theirs, "mlp_bias", False),
         rotates=ours.rotates,
         bos_token_id=theirs.bos_token_id,
-        eos_token_ids=tuple(eos if isinstance(eos, list) else [eos]),
+        eos_token_ids=() if eos is None else tuple(eos if isinstance(eos, list) else [eos]),
     )
     of_rope = theirs.rope_parameters
     for mine, name in ((ours.rope, "full_attention"), (ours.local_rope, "sliding_attention")):

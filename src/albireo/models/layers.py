@@ -26,8 +26,8 @@ from albireo.models.config import ModelConfig
 from albireo.models.head_rows import RowsOf, rows_of_heads
 from albireo.models.multipliers import nearest
 
-#: Tensors some checkpoints carry that are computed from config.json instead.
-IGNORABLE_WEIGHTS = ("*.rotary_emb.inv_freq",)
+#: Tensors some checkpoints carry that are computed from config.json instead, or that guess tokens behind the next.
+IGNORABLE_WEIGHTS = ("*.rotary_emb.inv_freq", "model.mtp_layers.*")
 #: A tied checkpoint may hold the head a second time.
 TIED_WEIGHTS = {"lm_head.weight": "model.embed_tokens.weight"}
 

@@ -81,11 +81,14 @@ def random_weights(config: Mapping[str, Any], seed: int) -> dict[str, NDArray[np
     for name, shape in weight_shapes(config).items():
         noise = rng.standard_normal(shape, np.float32)
         if name.endswith("norm.weight"):
-            tensors[name] = 1 + np.float32(0.2) * noise
+            is_gemma = config["model_type"].startswith("gemma")  # which adds the one itself
+            tensors[name] = (0 if is_gemma else 1) + np.float32(0.2) * noise
         elif name.endswith(".bias"):
             tensors[name] = np.float32(0.3) * noise
         elif name == "model.embed_tokens.weight":
-            tensors[name] = np.float32(0.5) * noise
+            # so that they are no longer than what layers add, also where they are multiplied by the root of the width
+            root = config["hidden_size"] ** 0.5 if config["model_type"].startswith("gemma") else 1
+            tensors[name] = np.float32(0.5 / root) * noise
         else:
             tensors[name] = noise * np.float32(1.5 / shape[1] ** 0.5)
     return tensors
@@ -98,22 +101,33 @@ def weight_shapes(config: Mapping[str, Any]) -> dict[str, tuple[int, ...]]:
     kv_heads = config.get("num_key_value_heads") or heads
     head_dim = config.get("head_dim") or hidden // heads
     bias = bool(config.get("attention_bias"))
+    is_joined = kind == "phi3"
     q, kv = heads * head_dim, kv_heads * head_dim
     shapes: dict[str, tuple[int, ...]] = {"model.embed_tokens.weight": (config["vocab_size"], hidden)}
     for i in range(config["num_hidden_layers"]):
         layer: dict[str, tuple[int, ...]] = {"input_layernorm.weight": (hidden,)}
-        for p, rows, columns in (("q", q, hidden), ("k", kv, hidden), ("v", kv, hidden), ("o", hidden, q)):
+        of_qkv = (
+            (("qkv", q + 2 * kv, hidden),) if is_joined else (("q", q, hidden), ("k", kv, hidden), ("v", kv, hidden))
+        )
+        for p, rows, columns in (*of_qkv, ("o", hidden, q)):
             layer[f"self_attn.{p}_proj.weight"] = (rows, columns)
-            if bias or (kind in ("qwen2", "qwen2_moe") and p != "o"):
+            has_bias = p != "o" if kind in ("qwen2", "qwen2_moe", "mimo") else bias
+            if has_bias:
                 layer[f"self_attn.{p}_proj.bias"] = (rows,)
-        if kind in ("qwen3", "qwen3_moe"):
+        if kind == "olmo2":
+            layer |= {"self_attn.q_norm.weight": (q,), "self_attn.k_norm.weight": (kv,)}
+            layer["post_feedforward_layernorm.weight"] = layer.pop("input_layernorm.weight")
+        if kind in ("qwen3", "qwen3_moe", "gemma3_text"):
             layer |= {"self_attn.q_norm.weight": (head_dim,), "self_attn.k_norm.weight": (head_dim,)}
         layer["post_attention_layernorm.weight"] = (hidden,)
+        if kind in ("gemma2", "gemma3_text"):
+            layer |= {f"{place}_feedforward_layernorm.weight": (hidden,) for place in ("pre", "post")}
         if has_experts(config, i):
             layer |= _expert_shapes(config)
             shapes |= {f"model.layers.{i}.{name}": shape for name, shape in layer.items()}
             continue
-        for p, rows, columns in (("gate", ffn, hidden), ("up", ffn, hidden), ("down", hidden, ffn)):
+        of_up = (("gate_up", 2 * ffn, hidden),) if is_joined else (("gate", ffn, hidden), ("up", ffn, hidden))
+        for p, rows, columns in (*of_up, ("down", hidden, ffn)):
             layer[f"mlp.{p}_proj.weight"] = (rows, columns)
             if config.get("mlp_bias"):
                 layer[f"mlp.{p}_proj.bias"] = (rows,)

@@ -42,3 +42,9 @@ def test_cosines_are_exact_after_the_one_rounding_of_the_angle() -> None:
         for (cos, sin), frequency in zip(row, inv_freq, strict=True):
             angle = float(np.float32(position) * np.float32(frequency))
             assert cos == np.float32(math.cos(angle)) and sin == np.float32(math.sin(angle))
+
+
+def test_a_pair_that_never_turns_is_not_multiplied() -> None:
+    table = rope_table(RopeSpec((1.0, 0.0), 1.5), np.int32([0, 7]))
+    np.testing.assert_array_equal(table[:, 1], [[1.0, 0.0]] * 2)
+    assert table[0, 0, 0] == 1.5

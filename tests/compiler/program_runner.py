@@ -16,6 +16,7 @@ from albireo.backends.reference.interpret import OPS
 from albireo.backends.reference.kv import ReferenceKV
 from albireo.backends.reference.rounding import bfloat16_bits, from_bfloat16_bits, round_to
 from albireo.backends.step_inputs import StepInputs
+from albireo.backends.vectors import altered
 from albireo.graph.node import ConstantDef
 from albireo.graph.program import GATE_UP_INTERLEAVE, Buffer, Call, Program
 
@@ -44,14 +45,16 @@ class ProgramRunner:
         return {name: self._read(b, step) for name, b in self.program.outputs.items()}
 
     def embed(self, call: Call, step: StepInputs) -> dict[str, Array]:
-        return {"out": _op("embed", step, ids=step.token_ids, table=self._arg(call, "table", step))}
+        out = _op("embed", step, ids=step.token_ids, table=self._arg(call, "table", step))
+        return {"out": _op("scale", step, {"factor": call.attrs["scale"]}, x=out) if "scale" in call.attrs else out}
 
     def norm(self, call: Call, step: StepInputs) -> dict[str, Array]:
         x = self._arg(call, "x", step)
         if "rows" in call.args:
             x = x[getattr(step, call.args["rows"])]
         weight = self._arg(call, "weight", step).reshape(-1)
-        return {"out": _op("rms_norm", step, {"eps": call.attrs["eps"], "num_heads": 1}, x=x, weight=weight)}
+        out = _op("rms_norm", step, {"eps": call.attrs["eps"], "num_heads": 1}, x=x, weight=weight)
+        return {"out": _op("add", step, x=self._arg(call, "residual", step), y=out) if "residual" in call.args else out}
 
     def gather(self, call: Call, step: StepInputs) -> dict[str, Array]:
         return {"out": self._arg(call, "x", step)[getattr(step, call.args["rows"])]}
@@ -100,13 +103,20 @@ class ProgramRunner:
         return {"out": _op("attention", step, attrs, q=self._arg(call, "q", step), kv=self.kv)}
 
     def head_top(self, call: Call, step: StepInputs) -> dict[str, Array]:
-        ids, values = OPS["top_logits"](OpCall({"logits": self._matmul(call, step)}, {}, step))
+        logits = self._matmul(call, step)
+        if "softcap" in call.attrs:
+            logits = _softcap(logits, call.attrs["softcap"], step)
+        ids, values = OPS["top_logits"](OpCall({"logits": logits}, {}, step))
         return {"ids": ids, "values": values}
 
     def elementwise(self, call: Call, step: StepInputs) -> dict[str, Array]:
         kind, x = call.attrs["kind"], self._arg(call, "x", step)
         if kind == "cast":
             return {"out": x}  # rounded where it is written
+        if kind == "scale":
+            return {"out": _op("scale", step, {"factor": call.attrs["scale"]}, x=x)}
+        if kind == "softcap":
+            return {"out": _softcap(x, call.attrs["softcap"], step)}
         if kind in ("add", "mul"):
             return {"out": _op(kind, step, x=x, y=self._arg(call, "y", step))}
         return {"out": _op("unary", step, {"kind": kind}, x=x)}
@@ -176,11 +186,18 @@ def _op(name: str, step: StepInputs, attrs: Mapping[str, Any] | None = None, **i
     return OPS[name](OpCall(inputs, attrs or {}, step))[0]
 
 
+def _softcap(x: Array, cap: float, step: StepInputs) -> Array:
+    inner = _op("unary", step, {"kind": "tanh"}, x=_op("scale", step, {"factor": 1.0 / cap}, x=x))
+    return np.asarray(_op("scale", step, {"factor": cap}, x=inner))
+
+
 def _rows(definition: ConstantDef, weights: Mapping[str, Array]) -> Array:
     tail = next(weights[s].shape[1:] for s in definition.sources)
     return np.concatenate(
         [
-            np.zeros((len(s), *tail), np.float32) if s.source is None else weights[s.source][s.start : s.stop]
+            np.zeros((len(s), *tail), np.float32)
+            if s.source is None
+            else altered(weights[s.source][s.start : s.stop], definition)
             for s in definition.segments
         ]
     )

@@ -151,6 +151,12 @@ def outputs_of(graph: Graph, weights: dict[str, np.ndarray], dtype: str) -> list
 def test_a_layer_is_seven_calls_the_last_one_gathers_too(model_type: str) -> None:
     program = compiled(model_graph(model_type, "bfloat16"))
     first, rest = ["norm", "qkv_rope_kv", "attention"], ["linear", "norm", "linear", "linear"]
+    if model_type.startswith(("gemma2", "gemma3")):  # what is added is normed too
+        rest = ["linear", "norm", "norm", "linear", "linear", "norm"]
+    if model_type == "olmo2":  # what is read is rounded alone, and norms of q and k need all their heads
+        parts = ["slice", "norm", "rope", "elementwise"], ["slice", "norm", "rope"]
+        first = ["elementwise", "linear", *sorted([*parts[0], *parts[1], "slice", "kv_write"]), "attention"]
+        rest = ["linear", "norm", "elementwise", "linear", "linear", "norm"]
     last = max(call.attrs.get("layer", 0) for call in program.calls)
     if program.top_k:  # experts: of the last layer every row is computed, since pairs are those of all tokens
         experts = ["linear", "norm", "linear", "route", "expert_linear", "expert_linear", "combine"]
@@ -164,10 +170,13 @@ def test_a_layer_is_seven_calls_the_last_one_gathers_too(model_type: str) -> Non
         return
     for layer, families in ((0, first + rest), (last, [*first, "gather", "gather", *rest])):
         calls = [call for call in program.calls if call.origin.startswith(f"layers.{layer}.")]
-        assert [call.family for call in calls] == families
-        assert {call.rows for call in calls[3:]} == {"S" if layer == last else "T"}
+        found, stop = [call.family for call in calls], len(first) - 1
+        found[2:stop] = sorted(found[2:stop])
+        assert found == families
+        assert {call.rows for call in calls[len(first) :]} == {"S" if layer == last else "T"}
     head = [(call.family, call.rows) for call in program.calls if call.origin.startswith("head")]
-    assert sorted(head) == [("head_top", "G"), ("linear", "R"), ("norm", "G"), ("norm", "R")]
+    capped = [("elementwise", "R")] if model_type == "gemma2" else []
+    assert sorted(head) == [*capped, ("head_top", "G"), ("linear", "R"), ("norm", "G"), ("norm", "R")]
 
 
 def test_the_graph_is_not_changed_and_the_program_is_always_the_same() -> None:
@@ -224,7 +233,7 @@ def test_each_optional_pass_can_be_left_out(model_type: str) -> None:
                 assert np.array_equal(got[key].reshape(want[key].shape), want[key]), f"{key} without {names}"
     families = [call.family for call in program.calls]
     assert not {"qkv_rope_kv", "head_top"} & set(families) and {"rope", "kv_write", "top"} <= set(families)
-    assert len(program.calls) > 1.8 * fused
+    assert len(program.calls) > (1.2 if model_type == "olmo2" else 1.8) * fused
     assert not any("residual" in call.args or call.attrs.get("act", "none") != "none" for call in program.calls)
 
 
@@ -232,7 +241,9 @@ def test_names_of_passes() -> None:
     assert len(passes_without(["fuse_head"])) == len(PASSES) - 1
     assert passes_without([]) == PASSES
     assert set(OBLIGATORY) < {pass_name(run) for run in PASSES}
-    with pytest.raises(ConfigError, match=r"'fuse_everything' names no pass; choose among merge_qkv, .*fuse_head"):
+    with pytest.raises(
+        ConfigError, match=r"'fuse_everything' names no pass; choose among fold_scale, merge_qkv, .*fuse_head"
+    ):
         passes_without(["fuse_head", "fuse_everything"])
     with pytest.raises(ConfigError, match="fuse_gather: this pass cannot be left out: nothing else gives a gather"):
         passes_without(["fuse_gather"])
@@ -255,12 +266,12 @@ def test_an_op_that_no_kernel_does_is_named_with_the_reasons() -> None:
 
 
 def test_an_op_without_family_is_named() -> None:
-    class Scaled(Decoder):
+    class Squashed(Decoder):
         def mlp(self, x, i):
-            return super().mlp(self.b.scale(x, 0.5), i)
+            return super().mlp(self.b.unary(x, "tanh"), i)
 
-    with pytest.raises(UnsupportedModel, match=r"layers\.0\.mlp: scale %\d+ cannot be compiled: no pass takes scale"):
-        compiled(Scaled().graph())
+    with pytest.raises(UnsupportedModel, match=r"layers\.0\.mlp: unary %\d+ cannot be compiled: .*no kernel does tanh"):
+        compiled(Squashed().graph())
 
 
 @pytest.mark.parametrize("changes", [{"T": 0}, {"X": 1}, {"S": 8}])

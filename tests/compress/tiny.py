@@ -11,6 +11,8 @@ from albireo.compress.texts import Text
 from albireo.models import load_architecture
 from tiny_models import make_checkpoint
 
+#: Architectures whose linears share tensors, which are not quantized into checkpoints.
+JOINED = {"phi3"}
 #: Wide enough for groups of 32 and 64 in every linear, with biases.
 LLAMA = {
     "hidden_size": 64,

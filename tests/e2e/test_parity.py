@@ -15,9 +15,9 @@ from albireo.models import architectures, load_architecture
 from albireo.params import SamplingParams
 from e2e.serving import Answer, Ask, Server
 from tiny_models import MIXTURES, make_checkpoint, shared_data
+from transformers_models import transformers
 
 torch = pytest.importorskip("torch")
-transformers = pytest.importorskip("transformers")
 
 LEVELS = isa_levels()
 LLAMA = {**load_architecture("llama").tiny}

@@ -44,9 +44,33 @@ def test_logits_of_every_format(name: str, tmp_path: Path) -> None:
     assert off < (1e-5 if (WRITERS[name].encoding or "fp8").startswith("fp8") else 0.025), off
 
 
+@pytest.mark.parametrize("name", ["compressed-tensors W8A8 channel", "awq", "compressed-tensors fp8 block"])
+def test_rows_of_joined_matrices(name: str, tmp_path: Path) -> None:
+    """q, k and v are rows of one quantized matrix, those of q and k in the order in which a part of each head turns."""
+    changes = {"model_type": "phi3", "architectures": ["Phi3ForCausalLM"], "partial_rotary_factor": 0.75}
+    changes |= {"pad_token_id": 0, "sliding_window": None, "original_max_position_embeddings": 64}
+    numbers = write_model(tmp_path, WRITERS[name], seed=4, **changes)
+    with Checkpoint(tmp_path) as checkpoint:
+        assert "model.layers.0.self_attn.qkv_proj.weight" in checkpoint.encodings
+    assert distance(ours(tmp_path), theirs(TINY | changes, numbers)) < (1e-5 if "fp8" in name else 0.025)
+
+
 @pytest.mark.parametrize(
     ("kind", "name"),
-    [("Q8_0", "llama"), ("Q4_0", "llama, tied"), ("Q4_1", "qwen2"), ("Q5_1", "qwen3"), ("Q5_0", "llama")],
+    [
+        ("Q8_0", "llama"),
+        ("Q4_0", "llama, tied"),
+        ("Q4_1", "qwen2"),
+        ("Q5_1", "qwen3"),
+        ("Q5_0", "llama"),
+        ("Q8_0", "phi3"),
+        ("Q4_0", "gemma"),
+        ("Q8_0", "gemma2"),
+        ("Q4_0", "gemma3"),
+        ("Q8_0", "granite"),
+        ("Q4_1", "olmo2"),
+        ("Q4_0", "smollm3"),
+    ],
 )
 def test_logits_of_gguf(kind: str, name: str, tmp_path: Path) -> None:
     numbers = write_gguf(tmp_path / "m.gguf", GGUF_CONFIGS[name], kind, seed=4)

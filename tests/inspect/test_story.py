@@ -28,6 +28,9 @@ def test_members_are_those_of_the_body(model_type: str, dtype: str) -> None:
             inside = {v.name for op in group.node.body.nodes for v in op.outputs}
             # a merged linear and the gathers that a pass adds are not the model's
             added = {name for name in inside if name.endswith(("m", "s"))}
+            if group.node.family == "slice":  # the parts of a linear that a pass merged
+                assert names <= inside
+                continue
             assert names == inside - added
 
 

@@ -106,3 +106,30 @@ def test_frequencies_divided_one_by_one() -> None:
     np.testing.assert_allclose(rope_spec(replace(ours, rope=rope), 64).inv_freq, scaled, rtol=2e-7)
     with pytest.raises(ModelError, match="freq_factors has 31 numbers; heads of 64 need 32"):
         rope_spec(replace(ours, rope=replace(rope, freq_factors=tuple(factors[1:]))), 64)
+
+
+@pytest.mark.parametrize("changes", [{}, {"factor": 16.0}, {"attention_factor": 1.3}])
+@pytest.mark.parametrize("max_model_len", [4096, 4097])
+def test_longrope_takes_factors_by_the_longest_sequence(max_model_len: int, changes: dict[str, Any]) -> None:
+    """Phi-4-mini's: 96 of 128 channels, short factors up to the context of pretraining, long ones beyond."""
+    transformers = pytest.importorskip("transformers")
+    architecture = load_architecture("phi3")
+    scaling = {"type": "longrope", "short_factor": [1.0 + 0.01 * i for i in range(48)], **changes}
+    scaling["long_factor"] = [1.0 + i for i in range(48)]
+    data = {
+        **architecture.tiny,
+        "hidden_size": 512,
+        "partial_rotary_factor": 0.75,
+        "max_position_embeddings": 131072,
+        "original_max_position_embeddings": 4096,
+        "rope_scaling": scaling,
+    }
+    ours = rope_spec(parse_config(data, architecture.rules), max_model_len)
+    theirs = transformers.Phi3Config(**{**data, "rope_scaling": dict(scaling)})
+    inv_freq, factor = transformers_frequencies(theirs, seq_len=max_model_len)
+    assert ours.inv_freq[48:] == (0.0,) * 16
+    np.testing.assert_allclose(ours.inv_freq[:48], inv_freq, rtol=5e-7)
+    assert ours.attention_factor == pytest.approx(factor, rel=1e-12)
+    with pytest.raises(ModelError, match="long_factor has 47 numbers; heads of 96 need 48"):
+        short = {**scaling, "long_factor": scaling["long_factor"][1:]}
+        rope_spec(parse_config({**data, "rope_scaling": short}, architecture.rules), max_model_len)

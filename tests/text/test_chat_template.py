@@ -110,6 +110,9 @@ def test_parts_stay_parts_where_the_template_reads_them():
     source = "{% for part in messages[0].content %}[{{ part.text }}]{% endfor %}"
     parts = [{"type": "text", "text": "one"}, {"type": "text", "text": "two"}]
     assert render(source, [{"role": "user", "content": parts}]) == "[one][two]"
+    for kind in ("image", "image_url", "input_audio"):
+        with pytest.raises(TemplateError, match=rf"part of type '{kind}'; models here read text only"):
+            render(source, [{"role": "user", "content": [*parts, {"type": kind}]}])
 
 
 def test_the_callers_messages_are_not_changed():

@@ -1,13 +1,13 @@
 // out[i, e] = f(x[i, e] [, y[i, e]]) with f one of Map: what a fused kernel does to a tile, as a pass over memory.
 // x, y [rows, E] float32, laid out alike, of a cast to kInt8Token also bfloat16 or float16; out [rows, E] out_dtype.
-// E = k. Element by element, to kInt8Token row by row.
-// Reads: x y out k act rows x_stride out_stride x_dtype out_dtype.
+// E = k. Element by element, to kInt8Token row by row. kScale: x * scale; kSoftcap: softcap * tanh(x / softcap).
+// Reads: x y out k act scale softcap rows x_stride out_stride x_dtype out_dtype.
 #pragma once
 #include "albireo/kernel.h"
 
 namespace albireo {
 // What is done to each element; the numbers are those of backends/cpu/model.py.
-enum class Map : int32_t { kCast = 0, kSilu = 1, kGeluTanh = 2, kAdd = 3, kMul = 4 };
+enum class Map : int32_t { kCast = 0, kSilu = 1, kGeluTanh = 2, kScale = 3, kSoftcap = 4, kAdd = 5, kMul = 6 };
 void elementwise_scalar(const Args&, const Step&, int64_t, int64_t, Scratch&);
 void elementwise_avx2(const Args&, const Step&, int64_t, int64_t, Scratch&);
 void elementwise_avx512(const Args&, const Step&, int64_t, int64_t, Scratch&);

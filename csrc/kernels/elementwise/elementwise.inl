@@ -36,6 +36,8 @@ ALBIREO_INLINE void dispatch_elementwise(const Args& a, const Step&, int64_t beg
       case Map::kCast: map_row(a, i, [](V x, V) { return x; }); break;
       case Map::kSilu: map_row(a, i, [](V x, V) { return silu(x); }); break;
       case Map::kGeluTanh: map_row(a, i, [](V x, V) { return gelu_tanh(x); }); break;
+      case Map::kScale: map_row(a, i, [&](V x, V) { return mul(x, set1(a.scale)); }); break;
+      case Map::kSoftcap: map_row(a, i, [&](V x, V) { return softcap(x, a.softcap); }); break;
       case Map::kAdd: map_row(a, i, [](V x, V y) { return add(x, y); }); break;
       case Map::kMul: map_row(a, i, [](V x, V y) { return mul(x, y); }); break;
     }

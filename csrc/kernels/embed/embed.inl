@@ -85,6 +85,11 @@ ALBIREO_INLINE void dispatch_embed(const Args& a, const Step& step, int64_t begi
     else if (a.w_dtype == DType::kF32) a.packed ? gather_column<WeightF32>(a, id, out) : gather_row<float>(a, id, out);
     else if (a.w_dtype == DType::kF16) a.packed ? gather_column<WeightF16>(a, id, out) : gather_row<f16>(a, id, out);
     else a.packed ? gather_column<PairPolicy>(a, id, out) : gather_row<bf16>(a, id, out);
+    if (a.scale == 0) continue;
+    for (int64_t e = 0; e < a.k; e += 16) {
+      const int64_t n = a.k - e;
+      store_as(DType::kF32, out, e, mul(n >= 16 ? load(out + e) : load_n(out + e, n), set1(a.scale)), n);
+    }
   }
 }
 

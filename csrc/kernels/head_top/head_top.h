@@ -4,8 +4,8 @@
 // equals, the lowest id. Which keys are the largest does not depend on the order they are met in: each thread keeps a
 // list a row, and the lists are merged when the program ends.
 // A NaN logit wins (its ordered bits are the largest), and whoever reads the value sees it.
-// x [G, K] x_dtype; weight panels p64.<w_dtype>.
-// Reads: x weight top n k rows x_dtype w_dtype.
+// x [G, K] x_dtype; weight panels p64.<w_dtype>. softcap: values are softcap * tanh(value / softcap); 0: as they are.
+// Reads: x weight top n k softcap rows x_dtype w_dtype.
 #pragma once
 #include "albireo/kernel.h"
 #include "albireo/memory.h"

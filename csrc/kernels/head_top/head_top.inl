@@ -52,6 +52,8 @@ void run_head_top(const Args& a, const Step& step, int64_t begin, int64_t end, S
     for (int64_t m = slabs.begin(slab); m < m_end; m += slabs.chunk) {
       const int64_t rows = m_end - m < slabs.chunk ? m_end - m : slabs.chunk;
       weight.product(m, rows, panel, c, kPanel);
+      if (a.softcap > 0)
+        for (int64_t j = 0; j < rows * kPanel; j += 16) store(c + j, softcap(load(c + j), a.softcap));
       for (int64_t i = 0; i < rows; i++)
         offer(a.top->list(scratch.thread, m + i), step.top_counts[m + i], c + i * kPanel, n, column);
     }

@@ -13,7 +13,11 @@ ALBIREO_INLINE void dispatch_norm(const Args& a, const Step& step, int64_t begin
     for (int64_t e = 0; e < a.k; e += 16) {
       const int64_t n = a.k - e;
       V v = n >= 16 ? load(x + e) : load_n(x + e, n);
-      const V y = mul(mul(v, factor), load((const float*)a.weight + e));
+      V y = mul(mul(v, factor), load((const float*)a.weight + e));
+      if (a.residual) {
+        const float* r = a.residual + i * out_stride(a, a.k) + e;
+        y = add(n >= 16 ? load(r) : load_n(r, n), y);
+      }
       if (is_token) store((float*)scratch.base + e, y);
       else store_as(a.out_dtype, a.out, i * out_stride(a, a.k) + e, y, n);
     }

@@ -83,7 +83,12 @@ def _constant(value: Value) -> dict[str, Any]:
         raise InvariantError(f"{value} is not a constant")
     if definition.columns is not None:
         raise InvariantError(f"{value} is a rank's part; what is written is the graph of the whole model")
-    return _typed(value) | {"segments": [[s.source, s.start, s.stop] for s in definition.segments]}
+    altered = {"plus": definition.plus, "factor": definition.factor}
+    return (
+        _typed(value)
+        | {"segments": [[s.source, s.start, s.stop] for s in definition.segments]}
+        | (altered if definition.is_altered else {})
+    )
 
 
 def _node(node: Node, ropes: list[RopeSpec]) -> dict[str, Any]:
@@ -146,7 +151,12 @@ def _segments(record: Record) -> ConstantDef:
     segments = []
     for item in record.items("segments"):
         segments.append(RowSegment(*_triple(item, f"{record.where}: segments")))
-    return ConstantDef(tuple(segments))
+    # not written where they change nothing, nor before 2.6
+    plus, factor = (
+        float(number(record.raw(name), record.where)) if name in record.keys() else neutral  # noqa: SIM118
+        for name, neutral in (("plus", 0.0), ("factor", 1.0))
+    )
+    return ConstantDef(tuple(segments), plus=plus, factor=factor)
 
 
 def _triple(item: Any, where: str) -> tuple[str | None, int, int]:

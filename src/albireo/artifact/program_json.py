@@ -48,12 +48,16 @@ class StoredConstant:
 
 
 def rows_digest(constant: PackedConstant) -> str:
-    """Which checkpoint rows a constant is made of, in which order, and which of their columns, as one hash."""
-    if constant.definition is None:
+    """Which checkpoint rows a constant is made of, in which order, which of their columns, and what is done to their
+    numbers, as one hash."""
+    definition = constant.definition
+    if definition is None:
         return ""
-    rows: list[Any] = [[s.source, s.start, s.stop] for s in constant.definition.segments]
-    columns = constant.definition.columns
-    return sha256(json.dumps(rows if columns is None else [rows, columns]).encode())
+    rows: list[Any] = [[s.source, s.start, s.stop] for s in definition.segments]
+    made_of = rows if definition.columns is None else [rows, definition.columns]
+    if definition.is_altered:
+        made_of = [made_of, definition.plus, definition.factor]
+    return sha256(json.dumps(made_of).encode())
 
 
 def program_to_json(programs: Sequence[Program], stored: Sequence[Mapping[str, StoredConstant]]) -> dict[str, Any]:

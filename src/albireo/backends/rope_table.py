@@ -12,7 +12,7 @@ from albireo.graph.ops import RopeSpec
 
 
 def rope_table(rope: RopeSpec, positions: NDArray[np.int32]) -> NDArray[np.float32]:
-    """[len(positions), D/2, 2] float32: cos and sin of position * inv_freq, times the attention factor.
+    """[len(positions), D/2, 2] float32: cos and sin of position * inv_freq, times the attention factor where it turns.
 
     The angle is rounded to float32 before the exact cosine, as transformers does: models are trained and published
     with that rounding, and at position 100,000 it moves an angle by 4e-3.
@@ -20,4 +20,6 @@ def rope_table(rope: RopeSpec, positions: NDArray[np.int32]) -> NDArray[np.float
     inv_freq = np.asarray(rope.inv_freq, np.float32)
     angles = (positions.astype(np.float32)[:, None] * inv_freq[None, :]).astype(np.float64)
     table = np.stack([np.cos(angles), np.sin(angles)], axis=-1).astype(np.float32)
-    return table * np.float32(rope.attention_factor)
+    # a pair that does not turn is of channels that are not rotated at all
+    factors = np.where(inv_freq == 0, np.float32(1.0), np.float32(rope.attention_factor))
+    return np.asarray(table * factors[None, :, None], np.float32)

@@ -84,7 +84,6 @@ ABLE_PASSES: tuple[tuple[str, Pass, Pass], ...] = (
 #: Passes that are no choice, and why; the others can be left out by name, to measure what they are worth.
 OBLIGATORY = {
     "canonicalize": "the other passes know one spelling of a graph",
-    "fold_scale": "no kernel multiplies by a constant factor alone",
     "fuse_gather": "nothing else gives a gather its kernel",
     "fuse_embed": "nothing else gives an embedding its kernel",
     "fuse_all_reduce": "nothing else gives a sum over ranks its kernel",

@@ -29,6 +29,7 @@ from albireo.compress.writer import CheckpointWriter, check_target, checkpoint_w
 from albireo.errors import ConfigError
 from albireo.json_file import read_json
 from albireo.models import build_graph, load_config, open_checkpoint
+from albireo.models.text_part import is_whole
 from albireo.quantization.encoded import F32
 from albireo.quantization.methods.progressive import METADATA_KEY
 from albireo.quantization.schemes import WEIGHT_ONLY
@@ -66,6 +67,8 @@ def quantize(
     original = read_json(source / "config.json")
     if original.get("quantization_config") is not None:
         raise ConfigError(_QUANTIZED.format(source))
+    if is_whole(original):
+        raise ConfigError(f"{source}: reads images too; only models of text alone are quantized into checkpoints")
     config = load_config(source)
     if config.experts is not None:
         raise ConfigError(

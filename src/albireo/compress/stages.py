@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
-from albireo.errors import InvariantError
+from albireo.errors import InvariantError, UnsupportedModel
 from albireo.graph.node import Graph, Node, Value
 
 
@@ -81,10 +81,14 @@ class Stage:
         return tuple(dict.fromkeys(v for v in read if v.constant is not None))
 
 
+#: What may be done to the logits behind the linear they come out of.
+_BEHIND_HEAD = ("scale", "unary")
+
+
 def cut(graph: Graph) -> list[Stage]:
     """The stages that lead to the logits, in order; the last keeps them.
 
-    Raises: InvariantError for a graph that passes have rewritten.
+    Raises: InvariantError for a graph that passes have rewritten; UnsupportedModel for linears that share a tensor.
     """
     logits = graph.outputs["logits"]
     nodes = _leading_to(graph, logits)
@@ -100,8 +104,9 @@ def cut(graph: Graph) -> list[Stage]:
         layer = _layer(waiting[first], stages)
         stages.append(Stage(_group(graph, waiting[first], nodes), layer, waiting[:first], waiting[first:]))
         waiting = []
-    if waiting or not stages:
+    if not stages or any(node.op not in _BEHIND_HEAD for node in waiting):
         raise InvariantError("the logits do not come out of a linear; such a model cannot be cut into stages")
+    stages[-1].nodes += waiting
     _set_kept(stages, logits)
     return stages
 
@@ -149,16 +154,22 @@ def _group(graph: Graph, first: Node, nodes: list[Node]) -> Group:
     weights = tuple(_tensor(node) for node in members)
     readers = [node for node in nodes if shared in node.inputs.values()]
     fold = _fold(shared, nodes) if len(readers) == len(members) else None
-    is_head = any(value in first.outputs for value in graph.outputs.values())
+    is_head = first is [node for node in nodes if node.op == "linear"][-1]
     constant = first.inputs["weight"]
     is_table = any(node.op == "embed" and node.inputs["table"] is constant for node in graph.nodes)
     return Group(weights[0].removesuffix(".weight"), weights, shared, fold, is_head, is_table)
 
 
 def _tensor(node: Node) -> str:
-    """The one tensor a linear's weight is."""
-    constant = node.inputs["weight"].constant
+    """The one tensor a linear's weight is. Raises: UnsupportedModel where it is a part of one."""
+    weight = node.inputs["weight"]
+    constant = weight.constant
     assert constant is not None
+    if constant.columns is None and constant.sources != (weight.name,):
+        raise UnsupportedModel(
+            f"{node.origin}: tensor {', '.join(constant.sources)} holds the rows of several linears, which are not "
+            "quantized into a checkpoint; --quantization does it where a model is loaded or built"
+        )
     if len(constant.sources) != 1 or constant.columns is not None:
         raise InvariantError(f"{node}: its weight is no whole tensor; stages are cut from base graphs")
     return constant.sources[0]
@@ -178,7 +189,9 @@ def _fold(value: Value, nodes: list[Node]) -> Fold | None:
     if made is None:
         return None
     if made.op == "rms_norm" and made.attrs["num_heads"] == 1:
-        return Fold("norm", made.inputs["weight"].name)
+        norm = made.inputs["weight"]
+        # where what is stored is altered when it is read, it cannot be divided instead
+        return Fold("norm", norm.name) if norm.constant is not None and not norm.constant.is_altered else None
     if made.op == "mul":
         linear = made.inputs["y"].producer
         return _fold_rows(linear, "rows") if linear is not None and readers(made.inputs["y"]) == 1 else None

@@ -36,11 +36,25 @@ class GraphBuilder:
         finally:
             self._origin.pop()
 
-    def weight(self, name: str, dims: tuple[int, ...], dtype: str) -> Value:
-        """A checkpoint tensor as a constant; asking twice gives the same value (tied weights)."""
+    def weight(
+        self,
+        name: str,
+        dims: tuple[int, ...],
+        dtype: str,
+        *,
+        segments: tuple[RowSegment, ...] = (),
+        plus: float = 0.0,
+        factor: float = 1.0,
+    ) -> Value:
+        """A checkpoint tensor as a constant; asking twice gives the same value (tied weights).
+
+        Args:
+            segments: rows of checkpoint tensors that it is made of instead, when it is none by itself.
+            plus, factor: see ConstantDef.
+        """
         known = self.graph.constants.get(name)
         if known is None:
-            definition = ConstantDef((RowSegment(name, 0, dims[0]),))
+            definition = ConstantDef(segments or (RowSegment(name, 0, dims[0]),), plus=plus, factor=factor)
             known = Value(name, TensorType(dtype, dims), constant=definition)
             self.graph.constants[name] = known
         elif known.type != TensorType(dtype, dims):
@@ -111,6 +125,10 @@ class GraphBuilder:
 
     def scale(self, x: Value, factor: float) -> Value:
         return self._node("scale", {"x": x}, factor=factor)[0]
+
+    def softcap(self, x: Value, cap: float) -> Value:
+        """cap * tanh(x / cap)."""
+        return self.scale(self.unary(self.scale(x, 1.0 / cap), "tanh"), cap)
 
     def gather_rows(self, x: Value, rows: Value) -> Value:
         return self._node("gather_rows", {"x": x, "rows": rows})[0]

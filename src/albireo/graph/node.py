@@ -7,7 +7,7 @@ graph.program.Program. Knows neither devices nor models nor arrays.
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 #: A dimension is a whole number or the name of a step symbol:
@@ -50,10 +50,18 @@ class ConstantDef:
 
     Fields:
         columns: first and end of the columns taken of every row (a rank's part); None: all.
+        plus, factor: a number of a vector is (what is stored + plus) * factor, both in float32; zeros stay zeros.
     """
 
     segments: tuple[RowSegment, ...]
     columns: tuple[int, int] | None = None
+    plus: float = 0.0
+    factor: float = 1.0
+
+    @property
+    def is_altered(self) -> bool:
+        """Whether its numbers are not those that are stored."""
+        return (self.plus, self.factor) != (0.0, 1.0)
 
     @property
     def num_rows(self) -> int:
@@ -67,7 +75,7 @@ class ConstantDef:
             if low < high:
                 found.append(RowSegment(segment.source, segment.start + low, segment.start + high))
             offset += len(segment)
-        return ConstantDef(tuple(found), self.columns)
+        return replace(self, segments=tuple(found))
 
     def blocks(self, count: int) -> list[ConstantDef]:
         """Its rows as so many blocks of equal height, such as the matrices of experts. Cost: O(segments + count)."""

@@ -26,8 +26,8 @@ class RopeSpec:
     """Rotary position embedding as numbers: any scaling scheme ends here.
 
     Fields:
-        inv_freq: [D/2] radians per position; pair i is channels (i, i + D/2).
-        attention_factor: multiplies both cos and sin (yarn); 1.0 otherwise.
+        inv_freq: [D/2] radians per position; pair i is channels (i, i + D/2). A pair of 0 never turns.
+        attention_factor: multiplies both cos and sin of pairs that turn (yarn, longrope); 1.0 otherwise.
     """
 
     inv_freq: tuple[float, ...]

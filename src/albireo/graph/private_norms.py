@@ -41,8 +41,10 @@ def private_norms(calls: Sequence[Call], buffers: Mapping[str, Buffer], maxima: 
 
 
 def _is_of_rows(call: Call, buffers: Mapping[str, Buffer]) -> bool:
-    """A norm, or the rounding of rows to 8-bit codes."""
-    return call.family == "norm" or (call.family == "elementwise" and buffers[call.args["out"]].dtype in ROW_CODES)
+    """A norm that nothing is added to, or the rounding of rows to 8-bit codes."""
+    return (call.family == "norm" and "residual" not in call.args) or (
+        call.family == "elementwise" and buffers[call.args["out"]].dtype in ROW_CODES
+    )
 
 
 def few_barriers(program: Program) -> int:

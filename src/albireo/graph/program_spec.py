@@ -31,7 +31,7 @@ STEP_ARRAYS: dict[str, tuple[str, str | None]] = {
 SPLITS = ("panels", "rows", "heads", "one")
 ACTS = ("none", "silu_mul", "gelu_tanh_mul")
 #: What an elementwise call does to each element, in the native core's order; the last two read two operands.
-KINDS = ("cast", "silu", "gelu_tanh", "add", "mul")
+KINDS = ("cast", "silu", "gelu_tanh", "scale", "softcap", "add", "mul")
 ALIGNMENT = 64
 
 #: (start, stop, is_write) ranges one call touches.
@@ -65,8 +65,8 @@ class Family:
 
 
 FAMILIES: dict[str, Family] = {
-    "embed": Family(("ids", "table"), ("out",), ("width",), weight="table"),
-    "norm": Family(("x", "weight"), ("out",), ("eps",), optional=("rows",), weight="weight"),
+    "embed": Family(("ids", "table"), ("out",), ("width",), weight="table", optional_attrs=("scale",)),
+    "norm": Family(("x", "weight"), ("out",), ("eps",), optional=("rows", "residual"), weight="weight"),
     "gather": Family(("x", "rows"), ("out",), ()),
     "linear": Family(
         ("x", "weight"),
@@ -99,7 +99,7 @@ FAMILIES: dict[str, Family] = {
         ("layer", "num_heads", "num_kv_heads", "head_dim", "scale", "window", "softcap"),
         optional=("rows",),
     ),
-    "head_top": Family(("x", "weight"), ("ids", "values"), ("n", "k"), weight="weight"),
+    "head_top": Family(("x", "weight"), ("ids", "values"), ("n", "k"), weight="weight", optional_attrs=("softcap",)),
     "route": Family(("x",), ("ids", "weights"), ("top_k", "renormalize")),
     "expert_linear": Family(
         ("x", "ids", "weight"),
@@ -112,7 +112,7 @@ FAMILIES: dict[str, Family] = {
     "combine": Family(("x", "weights"), ("out",), (), optional=("residual",)),
     "combine_norm": Family(("x", "weights", "residual", "gain"), ("out", "scaled", "squares"), ()),
     "gate_rows": Family(("x", "gate"), ("out",), (), optional=("residual",)),
-    "elementwise": Family(("x",), ("out",), ("kind",), optional=("y",)),
+    "elementwise": Family(("x",), ("out",), ("kind",), optional=("y",), optional_attrs=("scale", "softcap")),
     "head_norm": Family(("x", "weight"), ("out",), ("eps", "num_heads"), weight="weight"),
     "rope": Family(("x", "rope"), ("out",), ("num_heads", "head_dim")),
     "kv_write": Family(("k", "v"), (), ("layer", "num_kv_heads", "head_dim"), writes_kv=True),
@@ -295,8 +295,9 @@ def _single_op_fits(program: Program, call: Call) -> bool:
     cols = {role: program.buffers[name].cols for role, name in call.args.items() if name in program.buffers}
     a = call.attrs
     if call.family == "elementwise":
-        has_two = a["kind"] in KINDS[-2:]
-        return a["kind"] in KINDS and ("y" in cols) == has_two and len(set(cols.values())) == 1
+        numbers = {name for name in ("scale", "softcap") if name in a}
+        fits = a["kind"] in KINDS and ("y" in cols) == (a["kind"] in KINDS[-2:]) and len(set(cols.values())) == 1
+        return fits and numbers == {a["kind"]}.intersection({"scale", "softcap"}) and a.get("softcap", 1.0) > 0
     if call.family == "head_norm":
         width = int(a["num_heads"]) * _constant(program, call, "weight").cols
         return cols["x"] == cols["out"] == width

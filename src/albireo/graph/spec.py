@@ -67,6 +67,12 @@ def _check_roots(graph: Graph) -> set[Value]:
             raise InvariantError(f"constant {name} has no definition, another name or a producer")
         if definition.num_rows != value.type.dims[0]:
             raise InvariantError(f"constant {name} is {value.type}, its segments have {definition.num_rows} rows")
+        if definition.is_altered and (
+            len(value.type.dims) != 1 or not (math.isfinite(definition.plus) and math.isfinite(definition.factor))
+        ):
+            raise InvariantError(
+                f"constant {name} is {value.type}; only numbers of vectors are altered, by finite ones"
+            )
         if definition.columns is not None:
             start, stop = definition.columns
             if not 0 <= start < stop or value.type.dims[1:] != (stop - start,):

@@ -88,7 +88,7 @@ def _shape(program: Program, call: Call) -> str:
         return f"attention {a['num_heads']} heads of {a['head_dim']}, {a['num_kv_heads']} KV{window}"
     constant = program.constants.get(call.args.get("weight", call.args.get("table", "")))
     if constant is None:
-        return f"{call.family} {program.buffers[call.args['x']].cols}"
+        return f"{call.family} {program.buffers[call.args['k' if call.family == 'kv_write' else 'x']].cols}"
     act = f" {call.attrs['act']}" if call.attrs.get("act", "none") != "none" else ""
     also = "".join(f" + {role}" for role in ("bias", "residual") if role in call.args)
     shape = f"{constant.cols}" if constant.rows == 1 else f"{constant.rows} x {constant.cols}"

@@ -10,7 +10,7 @@ import contextlib
 import importlib
 import pkgutil
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +22,7 @@ from albireo.models.gguf.config import config_of
 from albireo.models.gguf.tensors import GgufFile, is_gguf
 from albireo.models.layers import IGNORABLE_WEIGHTS, TIED_WEIGHTS
 from albireo.models.quantized import KEYS, quantization_format
+from albireo.models.text_part import is_whole, text_settings
 from albireo.models.weights import Checkpoint, check_weights
 
 #: Files of this room that are not architectures.
@@ -32,14 +33,17 @@ _ROOM = (
     "fused_experts",
     "generation",
     "gguf",
+    "head_rows",
     "layers",
     "mapped_file",
+    "multipliers",
     "peft",
     "quantized",
     "rope",
     "rope_settings",
     "safetensors_file",
     "safetensors_files",
+    "text_part",
     "weights",
 )
 
@@ -84,10 +88,12 @@ def load_config(directory: str | Path, default_dtype: str | None = None) -> Mode
     model_type = data.get("model_type")
     if not isinstance(model_type, str):
         raise ModelError(f"{path}: model_type={short(model_type)} must be a string")
-    rules = load_architecture(model_type).rules
+    if not is_whole(data):
+        load_architecture(model_type)
     # the graph is that of the float model; the weights know how they are written
     quantization_format(directory, data)
-    data = {key: value for key, value in data.items() if key not in KEYS}
+    data = text_settings({key: value for key, value in data.items() if key not in KEYS}, str(path))
+    rules = load_architecture(data["model_type"]).rules
     if default_dtype is None:
         default_dtype = "float32"
         if data.get("dtype") is None and data.get("torch_dtype") is None:
@@ -99,7 +105,9 @@ def load_config(directory: str | Path, default_dtype: str | None = None) -> Mode
 def _gguf_config(path: Path) -> ModelConfig:
     with contextlib.closing(GgufFile(path)) as file:
         data = config_of(file)
-    return parse_config(data, load_architecture(data["model_type"]).rules, where=str(path))
+    config = parse_config(data, load_architecture(data["model_type"]).rules, where=str(path))
+    # such files hold a norm's weights as they are multiplied
+    return replace(config, multipliers=replace(config.multipliers, norm_plus=0.0))
 
 
 def build_graph(config: ModelConfig, max_model_len: int) -> Graph:

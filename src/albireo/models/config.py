@@ -14,7 +14,8 @@ from albireo.dtypes import compute_dtype
 from albireo.errors import ConfigError, short
 from albireo.json_file import Fields
 from albireo.models.expert_settings import ExpertSettings, Keys, parse_experts
-from albireo.models.rope_settings import MAX_POSITIONS, RopeSettings, parse_rope
+from albireo.models.multipliers import Multipliers, parse_multipliers
+from albireo.models.rope_settings import MAX_POSITIONS, RopeSettings, parse_ropes
 
 #: Far above any checkpoint, low enough that every product of them is an exact float64.
 MAX_WIDTH = 2**20
@@ -24,6 +25,12 @@ MAX_HEAD_DIM = 2**12
 MAX_VOCAB = 2**24
 #: transformers' meaning of an absent sliding_window in most architectures that have one.
 DEFAULT_WINDOW = 4096
+#: What an activation is called in config.json -> ops.UNARY_KINDS.
+ACTIVATIONS = {
+    "silu": {"silu": "silu", "swish": "silu"},
+    # the tanh of old files, whatever they call it: transformers reads them so
+    "gelu_tanh": {"gelu_pytorch_tanh": "gelu_tanh", "gelu": "gelu_tanh"},
+}
 
 #: Keys that do not change what is computed from given weights and tokens.
 IGNORABLE_KEYS = frozenset(
@@ -38,7 +45,8 @@ IGNORABLE_KEYS = frozenset(
         # how some other program runs it
         "use_cache return_dict output_attentions output_hidden_states torchscript use_bfloat16 chunk_size_feed_forward",
         "_attn_implementation _attn_implementation_autoset _attn_implementation_internal attn_implementation",
-        "_flash_attn_2_enabled max_sequence_length model_max_length tokenizer_model_max_length tokenizer_padding_side",
+        "cache_implementation _flash_attn_2_enabled max_sequence_length model_max_length tokenizer_model_max_length",
+        "tokenizer_padding_side",
         # ids a decoder never needs
         "pad_token_id sep_token_id cls_token_id mask_token_id unk_token_id decoder_start_token_id",
         # generation defaults that old transformers wrote here; generation_config.json is the place that is read
@@ -65,12 +73,14 @@ NEUTRAL_VALUES: Mapping[str, tuple[Any, ...]] = {
     "use_rms_norm": (True,),
     "attention_multiplier": (),
     "query_pre_attn_scalar": (),
+    "use_bidirectional_attention": (False,),
     "use_sliding_window": (False,),
     "attention_bias": (False,),
     "mlp_bias": (False,),
     "sliding_window": (),
     "is_encoder_decoder": (False,),
 }
+_HONOURS_PARTIAL = "partial_rotary_factor"
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,22 +88,36 @@ class ConfigRules:
     """What one architecture makes of the keys that do not mean the same everywhere.
 
     Fields:
-        keys: optional keys it honours: attention_bias, mlp_bias; any other must be neutral.
+        keys: optional keys it honours: attention_bias, mlp_bias, those of multipliers; any other must be neutral.
         windows: who has a sliding window: no layer; every layer, when sliding_window is a number, or that and
-            use_sliding_window; or layers as layer_types says (by_list), else from max_window_layers on, when
-            use_sliding_window (by_layer).
+            use_sliding_window; layers as layer_types says (by_list), else from max_window_layers on, when
+            use_sliding_window (by_layer); or layers as layer_types says, else all but each period-th (periodic).
         default_window: what an absent sliding_window means (null means none).
+        period: of windows that are periodic.
         head_dim: when the file does not say; None: hidden_size / num_attention_heads.
         experts: whose keys speak of experts.
         built_in: keys that some files have at the one value that the architecture has anyway.
+        defaults: what absent keys mean, where the architecture's class in transformers differs from most.
+        activation: a key of ACTIVATIONS. is_gemma: see multipliers. has_local_rope: layers with a window rotate by
+            frequencies of their own. has_layers_without_rope: see ModelConfig.rotates.
+        ignorable: keys of this architecture that change nothing here.
+        class_names: what architectures may name; empty: model_type and ForCausalLM.
     """
 
     keys: frozenset[str] = frozenset()
-    windows: Literal["none", "every_layer", "every_layer_if_used", "by_layer", "by_list"] = "none"
+    windows: Literal["none", "every_layer", "every_layer_if_used", "by_layer", "by_list", "periodic"] = "none"
     default_window: int | None = DEFAULT_WINDOW
+    period: int = 0
     head_dim: int | None = None
     experts: Keys = "none"
     built_in: Mapping[str, Any] = field(default_factory=dict)
+    defaults: Mapping[str, Any] = field(default_factory=dict)
+    activation: str = "silu"
+    is_gemma: bool = False
+    has_local_rope: bool = False
+    has_layers_without_rope: bool = False
+    ignorable: frozenset[str] = frozenset()
+    class_names: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -103,7 +127,9 @@ class ModelConfig:
     Fields:
         model_type: name of the architecture file.
         dtype: compute type; the checkpoint's as read, see with_dtype().
+        rope, local_rope: rotation of all layers, or of those without a window and of those with one.
         windows: one entry a layer: positions seen, the token's own included; None: all.
+        rotates: one entry a layer: whether queries and keys are rotated at all.
         attention_bias: the key, for architectures that honour it; others have their own rule.
         eos_token_ids: may be empty; generation_config.json may name more.
         experts: None: every layer has an ordinary MLP.
@@ -126,6 +152,9 @@ class ModelConfig:
     hidden_act: str = "silu"
     attention_bias: bool = False
     mlp_bias: bool = False
+    multipliers: Multipliers = field(default_factory=Multipliers)
+    local_rope: RopeSettings | None = None
+    rotates: tuple[bool, ...] = ()
     bos_token_id: int | None = None
     eos_token_ids: tuple[int, ...] = field(default=())
     experts: ExpertSettings | None = None
@@ -137,7 +166,13 @@ class ModelConfig:
     @property
     def scale(self) -> float:
         """Factor on attention scores."""
-        return float(self.head_dim**-0.5)
+        given = self.multipliers.attention
+        return float(self.head_dim**-0.5) if given is None else given
+
+    @property
+    def rotary_dim(self) -> int:
+        """Channels of a head that are rotated: the first ones."""
+        return int(self.head_dim * self.rope.partial_rotary_factor)
 
 
 def parse_config(
@@ -148,9 +183,9 @@ def parse_config(
     Args: default_dtype: when the file names none. where: names the file in errors.
     Raises: ModelError for a missing or impossible value; UnsupportedModel for a key that is not computed.
     """
-    fields = Fields(data, where)
+    fields = Fields({**rules.defaults, **data}, where)
     model_type = fields.text("model_type")
-    _check_class(fields, model_type)
+    _check_class(fields, model_type, rules.class_names)
     hidden = fields.integer("hidden_size", 1, MAX_WIDTH)
     heads = fields.integer("num_attention_heads", 1, MAX_HEADS)
     kv_heads = fields.integer("num_key_value_heads", 1, MAX_HEADS, default=heads)
@@ -160,6 +195,9 @@ def parse_config(
     positions = fields.integer("max_position_embeddings", 1, MAX_POSITIONS)
     vocab = fields.integer("vocab_size", 1, MAX_VOCAB)
     width = fields.integer("intermediate_size", 1, MAX_WIDTH)
+    rotates = _rotates(fields, layers) if rules.has_layers_without_rope else (True,) * layers
+    windows, head_dim = _windows(fields, rules, layers, rotates), _head_dim(fields, rules, hidden, heads)
+    rope, local_rope = parse_ropes(fields, where, positions, rules.has_local_rope, _HONOURS_PARTIAL in rules.keys)
     config = ModelConfig(
         model_type=model_type,
         vocab_size=vocab,
@@ -168,30 +206,37 @@ def parse_config(
         num_layers=layers,
         num_heads=heads,
         num_kv_heads=kv_heads,
-        head_dim=_head_dim(fields, rules, hidden, heads),
+        head_dim=head_dim,
         max_position_embeddings=positions,
         rms_norm_eps=fields.number("rms_norm_eps", 1e-30, 1.0, default=1e-6),
         tie_word_embeddings=fields.flag("tie_word_embeddings", False),
         dtype=_dtype(fields, default_dtype),
-        rope=parse_rope(fields, where, positions),
-        windows=_windows(fields, rules, layers),
-        hidden_act=_activation(fields),
+        rope=rope,
+        windows=windows,
+        hidden_act=_activation(fields, rules),
         attention_bias="attention_bias" in rules.keys and fields.flag("attention_bias", False),
         mlp_bias="mlp_bias" in rules.keys and fields.flag("mlp_bias", False),
+        multipliers=parse_multipliers(fields, rules.keys, rules.is_gemma),
+        local_rope=local_rope,
+        rotates=rotates,
         bos_token_id=next(iter(fields.ids("bos_token_id", vocab)), None),
         eos_token_ids=fields.ids("eos_token_id", vocab),
         experts=parse_experts(fields, rules.experts, layers, width),
     )
-    fields.refuse_unread(IGNORABLE_KEYS, {**NEUTRAL_VALUES, **{key: (value,) for key, value in rules.built_in.items()}})
+    if config.rotary_dim % 2 or (config.head_dim - config.rotary_dim) % 2:
+        fields.fail(_HONOURS_PARTIAL, config.rope.partial_rotary_factor, f"must rotate pairs of {config.head_dim}")
+    neutral = {**NEUTRAL_VALUES, **{key: (value,) for key, value in rules.built_in.items()}}
+    fields.refuse_unread(IGNORABLE_KEYS | rules.ignorable, neutral)
     return config
 
 
-def _check_class(fields: Fields, model_type: str) -> None:
+def _check_class(fields: Fields, model_type: str, names: tuple[str, ...]) -> None:
     """A classifier or an encoder has the same model_type; only the causal language model is computed."""
     classes = fields.texts("architectures")
-    wanted = "".join(part.capitalize() for part in model_type.split("_")) + "ForCausalLM"
-    if classes and wanted.lower() not in (name.lower() for name in classes):
-        fields.unsupported("architectures", list(classes), f"model_type {short(model_type)} is computed as {wanted}")
+    names = names or ("".join(part.capitalize() for part in model_type.split("_")) + "ForCausalLM",)
+    if classes and not {name.lower() for name in names}.intersection(name.lower() for name in classes):
+        what = f"model_type {short(model_type)} is computed as {', '.join(names)}"
+        fields.unsupported("architectures", list(classes), what)
 
 
 def _head_dim(fields: Fields, rules: ConfigRules, hidden: int, heads: int) -> int:
@@ -215,14 +260,27 @@ def _dtype(fields: Fields, default: str) -> str:
         fields.unsupported(key, fields.raw(key), str(error))
 
 
-def _activation(fields: Fields) -> str:
-    name = fields.text("hidden_act", "silu")
-    if name not in ("silu", "swish"):
-        fields.unsupported("hidden_act", name, "supported: silu")
-    return "silu"
+def _activation(fields: Fields, rules: ConfigRules) -> str:
+    known = ACTIVATIONS[rules.activation]
+    for key in ("hidden_act", "hidden_activation"):
+        if fields.raw(key) is not None and fields.text(key) not in known:
+            fields.unsupported(key, fields.raw(key), f"supported: {next(iter(known))}")
+    return rules.activation
 
 
-def _windows(fields: Fields, rules: ConfigRules, layers: int) -> tuple[int | None, ...]:
+def _rotates(fields: Fields, layers: int) -> tuple[bool, ...]:
+    """One entry a layer, from a list of ones and zeros, else from the period of layers that do not rotate."""
+    interval = fields.integer("no_rope_layer_interval", 1, MAX_LAYERS, default=4)
+    given = fields.raw("no_rope_layers")
+    if given is None:
+        return tuple(bool((layer + 1) % interval) for layer in range(layers))
+    # transformers takes a longer list too
+    if not isinstance(given, list) or len(given) < layers or any(item not in (0, 1) for item in given):
+        fields.fail("no_rope_layers", given, f"must be a list of 0 and 1, one for each of {layers} layers")
+    return tuple(bool(item) for item in given[:layers])
+
+
+def _windows(fields: Fields, rules: ConfigRules, layers: int, rotates: tuple[bool, ...]) -> tuple[int | None, ...]:
     """One window a layer, as the architecture's rule says."""
     kinds = _layer_kinds(fields, layers)
     if rules.windows == "none":
@@ -235,17 +293,24 @@ def _windows(fields: Fields, rules: ConfigRules, layers: int) -> tuple[int | Non
         default = ("full_attention" if window is None else "sliding_attention",) * layers
         if kinds and kinds != default:
             fields.unsupported("layer_types", list(kinds), f"sliding_window={window} holds for every layer")
+    elif rules.windows == "periodic":
+        window = _window_length(fields, rules)
+        period = fields.integer("sliding_window_pattern", 1, MAX_LAYERS, default=rules.period)
+        default = tuple("sliding_attention" if (i + 1) % period else "full_attention" for i in range(layers))
+        if window is None:
+            default = ("full_attention",) * layers
     else:
         # transformers writes 0 for a window that is not used
         is_none = rules.windows == "by_list" and fields.raw("sliding_window") == 0
         window = None if is_none else _window_length(fields, rules)
-        first = fields.integer("max_window_layers", 0, MAX_POSITIONS, default=28)
         if not fields.flag("use_sliding_window", False):
             window = None
         elif rules.windows == "by_list" and not kinds:
             fields.unsupported("use_sliding_window", True, "layer_types must say in which layers")
-        sliding = range(first if window is not None else layers, layers)
-        default = tuple("sliding_attention" if i in sliding else "full_attention" for i in range(layers))
+        first = fields.integer("max_window_layers", 0, MAX_POSITIONS, default=28)
+        may_slide = [not rotates[i] if rules.has_layers_without_rope else i >= first for i in range(layers)]
+        is_on = window is not None
+        default = tuple("sliding_attention" if is_on and slides else "full_attention" for slides in may_slide)
     kinds = kinds or default
     if window is None and "sliding_attention" in kinds:
         fields.fail("layer_types", list(kinds), "names sliding_attention but no sliding window is in use")

@@ -9,25 +9,51 @@ fusing is the compiler's. Rounding to the compute dtype is written out as casts:
 
 Matrices are constants of the compute dtype; vectors (norms, biases) stay float32, because they are small. Each linear
 says by its role how ranks may share it (graph.ops.LINEAR_ROLES).
+
+Where what attention and FFN add is multiplied by a number (config.multipliers.residual), x is the residual stream
+divided by it: what is added is added as it is, and a norm, which does not see how long x is, has its eps divided by the
+number's square.
 """
 
 from __future__ import annotations
+
+from typing import NamedTuple
 
 from albireo.graph.builder import GraphBuilder
 from albireo.graph.node import Graph, Value
 from albireo.graph.ops import RopeSpec
 from albireo.models.config import ModelConfig
+from albireo.models.head_rows import RowsOf, rows_of_heads
+from albireo.models.multipliers import nearest
 
-#: Tensors some checkpoints carry that are computed from config.json instead.
-IGNORABLE_WEIGHTS = ("*.rotary_emb.inv_freq",)
+#: Tensors some checkpoints carry that are computed from config.json instead, or that guess tokens behind the next.
+IGNORABLE_WEIGHTS = ("*.rotary_emb.inv_freq", "model.mtp_layers.*")
 #: A tied checkpoint may hold the head a second time.
 TIED_WEIGHTS = {"lm_head.weight": "model.embed_tokens.weight"}
 
 
+class Norms(NamedTuple):
+    """Names of a block's norms: of what it reads, and of what it adds; None: there is none."""
+
+    before: str | None
+    behind: str | None = None
+
+
+BEFORE_ATTENTION, BEFORE_FFN = Norms("input_layernorm"), Norms("post_attention_layernorm")
+#: Where both are normed, and where only what is added is.
+AROUND_ATTENTION = Norms("input_layernorm", "post_attention_layernorm")
+AROUND_FFN = Norms("pre_feedforward_layernorm", "post_feedforward_layernorm")
+BEHIND_ATTENTION, BEHIND_FFN = Norms(None, "post_attention_layernorm"), Norms(None, "post_feedforward_layernorm")
+
+
 def embedding(b: GraphBuilder, c: ModelConfig) -> Value:
-    """Rows of the embedding table: the residual stream [T, E] float32."""
+    """Rows of the embedding table times their multiplier: the residual stream [T, E] float32."""
     with b.part("embed"):
-        return b.embed(b.token_ids, _table(b, c))
+        x = b.embed(b.token_ids, _table(b, c))
+        given = c.multipliers.embedding
+        # the root is rounded as transformers does; what it multiplies is not
+        factor = (nearest(c.hidden_size**0.5, c.dtype) if given is None else given) / c.multipliers.residual
+        return x if factor == 1.0 else b.scale(x, factor)
 
 
 def attention_block(
@@ -41,47 +67,74 @@ def attention_block(
     qkv_bias: bool = False,
     o_bias: bool = False,
     qk_norm: bool = False,
+    is_norm_wide: bool = False,
+    joined: str | None = None,
+    norms: Norms = BEFORE_ATTENTION,
 ) -> Value:
     """x + attention(norm(x)) of one layer, [T, E] float32.
 
-    Args: window: positions seen, the token's own included. qk_norm: RMS norm of each head of q and k before RoPE.
+    Args:
+        window: positions seen, the token's own included.
+        qk_norm: RMS norm of each head of q and k before RoPE; is_norm_wide: of all heads at once, for which every rank
+            needs all of them.
+        joined: name of the tensor that holds the rows of q, k and v, where one does.
     """
     name = f"model.layers.{layer}.self_attn"
     heads = {"q": c.num_heads, "k": c.num_kv_heads, "v": c.num_kv_heads}
+    roles = (None, None) if is_norm_wide else ("heads", "row")
     with b.part(f"layers.{layer}.attn"):
-        h = norm(b, c, x, f"model.layers.{layer}.input_layernorm.weight", "norm")
-        parts = {p: linear(b, c, h, f"{name}.{p}_proj", heads[p] * c.head_dim, p, qkv_bias, "heads") for p in heads}
+        h = _input(b, c, x, layer, norms.before)
+        parts = {}
+        for p in heads:
+            module = f"{name}.{p}_proj"
+            rows = rows_of_heads(c, heads, p, module, f"{name}.{joined}" if joined else None)
+            parts[p] = linear(b, c, h, module, heads[p] * c.head_dim, p, qkv_bias, roles[0], rows)
         for p in ("q", "k"):
             if qk_norm:
                 with b.part(p):
-                    weight = b.weight(f"{name}.{p}_norm.weight", (c.head_dim,), "float32")
-                    parts[p] = b.rms_norm(parts[p], weight, c.rms_norm_eps, num_heads=heads[p])
+                    count = 1 if is_norm_wide else heads[p]
+                    weight = _norm_weight(b, c, f"{name}.{p}_norm.weight", heads[p] * c.head_dim // count)
+                    parts[p] = b.rms_norm(parts[p], weight, c.rms_norm_eps, num_heads=count)
             with b.part("rope"):
                 parts[p] = b.rope(parts[p], rope, heads[p], c.head_dim)
         with b.part("kv"):
             b.kv_write(parts["k"], parts["v"], layer, c.num_kv_heads, c.head_dim)
         a = _attention(b, c, parts["q"], layer, window)
-        o = linear(b, c, a, f"{name}.o_proj", c.hidden_size, "o", o_bias, "row")
-        with b.part("o"):
-            return b.add(x, o)
+        o = linear(b, c, a, f"{name}.o_proj", c.hidden_size, "o", o_bias, roles[1])
+        return _added(b, c, x, o, layer, "o", norms.behind)
 
 
-def mlp_block(b: GraphBuilder, c: ModelConfig, x: Value, layer: int, *, bias: bool = False) -> Value:
-    """x + down(silu(gate(h)) * up(h)) with h = norm(x), of one layer, [T, E] float32."""
+def mlp_block(
+    b: GraphBuilder,
+    c: ModelConfig,
+    x: Value,
+    layer: int,
+    *,
+    bias: bool = False,
+    joined: str | None = None,
+    norms: Norms = BEFORE_FFN,
+) -> Value:
+    """x + down(act(gate(h)) * up(h)) with h = norm(x), of one layer, [T, E] float32.
+
+    Args: joined: name of the tensor that holds the rows of gate and up, where one does.
+    """
     name = f"model.layers.{layer}.mlp"
     with b.part(f"layers.{layer}.mlp"):
-        h = norm(b, c, x, f"model.layers.{layer}.post_attention_layernorm.weight", "norm")
-        down = gated_mlp(b, c, h, name, c.intermediate_size, bias=bias)
-        with b.part("down"):
-            return b.add(x, down)
+        h = _input(b, c, x, layer, norms.before)
+        down = gated_mlp(b, c, h, name, c.intermediate_size, bias=bias, joined=joined)
+        return _added(b, c, x, down, layer, "down", norms.behind)
 
 
-def gated_mlp(b: GraphBuilder, c: ModelConfig, h: Value, name: str, width: int, *, bias: bool = False) -> Value:
-    """down(silu(gate(h)) * up(h)) of width channels, [T, E] float32."""
-    gate = linear(b, c, h, f"{name}.gate_proj", width, "gate", bias, "ffn")
-    up = linear(b, c, h, f"{name}.up_proj", width, "up", bias, "ffn")
+def gated_mlp(
+    b: GraphBuilder, c: ModelConfig, h: Value, name: str, width: int, *, bias: bool = False, joined: str | None = None
+) -> Value:
+    """down(act(gate(h)) * up(h)) of width channels, [T, E] float32. Args: joined: see mlp_block()."""
+    parts = {}
+    for place, p in enumerate(("gate", "up")):
+        rows = RowsOf(f"{name}.{joined}", ((place * width, (place + 1) * width),)) if joined else None
+        parts[p] = linear(b, c, h, f"{name}.{p}_proj", width, p, bias, "ffn", rows)
     with b.part("act"):
-        m = b.cast(b.mul(b.unary(gate, c.hidden_act), up), c.dtype)
+        m = b.cast(b.mul(b.unary(parts["gate"], c.hidden_act), parts["up"]), c.dtype)
     return linear(b, c, m, f"{name}.down_proj", c.hidden_size, "down", bias, "row")
 
 
@@ -91,15 +144,15 @@ def head(b: GraphBuilder, c: ModelConfig, x: Value) -> Graph:
     Outputs: logits [R, V] of the rows in logit_rows; top_ids and top_values [G, TOP_LOGITS] of those in top_rows.
     """
     with b.part("head"):
-        y = norm(b, c, x, "model.norm.weight", "norm")
+        y = norm(b, c, x, "model.norm.weight", "norm", 1.0 / c.multipliers.logits)
         if c.tie_word_embeddings:
             weight = _table(b, c)
         else:
             weight = b.weight("lm_head.weight", (c.vocab_size, c.hidden_size), c.dtype)
         with b.part("logits"):
-            logits = b.linear(b.gather_rows(y, b.logit_rows), weight, role="vocab")
+            logits = _logits(b, c, b.gather_rows(y, b.logit_rows), weight)
         with b.part("top"):
-            top_ids, top_values = b.top_logits(b.linear(b.gather_rows(y, b.top_rows), weight, role="vocab"))
+            top_ids, top_values = b.top_logits(_logits(b, c, b.gather_rows(y, b.top_rows), weight))
     return b.finish(logits=logits, top_ids=top_ids, top_values=top_values)
 
 
@@ -112,21 +165,61 @@ def _table(b: GraphBuilder, c: ModelConfig) -> Value:
     return b.weight("model.embed_tokens.weight", (c.vocab_size, c.hidden_size), c.dtype)
 
 
-def norm(b: GraphBuilder, c: ModelConfig, x: Value, name: str, part: str) -> Value:
+def _norm_weight(b: GraphBuilder, c: ModelConfig, name: str, width: int, factor: float = 1.0) -> Value:
+    return b.weight(name, (width,), "float32", plus=c.multipliers.norm_plus, factor=factor)
+
+
+def norm(b: GraphBuilder, c: ModelConfig, x: Value, name: str, part: str, factor: float = 1.0) -> Value:
+    """norm(x), rounded, its weight times factor."""
     with b.part(part):
-        weight = b.weight(name, (c.hidden_size,), "float32")
-        return b.cast(b.rms_norm(x, weight, c.rms_norm_eps), c.dtype)
+        weight = _norm_weight(b, c, name, c.hidden_size, factor)
+        return b.cast(b.rms_norm(x, weight, c.rms_norm_eps / c.multipliers.residual**2), c.dtype)
+
+
+def _input(b: GraphBuilder, c: ModelConfig, x: Value, layer: int, before: str | None) -> Value:
+    """What the first linears of a block read."""
+    if before is not None:
+        return norm(b, c, x, f"model.layers.{layer}.{before}.weight", "norm")
+    with b.part("norm"):
+        return b.cast(x, c.dtype)
+
+
+def _added(b: GraphBuilder, c: ModelConfig, x: Value, y: Value, layer: int, part: str, behind: str | None) -> Value:
+    """x + y, or x + norm(y)."""
+    if behind is not None:
+        with b.part("behind"):
+            weight = _norm_weight(b, c, f"model.layers.{layer}.{behind}.weight", c.hidden_size)
+            return b.add(x, b.rms_norm(y, weight, c.rms_norm_eps))
+    with b.part(part):
+        return b.add(x, y)
 
 
 def linear(
-    b: GraphBuilder, c: ModelConfig, x: Value, name: str, rows: int, part: str, has_bias: bool, role: str
+    b: GraphBuilder,
+    c: ModelConfig,
+    x: Value,
+    name: str,
+    rows: int,
+    part: str,
+    has_bias: bool,
+    role: str | None,
+    made_of: RowsOf | None = None,
 ) -> Value:
+    """Args: name: of its module; what it is called, too, where it is made of rows of another."""
     with b.part(part):
         columns = x.type.dims[-1]
         assert isinstance(columns, int)
-        weight = b.weight(f"{name}.weight", (rows, columns), c.dtype)
-        bias = b.weight(f"{name}.bias", (rows,), "float32") if has_bias else None
+        made_of = made_of or RowsOf(name, ((0, rows),))
+        weight = b.weight(f"{name}.weight", (rows, columns), c.dtype, segments=made_of.segments("weight"))
+        bias = None
+        if has_bias:
+            bias = b.weight(f"{name}.bias", (rows,), "float32", segments=made_of.segments("bias"))
         return b.linear(x, weight, bias, role)
+
+
+def _logits(b: GraphBuilder, c: ModelConfig, y: Value, weight: Value) -> Value:
+    logits, cap = b.linear(y, weight, role="vocab"), c.multipliers.logits_cap
+    return logits if cap is None else b.softcap(logits, cap)
 
 
 def _attention(b: GraphBuilder, c: ModelConfig, q: Value, layer: int, window: int | None) -> Value:
@@ -139,6 +232,6 @@ def _attention(b: GraphBuilder, c: ModelConfig, q: Value, layer: int, window: in
             head_dim=c.head_dim,
             scale=c.scale,
             window=window,
-            softcap=None,
+            softcap=c.multipliers.attention_cap,
         )
         return b.cast(a, c.dtype)

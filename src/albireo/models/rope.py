@@ -20,17 +20,33 @@ Frequencies = NDArray[np.float32]
 _ONE = np.float32(1.0)
 
 
-def rope_spec(config: ModelConfig, max_model_len: int) -> RopeSpec:
+def rope_spec(config: ModelConfig, max_model_len: int, *, is_local: bool = False) -> RopeSpec:
     """The rotary embedding of a model that serves sequences up to max_model_len tokens.
+
+    Args: is_local: that of layers with a window, where those have one of their own.
+
+    Frequencies behind those of config.rotary_dim channels are 0: layers.py puts channels that are not rotated there.
 
     The dynamic scheme stretches the frequencies with the length of the sequence at hand. Here it is evaluated once,
     at max(max_model_len, original context): keys in the cache were rotated with the frequencies of their step, and a
     frequency that followed the longest sequence of a batch would make one request's tokens depend on the others.
+    For the same reason longrope takes its long factors wherever max_model_len is above the original context.
 
     Raises: UnsupportedModel for dynamic scaling of a head of two channels, whose exponent is undefined; ModelError for
-    too many or too few freq_factors.
+    too many or too few factors.
     """
-    rope, dim = config.rope, config.head_dim
+    rope = config.local_rope if is_local and config.local_rope is not None else config.rope
+    spec = _rotation(rope, config.rotary_dim, max_model_len)
+    still = (config.head_dim - config.rotary_dim) // 2
+    return RopeSpec((*spec.inv_freq, *(0.0,) * still), spec.attention_factor)
+
+
+def no_rotation(config: ModelConfig) -> RopeSpec:
+    """Of layers that do not rotate: every frequency is 0."""
+    return RopeSpec((0.0,) * (config.head_dim // 2))
+
+
+def _rotation(rope: RopeSettings, dim: int, max_model_len: int) -> RopeSpec:
     if rope.rope_type == "linear":
         return _spec(_base_frequencies(rope.theta, dim) / np.float32(rope.factor))
     if rope.rope_type == "dynamic":
@@ -38,7 +54,9 @@ def rope_spec(config: ModelConfig, max_model_len: int) -> RopeSpec:
     if rope.rope_type == "llama3":
         return _spec(_llama3(rope, _base_frequencies(rope.theta, dim)))
     if rope.rope_type == "freq_factors":
-        return _spec(_base_frequencies(rope.theta, dim) / _factors(rope, dim))
+        return _spec(_base_frequencies(rope.theta, dim) / _factors(rope.freq_factors, dim, "freq_factors"))
+    if rope.rope_type == "longrope":
+        return _spec(_longrope(rope, dim, max_model_len), _longrope_attention_factor(rope))
     if rope.rope_type == "yarn":
         return _spec(_yarn(rope, dim), _yarn_attention_factor(rope))
     return _spec(_base_frequencies(rope.theta, dim))
@@ -59,10 +77,26 @@ def _base_frequencies(theta: float, dim: int) -> Frequencies:
     return _ONE / _position_frequencies(theta, dim)
 
 
-def _factors(rope: RopeSettings, dim: int) -> Frequencies:
-    if len(rope.freq_factors) != dim // 2:
-        raise ModelError(f"freq_factors has {len(rope.freq_factors)} numbers; heads of {dim} need {dim // 2}")
-    return np.asarray(rope.freq_factors, np.float32)
+def _factors(factors: tuple[float, ...], dim: int, name: str) -> Frequencies:
+    if len(factors) != dim // 2:
+        raise ModelError(f"{name} has {len(factors)} numbers; heads of {dim} need {dim // 2}")
+    return np.asarray(factors, np.float32)
+
+
+def _longrope(rope: RopeSettings, dim: int, max_model_len: int) -> Frequencies:
+    """Source: Ding et al. 2024, LongRoPE."""
+    short = _factors(rope.short_factors, dim, "short_factor")
+    long = _factors(rope.long_factors, dim, "long_factor")
+    is_long = max_model_len > rope.original_max_position_embeddings
+    return _ONE / ((long if is_long else short) * _position_frequencies(rope.theta, dim))
+
+
+def _longrope_attention_factor(rope: RopeSettings) -> float:
+    if rope.attention_factor is not None:
+        return rope.attention_factor
+    if rope.factor <= 1:
+        return 1.0
+    return math.sqrt(1 + math.log(rope.factor) / math.log(rope.original_max_position_embeddings))
 
 
 def _dynamic_theta(rope: RopeSettings, dim: int, max_model_len: int) -> float:

@@ -13,7 +13,11 @@ from albireo.errors import short
 from albireo.json_file import Fields
 
 #: Rope types that rope.py computes.
-ROPE_TYPES = ("default", "linear", "dynamic", "yarn", "llama3", "freq_factors")
+ROPE_TYPES = ("default", "linear", "dynamic", "yarn", "llama3", "longrope", "freq_factors")
+#: What longrope was first called.
+_ALIASES = {"su": "longrope"}
+#: What transformers calls layers without and with a window.
+_OF_LAYERS = ("full_attention", "sliding_attention")
 
 MAX_POSITIONS = 2**28
 MAX_FACTOR = float(MAX_POSITIONS)  # because the shortest original context is one token
@@ -36,7 +40,10 @@ class RopeSettings:
         original_max_position_embeddings: context of pretraining.
         low_freq_factor, high_freq_factor: llama3 only.
         freq_factors: what each frequency is divided by; of that type only, which GGUF files have.
-        attention_factor, mscale, mscale_all_dim, beta_fast, beta_slow, truncate: yarn only.
+        attention_factor: yarn and longrope. mscale, mscale_all_dim, beta_fast, beta_slow, truncate: yarn only.
+        short_factors, long_factors: longrope only: what each frequency is divided by, for sequences of up to
+            original_max_position_embeddings, and for longer ones.
+        partial_rotary_factor: which part of a head's channels is rotated: the first ones.
     """
 
     rope_type: str = "default"
@@ -52,20 +59,50 @@ class RopeSettings:
     beta_slow: float = 1.0
     truncate: bool = True
     freq_factors: tuple[float, ...] = ()
+    short_factors: tuple[float, ...] = ()
+    long_factors: tuple[float, ...] = ()
+    partial_rotary_factor: float = 1.0
 
 
-def parse_rope(fields: Fields, where: str, max_position_embeddings: int) -> RopeSettings:
-    """Read the rope keys of a config.
+def parse_ropes(
+    fields: Fields, where: str, max_position_embeddings: int, has_local: bool, has_partial: bool
+) -> tuple[RopeSettings, RopeSettings | None]:
+    """Read the rope keys of a config: the settings of all layers; or those of layers without and with a window.
 
+    Args: has_local: layers with a window rotate by frequencies of their own. has_partial: partial_rotary_factor is
+        honoured; otherwise it must be 1.
     Raises: ModelError for a bad value; UnsupportedModel for a rope type or key that is not computed.
     """
-    inner = Fields(_one_table(fields), f"{where}: rope settings")
+    table = _one_table(fields)
     theta = fields.number("rope_theta", MIN_THETA, MAX_THETA, default=DEFAULT_THETA)
+    partial = fields.number("partial_rotary_factor", 0.0, 1.0, default=1.0) if has_partial else None
+    if not has_local:
+        return _parse_rope(fields, table, where, max_position_embeddings, theta, partial), None
+    local_theta = fields.number("rope_local_base_freq", MIN_THETA, MAX_THETA, default=DEFAULT_THETA)
+    inner = Fields(table, f"{where}: rope settings")
+    nested = tuple(inner.table(name) if name in table else None for name in _OF_LAYERS)
+    # before transformers 5 what rope_scaling says was meant for layers without a window
+    tables = (nested[0] or {}, nested[1] or {}) if any(name in table for name in _OF_LAYERS) else (table, {})
+    if tables[0] is not table:
+        inner.refuse_unread((), {})
+    of_all = _parse_rope(fields, tables[0], where, max_position_embeddings, theta, partial)
+    return of_all, _parse_rope(fields, tables[1], where, max_position_embeddings, local_theta, partial)
+
+
+def _parse_rope(
+    fields: Fields,
+    table: dict[str, Any],
+    where: str,
+    max_position_embeddings: int,
+    theta: float,
+    partial: float | None,
+) -> RopeSettings:
+    inner = Fields(table, f"{where}: rope settings")
     beside = fields.optional_integer("original_max_position_embeddings", 1, MAX_POSITIONS)
     rope_type = _rope_type(inner)
     values: dict[str, Any] = {"theta": inner.number("rope_theta", MIN_THETA, MAX_THETA, default=theta)}
     original = max_position_embeddings
-    if rope_type in ("llama3", "yarn"):
+    if rope_type in ("llama3", "yarn", "longrope"):
         inside = inner.optional_integer("original_max_position_embeddings", 1, MAX_POSITIONS)
         # The value beside the rope settings goes before the one inside, as in transformers.
         original = beside or inside or max_position_embeddings
@@ -73,10 +110,14 @@ def parse_rope(fields: Fields, where: str, max_position_embeddings: int) -> Rope
         values |= _llama3(inner)
     elif rope_type == "freq_factors":
         values["freq_factors"] = inner.numbers("freq_factors", 1.0 / MAX_FACTOR, MAX_FACTOR)
+    elif rope_type == "longrope":
+        values |= _longrope(inner, max_position_embeddings / original)
     elif rope_type == "yarn":
         values |= _yarn(inner, max_position_embeddings / original)
     elif rope_type != "default":
         values["factor"] = inner.number("factor", 1.0, MAX_FACTOR)
+    if partial is not None:
+        values["partial_rotary_factor"] = inner.number("partial_rotary_factor", 0.0, 1.0, default=partial)
     neutral: dict[str, tuple[Any, ...]] = {
         "partial_rotary_factor": (1.0,),
         "original_max_position_embeddings": (max_position_embeddings,),
@@ -100,6 +141,7 @@ def _rope_type(inner: Fields) -> str:
     rope_type = old if new is None else new
     if rope_type is None:
         return "default"
+    rope_type = _ALIASES.get(rope_type, rope_type) if isinstance(rope_type, str) else rope_type
     if rope_type not in ROPE_TYPES:
         inner.unsupported("rope_type", rope_type, f"supported: {', '.join(ROPE_TYPES)}")
     return str(rope_type)
@@ -112,6 +154,16 @@ def _llama3(inner: Fields) -> dict[str, Any]:
         inner.fail("high_freq_factor", high, f"must be greater than low_freq_factor={low:g}")
     factor = inner.number("factor", 1.0, MAX_FACTOR)
     return {"factor": factor, "low_freq_factor": low, "high_freq_factor": high}
+
+
+def _longrope(inner: Fields, implied_factor: float) -> dict[str, Any]:
+    low, high = 1.0 / MAX_FACTOR, MAX_FACTOR
+    return {
+        "factor": inner.number("factor", 1.0, MAX_FACTOR, default=max(implied_factor, 1.0)),
+        "attention_factor": inner.optional_number("attention_factor", 1e-6, 1e6),
+        "short_factors": inner.numbers("short_factor", low, high),
+        "long_factors": inner.numbers("long_factor", low, high),
+    }
 
 
 def _yarn(inner: Fields, implied_factor: float) -> dict[str, Any]:

@@ -24,6 +24,7 @@ from albireo.models.gguf.tensors import GgufFile, is_gguf
 from albireo.models.quantized import quantization_format
 from albireo.models.safetensors_file import RawTensor, raw_tensor
 from albireo.models.safetensors_files import SafetensorsFiles
+from albireo.models.text_part import TextTensors, open_tensors
 from albireo.quantization.encoded import Encoded
 from albireo.quantization.formats.matrix import Matrix, Plan
 
@@ -40,7 +41,7 @@ class Checkpoint:
 
     def __init__(self, directory: str | Path) -> None:
         self.directory = Path(directory)
-        self._stored: SafetensorsFiles | GgufFile
+        self._stored: SafetensorsFiles | TextTensors | GgufFile
         if is_gguf(self.directory):
             self._stored = GgufFile(self.directory)
         else:
@@ -158,8 +159,10 @@ class Checkpoint:
     ) -> None:
         self.close()
 
-    def _safetensors(self) -> SafetensorsFiles:
-        stored = SafetensorsFiles(self.directory)
+    def _safetensors(self) -> SafetensorsFiles | TextTensors:
+        stored = open_tensors(self.directory)
+        if isinstance(stored, TextTensors):  # of which none has experts
+            return stored
         try:
             path = self.directory / "config.json"
             return split_experts(stored, str(read_json(path).get("model_type")) if path.exists() else "")
@@ -221,7 +224,7 @@ def weight_files(directory: Path) -> list[Path]:
     return sorted(directory.glob("*.safetensors"))
 
 
-def _plain_names(stored: SafetensorsFiles | GgufFile, plan: Plan) -> frozenset[str]:
+def _plain_names(stored: SafetensorsFiles | TextTensors | GgufFile, plan: Plan) -> frozenset[str]:
     """The stored tensors that are weights by themselves.
 
     Raises: WeightMismatch when a matrix has the name of a tensor that it is not made of.

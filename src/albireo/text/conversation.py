@@ -17,6 +17,8 @@ from albireo.errors import TemplateError, short
 REASONING_FIELDS = ("reasoning_content", "thinking", "reasoning")
 
 _ROLE = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_. -]{0,63}")
+#: What a content part may be besides text, under whatever name.
+_MEDIA = ("image", "audio", "video", "file")
 _RESERVED = ("messages", "tools", "documents", "add_generation_prompt", "strftime_now")
 
 
@@ -118,12 +120,22 @@ def _plain_message(index: int, message: Any, reads_parts: bool) -> dict[str, Any
     content = value.get("content")
     if content is not None and not isinstance(content, (str, list)):
         raise TemplateError(f"{where} has content of type {type(content).__name__}; it must be a string or a list")
-    if isinstance(content, list) and not reads_parts:
-        value["content"] = "\n".join(_text_of_part(where, part) for part in content)
+    if isinstance(content, list):
+        _refuse_media(where, content)
+        if not reads_parts:
+            value["content"] = "\n".join(_text_of_part(where, part) for part in content)
     reasoning = next((value[name] for name in REASONING_FIELDS if name in value), None)
     if reasoning is not None:
         value = {"thinking": reasoning, **value, "reasoning_content": reasoning}
     return value
+
+
+def _refuse_media(where: str, content: Sequence[Any]) -> None:
+    """A template may have marks for images, of which the model would see nothing but the marks."""
+    for part in content:
+        kind = part.get("type") if isinstance(part, dict) else None
+        if isinstance(kind, str) and kind.removeprefix("input_").removesuffix("_url") in _MEDIA:
+            raise TemplateError(f"{where} has a content part of type {kind!r}; models here read text only")
 
 
 def _text_of_part(where: str, part: Any) -> str:

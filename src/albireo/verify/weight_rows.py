@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 
 from albireo.backends.cpu.kv_view import widen
 from albireo.backends.reference.rounding import F32, round_matrix
+from albireo.backends.vectors import altered
 from albireo.encodings import is_encoding
 from albireo.errors import InvariantError
 from albireo.graph.node import RowSegment, Value
@@ -27,7 +28,8 @@ class WeightRows:
             raise InvariantError(f"{value} is not a constant")
         self.shape = tuple(int(dim) for dim in value.type.dims)
         self._dtype = value.type.dtype
-        self._segments, columns = value.constant.segments, value.constant.columns
+        self._definition = value.constant
+        columns = value.constant.columns
         self._columns = slice(None) if columns is None else slice(*columns)
         self._checkpoint = checkpoint
         self._kept_name, self._kept = "", np.zeros((0, 0), np.float32)
@@ -41,7 +43,7 @@ class WeightRows:
             return np.concatenate([self[row : row + 1] for row in rows.tolist()])
         start, stop, _ = rows.indices(len(self))
         parts, end = [], 0
-        for segment in self._segments:
+        for segment in self._definition.segments:
             first, end = end, end + len(segment)
             low, high = max(start, first), min(stop, end)
             if low < high:
@@ -58,7 +60,7 @@ class WeightRows:
         tensor = self._checkpoint.tensor(segment.source)
         stored = np.frombuffer(tensor.buffer, np.uint8).reshape(tensor.shape[0], -1)[start:stop]
         values = widen(stored.reshape(-1), tensor.dtype).reshape(stop - start, *tensor.shape[1:])
-        values = values[:, self._columns] if len(tail) == 1 else values
+        values = values[:, self._columns] if len(tail) == 1 else altered(values, self._definition)
         return values if tensor.dtype == self._dtype else round_matrix(values, self._dtype)
 
     def _decoded(self, source: str) -> F32:

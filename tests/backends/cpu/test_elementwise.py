@@ -70,3 +70,26 @@ def test_rows_with_gaps(level: str) -> None:
     run([Call("elementwise", level, "float32", args | {"x_stride": 24, "out_stride": 40})], rows_step(3))
     assert_same_bits(out.values[:, :20].copy(), x[:, :20] * 2, "sums")
     assert np.isnan(out.values[:, 20:]).all()
+
+
+@pytest.mark.parametrize(("dtype", "level"), VARIANTS)
+def test_kinds_with_a_number(dtype: str, level: str) -> None:
+    """softcap: to a few roundings of the result however small x is, and never beyond the cap; NaN stays NaN."""
+    x = np.concatenate([normal(3, 45) * np.float32(40), normal(2, 45) * np.float32(1e-4)])
+    x[0, :4] = 0.0, 300.0, -300.0, np.nan
+    for kind, number, want in (
+        ("scale", 0.37, x * np.float32(0.37)),
+        ("softcap", 30.0, 30.0 * np.tanh(x.astype(np.float64) / 30.0)),
+    ):
+        out = Guarded.poisoned(x.shape, dtype)
+        args = {"x": Guarded(x), "out": out, "k": 45, "act": KINDS.index(kind), "out_dtype": dtype, kind: number}
+        run([Call("elementwise", level, dtype, args)], rows_step(len(x)), 2)
+        got, finite = out.values, np.isfinite(x)
+        assert np.isnan(got[~finite]).all()
+        if kind == "scale":
+            assert_same_bits(got[finite], round_to(want, dtype)[finite], kind)
+        else:
+            unit = {"float32": 2.0**-24, "bfloat16": 2.0**-8, "float16": 2.0**-11}[dtype]
+            tiny = 2.0**-24 if dtype == "float16" else 0.0
+            assert (np.abs(got - want)[finite] <= ((8 * 2.0**-24 + unit) * np.abs(want) + tiny)[finite]).all()
+            assert 29.99 < np.abs(got[finite]).max() <= 30.0

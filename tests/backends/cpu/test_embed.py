@@ -42,3 +42,13 @@ def test_every_16_bit_number_is_widened_exactly(dtype: str, level: str, packed: 
     ours = embed(table, 64, list(range(len(exact))), dtype, level, packed)
     assert np.isnan(ours[nan]).all()
     assert_same_bits(ours[~nan], exact[~nan], "widened")
+
+
+@pytest.mark.parametrize("width", [1, 17, 64])
+@pytest.mark.parametrize(("dtype", "level"), VARIANTS)
+def test_rows_times_a_number(dtype: str, level: str, width: int) -> None:
+    rows, ids = normal(70, width, dtype=dtype), [0, 69, 3]
+    out = Guarded.poisoned((3, width))
+    args = {"weight": Guarded(rows, dtype), "out": out, "k": width, "w_dtype": dtype, "packed": 0, "scale": 55.5}
+    run([Call("embed", level, dtype, args)], rows_step(3, token_ids=ids))
+    assert_same_bits(out.values, rows[ids] * np.float32(55.5), "times")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
+from albireo.graph.program_spec import KINDS
 from backends.cpu.harness import (
     F32,
     Array,
@@ -160,3 +161,21 @@ def test_rising_falling_and_equal_logits(dtype: str, level: str) -> None:
     x = np.ones((1, 1), np.float32)
     ids, values = best_few(x, np.where(np.arange(300)[:, None] == 250, np.nan, 1).astype(np.float32), [9], dtype, level)
     assert ids[0, :9].tolist() == [250, *range(8)] and np.isnan(values[0, 0])
+
+
+@pytest.mark.parametrize(("dtype", "level"), VARIANTS)
+def test_capped_logits_are_the_best_of_all_capped(dtype: str, level: str) -> None:
+    """The bits of a linear and a cap behind it; what the cap makes equal goes to the lowest id."""
+    x, w = 9 * normal(3, 35, dtype=dtype), 9 * normal(200, 35, seed=1, dtype=dtype)
+    found = Guarded.poisoned((3, 200))
+    capped = {"x": Guarded(logits(x, w, dtype, level)), "out": found, "k": 200, "act": KINDS.index("softcap")}
+    own = level if ("float32", level) in variants("elementwise") else "avx512"  # the same vectors
+    run([Call("elementwise", own, "float32", capped | {"softcap": 2.5, "out_dtype": "float32"})], rows_step(3))
+    args = {"x": Guarded(x, dtype), "weight": panels(w, dtype), "n": 200, "k": 35, "softcap": 2.5}
+    args |= {"x_dtype": dtype, "w_dtype": dtype, "rows": "G"}
+    step = rows_step(3, top_rows=range(3), top_counts=np.full(3, 4, np.int32))
+    ids, values = run([Call("head_top", level, dtype, args)], step, 2)
+    order = np.argsort(-found.values, axis=1, kind="stable")[:, :4]
+    assert np.array_equal(ids[:, :4], order) and (ids[:, 4:] == -1).all()
+    assert_same_bits(values[:, :4], np.take_along_axis(found.values, order, axis=1), "values")
+    assert len(np.unique(values[0, :4])) < 4, "nothing was made equal"

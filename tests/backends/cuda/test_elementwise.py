@@ -90,3 +90,16 @@ def test_a_kind_that_is_none_is_refused() -> None:
         elementwise("add", x, None, x, 8)
     with pytest.raises(ValueError, match="'silu' with y"):
         elementwise("silu", x, x, x, 8)
+
+
+def test_kinds_with_a_number() -> None:
+    """softcap: to a few roundings of the result however small x is."""
+    x = np.concatenate([np.linspace(-200, 200, 4001), np.geomspace(1e-20, 40, 500)]).astype(np.float32)[None]
+    for kind, number in (("scale", 0.37), ("softcap", 30.0)):
+        out = room(*x.shape, "float32")
+        elementwise(kind, tensor(x), None, out, x.shape[1], number)
+        if kind == "scale":
+            assert_same_bits(numbers(out), x * np.float32(number), kind)
+        else:
+            exact = number * np.tanh(x.astype(np.float64) / number)
+            assert (np.abs(numbers(out) - exact) <= 10 * ULP * np.abs(exact)).all()

@@ -42,3 +42,9 @@ def test_every_e4m3_code() -> None:
     out = room(1, 256)
     embed(ids([0]), device_matrix(codes), out)
     assert np.array_equal(numbers(out)[0], e4m3_values(), equal_nan=True)
+
+
+def test_rows_times_a_number() -> None:
+    table, out = normal(VOCAB, 70), room(len(IDS), 70)
+    embed(ids(IDS), DeviceMatrix("float32", VOCAB, 70, torch.from_numpy(table)), out, 55.5)
+    assert_same_bits(numbers(out), table[IDS] * np.float32(55.5), "times")

@@ -148,7 +148,7 @@ def test_a_program_computes_what_its_graph_says(name: str, dtype: str) -> None:
     got, want = np.concatenate(ours), np.concatenate(ideal)
     off = np.linalg.norm(got - want) / np.linalg.norm(want)
     rounding = float(np.linalg.norm(np.concatenate(noise)) / np.linalg.norm(want))
-    assert off <= (2e-6 if dtype == "float32" else rounding)
+    assert off <= (2e-6 if dtype == "float32" else 1.1 * rounding)
 
 
 @pytest.mark.parametrize("encoding", ["int8", "int4.g32", "int4p.g32", "fp8"])

@@ -88,3 +88,10 @@ def test_the_norm_of_a_sum(dtype: str) -> None:
     add_rms_norm(tensor(x), total, total, torch.from_numpy(weight), out, EPS, 70)
     assert_same_bits(numbers(total), x + residual, "sums")
     assert_same_bits(numbers(out), normed(x + residual, weight, None, dtype), "norms")
+
+
+def test_a_residual_is_added_to_what_is_normed() -> None:
+    x, weight, base = normal(ROWS, 70, seed=1), normal(1, 70, seed=2)[0], normal(ROWS, 70, seed=3)
+    out = tensor(base)
+    norm(tensor(x), torch.from_numpy(weight), out, EPS, 70, base=out)
+    assert_same_bits(numbers(out), base + normed(x, weight), "in place")

@@ -57,6 +57,99 @@ MIXTURES: dict[str, dict[str, Any]] = {
     | _EXPERTS
     | {"mlp_only_layers": [1]},
 }
+OWN_CONFIGS: dict[str, dict[str, Any]] = {
+    "phi3": LLAMA
+    | {
+        "model_type": "phi3",
+        "architectures": ["Phi3ForCausalLM"],
+        "sliding_window": 40,
+        "pad_token_id": 0,
+        "partial_rotary_factor": 0.75,
+        "original_max_position_embeddings": 4,
+        "rope_scaling": {
+            "rope_type": "longrope",
+            "attention_factor": 1.25,
+            "short_factor": [1.0 + 0.1 * i for i in range(24)],
+            "long_factor": [1.0 + 0.5 * i for i in range(24)],
+        },
+    },
+    "gemma": LLAMA
+    | {
+        "model_type": "gemma",
+        "architectures": ["GemmaForCausalLM"],
+        "tie_word_embeddings": True,
+        "hidden_act": "gelu_pytorch_tanh",
+    },
+    "gemma2": LLAMA
+    | {
+        "model_type": "gemma2",
+        "architectures": ["Gemma2ForCausalLM"],
+        "tie_word_embeddings": True,
+        "hidden_activation": "gelu_pytorch_tanh",
+        "query_pre_attn_scalar": 64,
+        "sliding_window": 24,
+        "attn_logit_softcapping": 3.0,
+        "final_logit_softcapping": 5.0,
+    },
+    "gemma3": LLAMA
+    | {
+        "model_type": "gemma3_text",
+        "architectures": ["Gemma3ForCausalLM"],
+        "tie_word_embeddings": True,
+        "hidden_activation": "gelu_pytorch_tanh",
+        "query_pre_attn_scalar": 64,
+        "sliding_window": 24,
+        "num_hidden_layers": 6,
+        "rope_theta": 1e6,
+        "rope_local_base_freq": 10000.0,
+        "rope_scaling": {"rope_type": "linear", "factor": 8.0},
+        "sliding_window_pattern": 6,
+    },
+    "granite": LLAMA
+    | {
+        "model_type": "granite",
+        "architectures": ["GraniteForCausalLM"],
+        "tie_word_embeddings": True,
+        "embedding_multiplier": 12.0,
+        "residual_multiplier": 0.22,
+        "attention_multiplier": 0.15,
+        "logits_scaling": 8.0,
+    },
+    "olmo2": LLAMA | {"model_type": "olmo2", "architectures": ["Olmo2ForCausalLM"], "rope_theta": 5e5},
+    "smollm3": LLAMA
+    | {
+        "model_type": "smollm3",
+        "architectures": ["SmolLM3ForCausalLM"],
+        "tie_word_embeddings": True,
+        "num_hidden_layers": 4,
+        "rope_theta": 5e6,
+        "pad_token_id": 0,
+    },
+}
+CONFIGS |= OWN_CONFIGS
+#: What llama.cpp calls an architecture, where not as transformers does.
+_ARCHITECTURES = {
+    "gemma3_text": "gemma3",
+    "mixtral": "llama",
+    "qwen2_moe": "qwen2moe",
+    "qwen3_moe": "qwen3moe",
+}
+#: Keys that its converters write besides, from those of config.json.
+_KEYS = {
+    "sliding_window": "attention.sliding_window",
+    "attn_logit_softcapping": "attn_logit_softcapping",
+    "final_logit_softcapping": "final_logit_softcapping",
+    "embedding_multiplier": "embedding_scale",
+    "residual_multiplier": "residual_scale",
+    "attention_multiplier": "attention.scale",
+    "logits_scaling": "logit_scale",
+}
+_OWN_NAMES = {
+    "self_attn.qkv_proj": "attn_qkv",
+    "mlp.gate_up_proj": "ffn_up",
+    "post_feedforward_layernorm": "post_ffw_norm",
+    "pre_feedforward_layernorm": "ffn_norm",
+}
 _NAMES = {
     "model.embed_tokens": "token_embd",
     "model.norm": "output_norm",
@@ -81,7 +174,6 @@ _NAMES = {
 }
 
 
-_ARCHITECTURES = {"mixtral": "llama", "qwen2_moe": "qwen2moe", "qwen3_moe": "qwen3moe"}
 _EXPERT_KEYS = {
     "expert_count": "num_local_experts",
     "expert_used_count": "num_experts_per_tok",
@@ -97,12 +189,30 @@ def stacked_name(name: str) -> str:
     return f"blk.{parts[2]}.ffn_{_STACKED[parts[-2]]}_exps.weight"
 
 
-def gguf_name(name: str) -> str:
+def gguf_name(name: str, arch: str = "llama") -> str:
     stem, _, kind = name.rpartition(".")
     if stem.startswith("model.layers."):
         number, _, part = stem.removeprefix("model.layers.").partition(".")
-        return f"blk.{number}.{_NAMES[part]}.{kind}"
+        names = _NAMES | _OWN_NAMES
+        if arch in ("gemma2", "gemma3", "olmo2"):
+            names["post_attention_layernorm"] = "post_attention_norm"
+        return f"blk.{number}.{names[part]}.{kind}"
     return f"{_NAMES[stem]}.{kind}"
+
+
+def _add_rope(writer: Any, config: Mapping[str, Any], keys: dict[str, Any]) -> None:
+    """As the converters of Phi-3 and Gemma 3 do."""
+    scaling = config.get("rope_scaling") or {}
+    if scaling.get("rope_type") == "linear":
+        keys |= {"rope.scaling.type": "linear", "rope.scaling.factor": scaling["factor"]}
+    if "partial_rotary_factor" in config:
+        keys["rope.dimension_count"] = int(config["head_dim"] * config["partial_rotary_factor"])
+    if scaling.get("rope_type") == "longrope":
+        original = config["original_max_position_embeddings"]
+        keys["rope.scaling.original_context_length"] = original
+        keys["rope.scaling.attn_factor"] = scaling["attention_factor"]
+        for which in ("long", "short"):
+            writer.add_tensor(f"rope_factors_{which}.weight", np.asarray(scaling[f"{which}_factor"], np.float32))
 
 
 def permuted(weight: Array, heads: int) -> Array:
@@ -174,6 +284,8 @@ def write_gguf(
     for key, name in _EXPERT_KEYS.items():
         if config.get(name):
             keys[key] = config[name]
+    keys |= {ours: config[key] for key, ours in _KEYS.items() if config.get(key) is not None}
+    _add_rope(writer, config, keys)
     change(writer, keys)
     for key, value in keys.items():
         add = {float: writer.add_float32, int: writer.add_uint32, str: writer.add_string, list: writer.add_array}
@@ -197,19 +309,21 @@ def write_gguf(
             own = "F32"
             weight = weight[0] if len(weight) == 1 else weight  # as the converter writes the shared expert's
         lying, back = weight, lambda array: array
-        if arch == "llama" and name.split(".")[-2] in ("q_proj", "k_proj"):
+        if arch.startswith("gemma") and name.endswith("norm.weight"):
+            lying = weight + np.float32(1)
+        if arch in ("llama", "granite", "smollm3") and name.split(".")[-2] in ("q_proj", "k_proj"):
             count = heads if ".q_proj." in name else config["num_key_value_heads"]
             lying = permuted(weight, count)
             rows = np.argsort(permuted(np.arange(len(weight), dtype=np.float32), count).astype(int), kind="stable")
             back = lambda array, rows=rows: array[rows]  # noqa: E731
         if own == "F32":
-            writer.add_tensor(gguf_name(name), lying)
+            writer.add_tensor(gguf_name(name, arch), lying)
         elif own == "F16":
-            writer.add_tensor(gguf_name(name), lying.astype(np.float16))
+            writer.add_tensor(gguf_name(name, arch), lying.astype(np.float16))
             numbers[name] = weight.astype(np.float16).astype(np.float32)
         else:
             data, stands_for = quantized(lying, own, seed + i)
-            writer.add_tensor(gguf_name(name), data, raw_dtype=gguf.GGMLQuantizationType[own])
+            writer.add_tensor(gguf_name(name, arch), data, raw_dtype=gguf.GGMLQuantizationType[own])
             numbers[name] = np.ascontiguousarray(back(stands_for))
     for name, (own, parts) in experts.items():
         raw = {} if own == "F32" else {"raw_dtype": gguf.GGMLQuantizationType[own]}

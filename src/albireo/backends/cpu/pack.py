@@ -16,6 +16,7 @@ from albireo import _native
 from albireo.backends.cpu.machine import isa_levels
 from albireo.backends.cpu.pack_encoded import pack_encoded
 from albireo.backends.rope_table import rope_table
+from albireo.backends.vectors import vector_of
 from albireo.backends.weights import Weights
 from albireo.encodings import is_encoding
 from albireo.errors import WeightMismatch
@@ -61,7 +62,8 @@ def pack_constants(
         if constant.rope is not None:
             write_rope_table(constant, memory, offsets[name])
         elif constant.rows == 1 and constant.packing == _VECTOR:
-            _write(memory, offsets[name], _vector(constant, weights))
+            assert constant.definition is not None
+            _write(memory, offsets[name], vector_of(constant.definition, weights))
         else:
             for part, offset in _parts(constant):
                 for source, target in _pack_matrix(pool, part, weights, at + offset):
@@ -81,17 +83,6 @@ def write_rope_table(constant: PackedConstant, memory: _native.Memory, offset: i
 
 def _write(memory: _native.Memory, offset: int, values: NDArray[np.float32]) -> None:
     memory.view()[offset : offset + values.nbytes] = values.reshape(-1).view(np.uint8)
-
-
-def _vector(constant: PackedConstant, weights: Weights) -> NDArray[np.float32]:
-    assert constant.definition is not None
-    parts = []
-    for segment in constant.definition.segments:
-        if segment.source is None:
-            parts.append(np.zeros(len(segment), np.float32))
-        else:
-            parts.append(weights.tensor(segment.source).to_float32()[segment.start : segment.stop])
-    return np.concatenate(parts)
 
 
 def _parts(constant: PackedConstant) -> Iterator[tuple[PackedConstant, int]]:

@@ -113,7 +113,8 @@ class _Args:
 
 def _embed(args: _Args) -> Launch:
     ids, table, out = args.ids("ids"), args.matrix("table"), args.buffer("out")
-    return lambda step: embed(ids(step), table, out(step))
+    factor = float(args.call.attrs.get("scale", 1.0))
+    return lambda step: embed(ids(step), table, out(step), factor)
 
 
 def _norm(args: _Args) -> Launch:
@@ -122,7 +123,8 @@ def _norm(args: _Args) -> Launch:
     if "rows" in args.call.args:
         rows = args.ids("rows")
         return lambda step: norm(x(step), weight, out(step), eps, cols, rows(step))
-    return lambda step: norm(x(step), weight, out(step), eps, cols)
+    residual = args.optional_buffer("residual")
+    return lambda step: norm(x(step), weight, out(step), eps, cols, base=residual(step))
 
 
 def _gather(args: _Args) -> Launch:
@@ -225,11 +227,13 @@ def _attention(args: _Args) -> Launch:
 def _head_top(args: _Args) -> Launch:
     x, weight = args.buffer("x"), args.matrix()
     ids, values = args.buffer("ids"), args.buffer("values")
-    n, scratch = args.number("n"), args.memory.scratch
+    n, scratch, cap = args.number("n"), args.memory.scratch, float(args.call.attrs.get("softcap", 0.0))
 
     def launch(step: DeviceStep) -> None:
         logits = scratch.logits[: step.sizes["G"], :n]
         linear(x(step), weight, logits, n=n, workspace=scratch.linear)
+        if cap > 0.0:
+            elementwise("softcap", logits, None, logits, n, cap)
         top(logits, step.top_counts, ids(step), values(step), scratch.top)
 
     return launch
@@ -286,7 +290,8 @@ def _top(args: _Args) -> Launch:
 def _elementwise(args: _Args) -> Launch:
     x, y, out = args.buffer("x"), args.optional_buffer("y"), args.buffer("out")
     kind, cols = args.call.attrs["kind"], args.columns("x")
-    return lambda step: elementwise(kind, x(step), y(step), out(step), cols)
+    number = float(args.call.attrs.get(kind, 1.0))  # of scale and softcap, which attributes are called after
+    return lambda step: elementwise(kind, x(step), y(step), out(step), cols, number)
 
 
 def _head_norm(args: _Args) -> Launch:

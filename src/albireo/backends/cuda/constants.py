@@ -18,6 +18,7 @@ from albireo.backends.cuda.matrix import DeviceMatrix
 from albireo.backends.cuda.rounding import EncodedRows, can_round, round_rows
 from albireo.backends.cuda.upload import Upload
 from albireo.backends.rope_table import rope_table
+from albireo.backends.vectors import vector_of
 from albireo.backends.weights import Tensor, Weights
 from albireo.dtypes import itemsize
 from albireo.encodings import Encoding, encoding, is_encoding
@@ -55,7 +56,7 @@ def place_constants(
         if definition is None:
             raise InvariantError(f"{name} has neither rows nor frequencies")
         if constant.rows == 1 and definition.num_rows == constant.cols:
-            vectors[name] = _vector(definition, weights).to(device)
+            vectors[name] = torch.from_numpy(vector_of(definition, weights)).to(device)
             progress(constant.num_bytes)
         else:
             matrices[name] = _matrix(constant, definition, weights, upload, progress)
@@ -70,16 +71,6 @@ def rope_constant(constant: PackedConstant, device: torch.device) -> torch.Tenso
         raise InvariantError(f"{constant.name} is no rotation table")
     table = rope_table(constant.rope, np.arange(constant.rows, dtype=np.int32))
     return torch.from_numpy(np.ascontiguousarray(table.transpose(0, 2, 1))).to(device)
-
-
-def _vector(definition: ConstantDef, weights: Weights) -> torch.Tensor:
-    parts = []
-    for segment in definition.segments:
-        numbers = np.zeros(len(segment), np.float32)
-        if segment.source is not None:
-            numbers[:] = weights.tensor(segment.source).to_float32()[segment.start : segment.stop]
-        parts.append(numbers)
-    return torch.from_numpy(np.concatenate(parts))
 
 
 def _matrix(

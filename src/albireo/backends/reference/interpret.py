@@ -17,6 +17,7 @@ from albireo.backends.reference.call import Adapters, Array, Exchange, OpCall
 from albireo.backends.reference.kv import ReferenceKV
 from albireo.backends.reference.rounding import round_matrix
 from albireo.backends.step_inputs import StepInputs
+from albireo.backends.vectors import altered
 from albireo.errors import InvariantError
 from albireo.graph.node import Graph, Node, Value
 
@@ -166,7 +167,7 @@ def constant_array(value: Value, weights: Mapping[str, Array]) -> Array:
             parts.append(np.zeros((len(segment), *tail), np.float32))
         else:
             rows = weights[segment.source][segment.start : segment.stop]
-            parts.append(rows if columns is None else rows[:, slice(*columns)])
+            parts.append(altered(rows, value.constant) if columns is None else rows[:, slice(*columns)])
     array = round_matrix(parts[0] if len(parts) == 1 else np.concatenate(parts), value.type.dtype)
     if array.shape != value.type.dims:
         raise InvariantError(f"constant {value} is {array.shape}, its type is {value.type}")

@@ -1,8 +1,8 @@
-"""A norm with the gather of its rows before it and the rounding after it: one kernel."""
+"""A norm with the gather of its rows before it and the rounding, or the residual, after it: one kernel."""
 
 from __future__ import annotations
 
-from albireo.compiler.rewrite import Rewriter, made_by
+from albireo.compiler.rewrite import NotFired, Rewriter, made_by
 from albireo.graph.node import Graph, Node
 from albireo.graph.report import PassRecord
 
@@ -20,6 +20,10 @@ def run(graph: Graph) -> PassRecord:
 
 def _fuse(rw: Rewriter, norm: Node) -> None:
     x, rows, members = norm.inputs["x"], None, [norm]
+    add = rw.only(norm.output, "add")
+    if add is not None:
+        _with_residual(rw, norm, add)
+        return
     gather = made_by(x, "gather_rows")
     # a gather that others read too is a call of its own
     if gather is not None and rw.users(x) == [norm] and not rw.is_output(x):
@@ -30,3 +34,13 @@ def _fuse(rw: Rewriter, norm: Node) -> None:
         members.append(cast)
     roles = {"x": x, "weight": norm.inputs["weight"], "rows": rows}
     rw.fuse(members, "norm", {"eps": norm.attrs["eps"]}, roles, members[-1].outputs)
+
+
+def _with_residual(rw: Rewriter, norm: Node, add: Node) -> None:
+    """The norm of what attention or FFN gives, where it is added."""
+    x, y = add.inputs["x"], add.inputs["y"]
+    if x is y:
+        raise NotFired(f"{x} is added to itself")
+    residual = x if y is norm.output else y
+    roles = {"x": norm.inputs["x"], "weight": norm.inputs["weight"], "residual": residual}
+    rw.fuse((norm, add), "norm", {"eps": norm.attrs["eps"]}, roles, add.outputs)

@@ -6,7 +6,10 @@ The best few logits stay as they are, so that both programs have the same consta
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from albireo.compiler.rewrite import NotFired, Rewriter, made_by
+from albireo.compiler.softcap_pattern import match_softcap
 from albireo.graph.node import Graph, Node, TensorType, Value
 from albireo.graph.report import PassRecord
 
@@ -33,26 +36,31 @@ def run(graph: Graph) -> PassRecord:
     return rw.finish()
 
 
-def _head(graph: Graph) -> tuple[Node, Node, Node]:
-    """The final norm, the gather of its rows, and the linear over them. Raises: NotFired."""
-    linear = made_by(graph.outputs["logits"], "linear")
+def _head(graph: Graph) -> tuple[Node, Node, Sequence[Node]]:
+    """The final norm, the gather of its rows, and the linear over them with what caps it. Raises: NotFired."""
+    capped = match_softcap(graph.outputs["logits"])
+    linear = made_by(capped.x if capped else graph.outputs["logits"], "linear")
     if linear is None:
         raise NotFired("the logits are not those of a linear")
     gather = made_by(linear.inputs["x"], "gather_rows")
     if gather is None:
         raise NotFired("the head does not multiply gathered rows")
-    return _final_norm(gather.inputs["x"]), gather, linear
+    return _final_norm(gather.inputs["x"]), gather, (linear, *(capped.nodes if capped else ()))
 
 
-def _replace(rw: Rewriter, norm: Node, gather: Node, linear: Node) -> None:
+def _replace(rw: Rewriter, norm: Node, gather: Node, head: Sequence[Node]) -> None:
     x = norm.inputs["x"]
     type_ = TensorType("float32", (gather.inputs["rows"].type.dims[0], *x.type.dims[1:]))
     rows, hidden = Value(f"{x.name}r", type_), Value(f"{norm.output.name}r", type_)
-    new = (
+    new = [
         Node("gather_rows", {"x": x, "rows": gather.inputs["rows"]}, {}, (rows,), gather.origin),
         Node("rms_norm", {**norm.inputs, "x": rows}, dict(norm.attrs), (hidden,), norm.origin),
-    )
-    rw.replace((gather, linear), new)
+    ]
+    weight = norm.inputs["weight"].constant
+    if weight is not None and weight.factor != 1.0:  # what logits are divided by is in the norm's weights
+        normed, hidden = hidden, Value(f"{hidden.name}s", type_)
+        new.append(Node("scale", {"x": normed}, {"factor": 1.0 / weight.factor}, (hidden,), norm.origin))
+    rw.replace((gather, *head), new)
     rw.graph.outputs = {OUTPUT if name == "logits" else name: value for name, value in rw.graph.outputs.items()}
     rw.graph.outputs[OUTPUT] = hidden
 

@@ -6,12 +6,12 @@ added as a tree: docs/tensor-parallel.md.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from albireo.compiler.leaf_sums import has_leaves, leaf_problem, leaf_sum
 from albireo.compiler.rewrite import Rewriter, label
 from albireo.errors import ConfigError, UnsupportedModel, short
-from albireo.graph.node import ConstantDef, Graph, Node, TensorType, Value
+from albireo.graph.node import Graph, Node, TensorType, Value
 from albireo.graph.ops import MAX_RANKS, infer
 from albireo.graph.report import Firing, PassRecord
 
@@ -248,7 +248,7 @@ class _Cutter:
         if rows is not None:
             definition, dims[0] = definition.rows(*rows), rows[1] - rows[0]
         if columns is not None:
-            definition, dims[1] = ConstantDef(definition.segments, columns), columns[1] - columns[0]
+            definition, dims[1] = replace(definition, columns=columns), columns[1] - columns[0]
         name = f"{value.name}/{part or self._part.size}"
         return self._rw.add_constant(Value(name, TensorType(value.type.dtype, tuple(dims)), constant=definition))
 

@@ -6,6 +6,7 @@ from collections.abc import Callable
 from typing import Any
 
 from albireo.compiler.rewrite import NotFired, Rewriter, adapter_attrs, body_of, linear_roles
+from albireo.compiler.softcap_pattern import match_softcap
 from albireo.dtypes import ROW_CODES
 from albireo.graph.node import Graph, Node, Value
 from albireo.graph.program_spec import KINDS
@@ -19,6 +20,8 @@ Single = tuple[str, dict[str, Any], dict[str, Value | None]]
 
 def run(graph: Graph) -> PassRecord:
     rw = Rewriter(graph, "single_ops", WHY, "exact")
+    for scale in rw.nodes("scale"):
+        _softcap(rw, scale)
     for op, single in SINGLES.items():
         for node in rw.nodes(op):
             with rw.attempt(node):
@@ -92,6 +95,11 @@ def _elementwise(node: Node) -> Single:
     return "elementwise", {"kind": kind}, dict(node.inputs)
 
 
+def _scale(node: Node) -> Single:
+    _require_float32(node, "x")
+    return "elementwise", {"kind": "scale", "scale": node.attrs["factor"]}, dict(node.inputs)
+
+
 def _top(node: Node) -> Single:
     logits = node.inputs["logits"]
     _require_rows(node, "logits", "G")
@@ -114,8 +122,17 @@ SINGLES: dict[str, Callable[[Node], Single]] = {
     "unary": _elementwise,
     "add": _elementwise,
     "mul": _elementwise,
+    "scale": _scale,
     "top_logits": _top,
 }
+
+
+def _softcap(rw: Rewriter, scale: Node) -> None:
+    """Three ops that are one kind of call."""
+    found = match_softcap(scale.output)
+    if found is None or found.x.type.dtype != "float32" or any(len(rw.users(n.output)) > 1 for n in found.nodes[:-1]):
+        return
+    rw.fuse(found.nodes, "elementwise", {"kind": "softcap", "softcap": found.cap}, {"x": found.x}, scale.outputs)
 
 
 def _slices(rw: Rewriter, split: Node) -> None:

@@ -12,6 +12,7 @@ import numpy as np
 
 from albireo.errors import ModelError, UnsupportedModel, short
 from albireo.json_file import Fields
+from albireo.models.gguf.own_settings import own_settings
 from albireo.models.gguf.tensors import ROPE_FACTORS, GgufFile
 
 #: general.architecture -> model_type. llama stands for Mistral too, and with experts for Mixtral.
@@ -21,7 +22,18 @@ ARCHITECTURES = {
     "qwen2moe": "qwen2_moe",
     "qwen3": "qwen3",
     "qwen3moe": "qwen3_moe",
+    "phi3": "phi3",
+    "gemma": "gemma",
+    "gemma2": "gemma2",
+    "gemma3": "gemma3_text",
+    "granite": "granite",
+    "olmo2": "olmo2",
+    "smollm3": "smollm3",
 }
+#: In whose files the numbers of each rotary pair of q and k lie side by side.
+_PAIRS_SIDE_BY_SIDE = ("llama", "granite", "smollm3")
+#: Whose biases are said to be there or not by config.json.
+_MAY_HAVE_BIASES = ("llama", "granite", "smollm3")
 _MAX = 2**31 - 1
 #: Tokens that end a text, besides the one that eos_token_id names, when the vocabulary has them as control tokens.
 _ENDS = ("<|eot_id|>", "<|im_end|>", "<|end|>", "<|endoftext|>", "<|end_of_text|>", "<|eom_id|>", "<end_of_turn>")
@@ -47,9 +59,9 @@ def architecture_of(file: GgufFile) -> tuple[str, Fields]:
 
 
 def rotary_heads(file: GgufFile) -> dict[str, int]:
-    """q_proj and k_proj -> heads, when rotary pairs lie side by side: llama only. See GgufFile.plan()."""
+    """q_proj and k_proj -> heads, when rotary pairs lie side by side. See GgufFile.plan()."""
     name, fields = architecture_of(file)
-    if name != "llama":
+    if name not in _PAIRS_SIDE_BY_SIDE:
         return {}
     heads = fields.integer("attention.head_count", 1, _MAX)
     return {"q_proj": heads, "k_proj": fields.integer("attention.head_count_kv", 1, _MAX, default=heads)}
@@ -81,18 +93,18 @@ def config_of(file: GgufFile) -> dict[str, Any]:
         "rms_norm_eps": fields.number("attention.layer_norm_rms_epsilon", 1e-30, 1.0),
         "partial_rotary_factor": rotated / head_dim,
         "tie_word_embeddings": "lm_head.weight" not in file,
-        "attention_bias": name == "llama" and "model.layers.0.self_attn.q_proj.bias" in file,
-        "mlp_bias": name == "llama" and "model.layers.0.mlp.up_proj.bias" in file,
+        "attention_bias": name in _MAY_HAVE_BIASES and "model.layers.0.self_attn.q_proj.bias" in file,
+        "mlp_bias": name in _MAY_HAVE_BIASES and "model.layers.0.mlp.up_proj.bias" in file,
         "rope_parameters": _rope(file, fields, head_dim),
         "dtype": _dtype(file),
         "bos_token_id": tokens.optional_integer("tokenizer.ggml.bos_token_id", 0, _MAX),
         "eos_token_id": _ends(file.settings, tokens, vocab),
     }
-    if name.startswith("qwen2"):
-        config["use_sliding_window"] = False
     if name.endswith("moe") or fields.raw("expert_count"):
         config |= _experts(file, name, fields)
-    fields.refuse_unread(_IGNORABLE, {"expert_count": (0,), "expert_used_count": (0,)})
+    config |= own_settings(name, fields, file, config)
+    neutral = {"expert_count": (0,), "expert_used_count": (0,), "rope.scaling.attn_factor": (1.0,)}
+    fields.refuse_unread(_IGNORABLE, neutral)
     return config
 
 

@@ -36,12 +36,19 @@ _EXPERTS = {
     "ffn_up_exps": "mlp.experts.{}.up_proj",
     "ffn_down_exps": "mlp.experts.{}.down_proj",
 }
-#: What a Llama with experts, which is a Mixtral, calls them.
-_MIXTRAL = {
-    "ffn_gate_inp": "block_sparse_moe.gate",
-    "ffn_gate_exps": "block_sparse_moe.experts.{}.w1",
-    "ffn_up_exps": "block_sparse_moe.experts.{}.w3",
-    "ffn_down_exps": "block_sparse_moe.experts.{}.w2",
+_POST_NORMS = {"post_attention_norm": "post_attention_layernorm", "post_ffw_norm": "post_feedforward_layernorm"}
+#: What some architectures mean by a name, or have besides. A Llama with experts is a Mixtral.
+_OWN = {
+    "llama": {
+        "ffn_gate_inp": "block_sparse_moe.gate",
+        "ffn_gate_exps": "block_sparse_moe.experts.{}.w1",
+        "ffn_up_exps": "block_sparse_moe.experts.{}.w3",
+        "ffn_down_exps": "block_sparse_moe.experts.{}.w2",
+    },
+    "phi3": {"attn_qkv": "self_attn.qkv_proj", "ffn_up": "mlp.gate_up_proj"},
+    "gemma2": {**_POST_NORMS, "ffn_norm": "pre_feedforward_layernorm"},
+    "gemma3": {**_POST_NORMS, "ffn_norm": "pre_feedforward_layernorm"},
+    "olmo2": _POST_NORMS,
 }
 _LAYER_NAME = re.compile(r"blk\.(\d{1,6})\.([a-z_]+)\.(weight|bias)")
 _MAX_EXPERTS = 2**12
@@ -54,19 +61,19 @@ def renamed(entries: Mapping[str, Entry], architecture: object, where: str) -> d
     Raises: WeightMismatch for two of one name, or experts that are no matrices.
     """
     found: dict[str, Entry] = {}
+    known = {**_LAYER, **_EXPERTS, **_OWN.get(str(architecture), {})}
     for name, entry in entries.items():
-        for new, part in _graph_entries(name, entry, architecture == "llama"):
+        for new, part in _graph_entries(name, entry, known):
             if new in found:
                 raise WeightMismatch(f"{where}: tensor {short(name)} appears twice, also as {short(new)}")
             found[new] = part
     return found
 
 
-def _graph_entries(name: str, entry: Entry, is_llama: bool) -> Iterator[tuple[str, Entry]]:
+def _graph_entries(name: str, entry: Entry, known: Mapping[str, str]) -> Iterator[tuple[str, Entry]]:
     stem, _, kind = name.rpartition(".")
     match = _LAYER_NAME.fullmatch(name)
     part = match[2] if match else ""
-    known = {**_LAYER, **_EXPERTS, **(_MIXTRAL if is_llama else {})}
     if stem in _WHOLE and kind in ("weight", "bias"):
         yield f"{_WHOLE[stem]}.{kind}", entry
     elif match is None or part not in known:

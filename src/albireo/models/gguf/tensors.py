@@ -28,6 +28,7 @@ SUFFIX = ".gguf"
 _DTYPES = {"F32": "float32", "F16": "float16", "BF16": "bfloat16"}
 #: Divisors of rotary frequencies: a setting in the form of a tensor; config.py reads it.
 ROPE_FACTORS = "rope_freqs.weight"
+SHORT_FACTORS, LONG_FACTORS = "rope_factors_short.weight", "rope_factors_long.weight"
 
 
 def is_gguf(path: Path) -> bool:
@@ -66,7 +67,7 @@ class GgufFile:
 
     @property
     def names(self) -> Iterable[str]:
-        return tuple(name for name in self._entries if name != ROPE_FACTORS)
+        return tuple(name for name in self._entries if name not in (ROPE_FACTORS, SHORT_FACTORS, LONG_FACTORS))
 
     def __contains__(self, name: object) -> bool:
         return name in self._entries

@@ -1,4 +1,5 @@
-"""elementwise: out[i, e] = f(x[i, e] [, y[i, e]]) in float32, with f one of cast, silu, gelu_tanh, add, mul.
+"""elementwise: out[i, e] = f(x[i, e] [, y[i, e]]) in float32, with f one of cast, silu, gelu_tanh, scale (x * number),
+softcap (number * tanh(x / number)), add, mul.
 
 x, y: [R, E] of any floating type. out: [R, E] float32, bfloat16 or float16, which may be x or y; token rows (uint8,
 or float8 e4m3; ../tokens.py). Columns are contiguous, rows any
@@ -13,15 +14,17 @@ import triton
 import triton.language as tl
 
 from albireo.backends.cuda.aot import AotCase
-from albireo.backends.cuda.kernels.parts.activations import gelu_tanh, silu
+from albireo.backends.cuda.kernels.parts.activations import gelu_tanh, silu, softcap
 from albireo.backends.cuda.kernels.parts.row_codes import output_tile, row_warps, store_row, tile_columns
 
 #: The kinds, and whether they take y.
-KINDS = {"cast": False, "silu": False, "gelu_tanh": False, "add": True, "mul": True}
+KINDS = {"cast": False, "silu": False, "gelu_tanh": False, "scale": False, "softcap": False, "add": True, "mul": True}
 
 
 @triton.jit
-def elementwise_kernel(x, y, out, x_stride, y_stride, out_stride, cols, KIND: tl.constexpr, BLOCK: tl.constexpr):
+def elementwise_kernel(
+    x, y, out, x_stride, y_stride, out_stride, cols, number, KIND: tl.constexpr, BLOCK: tl.constexpr
+):
     row = tl.program_id(0).to(tl.int64)
     at = tile_columns(tl.program_id(1) * BLOCK, BLOCK)
     mask = at < cols
@@ -33,6 +36,10 @@ def elementwise_kernel(x, y, out, x_stride, y_stride, out_stride, cols, KIND: tl
         value = silu(value)
     if KIND == "gelu_tanh":
         value = gelu_tanh(value)
+    if KIND == "scale":
+        value = value * number
+    if KIND == "softcap":
+        value = softcap(value, number)
     store_row(out, row, out_stride, at, value, cols, BLOCK)
 
 
@@ -42,8 +49,10 @@ def elementwise(
     y: torch.Tensor | None,
     out: torch.Tensor,
     cols: int,
+    number: float = 1.0,
 ) -> None:
-    """kind: one of KINDS; y: of those that take it. cols: E, which a token row does not tell.
+    """kind: one of KINDS; y: of those that take it. cols: E, which a token row does not tell. number: of scale and
+    softcap.
 
     Raises: ValueError for another kind, or y given or missing where it should not be.
     """
@@ -58,6 +67,7 @@ def elementwise(
         0 if y is None else y.stride(0),
         out.stride(0),
         cols,
+        number,
         KIND=kind,
         BLOCK=block,
         num_warps=row_warps(block),
@@ -69,7 +79,7 @@ def aot_cases() -> list[AotCase]:
     strides = {"x_stride": "i32", "y_stride": "i32", "out_stride": "i32", "cols": "i32"}
 
     def case(name: str, kind: str, types: dict[str, str], block: int, architectures: tuple[int, ...]) -> AotCase:
-        signature = {**types, **strides}
+        signature = {**types, **strides, "number": "fp32"}
         missing = {} if "y" in types else {"y": None}
         return AotCase(
             f"elementwise.{name}",
@@ -77,7 +87,7 @@ def aot_cases() -> list[AotCase]:
             signature,
             {"KIND": kind, "BLOCK": block, **missing},
             num_warps=row_warps(block),
-            aligned=tuple(signature),
+            aligned=(*types, *strides),
             max_registers=64,
             max_shared=16 << 10,
             words={architecture: ("LDG.E.128",) for architecture in architectures},

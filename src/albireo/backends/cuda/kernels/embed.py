@@ -1,4 +1,4 @@
-"""embed: out[t] = table[ids[t]], widened to float32.
+"""embed: out[t] = table[ids[t]] * factor, in float32.
 
 ids: [T] int32, each below the table's rows; table: [V, E], of numbers or in any encoding (matrix.py), row contiguous;
 out: [T, E] float32. Of an affine encoding a number is code * scale + offset of the codes as they lie in the table. A
@@ -31,6 +31,7 @@ def embed_kernel(
     group_stride,
     out_stride,
     cols,
+    factor,
     FORM: tl.constexpr,
     GROUP: tl.constexpr,
     PLANE: tl.constexpr,
@@ -61,7 +62,7 @@ def embed_kernel(
             value *= tl.load(scale + of_group, mask=mask, other=0.0)
         if offset is not None:
             value += tl.load(offset + of_group, mask=mask, other=0.0)
-    tl.store(out + row.to(tl.int64) * out_stride + at, value, mask=mask)
+    tl.store(out + row.to(tl.int64) * out_stride + at, value * factor, mask=mask)
 
 
 @triton.jit
@@ -72,7 +73,7 @@ def _from_e4m3(code):
     return bits.to(tl.float32, bitcast=True) * 1.329227995784916e36
 
 
-def embed(ids: torch.Tensor, table: DeviceMatrix, out: torch.Tensor) -> None:
+def embed(ids: torch.Tensor, table: DeviceMatrix, out: torch.Tensor, factor: float = 1.0) -> None:
     codes, form, group = table.codes, "numbers", table.cols
     if is_encoding(table.dtype):
         how = encoding(table.dtype)
@@ -94,6 +95,7 @@ def embed(ids: torch.Tensor, table: DeviceMatrix, out: torch.Tensor) -> None:
         table.rows,
         out.stride(0),
         cols,
+        factor,
         FORM=form,
         GROUP=group,
         PLANE=PLANE,
@@ -111,7 +113,7 @@ def aot_cases() -> list[AotCase]:
         return AotCase(
             f"embed.{name}",
             embed_kernel,
-            {"ids": "*i32", "out": "*fp32", **types, **strides},
+            {"ids": "*i32", "out": "*fp32", **types, **strides, "factor": "fp32"},
             {"FORM": form, "GROUP": group, "PLANE": PLANE, "BLOCK": _BLOCK, **missing},
             aligned=("codes", "out", *strides),
             max_registers=64,

@@ -1,7 +1,9 @@
-"""norm: out[i] = x[r] / sqrt(mean(x[r]^2) + eps) * weight, with r = rows[i] or i; and the same of a sum of two.
+"""norm: out[i] = x[r] / sqrt(mean(x[r]^2) + eps) * weight [+ base[i]], with r = rows[i] or i; and the same of a sum of
+two.
 
 x: [T, E] float32, or residual + x where there is a residual, and then the sum is written to total (which may be either
-of them); weight: [E] float32; rows: [R] int32. out: [R, E] float32, bfloat16 or float16; token rows (uint8, or float8
+of them); weight: [E] float32; base: [R, E] float32, which may be out;
+rows: [R] int32. out: [R, E] float32, bfloat16 or float16; token rows (uint8, or float8
 e4m3; ../tokens.py). Columns are contiguous, rows any distance apart. A program takes a row and holds all of it: made
 for E up to 32768. A padding entry of rows is 0; a padding row is like others.
 """
@@ -23,10 +25,12 @@ def norm_kernel(
     total,
     rows,
     weight,
+    base,
     out,
     x_stride,
     residual_stride,
     total_stride,
+    base_stride,
     out_stride,
     cols,
     eps,
@@ -46,7 +50,10 @@ def norm_kernel(
         tl.store(total + source * total_stride + at, value, mask=mask)
     squares = tl.sum(tl.sum(value * value, axis=1), axis=0)
     factor = tl.div_rn(1.0, tl.sqrt_rn(tl.div_rn(squares, cols * 1.0) + eps))
-    store_row(out, row, out_stride, at, value * factor * gain, cols, BLOCK)
+    value = value * factor * gain
+    if base is not None:
+        value += tl.load(base + row.to(tl.int64) * base_stride + at, mask=mask, other=0.0)
+    store_row(out, row, out_stride, at, value, cols, BLOCK)
 
 
 def norm(
@@ -56,9 +63,10 @@ def norm(
     eps: float,
     cols: int,
     rows: torch.Tensor | None = None,
+    base: torch.Tensor | None = None,
 ) -> None:
     """cols: E, which a token row does not tell."""
-    _launch(x, None, None, rows, weight, out, eps, cols)
+    _launch(x, None, None, rows, weight, base, out, eps, cols)
 
 
 def add_rms_norm(
@@ -71,7 +79,7 @@ def add_rms_norm(
     cols: int,
 ) -> None:
     """total = x + residual in float32, and the norm of it to out."""
-    _launch(x, residual, total, None, weight, out, eps, cols)
+    _launch(x, residual, total, None, weight, None, out, eps, cols)
 
 
 def _launch(
@@ -80,6 +88,7 @@ def _launch(
     total: torch.Tensor | None,
     rows: torch.Tensor | None,
     weight: torch.Tensor,
+    base: torch.Tensor | None,
     out: torch.Tensor,
     eps: float,
     cols: int,
@@ -91,10 +100,12 @@ def _launch(
         total,
         rows,
         weight,
+        base,
         out,
         x.stride(0),
         0 if residual is None else residual.stride(0),
         0 if total is None else total.stride(0),
+        0 if base is None else base.stride(0),
         out.stride(0),
         cols,
         eps,
@@ -105,7 +116,9 @@ def _launch(
 
 
 def aot_cases() -> list[AotCase]:
-    strides = {name: "i32" for name in ("x_stride", "residual_stride", "total_stride", "out_stride", "cols")}
+    strides = {
+        name: "i32" for name in ("x_stride", "residual_stride", "total_stride", "base_stride", "out_stride", "cols")
+    }
     base = {"x": "*fp32", "weight": "*fp32", "eps": "fp32", **strides}
 
     def case(name: str, block: int, registers: int, more: dict[str, str], architectures: tuple[int, ...]) -> AotCase:
@@ -114,7 +127,7 @@ def aot_cases() -> list[AotCase]:
             f"norm.{name}",
             norm_kernel,
             signature,
-            {"BLOCK": block, **{role: None for role in ("residual", "total", "rows") if role not in more}},
+            {"BLOCK": block, **{role: None for role in ("residual", "total", "rows", "base") if role not in more}},
             num_warps=row_warps(block),
             aligned=tuple(role for role in signature if role not in ("eps", "rows")),
             max_registers=registers,
@@ -130,4 +143,5 @@ def aot_cases() -> list[AotCase]:
         case("tokens.16384", 16384, 64, {"out": "*u8"}, (90,)),
         case("fp8.4096", 4096, 48, {"out": "*fp8e4nv"}, (90, 100)),
         case("add.bfloat16.4096", 4096, 48, with_sum, (90,)),
+        case("behind.float32.4096", 4096, 48, {"out": "*fp32", "base": "*fp32"}, (90,)),
     ]

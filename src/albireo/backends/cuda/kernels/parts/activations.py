@@ -1,4 +1,4 @@
-"""silu and gelu_tanh of float32 numbers, for kernels. Called by elementwise and gated; any epilogue may.
+"""silu, gelu_tanh and softcap of float32 numbers, for kernels. Called by elementwise and gated; any epilogue may.
 
 exp is taken of what may overflow to infinity, which gives the limit: no number that is not there, and no branch.
 """
@@ -19,3 +19,14 @@ def gelu_tanh(x):
     # x / 2 * (1 + tanh(u)) is x * sigmoid(2u), which loses nothing where tanh is near -1
     twice_inner = 1.5957691216057308 * (x + 0.044715 * x * x * x)
     return x / (1.0 + tl.exp(-twice_inner))
+
+
+@triton.jit
+def softcap(x, cap):
+    """cap * tanh(x / cap): near 0 by its series, which loses nothing where an exponential does."""
+    t = x * (1.0 / cap)
+    s = t * t
+    series = 0.13333334 + s * (-0.053968254 + s * (0.021869488 - s * 0.0088632355))
+    near = t * (1.0 + s * (-0.33333333 + s * series))
+    far = 1.0 - 2.0 / (1.0 + tl.exp(2.0 * t))
+    return cap * tl.where(s < 0.16, near, far)

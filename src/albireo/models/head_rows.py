@@ -1,0 +1,48 @@
+"""Which rows of which tensors the linears of a layer are made of, where they are no tensors by themselves.
+
+Called by layers.py. Rows of q, k and v, or of gate and up, may lie in one tensor. And where a part of each head is
+rotated, the rows of q and k are taken in the order in which rotation pairs channels (i, i + D/2): first channels and
+last channels of a head each get half of those that are not rotated. Scores are sums over channels in either order.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+
+from albireo.graph.node import RowSegment
+from albireo.models.config import ModelConfig
+
+
+@dataclass(frozen=True, slots=True)
+class RowsOf:
+    """Rows of a module's weight and bias. Fields: module: its name. ranges: first and end, in order."""
+
+    module: str
+    ranges: tuple[tuple[int, int], ...]
+
+    def segments(self, kind: str) -> tuple[RowSegment, ...]:
+        """Args: kind: weight or bias."""
+        return tuple(RowSegment(f"{self.module}.{kind}", start, stop) for start, stop in self.ranges)
+
+
+def rows_of_heads(c: ModelConfig, heads: Mapping[str, int], part: str, module: str, joined: str | None) -> RowsOf:
+    """Of one of q, k, v. Args: heads: of each, in their order in joined, the module of all where there is one."""
+    first = 0
+    if joined is not None:
+        names = list(heads)
+        first = sum(heads[name] for name in names[: names.index(part)]) * c.head_dim
+    if part == "v" or c.rotary_dim == c.head_dim:
+        return RowsOf(joined or module, ((first, first + heads[part] * c.head_dim),))
+    starts = range(first, first + heads[part] * c.head_dim, c.head_dim)
+    return RowsOf(joined or module, tuple(piece for start in starts for piece in _paired(c, start)))
+
+
+def _paired(c: ModelConfig, start: int) -> Iterator[tuple[int, int]]:
+    """The rows of a head that begin at start, in pairs (i, i + D/2)."""
+    half, still = c.rotary_dim // 2, (c.head_dim - c.rotary_dim) // 2
+    end = start + c.rotary_dim
+    yield start, start + half
+    yield end, end + still
+    yield start + half, end
+    yield end + still, end + 2 * still

@@ -1,0 +1,133 @@
+"""The text part of a model that reads images too: its settings and its tensors, as those of a model of text alone.
+
+Called by models/__init__.py and weights.py. Does not know what the other parts compute: they are left where they lie.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from albireo.errors import ModelError, short
+from albireo.json_file import Fields
+from albireo.models.config import IGNORABLE_KEYS
+from albireo.models.safetensors_file import RawTensor
+from albireo.models.safetensors_files import SafetensorsFiles
+
+#: model_type of the whole -> that of its text part, and the class that the whole is an instance of.
+_WHOLES = {"gemma3": ("gemma3_text", "Gemma3ForConditionalGeneration")}
+#: Keys of the whole that are about images.
+_OF_IMAGES = frozenset(
+    {
+        "vision_config",
+        "mm_tokens_per_image",
+        "boi_token_index",
+        "eoi_token_index",
+        "image_token_index",
+        "boi_token_id",
+        "eoi_token_id",
+        "image_token_id",
+    }
+)
+#: Keys that the whole may have in place of its text part.
+_SHARED = ("dtype", "torch_dtype", "bos_token_id", "eos_token_id", "tie_word_embeddings")
+#: What names of tensors of the text part begin with, and what with in a model of text alone: as transformers writes
+#: them, and as it did before 4.52.
+_PREFIXES = (
+    ("model.language_model.", "model."),
+    ("language_model.model.", "model."),
+    ("language_model.lm_head.", "lm_head."),
+    ("lm_head.", "lm_head."),
+)
+
+
+def is_whole(data: Mapping[str, Any]) -> bool:
+    """Whether a config.json is that of a model with a text part."""
+    return data.get("model_type") in _WHOLES
+
+
+def text_settings(data: Mapping[str, Any], where: str) -> dict[str, Any]:
+    """What config.json would hold of the text part alone; data itself where there are no parts.
+
+    Raises: ModelError for a bad value; UnsupportedModel for a key of the whole that may change what it computes.
+    """
+    if not is_whole(data):
+        return dict(data)
+    fields = Fields(data, where)
+    model_type, name = _WHOLES[fields.text("model_type")]
+    classes = fields.texts("architectures")
+    if classes and name not in classes:
+        fields.unsupported("architectures", list(classes), f"of a model_type {data['model_type']!r}: {name}")
+    text = fields.table("text_config")
+    if text is None:
+        raise ModelError(f"{where}: text_config is missing")
+    if text.get("model_type", model_type) != model_type:
+        fields.unsupported("text_config", text, f"its model_type must be {model_type}")
+    shared = {key: fields.raw(key) for key in _SHARED if fields.raw(key) is not None}
+    fields.refuse_unread(IGNORABLE_KEYS | _OF_IMAGES, {})
+    text = {key: value for key, value in text.items() if key != "architectures"}
+    # ids that end a text are told by the whole, which knows of turns
+    return {**text, **shared, "model_type": model_type}
+
+
+def open_tensors(directory: Path) -> SafetensorsFiles | TextTensors:
+    """The tensors of a directory, by the names of a model of text alone."""
+    files = SafetensorsFiles(directory)
+    has_parts = any(name.startswith(("language_model.", "model.language_model.")) for name in files.names)
+    return TextTensors(files) if has_parts else files
+
+
+class TextTensors:
+    """Those tensors of a directory that are its text part's; see SafetensorsFiles."""
+
+    def __init__(self, files: SafetensorsFiles) -> None:
+        self._files = files
+        self._stored: dict[str, str] = {}
+        for name in files.names:
+            found = next(((old, new) for old, new in _PREFIXES if name.startswith(old)), None)
+            if found is None:
+                continue
+            renamed = found[1] + name.removeprefix(found[0])
+            if renamed in self._stored:
+                files.close()
+                raise ModelError(
+                    f"{files.directory}: {short(renamed)} is there twice, also as {short(name)}; one must go"
+                )
+            self._stored[renamed] = name
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        return tuple(sorted(self._stored))
+
+    def __contains__(self, name: object) -> bool:
+        return name in self._stored
+
+    def shape(self, name: str) -> tuple[int, ...]:
+        return self._files.shape(self._name(name))
+
+    def tensor(self, name: str) -> RawTensor:
+        return self._files.tensor(self._name(name))
+
+    def release(self, name: str) -> None:
+        self._files.release(self._name(name))
+
+    def dtype(self, name: str) -> str | None:
+        return self._files.dtype(self._name(name))
+
+    def type_name(self, name: str) -> str:
+        return self._files.type_name(self._name(name))
+
+    def buffer(self, name: str) -> memoryview:
+        return self._files.buffer(self._name(name))
+
+    @property
+    def settings(self) -> Mapping[str, str]:
+        return self._files.settings
+
+    def close(self) -> None:
+        self._files.close()
+
+    def _name(self, name: str) -> str:
+        """As stored; an unknown one stays, and is refused as such."""
+        return self._stored.get(name, name)

@@ -17,6 +17,7 @@ from albireo.compiler.pipeline import compile_graph, passes_of
 from albireo.errors import ConfigError
 from albireo.graph.node import Graph
 from albireo.models import load_architecture, open_checkpoint
+from albireo.models.weights import MAX_DECODED
 from albireo.quantization.schemes import Precision
 from albireo.verify.numerics import layers_stage, ops_stage, run_numerics
 from albireo.verify.steps import NUM_BLOCKS, walk_steps
@@ -68,6 +69,12 @@ def test_checkpoints_of_experts_in_few_bits(name: str, tmp_path: Path) -> None:
         for expert in range(5):
             weight = f"model.layers.1.mlp.experts.{expert}.down_proj.weight"
             np.testing.assert_allclose(checkpoint.tensor(weight).to_float32(), numbers[weight], rtol=3e-7, atol=1e-9)
+
+
+def test_more_experts_than_are_held_decoded(tmp_path: Path) -> None:
+    """nf4 is computed as numbers: a constant joins more matrices than there may be in memory decoded."""
+    write_model(tmp_path, WRITERS["bitsandbytes nf4"], **{**QWEN3, "num_experts": MAX_DECODED + 5})
+    check(tmp_path, CheckpointSource(tmp_path, "bfloat16").graph(64), isa_levels())
 
 
 @pytest.mark.parametrize("kind", ["Q8_0", "Q4_K", "mixed"])

@@ -74,7 +74,7 @@ def test_checkpoints_of_experts_in_few_bits(name: str, tmp_path: Path) -> None:
 
 def test_more_experts_than_are_held_decoded(tmp_path: Path) -> None:
     """nf4 is computed as numbers: a constant joins more matrices than there may be in memory decoded."""
-    config = {**QWEN3, "num_hidden_layers": 1, "num_experts": MAX_DECODED + 3}
+    config = {**QWEN3, "num_hidden_layers": 1, "num_experts": MAX_DECODED + 3, "moe_intermediate_size": 64}
     write_model(tmp_path / "few bits", WRITERS["bitsandbytes nf4"], **config)
     graph = CheckpointSource(tmp_path / "few bits", "bfloat16").graph(64)
     program = compile_graph(

@@ -31,6 +31,7 @@ _ROOM = (
     "generation",
     "gguf",
     "head_rows",
+    "layer_kinds",
     "layers",
     "mapped_file",
     "multipliers",

@@ -8,22 +8,20 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
-from typing import Any, Literal
+from typing import Any
 
 from albireo.dtypes import compute_dtype
 from albireo.errors import ConfigError, short
 from albireo.json_file import Fields
+from albireo.models.layer_kinds import MAX_LAYERS, WindowRule, parse_rotates, parse_windows
 from albireo.models.multipliers import Multipliers, parse_multipliers
 from albireo.models.rope_settings import MAX_POSITIONS, RopeSettings, parse_ropes
 
 #: Far above any checkpoint, low enough that every product of them is an exact float64.
 MAX_WIDTH = 2**20
-MAX_LAYERS = 2**12
 MAX_HEADS = 2**12
 MAX_HEAD_DIM = 2**12
 MAX_VOCAB = 2**24
-#: transformers' meaning of an absent sliding_window (null means none) in most architectures that have one.
-DEFAULT_WINDOW = 4096
 #: What an activation is called in config.json -> ops.UNARY_KINDS.
 ACTIVATIONS = {
     "silu": {"silu": "silu", "swish": "silu"},
@@ -88,10 +86,7 @@ class ConfigRules:
 
     Fields:
         keys: optional keys it honours: attention_bias, mlp_bias, those of multipliers; any other must be neutral.
-        windows: who has a sliding window: no layer; every layer, when sliding_window is a number; layers as
-            layer_types says, else from max_window_layers on, when use_sliding_window; or layers as layer_types says,
-            else all but each period-th.
-        period: of windows that are periodic.
+        windows, period: who has a sliding window, see layer_kinds.
         head_dim: when the file does not say; None: hidden_size / num_attention_heads.
         defaults: what absent keys mean, where the architecture's class in transformers differs from most.
         activation: a key of ACTIVATIONS. is_gemma: see multipliers. has_local_rope: layers with a window rotate by
@@ -101,7 +96,7 @@ class ConfigRules:
     """
 
     keys: frozenset[str] = frozenset()
-    windows: Literal["none", "every_layer", "by_layer", "periodic"] = "none"
+    windows: WindowRule = "none"
     period: int = 0
     head_dim: int | None = None
     defaults: Mapping[str, Any] = field(default_factory=dict)
@@ -185,8 +180,11 @@ def parse_config(
     layers = fields.integer("num_hidden_layers", 1, MAX_LAYERS)
     positions = fields.integer("max_position_embeddings", 1, MAX_POSITIONS)
     vocab = fields.integer("vocab_size", 1, MAX_VOCAB)
-    rotates = _rotates(fields, layers) if rules.has_layers_without_rope else (True,) * layers
-    windows, head_dim = _windows(fields, rules, layers, rotates), _head_dim(fields, rules, hidden, heads)
+    rotates = parse_rotates(fields, layers) if rules.has_layers_without_rope else (True,) * layers
+    windows, head_dim = (
+        parse_windows(fields, rules.windows, rules.period, rotates),
+        _head_dim(fields, rules, hidden, heads),
+    )
     rope, local_rope = parse_ropes(fields, where, positions, rules.has_local_rope, _HONOURS_PARTIAL in rules.keys)
     config = ModelConfig(
         model_type=model_type,
@@ -254,61 +252,3 @@ def _activation(fields: Fields, rules: ConfigRules) -> str:
         if fields.raw(key) is not None and fields.text(key) not in known:
             fields.unsupported(key, fields.raw(key), f"supported: {next(iter(known))}")
     return rules.activation
-
-
-def _rotates(fields: Fields, layers: int) -> tuple[bool, ...]:
-    """One entry a layer, from a list of ones and zeros, else from the period of layers that do not rotate."""
-    interval = fields.integer("no_rope_layer_interval", 1, MAX_LAYERS, default=4)
-    given = fields.raw("no_rope_layers")
-    if given is None:
-        return tuple(bool((layer + 1) % interval) for layer in range(layers))
-    # transformers takes a longer list too
-    if not isinstance(given, list) or len(given) < layers or any(item not in (0, 1) for item in given):
-        fields.fail("no_rope_layers", given, f"must be a list of 0 and 1, one for each of {layers} layers")
-    return tuple(bool(item) for item in given[:layers])
-
-
-def _windows(fields: Fields, rules: ConfigRules, layers: int, rotates: tuple[bool, ...]) -> tuple[int | None, ...]:
-    """One window a layer, as the architecture's rule says."""
-    kinds = _layer_kinds(fields, layers)
-    if rules.windows == "none":
-        default, window = ("full_attention",) * layers, None
-    elif rules.windows == "every_layer":
-        window = _window_length(fields)
-        default = ("full_attention" if window is None else "sliding_attention",) * layers
-        if kinds and kinds != default:
-            fields.unsupported("layer_types", list(kinds), f"sliding_window={window} holds for every layer")
-    elif rules.windows == "periodic":
-        window = _window_length(fields)
-        period = fields.integer("sliding_window_pattern", 1, MAX_LAYERS, default=rules.period)
-        default = tuple("sliding_attention" if (i + 1) % period else "full_attention" for i in range(layers))
-        if window is None:
-            default = ("full_attention",) * layers
-    else:
-        window = _window_length(fields)
-        if not fields.flag("use_sliding_window", False):
-            window = None
-        first = fields.integer("max_window_layers", 0, MAX_POSITIONS, default=28)
-        may_slide = [not rotates[i] if rules.has_layers_without_rope else i >= first for i in range(layers)]
-        is_on = window is not None
-        default = tuple("sliding_attention" if is_on and slides else "full_attention" for slides in may_slide)
-    kinds = kinds or default
-    if window is None and "sliding_attention" in kinds:
-        fields.fail("layer_types", list(kinds), "names sliding_attention but no sliding window is in use")
-    return tuple(window if kind == "sliding_attention" else None for kind in kinds)
-
-
-def _window_length(fields: Fields) -> int | None:
-    if not fields.has("sliding_window"):
-        return DEFAULT_WINDOW
-    return fields.optional_integer("sliding_window", 1, MAX_POSITIONS)
-
-
-def _layer_kinds(fields: Fields, layers: int) -> tuple[str, ...]:
-    kinds = fields.texts("layer_types")
-    for kind in kinds:
-        if kind not in ("full_attention", "sliding_attention"):
-            fields.unsupported("layer_types", kind, "supported: full_attention, sliding_attention")
-    if kinds and len(kinds) != layers:
-        fields.fail("layer_types", list(kinds), f"has {len(kinds)} entries for num_hidden_layers={layers}")
-    return kinds

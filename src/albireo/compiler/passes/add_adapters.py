@@ -7,6 +7,8 @@ without an adapter compute keeps its bits.
 
 from __future__ import annotations
 
+from collections import Counter
+
 from albireo.compiler.rewrite import NotFired, Rewriter
 from albireo.graph.node import ConstantDef, Graph, Node, TensorType, Value
 from albireo.graph.report import PassRecord
@@ -24,14 +26,20 @@ _WEIGHT = ".weight"
 def run(graph: Graph, max_rank: int) -> PassRecord:
     """Change the graph in place. Args: max_rank: of the adapters; a multiple of what kernels take at once."""
     rw = Rewriter(graph, "add_adapters", WHY, "exact")
-    for linear in rw.nodes("linear"):
+    linears = list(rw.nodes("linear"))
+    weights = (linear.inputs["weight"].constant for linear in linears)
+    times = Counter(part.source for weight in weights if weight is not None for part in weight.segments)
+    for linear in linears:
         with rw.attempt(linear):
-            _add(rw, linear, max_rank)
+            _add(rw, linear, max_rank, times)
     return rw.finish()
 
 
-def _add(rw: Rewriter, linear: Node, max_rank: int) -> None:
+def _add(rw: Rewriter, linear: Node, max_rank: int, times: Counter[str | None]) -> None:
     modules = modules_of(linear)
+    for name, _, _ in modules:
+        if times[name + _WEIGHT] > 1:  # an adapter of it would have to be cut as it is
+            raise NotFired(f"{name} holds the rows of several matrices")
     x, rows = linear.inputs["x"], linear.output.type.dims[0]
     if rows not in SLOTS:
         raise NotFired(f"adapters of a head over {rows} rows are not computed")

@@ -54,7 +54,8 @@ def launches_of_layer(program: Program, layer: int) -> list[str]:
     [
         (None, 90, 6),
         ("fp8", 80, 6),
-        ("fp8", 90, 9),
+        ("fp8", 90, 6),
+        ("fp8.g128", 89, 6),
         ("int8", 90, 9),
         ("int4.g128", 90, 6),
         ("int4p.g64", 90, 9),

@@ -39,7 +39,7 @@ def test_e4m3_on_both_sides_passes(tmp_path: Path, monkeypatch: pytest.MonkeyPat
     del found["quality"]  # of random weights, which no rounding leaves as they are
     assert found == dict.fromkeys(found, "passed")
     kinds = {buffer["dtype"] for buffer in json.loads((engine / "program.json").read_text())["buffers"]}
-    assert "fp8.token" in kinds
+    assert "fp8.g128.token" in kinds
 
 
 @pytest.mark.parametrize("quantization", [None, "int4-g32"])

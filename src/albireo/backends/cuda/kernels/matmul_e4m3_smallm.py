@@ -283,7 +283,7 @@ def aot_cases() -> list[AotCase]:
         if is_early:
             words = {90: (*words[90], "CCTL.E.PF2", "ACQBULK", "PREEXIT")}
         elif tokens > 16:
-            words.pop(89)
+            words = {90: words[90]}
         return AotCase(
             f"matmul_e4m3_smallm.{name}.{'act' if act else 'norm' if levels else 'plain'}.{tokens}",
             matmul_e4m3_smallm_kernel,

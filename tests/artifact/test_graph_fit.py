@@ -11,6 +11,7 @@ from albireo.graph.node import Graph
 from albireo.graph.spec import check_graph
 from albireo.models import build_graph, load_architecture
 from albireo.models.config import ModelConfig, parse_config
+from tiny_models import MIXTURES
 
 
 def config() -> ModelConfig:
@@ -44,3 +45,21 @@ def test_rows_that_the_step_does_not_have(op: str, message: str) -> None:
 
 def test_the_models_own_graph_fits() -> None:
     check_fit(build_graph(config(), 64), config(), "graph.json")
+
+
+@pytest.mark.parametrize("model_type", MIXTURES)
+def test_experts_that_there_are_none_of(model_type: str) -> None:
+    """Ids that are chosen among more experts than a matrix has would be read behind its end."""
+    architecture = load_architecture(model_type)
+    settings = parse_config(architecture.tiny, architecture.rules)
+    graph = build_graph(settings, 64)
+    check_fit(graph, settings, "graph.json")
+    linear = next(node for node in graph.nodes if node.op == "expert_linear")
+    weight = linear.inputs["weight"]
+    b = GraphBuilder()
+    b.graph = graph
+    few = b.experts(("a", "b"), "few", (8, int(weight.type.dims[1])), "float32")
+    b.expert_linear(linear.inputs["x"], linear.inputs["ids"], few, 2, "ffn")
+    check_graph(graph)
+    with pytest.raises(Corrupt, match="is no choice among 2 experts"):
+        check_fit(graph, settings, "graph.json")

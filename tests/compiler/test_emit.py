@@ -12,7 +12,7 @@ from albireo.compiler.pipeline import compile_graph, optional_passes, passes_wit
 from albireo.errors import InvariantError, UnsupportedModel
 from albireo.graph.program import KVLayout, Program
 from albireo.graph.program_spec import ABLE_FAMILIES, FAMILIES, check_program
-from compiler.examples import BLOCK_SIZE, MAX_POSITIONS, MAXIMA, ROPE, D, Decoder, E, FakeCatalog, H, K
+from compiler.examples import BLOCK_SIZE, MAX_POSITIONS, MAXIMA, ROPE, D, Decoder, E, FakeCatalog, H, K, model_graph
 from compiler.ranks import compile_rank, wide_config, wide_graph
 
 
@@ -26,9 +26,16 @@ def test_roles_are_the_contracts() -> None:
     calls = {call.family: call for call in program(Decoder(bias="qo")).calls}
     rank = compile_rank(wide_graph(wide_config("llama"), "bfloat16"), Part(2, 1))
     calls |= {call.family: call for call in rank.calls if call.family == "all_reduce"}
+    mixture = compile_graph(
+        model_graph("qwen2_moe", "bfloat16"),
+        FakeCatalog(),
+        maxima=MAXIMA,
+        block_size=BLOCK_SIZE,
+        max_positions=MAX_POSITIONS,
+    )
+    calls |= {c.family: c for c in mixture.calls if c.family not in calls}
     of_single_ops = {"elementwise", "head_norm", "rope", "kv_write", "slice", "top"}
-    of_experts = {"route", "expert_linear", "combine", "gate_rows"}
-    assert set(FAMILIES) - set(calls) == of_single_ops | of_experts | set(ABLE_FAMILIES)
+    assert set(FAMILIES) - set(calls) == of_single_ops | set(ABLE_FAMILIES)
     assert calls["embed"].args == {"ids": "token_ids", "table": "table", "out": "x"}
     qkv = calls["qkv_rope_kv"]
     assert qkv.args == {
@@ -49,6 +56,14 @@ def test_roles_are_the_contracts() -> None:
         "out": "x_S",
     }
     assert calls["head_top"].split == "panels" and calls["attention"].split == "heads"
+    assert calls["route"].args == {"x": "m2", "ids": "r", "weights": "r2"}
+    assert calls["expert_linear"].args.keys() == {"x", "ids", "weight", "out"}
+    assert calls["combine"].args == {"x": calls["expert_linear"].args["out"]} | {
+        "weights": "r2",
+        "residual": "x",
+        "out": "x",
+    }
+    assert calls["gate_rows"].args.keys() == {"x", "gate", "residual", "out"}
 
 
 def test_roles_of_single_ops() -> None:

@@ -71,8 +71,12 @@ def _node_problem(graph: Graph, config: ModelConfig, node: Node) -> str:
         shape = (node.attrs["num_kv_heads"], node.attrs["head_dim"])
         if shape != (config.num_kv_heads, config.head_dim):
             return f"{shape[0]} KV heads of {shape[1]}, config.json says {config.num_kv_heads} of {config.head_dim}"
-    if node.op == "linear" and not node.inputs["weight"].is_constant:
+    if node.op in ("linear", "expert_linear") and not node.inputs["weight"].is_constant:
         return "the weight of a linear is no constant"
+    if node.op == "expert_linear":
+        chosen = node.inputs["ids"].producer
+        if chosen is None or chosen.op != "route" or chosen.inputs["x"].type.dims[1] != node.attrs["num_experts"]:
+            return f"{node.inputs['ids']} is no choice among {node.attrs['num_experts']} experts"
     if node.op == "all_reduce" or "chunks" in node.attrs:
         return "it is cut for ranks already; what is stored is the graph of the whole model"
     return ""

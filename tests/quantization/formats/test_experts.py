@@ -13,6 +13,7 @@ from albireo.api.checkpoint_source import CheckpointSource
 from albireo.backends.cpu.catalog import CpuCatalog
 from albireo.backends.cpu.machine import isa_levels
 from albireo.backends.cpu.model import CpuModel
+from albireo.backends.cpu.stored import pack_image
 from albireo.compiler.pipeline import compile_graph, passes_of
 from albireo.errors import ConfigError
 from albireo.graph.node import Graph
@@ -23,7 +24,7 @@ from albireo.verify.numerics import layers_stage, ops_stage, run_numerics
 from albireo.verify.steps import NUM_BLOCKS, walk_steps
 from backends.cpu.harness import pool
 from quantization.formats.writers import WRITERS, write_model
-from tiny_models import MIXTURES, make_checkpoint
+from tiny_models import MIXTURES, make_checkpoint, write_safetensors
 
 TOKENS = np.random.default_rng(3).integers(0, 90, 90).tolist()
 QWEN3: dict[str, Any] = {
@@ -73,8 +74,21 @@ def test_checkpoints_of_experts_in_few_bits(name: str, tmp_path: Path) -> None:
 
 def test_more_experts_than_are_held_decoded(tmp_path: Path) -> None:
     """nf4 is computed as numbers: a constant joins more matrices than there may be in memory decoded."""
-    write_model(tmp_path, WRITERS["bitsandbytes nf4"], **{**QWEN3, "num_experts": MAX_DECODED + 5})
-    check(tmp_path, CheckpointSource(tmp_path, "bfloat16").graph(64), isa_levels())
+    config = {**QWEN3, "num_hidden_layers": 1, "num_experts": MAX_DECODED + 3, "moe_intermediate_size": 64}
+    write_model(tmp_path / "few bits", WRITERS["bitsandbytes nf4"], **config)
+    graph = CheckpointSource(tmp_path / "few bits", "bfloat16").graph(64)
+    program = compile_graph(
+        graph, CpuCatalog(isa_levels()), maxima={"T": 8, "R": 1, "G": 1}, block_size=16, max_positions=64
+    )
+    images = []
+    for name in ("few bits", "numbers"):
+        with open_checkpoint(tmp_path / name, graph) as checkpoint:
+            images.append(pack_image(pool(2), program.constants, checkpoint, lambda _: None).memory.view().copy())
+            if name == "few bits":
+                (tmp_path / "numbers").mkdir()
+                numbers = {each: checkpoint.tensor(each).to_float32() for each in checkpoint.names}
+                write_safetensors(tmp_path / "numbers" / "model.safetensors", numbers, "float32")
+    np.testing.assert_array_equal(*images)
 
 
 @pytest.mark.parametrize("kind", ["Q8_0", "Q4_K", "mixed"])

@@ -1,0 +1,85 @@
+"""Rules of tolerance of mixtures of experts: float32 is within, and what a wrong kernel would give is not."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+
+from albireo.graph.builder import GraphBuilder
+from albireo.graph.node import Graph, Node, TensorType, Value
+from albireo.verify.bounds import Bounded, evaluate
+from albireo.verify.ops import check_call
+from albireo.verify.walk import Seen
+from backends.cpu.harness import normal
+from step_batches import Work, make_step
+
+TOKENS, EXPERTS, TOP_K, WIDTH = 9, 5, 2, 200
+STEP = make_step([Work(list(range(TOKENS)), 0, [1])], 16)
+IDS = np.ascontiguousarray(np.argsort(normal(TOKENS, EXPERTS, seed=4), axis=1)[:, :TOP_K], np.int32)
+
+Build = Callable[[GraphBuilder, dict[str, Value]], tuple[Value, ...]]
+
+
+def run(build: Build, family: str, **roles: tuple[np.ndarray, str]) -> tuple[Node, list[Bounded]]:
+    """A node of roles, each an array and the symbol of its rows ("": it is a weight), and its results."""
+    b = GraphBuilder()
+    inputs = {}
+    for name, (array, rows) in roles.items():
+        kind = "int32" if array.dtype == np.int32 else "float32"
+        inputs[name] = Value(name, TensorType(kind, (rows, *array.shape[1:]) if rows else array.shape))
+    outputs = build(b, inputs)
+    body = Graph(inputs, {}, b.graph.nodes, {v.name: v for v in outputs})
+    node = Node("fused", inputs, {}, outputs, body=body, family=family)
+    return node, evaluate(node, {name: array for name, (array, _) in roles.items()}, STEP)
+
+
+def is_right(node: Node, found: list[Bounded], *results: np.ndarray) -> bool:
+    call: Any = type("Call", (), {"origin": "", "family": node.family, "kernel": ""})()
+    return check_call(Seen(0, 0, STEP, call, node, {}, results), found).is_right
+
+
+def test_route() -> None:
+    x = normal(TOKENS, EXPERTS) * 3
+    node, found = run(lambda b, v: b.route(v["x"], TOP_K, True), "route", x=(x, "T"))
+    ids, weights = (each.value for each in found)
+    powers = np.exp(np.take_along_axis(x, ids, axis=1) - x.max(axis=1, keepdims=True))
+    assert is_right(node, found, ids, powers / powers.sum(axis=1, keepdims=True))
+    assert not is_right(node, found, ids[:, ::-1], weights), "in another order"
+    assert not is_right(node, found, ids, weights * np.float32(1 + 1e-4))
+    whole = np.exp(x - x.max(axis=1, keepdims=True)).sum(axis=1, keepdims=True)
+    assert not is_right(node, found, ids, (powers / whole).astype(np.float32)), "not renormalized"
+
+
+def test_expert_linear() -> None:
+    x, weight = normal(TOKENS, WIDTH), normal(EXPERTS * 16, WIDTH, seed=1)
+
+    def products(ids: np.ndarray) -> np.ndarray:
+        return np.stack([x[p // TOP_K] @ weight[e * 16 : e * 16 + 16].T for p, e in enumerate(ids.reshape(-1))])
+
+    node, found = run(
+        lambda b, v: (b.expert_linear(v["x"], v["ids"], v["weight"], EXPERTS, "ffn"),),
+        "expert_linear",
+        x=(x, "T"),
+        ids=(IDS, "T"),
+        weight=(weight, ""),
+    )
+    assert is_right(node, found, products(IDS))
+    assert np.linalg.norm(found[0].error) < 1e-4 * np.linalg.norm(found[0].value)
+    other = IDS.copy()
+    other[3, 1] = (other[3, 1] + 1) % EXPERTS
+    assert not is_right(node, found, products(other)), "one pair by another expert"
+    assert not is_right(node, found, np.roll(products(IDS), 1, axis=0)), "another pair's row"
+
+
+def test_combine_and_gate_rows() -> None:
+    x, weights = normal(TOKENS * TOP_K, 40), np.abs(normal(TOKENS, TOP_K, seed=2))
+    node, found = run(lambda b, v: (b.combine(v["x"], v["weights"]),), "combine", x=(x, "P"), weights=(weights, "T"))
+    pairs = x.reshape(TOKENS, TOP_K, 40)
+    assert is_right(node, found, (weights[:, ::-1, None] * pairs[:, ::-1]).sum(axis=1))
+    assert not is_right(node, found, (weights[:, ::-1, None] * pairs).sum(axis=1)), "weights of the other expert"
+    gate, rows = normal(TOKENS, 1, seed=3), normal(TOKENS, 40, seed=4)
+    node, found = run(lambda b, v: (b.gate_rows(v["x"], v["gate"]),), "gate_rows", x=(rows, "T"), gate=(gate, "T"))
+    assert is_right(node, found, rows / (1 + np.exp(-gate)))
+    assert not is_right(node, found, rows / (1 + np.exp(gate)))

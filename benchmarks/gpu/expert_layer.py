@@ -104,7 +104,7 @@ class ExpertStep:
         """width: of tiles; None: the one that is taken."""
         from albireo.backends.cuda.kernels.moe_route import moe_route
 
-        lists = self.layer.lists if width is None else replace(self.layer.lists, widest=width)
+        lists = self.layer.lists if width is None else replace(self.layer.lists, fixed=width)
         moe_route(self.logits, self.ids, self.weights, lists, self.num_real, True)
         return lists
 

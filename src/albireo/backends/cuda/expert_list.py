@@ -28,6 +28,7 @@ class ExpertList:
         counters: [num_experts + 1] int32, zero between launches: pairs of each expert, programs that have arrived.
         items: int32: see ITEM_FIELDS.
         widest: most pairs of a tile, of all matrices that are multiplied by it.
+        fixed: pairs of a tile, whatever the step; for benchmarks, else None.
     """
 
     num_experts: int
@@ -36,10 +37,11 @@ class ExpertList:
     counters: torch.Tensor
     items: torch.Tensor
     widest: int = _MOST
+    fixed: int | None = None
 
     def width(self, num_tokens: int) -> int:
         """Pairs of a tile in a step of so many tokens."""
-        return min(self.widest, tile_width(num_tokens, self.num_experts, self.top_k))
+        return self.fixed or min(self.widest, tile_width(num_tokens, self.num_experts, self.top_k))
 
     def most_items(self, num_tokens: int) -> int:
         """Items that such a step has at most."""

@@ -199,7 +199,8 @@ class StepPlan:
     Moves of blocks, each as (group, source, target) and all of them made before any computing, in this order:
         swap_outs: blocks of the device to blocks of host memory; block_copies: within the device, one after another;
         swap_ins: blocks of host memory to blocks of the device. Of swap_outs and swap_ins no two have one target.
-    adapters: which one each slot is to hold, of those that work runs in; borrowed, not to be changed.
+    adapters: which one each slot is to hold, of those that work runs in; borrowed, not to be changed. Empty where no
+        work has one.
     """
 
     step_idx: int

@@ -48,7 +48,7 @@ def test_the_options_of_a_build(albireo, tmp_path, monkeypatch):
     result = albireo("build", BUNDLED, "-o", tmp_path / "x", "--target", "avx3")
     assert result.exit_code == 1 and "choose one of native, amx, avx512bf16" in result.stderr
     result = albireo("build", BUNDLED, "-o", tmp_path / "x", "--without", "speed")
-    assert result.exit_code == 1 and "choose among merge_qkv" in result.stderr
+    assert result.exit_code == 1 and "choose among fold_scale, merge_qkv" in result.stderr
 
 
 def test_profiles_and_passes_left_out_change_no_text(albireo):

@@ -18,6 +18,7 @@ from albireo.cli.session import Reply
 from albireo.errors import InvalidParams
 from albireo.outputs import RequestOutput
 from albireo.text.tokenizer import Tokenizer
+from tiny_adapters import make_adapter
 from tiny_models import STORIES, shared_data
 
 START = "Once upon a time"
@@ -314,3 +315,12 @@ def test_in_order():
         (3, False),
         (3, True),
     ]
+
+
+def test_an_adapter_that_every_prompt_has(albireo, tmp_path):
+    adapter = make_adapter(tmp_path, json.loads((BUNDLED / "config.json").read_text()), rank=20)
+    asked = ("generate", START, "--temperature", "0", "--max-tokens", "8")
+    plain, changed = (albireo(*asked, *flags) for flags in ((), ("--lora", adapter)))
+    assert plain.exit_code == changed.exit_code == 0 and plain.stdout != changed.stdout
+    missing = albireo(*asked, "--lora", tmp_path / "none")
+    assert missing.exit_code != 0 and "adapter_config.json" in missing.stderr

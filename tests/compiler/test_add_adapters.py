@@ -68,7 +68,7 @@ def test_it_says_what_merged_weights_say(name: str) -> None:
 def test_passes_behind_it_keep_every_bit(name: str, precision: str | None, without: tuple[str, ...]) -> None:
     graph, weights = model_graph(name, "float32"), random_weights(load_architecture(name).tiny, seed=2)
     if precision is not None:
-        choose_precision.run(graph, lambda source, is_head: precision)
+        choose_precision.run(graph, lambda source, role: precision)
     adapters, wanted = adapters_of(name), None
 
     def same(rewritten: Graph, record: Any) -> None:

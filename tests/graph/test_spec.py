@@ -79,6 +79,18 @@ def columns(start: int, stop: int) -> Callable[[Graph], None]:
     return change
 
 
+def altered_matrix(graph: Graph) -> None:
+    table = graph.constants["table"]
+    assert table.constant is not None
+    table.constant = ConstantDef(table.constant.segments, plus=1.0)
+
+
+def endless_vector(graph: Graph) -> None:
+    norm = next(v for v in graph.constants.values() if len(v.type.dims) == 1)
+    assert norm.constant is not None
+    norm.constant = ConstantDef(norm.constant.segments, factor=float("inf"))
+
+
 def unregistered_constant(graph: Graph) -> None:
     del graph.constants["layers.0.q.weight"]
 
@@ -116,6 +128,8 @@ def stray_family(graph: Graph) -> None:
         (missing_role, "weight"),
         (undefined_output, "output logits = %\\? is not defined"),
         (misnamed_constant, "constant other"),
+        (altered_matrix, "only numbers of vectors are altered, by finite ones"),
+        (endless_vector, "only numbers of vectors are altered, by finite ones"),
         (short_constant, "its segments have 3 rows"),
         (columns(0, 23), "its columns are 0 to 23"),
         (columns(-1, 23), "its columns are -1 to 23"),

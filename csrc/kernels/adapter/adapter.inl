@@ -23,6 +23,9 @@ ALBIREO_INLINE void widen_row(const Args& a, int64_t i, float* to) {
   for (int64_t e = k; e < padded; e++) to[e] = 0.0f;
 }
 
+// Rows of one adapter at once: with 16 registers their sums would go to memory and back.
+constexpr int kTogether = kTileRows >= 6 ? kAdapterRows : 1;
+
 // kRows rows of x, side by side in scratch, by kRankBlock rows of A. Sums do not depend on kRows.
 template <int kRows>
 ALBIREO_INLINE void dots(const float* x, const float* matrix, int64_t stride, float (&out)[kRows][kRankBlock]) {
@@ -89,7 +92,8 @@ ALBIREO_INLINE void dispatch_adapter(const Args& a, const Step& s, int64_t begin
       scratch.held_row = first;
     }
     if (is_same && slots[0] >= 0) {
-      low_rows<kAdapterRows>(a, first, x, slots[0], target, q);
+      for (int64_t i = 0; i < kAdapterRows; i += kTogether)
+        low_rows<kTogether>(a, first + i, x + i * a_stride(d), slots[0], target, q);
       continue;
     }
     for (int64_t i = 0; i < rows; i++)

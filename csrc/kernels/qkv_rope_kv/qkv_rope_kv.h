@@ -1,5 +1,4 @@
-// y = x @ weight^T + bias (and what adapters add, as in linear), cut into H query, K key and K value heads of D
-// columns; then, head by head,
+// y = x @ weight^T (+ adapters) + bias, cut into H query, K key and K value heads of D columns; then, head by head,
 //   q, k: optional RMS norm over D, rotation of channel pairs (i, i + D/2) by the row's position
 //   q -> out [T, H * D] out_dtype;   k, v -> the KV cache at the row's slot, rounded to its dtype
 // The unit of work is the smallest group of heads that fills whole panels, so a head never crosses threads.

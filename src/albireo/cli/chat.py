@@ -17,7 +17,7 @@ import click
 from albireo.api.locate import locate_model
 from albireo.artifact.reader import tokenizer_directory
 from albireo.cli.options import engine_options, sampling_options
-from albireo.cli.session import Reply, Session
+from albireo.cli.session import Reply, Session, with_adapter
 from albireo.cli.timings import timings_line
 from albireo.config import EngineConfig
 from albireo.errors import PromptTooLong, TemplateError
@@ -30,11 +30,17 @@ HELP = "/reset forgets the conversation, /stats switches timings on and off, /ex
 @click.command()
 @click.argument("model", required=False)
 @click.option("--system-prompt", help="What the model is told before the conversation.")
+@click.option("--lora", metavar="DIR", help="An adapter (LoRA) that answers; --enable-lora goes with it.")
 @click.option("--stats", is_flag=True, help="Timings after each answer, on stderr.")
 @sampling_options(max_tokens="what the context leaves", without=("n", "logprobs"))
 @engine_options(without=("seed", "skip_tokenizer_init", "max_logprobs"))
 def command(
-    model: str | None, system_prompt: str | None, stats: bool, sampling: dict[str, Any], engine: dict[str, Any]
+    model: str | None,
+    system_prompt: str | None,
+    lora: str | None,
+    stats: bool,
+    sampling: dict[str, Any],
+    engine: dict[str, Any],
 ) -> None:
     """Talk to a model in the terminal, by its own chat template.
 
@@ -44,8 +50,8 @@ def command(
     SamplingParams(**sampling)
     directory = locate_model(model)
     _require_template(directory)
-    config = EngineConfig.from_kwargs(model=str(directory), **engine)
-    chat = Chat(Session(config), sampling, system_prompt, has_stats=stats)
+    config = EngineConfig.from_kwargs(model=str(directory), **with_adapter(engine, lora))
+    chat = Chat(Session(config, lora), sampling, system_prompt, has_stats=stats)
     if sys.stdin.isatty():
         click.echo(f"{directory.name}: {HELP}", err=True)
     for line in _messages():

@@ -9,7 +9,6 @@ import sys
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import closing
 from functools import partial
-from pathlib import Path
 from typing import Any, TextIO
 
 import click
@@ -18,13 +17,12 @@ from albireo.api.admission import Submission
 from albireo.api.locate import locate_model
 from albireo.cli.options import engine_options, sampling_options
 from albireo.cli.prompts import STDIN, InputFormat, PromptLine, read_prompts, split_arguments
-from albireo.cli.session import Reply, Session
+from albireo.cli.session import Reply, Session, with_adapter
 from albireo.cli.terminal import Bar
 from albireo.cli.timings import timings_line
 from albireo.cli.writers import JsonlWriter, TextWriter, Writer
 from albireo.config import EngineConfig
 from albireo.errors import InvalidParams, ModelError, RequestError
-from albireo.models.peft import adapter_rank
 from albireo.outputs import RequestOutput
 from albireo.params import SamplingParams
 
@@ -91,9 +89,7 @@ def command(
     for line in lines:
         _check(line, sampling)
     directory = None if name is None else _locate(name, is_argument=model is None)
-    if lora is not None:
-        engine = {"enable_lora": True, "max_lora_rank": adapter_rank(Path(lora)), **engine}
-    session = Session(EngineConfig.from_kwargs(model=directory, **engine), lora)
+    session = Session(EngineConfig.from_kwargs(model=directory, **with_adapter(engine, lora)), lora)
     writer: Writer = JsonlWriter() if output == "jsonl" else TextWriter(echoes=echo, has_headings=len(lines) > 1)
     finished, num_failed = _run(session, lines, sampling, writer)
     if stats and finished:

@@ -8,6 +8,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Generator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Any
 
 from albireo.api.admission import Admission, Submission
@@ -17,6 +18,7 @@ from albireo.api.load import Loaded, load
 from albireo.api.prompts import parse_prompt
 from albireo.config import EngineConfig
 from albireo.errors import RequestError
+from albireo.models.peft import adapter_rank
 from albireo.outputs import RequestOutput
 from albireo.params import SamplingParams
 
@@ -42,6 +44,11 @@ class Reply:
     def is_last(self) -> bool:
         """Nothing more comes of this request."""
         return self.output is None or self.output.finished
+
+
+def with_adapter(engine: dict[str, Any], lora: str | None) -> dict[str, Any]:
+    """Settings of an engine that runs an adapter, with a slot as large as it needs. Raises: ModelError."""
+    return engine if lora is None else {"enable_lora": True, "max_lora_rank": adapter_rank(Path(lora)), **engine}
 
 
 class Session:

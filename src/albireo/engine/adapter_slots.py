@@ -17,11 +17,12 @@ NO_SLOT = -1
 
 
 class AdapterSlots:
-    """Invariant: no adapter is in two slots."""
+    """Invariants: no adapter is in two slots; num_running counts the running sequences that have one."""
 
     def __init__(self, num_slots: int) -> None:
         #: adapter of each slot, None: empty. Plans borrow it.
         self.held: list[int | None] = [None] * num_slots
+        self.num_running = 0
         #: slots, pinned longest ago first
         self._order = list(range(num_slots))
 
@@ -37,10 +38,17 @@ class AdapterSlots:
         pinned = {seq.request.adapter for seq in running}
         return next((slot for slot in self._order if self.held[slot] is None or self.held[slot] not in pinned), None)
 
-    def pin(self, slot: int, adapter: int | None) -> None:
-        """A sequence runs in the slot that find() gave."""
+    def enter(self, slot: int, seq: Sequence) -> None:
+        """A sequence runs from now on, in the slot that find() gave."""
+        seq.work.adapter_slot = slot
         if slot == NO_SLOT:
             return
-        self.held[slot] = adapter
+        self.num_running += 1
+        self.held[slot] = seq.request.adapter
         self._order.remove(slot)
         self._order.append(slot)
+
+    def leave(self, seq: Sequence) -> None:
+        """A sequence runs no more."""
+        if seq.request.adapter is not None:
+            self.num_running -= 1

@@ -158,7 +158,7 @@ class Engine:
     def adapters(self) -> tuple[set[int], set[int]]:
         """Numbers of the adapters of sequences that run, and of requests that are not finished."""
         if not self._settings.num_adapter_slots:
-            return set(), set()
+            return set(), set()  # every step asks
         running = {seq.request.adapter for seq in self._scheduler.running}
         unfinished = {request.adapter for request in self._requests.values()}
         return {n for n in running if n is not None}, {n for n in unfinished if n is not None}

@@ -120,7 +120,7 @@ class Scheduler:
                 continue
             self.tables.share(leader.block_tables, seq.block_tables, leader.num_computed_tokens)
             seq.num_computed_tokens = leader.num_computed_tokens
-            seq.work.adapter_slot = leader.work.adapter_slot
+            self.adapters.enter(leader.work.adapter_slot, seq)
             leader.quiet_until = 0  # its last block may be shared now
             seq.status = Status.RUNNING
             self.running.add(seq)
@@ -128,6 +128,7 @@ class Scheduler:
 
     def _vacate(self, seq: Sequence) -> None:
         self.running.remove(seq)
+        self.adapters.leave(seq)
         self.tables.release(seq.block_tables)
         seq.num_computed_tokens = 0
         seq.quiet_until = 0
@@ -142,7 +143,7 @@ class Scheduler:
         """
         self._step = _Step(self._settings.max_prompt_rows, self._end_order)
         self._end_order = None
-        plan = StepPlan(self._step_idx, [], 0, adapters=self.adapters.held)
+        plan = StepPlan(self._step_idx, [], 0)
         self._step_idx += 1
         if self._settings.scheduling_policy == "priority":
             self._make_room_for_priority(plan)
@@ -153,6 +154,8 @@ class Scheduler:
             self._plan_lines(plan)
         if not plan.work and (self.running or self.waiting):
             raise InvariantError(f"nothing planned with {len(self.running)} running, {len(self.waiting)} waiting")
+        if self.adapters.num_running:
+            plan.adapters = self.adapters.held
         if self.drafting is not None:
             has_more = self._step.is_prompt_open or bool(self.waiting)
             self.drafting.plan(self._step.scheduled, plan, has_failed=bool(self._failed), has_more=has_more)
@@ -214,8 +217,7 @@ class Scheduler:
 
     def _admit(self, seq: Sequence, hit: Hit, slot: int, plan: StepPlan) -> None:
         self.waiting.remove(seq)
-        self.adapters.pin(slot, seq.request.adapter)
-        seq.work.adapter_slot = slot
+        self.adapters.enter(slot, seq)
         seq.status = Status.RUNNING
         self.running.add(seq)
         self.tables.share(hit.blocks, seq.block_tables, hit.num_tokens)
@@ -370,4 +372,7 @@ class Scheduler:
 
     def check_invariants(self, requests: list[Request]) -> None:
         """Args: requests: all unfinished ones. Raises: InvariantError. Cost: O(everything); for tests."""
+        with_adapters = sum(seq.request.adapter is not None for seq in self.running)
+        if with_adapters != self.adapters.num_running:
+            raise InvariantError(f"{with_adapters} run with adapters, {self.adapters.num_running} are counted")
         check_books(self.waiting, self.running, self.tables, self.host, requests, self._settings)

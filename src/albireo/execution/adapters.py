@@ -61,13 +61,14 @@ class AdapterRunner:
             self._program = self._made()
         return self._program
 
-    def fill(self, plan: StepPlan) -> bool:
+    def fill(self, plan: StepPlan) -> None:
         """Put the adapters of a plan into their slots, where they are not there already.
 
-        Returns: whether any of its work has one. Raises: InvariantError for one that is not known.
+        Raises: InvariantError for one that is not known.
         Cost: a pass over the work; a copy of each adapter that comes in.
         """
-        slots = {work.adapter_slot for work in plan.work if work.adapter_slot >= 0}
+        slots = {work.adapter_slot for work in plan.work}
+        slots.discard(-1)
         for slot in slots:
             number = plan.adapters[slot]
             if self._held.get(slot) == number:
@@ -77,4 +78,3 @@ class AdapterRunner:
             self._held.pop(slot, None)
             self._slots.put(slot, self._adapters[number])
             self._held[slot] = number
-        return bool(slots)

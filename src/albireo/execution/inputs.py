@@ -105,7 +105,7 @@ def pack_step(
         logit_rows=none if is_top else wanted,
         top_rows=wanted if is_top else none,
         top_counts=_top_counts(len(rows), tasks, task_rows, drafts) if is_top else none,
-        adapter_slots=_adapter_slots(works, owner),
+        adapter_slots=_adapter_slots(works, owner) if plan.adapters else None,
     )
     return PackedStep(inputs, tasks, task_rows, is_top, prompt_rows, drafts)
 

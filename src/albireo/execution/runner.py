@@ -95,7 +95,7 @@ class Runner:
         move_blocks(plan, self._model, self._host)
         if not plan.work:
             return StepResult([])
-        if self._adapters is not None:
+        if plan.adapters and self._adapters is not None:
             self._adapters.fill(plan)
         if self._pooler is not None and any(work.pooling for work in plan.work):
             return self._pool(plan, self._pooler)

@@ -187,7 +187,7 @@ class Program:
     @property
     def top_k(self) -> int:
         """Experts of a token; 0 where nothing is routed."""
-        return self.maxima.get("P", 0) // self.maxima["T"]
+        return self.maxima["P"] // self.maxima["T"] if "P" in self.maxima else 0
 
     def sizes(self, sizes: Mapping[str, int]) -> dict[str, int]:
         """What every step symbol stands for, P too, from those of StepInputs.sizes."""

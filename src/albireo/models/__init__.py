@@ -34,6 +34,7 @@ _ROOM = (
     "generation",
     "gguf",
     "head_rows",
+    "layer_kinds",
     "layers",
     "mapped_file",
     "multipliers",

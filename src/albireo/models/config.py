@@ -8,23 +8,21 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
-from typing import Any, Literal
+from typing import Any
 
 from albireo.dtypes import compute_dtype
 from albireo.errors import ConfigError, short
 from albireo.json_file import Fields
 from albireo.models.expert_settings import ExpertSettings, Keys, parse_experts
+from albireo.models.layer_kinds import DEFAULT_WINDOW, MAX_LAYERS, WindowRule, parse_rotates, parse_windows
 from albireo.models.multipliers import Multipliers, parse_multipliers
 from albireo.models.rope_settings import MAX_POSITIONS, RopeSettings, parse_ropes
 
 #: Far above any checkpoint, low enough that every product of them is an exact float64.
 MAX_WIDTH = 2**20
-MAX_LAYERS = 2**12
 MAX_HEADS = 2**12
 MAX_HEAD_DIM = 2**12
 MAX_VOCAB = 2**24
-#: transformers' meaning of an absent sliding_window in most architectures that have one.
-DEFAULT_WINDOW = 4096
 #: What an activation is called in config.json -> ops.UNARY_KINDS.
 ACTIVATIONS = {
     "silu": {"silu": "silu", "swish": "silu"},
@@ -89,11 +87,8 @@ class ConfigRules:
 
     Fields:
         keys: optional keys it honours: attention_bias, mlp_bias, those of multipliers; any other must be neutral.
-        windows: who has a sliding window: no layer; every layer, when sliding_window is a number, or that and
-            use_sliding_window; layers as layer_types says (by_list), else from max_window_layers on, when
-            use_sliding_window (by_layer); or layers as layer_types says, else all but each period-th (periodic).
+        windows, period: who has a sliding window, see layer_kinds.
         default_window: what an absent sliding_window means (null means none).
-        period: of windows that are periodic.
         head_dim: when the file does not say; None: hidden_size / num_attention_heads.
         experts: whose keys speak of experts.
         built_in: keys that some files have at the one value that the architecture has anyway.
@@ -105,7 +100,7 @@ class ConfigRules:
     """
 
     keys: frozenset[str] = frozenset()
-    windows: Literal["none", "every_layer", "every_layer_if_used", "by_layer", "by_list", "periodic"] = "none"
+    windows: WindowRule = "none"
     default_window: int | None = DEFAULT_WINDOW
     period: int = 0
     head_dim: int | None = None
@@ -195,8 +190,9 @@ def parse_config(
     positions = fields.integer("max_position_embeddings", 1, MAX_POSITIONS)
     vocab = fields.integer("vocab_size", 1, MAX_VOCAB)
     width = fields.integer("intermediate_size", 1, MAX_WIDTH)
-    rotates = _rotates(fields, layers) if rules.has_layers_without_rope else (True,) * layers
-    windows, head_dim = _windows(fields, rules, layers, rotates), _head_dim(fields, rules, hidden, heads)
+    rotates = parse_rotates(fields, layers) if rules.has_layers_without_rope else (True,) * layers
+    windows = parse_windows(fields, rules.windows, rules.period, rotates, rules.default_window)
+    head_dim = _head_dim(fields, rules, hidden, heads)
     rope, local_rope = parse_ropes(fields, where, positions, rules.has_local_rope, _HONOURS_PARTIAL in rules.keys)
     config = ModelConfig(
         model_type=model_type,
@@ -266,68 +262,3 @@ def _activation(fields: Fields, rules: ConfigRules) -> str:
         if fields.raw(key) is not None and fields.text(key) not in known:
             fields.unsupported(key, fields.raw(key), f"supported: {next(iter(known))}")
     return rules.activation
-
-
-def _rotates(fields: Fields, layers: int) -> tuple[bool, ...]:
-    """One entry a layer, from a list of ones and zeros, else from the period of layers that do not rotate."""
-    interval = fields.integer("no_rope_layer_interval", 1, MAX_LAYERS, default=4)
-    given = fields.raw("no_rope_layers")
-    if given is None:
-        return tuple(bool((layer + 1) % interval) for layer in range(layers))
-    # transformers takes a longer list too
-    if not isinstance(given, list) or len(given) < layers or any(item not in (0, 1) for item in given):
-        fields.fail("no_rope_layers", given, f"must be a list of 0 and 1, one for each of {layers} layers")
-    return tuple(bool(item) for item in given[:layers])
-
-
-def _windows(fields: Fields, rules: ConfigRules, layers: int, rotates: tuple[bool, ...]) -> tuple[int | None, ...]:
-    """One window a layer, as the architecture's rule says."""
-    kinds = _layer_kinds(fields, layers)
-    if rules.windows == "none":
-        default, window = ("full_attention",) * layers, None
-    elif rules.windows.startswith("every_layer"):
-        window = _window_length(fields, rules)
-        if rules.windows == "every_layer_if_used":
-            fields.raw("max_window_layers")  # says nothing here
-            window = window if fields.flag("use_sliding_window", False) else None
-        default = ("full_attention" if window is None else "sliding_attention",) * layers
-        if kinds and kinds != default:
-            fields.unsupported("layer_types", list(kinds), f"sliding_window={window} holds for every layer")
-    elif rules.windows == "periodic":
-        window = _window_length(fields, rules)
-        period = fields.integer("sliding_window_pattern", 1, MAX_LAYERS, default=rules.period)
-        default = tuple("sliding_attention" if (i + 1) % period else "full_attention" for i in range(layers))
-        if window is None:
-            default = ("full_attention",) * layers
-    else:
-        # transformers writes 0 for a window that is not used
-        is_none = rules.windows == "by_list" and fields.raw("sliding_window") == 0
-        window = None if is_none else _window_length(fields, rules)
-        if not fields.flag("use_sliding_window", False):
-            window = None
-        elif rules.windows == "by_list" and not kinds:
-            fields.unsupported("use_sliding_window", True, "layer_types must say in which layers")
-        first = fields.integer("max_window_layers", 0, MAX_POSITIONS, default=28)
-        may_slide = [not rotates[i] if rules.has_layers_without_rope else i >= first for i in range(layers)]
-        is_on = window is not None
-        default = tuple("sliding_attention" if is_on and slides else "full_attention" for slides in may_slide)
-    kinds = kinds or default
-    if window is None and "sliding_attention" in kinds:
-        fields.fail("layer_types", list(kinds), "names sliding_attention but no sliding window is in use")
-    return tuple(window if kind == "sliding_attention" else None for kind in kinds)
-
-
-def _window_length(fields: Fields, rules: ConfigRules) -> int | None:
-    if not fields.has("sliding_window"):
-        return rules.default_window
-    return fields.optional_integer("sliding_window", 1, MAX_POSITIONS)
-
-
-def _layer_kinds(fields: Fields, layers: int) -> tuple[str, ...]:
-    kinds = fields.texts("layer_types")
-    for kind in kinds:
-        if kind not in ("full_attention", "sliding_attention"):
-            fields.unsupported("layer_types", kind, "supported: full_attention, sliding_attention")
-    if kinds and len(kinds) != layers:
-        fields.fail("layer_types", list(kinds), f"has {len(kinds)} entries for num_hidden_layers={layers}")
-    return kinds

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from albireo.errors import ConfigError, EngineError, InvariantError
 from albireo.json_file import parse_json
 from albireo.replicas.replicas import Replicas
-from albireo.server.errors import HttpError
+from albireo.server.errors import HttpError, busy
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,6 +70,8 @@ class ServedAdapters:
         except InvariantError:
             raise HttpError(500, "the adapter could not be read; the server's log has more", code="internal") from None
         except EngineError as error:
+            if type(error) is EngineError:  # not of the adapter: there is no process, or it ended meanwhile
+                raise busy(503, str(error), "restarting", 2) from None
             raise HttpError(400, str(error), param="lora_path", code="invalid_adapter") from None
         finally:
             self._loading.discard(name)

@@ -125,8 +125,8 @@ def test_one_of_q_k_and_v_in_another_encoding_changes_no_bit(
 ) -> None:
     """As checkpoints hold v in more bits: two are merged, and v by itself goes into their kernel where it can."""
 
-    def choose(matrix: str, is_head: bool) -> str | None:
-        return None if is_head else kinds[1] if apart in matrix else kinds[0]
+    def choose(matrix: str, role: str | None) -> str | None:
+        return None if role == "vocab" else kinds[1] if apart in matrix else kinds[0]
 
     levels = isa_levels()
     weights = encoded_weights(name, choose)
@@ -146,8 +146,8 @@ def test_one_of_q_k_and_v_in_another_encoding_changes_no_bit(
 def test_every_compute_type_meets_weights_in_few_bits(dtype: str, encoding: str) -> None:
     """fp8 is multiplied with bfloat16, in a model of float16 too: what it reads is rounded once."""
 
-    def choose(name: str, is_head: bool) -> str | None:
-        return None if is_head else encoding
+    def choose(name: str, role: str | None) -> str | None:
+        return None if role == "vocab" else encoding
 
     fused = model_of("llama", dtype, (), isa_levels(), 2, choose)
     assert_same(outputs(fused), outputs(model_of("llama", dtype, OPTIONAL, isa_levels(), 1, choose)), dtype)
@@ -155,7 +155,7 @@ def test_every_compute_type_meets_weights_in_few_bits(dtype: str, encoding: str)
 
 @pytest.mark.parametrize("level", isa_levels())
 def test_a_v_of_its_own_at_every_level(level: str) -> None:
-    def choose(matrix: str, is_head: bool) -> str:
+    def choose(matrix: str, role: str | None) -> str:
         return "int8" if "v_proj" in matrix else "int4.g32"
 
     levels = isa_levels()[isa_levels().index(level) :]

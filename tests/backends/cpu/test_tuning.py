@@ -58,8 +58,7 @@ def test_a_linear_of_several_k_blocks_keeps_its_bits(dtype: str, level: str) -> 
 
 def walk(program: _native.Program, step: StepInputs) -> None:
     shape = (len(step.top_rows), _native.TOP_MOST)
-    arrays = [getattr(step, name) for name in StepInputs.__slots__]
-    program.run(*arrays, np.zeros(shape, np.int32), np.zeros(shape, np.float32))
+    program.run(*step.arrays, np.zeros(shape, np.int32), np.zeros(shape, np.float32))
 
 
 @pytest.mark.parametrize("dtype", COMPUTE_DTYPES)

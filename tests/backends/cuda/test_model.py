@@ -127,7 +127,12 @@ def steps(logits: Rows = "all", top: Rows = "last") -> list[StepInputs]:
     return [make_step(plan, 8, logits, top) for plan in plans]
 
 
-@pytest.mark.parametrize(("name", "dtype"), [*product(architectures(), ["float32", "bfloat16"]), ("qwen3", "float16")])
+#: Architectures whose programs have no call that those of the others do not have.
+ALIKE = {"gemma", "gemma3_text", "granite", "smollm3", "mimo"}
+NAMES = sorted(set(architectures()) - ALIKE)
+
+
+@pytest.mark.parametrize(("name", "dtype"), [*product(NAMES, ["float32", "bfloat16"]), ("qwen3", "float16")])
 def test_a_program_computes_what_its_graph_says(name: str, dtype: str) -> None:
     """As near to the interpreter as roundings allow: see the test of the same name of the CPU's kernels."""
     model, weights = model_of(name, dtype), weights_of(name, dtype)

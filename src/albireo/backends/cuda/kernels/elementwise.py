@@ -96,6 +96,7 @@ def aot_cases() -> list[AotCase]:
 
     return [
         case("silu.bfloat16", "silu", {"x": "*fp32", "out": "*bf16"}, 1024, (80, 90, 100)),
+        case("softcap.float32", "softcap", {"x": "*fp32", "out": "*fp32"}, 1024, (90,)),
         case("add.float32", "add", {"x": "*fp32", "y": "*fp32", "out": "*fp32"}, 1024, (90,)),
         case("cast.tokens.16384", "cast", {"x": "*bf16", "out": "*u8"}, 16384, (80,)),
         case("cast.e4m3.16384", "cast", {"x": "*bf16", "out": "*fp8e4nv"}, 16384, (90,)),

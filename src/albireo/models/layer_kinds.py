@@ -1,0 +1,93 @@
+"""What a config.json says of layers one by one: which have a sliding window, and which rotate queries and keys.
+
+Called by config.py. Does not know what windows and rotations are made of.
+"""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from albireo.json_file import Fields
+from albireo.models.rope_settings import MAX_POSITIONS
+
+MAX_LAYERS = 2**12
+#: transformers' meaning of an absent sliding_window (null means none) in most architectures that have one.
+DEFAULT_WINDOW = 4096
+#: Who has a sliding window: no layer; every layer, when sliding_window is a number, or that and use_sliding_window;
+#: layers as layer_types says (by_list), else from max_window_layers on, when use_sliding_window (by_layer); or layers
+#: as layer_types says, else all but each so many-th (periodic).
+WindowRule = Literal["none", "every_layer", "every_layer_if_used", "by_layer", "by_list", "periodic"]
+
+
+def parse_rotates(fields: Fields, layers: int) -> tuple[bool, ...]:
+    """Whether each layer rotates queries and keys: a list of ones and zeros, else all but each so many-th."""
+    interval = fields.integer("no_rope_layer_interval", 1, MAX_LAYERS, default=4)
+    given = fields.raw("no_rope_layers")
+    if given is None:
+        return tuple(bool((layer + 1) % interval) for layer in range(layers))
+    # transformers takes a longer list too
+    if not isinstance(given, list) or len(given) < layers or any(item not in (0, 1) for item in given):
+        fields.fail("no_rope_layers", given, f"must be a list of 0 and 1, one for each of {layers} layers")
+    return tuple(bool(item) for item in given[:layers])
+
+
+def parse_windows(
+    fields: Fields, rule: WindowRule, period: int, rotates: tuple[bool, ...], absent: int | None
+) -> tuple[int | None, ...]:
+    """One window a layer, as the architecture's rule says; see WindowRule.
+
+    Args:
+        rotates: of each layer; where some do not, these are the ones that a window by layer is for.
+        absent: the window where sliding_window is not there.
+    Raises: ModelError, UnsupportedModel.
+    """
+    layers = len(rotates)
+    kinds = _layer_kinds(fields, layers)
+    if rule == "none":
+        default, window = ("full_attention",) * layers, None
+    elif rule in ("every_layer", "every_layer_if_used"):
+        window = _window_length(fields, absent)
+        if rule == "every_layer_if_used":
+            fields.raw("max_window_layers")  # says nothing here
+            window = window if fields.flag("use_sliding_window", False) else None
+        default = ("full_attention" if window is None else "sliding_attention",) * layers
+        if kinds and kinds != default:
+            fields.unsupported("layer_types", list(kinds), f"sliding_window={window} holds for every layer")
+    elif rule == "periodic":
+        window = _window_length(fields, absent)
+        period = fields.integer("sliding_window_pattern", 1, MAX_LAYERS, default=period)
+        default = tuple("sliding_attention" if (i + 1) % period else "full_attention" for i in range(layers))
+        if window is None:
+            default = ("full_attention",) * layers
+    else:
+        # transformers writes 0 for a window that is not used
+        is_none = rule == "by_list" and fields.raw("sliding_window") == 0
+        window = None if is_none else _window_length(fields, absent)
+        if not fields.flag("use_sliding_window", False):
+            window = None
+        elif rule == "by_list" and not kinds:
+            fields.unsupported("use_sliding_window", True, "layer_types must say in which layers")
+        first = fields.integer("max_window_layers", 0, MAX_POSITIONS, default=28)
+        may_slide = [not rotates[i] if not all(rotates) else i >= first for i in range(layers)]
+        is_on = window is not None
+        default = tuple("sliding_attention" if is_on and slides else "full_attention" for slides in may_slide)
+    kinds = kinds or default
+    if window is None and "sliding_attention" in kinds:
+        fields.fail("layer_types", list(kinds), "names sliding_attention but no sliding window is in use")
+    return tuple(window if kind == "sliding_attention" else None for kind in kinds)
+
+
+def _window_length(fields: Fields, absent: int | None) -> int | None:
+    if not fields.has("sliding_window"):
+        return absent
+    return fields.optional_integer("sliding_window", 1, MAX_POSITIONS)
+
+
+def _layer_kinds(fields: Fields, layers: int) -> tuple[str, ...]:
+    kinds = fields.texts("layer_types")
+    for kind in kinds:
+        if kind not in ("full_attention", "sliding_attention"):
+            fields.unsupported("layer_types", kind, "supported: full_attention, sliding_attention")
+    if kinds and len(kinds) != layers:
+        fields.fail("layer_types", list(kinds), f"has {len(kinds)} entries for num_hidden_layers={layers}")
+    return kinds

@@ -77,7 +77,7 @@ def test_rows_of_before_are_refused(checkpoint: Path, tmp_path: Path) -> None:
     manifest["format"]["minor"] = 6
     (directory / "manifest.json").write_text(json.dumps(manifest))
     seal(directory, "program.json")
-    with pytest.raises(VersionMismatch, match=r"format 2\.5 has rows of fp8\.token.*albireo build MODEL"):
+    with pytest.raises(VersionMismatch, match=r"format 2\.6 has rows of fp8\.token.*albireo build MODEL"):
         open_engine(directory)
 
 

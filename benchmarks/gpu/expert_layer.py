@@ -138,7 +138,7 @@ class ExpertStep:
         layer, is_down = self.layer, name == "down"
         x, matrix, out = (self.gated, layer.down, self.pairs) if is_down else (self.x, layer.gate_up, self.gated)
         act = 0 if is_down else 1
-        moe_grouped_matmul(x, matrix, out, out.shape[1], lists, act, None, layer.room, plan, programs)
+        moe_grouped_matmul(x, matrix, out, out.shape[1], lists, act, None, None, layer.room, plan, programs)
 
     @property
     def experts_read(self) -> int:

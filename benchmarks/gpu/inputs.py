@@ -24,13 +24,27 @@ def activations(
         rounded = x.to(getattr(torch, kind))
         return rounded, rounded.double()
     from albireo.backends.cuda.kernels.elementwise import elementwise
-    from albireo.backends.cuda.tokens import numbers_of as numbers_of_rows
+
+    rows = empty_rows(setup, tokens, cols, kind)
+    elementwise("cast", x, None, rows, cols)
+    return rows, values_of(rows, cols)
+
+
+def empty_rows(setup: Setup, tokens: int, cols: int, kind: str) -> torch.Tensor:
+    """Zeros, as many as rows of a compute type, or of codes, are."""
     from albireo.dtypes import FP8_TOKEN, natural_stride
 
+    if not kind.endswith(".token"):
+        return torch.zeros((tokens, cols), dtype=getattr(torch, kind), device=setup.device)
     rows = torch.zeros((tokens, natural_stride(kind, cols)), dtype=torch.uint8, device=setup.device)
-    rows = rows.view(torch.float8_e4m3fn) if kind == FP8_TOKEN else rows
-    elementwise("cast", x, None, rows, cols)
-    return rows, numbers_of_rows(rows, cols).double()
+    return rows.view(torch.float8_e4m3fn) if kind == FP8_TOKEN else rows
+
+
+def values_of(rows: torch.Tensor, cols: int) -> torch.Tensor:
+    """[T, cols] float64: what rows stand for."""
+    from albireo.backends.cuda.tokens import numbers_of as numbers_of_rows
+
+    return (numbers_of_rows(rows, cols) if rows.element_size() == 1 else rows).double()
 
 
 def staged_tasks(setup: Setup, tasks: list[Any], vocab: int) -> tuple[Any, Any]:

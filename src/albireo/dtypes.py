@@ -13,13 +13,13 @@ from albireo.errors import ConfigError, short
 
 #: Activations as 8-bit codes, a scale for each row: x[t, k] = code[t, k] * scale[t].
 TOKEN = "int8.token"
-#: The same as e4m3 numbers, which GPUs from Ada on multiply.
-FP8_TOKEN = "fp8.token"
-#: Rows of codes: whoever writes one needs the whole row at once, for its scale.
+#: The same as e4m3 numbers, which GPUs from Ada on multiply, a scale for each FP8_GROUP of a row.
+FP8_TOKEN = "fp8.g128.token"
+#: Rows of codes with their scales behind them. Whoever writes one needs as much at once as shares a scale.
 ROW_CODES = (TOKEN, FP8_TOKEN)
 #: Of a row of TOKEN: codes in whole lines of this many, then the scale and sums of codes, one each so many.
 _TOKEN_LINE, _TOKEN_SUMS = 64, 16
-#: Of a row of FP8_TOKEN: codes in whole groups of this many, then the scale.
+#: Of a row of FP8_TOKEN: codes in whole groups of this many, then their scales.
 FP8_GROUP = 128
 
 SIZES: dict[str, int] = {
@@ -62,8 +62,8 @@ def natural_stride(dtype: str, cols: int) -> int:
     """Elements that a row of cols takes; of codes with what stands behind them, see csrc's tokens.h."""
     if dtype not in ROW_CODES:
         return cols
-    line, tail = (_TOKEN_LINE, 4 * (2 + -(-cols // _TOKEN_SUMS))) if dtype == TOKEN else (FP8_GROUP, 4)
-    codes = -(-cols // line) * line
+    line, each = (_TOKEN_LINE, _TOKEN_SUMS) if dtype == TOKEN else (FP8_GROUP, FP8_GROUP)
+    codes, tail = -(-cols // line) * line, 4 * -(-cols // each) + (8 if dtype == TOKEN else 0)
     return -(-(codes + tail) // _TOKEN_LINE) * _TOKEN_LINE
 
 

@@ -7,7 +7,7 @@ import pytest
 from albireo.encodings import encoding
 from albireo.errors import ConfigError, InvariantError
 from albireo.quantization.encoded import e4m3_codes, e4m3_values, storable_scale
-from albireo.quantization.rounding import round_tokens, round_weights
+from albireo.quantization.rounding import round_float_tokens, round_tokens, round_weights
 
 NAMES = ("int8", "int8.g32", "int8.g64", "int4.g32", "int4.g64", "int4.g128", "fp8", "fp8.g128")
 
@@ -73,6 +73,24 @@ def test_tokens_use_the_whole_range_and_zero_rows_stay_zero() -> None:
     np.testing.assert_array_equal(q[0], [64, -127, 32])
     assert (q[1:3] == 0).all() and q[3, 0] == 127
     np.testing.assert_array_equal(scale[:, 0], np.float32([2, 0, 1e-40, 3e38]) / np.float32(127))
+
+
+def test_float_tokens_have_a_scale_for_each_group() -> None:
+    """The numbers of ml_dtypes for what is left when a group's largest is 448; a group that is none spoils no other."""
+    x = np.random.default_rng(7).normal(size=(4, 300)).astype(np.float32) * np.repeat([1, 1e-6, 1e8], 128)[:300]
+    x = x.astype(np.float32)
+    x[1, 128:256], x[2, 5], x[3, :128] = 0, np.inf, 1e-38
+    codes, scale = round_float_tokens(x)
+    assert codes.shape == scale.shape == x.shape
+    for token, first in ((0, 0), (0, 128), (0, 256), (1, 0), (2, 128)):
+        group = x[token, first : first + 128]
+        largest = np.abs(group).max()
+        assert (scale[token, first : first + 128] == largest / np.float32(448)).all()
+        exact = (group * (np.float32(448) / largest)).astype(ml_dtypes.float8_e4m3fn).astype(np.float32)
+        np.testing.assert_array_equal(codes[token, first : first + 128], exact)
+    assert not codes[1, 128:256].any() and not scale[1, 128:256].any()
+    assert np.isnan(scale[2, :128]).all() and not codes[2, :128].any()
+    assert not scale[3, :128].any() and not codes[3, :128].any(), "a scale below the normal numbers is none"
 
 
 def test_unknown_names_are_refused() -> None:

@@ -12,7 +12,7 @@ from setup import Setup, attempt
 def run(setup: Setup) -> Iterator[Row]:
     import albireo.backends.cuda.expert_linear  # noqa: F401 - where it is missing the part is skipped
 
-    kinds = (("bfloat16", None), ("fp8", "fp8.token"), ("int4.g128", "bfloat16"))
+    kinds = (("bfloat16", None), ("fp8", "fp8.g128.token"), ("int4.g128", "bfloat16"))
     for dtype, kind in setup.pick(kinds, kinds[:1]):
         yield from attempt(f"experts in {dtype}", lambda dtype=dtype, kind=kind: _layer(setup, dtype, kind))
 

@@ -18,11 +18,11 @@ from setup import Setup
 TOKENS = (1, 2, 8, 64, 100, 256, 512, 2048)
 KINDS = (
     ("bfloat16", None),
-    ("fp8", "fp8.token"),
+    ("fp8", "fp8.g128.token"),
     ("fp8", "bfloat16"),
     ("int8", None),
     ("int4.g128", "bfloat16"),
-    ("fp8.g128", "fp8.token"),
+    ("fp8.g128", "fp8.g128.token"),
     ("float16", None),
     ("float32", None),
 )
@@ -37,7 +37,7 @@ def run(setup: Setup) -> Iterator[Row]:
 
 
 def _layer(dtype: str, kind: str | None, setup: Setup) -> Iterator[Finding]:
-    if kind == "fp8.token" and setup.chip.capability < 89:
+    if kind == "fp8.g128.token" and setup.chip.capability < 89:
         return
     counts = setup.pick(TOKENS, (1, 9))
     layer = ExpertLayer.of(setup, dtype, counts[-1], kind)

@@ -1,7 +1,8 @@
 """Questions of the design: does an element of a product depend on the width of its tile, or on the instruction?
 
 Weight rows are the tile's rows, tokens its columns, as in the linears. On Hopper tiles of 64 rows and more are computed
-by wgmma (HGMMA, QGMMA), of 16 rows by mma (HMMA). Compared are the bits of the same elements.
+by wgmma (HGMMA, QGMMA), of 16 rows by mma (HMMA). Compared are the bits of the same elements. Where both sides are
+e4m3, many tokens are the rows of a tile (kernels/parts/chain_e4m3.py): so also with the operands exchanged.
 """
 
 from __future__ import annotations
@@ -44,11 +45,14 @@ def _compare(setup: Setup, name: str, dtype: torch.dtype) -> Iterator[Row]:
     a, b = setup.random(rows, k, seed=1).to(dtype), setup.random(tokens, k, seed=2).to(dtype)
     exact = a.double() @ b.double().T
 
-    def product(tile_rows: int, width: int, block_k: int, warps: int) -> torch.Tensor:
-        out = torch.empty((rows, tokens), dtype=torch.float32, device=setup.device)
-        product_kernel[(rows // tile_rows, tokens // width)](
-            a, b, out, tokens, k, ROWS=tile_rows, TOKENS=width, BLOCK_K=block_k, FLOAT32=setup.is_dry, num_warps=warps
-        )
+    def product(
+        tile_rows: int, width: int, block_k: int, warps: int, left: torch.Tensor = a, right: torch.Tensor = b
+    ) -> torch.Tensor:
+        out = torch.empty((len(left), len(right)), dtype=torch.float32, device=setup.device)
+        product_kernel[(len(left) // tile_rows, len(right) // width)](
+            left, right, out, len(right), k, ROWS=tile_rows, TOKENS=width, BLOCK_K=block_k, FLOAT32=setup.is_dry,
+            num_warps=warps,
+        )  # fmt: skip
         return out
 
     block_k = setup.pick(64, 32)
@@ -63,3 +67,8 @@ def _compare(setup: Setup, name: str, dtype: torch.dtype) -> Iterator[Row]:
         by = "mma" if tile[0] == 16 else "wgmma"
         note = f"by {float((found - base).abs().max() / exact.abs().max()):.1e} at most"
         yield Row(f"{name}: {tile[0]} x {tile[1]}, k {tile[2]}, {by}", differ, "of all differ", note)
+    wide = setup.pick((64, 128, block_k, 4), (32, 32, block_k, 4))
+    differ = float((base != product(*wide, left=b, right=a).T).double().mean())
+    yield Row(
+        f"{name}: operands exchanged", differ, "of all differ", is_good=differ == 0 or name != "fp8" or setup.is_dry
+    )

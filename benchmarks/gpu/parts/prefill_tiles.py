@@ -17,6 +17,8 @@ from setup import Setup, attempt
 if TYPE_CHECKING:
     from albireo.backends.cuda.matmul_plan import Plan
 
+#: Rows of e4m3, a scale for each 128.
+E4M3 = "fp8.g128.token"
 SHAPES = {
     "qkv": (6144, 4096),
     "o": (4096, 4096),
@@ -30,7 +32,7 @@ def run(setup: Setup) -> Iterator[Row]:
     import albireo.backends.cuda.linear  # noqa: F401 - where it is missing the part is skipped
 
     shapes = setup.pick(SHAPES, {"o": (64, 1024)})
-    kinds = (("bfloat16", None), ("fp8", "fp8.token"), ("fp8", "bfloat16"), ("int4.g128", "bfloat16"))
+    kinds = (("bfloat16", None), ("fp8", E4M3), ("fp8", "bfloat16"), ("int4.g128", "bfloat16"))
     cases = product(setup.pick(kinds, kinds[:2]), setup.pick((2048, 256, 8192), (70,)), shapes)
     for (dtype, kind), tokens, name in cases:
         # a head reads few rows of a prompt
@@ -42,24 +44,25 @@ def run(setup: Setup) -> Iterator[Row]:
 
 def _plans(setup: Setup, dtype: str, kind: str | None, name: str, rows: int, cols: int, tokens: int) -> Iterator[Row]:
     """kind: of x, where that is not the weight's."""
-    from inputs import activations
+    from inputs import activations, empty_rows
     from model import fill_matrix
 
     from albireo.backends.cuda.encoded_matrix import empty_matrix
     from albireo.backends.cuda.kernels.matmul import matmul
+    from albireo.backends.cuda.kernels.matmul_e4m3 import matmul_e4m3
     from albireo.backends.cuda.kernels.parts.epilogue import act_code
-    from albireo.backends.cuda.matmul_plan import plan_for
-    from albireo.backends.cuda.tokens import e4m3_rows
+    from albireo.backends.cuda.matmul_plan import e4m3_plan_for, plan_for
 
     matrix = empty_matrix(dtype, rows, cols, setup.device)
     fill_matrix(matrix, setup, 1)
-    (x, _), x_scale, is_fp8 = activations(setup, dtype, tokens, cols, kind), None, kind == "fp8.token"
-    if is_fp8:
-        x, x_scale = e4m3_rows(x, cols)
+    (x, _), is_e4m3 = activations(setup, dtype, tokens, cols, kind), kind == E4M3
     dtype_text = f"{dtype}{f' by {kind}' if kind else ''}"
     act, n = (act_code("silu_mul"), rows // 2) if name == "gate_up" else (0, rows)
-    out = torch.empty((tokens, n), device=setup.device, dtype=torch.bfloat16 if act else torch.float32)
-    taken = plan_for(tokens, rows, cols, dtype, is_fp8, True, setup.chip)
+    out = empty_rows(setup, tokens, n, (E4M3 if is_e4m3 else "bfloat16") if act else "float32")
+    if is_e4m3:
+        taken = e4m3_plan_for(tokens, rows, cols, dtype, act > 0, True, setup.chip)
+    else:
+        taken = plan_for(tokens, rows, cols, dtype, True, setup.chip)
     space = torch.zeros(setup.pick(64 << 20, 4 << 20), dtype=torch.uint8, device=setup.device)
     flops = 2 * tokens * rows * cols
     if matrix.scale is None:
@@ -67,11 +70,11 @@ def _plans(setup: Setup, dtype: str, kind: str | None, name: str, rows: int, col
         seconds = setup.seconds(lambda: torch.mm(x, weight, out=plain), rounds=7)
         yield Row(f"{dtype} {name} of {tokens}: torch.mm", flops / seconds / 1e12, "TFLOP/s", f"{seconds * 1e6:.0f} us")
     first: torch.Tensor | None = None
-    plans = list(_variants(taken, dtype, is_fp8, name, rows, cols, tokens))
+    plans = list(_variants(taken, dtype, is_e4m3, name, rows, cols, tokens))
     launches = {
-        _text(plan, use_tma): partial(
-            matmul, x, matrix, out, n, act=act, x_scale=x_scale, plan=plan, workspace=space, use_tma=use_tma
-        )
+        _text(plan, use_tma): partial(matmul_e4m3, x, matrix, out, n, act=act, plan=plan, workspace=space)
+        if is_e4m3
+        else partial(matmul, x, matrix, out, n, act=act, plan=plan, workspace=space, use_tma=use_tma)
         for plan, use_tma in plans
     }
     setup.warm(launches.values())
@@ -84,8 +87,9 @@ def _plans(setup: Setup, dtype: str, kind: str | None, name: str, rows: int, col
         yield from attempt(label, lambda args=args: _time(*args))
         if text not in found:
             continue
-        first = out.clone() if first is None else first
-        if not torch.equal(first, out):
+        bits = out.view(torch.uint8)
+        first = bits.clone() if first is None else first
+        if not torch.equal(first, bits):
             yield Row(label, note="other bits than the plan that is taken", is_good=False)
     now = _text(taken, True)
     if now in found:
@@ -102,7 +106,7 @@ _MODES = ("registers", "memory", "split")
 
 
 def _variants(
-    taken: Plan, dtype: str, is_fp8: bool, name: str, rows: int, cols: int, tokens: int
+    taken: Plan, dtype: str, is_e4m3: bool, name: str, rows: int, cols: int, tokens: int
 ) -> Iterator[tuple[Plan, bool]]:
     """The one that is taken first, then what could be better."""
     from albireo.backends.cuda.kernels.matmul_smallm import num_parts
@@ -110,7 +114,7 @@ def _variants(
     from albireo.backends.cuda.matmul_plan import MEMORY, REGISTERS, SPLIT, Plan
 
     yield taken, True
-    if taken.tile.tokens <= 128 or not is_fp8:  # halves of a tile come by TMA
+    if not is_e4m3:  # there TMA is taken wherever the GPU has it
         yield taken, False
     if tokens < 100 or name == "head":
         return
@@ -118,8 +122,10 @@ def _variants(
     if dtype.startswith("int4"):
         # a group's own sums take as many registers again
         tiles = [Tile(128, 128, 256, 2, 8), Tile(128, 64, 256, 3, 8), Tile(128, 64, 256, 4, 8)]
-    elif is_fp8:
-        tiles = [Tile(128, 256, 128, 3, 8), Tile(128, 128, 128, 4, 8), Tile(128, 128, 128, 5, 8)]
+    elif is_e4m3:
+        # rows of 256: of gate and up 128 outputs, which share a scale
+        tiles = [Tile(256, 128, 128, 3, 8), Tile(128, 128, 128, 4, 8), Tile(128, 128, 128, 5, 8)]
+        tiles = [Tile(256, 64, 128, 4, 8), Tile(256, 128, 128, 4, 8)] if name == "gate_up" else tiles
     elif dtype == "fp8":
         # steps of whole words
         tiles = [Tile(128, 256, 128, 2, 8), Tile(128, 256, 128, 3, 8), Tile(128, 128, 128, 3, 8)]

@@ -29,7 +29,7 @@ def run(setup: Setup) -> Iterator[Row]:
             yield from attempt(
                 f"tiles {dtype} of {tokens}", lambda tokens=tokens, dtype=dtype: _tiles(setup, dtype, tokens, shapes)
             )
-    kinds = (("bfloat16", None), ("fp8", None), ("fp8", "fp8.token"), ("int4.g128", "bfloat16"), ("int8", None))
+    kinds = (("bfloat16", None), ("fp8", None), ("fp8", "fp8.g128.token"), ("int4.g128", "bfloat16"), ("int8", None))
     for dtype, kind in setup.pick(kinds, kinds[2:4]):
         for (name, (rows, cols)), tokens in product(shapes.items(), setup.pick((1, 8, 64), (1,))):
             args = (setup, dtype, kind, name, rows, cols, tokens)

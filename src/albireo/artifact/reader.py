@@ -113,6 +113,7 @@ def open_engine(directory: Path) -> EngineFiles:
         files = {name: _checked(directory, name, entry) for name, entry in manifest.files.items()}
         _check_target(_document(directory, files, layout.TARGET))
         graph = graph_from_json(*_document(directory, files, layout.GRAPH))
+        _check_rows(files[layout.PROGRAM], manifest.minor, directory)
         program, stored = program_from_json(*_document(directory, files, layout.PROGRAM))
         if len(stored) != manifest.options.tensor_parallel_size:
             raise Corrupt(
@@ -212,6 +213,15 @@ def _check_codes(stored: dict[str, StoredConstant], minor: int, directory: Path)
                 f"{layout.MAJOR}.{layout.CODES_SINCE} such codes lie in another order (words of planes), which is the "
                 f"only one this albireo reads; {layout.rebuild_hint(directory)} --target cuda"
             )
+
+
+def _check_rows(program: bytes, minor: int, directory: Path) -> None:
+    """Raises: VersionMismatch for a program of before, with rows of activations that no kernel reads any more."""
+    if minor < layout.ROWS_SINCE and f'"{layout.OLD_ROWS}"'.encode() in program:
+        raise VersionMismatch(
+            f"{directory}: its program of format {layout.MAJOR}.{minor} has rows of {layout.OLD_ROWS}, one scale a "
+            f"token; since {layout.MAJOR}.{layout.ROWS_SINCE} rows of e4m3 have a scale for each 128 numbers"
+        )
 
 
 def _file_sha256(path: Path) -> str:

@@ -6,7 +6,7 @@ Called by the passes that decide how matrices in few bits are multiplied.
 from __future__ import annotations
 
 from albireo.compiler.rewrite import Rewriter, made_by
-from albireo.dtypes import ROW_CODES
+from albireo.dtypes import FP8_TOKEN, ROW_CODES
 from albireo.graph.node import Node, TensorType, Value
 
 #: (value, type) -> that value rounded to that type.
@@ -31,8 +31,9 @@ def drop_unread(rw: Rewriter) -> None:
 def _rounded(rw: Rewriter, x: Value, dtype: str, casts: Casts) -> Value:
     """x rounded to dtype; behind a gather of rows, before the gather.
 
-    What a norm computes is rounded once, not first to the compute type: its kernel has the whole row at hand. So is
-    what becomes numbers of another type, bfloat16 in a model of float16: no kernel reads the one and writes the other.
+    What a norm computes is rounded once, not first to the compute type: its kernel has the whole row at hand. So is the
+    product of gate and up where scales are of groups, which the linear before has at hand; and what becomes numbers of
+    another type, bfloat16 in a model of float16: no kernel reads the one and writes the other.
     """
     if x.type.dtype == dtype:
         return x
@@ -47,8 +48,7 @@ def _rounded(rw: Rewriter, x: Value, dtype: str, casts: Casts) -> Value:
         rw.insert(new, behind=gather)
     else:
         cast = made_by(x, "cast")
-        is_of_norm = cast is not None and made_by(cast.inputs["x"], "rms_norm") is not None
-        source = cast.inputs["x"] if cast is not None and (is_of_norm or dtype not in ROW_CODES) else x
+        source = cast.inputs["x"] if cast is not None and _is_at_hand(cast.inputs["x"], dtype) else x
         producer = x.producer
         assert producer is not None, "what a linear multiplies is computed"
         value = Value(f"{x.name}q", TensorType(dtype, x.type.dims))
@@ -56,3 +56,22 @@ def _rounded(rw: Rewriter, x: Value, dtype: str, casts: Casts) -> Value:
         rw.insert(new, behind=producer)
     casts[x, dtype] = value
     return value
+
+
+def _is_at_hand(x: Value, dtype: str) -> bool:
+    """Whether what computes x can round it to dtype itself."""
+    if dtype not in ROW_CODES or made_by(x, "rms_norm") is not None:
+        return True
+    mul = made_by(x, "mul")
+    if dtype != FP8_TOKEN or mul is None:
+        return False
+    linears = [_linear_of(value) for value in mul.inputs.values()]
+    return all(linear is not None and linear.inputs["x"].type.dtype == FP8_TOKEN for linear in linears)
+
+
+def _linear_of(value: Value) -> Node | None:
+    """What computes a gate or an up."""
+    node = value.producer
+    while node is not None and node.op in ("unary", "split"):
+        node = node.inputs["x"].producer
+    return node if node is not None and node.op == "linear" else None

@@ -8,12 +8,13 @@ from __future__ import annotations
 
 import numpy as np
 
+from albireo.dtypes import FP8_GROUP
 from albireo.encodings import Encoding
 from albireo.errors import ConfigError
-from albireo.quantization.encoded import F32, Encoded, e4m3_codes, storable_scale
+from albireo.quantization.encoded import F32, Encoded, e4m3_codes, e4m3_values, storable_scale
 from albireo.quantization.methods.progressive import search_progressive
 
-_INT8_MAX = np.float32(127)
+_INT8_MAX, _E4M3_MAX = np.float32(127), np.float32(448)
 
 
 def round_tokens(x: F32) -> tuple[F32, F32]:
@@ -28,6 +29,28 @@ def round_tokens(x: F32) -> tuple[F32, F32]:
         factor = np.where(largest > 0, _INT8_MAX / largest, np.float32(0))
         factor = np.where(np.isinf(factor), np.float32(0), factor)  # below 4e-37: such a row counts as zero
     return np.rint(x * factor).astype(np.float32), scale
+
+
+def round_float_tokens(x: F32) -> tuple[F32, F32]:
+    """Activations [T, K] as fp8.g128.token: each FP8_GROUP of a row times 448 / its largest magnitude, ties to even.
+
+    Returns: q [T, K] numbers of e4m3; scale [T, K] float32, one number for all of a group, so that q * scale stands for
+    x. The scale is 0 where it would be below the normal numbers, and NaN where a group has what is no number.
+    """
+    x = np.asarray(x, np.float32)
+    count = -(-x.shape[1] // FP8_GROUP)
+    groups = np.zeros((len(x), count * FP8_GROUP), np.float32)
+    groups[:, : x.shape[1]] = x
+    groups = groups.reshape(len(x), count, FP8_GROUP)
+    with np.errstate(divide="ignore", invalid="ignore", over="ignore"):
+        largest = np.max(np.abs(groups), axis=2, keepdims=True)
+        scale = largest / _E4M3_MAX
+        scale = np.where(scale < np.float32(2.0**-126), np.float32(0), scale)
+        scale = np.where(np.isfinite(groups).all(axis=2, keepdims=True), scale, np.float32(np.nan))
+        factor = np.where(scale > 0, _E4M3_MAX / largest, np.float32(0))
+    scaled = np.where(scale > 0, groups, np.float32(0)) * factor
+    codes = e4m3_values()[e4m3_codes(scaled)].reshape(len(x), -1)[:, : x.shape[1]]
+    return codes, np.repeat(scale[:, :, 0], FP8_GROUP, axis=1)[:, : x.shape[1]].astype(np.float32)
 
 
 def round_weights(weight: F32, encoding: Encoding) -> Encoded:
@@ -76,7 +99,7 @@ def _round_asymmetric(weight: F32, encoding: Encoding) -> Encoded:
 
 def _round_float(weight: F32, encoding: Encoding) -> Encoded:
     groups = _groups(weight, encoding)
-    scale = np.max(np.abs(groups), axis=2, initial=np.float32(0)) / np.float32(448)
+    scale = np.max(np.abs(groups), axis=2, initial=np.float32(0)) / _E4M3_MAX
     code = e4m3_codes(groups / np.where(scale > 0, scale, np.float32(np.inf))[:, :, None])
     codes = code.reshape(len(weight), -1)[:, : weight.shape[1]]
     return Encoded(encoding, np.ascontiguousarray(codes), scale)

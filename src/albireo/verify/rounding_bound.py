@@ -13,8 +13,8 @@ from numpy.typing import NDArray
 
 from albireo.backends.reference.call import Array
 from albireo.backends.reference.rounding import round_code, round_to, scaled_codes
-from albireo.dtypes import FP8_TOKEN, KV_CODES, TOKEN
-from albireo.quantization.rounding import round_tokens
+from albireo.dtypes import FP8_GROUP, FP8_TOKEN, KV_CODES, TOKEN
+from albireo.quantization.rounding import round_float_tokens, round_tokens
 
 F64 = NDArray[np.float64]
 
@@ -39,7 +39,7 @@ def rounded(x: Array, error: Any, dtype: str) -> F64:
         codes, scale = round_tokens(x)
         return _moved(x, wide, (codes, scale), _LARGEST_TOKEN_CODE, np.rint)
     if dtype == FP8_TOKEN:
-        return _moved(x, wide, scaled_codes(x, "fp8"), KV_CODES["fp8"], lambda each: round_code(each, "fp8"))
+        return _moved_groups(x, wide)
     centre = round_to(x, dtype).astype(np.float64)
     ends = [np.nextafter((x + sign * wide).astype(np.float32), np.float32(sign * np.inf)) for sign in (1, -1)]
     off = np.max([np.abs(round_to(end, dtype) - centre) for end in ends], axis=0)
@@ -53,6 +53,15 @@ def rounded_to_codes(x: Array, error: Any, dtype: str) -> F64:
     wide = as_rows(error, x)
     off = _moved(x, wide, scaled_codes(x, dtype), KV_CODES[dtype], lambda each: round_code(each, dtype))
     return np.where(wide.max(axis=-1, keepdims=True) > 0, off, 0.0)
+
+
+def _moved_groups(x: Array, wide: F64) -> F64:
+    """Of rows of e4m3: each group as a row of its own, the last one with zeros behind it."""
+    behind = ((0, 0), (0, -x.shape[1] % FP8_GROUP))
+    groups, errors = (np.pad(each, behind).reshape(-1, FP8_GROUP) for each in (x, wide))
+    codes, scale = round_float_tokens(groups)
+    off = _moved(groups, errors, (codes, scale[:, :1]), KV_CODES["fp8"], lambda each: round_code(each, "fp8"))
+    return off.reshape(len(x), -1)[:, : x.shape[1]]
 
 
 def _moved(x: Array, wide: F64, right: tuple[Array, Array], largest: float, nearest: Callable[[Any], Array]) -> F64:

@@ -52,9 +52,10 @@ def token_parts(rows: torch.Tensor, cols: int) -> tuple[NDArray[np.int8], F32, F
 
 
 def e4m3_parts(rows: torch.Tensor, cols: int) -> tuple[F32, F32]:
-    """What rows of e4m3 [R, C] stand for, and their scales [R, 1]; nothing may be written behind, zeros in between."""
-    codes, scale = e4m3_rows(rows, cols)
-    assert (rows.view(torch.uint8)[:, codes.shape[1] + 4 :] == 0x7E).all()
+    """What rows of e4m3 [R, C] stand for, and their scales [R, C], of each number its group's; nothing may be written
+    behind, zeros in between."""
+    codes, scales = e4m3_rows(rows, cols)
+    assert (rows.view(torch.uint8)[:, codes.shape[1] + 4 * scales.shape[1] :] == 0x7E).all()
     whole = numbers_of(rows, codes.shape[1]).numpy()
     assert not np.nan_to_num(whole[:, cols:]).any()
-    return whole[:, :cols], scale[:, None].numpy()
+    return whole[:, :cols], np.repeat(scales.numpy(), codes.shape[1] // scales.shape[1], axis=1)[:, :cols]

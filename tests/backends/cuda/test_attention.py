@@ -21,7 +21,7 @@ from albireo.backends.reference.rounding import round_kv, round_to, scaled_codes
 from albireo.dtypes import FP8_TOKEN, KV_CODES, TOKEN
 from albireo.errors import InvariantError
 from albireo.graph.program import KVLayout
-from albireo.quantization.rounding import round_tokens
+from albireo.quantization.rounding import round_float_tokens, round_tokens
 from backends.cuda.tensors import e4m3_parts, room, token_parts
 
 pytestmark = pytest.mark.usefixtures("ordered_dot")
@@ -264,7 +264,12 @@ def test_fp8_is_the_same_where_it_is_taken_apart_by_hand(monkeypatch: pytest.Mon
 
 
 @pytest.mark.parametrize(
-    "shape", [Shape(out="bfloat16"), Shape(num_heads=3, num_kv_heads=1, out="bfloat16", window=70)]
+    "shape",
+    [
+        Shape(out="bfloat16"),
+        Shape(num_heads=3, num_kv_heads=1, out="bfloat16", window=70),
+        Shape(num_heads=3, num_kv_heads=1, head_dim=128, out="bfloat16"),
+    ],
 )
 def test_rows_of_codes_are_those_of_the_rounded_rows(shape: Shape) -> None:
     """Heads of a token come from several programs and tiles, its context from several parts."""
@@ -276,7 +281,7 @@ def test_rows_of_codes_are_those_of_the_rounded_rows(shape: Shape) -> None:
         wanted, wanted_scale = round_tokens(numbers)
         assert np.array_equal(codes[:, :cols], wanted) and np.array_equal(scale, wanted_scale)
         assert np.array_equal(sums[:, -1], wanted.sum(axis=1))
-    wanted, wanted_scale = scaled_codes(numbers, "fp8")
+    wanted, wanted_scale = round_float_tokens(numbers)
     found, scale = e4m3_parts(world.run(order, (3, 1), coded=FP8_TOKEN), cols)
     assert np.array_equal(found, wanted * wanted_scale) and np.array_equal(scale, wanted_scale)
 

@@ -8,10 +8,10 @@ import pytest
 from albireo.backends.cuda.kernels.elementwise import elementwise
 from albireo.backends.cuda.kernels.gated import gated
 from albireo.backends.reference.elementwise import _UNARY
-from albireo.backends.reference.rounding import round_to, scaled_codes
+from albireo.backends.reference.rounding import round_to
 from albireo.dtypes import FP8_TOKEN, TOKEN
 from albireo.graph.program import GATE_UP_INTERLEAVE
-from albireo.quantization.rounding import round_tokens
+from albireo.quantization.rounding import round_float_tokens, round_tokens
 from backends.cpu.harness import F32, assert_same_bits, normal
 from backends.cuda.tensors import ULP, e4m3_parts, numbers, room, tensor, token_parts
 
@@ -63,7 +63,7 @@ def test_codes(x_dtype: str) -> None:
     assert np.array_equal(sums, np.stack([wanted[:, :end].sum(axis=1) for end in ends], axis=1))
     out = room(3, 70, FP8_TOKEN)
     gated(x, out, "silu_mul", 70)
-    (found, scale8), (codes8, wanted8) = e4m3_parts(out, 70), scaled_codes(numbers(plain), "fp8")
+    (found, scale8), (codes8, wanted8) = e4m3_parts(out, 70), round_float_tokens(numbers(plain))
     assert_same_bits(found, codes8 * wanted8, "float8 numbers")
     assert_same_bits(scale8, wanted8, "their scales")
 

@@ -139,7 +139,7 @@ def test_a_plan_keeps_the_multiprocessors_busy_and_fits_its_workspace() -> None:
     for name, (rows, k) in shapes.items():
         for tokens in (65, 128, 256, 512, 2048, 8192):
             for dtype in ("bfloat16", "fp8", "int4.g128"):
-                plan = plan_for(tokens, rows, k, dtype, False, True, Chip(132))
+                plan = plan_for(tokens, rows, k, dtype, True, Chip(132))
                 tile, parts = plan.tile, num_parts(rows, k, dtype)
                 count = -(-rows // tile.rows) * -(-tokens // tile.tokens)
                 assert plan.mode == REGISTERS or parts > 1
@@ -149,4 +149,4 @@ def test_a_plan_keeps_the_multiprocessors_busy_and_fits_its_workspace() -> None:
                 assert programs >= 96, (name, tokens, dtype, "of 132 multiprocessors")
     # eight parts of a hundred tiles would be six rounds of programs, and 105 MB
     assert num_parts(12800, 4096, "bfloat16") == 8 and num_part_elements(12800, 4096, "bfloat16") == 0
-    assert plan_for(128, 12800, 4096, "bfloat16", False, True, Chip(132)).mode == REGISTERS
+    assert plan_for(128, 12800, 4096, "bfloat16", True, Chip(132)).mode == REGISTERS

@@ -28,7 +28,6 @@ from albireo.backends.reference.rounding import round_to
 from albireo.backends.step_inputs import StepInputs
 from albireo.compiler.passes import choose_precision, narrow_activations, widen_activations
 from albireo.compiler.pipeline import compile_graph, run_passes
-from albireo.dtypes import FP8_TOKEN
 from albireo.errors import InvariantError
 from albireo.graph.node import Graph
 from albireo.models import architectures, build_graph, load_architecture
@@ -174,14 +173,13 @@ def test_weights_in_few_bits(encoding: str) -> None:
 def test_e4m3_on_both_sides() -> None:
     """The narrowed graph's numbers, but where a bit before a rounding turns a code, as one in a probability does."""
     model, weights = model_of("qwen3", "bfloat16", "fp8", capability=90), weights_of("qwen3", "bfloat16")
+    assert sum(call.family == "norm" for call in model.program.calls) == 3, "the others are in linears"
     graph, _ = run_passes(graph_of("qwen3", "bfloat16", "fp8"), [narrow_activations.run])
     kv = ReferenceKV(NUM_BLOCKS, 8, "bfloat16")
     for step in steps():
         got, wanted = model.run(step).logits, interpret(graph, step, weights, kv)["logits"]
         assert np.linalg.norm(got - wanted) <= 0.1 * np.linalg.norm(wanted)
         assert np.abs(got - wanted)[step.positions == 0].max(initial=0) <= 1e-4, "a row alone has one probability"
-    rows = next(name for name, buffer in model.program.buffers.items() if buffer.dtype == FP8_TOKEN)
-    assert np.isfinite(model.value(rows, step)).all() and model.value(rows, step).any()
 
 
 @pytest.mark.parametrize("kv_dtype", ["int8", "fp8"])

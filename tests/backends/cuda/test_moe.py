@@ -15,6 +15,7 @@ from albireo.backends.cuda.expert_list import ITEM_FIELDS, ExpertList, expert_li
 from albireo.backends.cuda.expert_plan import ExpertPlan
 from albireo.backends.cuda.kernels.elementwise import elementwise
 from albireo.backends.cuda.kernels.gate_rows import gate_rows
+from albireo.backends.cuda.kernels.matmul_e4m3_smallm import matmul_e4m3_smallm
 from albireo.backends.cuda.kernels.matmul_int8 import matmul_int8
 from albireo.backends.cuda.kernels.matmul_smallm import matmul_smallm, num_parts
 from albireo.backends.cuda.kernels.moe_combine import moe_combine
@@ -177,17 +178,24 @@ def test_gate_and_up_of_an_expert_become_one() -> None:
 
 @pytest.mark.parametrize(
     ("name", "k"),
-    [("bfloat16", 80), ("bfloat16", 1100), ("fp8", 320), ("fp8.token", 320), ("int8", 150), ("int4.g32", 520)],
+    [
+        ("bfloat16", 80),
+        ("bfloat16", 1100),
+        ("fp8", 320),
+        ("fp8.e4m3", 320),
+        ("fp8.g128.e4m3", 320),
+        ("int8", 150),
+        ("int4.g32", 520),
+    ],
 )
 @pytest.mark.usefixtures("ordered_dot")
 def test_a_pair_has_the_bits_of_a_linear_in_any_company(name: str, k: int) -> None:
     """With its expert's matrix alone: for one token, few and many, parts apart and in one program, programs in turn.
     Tiles of one k: the interpreter's own sums are those of a block."""
     num_experts, top_k, n, tokens = 3, 2, 128, 140
-    kind = "fp8" if name == FP8_TOKEN else name
+    kind = name.removesuffix(".e4m3")
     matrices = [_matrix(kind, n, k, seed) for seed in range(num_experts)]
-    whole = _joined(matrices)
-    x, x_scale = _inputs(name, random(tokens, k, seed=7))
+    whole, x = _joined(matrices), _rows(name, random(tokens, k, seed=7))
     step = {"bfloat16": 64, "int4.g32": 256}.get(kind, 128)
     logits = random(tokens, num_experts, seed=3)
     ids = logits.topk(top_k, 1).indices
@@ -199,10 +207,10 @@ def test_a_pair_has_the_bits_of_a_linear_in_any_company(name: str, k: int) -> No
             rows, out = slice(at, at + 64), torch.empty(len(x[at : at + 64]), n)
             if kind == "int8":
                 assert matrix.scale is not None
-                matmul_int8(_token_rows(random(tokens, k, seed=7))[rows], matrix.codes, matrix.scale, out, n)
+                matmul_int8(x[rows], matrix.codes, matrix.scale, out, n)
             else:
-                some = None if x_scale is None else x_scale[rows]
-                matmul_smallm(x[rows], matrix, out, n, workspace=space, tile=Tile(64, 64, step, 1), x_scale=some)
+                product = matmul_e4m3_smallm if name != kind else matmul_smallm
+                product(x[rows], matrix, out, n, workspace=space, tile=Tile(64, 64, step, 1))
             wanted[rows] = torch.where((ids[rows] == expert)[:, :, None], out[:, None], wanted[rows])
     plans = [(1, 8, True), (9, 16, False), (40, 32, True), (140, 128, False)]
     for count, width, is_split in plans:
@@ -214,8 +222,8 @@ def test_a_pair_has_the_bits_of_a_linear_in_any_company(name: str, k: int) -> No
         tile = Tile(128 if width == 128 else 64, width, step, 1)
         plan = ExpertPlan(tile, is_split and num_parts(n, k, kind) > 1 and kind != "int8", width == 128)
         out = torch.full((count * top_k, n), torch.nan)
-        scale = None if x_scale is None else x_scale[order]
-        moe_grouped_matmul(x[order], whole, out, n, lists, 0, scale, space, plan, None if count < 10 else 3)
+        codes, *scales = _operands(name, x[order], k)
+        moe_grouped_matmul(codes, whole, out, n, lists, 0, *scales, space, plan, None if count < 10 else 3)
         assert torch.equal(out.view(count, top_k, n), wanted[order]), (count, width)
         assert not space[:4096].any(), "counters are zero again"
 
@@ -244,14 +252,17 @@ def _joined(matrices: list[DeviceMatrix]) -> DeviceMatrix:
     )
 
 
-def _inputs(name: str, x: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor | None]:
-    """As grouped products read them: numbers, or codes and scales."""
+def _rows(name: str, x: torch.Tensor) -> torch.Tensor:
+    """As linears read them: name is a weight's type, with .e4m3 where x is of that, too."""
+    return _token_rows(x) if name == "int8" else _fp8_rows(x) if name.endswith(".e4m3") else x.to(torch.bfloat16)
+
+
+def _operands(name: str, rows: torch.Tensor, k: int) -> tuple[torch.Tensor, torch.Tensor | None, torch.Tensor | None]:
+    """As grouped products read them: numbers, or codes, and scales of groups or of rows."""
     if name == "int8":
-        rows = token_rows(_token_rows(x), x.shape[1])
-        return rows.codes, rows.floats[:, rows.first]
-    if name != FP8_TOKEN:
-        return x.to(torch.bfloat16), None
-    return e4m3_rows(_fp8_rows(x), x.shape[1])
+        parts = token_rows(rows, k)
+        return parts.codes, None, parts.floats[:, parts.first]
+    return (*e4m3_rows(rows, k), None) if name.endswith(".e4m3") else (rows, None, None)
 
 
 def _token_rows(x: torch.Tensor) -> torch.Tensor:
@@ -266,16 +277,16 @@ def _fp8_rows(x: torch.Tensor) -> torch.Tensor:
     return rows
 
 
-@pytest.mark.parametrize("name", ["fp8", "fp8.g128", "fp8.token", "int8", "int4.g32", "int4.g128"])
+@pytest.mark.parametrize("name", ["fp8", "fp8.g128", "fp8.e4m3", "fp8.g128.e4m3", "int8", "int4.g32", "int4.g128"])
 @pytest.mark.parametrize("tokens", [4, 70])
 def test_experts_in_few_bits(name: str, tokens: int) -> None:
     """As expert_linear picks the kernel, against float64."""
     num_experts, top_k, n, k = 3, 2, 64, 300
-    kind = "fp8" if name == FP8_TOKEN else name
+    kind = name.removesuffix(".e4m3")
     matrices = [_matrix(kind, n, k, seed) for seed in range(num_experts)]
     whole, x = _joined(matrices), random(tokens, k, seed=7)
-    rows = _token_rows(x) if name == "int8" else _fp8_rows(x) if name == FP8_TOKEN else x.to(torch.bfloat16)
-    values = rows.double() if name not in ("int8", FP8_TOKEN) else numbers_of(rows, k).double()
+    rows = _rows(name, x)
+    values = (numbers_of(rows, k) if rows.element_size() == 1 else rows).double()
     ids, _, lists = routed(random(tokens, num_experts, seed=3), top_k, dtype=kind)
     out = torch.full((tokens * top_k, n), torch.nan)
     expert_linear(rows, whole, out, lists, workspace=space_of(lists, whole))
@@ -354,6 +365,9 @@ def test_combine_gives_what_a_norm_of_its_rows_is_made_of() -> None:
     moe_combine(x, weights, out, residual, real(2), parts)
     assert torch.equal(out, plain) and torch.equal(out[2], residual[2])
     assert torch.equal(parts.scaled, (out * gain).bfloat16())
+    rows = _fp8_rows(torch.zeros(3, 576))
+    moe_combine(x, weights, out, residual, real(2), replace(parts, scaled=rows))
+    assert torch.equal(rows.view(torch.uint8), _fp8_rows(out * gain).view(torch.uint8))
     squares = out.double().view(3, 9, 64).square().sum(2)
     assert ((parts.squares - squares).abs() <= 8 * 2.0**-24 * squares).all()
 

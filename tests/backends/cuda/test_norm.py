@@ -7,9 +7,9 @@ import pytest
 import torch
 
 from albireo.backends.cuda.kernels.norm import add_rms_norm, norm
-from albireo.backends.reference.rounding import round_to, scaled_codes
+from albireo.backends.reference.rounding import round_to
 from albireo.dtypes import FP8_TOKEN, TOKEN
-from albireo.quantization.rounding import round_tokens
+from albireo.quantization.rounding import round_float_tokens, round_tokens
 from backends.cpu.harness import F32, assert_same_bits, normal
 from backends.cuda.tensors import ULP, e4m3_parts, ids, numbers, room, tensor, token_parts
 
@@ -70,12 +70,12 @@ def test_a_token_that_is_no_numbers_has_the_scale_nan() -> None:
 
 
 @pytest.mark.parametrize("cols", [8, 200])
-def test_float8_with_a_scale_a_token(cols: int) -> None:
+def test_float8_with_a_scale_a_group(cols: int) -> None:
     x, weight = normal(ROWS, cols, seed=1), normal(1, cols, seed=2)[0]
     x[2] = 0
     out = room(ROWS, cols, FP8_TOKEN)
     norm(tensor(x), torch.from_numpy(weight), out, EPS, cols)
-    (found, scale), (codes, wanted) = e4m3_parts(out, cols), scaled_codes(normed(x, weight), "fp8")
+    (found, scale), (codes, wanted) = e4m3_parts(out, cols), round_float_tokens(normed(x, weight))
     assert_same_bits(found, codes * wanted, "numbers")
     assert_same_bits(scale, wanted, "scales")
 

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 import torch
 
+from albireo.backends.backend import EIGHT_BY_EIGHT_FLOATS
 from albireo.backends.cuda.catalog import CudaCatalog
 from albireo.backends.cuda.kernels.matmul import matmul
 from albireo.backends.cuda.kernels.matmul_smallm import matmul_smallm
@@ -58,7 +59,7 @@ def test_rows_are_divided_behind_the_product(act: str) -> None:
     n_out = n if act == "none" else n // 2
     out = torch.full((70, n_out), torch.nan)
     row_factors(rows, rows.factors)
-    matmul(x, matrix, out, n_out, act=act_code(act), x_scale=rows.factors, plan=Plan(Tile(64, 128, 128, 1)))
+    matmul(x, matrix, out, n_out, act=act_code(act), factors=rows.factors, plan=Plan(Tile(64, 128, 128, 1)))
     if act == "none":
         wanted = x.double() @ matrix.codes.double().T / (squares.double().sum(1, keepdim=True) / K + 1e-3).sqrt()
         size = x.double().abs() @ matrix.codes.double().abs().T / (squares.double().sum(1, keepdim=True) / K).sqrt()
@@ -70,12 +71,13 @@ def test_rows_are_divided_behind_the_product(act: str) -> None:
         assert torch.equal(few, out[:tokens])
 
 
-@pytest.mark.parametrize("name", ["llama", "qwen3"])
-def test_the_pass_computes_the_same_function(name: str) -> None:
-    """In float64 sums: as near as a rounding that comes before the division leaves it."""
-    graph, weights = graph_of(name, "bfloat16"), weights_of(name, "bfloat16")
-    plain, _ = run_passes(graph)
-    folded, records = run_passes(graph, passes_for(CudaCatalog().abilities, PASSES))
+@pytest.mark.parametrize(("name", "encoding"), [("llama", None), ("qwen3", None), ("qwen3", "fp8")])
+def test_the_pass_computes_the_same_function(name: str, encoding: str | None) -> None:
+    """In float64 sums: as near as a rounding that comes before the division leaves it. Of rows of e4m3, whose scales
+    take up the division, the same codes but at ties."""
+    graph, weights = graph_of(name, "bfloat16", encoding), weights_of(name, "bfloat16")
+    plain, _ = run_passes(graph, passes_for([EIGHT_BY_EIGHT_FLOATS] if encoding else [], PASSES))
+    folded, records = run_passes(graph, passes_for(CudaCatalog(90).abilities, PASSES))
     check_graph(folded)
     (record,) = [each for each in records if each.name == "fold_norm"]
     layers = sum(node.family == "attention" for node in folded.nodes)
@@ -85,7 +87,8 @@ def test_the_pass_computes_the_same_function(name: str) -> None:
     caches = [ReferenceKV(NUM_BLOCKS, 8, "bfloat16") for _ in range(2)]
     for step in steps():
         one, other = (interpret(g, step, weights, kv)["logits"] for g, kv in zip((plain, folded), caches, strict=True))
-        assert 0 < np.linalg.norm(one - other) <= 2e-2 * np.linalg.norm(one)
+        off = np.linalg.norm(one - other)
+        assert (off > 0 or encoding == "fp8") and off <= 2e-2 * np.linalg.norm(one)
 
 
 def test_float16_keeps_its_norms() -> None:

@@ -12,6 +12,7 @@ from albireo.api import load
 from albireo.artifact.reader import open_engine
 from albireo.errors import ConfigError, EngineFileError, TargetMismatch, VersionMismatch
 from albireo.models import load_architecture
+from artifact.engines import seal
 from backends.cuda.test_end_to_end import StandIn, llm, tokens
 from tiny_models import make_checkpoint
 
@@ -64,6 +65,20 @@ def test_codes_in_the_order_of_before_are_refused(checkpoint: Path, tmp_path: Pa
     with pytest.raises(VersionMismatch, match=r"row\.int4\.g32 in format 2\.3; .*albireo build MODEL .* --target cuda"):
         open_engine(tmp_path / "codes")
     assert open_engine(tmp_path / "numbers").manifest.minor == 3
+
+
+def test_rows_of_before_are_refused(checkpoint: Path, tmp_path: Path) -> None:
+    """Of e4m3 with one scale a token, which no kernel reads any more."""
+    directory = tmp_path / "engine"
+    build(checkpoint, directory, BuildConfig(target="cuda:90", quantization="fp8"))
+    program = (directory / "program.json").read_text().replace('"fp8.g128.token"', '"fp8.token"')
+    (directory / "program.json").write_text(program)
+    manifest = json.loads((directory / "manifest.json").read_text())
+    manifest["format"]["minor"] = 6
+    (directory / "manifest.json").write_text(json.dumps(manifest))
+    seal(directory, "program.json")
+    with pytest.raises(VersionMismatch, match=r"format 2\.6 has rows of fp8\.token.*albireo build MODEL"):
+        open_engine(directory)
 
 
 def test_weights_cut_short_are_refused(checkpoint: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

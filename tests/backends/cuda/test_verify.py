@@ -31,15 +31,16 @@ def test_what_is_right_passes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, d
     assert found.stages[STAGES.index("tokens")].figures["same_kernels"]
 
 
-def test_e4m3_on_both_sides_passes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("name", ["qwen3", "mixtral"])
+def test_e4m3_on_both_sides_passes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str) -> None:
     monkeypatch.setattr(load, "open_device", lambda config, levels=None: StandIn())
     monkeypatch.setattr(tokens, "NUM_TOKENS", 2)
-    checkpoint, engine = make_engine(tmp_path, target="cuda:90", quantization="fp8", max_model_len=8)
+    checkpoint, engine = make_engine(tmp_path, name, target="cuda:90", quantization="fp8", max_model_len=8)
     found = {stage.name: stage.verdict for stage in verify(engine, str(checkpoint), num_tokens=10).stages}
     del found["quality"]  # of random weights, which no rounding leaves as they are
     assert found == dict.fromkeys(found, "passed")
     kinds = {buffer["dtype"] for buffer in json.loads((engine / "program.json").read_text())["buffers"]}
-    assert "fp8.token" in kinds
+    assert "fp8.g128.token" in kinds
 
 
 def test_layers_of_experts_pass(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

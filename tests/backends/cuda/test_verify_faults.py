@@ -37,12 +37,13 @@ OUTPUT, DOWN, QKV, GATE_UP = "layers.0.attn.o", "layers.0.mlp.down", "layers.1.a
 Opened = tuple[CudaModel, Graph, Path]
 
 
-def opened(path: Path, encoding: str | None, dtype: str = "bfloat16") -> Opened:
+def opened(path: Path, encoding: str | None, dtype: str = "bfloat16", capability: int | None = None) -> Opened:
     checkpoint = make_checkpoint(path, CONFIG, seed=4, dtype=dtype)
     graph = graph_of(checkpoint, dtype)
     if encoding:
         choose_precision.run(graph, lambda name, role: encoding)
-    program = compile_graph(graph, CudaCatalog(), maxima={"T": 16, "R": 8, "G": 8}, block_size=8, max_positions=64)
+    catalog, maxima = CudaCatalog(capability), {"T": 16, "R": 8, "G": 8}
+    program = compile_graph(graph, catalog, maxima=maxima, block_size=8, max_positions=64)
     with open_checkpoint(checkpoint, graph) as weights:
         model = open_model(program, weights, num_blocks=NUM_BLOCKS, max_positions=64, device=torch.device("cpu"))
     return model, graph, checkpoint
@@ -56,6 +57,12 @@ def plain(tmp_path_factory: pytest.TempPathFactory) -> Opened:
 @pytest.fixture(scope="module")
 def coded(tmp_path_factory: pytest.TempPathFactory) -> Opened:
     return opened(tmp_path_factory.mktemp("coded"), "int4.g32")
+
+
+@pytest.fixture(scope="module")
+def narrow(tmp_path_factory: pytest.TempPathFactory) -> Opened:
+    """e4m3 on both sides: what norms are made of, and what gate and up give, are rows of codes."""
+    return opened(tmp_path_factory.mktemp("narrow"), "fp8", capability=90)
 
 
 def looked_at(model: CudaModel, graph: Graph, checkpoint: Path) -> Numerics:
@@ -81,7 +88,7 @@ def found_at(given: Opened, family: str, origin: str) -> str:
     return found.wrong.worst.result
 
 
-@pytest.mark.parametrize("which", ["plain", "coded"])
+@pytest.mark.parametrize("which", ["plain", "coded", "narrow"])
 def test_what_is_right_passes_call_by_call(which: str, request: pytest.FixtureRequest) -> None:
     given: Opened = request.getfixturevalue(which)
     found = looked_at(*given)
@@ -161,6 +168,28 @@ def test_one_code_of_a_weight(coded: Opened, family: str, origin: str) -> None:
     codes = model._matrices[model.program.calls[index_of(model, family, origin)].args["weight"]].codes
     with replaced(codes, 5 * codes.shape[1] + 1, codes[5, 1] ^ 1):
         assert found_at(coded, family, origin)
+
+
+@pytest.mark.parametrize(
+    ("family", "origin", "role", "bit"), [("linear_norm", OUTPUT, "scaled", 0), ("linear", GATE_UP, "out", 2)]
+)
+@pytest.mark.parametrize("at", [9, -64], ids=["a code", "a scale"])
+def test_one_bit_of_a_row_of_e4m3(
+    narrow: Opened, monkeypatch: pytest.MonkeyPatch, family: str, origin: str, role: str, bit: int, at: int
+) -> None:
+    """Of a code the last, and of a scale what is 2^-7 of it; where sums of e4m3 products may take a number past a tie,
+    that of four steps, or as many times as much."""
+    model = narrow[0]
+    index = index_of(model, family, origin)
+
+    def wrong(rows: torch.Tensor) -> None:
+        if at > 0:
+            rows.view(torch.uint8)[0, at] ^= 1 << bit
+        else:
+            rows.view(torch.int32)[0, at // 4] ^= 1 << (16 + bit)
+
+    behind(model, monkeypatch, index, role, wrong)
+    assert found_at(narrow, family, origin)
 
 
 def test_a_row_behind_which_nothing_is_a_number(plain: Opened, monkeypatch: pytest.MonkeyPatch) -> None:

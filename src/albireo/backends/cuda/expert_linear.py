@@ -51,17 +51,17 @@ def expert_linear(
     Raises: UnsupportedModel for a type of weight, or of x beside it, that there is no kernel for.
     """
     n = out.shape[1] if n is None else n
-    x_scale = None
+    x_scales = factors = None
     if x.dtype == torch.float8_e4m3fn:
-        x, x_scale = e4m3_rows(x, weight.cols)
+        x, x_scales = e4m3_rows(x, weight.cols)
     elif x.dtype == torch.uint8:
         rows = token_rows(x, weight.cols)
-        x, x_scale = rows.codes, rows.floats[:, rows.first]
+        x, factors = rows.codes, rows.floats[:, rows.first]
     check_types(weight.dtype, _NAMES[x.dtype])
     if squares is not None and len(x) > FEW_TOKENS:
         row_factors(squares, squares.factors)
-        x_scale, squares = squares.factors, None
-    moe_grouped_matmul(x, weight, out, n, lists, act_code(act), x_scale, workspace, squares=squares)
+        factors, squares = squares.factors, None
+    moe_grouped_matmul(x, weight, out, n, lists, act_code(act), x_scales, factors, workspace, squares=squares)
 
 
 def check_types(dtype: str, activation: str) -> None:

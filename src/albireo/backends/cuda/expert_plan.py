@@ -11,11 +11,11 @@ from dataclasses import dataclass, replace
 
 from albireo.backends.cuda.chip import Chip
 from albireo.backends.cuda.expert_list import most_items, tile_width
-from albireo.backends.cuda.kernels import matmul_int8, matmul_smallm
+from albireo.backends.cuda.kernels import matmul_e4m3_smallm, matmul_int8, matmul_smallm
 from albireo.backends.cuda.kernels.matmul_smallm import SCALES, num_parts
-from albireo.backends.cuda.kernels.parts.chain import NIBBLES
+from albireo.backends.cuda.kernels.parts.chain import CHANNELS, GROUPS, NIBBLES
 from albireo.backends.cuda.kernels.parts.tiles import BUSY_TILES, FEW_TOKENS, Tile
-from albireo.backends.cuda.matmul_plan import tile_for
+from albireo.backends.cuda.matmul_plan import e4m3_tile_for, tile_for
 from albireo.backends.cuda.workspace import MAX_COUNTERS
 
 #: Most tokens whose experts' sums may be split over programs; more make tiles enough.
@@ -36,17 +36,18 @@ class ExpertPlan:
     by_tma: bool
 
 
-def plan_for(width: int, most: int, rows: int, k: int, dtype: str, is_fp8: bool, chip: Chip) -> ExpertPlan:
-    """width: pairs of a tile. most: items at most. rows: of an expert's matrix. is_fp8: x too."""
+def plan_for(width: int, most: int, rows: int, k: int, dtype: str, is_e4m3: bool, chip: Chip) -> ExpertPlan:
+    """width: pairs of a tile. most: items at most. rows: of an expert's matrix. is_e4m3: x too."""
     if dtype == "int8":
         return ExpertPlan(matmul_int8.tile_for(width, rows, k, 1), False, False)
     if width > FEW_TOKENS or (width == widest(dtype, chip) and SCALES.get(dtype) == NIBBLES):
-        tile, by_tma = tile_for(128, dtype, is_fp8, chip), chip.has_tma
+        tile, by_tma = _tile_of_many(dtype, is_e4m3, chip), chip.has_tma
         is_whole = rows % _WIDE_ROWS == 0 and k >= _LEAST_WIDE_K and num_parts(rows, k, dtype) == 1
         if dtype in _WIDE and by_tma and tile.tokens == 128 and is_whole:
             tile = replace(tile, rows=_WIDE_ROWS)  # fewer bytes of L2 for a product, and one program a multiprocessor
     else:
-        tile, by_tma = matmul_smallm.tile_for(width, dtype, is_fp8), False
+        few = matmul_e4m3_smallm.tile_for(width) if is_e4m3 else matmul_smallm.tile_for(width, dtype)
+        tile, by_tma = few, False
     count = most * -(-rows // tile.rows)
     return ExpertPlan(tile, num_parts(rows, k, dtype) > 1 and count < min(BUSY_TILES, MAX_COUNTERS), by_tma)
 
@@ -55,7 +56,12 @@ def widest(dtype: str, chip: Chip) -> int:
     """Most pairs of a tile of such weights."""
     if dtype == "float32" or (SCALES.get(dtype) is not None and not chip.has_tma):
         return FEW_TOKENS
-    return min(128, *(tile_for(128, dtype, is_fp8, chip).tokens for is_fp8 in (False, True)))
+    kinds = (False, True) if SCALES.get(dtype) in (CHANNELS, GROUPS) else (False,)
+    return min(128, *(_tile_of_many(dtype, is_e4m3, chip).tokens for is_e4m3 in kinds))
+
+
+def _tile_of_many(dtype: str, is_e4m3: bool, chip: Chip) -> Tile:
+    return e4m3_tile_for(128, False, chip) if is_e4m3 else tile_for(128, dtype, chip)
 
 
 def num_part_elements(num_experts: int, top_k: int, rows: int, k: int, dtype: str, chip: Chip) -> int:

@@ -10,7 +10,9 @@ import torch
 
 from albireo.backends.cuda import matmul_plan
 from albireo.backends.cuda.kernels import matmul as many
+from albireo.backends.cuda.kernels import matmul_e4m3_smallm as few_e4m3
 from albireo.backends.cuda.kernels import matmul_smallm as few
+from albireo.backends.cuda.kernels.matmul_e4m3 import matmul_e4m3
 from albireo.backends.cuda.kernels.matmul_groups import matmul_groups
 from albireo.backends.cuda.kernels.matmul_int8 import matmul_int8
 from albireo.backends.cuda.kernels.parts.epilogue import act_code
@@ -18,18 +20,20 @@ from albireo.backends.cuda.kernels.parts.row_squares import RowParts, RowSquares
 from albireo.backends.cuda.kernels.parts.tiles import FEW_TOKENS
 from albireo.backends.cuda.kernels.row_factors import row_factors
 from albireo.backends.cuda.matrix import DeviceMatrix
-from albireo.backends.cuda.tokens import e4m3_rows
 from albireo.backends.cuda.workspace import workspace_bytes
 from albireo.dtypes import COMPUTE_DTYPES
 from albireo.encodings import encoding
 from albireo.errors import UnsupportedModel
 
 
-def workspace_size(dtype: str, rows: int, cols: int) -> int:
-    """Bytes of the workspace that linears with such a weight need, whatever the number of tokens; 0: none."""
+def workspace_size(dtype: str, rows: int, cols: int, to_codes: bool = False) -> int:
+    """Bytes of the workspace that linears with such a weight need, whatever the number of tokens; 0: none.
+
+    to_codes: whether what they write is rows of e4m3.
+    """
     if dtype in (*COMPUTE_DTYPES, *few.SCALES):
-        elements = max(module.num_part_elements(rows, cols, dtype) for module in (few, matmul_plan))
-        return workspace_bytes(elements)
+        modules = (few, matmul_plan, *((few_e4m3,) if to_codes else ()))
+        return workspace_bytes(max(module.num_part_elements(rows, cols, dtype) for module in modules))
     return 0
 
 
@@ -51,12 +55,13 @@ def linear(
     Args:
         x: [T, K] of the weight's type; where it is encoded, rows of encodings.Encoding.activation, or bfloat16 beside
             4-bit codes with zero points (W4A16), or rows of e4m3 (tokens.py) beside e4m3 weights (W8A8).
-        out: [T, n] float32, bfloat16 or float16; rows contiguous inside, and so are x and residual.
+        out: [T, n] float32, bfloat16 or float16, rows contiguous inside, and so are x and residual; or, of rows of e4m3
+            and with an activation, rows of e4m3.
         bias: [weight.rows] float32. residual: [T, n] float32, may be out.
         act: none, silu_mul or gelu_tanh_mul; with one of those gate and up rows take turns in the weight, as in
             graph.program.GATE_UP_INTERLEAVE.
         n: outputs of a row; None: all of out's.
-        squares, parts_out: norms inside linears (parts/row_squares.py), where x is bfloat16; else None.
+        squares, parts_out: norms inside linears (parts/row_squares.py), where x is bfloat16 or rows of e4m3; else None.
         chunks: 1. workspace: uint8, workspace_size() bytes at least, zeroed once; linears of one stream share it.
     Raises: UnsupportedModel for chunks, which tensor parallelism needs.
     """
@@ -67,16 +72,17 @@ def linear(
     if weight.dtype not in (*COMPUTE_DTYPES, *few.SCALES) or x.dtype == torch.uint8:
         _integers(x, weight, out, n, bias, residual, code)
         return
-    x_scale = None
-    if x.dtype == torch.float8_e4m3fn:
-        x, x_scale = e4m3_rows(x, weight.cols)
+    is_e4m3 = x.dtype == torch.float8_e4m3fn
     if len(x) <= FEW_TOKENS:
-        few.matmul_smallm(x, weight, out, n, bias, residual, code, workspace, x_scale, None, squares, parts_out)
-    else:
-        if squares is not None:
-            row_factors(squares, squares.factors)
-            x_scale = squares.factors
-        many.matmul(x, weight, out, n, bias, residual, code, x_scale, None, parts_out, workspace)
+        product = few_e4m3.matmul_e4m3_smallm if is_e4m3 else few.matmul_smallm
+        product(x, weight, out, n, bias, residual, code, workspace, squares, parts_out)
+        return
+    factors = None
+    if squares is not None:
+        row_factors(squares, squares.factors)
+        factors = squares.factors
+    of_many = matmul_e4m3 if is_e4m3 else many.matmul
+    of_many(x, weight, out, n, bias, residual, code, factors, None, parts_out, workspace)
 
 
 def _integers(

@@ -17,13 +17,15 @@ from albireo.backends.cuda.chip import chip_of
 from albireo.backends.cuda.expert_linear import workspace_size as experts_size
 from albireo.backends.cuda.expert_list import ExpertList, expert_list
 from albireo.backends.cuda.expert_plan import widest
+from albireo.backends.cuda.kernels.attention import need_rows
 from albireo.backends.cuda.kernels.top import top_workspace
 from albireo.backends.cuda.kv import TORCH_DTYPES
 from albireo.backends.cuda.linear import workspace_size as linear_size
-from albireo.dtypes import ROW_CODES
+from albireo.dtypes import FP8_TOKEN, ROW_CODES, TOKEN
 from albireo.errors import InvariantError
 from albireo.graph.program import Call, Program
 
+_ROWS = {TOKEN: torch.uint8, FP8_TOKEN: torch.float8_e4m3fn}
 _LINEARS = ("linear", "linear_norm", "qkv_rope_kv", "head_top")
 
 
@@ -106,9 +108,14 @@ def _heads_and_window(call: Call) -> tuple[int, int, int, int]:
     return attrs["num_heads"], attrs["num_kv_heads"], attrs["head_dim"], attrs["window"] or 0
 
 
+def _waits_in_rows(call: Call, program: Program) -> bool:
+    dtype = program.buffers[call.args["out"]].dtype
+    return dtype in ROW_CODES and need_rows(_ROWS[dtype], int(call.attrs["head_dim"]))
+
+
 def _rows_of_codes(calls: list[Call], program: Program, tokens: int, device: torch.device) -> torch.Tensor:
-    """Numbers of q's type, for attention that writes codes."""
-    coded = [call for call in calls if program.buffers[call.args["out"]].dtype in ROW_CODES]
+    """Numbers of q's type, for attention whose codes share scales beyond a head."""
+    coded = [call for call in calls if _waits_in_rows(call, program)]
     widths = [int(call.attrs["num_heads"] * call.attrs["head_dim"]) for call in coded]
     dtype = program.buffers[coded[0].args["q"]].dtype if coded else "float32"
     return torch.zeros(tokens * max(widths, default=0), dtype=TORCH_DTYPES[dtype], device=device)
@@ -160,4 +167,6 @@ def _linear_bytes(call: Call, program: Program, device: torch.device) -> int:
     if call.family not in _LINEARS:
         return 0
     weights = [program.constants[call.args[role]] for role in ("weight", "v_weight") if role in call.args]
-    return max(linear_size(w.packing.partition(".")[2], w.rows, w.cols) for w in weights)
+    outs = [program.buffers[call.args[role]] for role in ("out", "scaled") if role in call.args]
+    to_codes = any(out.dtype == FP8_TOKEN for out in outs)
+    return max(linear_size(w.packing.partition(".")[2], w.rows, w.cols, to_codes) for w in weights)

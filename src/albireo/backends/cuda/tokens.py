@@ -1,8 +1,8 @@
 """Token rows as kernels of linears read them; row_codes.py writes them.
 
 int8.token (csrc/include/albireo/tokens.h): codes int8 [round_up(K, 64)], their scale, and sums of codes before 0, 16,
-32, ... and K, float32. fp8.token: e4m3 codes [round_up(K, 128)], each 128 in the order of a weight's (matrix.py), zeros
-where there is no input, and their scale, float32.
+32, ... and K, float32. fp8.g128.token: e4m3 codes [round_up(K, 128)], each 128 in the order of a weight's (matrix.py),
+zeros where there is no input, and a scale for each 128, float32. Definitions: quantization/rounding.py.
 """
 
 from __future__ import annotations
@@ -35,9 +35,10 @@ def token_rows(x: torch.Tensor, k: int) -> TokenRows:
 
 
 def e4m3_rows(x: torch.Tensor, k: int) -> tuple[torch.Tensor, torch.Tensor]:
-    """x: [T, row bytes] float8. Returns: views: codes [T, round_up(K, 128)]; scales [T] float32, a row apart."""
-    length = -(-k // FLOAT_LINE) * FLOAT_LINE
-    return x[:, :length], x.view(torch.float32)[:, length // 4]
+    """x: [T, row bytes] float8. Returns: views: codes [T, round_up(K, 128)]; scales [T, lines] float32."""
+    lines = -(-k // FLOAT_LINE)
+    first = lines * FLOAT_LINE // 4
+    return x[:, : lines * FLOAT_LINE], x.view(torch.float32)[:, first : first + lines]
 
 
 def numbers_of(x: torch.Tensor, k: int) -> torch.Tensor:
@@ -45,6 +46,6 @@ def numbers_of(x: torch.Tensor, k: int) -> torch.Tensor:
     if x.dtype != torch.float8_e4m3fn:
         rows = token_rows(x, k)
         return rows.codes[:, :k].float() * rows.floats[:, rows.first, None]
-    codes, scale = e4m3_rows(x, k)
-    lines = codes.reshape(len(x), -1, PLANE, FLOAT_LINE // PLANE).transpose(2, 3)
-    return lines.reshape(len(x), -1)[:, :k].float() * scale[:, None]
+    codes, scales = e4m3_rows(x, k)
+    lines = codes.reshape(len(x), -1, PLANE, FLOAT_LINE // PLANE).transpose(2, 3).float()
+    return (lines * scales[:, :, None, None]).reshape(len(x), -1)[:, :k]

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from albireo.dtypes import FP8_TOKEN, KV_CODES, TOKEN
 from albireo.encodings import encoding, is_encoding
-from albireo.quantization.rounding import round_tokens, round_weights
+from albireo.quantization.rounding import round_float_tokens, round_tokens, round_weights
 
 F32 = NDArray[np.float32]
 
@@ -96,8 +96,9 @@ def from_bfloat16_bits(bits: NDArray[np.uint16]) -> F32:
     return (bits.astype(np.uint32) << 16).view(np.float32)
 
 
-def _round_to_e4m3_rows(x: F32) -> F32:
-    return round_kv(x, "fp8")
+def _round_to_float_tokens(x: F32) -> F32:
+    codes, scale = round_float_tokens(x)
+    return codes * scale
 
 
 def _keep(x: F32) -> F32:
@@ -109,5 +110,5 @@ _ROUND = {
     "bfloat16": round_to_bfloat16,
     "float16": round_to_float16,
     TOKEN: _round_to_tokens,
-    FP8_TOKEN: _round_to_e4m3_rows,
+    FP8_TOKEN: _round_to_float_tokens,
 }

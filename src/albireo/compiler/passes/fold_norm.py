@@ -3,19 +3,21 @@
 What a row is divided by is known when all of it is. So the linear that makes the row (and adds the residual), or the
 combine of a mixture of experts, also gives it times the norm's weight, rounded, and sums of squares of each SQUARES
 columns; the linears that read the norm multiply that, and divide their sums by the root of the mean. Rounding to the
-compute type comes before the division, not behind.
+compute type comes before the division, not behind. To rows of e4m3, too: their scales are of groups, which whoever
+makes the row has whole.
 """
 
 from __future__ import annotations
 
 from albireo.compiler.rewrite import NotFired, Rewriter, body_of, copy_graph
+from albireo.dtypes import FP8_TOKEN
 from albireo.graph.node import Graph, Node, TensorType, Value
 from albireo.graph.ops import num_squares
 from albireo.graph.report import PassRecord
 
 WHY = "a launch less, and a reading of the row: it is in registers where it is made"
-#: float16 would overflow before the division.
-_TYPE = "bfloat16"
+#: float16 would overflow before the division, and a scale of a whole row is known too late.
+_TYPES = ("bfloat16", FP8_TOKEN)
 
 
 def run(graph: Graph) -> PassRecord:
@@ -30,10 +32,12 @@ def run(graph: Graph) -> PassRecord:
 def _fold(rw: Rewriter, norm: Node) -> None:
     x, h = norm.inputs["x"], norm.output
     made, users = x.producer, rw.users(h)
-    if h.type.dtype != _TYPE or "rows" in norm.inputs:
+    if h.type.dtype not in _TYPES or "rows" in norm.inputs:
         raise NotFired(f"{h} is {h.type.dtype}, of {'picked' if 'rows' in norm.inputs else 'all'} rows of {x}")
     if made is None or "residual" not in made.inputs or not (made.family == "combine" or _is_able_linear(made)):
-        raise NotFired(f"{x} is not made by a linear of {_TYPE}, or by a combine, that adds a residual")
+        raise NotFired(f"{x} is not made by a linear of {' or '.join(_TYPES)}, or by a combine, that adds a residual")
+    if h.type.dtype == FP8_TOKEN != made.inputs["x"].type.dtype and made.family == "linear":
+        raise NotFired(f"{h} is {h.type.dtype}, and what makes {x} reads {made.inputs['x'].type.dtype}")
     for user in users:
         readers = [role for role, value in user.inputs.items() if value is h]
         if user.family not in ("linear", "qkv_rope_kv", "expert_linear") or readers != ["x"] or not _is_able(user):
@@ -57,7 +61,7 @@ def _is_able_linear(node: Node) -> bool:
 
 
 def _is_able(node: Node) -> bool:
-    return node.inputs["x"].type.dtype == _TYPE and "chunks" not in node.attrs
+    return node.inputs["x"].type.dtype in _TYPES and "chunks" not in node.attrs
 
 
 def _give_parts(rw: Rewriter, made: Node, norm: Node) -> tuple[Value, Value]:
@@ -65,12 +69,12 @@ def _give_parts(rw: Rewriter, made: Node, norm: Node) -> tuple[Value, Value]:
     x, gain = norm.inputs["x"], norm.inputs["weight"]
     rows, cols = x.type.dims
     gained = Value(f"{x.name}g", TensorType("float32", x.type.dims))
-    scaled = Value(f"{norm.output.name}g", TensorType(_TYPE, x.type.dims))
+    scaled = Value(f"{norm.output.name}g", TensorType(norm.output.type.dtype, x.type.dims))
     squares = Value(f"{x.name}q", TensorType("float32", (rows, num_squares(int(cols)))))
     members = [
         made,
         Node("gain", {"x": x, "weight": gain}, {}, (gained,), norm.origin),
-        Node("cast", {"x": gained}, {"dtype": _TYPE}, (scaled,), norm.origin),
+        Node("cast", {"x": gained}, {"dtype": norm.output.type.dtype}, (scaled,), norm.origin),
         Node("squares", {"x": x}, {}, (squares,), norm.origin),
     ]
     inputs, outputs = made.inputs | {"gain": gain}, (x, scaled, squares)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from albireo.compiler.rewrite import NotFired, Rewriter, adapter_attrs, linear_roles, made_by
-from albireo.dtypes import ROW_CODES
+from albireo.dtypes import FP8_TOKEN, ROW_CODES
 from albireo.graph.node import Graph, Node, Value
 from albireo.graph.program_spec import ACTS
 from albireo.graph.report import PassRecord
@@ -58,13 +58,19 @@ def _gated(rw: Rewriter, linear: Node, split: Node) -> None:
         raise NotFired(f"no kernel family has the activation {name}; known: {', '.join(ACTS)}")
     rw.sole_user(act.output)
     members = [linear, split, act, mul]
-    cast = rw.only(mul.output, "cast")
-    if cast is not None and cast.attrs["dtype"] not in ROW_CODES:  # which needs the whole row at once
+    cast, dtype = rw.only(mul.output, "cast"), linear.inputs["x"].type.dtype
+    if cast is not None and _can_end_in(cast.attrs["dtype"], dtype, linear.op):
         members.append(cast)
-    out, dtype = members[-1].output, linear.inputs["x"].type.dtype
+    out = members[-1].output
     if out.type.dtype != dtype and dtype not in ROW_CODES:
         raise NotFired(f"{out} is {out.type.dtype}, the compute type is {dtype}")
     rw.fuse(members, linear.op, _attrs(linear, name), _roles(linear), (out,))
+
+
+def _can_end_in(dtype: str, x: str, op: str) -> bool:
+    """Codes with a scale a row need all of it at once. Those of groups are written where such are read, but by experts,
+    of whose rows a kernel has less than a group."""
+    return dtype not in ROW_CODES or (dtype == FP8_TOKEN == x and op == "linear")
 
 
 def _other(mul: Node, value: Value) -> Value:

@@ -1,4 +1,4 @@
-"""What meets e4m3 weights becomes e4m3 numbers, a scale a row, where a backend multiplies the two (W8A8)."""
+"""What meets e4m3 weights becomes e4m3 numbers, a scale for each 128, where a backend multiplies the two (W8A8)."""
 
 from __future__ import annotations
 

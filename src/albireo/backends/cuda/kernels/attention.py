@@ -11,8 +11,9 @@ belongs to no sequence, is zeros. Blocks beyond a context, and positions of its 
 
 One launch. Rows of a sequence that the work list has whole are written as they are ready; of the others each program
 leaves a part in the workspace, and the one that comes last, whichever it is, merges the parts in order of position
-(kernels wait for nothing). Where out is token rows (uint8 or float8, ../tokens.py), heads are rounded to q's type in
-rows [T, H * D], and whoever brings the last head of a token turns that token's row into codes.
+(kernels wait for nothing). Where out is token rows (uint8 or float8, ../tokens.py), heads are rounded to q's type,
+then to codes: those that are whole groups of e4m3 (D of 128, 256) at once; others, from rows [T, H * D], by whoever
+brings the last head of a token.
 
 Bits of a row depend on itself, its context, KV_TILE, SPLIT and the matrix instruction: keys are taken KV_TILE at a time
 from position 0; each split of SPLIT positions starts anew, and splits are merged in order (parts/softmax.py), within a
@@ -60,6 +61,7 @@ from albireo.backends.cuda.kernels.parts.row_codes import row_block
 from albireo.backends.cuda.kernels.parts.softmax import merge
 from albireo.backends.cuda.kv import TORCH_DTYPES, LayerKV
 from albireo.backends.cuda.step import DeviceStep
+from albireo.dtypes import FP8_GROUP
 from albireo.errors import InvariantError
 
 _FIELDS = tl.constexpr(ITEM_FIELDS)
@@ -186,7 +188,7 @@ def attention_kernel(
         if slot < 0:
             store_rows(
                 total_l, total, to, to_stride, first_token, first_row, num_rows, kv_head,
-                KV_HEADS, GROUP, HEAD_DIM,
+                KV_HEADS, GROUP, HEAD_DIM, q.dtype.element_ty,
             )  # fmt: skip
         else:
             if begin < end:
@@ -216,7 +218,7 @@ def attention_kernel(
                     )  # fmt: skip
                     store_rows(
                         merged_l, merged, to, to_stride, first_token, row, num_rows, kv_head,
-                        KV_HEADS, GROUP, HEAD_DIM,
+                        KV_HEADS, GROUP, HEAD_DIM, q.dtype.element_ty,
                     )  # fmt: skip
         if TOKEN_BLOCK > 0:  # noqa: SIM102 - a constant: nothing below is compiled where it is 0
             if is_whole:
@@ -242,13 +244,13 @@ def attention(
     softcap: float,
     rows: torch.Tensor | None = None,
 ) -> None:
-    """rows: [at least T, H * D] of q's type, contiguous, where out is token rows; else None."""
+    """rows: [at least T, H * D] of q's type, contiguous, where out is token rows that need_rows(); else unused."""
     shape, plan = work.shape, work.plan(step)
     asked = (num_heads, num_kv_heads, head_dim, window, q.dtype, kv.k.dtype)
     types = (TORCH_DTYPES[shape.q_dtype], TORCH_DTYPES[shape.kv_dtype])
     if asked != (shape.num_heads, shape.num_kv_heads, shape.head_dim, shape.window, *types):
         raise InvariantError(f"attention of {asked} (heads, KV heads, head_dim, window, types) got work of {shape}")
-    is_coded = out.dtype in (torch.uint8, torch.float8_e4m3fn)
+    is_coded = need_rows(out.dtype, head_dim)
     if is_coded and (rows is None or rows.dtype != q.dtype or rows.numel() < len(q) * num_heads * head_dim):
         raise InvariantError(f"attention to 8-bit codes needs rows of {len(q)} x {num_heads * head_dim} {q.dtype}")
     sums, stats = parts_of(shape, plan, workspace)
@@ -260,7 +262,7 @@ def attention(
         kv.k_scale,
         kv.v_scale,
         out,
-        out if rows is None else rows,
+        rows if is_coded else out,
         work.items,
         work.count,
         work.arrived,
@@ -296,6 +298,12 @@ def attention(
     )
 
 
+def need_rows(out: torch.dtype, head_dim: int) -> bool:
+    """Whether codes share scales beyond a head, and so wait in rows of numbers until a token is whole."""
+    has_groups = head_dim >= FP8_GROUP and triton.next_power_of_2(head_dim) == head_dim
+    return out == torch.uint8 or (out == torch.float8_e4m3fn and not has_groups)
+
+
 def _readable(numbers: torch.Tensor) -> torch.Tensor:
     """fp8 as bytes, which the kernel takes apart, where Triton has no such type: before compute capability 8.9."""
     is_old = chip_of(numbers.device).capability < 89
@@ -311,7 +319,9 @@ _ALIGNED = ("items", "q_stride", "out_stride")
 
 
 def aot_cases() -> list[AotCase]:
-    def case(rows: int, cache: str, head_dim: int, words: Mapping[int, tuple[str, ...]], **options: Any) -> AotCase:
+    def case(
+        rows: int, cache: str, head_dim: int, words: Mapping[int, tuple[str, ...]], out: str = "*bf16", **options: Any
+    ) -> AotCase:
         """As it is launched on Hopper, or on all of words where these have little shared memory."""
         architectures = tuple(words)
         chip = Chip(132, 89) if 89 in words else Chip(132)
@@ -319,11 +329,10 @@ def aot_cases() -> list[AotCase]:
         shape = AttentionShape(32, 8, head_dim, 4096, 0, "bfloat16", kind, chip)
         launch = launch_of(shape, rows)
         has_spills = (rows == 64 and (head_dim > 128 or cache == "i8")) or (cache, head_dim) == ("fp8e4nv", 128)
-        codes = "*fp8e4nv" if cache == "fp8e4nv" else "*u8"
         return AotCase(
-            f"attention.{cache}.d{head_dim}.rows{rows}{'.codes' * ('TOKEN_BLOCK' in options)}",
+            f"attention.{cache}.d{head_dim}.rows{rows}{'.codes' * (out != '*bf16')}",
             attention_kernel,
-            {"q": "*bf16", "out": codes if options.get("TOKEN_BLOCK") else "*bf16", "rows_out": "*bf16"}
+            {"q": "*bf16", "out": out, "rows_out": "*bf16" if "TOKEN_BLOCK" in options else out}
             | dict.fromkeys(("k", "v"), f"*{cache}")
             | dict.fromkeys(("k_scale", "v_scale", "partial", "partial_ml"), "*fp32")
             | dict.fromkeys(("items", "count", "arrived", "finished", "block_table"), "*i32")
@@ -368,11 +377,11 @@ def aot_cases() -> list[AotCase]:
         case(64, "bf16", 256, {90: ("HGMMA", loads)}),
         case(32, "i8", 256, {arch: ("HMMA", loads) for arch in (80, 90, 100)}),
         case(16, "i8", 256, {90: ("HMMA", loads)}),
-        case(16, "bf16", 128, {90: ("HMMA",)}, TOKEN_BLOCK=4096),
+        case(16, "bf16", 128, {90: ("HMMA",)}, "*u8", TOKEN_BLOCK=4096),
         case(64, "i8", 128, {90: ("HGMMA", loads), 100: (loads,)}),
         case(16, "fp8e4nv", 80, {90: ("HMMA", loads)}),
-        case(16, "fp8e4nv", 128, {90: ("HMMA", loads)}, WINDOW=False, SOFTCAP=False, TOKEN_BLOCK=4096),
-        case(128, "fp8e4nv", 128, {90: ("HGMMA", loads)}, WINDOW=False, SOFTCAP=False, TOKEN_BLOCK=4096),
+        case(16, "fp8e4nv", 128, {90: ("HMMA", loads)}, "*fp8e4nv", WINDOW=False, SOFTCAP=False),
+        case(128, "fp8e4nv", 128, {90: ("HGMMA", loads)}, "*fp8e4nv", WINDOW=False, SOFTCAP=False),
         case(64, "u8", 128, {80: ("HMMA", loads)}),
         case(16, "bf16", 128, {89: ("HMMA", loads), 120: ("HMMA", loads)}, WINDOW=False, SOFTCAP=False),
         case(64, "bf16", 256, {89: ("HMMA", loads)}),

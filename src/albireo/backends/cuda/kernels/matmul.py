@@ -29,7 +29,7 @@ from albireo.backends.cuda.kernels.matmul_smallm import (
     part_length,
     pointer_types,
 )
-from albireo.backends.cuda.kernels.parts.chain import CHANNELS, HALF, UNSCALED, chain, width_of
+from albireo.backends.cuda.kernels.parts.chain import CHANNELS, UNSCALED, chain, width_of
 from albireo.backends.cuda.kernels.parts.epilogue import finish
 from albireo.backends.cuda.kernels.parts.row_squares import RowParts
 from albireo.backends.cuda.kernels.parts.sum_space import keep, kept, piece, pieces_of
@@ -48,7 +48,7 @@ def matmul_kernel(
     weight,
     scale,
     zero,
-    x_scale,
+    factors,
     out,
     bias,
     residual,
@@ -66,7 +66,6 @@ def matmul_kernel(
     out_stride,
     residual_stride,
     part_k,
-    x_scale_stride,
     scaled_stride,
     squares_stride,
     ACT: tl.constexpr,
@@ -76,7 +75,6 @@ def matmul_kernel(
     MODE: tl.constexpr,
     SCALED: tl.constexpr,
     NIBBLE_GROUP: tl.constexpr,
-    X_SCALED: tl.constexpr,
     TMA: tl.constexpr,
     EVEN_K: tl.constexpr,
     ROWS: tl.constexpr,
@@ -134,9 +132,9 @@ def matmul_kernel(
                 for i in tl.static_range(PIECES):
                     first_token = slab * TOKENS + i * (TOKENS // PIECES)
                     _finish_piece(
-                        piece(sums, i, PIECES), first_token, tile * ROWS, scale, row, x_scale, x_scale_stride,
+                        piece(sums, i, PIECES), first_token, tile * ROWS, scale, row, factors,
                         num_tokens, n, out, out_stride, bias, residual, residual_stride, ACT, HAS_BIAS, HAS_RESIDUAL,
-                        SCALED, X_SCALED, gain, scaled, scaled_stride, squares, squares_stride,
+                        SCALED, gain, scaled, scaled_stride, squares, squares_stride,
                     )  # fmt: skip
             else:
                 for first_column in range(0, tl.minimum(TOKENS, num_tokens - slab * TOKENS), TOKENS // PIECES):
@@ -145,24 +143,22 @@ def matmul_kernel(
                         for other in range(1, tl.cdiv(k, part_k)):
                             some += kept(own + other * SIZE + first_column * ROWS, ROWS, TOKENS // PIECES)
                     _finish_piece(
-                        some, slab * TOKENS + first_column, tile * ROWS, scale, row, x_scale, x_scale_stride,
+                        some, slab * TOKENS + first_column, tile * ROWS, scale, row, factors,
                         num_tokens, n, out, out_stride, bias, residual, residual_stride, ACT, HAS_BIAS, HAS_RESIDUAL,
-                        SCALED, X_SCALED, gain, scaled, scaled_stride, squares, squares_stride,
+                        SCALED, gain, scaled, scaled_stride, squares, squares_stride,
                     )  # fmt: skip
 
 
 @triton.jit
 def _finish_piece(
-    sums, first_token, first_row, scale, row, x_scale, x_scale_stride, num_tokens, n, out, out_stride, bias, residual,
-    residual_stride,
-    ACT: tl.constexpr, HAS_BIAS: tl.constexpr, HAS_RESIDUAL: tl.constexpr, SCALED: tl.constexpr, X_SCALED: tl.constexpr,
+    sums, first_token, first_row, scale, row, factors, num_tokens, n, out, out_stride, bias, residual, residual_stride,
+    ACT: tl.constexpr, HAS_BIAS: tl.constexpr, HAS_RESIDUAL: tl.constexpr, SCALED: tl.constexpr,
     gain, scaled, scaled_stride, squares, squares_stride,
 ):  # fmt: skip
     if SCALED == _CHANNELS:
         sums *= tl.load(scale + row)[:, None]
-    if X_SCALED:
-        token = tl.minimum(first_token + tl.arange(0, sums.shape[1]), num_tokens - 1)
-        sums *= tl.load(x_scale + token.to(tl.int64) * x_scale_stride)[None, :]
+    if factors is not None:
+        sums *= tl.load(factors + tl.minimum(first_token + tl.arange(0, sums.shape[1]), num_tokens - 1))[None, :]
     finish(
         tl.trans(sums), first_token, first_row, num_tokens, n, out, out_stride, bias, residual, residual_stride,
         ACT, HAS_BIAS, HAS_RESIDUAL, gain, scaled, scaled_stride, squares, squares_stride,
@@ -180,11 +176,6 @@ def _width(are_words: bool, tile: Tile) -> int:
     return PLANE if are_words else tile.k
 
 
-def _tokens(is_fp8: bool, tile: Tile) -> int:
-    """Tokens of a block that is read at once."""
-    return min(tile.tokens, HALF) if is_fp8 else tile.tokens
-
-
 def matmul(
     x: torch.Tensor,
     weight: DeviceMatrix,
@@ -193,7 +184,7 @@ def matmul(
     bias: torch.Tensor | None = None,
     residual: torch.Tensor | None = None,
     act: int = 0,
-    x_scale: torch.Tensor | None = None,
+    factors: torch.Tensor | None = None,
     plan: Plan | None = None,
     parts_out: RowParts | None = None,
     workspace: torch.Tensor | None = None,
@@ -201,18 +192,15 @@ def matmul(
 ) -> None:
     """Any number of rows. act: epilogue.ACTS. plan, use_tma: for tests and benchmarks; by default plan_for().
 
-    parts_out: see RowParts; else None. x_scale may be what a norm divides rows by, too. workspace: of linear's
+    factors: [T], what a norm divides rows by; parts_out: see RowParts; else None. workspace: of linear's
     workspace_size(); None: the sums of all parts are in registers.
     """
     rows, k, dtype = weight.rows, weight.cols, weight.dtype
-    codes, scaled = operands(weight, x)
+    codes, scaled = operands(weight)
     part_k = part_length(k, num_parts(rows, k, dtype))
     parts = triton.cdiv(k, part_k)  # the last of them may have nothing left
     chip = chip_of(x.device)
-    is_fp8 = x.dtype == torch.float8_e4m3fn
-    plan = plan or plan_for(len(x), rows, k, dtype, is_fp8, workspace is not None, chip)
-    if is_fp8:
-        k = codes.shape[1]
+    plan = plan or plan_for(len(x), rows, k, dtype, workspace is not None, chip)
     tile, mode = plan.tile, plan.mode if parts > 1 else REGISTERS
     count = triton.cdiv(rows, tile.rows) * triton.cdiv(len(x), tile.tokens)
     space, counters = out, out
@@ -227,11 +215,11 @@ def matmul(
     by_tma = use_tma and chip.has_tma and dtype != "float32" and _is_aligned(x) and _is_aligned(codes)
     width = _width(codes.dtype == torch.int32, tile)
     matmul_kernel[(programs,)](
-        TensorDescriptor(x, [len(x), k], [x.stride(0), 1], [_tokens(is_fp8, tile), width]) if by_tma else x,
+        TensorDescriptor(x, [len(x), k], [x.stride(0), 1], [tile.tokens, width]) if by_tma else x,
         TensorDescriptor(codes, list(codes.shape), [codes.stride(0), 1], [tile.rows, width]) if by_tma else codes,
         out if weight.scale is None else weight.scale,
         out if weight.zero is None else weight.zero,
-        out if x_scale is None else x_scale,
+        factors,
         out,
         out if bias is None else bias,
         out if residual is None else residual,
@@ -249,7 +237,6 @@ def matmul(
         out.stride(0),
         0 if residual is None else residual.stride(0),
         part_k,
-        0 if x_scale is None else x_scale.stride(0),
         0 if parts_out is None else parts_out.scaled.stride(0),
         0 if parts_out is None else parts_out.squares.stride(0),
         ACT=act,
@@ -259,7 +246,6 @@ def matmul(
         MODE=mode,
         SCALED=scaled,
         NIBBLE_GROUP=group_of(dtype),
-        X_SCALED=x_scale is not None,
         TMA=by_tma,
         EVEN_K=k % tile.k == 0,
         ROWS=tile.rows,
@@ -281,37 +267,35 @@ def aot_cases() -> list[AotCase]:
         shape: tuple[int, int],
         act: int,
         words: Mapping[int, tuple[str, ...]],
-        is_fp8: bool = False,
         levels: int = 0,
     ) -> AotCase:
         """The plan is that of the first of the GPUs that words are of."""
         (rows, k), chip = shape, Chip(132, next(iter(words)))
         has_tma = chip.has_tma and dtype != "float32"
-        plan = plan_for(tokens, rows, k, dtype, is_fp8, True, chip)
+        plan = plan_for(tokens, rows, k, dtype, True, chip)
         tile = plan.tile
-        pointers = pointer_types(dtype, act, is_fp8, levels) | {"space": "*fp32", "counters": "*i32"}
+        pointers = pointer_types(dtype, act, levels) | {"space": "*fp32", "counters": "*i32"}
         pointers.pop("row_squares", None)
         aligned = (*pointers, *_NUMBERS[1:], "scaled_stride")
         if has_tma:
             aligned = tuple(name for name in aligned if name not in ("x", "weight"))
             width = _width(pointers["weight"] == "*i32", tile)
-            sizes = {"x": _tokens(is_fp8, tile), "weight": tile.rows}
+            sizes = {"x": tile.tokens, "weight": tile.rows}
             pointers |= {name: f"tensordesc<{pointers[name][1:]}[{size}, {width}]>" for name, size in sizes.items()}
         constants: dict[str, Any] = {"ACT": act, "HAS_BIAS": True, "HAS_RESIDUAL": not act}
         constants |= {"PARTS": num_parts(rows, k, dtype), "MODE": plan.mode, "TMA": has_tma, "EVEN_K": True}
-        constants |= {"SCALED": SCALES.get(dtype, UNSCALED), "NIBBLE_GROUP": group_of(dtype), "X_SCALED": is_fp8}
-        constants |= {name: None for name in NORM_POINTERS[1:] if name not in pointers}
+        constants |= {"SCALED": SCALES.get(dtype, UNSCALED), "NIBBLE_GROUP": group_of(dtype)}
+        constants |= {name: None for name in ("factors", *NORM_POINTERS[1:]) if name not in pointers}
         constants |= {"ROWS": tile.rows, "TOKENS": tile.tokens, "BLOCK_K": tile.k}
         return AotCase(
-            f"matmul.{dtype}{'.fp8' * is_fp8}{'.norms' * bool(levels)}.{tokens}x{rows}x{k}",
+            f"matmul.{dtype}{'.norms' * bool(levels)}.{tokens}x{rows}x{k}",
             matmul_kernel,
-            pointers | dict.fromkeys((*_NUMBERS, "x_scale_stride", "scaled_stride", "squares_stride"), "i32"),
+            pointers | dict.fromkeys((*_NUMBERS, "scaled_stride", "squares_stride"), "i32"),
             constants,
             tile.warps,
             tile.stages,
             aligned=aligned,
             max_shared=(227 if has_tma else 99 if chip.has_little_shared_memory else 160) << 10,
-            max_spills=8 if is_fp8 and plan.mode == MEMORY else 0,  # outside the loops of products
             words={at: (*some, "UTMALDG") if has_tma else some for at, some in words.items()},
             architectures=tuple(words),
             fp_fusion=dtype == "float32",
@@ -331,9 +315,5 @@ def aot_cases() -> list[AotCase]:
         case("int4.g32", 2048, o, 0, {90: ("HGMMA.64x32x16",)}),
         case("int4.g64", 2048, o, 0, {80: ("HMMA",)}),
         case("int4.g128", 2048, gate_up, 1, {100: ("UTCHMMA",)}),
-        case("fp8", 2048, gate_up, 1, {90: ("QGMMA.64x128x32",), 100: ("UTCQMMA",)}, is_fp8=True),
-        case("fp8", 2048, down, 0, {90: ("QGMMA.64x128x32",)}, is_fp8=True),
-        case("fp8.g128", 2048, o, 0, {89: ("QMMA",), 120: ("QMMA",)}, is_fp8=True),
         case("bfloat16", 2048, gate_up, 1, {89: ("HMMA",), 120: ("HMMA",)}),
-        case("fp8.g128", 256, o, 0, {90: ("QGMMA.64x128x32",), 100: ("UTCQMMA",)}, is_fp8=True),
     ]

@@ -1,10 +1,9 @@
 """matmul_smallm: out = epilogue(x @ weight^T) for few tokens, as fast as the weight streams in.
 
-x: [T, K], weight: [N, K], both of one type, float32, float16 or bfloat16; or weight fp8 or fp8.g128 and x bfloat16, or
-float8 e4m3 with a scale a token, x_scale: [T] float32; or weight int4.gG and x bfloat16 (W4A16). out: [T, n] float32,
-bfloat16 or float16; rows contiguous inside. Epilogue: see parts/epilogue.py. Norms inside linears: see
-parts/row_squares.py. Weight rows are the rows of the matrix unit's tile and tokens its columns (8, 16, 32 or 64), so
-that it is used even for one token.
+x: [T, K], weight: [N, K], both of one type, float32, float16 or bfloat16; or weight fp8, fp8.g128 or int4.gG and x
+bfloat16 (W8A16, W4A16). out: [T, n] float32, bfloat16 or float16; rows contiguous inside. Epilogue: see
+parts/epilogue.py. Norms inside linears: see parts/row_squares.py. Weight rows are the rows of the matrix unit's tile
+and tokens its columns (8, 16, 32 or 64), so that it is used even for one token.
 
 A sum is one chain of ascending k (parts/chain.py), or num_parts() chains, a constant of the shape, which are added in
 ascending order by the program that comes last; it sets its counter back to zero. So a row's bits depend on neither T
@@ -63,11 +62,11 @@ def part_length(k: int, parts: int) -> int:
     return -(-k // (parts * PART_STEP)) * PART_STEP
 
 
-def operands(weight: DeviceMatrix, x: torch.Tensor) -> tuple[torch.Tensor, int]:
-    """What the kernels read of a weight, and how it is scaled. Codes that x does not share are read as words."""
+def operands(weight: DeviceMatrix) -> tuple[torch.Tensor, int]:
+    """What the kernels read of a weight, and how it is scaled. Codes are read as words."""
     if weight.dtype not in SCALES:
         return weight.codes, UNSCALED
-    return weight.codes if x.dtype == weight.codes.dtype else weight.codes.view(torch.int32), SCALES[weight.dtype]
+    return weight.codes.view(torch.int32), SCALES[weight.dtype]
 
 
 def group_of(dtype: str) -> int:
@@ -75,18 +74,17 @@ def group_of(dtype: str) -> int:
     return (encoding(dtype).group or 0) if SCALES.get(dtype) == NIBBLES else 0
 
 
-def tile_for(num_tokens: int, dtype: str, is_fp8: bool = False) -> Tile:
-    """is_fp8: x too."""
-    tokens = max(tokens_of(num_tokens), 16 if is_fp8 else 8)
+def tile_for(num_tokens: int, dtype: str) -> Tile:
+    tokens = tokens_of(num_tokens)
     if dtype == "float32":
         return Tile(TILE_ROWS, tokens, 32, 3)
     if SCALES.get(dtype) == NIBBLES:
         # two warps share no conversion; numbers of many groups take the registers of four
         warps = 2 if tokens <= 16 and group_of(dtype) == 128 else 4
         return Tile(TILE_ROWS, tokens, 256, 5 if tokens <= 16 else 3, warps)
-    if dtype in SCALES and not is_fp8:
+    if dtype in SCALES:
         return Tile(TILE_ROWS, tokens, 128, *{8: (6, 4), 16: (5, 2), 32: (5, 2), 64: (4, 4)}[tokens])
-    return Tile(TILE_ROWS, tokens, 128, {8: 4, 16: 5, 32: 4, 64: 3}[tokens] + 3 * is_fp8)
+    return Tile(TILE_ROWS, tokens, 128, {8: 4, 16: 5, 32: 4, 64: 3}[tokens])
 
 
 def num_part_elements(rows: int, k: int, dtype: str) -> int:
@@ -101,7 +99,6 @@ def matmul_smallm_kernel(
     weight,
     scale,
     zero,
-    x_scale,
     out,
     bias,
     residual,
@@ -120,7 +117,6 @@ def matmul_smallm_kernel(
     out_stride,
     residual_stride,
     part_k,
-    x_scale_stride,
     row_squares_stride,
     num_row_squares,
     norm_width,
@@ -133,7 +129,6 @@ def matmul_smallm_kernel(
     PARTS: tl.constexpr,
     SCALED: tl.constexpr,
     NIBBLE_GROUP: tl.constexpr,
-    X_SCALED: tl.constexpr,
     NORM_LEVELS: tl.constexpr,
     EVEN_K: tl.constexpr,
     LINES_AHEAD: tl.constexpr,
@@ -165,8 +160,6 @@ def matmul_smallm_kernel(
     if PARTS == 1:
         if SCALED == _CHANNELS:
             acc *= tl.load(scale + row)[:, None]
-        if X_SCALED:
-            acc *= tl.load(x_scale + token * x_scale_stride)[None, :]
         if row_squares is not None:
             acc *= row_factor(
                 row_squares, token, row_squares_stride, num_row_squares, norm_eps, norm_width, NORM_LEVELS
@@ -187,8 +180,6 @@ def matmul_smallm_kernel(
                 total += tl.load(of_tile + i * (ROWS * TOKENS), cache_modifier=".cg")
             if SCALED == _CHANNELS:
                 total *= tl.load(scale + row)[:, None]
-            if X_SCALED:
-                total *= tl.load(x_scale + token * x_scale_stride)[None, :]
             if row_squares is not None:
                 total *= row_factor(
                     row_squares, token, row_squares_stride, num_row_squares, norm_eps, norm_width, NORM_LEVELS
@@ -209,21 +200,18 @@ def matmul_smallm(
     residual: torch.Tensor | None = None,
     act: int = 0,
     workspace: torch.Tensor | None = None,
-    x_scale: torch.Tensor | None = None,
-    tile: Tile | None = None,
     squares: RowSquares | None = None,
     parts_out: RowParts | None = None,
+    tile: Tile | None = None,
 ) -> None:
     """At most FEW_TOKENS rows. act: epilogue.ACTS. tile: for tests; by default tile_for().
 
     squares: of x's rows, which are divided; parts_out: see RowParts; else None.
     """
     rows, k, dtype = weight.rows, weight.cols, weight.dtype
-    codes, scaled = operands(weight, x)
-    tile = tile or tile_for(len(x), dtype, x.dtype == torch.float8_e4m3fn)
+    codes, scaled = operands(weight)
+    tile = tile or tile_for(len(x), dtype)
     parts = num_parts(rows, k, dtype)
-    if x.dtype == torch.float8_e4m3fn:
-        k = codes.shape[1]
     tiles = triton.cdiv(rows, TILE_ROWS)
     ahead = lines_ahead(x.device)
     counters, waiting = out, out
@@ -235,7 +223,6 @@ def matmul_smallm(
         codes,
         out if weight.scale is None else weight.scale,
         out if weight.zero is None else weight.zero,
-        out if x_scale is None else x_scale,
         out,
         out if bias is None else bias,
         out if residual is None else residual,
@@ -254,7 +241,6 @@ def matmul_smallm(
         out.stride(0),
         0 if residual is None else residual.stride(0),
         part_length(k, parts),
-        0 if x_scale is None else x_scale.stride(0),
         0 if squares is None else squares.squares.stride(0),
         0 if squares is None else squares.squares.shape[1],
         1 if squares is None else squares.width,
@@ -267,7 +253,6 @@ def matmul_smallm(
         PARTS=parts,
         SCALED=scaled,
         NIBBLE_GROUP=group_of(dtype),
-        X_SCALED=x_scale is not None,
         NORM_LEVELS=0 if squares is None else squares.levels,
         EVEN_K=k % tile.k == 0,
         LINES_AHEAD=ahead,
@@ -282,21 +267,19 @@ def matmul_smallm(
 
 
 _NUMBERS = ("num_tokens", "n", "k", "num_rows", "weight_stride", "x_stride", "out_stride", "residual_stride", "part_k")
-_OF_NORMS = ("x_scale_stride", "row_squares_stride", "num_row_squares", "norm_width", "scaled_stride", "squares_stride")
+_OF_NORMS = ("row_squares_stride", "num_row_squares", "norm_width", "scaled_stride", "squares_stride")
 #: Pointers of norms inside linears, None where there is none.
 NORM_POINTERS = ("row_squares", "gain", "scaled", "squares")
 _SHORT = {"bfloat16": "bf16", "float16": "fp16", "float32": "fp32"}
 
 
-def pointer_types(dtype: str, act: int, is_fp8: bool, levels: int) -> dict[str, str]:
-    """Of the arguments of both kernels. is_fp8: x too. levels: of a norm of x; without an activation one of out too."""
+def pointer_types(dtype: str, act: int, levels: int) -> dict[str, str]:
+    """Of the arguments of both kernels. levels: of a norm of x; without an activation one of out too."""
     types = {"x": f"*{_SHORT.get(dtype, 'bf16')}", "weight": f"*{_SHORT.get(dtype, 'i32')}", "scale": "*fp32"}
     types["zero"] = "*u8" if SCALES.get(dtype) == NIBBLES else "*fp32"
     if levels:
         types |= {"row_squares": "*fp32"} if act else dict.fromkeys(NORM_POINTERS, "*fp32") | {"scaled": "*bf16"}
-    if is_fp8:
-        types |= {"x": "*fp8e4nv", "weight": "*fp8e4nv"}
-    return types | {"x_scale": "*fp32", "out": "*bf16" if act else "*fp32", "bias": "*fp32", "residual": "*fp32"}
+    return types | {"out": "*bf16" if act else "*fp32", "bias": "*fp32", "residual": "*fp32"}
 
 
 def aot_cases() -> list[AotCase]:
@@ -306,12 +289,11 @@ def aot_cases() -> list[AotCase]:
         parts: int,
         act: int,
         max_registers: int,
-        is_fp8: bool = False,
         levels: int = 0,
         is_early: bool = False,
     ) -> AotCase:
-        tile = tile_for(tokens, dtype, is_fp8)
-        pointers = pointer_types(dtype, act, is_fp8, levels) | {"parts": "*fp32", "counters": "*i32"}
+        tile = tile_for(tokens, dtype)
+        pointers = pointer_types(dtype, act, levels) | {"parts": "*fp32", "counters": "*i32"}
         constants: dict[str, Any] = {
             "ACT": act,
             "HAS_BIAS": True,
@@ -322,7 +304,6 @@ def aot_cases() -> list[AotCase]:
         constants |= {
             "SCALED": SCALES.get(dtype, UNSCALED),
             "NIBBLE_GROUP": group_of(dtype),
-            "X_SCALED": is_fp8,
             "NORM_LEVELS": levels,
         }
         constants |= {name: None for name in NORM_POINTERS if name not in pointers}
@@ -335,14 +316,12 @@ def aot_cases() -> list[AotCase]:
             90: (f"HGMMA.64x{tokens}x16" if is_wide else "MMA.", loads),
             100: ("UTCHMMA" if is_wide else "LDGSTS.E.BYPASS",),
         }
-        if is_fp8:
-            words = {90: (f"QGMMA.64x{tokens}x32", loads), 100: ("UTCQMMA",)}
         if dtype == "float32":
             words = {90: ("FFMA",)}
         if is_early:
             words = {90: (*words[90], "CCTL.E.PF2", "ACQBULK", "PREEXIT")}
         return AotCase(
-            f"matmul_smallm.{dtype}.{'fp8.' * is_fp8}{'norms.' * bool(levels)}{'early.' * is_early}{tokens}",
+            f"matmul_smallm.{dtype}.{'norms.' * bool(levels)}{'early.' * is_early}{tokens}",
             matmul_smallm_kernel,
             pointers | dict.fromkeys((*_NUMBERS, *_OF_NORMS), "i32") | {"norm_eps": "fp32"},
             constants,
@@ -352,7 +331,7 @@ def aot_cases() -> list[AotCase]:
             max_registers=max_registers,
             max_shared=128 << 10,
             words=words,
-            architectures=(90,) if is_early else (90, 100) if is_fp8 else ARCHITECTURES,
+            architectures=(90,) if is_early else ARCHITECTURES,
             fp_fusion=dtype == "float32",
         )
 
@@ -364,7 +343,6 @@ def aot_cases() -> list[AotCase]:
         case("fp8", 8, 1, 1, 96),
         case("fp8", 16, 4, 0, 128, is_early=True),
         case("fp8.g128", 64, 4, 0, 200),
-        case("fp8", 16, 4, 0, 128, is_fp8=True),
         case("int4.g128", 8, 4, 0, 168),
         case("int4.g128", 64, 1, 1, 255),
         case("int4.g32", 16, 4, 0, 200),

@@ -91,6 +91,7 @@ def moe_combine(
 def aot_cases() -> list[AotCase]:
     numbers = ("x_stride", "residual_stride", "out_stride", "cols", "scaled_stride", "squares_stride")
     of_norm = {"gain": "*fp32", "scaled": "*bf16", "squares": "*fp32"}
+    of_codes = of_norm | {"scaled": "*fp8e4nv"}
 
     def case(name: str, more: dict[str, str], architectures: tuple[int, ...]) -> AotCase:
         pointers = dict.fromkeys(("x", "weights", "residual", "out"), "*fp32") | more
@@ -106,4 +107,4 @@ def aot_cases() -> list[AotCase]:
             architectures=architectures,
         )
 
-    return [case("8", {}, (80, 90, 100)), case("8.norm", of_norm, (80, 90, 100))]
+    return [case("8", {}, (80, 90, 100)), case("8.norm", of_norm, (80, 90, 100)), case("8.codes", of_codes, (90,))]

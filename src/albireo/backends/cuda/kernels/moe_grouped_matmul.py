@@ -1,15 +1,15 @@
 """moe_grouped_matmul: out[p] = epilogue(x[row of p] @ weight[expert of p]^T) of the pairs p of an ExpertList.
 
-x: [T, K], which pair p reads at p // k, or [T * k, K]; of the types that kernels/matmul_smallm.py takes, or int8 codes
-(../tokens.py) beside int8 weights. Norms inside linears: see parts/row_squares.py. weight: a DeviceMatrix [E * N, K],
-an expert's rows behind those of the one before. out: [T * k, n] float32, bfloat16 or float16. Rows contiguous inside.
-Epilogue: an activation or none.
+x: [T, K], which pair p reads at p // k, or [T * k, K]; of the types that kernels/matmul_smallm.py takes, int8 codes
+(../tokens.py) beside int8 weights, or codes of rows of e4m3 beside e4m3 weights. Norms inside linears: see
+parts/row_squares.py. weight: a DeviceMatrix [E * N, K], an expert's rows behind those of the one before. out: [T * k,
+n] float32, bfloat16 or float16. Rows contiguous inside. Epilogue: an activation or none.
 
 A tile is some rows of an expert's matrix by up to TOKENS of its pairs, whose rows of x are gathered. Few pairs: tiles
 of 64 weight rows, as wide as an expert's pairs are many, so that weights of experts that were chosen are read once, and
 no others. Many: tiles of 128 by 128, weights by descriptors. How many tiles there are stands in the list; the grid is
-of as many as there can be, or fewer, which take turns. An element's sum is that of matmul_smallm and matmul with the
-expert's matrix alone (parts/chain.py, the same parts of k): its bits depend on nothing else. Parts have programs of
+of as many as there can be, or fewer, which take turns. An element's sum is that of a linear with the expert's matrix
+alone (parts/chain.py or chain_e4m3.py, the same parts of k): its bits depend on nothing else. Parts have programs of
 their own, the last of which adds them, where tiles are few. Rows of out whose pairs are in no list are not written.
 """
 
@@ -37,7 +37,8 @@ from albireo.backends.cuda.kernels.matmul_smallm import (
     pointer_types,
 )
 from albireo.backends.cuda.kernels.parts.arithmetic import mma
-from albireo.backends.cuda.kernels.parts.chain import CHANNELS, UNSCALED, chain
+from albireo.backends.cuda.kernels.parts.chain import CHANNELS, GROUPS, UNSCALED, chain
+from albireo.backends.cuda.kernels.parts.chain_e4m3 import chain_of_few, chain_of_many
 from albireo.backends.cuda.kernels.parts.epilogue import finish
 from albireo.backends.cuda.kernels.parts.row_squares import RowSquares, row_factor
 from albireo.backends.cuda.kernels.parts.sum_space import keep, kept, piece, pieces_of
@@ -45,8 +46,8 @@ from albireo.backends.cuda.matrix import PLANE, DeviceMatrix
 from albireo.backends.cuda.workspace import counters_and_parts
 from albireo.errors import InvariantError
 
-_CHANNELS, _ITEM, _PLANE = tl.constexpr(CHANNELS), tl.constexpr(ITEM_FIELDS), tl.constexpr(PLANE)
-_FEW_ROWS = tl.constexpr(TILE_ROWS)
+_CHANNELS, _GROUPS, _ITEM = tl.constexpr(CHANNELS), tl.constexpr(GROUPS), tl.constexpr(ITEM_FIELDS)
+_FEW_ROWS, _PLANE = tl.constexpr(TILE_ROWS), tl.constexpr(PLANE)
 
 
 @triton.jit
@@ -55,7 +56,8 @@ def moe_grouped_matmul_kernel(
     weight,
     scale,
     zero,
-    x_scale,
+    x_scales,
+    factors,
     out,
     pairs,
     items,
@@ -70,7 +72,8 @@ def moe_grouped_matmul_kernel(
     x_stride,
     out_stride,
     part_k,
-    x_scale_stride,
+    x_scales_stride,
+    factors_stride,
     pairs_stride,
     row_squares_stride,
     num_row_squares,
@@ -82,17 +85,18 @@ def moe_grouped_matmul_kernel(
     SPLIT: tl.constexpr,
     SCALED: tl.constexpr,
     NIBBLE_GROUP: tl.constexpr,
-    X_SCALED: tl.constexpr,
     NORM_LEVELS: tl.constexpr,
     TMA: tl.constexpr,
     EVEN_K: tl.constexpr,
+    EVEN_ROWS: tl.constexpr,
     ROWS: tl.constexpr,
     TOKENS: tl.constexpr,
     BLOCK_K: tl.constexpr,
 ):
     SIZE: tl.constexpr = ROWS * TOKENS
     COUNT: tl.constexpr = PARTS if SPLIT else 1  # programs of a tile
-    PIECES: tl.constexpr = pieces_of(TOKENS * ROWS // 128, ACT and PARTS == 1)
+    E4M3: tl.constexpr = x.dtype.element_ty == tl.float8e4nv
+    PIECES: tl.constexpr = 1 if E4M3 else pieces_of(TOKENS * ROWS // 128, ACT and PARTS == 1)
     WIDTH: tl.constexpr = TOKENS // PIECES
     ELEMENT: tl.constexpr = weight.dtype if TMA else weight.dtype.element_ty
     at_k = tl.arange(0, _PLANE if tl.int32 == ELEMENT else BLOCK_K)
@@ -107,9 +111,26 @@ def moe_grouped_matmul_kernel(
         row = tl.minimum(first_row + tl.arange(0, ROWS), num_rows - 1)
         is_pair = (tl.arange(0, TOKENS) < num_pairs)[None, :]
         x_row = tl.load(listed + tl.minimum(tl.arange(0, TOKENS), num_pairs - 1)) // PAIRS_OF_ROW
-        x_at = x + x_row.to(tl.int64)[None, :] * x_stride + at_k[:, None]
-        weight_at = weight if TMA else weight + row.to(tl.int64)[:, None] * weight_stride + at_k[None, :]
-        if x.dtype.element_ty == tl.int8:
+        if E4M3 and ROWS > _FEW_ROWS:  # pairs are rows of the matrix unit's tile
+            x_at = x + x_row.to(tl.int64)[:, None] * x_stride + at_k[None, :]
+            weight_at = weight if TMA else weight + row.to(tl.int64)[None, :] * weight_stride + at_k[:, None]
+        else:
+            x_at = x + x_row.to(tl.int64)[None, :] * x_stride + at_k[:, None]
+            weight_at = weight if TMA else weight + row.to(tl.int64)[:, None] * weight_stride + at_k[None, :]
+        if E4M3:
+            x_scale_at = x_scales + x_row.to(tl.int64) * x_scales_stride
+            start = part * part_k
+            sums = _chain_of_e4m3(
+                weight_at, x_at, is_pair, start, tl.minimum(start + part_k, k), k, scale, row, first_row, num_rows,
+                x_scale_at, SCALED == _GROUPS, EVEN_ROWS, ROWS, TOKENS, TMA,
+            )  # fmt: skip
+            if PARTS > 1 and not SPLIT:
+                for first in range(part_k, k, part_k):
+                    sums += _chain_of_e4m3(
+                        weight_at, x_at, is_pair, first, tl.minimum(first + part_k, k), k, scale, row, first_row,
+                        num_rows, x_scale_at, SCALED == _GROUPS, EVEN_ROWS, ROWS, TOKENS, TMA,
+                    )  # fmt: skip
+        elif x.dtype.element_ty == tl.int8:
             sums = _chain_of_codes(weight_at, x_at, at_k, is_pair, k, EVEN_K, ROWS, TOKENS, BLOCK_K)
         else:
             start = part * part_k
@@ -144,8 +165,8 @@ def moe_grouped_matmul_kernel(
                 pair = tl.load(listed + tl.minimum(place, num_pairs - 1))
                 if SCALED == _CHANNELS:
                     some *= tl.load(scale + row)[:, None]
-                if X_SCALED:
-                    some *= tl.load(x_scale + (pair // PAIRS_OF_ROW).to(tl.int64) * x_scale_stride)[None, :]
+                if factors is not None:
+                    some *= tl.load(factors + (pair // PAIRS_OF_ROW).to(tl.int64) * factors_stride)[None, :]
                 if row_squares is not None:
                     some *= row_factor(
                         row_squares, pair // PAIRS_OF_ROW, row_squares_stride, num_row_squares, norm_eps, norm_width,
@@ -155,6 +176,23 @@ def moe_grouped_matmul_kernel(
                     tl.trans(some), i * WIDTH, tile * ROWS, num_pairs, n, out, out_stride, out, out, 0, ACT, False,
                     False, out_row=pair,
                 )  # fmt: skip
+
+
+@triton.jit
+def _chain_of_e4m3(
+    weight_at, x_at, is_pair, first, end, k, scale, row, first_row, num_rows, x_scale_at,
+    GROUPED: tl.constexpr, EVEN_ROWS: tl.constexpr, ROWS: tl.constexpr, TOKENS: tl.constexpr, TMA: tl.constexpr,
+):  # fmt: skip
+    """[ROWS, TOKENS]: of many pairs as a view of what has them as rows."""
+    if ROWS > _FEW_ROWS:
+        return tl.trans(chain_of_many(
+            x_at, weight_at, first, end, k, scale, first_row, num_rows, x_scale_at, GROUPED, EVEN_ROWS, TOKENS, ROWS, 0,
+            TMA, True,
+        ))  # fmt: skip
+    else:
+        return chain_of_few(
+            weight_at, x_at, is_pair, first, end, k, scale, row, num_rows, x_scale_at, GROUPED, ROWS, TOKENS,
+        )  # fmt: skip
 
 
 @triton.jit
@@ -182,28 +220,31 @@ def moe_grouped_matmul(
     n: int,
     lists: ExpertList,
     act: int = 0,
-    x_scale: torch.Tensor | None = None,
+    x_scales: torch.Tensor | None = None,
+    factors: torch.Tensor | None = None,
     workspace: torch.Tensor | None = None,
     plan: ExpertPlan | None = None,
     programs: int | None = None,
     squares: RowSquares | None = None,
 ) -> None:
-    """act: epilogue.ACTS. x_scale: [rows of x] of codes, or what a norm divides rows by; squares: of x's rows, which
-    are divided. plan, programs: for tests and benchmarks.
+    """act: epilogue.ACTS. x_scales: [rows of x, groups] of rows of e4m3. factors: [rows of x], scales of int8 codes, or
+    what a norm divides rows by; squares: of x's rows, which are divided. plan, programs: for tests and benchmarks.
 
     workspace: uint8, of expert_linear.workspace_size(), zeroed once; shared with linears.
     """
     dtype, k, rows = weight.dtype, weight.cols, weight.rows // lists.num_experts
-    codes, scaled = (weight.codes, CHANNELS) if x.dtype == torch.int8 else operands(weight, x)
-    is_fp8 = x.dtype == torch.float8_e4m3fn
+    codes, scaled = (weight.codes, CHANNELS) if x.dtype == torch.int8 else operands(weight)
+    is_e4m3 = x.dtype == torch.float8_e4m3fn
+    if is_e4m3:
+        codes = weight.codes
     num_tokens = len(out) // lists.top_k
     width, most = lists.width(num_tokens), lists.most_items(num_tokens)
-    plan = plan or expert_plan.plan_for(width, most, rows, k, dtype, is_fp8, chip_of(x.device))
+    plan = plan or expert_plan.plan_for(width, most, rows, k, dtype, is_e4m3, chip_of(x.device))
     if plan.tile.tokens < width:
         raise InvariantError(f"a list of tiles of {width} pairs is read by tiles of {plan.tile.tokens}")
     tile, parts = plan.tile, 1 if x.dtype == torch.int8 else num_parts(rows, k, dtype)
     part_k = part_length(k, parts)
-    if is_fp8:
+    if is_e4m3:
         k = codes.shape[1]
     tiles = most * triton.cdiv(rows, tile.rows)
     count = parts if plan.is_split else 1
@@ -218,7 +259,8 @@ def moe_grouped_matmul(
         TensorDescriptor(codes, list(codes.shape), [codes.stride(0), 1], block) if by_tma else codes,
         out if weight.scale is None else weight.scale,
         out if weight.zero is None else weight.zero,
-        out if x_scale is None else x_scale,
+        x_scales,
+        factors,
         out,
         lists.pairs,
         lists.items,
@@ -233,7 +275,8 @@ def moe_grouped_matmul(
         x.stride(0),
         out.stride(0),
         part_k,
-        0 if x_scale is None else x_scale.stride(0),
+        0 if x_scales is None else x_scales.stride(0),
+        0 if factors is None else factors.stride(0),
         lists.pairs.stride(0),
         0 if squares is None else squares.squares.stride(0),
         0 if squares is None else squares.squares.shape[1],
@@ -245,10 +288,10 @@ def moe_grouped_matmul(
         SPLIT=plan.is_split,
         SCALED=scaled,
         NIBBLE_GROUP=group_of(dtype),
-        X_SCALED=x_scale is not None,
         NORM_LEVELS=0 if squares is None else squares.levels,
         TMA=by_tma,
         EVEN_K=k % tile.k == 0,
+        EVEN_ROWS=rows % tile.rows == 0,
         ROWS=tile.rows,
         TOKENS=tile.tokens,
         BLOCK_K=tile.k,
@@ -259,7 +302,7 @@ def moe_grouped_matmul(
 
 
 _NUMBERS = ("n", "k", "num_rows", "expert_rows", "weight_stride", "x_stride", "out_stride", "part_k")
-_OTHERS = ("x_scale_stride", "pairs_stride", "row_squares_stride", "num_row_squares", "norm_width")
+_OTHERS = ("x_scales_stride", "factors_stride", "pairs_stride", "row_squares_stride", "num_row_squares", "norm_width")
 
 
 def aot_cases() -> list[AotCase]:
@@ -272,20 +315,23 @@ def aot_cases() -> list[AotCase]:
         act: int,
         words: dict[int, tuple[str, ...]],
         max_registers: int = 255,
-        is_fp8: bool = False,
+        is_e4m3: bool = False,
         levels: int = 0,
+        max_spills: int = 0,
     ) -> AotCase:
         """The plan is that of the first of the GPUs that words are of."""
         (rows, k), chip = shape, Chip(132, next(iter(words)))
         width = min(tile_width(num_tokens, 128, 8), expert_plan.widest(dtype, chip))
-        plan = expert_plan.plan_for(width, most_items(num_tokens, 128, 8, width), rows, k, dtype, is_fp8, chip)
+        plan = expert_plan.plan_for(width, most_items(num_tokens, 128, 8, width), rows, k, dtype, is_e4m3, chip)
         tile, is_int8 = plan.tile, dtype == "int8"
-        pointers = pointer_types(dtype, act, is_fp8, levels)
+        pointers = pointer_types(dtype, act, levels)
         pointers |= dict.fromkeys(("pairs", "items", "counters"), "*i32") | {"space": "*fp32"}
         for name in ("bias", "residual"):
             del pointers[name]
         if is_int8:
-            pointers |= {"x": "*i8", "weight": "*i8"}
+            pointers |= {"x": "*i8", "weight": "*i8", "factors": "*fp32"}
+        elif is_e4m3:
+            pointers |= {"x": "*fp8e4nv", "weight": "*fp8e4nv", "x_scales": "*fp32"}
         aligned = (*pointers, *_NUMBERS)
         if plan.by_tma:
             aligned = tuple(name for name in aligned if name != "weight")
@@ -294,11 +340,11 @@ def aot_cases() -> list[AotCase]:
         constants: dict[str, Any] = {"PAIRS_OF_ROW": 8 if act else 1, "ACT": act, "SPLIT": plan.is_split}
         constants |= {"PARTS": 1 if is_int8 else num_parts(rows, k, dtype), "TMA": plan.by_tma, "EVEN_K": True}
         constants |= {"SCALED": CHANNELS if is_int8 else SCALES.get(dtype, UNSCALED), "NIBBLE_GROUP": group_of(dtype)}
-        constants |= {"X_SCALED": is_fp8 or is_int8, "NORM_LEVELS": levels}
-        constants |= {} if levels else {"row_squares": None}
+        constants |= {"NORM_LEVELS": levels, "EVEN_ROWS": rows % tile.rows == 0}
+        constants |= {name: None for name in ("x_scales", "factors", "row_squares") if name not in pointers}
         constants |= {"ROWS": tile.rows, "TOKENS": tile.tokens, "BLOCK_K": tile.k}
         return AotCase(
-            f"moe_grouped_matmul.{dtype}{'.fp8' * is_fp8}{'.norms' * bool(levels)}.{num_tokens}x{rows}x{k}",
+            f"moe_grouped_matmul.{dtype}{'.e4m3' * is_e4m3}{'.norms' * bool(levels)}.{num_tokens}x{rows}x{k}",
             moe_grouped_matmul_kernel,
             pointers | dict.fromkeys((*_NUMBERS, *_OTHERS), "i32") | {"norm_eps": "fp32"},
             constants,
@@ -306,6 +352,7 @@ def aot_cases() -> list[AotCase]:
             tile.stages,
             aligned=aligned,
             max_registers=max_registers,
+            max_spills=max_spills,
             max_shared=(227 if plan.by_tma else 160) << 10,
             words={at: (*some, "UTMALDG") if plan.by_tma else some for at, some in words.items()},
             architectures=tuple(words),
@@ -320,8 +367,10 @@ def aot_cases() -> list[AotCase]:
         case("bfloat16", 2048, down, 0, {80: ("HMMA",)}),
         case("float32", 16, down, 0, {90: ("FFMA",)}),
         case("fp8", 64, gate_up, 1, {90: ("MMA.", loads)}, 128),
-        case("fp8", 64, gate_up, 1, {90: ("QGMMA.64x16x32",), 100: ("UTCQMMA",)}, 128, is_fp8=True),
-        case("fp8.g128", 2048, down, 0, {90: ("QGMMA.64x128x32",)}, is_fp8=True),
+        case("fp8", 64, gate_up, 1, {90: ("QGMMA.64x16x32",), 100: ("UTCQMMA",)}, 128, is_e4m3=True),
+        # spills outside of the loops of products: sums of the parts before, scales of 128 weight rows
+        case("fp8", 2048, gate_up, 1, {90: ("QGMMA.64x128x32", loads)}, is_e4m3=True, max_spills=8),
+        case("fp8.g128", 2048, down, 0, {90: ("QGMMA.64x128x32",)}, is_e4m3=True, max_spills=4),
         case("int8", 64, gate_up, 1, {90: ("MMA",)}, 128),
         case("int8", 2048, down, 0, {90: ("IGMMA",)}),
         case("int4.g128", 64, gate_up, 1, {90: ("MMA.", loads)}),

@@ -10,7 +10,7 @@ import triton
 import triton.language as tl
 
 from albireo.backends.cuda.kernels.parts.arithmetic import round_to
-from albireo.backends.cuda.kernels.parts.row_codes import store_row, tile_columns
+from albireo.backends.cuda.kernels.parts.row_codes import store_heads_as_codes, store_row, tile_columns
 from albireo.backends.cuda.kernels.parts.softmax import merge, normalise
 
 
@@ -77,17 +77,25 @@ def _part(
 @triton.jit
 def store_rows(
     total_l, total, out, stride, first_token, first_row, num_rows, kv_head,
-    KV_HEADS: tl.constexpr, GROUP: tl.constexpr, HEAD_DIM: tl.constexpr,
+    KV_HEADS: tl.constexpr, GROUP: tl.constexpr, HEAD_DIM: tl.constexpr, NUMBERS: tl.constexpr,
 ):  # fmt: skip
-    """Write what rows from first_row on are in the end."""
+    """Write what rows from first_row on are in the end: numbers, or their part of token rows of e4m3, where a head is
+    whole groups; those are of NUMBERS, as the others are."""
     dims = tl.arange(0, total.shape[1])
     rows = first_row + tl.arange(0, total.shape[0])
-    at = (first_token + rows // GROUP).to(tl.int64) * stride + (kv_head * GROUP + rows % GROUP) * HEAD_DIM
-    tl.store(
-        out + at[:, None] + dims[None, :],
-        round_to(normalise(total_l, total), out.dtype.element_ty),
-        mask=(rows < num_rows)[:, None] & (dims < HEAD_DIM)[None, :],
-    )
+    token, head = (first_token + rows // GROUP).to(tl.int64), kv_head * GROUP + rows % GROUP
+    is_row = rows < num_rows
+    numbers = normalise(total_l, total)
+    if out.dtype.element_ty == tl.float8e4nv:
+        store_heads_as_codes(
+            out + token * stride, head, round_to(numbers, NUMBERS).to(tl.float32), is_row, KV_HEADS * GROUP, HEAD_DIM
+        )
+    else:
+        tl.store(
+            out + (token * stride + head * HEAD_DIM)[:, None] + dims[None, :],
+            round_to(numbers, out.dtype.element_ty),
+            mask=is_row[:, None] & (dims < HEAD_DIM)[None, :],
+        )
 
 
 @triton.jit

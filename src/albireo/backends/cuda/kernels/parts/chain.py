@@ -3,8 +3,7 @@
 Used inside their kernels. Codes of e4m3 become the bfloat16 numbers that they are, and are multiplied as those; codes
 of 4 bits, less their zero points, are whole numbers that bfloat16 holds. Both are read as words (matrix.py): a word
 has one code of each of several planes, a plane being 32 inputs in a row, so that a register of the matrix unit is made
-of two registers by a byte permutation, and 16 bytes are read at once. Where x is e4m3, too, codes are multiplied as
-they are, and BLOCK_K is GROUP.
+of two registers by a byte permutation, and 16 bytes are read at once. Where x is e4m3, too: chain_e4m3.py.
 
 With TMA operands come by tensor descriptors, which fill what is outside of them with zeros.
 """
@@ -21,14 +20,11 @@ from albireo.backends.cuda.matrix import PLANE
 UNSCALED, CHANNELS, GROUPS, NIBBLES = 0, 1, 2, 3
 #: Inputs that share a scale, of e4m3.
 GROUP = 128
-#: Tokens of e4m3 that one product takes.
-HALF = 128
-_GROUPS, _NIBBLES, _GROUP, _PLANE, _HALF = (
+_GROUPS, _NIBBLES, _GROUP, _PLANE = (
     tl.constexpr(GROUPS),
     tl.constexpr(NIBBLES),
     tl.constexpr(GROUP),
     tl.constexpr(PLANE),
-    tl.constexpr(HALF),
 )
 
 
@@ -70,27 +66,20 @@ def chain(
             weight_at, x_at, at_k, is_token, first, end, k, scale, row, num_rows, SCALED, EVEN_K, ROWS, TOKENS, BLOCK_K,
             first_row, first_token, TMA, X_TMA,
         )  # fmt: skip
-    elif X_TMA and element == tl.float8e4nv and TOKENS > _HALF:
-        return _chain_of_two_halves(
-            weight_at, x_at, at_k, is_token, first, end, k, scale, row, num_rows, SCALED, ROWS, TOKENS, BLOCK_K,
-            first_row, first_token,
-        )  # fmt: skip
     else:
         return _chain_of_numbers(
-            weight_at, x_at, at_k, is_token, first, end, k, scale, row, num_rows, SCALED, EVEN_K, ROWS, TOKENS, BLOCK_K,
-            first_row, first_token, TMA, X_TMA,
+            weight_at, x_at, at_k, is_token, first, end, k, EVEN_K, ROWS, TOKENS, BLOCK_K, first_row, first_token, TMA,
+            X_TMA,
         )  # fmt: skip
 
 
 @triton.jit
 def _chain_of_numbers(
-    weight_at, x_at, at_k, is_token, first, end, k, scale, row, num_rows,
-    SCALED: tl.constexpr, EVEN_K: tl.constexpr, ROWS: tl.constexpr, TOKENS: tl.constexpr, BLOCK_K: tl.constexpr,
+    weight_at, x_at, at_k, is_token, first, end, k,
+    EVEN_K: tl.constexpr, ROWS: tl.constexpr, TOKENS: tl.constexpr, BLOCK_K: tl.constexpr,
     first_row, first_token, TMA: tl.constexpr, X_TMA: tl.constexpr,
 ):  # fmt: skip
     acc = tl.zeros((ROWS, TOKENS), tl.float32)
-    # a scale is on its way while the group before is computed
-    by = tl.load(scale + tl.minimum(first, k - 1) // _GROUP * num_rows + row) if SCALED == _GROUPS else 0.0
     for start in range(first, end, BLOCK_K):
         if TMA:
             a = weight_at.load([first_row, start])
@@ -98,43 +87,8 @@ def _chain_of_numbers(
             a = tl.load(weight_at + start)
         else:
             a = tl.load(weight_at + start, mask=(at_k < k - start)[None, :], other=0.0)
-        b = _inputs(x_at, at_k, is_token, start, k, first_token, EVEN_K, X_TMA)
-        if SCALED == _GROUPS:
-            next_group = tl.minimum(start // _GROUP + 1, (k - 1) // _GROUP)
-            next_by = tl.load(scale + next_group * num_rows + row)
-            acc = tl.fma(mma(a, b, tl.zeros((ROWS, TOKENS), tl.float32)), by[:, None], acc)  # type: ignore[index]
-            by = next_by
-        elif b.dtype == tl.float8e4nv:
-            # Hopper adds float8 products with 14 bits only: no further than this
-            acc += mma(a, b, tl.zeros((ROWS, TOKENS), tl.float32))
-        else:
-            acc = mma(a, b, acc)
+        acc = mma(a, _inputs(x_at, at_k, is_token, start, k, first_token, EVEN_K, X_TMA), acc)
     return acc
-
-
-@triton.jit
-def _chain_of_two_halves(
-    weight_at, x_at, at_k, is_token, first, end, k, scale, row, num_rows,
-    SCALED: tl.constexpr, ROWS: tl.constexpr, TOKENS: tl.constexpr, BLOCK_K: tl.constexpr, first_row, first_token,
-):  # fmt: skip
-    """e4m3 on both sides, tokens in two halves: sums so far of all of them, and those of 128 inputs of one half, are as
-    many as there are registers. The left half's are awaited before the right one takes their place."""
-    tl.static_assert(TOKENS == 2 * _HALF)
-    left = tl.zeros((ROWS, _HALF), tl.float32)
-    right = tl.zeros((ROWS, _HALF), tl.float32)
-    none = tl.zeros((ROWS, _HALF), tl.float32)
-    for start in range(first, end, BLOCK_K):
-        a = weight_at.load([first_row, start])
-        left_x = _inputs(x_at, at_k, is_token, start, k, first_token, True, True)
-        right_x = _inputs(x_at, at_k, is_token, start, k, first_token + _HALF, True, True)
-        if SCALED == _GROUPS:
-            by = tl.load(scale + start // _GROUP * num_rows + row)[:, None]
-            left = awaited(tl.fma(mma(a, left_x, none), by, left))
-            right = tl.fma(mma(a, right_x, none), by, right)
-        else:
-            left = awaited(left + mma(a, left_x, none))
-            right += mma(a, right_x, none)
-    return tl.reshape(tl.permute(tl.join(left, right), (0, 2, 1)), (ROWS, TOKENS))
 
 
 @triton.jit
@@ -162,6 +116,7 @@ def _chain_of_e4m3(
     first_row, first_token, TMA: tl.constexpr, X_TMA: tl.constexpr,
 ):  # fmt: skip
     acc = tl.zeros((ROWS, TOKENS), tl.float32)
+    # a scale is on its way while the group before is computed
     by = tl.load(scale + tl.minimum(first, k - 1) // _GROUP * num_rows + row) if SCALED == _GROUPS else 0.0
     for start in range(first, end, BLOCK_K):
         for block in tl.static_range(BLOCK_K // _GROUP):

@@ -10,6 +10,7 @@ import triton.language as tl
 
 from albireo.backends.cuda.kernels.parts.activations import gelu_tanh, silu
 from albireo.backends.cuda.kernels.parts.arithmetic import round_to
+from albireo.backends.cuda.kernels.parts.row_codes import store_columns
 from albireo.backends.cuda.kernels.parts.row_squares import store_parts
 from albireo.errors import InvariantError
 
@@ -49,8 +50,9 @@ def finish(
     """Keep a tile of sums [tokens, weight rows]: rows below num_tokens, outputs below n.
 
     bias: float32, one a weight row. residual: float32, may be out. With ACT 32 gate rows and 32 up rows take turns, and
-    n counts the outputs, half as many as rows. With gain what a norm is made of is kept, too: see row_squares.py.
-    out_row: [tokens] the row of out and residual that is each token's, where that is not its number.
+    n counts the outputs, half as many as rows. out: numbers, or rows of e4m3 (row_codes.py), for which the tile has
+    whole groups of outputs. With gain what a norm is made of is kept, too: see row_squares.py. out_row: [tokens] the
+    row of out and residual that is each token's, where that is not its number; of numbers alone.
     """
     NT: tl.constexpr = sums.shape[0]
     NR: tl.constexpr = sums.shape[1]
@@ -63,14 +65,20 @@ def finish(
         halves = tl.permute(tl.reshape(sums, (NT, NR // 64, 2, 32)), (0, 1, 3, 2))
         gate, up = tl.split(halves)
         sums = tl.reshape((silu(gate) if ACT == 1 else gelu_tanh(gate)) * up, (NT, NR // 2))
-        column = first_row // 2 + tl.arange(0, NR // 2)
+        column_0 = first_row // 2
+        column = column_0 + tl.arange(0, NR // 2)
     else:
+        column_0 = first_row
         column = first_row + tl.arange(0, NR)
     keep = (token < num_tokens)[:, None] & (column < n)[None, :]
     row_of = (token if out_row is None else out_row).to(tl.int64)
     if HAS_RESIDUAL:
         sums += tl.load(residual + row_of[:, None] * residual_stride + column[None, :], mask=keep, other=0.0)
-    at = row_of[:, None] * out_stride + column[None, :]
-    tl.store(out + at, round_to(sums, out.dtype.element_ty), mask=keep)
+    if out.dtype.element_ty == tl.float8e4nv:
+        tl.static_assert(out_row is None)
+        store_columns(out, token, num_tokens, out_stride, column_0, sums, n)
+    else:
+        at = row_of[:, None] * out_stride + column[None, :]
+        tl.store(out + at, round_to(sums, out.dtype.element_ty), mask=keep)
     if gain is not None:
         store_parts(sums, token, num_tokens, first_row, n, gain, scaled, scaled_stride, squares, squares_stride)

@@ -1,7 +1,8 @@
-"""Rows of numbers as 8-bit codes with one scale a row, for kernels that end in such rows.
+"""Rows of numbers as 8-bit codes, for kernels that end in such rows.
 
 Called by norm, elementwise, gated and attention with a whole row in one tile of [groups of 16, 16] float32, zeros
-behind cols. Does not know where the numbers come from.
+behind cols; by linears with the columns that they have, and by attention with heads, where those share no scale with
+others (e4m3). Does not know where the numbers come from.
 """
 
 from __future__ import annotations
@@ -60,8 +61,8 @@ def row_max(y):
 def store_row(out, row, out_stride, at, y, cols, BLOCK: tl.constexpr):
     """Write columns at of a row as the type of out wants them.
 
-    out uint8: a token row of 8-bit integers, float8 e4m3: one of those (../tokens.py); else the numbers, rounded. Codes
-    need the whole row in the tile.
+    out uint8: a token row of 8-bit integers, float8 e4m3: one of those (../tokens.py), for both of which the whole row
+    is in the tile; else the numbers, rounded.
     """
     start = out + row.to(tl.int64) * out_stride
     if out.dtype.element_ty == tl.uint8:
@@ -111,14 +112,58 @@ def to_code(x, scale, dtype: tl.constexpr):
 
 
 @triton.jit
+def e4m3_lines(y):
+    """[M, 128] numbers, of which each 128 share a scale -> bytes of their codes, in the order of a weight's line (byte
+    4 i + p is input 32 p + i), and scales [M]."""
+    size = tl.abs(y)
+    finite = tl.where(size <= _LARGEST, 1, 0)
+    largest = tl.max(tl.where(finite == 1, size, 0.0), axis=1)
+    scale = code_scale(largest, tl.min(finite, axis=1) == 1, 448.0)
+    is_scaled = scale > 0.0
+    by = tl.where(is_scaled, tl.div_rn(448.0, tl.where(is_scaled, largest, 1.0)), 0.0)
+    codes = round_to_e4m3(tl.where(is_scaled[:, None], y, 0.0) * by[:, None]).to(tl.uint8, bitcast=True)
+    planes = tl.reshape(codes, (y.shape[0], _FLOAT_LINE // _PLANE, _PLANE))
+    return tl.reshape(tl.permute(planes, (0, 2, 1)), (y.shape[0], _FLOAT_LINE)), scale
+
+
+@triton.jit
 def _store_e4m3(start, y, cols, BLOCK: tl.constexpr):
-    """Codes y / scale, zeros to a whole line, each line as a weight's is: byte 4 i + p is input 32 p + i."""
-    largest, finite = row_max(y)
-    scale = code_scale(largest, finite, 448.0)
-    codes = to_code(y, scale, tl.float8e4nv).to(tl.uint8, bitcast=True)
-    planes = tl.reshape(codes, (BLOCK // _FLOAT_LINE, _FLOAT_LINE // _PLANE, _PLANE))
-    codes = tl.reshape(tl.permute(planes, (0, 2, 1)), (BLOCK // _STEP, _STEP))
+    """Codes and scales of a whole row, zeros to a whole line."""
+    codes, scales = e4m3_lines(tl.reshape(y, (BLOCK // _FLOAT_LINE, _FLOAT_LINE)))
     length = tl.cdiv(cols, _FLOAT_LINE) * _FLOAT_LINE
     at = tile_columns(0, BLOCK)
+    codes = tl.reshape(codes, (BLOCK // _STEP, _STEP))
     tl.store(start.to(tl.pointer_type(tl.uint8)) + at, codes, mask=at < length)
-    tl.store((start + length).to(tl.pointer_type(tl.float32)), scale)
+    line = tl.arange(0, BLOCK // _FLOAT_LINE)
+    tl.store((start + length).to(tl.pointer_type(tl.float32)) + line, scales, mask=line * _FLOAT_LINE < cols)
+
+
+@triton.jit
+def store_heads_as_codes(start, head, y, is_row, NUM_HEADS: tl.constexpr, HEAD_DIM: tl.constexpr):
+    """y: [M, HEAD_DIM], a head each, whole lines: its part of the row of e4m3 at start [M]."""
+    LINES: tl.constexpr = HEAD_DIM // _FLOAT_LINE
+    codes, scales = e4m3_lines(tl.reshape(y, (y.shape[0] * LINES, _FLOAT_LINE)))
+    at = start.to(tl.pointer_type(tl.uint8)) + head * HEAD_DIM
+    mask = is_row[:, None]
+    tl.store(at[:, None] + tl.arange(0, HEAD_DIM)[None, :], tl.reshape(codes, y.shape), mask=mask)
+    at = (start + NUM_HEADS * HEAD_DIM).to(tl.pointer_type(tl.float32)) + head * LINES
+    tl.store(at[:, None] + tl.arange(0, LINES)[None, :], tl.reshape(scales, (y.shape[0], LINES)), mask=mask)
+
+
+@triton.jit
+def store_columns(out, token, num_tokens, out_stride, first_column, y, cols):
+    """y: [tokens, columns from first_column on], whole lines of them: their part of rows of e4m3 of cols numbers."""
+    NT: tl.constexpr = y.shape[0]
+    NC: tl.constexpr = y.shape[1]
+    LINES: tl.constexpr = NC // _FLOAT_LINE
+    column = first_column + tl.arange(0, NC)
+    y = tl.where((column < cols)[None, :], y, 0.0)
+    codes, scales = e4m3_lines(tl.reshape(y, (NT * LINES, _FLOAT_LINE)))
+    length = tl.cdiv(cols, _FLOAT_LINE) * _FLOAT_LINE
+    start = out + token.to(tl.int64) * out_stride
+    is_token = (token < num_tokens)[:, None]
+    at = start.to(tl.pointer_type(tl.uint8))[:, None] + column[None, :]
+    tl.store(at, tl.reshape(codes, (NT, NC)), mask=is_token & (column < length)[None, :])
+    line = first_column // _FLOAT_LINE + tl.arange(0, LINES)
+    at = (start + length).to(tl.pointer_type(tl.float32))[:, None] + line[None, :]
+    tl.store(at, tl.reshape(scales, (NT, LINES)), mask=is_token & (line * _FLOAT_LINE < cols)[None, :])

@@ -13,6 +13,7 @@ import triton
 import triton.language as tl
 
 from albireo.backends.cuda.kernels.parts.arithmetic import round_to
+from albireo.backends.cuda.kernels.parts.row_codes import store_columns
 from albireo.graph.ops import SQUARES
 
 _SQUARES = tl.constexpr(SQUARES)
@@ -40,7 +41,8 @@ class RowSquares:
 class RowParts:
     """Where a linear leaves what a norm of its rows is made of.
 
-    Fields: gain: [n] float32, the norm's weight. scaled: [T, n] bfloat16. squares: [T, num_squares(n)] float32.
+    Fields: gain: [n] float32, the norm's weight. scaled: [T, n] bfloat16, or rows of e4m3 (../../tokens.py). squares:
+        [T, num_squares(n)] float32.
     """
 
     gain: torch.Tensor
@@ -67,14 +69,17 @@ def row_factor(squares, token, stride, count, eps, width, LEVELS: tl.constexpr):
 
 @triton.jit
 def store_parts(sums, token, num_tokens, first_column, n, gain, scaled, scaled_stride, squares, squares_stride):
-    """sums: [tokens, columns] of finished rows, whole multiples of SQUARES of them."""
+    """sums: [tokens, columns] of finished rows, whole multiples of SQUARES of them, for e4m3 of 128."""
     NT: tl.constexpr = sums.shape[0]
     PARTS: tl.constexpr = sums.shape[1] // _SQUARES
     column = first_column + tl.arange(0, sums.shape[1])
     is_token, is_column = token < num_tokens, column < n
     by = tl.load(gain + column, mask=is_column, other=0.0)
-    at = scaled + token.to(tl.int64)[:, None] * scaled_stride + column[None, :]
-    tl.store(at, round_to(sums * by[None, :], scaled.dtype.element_ty), mask=is_token[:, None] & is_column[None, :])
+    if scaled.dtype.element_ty == tl.float8e4nv:
+        store_columns(scaled, token, num_tokens, scaled_stride, first_column, sums * by[None, :], n)
+    else:
+        at = scaled + token.to(tl.int64)[:, None] * scaled_stride + column[None, :]
+        tl.store(at, round_to(sums * by[None, :], scaled.dtype.element_ty), mask=is_token[:, None] & is_column[None, :])
     kept = tl.where(is_column[None, :], sums, 0.0)
     found = tl.reshape(tree_sum(tl.reshape(kept * kept, (NT * PARTS, _SQUARES)), 6), (NT, PARTS))
     part = first_column // _SQUARES + tl.arange(0, PARTS)

@@ -9,16 +9,16 @@ NATIVE := $(shell find csrc CMakeLists.txt pyproject.toml -type f)
 demo: $(VENV)/.installed
 	@$(BIN)/albireo generate --stats --seed 7 "Once upon a time, a little fox"
 
-# Kernels for GPUs are interpreted and compiled by one process while another runs everything else: two cores, two thirds
-# of the time.
+# Two processes of about the same length, one of them with the kernels for GPUs, which are interpreted and compiled.
+HALF := tests/backends/cuda tests/e2e
 test: lint
 	@mkdir -p build
-	@$(BIN)/python -m pytest -q -p no:cacheprovider tests/backends/cuda >build/cuda-tests.log 2>&1 & gpu=$$!; \
-	trap 'kill $$gpu' INT TERM; \
-	$(BIN)/python -m pytest -q --ignore=tests/backends/cuda tests; rest=$$?; \
-	wait $$gpu; gpu=$$?; \
-	echo "== tests/backends/cuda"; cat build/cuda-tests.log; \
-	exit $$((rest | gpu))
+	@$(BIN)/python -m pytest -q -p no:cacheprovider $(HALF) >build/tests.log 2>&1 & half=$$!; \
+	trap 'kill $$half' INT TERM; \
+	$(BIN)/python -m pytest -q $(HALF:%=--ignore=%) tests; rest=$$?; \
+	wait $$half; half=$$?; \
+	echo "== $(HALF)"; cat build/tests.log; \
+	exit $$((rest | half))
 
 # The whole suite at every instruction-set level this machine has.
 test-levels: $(VENV)/.tested

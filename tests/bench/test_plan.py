@@ -154,8 +154,10 @@ def test_at_least_one(name):
         PlanWorkload(**{name: 0})
 
 
-def test_config_json_is_enough(tmp_path):
-    whole, alone = (plan_model(EngineConfig(model=m), PlanWorkload()) for m in (None, config_only(tmp_path)))
+@pytest.mark.parametrize("quantization", [None, "int8"])
+def test_config_json_is_enough(tmp_path, quantization):
+    models = (None, config_only(tmp_path))
+    whole, alone = (plan_model(EngineConfig(model=m, quantization=quantization), PlanWorkload()) for m in models)
     assert alone["memory"] == whole["memory"]
     assert alone["dtype"] == whole["dtype"]
 

@@ -23,6 +23,7 @@ from albireo.bench.limits import LimitProbe
 from albireo.bench.predict import predict, schedule
 from albireo.bench.report import Spread
 from albireo.bench.roofline import Limits, Roofline, StepShape
+from albireo.compiler.passes import choose_precision
 from albireo.compiler.passes.shard import Part, parts
 from albireo.config import EngineConfig
 from albireo.engine.settings import EngineSettings
@@ -31,6 +32,7 @@ from albireo.graph.node import Graph
 from albireo.models import build_graph, load_config
 from albireo.models.weights import weight_files
 from albireo.params import SamplingParams
+from albireo.quantization.schemes import Precision
 
 #: Of a config.json that names no dtype, beside no weights: what most checkpoints are published in.
 ASSUMED_DTYPE = "bfloat16"
@@ -133,8 +135,9 @@ class ConfigOnly:
 
     shares_weights = False
 
-    def __init__(self, directory: Path, dtype: str, parts: tuple[Part | None, ...]) -> None:
+    def __init__(self, directory: Path, dtype: str, parts: tuple[Part | None, ...], precision: Precision) -> None:
         self.model_config = load_config(directory, ASSUMED_DTYPE).with_dtype(dtype)
+        self.precision = precision
         self.default_model_len = self.model_config.max_position_embeddings
         self.parts = parts
 
@@ -143,14 +146,18 @@ class ConfigOnly:
         return config
 
     def graph(self, model_len: int) -> Graph:
-        """The base graph for sequences of up to model_len tokens."""
-        return build_graph(self.model_config, model_len)
+        """The graph for sequences of up to model_len tokens."""
+        graph = build_graph(self.model_config, model_len)
+        if not self.precision.is_plain:
+            choose_precision.run(graph, self.precision.of, self.precision.is_weight_only)
+        return graph
 
 
 def _source(directory: Path, config: EngineConfig) -> ModelSource | ConfigOnly:
     if is_engine_directory(directory) or weight_files(directory):
         return open_source(directory, config)
-    return ConfigOnly(directory, config.dtype, parts(config.tensor_parallel_size or 1, config.tp_invariant))
+    precision = Precision(config.quantization, config.quantization_head)
+    return ConfigOnly(directory, config.dtype, parts(config.tensor_parallel_size or 1, config.tp_invariant), precision)
 
 
 def _model_len(config: EngineConfig, source: ModelSource | ConfigOnly, workload: PlanWorkload) -> int:

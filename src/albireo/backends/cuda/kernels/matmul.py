@@ -176,6 +176,19 @@ def _width(are_words: bool, tile: Tile) -> int:
     return PLANE if are_words else tile.k
 
 
+def programs_and_space(
+    tile: Tile, mode: int, count: int, parts: int, chip: Chip, workspace: torch.Tensor | None, unused: torch.Tensor
+) -> tuple[int, torch.Tensor, torch.Tensor]:
+    """Programs of a launch, counters, and where parts of sums wait. Args: count: tiles; unused: for what none reads."""
+    elements = tile.rows * tile.tokens
+    if mode == SPLIT:
+        return parts * count, *counters_and_parts(workspace, parts * count * elements)
+    if mode == MEMORY:
+        programs = min(MOST_PROGRAMS, chip.multiprocessors, count)
+        return programs, unused, counters_and_parts(workspace, programs * elements)[1]
+    return count, unused, unused
+
+
 def matmul(
     x: torch.Tensor,
     weight: DeviceMatrix,
@@ -203,15 +216,7 @@ def matmul(
     plan = plan or plan_for(len(x), rows, k, dtype, workspace is not None, chip)
     tile, mode = plan.tile, plan.mode if parts > 1 else REGISTERS
     count = triton.cdiv(rows, tile.rows) * triton.cdiv(len(x), tile.tokens)
-    space, counters = out, out
-    if mode == SPLIT:
-        counters, space = counters_and_parts(workspace, parts * count * tile.rows * tile.tokens)
-        programs = parts * count
-    elif mode == MEMORY:
-        programs = min(MOST_PROGRAMS, chip.multiprocessors, count)
-        _, space = counters_and_parts(workspace, programs * tile.rows * tile.tokens)
-    else:
-        programs = count
+    programs, counters, space = programs_and_space(tile, mode, count, parts, chip, workspace, out)
     by_tma = use_tma and chip.has_tma and dtype != "float32" and _is_aligned(x) and _is_aligned(codes)
     width = _width(codes.dtype == torch.int32, tile)
     matmul_kernel[(programs,)](

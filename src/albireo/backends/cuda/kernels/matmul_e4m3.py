@@ -20,6 +20,7 @@ from triton.tools.tensor_descriptor import TensorDescriptor
 
 from albireo.backends.cuda.aot import AotCase
 from albireo.backends.cuda.chip import Chip, chip_of
+from albireo.backends.cuda.kernels.matmul import programs_and_space
 from albireo.backends.cuda.kernels.matmul_e4m3_smallm import pointer_types
 from albireo.backends.cuda.kernels.matmul_smallm import num_parts, part_length
 from albireo.backends.cuda.kernels.parts.chain_e4m3 import GROUP, HALF, chain_of_many
@@ -27,10 +28,9 @@ from albireo.backends.cuda.kernels.parts.epilogue import finish
 from albireo.backends.cuda.kernels.parts.row_squares import RowParts
 from albireo.backends.cuda.kernels.parts.sum_space import keep, piece
 from albireo.backends.cuda.kernels.parts.tiles import place
-from albireo.backends.cuda.matmul_plan import MEMORY, MOST_PROGRAMS, REGISTERS, SPLIT, Plan, e4m3_plan_for
+from albireo.backends.cuda.matmul_plan import MEMORY, REGISTERS, SPLIT, Plan, e4m3_plan_for
 from albireo.backends.cuda.matrix import DeviceMatrix
 from albireo.backends.cuda.tokens import e4m3_rows
-from albireo.backends.cuda.workspace import counters_and_parts
 
 _GROUP, _HALF = tl.constexpr(GROUP), tl.constexpr(HALF)
 _REGISTERS, _MEMORY, _SPLIT = tl.constexpr(REGISTERS), tl.constexpr(MEMORY), tl.constexpr(SPLIT)
@@ -191,15 +191,7 @@ def matmul_e4m3(
     plan = plan or e4m3_plan_for(len(x), rows, weight.cols, dtype, act > 0, workspace is not None, chip)
     tile, mode = plan.tile, plan.mode if parts > 1 else REGISTERS
     count = triton.cdiv(rows, tile.rows) * triton.cdiv(len(x), tile.tokens)
-    space, counters = out, out
-    if mode == SPLIT:
-        counters, space = counters_and_parts(workspace, parts * count * tile.rows * tile.tokens)
-        programs = parts * count
-    elif mode == MEMORY:
-        programs = min(MOST_PROGRAMS, chip.multiprocessors, count)
-        _, space = counters_and_parts(workspace, programs * tile.rows * tile.tokens)
-    else:
-        programs = count
+    programs, counters, space = programs_and_space(tile, mode, count, parts, chip, workspace, out)
     of_rows = [min(tile.rows, HALF), GROUP]
     matmul_e4m3_kernel[(programs,)](
         TensorDescriptor(x, [len(x), k], [x.stride(0), 1], [tile.tokens, GROUP]) if chip.has_tma else x,

@@ -8,8 +8,9 @@ from typing import Any
 import numpy as np
 import pytest
 
+from transformers_models import transformers
+
 torch = pytest.importorskip("torch")
-transformers = pytest.importorskip("transformers")
 
 
 def logits_by_transformers(config: dict[str, Any], numbers: dict[str, np.ndarray], ids: Sequence[int]) -> np.ndarray:

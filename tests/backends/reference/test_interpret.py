@@ -110,7 +110,9 @@ def prompt(config: Mapping[str, Any], length: int, seed: int) -> list[int]:
 def load_torch_model(directory: Path) -> Any:
     """transformers' model in float32; every weight must find its place."""
     torch = pytest.importorskip("torch")
-    transformers = pytest.importorskip("transformers")
+    pytest.importorskip("transformers")
+    from transformers_models import transformers
+
     torch.set_num_threads(1)
     model, info = transformers.AutoModelForCausalLM.from_pretrained(
         directory,

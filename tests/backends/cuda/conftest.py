@@ -12,9 +12,9 @@ os.environ["TRITON_INTERPRET"] = "1"
 
 pytest.importorskip("triton", reason="the CUDA backend needs Triton, which is there for Linux only")
 
-from backends.cuda.interpreter import prepare_once
+from backends.cuda.interpreter import hasten
 
-prepare_once()
+hasten()
 
 
 _HERE = Path(__file__).parent

@@ -15,8 +15,8 @@ GPU = Path(__file__).resolve().parents[3] / "benchmarks" / "gpu"
 FAST = f"""
 import runpy, sys
 sys.path.insert(0, {str(GPU.parents[1] / "tests")!r})
-from backends.cuda.interpreter import prepare_once
-prepare_once()
+from backends.cuda.interpreter import hasten
+hasten()
 sys.modules["albireo._native"] = None
 sys.argv[0] = "first_hour.py"
 runpy.run_path("first_hour.py", run_name="__main__")

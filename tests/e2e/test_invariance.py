@@ -18,9 +18,10 @@ from albireo.backends.cpu.machine import isa_levels
 from albireo.compiler.pipeline import optional_passes
 from albireo.dtypes import COMPUTE_DTYPES
 from albireo.engine.stats import EngineStats
-from albireo.models import architectures, load_architecture
+from albireo.models import load_architecture
 from albireo.params import SamplingParams
 from e2e.serving import Answer, Ask, Server, assert_same_answers
+from representatives import REPRESENTATIVES
 from tiny_models import make_checkpoint
 
 #: Those that differ where weights are numbers; kernels of weights in few bits are in test_quantized.py.
@@ -36,7 +37,7 @@ WIDE = {
     "head_dim": 80,
     "tie_word_embeddings": True,
 }
-CONFIGS = {name: {**load_architecture(name).tiny} for name in architectures()} | {"llama wide": WIDE}
+CONFIGS = {name: {**load_architecture(name).tiny} for name in REPRESENTATIVES} | {"llama wide": WIDE}
 SAMPLED = {"temperature": 0.9, "top_p": 0.95, "seed": 11}
 
 

@@ -19,8 +19,9 @@ from albireo.compiler.pipeline import optional_passes
 from albireo.config import BuildConfig
 from albireo.engine.stats import EngineStats
 from albireo.errors import ConfigError, InvalidParams, OutOfMemory
-from albireo.models import architectures, load_architecture
+from albireo.models import load_architecture
 from e2e.serving import Answer, Ask, Server, assert_same_answers
+from representatives import REPRESENTATIVES
 from tiny_adapters import make_adapter
 from tiny_models import MIXTURES, make_checkpoint
 from transformers_models import transformers
@@ -36,7 +37,7 @@ WIDE = {
     "tie_word_embeddings": True,
 }
 #: Of mixtures PEFT adapts experts, too, and of Phi-3 matrices that are joined, which nothing here has adapters of.
-WHOLE = sorted(set(architectures()) - set(MIXTURES) - {"phi3"})
+WHOLE = sorted(set(REPRESENTATIVES) - set(MIXTURES) - {"phi3"})
 CONFIGS = {name: {**load_architecture(name).tiny} for name in WHOLE} | {"llama wide": WIDE}
 #: Everything of one rank; attention alone; ranks and scales of their own.
 ADAPTERS: tuple[dict[str, Any], ...] = (

@@ -24,6 +24,7 @@ from compiler.examples import BLOCK_SIZE, MAX_POSITIONS, MAXIMA, FakeCatalog, mo
 REPRESENTATIVES = {
     "gemma": "gelu behind a gate, norms of what is read alone; one KV head",
     "gemma2": "caps of scores and logits, windows, norms of what is added, a norm's weight plus 1, scaled embeddings",
+    "glm4": "a bias whose rows are taken in another order",
     "granite": "a factor in the weights of the last norm, a scale of scores",
     "llama": "biases of every linear, an FFN of no round size",
     "olmo2": "norms of all heads of q and k at once, none of what is read",

@@ -100,8 +100,9 @@ def weight_shapes(config: Mapping[str, Any]) -> dict[str, tuple[int, ...]]:
     heads = config["num_attention_heads"]
     kv_heads = config.get("num_key_value_heads") or heads
     head_dim = config.get("head_dim") or hidden // heads
-    bias = bool(config.get("attention_bias"))
+    bias = bool(config.get("attention_bias") or config.get("use_bias"))
     is_joined = kind == "phi3"
+    up_is_joined = kind in ("phi3", "glm", "glm4")
     q, kv = heads * head_dim, kv_heads * head_dim
     shapes: dict[str, tuple[int, ...]] = {"model.embed_tokens.weight": (config["vocab_size"], hidden)}
     for i in range(config["num_hidden_layers"]):
@@ -112,12 +113,17 @@ def weight_shapes(config: Mapping[str, Any]) -> dict[str, tuple[int, ...]]:
         for p, rows, columns in (*of_qkv, ("o", hidden, q)):
             layer[f"self_attn.{p}_proj.weight"] = (rows, columns)
             has_bias = p != "o" if kind in ("qwen2", "qwen2_moe", "mimo") else bias
+            if p == "o" and kind in ("glm", "glm4", "seed_oss"):
+                has_bias = bool(config.get("attention_out_bias"))
             if has_bias:
                 layer[f"self_attn.{p}_proj.bias"] = (rows,)
-        if kind == "olmo2":
+        if kind in ("olmo2", "olmo3"):
             layer |= {"self_attn.q_norm.weight": (q,), "self_attn.k_norm.weight": (kv,)}
+        if kind in ("olmo2", "olmo3", "exaone4"):
             layer["post_feedforward_layernorm.weight"] = layer.pop("input_layernorm.weight")
-        if kind in ("qwen3", "qwen3_moe", "gemma3_text"):
+        if kind == "glm4":
+            layer |= {f"post_{place}_layernorm.weight": (hidden,) for place in ("self_attn", "mlp")}
+        if kind in ("qwen3", "qwen3_moe", "gemma3_text", "exaone4"):
             layer |= {"self_attn.q_norm.weight": (head_dim,), "self_attn.k_norm.weight": (head_dim,)}
         layer["post_attention_layernorm.weight"] = (hidden,)
         if kind in ("gemma2", "gemma3_text"):
@@ -126,10 +132,10 @@ def weight_shapes(config: Mapping[str, Any]) -> dict[str, tuple[int, ...]]:
             layer |= _expert_shapes(config)
             shapes |= {f"model.layers.{i}.{name}": shape for name, shape in layer.items()}
             continue
-        of_up = (("gate_up", 2 * ffn, hidden),) if is_joined else (("gate", ffn, hidden), ("up", ffn, hidden))
+        of_up = (("gate_up", 2 * ffn, hidden),) if up_is_joined else (("gate", ffn, hidden), ("up", ffn, hidden))
         for p, rows, columns in (*of_up, ("down", hidden, ffn)):
             layer[f"mlp.{p}_proj.weight"] = (rows, columns)
-            if config.get("mlp_bias"):
+            if config.get("mlp_bias") or config.get("use_bias"):
                 layer[f"mlp.{p}_proj.bias"] = (rows,)
         shapes |= {f"model.layers.{i}.{name}": shape for name, shape in layer.items()}
     shapes["model.norm.weight"] = (hidden,)

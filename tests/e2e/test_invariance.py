@@ -260,7 +260,12 @@ def test_continuations_of_one_prompt_are_those_of_their_seeds(
     assert_same_answers([other], server.alone([ask(tokens(30, 10))]))
 
 
-LONG_CONFIG = {**CONFIGS["mistral"], "max_position_embeddings": 2200, "sliding_window": 1030, "num_hidden_layers": 2}
+LONG_CONFIG = {
+    **load_architecture("mistral").tiny,
+    "max_position_embeddings": 2200,
+    "sliding_window": 1030,
+    "num_hidden_layers": 2,
+}
 
 
 @pytest.mark.parametrize("level", LEVELS)

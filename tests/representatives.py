@@ -24,7 +24,6 @@ from compiler.examples import BLOCK_SIZE, MAX_POSITIONS, MAXIMA, FakeCatalog, mo
 REPRESENTATIVES = {
     "gemma": "gelu behind a gate, norms of what is read alone; one KV head",
     "gemma2": "caps of scores and logits, windows, norms of what is added, a norm's weight plus 1, scaled embeddings",
-    "glm4": "a bias whose rows are taken in another order",
     "granite": "a factor in the weights of the last norm, a scale of scores",
     "llama": "biases of every linear, an FFN of no round size",
     "olmo2": "norms of all heads of q and k at once, none of what is read",
@@ -92,5 +91,7 @@ def _kind(value: Value) -> str:
         return value.producer.op if value.producer is not None else value.name
     altered = f"{', plus' if definition.plus else ''}{', factor' if definition.factor != 1 else ''}"
     sources = {segment.source for segment in definition.segments}
+    if len(value.type.dims) == 1:  # read in one place whatever they are of: backends/vectors.py
+        return f"a constant{altered}"
     rows = "of parts" if len(definition.segments) > len(sources) else "of rows" if definition.segments[0].start else ""
     return f"a constant{altered} {rows}".rstrip()

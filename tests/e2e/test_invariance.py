@@ -18,7 +18,7 @@ from albireo.backends.cpu.machine import isa_levels
 from albireo.compiler.pipeline import optional_passes
 from albireo.dtypes import COMPUTE_DTYPES
 from albireo.engine.stats import EngineStats
-from albireo.models import load_architecture
+from albireo.models import architectures, load_architecture
 from albireo.params import SamplingParams
 from e2e.serving import Answer, Ask, Server, assert_same_answers
 from representatives import REPRESENTATIVES
@@ -37,7 +37,8 @@ WIDE = {
     "head_dim": 80,
     "tie_word_embeddings": True,
 }
-CONFIGS = {name: {**load_architecture(name).tiny} for name in REPRESENTATIVES} | {"llama wide": WIDE}
+CONFIGS = {name: {**load_architecture(name).tiny} for name in architectures()} | {"llama wide": WIDE}
+SERVED = [*REPRESENTATIVES, "llama wide"]
 SAMPLED = {"temperature": 0.9, "top_p": 0.95, "seed": 11}
 
 
@@ -114,7 +115,7 @@ SCENARIOS = {
 #: At the best level every scenario; below it the one that goes through the most code.
 CASES = [
     (config, dtype, level, scenario)
-    for config in CONFIGS
+    for config in SERVED
     for dtype in COMPUTE_DTYPES
     for level in LEVELS
     for scenario in (SCENARIOS if level == LEVELS[0] else ["all of it"])
@@ -215,7 +216,7 @@ def test_the_requests_tell_answers_apart(alone: Callable[[str, str, str], list[A
 
 
 @pytest.mark.parametrize("dtype", COMPUTE_DTYPES)
-@pytest.mark.parametrize("config", CONFIGS)
+@pytest.mark.parametrize("config", SERVED)
 def test_the_arg_max_is_the_token(
     config: str, dtype: str, checkpoint: Callable[[str, str], Path], alone: Callable[[str, str, str], list[Answer]]
 ) -> None:
@@ -232,7 +233,7 @@ def test_the_arg_max_is_the_token(
 
 
 @pytest.mark.parametrize("dtype", COMPUTE_DTYPES)
-@pytest.mark.parametrize("config", CONFIGS)
+@pytest.mark.parametrize("config", SERVED)
 def test_the_best_logits_give_the_token_of_all(config: str, dtype: str, checkpoint: Callable[[str, str], Path]) -> None:
     """Top-k requests that want no log-probabilities take the way of the arg max; the tokens are those of the logits."""
     drawn = {"temperature": 1.5, "top_p": 0.9}
@@ -247,7 +248,7 @@ def test_the_best_logits_give_the_token_of_all(config: str, dtype: str, checkpoi
 
 
 @pytest.mark.parametrize("dtype", COMPUTE_DTYPES)
-@pytest.mark.parametrize("config", CONFIGS)
+@pytest.mark.parametrize("config", SERVED)
 def test_continuations_of_one_prompt_are_those_of_their_seeds(
     config: str, dtype: str, checkpoint: Callable[[str, str], Path]
 ) -> None:

@@ -5,7 +5,8 @@ published with. Called by weights.py. Does not know graphs.
 
     X.mlp.experts.gate_up_proj  [experts, 2 F, H], gate first    X.mlp.experts.down_proj  [experts, H, F]
 
-Qwen 3 VL's are published with columns first, [experts, H, 2 F] and [experts, F, H]; their matrices are copies.
+Granite's are X.block_sparse_moe.input_linear.weight and output_linear.weight. Qwen 3 VL's are published with columns
+first, [experts, H, 2 F] and [experts, F, H]; their matrices are copies.
 """
 
 from __future__ import annotations
@@ -24,7 +25,8 @@ from albireo.models.safetensors_files import SafetensorsFiles
 from albireo.models.text_part import TextTensors
 from albireo.quantization.formats.matrix import Matrix, Plan
 
-_GATE_UP, _DOWN = ".mlp.experts.gate_up_proj", ".mlp.experts.down_proj"
+_GATE_UP = (".mlp.experts.gate_up_proj", ".block_sparse_moe.input_linear.weight")
+_DOWN = (".mlp.experts.down_proj", ".block_sparse_moe.output_linear.weight")
 _MAX_EXPERTS = 2**12
 #: Models of which such tensors may lie with columns first.
 _COLUMNS_FIRST = ("qwen3_vl_moe",)
@@ -149,7 +151,7 @@ def split_experts(
     Args: config: of config.json, whatever it holds.
     Raises: WeightMismatch for one of another shape.
     """
-    is_fused = any(name.endswith((_GATE_UP, _DOWN)) for name in stored.names)
+    is_fused = any(name.endswith((*_GATE_UP, *_DOWN)) for name in stored.names)
     if not is_fused:
         return stored
     text = config.get("text_config")
@@ -162,7 +164,9 @@ def _parts(
 ) -> Iterator[tuple[str, _Part]]:
     layer, _, rest = name.partition(".mlp.")
     block = f"{layer}.{names.get('mlp', 'mlp')}"
-    if not name.endswith((_GATE_UP, _DOWN)):
+    if name.endswith((_GATE_UP[1], _DOWN[1])):
+        block = name.rpartition(".")[0].rpartition(".")[0]
+    elif not name.endswith((_GATE_UP[0], _DOWN[0])):
         yield (f"{block}.{rest}" if rest else name), _Part(name, 0, shape)
         return
     # as transformers: turned only where it does not fit as it is

@@ -51,6 +51,11 @@ def test_a_layer_is_four_groups_each_with_a_place_for_scales(tmp_path: Path, mod
     assert stages[-1].group.is_table == load_architecture(model_type).tiny["tie_word_embeddings"]
 
 
+def test_rows_in_another_order_are_refused(tmp_path: Path) -> None:
+    with pytest.raises(UnsupportedModel, match=r"rows of .*q_proj\.weight are taken in another order.*--quantization"):
+        cut(graph(tmp_path, "ernie4_5"))
+
+
 def test_linears_that_share_a_tensor_are_refused(tmp_path: Path) -> None:
     with pytest.raises(UnsupportedModel, match=r"qkv_proj\.weight holds the rows of several linears.*--quantization"):
         cut(graph(tmp_path, "phi3"))

@@ -89,8 +89,7 @@ def distance(a: NDArray[np.float32], b: NDArray[np.float32]) -> float:
     return float(np.linalg.norm(a.astype(np.float64) - b) / np.linalg.norm(b))
 
 
-@pytest.mark.parametrize("seed", [1, 2])
-@pytest.mark.parametrize("config", CONFIGS)
+@pytest.mark.parametrize(("config", "seed"), [*((name, 1) for name in CONFIGS), *((n, 2) for n in REPRESENTATIVES)])
 def test_float32_logits_and_greedy_tokens(config: str, seed: int, tmp_path: Path) -> None:
     directory = make_checkpoint(tmp_path, CONFIGS[config], seed)
     sequences, answers = serve(directory)

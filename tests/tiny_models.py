@@ -19,7 +19,7 @@ SHARED_DATA = Path(__file__).resolve().parents[2] / "shared" / "data"
 STORIES = SHARED_DATA / "models" / "stories260k"
 
 #: Architectures whose layers have experts.
-MIXTURES = ("mixtral", "qwen2_moe", "qwen3_moe")
+MIXTURES = ("granitemoe", "mixtral", "olmoe", "qwen2_moe", "qwen3_moe")
 
 _FILE_DTYPES = {"float32": "F32", "float16": "F16", "bfloat16": "BF16"}
 _TOKENIZER_FILES = ("tokenizer.json", "tokenizer_config.json", "special_tokens_map.json")
@@ -54,7 +54,7 @@ def make_checkpoint(
     (path / "config.json").write_text(json.dumps(config, indent=2))
     ids = {key: config[key] for key in ("bos_token_id", "eos_token_id") if config.get(key) is not None}
     (path / "generation_config.json").write_text(json.dumps(ids))
-    tensors = random_weights(config, seed)
+    tensors = _as_stored(config, random_weights(config, seed))
     names = list(tensors)
     if shards == 1:
         write_safetensors(path / "model.safetensors", tensors, dtype)
@@ -100,8 +100,9 @@ def weight_shapes(config: Mapping[str, Any]) -> dict[str, tuple[int, ...]]:
     heads = config["num_attention_heads"]
     kv_heads = config.get("num_key_value_heads") or heads
     head_dim = config.get("head_dim") or hidden // heads
-    bias = bool(config.get("attention_bias"))
+    bias = bool(config.get("attention_bias") or config.get("use_bias"))
     is_joined = kind == "phi3"
+    up_is_joined = kind in ("phi3", "glm", "glm4")
     q, kv = heads * head_dim, kv_heads * head_dim
     shapes: dict[str, tuple[int, ...]] = {"model.embed_tokens.weight": (config["vocab_size"], hidden)}
     for i in range(config["num_hidden_layers"]):
@@ -112,12 +113,17 @@ def weight_shapes(config: Mapping[str, Any]) -> dict[str, tuple[int, ...]]:
         for p, rows, columns in (*of_qkv, ("o", hidden, q)):
             layer[f"self_attn.{p}_proj.weight"] = (rows, columns)
             has_bias = p != "o" if kind in ("qwen2", "qwen2_moe", "mimo") else bias
+            if p == "o" and kind in ("glm", "glm4", "seed_oss"):
+                has_bias = bool(config.get("attention_out_bias"))
             if has_bias:
                 layer[f"self_attn.{p}_proj.bias"] = (rows,)
-        if kind == "olmo2":
+        if kind in ("olmo2", "olmo3", "olmoe"):
             layer |= {"self_attn.q_norm.weight": (q,), "self_attn.k_norm.weight": (kv,)}
+        if kind in ("olmo2", "olmo3", "exaone4"):
             layer["post_feedforward_layernorm.weight"] = layer.pop("input_layernorm.weight")
-        if kind in ("qwen3", "qwen3_moe", "gemma3_text"):
+        if kind == "glm4":
+            layer |= {f"post_{place}_layernorm.weight": (hidden,) for place in ("self_attn", "mlp")}
+        if kind in ("qwen3", "qwen3_moe", "gemma3_text", "exaone4"):
             layer |= {"self_attn.q_norm.weight": (head_dim,), "self_attn.k_norm.weight": (head_dim,)}
         layer["post_attention_layernorm.weight"] = (hidden,)
         if kind in ("gemma2", "gemma3_text"):
@@ -126,10 +132,10 @@ def weight_shapes(config: Mapping[str, Any]) -> dict[str, tuple[int, ...]]:
             layer |= _expert_shapes(config)
             shapes |= {f"model.layers.{i}.{name}": shape for name, shape in layer.items()}
             continue
-        of_up = (("gate_up", 2 * ffn, hidden),) if is_joined else (("gate", ffn, hidden), ("up", ffn, hidden))
+        of_up = (("gate_up", 2 * ffn, hidden),) if up_is_joined else (("gate", ffn, hidden), ("up", ffn, hidden))
         for p, rows, columns in (*of_up, ("down", hidden, ffn)):
             layer[f"mlp.{p}_proj.weight"] = (rows, columns)
-            if config.get("mlp_bias"):
+            if config.get("mlp_bias") or config.get("use_bias"):
                 layer[f"mlp.{p}_proj.bias"] = (rows,)
         shapes |= {f"model.layers.{i}.{name}": shape for name, shape in layer.items()}
     shapes["model.norm.weight"] = (hidden,)
@@ -141,20 +147,21 @@ def weight_shapes(config: Mapping[str, Any]) -> dict[str, tuple[int, ...]]:
 def has_experts(config: Mapping[str, Any], layer: int) -> bool:
     """Whether a layer has experts."""
     if not config["model_type"].endswith("_moe"):
-        return bool(config["model_type"] == "mixtral")
+        return config["model_type"] in MIXTURES
     return layer not in config["mlp_only_layers"] and (layer + 1) % config["decoder_sparse_step"] == 0
 
 
 def _expert_shapes(config: Mapping[str, Any]) -> dict[str, tuple[int, ...]]:
     """Of a layer, router first."""
     hidden = config["hidden_size"]
+    count = config.get("num_local_experts") or config["num_experts"]
+    width = config.get("moe_intermediate_size") or config["intermediate_size"]
+    block, names, router = "mlp", ("gate_proj", "up_proj", "down_proj"), "gate"
     if config["model_type"] == "mixtral":
-        count, width = config["num_local_experts"], config["intermediate_size"]
         block, names = "block_sparse_moe", ("w1", "w3", "w2")
-    else:
-        count, width = config["num_experts"], config["moe_intermediate_size"]
-        block, names = "mlp", ("gate_proj", "up_proj", "down_proj")
-    shapes: dict[str, tuple[int, ...]] = {f"{block}.gate.weight": (count, hidden)}
+    elif config["model_type"] == "granitemoe":
+        block, router = "block_sparse_moe", "router.layer"
+    shapes: dict[str, tuple[int, ...]] = {f"{block}.{router}.weight": (count, hidden)}
     matrices = list(zip(names, ((width, hidden), (width, hidden), (hidden, width)), strict=True))
     shapes |= {f"{block}.experts.{e}.{name}.weight": shape for e in range(count) for name, shape in matrices}
     shared = config.get("shared_expert_intermediate_size")
@@ -163,6 +170,22 @@ def _expert_shapes(config: Mapping[str, Any]) -> dict[str, tuple[int, ...]]:
         shapes |= {f"mlp.shared_expert.{n}.weight": s for n, s in zip(names, of_shared, strict=True)}
         shapes["mlp.shared_expert_gate.weight"] = (1, hidden)
     return shapes
+
+
+def _as_stored(config: Mapping[str, Any], tensors: dict[str, NDArray[np.float32]]) -> dict[str, NDArray[np.float32]]:
+    """Matrices of experts, as tensors of all of them where an architecture is published so."""
+    if config["model_type"] != "granitemoe":
+        return tensors
+    stored = {name: tensor for name, tensor in tensors.items() if ".experts." not in name}
+    for i in range(config["num_hidden_layers"]):
+        block = f"model.layers.{i}.block_sparse_moe"
+        parts = [
+            np.stack([tensors[f"{block}.experts.{e}.{p}_proj.weight"] for e in range(config["num_local_experts"])])
+            for p in ("gate", "up", "down")
+        ]
+        stored[f"{block}.input_linear.weight"] = np.concatenate(parts[:2], axis=1)
+        stored[f"{block}.output_linear.weight"] = parts[2]
+    return stored
 
 
 def write_safetensors(path: Path, tensors: Mapping[str, NDArray[np.float32]], dtype: str) -> None:

@@ -29,11 +29,12 @@ from albireo.bench.roofline import (
 from albireo.compiler.passes.shard import Part
 from albireo.config import EngineConfig
 from albireo.graph.program import Buffer, Call, KVLayout, PackedConstant, Program
-from albireo.models import architectures, build_graph, load_architecture
+from albireo.models import build_graph, load_architecture
 from albireo.models.config import parse_config
 from albireo.params import SamplingParams
 from albireo.step import SampleTask, SequenceWork, StepPlan
 from compiler.ranks import wide_config, wide_graph
+from representatives import REPRESENTATIVES
 from tiny_models import make_checkpoint, weight_shapes
 
 
@@ -118,7 +119,7 @@ def test_rows_nobody_wants_cost_nothing():
     assert roofline.decode_bytes == LAYER_BYTES + 160
 
 
-@pytest.mark.parametrize("model_type", architectures())
+@pytest.mark.parametrize("model_type", REPRESENTATIVES)
 def test_weights_are_read_once_and_multiplied_once(model_type):
     """All matrices of the checkpoint but the embedding; the head's twice when it is the embedding too."""
     tiny = load_architecture(model_type).tiny

@@ -10,11 +10,12 @@ import pytest
 
 from albireo import BuildConfig, build
 from albireo.api.locate import BUNDLED
-from albireo.models import architectures, load_architecture
+from albireo.models import load_architecture
+from representatives import REPRESENTATIVES
 from tiny_models import has_experts, make_checkpoint, weight_shapes
 
 
-@pytest.fixture(params=architectures())
+@pytest.fixture(params=REPRESENTATIVES)
 def tiny(request, tmp_path):
     config = dict(load_architecture(request.param).tiny)
     return config, make_checkpoint(tmp_path / "model", config)

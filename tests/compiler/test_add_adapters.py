@@ -17,8 +17,9 @@ from albireo.errors import InvariantError
 from albireo.graph.node import Graph
 from albireo.graph.program_spec import check_program
 from albireo.graph.spec import check_graph
-from albireo.models import architectures, load_architecture
+from albireo.models import load_architecture
 from compiler.examples import BLOCK_SIZE, MAX_POSITIONS, MAXIMA, FakeCatalog, model_graph
+from representatives import REPRESENTATIVES
 from step_batches import Work, make_step
 from tiny_adapters import adapter_tensors
 from tiny_models import random_weights
@@ -47,7 +48,7 @@ def run(graph: Graph, weights: Any, adapters: Adapters) -> Any:
     return interpret(graph, STEP, weights, ReferenceKV(8, BLOCK_SIZE, "float32"), adapters=adapters)
 
 
-@pytest.mark.parametrize("name", architectures())
+@pytest.mark.parametrize("name", REPRESENTATIVES)
 def test_it_says_what_merged_weights_say(name: str) -> None:
     graph, weights = model_graph(name, "float32"), random_weights(load_architecture(name).tiny, seed=1)
     adapters = adapters_of(name)
@@ -66,7 +67,7 @@ def test_it_says_what_merged_weights_say(name: str) -> None:
 
 @pytest.mark.parametrize("without", [(), ("merge_qkv",), ("merge_gate_up", "fuse_qkv_rope_kv"), ("last_layer_rows",)])
 @pytest.mark.parametrize("precision", [None, "int8"])
-@pytest.mark.parametrize("name", architectures())
+@pytest.mark.parametrize("name", REPRESENTATIVES)
 def test_passes_behind_it_keep_every_bit(name: str, precision: str | None, without: tuple[str, ...]) -> None:
     graph, weights = model_graph(name, "float32"), random_weights(load_architecture(name).tiny, seed=2)
     if precision is not None:
@@ -87,7 +88,7 @@ def test_passes_behind_it_keep_every_bit(name: str, precision: str | None, witho
     assert wanted is not None
 
 
-@pytest.mark.parametrize("name", architectures())
+@pytest.mark.parametrize("name", REPRESENTATIVES)
 def test_both_programs_have_the_same_constants_and_fusions(name: str) -> None:
     options: Any = {"maxima": MAXIMA, "block_size": BLOCK_SIZE, "max_positions": MAX_POSITIONS}
     graph = model_graph(name, "bfloat16")

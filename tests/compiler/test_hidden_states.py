@@ -15,9 +15,10 @@ from albireo.compiler.rewrite import copy_graph
 from albireo.graph.node import Graph, Value
 from albireo.graph.program_spec import check_program
 from albireo.graph.spec import check_graph
-from albireo.models import architectures, load_architecture
+from albireo.models import load_architecture
 from compiler.examples import BLOCK_SIZE, MAX_POSITIONS, MAXIMA, Decoder, E, FakeCatalog, V, model_graph
 from compiler.program_runner import ProgramRunner
+from representatives import REPRESENTATIVES
 from step_batches import Work, make_step
 from tiny_models import random_weights
 
@@ -36,7 +37,7 @@ def hidden_graph(graph: Graph) -> Graph:
 
 @pytest.mark.parametrize("precision", [None, "int8"])
 @pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
-@pytest.mark.parametrize("name", architectures())
+@pytest.mark.parametrize("name", REPRESENTATIVES)
 def test_they_are_what_the_final_norm_gave(name: str, dtype: str, precision: str | None) -> None:
     graph = model_graph(name, dtype)
     if precision is not None:
@@ -56,7 +57,7 @@ def test_they_are_what_the_final_norm_gave(name: str, dtype: str, precision: str
         assert np.array_equal(got[key], whole[key])
 
 
-@pytest.mark.parametrize("name", architectures())
+@pytest.mark.parametrize("name", REPRESENTATIVES)
 def test_passes_keep_every_bit_and_the_program_has_the_same_constants(name: str) -> None:
     graph = model_graph(name, "bfloat16")
     weights = random_weights(load_architecture(name).tiny, seed=2)

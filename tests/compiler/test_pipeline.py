@@ -26,9 +26,10 @@ from albireo.graph.program import Program
 from albireo.graph.program_spec import check_program
 from albireo.graph.show import show_graph, show_program
 from albireo.graph.spec import check_graph
-from albireo.models import architectures, load_architecture
+from albireo.models import load_architecture
 from compiler.examples import BLOCK_SIZE, MAX_POSITIONS, MAXIMA, Decoder, E, FakeCatalog, V, model_graph
 from compiler.program_runner import ProgramRunner
+from representatives import REPRESENTATIVES
 from step_batches import Work, make_step
 from tiny_models import random_weights
 
@@ -70,7 +71,7 @@ def rows(values: list[int]) -> np.ndarray:
     return np.array(values, np.int32)
 
 
-@pytest.fixture(params=architectures())
+@pytest.fixture(params=REPRESENTATIVES)
 def model_type(request: pytest.FixtureRequest) -> str:
     return str(request.param)
 

@@ -16,9 +16,10 @@ from albireo.compress.source import Source
 from albireo.compress.stages import cut
 from albireo.compress.texts import batch
 from albireo.errors import ConfigError
-from albireo.models import architectures, build_graph, load_architecture, load_config, open_checkpoint
+from albireo.models import build_graph, load_architecture, load_config, open_checkpoint
 from albireo.quantization.rounding import round_tokens
 from compress.tiny import JOINED
+from representatives import REPRESENTATIVES
 from step_batches import Work, make_step
 from tiny_models import MIXTURES, make_checkpoint
 
@@ -60,14 +61,14 @@ def reference(directory: Path) -> np.ndarray:
     return interpret(graph, make_step(work, 8), weights, kv)["logits"]
 
 
-@pytest.mark.parametrize("model_type", sorted(set(architectures()) - JOINED - set(MIXTURES)))
+@pytest.mark.parametrize("model_type", sorted(set(REPRESENTATIVES) - JOINED - set(MIXTURES)))
 def test_the_forward_is_the_model(tmp_path: Path, model_type: str) -> None:
     directory = make_checkpoint(tmp_path, load_architecture(model_type).tiny, seed=2)
     wanted = reference(directory)
     np.testing.assert_allclose(logits(directory), wanted, atol=2e-5 * np.abs(wanted).max())
 
 
-@pytest.mark.parametrize("model_type", sorted(set(architectures()) - JOINED - set(MIXTURES)))
+@pytest.mark.parametrize("model_type", sorted(set(REPRESENTATIVES) - JOINED - set(MIXTURES)))
 def test_folding_leaves_the_model_as_it_was(tmp_path: Path, model_type: str) -> None:
     directory = make_checkpoint(tmp_path, load_architecture(model_type).tiny, seed=4)
     wanted = logits(directory)

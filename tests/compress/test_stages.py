@@ -11,8 +11,9 @@ from albireo.compress.stages import Fold, cut
 from albireo.errors import InvariantError, UnsupportedModel
 from albireo.graph.builder import GraphBuilder
 from albireo.graph.node import Graph
-from albireo.models import architectures, build_graph, load_architecture, load_config
+from albireo.models import build_graph, load_architecture, load_config
 from compress.tiny import JOINED
+from representatives import REPRESENTATIVES
 from tiny_models import MIXTURES, make_checkpoint
 
 
@@ -21,7 +22,7 @@ def graph(path: Path, model_type: str, **changes: object) -> Graph:
     return build_graph(load_config(directory), 64)
 
 
-@pytest.mark.parametrize("model_type", sorted(set(architectures()) - JOINED - set(MIXTURES)))
+@pytest.mark.parametrize("model_type", sorted(set(REPRESENTATIVES) - JOINED - set(MIXTURES)))
 def test_a_layer_is_four_groups_each_with_a_place_for_scales(tmp_path: Path, model_type: str) -> None:
     stages = cut(graph(tmp_path, model_type))
     layer = "model.layers.1."
@@ -48,6 +49,11 @@ def test_a_layer_is_four_groups_each_with_a_place_for_scales(tmp_path: Path, mod
     assert stages[-1].group.fold == (Fold("norm", "model.norm.weight") if has_place else None)
     assert stages[-1].group.is_head
     assert stages[-1].group.is_table == load_architecture(model_type).tiny["tie_word_embeddings"]
+
+
+def test_rows_in_another_order_are_refused(tmp_path: Path) -> None:
+    with pytest.raises(UnsupportedModel, match=r"rows of .*q_proj\.weight are taken in another order.*--quantization"):
+        cut(graph(tmp_path, "ernie4_5"))
 
 
 def test_linears_that_share_a_tensor_are_refused(tmp_path: Path) -> None:

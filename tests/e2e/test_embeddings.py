@@ -20,9 +20,10 @@ from albireo.config import BuildConfig, EngineConfig
 from albireo.dtypes import COMPUTE_DTYPES
 from albireo.engine.engine import Engine
 from albireo.engine.stats import EngineStats
-from albireo.models import architectures, load_architecture
+from albireo.models import load_architecture
 from albireo.params import PoolingParams, SamplingParams
 from compiler.ranks import wide_config
+from representatives import REPRESENTATIVES
 from tiny_models import MIXTURES, make_checkpoint, shared_data
 
 KINDS = (PoolingParams(pooling_type="last"), PoolingParams(pooling_type="mean"))
@@ -107,7 +108,7 @@ def embedded(model: Loaded, kind: int) -> Vectors:
 
 @pytest.mark.parametrize(
     ("name", "dtype"),
-    [(name, t) for name in architectures() for t in COMPUTE_DTYPES if t == "float32" or name not in MIXTURES],
+    [(name, t) for name in REPRESENTATIVES for t in COMPUTE_DTYPES if t == "float32" or name not in MIXTURES],
 )
 def test_as_near_to_exact_as_transformers(name: str, dtype: str, tmp_path: Path) -> None:
     """Exact is the same weights in float64. In float32 both err by their order of summation, within a factor of each

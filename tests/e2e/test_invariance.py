@@ -21,6 +21,7 @@ from albireo.engine.stats import EngineStats
 from albireo.models import architectures, load_architecture
 from albireo.params import SamplingParams
 from e2e.serving import Answer, Ask, Server, assert_same_answers
+from representatives import REPRESENTATIVES
 from tiny_models import make_checkpoint
 
 #: Those that differ where weights are numbers; kernels of weights in few bits are in test_quantized.py.
@@ -37,6 +38,7 @@ WIDE = {
     "tie_word_embeddings": True,
 }
 CONFIGS = {name: {**load_architecture(name).tiny} for name in architectures()} | {"llama wide": WIDE}
+SERVED = [*REPRESENTATIVES, "llama wide"]
 SAMPLED = {"temperature": 0.9, "top_p": 0.95, "seed": 11}
 
 
@@ -113,7 +115,7 @@ SCENARIOS = {
 #: At the best level every scenario; below it the one that goes through the most code.
 CASES = [
     (config, dtype, level, scenario)
-    for config in CONFIGS
+    for config in SERVED
     for dtype in COMPUTE_DTYPES
     for level in LEVELS
     for scenario in (SCENARIOS if level == LEVELS[0] else ["all of it"])
@@ -214,7 +216,7 @@ def test_the_requests_tell_answers_apart(alone: Callable[[str, str, str], list[A
 
 
 @pytest.mark.parametrize("dtype", COMPUTE_DTYPES)
-@pytest.mark.parametrize("config", CONFIGS)
+@pytest.mark.parametrize("config", SERVED)
 def test_the_arg_max_is_the_token(
     config: str, dtype: str, checkpoint: Callable[[str, str], Path], alone: Callable[[str, str, str], list[Answer]]
 ) -> None:
@@ -231,7 +233,7 @@ def test_the_arg_max_is_the_token(
 
 
 @pytest.mark.parametrize("dtype", COMPUTE_DTYPES)
-@pytest.mark.parametrize("config", CONFIGS)
+@pytest.mark.parametrize("config", SERVED)
 def test_the_best_logits_give_the_token_of_all(config: str, dtype: str, checkpoint: Callable[[str, str], Path]) -> None:
     """Top-k requests that want no log-probabilities take the way of the arg max; the tokens are those of the logits."""
     drawn = {"temperature": 1.5, "top_p": 0.9}
@@ -246,7 +248,7 @@ def test_the_best_logits_give_the_token_of_all(config: str, dtype: str, checkpoi
 
 
 @pytest.mark.parametrize("dtype", COMPUTE_DTYPES)
-@pytest.mark.parametrize("config", CONFIGS)
+@pytest.mark.parametrize("config", SERVED)
 def test_continuations_of_one_prompt_are_those_of_their_seeds(
     config: str, dtype: str, checkpoint: Callable[[str, str], Path]
 ) -> None:
@@ -259,7 +261,12 @@ def test_continuations_of_one_prompt_are_those_of_their_seeds(
     assert_same_answers([other], server.alone([ask(tokens(30, 10))]))
 
 
-LONG_CONFIG = {**CONFIGS["mistral"], "max_position_embeddings": 2200, "sliding_window": 1030, "num_hidden_layers": 2}
+LONG_CONFIG = {
+    **load_architecture("mistral").tiny,
+    "max_position_embeddings": 2200,
+    "sliding_window": 1030,
+    "num_hidden_layers": 2,
+}
 
 
 @pytest.mark.parametrize("level", LEVELS)

@@ -19,8 +19,9 @@ from albireo.compiler.pipeline import optional_passes
 from albireo.config import BuildConfig
 from albireo.engine.stats import EngineStats
 from albireo.errors import ConfigError, InvalidParams, OutOfMemory
-from albireo.models import architectures, load_architecture
+from albireo.models import load_architecture
 from e2e.serving import Answer, Ask, Server, assert_same_answers
+from representatives import REPRESENTATIVES
 from tiny_adapters import make_adapter
 from tiny_models import MIXTURES, make_checkpoint
 from transformers_models import transformers
@@ -36,8 +37,9 @@ WIDE = {
     "tie_word_embeddings": True,
 }
 #: Of mixtures PEFT adapts experts, too, and of Phi-3 matrices that are joined, which nothing here has adapters of.
-WHOLE = sorted(set(architectures()) - set(MIXTURES) - {"phi3"})
-CONFIGS = {name: {**load_architecture(name).tiny} for name in WHOLE} | {"llama wide": WIDE}
+WHOLE = sorted(set(REPRESENTATIVES) - set(MIXTURES) - {"phi3"})
+CONFIGS = {name: {**load_architecture(name).tiny} for name in (*WHOLE, "qwen2", "qwen3")} | {"llama wide": WIDE}
+SERVED = [*WHOLE, "llama wide"]
 #: Everything of one rank; attention alone; ranks and scales of their own.
 ADAPTERS: tuple[dict[str, Any], ...] = (
     {"rank": 4},
@@ -105,7 +107,7 @@ def merged(directory: Path, adapter: Path, sequences: list[list[int]]) -> list[N
 
 
 @pytest.mark.filterwarnings("ignore")  # of PEFT and transformers about each other
-@pytest.mark.parametrize("config", CONFIGS)
+@pytest.mark.parametrize("config", SERVED)
 def test_logits_and_tokens_are_those_of_merged_weights(
     config: str, made: Callable[[str, str], tuple[Path, list[Path]]]
 ) -> None:
@@ -177,7 +179,7 @@ LEVELS = isa_levels()
 CASES = [
     *(("llama wide", "bfloat16", None, LEVELS[0], scenario) for scenario in SCENARIOS),
     *(("llama wide", "bfloat16", "int8", LEVELS[0], scenario) for scenario in ("batched", "preempted")),
-    *((config, "float32", None, LEVELS[0], "slots change hands") for config in CONFIGS),
+    *((config, "float32", None, LEVELS[0], "slots change hands") for config in SERVED),
     *(("llama wide", dtype, None, level, "two threads") for level in LEVELS for dtype in ("float16", "bfloat16")),
     *(("qwen3", "bfloat16", "int8", level, "two threads") for level in LEVELS),
 ]

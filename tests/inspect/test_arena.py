@@ -9,12 +9,12 @@ import pytest
 
 from albireo.inspect.arena import arena_lines, arena_map
 from albireo.inspect.arena_picture import arena_picture, life_rects
-from albireo.models import architectures
 from compiler.examples import Decoder, model_graph
 from inspect_programs import compiled, overlapping, rects
+from representatives import REPRESENTATIVES
 
 
-@pytest.fixture(params=[*architectures(), "deep"])
+@pytest.fixture(params=[*REPRESENTATIVES, "deep"])
 def program(request):
     graph = Decoder(layers=40).graph() if request.param == "deep" else model_graph(request.param, "bfloat16")
     return compiled(graph).program

@@ -8,14 +8,14 @@ from albireo.backends.cpu.catalog import CpuCatalog
 from albireo.compiler.pipeline import compile_graph
 from albireo.graph.program import Program
 from albireo.inspect.kernels import BUCKETS, bucket_names, kernel_kinds, kernel_lines, legend
-from albireo.models import architectures
 from compiler.examples import Decoder, model_graph
 from inspect_programs import LEVELS, compiled
+from representatives import REPRESENTATIVES
 
 CATALOG = CpuCatalog(LEVELS)
 
 
-@pytest.mark.parametrize("model_type", architectures())
+@pytest.mark.parametrize("model_type", REPRESENTATIVES)
 def test_every_call_is_counted_once(model_type: str) -> None:
     program = compiled(model_graph(model_type, "bfloat16")).program
     kinds = kernel_kinds(program, CATALOG)

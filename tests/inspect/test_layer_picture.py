@@ -12,9 +12,9 @@ from albireo.graph.node import Graph
 from albireo.inspect.layer_picture import layer_picture
 from albireo.inspect.scene import place_story
 from albireo.inspect.story import layer_story
-from albireo.models import architectures
 from compiler.examples import Decoder, model_graph
 from inspect_programs import EVIL, SVG, Hostile, compiled, contains, overlapping, rects
+from representatives import REPRESENTATIVES
 
 
 class Idle(Decoder):
@@ -25,7 +25,7 @@ class Idle(Decoder):
 
 
 GRAPHS: dict[str, Graph] = {
-    **{f"{name}-{dtype}": model_graph(name, dtype) for name in architectures() for dtype in ("float32", "bfloat16")},
+    **{f"{name}-{dtype}": model_graph(name, dtype) for name in REPRESENTATIVES for dtype in ("float32", "bfloat16")},
     "biased": Decoder(layers=2, bias="qkvogud").graph(),
     "idle": Idle(layers=2).graph(),
     "hostile": Hostile(layers=2).graph(),

@@ -113,7 +113,7 @@ def test_graph_has_the_agreed_ends_and_origins(name: str) -> None:
     if config.experts is not None and config.experts.layers[0]:
         experts = [f"experts.{p}" for p in ("gate", "up", "act", "down")]
         mlp = [f"layers.0.moe.{p}" for p in ("norm", "router", "route", *experts, "combine")]
-    if name == "olmo2":  # whose blocks read the residual stream as it is; rounded, in 16 bits
+    if name in ("olmo2", "olmo3", "exaone4"):  # whose blocks read the residual stream as it is; rounded, in 16 bits
         attn, mlp = attn[1:], mlp[1:]
     attn += [o for o in ("layers.0.attn.behind",) if o in origins]
     mlp += [o for o in ("layers.0.mlp.behind",) if o in origins]
@@ -126,7 +126,7 @@ def test_every_linear_says_how_ranks_may_share_it(name: str) -> None:
     """A new architecture that says nothing could not be cut, and would only be told so by its users."""
     roles = {"q": "heads", "k": "heads", "v": "heads", "o": "row", "gate": "ffn", "up": "ffn", "down": "row"}
     roles |= {"logits": "vocab", "top": "vocab", "router": "router", "weight": "router"}
-    if name == "olmo2":  # each rank needs all heads, whose q and k are normed at once
+    if name in ("olmo2", "olmo3", "olmoe"):  # each rank needs all heads, whose q and k are normed at once
         roles |= dict.fromkeys("qkvo")
     linears = [node for node in build_graph(config_of(name), 64).nodes if node.op in ("linear", "expert_linear")]
     assert [n.attrs.get("role") for n in linears] == [roles[n.origin.rpartition(".")[2]] for n in linears]

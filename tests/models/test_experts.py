@@ -21,6 +21,9 @@ from tiny_models import MIXTURES, make_checkpoint, random_weights, write_safeten
 
 IDS = [5, 17, 3, 90, 44, 8, 61, 12, 13, 99, 101, 7]
 
+#: Those that are published with a matrix for each expert.
+OF_MATRICES = [name for name in MIXTURES if name != "granitemoe"]
+
 
 def tiny(name: str, **changes: Any) -> dict[str, Any]:
     return {**load_architecture(name).tiny, **changes}
@@ -35,7 +38,7 @@ def reference_logits(config: dict[str, Any], weights: dict[str, np.ndarray]) -> 
 @pytest.mark.parametrize(
     ("name", "changes"),
     [
-        *((name, {}) for name in MIXTURES),
+        *((name, {}) for name in OF_MATRICES),
         ("qwen3_moe", {"norm_topk_prob": False, "decoder_sparse_step": 2, "mlp_only_layers": []}),
         ("qwen2_moe", {"norm_topk_prob": True, "num_experts_per_tok": 7}),
         ("mixtral", {"num_experts_per_tok": 1}),
@@ -48,7 +51,7 @@ def test_logits_equal_transformers(name: str, changes: dict[str, Any]) -> None:
     assert distance(reference_logits(config, weights)[: len(theirs)], theirs) < 3e-6
 
 
-@pytest.mark.parametrize("name", MIXTURES)
+@pytest.mark.parametrize("name", OF_MATRICES)
 def test_experts_that_lie_in_one_tensor_are_the_same_matrices(name: str, tmp_path: Path) -> None:
     config = tiny(name)
     make_checkpoint(tmp_path, config, seed=6)

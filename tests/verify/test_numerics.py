@@ -14,15 +14,16 @@ from albireo.backends.cpu.machine import LEVELS, isa_levels
 from albireo.backends.cpu.model import CpuModel
 from albireo.compiler.pipeline import compile_graph, passes_of
 from albireo.dtypes import COMPUTE_DTYPES
-from albireo.models import architectures, load_architecture, open_checkpoint
+from albireo.models import load_architecture, open_checkpoint
 from albireo.verify.numerics import Numerics, layers_stage, ops_stage, run_numerics
 from albireo.verify.steps import NUM_BLOCKS, walk_steps
 from backends.cpu.harness import pool
+from representatives import REPRESENTATIVES
 from tiny_models import make_checkpoint
 from verify.models import constants, damage, graph_of, loaded
 
 TOKENS = np.random.default_rng(3).integers(0, 90, 90).tolist()
-CASES = [(name, dtype) for name in architectures() for dtype in COMPUTE_DTYPES]
+CASES = [(name, dtype) for name in REPRESENTATIVES for dtype in COMPUTE_DTYPES]
 
 
 def numerics(model: CpuModel, checkpoint: Path, dtype: str, graph_dtype: str | None = None) -> Numerics:

@@ -170,6 +170,11 @@ def _tensor(node: Node) -> str:
             f"{node.origin}: tensor {', '.join(constant.sources)} holds the rows of several linears, which are not "
             "quantized into a checkpoint; --quantization does it where a model is loaded or built"
         )
+    if len(constant.segments) > 1:
+        raise UnsupportedModel(
+            f"{node.origin}: rows of {weight.name} are taken in another order, in which they are not quantized into a "
+            "checkpoint; --quantization does it where a model is loaded or built"
+        )
     if len(constant.sources) != 1 or constant.columns is not None:
         raise InvariantError(f"{node}: its weight is no whole tensor; stages are cut from base graphs")
     return constant.sources[0]

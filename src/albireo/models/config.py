@@ -16,7 +16,7 @@ from albireo.json_file import Fields
 from albireo.models.expert_settings import ExpertSettings, Keys, parse_experts
 from albireo.models.layer_kinds import DEFAULT_WINDOW, MAX_LAYERS, WindowRule, parse_rotates, parse_windows
 from albireo.models.multipliers import Multipliers, parse_multipliers
-from albireo.models.rope_settings import MAX_POSITIONS, RopeSettings, parse_ropes
+from albireo.models.rope_settings import DEFAULT_THETA, MAX_POSITIONS, RopeSettings, parse_ropes
 
 #: Far above any checkpoint, low enough that every product of them is an exact float64.
 MAX_WIDTH = 2**20
@@ -74,6 +74,8 @@ NEUTRAL_VALUES: Mapping[str, tuple[Any, ...]] = {
     "use_bidirectional_attention": (False,),
     "use_sliding_window": (False,),
     "attention_bias": (False,),
+    "attention_out_bias": (False,),
+    "use_bias": (False,),
     "mlp_bias": (False,),
     "sliding_window": (),
     "is_encoder_decoder": (False,),
@@ -94,7 +96,9 @@ class ConfigRules:
         built_in: keys that some files have at the one value that the architecture has anyway.
         defaults: what absent keys mean, where the architecture's class in transformers differs from most.
         activation: a key of ACTIVATIONS. is_gemma: see multipliers. has_local_rope: layers with a window rotate by
-            frequencies of their own. has_layers_without_rope: see ModelConfig.rotates.
+            frequencies of their own, of the base local_theta where none is said (None: that of the others).
+        has_layers_without_rope: see ModelConfig.rotates. rotates_windows: where there is a window, layers without one
+            do not rotate. has_pairs_side_by_side: see ModelConfig.
         ignorable: keys of this architecture that change nothing here.
         class_names: what architectures may name; empty: model_type and ForCausalLM.
     """
@@ -110,7 +114,10 @@ class ConfigRules:
     activation: str = "silu"
     is_gemma: bool = False
     has_local_rope: bool = False
+    local_theta: float | None = DEFAULT_THETA
     has_layers_without_rope: bool = False
+    rotates_windows: bool = False
+    has_pairs_side_by_side: bool = False
     ignorable: frozenset[str] = frozenset()
     class_names: tuple[str, ...] = ()
 
@@ -125,7 +132,9 @@ class ModelConfig:
         rope, local_rope: rotation of all layers, or of those without a window and of those with one.
         windows: one entry a layer: positions seen, the token's own included; None: all.
         rotates: one entry a layer: whether queries and keys are rotated at all.
-        attention_bias: the key, for architectures that honour it; others have their own rule.
+        has_pairs_side_by_side: the two channels of each rotary pair are neighbours in the checkpoint's q and k.
+        attention_bias, attention_out_bias, mlp_bias: the keys, for architectures that honour them; others have their
+            own rule.
         eos_token_ids: may be empty; generation_config.json may name more.
         experts: None: every layer has an ordinary MLP.
     """
@@ -146,10 +155,12 @@ class ModelConfig:
     windows: tuple[int | None, ...]
     hidden_act: str = "silu"
     attention_bias: bool = False
+    attention_out_bias: bool = False
     mlp_bias: bool = False
     multipliers: Multipliers = field(default_factory=Multipliers)
     local_rope: RopeSettings | None = None
     rotates: tuple[bool, ...] = ()
+    has_pairs_side_by_side: bool = False
     bos_token_id: int | None = None
     eos_token_ids: tuple[int, ...] = field(default=())
     experts: ExpertSettings | None = None
@@ -193,7 +204,11 @@ def parse_config(
     rotates = parse_rotates(fields, layers) if rules.has_layers_without_rope else (True,) * layers
     windows = parse_windows(fields, rules.windows, rules.period, rotates, rules.default_window)
     head_dim = _head_dim(fields, rules, hidden, heads)
-    rope, local_rope = parse_ropes(fields, where, positions, rules.has_local_rope, _HONOURS_PARTIAL in rules.keys)
+    if rules.rotates_windows and any(windows):
+        rotates = tuple(window is not None for window in windows)
+    rope, local_rope = parse_ropes(
+        fields, where, positions, rules.keys, has_local=rules.has_local_rope, local_theta=rules.local_theta
+    )
     config = ModelConfig(
         model_type=model_type,
         vocab_size=vocab,
@@ -210,11 +225,13 @@ def parse_config(
         rope=rope,
         windows=windows,
         hidden_act=_activation(fields, rules),
-        attention_bias="attention_bias" in rules.keys and fields.flag("attention_bias", False),
-        mlp_bias="mlp_bias" in rules.keys and fields.flag("mlp_bias", False),
+        attention_bias=_bias(fields, rules, "attention_bias"),
+        attention_out_bias=_bias(fields, rules, "attention_out_bias"),
+        mlp_bias=_bias(fields, rules, "mlp_bias"),
         multipliers=parse_multipliers(fields, rules.keys, rules.is_gemma),
         local_rope=local_rope,
         rotates=rotates,
+        has_pairs_side_by_side=rules.has_pairs_side_by_side,
         bos_token_id=next(iter(fields.ids("bos_token_id", vocab)), None),
         eos_token_ids=fields.ids("eos_token_id", vocab),
         experts=parse_experts(fields, rules.experts, layers, width),
@@ -224,6 +241,12 @@ def parse_config(
     neutral = {**NEUTRAL_VALUES, **{key: (value,) for key, value in rules.built_in.items()}}
     fields.refuse_unread(IGNORABLE_KEYS | rules.ignorable, neutral)
     return config
+
+
+def _bias(fields: Fields, rules: ConfigRules, key: str) -> bool:
+    """Of one kind of linear, or of all of them."""
+    key = "use_bias" if "use_bias" in rules.keys else key
+    return key in rules.keys and fields.flag(key, False)
 
 
 def _check_class(fields: Fields, model_type: str, names: tuple[str, ...]) -> None:

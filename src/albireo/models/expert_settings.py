@@ -14,9 +14,9 @@ from albireo.json_file import Fields
 MAX_EXPERTS = 2**12
 _MAX_WIDTH = 2**20
 
-#: Whose keys: mixtral's (every layer has experts of intermediate_size, weights are renormalized), or those of Qwen's
-#: models, with a shared expert or without.
-Keys = Literal["none", "mixtral", "qwen", "qwen_shared"]
+#: Whose keys: mixtral's (every layer has experts of intermediate_size, weights are renormalized), olmoe's (the same,
+#: but for whether they are), or those of Qwen's models, with a shared expert or without.
+Keys = Literal["none", "mixtral", "olmoe", "qwen", "qwen_shared"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,8 +50,9 @@ def parse_experts(fields: Fields, keys: Keys, layers: int, width: int) -> Expert
         count_key = "num_experts"
     count = fields.integer(count_key, 1, MAX_EXPERTS)
     top_k = fields.integer("num_experts_per_tok", 1, min(count, MAX_CHOSEN))
-    if keys == "mixtral":
-        return ExpertSettings(count, top_k, width, True, 0, (True,) * layers)
+    if keys in ("mixtral", "olmoe"):
+        renormalize = keys == "mixtral" or fields.flag("norm_topk_prob", False)
+        return ExpertSettings(count, top_k, width, renormalize, 0, (True,) * layers)
     settings = ExpertSettings(
         count,
         top_k,

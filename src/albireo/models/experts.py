@@ -16,12 +16,13 @@ from albireo.models.layers import gated_mlp, linear, mlp_block, norm
 
 @dataclass(frozen=True, slots=True)
 class Names:
-    """What an architecture calls its parts: the block within a layer, and gate, up and down of an expert."""
+    """What an architecture calls its parts: the block within a layer, gate, up and down of an expert, the router."""
 
     block: str
     gate: str
     up: str
     down: str
+    router: str = "gate"
 
 
 QWEN = Names("mlp", "gate_proj", "up_proj", "down_proj")
@@ -38,7 +39,7 @@ def moe_block(b: GraphBuilder, c: ModelConfig, x: Value, layer: int, names: Name
     name = f"model.layers.{layer}.{names.block}"
     with b.part(f"layers.{layer}.moe"):
         h = norm(b, c, x, f"model.layers.{layer}.post_attention_layernorm.weight", "norm")
-        logits = linear(b, c, h, f"{name}.gate", settings.count, "router", False, "router")
+        logits = linear(b, c, h, f"{name}.{names.router}", settings.count, "router", False, "router")
         with b.part("route"):
             ids, weights = b.route(logits, settings.top_k, settings.renormalize)
         with b.part("experts"):

@@ -4,19 +4,34 @@ transformers has them so in memory, and writes them so where it is told not to r
 published with. Called by weights.py. Does not know graphs.
 
     X.mlp.experts.gate_up_proj  [experts, 2 F, H], gate first    X.mlp.experts.down_proj  [experts, H, F]
+
+Granite's are X.block_sparse_moe.input_linear.weight and output_linear.weight. Qwen 3 VL's are published with columns
+first, [experts, H, 2 F] and [experts, F, H]; their matrices are copies.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from functools import partial
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
 
 from albireo.errors import WeightMismatch, short
 from albireo.models.safetensors_file import RawTensor
 from albireo.models.safetensors_files import SafetensorsFiles
+from albireo.models.text_part import TextTensors
+from albireo.quantization.formats.matrix import Matrix, Plan
 
-_GATE_UP, _DOWN = ".mlp.experts.gate_up_proj", ".mlp.experts.down_proj"
+_GATE_UP = (".mlp.experts.gate_up_proj", ".block_sparse_moe.input_linear.weight")
+_DOWN = (".mlp.experts.down_proj", ".block_sparse_moe.output_linear.weight")
 _MAX_EXPERTS = 2**12
+#: Models of which such tensors may lie with columns first.
+_COLUMNS_FIRST = ("qwen3_vl_moe",)
+#: A number of each element type, as bits.
+_WORDS = {"float32": "<f4", "float16": "<f2", "bfloat16": "<u2"}
 #: model_type -> how its published names differ from the names in memory.
 _NAMES = {
     "mixtral": {"mlp": "block_sparse_moe", "gate_proj": "w1", "up_proj": "w3", "down_proj": "w2"},
@@ -25,25 +40,28 @@ _NAMES = {
 
 @dataclass(frozen=True, slots=True)
 class _Part:
-    """Rows first .. first + shape[0] of a tensor whose leading dims are one."""
+    """Rows first .. first + shape[0] of a tensor whose leading dims are one; or, where expert is not None, columns
+    first .. first + shape[0] of that matrix of a tensor of many."""
 
     stored: str
     first: int
     shape: tuple[int, ...]
+    expert: int | None = None
 
 
-class FusedExperts(SafetensorsFiles):
+class FusedExperts:
     """As SafetensorsFiles; a tensor of all experts is there as the matrices of each.
 
     Raises: as SafetensorsFiles; WeightMismatch for such a tensor of another shape.
     """
 
-    def __init__(self, stored: SafetensorsFiles, model_type: str) -> None:
+    def __init__(self, stored: SafetensorsFiles | TextTensors, model_type: str, hidden: int | None) -> None:
+        """Args: hidden: hidden_size, where columns of a matrix may come first."""
         self.directory = stored.directory
         self._stored = stored
         self._parts: dict[str, _Part] = {}
         for name in stored.names:
-            for new, part in _parts(name, stored.shape(name), _NAMES.get(model_type, {})):
+            for new, part in _parts(name, stored.shape(name), _NAMES.get(model_type, {}), hidden):
                 self._parts[new] = part
 
     @property
@@ -92,6 +110,21 @@ class FusedExperts(SafetensorsFiles):
         """See SafetensorsFiles."""
         self._stored.close()
 
+    def plan(self) -> Plan:
+        """The matrices whose columns come first, as copies. Raises: WeightMismatch for an element type not read."""
+        plan = Plan()
+        for name, part in self._parts.items():
+            if part.expert is not None:
+                dtype = self._stored.tensor(part.stored).dtype
+                plan.add(Matrix(name, part.shape, None, (name,), partial(self._turned, part, dtype), dtype=dtype))
+        return plan
+
+    def _turned(self, part: _Part, dtype: str) -> NDArray[np.generic]:
+        whole = self._stored.tensor(part.stored)
+        words = np.frombuffer(whole.buffer, _WORDS[dtype]).reshape(whole.shape)
+        assert part.expert is not None
+        return np.ascontiguousarray(words[part.expert, :, part.first : part.first + part.shape[0]].T)
+
     def _part(self, name: str) -> _Part:
         part = self._parts.get(name)
         if part is None:
@@ -103,25 +136,42 @@ class FusedExperts(SafetensorsFiles):
         shape = self._stored.shape(part.stored)
         if part.shape == shape:
             return 0, len(whole)
+        if part.expert is not None:  # where its matrix lies, whose columns come first
+            size = len(whole) // shape[0]
+            return part.expert * size, (part.expert + 1) * size
         row = len(whole) // (shape[0] * shape[1])
         return part.first * row, (part.first + part.shape[0]) * row
 
 
-def split_experts(stored: SafetensorsFiles, model_type: str) -> SafetensorsFiles:
+def split_experts(
+    stored: SafetensorsFiles | TextTensors, config: Mapping[str, Any]
+) -> SafetensorsFiles | TextTensors | FusedExperts:
     """stored, or what makes matrices of its tensors of all experts where it has such.
 
+    Args: config: of config.json, whatever it holds.
     Raises: WeightMismatch for one of another shape.
     """
-    is_fused = any(name.endswith((_GATE_UP, _DOWN)) for name in stored.names)
-    return FusedExperts(stored, model_type) if is_fused else stored
+    is_fused = any(name.endswith((*_GATE_UP, *_DOWN)) for name in stored.names)
+    if not is_fused:
+        return stored
+    text = config.get("text_config")
+    hidden = text.get("hidden_size") if config.get("model_type") in _COLUMNS_FIRST and isinstance(text, dict) else None
+    return FusedExperts(stored, str(config.get("model_type")), hidden)
 
 
-def _parts(name: str, shape: tuple[int, ...], names: Mapping[str, str]) -> Iterator[tuple[str, _Part]]:
+def _parts(
+    name: str, shape: tuple[int, ...], names: Mapping[str, str], hidden: int | None
+) -> Iterator[tuple[str, _Part]]:
     layer, _, rest = name.partition(".mlp.")
     block = f"{layer}.{names.get('mlp', 'mlp')}"
-    if not name.endswith((_GATE_UP, _DOWN)):
+    if name.endswith((_GATE_UP[1], _DOWN[1])):
+        block = name.rpartition(".")[0].rpartition(".")[0]
+    elif not name.endswith((_GATE_UP[0], _DOWN[0])):
         yield (f"{block}.{rest}" if rest else name), _Part(name, 0, shape)
         return
+    # as transformers: turned only where it does not fit as it is
+    is_turned = hidden is not None and len(shape) == 3 and shape[2 if name.endswith(_GATE_UP) else 1] != hidden
+    shape = (shape[0], shape[2], shape[1]) if is_turned else shape
     if len(shape) != 3 or shape[0] > _MAX_EXPERTS or (name.endswith(_GATE_UP) and shape[1] % 2):
         raise WeightMismatch(f"tensor {short(name)} is {list(shape)}; it must be a matrix for each of its experts")
     matrices = ("gate_proj", "up_proj") if name.endswith(_GATE_UP) else ("down_proj",)
@@ -129,4 +179,7 @@ def _parts(name: str, shape: tuple[int, ...], names: Mapping[str, str]) -> Itera
     for expert in range(shape[0]):
         for i, matrix in enumerate(matrices):
             new = f"{block}.experts.{expert}.{names.get(matrix, matrix)}.weight"
-            yield new, _Part(name, expert * shape[1] + i * height, (height, *shape[2:]))
+            if is_turned:
+                yield new, _Part(name, i * height, (height, *shape[2:]), expert)
+            else:
+                yield new, _Part(name, expert * shape[1] + i * height, (height, *shape[2:]))

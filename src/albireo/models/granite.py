@@ -37,9 +37,9 @@ TINY = {
     "torch_dtype": "float32",
 }
 
-_MULTIPLIERS = ("embedding_multiplier", "residual_multiplier", "attention_multiplier", "logits_scaling")
+MULTIPLIERS = ("embedding_multiplier", "residual_multiplier", "attention_multiplier", "logits_scaling")
 CONFIG = ConfigRules(
-    keys=frozenset({"attention_bias", "mlp_bias", *_MULTIPLIERS}),
+    keys=frozenset({"attention_bias", "mlp_bias", *MULTIPLIERS}),
     defaults={"attention_multiplier": 1.0},
 )
 

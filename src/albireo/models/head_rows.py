@@ -2,7 +2,9 @@
 
 Called by layers.py. Rows of q, k and v, or of gate and up, may lie in one tensor. And where a part of each head is
 rotated, the rows of q and k are taken in the order in which rotation pairs channels (i, i + D/2): first channels and
-last channels of a head each get half of those that are not rotated. Scores are sums over channels in either order.
+last channels of a head each get half of those that are not rotated. Where the two of a pair are neighbours in the
+checkpoint, every row is a range by itself. Scores are sums over channels in either order. Weights of norms of q and k
+are taken in the same order.
 """
 
 from __future__ import annotations
@@ -32,17 +34,32 @@ def rows_of_heads(c: ModelConfig, heads: Mapping[str, int], part: str, module: s
     if joined is not None:
         names = list(heads)
         first = sum(heads[name] for name in names[: names.index(part)]) * c.head_dim
-    if part == "v" or c.rotary_dim == c.head_dim:
+    if part == "v":
         return RowsOf(joined or module, ((first, first + heads[part] * c.head_dim),))
-    starts = range(first, first + heads[part] * c.head_dim, c.head_dim)
-    return RowsOf(joined or module, tuple(piece for start in starts for piece in _paired(c, start)))
+    return RowsOf(joined or module, _rotary_rows(c, first, heads[part]))
+
+
+def rows_of_head_norm(c: ModelConfig, module: str, heads: int) -> RowsOf:
+    """Of the weight of a norm of so many heads of q or k at once."""
+    return RowsOf(module, _rotary_rows(c, 0, heads))
+
+
+def _rotary_rows(c: ModelConfig, first: int, heads: int) -> tuple[tuple[int, int], ...]:
+    """Of heads whose rows begin at first, in the order in which they are rotated."""
+    end = first + heads * c.head_dim
+    if c.rotary_dim == c.head_dim and not c.has_pairs_side_by_side:
+        return ((first, end),)
+    return tuple(piece for start in range(first, end, c.head_dim) for piece in _paired(c, start))
 
 
 def _paired(c: ModelConfig, start: int) -> Iterator[tuple[int, int]]:
     """The rows of a head that begin at start, in pairs (i, i + D/2)."""
     half, still = c.rotary_dim // 2, (c.head_dim - c.rotary_dim) // 2
     end = start + c.rotary_dim
-    yield start, start + half
-    yield end, end + still
-    yield start + half, end
-    yield end + still, end + 2 * still
+    for side in range(2):
+        if c.has_pairs_side_by_side:
+            yield from ((row, row + 1) for row in range(start + side, end, 2))
+        else:
+            yield start + side * half, start + (side + 1) * half
+        if still:
+            yield end + side * still, end + (side + 1) * still

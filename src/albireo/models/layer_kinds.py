@@ -55,7 +55,10 @@ def parse_windows(
             fields.unsupported("layer_types", list(kinds), f"sliding_window={window} holds for every layer")
     elif rule == "periodic":
         window = _window_length(fields, absent)
-        period = fields.integer("sliding_window_pattern", 1, MAX_LAYERS, default=period)
+        if kinds or window is None:
+            fields.raw("sliding_window_pattern")  # says nothing then; some write it in letters
+        else:
+            period = fields.integer("sliding_window_pattern", 1, MAX_LAYERS, default=period)
         default = tuple("sliding_attention" if (i + 1) % period else "full_attention" for i in range(layers))
         if window is None:
             default = ("full_attention",) * layers

@@ -23,7 +23,7 @@ from albireo.graph.builder import GraphBuilder
 from albireo.graph.node import Graph, Value
 from albireo.graph.ops import RopeSpec
 from albireo.models.config import ModelConfig
-from albireo.models.head_rows import RowsOf, rows_of_heads
+from albireo.models.head_rows import RowsOf, rows_of_head_norm, rows_of_heads
 from albireo.models.multipliers import nearest
 
 #: Tensors some checkpoints carry that are computed from config.json instead, or that guess tokens behind the next.
@@ -44,6 +44,8 @@ BEFORE_ATTENTION, BEFORE_FFN = Norms("input_layernorm"), Norms("post_attention_l
 AROUND_ATTENTION = Norms("input_layernorm", "post_attention_layernorm")
 AROUND_FFN = Norms("pre_feedforward_layernorm", "post_feedforward_layernorm")
 BEHIND_ATTENTION, BEHIND_FFN = Norms(None, "post_attention_layernorm"), Norms(None, "post_feedforward_layernorm")
+#: What norms of q and k are called where they are behind RoPE.
+_LAST_NORMS = {"q": "query_layernorm", "k": "key_layernorm"}
 
 
 def embedding(b: GraphBuilder, c: ModelConfig) -> Value:
@@ -68,6 +70,7 @@ def attention_block(
     o_bias: bool = False,
     qk_norm: bool = False,
     is_norm_wide: bool = False,
+    is_norm_last: bool = False,
     joined: str | None = None,
     norms: Norms = BEFORE_ATTENTION,
 ) -> Value:
@@ -76,7 +79,7 @@ def attention_block(
     Args:
         window: positions seen, the token's own included.
         qk_norm: RMS norm of each head of q and k before RoPE; is_norm_wide: of all heads at once, for which every rank
-            needs all of them.
+            needs all of them; is_norm_last: behind RoPE.
         joined: name of the tensor that holds the rows of q, k and v, where one does.
     """
     name = f"model.layers.{layer}.self_attn"
@@ -90,13 +93,12 @@ def attention_block(
             rows = rows_of_heads(c, heads, p, module, f"{name}.{joined}" if joined else None)
             parts[p] = linear(b, c, h, module, heads[p] * c.head_dim, p, qkv_bias, roles[0], rows)
         for p in ("q", "k"):
-            if qk_norm:
-                with b.part(p):
-                    count = 1 if is_norm_wide else heads[p]
-                    weight = _norm_weight(b, c, f"{name}.{p}_norm.weight", heads[p] * c.head_dim // count)
-                    parts[p] = b.rms_norm(parts[p], weight, c.rms_norm_eps, num_heads=count)
+            if qk_norm and not is_norm_last:
+                parts[p] = _head_norm(b, c, parts[p], f"{name}.{p}_norm", p, heads[p], is_norm_wide)
             with b.part("rope"):
                 parts[p] = b.rope(parts[p], rope, heads[p], c.head_dim)
+            if is_norm_last:
+                parts[p] = _head_norm(b, c, parts[p], f"{name}.{_LAST_NORMS[p]}", p, heads[p], is_norm_wide)
         with b.part("kv"):
             b.kv_write(parts["k"], parts["v"], layer, c.num_kv_heads, c.head_dim)
         a = _attention(b, c, parts["q"], layer, window)
@@ -159,6 +161,18 @@ def head(b: GraphBuilder, c: ModelConfig, x: Value) -> Graph:
 def windows(c: ModelConfig, max_model_len: int) -> tuple[int | None, ...]:
     """One window a layer; None also for those that no sequence of at most max_model_len tokens can notice."""
     return tuple(w if w is not None and w < max_model_len else None for w in c.windows)
+
+
+def _head_norm(b: GraphBuilder, c: ModelConfig, x: Value, module: str, part: str, heads: int, is_wide: bool) -> Value:
+    """Each head of q or k normed, or all at once."""
+    count = 1 if is_wide else heads
+    width = heads * c.head_dim // count
+    rows = rows_of_head_norm(c, module, heads // count)
+    with b.part(part):
+        weight = b.weight(
+            f"{module}.weight", (width,), "float32", segments=rows.segments("weight"), plus=c.multipliers.norm_plus
+        )
+        return b.rms_norm(x, weight, c.rms_norm_eps, num_heads=count)
 
 
 def _table(b: GraphBuilder, c: ModelConfig) -> Value:

@@ -32,10 +32,16 @@ def rope_spec(config: ModelConfig, max_model_len: int, *, is_local: bool = False
     frequency that followed the longest sequence of a batch would make one request's tokens depend on the others.
     For the same reason longrope takes its long factors wherever max_model_len is above the original context.
 
-    Raises: UnsupportedModel for dynamic scaling of a head of two channels, whose exponent is undefined; ModelError for
-    too many or too few factors.
+    Raises: UnsupportedModel for dynamic scaling of a head of two channels, whose exponent is undefined, and for
+    positions from which on queries grow; ModelError for too many or too few factors.
     """
     rope = config.local_rope if is_local and config.local_rope is not None else config.rope
+    if rope.query_growth and max_model_len > rope.original_max_position_embeddings:
+        raise UnsupportedModel(
+            f"max_model_len={max_model_len} with llama_4_scaling_beta={rope.query_growth:g}: queries from position "
+            f"{rope.original_max_position_embeddings} on would have to grow, which is not computed; choose "
+            f"max_model_len={rope.original_max_position_embeddings} or less"
+        )
     spec = _rotation(rope, config.rotary_dim, max_model_len)
     still = (config.head_dim - config.rotary_dim) // 2
     return RopeSpec((*spec.inv_freq, *(0.0,) * still), spec.attention_factor)

@@ -44,6 +44,8 @@ class RopeSettings:
         short_factors, long_factors: longrope only: what each frequency is divided by, for sequences of up to
             original_max_position_embeddings, and for longer ones.
         partial_rotary_factor: which part of a head's channels is rotated: the first ones.
+        query_growth: queries at positions from original_max_position_embeddings on are multiplied by a number that
+            grows with the logarithm of the position, times this; 0: they are not.
     """
 
     rope_type: str = "default"
@@ -62,31 +64,40 @@ class RopeSettings:
     short_factors: tuple[float, ...] = ()
     long_factors: tuple[float, ...] = ()
     partial_rotary_factor: float = 1.0
+    query_growth: float = 0.0
 
 
 def parse_ropes(
-    fields: Fields, where: str, max_position_embeddings: int, has_local: bool, has_partial: bool
+    fields: Fields,
+    where: str,
+    max_position_embeddings: int,
+    keys: frozenset[str],
+    *,
+    has_local: bool = False,
+    local_theta: float | None = DEFAULT_THETA,
 ) -> tuple[RopeSettings, RopeSettings | None]:
     """Read the rope keys of a config: the settings of all layers; or those of layers without and with a window.
 
-    Args: has_local: layers with a window rotate by frequencies of their own. has_partial: partial_rotary_factor is
-        honoured; otherwise it must be 1.
+    Args:
+        keys: of partial_rotary_factor, rotary_dim and llama_4_scaling_beta those that are honoured.
+        has_local: layers with a window rotate by frequencies of their own. local_theta: their base where the file does
+            not say; None: that of the others.
     Raises: ModelError for a bad value; UnsupportedModel for a rope type or key that is not computed.
     """
     table = _one_table(fields)
     theta = fields.number("rope_theta", MIN_THETA, MAX_THETA, default=DEFAULT_THETA)
-    partial = fields.number("partial_rotary_factor", 0.0, 1.0, default=1.0) if has_partial else None
     if not has_local:
-        return _parse_rope(fields, table, where, max_position_embeddings, theta, partial), None
-    local_theta = fields.number("rope_local_base_freq", MIN_THETA, MAX_THETA, default=DEFAULT_THETA)
+        return _parse_rope(fields, table, where, max_position_embeddings, theta, keys), None
+    default = theta if local_theta is None else local_theta
+    local_theta = fields.number("rope_local_base_freq", MIN_THETA, MAX_THETA, default=default)
     inner = Fields(table, f"{where}: rope settings")
     nested = tuple(inner.table(name) if name in table else None for name in _OF_LAYERS)
     # before transformers 5 what rope_scaling says was meant for layers without a window
     tables = (nested[0] or {}, nested[1] or {}) if any(name in table for name in _OF_LAYERS) else (table, {})
     if tables[0] is not table:
         inner.refuse_unread((), {})
-    of_all = _parse_rope(fields, tables[0], where, max_position_embeddings, theta, partial)
-    return of_all, _parse_rope(fields, tables[1], where, max_position_embeddings, local_theta, partial)
+    of_all = _parse_rope(fields, tables[0], where, max_position_embeddings, theta, keys)
+    return of_all, _parse_rope(fields, tables[1], where, max_position_embeddings, local_theta, keys)
 
 
 def _parse_rope(
@@ -95,7 +106,7 @@ def _parse_rope(
     where: str,
     max_position_embeddings: int,
     theta: float,
-    partial: float | None,
+    keys: frozenset[str],
 ) -> RopeSettings:
     inner = Fields(table, f"{where}: rope settings")
     beside = fields.optional_integer("original_max_position_embeddings", 1, MAX_POSITIONS)
@@ -116,8 +127,12 @@ def _parse_rope(
         values |= _yarn(inner, max_position_embeddings / original)
     elif rope_type != "default":
         values["factor"] = inner.number("factor", 1.0, MAX_FACTOR)
-    if partial is not None:
+    if "partial_rotary_factor" in keys:
+        partial = fields.number("partial_rotary_factor", 0.0, 1.0, default=1.0)
         values["partial_rotary_factor"] = inner.number("partial_rotary_factor", 0.0, 1.0, default=partial)
+    if "llama_4_scaling_beta" in keys:
+        values["query_growth"] = inner.number("llama_4_scaling_beta", 0.0, 1e3, default=0.0)
+        inner.raw("max_position_embeddings")  # the one beside is meant
     neutral: dict[str, tuple[Any, ...]] = {
         "partial_rotary_factor": (1.0,),
         "original_max_position_embeddings": (max_position_embeddings,),

@@ -6,30 +6,59 @@ Called by models/__init__.py and weights.py. Does not know what the other parts 
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from albireo.errors import ModelError, short
-from albireo.json_file import Fields
+from albireo.json_file import Fields, keys
 from albireo.models.config import IGNORABLE_KEYS
 from albireo.models.safetensors_file import RawTensor
 from albireo.models.safetensors_files import SafetensorsFiles
 
-#: model_type of the whole -> that of its text part, and the class that the whole is an instance of.
-_WHOLES = {"gemma3": ("gemma3_text", "Gemma3ForConditionalGeneration")}
+
+@dataclass(frozen=True, slots=True)
+class _Whole:
+    """A model with a text part.
+
+    Fields:
+        class_name: what the whole is an instance of.
+        parts: what the text part's model_type may be, first what it is where it is not said -> the architecture.
+        defaults: what absent keys of the text part mean, where that differs from its architecture.
+        always: keys of the text part that are what the part does, whatever they say: any other value is refused.
+    """
+
+    class_name: str
+    parts: Mapping[str, str]
+    defaults: Mapping[str, Any] = field(default_factory=dict)
+    always: Mapping[str, Any] = field(default_factory=dict)
+
+
+#: By the model_type of the whole.
+_WHOLES = {
+    "gemma3": _Whole("Gemma3ForConditionalGeneration", {"gemma3_text": "gemma3_text"}),
+    "mistral3": _Whole(
+        "Mistral3ForConditionalGeneration",
+        {"mistral": "mistral", "ministral3": "ministral3"},
+        {"tie_word_embeddings": True},
+    ),
+    "qwen3_vl": _Whole("Qwen3VLForConditionalGeneration", {"qwen3_vl_text": "qwen3"}, {"rope_theta": 500000.0}),
+    "qwen3_vl_moe": _Whole(
+        "Qwen3VLMoeForConditionalGeneration",
+        {"qwen3_vl_moe_text": "qwen3_moe"},
+        {"rope_theta": 500000.0},
+        # its router does not ask
+        {"norm_topk_prob": True},
+    ),
+}
 #: Keys of the whole that are about images.
-_OF_IMAGES = frozenset(
-    {
-        "vision_config",
-        "mm_tokens_per_image",
-        "boi_token_index",
-        "eoi_token_index",
-        "image_token_index",
-        "boi_token_id",
-        "eoi_token_id",
-        "image_token_id",
-    }
+_OF_IMAGES = keys(
+    "vision_config mm_tokens_per_image boi_token_index eoi_token_index image_token_index boi_token_id eoi_token_id",
+    "image_token_id video_token_id vision_start_token_id vision_end_token_id",
+    "projector_hidden_act vision_feature_layer multimodal_projector_bias spatial_merge_size",
 )
+#: Of rotary settings: which pairs follow which of three positions. Those of text are equal.
+_OF_PLACES = ("mrope_section", "mrope_interleaved")
 #: Keys that the whole may have in place of its text part.
 _SHARED = ("dtype", "torch_dtype", "bos_token_id", "eos_token_id", "tie_word_embeddings")
 #: What names of tensors of the text part begin with, and what with in a model of text alone: as transformers writes
@@ -55,20 +84,32 @@ def text_settings(data: Mapping[str, Any], where: str) -> dict[str, Any]:
     if not is_whole(data):
         return dict(data)
     fields = Fields(data, where)
-    model_type, name = _WHOLES[fields.text("model_type")]
+    whole = _WHOLES[fields.text("model_type")]
     classes = fields.texts("architectures")
-    if classes and name not in classes:
-        fields.unsupported("architectures", list(classes), f"of a model_type {data['model_type']!r}: {name}")
+    if classes and whole.class_name not in classes:
+        fields.unsupported(
+            "architectures", list(classes), f"of a model_type {data['model_type']!r}: {whole.class_name}"
+        )
     text = fields.table("text_config")
     if text is None:
         raise ModelError(f"{where}: text_config is missing")
-    if text.get("model_type", model_type) != model_type:
-        fields.unsupported("text_config", text, f"its model_type must be {model_type}")
+    part = text.get("model_type", next(iter(whole.parts)))
+    if part not in whole.parts:
+        fields.unsupported("text_config", text, f"its model_type must be {' or '.join(whole.parts)}")
+    for key, value in whole.always.items():
+        if text.get(key, value) != value:
+            fields.unsupported(f"text_config.{key}", text[key], f"a {part} computes {short(value)}")
     shared = {key: fields.raw(key) for key in _SHARED if fields.raw(key) is not None}
     fields.refuse_unread(IGNORABLE_KEYS | _OF_IMAGES, {})
-    text = {key: value for key, value in text.items() if key != "architectures"}
+    text = {key: _without_places(value) for key, value in text.items() if key != "architectures"}
     # ids that end a text are told by the whole, which knows of turns
-    return {**text, **shared, "model_type": model_type}
+    return {**whole.defaults, **text, **shared, **whole.always, "model_type": whole.parts[part]}
+
+
+def _without_places(value: Any) -> Any:
+    if not isinstance(value, dict):
+        return value
+    return {key: each for key, each in value.items() if key not in _OF_PLACES}
 
 
 def open_tensors(directory: Path) -> SafetensorsFiles | TextTensors:
@@ -82,6 +123,7 @@ class TextTensors:
     """Those tensors of a directory that are its text part's; see SafetensorsFiles."""
 
     def __init__(self, files: SafetensorsFiles) -> None:
+        self.directory = files.directory
         self._files = files
         self._stored: dict[str, str] = {}
         for name in files.names:

@@ -15,10 +15,10 @@ from types import TracebackType
 import numpy as np
 from numpy.typing import NDArray
 
-from albireo.errors import ModelError, WeightMismatch, short
+from albireo.errors import ModelError, UnsupportedModel, WeightMismatch, short
 from albireo.graph.node import Graph
 from albireo.json_file import read_json
-from albireo.models.fused_experts import split_experts
+from albireo.models.fused_experts import FusedExperts, split_experts
 from albireo.models.gguf.config import rotary_heads
 from albireo.models.gguf.tensors import GgufFile, is_gguf
 from albireo.models.quantized import quantization_format
@@ -41,7 +41,7 @@ class Checkpoint:
 
     def __init__(self, directory: str | Path) -> None:
         self.directory = Path(directory)
-        self._stored: SafetensorsFiles | TextTensors | GgufFile
+        self._stored: SafetensorsFiles | TextTensors | FusedExperts | GgufFile
         if is_gguf(self.directory):
             self._stored = GgufFile(self.directory)
         else:
@@ -159,13 +159,11 @@ class Checkpoint:
     ) -> None:
         self.close()
 
-    def _safetensors(self) -> SafetensorsFiles | TextTensors:
+    def _safetensors(self) -> SafetensorsFiles | TextTensors | FusedExperts:
         stored = open_tensors(self.directory)
-        if isinstance(stored, TextTensors):  # of which none has experts
-            return stored
         try:
             path = self.directory / "config.json"
-            return split_experts(stored, str(read_json(path).get("model_type")) if path.exists() else "")
+            return split_experts(stored, read_json(path) if path.exists() else {})
         except ModelError:
             stored.close()
             raise
@@ -174,7 +172,10 @@ class Checkpoint:
         if isinstance(self._stored, GgufFile):
             return self._stored.plan(rotary_heads(self._stored))
         quantization = quantization_format(self.directory)
-        return quantization.plan(self._stored) if quantization else Plan()
+        plan = self._stored.plan() if isinstance(self._stored, FusedExperts) else Plan()
+        if quantization and plan.matrices:
+            raise UnsupportedModel(f"{self.directory}: experts with columns first are not read quantized")
+        return quantization.plan(self._stored) if quantization else plan
 
     def _known(self, name: str) -> str:
         if name not in self._plain:
@@ -224,7 +225,7 @@ def weight_files(directory: Path) -> list[Path]:
     return sorted(directory.glob("*.safetensors"))
 
 
-def _plain_names(stored: SafetensorsFiles | TextTensors | GgufFile, plan: Plan) -> frozenset[str]:
+def _plain_names(stored: SafetensorsFiles | TextTensors | FusedExperts | GgufFile, plan: Plan) -> frozenset[str]:
     """The stored tensors that are weights by themselves.
 
     Raises: WeightMismatch when a matrix has the name of a tensor that it is not made of.

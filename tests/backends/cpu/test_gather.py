@@ -15,11 +15,12 @@ from albireo.backends.step_inputs import StepInputs
 from albireo.compiler.passes import last_layer_rows
 from albireo.compiler.pipeline import PASSES, Pass, compile_graph
 from albireo.graph.program import Program
-from albireo.models import architectures, build_graph, load_architecture
+from albireo.models import build_graph, load_architecture
 from albireo.models.config import parse_config
 from backends.cpu.harness import Call, Guarded, assert_same_bits, hard_to_round, normal, pool, rows_step, run, variants
 from backends.cpu.test_norm import norm
 from backends.cpu.test_pack import Stored, Weights
+from representatives import REPRESENTATIVES
 from step_batches import Work, make_step
 from tiny_models import random_weights
 
@@ -175,7 +176,7 @@ def test_any_rows_may_leave(dtype: str) -> None:
 
 
 @pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
-@pytest.mark.parametrize("name", architectures())
+@pytest.mark.parametrize("name", REPRESENTATIVES)
 def test_taking_rows_early_changes_no_bit(name: str, dtype: str) -> None:
     plain = model_of(name, dtype, [run for run in PASSES if run is not last_layer_rows.run])
     assert not any(call.family == "gather" for call in plain.program.calls)

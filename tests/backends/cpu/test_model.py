@@ -19,17 +19,18 @@ from albireo.compiler.pipeline import compile_graph
 from albireo.dtypes import COMPUTE_DTYPES
 from albireo.graph.node import Graph
 from albireo.graph.program import KVLayout
-from albireo.models import architectures, build_graph, load_architecture
+from albireo.models import build_graph, load_architecture
 from albireo.models.config import parse_config
 from backends.cpu.harness import F32, assert_same_bits, pool
 from backends.cpu.test_pack import Stored, Weights
+from representatives import REPRESENTATIVES
 from step_batches import Rows, Work, make_step
 from tiny_models import random_weights
 
 MAXIMA = {"T": 48, "R": 48, "G": 6}
 MAX_POSITIONS = 64
 NUM_BLOCKS = 12
-CASES = [(name, dtype, level) for name in architectures() for dtype in COMPUTE_DTYPES for level in isa_levels()]
+CASES = [(name, dtype, level) for name in REPRESENTATIVES for dtype in COMPUTE_DTYPES for level in isa_levels()]
 
 
 def graph_of(name: str, dtype: str) -> Graph:
@@ -101,7 +102,7 @@ def test_a_program_computes_what_its_graph_says(name: str, dtype: str, level: st
     assert rounding <= {"float32": 0, "float16": 2e-3, "bfloat16": 2e-2}[dtype]
 
 
-@pytest.mark.parametrize("name", architectures())
+@pytest.mark.parametrize("name", REPRESENTATIVES)
 def test_threads_and_ways_through_the_head_give_the_same_bits(name: str) -> None:
     level = isa_levels()[0]
     one = model_of(name, "bfloat16", level)

@@ -15,12 +15,13 @@ from albireo.compiler.passes import choose_precision
 from albireo.compiler.pipeline import compile_graph, optional_passes, passes_without
 from albireo.dtypes import COMPUTE_DTYPES
 from albireo.encodings import encoding
-from albireo.models import architectures, build_graph, load_architecture
+from albireo.models import build_graph, load_architecture
 from albireo.models.config import parse_config
 from albireo.quantization.encoded import Encoded
 from albireo.quantization.rounding import round_weights
 from backends.cpu.harness import assert_same_bits, pool
 from backends.cpu.test_pack import Stored, Weights
+from representatives import REPRESENTATIVES
 from step_batches import Work, make_step
 from tiny_models import random_weights
 
@@ -95,7 +96,7 @@ def assert_same(got: Outputs, wanted: Outputs, what: str) -> None:
 
 
 @pytest.mark.parametrize("dtype", COMPUTE_DTYPES)
-@pytest.mark.parametrize("name", architectures())
+@pytest.mark.parametrize("name", REPRESENTATIVES)
 def test_each_fusion_left_out_changes_no_bit(name: str, dtype: str) -> None:
     levels = isa_levels()
     wanted = outputs(model_of(name, dtype, (), levels))

@@ -9,7 +9,8 @@ import pytest
 from albireo import LLM, SamplingParams
 from albireo.graph import program
 from albireo.graph.program import row_stride
-from albireo.models import architectures, load_architecture
+from albireo.models import load_architecture
+from representatives import REPRESENTATIVES
 from tiny_models import make_checkpoint
 
 
@@ -28,7 +29,7 @@ def test_rows_a_multiple_of_4_kib_apart_get_a_cache_line_more(dtype: str, cols: 
 
 
 @pytest.mark.parametrize("dtype", ["float32", "bfloat16", "float16"])
-@pytest.mark.parametrize("model_type", architectures())
+@pytest.mark.parametrize("model_type", REPRESENTATIVES)
 def test_gaps_change_no_bit(model_type: str, dtype: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     make_checkpoint(tmp_path, load_architecture(model_type).tiny, seed=3, dtype=dtype)
     prompts = [{"prompt_token_ids": [(7 * i + j) % 50 for j in range(5 + 9 * i)]} for i in range(4)]

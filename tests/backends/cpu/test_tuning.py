@@ -17,10 +17,10 @@ from albireo.backends.step_inputs import StepInputs
 from albireo.compiler.pipeline import compile_graph
 from albireo.dtypes import COMPUTE_DTYPES
 from albireo.graph.tuning import ALLOWED, BUCKETS, SHAPES, Tuning, bucket_of
-from albireo.models import architectures
 from backends.cpu.harness import F32, Guarded, assert_same_bits, normal, panels, pool, rows_step, variants
 from backends.cpu.test_model import graph_of, weights_of
 from backends.cpu.test_pack import Stored, Weights
+from representatives import REPRESENTATIVES
 from step_batches import Work, make_step
 
 #: Rows of one slab and of several; of tall tiles, wide tiles and both; of every bucket but the last.
@@ -62,7 +62,7 @@ def walk(program: _native.Program, step: StepInputs) -> None:
 
 
 @pytest.mark.parametrize("dtype", COMPUTE_DTYPES)
-@pytest.mark.parametrize("name", architectures())
+@pytest.mark.parametrize("name", REPRESENTATIVES)
 def test_a_model_keeps_its_bits(name: str, dtype: str) -> None:
     """Prompts, a mixed step, a batch of decoding sequences and a single token, through every family."""
     program = compile_graph(

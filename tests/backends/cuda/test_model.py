@@ -30,13 +30,14 @@ from albireo.compiler.passes import choose_precision, narrow_activations, widen_
 from albireo.compiler.pipeline import compile_graph, run_passes
 from albireo.errors import InvariantError
 from albireo.graph.node import Graph
-from albireo.models import architectures, build_graph, load_architecture
+from albireo.models import build_graph, load_architecture
 from albireo.models.config import parse_config
 from albireo.params import SamplingParams
 from albireo.sampling.sampler import Sampler
 from albireo.step import SampleTask
 from backends.cpu.harness import F32, assert_same_bits
 from backends.cpu.test_pack import Stored, Weights
+from representatives import REPRESENTATIVES
 from step_batches import Rows, Work, make_step
 from tiny_models import random_weights
 
@@ -127,9 +128,7 @@ def steps(logits: Rows = "all", top: Rows = "last") -> list[StepInputs]:
     return [make_step(plan, 8, logits, top) for plan in plans]
 
 
-#: Architectures whose programs have no call that those of the others do not have.
-ALIKE = {"gemma", "gemma3_text", "granite", "smollm3", "mimo"}
-NAMES = sorted(set(architectures()) - ALIKE)
+NAMES = sorted(REPRESENTATIVES)
 
 
 @pytest.mark.parametrize(("name", "dtype"), [*product(NAMES, ["float32", "bfloat16"]), ("qwen3", "float16")])

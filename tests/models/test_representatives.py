@@ -1,0 +1,34 @@
+"""The architectures that dear tests run show every mechanism that there is, and none of them is there for nothing."""
+
+from __future__ import annotations
+
+import pytest
+
+from albireo.models import architectures, build_graph, load_architecture
+from albireo.models.config import parse_config
+from representatives import REPRESENTATIVES, mechanisms, mechanisms_of
+
+
+@pytest.mark.parametrize("name", architectures())
+def test_a_mechanism_is_shown_by_a_representative(name: str) -> None:
+    shown = frozenset().union(*map(mechanisms, REPRESENTATIVES))
+    missing = sorted(mechanisms(name) - shown)
+    assert not missing, f"{name} has what no representative has; add it to tests/representatives.py: {missing}"
+
+
+@pytest.mark.parametrize("name", REPRESENTATIVES)
+def test_a_representative_shows_what_the_others_do_not(name: str) -> None:
+    others = frozenset().union(*(mechanisms(other) for other in REPRESENTATIVES if other != name))
+    assert mechanisms(name) - others, f"{name} shows nothing of its own; take it out of tests/representatives.py"
+
+
+def test_what_a_mechanism_is() -> None:
+    """Kinds, not sizes: what makes a model another one for kernels is seen, what makes it a larger one is not."""
+    gemma, gemma2, llama = map(mechanisms, ("gemma", "gemma2", "llama"))
+    assert "attention(q, kv, softcap: a number, window: None)" in gemma2 - gemma
+    assert "linear(x, weight, bias, role: ffn)" in llama - gemma
+    assert "rms_norm reads as weight a constant, plus" in gemma - llama
+    sizes = {"hidden_size": 96, "head_dim": 20, "intermediate_size": 130, "num_hidden_layers": 4, "rope_theta": 5e5}
+    architecture = load_architecture("llama")
+    larger = parse_config({**architecture.tiny, **sizes}, architecture.rules).with_dtype("bfloat16")
+    assert mechanisms_of(build_graph(larger, 64)) == llama

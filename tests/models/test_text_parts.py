@@ -1,0 +1,119 @@
+"""Text parts of models that read images, against transformers' whole models, as it saves them."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from albireo.errors import UnsupportedModel
+from albireo.models import load_architecture, load_config
+from backends.reference.test_interpret import Model, assert_same_logits, prompt
+from models.test_fused_experts import turn_experts
+
+pytest.importorskip("torch")
+pytest.importorskip("transformers")
+
+_VISION = {"hidden_size": 16, "intermediate_size": 24, "num_heads": 2, "depth": 1, "deepstack_visual_indexes": [0]}
+_QWEN = _VISION | {"num_position_embeddings": 16, "out_hidden_size": 32}
+_PIXTRAL = {"model_type": "pixtral", "hidden_size": 16, "intermediate_size": 24, "num_attention_heads": 2}
+_PIXTRAL |= {"num_hidden_layers": 1, "image_size": 28, "head_dim": 8}
+#: Of rotation in three directions, of which text has one.
+_PLACES = {"mrope_section": [4, 2, 2], "mrope_interleaved": True, "rope_type": "default", "rope_theta": 5e6}
+
+
+def text(model_type: str, named: str, **changes: Any) -> dict[str, Any]:
+    config = {**load_architecture(model_type).tiny, "model_type": named, "dtype": "float32", **changes}
+    left_out = ("torch_dtype", "architectures", "rope_scaling")
+    return {key: value for key, value in config.items() if key not in left_out and value is not ...}
+
+
+#: The model_type of the whole, and its config.
+WHOLES: dict[str, dict[str, Any]] = {
+    "qwen3_vl": {
+        "text_config": text("qwen3", "qwen3_vl_text", rope_parameters=_PLACES, rope_theta=...),
+        "vision_config": _QWEN,
+        "tie_word_embeddings": True,
+    },
+    "qwen3_vl_moe": {
+        "text_config": text("qwen3_moe", "qwen3_vl_moe_text", rope_parameters=_PLACES, rope_theta=...),
+        "vision_config": _QWEN,
+        "tie_word_embeddings": False,
+    },
+    "mistral3": {
+        "text_config": text("mistral", "mistral"),
+        "vision_config": _PIXTRAL,
+        "tie_word_embeddings": False,
+    },
+    "mistral3 of ministral3": {
+        "text_config": text("ministral3", "ministral3"),
+        "vision_config": _PIXTRAL,
+        "tie_word_embeddings": False,
+    },
+}
+
+
+def save(name: str, directory: Path) -> Any:
+    """transformers' model of random weights, saved."""
+    import torch
+
+    from transformers_models import transformers
+
+    torch.manual_seed(3)
+    config = transformers.AutoConfig.for_model(name.split()[0], **WHOLES[name])
+    model = transformers.AutoModelForImageTextToText.from_config(
+        config, attn_implementation="eager", experts_implementation="eager"
+    )
+    for key, weight in model.named_parameters():
+        if "visual" not in key and "vision" not in key:
+            scale = 1.5 / weight.shape[-1] ** 0.5 if weight.ndim > 1 else 0.2
+            noise = torch.randn(weight.shape) * (0.5 if "embed_tokens" in key else scale)
+            weight.data = noise + (1 if weight.ndim == 1 and key.endswith("norm.weight") else 0)
+    model.save_pretrained(directory)
+    return model.eval()
+
+
+@pytest.mark.parametrize("name", WHOLES)
+def test_logits_are_those_of_the_whole(name: str, tmp_path: Path) -> None:
+    import torch
+
+    theirs = save(name, tmp_path)
+    tokens = prompt(WHOLES[name]["text_config"], 37, 5)
+    with torch.no_grad():
+        wanted = theirs(input_ids=torch.tensor([tokens])).logits[0].numpy()
+    assert_same_logits(Model(tmp_path).logits(tokens), wanted)
+
+
+def test_experts_may_lie_with_columns_first_or_rows(tmp_path: Path) -> None:
+    """As published, and as transformers has them in memory: the same model."""
+    save("qwen3_vl_moe", tmp_path)
+    tokens = prompt(WHOLES["qwen3_vl_moe"]["text_config"], 20, 6)
+    wanted = Model(tmp_path).logits(tokens)
+    turn_experts(tmp_path / "model.safetensors")
+    np.testing.assert_array_equal(Model(tmp_path).logits(tokens), wanted)
+
+
+@pytest.mark.parametrize(
+    ("name", "changes", "message"),
+    [
+        ("qwen3_vl_moe", {"norm_topk_prob": False}, "text_config.norm_topk_prob=False is not supported"),
+        ("qwen3_vl", {"model_type": "qwen2"}, "its model_type must be qwen3_vl_text"),
+        ("mistral3", {"model_type": "llama"}, "its model_type must be mistral or ministral3"),
+    ],
+)
+def test_what_a_text_part_does_not_do(name: str, changes: dict[str, Any], message: str, tmp_path: Path) -> None:
+    config = {"model_type": name, **WHOLES[name], "torch_dtype": "float32"}
+    config["text_config"] = config["text_config"] | changes
+    (tmp_path / "config.json").write_text(json.dumps(config))
+    with pytest.raises(UnsupportedModel, match=message):
+        load_config(tmp_path)
+
+
+def test_queries_that_would_have_to_grow_are_refused(tmp_path: Path) -> None:
+    save("mistral3 of ministral3", tmp_path)
+    Model(tmp_path, max_model_len=128)
+    with pytest.raises(UnsupportedModel, match=r"max_model_len=129 with llama_4_scaling_beta=0.1: .*len=128 or less"):
+        Model(tmp_path, max_model_len=129)

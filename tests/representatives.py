@@ -1,0 +1,97 @@
+"""Architectures that stand for all of them where a test is dear, and what each of them shows.
+
+What a test costs would otherwise grow with every model that is added. Most add no mechanism: they have ops, attributes
+and calls that others have. tests/models/test_representatives.py holds the table to that, so a model with something new
+is told to be put here.
+
+All architectures are in the tests that take transformers as their oracle (tests/backends/reference/test_interpret.py,
+tests/e2e/test_parity.py), and in those that look at configs, names and graphs alone.
+"""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Iterator
+from typing import Any
+
+from albireo.backends.cuda.catalog import CudaCatalog
+from albireo.compiler.pipeline import compile_graph
+from albireo.graph.node import Graph, Value
+from albireo.graph.program import Program
+from compiler.examples import BLOCK_SIZE, MAX_POSITIONS, MAXIMA, FakeCatalog, model_graph
+
+#: Architecture -> what it shows that no other one here does.
+REPRESENTATIVES = {
+    "gemma": "gelu behind a gate, norms of what is read alone; one KV head",
+    "gemma2": "caps of scores and logits, windows, norms of what is added, a norm's weight plus 1, scaled embeddings",
+    "granite": "a factor in the weights of the last norm, a scale of scores",
+    "llama": "biases of every linear, an FFN of no round size",
+    "olmo2": "norms of all heads of q and k at once, none of what is read",
+    "phi3": "rows of several linears in one tensor, a part of each head rotated",
+    "qwen2_moe": "experts whose weights are parts of all, a gated shared one, dense layers between",
+    "qwen3_moe": "a norm of each head of q and k, experts whose weights add up to one",
+}
+#: Attributes that are sizes and numbers of one model, not kinds of what is computed. Rotations are tables of numbers.
+_SIZES = frozenset({"layer", "eps", "sizes", "scale", "factor", "head_dim", "num_experts", "top_k", "n", "k", "width"})
+
+
+@functools.cache
+def mechanisms(model_type: str) -> frozenset[str]:
+    """What an architecture's tiny model is made of, without its sizes: ops with their attributes and with what they
+    read, and the calls that the compiler makes of them for either kind of machine.
+    """
+    return mechanisms_of(model_graph(model_type, "bfloat16"))
+
+
+def mechanisms_of(graph: Graph) -> frozenset[str]:
+    """See mechanisms()."""
+    found = set(_of_graph(graph))
+    for catalog in (FakeCatalog(), CudaCatalog()):
+        found.update(
+            _of_program(
+                compile_graph(graph, catalog, maxima=MAXIMA, block_size=BLOCK_SIZE, max_positions=MAX_POSITIONS)
+            )
+        )
+    return frozenset(found)
+
+
+def _of_graph(graph: Graph) -> Iterator[str]:
+    for node in graph.nodes:
+        said = _said(node.op, node.attrs)
+        yield f"{node.op}({', '.join(node.inputs)}{said})"
+        for role, value in node.inputs.items():
+            yield f"{node.op} reads as {role} {_kind(value)}"
+
+
+def _of_program(program: Program) -> Iterator[str]:
+    for call in program.calls:
+        family = call.kernel.partition(".")[0]
+        yield f"call {family}({', '.join(sorted(call.args))}{_said(call.family, call.attrs)}) of {call.rows}"
+
+
+def _said(op: str, attrs: dict[str, Any]) -> str:
+    return "".join(f", {key}: {kind}" for key in sorted(attrs) if (kind := _kind_of(op, key, attrs)) is not None)
+
+
+def _kind_of(op: str, key: str, attrs: dict[str, Any]) -> str | None:
+    value = attrs[key]
+    if key in _SIZES:
+        return None
+    if key == "num_heads" and op in ("rms_norm", "head_norm"):
+        return "one" if value == 1 else "some"
+    if isinstance(value, bool | str) or value is None:
+        return str(value)
+    return "a number" if key in ("window", "softcap") else None
+
+
+def _kind(value: Value) -> str:
+    """What made a value."""
+    definition = value.constant
+    if definition is None:
+        return value.producer.op if value.producer is not None else value.name
+    altered = f"{', plus' if definition.plus else ''}{', factor' if definition.factor != 1 else ''}"
+    sources = {segment.source for segment in definition.segments}
+    if len(value.type.dims) == 1:  # read in one place whatever they are of: backends/vectors.py
+        return f"a constant{altered}"
+    rows = "of parts" if len(definition.segments) > len(sources) else "of rows" if definition.segments[0].start else ""
+    return f"a constant{altered} {rows}".rstrip()

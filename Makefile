@@ -10,7 +10,7 @@ demo: $(VENV)/.installed
 	@$(BIN)/albireo generate --stats --seed 7 "Once upon a time, a little fox"
 
 # Two processes of about the same length, one of them with the kernels for GPUs, which are interpreted and compiled.
-HALF := tests/backends/cuda tests/e2e
+HALF := tests/backends/cuda tests/e2e tests/server
 test: lint
 	@mkdir -p build
 	@$(BIN)/python -m pytest -q -p no:cacheprovider $(HALF) >build/tests.log 2>&1 & half=$$!; \

@@ -53,7 +53,8 @@ Args args_of(const nb::dict& d, Program& program) {
       "rows",        "act",        "gather",       "packed",      "n",          "k",          "num_heads", "window",
       "eps",         "scale",      "softcap",      "barrier",     "x_stride",   "out_stride", "chunks",    "parts",
       "y",           "is_private", "v_weight",     "v_bias",      "v_dtype",    "ids",        "weights",   "top_k",
-      "num_experts", "most_pairs", "of_pairs",     "renormalize", "adapters",   "low",        "low_stride"};
+      "num_experts", "most_pairs", "of_pairs",     "renormalize", "adapters",   "low",        "low_stride",
+      "centered",    "of_positions"};
   for (auto item : d) {
     const std::string key = nb::cast<std::string>(item.first);
     bool known = false;
@@ -89,6 +90,8 @@ Args args_of(const nb::dict& d, Program& program) {
   a.rows = rows_of(get<std::string>(d, "rows", "T"));
   a.act = get<int32_t>(d, "act", 0);
   a.gather = (Gather)get<int32_t>(d, "gather", 0);
+  a.centered = get<int32_t>(d, "centered", 0);
+  a.of_positions = get<int32_t>(d, "of_positions", 0);
   a.packed = get<int32_t>(d, "packed", 0);
   a.is_private = get<int32_t>(d, "is_private", 0);
   a.n = get<int64_t>(d, "n", 0);

@@ -28,14 +28,34 @@ class RowsOf:
 
 def rows_of_heads(c: ModelConfig, heads: Mapping[str, int], part: str, module: str, joined: str | None) -> RowsOf:
     """Of one of q, k, v. Args: heads: of each, in their order in joined, the module of all where there is one."""
-    first = 0
-    if joined is not None:
-        names = list(heads)
-        first = sum(heads[name] for name in names[: names.index(part)]) * c.head_dim
+    starts = _starts(c, heads, part, joined is not None)
     if part == "v" or c.rotary_dim == c.head_dim:
-        return RowsOf(joined or module, ((first, first + heads[part] * c.head_dim),))
-    starts = range(first, first + heads[part] * c.head_dim, c.head_dim)
+        return RowsOf(joined or module, _runs(starts, c.head_dim))
     return RowsOf(joined or module, tuple(piece for start in starts for piece in _paired(c, start)))
+
+
+def _starts(c: ModelConfig, heads: Mapping[str, int], part: str, is_joined: bool) -> list[int]:
+    """The first row of each head."""
+    names, first = list(heads), 0
+    if is_joined and c.blocks.joined == "by_group":
+        queries = heads["q"] // heads["k"]
+        place = {"q": 0, "k": queries, "v": queries + 1}[part]
+        each = queries if part == "q" else 1
+        return [(i // each * (queries + 2) + place + i % each) * c.head_dim for i in range(heads[part])]
+    if is_joined:
+        first = sum(heads[name] for name in names[: names.index(part)])
+    return [(first + i) * c.head_dim for i in range(heads[part])]
+
+
+def _runs(starts: list[int], length: int) -> tuple[tuple[int, int], ...]:
+    """Rows of heads; those that follow each other are one range."""
+    runs: list[tuple[int, int]] = []
+    for start in starts:
+        if runs and runs[-1][1] == start:
+            runs[-1] = (runs[-1][0], start + length)
+        else:
+            runs.append((start, start + length))
+    return tuple(runs)
 
 
 def _paired(c: ModelConfig, start: int) -> Iterator[tuple[int, int]]:

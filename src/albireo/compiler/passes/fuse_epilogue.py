@@ -75,7 +75,7 @@ def _gated(rw: Rewriter, linear: Node, split: Node) -> None:
 def _end(rw: Rewriter, linear: Node, members: list[Node], act: str) -> None:
     """Make one of them, and of the rounding of what they give."""
     cast, dtype = rw.only(members[-1].output, "cast"), linear.inputs["x"].type.dtype
-    if cast is not None and _can_end_in(cast.attrs["dtype"], dtype, linear.op):
+    if cast is not None and _can_end_in(cast.attrs["dtype"], dtype, linear.op, act):
         members.append(cast)
     out = members[-1].output
     if out.type.dtype != dtype and dtype not in ROW_CODES:
@@ -83,10 +83,10 @@ def _end(rw: Rewriter, linear: Node, members: list[Node], act: str) -> None:
     rw.fuse(members, linear.op, _attrs(linear, act), _roles(linear), (out,))
 
 
-def _can_end_in(dtype: str, x: str, op: str) -> bool:
+def _can_end_in(dtype: str, x: str, op: str, act: str) -> bool:
     """Codes with a scale a row need all of it at once. Those of groups are written where such are read, but by experts,
     of whose rows a kernel has less than a group."""
-    return dtype not in ROW_CODES or (dtype == FP8_TOKEN == x and op == "linear")
+    return dtype not in ROW_CODES or (dtype == FP8_TOKEN == x and op == "linear" and is_gated(act))
 
 
 def _other(mul: Node, value: Value) -> Value:

@@ -15,6 +15,35 @@ Shapes = dict[str, tuple[int, ...]]
 
 #: Architectures whose norms subtract the mean.
 LAYER_NORMS = ("cohere", "falcon", "gpt2", "gpt_neox", "opt", "phi", "stablelm", "starcoder2")
+#: What some of them call keys that others have, too.
+KEYS = {
+    "gpt2": {
+        "hidden_size": "n_embd",
+        "intermediate_size": "n_inner",
+        "num_hidden_layers": "n_layer",
+        "num_attention_heads": "n_head",
+        "max_position_embeddings": "n_positions",
+    },
+    "opt": {"intermediate_size": "ffn_dim"},
+    "falcon": {"intermediate_size": "ffn_hidden_size"},
+}
+#: Whose heads all have keys and values of their own, or whose files say otherwise which do.
+_WITHOUT_KV_HEADS = ("gpt2", "opt", "gpt_neox", "falcon")
+
+
+def with_changes(config: Mapping[str, Any], changes: Mapping[str, Any]) -> dict[str, Any]:
+    """A config with changes by the names of keys that most architectures have; those it has no use for are left out."""
+    kind = config["model_type"]
+    found = {KEYS.get(kind, {}).get(key, key): value for key, value in changes.items()}
+    if kind in LAYER_NORMS:
+        found.pop("head_dim", None)
+    if kind in _WITHOUT_KV_HEADS:
+        found.pop("num_key_value_heads", None)
+    if kind == "opt" and "hidden_size" in found:
+        found["word_embed_proj_dim"] = found["hidden_size"]
+    if kind in ("gpt2", "opt"):  # which rotate nothing
+        found.pop("rope_scaling", None)
+    return {**config, **found}
 
 
 def layer_norm_shapes(config: Mapping[str, Any]) -> Shapes:

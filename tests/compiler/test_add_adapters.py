@@ -21,6 +21,7 @@ from albireo.models import architectures, load_architecture
 from compiler.examples import BLOCK_SIZE, MAX_POSITIONS, MAXIMA, FakeCatalog, model_graph
 from step_batches import Work, make_step
 from tiny_adapters import adapter_tensors
+from tiny_layer_norm import LAYER_NORMS
 from tiny_models import random_weights
 
 MAX_RANK = 4
@@ -47,7 +48,7 @@ def run(graph: Graph, weights: Any, adapters: Adapters) -> Any:
     return interpret(graph, STEP, weights, ReferenceKV(8, BLOCK_SIZE, "float32"), adapters=adapters)
 
 
-@pytest.mark.parametrize("name", architectures())
+@pytest.mark.parametrize("name", sorted(set(architectures()) - set(LAYER_NORMS) | {"opt", "starcoder2"}))
 def test_it_says_what_merged_weights_say(name: str) -> None:
     graph, weights = model_graph(name, "float32"), random_weights(load_architecture(name).tiny, seed=1)
     adapters = adapters_of(name)
@@ -87,7 +88,7 @@ def test_passes_behind_it_keep_every_bit(name: str, precision: str | None, witho
     assert wanted is not None
 
 
-@pytest.mark.parametrize("name", architectures())
+@pytest.mark.parametrize("name", sorted(set(architectures()) - set(LAYER_NORMS)))
 def test_both_programs_have_the_same_constants_and_fusions(name: str) -> None:
     options: Any = {"maxima": MAXIMA, "block_size": BLOCK_SIZE, "max_positions": MAX_POSITIONS}
     graph = model_graph(name, "bfloat16")

@@ -83,7 +83,8 @@ def _gpt2(c: Mapping[str, Any]) -> Shapes:
 
 
 def _opt(c: Mapping[str, Any]) -> Shapes:
-    e, f, bias, affine = c["hidden_size"], c["ffn_dim"], c.get("enable_bias", True), c.get("layer_norm_elementwise_affine", True)
+    e, f = c["hidden_size"], c["ffn_dim"]
+    bias, affine = c.get("enable_bias", True), c.get("layer_norm_elementwise_affine", True)
     d = "model.decoder"
     shapes: Shapes = {f"{d}.embed_tokens.weight": (c["vocab_size"], e)}
     shapes[f"{d}.embed_positions.weight"] = (c["max_position_embeddings"] + 2, e)

@@ -64,8 +64,8 @@ ALBIREO_INLINE V fine_tanh(V x) {
 // cap * tanh(x / cap)
 ALBIREO_INLINE V softcap(V x, float cap) { return mul(fine_tanh(mul(x, set1(1.0f / cap))), set1(cap)); }
 
-// x Phi(x) = max(x, 0) - |x| erfc(|x| / sqrt(2)) / 2, and erfc(z) = k e^(p(k) - z^2) with k = 1 / (1 + z / 2), to 6e-8 of
-// itself in exact arithmetic. p: least squares in the Chebyshev basis. Beyond 16 nothing of erfc is left.
+// x Phi(x) = max(x, 0) - |x| erfc(|x| / sqrt(2)) / 2, and erfc(z) = k e^(p(k) - z^2) with k = 1 / (1 + z / 2), to 6e-8
+// of itself in exact arithmetic. p: least squares in the Chebyshev basis. Beyond 16 nothing of erfc is left.
 ALBIREO_INLINE V gelu(V x) {
   const V size = min(set1(16.0f), max(x, sub(zero(), x))), z = mul(size, set1(0.707106781f));
   const V k = div(set1(1.0f), fma(z, set1(0.5f), set1(1.0f)));

@@ -126,10 +126,11 @@ def test_weights_are_read_once_and_multiplied_once(model_type):
     model_len = config.max_position_embeddings
     program = compile_program(build_graph(config, model_len), EngineConfig(), model_len)
     shapes = weight_shapes(tiny)
-    table = next(name for name in shapes if name.endswith(("embed_tokens.weight", "wte.weight", "embed_in.weight", "word_embeddings.weight")))
+    tables = ("embed_tokens.weight", "wte.weight", "embed_in.weight", "word_embeddings.weight")
+    table = next(name for name in shapes if name.endswith(tables))
     embedding = math.prod(shapes.pop(table))
     positions = next((name for name in shapes if "embed_positions" in name or "wpe" in name), None)
-    tables = 1 if positions is None else 2  # of each a row is read
+    num_rows = 1 if positions is None else 2  # of each table
     shapes.pop(positions, None)
     experts = config.experts
     matrices = sum(math.prod(shape) for name, shape in shapes.items() if len(shape) == 2 and ".experts." not in name)
@@ -141,7 +142,7 @@ def test_weights_are_read_once_and_multiplied_once(model_type):
     work = Roofline(program).work(StepShape(1, 0, 1, ((1, 1),)))
     layers, kv_heads = config.num_layers, config.num_kv_heads
     kv = layers * 2 * kv_heads * config.head_dim * 4
-    assert work.num_bytes == (matrices + vectors + tables * config.hidden_size) * 4 + kv
+    assert work.num_bytes == (matrices + vectors + num_rows * config.hidden_size) * 4 + kv
     assert work.flops == 2 * matrices + layers * 4 * config.num_heads * config.head_dim
 
 

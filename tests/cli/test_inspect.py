@@ -102,7 +102,8 @@ def test_kernels_and_arena_as_text(albireo, tiny):
 
 def test_pictures(albireo, tiny, tmp_path):
     config, directory = tiny
-    calls = {"gemma2": 9, "gemma3_text": 9, "olmo2": 15, "cohere": 6, "falcon": 6, "phi": 6}.get(config["model_type"], 7)
+    others = {"gemma2": 9, "gemma3_text": 9, "olmo2": 15, "cohere": 6, "falcon": 6, "phi": 6}
+    calls = others.get(config["model_type"], 7)
     calls = 10 if has_experts(config, 0) else calls
     for name in ("x.svg", "x.html"):
         result = albireo("inspect", directory, "--graph", tmp_path / name, "--layer", "0")

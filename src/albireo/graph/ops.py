@@ -195,9 +195,7 @@ OPS: dict[str, Op] = {
     "cast": Op(("x",), ("dtype",), _cast),
     # y = x / sqrt(mean(x^2) + eps) * weight (+ bias) over the last dim, or over each of num_heads equal parts of it.
     # centered: of x minus its mean, which is LayerNorm; without a weight nothing is multiplied
-    "rms_norm": Op(
-        ("x",), ("eps", "num_heads"), _norm, optional=("weight", "bias"), optional_attrs=("centered",)
-    ),
+    "rms_norm": Op(("x",), ("eps", "num_heads"), _norm, optional=("weight", "bias"), optional_attrs=("centered",)),
     # a norm in three steps, see compiler/passes/fold_norm.py: x * weight over the last dim; sums of x^2 over each
     # SQUARES columns; and y = x / sqrt(the sum of those / width + eps) (+ bias), row by row
     "gain": Op(("x", "weight"), (), _gain),

@@ -6,12 +6,13 @@ models, pointers or arrays.
 Call families and their roles (a backend implements these):
 
     embed        ids, table -> out                          out[T, E] float32; ids: token_ids or positions
-    norm         x [, weight] [, bias] [, rows] -> out      rows gathers first; out in its buffer's dtype; attr centered:
-                                                            of x minus its mean
+    norm         x [, weight] [, bias] [, rows] -> out      rows gathers first; out in its buffer's dtype;
+                                                            attr centered: of x minus its mean
     gather       x, rows -> out                             rows of x, copied
     linear       x, weight [, bias] [, residual] -> out     attrs act: none | silu_mul | gelu_tanh_mul (gate and
                                                             up rows interleaved by GATE_UP_INTERLEAVE) | gelu |
-                                                            gelu_tanh | relu (of each output); residual may be out; chunks as in graph.ops, absent: one chain
+                                                            gelu_tanh | relu (of each output); residual may
+                                                            be out; chunks as in graph.ops, absent: one chain
         [, squares]                                         attr norm_eps: each row of the product is divided by
                                                             the root of its mean square, from sums over SQUARES
                                                             columns; the bias comes then

@@ -180,7 +180,10 @@ def _modules_problem(node: Node, modules: Any) -> str:
 def _heads_problem(node: Node) -> str:
     heads = node.attrs["num_heads"]
     if node.op == "rms_norm":
-        width, weights = node.inputs["x"].type.dims[-1], [node.inputs[r] for r in ("weight", "bias") if r in node.inputs]
+        width, weights = (
+            node.inputs["x"].type.dims[-1],
+            [node.inputs[r] for r in ("weight", "bias") if r in node.inputs],
+        )
         fits = isinstance(width, int) and width % heads == 0
         for weight in weights:
             if not fits or weight.type.dims != (int(width) // heads,):

@@ -46,8 +46,9 @@ def _blocks(fields: Fields) -> BlockSettings:
     shares, is_parallel = fields.flag("multi_query", True), fields.flag("parallel_attn", True)
     given = fields.integer("num_kv_heads", 1, MAX_HEADS, default=heads)
     norms = fields.integer("num_ln_in_parallel_attn", 1, 2, default=2 if is_new else 1)
-    if norms == 2 and not is_new or is_new and not is_parallel:
-        name = "num_ln_in_parallel_attn" if norms == 2 and not is_new else "parallel_attn"
+    has_others = norms == 2 and not is_new
+    if has_others or (is_new and not is_parallel):
+        name = "num_ln_in_parallel_attn" if has_others else "parallel_attn"
         fields.unsupported(name, fields.raw(name), f"new_decoder_architecture is {str(is_new).lower()}")
     bias = fields.flag("bias", False)
     return BlockSettings(

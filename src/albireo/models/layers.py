@@ -31,7 +31,11 @@ from albireo.models.multipliers import nearest
 IGNORABLE_WEIGHTS = (
     "*.rotary_emb.inv_freq",
     "model.mtp_layers.*",
-    *(f"{attention}.{mask}" for attention in ("transformer.h.*.attn", "*.attention") for mask in ("bias", "masked_bias")),
+    *(
+        f"{attention}.{mask}"
+        for attention in ("transformer.h.*.attn", "*.attention")
+        for mask in ("bias", "masked_bias")
+    ),
 )
 #: A tied checkpoint may hold the head a second time: table -> head.
 TIED_WEIGHTS = {
@@ -65,7 +69,10 @@ class Ends(NamedTuple):
     head: str = "lm_head"
 
 
-def embedding(b: GraphBuilder, c: ModelConfig, names: Ends = Ends()) -> Value:
+LLAMA_ENDS = Ends()
+
+
+def embedding(b: GraphBuilder, c: ModelConfig, names: Ends = LLAMA_ENDS) -> Value:
     """Rows of the embedding table times their multiplier: the residual stream [T, E] float32."""
     with b.part("embed"):
         x = b.embed(b.token_ids, _table(b, c, names))
@@ -182,7 +189,7 @@ def gated_mlp(
     return linear(b, c, m, f"{name}.down_proj", c.hidden_size, "down", bias, "row")
 
 
-def head(b: GraphBuilder, c: ModelConfig, x: Value, names: Ends = Ends(), has_bias: bool = False) -> Graph:
+def head(b: GraphBuilder, c: ModelConfig, x: Value, names: Ends = LLAMA_ENDS, has_bias: bool = False) -> Graph:
     """Final norm and vocabulary head; finishes the graph.
 
     Outputs: logits [R, V] of the rows in logit_rows; top_ids and top_values [G, TOP_LOGITS] of those in top_rows.

@@ -1,7 +1,7 @@
 """Layers of models with a LayerNorm, with or without a gate in the FFN, attention and FFN in turn or side by side.
 
-Called by the architecture files. What a layer has is in config.blocks (block_settings.py), what a checkpoint calls it in
-Names. Uses the parts of layers.py, whose rounding points these have, too.
+Called by the architecture files. What a layer has is in config.blocks (block_settings.py), what a checkpoint calls it
+in Names. Uses the parts of layers.py, whose rounding points these have, too.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Matrices that some architectures' checkpoints hold otherwise than graphs read them: transposed, or rows in another order.
+"""Matrices that some checkpoints hold otherwise than graphs read them: transposed, or their rows in another order.
 
 Called by weights.py. Does not know graphs.
 

@@ -87,7 +87,7 @@ def open_tensors(directory: Path) -> SafetensorsFiles | TextTensors:
 
 
 class TextTensors:
-    """Those tensors of a directory whose names begin with one of prefixes, which become others; see SafetensorsFiles."""
+    """Tensors of a directory whose names begin with one of prefixes, which becomes another; see SafetensorsFiles."""
 
     def __init__(self, files: SafetensorsFiles, prefixes: Sequence[tuple[str, str]]) -> None:
         self._files = files

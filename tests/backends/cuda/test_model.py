@@ -38,6 +38,7 @@ from albireo.step import SampleTask
 from backends.cpu.harness import F32, assert_same_bits
 from backends.cpu.test_pack import Stored, Weights
 from step_batches import Rows, Work, make_step
+from tiny_layer_norm import LAYER_NORMS
 from tiny_models import random_weights
 
 MAXIMA = {"T": 16, "R": 16, "G": 4}
@@ -128,7 +129,7 @@ def steps(logits: Rows = "all", top: Rows = "last") -> list[StepInputs]:
 
 
 #: Architectures whose programs have no call that those of the others do not have.
-ALIKE = {"gemma", "gemma3_text", "granite", "smollm3", "mimo"}
+ALIKE = {"gemma", "gemma3_text", "granite", "smollm3", "mimo", *LAYER_NORMS} - {"gpt2"}
 NAMES = sorted(set(architectures()) - ALIKE)
 
 

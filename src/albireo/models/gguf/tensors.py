@@ -147,5 +147,3 @@ def _reordered(matrix: Encoded, order: NDArray[np.intp]) -> Encoded:
     zero = None if matrix.zero is None else matrix.zero[order]
     offset = None if matrix.offset is None else matrix.offset[order]
     return Encoded(matrix.encoding, matrix.codes[order], matrix.scale[order], zero, offset=offset)
-
-

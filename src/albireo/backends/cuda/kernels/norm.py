@@ -1,5 +1,5 @@
-"""norm: out[i] = x[r] / sqrt(mean(x[r]^2) + eps) [* weight] [+ bias] [+ base[i]], with r = rows[i] or i; and the same of
-a sum of two. Centered, of x[r] - mean(x[r]): the mean, then squares of differences from it.
+"""norm: out[i] = x[r] / sqrt(mean(x[r]^2) + eps) [* weight] [+ bias] [+ base[i]], with r = rows[i] or i; and the same
+of a sum of two. Centered, of x[r] - mean(x[r]): the mean, then squares of differences from it.
 
 x: [T, E] float32, or residual + x where there is a residual, and then the sum is written to total (which may be either
 of them); weight, bias: [E] float32; base: [R, E] float32, which may be out;

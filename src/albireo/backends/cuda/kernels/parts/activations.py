@@ -1,5 +1,5 @@
-"""silu, gelu, gelu_tanh, relu and softcap of float32 numbers, for kernels. Called by elementwise and gated; any epilogue
-may.
+"""silu, gelu, gelu_tanh, relu and softcap of float32 numbers, for kernels. Called by elementwise and gated; any
+epilogue may.
 
 exp is taken of what may overflow to infinity, which gives the limit: no number that is not there, and no branch.
 """

@@ -49,10 +49,10 @@ def finish(
 ):
     """Keep a tile of sums [tokens, weight rows]: rows below num_tokens, outputs below n.
 
-    bias: float32, one a weight row. residual: float32, may be out. With ACT 1 or 2 32 gate rows and 32 up rows take turns, and
-    n counts the outputs, half as many as rows. out: numbers, or rows of e4m3 (row_codes.py), for which the tile has
-    whole groups of outputs. With gain what a norm is made of is kept, too: see row_squares.py. out_row: [tokens] the
-    row of out and residual that is each token's, where that is not its number; of numbers alone.
+    bias: float32, one a weight row. residual: float32, may be out. With ACT 1 or 2 32 gate rows and 32 up rows take
+    turns, and n counts the outputs, half as many as rows. out: numbers, or rows of e4m3 (row_codes.py), for
+    which the tile has whole groups of outputs. With gain what a norm is made of is kept, too: see row_squares.py.
+    out_row: [tokens] the row of out and residual that is each token's, where that is not its number; of numbers alone.
     """
     NT: tl.constexpr = sums.shape[0]
     NR: tl.constexpr = sums.shape[1]

@@ -88,7 +88,7 @@ def test_out_may_be_an_input() -> None:
 def test_a_kind_that_is_none_is_refused() -> None:
     x = tensor(normal(1, 8))
     with pytest.raises(ValueError, match="'swish' without y"):
-        elementwise("relu", x, None, x, 8)
+        elementwise("swish", x, None, x, 8)
     with pytest.raises(ValueError, match="'add' without y"):
         elementwise("add", x, None, x, 8)
     with pytest.raises(ValueError, match="'silu' with y"):

@@ -22,11 +22,15 @@ from compiler.examples import BLOCK_SIZE, MAX_POSITIONS, MAXIMA, FakeCatalog, mo
 
 #: Architecture -> what it shows that no other one here does.
 REPRESENTATIVES = {
+    "cohere": "a norm that subtracts the mean and adds nothing, read by both blocks of a layer; a factor on logits",
+    "falcon": "gelu behind a linear without a bias",
     "gemma": "gelu behind a gate, norms of what is read alone; one KV head",
     "gemma2": "caps of scores and logits, windows, norms of what is added, a norm's weight plus 1, scaled embeddings",
-    "granite": "a factor in the weights of the last norm, a scale of scores",
+    "gpt_neox": "gelu behind a linear with a bias",
     "llama": "biases of every linear, an FFN of no round size",
     "olmo2": "norms of all heads of q and k at once, none of what is read",
+    "opt": "learned positions, relu",
+    "phi": "a head with a bias, gelu's tanh form without a gate",
     "phi3": "rows of several linears in one tensor, a part of each head rotated",
     "qwen2_moe": "experts whose weights are parts of all, a gated shared one, dense layers between",
     "qwen3_moe": "a norm of each head of q and k, experts whose weights add up to one",

@@ -15,6 +15,8 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
+from tiny_layer_norm import LAYER_NORMS, as_stored, layer_norm_shapes
+
 SHARED_DATA = Path(__file__).resolve().parents[2] / "shared" / "data"
 STORIES = SHARED_DATA / "models" / "stories260k"
 
@@ -22,6 +24,15 @@ STORIES = SHARED_DATA / "models" / "stories260k"
 MIXTURES = ("granitemoe", "mixtral", "olmoe", "qwen2_moe", "qwen3_moe")
 
 _FILE_DTYPES = {"float32": "F32", "float16": "F16", "bfloat16": "BF16"}
+_TABLES = (
+    "model.embed_tokens.weight",
+    "model.decoder.embed_tokens.weight",
+    "model.decoder.embed_positions.weight",
+    "transformer.wte.weight",
+    "transformer.wpe.weight",
+    "transformer.word_embeddings.weight",
+    "gpt_neox.embed_in.weight",
+)
 _TOKENIZER_FILES = ("tokenizer.json", "tokenizer_config.json", "special_tokens_map.json")
 
 
@@ -54,7 +65,7 @@ def make_checkpoint(
     (path / "config.json").write_text(json.dumps(config, indent=2))
     ids = {key: config[key] for key in ("bos_token_id", "eos_token_id") if config.get(key) is not None}
     (path / "generation_config.json").write_text(json.dumps(ids))
-    tensors = _as_stored(config, random_weights(config, seed))
+    tensors = _as_stored(config, as_stored(config, random_weights(config, seed)))
     names = list(tensors)
     if shards == 1:
         write_safetensors(path / "model.safetensors", tensors, dtype)
@@ -80,14 +91,14 @@ def random_weights(config: Mapping[str, Any], seed: int) -> dict[str, NDArray[np
     tensors = {}
     for name, shape in weight_shapes(config).items():
         noise = rng.standard_normal(shape, np.float32)
-        if name.endswith("norm.weight"):
+        if len(shape) == 1 and name.endswith(".weight"):
             is_gemma = config["model_type"].startswith("gemma")  # which adds the one itself
             tensors[name] = (0 if is_gemma else 1) + np.float32(0.2) * noise
         elif name.endswith(".bias"):
             tensors[name] = np.float32(0.3) * noise
-        elif name == "model.embed_tokens.weight":
+        elif name in _TABLES:
             # so that they are no longer than what layers add, also where they are multiplied by the root of the width
-            root = config["hidden_size"] ** 0.5 if config["model_type"].startswith("gemma") else 1
+            root = shape[1] ** 0.5 if config["model_type"].startswith("gemma") else 1
             tensors[name] = np.float32(0.5 / root) * noise
         else:
             tensors[name] = noise * np.float32(1.5 / shape[1] ** 0.5)
@@ -96,6 +107,8 @@ def random_weights(config: Mapping[str, Any], seed: int) -> dict[str, NDArray[np
 
 def weight_shapes(config: Mapping[str, Any]) -> dict[str, tuple[int, ...]]:
     """Tensor names and shapes of a checkpoint of any architecture that there is."""
+    if config["model_type"] in LAYER_NORMS:
+        return layer_norm_shapes(config)
     kind, hidden, ffn = config["model_type"], config["hidden_size"], config["intermediate_size"]
     heads = config["num_attention_heads"]
     kv_heads = config.get("num_key_value_heads") or heads

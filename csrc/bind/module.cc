@@ -48,12 +48,13 @@ T* address(const nb::dict& d, const char* key) {
 // Keys are the fields of Args; dtypes by name, addresses as integers. An unknown key is an error.
 Args args_of(const nb::dict& d, Program& program) {
   static const char* const kKnown[] = {
-      "x",           "weight",     "bias",         "residual",    "out",        "q_norm",     "k_norm",    "rope",
-      "kv",          "kv_dtype",   "num_kv_heads", "head_dim",    "block_size", "x_dtype",    "w_dtype",   "out_dtype",
-      "rows",        "act",        "gather",       "packed",      "n",          "k",          "num_heads", "window",
-      "eps",         "scale",      "softcap",      "barrier",     "x_stride",   "out_stride", "chunks",    "parts",
-      "y",           "is_private", "v_weight",     "v_bias",      "v_dtype",    "ids",        "weights",   "top_k",
-      "num_experts", "most_pairs", "of_pairs",     "renormalize", "adapters",   "low",        "low_stride"};
+      "x",        "weight",      "bias",     "residual",     "out",        "q_norm",      "k_norm",
+      "rope",     "kv",          "kv_dtype", "num_kv_heads", "head_dim",   "block_size",  "x_dtype",
+      "w_dtype",  "out_dtype",   "rows",     "act",          "gather",     "packed",      "n",
+      "k",        "num_heads",   "window",   "eps",          "scale",      "softcap",     "barrier",
+      "x_stride", "out_stride",  "chunks",   "parts",        "y",          "is_private",  "v_weight",
+      "v_bias",   "v_dtype",     "ids",      "weights",      "top_k",      "num_experts", "most_pairs",
+      "of_pairs", "renormalize", "adapters", "low",          "low_stride", "centered",    "of_positions"};
   for (auto item : d) {
     const std::string key = nb::cast<std::string>(item.first);
     bool known = false;
@@ -89,6 +90,8 @@ Args args_of(const nb::dict& d, Program& program) {
   a.rows = rows_of(get<std::string>(d, "rows", "T"));
   a.act = get<int32_t>(d, "act", 0);
   a.gather = (Gather)get<int32_t>(d, "gather", 0);
+  a.centered = get<int32_t>(d, "centered", 0);
+  a.of_positions = get<int32_t>(d, "of_positions", 0);
   a.packed = get<int32_t>(d, "packed", 0);
   a.is_private = get<int32_t>(d, "is_private", 0);
   a.n = get<int64_t>(d, "n", 0);

@@ -82,21 +82,25 @@ class Fields:
 
     Invariants: 1. to every reader a null value is the same as an absent key; 2. every value handed out was checked
     for type and range; 3. refuse_unread() accepts a file only when each key was read, is ignorable, or is neutral.
+
+    Args: names: what the file calls some keys; errors name them so, too.
     """
 
-    def __init__(self, data: Mapping[str, Any], where: str) -> None:
+    def __init__(self, data: Mapping[str, Any], where: str, names: Mapping[str, str] | None = None) -> None:
         self._data = data
         self.where = where
+        self._names = names or {}
         self._read: set[str] = set()
 
     def raw(self, key: str) -> Any:
         """The unchecked value, or None."""
+        key = self._names.get(key, key)
         self._read.add(key)
         return self._data.get(key)
 
     def has(self, key: str) -> bool:
         """Whether the file has the key, null or not."""
-        return key in self._data
+        return self._names.get(key, key) in self._data
 
     def integer(self, key: str, low: int, high: int, default: int | None = None) -> int:
         """A whole number in low..high. Raises: ModelError; also when it is absent and has no default."""
@@ -180,17 +184,18 @@ class Fields:
             )
 
     def fail(self, key: str, value: Any, rule: str) -> NoReturn:
-        raise ModelError(f"{self.where}: {key}={short(value)} {rule}")
+        raise ModelError(f"{self.where}: {self._names.get(key, key)}={short(value)} {rule}")
 
     def unsupported(self, key: str, value: Any, what: str) -> NoReturn:
-        raise UnsupportedModel(f"{self.where}: {key}={short(value)} is not supported; {what}")
+        name = self._names.get(key, key)
+        raise UnsupportedModel(f"{self.where}: {name}={short(value)} is not supported; {what}")
 
     def _present(self, key: str, default: Any) -> Any:
         value = self.raw(key)
         if value is not None:
             return value
         if default is None:
-            raise ModelError(f"{self.where}: {key} is missing")
+            raise ModelError(f"{self.where}: {self._names.get(key, key)} is missing")
         return default
 
 

@@ -21,6 +21,7 @@ from albireo.models.config import parse_config
 from artifact.engines import alter, make_engine, run
 from compiler.ranks import WIDE
 from representatives import REPRESENTATIVES
+from tiny_layer_norm import with_changes
 from tiny_models import MIXTURES, make_checkpoint, shared_data
 
 DTYPES = ["float32", "bfloat16"]
@@ -120,7 +121,7 @@ def test_the_graph_does_not_depend_on_the_context(model_type: str, model_len: in
     architecture = load_architecture(model_type)
     scalings = [None, {"rope_type": "dynamic", "factor": 2.0}, {"rope_type": "linear", "factor": 2.0}]
     for scaling in scalings:
-        data = {**architecture.tiny, "max_position_embeddings": 256, "rope_scaling": scaling}
+        data = with_changes(architecture.tiny, {"max_position_embeddings": 256, "rope_scaling": scaling})
         data.pop("rope_parameters", None)
         config = parse_config(data, architecture.rules)
         assert graph_to_json(build_graph(config, model_len)) == graph_to_json(build_graph(config, 256))

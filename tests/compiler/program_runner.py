@@ -18,7 +18,7 @@ from albireo.backends.reference.rounding import bfloat16_bits, from_bfloat16_bit
 from albireo.backends.step_inputs import StepInputs
 from albireo.backends.vectors import altered
 from albireo.graph.node import ConstantDef
-from albireo.graph.program import GATE_UP_INTERLEAVE, Buffer, Call, Program
+from albireo.graph.program import GATE_UP_INTERLEAVE, Buffer, Call, Program, is_gated
 
 _NUMPY = {"float32": np.float32, "float16": np.float16, "bfloat16": np.uint16, "int32": np.int32}
 
@@ -45,15 +45,15 @@ class ProgramRunner:
         return {name: self._read(b, step) for name, b in self.program.outputs.items()}
 
     def embed(self, call: Call, step: StepInputs) -> dict[str, Array]:
-        out = _op("embed", step, ids=step.token_ids, table=self._arg(call, "table", step))
+        out = _op("embed", step, ids=getattr(step, call.args["ids"]), table=self._arg(call, "table", step))
         return {"out": _op("scale", step, {"factor": call.attrs["scale"]}, x=out) if "scale" in call.attrs else out}
 
     def norm(self, call: Call, step: StepInputs) -> dict[str, Array]:
         x = self._arg(call, "x", step)
         if "rows" in call.args:
             x = x[getattr(step, call.args["rows"])]
-        weight = self._arg(call, "weight", step).reshape(-1)
-        out = _op("rms_norm", step, {"eps": call.attrs["eps"], "num_heads": 1}, x=x, weight=weight)
+        vectors = {r: self._arg(call, r, step).reshape(-1) for r in ("weight", "bias") if r in call.args}
+        out = _op("rms_norm", step, {**call.attrs, "num_heads": 1}, x=x, **vectors)
         return {"out": _op("add", step, x=self._arg(call, "residual", step), y=out) if "residual" in call.args else out}
 
     def gather(self, call: Call, step: StepInputs) -> dict[str, Array]:
@@ -176,6 +176,8 @@ class ProgramRunner:
 def _gated(call: Call, step: StepInputs, y: Array) -> Array:
     if call.attrs["act"] == "none":
         return y
+    if not is_gated(call.attrs["act"]):
+        return np.asarray(_op("unary", step, {"kind": call.attrs["act"]}, x=y))
     halves = y.reshape(len(y), -1, 2, GATE_UP_INTERLEAVE)
     gate, up = (halves[:, :, i].reshape(len(y), -1)[:, : call.attrs["n"]] for i in (0, 1))
     gate = _op("unary", step, {"kind": call.attrs["act"].removesuffix("_mul")}, x=gate)

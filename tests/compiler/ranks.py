@@ -15,6 +15,7 @@ from albireo.graph.program import Program
 from albireo.models import load_architecture
 from albireo.models.config import parse_config
 from compiler.examples import BLOCK_SIZE, MAX_POSITIONS, MAXIMA, FakeCatalog
+from tiny_layer_norm import with_changes
 
 #: Heads and channels that divide by eight, and inner sizes that a tree of eight leaves divides. There are two KV heads:
 #: of four ranks, two share each. Vocabularies stay those of TINY, which divide by nothing.
@@ -30,7 +31,7 @@ SIZES = (1, 2, 4, 8)
 
 def wide_config(model_type: str, **changes: Any) -> dict[str, Any]:
     """config.json of an architecture's tiny model, made to be shared."""
-    return {**load_architecture(model_type).tiny, **WIDE, **changes}
+    return with_changes(load_architecture(model_type).tiny, {**WIDE, **changes})
 
 
 def wide_graph(config: Mapping[str, Any], dtype: str = "float32") -> Graph:

@@ -22,9 +22,12 @@ from compiler.examples import BLOCK_SIZE, MAX_POSITIONS, MAXIMA, FakeCatalog, mo
 from representatives import REPRESENTATIVES
 from step_batches import Work, make_step
 from tiny_adapters import adapter_tensors
+from tiny_layer_norm import LAYER_NORMS
 from tiny_models import random_weights
 
 MAX_RANK = 4
+#: Models with a LayerNorm join matrices, or take rows of them in another order, of which there are no adapters.
+ADAPTABLE = sorted(set(REPRESENTATIVES) - set(LAYER_NORMS) | {"opt", "starcoder2"})
 WORKS = [Work([5, 9, 2, 7, 1, 3, 3, 8, 4], 0, [3, 1, 6]), Work([11, 4, 6], 0, [2, 5]), Work([7, 8], 0, [4])]
 #: Rows of the sequences: the second has none.
 SLOTS = np.array([1] * 9 + [-1] * 3 + [0] * 2, np.int32)
@@ -48,7 +51,7 @@ def run(graph: Graph, weights: Any, adapters: Adapters) -> Any:
     return interpret(graph, STEP, weights, ReferenceKV(8, BLOCK_SIZE, "float32"), adapters=adapters)
 
 
-@pytest.mark.parametrize("name", REPRESENTATIVES)
+@pytest.mark.parametrize("name", ADAPTABLE)
 def test_it_says_what_merged_weights_say(name: str) -> None:
     graph, weights = model_graph(name, "float32"), random_weights(load_architecture(name).tiny, seed=1)
     adapters = adapters_of(name)
@@ -88,7 +91,7 @@ def test_passes_behind_it_keep_every_bit(name: str, precision: str | None, witho
     assert wanted is not None
 
 
-@pytest.mark.parametrize("name", REPRESENTATIVES)
+@pytest.mark.parametrize("name", sorted(set(REPRESENTATIVES) - set(LAYER_NORMS)))
 def test_both_programs_have_the_same_constants_and_fusions(name: str) -> None:
     options: Any = {"maxima": MAXIMA, "block_size": BLOCK_SIZE, "max_positions": MAX_POSITIONS}
     graph = model_graph(name, "bfloat16")

@@ -22,6 +22,8 @@ from representatives import REPRESENTATIVES
 from step_batches import Work, make_step
 from tiny_models import random_weights
 
+#: Whose logits are multiplied by a number that is in the weights of the final norm.
+SCALED = ("granite", "cohere")
 STEP = make_step(
     [Work([5, 9, 2, 7, 1, 3, 3, 8, 4], 0, [3, 1, 6]), Work([11, 4, 6], 0, [2, 5])], BLOCK_SIZE, "all", "last"
 )
@@ -48,8 +50,10 @@ def test_they_are_what_the_final_norm_gave(name: str, dtype: str, precision: str
     got = interpret(hidden_graph(graph), STEP, weights, ReferenceKV(8, BLOCK_SIZE, dtype))
     assert got.outputs.keys() == {"hidden", "top_ids", "top_values"}
     wanted = whole.values[norm.output.name][STEP.logit_rows]
-    if name == "granite":  # what logits are divided by is in the norm's weights, and is taken out again
-        np.testing.assert_allclose(got["hidden"], wanted * load_architecture(name).tiny["logits_scaling"], rtol=3e-7)
+    if name in SCALED:  # what logits are divided by is in the norm's weights, and is taken out again
+        tiny = load_architecture(name).tiny
+        factor = tiny["logits_scaling"] if name == "granite" else 1 / tiny["logit_scale"]
+        np.testing.assert_allclose(got["hidden"], wanted * factor, rtol=3e-7)
     else:
         assert np.array_equal(got["hidden"], wanted)
     assert got["hidden"].dtype == np.float32
@@ -73,7 +77,7 @@ def test_passes_keep_every_bit_and_the_program_has_the_same_constants(name: str)
     whole, program = (compile_graph(each, FakeCatalog(), **options) for each in (graph, changed))
     check_program(program)
     assert program.constants == whole.constants and program.outputs.keys() == wanted.outputs.keys()
-    extra = ["elementwise"] if name == "granite" else []
+    extra = ["elementwise"] if name in SCALED else []
     assert [call.family for call in program.calls if call.rows == "R"] == ["norm", *extra]
     got = ProgramRunner(program, weights, ReferenceKV(8, BLOCK_SIZE, "bfloat16")).run(STEP)
     assert np.array_equal(got["hidden"].reshape(wanted["hidden"].shape), wanted["hidden"])

@@ -23,6 +23,7 @@ from albireo.models import load_architecture
 from e2e.serving import Answer, Ask, Server, assert_same_answers
 from representatives import REPRESENTATIVES
 from tiny_adapters import make_adapter
+from tiny_layer_norm import LAYER_NORMS
 from tiny_models import MIXTURES, make_checkpoint
 from transformers_models import transformers
 
@@ -36,8 +37,9 @@ WIDE = {
     "head_dim": 80,
     "tie_word_embeddings": True,
 }
-#: Of mixtures PEFT adapts experts, too, and of Phi-3 matrices that are joined, which nothing here has adapters of.
-WHOLE = sorted(set(REPRESENTATIVES) - set(MIXTURES) - {"phi3"})
+#: Of mixtures PEFT adapts experts, too, and of Phi-3 and others matrices that are joined, or whose rows are taken in
+#: another order, which nothing here has adapters of.
+WHOLE = sorted(set(REPRESENTATIVES) - set(MIXTURES) - {"phi3"} - set(LAYER_NORMS) | {"opt", "starcoder2"})
 CONFIGS = {name: {**load_architecture(name).tiny} for name in (*WHOLE, "qwen2", "qwen3")} | {"llama wide": WIDE}
 SERVED = [*WHOLE, "llama wide"]
 #: Everything of one rank; attention alone; ranks and scales of their own.

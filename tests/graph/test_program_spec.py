@@ -50,8 +50,8 @@ def constant(name: str, **changes: Any) -> Damage:
     ("damage", "message"),
     [
         (on("norm", family="layer_norm"), "unknown family 'layer_norm'"),
-        (on("norm", args={"weight": None}), r"roles missing \['weight'\]"),
-        (on("norm", args={"bias": "norm"}), r"extra \['bias'\]"),
+        (on("norm", args={"x": None}), r"roles missing \['x'\]"),
+        (on("norm", args={"gamma": "norm"}), r"extra \['gamma'\]"),
         (on("attention", attrs={"scale": None}), "scale"),
         (on("attention", attrs={"sinks": 4}), "sinks"),
         (on("norm", rows="B"), "rows, split or kernel unknown"),

@@ -144,7 +144,7 @@ def stray_family(graph: Graph) -> None:
         (attr("linear", "chunks", 6), "chunks=6 must be a power of two from 2 to 8"),
         (attr("linear", "chunks", 16), "chunks=16 must be a power of two from 2 to 8"),
         (attr("linear", "chunks", 8), "chunks=8 does not cut 24 inputs into equal parts of whole pairs"),
-        (attr("unary", "kind", "relu"), "kind='relu' must be one of"),
+        (attr("unary", "kind", "relu6"), "kind='relu6' must be one of"),
         (attr("cast", "dtype", "int8"), "int8"),
         (attr("rms_norm", "eps", -1.0), "eps=-1.0 must be"),
         (attr("rms_norm", "num_heads", 5), "does not cut 24 channels"),
@@ -178,7 +178,7 @@ def unknown_family(graph: Graph) -> None:
 
 def other_role(graph: Graph) -> None:
     norm = node(graph, "norm")
-    norm.inputs["gamma"] = norm.inputs.pop("weight")
+    norm.inputs["gamma"] = norm.inputs.pop("x")
 
 
 def other_attr(graph: Graph) -> None:
@@ -203,7 +203,7 @@ def illegal_body(graph: Graph) -> None:
     [
         (no_body, "needs a body and a known family"),
         (unknown_family, "needs a body and a known family"),
-        (other_role, r"roles missing \['weight'\], extra \['gamma'\]"),
+        (other_role, r"roles missing \['x'\], extra \['gamma'\]"),
         (other_attr, "sinks"),
         (body_of_another, "the body's inputs are not the node's roles"),
         (body_with_other_outputs, "the body's outputs are not the node's"),

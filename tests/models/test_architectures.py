@@ -13,6 +13,7 @@ from albireo.errors import ModelError, UnsupportedModel
 from albireo.graph.node import Graph
 from albireo.models import architectures, build_graph, load_architecture, load_config, open_checkpoint
 from albireo.models.config import ModelConfig, parse_config
+from tiny_layer_norm import LAYER_NORMS
 from tiny_models import make_checkpoint, random_weights, weight_shapes, write_safetensors
 
 
@@ -32,7 +33,7 @@ def test_every_architecture_file_is_complete() -> None:
 @pytest.mark.parametrize(
     "name",
     [
-        "gpt2",
+        "bloom",
         "",
         "config",
         "layers",
@@ -97,6 +98,8 @@ def test_graph_reads_exactly_the_checkpoint(name: str) -> None:
             assert segment.source is not None
             assert shapes[segment.source][1:] == value.type.dims[1:]
             read.setdefault(segment.source, []).extend(range(segment.start, segment.stop))
+    if name == "opt":  # the first rows are those of padding
+        read["model.decoder.embed_positions.weight"] += [0, 1]
     assert {n: sorted(rows) for n, rows in read.items()} == {n: list(range(s[0])) for n, s in shapes.items()}
 
 
@@ -113,11 +116,18 @@ def test_graph_has_the_agreed_ends_and_origins(name: str) -> None:
     if config.experts is not None and config.experts.layers[0]:
         experts = [f"experts.{p}" for p in ("gate", "up", "act", "down")]
         mlp = [f"layers.0.moe.{p}" for p in ("norm", "router", "route", *experts, "combine")]
+    blocks = config.blocks
+    if name in LAYER_NORMS and name not in ("cohere", "stablelm"):  # whose FFN has no gate
+        mlp.remove("layers.0.mlp.gate")
+    if blocks.is_parallel:
+        attn[:0] = [mlp.pop(0)] if blocks.has_ffn_norm else []
+        mlp = mlp if blocks.has_ffn_norm else mlp[1:]
     if name in ("olmo2", "olmo3", "exaone4"):  # whose blocks read the residual stream as it is; rounded, in 16 bits
         attn, mlp = attn[1:], mlp[1:]
     attn += [o for o in ("layers.0.attn.behind",) if o in origins]
     mlp += [o for o in ("layers.0.mlp.behind",) if o in origins]
-    assert origins[: 1 + len(attn) + len(mlp)] == ["embed", *attn, *mlp]
+    first = ["embed", *(["positions"] if name in ("gpt2", "opt") else [])]
+    assert origins[: len(first) + len(attn) + len(mlp)] == [*first, *attn, *mlp]
     assert origins[-3:] == ["head.norm", "head.logits", "head.top"]
 
 

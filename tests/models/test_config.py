@@ -13,6 +13,7 @@ from albireo.models import architectures, load_architecture, load_config
 from albireo.models.config import ConfigRules, ModelConfig, parse_config
 from albireo.models.expert_settings import ExpertSettings
 from albireo.models.text_part import is_whole
+from tiny_layer_norm import LAYER_NORMS
 from tiny_models import SHARED_DATA, make_checkpoint, shared_data
 
 REAL = sorted(p.parent.relative_to(SHARED_DATA) for p in SHARED_DATA.glob("configs/**/config.json"))
@@ -45,8 +46,56 @@ def test_real_config_is_loaded_or_refused_with_the_reason(place: Path) -> None:
         assert_as_transformers_reads_it(directory)
 
 
+def assert_layer_norms_are_as_transformers_reads_them(ours: ModelConfig, directory: Path) -> None:
+    """What most of these call otherwise. Their logits are compared in tests/backends/reference/test_interpret.py."""
+    pytest.importorskip("transformers")
+    from transformers_models import transformers
+
+    theirs = transformers.AutoConfig.from_pretrained(directory)
+
+    def of(*names: str) -> Any:
+        return next((value for name in names if (value := getattr(theirs, name, None)) is not None), None)
+
+    assert (ours.num_layers, ours.num_heads) == (theirs.num_hidden_layers, theirs.num_attention_heads)
+    assert (ours.vocab_size, ours.hidden_size) == (theirs.vocab_size, theirs.hidden_size)
+    width = of("intermediate_size", "ffn_dim", "ffn_hidden_size", "n_inner") or 4 * theirs.hidden_size
+    assert (ours.intermediate_size, ours.max_position_embeddings) == (width, theirs.max_position_embeddings)
+    assert ours.rms_norm_eps == (of("layer_norm_eps", "layer_norm_epsilon", "norm_epsilon") or 1e-5)
+    assert ours.tie_word_embeddings == theirs.tie_word_embeddings
+    act = of("hidden_act", "activation_function", "activation")
+    assert ours.hidden_act == {"gelu_new": "gelu_tanh", "gelu_fast": "gelu_tanh", "gelu": "gelu", "relu": "relu"}[act]
+    rope = of("rope_parameters")
+    if rope:
+        wanted = (rope["rope_theta"], rope.get("partial_rotary_factor", 1.0))
+        assert (ours.rope.theta, ours.rope.partial_rotary_factor) == wanted
+
+
+@pytest.mark.parametrize(
+    ("model_type", "changes", "message"),
+    [
+        ("opt", {"do_layer_norm_before": False}, "do_layer_norm_before=False is not supported"),
+        ("opt", {"word_embed_proj_dim": 32}, "word_embed_proj_dim=32 is not supported; supported: that of hidden_size"),
+        ("falcon", {"alibi": True}, "alibi=True is not supported"),
+        ("falcon", {"num_ln_in_parallel_attn": 2}, "num_ln_in_parallel_attn=2 is not supported"),
+        ("stablelm", {"qk_layernorm": True}, "'qk_layernorm': True"),
+        ("phi", {"qk_layernorm": True}, "'qk_layernorm': True"),
+        ("cohere", {"use_qk_norm": True}, "'use_qk_norm': True"),
+        ("gpt2", {"scale_attn_by_inverse_layer_idx": True}, "'scale_attn_by_inverse_layer_idx': True"),
+        ("gpt2", {"activation_function": "silu"}, "activation_function='silu' is not supported; supported: gelu, "),
+        ("gpt2", {"rope_theta": 10000.0}, "'rope_theta': 10000.0"),
+        ("gpt_neox", {"rotary_pct": 0.3}, "rotary_pct=0.3 must rotate pairs of 12"),
+    ],
+)
+def test_what_models_with_a_layer_norm_do_not_compute(model_type: str, changes: Any, message: str) -> None:
+    with pytest.raises(ModelError, match=message):
+        parse(model_type, **changes)
+
+
 def assert_as_transformers_reads_it(directory: Path) -> None:
-    ours = load_config(directory)
+    ours = load_config(directory, "float32")  # where the file names none
+    if ours.model_type in LAYER_NORMS:
+        assert_layer_norms_are_as_transformers_reads_them(ours, directory)
+        return
     pytest.importorskip("transformers")
     from transformers_models import transformers
 

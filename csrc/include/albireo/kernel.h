@@ -32,9 +32,12 @@ struct Args {
   KVShape kv_shape{};
   DType x_dtype = DType::kF32, w_dtype = DType::kF32, out_dtype = DType::kF32;
   Rows rows = Rows::kT;
-  int32_t act = 0;                // 0 none, 1 silu(gate) * up, 2 gelu_tanh(gate) * up; elementwise: a Map
+  int32_t act = 0;                // 0 none, 1 silu(gate) * up, 2 gelu_tanh(gate) * up, 3 gelu, 4 gelu_tanh, 5 relu;
+                                  // elementwise: a Map
   Gather gather = Gather::kNone;  // norm, gather: which rows of x
   int32_t packed = 0;             // embed only: 1 = table is in panels
+  int32_t of_positions = 0;       // embed only: 1 = rows of the table are of positions, not of tokens
+  int32_t centered = 0;           // norm only: 1 = x minus its mean is normed
   int32_t is_private = 0;         // norm only: 1 = the next call alone reads out, see Program::walk
   int64_t n = 0, k = 0;           // linear: columns of weight before act, inner size; norm, gather: k = width
   int64_t group = 0;              // of a weight in few bits: k that share a scale; 0: all
@@ -58,6 +61,7 @@ struct Args {
 };
 
 // natural: columns of x or out, the stride of rows without a gap.
+constexpr bool is_gated(int32_t act) { return act == 1 || act == 2; }
 constexpr int64_t x_stride(const Args& a, int64_t natural) { return a.x_stride ? a.x_stride : natural; }
 constexpr int64_t out_stride(const Args& a, int64_t natural) { return a.out_stride ? a.out_stride : natural; }
 

@@ -7,7 +7,17 @@
 
 namespace albireo {
 // What is done to each element; the numbers are those of backends/cpu/model.py.
-enum class Map : int32_t { kCast = 0, kSilu = 1, kGeluTanh = 2, kScale = 3, kSoftcap = 4, kAdd = 5, kMul = 6 };
+enum class Map : int32_t {
+  kCast = 0,
+  kSilu = 1,
+  kGelu = 2,
+  kGeluTanh = 3,
+  kRelu = 4,
+  kScale = 5,
+  kSoftcap = 6,
+  kAdd = 7,
+  kMul = 8,
+};
 void elementwise_scalar(const Args&, const Step&, int64_t, int64_t, Scratch&);
 void elementwise_avx2(const Args&, const Step&, int64_t, int64_t, Scratch&);
 void elementwise_avx512(const Args&, const Step&, int64_t, int64_t, Scratch&);

@@ -1,15 +1,16 @@
 // out = act(x @ weight^T + low @ B^T + bias) + residual, the second for rows with an adapter (kernels/adapter)
 // x [M, K] x_dtype; weight panels p64.<w_dtype>; bias [padded N] float32; residual and out [M, n], may be the same.
-// act 1, 2: a panel holds 32 gate columns, then 32 up columns; out[m, j] = act(gate_j) * up_j, n counts outputs.
-// Accumulates in float32, one chain an output, or with chunks (1, 2, 4, 8; k / chunks whole steps) one chain for each
-// of so many equal parts of k, which are added as a binary tree. Row m depends on row m only: bitwise independent of M
-// and threads. Reads: x weight bias residual out n k act chunks rows adapters low x_dtype w_dtype out_dtype.
+// act 3, 4, 5: of every output. act 1, 2: a panel holds 32 gate columns, then 32 up columns; out[m, j] = act(gate_j) *
+// up_j, n counts outputs. Accumulates in float32, one chain an output, or with chunks (1, 2, 4, 8; k / chunks whole
+// steps) one chain for each of so many equal parts of k, which are added as a binary tree. Row m depends on row m only:
+// bitwise independent of M and threads. Reads: x weight bias residual out n k act chunks rows adapters low x_dtype
+// w_dtype out_dtype.
 #pragma once
 #include "albireo/kernel.h"
 #include "albireo/split.h"
 
 namespace albireo {
-constexpr int64_t linear_panels(const Args& a) { return ceil_div(a.n, a.act ? kGateUpInterleave : kPanel); }
+constexpr int64_t linear_panels(const Args& a) { return ceil_div(a.n, is_gated(a.act) ? kGateUpInterleave : kPanel); }
 // Tiles of C that are in use at once: the leaf at hand, and a sum that waits for its other half on every level above.
 constexpr int64_t linear_tiles(const Args& a) {
   int64_t tiles = 1;

@@ -36,6 +36,17 @@ ALBIREO_INLINE void finish_plain(const Args& a, const float* c, int64_t m, int64
     }
 }
 
+// Each output through act, of linears without a residual.
+template <class Act>
+ALBIREO_INLINE void finish_mapped(const Args& a, const float* c, int64_t m, int64_t rows, int64_t column, Act act) {
+  for (int64_t i = 0; i < rows; i++, c += kPanel)
+    for (int64_t j = 0; j < kPanel && column + j < a.n; j += 16) {
+      V v = load(c + j);
+      if (a.bias) v = add(v, load(a.bias + column + j));
+      store_as(a.out_dtype, a.out, (m + i) * out_stride(a, a.n) + column + j, act(v), a.n - column - j);
+    }
+}
+
 // gate and up of 16 columns of one row -> act(gate) * up
 template <class Act>
 ALBIREO_INLINE V gated(const Args& a, const float* c, int64_t column, Act act) {
@@ -79,6 +90,9 @@ void run_linear(const Args& a, const Step& step, int64_t begin, int64_t end, Scr
       if (a.adapters) add_low(a, step, m, rows, panel, c, kPanel);
       if (a.act == 1) finish_gated(a, c, m, rows, panel, [](V v) { return silu(v); });
       else if (a.act == 2) finish_gated(a, c, m, rows, panel, [](V v) { return gelu_tanh(v); });
+      else if (a.act == 3) finish_mapped(a, c, m, rows, panel * kPanel, [](V v) { return gelu(v); });
+      else if (a.act == 4) finish_mapped(a, c, m, rows, panel * kPanel, [](V v) { return gelu_tanh(v); });
+      else if (a.act == 5) finish_mapped(a, c, m, rows, panel * kPanel, [](V v) { return relu(v); });
       else finish_plain(a, c, m, rows, panel * kPanel);
     }
   }

@@ -41,6 +41,7 @@ from albireo.graph.node import Graph
 from albireo.graph.program import Program
 from albireo.models.config import ModelConfig
 from albireo.models.generation import GenerationDefaults, eos_token_ids, read_generation_defaults
+from albireo.models.rearranged import REARRANGED
 from albireo.speculative_config import MAX_DRAFTS
 from albireo.step import StepPlan, StepResult
 from albireo.structured.compiler import require_xgrammar
@@ -268,6 +269,12 @@ def plan_ranks(
             source.check(program, rank)
         adapter_bytes = 0
         if config.enable_lora:
+            kind = source.model_config.model_type
+            if kind in REARRANGED:
+                raise ConfigError(
+                    f"enable_lora: model_type {kind} has matrices that are not computed as they lie, which adapters "
+                    "would have to follow; leave enable_lora out, or merge the adapter into the checkpoint"
+                )
             program, adapter_bytes = with_adapter_room(programs[0], graph, config, model_len, device.catalog())
             programs = (program,)
     memory = plan_memory(

@@ -53,6 +53,10 @@ def _check_outputs(graph: Graph, config: ModelConfig, where: str) -> None:
 def _node_problem(graph: Graph, config: ModelConfig, node: Node) -> str:
     if node.op == "embed":
         table = node.inputs["table"]
+        if node.inputs["ids"] is graph.inputs["positions"]:
+            longest = config.max_position_embeddings
+            fits = _is_table(table, longest)
+            return "" if fits else f"a table of {table.type} is read by position, config.json says {longest} positions"
         if node.inputs["ids"] is not graph.inputs["token_ids"] or not _is_table(table, config.vocab_size):
             return f"a table of {table.type} is read, config.json says vocab_size {config.vocab_size}"
     if node.op == "gather_rows":

@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from albireo.backends.cuda.catalog import LEVEL as GPU_LEVEL
 from albireo.dtypes import ROW_CODES, itemsize
 from albireo.encodings import ENCODINGS
-from albireo.graph.program import Call, Program
+from albireo.graph.program import Call, Program, is_gated
 from albireo.step import StepPlan
 
 _LINEARS = ("linear", "linear_norm", "expert_linear")
@@ -261,7 +261,7 @@ def _vector_elements(program: Program, call: Call, role: str) -> int:
 
 def _num_columns(call: Call) -> int:
     """Columns a linear multiplies: gate and up are two for each that comes out."""
-    return int(call.attrs["n"]) * (1 if call.attrs.get("act", "none") == "none" else 2)
+    return int(call.attrs["n"]) * (2 if is_gated(call.attrs.get("act", "none")) else 1)
 
 
 def _itemsize(program: Program, name: str) -> float:

@@ -14,7 +14,7 @@ from albireo.encodings import Encoding, encoding, is_encoding
 from albireo.errors import InvariantError, UnsupportedModel
 from albireo.graph.node import ConstantDef, Graph, Node, RowSegment, Value
 from albireo.graph.ops import RopeSpec
-from albireo.graph.program import GATE_UP_INTERLEAVE, PANEL, PackedConstant
+from albireo.graph.program import GATE_UP_INTERLEAVE, PANEL, PackedConstant, is_gated
 from albireo.graph.program_spec import FAMILIES, Family
 from albireo.graph.report import PassRecord
 
@@ -59,7 +59,7 @@ class _Planner:
     def place(self, node: Node, packing: str) -> None:
         args = self.layouts.args[node] = {}
         family = FAMILIES[str(node.family)]
-        gated, experts = node.attrs.get("act", "none") != "none", int(node.attrs.get("num_experts", 0))
+        gated, experts = is_gated(node.attrs.get("act", "none")), int(node.attrs.get("num_experts", 0))
         for role, value in node.inputs.items():
             if value.constant is None:
                 continue

@@ -208,6 +208,11 @@ def adapter_attrs(linear: Node) -> dict[str, Any]:
     return {"modules": linear.attrs["modules"]} if "modules" in linear.attrs else {}
 
 
+def norm_attrs(norm: Node) -> dict[str, Any]:
+    """Attributes of the family norm that a norm of whole rows becomes."""
+    return {name: norm.attrs[name] for name in ("eps", "centered") if name in norm.attrs}
+
+
 def made_by(value: Value, op: str) -> Node | None:
     """The node that makes value, if it is an op of this name."""
     node = value.producer

@@ -47,7 +47,7 @@ def select_kernels(graph: Graph, catalog: KernelCatalog) -> tuple[dict[Node, Var
                 "try another dtype"
             )
         role = FAMILIES[str(node.family)].weight
-        known = packings.setdefault(node.inputs[role], set()) if role else set()
+        known = packings.setdefault(node.inputs[role], set()) if role in node.inputs else set()
         chosen[node] = next((v for v in variants if v.packing in known), variants[0])
         known.add(chosen[node].packing)
     counts = Counter(variant.identity for variant in chosen.values())

@@ -99,7 +99,7 @@ def _run(node: Node, roles: Mapping[str, Any], step: StepInputs, rounded: frozen
     if node.op == "attention":
         keys, values = roles["kv"]
         return (_attention(node.attrs, roles["q"], keys, values, step.context_len.tolist()),)
-    if node.op == "rms_norm":
+    if node.op == "rms_norm" and "centered" not in node.attrs:
         return (_rms_norm(node.attrs, roles["x"], roles["weight"]),)
     if node.op == "unary" and node.attrs["kind"] == "silu":
         x = roles["x"]

@@ -150,6 +150,12 @@ def _top(x: Types, _: Attrs) -> tuple[TensorType, ...]:
     return TensorType("int32", dims), TensorType("float32", dims)
 
 
+def _norm(x: Types, a: Attrs) -> tuple[TensorType, ...]:
+    if "bias" in x and x["bias"].dims != x.get("weight", x["bias"]).dims:
+        raise InvariantError(f"norm bias {x['bias']} does not fit weight {x['weight']}")
+    return (x["x"],)
+
+
 def _gain(x: Types, _: Attrs) -> tuple[TensorType, ...]:
     if x["weight"].dims != (x["x"].dims[-1],):
         raise InvariantError(f"gain {x['weight']} does not fit {x['x']}")
@@ -187,8 +193,9 @@ OPS: dict[str, Op] = {
     "embed": Op(("ids", "table"), (), _embed),
     # rounds (nearest even) or widens
     "cast": Op(("x",), ("dtype",), _cast),
-    # y = x / sqrt(mean(x^2) + eps) * weight over the last dim, or over each of num_heads equal parts of it
-    "rms_norm": Op(("x", "weight"), ("eps", "num_heads"), _same),
+    # y = x / sqrt(mean(x^2) + eps) * weight (+ bias) over the last dim, or over each of num_heads equal parts of it.
+    # centered: of x minus its mean, which is LayerNorm; without a weight nothing is multiplied
+    "rms_norm": Op(("x",), ("eps", "num_heads"), _norm, optional=("weight", "bias"), optional_attrs=("centered",)),
     # a norm in three steps, see compiler/passes/fold_norm.py: x * weight over the last dim; sums of x^2 over each
     # SQUARES columns; and y = x / sqrt(the sum of those / width + eps) (+ bias), row by row
     "gain": Op(("x", "weight"), (), _gain),
@@ -237,7 +244,7 @@ OPS: dict[str, Op] = {
     ),
     "add": Op(("x", "y"), (), _binary),
     "mul": Op(("x", "y"), (), _binary),
-    # kind: silu, gelu, gelu_tanh, relu2, sigmoid, tanh
+    # kind: one of UNARY_KINDS; gelu is that of the error function
     "unary": Op(("x",), ("kind",), _same),
     # x * factor
     "scale": Op(("x",), ("factor",), _same),
@@ -248,7 +255,7 @@ OPS: dict[str, Op] = {
     "top_logits": Op(("logits",), (), _top),
 }
 
-UNARY_KINDS = ("silu", "gelu", "gelu_tanh", "relu2", "sigmoid", "tanh")
+UNARY_KINDS = ("silu", "gelu", "gelu_tanh", "relu", "relu2", "sigmoid", "tanh")
 
 
 def infer(op: str, inputs: Types, attrs: Attrs) -> tuple[TensorType, ...]:

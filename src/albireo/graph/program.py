@@ -5,12 +5,14 @@ models, pointers or arrays.
 
 Call families and their roles (a backend implements these):
 
-    embed        ids, table -> out                          out[T, E] float32
-    norm         x, weight [, rows] -> out                  rows gathers first; out in its buffer's dtype
+    embed        ids, table -> out                          out[T, E] float32; ids: token_ids or positions
+    norm         x [, weight] [, bias] [, rows] -> out      rows gathers first; out in its buffer's dtype;
+                                                            attr centered: of x minus its mean
     gather       x, rows -> out                             rows of x, copied
     linear       x, weight [, bias] [, residual] -> out     attrs act: none | silu_mul | gelu_tanh_mul (gate and
-                                                            up rows interleaved by GATE_UP_INTERLEAVE); residual
-                                                            may be out; chunks as in graph.ops, absent: one chain
+                                                            up rows interleaved by GATE_UP_INTERLEAVE) | gelu |
+                                                            gelu_tanh | relu (of each output); residual may
+                                                            be out; chunks as in graph.ops, absent: one chain
         [, squares]                                         attr norm_eps: each row of the product is divided by
                                                             the root of its mean square, from sums over SQUARES
                                                             columns; the bias comes then
@@ -37,7 +39,7 @@ Call families and their roles (a backend implements these):
 
 Families of single ops, for what no pass took into one of these (compiler/passes/single_ops.py). They read float32:
 
-    elementwise  x [, y] -> out                             attrs kind: cast | silu | gelu_tanh | add | mul
+    elementwise  x [, y] -> out                             attrs kind: program_spec.KINDS
     head_norm    x, weight -> out                           norm of each of num_heads parts of a row
     rope         x, rope -> out                             rows of T
     kv_write     k, v                                       rows of T, to the KV cache
@@ -62,9 +64,14 @@ PANEL = 64
 GATE_UP_INTERLEAVE = 32
 
 
+def is_gated(act: str) -> bool:
+    """Whether an output of a linear is made of two: act(gate) * up."""
+    return act.endswith("_mul")
+
+
 def weight_rows(n: int, act: str) -> int:
-    """Rows of panels that n outputs are made of: whole panels, in which gate and up alternate where there is an act."""
-    return -(-n // PANEL) * PANEL if act == "none" else -(-n // GATE_UP_INTERLEAVE) * PANEL
+    """Rows of panels that n outputs are made of: whole panels, in which gate and up alternate where there is a gate."""
+    return -(-n // GATE_UP_INTERLEAVE) * PANEL if is_gated(act) else -(-n // PANEL) * PANEL
 
 
 #: Rows a multiple of this many bytes apart share the sets of a first-level cache, and throw each other out of it.

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from albireo.dtypes import itemsize
 from albireo.errors import InvariantError
 from albireo.graph.node import SYMBOLS
-from albireo.graph.program import PANEL, Buffer, Call, PackedConstant, Program, weight_rows
+from albireo.graph.program import PANEL, Buffer, Call, PackedConstant, Program, is_gated, weight_rows
 from albireo.graph.tuning import BUCKETS
 
 #: Step array -> the rows it has and, where it names rows, those it picks from. out_rows is logit_rows, then top_rows;
@@ -29,9 +29,12 @@ STEP_ARRAYS: dict[str, tuple[str, str | None]] = {
     "out_adapter_slots": ("S", None),
 }
 SPLITS = ("panels", "rows", "heads", "one")
-ACTS = ("none", "silu_mul", "gelu_tanh_mul")
+#: What a linear does to its outputs, in the native core's order; see program.is_gated.
+ACTS = ("none", "silu_mul", "gelu_tanh_mul", "gelu", "gelu_tanh", "relu")
+#: Those of linears that have a gate; and none, for families that know no others.
+GATED_ACTS = tuple(act for act in ACTS if act == "none" or is_gated(act))
 #: What an elementwise call does to each element, in the native core's order; the last two read two operands.
-KINDS = ("cast", "silu", "gelu_tanh", "scale", "softcap", "add", "mul")
+KINDS = ("cast", "silu", "gelu", "gelu_tanh", "relu", "scale", "softcap", "add", "mul")
 ALIGNMENT = 64
 
 #: (start, stop, is_write) ranges one call touches.
@@ -66,7 +69,14 @@ class Family:
 
 FAMILIES: dict[str, Family] = {
     "embed": Family(("ids", "table"), ("out",), ("width",), weight="table", optional_attrs=("scale",)),
-    "norm": Family(("x", "weight"), ("out",), ("eps",), optional=("rows", "residual"), weight="weight"),
+    "norm": Family(
+        ("x",),
+        ("out",),
+        ("eps",),
+        optional=("weight", "bias", "rows", "residual"),
+        weight="weight",
+        optional_attrs=("centered",),
+    ),
     "gather": Family(("x", "rows"), ("out",), ()),
     "linear": Family(
         ("x", "weight"),
@@ -228,7 +238,7 @@ def _check_shapes(program: Program, call: Call) -> None:
     if call.family in ("linear", "linear_norm", "head_top"):
         weight = _constant(program, call, "weight")
         n, k = call.attrs["n"], call.attrs["k"]
-        gated = call.attrs.get("act", "none") != "none"
+        gated = is_gated(call.attrs.get("act", "none"))
         if call.attrs.get("act", "none") not in ACTS:
             raise InvariantError(f"{call}: act must be one of {ACTS}")
         fits = weight.rows >= 2 * n and weight.rows % PANEL == 0 if gated else weight.rows == n

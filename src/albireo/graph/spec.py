@@ -138,7 +138,7 @@ def _attr_problem(node: Node, name: str, value: Any) -> str:
         return "" if value is None or _is_count(value, 1) else "must be None or a whole number of at least 1"
     if name == "softcap":
         return "" if value is None or (_is_number(value) and value > 0) else "must be None or a number above 0"
-    if name == "renormalize":
+    if name in ("renormalize", "centered"):
         return "" if isinstance(value, bool) else "must be true or false"
     if name in ("width", "num_experts", "top_k"):
         return "" if _is_count(value, 1) else "must be a whole number of at least 1"
@@ -180,9 +180,15 @@ def _modules_problem(node: Node, modules: Any) -> str:
 def _heads_problem(node: Node) -> str:
     heads = node.attrs["num_heads"]
     if node.op == "rms_norm":
-        width, weight = node.inputs["x"].type.dims[-1], node.inputs["weight"].type.dims
-        fits = isinstance(width, int) and width % heads == 0 and weight == (width // heads,)
-        return "" if fits else f"does not cut {width} channels into parts of the weight's {list(weight)}"
+        width, weights = (
+            node.inputs["x"].type.dims[-1],
+            [node.inputs[r] for r in ("weight", "bias") if r in node.inputs],
+        )
+        fits = isinstance(width, int) and width % heads == 0
+        for weight in weights:
+            if not fits or weight.type.dims != (int(width) // heads,):
+                return f"does not cut {width} channels into parts of the weight's {list(weight.type.dims)}"
+        return "" if fits else f"does not cut {width} channels into equal parts"
     if node.op == "rope":
         width = node.inputs["x"].type.dims[-1]
         return "" if width == heads * node.attrs["head_dim"] else f"heads do not make {width} channels"

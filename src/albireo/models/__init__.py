@@ -27,6 +27,7 @@ from albireo.models.weights import Checkpoint, check_weights
 
 #: Files of this room that are not architectures.
 _ROOM = (
+    "block_settings",
     "config",
     "expert_settings",
     "experts",
@@ -39,7 +40,9 @@ _ROOM = (
     "mapped_file",
     "multipliers",
     "peft",
+    "plain_layers",
     "quantized",
+    "rearranged",
     "rope",
     "rope_settings",
     "safetensors_file",

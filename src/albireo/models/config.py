@@ -6,13 +6,14 @@ nothing is an error that names it. Does not know how to run (albireo.config) nor
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any
 
 from albireo.dtypes import compute_dtype
 from albireo.errors import ConfigError, short
 from albireo.json_file import Fields
+from albireo.models.block_settings import BlockSettings
 from albireo.models.expert_settings import ExpertSettings, Keys, parse_experts
 from albireo.models.layer_kinds import DEFAULT_WINDOW, MAX_LAYERS, WindowRule, parse_rotates, parse_windows
 from albireo.models.multipliers import Multipliers, parse_multipliers
@@ -28,6 +29,15 @@ ACTIVATIONS = {
     "silu": {"silu": "silu", "swish": "silu"},
     # the tanh of old files, whatever they call it: transformers reads them so
     "gelu_tanh": {"gelu_pytorch_tanh": "gelu_tanh", "gelu": "gelu_tanh"},
+    # of FFNs without a gate
+    "plain": {
+        "gelu": "gelu",
+        "gelu_python": "gelu",
+        "gelu_new": "gelu_tanh",
+        "gelu_fast": "gelu_tanh",
+        "gelu_pytorch_tanh": "gelu_tanh",
+        "relu": "relu",
+    },
 }
 
 #: Keys that do not change what is computed from given weights and tokens.
@@ -65,6 +75,7 @@ NEUTRAL_VALUES: Mapping[str, tuple[Any, ...]] = {
     "residual_multiplier": (1.0,),
     "logits_scaling": (1.0,),
     "logit_scale": (1.0,),
+    "rotary_emb_base": (),
     "is_causal": (True,),
     "scale_attn_weights": (True,),
     "use_rope": (True,),
@@ -100,6 +111,10 @@ class ConfigRules:
         has_layers_without_rope: see ModelConfig.rotates. rotates_windows: where there is a window, layers without one
             do not rotate. has_pairs_side_by_side: see ModelConfig.
         ignorable: keys of this architecture that change nothing here.
+        names: what its files call keys that others have, too.
+        blocks: reads what its own keys say of a layer's parts; None: they are llama's.
+        ffn_factor: widths of the residual stream that an FFN has where nothing is said; 0: it must be said.
+        has_rope: whether positions are rotations; else a table of them is added.
         class_names: what architectures may name; empty: model_type and ForCausalLM.
     """
 
@@ -120,6 +135,10 @@ class ConfigRules:
     has_pairs_side_by_side: bool = False
     ignorable: frozenset[str] = frozenset()
     class_names: tuple[str, ...] = ()
+    names: Mapping[str, str] = field(default_factory=dict)
+    blocks: Callable[[Fields], BlockSettings] | None = None
+    ffn_factor: int = 0
+    has_rope: bool = True
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -137,6 +156,7 @@ class ModelConfig:
             own rule.
         eos_token_ids: may be empty; generation_config.json may name more.
         experts: None: every layer has an ordinary MLP.
+        rms_norm_eps: of LayerNorms, too.
     """
 
     model_type: str
@@ -164,6 +184,7 @@ class ModelConfig:
     bos_token_id: int | None = None
     eos_token_ids: tuple[int, ...] = field(default=())
     experts: ExpertSettings | None = None
+    blocks: BlockSettings = field(default_factory=BlockSettings)
 
     def with_dtype(self, dtype: str) -> ModelConfig:
         """The same model computed in dtype ("auto": as it is). Raises: ConfigError for an unknown one."""
@@ -189,26 +210,29 @@ def parse_config(
     Args: default_dtype: when the file names none. where: names the file in errors.
     Raises: ModelError for a missing or impossible value; UnsupportedModel for a key that is not computed.
     """
-    fields = Fields({**rules.defaults, **data}, where)
+    fields = Fields({**rules.defaults, **data}, where, rules.names)
     model_type = fields.text("model_type")
     _check_class(fields, model_type, rules.class_names)
     hidden = fields.integer("hidden_size", 1, MAX_WIDTH)
     heads = fields.integer("num_attention_heads", 1, MAX_HEADS)
-    kv_heads = fields.integer("num_key_value_heads", 1, MAX_HEADS, default=heads)
+    blocks = rules.blocks(fields) if rules.blocks is not None else BlockSettings()
+    kv_heads = blocks.num_kv_heads or fields.integer("num_key_value_heads", 1, MAX_HEADS, default=heads)
     if heads % kv_heads:
         fields.fail("num_attention_heads", heads, f"must be a multiple of num_key_value_heads={kv_heads}")
     layers = fields.integer("num_hidden_layers", 1, MAX_LAYERS)
     positions = fields.integer("max_position_embeddings", 1, MAX_POSITIONS)
     vocab = fields.integer("vocab_size", 1, MAX_VOCAB)
-    width = fields.integer("intermediate_size", 1, MAX_WIDTH)
+    width = fields.integer("intermediate_size", 1, MAX_WIDTH, default=rules.ffn_factor * hidden or None)
     rotates = parse_rotates(fields, layers) if rules.has_layers_without_rope else (True,) * layers
     windows = parse_windows(fields, rules.windows, rules.period, rotates, rules.default_window)
     head_dim = _head_dim(fields, rules, hidden, heads)
     if rules.rotates_windows and any(windows):
         rotates = tuple(window is not None for window in windows)
-    rope, local_rope = parse_ropes(
-        fields, where, positions, rules.keys, has_local=rules.has_local_rope, local_theta=rules.local_theta
-    )
+    rope, local_rope = RopeSettings(), None
+    if rules.has_rope:
+        rope, local_rope = parse_ropes(
+            fields, where, positions, rules.keys, has_local=rules.has_local_rope, local_theta=rules.local_theta
+        )
     config = ModelConfig(
         model_type=model_type,
         vocab_size=vocab,
@@ -235,6 +259,7 @@ def parse_config(
         bos_token_id=next(iter(fields.ids("bos_token_id", vocab)), None),
         eos_token_ids=fields.ids("eos_token_id", vocab),
         experts=parse_experts(fields, rules.experts, layers, width),
+        blocks=blocks,
     )
     if config.rotary_dim % 2 or (config.head_dim - config.rotary_dim) % 2:
         fields.fail(_HONOURS_PARTIAL, config.rope.partial_rotary_factor, f"must rotate pairs of {config.head_dim}")
@@ -281,7 +306,10 @@ def _dtype(fields: Fields, default: str) -> str:
 
 def _activation(fields: Fields, rules: ConfigRules) -> str:
     known = ACTIVATIONS[rules.activation]
+    found = next(iter(known.values()))
     for key in ("hidden_act", "hidden_activation"):
-        if fields.raw(key) is not None and fields.text(key) not in known:
-            fields.unsupported(key, fields.raw(key), f"supported: {next(iter(known))}")
-    return rules.activation
+        if fields.raw(key) is not None:
+            if fields.text(key) not in known:
+                fields.unsupported(key, fields.raw(key), f"supported: {', '.join(known)}")
+            found = known[fields.text(key)]
+    return found

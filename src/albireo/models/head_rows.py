@@ -30,26 +30,44 @@ class RowsOf:
 
 def rows_of_heads(c: ModelConfig, heads: Mapping[str, int], part: str, module: str, joined: str | None) -> RowsOf:
     """Of one of q, k, v. Args: heads: of each, in their order in joined, the module of all where there is one."""
-    first = 0
-    if joined is not None:
-        names = list(heads)
-        first = sum(heads[name] for name in names[: names.index(part)]) * c.head_dim
-    if part == "v":
-        return RowsOf(joined or module, ((first, first + heads[part] * c.head_dim),))
-    return RowsOf(joined or module, _rotary_rows(c, first, heads[part]))
+    starts = _starts(c, heads, part, joined is not None)
+    return RowsOf(joined or module, _runs(starts, c.head_dim) if part == "v" else _rotary_rows(c, starts))
 
 
 def rows_of_head_norm(c: ModelConfig, module: str, heads: int) -> RowsOf:
     """Of the weight of a norm of so many heads of q or k at once."""
-    return RowsOf(module, _rotary_rows(c, 0, heads))
+    return RowsOf(module, _rotary_rows(c, [i * c.head_dim for i in range(heads)]))
 
 
-def _rotary_rows(c: ModelConfig, first: int, heads: int) -> tuple[tuple[int, int], ...]:
-    """Of heads whose rows begin at first, in the order in which they are rotated."""
-    end = first + heads * c.head_dim
+def _rotary_rows(c: ModelConfig, starts: list[int]) -> tuple[tuple[int, int], ...]:
+    """Of heads whose rows begin at starts, in the order in which they are rotated."""
     if c.rotary_dim == c.head_dim and not c.has_pairs_side_by_side:
-        return ((first, end),)
-    return tuple(piece for start in range(first, end, c.head_dim) for piece in _paired(c, start))
+        return _runs(starts, c.head_dim)
+    return tuple(piece for start in starts for piece in _paired(c, start))
+
+
+def _starts(c: ModelConfig, heads: Mapping[str, int], part: str, is_joined: bool) -> list[int]:
+    """The first row of each head."""
+    names, first = list(heads), 0
+    if is_joined and c.blocks.joined == "by_group":
+        queries = heads["q"] // heads["k"]
+        place = {"q": 0, "k": queries, "v": queries + 1}[part]
+        each = queries if part == "q" else 1
+        return [(i // each * (queries + 2) + place + i % each) * c.head_dim for i in range(heads[part])]
+    if is_joined:
+        first = sum(heads[name] for name in names[: names.index(part)])
+    return [(first + i) * c.head_dim for i in range(heads[part])]
+
+
+def _runs(starts: list[int], length: int) -> tuple[tuple[int, int], ...]:
+    """Rows of heads; those that follow each other are one range."""
+    runs: list[tuple[int, int]] = []
+    for start in starts:
+        if runs and runs[-1][1] == start:
+            runs[-1] = (runs[-1][0], start + length)
+        else:
+            runs.append((start, start + length))
+    return tuple(runs)
 
 
 def _paired(c: ModelConfig, start: int) -> Iterator[tuple[int, int]]:

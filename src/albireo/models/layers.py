@@ -26,10 +26,25 @@ from albireo.models.config import ModelConfig
 from albireo.models.head_rows import RowsOf, rows_of_head_norm, rows_of_heads
 from albireo.models.multipliers import nearest
 
-#: Tensors some checkpoints carry that are computed from config.json instead, or that guess tokens behind the next.
-IGNORABLE_WEIGHTS = ("*.rotary_emb.inv_freq", "model.mtp_layers.*")
-#: A tied checkpoint may hold the head a second time.
-TIED_WEIGHTS = {"lm_head.weight": "model.embed_tokens.weight"}
+#: Tensors some checkpoints carry that are computed from config.json instead, or that guess tokens behind the next; and
+#: masks of causal attention.
+IGNORABLE_WEIGHTS = (
+    "*.rotary_emb.inv_freq",
+    "model.mtp_layers.*",
+    *(
+        f"{attention}.{mask}"
+        for attention in ("transformer.h.*.attn", "*.attention")
+        for mask in ("bias", "masked_bias")
+    ),
+)
+#: A tied checkpoint may hold the head a second time: table -> head.
+TIED_WEIGHTS = {
+    "model.embed_tokens.weight": "lm_head.weight",
+    "model.decoder.embed_tokens.weight": "lm_head.weight",
+    "transformer.wte.weight": "lm_head.weight",
+    "transformer.word_embeddings.weight": "lm_head.weight",
+    "gpt_neox.embed_in.weight": "embed_out.weight",
+}
 
 
 class Norms(NamedTuple):
@@ -44,14 +59,23 @@ BEFORE_ATTENTION, BEFORE_FFN = Norms("input_layernorm"), Norms("post_attention_l
 AROUND_ATTENTION = Norms("input_layernorm", "post_attention_layernorm")
 AROUND_FFN = Norms("pre_feedforward_layernorm", "post_feedforward_layernorm")
 BEHIND_ATTENTION, BEHIND_FFN = Norms(None, "post_attention_layernorm"), Norms(None, "post_feedforward_layernorm")
-#: What norms of q and k are called where they are behind RoPE.
-_LAST_NORMS = {"q": "query_layernorm", "k": "key_layernorm"}
 
 
-def embedding(b: GraphBuilder, c: ModelConfig) -> Value:
+class Ends(NamedTuple):
+    """Names of the tensors at the ends of a model; norm and head without their last part."""
+
+    table: str = "model.embed_tokens.weight"
+    norm: str = "model.norm"
+    head: str = "lm_head"
+
+
+LLAMA_ENDS = Ends()
+
+
+def embedding(b: GraphBuilder, c: ModelConfig, names: Ends = LLAMA_ENDS) -> Value:
     """Rows of the embedding table times their multiplier: the residual stream [T, E] float32."""
     with b.part("embed"):
-        x = b.embed(b.token_ids, _table(b, c))
+        x = b.embed(b.token_ids, _table(b, c, names))
         given = c.multipliers.embedding
         # the root is rounded as transformers does; what it multiplies is not
         factor = (nearest(c.hidden_size**0.5, c.dtype) if given is None else given) / c.multipliers.residual
@@ -70,7 +94,6 @@ def attention_block(
     o_bias: bool = False,
     qk_norm: bool = False,
     is_norm_wide: bool = False,
-    is_norm_last: bool = False,
     joined: str | None = None,
     norms: Norms = BEFORE_ATTENTION,
 ) -> Value:
@@ -79,31 +102,53 @@ def attention_block(
     Args:
         window: positions seen, the token's own included.
         qk_norm: RMS norm of each head of q and k before RoPE; is_norm_wide: of all heads at once, for which every rank
-            needs all of them; is_norm_last: behind RoPE.
+            needs all of them.
         joined: name of the tensor that holds the rows of q, k and v, where one does.
     """
     name = f"model.layers.{layer}.self_attn"
-    heads = {"q": c.num_heads, "k": c.num_kv_heads, "v": c.num_kv_heads}
     roles = (None, None) if is_norm_wide else ("heads", "row")
     with b.part(f"layers.{layer}.attn"):
         h = _input(b, c, x, layer, norms.before)
-        parts = {}
-        for p in heads:
-            module = f"{name}.{p}_proj"
-            rows = rows_of_heads(c, heads, p, module, f"{name}.{joined}" if joined else None)
-            parts[p] = linear(b, c, h, module, heads[p] * c.head_dim, p, qkv_bias, roles[0], rows)
+        parts = queries_keys_values(b, c, h, name, bias=qkv_bias, joined=joined, role=roles[0])
         for p in ("q", "k"):
-            if qk_norm and not is_norm_last:
-                parts[p] = _head_norm(b, c, parts[p], f"{name}.{p}_norm", p, heads[p], is_norm_wide)
-            with b.part("rope"):
-                parts[p] = b.rope(parts[p], rope, heads[p], c.head_dim)
-            if is_norm_last:
-                parts[p] = _head_norm(b, c, parts[p], f"{name}.{_LAST_NORMS[p]}", p, heads[p], is_norm_wide)
-        with b.part("kv"):
-            b.kv_write(parts["k"], parts["v"], layer, c.num_kv_heads, c.head_dim)
-        a = _attention(b, c, parts["q"], layer, window)
+            if qk_norm:
+                heads = c.num_heads if p == "q" else c.num_kv_heads
+                parts[p] = _head_norm(b, c, parts[p], f"{name}.{p}_norm", p, heads, is_norm_wide)
+        a = attention(b, c, parts, layer, rope, window)
         o = linear(b, c, a, f"{name}.o_proj", c.hidden_size, "o", o_bias, roles[1])
         return _added(b, c, x, o, layer, "o", norms.behind)
+
+
+def queries_keys_values(
+    b: GraphBuilder,
+    c: ModelConfig,
+    h: Value,
+    name: str,
+    *,
+    bias: bool,
+    joined: str | None = None,
+    role: str | None = "heads",
+) -> dict[str, Value]:
+    """q, k, v: [T, heads * D] float32. Args: name: of attention. joined: see attention_block()."""
+    heads = {"q": c.num_heads, "k": c.num_kv_heads, "v": c.num_kv_heads}
+    parts = {}
+    for p in heads:
+        module = f"{name}.{p}_proj"
+        rows = rows_of_heads(c, heads, p, module, f"{name}.{joined}" if joined else None)
+        parts[p] = linear(b, c, h, module, heads[p] * c.head_dim, p, bias, role, rows)
+    return parts
+
+
+def attention(
+    b: GraphBuilder, c: ModelConfig, parts: dict[str, Value], layer: int, rope: RopeSpec, window: int | None
+) -> Value:
+    """What the output projection multiplies, of queries_keys_values(); q and k are rotated first."""
+    q, k = parts["q"], parts["k"]
+    with b.part("rope"):
+        q, k = b.rope(q, rope, c.num_heads, c.head_dim), b.rope(k, rope, c.num_kv_heads, c.head_dim)
+    with b.part("kv"):
+        b.kv_write(k, parts["v"], layer, c.num_kv_heads, c.head_dim)
+    return _attention(b, c, q, layer, window)
 
 
 def mlp_block(
@@ -140,21 +185,22 @@ def gated_mlp(
     return linear(b, c, m, f"{name}.down_proj", c.hidden_size, "down", bias, "row")
 
 
-def head(b: GraphBuilder, c: ModelConfig, x: Value) -> Graph:
+def head(b: GraphBuilder, c: ModelConfig, x: Value, names: Ends = LLAMA_ENDS, has_bias: bool = False) -> Graph:
     """Final norm and vocabulary head; finishes the graph.
 
     Outputs: logits [R, V] of the rows in logit_rows; top_ids and top_values [G, TOP_LOGITS] of those in top_rows.
     """
     with b.part("head"):
-        y = norm(b, c, x, "model.norm.weight", "norm", 1.0 / c.multipliers.logits)
+        y = norm(b, c, x, f"{names.norm}.weight", "norm", 1.0 / c.multipliers.logits)
         if c.tie_word_embeddings:
-            weight = _table(b, c)
+            weight = _table(b, c, names)
         else:
-            weight = b.weight("lm_head.weight", (c.vocab_size, c.hidden_size), c.dtype)
+            weight = b.weight(f"{names.head}.weight", (c.vocab_size, c.hidden_size), c.dtype)
+        bias = b.weight(f"{names.head}.bias", (c.vocab_size,), "float32") if has_bias else None
         with b.part("logits"):
-            logits = _logits(b, c, b.gather_rows(y, b.logit_rows), weight)
+            logits = _logits(b, c, b.gather_rows(y, b.logit_rows), weight, bias)
         with b.part("top"):
-            top_ids, top_values = b.top_logits(_logits(b, c, b.gather_rows(y, b.top_rows), weight))
+            top_ids, top_values = b.top_logits(_logits(b, c, b.gather_rows(y, b.top_rows), weight, bias))
     return b.finish(logits=logits, top_ids=top_ids, top_values=top_values)
 
 
@@ -175,8 +221,8 @@ def _head_norm(b: GraphBuilder, c: ModelConfig, x: Value, module: str, part: str
         return b.rms_norm(x, weight, c.rms_norm_eps, num_heads=count)
 
 
-def _table(b: GraphBuilder, c: ModelConfig) -> Value:
-    return b.weight("model.embed_tokens.weight", (c.vocab_size, c.hidden_size), c.dtype)
+def _table(b: GraphBuilder, c: ModelConfig, names: Ends) -> Value:
+    return b.weight(names.table, (c.vocab_size, c.hidden_size), c.dtype)
 
 
 def _norm_weight(b: GraphBuilder, c: ModelConfig, name: str, width: int, factor: float = 1.0) -> Value:
@@ -184,10 +230,15 @@ def _norm_weight(b: GraphBuilder, c: ModelConfig, name: str, width: int, factor:
 
 
 def norm(b: GraphBuilder, c: ModelConfig, x: Value, name: str, part: str, factor: float = 1.0) -> Value:
-    """norm(x), rounded, its weight times factor."""
+    """norm(x), rounded, its weight times factor. Args: name: of its weight."""
+    kind, eps = c.blocks, c.rms_norm_eps / c.multipliers.residual**2
     with b.part(part):
-        weight = _norm_weight(b, c, name, c.hidden_size, factor)
-        return b.cast(b.rms_norm(x, weight, c.rms_norm_eps / c.multipliers.residual**2), c.dtype)
+        if not kind.is_layer_norm:
+            return b.cast(b.rms_norm(x, _norm_weight(b, c, name, c.hidden_size, factor), eps), c.dtype)
+        weight = _norm_weight(b, c, name, c.hidden_size, factor) if kind.has_norm_weight else None
+        of_bias = f"{name.removesuffix('.weight')}.bias"
+        bias = b.weight(of_bias, (c.hidden_size,), "float32", factor=factor) if kind.has_norm_bias else None
+        return b.cast(b.layer_norm(x, weight, bias, eps), c.dtype)
 
 
 def _input(b: GraphBuilder, c: ModelConfig, x: Value, layer: int, before: str | None) -> Value:
@@ -231,8 +282,8 @@ def linear(
         return b.linear(x, weight, bias, role)
 
 
-def _logits(b: GraphBuilder, c: ModelConfig, y: Value, weight: Value) -> Value:
-    logits, cap = b.linear(y, weight, role="vocab"), c.multipliers.logits_cap
+def _logits(b: GraphBuilder, c: ModelConfig, y: Value, weight: Value, bias: Value | None) -> Value:
+    logits, cap = b.linear(y, weight, bias, role="vocab"), c.multipliers.logits_cap
     return logits if cap is None else b.softcap(logits, cap)
 
 

@@ -51,7 +51,7 @@ def parse_multipliers(fields: Fields, keys: frozenset[str], is_gemma: bool) -> M
         embedding=None if is_gemma else of("embedding_multiplier") or 1.0,
         residual=of("residual_multiplier") or 1.0,
         attention=queries**-0.5 if queries is not None else attention,
-        logits=of("logits_scaling") or 1.0,
+        logits=of("logits_scaling") or 1.0 / (of("logit_scale") or 1.0),
         attention_cap=of("attn_logit_softcapping"),
         logits_cap=of("final_logit_softcapping"),
         norm_plus=1.0 if is_gemma else 0.0,

@@ -1,11 +1,12 @@
-"""The text part of a model that reads images too: its settings and its tensors, as those of a model of text alone.
+"""The text part of a model that reads images too: its settings and its tensors, as those of a model of text alone. And
+the tensors of a model that was written without its head, whose names lack what they begin with.
 
 Called by models/__init__.py and weights.py. Does not know what the other parts compute: they are left where they lie.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -69,6 +70,11 @@ _PREFIXES = (
     ("language_model.lm_head.", "lm_head."),
     ("lm_head.", "lm_head."),
 )
+#: A tensor of a model written without its head -> what names are to begin with.
+_HEADLESS = {
+    "wte.weight": (("lm_head.", "lm_head."), ("", "transformer.")),
+    "decoder.embed_tokens.weight": (("lm_head.", "lm_head."), ("decoder.", "model.decoder.")),
+}
 
 
 def is_whole(data: Mapping[str, Any]) -> bool:
@@ -115,19 +121,21 @@ def _without_places(value: Any) -> Any:
 def open_tensors(directory: Path) -> SafetensorsFiles | TextTensors:
     """The tensors of a directory, by the names of a model of text alone."""
     files = SafetensorsFiles(directory)
-    has_parts = any(name.startswith(("language_model.", "model.language_model.")) for name in files.names)
-    return TextTensors(files) if has_parts else files
+    if any(name.startswith(("language_model.", "model.language_model.")) for name in files.names):
+        return TextTensors(files, _PREFIXES)
+    prefixes = next((prefixes for name, prefixes in _HEADLESS.items() if name in files), None)
+    return files if prefixes is None else TextTensors(files, prefixes)
 
 
 class TextTensors:
-    """Those tensors of a directory that are its text part's; see SafetensorsFiles."""
+    """Tensors of a directory whose names begin with one of prefixes, which becomes another; see SafetensorsFiles."""
 
-    def __init__(self, files: SafetensorsFiles) -> None:
+    def __init__(self, files: SafetensorsFiles, prefixes: Sequence[tuple[str, str]]) -> None:
         self.directory = files.directory
         self._files = files
         self._stored: dict[str, str] = {}
         for name in files.names:
-            found = next(((old, new) for old, new in _PREFIXES if name.startswith(old)), None)
+            found = next(((old, new) for old, new in prefixes if name.startswith(old)), None)
             if found is None:
                 continue
             renamed = found[1] + name.removeprefix(found[0])

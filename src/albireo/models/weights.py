@@ -22,6 +22,7 @@ from albireo.models.fused_experts import FusedExperts, split_experts
 from albireo.models.gguf.config import rotary_heads
 from albireo.models.gguf.tensors import GgufFile, is_gguf
 from albireo.models.quantized import quantization_format
+from albireo.models.rearranged import REARRANGED, rearranged
 from albireo.models.safetensors_file import RawTensor, raw_tensor
 from albireo.models.safetensors_files import SafetensorsFiles
 from albireo.models.text_part import TextTensors, open_tensors
@@ -30,6 +31,8 @@ from albireo.quantization.formats.matrix import Matrix, Plan
 
 #: Matrices held as decoded numbers for callers that release none; no constant is joined of so many.
 MAX_DECODED = 8
+#: What names of tensors of a layer have before its number.
+_LAYERS = (".layers.", ".h.")
 
 
 class Checkpoint:
@@ -171,11 +174,21 @@ class Checkpoint:
     def _planned(self) -> Plan:
         if isinstance(self._stored, GgufFile):
             return self._stored.plan(rotary_heads(self._stored))
-        quantization = quantization_format(self.directory)
-        plan = self._stored.plan() if isinstance(self._stored, FusedExperts) else Plan()
-        if quantization and plan.matrices:
+        path = self.directory / "config.json"
+        config = read_json(path) if path.exists() else {}
+        quantization = quantization_format(self.directory, config)
+        if quantization is None:
+            if isinstance(self._stored, FusedExperts):
+                return self._stored.plan()
+            return rearranged(self._stored, config)
+        if config.get("model_type") in REARRANGED:
+            raise UnsupportedModel(
+                f"{path}: model_type={short(config['model_type'])} lies otherwise than it is computed, which is done "
+                "to numbers alone; a checkpoint that is quantized is not read. --quantization does it at load"
+            )
+        if isinstance(self._stored, FusedExperts) and self._stored.plan().matrices:
             raise UnsupportedModel(f"{self.directory}: experts with columns first are not read quantized")
-        return quantization.plan(self._stored) if quantization else plan
+        return quantization.plan(self._stored)
 
     def _known(self, name: str) -> str:
         if name not in self._plain:
@@ -185,7 +198,7 @@ class Checkpoint:
     def _is_widened(self, name: str) -> bool:
         """Whether a matrix of 16 bits is given as float32: in a layer, where decoded ones may be joined with it."""
         stored = self._stored
-        is_part = name.startswith("model.layers.") and name in self._plain and len(stored.shape(name)) == 2
+        is_part = any(part in name for part in _LAYERS) and name in self._plain and len(stored.shape(name)) == 2
         return is_part and self._has_encodings and stored.dtype(name) in ("float16", "bfloat16")
 
     def _numbers(self, name: str) -> RawTensor:
@@ -244,14 +257,14 @@ def check_weights(
 
     Args:
         ignorable: shell-style patterns of tensor names that may be there unread.
-        aliases: tensors that may be there unread when they are copies of another, such as a tied lm_head.
+        aliases: tensor -> one that may be there unread when it is a copy of it, such as a tied lm_head.
     Raises: WeightMismatch naming what is missing, misshapen or extra (ten of each, and the counts).
     """
     wanted = _wanted_shapes(graph)
     patterns = tuple(ignorable)
     unread = [name for name in checkpoint.names if name not in wanted]
     extra = [name for name in unread if not any(fnmatchcase(name, pattern) for pattern in patterns)]
-    for name, original in (aliases or {}).items():
+    for original, name in (aliases or {}).items():
         if name in extra and original in wanted and original in checkpoint:
             _check_copy(checkpoint, name, original)
             extra.remove(name)

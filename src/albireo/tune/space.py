@@ -9,7 +9,7 @@ import math
 from collections.abc import Hashable, Iterator
 from dataclasses import dataclass, replace
 
-from albireo.graph.program import GATE_UP_INTERLEAVE, PANEL
+from albireo.graph.program import GATE_UP_INTERLEAVE, PANEL, is_gated
 from albireo.graph.tuning import ALLOWED, CallKey, Tuning, row_chunks
 
 #: Levels with tall tiles: where registers allow 28 rows.
@@ -77,5 +77,5 @@ class Point:
             head_dim = int(shape["head_dim"])
             columns = (int(shape["num_heads"]) + 2 * int(shape["num_kv_heads"])) * head_dim
             return math.ceil(columns / math.lcm(head_dim, PANEL))
-        width = PANEL if shape.get("act", "none") == "none" else GATE_UP_INTERLEAVE
+        width = GATE_UP_INTERLEAVE if is_gated(str(shape.get("act", "none"))) else PANEL
         return math.ceil(int(shape["n"]) / width)

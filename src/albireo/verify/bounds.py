@@ -34,7 +34,7 @@ _CHUNK = 1 << 20
 #: What a matrix unit may lose of sums of e4m3 products, as a part of the sum of their sizes.
 _E4M3_SUM = 2.0**-11
 #: Largest slope of each activation.
-_SLOPES = {"silu": 1.1, "gelu": 1.13, "gelu_tanh": 1.13, "sigmoid": 0.25, "tanh": 1.0}
+_SLOPES = {"silu": 1.1, "gelu": 1.13, "gelu_tanh": 1.13, "relu": 1.0, "sigmoid": 0.25, "tanh": 1.0}
 
 
 @dataclass(frozen=True, slots=True)

@@ -22,15 +22,26 @@ _FLUSHED = 2.0**-126
 
 
 def rms_norm_error(call: OpCall, error: Any) -> F64:
-    """The mean of D squares, a square root and two products; x's own error moves the mean as well."""
-    weight, given = call["weight"].astype(np.float64), np.asarray(call["x"])
-    shape = (*given.shape[:-1], call.attrs["num_heads"], len(weight))
-    x = given.astype(np.float64).reshape(shape)
-    error = np.broadcast_to(np.asarray(error, np.float64), given.shape).reshape(shape)
+    """The mean of D squares, a square root and two products; x's own error moves the mean as well.
+
+    A centered norm's mean is off by what a sum of D numbers of any sign may be, and so is each difference; and one
+    more rounding where a bias is added.
+    """
+    given, heads = np.asarray(call["x"]), call.attrs["num_heads"]
+    width = given.shape[-1] // heads
+    x = given.astype(np.float64).reshape(*given.shape[:-1], heads, width)
+    weight = np.asarray(call["weight"] if "weight" in call.inputs else 1.0).astype(np.float64)
+    error = np.broadcast_to(np.asarray(error, np.float64), given.shape).reshape(x.shape)
+    if call.attrs.get("centered", False):
+        sizes = np.abs(x).mean(axis=-1, keepdims=True)
+        x = x - x.mean(axis=-1, keepdims=True)
+        error = error + error.mean(axis=-1, keepdims=True) + (np.sqrt(width) + 4) * _U * sizes + 2 * _U * np.abs(x)
     factor = 1 / np.sqrt((x**2).mean(axis=-1, keepdims=True) + call.attrs["eps"])
     out = np.abs(x * factor * weight)
-    relative = factor**2 * (np.abs(x) * error).mean(axis=-1, keepdims=True) + (np.sqrt(len(weight)) + 8) * _U
+    relative = factor**2 * (np.abs(x) * error).mean(axis=-1, keepdims=True) + (np.sqrt(width) + 8) * _U
     found = np.abs(factor * weight) * error + out * relative + _FLUSHED
+    if "bias" in call.inputs:
+        found = found + 2 * _U * (out + np.abs(np.asarray(call["bias"], np.float64)))
     return np.asarray(found.reshape(given.shape), np.float64)
 
 

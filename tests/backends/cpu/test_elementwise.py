@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import numpy as np
 import pytest
 
@@ -54,6 +56,8 @@ def test_activations(dtype: str, level: str) -> None:
     wide = x.astype(np.float64)
     exact = {
         "silu": wide / (1 + np.exp(-wide)),
+        "gelu": wide * np.vectorize(lambda z: 0.5 * math.erfc(-z / math.sqrt(2)))(wide),
+        "relu": np.maximum(wide, 0),
         "gelu_tanh": 0.5 * wide * (1 + np.tanh(np.sqrt(2 / np.pi) * (wide + 0.044715 * wide**3))),
     }
     for kind, want in exact.items():

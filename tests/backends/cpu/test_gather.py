@@ -185,7 +185,11 @@ def test_taking_rows_early_changes_no_bit(name: str, dtype: str) -> None:
         early = model_of(name, dtype, threads=threads)
         # pairs of a token and an expert are those of all tokens: a last layer with experts computes every row
         wanted_rows = [] if any(call.family == "expert_linear" for call in early.program.calls) else ["S"]
-        assert [call.rows for call in early.program.calls if call.family == "gather"] == wanted_rows
+        # what attention and FFN both read is a norm of every row, which is cut where it is rounded
+        shared = ["S"] if name in ("cohere", "falcon", "phi") else []
+        if shared and dtype == "float32":
+            wanted_rows, shared = [], []
+        assert [call.rows for call in early.program.calls if call.family == "gather"] == [*wanted_rows, *shared]
         assert [c.rows for c in early.program.calls if c.family == "attention" and "rows" in c.args] == wanted_rows
         for step, (logits, ids, values) in zip(steps(), wanted, strict=True):
             got = early.run(step)

@@ -139,6 +139,22 @@ def test_activations_far_out(level: str, act: str) -> None:
     assert_close(ours, exact, error, "float32", at_most=1e-3)
 
 
+@pytest.mark.parametrize("act", ["gelu", "gelu_tanh", "relu"])
+@pytest.mark.parametrize(("dtype", "level"), VARIANTS)
+def test_without_a_gate(dtype: str, level: str, act: str) -> None:
+    """The activation of the sums that the same linear gives without one."""
+    m, n, k = 5, 130, 33
+    f, x, w = torch.nn.functional, normal(m, k, dtype=dtype), normal(n, k, seed=1, dtype=dtype)
+    weight, bias = panels(w, dtype), Guarded(np.concatenate([normal(n, seed=2), np.zeros(-n % 64, np.float32)]))
+    sums = linear(x, weight, n, dtype, level, bias=bias).values.astype(np.float64)
+    function = {"relu": f.relu, "gelu": f.gelu, "gelu_tanh": ACTS["gelu_tanh"][1]}[act]
+    exact = function(torch.from_numpy(sums)).numpy()
+    code = {"gelu": 3, "gelu_tanh": 4, "relu": 5}[act]
+    ours = linear(x, weight, n, dtype, level, act=code, bias=bias, out_dtype=dtype)
+    error = (0 if act == "relu" else 16 + 4 * np.abs(sums)) * ROUNDOFF["float32"] * np.abs(sums)
+    assert_close(ours.values, exact, error, dtype)
+
+
 @pytest.mark.parametrize("act", ["none", *ACTS])
 @pytest.mark.parametrize(("dtype", "level"), VARIANTS)
 def test_what_is_no_number_stays_in_its_row(dtype: str, level: str, act: str) -> None:

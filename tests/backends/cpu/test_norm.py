@@ -54,6 +54,34 @@ def test_norm(dtype: str, level: str, width: int) -> None:
     assert not ours[4].any()
 
 
+@pytest.mark.parametrize("width", WIDTHS)
+@pytest.mark.parametrize(("dtype", "level"), VARIANTS)
+def test_centered(dtype: str, level: str, width: int) -> None:
+    """Rows far from zero, too: what is off there is the mean, by what a float32 sum of such numbers may be."""
+    offsets = np.float32([0, 0, 3, -8, 20, 0, 0, -5, 1])[:, None]
+    x, weight, bias = normal(9, width) + offsets, normal(width, seed=1), normal(width, seed=2)
+    x[1] = 0
+    wide = x.astype(np.float64)
+    eps = float(np.float32(1e-5))
+    exact = torch.nn.functional.layer_norm(
+        torch.from_numpy(wide),
+        (width,),
+        torch.from_numpy(weight).double(),
+        torch.from_numpy(bias).double(),
+        eps=eps,
+    ).numpy()
+    u, apart = ROUNDOFF["float32"], wide - wide.mean(axis=1, keepdims=True)
+    factor = 1 / np.sqrt((apart**2).mean(axis=1, keepdims=True) + eps)
+    of_mean = factor * (np.sqrt(width) + 4) * u * np.abs(wide).mean(axis=1, keepdims=True)
+    of_mean *= width > 1  # of one number the mean is that number
+    scaled = np.abs(apart * factor * weight)
+    error = 2 * of_mean * (np.abs(weight) + scaled) + (np.sqrt(width) + 8) * u * (scaled + np.abs(bias))
+    ours = norm(x, weight, level, dtype, centered=1, bias=Guarded(bias)).values
+    assert_close(ours, exact, error, dtype)
+    alone = [norm(x[i : i + 1], weight, level, dtype, centered=1, bias=Guarded(bias)).values for i in range(9)]
+    assert_same_bits(ours, np.concatenate(alone), "rows alone")
+
+
 @pytest.mark.parametrize("rows", ["R", "G"])
 @pytest.mark.parametrize(("dtype", "level"), VARIANTS)
 def test_gathered_rows_are_the_rows(dtype: str, level: str, rows: str) -> None:

@@ -61,6 +61,19 @@ def test_gate_and_up_become_one(act: str, tokens: int, n: int) -> None:
     assert ((out.double() - wanted).abs() <= error + 2.0**-8 * 1.01 * wanted.abs() + 1e-6).all()
 
 
+@pytest.mark.parametrize("act", ["gelu", "gelu_tanh", "relu"])
+@pytest.mark.parametrize("tokens", [3, 70])
+def test_an_activation_without_a_gate(act: str, tokens: int) -> None:
+    x, weight = random(tokens, 64, seed=1, dtype=torch.bfloat16), random(80, 64, seed=2, dtype=torch.bfloat16) / 4
+    bias = random(1, 80, seed=4)[0]
+    out = torch.full((tokens, 80), torch.nan)
+    linear(x, matrix(weight), out, bias, act=act)
+    sums = x.double() @ weight.double().T + bias
+    f = torch.nn.functional
+    wanted = f.relu(sums) if act == "relu" else f.gelu(sums, approximate="tanh" if act == "gelu_tanh" else "none")
+    assert ((out - wanted).abs() <= 1.13 * bound(x, weight) + 2.0**-20 * (1 + sums.abs())).all()
+
+
 def test_parts_are_added_by_the_last_and_the_counters_are_left_at_zero() -> None:
     x, weight = random(17, 1100, seed=1, dtype=torch.bfloat16), random(65, 1100, seed=2, dtype=torch.bfloat16)
     assert num_parts(65, 1100, "bfloat16") == 2

@@ -36,6 +36,24 @@ def test_rows_have_unit_mean_square_times_weight(cols: int) -> None:
         assert_same_bits(normed(x, weight, None, dtype), round_to(got, dtype), dtype)
 
 
+@pytest.mark.parametrize("cols", [1, 8, 70, 1030])
+def test_centered_rows_have_no_mean(cols: int) -> None:
+    x, weight, bias = 3 * normal(ROWS, cols, seed=1) + 50, normal(1, cols, seed=2)[0], normal(1, cols, seed=3)[0]
+    wide = x.astype(np.float64)
+    apart = wide - wide.mean(axis=1, keepdims=True)
+    factor = 1 / np.sqrt(np.mean(apart**2, axis=1, keepdims=True) + EPS)
+    # a tree over the row gives the mean, of numbers of about 50; then as without one, and a sum
+    of_mean = 2 * factor * (np.log2(cols + 1) / 2 + 2) * ULP * np.abs(wide).mean(axis=1, keepdims=True)
+    for vectors in ((weight, bias), (np.ones_like(weight), np.zeros_like(bias))):
+        gain, also = (torch.from_numpy(v) for v in vectors) if vectors[0] is weight else (None, None)
+        out = room(ROWS, cols, "float32")
+        norm(tensor(x), gain, out, EPS, cols, bias=also, centered=True)
+        scaled = np.abs(apart * factor * vectors[0])
+        own = (np.log2(cols + 1) / 2 + 8) * ULP * (scaled + np.abs(vectors[1]))
+        exact = apart * factor * vectors[0] + vectors[1]
+        assert (np.abs(numbers(out) - exact) <= of_mean * (np.abs(vectors[0]) + scaled) + own).all()
+
+
 def test_a_row_depends_on_itself_alone() -> None:
     x, weight = normal(ROWS, 200, seed=3), normal(1, 200, seed=4)[0]
     together = normed(x, weight)

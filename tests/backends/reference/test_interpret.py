@@ -100,6 +100,15 @@ MODELS: dict[str, Mapping[str, Any]] = {
     "qwen2-layer-types": tiny("qwen2", layer_types=["sliding_attention", "full_attention", "sliding_attention"]),
     "qwen3-bias": tiny("qwen3", attention_bias=True, tie_word_embeddings=False),
     "qwen3-128": tiny("qwen3", **heads(128)),
+    "gpt_neox-in-turn": tiny("gpt_neox", use_parallel_residual=False, attention_bias=False, tie_word_embeddings=True),
+    "falcon-40b": tiny("falcon", new_decoder_architecture=True, num_kv_heads=2, bias=True, tie_word_embeddings=False),
+    "falcon-11b": tiny("falcon", new_decoder_architecture=True, num_kv_heads=2, num_ln_in_parallel_attn=1),
+    "falcon-in-turn": tiny("falcon", multi_query=False, parallel_attn=False),
+    "opt-plain": tiny("opt", enable_bias=False, layer_norm_elementwise_affine=False, activation_function="gelu"),
+    "stablelm-parallel": tiny("stablelm", use_parallel_residual=True, use_qkv_bias=False, num_key_value_heads=2),
+    "cohere-bias": tiny("cohere", attention_bias=True, tie_word_embeddings=False),
+    "gpt2-untied": tiny("gpt2", n_inner=80, tie_word_embeddings=False),
+    "starcoder2-plain": tiny("starcoder2", use_bias=False, sliding_window=None),
     "qwen3-window": tiny("qwen3", use_sliding_window=True, sliding_window=5, max_window_layers=1),
 }
 

@@ -52,6 +52,7 @@ def test_unary(kind: str) -> None:
         "silu": f.silu,
         "gelu": f.gelu,
         "gelu_tanh": lambda t: f.gelu(t, approximate="tanh"),
+        "relu": f.relu,
         "relu2": lambda t: f.relu(t) ** 2,
         "sigmoid": torch.sigmoid,
         "tanh": torch.tanh,
@@ -76,6 +77,16 @@ def test_rms_norm(num_heads: int) -> None:
     parts = double(x).reshape(4, num_heads, -1)
     exact = torch.nn.functional.rms_norm(parts, (12 // num_heads,), double(weight), eps=1e-3).reshape(4, 12)
     assert_nearest(run("rms_norm", {"x": x, "weight": weight}, eps=1e-3, num_heads=num_heads), exact)
+
+
+@pytest.mark.parametrize("has", [(), ("weight",), ("weight", "bias")])
+def test_layer_norm(has: tuple[str, ...]) -> None:
+    """Far from zero, where a mean of squares alone would say nothing of deviations."""
+    x = normal(4, 12) * 5 + np.float32(1000)
+    vectors = {role: normal(12, seed=i) for i, role in enumerate(has)}
+    weight, bias = (double(vectors[role]) if role in vectors else None for role in ("weight", "bias"))
+    exact = torch.nn.functional.layer_norm(double(x), (12,), weight, bias, eps=1e-3)
+    assert_nearest(run("rms_norm", {"x": x, **vectors}, eps=1e-3, num_heads=1, centered=True), exact)
 
 
 def test_rms_norm_of_zeros_is_zero() -> None:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from albireo import _native
 from albireo.backends.adapter_weights import AdapterWeights
-from albireo.graph.program import Program
+from albireo.graph.program import Program, is_gated
 
 #: Parts of one linear: (module, first column, end).
 Modules = tuple[tuple[str, int, int], ...]
@@ -69,6 +69,6 @@ def _shapes(program: Program, num_slots: int) -> dict[Modules, tuple[list[tuple[
         modules: Modules = call.attrs["modules"]
         columns = [(first, end) for _, first, end in modules]
         k = program.buffers[call.args["x"]].cols
-        is_gated = call.attrs.get("act", "none") != "none"
-        found[modules] = (columns, num_slots, ranks[modules], k, is_gated)
+        has_gate = is_gated(call.attrs.get("act", "none"))
+        found[modules] = (columns, num_slots, ranks[modules], k, has_gate)
     return found

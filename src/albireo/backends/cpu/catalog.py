@@ -13,6 +13,7 @@ from albireo.backends.backend import Variant
 from albireo.backends.cpu.regimes import TILES, Tiles, regime_text, regimes_of
 from albireo.dtypes import COMPUTE_DTYPES, TOKEN
 from albireo.encodings import encoding, is_encoding
+from albireo.graph.program_spec import ACTS, GATED_ACTS
 from albireo.graph.tuning import Tuning
 
 #: How threads share a call of each family.
@@ -40,7 +41,6 @@ SPLITS = {
 _PACKED = ("qkv_rope_kv", "linear", "expert_linear", "head_top")
 #: Families that can write 8-bit codes with a scale a row, or copy such rows, or read them beside a linear that does.
 _TO_TOKENS = ("norm", "elementwise", "gather", "adapter")
-_ACTS = ("none", "silu_mul", "gelu_tanh_mul")
 
 
 class CpuCatalog:
@@ -55,7 +55,7 @@ class CpuCatalog:
     def variants(self, family: str, dtype: str, attrs: Mapping[str, Any]) -> tuple[Variant, ...]:
         """See KernelCatalog."""
         kinds = _kinds(family, dtype)
-        if not kinds or attrs.get("act", "none") not in _ACTS:
+        if not kinds or attrs.get("act", "none") not in (ACTS if family == "linear" else GATED_ACTS):
             return ()
         found = [level for name, kind, level in self._kernels if name == family and kind in kinds]
         return tuple(

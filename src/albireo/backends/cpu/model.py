@@ -29,7 +29,7 @@ from albireo.errors import InvariantError
 from albireo.graph.ops import TOP_LOGITS
 from albireo.graph.private_norms import private_norms
 from albireo.graph.program import Buffer, Call, KVLayout, Program
-from albireo.graph.program_spec import KINDS, STEP_ARRAYS
+from albireo.graph.program_spec import ACTS, KINDS, STEP_ARRAYS
 
 #: What a role is to the native core: what it reads rows of, or what it writes.
 _SIDES = {
@@ -39,7 +39,6 @@ _SIDES = {
     ("attention", "q"): "x",
     ("kv_write", "k"): "x",
 }
-_ACTS = {"none": 0, "silu_mul": 1, "gelu_tanh_mul": 2}
 #: Roles whose name in the native core differs.
 _NATIVE_ROLES = {
     ("embed", "table"): "weight",
@@ -292,7 +291,7 @@ class CpuModel:
             x, out = (program.buffers[call.args[role]] for role in ("x", "out"))
             args |= {"x": self._address(x.name) + attrs["start"] * itemsize(x.dtype), "k": out.cols}
         elif call.family == "embed":
-            args["k"] = attrs["width"]
+            args |= {"k": attrs["width"], "of_positions": int(call.args["ids"] == "positions")}
         elif call.family == "route":
             args["k"] = program.buffers[call.args["x"]].cols
         elif call.family in ("combine", "gate_rows"):
@@ -313,8 +312,10 @@ class CpuModel:
         for key in ("n", "k", "chunks", "eps", "num_heads", "window", "scale", "softcap", "num_experts", "renormalize"):
             if key in attrs:
                 args[key] = attrs[key]
+        if "centered" in attrs:
+            args["centered"] = int(attrs["centered"])
         if "act" in attrs:
-            args["act"] = _ACTS[attrs["act"]]
+            args["act"] = ACTS.index(attrs["act"])
         if "kind" in attrs:
             args["act"] = KINDS.index(attrs["kind"])
         if "layer" in attrs:

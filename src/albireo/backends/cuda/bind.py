@@ -82,8 +82,8 @@ class _Args:
     def ids(self, role: str) -> Callable[[DeviceStep], torch.Tensor]:
         """A step array."""
         name = self.call.args[role]
-        if name == "token_ids":
-            return lambda step: step.token_ids
+        if name in ("token_ids", "positions"):
+            return lambda step: step.token_ids if name == "token_ids" else step.positions
         return lambda step: step.rows[name]
 
     def matrix(self, role: str = "weight") -> DeviceMatrix:
@@ -118,13 +118,13 @@ def _embed(args: _Args) -> Launch:
 
 
 def _norm(args: _Args) -> Launch:
-    x, weight, out = args.buffer("x"), args.vector("weight"), args.buffer("out")
-    eps, cols = float(args.call.attrs["eps"]), args.columns("x")
+    x, weight, bias, out = args.buffer("x"), *(args.optional_vector(r) for r in ("weight", "bias")), args.buffer("out")
+    eps, cols, centered = float(args.call.attrs["eps"]), args.columns("x"), bool(args.call.attrs.get("centered", False))
     if "rows" in args.call.args:
         rows = args.ids("rows")
-        return lambda step: norm(x(step), weight, out(step), eps, cols, rows(step))
+        return lambda step: norm(x(step), weight, out(step), eps, cols, rows(step), bias=bias, centered=centered)
     residual = args.optional_buffer("residual")
-    return lambda step: norm(x(step), weight, out(step), eps, cols, base=residual(step))
+    return lambda step: norm(x(step), weight, out(step), eps, cols, base=residual(step), bias=bias, centered=centered)
 
 
 def _gather(args: _Args) -> Launch:

@@ -15,6 +15,7 @@ from albireo.dtypes import COMPUTE_DTYPES, FP8_TOKEN, ROW_CODES
 from albireo.encodings import is_encoding
 from albireo.errors import ConfigError, UnsupportedModel
 from albireo.graph.program import Program
+from albireo.graph.program_spec import ACTS, GATED_ACTS
 from albireo.graph.tuning import Tuning
 
 #: The level in kernels' identities: linear.bfloat16.triton.
@@ -41,7 +42,6 @@ _REGIMES = {
     "many": "tiles of tokens and outputs, K in the same parts",
 }
 _GPU_TARGET = re.compile(r"cuda(?::(\d+))?")
-_ACTS = ("none", "silu_mul", "gelu_tanh_mul")
 
 
 class CudaCatalog:
@@ -62,7 +62,7 @@ class CudaCatalog:
 
         Raises: UnsupportedModel for experts in a type that others may have.
         """
-        if attrs.get("act", "none") not in _ACTS or attrs.get("chunks", 1) != 1:
+        if attrs.get("act", "none") not in (ACTS if family == "linear" else GATED_ACTS) or attrs.get("chunks", 1) != 1:
             return ()
         identity = f"{family}.{dtype}.{LEVEL}"
         if family == "expert_linear":

@@ -57,6 +57,10 @@ def _gelu_tanh(x: F64) -> F64:
     return 0.5 * x * (1.0 + np.tanh(math.sqrt(2.0 / math.pi) * (x + 0.044715 * x**3)))
 
 
+def _relu(x: F64) -> F64:
+    return np.maximum(x, 0.0)
+
+
 def _relu2(x: F64) -> F64:
     return np.maximum(x, 0.0) ** 2
 
@@ -65,6 +69,7 @@ _UNARY: dict[str, Callable[[F64], F64]] = {
     "silu": _silu,
     "gelu": _gelu,
     "gelu_tanh": _gelu_tanh,
+    "relu": _relu,
     "relu2": _relu2,
     "sigmoid": _sigmoid,
     "tanh": np.tanh,

@@ -1,6 +1,7 @@
-"""rms_norm and its three steps: x / sqrt(mean(x^2) + eps) * weight, in float64, rounded once to float32.
+"""rms_norm and its three steps: x / sqrt(mean(x^2) + eps) * weight + bias, in float64, rounded once to float32.
 
-Called by interpret.py. With num_heads > 1 each of the equal parts of a row is a vector of its own.
+Called by interpret.py. With num_heads > 1 each of the equal parts of a row is a vector of its own. A centered one
+(LayerNorm) is of x minus its mean.
 """
 
 from __future__ import annotations
@@ -13,9 +14,16 @@ from albireo.graph.ops import SQUARES
 
 def rms_norm(call: OpCall) -> tuple[Array, ...]:
     x = call["x"].astype(np.float64)
-    parts = x.reshape(*x.shape[:-1], call.attrs["num_heads"], len(call["weight"]))
+    heads = call.attrs["num_heads"]
+    parts = x.reshape(*x.shape[:-1], heads, x.shape[-1] // heads)
+    if call.attrs.get("centered", False):
+        parts = parts - np.mean(parts, axis=-1, keepdims=True)
     mean_square = np.mean(parts**2, axis=-1, keepdims=True)
-    y = parts / np.sqrt(mean_square + call.attrs["eps"]) * call["weight"]
+    y = parts / np.sqrt(mean_square + call.attrs["eps"])
+    if "weight" in call.inputs:
+        y = y * call["weight"]
+    if "bias" in call.inputs:
+        y = y + call["bias"]
     return (y.reshape(x.shape).astype(np.float32),)
 
 

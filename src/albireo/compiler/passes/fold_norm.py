@@ -32,6 +32,8 @@ def run(graph: Graph) -> PassRecord:
 def _fold(rw: Rewriter, norm: Node) -> None:
     x, h = norm.inputs["x"], norm.output
     made, users = x.producer, rw.users(h)
+    if norm.attrs.get("centered", False) or set(norm.inputs) - {"rows"} != {"x", "weight"}:
+        raise NotFired("it subtracts the mean, or is no product with a weight: linears divide by a root alone")
     if h.type.dtype not in _TYPES or "rows" in norm.inputs:
         raise NotFired(f"{h} is {h.type.dtype}, of {'picked' if 'rows' in norm.inputs else 'all'} rows of {x}")
     if made is None or "residual" not in made.inputs or not (made.family == "combine" or _is_able_linear(made)):

@@ -1,4 +1,5 @@
-"""A linear with what is done to its result: bias, residual, or the product of gate and up with its rounding."""
+"""A linear with what is done to its result: bias, residual, an activation with its rounding, or that of a gate, whose
+product with up it is."""
 
 from __future__ import annotations
 
@@ -7,6 +8,7 @@ from collections.abc import Mapping
 from albireo.compiler.rewrite import NotFired, Rewriter, adapter_attrs, linear_roles, made_by
 from albireo.dtypes import FP8_TOKEN, ROW_CODES
 from albireo.graph.node import Graph, Node, Value
+from albireo.graph.program import is_gated
 from albireo.graph.program_spec import ACTS
 from albireo.graph.report import PassRecord
 
@@ -28,11 +30,13 @@ def run(graph: Graph) -> PassRecord:
 
 def _fuse(rw: Rewriter, linear: Node) -> None:
     y = linear.output
-    split, add = rw.only(y, "split"), rw.only(y, "add")
+    split, add, act = (rw.only(y, op) for op in ("split", "add", "unary"))
     if split is not None:
         _gated(rw, linear, split)
     elif add is not None:
         _residual(rw, linear, add)
+    elif act is not None:
+        _mapped(rw, linear, act)
     else:
         rw.fuse((linear,), "linear", _attrs(linear, "none"), linear_roles(linear), linear.outputs)
 
@@ -43,6 +47,14 @@ def _residual(rw: Rewriter, linear: Node, add: Node) -> None:
         raise NotFired(f"{x} is added to itself")
     roles = linear_roles(linear) | {"residual": x if y is linear.output else y}
     rw.fuse((linear, add), "linear", _attrs(linear, "none"), roles, add.outputs)
+
+
+def _mapped(rw: Rewriter, linear: Node, act: Node) -> None:
+    """unary -> [cast]."""
+    name = str(act.attrs["kind"])
+    if name not in ACTS:
+        raise NotFired(f"no kernel family has the activation {name}; known: {', '.join(ACTS)}")
+    _end(rw, linear, [linear, act], name)
 
 
 def _gated(rw: Rewriter, linear: Node, split: Node) -> None:
@@ -57,20 +69,24 @@ def _gated(rw: Rewriter, linear: Node, split: Node) -> None:
     if name not in ACTS:
         raise NotFired(f"no kernel family has the activation {name}; known: {', '.join(ACTS)}")
     rw.sole_user(act.output)
-    members = [linear, split, act, mul]
-    cast, dtype = rw.only(mul.output, "cast"), linear.inputs["x"].type.dtype
-    if cast is not None and _can_end_in(cast.attrs["dtype"], dtype, linear.op):
+    _end(rw, linear, [linear, split, act, mul], name)
+
+
+def _end(rw: Rewriter, linear: Node, members: list[Node], act: str) -> None:
+    """Make one of them, and of the rounding of what they give."""
+    cast, dtype = rw.only(members[-1].output, "cast"), linear.inputs["x"].type.dtype
+    if cast is not None and _can_end_in(cast.attrs["dtype"], dtype, linear.op, act):
         members.append(cast)
     out = members[-1].output
     if out.type.dtype != dtype and dtype not in ROW_CODES:
         raise NotFired(f"{out} is {out.type.dtype}, the compute type is {dtype}")
-    rw.fuse(members, linear.op, _attrs(linear, name), _roles(linear), (out,))
+    rw.fuse(members, linear.op, _attrs(linear, act), _roles(linear), (out,))
 
 
-def _can_end_in(dtype: str, x: str, op: str) -> bool:
+def _can_end_in(dtype: str, x: str, op: str, act: str) -> bool:
     """Codes with a scale a row need all of it at once. Those of groups are written where such are read, but by experts,
     of whose rows a kernel has less than a group."""
-    return dtype not in ROW_CODES or (dtype == FP8_TOKEN == x and op == "linear")
+    return dtype not in ROW_CODES or (dtype == FP8_TOKEN == x and op == "linear" and is_gated(act))
 
 
 def _other(mul: Node, value: Value) -> Value:
@@ -83,5 +99,5 @@ def _roles(linear: Node) -> Mapping[str, Value | None]:
 
 def _attrs(linear: Node, act: str) -> dict[str, object]:
     n, k = linear.output.type.dims[-1], linear.inputs["weight"].type.dims[1]
-    found = {"n": n if act == "none" else int(n) // 2, "k": k, "act": act} | adapter_attrs(linear)
+    found = {"n": int(n) // 2 if is_gated(act) else n, "k": k, "act": act} | adapter_attrs(linear)
     return found | {name: linear.attrs[name] for name in ("chunks", "num_experts", "top_k") if name in linear.attrs}

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from albireo.compiler.rewrite import NotFired, Rewriter, made_by
+from albireo.compiler.rewrite import NotFired, Rewriter, made_by, norm_attrs
 from albireo.graph.node import Graph, Node
 from albireo.graph.report import PassRecord
 
@@ -32,8 +32,7 @@ def _fuse(rw: Rewriter, norm: Node) -> None:
     cast = rw.only(norm.output, "cast")
     if cast is not None:
         members.append(cast)
-    roles = {"x": x, "weight": norm.inputs["weight"], "rows": rows}
-    rw.fuse(members, "norm", {"eps": norm.attrs["eps"]}, roles, members[-1].outputs)
+    rw.fuse(members, "norm", norm_attrs(norm), {**norm.inputs, "x": x, "rows": rows}, members[-1].outputs)
 
 
 def _with_residual(rw: Rewriter, norm: Node, add: Node) -> None:
@@ -42,5 +41,4 @@ def _with_residual(rw: Rewriter, norm: Node, add: Node) -> None:
     if x is y:
         raise NotFired(f"{x} is added to itself")
     residual = x if y is norm.output else y
-    roles = {"x": norm.inputs["x"], "weight": norm.inputs["weight"], "residual": residual}
-    rw.fuse((norm, add), "norm", {"eps": norm.attrs["eps"]}, roles, add.outputs)
+    rw.fuse((norm, add), "norm", norm_attrs(norm), {**norm.inputs, "residual": residual}, add.outputs)

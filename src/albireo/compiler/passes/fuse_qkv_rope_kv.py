@@ -82,6 +82,8 @@ def _attrs(qkv: Qkv, ropes: tuple[Node, ...], norms: tuple[Node, ...]) -> dict[s
     if len({rope.attrs["rope"] for rope in ropes}) != 1 or len({rope.inputs["positions"] for rope in ropes}) != 1:
         raise NotFired("q and k are rotated differently")
     for norm, count in zip(norms, heads, strict=False):
+        if norm.attrs.get("centered", False) or set(norm.inputs) != {"x", "weight"}:
+            raise NotFired("the kernel norms heads by their root mean square times a weight")
         if norm.attrs["num_heads"] != count or norm.attrs["eps"] != norms[0].attrs["eps"]:
             raise NotFired("q and k norms differ in eps, or do not work head by head")
     return shape | {"eps": norms[0].attrs["eps"] if norms else 0.0, "rope": ropes[0].attrs["rope"]}

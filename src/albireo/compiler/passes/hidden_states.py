@@ -56,7 +56,7 @@ def _replace(rw: Rewriter, norm: Node, gather: Node, head: Sequence[Node]) -> No
         Node("gather_rows", {"x": x, "rows": gather.inputs["rows"]}, {}, (rows,), gather.origin),
         Node("rms_norm", {**norm.inputs, "x": rows}, dict(norm.attrs), (hidden,), norm.origin),
     ]
-    weight = norm.inputs["weight"].constant
+    weight = norm.inputs["weight"].constant if "weight" in norm.inputs else None
     if weight is not None and weight.factor != 1.0:  # what logits are divided by is in the norm's weights
         normed, hidden = hidden, Value(f"{hidden.name}s", type_)
         new.append(Node("scale", {"x": normed}, {"factor": 1.0 / weight.factor}, (hidden,), norm.origin))

@@ -148,6 +148,8 @@ class _Cutter:
         width = next(v.type.dims[-1] for role, v in node.inputs.items() if role in ("x", "q", "k", "logits"))
         assert isinstance(width, int)
         if node.op == "rms_norm":
+            if "weight" not in node.inputs or "bias" in node.inputs:
+                return False
             size = int(node.inputs["weight"].type.dims[0])
             node.attrs["num_heads"] = width // size
             return width % size == 0 and size == self._head_dim

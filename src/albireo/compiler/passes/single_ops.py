@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-from albireo.compiler.rewrite import NotFired, Rewriter, adapter_attrs, body_of, linear_roles
+from albireo.compiler.rewrite import NotFired, Rewriter, adapter_attrs, body_of, linear_roles, norm_attrs
 from albireo.compiler.softcap_pattern import match_softcap
 from albireo.dtypes import ROW_CODES
 from albireo.graph.node import Graph, Node, Value
@@ -61,7 +61,9 @@ def _of_rows(node: Node) -> Single:
 def _norm(node: Node) -> Single:
     _require_float32(node, "x")
     if node.attrs["num_heads"] == 1:
-        return "norm", {"eps": node.attrs["eps"]}, dict(node.inputs)
+        return "norm", norm_attrs(node), dict(node.inputs)
+    if "centered" in node.attrs or set(node.inputs) != {"x", "weight"}:
+        raise NotFired("the kernel norms heads by their root mean square times a weight")
     return "head_norm", dict(node.attrs), dict(node.inputs)
 
 

@@ -1,5 +1,5 @@
-"""elementwise: out[i, e] = f(x[i, e] [, y[i, e]]) in float32, with f one of cast, silu, gelu_tanh, scale (x * number),
-softcap (number * tanh(x / number)), add, mul.
+"""elementwise: out[i, e] = f(x[i, e] [, y[i, e]]) in float32, with f one of cast, silu, gelu, gelu_tanh, relu,
+scale (x * number), softcap (number * tanh(x / number)), add, mul.
 
 x, y: [R, E] of any floating type. out: [R, E] float32, bfloat16 or float16, which may be x or y; token rows (uint8,
 or float8 e4m3; ../tokens.py). Columns are contiguous, rows any
@@ -14,11 +14,12 @@ import triton
 import triton.language as tl
 
 from albireo.backends.cuda.aot import AotCase
-from albireo.backends.cuda.kernels.parts.activations import gelu_tanh, silu, softcap
+from albireo.backends.cuda.kernels.parts.activations import gelu, gelu_tanh, relu, silu, softcap
 from albireo.backends.cuda.kernels.parts.row_codes import output_tile, row_warps, store_row, tile_columns
 
 #: The kinds, and whether they take y.
-KINDS = {"cast": False, "silu": False, "gelu_tanh": False, "scale": False, "softcap": False, "add": True, "mul": True}
+KINDS = dict.fromkeys(("cast", "silu", "gelu", "gelu_tanh", "relu", "scale", "softcap"), False)
+KINDS |= {"add": True, "mul": True}
 
 
 @triton.jit
@@ -34,6 +35,10 @@ def elementwise_kernel(
         value = value + other if KIND == "add" else value * other
     if KIND == "silu":
         value = silu(value)
+    if KIND == "gelu":
+        value = gelu(value)
+    if KIND == "relu":
+        value = relu(value)
     if KIND == "gelu_tanh":
         value = gelu_tanh(value)
     if KIND == "scale":

@@ -1,8 +1,8 @@
-"""norm: out[i] = x[r] / sqrt(mean(x[r]^2) + eps) * weight [+ base[i]], with r = rows[i] or i; and the same of a sum of
-two.
+"""norm: out[i] = x[r] / sqrt(mean(x[r]^2) + eps) [* weight] [+ bias] [+ base[i]], with r = rows[i] or i; and the same
+of a sum of two. Centered, of x[r] - mean(x[r]): the mean, then squares of differences from it.
 
 x: [T, E] float32, or residual + x where there is a residual, and then the sum is written to total (which may be either
-of them); weight: [E] float32; base: [R, E] float32, which may be out;
+of them); weight, bias: [E] float32; base: [R, E] float32, which may be out;
 rows: [R] int32. out: [R, E] float32, bfloat16 or float16; token rows (uint8, or float8
 e4m3; ../tokens.py). Columns are contiguous, rows any distance apart. A program takes a row and holds all of it: made
 for E up to 32768. A padding entry of rows is 0; a padding row is like others.
@@ -25,6 +25,7 @@ def norm_kernel(
     total,
     rows,
     weight,
+    bias,
     base,
     out,
     x_stride,
@@ -34,12 +35,12 @@ def norm_kernel(
     out_stride,
     cols,
     eps,
+    CENTERED: tl.constexpr,
     BLOCK: tl.constexpr,
 ):
     row = tl.program_id(0)
     at = tile_columns(0, BLOCK)
     mask = at < cols
-    gain = tl.load(weight + at, mask=mask, other=0.0)
     source = row
     if rows is not None:
         source = tl.load(rows + row)
@@ -48,9 +49,16 @@ def norm_kernel(
     if residual is not None:
         value += tl.load(residual + source * residual_stride + at, mask=mask, other=0.0)
         tl.store(total + source * total_stride + at, value, mask=mask)
+    if CENTERED:
+        mean = tl.div_rn(tl.sum(tl.sum(value, axis=1), axis=0), cols * 1.0)
+        value = tl.where(mask, value - mean, 0.0)
     squares = tl.sum(tl.sum(value * value, axis=1), axis=0)
     factor = tl.div_rn(1.0, tl.sqrt_rn(tl.div_rn(squares, cols * 1.0) + eps))
-    value = value * factor * gain
+    value = value * factor
+    if weight is not None:
+        value = value * tl.load(weight + at, mask=mask, other=0.0)
+    if bias is not None:
+        value += tl.load(bias + at, mask=mask, other=0.0)
     if base is not None:
         value += tl.load(base + row.to(tl.int64) * base_stride + at, mask=mask, other=0.0)
     store_row(out, row, out_stride, at, value, cols, BLOCK)
@@ -58,15 +66,17 @@ def norm_kernel(
 
 def norm(
     x: torch.Tensor,
-    weight: torch.Tensor,
+    weight: torch.Tensor | None,
     out: torch.Tensor,
     eps: float,
     cols: int,
     rows: torch.Tensor | None = None,
     base: torch.Tensor | None = None,
+    bias: torch.Tensor | None = None,
+    centered: bool = False,
 ) -> None:
     """cols: E, which a token row does not tell."""
-    _launch(x, None, None, rows, weight, base, out, eps, cols)
+    _launch(x, None, None, rows, weight, bias, base, out, eps, cols, centered)
 
 
 def add_rms_norm(
@@ -79,7 +89,7 @@ def add_rms_norm(
     cols: int,
 ) -> None:
     """total = x + residual in float32, and the norm of it to out."""
-    _launch(x, residual, total, None, weight, None, out, eps, cols)
+    _launch(x, residual, total, None, weight, None, None, out, eps, cols, False)
 
 
 def _launch(
@@ -87,11 +97,13 @@ def _launch(
     residual: torch.Tensor | None,
     total: torch.Tensor | None,
     rows: torch.Tensor | None,
-    weight: torch.Tensor,
+    weight: torch.Tensor | None,
+    bias: torch.Tensor | None,
     base: torch.Tensor | None,
     out: torch.Tensor,
     eps: float,
     cols: int,
+    centered: bool,
 ) -> None:
     block = row_block(cols)
     norm_kernel[(out.shape[0],)](
@@ -100,6 +112,7 @@ def _launch(
         total,
         rows,
         weight,
+        bias,
         base,
         out,
         x.stride(0),
@@ -109,6 +122,7 @@ def _launch(
         out.stride(0),
         cols,
         eps,
+        CENTERED=centered,
         BLOCK=block,
         num_warps=row_warps(block),
         enable_fp_fusion=False,
@@ -119,6 +133,7 @@ def aot_cases() -> list[AotCase]:
     strides = {
         name: "i32" for name in ("x_stride", "residual_stride", "total_stride", "base_stride", "out_stride", "cols")
     }
+    optional = ("residual", "total", "rows", "bias", "base")
     base = {"x": "*fp32", "weight": "*fp32", "eps": "fp32", **strides}
 
     def case(name: str, block: int, registers: int, more: dict[str, str], architectures: tuple[int, ...]) -> AotCase:
@@ -127,7 +142,7 @@ def aot_cases() -> list[AotCase]:
             f"norm.{name}",
             norm_kernel,
             signature,
-            {"BLOCK": block, **{role: None for role in ("residual", "total", "rows", "base") if role not in more}},
+            {"BLOCK": block, "CENTERED": "bias" in more, **{role: None for role in optional if role not in more}},
             num_warps=row_warps(block),
             aligned=tuple(role for role in signature if role not in ("eps", "rows")),
             max_registers=registers,
@@ -141,6 +156,7 @@ def aot_cases() -> list[AotCase]:
         case("bfloat16.4096", 4096, 48, {"out": "*bf16", "rows": "*i32"}, (80, 90, 100)),
         case("tokens.4096", 4096, 48, {"out": "*u8"}, (80,)),
         case("tokens.16384", 16384, 64, {"out": "*u8"}, (90,)),
+        case("layer.bfloat16.4096", 4096, 48, {"out": "*bf16", "bias": "*fp32"}, (80, 90)),
         case("fp8.4096", 4096, 48, {"out": "*fp8e4nv"}, (90, 100)),
         case("add.bfloat16.4096", 4096, 48, with_sum, (90,)),
         case("behind.float32.4096", 4096, 48, {"out": "*fp32", "base": "*fp32"}, (90,)),

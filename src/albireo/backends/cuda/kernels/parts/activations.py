@@ -1,4 +1,5 @@
-"""silu, gelu_tanh and softcap of float32 numbers, for kernels. Called by elementwise and gated; any epilogue may.
+"""silu, gelu, gelu_tanh, relu and softcap of float32 numbers, for kernels. Called by elementwise and gated; any
+epilogue may.
 
 exp is taken of what may overflow to infinity, which gives the limit: no number that is not there, and no branch.
 """
@@ -12,6 +13,16 @@ import triton.language as tl
 @triton.jit
 def silu(x):
     return x / (1.0 + tl.exp(-x))
+
+
+@triton.jit
+def gelu(x):
+    return 0.5 * x * (1.0 + tl.erf(x * 0.7071067811865476))
+
+
+@triton.jit
+def relu(x):
+    return tl.maximum(x, 0.0)
 
 
 @triton.jit

@@ -1,0 +1,38 @@
+"""What a config.json says of a layer's parts: which norm, which biases, whether attention and FFN read the same norm.
+
+Made by architecture files for config.py, read by plain_layers.py. Does not know graphs.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+#: Where rows of q, k and v lie: in tensors of their own; of each group of heads that share a key and a value (its
+#: queries, its key, its value), group by group, in one.
+Joined = Literal["no", "by_group"]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class BlockSettings:
+    """The blocks of llama, unless an architecture says otherwise.
+
+    Fields:
+        is_layer_norm: norms subtract the mean. has_norm_weight, has_norm_bias: what such norms have.
+        qkv_bias, o_bias, ffn_bias: of the linears.
+        is_parallel: attention and FFN read the same residual stream, and both are added to it.
+        has_ffn_norm: the FFN has a norm of its own; else it reads what attention reads.
+        joined: where rows of q, k and v lie.
+        num_kv_heads: where no key says it by itself; None: a key does.
+    """
+
+    is_layer_norm: bool = False
+    has_norm_weight: bool = True
+    has_norm_bias: bool = True
+    qkv_bias: bool = False
+    o_bias: bool = False
+    ffn_bias: bool = False
+    is_parallel: bool = False
+    has_ffn_norm: bool = True
+    joined: Joined = "no"
+    num_kv_heads: int | None = None

@@ -1,0 +1,117 @@
+"""Layers of models with a LayerNorm, with or without a gate in the FFN, attention and FFN in turn or side by side.
+
+Called by the architecture files. What a layer has is in config.blocks (block_settings.py), what a checkpoint calls it
+in Names. Uses the parts of layers.py, whose rounding points these have, too.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+from albireo.graph.builder import GraphBuilder
+from albireo.graph.node import Graph, RowSegment, Value
+from albireo.graph.ops import RopeSpec
+from albireo.models.config import ModelConfig
+from albireo.models.layers import (
+    Ends,
+    attention,
+    embedding,
+    gated_mlp,
+    head,
+    linear,
+    norm,
+    queries_keys_values,
+    windows,
+)
+from albireo.models.rope import no_rotation, rope_spec
+
+
+class Names(NamedTuple):
+    """What a checkpoint calls the parts of a layer.
+
+    Fields: layers: what the number of a layer comes behind. o, up, down: modules behind attention's and the FFN's name;
+    up None: the FFN has a gate. joined: as in layers.attention_block.
+    """
+
+    layers: str
+    attention: str
+    o: str
+    mlp: str
+    up: str | None
+    down: str
+    attention_norm: str = "input_layernorm"
+    ffn_norm: str = "post_attention_layernorm"
+    joined: str | None = None
+
+
+class Positions(NamedTuple):
+    """A table whose rows are added to embeddings. Fields: offset: its row of position 0."""
+
+    table: str
+    offset: int = 0
+
+
+def decoder(
+    c: ModelConfig,
+    max_model_len: int,
+    names: Names,
+    ends: Ends,
+    *,
+    positions: Positions | None = None,
+    has_head_bias: bool = False,
+) -> Graph:
+    """The graph of a model that serves sequences of up to max_model_len tokens."""
+    b = GraphBuilder()
+    x = embedding(b, c, ends)
+    if positions is not None:
+        x = _with_positions(b, c, x, positions)
+    rope = rope_spec(c, max_model_len) if positions is None else no_rotation(c)
+    for layer, window in enumerate(windows(c, max_model_len)):
+        x = _layer(b, c, x, layer, rope, window, names)
+    return head(b, c, x, ends, has_head_bias)
+
+
+def _with_positions(b: GraphBuilder, c: ModelConfig, x: Value, positions: Positions) -> Value:
+    """Every token's position is below max_model_len, which max_position_embeddings limits: rows of the table."""
+    first, count = positions.offset, c.max_position_embeddings
+    with b.part("positions"):
+        segments = (RowSegment(positions.table, first, first + count),)
+        table = b.weight(positions.table, (count, c.hidden_size), c.dtype, segments=segments)
+        return b.add(x, b.embed(b.positions, table))
+
+
+def _layer(
+    b: GraphBuilder, c: ModelConfig, x: Value, layer: int, rope: RopeSpec, window: int | None, names: Names
+) -> Value:
+    """[T, E] float32. Side by side, both norms are computed before either block is added to what they read; the FFN's
+    first, so that attention's is read by the call behind it."""
+    name, is_parallel = f"{names.layers}.{layer}", c.blocks.is_parallel
+    own = None
+    if is_parallel and c.blocks.has_ffn_norm:
+        with b.part(f"layers.{layer}.mlp"):
+            own = norm(b, c, x, f"{name}.{names.ffn_norm}.weight", "norm")
+    with b.part(f"layers.{layer}.attn"):
+        h = norm(b, c, x, f"{name}.{names.attention_norm}.weight", "norm")
+        of = f"{name}.{names.attention}"
+        parts = queries_keys_values(b, c, h, of, bias=c.blocks.qkv_bias, joined=names.joined)
+        a = attention(b, c, parts, layer, rope, window)
+        o = linear(b, c, a, f"{of}.{names.o}", c.hidden_size, "o", c.blocks.o_bias, "row")
+        with b.part("o"):
+            x = b.add(x, o)
+    with b.part(f"layers.{layer}.mlp"):
+        if not is_parallel:
+            h = norm(b, c, x, f"{name}.{names.ffn_norm}.weight", "norm")
+        down = _ffn(b, c, own or h, f"{name}.{names.mlp}", names)
+        with b.part("down"):
+            return b.add(x, down)
+
+
+def _ffn(b: GraphBuilder, c: ModelConfig, h: Value, name: str, names: Names) -> Value:
+    """down(act(up(h))), or with a gate, [T, E] float32."""
+    bias, name = c.blocks.ffn_bias, name.removesuffix(".")
+    if names.up is None:
+        return gated_mlp(b, c, h, name, c.intermediate_size, bias=bias)
+    up = linear(b, c, h, f"{name}.{names.up}", c.intermediate_size, "up", bias, "ffn")
+    with b.part("act"):
+        m = b.cast(b.unary(up, c.hidden_act), c.dtype)
+    return linear(b, c, m, f"{name}.{names.down}", c.hidden_size, "down", bias, "row")

@@ -1,0 +1,176 @@
+"""Tensor names and shapes of checkpoints of models with a LayerNorm, as transformers writes them.
+
+Used by tiny_models.py. Written out here, independently of albireo.models.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+Shapes = dict[str, tuple[int, ...]]
+
+#: Architectures whose norms subtract the mean.
+LAYER_NORMS = ("cohere", "falcon", "gpt2", "gpt_neox", "opt", "phi", "stablelm", "starcoder2")
+#: What some of them call keys that others have, too.
+KEYS = {
+    "gpt2": {
+        "hidden_size": "n_embd",
+        "intermediate_size": "n_inner",
+        "num_hidden_layers": "n_layer",
+        "num_attention_heads": "n_head",
+        "max_position_embeddings": "n_positions",
+    },
+    "opt": {"intermediate_size": "ffn_dim"},
+    "falcon": {"intermediate_size": "ffn_hidden_size"},
+}
+#: Whose heads all have keys and values of their own, or whose files say otherwise which do.
+_WITHOUT_KV_HEADS = ("gpt2", "opt", "gpt_neox", "falcon")
+
+
+def with_changes(config: Mapping[str, Any], changes: Mapping[str, Any]) -> dict[str, Any]:
+    """A config with changes by the names of keys that most architectures have; those it has no use for are left out."""
+    kind = config["model_type"]
+    found = {KEYS.get(kind, {}).get(key, key): value for key, value in changes.items()}
+    if kind in LAYER_NORMS:
+        found.pop("head_dim", None)
+    if kind in _WITHOUT_KV_HEADS:
+        found.pop("num_key_value_heads", None)
+    if kind == "opt" and "hidden_size" in found:
+        found["word_embed_proj_dim"] = found["hidden_size"]
+    if kind in ("gpt2", "opt"):  # which rotate nothing
+        found.pop("rope_scaling", None)
+    return {**config, **found}
+
+
+def layer_norm_shapes(config: Mapping[str, Any]) -> Shapes:
+    """Every tensor of a checkpoint of one of LAYER_NORMS, as it is read; see as_stored()."""
+    return _OF[config["model_type"]](config)
+
+
+def as_stored(config: Mapping[str, Any], tensors: Mapping[str, NDArray[np.float32]]) -> dict[str, NDArray[np.float32]]:
+    """The tensors of a checkpoint as its file has them: the matrices of GPT-2's layers lie transposed."""
+    is_gpt2 = config["model_type"] == "gpt2"
+    return {name: np.ascontiguousarray(t.T) if is_gpt2 and ".h." in name else t for name, t in tensors.items()}
+
+
+def _with_bias(name: str, shape: tuple[int, ...], has_bias: bool) -> Shapes:
+    """A module's weight and bias."""
+    found: Shapes = {f"{name}.weight": shape}
+    return found | ({f"{name}.bias": shape[:1]} if has_bias else {})
+
+
+def _gpt2(c: Mapping[str, Any]) -> Shapes:
+    e = c["n_embd"]
+    f = c.get("n_inner") or 4 * e
+    shapes: Shapes = {"transformer.wte.weight": (c["vocab_size"], e), "transformer.wpe.weight": (c["n_positions"], e)}
+    for i in range(c["n_layer"]):
+        h = f"transformer.h.{i}"
+        shapes |= _with_bias(f"{h}.ln_1", (e,), True)
+        for module, shape in {
+            "attn.c_attn": (3 * e, e),
+            "attn.c_proj": (e, e),
+            "mlp.c_fc": (f, e),
+            "mlp.c_proj": (e, f),
+        }.items():
+            shapes |= _with_bias(f"{h}.{module}", shape, True)
+        shapes |= _with_bias(f"{h}.ln_2", (e,), True)
+    shapes |= _with_bias("transformer.ln_f", (e,), True)
+    return shapes | ({} if c["tie_word_embeddings"] else {"lm_head.weight": (c["vocab_size"], e)})
+
+
+def _opt(c: Mapping[str, Any]) -> Shapes:
+    e, f = c["hidden_size"], c["ffn_dim"]
+    bias, affine = c.get("enable_bias", True), c.get("layer_norm_elementwise_affine", True)
+    d = "model.decoder"
+    shapes: Shapes = {f"{d}.embed_tokens.weight": (c["vocab_size"], e)}
+    shapes[f"{d}.embed_positions.weight"] = (c["max_position_embeddings"] + 2, e)
+    for i in range(c["num_hidden_layers"]):
+        for p in ("q_proj", "k_proj", "v_proj", "out_proj"):
+            shapes |= _with_bias(f"{d}.layers.{i}.self_attn.{p}", (e, e), bias)
+        shapes |= _with_bias(f"{d}.layers.{i}.fc1", (f, e), bias) | _with_bias(f"{d}.layers.{i}.fc2", (e, f), bias)
+        for norm in ("self_attn_layer_norm", "final_layer_norm"):
+            shapes |= _with_bias(f"{d}.layers.{i}.{norm}", (e,), True) if affine else {}
+    shapes |= _with_bias(f"{d}.final_layer_norm", (e,), True) if affine else {}
+    return shapes | ({} if c["tie_word_embeddings"] else {"lm_head.weight": (c["vocab_size"], e)})
+
+
+def _gpt_neox(c: Mapping[str, Any]) -> Shapes:
+    e, f = c["hidden_size"], c["intermediate_size"]
+    shapes: Shapes = {"gpt_neox.embed_in.weight": (c["vocab_size"], e)}
+    for i in range(c["num_hidden_layers"]):
+        h = f"gpt_neox.layers.{i}"
+        for norm in ("input_layernorm", "post_attention_layernorm"):
+            shapes |= _with_bias(f"{h}.{norm}", (e,), True)
+        bias = c.get("attention_bias", True)
+        shapes |= _with_bias(f"{h}.attention.query_key_value", (3 * e, e), bias)
+        shapes |= _with_bias(f"{h}.attention.dense", (e, e), bias)
+        shapes |= _with_bias(f"{h}.mlp.dense_h_to_4h", (f, e), True)
+        shapes |= _with_bias(f"{h}.mlp.dense_4h_to_h", (e, f), True)
+    shapes |= _with_bias("gpt_neox.final_layer_norm", (e,), True)
+    return shapes | ({} if c["tie_word_embeddings"] else {"embed_out.weight": (c["vocab_size"], e)})
+
+
+def _falcon(c: Mapping[str, Any]) -> Shapes:
+    e, bias = c["hidden_size"], c["bias"]
+    f = c.get("ffn_hidden_size") or 4 * e
+    heads, is_new = c["num_attention_heads"], c["new_decoder_architecture"]
+    kv = c["num_kv_heads"] if is_new else 1 if c["multi_query"] else heads
+    rows = (heads + 2 * kv) * e // heads
+    two = is_new and c.get("num_ln_in_parallel_attn", 2) == 2
+    norms = ["ln_attn", "ln_mlp"] if two else ["input_layernorm"]
+    if not c["parallel_attn"]:
+        norms.append("post_attention_layernorm")
+    shapes: Shapes = {"transformer.word_embeddings.weight": (c["vocab_size"], e)}
+    for i in range(c["num_hidden_layers"]):
+        h = f"transformer.h.{i}"
+        for norm in norms:
+            shapes |= _with_bias(f"{h}.{norm}", (e,), True)
+        shapes |= _with_bias(f"{h}.self_attention.query_key_value", (rows, e), bias)
+        shapes |= _with_bias(f"{h}.self_attention.dense", (e, e), bias)
+        shapes |= _with_bias(f"{h}.mlp.dense_h_to_4h", (f, e), bias)
+        shapes |= _with_bias(f"{h}.mlp.dense_4h_to_h", (e, f), bias)
+    shapes |= _with_bias("transformer.ln_f", (e,), True)
+    return shapes | ({} if c["tie_word_embeddings"] else {"lm_head.weight": (c["vocab_size"], e)})
+
+
+def _of_model(c: Mapping[str, Any]) -> Shapes:
+    """phi, starcoder2, stablelm and cohere, whose names begin with model.layers."""
+    kind, e, f = c["model_type"], c["hidden_size"], c["intermediate_size"]
+    head_dim = e // c["num_attention_heads"]
+    q, kv = e, c["num_key_value_heads"] * head_dim
+    everywhere = kind == "phi" or (kind == "starcoder2" and c["use_bias"])
+    in_qkv = everywhere or bool(c.get("use_qkv_bias") or c.get("attention_bias"))
+    in_o = everywhere or bool(c.get("attention_bias"))
+    has_two = kind == "starcoder2" or (kind == "stablelm" and not c["use_parallel_residual"])
+    shapes: Shapes = {"model.embed_tokens.weight": (c["vocab_size"], e)}
+    for i in range(c["num_hidden_layers"]):
+        h = f"model.layers.{i}"
+        for p, rows in (("q", q), ("k", kv), ("v", kv)):
+            shapes |= _with_bias(f"{h}.self_attn.{p}_proj", (rows, e), in_qkv)
+        shapes |= _with_bias(f"{h}.self_attn.{'dense' if kind == 'phi' else 'o_proj'}", (e, q), in_o)
+        if kind in ("phi", "starcoder2"):
+            up, down = ("fc1", "fc2") if kind == "phi" else ("c_fc", "c_proj")
+            shapes |= _with_bias(f"{h}.mlp.{up}", (f, e), everywhere)
+            shapes |= _with_bias(f"{h}.mlp.{down}", (e, f), everywhere)
+        else:
+            for p, shape in (("gate", (f, e)), ("up", (f, e)), ("down", (e, f))):
+                shapes[f"{h}.mlp.{p}_proj.weight"] = shape
+        for norm in ("input_layernorm", *(("post_attention_layernorm",) if has_two else ())):
+            shapes |= _with_bias(f"{h}.{norm}", (e,), kind != "cohere")
+    shapes |= _with_bias("model.final_layernorm" if kind == "phi" else "model.norm", (e,), kind != "cohere")
+    if c["tie_word_embeddings"]:
+        return shapes
+    return shapes | _with_bias("lm_head", (c["vocab_size"], e), kind == "phi")
+
+
+_OF = {
+    "gpt2": _gpt2,
+    "opt": _opt,
+    "gpt_neox": _gpt_neox,
+    "falcon": _falcon,
+    **dict.fromkeys(("phi", "starcoder2", "stablelm", "cohere"), _of_model),
+}

@@ -1,7 +1,6 @@
 """Command R, Aya 23: a LayerNorm without a bias that attention and FFN both read, a factor on logits.
 
-Its rotary pairs are neighbours; rows of q and k are put where ours are when they are read (rearranged.py).
-Found by models/__init__.py by file name. Does not know devices.
+Its rotary pairs are neighbours. Found by models/__init__.py by file name. Does not know devices.
 """
 
 from __future__ import annotations
@@ -53,6 +52,7 @@ CONFIG = ConfigRules(
     keys=keys("logit_scale"),
     names={"rms_norm_eps": "layer_norm_eps"},
     blocks=_blocks,
+    has_pairs_side_by_side=True,
     defaults={
         "layer_norm_eps": 1e-5,
         "logit_scale": 0.0625,

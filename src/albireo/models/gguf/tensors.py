@@ -19,7 +19,6 @@ from albireo.errors import ModelError, UnsupportedModel, WeightMismatch, short
 from albireo.models.gguf.header import Entry, read_header
 from albireo.models.gguf.names import renamed
 from albireo.models.mapped_file import MappedFile
-from albireo.models.rearranged import pair_order
 from albireo.models.safetensors_file import RawTensor
 from albireo.quantization.encoded import Encoded
 from albireo.quantization.formats.gguf_blocks import BLOCKS, read_blocks
@@ -113,8 +112,7 @@ class GgufFile:
         for name in self.names:
             shape, kind = self.shape(name), self.type_name(name)
             module = name.rpartition(".")[0].rpartition(".")[2]
-            heads = rotary_heads.get(module)
-            order = None if heads is None else pair_order(heads, shape[0], name)
+            order = _row_order(rotary_heads.get(module), shape[0], name)
             if BLOCKS[kind].encoding is not None:
                 if len(shape) != 2:
                     raise WeightMismatch(f"tensor {short(name)} of {kind} is {list(shape)}; it must be a matrix")
@@ -147,3 +145,12 @@ def _reordered(matrix: Encoded, order: NDArray[np.intp]) -> Encoded:
     zero = None if matrix.zero is None else matrix.zero[order]
     offset = None if matrix.offset is None else matrix.offset[order]
     return Encoded(matrix.encoding, matrix.codes[order], matrix.scale[order], zero, offset=offset)
+
+
+def _row_order(num_heads: int | None, rows: int, name: str) -> NDArray[np.intp] | None:
+    """Row of the file for each row of a graph: the pairs of a head lie side by side there, half a head apart here."""
+    if num_heads is None:
+        return None
+    if rows % (2 * num_heads):
+        raise WeightMismatch(f"tensor {short(name)} has {rows} rows, which are not pairs of {num_heads} heads")
+    return np.arange(rows).reshape(num_heads, rows // num_heads // 2, 2).swapaxes(1, 2).reshape(-1)

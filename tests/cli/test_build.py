@@ -7,6 +7,7 @@ import re
 import pytest
 
 from albireo.api.locate import BUNDLED
+from albireo.artifact.layout import MAJOR, MINOR
 from albireo.backends.cpu.machine import isa_levels
 
 
@@ -143,7 +144,7 @@ def test_chat(albireo, story):
 def test_inspect(albireo, story):
     result = albireo("inspect", story)
     assert result.exit_code == 0, result.stderr
-    assert "format        albireo-engine 2.7, created by albireo 0." in result.stdout
+    assert f"format        albireo-engine {MAJOR}.{MINOR}, created by albireo 0." in result.stdout
     assert "built for     dtype bfloat16, max_model_len 512, max_num_seqs 64" in result.stdout
     assert "tokenizer/tokenizer.json " in result.stdout and "graph.json " in result.stdout
     assert "39 constants" in result.stdout

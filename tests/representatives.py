@@ -35,6 +35,11 @@ REPRESENTATIVES = {
     "qwen2_moe": "experts whose weights are parts of all, a gated shared one, dense layers between",
     "qwen3_moe": "a norm of each head of q and k, experts whose weights add up to one",
 }
+#: Architectures that show what no representative does and that most dear tests leave out: their layers take calls that
+#: those tests do not expect, and neither ranks nor GPUs compute them. Tests that hold for them say so.
+APART = {
+    "gemma4_text": "heads of another size in some layers, values that are keys, a norm of v, a factor that is stored",
+}
 #: Attributes that are sizes and numbers of one model, not kinds of what is computed. Rotations are tables of numbers.
 _SIZES = frozenset({"layer", "eps", "sizes", "scale", "factor", "head_dim", "num_experts", "top_k", "n", "k", "width"})
 

@@ -92,8 +92,10 @@ def random_weights(config: Mapping[str, Any], seed: int) -> dict[str, NDArray[np
     for name, shape in weight_shapes(config).items():
         noise = rng.standard_normal(shape, np.float32)
         if len(shape) == 1 and name.endswith(".weight"):
-            is_gemma = config["model_type"].startswith("gemma")  # which adds the one itself
+            is_gemma = config["model_type"] in ("gemma", "gemma2", "gemma3_text")  # which adds the one itself
             tensors[name] = (0 if is_gemma else 1) + np.float32(0.2) * noise
+        elif name.endswith(".layer_scalar"):
+            tensors[name] = 1 + np.float32(0.2) * noise
         elif name.endswith(".bias"):
             tensors[name] = np.float32(0.3) * noise
         elif name in _TABLES:
@@ -116,13 +118,21 @@ def weight_shapes(config: Mapping[str, Any]) -> dict[str, tuple[int, ...]]:
     bias = bool(config.get("attention_bias") or config.get("use_bias"))
     is_joined = kind == "phi3"
     up_is_joined = kind in ("phi3", "glm", "glm4")
-    q, kv = heads * head_dim, kv_heads * head_dim
     shapes: dict[str, tuple[int, ...]] = {"model.embed_tokens.weight": (config["vocab_size"], hidden)}
     for i in range(config["num_hidden_layers"]):
         layer: dict[str, tuple[int, ...]] = {"input_layernorm.weight": (hidden,)}
+        is_full = kind == "gemma4_text" and config["layer_types"][i] == "full_attention"
+        if is_full:
+            head_dim = config["global_head_dim"]
+            kv_heads = config["num_global_key_value_heads" if config["attention_k_eq_v"] else "num_key_value_heads"]
+        elif kind == "gemma4_text":
+            head_dim, kv_heads = config["head_dim"], config["num_key_value_heads"]
+        q, kv = heads * head_dim, kv_heads * head_dim
         of_qkv = (
             (("qkv", q + 2 * kv, hidden),) if is_joined else (("q", q, hidden), ("k", kv, hidden), ("v", kv, hidden))
         )
+        if is_full and config["attention_k_eq_v"]:
+            of_qkv = of_qkv[:2]
         for p, rows, columns in (*of_qkv, ("o", hidden, q)):
             layer[f"self_attn.{p}_proj.weight"] = (rows, columns)
             has_bias = p != "o" if kind in ("qwen2", "qwen2_moe", "mimo") else bias
@@ -136,11 +146,13 @@ def weight_shapes(config: Mapping[str, Any]) -> dict[str, tuple[int, ...]]:
             layer["post_feedforward_layernorm.weight"] = layer.pop("input_layernorm.weight")
         if kind == "glm4":
             layer |= {f"post_{place}_layernorm.weight": (hidden,) for place in ("self_attn", "mlp")}
-        if kind in ("qwen3", "qwen3_moe", "gemma3_text", "exaone4"):
+        if kind in ("qwen3", "qwen3_moe", "gemma3_text", "gemma4_text", "exaone4"):
             layer |= {"self_attn.q_norm.weight": (head_dim,), "self_attn.k_norm.weight": (head_dim,)}
         layer["post_attention_layernorm.weight"] = (hidden,)
-        if kind in ("gemma2", "gemma3_text"):
+        if kind in ("gemma2", "gemma3_text", "gemma4_text"):
             layer |= {f"{place}_feedforward_layernorm.weight": (hidden,) for place in ("pre", "post")}
+        if kind == "gemma4_text":
+            layer["layer_scalar"] = (1,)
         if has_experts(config, i):
             layer |= _expert_shapes(config)
             shapes |= {f"model.layers.{i}.{name}": shape for name, shape in layer.items()}

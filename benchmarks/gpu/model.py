@@ -223,4 +223,4 @@ def read_bytes(model: CudaModel, sequences: int, context: int) -> int:
     tables = {call.args["table"] for call in program.calls if call.family == "embed"}
     heads = {call.args.get("weight") for call in program.calls}
     weights = sum(c.num_bytes for name, c in program.constants.items() if name in heads or name not in tables)
-    return weights + sequences * context * program.kv.position_bytes * program.kv.num_layers
+    return weights + sequences * context * program.kv.position_bytes

@@ -120,7 +120,8 @@ def test_the_graph_does_not_depend_on_the_context(model_type: str, model_len: in
     """Were it otherwise, graph.json could not serve another context than it was built for."""
     architecture = load_architecture(model_type)
     scalings = [None, {"rope_type": "dynamic", "factor": 2.0}, {"rope_type": "linear", "factor": 2.0}]
-    for scaling in scalings:
+    # of these rope_scaling would contradict what is there by default
+    for scaling in scalings[:1] if "rope_parameters" in architecture.rules.defaults else scalings:
         data = with_changes(architecture.tiny, {"max_position_embeddings": 256, "rope_scaling": scaling})
         data.pop("rope_parameters", None)
         config = parse_config(data, architecture.rules)

@@ -9,6 +9,7 @@ import pytest
 from albireo.compiler.emit import kv_layout
 from albireo.compiler.passes.shard import Part
 from albireo.compiler.pipeline import compile_graph, optional_passes, passes_without, run_passes
+from albireo.dtypes import itemsize
 from albireo.errors import InvariantError, UnsupportedModel
 from albireo.graph.program import KVLayout, Program
 from albireo.graph.program_spec import ABLE_FAMILIES, FAMILIES, check_program
@@ -129,7 +130,7 @@ def test_kv_layout() -> None:
     assert kv_layout(graph, 16).padded_head_dim == 16
 
 
-def test_layers_with_holes_or_of_two_shapes_are_refused() -> None:
+def test_layers_with_holes_are_refused_and_may_differ_in_shape() -> None:
     class Holes(Decoder):
         def attention(self, x, i):
             return super().attention(x, 2 * i)
@@ -150,8 +151,9 @@ def test_layers_with_holes_or_of_two_shapes_are_refused() -> None:
 
     with pytest.raises(UnsupportedModel, match=r"numbered \[0, 2\]"):
         program(Holes(layers=2))
-    with pytest.raises(UnsupportedModel, match="2 shapes of KV cache"):
-        program(Mixed(layers=2))
+    kv = program(Mixed(layers=2)).kv
+    assert kv.shapes == ((K, D), (1, D)) and [layer.num_kv_heads for layer in kv.layers] == [K, 1]
+    assert kv.position_bytes == 2 * (K + 1) * kv.padded_head_dim * itemsize(kv.dtype)
 
 
 def test_a_model_without_cache_is_refused() -> None:
@@ -159,5 +161,5 @@ def test_a_model_without_cache_is_refused() -> None:
         def attention(self, x, i):
             return x
 
-    with pytest.raises(UnsupportedModel, match="0 shapes of KV cache"):
+    with pytest.raises(UnsupportedModel, match="queries of 0 types"):
         program(NoAttention())

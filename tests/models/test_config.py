@@ -42,6 +42,9 @@ def test_real_config_is_loaded_or_refused_with_the_reason(place: Path) -> None:
     elif "NVFP4" in place.name:
         with pytest.raises(UnsupportedModel, match="quant_algo='NVFP4' is not supported"):
             load_config(directory)
+    elif place.name == "gemma-4-26B-A4B":
+        with pytest.raises(UnsupportedModel, match="enable_moe_block=True is not supported; experts beside the FFN"):
+            load_config(directory)
     else:
         assert_as_transformers_reads_it(directory)
 
@@ -420,3 +423,40 @@ def test_rules_default_to_the_strictest() -> None:
     assert parse_config(data, ConfigRules()).windows == (None,) * 3
     with pytest.raises(UnsupportedModel, match="mlp_bias"):
         parse_config({**data, "mlp_bias": True}, ConfigRules())
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"enable_moe_block": True}, "enable_moe_block=True is not supported; experts beside the FFN"),
+        ({"hidden_size_per_layer_input": 256}, "hidden_size_per_layer_input=256 is not supported; embeddings of each"),
+        ({"hidden_size_per_layer_input": None}, "hidden_size_per_layer_input=256 is not supported"),
+        ({"num_kv_shared_layers": 2}, "num_kv_shared_layers"),
+        ({"use_bidirectional_attention": "all"}, "use_bidirectional_attention"),
+        ({"layer_types": ["full_attention"] * 2 + ["sliding_attention"]}, "the last layer must be one of full_atten"),
+        ({"per_layer_config": {"1": {"head_dim": 32}}}, "per_layer_config=.* an entry for each layer of full_att"),
+        ({"per_layer_config": {"1": {"head_dim": 32}, "2": {"head_dim": 8}}}, "layers of full_attention must be alike"),
+        ({"num_global_key_value_heads": 3}, "num_attention_heads=4 must be a multiple of the 3 KV heads"),
+    ],
+)
+def test_what_is_not_computed_of_gemma_4(changes: dict[str, Any], message: str) -> None:
+    architecture = load_architecture("gemma4_text")
+    with pytest.raises(ModelError, match=message):
+        parse_config({**architecture.tiny, **changes}, architecture.rules)
+
+
+def test_gemma_4_of_31b_is_as_transformers_reads_it(tmp_path: Path) -> None:
+    """But for its weights in few bits."""
+    pytest.importorskip("transformers")
+    from transformers_models import transformers
+
+    data = json.loads((shared_data("configs/original/nvidia/Gemma-4-31B-IT-NVFP4") / "config.json").read_text())
+    del data["quantization_config"]
+    (tmp_path / "config.json").write_text(json.dumps(data))
+    ours, theirs = load_config(tmp_path), transformers.AutoConfig.from_pretrained(tmp_path).text_config
+    layers = [theirs.per_layer_config[i] for i in range(theirs.num_hidden_layers)]
+    assert list(ours.kv_shapes) == [(each.num_key_value_heads, each.head_dim) for each in layers]
+    assert [window is None for window in ours.windows] == [kind == "full_attention" for kind in theirs.layer_types]
+    assert ours.blocks.full_values_are_keys == theirs.attention_k_eq_v is True
+    rope = theirs.rope_parameters["full_attention"]
+    assert (ours.rope.theta, ours.rope.turning_part) == (rope["rope_theta"], rope["partial_rotary_factor"])

@@ -43,6 +43,13 @@ WHOLES: dict[str, dict[str, Any]] = {
         "vision_config": _QWEN,
         "tie_word_embeddings": False,
     },
+    "gemma4": {
+        "text_config": text("gemma4_text", "gemma4_text"),
+        "vision_config": {"hidden_size": 16, "intermediate_size": 24, "num_attention_heads": 2, "head_dim": 8}
+        | {"num_hidden_layers": 1, "num_key_value_heads": 2},
+        "audio_config": None,
+        "tie_word_embeddings": True,
+    },
     "mistral3": {
         "text_config": text("mistral", "mistral"),
         "vision_config": _PIXTRAL,

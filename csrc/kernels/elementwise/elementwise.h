@@ -1,7 +1,8 @@
 // out[i, e] = f(x[i, e] [, y[i, e]]) with f one of Map: what a fused kernel does to a tile, as a pass over memory.
 // x, y [rows, E] float32, laid out alike, of a cast to kInt8Token also bfloat16 or float16; out [rows, E] out_dtype.
-// E = k. Element by element, to kInt8Token row by row. kScale: x * scale; kSoftcap: softcap * tanh(x / softcap).
-// Reads: x y out k act scale softcap rows x_stride out_stride x_dtype out_dtype.
+// E = k. Element by element, to kInt8Token row by row. kScale: x * scale; kSoftcap: softcap * tanh(x / softcap);
+// kScaleBy: x * weight[0], float32.
+// Reads: x y weight out k act scale softcap rows x_stride out_stride x_dtype out_dtype.
 #pragma once
 #include "albireo/kernel.h"
 
@@ -15,8 +16,9 @@ enum class Map : int32_t {
   kRelu = 4,
   kScale = 5,
   kSoftcap = 6,
-  kAdd = 7,
-  kMul = 8,
+  kScaleBy = 7,
+  kAdd = 8,
+  kMul = 9,
 };
 void elementwise_scalar(const Args&, const Step&, int64_t, int64_t, Scratch&);
 void elementwise_avx2(const Args&, const Step&, int64_t, int64_t, Scratch&);

@@ -1,5 +1,6 @@
-// out[i, h] = x[i, h] / sqrt(mean(x[i, h]^2) + eps) * weight, for each of num_heads parts of D channels
-// x, out [rows, H * D] float32; weight [padded D] float32. D = k. Head by head, as qkv_rope_kv norms them.
+// out[i, h] = x[i, h] / sqrt(mean(x[i, h]^2) + eps) (* weight), for each of num_heads parts of D channels
+// x, out [rows, H * D] float32; weight [padded D] float32. D = k. weight may be null. Head by head, as
+// qkv_rope_kv norms them.
 // Reads: x weight out k num_heads eps rows x_stride out_stride.
 #pragma once
 #include "albireo/kernel.h"

@@ -12,8 +12,8 @@ ALBIREO_INLINE void normalize_head(float* head, int64_t d, const float* weight, 
   const V factor = set1(rms_factor(head, d, eps));
   for (int64_t e = 0; e < d; e += 16) {
     const int64_t n = d - e;
-    V v = mul(mul(n >= 16 ? load(head + e) : load_n(head + e, n), factor), load(weight + e));
-    store_as(DType::kF32, head, e, v, n);
+    const V v = mul(n >= 16 ? load(head + e) : load_n(head + e, n), factor);
+    store_as(DType::kF32, head, e, weight ? mul(v, load(weight + e)) : v, n);
   }
 }
 

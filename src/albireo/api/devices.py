@@ -195,7 +195,7 @@ class CudaDevice:
         return program.weight_bytes
 
     def block_bytes(self, kv: KVLayout) -> int:
-        return kv.num_layers * kv.block_size * kv.position_bytes
+        return kv.block_size * kv.position_bytes
 
     def swapping(self, config: EngineConfig, program: Program) -> Swapping:
         return plan_swapping(config, program, self.block_bytes(program.kv))

@@ -73,8 +73,9 @@ def _node_problem(graph: Graph, config: ModelConfig, node: Node) -> str:
             return f"{role} is {node.inputs[role].type}, wanted {symbol} rows, which the kernel reads the step for"
     if node.op in ("kv_write", "attention"):
         shape = (node.attrs["num_kv_heads"], node.attrs["head_dim"])
-        if shape != (config.num_kv_heads, config.head_dim):
-            return f"{shape[0]} KV heads of {shape[1]}, config.json says {config.num_kv_heads} of {config.head_dim}"
+        wanted = config.kv_shapes[min(node.attrs["layer"], config.num_layers - 1)]
+        if shape != wanted:
+            return f"{shape[0]} KV heads of {shape[1]}, config.json says {wanted[0]} of {wanted[1]}"
     if node.op in ("linear", "expert_linear") and not node.inputs["weight"].is_constant:
         return "the weight of a linear is no constant"
     if node.op == "expert_linear":

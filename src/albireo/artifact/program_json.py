@@ -149,6 +149,7 @@ def _kv(kv: KVLayout) -> dict[str, Any]:
         "head_dim": kv.head_dim,
         "dtype": kv.dtype,
         "block_size": kv.block_size,
+        **({"shapes": [list(shape) for shape in kv.shapes]} if kv.shapes else {}),
     }
 
 
@@ -233,6 +234,17 @@ def _read_kv(record: Record) -> KVLayout:
         head_dim=record.count("head_dim", 1),
         dtype=record.choice("dtype", tuple(SIZES)),
         block_size=record.count("block_size", 1),
+        shapes=_read_shapes(record) if record.has("shapes") else (),
     )
+    if kv.shapes and (len(kv.shapes) != kv.num_layers or kv.shapes[0] != (kv.num_kv_heads, kv.head_dim)):
+        record.fail("shapes", kv.shapes, f"must be one of each of {kv.num_layers} layers, first that of num_kv_heads")
     record.done()
     return kv
+
+
+def _read_shapes(record: Record) -> tuple[tuple[int, int], ...]:
+    """KV heads and head_dim of each layer."""
+    for shape in record.items("shapes"):
+        if not isinstance(shape, list) or len(shape) != 2 or any(type(n) is not int or n < 1 for n in shape):
+            record.fail("shapes", shape, "must be two whole numbers of at least 1")
+    return tuple((heads, dim) for heads, dim in record.items("shapes"))

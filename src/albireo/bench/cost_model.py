@@ -16,6 +16,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from albireo.bench.roofline import (
+    AttentionWork,
     Limits,
     Roofline,
     StepShape,
@@ -23,7 +24,6 @@ from albireo.bench.roofline import (
     call_work,
     distinct_experts,
     experts_of,
-    kv_bytes,
     positions_moved,
     positions_seen,
 )
@@ -110,15 +110,14 @@ class CostModel:
 
     def __init__(self, program: Program, vocab_size: int, *other_ranks: Program) -> None:
         self._vocab_size, self._top_k = vocab_size, program.top_k
-        self._kv_bytes = kv_bytes(program)
         self._kinds: Counter[_Kind] = Counter()
-        #: (rows, window, flops a position seen) -> calls
-        self._attention: Counter[tuple[str, int | None, int]] = Counter()
+        #: what attention_of() says -> calls
+        self._attention: Counter[AttentionWork] = Counter()
         self._python = STREAMED if Roofline(program, *other_ranks).decode_bytes > CACHE_BYTES else CACHED
         for each in (program, *other_ranks):
             for call in each.calls:
                 if call.family == "attention":
-                    self._attention[attention_of(call)] += 1
+                    self._attention[attention_of(each, call)] += 1
                 else:
                     self._kinds[_kind(each, call)] += 1
 
@@ -140,26 +139,24 @@ class CostModel:
             rows = rows_of[kind.rows]
             if rows:
                 found[kind.family] += calls * _call_s(kind, rows, limits)
-        for (symbol, window, per_position), calls in self._attention.items():
-            if rows_of[symbol]:
-                sequences = shape.sequences_of(symbol)
-                found["attention"] += calls * self._attention_s(sequences, window, per_position, limits)
+        for work, calls in self._attention.items():
+            if rows_of[work.rows]:
+                found["attention"] += calls * _attention_s(shape.sequences_of(work.rows), work, limits)
         if num_logits:
             found["sampling"] = num_logits * (SAMPLING_ROW_S + self._vocab_size * SAMPLING_ENTRY_S)
         found["python"] = self._python.step_s + self._python.step_sequence_s * len(shape.sequences)
         return dict(found)
 
-    def _attention_s(
-        self, sequences: Sequence[tuple[int, int]], window: int | None, per_position: int, limits: Limits
-    ) -> float:
-        """Each sequence reads its cache or multiplies, whichever takes longer; threads take them in turns."""
-        total = CALL_S
-        for num_new, length in sequences:
-            moved = self._kv_bytes * positions_moved(num_new, length, window)
-            seen = positions_seen(num_new, length, window) + ATTENTION_EXTRA_POSITIONS * num_new
-            reading = moved / (limits.read_bytes_per_s * KV_READ_FRACTION)
-            total += max(reading, _dot_s(per_position * seen, ATTENTION_DOT_FRACTION, limits))
-        return total
+
+def _attention_s(sequences: Sequence[tuple[int, int]], work: AttentionWork, limits: Limits) -> float:
+    """Each sequence reads its cache or multiplies, whichever takes longer; threads take them in turns."""
+    total = CALL_S
+    for num_new, length in sequences:
+        moved = work.kv_bytes * positions_moved(num_new, length, work.window)
+        seen = positions_seen(num_new, length, work.window) + ATTENTION_EXTRA_POSITIONS * num_new
+        reading = moved / (limits.read_bytes_per_s * KV_READ_FRACTION)
+        total += max(reading, _dot_s(work.flops * seen, ATTENTION_DOT_FRACTION, limits))
+    return total
 
 
 def _call_s(kind: _Kind, rows: int, limits: Limits) -> float:

@@ -12,6 +12,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import NamedTuple
 
 from albireo.backends.cuda.catalog import LEVEL as GPU_LEVEL
 from albireo.dtypes import ROW_CODES, itemsize
@@ -106,12 +107,11 @@ class Roofline:
         self._once: Counter[str] = Counter()
         self._bytes_per_row: Counter[str] = Counter()
         self._flops_per_row: Counter[str] = Counter()
-        #: (rows, window, flops a position seen) -> layers
-        self._attention: Counter[tuple[str, int | None, int]] = Counter()
+        #: what attention_of() says -> layers
+        self._attention: Counter[AttentionWork] = Counter()
         #: (experts, experts of a token) -> bytes of one expert's matrices, over all layers
         self._experts: Counter[tuple[int, int]] = Counter()
         self._top_k = program.top_k
-        self._kv_bytes = kv_bytes(program)
         for each in (program, *other_ranks):
             for call in each.calls:
                 self._add(each, call)
@@ -134,15 +134,15 @@ class Roofline:
             if rows:
                 num_bytes += self._once[symbol] + rows * self._bytes_per_row[symbol]
                 flops += rows * self._flops_per_row[symbol]
-        for (symbol, window, per_position), layers in self._attention.items():
-            for num_new, length in shape.sequences_of(symbol):
-                flops += layers * per_position * positions_seen(num_new, length, window)
-                num_bytes += layers * self._kv_bytes * positions_moved(num_new, length, window)
+        for kind, layers in self._attention.items():
+            for num_new, length in shape.sequences_of(kind.rows):
+                flops += layers * kind.flops * positions_seen(num_new, length, kind.window)
+                num_bytes += layers * kind.kv_bytes * positions_moved(num_new, length, kind.window)
         return Work(num_bytes, flops)
 
     def _add(self, program: Program, call: Call) -> None:
         if call.family == "attention":
-            self._attention[attention_of(call)] += 1
+            self._attention[attention_of(program, call)] += 1
             return
         work = call_work(program, call)
         if call.family == "expert_linear":
@@ -200,18 +200,26 @@ def experts_of(call: Call) -> tuple[int, int]:
     return int(call.attrs["num_experts"]), int(call.attrs["top_k"])
 
 
-def attention_of(call: Call) -> tuple[str, int | None, int]:
-    """Rows, window (in a program, 0 is none) and flops a position seen of an attention call.
+class AttentionWork(NamedTuple):
+    """What an attention call does for each position it sees.
 
-    A product with a key and one with a value for each head, two flops an element.
+    Fields:
+        window: None: all positions.
+        flops: a product with a key and one with a value for each head, two an element.
+        kv_bytes: of the keys and values of a position, padding left out.
     """
-    return call.rows, call.attrs["window"] or None, 4 * call.attrs["num_heads"] * call.attrs["head_dim"]
+
+    rows: str
+    window: int | None
+    flops: int
+    kv_bytes: int
 
 
-def kv_bytes(program: Program) -> int:
-    """Bytes of the keys and values of one position in one layer, padding left out."""
-    kv = program.kv
-    return 2 * kv.num_kv_heads * (kv.head_dim * itemsize(kv.dtype) + kv.scale_bytes)
+def attention_of(program: Program, call: Call) -> AttentionWork:
+    """See AttentionWork; in a program, window 0 is none."""
+    kv, heads, head_dim = program.kv, int(call.attrs["num_kv_heads"]), int(call.attrs["head_dim"])
+    kv_bytes = 2 * heads * (head_dim * itemsize(kv.dtype) + kv.scale_bytes)
+    return AttentionWork(call.rows, call.attrs["window"] or None, 4 * call.attrs["num_heads"] * head_dim, kv_bytes)
 
 
 def positions_seen(num_new: int, length: int, window: int | None) -> int:

@@ -102,8 +102,8 @@ def _num_parameters(graph: Graph) -> int:
 
 def _kv_bytes_per_token(config: ModelConfig, dtype: str) -> int:
     """Bytes of KV cache of a type a token takes, over all layers; heads are padded as they are stored."""
-    kv = KVLayout(config.num_layers, config.num_kv_heads, config.head_dim, dtype, block_size=1)
-    return kv.num_layers * kv.position_bytes
+    shapes = config.kv_shapes
+    return KVLayout(config.num_layers, *shapes[0], dtype, block_size=1, shapes=shapes).position_bytes
 
 
 def _manifest_lines(source: EngineSource) -> Iterator[Fact]:

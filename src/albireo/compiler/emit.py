@@ -28,18 +28,18 @@ def kv_layout(graph: Graph, block_size: int, kv_dtype: str | None = None) -> KVL
     """Shape of the cache, from the nodes that write it; its element type is that of the queries that read it, unless
     another is given.
 
-    Raises: UnsupportedModel when layers differ, or layer numbers have holes, or what is written is rounded to another
-        type before.
+    Raises: UnsupportedModel when queries differ in type, or layer numbers have holes, or what is written is rounded to
+        another type before.
     """
     writers = [node for node in graph.nodes if any(v.type.dtype == "kv" for v in node.outputs)]
     dtypes = {node.inputs["q"].type.dtype for node in graph.nodes if node.family == "attention"}
-    shapes = {(n.attrs["num_kv_heads"], n.attrs["head_dim"], dtype) for n in writers for dtype in dtypes}
-    if len(shapes) != 1:
-        raise UnsupportedModel(f"layers need {len(shapes)} shapes of KV cache, one is supported: {sorted(shapes)}")
-    layers = sorted(node.attrs["layer"] for node in writers)
+    if len(dtypes) != 1 or not writers:
+        raise UnsupportedModel(f"attention reads queries of {len(dtypes)} types, one is supported: {sorted(dtypes)}")
+    writers.sort(key=lambda node: int(node.attrs["layer"]))
+    layers = [node.attrs["layer"] for node in writers]
     if layers != list(range(len(layers))):
         raise UnsupportedModel(f"KV layers are numbered {layers}; wanted 0 to {len(layers) - 1}, each once")
-    ((num_kv_heads, head_dim, dtype),) = shapes
+    (dtype,) = dtypes
     for node in writers:
         rounded = _rounded_before(node)
         if rounded and kv_dtype not in (None, rounded):
@@ -47,7 +47,10 @@ def kv_layout(graph: Graph, block_size: int, kv_dtype: str | None = None) -> KVL
                 f"{label(node)}: keys and values are rounded to {rounded} before they are stored; a KV cache of "
                 f"{kv_dtype} would round them twice, leave kv_cache_dtype out"
             )
-    return KVLayout(len(layers), num_kv_heads, head_dim, kv_dtype or dtype, block_size)
+    shapes = tuple((int(node.attrs["num_kv_heads"]), int(node.attrs["head_dim"])) for node in writers)
+    return KVLayout(
+        len(layers), *shapes[0], kv_dtype or dtype, block_size, shapes=shapes if len(set(shapes)) > 1 else ()
+    )
 
 
 def _rounded_before(writer: Node) -> str | None:

@@ -67,8 +67,9 @@ class GraphBuilder:
     def cast(self, x: Value, dtype: str) -> Value:
         return x if x.type.dtype == dtype else self._node("cast", {"x": x}, dtype=dtype)[0]
 
-    def rms_norm(self, x: Value, weight: Value, eps: float, num_heads: int = 1) -> Value:
-        return self._node("rms_norm", {"x": x, "weight": weight}, eps=eps, num_heads=num_heads)[0]
+    def rms_norm(self, x: Value, weight: Value | None, eps: float, num_heads: int = 1) -> Value:
+        inputs = {"x": x} if weight is None else {"x": x, "weight": weight}
+        return self._node("rms_norm", inputs, eps=eps, num_heads=num_heads)[0]
 
     def layer_norm(self, x: Value, weight: Value | None, bias: Value | None, eps: float) -> Value:
         """An rms_norm of x minus its mean; weight and bias where there are any."""
@@ -130,6 +131,10 @@ class GraphBuilder:
 
     def scale(self, x: Value, factor: float) -> Value:
         return self._node("scale", {"x": x}, factor=factor)[0]
+
+    def scale_by(self, x: Value, weight: Value) -> Value:
+        """weight: [1] float32."""
+        return self._node("scale_by", {"x": x, "weight": weight})[0]
 
     def softcap(self, x: Value, cap: float) -> Value:
         """cap * tanh(x / cap)."""

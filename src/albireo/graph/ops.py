@@ -162,6 +162,12 @@ def _gain(x: Types, _: Attrs) -> tuple[TensorType, ...]:
     return (x["x"],)
 
 
+def _scale_by(x: Types, _: Attrs) -> tuple[TensorType, ...]:
+    if x["weight"].dims != (1,):
+        raise InvariantError(f"scale_by {x['weight']}: wanted one number")
+    return (x["x"],)
+
+
 def _squares(x: Types, _: Attrs) -> tuple[TensorType, ...]:
     rows, cols = x["x"].dims
     return (TensorType("float32", (rows, num_squares(int(cols)))),)
@@ -248,6 +254,8 @@ OPS: dict[str, Op] = {
     "unary": Op(("x",), ("kind",), _same),
     # x * factor
     "scale": Op(("x",), ("factor",), _same),
+    # x * weight[0]: a factor that the checkpoint holds
+    "scale_by": Op(("x", "weight"), (), _scale_by),
     # y[i] = x[rows[i]]
     "gather_rows": Op(("x", "rows"), (), _gather),
     # ids of the best logits of each row, best first (of equals the lowest id first), and these logits. Those behind

@@ -150,9 +150,10 @@ class Call:
 
 @dataclass(frozen=True, slots=True)
 class KVLayout:
-    """Shape of the KV cache: what one block of one layer holds. head_dim is stored padded to 16.
+    """Shape of the KV cache. head_dim is stored padded to 16.
 
     dtype: of the elements: a compute type, or one of dtypes.KV_CODES.
+    shapes: KV heads and head_dim of each layer, where layers differ; num_kv_heads and head_dim are those of the first.
     """
 
     num_layers: int
@@ -160,6 +161,13 @@ class KVLayout:
     head_dim: int
     dtype: str
     block_size: int
+    shapes: tuple[tuple[int, int], ...] = ()
+
+    @property
+    def layers(self) -> tuple[KVLayout, ...]:
+        """Each layer as a cache of its own."""
+        shapes = self.shapes or ((self.num_kv_heads, self.head_dim),) * self.num_layers
+        return tuple(KVLayout(1, heads, dim, self.dtype, self.block_size) for heads, dim in shapes)
 
     @property
     def padded_head_dim(self) -> int:
@@ -167,8 +175,11 @@ class KVLayout:
 
     @property
     def position_bytes(self) -> int:
-        """Bytes of the keys and values of one position in one layer, scales and padding included."""
-        return 2 * self.num_kv_heads * (self.padded_head_dim * itemsize(self.dtype) + self.scale_bytes)
+        """Bytes of the keys and values of one position over all layers, scales and padding included."""
+        if self.shapes:
+            return sum(layer.position_bytes for layer in self.layers)
+        of_head = self.padded_head_dim * itemsize(self.dtype) + self.scale_bytes
+        return 2 * self.num_layers * self.num_kv_heads * of_head
 
     @property
     def scale_bytes(self) -> int:

@@ -34,7 +34,7 @@ ACTS = ("none", "silu_mul", "gelu_tanh_mul", "gelu", "gelu_tanh", "relu")
 #: Those of linears that have a gate; and none, for families that know no others.
 GATED_ACTS = tuple(act for act in ACTS if act == "none" or is_gated(act))
 #: What an elementwise call does to each element, in the native core's order; the last two read two operands.
-KINDS = ("cast", "silu", "gelu", "gelu_tanh", "relu", "scale", "softcap", "add", "mul")
+KINDS = ("cast", "silu", "gelu", "gelu_tanh", "relu", "scale", "softcap", "scale_by", "add", "mul")
 ALIGNMENT = 64
 
 #: (start, stop, is_write) ranges one call touches.
@@ -122,8 +122,10 @@ FAMILIES: dict[str, Family] = {
     "combine": Family(("x", "weights"), ("out",), (), optional=("residual",)),
     "combine_norm": Family(("x", "weights", "residual", "gain"), ("out", "scaled", "squares"), ()),
     "gate_rows": Family(("x", "gate"), ("out",), (), optional=("residual",)),
-    "elementwise": Family(("x",), ("out",), ("kind",), optional=("y",), optional_attrs=("scale", "softcap")),
-    "head_norm": Family(("x", "weight"), ("out",), ("eps", "num_heads"), weight="weight"),
+    "elementwise": Family(
+        ("x",), ("out",), ("kind",), optional=("y", "weight"), weight="weight", optional_attrs=("scale", "softcap")
+    ),
+    "head_norm": Family(("x",), ("out",), ("eps", "num_heads"), optional=("weight",), weight="weight"),
     "rope": Family(("x", "rope"), ("out",), ("num_heads", "head_dim")),
     "kv_write": Family(("k", "v"), (), ("layer", "num_kv_heads", "head_dim"), writes_kv=True),
     "slice": Family(("x",), ("out",), ("start",)),
@@ -306,11 +308,16 @@ def _single_op_fits(program: Program, call: Call) -> bool:
     a = call.attrs
     if call.family == "elementwise":
         numbers = {name for name in ("scale", "softcap") if name in a}
+        if ("weight" in call.args) != (a["kind"] == "scale_by"):
+            return False
+        if "weight" in call.args and _constant(program, call, "weight").cols != 1:
+            return False
         fits = a["kind"] in KINDS and ("y" in cols) == (a["kind"] in KINDS[-2:]) and len(set(cols.values())) == 1
         return fits and numbers == {a["kind"]}.intersection({"scale", "softcap"}) and a.get("softcap", 1.0) > 0
     if call.family == "head_norm":
-        width = int(a["num_heads"]) * _constant(program, call, "weight").cols
-        return cols["x"] == cols["out"] == width
+        width, rest = divmod(cols["x"], int(a["num_heads"]))
+        fits = "weight" not in call.args or _constant(program, call, "weight").cols == width
+        return fits and not rest and cols["x"] == cols["out"]
     if call.family == "rope":
         is_table = _constant(program, call, "rope").packing == "rope"
         return is_table and cols["x"] == cols["out"] == int(a["num_heads"]) * int(a["head_dim"])

@@ -7,6 +7,7 @@ once.
 from __future__ import annotations
 
 import re
+from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 
@@ -51,7 +52,6 @@ class Totals:
 
 def totals(program: Program) -> Totals:
     """The numbers under a report."""
-    kv = program.kv
     records: tuple[PassRecord, ...] = program.report
     return Totals(
         ops_before=records[0].ops_before if records else len(program.calls),
@@ -61,7 +61,7 @@ def totals(program: Program) -> Totals:
         arena_bytes=program.arena_bytes,
         weight_bytes=program.weight_bytes,
         bytes_per_token=sum(_bytes_per_row(program, call) for call in program.calls if call.rows != "R"),
-        kv_bytes_per_position=kv.num_layers * kv.position_bytes,
+        kv_bytes_per_position=program.kv.position_bytes,
     )
 
 
@@ -83,10 +83,8 @@ def show_program(program: Program, *, fold: bool = True) -> str:
     lines.append(f"arena      {program.arena_bytes:,} B for {_pairs(program.maxima)} rows")
     for b in program.buffers.values():
         lines.append(f"           {b.name}: {b.dtype}[{b.rows}, {b.cols}] at {b.offset:,}")
-    lines.append(
-        f"kv         {kv.num_layers} layers x {kv.num_kv_heads} heads x {kv.head_dim} {kv.dtype}, "
-        f"blocks of {kv.block_size}"
-    )
+    for (heads, dim), count in Counter((layer.num_kv_heads, layer.head_dim) for layer in kv.layers).items():
+        lines.append(f"kv         {count} layers x {heads} heads x {dim} {kv.dtype}, blocks of {kv.block_size}")
     calls = ((c.origin, _LAYER.sub("layers.*", _call_line(c, layer=False)), [_call_line(c)]) for c in program.calls)
     lines += _fold(calls, fold)
     lines.append(f"outputs    {_pairs(program.outputs)}")

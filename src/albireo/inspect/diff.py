@@ -136,7 +136,12 @@ def _arena(a: Side, b: Side) -> Iterator[str]:
 
 def _kv(side: Side) -> dict[str, Any]:
     kv = side.program.kv
-    return {"layers": kv.num_layers, "heads": kv.num_kv_heads, "head size": kv.head_dim, "dtype": kv.dtype}
+    heads, dims = (sorted({getattr(each, name) for each in kv.layers}) for name in ("num_kv_heads", "head_dim"))
+    return {"layers": kv.num_layers, "heads": _some(heads), "head size": _some(dims), "dtype": kv.dtype}
+
+
+def _some(numbers: list[int]) -> str:
+    return " and ".join(map(str, numbers))
 
 
 def _totals(a: Side, b: Side) -> Iterator[str]:

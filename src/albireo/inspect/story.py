@@ -140,7 +140,7 @@ def row_bytes(value: Value) -> int:
 def op_bytes(node: Node, program: Program) -> int:
     """Activations, keys and values that one op by itself reads and writes for one row."""
     total = sum(row_bytes(value) for value in (*dict.fromkeys(node.inputs.values()), *node.outputs))
-    return total + (program.kv.position_bytes if node.op == "kv_write" else 0)
+    return total + (program.kv.layers[node.attrs["layer"]].position_bytes if node.op == "kv_write" else 0)
 
 
 def constant_bytes(node: Node) -> int:
@@ -190,7 +190,7 @@ def call_bytes(program: Program, call: Call) -> int:
     """Activations, keys and values that a call reads and writes for one row."""
     buffers = [program.buffers[name] for name in call.args.values() if name in program.buffers]
     moved = sum(buffer.cols * itemsize(buffer.dtype) for buffer in buffers)
-    return moved + (program.kv.position_bytes if call.family == "qkv_rope_kv" else 0)
+    return moved + (program.kv.layers[call.attrs["layer"]].position_bytes if call.family == "qkv_rope_kv" else 0)
 
 
 def call_weight_bytes(program: Program, calls: Sequence[Call]) -> int:

@@ -24,6 +24,8 @@ class BlockSettings:
         has_ffn_norm: the FFN has a norm of its own; else it reads what attention reads.
         joined: where rows of q, k and v lie.
         num_kv_heads: where no key says it by itself; None: a key does.
+        full_num_kv_heads, full_head_dim: of layers without a window, where those differ from layers with one.
+        full_values_are_keys: in layers without a window, values are keys before their norm and rotation.
     """
 
     is_layer_norm: bool = False
@@ -36,3 +38,6 @@ class BlockSettings:
     has_ffn_norm: bool = True
     joined: Joined = "no"
     num_kv_heads: int | None = None
+    full_num_kv_heads: int | None = None
+    full_head_dim: int | None = None
+    full_values_are_keys: bool = False

@@ -106,8 +106,8 @@ class ConfigRules:
         experts: whose keys speak of experts.
         built_in: keys that some files have at the one value that the architecture has anyway.
         defaults: what absent keys mean, where the architecture's class in transformers differs from most.
-        activation: a key of ACTIVATIONS. is_gemma: see multipliers. has_local_rope: layers with a window rotate by
-            frequencies of their own, of the base local_theta where none is said (None: that of the others).
+        activation: a key of ACTIVATIONS. multipliers: where no key says another. has_local_rope: layers with a window
+            rotate by frequencies of their own, of the base local_theta where none is said (None: that of the others).
         has_layers_without_rope: see ModelConfig.rotates. rotates_windows: where there is a window, layers without one
             do not rotate. has_pairs_side_by_side: see ModelConfig.
         ignorable: keys of this architecture that change nothing here.
@@ -127,7 +127,7 @@ class ConfigRules:
     built_in: Mapping[str, Any] = field(default_factory=dict)
     defaults: Mapping[str, Any] = field(default_factory=dict)
     activation: str = "silu"
-    is_gemma: bool = False
+    multipliers: Multipliers = field(default_factory=Multipliers)
     has_local_rope: bool = False
     local_theta: float | None = DEFAULT_THETA
     has_layers_without_rope: bool = False
@@ -201,6 +201,18 @@ class ModelConfig:
         """Channels of a head that are rotated: the first ones."""
         return int(self.head_dim * self.rope.partial_rotary_factor)
 
+    @property
+    def without_windows(self) -> ModelConfig:
+        """The same with the heads of layers without a window, where those have heads of their own."""
+        heads, dim = self.blocks.full_num_kv_heads, self.blocks.full_head_dim
+        return replace(self, num_kv_heads=heads or self.num_kv_heads, head_dim=dim or self.head_dim)
+
+    @property
+    def kv_shapes(self) -> tuple[tuple[int, int], ...]:
+        """KV heads and head_dim of each layer."""
+        kinds = (self.without_windows if window is None else self for window in self.windows)
+        return tuple((kind.num_kv_heads, kind.head_dim) for kind in kinds)
+
 
 def parse_config(
     data: Mapping[str, Any], rules: ConfigRules, *, where: str = "config.json", default_dtype: str = "float32"
@@ -252,7 +264,7 @@ def parse_config(
         attention_bias=_bias(fields, rules, "attention_bias"),
         attention_out_bias=_bias(fields, rules, "attention_out_bias"),
         mlp_bias=_bias(fields, rules, "mlp_bias"),
-        multipliers=parse_multipliers(fields, rules.keys, rules.is_gemma),
+        multipliers=parse_multipliers(fields, rules.keys, rules.multipliers),
         local_rope=local_rope,
         rotates=rotates,
         has_pairs_side_by_side=rules.has_pairs_side_by_side,

@@ -94,6 +94,8 @@ def attention_block(
     o_bias: bool = False,
     qk_norm: bool = False,
     is_norm_wide: bool = False,
+    v_norm: bool = False,
+    has_v: bool = True,
     joined: str | None = None,
     norms: Norms = BEFORE_ATTENTION,
 ) -> Value:
@@ -103,13 +105,18 @@ def attention_block(
         window: positions seen, the token's own included.
         qk_norm: RMS norm of each head of q and k before RoPE; is_norm_wide: of all heads at once, for which every rank
             needs all of them.
+        v_norm: RMS norm of each head of v, without a weight.
+        has_v: whether v has a linear; else it is k before its norm and rotation.
         joined: name of the tensor that holds the rows of q, k and v, where one does.
     """
     name = f"model.layers.{layer}.self_attn"
     roles = (None, None) if is_norm_wide else ("heads", "row")
     with b.part(f"layers.{layer}.attn"):
         h = _input(b, c, x, layer, norms.before)
-        parts = queries_keys_values(b, c, h, name, bias=qkv_bias, joined=joined, role=roles[0])
+        parts = queries_keys_values(b, c, h, name, bias=qkv_bias, joined=joined, role=roles[0], has_v=has_v)
+        if v_norm:
+            with b.part("v"):
+                parts["v"] = b.rms_norm(parts["v"], None, c.rms_norm_eps, num_heads=c.num_kv_heads)
         for p in ("q", "k"):
             if qk_norm:
                 heads = c.num_heads if p == "q" else c.num_kv_heads
@@ -128,15 +135,16 @@ def queries_keys_values(
     bias: bool,
     joined: str | None = None,
     role: str | None = "heads",
+    has_v: bool = True,
 ) -> dict[str, Value]:
-    """q, k, v: [T, heads * D] float32. Args: name: of attention. joined: see attention_block()."""
+    """q, k, v: [T, heads * D] float32. Args: name: of attention. joined, has_v: see attention_block()."""
     heads = {"q": c.num_heads, "k": c.num_kv_heads, "v": c.num_kv_heads}
     parts = {}
-    for p in heads:
+    for p in heads if has_v else ("q", "k"):
         module = f"{name}.{p}_proj"
         rows = rows_of_heads(c, heads, p, module, f"{name}.{joined}" if joined else None)
         parts[p] = linear(b, c, h, module, heads[p] * c.head_dim, p, bias, role, rows)
-    return parts
+    return parts if has_v else parts | {"v": parts["k"]}
 
 
 def attention(

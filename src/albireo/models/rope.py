@@ -63,6 +63,8 @@ def _rotation(rope: RopeSettings, dim: int, max_model_len: int) -> RopeSpec:
         return _spec(_base_frequencies(rope.theta, dim) / _factors(rope.freq_factors, dim, "freq_factors"))
     if rope.rope_type == "longrope":
         return _spec(_longrope(rope, dim, max_model_len), _longrope_attention_factor(rope))
+    if rope.rope_type == "proportional":
+        return _spec(_proportional(rope, dim))
     if rope.rope_type == "yarn":
         return _spec(_yarn(rope, dim), _yarn_attention_factor(rope))
     return _spec(_base_frequencies(rope.theta, dim))
@@ -81,6 +83,14 @@ def _position_frequencies(theta: float, dim: int) -> Frequencies:
 def _base_frequencies(theta: float, dim: int) -> Frequencies:
     """Source: Su et al. 2021, RoFormer, section 3.3."""
     return _ONE / _position_frequencies(theta, dim)
+
+
+def _proportional(rope: RopeSettings, dim: int) -> Frequencies:
+    """Frequencies of all pairs, of which the first turn and the others stay. Source: Gemma 4."""
+    turning = int(rope.turning_part * dim // 2)
+    frequencies = _base_frequencies(rope.theta, dim)
+    frequencies[turning:] = 0.0
+    return frequencies / np.float32(rope.factor)
 
 
 def _factors(factors: tuple[float, ...], dim: int, name: str) -> Frequencies:

@@ -13,7 +13,7 @@ from albireo.errors import short
 from albireo.json_file import Fields
 
 #: Rope types that rope.py computes.
-ROPE_TYPES = ("default", "linear", "dynamic", "yarn", "llama3", "longrope", "freq_factors")
+ROPE_TYPES = ("default", "linear", "dynamic", "yarn", "llama3", "longrope", "freq_factors", "proportional")
 #: What longrope was first called.
 _ALIASES = {"su": "longrope"}
 #: What transformers calls layers without and with a window.
@@ -43,6 +43,7 @@ class RopeSettings:
         attention_factor: yarn and longrope. mscale, mscale_all_dim, beta_fast, beta_slow, truncate: yarn only.
         short_factors, long_factors: longrope only: what each frequency is divided by, for sequences of up to
             original_max_position_embeddings, and for longer ones.
+        turning_part: proportional only: which part of the pairs turns, the first ones; frequencies are those of all.
         partial_rotary_factor: which part of a head's channels is rotated: the first ones.
         query_growth: queries at positions from original_max_position_embeddings on are multiplied by a number that
             grows with the logarithm of the position, times this; 0: they are not.
@@ -63,6 +64,7 @@ class RopeSettings:
     freq_factors: tuple[float, ...] = ()
     short_factors: tuple[float, ...] = ()
     long_factors: tuple[float, ...] = ()
+    turning_part: float = 1.0
     partial_rotary_factor: float = 1.0
     query_growth: float = 0.0
 
@@ -125,9 +127,12 @@ def _parse_rope(
         values |= _longrope(inner, max_position_embeddings / original)
     elif rope_type == "yarn":
         values |= _yarn(inner, max_position_embeddings / original)
+    elif rope_type == "proportional":
+        values["turning_part"] = inner.number("partial_rotary_factor", 0.0, 1.0, default=1.0)
+        values["factor"] = inner.number("factor", 1.0, MAX_FACTOR, default=1.0)
     elif rope_type != "default":
         values["factor"] = inner.number("factor", 1.0, MAX_FACTOR)
-    if "partial_rotary_factor" in keys:
+    if "partial_rotary_factor" in keys and rope_type != "proportional":
         partial = fields.number("partial_rotary_factor", 0.0, 1.0, default=1.0)
         values["partial_rotary_factor"] = inner.number("partial_rotary_factor", 0.0, 1.0, default=partial)
     if "llama_4_scaling_beta" in keys:

@@ -38,6 +38,7 @@ class _Whole:
 #: By the model_type of the whole.
 _WHOLES = {
     "gemma3": _Whole("Gemma3ForConditionalGeneration", {"gemma3_text": "gemma3_text"}),
+    "gemma4": _Whole("Gemma4ForConditionalGeneration", {"gemma4_text": "gemma4_text"}),
     "mistral3": _Whole(
         "Mistral3ForConditionalGeneration",
         {"mistral": "mistral", "ministral3": "ministral3"},
@@ -52,8 +53,9 @@ _WHOLES = {
         {"norm_topk_prob": True},
     ),
 }
-#: Keys of the whole that are about images.
+#: Keys of the whole that are about images and sounds.
 _OF_IMAGES = keys(
+    "audio_config audio_token_id boa_token_id eoa_token_id eoa_token_index vision_soft_tokens_per_image",
     "vision_config mm_tokens_per_image boi_token_index eoi_token_index image_token_index boi_token_id eoi_token_id",
     "image_token_id video_token_id vision_start_token_id vision_end_token_id",
     "projector_hidden_act vision_feature_layer multimodal_projector_bias spatial_merge_size",

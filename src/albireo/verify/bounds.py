@@ -237,6 +237,10 @@ def _scale(op: _Given, values: tuple[Array, ...]) -> list[Any]:
     return [abs(op.call.attrs["factor"]) * op.errors["x"] + 2 * U * np.abs(values[0])]
 
 
+def _scale_by(op: _Given, values: tuple[Array, ...]) -> list[Any]:
+    return [np.abs(op["weight"].astype(np.float64)) * op.errors["x"] + 2 * U * np.abs(values[0])]
+
+
 def _unary(op: _Given, values: tuple[Array, ...]) -> list[Any]:
     """16 roundings, and an exponential whose argument, and so whose error, grows with x."""
     x, error, kind = np.abs(op["x"]).astype(np.float64), op.errors["x"], op.call.attrs["kind"]
@@ -291,6 +295,7 @@ _RULES: Mapping[str, Callable[[_Given, tuple[Array, ...]], list[Any]]] = {
     "mul": _mul,
     "unary": _unary,
     "scale": _scale,
+    "scale_by": _scale_by,
     "gather_rows": _copied,
     "route": _route,
     "combine": _combine,

@@ -97,3 +97,11 @@ def test_kinds_with_a_number(dtype: str, level: str) -> None:
             tiny = 2.0**-24 if dtype == "float16" else 0.0
             assert (np.abs(got - want)[finite] <= ((8 * 2.0**-24 + unit) * np.abs(want) + tiny)[finite]).all()
             assert 29.99 < np.abs(got[finite]).max() <= 30.0
+
+
+@pytest.mark.parametrize(("dtype", "level"), VARIANTS)
+def test_a_factor_that_is_stored(dtype: str, level: str) -> None:
+    x, weight, out = normal(3, 45), np.float32([[0.37]]), Guarded.poisoned((3, 45), dtype)
+    args = {"x": Guarded(x), "weight": Guarded(weight), "out": out, "k": 45, "out_dtype": dtype}
+    run([Call("elementwise", level, dtype, args | {"act": KINDS.index("scale_by")})], rows_step(3), 2)
+    assert_same_bits(out.values, round_to(x * weight, dtype), "products")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+import torch
 
 from albireo.backends.cuda.kernels.elementwise import elementwise
 from albireo.backends.reference.elementwise import _UNARY
@@ -98,10 +99,11 @@ def test_a_kind_that_is_none_is_refused() -> None:
 def test_kinds_with_a_number() -> None:
     """softcap: to a few roundings of the result however small x is."""
     x = np.concatenate([np.linspace(-200, 200, 4001), np.geomspace(1e-20, 40, 500)]).astype(np.float32)[None]
-    for kind, number in (("scale", 0.37), ("softcap", 30.0)):
+    for kind, number in (("scale", 0.37), ("scale_by", 0.37), ("softcap", 30.0)):
         out = room(*x.shape, "float32")
-        elementwise(kind, tensor(x), None, out, x.shape[1], number)
-        if kind == "scale":
+        weight = torch.tensor([number]) if kind == "scale_by" else None
+        elementwise(kind, tensor(x), None, out, x.shape[1], number, weight)
+        if kind != "softcap":
             assert_same_bits(numbers(out), x * np.float32(number), kind)
         else:
             exact = number * np.tanh(x.astype(np.float64) / number)

@@ -25,3 +25,7 @@ def test_heads(num_heads: int, head_dim: int) -> None:
     target = tensor(x)
     head_norm(target, torch.from_numpy(weight), target, EPS, num_heads)
     assert_same_bits(numbers(target), numbers(out), "in place")
+    bare, ones = room(*x.shape), room(*x.shape)
+    head_norm(tensor(x), None, bare, EPS, num_heads)
+    head_norm(tensor(x), torch.ones(head_dim), ones, EPS, num_heads)
+    assert_same_bits(numbers(bare), numbers(ones), "without a weight")

@@ -28,7 +28,7 @@ from albireo.backends.reference.rounding import round_to
 from albireo.backends.step_inputs import StepInputs
 from albireo.compiler.passes import choose_precision, narrow_activations, widen_activations
 from albireo.compiler.pipeline import compile_graph, run_passes
-from albireo.errors import InvariantError
+from albireo.errors import InvariantError, UnsupportedModel
 from albireo.graph.node import Graph
 from albireo.models import build_graph, load_architecture
 from albireo.models.config import parse_config
@@ -365,3 +365,8 @@ def test_a_step_larger_than_planned_is_refused() -> None:
         model.run(make_step([Work([1] * 17, 0, [1, 2, 3])], 8, "none", "last"))
     with pytest.raises(InvariantError, match="B=5"):
         model.run(make_step([Work([1], 0, [block]) for block in range(1, 6)], 8, "last", "none"))
+
+
+def test_layers_with_caches_of_their_own_are_refused() -> None:
+    with pytest.raises(UnsupportedModel, match=r"several shapes of KV cache .*\[\(1, 32\), \(2, 16\)\].*device=cpu"):
+        model_of("gemma4_text", "float32")

@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from copy import copy
 from dataclasses import dataclass
+from itertools import accumulate
 from typing import Any
 
 import numpy as np
@@ -85,7 +86,12 @@ class Peers:
 
 def kv_block_bytes(kv: KVLayout) -> int:
     """Bytes of one block over all layers."""
-    return kv.num_layers * _native.block_bytes(kv.dtype, kv.num_kv_heads, kv.head_dim, kv.block_size)
+    return sum(_layer_block_bytes(kv))
+
+
+def _layer_block_bytes(kv: KVLayout) -> list[int]:
+    """Bytes of one block of each layer."""
+    return [_native.block_bytes(kv.dtype, each.num_kv_heads, each.head_dim, kv.block_size) for each in kv.layers]
 
 
 class CpuModel:
@@ -106,7 +112,9 @@ class CpuModel:
     ) -> None:
         self.num_blocks = num_blocks
         self.pool = pool
-        self._layer_block_bytes = kv_block_bytes(program.kv) // program.kv.num_layers
+        #: Of each layer: bytes of a block, and where its blocks begin in the cache.
+        self._block_bytes = _layer_block_bytes(program.kv)
+        self._layer_starts = [0, *(num_blocks * size for size in accumulate(self._block_bytes))]
         offsets, num_bytes = constant_offsets(program.constants)
         self._weights = _native.Memory(num_bytes)
         self._arena = _native.Memory(program.arena_bytes) if peers is None else peers.arenas[peers.rank]
@@ -192,8 +200,8 @@ class CpuModel:
 
     def cached(self, layer: int, slots: NDArray[np.int32]) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
         """k, v: [len(slots), K, D] copies of what a layer's KV cache holds, as float32."""
-        size = self.num_blocks * self._layer_block_bytes
-        return read_slots(self._kv.view()[layer * size : (layer + 1) * size], self.program.kv, slots)
+        stored = self._kv.view()[self._layer_starts[layer] : self._layer_starts[layer + 1]]
+        return read_slots(stored, self.program.kv.layers[layer], slots)
 
     def outputs(self, inputs: StepInputs) -> StepOutputs:
         """What the step that ran last left for these inputs."""
@@ -214,14 +222,13 @@ class CpuModel:
         Pages that were never written are all one page, which is in a cache.
         """
         self._arena.view()[:] = _SMALL_NUMBERS
-        layers = self._kv.view().reshape(self.program.kv.num_layers, self.num_blocks, self._layer_block_bytes)
-        layers[:, :num_blocks] = _SMALL_NUMBERS
+        for start, size in zip(self._layer_starts, self._block_bytes, strict=False):
+            self._kv.view()[start : start + num_blocks * size] = _SMALL_NUMBERS
 
     def copy_blocks(self, pairs: Sequence[tuple[int, int]]) -> None:
         """Copy whole blocks (source, target) in every layer, in order."""
-        size = self._layer_block_bytes
-        for layer in range(self.program.kv.num_layers):
-            base = self._kv.address + layer * self.num_blocks * size
+        for start, size in zip(self._layer_starts, self._block_bytes, strict=False):
+            base = self._kv.address + start
             for source, target in pairs:
                 _native.copy(base + target * size, base + source * size, size)
 
@@ -284,7 +291,7 @@ class CpuModel:
             x = program.buffers[call.args["x"]]
             args["k"] = natural_stride(x.dtype, x.cols) if call.family == "gather" else x.cols
         elif call.family == "head_norm":
-            args["k"] = program.constants[call.args["weight"]].cols
+            args["k"] = program.buffers[call.args["x"]].cols // attrs["num_heads"]
         elif call.family == "rope":
             args["k"] = attrs["head_dim"]
         elif call.family == "slice":
@@ -319,7 +326,7 @@ class CpuModel:
         if "kind" in attrs:
             args["act"] = KINDS.index(attrs["kind"])
         if "layer" in attrs:
-            layer_bytes = self.num_blocks * self._layer_block_bytes
-            args |= {"kv": self._kv.address + attrs["layer"] * layer_bytes, "kv_dtype": program.kv.dtype}
+            start = self._layer_starts[attrs["layer"]]
+            args |= {"kv": self._kv.address + start, "kv_dtype": program.kv.dtype}
             args |= {key: attrs[key] for key in ("num_kv_heads", "head_dim")} | {"block_size": program.kv.block_size}
         return args

@@ -289,13 +289,13 @@ def _top(args: _Args) -> Launch:
 
 def _elementwise(args: _Args) -> Launch:
     x, y, out = args.buffer("x"), args.optional_buffer("y"), args.buffer("out")
-    kind, cols = args.call.attrs["kind"], args.columns("x")
+    kind, cols, weight = args.call.attrs["kind"], args.columns("x"), args.optional_vector("weight")
     number = float(args.call.attrs.get(kind, 1.0))  # of scale and softcap, which attributes are called after
-    return lambda step: elementwise(kind, x(step), y(step), out(step), cols, number)
+    return lambda step: elementwise(kind, x(step), y(step), out(step), cols, number, weight)
 
 
 def _head_norm(args: _Args) -> Launch:
-    x, weight, out = args.buffer("x"), args.vector("weight"), args.buffer("out")
+    x, weight, out = args.buffer("x"), args.optional_vector("weight"), args.buffer("out")
     eps, heads = float(args.call.attrs["eps"]), args.number("num_heads")
     return lambda step: head_norm(x(step), weight, out(step), eps, heads)
 

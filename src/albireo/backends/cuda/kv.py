@@ -10,6 +10,7 @@ from dataclasses import dataclass
 import torch
 
 from albireo.dtypes import KV_CODES
+from albireo.errors import UnsupportedModel
 from albireo.graph.program import KVLayout
 
 TORCH_DTYPES = {
@@ -38,9 +39,17 @@ class LayerKV:
 
 
 class DeviceKV:
-    """num_blocks blocks of every layer, zeros at first. Block 0 is the null block: padding rows write it."""
+    """num_blocks blocks of every layer, zeros at first. Block 0 is the null block: padding rows write it.
+
+    Raises: UnsupportedModel where layers differ in shape.
+    """
 
     def __init__(self, layout: KVLayout, num_blocks: int, device: torch.device) -> None:
+        if layout.shapes:
+            raise UnsupportedModel(
+                f"layers need several shapes of KV cache (heads, size): {sorted(set(layout.shapes))}; on GPUs all "
+                "layers have one, choose device=cpu"
+            )
         self.layout = layout
         self.num_blocks = num_blocks
         shape = (num_blocks, layout.num_kv_heads, layout.block_size, layout.padded_head_dim)

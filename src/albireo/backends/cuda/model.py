@@ -328,7 +328,7 @@ class CudaModel:
     @property
     def _block_bytes(self) -> int:
         kv = self.program.kv
-        return kv.position_bytes * kv.block_size * kv.num_layers
+        return kv.position_bytes * kv.block_size
 
     def _view(self, buffer: Buffer) -> torch.Tensor:
         rows = buffer.rows if isinstance(buffer.rows, int) else self._maxima[buffer.rows]

@@ -1,6 +1,6 @@
-"""Ops that look at each element alone: cast, add, mul, unary, scale.
+"""Ops that look at each element alone: cast, add, mul, unary, scale, scale_by.
 
-Called by interpret.py. add, mul and scale are single float32 operations; the others go through float64.
+Called by interpret.py. add, mul and both scales are single float32 operations; the others go through float64.
 """
 
 from __future__ import annotations
@@ -33,6 +33,10 @@ def mul(call: OpCall) -> tuple[Array, ...]:
 
 def scale(call: OpCall) -> tuple[Array, ...]:
     return (call["x"] * np.float32(call.attrs["factor"]),)
+
+
+def scale_by(call: OpCall) -> tuple[Array, ...]:
+    return (call["x"] * call["weight"].astype(np.float32),)
 
 
 def unary(call: OpCall) -> tuple[Array, ...]:

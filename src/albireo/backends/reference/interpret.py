@@ -44,6 +44,7 @@ OPS: Mapping[str, Callable[[OpCall], tuple[Any, ...]]] = {
     "mul": elementwise.mul,
     "unary": elementwise.unary,
     "scale": elementwise.scale,
+    "scale_by": elementwise.scale_by,
     "gather_rows": rows.gather_rows,
     "top_logits": rows.top_logits,
 }

@@ -62,8 +62,8 @@ def _norm(node: Node) -> Single:
     _require_float32(node, "x")
     if node.attrs["num_heads"] == 1:
         return "norm", norm_attrs(node), dict(node.inputs)
-    if "centered" in node.attrs or set(node.inputs) != {"x", "weight"}:
-        raise NotFired("the kernel norms heads by their root mean square times a weight")
+    if "centered" in node.attrs or "bias" in node.inputs:
+        raise NotFired("the kernel norms heads by their root mean square, with no bias")
     return "head_norm", dict(node.attrs), dict(node.inputs)
 
 
@@ -102,6 +102,11 @@ def _scale(node: Node) -> Single:
     return "elementwise", {"kind": "scale", "scale": node.attrs["factor"]}, dict(node.inputs)
 
 
+def _scale_by(node: Node) -> Single:
+    _require_float32(node, "x")
+    return "elementwise", {"kind": "scale_by"}, dict(node.inputs)
+
+
 def _top(node: Node) -> Single:
     logits = node.inputs["logits"]
     _require_rows(node, "logits", "G")
@@ -125,6 +130,7 @@ SINGLES: dict[str, Callable[[Node], Single]] = {
     "add": _elementwise,
     "mul": _elementwise,
     "scale": _scale,
+    "scale_by": _scale_by,
     "top_logits": _top,
 }
 

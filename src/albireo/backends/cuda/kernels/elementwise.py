@@ -1,5 +1,5 @@
 """elementwise: out[i, e] = f(x[i, e] [, y[i, e]]) in float32, with f one of cast, silu, gelu, gelu_tanh, relu,
-scale (x * number), softcap (number * tanh(x / number)), add, mul.
+scale (x * number), softcap (number * tanh(x / number)), scale_by (x * weight[0]), add, mul.
 
 x, y: [R, E] of any floating type. out: [R, E] float32, bfloat16 or float16, which may be x or y; token rows (uint8,
 or float8 e4m3; ../tokens.py). Columns are contiguous, rows any
@@ -18,13 +18,13 @@ from albireo.backends.cuda.kernels.parts.activations import gelu, gelu_tanh, rel
 from albireo.backends.cuda.kernels.parts.row_codes import output_tile, row_warps, store_row, tile_columns
 
 #: The kinds, and whether they take y.
-KINDS = dict.fromkeys(("cast", "silu", "gelu", "gelu_tanh", "relu", "scale", "softcap"), False)
+KINDS = dict.fromkeys(("cast", "silu", "gelu", "gelu_tanh", "relu", "scale", "softcap", "scale_by"), False)
 KINDS |= {"add": True, "mul": True}
 
 
 @triton.jit
 def elementwise_kernel(
-    x, y, out, x_stride, y_stride, out_stride, cols, number, KIND: tl.constexpr, BLOCK: tl.constexpr
+    x, y, out, weight, x_stride, y_stride, out_stride, cols, number, KIND: tl.constexpr, BLOCK: tl.constexpr
 ):
     row = tl.program_id(0).to(tl.int64)
     at = tile_columns(tl.program_id(1) * BLOCK, BLOCK)
@@ -43,6 +43,8 @@ def elementwise_kernel(
         value = gelu_tanh(value)
     if KIND == "scale":
         value = value * number
+    if KIND == "scale_by":
+        value = value * tl.load(weight)
     if KIND == "softcap":
         value = softcap(value, number)
     store_row(out, row, out_stride, at, value, cols, BLOCK)
@@ -55,9 +57,10 @@ def elementwise(
     out: torch.Tensor,
     cols: int,
     number: float = 1.0,
+    weight: torch.Tensor | None = None,
 ) -> None:
     """kind: one of KINDS; y: of those that take it. cols: E, which a token row does not tell. number: of scale and
-    softcap.
+    softcap. weight: [1] float32, of scale_by.
 
     Raises: ValueError for another kind, or y given or missing where it should not be.
     """
@@ -68,6 +71,7 @@ def elementwise(
         x,
         y,
         out,
+        weight,
         x.stride(0),
         0 if y is None else y.stride(0),
         out.stride(0),
@@ -85,7 +89,7 @@ def aot_cases() -> list[AotCase]:
 
     def case(name: str, kind: str, types: dict[str, str], block: int, architectures: tuple[int, ...]) -> AotCase:
         signature = {**types, **strides, "number": "fp32"}
-        missing = {} if "y" in types else {"y": None}
+        missing = {"weight": None} if "y" in types else {"y": None, "weight": None}
         return AotCase(
             f"elementwise.{name}",
             elementwise_kernel,

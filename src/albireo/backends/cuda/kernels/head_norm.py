@@ -1,7 +1,8 @@
-"""head_norm: out[i, h] = x[i, h] / sqrt(mean(x[i, h]^2) + eps) * weight, for each of num_heads parts of a row.
+"""head_norm: out[i, h] = x[i, h] / sqrt(mean(x[i, h]^2) + eps) (* weight), for each of num_heads parts of a row.
 
-x, out: [R, H * D] float32 (out in any compute type), D even; weight: [D] float32. Rows any distance apart, out may be
-x. The same bits as inside qk_norm_rope_kv_write. A program takes some heads of a row; a padding row is like others.
+x, out: [R, H * D] float32 (out in any compute type), D even; weight: [D] float32 or None. Rows any distance
+apart, out may be x. The same bits as inside qk_norm_rope_kv_write. A program takes some heads of a row; a padding row
+is like others.
 """
 
 from __future__ import annotations
@@ -34,7 +35,7 @@ def head_norm_kernel(
     store_heads(out + row * out_stride, first, num_heads, a, b, HEAD_DIM, HEADS, HALF)
 
 
-def head_norm(x: torch.Tensor, weight: torch.Tensor, out: torch.Tensor, eps: float, num_heads: int) -> None:
+def head_norm(x: torch.Tensor, weight: torch.Tensor | None, out: torch.Tensor, eps: float, num_heads: int) -> None:
     head_dim = out.shape[1] // num_heads
     heads, half = head_tile(head_dim, num_heads)
     head_norm_kernel[(out.shape[0], triton.cdiv(num_heads, heads))](

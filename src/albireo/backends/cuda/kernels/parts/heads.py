@@ -55,11 +55,14 @@ def load_halves(vector, HEAD_DIM: tl.constexpr, HALF: tl.constexpr):
 
 @triton.jit
 def normalize(a, b, weight, eps, HEAD_DIM: tl.constexpr, HALF: tl.constexpr):
-    """Each head over the root of its mean square, times weight [D]."""
-    gain_a, gain_b = load_halves(weight, HEAD_DIM, HALF)
+    """Each head over the root of its mean square, times weight [D] where there is one."""
     squares = tl.sum(a * a + b * b, axis=1)
     factor = tl.div_rn(1.0, tl.sqrt_rn(tl.div_rn(squares, HEAD_DIM * 1.0) + eps))[:, None]
-    return a * factor * gain_a, b * factor * gain_b
+    a, b = a * factor, b * factor
+    if weight is not None:
+        gain_a, gain_b = load_halves(weight, HEAD_DIM, HALF)
+        a, b = a * gain_a, b * gain_b
+    return a, b
 
 
 @triton.jit

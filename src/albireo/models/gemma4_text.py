@@ -1,0 +1,162 @@
+"""Gemma 4, text only, without experts and without embeddings of each layer: Gemma 3 whose layers without a window have
+fewer and wider heads, whose values may be keys, and a factor on the residual stream behind each layer.
+
+Found by models/__init__.py by file name. Does not know devices.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from albireo.graph.builder import GraphBuilder
+from albireo.graph.node import Graph, Value
+from albireo.json_file import Fields
+from albireo.models.block_settings import BlockSettings
+from albireo.models.config import MAX_HEAD_DIM, MAX_HEADS, MAX_WIDTH, ConfigRules, ModelConfig
+from albireo.models.layer_kinds import MAX_LAYERS
+from albireo.models.layers import (
+    AROUND_ATTENTION,
+    AROUND_FFN,
+    attention_block,
+    embedding,
+    head,
+    mlp_block,
+    windows,
+)
+from albireo.models.multipliers import Multipliers
+from albireo.models.rope import rope_spec
+
+#: Layers with a window have two KV heads of 16, the others one of 32, of which a quarter turns.
+TINY = {
+    "architectures": ["Gemma4ForCausalLM"],
+    "model_type": "gemma4_text",
+    "vocab_size": 139,
+    "hidden_size": 48,
+    "intermediate_size": 72,
+    "num_hidden_layers": 3,
+    "num_attention_heads": 4,
+    "num_key_value_heads": 2,
+    "num_global_key_value_heads": 1,
+    "head_dim": 16,
+    "global_head_dim": 32,
+    "attention_k_eq_v": True,
+    "hidden_size_per_layer_input": 0,
+    "max_position_embeddings": 128,
+    "rms_norm_eps": 1e-6,
+    "hidden_activation": "gelu_pytorch_tanh",
+    "tie_word_embeddings": True,
+    "layer_types": ["sliding_attention", "full_attention", "full_attention"],
+    "rope_parameters": {
+        "full_attention": {"rope_type": "proportional", "partial_rotary_factor": 0.25, "rope_theta": 1000000.0},
+        "sliding_attention": {"rope_type": "default", "rope_theta": 10000.0},
+    },
+    "sliding_window": 21,
+    "final_logit_softcapping": 2.5,
+    "bos_token_id": 2,
+    "eos_token_id": [1, 106],
+    "torch_dtype": "float32",
+}
+#: Layers from one without a window to the next, where layer_types does not say.
+_PERIOD = 6
+_SLIDING = "sliding_attention"
+
+
+def _blocks(fields: Fields) -> BlockSettings:
+    """Heads of layers without a window. Raises: ModelError for a bad value; UnsupportedModel."""
+    if width := fields.integer("hidden_size_per_layer_input", 0, MAX_WIDTH, default=256):
+        fields.unsupported("hidden_size_per_layer_input", width, "embeddings of each layer (E2B, E4B) are not computed")
+    if fields.flag("enable_moe_block", False):
+        fields.unsupported("enable_moe_block", True, "experts beside the FFN (26B-A4B) are not computed")
+    layers = fields.integer("num_hidden_layers", 1, MAX_LAYERS)
+    kinds = fields.texts("layer_types")
+    kinds = kinds or tuple(_SLIDING if (i + 1) % _PERIOD else "full_attention" for i in range(layers))
+    if kinds[-1] == _SLIDING:
+        fields.unsupported("layer_types", list(kinds), "the last layer must be one of full_attention")
+    shares = fields.flag("attention_k_eq_v", False)
+    given = fields.raw("per_layer_config")
+    if given is None:
+        heads = fields.optional_integer("num_global_key_value_heads", 1, MAX_HEADS)
+        # transformers reads it only then
+        kv_heads, head_dim = heads if shares else None, fields.integer("global_head_dim", 2, MAX_HEAD_DIM, default=512)
+    else:
+        kv_heads, head_dim = _of_full_layers(fields, given, kinds)
+    num_heads = fields.integer("num_attention_heads", 1, MAX_HEADS)
+    if num_heads % (kv_heads or 1):
+        fields.fail("num_attention_heads", num_heads, f"must be a multiple of the {kv_heads} KV heads without a window")
+    if head_dim % 2:
+        fields.fail("global_head_dim", head_dim, "must be even, for rotary pairs")
+    return BlockSettings(full_num_kv_heads=kv_heads, full_head_dim=head_dim, full_values_are_keys=shares)
+
+
+def _of_full_layers(fields: Fields, given: Any, kinds: tuple[str, ...]) -> tuple[int | None, int]:
+    """KV heads and head_dim as newer transformers writes them: for each layer without a window by its number."""
+    wanted = {str(layer) for layer, kind in enumerate(kinds) if kind != _SLIDING}
+    if not isinstance(given, dict) or given.keys() != wanted:
+        fields.fail("per_layer_config", given, "must have an entry for each layer of full_attention, and no other")
+    first = given[min(wanted, key=int)]
+    if not isinstance(first, dict) or any(each != first for each in given.values()):
+        fields.unsupported("per_layer_config", given, "layers of full_attention must be alike")
+    inner = Fields(first, f"{fields.where}: per_layer_config")
+    found = inner.optional_integer("num_key_value_heads", 1, MAX_HEADS), inner.integer("head_dim", 2, MAX_HEAD_DIM)
+    inner.refuse_unread((), {})
+    return found
+
+
+CONFIG = ConfigRules(
+    keys=frozenset({"attention_bias", "final_logit_softcapping"}),
+    windows="periodic",
+    period=_PERIOD,
+    default_window=512,
+    head_dim=256,
+    # of the text alone: what follows images may look both ways
+    built_in={"use_bidirectional_attention": "vision"},
+    defaults={
+        "vocab_size": 262144,
+        "num_attention_heads": 8,
+        "num_key_value_heads": 4,
+        "max_position_embeddings": 131072,
+        "tie_word_embeddings": True,
+        "rope_parameters": {
+            "full_attention": {"rope_type": "proportional", "partial_rotary_factor": 0.25, "rope_theta": 1000000.0},
+            "sliding_attention": {"rope_type": "default", "rope_theta": 10000.0},
+        },
+    },
+    activation="gelu_tanh",
+    multipliers=Multipliers(embedding=None, attention=1.0),
+    has_local_rope=True,
+    blocks=_blocks,
+    ignorable=frozenset({"vocab_size_per_layer_input", "num_experts", "top_k_experts", "moe_intermediate_size"}),
+    class_names=("Gemma4ForCausalLM",),
+)
+
+
+def build(config: ModelConfig, max_model_len: int) -> Graph:
+    """The graph of a model that serves sequences of up to max_model_len tokens."""
+    b, bias, full = GraphBuilder(), config.attention_bias, config.without_windows
+    local_rope, full_rope = rope_spec(config, max_model_len, is_local=True), rope_spec(full, max_model_len)
+    x = embedding(b, config)
+    for layer, window in enumerate(windows(config, max_model_len)):
+        is_local = config.windows[layer] is not None
+        x = attention_block(
+            b,
+            config if is_local else full,
+            x,
+            layer,
+            local_rope if is_local else full_rope,
+            window=window,
+            qkv_bias=bias,
+            o_bias=bias,
+            qk_norm=True,
+            v_norm=True,
+            has_v=is_local or not config.blocks.full_values_are_keys,
+            norms=AROUND_ATTENTION,
+        )
+        x = mlp_block(b, config, x, layer, norms=AROUND_FFN)
+        x = _scaled(b, x, layer)
+    return head(b, config, x)
+
+
+def _scaled(b: GraphBuilder, x: Value, layer: int) -> Value:
+    """The residual stream times the number that the layer ends with."""
+    with b.part(f"layers.{layer}.scalar"):
+        return b.scale_by(x, b.weight(f"model.layers.{layer}.layer_scalar", (1,), "float32"))

@@ -80,7 +80,6 @@ def _normed(x: torch.Tensor, weight: torch.Tensor) -> torch.Tensor:
 
 def elementwise(setup: Setup) -> Found:
     from albireo.backends.cuda.kernels.elementwise import elementwise
-    from albireo.backends.cuda.kernels.gated import gated
 
     x, y = (setup.random(setup.pick(70, 3), setup.pick(4096, 64), seed=seed) for seed in (1, 2))
     out = torch.empty(x.shape, dtype=torch.bfloat16, device=setup.device)
@@ -92,10 +91,6 @@ def elementwise(setup: Setup) -> Found:
     ):
         elementwise(kind, x, None if kind == "silu" else y, out, x.shape[1])
         yield f"elementwise {kind}", off(out, wanted)
-    half = torch.empty((len(x), x.shape[1] // 2), dtype=torch.bfloat16, device=setup.device)
-    gated(x, half, "silu_mul", half.shape[1])
-    pairs = x.double().view(len(x), -1, 2, 32)
-    yield "gated", off(half, (silu(pairs[:, :, 0]) * pairs[:, :, 1]).flatten(1))
 
 
 def token_rows(setup: Setup) -> Found:

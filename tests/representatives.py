@@ -27,6 +27,7 @@ REPRESENTATIVES = {
     "gemma": "gelu behind a gate, norms of what is read alone; one KV head",
     "gemma2": "caps of scores and logits, windows, norms of what is added, a norm's weight plus 1, scaled embeddings",
     "gpt_neox": "gelu behind a linear with a bias",
+    "gpt_oss": "a score more in each softmax, experts with biases, an activation of gate and up together",
     "llama": "biases of every linear, an FFN of no round size",
     "olmo2": "norms of all heads of q and k at once, none of what is read",
     "opt": "learned positions, relu",

@@ -21,7 +21,7 @@ SHARED_DATA = Path(__file__).resolve().parents[2] / "shared" / "data"
 STORIES = SHARED_DATA / "models" / "stories260k"
 
 #: Architectures whose layers have experts.
-MIXTURES = ("granitemoe", "mixtral", "olmoe", "qwen2_moe", "qwen3_moe")
+MIXTURES = ("gpt_oss", "granitemoe", "mixtral", "olmoe", "qwen2_moe", "qwen3_moe")
 
 _FILE_DTYPES = {"float32": "F32", "float16": "F16", "bfloat16": "BF16"}
 _TABLES = (
@@ -94,7 +94,7 @@ def random_weights(config: Mapping[str, Any], seed: int) -> dict[str, NDArray[np
         if len(shape) == 1 and name.endswith(".weight"):
             is_gemma = config["model_type"].startswith("gemma")  # which adds the one itself
             tensors[name] = (0 if is_gemma else 1) + np.float32(0.2) * noise
-        elif name.endswith(".bias"):
+        elif name.endswith((".bias", ".sinks")):
             tensors[name] = np.float32(0.3) * noise
         elif name in _TABLES:
             # so that they are no longer than what layers add, also where they are multiplied by the root of the width
@@ -139,6 +139,8 @@ def weight_shapes(config: Mapping[str, Any]) -> dict[str, tuple[int, ...]]:
         if kind in ("qwen3", "qwen3_moe", "gemma3_text", "exaone4"):
             layer |= {"self_attn.q_norm.weight": (head_dim,), "self_attn.k_norm.weight": (head_dim,)}
         layer["post_attention_layernorm.weight"] = (hidden,)
+        if kind == "gpt_oss":
+            layer["self_attn.sinks"] = (heads,)
         if kind in ("gemma2", "gemma3_text"):
             layer |= {f"{place}_feedforward_layernorm.weight": (hidden,) for place in ("pre", "post")}
         if has_experts(config, i):
@@ -174,9 +176,13 @@ def _expert_shapes(config: Mapping[str, Any]) -> dict[str, tuple[int, ...]]:
         block, names = "block_sparse_moe", ("w1", "w3", "w2")
     elif config["model_type"] == "granitemoe":
         block, router = "block_sparse_moe", "router.layer"
+    elif config["model_type"] == "gpt_oss":
+        router = "router"
     shapes: dict[str, tuple[int, ...]] = {f"{block}.{router}.weight": (count, hidden)}
     matrices = list(zip(names, ((width, hidden), (width, hidden), (hidden, width)), strict=True))
     shapes |= {f"{block}.experts.{e}.{name}.weight": shape for e in range(count) for name, shape in matrices}
+    if config["model_type"] == "gpt_oss":
+        shapes |= {f"{name.removesuffix('.weight')}.bias": shape[:1] for name, shape in list(shapes.items())}
     shared = config.get("shared_expert_intermediate_size")
     if shared:
         of_shared = ((shared, hidden), (shared, hidden), (hidden, shared))
@@ -187,6 +193,8 @@ def _expert_shapes(config: Mapping[str, Any]) -> dict[str, tuple[int, ...]]:
 
 def _as_stored(config: Mapping[str, Any], tensors: dict[str, NDArray[np.float32]]) -> dict[str, NDArray[np.float32]]:
     """Matrices of experts, as tensors of all of them where an architecture is published so."""
+    if config["model_type"] == "gpt_oss":
+        return interleaved_experts(config, tensors)
     if config["model_type"] != "granitemoe":
         return tensors
     stored = {name: tensor for name, tensor in tensors.items() if ".experts." not in name}
@@ -198,6 +206,24 @@ def _as_stored(config: Mapping[str, Any], tensors: dict[str, NDArray[np.float32]
         ]
         stored[f"{block}.input_linear.weight"] = np.concatenate(parts[:2], axis=1)
         stored[f"{block}.output_linear.weight"] = parts[2]
+    return stored
+
+
+def interleaved_experts(
+    config: Mapping[str, Any], tensors: Mapping[str, NDArray[np.float32]]
+) -> dict[str, NDArray[np.float32]]:
+    """gpt-oss's: matrices with columns first, in which a channel's gate and up are neighbours."""
+    stored = {name: tensor for name, tensor in tensors.items() if ".experts." not in name}
+    for i in range(config["num_hidden_layers"]):
+        block = f"model.layers.{i}.mlp.experts"
+        for of, ending in (("weight", ""), ("bias", "_bias")):
+            gate, up, down = (
+                np.stack([tensors[f"{block}.{e}.{p}_proj.{of}"] for e in range(config["num_local_experts"])])
+                for p in ("gate", "up", "down")
+            )
+            gate_up = np.stack([gate, up], axis=2).reshape(gate.shape[0], -1, *gate.shape[2:])
+            stored[f"{block}.gate_up_proj{ending}"] = np.ascontiguousarray(np.moveaxis(gate_up, 1, -1))
+            stored[f"{block}.down_proj{ending}"] = np.ascontiguousarray(np.moveaxis(down, 1, -1))
     return stored
 
 

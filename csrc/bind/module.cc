@@ -54,7 +54,8 @@ Args args_of(const nb::dict& d, Program& program) {
       "k",        "num_heads",   "window",   "eps",          "scale",      "softcap",     "barrier",
       "x_stride", "out_stride",  "chunks",   "parts",        "y",          "is_private",  "v_weight",
       "v_bias",   "v_dtype",     "ids",      "weights",      "top_k",      "num_experts", "most_pairs",
-      "of_pairs", "renormalize", "adapters", "low",          "low_stride", "centered",    "of_positions"};
+      "of_pairs", "renormalize", "adapters", "low",          "low_stride", "centered",    "of_positions",
+      "sinks"};
   for (auto item : d) {
     const std::string key = nb::cast<std::string>(item.first);
     bool known = false;
@@ -73,6 +74,7 @@ Args args_of(const nb::dict& d, Program& program) {
   a.q_norm = address<const float>(d, "q_norm");
   a.k_norm = address<const float>(d, "k_norm");
   a.rope = address<const float>(d, "rope");
+  a.sinks = address<const float>(d, "sinks");
   a.kv = address<char>(d, "kv");
   a.adapters = address<const Adapters>(d, "adapters");
   a.low = address<const float>(d, "low");

@@ -122,7 +122,7 @@ def assert_as_transformers_reads_it(directory: Path) -> None:
         max_position_embeddings=theirs.max_position_embeddings,
         rms_norm_eps=theirs.rms_norm_eps,
         tie_word_embeddings=theirs.tie_word_embeddings,
-        dtype=str(theirs.dtype).removeprefix("torch."),
+        dtype="float32" if theirs.dtype is None else str(theirs.dtype).removeprefix("torch."),
         rope=ours.rope,
         local_rope=ours.local_rope,
         hidden_act=ours.hidden_act,
@@ -140,8 +140,9 @@ def assert_as_transformers_reads_it(directory: Path) -> None:
         if mine is not None:
             wanted = of_rope.get(name, of_rope)
             assert (mine.theta, mine.rope_type) == (wanted["rope_theta"], wanted["rope_type"])
-    known = {"silu": "silu", "gelu_tanh": "gelu_pytorch_tanh"}
-    assert known[ours.hidden_act] == getattr(theirs, "hidden_activation", None) or theirs.hidden_act
+    # old files of Gemma say gelu and mean the other
+    known = {"silu": ("silu",), "gelu_tanh": ("gelu_pytorch_tanh", "gelu"), "clamped_swiglu": ("silu",)}
+    assert (getattr(theirs, "hidden_activation", None) or theirs.hidden_act) in known[ours.hidden_act]
     for name, mine in (
         ("attn_logit_softcapping", ours.multipliers.attention_cap),
         ("final_logit_softcapping", ours.multipliers.logits_cap),

@@ -73,6 +73,36 @@ def test_expert_linear() -> None:
     assert not is_right(node, found, np.roll(products(IDS), 1, axis=0)), "another pair's row"
 
 
+def test_biases_of_experts() -> None:
+    x, weight, bias = normal(TOKENS, WIDTH), normal(EXPERTS * 16, WIDTH, seed=1), normal(1, EXPERTS * 16, seed=2)[0]
+    of_pairs = IDS.reshape(-1)
+    products = np.stack([x[p // TOP_K] @ weight[e * 16 : e * 16 + 16].T for p, e in enumerate(of_pairs)])
+    node, found = run(
+        lambda b, v: (b.expert_linear(v["x"], v["ids"], v["weight"], EXPERTS, "ffn", v["bias"]),),
+        "expert_linear",
+        x=(x, "T"),
+        ids=(IDS, "T"),
+        weight=(weight, ""),
+        bias=(bias, ""),
+    )
+    blocks = bias.reshape(EXPERTS, 16)
+    assert is_right(node, found, products + blocks[of_pairs])
+    assert not is_right(node, found, products), "no bias"
+    assert not is_right(node, found, products + blocks[(of_pairs + 1) % EXPERTS]), "another expert's"
+
+
+def test_clamped_swiglu() -> None:
+    gate, up = normal(TOKENS, 40) * 5, normal(TOKENS, 40, seed=1) * 5
+    node, found = run(
+        lambda b, v: (b.clamped_swiglu(v["gate"], v["up"]),), "elementwise", gate=(gate, "T"), up=(up, "T")
+    )
+    g, u, one = np.minimum(gate, np.float32(7)), np.clip(up, -7, 7), np.float32(1)
+    assert is_right(node, found, (u + one) * (g / (one + np.exp(np.float32(-1.702) * g))))
+    assert not is_right(node, found, (u + one) * (g / (one + np.exp(np.float32(-1.7) * g)))), "another slope"
+    assert not is_right(node, found, u * (g / (one + np.exp(np.float32(-1.702) * g)))), "no one"
+    assert not is_right(node, found, (up + one) * (g / (one + np.exp(np.float32(-1.702) * g)))), "no limit"
+
+
 def test_combine_and_gate_rows() -> None:
     x, weights = normal(TOKENS * TOP_K, 40), np.abs(normal(TOKENS, TOP_K, seed=2))
     node, found = run(lambda b, v: (b.combine(v["x"], v["weights"]),), "combine", x=(x, "P"), weights=(weights, "T"))

@@ -109,6 +109,8 @@ def _expert_linear(x: Types, a: Attrs) -> tuple[TensorType, ...]:
         )
     if rows.dims[-1] != w.dims[1] or int(w.dims[0]) % count:
         raise InvariantError(f"expert_linear of {rows} with {count} experts of {w}: inner dims or rows do not fit")
+    if "bias" in x and x["bias"].dims != (w.dims[0],):
+        raise InvariantError(f"expert_linear bias {x['bias']} does not fit weight {w}")
     return (TensorType("float32", ("P", int(w.dims[0]) // count)),)
 
 
@@ -142,6 +144,8 @@ def _attention(x: Types, a: Attrs) -> tuple[TensorType, ...]:
     q = x["q"]
     if q.dims[-1] != a["num_heads"] * a["head_dim"]:
         raise InvariantError(f"attention query {q} is not {a['num_heads']} heads of {a['head_dim']}")
+    if "sinks" in x and x["sinks"] != TensorType("float32", (a["num_heads"],)):
+        raise InvariantError(f"attention sinks {x['sinks']} are not one of each of {a['num_heads']} heads")
     return (TensorType("float32", q.dims),)
 
 
@@ -172,6 +176,8 @@ def num_squares(cols: int) -> int:
     return -(-cols // SQUARES)
 
 
+#: Of clamped_swiglu.
+SWIGLU_ALPHA, SWIGLU_LIMIT = 1.702, 7.0
 #: Columns whose squares are one sum.
 SQUARES = 64
 #: Most logits of a row that top_logits finds: MAX_TOP, and one that shows whether others equal the last of them.
@@ -217,10 +223,14 @@ OPS: dict[str, Op] = {
     # the top_k best of each row of logits, best first, of equals the lowest id, NaN before all numbers; and their
     # softmax over all logits, or, renormalize, over the chosen ones. In float32; sums ascending, of the chosen by rank
     "route": Op(("x",), ("top_k", "renormalize"), _route),
-    # row p = x[p // top_k, or p where x has P rows] @ block^T, block being rows e * N to (e + 1) * N of weight
-    # [num_experts * N, K] with e = ids[p]; each row as linear sums it
+    # row p = x[p // top_k, or p where x has P rows] @ block^T (+ block of bias), block being rows e * N to (e + 1) * N
+    # of weight [num_experts * N, K] with e = ids[p]; each row as linear sums it
     "expert_linear": Op(
-        ("x", "ids", "weight"), ("num_experts", "top_k"), _expert_linear, optional_attrs=("role", "keeps")
+        ("x", "ids", "weight"),
+        ("num_experts", "top_k"),
+        _expert_linear,
+        optional=("bias",),
+        optional_attrs=("role", "keeps"),
     ),
     # y[t] = weights[t, 0] * x[t * top_k] + weights[t, 1] * x[t * top_k + 1] + ... in float32: each product is rounded,
     # then added, in this order
@@ -236,14 +246,19 @@ OPS: dict[str, Op] = {
     "rope": Op(("x", "positions"), ("num_heads", "head_dim", "rope"), _same),
     # k, v (rounded to the KV dtype) into the slots of this step's tokens; returns the state after
     "kv_write": Op(("k", "v", "kv"), ("layer", "num_kv_heads", "head_dim"), _kv_write),
-    # causal attention of q over each sequence's cache; window counts the positions seen, itself included
+    # causal attention of q over each sequence's cache; window counts the positions seen, itself included. sinks:
+    # of each head one more score, not scaled nor capped, in every row's softmax; it has no value
     "attention": Op(
         ("q", "kv"),
         ("layer", "num_heads", "num_kv_heads", "head_dim", "scale", "window", "softcap"),
         _attention,
+        optional=("sinks",),
     ),
     "add": Op(("x", "y"), (), _binary),
     "mul": Op(("x", "y"), (), _binary),
+    # of gate x and up y: (u + 1) * g * sigmoid(SWIGLU_ALPHA * g), g = min(x, SWIGLU_LIMIT), u = y kept between
+    # -SWIGLU_LIMIT and SWIGLU_LIMIT
+    "clamped_swiglu": Op(("x", "y"), (), _binary),
     # kind: one of UNARY_KINDS; gelu is that of the error function
     "unary": Op(("x",), ("kind",), _same),
     # x * factor

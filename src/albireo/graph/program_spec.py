@@ -30,11 +30,13 @@ STEP_ARRAYS: dict[str, tuple[str, str | None]] = {
 }
 SPLITS = ("panels", "rows", "heads", "one")
 #: What a linear does to its outputs, in the native core's order; see program.is_gated.
-ACTS = ("none", "silu_mul", "gelu_tanh_mul", "gelu", "gelu_tanh", "relu")
+ACTS = ("none", "silu_mul", "gelu_tanh_mul", "gelu", "gelu_tanh", "relu", "clamped_swiglu")
 #: Those of linears that have a gate; and none, for families that know no others.
 GATED_ACTS = tuple(act for act in ACTS if act == "none" or is_gated(act))
-#: What an elementwise call does to each element, in the native core's order; the last two read two operands.
-KINDS = ("cast", "silu", "gelu", "gelu_tanh", "relu", "scale", "softcap", "add", "mul")
+#: What an elementwise call does to each element, in the native core's order.
+KINDS = ("cast", "silu", "gelu", "gelu_tanh", "relu", "scale", "softcap", "add", "mul", "clamped_swiglu")
+#: Those that read two operands.
+KINDS_OF_TWO = ("add", "mul", "clamped_swiglu")
 ALIGNMENT = 64
 
 #: (start, stop, is_write) ranges one call touches.
@@ -107,7 +109,7 @@ FAMILIES: dict[str, Family] = {
         ("q",),
         ("out",),
         ("layer", "num_heads", "num_kv_heads", "head_dim", "scale", "window", "softcap"),
-        optional=("rows",),
+        optional=("rows", "sinks"),
     ),
     "head_top": Family(("x", "weight"), ("ids", "values"), ("n", "k"), weight="weight", optional_attrs=("softcap",)),
     "route": Family(("x",), ("ids", "weights"), ("top_k", "renormalize")),
@@ -115,7 +117,7 @@ FAMILIES: dict[str, Family] = {
         ("x", "ids", "weight"),
         ("out",),
         ("n", "k", "act", "num_experts", "top_k"),
-        optional=("squares",),
+        optional=("bias", "squares"),
         weight="weight",
         optional_attrs=("norm_eps",),
     ),
@@ -306,7 +308,7 @@ def _single_op_fits(program: Program, call: Call) -> bool:
     a = call.attrs
     if call.family == "elementwise":
         numbers = {name for name in ("scale", "softcap") if name in a}
-        fits = a["kind"] in KINDS and ("y" in cols) == (a["kind"] in KINDS[-2:]) and len(set(cols.values())) == 1
+        fits = a["kind"] in KINDS and ("y" in cols) == (a["kind"] in KINDS_OF_TWO) and len(set(cols.values())) == 1
         return fits and numbers == {a["kind"]}.intersection({"scale", "softcap"}) and a.get("softcap", 1.0) > 0
     if call.family == "head_norm":
         width = int(a["num_heads"]) * _constant(program, call, "weight").cols

@@ -35,6 +35,7 @@ _ROOM = (
     "generation",
     "gguf",
     "head_rows",
+    "interleaved_experts",
     "layer_kinds",
     "layers",
     "mapped_file",

@@ -24,11 +24,13 @@ MAX_WIDTH = 2**20
 MAX_HEADS = 2**12
 MAX_HEAD_DIM = 2**12
 MAX_VOCAB = 2**24
-#: What an activation is called in config.json -> ops.UNARY_KINDS.
+#: What an activation is called in config.json -> ops.UNARY_KINDS, or an op.
 ACTIVATIONS = {
     "silu": {"silu": "silu", "swish": "silu"},
     # the tanh of old files, whatever they call it: transformers reads them so
     "gelu_tanh": {"gelu_pytorch_tanh": "gelu_tanh", "gelu": "gelu_tanh"},
+    # of a gate and an up together, which its files call by the name of what it is made from
+    "clamped_swiglu": {"silu": "clamped_swiglu"},
     # of FFNs without a gate
     "plain": {
         "gelu": "gelu",

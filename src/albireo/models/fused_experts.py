@@ -20,6 +20,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from albireo.errors import WeightMismatch, short
+from albireo.models.interleaved_experts import INTERLEAVED
 from albireo.models.safetensors_file import RawTensor
 from albireo.models.safetensors_files import SafetensorsFiles
 from albireo.models.text_part import TextTensors
@@ -152,7 +153,7 @@ def split_experts(
     Raises: WeightMismatch for one of another shape.
     """
     is_fused = any(name.endswith((*_GATE_UP, *_DOWN)) for name in stored.names)
-    if not is_fused:
+    if not is_fused or config.get("model_type") in INTERLEAVED:
         return stored
     text = config.get("text_config")
     hidden = text.get("hidden_size") if config.get("model_type") in _COLUMNS_FIRST and isinstance(text, dict) else None

@@ -160,19 +160,28 @@ def space_of(lists: ExpertList, matrix: DeviceMatrix) -> torch.Tensor:
     return torch.zeros(size, dtype=torch.uint8)
 
 
-def test_gate_and_up_of_an_expert_become_one() -> None:
+@pytest.mark.parametrize("act", ["silu_mul", "clamped_swiglu"])
+def test_gate_and_up_of_an_expert_become_one(act: str) -> None:
+    """The second with biases, as gpt-oss has them."""
     num_experts, n, k, tokens, top_k = 3, 40, 64, 5, 2
     gate, up = (random(num_experts, n, k, seed=seed, dtype=torch.bfloat16) / 4 for seed in (2, 3))
     both = torch.cat([interleaved(gate[e], up[e]) for e in range(num_experts)])
     x = random(tokens, k, seed=1, dtype=torch.bfloat16)
     ids, _, lists = routed(random(tokens, num_experts, seed=3), top_k)
     out = torch.full((tokens * top_k, n), torch.nan, dtype=torch.bfloat16)
-    expert_linear(x, DeviceMatrix("bfloat16", len(both), k, both), out, lists, act="silu_mul")
+    biases, bias = [torch.zeros(num_experts, n, dtype=torch.float64)] * 2, None
+    if act == "clamped_swiglu":
+        vectors = [random(num_experts, n, 1, seed=seed) * 3 for seed in (5, 6)]
+        bias = torch.cat([interleaved(*(vector[e] for vector in vectors)) for e in range(num_experts)]).flatten()
+        biases = [vector[:, :, 0].double() for vector in vectors]
+    expert_linear(x, DeviceMatrix("bfloat16", len(both), k, both), out, lists, act=act, bias=bias)
     for pair, expert in enumerate(ids.flatten().tolist()):
         row = x[pair // top_k, None]
-        parts = [row.double() @ part[expert].double().T for part in (gate, up)]
-        wanted = activated(parts[0], parts[1], "silu_mul")
-        error = 1.13 * bound(row, gate[expert]) * parts[1].abs() + bound(row, up[expert]) * parts[0].abs()
+        sums = [row.double() @ part[expert].double().T for part in (gate, up)]
+        parts = [each + of[expert] for each, of in zip(sums, biases, strict=True)]
+        wanted = activated(parts[0], parts[1], act)
+        error = 1.13 * bound(row, gate[expert]) * (parts[1].abs() + 1)
+        error = error + bound(row, up[expert]) * parts[0].abs() + 2.0**-20 * (parts[0].abs() * (parts[1].abs() + 1))
         assert ((out[pair].double() - wanted).abs() <= error + 2.0**-8 * 1.01 * wanted.abs() + 1e-6).all()
 
 

@@ -206,6 +206,7 @@ def _qkv_rope_kv(args: _Args) -> Launch:
 def _attention(args: _Args) -> Launch:
     q, out, attrs = args.buffer("q"), args.buffer("out"), args.call.attrs
     layer, scratch = args.memory.kv.layers[args.number("layer")], args.memory.scratch
+    sinks = args.optional_vector("sinks")
     work, is_coded = scratch.work_of(args.call), args.memory.specs[args.call.args["out"]].dtype in ROW_CODES
     return lambda step: attention(
         q(step),
@@ -221,6 +222,7 @@ def _attention(args: _Args) -> Launch:
         window=attrs["window"] or 0,
         softcap=attrs["softcap"] or 0.0,
         rows=scratch.rows if is_coded else None,
+        sinks=sinks,
     )
 
 
@@ -249,10 +251,10 @@ def _expert_linear(args: _Args) -> Launch:
     """Ids are read where the route before left them: in the list."""
     x, weight, out = args.buffer("x"), args.matrix(), args.buffer("out")
     act, n, scratch = args.call.attrs["act"], args.number("n"), args.memory.scratch
-    lists, squares = scratch.expert_list, args.row_squares()
+    lists, squares, bias = scratch.expert_list, args.row_squares(), args.optional_vector("bias")
     check_types(weight.dtype, args.memory.specs[args.call.args["x"]].dtype)
     return lambda step: expert_linear(
-        x(step), weight, out(step), lists, act=act, n=n, workspace=scratch.linear, squares=squares(step)
+        x(step), weight, out(step), lists, act=act, n=n, workspace=scratch.linear, squares=squares(step), bias=bias
     )
 
 

@@ -1,4 +1,4 @@
-"""Ops that look at each element alone: cast, add, mul, unary, scale.
+"""Ops that look at each element alone: cast, add, mul, clamped_swiglu, unary, scale.
 
 Called by interpret.py. add, mul and scale are single float32 operations; the others go through float64.
 """
@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 
 from albireo.backends.reference.call import Array, OpCall
 from albireo.backends.reference.rounding import round_to
+from albireo.graph.ops import SWIGLU_ALPHA, SWIGLU_LIMIT
 
 F64 = NDArray[np.float64]
 
@@ -29,6 +30,12 @@ def add(call: OpCall) -> tuple[Array, ...]:
 
 def mul(call: OpCall) -> tuple[Array, ...]:
     return (call["x"] * call["y"],)
+
+
+def clamped_swiglu(call: OpCall) -> tuple[Array, ...]:
+    gate = np.minimum(call["x"].astype(np.float64), SWIGLU_LIMIT)
+    up = np.clip(call["y"].astype(np.float64), -SWIGLU_LIMIT, SWIGLU_LIMIT)
+    return (((up + 1.0) * gate * _sigmoid(SWIGLU_ALPHA * gate)).astype(np.float32),)
 
 
 def scale(call: OpCall) -> tuple[Array, ...]:

@@ -38,6 +38,8 @@ def expert_linear(call: OpCall) -> tuple[Array, ...]:
     for expert in np.unique(ids):
         rows, block = ids == expert, weight[expert * height : (expert + 1) * height]
         out[rows] = (x[rows].astype(np.float64) @ block.astype(np.float64).T).astype(np.float32)
+    if "bias" in call.inputs:
+        out += call["bias"].reshape(count, height)[ids]
     return (out,)
 
 

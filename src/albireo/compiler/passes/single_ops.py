@@ -124,6 +124,7 @@ SINGLES: dict[str, Callable[[Node], Single]] = {
     "unary": _elementwise,
     "add": _elementwise,
     "mul": _elementwise,
+    "clamped_swiglu": _elementwise,
     "scale": _scale,
     "top_logits": _top,
 }

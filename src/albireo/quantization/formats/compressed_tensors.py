@@ -26,14 +26,16 @@ from albireo.errors import UnsupportedModel, WeightMismatch, short
 from albireo.json_file import Fields, keys
 from albireo.quantization.encoded import F32, U8, Encoded
 from albireo.quantization.formats.arrays import FLOATS, array, floats, unpack_words
-from albireo.quantization.formats.fp8 import fp8_matrix, parse_block
+from albireo.quantization.formats.fp8 import fp8_encoding, fp8_matrix, parse_block
 from albireo.quantization.formats.grouping import (
     ROUNDED_NOTE,
     group_of_inputs,
     group_size,
     integer_encoding,
     integer_matrix,
+    whole_or,
 )
+from albireo.quantization.formats.left_out import LeftOut, parse_left_out
 from albireo.quantization.formats.matrix import (
     Matrix,
     Plan,
@@ -60,20 +62,28 @@ _DENSE_NOTE = (
     "the model's dtype, 16 or 32 bits instead of a few"
 )
 _IGNORABLE = keys(
-    "quant_method ignore kv_cache_scheme global_compression_ratio version quantization_status run_compressed",
+    "quant_method kv_cache_scheme global_compression_ratio version quantization_status run_compressed",
 )
 _WEIGHT_KEYS = keys(
-    "actorder dynamic observer observer_kwargs scale_dtype zp_dtype symmetric strategy",
+    "dynamic observer observer_kwargs scale_dtype zp_dtype strategy",
 )
 
 
 @dataclass(frozen=True, slots=True)
 class CompressedTensors:
-    """Fields: groups: widths of groups that the config names. block: of float8. is_weight_only: see Plan."""
+    """Fields: groups: widths of groups that the config names. block: of float8. is_weight_only: see Plan.
+    held, left_out: for foreseen(): what the weights of the first group of modules become, and what lies as numbers.
+    """
 
     groups: tuple[int, ...]
     block: tuple[int, int] | None
     is_weight_only: bool
+    held: str | None
+    left_out: LeftOut
+
+    def foreseen(self, module: str) -> str | None:
+        """See Format."""
+        return None if module in self.left_out else self.held
 
     def plan(self, stored: StoredTensors) -> Plan:
         plan = Plan(unread=unread_scales(stored), is_weight_only=self.is_weight_only)
@@ -240,19 +250,22 @@ def parse(fields: Fields) -> CompressedTensors:
     if transform.get("config_groups"):
         fields.unsupported("transform_config", transform, "online transforms of activations are not computed")
     sizes: list[int] = []
-    block, is_weight_only = None, False
+    block, is_weight_only, held = None, False, list[str | None]()
     for name, group in (fields.table("config_groups") or {}).items():
         where = f"quantization_config.config_groups.{name}"
         if not isinstance(group, dict):
             fields.fail(f"config_groups.{name}", group, "must be an object")
         inner = Fields(group, where)
-        size, own_block = _parse_group(inner)
+        size, own_block, own_held = _parse_group(inner)
+        held.append(own_held)
         weights = inner.table("weights") or {}
         is_weight_only |= weights.get("type") == "float" and inner.table("input_activations") is None
         sizes += [size] if size else []
         block = block or own_block
+    left_out = parse_left_out(fields, "ignore")
     fields.refuse_unread(_IGNORABLE, {})
-    return CompressedTensors(tuple(dict.fromkeys(sizes)), block, is_weight_only)
+    first = held[0] if held else None
+    return CompressedTensors(tuple(dict.fromkeys(sizes)), block, is_weight_only, first, left_out)
 
 
 def _check_format(fields: Fields, key: str) -> None:
@@ -261,12 +274,12 @@ def _check_format(fields: Fields, key: str) -> None:
         fields.unsupported(key, fmt, f"supported: {', '.join(_FORMATS)}")
 
 
-def _parse_group(fields: Fields) -> tuple[int | None, tuple[int, int] | None]:
-    """Width of groups, and block, of one entry of config_groups."""
+def _parse_group(fields: Fields) -> tuple[int | None, tuple[int, int] | None, str | None]:
+    """Width of groups, block, and what holds the weights, of one entry of config_groups."""
     _check_format(fields, "format")
     weights: dict[str, Any] | None = fields.table("weights")
     if weights is None:
-        return None, None
+        return None, None, None
     inner = Fields(weights, f"{fields.where}.weights")
     bits, kind = inner.integer("num_bits", 1, 32, default=8), inner.text("type", "int")
     size = inner.optional_integer("group_size", -1, 2**20)
@@ -277,5 +290,11 @@ def _parse_group(fields: Fields) -> tuple[int | None, tuple[int, int] | None]:
     if kind == "float" and bits == 4 and size != 32:
         inner.unsupported("group_size", size, "supported for float 4 bits: 32 (MXFP4)")
     block = parse_block(inner, "block_structure")
+    is_symmetric, is_ordered = inner.flag("symmetric", True), inner.raw("actorder") in (None, "weight", "static", False)
     inner.refuse_unread(_WEIGHT_KEYS, {})
-    return size, block
+    held = integer_encoding(bits, *whole_or(size or -1)) if is_ordered else None
+    if bits == 8 and not size and is_symmetric:
+        held = "int8"
+    if kind == "float":
+        held = fp8_encoding(block) if bits == 8 else "int8.g32"
+    return size, block, held

@@ -21,6 +21,7 @@ from albireo.json_file import Fields, keys
 from albireo.quantization.encoded import F32, U8, Encoded, e4m3_values
 from albireo.quantization.formats.arrays import FLOATS, array, floats
 from albireo.quantization.formats.grouping import spread
+from albireo.quantization.formats.left_out import LeftOut, parse_left_out
 from albireo.quantization.formats.matrix import Matrix, Plan, StoredTensors, matrix_shape, require, unread_scales
 
 _SCALES = ("weight_scale_inv", "weight_scale")
@@ -29,17 +30,24 @@ _DENSE_NOTE = (
     "blocks of fp8 that are no multiple of 128 inputs wide are held as numbers of the model's dtype, 16 or 32 bits"
 )
 _IGNORABLE = keys(
-    "quant_method modules_to_not_convert ignored_layers activation_scale_ub kv_cache_quant_algo",
-    "exclude_modules ignore kv_cache_scheme config_groups producer dequantize scale_fmt",
+    "quant_method activation_scale_ub kv_cache_quant_algo",
+    "kv_cache_scheme config_groups producer dequantize scale_fmt",
 )
 
 
 @dataclass(frozen=True, slots=True)
 class Fp8:
-    """Fields: block: rows and columns that share a scale, where scales are a matrix. is_weight_only: see Plan."""
+    """Fields: block: rows and columns that share a scale, where scales are a matrix. is_weight_only: see Plan.
+    left_out: what lies as numbers.
+    """
 
     block: tuple[int, int] | None
     is_weight_only: bool
+    left_out: LeftOut
+
+    def foreseen(self, module: str) -> str | None:
+        """See Format."""
+        return None if module in self.left_out else fp8_encoding(self.block)
 
     def plan(self, stored: StoredTensors) -> Plan:
         plan = Plan(unread=unread_scales(stored), is_weight_only=self.is_weight_only)
@@ -61,8 +69,9 @@ def parse(fields: Fields) -> Fp8:
     if scheme not in ("dynamic", "static"):
         fields.unsupported("activation_scheme", scheme, "supported: dynamic, static (whose scales are not used)")
     block = parse_block(fields, "weight_block_size")
+    left_out = parse_left_out(fields, "modules_to_not_convert", "ignored_layers", "exclude_modules", "ignore")
     fields.refuse_unread(_IGNORABLE, {})
-    return Fp8(block, algorithm == "FP8_PB_WO")
+    return Fp8(block, algorithm == "FP8_PB_WO", left_out)
 
 
 def parse_block(fields: Fields, key: str) -> tuple[int, int] | None:
@@ -75,6 +84,11 @@ def parse_block(fields: Fields, key: str) -> tuple[int, int] | None:
     return value[0], value[1]
 
 
+def fp8_encoding(block: tuple[int, int] | None) -> str | None:
+    """What holds rows of e4m3 with scales of blocks; None: a scale a row."""
+    return "fp8" if block is None else "fp8.g128" if block[1] % 128 == 0 else None
+
+
 def fp8_matrix(stored: StoredTensors, module: str, block: tuple[int, int] | None) -> Matrix:
     """The matrix module.weight. Raises: WeightMismatch."""
     name = require(stored, f"{module}.weight", ("F8_E4M3",))
@@ -83,10 +97,9 @@ def fp8_matrix(stored: StoredTensors, module: str, block: tuple[int, int] | None
     scale = require(stored, found[0] if found else f"{module}.{_SCALES[1]}", _SCALE_TYPES)
     per_row = _is_per_row(stored.shape(scale), shape, block is not None)
     size = (1, shape[1]) if per_row else _block(stored, scale, shape, block)
-    kept = per_row or size[1] % 128 == 0
-    kind = ("fp8" if per_row else "fp8.g128") if kept else None
+    kind = fp8_encoding(None if per_row else size)
     read = partial(_read, stored, name, scale, size, kind)
-    return Matrix(name, shape, kind, (name, scale), read, "" if kept else _DENSE_NOTE)
+    return Matrix(name, shape, kind, (name, scale), read, _DENSE_NOTE if kind is None else "")
 
 
 def _is_per_row(scale: tuple[int, ...], shape: tuple[int, int], has_blocks: bool) -> bool:

@@ -21,6 +21,7 @@ from albireo.errors import UnsupportedModel, WeightMismatch, short
 from albireo.json_file import Fields, keys
 from albireo.quantization.encoded import Encoded
 from albireo.quantization.formats.arrays import array, nibbles, powers_of_two
+from albireo.quantization.formats.left_out import LeftOut, parse_left_out
 from albireo.quantization.formats.matrix import Matrix, Plan, StoredTensors, require
 
 _DOUBLED = np.array([0, 1, 2, 3, 4, 6, 8, 12, 0, -1, -2, -3, -4, -6, -8, -12])
@@ -32,7 +33,13 @@ _NOTE = "MXFP4 is held as int8.g32, exactly, in 9 bits a weight instead of 4.25"
 
 @dataclass(frozen=True, slots=True)
 class Mxfp4:
-    """There is nothing to set."""
+    """Fields: left_out: what lies as numbers."""
+
+    left_out: LeftOut
+
+    def foreseen(self, module: str) -> str | None:
+        """See Format."""
+        return None if module in self.left_out else _ENCODING
 
     def plan(self, stored: StoredTensors) -> Plan:
         plan = Plan()
@@ -50,8 +57,9 @@ class Mxfp4:
 
 def parse(fields: Fields) -> Mxfp4:
     """Raises: ModelError, UnsupportedModel."""
-    fields.refuse_unread(keys("quant_method modules_to_not_convert dequantize"), {})
-    return Mxfp4()
+    left_out = parse_left_out(fields, "modules_to_not_convert")
+    fields.refuse_unread(keys("quant_method dequantize"), {})
+    return Mxfp4(left_out)
 
 
 def mxfp4_matrix(

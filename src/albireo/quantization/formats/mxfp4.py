@@ -1,7 +1,6 @@
 """MXFP4 (OCP microscaling, 2023): numbers e2m1 in groups of 32 with a power of two each.
 
-Twice an e2m1 number is a whole number from -12 to 12, so it becomes int8.g32 exactly, in 9 bits a weight instead
-of 4.25.
+It becomes fp4.g32, bit by bit.
 
     X_blocks  U8 [N, K / 32, 16] or [N, K / 2], the low half of a byte first      X_scales  U8 (e8m0) [N, K / 32]
 """
@@ -17,14 +16,10 @@ from albireo.encodings import encoding
 from albireo.errors import UnsupportedModel, WeightMismatch, short
 from albireo.json_file import Fields, keys
 from albireo.quantization.encoded import Encoded
-from albireo.quantization.formats.arrays import array, nibbles, powers_of_two
+from albireo.quantization.formats.arrays import array, checked_e8m0, nibbles
 from albireo.quantization.formats.matrix import Matrix, Plan, StoredTensors, require
 
-_DOUBLED = np.array([0, 1, 2, 3, 4, 6, 8, 12, 0, -1, -2, -3, -4, -6, -8, -12])
-#: Of each e2m1 code, its number twice plus 128.
-CODES = (_DOUBLED + 128).astype(np.uint8)
-_ENCODING = "int8.g32"
-_NOTE = "MXFP4 is held as int8.g32, exactly, in 9 bits a weight instead of 4.25"
+_ENCODING = "fp4.g32"
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,10 +57,10 @@ def mxfp4_matrix(stored: StoredTensors, name: str, blocks: str, scales: str) -> 
         raise WeightMismatch(f"tensor {short(blocks)} is {list(shape)}; groups of 32 numbers take 16 bytes")
     require(stored, scales, ("U8", "F8_E8M0"), (n, k // 32))
     read = partial(_read, stored, blocks, scales, (n, k))
-    return Matrix(name, (n, k), _ENCODING, (blocks, scales), read, _NOTE)
+    return Matrix(name, (n, k), _ENCODING, (blocks, scales), read)
 
 
 def _read(stored: StoredTensors, blocks: str, scales: str, shape: tuple[int, int]) -> Encoded:
-    codes = CODES[nibbles(array(stored, blocks).astype(np.uint8).reshape(shape[0], -1))]
-    scale = powers_of_two(array(stored, scales).astype(np.uint8), scales) / np.float32(2)
-    return Encoded(encoding(_ENCODING), codes, scale, zero=np.full(scale.shape, 128, np.uint8))
+    codes = nibbles(array(stored, blocks).astype(np.uint8).reshape(shape[0], -1))
+    exponents = checked_e8m0(array(stored, scales).astype(np.uint8), scales)
+    return Encoded(encoding(_ENCODING), codes, np.ones((shape[0], 1), np.float32), gamma=exponents)

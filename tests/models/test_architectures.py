@@ -72,7 +72,7 @@ def test_a_place_that_is_no_directory(tmp_path: Path) -> None:
     ("name", "text", "message"),
     [
         ("hf_quant_config.json", "{}", "hf_quant_config.json: quantization=None must be an object"),
-        ("hf_quant_config.json", '{"quantization": {"quant_algo": "NVFP4"}}', "quant_algo='NVFP4' is not supported"),
+        ("hf_quant_config.json", '{"quantization": {"quant_algo": "W4A8"}}', "quant_algo='W4A8' is not supported"),
         ("config.json", '{"quantization_config": 3}', "quantization_config=3 must be an object"),
         ("config.json", '{"quantization_config": {}}', "quant_method is missing"),
         ("config.json", '{"quantization_config": {"quant_method": "hqq"}}', "quant_method='hqq' is not.*compressed-t"),

@@ -39,9 +39,6 @@ def test_real_config_is_loaded_or_refused_with_the_reason(place: Path) -> None:
     if model_type not in OURS and not is_whole({"model_type": model_type}):
         with pytest.raises(UnsupportedModel, match=f"model_type '{model_type}' is not supported; supported: .*llama"):
             load_config(directory)
-    elif "NVFP4" in place.name:
-        with pytest.raises(UnsupportedModel, match="quant_algo='NVFP4' is not supported"):
-            load_config(directory)
     else:
         assert_as_transformers_reads_it(directory)
 

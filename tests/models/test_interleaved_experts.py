@@ -47,7 +47,7 @@ def test_mxfp4_is_read_as_transformers_does(tmp_path: Path) -> None:
     mxfp4 = pytest.importorskip("transformers.integrations.mxfp4")
     tensors = in_mxfp4(tmp_path)
     with open_checkpoint(tmp_path, build_graph(load_config(tmp_path), 64)) as checkpoint:
-        assert set(checkpoint.encodings.values()) == {"int8.g32"}
+        assert set(checkpoint.encodings.values()) == {"fp4.g32"}
         assert len(checkpoint.encodings) == 3 * 3 * EXPERTS
         block = "model.layers.1.mlp.experts"
         for module, parts in (("gate_up_proj", ("gate_proj", "up_proj")), ("down_proj", ("down_proj",))):

@@ -24,7 +24,7 @@ SHAPES = [(5, 2, 1, 70, 36), (11, 3, 7, 33, 50), (3, 1, 66, 100, 34), (4, 2, 420
 INNER = 256
 ENCODED = [
     (name, level)
-    for name in ("int8", "int8.g32", "int4.g64", "int4.g32.affine", "int4p.g64", "fp8", "fp8.g128")
+    for name in ("int8", "int8.g32", "int4.g64", "int4.g32.affine", "int4p.g64", "fp4.g16", "fp8", "fp8.g128")
     for level in isa_levels()
     if level in {lvl for family, kind, lvl in _native.kernels() if family == "expert_linear"}
     and (level != "avx512bf16" if ENCODINGS[name].kind != "float" else level not in ("avx512vnni", "amx"))

@@ -1,11 +1,12 @@
-"""compressed-tensors (llm-compressor, vLLM, Red Hat AI): int8, packed int4 and int8, float8, MXFP4.
+"""compressed-tensors (llm-compressor, vLLM, Red Hat AI): int8, packed int4 and int8, float8, MXFP4, NVFP4.
 
 What a module's tensors are says how it is stored; the config is checked, and says how wide groups are.
 
     int-quantized    X.weight         I8 [N, K]               -> int8, int8.gG
     pack-quantized   X.weight_packed  I32 [N, K bits / 32]    -> int4.gG, int4p.gG, int8, int8.gG
     float-quantized  X.weight         F8_E4M3 [N, K]          -> fp8, fp8.g128
-    mxfp4-pack-…     X.weight_packed  U8 [N, K / 2]           -> int8.g32
+    mxfp4-pack-…     X.weight_packed  U8 [N, K / 2]           -> fp4.g32
+    nvfp4-pack-…     X.weight_packed  U8 [N, K / 2]           -> fp4.g16
     naive-quantized  as int-quantized or float-quantized
 
 int4p.gG where the file's metadata says so, as albireo quantize writes it.
@@ -22,7 +23,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from albireo.encodings import ENCODINGS, encoding
-from albireo.errors import UnsupportedModel, WeightMismatch, short
+from albireo.errors import WeightMismatch, short
 from albireo.json_file import Fields, keys
 from albireo.quantization.encoded import F32, U8, Encoded
 from albireo.quantization.formats.arrays import FLOATS, array, floats, unpack_words
@@ -46,6 +47,7 @@ from albireo.quantization.formats.matrix import (
     unread_scales,
 )
 from albireo.quantization.formats.mxfp4 import mxfp4_matrix
+from albireo.quantization.formats.nvfp4 import nvfp4_matrix
 from albireo.quantization.methods.progressive import METADATA_KEY, as_progressive
 
 _FORMATS = (
@@ -54,6 +56,7 @@ _FORMATS = (
     "float-quantized",
     "naive-quantized",
     "mxfp4-pack-quantized",
+    "nvfp4-pack-quantized",
     "mixed-precision",
     "dense",
 )
@@ -90,7 +93,7 @@ class CompressedTensors:
         progressive = frozenset(str(stored.settings.get(METADATA_KEY, "")).split(","))
         for module in modules_with(stored, "weight_packed"):
             if stored.type_name(f"{module}.weight_packed") == "U8":
-                plan.add(_mxfp4(stored, module))
+                plan.add(_four_bit_floats(stored, module))
             else:
                 matrix = self._packed(stored, module)
                 plan.add(_progressive(matrix) if module in progressive else matrix)
@@ -234,9 +237,9 @@ def _check_zeros(stored: StoredTensors, zeros: str, shape: tuple[int, int], bits
         require(stored, zeros, ("I8",))
 
 
-def _mxfp4(stored: StoredTensors, module: str) -> Matrix:
+def _four_bit_floats(stored: StoredTensors, module: str) -> Matrix:
     if f"{module}.weight_global_scale" in stored:
-        raise UnsupportedModel(f"{module}.weight_packed is NVFP4, which is not supported; MXFP4, FP8 and integers are")
+        return nvfp4_matrix(stored, module, "weight_packed", "weight_global_scale", is_divisor=True)
     return mxfp4_matrix(stored, f"{module}.weight", f"{module}.weight_packed", f"{module}.weight_scale")
 
 
@@ -285,10 +288,10 @@ def _parse_group(fields: Fields) -> tuple[int | None, tuple[int, int] | None, st
     size = inner.optional_integer("group_size", -1, 2**20)
     if (kind, bits) not in (("int", 4), ("int", 8), ("float", 8), ("float", 4)):
         inner.unsupported(
-            "num_bits", bits, f"of type {short(kind)}; supported: int 4 and 8, float 8, and float 4 (MXFP4)"
+            "num_bits", bits, f"of type {short(kind)}; supported: int 4 and 8, float 8, and float 4 (MXFP4, NVFP4)"
         )
-    if kind == "float" and bits == 4 and size != 32:
-        inner.unsupported("group_size", size, "supported for float 4 bits: 32 (MXFP4)")
+    if kind == "float" and bits == 4 and size not in (32, 16):
+        inner.unsupported("group_size", size, "supported for float 4 bits: 32 (MXFP4) and 16 (NVFP4)")
     block = parse_block(inner, "block_structure")
     is_symmetric, is_ordered = inner.flag("symmetric", True), inner.raw("actorder") in (None, "weight", "static", False)
     inner.refuse_unread(_WEIGHT_KEYS, {})
@@ -296,5 +299,5 @@ def _parse_group(fields: Fields) -> tuple[int | None, tuple[int, int] | None, st
     if bits == 8 and not size and is_symmetric:
         held = "int8"
     if kind == "float":
-        held = fp8_encoding(block) if bits == 8 else "int8.g32"
+        held = fp8_encoding(block) if bits == 8 else f"fp4.g{size}"
     return size, block, held

@@ -16,14 +16,15 @@ from functools import partial
 import numpy as np
 
 from albireo.encodings import encoding
-from albireo.errors import WeightMismatch, short
 from albireo.json_file import Fields, keys
-from albireo.quantization.encoded import F32, U8, Encoded, e4m3_values
-from albireo.quantization.formats.arrays import FLOATS, array, floats
+from albireo.quantization.encoded import F32, Encoded, e4m3_values
+from albireo.quantization.formats.arrays import FLOATS, array, checked_e4m3, floats
 from albireo.quantization.formats.grouping import spread
 from albireo.quantization.formats.left_out import LeftOut, parse_left_out
 from albireo.quantization.formats.matrix import Matrix, Plan, StoredTensors, matrix_shape, require, unread_scales
 
+#: ModelOpt's names of what is read here.
+ALGORITHMS = ("FP8", "FP8_PER_CHANNEL_PER_TOKEN", "FP8_PB_WO")
 _SCALES = ("weight_scale_inv", "weight_scale")
 _SCALE_TYPES = (*FLOATS, "F8_E8M0")
 _DENSE_NOTE = (
@@ -60,8 +61,8 @@ class Fp8:
 def parse(fields: Fields) -> Fp8:
     """Raises: ModelError, UnsupportedModel."""
     algorithm = fields.text("quant_algo", "FP8").upper()
-    if algorithm not in ("FP8", "FP8_PER_CHANNEL_PER_TOKEN", "FP8_PB_WO"):
-        fields.unsupported("quant_algo", algorithm, "supported: FP8")
+    if algorithm not in ALGORITHMS:
+        fields.unsupported("quant_algo", algorithm, f"supported: {', '.join(ALGORITHMS)}")
     kind = fields.text("fmt", "e4m3")
     if kind not in ("e4m3", "float8_e4m3fn"):
         fields.unsupported("fmt", kind, "supported: e4m3")
@@ -116,10 +117,7 @@ def _block(stored: StoredTensors, scale: str, shape: tuple[int, int], block: tup
 
 
 def _read(stored: StoredTensors, name: str, scale_name: str, size: tuple[int, int], kind: str | None) -> Encoded | F32:
-    codes: U8 = array(stored, name).astype(np.uint8)
-    if ((codes & 0x7F) == 0x7F).any():
-        where = [int(i) for i in np.argwhere((codes & 0x7F) == 0x7F)[0]]
-        raise WeightMismatch(f"tensor {short(name)} holds nan at {where}; weights must be finite numbers")
+    codes = checked_e4m3(array(stored, name).astype(np.uint8), name)
     n, k = codes.shape
     scale = floats(stored, scale_name)
     if size == (1, k):  # a scale a row, or one for all

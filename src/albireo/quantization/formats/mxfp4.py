@@ -1,7 +1,6 @@
 """MXFP4 (OCP microscaling, 2023): numbers e2m1 in groups of 32 with a power of two each.
 
-Twice an e2m1 number is a whole number from -12 to 12, so it becomes int8.g32 exactly, in 9 bits a weight instead
-of 4.25.
+It becomes fp4.g32, bit by bit.
 
     X_blocks  U8 [N, K / 32, 16] or [N, K / 2], the low half of a byte first      X_scales  U8 (e8m0) [N, K / 32]
 
@@ -20,15 +19,11 @@ from albireo.encodings import encoding
 from albireo.errors import UnsupportedModel, WeightMismatch, short
 from albireo.json_file import Fields, keys
 from albireo.quantization.encoded import Encoded
-from albireo.quantization.formats.arrays import array, nibbles, powers_of_two
+from albireo.quantization.formats.arrays import array, checked_e8m0, nibbles
 from albireo.quantization.formats.left_out import LeftOut, parse_left_out
 from albireo.quantization.formats.matrix import Matrix, Plan, StoredTensors, require
 
-_DOUBLED = np.array([0, 1, 2, 3, 4, 6, 8, 12, 0, -1, -2, -3, -4, -6, -8, -12])
-#: Of each e2m1 code, its number twice plus 128.
-CODES = (_DOUBLED + 128).astype(np.uint8)
-_ENCODING = "int8.g32"
-_NOTE = "MXFP4 is held as int8.g32, exactly, in 9 bits a weight instead of 4.25"
+_ENCODING = "fp4.g32"
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,11 +75,11 @@ def mxfp4_matrix(
     require(stored, scales, ("U8", "F8_E8M0"), (*whole[: len(whole) - len(shape)], n, k // 32))
     rows = n if at is None else len(range(*at[1].indices(n)))
     read = partial(_read, stored, blocks, scales, ... if at is None else at)
-    return Matrix(name, (rows, k), _ENCODING, (blocks, scales), read, _NOTE)
+    return Matrix(name, (rows, k), _ENCODING, (blocks, scales), read)
 
 
 def _read(stored: StoredTensors, blocks: str, scales: str, at: tuple[int, slice] | EllipsisType) -> Encoded:
     packed, exponents = (array(stored, name)[at].astype(np.uint8) for name in (blocks, scales))
-    codes = CODES[nibbles(packed.reshape(len(packed), -1))]
-    scale = powers_of_two(exponents, scales) / np.float32(2)
-    return Encoded(encoding(_ENCODING), codes, scale, zero=np.full(scale.shape, 128, np.uint8))
+    codes = nibbles(packed.reshape(len(packed), -1))
+    ones = np.ones((len(codes), 1), np.float32)
+    return Encoded(encoding(_ENCODING), codes, ones, gamma=checked_e8m0(exponents, scales))

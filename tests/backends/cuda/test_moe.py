@@ -195,6 +195,7 @@ def test_gate_and_up_of_an_expert_become_one(act: str) -> None:
         ("fp8.g128.e4m3", 320),
         ("int8", 150),
         ("int4.g32", 520),
+        ("fp4.g32", 520),
     ],
 )
 @pytest.mark.usefixtures("ordered_dot")
@@ -205,7 +206,7 @@ def test_a_pair_has_the_bits_of_a_linear_in_any_company(name: str, k: int) -> No
     kind = name.removesuffix(".e4m3")
     matrices = [_matrix(kind, n, k, seed) for seed in range(num_experts)]
     whole, x = _joined(matrices), _rows(name, random(tokens, k, seed=7))
-    step = {"bfloat16": 64, "int4.g32": 256}.get(kind, 128)
+    step = {"bfloat16": 64, "int4.g32": 256, "fp4.g32": 256}.get(kind, 128)
     logits = random(tokens, num_experts, seed=3)
     ids = logits.topk(top_k, 1).indices
     wanted = torch.full((tokens, top_k, n), torch.nan)
@@ -258,6 +259,7 @@ def _joined(matrices: list[DeviceMatrix]) -> DeviceMatrix:
         torch.cat([matrix.codes for matrix in matrices]),
         columns([matrix.scale for matrix in matrices]),
         columns([matrix.zero for matrix in matrices]),
+        gamma=columns([matrix.gamma for matrix in matrices]),
     )
 
 
@@ -286,7 +288,9 @@ def _fp8_rows(x: torch.Tensor) -> torch.Tensor:
     return rows
 
 
-@pytest.mark.parametrize("name", ["fp8", "fp8.g128", "fp8.e4m3", "fp8.g128.e4m3", "int8", "int4.g32", "int4.g128"])
+@pytest.mark.parametrize(
+    "name", ["fp8", "fp8.g128", "fp8.e4m3", "fp8.g128.e4m3", "int8", "int4.g32", "int4.g128", "fp4.g16"]
+)
 @pytest.mark.parametrize("tokens", [4, 70])
 def test_experts_in_few_bits(name: str, tokens: int) -> None:
     """As expert_linear picks the kernel, against float64."""

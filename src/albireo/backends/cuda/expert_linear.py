@@ -73,6 +73,6 @@ def check_types(dtype: str, activation: str) -> None:
     if dtype not in EXPERT_DTYPES or (activation == TOKEN) != (dtype == "int8"):
         raise UnsupportedModel(
             f"experts in {dtype} beside activations of {activation} are not multiplied on a GPU; there are bf16, f16, "
-            "f32, fp8, int8, and int4.g32, g64 and g128 of models that compute in bfloat16. Choose one of these with "
-            "--quantization, or --device cpu"
+            "f32, fp8, int8, and int4.g32, g64, g128, fp4.g32 and g16 of models that compute in bfloat16. Choose one "
+            "with --quantization, or --device cpu"
         )

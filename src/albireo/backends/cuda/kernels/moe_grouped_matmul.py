@@ -36,9 +36,10 @@ from albireo.backends.cuda.kernels.matmul_smallm import (
     operands,
     part_length,
     pointer_types,
+    zeros_of,
 )
 from albireo.backends.cuda.kernels.parts.arithmetic import mma
-from albireo.backends.cuda.kernels.parts.chain import CHANNELS, GROUPS, UNSCALED, chain
+from albireo.backends.cuda.kernels.parts.chain import CHANNELS, GROUPS, MICROSCALED, UNSCALED, chain
 from albireo.backends.cuda.kernels.parts.chain_e4m3 import chain_of_few, chain_of_many
 from albireo.backends.cuda.kernels.parts.epilogue import finish
 from albireo.backends.cuda.kernels.parts.row_squares import RowSquares, row_factor
@@ -48,6 +49,7 @@ from albireo.backends.cuda.workspace import counters_and_parts
 from albireo.errors import InvariantError
 
 _CHANNELS, _GROUPS, _ITEM = tl.constexpr(CHANNELS), tl.constexpr(GROUPS), tl.constexpr(ITEM_FIELDS)
+_MICROSCALED = tl.constexpr(MICROSCALED)
 _FEW_ROWS, _PLANE = tl.constexpr(TILE_ROWS), tl.constexpr(PLANE)
 
 
@@ -165,7 +167,7 @@ def moe_grouped_matmul_kernel(
                     some = piece(sums, i, PIECES)
                 place = i * WIDTH + tl.arange(0, WIDTH)
                 pair = tl.load(listed + tl.minimum(place, num_pairs - 1))
-                if SCALED == _CHANNELS:
+                if SCALED == _CHANNELS or SCALED == _MICROSCALED:  # noqa: SIM109
                     some *= tl.load(scale + row)[:, None]
                 if factors is not None:
                     some *= tl.load(factors + (pair // PAIRS_OF_ROW).to(tl.int64) * factors_stride)[None, :]
@@ -238,6 +240,7 @@ def moe_grouped_matmul(
     """
     dtype, k, rows = weight.dtype, weight.cols, weight.rows // lists.num_experts
     codes, scaled = (weight.codes, CHANNELS) if x.dtype == torch.int8 else operands(weight)
+    zeros = zeros_of(weight)
     is_e4m3 = x.dtype == torch.float8_e4m3fn
     if is_e4m3:
         codes = weight.codes
@@ -262,7 +265,7 @@ def moe_grouped_matmul(
         x,
         TensorDescriptor(codes, list(codes.shape), [codes.stride(0), 1], block) if by_tma else codes,
         out if weight.scale is None else weight.scale,
-        out if weight.zero is None else weight.zero,
+        out if zeros is None else zeros,
         x_scales,
         factors,
         bias,
@@ -384,4 +387,6 @@ def aot_cases() -> list[AotCase]:
         case("int4.g128", 64, gate_up, 1, {90: ("MMA.", loads)}),
         case("int4.g128", 2048, gate_up, 1, {90: ("HGMMA.64x64x16",)}),
         case("int4.g32", 2048, down, 0, {90: ("HGMMA.64x32x16",)}),
+        case("fp4.g32", 64, gate_up, 6, {90: ("MMA.", loads)}, has_bias=True),
+        case("fp4.g32", 2048, down, 0, {90: ("HGMMA.64x64x16",)}),
     ]

@@ -21,7 +21,7 @@ SHARED_DATA = Path(__file__).resolve().parents[2] / "shared" / "data"
 STORIES = SHARED_DATA / "models" / "stories260k"
 
 #: Architectures whose layers have experts.
-MIXTURES = ("glm4_moe", "granitemoe", "mixtral", "olmoe", "qwen2_moe", "qwen3_moe")
+MIXTURES = ("dots1", "glm4_moe", "granitemoe", "mixtral", "olmoe", "qwen2_moe", "qwen3_moe")
 
 _FILE_DTYPES = {"float32": "F32", "float16": "F16", "bfloat16": "BF16"}
 _TABLES = (
@@ -136,7 +136,7 @@ def weight_shapes(config: Mapping[str, Any]) -> dict[str, tuple[int, ...]]:
             layer["post_feedforward_layernorm.weight"] = layer.pop("input_layernorm.weight")
         if kind == "glm4":
             layer |= {f"post_{place}_layernorm.weight": (hidden,) for place in ("self_attn", "mlp")}
-        if kind in ("qwen3", "qwen3_moe", "gemma3_text", "exaone4") or config.get("use_qk_norm"):
+        if kind in ("qwen3", "qwen3_moe", "gemma3_text", "exaone4", "dots1") or config.get("use_qk_norm"):
             layer |= {"self_attn.q_norm.weight": (head_dim,), "self_attn.k_norm.weight": (head_dim,)}
         layer["post_attention_layernorm.weight"] = (hidden,)
         if kind in ("gemma2", "gemma3_text"):

@@ -48,13 +48,13 @@ T* address(const nb::dict& d, const char* key) {
 // Keys are the fields of Args; dtypes by name, addresses as integers. An unknown key is an error.
 Args args_of(const nb::dict& d, Program& program) {
   static const char* const kKnown[] = {
-      "x",        "weight",      "bias",     "residual",     "out",        "q_norm",      "k_norm",
-      "rope",     "kv",          "kv_dtype", "num_kv_heads", "head_dim",   "block_size",  "x_dtype",
-      "w_dtype",  "out_dtype",   "rows",     "act",          "gather",     "packed",      "n",
-      "k",        "num_heads",   "window",   "eps",          "scale",      "softcap",     "barrier",
-      "x_stride", "out_stride",  "chunks",   "parts",        "y",          "is_private",  "v_weight",
-      "v_bias",   "v_dtype",     "ids",      "weights",      "top_k",      "num_experts", "most_pairs",
-      "of_pairs", "renormalize", "adapters", "low",          "low_stride", "centered",    "of_positions",
+      "x",        "weight",      "bias",        "residual",     "out",        "q_norm",      "k_norm",
+      "rope",     "kv",          "kv_dtype",    "num_kv_heads", "head_dim",   "block_size",  "x_dtype",
+      "w_dtype",  "out_dtype",   "rows",        "act",          "gather",     "packed",      "n",
+      "k",        "num_heads",   "window",      "eps",          "scale",      "softcap",     "barrier",
+      "x_stride", "out_stride",  "chunks",      "parts",        "y",          "is_private",  "v_weight",
+      "v_bias",   "v_dtype",     "ids",         "weights",      "top_k",      "num_experts", "most_pairs",
+      "of_pairs", "renormalize", "adapters",    "low",          "low_stride", "centered",    "of_positions",
       "sigmoid",  "num_groups",  "kept_groups", "group_best"};
   for (auto item : d) {
     const std::string key = nb::cast<std::string>(item.first);

@@ -61,10 +61,8 @@ ALBIREO_INLINE void dispatch_route(const Args& a, const Step&, int64_t begin, in
         store(merits + e, add(div(load(scores + e), set1(whole)), load(a.bias + e)));
       merit = merits;
     }
-    if (a.num_groups)
-      choose_in_groups(a, merit, merits + room, (int32_t*)(merits + 2 * room), ids);
-    else
-      choose(merit, 0, a.k, a.top_k, ids, 0);
+    if (a.num_groups) choose_in_groups(a, merit, merits + room, (int32_t*)(merits + 2 * room), ids);
+    else choose(merit, 0, a.k, a.top_k, ids, 0);
     if (a.renormalize) {
       whole = 0.0f;
       for (int64_t j = 0; j < a.top_k; j++) whole += scores[ids[j]];

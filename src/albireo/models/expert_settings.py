@@ -5,6 +5,7 @@ Called by config.py. Does not know weights or graphs.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -19,6 +20,10 @@ _MAX_WIDTH = 2**20
 #: Or DeepSeek V3's, whose experts are chosen by sigmoids and a bias, in groups; MiniMax's, the same without groups; or
 #: ERNIE's, by a softmax and a bias.
 Keys = Literal["none", "mixtral", "olmoe", "qwen", "qwen_shared", "deepseek", "minimax", "ernie"]
+
+
+#: What some files of such models say, and what they do anyway.
+SIGMOIDS: Mapping[str, Any] = {"scoring_func": "sigmoid", "topk_method": "noaux_tc", "moe_layer_freq": 1}
 
 
 @dataclass(frozen=True, slots=True)

@@ -10,6 +10,7 @@ from albireo.graph.node import Graph
 from albireo.json_file import Fields
 from albireo.models.block_settings import BlockSettings
 from albireo.models.config import ConfigRules, ModelConfig
+from albireo.models.expert_settings import SIGMOIDS
 from albireo.models.experts import DEEPSEEK, moe_block
 from albireo.models.layers import attention_block, embedding, head
 from albireo.models.rope import rope_spec
@@ -32,7 +33,7 @@ TINY = {
     "tie_word_embeddings": False,
     "partial_rotary_factor": 0.5,
     "rope_theta": 1000000.0,
-    "use_qk_norm": True,
+    "use_qk_norm": False,
     "n_routed_experts": 12,
     "num_experts_per_tok": 3,
     "moe_intermediate_size": 36,
@@ -58,7 +59,7 @@ CONFIG = ConfigRules(
     blocks=_blocks,
     experts="deepseek",
     defaults={"partial_rotary_factor": 0.5, "rms_norm_eps": 1e-5, "n_shared_experts": 1, "first_k_dense_replace": 1},
-    built_in={"scoring_func": "sigmoid", "topk_method": "noaux_tc"},
+    built_in=SIGMOIDS,
     ignorable=frozenset({"num_nextn_predict_layers"}),
 )
 

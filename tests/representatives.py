@@ -23,6 +23,7 @@ from compiler.examples import BLOCK_SIZE, MAX_POSITIONS, MAXIMA, FakeCatalog, mo
 #: Architecture -> what it shows that no other one here does.
 REPRESENTATIVES = {
     "cohere": "a norm that subtracts the mean and adds nothing, read by both blocks of a layer; a factor on logits",
+    "dots1": "experts chosen by sigmoids and a bias, in groups; a shared one without a gate",
     "falcon": "gelu behind a linear without a bias",
     "gemma": "gelu behind a gate, norms of what is read alone; one KV head",
     "gemma2": "caps of scores and logits, windows, norms of what is added, a norm's weight plus 1, scaled embeddings",
@@ -86,7 +87,7 @@ def _kind_of(op: str, key: str, attrs: dict[str, Any]) -> str | None:
         return "one" if value == 1 else "some"
     if isinstance(value, bool | str) or value is None:
         return str(value)
-    return "a number" if key in ("window", "softcap") else None
+    return "a number" if key in ("window", "softcap", "num_groups") else None
 
 
 def _kind(value: Value) -> str:

@@ -21,7 +21,7 @@ SHARED_DATA = Path(__file__).resolve().parents[2] / "shared" / "data"
 STORIES = SHARED_DATA / "models" / "stories260k"
 
 #: Architectures whose layers have experts.
-MIXTURES = ("gpt_oss", "granitemoe", "mixtral", "olmoe", "qwen2_moe", "qwen3_moe")
+MIXTURES = ("dots1", "glm4_moe", "gpt_oss", "granitemoe", "mixtral", "olmoe", "qwen2_moe", "qwen3_moe")
 
 _FILE_DTYPES = {"float32": "F32", "float16": "F16", "bfloat16": "BF16"}
 _TABLES = (
@@ -94,7 +94,7 @@ def random_weights(config: Mapping[str, Any], seed: int) -> dict[str, NDArray[np
         if len(shape) == 1 and name.endswith(".weight"):
             is_gemma = config["model_type"].startswith("gemma")  # which adds the one itself
             tensors[name] = (0 if is_gemma else 1) + np.float32(0.2) * noise
-        elif name.endswith((".bias", ".sinks")):
+        elif name.endswith((".bias", "_bias", ".sinks")):
             tensors[name] = np.float32(0.3) * noise
         elif name in _TABLES:
             # so that they are no longer than what layers add, also where they are multiplied by the root of the width
@@ -125,7 +125,7 @@ def weight_shapes(config: Mapping[str, Any]) -> dict[str, tuple[int, ...]]:
         )
         for p, rows, columns in (*of_qkv, ("o", hidden, q)):
             layer[f"self_attn.{p}_proj.weight"] = (rows, columns)
-            has_bias = p != "o" if kind in ("qwen2", "qwen2_moe", "mimo") else bias
+            has_bias = p != "o" if kind in ("qwen2", "qwen2_moe", "mimo", "glm4_moe") else bias
             if p == "o" and kind in ("glm", "glm4", "seed_oss"):
                 has_bias = bool(config.get("attention_out_bias"))
             if has_bias:
@@ -136,7 +136,7 @@ def weight_shapes(config: Mapping[str, Any]) -> dict[str, tuple[int, ...]]:
             layer["post_feedforward_layernorm.weight"] = layer.pop("input_layernorm.weight")
         if kind == "glm4":
             layer |= {f"post_{place}_layernorm.weight": (hidden,) for place in ("self_attn", "mlp")}
-        if kind in ("qwen3", "qwen3_moe", "gemma3_text", "exaone4"):
+        if kind in ("qwen3", "qwen3_moe", "gemma3_text", "exaone4", "dots1") or config.get("use_qk_norm"):
             layer |= {"self_attn.q_norm.weight": (head_dim,), "self_attn.k_norm.weight": (head_dim,)}
         layer["post_attention_layernorm.weight"] = (hidden,)
         if kind == "gpt_oss":
@@ -161,6 +161,8 @@ def weight_shapes(config: Mapping[str, Any]) -> dict[str, tuple[int, ...]]:
 
 def has_experts(config: Mapping[str, Any], layer: int) -> bool:
     """Whether a layer has experts."""
+    if "first_k_dense_replace" in config:
+        return layer >= config["first_k_dense_replace"]
     if not config["model_type"].endswith("_moe"):
         return config["model_type"] in MIXTURES
     return layer not in config["mlp_only_layers"] and (layer + 1) % config["decoder_sparse_step"] == 0
@@ -169,7 +171,8 @@ def has_experts(config: Mapping[str, Any], layer: int) -> bool:
 def _expert_shapes(config: Mapping[str, Any]) -> dict[str, tuple[int, ...]]:
     """Of a layer, router first."""
     hidden = config["hidden_size"]
-    count = config.get("num_local_experts") or config["num_experts"]
+    names_of_count = ("num_local_experts", "num_experts", "n_routed_experts")
+    count = next(config[name] for name in names_of_count if config.get(name))
     width = config.get("moe_intermediate_size") or config["intermediate_size"]
     block, names, router = "mlp", ("gate_proj", "up_proj", "down_proj"), "gate"
     if config["model_type"] == "mixtral":
@@ -188,6 +191,12 @@ def _expert_shapes(config: Mapping[str, Any]) -> dict[str, tuple[int, ...]]:
         of_shared = ((shared, hidden), (shared, hidden), (hidden, shared))
         shapes |= {f"mlp.shared_expert.{n}.weight": s for n, s in zip(names, of_shared, strict=True)}
         shapes["mlp.shared_expert_gate.weight"] = (1, hidden)
+    shared = config.get("n_shared_experts", 0) * width
+    if shared:
+        of_shared = ((shared, hidden), (shared, hidden), (hidden, shared))
+        shapes |= {f"mlp.shared_experts.{n}.weight": s for n, s in zip(names, of_shared, strict=True)}
+    if "n_routed_experts" in config:
+        shapes["mlp.gate.e_score_correction_bias"] = (count,)
     return shapes
 
 

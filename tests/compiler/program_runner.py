@@ -64,7 +64,10 @@ class ProgramRunner:
         return {"out": self._with_residual(call, step, _gated(call, step, self._matmul(call, step)))}
 
     def route(self, call: Call, step: StepInputs) -> dict[str, Array]:
-        ids, weights = OPS["route"](OpCall({"x": self._arg(call, "x", step)}, call.attrs, step))
+        roles = {"x": self._arg(call, "x", step)}
+        if "bias" in call.args:
+            roles["bias"] = self._arg(call, "bias", step).reshape(-1)
+        ids, weights = OPS["route"](OpCall(roles, call.attrs, step))
         return {"ids": ids, "weights": weights}
 
     def expert_linear(self, call: Call, step: StepInputs) -> dict[str, Array]:

@@ -167,7 +167,8 @@ def test_a_layer_is_seven_calls_the_last_one_gathers_too(model_type: str) -> Non
     last = max(call.attrs.get("layer", 0) for call in program.calls)
     if program.top_k:  # experts: of the last layer every row is computed, since pairs are those of all tokens
         experts = ["linear", "norm", "linear", "route", "expert_linear", "expert_linear", "combine"]
-        shared = ["linear", "linear", "linear", "gate_rows"] if model_type == "qwen2_moe" else []
+        gated = ["linear", "linear", "linear", "gate_rows"]
+        shared = {"qwen2_moe": gated, "dots1": ["linear", "linear"]}.get(model_type, [])
         calls = [call for call in program.calls if call.origin.startswith(f"layers.{last}.")]
         assert [call.family for call in calls] == [*first, *experts, *shared]
         assert {call.rows for call in calls if call.family == "expert_linear"} == {"P"}

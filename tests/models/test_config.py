@@ -179,6 +179,15 @@ def _experts(theirs: Any) -> ExpertSettings | None:
         ("qwen2_moe", {"qkv_bias": False}, "'qkv_bias': False"),
         ("qwen2_moe", {"use_sliding_window": True}, "layer_types must say in which layers"),
         ("llama", {"num_local_experts": 8}, "'num_local_experts': 8"),
+        ("glm4_moe", {"n_routed_experts": ...}, "n_routed_experts is missing"),
+        ("glm4_moe", {"first_k_dense_replace": 3}, "first_k_dense_replace=3 must be a whole number from 0 to 2"),
+        ("glm4_moe", {"n_group": 5}, "n_group=5 must divide 12 experts into groups of 2 or more"),
+        ("glm4_moe", {"n_group": 12}, "n_group=12 must divide 12 experts into groups of 2 or more"),
+        ("glm4_moe", {"n_group": 6, "topk_group": 1}, "topk_group=1 leaves fewer than the 3 experts"),
+        ("glm4_moe", {"topk_group": 5}, "topk_group=5 must be a whole number from 1 to 4"),
+        ("glm4_moe", {"scoring_func": "softmax"}, "'scoring_func': 'softmax'"),
+        ("glm4_moe", {"routed_scaling_factor": 0}, "routed_scaling_factor=0 must be a number from"),
+        ("dots1", {"topk_method": "greedy"}, "'topk_method': 'greedy'"),
     ],
 )
 def test_experts_that_are_not_computed_are_refused(name: str, changes: dict[str, Any], message: str) -> None:

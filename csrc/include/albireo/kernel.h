@@ -56,6 +56,8 @@ struct Args {
   int64_t most_pairs = 0;              // expert_linear: rows P of the largest step
   int32_t of_pairs = 0;                // expert_linear: 1 = x has a row for each pair, 0 = for each token
   int32_t renormalize = 0;             // route: 1 = weights of a token add up to 1
+  int32_t sigmoid = 0;                 // route: 1 = scores are sigmoids, not a softmax
+  int64_t num_groups = 0, kept_groups = 0, group_best = 0;  // route: see route.h; 0: no groups
   int64_t x_stride = 0, out_stride = 0;  // elements from row to row of x, and of out and residual; 0: no gap
   float eps = 0, scale = 0, softcap = 0;
   Tuning tuning{};  // of the step at hand

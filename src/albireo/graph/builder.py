@@ -88,8 +88,12 @@ class GraphBuilder:
         value = Value(name, TensorType(dtype, (len(names) * dims[0], *dims[1:])), constant=definition)
         return self.graph.constants.setdefault(name, value)
 
-    def route(self, x: Value, top_k: int, renormalize: bool) -> tuple[Value, Value]:
-        ids, weights = self._node("route", {"x": x}, top_k=top_k, renormalize=renormalize)
+    def route(
+        self, x: Value, top_k: int, renormalize: bool, bias: Value | None = None, **rules: Any
+    ) -> tuple[Value, Value]:
+        """rules: those of scores, num_groups, kept_groups, group_best and factor that say something, see ops."""
+        inputs = {"x": x} if bias is None else {"x": x, "bias": bias}
+        ids, weights = self._node("route", inputs, top_k=top_k, renormalize=renormalize, **rules)
         return ids, weights
 
     def expert_linear(

@@ -95,10 +95,32 @@ def _linear(x: Types, _: Attrs) -> tuple[TensorType, ...]:
 
 def _route(x: Types, a: Attrs) -> tuple[TensorType, ...]:
     logits = x["x"]
-    if not 0 < a["top_k"] <= min(int(logits.dims[1]), MAX_CHOSEN):
+    count = int(logits.dims[1])
+    if not 0 < a["top_k"] <= min(count, MAX_CHOSEN):
         raise InvariantError(f"route chooses {a['top_k']} of {logits}; at most {MAX_CHOSEN} can be chosen")
+    if "bias" in x and x["bias"] != TensorType("float32", (count,)):
+        raise InvariantError(f"route bias {x['bias']} does not fit {logits}")
+    if not are_groups(count, a, "bias" in x):
+        raise InvariantError(f"route of {logits} in groups: {dict(a)} does not fit")
     dims = ("T", a["top_k"])
     return (TensorType("int32", dims), TensorType("float32", dims))
+
+
+def are_groups(count: int, a: Attrs, has_bias: bool) -> bool:
+    """Whether what a route says of groups of count experts fits together; true where it says nothing.
+
+    Worth of two is a sum of scores, which are only compared where there is a bias.
+    """
+    given = [a[name] for name in GROUPS if name in a]
+    if not given:
+        return True
+    if len(given) < len(GROUPS):
+        return False
+    groups, kept, best = given
+    if not 0 < groups <= count or count % groups or not 0 < kept <= groups:
+        return False
+    size = count // groups
+    return bool(a["top_k"] <= kept * size and 0 < best <= min(size, 2 if has_bias else 1))
 
 
 def _expert_linear(x: Types, a: Attrs) -> tuple[TensorType, ...]:
@@ -190,6 +212,13 @@ TOP_LOGITS = MAX_TOP + 1
 LINEAR_ROLES = ("heads", "ffn", "vocab", "row", "router")
 #: Most experts of a token.
 MAX_CHOSEN = 64
+#: Attributes of a route among groups, which come together.
+GROUPS = ("num_groups", "kept_groups", "group_best")
+#: What route makes of logits; softmax where nothing is said.
+SCORES = ("softmax", "sigmoid")
+#: Chosen experts' scores are divided by their sum, or by this where it is less (DeepSeek V3 adds it): where all of them
+#: underflow, or a bias decides for experts that have next to none, weights stay numbers.
+LEAST_SCORES = 1e-20
 #: Leaves of the tree in which partial sums are added: so many ranks at most compute one model.
 MAX_RANKS = 8
 
@@ -221,8 +250,17 @@ OPS: dict[str, Op] = {
     # multiplies x as (name, first, end), the columns each has; max_rank: columns of the result for each
     "adapter": Op(("x", "slots"), ("modules", "max_rank"), _low),
     # the top_k best of each row of logits, best first, of equals the lowest id, NaN before all numbers; and their
-    # softmax over all logits, or, renormalize, over the chosen ones. In float32; sums ascending, of the chosen by rank
-    "route": Op(("x",), ("top_k", "renormalize"), _route),
+    # softmax over all logits, or, renormalize, over the chosen ones. In float32; sums ascending, of the chosen by rank.
+    # scores "sigmoid": weights are sigmoids instead, renormalize: divided by the sum of the chosen ones. bias: what is
+    # compared is score + bias; weights know nothing of it. num_groups: experts are so many groups, and are chosen from
+    # the kept_groups best alone; a group's worth is the sum of its group_best best. factor: on all weights, last
+    "route": Op(
+        ("x",),
+        ("top_k", "renormalize"),
+        _route,
+        optional=("bias",),
+        optional_attrs=("scores", *GROUPS, "factor"),
+    ),
     # row p = x[p // top_k, or p where x has P rows] @ block^T (+ block of bias), block being rows e * N to (e + 1) * N
     # of weight [num_experts * N, K] with e = ids[p]; each row as linear sums it
     "expert_linear": Op(

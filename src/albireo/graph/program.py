@@ -29,7 +29,7 @@ Call families and their roles (a backend implements these):
         [, v_weight [, v_bias]]                             v's own, where weight has the rows of q and k alone
     attention    q [, rows] [, sinks] -> out                rows: out has these only
     head_top     x, weight -> ids, values                   best logits per row, of equals the lowest id first
-    route        x -> ids, weights                          the top_k best experts of each row of logits; see graph.ops
+    route        x [, bias] -> ids, weights                 the top_k best experts of each row of logits; see graph.ops
     expert_linear  x, ids, weight [, bias] -> out           rows P, each of an expert: a linear with its rows of weight,
                                                             num_experts blocks of whole panels; x has T or P rows
         [, squares]                                         as in linear; of T rows

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from albireo.dtypes import itemsize
 from albireo.errors import InvariantError
 from albireo.graph.node import SYMBOLS
+from albireo.graph.ops import GROUPS, SCORES, are_groups
 from albireo.graph.program import PANEL, Buffer, Call, PackedConstant, Program, is_gated, weight_rows
 from albireo.graph.tuning import BUCKETS
 
@@ -112,7 +113,13 @@ FAMILIES: dict[str, Family] = {
         optional=("rows", "sinks"),
     ),
     "head_top": Family(("x", "weight"), ("ids", "values"), ("n", "k"), weight="weight", optional_attrs=("softcap",)),
-    "route": Family(("x",), ("ids", "weights"), ("top_k", "renormalize")),
+    "route": Family(
+        ("x",),
+        ("ids", "weights"),
+        ("top_k", "renormalize"),
+        optional=("bias",),
+        optional_attrs=("scores", *GROUPS, "factor"),
+    ),
     "expert_linear": Family(
         ("x", "ids", "weight"),
         ("out",),
@@ -288,7 +295,13 @@ def _experts_fit(program: Program, call: Call) -> bool:
     shapes = {role: program.buffers[name] for role, name in call.args.items() if name in program.buffers}
     a, cols = call.attrs, {role: buffer.cols for role, buffer in shapes.items()}
     if call.family == "route":
-        return cols["ids"] == cols["weights"] == a["top_k"] == program.top_k and shapes["ids"].dtype == "int32"
+        if "bias" in call.args:
+            bias = _constant(program, call, "bias")
+            if (bias.rows, bias.cols) != (1, cols["x"]):
+                return False
+        fits = are_groups(cols["x"], a, "bias" in call.args) and a.get("scores", SCORES[0]) in SCORES
+        chosen = cols["ids"] == cols["weights"] == a["top_k"] == program.top_k and shapes["ids"].dtype == "int32"
+        return fits and chosen
     if call.family == "expert_linear":
         weight, rows = _constant(program, call, "weight"), {role: shapes[role].rows for role in ("x", "ids", "out")}
         if rows["x"] not in ("T", "P") or (rows["ids"], rows["out"]) != ("T", "P") or a["act"] not in ACTS:

@@ -16,16 +16,20 @@ from albireo.models.layers import gated_mlp, linear, mlp_block, norm
 
 @dataclass(frozen=True, slots=True)
 class Names:
-    """What an architecture calls its parts: the block within a layer, gate, up and down of an expert, the router."""
+    """What an architecture calls its parts: the block within a layer, gate, up and down of an expert, the router, the
+    bias of a choice, the expert that every token has."""
 
     block: str
     gate: str
     up: str
     down: str
     router: str = "gate"
+    bias: str = "gate.e_score_correction_bias"
+    shared: str = "shared_expert"
 
 
 QWEN = Names("mlp", "gate_proj", "up_proj", "down_proj")
+DEEPSEEK = Names("mlp", "gate_proj", "up_proj", "down_proj", shared="shared_experts")
 
 
 def moe_block(
@@ -45,7 +49,8 @@ def moe_block(
         h = norm(b, c, x, f"model.layers.{layer}.post_attention_layernorm.weight", "norm")
         logits = linear(b, c, h, f"{name}.{names.router}", settings.count, "router", bias, "router")
         with b.part("route"):
-            ids, weights = b.route(logits, settings.top_k, settings.renormalize)
+            bias = b.weight(f"{name}.{names.bias}", (settings.count,), "float32") if settings.has_bias else None
+            ids, weights = b.route(logits, settings.top_k, settings.renormalize, bias, **settings.rules)
         with b.part("experts"):
             gate = _experts(b, c, h, ids, f"{name}.experts", names.gate, settings.width, "gate", "ffn", bias)
             up = _experts(b, c, h, ids, f"{name}.experts", names.up, settings.width, "up", "ffn", bias)
@@ -54,7 +59,7 @@ def moe_block(
             down = _experts(b, c, m, ids, f"{name}.experts", names.down, c.hidden_size, "down", "row", bias)
         with b.part("combine"):
             x = b.add(x, b.combine(down, weights))
-        return _with_shared_expert(b, c, x, h, name) if settings.shared_width else x
+        return _with_shared_expert(b, c, x, h, f"{name}.{names.shared}") if settings.shared_width else x
 
 
 def _act(b: GraphBuilder, c: ModelConfig, gate: Value, up: Value) -> Value:
@@ -91,6 +96,8 @@ def _experts(
 def _with_shared_expert(b: GraphBuilder, c: ModelConfig, x: Value, h: Value, name: str) -> Value:
     assert c.experts is not None
     with b.part("shared"):
-        shared = gated_mlp(b, c, h, f"{name}.shared_expert", c.experts.shared_width)
-        gate = linear(b, c, h, f"{name}.shared_expert_gate", 1, "weight", False, "router")
+        shared = gated_mlp(b, c, h, name, c.experts.shared_width)
+        if not c.experts.is_shared_gated:
+            return b.add(x, shared)
+        gate = linear(b, c, h, f"{name}_gate", 1, "weight", False, "router")
         return b.add(x, b.gate_rows(shared, gate))

@@ -30,7 +30,7 @@ from albireo.models.multipliers import nearest
 #: masks of causal attention.
 IGNORABLE_WEIGHTS = (
     "*.rotary_emb.inv_freq",
-    "model.mtp_layers.*",
+    "model.mtp_*",
     *(
         f"{attention}.{mask}"
         for attention in ("transformer.h.*.attn", "*.attention")

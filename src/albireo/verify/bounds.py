@@ -23,6 +23,7 @@ from albireo.dtypes import FP8_TOKEN, KV_CODES
 from albireo.graph.node import Graph, Node, Value
 from albireo.graph.ops import SWIGLU_ALPHA, SWIGLU_LIMIT
 from albireo.verify.attention_bound import attention_error, chain_error
+from albireo.verify.choices import weight_error
 from albireo.verify.norm_bound import gain_error, rms_norm_error, row_norm_error, squares_error
 from albireo.verify.rounding_bound import FLUSHED, as_rows, rounded, rounded_to_codes
 
@@ -220,13 +221,9 @@ def _clamped_swiglu(op: _Given, values: tuple[Array, ...]) -> list[Any]:
 
 
 def _route(op: _Given, values: tuple[Array, ...]) -> list[Any]:
-    """Logits are compared as they are; exponentials and their sum round."""
-    logits = op["x"].astype(np.float64)
-    off = (16 + 4 * np.minimum(logits.max(axis=-1, keepdims=True) - logits, 90)) * U
-    chosen = np.take_along_axis(off, values[0].astype(np.int64), axis=-1)
-    relative = chosen + off.max(axis=-1, keepdims=True) + (logits.shape[1] + 4) * U
-    moved = 2 * as_rows(op.errors["x"], op["x"]).max(axis=-1, keepdims=True)
-    return [0.0, values[1] * (relative + moved) + logits.shape[1] * FLUSHED]
+    """Logits are compared as they are; exponentials and their sum round. What a bias makes of that is in choices.py."""
+    moved = as_rows(op.errors["x"], op["x"]).max(axis=-1, keepdims=True)
+    return [0.0, weight_error(op["x"], values[0], values[1], op.call.attrs, moved)]
 
 
 def _combine(op: _Given, values: tuple[Array, ...]) -> list[Any]:

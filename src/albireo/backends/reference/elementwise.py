@@ -35,7 +35,7 @@ def mul(call: OpCall) -> tuple[Array, ...]:
 def clamped_swiglu(call: OpCall) -> tuple[Array, ...]:
     gate = np.minimum(call["x"].astype(np.float64), SWIGLU_LIMIT)
     up = np.clip(call["y"].astype(np.float64), -SWIGLU_LIMIT, SWIGLU_LIMIT)
-    return (((up + 1.0) * gate * _sigmoid(SWIGLU_ALPHA * gate)).astype(np.float32),)
+    return (((up + 1.0) * gate * sigmoid(SWIGLU_ALPHA * gate)).astype(np.float32),)
 
 
 def scale(call: OpCall) -> tuple[Array, ...]:
@@ -46,14 +46,14 @@ def unary(call: OpCall) -> tuple[Array, ...]:
     return (_UNARY[call.attrs["kind"]](call["x"].astype(np.float64)).astype(np.float32),)
 
 
-def _sigmoid(x: F64) -> F64:
+def sigmoid(x: F64) -> F64:
     # exp of a negative number only, so that it cannot overflow
     small = np.exp(-np.abs(x))
     return np.where(x >= 0, 1.0, small) / (1.0 + small)
 
 
 def _silu(x: F64) -> F64:
-    return x * _sigmoid(x)
+    return x * sigmoid(x)
 
 
 def _gelu(x: F64) -> F64:
@@ -78,6 +78,6 @@ _UNARY: dict[str, Callable[[F64], F64]] = {
     "gelu_tanh": _gelu_tanh,
     "relu": _relu,
     "relu2": _relu2,
-    "sigmoid": _sigmoid,
+    "sigmoid": sigmoid,
     "tanh": np.tanh,
 }

@@ -58,6 +58,8 @@ def _entering(region: Iterable[Node]) -> list[Value]:
 
 def _check_cut(rw: Rewriter, region: Sequence[Node], gathers: Sequence[Node]) -> None:
     """Raises: NotFired when the rows cannot be taken between two kernels, or when no linear lies behind."""
+    if any(value.producer is not None and value.producer.op == "combine" for value in _entering(region)):
+        raise NotFired("pairs are those of all tokens; what a shared expert would save is less than three copies cost")
     is_useful = any(node.op == "linear" for node in region)
     inside = {*region, *gathers}
     for value in reversed(_entering([*region, *gathers])):

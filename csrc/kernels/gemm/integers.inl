@@ -212,8 +212,8 @@ void group_rows(int64_t rows, const TokenRows& x, const Encoding& e, int64_t k, 
 
 // The same of encodings that keep the bytes of groups before all words.
 template <DType kType, int... I>
-void column_rows(int64_t rows, const TokenRows& x, const Encoding& e, int64_t k, const uint8_t* b, float* c, int64_t ldc,
-                 int64_t fetch, std::integer_sequence<int, I...>) {
+void column_rows(int64_t rows, const TokenRows& x, const Encoding& e, int64_t k, const uint8_t* b, float* c,
+                 int64_t ldc, int64_t fetch, std::integer_sequence<int, I...>) {
   using Fn = void (*)(const TokenRows&, const Encoding&, int64_t, const uint8_t*, float*, int64_t, int64_t);
   static constexpr Fn kRows[] = {column_tile_of<kType, 1 + I>...};
   for (int64_t j = 0; j < kSubPanels; j++)

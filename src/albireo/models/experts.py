@@ -49,8 +49,8 @@ def moe_block(
         h = norm(b, c, x, f"model.layers.{layer}.post_attention_layernorm.weight", "norm")
         logits = linear(b, c, h, f"{name}.{names.router}", settings.count, "router", bias, "router")
         with b.part("route"):
-            bias = b.weight(f"{name}.{names.bias}", (settings.count,), "float32") if settings.has_bias else None
-            ids, weights = b.route(logits, settings.top_k, settings.renormalize, bias, **settings.rules)
+            added = b.weight(f"{name}.{names.bias}", (settings.count,), "float32") if settings.has_bias else None
+            ids, weights = b.route(logits, settings.top_k, settings.renormalize, added, **settings.rules)
         with b.part("experts"):
             gate = _experts(b, c, h, ids, f"{name}.experts", names.gate, settings.width, "gate", "ffn", bias)
             up = _experts(b, c, h, ids, f"{name}.experts", names.up, settings.width, "up", "ffn", bias)

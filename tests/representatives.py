@@ -86,7 +86,7 @@ def _kind_of(op: str, key: str, attrs: dict[str, Any]) -> str | None:
         return "one" if value == 1 else "some"
     if isinstance(value, bool | str) or value is None:
         return str(value)
-    return "a number" if key in ("window", "softcap", "num_groups") else None
+    return "a number" if key in ("window", "softcap") else None
 
 
 def _kind(value: Value) -> str:

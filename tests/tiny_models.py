@@ -21,7 +21,7 @@ SHARED_DATA = Path(__file__).resolve().parents[2] / "shared" / "data"
 STORIES = SHARED_DATA / "models" / "stories260k"
 
 #: Architectures whose layers have experts.
-MIXTURES = ("dots1", "glm4_moe", "granitemoe", "mixtral", "olmoe", "qwen2_moe", "qwen3_moe")
+MIXTURES = ("dots1", "glm4_moe", "granitemoe", "minimax_m2", "mixtral", "olmoe", "qwen2_moe", "qwen3_moe")
 
 _FILE_DTYPES = {"float32": "F32", "float16": "F16", "bfloat16": "BF16"}
 _TABLES = (
@@ -130,13 +130,14 @@ def weight_shapes(config: Mapping[str, Any]) -> dict[str, tuple[int, ...]]:
                 has_bias = bool(config.get("attention_out_bias"))
             if has_bias:
                 layer[f"self_attn.{p}_proj.bias"] = (rows,)
-        if kind in ("olmo2", "olmo3", "olmoe"):
+        if kind in ("olmo2", "olmo3", "olmoe", "minimax_m2"):
             layer |= {"self_attn.q_norm.weight": (q,), "self_attn.k_norm.weight": (kv,)}
         if kind in ("olmo2", "olmo3", "exaone4"):
             layer["post_feedforward_layernorm.weight"] = layer.pop("input_layernorm.weight")
         if kind == "glm4":
             layer |= {f"post_{place}_layernorm.weight": (hidden,) for place in ("self_attn", "mlp")}
-        if kind in ("qwen3", "qwen3_moe", "gemma3_text", "exaone4", "dots1") or config.get("use_qk_norm"):
+        with_norms = ("qwen3", "qwen3_moe", "gemma3_text", "exaone4", "dots1")
+        if kind in with_norms or (kind == "glm4_moe" and config["use_qk_norm"]):
             layer |= {"self_attn.q_norm.weight": (head_dim,), "self_attn.k_norm.weight": (head_dim,)}
         layer["post_attention_layernorm.weight"] = (hidden,)
         if kind in ("gemma2", "gemma3_text"):
@@ -173,7 +174,7 @@ def _expert_shapes(config: Mapping[str, Any]) -> dict[str, tuple[int, ...]]:
     count = next(config[name] for name in names_of_count if config.get(name))
     width = config.get("moe_intermediate_size") or config["intermediate_size"]
     block, names, router = "mlp", ("gate_proj", "up_proj", "down_proj"), "gate"
-    if config["model_type"] == "mixtral":
+    if config["model_type"] in ("mixtral", "minimax_m2"):
         block, names = "block_sparse_moe", ("w1", "w3", "w2")
     elif config["model_type"] == "granitemoe":
         block, router = "block_sparse_moe", "router.layer"
@@ -189,6 +190,8 @@ def _expert_shapes(config: Mapping[str, Any]) -> dict[str, tuple[int, ...]]:
     if shared:
         of_shared = ((shared, hidden), (shared, hidden), (hidden, shared))
         shapes |= {f"mlp.shared_experts.{n}.weight": s for n, s in zip(names, of_shared, strict=True)}
+    if config.get("use_routing_bias"):
+        shapes[f"{block}.e_score_correction_bias"] = (count,)
     if "n_routed_experts" in config:
         shapes["mlp.gate.e_score_correction_bias"] = (count,)
     return shapes

@@ -122,7 +122,7 @@ def assert_as_transformers_reads_it(directory: Path) -> None:
         max_position_embeddings=theirs.max_position_embeddings,
         rms_norm_eps=theirs.rms_norm_eps,
         tie_word_embeddings=theirs.tie_word_embeddings,
-        dtype=str(theirs.dtype).removeprefix("torch."),
+        dtype="float32" if theirs.dtype is None else str(theirs.dtype).removeprefix("torch."),
         rope=ours.rope,
         local_rope=ours.local_rope,
         hidden_act=ours.hidden_act,
@@ -140,6 +140,7 @@ def assert_as_transformers_reads_it(directory: Path) -> None:
         if mine is not None:
             wanted = of_rope.get(name, of_rope)
             assert (mine.theta, mine.rope_type) == (wanted["rope_theta"], wanted["rope_type"])
+            assert mine.partial_rotary_factor == wanted.get("partial_rotary_factor", 1.0)
     known = {"silu": "silu", "gelu_tanh": "gelu_pytorch_tanh"}
     assert known[ours.hidden_act] == getattr(theirs, "hidden_activation", None) or theirs.hidden_act
     for name, mine in (
@@ -163,6 +164,7 @@ def _experts(theirs: Any) -> ExpertSettings | None:
         renormalize=getattr(theirs, "norm_topk_prob", True),
         shared_width=getattr(theirs, "shared_expert_intermediate_size", 0),
         layers=tuple(i not in dense and (i + 1) % step == 0 for i in layers),
+        **({"scores": "sigmoid", "has_bias": True} if theirs.model_type == "minimax_m2" else {}),
     )
 
 
@@ -189,6 +191,10 @@ def _experts(theirs: Any) -> ExpertSettings | None:
         ("glm4_moe", {"topk_group": 5}, "topk_group=5 must be a whole number from 1 to 4"),
         ("glm4_moe", {"scoring_func": "softmax"}, "'scoring_func': 'softmax'"),
         ("glm4_moe", {"routed_scaling_factor": 0}, "routed_scaling_factor=0 must be a number from"),
+        ("minimax_m2", {"attn_type_list": [1, 0]}, "attn_type_list=.* is not supported"),
+        ("minimax_m2", {"rotary_dim": 18}, "rotary_dim=18 must be a whole number from 2 to 16"),
+        ("minimax_m2", {"use_routing_bias": False}, "'use_routing_bias': False"),
+        ("minimax_m2", {"shared_intermediate_size": 8}, "'shared_intermediate_size': 8"),
         ("dots1", {"topk_method": "greedy"}, "'topk_method': 'greedy'"),
     ],
 )

@@ -34,7 +34,8 @@ _COLUMNS_FIRST = ("qwen3_vl_moe",)
 _WORDS = {"float32": "<f4", "float16": "<f2", "bfloat16": "<u2"}
 #: model_type -> how its published names differ from the names in memory.
 _NAMES = {
-    "mixtral": {"mlp": "block_sparse_moe", "gate_proj": "w1", "up_proj": "w3", "down_proj": "w2"},
+    name: {"mlp": "block_sparse_moe", "gate_proj": "w1", "up_proj": "w3", "down_proj": "w2"}
+    for name in ("mixtral", "minimax_m2")
 }
 
 

@@ -37,7 +37,10 @@ REPRESENTATIVES = {
     "qwen3_moe": "a norm of each head of q and k, experts whose weights add up to one",
 }
 #: Attributes that are sizes and numbers of one model, not kinds of what is computed. Rotations are tables of numbers.
-_SIZES = frozenset({"layer", "eps", "sizes", "scale", "factor", "head_dim", "num_experts", "top_k", "n", "k", "width"})
+#: What a route makes of logits is for its own tests (backends/cpu/test_route.py, backends/cuda/test_moe.py).
+_SIZES = frozenset(
+    {"layer", "eps", "sizes", "scale", "factor", "head_dim", "num_experts", "top_k", "n", "k", "width", "scores"}
+)
 
 
 @functools.cache

@@ -21,7 +21,17 @@ SHARED_DATA = Path(__file__).resolve().parents[2] / "shared" / "data"
 STORIES = SHARED_DATA / "models" / "stories260k"
 
 #: Architectures whose layers have experts.
-MIXTURES = ("dots1", "glm4_moe", "granitemoe", "minimax_m2", "mixtral", "olmoe", "qwen2_moe", "qwen3_moe")
+MIXTURES = (
+    "dots1",
+    "ernie4_5_moe",
+    "glm4_moe",
+    "granitemoe",
+    "minimax_m2",
+    "mixtral",
+    "olmoe",
+    "qwen2_moe",
+    "qwen3_moe",
+)
 
 _FILE_DTYPES = {"float32": "F32", "float16": "F16", "bfloat16": "BF16"}
 _TABLES = (
@@ -162,6 +172,8 @@ def has_experts(config: Mapping[str, Any], layer: int) -> bool:
     """Whether a layer has experts."""
     if "first_k_dense_replace" in config:
         return layer >= config["first_k_dense_replace"]
+    if "moe_layer_start_index" in config:
+        return bool(config["moe_layer_start_index"] <= layer <= config["moe_layer_end_index"])
     if not config["model_type"].endswith("_moe"):
         return config["model_type"] in MIXTURES
     return layer not in config["mlp_only_layers"] and (layer + 1) % config["decoder_sparse_step"] == 0
@@ -170,7 +182,7 @@ def has_experts(config: Mapping[str, Any], layer: int) -> bool:
 def _expert_shapes(config: Mapping[str, Any]) -> dict[str, tuple[int, ...]]:
     """Of a layer, router first."""
     hidden = config["hidden_size"]
-    names_of_count = ("num_local_experts", "num_experts", "n_routed_experts")
+    names_of_count = ("num_local_experts", "num_experts", "n_routed_experts", "moe_num_experts")
     count = next(config[name] for name in names_of_count if config.get(name))
     width = config.get("moe_intermediate_size") or config["intermediate_size"]
     block, names, router = "mlp", ("gate_proj", "up_proj", "down_proj"), "gate"
@@ -186,19 +198,23 @@ def _expert_shapes(config: Mapping[str, Any]) -> dict[str, tuple[int, ...]]:
         of_shared = ((shared, hidden), (shared, hidden), (hidden, shared))
         shapes |= {f"mlp.shared_expert.{n}.weight": s for n, s in zip(names, of_shared, strict=True)}
         shapes["mlp.shared_expert_gate.weight"] = (1, hidden)
-    shared = config.get("n_shared_experts", 0) * width
+    shared = (config.get("n_shared_experts") or config.get("moe_num_shared_experts") or 0) * width
     if shared:
         of_shared = ((shared, hidden), (shared, hidden), (hidden, shared))
         shapes |= {f"mlp.shared_experts.{n}.weight": s for n, s in zip(names, of_shared, strict=True)}
     if config.get("use_routing_bias"):
         shapes[f"{block}.e_score_correction_bias"] = (count,)
+    if "moe_num_experts" in config:
+        shapes["mlp.moe_statics.e_score_correction_bias"] = (count,)
     if "n_routed_experts" in config:
         shapes["mlp.gate.e_score_correction_bias"] = (count,)
     return shapes
 
 
 def _as_stored(config: Mapping[str, Any], tensors: dict[str, NDArray[np.float32]]) -> dict[str, NDArray[np.float32]]:
-    """Matrices of experts, as tensors of all of them where an architecture is published so."""
+    """Tensors as an architecture is published: of all experts of a layer, or vectors as rows."""
+    if config["model_type"] == "ernie4_5_moe":
+        return {name: v[None] if name.endswith("correction_bias") else v for name, v in tensors.items()}
     if config["model_type"] != "granitemoe":
         return tensors
     stored = {name: tensor for name, tensor in tensors.items() if ".experts." not in name}

@@ -195,6 +195,9 @@ def _experts(theirs: Any) -> ExpertSettings | None:
         ("minimax_m2", {"rotary_dim": 18}, "rotary_dim=18 must be a whole number from 2 to 16"),
         ("minimax_m2", {"use_routing_bias": False}, "'use_routing_bias': False"),
         ("minimax_m2", {"shared_intermediate_size": 8}, "'shared_intermediate_size': 8"),
+        ("ernie4_5_moe", {"moe_layer_start_index": 4, "moe_layer_end_index": -1}, "no layer has experts"),
+        ("ernie4_5_moe", {"moe_norm_min": 1e-3}, "'moe_norm_min': 0.001"),
+        ("ernie4_5_moe", {"use_bias": True}, "'use_bias': True"),
         ("dots1", {"topk_method": "greedy"}, "'topk_method': 'greedy'"),
     ],
 )

@@ -38,7 +38,10 @@ REPRESENTATIVES = {
     "qwen3_moe": "a norm of each head of q and k, experts whose weights add up to one",
 }
 #: Attributes that are sizes and numbers of one model, not kinds of what is computed. Rotations are tables of numbers.
-_SIZES = frozenset({"layer", "eps", "sizes", "scale", "factor", "head_dim", "num_experts", "top_k", "n", "k", "width"})
+#: What a route makes of logits is for its own tests (backends/cpu/test_route.py, backends/cuda/test_moe.py).
+_SIZES = frozenset(
+    {"layer", "eps", "sizes", "scale", "factor", "head_dim", "num_experts", "top_k", "n", "k", "width", "scores"}
+)
 
 
 @functools.cache
@@ -87,7 +90,7 @@ def _kind_of(op: str, key: str, attrs: dict[str, Any]) -> str | None:
         return "one" if value == 1 else "some"
     if isinstance(value, bool | str) or value is None:
         return str(value)
-    return "a number" if key in ("window", "softcap", "num_groups") else None
+    return "a number" if key in ("window", "softcap") else None
 
 
 def _kind(value: Value) -> str:

@@ -21,7 +21,18 @@ SHARED_DATA = Path(__file__).resolve().parents[2] / "shared" / "data"
 STORIES = SHARED_DATA / "models" / "stories260k"
 
 #: Architectures whose layers have experts.
-MIXTURES = ("dots1", "glm4_moe", "gpt_oss", "granitemoe", "mixtral", "olmoe", "qwen2_moe", "qwen3_moe")
+MIXTURES = (
+    "dots1",
+    "ernie4_5_moe",
+    "glm4_moe",
+    "gpt_oss",
+    "granitemoe",
+    "minimax_m2",
+    "mixtral",
+    "olmoe",
+    "qwen2_moe",
+    "qwen3_moe",
+)
 
 _FILE_DTYPES = {"float32": "F32", "float16": "F16", "bfloat16": "BF16"}
 _TABLES = (
@@ -130,13 +141,14 @@ def weight_shapes(config: Mapping[str, Any]) -> dict[str, tuple[int, ...]]:
                 has_bias = bool(config.get("attention_out_bias"))
             if has_bias:
                 layer[f"self_attn.{p}_proj.bias"] = (rows,)
-        if kind in ("olmo2", "olmo3", "olmoe"):
+        if kind in ("olmo2", "olmo3", "olmoe", "minimax_m2"):
             layer |= {"self_attn.q_norm.weight": (q,), "self_attn.k_norm.weight": (kv,)}
         if kind in ("olmo2", "olmo3", "exaone4"):
             layer["post_feedforward_layernorm.weight"] = layer.pop("input_layernorm.weight")
         if kind == "glm4":
             layer |= {f"post_{place}_layernorm.weight": (hidden,) for place in ("self_attn", "mlp")}
-        if kind in ("qwen3", "qwen3_moe", "gemma3_text", "exaone4", "dots1") or config.get("use_qk_norm"):
+        with_norms = ("qwen3", "qwen3_moe", "gemma3_text", "exaone4", "dots1")
+        if kind in with_norms or (kind == "glm4_moe" and config["use_qk_norm"]):
             layer |= {"self_attn.q_norm.weight": (head_dim,), "self_attn.k_norm.weight": (head_dim,)}
         layer["post_attention_layernorm.weight"] = (hidden,)
         if kind == "gpt_oss":
@@ -163,6 +175,8 @@ def has_experts(config: Mapping[str, Any], layer: int) -> bool:
     """Whether a layer has experts."""
     if "first_k_dense_replace" in config:
         return layer >= config["first_k_dense_replace"]
+    if "moe_layer_start_index" in config:
+        return bool(config["moe_layer_start_index"] <= layer <= config["moe_layer_end_index"])
     if not config["model_type"].endswith("_moe"):
         return config["model_type"] in MIXTURES
     return layer not in config["mlp_only_layers"] and (layer + 1) % config["decoder_sparse_step"] == 0
@@ -171,11 +185,11 @@ def has_experts(config: Mapping[str, Any], layer: int) -> bool:
 def _expert_shapes(config: Mapping[str, Any]) -> dict[str, tuple[int, ...]]:
     """Of a layer, router first."""
     hidden = config["hidden_size"]
-    names_of_count = ("num_local_experts", "num_experts", "n_routed_experts")
+    names_of_count = ("num_local_experts", "num_experts", "n_routed_experts", "moe_num_experts")
     count = next(config[name] for name in names_of_count if config.get(name))
     width = config.get("moe_intermediate_size") or config["intermediate_size"]
     block, names, router = "mlp", ("gate_proj", "up_proj", "down_proj"), "gate"
-    if config["model_type"] == "mixtral":
+    if config["model_type"] in ("mixtral", "minimax_m2"):
         block, names = "block_sparse_moe", ("w1", "w3", "w2")
     elif config["model_type"] == "granitemoe":
         block, router = "block_sparse_moe", "router.layer"
@@ -191,19 +205,25 @@ def _expert_shapes(config: Mapping[str, Any]) -> dict[str, tuple[int, ...]]:
         of_shared = ((shared, hidden), (shared, hidden), (hidden, shared))
         shapes |= {f"mlp.shared_expert.{n}.weight": s for n, s in zip(names, of_shared, strict=True)}
         shapes["mlp.shared_expert_gate.weight"] = (1, hidden)
-    shared = config.get("n_shared_experts", 0) * width
+    shared = (config.get("n_shared_experts") or config.get("moe_num_shared_experts") or 0) * width
     if shared:
         of_shared = ((shared, hidden), (shared, hidden), (hidden, shared))
         shapes |= {f"mlp.shared_experts.{n}.weight": s for n, s in zip(names, of_shared, strict=True)}
+    if config.get("use_routing_bias"):
+        shapes[f"{block}.e_score_correction_bias"] = (count,)
+    if "moe_num_experts" in config:
+        shapes["mlp.moe_statics.e_score_correction_bias"] = (count,)
     if "n_routed_experts" in config:
         shapes["mlp.gate.e_score_correction_bias"] = (count,)
     return shapes
 
 
 def _as_stored(config: Mapping[str, Any], tensors: dict[str, NDArray[np.float32]]) -> dict[str, NDArray[np.float32]]:
-    """Matrices of experts, as tensors of all of them where an architecture is published so."""
+    """Tensors as an architecture is published: of all experts of a layer, or vectors as rows."""
     if config["model_type"] == "gpt_oss":
         return interleaved_experts(config, tensors)
+    if config["model_type"] == "ernie4_5_moe":
+        return {name: v[None] if name.endswith("correction_bias") else v for name, v in tensors.items()}
     if config["model_type"] != "granitemoe":
         return tensors
     stored = {name: tensor for name, tensor in tensors.items() if ".experts." not in name}

@@ -136,7 +136,7 @@ def test_every_linear_says_how_ranks_may_share_it(name: str) -> None:
     """A new architecture that says nothing could not be cut, and would only be told so by its users."""
     roles = {"q": "heads", "k": "heads", "v": "heads", "o": "row", "gate": "ffn", "up": "ffn", "down": "row"}
     roles |= {"logits": "vocab", "top": "vocab", "router": "router", "weight": "router"}
-    if name in ("olmo2", "olmo3", "olmoe"):  # each rank needs all heads, whose q and k are normed at once
+    if name in ("olmo2", "olmo3", "olmoe", "minimax_m2"):  # each rank needs all heads, whose q and k are normed at once
         roles |= dict.fromkeys("qkvo")
     linears = [node for node in build_graph(config_of(name), 64).nodes if node.op in ("linear", "expert_linear")]
     assert [n.attrs.get("role") for n in linears] == [roles[n.origin.rpartition(".")[2]] for n in linears]

@@ -137,6 +137,7 @@ def assert_as_transformers_reads_it(directory: Path) -> None:
         if mine is not None:
             wanted = of_rope.get(name, of_rope)
             assert (mine.theta, mine.rope_type) == (wanted["rope_theta"], wanted["rope_type"])
+            assert mine.partial_rotary_factor == wanted.get("partial_rotary_factor", 1.0)
     # old files of Gemma say gelu and mean the other
     known = {"silu": ("silu",), "gelu_tanh": ("gelu_pytorch_tanh", "gelu"), "clamped_swiglu": ("silu",)}
     assert (getattr(theirs, "hidden_activation", None) or theirs.hidden_act) in known[ours.hidden_act]
@@ -161,6 +162,7 @@ def _experts(theirs: Any) -> ExpertSettings | None:
         renormalize=getattr(theirs, "norm_topk_prob", True),
         shared_width=getattr(theirs, "shared_expert_intermediate_size", 0),
         layers=tuple(i not in dense and (i + 1) % step == 0 for i in layers),
+        **({"scores": "sigmoid", "has_bias": True} if theirs.model_type == "minimax_m2" else {}),
     )
 
 
@@ -187,6 +189,13 @@ def _experts(theirs: Any) -> ExpertSettings | None:
         ("glm4_moe", {"topk_group": 5}, "topk_group=5 must be a whole number from 1 to 4"),
         ("glm4_moe", {"scoring_func": "softmax"}, "'scoring_func': 'softmax'"),
         ("glm4_moe", {"routed_scaling_factor": 0}, "routed_scaling_factor=0 must be a number from"),
+        ("minimax_m2", {"attn_type_list": [1, 0]}, "attn_type_list=.* is not supported"),
+        ("minimax_m2", {"rotary_dim": 18}, "rotary_dim=18 must be a whole number from 2 to 16"),
+        ("minimax_m2", {"use_routing_bias": False}, "'use_routing_bias': False"),
+        ("minimax_m2", {"shared_intermediate_size": 8}, "'shared_intermediate_size': 8"),
+        ("ernie4_5_moe", {"moe_layer_start_index": 4, "moe_layer_end_index": -1}, "no layer has experts"),
+        ("ernie4_5_moe", {"moe_norm_min": 1e-3}, "'moe_norm_min': 0.001"),
+        ("ernie4_5_moe", {"use_bias": True}, "'use_bias': True"),
         ("dots1", {"topk_method": "greedy"}, "'topk_method': 'greedy'"),
     ],
 )

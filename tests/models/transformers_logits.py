@@ -36,6 +36,8 @@ def fused_experts(numbers: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
     found, experts = {}, dict[str, list[np.ndarray]]()
     for name, array in numbers.items():
         name = name.replace(".block_sparse_moe.", ".mlp.")
+        if name.endswith(".moe_statics.e_score_correction_bias"):  # of one group of experts
+            name, array = name.replace(".moe_statics.", ".gate.moe_statics."), array[None]
         if ".experts." not in name:
             found[name] = array
             continue

@@ -233,7 +233,13 @@ def parse_config(
     rope, local_rope = RopeSettings(), None
     if rules.has_rope:
         rope, local_rope = parse_ropes(
-            fields, where, positions, rules.keys, has_local=rules.has_local_rope, local_theta=rules.local_theta
+            fields,
+            where,
+            positions,
+            rules.keys,
+            has_local=rules.has_local_rope,
+            local_theta=rules.local_theta,
+            head_dim=head_dim,
         )
     config = ModelConfig(
         model_type=model_type,

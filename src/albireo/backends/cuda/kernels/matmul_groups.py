@@ -40,8 +40,8 @@ def tile_for(num_tokens: int, rows: int, group: int, act: int, is_4_bit: bool = 
     """k: inputs that are read at once. Few tokens: so many weight rows that there are enough tiles, gate rows
     with their up rows."""
     step = 8 * PLANE if is_4_bit else max(group, _LEAST_STEP)
-    if num_tokens > FEW_TOKENS:
-        return Tile(64, 128, step, 3, 8)
+    if num_tokens > FEW_TOKENS:  # with half planes wider ones would keep registers in memory
+        return Tile(64, 64 if is_4_bit and group < PLANE else 128, step, 3, 8)
     tokens = max(16, tokens_of(num_tokens))  # fewer are too few bytes a thread
     height = 64 if act or rows >= 64 * BUSY_TILES else 32
     if is_4_bit:
@@ -110,10 +110,10 @@ def matmul_groups_kernel(
             )
             sums = tl.zeros((ROWS, TOKENS), tl.int32)
             if NIBBLES and GROUP < _PLANE:  # half a plane; what is not of it counts as zero
-                plane = group * GROUP // _PLANE
-                b = _inputs(x_at, at, step * STEP + plane * _PLANE, k, EVEN_K)
-                is_half = (plane * _PLANE + at) // GROUP == group
-                sums = mma(tl.where(is_half[None, :], _whole(code, plane, KIND), 0).to(tl.int8), b, sums)
+                b = _inputs(x_at, at, step * STEP + group * GROUP // _PLANE * _PLANE, k, EVEN_K)
+                is_half = (group * GROUP // _PLANE * _PLANE + at) // GROUP == group
+                whole = _whole(code, group * GROUP // _PLANE, KIND)
+                sums = mma(tl.where(is_half[None, :], whole, 0).to(tl.int8), b, sums)
             elif NIBBLES:
                 for plane in tl.static_range(GROUP // _PLANE):
                     b = _inputs(x_at, at, first + plane * _PLANE, k, EVEN_K)
@@ -317,5 +317,5 @@ def aot_cases() -> list[AotCase]:
         case("int4.g128", 512, 28672, 1, {80: ("IMMA",), 90: ("IGMMA.64x64x32",)}),
         case("int8.g32", 16, 4096, 0, {80: ("IMMA",), 90: ("IMMA",)}),
         case("fp4.g32", 16, 4096, 0, {80: ("IMMA",), 90: ("IMMA",)}),
-        case("fp4.g16", 512, 28672, 1, {80: ("IMMA",), 90: ("IGMMA.64x64x32",)}),
+        case("fp4.g16", 512, 28672, 1, {80: ("IMMA",), 90: ("IGMMA.64x32x32",)}),
     ]

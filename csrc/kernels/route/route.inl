@@ -42,8 +42,10 @@ ALBIREO_INLINE void dispatch_route(const Args& a, const Step&, int64_t begin, in
     const float* x = (const float*)a.x + t * x_stride(a, a.k);
     int32_t* ids = a.ids + t * a.top_k;
     float* weights = a.pair_weights + t * a.top_k;
-    int32_t most = 0;
-    choose(x, 0, a.k, 1, &most, 0);
+    const bool is_by_logits = !a.bias && !a.num_groups;
+    if (is_by_logits) choose(x, 0, a.k, a.top_k, ids, 0);
+    int32_t most = is_by_logits ? ids[0] : 0;
+    if (!is_by_logits) choose(x, 0, a.k, 1, &most, 0);
     for (int64_t e = 0; e < a.k; e += 16) {
       const V v = a.k - e >= 16 ? load(x + e) : load_n(x + e, a.k - e);
       const V score = a.sigmoid ? div(set1(1.0f), add(set1(1.0f), exp2_v(mul(v, set1(-kLog2e)))))
@@ -62,7 +64,7 @@ ALBIREO_INLINE void dispatch_route(const Args& a, const Step&, int64_t begin, in
       merit = merits;
     }
     if (a.num_groups) choose_in_groups(a, merit, merits + room, (int32_t*)(merits + 2 * room), ids);
-    else choose(merit, 0, a.k, a.top_k, ids, 0);
+    else if (!is_by_logits) choose(merit, 0, a.k, a.top_k, ids, 0);
     if (a.renormalize) {
       whole = 0.0f;
       for (int64_t j = 0; j < a.top_k; j++) whole += scores[ids[j]];

@@ -83,11 +83,13 @@ def elementwise(setup: Setup) -> Found:
 
     x, y = (setup.random(setup.pick(70, 3), setup.pick(4096, 64), seed=seed) for seed in (1, 2))
     out = torch.empty(x.shape, dtype=torch.bfloat16, device=setup.device)
-    silu = torch.nn.functional.silu
+    silu, gate = torch.nn.functional.silu, x.double().clamp(max=7.0)
+    clamped = (y.double().clamp(-7.0, 7.0) + 1) * gate * torch.sigmoid(1.702 * gate)
     for kind, wanted in (
         ("silu", silu(x.double())),
         ("mul", x.double() * y.double()),
         ("add", x.double() + y.double()),
+        ("clamped_swiglu", clamped),
     ):
         elementwise(kind, x, None if kind == "silu" else y, out, x.shape[1])
         yield f"elementwise {kind}", off(out, wanted)

@@ -23,7 +23,7 @@ from compiler.examples import BLOCK_SIZE, MAX_POSITIONS, MAXIMA, FakeCatalog, mo
 #: Architecture -> what it shows that no other one here does.
 REPRESENTATIVES = {
     "cohere": "a norm that subtracts the mean and adds nothing, read by both blocks of a layer; a factor on logits",
-    "dots1": "experts chosen by sigmoids and a bias, in groups; a shared one without a gate",
+    "dots1": "experts chosen by a bias, in groups; a shared one without a gate; a norm of each head of q and k",
     "falcon": "gelu behind a linear without a bias",
     "gemma": "gelu behind a gate, norms of what is read alone; one KV head",
     "gemma2": "caps of scores and logits, windows, norms of what is added, a norm's weight plus 1, scaled embeddings",
@@ -35,7 +35,6 @@ REPRESENTATIVES = {
     "phi": "a head with a bias, gelu's tanh form without a gate",
     "phi3": "rows of several linears in one tensor, a part of each head rotated",
     "qwen2_moe": "experts whose weights are parts of all, a gated shared one, dense layers between",
-    "qwen3_moe": "a norm of each head of q and k, experts whose weights add up to one",
 }
 #: Attributes that are sizes and numbers of one model, not kinds of what is computed. Rotations are tables of numbers.
 #: What a route makes of logits is for its own tests (backends/cpu/test_route.py, backends/cuda/test_moe.py).

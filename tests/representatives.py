@@ -23,25 +23,25 @@ from compiler.examples import BLOCK_SIZE, MAX_POSITIONS, MAXIMA, FakeCatalog, mo
 #: Architecture -> what it shows that no other one here does.
 REPRESENTATIVES = {
     "cohere": "a norm that subtracts the mean and adds nothing, read by both blocks of a layer; a factor on logits",
+    "dots1": "experts chosen by a bias, in groups; a shared one without a gate; a norm of each head of q and k",
     "falcon": "gelu behind a linear without a bias",
     "gemma": "gelu behind a gate, norms of what is read alone; one KV head",
     "gemma2": "caps of scores and logits, windows, norms of what is added, a norm's weight plus 1, scaled embeddings",
+    "gemma4_text": "layers with heads of another size, values that are keys, a norm of v, a factor that is stored",
     "gpt_neox": "gelu behind a linear with a bias",
+    "gpt_oss": "a score more in each softmax, experts with biases, an activation of gate and up together",
     "llama": "biases of every linear, an FFN of no round size",
     "olmo2": "norms of all heads of q and k at once, none of what is read",
     "opt": "learned positions, relu",
     "phi": "a head with a bias, gelu's tanh form without a gate",
     "phi3": "rows of several linears in one tensor, a part of each head rotated",
     "qwen2_moe": "experts whose weights are parts of all, a gated shared one, dense layers between",
-    "qwen3_moe": "a norm of each head of q and k, experts whose weights add up to one",
-}
-#: Architectures that show what no representative does and that most dear tests leave out: their layers take calls that
-#: those tests do not expect, and neither ranks nor GPUs compute them. Tests that hold for them say so.
-APART = {
-    "gemma4_text": "heads of another size in some layers, values that are keys, a norm of v, a factor that is stored",
 }
 #: Attributes that are sizes and numbers of one model, not kinds of what is computed. Rotations are tables of numbers.
-_SIZES = frozenset({"layer", "eps", "sizes", "scale", "factor", "head_dim", "num_experts", "top_k", "n", "k", "width"})
+#: What a route makes of logits is for its own tests (backends/cpu/test_route.py, backends/cuda/test_moe.py).
+_SIZES = frozenset(
+    {"layer", "eps", "sizes", "scale", "factor", "head_dim", "num_experts", "top_k", "n", "k", "width", "scores"}
+)
 
 
 @functools.cache

@@ -21,7 +21,18 @@ SHARED_DATA = Path(__file__).resolve().parents[2] / "shared" / "data"
 STORIES = SHARED_DATA / "models" / "stories260k"
 
 #: Architectures whose layers have experts.
-MIXTURES = ("granitemoe", "mixtral", "olmoe", "qwen2_moe", "qwen3_moe")
+MIXTURES = (
+    "dots1",
+    "ernie4_5_moe",
+    "glm4_moe",
+    "gpt_oss",
+    "granitemoe",
+    "minimax_m2",
+    "mixtral",
+    "olmoe",
+    "qwen2_moe",
+    "qwen3_moe",
+)
 
 _FILE_DTYPES = {"float32": "F32", "float16": "F16", "bfloat16": "BF16"}
 _TABLES = (
@@ -94,9 +105,11 @@ def random_weights(config: Mapping[str, Any], seed: int) -> dict[str, NDArray[np
         if len(shape) == 1 and name.endswith(".weight"):
             is_gemma = config["model_type"] in ("gemma", "gemma2", "gemma3_text")  # which adds the one itself
             tensors[name] = (0 if is_gemma else 1) + np.float32(0.2) * noise
+            if config["model_type"] == "gemma4_text" and name.endswith(".q_norm.weight"):
+                tensors[name] /= np.sqrt(shape[0], dtype=np.float32)  # which scores are not divided by
         elif name.endswith(".layer_scalar"):
             tensors[name] = 1 + np.float32(0.2) * noise
-        elif name.endswith(".bias"):
+        elif name.endswith((".bias", "_bias", ".sinks")):
             tensors[name] = np.float32(0.3) * noise
         elif name in _TABLES:
             # so that they are no longer than what layers add, also where they are multiplied by the root of the width
@@ -135,20 +148,23 @@ def weight_shapes(config: Mapping[str, Any]) -> dict[str, tuple[int, ...]]:
             of_qkv = of_qkv[:2]
         for p, rows, columns in (*of_qkv, ("o", hidden, q)):
             layer[f"self_attn.{p}_proj.weight"] = (rows, columns)
-            has_bias = p != "o" if kind in ("qwen2", "qwen2_moe", "mimo") else bias
+            has_bias = p != "o" if kind in ("qwen2", "qwen2_moe", "mimo", "glm4_moe") else bias
             if p == "o" and kind in ("glm", "glm4", "seed_oss"):
                 has_bias = bool(config.get("attention_out_bias"))
             if has_bias:
                 layer[f"self_attn.{p}_proj.bias"] = (rows,)
-        if kind in ("olmo2", "olmo3", "olmoe"):
+        if kind in ("olmo2", "olmo3", "olmoe", "minimax_m2"):
             layer |= {"self_attn.q_norm.weight": (q,), "self_attn.k_norm.weight": (kv,)}
         if kind in ("olmo2", "olmo3", "exaone4"):
             layer["post_feedforward_layernorm.weight"] = layer.pop("input_layernorm.weight")
         if kind == "glm4":
             layer |= {f"post_{place}_layernorm.weight": (hidden,) for place in ("self_attn", "mlp")}
-        if kind in ("qwen3", "qwen3_moe", "gemma3_text", "gemma4_text", "exaone4"):
+        with_norms = ("qwen3", "qwen3_moe", "gemma3_text", "gemma4_text", "exaone4", "dots1")
+        if kind in with_norms or (kind == "glm4_moe" and config["use_qk_norm"]):
             layer |= {"self_attn.q_norm.weight": (head_dim,), "self_attn.k_norm.weight": (head_dim,)}
         layer["post_attention_layernorm.weight"] = (hidden,)
+        if kind == "gpt_oss":
+            layer["self_attn.sinks"] = (heads,)
         if kind in ("gemma2", "gemma3_text", "gemma4_text"):
             layer |= {f"{place}_feedforward_layernorm.weight": (hidden,) for place in ("pre", "post")}
         if kind == "gemma4_text":
@@ -171,6 +187,10 @@ def weight_shapes(config: Mapping[str, Any]) -> dict[str, tuple[int, ...]]:
 
 def has_experts(config: Mapping[str, Any], layer: int) -> bool:
     """Whether a layer has experts."""
+    if "first_k_dense_replace" in config:
+        return layer >= config["first_k_dense_replace"]
+    if "moe_layer_start_index" in config:
+        return bool(config["moe_layer_start_index"] <= layer <= config["moe_layer_end_index"])
     if not config["model_type"].endswith("_moe"):
         return config["model_type"] in MIXTURES
     return layer not in config["mlp_only_layers"] and (layer + 1) % config["decoder_sparse_step"] == 0
@@ -179,26 +199,45 @@ def has_experts(config: Mapping[str, Any], layer: int) -> bool:
 def _expert_shapes(config: Mapping[str, Any]) -> dict[str, tuple[int, ...]]:
     """Of a layer, router first."""
     hidden = config["hidden_size"]
-    count = config.get("num_local_experts") or config["num_experts"]
+    names_of_count = ("num_local_experts", "num_experts", "n_routed_experts", "moe_num_experts")
+    count = next(config[name] for name in names_of_count if config.get(name))
     width = config.get("moe_intermediate_size") or config["intermediate_size"]
     block, names, router = "mlp", ("gate_proj", "up_proj", "down_proj"), "gate"
-    if config["model_type"] == "mixtral":
+    if config["model_type"] in ("mixtral", "minimax_m2"):
         block, names = "block_sparse_moe", ("w1", "w3", "w2")
     elif config["model_type"] == "granitemoe":
         block, router = "block_sparse_moe", "router.layer"
+    elif config["model_type"] == "gpt_oss":
+        router = "router"
     shapes: dict[str, tuple[int, ...]] = {f"{block}.{router}.weight": (count, hidden)}
     matrices = list(zip(names, ((width, hidden), (width, hidden), (hidden, width)), strict=True))
     shapes |= {f"{block}.experts.{e}.{name}.weight": shape for e in range(count) for name, shape in matrices}
+    if config["model_type"] == "gpt_oss":
+        shapes |= {f"{name.removesuffix('.weight')}.bias": shape[:1] for name, shape in list(shapes.items())}
     shared = config.get("shared_expert_intermediate_size")
     if shared:
         of_shared = ((shared, hidden), (shared, hidden), (hidden, shared))
         shapes |= {f"mlp.shared_expert.{n}.weight": s for n, s in zip(names, of_shared, strict=True)}
         shapes["mlp.shared_expert_gate.weight"] = (1, hidden)
+    shared = (config.get("n_shared_experts") or config.get("moe_num_shared_experts") or 0) * width
+    if shared:
+        of_shared = ((shared, hidden), (shared, hidden), (hidden, shared))
+        shapes |= {f"mlp.shared_experts.{n}.weight": s for n, s in zip(names, of_shared, strict=True)}
+    if config.get("use_routing_bias"):
+        shapes[f"{block}.e_score_correction_bias"] = (count,)
+    if "moe_num_experts" in config:
+        shapes["mlp.moe_statics.e_score_correction_bias"] = (count,)
+    if "n_routed_experts" in config:
+        shapes["mlp.gate.e_score_correction_bias"] = (count,)
     return shapes
 
 
 def _as_stored(config: Mapping[str, Any], tensors: dict[str, NDArray[np.float32]]) -> dict[str, NDArray[np.float32]]:
-    """Matrices of experts, as tensors of all of them where an architecture is published so."""
+    """Tensors as an architecture is published: of all experts of a layer, or vectors as rows."""
+    if config["model_type"] == "gpt_oss":
+        return interleaved_experts(config, tensors)
+    if config["model_type"] == "ernie4_5_moe":
+        return {name: v[None] if name.endswith("correction_bias") else v for name, v in tensors.items()}
     if config["model_type"] != "granitemoe":
         return tensors
     stored = {name: tensor for name, tensor in tensors.items() if ".experts." not in name}
@@ -210,6 +249,24 @@ def _as_stored(config: Mapping[str, Any], tensors: dict[str, NDArray[np.float32]
         ]
         stored[f"{block}.input_linear.weight"] = np.concatenate(parts[:2], axis=1)
         stored[f"{block}.output_linear.weight"] = parts[2]
+    return stored
+
+
+def interleaved_experts(
+    config: Mapping[str, Any], tensors: Mapping[str, NDArray[np.float32]]
+) -> dict[str, NDArray[np.float32]]:
+    """gpt-oss's: matrices with columns first, in which a channel's gate and up are neighbours."""
+    stored = {name: tensor for name, tensor in tensors.items() if ".experts." not in name}
+    for i in range(config["num_hidden_layers"]):
+        block = f"model.layers.{i}.mlp.experts"
+        for of, ending in (("weight", ""), ("bias", "_bias")):
+            gate, up, down = (
+                np.stack([tensors[f"{block}.{e}.{p}_proj.{of}"] for e in range(config["num_local_experts"])])
+                for p in ("gate", "up", "down")
+            )
+            gate_up = np.stack([gate, up], axis=2).reshape(gate.shape[0], -1, *gate.shape[2:])
+            stored[f"{block}.gate_up_proj{ending}"] = np.ascontiguousarray(np.moveaxis(gate_up, 1, -1))
+            stored[f"{block}.down_proj{ending}"] = np.ascontiguousarray(np.moveaxis(down, 1, -1))
     return stored
 
 

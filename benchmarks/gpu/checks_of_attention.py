@@ -54,7 +54,7 @@ class Cache:
         return found[0], found[1]
 
     def attend(self, batch: Batch, q: torch.Tensor, out: torch.Tensor, first: int = 0, **more: Any) -> None:
-        """A step of these sequences, the first of which is that of this number. more: window, softcap, rows."""
+        """A step of these sequences, the first of which is that of this number. more: window, softcap, rows, sinks."""
         from albireo.backends.cuda.attention_plan import AttentionShape, work_list, workspace_size
         from albireo.backends.cuda.kernels.attention import attention
         from albireo.backends.cuda.kernels.build_work_list import build_work_list
@@ -86,7 +86,7 @@ class Cache:
         build_work_list(step, work)
         layer, cap = self.kv.layers[0], more.get("softcap", 0.0)
         args = (q, layer, out, step, work, scratch, heads, kv_heads, dim, dim**-0.5, window, cap)
-        attention(*args, rows=more.get("rows"))
+        attention(*args, rows=more.get("rows"), sinks=more.get("sinks"))
 
 
 def numbers(setup: Setup) -> Iterator[Finding]:
@@ -102,11 +102,15 @@ def numbers(setup: Setup) -> Iterator[Finding]:
     more = {"window": setup.pick(300, 4), "softcap": 30.0}
     for name, batch in batches.items():
         yield _against_torch(setup, f"attention, window and softcap, {name}", "bfloat16", batch, **more)
+    for name, batch in batches.items():
+        yield _against_torch(setup, f"attention, sinks, {name}", "bfloat16", batch, has_sinks=True)
 
 
-def _against_torch(setup: Setup, what: str, dtype: str, batch: Batch, **more: Any) -> Finding:
+def _against_torch(setup: Setup, what: str, dtype: str, batch: Batch, has_sinks: bool = False, **more: Any) -> Finding:
     cache = Cache(setup, dtype, len(batch), max(context for _, context in batch))
     heads, kv_heads, dim, _ = cache.sizes
+    if has_sinks:
+        more["sinks"] = 3 * setup.random(heads, seed=9)
     total = sum(new for new, _ in batch)
     q = setup.random(total, heads * dim, dtype=torch.bfloat16)
     out = torch.empty(q.shape, device=setup.device)
@@ -130,6 +134,7 @@ def _error(
     before: int,
     window: int = 0,
     softcap: float = 0.0,
+    sinks: torch.Tensor | None = None,
 ) -> float:
     """The largest difference as a part of 2^-7 of the values' largest: weights are rounded to bfloat16."""
     tokens, dim = len(q), k.shape[2]
@@ -139,7 +144,10 @@ def _error(
         scores = softcap * (scores / softcap).tanh()
     own, place = before + torch.arange(tokens, device=k.device)[:, None], torch.arange(len(k), device=k.device)[None]
     seen = (place <= own) & (place > own - window if window else place >= 0)
-    weights = scores.masked_fill(~seen, -torch.inf).softmax(-1)
+    scores = scores.masked_fill(~seen, -torch.inf)
+    if sinks is not None:
+        scores = torch.cat((scores, sinks.double()[:, None, None].expand(-1, tokens, 1)), -1)
+    weights = scores.softmax(-1)[..., : len(k)]
     wanted = torch.einsum("htc,chd->thd", weights, v).flatten(1)
     return float((out.double() - wanted).abs().max() / (2.0**-7 * v.abs().max()))
 

@@ -13,9 +13,9 @@ from model import fill_matrix
 from setup import Setup
 
 #: Forms of weight that a layer of production is not made of, or not alone.
-TYPES = ("float32", "bfloat16", "float16", "fp8.g128", "int8", "int4.g128", "int4p.g64", "int8.g64.affine")
+TYPES = ("float32", "bfloat16", "float16", "fp8.g128", "int8", "int4.g128", "int4p.g64", "int8.g64.affine", "fp4.g32")
 #: Those that are multiplied with another type, too, or with that alone.
-OTHERS = dict.fromkeys(("int4.g32", "int4.g64", "int4.g128"), "bfloat16") | dict.fromkeys(
+OTHERS = dict.fromkeys(("int4.g32", "int4.g64", "int4.g128", "fp4.g32", "fp4.g16"), "bfloat16") | dict.fromkeys(
     ("fp8", "fp8.g128"), "fp8.g128.token"
 )
 #: Rows of e4m3, a scale for each 128.

@@ -102,10 +102,10 @@ class ExpertStep:
 
     def route(self, width: int | None = None) -> ExpertList:
         """width: of tiles; None: the one that is taken."""
-        from albireo.backends.cuda.kernels.moe_route import moe_route
+        from albireo.backends.cuda.kernels.moe_route import Rules, moe_route
 
         lists = self.layer.lists if width is None else replace(self.layer.lists, fixed=width)
-        moe_route(self.logits, self.ids, self.weights, lists, self.num_real, True)
+        moe_route(self.logits, self.ids, self.weights, lists, self.num_real, Rules(renormalize=True))
         return lists
 
     def gate_up(self) -> None:

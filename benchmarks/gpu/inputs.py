@@ -68,6 +68,7 @@ def staged_tasks(setup: Setup, tasks: list[Any], vocab: int) -> tuple[Any, Any]:
 def numbers_of(matrix: Any) -> torch.Tensor:
     """[rows, cols] float64."""
     from albireo.encodings import encoding
+    from albireo.quantization.encoded import E2M1_VALUES, gamma_values
 
     codes = matrix.codes
     if codes.dtype == torch.uint8:
@@ -86,9 +87,15 @@ def numbers_of(matrix: Any) -> torch.Tensor:
         group = encoding(matrix.dtype).group if len(array) > 1 else matrix.cols
         return array.double().T.repeat_interleave(group, dim=1)[:, : matrix.cols]
 
-    if matrix.zero is not None:
+    e = encoding(matrix.dtype)
+    if e.kind == "microscaled":
+        numbers, scales = (
+            torch.from_numpy(table).double().to(codes.device) for table in (E2M1_VALUES, gamma_values(e))
+        )
+        values = numbers[codes.long()] * scales[spread(matrix.gamma).long()]
+    elif matrix.gamma is not None:
+        values = (values - spread(matrix.zero)) * spread(matrix.gamma)
+    elif matrix.zero is not None:
         values = values - spread(matrix.zero)
-    if matrix.gamma is not None:
-        values = values * spread(matrix.gamma)
     values = values * spread(matrix.scale)
     return values if matrix.offset is None else values + spread(matrix.offset)

@@ -149,6 +149,8 @@ def vocabulary(model: CudaModel) -> int:
 
 def fill_matrix(matrix: Any, setup: Setup, seed: int) -> None:
     """Random codes that stand for numbers with the spread 1 / sqrt(columns)."""
+    from albireo.encodings import encoding
+
     generator = torch.Generator(setup.device).manual_seed(seed)
     codes, spread = matrix.codes, matrix.cols**-0.5
     if codes.dtype == torch.uint8:
@@ -170,6 +172,9 @@ def fill_matrix(matrix: Any, setup: Setup, seed: int) -> None:
         matrix.zero.fill_(8)
     if matrix.gamma is not None:
         matrix.gamma.fill_(1)
+        if encoding(matrix.dtype).kind == "microscaled":  # scales around 1, of e4m3 and of e8m0
+            least, end = (0x30, 0x41) if encoding(matrix.dtype).group == 16 else (125, 130)
+            matrix.gamma.random_(least, end, generator=generator)
     if matrix.offset is not None:
         matrix.offset.fill_(-7.5 * spread / size)
 

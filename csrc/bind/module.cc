@@ -48,13 +48,14 @@ T* address(const nb::dict& d, const char* key) {
 // Keys are the fields of Args; dtypes by name, addresses as integers. An unknown key is an error.
 Args args_of(const nb::dict& d, Program& program) {
   static const char* const kKnown[] = {
-      "x",        "weight",      "bias",     "residual",     "out",        "q_norm",      "k_norm",
-      "rope",     "kv",          "kv_dtype", "num_kv_heads", "head_dim",   "block_size",  "x_dtype",
-      "w_dtype",  "out_dtype",   "rows",     "act",          "gather",     "packed",      "n",
-      "k",        "num_heads",   "window",   "eps",          "scale",      "softcap",     "barrier",
-      "x_stride", "out_stride",  "chunks",   "parts",        "y",          "is_private",  "v_weight",
-      "v_bias",   "v_dtype",     "ids",      "weights",      "top_k",      "num_experts", "most_pairs",
-      "of_pairs", "renormalize", "adapters", "low",          "low_stride", "centered",    "of_positions"};
+      "x",        "weight",      "bias",        "residual",     "out",        "q_norm",      "k_norm",
+      "rope",     "kv",          "kv_dtype",    "num_kv_heads", "head_dim",   "block_size",  "x_dtype",
+      "w_dtype",  "out_dtype",   "rows",        "act",          "gather",     "packed",      "n",
+      "k",        "num_heads",   "window",      "eps",          "scale",      "softcap",     "barrier",
+      "x_stride", "out_stride",  "chunks",      "parts",        "y",          "is_private",  "v_weight",
+      "v_bias",   "v_dtype",     "ids",         "weights",      "top_k",      "num_experts", "most_pairs",
+      "of_pairs", "renormalize", "adapters",    "low",          "low_stride", "centered",    "of_positions",
+      "sigmoid",  "num_groups",  "kept_groups", "group_best",   "sinks"};
   for (auto item : d) {
     const std::string key = nb::cast<std::string>(item.first);
     bool known = false;
@@ -73,6 +74,7 @@ Args args_of(const nb::dict& d, Program& program) {
   a.q_norm = address<const float>(d, "q_norm");
   a.k_norm = address<const float>(d, "k_norm");
   a.rope = address<const float>(d, "rope");
+  a.sinks = address<const float>(d, "sinks");
   a.kv = address<char>(d, "kv");
   a.adapters = address<const Adapters>(d, "adapters");
   a.low = address<const float>(d, "low");
@@ -115,6 +117,10 @@ Args args_of(const nb::dict& d, Program& program) {
   a.most_pairs = get<int64_t>(d, "most_pairs", 0);
   a.of_pairs = get<int32_t>(d, "of_pairs", 0);
   a.renormalize = get<int32_t>(d, "renormalize", 0);
+  a.sigmoid = get<int32_t>(d, "sigmoid", 0);
+  a.num_groups = get<int64_t>(d, "num_groups", 0);
+  a.kept_groups = get<int64_t>(d, "kept_groups", 0);
+  a.group_best = get<int64_t>(d, "group_best", 0);
   a.eps = get<float>(d, "eps", 0.0f);
   a.scale = get<float>(d, "scale", 0.0f);
   a.softcap = get<float>(d, "softcap", 0.0f);

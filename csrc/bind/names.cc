@@ -19,6 +19,7 @@ Encoding encoding_of(const std::string& name) {
   } kFamilies[] = {{"int8", DType::kInt8, DType::kInt8Group},
                    {"int4", DType::kF32, DType::kInt4Group},
                    {"int4p", DType::kF32, DType::kInt4Progressive},
+                   {"fp4", DType::kF32, DType::kFp4},
                    {"fp8", DType::kFp8, DType::kFp8}};
   const size_t dot = name.find('.');
   const std::string family = name.substr(0, dot);

@@ -23,6 +23,8 @@ constexpr Case kCases[] = {
     {"int8.g128.affine", {DType::kInt8Group, 128, true}},
     {"int4.g64", {DType::kInt4Group, 64, false}},
     {"int4p.g64", {DType::kInt4Progressive, 64, false}},
+    {"fp4.g32", {DType::kFp4, 32, false}},
+    {"fp4.g16", {DType::kFp4, 16, false}},
 };
 struct Shape {
   int64_t rows, n, k;
@@ -72,13 +74,13 @@ void fill_panels(Random& random, const Shape& s, const Encoding& e, Memory& weig
   std::vector<float> scale(s.n * groups), offset(s.n * groups);
   for (uint8_t& c : codes) c = is_int8 ? random.below(256) : random.below(16);
   for (uint8_t& z : zero) z = e.dtype == DType::kInt8 ? 128 : random.below(16);
-  for (uint8_t& g : gamma) g = (uint8_t)(1 + random.below(8));
+  for (uint8_t& g : gamma) g = (uint8_t)((e.dtype == DType::kFp4 ? 112 : 1) + random.below(8));
   for (float& f : scale) f = random.scale();
   for (float& f : offset) f = random.scale();
   std::vector<EncodedRow> rows(panels * kPanel);
   for (int64_t n = 0; n < s.n; n++)
     rows[n] = {codes.data() + n * s.k, scale.data() + n * groups, e.affine ? nullptr : zero.data() + n * groups,
-               e.dtype == DType::kInt4Progressive ? gamma.data() + n * groups : nullptr,
+               has_gammas(e.dtype) ? gamma.data() + n * groups : nullptr,
                e.affine ? offset.data() + n * groups : nullptr};
   pack_encoded(rows.data(), s.k, e, weight.data(), 0, panels);
 }

@@ -38,6 +38,12 @@ constexpr float kLog2e = 1.44269504f;
 // NaN in x comes out as NaN: the last product keeps it.
 ALBIREO_INLINE V silu(V x) { return div(x, add(set1(1.0f), exp2_v(mul(x, set1(-kLog2e))))); }
 
+// (u + 1) g sigmoid(1.702 g) with g = min(gate, 7) and u = up, kept between -7 and 7. NaN comes out as NaN.
+ALBIREO_INLINE V clamped_swiglu(V gate, V up) {
+  const V limit = set1(7.0f), g = min(limit, gate), u = max(set1(-7.0f), min(limit, up));
+  return mul(add(u, set1(1.0f)), div(g, add(set1(1.0f), exp2_v(mul(g, set1(-1.702f * kLog2e))))));
+}
+
 ALBIREO_INLINE V tanh_v(V x) {  // 1 - 2 / (e^(2x) + 1)
   return sub(set1(1.0f), div(set1(2.0f), add(exp2_v(mul(x, set1(2 * kLog2e))), set1(1.0f))));
 }

@@ -2,7 +2,7 @@
 #pragma once
 #include <immintrin.h>
 
-#include "albireo/types.h"
+#include "albireo/encoded.h"
 
 #define ALBIREO_INLINE inline __attribute__((always_inline))
 
@@ -28,6 +28,14 @@ ALBIREO_INLINE V load(const bf16* p) {
 ALBIREO_INLINE V load(const f16* p) {
   return {_mm256_cvtph_ps(_mm_loadu_si128((const __m128i*)p)),
           _mm256_cvtph_ps(_mm_loadu_si128((const __m128i*)(p + 8)))};
+}
+// e8m0, without NaN; its code 0 is 2^-127.
+ALBIREO_INLINE __m256 e8m0_of(__m256i code) {
+  return _mm256_castsi256_ps(_mm256_max_epi32(_mm256_slli_epi32(code, 23), _mm256_set1_epi32(1 << 22)));
+}
+ALBIREO_INLINE V load_e8m0(const uint8_t* p) {
+  return {e8m0_of(_mm256_cvtepu8_epi32(_mm_loadl_epi64((const __m128i*)p))),
+          e8m0_of(_mm256_cvtepu8_epi32(_mm_loadl_epi64((const __m128i*)(p + 8))))};
 }
 // e4m3, whose codes of NaN are read as 480: a float16 of another bias.
 ALBIREO_INLINE V load_e4m3(const uint8_t* p) {
@@ -217,6 +225,11 @@ ALBIREO_INLINE void dot4(VI (&acc)[MR][NV], const Codes (&w)[NV], const int8_t* 
       }
     }
   }
+}
+// Of each e2m1 code twice its number plus 12.
+ALBIREO_INLINE Codes twice_e2m1(Codes c) {
+  const __m256i table = _mm256_broadcastsi128_si256(_mm_loadu_si128((const __m128i*)albireo::kTwiceE2M1));
+  return {_mm256_shuffle_epi8(table, c.lo), _mm256_shuffle_epi8(table, c.hi)};
 }
 // (code - zero) * gamma + 128 of each column; gammas [16], zeros [16].
 struct Spread {

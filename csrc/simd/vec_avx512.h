@@ -42,6 +42,11 @@ ALBIREO_INLINE V load(const bf16* p) {
   return _mm512_castsi512_ps(_mm512_slli_epi32(_mm512_cvtepu16_epi32(_mm256_loadu_si256((const __m256i*)p)), 16));
 }
 ALBIREO_INLINE V load(const f16* p) { return _mm512_cvtph_ps(_mm256_loadu_si256((const __m256i*)p)); }
+// e8m0, without NaN; its code 0 is 2^-127.
+ALBIREO_INLINE V load_e8m0(const uint8_t* p) {
+  const __m512i exponent = _mm512_slli_epi32(_mm512_cvtepu8_epi32(_mm_loadu_si128((const __m128i*)p)), 23);
+  return _mm512_castsi512_ps(_mm512_max_epi32(exponent, _mm512_set1_epi32(1 << 22)));
+}
 // e4m3, whose codes of NaN are read as 480: a float16 of another bias.
 ALBIREO_INLINE V load_e4m3(const uint8_t* p) {
   const __m256i c = _mm256_cvtepi8_epi16(_mm_loadu_si128((const __m128i*)p));
@@ -204,6 +209,10 @@ ALBIREO_INLINE void dot4(VI (&acc)[MR][NV], const Codes (&w)[NV], const int8_t* 
   }
 }
 #endif
+// Of each e2m1 code twice its number plus 12.
+ALBIREO_INLINE Codes twice_e2m1(Codes c) {
+  return _mm512_shuffle_epi8(_mm512_broadcast_i32x4(_mm_loadu_si128((const __m128i*)albireo::kTwiceE2M1)), c);
+}
 // (code - zero) * gamma + 128 of each column; gammas [16], zeros [16].
 struct Spread {
   __m512i gamma, base;  // 16 bits, twice a column; base: 128 - zero * gamma

@@ -4,7 +4,7 @@
 #include <cmath>
 #include <cstring>
 
-#include "albireo/types.h"
+#include "albireo/encoded.h"
 
 #define ALBIREO_INLINE inline __attribute__((always_inline))
 
@@ -76,6 +76,8 @@ template <class T>
 ALBIREO_INLINE void store(T* p, V v) {
   for (int i = 0; i < 16; i++) narrow(v.v[i], p + i);
 }
+// e8m0, without NaN; its code 0 is 2^-127.
+ALBIREO_INLINE V load_e8m0(const uint8_t* p) { ALBIREO_LANES(float_of(p[i] ? (uint32_t)p[i] << 23 : 1u << 22)); }
 // e4m3, whose codes of NaN are read as 480: a float16 of another bias.
 ALBIREO_INLINE V load_e4m3(const uint8_t* p) {
   ALBIREO_LANES(256.0f * widen(f16{(uint16_t)((p[i] & 0x80) << 8 | (p[i] & 0x7f) << 7)}));
@@ -202,6 +204,11 @@ ALBIREO_INLINE void dot4(VI (&acc)[MR][NV], const Codes (&w)[NV], const int8_t* 
     for (int j = 0; j < NV; j++)
       for (int c = 0; c < 16; c++)
         for (int e = 0; e < 4; e++) acc[i][j].v[c] += (int32_t)w[j].v[4 * c + e] * a[i * lda + e];
+}
+// Of each e2m1 code twice its number plus 12.
+ALBIREO_INLINE Codes twice_e2m1(Codes c) {
+  for (int i = 0; i < 64; i++) c.v[i] = albireo::kTwiceE2M1[c.v[i]];
+  return c;
 }
 // (code - zero) * gamma + 128 of each column; gammas [16], zeros [16].
 struct Spread {

@@ -5,6 +5,8 @@
     int8.gG.affine, …   one scale and one offset for each G inputs                          8 or 4 + 64 / G
     int4p.gG            progressive: an integer scale and zero for each G inputs, and one
                         scale a channel; every product is the same integer as int8's        4 + 16 / G
+    fp4.g32, fp4.g16    microscaled: e2m1 numbers, one scale a channel and one in a byte for each G
+                        inputs: a power of two (e8m0, MXFP4) of 32, e4m3 (NVFP4) of 16      4 + 8 / G
     fp8, fp8.g128       e4m3 numbers, one scale a channel or for each 128 inputs            8 (+ 32 / 128)
 
 Used by graphs, by readers of checkpoints and by backends. Leaf module: does not know arrays.
@@ -28,13 +30,13 @@ class Encoding:
         bits: of a code.
         group: inputs of a channel that share a scale; None: all of them.
         kind: integer: (code - zero) * scale; affine: code * scale + offset; progressive: (code - zero) * gamma * scale;
-            float: e4m3(code) * scale.
+            float: e4m3(code) * scale; microscaled: e2m1(code) * e8m0 or e4m3(gamma) * scale.
     """
 
     name: str
     bits: int
     group: int | None
-    kind: Literal["integer", "affine", "progressive", "float"]
+    kind: Literal["integer", "affine", "progressive", "microscaled", "float"]
 
     @property
     def activation(self) -> str:
@@ -44,7 +46,7 @@ class Encoding:
     @property
     def bytes_per_weight(self) -> float:
         """Scales and zeros of groups included, those of whole channels left out."""
-        of_group = {"integer": 4, "affine": 8, "progressive": 2, "float": 4}[self.kind]
+        of_group = {"integer": 4, "affine": 8, "progressive": 2, "microscaled": 1, "float": 4}[self.kind]
         return self.bits / 8 + (of_group / self.group if self.group else 0)
 
     def num_groups(self, k: int) -> int:
@@ -65,6 +67,8 @@ def _all() -> Iterator[Encoding]:
                 yield Encoding(f"int{bits}.g{group}.affine", bits, group, "affine")
     for group in (32, 64, 128):
         yield Encoding(f"int4p.g{group}", 4, group, "progressive")
+    yield Encoding("fp4.g32", 4, 32, "microscaled")
+    yield Encoding("fp4.g16", 4, 16, "microscaled")
     yield Encoding("fp8", 8, None, "float")
     yield Encoding("fp8.g128", 8, 128, "float")
 

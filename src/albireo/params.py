@@ -36,12 +36,14 @@ class ThinkingMarks:
     Fields:
         end_token_ids: what the end is forced by.
         is_open: it thinks from its first token on, since its prompt opened it or its model always does.
+        again: what begins further thoughts, anywhere behind the first; empty: there are none.
     """
 
     begin: str
     end: str
     end_token_ids: tuple[int, ...]
     is_open: bool
+    again: str = ""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

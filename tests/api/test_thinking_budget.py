@@ -94,6 +94,30 @@ def test_what_a_chat_begins_with(parser: str, template: str, opens: bool | None)
     assert forced == {None: [None, None], True: [True, True], False: [False, True]}[opens]
 
 
+def test_all_thoughts_of_an_answer_in_messages_have_one_budget() -> None:
+    """gpt-oss: a message of thought, what is said before a call, more thought."""
+    tokenizer = Tokenizer.from_directory(STORY)
+    encode = lambda text: tokenizer.encode(text, add_special_tokens=False)  # noqa: E731
+    subject = Admission(
+        EngineConfig(), GenerationDefaults(), tokenizer.vocab_size, tokenizer, reasoning=reasoning_tags("openai_gptoss")
+    )
+    params = subject.prepare(SamplingParams(thinking_token_budget=100))
+    template = "{{ messages[0].content }}<|start|>assistant"
+    made = subject.chat([{"role": "user", "content": "Why?"}], params, {"chat_template": template})
+    assert made.budget is not None
+    thought = encode("so I think") * 60
+    head = encode("<|channel|>analysis<|message|>")
+    assert made.budget().forced([*head, *thought[:99]]) is None
+    assert made.budget().forced([*head, *thought[:100]]) == encode("<|end|>")[0]
+    first = [*head, *thought[:10], *encode("<|end|>")]
+    said = encode("<|start|>assistant<|channel|>commentary<|message|>Wait.<|end|>")
+    more = [*first, *said, *encode("<|start|>assistant"), *head]
+    assert made.budget().forced([*more, *thought[:89]]) is None
+    assert made.budget().forced([*more, *thought[:90]]) == encode("<|end|>")[0]
+    answer = encode("<|start|>assistant<|channel|>final<|message|>")
+    assert made.budget().forced([*first, *answer, *thought, *thought]) is None
+
+
 def test_a_model_without_marks_has_no_budget() -> None:
     pytest.importorskip("albireo._native")
     with LLM(kv_cache_memory_bytes=8 << 20, **SETTINGS) as llm:

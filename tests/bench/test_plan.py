@@ -162,6 +162,18 @@ def test_config_json_is_enough(tmp_path, quantization):
     assert alone["dtype"] == whole["dtype"]
 
 
+def test_what_config_json_says_of_quantized_weights_is_counted(tmp_path):
+    """As if it were asked for of the original, but for the head, which such checkpoints leave as it is."""
+    directory = config_only(
+        tmp_path, quantization_config={"quant_method": "fp8", "modules_to_not_convert": ["lm_head"]}
+    )
+    found = plan_model(EngineConfig(model=directory), PlanWorkload())
+    asked = plan_model(EngineConfig(quantization="fp8", quantization_head="bf16"), PlanWorkload())
+    assert found["memory"] == asked["memory"]
+    with pytest.raises(ConfigError, match="quantization=int8: this checkpoint is quantized already"):
+        plan_model(EngineConfig(model=directory, quantization="int8"), PlanWorkload())
+
+
 def test_an_engine_directory_is_planned_as_its_model(tmp_path):
     build(None, tmp_path / "engine", BuildConfig())
     built = plan_model(EngineConfig(model=str(tmp_path / "engine")), PlanWorkload())

@@ -135,16 +135,22 @@ def test_weights_are_read_once_and_multiplied_once(model_type):
     shapes.pop(positions, None)
     experts = config.experts
     matrices = sum(math.prod(shape) for name, shape in shapes.items() if len(shape) == 2 and ".experts." not in name)
+    vectors = sum(
+        math.prod(shape)
+        for name, shape in shapes.items()
+        if len(shape) == 1 and ".experts." not in name and not name.endswith(".sinks")
+    )
     if experts is not None:  # of one token
-        of_all = sum(math.prod(shape) for name, shape in shapes.items() if ".experts." in name)
-        matrices += of_all // experts.count * experts.top_k
-    vectors = sum(math.prod(shape) for shape in shapes.values() if len(shape) == 1)
+        of_all = {dims: 0 for dims in (1, 2)}
+        for name, shape in shapes.items():
+            of_all[len(shape)] += math.prod(shape) if ".experts." in name else 0
+        matrices += of_all[2] // experts.count * experts.top_k
+        vectors += of_all[1] // experts.count * experts.top_k
     matrices += embedding if not {"lm_head.weight", "embed_out.weight"} & set(shapes) else 0
     work = Roofline(program).work(StepShape(1, 0, 1, ((1, 1),)))
-    layers, kv_heads = config.num_layers, config.num_kv_heads
-    kv = layers * 2 * kv_heads * config.head_dim * 4
+    kv = sum(2 * heads * head_dim * 4 for heads, head_dim in config.kv_shapes)
     assert work.num_bytes == (matrices + vectors + num_rows * config.hidden_size) * 4 + kv
-    assert work.flops == 2 * matrices + layers * 4 * config.num_heads * config.head_dim
+    assert work.flops == 2 * matrices + sum(4 * config.num_heads * head_dim for _, head_dim in config.kv_shapes)
 
 
 def test_experts_are_read_once_each_however_many_tokens_have_them():

@@ -40,8 +40,8 @@ def test_sizes(albireo, tiny):
 
 def test_graph_program_and_report(albireo, tiny):
     config, directory = tiny
-    # which norms all heads of q and k at once
-    qkv = "kv_write(" if config["model_type"] == "olmo2" else "qkv_rope_kv("
+    # which norm all heads of q and k at once, and v
+    qkv = "kv_write(" if config["model_type"] in ("olmo2", "gemma4_text") else "qkv_rope_kv("
     graph = albireo("inspect", directory, "--graph").stdout
     program = albireo("inspect", directory, "--program").stdout
     report = albireo("inspect", directory, "--report").stdout
@@ -103,7 +103,7 @@ def test_kernels_and_arena_as_text(albireo, tiny):
 
 def test_pictures(albireo, tiny, tmp_path):
     config, directory = tiny
-    others = {"gemma2": 9, "gemma3_text": 9, "olmo2": 15, "cohere": 6, "falcon": 6, "phi": 6}
+    others = {"gemma2": 9, "gemma3_text": 9, "gemma4_text": 19, "olmo2": 15, "cohere": 6, "falcon": 6, "phi": 6}
     calls = others.get(config["model_type"], 7)
     calls = 10 if has_experts(config, 0) else calls
     for name in ("x.svg", "x.html"):

@@ -19,6 +19,7 @@ from albireo.backends.step_inputs import StepInputs
 from albireo.backends.vectors import altered
 from albireo.graph.node import ConstantDef
 from albireo.graph.program import GATE_UP_INTERLEAVE, Buffer, Call, Program, is_gated
+from albireo.graph.program_spec import KINDS_OF_TWO
 
 _NUMPY = {"float32": np.float32, "float16": np.float16, "bfloat16": np.uint16, "int32": np.int32}
 
@@ -63,11 +64,16 @@ class ProgramRunner:
         return {"out": self._with_residual(call, step, _gated(call, step, self._matmul(call, step)))}
 
     def route(self, call: Call, step: StepInputs) -> dict[str, Array]:
-        ids, weights = OPS["route"](OpCall({"x": self._arg(call, "x", step)}, call.attrs, step))
+        roles = {"x": self._arg(call, "x", step)}
+        if "bias" in call.args:
+            roles["bias"] = self._arg(call, "bias", step).reshape(-1)
+        ids, weights = OPS["route"](OpCall(roles, call.attrs, step))
         return {"ids": ids, "weights": weights}
 
     def expert_linear(self, call: Call, step: StepInputs) -> dict[str, Array]:
-        roles = {role: self._arg(call, role, step) for role in ("x", "ids", "weight")}
+        roles = {role: self._arg(call, role, step) for role in ("x", "ids", "weight", "bias") if role in call.args}
+        if "bias" in roles:
+            roles["bias"] = roles["bias"].reshape(-1)
         y = _op("expert_linear", step, call.attrs, **roles)
         return {"out": _gated(call, step, y)[:, : call.attrs["n"]]}
 
@@ -100,7 +106,8 @@ class ProgramRunner:
 
     def attention(self, call: Call, step: StepInputs) -> dict[str, Array]:
         attrs = call.attrs | {name: call.attrs[name] or None for name in ("window", "softcap")}
-        return {"out": _op("attention", step, attrs, q=self._arg(call, "q", step), kv=self.kv)}
+        sinks = {"sinks": self._arg(call, "sinks", step).reshape(-1)} if "sinks" in call.args else {}
+        return {"out": _op("attention", step, attrs, q=self._arg(call, "q", step), kv=self.kv, **sinks)}
 
     def head_top(self, call: Call, step: StepInputs) -> dict[str, Array]:
         logits = self._matmul(call, step)
@@ -117,13 +124,15 @@ class ProgramRunner:
             return {"out": _op("scale", step, {"factor": call.attrs["scale"]}, x=x)}
         if kind == "softcap":
             return {"out": _softcap(x, call.attrs["softcap"], step)}
-        if kind in ("add", "mul"):
+        if kind == "scale_by":
+            return {"out": _op("scale_by", step, x=x, weight=self._arg(call, "weight", step).reshape(-1))}
+        if kind in KINDS_OF_TWO:
             return {"out": _op(kind, step, x=x, y=self._arg(call, "y", step))}
         return {"out": _op("unary", step, {"kind": kind}, x=x)}
 
     def head_norm(self, call: Call, step: StepInputs) -> dict[str, Array]:
-        weight = self._arg(call, "weight", step).reshape(-1)
-        return {"out": _op("rms_norm", step, call.attrs, x=self._arg(call, "x", step), weight=weight)}
+        vectors = {r: self._arg(call, r, step).reshape(-1) for r in ("weight",) if r in call.args}
+        return {"out": _op("rms_norm", step, call.attrs, x=self._arg(call, "x", step), **vectors)}
 
     def rope(self, call: Call, step: StepInputs) -> dict[str, Array]:
         attrs = call.attrs | {"rope": self.program.constants[call.args["rope"]].rope}
@@ -180,6 +189,8 @@ def _gated(call: Call, step: StepInputs, y: Array) -> Array:
         return np.asarray(_op("unary", step, {"kind": call.attrs["act"]}, x=y))
     halves = y.reshape(len(y), -1, 2, GATE_UP_INTERLEAVE)
     gate, up = (halves[:, :, i].reshape(len(y), -1)[:, : call.attrs["n"]] for i in (0, 1))
+    if call.attrs["act"] == "clamped_swiglu":
+        return np.asarray(_op("clamped_swiglu", step, x=gate, y=up))
     gate = _op("unary", step, {"kind": call.attrs["act"].removesuffix("_mul")}, x=gate)
     return _op("mul", step, x=gate, y=up)
 

@@ -154,6 +154,10 @@ def test_a_layer_is_seven_calls_the_last_one_gathers_too(model_type: str) -> Non
     first, rest = ["norm", "qkv_rope_kv", "attention"], ["linear", "norm", "linear", "linear"]
     if model_type.startswith(("gemma2", "gemma3")):  # what is added is normed too
         rest = ["linear", "norm", "norm", "linear", "linear", "norm"]
+    if model_type == "gemma4_text":  # v is normed; a layer ends with a factor
+        parts = ["slice", "head_norm", "rope", "elementwise"], ["slice", "head_norm", "rope"], ["slice", "head_norm"]
+        first = ["norm", "linear", *sorted([*parts[0], *parts[1], *parts[2], "kv_write"]), "attention"]
+        rest = ["linear", "norm", "norm", "linear", "linear", "norm", "elementwise"]
     if model_type == "olmo2":  # what is read is rounded alone, and norms of q and k need all their heads
         parts = ["slice", "norm", "rope", "elementwise"], ["slice", "norm", "rope"]
         first = ["elementwise", "linear", *sorted([*parts[0], *parts[1], "slice", "kv_write"]), "attention"]
@@ -167,12 +171,14 @@ def test_a_layer_is_seven_calls_the_last_one_gathers_too(model_type: str) -> Non
     last = max(call.attrs.get("layer", 0) for call in program.calls)
     if program.top_k:  # experts: of the last layer every row is computed, since pairs are those of all tokens
         experts = ["linear", "norm", "linear", "route", "expert_linear", "expert_linear", "combine"]
-        shared = ["linear", "linear", "linear", "gate_rows"] if model_type == "qwen2_moe" else []
+        gated = ["linear", "linear", "linear", "gate_rows"]
+        shared = {"qwen2_moe": gated, "dots1": ["linear", "linear"]}.get(model_type, [])
         calls = [call for call in program.calls if call.origin.startswith(f"layers.{last}.")]
         assert [call.family for call in calls] == [*first, *experts, *shared]
         assert {call.rows for call in calls if call.family == "expert_linear"} == {"P"}
         gated, down = (call for call in calls if call.family == "expert_linear")
-        assert (gated.attrs["act"], down.attrs["act"]) == ("silu_mul", "none")
+        act = "clamped_swiglu" if model_type == "gpt_oss" else "silu_mul"
+        assert (gated.attrs["act"], down.attrs["act"]) == (act, "none")
         assert all("residual" in call.args for call in calls if call.family in ("combine", "gate_rows"))
         return
     for layer, families in ((0, first + rest), (last, [*first, *gathers, *rest])):
@@ -182,12 +188,16 @@ def test_a_layer_is_seven_calls_the_last_one_gathers_too(model_type: str) -> Non
         if model_type == "gpt_neox":
             assert [call.family for call in calls] == families
             continue
+        if model_type == "gemma4_text" and layer == last:  # whose values are keys, of one head: nothing to slice
+            parts = ["linear", "head_norm", "rope", "elementwise"], ["norm", "rope"], ["norm"]
+            first = ["norm", "linear", *sorted([*parts[0], *parts[1], *parts[2], "kv_write"]), "attention"]
+            families = [*first, *gathers, *rest]
         found, stop = [call.family for call in calls], len(first) - 1
         found[2:stop] = sorted(found[2:stop])
         assert found == families
         assert {call.rows for call in calls[len(first) :]} == {"S" if layer == last else "T"}
     head = [(call.family, call.rows) for call in program.calls if call.origin.startswith("head")]
-    capped = [("elementwise", "R")] if model_type == "gemma2" else []
+    capped = [("elementwise", "R")] if model_type in ("gemma2", "gemma4_text") else []
     if model_type == "phi":  # whose head has a bias
         assert sorted(head) == [("linear", "G"), ("linear", "R"), ("norm", "G"), ("norm", "R"), ("top", "G")]
         return
@@ -248,7 +258,7 @@ def test_each_optional_pass_can_be_left_out(model_type: str) -> None:
                 assert np.array_equal(got[key].reshape(want[key].shape), want[key]), f"{key} without {names}"
     families = [call.family for call in program.calls]
     assert not {"qkv_rope_kv", "head_top"} & set(families) and {"rope", "kv_write", "top"} <= set(families)
-    assert len(program.calls) > (1.2 if model_type == "olmo2" else 1.8) * fused
+    assert len(program.calls) > (1.2 if model_type in ("olmo2", "gemma4_text") else 1.8) * fused
     assert not any("residual" in call.args or call.attrs.get("act", "none") != "none" for call in program.calls)
 
 

@@ -29,7 +29,8 @@ def test_a_layer_is_four_groups_each_with_a_place_for_scales(tmp_path: Path, mod
     layer = "model.layers.1."
     second = [stage for stage in stages if stage.layer == 1]
     assert [[m.removeprefix(layer) for m in stage.group.modules] for stage in second] == [
-        ["self_attn.q_proj", "self_attn.k_proj", "self_attn.v_proj"],
+        # layer 1 of Gemma 4 has keys for values, and norms them
+        [f"self_attn.{p}_proj" for p in ("qk" if model_type == "gemma4_text" else "qkv")],
         ["self_attn.o_proj"],
         ["mlp.gate_proj", "mlp.up_proj"],
         ["mlp.down_proj"],
@@ -39,14 +40,14 @@ def test_a_layer_is_four_groups_each_with_a_place_for_scales(tmp_path: Path, mod
     ]
     # what is stored of a norm is not what multiplies in Gemma, nor in Granite's last; OLMo 2 norms what is added alone
     of_norms = [("norm", f"{place}_layernorm.weight") for place in ("input", "post_attention")]
-    if model_type.startswith("gemma") or model_type == "olmo2":
+    if model_type == "gemma4_text":
+        of_norms = [("norm", f"{place}_layernorm.weight") for place in ("input", "pre_feedforward")]
+    elif model_type.startswith("gemma") or model_type == "olmo2":
         of_norms = []
     assert [kind for kind in kinds if kind[0] == "norm"] == of_norms
-    assert [kind for kind in kinds if kind[0] != "norm"] == [
-        ("heads", "self_attn.v_proj.weight"),
-        ("rows", "mlp.up_proj.weight"),
-    ]
-    has_place = not model_type.startswith(("gemma", "granite"))
+    of_values = [] if model_type == "gemma4_text" else [("heads", "self_attn.v_proj.weight")]
+    assert [kind for kind in kinds if kind[0] != "norm"] == [*of_values, ("rows", "mlp.up_proj.weight")]
+    has_place = model_type == "gemma4_text" or not model_type.startswith(("gemma", "granite"))
     assert stages[-1].group.fold == (Fold("norm", "model.norm.weight") if has_place else None)
     assert stages[-1].group.is_head
     assert stages[-1].group.is_table == load_architecture(model_type).tiny["tie_word_embeddings"]

@@ -21,7 +21,7 @@ from albireo.engine.stats import EngineStats
 from albireo.models import architectures, load_architecture
 from albireo.params import SamplingParams
 from e2e.serving import Answer, Ask, Server, assert_same_answers
-from representatives import APART, REPRESENTATIVES
+from representatives import REPRESENTATIVES
 from tiny_models import make_checkpoint
 
 #: Those that differ where weights are numbers; kernels of weights in few bits are in test_quantized.py.
@@ -38,7 +38,7 @@ WIDE = {
     "tie_word_embeddings": True,
 }
 CONFIGS = {name: {**load_architecture(name).tiny} for name in architectures()} | {"llama wide": WIDE}
-SERVED = [*REPRESENTATIVES, *APART, "llama wide"]
+SERVED = [*REPRESENTATIVES, "llama wide"]
 SAMPLED = {"temperature": 0.9, "top_p": 0.95, "seed": 11}
 
 

@@ -72,7 +72,7 @@ def test_a_place_that_is_no_directory(tmp_path: Path) -> None:
     ("name", "text", "message"),
     [
         ("hf_quant_config.json", "{}", "hf_quant_config.json: quantization=None must be an object"),
-        ("hf_quant_config.json", '{"quantization": {"quant_algo": "NVFP4"}}', "quant_algo='NVFP4' is not supported"),
+        ("hf_quant_config.json", '{"quantization": {"quant_algo": "W4A8"}}', "quant_algo='W4A8' is not supported"),
         ("config.json", '{"quantization_config": 3}', "quantization_config=3 must be an object"),
         ("config.json", '{"quantization_config": {}}', "quant_method is missing"),
         ("config.json", '{"quantization_config": {"quant_method": "hqq"}}', "quant_method='hqq' is not.*compressed-t"),
@@ -136,7 +136,7 @@ def test_every_linear_says_how_ranks_may_share_it(name: str) -> None:
     """A new architecture that says nothing could not be cut, and would only be told so by its users."""
     roles = {"q": "heads", "k": "heads", "v": "heads", "o": "row", "gate": "ffn", "up": "ffn", "down": "row"}
     roles |= {"logits": "vocab", "top": "vocab", "router": "router", "weight": "router"}
-    if name in ("olmo2", "olmo3", "olmoe"):  # each rank needs all heads, whose q and k are normed at once
+    if name in ("olmo2", "olmo3", "olmoe", "minimax_m2"):  # each rank needs all heads, whose q and k are normed at once
         roles |= dict.fromkeys("qkvo")
     linears = [node for node in build_graph(config_of(name), 64).nodes if node.op in ("linear", "expert_linear")]
     assert [n.attrs.get("role") for n in linears] == [roles[n.origin.rpartition(".")[2]] for n in linears]

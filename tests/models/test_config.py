@@ -39,9 +39,6 @@ def test_real_config_is_loaded_or_refused_with_the_reason(place: Path) -> None:
     if model_type not in OURS and not is_whole({"model_type": model_type}):
         with pytest.raises(UnsupportedModel, match=f"model_type '{model_type}' is not supported; supported: .*llama"):
             load_config(directory)
-    elif "NVFP4" in place.name:
-        with pytest.raises(UnsupportedModel, match="quant_algo='NVFP4' is not supported"):
-            load_config(directory)
     elif place.name == "gemma-4-26B-A4B":
         with pytest.raises(UnsupportedModel, match="enable_moe_block=True is not supported; experts beside the FFN"):
             load_config(directory)
@@ -125,7 +122,7 @@ def assert_as_transformers_reads_it(directory: Path) -> None:
         max_position_embeddings=theirs.max_position_embeddings,
         rms_norm_eps=theirs.rms_norm_eps,
         tie_word_embeddings=theirs.tie_word_embeddings,
-        dtype=str(theirs.dtype).removeprefix("torch."),
+        dtype="float32" if theirs.dtype is None else str(theirs.dtype).removeprefix("torch."),
         rope=ours.rope,
         local_rope=ours.local_rope,
         hidden_act=ours.hidden_act,
@@ -143,8 +140,10 @@ def assert_as_transformers_reads_it(directory: Path) -> None:
         if mine is not None:
             wanted = of_rope.get(name, of_rope)
             assert (mine.theta, mine.rope_type) == (wanted["rope_theta"], wanted["rope_type"])
-    known = {"silu": "silu", "gelu_tanh": "gelu_pytorch_tanh"}
-    assert known[ours.hidden_act] == getattr(theirs, "hidden_activation", None) or theirs.hidden_act
+            assert mine.partial_rotary_factor == wanted.get("partial_rotary_factor", 1.0)
+    # old files of Gemma say gelu and mean the other
+    known = {"silu": ("silu",), "gelu_tanh": ("gelu_pytorch_tanh", "gelu"), "clamped_swiglu": ("silu",)}
+    assert (getattr(theirs, "hidden_activation", None) or theirs.hidden_act) in known[ours.hidden_act]
     for name, mine in (
         ("attn_logit_softcapping", ours.multipliers.attention_cap),
         ("final_logit_softcapping", ours.multipliers.logits_cap),
@@ -166,6 +165,7 @@ def _experts(theirs: Any) -> ExpertSettings | None:
         renormalize=getattr(theirs, "norm_topk_prob", True),
         shared_width=getattr(theirs, "shared_expert_intermediate_size", 0),
         layers=tuple(i not in dense and (i + 1) % step == 0 for i in layers),
+        **({"scores": "sigmoid", "has_bias": True} if theirs.model_type == "minimax_m2" else {}),
     )
 
 
@@ -184,6 +184,22 @@ def _experts(theirs: Any) -> ExpertSettings | None:
         ("qwen2_moe", {"qkv_bias": False}, "'qkv_bias': False"),
         ("qwen2_moe", {"use_sliding_window": True}, "layer_types must say in which layers"),
         ("llama", {"num_local_experts": 8}, "'num_local_experts': 8"),
+        ("glm4_moe", {"n_routed_experts": ...}, "n_routed_experts is missing"),
+        ("glm4_moe", {"first_k_dense_replace": 3}, "first_k_dense_replace=3 must be a whole number from 0 to 2"),
+        ("glm4_moe", {"n_group": 5}, "n_group=5 must divide 12 experts into groups of 2 or more"),
+        ("glm4_moe", {"n_group": 12}, "n_group=12 must divide 12 experts into groups of 2 or more"),
+        ("glm4_moe", {"n_group": 6, "topk_group": 1}, "topk_group=1 leaves fewer than the 3 experts"),
+        ("glm4_moe", {"topk_group": 5}, "topk_group=5 must be a whole number from 1 to 4"),
+        ("glm4_moe", {"scoring_func": "softmax"}, "'scoring_func': 'softmax'"),
+        ("glm4_moe", {"routed_scaling_factor": 0}, "routed_scaling_factor=0 must be a number from"),
+        ("minimax_m2", {"attn_type_list": [1, 0]}, "attn_type_list=.* is not supported"),
+        ("minimax_m2", {"rotary_dim": 18}, "rotary_dim=18 must be a whole number from 2 to 16"),
+        ("minimax_m2", {"use_routing_bias": False}, "'use_routing_bias': False"),
+        ("minimax_m2", {"shared_intermediate_size": 8}, "'shared_intermediate_size': 8"),
+        ("ernie4_5_moe", {"moe_layer_start_index": 4, "moe_layer_end_index": -1}, "no layer has experts"),
+        ("ernie4_5_moe", {"moe_norm_min": 1e-3}, "'moe_norm_min': 0.001"),
+        ("ernie4_5_moe", {"use_bias": True}, "'use_bias': True"),
+        ("dots1", {"topk_method": "greedy"}, "'topk_method': 'greedy'"),
     ],
 )
 def test_experts_that_are_not_computed_are_refused(name: str, changes: dict[str, Any], message: str) -> None:

@@ -103,6 +103,18 @@ def test_old_rotary_tensors_are_ignored(tmp_path: Path) -> None:
         assert set(extra) < set(checkpoint.names)
 
 
+def test_layers_that_guess_further_tokens_are_left_where_they_lie(tmp_path: Path) -> None:
+    """As many as config.json says, behind the last; one more is an error."""
+    config = load_architecture("glm4_moe").tiny
+    layers = config["num_hidden_layers"]
+    extra = {f"model.layers.{layers}.eh_proj.weight": np.zeros((4, 8), np.float32)}
+    rewrite(tmp_path, lambda t: t.update(extra), config)
+    open_checkpoint(tmp_path, graph_of(tmp_path)).close()
+    extra[f"model.layers.{layers + 1}.eh_proj.weight"] = np.zeros((4, 8), np.float32)
+    rewrite(tmp_path, lambda t: t.update(extra), config)
+    assert f"1 extra: model.layers.{layers + 1}.eh_proj.weight" in refusal(tmp_path)
+
+
 def test_a_second_copy_of_a_tied_head_is_ignored(tmp_path: Path) -> None:
     rewrite(tmp_path, lambda t: t.update({"lm_head.weight": t["model.embed_tokens.weight"]}), TIED)
     with open_checkpoint(tmp_path, graph_of(tmp_path)) as checkpoint:

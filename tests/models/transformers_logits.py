@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from tiny_models import interleaved_experts
 from transformers_models import transformers
 
 torch = pytest.importorskip("torch")
@@ -19,7 +20,9 @@ def logits_by_transformers(config: dict[str, Any], numbers: dict[str, np.ndarray
     model = transformers.AutoModelForCausalLM.from_config(
         whole, attn_implementation="eager", experts_implementation="eager", dtype=torch.float32
     )
-    state = {name: torch.tensor(array) for name, array in fused_experts(numbers).items()}
+    is_in_turn = config["model_type"] == "gpt_oss"
+    held = interleaved_experts(config, numbers) if is_in_turn else fused_experts(numbers)
+    state = {name: torch.tensor(array) for name, array in held.items()}
     if config["tie_word_embeddings"]:
         state["lm_head.weight"] = state["model.embed_tokens.weight"]
     model.load_state_dict(state)
@@ -33,6 +36,8 @@ def fused_experts(numbers: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
     found, experts = {}, dict[str, list[np.ndarray]]()
     for name, array in numbers.items():
         name = name.replace(".block_sparse_moe.", ".mlp.")
+        if name.endswith(".moe_statics.e_score_correction_bias"):  # of one group of experts
+            name, array = name.replace(".moe_statics.", ".gate.moe_statics."), array[None]
         if ".experts." not in name:
             found[name] = array
             continue

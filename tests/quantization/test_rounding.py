@@ -6,7 +6,14 @@ import pytest
 
 from albireo.encodings import encoding
 from albireo.errors import ConfigError, InvariantError
-from albireo.quantization.encoded import e4m3_codes, e4m3_values, storable_scale
+from albireo.quantization.encoded import (
+    E2M1_VALUES,
+    e2m1_codes,
+    e4m3_codes,
+    e4m3_values,
+    e8m0_values,
+    storable_scale,
+)
 from albireo.quantization.rounding import round_float_tokens, round_tokens, round_weights
 
 NAMES = ("int8", "int8.g32", "int8.g64", "int4.g32", "int4.g64", "int4.g128", "fp8", "fp8.g128")
@@ -33,6 +40,44 @@ def test_numbers_are_within_half_a_step(name: str, k: int) -> None:
 def test_e4m3_is_the_published_format() -> None:
     theirs = np.arange(256, dtype=np.uint8).view(ml_dtypes.float8_e4m3fn).astype(np.float32)
     np.testing.assert_array_equal(e4m3_values(), theirs)
+
+
+def test_the_parts_of_fp4_are_the_published_formats() -> None:
+    theirs = np.arange(16, dtype=np.uint8).view(ml_dtypes.float4_e2m1fn).astype(np.float32)
+    np.testing.assert_array_equal(E2M1_VALUES, theirs)
+    theirs = np.arange(256, dtype=np.uint8).view(ml_dtypes.float8_e8m0fnu).astype(np.float32)
+    np.testing.assert_array_equal(e8m0_values(), theirs)
+    x = np.concatenate([np.arange(-64, 65) / np.float32(8), np.random.default_rng(0).normal(size=500) * 3])
+    x = x.astype(np.float32)
+    theirs = x.astype(ml_dtypes.float4_e2m1fn).view(np.uint8)
+    np.testing.assert_array_equal(e2m1_codes(x), theirs)
+
+
+@pytest.mark.parametrize("name", ["fp4.g32", "fp4.g16"])
+def test_numbers_are_rounded_to_the_nearest_e2m1(name: str) -> None:
+    weight = np.random.default_rng(3).normal(size=(9, 200)).astype(np.float32)
+    weight[2], weight[3, :16], weight[4], weight[5, 7] = 0, 0, weight[4] * 1e-30, 1e4
+    encoded = round_weights(weight, encoding(name))
+    assert (encoded.decode()[2] == 0).all() and (encoded.decode()[3, :16] == 0).all()
+    group = encoded.encoding.group
+    assert group is not None and encoded.gamma is not None
+    for row in range(9):
+        for g in range(encoded.gamma.shape[1]):
+            of_group, at = weight[row, g * group : (g + 1) * group], slice(g * group, (g + 1) * group)
+            largest = np.abs(of_group).max()
+            if not largest:
+                continue
+            if group == 32:  # the specification's: the exponent of the largest number less that of 4
+                scale = np.float32(2.0 ** (np.floor(np.log2(np.float64(largest))) - 2))
+                assert encoded.gamma[row, g] == int(np.log2(np.float64(scale))) + 127
+            else:
+                of_row = np.abs(weight[row]).max() / np.float32(6 * 448)
+                of_gamma = (largest / of_row / np.float32(6)).astype(ml_dtypes.float8_e4m3fn)
+                assert encoded.gamma[row, g] == of_gamma.view(np.uint8)
+                scale = np.float32(of_gamma) * of_row
+            if scale:
+                codes = (of_group / scale).astype(ml_dtypes.float4_e2m1fn).view(np.uint8)
+                np.testing.assert_array_equal(encoded.codes[row, at], codes)
 
 
 def test_fp8_rounds_as_ml_dtypes_does() -> None:
@@ -94,12 +139,12 @@ def test_float_tokens_have_a_scale_for_each_group() -> None:
 
 
 def test_unknown_names_are_refused() -> None:
-    for name in ("int3", "int4", "int8.g7", "fp8.g64", "int4p.g32.affine", "int4.g16"):
+    for name in ("int3", "int4", "int8.g7", "fp8.g64", "int4p.g32.affine", "int4.g16", "fp4.g64"):
         with pytest.raises(ConfigError, match="is not known"):
             encoding(name)
 
 
-@pytest.mark.parametrize("name", ["int8", "int8.g16", "int4.g32", "int4p.g64", "fp8", "fp8.g128"])
+@pytest.mark.parametrize("name", ["int8", "int8.g16", "int4.g32", "int4p.g64", "fp4.g32", "fp4.g16", "fp8", "fp8.g128"])
 def test_columns_are_those_of_the_numbers(name: str) -> None:
     matrix = round_weights(np.random.default_rng(4).normal(size=(5, 300)).astype(np.float32), encoding(name))
     for start, stop in ((0, 128), (128, 256), (128, 300)):

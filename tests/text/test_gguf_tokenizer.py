@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+import tokenizers
 
 from albireo.errors import ModelError, UnsupportedModel
 from albireo.text.gguf_tokenizer import gguf_tokenizer
@@ -55,6 +56,33 @@ def test_it_is_the_same_written_as_files(name: str, tmp_path: Path) -> None:
         assert again.decode(ours.encode(text)) == ours.decode(ours.encode(text))
     for part in ("special_ids", "chat_templates", "named_tokens", "vocab_size"):
         assert getattr(again, part) == getattr(ours, part)
+
+
+def test_words_of_o200k() -> None:
+    """gpt-oss's: capitals begin a word or are one; suffixes belong to it; three digits; slashes go with signs."""
+    text = "HTTPServer isn't iPhone's 12345 a//b\n\n  été ÉTÉ x"
+    tokenizer = tokenizers.Tokenizer.from_buffer(
+        gguf_tokenizer(small(pre="gpt-4o"), "m.gguf").to_files()["tokenizer.json"]
+    )
+    spans = [text[start:end] for _, (start, end) in tokenizer.pre_tokenizer.pre_tokenize_str(text)]
+    wanted = [
+        "HTTPServer",
+        " isn't",
+        " i",
+        "Phone's",
+        " ",
+        "123",
+        "45",
+        " a",
+        "//",
+        "b",
+        "\n\n",
+        " ",
+        " été",
+        " ÉTÉ",
+        " x",
+    ]
+    assert spans == wanted
 
 
 def small(**changes: Any) -> dict[str, Any]:

@@ -12,9 +12,10 @@ from albireo.text.thinking_budget import ThinkingMeter
 BEGIN, END = "<think>", "</think>"
 
 
-def meter(tokenizer: Any, budget: int, *, is_open: bool = False) -> ThinkingMeter:
+def meter(tokenizer: Any, budget: int, *, is_open: bool = False, again: str = "") -> ThinkingMeter:
     end = tuple(tokenizer.encode(END, add_special_tokens=False))
-    return ThinkingMeter(tokenizer, ThinkingMarks(begin=BEGIN, end=END, end_token_ids=end, is_open=is_open), budget)
+    marks = ThinkingMarks(begin=BEGIN, end=END, end_token_ids=end, is_open=is_open, again=again)
+    return ThinkingMeter(tokenizer, marks, budget)
 
 
 def driven(subject: ThinkingMeter, wants: list[int]) -> list[int]:
@@ -77,3 +78,24 @@ def test_thoughts_that_begin_like_the_end_do_not_confuse(tokenizer_of: Any) -> N
     assert subject.forced(said) is None
     # Where something else came in between (a grammar had the last word), it begins again.
     assert meter(tokenizer, 0, is_open=True).forced([end[0], said[0]]) == end[0]
+
+
+@pytest.mark.parametrize("name", ["story", "qwen2.5"])
+@pytest.mark.parametrize("first", ["<think>", "I say so.<go><think>"])
+def test_thoughts_in_several_parts_have_one_budget(tokenizer_of: Any, name: str, first: str) -> None:
+    """As gpt-oss has them: messages of thought, of which any may follow what is said."""
+    tokenizer = tokenizer_of(name)
+    encode = lambda text: tokenizer.encode(text, add_special_tokens=False)  # noqa: E731
+    thoughts = encode("a fox and a dog and a cat went out to play") * 2
+    begin, between, end = encode(first), encode("I say it.<go><think>"), encode(END)
+    left = len(end) + 2
+    subject = meter(tokenizer, 3 + left, again="<go><think>")
+    said = driven(subject, [*begin, *thoughts[:3], *end, *between, *thoughts[: left + 1], *between, *thoughts[:2]])
+    assert said == [
+        *[*begin, *thoughts[:3], *end],
+        *[*between, *thoughts[:left], *end, thoughts[left]],
+        *[*between, *end, *thoughts[:2]],
+    ]
+    # With marks of which there is one pair, the rest is an answer.
+    wants = [*encode("<think>"), *thoughts[:3], *end, *between, *thoughts]
+    assert driven(meter(tokenizer, 3 + left), wants) == wants

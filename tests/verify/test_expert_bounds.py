@@ -6,6 +6,7 @@ from collections.abc import Callable
 from typing import Any
 
 import numpy as np
+import pytest
 
 from albireo.graph.builder import GraphBuilder
 from albireo.graph.node import Graph, Node, TensorType, Value
@@ -31,7 +32,8 @@ def run(build: Build, family: str, **roles: tuple[np.ndarray, str]) -> tuple[Nod
         inputs[name] = Value(name, TensorType(kind, (rows, *array.shape[1:]) if rows else array.shape))
     outputs = build(b, inputs)
     body = Graph(inputs, {}, b.graph.nodes, {v.name: v for v in outputs})
-    node = Node("fused", inputs, {}, outputs, body=body, family=family)
+    attrs = b.graph.nodes[-1].attrs if family == "route" else {}
+    node = Node("fused", inputs, attrs, outputs, body=body, family=family)
     return node, evaluate(node, {name: array for name, (array, _) in roles.items()}, STEP)
 
 
@@ -50,6 +52,32 @@ def test_route() -> None:
     assert not is_right(node, found, ids, weights * np.float32(1 + 1e-4))
     whole = np.exp(x - x.max(axis=1, keepdims=True)).sum(axis=1, keepdims=True)
     assert not is_right(node, found, ids, (powers / whole).astype(np.float32)), "not renormalized"
+
+
+@pytest.mark.parametrize("scores", ["softmax", "sigmoid"])
+def test_choices_that_are_nearly_equal_are_both_right(scores: str) -> None:
+    """With a bias what is compared is rounded: experts 3 and 4 differ by less than that, the others by more; so do
+    groups 1 and 2, of which one alone is open."""
+    x, bias = normal(TOKENS, 6, seed=3), np.zeros(6, np.float32)
+    x[:, 2:4], x[:, 4:], x[:, :2] = [0.5, 1.0], [0.5, 1.0], [-3, -4]
+    bias[4:] = [1e-8, 0]
+    rules = {"scores": scores, "num_groups": 3, "kept_groups": 1, "group_best": 2}
+    roles = {"x": (x, "T"), "bias": (bias, "")}
+    node, found = run(lambda b, v: b.route(v["x"], 2, False, v["bias"], **rules), "route", **roles)
+    ids, weights = (each.value for each in found)
+    given = {name: array for name, (array, _) in roles.items()}
+
+    def right(chosen: Any, counted: np.ndarray) -> bool:
+        call: Any = type("Call", (), {"origin": "", "family": "route", "kernel": ""})()
+        results = (np.tile(np.asarray(chosen, np.int32), (TOKENS, 1)), counted)
+        return check_call(Seen(0, 0, STEP, call, node, given, results), found).is_right
+
+    assert right(ids[0], weights) and right([3, 2], weights) and right([5, 4], weights)
+    assert not right([5, 2], weights), "of two groups"
+    assert not right([2, 3], weights[:, ::-1].copy()), "the worse one first"
+    assert not right([0, 1], weights), "a group that is worse by far"
+    assert not right([3, 3], weights) and not right([3, 6], weights)
+    assert not right([5, 4], weights * np.float32(1 + 1e-4))
 
 
 def test_expert_linear() -> None:
@@ -71,6 +99,36 @@ def test_expert_linear() -> None:
     other[3, 1] = (other[3, 1] + 1) % EXPERTS
     assert not is_right(node, found, products(other)), "one pair by another expert"
     assert not is_right(node, found, np.roll(products(IDS), 1, axis=0)), "another pair's row"
+
+
+def test_biases_of_experts() -> None:
+    x, weight, bias = normal(TOKENS, WIDTH), normal(EXPERTS * 16, WIDTH, seed=1), normal(1, EXPERTS * 16, seed=2)[0]
+    of_pairs = IDS.reshape(-1)
+    products = np.stack([x[p // TOP_K] @ weight[e * 16 : e * 16 + 16].T for p, e in enumerate(of_pairs)])
+    node, found = run(
+        lambda b, v: (b.expert_linear(v["x"], v["ids"], v["weight"], EXPERTS, "ffn", v["bias"]),),
+        "expert_linear",
+        x=(x, "T"),
+        ids=(IDS, "T"),
+        weight=(weight, ""),
+        bias=(bias, ""),
+    )
+    blocks = bias.reshape(EXPERTS, 16)
+    assert is_right(node, found, products + blocks[of_pairs])
+    assert not is_right(node, found, products), "no bias"
+    assert not is_right(node, found, products + blocks[(of_pairs + 1) % EXPERTS]), "another expert's"
+
+
+def test_clamped_swiglu() -> None:
+    gate, up = normal(TOKENS, 40) * 5, normal(TOKENS, 40, seed=1) * 5
+    node, found = run(
+        lambda b, v: (b.clamped_swiglu(v["gate"], v["up"]),), "elementwise", gate=(gate, "T"), up=(up, "T")
+    )
+    g, u, one = np.minimum(gate, np.float32(7)), np.clip(up, -7, 7), np.float32(1)
+    assert is_right(node, found, (u + one) * (g / (one + np.exp(np.float32(-1.702) * g))))
+    assert not is_right(node, found, (u + one) * (g / (one + np.exp(np.float32(-1.7) * g)))), "another slope"
+    assert not is_right(node, found, u * (g / (one + np.exp(np.float32(-1.702) * g)))), "no one"
+    assert not is_right(node, found, (up + one) * (g / (one + np.exp(np.float32(-1.702) * g)))), "no limit"
 
 
 def test_combine_and_gate_rows() -> None:

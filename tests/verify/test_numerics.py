@@ -18,12 +18,12 @@ from albireo.models import load_architecture, open_checkpoint
 from albireo.verify.numerics import Numerics, layers_stage, ops_stage, run_numerics
 from albireo.verify.steps import NUM_BLOCKS, walk_steps
 from backends.cpu.harness import pool
-from representatives import APART, REPRESENTATIVES
+from representatives import REPRESENTATIVES
 from tiny_models import make_checkpoint
 from verify.models import constants, damage, graph_of, loaded
 
 TOKENS = np.random.default_rng(3).integers(0, 90, 90).tolist()
-CASES = [(name, dtype) for name in [*REPRESENTATIVES, *APART] for dtype in COMPUTE_DTYPES]
+CASES = [(name, dtype) for name in REPRESENTATIVES for dtype in COMPUTE_DTYPES]
 
 
 def numerics(model: CpuModel, checkpoint: Path, dtype: str, graph_dtype: str | None = None) -> Numerics:

@@ -22,6 +22,7 @@ KINDS = (
     ("fp8", "bfloat16"),
     ("int8", None),
     ("int4.g128", "bfloat16"),
+    ("fp4.g32", "bfloat16"),
     ("fp8.g128", "fp8.g128.token"),
     ("float16", None),
     ("float32", None),

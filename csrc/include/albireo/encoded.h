@@ -6,6 +6,8 @@
 //   kInt4Group        for each group: head, then G / 8 words: a byte holds k in its low half and k + 4 in its high half
 //   kInt4Progressive  for each group: gamma [16], zero [16]; padded to 64 bytes; then all words as kInt4Group;
 //                     behind the panel: scale float32 [64]
+//   kFp4              for each group: scale [16], e8m0 or, of groups of 16, e4m3; padded to 64 bytes; then all words as
+//                     kInt4Group, the codes e2m1; behind the panel: scale float32 [64], halved: see kTwiceE2M1
 //   kFp8              [K / 4 words], padded to whole groups, of every four columns first k and k + 1, then k + 2 and k
 //   + 3;
 //                     behind the panel: scale float32 [groups][64]
@@ -31,7 +33,9 @@ constexpr int64_t num_groups(const Encoding& e, int64_t k) { return e.group ? ce
 constexpr int64_t head_bytes(const Encoding& e) { return e.affine ? 2 * kWord : kWord; }
 constexpr int64_t group_words(const Encoding& e) { return e.group / (e.dtype == DType::kInt8Group ? 4 : 8); }
 constexpr int64_t group_bytes(const Encoding& e) { return head_bytes(e) + group_words(e) * kWord; }
-constexpr int64_t gamma_bytes(const Encoding& e, int64_t k) { return round_up(num_groups(e, k) * 32, 64); }
+// Of a group among the bytes before all words, and all of those.
+constexpr int64_t gamma_step(const Encoding& e) { return e.dtype == DType::kFp4 ? kSubPanel : 2 * kSubPanel; }
+constexpr int64_t gamma_bytes(const Encoding& e, int64_t k) { return round_up(num_groups(e, k) * gamma_step(e), 64); }
 
 constexpr int64_t sub_panel_bytes(const Encoding& e, int64_t k) {
   switch (e.dtype) {
@@ -39,6 +43,7 @@ constexpr int64_t sub_panel_bytes(const Encoding& e, int64_t k) {
     case DType::kFp8: return ceil_div(e.group ? num_groups(e, k) * e.group : k, 4) * kWord;
     case DType::kInt8Group:
     case DType::kInt4Group: return num_groups(e, k) * group_bytes(e);
+    case DType::kFp4:
     case DType::kInt4Progressive: return gamma_bytes(e, k) + num_groups(e, k) * group_words(e) * kWord;
     default: return 0;
   }
@@ -46,6 +51,7 @@ constexpr int64_t sub_panel_bytes(const Encoding& e, int64_t k) {
 constexpr int64_t tail_bytes(const Encoding& e, int64_t k) {
   switch (e.dtype) {
     case DType::kInt8:
+    case DType::kFp4:
     case DType::kInt4Progressive: return kPanel * 4;
     case DType::kFp8: return num_groups(e, k) * kPanel * 4;
     default: return 0;
@@ -57,6 +63,7 @@ constexpr int64_t encoded_panel_bytes(const Encoding& e, int64_t k) {
 // What a panel of nibbles becomes where many rows are multiplied with it: the same with a byte a code.
 constexpr Encoding in_bytes(const Encoding& e) {
   return e.dtype == DType::kInt4Group         ? Encoding{DType::kInt8Group, e.group, e.affine}
+         : e.dtype == DType::kFp4             ? Encoding{DType::kInt8Group, e.group, false}
          : e.dtype == DType::kInt4Progressive ? Encoding{DType::kInt8, 0, false}
                                               : e;
 }
@@ -64,7 +71,13 @@ constexpr Encoding in_bytes(const Encoding& e) {
 constexpr int64_t fp8_place(int64_t column, int64_t k) {
   return k / 4 * kWord + column / 4 * 16 + k % 4 / 2 * 8 + column % 4 * 2 + k % 2;
 }
-constexpr bool has_nibbles(DType t) { return t == DType::kInt4Group || t == DType::kInt4Progressive; }
+constexpr bool has_gammas(DType t) { return t == DType::kInt4Progressive || t == DType::kFp4; }
+constexpr bool has_nibbles(DType t) { return t == DType::kInt4Group || has_gammas(t); }
+// Twice an e2m1 number is a whole one; plus kE2M1Zero it is an unsigned code.
+constexpr int32_t kE2M1Zero = 12;
+constexpr uint8_t kTwiceE2M1[16] = {12, 13, 14, 15, 16, 18, 20, 24, 12, 11, 10, 9, 8, 6, 4, 0};
+// Whether scales of groups are e4m3, not e8m0.
+constexpr bool has_e4m3_scales(const Encoding& e) { return e.group == 16; }
 // Scratch for that.
 constexpr int64_t unpacked_bytes(const Encoding& e, int64_t k) {
   if (e.dtype == DType::kFp8) return (round_up(k, 2) * 2 + kMostChunk * 4) * kPanel;

@@ -16,7 +16,7 @@ struct Args {
   const void* x = nullptr;          // input activations
   const void* y = nullptr;          // a second operand, laid out as x
   const void* weight = nullptr;     // packed panels, or a vector, or a table
-  const float* bias = nullptr;      // [padded N]
+  const float* bias = nullptr;      // [padded N]; expert_linear: of each expert
   const void* v_weight = nullptr;   // qkv_rope_kv only: v's own panels, where weight has those of q and k alone
   const float* v_bias = nullptr;    // [padded N] of them
   const float* residual = nullptr;  // [M, N], may be out
@@ -24,6 +24,7 @@ struct Args {
   const float* q_norm = nullptr;       // [padded D]: vectors are readable to a multiple of 16
   const float* k_norm = nullptr;       // [padded D]
   const float* rope = nullptr;         // [positions][2][D/2]: cos, sin
+  const float* sinks = nullptr;        // attention: [num_heads] one more score of each row's softmax
   char* kv = nullptr;                  // this layer's part of the KV cache
   const Adapters* adapters = nullptr;  // adapter; linear, qkv_rope_kv: of which low holds x A^T
   const float* low = nullptr;          // [rows][targets * max_rank], of rows that have an adapter
@@ -32,8 +33,8 @@ struct Args {
   KVShape kv_shape{};
   DType x_dtype = DType::kF32, w_dtype = DType::kF32, out_dtype = DType::kF32;
   Rows rows = Rows::kT;
-  int32_t act = 0;                // 0 none, 1 silu(gate) * up, 2 gelu_tanh(gate) * up, 3 gelu, 4 gelu_tanh, 5 relu;
-                                  // elementwise: a Map
+  int32_t act = 0;                // 0 none, 1 silu(gate) * up, 2 gelu_tanh(gate) * up, 3 gelu, 4 gelu_tanh, 5 relu,
+                                  // 6 clamped_swiglu(gate, up); elementwise: a Map
   Gather gather = Gather::kNone;  // norm, gather: which rows of x
   int32_t packed = 0;             // embed only: 1 = table is in panels
   int32_t of_positions = 0;       // embed only: 1 = rows of the table are of positions, not of tokens
@@ -55,13 +56,15 @@ struct Args {
   int64_t most_pairs = 0;              // expert_linear: rows P of the largest step
   int32_t of_pairs = 0;                // expert_linear: 1 = x has a row for each pair, 0 = for each token
   int32_t renormalize = 0;             // route: 1 = weights of a token add up to 1
+  int32_t sigmoid = 0;                 // route: 1 = scores are sigmoids, not a softmax
+  int64_t num_groups = 0, kept_groups = 0, group_best = 0;  // route: see route.h; 0: no groups
   int64_t x_stride = 0, out_stride = 0;  // elements from row to row of x, and of out and residual; 0: no gap
   float eps = 0, scale = 0, softcap = 0;
   Tuning tuning{};  // of the step at hand
 };
 
 // natural: columns of x or out, the stride of rows without a gap.
-constexpr bool is_gated(int32_t act) { return act == 1 || act == 2; }
+constexpr bool is_gated(int32_t act) { return act == 1 || act == 2 || act == 6; }
 constexpr int64_t x_stride(const Args& a, int64_t natural) { return a.x_stride ? a.x_stride : natural; }
 constexpr int64_t out_stride(const Args& a, int64_t natural) { return a.out_stride ? a.out_stride : natural; }
 

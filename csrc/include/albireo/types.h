@@ -23,9 +23,10 @@ enum class DType : int32_t {
   kInt8Group = 5,  // a scale and a zero, or an offset, for each group of k
   kInt4Group = 6,
   kInt4Progressive = 7,
-  kFp8 = 8,
+  kFp4 = 8,  // a byte's scale for each group of k, and one a column
+  kFp8 = 9,
 };
-constexpr bool is_integer(DType t) { return t >= DType::kInt8 && t <= DType::kInt4Progressive; }
+constexpr bool is_integer(DType t) { return t >= DType::kInt8 && t <= DType::kFp4; }
 
 constexpr int64_t kPanel = 64;     // output columns of a weight panel
 constexpr int64_t kSubPanel = 16;  // columns of a sub-panel: contiguous over K, one vector a step

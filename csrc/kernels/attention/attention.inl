@@ -36,6 +36,7 @@ struct RowBlock {
   float* fix;               // [rows] factor that out needs before the next tile is added
   float* q_scale;           // [rows] of whole numbers: what 1 of q means, times what scores are multiplied by
   float* p_scale;           // [rows] likewise of p, in this tile
+  float* sink;              // [rows] of the row's head, where there are any, as m is
   char* joined;             // K and V of a tile, when blocks are smaller than a sub-panel
   int64_t* position;        // [rows]
   int64_t* out_at;          // [rows] element of a.out
@@ -58,6 +59,7 @@ struct RowBlock {
     fix = (float*)take(round_up(rows, 16) * 4);
     q_scale = (float*)take(rows * 4);
     p_scale = (float*)take(rows * 4);
+    sink = (float*)take(round_up(rows, 16) * 4);
     position = (int64_t*)take(rows * 8);
     out_at = (int64_t*)take(rows * 8);
     joined = take(0);
@@ -70,7 +72,7 @@ struct RowBlock {
     r.q += begin * Dp, r.out += begin * Dp, r.total += begin * Dp;
     r.scores += begin * kAttentionTile, r.p += begin * kAttentionTile, r.lanes += begin * 16;
     r.m += begin, r.total_m += begin, r.total_l += begin, r.fix += begin, r.position += begin, r.out_at += begin;
-    r.q_scale += begin, r.p_scale += begin;
+    r.q_scale += begin, r.p_scale += begin, r.sink += begin;
     return r;
   }
 };
@@ -396,6 +398,7 @@ ALBIREO_INLINE void load_row(const Args& a, const Step& step, RowBlock<W>& r, in
     const V by = set1(scale);
     for (int64_t e = 0; e < r.Dp; e += 16) store(r.q + i * r.Dp + e, scale > 0.0f ? div(load(q + e), by) : zero());
   }
+  if (a.sinks) r.sink[i] = a.sinks[head] * kLog2e;
   r.position[i] = step.positions[row], r.out_at[i] = token * out_stride(a, a.num_heads * D) + head * D;
 }
 
@@ -457,7 +460,12 @@ void attend(const Args& a, const Step& step, const SharingGroup& g, int64_t kv_h
 
   for (int64_t i = 0; i < rows; i += 16) {
     const int64_t n = rows - i < 16 ? rows - i : 16;
-    store_up_to(r.fix + i, div(set1(1.0f), load_up_to(r.total_l + i, n)), n);
+    V factor = set1(1.0f), l = load_up_to(r.total_l + i, n);
+    if (a.sinks) {  // one score more, of no value: last, so that it is once in a row however the row was cut
+      const V m = load_up_to(r.total_m + i, n), sink = load_up_to(r.sink + i, n), most = max(m, sink);
+      factor = exp2_below_126(sub(m, most)), l = add(mul(l, factor), exp2_below_126(sub(sink, most)));
+    }
+    store_up_to(r.fix + i, div(factor, l), n);
   }
   for (int64_t i = 0; i < rows; i++) {
     const V inverse = set1(r.fix[i]);

@@ -16,9 +16,10 @@ enum class Map : int32_t {
   kRelu = 4,
   kScale = 5,
   kSoftcap = 6,
-  kScaleBy = 7,
-  kAdd = 8,
-  kMul = 9,
+  kAdd = 7,
+  kMul = 8,
+  kClampedSwiglu = 9,
+  kScaleBy = 10,
 };
 void elementwise_scalar(const Args&, const Step&, int64_t, int64_t, Scratch&);
 void elementwise_avx2(const Args&, const Step&, int64_t, int64_t, Scratch&);

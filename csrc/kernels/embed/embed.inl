@@ -4,6 +4,7 @@
 #include <cstring>
 
 #include "albireo/split.h"
+#include "kernels/gemm/fp4.inl"
 #include "kernels/gemm/fp8.inl"
 
 namespace {
@@ -56,12 +57,18 @@ inline void gather_encoded(const Args& a, int64_t id, float* out) {
       continue;
     }
     const int64_t g = k / e.group, in = k % e.group;
-    const bool is_grouped = e.dtype != DType::kInt4Progressive;
-    const uint8_t* head = is_grouped ? b + g * group_bytes(e) : b + g * 32;
+    const bool is_grouped = !has_gammas(e.dtype);
+    const uint8_t* head = b + g * (is_grouped ? group_bytes(e) : gamma_step(e));
     const uint8_t* words = is_grouped ? head + head_bytes(e) : b + gamma_bytes(e, a.k) + g * group_words(e) * kWord;
     int code = 0;
     if (has_nibbles(e.dtype)) code = words[in / 8 * kWord + 4 * column + in % 4] >> (in / 4 % 2 * 4) & 15;
     else code = words[in / 4 * kWord + 4 * column + in % 4];
+    if (e.dtype == DType::kFp4) {
+      float of_group[16];
+      store(of_group, scale_of_group(e, b, g));
+      out[k] = (float)(kTwiceE2M1[code] - kE2M1Zero) * of_group[column] * scale;
+      continue;
+    }
     if (!is_grouped) {
       out[k] = (float)((code - head[16 + column]) * head[column]) * scale;
       continue;

@@ -30,8 +30,7 @@ void run_slab(const Args& a, const Pairs& pairs, const PairSlab& slab, int64_t f
       for (int64_t i = 0; i < rows; i++) {
         const int64_t pair = pairs.order[slab.first + m + i];
         const float* row = c + i * kPanel;
-        if (a.act == 1) finish_gated(a, row, pair, 1, panel, [](V v) { return silu(v); });
-        else if (a.act == 2) finish_gated(a, row, pair, 1, panel, [](V v) { return gelu_tanh(v); });
+        if (is_gated(a.act)) finish_gate_up(a, row, pair, 1, panel);
         else finish_plain(a, row, pair, 1, panel * kPanel);
       }
     }
@@ -56,6 +55,7 @@ ALBIREO_INLINE void dispatch_expert_linear(const Args& a, const Step& step, int6
     if (scratch.held_slab != index) scratch.held_row = -1, gathered(a, pairs, slab, rows);
     scratch.held_slab = index;
     of_slab.x = slab.rows == 1 ? gathered(a, pairs, slab, rows) : rows;
+    if (a.bias) of_slab.bias = a.bias + slab.expert * panels * kPanel;
     of_slab.x_stride = gathered_stride(a) / dtype_size(a.x_dtype);
     with_panels(
         a, [&](auto tag) { run_slab<typename decltype(tag)::type>(of_slab, pairs, slab, first, stop, c, scratch); });

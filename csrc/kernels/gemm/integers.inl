@@ -5,7 +5,9 @@
 // each group is one, and the groups are added as one chain of float32, ascending.
 #include "albireo/encoded.h"
 #include "albireo/tokens.h"
+#include "kernels/gemm/fp4.inl"
 #include "kernels/gemm/fp8.inl"
+#include "kernels/gemm/unpack.inl"
 
 namespace {
 
@@ -56,7 +58,7 @@ struct WeightInt8 {
   }
 };
 
-// What happens to a group's sum: kInt8Group, kInt4Group.
+// What happens to a group's sum: kInt8Group, kInt4Group, kFp4.
 struct ScaledGroups {
   static constexpr bool kNibbles = false;
   struct Head {
@@ -76,8 +78,14 @@ struct ScaledGroups {
   }
 };
 
+// What nibbles are to a dot product.
+template <DType kType>
+ALBIREO_INLINE Codes code_of(Codes nibbles) {
+  return kType == DType::kFp4 ? twice_e2m1(nibbles) : nibbles;
+}
+
 // One group's steps for MR rows by NV sub-panels.
-template <bool kNibbles, int MR, int NV, class Ptr>
+template <DType kType, int MR, int NV, class Ptr>
 ALBIREO_INLINE void group_dots(VI (&acc)[MR][NV], const int8_t* a, int64_t lda, int64_t words, Ptr b,
                                const char* ahead) {
   constexpr int64_t advance = TokenRows::step<MR, NV>();
@@ -86,13 +94,13 @@ ALBIREO_INLINE void group_dots(VI (&acc)[MR][NV], const int8_t* a, int64_t lda, 
     Codes w[NV];
 #pragma GCC unroll 32
     for (int j = 0; j < NV; j++) w[j] = load_codes(b(j) + s * kWord);
-    if constexpr (kNibbles) {
+    if constexpr (has_nibbles(kType)) {
       Codes half[NV];
 #pragma GCC unroll 32
-      for (int j = 0; j < NV; j++) half[j] = low_nibbles(w[j]);
+      for (int j = 0; j < NV; j++) half[j] = code_of<kType>(low_nibbles(w[j]));
       dot4<MR, NV>(acc, half, a, lda);
 #pragma GCC unroll 32
-      for (int j = 0; j < NV; j++) half[j] = high_nibbles(w[j]);
+      for (int j = 0; j < NV; j++) half[j] = code_of<kType>(high_nibbles(w[j]));
       dot4<MR, NV>(acc, half, a + advance, lda);
       a += 2 * advance;
     } else {
@@ -115,7 +123,7 @@ ALBIREO_INLINE void group_tile(const TokenRows& x, const Encoding& e, int64_t k,
       for (int j = 0; j < NV; j++) acc[i][j] = izero();
     const uint8_t* at = b + g * stride;
     prefetch_l2(ahead + (g - first) * stride);
-    group_dots<kNibbles, MR, NV>(
+    group_dots<kNibbles ? DType::kInt4Group : DType::kInt8Group, MR, NV>(
         acc, x.codes + g * fours * TokenRows::step<MR, NV>(), x.row_step<NV>(), words,
         [&](int j) { return at + j * sub + head; }, ahead + (g - first) * stride + head);
     const int64_t from = sum_at(k, g * e.group), to = sum_at(k, (g + 1) * e.group);
@@ -140,7 +148,7 @@ ALBIREO_INLINE void progressive_tile(const TokenRows& x, const Encoding& e, int6
 #pragma GCC unroll 32
     for (int i = 0; i < MR; i++) acc[i][0] = izero();
     const uint8_t* at = codes + g * words * kWord;
-    group_dots<true, MR, 1>(
+    group_dots<DType::kInt4Progressive, MR, 1>(
         acc, x.codes + g * fours * TokenRows::step<MR, 1>(), x.row_step<1>(), words, [&](int) { return at; },
         (const char*)at + fetch_bytes);
     const VI gamma = bytes_to_ints(b + g * 32), zero = bytes_to_ints(b + g * 32 + 16);
@@ -154,16 +162,38 @@ ALBIREO_INLINE void progressive_tile(const TokenRows& x, const Encoding& e, int6
   }
 }
 
+// All of k for MR rows by one sub-panel of kFp4; c: as group_tile makes it of the bytes that in_bytes() names.
+template <int MR>
+ALBIREO_INLINE void fp4_tile(const TokenRows& x, const Encoding& e, int64_t k, const uint8_t* b, float* c, int64_t ldc,
+                             int64_t fetch_bytes) {
+  const int64_t words = group_words(e), fours = e.group / 4, groups = num_groups(e, k);
+  const uint8_t* codes = b + gamma_bytes(e, k);
+  for (int64_t g = 0; g < groups; g++) {
+    VI acc[MR][1];
+#pragma GCC unroll 32
+    for (int i = 0; i < MR; i++) acc[i][0] = izero();
+    const uint8_t* at = codes + g * words * kWord;
+    group_dots<DType::kFp4, MR, 1>(
+        acc, x.codes + g * fours * TokenRows::step<MR, 1>(), x.row_step<1>(), words, [&](int) { return at; },
+        (const char*)at + fetch_bytes);
+    const ScaledGroups::Head head{scale_of_group(e, b, g), set1((float)kE2M1Zero)};
+    const int64_t from = sum_at(k, g * e.group), to = sum_at(k, (g + 1) * e.group);
+#pragma GCC unroll 32
+    for (int i = 0; i < MR; i++) ScaledGroups::add_to(c + i * ldc, g == 0, acc[i][0], head, x.sum(i, from, to), e);
+  }
+}
+
 // A height of tile each, as functions: what is inlined into a table is not inlined into the loops round it.
 template <bool kNibbles, int MR, int NV>
 void group_tile_of(const TokenRows& x, const Encoding& e, int64_t k, const uint8_t* b, int64_t sub, int64_t first,
                    int64_t end, float* c, int64_t ldc, const char* ahead) {
   group_tile<kNibbles, MR, NV>(x, e, k, b, sub, first, end, c, ldc, ahead);
 }
-template <int MR>
-void progressive_tile_of(const TokenRows& x, const Encoding& e, int64_t k, const uint8_t* b, float* c, int64_t ldc,
-                         int64_t fetch_bytes) {
-  progressive_tile<MR>(x, e, k, b, c, ldc, fetch_bytes);
+template <DType kType, int MR>
+void column_tile_of(const TokenRows& x, const Encoding& e, int64_t k, const uint8_t* b, float* c, int64_t ldc,
+                    int64_t fetch_bytes) {
+  if constexpr (kType == DType::kFp4) fp4_tile<MR>(x, e, k, b, c, ldc, fetch_bytes);
+  else progressive_tile<MR>(x, e, k, b, c, ldc, fetch_bytes);
 }
 
 // Rows by all four sub-panels, NV at a time. fetch: how far ahead weights are fetched.
@@ -180,46 +210,14 @@ void group_rows(int64_t rows, const TokenRows& x, const Encoding& e, int64_t k, 
   }
 }
 
-template <int... I>
-void progressive_rows(int64_t rows, const TokenRows& x, const Encoding& e, int64_t k, const uint8_t* b, float* c,
-                      int64_t ldc, int64_t fetch, std::integer_sequence<int, I...>) {
+// The same of encodings that keep the bytes of groups before all words.
+template <DType kType, int... I>
+void column_rows(int64_t rows, const TokenRows& x, const Encoding& e, int64_t k, const uint8_t* b, float* c,
+                 int64_t ldc, int64_t fetch, std::integer_sequence<int, I...>) {
   using Fn = void (*)(const TokenRows&, const Encoding&, int64_t, const uint8_t*, float*, int64_t, int64_t);
-  static constexpr Fn kRows[] = {progressive_tile_of<1 + I>...};
+  static constexpr Fn kRows[] = {column_tile_of<kType, 1 + I>...};
   for (int64_t j = 0; j < kSubPanels; j++)
     kRows[rows - 1](x, e, k, b + j * sub_panel_bytes(e, k), c + kSubPanel * j, ldc, fetch);
-}
-
-// A panel of nibbles as the bytes in_bytes() names; the same numbers.
-inline void unpack_panel(const Encoding& e, int64_t k, const uint8_t* from, uint8_t* to) {
-  const int64_t groups = num_groups(e, k), words = group_words(e);
-  const Encoding wide = in_bytes(e);
-  for (int64_t j = 0; j < kSubPanels; j++) {
-    const uint8_t* b = from + j * sub_panel_bytes(e, k);
-    uint8_t* out = to + j * sub_panel_bytes(wide, k);
-    if (e.dtype == DType::kInt4Group) {
-      for (int64_t g = 0; g < groups; g++, b += group_bytes(e), out += group_bytes(wide)) {
-        const int64_t head = head_bytes(e);
-        for (int64_t i = 0; i < head; i += kWord) store_codes(out + i, load_codes(b + i));
-        for (int64_t s = 0; s < words; s++) {
-          const Codes pair = load_codes(b + head + s * kWord);
-          store_codes(out + head + 2 * s * kWord, low_nibbles(pair));
-          store_codes(out + head + (2 * s + 1) * kWord, high_nibbles(pair));
-        }
-      }
-      continue;
-    }
-    const uint8_t* codes = b + gamma_bytes(e, k);
-    const int64_t fours = ceil_div(k, 4);
-    for (int64_t g = 0; g < groups; g++) {
-      const Spread spread(b + g * 32);
-      for (int64_t s = 0; s < words; s++) {
-        const Codes pair = load_codes(codes + (g * words + s) * kWord);
-        const int64_t four = (g * words + s) * 2;
-        if (four < fours) store_codes(out + four * kWord, spread.bytes(low_nibbles(pair)));
-        if (four + 1 < fours) store_codes(out + (four + 1) * kWord, spread.bytes(high_nibbles(pair)));
-      }
-    }
-  }
 }
 
 }  // namespace
@@ -232,7 +230,7 @@ namespace {
 template <DType kType>
 struct EncodedPanels {
   using A = int8_t;
-  static constexpr bool kIsGroup = kType == DType::kInt8Group || kType == DType::kInt4Group;
+  static constexpr bool kIsGroup = kType == DType::kInt8Group || kType == DType::kInt4Group || kType == DType::kFp4;
   const Args& a;
   Activations<WeightInt8> x;
   const Encoding e;
@@ -256,11 +254,11 @@ struct EncodedPanels {
     const bool is_few = rows <= few_rows() && !is_tiled(rows);
     if (is_few && kType != DType::kInt8) {
       TokenRows t = token_rows(m, rows);
-      if constexpr (kIsGroup)
+      if constexpr (has_gammas(kType))
+        column_rows<kType>(rows, t, e, a.k, b, c, ldc, a.tuning.fetch_bytes, std::make_integer_sequence<int, kFew>());
+      else if constexpr (kIsGroup)
         group_rows<kType == DType::kInt4Group, 1>(rows, t, e, a.k, b, 0, num_groups(e, a.k), c, ldc,
                                                   a.tuning.fetch_bytes, std::make_integer_sequence<int, kFew>());
-      else if constexpr (kType == DType::kInt4Progressive)
-        progressive_rows(rows, t, e, a.k, b, c, ldc, a.tuning.fetch_bytes, std::make_integer_sequence<int, kFew>());
     } else {
       if constexpr (has_nibbles(kType)) {
         if (panel != unpacked_panel) unpack_panel(e, a.k, b, unpacked);
@@ -328,7 +326,9 @@ struct EncodedPanels {
   ALBIREO_INLINE void scale_row(float* c, int64_t m, const float* scale, int32_t zero) {
     const float* of_row = sums(m);
     const V token = set1(of_row[-1]);
-    if constexpr (kIsGroup) {
+    if constexpr (kType == DType::kFp4) {
+      for (int64_t j = 0; j < kPanel; j += 16) store(c + j, mul(mul(load(c + j), load(scale + j)), token));
+    } else if constexpr (kIsGroup) {
       for (int64_t j = 0; j < kPanel; j += 16) store(c + j, mul(load(c + j), token));
     } else {
       const VI off = iset1(zero * (int32_t)of_row[num_sums(a.k) - 1]);
@@ -376,6 +376,7 @@ ALBIREO_INLINE void with_panels(const Args& a, Run run) {
     case DType::kInt8Group: return run(Tag<EncodedPanels<DType::kInt8Group>>{});
     case DType::kInt4Group: return run(Tag<EncodedPanels<DType::kInt4Group>>{});
     case DType::kInt4Progressive: return run(Tag<EncodedPanels<DType::kInt4Progressive>>{});
+    case DType::kFp4: return run(Tag<EncodedPanels<DType::kFp4>>{});
 #endif
     default: return;
   }

@@ -47,7 +47,7 @@ ALBIREO_INLINE void finish_mapped(const Args& a, const float* c, int64_t m, int6
     }
 }
 
-// gate and up of 16 columns of one row -> act(gate) * up
+// gate and up of 16 columns of one row -> act(gate, up)
 template <class Act>
 ALBIREO_INLINE V gated(const Args& a, const float* c, int64_t column, Act act) {
   V gate = load(c), up = load(c + kGateUpInterleave);
@@ -55,7 +55,7 @@ ALBIREO_INLINE V gated(const Args& a, const float* c, int64_t column, Act act) {
     gate = add(gate, load(a.bias + column));
     up = add(up, load(a.bias + column + kGateUpInterleave));
   }
-  return mul(act(gate), up);
+  return act(gate, up);
 }
 
 template <class Act>
@@ -74,6 +74,13 @@ ALBIREO_INLINE void finish_gated(const Args& a, const float* c, int64_t m, int64
                a.n - column - j);
 }
 
+// Sums of a panel of weights that have a gate, through whichever act it is.
+ALBIREO_INLINE void finish_gate_up(const Args& a, const float* c, int64_t m, int64_t rows, int64_t panel) {
+  if (a.act == 1) finish_gated(a, c, m, rows, panel, [](V gate, V up) { return mul(silu(gate), up); });
+  else if (a.act == 2) finish_gated(a, c, m, rows, panel, [](V gate, V up) { return mul(gelu_tanh(gate), up); });
+  else finish_gated(a, c, m, rows, panel, [](V gate, V up) { return clamped_swiglu(gate, up); });
+}
+
 template <class Panels>
 void run_linear(const Args& a, const Step& step, int64_t begin, int64_t end, Scratch& scratch) {
   const int64_t M = count_rows(step, a.rows), panels = linear_panels(a);
@@ -88,8 +95,7 @@ void run_linear(const Args& a, const Step& step, int64_t begin, int64_t end, Scr
       if (a.chunks > 1) tree_product(weight, m, rows, panel, a.chunks, c);
       else weight.product(m, rows, panel, c, kPanel);
       if (a.adapters) add_low(a, step, m, rows, panel, c, kPanel);
-      if (a.act == 1) finish_gated(a, c, m, rows, panel, [](V v) { return silu(v); });
-      else if (a.act == 2) finish_gated(a, c, m, rows, panel, [](V v) { return gelu_tanh(v); });
+      if (is_gated(a.act)) finish_gate_up(a, c, m, rows, panel);
       else if (a.act == 3) finish_mapped(a, c, m, rows, panel * kPanel, [](V v) { return gelu(v); });
       else if (a.act == 4) finish_mapped(a, c, m, rows, panel * kPanel, [](V v) { return gelu_tanh(v); });
       else if (a.act == 5) finish_mapped(a, c, m, rows, panel * kPanel, [](V v) { return relu(v); });

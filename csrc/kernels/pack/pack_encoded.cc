@@ -26,8 +26,12 @@ Place place_of(const Encoding& e, int64_t depth, int64_t c, int64_t k) {
 }
 
 void put_heads(const EncodedRow& row, int64_t k, const Encoding& e, int64_t c, uint8_t* sub) {
-  if (e.dtype != DType::kInt8Group && e.dtype != DType::kInt4Group && e.dtype != DType::kInt4Progressive) return;
+  if (e.dtype == DType::kInt8 || e.dtype == DType::kFp8) return;
   for (int64_t g = 0; g < num_groups(e, k); g++) {
+    if (e.dtype == DType::kFp4) {
+      sub[g * gamma_step(e) + c] = row.gamma[g];
+      continue;
+    }
     if (e.dtype == DType::kInt4Progressive) {
       sub[g * 32 + c] = row.gamma[g], sub[g * 32 + 16 + c] = row.zero[g];
       continue;
@@ -51,7 +55,8 @@ void put_row(const EncodedRow& row, int64_t k, const Encoding& e, int64_t column
   }
   float* tail = (float*)(panel + kSubPanels * sub_panel_bytes(e, k));
   const int64_t scales = tail_bytes(e, k) / (kPanel * 4);
-  for (int64_t g = 0; g < scales; g++) tail[g * kPanel + column] = row.scale[g];
+  const float by = e.dtype == DType::kFp4 ? 0.5f : 1.0f;
+  for (int64_t g = 0; g < scales; g++) tail[g * kPanel + column] = row.scale[g] * by;
 }
 
 float storable(float scale) {  // 16 significant bits, ties to even
@@ -60,12 +65,29 @@ float storable(float scale) {  // 16 significant bits, ties to even
 }
 float nearest(float x) { return (x + 0x1.8p23f) - 0x1.8p23f; }  // |x| < 2^22
 
+uint8_t e4m3_code(float x) {
+  const float size = std::fabs(x);
+  int code = (int)nearest(size * 512.0f);  // below 2^-6: steps of 2^-9
+  if (size >= 0x1p-6f) {
+    const uint32_t u = bits_of(size);
+    code = std::min<int>(126, (int)((u + 0x7ffff + (u >> 20 & 1)) >> 20) - (120 << 3));
+  }
+  return (uint8_t)(code | (std::signbit(x) ? 128 : 0));
+}
+uint8_t e2m1_code(float x) {
+  const float size = std::min(std::fabs(x), 6.0f);
+  const float code = size < 2.0f   ? nearest(size * 2.0f)
+                     : size < 4.0f ? nearest(size) + 2.0f
+                                   : nearest(size * 0.5f) + 4.0f;
+  return (uint8_t)((int)code | (std::signbit(x) ? 8 : 0));
+}
+
 // One row of numbers, rounded.
 struct Rounded {
   std::vector<float> numbers, scale;
-  std::vector<uint8_t> codes, zero;
+  std::vector<uint8_t> codes, zero, gamma;
 
-  EncodedRow row() const { return {codes.data(), scale.data(), zero.data(), nullptr, nullptr}; }
+  EncodedRow row() const { return {codes.data(), scale.data(), zero.data(), gamma.data(), nullptr}; }
 
   template <class From>
   void take(const void* from, int64_t k, const Encoding& e) {
@@ -76,6 +98,7 @@ struct Rounded {
       memcpy(&x, (const From*)from + i, sizeof(x));
       numbers[i] = widen(x);
     }
+    if (e.dtype == DType::kFp4) return e2m1(k, e);
     for (int64_t g = 0; g < num_groups(e, k); g++) {
       const int64_t begin = g * group_of(e, k), end = std::min(k, begin + group_of(e, k));
       if (e.dtype == DType::kFp8) e4m3(begin, end, g);
@@ -88,16 +111,30 @@ struct Rounded {
     float largest = 0.0f;
     for (int64_t i = begin; i < end; i++) largest = std::max(largest, std::fabs(numbers[i]));
     const float s = largest / 448.0f, by = s > 0.0f ? s : INFINITY;
-    for (int64_t i = begin; i < end; i++) {
-      const float x = numbers[i] / by, size = std::fabs(x);
-      int code = (int)nearest(size * 512.0f);  // below 2^-6: steps of 2^-9
-      if (size >= 0x1p-6f) {
-        const uint32_t u = bits_of(size);
-        code = std::min<int>(126, (int)((u + 0x7ffff + (u >> 20 & 1)) >> 20) - (120 << 3));
-      }
-      codes[i] = (uint8_t)(code | (std::signbit(x) ? 128 : 0));
-    }
+    for (int64_t i = begin; i < end; i++) codes[i] = e4m3_code(numbers[i] / by);
     scale[g] = s, zero[g] = 0;
+  }
+
+  void e2m1(int64_t k, const Encoding& e) {
+    const int64_t groups = num_groups(e, k);
+    std::vector<float> largest(groups, 0.0f);
+    for (int64_t i = 0; i < k; i++) largest[i / e.group] = std::max(largest[i / e.group], std::fabs(numbers[i]));
+    const float most = *std::max_element(largest.begin(), largest.end());
+    gamma.assign(groups, 0), scale[0] = has_e4m3_scales(e) ? most / (6.0f * 448.0f) : 1.0f;
+    for (int64_t g = 0; g < groups; g++) {
+      float step = 0.0f;
+      if (has_e4m3_scales(e)) {
+        gamma[g] = e4m3_code(largest[g] / (scale[0] > 0.0f ? scale[0] : INFINITY) / 6.0f);
+        step = 256.0f * widen(f16{(uint16_t)(gamma[g] << 7)}) * scale[0];
+      } else if (largest[g] > 0.0f) {
+        int exponent;
+        std::frexp(largest[g], &exponent);
+        gamma[g] = (uint8_t)std::min(254, std::max(0, exponent - 3 + 127));
+        step = std::ldexp(1.0f, gamma[g] - 127);
+      }
+      const float by = step > 0.0f ? step : INFINITY;
+      for (int64_t i = g * e.group; i < std::min(k, (g + 1) * e.group); i++) codes[i] = e2m1_code(numbers[i] / by);
+    }
   }
 
   void symmetric(int64_t begin, int64_t end, int64_t g, bool is_group) {

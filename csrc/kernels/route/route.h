@@ -1,12 +1,19 @@
-// ids[t] = the top_k best of x[t], best first, of equals the lowest id, NaN before all numbers
-// weights[t, j] = exp(x[t, ids[t, j]] - most) / sum       most: the largest of x[t]
-// sum: of the exponentials of the chosen, j ascending, where renormalize; else of all E, ascending, in one chain.
-// x [T, E] float32; ids [T, top_k] int32; weights [T, top_k] float32. E = k.
-// Row by row: bitwise independent of the batch. Reads: x ids pair_weights k top_k renormalize rows x_stride.
+// score[e] = exp(x[t, e] - most), most: the largest of x[t]; where sigmoid: 1 / (1 + exp(-x[t, e]))
+// merit[e] = x[t, e]; where there is a bias: score[e] / whole + bias[e]
+// whole = of softmax the sum of score over all E, ascending, in one chain; of sigmoid 1
+// ids[t] = the top_k best by merit, best first, of equals the lowest id, NaN before all numbers; where num_groups > 0
+//   only experts of the kept_groups best of so many equal groups, a group's worth being its best merit, or, group_best
+//   being 2, the sum of its two best; of equals the first group
+// weights[t, j] = score[ids[t, j]] / d * scale       scale 0: not multiplied
+// d = whole; where renormalize: the sum of the chosen scores, j ascending, and at least kLeastScores
+// x [T, E] float32; bias [E] or none; ids [T, top_k] int32; weights [T, top_k] float32. E = k.
+// Row by row: bitwise independent of the batch. Reads: x bias ids pair_weights k top_k renormalize sigmoid num_groups
+// kept_groups group_best scale rows x_stride.
 #pragma once
 #include "albireo/kernel.h"
 
 namespace albireo {
+constexpr float kLeastScores = 1e-20f;  // as graph/ops.py LEAST_SCORES
 void route_scalar(const Args&, const Step&, int64_t, int64_t, Scratch&);
 void route_avx2(const Args&, const Step&, int64_t, int64_t, Scratch&);
 void route_avx512(const Args&, const Step&, int64_t, int64_t, Scratch&);

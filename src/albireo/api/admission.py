@@ -215,7 +215,8 @@ class Admission:
                 f"thinking_token_budget={budget} cannot be kept: {tags.end!r} is no text of this model's vocabulary; "
                 "leave it out"
             )
-        return ThinkingMarks(begin=tags.begin, end=tags.end, end_token_ids=end, is_open=False)
+        again = tags.then and tags.then + tags.begin
+        return ThinkingMarks(begin=tags.begin, end=tags.end, end_token_ids=end, is_open=False, again=again)
 
     def _bad_words(self, words: Sequence[str]) -> tuple[tuple[int, ...], ...]:
         """Token ids of each word as it stands at the beginning and, where that is another token, after a space.

@@ -30,6 +30,7 @@ from albireo.engine.settings import EngineSettings
 from albireo.errors import ConfigError
 from albireo.graph.node import Graph
 from albireo.models import build_graph, load_config
+from albireo.models.quantized import quantization_format
 from albireo.models.weights import weight_files
 from albireo.params import SamplingParams
 from albireo.quantization.schemes import Precision
@@ -131,13 +132,19 @@ def plan_model(config: EngineConfig, workload: PlanWorkload, memory_bytes: int |
 
 
 class ConfigOnly:
-    """A directory that holds config.json and no weights: enough to plan."""
+    """A directory with config.json and no weights, which will be what quantization_config says: enough to plan."""
 
     shares_weights = False
 
     def __init__(self, directory: Path, dtype: str, parts: tuple[Part | None, ...], precision: Precision) -> None:
         self.model_config = load_config(directory, ASSUMED_DTYPE).with_dtype(dtype)
         self.precision = precision
+        self._format = quantization_format(directory)
+        if self._format is not None and precision.scheme is not None:
+            raise ConfigError(
+                f"quantization={precision.scheme}: this checkpoint is quantized already, as its config.json says; "
+                "leave it out, or give the original checkpoint"
+            )
         self.default_model_len = self.model_config.max_position_embeddings
         self.parts = parts
 
@@ -148,9 +155,15 @@ class ConfigOnly:
     def graph(self, model_len: int) -> Graph:
         """The graph for sequences of up to model_len tokens."""
         graph = build_graph(self.model_config, model_len)
-        if not self.precision.is_plain:
-            choose_precision.run(graph, self.precision.of, self.precision.is_weight_only)
+        if self._format is not None or not self.precision.is_plain:
+            choose_precision.run(graph, self._of, self.precision.is_weight_only)
         return graph
+
+    def _of(self, name: str, role: str | None) -> str | None:
+        """The encoding of a matrix; see compiler.passes.choose_precision."""
+        if self._format is None or role in ("vocab", "router"):
+            return self.precision.of(name, role)
+        return self._format.foreseen(name.removesuffix(".weight"))
 
 
 def _source(directory: Path, config: EngineConfig) -> ModelSource | ConfigOnly:

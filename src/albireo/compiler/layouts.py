@@ -128,6 +128,8 @@ def _encoded_bytes(e: Encoding, cols: int) -> int:
     groups = e.num_groups(cols)
     if e.kind == "progressive":
         return -(-2 * groups // 4) * 4 + groups * (e.group or 0) // 2 + 4
+    if e.kind == "microscaled":
+        return -(-groups // 4) * 4 + groups * (e.group or 0) // 2 + 4
     if e.kind == "float":
         return -(-(groups * e.group if e.group else cols) // 4) * 4 + 4 * groups
     if e.group is None:
@@ -141,6 +143,8 @@ def _encoded_row_bytes(e: Encoding, cols: int) -> int:
     codes = -(-cols // 256) * 128 if e.bits == 4 else -(-cols // 128) * 128 if e.kind == "float" else cols
     if e.kind == "progressive":
         return codes + 2 * groups + 4
+    if e.kind == "microscaled":
+        return codes + groups + 4
     zeros = groups if e.bits == 4 and e.kind == "integer" else 0
     return codes + zeros + groups * (8 if e.kind == "affine" else 4)
 

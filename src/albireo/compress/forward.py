@@ -100,7 +100,7 @@ def _run(node: Node, roles: Mapping[str, Any], step: StepInputs, rounded: frozen
         keys, values = roles["kv"]
         return (_attention(node.attrs, roles["q"], keys, values, step.context_len.tolist()),)
     if node.op == "rms_norm" and "centered" not in node.attrs:
-        return (_rms_norm(node.attrs, roles["x"], roles["weight"]),)
+        return (_rms_norm(node.attrs, roles["x"], roles.get("weight")),)
     if node.op == "unary" and node.attrs["kind"] == "silu":
         x = roles["x"]
         with np.errstate(over="ignore"):
@@ -118,11 +118,12 @@ def _linear(node: Node, roles: Mapping[str, Any], rounded: frozenset[str]) -> F3
     return np.asarray(y + roles["bias"] if "bias" in roles else y, np.float32)
 
 
-def _rms_norm(attrs: Mapping[str, Any], x: F32, weight: F32) -> F32:
-    parts = x.reshape(len(x), attrs["num_heads"], len(weight))
+def _rms_norm(attrs: Mapping[str, Any], x: F32, weight: F32 | None) -> F32:
+    parts = x.reshape(len(x), attrs["num_heads"], -1)
     mean_square = np.mean(parts * parts, axis=-1, keepdims=True, dtype=np.float64)
     factor = (1 / np.sqrt(mean_square + attrs["eps"])).astype(np.float32)
-    return np.asarray((parts * factor * weight).reshape(x.shape), np.float32)
+    normed = parts * factor if weight is None else parts * factor * weight
+    return np.asarray(normed.reshape(x.shape), np.float32)
 
 
 def _attention(attrs: Mapping[str, Any], q: F32, k: F32, v: F32, lengths: list[int]) -> F32:

@@ -14,9 +14,10 @@ from albireo.encodings import Encoding, encoding
 from albireo.errors import ConfigError
 from albireo.quantization import schemes
 
-#: Scheme -> the encoding of every linear but the head. int4 is progressive where that costs little.
+#: Scheme -> the encoding of every linear but the head. 4-bit floats are for loading only. int4 is progressive where
+#: that costs little.
 SCHEMES: Mapping[str, str] = {
-    **{name: linears for name, (linears, _) in schemes.SCHEMES.items()},
+    **{name: linears for name, (linears, _) in schemes.SCHEMES.items() if encoding(linears).kind != "microscaled"},
     "int4": "int4p.g64",
 }
 MIXED = "mixed"

@@ -194,9 +194,10 @@ def _fold(value: Value, nodes: list[Node]) -> Fold | None:
     if made is None:
         return None
     if made.op == "rms_norm" and made.attrs["num_heads"] == 1:
-        norm = made.inputs["weight"]
+        norm = made.inputs.get("weight")
         # where what is stored is altered when it is read, it cannot be divided instead
-        return Fold("norm", norm.name) if norm.constant is not None and not norm.constant.is_altered else None
+        is_stored = norm is not None and norm.constant is not None and not norm.constant.is_altered
+        return Fold("norm", norm.name) if norm is not None and is_stored else None
     if made.op == "mul":
         linear = made.inputs["y"].producer
         return _fold_rows(linear, "rows") if linear is not None and readers(made.inputs["y"]) == 1 else None

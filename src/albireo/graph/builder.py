@@ -83,19 +83,27 @@ class GraphBuilder:
             inputs["bias"] = bias
         return self._node("linear", inputs, **({} if role is None else {"role": role}))[0]
 
-    def experts(self, names: tuple[str, ...], name: str, dims: tuple[int, int], dtype: str) -> Value:
-        """One matrix a name, all of dims, one below the other as one constant."""
+    def experts(self, names: tuple[str, ...], name: str, dims: tuple[int, ...], dtype: str) -> Value:
+        """One matrix or vector a name, all of dims, one below the other as one constant."""
         definition = ConstantDef(tuple(RowSegment(each, 0, dims[0]) for each in names))
-        value = Value(name, TensorType(dtype, (len(names) * dims[0], dims[1])), constant=definition)
+        value = Value(name, TensorType(dtype, (len(names) * dims[0], *dims[1:])), constant=definition)
         return self.graph.constants.setdefault(name, value)
 
-    def route(self, x: Value, top_k: int, renormalize: bool) -> tuple[Value, Value]:
-        ids, weights = self._node("route", {"x": x}, top_k=top_k, renormalize=renormalize)
+    def route(
+        self, x: Value, top_k: int, renormalize: bool, bias: Value | None = None, **rules: Any
+    ) -> tuple[Value, Value]:
+        """rules: those of scores, num_groups, kept_groups, group_best and factor that say something, see ops."""
+        inputs = {"x": x} if bias is None else {"x": x, "bias": bias}
+        ids, weights = self._node("route", inputs, top_k=top_k, renormalize=renormalize, **rules)
         return ids, weights
 
-    def expert_linear(self, x: Value, ids: Value, weight: Value, num_experts: int, role: str) -> Value:
-        """weight: of experts(); role: one of ops.LINEAR_ROLES."""
+    def expert_linear(
+        self, x: Value, ids: Value, weight: Value, num_experts: int, role: str, bias: Value | None = None
+    ) -> Value:
+        """weight, bias: of experts(); role: one of ops.LINEAR_ROLES."""
         top_k, inputs = int(ids.type.dims[1]), {"x": x, "ids": ids, "weight": weight}
+        if bias is not None:
+            inputs["bias"] = bias
         return self._node("expert_linear", inputs, num_experts=num_experts, top_k=top_k, role=role)[0]
 
     def combine(self, x: Value, weights: Value) -> Value:
@@ -117,14 +125,18 @@ class GraphBuilder:
         self.kv = self._node("kv_write", inputs, layer=layer, num_kv_heads=num_kv_heads, head_dim=head_dim)[0]
         return self.kv
 
-    def attention(self, q: Value, **attrs: Any) -> Value:
-        return self._node("attention", {"q": q, "kv": self.kv}, **attrs)[0]
+    def attention(self, q: Value, sinks: Value | None = None, **attrs: Any) -> Value:
+        inputs = {"q": q, "kv": self.kv} | ({} if sinks is None else {"sinks": sinks})
+        return self._node("attention", inputs, **attrs)[0]
 
     def add(self, x: Value, y: Value) -> Value:
         return self._node("add", {"x": x, "y": y})[0]
 
     def mul(self, x: Value, y: Value) -> Value:
         return self._node("mul", {"x": x, "y": y})[0]
+
+    def clamped_swiglu(self, gate: Value, up: Value) -> Value:
+        return self._node("clamped_swiglu", {"x": gate, "y": up})[0]
 
     def unary(self, x: Value, kind: str) -> Value:
         return self._node("unary", {"x": x}, kind=kind)[0]

@@ -95,10 +95,32 @@ def _linear(x: Types, _: Attrs) -> tuple[TensorType, ...]:
 
 def _route(x: Types, a: Attrs) -> tuple[TensorType, ...]:
     logits = x["x"]
-    if not 0 < a["top_k"] <= min(int(logits.dims[1]), MAX_CHOSEN):
+    count = int(logits.dims[1])
+    if not 0 < a["top_k"] <= min(count, MAX_CHOSEN):
         raise InvariantError(f"route chooses {a['top_k']} of {logits}; at most {MAX_CHOSEN} can be chosen")
+    if "bias" in x and x["bias"] != TensorType("float32", (count,)):
+        raise InvariantError(f"route bias {x['bias']} does not fit {logits}")
+    if not are_groups(count, a, "bias" in x):
+        raise InvariantError(f"route of {logits} in groups: {dict(a)} does not fit")
     dims = ("T", a["top_k"])
     return (TensorType("int32", dims), TensorType("float32", dims))
+
+
+def are_groups(count: int, a: Attrs, has_bias: bool) -> bool:
+    """Whether what a route says of groups of count experts fits together; true where it says nothing.
+
+    Worth of two is a sum of scores, which are only compared where there is a bias.
+    """
+    given = [a[name] for name in GROUPS if name in a]
+    if not given:
+        return True
+    if len(given) < len(GROUPS):
+        return False
+    groups, kept, best = given
+    if not 0 < groups <= count or count % groups or not 0 < kept <= groups:
+        return False
+    size = count // groups
+    return bool(a["top_k"] <= kept * size and 0 < best <= min(size, 2 if has_bias else 1))
 
 
 def _expert_linear(x: Types, a: Attrs) -> tuple[TensorType, ...]:
@@ -109,6 +131,8 @@ def _expert_linear(x: Types, a: Attrs) -> tuple[TensorType, ...]:
         )
     if rows.dims[-1] != w.dims[1] or int(w.dims[0]) % count:
         raise InvariantError(f"expert_linear of {rows} with {count} experts of {w}: inner dims or rows do not fit")
+    if "bias" in x and x["bias"].dims != (w.dims[0],):
+        raise InvariantError(f"expert_linear bias {x['bias']} does not fit weight {w}")
     return (TensorType("float32", ("P", int(w.dims[0]) // count)),)
 
 
@@ -142,6 +166,8 @@ def _attention(x: Types, a: Attrs) -> tuple[TensorType, ...]:
     q = x["q"]
     if q.dims[-1] != a["num_heads"] * a["head_dim"]:
         raise InvariantError(f"attention query {q} is not {a['num_heads']} heads of {a['head_dim']}")
+    if "sinks" in x and x["sinks"] != TensorType("float32", (a["num_heads"],)):
+        raise InvariantError(f"attention sinks {x['sinks']} are not one of each of {a['num_heads']} heads")
     return (TensorType("float32", q.dims),)
 
 
@@ -178,6 +204,8 @@ def num_squares(cols: int) -> int:
     return -(-cols // SQUARES)
 
 
+#: Of clamped_swiglu.
+SWIGLU_ALPHA, SWIGLU_LIMIT = 1.702, 7.0
 #: Columns whose squares are one sum.
 SQUARES = 64
 #: Most logits of a row that top_logits finds: MAX_TOP, and one that shows whether others equal the last of them.
@@ -190,6 +218,13 @@ TOP_LOGITS = MAX_TOP + 1
 LINEAR_ROLES = ("heads", "ffn", "vocab", "row", "router")
 #: Most experts of a token.
 MAX_CHOSEN = 64
+#: Attributes of a route among groups, which come together.
+GROUPS = ("num_groups", "kept_groups", "group_best")
+#: What route makes of logits; softmax where nothing is said.
+SCORES = ("softmax", "sigmoid")
+#: Chosen experts' scores are divided by their sum, or by this where it is less (DeepSeek V3 adds it): where all of them
+#: underflow, or a bias decides for experts that have next to none, weights stay numbers.
+LEAST_SCORES = 1e-20
 #: Leaves of the tree in which partial sums are added: so many ranks at most compute one model.
 MAX_RANKS = 8
 
@@ -221,12 +256,25 @@ OPS: dict[str, Op] = {
     # multiplies x as (name, first, end), the columns each has; max_rank: columns of the result for each
     "adapter": Op(("x", "slots"), ("modules", "max_rank"), _low),
     # the top_k best of each row of logits, best first, of equals the lowest id, NaN before all numbers; and their
-    # softmax over all logits, or, renormalize, over the chosen ones. In float32; sums ascending, of the chosen by rank
-    "route": Op(("x",), ("top_k", "renormalize"), _route),
-    # row p = x[p // top_k, or p where x has P rows] @ block^T, block being rows e * N to (e + 1) * N of weight
-    # [num_experts * N, K] with e = ids[p]; each row as linear sums it
+    # softmax over all logits, or, renormalize, over the chosen ones. In float32; sums ascending, of the chosen by rank.
+    # scores "sigmoid": weights are sigmoids instead, renormalize: divided by the sum of the chosen ones. bias: what is
+    # compared is score + bias; weights know nothing of it. num_groups: experts are so many groups, and are chosen from
+    # the kept_groups best alone; a group's worth is the sum of its group_best best. factor: on all weights, last
+    "route": Op(
+        ("x",),
+        ("top_k", "renormalize"),
+        _route,
+        optional=("bias",),
+        optional_attrs=("scores", *GROUPS, "factor"),
+    ),
+    # row p = x[p // top_k, or p where x has P rows] @ block^T (+ block of bias), block being rows e * N to (e + 1) * N
+    # of weight [num_experts * N, K] with e = ids[p]; each row as linear sums it
     "expert_linear": Op(
-        ("x", "ids", "weight"), ("num_experts", "top_k"), _expert_linear, optional_attrs=("role", "keeps")
+        ("x", "ids", "weight"),
+        ("num_experts", "top_k"),
+        _expert_linear,
+        optional=("bias",),
+        optional_attrs=("role", "keeps"),
     ),
     # y[t] = weights[t, 0] * x[t * top_k] + weights[t, 1] * x[t * top_k + 1] + ... in float32: each product is rounded,
     # then added, in this order
@@ -242,14 +290,19 @@ OPS: dict[str, Op] = {
     "rope": Op(("x", "positions"), ("num_heads", "head_dim", "rope"), _same),
     # k, v (rounded to the KV dtype) into the slots of this step's tokens; returns the state after
     "kv_write": Op(("k", "v", "kv"), ("layer", "num_kv_heads", "head_dim"), _kv_write),
-    # causal attention of q over each sequence's cache; window counts the positions seen, itself included
+    # causal attention of q over each sequence's cache; window counts the positions seen, itself included. sinks:
+    # of each head one more score, not scaled nor capped, in every row's softmax; it has no value
     "attention": Op(
         ("q", "kv"),
         ("layer", "num_heads", "num_kv_heads", "head_dim", "scale", "window", "softcap"),
         _attention,
+        optional=("sinks",),
     ),
     "add": Op(("x", "y"), (), _binary),
     "mul": Op(("x", "y"), (), _binary),
+    # of gate x and up y: (u + 1) * g * sigmoid(SWIGLU_ALPHA * g), g = min(x, SWIGLU_LIMIT), u = y kept between
+    # -SWIGLU_LIMIT and SWIGLU_LIMIT
+    "clamped_swiglu": Op(("x", "y"), (), _binary),
     # kind: one of UNARY_KINDS; gelu is that of the error function
     "unary": Op(("x",), ("kind",), _same),
     # x * factor

@@ -9,10 +9,11 @@ Call families and their roles (a backend implements these):
     norm         x [, weight] [, bias] [, rows] -> out      rows gathers first; out in its buffer's dtype;
                                                             attr centered: of x minus its mean
     gather       x, rows -> out                             rows of x, copied
-    linear       x, weight [, bias] [, residual] -> out     attrs act: none | silu_mul | gelu_tanh_mul (gate and
-                                                            up rows interleaved by GATE_UP_INTERLEAVE) | gelu |
-                                                            gelu_tanh | relu (of each output); residual may
-                                                            be out; chunks as in graph.ops, absent: one chain
+    linear       x, weight [, bias] [, residual] -> out     attrs act: none | silu_mul | gelu_tanh_mul |
+                                                            clamped_swiglu (gate and up rows interleaved by
+                                                            GATE_UP_INTERLEAVE) | gelu | gelu_tanh | relu (of
+                                                            each output); residual may be out; chunks as in
+                                                            graph.ops, absent: one chain
         [, squares]                                         attr norm_eps: each row of the product is divided by
                                                             the root of its mean square, from sums over SQUARES
                                                             columns; the bias comes then
@@ -26,10 +27,10 @@ Call families and their roles (a backend implements these):
     qkv_rope_kv  x, weight [, bias] [, q_norm, k_norm], rope -> q     writes k and v of this step to the KV cache;
         [, squares] [, low]                                 as in linear
         [, v_weight [, v_bias]]                             v's own, where weight has the rows of q and k alone
-    attention    q [, rows] -> out                          rows: out has these only
+    attention    q [, rows] [, sinks] -> out                rows: out has these only
     head_top     x, weight -> ids, values                   best logits per row, of equals the lowest id first
-    route        x -> ids, weights                          the top_k best experts of each row of logits; see graph.ops
-    expert_linear  x, ids, weight -> out                    rows P, each of an expert: a linear with its rows of weight,
+    route        x [, bias] -> ids, weights                 the top_k best experts of each row of logits; see graph.ops
+    expert_linear  x, ids, weight [, bias] -> out           rows P, each of an expert: a linear with its rows of weight,
                                                             num_experts blocks of whole panels; x has T or P rows
         [, squares]                                         as in linear; of T rows
     combine      x, weights [, residual] -> out             rows T: each token's P rows, weighed and added in order
@@ -65,8 +66,8 @@ GATE_UP_INTERLEAVE = 32
 
 
 def is_gated(act: str) -> bool:
-    """Whether an output of a linear is made of two: act(gate) * up."""
-    return act.endswith("_mul")
+    """Whether an output of a linear is made of two, a gate and an up."""
+    return act.endswith("_mul") or act == "clamped_swiglu"
 
 
 def weight_rows(n: int, act: str) -> int:

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from albireo.dtypes import itemsize
 from albireo.errors import InvariantError
 from albireo.graph.node import SYMBOLS
+from albireo.graph.ops import GROUPS, SCORES, are_groups
 from albireo.graph.program import PANEL, Buffer, Call, PackedConstant, Program, is_gated, weight_rows
 from albireo.graph.tuning import BUCKETS
 
@@ -30,11 +31,13 @@ STEP_ARRAYS: dict[str, tuple[str, str | None]] = {
 }
 SPLITS = ("panels", "rows", "heads", "one")
 #: What a linear does to its outputs, in the native core's order; see program.is_gated.
-ACTS = ("none", "silu_mul", "gelu_tanh_mul", "gelu", "gelu_tanh", "relu")
+ACTS = ("none", "silu_mul", "gelu_tanh_mul", "gelu", "gelu_tanh", "relu", "clamped_swiglu")
 #: Those of linears that have a gate; and none, for families that know no others.
 GATED_ACTS = tuple(act for act in ACTS if act == "none" or is_gated(act))
-#: What an elementwise call does to each element, in the native core's order; the last two read two operands.
-KINDS = ("cast", "silu", "gelu", "gelu_tanh", "relu", "scale", "softcap", "scale_by", "add", "mul")
+#: What an elementwise call does to each element, in the native core's order.
+KINDS = ("cast", "silu", "gelu", "gelu_tanh", "relu", "scale", "softcap", "add", "mul", "clamped_swiglu", "scale_by")
+#: Those that read two operands.
+KINDS_OF_TWO = ("add", "mul", "clamped_swiglu")
 ALIGNMENT = 64
 
 #: (start, stop, is_write) ranges one call touches.
@@ -107,15 +110,21 @@ FAMILIES: dict[str, Family] = {
         ("q",),
         ("out",),
         ("layer", "num_heads", "num_kv_heads", "head_dim", "scale", "window", "softcap"),
-        optional=("rows",),
+        optional=("rows", "sinks"),
     ),
     "head_top": Family(("x", "weight"), ("ids", "values"), ("n", "k"), weight="weight", optional_attrs=("softcap",)),
-    "route": Family(("x",), ("ids", "weights"), ("top_k", "renormalize")),
+    "route": Family(
+        ("x",),
+        ("ids", "weights"),
+        ("top_k", "renormalize"),
+        optional=("bias",),
+        optional_attrs=("scores", *GROUPS, "factor"),
+    ),
     "expert_linear": Family(
         ("x", "ids", "weight"),
         ("out",),
         ("n", "k", "act", "num_experts", "top_k"),
-        optional=("squares",),
+        optional=("bias", "squares"),
         weight="weight",
         optional_attrs=("norm_eps",),
     ),
@@ -288,7 +297,13 @@ def _experts_fit(program: Program, call: Call) -> bool:
     shapes = {role: program.buffers[name] for role, name in call.args.items() if name in program.buffers}
     a, cols = call.attrs, {role: buffer.cols for role, buffer in shapes.items()}
     if call.family == "route":
-        return cols["ids"] == cols["weights"] == a["top_k"] == program.top_k and shapes["ids"].dtype == "int32"
+        if "bias" in call.args:
+            bias = _constant(program, call, "bias")
+            if (bias.rows, bias.cols) != (1, cols["x"]):
+                return False
+        fits = are_groups(cols["x"], a, "bias" in call.args) and a.get("scores", SCORES[0]) in SCORES
+        chosen = cols["ids"] == cols["weights"] == a["top_k"] == program.top_k and shapes["ids"].dtype == "int32"
+        return fits and chosen
     if call.family == "expert_linear":
         weight, rows = _constant(program, call, "weight"), {role: shapes[role].rows for role in ("x", "ids", "out")}
         if rows["x"] not in ("T", "P") or (rows["ids"], rows["out"]) != ("T", "P") or a["act"] not in ACTS:
@@ -312,7 +327,7 @@ def _single_op_fits(program: Program, call: Call) -> bool:
             return False
         if "weight" in call.args and _constant(program, call, "weight").cols != 1:
             return False
-        fits = a["kind"] in KINDS and ("y" in cols) == (a["kind"] in KINDS[-2:]) and len(set(cols.values())) == 1
+        fits = a["kind"] in KINDS and ("y" in cols) == (a["kind"] in KINDS_OF_TWO) and len(set(cols.values())) == 1
         return fits and numbers == {a["kind"]}.intersection({"scale", "softcap"}) and a.get("softcap", 1.0) > 0
     if call.family == "head_norm":
         width, rest = divmod(cols["x"], int(a["num_heads"]))

@@ -12,7 +12,7 @@ from typing import Any
 from albireo.dtypes import COMPUTE_DTYPES, ROW_CODES
 from albireo.errors import InvariantError
 from albireo.graph.node import SYMBOLS, Graph, Node, TensorType, Value
-from albireo.graph.ops import LINEAR_ROLES, MAX_RANKS, UNARY_KINDS, RopeSpec, infer
+from albireo.graph.ops import GROUPS, LINEAR_ROLES, MAX_RANKS, SCORES, UNARY_KINDS, RopeSpec, infer
 from albireo.graph.program_spec import FAMILIES
 
 #: Roles a fused node has beside its family's, because its body needs them and its kernel finds them in the step.
@@ -140,7 +140,9 @@ def _attr_problem(node: Node, name: str, value: Any) -> str:
         return "" if value is None or (_is_number(value) and value > 0) else "must be None or a number above 0"
     if name in ("renormalize", "centered"):
         return "" if isinstance(value, bool) else "must be true or false"
-    if name in ("width", "num_experts", "top_k"):
+    if name == "scores":
+        return "" if value in SCORES else f"must be one of {', '.join(SCORES)}"
+    if name in ("width", "num_experts", "top_k", *GROUPS):
         return "" if _is_count(value, 1) else "must be a whole number of at least 1"
     if name == "eps":
         return "" if _is_number(value) and value >= 0 else "must be a number of at least 0"

@@ -20,6 +20,7 @@ from albireo.json_file import read_json
 from albireo.models.config import ConfigRules, ModelConfig, parse_config
 from albireo.models.gguf.config import config_of
 from albireo.models.gguf.tensors import GgufFile, is_gguf
+from albireo.models.layer_kinds import MAX_LAYERS
 from albireo.models.layers import IGNORABLE_WEIGHTS, TIED_WEIGHTS
 from albireo.models.quantized import KEYS, quantization_format
 from albireo.models.text_part import is_whole, text_settings
@@ -35,6 +36,7 @@ _ROOM = (
     "generation",
     "gguf",
     "head_rows",
+    "interleaved_experts",
     "layer_kinds",
     "layers",
     "mapped_file",
@@ -126,8 +128,18 @@ def open_checkpoint(directory: str | Path, graph: Graph) -> Checkpoint:
     """
     checkpoint = Checkpoint(directory)
     try:
-        check_weights(graph, checkpoint, IGNORABLE_WEIGHTS, TIED_WEIGHTS)
+        check_weights(graph, checkpoint, (*IGNORABLE_WEIGHTS, *_guessing_layers(checkpoint)), TIED_WEIGHTS)
     except ModelError:
         checkpoint.close()
         raise
     return checkpoint
+
+
+def _guessing_layers(checkpoint: Checkpoint) -> tuple[str, ...]:
+    """Patterns of tensors of layers behind the last that guess further tokens; architectures say who may have such."""
+    path = checkpoint.directory / "config.json"
+    data = read_json(path) if path.exists() else {}
+    layers, count = data.get("num_hidden_layers"), data.get("num_nextn_predict_layers") or data.get("num_mtp_modules")
+    if not isinstance(layers, int) or not isinstance(count, int):
+        return ()
+    return tuple(f"model.layers.{layers + i}.*" for i in range(min(count, MAX_LAYERS)))

@@ -22,6 +22,7 @@ class BlockSettings:
         qkv_bias, o_bias, ffn_bias: of the linears.
         is_parallel: attention and FFN read the same residual stream, and both are added to it.
         has_ffn_norm: the FFN has a norm of its own; else it reads what attention reads.
+        has_qk_norm: a norm of each head of q and k, where a key says so.
         joined: where rows of q, k and v lie.
         num_kv_heads: where no key says it by itself; None: a key does.
         full_num_kv_heads, full_head_dim: of layers without a window, where those differ from layers with one.
@@ -36,6 +37,7 @@ class BlockSettings:
     ffn_bias: bool = False
     is_parallel: bool = False
     has_ffn_norm: bool = True
+    has_qk_norm: bool = False
     joined: Joined = "no"
     num_kv_heads: int | None = None
     full_num_kv_heads: int | None = None

@@ -24,11 +24,13 @@ MAX_WIDTH = 2**20
 MAX_HEADS = 2**12
 MAX_HEAD_DIM = 2**12
 MAX_VOCAB = 2**24
-#: What an activation is called in config.json -> ops.UNARY_KINDS.
+#: What an activation is called in config.json -> ops.UNARY_KINDS, or an op.
 ACTIVATIONS = {
     "silu": {"silu": "silu", "swish": "silu"},
     # the tanh of old files, whatever they call it: transformers reads them so
     "gelu_tanh": {"gelu_pytorch_tanh": "gelu_tanh", "gelu": "gelu_tanh"},
+    # of a gate and an up together, which its files call by the name of what it is made from
+    "clamped_swiglu": {"silu": "clamped_swiglu"},
     # of FFNs without a gate
     "plain": {
         "gelu": "gelu",
@@ -243,7 +245,13 @@ def parse_config(
     rope, local_rope = RopeSettings(), None
     if rules.has_rope:
         rope, local_rope = parse_ropes(
-            fields, where, positions, rules.keys, has_local=rules.has_local_rope, local_theta=rules.local_theta
+            fields,
+            where,
+            positions,
+            rules.keys,
+            has_local=rules.has_local_rope,
+            local_theta=rules.local_theta,
+            head_dim=head_dim,
         )
     config = ModelConfig(
         model_type=model_type,

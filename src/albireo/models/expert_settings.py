@@ -5,10 +5,11 @@ Called by config.py. Does not know weights or graphs.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
 
-from albireo.graph.ops import MAX_CHOSEN
+from albireo.graph.ops import GROUPS, MAX_CHOSEN, SCORES
 from albireo.json_file import Fields
 
 MAX_EXPERTS = 2**12
@@ -16,7 +17,13 @@ _MAX_WIDTH = 2**20
 
 #: Whose keys: mixtral's (every layer has experts of intermediate_size, weights are renormalized), olmoe's (the same,
 #: but for whether they are), or those of Qwen's models, with a shared expert or without.
-Keys = Literal["none", "mixtral", "olmoe", "qwen", "qwen_shared"]
+#: Or DeepSeek V3's, whose experts are chosen by sigmoids and a bias, in groups; MiniMax's, the same without groups; or
+#: ERNIE's, by a softmax and a bias.
+Keys = Literal["none", "mixtral", "olmoe", "qwen", "qwen_shared", "deepseek", "minimax", "ernie"]
+
+
+#: What some files of such models say, and what they do anyway.
+SIGMOIDS: Mapping[str, Any] = {"scoring_func": "sigmoid", "topk_method": "noaux_tc", "moe_layer_freq": 1}
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,8 +33,13 @@ class ExpertSettings:
     Fields:
         count: of one layer; top_k: of one token; width: channels of one.
         renormalize: weights of a token's experts are divided by their sum.
-        shared_width: channels of an expert that every token has, gated by a sigmoid; 0: there is none.
+        shared_width: channels of an expert that every token has; 0: there is none. is_shared_gated: by a sigmoid.
         layers: of each layer, whether it has experts; the others have an ordinary MLP.
+        scores: what is made of a router's logits, one of ops.SCORES.
+        has_bias: a bias of each expert is added to scores where experts are chosen, not where they are weighed.
+        groups: how many experts are divided into, how many of those a token's experts are chosen from, and how many of
+            the best of a group say what it is worth; None: there are none.
+        factor: on weights.
     """
 
     count: int
@@ -36,6 +48,18 @@ class ExpertSettings:
     renormalize: bool
     shared_width: int
     layers: tuple[bool, ...]
+    is_shared_gated: bool = True
+    scores: str = "softmax"
+    has_bias: bool = False
+    groups: tuple[int, int, int] | None = None
+    factor: float = 1.0
+
+    @property
+    def rules(self) -> dict[str, Any]:
+        """What the op route is told beside top_k and renormalize: attributes that say something."""
+        scores = {} if self.scores == SCORES[0] else {"scores": self.scores}
+        groups = {} if self.groups is None else dict(zip(GROUPS, self.groups, strict=True))
+        return scores | groups | ({} if self.factor == 1.0 else {"factor": self.factor})
 
 
 def parse_experts(fields: Fields, keys: Keys, layers: int, width: int) -> ExpertSettings | None:
@@ -45,11 +69,17 @@ def parse_experts(fields: Fields, keys: Keys, layers: int, width: int) -> Expert
     """
     if keys == "none":
         return None
+    if keys == "deepseek":
+        return _deepseek(fields, layers)
+    if keys == "ernie":
+        return _ernie(fields, layers)
     count_key = "num_local_experts"
     if keys != "mixtral" and fields.has("num_experts"):  # transformers writes either name
         count_key = "num_experts"
     count = fields.integer(count_key, 1, MAX_EXPERTS)
     top_k = fields.integer("num_experts_per_tok", 1, min(count, MAX_CHOSEN))
+    if keys == "minimax":
+        return ExpertSettings(count, top_k, width, True, 0, (True,) * layers, scores="sigmoid", has_bias=True)
     if keys in ("mixtral", "olmoe"):
         renormalize = keys == "mixtral" or fields.flag("norm_topk_prob", False)
         return ExpertSettings(count, top_k, width, renormalize, 0, (True,) * layers)
@@ -66,6 +96,60 @@ def parse_experts(fields: Fields, keys: Keys, layers: int, width: int) -> Expert
             "mlp_only_layers", fields.raw("mlp_only_layers"), "no layer has experts; give the dense architecture's name"
         )
     return settings
+
+
+def _deepseek(fields: Fields, layers: int) -> ExpertSettings:
+    count = fields.integer("n_routed_experts", 1, MAX_EXPERTS)
+    top_k = fields.integer("num_experts_per_tok", 1, min(count, MAX_CHOSEN))
+    width = fields.integer("moe_intermediate_size", 1, _MAX_WIDTH)
+    dense = fields.integer("first_k_dense_replace", 0, layers - 1, default=0)
+    return ExpertSettings(
+        count,
+        top_k,
+        width,
+        fields.flag("norm_topk_prob", True),
+        fields.integer("n_shared_experts", 0, _MAX_WIDTH // width) * width,
+        (False,) * dense + (True,) * (layers - dense),
+        is_shared_gated=False,
+        scores="sigmoid",
+        has_bias=True,
+        groups=_groups(fields, count, top_k, 2),
+        factor=fields.number("routed_scaling_factor", 1e-6, 1e6, default=1.0),
+    )
+
+
+def _groups(fields: Fields, count: int, top_k: int, best: int) -> tuple[int, int, int] | None:
+    """Args: best: of a group, that say what it is worth. Returns: None where every group may be chosen from."""
+    groups = fields.integer("n_group", 1, count, default=1)
+    kept = fields.integer("topk_group", 1, groups, default=groups)
+    if kept == groups:
+        return None
+    if count % groups or count // groups < best:
+        fields.fail("n_group", groups, f"must divide {count} experts into groups of {best} or more")
+    if top_k > kept * (count // groups):
+        fields.fail("topk_group", kept, f"leaves fewer than the {top_k} experts of num_experts_per_tok")
+    return groups, kept, best
+
+
+def _ernie(fields: Fields, layers: int) -> ExpertSettings:
+    count = fields.integer("moe_num_experts", 1, MAX_EXPERTS)
+    width = fields.integer("moe_intermediate_size", 1, _MAX_WIDTH)
+    interval = fields.integer("moe_layer_interval", 1, 2**20, default=1)
+    first = fields.integer("moe_layer_start_index", 0, 2**20, default=1)
+    last = fields.integer("moe_layer_end_index", -1, 2**20, default=-1)
+    sparse = tuple((i + 1) % interval == 0 and first <= i and (last < 0 or i <= last) for i in range(layers))
+    if not any(sparse):
+        fields.unsupported("moe_layer_start_index", first, "no layer has experts; give the dense architecture's name")
+    return ExpertSettings(
+        count,
+        fields.integer("moe_k", 1, min(count, MAX_CHOSEN)),
+        width,
+        True,
+        fields.integer("moe_num_shared_experts", 0, _MAX_WIDTH // width, default=2) * width,
+        sparse,
+        is_shared_gated=False,
+        has_bias=True,
+    )
 
 
 def _sparse_layers(fields: Fields, layers: int) -> tuple[bool, ...]:

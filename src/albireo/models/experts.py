@@ -16,21 +16,29 @@ from albireo.models.layers import gated_mlp, linear, mlp_block, norm
 
 @dataclass(frozen=True, slots=True)
 class Names:
-    """What an architecture calls its parts: the block within a layer, gate, up and down of an expert, the router."""
+    """What an architecture calls its parts: the block within a layer, gate, up and down of an expert, the router, the
+    bias of a choice, the expert that every token has."""
 
     block: str
     gate: str
     up: str
     down: str
     router: str = "gate"
+    bias: str = "gate.e_score_correction_bias"
+    shared: str = "shared_expert"
 
 
 QWEN = Names("mlp", "gate_proj", "up_proj", "down_proj")
+DEEPSEEK = Names("mlp", "gate_proj", "up_proj", "down_proj", shared="shared_experts")
 
 
-def moe_block(b: GraphBuilder, c: ModelConfig, x: Value, layer: int, names: Names = QWEN) -> Value:
+def moe_block(
+    b: GraphBuilder, c: ModelConfig, x: Value, layer: int, names: Names = QWEN, *, bias: bool = False
+) -> Value:
     """x + the weighed sum of what a token's experts make of norm(x) (+ the shared expert's), of one layer, [T, E]
     float32; x + an ordinary MLP where the layer has no experts.
+
+    Args: bias: of the router and of experts.
     """
     settings = c.experts
     assert settings is not None, "the architecture's rules name the keys of experts"
@@ -39,35 +47,57 @@ def moe_block(b: GraphBuilder, c: ModelConfig, x: Value, layer: int, names: Name
     name = f"model.layers.{layer}.{names.block}"
     with b.part(f"layers.{layer}.moe"):
         h = norm(b, c, x, f"model.layers.{layer}.post_attention_layernorm.weight", "norm")
-        logits = linear(b, c, h, f"{name}.{names.router}", settings.count, "router", False, "router")
+        logits = linear(b, c, h, f"{name}.{names.router}", settings.count, "router", bias, "router")
         with b.part("route"):
-            ids, weights = b.route(logits, settings.top_k, settings.renormalize)
+            added = b.weight(f"{name}.{names.bias}", (settings.count,), "float32") if settings.has_bias else None
+            ids, weights = b.route(logits, settings.top_k, settings.renormalize, added, **settings.rules)
         with b.part("experts"):
-            gate = _experts(b, c, h, ids, f"{name}.experts", names.gate, settings.width, "gate", "ffn")
-            up = _experts(b, c, h, ids, f"{name}.experts", names.up, settings.width, "up", "ffn")
+            gate = _experts(b, c, h, ids, f"{name}.experts", names.gate, settings.width, "gate", "ffn", bias)
+            up = _experts(b, c, h, ids, f"{name}.experts", names.up, settings.width, "up", "ffn", bias)
             with b.part("act"):
-                m = b.cast(b.mul(b.unary(gate, c.hidden_act), up), c.dtype)
-            down = _experts(b, c, m, ids, f"{name}.experts", names.down, c.hidden_size, "down", "row")
+                m = b.cast(_act(b, c, gate, up), c.dtype)
+            down = _experts(b, c, m, ids, f"{name}.experts", names.down, c.hidden_size, "down", "row", bias)
         with b.part("combine"):
             x = b.add(x, b.combine(down, weights))
-        return _with_shared_expert(b, c, x, h, name) if settings.shared_width else x
+        return _with_shared_expert(b, c, x, h, f"{name}.{names.shared}") if settings.shared_width else x
+
+
+def _act(b: GraphBuilder, c: ModelConfig, gate: Value, up: Value) -> Value:
+    if c.hidden_act == "clamped_swiglu":
+        return b.clamped_swiglu(gate, up)
+    return b.mul(b.unary(gate, c.hidden_act), up)
 
 
 def _experts(
-    b: GraphBuilder, c: ModelConfig, x: Value, ids: Value, name: str, matrix: str, rows: int, part: str, role: str
+    b: GraphBuilder,
+    c: ModelConfig,
+    x: Value,
+    ids: Value,
+    name: str,
+    matrix: str,
+    rows: int,
+    part: str,
+    role: str,
+    has_bias: bool,
 ) -> Value:
     assert c.experts is not None
     with b.part(part):
         columns = x.type.dims[-1]
         assert isinstance(columns, int)
-        sources = tuple(f"{name}.{i}.{matrix}.weight" for i in range(c.experts.count))
-        weight = b.experts(sources, f"{name}.{matrix}.weight", (rows, columns), c.dtype)
-        return b.expert_linear(x, ids, weight, c.experts.count, role)
+        modules = [f"{name}.{i}.{matrix}" for i in range(c.experts.count)]
+        sources = tuple(f"{module}.weight" for module in modules)
+        weight, bias = b.experts(sources, f"{name}.{matrix}.weight", (rows, columns), c.dtype), None
+        if has_bias:
+            sources = tuple(f"{module}.bias" for module in modules)
+            bias = b.experts(sources, f"{name}.{matrix}.bias", (rows,), "float32")
+        return b.expert_linear(x, ids, weight, c.experts.count, role, bias)
 
 
 def _with_shared_expert(b: GraphBuilder, c: ModelConfig, x: Value, h: Value, name: str) -> Value:
     assert c.experts is not None
     with b.part("shared"):
-        shared = gated_mlp(b, c, h, f"{name}.shared_expert", c.experts.shared_width)
-        gate = linear(b, c, h, f"{name}.shared_expert_gate", 1, "weight", False, "router")
+        shared = gated_mlp(b, c, h, name, c.experts.shared_width)
+        if not c.experts.is_shared_gated:
+            return b.add(x, shared)
+        gate = linear(b, c, h, f"{name}_gate", 1, "weight", False, "router")
         return b.add(x, b.gate_rows(shared, gate))

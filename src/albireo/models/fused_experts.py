@@ -6,7 +6,8 @@ published with. Called by weights.py. Does not know graphs.
     X.mlp.experts.gate_up_proj  [experts, 2 F, H], gate first    X.mlp.experts.down_proj  [experts, H, F]
 
 Granite's are X.block_sparse_moe.input_linear.weight and output_linear.weight. Qwen 3 VL's are published with columns
-first, [experts, H, 2 F] and [experts, F, H]; their matrices are copies.
+first, [experts, H, 2 F] and [experts, F, H]; their matrices are copies. ERNIE's biases of a choice, [1, experts], are
+read as vectors here, too.
 """
 
 from __future__ import annotations
@@ -20,6 +21,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from albireo.errors import WeightMismatch, short
+from albireo.models.interleaved_experts import INTERLEAVED
 from albireo.models.safetensors_file import RawTensor
 from albireo.models.safetensors_files import SafetensorsFiles
 from albireo.models.text_part import TextTensors
@@ -27,6 +29,7 @@ from albireo.quantization.formats.matrix import Matrix, Plan
 
 _GATE_UP = (".mlp.experts.gate_up_proj", ".block_sparse_moe.input_linear.weight")
 _DOWN = (".mlp.experts.down_proj", ".block_sparse_moe.output_linear.weight")
+_BIAS = ".moe_statics.e_score_correction_bias"
 _MAX_EXPERTS = 2**12
 #: Models of which such tensors may lie with columns first.
 _COLUMNS_FIRST = ("qwen3_vl_moe",)
@@ -34,7 +37,8 @@ _COLUMNS_FIRST = ("qwen3_vl_moe",)
 _WORDS = {"float32": "<f4", "float16": "<f2", "bfloat16": "<u2"}
 #: model_type -> how its published names differ from the names in memory.
 _NAMES = {
-    "mixtral": {"mlp": "block_sparse_moe", "gate_proj": "w1", "up_proj": "w3", "down_proj": "w2"},
+    name: {"mlp": "block_sparse_moe", "gate_proj": "w1", "up_proj": "w3", "down_proj": "w2"}
+    for name in ("mixtral", "minimax_m2")
 }
 
 
@@ -151,8 +155,8 @@ def split_experts(
     Args: config: of config.json, whatever it holds.
     Raises: WeightMismatch for one of another shape.
     """
-    is_fused = any(name.endswith((*_GATE_UP, *_DOWN)) for name in stored.names)
-    if not is_fused:
+    is_fused = any(name.endswith((*_GATE_UP, *_DOWN, _BIAS)) for name in stored.names)
+    if not is_fused or config.get("model_type") in INTERLEAVED:
         return stored
     text = config.get("text_config")
     hidden = text.get("hidden_size") if config.get("model_type") in _COLUMNS_FIRST and isinstance(text, dict) else None
@@ -162,6 +166,9 @@ def split_experts(
 def _parts(
     name: str, shape: tuple[int, ...], names: Mapping[str, str], hidden: int | None
 ) -> Iterator[tuple[str, _Part]]:
+    if name.endswith(_BIAS) and len(shape) == 2 and shape[0] == 1:
+        yield name.replace(".gate.moe_statics.", ".moe_statics."), _Part(name, 0, shape[1:])
+        return
     layer, _, rest = name.partition(".mlp.")
     block = f"{layer}.{names.get('mlp', 'mlp')}"
     if name.endswith((_GATE_UP[1], _DOWN[1])):

@@ -30,7 +30,7 @@ from albireo.models.multipliers import nearest
 #: masks of causal attention.
 IGNORABLE_WEIGHTS = (
     "*.rotary_emb.inv_freq",
-    "model.mtp_layers.*",
+    "model.mtp_*",
     *(
         f"{attention}.{mask}"
         for attention in ("transformer.h.*.attn", "*.attention")
@@ -98,6 +98,7 @@ def attention_block(
     has_v: bool = True,
     joined: str | None = None,
     norms: Norms = BEFORE_ATTENTION,
+    sinks: bool = False,
 ) -> Value:
     """x + attention(norm(x)) of one layer, [T, E] float32.
 
@@ -108,6 +109,7 @@ def attention_block(
         v_norm: RMS norm of each head of v, without a weight.
         has_v: whether v has a linear; else it is k before its norm and rotation.
         joined: name of the tensor that holds the rows of q, k and v, where one does.
+        sinks: each head has one more score in the softmax of its rows.
     """
     name = f"model.layers.{layer}.self_attn"
     roles = (None, None) if is_norm_wide else ("heads", "row")
@@ -121,7 +123,8 @@ def attention_block(
             if qk_norm:
                 heads = c.num_heads if p == "q" else c.num_kv_heads
                 parts[p] = _head_norm(b, c, parts[p], f"{name}.{p}_norm", p, heads, is_norm_wide)
-        a = attention(b, c, parts, layer, rope, window)
+        sink = b.weight(f"{name}.sinks", (c.num_heads,), "float32") if sinks else None
+        a = attention(b, c, parts, layer, rope, window, sink)
         o = linear(b, c, a, f"{name}.o_proj", c.hidden_size, "o", o_bias, roles[1])
         return _added(b, c, x, o, layer, "o", norms.behind)
 
@@ -148,15 +151,21 @@ def queries_keys_values(
 
 
 def attention(
-    b: GraphBuilder, c: ModelConfig, parts: dict[str, Value], layer: int, rope: RopeSpec, window: int | None
+    b: GraphBuilder,
+    c: ModelConfig,
+    parts: dict[str, Value],
+    layer: int,
+    rope: RopeSpec,
+    window: int | None,
+    sinks: Value | None = None,
 ) -> Value:
-    """What the output projection multiplies, of queries_keys_values(); q and k are rotated first."""
+    """What the output projection multiplies, of queries_keys_values(); q and k are rotated first. sinks: [heads]."""
     q, k = parts["q"], parts["k"]
     with b.part("rope"):
         q, k = b.rope(q, rope, c.num_heads, c.head_dim), b.rope(k, rope, c.num_kv_heads, c.head_dim)
     with b.part("kv"):
         b.kv_write(k, parts["v"], layer, c.num_kv_heads, c.head_dim)
-    return _attention(b, c, q, layer, window)
+    return _attention(b, c, q, layer, window, sinks)
 
 
 def mlp_block(
@@ -295,10 +304,11 @@ def _logits(b: GraphBuilder, c: ModelConfig, y: Value, weight: Value, bias: Valu
     return logits if cap is None else b.softcap(logits, cap)
 
 
-def _attention(b: GraphBuilder, c: ModelConfig, q: Value, layer: int, window: int | None) -> Value:
+def _attention(b: GraphBuilder, c: ModelConfig, q: Value, layer: int, window: int | None, sinks: Value | None) -> Value:
     with b.part("attention"):
         a = b.attention(
             b.cast(q, c.dtype),
+            sinks,
             layer=layer,
             num_heads=c.num_heads,
             num_kv_heads=c.num_kv_heads,

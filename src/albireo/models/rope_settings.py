@@ -77,6 +77,7 @@ def parse_ropes(
     *,
     has_local: bool = False,
     local_theta: float | None = DEFAULT_THETA,
+    head_dim: int = 0,
 ) -> tuple[RopeSettings, RopeSettings | None]:
     """Read the rope keys of a config: the settings of all layers; or those of layers without and with a window.
 
@@ -84,12 +85,14 @@ def parse_ropes(
         keys: of partial_rotary_factor, rotary_dim and llama_4_scaling_beta those that are honoured.
         has_local: layers with a window rotate by frequencies of their own. local_theta: their base where the file does
             not say; None: that of the others.
+        head_dim: of which rotary_dim is a part.
     Raises: ModelError for a bad value; UnsupportedModel for a rope type or key that is not computed.
     """
     table = _one_table(fields)
     theta = fields.number("rope_theta", MIN_THETA, MAX_THETA, default=DEFAULT_THETA)
+    partial = fields.integer("rotary_dim", 2, head_dim, default=head_dim) / head_dim if "rotary_dim" in keys else 1.0
     if not has_local:
-        return _parse_rope(fields, table, where, max_position_embeddings, theta, keys), None
+        return _parse_rope(fields, table, where, max_position_embeddings, theta, keys, partial), None
     default = theta if local_theta is None else local_theta
     local_theta = fields.number("rope_local_base_freq", MIN_THETA, MAX_THETA, default=default)
     inner = Fields(table, f"{where}: rope settings")
@@ -109,7 +112,9 @@ def _parse_rope(
     max_position_embeddings: int,
     theta: float,
     keys: frozenset[str],
+    partial: float = 1.0,
 ) -> RopeSettings:
+    """Args: partial: the part of a head that is rotated, where no factor says it."""
     inner = Fields(table, f"{where}: rope settings")
     beside = fields.optional_integer("original_max_position_embeddings", 1, MAX_POSITIONS)
     rope_type = _rope_type(inner)
@@ -133,7 +138,7 @@ def _parse_rope(
     elif rope_type != "default":
         values["factor"] = inner.number("factor", 1.0, MAX_FACTOR)
     if "partial_rotary_factor" in keys and rope_type != "proportional":
-        partial = fields.number("partial_rotary_factor", 0.0, 1.0, default=1.0)
+        partial = fields.number("partial_rotary_factor", 0.0, 1.0, default=partial)
         values["partial_rotary_factor"] = inner.number("partial_rotary_factor", 0.0, 1.0, default=partial)
     if "llama_4_scaling_beta" in keys:
         values["query_growth"] = inner.number("llama_4_scaling_beta", 0.0, 1e3, default=0.0)

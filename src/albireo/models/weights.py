@@ -21,6 +21,7 @@ from albireo.json_file import read_json
 from albireo.models.fused_experts import FusedExperts, split_experts
 from albireo.models.gguf.config import rotary_heads
 from albireo.models.gguf.tensors import GgufFile, is_gguf
+from albireo.models.interleaved_experts import INTERLEAVED, interleaved
 from albireo.models.quantized import quantization_format
 from albireo.models.rearranged import REARRANGED, rearranged
 from albireo.models.safetensors_file import RawTensor, raw_tensor
@@ -28,6 +29,7 @@ from albireo.models.safetensors_files import SafetensorsFiles
 from albireo.models.text_part import TextTensors, open_tensors
 from albireo.quantization.encoded import Encoded
 from albireo.quantization.formats.matrix import Matrix, Plan
+from albireo.quantization.formats.mxfp4 import Mxfp4
 
 #: Matrices held as decoded numbers for callers that release none; no constant is joined of so many.
 MAX_DECODED = 8
@@ -177,6 +179,10 @@ class Checkpoint:
         path = self.directory / "config.json"
         config = read_json(path) if path.exists() else {}
         quantization = quantization_format(self.directory, config)
+        if config.get("model_type") in INTERLEAVED and not isinstance(self._stored, FusedExperts):
+            if not isinstance(quantization, Mxfp4 | None):
+                raise UnsupportedModel(f"{path}: experts of gpt-oss are read as numbers or in MXFP4, not as this says")
+            return interleaved(self._stored)
         if quantization is None:
             if isinstance(self._stored, FusedExperts):
                 return self._stored.plan()
@@ -227,7 +233,8 @@ class Checkpoint:
         return error if where in str(error) else type(error)(f"{where}: {error}")
 
     def _sizes(self, matrices: list[Matrix]) -> str:
-        held = sum(len(self._stored.buffer(name)) for matrix in matrices for name in matrix.stored)
+        stored = {name for matrix in matrices for name in matrix.stored}  # one may have the matrices of many experts
+        held = sum(len(self._stored.buffer(name)) for name in stored)
         return f"{len(matrices)} matrices of {held / 2**20:.1f} MiB in the file"
 
 

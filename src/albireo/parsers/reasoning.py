@@ -16,11 +16,18 @@ _BLANKS = " \t\n\r"
 
 @dataclass(frozen=True, slots=True)
 class ReasoningTags:
-    """What encloses reasoning. is_implied: an output begins with reasoning also without the opening tag."""
+    """What encloses reasoning.
+
+    Fields:
+        is_implied: an output begins with reasoning also without the opening tag.
+        then: what comes behind the end, before anything else; answer: what an answer begins with.
+    """
 
     begin: str
     end: str
     is_implied: bool = False
+    then: str = ""
+    answer: str = ""
 
 
 THINK = ReasoningTags("<think>", "</think>")
@@ -30,6 +37,12 @@ REASONING_PARSERS = {
     "qwen3": THINK,
     "deepseek_r1": ReasoningTags("<think>", "</think>", is_implied=True),
     "mistral": ReasoningTags("[THINK]", "[/THINK]"),
+    "openai_gptoss": ReasoningTags(
+        "<|channel|>analysis<|message|>",
+        "<|end|>",
+        then="<|start|>assistant",
+        answer="<|channel|>final<|message|>",
+    ),
 }
 
 

@@ -18,6 +18,7 @@ from albireo.structured_params import StructuredOutputsParams
 _NAME = re.compile(r"[A-Za-z0-9_.:/-]{1,64}")
 _ANY_OBJECT = {"type": "object"}
 _ANY_TEXT = {"type": "any_text"}
+_HARMONY_CALL = "<|channel|>commentary to=functions."
 
 Node = dict[str, Any]
 
@@ -93,14 +94,24 @@ def after_reasoning(
     node = as_node(form) if isinstance(form, StructuredOutputsParams) else form
     begin = "" if is_thinking or tags.is_implied else tags.begin
     thought = {"type": "tag", "begin": begin, "content": _ANY_TEXT, "end": tags.end}
-    newlines = {"type": "regex", "pattern": r"\n{0,2}"}
-    thoughtful = {"type": "sequence", "elements": [thought, newlines, node]}
+    behind = _text(tags.then) if tags.then else {"type": "regex", "pattern": r"\n{0,2}"}
+    thoughtful = {"type": "sequence", "elements": [thought, behind, node]}
     body = thoughtful if not begin else {"type": "or", "elements": [thoughtful, node]}
-    options = {}
-    if isinstance(form, StructuredOutputsParams):
-        names = ("disable_any_whitespace", "disable_additional_properties", "whitespace_pattern")
-        options = {name: getattr(form, name) for name in names}
+    options = _options(form) if isinstance(form, StructuredOutputsParams) else {}
     return StructuredOutputsParams(structural_tag={"format": body}, **options)
+
+
+def answer_form(form: StructuredOutputsParams, tags: ReasoningTags | None) -> StructuredOutputsParams:
+    """The form of a whole answer, with what the format writes before one. Raises: UnsupportedFeature for a grammar."""
+    if tags is None or not tags.answer:
+        return form
+    body = {"type": "sequence", "elements": [_text(tags.answer), as_node(form)]}
+    return StructuredOutputsParams(structural_tag={"format": body}, **_options(form))
+
+
+def _options(form: StructuredOutputsParams) -> dict[str, Any]:
+    names = ("disable_any_whitespace", "disable_additional_properties", "whitespace_pattern")
+    return {name: getattr(form, name) for name in names}
 
 
 def as_node(form: StructuredOutputsParams) -> Node:
@@ -141,15 +152,18 @@ def _auto(tools: Sequence[Tool], parser: str, template: str, is_parallel: bool) 
         return _structural(
             {"type": "or", "elements": [{"type": "sequence", "elements": [_ANY_TEXT, array]}, _ANY_TEXT]}
         )
-    tags = [_tag(tool, "hermes", template) for tool in loose]
-    triggered = {"type": "triggered_tags", "triggers": ["<tool_call>"], "tags": tags}
+    is_harmony = parser == "openai"
+    tags = [_tag(tool, "openai" if is_harmony else "hermes", template) for tool in loose]
+    trigger = _HARMONY_CALL if is_harmony else "<tool_call>"
+    triggered = {"type": "triggered_tags", "triggers": [trigger], "tags": tags}
     return _structural(triggered | {"stop_after_first": not is_parallel})
 
 
 def _calls(tools: Sequence[Tool], parser: str, template: str, is_one: bool) -> Node:
     """One call or several, and nothing else."""
     is_array = parser == "mistral" and not _has_names(template)
-    separators = {"hermes": "\n", "llama3_json": "; ", "mistral": ", " if is_array else ""}
+    separators = {"hermes": "\n", "llama3_json": "; ", "mistral": ", " if is_array else "", "openai": ""}
+    is_one = is_one or parser == "openai"  # whose calls end an output
     if parser not in separators:
         raise UnsupportedFeature(f"tool calls cannot be enforced in the format {parser!r}")
     node: Node = {
@@ -172,6 +186,8 @@ def _tag(tool: Tool, parser: str, template: str) -> Node:
         begin, end = f'<tool_call>\n{{"name": "{tool.name}", "arguments": ', "}\n</tool_call>"
     elif parser == "llama3_json":
         begin, end = f'{{"name": "{tool.name}", "parameters": ', "}"
+    elif parser == "openai":
+        begin, end = f"{_HARMONY_CALL}{tool.name} <|constrain|>json<|message|>", ""
     elif not _has_names(template):
         begin, end = f'{{"name": "{tool.name}", "arguments": ', "}"
     elif "[CALL_ID]" in template:

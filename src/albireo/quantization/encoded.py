@@ -28,10 +28,11 @@ class Encoded:
     """A matrix [N, K].
 
     Fields:
-        codes: [N, K]. int8: the signed number + 128. int4: 0 to 15. fp8: e4m3fn bits.
-        scale: [N, groups] float32; progressive: [N, 1].
+        codes: [N, K]. int8: the signed number + 128. int4: 0 to 15. fp4: e2m1 bits. fp8: e4m3fn bits.
+        scale: [N, groups] float32; progressive, microscaled: [N, 1].
         zero: [N, groups] of kind integer (0 to 255) and progressive (0 to 15), else None. int8: 128 throughout.
-        gamma: [N, groups] of kind progressive (1 to 15), else None; |(code - zero) * gamma| <= 127.
+        gamma: [N, groups] of kind progressive (1 to 15; |(code - zero) * gamma| <= 127) and microscaled (bits of e8m0
+            or, of groups of 16, of e4m3fn; no NaN), else None.
         offset: [N, groups] float32 of kind affine, else None.
     """
 
@@ -47,9 +48,9 @@ class Encoded:
         groups = (n, self.encoding.num_groups(k))
         kind = self.encoding.kind
         wanted = {
-            "scale": (n, 1) if kind == "progressive" else groups,
+            "scale": (n, 1) if kind in ("progressive", "microscaled") else groups,
             "zero": groups if kind in ("integer", "progressive") else None,
-            "gamma": groups if kind == "progressive" else None,
+            "gamma": groups if kind in ("progressive", "microscaled") else None,
             "offset": groups if kind == "affine" else None,
         }
         for name, shape in wanted.items():
@@ -81,11 +82,15 @@ class Encoded:
 
     def decode(self) -> F32:
         """[N, K] the numbers it stands for, each rounded to float32 once or twice."""
-        codes = e4m3_values()[self.codes] if self.encoding.kind == "float" else self.codes.astype(np.float32)
+        kind = self.encoding.kind
+        if kind == "microscaled":
+            codes = E2M1_VALUES[self.codes]
+        else:
+            codes = e4m3_values()[self.codes] if kind == "float" else self.codes.astype(np.float32)
         if self.zero is not None:
             codes = codes - self._spread(self.zero.astype(np.float32))
         if self.gamma is not None:
-            codes = codes * self._spread(self.gamma.astype(np.float32))
+            codes = codes * self._spread(gamma_values(self.encoding)[self.gamma])
         numbers = codes * self._spread(self.scale)
         return numbers if self.offset is None else numbers + self._spread(self.offset)
 
@@ -94,6 +99,13 @@ class Encoded:
         if of_groups.shape[1] == 1 or self.encoding.group is None:
             return of_groups
         return np.repeat(of_groups, self.encoding.group, axis=1)[:, : self.codes.shape[1]]
+
+
+def gamma_values(e: Encoding) -> F32:
+    """[256] the number of each gamma of an encoding that has them."""
+    if e.kind == "progressive":
+        return np.arange(256, dtype=np.float32)
+    return e8m0_values() if e.group == 32 else e4m3_values()
 
 
 def storable_scale(scale: F32) -> F32:
@@ -105,6 +117,24 @@ def storable_scale(scale: F32) -> F32:
         ~((1 << SCALE_SPARE_BITS) - 1) & 0xFFFFFFFF
     )
     return rounded.view(np.float32)
+
+
+#: [16] the number of each e2m1 code (OCP microscaling, 2023).
+E2M1_VALUES = np.array([0, 0.5, 1, 1.5, 2, 3, 4, 6, -0.0, -0.5, -1, -1.5, -2, -3, -4, -6], np.float32)
+
+
+def e8m0_values() -> F32:
+    """[256] the power of two of each e8m0 code; 0xff is NaN."""
+    powers: F32 = np.ldexp(1.0, np.arange(-127, 128)).astype(np.float32)
+    return np.append(powers, np.float32(np.nan))
+
+
+def e2m1_codes(x: NDArray[np.floating[Any]]) -> U8:
+    """The e2m1 codes of the nearest numbers, ties to even; beyond 6 the largest."""
+    magnitude = np.minimum(np.abs(x), np.float32(6))
+    fine, middle, coarse = np.rint(magnitude * 2), np.rint(magnitude) + 2, np.rint(magnitude / 2) + 4
+    code = np.where(magnitude < 2, fine, np.where(magnitude < 4, middle, coarse)).astype(np.uint8)
+    return np.asarray(code | np.where(np.signbit(x), 8, 0).astype(np.uint8), np.uint8)
 
 
 def e4m3_values() -> F32:

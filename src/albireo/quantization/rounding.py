@@ -11,10 +11,18 @@ import numpy as np
 from albireo.dtypes import FP8_GROUP
 from albireo.encodings import Encoding
 from albireo.errors import ConfigError
-from albireo.quantization.encoded import F32, Encoded, e4m3_codes, e4m3_values, storable_scale
+from albireo.quantization.encoded import (
+    F32,
+    Encoded,
+    e2m1_codes,
+    e4m3_codes,
+    e4m3_values,
+    gamma_values,
+    storable_scale,
+)
 from albireo.quantization.methods.progressive import search_progressive
 
-_INT8_MAX, _E4M3_MAX = np.float32(127), np.float32(448)
+_INT8_MAX, _E4M3_MAX, _E2M1_MAX = np.float32(127), np.float32(448), np.float32(6)
 
 
 def round_tokens(x: F32) -> tuple[F32, F32]:
@@ -54,11 +62,13 @@ def round_float_tokens(x: F32) -> tuple[F32, F32]:
 
 
 def round_weights(weight: F32, encoding: Encoding) -> Encoded:
-    """A matrix [N, K] in an encoding of kind integer, float or progressive, each group by its own largest numbers."""
+    """A matrix [N, K] in an encoding of any kind but affine, each group by its own largest numbers."""
     if encoding.kind == "float":
         return _round_float(weight, encoding)
     if encoding.kind == "progressive":
         return search_progressive(weight, encoding, shrinks=(1.0,), widest=(15, 12)).encode(weight)
+    if encoding.kind == "microscaled":
+        return _round_microscaled(weight, encoding)
     if encoding.kind == "integer":
         return _round_symmetric(weight, encoding) if encoding.bits == 8 else _round_asymmetric(weight, encoding)
     raise ConfigError(f"{encoding} cannot be rounded to: no scale and offset follow from numbers alone; choose int4.gG")
@@ -95,6 +105,25 @@ def _round_asymmetric(weight: F32, encoding: Encoding) -> Encoded:
     q = np.clip(np.rint(groups / divisor[:, :, None]) + zero[:, :, None], 0, 15)
     codes = q.astype(np.uint8).reshape(len(weight), -1)[:, : weight.shape[1]]
     return Encoded(encoding, np.ascontiguousarray(codes), scale, zero=zero.astype(np.uint8))
+
+
+def _round_microscaled(weight: F32, encoding: Encoding) -> Encoded:
+    """Powers of two as the specification has them: the largest number's own, two less, so that it may be cut to 6. Of
+    e4m3 scales a group's largest number is a 6; and the largest of a channel's scales is 448."""
+    groups = _groups(weight, encoding)
+    largest = np.max(np.abs(groups), axis=2, initial=np.float32(0))
+    if encoding.group == 32:
+        exponent = np.frexp(largest)[1] - 3
+        gamma = np.where(largest > 0, np.clip(exponent + 127, 0, 254), 0).astype(np.uint8)
+        scale = np.ones((len(weight), 1), np.float32)
+    else:
+        scale = np.max(largest, axis=1, keepdims=True) / (_E2M1_MAX * _E4M3_MAX)
+        divisor = np.where(scale > 0, scale, np.float32(np.inf))
+        gamma = e4m3_codes(largest / divisor / _E2M1_MAX)
+    step = gamma_values(encoding)[gamma] * scale
+    code = e2m1_codes(groups / np.where(step > 0, step, np.float32(np.inf))[:, :, None])
+    codes = code.reshape(len(weight), -1)[:, : weight.shape[1]]
+    return Encoded(encoding, np.ascontiguousarray(codes), scale, gamma=gamma)
 
 
 def _round_float(weight: F32, encoding: Encoding) -> Encoded:

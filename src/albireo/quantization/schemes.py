@@ -20,6 +20,8 @@ SCHEMES: Mapping[str, tuple[str, str]] = {
     "int4-g32": ("int4.g32", "int8"),
     "int4-g64": ("int4.g64", "int8"),
     "int4-g128": ("int4.g128", "int8"),
+    "mxfp4": ("fp4.g32", "int8"),
+    "nvfp4": ("fp4.g16", "int8"),
 }
 #: Schemes that say that activations keep 16 bits, also where the weights' bits would be multiplied faster with 8.
 WEIGHT_ONLY = ("fp8-a16",)

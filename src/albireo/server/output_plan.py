@@ -13,7 +13,7 @@ from typing import Any
 from albireo.errors import RequestError
 from albireo.parsers.output_parser import OutputParser, needs_special_tokens, output_parser, reasoning_tags
 from albireo.parsers.reasoning import ReasoningTags, is_open
-from albireo.parsers.tool_form import Tool, after_reasoning, as_node, read_tools, tool_call_form
+from albireo.parsers.tool_form import Tool, after_reasoning, answer_form, as_node, read_tools, tool_call_form
 from albireo.server.dialect import Dialect
 from albireo.server.errors import HttpError, unsupported
 from albireo.server.forms import as_text, asked_backend, asked_form
@@ -78,7 +78,7 @@ class OutputPlan:
         try:
             form = self._calls(tags, is_thinking)
             if form is None and self.asked is not None:
-                form = after_reasoning(self._answer_or_calls(self.asked), tags, is_thinking)
+                form = after_reasoning(self._answer_or_calls(answer_form(self.asked, tags)), tags, is_thinking)
         except RequestError as error:
             name = "tool_choice" if str(error).startswith("tool_choice") else "tools"
             raise HttpError(400, str(error), param=name, code="invalid_value") from None

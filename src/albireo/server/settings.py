@@ -46,10 +46,10 @@ class ServerSettings:
             or mean (of all tokens).
         chat_template: file with a jinja2 template to use in place of the model's.
         chat_template_kwarg: variables that a caller may hand to the chat template.
-        tool_call_parser: how the model writes tool calls: hermes, llama3_json, mistral; auto: found in its chat
+        tool_call_parser: how the model writes tool calls: hermes, llama3_json, mistral, openai; auto: found in its chat
             template; none: they are text.
-        reasoning_parser: how the model writes what it thinks: think, qwen3, deepseek_r1, mistral; auto: found in its
-            chat template; none: it is text.
+        reasoning_parser: how the model writes what it thinks: think, qwen3, deepseek_r1, mistral, openai_gptoss; auto:
+            found in its chat template; none: it is text.
         otlp_endpoint: URL of an OpenTelemetry collector that gets one span a request over HTTP, without its text;
             /v1/traces is meant where it has no path. Needs the extra 'otlp'.
         distributed_executor_backend: who starts the engines of data_parallel_size: mp (processes on this machine) or

@@ -1,7 +1,7 @@
 """The tokenizer in the settings of a GGUF file, built for the tokenizers library.
 
-Called by api. Two kinds: byte-level BPE with merges (gpt2: Llama 3, Qwen), and SentencePiece's BPE by scores with
-bytes for what it lacks (llama: Llama 2, Mistral). Does not know the file: settings come as a dictionary.
+Called by api. Two kinds: byte-level BPE with merges (gpt2: Llama 3, Qwen, gpt-oss), and SentencePiece's BPE by scores
+with bytes for what it lacks (llama: Llama 2, Mistral). Does not know the file: settings come as a dictionary.
 """
 
 from __future__ import annotations
@@ -29,6 +29,13 @@ _ENDS = r"[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+"
 _GPT2 = r"'s|'t|'re|'ve|'m|'ll|'d| ?\p{L}+| ?\p{N}+" + f"|{_WORDS}" + r"|\s+(?!\S)|\s+"
 _LLAMA3 = _LETTERS + r"|\p{N}{1,3}|" + _WORDS + _ENDS
 _QWEN2 = _LETTERS + r"|\p{N}|" + _WORDS + _ENDS
+_ENDINGS = r"(?i:'s|'t|'re|'ve|'m|'ll|'d)?"
+_UPPER, _LOWER = r"[\p{Lu}\p{Lt}\p{Lm}\p{Lo}\p{M}]", r"[\p{Ll}\p{Lm}\p{Lo}\p{M}]"
+#: That of o200k: words in capitals, and a word that begins with them.
+_GPT4O = (
+    rf"[^\r\n\p{{L}}\p{{N}}]?{_UPPER}*{_LOWER}+{_ENDINGS}|[^\r\n\p{{L}}\p{{N}}]?{_UPPER}+{_LOWER}*{_ENDINGS}"
+    r"|\p{N}{1,3}|" + _WORDS + r"[\r\n/]*|\s*[\r\n]+|\s+(?!\S)|\s+"
+)
 #: tokenizer.ggml.pre -> how text is split before pairs are merged; whether a whole word in the vocabulary stays whole.
 _SPLITS = {
     "gpt-2": (_GPT2, False),
@@ -38,6 +45,7 @@ _SPLITS = {
     "llama-v3": (_LLAMA3, True),
     "qwen2": (_QWEN2, False),
     "deepseek-r1-qwen": (_QWEN2, False),
+    "gpt-4o": (_GPT4O, False),
 }
 #: Unicode is composed (NFC) first, as in the tokenizers that these were converted from.
 _COMPOSED = ("qwen2", "deepseek-r1-qwen")

@@ -59,11 +59,12 @@ def attention_error(call: OpCall) -> F64:
             seen &= at > now - attrs["window"]
         for head in range(attrs["num_heads"]):
             group = head * attrs["num_kv_heads"] // attrs["num_heads"]
-            out[rows, head] = _one_head(q[rows, head], k[:, group], v[:, group], seen, attrs, products)
+            sink = float(call["sinks"][head]) if "sinks" in call.inputs else -np.inf
+            out[rows, head] = _one_head(q[rows, head], k[:, group], v[:, group], seen, attrs, products, sink)
     return out.reshape(np.asarray(call["q"]).shape)
 
 
-def _one_head(q: F64, k: F64, v: F64, seen: NDArray[np.bool_], attrs: Any, dtype: str) -> F64:
+def _one_head(q: F64, k: F64, v: F64, seen: NDArray[np.bool_], attrs: Any, dtype: str, sink: float) -> F64:
     """q: [n, D]; k, v: [C, D] -> [n, D]."""
     scores = q @ k.T * attrs["scale"]
     error = chain_error(q.shape[1], np.abs(q) @ np.abs(k).T * abs(attrs["scale"]))
@@ -74,9 +75,12 @@ def _one_head(q: F64, k: F64, v: F64, seen: NDArray[np.bool_], attrs: Any, dtype
     if attrs["softcap"]:
         scores = attrs["softcap"] * np.tanh(scores / attrs["softcap"])
         error = error + _CAP_ROUNDINGS * _U * attrs["softcap"]
-    p = np.exp(np.where(seen, scores, -np.inf) - np.where(seen, scores, -np.inf).max(axis=-1, keepdims=True))
-    p /= p.sum(axis=-1, keepdims=True)
+    most = np.maximum(np.where(seen, scores, -np.inf).max(axis=-1, keepdims=True), sink)
+    p = np.exp(np.where(seen, scores, -np.inf) - most)
+    p /= p.sum(axis=-1, keepdims=True) + np.exp(sink - most)
     size = np.where(seen, np.abs(scores), 0).max(axis=-1, keepdims=True)
+    if np.isfinite(sink):
+        size = np.maximum(size, abs(sink))
     relative = 2 * (np.where(seen, error, 0).max(axis=-1, keepdims=True) + 4 * _U * size + _EXP)
     magnitude = p @ np.abs(v)
     total = relative * magnitude + chain_error(len(k), magnitude)

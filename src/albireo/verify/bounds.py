@@ -21,7 +21,9 @@ from albireo.backends.rope_table import rope_table
 from albireo.backends.step_inputs import StepInputs
 from albireo.dtypes import FP8_TOKEN, KV_CODES
 from albireo.graph.node import Graph, Node, Value
+from albireo.graph.ops import SWIGLU_ALPHA, SWIGLU_LIMIT
 from albireo.verify.attention_bound import attention_error, chain_error
+from albireo.verify.choices import weight_error
 from albireo.verify.norm_bound import gain_error, rms_norm_error, row_norm_error, squares_error
 from albireo.verify.rounding_bound import FLUSHED, as_rows, rounded, rounded_to_codes
 
@@ -158,6 +160,8 @@ def _expert_linear(op: _Given, bounded: bool) -> Bounded:
     for expert in np.unique(ids):
         rows = ids == expert
         inputs = {"x": x[rows], "weight": weight[expert * height : (expert + 1) * height]}
+        if "bias" in op.call.inputs:
+            inputs["bias"] = op["bias"][expert * height : (expert + 1) * height]
         part = _linear(_Given(OpCall(inputs, {}, op.call.step), {"x": error_of_x[rows]}, op.types), bounded)
         value[rows], error[rows] = part.value, part.error
     return Bounded(value, error if bounded else 0.0)
@@ -206,14 +210,20 @@ def _mul(op: _Given, values: tuple[Array, ...]) -> list[Any]:
     return [np.abs(x) * ey + np.abs(y) * ex + ex * ey + 2 * U * np.abs(values[0]) + FLUSHED]
 
 
+def _clamped_swiglu(op: _Given, values: tuple[Array, ...]) -> list[Any]:
+    """As a unary of the gate, times an up that is at most SWIGLU_LIMIT + 1."""
+    gate, up = op["x"].astype(np.float64), np.clip(op["y"].astype(np.float64), -SWIGLU_LIMIT, SWIGLU_LIMIT)
+    size = np.minimum(np.abs(np.minimum(gate, SWIGLU_LIMIT)), 90)
+    off = _SLOPES["silu"] * op.errors["x"] + (16 + 4 * SWIGLU_ALPHA * size) * U * size
+    off_up = op.errors["y"] + 2 * U * (np.abs(up) + 1)
+    own = 4 * U * np.abs(values[0]) + FLUSHED * (SWIGLU_LIMIT + 1)
+    return [(np.abs(up + 1) + off_up) * off + size * off_up + own]
+
+
 def _route(op: _Given, values: tuple[Array, ...]) -> list[Any]:
-    """Logits are compared as they are; exponentials and their sum round."""
-    logits = op["x"].astype(np.float64)
-    off = (16 + 4 * np.minimum(logits.max(axis=-1, keepdims=True) - logits, 90)) * U
-    chosen = np.take_along_axis(off, values[0].astype(np.int64), axis=-1)
-    relative = chosen + off.max(axis=-1, keepdims=True) + (logits.shape[1] + 4) * U
-    moved = 2 * as_rows(op.errors["x"], op["x"]).max(axis=-1, keepdims=True)
-    return [0.0, values[1] * (relative + moved) + logits.shape[1] * FLUSHED]
+    """Logits are compared as they are; exponentials and their sum round. What a bias makes of that is in choices.py."""
+    moved = as_rows(op.errors["x"], op["x"]).max(axis=-1, keepdims=True)
+    return [0.0, weight_error(op["x"], values[0], values[1], op.call.attrs, moved)]
 
 
 def _combine(op: _Given, values: tuple[Array, ...]) -> list[Any]:
@@ -293,6 +303,7 @@ _RULES: Mapping[str, Callable[[_Given, tuple[Array, ...]], list[Any]]] = {
     "attention": _attention,
     "add": _add,
     "mul": _mul,
+    "clamped_swiglu": _clamped_swiglu,
     "unary": _unary,
     "scale": _scale,
     "scale_by": _scale_by,

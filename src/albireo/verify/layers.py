@@ -100,9 +100,9 @@ class Carried:
     def _follow_route(self, seen: Seen, wanted: Sequence[Bounded]) -> None:
         """Both streams have the experts that the native one chose, which is judged by itself: a choice between logits
         that are nearly equal would part the streams, and say nothing of errors."""
-        ids, (x,), renormalize = seen.results[0], seen.node.inputs.values(), seen.node.attrs["renormalize"]
+        ids, x, attrs = seen.results[0], seen.node.inputs["x"], seen.node.attrs
         chosen, weights = seen.node.outputs
-        right, moved = (route_weights(logits, ids, renormalize) for logits in self._env.get(x, (seen.roles["x"],) * 2))
+        right, moved = (route_weights(logits, ids, attrs) for logits in self._env.get(x, (seen.roles["x"],) * 2))
         self._env[chosen] = (ids, ids)
         self._env[weights] = (right, self._moved(moved, wanted[1].error, "float32"))
 

@@ -12,7 +12,9 @@ from typing import Any
 import numpy as np
 
 from albireo.backends.reference.call import Array
+from albireo.backends.reference.experts import route_weights
 from albireo.verify.bounds import Bounded
+from albireo.verify.choices import as_chosen, weight_error
 from albireo.verify.walk import Seen
 
 
@@ -60,6 +62,8 @@ class CallCheck:
 def check_call(seen: Seen, wanted: Sequence[Bounded]) -> CallCheck:
     """Hold what a call wrote against what the reference makes of the same inputs."""
     parts: list[tuple[str, Array, Array, Any]] = []
+    if seen.node.family == "route" and "bias" in seen.node.inputs:
+        wanted = _as_chosen(seen, wanted)
     for value, result, each in zip(seen.node.outputs, seen.results, wanted, strict=True):
         if value.type.dtype == "kv":
             parts += zip(("k", "v"), result, each.behind, each.error, strict=True)
@@ -81,6 +85,16 @@ def check_call(seen: Seen, wanted: Sequence[Bounded]) -> CallCheck:
         sum(c[2] for c in checks),
         worst,
     )
+
+
+def _as_chosen(seen: Seen, wanted: Sequence[Bounded]) -> list[Bounded]:
+    """What the reference makes of the choice of a call, where it is one of those that are right."""
+    x, attrs, ids = seen.roles["x"], seen.node.attrs, wanted[0].value
+    chosen = as_chosen(x, seen.roles["bias"], attrs, ids, seen.results[0])
+    if np.array_equal(chosen, ids):
+        return list(wanted)
+    weights = route_weights(x, chosen, attrs)
+    return [Bounded(chosen), Bounded(weights, weight_error(x, chosen, weights, attrs))]
 
 
 def _compare(name: str, seen: Array, wanted: Array, tolerance: Any) -> tuple[int, int, int, Worst | None]:

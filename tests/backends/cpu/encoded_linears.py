@@ -18,6 +18,13 @@ from albireo.quantization.encoded import Encoded, storable_scale
 F32 = NDArray[np.float32]
 
 
+def random_gammas(e: Encoding, shape: tuple[int, int], rng: np.random.Generator) -> NDArray[np.uint8]:
+    """Of kind microscaled: e8m0 from 2^-7 to 2^8, or every finite e4m3 number of both signs."""
+    if e.group == 32:
+        return rng.integers(120, 136, shape, np.uint8)
+    return rng.choice(np.delete(np.arange(256, dtype=np.uint8), [127, 255]), shape)
+
+
 def random_encoded(e: Encoding, n: int, k: int, seed: int) -> Encoded:
     """Codes over the whole range, scales of both signs; a row of zeros."""
     rng = np.random.default_rng(seed)
@@ -33,6 +40,8 @@ def random_encoded(e: Encoding, n: int, k: int, seed: int) -> Encoded:
             scale = storable_scale(scale)
     elif e.kind == "affine":
         offset = rng.normal(size=(n, groups)).astype(np.float32)
+    elif e.kind == "microscaled":
+        scale, gamma = scale[:, :1].copy(), random_gammas(e, (n, groups), rng)
     else:
         scale = scale[:, :1].copy()
         zero, gamma = rng.integers(0, 16, (n, groups), np.uint8), rng.integers(1, 9, (n, groups), np.uint8)

@@ -73,14 +73,21 @@ class Case:
     block_size: int = 16
     window: int = 0
     softcap: float = 0.0
+    has_sinks: bool = False
 
     @property
     def scale(self) -> float:
         return float(np.float32(2 / self.dim**0.5))
 
+    @property
+    def sinks(self) -> F32 | None:
+        """Below the scores, among them, far above."""
+        return np.linspace(-3, 12, self.queries, dtype=np.float32) if self.has_sinks else None
+
     def __str__(self) -> str:
         spans = " ".join(f"{c}-{n}" for c, n in self.spans[:3])
-        return f"{self.queries}/{self.keys}x{self.dim} b{self.block_size} w{self.window} c{self.softcap:g} {spans}"
+        numbers = f"b{self.block_size} w{self.window} c{self.softcap:g}{' sinks' * self.has_sinks}"
+        return f"{self.queries}/{self.keys}x{self.dim} {numbers} {spans}"
 
 
 #: Contexts around pairs, blocks of every size, sub-panels and tiles; decode and prefill side by side.
@@ -109,11 +116,14 @@ FAST_CASES = [
     Case(2, 1, 16, ((1100, 100), (1025, 1)), 16, window=40),
     Case(4, 2, 64, MIXED, 16, softcap=3.0),
     Case(2, 1, 8, LONG, 16, window=1020, softcap=5.0),
+    Case(16, 2, 64, MIXED, 16, window=33, has_sinks=True),
+    Case(6, 2, 8, LONG, 16, has_sinks=True),
 ]
 SLOW_CASES = [
     Case(4, 2, 8, SHORT, 8),
     Case(6, 2, 20, MIXED[:4], 16),
     Case(2, 1, 8, LONG, 32, window=1020, softcap=3.0),
+    Case(4, 2, 8, MIXED[:4], 16, window=9, has_sinks=True),
 ]
 
 
@@ -130,7 +140,7 @@ def drawn(seed: int) -> Case:
 FAST_CASES += [drawn(seed) for seed in range(15)]
 SLOW_CASES += [drawn(0)]
 #: For a cache of another type than the queries: every head size and block size, a window, a cap.
-MIXED_CASES = [*FAST_CASES[:12], FAST_CASES[14], Case(4, 2, 12, MIXED, 16, window=40), FAST_CASES[20]]
+MIXED_CASES = [*FAST_CASES[:12], FAST_CASES[14], Case(4, 2, 12, MIXED, 16, window=40), *FAST_CASES[20:22]]
 
 
 def cases_of(types: Types, level: str) -> list[Case]:
@@ -212,6 +222,8 @@ def attend(
         "x_dtype": types.compute,
         "out_dtype": types.compute,
     }
+    if case.sinks is not None:
+        args["sinks"] = Guarded(case.sinks[None])
     run([Call("attention", level, types.compute, args | cache.shape.args)], step, place.threads)
     cache.memory.check_unchanged()
     assert is_damaged or not np.isnan(out.values).any(), (
@@ -239,10 +251,13 @@ def exactly(case: Case, t: Text, context: int, new: int, types: Types) -> tuple[
     at, now = np.arange(context), np.arange(context - new, context)[:, None]
     seen = (at <= now) & ((at > now - case.window) if case.window else True)
     scores = np.where(seen, scores, -np.inf)
-    weights = np.exp(scores - scores.max(axis=-1, keepdims=True))
-    p = weights / weights.sum(axis=-1, keepdims=True)
+    sink = np.full((case.queries, 1, 1), -np.inf) if case.sinks is None else case.sinks[:, None, None]
+    most = np.maximum(scores.max(axis=-1, keepdims=True), sink)
+    weights = np.exp(scores - most)
+    p = weights / (weights.sum(axis=-1, keepdims=True) + np.exp(sink - most))
     # The exponential: its argument's error, a rounding of the argument, and 2e-7 of its own, above and below the line.
     size = np.where(seen, np.abs(scores), 0).max(axis=-1, keepdims=True)
+    size = np.maximum(size, np.where(np.isfinite(sink), np.abs(sink), 0))
     relative = 2 * (np.where(seen, error, 0).max(axis=-1, keepdims=True) + 4 * U * size + 4e-7)
     magnitude = p @ np.abs(v)
     error = relative * magnitude + chain_error(context, magnitude)
@@ -278,7 +293,7 @@ INVARIANT = [
     Case(4, 2, 20, ((150, 150),)),
     Case(3, 1, 64, ((150, 150),), window=50),
     Case(2, 1, 16, ((1100, 100),), softcap=2.0),
-    Case(2, 2, 8, ((2100, 80),), window=1050),
+    Case(2, 2, 8, ((2100, 80),), window=1050, has_sinks=True),
 ]
 SLOW_INVARIANT = [replace(INVARIANT[0], spans=((70, 70),)), replace(INVARIANT[3], spans=((1060, 40),))]
 

@@ -65,6 +65,20 @@ def test_activations(dtype: str, level: str) -> None:
         assert_close(apply(kind, level, dtype, x).values, want, error, dtype)
 
 
+@pytest.mark.parametrize(("dtype", "level"), VARIANTS)
+def test_clamped_swiglu(dtype: str, level: str) -> None:
+    """Beyond both limits, below them where there is none, and NaN stays what it is."""
+    gate, up = normal(4, 45) * np.float32(6), normal(4, 45, seed=1) * np.float32(6)
+    gate[0, 0], up[1, 1] = -np.inf, np.inf
+    g, u = np.minimum(gate.astype(np.float64), 7), np.clip(up.astype(np.float64), -7, 7)
+    want = np.where(np.isinf(g), 0, (u + 1) * np.maximum(g, -300) / (1 + np.exp(-1.702 * np.maximum(g, -300))))
+    got = apply("clamped_swiglu", level, dtype, gate, up).values
+    finite = np.isfinite(gate)
+    assert_close(got[finite], want[finite], 2e-6 * np.abs(u[finite] + 1) * np.abs(g[finite]) + 2e-6, dtype)
+    for bad in (np.array([[np.nan, 1.0]], np.float32), np.array([[1.0, np.nan]], np.float32)):
+        assert np.isnan(apply("clamped_swiglu", level, dtype, bad, bad[:, ::-1].copy()).values).all()
+
+
 @pytest.mark.parametrize("level", [level for dtype, level in VARIANTS if dtype == "float32"])
 def test_rows_with_gaps(level: str) -> None:
     """x_stride and out_stride are kept to; what lies between rows is neither read nor written."""

@@ -20,7 +20,7 @@ from albireo.backends.reference.rounding import bfloat16_bits, from_bfloat16_bit
 from albireo.compiler.layouts import packed_bytes
 from albireo.dtypes import TOKEN, natural_stride
 from albireo.encodings import ENCODINGS, encoding
-from albireo.quantization.encoded import Encoded
+from albireo.quantization.encoded import E2M1_VALUES, Encoded, gamma_values
 from albireo.quantization.rounding import round_tokens, round_weights
 from backends.cpu.encoded_linears import linear, panels, random_encoded, run, step, tokens
 
@@ -38,7 +38,7 @@ def levels_of(family: str) -> list[str]:
 def reference(codes: F32, scale: F32, encoded: Encoded) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
     """What the product is, and the sum of magnitudes its rounding is measured by."""
     weight = encoded.decode().astype(np.float64)
-    if encoded.offset is None:
+    if encoded.zero is not None:
         groups = encoded.codes.astype(np.float64) - encoded._spread(encoded.zero.astype(np.float32))
         if encoded.gamma is not None:
             groups = groups * encoded._spread(encoded.gamma.astype(np.float32))
@@ -78,6 +78,22 @@ def test_levels_rows_and_threads_give_the_same_bits(name: str) -> None:
         for start, stop in ((0, 1), (5, 9), (40, 68), (3, 103)):
             part = linear(np.ascontiguousarray(rows[start:stop]), encoded, packed, level)
             np.testing.assert_array_equal(part, wanted[start:stop])
+
+
+@pytest.mark.parametrize("name", [name for name in INTEGERS if encoding(name).kind == "microscaled"])
+def test_four_bits_give_the_bits_of_eight(name: str) -> None:
+    """Twice an e2m1 number is a whole one, and a power of two, or an e4m3 number, a scale that int8.gG stores."""
+    few = random_encoded(encoding(name), 70, 200, seed=4)
+    few.scale[:] = 0.25  # which int8.gG has in the scales of its groups
+    whole = (E2M1_VALUES[few.codes] * 2 + 128).astype(np.uint8)
+    scale = gamma_values(few.encoding)[few.gamma] * np.float32(0.125)
+    wide = Encoded(encoding(name.replace("fp4", "int8")), whole, scale, np.full(scale.shape, 128, np.uint8))
+    np.testing.assert_array_equal(wide.decode(), few.decode())
+    rows = tokens(np.random.default_rng(1).normal(size=(60, 200)).astype(np.float32), "scalar")
+    for level in levels_of("linear"):
+        for m in (1, 3, 20, 60):
+            found = linear(rows[:m], few, panels(few), level)
+            np.testing.assert_array_equal(found, linear(rows[:m], wide, panels(wide), level))
 
 
 @pytest.mark.parametrize("level", levels_of("elementwise"))
@@ -124,7 +140,9 @@ def test_an_embedding_reads_the_panels_of_the_head(name: str, level: str) -> Non
     np.testing.assert_allclose(out, encoded.decode(), rtol=1e-6, atol=1e-6)
 
 
-@pytest.mark.parametrize("name", ["int8", "int8.g32", "int8.g128", "int4.g32", "int4.g64", "int4.g128"])
+@pytest.mark.parametrize(
+    "name", ["int8", "int8.g32", "int8.g128", "int4.g32", "int4.g64", "int4.g128", "fp4.g32", "fp4.g16"]
+)
 @pytest.mark.parametrize("dtype", ["float32", "float16"])
 def test_numbers_are_rounded_as_numpy_does_it(name: str, dtype: str) -> None:
     kind: Any = np.dtype(dtype)

@@ -18,13 +18,13 @@ from backends.cpu.harness import assert_same_bits, encode, interleave, normal, p
 
 Array = NDArray[Any]
 Ids = NDArray[np.int32]
-ACTS = {"none": 0, "silu_mul": 1}
+ACTS = {"none": 0, "silu_mul": 1, "clamped_swiglu": 6}
 #: num_experts, top_k, tokens, n, k: rows of an expert are one, a tall tile, more than a chunk, more than a slab of 192.
 SHAPES = [(5, 2, 1, 70, 36), (11, 3, 7, 33, 50), (3, 1, 66, 100, 34), (4, 2, 420, 64, 18)]
 INNER = 256
 ENCODED = [
     (name, level)
-    for name in ("int8", "int8.g32", "int4.g64", "int4.g32.affine", "int4p.g64", "fp8", "fp8.g128")
+    for name in ("int8", "int8.g32", "int4.g64", "int4.g32.affine", "int4p.g64", "fp4.g16", "fp8", "fp8.g128")
     for level in isa_levels()
     if level in {lvl for family, kind, lvl in _native.kernels() if family == "expert_linear"}
     and (level != "avx512bf16" if ENCODINGS[name].kind != "float" else level not in ("avx512vnni", "amx"))
@@ -39,13 +39,17 @@ def choose(num_experts: int, top_k: int, tokens: int, seed: int = 0) -> Ids:
     return np.ascontiguousarray(np.argsort(-keys, axis=1)[:, :top_k], np.int32)
 
 
-def run_experts(x: Array, weight: Array, ids: Ids, threads: int = 1, **args: Any) -> Array:
-    """[P, n] what a call gives. Args: weight: the panels of all experts."""
+def run_experts(
+    x: Array, weight: Array, ids: Ids, threads: int = 1, biases: list[Array] | None = None, **args: Any
+) -> Array:
+    """[P, n] what a call gives. Args: weight: the panels of all experts. biases: of each expert's panels."""
     n, stored = args["n"], np.uint16 if args.get("out_dtype") == "bfloat16" else np.float32
     out = np.full((ids.size, n), 0xFF, np.uint8).repeat(np.dtype(stored).itemsize, axis=1).view(stored)
     level, dtype = args.pop("level"), args["w_dtype"]
     args |= {"x": x.ctypes.data, "weight": weight.ctypes.data, "out": out.ctypes.data, "ids": ids.ctypes.data}
     args |= {"top_k": ids.shape[1], "most_pairs": ids.size + 5, "rows": "P"}
+    of_all = None if biases is None else np.concatenate(biases)
+    args |= {} if of_all is None else {"bias": of_all.ctypes.data}
     program = _native.Program(pool(threads), 4)
     program.add("expert_linear", level, dtype, args)
     step = rows_step(len(ids))
@@ -53,7 +57,7 @@ def run_experts(x: Array, weight: Array, ids: Ids, threads: int = 1, **args: Any
     return out
 
 
-def run_linear(x: Array, weight: Array, **args: Any) -> Array:
+def run_linear(x: Array, weight: Array, bias: Array | None = None, **args: Any) -> Array:
     """The same of a linear with one expert's panels."""
     stored = np.uint16 if args.get("out_dtype") == "bfloat16" else np.float32
     out = np.full((len(x), args["n"]), 0xFF, np.uint8).repeat(np.dtype(stored).itemsize, axis=1).view(stored)
@@ -61,6 +65,7 @@ def run_linear(x: Array, weight: Array, **args: Any) -> Array:
     for name in ("num_experts", "of_pairs"):
         args.pop(name, None)
     args |= {"x": x.ctypes.data, "weight": weight.ctypes.data, "out": out.ctypes.data, "rows": "T"}
+    args |= {} if bias is None else {"bias": bias.ctypes.data}
     program = _native.Program(pool(1), 4)
     program.add("linear", level, dtype, args)
     step = rows_step(len(x))
@@ -68,14 +73,15 @@ def run_linear(x: Array, weight: Array, **args: Any) -> Array:
     return out
 
 
-def expected(x: Array, one: list[Array], ids: Ids, **args: Any) -> Array:
+def expected(x: Array, one: list[Array], ids: Ids, biases: list[Array] | None = None, **args: Any) -> Array:
     """Pair by pair from linears of all the rows that an expert has."""
     rows = x if args["of_pairs"] else np.repeat(x, ids.shape[1], axis=0)
     found: list[Any] = [None] * ids.size
     for expert, weight in enumerate(one):
         pairs = np.flatnonzero(ids.reshape(-1) == expert)
         if len(pairs):
-            result = run_linear(np.ascontiguousarray(rows[pairs]), weight, **args)
+            bias = None if biases is None else biases[expert]
+            result = run_linear(np.ascontiguousarray(rows[pairs]), weight, bias, **args)
             for pair, row in zip(pairs, result, strict=True):
                 found[pair] = row
     return np.stack(found)
@@ -97,10 +103,13 @@ def test_numbers(dtype: str, level: str, act: str) -> None:
             args = {"n": n, "k": k, "w_dtype": dtype, "x_dtype": dtype, "act": ACTS[act], "num_experts": num_experts}
             args |= {"of_pairs": of_pairs, "level": level, "x_stride": x.shape[1]}
             args |= {"out_dtype": "bfloat16"} if act != "none" and dtype == "bfloat16" else {}
-            wanted = expected(x, one, ids, **args)
-            for threads in (1, 2, 4):
-                got = run_experts(x, every, ids, threads, **args)
-                assert_same_bits(got, wanted, f"{num_experts} experts, {tokens} tokens, {threads} threads")
+            height = -(-n // 64) * 64 if act == "none" else -(-n // 32) * 64
+            vectors = [normal(1, height, seed=50 + e)[0] for e in range(num_experts)]
+            for biases in (None, vectors) if act != "silu_mul" else (None,):
+                wanted = expected(x, one, ids, biases, **args)
+                for threads in (1, 2, 4):
+                    got = run_experts(x, every, ids, threads, biases, **args)
+                    assert_same_bits(got, wanted, f"{num_experts} experts, {tokens} tokens, {threads} threads")
 
 
 @pytest.mark.parametrize(("name", "level"), ENCODED)

@@ -39,7 +39,7 @@ def graph_of(name: str, dtype: str) -> Graph:
 
 
 #: Weights with which no token is between two experts so nearly that rounding decides, in any type.
-SEEDS = {"mixtral": 2, "qwen3_moe": 8}
+SEEDS = {"dots1": 25, "mixtral": 2, "qwen3_moe": 8}
 
 
 def weights_of(name: str, dtype: str) -> dict[str, F32]:

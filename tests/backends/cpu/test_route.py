@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from albireo import _native
 from albireo.backends.reference import experts
 from albireo.backends.reference.call import OpCall
+from albireo.graph.ops import GROUPS
 from backends.cpu.harness import assert_same_bits, normal, pool, rows_step, variants
 
 F32 = NDArray[np.float32]
@@ -26,9 +27,12 @@ def run(family: str, level: str, tokens: int, threads: int = 1, **args: Any) -> 
     program.run(*step.arrays, np.zeros((4, _native.TOP_MOST), np.int32), np.zeros((4, _native.TOP_MOST), np.float32))
 
 
-def route(x: F32, top_k: int, renormalize: bool, level: str, threads: int = 1) -> tuple[NDArray[np.int32], F32]:
+def route(
+    x: F32, top_k: int, renormalize: bool, level: str, threads: int = 1, **rules: Any
+) -> tuple[NDArray[np.int32], F32]:
+    """rules: further arguments of the kernel."""
     ids, weights = np.full((len(x), top_k), -7, np.int32), np.full((len(x), top_k), np.nan, np.float32)
-    args = {"x": x, "k": x.shape[1], "x_stride": x.shape[1], "top_k": top_k, "renormalize": int(renormalize)}
+    args = {"x": x, "k": x.shape[1], "x_stride": x.shape[1], "top_k": top_k, "renormalize": int(renormalize)} | rules
     run("route", level, len(x), threads, ids=ids, weights=weights, **args)
     return ids, weights
 
@@ -57,6 +61,73 @@ def test_route(level: str, renormalize: bool, count: int, top_k: int) -> None:
         np.testing.assert_array_equal(alone[0][0], ids[row])
         assert_same_bits(alone[1][0], weights[row], "alone")
     assert_same_bits(route(x, top_k, renormalize, level, threads=3)[1], weights, "by three threads")
+
+
+def torch_choice(x: F32, bias: F32 | None, top_k: int, renormalize: bool, scores: str, groups: Any) -> Any:
+    """ids, weights as transformers' routers have them (those of deepseek_v3 and of ernie4_5_moe), in float64."""
+    torch = pytest.importorskip("torch")
+    logits = torch.tensor(x).double()
+    found = logits.sigmoid() if scores == "sigmoid" else logits.softmax(-1)
+    choice = found if bias is None else found + torch.tensor(bias).double()
+    if groups is not None:
+        count, kept, best = groups
+        worth = choice.view(len(x), count, -1).topk(best, dim=-1)[0].sum(-1)
+        mask = torch.zeros_like(worth).scatter_(1, worth.topk(kept, dim=-1)[1], 1)
+        mask = mask[:, :, None].expand(-1, -1, x.shape[1] // count).reshape(len(x), -1)
+        choice = choice.masked_fill(~mask.bool(), -torch.inf)
+    ids = choice.topk(top_k, dim=-1)[1]
+    weights = found.gather(1, ids)
+    return ids.numpy(), (weights / weights.sum(-1, keepdim=True) if renormalize else weights).numpy()
+
+
+CHOICES = [
+    (12, 3, "sigmoid", True, (4, 2, 2)),
+    (12, 3, "sigmoid", False, None),
+    (256, 8, "sigmoid", True, (8, 4, 2)),
+    (64, 6, "softmax", True, None),
+    (160, 6, "softmax", False, (8, 3, 1)),
+    (20, 2, "softmax", True, (5, 1, 2)),
+]
+
+
+@pytest.mark.parametrize("level", ROUTERS)
+@pytest.mark.parametrize("renormalize", [False, True])
+@pytest.mark.parametrize(("count", "top_k", "scores", "has_bias", "groups"), CHOICES)
+def test_choices_by_a_bias_and_in_groups(
+    count: int, top_k: int, scores: str, has_bias: bool, groups: Any, renormalize: bool, level: str
+) -> None:
+    x, bias = 2 * normal(40, count, seed=count), 0.3 * normal(count + -count % 16, seed=1)
+    given = bias[:count] if has_bias else None
+    wanted_ids, wanted = torch_choice(x, given, top_k, renormalize, scores, groups)
+    rules: dict[str, Any] = {"sigmoid": int(scores == "sigmoid"), "scale": 2.5} | ({"bias": bias} if has_bias else {})
+    attrs: dict[str, Any] = {"scores": scores, "factor": 2.5, "top_k": top_k, "renormalize": renormalize}
+    if groups is not None:
+        rules |= dict(zip(GROUPS, groups, strict=True))
+        attrs |= dict(zip(GROUPS, groups, strict=True))
+    inputs = {"x": x} | ({"bias": given} if given is not None else {})
+    ids, weights = route(x, top_k, renormalize, level, **rules)
+    for found_ids, found in ((ids, weights), experts.route(OpCall(inputs, attrs, rows_step(len(x))))):
+        np.testing.assert_array_equal(found_ids, wanted_ids)
+        np.testing.assert_allclose(found, 2.5 * wanted, rtol=1e-5)
+    plain = np.argsort(-x, axis=1)[:, :top_k]
+    assert not (has_bias or groups) or (np.sort(plain) != np.sort(ids)).any(axis=1).mean() > 0.3, "it decides nothing"
+    assert_same_bits(route(x, top_k, renormalize, level, threads=3, **rules)[1], weights, "by three threads")
+    assert_same_bits(route(x[7:8].copy(), top_k, renormalize, level, **rules)[1][0], weights[7], "alone")
+
+
+@pytest.mark.parametrize("level", ROUTERS)
+@pytest.mark.parametrize("sigmoid", [0, 1])
+def test_weights_of_experts_that_a_bias_chose_stay_numbers(sigmoid: int, level: str) -> None:
+    """Scores of next to nothing are not divided by nothing; groups with a NaN are taken, and it is seen."""
+    bias = np.zeros(16, np.float32)
+    bias[:2] = 9
+    x = np.full((2, 16), 0.0, np.float32)
+    x[:, :2] = -200
+    x[1, 13] = np.nan
+    rules = {"sigmoid": sigmoid, "num_groups": 4, "kept_groups": 2, "group_best": 2}
+    ids, weights = route(x, 2, True, level, bias=bias, **rules)
+    assert ids[0].tolist() == [0, 1] and np.isfinite(weights[0]).all() and (weights[0] < 1e-6).all()
+    assert np.isnan(weights[1]).any() and (sigmoid == 0 or ids[1].tolist() == [13, 0])
 
 
 @pytest.mark.parametrize("level", ROUTERS)

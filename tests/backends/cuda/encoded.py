@@ -12,7 +12,8 @@ from albireo.backends.cuda.encoded_matrix import empty_matrix, fill_rows, on_dev
 from albireo.backends.cuda.matrix import DeviceMatrix
 from albireo.backends.cuda.upload import Upload
 from albireo.encodings import Encoding, encoding
-from albireo.quantization.encoded import Encoded, e4m3_values, storable_scale
+from albireo.quantization.encoded import E2M1_VALUES, Encoded, e4m3_values, gamma_values, storable_scale
+from backends.cpu.encoded_linears import random_gammas
 
 F32 = NDArray[np.float32]
 CPU = torch.device("cpu")
@@ -35,6 +36,8 @@ def random_encoded(e: Encoding, n: int, k: int, seed: int) -> Encoded:
             scale = storable_scale(scale)
     elif e.kind == "affine":
         offset = rng.normal(size=(n, groups)).astype(np.float32)
+    elif e.kind == "microscaled":
+        scale, gamma = scale[:, :1].copy(), random_gammas(e, (n, groups), rng)
     else:
         scale = scale[:, :1].copy()
         zero, gamma = rng.integers(0, 16, (n, groups), np.uint8), rng.integers(1, 9, (n, groups), np.uint8)
@@ -69,13 +72,15 @@ def decoded(matrix: DeviceMatrix) -> F32:
         planes = matrix.codes.view(torch.uint8).reshape(matrix.rows, -1, 32, 4).transpose(2, 3)
         codes = e4m3_values()[planes.reshape(matrix.rows, -1)[:, :k].numpy()]
 
-    def spread(part: torch.Tensor) -> Any:
-        of_groups = part.numpy().T.astype(np.float32)
+    def spread(part: torch.Tensor, dtype: Any = np.float32) -> Any:
+        of_groups = part.numpy().T.astype(dtype)
         return of_groups if of_groups.shape[1] == 1 or e.group is None else np.repeat(of_groups, e.group, axis=1)[:, :k]
 
-    if matrix.zero is not None:
+    if e.kind == "microscaled":
+        codes = E2M1_VALUES[codes.astype(np.uint8)] * gamma_values(e)[spread(matrix.gamma, np.uint8)]
+    elif matrix.gamma is not None:
+        codes = (codes - spread(matrix.zero)) * spread(matrix.gamma)
+    elif matrix.zero is not None:
         codes = codes - spread(matrix.zero)
-    if matrix.gamma is not None:
-        codes = codes * spread(matrix.gamma)
     numbers = codes * spread(matrix.scale)
     return np.asarray(numbers if matrix.offset is None else numbers + spread(matrix.offset), np.float32)

@@ -25,6 +25,9 @@ def interleaved(gate: torch.Tensor, up: torch.Tensor) -> torch.Tensor:
 def activated(gate: torch.Tensor, up: torch.Tensor, act: str) -> torch.Tensor:
     if act == "silu_mul":
         return torch.nn.functional.silu(gate) * up
+    if act == "clamped_swiglu":
+        gate = gate.clamp(max=7.0)
+        return (up.clamp(-7.0, 7.0) + 1) * gate * torch.sigmoid(1.702 * gate)
     return torch.nn.functional.gelu(gate, approximate="tanh") * up
 
 

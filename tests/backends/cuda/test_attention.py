@@ -44,6 +44,13 @@ class Shape:
     out: str = "float32"
     window: int = 0
     softcap: float = 0.0
+    has_sinks: bool = False
+
+    @property
+    def sinks(self) -> torch.Tensor | None:
+        """Around the scores, and one far above them."""
+        spread = torch.linspace(-2.0, 3.0, self.num_heads - 1)
+        return torch.cat((spread, torch.tensor([9.0]))) if self.has_sinks else None
 
     @property
     def scale(self) -> float:
@@ -166,7 +173,8 @@ class World:
         rows = torch.full((tokens * shape.num_heads * shape.head_dim,), float("nan"), dtype=q.dtype)
         if coded:
             out = room(tokens, shape.num_heads * shape.head_dim, coded)
-        attention(q, self.layer, out, step, work, workspace, *numbers, rows=rows if coded else None)
+        rows_of_codes = rows if coded else None
+        attention(q, self.layer, out, step, work, workspace, *numbers, rows=rows_of_codes, sinks=shape.sinks)
         assert work.count[1] == work.count[0] * shape.num_kv_heads
         assert not work.arrived.any() and not work.finished.any()
         return out
@@ -190,8 +198,9 @@ class World:
         attrs |= {"window": shape.window or None, "softcap": shape.softcap or None}
         attrs["num_heads"] = shape.num_heads
         attrs["num_kv_heads"] = shape.num_kv_heads
-        wanted = one_sequence(each.q, each.k, each.v, positions, attrs)
-        mean = one_sequence(each.q, each.k, np.abs(each.v), positions, attrs).astype(np.float64)
+        sinks = None if shape.sinks is None else shape.sinks.numpy()
+        wanted = one_sequence(each.q, each.k, each.v, positions, attrs, sinks)
+        mean = one_sequence(each.q, each.k, np.abs(each.v), positions, attrs, sinks).astype(np.float64)
         group = shape.num_heads // shape.num_kv_heads
         keys = np.abs(each.k).repeat(group, axis=1)
         size = np.einsum("nhd,chd->nhc", np.abs(each.q), keys).max(axis=-1)[..., None] * shape.scale
@@ -214,6 +223,8 @@ class World:
         Shape(kv="fp8", dtype="float16", num_heads=2),
         Shape(dtype="float32", kv="bfloat16", window=3),
         Shape(window=64, softcap=2.0, block_size=8),
+        Shape(window=20, has_sinks=True),
+        Shape(kv="int8", has_sinks=True, num_kv_heads=1),
     ],
     ids=str,
 )

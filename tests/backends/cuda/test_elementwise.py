@@ -49,6 +49,17 @@ def test_functions(kind: str) -> None:
     assert_same_bits(mapped(kind, x, None, "bfloat16"), round_to(got, "bfloat16"), "bfloat16")
 
 
+def test_clamped_swiglu() -> None:
+    gate, up = (normal(3, 70, seed=seed) * np.float32(6) for seed in (1, 2))
+    gate[0, 0], up[1, 1] = np.nan, np.nan
+    g, u = np.minimum(gate.astype(np.float64), 7), np.clip(up.astype(np.float64), -7, 7)
+    exact = (u + 1) * g / (1 + np.exp(-1.702 * g))
+    got = mapped("clamped_swiglu", gate, up)
+    assert (np.isnan(got) == np.isnan(exact)).all() and np.isnan(exact).sum() == 2
+    bound = (np.abs(exact) * (8 + 8 * np.abs(g)) + np.abs(g)) * ULP
+    assert (np.abs(got - exact) <= bound)[~np.isnan(exact)].all()
+
+
 @pytest.mark.parametrize("x_dtype", ["float32", "bfloat16", "float16"])
 def test_codes_of_a_token(x_dtype: str) -> None:
     x = round_to(normal(3, 200), x_dtype)

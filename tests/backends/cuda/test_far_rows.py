@@ -17,7 +17,6 @@ import torch
 from albireo.backends.cuda.kernels.copy_blocks import launch_copy
 from albireo.backends.cuda.kernels.elementwise import elementwise
 from albireo.backends.cuda.kernels.embed import embed
-from albireo.backends.cuda.kernels.gated import gated
 from albireo.backends.cuda.kernels.gather import gather
 from albireo.backends.cuda.kernels.head_norm import head_norm
 from albireo.backends.cuda.kernels.kv_write import kv_write
@@ -84,7 +83,6 @@ CASES: dict[str, tuple[list[torch.Tensor], Callable[..., None]]] = {
     "norm": ([x(64), room(64, BF16)], lambda a, out: norm(a, VECTOR, out, 1e-5, 64, NAMES)),
     "cast": ([x(64), room(64, BF16)], lambda a, out: elementwise("cast", a, None, out, 64)),
     "add": ([x(64), x(64), room(64)], lambda a, b, out: elementwise("add", a, b, out, 64)),
-    "gated": ([x(128), room(64, BF16)], lambda a, out: gated(a, out, "silu_mul", 64)),
     "gather": ([x(64), room(64)], lambda a, out: gather(a, NAMES, out)),
     "slice": ([x(64), room(32)], lambda a, out: slice_columns(a, 16, out)),
     "embed": ([x(64), room(64)], lambda a, out: embed(NAMES, replace(MATRIX, dtype="float32", rows=3, codes=a), out)),

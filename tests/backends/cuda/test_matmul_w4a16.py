@@ -11,11 +11,12 @@ import triton.language as tl
 from albireo.backends.cuda.kernels.matmul import matmul
 from albireo.backends.cuda.kernels.matmul_smallm import matmul_smallm, num_parts, part_length
 from albireo.backends.cuda.kernels.parts.chain import nibble_to_bfloat16
+from albireo.backends.cuda.kernels.parts.chain_fp4 import fp4_to_bfloat16
 from albireo.backends.cuda.kernels.parts.tiles import Tile
 from albireo.backends.cuda.linear import linear, workspace_size
 from albireo.backends.cuda.matmul_plan import Plan
 from albireo.encodings import encoding
-from albireo.quantization.encoded import Encoded
+from albireo.quantization.encoded import E2M1_VALUES, Encoded, e4m3_values
 from backends.cuda.encoded import decoded, device_matrix, random_encoded
 from backends.cuda.linears import EPS, activated, interleaved, random
 
@@ -40,6 +41,22 @@ def test_nibbles_less_zero_points_are_exact() -> None:
         assert torch.equal(out, numbers.float()[None] - zero.float()[:, None])
 
 
+@triton.jit
+def fp4_kernel(words, scales, out, PLANE: tl.constexpr):
+    at = tl.arange(0, 16)[:, None] * 16 + tl.arange(0, 16)[None, :]
+    word = tl.broadcast_to(tl.load(words + tl.arange(0, 16))[None, :], (16, 16))
+    by = tl.broadcast_to(tl.load(scales + tl.arange(0, 16)).to(tl.bfloat16)[:, None], (16, 16))
+    tl.store(out + at, fp4_to_bfloat16(word, by, PLANE).to(tl.float32))
+
+
+def test_floats_of_4_bits_times_their_scales_are_exact() -> None:
+    codes, scales = torch.arange(16, dtype=torch.int32), torch.from_numpy(e4m3_values()[1::8][:16].copy())
+    for plane in range(8):
+        out = torch.empty(16, 16)
+        fp4_kernel[(1,)](codes << (4 * plane) | ~(15 << (4 * plane)) & 0x2468ACE1, scales, out, plane)
+        assert torch.equal(out, torch.from_numpy(E2M1_VALUES)[None] * scales[:, None])
+
+
 @pytest.mark.parametrize(
     ("name", "m", "n", "k"),
     [
@@ -47,6 +64,9 @@ def test_nibbles_less_zero_points_are_exact() -> None:
         ("int4.g64", 20, 65, 1184),
         ("int4.g128", 3, 66, 1152),
         ("int4.g128", 66, 70, 640),
+        ("fp4.g32", 1, 40, 200),
+        ("fp4.g16", 20, 65, 1168),
+        ("fp4.g32", 66, 70, 1184),
     ],
 )
 def test_a_linear_is_the_product(name: str, m: int, n: int, k: int) -> None:
@@ -55,7 +75,8 @@ def test_a_linear_is_the_product(name: str, m: int, n: int, k: int) -> None:
     linear(x, matrix, out, bias, residual, workspace=workspace(name, n, k))
     numbers = torch.from_numpy(decoded(matrix).astype(np.float64))
     wanted = x.double() @ numbers.T + bias + residual
-    # products of a whole number below 16 and a bfloat16 are exact; sums, scales of groups and the epilogue are not
+    # products of a whole number below 16, or of a float of 4 bits by its scale, and a bfloat16 are exact; sums, scales
+    # of groups and the epilogue are not
     error = (k + 16) * EPS * (x.double().abs() @ numbers.abs().T + bias.abs() + residual.abs())
     assert ((out - wanted).abs() <= error).all()
 
@@ -75,7 +96,9 @@ def test_gate_and_up() -> None:
     assert ((out - wanted).abs() <= 2.0**-8 * wanted.abs() + 1e-4 * (1 + g.abs()) * (1 + u.abs())).all()
 
 
-@pytest.mark.parametrize(("name", "use_tma"), [("int4.g32", False), ("int4.g128", True)])
+@pytest.mark.parametrize(
+    ("name", "use_tma"), [("int4.g32", False), ("int4.g128", True), ("fp4.g32", True), ("fp4.g16", False)]
+)
 def test_a_row_has_the_same_bits_in_any_company(name: str, use_tma: bool) -> None:
     n, k = 70, 1184
     assert num_parts(n, k, name) == 2 and part_length(k, 2) == 768

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from typing import Any
 
 import numpy as np
 import pytest
@@ -20,11 +21,13 @@ from albireo.backends.cuda.kernels.matmul_int8 import matmul_int8
 from albireo.backends.cuda.kernels.matmul_smallm import matmul_smallm, num_parts
 from albireo.backends.cuda.kernels.moe_combine import moe_combine
 from albireo.backends.cuda.kernels.moe_grouped_matmul import moe_grouped_matmul
-from albireo.backends.cuda.kernels.moe_route import moe_route
+from albireo.backends.cuda.kernels.moe_route import Groups, Rules, moe_route
 from albireo.backends.cuda.kernels.parts.row_squares import RowSquares
 from albireo.backends.cuda.kernels.parts.tiles import Tile
 from albireo.backends.cuda.matrix import DeviceMatrix
 from albireo.backends.cuda.tokens import e4m3_rows, numbers_of, token_rows
+from albireo.backends.reference.call import OpCall
+from albireo.backends.reference.experts import route
 from albireo.dtypes import FP8_TOKEN, TOKEN, natural_stride
 from albireo.encodings import encoding
 from albireo.errors import InvariantError, UnsupportedModel
@@ -39,13 +42,21 @@ def real(count: int) -> torch.Tensor:
 
 
 def routed(
-    logits: torch.Tensor, top_k: int, renormalize: bool = True, num_real: int | None = None, dtype: str = "bfloat16"
+    logits: torch.Tensor,
+    top_k: int,
+    renormalize: bool = True,
+    num_real: int | None = None,
+    dtype: str = "bfloat16",
+    rules: Rules | None = None,
+    bias: torch.Tensor | None = None,
 ) -> tuple[torch.Tensor, torch.Tensor, ExpertList]:
+    """rules: None: those of a softmax."""
     num_tokens, num_experts = logits.shape
     lists = expert_list(num_experts, top_k, num_tokens, CPU, expert_plan.widest(dtype, chip_of(CPU)))
     ids = torch.full((num_tokens, top_k), -1, dtype=torch.int32)
     weights = torch.full((num_tokens, top_k), torch.nan)
-    moe_route(logits, ids, weights, lists, real(num_tokens if num_real is None else num_real), renormalize)
+    rules = rules or Rules(renormalize)
+    moe_route(logits, ids, weights, lists, real(num_tokens if num_real is None else num_real), rules, bias)
     return ids, weights, lists
 
 
@@ -78,6 +89,36 @@ def test_the_best_experts_and_their_weights(tokens: int, num_experts: int, top_k
     wanted = {e: sorted(np.flatnonzero(ids.numpy().ravel() == e).tolist()) for e in set(ids.numpy().ravel().tolist())}
     assert {e: sorted(pairs) for e, pairs in listed(lists, tokens).items()} == wanted
     assert not lists.counters.any(), "zero for the next layer"
+
+
+@pytest.mark.parametrize("tokens", [3, 70])
+@pytest.mark.parametrize(
+    ("num_experts", "top_k", "rules", "has_bias"),
+    [
+        (12, 3, Rules(True, True, Groups(4, 2, 2), 2.5), True),
+        (33, 4, Rules(False, True), False),
+        (40, 6, Rules(True), True),
+        (40, 6, Rules(False, False, Groups(8, 3, 1), 16.0), False),
+    ],
+)
+def test_choices_by_a_bias_and_in_groups_are_those_of_the_reference(
+    num_experts: int, top_k: int, rules: Rules, has_bias: bool, tokens: int
+) -> None:
+    logits = random(tokens, num_experts, seed=1) * 2
+    bias = random(1, num_experts, seed=2)[0] * 0.3 if has_bias else None
+    ids, weights, lists = routed(logits, top_k, rules=rules, bias=bias)
+    attrs: dict[str, Any] = {"top_k": top_k, "renormalize": rules.renormalize, "factor": rules.factor or 1.0}
+    attrs["scores"] = "sigmoid" if rules.is_sigmoid else "softmax"
+    if rules.groups is not None:
+        attrs |= {"num_groups": rules.groups.count, "kept_groups": rules.groups.kept, "group_best": rules.groups.best}
+    inputs = {"x": logits.numpy()} | ({"bias": bias.numpy()} if bias is not None else {})
+    step: Any = None  # which rows there are says nothing here
+    wanted_ids, wanted = route(OpCall(inputs, attrs, step))
+    np.testing.assert_array_equal(ids.numpy(), wanted_ids)
+    np.testing.assert_allclose(weights.numpy(), wanted, rtol=1e-5)
+    assert sum(len(pairs) for pairs in listed(lists, tokens).values()) == tokens * top_k
+    some_ids, some, _ = routed(logits[[2, 0]].contiguous(), top_k, rules=rules, bias=bias)
+    assert torch.equal(some, weights[[2, 0]]) and torch.equal(some_ids, ids[[2, 0]])
 
 
 def test_equal_logits_go_to_the_lowest_expert_and_nan_to_the_front() -> None:
@@ -160,19 +201,28 @@ def space_of(lists: ExpertList, matrix: DeviceMatrix) -> torch.Tensor:
     return torch.zeros(size, dtype=torch.uint8)
 
 
-def test_gate_and_up_of_an_expert_become_one() -> None:
+@pytest.mark.parametrize("act", ["silu_mul", "clamped_swiglu"])
+def test_gate_and_up_of_an_expert_become_one(act: str) -> None:
+    """The second with biases, as gpt-oss has them."""
     num_experts, n, k, tokens, top_k = 3, 40, 64, 5, 2
     gate, up = (random(num_experts, n, k, seed=seed, dtype=torch.bfloat16) / 4 for seed in (2, 3))
     both = torch.cat([interleaved(gate[e], up[e]) for e in range(num_experts)])
     x = random(tokens, k, seed=1, dtype=torch.bfloat16)
     ids, _, lists = routed(random(tokens, num_experts, seed=3), top_k)
     out = torch.full((tokens * top_k, n), torch.nan, dtype=torch.bfloat16)
-    expert_linear(x, DeviceMatrix("bfloat16", len(both), k, both), out, lists, act="silu_mul")
+    biases, bias = [torch.zeros(num_experts, n, dtype=torch.float64)] * 2, None
+    if act == "clamped_swiglu":
+        vectors = [random(num_experts, n, 1, seed=seed) * 3 for seed in (5, 6)]
+        bias = torch.cat([interleaved(*(vector[e] for vector in vectors)) for e in range(num_experts)]).flatten()
+        biases = [vector[:, :, 0].double() for vector in vectors]
+    expert_linear(x, DeviceMatrix("bfloat16", len(both), k, both), out, lists, act=act, bias=bias)
     for pair, expert in enumerate(ids.flatten().tolist()):
         row = x[pair // top_k, None]
-        parts = [row.double() @ part[expert].double().T for part in (gate, up)]
-        wanted = activated(parts[0], parts[1], "silu_mul")
-        error = 1.13 * bound(row, gate[expert]) * parts[1].abs() + bound(row, up[expert]) * parts[0].abs()
+        sums = [row.double() @ part[expert].double().T for part in (gate, up)]
+        parts = [each + of[expert] for each, of in zip(sums, biases, strict=True)]
+        wanted = activated(parts[0], parts[1], act)
+        error = 1.13 * bound(row, gate[expert]) * (parts[1].abs() + 1)
+        error = error + bound(row, up[expert]) * parts[0].abs() + 2.0**-20 * (parts[0].abs() * (parts[1].abs() + 1))
         assert ((out[pair].double() - wanted).abs() <= error + 2.0**-8 * 1.01 * wanted.abs() + 1e-6).all()
 
 
@@ -186,6 +236,7 @@ def test_gate_and_up_of_an_expert_become_one() -> None:
         ("fp8.g128.e4m3", 320),
         ("int8", 150),
         ("int4.g32", 520),
+        ("fp4.g32", 520),
     ],
 )
 @pytest.mark.usefixtures("ordered_dot")
@@ -196,7 +247,7 @@ def test_a_pair_has_the_bits_of_a_linear_in_any_company(name: str, k: int) -> No
     kind = name.removesuffix(".e4m3")
     matrices = [_matrix(kind, n, k, seed) for seed in range(num_experts)]
     whole, x = _joined(matrices), _rows(name, random(tokens, k, seed=7))
-    step = {"bfloat16": 64, "int4.g32": 256}.get(kind, 128)
+    step = {"bfloat16": 64, "int4.g32": 256, "fp4.g32": 256}.get(kind, 128)
     logits = random(tokens, num_experts, seed=3)
     ids = logits.topk(top_k, 1).indices
     wanted = torch.full((tokens, top_k, n), torch.nan)
@@ -217,7 +268,7 @@ def test_a_pair_has_the_bits_of_a_linear_in_any_company(name: str, k: int) -> No
         order = torch.randperm(tokens, generator=torch.Generator().manual_seed(count))[:count]
         found_ids, _, lists = routed(logits[order], top_k)
         lists = replace(lists, widest=width)
-        moe_route(logits[order], found_ids, torch.empty(count, top_k), lists, real(count), True)
+        moe_route(logits[order], found_ids, torch.empty(count, top_k), lists, real(count), Rules(True))
         assert torch.equal(found_ids.long(), ids[order])
         tile = Tile(128 if width == 128 else 64, width, step, 1)
         plan = ExpertPlan(tile, is_split and num_parts(n, k, kind) > 1 and kind != "int8", width == 128)
@@ -249,6 +300,7 @@ def _joined(matrices: list[DeviceMatrix]) -> DeviceMatrix:
         torch.cat([matrix.codes for matrix in matrices]),
         columns([matrix.scale for matrix in matrices]),
         columns([matrix.zero for matrix in matrices]),
+        gamma=columns([matrix.gamma for matrix in matrices]),
     )
 
 
@@ -277,7 +329,9 @@ def _fp8_rows(x: torch.Tensor) -> torch.Tensor:
     return rows
 
 
-@pytest.mark.parametrize("name", ["fp8", "fp8.g128", "fp8.e4m3", "fp8.g128.e4m3", "int8", "int4.g32", "int4.g128"])
+@pytest.mark.parametrize(
+    "name", ["fp8", "fp8.g128", "fp8.e4m3", "fp8.g128.e4m3", "int8", "int4.g32", "int4.g128", "fp4.g16"]
+)
 @pytest.mark.parametrize("tokens", [4, 70])
 def test_experts_in_few_bits(name: str, tokens: int) -> None:
     """As expert_linear picks the kernel, against float64."""

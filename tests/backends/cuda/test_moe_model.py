@@ -90,6 +90,7 @@ def test_a_prompt_in_pieces_has_the_bits_of_one_at_once() -> None:
         ("mixtral", "fp8", 80, 0.01),
         ("mixtral", "int8", 80, 0.03),
         ("mixtral", "int4.g32", 90, 0.03),
+        ("gpt_oss", "fp4.g32", 90, 0.03),
     ],
 )
 def test_experts_in_few_bits(name: str, encoding: str, capability: int, most: float) -> None:

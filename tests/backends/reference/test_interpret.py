@@ -111,6 +111,7 @@ MODELS: dict[str, Mapping[str, Any]] = {
     "cohere-bias": tiny("cohere", attention_bias=True, tie_word_embeddings=False),
     "gpt2-untied": tiny("gpt2", n_inner=80, tie_word_embeddings=False),
     "starcoder2-plain": tiny("starcoder2", use_bias=False, sliding_window=None),
+    "glm4_moe-plain": tiny("glm4_moe", use_qk_norm=True, n_group=1, topk_group=1, norm_topk_prob=False),
     "qwen3-window": tiny("qwen3", use_sliding_window=True, sliding_window=5, max_window_layers=1),
 }
 

@@ -183,8 +183,9 @@ def test_a_missing_tensor_is_named_as_the_graph_names_it(tmp_path: Path) -> None
         open_checkpoint(tmp_path / "m.gguf", graph)
 
 
-def test_the_rows_of_heads_are_put_in_order(tmp_path: Path) -> None:
-    numbers = write_gguf(tmp_path / "m.gguf", LLAMA, "Q8_0")
+@pytest.mark.parametrize(("kind", "encoding"), [("Q8_0", "int8.g32"), ("MXFP4", "fp4.g32")])
+def test_the_rows_of_heads_are_put_in_order(tmp_path: Path, kind: str, encoding: str) -> None:
+    numbers = write_gguf(tmp_path / "m.gguf", LLAMA, kind)
     with Checkpoint(tmp_path / "m.gguf") as checkpoint:
         np.testing.assert_array_equal(checkpoint.encoded(Q_PROJ).decode(), numbers[Q_PROJ])
-        assert "int8.g32" in checkpoint.encodings[Q_PROJ]
+        assert checkpoint.encodings[Q_PROJ] == encoding

@@ -56,6 +56,10 @@ MIXTURES: dict[str, dict[str, Any]] = {
     | {"model_type": "qwen3_moe", "architectures": ["Qwen3MoeForCausalLM"], "norm_topk_prob": True}
     | _EXPERTS
     | {"mlp_only_layers": [1]},
+    "gpt_oss": LLAMA
+    | {"model_type": "gpt_oss", "architectures": ["GptOssForCausalLM"], "intermediate_size": 256}
+    | {"num_local_experts": 5, "num_experts_per_tok": 3, "sliding_window": 5, "attention_bias": True}
+    | {"rope_scaling": {"rope_type": "yarn", "factor": 4.0, "original_max_position_embeddings": 32, "truncate": False}},
 }
 OWN_CONFIGS: dict[str, dict[str, Any]] = {
     "phi3": LLAMA
@@ -133,6 +137,7 @@ _ARCHITECTURES = {
     "mixtral": "llama",
     "qwen2_moe": "qwen2moe",
     "qwen3_moe": "qwen3moe",
+    "gpt_oss": "gpt-oss",
 }
 #: Keys that its converters write besides, from those of config.json.
 _KEYS = {
@@ -171,6 +176,7 @@ _NAMES = {
     "mlp.shared_expert.up_proj": "ffn_up_shexp",
     "mlp.shared_expert.down_proj": "ffn_down_shexp",
     "block_sparse_moe.gate": "ffn_gate_inp",
+    "mlp.router": "ffn_gate_inp",
 }
 
 
@@ -186,25 +192,30 @@ _STACKED = {"w1": "gate", "w3": "up", "w2": "down", "gate_proj": "gate", "up_pro
 def stacked_name(name: str) -> str:
     """Of the tensor of all experts that a matrix of one is in."""
     parts = name.split(".")
-    return f"blk.{parts[2]}.ffn_{_STACKED[parts[-2]]}_exps.weight"
+    return f"blk.{parts[2]}.ffn_{_STACKED[parts[-2]]}_exps.{parts[-1]}"
 
 
 def gguf_name(name: str, arch: str = "llama") -> str:
+    if name.endswith(".sinks"):
+        return f"blk.{name.split('.')[2]}.attn_sinks.weight"
     stem, _, kind = name.rpartition(".")
     if stem.startswith("model.layers."):
         number, _, part = stem.removeprefix("model.layers.").partition(".")
         names = _NAMES | _OWN_NAMES
-        if arch in ("gemma2", "gemma3", "olmo2"):
+        if arch in ("gemma2", "gemma3", "olmo2", "gpt-oss"):
             names["post_attention_layernorm"] = "post_attention_norm"
         return f"blk.{number}.{names[part]}.{kind}"
     return f"{_NAMES[stem]}.{kind}"
 
 
 def _add_rope(writer: Any, config: Mapping[str, Any], keys: dict[str, Any]) -> None:
-    """As the converters of Phi-3 and Gemma 3 do."""
+    """As the converters of Phi-3, Gemma 3 and gpt-oss do."""
     scaling = config.get("rope_scaling") or {}
     if scaling.get("rope_type") == "linear":
         keys |= {"rope.scaling.type": "linear", "rope.scaling.factor": scaling["factor"]}
+    if scaling.get("rope_type") == "yarn":
+        keys |= {"rope.scaling.type": "yarn", "rope.scaling.factor": scaling["factor"]}
+        keys["rope.scaling.original_context_length"] = scaling["original_max_position_embeddings"]
     if "partial_rotary_factor" in config:
         keys["rope.dimension_count"] = int(config["head_dim"] * config["partial_rotary_factor"])
     if scaling.get("rope_type") == "longrope":
@@ -305,7 +316,7 @@ def write_gguf(
             data, numbers[name] = (weight, weight) if own == "F32" else quantized(weight, own, seed + i)
             experts.setdefault(stacked_name(name), (own, []))[1].append(data)
             continue
-        if name.endswith("gate.weight"):
+        if name.endswith(("gate.weight", "router.weight")):
             own = "F32"
             weight = weight[0] if len(weight) == 1 else weight  # as the converter writes the shared expert's
         lying, back = weight, lambda array: array

@@ -14,9 +14,12 @@ from albireo.api.checkpoint_source import CheckpointSource
 from albireo.backends.reference.interpret import interpret
 from albireo.backends.reference.kv import ReferenceKV
 from albireo.encodings import encoding
-from albireo.errors import WeightMismatch
+from albireo.errors import ModelError, WeightMismatch
+from albireo.json_file import Fields
 from albireo.models import build_graph, load_config, open_checkpoint
+from albireo.models.quantized import quantization_format
 from albireo.models.weights import Checkpoint
+from albireo.quantization.formats.left_out import parse_left_out
 from quantization.formats.writers import TINY, WRITERS, save_file, write_model
 from step_batches import Work, make_step
 from tiny_models import weight_shapes, write_safetensors
@@ -35,6 +38,11 @@ def test_numbers_are_those_of_the_format(name: str, tmp_path: Path) -> None:
     with open_checkpoint(tmp_path, graph) as checkpoint:
         linears = {n for n in numbers if n.endswith("_proj.weight")}
         assert checkpoint.encodings == (dict.fromkeys(linears, writer.encoding) if writer.encoding else {})
+        settings = quantization_format(tmp_path)
+        assert settings is not None
+        foreseen = {settings.foreseen(weight.removesuffix(".weight")) for weight in linears}
+        # an order of inputs that no config of that age mentions
+        assert foreseen == {"int4.g32" if name == "compressed-tensors W4A16 actorder" else writer.encoding}
         assert set(checkpoint.names) == set(weight_shapes(TINY))
         for weight, wanted in numbers.items():
             assert checkpoint.shape(weight) == wanted.shape
@@ -171,3 +179,26 @@ def test_a_plain_checkpoint_has_no_encodings(tmp_path: Path) -> None:
     write_safetensors(tmp_path / "model.safetensors", {"w": np.ones((2, 3), np.float32)}, "bfloat16")
     with Checkpoint(tmp_path) as checkpoint:
         assert checkpoint.encodings == {} and checkpoint.notes == []
+
+
+DOWN = ("model.layers.0.mlp.down_proj", "model.layers.10.mlp.down_proj")
+
+
+@pytest.mark.parametrize(
+    ("pattern", "left_out"),
+    [
+        ("lm_head", {"lm_head"}),
+        ("down_proj", set(DOWN)),
+        ("model.layers.0.", {"model.layers.0.mlp.down_proj"}),
+        ("model.layers.*.mlp", {*DOWN, "model.layers.1.mlp.up_proj"}),
+        ("re:.*layers.1\\d.*", {"model.layers.10.mlp.down_proj"}),
+        ("proj", set()),
+    ],
+)
+def test_what_a_config_leaves_out(pattern: str, left_out: set[str]) -> None:
+    fields = Fields({"ignore": [pattern]}, "config")
+    modules = ("lm_head", *DOWN, "model.layers.1.mlp.up_proj")
+    found = parse_left_out(fields, "ignore")
+    assert {module for module in modules if module in found} == left_out
+    with pytest.raises(ModelError, match=r"ignore='re:\(' is no regular expression"):
+        parse_left_out(Fields({"ignore": ["re:("]}, "config"), "ignore")

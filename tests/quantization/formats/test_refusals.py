@@ -113,7 +113,9 @@ CASES: list[tuple[str, Callable[[Tensors], object], str]] = [
         "at most",
     ),
     ("bitsandbytes nf4", other(STATE, torch.zeros(9, dtype=torch.uint8)), "JSON"),
-    ("compressed-tensors mxfp4", other("weight_global_scale", torch.ones(1)), "NVFP4, which is not supported"),
+    ("compressed-tensors nvfp4", put("weight_global_scale", 0, 0.0), r"weight_global_scale' holds inf"),
+    ("modelopt nvfp4", other("weight_scale_2", torch.ones(2)), r"weight_scale_2' is \[2\]; it must be one number"),
+    ("modelopt nvfp4", gone("weight"), r"there is no tensor '.*up_proj\.weight'"),
     ("mxfp4", other("experts_blocks", torch.zeros((2, 2, 2, 16), dtype=torch.uint8)), "several experts"),
 ]
 
@@ -161,13 +163,14 @@ UNSUPPORTED: list[tuple[dict[str, Any], str]] = [
     ({"quant_method": "awq", "bits": 4, "zero_point": False}, "zero_point=False.*true"),
     ({"quant_method": "fp8", "fmt": "e5m2"}, "fmt='e5m2'.*e4m3"),
     ({"quant_method": "fp8", "activation_scheme": "block"}, "activation_scheme='block'"),
-    ({"quant_method": "modelopt", "quant_algo": "NVFP4"}, "quant_algo='NVFP4'.*FP8"),
+    ({"quant_method": "modelopt", "quant_algo": "NVFP4_AWQ"}, "quant_algo='NVFP4_AWQ'.*FP8.*NVFP4"),
+    ({"quant_method": "modelopt", "quant_algo": "NVFP4", "group_size": 32}, "group_size=32.*NVFP4: 16"),
     ({"quant_method": "bitsandbytes", "bnb_4bit_quant_type": "int4"}, "bnb_4bit_quant_type='int4'.*nf4, fp4"),
     ({"quant_method": "compressed-tensors", "format": "marlin-24"}, "format='marlin-24'.*pack-quantized"),
     ({"quant_method": "compressed-tensors", "sparsity_config": {"format": "sparse-24-bitmask"}}, "sparsity_config="),
     ({"quant_method": "compressed-tensors", "transform_config": {"config_groups": {"R1": {}}}}, "transform_config="),
     (group(num_bits=3), r"config_groups\.group_0\.weights: num_bits=3 is not supported; of type 'int'"),
-    (group(num_bits=4, type="float", group_size=16), "group_size=16 is not supported; supported for float 4 bits: 32"),
+    (group(num_bits=4, type="float", group_size=64), "group_size=64 is not supported; supp.* 32.*16"),
     (group(num_bits=8, rounding="up"), "'rounding': 'up'"),
 ]
 

@@ -53,8 +53,10 @@ class Writer:
 def compressed(fmt: str, scale_type: str = "bfloat16", **weights: Any) -> Writer:
     """By the library: fmt and the arguments of config_groups.group_0.weights."""
     from compressed_tensors.compressors.base import BaseCompressor
+    from compressed_tensors.compressors.nvfp4.helpers import unpack_fp4_from_uint8
     from compressed_tensors.quantization import QuantizationArgs, QuantizationScheme
-    from compressed_tensors.quantization.utils import calculate_qparams
+    from compressed_tensors.quantization.lifecycle.forward import dequantize
+    from compressed_tensors.quantization.utils import calculate_qparams, generate_gparam
 
     args = QuantizationArgs(**weights)
     scheme = QuantizationScheme(targets=["Linear"], weights=args, format=fmt)
@@ -66,7 +68,7 @@ def compressed(fmt: str, scale_type: str = "bfloat16", **weights: Any) -> Writer
         n, k = w.shape
         state: dict[str, Any] = {"weight": w}
         view = w
-        if strategy == "group":
+        if strategy in ("group", "tensor_group"):
             view = view.reshape(n, -1, group)
             low, high = view.amin(-1), view.amax(-1)
         elif strategy == "block":
@@ -78,13 +80,22 @@ def compressed(fmt: str, scale_type: str = "bfloat16", **weights: Any) -> Writer
             )
         scale, zero = calculate_qparams(low.float(), high.float(), args)
         state["weight_scale"] = scale.to(getattr(torch, scale_type))
+        if strategy == "tensor_group":
+            state["weight_global_scale"] = generate_gparam(w.float().min(), w.float().max())
+            scale, zero = calculate_qparams(low.float(), high.float(), args, global_scale=state["weight_global_scale"])
+            state["weight_scale"] = scale
         if not weights.get("symmetric", True):
             state["weight_zero_point"] = zero
         state = dict(compressor.compress(dict(state), scheme))
         back = {
             key: value.float() if key == "weight_scale" and fmt[:2] != "mx" else value for key, value in state.items()
         }
-        numbers = compressor.decompress(back, scheme)["weight"]
+        if strategy == "tensor_group":  # what decompress() does, without its rounding to bfloat16
+            codes = unpack_fp4_from_uint8(state["weight_packed"], n, k, dtype=torch.float32)
+            scale = state["weight_scale"].float()
+            numbers = dequantize(codes, scale, args=args, global_scale=state["weight_global_scale"], dtype=codes.dtype)
+        else:
+            numbers = compressor.decompress(back, scheme)["weight"]
         return {key: value.contiguous() for key, value in state.items()}, numbers.float().numpy()
 
     fields = {"dynamic": False, "observer": "minmax", "symmetric": True, "type": "int", "group_size": None} | weights
@@ -101,7 +112,9 @@ def compressed(fmt: str, scale_type: str = "bfloat16", **weights: Any) -> Writer
     }
     kind = {"int": "int", "float": "fp8"}[fields["type"]]
     if fmt == "mxfp4-pack-quantized":
-        encoding: str | None = "int8.g32"
+        encoding: str | None = "fp4.g32"
+    elif fmt == "nvfp4-pack-quantized":
+        encoding = "fp4.g16"
     elif kind == "fp8":
         encoding = "fp8.g128" if strategy == "block" else "fp8"
     elif weights["num_bits"] == 8 and strategy != "group" and fields["symmetric"]:
@@ -274,6 +287,30 @@ def bitsandbytes_nf4(nested: bool) -> Writer:
     return Writer({**config, "bnb_4bit_use_double_quant": nested}, write, None)
 
 
+def compressed_nvfp4() -> Writer:
+    form = {"type": "float", "strategy": "tensor_group", "group_size": 16}
+    return compressed("nvfp4-pack-quantized", "float32", num_bits=4, **form)
+
+
+def modelopt_nvfp4() -> Writer:
+    """As compressed-tensors has it, which reads ModelOpt's with the reciprocal of the tensor's scale."""
+    theirs = compressed_nvfp4()
+
+    def write(weight: Array) -> Written:
+        state, numbers = theirs.write(weight)
+        tensors = {
+            "weight": state["weight_packed"],
+            "weight_scale": state["weight_scale"],
+            "weight_scale_2": 1 / state["weight_global_scale"].reshape(()),
+            "input_scale": torch.tensor(0.01),
+        }
+        return tensors, numbers
+
+    config = {"quant_method": "modelopt", "quant_algo": "NVFP4", "ignore": ["lm_head"]}
+    config |= {"producer": {"name": "modelopt"}, "kv_cache_scheme": {"num_bits": 8, "type": "float"}}
+    return Writer(config, write, "fp4.g16")
+
+
 def mxfp4() -> Writer:
     """Names and order of OpenAI's gpt-oss: blocks [N, K / 32, 16], scales e8m0."""
     table = np.array([0, 0.5, 1, 1.5, 2, 3, 4, 6, -0.0, -0.5, -1, -1.5, -2, -3, -4, -6], np.float32)
@@ -291,7 +328,7 @@ def mxfp4() -> Writer:
         }
         return tensors, (table[codes] * scale[:, :, None]).reshape(n, k)
 
-    return Writer({"quant_method": "mxfp4", "modules_to_not_convert": ["lm_head"]}, write, "int8.g32")
+    return Writer({"quant_method": "mxfp4", "modules_to_not_convert": ["lm_head"]}, write, "fp4.g32")
 
 
 _BLOCKS = {"quant_method": "fp8", "activation_scheme": "dynamic", "fmt": "e4m3", "weight_block_size": [128, 128]}
@@ -326,6 +363,8 @@ WRITERS: dict[str, Writer] = {
     "compressed-tensors mxfp4": compressed(
         "mxfp4-pack-quantized", "float32", num_bits=4, type="float", strategy="group", group_size=32
     ),
+    "compressed-tensors nvfp4": compressed_nvfp4(),
+    "modelopt nvfp4": modelopt_nvfp4(),
     "gptq": gptq(),
     "gptq g128 asymmetric": gptq(4, 128, sym=False),
     "gptq whole rows": gptq(4, -1),

@@ -27,7 +27,7 @@ from albireo.backends.stored_weights import StoredWeights
 from albireo.backends.weights import Weights
 from albireo.dtypes import TOKEN, itemsize, natural_stride
 from albireo.errors import InvariantError
-from albireo.graph.ops import TOP_LOGITS
+from albireo.graph.ops import GROUPS, TOP_LOGITS
 from albireo.graph.private_norms import private_norms
 from albireo.graph.program import Buffer, Call, KVLayout, Program
 from albireo.graph.program_spec import ACTS, KINDS, STEP_ARRAYS
@@ -301,6 +301,8 @@ class CpuModel:
             args |= {"k": attrs["width"], "of_positions": int(call.args["ids"] == "positions")}
         elif call.family == "route":
             args["k"] = program.buffers[call.args["x"]].cols
+            args["sigmoid"] = int(attrs.get("scores") == "sigmoid")
+            args |= {key: attrs[key] for key in GROUPS if key in attrs} | {"scale": attrs.get("factor", 0.0)}
         elif call.family in ("combine", "gate_rows"):
             args["n"] = program.buffers[call.args["out"]].cols
         elif call.family == "expert_linear":

@@ -20,7 +20,7 @@ from albireo.backends.cuda.kernels.gather import gather
 from albireo.backends.cuda.kernels.head_norm import head_norm
 from albireo.backends.cuda.kernels.kv_write import kv_write
 from albireo.backends.cuda.kernels.moe_combine import moe_combine
-from albireo.backends.cuda.kernels.moe_route import moe_route
+from albireo.backends.cuda.kernels.moe_route import Groups, Rules, moe_route
 from albireo.backends.cuda.kernels.norm import norm
 from albireo.backends.cuda.kernels.parts.row_squares import RowParts, RowSquares
 from albireo.backends.cuda.kernels.qk_norm_rope_kv_write import qk_norm_rope_kv_write
@@ -33,6 +33,7 @@ from albireo.backends.cuda.matrix import DeviceMatrix
 from albireo.backends.cuda.scratch import Scratch, qkv_columns
 from albireo.backends.cuda.step import DeviceStep
 from albireo.dtypes import ROW_CODES
+from albireo.graph.ops import GROUPS
 from albireo.graph.program import Buffer, Call
 
 Launch = Callable[[DeviceStep], None]
@@ -206,6 +207,7 @@ def _qkv_rope_kv(args: _Args) -> Launch:
 def _attention(args: _Args) -> Launch:
     q, out, attrs = args.buffer("q"), args.buffer("out"), args.call.attrs
     layer, scratch = args.memory.kv.layers[args.number("layer")], args.memory.scratch
+    sinks = args.optional_vector("sinks")
     work, is_coded = scratch.work_of(args.call), args.memory.specs[args.call.args["out"]].dtype in ROW_CODES
     return lambda step: attention(
         q(step),
@@ -221,6 +223,7 @@ def _attention(args: _Args) -> Launch:
         window=attrs["window"] or 0,
         softcap=attrs["softcap"] or 0.0,
         rows=scratch.rows if is_coded else None,
+        sinks=sinks,
     )
 
 
@@ -241,18 +244,20 @@ def _head_top(args: _Args) -> Launch:
 
 def _route(args: _Args) -> Launch:
     x, ids, weights = args.buffer("x"), args.buffer("ids"), args.buffer("weights")
-    lists, renormalize = args.memory.scratch.expert_list, bool(args.call.attrs["renormalize"])
-    return lambda step: moe_route(x(step), ids(step), weights(step), lists, step.num_real, renormalize)
+    lists, attrs, bias = args.memory.scratch.expert_list, args.call.attrs, args.optional_vector("bias")
+    groups = Groups(*(int(attrs[name]) for name in GROUPS)) if GROUPS[0] in attrs else None
+    rules = Rules(bool(attrs["renormalize"]), attrs.get("scores") == "sigmoid", groups, attrs.get("factor"))
+    return lambda step: moe_route(x(step), ids(step), weights(step), lists, step.num_real, rules, bias)
 
 
 def _expert_linear(args: _Args) -> Launch:
     """Ids are read where the route before left them: in the list."""
     x, weight, out = args.buffer("x"), args.matrix(), args.buffer("out")
     act, n, scratch = args.call.attrs["act"], args.number("n"), args.memory.scratch
-    lists, squares = scratch.expert_list, args.row_squares()
+    lists, squares, bias = scratch.expert_list, args.row_squares(), args.optional_vector("bias")
     check_types(weight.dtype, args.memory.specs[args.call.args["x"]].dtype)
     return lambda step: expert_linear(
-        x(step), weight, out(step), lists, act=act, n=n, workspace=scratch.linear, squares=squares(step)
+        x(step), weight, out(step), lists, act=act, n=n, workspace=scratch.linear, squares=squares(step), bias=bias
     )
 
 

@@ -29,7 +29,8 @@ _MATRICES = ("embed", "linear", "linear_norm", "qkv_rope_kv", "head_top")
 #: Families that can write, or copy, rows of 8-bit codes.
 _TO_TOKENS = ("norm", "elementwise", "gather")
 #: Types of weights that experts may have; kernels/moe_grouped_matmul.py.
-EXPERT_DTYPES = (*COMPUTE_DTYPES, "fp8", "fp8.g128", "int8", "int4.g32", "int4.g64", "int4.g128")
+_FOUR_BITS = ("int4.g32", "int4.g64", "int4.g128", "fp4.g32", "fp4.g16")
+EXPERT_DTYPES = (*COMPUTE_DTYPES, "fp8", "fp8.g128", "int8", *_FOUR_BITS)
 _ROUTED = ("route", "combine", "combine_norm", "gate_rows")
 _OTHERS = (*_ROUTED, "norm", "gather", "attention", "head_norm", "rope", "kv_write", "elementwise", "slice", "top")
 #: Rows up to which a linear streams its weight through tiles that are as wide as its tokens; kernels/matmul_smallm.py.

@@ -35,16 +35,16 @@ def empty_matrix(dtype: str, rows: int, cols: int, device: torch.device) -> Devi
         codes = zeros((rows, -(-cols // (4 * PLANE)) * 4 * PLANE), torch.float8_e4m3fn)
     else:
         codes = zeros((rows, cols), torch.int8)
-    groups = e.num_groups(cols)
+    groups, has_gamma = e.num_groups(cols), e.kind in ("progressive", "microscaled")
     return DeviceMatrix(
         dtype,
         rows,
         cols,
         codes,
-        scale=zeros((1 if e.kind == "progressive" else groups, rows), torch.float32),
-        zero=zeros((groups, rows), torch.uint8) if e.bits == 4 and e.kind != "affine" else None,
+        scale=zeros((1 if has_gamma else groups, rows), torch.float32),
+        zero=zeros((groups, rows), torch.uint8) if e.bits == 4 and e.kind in ("integer", "progressive") else None,
         offset=zeros((groups, rows), torch.float32) if e.kind == "affine" else None,
-        gamma=zeros((groups, rows), torch.uint8) if e.kind == "progressive" else None,
+        gamma=zeros((groups, rows), torch.uint8) if has_gamma else None,
     )
 
 

@@ -41,13 +41,15 @@ def expert_linear(
     n: int | None = None,
     workspace: torch.Tensor | None = None,
     squares: RowSquares | None = None,
+    bias: torch.Tensor | None = None,
 ) -> None:
     """A pair's row has the bits that linear() gives its row of x and its expert's matrix.
 
     Args:
         x: [T, K], or [T * top_k, K] a row of each pair; of the weight's type as in linear().
         weight: [experts * N, K]. out: [T * top_k, n]; rows of padding tokens' pairs stay as they are.
-        lists: as moe_route left it. act, n, workspace, squares: as in linear().
+        lists: as moe_route left it. act, n, workspace, squares: as in linear(). bias: [experts
+            * N] float32, as weight's rows.
     Raises: UnsupportedModel for a type of weight, or of x beside it, that there is no kernel for.
     """
     n = out.shape[1] if n is None else n
@@ -61,7 +63,9 @@ def expert_linear(
     if squares is not None and len(x) > FEW_TOKENS:
         row_factors(squares, squares.factors)
         factors, squares = squares.factors, None
-    moe_grouped_matmul(x, weight, out, n, lists, act_code(act), x_scales, factors, workspace, squares=squares)
+    moe_grouped_matmul(
+        x, weight, out, n, lists, act_code(act), x_scales, factors, workspace, squares=squares, bias=bias
+    )
 
 
 def check_types(dtype: str, activation: str) -> None:
@@ -69,6 +73,6 @@ def check_types(dtype: str, activation: str) -> None:
     if dtype not in EXPERT_DTYPES or (activation == TOKEN) != (dtype == "int8"):
         raise UnsupportedModel(
             f"experts in {dtype} beside activations of {activation} are not multiplied on a GPU; there are bf16, f16, "
-            "f32, fp8, int8, and int4.g32, g64 and g128 of models that compute in bfloat16. Choose one of these with "
-            "--quantization, or --device cpu"
+            "f32, fp8, int8, and int4.g32, g64, g128, fp4.g32 and g16 of models that compute in bfloat16. Choose one "
+            "with --quantization, or --device cpu"
         )

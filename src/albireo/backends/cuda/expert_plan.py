@@ -12,8 +12,8 @@ from dataclasses import dataclass, replace
 from albireo.backends.cuda.chip import Chip
 from albireo.backends.cuda.expert_list import most_items, tile_width
 from albireo.backends.cuda.kernels import matmul_e4m3_smallm, matmul_int8, matmul_smallm
-from albireo.backends.cuda.kernels.matmul_smallm import SCALES, num_parts
-from albireo.backends.cuda.kernels.parts.chain import CHANNELS, GROUPS, NIBBLES
+from albireo.backends.cuda.kernels.matmul_smallm import SCALES, is_of_4_bits, num_parts
+from albireo.backends.cuda.kernels.parts.chain import CHANNELS, GROUPS
 from albireo.backends.cuda.kernels.parts.tiles import BUSY_TILES, FEW_TOKENS, Tile
 from albireo.backends.cuda.matmul_plan import e4m3_tile_for, tile_for
 from albireo.backends.cuda.workspace import MAX_COUNTERS
@@ -40,7 +40,7 @@ def plan_for(width: int, most: int, rows: int, k: int, dtype: str, is_e4m3: bool
     """width: pairs of a tile. most: items at most. rows: of an expert's matrix. is_e4m3: x too."""
     if dtype == "int8":
         return ExpertPlan(matmul_int8.tile_for(width, rows, k, 1), False, False)
-    if width > FEW_TOKENS or (width == widest(dtype, chip) and SCALES.get(dtype) == NIBBLES):
+    if width > FEW_TOKENS or (width == widest(dtype, chip) and is_of_4_bits(dtype)):
         tile, by_tma = _tile_of_many(dtype, is_e4m3, chip), chip.has_tma
         is_whole = rows % _WIDE_ROWS == 0 and k >= _LEAST_WIDE_K and num_parts(rows, k, dtype) == 1
         if dtype in _WIDE and by_tma and tile.tokens == 128 and is_whole:

@@ -9,8 +9,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from albireo.backends.cuda.chip import Chip
-from albireo.backends.cuda.kernels.matmul_smallm import SCALES, group_of, num_parts, part_length
-from albireo.backends.cuda.kernels.parts.chain import GROUP, NIBBLES
+from albireo.backends.cuda.kernels.matmul_smallm import SCALES, is_of_4_bits, num_parts, part_length
+from albireo.backends.cuda.kernels.parts.chain import GROUP
 from albireo.backends.cuda.kernels.parts.tiles import Tile
 from albireo.backends.cuda.workspace import MAX_COUNTERS
 
@@ -84,11 +84,11 @@ def e4m3_tile_for(num_tokens: int, is_gated: bool, chip: Chip) -> Tile:
 
 def tile_for(num_tokens: int, dtype: str, chip: Chip) -> Tile:
     """k: of words whole ones, 128 inputs of e4m3 and 256 of 4 bits."""
-    if SCALES.get(dtype) == NIBBLES:
+    if is_of_4_bits(dtype):
         if chip.has_tcgen05:
             return Tile(64, 64, 2 * GROUP, 3, 4)  # Triton 3.6 makes a trap of more rows
         # groups' own sums and numbers take registers, too: 128 tokens leave none, and of eight groups a step 64 do not
-        return Tile(128, 32 if group_of(dtype) == 32 else 64, 2 * GROUP, 3, 8)
+        return Tile(128, 32 if dtype == "int4.g32" else 64, 2 * GROUP, 3, 8)
     if dtype in SCALES and not chip.has_wgmma:
         return Tile(128, 64, GROUP, 3, 8)  # Triton 3.6 makes a trap of 128 tokens for 10.0
     if dtype == "fp8":

@@ -24,11 +24,11 @@ class DeviceMatrix:
             rounded up to 256], each 256 inputs as 32 little-endian words: bits 4 p of word i are input 32 p + i. Zeros
             where there is no input. So a word makes operands of the matrix unit without being sorted first.
         scale: encodings: [groups, rows] float32, so that neighbouring channels are neighbours; one group where a whole
-            channel shares a scale. progressive: [1, rows].
-        zero: 4 bits: [groups, rows] uint8. int8 has none: its zero points are taken off the codes, and where they do
-            not fit in 8 bits the matrix is affine.
+            channel shares a scale. progressive, microscaled: [1, rows].
+        zero: 4 bits with zero points: [groups, rows] uint8. int8 has none: its zero points are taken off the codes, and
+            where they do not fit in 8 bits the matrix is affine.
         offset: affine: [groups, rows] float32, for the codes as they are here.
-        gamma: progressive: [groups, rows] uint8.
+        gamma: progressive, microscaled: [groups, rows] uint8.
     """
 
     dtype: str

@@ -33,12 +33,14 @@ def attention(call: OpCall) -> tuple[Array, ...]:
     for b in range(step.num_sequences):
         rows = slice(int(step.query_start[b]), int(step.query_start[b + 1]))
         k, v = kv.read(attrs["layer"], step.block_table[b], int(step.context_len[b]))
-        out[rows] = one_sequence(q[rows], k, v, step.positions[rows], attrs)
+        out[rows] = one_sequence(q[rows], k, v, step.positions[rows], attrs, call.inputs.get("sinks"))
     return (out.reshape(call["q"].shape),)
 
 
-def one_sequence(q: F32, k: F32, v: F32, positions: NDArray[np.int32], attrs: Mapping[str, Any]) -> F32:
-    """q: [n, H, D]; k, v: [C, K, D] -> [n, H, D]."""
+def one_sequence(
+    q: F32, k: F32, v: F32, positions: NDArray[np.int32], attrs: Mapping[str, Any], sinks: F32 | None = None
+) -> F32:
+    """q: [n, H, D]; k, v: [C, K, D]; sinks: [H] -> [n, H, D]."""
     group = attrs["num_heads"] // attrs["num_kv_heads"]
     seen = _visible(positions, len(k), attrs["window"])
     out = np.empty(q.shape, np.float32)
@@ -47,7 +49,8 @@ def one_sequence(q: F32, k: F32, v: F32, positions: NDArray[np.int32], attrs: Ma
         scores = q[:, head].astype(np.float64) @ keys.T * attrs["scale"]
         if attrs["softcap"] is not None:
             scores = attrs["softcap"] * np.tanh(scores / attrs["softcap"])
-        out[:, head] = _softmax(np.where(seen, scores, -np.inf)) @ values
+        sink = -np.inf if sinks is None else float(sinks[head])
+        out[:, head] = _softmax(np.where(seen, scores, -np.inf), sink) @ values
     return out
 
 
@@ -58,6 +61,8 @@ def _visible(positions: NDArray[np.int32], length: int, window: int | None) -> N
     return seen if window is None else seen & (at > positions[:, None] - window)
 
 
-def _softmax(scores: F64) -> F64:
-    weights = np.exp(scores - scores.max(axis=-1, keepdims=True))
-    return np.asarray(weights / weights.sum(axis=-1, keepdims=True), np.float64)
+def _softmax(scores: F64, sink: float) -> F64:
+    """Of each row's scores and the sink, without the sink's own share."""
+    most = np.maximum(scores.max(axis=-1, keepdims=True), sink)
+    weights = np.exp(scores - most)
+    return np.asarray(weights / (weights.sum(axis=-1, keepdims=True) + np.exp(sink - most)), np.float64)

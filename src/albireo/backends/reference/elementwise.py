@@ -1,4 +1,4 @@
-"""Ops that look at each element alone: cast, add, mul, unary, scale, scale_by.
+"""Ops that look at each element alone: cast, add, mul, clamped_swiglu, unary, scale, scale_by.
 
 Called by interpret.py. add, mul and both scales are single float32 operations; the others go through float64.
 """
@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 
 from albireo.backends.reference.call import Array, OpCall
 from albireo.backends.reference.rounding import round_to
+from albireo.graph.ops import SWIGLU_ALPHA, SWIGLU_LIMIT
 
 F64 = NDArray[np.float64]
 
@@ -31,6 +32,12 @@ def mul(call: OpCall) -> tuple[Array, ...]:
     return (call["x"] * call["y"],)
 
 
+def clamped_swiglu(call: OpCall) -> tuple[Array, ...]:
+    gate = np.minimum(call["x"].astype(np.float64), SWIGLU_LIMIT)
+    up = np.clip(call["y"].astype(np.float64), -SWIGLU_LIMIT, SWIGLU_LIMIT)
+    return (((up + 1.0) * gate * sigmoid(SWIGLU_ALPHA * gate)).astype(np.float32),)
+
+
 def scale(call: OpCall) -> tuple[Array, ...]:
     return (call["x"] * np.float32(call.attrs["factor"]),)
 
@@ -43,14 +50,14 @@ def unary(call: OpCall) -> tuple[Array, ...]:
     return (_UNARY[call.attrs["kind"]](call["x"].astype(np.float64)).astype(np.float32),)
 
 
-def _sigmoid(x: F64) -> F64:
+def sigmoid(x: F64) -> F64:
     # exp of a negative number only, so that it cannot overflow
     small = np.exp(-np.abs(x))
     return np.where(x >= 0, 1.0, small) / (1.0 + small)
 
 
 def _silu(x: F64) -> F64:
-    return x * _sigmoid(x)
+    return x * sigmoid(x)
 
 
 def _gelu(x: F64) -> F64:
@@ -75,6 +82,6 @@ _UNARY: dict[str, Callable[[F64], F64]] = {
     "gelu_tanh": _gelu_tanh,
     "relu": _relu,
     "relu2": _relu2,
-    "sigmoid": _sigmoid,
+    "sigmoid": sigmoid,
     "tanh": np.tanh,
 }

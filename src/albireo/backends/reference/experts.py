@@ -6,27 +6,65 @@ the float32 logits themselves, so that it is the same on every backend.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from typing import Any
+
 import numpy as np
 
 from albireo.backends.reference.call import Array, OpCall
+from albireo.backends.reference.elementwise import sigmoid
 from albireo.errors import InvariantError
+from albireo.graph.ops import LEAST_SCORES
 
 
 def route(call: OpCall) -> tuple[Array, ...]:
-    logits, top_k = call["x"], call.attrs["top_k"]
-    # as top_logits: the lowest id first of equals, NaN before all numbers
-    order = np.lexsort((-logits, ~np.isnan(logits)), axis=-1)
-    ids = order[:, :top_k].astype(np.int32)
-    return ids, route_weights(logits, ids, call.attrs["renormalize"])
+    logits, attrs = call["x"], call.attrs
+    merits = route_merits(logits, attrs, call["bias"]) if "bias" in call.inputs else logits
+    if "num_groups" in attrs:
+        kept = _best_first(group_worths(merits, attrs))[:, : attrs["kept_groups"]]
+        groups = np.arange(logits.shape[1]) // (logits.shape[1] // attrs["num_groups"])
+        is_open = (groups[None, None, :] == kept[:, :, None]).any(axis=1)
+        # behind all that may be chosen, whatever those are
+        order = np.lexsort((-merits, ~np.isnan(merits), ~is_open), axis=-1)
+    else:
+        order = _best_first(merits)
+    ids = order[:, : attrs["top_k"]].astype(np.int32)
+    return ids, route_weights(logits, ids, attrs)
 
 
-def route_weights(logits: Array, ids: Array, renormalize: bool) -> Array:
+def route_merits(logits: Array, attrs: Mapping[str, Any], bias: Array) -> Array:
+    """[T, E] float32 what a choice with a bias compares."""
+    return np.asarray(_scores(logits, attrs) + bias.astype(np.float64), np.float32)
+
+
+def group_worths(merits: Array, attrs: Mapping[str, Any]) -> Array:
+    """[T, groups] float32 what groups of experts are judged by; a group with a NaN is worth a NaN."""
+    grouped = np.sort(merits.reshape(len(merits), attrs["num_groups"], -1), axis=-1)  # NaN at the end
+    return np.asarray(grouped[..., -attrs["group_best"] :].sum(axis=-1, dtype=np.float32))
+
+
+def route_weights(logits: Array, ids: Array, attrs: Mapping[str, Any]) -> Array:
     """[T, k] float32 what chosen experts count, from logits [T, E] and ids [T, k]."""
+    scores = _scores(logits, attrs)
+    chosen = np.take_along_axis(scores, ids.astype(np.int64), axis=-1)
+    if attrs["renormalize"]:
+        most = scores.max(axis=-1, keepdims=True) if attrs.get("scores") != "sigmoid" else 1.0
+        chosen = chosen / np.maximum(chosen.sum(axis=-1, keepdims=True), LEAST_SCORES * most)
+    return np.asarray(chosen * attrs.get("factor", 1.0), np.float32)
+
+
+def _scores(logits: Array, attrs: Mapping[str, Any]) -> Array:
+    """[T, E] float64: sigmoids, or a softmax over all experts."""
     wide = logits.astype(np.float64)
+    if attrs.get("scores") == "sigmoid":
+        return sigmoid(wide)
     powers = np.exp(wide - wide.max(axis=-1, keepdims=True))
-    chosen = np.take_along_axis(powers, ids.astype(np.int64), axis=-1)
-    whole = chosen if renormalize else powers
-    return np.asarray(chosen / whole.sum(axis=-1, keepdims=True), np.float32)
+    return np.asarray(powers / powers.sum(axis=-1, keepdims=True))
+
+
+def _best_first(numbers: Array) -> Array:
+    """As top_logits: the lowest place first of equals, NaN before all numbers."""
+    return np.lexsort((-numbers, ~np.isnan(numbers)), axis=-1)
 
 
 def expert_linear(call: OpCall) -> tuple[Array, ...]:
@@ -38,6 +76,8 @@ def expert_linear(call: OpCall) -> tuple[Array, ...]:
     for expert in np.unique(ids):
         rows, block = ids == expert, weight[expert * height : (expert + 1) * height]
         out[rows] = (x[rows].astype(np.float64) @ block.astype(np.float64).T).astype(np.float32)
+    if "bias" in call.inputs:
+        out += call["bias"].reshape(count, height)[ids]
     return (out,)
 
 
@@ -57,6 +97,4 @@ def combine(call: OpCall) -> tuple[Array, ...]:
 
 
 def gate_rows(call: OpCall) -> tuple[Array, ...]:
-    gate = call["gate"].astype(np.float64)
-    small = np.exp(-np.abs(gate))
-    return ((np.where(gate >= 0, 1.0, small) / (1.0 + small) * call["x"]).astype(np.float32),)
+    return ((sigmoid(call["gate"].astype(np.float64)) * call["x"]).astype(np.float32),)

@@ -42,6 +42,7 @@ OPS: Mapping[str, Callable[[OpCall], tuple[Any, ...]]] = {
     "attention": attention.attention,
     "add": elementwise.add,
     "mul": elementwise.mul,
+    "clamped_swiglu": elementwise.clamped_swiglu,
     "unary": elementwise.unary,
     "scale": elementwise.scale,
     "scale_by": elementwise.scale_by,

@@ -58,11 +58,13 @@ def _mapped(rw: Rewriter, linear: Node, act: Node) -> None:
 
 
 def _gated(rw: Rewriter, linear: Node, split: Node) -> None:
-    """split -> mul(unary(gate), up) -> [cast]."""
+    """split -> mul(unary(gate), up), or an act of both -> [cast]."""
     if len(split.outputs) != 2 or len(set(split.attrs["sizes"])) != 1:
         raise NotFired(f"split in {split.attrs['sizes']} is not a gate and its up")
     gate, up = split.outputs
     act, mul = rw.sole_user(gate), rw.sole_user(up)
+    if act is mul and act.op in ACTS and act.inputs["x"] is gate:
+        return _end(rw, linear, [linear, split, act], act.op)
     if act.op != "unary" or mul.op != "mul" or made_by(_other(mul, up), "unary") is not act:
         raise NotFired(f"{gate} and {up} are not multiplied as act(gate) * up")
     name = f"{act.attrs['kind']}_mul"

@@ -13,7 +13,7 @@ WHY = "no row looks at another behind the last attention, so only rows that get 
 #: Ops whose row i depends on row i of their activations alone.
 ROW_WISE = ("cast", "rms_norm", "linear", "all_reduce", "split", "add", "mul", "unary", "scale", "scale_by")
 #: Of these, the ones a kernel may end with. Elsewhere a cut would part what one kernel does.
-ENDS = ("add", "cast")
+ENDS = ("add", "cast", "scale_by")
 #: Rows that leave the model -> where each is among all that do.
 POSITIONS = {"logit_rows": "logit_pos", "top_rows": "top_pos"}
 
@@ -58,6 +58,8 @@ def _entering(region: Iterable[Node]) -> list[Value]:
 
 def _check_cut(rw: Rewriter, region: Sequence[Node], gathers: Sequence[Node]) -> None:
     """Raises: NotFired when the rows cannot be taken between two kernels, or when no linear lies behind."""
+    if any(value.producer is not None and value.producer.op == "combine" for value in _entering(region)):
+        raise NotFired("pairs are those of all tokens; what a shared expert would save is less than three copies cost")
     is_useful = any(node.op == "linear" for node in region)
     inside = {*region, *gathers}
     for value in reversed(_entering([*region, *gathers])):

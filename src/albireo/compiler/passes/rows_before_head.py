@@ -9,7 +9,7 @@ from albireo.graph.report import PassRecord
 WHY = "the final norm is needed for the rows that get logits only, of a prompt usually one"
 
 #: Ops whose row i depends on row i of x alone. Linears are not moved: two row sets would read their weights twice.
-ROW_WISE = ("cast", "rms_norm", "scale", "scale_by", "unary")
+ROW_WISE = ("cast", "rms_norm", "scale", "unary")
 
 
 def run(graph: Graph) -> PassRecord:

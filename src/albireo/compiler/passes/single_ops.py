@@ -129,6 +129,7 @@ SINGLES: dict[str, Callable[[Node], Single]] = {
     "unary": _elementwise,
     "add": _elementwise,
     "mul": _elementwise,
+    "clamped_swiglu": _elementwise,
     "scale": _scale,
     "scale_by": _scale_by,
     "top_logits": _top,

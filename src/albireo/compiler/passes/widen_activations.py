@@ -1,4 +1,6 @@
-"""What meets 4-bit weights with zero points stays bfloat16, where a backend multiplies the two (W4A16)."""
+"""What meets 4-bit weights, integers with zero points or floats, stays bfloat16, where a backend multiplies the two
+(W4A16).
+"""
 
 from __future__ import annotations
 
@@ -8,8 +10,9 @@ from albireo.encodings import encoding, is_encoding
 from albireo.graph.node import Graph, Node, TensorType, Value
 from albireo.graph.report import PassRecord
 
-WHY = "checkpoints of 4 bits with zero points were made for 16-bit activations: no rounding to 8 bits, nor its launches"
+WHY = "checkpoints of 4 bits were made for 16-bit activations: no rounding to 8 bits, nor its launches"
 _WIDE = "bfloat16"
+_KINDS = ("integer", "microscaled")
 
 
 def run(graph: Graph) -> PassRecord:
@@ -30,7 +33,7 @@ def run(graph: Graph) -> PassRecord:
 
 def takes_wide(weight: str) -> bool:
     """Whether a linear with weights of this type may read bfloat16 for its 8-bit codes, where a backend is able to."""
-    return is_encoding(weight) and encoding(weight).bits == 4 and encoding(weight).kind == "integer"
+    return is_encoding(weight) and encoding(weight).bits == 4 and encoding(weight).kind in _KINDS
 
 
 def _takes_wide(node: Node) -> bool:

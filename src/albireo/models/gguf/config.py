@@ -29,6 +29,7 @@ ARCHITECTURES = {
     "granite": "granite",
     "olmo2": "olmo2",
     "smollm3": "smollm3",
+    "gpt-oss": "gpt_oss",
 }
 #: In whose files the numbers of each rotary pair of q and k lie side by side.
 _PAIRS_SIDE_BY_SIDE = ("llama", "granite", "smollm3")
@@ -37,7 +38,10 @@ _MAY_HAVE_BIASES = ("llama", "granite", "smollm3")
 _MAX = 2**31 - 1
 #: Tokens that end a text, besides the one that eos_token_id names, when the vocabulary has them as control tokens.
 _ENDS = ("<|eot_id|>", "<|im_end|>", "<|end|>", "<|endoftext|>", "<|end_of_text|>", "<|eom_id|>", "<end_of_turn>")
+#: In a vocabulary that has these, <|end|> ends a message of an answer that goes on.
+_ENDS_OF_TURNS = ("<|return|>", "<|call|>")
 _CONTROL = 3
+_ROUTERS = ("gate.weight", "router.weight")
 _IGNORABLE = (
     "rope.scaling.finetuned",
     "tensor_data_layout",
@@ -116,6 +120,9 @@ def _experts(file: GgufFile, name: str, fields: Fields) -> dict[str, Any]:
     }
     if name == "llama":
         return config | {"model_type": "mixtral"}
+    if name == "gpt-oss":
+        width = fields.integer("feed_forward_length", 1, _MAX)
+        return config | {"intermediate_size": fields.integer("expert_feed_forward_length", 1, _MAX, default=width)}
     width = _rows(file, ".mlp.experts.0.up_proj.weight")
     config["moe_intermediate_size"] = fields.integer("expert_feed_forward_length", 1, _MAX, default=width)
     config["norm_topk_prob"] = name == "qwen3moe"
@@ -169,7 +176,7 @@ def _rope(file: GgufFile, fields: Fields, head_dim: int) -> dict[str, Any]:
 def _dtype(file: GgufFile) -> str:
     """Compute type: that of the matrices where they all are numbers of one type, else bfloat16. Routers are float32
     whatever the others are."""
-    matrices = [name for name in file.names if len(file.shape(name)) > 1 and not name.endswith("gate.weight")]
+    matrices = [name for name in file.names if len(file.shape(name)) > 1 and not name.endswith(_ROUTERS)]
     kinds = {file.dtype(name) for name in matrices}
     only = kinds.pop() if len(kinds) == 1 else None
     return only or "bfloat16"
@@ -181,5 +188,7 @@ def _ends(settings: dict[str, Any], tokens: Fields, vocab: int) -> list[int]:
     texts, types = settings.get("tokenizer.ggml.tokens"), settings.get("tokenizer.ggml.token_type")
     if isinstance(texts, list) and isinstance(types, np.ndarray) and len(types) == len(texts):
         control = np.flatnonzero(types == _CONTROL).tolist()
-        ends += [token_id for token_id in control if texts[token_id] in _ENDS]
+        names = {texts[token_id] for token_id in control}
+        wanted = {*_ENDS, *_ENDS_OF_TURNS} - ({"<|end|>"} if names.issuperset(_ENDS_OF_TURNS) else set())
+        ends += [token_id for token_id in control if texts[token_id] in wanted]
     return [token_id for token_id in dict.fromkeys(ends) if token_id < vocab]

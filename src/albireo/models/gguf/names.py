@@ -30,7 +30,9 @@ _LAYER = {
     "ffn_up_shexp": "mlp.shared_expert.up_proj",
     "ffn_down_shexp": "mlp.shared_expert.down_proj",
 }
-#: Tensors [experts, N, K]: {} is the number of one.
+#: A vector that graphs call by its own name alone.
+_SINKS = "attn_sinks"
+#: Tensors [experts, N, K], biases [experts, N]: {} is the number of one.
 _EXPERTS = {
     "ffn_gate_exps": "mlp.experts.{}.gate_proj",
     "ffn_up_exps": "mlp.experts.{}.up_proj",
@@ -49,6 +51,7 @@ _OWN = {
     "gemma2": {**_POST_NORMS, "ffn_norm": "pre_feedforward_layernorm"},
     "gemma3": {**_POST_NORMS, "ffn_norm": "pre_feedforward_layernorm"},
     "olmo2": _POST_NORMS,
+    "gpt-oss": {"post_attention_norm": "post_attention_layernorm", "ffn_gate_inp": "mlp.router"},
 }
 _LAYER_NAME = re.compile(r"blk\.(\d{1,6})\.([a-z_]+)\.(weight|bias)")
 _MAX_EXPERTS = 2**12
@@ -76,6 +79,8 @@ def _graph_entries(name: str, entry: Entry, known: Mapping[str, str]) -> Iterato
     part = match[2] if match else ""
     if stem in _WHOLE and kind in ("weight", "bias"):
         yield f"{_WHOLE[stem]}.{kind}", entry
+    elif match is not None and part == _SINKS and kind == "weight":
+        yield f"model.layers.{int(match[1])}.self_attn.sinks", entry
     elif match is None or part not in known:
         yield name, entry
     elif part not in _EXPERTS:
@@ -83,16 +88,16 @@ def _graph_entries(name: str, entry: Entry, known: Mapping[str, str]) -> Iterato
             entry = Entry(entry.kind, (1, *entry.shape), entry.start, entry.stop)
         yield f"model.layers.{int(match[1])}.{known[part]}.{kind}", entry
     else:
-        for expert, one in enumerate(_experts(name, entry)):
+        for expert, one in enumerate(_experts(name, entry, 2 if kind == "bias" else 3)):
             yield f"model.layers.{int(match[1])}.{known[part].format(expert)}.{kind}", one
 
 
-def _experts(name: str, entry: Entry) -> Iterator[Entry]:
-    """Matrices lie one behind the other, each of whole blocks."""
-    if len(entry.shape) != 3 or entry.shape[0] > _MAX_EXPERTS:
+def _experts(name: str, entry: Entry, dims: int) -> Iterator[Entry]:
+    """Matrices, or biases, lie one behind the other, each of whole blocks."""
+    if len(entry.shape) != dims or not 0 < entry.shape[0] <= _MAX_EXPERTS:
         raise WeightMismatch(
-            f"tensor {short(name)} is {list(entry.shape)}; it must be a matrix for each of at most {_MAX_EXPERTS} "
-            "experts"
+            f"tensor {short(name)} is {list(entry.shape)}; it must be a {'matrix' if dims == 3 else 'vector'} for each "
+            f"of at most {_MAX_EXPERTS} experts"
         )
     size = (entry.stop - entry.start) // entry.shape[0]
     for expert in range(entry.shape[0]):

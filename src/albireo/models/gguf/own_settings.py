@@ -35,6 +35,10 @@ def own_settings(name: str, fields: Fields, file: GgufFile, config: dict[str, An
             "attention_multiplier": _number(fields, "attention.scale") or config["head_dim"] ** -0.5,
             "logits_scaling": _number(fields, "logit_scale"),
         }
+    if name == "gpt-oss":
+        rope = config["rope_parameters"]
+        own = {"truncate": False} if rope.get("rope_type") == "yarn" else {}
+        return {"attention_bias": True, "sliding_window": _window(fields), "rope_parameters": rope | own}
     if name == "smollm3":
         return {"no_rope_layer_interval": 4, "use_sliding_window": False}
     return {"use_sliding_window": False} if name.startswith("qwen2") else {}

@@ -143,8 +143,9 @@ class GgufFile:
 def _reordered(matrix: Encoded, order: NDArray[np.intp]) -> Encoded:
     """The rows of a matrix of a block type in another order."""
     zero = None if matrix.zero is None else matrix.zero[order]
+    gamma = None if matrix.gamma is None else matrix.gamma[order]
     offset = None if matrix.offset is None else matrix.offset[order]
-    return Encoded(matrix.encoding, matrix.codes[order], matrix.scale[order], zero, offset=offset)
+    return Encoded(matrix.encoding, matrix.codes[order], matrix.scale[order], zero, gamma, offset)
 
 
 def _row_order(num_heads: int | None, rows: int, name: str) -> NDArray[np.intp] | None:

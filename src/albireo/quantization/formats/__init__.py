@@ -21,7 +21,7 @@ _FORMATS = {
     "gptq": "gptq",
     "fp8": "fp8",
     "fbgemm_fp8": "fp8",
-    "modelopt": "fp8",
+    "modelopt": "modelopt",
     "bitsandbytes": "bitsandbytes",
     "mxfp4": "mxfp4",
 }

@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from albireo.errors import WeightMismatch, short
-from albireo.quantization.encoded import F32, U8, e4m3_values
+from albireo.quantization.encoded import F32, U8, e4m3_values, e8m0_values
 from albireo.quantization.formats.matrix import StoredTensors
 
 FLOATS = ("F16", "BF16", "F32")
@@ -33,7 +33,7 @@ def floats(stored: StoredTensors, name: str) -> F32:
     if kind == "BF16":
         result: F32 = (numbers.astype(np.uint32) << np.uint32(16)).view(np.float32)
     elif kind == "F8_E8M0":
-        result = powers_of_two(numbers.astype(np.uint8), name)
+        result = e8m0_values()[checked_e8m0(numbers.astype(np.uint8), name)]
     elif kind == "F8_E4M3":
         result = e4m3_values()[numbers.astype(np.uint8)]
     else:
@@ -51,13 +51,21 @@ def finite(numbers: F32, name: str) -> F32:
     return numbers
 
 
-def powers_of_two(exponents: U8, name: str) -> F32:
-    """e8m0: 2 ** (code - 127). Raises: WeightMismatch for 255, which is NaN."""
+def checked_e8m0(exponents: U8, name: str) -> U8:
+    """The same codes. Raises: WeightMismatch for 255, which is NaN."""
     if (exponents == 255).any():
         where = [int(i) for i in np.argwhere(exponents == 255)[0]]
         raise WeightMismatch(f"tensor {short(name)} holds nan (e8m0 code 255) at {where}; scales must be finite")
-    powers: F32 = np.ldexp(np.float32(1), exponents.astype(np.int32) - 127).astype(np.float32)
-    return powers
+    return exponents
+
+
+def checked_e4m3(codes: U8, name: str) -> U8:
+    """The same codes. Raises: WeightMismatch for one that is NaN."""
+    is_nan = (codes & 0x7F) == 0x7F
+    if is_nan.any():
+        where = [int(i) for i in np.argwhere(is_nan)[0]]
+        raise WeightMismatch(f"tensor {short(name)} holds nan at {where}; weights and scales must be finite numbers")
+    return codes
 
 
 def unpack_words(words: NDArray[np.generic], bits: int) -> U8:

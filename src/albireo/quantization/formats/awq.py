@@ -17,7 +17,8 @@ from albireo.errors import WeightMismatch, short
 from albireo.json_file import Fields, keys
 from albireo.quantization.encoded import F32, U8, Encoded
 from albireo.quantization.formats.arrays import FLOATS, array, floats
-from albireo.quantization.formats.grouping import ROUNDED_NOTE, group_size, integer_encoding, integer_matrix
+from albireo.quantization.formats.grouping import ROUNDED_NOTE, group_size, integer_encoding, integer_matrix, whole_or
+from albireo.quantization.formats.left_out import LeftOut, parse_left_out
 from albireo.quantization.formats.matrix import Matrix, Plan, StoredTensors, matrix_shape, modules_with, require
 
 #: The nibble of a word, from the lowest, in which each of eight outputs lies.
@@ -26,16 +27,21 @@ _DENSE_NOTE = (
     "groups that are no multiple of 16 inputs have no encoding; such a matrix is held as numbers of the model's dtype"
 )
 _IGNORABLE = keys(
-    "quant_method modules_to_not_convert backend do_fuse fuse_max_seq_len modules_to_fuse exllama_config",
+    "quant_method backend do_fuse fuse_max_seq_len modules_to_fuse exllama_config",
     "duo_scaling",
 )
 
 
 @dataclass(frozen=True, slots=True)
 class Awq:
-    """Fields: group: inputs that share a scale, -1 for the whole row."""
+    """Fields: group: inputs that share a scale, -1 for the whole row. left_out: what lies as numbers."""
 
     group: int
+    left_out: LeftOut
+
+    def foreseen(self, module: str) -> str | None:
+        """See Format."""
+        return None if module in self.left_out else integer_encoding(4, *whole_or(self.group))
 
     def plan(self, stored: StoredTensors) -> Plan:
         plan = Plan()
@@ -70,8 +76,9 @@ def parse(fields: Fields) -> Awq:
     if not fields.flag("zero_point", True):
         fields.unsupported("zero_point", False, "supported: true")
     group = fields.integer("q_group_size" if fields.has("q_group_size") else "group_size", -1, 2**20, default=128)
+    left_out = parse_left_out(fields, "modules_to_not_convert")
     fields.refuse_unread(_IGNORABLE, {})
-    return Awq(group)
+    return Awq(group, left_out)
 
 
 def _unpack(words: NDArray[np.generic]) -> U8:

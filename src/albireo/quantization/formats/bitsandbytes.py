@@ -21,6 +21,7 @@ from albireo.errors import WeightMismatch, short
 from albireo.json_file import Fields, keys, parse_json
 from albireo.quantization.encoded import F32, Encoded
 from albireo.quantization.formats.arrays import array, finite, floats, nibbles
+from albireo.quantization.formats.left_out import LeftOut, parse_left_out
 from albireo.quantization.formats.matrix import Matrix, Plan, StoredTensors, matrix_shape, require
 
 _STATE = ".quant_state.bitsandbytes__"
@@ -31,15 +32,22 @@ _NOTE = (
     "bits instead of 4.1 to 4.5"
 )
 _IGNORABLE = keys(
-    "quant_method load_in_8bit load_in_4bit _load_in_8bit _load_in_4bit llm_int8_enable_fp32_cpu_offload",
-    "llm_int8_has_fp16_weight llm_int8_skip_modules llm_int8_threshold bnb_4bit_compute_dtype",
+    "quant_method load_in_4bit _load_in_8bit _load_in_4bit llm_int8_enable_fp32_cpu_offload",
+    "llm_int8_has_fp16_weight llm_int8_threshold bnb_4bit_compute_dtype",
     "bnb_4bit_quant_type bnb_4bit_use_double_quant bnb_4bit_quant_storage",
 )
 
 
 @dataclass(frozen=True, slots=True)
 class BitsAndBytes:
-    """There is nothing to set: the tensors say it all."""
+    """What is read is said by the tensors alone. Fields: is_int8, left_out: for foreseen()."""
+
+    is_int8: bool
+    left_out: LeftOut
+
+    def foreseen(self, module: str) -> str | None:
+        """See Format."""
+        return "int8" if self.is_int8 and module not in self.left_out else None
 
     def plan(self, stored: StoredTensors) -> Plan:
         plan = Plan()
@@ -59,8 +67,9 @@ def parse(fields: Fields) -> BitsAndBytes:
     kind = fields.text("bnb_4bit_quant_type", "fp4")
     if kind not in ("nf4", "fp4"):
         fields.unsupported("bnb_4bit_quant_type", kind, "supported: nf4, fp4")
+    is_int8, left_out = fields.flag("load_in_8bit", False), parse_left_out(fields, "llm_int8_skip_modules")
     fields.refuse_unread(_IGNORABLE, {})
-    return BitsAndBytes()
+    return BitsAndBytes(is_int8, left_out)
 
 
 def _check_order(stored: StoredTensors, name: str) -> None:

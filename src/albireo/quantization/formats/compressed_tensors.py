@@ -1,11 +1,12 @@
-"""compressed-tensors (llm-compressor, vLLM, Red Hat AI): int8, packed int4 and int8, float8, MXFP4.
+"""compressed-tensors (llm-compressor, vLLM, Red Hat AI): int8, packed int4 and int8, float8, MXFP4, NVFP4.
 
 What a module's tensors are says how it is stored; the config is checked, and says how wide groups are.
 
     int-quantized    X.weight         I8 [N, K]               -> int8, int8.gG
     pack-quantized   X.weight_packed  I32 [N, K bits / 32]    -> int4.gG, int4p.gG, int8, int8.gG
     float-quantized  X.weight         F8_E4M3 [N, K]          -> fp8, fp8.g128
-    mxfp4-pack-…     X.weight_packed  U8 [N, K / 2]           -> int8.g32
+    mxfp4-pack-…     X.weight_packed  U8 [N, K / 2]           -> fp4.g32
+    nvfp4-pack-…     X.weight_packed  U8 [N, K / 2]           -> fp4.g16
     naive-quantized  as int-quantized or float-quantized
 
 int4p.gG where the file's metadata says so, as albireo quantize writes it.
@@ -22,18 +23,20 @@ import numpy as np
 from numpy.typing import NDArray
 
 from albireo.encodings import ENCODINGS, encoding
-from albireo.errors import UnsupportedModel, WeightMismatch, short
+from albireo.errors import WeightMismatch, short
 from albireo.json_file import Fields, keys
 from albireo.quantization.encoded import F32, U8, Encoded
 from albireo.quantization.formats.arrays import FLOATS, array, floats, unpack_words
-from albireo.quantization.formats.fp8 import fp8_matrix, parse_block
+from albireo.quantization.formats.fp8 import fp8_encoding, fp8_matrix, parse_block
 from albireo.quantization.formats.grouping import (
     ROUNDED_NOTE,
     group_of_inputs,
     group_size,
     integer_encoding,
     integer_matrix,
+    whole_or,
 )
+from albireo.quantization.formats.left_out import LeftOut, parse_left_out
 from albireo.quantization.formats.matrix import (
     Matrix,
     Plan,
@@ -44,6 +47,7 @@ from albireo.quantization.formats.matrix import (
     unread_scales,
 )
 from albireo.quantization.formats.mxfp4 import mxfp4_matrix
+from albireo.quantization.formats.nvfp4 import nvfp4_matrix
 from albireo.quantization.methods.progressive import METADATA_KEY, as_progressive
 
 _FORMATS = (
@@ -52,6 +56,7 @@ _FORMATS = (
     "float-quantized",
     "naive-quantized",
     "mxfp4-pack-quantized",
+    "nvfp4-pack-quantized",
     "mixed-precision",
     "dense",
 )
@@ -60,27 +65,35 @@ _DENSE_NOTE = (
     "the model's dtype, 16 or 32 bits instead of a few"
 )
 _IGNORABLE = keys(
-    "quant_method ignore kv_cache_scheme global_compression_ratio version quantization_status run_compressed",
+    "quant_method kv_cache_scheme global_compression_ratio version quantization_status run_compressed",
 )
 _WEIGHT_KEYS = keys(
-    "actorder dynamic observer observer_kwargs scale_dtype zp_dtype symmetric strategy",
+    "dynamic observer observer_kwargs scale_dtype zp_dtype strategy",
 )
 
 
 @dataclass(frozen=True, slots=True)
 class CompressedTensors:
-    """Fields: groups: widths of groups that the config names. block: of float8. is_weight_only: see Plan."""
+    """Fields: groups: widths of groups that the config names. block: of float8. is_weight_only: see Plan.
+    held, left_out: for foreseen(): what the weights of the first group of modules become, and what lies as numbers.
+    """
 
     groups: tuple[int, ...]
     block: tuple[int, int] | None
     is_weight_only: bool
+    held: str | None
+    left_out: LeftOut
+
+    def foreseen(self, module: str) -> str | None:
+        """See Format."""
+        return None if module in self.left_out else self.held
 
     def plan(self, stored: StoredTensors) -> Plan:
         plan = Plan(unread=unread_scales(stored), is_weight_only=self.is_weight_only)
         progressive = frozenset(str(stored.settings.get(METADATA_KEY, "")).split(","))
         for module in modules_with(stored, "weight_packed"):
             if stored.type_name(f"{module}.weight_packed") == "U8":
-                plan.add(_mxfp4(stored, module))
+                plan.add(_four_bit_floats(stored, module))
             else:
                 matrix = self._packed(stored, module)
                 plan.add(_progressive(matrix) if module in progressive else matrix)
@@ -224,9 +237,9 @@ def _check_zeros(stored: StoredTensors, zeros: str, shape: tuple[int, int], bits
         require(stored, zeros, ("I8",))
 
 
-def _mxfp4(stored: StoredTensors, module: str) -> Matrix:
+def _four_bit_floats(stored: StoredTensors, module: str) -> Matrix:
     if f"{module}.weight_global_scale" in stored:
-        raise UnsupportedModel(f"{module}.weight_packed is NVFP4, which is not supported; MXFP4, FP8 and integers are")
+        return nvfp4_matrix(stored, module, "weight_packed", "weight_global_scale", is_divisor=True)
     return mxfp4_matrix(stored, f"{module}.weight", f"{module}.weight_packed", f"{module}.weight_scale")
 
 
@@ -240,19 +253,22 @@ def parse(fields: Fields) -> CompressedTensors:
     if transform.get("config_groups"):
         fields.unsupported("transform_config", transform, "online transforms of activations are not computed")
     sizes: list[int] = []
-    block, is_weight_only = None, False
+    block, is_weight_only, held = None, False, list[str | None]()
     for name, group in (fields.table("config_groups") or {}).items():
         where = f"quantization_config.config_groups.{name}"
         if not isinstance(group, dict):
             fields.fail(f"config_groups.{name}", group, "must be an object")
         inner = Fields(group, where)
-        size, own_block = _parse_group(inner)
+        size, own_block, own_held = _parse_group(inner)
+        held.append(own_held)
         weights = inner.table("weights") or {}
         is_weight_only |= weights.get("type") == "float" and inner.table("input_activations") is None
         sizes += [size] if size else []
         block = block or own_block
+    left_out = parse_left_out(fields, "ignore")
     fields.refuse_unread(_IGNORABLE, {})
-    return CompressedTensors(tuple(dict.fromkeys(sizes)), block, is_weight_only)
+    first = held[0] if held else None
+    return CompressedTensors(tuple(dict.fromkeys(sizes)), block, is_weight_only, first, left_out)
 
 
 def _check_format(fields: Fields, key: str) -> None:
@@ -261,21 +277,27 @@ def _check_format(fields: Fields, key: str) -> None:
         fields.unsupported(key, fmt, f"supported: {', '.join(_FORMATS)}")
 
 
-def _parse_group(fields: Fields) -> tuple[int | None, tuple[int, int] | None]:
-    """Width of groups, and block, of one entry of config_groups."""
+def _parse_group(fields: Fields) -> tuple[int | None, tuple[int, int] | None, str | None]:
+    """Width of groups, block, and what holds the weights, of one entry of config_groups."""
     _check_format(fields, "format")
     weights: dict[str, Any] | None = fields.table("weights")
     if weights is None:
-        return None, None
+        return None, None, None
     inner = Fields(weights, f"{fields.where}.weights")
     bits, kind = inner.integer("num_bits", 1, 32, default=8), inner.text("type", "int")
     size = inner.optional_integer("group_size", -1, 2**20)
     if (kind, bits) not in (("int", 4), ("int", 8), ("float", 8), ("float", 4)):
         inner.unsupported(
-            "num_bits", bits, f"of type {short(kind)}; supported: int 4 and 8, float 8, and float 4 (MXFP4)"
+            "num_bits", bits, f"of type {short(kind)}; supported: int 4 and 8, float 8, and float 4 (MXFP4, NVFP4)"
         )
-    if kind == "float" and bits == 4 and size != 32:
-        inner.unsupported("group_size", size, "supported for float 4 bits: 32 (MXFP4)")
+    if kind == "float" and bits == 4 and size not in (32, 16):
+        inner.unsupported("group_size", size, "supported for float 4 bits: 32 (MXFP4) and 16 (NVFP4)")
     block = parse_block(inner, "block_structure")
+    is_symmetric, is_ordered = inner.flag("symmetric", True), inner.raw("actorder") in (None, "weight", "static", False)
     inner.refuse_unread(_WEIGHT_KEYS, {})
-    return size, block
+    held = integer_encoding(bits, *whole_or(size or -1)) if is_ordered else None
+    if bits == 8 and not size and is_symmetric:
+        held = "int8"
+    if kind == "float":
+        held = fp8_encoding(block) if bits == 8 else f"fp4.g{size}"
+    return size, block, held

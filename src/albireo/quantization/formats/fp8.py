@@ -16,30 +16,39 @@ from functools import partial
 import numpy as np
 
 from albireo.encodings import encoding
-from albireo.errors import WeightMismatch, short
 from albireo.json_file import Fields, keys
-from albireo.quantization.encoded import F32, U8, Encoded, e4m3_values
-from albireo.quantization.formats.arrays import FLOATS, array, floats
+from albireo.quantization.encoded import F32, Encoded, e4m3_values
+from albireo.quantization.formats.arrays import FLOATS, array, checked_e4m3, floats
 from albireo.quantization.formats.grouping import spread
+from albireo.quantization.formats.left_out import LeftOut, parse_left_out
 from albireo.quantization.formats.matrix import Matrix, Plan, StoredTensors, matrix_shape, require, unread_scales
 
+#: ModelOpt's names of what is read here.
+ALGORITHMS = ("FP8", "FP8_PER_CHANNEL_PER_TOKEN", "FP8_PB_WO")
 _SCALES = ("weight_scale_inv", "weight_scale")
 _SCALE_TYPES = (*FLOATS, "F8_E8M0")
 _DENSE_NOTE = (
     "blocks of fp8 that are no multiple of 128 inputs wide are held as numbers of the model's dtype, 16 or 32 bits"
 )
 _IGNORABLE = keys(
-    "quant_method modules_to_not_convert ignored_layers activation_scale_ub kv_cache_quant_algo",
-    "exclude_modules ignore kv_cache_scheme config_groups producer dequantize scale_fmt",
+    "quant_method activation_scale_ub kv_cache_quant_algo",
+    "kv_cache_scheme config_groups producer dequantize scale_fmt",
 )
 
 
 @dataclass(frozen=True, slots=True)
 class Fp8:
-    """Fields: block: rows and columns that share a scale, where scales are a matrix. is_weight_only: see Plan."""
+    """Fields: block: rows and columns that share a scale, where scales are a matrix. is_weight_only: see Plan.
+    left_out: what lies as numbers.
+    """
 
     block: tuple[int, int] | None
     is_weight_only: bool
+    left_out: LeftOut
+
+    def foreseen(self, module: str) -> str | None:
+        """See Format."""
+        return None if module in self.left_out else fp8_encoding(self.block)
 
     def plan(self, stored: StoredTensors) -> Plan:
         plan = Plan(unread=unread_scales(stored), is_weight_only=self.is_weight_only)
@@ -52,8 +61,8 @@ class Fp8:
 def parse(fields: Fields) -> Fp8:
     """Raises: ModelError, UnsupportedModel."""
     algorithm = fields.text("quant_algo", "FP8").upper()
-    if algorithm not in ("FP8", "FP8_PER_CHANNEL_PER_TOKEN", "FP8_PB_WO"):
-        fields.unsupported("quant_algo", algorithm, "supported: FP8")
+    if algorithm not in ALGORITHMS:
+        fields.unsupported("quant_algo", algorithm, f"supported: {', '.join(ALGORITHMS)}")
     kind = fields.text("fmt", "e4m3")
     if kind not in ("e4m3", "float8_e4m3fn"):
         fields.unsupported("fmt", kind, "supported: e4m3")
@@ -61,8 +70,9 @@ def parse(fields: Fields) -> Fp8:
     if scheme not in ("dynamic", "static"):
         fields.unsupported("activation_scheme", scheme, "supported: dynamic, static (whose scales are not used)")
     block = parse_block(fields, "weight_block_size")
+    left_out = parse_left_out(fields, "modules_to_not_convert", "ignored_layers", "exclude_modules", "ignore")
     fields.refuse_unread(_IGNORABLE, {})
-    return Fp8(block, algorithm == "FP8_PB_WO")
+    return Fp8(block, algorithm == "FP8_PB_WO", left_out)
 
 
 def parse_block(fields: Fields, key: str) -> tuple[int, int] | None:
@@ -75,6 +85,11 @@ def parse_block(fields: Fields, key: str) -> tuple[int, int] | None:
     return value[0], value[1]
 
 
+def fp8_encoding(block: tuple[int, int] | None) -> str | None:
+    """What holds rows of e4m3 with scales of blocks; None: a scale a row."""
+    return "fp8" if block is None else "fp8.g128" if block[1] % 128 == 0 else None
+
+
 def fp8_matrix(stored: StoredTensors, module: str, block: tuple[int, int] | None) -> Matrix:
     """The matrix module.weight. Raises: WeightMismatch."""
     name = require(stored, f"{module}.weight", ("F8_E4M3",))
@@ -83,10 +98,9 @@ def fp8_matrix(stored: StoredTensors, module: str, block: tuple[int, int] | None
     scale = require(stored, found[0] if found else f"{module}.{_SCALES[1]}", _SCALE_TYPES)
     per_row = _is_per_row(stored.shape(scale), shape, block is not None)
     size = (1, shape[1]) if per_row else _block(stored, scale, shape, block)
-    kept = per_row or size[1] % 128 == 0
-    kind = ("fp8" if per_row else "fp8.g128") if kept else None
+    kind = fp8_encoding(None if per_row else size)
     read = partial(_read, stored, name, scale, size, kind)
-    return Matrix(name, shape, kind, (name, scale), read, "" if kept else _DENSE_NOTE)
+    return Matrix(name, shape, kind, (name, scale), read, _DENSE_NOTE if kind is None else "")
 
 
 def _is_per_row(scale: tuple[int, ...], shape: tuple[int, int], has_blocks: bool) -> bool:
@@ -103,10 +117,7 @@ def _block(stored: StoredTensors, scale: str, shape: tuple[int, int], block: tup
 
 
 def _read(stored: StoredTensors, name: str, scale_name: str, size: tuple[int, int], kind: str | None) -> Encoded | F32:
-    codes: U8 = array(stored, name).astype(np.uint8)
-    if ((codes & 0x7F) == 0x7F).any():
-        where = [int(i) for i in np.argwhere((codes & 0x7F) == 0x7F)[0]]
-        raise WeightMismatch(f"tensor {short(name)} holds nan at {where}; weights must be finite numbers")
+    codes = checked_e4m3(array(stored, name).astype(np.uint8), name)
     n, k = codes.shape
     scale = floats(stored, scale_name)
     if size == (1, k):  # a scale a row, or one for all

@@ -1,7 +1,7 @@
 """The block types of GGUF: what a row of blocks means, as an Encoded.
 
     Q8_0 -> int8.g32    Q4_0 -> int4.g32          Q5_0 -> int8.g32          Q6_K -> int8.g16 (see ROUNDED_NOTE)
-    MXFP4 -> int8.g32   Q4_1, Q4_K -> int4.g32.affine    Q5_1, Q5_K -> int8.g32.affine
+    MXFP4 -> fp4.g32    Q4_1, Q4_K -> int4.g32.affine    Q5_1, Q5_K -> int8.g32.affine
 
 Called by models.gguf. A matrix [N, K] lies row by row, K / block blocks a row. In blocks of 32 the low halves of the
 bytes are the first 16 numbers, the high halves the last 16. Source: ggml-common.h and ggml-quants.c of ggml (MIT).
@@ -16,8 +16,7 @@ import numpy as np
 
 from albireo.encodings import encoding
 from albireo.quantization.encoded import F32, U8, Encoded, storable_scale
-from albireo.quantization.formats.arrays import finite, powers_of_two
-from albireo.quantization.formats.mxfp4 import CODES
+from albireo.quantization.formats.arrays import checked_e8m0, finite
 
 Q6_NOTE = "the scale of each 16 numbers of Q6_K, a product of up to 19 bits, is rounded to 16 significant bits"
 WIDER_NOTE = "5- and 6-bit codes are held in bytes: the numbers are kept, in 9 to 10 bits each instead of 5.5 to 6.6"
@@ -52,7 +51,7 @@ BLOCKS = {
     "Q4_K": BlockType(256, 144, "int4.g32.affine"),
     "Q5_K": BlockType(256, 176, "int8.g32.affine", WIDER_NOTE),
     "Q6_K": BlockType(256, 210, "int8.g16", f"{WIDER_NOTE}; {Q6_NOTE}"),
-    "MXFP4": BlockType(32, 17, "int8.g32"),
+    "MXFP4": BlockType(32, 17, "fp4.g32"),
 }
 
 
@@ -65,6 +64,8 @@ def read_blocks(kind: str, data: U8, shape: tuple[int, int], name: str) -> Encod
     block = BLOCKS[kind]
     assert block.encoding is not None
     blocks = data.reshape(-1, block.num_bytes)
+    if kind == "MXFP4":
+        return _mxfp4(blocks, shape, name)
     with np.errstate(invalid="ignore"):  # zero times infinity is looked for below
         codes, scale, zero, offset = _READERS[kind](blocks, name)
     n, k = shape
@@ -74,6 +75,12 @@ def read_blocks(kind: str, data: U8, shape: tuple[int, int], name: str) -> Encod
         return Encoded(encoding(block.encoding), codes.reshape(n, k), scale, offset=offset)
     zeros = np.full(scale.shape, zero, np.uint8)
     return Encoded(encoding(block.encoding), codes.reshape(n, k), storable_scale(scale), zero=zeros)
+
+
+def _mxfp4(blocks: U8, shape: tuple[int, int], name: str) -> Encoded:
+    n, k = shape
+    codes, exponents = _nibbles(blocks[:, 1:]).reshape(n, k), checked_e8m0(blocks[:, 0], name).reshape(n, -1)
+    return Encoded(encoding("fp4.g32"), codes, np.ones((n, 1), np.float32), gamma=exponents)
 
 
 #: Codes [blocks, size], scales [blocks, groups], the zero of all of them, offsets [blocks, groups].
@@ -155,10 +162,6 @@ def _q6_k(b: U8, name: str) -> _Parts:
     return (low | (high << np.uint8(4))).reshape(-1, 256), scale, 32, None
 
 
-def _mxfp4(b: U8, name: str) -> _Parts:
-    return CODES[_nibbles(b[:, 1:])], powers_of_two(b[:, :1], name) / np.float32(2), 128, None
-
-
 _READERS: dict[str, Callable[[U8, str], _Parts]] = {
     "Q8_0": _q8_0,
     "Q4_0": _q4_0,
@@ -168,5 +171,4 @@ _READERS: dict[str, Callable[[U8, str], _Parts]] = {
     "Q4_K": _q4_k,
     "Q5_K": _q5_k,
     "Q6_K": _q6_k,
-    "MXFP4": _mxfp4,
 }

@@ -27,7 +27,9 @@ from albireo.quantization.formats.grouping import (
     group_size,
     integer_encoding,
     integer_matrix,
+    whole_or,
 )
+from albireo.quantization.formats.left_out import LeftOut, parse_left_out
 from albireo.quantization.formats.matrix import Matrix, Plan, StoredTensors, matrix_shape, modules_with, require
 
 _BITS = (4, 8, 2)
@@ -36,21 +38,31 @@ _ORDER_NOTE = (
     "numbers of the model's dtype, 16 or 32 bits instead of a few"
 )
 _IGNORABLE = keys(
-    "quant_method desc_act sym true_sequential model_name_or_path model_file_base_name damp_percent",
+    "quant_method sym true_sequential model_name_or_path model_file_base_name damp_percent",
     "damp_auto_increment static_groups lm_head dynamic meta dataset tokenizer batch_size exllama_config",
     "use_exllama max_input_length cache_block_outputs use_cuda_fp16 model_seqlen block_name_to_quantize",
     "module_name_preceding_first_block pad_token_id disable_exllama modules_in_block_to_quantize backend",
-    "is_marlin_format quant_format act_group_aware offload_to_disk mse hyb_act method modules_to_not_convert",
+    "is_marlin_format quant_format act_group_aware offload_to_disk mse hyb_act method",
     "group_aware adapter parallel_packing offload_to_disk_path rotation pack_impl format_version",
 )
 
 
 @dataclass(frozen=True, slots=True)
 class Gptq:
-    """Fields: group: as in the config, -1 for the whole row. zero_offset: added to a stored zero."""
+    """Fields: group: as in the config, -1 for the whole row. zero_offset: added to a stored zero.
+    bits, has_order, left_out: for foreseen(); tensors say them, too.
+    """
 
     group: int
     zero_offset: int
+    bits: int
+    has_order: bool
+    left_out: LeftOut
+
+    def foreseen(self, module: str) -> str | None:
+        """See Format."""
+        is_number = module in self.left_out or (self.has_order and self.group > 0)
+        return None if is_number else integer_encoding(self.bits, *whole_or(self.group))
 
     def plan(self, stored: StoredTensors) -> Plan:
         plan = Plan()
@@ -111,8 +123,9 @@ def parse(fields: Fields) -> Gptq:
     group = fields.integer("group_size", -1, 2**20, default=-1)
     if group == 0:
         fields.fail("group_size", group, "must be -1 for the whole row, or a positive number of inputs")
+    has_order, left_out = fields.flag("desc_act", False), parse_left_out(fields, "modules_to_not_convert")
     fields.refuse_unread(_IGNORABLE, {})
-    return Gptq(group, 1 if fmt == "gptq" else 0)
+    return Gptq(group, 1 if fmt == "gptq" else 0, bits, has_order, left_out)
 
 
 def _bits(stored: StoredTensors, weight: str, zeros: str, n: int, groups: int) -> int:

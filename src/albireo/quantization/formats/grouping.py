@@ -32,6 +32,11 @@ def integer_encoding(bits: int, group: int, k: int) -> str | None:
     return f"int{4 if bits <= 4 and size > 16 else 8}.g{size}"
 
 
+def whole_or(group: int) -> tuple[int, int]:
+    """group and k, as integer_encoding takes them, of a group that settings name; -1 is a whole row of any length."""
+    return (group, max(group, 0) + 1) if group > 0 else (1, 1)
+
+
 def spread(of_groups: NDArray[_T], group: int, k: int, name: str) -> NDArray[_T]:
     """[N, groups of the format] -> [N, groups of the encoding]."""
     e = encoding(name)

@@ -82,6 +82,13 @@ class Format(Protocol):
         """Raises: WeightMismatch for tensors that do not fit each other; UnsupportedModel."""
         ...
 
+    def foreseen(self, module: str) -> str | None:
+        """Encoding of a linear's weight, as far as the settings say it, for whoever has no tensors; None: numbers.
+
+        The head is left to whoever asks: settings seldom say of it what its tensors do.
+        """
+        ...
+
 
 #: Last part of the names of scales that go with activations or with the KV cache.
 _STATIC = ("input_scale", "input_zero_point", "output_scale", "output_zero_point", "input_global_scale")

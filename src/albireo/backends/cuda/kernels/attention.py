@@ -3,10 +3,12 @@
 q, out: [T, H * D], each float32, bfloat16 or float16, rows contiguous inside. kv: a LayerKV [N, K, P, D rounded up to
 16] of float32, bfloat16, float16, int8 or fp8, P of 8, 16 or 32, in which this step's keys and values are written.
 step, work: a DeviceStep and the WorkList that build_work_list made of it, for layers of this window. workspace:
-workspace_size() float32. window: positions a row sees, its own included; 0: all. softcap: 0: none.
+workspace_size() float32. window: positions a row sees, its own included; 0: all. softcap: 0: none. sinks: [H] float32
+or None.
 
 Head h of token t sees positions 0 to its own, the last `window` of them. Scores are q.k * scale, scale > 0, capped as
-softcap * tanh(score / softcap); out is the mean of v by their softmax. All of out is written; a padding row, which
+softcap * tanh(score / softcap); out is the mean of v by their softmax, in which sinks[h] is one score more, of no
+value: it is added last, when a row is whole. All of out is written; a padding row, which
 belongs to no sequence, is zeros. Blocks beyond a context, and positions of its last block behind it, are not read.
 
 One launch. Rows of a sequence that the work list has whole are written as they are ready; of the others each program
@@ -75,6 +77,7 @@ def attention_kernel(
     v,
     k_scale,
     v_scale,
+    sinks,
     out,
     rows_out,
     items,
@@ -187,7 +190,7 @@ def attention_kernel(
         is_whole = slot < 0
         if slot < 0:
             store_rows(
-                total_l, total, to, to_stride, first_token, first_row, num_rows, kv_head,
+                total_m, total_l, total, sinks, to, to_stride, first_token, first_row, num_rows, kv_head,
                 KV_HEADS, GROUP, HEAD_DIM, q.dtype.element_ty,
             )  # fmt: skip
         else:
@@ -212,12 +215,12 @@ def attention_kernel(
                 tl.store(own, 0)
                 first_slot = slot - nth * (num_rows // GROUP)
                 for row in tl.range(first_row, tl.minimum(first_row + BM, num_rows), MERGED, num_stages=1):
-                    merged_l, merged = merge_parts(
+                    merged_m, merged_l, merged = merge_parts(
                         partial, partial_ml, first_slot, splits, before, base, row, num_rows, kv_head, window,
                         KV_HEADS, GROUP, HEAD_DIM, BLOCK_DIM, SPLIT, MERGED, WINDOW,
                     )  # fmt: skip
                     store_rows(
-                        merged_l, merged, to, to_stride, first_token, row, num_rows, kv_head,
+                        merged_m, merged_l, merged, sinks, to, to_stride, first_token, row, num_rows, kv_head,
                         KV_HEADS, GROUP, HEAD_DIM, q.dtype.element_ty,
                     )  # fmt: skip
         if TOKEN_BLOCK > 0:  # noqa: SIM102 - a constant: nothing below is compiled where it is 0
@@ -243,6 +246,7 @@ def attention(
     window: int,
     softcap: float,
     rows: torch.Tensor | None = None,
+    sinks: torch.Tensor | None = None,
 ) -> None:
     """rows: [at least T, H * D] of q's type, contiguous, where out is token rows that need_rows(); else unused."""
     shape, plan = work.shape, work.plan(step)
@@ -261,6 +265,7 @@ def attention(
         _readable(kv.v),
         kv.k_scale,
         kv.v_scale,
+        sinks,
         out,
         rows if is_coded else out,
         work.items,
@@ -320,7 +325,14 @@ _ALIGNED = ("items", "q_stride", "out_stride")
 
 def aot_cases() -> list[AotCase]:
     def case(
-        rows: int, cache: str, head_dim: int, words: Mapping[int, tuple[str, ...]], out: str = "*bf16", **options: Any
+        rows: int,
+        cache: str,
+        head_dim: int,
+        words: Mapping[int, tuple[str, ...]],
+        out: str = "*bf16",
+        *,
+        sinks: bool = False,
+        **options: Any,
     ) -> AotCase:
         """As it is launched on Hopper, or on all of words where these have little shared memory."""
         architectures = tuple(words)
@@ -330,15 +342,17 @@ def aot_cases() -> list[AotCase]:
         launch = launch_of(shape, rows)
         has_spills = (rows == 64 and (head_dim > 128 or cache == "i8")) or (cache, head_dim) == ("fp8e4nv", 128)
         return AotCase(
-            f"attention.{cache}.d{head_dim}.rows{rows}{'.codes' * (out != '*bf16')}",
+            f"attention.{cache}.d{head_dim}.rows{rows}{'.codes' * (out != '*bf16')}{'.sinks' * sinks}",
             attention_kernel,
             {"q": "*bf16", "out": out, "rows_out": "*bf16" if "TOKEN_BLOCK" in options else out}
             | dict.fromkeys(("k", "v"), f"*{cache}")
             | dict.fromkeys(("k_scale", "v_scale", "partial", "partial_ml"), "*fp32")
             | dict.fromkeys(("items", "count", "arrived", "finished", "block_table"), "*i32")
             | dict.fromkeys(("scale", "softcap"), "fp32")
-            | dict.fromkeys(("window", "q_stride", "out_stride"), "i32"),
-            {
+            | dict.fromkeys(("window", "q_stride", "out_stride"), "i32")
+            | ({"sinks": "*fp32"} if sinks else {}),
+            ({} if sinks else {"sinks": None})
+            | {
                 "KV_HEADS": 8,
                 "GROUP": 4,
                 "HEAD_DIM": head_dim,
@@ -373,6 +387,7 @@ def aot_cases() -> list[AotCase]:
     return [
         case(16, "bf16", 128, {arch: ("HMMA", loads) for arch in (80, 90, 100)}, WINDOW=False, SOFTCAP=False),
         case(64, "bf16", 128, {90: ("HGMMA", loads)}),
+        case(16, "bf16", 64, {90: ("HMMA", loads)}, sinks=True, GROUP=8, SOFTCAP=False),
         case(128, "bf16", 128, {90: ("HGMMA", loads)}),
         case(64, "bf16", 256, {90: ("HGMMA", loads)}),
         case(32, "i8", 256, {arch: ("HMMA", loads) for arch in (80, 90, 100)}),

@@ -12,6 +12,7 @@ import triton
 import triton.language as tl
 
 from albireo.backends.cuda.aot import AotCase
+from albireo.backends.cuda.kernels.parts.microscaled import from_gamma
 from albireo.backends.cuda.matrix import PLANE, DeviceMatrix
 from albireo.encodings import encoding, is_encoding
 
@@ -42,10 +43,13 @@ def embed_kernel(
     mask = at < cols
     source = tl.load(ids + row).to(tl.int64)
     codes += source * codes_stride
-    if FORM == "nibbles":
+    if FORM == "nibbles" or FORM == "e2m1":
         byte = at // 256 * 128 + at % PLANE * 4 + at // (2 * PLANE) % 4
         code = tl.load(codes + byte, mask=mask, other=0).to(tl.int32)
-        value = ((code >> (at // PLANE % 2 * 4)) & 15).to(tl.float32)
+        code = (code >> (at // PLANE % 2 * 4)) & 15
+        value = code.to(tl.float32)
+        if FORM == "e2m1":
+            value = _from_e2m1(code)
     elif FORM == "e4m3":
         byte = at // 128 * 128 + at % PLANE * 4 + at // PLANE % 4
         value = _from_e4m3(tl.load(codes + byte, mask=mask, other=0))
@@ -55,7 +59,10 @@ def embed_kernel(
         of_group = source + (at // GROUP).to(tl.int64) * group_stride
         if zero is not None:
             value -= tl.load(zero + of_group, mask=mask, other=0).to(tl.float32)
-        if gamma is not None:
+        if FORM == "e2m1":
+            value *= from_gamma(tl.load(gamma + of_group, mask=mask, other=0), GROUP)
+            value *= tl.load(scale + source)
+        elif gamma is not None:
             value *= tl.load(gamma + of_group, mask=mask, other=0).to(tl.float32)
             value *= tl.load(scale + source)
         else:
@@ -63,6 +70,12 @@ def embed_kernel(
         if offset is not None:
             value += tl.load(offset + of_group, mask=mask, other=0.0)
     tl.store(out + row.to(tl.int64) * out_stride + at, value * factor, mask=mask)
+
+
+@triton.jit
+def _from_e2m1(code):
+    """Exponent and mantissa in a float32's places stand for 2^-126 of the numbers."""
+    return (((code & 7) << 22) | ((code & 8) << 28)).to(tl.float32, bitcast=True) * 8.507059173023462e37
 
 
 @triton.jit
@@ -78,7 +91,9 @@ def embed(ids: torch.Tensor, table: DeviceMatrix, out: torch.Tensor, factor: flo
     if is_encoding(table.dtype):
         how = encoding(table.dtype)
         group = how.group or table.cols
-        if how.bits == 4:
+        if how.kind == "microscaled":
+            form = "e2m1"
+        elif how.bits == 4:
             form = "nibbles"
         elif how.kind == "float":
             codes, form = codes.view(torch.uint8), "e4m3"
@@ -125,5 +140,6 @@ def aot_cases() -> list[AotCase]:
     return [
         case("bfloat16", "numbers", 4096, {"codes": "*bf16"}, (80, 90, 100)),
         case("fp8.g128", "e4m3", 128, {"codes": "*u8", "scale": "*fp32"}, (80,)),
+        case("fp4.g16", "e2m1", 16, {"codes": "*u8", "scale": "*fp32", "gamma": "*u8"}, (90,)),
         case("int4p.g128", "nibbles", 128, {"codes": "*u8", "scale": "*fp32", "zero": "*u8", "gamma": "*u8"}, (90,)),
     ]

@@ -28,8 +28,9 @@ from albireo.backends.cuda.kernels.matmul_smallm import (
     operands,
     part_length,
     pointer_types,
+    zeros_of,
 )
-from albireo.backends.cuda.kernels.parts.chain import CHANNELS, UNSCALED, chain, width_of
+from albireo.backends.cuda.kernels.parts.chain import CHANNELS, MICROSCALED, UNSCALED, chain, width_of
 from albireo.backends.cuda.kernels.parts.epilogue import finish
 from albireo.backends.cuda.kernels.parts.row_squares import RowParts
 from albireo.backends.cuda.kernels.parts.sum_space import keep, kept, piece, pieces_of
@@ -38,7 +39,7 @@ from albireo.backends.cuda.matmul_plan import MEMORY, MOST_PROGRAMS, REGISTERS, 
 from albireo.backends.cuda.matrix import PLANE, DeviceMatrix
 from albireo.backends.cuda.workspace import counters_and_parts
 
-_CHANNELS = tl.constexpr(CHANNELS)
+_CHANNELS, _MICROSCALED = tl.constexpr(CHANNELS), tl.constexpr(MICROSCALED)
 _REGISTERS, _MEMORY, _SPLIT = tl.constexpr(REGISTERS), tl.constexpr(MEMORY), tl.constexpr(SPLIT)
 
 
@@ -155,7 +156,7 @@ def _finish_piece(
     ACT: tl.constexpr, HAS_BIAS: tl.constexpr, HAS_RESIDUAL: tl.constexpr, SCALED: tl.constexpr,
     gain, scaled, scaled_stride, squares, squares_stride,
 ):  # fmt: skip
-    if SCALED == _CHANNELS:
+    if SCALED == _CHANNELS or SCALED == _MICROSCALED:  # noqa: SIM109
         sums *= tl.load(scale + row)[:, None]
     if factors is not None:
         sums *= tl.load(factors + tl.minimum(first_token + tl.arange(0, sums.shape[1]), num_tokens - 1))[None, :]
@@ -209,7 +210,7 @@ def matmul(
     workspace_size(); None: the sums of all parts are in registers.
     """
     rows, k, dtype = weight.rows, weight.cols, weight.dtype
-    codes, scaled = operands(weight)
+    (codes, scaled), zeros = operands(weight), zeros_of(weight)
     part_k = part_length(k, num_parts(rows, k, dtype))
     parts = triton.cdiv(k, part_k)  # the last of them may have nothing left
     chip = chip_of(x.device)
@@ -223,7 +224,7 @@ def matmul(
         TensorDescriptor(x, [len(x), k], [x.stride(0), 1], [tile.tokens, width]) if by_tma else x,
         TensorDescriptor(codes, list(codes.shape), [codes.stride(0), 1], [tile.rows, width]) if by_tma else codes,
         out if weight.scale is None else weight.scale,
-        out if weight.zero is None else weight.zero,
+        out if zeros is None else zeros,
         factors,
         out,
         out if bias is None else bias,
@@ -319,6 +320,8 @@ def aot_cases() -> list[AotCase]:
         case("int4.g128", 2048, o, 0, of_4_bits),
         case("int4.g32", 2048, o, 0, {90: ("HGMMA.64x32x16",)}),
         case("int4.g64", 2048, o, 0, {80: ("HMMA",)}),
+        case("fp4.g32", 2048, o, 0, of_4_bits),
+        case("fp4.g16", 2048, o, 0, of_4_bits),
         case("int4.g128", 2048, gate_up, 1, {100: ("UTCHMMA",)}),
         case("bfloat16", 2048, gate_up, 1, {89: ("HMMA",), 120: ("HMMA",)}),
     ]

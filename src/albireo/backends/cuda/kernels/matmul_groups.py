@@ -1,11 +1,13 @@
 """matmul_groups: out = epilogue(x @ weight^T) of token rows and weights whose inputs share a scale in groups of G.
 
 x: token rows (../tokens.py) of K codes, T of them. weight: a DeviceMatrix [N, K] of int8.gG, int4.gG, their affine
-kinds, or int4p.gG; out: [T, n] float32, bfloat16 or float16, rows contiguous inside. Epilogue: see parts/epilogue.py.
+kinds, int4p.gG, or fp4.gG; out: [T, n] float32, bfloat16 or float16, rows contiguous inside. Epilogue: see
+parts/epilogue.py.
 
 A group's sum of products is exact in 32 bits. integer: sums without what the zero point adds, times scale, are added as
 one chain of float32, ascending, multiply-adds fused; affine: the offset times the sum of x's codes is added behind
-each; progressive: all groups are one sum of 32 bits. Last comes the token's scale. So the bits are those of the native
+each; progressive: all groups are one sum of 32 bits; microscaled: twice a number is a whole one, and a group's gamma
+is its scale. Last come the channel's scale, where there is one, and the token's. So the bits are those of the native
 kernels, whatever the tile (but for int8's affine kinds, which have signed codes here and so another offset). Padding
 rows are computed as any others.
 """
@@ -21,13 +23,14 @@ import triton.language as tl
 from albireo.backends.cuda.aot import AotCase
 from albireo.backends.cuda.kernels.parts.arithmetic import INTERP, mma
 from albireo.backends.cuda.kernels.parts.epilogue import finish
+from albireo.backends.cuda.kernels.parts.microscaled import from_gamma, twice_e2m1
 from albireo.backends.cuda.kernels.parts.tiles import BUSY_TILES, FEW_TOKENS, Tile, place, tokens_of
 from albireo.backends.cuda.matrix import PLANE, DeviceMatrix
 from albireo.backends.cuda.tokens import SUM_STEP, token_rows
 from albireo.encodings import encoding
 
-_KINDS = {"integer": 0, "affine": 1, "progressive": 2}
-_INTEGER, _AFFINE, _PROGRESSIVE = (tl.constexpr(code) for code in _KINDS.values())
+_KINDS = {"integer": 0, "affine": 1, "progressive": 2, "microscaled": 3}
+_INTEGER, _AFFINE, _PROGRESSIVE, _MICROSCALED = (tl.constexpr(code) for code in _KINDS.values())
 _SUM_STEP, _PLANE = tl.constexpr(SUM_STEP), tl.constexpr(PLANE)
 #: Inputs that a matrix unit multiplies at once, at least.
 _LEAST_STEP = 32
@@ -37,8 +40,8 @@ def tile_for(num_tokens: int, rows: int, group: int, act: int, is_4_bit: bool = 
     """k: inputs that are read at once. Few tokens: so many weight rows that there are enough tiles, gate rows
     with their up rows."""
     step = 8 * PLANE if is_4_bit else max(group, _LEAST_STEP)
-    if num_tokens > FEW_TOKENS:
-        return Tile(64, 128, step, 3, 8)
+    if num_tokens > FEW_TOKENS:  # with half planes wider ones would keep registers in memory
+        return Tile(64, 64 if is_4_bit and group < PLANE else 128, step, 3, 8)
     tokens = max(16, tokens_of(num_tokens))  # fewer are too few bytes a thread
     height = 64 if act or rows >= 64 * BUSY_TILES else 32
     if is_4_bit:
@@ -91,7 +94,7 @@ def matmul_groups_kernel(
     COUNT: tl.constexpr = STEP // GROUP  # groups of a step
     last_group = tl.cdiv(k, GROUP) - 1
     # numbers of a group are on their way while the group before is computed
-    by, less = _of_group(scale, zero, offset, gamma, 0, last_group, num_rows, row, KIND, NIBBLES)
+    by, less = _of_group(scale, zero, offset, gamma, 0, last_group, num_rows, row, KIND, NIBBLES, GROUP)
     for step in range(0, tl.cdiv(k, STEP)):
         if NIBBLES:  # filled up to whole steps
             code = tl.load(codes_at + step * _PLANE)
@@ -102,19 +105,30 @@ def matmul_groups_kernel(
         for group in tl.static_range(COUNT):
             first = step * STEP + group * GROUP
             ahead = step * COUNT + group + 1
-            next_by, next_less = _of_group(scale, zero, offset, gamma, ahead, last_group, num_rows, row, KIND, NIBBLES)
+            next_by, next_less = _of_group(
+                scale, zero, offset, gamma, ahead, last_group, num_rows, row, KIND, NIBBLES, GROUP
+            )
             sums = tl.zeros((ROWS, TOKENS), tl.int32)
-            if NIBBLES:
+            if NIBBLES and GROUP < _PLANE:  # half a plane; what is not of it counts as zero
+                b = _inputs(x_at, at, step * STEP + group * GROUP // _PLANE * _PLANE, k, EVEN_K)
+                is_half = (group * GROUP // _PLANE * _PLANE + at) // GROUP == group
+                whole = _whole(code, group * GROUP // _PLANE, KIND)
+                sums = mma(tl.where(is_half[None, :], whole, 0).to(tl.int8), b, sums)
+            elif NIBBLES:
                 for plane in tl.static_range(GROUP // _PLANE):
                     b = _inputs(x_at, at, first + plane * _PLANE, k, EVEN_K)
-                    sums = mma(_nibble(code, group * (GROUP // _PLANE) + plane), b, sums)
+                    sums = mma(_whole(code, group * (GROUP // _PLANE) + plane, KIND), b, sums)
             else:
                 b = _inputs(x_at, at, step * STEP, k, EVEN_K)
                 of_group = tl.where((at // GROUP == group)[None, :], code, 0).to(tl.int8) if COUNT > 1 else code
                 sums = mma(of_group, b, sums)
             total = _add(total, sums, _sum_of_codes(token_scale + 1, first, GROUP, k), by, less, KIND, NIBBLES)
             by, less = next_by, next_less
-    result = total.to(tl.float32) * tl.load(scale + row)[:, None] if KIND == _PROGRESSIVE else total
+    result = total
+    if KIND == _PROGRESSIVE:
+        result = total.to(tl.float32) * tl.load(scale + row)[:, None]
+    elif KIND == _MICROSCALED:
+        result = total * (tl.load(scale + row) * 0.5)[:, None]
     result *= tl.load(token_scale)[None, :]
     finish(
         tl.trans(result), slab * TOKENS, tile * ROWS, num_tokens, n, out, out_stride, bias, residual, residual_stride,
@@ -123,14 +137,22 @@ def matmul_groups_kernel(
 
 
 @triton.jit
-def _of_group(scale, zero, offset, gamma, group, last, num_rows, row, KIND: tl.constexpr, NIBBLES: tl.constexpr):
+def _of_group(
+    scale, zero, offset, gamma, group, last, num_rows, row,
+    KIND: tl.constexpr, NIBBLES: tl.constexpr, GROUP: tl.constexpr,
+):  # fmt: skip
     """What a group multiplies by, and what it takes off or adds; of a group behind the last that of the last, whose
     codes are zeros."""
     at = tl.minimum(group, last) * num_rows + row
-    by = tl.load(gamma + at) if KIND == _PROGRESSIVE else tl.load(scale + at)
+    if KIND == _PROGRESSIVE:
+        by = tl.load(gamma + at)
+    elif KIND == _MICROSCALED:
+        by = from_gamma(tl.load(gamma + at), GROUP)
+    else:
+        by = tl.load(scale + at)
     if KIND == _AFFINE:
         less = tl.load(offset + at)
-    elif NIBBLES:
+    elif NIBBLES and KIND != _MICROSCALED:
         less = tl.load(zero + at)
     else:
         less = by
@@ -166,6 +188,12 @@ def _inputs(x_at, at, first, k, EVEN_K: tl.constexpr):
     if EVEN_K:
         return tl.load(x_at + first)
     return tl.load(x_at + first, mask=(at < k - first)[:, None], other=0)
+
+
+@triton.jit
+def _whole(word, PLANE_AT: tl.constexpr, KIND: tl.constexpr):
+    code = _nibble(word, PLANE_AT)
+    return twice_e2m1(code) if KIND == _MICROSCALED else code
 
 
 @triton.jit
@@ -288,4 +316,6 @@ def aot_cases() -> list[AotCase]:
         case("int4p.g64", 16, 28672, 1, {80: ("IMMA",), 90: ("IGMMA.64x16x32",)}),
         case("int4.g128", 512, 28672, 1, {80: ("IMMA",), 90: ("IGMMA.64x64x32",)}),
         case("int8.g32", 16, 4096, 0, {80: ("IMMA",), 90: ("IMMA",)}),
+        case("fp4.g32", 16, 4096, 0, {80: ("IMMA",), 90: ("IMMA",)}),
+        case("fp4.g16", 512, 28672, 1, {80: ("IMMA",), 90: ("IGMMA.64x32x32",)}),
     ]

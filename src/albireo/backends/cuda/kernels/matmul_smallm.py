@@ -1,7 +1,7 @@
 """matmul_smallm: out = epilogue(x @ weight^T) for few tokens, as fast as the weight streams in.
 
-x: [T, K], weight: [N, K], both of one type, float32, float16 or bfloat16; or weight fp8, fp8.g128 or int4.gG and x
-bfloat16 (W8A16, W4A16). out: [T, n] float32, bfloat16 or float16; rows contiguous inside. Epilogue: see
+x: [T, K], weight: [N, K], both of one type, float32, float16 or bfloat16; or weight fp8, fp8.g128, int4.gG or fp4.gG
+and x bfloat16 (W8A16, W4A16). out: [T, n] float32, bfloat16 or float16; rows contiguous inside. Epilogue: see
 parts/epilogue.py. Norms inside linears: see parts/row_squares.py. Weight rows are the rows of the matrix unit's tile
 and tokens its columns (8, 16, 32 or 64), so that it is used even for one token.
 
@@ -19,7 +19,7 @@ import triton
 import triton.language as tl
 
 from albireo.backends.cuda.aot import ARCHITECTURES, AotCase
-from albireo.backends.cuda.kernels.parts.chain import CHANNELS, GROUPS, NIBBLES, UNSCALED, chain, width_of
+from albireo.backends.cuda.kernels.parts.chain import CHANNELS, GROUPS, MICROSCALED, NIBBLES, UNSCALED, chain, width_of
 from albireo.backends.cuda.kernels.parts.epilogue import finish
 from albireo.backends.cuda.kernels.parts.overlap import LINES, lines_ahead, start_early
 from albireo.backends.cuda.kernels.parts.row_squares import RowParts, RowSquares, row_factor
@@ -30,7 +30,8 @@ from albireo.encodings import encoding
 
 #: Encodings that are multiplied as bfloat16.
 SCALES = {"fp8": CHANNELS, "fp8.g128": GROUPS} | {f"int4.g{group}": NIBBLES for group in (32, 64, 128)}
-_CHANNELS, _NIBBLES = tl.constexpr(CHANNELS), tl.constexpr(NIBBLES)
+SCALES |= dict.fromkeys(("fp4.g32", "fp4.g16"), MICROSCALED)
+_CHANNELS, _NIBBLES, _MICROSCALED = tl.constexpr(CHANNELS), tl.constexpr(NIBBLES), tl.constexpr(MICROSCALED)
 #: Weight rows of a tile.
 TILE_ROWS = 64
 #: The least k worth a part of its own.
@@ -69,16 +70,26 @@ def operands(weight: DeviceMatrix) -> tuple[torch.Tensor, int]:
     return weight.codes.view(torch.int32), SCALES[weight.dtype]
 
 
+def zeros_of(weight: DeviceMatrix) -> torch.Tensor | None:
+    """What the kernels read of each group beside its scale, or for it: see chain()."""
+    return weight.gamma if SCALES.get(weight.dtype) == MICROSCALED else weight.zero
+
+
+def is_of_4_bits(dtype: str) -> bool:
+    """Whether a word has eight codes."""
+    return SCALES.get(dtype) in (NIBBLES, MICROSCALED)
+
+
 def group_of(dtype: str) -> int:
     """Inputs of a group of 4 bits; of others 0."""
-    return (encoding(dtype).group or 0) if SCALES.get(dtype) == NIBBLES else 0
+    return (encoding(dtype).group or 0) if is_of_4_bits(dtype) else 0
 
 
 def tile_for(num_tokens: int, dtype: str) -> Tile:
     tokens = tokens_of(num_tokens)
     if dtype == "float32":
         return Tile(TILE_ROWS, tokens, 32, 3)
-    if SCALES.get(dtype) == NIBBLES:
+    if is_of_4_bits(dtype):
         # two warps share no conversion; numbers of many groups take the registers of four
         warps = 2 if tokens <= 16 and group_of(dtype) == 128 else 4
         return Tile(TILE_ROWS, tokens, 256, 5 if tokens <= 16 else 3, warps)
@@ -149,7 +160,7 @@ def matmul_smallm_kernel(
     first = part * part_k
     end = tl.minimum(first + part_k, k)
     # codes of an element that is read at once
-    OF_WORD: tl.constexpr = 1 if weight.dtype.element_ty != tl.int32 else 8 if SCALED == _NIBBLES else 4
+    OF_WORD: tl.constexpr = 1 if weight.dtype.element_ty != tl.int32 else 8 if NIBBLE_GROUP > 0 else 4
     begin = tl.minimum(first, k - 1) // OF_WORD
     last = tl.maximum(end - 1, 0) // OF_WORD - begin
     start_early(weight + row.to(tl.int64) * weight_stride + begin, last, LINES_AHEAD)
@@ -158,7 +169,7 @@ def matmul_smallm_kernel(
         TOKENS, BLOCK_K,
     )  # fmt: skip
     if PARTS == 1:
-        if SCALED == _CHANNELS:
+        if SCALED == _CHANNELS or SCALED == _MICROSCALED:  # noqa: SIM109
             acc *= tl.load(scale + row)[:, None]
         if row_squares is not None:
             acc *= row_factor(
@@ -178,7 +189,7 @@ def matmul_smallm_kernel(
             total = tl.load(of_tile, cache_modifier=".cg")
             for i in tl.static_range(1, PARTS):
                 total += tl.load(of_tile + i * (ROWS * TOKENS), cache_modifier=".cg")
-            if SCALED == _CHANNELS:
+            if SCALED == _CHANNELS or SCALED == _MICROSCALED:  # noqa: SIM109
                 total *= tl.load(scale + row)[:, None]
             if row_squares is not None:
                 total *= row_factor(
@@ -209,7 +220,7 @@ def matmul_smallm(
     squares: of x's rows, which are divided; parts_out: see RowParts; else None.
     """
     rows, k, dtype = weight.rows, weight.cols, weight.dtype
-    codes, scaled = operands(weight)
+    (codes, scaled), zeros = operands(weight), zeros_of(weight)
     tile = tile or tile_for(len(x), dtype)
     parts = num_parts(rows, k, dtype)
     tiles = triton.cdiv(rows, TILE_ROWS)
@@ -222,7 +233,7 @@ def matmul_smallm(
         x,
         codes,
         out if weight.scale is None else weight.scale,
-        out if weight.zero is None else weight.zero,
+        out if zeros is None else zeros,
         out,
         out if bias is None else bias,
         out if residual is None else residual,
@@ -276,7 +287,7 @@ _SHORT = {"bfloat16": "bf16", "float16": "fp16", "float32": "fp32"}
 def pointer_types(dtype: str, act: int, levels: int) -> dict[str, str]:
     """Of the arguments of both kernels. levels: of a norm of x; without an activation one of out too."""
     types = {"x": f"*{_SHORT.get(dtype, 'bf16')}", "weight": f"*{_SHORT.get(dtype, 'i32')}", "scale": "*fp32"}
-    types["zero"] = "*u8" if SCALES.get(dtype) == NIBBLES else "*fp32"
+    types["zero"] = "*u8" if is_of_4_bits(dtype) else "*fp32"
     if levels:
         types |= {"row_squares": "*fp32"} if act else dict.fromkeys(NORM_POINTERS, "*fp32") | {"scaled": "*bf16"}
     return types | {"out": "*bf16" if act else "*fp32", "bias": "*fp32", "residual": "*fp32"}
@@ -346,4 +357,6 @@ def aot_cases() -> list[AotCase]:
         case("int4.g128", 8, 4, 0, 168),
         case("int4.g128", 64, 1, 1, 255),
         case("int4.g32", 16, 4, 0, 200),
+        case("fp4.g32", 8, 4, 0, 168),
+        case("fp4.g16", 64, 1, 1, 255),
     ]

@@ -3,7 +3,8 @@
 x: [T, K], which pair p reads at p // k, or [T * k, K]; of the types that kernels/matmul_smallm.py takes, int8 codes
 (../tokens.py) beside int8 weights, or codes of rows of e4m3 beside e4m3 weights. Norms inside linears: see
 parts/row_squares.py. weight: a DeviceMatrix [E * N, K], an expert's rows behind those of the one before. out: [T * k,
-n] float32, bfloat16 or float16. Rows contiguous inside. Epilogue: an activation or none.
+n] float32, bfloat16 or float16. Rows contiguous inside. bias: float32,
+one a row of weight, or None. Epilogue: bias, an activation or none.
 
 A tile is some rows of an expert's matrix by up to TOKENS of its pairs, whose rows of x are gathered. Few pairs: tiles
 of 64 weight rows, as wide as an expert's pairs are many, so that weights of experts that were chosen are read once, and
@@ -35,9 +36,10 @@ from albireo.backends.cuda.kernels.matmul_smallm import (
     operands,
     part_length,
     pointer_types,
+    zeros_of,
 )
 from albireo.backends.cuda.kernels.parts.arithmetic import mma
-from albireo.backends.cuda.kernels.parts.chain import CHANNELS, GROUPS, UNSCALED, chain
+from albireo.backends.cuda.kernels.parts.chain import CHANNELS, GROUPS, MICROSCALED, UNSCALED, chain
 from albireo.backends.cuda.kernels.parts.chain_e4m3 import chain_of_few, chain_of_many
 from albireo.backends.cuda.kernels.parts.epilogue import finish
 from albireo.backends.cuda.kernels.parts.row_squares import RowSquares, row_factor
@@ -47,6 +49,7 @@ from albireo.backends.cuda.workspace import counters_and_parts
 from albireo.errors import InvariantError
 
 _CHANNELS, _GROUPS, _ITEM = tl.constexpr(CHANNELS), tl.constexpr(GROUPS), tl.constexpr(ITEM_FIELDS)
+_MICROSCALED = tl.constexpr(MICROSCALED)
 _FEW_ROWS, _PLANE = tl.constexpr(TILE_ROWS), tl.constexpr(PLANE)
 
 
@@ -58,6 +61,7 @@ def moe_grouped_matmul_kernel(
     zero,
     x_scales,
     factors,
+    bias,
     out,
     pairs,
     items,
@@ -163,7 +167,7 @@ def moe_grouped_matmul_kernel(
                     some = piece(sums, i, PIECES)
                 place = i * WIDTH + tl.arange(0, WIDTH)
                 pair = tl.load(listed + tl.minimum(place, num_pairs - 1))
-                if SCALED == _CHANNELS:
+                if SCALED == _CHANNELS or SCALED == _MICROSCALED:  # noqa: SIM109
                     some *= tl.load(scale + row)[:, None]
                 if factors is not None:
                     some *= tl.load(factors + (pair // PAIRS_OF_ROW).to(tl.int64) * factors_stride)[None, :]
@@ -172,9 +176,10 @@ def moe_grouped_matmul_kernel(
                         row_squares, pair // PAIRS_OF_ROW, row_squares_stride, num_row_squares, norm_eps, norm_width,
                         NORM_LEVELS,
                     )[None, :]  # fmt: skip
+                own_bias = out if bias is None else bias + expert.to(tl.int64) * expert_rows
                 finish(
-                    tl.trans(some), i * WIDTH, tile * ROWS, num_pairs, n, out, out_stride, out, out, 0, ACT, False,
-                    False, out_row=pair,
+                    tl.trans(some), i * WIDTH, tile * ROWS, num_pairs, n, out, out_stride, own_bias, out, 0, ACT,
+                    bias is not None, False, out_row=pair,
                 )  # fmt: skip
 
 
@@ -226,6 +231,7 @@ def moe_grouped_matmul(
     plan: ExpertPlan | None = None,
     programs: int | None = None,
     squares: RowSquares | None = None,
+    bias: torch.Tensor | None = None,
 ) -> None:
     """act: epilogue.ACTS. x_scales: [rows of x, groups] of rows of e4m3. factors: [rows of x], scales of int8 codes, or
     what a norm divides rows by; squares: of x's rows, which are divided. plan, programs: for tests and benchmarks.
@@ -234,6 +240,7 @@ def moe_grouped_matmul(
     """
     dtype, k, rows = weight.dtype, weight.cols, weight.rows // lists.num_experts
     codes, scaled = (weight.codes, CHANNELS) if x.dtype == torch.int8 else operands(weight)
+    zeros = zeros_of(weight)
     is_e4m3 = x.dtype == torch.float8_e4m3fn
     if is_e4m3:
         codes = weight.codes
@@ -258,9 +265,10 @@ def moe_grouped_matmul(
         x,
         TensorDescriptor(codes, list(codes.shape), [codes.stride(0), 1], block) if by_tma else codes,
         out if weight.scale is None else weight.scale,
-        out if weight.zero is None else weight.zero,
+        out if zeros is None else zeros,
         x_scales,
         factors,
+        bias,
         out,
         lists.pairs,
         lists.items,
@@ -318,6 +326,7 @@ def aot_cases() -> list[AotCase]:
         is_e4m3: bool = False,
         levels: int = 0,
         max_spills: int = 0,
+        has_bias: bool = False,
     ) -> AotCase:
         """The plan is that of the first of the GPUs that words are of."""
         (rows, k), chip = shape, Chip(132, next(iter(words)))
@@ -326,7 +335,7 @@ def aot_cases() -> list[AotCase]:
         tile, is_int8 = plan.tile, dtype == "int8"
         pointers = pointer_types(dtype, act, levels)
         pointers |= dict.fromkeys(("pairs", "items", "counters"), "*i32") | {"space": "*fp32"}
-        for name in ("bias", "residual"):
+        for name in ("residual",) if has_bias else ("bias", "residual"):
             del pointers[name]
         if is_int8:
             pointers |= {"x": "*i8", "weight": "*i8", "factors": "*fp32"}
@@ -341,10 +350,11 @@ def aot_cases() -> list[AotCase]:
         constants |= {"PARTS": 1 if is_int8 else num_parts(rows, k, dtype), "TMA": plan.by_tma, "EVEN_K": True}
         constants |= {"SCALED": CHANNELS if is_int8 else SCALES.get(dtype, UNSCALED), "NIBBLE_GROUP": group_of(dtype)}
         constants |= {"NORM_LEVELS": levels, "EVEN_ROWS": rows % tile.rows == 0}
-        constants |= {name: None for name in ("x_scales", "factors", "row_squares") if name not in pointers}
+        constants |= {name: None for name in ("x_scales", "factors", "bias", "row_squares") if name not in pointers}
         constants |= {"ROWS": tile.rows, "TOKENS": tile.tokens, "BLOCK_K": tile.k}
+        kinds = f"{'.e4m3' * is_e4m3}{'.norms' * bool(levels)}{'.bias' * has_bias}"
         return AotCase(
-            f"moe_grouped_matmul.{dtype}{'.e4m3' * is_e4m3}{'.norms' * bool(levels)}.{num_tokens}x{rows}x{k}",
+            f"moe_grouped_matmul.{dtype}{kinds}.{num_tokens}x{rows}x{k}",
             moe_grouped_matmul_kernel,
             pointers | dict.fromkeys((*_NUMBERS, *_OTHERS), "i32") | {"norm_eps": "fp32"},
             constants,
@@ -363,6 +373,7 @@ def aot_cases() -> list[AotCase]:
     return [
         case("bfloat16", 1, gate_up, 1, {80: ("HMMA",), 90: ("MMA.", loads), 100: (loads,)}, 128, levels=5),
         case("bfloat16", 64, down, 0, {90: ("MMA.", loads)}, 96),
+        case("bfloat16", 64, gate_up, 6, {90: ("MMA.", loads)}, 128, has_bias=True),
         case("bfloat16", 2048, gate_up, 1, {90: ("HGMMA.64x128x16",), 100: ("UTCHMMA",)}),
         case("bfloat16", 2048, down, 0, {80: ("HMMA",)}),
         case("float32", 16, down, 0, {90: ("FFMA",)}),
@@ -376,4 +387,6 @@ def aot_cases() -> list[AotCase]:
         case("int4.g128", 64, gate_up, 1, {90: ("MMA.", loads)}),
         case("int4.g128", 2048, gate_up, 1, {90: ("HGMMA.64x64x16",)}),
         case("int4.g32", 2048, down, 0, {90: ("HGMMA.64x32x16",)}),
+        case("fp4.g32", 64, gate_up, 6, {90: ("MMA.", loads)}, has_bias=True),
+        case("fp4.g32", 2048, down, 0, {90: ("HGMMA.64x64x16",)}),
     ]

@@ -1,16 +1,20 @@
 """moe_route: the best experts of each token and their weights; and lists of the pairs that each expert has.
 
-logits: [T, E] float32; ids: [T, k] int32, weights: [T, k] float32; num_real: [1] int32, tokens that are no padding;
-lists: an ExpertList (../expert_list.py), all of it written, counters set back to zero.
+logits: [T, E] float32; bias: [E] float32 or none; ids: [T, k] int32, weights: [T, k] float32; num_real: [1] int32,
+tokens that are no padding; lists: an ExpertList (../expert_list.py), all of it written, counters set back to zero.
 
-Best first, of equal logits the lowest expert, NaN before all. A weight is exp(logit - best), divided by the sum of the
-k of them, best first, or, where they are not renormalized, by that of all E, which is a tree that is spelled out. So a
-row's bits depend on that row alone. Pairs are counted without a sort: each takes the next place in its expert's list,
+A score is exp(logit - best), or the logit's sigmoid; whole is the sum of all E of softmax, which is a tree that is
+spelled out, and 1 of sigmoids. Best first by logit, or, with a bias, by score / whole + bias; of equals the lowest
+expert, NaN before all; of groups only those of the best groups, see graph/ops.py. A weight is a score divided by whole,
+or, renormalized, by the sum of the k of them, best first; then times a factor. So a row's bits depend on that row
+alone. Pairs are counted without a sort: each takes the next place in its expert's list,
 so the order there may differ from run to run, and nothing depends on it. The program that comes last cuts the lists
 into items of `width` pairs, experts ascending. A padding row has ids and weights, and no pair.
 """
 
 from __future__ import annotations
+
+from dataclasses import dataclass
 
 import torch
 import triton
@@ -22,15 +26,79 @@ from albireo.backends.cuda.kernels.parts.ordering import NO_KEY, NOTHING, key_of
 from albireo.backends.cuda.kernels.parts.row_squares import tree_sum
 from albireo.backends.cuda.kernels.parts.tiles import FEW_TOKENS
 from albireo.backends.cuda.kernels.parts.weights import arrives_last
+from albireo.graph.ops import LEAST_SCORES
 
 _ITEM = tl.constexpr(ITEM_FIELDS)
+_LEAST = tl.constexpr(LEAST_SCORES)
 #: Rows of a program, where they are many.
 _ROWS = 8
+
+
+@dataclass(frozen=True, slots=True)
+class Groups:
+    """Experts are count equal groups, of which kept may be chosen from; the sum of its best ones is a group's worth."""
+
+    count: int
+    kept: int
+    best: int
+
+
+@dataclass(frozen=True, slots=True)
+class Rules:
+    """What is made of logits. factor: on weights; None: there is none."""
+
+    renormalize: bool
+    is_sigmoid: bool = False
+    groups: Groups | None = None
+    factor: float | None = None
+
+
+@triton.jit
+def _score(x, peak, IS_SIGMOID: tl.constexpr):
+    if IS_SIGMOID:
+        return tl.div_rn(1.0, 1.0 + tl.exp(-x))
+    else:
+        return tl.exp(x - peak)
+
+
+@triton.jit
+def _second(keys, best):
+    """The number of the best key behind this one."""
+    return number_of((tl.max(tl.where(keys == best[:, None], NO_KEY, keys), 1) >> 32).to(tl.int32))
+
+
+@triton.jit
+def _in_best_groups(
+    keys,
+    expert,
+    GROUPS: tl.constexpr,
+    KEPT: tl.constexpr,
+    BEST: tl.constexpr,
+    SIZE: tl.constexpr,
+    PLACES: tl.constexpr,
+):
+    """keys, but of experts whose group is not kept: NO_KEY."""
+    place = tl.arange(0, PLACES)
+    worths = tl.full((keys.shape[0], PLACES), NO_KEY, tl.int64)
+    for g in tl.static_range(GROUPS):
+        mine = tl.where((expert // SIZE == g)[None, :], keys, NO_KEY)
+        first = tl.max(mine, 1)
+        worth = number_of((first >> 32).to(tl.int32))
+        if BEST == 2:
+            worth += _second(mine, first)
+        worths = tl.where((place == g)[None, :], key_of(order_of(worth)[:, None], place[None, :]), worths)
+    is_open = tl.zeros(keys.shape, tl.int1)
+    for _ in tl.static_range(KEPT):
+        best = tl.max(worths, 1)
+        is_open = is_open | ((expert // SIZE)[None, :] == place_of(best)[:, None])
+        worths = tl.where(worths == best[:, None], NO_KEY, worths)
+    return tl.where(is_open, keys, NO_KEY)
 
 
 @triton.jit(do_not_specialize=["num_real", "num_tokens", "width"])
 def moe_route_kernel(
     logits,
+    bias,
     ids,
     weights,
     num_real,
@@ -44,6 +112,12 @@ def moe_route_kernel(
     NUM_EXPERTS: tl.constexpr,
     TOP_K: tl.constexpr,
     RENORMALIZE: tl.constexpr,
+    IS_SIGMOID: tl.constexpr,
+    FACTOR: tl.constexpr,
+    GROUPS: tl.constexpr,
+    KEPT: tl.constexpr,
+    BEST: tl.constexpr,
+    PLACES: tl.constexpr,
     ROWS: tl.constexpr,
     EXPERTS: tl.constexpr,
     LEVELS: tl.constexpr,
@@ -59,23 +133,45 @@ def moe_route_kernel(
     choice = tl.arange(0, CHOICES)
     best = tl.max(keys, 1)
     peak = number_of((best >> 32).to(tl.int32))
+    scores = _score(x, peak[:, None], IS_SIGMOID)
+    if bias is not None:
+        merits = scores
+        if not IS_SIGMOID:
+            whole = tree_sum(tl.where(is_expert[None, :], scores, 0.0), LEVELS)
+            merits = tl.div_rn(scores, whole[:, None])
+        merits += tl.load(bias + expert, mask=is_expert, other=0.0)[None, :]
+        keys = key_of(tl.where(is_expert[None, :], order_of(merits), NOTHING), expert[None, :])
+        best = tl.max(keys, 1)
+    if GROUPS > 0:
+        keys = _in_best_groups(keys, expert, GROUPS, KEPT, BEST, NUM_EXPERTS // GROUPS, PLACES)
+        best = tl.max(keys, 1)
     chosen = tl.zeros((ROWS, CHOICES), tl.int32)
     size = tl.zeros((ROWS, CHOICES), tl.float32)
     total = tl.zeros((ROWS,), tl.float32)
     for j in tl.static_range(TOP_K):
-        mine = tl.exp(number_of((best >> 32).to(tl.int32)) - peak)
+        if bias is not None:
+            mine = tl.sum(tl.where(expert[None, :] == place_of(best)[:, None], scores, 0.0), 1)
+        else:
+            mine = _score(number_of((best >> 32).to(tl.int32)), peak, IS_SIGMOID)
         total += mine
         is_mine = choice[None, :] == j
         chosen = tl.where(is_mine, place_of(best)[:, None], chosen)
         size = tl.where(is_mine, mine[:, None], size)
         keys = tl.where(keys == best[:, None], NO_KEY, keys)
         best = tl.max(keys, 1)
-    if not RENORMALIZE:
-        total = tree_sum(tl.where(is_expert[None, :], tl.exp(x - peak[:, None]), 0.0), LEVELS)
+    if RENORMALIZE:
+        total = tl.where(total < _LEAST, _LEAST, total)  # a NaN stays one
+    elif IS_SIGMOID:
+        total = tl.full((ROWS,), 1.0, tl.float32)
+    else:
+        total = tree_sum(tl.where(is_expert[None, :], scores, 0.0), LEVELS)
+    counts = tl.div_rn(size, total[:, None])
+    if FACTOR is not None:
+        counts *= FACTOR
     pair = row[:, None] * TOP_K + choice[None, :]
     is_pair = is_row[:, None] & (choice < TOP_K)[None, :]
     tl.store(ids + pair, chosen, mask=is_pair)
-    tl.store(weights + pair, tl.div_rn(size, total[:, None]), mask=is_pair)
+    tl.store(weights + pair, counts, mask=is_pair)
 
     is_listed = is_pair & (row < tl.load(num_real))[:, None]
     place = tl.atomic_add(counters + chosen, 1, mask=is_listed, sem="relaxed", scope="gpu")
@@ -100,13 +196,15 @@ def moe_route(
     weights: torch.Tensor,
     lists: ExpertList,
     num_real: torch.Tensor,
-    renormalize: bool,
+    rules: Rules,
+    bias: torch.Tensor | None = None,
 ) -> None:
     """ids and weights without gaps between rows."""
     num_tokens, experts = len(logits), _experts(lists.num_experts)
     rows = 1 if num_tokens <= FEW_TOKENS else _ROWS
     moe_route_kernel[(triton.cdiv(num_tokens, rows),)](
         logits,
+        bias,
         ids,
         weights,
         num_real,
@@ -119,7 +217,7 @@ def moe_route(
         lists.pairs.stride(0),
         NUM_EXPERTS=lists.num_experts,
         TOP_K=lists.top_k,
-        RENORMALIZE=renormalize,
+        **_constants(rules),
         ROWS=rows,
         EXPERTS=experts,
         LEVELS=experts.bit_length() - 1,
@@ -127,6 +225,19 @@ def moe_route(
         num_warps=_warps(rows),
         enable_fp_fusion=False,
     )
+
+
+def _constants(rules: Rules) -> dict[str, object]:
+    groups = rules.groups or Groups(0, 0, 0)
+    return {
+        "RENORMALIZE": rules.renormalize,
+        "IS_SIGMOID": rules.is_sigmoid,
+        "FACTOR": rules.factor,
+        "GROUPS": groups.count,
+        "KEPT": groups.kept,
+        "BEST": groups.best,
+        "PLACES": int(triton.next_power_of_2(max(groups.count, 1))),
+    }
 
 
 def _experts(num_experts: int) -> int:
@@ -138,29 +249,41 @@ def _warps(rows: int) -> int:
 
 
 def aot_cases() -> list[AotCase]:
-    def case(num_experts: int, top_k: int, rows: int, renormalize: bool, max_registers: int) -> AotCase:
+    def case(
+        num_experts: int, top_k: int, rows: int, rules: Rules, max_registers: int, has_bias: bool = False
+    ) -> AotCase:
         experts = _experts(num_experts)
         names = ("ids", "num_real", "pairs", "counters", "items")
-        pointers = {"logits": "*fp32", "weights": "*fp32"} | dict.fromkeys(names, "*i32")
+        floats = ("logits", "weights", *(("bias",) if has_bias else ()))
+        pointers = dict.fromkeys(floats, "*fp32") | dict.fromkeys(names, "*i32")
         numbers = ("num_tokens", "width", "logits_stride", "pairs_stride")
         return AotCase(
-            f"moe_route.{num_experts}.{rows}",
+            f"moe_route.{num_experts}.{rows}{'.groups' if rules.groups else ''}",
             moe_route_kernel,
             pointers | dict.fromkeys(numbers, "i32"),
             {
                 "NUM_EXPERTS": num_experts,
                 "TOP_K": top_k,
-                "RENORMALIZE": renormalize,
+                **_constants(rules),
+                **({} if has_bias else {"bias": None}),
                 "ROWS": rows,
                 "EXPERTS": experts,
                 "LEVELS": experts.bit_length() - 1,
                 "CHOICES": int(triton.next_power_of_2(top_k)),
             },
             num_warps=_warps(rows),
-            aligned=("logits", "ids", "weights", "pairs", "counters", "items", "logits_stride"),
+            aligned=(*floats, "ids", "pairs", "counters", "items", "logits_stride"),
             max_registers=max_registers,
             max_shared=16 << 10,
             words={architecture: ("ATOMG", "LDG.E.128") for architecture in (80, 90, 100)},
         )
 
-    return [case(128, 8, 1, True, 96), case(128, 8, _ROWS, True, 128), case(60, 4, _ROWS, False, 128)]
+    plain, of_all = Rules(True), Rules(False)
+    deepseek = Rules(True, True, Groups(8, 4, 2), 2.5)
+    return [
+        case(128, 8, 1, plain, 96),
+        case(128, 8, _ROWS, plain, 128),
+        case(60, 4, _ROWS, of_all, 128),
+        case(256, 8, 1, deepseek, 128, has_bias=True),
+        case(256, 8, _ROWS, deepseek, 255, has_bias=True),
+    ]

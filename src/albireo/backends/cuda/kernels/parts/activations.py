@@ -1,5 +1,5 @@
-"""silu, gelu, gelu_tanh, relu and softcap of float32 numbers, for kernels. Called by elementwise and gated; any
-epilogue may.
+"""silu, gelu, gelu_tanh, relu, softcap and clamped_swiglu of float32 numbers, for kernels. Called by elementwise
+and epilogues.
 
 exp is taken of what may overflow to infinity, which gives the limit: no number that is not there, and no branch.
 """
@@ -41,3 +41,11 @@ def softcap(x, cap):
     near = t * (1.0 + s * (-0.33333333 + s * series))
     far = 1.0 - 2.0 / (1.0 + tl.exp(2.0 * t))
     return cap * tl.where(s < 0.16, near, far)
+
+
+@triton.jit
+def clamped_swiglu(gate, up):
+    """As graph.ops defines it. NaN is above nothing, and stays."""
+    gate = tl.where(gate > 7.0, 7.0, gate)
+    up = tl.where(up > 7.0, 7.0, tl.where(up < -7.0, -7.0, up))
+    return (up + 1.0) * (gate / (1.0 + tl.exp(gate * -1.702)))

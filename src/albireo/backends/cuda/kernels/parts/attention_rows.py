@@ -11,7 +11,7 @@ import triton.language as tl
 
 from albireo.backends.cuda.kernels.parts.arithmetic import round_to
 from albireo.backends.cuda.kernels.parts.row_codes import store_heads_as_codes, store_row, tile_columns
-from albireo.backends.cuda.kernels.parts.softmax import merge, normalise
+from albireo.backends.cuda.kernels.parts.softmax import LOG2E, merge, normalise, with_sink
 
 
 @triton.jit
@@ -52,7 +52,7 @@ def merge_parts(
         m, l, total = merge(m, l, total, m5, l5, acc5)  # noqa: E741
         m, l, total = merge(m, l, total, m6, l6, acc6)  # noqa: E741
         m, l, total = merge(m, l, total, m7, l7, acc7)  # noqa: E741
-    return l, total
+    return m, l, total
 
 
 @triton.jit
@@ -76,15 +76,18 @@ def _part(
 
 @triton.jit
 def store_rows(
-    total_l, total, out, stride, first_token, first_row, num_rows, kv_head,
+    total_m, total_l, total, sinks, out, stride, first_token, first_row, num_rows, kv_head,
     KV_HEADS: tl.constexpr, GROUP: tl.constexpr, HEAD_DIM: tl.constexpr, NUMBERS: tl.constexpr,
 ):  # fmt: skip
-    """Write what rows from first_row on are in the end: numbers, or their part of token rows of e4m3, where a head is
-    whole groups; those are of NUMBERS, as the others are."""
+    """Write what rows from first_row on are in the end, with the sinks of their heads where there are any: numbers, or
+    their part of token rows of e4m3, where a head is whole groups; those are of NUMBERS, as the others are.
+    """
     dims = tl.arange(0, total.shape[1])
     rows = first_row + tl.arange(0, total.shape[0])
     token, head = (first_token + rows // GROUP).to(tl.int64), kv_head * GROUP + rows % GROUP
     is_row = rows < num_rows
+    if sinks is not None:
+        total_l, total = with_sink(total_m, total_l, total, tl.load(sinks + head, mask=is_row, other=0.0) * LOG2E)
     numbers = normalise(total_l, total)
     if out.dtype.element_ty == tl.float8e4nv:
         store_heads_as_codes(

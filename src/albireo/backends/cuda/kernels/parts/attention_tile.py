@@ -10,9 +10,8 @@ import triton.language as tl
 
 from albireo.backends.cuda.kernels.parts.arithmetic import mma, round_to
 from albireo.backends.cuda.kernels.parts.kv_numbers import numbers_of, where_it_is
-from albireo.backends.cuda.kernels.parts.softmax import merge, power_of_two, shift_of
+from albireo.backends.cuda.kernels.parts.softmax import LOG2E, merge, power_of_two, shift_of
 
-LOG2E = tl.constexpr(1.4426950408889634)
 #: Columns of the smallest product there is.
 ONES = tl.constexpr(16)
 

@@ -1,11 +1,10 @@
 """The chain of additions that a sum of a linear is: what matmul_smallm and matmul have in common, and so their bits.
 
 Used inside their kernels. Codes of e4m3 become the bfloat16 numbers that they are, and are multiplied as those; codes
-of 4 bits, less their zero points, are whole numbers that bfloat16 holds. Both are read as words (matrix.py): a word
-has one code of each of several planes, a plane being 32 inputs in a row, so that a register of the matrix unit is made
-of two registers by a byte permutation, and 16 bytes are read at once. Where x is e4m3, too: chain_e4m3.py.
-
-With TMA operands come by tensor descriptors, which fill what is outside of them with zeros.
+of 4 bits, less their zero points, are whole numbers that bfloat16 holds; floats of 4 bits: chain_fp4.py. All are read
+as words (matrix.py): a word has one code of each of several planes, a plane being 32 inputs in a row, so that a
+register of the matrix unit is made of two registers by a byte permutation, and 16 bytes are read at once. Where x is
+e4m3, too: chain_e4m3.py.
 """
 
 from __future__ import annotations
@@ -14,15 +13,19 @@ import triton
 import triton.language as tl
 
 from albireo.backends.cuda.kernels.parts.arithmetic import INTERP, awaited, mma
+from albireo.backends.cuda.kernels.parts.chain_fp4 import chain_of_fp4
+from albireo.backends.cuda.kernels.parts.operands import inputs_of, words_of
 from albireo.backends.cuda.matrix import PLANE
 
-#: How a weight is scaled: not at all, each channel, each channel for GROUP inputs, or for groups of 4 bits.
-UNSCALED, CHANNELS, GROUPS, NIBBLES = 0, 1, 2, 3
+#: How a weight is scaled: not at all, each channel, each channel for GROUP inputs, or for groups of 4 bits: integers,
+#: or floats, whose channels have a scale besides.
+UNSCALED, CHANNELS, GROUPS, NIBBLES, MICROSCALED = 0, 1, 2, 3, 4
 #: Inputs that share a scale, of e4m3.
 GROUP = 128
-_GROUPS, _NIBBLES, _GROUP, _PLANE = (
+_GROUPS, _NIBBLES, _MICROSCALED, _GROUP, _PLANE = (
     tl.constexpr(GROUPS),
     tl.constexpr(NIBBLES),
+    tl.constexpr(MICROSCALED),
     tl.constexpr(GROUP),
     tl.constexpr(PLANE),
 )
@@ -49,7 +52,8 @@ def chain(
     read of x at all; the rest are zeros. With TMA they are descriptors of blocks [ROWS, W] and [TOKENS, W], which are
     read from first_row and first_token on; at_k and is_token are not used, and first is less than end. scale: [groups,
     num_rows] with GROUPS and NIBBLES, for which each group is a chain from zero whose sum, times its scale, is added to
-    those before. zero: as scale, uint8, with NIBBLES. ARE_MANY: tokens, so that arithmetic is to be short, not latency.
+    those before. zero: as scale, uint8, with NIBBLES; with MICROSCALED the scales of groups, of which numbers are made
+    before they are multiplied. ARE_MANY: tokens, so that arithmetic is to be short, not latency.
     GATHERED: with TMA, rows of x lie anywhere: x_at, at_k and is_token are as without it.
     """
     X_TMA: tl.constexpr = TMA and not GATHERED
@@ -60,6 +64,11 @@ def chain(
         return _chain_of_nibbles(
             weight_at, x_at, at_k, is_token, first, end, k, scale, zero, row, num_rows, NIBBLE_GROUP, EVEN_K, ROWS,
             TOKENS, BLOCK_K, first_row, first_token, TMA, X_TMA, ARE_MANY,
+        )  # fmt: skip
+    elif SCALED == _MICROSCALED:
+        return chain_of_fp4(
+            weight_at, x_at, at_k, is_token, first, end, k, zero, row, num_rows, NIBBLE_GROUP, EVEN_K, ROWS, TOKENS,
+            BLOCK_K, first_row, first_token, TMA, X_TMA, ARE_MANY,
         )  # fmt: skip
     elif element == tl.int32:
         return _chain_of_e4m3(
@@ -87,26 +96,8 @@ def _chain_of_numbers(
             a = tl.load(weight_at + start)
         else:
             a = tl.load(weight_at + start, mask=(at_k < k - start)[None, :], other=0.0)
-        acc = mma(a, _inputs(x_at, at_k, is_token, start, k, first_token, EVEN_K, X_TMA), acc)
+        acc = mma(a, inputs_of(x_at, at_k, is_token, start, k, first_token, EVEN_K, X_TMA), acc)
     return acc
-
-
-@triton.jit
-def _inputs(x_at, at_k, is_token, start, k, first_token, EVEN_K: tl.constexpr, TMA: tl.constexpr):
-    if TMA:
-        return tl.trans(x_at.load([first_token, start]))
-    elif EVEN_K:
-        return tl.load(x_at + start, mask=is_token, other=0.0)
-    else:
-        return tl.load(x_at + start, mask=is_token & (at_k < k - start)[:, None], other=0.0)
-
-
-@triton.jit
-def _words(weight_at, at, first_row, TMA: tl.constexpr):
-    if TMA:
-        return weight_at.load([first_row, at])
-    else:
-        return tl.load(weight_at + at)
 
 
 @triton.jit
@@ -122,12 +113,12 @@ def _chain_of_e4m3(
         for block in tl.static_range(BLOCK_K // _GROUP):
             at = start + block * _GROUP
             if TMA or EVEN_K or BLOCK_K == _GROUP:
-                word = _words(weight_at, at // 4, first_row, TMA)
+                word = words_of(weight_at, at // 4, first_row, TMA)
             else:
                 word = tl.load(weight_at + at // 4, mask=(at_k * 0 + at < k)[None, :], other=0)
             sums = tl.zeros((ROWS, TOKENS), tl.float32) if SCALED == _GROUPS else acc
             for plane in tl.static_range(4):
-                b = _inputs(x_at, at_k, is_token, at + plane * _PLANE, k, first_token, EVEN_K, X_TMA)
+                b = inputs_of(x_at, at_k, is_token, at + plane * _PLANE, k, first_token, EVEN_K, X_TMA)
                 sums = mma(e4m3_to_bfloat16(word, plane), b, sums)
                 if TMA:
                     # else codes are widened beside this product, and ptxas waits for each instruction of it
@@ -163,7 +154,7 @@ def _chain_of_nibbles(
     )
     for start in range(first, end, BLOCK_K):
         # a multiple, said here: else 8 bytes are loaded at a time
-        word = _words(weight_at, tl.multiple_of(start // 8, 4), first_row, TMA)
+        word = words_of(weight_at, tl.multiple_of(start // 8, 4), first_row, TMA)
         for pair in tl.static_range(BLOCK_K // (2 * GROUP_K)):
             group = start // GROUP_K + 2 * pair
             at_0 = tl.minimum(group + 2, last) * num_rows + row
@@ -182,7 +173,7 @@ def _chain_of_nibbles(
                 for plane in tl.static_range(GROUP_K // _PLANE):
                     at = start + (2 * pair + half) * GROUP_K + plane * _PLANE
                     a = nibble_to_bfloat16(word, less, (2 * pair + half) * (GROUP_K // _PLANE) + plane)
-                    sums = mma(a, _inputs(x_at, at_k, is_token, at, k, first_token, EVEN_K, X_TMA), sums)
+                    sums = mma(a, inputs_of(x_at, at_k, is_token, at, k, first_token, EVEN_K, X_TMA), sums)
                 acc = tl.fma(sums, (by_1 if half else by_0)[:, None], acc)
             by_0, by_1, less_0, less_1 = next_by_0, next_by_1, next_less_0, next_less_1
     return acc

@@ -8,14 +8,14 @@ from __future__ import annotations
 import triton
 import triton.language as tl
 
-from albireo.backends.cuda.kernels.parts.activations import gelu, gelu_tanh, relu, silu
+from albireo.backends.cuda.kernels.parts.activations import clamped_swiglu, gelu, gelu_tanh, relu, silu
 from albireo.backends.cuda.kernels.parts.arithmetic import round_to
 from albireo.backends.cuda.kernels.parts.row_codes import store_columns
 from albireo.backends.cuda.kernels.parts.row_squares import store_parts
 from albireo.errors import InvariantError
 
 #: Names of graph.program's attr act -> ACT of the kernels.
-ACTS = {"none": 0, "silu_mul": 1, "gelu_tanh_mul": 2, "gelu": 3, "gelu_tanh": 4, "relu": 5}
+ACTS = {"none": 0, "silu_mul": 1, "gelu_tanh_mul": 2, "gelu": 3, "gelu_tanh": 4, "relu": 5, "clamped_swiglu": 6}
 
 
 def act_code(act: str) -> int:
@@ -49,7 +49,7 @@ def finish(
 ):
     """Keep a tile of sums [tokens, weight rows]: rows below num_tokens, outputs below n.
 
-    bias: float32, one a weight row. residual: float32, may be out. With ACT 1 or 2 32 gate rows and 32 up rows take
+    bias: float32, one a weight row. residual: float32, may be out. With ACT 1, 2 or 6 32 gate rows and 32 up rows take
     turns, and n counts the outputs, half as many as rows. out: numbers, or rows of e4m3 (row_codes.py), for
     which the tile has whole groups of outputs. With gain what a norm is made of is kept, too: see row_squares.py.
     out_row: [tokens] the row of out and residual that is each token's, where that is not its number; of numbers alone.
@@ -57,7 +57,7 @@ def finish(
     NT: tl.constexpr = sums.shape[0]
     NR: tl.constexpr = sums.shape[1]
     token = first_token + tl.arange(0, NT)
-    GATED: tl.constexpr = ACT == 1 or ACT == 2
+    GATED: tl.constexpr = ACT == 1 or ACT == 2 or ACT == 6
     if HAS_BIAS:
         row = first_row + tl.arange(0, NR)
         rows = (n + 31) // 32 * 64 if GATED else n
@@ -65,7 +65,10 @@ def finish(
     if GATED:
         halves = tl.permute(tl.reshape(sums, (NT, NR // 64, 2, 32)), (0, 1, 3, 2))
         gate, up = tl.split(halves)
-        sums = tl.reshape((silu(gate) if ACT == 1 else gelu_tanh(gate)) * up, (NT, NR // 2))
+        if ACT == 6:
+            sums = tl.reshape(clamped_swiglu(gate, up), (NT, NR // 2))
+        else:
+            sums = tl.reshape((silu(gate) if ACT == 1 else gelu_tanh(gate)) * up, (NT, NR // 2))
         column_0 = first_row // 2
         column = column_0 + tl.arange(0, NR // 2)
     else:

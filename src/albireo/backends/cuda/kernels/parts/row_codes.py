@@ -1,6 +1,6 @@
 """Rows of numbers as 8-bit codes, for kernels that end in such rows.
 
-Called by norm, elementwise, gated and attention with a whole row in one tile of [groups of 16, 16] float32, zeros
+Called by norm, elementwise and attention with a whole row in one tile of [groups of 16, 16] float32, zeros
 behind cols; by linears with the columns that they have, and by attention with heads, where those share no scale with
 others (e4m3). Does not know where the numbers come from.
 """

@@ -12,6 +12,8 @@ import triton.language as tl
 
 from albireo.backends.cuda.kernels.parts.arithmetic import INTERP
 
+LOG2E = tl.constexpr(1.4426950408889634)
+
 
 @triton.jit
 def power_of_two(x):
@@ -36,6 +38,14 @@ def merge(total_m, total_l, total, m, l, acc):  # noqa: E741
     new_l = tl.fma(total_l, keep, l * take)
     wide_keep = tl.broadcast_to(keep[:, None], acc.shape)
     return new_m, new_l, tl.fma(total, wide_keep, acc * take[:, None])
+
+
+@triton.jit
+def with_sink(total_m, total_l, total, sink):
+    """l and acc of a whole context and one more score, in units of log 2, that has no value."""
+    m = tl.maximum(total_m, sink)
+    keep = power_of_two(total_m - m)
+    return tl.fma(total_l, keep, power_of_two(sink - m)), total * keep[:, None]
 
 
 @triton.jit

@@ -1,0 +1,73 @@
+"""How far a route may be from the reference: what weights are off by, and which experts rounding may have chosen.
+
+Called by bounds.py and ops.py. Logits alone are compared as they are, so that one choice is right; scores with a bias
+are rounded before they are compared, and of two that are nearly equal either may be taken. Does not know kernels.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from albireo.backends.reference.experts import group_worths, route_merits
+from albireo.verify.rounding_bound import FLUSHED
+
+F64 = NDArray[np.float64]
+#: Unit roundoff of float32.
+_U = 2.0**-24
+
+
+def weight_error(logits: Any, ids: Any, weights: Any, attrs: Mapping[str, Any], moved: Any = 0.0) -> F64:
+    """[T, k] what weights of chosen experts may be off by. Args: moved: [T, 1] what logits are off by at most."""
+    off = _score_error(logits, attrs)
+    chosen = np.take_along_axis(off, ids.astype(np.int64), axis=-1)
+    relative = chosen + off.max(axis=-1, keepdims=True) + (logits.shape[1] + 5) * _U + 2 * moved
+    return np.asarray(weights * relative + logits.shape[1] * FLUSHED * attrs.get("factor", 1.0))
+
+
+def as_chosen(x: Any, bias: Any, attrs: Mapping[str, Any], right: Any, ids: Any) -> Any:
+    """[T, k] right, the reference's choice, but of rows where rounding may have led to ids: those.
+
+    Args: ids: [T, k] of a call that read x and bias.
+    """
+    merits = route_merits(x, attrs, bias).astype(np.float64)
+    off = _score_error(x, attrs) + (0.0 if attrs.get("scores") == "sigmoid" else x.shape[1] * _U)
+    error = off * np.abs(merits - bias) + 2 * _U * np.abs(merits) + FLUSHED
+    found = right.copy()
+    for row in np.flatnonzero((right != ids).any(axis=1)):
+        if _may_be(merits[row], error[row], ids[row], attrs):
+            found[row] = ids[row]
+    return found
+
+
+def _score_error(logits: Any, attrs: Mapping[str, Any]) -> F64:
+    """[T, E] relative error of an exponential, or of a sigmoid."""
+    wide = logits.astype(np.float64)
+    size = np.abs(wide) if attrs.get("scores") == "sigmoid" else wide.max(axis=-1, keepdims=True) - wide
+    return np.asarray((16 + 4 * np.minimum(size, 90)) * _U)
+
+
+def _may_be(merits: F64, error: F64, ids: Any, attrs: Mapping[str, Any]) -> bool:
+    """Whether no expert that was left out, or put behind another, is better by more than rounding."""
+    if not ((ids >= 0) & (ids < len(merits))).all() or len(set(ids.tolist())) < len(ids):
+        return False
+    is_open = _open_experts(merits, error, ids, attrs)
+    rest = np.flatnonzero(is_open & ~np.isin(np.arange(len(merits)), ids))
+    low, high = merits - error, merits + error
+    is_sorted = (high[ids[:-1]] >= low[ids[1:]]).all()
+    return bool(is_open[ids].all() and is_sorted and (not rest.size or high[ids[-1]] >= low[rest].max()))
+
+
+def _open_experts(merits: F64, error: F64, ids: Any, attrs: Mapping[str, Any]) -> NDArray[np.bool_]:
+    """[E] those of the groups that are kept, taking the side of groups that ids are of where rounding decides."""
+    if "num_groups" not in attrs:
+        return np.ones(len(merits), np.bool_)
+    size = len(merits) // attrs["num_groups"]
+    worths = group_worths(merits[None].astype(np.float32), attrs)[0].astype(np.float64)
+    slack = attrs["group_best"] * error.reshape(-1, size).max(axis=1) + _U * np.abs(worths)
+    is_taken = np.isin(np.arange(len(worths)), ids // size)
+    kept = np.argsort(-(worths + np.where(is_taken, 2 * slack.max(), 0)), kind="stable")[: attrs["kept_groups"]]
+    return np.isin(np.arange(len(merits)) // size, kept)

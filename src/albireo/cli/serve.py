@@ -63,8 +63,8 @@ def command(model: str | None, server: dict[str, Any], engine: dict[str, Any]) -
     settings = ServerSettings(**given)
     if settings.batch_dir is not None and engine.setdefault("scheduling_policy", "priority") != "priority":
         raise ConfigError(
-            f"batch_dir needs scheduling_policy=priority, not {engine['scheduling_policy']}: batches run behind everybody "
-            "who waits for an answer; leave the policy out"
+            f"batch_dir needs scheduling_policy=priority, not {engine['scheduling_policy']}: batches run behind all "
+            "whose readers wait; leave the policy out"
         )
     config = EngineConfig.from_kwargs(**engine)
     if settings.distributed_executor_backend == "ray":

@@ -95,7 +95,7 @@ class Multipart:
         return None
 
     def _until_mark(self) -> bytes | None:
-        """The bytes before the next boundary, as far as they are there; b"" when it is there; None: more has to come."""
+        """The bytes before the next boundary, as far as they are there; b"": it is there; None: more has to come."""
         held, mark = self._held, self._mark
         at = held.find(mark)
         if at == 0:
@@ -113,8 +113,8 @@ class Multipart:
 def _part(head: bytes) -> Part:
     header = Message()
     for line in head.decode("utf-8", "replace").split("\r\n"):
-        name, _, value = line.partition(":")
-        if name.strip().lower() == "content-disposition":
+        field, _, value = line.partition(":")
+        if field.strip().lower() == "content-disposition":
             header["content-disposition"] = value.strip()
     name, filename = header.get_param("name", header="content-disposition"), header.get_filename()
     if header.get_content_disposition() != "form-data" or not isinstance(name, str):

@@ -55,8 +55,8 @@ class ServerSettings:
         distributed_executor_backend: who starts the engines of data_parallel_size: mp (processes on this machine) or
             ray (actors on the nodes of a Ray cluster, which RAY_ADDRESS names, or else the one this machine belongs
             to). Needs the extra 'ray'.
-        batch_dir: directory that files and batches are kept in, for /v1/files and /v1/batches; None: there are none. Goes
-            with scheduling_policy=priority, which is the default then.
+        batch_dir: directory that files and batches are kept in, for /v1/files and /v1/batches; None: there are none.
+            Goes with scheduling_policy=priority, which is the default then.
         batch_max_inflight: most sequences of batches in the engine at once; None: half of its max_num_seqs.
         batch_max_file_bytes: largest file.
         batch_max_lines: most requests of one file.

@@ -63,7 +63,8 @@ class BadLine(Exception):
 
 def check(path: Path, endpoint: str | None, limits: Limits) -> Checked:
     """Read all of a file. Args: endpoint: the one that each line has to ask for; None: any of ENDPOINTS."""
-    found, first_line = Checked(), {}
+    found = Checked()
+    first_line: dict[str, int] = {}
     for number, data in _numbered(path, limits):
         try:
             line = _parsed(number, data, endpoint, limits)

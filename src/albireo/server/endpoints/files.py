@@ -118,7 +118,7 @@ class _Form:
         self._name = part.filename or "file"
         if len(self._name) > _MAX_NAME:
             raise HttpError(400, f"the file's name is longer than {_MAX_NAME} characters; shorten it", param="file")
-        self._file = await asyncio.to_thread(open, self._path, "wb", opener=private)  # type: ignore[arg-type]
+        self._file = await asyncio.to_thread(open, self._path, "wb", opener=private)
         return None
 
     async def _write(self, data: bytes) -> None:

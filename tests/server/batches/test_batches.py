@@ -95,7 +95,7 @@ def timeless(body: dict[str, Any]) -> dict[str, Any]:
     return told
 
 
-def test_counts_and_times_of_a_batch(client: Any) -> None:
+def test_counts_and_times_of_a_batch(client: Any, batch_server: Server) -> None:
     batch = run(client, lines(asks(4)))
     assert (batch.status, batch.object, batch.endpoint) == ("validating", "batch", COMPLETION)
     assert batch.expires_at == batch.created_at + 24 * 3600
@@ -106,6 +106,7 @@ def test_counts_and_times_of_a_batch(client: Any) -> None:
     assert batch.usage.input_tokens == sum(each["prompt_tokens"] for each in answers)
     assert batch.usage.output_tokens == sum(each["completion_tokens"] for each in answers) == 24
     made = client.files.retrieve(batch.output_file_id)
+    assert 'albireo:batches{model_name="story",status="in_progress"} 0.0' in batch_server.http.get("/metrics").text
     assert (made.purpose, made.bytes) == ("batch_output", len(client.files.content(made.id).content))
 
 

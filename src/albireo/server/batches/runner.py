@@ -14,6 +14,7 @@ from pathlib import Path
 
 from starlette.types import ASGIApp
 
+from albireo.server.batches.collector import BatchCollector
 from albireo.server.batches.gate import Gate
 from albireo.server.batches.inside import Inside
 from albireo.server.batches.job import Job
@@ -58,11 +59,6 @@ class Batches:
         """What lines are asked of: the application, without a check for keys."""
         self._app = app
 
-    @property
-    def num_inside(self) -> int:
-        """Lines that run."""
-        return 0 if self._gate is None else self._gate.num_inside
-
     # -- what the endpoints ask for ------------------------------------------------------------------------------------
 
     async def add(self, batch: Batch) -> None:
@@ -89,8 +85,13 @@ class Batches:
         if batch.status not in ("validating", "in_progress"):
             words = f"the batch is {batch.status}; only one that is validating or in_progress can be cancelled"
             raise HttpError(409, words, code="batch_not_cancellable", headers=NO_RETRY)
+        before = batch.status
         batch.status, batch.cancelling_at = "cancelling", int(time.time())
-        await self.store.save(record)
+        try:
+            await self.store.save(record)
+        except OSError:
+            batch.status, batch.cancelling_at = before, None
+            raise
         if batch.id in self._jobs:
             self._jobs[batch.id].cancel()
 
@@ -110,7 +111,12 @@ class Batches:
         serving = self._serving
         num_seats = serving.settings.batch_max_inflight or serving.ready.max_num_seqs * len(serving.client.engines) // 2
         max_bytes = _MAX_BODIES * serving.settings.max_body_bytes
-        self._gate = Gate(max(1, num_seats), max_bytes, lambda: not serving.num_queued and not serving.is_draining)
+        gate = Gate(max(1, num_seats), max_bytes, lambda: not serving.num_queued and not serving.is_draining)
+        self._gate = gate
+        assert serving.metrics is not None, "loaded"
+        records = self.store.records
+        collector = BatchCollector(serving.names[0], lambda: [*records.values()], lambda: gate.num_inside)
+        serving.metrics.registry.register(collector)
         for record in self.store.open_records():
             self._begin(record)
 
@@ -130,9 +136,10 @@ class Batches:
 
     async def _live(self, record: Record) -> None:
         """Until it is over."""
-        while not record.is_over:
+        while True:
             try:
                 await self._advance(record)
+                return
             except Exception as error:
                 cause = _first_cause(error)
                 if isinstance(cause, OSError) and not isinstance(cause, FileNotFoundError):
@@ -140,21 +147,21 @@ class Batches:
                     await asyncio.sleep(RETRY_S)
                     continue
                 _LOG.error("%s cannot go on", record.batch.id, exc_info=cause)
-                told = isinstance(cause, BadLine)
-                words = f"the input is another one by now: {cause}" if told else "internal error; the log has more"
-                record.batch.errors = BatchErrors([BatchError("internal", words)])
+                record.batch.errors = BatchErrors([_told(cause)])
                 record.is_checked, record.outcome = True, "failed"
 
     async def _advance(self, record: Record) -> None:
+        """From where it is to its end; each part may fail, and is done again."""
+        batch = record.batch
         if not record.is_checked:
             await self._check(record)
         if record.outcome is None:
             await self._work(record)
-        await self.store.keep_results(record)
-        batch, outcome = record.batch, record.outcome
-        assert outcome is not None, "it was worked on"
-        setattr(batch, f"{outcome}_at", int(time.time()))
-        batch.status = outcome
+        assert record.outcome is not None, "it was worked on"
+        if not record.is_over:
+            await self.store.keep_results(record)
+            setattr(batch, f"{record.outcome}_at", int(time.time()))
+            batch.status = record.outcome
         await self.store.save(record)
 
     async def _check(self, record: Record) -> None:
@@ -212,6 +219,15 @@ class Batches:
             return "cancelled"
         task.result()
         return "completed"
+
+
+def _told(error: BaseException) -> BatchError:
+    """Why a batch cannot go on, for its owner."""
+    if isinstance(error, BadLine):
+        return BatchError("input_changed", f"the input is another one by now: {error}")
+    if isinstance(error, FileNotFoundError):
+        return BatchError("input_gone", "the input is gone")
+    return BatchError("internal", "internal error; the server's log has more")
 
 
 def _first_cause(error: BaseException) -> BaseException:

@@ -83,8 +83,8 @@ class Store:
         for path in sorted(self._files.glob("file-*.json")):
             self.files[path.stem] = _read(path, FileObject)
         to_be = {name for record in self.open_records() for name in (record.output_id, record.error_id)}
-        for path in self._files.iterdir():
-            # Left by a crash: an upload that did not end, a file without its object.
+        for path in (*self._files.iterdir(), *self._batches.iterdir()):
+            # Left by a crash: what was written aside, an upload that did not end, a file without its object.
             is_lost = path.suffix == ".data" and path.stem not in self.files and path.stem not in to_be
             if is_lost or path.suffix in (".tmp", _UPLOAD):
                 path.unlink()

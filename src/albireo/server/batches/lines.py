@@ -46,10 +46,12 @@ class Line:
 
 @dataclass(slots=True)
 class Checked:
-    """What a file holds. Fields: model: the one of the first line; errors: empty when all can be run."""
+    """What a file holds. Fields: model: the one of the first line; numbers: custom_id to line; errors: empty when all
+    can be run."""
 
     num_lines: int = 0
     model: str | None = None
+    numbers: dict[str, int] = field(default_factory=dict)
     errors: list[BatchError] = field(default_factory=list)
 
 
@@ -64,11 +66,10 @@ class BadLine(Exception):
 def check(path: Path, endpoint: str | None, limits: Limits) -> Checked:
     """Read all of a file. Args: endpoint: the one that each line has to ask for; None: any of ENDPOINTS."""
     found = Checked()
-    first_line: dict[str, int] = {}
     for number, data in _numbered(path, limits):
         try:
             line = _parsed(number, data, endpoint, limits)
-            if (earlier := first_line.setdefault(line.custom_id, number)) != number:
+            if (earlier := found.numbers.setdefault(line.custom_id, number)) != number:
                 words = f"the custom_id {line.custom_id!r:.100} is that of line {earlier} already; give each its own"
                 raise BadLine("duplicate_custom_id", words, "custom_id")
         except BadLine as error:

@@ -274,6 +274,15 @@ def test_an_input_that_is_gone(tmp_path: Path) -> None:
         batch = await house.over(record)
         assert batch.status == "failed" and batch.errors is not None
         assert "the input is gone" in batch.errors.data[0].message
+        assert house.store.record(batch.id).outcome == "failed"
+
+        async def broken(record: Record) -> None:
+            raise ValueError("a mistake of ours")
+
+        house.store.keep_results = broken  # type: ignore[method-assign]
+        record = await house.add(names(2))
+        await until(lambda: record.batch.id not in house.batches._tasks)
+        assert record.outcome == "failed" and not record.is_over, "it is left to the next server"
         await house.batches.stop()
 
     asyncio.run(run())

@@ -147,6 +147,8 @@ class Batches:
                     await asyncio.sleep(RETRY_S)
                     continue
                 _LOG.error("%s cannot go on", record.batch.id, exc_info=cause)
+                if record.outcome == "failed":
+                    return  # it cannot even be ended; the next server tries
                 record.batch.errors = BatchErrors([_told(cause)])
                 record.is_checked, record.outcome = True, "failed"
 
@@ -195,11 +197,13 @@ class Batches:
         await self.store.save(record)
 
     def _job(self, batch: Batch, results: Results) -> Job:
-        serving, path = self._serving, self.store.content(batch.input_file_id)
+        path = self.store.content(batch.input_file_id)
         assert self._app is not None and self._gate is not None, "started"
         lines: partial[Iterator[Line]] = partial(read, path, batch.endpoint, self.limits)
-        is_ending = lambda: serving.is_draining or serving.failure() is not None  # noqa: E731
-        return Job(lines, results, Inside(self._app, BEHIND_ALL), self._gate, is_ending)
+        return Job(lines, results, Inside(self._app, BEHIND_ALL), self._gate, self._is_ending)
+
+    def _is_ending(self) -> bool:
+        return self._serving.is_draining or self._serving.failure() is not None
 
     async def _run(self, batch: Batch, job: Job) -> str:
         """Run its lines as long as it may. Returns: what the batch becomes."""

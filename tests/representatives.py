@@ -35,7 +35,10 @@ REPRESENTATIVES = {
     "phi": "a head with a bias, gelu's tanh form without a gate",
     "phi3": "rows of several linears in one tensor, a part of each head rotated",
     "qwen2_moe": "experts whose weights are parts of all, a gated shared one, dense layers between",
+    "youtu": "attention of latents: a matrix of each head, values that are channels of keys",
 }
+#: Of these, those that neither ranks cut nor adapters know all matrices of; what is refused says so itself.
+LATENT = ("youtu",)
 #: Attributes that are sizes and numbers of one model, not kinds of what is computed. Rotations are tables of numbers.
 #: What a route makes of logits is for its own tests (backends/cpu/test_route.py, backends/cuda/test_moe.py).
 _SIZES = frozenset(

@@ -102,7 +102,8 @@ def _num_parameters(graph: Graph) -> int:
 
 def _kv_bytes_per_token(config: ModelConfig, dtype: str) -> int:
     """Bytes of KV cache of a type a token takes, over all layers; heads are padded as they are stored."""
-    kv = KVLayout(config.num_layers, config.num_kv_heads, config.head_dim, dtype, block_size=1)
+    has_values = config.blocks.latent is None
+    kv = KVLayout(config.num_layers, config.num_kv_heads, config.head_dim, dtype, 1, has_values)
     return kv.num_layers * kv.position_bytes
 
 

@@ -195,7 +195,9 @@ class ModelConfig:
     @property
     def scale(self) -> float:
         """Factor on attention scores."""
-        given = self.multipliers.attention
+        given, latent = self.multipliers.attention, self.blocks.latent
+        if latent is not None:
+            return float((latent.plain + latent.rotary) ** -0.5 * self.rope.score_growth**2)
         return float(self.head_dim**-0.5) if given is None else given
 
     @property
@@ -227,7 +229,8 @@ def parse_config(
     width = fields.integer("intermediate_size", 1, MAX_WIDTH, default=rules.ffn_factor * hidden or None)
     rotates = parse_rotates(fields, layers) if rules.has_layers_without_rope else (True,) * layers
     windows = parse_windows(fields, rules.windows, rules.period, rotates, rules.default_window)
-    head_dim = _head_dim(fields, rules, hidden, heads)
+    latent = blocks.latent
+    head_dim = _head_dim(fields, rules, hidden, heads) if latent is None else latent.rank + latent.rotary
     if rules.rotates_windows and any(windows):
         rotates = tuple(window is not None for window in windows)
     rope, local_rope = RopeSettings(), None

@@ -30,6 +30,8 @@ SPLITS = {
     "expert_linear": "panels",
     "combine": "rows",
     "gate_rows": "rows",
+    "head_linear": "panels",
+    "join_heads": "rows",
     "head_norm": "rows",
     "rope": "rows",
     "kv_write": "rows",
@@ -38,7 +40,7 @@ SPLITS = {
     "top": "panels",
     "adapter": "rows",
 }
-_PACKED = ("qkv_rope_kv", "linear", "expert_linear", "head_top")
+_PACKED = ("qkv_rope_kv", "linear", "expert_linear", "head_linear", "head_top")
 #: Families that can write 8-bit codes with a scale a row, or copy such rows, or read them beside a linear that does.
 _TO_TOKENS = ("norm", "elementwise", "gather", "adapter")
 
@@ -84,7 +86,7 @@ def _kinds(family: str, dtype: str) -> tuple[str, ...]:
         return "any", dtype
     if dtype == TOKEN:
         return ("any",) if family in _TO_TOKENS else ()
-    if not is_encoding(dtype) or family not in (*_PACKED, "embed"):
+    if not is_encoding(dtype) or family == "head_linear" or family not in (*_PACKED, "embed"):
         return ()
     return "any", "fp8" if encoding(dtype).kind == "float" else "integers"
 

@@ -43,6 +43,7 @@ _WHOLES = {
         {"mistral": "mistral", "ministral3": "ministral3"},
         {"tie_word_embeddings": True},
     ),
+    "qwen3_5": _Whole("Qwen3_5ForConditionalGeneration", {"qwen3_5_text": "qwen3_5_text"}),
     "qwen3_vl": _Whole("Qwen3VLForConditionalGeneration", {"qwen3_vl_text": "qwen3"}, {"rope_theta": 500000.0}),
     "qwen3_vl_moe": _Whole(
         "Qwen3VLMoeForConditionalGeneration",

@@ -39,7 +39,7 @@ class Model:
         self.length = 0
 
     def step(self, tokens: Sequence[int], **options: Any) -> Interpretation:
-        work = Work(tokens, self.length, self.blocks)
+        work = Work(tokens, self.length, self.blocks, state_slot=0)
         self.length += len(tokens)
         return interpret(self.graph, make_step([work], BLOCK), self.weights, self.kv, **options)
 

@@ -31,7 +31,9 @@ MIXTURES = (
     "mixtral",
     "olmoe",
     "qwen2_moe",
+    "qwen3_5_moe_text",
     "qwen3_moe",
+    "qwen3_next",
 )
 
 _FILE_DTYPES = {"float32": "F32", "float16": "F16", "bfloat16": "BF16"}
@@ -126,7 +128,7 @@ def weight_shapes(config: Mapping[str, Any]) -> dict[str, tuple[int, ...]]:
     """Tensor names and shapes of a checkpoint of any architecture that there is."""
     if config["model_type"] in LAYER_NORMS:
         return layer_norm_shapes(config)
-    kind, hidden, ffn = config["model_type"], config["hidden_size"], config["intermediate_size"]
+    kind, hidden, ffn = config["model_type"], config["hidden_size"], config.get("intermediate_size", 0)
     heads = config["num_attention_heads"]
     kv_heads = config.get("num_key_value_heads") or heads
     head_dim = config.get("head_dim") or hidden // heads
@@ -185,6 +187,8 @@ def _recurrent_shapes(config: Mapping[str, Any]) -> dict[str, tuple[int, ...]]:
     k, v = config["linear_num_key_heads"] * config["linear_key_head_dim"], heads * config["linear_value_head_dim"]
     matrices = {"in_proj_qkv": (2 * k + v, hidden), "in_proj_z": (v, hidden), "out_proj": (hidden, v)}
     matrices |= {"in_proj_b": (heads, hidden), "in_proj_a": (heads, hidden)}
+    if config["model_type"] == "qwen3_next":
+        matrices = {"in_proj_qkvz": (2 * (k + v), hidden), "in_proj_ba": (2 * heads, hidden), "out_proj": (hidden, v)}
     shapes: dict[str, tuple[int, ...]] = {f"linear_attn.{name}.weight": shape for name, shape in matrices.items()}
     shapes["linear_attn.conv1d.weight"] = (2 * k + v, config["linear_conv_kernel_dim"])
     shapes |= {f"linear_attn.{name}": (heads,) for name in ("A_log", "dt_bias")}
@@ -207,6 +211,8 @@ def _ffn_shapes(config: Mapping[str, Any], layer: int, ffn: int) -> dict[str, tu
 
 def has_experts(config: Mapping[str, Any], layer: int) -> bool:
     """Whether a layer has experts."""
+    if is_hybrid(config):
+        return "num_experts" in config and layer not in config["mlp_only_layers"]
     if "first_k_dense_replace" in config:
         return layer >= config["first_k_dense_replace"]
     if "moe_layer_start_index" in config:

@@ -59,8 +59,10 @@ def model_facts(source: ModelSource, graph: Graph, engine: EngineConfig) -> Iter
 
 def plan_facts(config: EngineConfig, program: Program, memory: MemoryPlan) -> list[Fact]:
     """What would run, and the memory that it would take under these settings."""
-    fixed = memory.weight_bytes + memory.adapter_bytes + memory.arena_bytes + OVERHEAD_BYTES + memory.kv_bytes
+    beside = memory.adapter_bytes + memory.state_bytes + memory.arena_bytes + OVERHEAD_BYTES
+    fixed = memory.weight_bytes + beside + memory.kv_bytes
     adapters = f"adapters {size(memory.adapter_bytes)}, " if memory.adapter_bytes else ""
+    adapters += f"states of sequences {size(memory.state_bytes)}, " if memory.state_bytes else ""
     tokens = (memory.num_blocks - 1) * config.block_size
     return [
         ("program", str(totals(program))),

@@ -17,7 +17,7 @@ from albireo.models.block_settings import BlockSettings
 from albireo.models.expert_settings import ExpertSettings, Keys, parse_experts
 from albireo.models.layer_kinds import DEFAULT_WINDOW, MAX_LAYERS, WindowRule, parse_rotates, parse_windows
 from albireo.models.multipliers import Multipliers, parse_multipliers
-from albireo.models.recurrent_settings import RecurrentSettings, parse_recurrent
+from albireo.models.recurrent_settings import RecurrentRule, RecurrentSettings, parse_recurrent
 from albireo.models.rope_settings import DEFAULT_THETA, MAX_POSITIONS, RopeSettings, parse_ropes
 
 #: Far above any checkpoint, low enough that every product of them is an exact float64.
@@ -117,7 +117,7 @@ class ConfigRules:
         names: what its files call keys that others have, too.
         blocks: reads what its own keys say of a layer's parts; None: they are llama's.
         ffn_factor: widths of the residual stream that an FFN has where nothing is said; 0: it must be said.
-        has_recurrent: some layers keep a state in place of attention.
+        recurrent: whether some layers keep a state in place of attention.
         has_rope: whether positions are rotations; else a table of them is added.
         class_names: what architectures may name; empty: model_type and ForCausalLM.
     """
@@ -143,7 +143,7 @@ class ConfigRules:
     blocks: Callable[[Fields], BlockSettings] | None = None
     ffn_factor: int = 0
     has_rope: bool = True
-    has_recurrent: bool = False
+    recurrent: RecurrentRule = "none"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -236,7 +236,7 @@ def parse_config(
     vocab = fields.integer("vocab_size", 1, MAX_VOCAB)
     width = fields.integer("intermediate_size", 1, MAX_WIDTH, default=rules.ffn_factor * hidden or None)
     rotates = parse_rotates(fields, layers) if rules.has_layers_without_rope else (True,) * layers
-    recurrent = parse_recurrent(fields, layers) if rules.has_recurrent else None
+    recurrent = parse_recurrent(fields, rules.recurrent, layers)
     windows = (None,) * layers
     if recurrent is None:
         windows = parse_windows(fields, rules.windows, rules.period, rotates, rules.default_window)

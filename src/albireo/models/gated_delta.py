@@ -1,4 +1,4 @@
-"""A layer's gated delta rule, in place of attention, as graph-building functions.
+"""Layers that keep a state by the gated delta rule, beside layers with attention, as graph-building functions.
 
 Called by the architecture files. Uses the parts of layers.py. What the recurrence computes is float32 throughout, and is
 rounded once, before the output projection; of the states that it keeps nothing is rounded.
@@ -7,10 +7,27 @@ rounded once, before the output projection; of the states that it keeps nothing 
 from __future__ import annotations
 
 from albireo.graph.builder import GraphBuilder
-from albireo.graph.node import RowSegment, Value
+from albireo.graph.node import Graph, Value
 from albireo.models.config import ModelConfig
-from albireo.models.layers import linear, norm
+from albireo.models.experts import moe_block
+from albireo.models.head_rows import RowsOf
+from albireo.models.layers import attention_block, embedding, head, linear, mlp_block, norm
 from albireo.models.recurrent_settings import RecurrentSettings
+from albireo.models.rope import rope_spec
+
+
+def hybrid_decoder(c: ModelConfig, max_model_len: int) -> Graph:
+    """A model of such layers and of layers with attention, with experts or one FFN behind either."""
+    b, rope, bias = GraphBuilder(), rope_spec(c, max_model_len), c.attention_bias
+    x = embedding(b, c)
+    for layer in range(c.num_layers):
+        if layer in c.cached_layers:
+            cache = c.cached_layers.index(layer)
+            x = attention_block(b, c, x, layer, rope, qkv_bias=bias, o_bias=bias, qk_norm=True, cache=cache)
+        else:
+            x = gated_delta_block(b, c, x, layer)
+        x = mlp_block(b, c, x, layer) if c.experts is None else moe_block(b, c, x, layer)
+    return head(b, c, x)
 
 
 def gated_delta_block(b: GraphBuilder, c: ModelConfig, x: Value, layer: int) -> Value:
@@ -20,8 +37,8 @@ def gated_delta_block(b: GraphBuilder, c: ModelConfig, x: Value, layer: int) -> 
     name, width = f"model.layers.{layer}.linear_attn", r.v_heads * r.v_dim
     with b.part(f"layers.{layer}.attn"):
         h = norm(b, c, x, f"model.layers.{layer}.input_layernorm.weight", "norm")
-        qkv = linear(b, c, h, f"{name}.in_proj_qkv", r.channels, "qkv", False, None)
-        z = linear(b, c, h, f"{name}.in_proj_z", width, "z", False, None)
+        qkv = linear(b, c, h, f"{name}.in_proj_qkv", r.channels, "qkv", False, None, _rows(r, name, "qkv"))
+        z = linear(b, c, h, f"{name}.in_proj_z", width, "z", False, None, _rows(r, name, "z"))
         gates = _gates(b, c, h, name, r)
         with b.part("conv"):
             weight = b.weight(f"{name}.conv1d.weight", (r.channels, r.conv_width), "float32")
@@ -42,6 +59,21 @@ def gated_delta_block(b: GraphBuilder, c: ModelConfig, x: Value, layer: int) -> 
 def _gates(b: GraphBuilder, c: ModelConfig, h: Value, name: str, r: RecurrentSettings) -> Value:
     """b, then a, [T, 2 * heads]: one linear of the rows of two, whose weights stay numbers, as a router's do."""
     with b.part("gates"):
-        segments = tuple(RowSegment(f"{name}.in_proj_{part}.weight", 0, r.v_heads) for part in "ba")
+        segments = (*_rows(r, name, "b").segments("weight"), *_rows(r, name, "a").segments("weight"))
         weight = b.weight(f"{name}.in_proj_b+a.weight", (2 * r.v_heads, c.hidden_size), c.dtype, segments=segments)
         return b.linear(h, weight, role="router")
+
+
+def _rows(r: RecurrentSettings, name: str, part: str) -> RowsOf:
+    """Of queries, keys and values, of their gates z, or of b or a."""
+    if not r.lies_by_head:
+        count = {"qkv": r.channels, "z": r.v_heads * r.v_dim}.get(part, r.v_heads)
+        return RowsOf(f"{name}.in_proj_{part}", ((0, count),))
+    each = r.v_heads // r.k_heads
+    module, widths = "qkvz", (r.k_dim, r.k_dim, each * r.v_dim, each * r.v_dim)
+    if part in "ba":
+        module, widths = "ba", (each, each)
+    starts = [sum(widths[:i]) for i in range(len(widths))]
+    places = {"qkv": (0, 1, 2), "z": (3,), "b": (0,), "a": (1,)}[part]
+    firsts = [(key * sum(widths) + starts[place], widths[place]) for place in places for key in range(r.k_heads)]
+    return RowsOf(f"{name}.in_proj_{module}", tuple((first, first + count) for first, count in firsts))

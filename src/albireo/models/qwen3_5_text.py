@@ -6,15 +6,12 @@ Found by models/__init__.py by file name. Does not know devices.
 
 from __future__ import annotations
 
-from albireo.graph.builder import GraphBuilder
 from albireo.graph.node import Graph
 from albireo.json_file import Fields
 from albireo.models.block_settings import BlockSettings
 from albireo.models.config import ConfigRules, ModelConfig
-from albireo.models.gated_delta import gated_delta_block
-from albireo.models.layers import attention_block, embedding, head, mlp_block
+from albireo.models.gated_delta import hybrid_decoder
 from albireo.models.multipliers import Multipliers
-from albireo.models.rope import rope_spec
 
 #: Values of four heads of 20 share keys of two of 12; the second layer has attention, a quarter of whose heads turns.
 TINY = {
@@ -63,7 +60,7 @@ CONFIG = ConfigRules(
     defaults={"partial_rotary_factor": 0.25},
     multipliers=Multipliers(norm_plus=1.0),
     blocks=gated_blocks,
-    has_recurrent=True,
+    recurrent="by_part",
     ignorable=GUESSING,
     class_names=("Qwen3_5ForCausalLM",),
 )
@@ -71,14 +68,4 @@ CONFIG = ConfigRules(
 
 def build(config: ModelConfig, max_model_len: int) -> Graph:
     """The graph of a model that serves sequences of up to max_model_len tokens."""
-    b, bias = GraphBuilder(), config.attention_bias
-    rope = rope_spec(config, max_model_len)
-    x = embedding(b, config)
-    for layer in range(config.num_layers):
-        if layer in config.cached_layers:
-            cache = config.cached_layers.index(layer)
-            x = attention_block(b, config, x, layer, rope, qkv_bias=bias, o_bias=bias, qk_norm=True, cache=cache)
-        else:
-            x = gated_delta_block(b, config, x, layer)
-        x = mlp_block(b, config, x, layer)
-    return head(b, config, x)
+    return hybrid_decoder(config, max_model_len)

@@ -6,12 +6,15 @@ Called by config.py. Does not know weights or graphs.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Literal
 
 from albireo.graph.ops import MAX_CONV_WIDTH
 from albireo.json_file import Fields
 
 _MAX_HEADS = 2**12
 _MAX_DIM = 2**10
+#: Whether some layers keep a state, and how what they read lies; see lies_by_head.
+RecurrentRule = Literal["none", "by_part", "by_head"]
 _KINDS = ("linear_attention", "full_attention")
 
 
@@ -23,6 +26,8 @@ class RecurrentSettings:
         layers: of each layer, whether it keeps a state; the others have attention.
         k_heads, k_dim: heads of queries and keys, and channels of one; v_heads, v_dim: of values.
         conv_width: rows that the convolution before it reads for one.
+        lies_by_head: queries, keys, values and gates of values lie in one tensor, head of keys by head of keys (its
+            query, its key, its values, their gates), and so do b and a.
     """
 
     layers: tuple[bool, ...]
@@ -31,6 +36,7 @@ class RecurrentSettings:
     k_dim: int
     v_dim: int
     conv_width: int
+    lies_by_head: bool
 
     @property
     def channels(self) -> int:
@@ -38,8 +44,13 @@ class RecurrentSettings:
         return 2 * self.k_heads * self.k_dim + self.v_heads * self.v_dim
 
 
-def parse_recurrent(fields: Fields, layers: int) -> RecurrentSettings:
-    """Read the keys of Qwen 3 Next and 3.5. Raises: ModelError, UnsupportedModel."""
+def parse_recurrent(fields: Fields, rule: RecurrentRule, layers: int) -> RecurrentSettings | None:
+    """Read the keys of Qwen 3 Next and 3.5. Returns: None for an architecture without.
+
+    Raises: ModelError for a bad value, UnsupportedModel for a kind of layer that is not computed.
+    """
+    if rule == "none":
+        return None
     k_heads = fields.integer("linear_num_key_heads", 1, _MAX_HEADS, default=16)
     v_heads = fields.integer("linear_num_value_heads", 1, _MAX_HEADS, default=32)
     if v_heads % k_heads:
@@ -51,6 +62,7 @@ def parse_recurrent(fields: Fields, layers: int) -> RecurrentSettings:
         fields.integer("linear_key_head_dim", 1, _MAX_DIM, default=128),
         fields.integer("linear_value_head_dim", 1, _MAX_DIM, default=128),
         fields.integer("linear_conv_kernel_dim", 2, MAX_CONV_WIDTH, default=4),
+        rule == "by_head",
     )
 
 

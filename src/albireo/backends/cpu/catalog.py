@@ -30,6 +30,8 @@ SPLITS = {
     "expert_linear": "panels",
     "combine": "rows",
     "gate_rows": "rows",
+    "causal_conv": "rows",
+    "gated_delta_rule": "heads",
     "head_norm": "rows",
     "rope": "rows",
     "kv_write": "rows",
@@ -92,6 +94,8 @@ def _kinds(family: str, dtype: str) -> tuple[str, ...]:
 def _packings(family: str, dtype: str) -> tuple[str, ...]:
     if family in _PACKED:
         return (f"p64.{dtype}",)
+    if family == "causal_conv":
+        return (f"row.{dtype}",)
     if family == "embed" and is_encoding(dtype):
         return (f"p64.{dtype}",)
     if family == "embed":

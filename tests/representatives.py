@@ -44,7 +44,25 @@ CPU_REPRESENTATIVES = REPRESENTATIVES | ON_CPU_ALONE
 #: Attributes that are sizes and numbers of one model, not kinds of what is computed. Rotations are tables of numbers.
 #: What a route makes of logits is for its own tests (backends/cpu/test_route.py, backends/cuda/test_moe.py).
 _SIZES = frozenset(
-    {"layer", "state", "num_k_heads", "num_v_heads", "k_dim", "v_dim", "eps", "sizes", "scale", "factor", "head_dim", "num_experts", "top_k", "n", "k", "width", "scores"}
+    {
+        "layer",
+        "state",
+        "num_k_heads",
+        "num_v_heads",
+        "k_dim",
+        "v_dim",
+        "eps",
+        "sizes",
+        "scale",
+        "factor",
+        "head_dim",
+        "num_experts",
+        "top_k",
+        "n",
+        "k",
+        "width",
+        "scores",
+    }
 )
 
 

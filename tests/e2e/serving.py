@@ -147,9 +147,7 @@ class Server:
         return Engine(settings, execute, lambda: float(next(ticks)), self.method)
 
     def _record(self, plan: StepPlan, logits: Row, result: StepResult) -> None:
-        step = pack_step(
-            plan, self.loaded.config.block_size, is_top_greedy=bool(self.loaded.settings.num_state_slots)
-        )
+        step = pack_step(plan, self.loaded.config.block_size, is_top_greedy=bool(self.loaded.settings.num_state_slots))
         if step.is_top:
             return
         for work, first in step.prompt_rows:

@@ -14,7 +14,7 @@ from albireo.backends.cpu.machine import isa_levels
 from albireo.models import architectures, load_architecture
 from albireo.params import SamplingParams
 from e2e.serving import Answer, Ask, Server
-from representatives import CPU_REPRESENTATIVES
+from representatives import CPU_REPRESENTATIVES, ON_CPU_ALONE
 from tiny_models import MIXTURES, make_checkpoint, shared_data
 from transformers_models import transformers
 
@@ -126,7 +126,9 @@ def test_16_bits_are_nearer_to_exact_than_transformers(
     exact, theirs = (np.concatenate(reference(directory, t, sequences)) for t in ("float32", dtype))
     ours = all_rows(answers)
     noise = distance(theirs, exact)
-    assert noise < {"bfloat16": 0.05, "float16": 0.006}[dtype], "the model is too rough to prove anything"
+    # of states transformers rounds what is read of them at every token, which adds up
+    limit = {"bfloat16": 0.05, "float16": 0.015 if name in ON_CPU_ALONE else 0.006}[dtype]
+    assert noise < limit, "the model is too rough to prove anything"
     assert 0 < distance(ours, exact) < noise
     assert distance(ours, theirs) < 1.5 * noise
 

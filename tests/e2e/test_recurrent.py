@@ -1,4 +1,4 @@
-"""Models whose layers keep a state of each sequence, served: the same bits however requests come, and what is refused."""
+"""Models whose layers keep a state of each sequence, served: the same bits in every way, and what is refused."""
 
 from __future__ import annotations
 

@@ -36,8 +36,15 @@ setups = st.fixed_dictionaries(
 )
 #: Where layers keep a state of each sequence.
 recurrent_setups = setups.map(
-    lambda setup: setup
-    | {"num_state_slots": setup["max_num_seqs"], "enable_prefix_caching": False, "num_host_blocks": 0, "lookahead": 0}
+    lambda setup: (
+        setup
+        | {
+            "num_state_slots": setup["max_num_seqs"],
+            "enable_prefix_caching": False,
+            "num_host_blocks": 0,
+            "lookahead": 0,
+        }
+    )
 )
 requests = st.fixed_dictionaries(
     {

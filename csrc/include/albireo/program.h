@@ -52,7 +52,7 @@ class Program {
 
   TopLists* top() { return &top_; }
   int64_t adapter_slots() const { return adapter_slots_; }  // that its calls know; 0: none has adapters
-  int64_t state_slots() const { return state_slots_; }  // that its calls know; 0: none keeps a state
+  int64_t state_slots() const { return state_slots_; }      // that its calls know; 0: none keeps a state
   const SequenceGroups& groups() const { return groups_; }  // of the last step, where the program has attention
   int64_t scratch_bytes() const { return scratch_bytes_; }
   // What a call ran with in the last step.

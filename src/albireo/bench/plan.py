@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from albireo.api.devices import planning_device
-from albireo.api.load import MAX_PROMPT_ROWS, compile_program, with_adapter_room
+from albireo.api.load import MAX_PROMPT_ROWS, compile_program, with_adapter_room, without_shared_prefixes
 from albireo.api.locate import locate_model
 from albireo.api.share import Share, threads_of
 from albireo.api.source import ModelSource, open_source

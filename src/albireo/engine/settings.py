@@ -76,7 +76,9 @@ class EngineSettings:
             if self.num_state_slots < self.max_num_seqs:
                 raise ConfigError(f"num_state_slots={self.num_state_slots}, max_num_seqs={self.max_num_seqs} can run")
             if self.enable_prefix_caching or self.speculative is not None or self.num_host_blocks:
-                raise ConfigError("states of sequences leave no prefix to be found, no draft to be taken back, no swaps")
+                raise ConfigError(
+                    "states of sequences leave no prefix to be found, no draft to be taken back, no swaps"
+                )
 
     @classmethod
     def from_config(

@@ -237,7 +237,7 @@ def parse_config(
     width = fields.integer("intermediate_size", 1, MAX_WIDTH, default=rules.ffn_factor * hidden or None)
     rotates = parse_rotates(fields, layers) if rules.has_layers_without_rope else (True,) * layers
     recurrent = parse_recurrent(fields, rules.recurrent, layers)
-    windows = (None,) * layers
+    windows: tuple[int | None, ...] = (None,) * layers
     if recurrent is None:
         windows = parse_windows(fields, rules.windows, rules.period, rotates, rules.default_window)
     head_dim = _head_dim(fields, rules, hidden, heads)

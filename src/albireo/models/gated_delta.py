@@ -1,7 +1,7 @@
 """Layers that keep a state by the gated delta rule, beside layers with attention, as graph-building functions.
 
-Called by the architecture files. Uses the parts of layers.py. What the recurrence computes is float32 throughout, and is
-rounded once, before the output projection; of the states that it keeps nothing is rounded.
+Called by the architecture files. Uses the parts of layers.py. What the recurrence computes is float32 throughout, and
+is rounded once, before the output projection; of the states that it keeps nothing is rounded.
 """
 
 from __future__ import annotations
@@ -70,9 +70,7 @@ def _rows(r: RecurrentSettings, name: str, part: str) -> RowsOf:
         count = {"qkv": r.channels, "z": r.v_heads * r.v_dim}.get(part, r.v_heads)
         return RowsOf(f"{name}.in_proj_{part}", ((0, count),))
     each = r.v_heads // r.k_heads
-    module, widths = "qkvz", (r.k_dim, r.k_dim, each * r.v_dim, each * r.v_dim)
-    if part in "ba":
-        module, widths = "ba", (each, each)
+    module, widths = ("ba", [each, each]) if part in "ba" else ("qkvz", [r.k_dim, r.k_dim] + 2 * [each * r.v_dim])
     starts = [sum(widths[:i]) for i in range(len(widths))]
     places = {"qkv": (0, 1, 2), "z": (3,), "b": (0,), "a": (1,)}[part]
     firsts = [(key * sum(widths) + starts[place], widths[place]) for place in places for key in range(r.k_heads)]

@@ -1,5 +1,5 @@
-"""Qwen 3.5, text, dense: three layers in four keep a state by the gated delta rule, the fourth has attention with a gate
-on its output, whose heads are rotated in part.
+"""Qwen 3.5, text, dense: three layers in four keep a state by the gated delta rule, the fourth has attention with a
+gate on its output, whose heads are rotated in part.
 
 Found by models/__init__.py by file name. Does not know devices.
 """

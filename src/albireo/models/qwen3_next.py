@@ -1,5 +1,5 @@
-"""Qwen 3 Next (80B-A3B): the layers of Qwen 3.5 with experts, whose projections of one layer lie in two tensors, head by
-head.
+"""Qwen 3 Next (80B-A3B): the layers of Qwen 3.5 with experts, whose projections of one layer lie in two tensors, head
+by head.
 
 Found by models/__init__.py by file name. Does not know devices.
 """

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
@@ -109,7 +110,7 @@ def test_bits_do_not_depend_on_the_step(family: str, level: str, shape: dict[str
         layer = Layer(family, level, shape, width)
         others = [(0, 0, 5), (4, 0, 1)]
         parts = []
-        for start, end in zip(cut, cut[1:], strict=False):
+        for start, end in pairwise(cut):
             beside = others if start % 2 else []
             rows = layer.native([*beside, (3, start, end)], threads)
             parts.append(rows[len(rows) - (end - start) :])

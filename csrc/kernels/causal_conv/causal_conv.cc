@@ -6,9 +6,9 @@ int64_t items(const Args& a, const Step& s) { return s.B * ceil_div(a.n, kConvCh
 int64_t scratch_bytes(const Args&) { return 0; }
 
 constexpr Variant kVariants[] = {
-    {"causal_conv", "float32", "avx512", causal_conv_avx512},
-    {"causal_conv", "float32", "avx2", causal_conv_avx2},
-    {"causal_conv", "float32", "scalar", causal_conv_scalar},
+    {"causal_conv", "any", "avx512", causal_conv_avx512},
+    {"causal_conv", "any", "avx2", causal_conv_avx2},
+    {"causal_conv", "any", "scalar", causal_conv_scalar},
 };
 }  // namespace
 const Family kCausalConv{"causal_conv", items, scratch_bytes, kVariants, 3};

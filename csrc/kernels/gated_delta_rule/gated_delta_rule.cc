@@ -9,9 +9,9 @@ int64_t scratch_bytes(const Args& a) {
 }
 
 constexpr Variant kVariants[] = {
-    {"gated_delta_rule", "float32", "avx512", gated_delta_rule_avx512},
-    {"gated_delta_rule", "float32", "avx2", gated_delta_rule_avx2},
-    {"gated_delta_rule", "float32", "scalar", gated_delta_rule_scalar},
+    {"gated_delta_rule", "any", "avx512", gated_delta_rule_avx512},
+    {"gated_delta_rule", "any", "avx2", gated_delta_rule_avx2},
+    {"gated_delta_rule", "any", "scalar", gated_delta_rule_scalar},
 };
 }  // namespace
 const Family kGatedDeltaRule{"gated_delta_rule", items, scratch_bytes, kVariants, 3};

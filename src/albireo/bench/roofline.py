@@ -3,8 +3,9 @@
 Used by the benchmarks to put a fraction beside every speed. Knows programs, not clocks nor processors.
 
 Counted: weights, read once a step; the KV cache, read once a sequence and written once a token; what sequences keep
-beside it, read (but for a first token) and written once a sequence; the rows of the embedding; flops of the linears and of attention. Not counted, so that the floor stays a floor: activations and logits
-(they fit a cache, or could), norms, rotations and sampling.
+beside it, read (but for a first token) and written once a sequence; the rows of the embedding; flops of the linears and
+of attention. Not counted, so that the floor stays a floor: activations and logits (they fit a cache, or could), norms,
+rotations, recurrences and sampling.
 """
 
 from __future__ import annotations

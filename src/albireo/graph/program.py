@@ -216,10 +216,10 @@ class Program:
     arena_bytes: int
     #: logits -> buffer name, top_ids, top_values likewise
     outputs: dict[str, str]
-    #: of each sequence; empty where layers have none
-    states: StateLayout = StateLayout()
     #: one record a pass: what fired, what it saves, what did not and why
     report: tuple[Any, ...] = field(default=(), repr=False)
+    #: of each sequence; empty where layers keep none
+    states: StateLayout = StateLayout()
 
     @property
     def top_k(self) -> int:

@@ -35,7 +35,10 @@ REPRESENTATIVES = {
     "phi": "a head with a bias, gelu's tanh form without a gate",
     "phi3": "rows of several linears in one tensor, a part of each head rotated",
     "qwen2_moe": "experts whose weights are parts of all, a gated shared one, dense layers between",
+    "youtu": "attention of latents: a matrix of each head, values that are channels of keys",
 }
+#: Of these, those that neither ranks cut nor adapters know all matrices of; what is refused says so itself.
+LATENT = ("youtu",)
 #: The same of architectures that the CPU alone computes: no GPU has kernels for their layers, no ranks share them.
 ON_CPU_ALONE = {
     "qwen3_5_text": "layers that keep a state of each sequence, and attention whose output has a gate",

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import json
 import shutil
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +15,7 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
+from tiny_latent import latent_shapes, with_up_projections_joined
 from tiny_layer_norm import LAYER_NORMS, as_stored, layer_norm_shapes
 
 SHARED_DATA = Path(__file__).resolve().parents[2] / "shared" / "data"
@@ -22,11 +23,15 @@ STORIES = SHARED_DATA / "models" / "stories260k"
 
 #: Architectures whose layers have experts.
 MIXTURES = (
+    "deepseek_v2",
+    "deepseek_v3",
     "dots1",
     "ernie4_5_moe",
     "glm4_moe",
+    "glm4_moe_lite",
     "gpt_oss",
     "granitemoe",
+    "kimi_k2",
     "minimax_m2",
     "mixtral",
     "olmoe",
@@ -143,9 +148,12 @@ def weight_shapes(config: Mapping[str, Any]) -> dict[str, tuple[int, ...]]:
             layer |= _ffn_shapes(config, i, ffn)
             shapes |= {f"model.layers.{i}.{name}": shape for name, shape in layer.items()}
             continue
-        of_qkv = (
-            (("qkv", q + 2 * kv, hidden),) if is_joined else (("q", q, hidden), ("k", kv, hidden), ("v", kv, hidden))
-        )
+        of_qkv: Sequence[tuple[str, int, int]] = (("q", q, hidden), ("k", kv, hidden), ("v", kv, hidden))
+        if is_joined:
+            of_qkv = (("qkv", q + 2 * kv, hidden),)
+        if "kv_lora_rank" in config:
+            of_qkv, q = (), heads * config["v_head_dim"]
+            layer |= latent_shapes(config)
         for p, rows, columns in (*of_qkv, ("o", hidden, q)):
             rows = 2 * rows if p == "q" and is_hybrid(config) else rows
             layer[f"self_attn.{p}_proj.weight"] = (rows, columns)
@@ -213,6 +221,8 @@ def has_experts(config: Mapping[str, Any], layer: int) -> bool:
     """Whether a layer has experts."""
     if is_hybrid(config):
         return "num_experts" in config and layer not in config["mlp_only_layers"]
+    if "mlp_layer_types" in config:
+        return bool(config["mlp_layer_types"][layer] == "sparse")
     if "first_k_dense_replace" in config:
         return layer >= config["first_k_dense_replace"]
     if "moe_layer_start_index" in config:
@@ -253,13 +263,15 @@ def _expert_shapes(config: Mapping[str, Any]) -> dict[str, tuple[int, ...]]:
         shapes[f"{block}.e_score_correction_bias"] = (count,)
     if "moe_num_experts" in config:
         shapes["mlp.moe_statics.e_score_correction_bias"] = (count,)
-    if "n_routed_experts" in config:
+    if "n_routed_experts" in config and config["model_type"] != "deepseek_v2":
         shapes["mlp.gate.e_score_correction_bias"] = (count,)
     return shapes
 
 
 def _as_stored(config: Mapping[str, Any], tensors: dict[str, NDArray[np.float32]]) -> dict[str, NDArray[np.float32]]:
     """Tensors as an architecture is published: of all experts of a layer, or vectors as rows."""
+    if "kv_lora_rank" in config:
+        return with_up_projections_joined(config, tensors)
     if config["model_type"] == "gpt_oss":
         return interleaved_experts(config, tensors)
     if is_hybrid(config):

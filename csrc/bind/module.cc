@@ -48,15 +48,16 @@ T* address(const nb::dict& d, const char* key) {
 // Keys are the fields of Args; dtypes by name, addresses as integers. An unknown key is an error.
 Args args_of(const nb::dict& d, Program& program) {
   static const char* const kKnown[] = {
-      "x",        "weight",      "bias",        "residual",     "out",        "q_norm",      "k_norm",
-      "rope",     "kv",          "kv_dtype",    "num_kv_heads", "head_dim",   "block_size",  "x_dtype",
-      "w_dtype",  "out_dtype",   "rows",        "act",          "gather",     "packed",      "n",
-      "k",        "num_heads",   "window",      "eps",          "scale",      "softcap",     "barrier",
-      "x_stride", "out_stride",  "chunks",      "parts",        "y",          "is_private",  "v_weight",
-      "v_bias",   "v_dtype",     "ids",         "weights",      "top_k",      "num_experts", "most_pairs",
-      "of_pairs", "renormalize", "adapters",    "low",          "low_stride", "centered",    "of_positions",
-      "sigmoid",  "num_groups",  "kept_groups", "group_best",   "sinks",      "state",       "state_size",
-      "gates",    "a_log",       "dt_bias",     "state_slots",  "k_dim",      "v_dim",       "num_k_heads"};
+      "x",         "weight",      "bias",        "residual",     "out",        "q_norm",      "k_norm",
+      "rope",      "kv",          "kv_dtype",    "num_kv_heads", "head_dim",   "block_size",  "x_dtype",
+      "w_dtype",   "out_dtype",   "rows",        "act",          "gather",     "packed",      "n",
+      "k",         "num_heads",   "window",      "eps",          "scale",      "softcap",     "barrier",
+      "x_stride",  "out_stride",  "chunks",      "parts",        "y",          "is_private",  "v_weight",
+      "v_bias",    "v_dtype",     "ids",         "weights",      "top_k",      "num_experts", "most_pairs",
+      "of_pairs",  "renormalize", "adapters",    "low",          "low_stride", "centered",    "of_positions",
+      "sigmoid",   "num_groups",  "kept_groups", "group_best",   "sinks",      "state",       "state_size",
+      "gates",     "a_log",       "dt_bias",     "state_slots",  "k_dim",      "v_dim",       "num_k_heads",
+      "value_dim", "has_values",  "y_stride"};
   for (auto item : d) {
     const std::string key = nb::cast<std::string>(item.first);
     bool known = false;
@@ -91,8 +92,17 @@ Args args_of(const nb::dict& d, Program& program) {
   a.low_stride = get<int64_t>(d, "low_stride", 0);
   a.top = program.top();
   const int64_t head_dim = get<int64_t>(d, "head_dim", 0);
-  a.kv_shape = {kv_dtype_of(get<std::string>(d, "kv_dtype", "float32")), get<int64_t>(d, "num_kv_heads", 0), head_dim,
-                round_up(head_dim, 16), get<int64_t>(d, "block_size", 16)};
+  a.kv_shape = {kv_dtype_of(get<std::string>(d, "kv_dtype", "float32")),
+                get<int64_t>(d, "num_kv_heads", 0),
+                head_dim,
+                round_up(head_dim, 16),
+                get<int64_t>(d, "block_size", 16),
+                get<bool>(d, "has_values", true)};
+  if (!a.kv_shape.has_values && is_code(a.kv_shape.dtype))
+    throw std::invalid_argument("a KV cache of codes has values of its own");
+  a.value_dim = get<int64_t>(d, "value_dim", 0);
+  if (a.value_dim < 0 || a.value_dim > head_dim || (a.value_dim > 0 && a.kv_shape.has_values))
+    throw std::invalid_argument("values are channels of keys where the cache has none of its own, and only there");
   a.x_dtype = dtype_of(get<std::string>(d, "x_dtype", "float32"));
   const Encoding weight = encoding_of(get<std::string>(d, "w_dtype", "float32"));
   a.w_dtype = weight.dtype, a.group = weight.group, a.affine = weight.affine;
@@ -111,6 +121,7 @@ Args args_of(const nb::dict& d, Program& program) {
   a.num_heads = get<int64_t>(d, "num_heads", 0);
   a.window = get<int64_t>(d, "window", 0);
   a.x_stride = get<int64_t>(d, "x_stride", 0);
+  a.y_stride = get<int64_t>(d, "y_stride", 0);
   a.out_stride = get<int64_t>(d, "out_stride", 0);
   a.chunks = get<int64_t>(d, "chunks", 1);
   if (a.chunks < 1 || a.chunks > kMaxRanks || (a.chunks & (a.chunks - 1)) || (a.chunks > 1 && a.k % (2 * a.chunks)))
@@ -314,8 +325,9 @@ NB_MODULE(_native, m) {
   m.def("kernels", &kernel_list, "(family, weight dtype, isa level) of every variant, in order of preference.");
   m.def("default_tuning", [] { return tuning_dict({}); }, "What a call without a tuning of its own runs with.");
   m.def("revision", [](const std::string& family) { return family_of(family)->revision; });
-  m.def("block_bytes", [](const std::string& dtype, int64_t num_kv_heads, int64_t head_dim, int64_t block_size) {
-    return block_bytes({kv_dtype_of(dtype), num_kv_heads, head_dim, round_up(head_dim, 16), block_size});
+  m.def("block_bytes", [](const std::string& dtype, int64_t num_kv_heads, int64_t head_dim, int64_t block_size,
+                          bool has_values) {
+    return block_bytes({kv_dtype_of(dtype), num_kv_heads, head_dim, round_up(head_dim, 16), block_size, has_values});
   });
   define_packing(m);
   define_adapters(m);

@@ -12,8 +12,10 @@
 #include "kernels/gate_rows/gate_rows.h"
 #include "kernels/gated_delta_rule/gated_delta_rule.h"
 #include "kernels/gather/gather.h"
+#include "kernels/head_linear/head_linear.h"
 #include "kernels/head_norm/head_norm.h"
 #include "kernels/head_top/head_top.h"
+#include "kernels/join_heads/join_heads.h"
 #include "kernels/kv_write/kv_write.h"
 #include "kernels/linear/linear.h"
 #include "kernels/norm/norm.h"
@@ -29,6 +31,8 @@ const Family* const kFamilies[] = {
     &kEmbed, &kNorm, &kQkvRopeKv, &kAttention, &kGather, &kLinear, &kAllReduce, &kHeadTop,
     // layers with experts, or that keep a state, and linears with adapters
     &kRoute, &kExpertLinear, &kCombine, &kGateRows, &kCausalConv, &kGatedDeltaRule, &kAdapter,
+    // layers whose heads share a latent
+    &kHeadLinear, &kJoinHeads,
     // what is left of these where a fusion is switched off
     &kHeadNorm, &kRope, &kKvWrite, &kElementwise, &kSlice, &kTop};
 }

@@ -45,6 +45,7 @@ def test_wall_clocks_are_read_at_the_front_doors_only() -> None:
         "cli/bench",
         "engine_process",
         "server",
+        "server/batches",
         "server/endpoints",
         "text",
         "tune",

@@ -14,7 +14,7 @@ from albireo.backends.cpu.machine import isa_levels
 from albireo.models import architectures, load_architecture
 from albireo.params import SamplingParams
 from e2e.serving import Answer, Ask, Server
-from representatives import CPU_REPRESENTATIVES, ON_CPU_ALONE
+from representatives import CPU_REPRESENTATIVES, LATENT, ON_CPU_ALONE
 from tiny_models import MIXTURES, make_checkpoint, shared_data
 from transformers_models import transformers
 
@@ -113,7 +113,7 @@ def test_float32_at_every_level(name: str, level: str, tmp_path: Path, monkeypat
 
 @pytest.mark.parametrize("level", LEVELS)
 @pytest.mark.parametrize("dtype", ["bfloat16", "float16"])
-@pytest.mark.parametrize("name", sorted(set(CPU_REPRESENTATIVES) - set(MIXTURES)))
+@pytest.mark.parametrize("name", sorted(set(CPU_REPRESENTATIVES) - set(MIXTURES) - set(LATENT)))
 def test_16_bits_are_nearer_to_exact_than_transformers(
     name: str, dtype: str, level: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

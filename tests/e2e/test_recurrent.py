@@ -81,6 +81,7 @@ def test_memory_counts_the_states(directory: Path, caplog: pytest.LogCaptureFixt
     with caplog.at_level(logging.INFO, "albireo"):
         loaded = Server.load(directory).loaded
     of_one = 2 * 4 * (3 * 128 + 4 * 12 * 20)
+    assert loaded.model_config.recurrent is not None and loaded.model_config.recurrent.state_bytes == of_one
     assert loaded.program.states.slot_bytes == of_one and loaded.memory.state_bytes == 8 * of_one
     assert isinstance(loaded.model, CpuModel) and loaded.model._states.num_bytes >= 8 * of_one
     assert "prefix caching is off: layers of this model keep a state of each sequence" in caplog.text

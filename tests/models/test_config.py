@@ -6,10 +6,12 @@ import json
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
 from albireo.errors import ConfigError, ModelError, UnsupportedModel
 from albireo.models import architectures, load_architecture, load_config
+from albireo.models.block_settings import Latent
 from albireo.models.config import ConfigRules, ModelConfig, parse_config
 from albireo.models.expert_settings import ExpertSettings
 from albireo.models.recurrent_settings import RecurrentSettings
@@ -89,6 +91,31 @@ def test_what_models_with_a_layer_norm_do_not_compute(model_type: str, changes: 
         parse(model_type, **changes)
 
 
+def assert_latents_are_as_transformers_reads_them(ours: ModelConfig, theirs: Any) -> None:
+    rope, widths = theirs.rope_parameters, (theirs.kv_lora_rank, theirs.qk_rope_head_dim)
+    assert (ours.num_layers, ours.num_heads) == (theirs.num_hidden_layers, theirs.num_attention_heads)
+    assert ours.num_kv_heads == 1
+    assert (ours.vocab_size, ours.hidden_size) == (theirs.vocab_size, theirs.hidden_size)
+    assert (ours.intermediate_size, ours.rms_norm_eps) == (theirs.intermediate_size, theirs.rms_norm_eps)
+    assert (ours.tie_word_embeddings, ours.attention_bias) == (theirs.tie_word_embeddings, theirs.attention_bias)
+    assert ours.head_dim == sum(widths)
+    assert ours.blocks.latent == Latent(*widths, theirs.qk_nope_head_dim, theirs.v_head_dim, theirs.q_lora_rank)
+    assert (ours.rope.theta, ours.rope.rope_type) == (rope["rope_theta"], rope["rope_type"])
+    growth = 1.0
+    if rope["rope_type"] == "yarn":
+        growth += 0.1 * rope["mscale_all_dim"] * np.log(rope["factor"])
+    assert np.isclose(ours.scale, (theirs.qk_nope_head_dim + theirs.qk_rope_head_dim) ** -0.5 * growth**2, rtol=1e-12)
+    experts, is_v2 = ours.experts, theirs.model_type == "deepseek_v2"
+    assert experts is not None
+    assert (experts.count, experts.top_k) == (theirs.n_routed_experts, theirs.num_experts_per_tok)
+    assert (experts.width, experts.factor) == (theirs.moe_intermediate_size, theirs.routed_scaling_factor)
+    assert experts.shared_width == theirs.moe_intermediate_size * theirs.n_shared_experts
+    assert (experts.scores, experts.has_bias) == (("softmax", False) if is_v2 else ("sigmoid", True))
+    assert experts.layers.index(True) == theirs.first_k_dense_replace
+    is_grouped = theirs.n_group > theirs.topk_group
+    assert experts.groups == ((theirs.n_group, theirs.topk_group, 1 if is_v2 else 2) if is_grouped else None)
+
+
 def assert_as_transformers_reads_it(directory: Path) -> None:
     ours = load_config(directory, "float32")  # where the file names none
     if ours.model_type in LAYER_NORMS:
@@ -99,6 +126,9 @@ def assert_as_transformers_reads_it(directory: Path) -> None:
 
     whole = transformers.AutoConfig.from_pretrained(directory)
     theirs = whole.get_text_config()
+    if ours.blocks.latent is not None:
+        assert_latents_are_as_transformers_reads_them(ours, theirs)
+        return
     if theirs is not whole:  # of a model that reads images
         theirs.tie_word_embeddings = whole.tie_word_embeddings
         theirs.model_type = ours.model_type
@@ -197,6 +227,14 @@ def _experts(theirs: Any) -> ExpertSettings | None:
         ("qwen2_moe", {"use_sliding_window": True}, "layer_types must say in which layers"),
         ("llama", {"num_local_experts": 8}, "'num_local_experts': 8"),
         ("glm4_moe", {"n_routed_experts": ...}, "n_routed_experts is missing"),
+        ("deepseek_v3", {"qk_rope_head_dim": 7}, "qk_rope_head_dim=7 must be even"),
+        ("deepseek_v3", {"kv_lora_rank": 0}, "kv_lora_rank=0 must be a whole number from 2 to"),
+        ("deepseek_v3", {"rope_interleave": False}, "'rope_interleave': False"),
+        ("deepseek_v2", {"norm_topk_prob": True}, "'norm_topk_prob': True"),
+        ("deepseek_v2", {"topk_method": "noaux_tc"}, "topk_method='noaux_tc' is not supported"),
+        ("glm4_moe_lite", {"mlp_layer_types": ["dense"] * 3}, "no layer has experts"),
+        ("glm4_moe_lite", {"mlp_layer_types": ["sparse"]}, 'must be "dense" or "sparse" for each of 3 layers'),
+        ("youtu", {"v_head_dim": 2**13}, "v_head_dim=8192 must be a whole number from 1 to 4096"),
         ("glm4_moe", {"first_k_dense_replace": 3}, "first_k_dense_replace=3 must be a whole number from 0 to 2"),
         ("glm4_moe", {"n_group": 5}, "n_group=5 must divide 12 experts into groups of 2 or more"),
         ("glm4_moe", {"n_group": 12}, "n_group=12 must divide 12 experts into groups of 2 or more"),

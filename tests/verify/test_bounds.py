@@ -38,7 +38,7 @@ def f32(*shape: int, seed: int = 0) -> tuple[np.ndarray, str]:
 
 def test_every_op_of_the_reference_has_a_rule() -> None:
     # calls of several ranks are not looked at one by one, nor those of programs with adapters
-    others = {"linear", "expert_linear", "kv_write", "top_logits", "all_reduce", "adapter"}
+    others = {"linear", "head_linear", "expert_linear", "kv_write", "top_logits", "all_reduce", "adapter"}
     assert set(OPS) == {*_RULES, *others}
 
 

@@ -152,6 +152,7 @@ def _kv(kv: KVLayout) -> dict[str, Any]:
         "head_dim": kv.head_dim,
         "dtype": kv.dtype,
         "block_size": kv.block_size,
+        **({} if kv.has_values else {"has_values": False}),
     }
 
 
@@ -246,6 +247,7 @@ def _read_kv(record: Record) -> KVLayout:
         head_dim=record.count("head_dim", 1),
         dtype=record.choice("dtype", tuple(SIZES)),
         block_size=record.count("block_size", 1),
+        has_values=record.flag("has_values") if record.has("has_values") else True,
     )
     record.done()
     return kv

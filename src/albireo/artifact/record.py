@@ -103,6 +103,9 @@ class Record:
             self.fail(key, value, "must be an object of strings")
         return value
 
+    def has(self, key: str) -> bool:
+        return key in self._data
+
     def keys(self) -> list[str]:
         return list(self._data)
 

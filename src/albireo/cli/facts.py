@@ -53,6 +53,8 @@ def model_facts(source: ModelSource, graph: Graph, engine: EngineConfig) -> Iter
         yield "on disk", _on_disk(source.directory, graph)
     kv_dtype = kv_cache_dtype(engine.kv_cache_dtype) or config.dtype
     yield "KV cache", f"{_kv_bytes_per_token(config, kv_dtype):,} B per token, {kv_dtype}"
+    if config.recurrent is not None:
+        yield "state", f"{config.recurrent.state_bytes:,} B per sequence, float32"
     yield "context", f"{config.max_position_embeddings:,} tokens"
     yield "text", _text(source.tokenizer_directory)
 
@@ -104,7 +106,8 @@ def _num_parameters(graph: Graph) -> int:
 
 def _kv_bytes_per_token(config: ModelConfig, dtype: str) -> int:
     """Bytes of KV cache of a type a token takes, over all layers; heads are padded as they are stored."""
-    kv = KVLayout(config.num_layers, config.num_kv_heads, config.head_dim, dtype, block_size=1)
+    has_values = config.blocks.latent is None
+    kv = KVLayout(len(config.cached_layers), config.num_kv_heads, config.head_dim, dtype, 1, has_values)
     return kv.num_layers * kv.position_bytes
 
 

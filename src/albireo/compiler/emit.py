@@ -13,6 +13,7 @@ from albireo.compiler.layouts import Layouts
 from albireo.compiler.memory_plan import MemoryPlan
 from albireo.compiler.rewrite import label
 from albireo.compiler.select import call_attrs
+from albireo.dtypes import KV_CODES
 from albireo.errors import UnsupportedModel
 from albireo.graph.node import Graph, Node, Value
 from albireo.graph.program import Call, KVLayout, Program, StateLayout
@@ -33,13 +34,20 @@ def kv_layout(graph: Graph, block_size: int, kv_dtype: str | None = None) -> KVL
     """
     writers = [node for node in graph.nodes if any(v.type.dtype == "kv" for v in node.outputs)]
     dtypes = {node.inputs["q"].type.dtype for node in graph.nodes if node.family == "attention"}
-    shapes = {(n.attrs["num_kv_heads"], n.attrs["head_dim"], dtype) for n in writers for dtype in dtypes}
+    shapes = {
+        (n.attrs["num_kv_heads"], n.attrs["head_dim"], _has_values(n), dtype) for n in writers for dtype in dtypes
+    }
     if len(shapes) != 1:
         raise UnsupportedModel(f"layers need {len(shapes)} shapes of KV cache, one is supported: {sorted(shapes)}")
     layers = sorted(node.attrs["layer"] for node in writers)
     if layers != list(range(len(layers))):
         raise UnsupportedModel(f"KV layers are numbered {layers}; wanted 0 to {len(layers) - 1}, each once")
-    ((num_kv_heads, head_dim, dtype),) = shapes
+    ((num_kv_heads, head_dim, has_values, dtype),) = shapes
+    if not has_values and kv_dtype in KV_CODES:
+        raise UnsupportedModel(
+            f"a KV cache of {kv_dtype}: values of this model are channels of its keys, which are not kept as codes; "
+            "leave kv_cache_dtype out"
+        )
     for node in writers:
         rounded = _rounded_before(node)
         if rounded and kv_dtype not in (None, rounded):
@@ -47,7 +55,12 @@ def kv_layout(graph: Graph, block_size: int, kv_dtype: str | None = None) -> KVL
                 f"{label(node)}: keys and values are rounded to {rounded} before they are stored; a KV cache of "
                 f"{kv_dtype} would round them twice, leave kv_cache_dtype out"
             )
-    return KVLayout(len(layers), num_kv_heads, head_dim, kv_dtype or dtype, block_size)
+    return KVLayout(len(layers), num_kv_heads, head_dim, kv_dtype or dtype, block_size, has_values)
+
+
+def _has_values(writer: Node) -> bool:
+    """Whether a call writes values beside keys; only one that writes what it is given can leave them out."""
+    return writer.family != "kv_write" or "v" in writer.inputs
 
 
 def state_layout(graph: Graph) -> StateLayout:
@@ -65,7 +78,7 @@ def _state_shape(node: Node) -> tuple[int, ...]:
 def _rounded_before(writer: Node) -> str | None:
     """The type that a fused writer's body gives keys or values before they are stored; None where it is float32."""
     writes = [node for node in writer.body.nodes if node.op == "kv_write"] if writer.body else []
-    types = {node.inputs[role].type.dtype for node in writes for role in ("k", "v")} - {"float32"}
+    types = {node.inputs[r].type.dtype for node in writes for r in ("k", "v") if r in node.inputs} - {"float32"}
     return min(types, default=None)
 
 

@@ -20,7 +20,18 @@ from albireo.graph.program_spec import FAMILIES
 from albireo.graph.report import PassRecord
 
 #: Families whose kernels are chosen by another type than the weight's: that of the output, or of an input.
-_BY_OUTPUT = ("norm", "gather", "all_reduce", "combine", "gate_rows", "elementwise", "head_norm", "rope", "slice")
+_BY_OUTPUT = (
+    "norm",
+    "gather",
+    "all_reduce",
+    "combine",
+    "gate_rows",
+    "elementwise",
+    "head_norm",
+    "rope",
+    "slice",
+    "join_heads",
+)
 _BY_INPUT = {"embed": "table", "attention": "q", "kv_write": "k", "top": "x", "combine_norm": "x", "route": "x"}
 _BY_INPUT |= {"adapter": "x", "causal_conv": "x", "gated_delta_rule": "x"}
 

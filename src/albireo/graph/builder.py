@@ -82,6 +82,12 @@ class GraphBuilder:
             inputs["bias"] = bias
         return self._node("linear", inputs, **({} if role is None else {"role": role}))[0]
 
+    def head_linear(self, x: Value, weight: Value, num_heads: int) -> Value:
+        return self._node("head_linear", {"x": x, "weight": weight}, num_heads=num_heads)[0]
+
+    def join_heads(self, x: Value, y: Value, num_heads: int) -> Value:
+        return self._node("join_heads", {"x": x, "y": y}, num_heads=num_heads)[0]
+
     def experts(self, names: tuple[str, ...], name: str, dims: tuple[int, ...], dtype: str) -> Value:
         """One matrix or vector a name, all of dims, one below the other as one constant."""
         definition = ConstantDef(tuple(RowSegment(each, 0, dims[0]) for each in names))
@@ -118,9 +124,9 @@ class GraphBuilder:
         inputs = {"x": x, "positions": self.positions}
         return self._node("rope", inputs, num_heads=num_heads, head_dim=head_dim, rope=rope)[0]
 
-    def kv_write(self, k: Value, v: Value, layer: int, num_kv_heads: int, head_dim: int) -> Value:
-        """Write this step's keys and values; the builder's kv becomes the state after."""
-        inputs = {"k": k, "v": v, "kv": self.kv}
+    def kv_write(self, k: Value, v: Value | None, layer: int, num_kv_heads: int, head_dim: int) -> Value:
+        """Write this step's keys and values; the builder's kv becomes the state after. v None: they are in k."""
+        inputs = {"k": k, "kv": self.kv} | ({} if v is None else {"v": v})
         self.kv = self._node("kv_write", inputs, layer=layer, num_kv_heads=num_kv_heads, head_dim=head_dim)[0]
         return self.kv
 

@@ -27,7 +27,7 @@ Call families and their roles (a backend implements these):
     qkv_rope_kv  x, weight [, bias] [, q_norm, k_norm], rope -> q     writes k and v of this step to the KV cache;
         [, squares] [, low]                                 as in linear
         [, v_weight [, v_bias]]                             v's own, where weight has the rows of q and k alone
-    attention    q [, rows] [, sinks] -> out                rows: out has these only
+    attention    q [, rows] [, sinks] -> out                rows: out has these only; attr value_dim: see graph.ops
     head_top     x, weight -> ids, values                   best logits per row, of equals the lowest id first
     route        x [, bias] -> ids, weights                 the top_k best experts of each row of logits; see graph.ops
     expert_linear  x, ids, weight [, bias] -> out           rows P, each of an expert: a linear with its rows of weight,
@@ -40,13 +40,17 @@ Call families and their roles (a backend implements these):
     causal_conv  x, weight -> out                           rows of T, which each sequence's state goes on with; see
                                                             graph.ops. attr state: a place in Program.states
     gated_delta_rule  x, gates, a_log, dt_bias -> out       rows of T, likewise
+    head_linear  x, weight -> out                           a linear of each of num_heads equal parts of a row, with its
+                                                            rows of weight, num_heads blocks of whole panels; n and k
+                                                            are of one head
+    join_heads   x, y -> out                                num_heads parts of x and of y in turn
 
 Families of single ops, for what no pass took into one of these (compiler/passes/single_ops.py). They read float32:
 
     elementwise  x [, y] -> out                             attrs kind: program_spec.KINDS
     head_norm    x, weight -> out                           norm of each of num_heads parts of a row
     rope         x, rope -> out                             rows of T
-    kv_write     k, v                                       rows of T, to the KV cache
+    kv_write     k [, v]                                    rows of T, to the KV cache
     slice        x -> out                                   columns of x from start on, copied
     top          x -> ids, values                           head_top of logits that are in memory
 """
@@ -158,6 +162,7 @@ class KVLayout:
     """Shape of the KV cache: what one block of one layer holds. head_dim is stored padded to 16.
 
     dtype: of the elements: a compute type, or one of dtypes.KV_CODES.
+    has_values: else values are channels of keys, and there are keys alone.
     """
 
     num_layers: int
@@ -165,6 +170,7 @@ class KVLayout:
     head_dim: int
     dtype: str
     block_size: int
+    has_values: bool = True
 
     @property
     def padded_head_dim(self) -> int:
@@ -173,7 +179,12 @@ class KVLayout:
     @property
     def position_bytes(self) -> int:
         """Bytes of the keys and values of one position in one layer, scales and padding included."""
-        return 2 * self.num_kv_heads * (self.padded_head_dim * itemsize(self.dtype) + self.scale_bytes)
+        return self.num_parts * self.num_kv_heads * (self.padded_head_dim * itemsize(self.dtype) + self.scale_bytes)
+
+    @property
+    def num_parts(self) -> int:
+        """Of a position: its keys, and its values where there are any."""
+        return 2 if self.has_values else 1
 
     @property
     def scale_bytes(self) -> int:

@@ -111,6 +111,7 @@ FAMILIES: dict[str, Family] = {
         ("out",),
         ("layer", "num_heads", "num_kv_heads", "head_dim", "scale", "window", "softcap"),
         optional=("rows", "sinks"),
+        optional_attrs=("value_dim",),
     ),
     "head_top": Family(("x", "weight"), ("ids", "values"), ("n", "k"), weight="weight", optional_attrs=("softcap",)),
     "route": Family(
@@ -131,10 +132,12 @@ FAMILIES: dict[str, Family] = {
     "combine": Family(("x", "weights"), ("out",), (), optional=("residual",)),
     "combine_norm": Family(("x", "weights", "residual", "gain"), ("out", "scaled", "squares"), ()),
     "gate_rows": Family(("x", "gate"), ("out",), (), optional=("residual",)),
+    "head_linear": Family(("x", "weight"), ("out",), ("n", "k", "num_heads"), weight="weight"),
+    "join_heads": Family(("x", "y"), ("out",), ("num_heads",)),
     "elementwise": Family(("x",), ("out",), ("kind",), optional=("y",), optional_attrs=("scale", "softcap")),
     "head_norm": Family(("x", "weight"), ("out",), ("eps", "num_heads"), weight="weight"),
     "rope": Family(("x", "rope"), ("out",), ("num_heads", "head_dim")),
-    "kv_write": Family(("k", "v"), (), ("layer", "num_kv_heads", "head_dim"), writes_kv=True),
+    "kv_write": Family(("k",), (), ("layer", "num_kv_heads", "head_dim"), optional=("v",), writes_kv=True),
     "causal_conv": Family(("x", "weight"), ("out",), ("state",), weight="weight"),
     "gated_delta_rule": Family(
         ("x", "gates", "a_log", "dt_bias"), ("out",), ("state", "num_k_heads", "num_v_heads", "k_dim", "v_dim")
@@ -268,8 +271,10 @@ def _check_shapes(program: Program, call: Call) -> None:
         out = program.buffers[call.args["out"]]
         if STEP_ARRAYS.get(call.args["rows"]) != (call.rows, x.rows):
             raise InvariantError(f"{call}: {call.args['rows']} does not pick {call.rows} of {x.rows} rows")
-        if x.cols != out.cols or (call.family == "gather" and x.dtype != out.dtype):
+        if call.family != "attention" and (x.cols != out.cols or (call.family == "gather" and x.dtype != out.dtype)):
             raise InvariantError(f"{call}: out is not as x")
+    if call.family == "attention":
+        _check_attention(program, call)
     if call.family == "qkv_rope_kv":
         _check_qkv(program, call)
     fits = _experts_fit(program, call) and _single_op_fits(program, call) and _recurrence_fits(program, call)
@@ -279,6 +284,15 @@ def _check_shapes(program: Program, call: Call) -> None:
         name = call.args.get(role)
         if name in program.buffers and program.buffers[name].rows != call.rows and not _is_input(call, role):
             raise InvariantError(f"{call}: {role} has {program.buffers[name].rows} rows, the call {call.rows}")
+
+
+def _check_attention(program: Program, call: Call) -> None:
+    a, cols = call.attrs, {role: program.buffers[call.args[role]].cols for role in ("q", "out")}
+    width = a.get("value_dim", a["head_dim"])
+    if ("value_dim" in a) == program.kv.has_values or not 0 < width <= a["head_dim"]:
+        raise InvariantError(f"{call}: values are channels of keys where the cache has none of its own, and only there")
+    if (cols["q"], cols["out"]) != (a["num_heads"] * a["head_dim"], a["num_heads"] * width):
+        raise InvariantError(f"{call}: q and out are not {a['num_heads']} heads wide")
 
 
 def _check_qkv(program: Program, call: Call) -> None:
@@ -354,7 +368,15 @@ def _single_op_fits(program: Program, call: Call) -> bool:
         is_table = _constant(program, call, "rope").packing == "rope"
         return is_table and cols["x"] == cols["out"] == int(a["num_heads"]) * int(a["head_dim"])
     if call.family == "kv_write":
-        return cols["k"] == cols["v"] == int(a["num_kv_heads"]) * int(a["head_dim"])
+        widths = {cols[role] for role in ("k", "v") if role in cols}
+        return ("v" in cols) == program.kv.has_values and widths == {int(a["num_kv_heads"]) * int(a["head_dim"])}
+    if call.family == "join_heads":
+        fits = cols["x"] % int(a["num_heads"]) == cols["y"] % int(a["num_heads"]) == 0
+        return fits and cols["out"] == cols["x"] + cols["y"]
+    if call.family == "head_linear":
+        weight, heads = _constant(program, call, "weight"), int(a["num_heads"])
+        fits = (weight.rows, weight.cols) == (heads * weight_rows(int(a["n"]), "none"), a["k"])
+        return fits and (cols["x"], cols["out"]) == (heads * int(a["k"]), heads * int(a["n"]))
     if call.family == "slice":
         return 0 <= int(a["start"]) <= cols["x"] - cols["out"]
     return call.family != "top" or cols["x"] == int(a["n"])

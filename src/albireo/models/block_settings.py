@@ -13,6 +13,24 @@ from typing import Literal
 Joined = Literal["no", "by_group"]
 
 
+@dataclass(frozen=True, slots=True)
+class Latent:
+    """Multi-head latent attention: what a position leaves in the cache is one vector for all heads.
+
+    Fields:
+        rank: channels of it that keys and values of all heads are made of. rotary: channels behind them that are
+            rotated, and are a part of every head's key.
+        plain: channels of a head's key that are not rotated. value: channels of a head's value.
+        query_rank: channels that queries are made of; None: those of the residual stream.
+    """
+
+    rank: int
+    rotary: int
+    plain: int
+    value: int
+    query_rank: int | None
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class BlockSettings:
     """The blocks of llama, unless an architecture says otherwise.
@@ -27,6 +45,7 @@ class BlockSettings:
         has_output_gate: what attention gives is multiplied by sigmoids, of as many channels of q_proj, behind those of
             each head's query.
         num_kv_heads: where no key says it by itself; None: a key does.
+        latent: attention is of latents: one KV head, which is the vector that positions leave.
     """
 
     is_layer_norm: bool = False
@@ -41,3 +60,4 @@ class BlockSettings:
     joined: Joined = "no"
     has_output_gate: bool = False
     num_kv_heads: int | None = None
+    latent: Latent | None = None

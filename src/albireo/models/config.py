@@ -199,7 +199,9 @@ class ModelConfig:
     @property
     def scale(self) -> float:
         """Factor on attention scores."""
-        given = self.multipliers.attention
+        given, latent = self.multipliers.attention, self.blocks.latent
+        if latent is not None:
+            return float((latent.plain + latent.rotary) ** -0.5 * self.rope.score_growth**2)
         return float(self.head_dim**-0.5) if given is None else given
 
     @property
@@ -240,7 +242,8 @@ def parse_config(
     windows: tuple[int | None, ...] = (None,) * layers
     if recurrent is None:
         windows = parse_windows(fields, rules.windows, rules.period, rotates, rules.default_window)
-    head_dim = _head_dim(fields, rules, hidden, heads)
+    latent = blocks.latent
+    head_dim = _head_dim(fields, rules, hidden, heads) if latent is None else latent.rank + latent.rotary
     if rules.rotates_windows and any(windows):
         rotates = tuple(window is not None for window in windows)
     rope, local_rope = RopeSettings(), None

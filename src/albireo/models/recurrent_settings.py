@@ -43,6 +43,12 @@ class RecurrentSettings:
         """Of queries, keys and values together."""
         return 2 * self.k_heads * self.k_dim + self.v_heads * self.v_dim
 
+    @property
+    def state_bytes(self) -> int:
+        """Of one sequence, over all layers: rows of the convolutions, and the states, in float32."""
+        numbers = (self.conv_width - 1) * self.channels + self.v_heads * self.k_dim * self.v_dim
+        return 4 * sum(self.layers) * numbers
+
 
 def parse_recurrent(fields: Fields, rule: RecurrentRule, layers: int) -> RecurrentSettings | None:
     """Read the keys of Qwen 3 Next and 3.5. Returns: None for an architecture without.

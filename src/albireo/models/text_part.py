@@ -38,6 +38,7 @@ class _Whole:
 #: By the model_type of the whole.
 _WHOLES = {
     "gemma3": _Whole("Gemma3ForConditionalGeneration", {"gemma3_text": "gemma3_text"}),
+    "kimi_k25": _Whole("KimiK25ForConditionalGeneration", {"deepseek_v3": "deepseek_v3", "kimi_k2": "kimi_k2"}),
     "mistral3": _Whole(
         "Mistral3ForConditionalGeneration",
         {"mistral": "mistral", "ministral3": "ministral3"},
@@ -54,10 +55,11 @@ _WHOLES = {
         {"norm_topk_prob": True},
     ),
 }
-#: Keys of the whole that are about images.
+#: Keys of the whole that are about images; what training leaves out; and code of the directory, which is never run.
 _OF_IMAGES = keys(
     "vision_config mm_tokens_per_image boi_token_index eoi_token_index image_token_index boi_token_id eoi_token_id",
     "image_token_id video_token_id vision_start_token_id vision_end_token_id",
+    "media_placeholder_token_id video_placeholder use_unified_vision_chunk ignore_index auto_map",
     "projector_hidden_act vision_feature_layer multimodal_projector_bias spatial_merge_size",
 )
 #: Of rotary settings: which pairs follow which of three positions. Those of text are equal.

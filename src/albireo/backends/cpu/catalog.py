@@ -32,6 +32,8 @@ SPLITS = {
     "gate_rows": "rows",
     "causal_conv": "rows",
     "gated_delta_rule": "heads",
+    "head_linear": "panels",
+    "join_heads": "rows",
     "head_norm": "rows",
     "rope": "rows",
     "kv_write": "rows",
@@ -40,7 +42,7 @@ SPLITS = {
     "top": "panels",
     "adapter": "rows",
 }
-_PACKED = ("qkv_rope_kv", "linear", "expert_linear", "head_top")
+_PACKED = ("qkv_rope_kv", "linear", "expert_linear", "head_linear", "head_top")
 #: Families that can write 8-bit codes with a scale a row, or copy such rows, or read them beside a linear that does.
 _TO_TOKENS = ("norm", "elementwise", "gather", "adapter")
 
@@ -86,7 +88,7 @@ def _kinds(family: str, dtype: str) -> tuple[str, ...]:
         return "any", dtype
     if dtype == TOKEN:
         return ("any",) if family in _TO_TOKENS else ()
-    if not is_encoding(dtype) or family not in (*_PACKED, "embed"):
+    if not is_encoding(dtype) or family == "head_linear" or family not in (*_PACKED, "embed"):
         return ()
     return "any", "fp8" if encoding(dtype).kind == "float" else "integers"
 

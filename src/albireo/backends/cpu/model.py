@@ -86,7 +86,8 @@ class Peers:
 
 def kv_block_bytes(kv: KVLayout) -> int:
     """Bytes of one block over all layers."""
-    return kv.num_layers * _native.block_bytes(kv.dtype, kv.num_kv_heads, kv.head_dim, kv.block_size)
+    of_layer = _native.block_bytes(kv.dtype, kv.num_kv_heads, kv.head_dim, kv.block_size, kv.has_values)
+    return kv.num_layers * of_layer
 
 
 class CpuModel:
@@ -323,6 +324,9 @@ class CpuModel:
             args["k"] = program.buffers[call.args["x"]].cols
             args["sigmoid"] = int(attrs.get("scores") == "sigmoid")
             args |= {key: attrs[key] for key in GROUPS if key in attrs} | {"scale": attrs.get("factor", 0.0)}
+        elif call.family == "join_heads":
+            x, y = (program.buffers[call.args[role]] for role in ("x", "y"))
+            args |= {"k": x.cols // attrs["num_heads"], "n": y.cols // attrs["num_heads"], "y_stride": y.stride}
         elif call.family in ("combine", "gate_rows"):
             args["n"] = program.buffers[call.args["out"]].cols
         elif call.family == "expert_linear":
@@ -338,7 +342,19 @@ class CpuModel:
             args["adapters"] = self._adapters.address(attrs["modules"])
             if "low" in call.args:
                 args["low_stride"] = program.buffers[call.args["low"]].stride
-        for key in ("n", "k", "chunks", "eps", "num_heads", "window", "scale", "softcap", "num_experts", "renormalize"):
+        for key in (
+            "n",
+            "k",
+            "chunks",
+            "eps",
+            "num_heads",
+            "window",
+            "scale",
+            "softcap",
+            "num_experts",
+            "renormalize",
+            "value_dim",
+        ):
             if key in attrs:
                 args[key] = attrs[key]
         if "centered" in attrs:
@@ -353,6 +369,7 @@ class CpuModel:
             layer_bytes = self.num_blocks * self._layer_block_bytes
             args |= {"kv": self._kv.address + attrs["layer"] * layer_bytes, "kv_dtype": program.kv.dtype}
             args |= {key: attrs[key] for key in ("num_kv_heads", "head_dim")} | {"block_size": program.kv.block_size}
+            args["has_values"] = program.kv.has_values
         return args
 
     def _state_args(self, states: StateLayout, index: int) -> dict[str, object]:

@@ -27,7 +27,7 @@ class LayerKV:
     """One layer's cache: N blocks, K heads, P positions a block, D numbers a head (a multiple of 16, zeros behind).
 
     Fields:
-        k, v: [N, K, P, D] of the cache's type.
+        k, v: [N, K, P, D] of the cache's type; v is k where values are channels of keys.
         k_scale, v_scale: [N, K, P] float32 where elements are codes: a number is code * scale; else None.
     """
 
@@ -45,8 +45,8 @@ class DeviceKV:
         self.num_blocks = num_blocks
         shape = (num_blocks, layout.num_kv_heads, layout.block_size, layout.padded_head_dim)
         dtype = TORCH_DTYPES[layout.dtype]
-        #: [L, 2, N, K, P, D]: keys, then values of each layer.
-        self.numbers = torch.zeros((layout.num_layers, 2, *shape), dtype=dtype, device=device)
+        #: [L, 2, N, K, P, D]: keys, then values of each layer; of keys alone [L, 1, N, K, P, D].
+        self.numbers = torch.zeros((layout.num_layers, layout.num_parts, *shape), dtype=dtype, device=device)
         #: [L, 2, N, K, P] float32, or None where elements are numbers themselves.
         self.scales: torch.Tensor | None = None
         if layout.dtype in KV_CODES:
@@ -54,7 +54,7 @@ class DeviceKV:
         self.layers = tuple(self._layer(index) for index in range(layout.num_layers))
 
     def _layer(self, index: int) -> LayerKV:
-        k, v = self.numbers[index, 0], self.numbers[index, 1]
+        k, v = self.numbers[index, 0], self.numbers[index, -1]
         if self.scales is None:
             return LayerKV(k, v)
         return LayerKV(k, v, self.scales[index, 0], self.scales[index, 1])

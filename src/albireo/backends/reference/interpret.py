@@ -30,6 +30,8 @@ OPS: Mapping[str, Callable[[OpCall], tuple[Any, ...]]] = {
     "squares": rms_norm.squares,
     "row_norm": rms_norm.row_norm,
     "linear": linear.linear,
+    "head_linear": linear.head_linear,
+    "join_heads": rows.join_heads,
     "adapter": adapter.adapter,
     "route": experts.route,
     "expert_linear": experts.expert_linear,

@@ -44,8 +44,7 @@ class Batch:
         starts = np.concatenate([[0], np.cumsum(self.lengths)]).astype(np.int32)
         lengths = np.asarray(self.lengths, np.int32)
         table = np.zeros((len(lengths), 1), np.int32)
-        own = np.arange(len(lengths), dtype=np.int32)
-        return StepInputs(self.token_ids, self.positions, rows, starts, lengths, table, rows, _EMPTY, state_slots=own)
+        return StepInputs(self.token_ids, self.positions, rows, starts, lengths, table, rows, _EMPTY)
 
 
 #: Values by what made them; what lies between two stages.

@@ -8,12 +8,14 @@ from typing import Any
 
 import pytest
 
+from albireo import BuildConfig, build
 from albireo.api.llm import LLM
 from albireo.backends.cpu.model import CpuModel
 from albireo.errors import ConfigError
 from albireo.models import load_architecture
 from albireo.params import PoolingParams, SamplingParams
 from albireo.speculative_config import SpeculativeConfig
+from albireo.verify.run import verify
 from e2e.serving import Ask, Server, assert_same_answers
 from e2e.test_invariance import preempted, requests
 from tiny_models import make_checkpoint
@@ -86,6 +88,18 @@ def test_memory_counts_the_states(directory: Path, caplog: pytest.LogCaptureFixt
     assert isinstance(loaded.model, CpuModel) and loaded.model._states.num_bytes >= 8 * of_one
     assert "prefix caching is off: layers of this model keep a state of each sequence" in caplog.text
     assert not loaded.config.enable_prefix_caching
+
+
+def test_a_directory_computes_the_same_and_is_verified_by_tokens_and_quality(tmp_path: Path) -> None:
+    config = TINY | {"vocab_size": 512}
+    checkpoint = make_checkpoint(tmp_path / "checkpoint", config, seed=5, dtype="bfloat16", tokenizer=True)
+    build(checkpoint, tmp_path / "engine", BuildConfig(quantization="int8"))
+    wanted = Server.load(checkpoint, quantization="int8").serve(requests()[:3])[0]
+    assert_same_answers(Server.load(tmp_path / "engine").serve(requests()[:3])[0], wanted)
+    found = verify(tmp_path / "engine", str(checkpoint), num_tokens=200)
+    verdicts = {stage.name: stage.verdict for stage in found.stages}
+    wanted_verdicts = dict.fromkeys(("graph", "weights", "tokens", "quality"), "passed")
+    assert verdicts == wanted_verdicts | dict.fromkeys(("ops", "layers"), "not judged")
 
 
 @pytest.mark.parametrize(

@@ -36,7 +36,9 @@ MIXTURES = (
     "mixtral",
     "olmoe",
     "qwen2_moe",
+    "qwen3_5_moe_text",
     "qwen3_moe",
+    "qwen3_next",
 )
 
 _FILE_DTYPES = {"float32": "F32", "float16": "F16", "bfloat16": "BF16"}
@@ -108,8 +110,14 @@ def random_weights(config: Mapping[str, Any], seed: int) -> dict[str, NDArray[np
     for name, shape in weight_shapes(config).items():
         noise = rng.standard_normal(shape, np.float32)
         if len(shape) == 1 and name.endswith(".weight"):
-            is_gemma = config["model_type"].startswith("gemma")  # which adds the one itself
-            tensors[name] = (0 if is_gemma else 1) + np.float32(0.2) * noise
+            adds_one = config["model_type"].startswith("gemma") or is_hybrid(config)
+            is_plain = not adds_one or name.endswith("linear_attn.norm.weight")
+            tensors[name] = (1 if is_plain else 0) + np.float32(0.2) * noise
+        elif name.endswith(("A_log", "dt_bias")):
+            # states that last for a few tokens, and for a few dozen
+            tensors[name] = noise if name.endswith("A_log") else np.float32(-1.5) + noise
+        elif name.endswith("conv1d.weight"):
+            tensors[name] = noise * np.float32(0.7)
         elif name.endswith((".bias", "_bias", ".sinks")):
             tensors[name] = np.float32(0.3) * noise
         elif name in _TABLES:
@@ -125,17 +133,21 @@ def weight_shapes(config: Mapping[str, Any]) -> dict[str, tuple[int, ...]]:
     """Tensor names and shapes of a checkpoint of any architecture that there is."""
     if config["model_type"] in LAYER_NORMS:
         return layer_norm_shapes(config)
-    kind, hidden, ffn = config["model_type"], config["hidden_size"], config["intermediate_size"]
+    kind, hidden, ffn = config["model_type"], config["hidden_size"], config.get("intermediate_size", 0)
     heads = config["num_attention_heads"]
     kv_heads = config.get("num_key_value_heads") or heads
     head_dim = config.get("head_dim") or hidden // heads
     bias = bool(config.get("attention_bias") or config.get("use_bias"))
     is_joined = kind == "phi3"
-    up_is_joined = kind in ("phi3", "glm", "glm4")
     q, kv = heads * head_dim, kv_heads * head_dim
     shapes: dict[str, tuple[int, ...]] = {"model.embed_tokens.weight": (config["vocab_size"], hidden)}
     for i in range(config["num_hidden_layers"]):
         layer: dict[str, tuple[int, ...]] = {"input_layernorm.weight": (hidden,)}
+        if is_hybrid(config) and config["layer_types"][i] == "linear_attention":
+            layer |= _recurrent_shapes(config) | {"post_attention_layernorm.weight": (hidden,)}
+            layer |= _ffn_shapes(config, i, ffn)
+            shapes |= {f"model.layers.{i}.{name}": shape for name, shape in layer.items()}
+            continue
         of_qkv: Sequence[tuple[str, int, int]] = (("q", q, hidden), ("k", kv, hidden), ("v", kv, hidden))
         if is_joined:
             of_qkv = (("qkv", q + 2 * kv, hidden),)
@@ -143,6 +155,7 @@ def weight_shapes(config: Mapping[str, Any]) -> dict[str, tuple[int, ...]]:
             of_qkv, q = (), heads * config["v_head_dim"]
             layer |= latent_shapes(config)
         for p, rows, columns in (*of_qkv, ("o", hidden, q)):
+            rows = 2 * rows if p == "q" and is_hybrid(config) else rows
             layer[f"self_attn.{p}_proj.weight"] = (rows, columns)
             has_bias = p != "o" if kind in ("qwen2", "qwen2_moe", "mimo", "glm4_moe") else bias
             if p == "o" and kind in ("glm", "glm4", "seed_oss"):
@@ -156,22 +169,14 @@ def weight_shapes(config: Mapping[str, Any]) -> dict[str, tuple[int, ...]]:
         if kind == "glm4":
             layer |= {f"post_{place}_layernorm.weight": (hidden,) for place in ("self_attn", "mlp")}
         with_norms = ("qwen3", "qwen3_moe", "gemma3_text", "exaone4", "dots1")
-        if kind in with_norms or (kind == "glm4_moe" and config["use_qk_norm"]):
+        if kind in with_norms or is_hybrid(config) or (kind == "glm4_moe" and config["use_qk_norm"]):
             layer |= {"self_attn.q_norm.weight": (head_dim,), "self_attn.k_norm.weight": (head_dim,)}
         layer["post_attention_layernorm.weight"] = (hidden,)
         if kind == "gpt_oss":
             layer["self_attn.sinks"] = (heads,)
         if kind in ("gemma2", "gemma3_text"):
             layer |= {f"{place}_feedforward_layernorm.weight": (hidden,) for place in ("pre", "post")}
-        if has_experts(config, i):
-            layer |= _expert_shapes(config)
-            shapes |= {f"model.layers.{i}.{name}": shape for name, shape in layer.items()}
-            continue
-        of_up = (("gate_up", 2 * ffn, hidden),) if up_is_joined else (("gate", ffn, hidden), ("up", ffn, hidden))
-        for p, rows, columns in (*of_up, ("down", hidden, ffn)):
-            layer[f"mlp.{p}_proj.weight"] = (rows, columns)
-            if config.get("mlp_bias") or config.get("use_bias"):
-                layer[f"mlp.{p}_proj.bias"] = (rows,)
+        layer |= _ffn_shapes(config, i, ffn)
         shapes |= {f"model.layers.{i}.{name}": shape for name, shape in layer.items()}
     shapes["model.norm.weight"] = (hidden,)
     if not config.get("tie_word_embeddings"):
@@ -179,8 +184,43 @@ def weight_shapes(config: Mapping[str, Any]) -> dict[str, tuple[int, ...]]:
     return shapes
 
 
+def is_hybrid(config: Mapping[str, Any]) -> bool:
+    """Whether layers keep a state by the gated delta rule, and attention has a gate."""
+    return "linear_num_key_heads" in config
+
+
+def _recurrent_shapes(config: Mapping[str, Any]) -> dict[str, tuple[int, ...]]:
+    """Of a layer by the gated delta rule."""
+    hidden, heads = config["hidden_size"], config["linear_num_value_heads"]
+    k, v = config["linear_num_key_heads"] * config["linear_key_head_dim"], heads * config["linear_value_head_dim"]
+    matrices = {"in_proj_qkv": (2 * k + v, hidden), "in_proj_z": (v, hidden), "out_proj": (hidden, v)}
+    matrices |= {"in_proj_b": (heads, hidden), "in_proj_a": (heads, hidden)}
+    if config["model_type"] == "qwen3_next":
+        matrices = {"in_proj_qkvz": (2 * (k + v), hidden), "in_proj_ba": (2 * heads, hidden), "out_proj": (hidden, v)}
+    shapes: dict[str, tuple[int, ...]] = {f"linear_attn.{name}.weight": shape for name, shape in matrices.items()}
+    shapes["linear_attn.conv1d.weight"] = (2 * k + v, config["linear_conv_kernel_dim"])
+    shapes |= {f"linear_attn.{name}": (heads,) for name in ("A_log", "dt_bias")}
+    return shapes | {"linear_attn.norm.weight": (config["linear_value_head_dim"],)}
+
+
+def _ffn_shapes(config: Mapping[str, Any], layer: int, ffn: int) -> dict[str, tuple[int, ...]]:
+    """Of a layer's experts, or of its one FFN."""
+    if has_experts(config, layer):
+        return _expert_shapes(config)
+    hidden, up_is_joined = config["hidden_size"], config["model_type"] in ("phi3", "glm", "glm4")
+    of_up = (("gate_up", 2 * ffn, hidden),) if up_is_joined else (("gate", ffn, hidden), ("up", ffn, hidden))
+    shapes: dict[str, tuple[int, ...]] = {}
+    for p, rows, columns in (*of_up, ("down", hidden, ffn)):
+        shapes[f"mlp.{p}_proj.weight"] = (rows, columns)
+        if config.get("mlp_bias") or config.get("use_bias"):
+            shapes[f"mlp.{p}_proj.bias"] = (rows,)
+    return shapes
+
+
 def has_experts(config: Mapping[str, Any], layer: int) -> bool:
     """Whether a layer has experts."""
+    if is_hybrid(config):
+        return "num_experts" in config and layer not in config["mlp_only_layers"]
     if "mlp_layer_types" in config:
         return bool(config["mlp_layer_types"][layer] == "sparse")
     if "first_k_dense_replace" in config:
@@ -234,6 +274,8 @@ def _as_stored(config: Mapping[str, Any], tensors: dict[str, NDArray[np.float32]
         return with_up_projections_joined(config, tensors)
     if config["model_type"] == "gpt_oss":
         return interleaved_experts(config, tensors)
+    if is_hybrid(config):
+        return {name: v[:, None] if name.endswith("conv1d.weight") else v for name, v in tensors.items()}
     if config["model_type"] == "ernie4_5_moe":
         return {name: v[None] if name.endswith("correction_bias") else v for name, v in tensors.items()}
     if config["model_type"] != "granitemoe":

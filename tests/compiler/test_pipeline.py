@@ -22,6 +22,7 @@ from albireo.compiler.pipeline import (
 )
 from albireo.errors import ConfigError, InvariantError, UnsupportedModel
 from albireo.graph.node import Graph
+from albireo.graph.ops import RECURRENT
 from albireo.graph.program import Program
 from albireo.graph.program_spec import check_program
 from albireo.graph.show import show_graph, show_program
@@ -299,3 +300,25 @@ def test_an_op_without_family_is_named() -> None:
 def test_maxima_are_checked(changes: dict[str, int]) -> None:
     with pytest.raises(InvariantError, match="maxima"):
         compile_graph(Decoder().graph(), FakeCatalog(), maxima=MAXIMA | changes, block_size=BLOCK_SIZE, max_positions=8)
+
+
+@pytest.mark.parametrize("family", RECURRENT)
+def test_a_backend_without_kernels_for_states_says_where_they_are(family: str) -> None:
+    graph = model_graph("qwen3_5_text", "bfloat16")
+    with pytest.raises(UnsupportedModel, match=f"no {family} kernel: layers that keep a state .* use device=cpu"):
+        compile_graph(
+            graph,
+            FakeCatalog(refused=family),
+            maxima=MAXIMA,
+            block_size=BLOCK_SIZE,
+            max_positions=MAX_POSITIONS,
+        )
+
+
+def test_states_are_numbered_in_order() -> None:
+    graph = model_graph("qwen3_5_text", "bfloat16")
+    assert [node.op for node in graph.recurrent] == [*RECURRENT, *RECURRENT]
+    assert compiled(graph).states.shapes == ((3, 128), (4, 12, 20)) * 2
+    graph.recurrent[1].attrs["state"] = 0
+    with pytest.raises(InvariantError, match=r"states of sequences are numbered \[0, 0, 2, 3\]"):
+        check_graph(graph)

@@ -14,6 +14,7 @@ from albireo.models import architectures, load_architecture, load_config
 from albireo.models.block_settings import Latent
 from albireo.models.config import ConfigRules, ModelConfig, parse_config
 from albireo.models.expert_settings import ExpertSettings
+from albireo.models.recurrent_settings import RecurrentSettings
 from albireo.models.text_part import is_whole
 from tiny_layer_norm import LAYER_NORMS
 from tiny_models import SHARED_DATA, make_checkpoint, shared_data
@@ -141,7 +142,8 @@ def assert_as_transformers_reads_it(directory: Path) -> None:
         model_type=theirs.model_type,
         vocab_size=theirs.vocab_size,
         hidden_size=theirs.hidden_size,
-        intermediate_size=theirs.intermediate_size,
+        # where every layer has experts, the width of nothing
+        intermediate_size=getattr(theirs, "intermediate_size", theirs.hidden_size),
         num_layers=theirs.num_hidden_layers,
         num_heads=theirs.num_attention_heads,
         num_kv_heads=theirs.num_key_value_heads,
@@ -161,6 +163,8 @@ def assert_as_transformers_reads_it(directory: Path) -> None:
         bos_token_id=theirs.bos_token_id,
         eos_token_ids=() if eos is None else tuple(eos if isinstance(eos, list) else [eos]),
         experts=_experts(theirs),
+        blocks=ours.blocks,
+        recurrent=_recurrent(theirs),
     )
     of_rope = theirs.rope_parameters
     for mine, name in ((ours.rope, "full_attention"), (ours.local_rope, "sliding_attention")):
@@ -179,6 +183,17 @@ def assert_as_transformers_reads_it(directory: Path) -> None:
     assert ours.scale == getattr(theirs, "query_pre_attn_scalar", head_dim) ** -0.5
 
 
+def _recurrent(theirs: Any) -> RecurrentSettings | None:
+    if not hasattr(theirs, "linear_num_key_heads"):
+        return None
+    heads = theirs.linear_num_key_heads, theirs.linear_num_value_heads
+    dims = theirs.linear_key_head_dim, theirs.linear_value_head_dim
+    layers = tuple(kind == "linear_attention" for kind in theirs.layer_types)
+    return RecurrentSettings(
+        layers, *heads, *dims, theirs.linear_conv_kernel_dim, lies_by_head=theirs.model_type == "qwen3_next"
+    )
+
+
 def _experts(theirs: Any) -> ExpertSettings | None:
     count = getattr(theirs, "num_local_experts", None) or getattr(theirs, "num_experts", None)
     if not count:
@@ -188,7 +203,7 @@ def _experts(theirs: Any) -> ExpertSettings | None:
     return ExpertSettings(
         count=count,
         top_k=theirs.num_experts_per_tok,
-        width=getattr(theirs, "moe_intermediate_size", theirs.intermediate_size),
+        width=getattr(theirs, "moe_intermediate_size", None) or theirs.intermediate_size,
         renormalize=getattr(theirs, "norm_topk_prob", True),
         shared_width=getattr(theirs, "shared_expert_intermediate_size", 0),
         layers=tuple(i not in dense and (i + 1) % step == 0 for i in layers),
@@ -474,3 +489,26 @@ def test_rules_default_to_the_strictest() -> None:
     assert parse_config(data, ConfigRules()).windows == (None,) * 3
     with pytest.raises(UnsupportedModel, match="mlp_bias"):
         parse_config({**data, "mlp_bias": True}, ConfigRules())
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"linear_num_value_heads": 5}, "linear_num_value_heads=5 must be a multiple of linear_num_key_heads=2"),
+        ({"layer_types": ["linear_attention"] * 4}, "no layer has attention"),
+        ({"layer_types": ["linear_attention", "full_attention"]}, "has 2 entries for num_hidden_layers=4"),
+        ({"layer_types": ["sliding_attention"] * 4}, "layer_types='sliding_attention' is not supported"),
+        ({"linear_conv_kernel_dim": 9}, "linear_conv_kernel_dim=9"),
+        ({"attn_output_gate": False}, "'attn_output_gate': False"),
+        ({"mamba_ssm_dtype": "bfloat16"}, "'mamba_ssm_dtype': 'bfloat16'"),
+    ],
+)
+def test_states_that_are_not_computed_are_refused(changes: dict[str, Any], message: str) -> None:
+    with pytest.raises(ModelError, match=message):
+        parse("qwen3_5_text", **changes)
+
+
+def test_layers_that_keep_a_state_are_all_but_each_so_many_th_where_nothing_lists_them() -> None:
+    config = parse("qwen3_5_text", layer_types=..., full_attention_interval=..., num_hidden_layers=9)
+    assert config.cached_layers == (3, 7)
+    assert parse("qwen3_5_text", layer_types=...) == parse("qwen3_5_text")

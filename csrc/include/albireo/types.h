@@ -67,6 +67,7 @@ struct Step {
   const int32_t* top_counts;   // [G] how many of its best a row wants: 1 to kTopMost
   int64_t T, B, R, G, max_blocks;
   const int32_t* adapter_slots = nullptr;  // [T] slot of the row's adapter, -1: none; read by programs with adapters
+  const int32_t* state_slots = nullptr;    // [B] what each sequence keeps is there; read by programs with states
   const int32_t* sequences = nullptr;      // [B] row of block_table of each; none: row b. See leaving_rows.h
   const int32_t* order;                    // [B] sequences, those of a group side by side
   const SharingGroup* groups;              // [num_groups]

@@ -18,6 +18,7 @@ enum class Map : int32_t {
   kAdd = 7,
   kMul = 8,
   kClampedSwiglu = 9,
+  kSigmoid = 10,
 };
 void elementwise_scalar(const Args&, const Step&, int64_t, int64_t, Scratch&);
 void elementwise_avx2(const Args&, const Step&, int64_t, int64_t, Scratch&);

@@ -140,7 +140,9 @@ class CpuDevice:
         if len(programs) == 1:
             with source.weights(graph) as weights:
                 pool = thread_pool(config.num_threads)
-                return CpuModel(programs[0], weights, pool, memory.num_blocks, advance), memory
+                slots = config.step_limits.max_num_seqs if programs[0].states else 0
+                model = CpuModel(programs[0], weights, pool, memory.num_blocks, advance, num_state_slots=slots)
+                return model, memory
         pool = rank_pool(config.num_threads, len(programs))
         ranks = TensorParallelModel(
             programs, lambda rank: source.weights(graph, rank), pool, memory.num_blocks, advance
@@ -167,7 +169,8 @@ class CpuDevice:
         pooler: Pooler | None,
         adapters: AdapterRunner | None = None,
     ) -> PlanRunner:
-        return Runner(model, vocab_size, block_size, pooler, adapters=adapters)
+        states = model if isinstance(model, CpuModel) and model.program.states else None
+        return Runner(model, vocab_size, block_size, pooler, adapters=adapters, states=states)
 
 
 class CudaDevice:

@@ -16,7 +16,7 @@ from albireo.compiler.select import call_attrs
 from albireo.dtypes import KV_CODES
 from albireo.errors import UnsupportedModel
 from albireo.graph.node import Graph, Node, Value
-from albireo.graph.program import Call, KVLayout, Program
+from albireo.graph.program import Call, KVLayout, Program, StateLayout
 from albireo.graph.program_spec import FAMILIES, accesses, conflict
 from albireo.graph.report import PassRecord
 from albireo.graph.spec import symbol_rows
@@ -61,6 +61,18 @@ def kv_layout(graph: Graph, block_size: int, kv_dtype: str | None = None) -> KVL
 def _has_values(writer: Node) -> bool:
     """Whether a call writes values beside keys; only one that writes what it is given can leave them out."""
     return writer.family != "kv_write" or "v" in writer.inputs
+
+
+def state_layout(graph: Graph) -> StateLayout:
+    """Shapes of what each sequence keeps beside the KV cache, from the nodes that keep it."""
+    return StateLayout(tuple(_state_shape(node) for node in graph.recurrent))
+
+
+def _state_shape(node: Node) -> tuple[int, ...]:
+    if node.family == "causal_conv":
+        channels, width = node.inputs["weight"].type.dims
+        return int(width) - 1, int(channels)
+    return tuple(int(node.attrs[name]) for name in ("num_v_heads", "k_dim", "v_dim"))
 
 
 def _rounded_before(writer: Node) -> str | None:
@@ -120,6 +132,7 @@ def emit(
         kv=kv,
         maxima=dict(maxima),
         arena_bytes=memory.arena_bytes,
+        states=state_layout(graph),
         outputs={name: memory.names[value] for name, value in graph.outputs.items() if value in memory.names},
         report=(*report, record),
     )

@@ -134,6 +134,14 @@ class GraphBuilder:
         inputs = {"q": q, "kv": self.kv} | ({} if sinks is None else {"sinks": sinks})
         return self._node("attention", inputs, **attrs)[0]
 
+    def causal_conv(self, x: Value, weight: Value) -> Value:
+        return self._node("causal_conv", {"x": x, "weight": weight}, state=self._next_state())[0]
+
+    def gated_delta_rule(self, x: Value, gates: Value, a_log: Value, dt_bias: Value, **attrs: Any) -> Value:
+        """attrs: num_k_heads, num_v_heads, k_dim, v_dim."""
+        inputs = {"x": x, "gates": gates, "a_log": a_log, "dt_bias": dt_bias}
+        return self._node("gated_delta_rule", inputs, state=self._next_state(), **attrs)[0]
+
     def add(self, x: Value, y: Value) -> Value:
         return self._node("add", {"x": x, "y": y})[0]
 
@@ -164,6 +172,10 @@ class GraphBuilder:
         """Name the outputs and hand the graph over; the final kv state is added."""
         self.graph.outputs = {**outputs, "kv": self.kv}
         return self.graph
+
+    def _next_state(self) -> int:
+        """States are numbered in the order in which ops that keep one are made."""
+        return len(self.graph.recurrent)
 
     def _input(self, name: str, type_: TensorType) -> Value:
         value = Value(name, type_)

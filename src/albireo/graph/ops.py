@@ -190,6 +190,26 @@ def _attention(x: Types, a: Attrs) -> tuple[TensorType, ...]:
     return (TensorType("float32", (*q.dims[:-1], a["num_heads"] * width)),)
 
 
+def _causal_conv(x: Types, _: Attrs) -> tuple[TensorType, ...]:
+    rows, weight = x["x"], x["weight"]
+    if rows.dims[0] != "T" or weight.dims[:1] != rows.dims[1:] or not 1 < int(weight.dims[1]) <= MAX_CONV_WIDTH:
+        raise InvariantError(
+            f"causal_conv of {rows} with {weight}: wanted T rows, and 2 to {MAX_CONV_WIDTH} numbers a channel"
+        )
+    return (TensorType("float32", rows.dims),)
+
+
+def _gated_delta_rule(x: Types, a: Attrs) -> tuple[TensorType, ...]:
+    k_heads, v_heads = a["num_k_heads"], a["num_v_heads"]
+    if v_heads % k_heads or x["x"].dims != ("T", 2 * k_heads * a["k_dim"] + v_heads * a["v_dim"]):
+        raise InvariantError(f"gated_delta_rule of {x['x']}: {dict(a)} does not fit")
+    if x["gates"] != TensorType("float32", ("T", 2 * v_heads)) or {x["a_log"], x["dt_bias"]} != {
+        TensorType("float32", (v_heads,))
+    }:
+        raise InvariantError(f"gated_delta_rule: {x['gates']}, {x['a_log']}, {x['dt_bias']} do not fit {v_heads} heads")
+    return (TensorType("float32", ("T", v_heads * a["v_dim"])),)
+
+
 def _top(x: Types, _: Attrs) -> tuple[TensorType, ...]:
     dims = (x["logits"].dims[0], TOP_LOGITS)
     return TensorType("int32", dims), TensorType("float32", dims)
@@ -238,6 +258,12 @@ SCORES = ("softmax", "sigmoid")
 #: Chosen experts' scores are divided by their sum, or by this where it is less (DeepSeek V3 adds it): where all of them
 #: underflow, or a bias decides for experts that have next to none, weights stay numbers.
 LEAST_SCORES = 1e-20
+#: Most rows that a causal_conv reads for one.
+MAX_CONV_WIDTH = 8
+#: Under the root by which gated_delta_rule divides queries and keys.
+L2_EPS = 1e-6
+#: Ops that keep a state of each sequence from step to step; see attribute state.
+RECURRENT = ("causal_conv", "gated_delta_rule")
 #: Leaves of the tree in which partial sums are added: so many ranks at most compute one model.
 MAX_RANKS = 8
 
@@ -318,6 +344,21 @@ OPS: dict[str, Op] = {
         _attention,
         optional=("sinks",),
         optional_attrs=("value_dim",),
+    ),
+    # silu of a convolution over the rows of each sequence, channel by channel: y[t] = silu(weight[:, 0] * x[t - W + 1]
+    # + ... + weight[:, W - 1] * x[t]). Rows before a sequence's first are zeros; those before the step's are the state.
+    # state: which of a sequence's states this is; each is one op's, which nobody else reads or writes, so that it is no
+    # value of the graph
+    "causal_conv": Op(("x", "weight"), ("state",), _causal_conv),
+    # the gated delta rule over the rows of each sequence, one after another; state [num_v_heads, k_dim, v_dim] float32.
+    # x: queries and keys of num_k_heads, values of num_v_heads; heads of values share a key in runs. gates: b, then a.
+    #   q, k: each divided by sqrt(sum of squares + L2_EPS), q also by sqrt(k_dim)
+    #   S = exp(-exp(a_log) * softplus(a + dt_bias)) * S;  S = S + k (sigmoid(b) * (v - k^T S))^T;  y = q^T S
+    # Source: Yang, Kautz, Hatamizadeh 2024, Gated Delta Networks
+    "gated_delta_rule": Op(
+        ("x", "gates", "a_log", "dt_bias"),
+        ("state", "num_k_heads", "num_v_heads", "k_dim", "v_dim"),
+        _gated_delta_rule,
     ),
     "add": Op(("x", "y"), (), _binary),
     "mul": Op(("x", "y"), (), _binary),

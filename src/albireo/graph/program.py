@@ -37,6 +37,9 @@ Call families and their roles (a backend implements these):
     combine_norm x, weights, residual, gain                 a combine, and what linear_norm gives beside out
                  -> out, scaled, squares
     gate_rows    x, gate [, residual] -> out                rows of x times the sigmoid of one number each
+    causal_conv  x, weight -> out                           rows of T, which each sequence's state goes on with; see
+                                                            graph.ops. attr state: a place in Program.states
+    gated_delta_rule  x, gates, a_log, dt_bias -> out       rows of T, likewise
     head_linear  x, weight -> out                           a linear of each of num_heads equal parts of a row, with its
                                                             rows of weight, num_heads blocks of whole panels; n and k
                                                             are of one head
@@ -54,6 +57,7 @@ Families of single ops, for what no pass took into one of these (compiler/passes
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
@@ -189,6 +193,29 @@ class KVLayout:
 
 
 @dataclass(frozen=True, slots=True)
+class StateLayout:
+    """What a sequence keeps from step to step beside the KV cache: float32 arrays of these shapes.
+
+    A slot holds those of one sequence. The recurrent call with attribute state = i reads and writes shapes[i].
+    """
+
+    shapes: tuple[tuple[int, ...], ...] = ()
+
+    def __bool__(self) -> bool:
+        return bool(self.shapes)
+
+    @property
+    def sizes(self) -> tuple[int, ...]:
+        """Bytes of each in one slot."""
+        return tuple(math.prod(shape) * itemsize("float32") for shape in self.shapes)
+
+    @property
+    def slot_bytes(self) -> int:
+        """Bytes of one sequence."""
+        return sum(self.sizes)
+
+
+@dataclass(frozen=True, slots=True)
 class Program:
     """Everything a backend needs to run steps, weights' contents aside."""
 
@@ -202,6 +229,8 @@ class Program:
     outputs: dict[str, str]
     #: one record a pass: what fired, what it saves, what did not and why
     report: tuple[Any, ...] = field(default=(), repr=False)
+    #: of each sequence; empty where layers keep none
+    states: StateLayout = StateLayout()
 
     @property
     def top_k(self) -> int:

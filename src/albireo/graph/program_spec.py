@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from albireo.dtypes import itemsize
 from albireo.errors import InvariantError
 from albireo.graph.node import SYMBOLS
-from albireo.graph.ops import GROUPS, SCORES, are_groups
+from albireo.graph.ops import GROUPS, MAX_CONV_WIDTH, SCORES, are_groups
 from albireo.graph.program import PANEL, Buffer, Call, PackedConstant, Program, is_gated, weight_rows
 from albireo.graph.tuning import BUCKETS
 
@@ -35,7 +35,7 @@ ACTS = ("none", "silu_mul", "gelu_tanh_mul", "gelu", "gelu_tanh", "relu", "clamp
 #: Those of linears that have a gate; and none, for families that know no others.
 GATED_ACTS = tuple(act for act in ACTS if act == "none" or is_gated(act))
 #: What an elementwise call does to each element, in the native core's order.
-KINDS = ("cast", "silu", "gelu", "gelu_tanh", "relu", "scale", "softcap", "add", "mul", "clamped_swiglu")
+KINDS = ("cast", "silu", "gelu", "gelu_tanh", "relu", "scale", "softcap", "add", "mul", "clamped_swiglu", "sigmoid")
 #: Those that read two operands.
 KINDS_OF_TWO = ("add", "mul", "clamped_swiglu")
 ALIGNMENT = 64
@@ -138,13 +138,17 @@ FAMILIES: dict[str, Family] = {
     "head_norm": Family(("x", "weight"), ("out",), ("eps", "num_heads"), weight="weight"),
     "rope": Family(("x", "rope"), ("out",), ("num_heads", "head_dim")),
     "kv_write": Family(("k",), (), ("layer", "num_kv_heads", "head_dim"), optional=("v",), writes_kv=True),
+    "causal_conv": Family(("x", "weight"), ("out",), ("state",), weight="weight"),
+    "gated_delta_rule": Family(
+        ("x", "gates", "a_log", "dt_bias"), ("out",), ("state", "num_k_heads", "num_v_heads", "k_dim", "v_dim")
+    ),
     "slice": Family(("x",), ("out",), ("start",)),
     "top": Family(("x",), ("ids", "values"), ("n",)),
     "adapter": Family(("x",), ("out",), ("modules", "max_rank")),
 }
 
 #: Families of backends that are able to (pipeline.ABLE_PASSES, pipeline.adapter_passes); every backend has the others.
-ABLE_FAMILIES = ("linear_norm", "combine_norm", "adapter")
+ABLE_FAMILIES = ("linear_norm", "combine_norm", "adapter", "causal_conv", "gated_delta_rule")
 #: Families that every backend has kernels for.
 COMMON_FAMILIES = tuple(name for name in FAMILIES if name not in ABLE_FAMILIES)
 
@@ -273,7 +277,8 @@ def _check_shapes(program: Program, call: Call) -> None:
         _check_attention(program, call)
     if call.family == "qkv_rope_kv":
         _check_qkv(program, call)
-    if not _experts_fit(program, call) or not _single_op_fits(program, call):
+    fits = _experts_fit(program, call) and _single_op_fits(program, call) and _recurrence_fits(program, call)
+    if not fits:
         raise InvariantError(f"{call}: its buffers and constants do not fit each other")
     for role in ("out", "q", "ids", "values", "weights"):
         name = call.args.get(role)
@@ -327,6 +332,25 @@ def _experts_fit(program: Program, call: Call) -> bool:
         rows = {role: shapes[role].rows for role in shapes}
         return rows["x"] == "P" and rows["weights"] == "T" and cols["weights"] == program.top_k
     return call.family != "gate_rows" or cols["gate"] == 1
+
+
+def _recurrence_fits(program: Program, call: Call) -> bool:
+    """Whether a call that keeps a state has the shapes that go with each other; true for the other families."""
+    if call.family not in ("causal_conv", "gated_delta_rule"):
+        return True
+    a, cols = call.attrs, {role: program.buffers[n].cols for role, n in call.args.items() if n in program.buffers}
+    if not 0 <= a["state"] < len(program.states.shapes) or call.rows != "T":
+        return False
+    shape = program.states.shapes[a["state"]]
+    if call.family == "causal_conv":
+        weight = _constant(program, call, "weight")
+        fits = 1 < weight.cols <= MAX_CONV_WIDTH and shape == (weight.cols - 1, weight.rows)
+        return fits and cols["x"] == cols["out"] == weight.rows
+    k_heads, v_heads, k_dim, v_dim = (a[name] for name in ("num_k_heads", "num_v_heads", "k_dim", "v_dim"))
+    vectors = {(c.rows, c.cols) for c in (_constant(program, call, role) for role in ("a_log", "dt_bias"))}
+    fits = shape == (v_heads, k_dim, v_dim) and not v_heads % k_heads and vectors == {(1, v_heads)}
+    widths = (cols["x"], cols["gates"], cols["out"])
+    return fits and widths == (2 * k_heads * k_dim + v_heads * v_dim, 2 * v_heads, v_heads * v_dim)
 
 
 def _single_op_fits(program: Program, call: Call) -> bool:

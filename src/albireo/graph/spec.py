@@ -27,7 +27,7 @@ def check_graph(graph: Graph) -> None:
     3. The KV state is one chain: each state is written at most once, each layer once, and attention reads its layer
        after the write; the last state is the output kv.
     4. Outputs are defined. 5. A fused node's body obeys the same rules and computes the node's outputs from its roles.
-    6. All layers choose as many experts of a token.
+    6. All layers choose as many experts of a token. 7. Nodes that keep a state number theirs 0, 1, ... in order.
 
     Raises: InvariantError naming the node and the rule.
     Cost: O(nodes and their bodies).
@@ -37,6 +37,9 @@ def check_graph(graph: Graph) -> None:
     counts = {node.attrs["top_k"] for node in graph.nodes if "top_k" in node.attrs}
     if len(counts) > 1:
         raise InvariantError(f"layers choose {sorted(counts)} experts of a token; P pairs are counted by one number")
+    states = [node.attrs["state"] for node in graph.recurrent]
+    if states != list(range(len(states))):
+        raise InvariantError(f"states of sequences are numbered {states}; wanted 0 to {len(states) - 1}, each once")
 
 
 def _check_nodes(graph: Graph) -> None:
@@ -128,11 +131,13 @@ def _check_attrs(node: Node) -> None:
 
 
 def _attr_problem(node: Node, name: str, value: Any) -> str:
+    if name in ("num_k_heads", "num_v_heads", "k_dim", "v_dim"):
+        return "" if _is_count(value, 1) else "must be a whole number of at least 1"
     if name in ("num_heads", "num_kv_heads", "head_dim"):
         if not _is_count(value, 1):
             return "must be a whole number of at least 1"
         return _heads_problem(node) if name == "num_heads" else ""
-    if name == "layer":
+    if name in ("layer", "state"):
         return "" if _is_count(value, 0) else "must be a whole number of at least 0"
     if name == "window":
         return "" if value is None or _is_count(value, 1) else "must be None or a whole number of at least 1"

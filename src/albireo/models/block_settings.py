@@ -42,6 +42,8 @@ class BlockSettings:
         has_ffn_norm: the FFN has a norm of its own; else it reads what attention reads.
         has_qk_norm: a norm of each head of q and k, where a key says so.
         joined: where rows of q, k and v lie.
+        has_output_gate: what attention gives is multiplied by sigmoids, of as many channels of q_proj, behind those of
+            each head's query.
         num_kv_heads: where no key says it by itself; None: a key does.
         latent: attention is of latents: one KV head, which is the vector that positions leave.
     """
@@ -56,5 +58,6 @@ class BlockSettings:
     has_ffn_norm: bool = True
     has_qk_norm: bool = False
     joined: Joined = "no"
+    has_output_gate: bool = False
     num_kv_heads: int | None = None
     latent: Latent | None = None

@@ -17,6 +17,7 @@ from albireo.models.block_settings import BlockSettings
 from albireo.models.expert_settings import ExpertSettings, Keys, parse_experts
 from albireo.models.layer_kinds import DEFAULT_WINDOW, MAX_LAYERS, WindowRule, parse_rotates, parse_windows
 from albireo.models.multipliers import Multipliers, parse_multipliers
+from albireo.models.recurrent_settings import RecurrentRule, RecurrentSettings, parse_recurrent
 from albireo.models.rope_settings import DEFAULT_THETA, MAX_POSITIONS, RopeSettings, parse_ropes
 
 #: Far above any checkpoint, low enough that every product of them is an exact float64.
@@ -108,14 +109,15 @@ class ConfigRules:
         experts: whose keys speak of experts.
         built_in: keys that some files have at the one value that the architecture has anyway.
         defaults: what absent keys mean, where the architecture's class in transformers differs from most.
-        activation: a key of ACTIVATIONS. is_gemma: see multipliers. has_local_rope: layers with a window rotate by
-            frequencies of their own, of the base local_theta where none is said (None: that of the others).
+        activation: a key of ACTIVATIONS. multipliers: where no key says another. has_local_rope: layers with a window
+            rotate by frequencies of their own, of the base local_theta where none is said (None: that of the others).
         has_layers_without_rope: see ModelConfig.rotates. rotates_windows: where there is a window, layers without one
             do not rotate. has_pairs_side_by_side: see ModelConfig.
         ignorable: keys of this architecture that change nothing here.
         names: what its files call keys that others have, too.
         blocks: reads what its own keys say of a layer's parts; None: they are llama's.
         ffn_factor: widths of the residual stream that an FFN has where nothing is said; 0: it must be said.
+        recurrent: whether some layers keep a state in place of attention.
         has_rope: whether positions are rotations; else a table of them is added.
         class_names: what architectures may name; empty: model_type and ForCausalLM.
     """
@@ -129,7 +131,7 @@ class ConfigRules:
     built_in: Mapping[str, Any] = field(default_factory=dict)
     defaults: Mapping[str, Any] = field(default_factory=dict)
     activation: str = "silu"
-    is_gemma: bool = False
+    multipliers: Multipliers = field(default_factory=Multipliers)
     has_local_rope: bool = False
     local_theta: float | None = DEFAULT_THETA
     has_layers_without_rope: bool = False
@@ -141,6 +143,7 @@ class ConfigRules:
     blocks: Callable[[Fields], BlockSettings] | None = None
     ffn_factor: int = 0
     has_rope: bool = True
+    recurrent: RecurrentRule = "none"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -157,7 +160,7 @@ class ModelConfig:
         attention_bias, attention_out_bias, mlp_bias: the keys, for architectures that honour them; others have their
             own rule.
         eos_token_ids: may be empty; generation_config.json may name more.
-        experts: None: every layer has an ordinary MLP.
+        experts: None: every layer has an ordinary MLP. recurrent: None: every layer has attention.
         rms_norm_eps: of LayerNorms, too.
     """
 
@@ -187,6 +190,7 @@ class ModelConfig:
     eos_token_ids: tuple[int, ...] = field(default=())
     experts: ExpertSettings | None = None
     blocks: BlockSettings = field(default_factory=BlockSettings)
+    recurrent: RecurrentSettings | None = None
 
     def with_dtype(self, dtype: str) -> ModelConfig:
         """The same model computed in dtype ("auto": as it is). Raises: ConfigError for an unknown one."""
@@ -199,6 +203,12 @@ class ModelConfig:
         if latent is not None:
             return float((latent.plain + latent.rotary) ** -0.5 * self.rope.score_growth**2)
         return float(self.head_dim**-0.5) if given is None else given
+
+    @property
+    def cached_layers(self) -> tuple[int, ...]:
+        """Layers that have a KV cache, in order: those with attention."""
+        is_recurrent = self.recurrent.layers if self.recurrent else ()
+        return tuple(i for i in range(self.num_layers) if not is_recurrent or not is_recurrent[i])
 
     @property
     def rotary_dim(self) -> int:
@@ -228,7 +238,10 @@ def parse_config(
     vocab = fields.integer("vocab_size", 1, MAX_VOCAB)
     width = fields.integer("intermediate_size", 1, MAX_WIDTH, default=rules.ffn_factor * hidden or None)
     rotates = parse_rotates(fields, layers) if rules.has_layers_without_rope else (True,) * layers
-    windows = parse_windows(fields, rules.windows, rules.period, rotates, rules.default_window)
+    recurrent = parse_recurrent(fields, rules.recurrent, layers)
+    windows: tuple[int | None, ...] = (None,) * layers
+    if recurrent is None:
+        windows = parse_windows(fields, rules.windows, rules.period, rotates, rules.default_window)
     latent = blocks.latent
     head_dim = _head_dim(fields, rules, hidden, heads) if latent is None else latent.rank + latent.rotary
     if rules.rotates_windows and any(windows):
@@ -263,7 +276,7 @@ def parse_config(
         attention_bias=_bias(fields, rules, "attention_bias"),
         attention_out_bias=_bias(fields, rules, "attention_out_bias"),
         mlp_bias=_bias(fields, rules, "mlp_bias"),
-        multipliers=parse_multipliers(fields, rules.keys, rules.is_gemma),
+        multipliers=parse_multipliers(fields, rules.keys, rules.multipliers),
         local_rope=local_rope,
         rotates=rotates,
         has_pairs_side_by_side=rules.has_pairs_side_by_side,
@@ -271,6 +284,7 @@ def parse_config(
         eos_token_ids=fields.ids("eos_token_id", vocab),
         experts=parse_experts(fields, rules.experts, layers, width),
         blocks=blocks,
+        recurrent=recurrent,
     )
     if config.rotary_dim % 2 or (config.head_dim - config.rotary_dim) % 2:
         fields.fail(_HONOURS_PARTIAL, config.rope.partial_rotary_factor, f"must rotate pairs of {config.head_dim}")

@@ -17,9 +17,12 @@ _MAX_WIDTH = 2**20
 
 #: Whose keys: mixtral's (every layer has experts of intermediate_size, weights are renormalized), olmoe's (the same,
 #: but for whether they are), or those of Qwen's models, with a shared expert or without.
+#: Qwen 3.5's: in every layer, with a shared one, weights renormalized.
 #: Or DeepSeek V3's, whose experts are chosen by sigmoids and a bias, in groups; V2's, by a softmax; MiniMax's, as V3's
 #: without groups; or ERNIE's, by a softmax and a bias.
-Keys = Literal["none", "mixtral", "olmoe", "qwen", "qwen_shared", "deepseek", "deepseek_v2", "minimax", "ernie"]
+Keys = Literal[
+    "none", "mixtral", "olmoe", "qwen", "qwen_shared", "qwen3_5", "deepseek", "deepseek_v2", "minimax", "ernie"
+]
 
 
 #: What some files of such models say, and what they do anyway.
@@ -87,9 +90,9 @@ def parse_experts(fields: Fields, keys: Keys, layers: int, width: int) -> Expert
         count,
         top_k,
         fields.integer("moe_intermediate_size", 1, _MAX_WIDTH),
-        fields.flag("norm_topk_prob", False),
-        fields.integer("shared_expert_intermediate_size", 1, _MAX_WIDTH) if keys == "qwen_shared" else 0,
-        _sparse_layers(fields, layers),
+        keys == "qwen3_5" or fields.flag("norm_topk_prob", False),
+        fields.integer("shared_expert_intermediate_size", 1, _MAX_WIDTH) if keys != "qwen" else 0,
+        (True,) * layers if keys == "qwen3_5" else _sparse_layers(fields, layers),
     )
     if not any(settings.layers):
         fields.unsupported(

@@ -9,6 +9,7 @@ from albireo.graph.builder import GraphBuilder
 from albireo.graph.node import Graph
 from albireo.models.config import ConfigRules, ModelConfig
 from albireo.models.layers import attention_block, embedding, head, mlp_block
+from albireo.models.multipliers import GEMMA
 from albireo.models.rope import rope_spec
 
 #: One KV head, heads wider together than the model; the activation under its old name.
@@ -37,7 +38,7 @@ CONFIG = ConfigRules(
     head_dim=256,
     defaults={"tie_word_embeddings": True},
     activation="gelu_tanh",
-    is_gemma=True,
+    multipliers=GEMMA,
 )
 
 

@@ -17,6 +17,7 @@ from albireo.models.layers import (
     mlp_block,
     windows,
 )
+from albireo.models.multipliers import GEMMA
 from albireo.models.rope import rope_spec
 
 #: Caps that bite, a scale of scores that is not the root of the head's width, a window.
@@ -56,7 +57,7 @@ CONFIG = ConfigRules(
         "final_logit_softcapping": 30.0,
     },
     activation="gelu_tanh",
-    is_gemma=True,
+    multipliers=GEMMA,
 )
 
 

@@ -18,6 +18,7 @@ from albireo.models.layers import (
     mlp_block,
     windows,
 )
+from albireo.models.multipliers import GEMMA
 from albireo.models.rope import rope_spec
 
 #: One KV head, the second layer without a window and with scaled rotation.
@@ -62,7 +63,7 @@ CONFIG = ConfigRules(
         "rope_theta": 1000000.0,
     },
     activation="gelu_tanh",
-    is_gemma=True,
+    multipliers=GEMMA,
     has_local_rope=True,
     ignorable=frozenset({"_sliding_window_pattern"}),
     class_names=("Gemma3ForCausalLM", "Gemma3TextForCausalLM"),

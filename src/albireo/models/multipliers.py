@@ -6,7 +6,7 @@ Called by config.py. Does not know graphs: layers.py says where each of them goe
 from __future__ import annotations
 
 import struct
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from albireo.json_file import Fields
 
@@ -36,10 +36,14 @@ class Multipliers:
     norm_plus: float = 0.0
 
 
-def parse_multipliers(fields: Fields, keys: frozenset[str], is_gemma: bool) -> Multipliers:
+#: Of Gemma: embeddings are multiplied by the root of the width, and norms by their weight plus 1.
+GEMMA = Multipliers(embedding=None, norm_plus=1.0)
+
+
+def parse_multipliers(fields: Fields, keys: frozenset[str], built_in: Multipliers) -> Multipliers:
     """Read the keys that an architecture honours; the others are left unread.
 
-    Args: is_gemma: embeddings are multiplied by the root of the width, and norms by their weight plus 1.
+    Args: built_in: what holds where no key that is honoured says another number.
     Raises: ModelError for a value outside of what can be computed.
     """
 
@@ -47,15 +51,15 @@ def parse_multipliers(fields: Fields, keys: frozenset[str], is_gemma: bool) -> M
         return fields.optional_number(key, _LEAST, _MOST) if key in keys else None
 
     attention, queries = of("attention_multiplier"), of("query_pre_attn_scalar")
-    return Multipliers(
-        embedding=None if is_gemma else of("embedding_multiplier") or 1.0,
-        residual=of("residual_multiplier") or 1.0,
-        attention=queries**-0.5 if queries is not None else attention,
-        logits=of("logits_scaling") or 1.0 / (of("logit_scale") or 1.0),
-        attention_cap=of("attn_logit_softcapping"),
-        logits_cap=of("final_logit_softcapping"),
-        norm_plus=1.0 if is_gemma else 0.0,
-    )
+    said = {
+        "embedding": of("embedding_multiplier"),
+        "residual": of("residual_multiplier"),
+        "attention": queries**-0.5 if queries is not None else attention,
+        "logits": of("logits_scaling") or 1.0 / (of("logit_scale") or 1.0),
+        "attention_cap": of("attn_logit_softcapping"),
+        "logits_cap": of("final_logit_softcapping"),
+    }
+    return replace(built_in, **{name: number for name, number in said.items() if number is not None})
 
 
 def nearest(number: float, dtype: str) -> float:

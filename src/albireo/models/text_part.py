@@ -44,6 +44,8 @@ _WHOLES = {
         {"mistral": "mistral", "ministral3": "ministral3"},
         {"tie_word_embeddings": True},
     ),
+    "qwen3_5": _Whole("Qwen3_5ForConditionalGeneration", {"qwen3_5_text": "qwen3_5_text"}),
+    "qwen3_5_moe": _Whole("Qwen3_5MoeForConditionalGeneration", {"qwen3_5_moe_text": "qwen3_5_moe_text"}),
     "qwen3_vl": _Whole("Qwen3VLForConditionalGeneration", {"qwen3_vl_text": "qwen3"}, {"rope_theta": 500000.0}),
     "qwen3_vl_moe": _Whole(
         "Qwen3VLMoeForConditionalGeneration",

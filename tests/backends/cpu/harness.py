@@ -199,6 +199,7 @@ def run(calls: Sequence[Call], step: StepInputs, threads: int = 1) -> tuple[Arra
         top_ids,
         top_values,
         step.adapter_slots,
+        step.state_slots,
     )
     _check_memory(calls)
     return top_ids, top_values
@@ -207,7 +208,7 @@ def run(calls: Sequence[Call], step: StepInputs, threads: int = 1) -> tuple[Arra
 def _check_memory(calls: Sequence[Call]) -> None:
     """Nothing is written but results, and nothing beyond their ends."""
     arrays = [(name, value) for call in calls for name, value in call.args.items() if isinstance(value, Guarded)]
-    written = [value for name, value in arrays if name in ("out", "kv")]
+    written = [value for name, value in arrays if name in ("out", "kv", "state")]
     for _, value in arrays:
         value.check_guards()
         if not any(value is other for other in written):

@@ -30,6 +30,8 @@ SPLITS = {
     "expert_linear": "panels",
     "combine": "rows",
     "gate_rows": "rows",
+    "causal_conv": "rows",
+    "gated_delta_rule": "heads",
     "head_linear": "panels",
     "join_heads": "rows",
     "head_norm": "rows",
@@ -94,6 +96,8 @@ def _kinds(family: str, dtype: str) -> tuple[str, ...]:
 def _packings(family: str, dtype: str) -> tuple[str, ...]:
     if family in _PACKED:
         return (f"p64.{dtype}",)
+    if family == "causal_conv":
+        return (f"row.{dtype}",)
     if family == "embed" and is_encoding(dtype):
         return (f"p64.{dtype}",)
     if family == "embed":

@@ -28,7 +28,7 @@ from albireo.dtypes import TOKEN, itemsize, natural_stride
 from albireo.errors import InvariantError
 from albireo.graph.ops import GROUPS, TOP_LOGITS
 from albireo.graph.private_norms import private_norms
-from albireo.graph.program import Buffer, Call, KVLayout, Program
+from albireo.graph.program import Buffer, Call, KVLayout, Program, StateLayout
 from albireo.graph.program_spec import ACTS, KINDS, STEP_ARRAYS
 
 #: What a role is to the native core: what it reads rows of, or what it writes.
@@ -54,6 +54,7 @@ _GAPLESS = {
     "expert_linear": ("ids",),
     "combine": ("weights",),
     "gate_rows": ("gate",),
+    "gated_delta_rule": ("gates",),
 }
 #: What an array of rows picks from, as the native core numbers it; it knows the arrays themselves.
 _GATHERS = {"T": 1, "S": 2}
@@ -104,14 +105,20 @@ class CpuModel:
         num_blocks: int,
         progress: Callable[[int], None] = lambda _: None,
         peers: Peers | None = None,
+        num_state_slots: int = 0,
     ) -> None:
+        """num_state_slots: sequences that can keep states at once, where the program keeps any."""
         self.num_blocks = num_blocks
+        self.num_state_slots = num_state_slots
+        if program.states and num_state_slots < 1:
+            raise InvariantError("a program that keeps states of sequences has no slots for them")
         self.pool = pool
         self._layer_block_bytes = kv_block_bytes(program.kv) // program.kv.num_layers
         offsets, num_bytes = constant_offsets(program.constants)
         self._weights = _native.Memory(num_bytes)
         self._arena = _native.Memory(program.arena_bytes) if peers is None else peers.arenas[peers.rank]
         self._kv = _native.Memory(num_blocks * kv_block_bytes(program.kv))
+        self._states = _native.Memory(max(1, num_state_slots * program.states.slot_bytes))
         self._constants = {name: self._weights.address + offset for name, offset in offsets.items()}
         if isinstance(weights, StoredWeights):
             read_stored(weights, program.constants, self._weights, offsets, progress)
@@ -133,6 +140,8 @@ class CpuModel:
             other._arena = peers.arenas[peers.rank]
         elif program.arena_bytes > self._arena.num_bytes:
             other._arena = _native.Memory(program.arena_bytes)
+        if program.states != self.program.states:
+            raise InvariantError("a program that is to share a model's states keeps others")
         other._adapters = adapters
         other._take(program, peers)
         return other
@@ -154,7 +163,7 @@ class CpuModel:
         Raises: InvariantError when the step is larger than the program was planned for; nothing is computed then.
         """
         self.check_size(inputs)
-        self.native.run(*inputs.arrays, self.top_ids, self.top_values, self._slots(inputs))
+        self.native.run(*inputs.arrays, self.top_ids, self.top_values, self._slots(inputs), inputs.state_slots)
         return self.outputs(inputs)
 
     def check_size(self, inputs: StepInputs) -> None:
@@ -171,7 +180,7 @@ class CpuModel:
         call that writes them, the best logits behind head_top.
         """
         native = self._bind(self.program.calls[index : index + 1])
-        native.run(*inputs.arrays, self.top_ids, self.top_values, self._slots(inputs))
+        native.run(*inputs.arrays, self.top_ids, self.top_values, self._slots(inputs), inputs.state_slots)
         return self.outputs(inputs)
 
     def _slots(self, inputs: StepInputs) -> NDArray[np.int32] | None:
@@ -225,6 +234,19 @@ class CpuModel:
             base = self._kv.address + layer * self.num_blocks * size
             for source, target in pairs:
                 _native.copy(base + target * size, base + source * size, size)
+
+    def copy_states(self, pairs: Sequence[tuple[int, int]]) -> None:
+        """Copy what sequences keep, of whole slots (source, target), in order. A slot's states are side by side."""
+        size = self.program.states.slot_bytes
+        for source, target in pairs:
+            _native.copy(self._states.address + target * size, self._states.address + source * size, size)
+
+    def state(self, index: int, slot: int) -> NDArray[np.float32]:
+        """A copy of state number index of a slot."""
+        states = self.program.states
+        start = slot * states.slot_bytes + sum(states.sizes[:index])
+        stored = self._states.view()[start : start + states.sizes[index]]
+        return stored.view(np.float32).reshape(states.shapes[index]).copy()
 
     def profile(self, inputs: StepInputs) -> list[tuple[Call, float]]:
         """Run one step and return each call with the seconds it took; for finding where time goes."""
@@ -288,6 +310,11 @@ class CpuModel:
             args["k"] = program.constants[call.args["weight"]].cols
         elif call.family == "rope":
             args["k"] = attrs["head_dim"]
+        elif call.family == "causal_conv":
+            weight_of = program.constants[call.args["weight"]]
+            args |= {"n": weight_of.rows, "k": weight_of.cols}
+        elif call.family == "gated_delta_rule":
+            args |= {key: attrs[key] for key in ("num_k_heads", "k_dim", "v_dim")} | {"num_heads": attrs["num_v_heads"]}
         elif call.family == "slice":
             x, out = (program.buffers[call.args[role]] for role in ("x", "out"))
             args |= {"x": self._address(x.name) + attrs["start"] * itemsize(x.dtype), "k": out.cols}
@@ -336,9 +363,19 @@ class CpuModel:
             args["act"] = ACTS.index(attrs["act"])
         if "kind" in attrs:
             args["act"] = KINDS.index(attrs["kind"])
+        if "state" in attrs:
+            args |= self._state_args(program.states, attrs["state"])
         if "layer" in attrs:
             layer_bytes = self.num_blocks * self._layer_block_bytes
             args |= {"kv": self._kv.address + attrs["layer"] * layer_bytes, "kv_dtype": program.kv.dtype}
             args |= {key: attrs[key] for key in ("num_kv_heads", "head_dim")} | {"block_size": program.kv.block_size}
             args["has_values"] = program.kv.has_values
         return args
+
+    def _state_args(self, states: StateLayout, index: int) -> dict[str, object]:
+        """Where state number index of the first slot is, and how far it is to the next slot's, in floats."""
+        return {
+            "state": self._states.address + sum(states.sizes[:index]),
+            "state_size": states.slot_bytes // itemsize("float32"),
+            "state_slots": self.num_state_slots,
+        }

@@ -8,6 +8,7 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
+from albireo.backends.reference.call import Array
 from albireo.backends.reference.rounding import F32, round_kv
 from albireo.errors import InvariantError
 
@@ -17,12 +18,15 @@ class ReferenceKV:
 
     Invariants: 1. values are rounded to dtype when written; 2. a slot never written holds NaN, so that reading it
     shows.
+
+    states: what recurrent ops keep beside it, see OpCall.
     """
 
     def __init__(self, num_blocks: int, block_size: int, dtype: str = "float32") -> None:
         self.num_blocks = num_blocks
         self.block_size = block_size
         self.dtype = dtype
+        self.states: dict[tuple[int, int], Array] = {}
         self._layers: dict[int, tuple[F32, F32 | None]] = {}
 
     def write(self, layer: int, slots: NDArray[np.int32], k: F32, v: F32 | None) -> None:

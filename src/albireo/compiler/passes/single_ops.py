@@ -69,6 +69,10 @@ def _of_rows(node: Node) -> Single:
     return node.op, {}, dict(node.inputs)
 
 
+def _recurrent(node: Node) -> Single:
+    return node.op, dict(node.attrs), dict(node.inputs)
+
+
 def _norm(node: Node) -> Single:
     _require_float32(node, "x")
     if node.attrs["num_heads"] == 1:
@@ -129,6 +133,8 @@ SINGLES: dict[str, Callable[[Node], Single]] = {
     "head_linear": _head_linear,
     "join_heads": _join_heads,
     "adapter": _adapter,
+    "causal_conv": _recurrent,
+    "gated_delta_rule": _recurrent,
     "rms_norm": _norm,
     "rope": _rope,
     "kv_write": _kv_write,

@@ -93,8 +93,8 @@ def test_memory_counts_the_states(directory: Path, caplog: pytest.LogCaptureFixt
 def test_a_directory_computes_the_same_and_is_verified_by_tokens_and_quality(tmp_path: Path) -> None:
     config = TINY | {"vocab_size": 512}
     checkpoint = make_checkpoint(tmp_path / "checkpoint", config, seed=5, dtype="bfloat16", tokenizer=True)
-    build(checkpoint, tmp_path / "engine", BuildConfig(quantization="int8"))
-    wanted = Server.load(checkpoint, quantization="int8").serve(requests()[:3])[0]
+    build(checkpoint, tmp_path / "engine", BuildConfig())
+    wanted = Server.load(checkpoint).serve(requests()[:3])[0]
     assert_same_answers(Server.load(tmp_path / "engine").serve(requests()[:3])[0], wanted)
     found = verify(tmp_path / "engine", str(checkpoint), num_tokens=200)
     verdicts = {stage.name: stage.verdict for stage in found.stages}

@@ -150,9 +150,11 @@ def test_weights_are_read_once_and_multiplied_once(model_type):
     matrices += embedding if not {"lm_head.weight", "embed_out.weight"} & set(shapes) else 0
     work = Roofline(program).work(StepShape(1, 0, 1, ((1, 1),)))
     layers, kv_heads = len(config.cached_layers), config.num_kv_heads
-    kv = layers * 2 * kv_heads * config.head_dim * 4
+    latent = config.blocks.latent
+    width = config.head_dim if latent is None else latent.rank
+    kv = layers * (2 if latent is None else 1) * kv_heads * config.head_dim * 4
     assert work.num_bytes == (matrices + vectors + num_rows * config.hidden_size) * 4 + kv + program.states.slot_bytes
-    assert work.flops == 2 * matrices + layers * 4 * config.num_heads * config.head_dim
+    assert work.flops == 2 * matrices + layers * 2 * config.num_heads * (config.head_dim + width)
 
 
 def test_experts_are_read_once_each_however_many_tokens_have_them():

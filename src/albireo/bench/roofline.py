@@ -211,13 +211,15 @@ def attention_of(call: Call) -> tuple[str, int | None, int]:
 
     A product with a key and one with a value for each head, two flops an element.
     """
-    return call.rows, call.attrs["window"] or None, 4 * call.attrs["num_heads"] * call.attrs["head_dim"]
+    a = call.attrs
+    elements = a["head_dim"] + a.get("value_dim", a["head_dim"])
+    return call.rows, a["window"] or None, 2 * a["num_heads"] * elements
 
 
 def kv_bytes(program: Program) -> int:
     """Bytes of the keys and values of one position in one layer, padding left out."""
     kv = program.kv
-    return 2 * kv.num_kv_heads * (kv.head_dim * itemsize(kv.dtype) + kv.scale_bytes)
+    return kv.num_parts * kv.num_kv_heads * (kv.head_dim * itemsize(kv.dtype) + kv.scale_bytes)
 
 
 def positions_seen(num_new: int, length: int, window: int | None) -> int:
@@ -253,6 +255,8 @@ def _matrix_elements(program: Program, call: Call) -> dict[str, int]:
     """Elements of a call's weight matrices by role, padding left out; none for a call without one."""
     if call.family in (*_LINEARS, "head_top"):
         return {"weight": _num_columns(call) * int(call.attrs["k"])}
+    if call.family == "head_linear":
+        return {"weight": int(call.attrs["num_heads"] * call.attrs["n"] * call.attrs["k"])}
     if call.family == "qkv_rope_kv":
         found = {role: program.constants[call.args[role]] for role in ("weight", "v_weight") if role in call.args}
         return {role: matrix.rows * matrix.cols for role, matrix in found.items()}

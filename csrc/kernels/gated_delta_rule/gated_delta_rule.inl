@@ -47,26 +47,36 @@ ALBIREO_INLINE void to_unit(const float* x, int64_t width, float scale, float* o
   for (int64_t i = 0; i < width; i += 16) store(out + i, mul(load(out + i), factor));
 }
 
+// visit(i, parity) for i from 0 to n - 1, parity being i % 2: a constant, so that what it picks stays in registers.
+template <class Visit>
+ALBIREO_INLINE void in_pairs(int64_t n, Visit visit) {
+  int64_t i = 0;
+  for (; i + 1 < n; i += 2) visit(i, 0), visit(i + 1, 1);
+  if (i < n) visit(i, 0);
+}
+
 // One row: S [K][kDeltaColumns] goes on, out are its columns of the result. values, out: kDeltaColumns.
 ALBIREO_INLINE void delta_row(float* state, int64_t k_dim, const float* q, const float* k, const float* values,
                               float kept, float learned, float* out) {
   V sums[2][kDeltaVectors], delta[kDeltaVectors];
   for (int j = 0; j < kDeltaVectors; j++) sums[0][j] = sums[1][j] = zero();
-  for (int64_t i = 0; i < k_dim; i++)
+  in_pairs(k_dim, [&](int64_t i, int parity) {
     for (int j = 0; j < kDeltaVectors; j++)
-      sums[i & 1][j] = fma(set1(k[i]), load(state + i * kDeltaColumns + 16 * j), sums[i & 1][j]);
+      sums[parity][j] = fma(set1(k[i]), load(state + i * kDeltaColumns + 16 * j), sums[parity][j]);
+  });
   for (int j = 0; j < kDeltaVectors; j++) {
     const V found = mul(add(sums[0][j], sums[1][j]), set1(kept));
     delta[j] = mul(sub(load(values + 16 * j), found), set1(learned));
     sums[0][j] = sums[1][j] = zero();
   }
-  for (int64_t i = 0; i < k_dim; i++)
+  in_pairs(k_dim, [&](int64_t i, int parity) {
     for (int j = 0; j < kDeltaVectors; j++) {
       float* at = state + i * kDeltaColumns + 16 * j;
       const V next = fma(set1(k[i]), delta[j], mul(load(at), set1(kept)));
       store(at, next);
-      sums[i & 1][j] = fma(set1(q[i]), next, sums[i & 1][j]);
+      sums[parity][j] = fma(set1(q[i]), next, sums[parity][j]);
     }
+  });
   for (int j = 0; j < kDeltaVectors; j++) store(out + 16 * j, add(sums[0][j], sums[1][j]));
 }
 

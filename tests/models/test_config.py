@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -272,6 +273,15 @@ def test_tiny_configs_differ_where_code_could_confuse_things() -> None:
     assert {c.tie_word_embeddings for c in configs} == {True, False}
     assert any(c.attention_bias and c.mlp_bias for c in configs)
     assert any(None in c.windows and any(c.windows) for c in configs)
+
+
+def test_how_experts_of_deepseek_v2_are_chosen() -> None:
+    """Greedy, which an absent key means, knows no groups."""
+    grouped, absent, said = (
+        parse("deepseek_v2", **changes).experts for changes in ({}, {"topk_method": ...}, {"topk_method": "greedy"})
+    )
+    assert grouped is not None and grouped.groups == (4, 2, 1)
+    assert absent == said == replace(grouped, groups=None)
 
 
 @pytest.mark.parametrize("key", ["torch_dtype", "dtype"])

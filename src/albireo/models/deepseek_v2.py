@@ -1,39 +1,21 @@
-"""DeepSeek V2 and V2-Lite: latent attention, experts chosen by a softmax in groups, beside shared ones.
+"""DeepSeek V2 and V2-Lite: V3's layers, whose experts are chosen by a softmax in groups.
 
 Found by models/__init__.py by file name. Does not know devices.
 """
 
 from __future__ import annotations
 
-from albireo.graph.builder import GraphBuilder
-from albireo.graph.node import Graph
-from albireo.models.config import ConfigRules, ModelConfig
-from albireo.models.experts import DEEPSEEK, moe_block
-from albireo.models.latent_attention import UNREAD, latent_attention_block, latent_blocks
-from albireo.models.layers import embedding, head
-from albireo.models.rope import latent_rope_spec
+from dataclasses import replace
 
-#: Twelve experts of 36 channels in four groups, of which two are open to a token; the first layer is dense.
+from albireo.models import deepseek_v3
+
+#: Queries of the residual stream itself.
 TINY = {
+    **{key: value for key, value in deepseek_v3.TINY.items() if key != "num_nextn_predict_layers"},
     "architectures": ["DeepseekV2ForCausalLM"],
     "model_type": "deepseek_v2",
     "vocab_size": 127,
-    "hidden_size": 40,
-    "intermediate_size": 60,
-    "num_hidden_layers": 3,
-    "num_attention_heads": 4,
-    "num_key_value_heads": 4,
     "q_lora_rank": None,
-    "kv_lora_rank": 32,
-    "qk_nope_head_dim": 12,
-    "qk_rope_head_dim": 8,
-    "v_head_dim": 10,
-    "max_position_embeddings": 128,
-    "rms_norm_eps": 1e-5,
-    "hidden_act": "silu",
-    "attention_bias": False,
-    "tie_word_embeddings": False,
-    "rope_theta": 10000.0,
     "rope_scaling": {
         "type": "yarn",
         "factor": 4.0,
@@ -43,47 +25,14 @@ TINY = {
         "mscale": 0.7,
         "mscale_all_dim": 0.7,
     },
-    "n_routed_experts": 12,
-    "num_experts_per_tok": 3,
-    "moe_intermediate_size": 36,
-    "n_shared_experts": 2,
-    "n_group": 4,
-    "topk_group": 2,
     "norm_topk_prob": False,
-    "routed_scaling_factor": 2.5,
-    "first_k_dense_replace": 1,
     "topk_method": "group_limited_greedy",
     "scoring_func": "softmax",
-    "bos_token_id": 1,
-    "eos_token_id": [2, 3],
-    "torch_dtype": "float32",
 }
-
-CONFIG = ConfigRules(
-    keys=frozenset({"attention_bias"}),
-    blocks=latent_blocks,
+CONFIG = replace(
+    deepseek_v3.CONFIG,
     experts="deepseek_v2",
-    has_pairs_side_by_side=True,
-    defaults={
-        "n_shared_experts": 2,
-        "first_k_dense_replace": 0,
-        "q_lora_rank": 1536,
-        "kv_lora_rank": 512,
-        "qk_nope_head_dim": 128,
-        "qk_rope_head_dim": 64,
-        "v_head_dim": 128,
-    },
+    defaults={**deepseek_v3.CONFIG.defaults, "n_shared_experts": 2, "first_k_dense_replace": 0},
     built_in={"scoring_func": "softmax", "norm_topk_prob": False, "moe_layer_freq": 1},
-    ignorable=UNREAD,
 )
-
-
-def build(config: ModelConfig, max_model_len: int) -> Graph:
-    """The graph of a model that serves sequences of up to max_model_len tokens."""
-    b = GraphBuilder()
-    rope = latent_rope_spec(config, max_model_len)
-    x = embedding(b, config)
-    for layer in range(config.num_layers):
-        x = latent_attention_block(b, config, x, layer, rope)
-        x = moe_block(b, config, x, layer, DEEPSEEK)
-    return head(b, config, x)
+build = deepseek_v3.build

@@ -106,9 +106,9 @@ def _deepseek(fields: Fields, layers: int, is_v2: bool) -> ExpertSettings:
     top_k = fields.integer("num_experts_per_tok", 1, min(count, MAX_CHOSEN))
     width = fields.integer("moe_intermediate_size", 1, _MAX_WIDTH)
     groups = _groups(fields, count, top_k, 1 if is_v2 else 2)
-    if is_v2 and fields.text("topk_method", "greedy") != "group_limited_greedy":
-        if fields.raw("topk_method") != "greedy":
-            fields.unsupported("topk_method", fields.raw("topk_method"), "greedy and group_limited_greedy are computed")
+    if is_v2 and (method := fields.text("topk_method", "greedy")) != "group_limited_greedy":
+        if method != "greedy":
+            fields.unsupported("topk_method", method, "greedy and group_limited_greedy are computed")
         groups = None
     return ExpertSettings(
         count,

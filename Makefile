@@ -9,16 +9,14 @@ NATIVE := $(shell find csrc CMakeLists.txt pyproject.toml -type f)
 demo: $(VENV)/.installed
 	@$(BIN)/albireo generate --stats --seed 7 "Once upon a time, a little fox"
 
-# Two processes of about the same length, one of them with the kernels for GPUs, which are interpreted and compiled.
-HALF := tests/backends/cuda tests/e2e tests/server
+# Folders that are long, each a process; all others are one. Two at a time, the longest first: whoever is done takes the
+# next, so both cores have work until the end. What a process said is shown at its end.
+APART := tests/backends/cuda tests/e2e tests/server tests/backends/cpu
 test: lint
 	@mkdir -p build
-	@$(BIN)/python -m pytest -q -p no:cacheprovider $(HALF) >build/tests.log 2>&1 & half=$$!; \
-	trap 'kill $$half' INT TERM; \
-	$(BIN)/python -m pytest -q $(HALF:%=--ignore=%) tests; rest=$$?; \
-	wait $$half; half=$$?; \
-	echo "== $(HALF)"; cat build/tests.log; \
-	exit $$((rest | half))
+	@printf '%s\n' '$(APART:%=--ignore=%) tests' $(APART) | xargs -P 2 -I TESTS sh -c \
+	  'log=build/tests.$$$$.log; $(BIN)/python -m pytest -q -p no:cacheprovider TESTS >$$log 2>&1; code=$$?; \
+	  echo "== TESTS"; cat $$log; rm $$log; exit $$code'
 
 # The whole suite at every instruction-set level this machine has.
 test-levels: $(VENV)/.tested

@@ -36,11 +36,39 @@ REPRESENTATIVES = {
     "phi": "a head with a bias, gelu's tanh form without a gate",
     "phi3": "rows of several linears in one tensor, a part of each head rotated",
     "qwen2_moe": "experts whose weights are parts of all, a gated shared one, dense layers between",
+    "youtu": "attention of latents: a matrix of each head, values that are channels of keys",
 }
+#: Of these, those that neither ranks cut nor adapters know all matrices of; what is refused says so itself.
+LATENT = ("youtu",)
+#: Of these, those whose layers differ in the shape of their caches, which neither ranks nor the memory of GPUs know.
+OF_SEVERAL_CACHES = ("gemma4_text",)
+#: The same of architectures that the CPU alone computes: no GPU has kernels for their layers, no ranks share them.
+ON_CPU_ALONE = {
+    "qwen3_5_text": "layers that keep a state of each sequence, and attention whose output has a gate",
+}
+CPU_REPRESENTATIVES = REPRESENTATIVES | ON_CPU_ALONE
 #: Attributes that are sizes and numbers of one model, not kinds of what is computed. Rotations are tables of numbers.
 #: What a route makes of logits is for its own tests (backends/cpu/test_route.py, backends/cuda/test_moe.py).
 _SIZES = frozenset(
-    {"layer", "eps", "sizes", "scale", "factor", "head_dim", "num_experts", "top_k", "n", "k", "width", "scores"}
+    {
+        "layer",
+        "state",
+        "num_k_heads",
+        "num_v_heads",
+        "k_dim",
+        "v_dim",
+        "eps",
+        "sizes",
+        "scale",
+        "factor",
+        "head_dim",
+        "num_experts",
+        "top_k",
+        "n",
+        "k",
+        "width",
+        "scores",
+    }
 )
 
 
@@ -49,13 +77,14 @@ def mechanisms(model_type: str) -> frozenset[str]:
     """What an architecture's tiny model is made of, without its sizes: ops with their attributes and with what they
     read, and the calls that the compiler makes of them for either kind of machine.
     """
-    return mechanisms_of(model_graph(model_type, "bfloat16"))
+    graph = model_graph(model_type, "bfloat16")
+    return mechanisms_of(graph, is_on_gpus=not graph.recurrent)
 
 
-def mechanisms_of(graph: Graph) -> frozenset[str]:
+def mechanisms_of(graph: Graph, *, is_on_gpus: bool = True) -> frozenset[str]:
     """See mechanisms()."""
     found = set(_of_graph(graph))
-    for catalog in (FakeCatalog(), CudaCatalog()):
+    for catalog in (FakeCatalog(), *([CudaCatalog()] if is_on_gpus else [])):
         found.update(
             _of_program(
                 compile_graph(graph, catalog, maxima=MAXIMA, block_size=BLOCK_SIZE, max_positions=MAX_POSITIONS)

@@ -18,11 +18,15 @@ Rows = Literal["all", "last", "none"]
 
 @dataclass(frozen=True)
 class Work:
-    """Tokens of one sequence to compute: position of the first, and the blocks of the whole sequence."""
+    """Tokens of one sequence to compute: position of the first, and the blocks of the whole sequence.
+
+    state_slot: where what it keeps beside them is; -1: nowhere.
+    """
 
     token_ids: Sequence[int]
     num_computed_tokens: int
     blocks: Sequence[int]
+    state_slot: int = -1
 
 
 def make_step(work: Sequence[Work], block_size: int, logits: Rows = "all", top: Rows = "last") -> StepInputs:
@@ -50,4 +54,5 @@ def make_step(work: Sequence[Work], block_size: int, logits: Rows = "all", top: 
         block_table=table,
         logit_rows=ints(rows[logits]),
         top_rows=ints(rows[top]),
+        state_slots=ints([w.state_slot for w in work]) if any(w.state_slot >= 0 for w in work) else None,
     )

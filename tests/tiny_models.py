@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import json
 import shutil
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +15,7 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
+from tiny_latent import latent_shapes, with_up_projections_joined
 from tiny_layer_norm import LAYER_NORMS, as_stored, layer_norm_shapes
 
 SHARED_DATA = Path(__file__).resolve().parents[2] / "shared" / "data"
@@ -22,16 +23,22 @@ STORIES = SHARED_DATA / "models" / "stories260k"
 
 #: Architectures whose layers have experts.
 MIXTURES = (
+    "deepseek_v2",
+    "deepseek_v3",
     "dots1",
     "ernie4_5_moe",
     "glm4_moe",
+    "glm4_moe_lite",
     "gpt_oss",
     "granitemoe",
+    "kimi_k2",
     "minimax_m2",
     "mixtral",
     "olmoe",
     "qwen2_moe",
+    "qwen3_5_moe_text",
     "qwen3_moe",
+    "qwen3_next",
 )
 
 _FILE_DTYPES = {"float32": "F32", "float16": "F16", "bfloat16": "BF16"}
@@ -103,12 +110,19 @@ def random_weights(config: Mapping[str, Any], seed: int) -> dict[str, NDArray[np
     for name, shape in weight_shapes(config).items():
         noise = rng.standard_normal(shape, np.float32)
         if len(shape) == 1 and name.endswith(".weight"):
-            is_gemma = config["model_type"] in ("gemma", "gemma2", "gemma3_text")  # which adds the one itself
-            tensors[name] = (0 if is_gemma else 1) + np.float32(0.2) * noise
-            if config["model_type"] == "gemma4_text" and name.endswith(".q_norm.weight"):
+            kind = config["model_type"]
+            adds_one = kind in ("gemma", "gemma2", "gemma3_text") or is_hybrid(config)
+            is_plain = not adds_one or name.endswith("linear_attn.norm.weight")
+            tensors[name] = (1 if is_plain else 0) + np.float32(0.2) * noise
+            if kind == "gemma4_text" and name.endswith(".q_norm.weight"):
                 tensors[name] /= np.sqrt(shape[0], dtype=np.float32)  # which scores are not divided by
         elif name.endswith(".layer_scalar"):
             tensors[name] = 1 + np.float32(0.2) * noise
+        elif name.endswith(("A_log", "dt_bias")):
+            # states that last for a few tokens, and for a few dozen
+            tensors[name] = noise if name.endswith("A_log") else np.float32(-1.5) + noise
+        elif name.endswith("conv1d.weight"):
+            tensors[name] = noise * np.float32(0.7)
         elif name.endswith((".bias", "_bias", ".sinks")):
             tensors[name] = np.float32(0.3) * noise
         elif name in _TABLES:
@@ -124,29 +138,34 @@ def weight_shapes(config: Mapping[str, Any]) -> dict[str, tuple[int, ...]]:
     """Tensor names and shapes of a checkpoint of any architecture that there is."""
     if config["model_type"] in LAYER_NORMS:
         return layer_norm_shapes(config)
-    kind, hidden, ffn = config["model_type"], config["hidden_size"], config["intermediate_size"]
+    kind, hidden, ffn = config["model_type"], config["hidden_size"], config.get("intermediate_size", 0)
     heads = config["num_attention_heads"]
     kv_heads = config.get("num_key_value_heads") or heads
     head_dim = config.get("head_dim") or hidden // heads
     bias = bool(config.get("attention_bias") or config.get("use_bias"))
     is_joined = kind == "phi3"
-    up_is_joined = kind in ("phi3", "glm", "glm4")
     shapes: dict[str, tuple[int, ...]] = {"model.embed_tokens.weight": (config["vocab_size"], hidden)}
     for i in range(config["num_hidden_layers"]):
         layer: dict[str, tuple[int, ...]] = {"input_layernorm.weight": (hidden,)}
-        is_full = kind == "gemma4_text" and config["layer_types"][i] == "full_attention"
-        if is_full:
-            head_dim = config["global_head_dim"]
-            kv_heads = config["num_global_key_value_heads" if config["attention_k_eq_v"] else "num_key_value_heads"]
-        elif kind == "gemma4_text":
-            head_dim, kv_heads = config["head_dim"], config["num_key_value_heads"]
+        if is_hybrid(config) and config["layer_types"][i] == "linear_attention":
+            layer |= _recurrent_shapes(config) | {"post_attention_layernorm.weight": (hidden,)}
+            layer |= _ffn_shapes(config, i, ffn)
+            shapes |= {f"model.layers.{i}.{name}": shape for name, shape in layer.items()}
+            continue
+        values_are_keys = False
+        if kind == "gemma4_text":
+            kv_heads, head_dim, values_are_keys = _heads_of_kind(config, config["layer_types"][i])
         q, kv = heads * head_dim, kv_heads * head_dim
-        of_qkv = (
-            (("qkv", q + 2 * kv, hidden),) if is_joined else (("q", q, hidden), ("k", kv, hidden), ("v", kv, hidden))
-        )
-        if is_full and config["attention_k_eq_v"]:
+        of_qkv: Sequence[tuple[str, int, int]] = (("q", q, hidden), ("k", kv, hidden), ("v", kv, hidden))
+        if is_joined:
+            of_qkv = (("qkv", q + 2 * kv, hidden),)
+        if values_are_keys:
             of_qkv = of_qkv[:2]
+        if "kv_lora_rank" in config:
+            of_qkv, q = (), heads * config["v_head_dim"]
+            layer |= latent_shapes(config)
         for p, rows, columns in (*of_qkv, ("o", hidden, q)):
+            rows = 2 * rows if p == "q" and is_hybrid(config) else rows
             layer[f"self_attn.{p}_proj.weight"] = (rows, columns)
             has_bias = p != "o" if kind in ("qwen2", "qwen2_moe", "mimo", "glm4_moe") else bias
             if p == "o" and kind in ("glm", "glm4", "seed_oss"):
@@ -160,7 +179,7 @@ def weight_shapes(config: Mapping[str, Any]) -> dict[str, tuple[int, ...]]:
         if kind == "glm4":
             layer |= {f"post_{place}_layernorm.weight": (hidden,) for place in ("self_attn", "mlp")}
         with_norms = ("qwen3", "qwen3_moe", "gemma3_text", "gemma4_text", "exaone4", "dots1")
-        if kind in with_norms or (kind == "glm4_moe" and config["use_qk_norm"]):
+        if kind in with_norms or is_hybrid(config) or (kind == "glm4_moe" and config["use_qk_norm"]):
             layer |= {"self_attn.q_norm.weight": (head_dim,), "self_attn.k_norm.weight": (head_dim,)}
         layer["post_attention_layernorm.weight"] = (hidden,)
         if kind == "gpt_oss":
@@ -169,15 +188,7 @@ def weight_shapes(config: Mapping[str, Any]) -> dict[str, tuple[int, ...]]:
             layer |= {f"{place}_feedforward_layernorm.weight": (hidden,) for place in ("pre", "post")}
         if kind == "gemma4_text":
             layer["layer_scalar"] = (1,)
-        if has_experts(config, i):
-            layer |= _expert_shapes(config)
-            shapes |= {f"model.layers.{i}.{name}": shape for name, shape in layer.items()}
-            continue
-        of_up = (("gate_up", 2 * ffn, hidden),) if up_is_joined else (("gate", ffn, hidden), ("up", ffn, hidden))
-        for p, rows, columns in (*of_up, ("down", hidden, ffn)):
-            layer[f"mlp.{p}_proj.weight"] = (rows, columns)
-            if config.get("mlp_bias") or config.get("use_bias"):
-                layer[f"mlp.{p}_proj.bias"] = (rows,)
+        layer |= _ffn_shapes(config, i, ffn)
         shapes |= {f"model.layers.{i}.{name}": shape for name, shape in layer.items()}
     shapes["model.norm.weight"] = (hidden,)
     if not config.get("tie_word_embeddings"):
@@ -185,8 +196,53 @@ def weight_shapes(config: Mapping[str, Any]) -> dict[str, tuple[int, ...]]:
     return shapes
 
 
+def _heads_of_kind(config: Mapping[str, Any], kind: str) -> tuple[int, int, bool]:
+    """Of Gemma 4's layers with a window, or without: KV heads, their size, and whether values are keys."""
+    if kind == "sliding_attention":
+        return config["num_key_value_heads"], config["head_dim"], False
+    name = "num_global_key_value_heads" if config["attention_k_eq_v"] else "num_key_value_heads"
+    return config[name], config["global_head_dim"], config["attention_k_eq_v"]
+
+
+def is_hybrid(config: Mapping[str, Any]) -> bool:
+    """Whether layers keep a state by the gated delta rule, and attention has a gate."""
+    return "linear_num_key_heads" in config
+
+
+def _recurrent_shapes(config: Mapping[str, Any]) -> dict[str, tuple[int, ...]]:
+    """Of a layer by the gated delta rule."""
+    hidden, heads = config["hidden_size"], config["linear_num_value_heads"]
+    k, v = config["linear_num_key_heads"] * config["linear_key_head_dim"], heads * config["linear_value_head_dim"]
+    matrices = {"in_proj_qkv": (2 * k + v, hidden), "in_proj_z": (v, hidden), "out_proj": (hidden, v)}
+    matrices |= {"in_proj_b": (heads, hidden), "in_proj_a": (heads, hidden)}
+    if config["model_type"] == "qwen3_next":
+        matrices = {"in_proj_qkvz": (2 * (k + v), hidden), "in_proj_ba": (2 * heads, hidden), "out_proj": (hidden, v)}
+    shapes: dict[str, tuple[int, ...]] = {f"linear_attn.{name}.weight": shape for name, shape in matrices.items()}
+    shapes["linear_attn.conv1d.weight"] = (2 * k + v, config["linear_conv_kernel_dim"])
+    shapes |= {f"linear_attn.{name}": (heads,) for name in ("A_log", "dt_bias")}
+    return shapes | {"linear_attn.norm.weight": (config["linear_value_head_dim"],)}
+
+
+def _ffn_shapes(config: Mapping[str, Any], layer: int, ffn: int) -> dict[str, tuple[int, ...]]:
+    """Of a layer's experts, or of its one FFN."""
+    if has_experts(config, layer):
+        return _expert_shapes(config)
+    hidden, up_is_joined = config["hidden_size"], config["model_type"] in ("phi3", "glm", "glm4")
+    of_up = (("gate_up", 2 * ffn, hidden),) if up_is_joined else (("gate", ffn, hidden), ("up", ffn, hidden))
+    shapes: dict[str, tuple[int, ...]] = {}
+    for p, rows, columns in (*of_up, ("down", hidden, ffn)):
+        shapes[f"mlp.{p}_proj.weight"] = (rows, columns)
+        if config.get("mlp_bias") or config.get("use_bias"):
+            shapes[f"mlp.{p}_proj.bias"] = (rows,)
+    return shapes
+
+
 def has_experts(config: Mapping[str, Any], layer: int) -> bool:
     """Whether a layer has experts."""
+    if is_hybrid(config):
+        return "num_experts" in config and layer not in config["mlp_only_layers"]
+    if "mlp_layer_types" in config:
+        return bool(config["mlp_layer_types"][layer] == "sparse")
     if "first_k_dense_replace" in config:
         return layer >= config["first_k_dense_replace"]
     if "moe_layer_start_index" in config:
@@ -227,15 +283,19 @@ def _expert_shapes(config: Mapping[str, Any]) -> dict[str, tuple[int, ...]]:
         shapes[f"{block}.e_score_correction_bias"] = (count,)
     if "moe_num_experts" in config:
         shapes["mlp.moe_statics.e_score_correction_bias"] = (count,)
-    if "n_routed_experts" in config:
+    if "n_routed_experts" in config and config["model_type"] != "deepseek_v2":
         shapes["mlp.gate.e_score_correction_bias"] = (count,)
     return shapes
 
 
 def _as_stored(config: Mapping[str, Any], tensors: dict[str, NDArray[np.float32]]) -> dict[str, NDArray[np.float32]]:
     """Tensors as an architecture is published: of all experts of a layer, or vectors as rows."""
+    if "kv_lora_rank" in config:
+        return with_up_projections_joined(config, tensors)
     if config["model_type"] == "gpt_oss":
         return interleaved_experts(config, tensors)
+    if is_hybrid(config):
+        return {name: v[:, None] if name.endswith("conv1d.weight") else v for name, v in tensors.items()}
     if config["model_type"] == "ernie4_5_moe":
         return {name: v[None] if name.endswith("correction_bias") else v for name, v in tensors.items()}
     if config["model_type"] != "granitemoe":

@@ -20,14 +20,16 @@ Batch = list[tuple[int, int]]
 class Cache:
     """A cache of random numbers, in which sequence i of any batch has the same blocks.
 
-    Fields: numbers: k, v: [sequences, positions, KV heads, D] float64.
+    Fields: is_latent: of one KV head, whose values are channels of its keys, as DeepSeek V3 has it.
     """
 
     setup: Setup
     dtype: str
     sequences: int
     longest: int
+    is_latent: bool = False
     sizes: tuple[int, int, int, int] = field(init=False)
+    value_dim: int = field(init=False, default=0)
 
     def __post_init__(self) -> None:
         from albireo.backends.cuda.kv import DeviceKV
@@ -35,15 +37,17 @@ class Cache:
 
         setup = self.setup
         self.sizes = setup.pick((32, 8, 128, 16), (4, 2, 16, 8))
+        if self.is_latent:
+            self.sizes, self.value_dim = setup.pick((32, 1, 576, 16), (4, 1, 24, 8)), setup.pick(512, 16)
         _, kv_heads, dim, size = self.sizes
         blocks = -(-self.longest // size)
-        layout = KVLayout(1, kv_heads, dim, self.dtype, size)
+        layout = KVLayout(1, kv_heads, dim, self.dtype, size, not self.is_latent)
         self.kv = DeviceKV(layout, 1 + blocks * self.sequences, setup.device)
         fill_cache(setup, self.kv)
         self.table = 1 + torch.arange(self.sequences * blocks).view(self.sequences, blocks).flip(1)
 
     def numbers(self, sequence: int, context: int) -> tuple[torch.Tensor, torch.Tensor]:
-        """k, v: [context, KV heads, D] float64."""
+        """k: [context, KV heads, D], v: likewise, or its first channels; float64."""
         found, (_, _, dim, _) = [], self.sizes
         layer, blocks = self.kv.layers[0], self.table[sequence].to(self.setup.device)
         for codes, scales in ((layer.k, layer.k_scale), (layer.v, layer.v_scale)):
@@ -51,7 +55,7 @@ class Cache:
             if scales is not None:
                 rows = rows * scales[blocks].double()[..., None]
             found.append(rows.transpose(1, 2).flatten(0, 1)[:context, :, :dim])
-        return found[0], found[1]
+        return found[0], found[1][..., : self.value_dim or dim]
 
     def attend(self, batch: Batch, q: torch.Tensor, out: torch.Tensor, first: int = 0, **more: Any) -> None:
         """A step of these sequences, the first of which is that of this number. more: window, softcap, rows, sinks."""
@@ -80,13 +84,14 @@ class Cache:
             top_counts=ints(torch.zeros(0)),
             sizes={"T": total, "B": len(batch), "R": 0, "G": 0, "S": 0},
         )
-        shape = AttentionShape(heads, kv_heads, dim, self.longest, window, "bfloat16", self.dtype, self.setup.chip)
+        kind = ("bfloat16", self.dtype, self.setup.chip)
+        shape = AttentionShape(heads, kv_heads, dim, self.longest, window, *kind, value_dim=self.value_dim)
         work = work_list(shape, total, len(batch), self.setup.device)
         scratch = torch.zeros(workspace_size(shape, total), device=self.setup.device)
         build_work_list(step, work)
         layer, cap = self.kv.layers[0], more.get("softcap", 0.0)
         args = (q, layer, out, step, work, scratch, heads, kv_heads, dim, dim**-0.5, window, cap)
-        attention(*args, rows=more.get("rows"), sinks=more.get("sinks"))
+        attention(*args, rows=more.get("rows"), sinks=more.get("sinks"), value_dim=self.value_dim)
 
 
 def numbers(setup: Setup) -> Iterator[Finding]:
@@ -104,16 +109,26 @@ def numbers(setup: Setup) -> Iterator[Finding]:
         yield _against_torch(setup, f"attention, window and softcap, {name}", "bfloat16", batch, **more)
     for name, batch in batches.items():
         yield _against_torch(setup, f"attention, sinks, {name}", "bfloat16", batch, has_sinks=True)
+    for name, batch in batches.items():
+        yield _against_torch(setup, f"attention of latents, {name}", "bfloat16", batch, is_latent=True)
 
 
-def _against_torch(setup: Setup, what: str, dtype: str, batch: Batch, has_sinks: bool = False, **more: Any) -> Finding:
-    cache = Cache(setup, dtype, len(batch), max(context for _, context in batch))
+def _against_torch(
+    setup: Setup,
+    what: str,
+    dtype: str,
+    batch: Batch,
+    has_sinks: bool = False,
+    is_latent: bool = False,
+    **more: Any,
+) -> Finding:
+    cache = Cache(setup, dtype, len(batch), max(context for _, context in batch), is_latent)
     heads, kv_heads, dim, _ = cache.sizes
     if has_sinks:
         more["sinks"] = 3 * setup.random(heads, seed=9)
     total = sum(new for new, _ in batch)
     q = setup.random(total, heads * dim, dtype=torch.bfloat16)
-    out = torch.empty(q.shape, device=setup.device)
+    out = torch.empty((total, heads * (cache.value_dim or dim)), device=setup.device)
     cache.attend(batch, q, out, **more)
     worst, where, start = 0.0, "", 0
     for i, (new, context) in enumerate(batch):

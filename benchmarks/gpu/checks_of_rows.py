@@ -47,6 +47,26 @@ def slice_columns(setup: Setup) -> Found:
     yield "slice_columns", equal(out, x[:, 48 : 48 + out.shape[1]])
 
 
+def latents(setup: Setup) -> Found:
+    """A matrix of each head, for steps of few and of many tokens; parts of heads side by side."""
+    from albireo.backends.cuda.kernels.head_linear import head_linear
+    from albireo.backends.cuda.kernels.join_heads import join_heads
+
+    heads, n, k = setup.pick((16, 512, 128), (3, 64, 24))
+    weight = setup.random(heads * n, k, seed=1, dtype=torch.bfloat16)
+    for tokens in setup.pick((1, 16, 300), (2, 17)):
+        x = setup.random(tokens, heads * k, dtype=torch.bfloat16)
+        out = torch.empty((tokens, heads * n), device=setup.device)
+        head_linear(x, weight, out, heads, n)
+        wanted = torch.einsum("thk,hnk->thn", x.double().view(tokens, heads, k), weight.double().view(heads, n, k))
+        yield f"head_linear, {tokens} tokens", off(out, wanted.flatten(1))
+    x, y = (setup.random(5, heads * width, seed=i) for i, width in enumerate((n, k)))
+    out = torch.empty((5, heads * (n + k)), dtype=torch.bfloat16, device=setup.device)
+    join_heads(x, y, out, heads)
+    parts = [each.view(5, heads, -1) for each in (x, y)]
+    yield "join_heads", equal(out, torch.cat(parts, dim=2).flatten(1).to(torch.bfloat16))
+
+
 def embed(setup: Setup) -> Found:
     from albireo.backends.cuda.encoded_matrix import empty_matrix
     from albireo.backends.cuda.kernels.embed import embed
@@ -165,6 +185,7 @@ def rotated(x: torch.Tensor, table: torch.Tensor, positions: torch.Tensor) -> to
 CHECKS = {
     "gather": gather,
     "slice_columns": slice_columns,
+    "latents": latents,
     "embed": embed,
     "norm": norm,
     "elementwise": elementwise,

@@ -48,14 +48,16 @@ T* address(const nb::dict& d, const char* key) {
 // Keys are the fields of Args; dtypes by name, addresses as integers. An unknown key is an error.
 Args args_of(const nb::dict& d, Program& program) {
   static const char* const kKnown[] = {
-      "x",        "weight",      "bias",        "residual",     "out",        "q_norm",      "k_norm",
-      "rope",     "kv",          "kv_dtype",    "num_kv_heads", "head_dim",   "block_size",  "x_dtype",
-      "w_dtype",  "out_dtype",   "rows",        "act",          "gather",     "packed",      "n",
-      "k",        "num_heads",   "window",      "eps",          "scale",      "softcap",     "barrier",
-      "x_stride", "out_stride",  "chunks",      "parts",        "y",          "is_private",  "v_weight",
-      "v_bias",   "v_dtype",     "ids",         "weights",      "top_k",      "num_experts", "most_pairs",
-      "of_pairs", "renormalize", "adapters",    "low",          "low_stride", "centered",    "of_positions",
-      "sigmoid",  "num_groups",  "kept_groups", "group_best",   "sinks"};
+      "x",         "weight",      "bias",        "residual",     "out",        "q_norm",      "k_norm",
+      "rope",      "kv",          "kv_dtype",    "num_kv_heads", "head_dim",   "block_size",  "x_dtype",
+      "w_dtype",   "out_dtype",   "rows",        "act",          "gather",     "packed",      "n",
+      "k",         "num_heads",   "window",      "eps",          "scale",      "softcap",     "barrier",
+      "x_stride",  "out_stride",  "chunks",      "parts",        "y",          "is_private",  "v_weight",
+      "v_bias",    "v_dtype",     "ids",         "weights",      "top_k",      "num_experts", "most_pairs",
+      "of_pairs",  "renormalize", "adapters",    "low",          "low_stride", "centered",    "of_positions",
+      "sigmoid",   "num_groups",  "kept_groups", "group_best",   "sinks",      "state",       "state_size",
+      "gates",     "a_log",       "dt_bias",     "state_slots",  "k_dim",      "v_dim",       "num_k_heads",
+      "value_dim", "has_values",  "y_stride"};
   for (auto item : d) {
     const std::string key = nb::cast<std::string>(item.first);
     bool known = false;
@@ -75,14 +77,32 @@ Args args_of(const nb::dict& d, Program& program) {
   a.k_norm = address<const float>(d, "k_norm");
   a.rope = address<const float>(d, "rope");
   a.sinks = address<const float>(d, "sinks");
+  a.state = address<float>(d, "state");
+  a.gates = address<const float>(d, "gates");
+  a.a_log = address<const float>(d, "a_log");
+  a.dt_bias = address<const float>(d, "dt_bias");
+  a.state_size = get<int64_t>(d, "state_size", 0);
+  a.state_slots = get<int64_t>(d, "state_slots", 0);
+  a.num_k_heads = get<int64_t>(d, "num_k_heads", 0);
+  a.k_dim = get<int64_t>(d, "k_dim", 0);
+  a.v_dim = get<int64_t>(d, "v_dim", 0);
   a.kv = address<char>(d, "kv");
   a.adapters = address<const Adapters>(d, "adapters");
   a.low = address<const float>(d, "low");
   a.low_stride = get<int64_t>(d, "low_stride", 0);
   a.top = program.top();
   const int64_t head_dim = get<int64_t>(d, "head_dim", 0);
-  a.kv_shape = {kv_dtype_of(get<std::string>(d, "kv_dtype", "float32")), get<int64_t>(d, "num_kv_heads", 0), head_dim,
-                round_up(head_dim, 16), get<int64_t>(d, "block_size", 16)};
+  a.kv_shape = {kv_dtype_of(get<std::string>(d, "kv_dtype", "float32")),
+                get<int64_t>(d, "num_kv_heads", 0),
+                head_dim,
+                round_up(head_dim, 16),
+                get<int64_t>(d, "block_size", 16),
+                get<bool>(d, "has_values", true)};
+  if (!a.kv_shape.has_values && is_code(a.kv_shape.dtype))
+    throw std::invalid_argument("a KV cache of codes has values of its own");
+  a.value_dim = get<int64_t>(d, "value_dim", 0);
+  if (a.value_dim < 0 || a.value_dim > head_dim || (a.value_dim > 0 && a.kv_shape.has_values))
+    throw std::invalid_argument("values are channels of keys where the cache has none of its own, and only there");
   a.x_dtype = dtype_of(get<std::string>(d, "x_dtype", "float32"));
   const Encoding weight = encoding_of(get<std::string>(d, "w_dtype", "float32"));
   a.w_dtype = weight.dtype, a.group = weight.group, a.affine = weight.affine;
@@ -101,6 +121,7 @@ Args args_of(const nb::dict& d, Program& program) {
   a.num_heads = get<int64_t>(d, "num_heads", 0);
   a.window = get<int64_t>(d, "window", 0);
   a.x_stride = get<int64_t>(d, "x_stride", 0);
+  a.y_stride = get<int64_t>(d, "y_stride", 0);
   a.out_stride = get<int64_t>(d, "out_stride", 0);
   a.chunks = get<int64_t>(d, "chunks", 1);
   if (a.chunks < 1 || a.chunks > kMaxRanks || (a.chunks & (a.chunks - 1)) || (a.chunks > 1 && a.k % (2 * a.chunks)))
@@ -237,6 +258,20 @@ void check_adapters(const Program& program, const std::optional<Ints>& slots, in
     if (slots->data()[i] < -1 || slots->data()[i] >= count) throw std::invalid_argument("no such slot of adapters");
 }
 
+// A program that keeps states wants a slot that it has for every sequence, each for one.
+void check_states(const Program& program, const std::optional<Ints>& slots, int64_t sequences) {
+  const int64_t count = program.state_slots();
+  if (!count) return;
+  if (!slots || length(*slots) != sequences) throw std::invalid_argument("states need a slot for every sequence");
+  std::vector<bool> is_taken(count);
+  for (int64_t i = 0; i < sequences; i++) {
+    const int32_t slot = slots->data()[i];
+    if (slot < 0 || slot >= count || is_taken[slot])
+      throw std::invalid_argument("no such slot of states, or two sequences in one");
+    is_taken[slot] = true;
+  }
+}
+
 void check_room(const Step& s, const TopIds& top_ids, const TopValues& top_values) {
   if ((int64_t)top_ids.shape(0) < s.G || (int64_t)top_values.shape(0) < s.G)
     throw std::invalid_argument("step arrays disagree in length");
@@ -245,12 +280,14 @@ void check_room(const Step& s, const TopIds& top_ids, const TopValues& top_value
 void run_program(Program& program, const Ints& token_ids, const Ints& positions, const Ints& slots,
                  const Ints& query_start, const Ints& context_len, const Ints& block_table, const Ints& logit_rows,
                  const Ints& top_rows, const Ints& top_counts, TopIds top_ids, TopValues top_values,
-                 const std::optional<Ints>& adapter_slots) {
+                 const std::optional<Ints>& adapter_slots, const std::optional<Ints>& state_slots) {
   Step s = step_of(token_ids, positions, slots, query_start, context_len, block_table, logit_rows, top_rows, top_counts,
                    program.top()->max_rows());
   check_room(s, top_ids, top_values);
   check_adapters(program, adapter_slots, s.T);
+  check_states(program, state_slots, s.B);
   if (adapter_slots) s.adapter_slots = adapter_slots->data();
+  if (state_slots) s.state_slots = state_slots->data();
   nb::gil_scoped_release unlocked;
   program.run(s, top_ids.data(), top_values.data());
 }
@@ -288,8 +325,9 @@ NB_MODULE(_native, m) {
   m.def("kernels", &kernel_list, "(family, weight dtype, isa level) of every variant, in order of preference.");
   m.def("default_tuning", [] { return tuning_dict({}); }, "What a call without a tuning of its own runs with.");
   m.def("revision", [](const std::string& family) { return family_of(family)->revision; });
-  m.def("block_bytes", [](const std::string& dtype, int64_t num_kv_heads, int64_t head_dim, int64_t block_size) {
-    return block_bytes({kv_dtype_of(dtype), num_kv_heads, head_dim, round_up(head_dim, 16), block_size});
+  m.def("block_bytes", [](const std::string& dtype, int64_t num_kv_heads, int64_t head_dim, int64_t block_size,
+                          bool has_values) {
+    return block_bytes({kv_dtype_of(dtype), num_kv_heads, head_dim, round_up(head_dim, 16), block_size, has_values});
   });
   define_packing(m);
   define_adapters(m);
@@ -331,7 +369,7 @@ NB_MODULE(_native, m) {
           "retune", [](Program& p, const nb::list& tunings) { p.retune(tunings_of(tunings)); }, "tunings"_a)
       .def("run", &run_program, "token_ids"_a, "positions"_a, "slots"_a, "query_start"_a, "context_len"_a,
            "block_table"_a, "logit_rows"_a, "top_rows"_a, "top_counts"_a, "top_ids"_a, "top_values"_a,
-           "adapter_slots"_a = nb::none())
+           "adapter_slots"_a = nb::none(), "state_slots"_a = nb::none())
       .def("profile", &Program::profile, "on"_a)
       .def(
           "last_tuning", [](const Program& p, size_t call) { return tuning_dict(p.last_tuning(call)); }, "call"_a)

@@ -4,14 +4,18 @@
 #include "kernels/adapter/adapter.h"
 #include "kernels/all_reduce/all_reduce.h"
 #include "kernels/attention/attention.h"
+#include "kernels/causal_conv/causal_conv.h"
 #include "kernels/combine/combine.h"
 #include "kernels/elementwise/elementwise.h"
 #include "kernels/embed/embed.h"
 #include "kernels/expert_linear/expert_linear.h"
 #include "kernels/gate_rows/gate_rows.h"
+#include "kernels/gated_delta_rule/gated_delta_rule.h"
 #include "kernels/gather/gather.h"
+#include "kernels/head_linear/head_linear.h"
 #include "kernels/head_norm/head_norm.h"
 #include "kernels/head_top/head_top.h"
+#include "kernels/join_heads/join_heads.h"
 #include "kernels/kv_write/kv_write.h"
 #include "kernels/linear/linear.h"
 #include "kernels/norm/norm.h"
@@ -23,12 +27,14 @@
 
 namespace albireo {
 namespace {
-const Family* const kFamilies[] = {&kEmbed, &kNorm, &kQkvRopeKv, &kAttention, &kGather, &kLinear, &kAllReduce,
-                                   &kHeadTop,
-                                   // layers with experts, and linears with adapters
-                                   &kRoute, &kExpertLinear, &kCombine, &kGateRows, &kAdapter,
-                                   // what is left of these where a fusion is switched off
-                                   &kHeadNorm, &kRope, &kKvWrite, &kElementwise, &kSlice, &kTop};
+const Family* const kFamilies[] = {
+    &kEmbed, &kNorm, &kQkvRopeKv, &kAttention, &kGather, &kLinear, &kAllReduce, &kHeadTop,
+    // layers with experts, or that keep a state, and linears with adapters
+    &kRoute, &kExpertLinear, &kCombine, &kGateRows, &kCausalConv, &kGatedDeltaRule, &kAdapter,
+    // layers whose heads share a latent
+    &kHeadLinear, &kJoinHeads,
+    // what is left of these where a fusion is switched off
+    &kHeadNorm, &kRope, &kKvWrite, &kElementwise, &kSlice, &kTop};
 }
 
 const Family* find_family(const char* name) {

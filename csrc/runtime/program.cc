@@ -29,6 +29,9 @@ void Program::add(const Family* family, KernelFn run, const Args& args, bool bar
     throw std::invalid_argument("calls of a program disagree about how many experts a token has");
   top_k_ = std::max(top_k_, args.top_k);
   if (args.adapters) adapter_slots_ = args.adapters->slots;
+  if (args.state_slots > 0 && state_slots_ > 0 && args.state_slots != state_slots_)
+    throw std::invalid_argument("calls of a program disagree about how many slots for states there are");
+  state_slots_ = std::max(state_slots_, args.state_slots);
   calls_.push_back({family, run, args, barrier, tunings});
   items_.assign(calls_.size(), 0);
   private_rows_.assign(calls_.size(), 0);

@@ -38,6 +38,9 @@ constexpr float kLog2e = 1.44269504f;
 // NaN in x comes out as NaN: the last product keeps it.
 ALBIREO_INLINE V silu(V x) { return div(x, add(set1(1.0f), exp2_v(mul(x, set1(-kLog2e))))); }
 
+// NaN in x comes out as NaN: exp2_v keeps it.
+ALBIREO_INLINE V sigmoid(V x) { return div(set1(1.0f), add(set1(1.0f), exp2_v(mul(x, set1(-kLog2e))))); }
+
 // (u + 1) g sigmoid(1.702 g) with g = min(gate, 7) and u = up, kept between -7 and 7. NaN comes out as NaN.
 ALBIREO_INLINE V clamped_swiglu(V gate, V up) {
   const V limit = set1(7.0f), g = min(limit, gate), u = max(set1(-7.0f), min(limit, up));

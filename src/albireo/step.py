@@ -170,6 +170,7 @@ class SequenceWork:
             it draws after that. While a draft is what was drawn, the task draws again, from the draft's row, with the
             draft among its output.
         adapter_slot: where its adapter is; -1: it has none.
+        state_slot: where what its recurrent layers keep is; -1: there are no such layers.
     """
 
     seq_id: int
@@ -182,6 +183,7 @@ class SequenceWork:
     pooling: PoolingTask | None = None
     num_drafts: int = 0
     adapter_slot: int = -1
+    state_slot: int = -1
 
     @property
     def draft_token_ids(self) -> Sequence[int]:
@@ -201,6 +203,8 @@ class StepPlan:
         swap_ins: blocks of host memory to blocks of the device. Of swap_outs and swap_ins no two have one target.
     adapters: which one each slot is to hold, of those that work runs in; borrowed, not to be changed. Empty where no
         work has one.
+    state_copies: (source, target) slots of what recurrent layers keep, copied one after another with the moves of
+        blocks.
     """
 
     step_idx: int
@@ -212,6 +216,7 @@ class StepPlan:
     num_drafts: int = 0
     waits: bool = False
     adapters: Sequence[int | None] = ()
+    state_copies: list[tuple[int, int]] = field(default_factory=list)
 
     def part(self, work: list[SequenceWork], *, has_moves: bool = False) -> StepPlan:
         """The same step with this work only. has_moves: blocks are moved for all of it as well."""
@@ -220,6 +225,7 @@ class StepPlan:
         part.adapters = self.adapters
         if has_moves:
             part.block_copies, part.swap_outs, part.swap_ins = self.block_copies, self.swap_outs, self.swap_ins
+            part.state_copies = self.state_copies
         return part
 
 

@@ -20,7 +20,7 @@ from albireo.models import architectures, build_graph, load_architecture
 from albireo.models.config import parse_config
 from artifact.engines import alter, make_engine, run
 from compiler.ranks import WIDE
-from representatives import REPRESENTATIVES
+from representatives import CPU_REPRESENTATIVES, LATENT, OF_SEVERAL_CACHES, REPRESENTATIVES
 from tiny_layer_norm import with_changes
 from tiny_models import MIXTURES, make_checkpoint, shared_data
 
@@ -28,7 +28,7 @@ DTYPES = ["float32", "bfloat16"]
 
 
 @pytest.mark.parametrize("dtype", DTYPES)
-@pytest.mark.parametrize("model_type", REPRESENTATIVES)
+@pytest.mark.parametrize("model_type", CPU_REPRESENTATIVES)
 def test_the_same_bits_as_from_the_checkpoint(model_type: str, dtype: str, tmp_path: Path) -> None:
     checkpoint, engine = make_engine(tmp_path, model_type, dtype)
     assert run(engine) == run(checkpoint)
@@ -65,7 +65,7 @@ def test_memory_is_planned_again_for_what_is_asked(settings: dict[str, Any], tmp
 
 
 @pytest.mark.parametrize("dtype", DTYPES)
-@pytest.mark.parametrize("model_type", sorted(set(REPRESENTATIVES) - set(MIXTURES) - {"gemma4_text"}))
+@pytest.mark.parametrize("model_type", sorted(set(REPRESENTATIVES) - set(MIXTURES) - set(LATENT + OF_SEVERAL_CACHES)))
 def test_ranks_of_a_directory(model_type: str, dtype: str, tmp_path: Path) -> None:
     """Two ranks, built and from the checkpoint, give the bits of one that adds in their order."""
     checkpoint, engine = make_engine(tmp_path, model_type, dtype, WIDE, tensor_parallel_size=2)

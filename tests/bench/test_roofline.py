@@ -34,7 +34,7 @@ from albireo.models.config import parse_config
 from albireo.params import SamplingParams
 from albireo.step import SampleTask, SequenceWork, StepPlan
 from compiler.ranks import wide_config, wide_graph
-from representatives import REPRESENTATIVES
+from representatives import CPU_REPRESENTATIVES
 from tiny_models import make_checkpoint, weight_shapes
 
 
@@ -119,7 +119,7 @@ def test_rows_nobody_wants_cost_nothing():
     assert roofline.decode_bytes == LAYER_BYTES + 160
 
 
-@pytest.mark.parametrize("model_type", REPRESENTATIVES)
+@pytest.mark.parametrize("model_type", CPU_REPRESENTATIVES)
 def test_weights_are_read_once_and_multiplied_once(model_type):
     """All matrices of the checkpoint but the embedding; the head's twice when it is the embedding too."""
     tiny = load_architecture(model_type).tiny
@@ -134,8 +134,9 @@ def test_weights_are_read_once_and_multiplied_once(model_type):
     num_rows = 1 if positions is None else 2  # of each table
     shapes.pop(positions, None)
     experts = config.experts
+    convolutions = sum(math.prod(shapes.pop(name)) for name in list(shapes) if name.endswith("conv1d.weight"))
     matrices = sum(math.prod(shape) for name, shape in shapes.items() if len(shape) == 2 and ".experts." not in name)
-    vectors = sum(
+    vectors = convolutions + sum(
         math.prod(shape)
         for name, shape in shapes.items()
         if len(shape) == 1 and ".experts." not in name and not name.endswith(".sinks")
@@ -148,9 +149,13 @@ def test_weights_are_read_once_and_multiplied_once(model_type):
         vectors += of_all[1] // experts.count * experts.top_k
     matrices += embedding if not {"lm_head.weight", "embed_out.weight"} & set(shapes) else 0
     work = Roofline(program).work(StepShape(1, 0, 1, ((1, 1),)))
-    kv = sum(2 * heads * head_dim * 4 for heads, head_dim in config.kv_shapes)
-    assert work.num_bytes == (matrices + vectors + num_rows * config.hidden_size) * 4 + kv
-    assert work.flops == 2 * matrices + sum(4 * config.num_heads * head_dim for _, head_dim in config.kv_shapes)
+    latent = config.blocks.latent
+    kv = flops = 0
+    for heads, head_dim in config.kv_shapes:
+        kv += (2 if latent is None else 1) * heads * head_dim * 4
+        flops += 2 * config.num_heads * (head_dim + (head_dim if latent is None else latent.rank))
+    assert work.num_bytes == (matrices + vectors + num_rows * config.hidden_size) * 4 + kv + program.states.slot_bytes
+    assert work.flops == 2 * matrices + flops
 
 
 def test_experts_are_read_once_each_however_many_tokens_have_them():

@@ -18,15 +18,22 @@ from albireo.cli import main as main_module
 from albireo.cli.main import main
 
 SOURCE = Path(main_module.__file__).parent
-COMMANDS = ("bench", "build", "chat", "doctor", "generate", "inspect", "plan", "quantize", "serve", "tune", "verify")
+COMMANDS = (
+    "bench", "build", "chat", "doctor", "generate", "inspect", "plan", "quantize", "run-batch", "serve", "tune",
+    "verify",
+)  # fmt: skip
 HEAVY = ("numpy", "tokenizers", "jinja2", "tqdm", "huggingface_hub", "albireo._native", "albireo.api.load")
+
+
+def docstring(command):
+    return importlib.import_module(f"albireo.cli.{command.replace('-', '_')}").__doc__
 
 
 def test_help_lists_every_command_with_its_docstring(albireo):
     result = albireo("--help")
     assert result.exit_code == 0
     for name in COMMANDS:
-        first_line = importlib.import_module(f"albireo.cli.{name}").__doc__.splitlines()[0].rstrip(".")
+        first_line = docstring(name).splitlines()[0].rstrip(".")
         assert f"  {name} " in result.stdout
         assert " ".join(first_line.split()) in " ".join(result.stdout.split())
 
@@ -34,14 +41,14 @@ def test_help_lists_every_command_with_its_docstring(albireo):
 def test_every_other_file_is_of_the_room():
     folders = {path.parent.name for path in SOURCE.glob("*/__init__.py")}
     files = {path.stem for path in SOURCE.glob("*.py")} - {"__init__"} | folders
-    assert files == main_module._ROOM | set(COMMANDS)
+    assert files == main_module._ROOM | {name.replace("-", "_") for name in COMMANDS}
 
 
 @pytest.mark.parametrize("name", COMMANDS)
 def test_help_of_a_command_begins_like_its_file(name, albireo):
     result = albireo(name, "--help")
     assert result.exit_code == 0
-    first_line = importlib.import_module(f"albireo.cli.{name}").__doc__.splitlines()[0]
+    first_line = docstring(name).splitlines()[0]
     assert " ".join(first_line.split()) in " ".join(result.stdout.split())
 
 

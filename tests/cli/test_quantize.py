@@ -152,3 +152,12 @@ def test_int4_of_a_trained_model_keeps_its_sense(tmp_path: Path, albireo: Albire
     assert result.exit_code == 0, result.output
     (found,) = json.loads((tmp_path / "out" / "quantization.json").read_text())["qualities"]
     assert abs(found["perplexity_change"]) < 0.02 and found["quality"]["top1_agreement"] > 0.95
+
+
+def test_layers_that_keep_a_state_are_not_calibrated(tmp_path: Path, albireo: Albireo) -> None:
+    config = {**load_architecture("qwen3_5_text").tiny, "vocab_size": 512}
+    source = make_checkpoint(tmp_path / "source", config, tokenizer=True)
+    result = albireo("quantize", source, "-o", tmp_path / "out", "--scheme", "int8", *FEW)
+    assert result.exit_code == 1
+    assert "qwen3_5_text has layers that keep a state, which are not calibrated yet" in result.output
+    assert not (tmp_path / "out").exists()

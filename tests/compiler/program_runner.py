@@ -77,6 +77,15 @@ class ProgramRunner:
         y = _op("expert_linear", step, call.attrs, **roles)
         return {"out": _gated(call, step, y)[:, : call.attrs["n"]]}
 
+    def head_linear(self, call: Call, step: StepInputs) -> dict[str, Array]:
+        roles = {role: self._arg(call, role, step) for role in ("x", "weight")}
+        y = _op("head_linear", step, {"num_heads": call.attrs["num_heads"]}, **roles)
+        heads, n = call.attrs["num_heads"], call.attrs["n"]
+        return {"out": y.reshape(len(y), heads, y.shape[1] // heads)[:, :, :n].reshape(len(y), heads * n)}
+
+    def join_heads(self, call: Call, step: StepInputs) -> dict[str, Array]:
+        return {"out": _op("join_heads", step, call.attrs, x=self._arg(call, "x", step), y=self._arg(call, "y", step))}
+
     def combine(self, call: Call, step: StepInputs) -> dict[str, Array]:
         y = _op("combine", step, x=self._arg(call, "x", step), weights=self._arg(call, "weights", step))
         return {"out": self._with_residual(call, step, y)}
@@ -139,7 +148,8 @@ class ProgramRunner:
         return {"out": _op("rope", step, attrs, x=self._arg(call, "x", step), positions=step.positions)}
 
     def kv_write(self, call: Call, step: StepInputs) -> dict[str, Array]:
-        _op("kv_write", step, call.attrs, k=self._arg(call, "k", step), v=self._arg(call, "v", step), kv=self.kv)
+        given = {role: self._arg(call, role, step) for role in ("k", "v") if role in call.args}
+        _op("kv_write", step, call.attrs, **given, kv=self.kv)
         return {}
 
     def slice(self, call: Call, step: StepInputs) -> dict[str, Array]:

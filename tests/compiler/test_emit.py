@@ -36,7 +36,8 @@ def test_roles_are_the_contracts() -> None:
     )
     calls |= {c.family: c for c in mixture.calls if c.family not in calls}
     of_single_ops = {"elementwise", "head_norm", "rope", "kv_write", "slice", "top"}
-    assert set(FAMILIES) - set(calls) == of_single_ops | set(ABLE_FAMILIES)
+    of_latents = {"head_linear", "join_heads"}
+    assert set(FAMILIES) - set(calls) == of_single_ops | of_latents | set(ABLE_FAMILIES)
     assert calls["embed"].args == {"ids": "token_ids", "table": "table", "out": "x"}
     qkv = calls["qkv_rope_kv"]
     assert qkv.args == {

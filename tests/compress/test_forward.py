@@ -19,7 +19,7 @@ from albireo.errors import ConfigError
 from albireo.models import build_graph, load_architecture, load_config, open_checkpoint
 from albireo.quantization.rounding import round_tokens
 from compress.tiny import JOINED
-from representatives import REPRESENTATIVES
+from representatives import LATENT, REPRESENTATIVES
 from step_batches import Work, make_step
 from tiny_layer_norm import LAYER_NORMS
 from tiny_models import MIXTURES, make_checkpoint
@@ -62,14 +62,18 @@ def reference(directory: Path) -> np.ndarray:
     return interpret(graph, make_step(work, 8), weights, kv)["logits"]
 
 
-@pytest.mark.parametrize("model_type", sorted(set(REPRESENTATIVES) - JOINED - set(MIXTURES) - set(LAYER_NORMS)))
+@pytest.mark.parametrize(
+    "model_type", sorted(set(REPRESENTATIVES) - JOINED - set(MIXTURES) - set(LAYER_NORMS) - set(LATENT))
+)
 def test_the_forward_is_the_model(tmp_path: Path, model_type: str) -> None:
     directory = make_checkpoint(tmp_path, load_architecture(model_type).tiny, seed=2)
     wanted = reference(directory)
     np.testing.assert_allclose(logits(directory), wanted, atol=2e-5 * np.abs(wanted).max())
 
 
-@pytest.mark.parametrize("model_type", sorted(set(REPRESENTATIVES) - JOINED - set(MIXTURES) - set(LAYER_NORMS)))
+@pytest.mark.parametrize(
+    "model_type", sorted(set(REPRESENTATIVES) - JOINED - set(MIXTURES) - set(LAYER_NORMS) - set(LATENT))
+)
 def test_folding_leaves_the_model_as_it_was(tmp_path: Path, model_type: str) -> None:
     directory = make_checkpoint(tmp_path, load_architecture(model_type).tiny, seed=4)
     wanted = logits(directory)

@@ -13,7 +13,7 @@ from albireo.graph.builder import GraphBuilder
 from albireo.graph.node import Graph
 from albireo.models import build_graph, load_architecture, load_config
 from compress.tiny import JOINED
-from representatives import REPRESENTATIVES
+from representatives import LATENT, REPRESENTATIVES
 from tiny_layer_norm import LAYER_NORMS
 from tiny_models import MIXTURES, make_checkpoint
 
@@ -23,7 +23,9 @@ def graph(path: Path, model_type: str, **changes: object) -> Graph:
     return build_graph(load_config(directory), 64)
 
 
-@pytest.mark.parametrize("model_type", sorted(set(REPRESENTATIVES) - JOINED - set(MIXTURES) - set(LAYER_NORMS)))
+@pytest.mark.parametrize(
+    "model_type", sorted(set(REPRESENTATIVES) - JOINED - set(MIXTURES) - set(LAYER_NORMS) - set(LATENT))
+)
 def test_a_layer_is_four_groups_each_with_a_place_for_scales(tmp_path: Path, model_type: str) -> None:
     stages = cut(graph(tmp_path, model_type))
     layer = "model.layers.1."

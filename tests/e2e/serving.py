@@ -77,6 +77,10 @@ class _Recording:
     def copy_blocks(self, pairs: Sequence[tuple[int, int]]) -> None:
         self._model.copy_blocks(pairs)
 
+    def copy_states(self, pairs: Sequence[tuple[int, int]]) -> None:
+        assert isinstance(self._model, CpuModel)
+        self._model.copy_states(pairs)
+
     def swap_out(self, pairs: Sequence[tuple[int, int]]) -> None:
         self._model.copy_blocks([(block, self._host + kept) for block, kept in pairs])
 
@@ -117,7 +121,7 @@ class Server:
         """A new engine whose every logit goes to rows, on memory that holds NaN wherever nothing was written."""
         self.rows = {}
         for rank in getattr(self.loaded.model, "ranks", [self.loaded.model]):
-            for memory in (rank._kv, rank._arena):
+            for memory in (rank._kv, rank._arena, rank._states):
                 memory.view()[:] = 0xFF
         config, (num_blocks,) = self.loaded.config, self.loaded.settings.num_blocks
         settings = replace(
@@ -130,7 +134,8 @@ class Server:
             adapters._program = recording.also(program.program if isinstance(program, _Other) else program)
             adapters._held.clear()
         vocab_size = self.loaded.model_config.vocab_size
-        runner = Runner(recording, vocab_size, config.block_size, host=recording, adapters=adapters)
+        states = recording if settings.num_state_slots else None
+        runner = Runner(recording, vocab_size, config.block_size, host=recording, adapters=adapters, states=states)
 
         def execute(plan: StepPlan) -> StepResult:
             result = runner.execute(plan)
@@ -142,7 +147,7 @@ class Server:
         return Engine(settings, execute, lambda: float(next(ticks)), self.method)
 
     def _record(self, plan: StepPlan, logits: Row, result: StepResult) -> None:
-        step = pack_step(plan, self.loaded.config.block_size)
+        step = pack_step(plan, self.loaded.config.block_size, is_top_greedy=bool(self.loaded.settings.num_state_slots))
         if step.is_top:
             return
         for work, first in step.prompt_rows:

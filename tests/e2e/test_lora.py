@@ -21,7 +21,7 @@ from albireo.engine.stats import EngineStats
 from albireo.errors import ConfigError, InvalidParams, OutOfMemory
 from albireo.models import load_architecture
 from e2e.serving import Answer, Ask, Server, assert_same_answers
-from representatives import REPRESENTATIVES
+from representatives import LATENT, REPRESENTATIVES
 from tiny_adapters import make_adapter
 from tiny_layer_norm import LAYER_NORMS
 from tiny_models import MIXTURES, make_checkpoint
@@ -39,7 +39,7 @@ WIDE = {
 }
 #: Of mixtures PEFT adapts experts, too, and of Phi-3 and others matrices that are joined, or whose rows are taken in
 #: another order, which nothing here has adapters of.
-WHOLE = sorted(set(REPRESENTATIVES) - set(MIXTURES) - {"phi3"} - set(LAYER_NORMS) | {"opt", "starcoder2"})
+WHOLE = sorted(set(REPRESENTATIVES) - set(MIXTURES) - set(LATENT) - {"phi3"} - set(LAYER_NORMS) | {"opt", "starcoder2"})
 CONFIGS = {name: {**load_architecture(name).tiny} for name in (*WHOLE, "qwen2", "qwen3")} | {"llama wide": WIDE}
 SERVED = [*WHOLE, "llama wide"]
 #: Everything of one rank; attention alone; ranks and scales of their own.

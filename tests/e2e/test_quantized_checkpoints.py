@@ -55,6 +55,20 @@ def test_rows_of_joined_matrices(name: str, tmp_path: Path) -> None:
     assert distance(ours(tmp_path), theirs(TINY | changes, numbers)) < (1e-5 if "fp8" in name else 0.025)
 
 
+@pytest.mark.parametrize("name", ["compressed-tensors W8A8 channel", "awq", "fp8 blocks"])
+def test_matrices_that_latents_go_through(name: str, tmp_path: Path) -> None:
+    """The one that makes keys and values is decoded and split; rows of queries are taken apart where they lie."""
+    changes = {"model_type": "youtu", "architectures": ["YoutuForCausalLM"], "num_key_value_heads": 4}
+    changes |= {"q_lora_rank": 128, "kv_lora_rank": 128, "qk_nope_head_dim": 32, "qk_rope_head_dim": 16}
+    changes |= {"v_head_dim": 32, "attention_bias": False, "bos_token_id": 1}
+    numbers = write_model(tmp_path, WRITERS[name], seed=4, **changes)
+    with Checkpoint(tmp_path) as checkpoint:
+        assert "model.layers.0.self_attn.q_b_proj.weight" in checkpoint.encodings
+        assert "model.layers.0.self_attn.kv_b_proj.weight" not in checkpoint
+        assert checkpoint.kind("model.layers.0.self_attn.k_up_proj.weight") == "float32"
+    assert distance(ours(tmp_path), theirs(TINY | changes, numbers)) < (1e-5 if "fp8" in name else 0.025)
+
+
 @pytest.mark.parametrize(
     ("kind", "name"),
     [

@@ -77,6 +77,8 @@ class ToyExecutor:
         self.num_swapped_in = 0
         self.num_drafts = 0
         self._may_be_begun = False
+        #: what each slot of a recurrent layer keeps: how many tokens it has seen, and the checksum of them
+        self.states: list[tuple[int, int] | None] = [None] * settings.num_state_slots
         #: a dict a step: sequence -> the adapter in its slot
         self.adapters: list[dict[int, int | None]] = []
 
@@ -85,6 +87,8 @@ class ToyExecutor:
         if self.fail_next is not None:
             self._fail(plan)
         self._move(plan)
+        for work in plan.work:
+            self._recur(work)
         for work in plan.work:
             self._write(0, work, work.token_ids)
         histories = [self._read(0, work) for work in plan.work]
@@ -99,6 +103,8 @@ class ToyExecutor:
         result = StepResult([])
         for work, history in zip(plan.work, histories, strict=True):
             assert self._read(1, work) == prefix_checksums(history), "a block of another history was read"
+            if self.states:
+                assert self.states[work.state_slot] == (len(history), checksum(history)), "a state of another history"
             self._answer(work, history, result)
         return result
 
@@ -111,6 +117,19 @@ class ToyExecutor:
             for group, source, target in plan.swap_ins:
                 layer[group][target] = list(host[group][source])
         self.num_swapped_in += len(plan.swap_ins)
+        for source, target in plan.state_copies:
+            self.states[target] = self.states[source]
+
+    def _recur(self, work: SequenceWork) -> None:
+        """A third layer, which keeps no history, but what it has seen of it: computed twice, it would be another's."""
+        if not self.states:
+            assert work.state_slot == -1
+            return
+        if work.num_computed_tokens == 0:
+            self.states[work.state_slot] = (0, 0)
+        seen = self.states[work.state_slot]
+        assert seen is not None and seen[0] == work.num_computed_tokens, "a state of other tokens is gone on from"
+        self.states[work.state_slot] = (seen[0] + len(work.token_ids), checksum(work.token_ids, seen[1]))
 
     def _check(self, plan: StepPlan) -> None:
         assert plan.work
@@ -118,6 +137,7 @@ class ToyExecutor:
         assert plan.num_tokens <= self.settings.max_num_batched_tokens
         self._check_drafts(plan)
         assert len({work.seq_id for work in plan.work}) == len(plan.work) <= self.settings.max_num_seqs
+        assert not self.states or len({work.state_slot for work in plan.work}) == len(plan.work)
         for moves in (plan.swap_outs, plan.swap_ins):
             assert len({(group, target) for group, _, target in moves}) == len(moves), "a block is written twice"
         writers: dict[tuple[int, int], int] = {}
@@ -183,6 +203,9 @@ class ToyExecutor:
                     self.hosts[layer][group][target] = [-2] * self.settings.block_size
                 for work in plan.work:
                     self._write(layer, work, [-2] * len(work.token_ids))
+            for slot in (*(work.state_slot for work in plan.work), *(target for _, target in plan.state_copies)):
+                if self.states:
+                    self.states[slot] = None
         raise StepFailed(how)
 
     def _answer(self, work: SequenceWork, history: list[int], result: StepResult) -> None:

@@ -34,6 +34,18 @@ setups = st.fixed_dictionaries(
         "lookahead": st.sampled_from([0, 1]),
     }
 )
+#: Where layers keep a state of each sequence.
+recurrent_setups = setups.map(
+    lambda setup: (
+        setup
+        | {
+            "num_state_slots": setup["max_num_seqs"],
+            "enable_prefix_caching": False,
+            "num_host_blocks": 0,
+            "lookahead": 0,
+        }
+    )
+)
 requests = st.fixed_dictionaries(
     {
         "stem": st.integers(0, 2),
@@ -144,7 +156,7 @@ def pick(bench: Any, number: int) -> str:
 
 
 @settings(max_examples=300)
-@given(setup=setups, script=st.lists(events, min_size=12, max_size=40))
+@given(setup=st.one_of(setups, setups, recurrent_setups), script=st.lists(events, min_size=12, max_size=40))
 def test_every_request_ends_once_with_the_tokens_it_gets_alone(
     bench: Any, step_failed: type[Exception], setup: dict[str, Any], script: list[tuple[str, Any]]
 ) -> None:

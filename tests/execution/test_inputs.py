@@ -113,7 +113,7 @@ def test_tables_that_are_kept_are_those_of_now_whatever_was_there_before() -> No
 
 def test_a_decoding_step_is_packed_as_any_other() -> None:
     works = [work(i, [20 + i], 14 + i, [4 + i, 9 + i], samples=(task(i),)) for i in range(4)]
-    whole = pack_step(plan(*works), 16, is_drawn_there=True)
+    whole = pack_step(plan(*works), 16, is_top_greedy=True)
     positions, tables = [each.num_computed_tokens for each in works], TableRows()
     for is_top in (True, False):
         tasks = [each.samples[0] for each in works]

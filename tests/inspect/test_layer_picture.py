@@ -14,7 +14,7 @@ from albireo.inspect.scene import place_story
 from albireo.inspect.story import layer_story
 from compiler.examples import Decoder, model_graph
 from inspect_programs import EVIL, SVG, Hostile, compiled, contains, overlapping, rects
-from representatives import REPRESENTATIVES
+from representatives import CPU_REPRESENTATIVES
 
 
 class Idle(Decoder):
@@ -25,7 +25,9 @@ class Idle(Decoder):
 
 
 GRAPHS: dict[str, Graph] = {
-    **{f"{name}-{dtype}": model_graph(name, dtype) for name in REPRESENTATIVES for dtype in ("float32", "bfloat16")},
+    **{
+        f"{name}-{dtype}": model_graph(name, dtype) for name in CPU_REPRESENTATIVES for dtype in ("float32", "bfloat16")
+    },
     "biased": Decoder(layers=2, bias="qkvogud").graph(),
     "idle": Idle(layers=2).graph(),
     "hostile": Hostile(layers=2).graph(),

@@ -9,7 +9,12 @@ from typing import Any
 import numpy as np
 import pytest
 
-from albireo.errors import ModelError, UnsupportedModel
+from albireo.backends.cpu.catalog import CpuCatalog
+from albireo.backends.cpu.machine import isa_levels
+from albireo.backends.cuda.catalog import CudaCatalog
+from albireo.compiler.passes.shard import Part
+from albireo.compiler.pipeline import compile_graph
+from albireo.errors import ConfigError, ModelError, UnsupportedModel, WeightMismatch
 from albireo.graph.node import Graph
 from albireo.models import architectures, build_graph, load_architecture, load_config, open_checkpoint
 from albireo.models.config import ModelConfig, parse_config
@@ -112,11 +117,18 @@ def test_graph_has_the_agreed_ends_and_origins(name: str) -> None:
     assert str(graph.outputs["top_ids"].type) == "int32[G, 65]"
     origins = list(dict.fromkeys(node.origin for node in graph.nodes))
     attn = [f"layers.0.attn.{p}" for p in ("norm", "q", "k", "v", "rope", "kv", "attention", "o")]
+    if config.recurrent is not None:
+        parts = ("norm", "qkv", "z", "gates", "conv", "delta_rule", "out_norm", "out")
+        attn = [f"layers.0.attn.{p}" for p in parts]
     mlp = [f"layers.0.mlp.{p}" for p in ("norm", "gate", "up", "act", "down")]
     if config.experts is not None and config.experts.layers[0]:
         experts = [f"experts.{p}" for p in ("gate", "up", "act", "down")]
         mlp = [f"layers.0.moe.{p}" for p in ("norm", "router", "route", *experts, "combine")]
     blocks = config.blocks
+    if blocks.latent is not None:
+        of_query = ["q_a", "q_a_norm"] if blocks.latent.query_rank else []
+        parts = [*of_query, "q_plain", "q_rope", "c_kv", "k_rope", "rope", "kv", "k_up", "attention", "v_up", "o"]
+        attn = [f"layers.0.attn.{p}" for p in ("norm", *parts)]
     if name in LAYER_NORMS and name not in ("cohere", "stablelm"):  # whose FFN has no gate
         mlp.remove("layers.0.mlp.gate")
     if blocks.is_parallel:
@@ -135,9 +147,13 @@ def test_graph_has_the_agreed_ends_and_origins(name: str) -> None:
 def test_every_linear_says_how_ranks_may_share_it(name: str) -> None:
     """A new architecture that says nothing could not be cut, and would only be told so by its users."""
     roles = {"q": "heads", "k": "heads", "v": "heads", "o": "row", "gate": "ffn", "up": "ffn", "down": "row"}
+    # of layers that keep a state: no ranks share them yet, and their gates stay numbers
+    roles |= {"qkv": None, "z": None, "out": None, "gates": "router", "q_gate": "heads"}
     roles |= {"logits": "vocab", "top": "vocab", "router": "router", "weight": "router"}
     if name in ("olmo2", "olmo3", "olmoe", "minimax_m2"):  # each rank needs all heads, whose q and k are normed at once
         roles |= dict.fromkeys("qkvo")
+    if config_of(name).blocks.latent is not None:  # not cut yet
+        roles |= dict.fromkeys(("q_a", "q_plain", "q_rope", "c_kv", "k_rope", "o"))
     linears = [node for node in build_graph(config_of(name), 64).nodes if node.op in ("linear", "expert_linear")]
     assert [n.attrs.get("role") for n in linears] == [roles[n.origin.rpartition(".")[2]] for n in linears]
 
@@ -228,3 +244,20 @@ def test_partly_rotated_heads_are_paired_with_what_turns() -> None:
     assert q is not None and q.sources == ("model.layers.0.self_attn.qkv_proj.weight",)
     rows = [row for segment in q.segments for row in range(segment.start, segment.stop)]
     assert rows[:12] == [0, 1, 2, 3, 8, 9, 4, 5, 6, 7, 10, 11] and sorted(rows) == list(range(48))
+
+
+def test_what_latent_attention_does_not_have_yet_is_refused(tmp_path: Path) -> None:
+    """A cache of codes, ranks, GPUs; and a kv_b_proj of another shape than config.json says."""
+    options: Any = {"maxima": {"T": 16, "R": 4, "G": 4}, "block_size": 16, "max_positions": 64}
+    graph = build_graph(config_of("youtu"), 64)
+    with pytest.raises(UnsupportedModel, match="a KV cache of int8: values of this model are channels of its keys"):
+        compile_graph(graph, CpuCatalog(isa_levels()), kv_dtype="int8", **options)
+    with pytest.raises(ConfigError, match="its heads share latents, which are not cut among ranks yet"):
+        compile_graph(graph, CpuCatalog(isa_levels()), part=Part(2, 0), **options)
+    with pytest.raises(UnsupportedModel, match=r"kv_lora_rank=24: on a GPU it must be a power of two"):
+        compile_graph(build_graph(config_of("youtu", kv_lora_rank=24), 64), CudaCatalog(), **options)
+    tiny = dict(load_architecture("youtu").tiny)
+    make_checkpoint(tmp_path, tiny)
+    (tmp_path / "config.json").write_text(json.dumps(tiny | {"v_head_dim": 17}))
+    with pytest.raises(WeightMismatch, match=r"kv_b_proj.weight' is \[128, 16\]; .* a multiple of 31 rows of 16"):
+        open_checkpoint(tmp_path, graph)

@@ -3,15 +3,19 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
 from albireo.errors import ConfigError, ModelError, UnsupportedModel
 from albireo.models import architectures, load_architecture, load_config
+from albireo.models.block_settings import Latent
 from albireo.models.config import ConfigRules, ModelConfig, parse_config
 from albireo.models.expert_settings import ExpertSettings
+from albireo.models.recurrent_settings import RecurrentSettings
 from albireo.models.text_part import is_whole
 from tiny_layer_norm import LAYER_NORMS
 from tiny_models import SHARED_DATA, make_checkpoint, shared_data
@@ -93,6 +97,31 @@ def test_what_models_with_a_layer_norm_do_not_compute(model_type: str, changes: 
         parse(model_type, **changes)
 
 
+def assert_latents_are_as_transformers_reads_them(ours: ModelConfig, theirs: Any) -> None:
+    rope, widths = theirs.rope_parameters, (theirs.kv_lora_rank, theirs.qk_rope_head_dim)
+    assert (ours.num_layers, ours.num_heads) == (theirs.num_hidden_layers, theirs.num_attention_heads)
+    assert ours.num_kv_heads == 1
+    assert (ours.vocab_size, ours.hidden_size) == (theirs.vocab_size, theirs.hidden_size)
+    assert (ours.intermediate_size, ours.rms_norm_eps) == (theirs.intermediate_size, theirs.rms_norm_eps)
+    assert (ours.tie_word_embeddings, ours.attention_bias) == (theirs.tie_word_embeddings, theirs.attention_bias)
+    assert ours.head_dim == sum(widths)
+    assert ours.blocks.latent == Latent(*widths, theirs.qk_nope_head_dim, theirs.v_head_dim, theirs.q_lora_rank)
+    assert (ours.rope.theta, ours.rope.rope_type) == (rope["rope_theta"], rope["rope_type"])
+    growth = 1.0
+    if rope["rope_type"] == "yarn":
+        growth += 0.1 * rope["mscale_all_dim"] * np.log(rope["factor"])
+    assert np.isclose(ours.scale, (theirs.qk_nope_head_dim + theirs.qk_rope_head_dim) ** -0.5 * growth**2, rtol=1e-12)
+    experts, is_v2 = ours.experts, theirs.model_type == "deepseek_v2"
+    assert experts is not None
+    assert (experts.count, experts.top_k) == (theirs.n_routed_experts, theirs.num_experts_per_tok)
+    assert (experts.width, experts.factor) == (theirs.moe_intermediate_size, theirs.routed_scaling_factor)
+    assert experts.shared_width == theirs.moe_intermediate_size * theirs.n_shared_experts
+    assert (experts.scores, experts.has_bias) == (("softmax", False) if is_v2 else ("sigmoid", True))
+    assert experts.layers.index(True) == theirs.first_k_dense_replace
+    is_grouped = theirs.n_group > theirs.topk_group
+    assert experts.groups == ((theirs.n_group, theirs.topk_group, 1 if is_v2 else 2) if is_grouped else None)
+
+
 def assert_as_transformers_reads_it(directory: Path) -> None:
     ours = load_config(directory, "float32")  # where the file names none
     if ours.model_type in LAYER_NORMS:
@@ -103,6 +132,9 @@ def assert_as_transformers_reads_it(directory: Path) -> None:
 
     whole = transformers.AutoConfig.from_pretrained(directory)
     theirs = whole.get_text_config()
+    if ours.blocks.latent is not None:
+        assert_latents_are_as_transformers_reads_them(ours, theirs)
+        return
     if theirs is not whole:  # of a model that reads images
         theirs.tie_word_embeddings = whole.tie_word_embeddings
         theirs.model_type = ours.model_type
@@ -116,7 +148,8 @@ def assert_as_transformers_reads_it(directory: Path) -> None:
         model_type=theirs.model_type,
         vocab_size=theirs.vocab_size,
         hidden_size=theirs.hidden_size,
-        intermediate_size=theirs.intermediate_size,
+        # where every layer has experts, the width of nothing
+        intermediate_size=getattr(theirs, "intermediate_size", theirs.hidden_size),
         num_layers=theirs.num_hidden_layers,
         num_heads=theirs.num_attention_heads,
         num_kv_heads=theirs.num_key_value_heads,
@@ -136,6 +169,8 @@ def assert_as_transformers_reads_it(directory: Path) -> None:
         bos_token_id=theirs.bos_token_id,
         eos_token_ids=() if eos is None else tuple(eos if isinstance(eos, list) else [eos]),
         experts=_experts(theirs),
+        blocks=ours.blocks,
+        recurrent=_recurrent(theirs),
     )
     of_rope = theirs.rope_parameters
     for mine, name in ((ours.rope, "full_attention"), (ours.local_rope, "sliding_attention")):
@@ -154,6 +189,17 @@ def assert_as_transformers_reads_it(directory: Path) -> None:
     assert ours.scale == getattr(theirs, "query_pre_attn_scalar", head_dim) ** -0.5
 
 
+def _recurrent(theirs: Any) -> RecurrentSettings | None:
+    if not hasattr(theirs, "linear_num_key_heads"):
+        return None
+    heads = theirs.linear_num_key_heads, theirs.linear_num_value_heads
+    dims = theirs.linear_key_head_dim, theirs.linear_value_head_dim
+    layers = tuple(kind == "linear_attention" for kind in theirs.layer_types)
+    return RecurrentSettings(
+        layers, *heads, *dims, theirs.linear_conv_kernel_dim, lies_by_head=theirs.model_type == "qwen3_next"
+    )
+
+
 def _experts(theirs: Any) -> ExpertSettings | None:
     count = getattr(theirs, "num_local_experts", None) or getattr(theirs, "num_experts", None)
     if not count:
@@ -163,7 +209,7 @@ def _experts(theirs: Any) -> ExpertSettings | None:
     return ExpertSettings(
         count=count,
         top_k=theirs.num_experts_per_tok,
-        width=getattr(theirs, "moe_intermediate_size", theirs.intermediate_size),
+        width=getattr(theirs, "moe_intermediate_size", None) or theirs.intermediate_size,
         renormalize=getattr(theirs, "norm_topk_prob", True),
         shared_width=getattr(theirs, "shared_expert_intermediate_size", 0),
         layers=tuple(i not in dense and (i + 1) % step == 0 for i in layers),
@@ -187,6 +233,14 @@ def _experts(theirs: Any) -> ExpertSettings | None:
         ("qwen2_moe", {"use_sliding_window": True}, "layer_types must say in which layers"),
         ("llama", {"num_local_experts": 8}, "'num_local_experts': 8"),
         ("glm4_moe", {"n_routed_experts": ...}, "n_routed_experts is missing"),
+        ("deepseek_v3", {"qk_rope_head_dim": 7}, "qk_rope_head_dim=7 must be even"),
+        ("deepseek_v3", {"kv_lora_rank": 0}, "kv_lora_rank=0 must be a whole number from 2 to"),
+        ("deepseek_v3", {"rope_interleave": False}, "'rope_interleave': False"),
+        ("deepseek_v2", {"norm_topk_prob": True}, "'norm_topk_prob': True"),
+        ("deepseek_v2", {"topk_method": "noaux_tc"}, "topk_method='noaux_tc' is not supported"),
+        ("glm4_moe_lite", {"mlp_layer_types": ["dense"] * 3}, "no layer has experts"),
+        ("glm4_moe_lite", {"mlp_layer_types": ["sparse"]}, 'must be "dense" or "sparse" for each of 3 layers'),
+        ("youtu", {"v_head_dim": 2**13}, "v_head_dim=8192 must be a whole number from 1 to 4096"),
         ("glm4_moe", {"first_k_dense_replace": 3}, "first_k_dense_replace=3 must be a whole number from 0 to 2"),
         ("glm4_moe", {"n_group": 5}, "n_group=5 must divide 12 experts into groups of 2 or more"),
         ("glm4_moe", {"n_group": 12}, "n_group=12 must divide 12 experts into groups of 2 or more"),
@@ -224,6 +278,15 @@ def test_tiny_configs_differ_where_code_could_confuse_things() -> None:
     assert {c.tie_word_embeddings for c in configs} == {True, False}
     assert any(c.attention_bias and c.mlp_bias for c in configs)
     assert any(None in c.windows and any(c.windows) for c in configs)
+
+
+def test_how_experts_of_deepseek_v2_are_chosen() -> None:
+    """Greedy, which an absent key means, knows no groups."""
+    grouped, absent, said = (
+        parse("deepseek_v2", **changes).experts for changes in ({}, {"topk_method": ...}, {"topk_method": "greedy"})
+    )
+    assert grouped is not None and grouped.groups == (4, 2, 1)
+    assert absent == said == replace(grouped, groups=None)
 
 
 @pytest.mark.parametrize("key", ["torch_dtype", "dtype"])
@@ -461,6 +524,29 @@ def test_what_is_not_computed_of_gemma_4(changes: dict[str, Any], message: str) 
     architecture = load_architecture("gemma4_text")
     with pytest.raises(ModelError, match=message):
         parse_config({**architecture.tiny, **changes}, architecture.rules)
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"linear_num_value_heads": 5}, "linear_num_value_heads=5 must be a multiple of linear_num_key_heads=2"),
+        ({"layer_types": ["linear_attention"] * 4}, "no layer has attention"),
+        ({"layer_types": ["linear_attention", "full_attention"]}, "has 2 entries for num_hidden_layers=4"),
+        ({"layer_types": ["sliding_attention"] * 4}, "layer_types='sliding_attention' is not supported"),
+        ({"linear_conv_kernel_dim": 9}, "linear_conv_kernel_dim=9"),
+        ({"attn_output_gate": False}, "'attn_output_gate': False"),
+        ({"mamba_ssm_dtype": "bfloat16"}, "'mamba_ssm_dtype': 'bfloat16'"),
+    ],
+)
+def test_states_that_are_not_computed_are_refused(changes: dict[str, Any], message: str) -> None:
+    with pytest.raises(ModelError, match=message):
+        parse("qwen3_5_text", **changes)
+
+
+def test_layers_that_keep_a_state_are_all_but_each_so_many_th_where_nothing_lists_them() -> None:
+    config = parse("qwen3_5_text", layer_types=..., full_attention_interval=..., num_hidden_layers=9)
+    assert config.cached_layers == (3, 7)
+    assert parse("qwen3_5_text", layer_types=...) == parse("qwen3_5_text")
 
 
 def assert_layers_of_two_kinds_are_as_transformers_reads_them(directory: Path) -> None:

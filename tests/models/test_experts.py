@@ -17,7 +17,7 @@ from albireo.models import build_graph, load_architecture, load_config, open_che
 from albireo.models.config import parse_config
 from models.transformers_logits import distance, fused_experts, logits_by_transformers
 from step_batches import Work, make_step
-from tiny_models import MIXTURES, make_checkpoint, random_weights, write_safetensors
+from tiny_models import MIXTURES, is_hybrid, make_checkpoint, random_weights, write_safetensors
 
 IDS = [5, 17, 3, 90, 44, 8, 61, 12, 13, 99, 101, 7]
 
@@ -32,7 +32,7 @@ def tiny(name: str, **changes: Any) -> dict[str, Any]:
 def reference_logits(config: dict[str, Any], weights: dict[str, np.ndarray]) -> np.ndarray:
     rules = load_architecture(config["model_type"]).rules
     graph = build_graph(parse_config(config, rules), 64)
-    return np.asarray(interpret(graph, make_step([Work(IDS, 0, [0])], 16), weights, ReferenceKV(1, 16))["logits"])
+    return np.asarray(interpret(graph, make_step([Work(IDS, 0, [0], 0)], 16), weights, ReferenceKV(1, 16))["logits"])
 
 
 @pytest.mark.parametrize(
@@ -48,7 +48,9 @@ def test_logits_equal_transformers(name: str, changes: dict[str, Any]) -> None:
     config = tiny(name, **changes)
     weights = random_weights(config, seed=5)
     theirs = logits_by_transformers(config, weights, IDS)
-    assert distance(reference_logits(config, weights)[: len(theirs)], theirs) < 3e-6
+    # of a recurrence transformers solves for 64 tokens at once, and is further off than token by token
+    limit = 1e-5 if is_hybrid(config) else 3e-6
+    assert distance(reference_logits(config, weights)[: len(theirs)], theirs) < limit
 
 
 @pytest.mark.parametrize("name", OF_MATRICES)

@@ -50,6 +50,16 @@ WHOLES: dict[str, dict[str, Any]] = {
         "audio_config": None,
         "tie_word_embeddings": True,
     },
+    "qwen3_5": {
+        "text_config": text("qwen3_5_text", "qwen3_5_text", rope_parameters=_PLACES | {"partial_rotary_factor": 0.5}),
+        "vision_config": {**_QWEN, "out_hidden_size": 40},
+        "tie_word_embeddings": False,
+    },
+    "qwen3_5_moe": {
+        "text_config": text("qwen3_5_moe_text", "qwen3_5_moe_text"),
+        "vision_config": {**_QWEN, "out_hidden_size": 36},
+        "tie_word_embeddings": False,
+    },
     "mistral3": {
         "text_config": text("mistral", "mistral"),
         "vision_config": _PIXTRAL,

@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from tiny_latent import with_up_projections_joined
 from tiny_models import interleaved_experts
 from transformers_models import transformers
 
@@ -20,9 +21,12 @@ def logits_by_transformers(config: dict[str, Any], numbers: dict[str, np.ndarray
     model = transformers.AutoModelForCausalLM.from_config(
         whole, attn_implementation="eager", experts_implementation="eager", dtype=torch.float32
     )
+    if "kv_lora_rank" in config:
+        numbers = with_up_projections_joined(config, numbers)
     is_in_turn = config["model_type"] == "gpt_oss"
     held = interleaved_experts(config, numbers) if is_in_turn else fused_experts(numbers)
     state = {name: torch.tensor(array) for name, array in held.items()}
+    state |= {name: array[:, None] for name, array in state.items() if name.endswith("conv1d.weight")}
     if config["tie_word_embeddings"]:
         state["lm_head.weight"] = state["model.embed_tokens.weight"]
     model.load_state_dict(state)

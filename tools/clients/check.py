@@ -14,6 +14,7 @@ import re
 import shutil
 import subprocess
 import sys
+import tempfile
 import threading
 import time
 import venv
@@ -60,8 +61,10 @@ class Server:
     """A process that serves the bundled model; ends with the block."""
 
     def __enter__(self) -> str:
+        self._directory = tempfile.TemporaryDirectory(prefix="albireo-clients-")
         # The bundled model's template has no tool calls of its own.
         flags = ["--port", "0", "--api-key", KEY, "--no-log-requests", "--tool-call-parser", "hermes"]
+        flags += ["--batch-dir", self._directory.name]
         command = [sys.executable, "-m", "albireo", "serve", *flags]
         self._process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True)
         assert self._process.stderr is not None
@@ -78,6 +81,7 @@ class Server:
         except subprocess.TimeoutExpired:
             self._process.kill()
             self._process.wait()
+        self._directory.cleanup()
 
 
 def ask(url: str, body: Any, path: str = "/v1/chat/completions") -> tuple[int, Any]:

@@ -1,6 +1,6 @@
-// openai for Node: chat, stream, responses, embeddings, typed exceptions.
+// openai for Node: chat, stream, responses, embeddings, batches, typed exceptions.
 import assert from "node:assert/strict";
-import OpenAI from "openai";
+import OpenAI, { toFile } from "openai";
 
 const { ALBIREO_URL: url, ALBIREO_MODEL: model, ALBIREO_TEXT: text, ALBIREO_KEY: apiKey } = process.env;
 const client = new OpenAI({ baseURL: `${url}/v1`, apiKey, maxRetries: 0 });
@@ -25,6 +25,17 @@ assert.equal(deltas, text);
 
 const embedded = await client.embeddings.create({ model, input: ["x", prompt] });
 assert.deepEqual(embedded.data[1].embedding, JSON.parse(process.env.ALBIREO_EMBEDDING));
+
+const line = { custom_id: "one", method: "POST", url: "/v1/chat/completions", body: ask };
+const file = await client.files.create({ file: await toFile(Buffer.from(JSON.stringify(line)), "asks.jsonl"), purpose: "batch" });
+let batch = await client.batches.create({ input_file_id: file.id, endpoint: line.url, completion_window: "24h" });
+for (let i = 0; i < 1000 && batch.status !== "completed"; i++) {
+  await new Promise((resolve) => setTimeout(resolve, 50));
+  batch = await client.batches.retrieve(batch.id);
+}
+const told = JSON.parse(await (await client.files.content(batch.output_file_id)).text());
+assert.equal(told.response.body.choices[0].message.content, text);
+assert.ok((await client.files.delete(file.id)).deleted);
 
 await assert.rejects(client.chat.completions.create({ ...ask, model: "other" }), OpenAI.NotFoundError);
 await assert.rejects(client.chat.completions.create({ ...ask, top_p: 2 }), OpenAI.BadRequestError);

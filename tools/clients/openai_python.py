@@ -1,9 +1,10 @@
-"""openai for Python, 2.x and 3.x: sync, async, streams, responses, embeddings, typed exceptions, parse."""
+"""openai for Python, 2.x and 3.x: sync, async, streams, responses, embeddings, batches, typed exceptions, parse."""
 
 from __future__ import annotations
 
 import asyncio
 import json
+import time
 from typing import Any, Literal
 
 import openai
@@ -67,6 +68,22 @@ def tools(client: openai.OpenAI) -> None:
     assert more.output_text, more
 
 
+def batches(client: openai.OpenAI) -> None:
+    """A file of requests, run, read and deleted."""
+    line = {"custom_id": "one", "method": "POST", "url": "/v1/chat/completions", "body": ASK}
+    asks = client.files.create(file=("asks.jsonl", json.dumps(line).encode()), purpose="batch")
+    batch = client.batches.create(input_file_id=asks.id, endpoint="/v1/chat/completions", completion_window="24h")
+    end = time.monotonic() + 60
+    while batch.status != "completed" and time.monotonic() < end:
+        time.sleep(0.05)
+        batch = client.batches.retrieve(batch.id)
+    assert batch.output_file_id is not None, batch
+    (answer,) = map(json.loads, client.files.content(batch.output_file_id).text.splitlines())
+    same(answer["response"]["body"]["choices"][0]["message"]["content"], "batch")
+    assert {asks.id, batch.output_file_id} <= {each.id for each in client.files.list(limit=1)}
+    assert client.files.delete(asks.id).deleted
+
+
 def main() -> None:
     client = openai.OpenAI(base_url=f"{URL}/v1", api_key=KEY, max_retries=0)
     assert [model.id for model in client.models.list()] == [MODEL]
@@ -93,6 +110,7 @@ def main() -> None:
     assert isinstance(error, openai.BadRequestError) and error.param == "top_p"
     wrong = client.with_options(api_key="wrong")
     raises(openai.AuthenticationError, lambda: wrong.chat.completions.create(**ASK), "key")
+    batches(client)
     end_without_schemas()
     tools(client)
     parse = {**ASK, **BRIEF, "response_format": Colour}

@@ -59,7 +59,7 @@ def _rows(setup: Setup, model: CudaModel) -> Iterator[Row]:
     for rows in setup.pick(ROWS, ROWS[:2]):
         task = SampleTask(0, SamplingParams(temperature=0.0), 1, [5] * context, [])
         work = SequenceWork(0, [5] * rows, context - 1, (table,), (task,), num_drafts=rows - 1)
-        step = pack_step(StepPlan(0, [work], rows, num_drafts=rows - 1), BLOCK_SIZE, is_drawn_there=True)
+        step = pack_step(StepPlan(0, [work], rows, num_drafts=rows - 1), BLOCK_SIZE, is_top_greedy=True)
         tasks, drawn = spread(step)
         found = []
         for _ in range(setup.pick(20, 1)):

@@ -24,6 +24,10 @@ struct Args {
   const float* q_norm = nullptr;       // [padded D]: vectors are readable to a multiple of 16
   const float* k_norm = nullptr;       // [padded D]
   const float* rope = nullptr;         // [positions][2][D/2]: cos, sin
+  float* state = nullptr;              // causal_conv, gated_delta_rule: what each slot keeps, state_size floats apart
+  const float* gates = nullptr;        // gated_delta_rule: [T, 2 * num_heads] without a gap
+  const float* a_log = nullptr;        // gated_delta_rule: [num_heads]
+  const float* dt_bias = nullptr;      // gated_delta_rule: [num_heads]
   const float* sinks = nullptr;        // attention: [num_heads] one more score of each row's softmax
   char* kv = nullptr;                  // this layer's part of the KV cache
   const Adapters* adapters = nullptr;  // adapter; linear, qkv_rope_kv: of which low holds x A^T
@@ -47,6 +51,9 @@ struct Args {
   int64_t v_group = 0;
   int32_t v_affine = 0;
   int64_t num_heads = 0, window = 0;
+  int64_t state_size = 0, state_slots = 0;        // floats of a slot; how many there are
+  int64_t num_k_heads = 0, k_dim = 0, v_dim = 0;  // gated_delta_rule; num_heads are those of values
+  int64_t value_dim = 0;               // attention: values are so many first channels of keys; 0: they are stored
   int64_t chunks = 1;                  // linear: equal parts of k that are added as a binary tree; 1: one chain
   int64_t ranks = 0;                   // all_reduce: how many parts there are
   const float* parts[kMaxRanks] = {};  // all_reduce: x of every rank
@@ -59,6 +66,7 @@ struct Args {
   int32_t sigmoid = 0;                 // route: 1 = scores are sigmoids, not a softmax
   int64_t num_groups = 0, kept_groups = 0, group_best = 0;  // route: see route.h; 0: no groups
   int64_t x_stride = 0, out_stride = 0;  // elements from row to row of x, and of out and residual; 0: no gap
+  int64_t y_stride = 0;                  // join_heads: likewise of y
   float eps = 0, scale = 0, softcap = 0;
   Tuning tuning{};  // of the step at hand
 };

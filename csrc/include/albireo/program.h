@@ -52,6 +52,7 @@ class Program {
 
   TopLists* top() { return &top_; }
   int64_t adapter_slots() const { return adapter_slots_; }  // that its calls know; 0: none has adapters
+  int64_t state_slots() const { return state_slots_; }      // that its calls know; 0: none keeps a state
   const SequenceGroups& groups() const { return groups_; }  // of the last step, where the program has attention
   int64_t scratch_bytes() const { return scratch_bytes_; }
   // What a call ran with in the last step.
@@ -98,7 +99,7 @@ class Program {
   SequenceGroups groups_, leaving_groups_;
   LeavingRows leaving_rows_;
   std::vector<double> seconds_;
-  int64_t scratch_bytes_ = 0, private_bytes_ = 0, adapter_slots_ = 0;
+  int64_t scratch_bytes_ = 0, private_bytes_ = 0, adapter_slots_ = 0, state_slots_ = 0;
   int64_t top_k_ = 0;  // experts of a token, where there are any
   bool profiling_ = false;
 };

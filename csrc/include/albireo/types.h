@@ -67,6 +67,7 @@ struct Step {
   const int32_t* top_counts;   // [G] how many of its best a row wants: 1 to kTopMost
   int64_t T, B, R, G, max_blocks;
   const int32_t* adapter_slots = nullptr;  // [T] slot of the row's adapter, -1: none; read by programs with adapters
+  const int32_t* state_slots = nullptr;    // [B] what each sequence keeps is there; read by programs with states
   const int32_t* sequences = nullptr;      // [B] row of block_table of each; none: row b. See leaving_rows.h
   const int32_t* order;                    // [B] sequences, those of a group side by side
   const SharingGroup* groups;              // [num_groups]
@@ -100,13 +101,16 @@ static constexpr int64_t gathered_row(const Step& s, Rows r, Gather from, int64_
 //   bf16       K [Dp/2][S][2]   V [S/2][Dp][2]     pairs, as dot products of pairs want them
 //   f32, f16   K [Dp][S]        V [S][Dp]
 //   codes      as bf16, a byte an element, then the float32 scales of K [S] and of V [S]: a number is code * scale
+// Where values are the first channels of keys there is K alone, and no codes.
 struct KVShape {
   DType dtype;
   int64_t num_kv_heads, head_dim, padded_head_dim, block_size;
+  bool has_values = true;
 };
 constexpr int64_t sub_block(const KVShape& s) { return s.block_size < 16 ? s.block_size : 16; }
 constexpr int64_t sub_block_bytes(const KVShape& s) {
-  return 2 * sub_block(s) * (s.padded_head_dim * dtype_size(s.dtype) + (is_code(s.dtype) ? (int64_t)sizeof(float) : 0));
+  return (s.has_values ? 2 : 1) * sub_block(s) *
+         (s.padded_head_dim * dtype_size(s.dtype) + (is_code(s.dtype) ? (int64_t)sizeof(float) : 0));
 }
 constexpr int64_t block_head_bytes(const KVShape& s) { return s.block_size / sub_block(s) * sub_block_bytes(s); }
 constexpr int64_t block_bytes(const KVShape& s) { return s.num_kv_heads * block_head_bytes(s); }

@@ -2,6 +2,7 @@
 // out[t, h] = sum_s softmax_s(scale * q[t, h] . k[s, h']) v[s, h']   for positions s <= position of t (and, with a
 // window w > 0, s > position - w); h' = h / (H / K).   x, out: [T, H * D] x_dtype, out_dtype; scores float32. With a
 // gather out: [S, H * D], for the rows that leave the model only, and the step is the one of leaving_rows.h.
+// value_dim: v is the first so many channels of k, and out [T, H * value_dim].
 // sinks: of each head one more score in the softmax of its rows, for which there is no v.
 //
 // The KV cache may be of another type than x; how codes are multiplied with is in tile.inl.
@@ -11,7 +12,8 @@
 // head and one group of sequences (groups.h), mostly of one; rows are (token, query head that shares the KV head), so K
 // and V are read once for all of them. What all sequences of an item have in the same blocks is handled first, for all
 // rows at once, then the rest of each. Source: Dao 2022 (online softmax); A.6 of the kernel design. Reads: x kv
-// kv_shape out sinks num_heads window scale softcap x_dtype out_dtype rows gather.
+// kv_shape out sinks num_heads window scale softcap value_dim x_dtype out_dtype rows
+// gather.
 #pragma once
 #include "albireo/kernel.h"
 

@@ -18,17 +18,19 @@ constexpr int kLineBytes = 64;
 ALBIREO_INLINE V load_up_to(const float* p, int64_t n) { return n >= 16 ? load(p) : load_n(p, n); }
 ALBIREO_INLINE void store_up_to(float* p, V v, int64_t n) { n >= 16 ? store(p, v) : store_n(p, v, n); }
 
+constexpr int64_t value_width(const Args& a) { return a.value_dim ? a.value_dim : a.kv_shape.head_dim; }
+
 // The rows of one work item and their state, in scratch.
 template <class W>
 struct RowBlock {
   using A = typename W::A;
-  int64_t rows, Dp;
+  int64_t rows, Dp, Wp;     // channels of keys and of values, padded
   bool has_maxima = false;  // of the scores of a tile, of which every row sees all: made where the scores are
   A* q;                     // [rows][Dp]
   float* scores;            // [rows][kAttentionTile]
   A* p;                     // [rows][kAttentionTile]
-  float* out;               // [rows][Dp] of the open segment, not yet divided by l
-  float* total;             // [rows][Dp] of the closed segments
+  float* out;               // [rows][Wp] of the open segment, not yet divided by l
+  float* total;             // [rows][Wp] of the closed segments
   float* lanes;             // [rows][16] partial sums of p of the open segment
   float* m;                 // [rows] running maximum of the open segment
   float* total_m;           // [rows]
@@ -41,7 +43,7 @@ struct RowBlock {
   int64_t* position;        // [rows]
   int64_t* out_at;          // [rows] element of a.out
 
-  RowBlock(char* base, int64_t rows_, int64_t Dp_) : rows(rows_), Dp(Dp_) {
+  RowBlock(char* base, int64_t rows_, int64_t Dp_, int64_t Wp_) : rows(rows_), Dp(Dp_), Wp(Wp_) {
     auto take = [&base](int64_t bytes) {
       char* at = base;
       base += round_up(bytes, 64);
@@ -50,8 +52,8 @@ struct RowBlock {
     q = (A*)take(rows * Dp * sizeof(A));
     scores = (float*)take(rows * kAttentionTile * 4);
     p = (A*)take(rows * kAttentionTile * sizeof(A));
-    out = (float*)take(rows * Dp * 4);
-    total = (float*)take(rows * Dp * 4);
+    out = (float*)take(rows * Wp * 4);
+    total = (float*)take(rows * Wp * 4);
     lanes = (float*)take(rows * 16 * 4);
     m = (float*)take(round_up(rows, 16) * 4);
     total_m = (float*)take(round_up(rows, 16) * 4);
@@ -69,7 +71,7 @@ struct RowBlock {
   RowBlock part(int64_t begin, int64_t end) const {
     RowBlock r = *this;
     r.rows = end - begin;
-    r.q += begin * Dp, r.out += begin * Dp, r.total += begin * Dp;
+    r.q += begin * Dp, r.out += begin * Wp, r.total += begin * Wp;
     r.scores += begin * kAttentionTile, r.p += begin * kAttentionTile, r.lanes += begin * 16;
     r.m += begin, r.total_m += begin, r.total_l += begin, r.fix += begin, r.position += begin, r.out_at += begin;
     r.q_scale += begin, r.p_scale += begin, r.sink += begin;
@@ -132,7 +134,7 @@ ALBIREO_INLINE void value_tile(const RowBlock<W>& r, const Tile<W>& t, int64_t r
     const V fix = set1(r.fix[row + i]);
 #pragma GCC unroll 8
     for (int j = 0; j < NV; j++)
-      acc[i][j] = kIsWhole<W> ? zero() : mul(load(r.out + (row + i) * r.Dp + column + 16 * j), fix);
+      acc[i][j] = kIsWhole<W> ? zero() : mul(load(r.out + (row + i) * r.Wp + column + 16 * j), fix);
   }
   const typename W::A* p = r.p + row * kAttentionTile;
   for (int64_t j0 = 0; j0 * 16 < positions; j0++) {
@@ -143,17 +145,17 @@ ALBIREO_INLINE void value_tile(const RowBlock<W>& r, const Tile<W>& t, int64_t r
         constexpr int kInLine = kLineBytes / (16 * W::kStep * sizeof(typename W::B));
         const typename W::B* next = t.next_v[j0] + column * W::kStep;
         if (row == 0)
-          for (int j = 0; j < NV; j += kInLine) prefetch_l2((const char*)(next + (s * r.Dp + 16 * j) * W::kStep));
+          for (int j = 0; j < NV; j += kInLine) prefetch_l2((const char*)(next + (s * r.Wp + 16 * j) * W::kStep));
       }
       W::template step<MR, NV>(acc, p + 16 * j0 + s * W::kStep, kAttentionTile,
-                               [&](int j) { return v + (s * r.Dp + 16 * j) * W::kStep; });
+                               [&](int j) { return v + (s * r.Wp + 16 * j) * W::kStep; });
     }
   }
 #pragma GCC unroll 8
   for (int i = 0; i < MR; i++)
 #pragma GCC unroll 8
     for (int j = 0; j < NV; j++) {
-      float* out = r.out + (row + i) * r.Dp + column + 16 * j;
+      float* out = r.out + (row + i) * r.Wp + column + 16 * j;
       if constexpr (kIsWhole<W>)
         acc[i][j] = fma(from_whole(acc[i][j]), set1(r.p_scale[row + i]), mul(load(out), set1(r.fix[row + i])));
       store(out, acc[i][j]);
@@ -315,14 +317,14 @@ void close_segment(RowBlock<W>& r, bool is_first) {
     store_up_to(r.m + row, keep_total, n), store_up_to(r.fix + row, keep_new, n);
   }
   for (int64_t row = 0; row < r.rows; row++) {
-    float* out = r.out + row * r.Dp;
-    float* total = r.total + row * r.Dp;
+    float* out = r.out + row * r.Wp;
+    float* total = r.total + row * r.Wp;
     if (is_first) {
       r.total_m[row] = r.m[row], r.total_l[row] = r.fix[row];
-      for (int64_t e = 0; e < r.Dp; e += 16) store(total + e, load(out + e)), store(out + e, zero());
+      for (int64_t e = 0; e < r.Wp; e += 16) store(total + e, load(out + e)), store(out + e, zero());
     } else {
       const V keep_total = set1(r.m[row]), keep_new = set1(r.fix[row]);
-      for (int64_t e = 0; e < r.Dp; e += 16) {
+      for (int64_t e = 0; e < r.Wp; e += 16) {
         store(total + e, fma(load(total + e), keep_total, mul(load(out + e), keep_new)));
         store(out + e, zero());
       }
@@ -350,9 +352,9 @@ void attend_tile(const Args& a, RowBlock<W>& r, Tile<W>& t, int64_t start, int64
   for (int64_t i = 0, row = 0; i < tiles; i++) {
     const int64_t h = height + (i < taller);
     int64_t column = 0;
-    for (; column + 16 * kTileVectors <= r.Dp; column += 16 * kTileVectors)
+    for (; column + 16 * kTileVectors <= r.Wp; column += 16 * kTileVectors)
       value_rows<W, kTileVectors>(r, t, row, h, column, positions);
-    for (; column < r.Dp; column += 16) {  // in halves: g++ 12 leaves 6 rows by one vector in memory
+    for (; column < r.Wp; column += 16) {  // in halves: g++ 12 leaves 6 rows by one vector in memory
       value_rows<W, 1>(r, t, row, h - h / 2, column, positions);
       value_rows<W, 1>(r, t, row + h - h / 2, h / 2, column, positions);
     }
@@ -385,7 +387,7 @@ template <class W>
 ALBIREO_INLINE void load_row(const Args& a, const Step& step, RowBlock<W>& r, int64_t i, int64_t token, int64_t head,
                              Activations<Queries<W>>& source) {
   const int64_t row = gathered_row(step, a.rows, a.gather, token);
-  const int64_t D = a.kv_shape.head_dim, from = row * source.source_stride + head * D;
+  const int64_t D = a.kv_shape.head_dim, width = value_width(a), from = row * source.source_stride + head * D;
   typename Queries<W>::A* q =
       kIsWhole<W> ? (typename Queries<W>::A*)(r.out + i * r.Dp) : (typename Queries<W>::A*)(r.q + i * r.Dp);
   if (D != r.Dp) memset(q, 0, r.Dp * sizeof(*q));
@@ -399,7 +401,7 @@ ALBIREO_INLINE void load_row(const Args& a, const Step& step, RowBlock<W>& r, in
     for (int64_t e = 0; e < r.Dp; e += 16) store(r.q + i * r.Dp + e, scale > 0.0f ? div(load(q + e), by) : zero());
   }
   if (a.sinks) r.sink[i] = a.sinks[head] * kLog2e;
-  r.position[i] = step.positions[row], r.out_at[i] = token * out_stride(a, a.num_heads * D) + head * D;
+  r.position[i] = step.positions[row], r.out_at[i] = token * out_stride(a, a.num_heads * width) + head * width;
 }
 
 // Nothing seen, nothing summed.
@@ -407,7 +409,7 @@ template <class W>
 void open_rows(RowBlock<W>& r) {
   for (int64_t i = 0; i < r.rows; i++) r.m[i] = r.total_m[i] = kNothingSeen, r.total_l[i] = 0.0f;
   memset(r.lanes, 0, r.rows * 16 * sizeof(float));
-  memset(r.out, 0, r.rows * r.Dp * sizeof(float));
+  memset(r.out, 0, r.rows * r.Wp * sizeof(float));
 }
 
 // Positions every row of a group sees and finds in the same blocks: whole tiles.
@@ -423,7 +425,7 @@ void attend(const Args& a, const Step& step, const SharingGroup& g, int64_t kv_h
   const int64_t per_token = a.num_heads / a.kv_shape.num_kv_heads, D = a.kv_shape.head_dim;
   const int64_t all_rows = g.tokens * per_token, first_row = row_block * kAttentionRows;
   const int64_t rows = all_rows - first_row < kAttentionRows ? all_rows - first_row : kAttentionRows;
-  RowBlock<W> r(scratch.base, rows, a.kv_shape.padded_head_dim);
+  RowBlock<W> r(scratch.base, rows, a.kv_shape.padded_head_dim, round_up(value_width(a), 16));
   Activations<Queries<W>> source{a.x, a.x_dtype, D, x_stride(a, a.num_heads * D), scratch, nullptr};
 
   // Rows of the group are (sequence, token, head). visit(b, begin, end, skipped): this item has rows begin .. end of
@@ -469,8 +471,8 @@ void attend(const Args& a, const Step& step, const SharingGroup& g, int64_t kv_h
   }
   for (int64_t i = 0; i < rows; i++) {
     const V inverse = set1(r.fix[i]);
-    for (int64_t e = 0; e < D; e += 16)
-      store_as(a.out_dtype, a.out, r.out_at[i] + e, mul(load(r.total + i * r.Dp + e), inverse), D - e);
+    for (int64_t e = 0; e < value_width(a); e += 16)
+      store_as(a.out_dtype, a.out, r.out_at[i] + e, mul(load(r.total + i * r.Wp + e), inverse), value_width(a) - e);
   }
 }
 

@@ -14,11 +14,13 @@ struct HeadBlocks {
   const char* head;       // the KV head's part of block 0
   const int32_t* blocks;  // of the sequence
   int64_t S, Dp, size, sub_size, in_block_mask;
+  int64_t Wp = 0;        // channels of values that are channels of keys, padded; 0: values are stored
   int in_block, in_sub;  // positions of a block and of a sub-block, as powers of two: no division a tile
 
   HeadBlocks(const Args& a, const int32_t* table, int64_t kv_head) : blocks(table) {
     const KVShape& s = a.kv_shape;
     head = a.kv + kv_head * block_head_bytes(s);
+    if (!s.has_values) Wp = round_up(a.value_dim, 16);
     S = sub_block(s), Dp = s.padded_head_dim, size = block_bytes(s), sub_size = sub_block_bytes(s);
     in_block_mask = s.block_size - 1, in_block = __builtin_ctzll(s.block_size), in_sub = __builtin_ctzll(S);
   }
@@ -36,6 +38,7 @@ struct HeadBlocks {
       if (second) memcpy(to + (2 * d + 1) * half, second + d * half, half);
       else memset(to + (2 * d + 1) * half, 0, half);
     }
+    if (Wp) return;
     const int64_t bytes = 8 * Dp * element;
     memcpy(to + 2 * bytes, first + bytes, bytes);
     if (second) memcpy(to + 3 * bytes, second + bytes, bytes);
@@ -115,11 +118,13 @@ struct Tile : HeadBlocks {
   const B* next_v[kAttentionSubs];
   char* joined;  // K and V, when blocks are smaller than a sub-panel
   std::conditional_t<kScaled, Scales, NoScales> scales;
+  int64_t start = 0, stop = 0;
 
   Tile(const Args& a, const int32_t* table, int64_t kv_head, char* scratch)
       : HeadBlocks(a, table, kv_head), joined(scratch) {}
 
-  void locate(int64_t start, int64_t stop) {
+  void locate(int64_t first, int64_t end) {
+    start = first, stop = end;
     for (int64_t j = 0; j < kAttentionSubs; j++) {
       const int64_t position = start + 16 * j;
       if constexpr (kScaled)
@@ -151,7 +156,38 @@ struct Tile : HeadBlocks {
   }
 
   void widen_keys() {}
-  void widen_values() {}
+  // Of values that are channels of keys: puts them where values lie, those of positions that are not there as zeros.
+  void widen_values() {
+    if constexpr (!kIsWhole<W>)
+      for (int64_t j = 0; Wp && j < kAttentionSubs && start + 16 * j < stop; j++) {
+        B* to = (B*)(joined + (j * 32 + 16) * Dp * sizeof(B));
+        turn_keys(k[j], stop - start - 16 * j, to);
+        v[j] = to;
+      }
+  }
+
+  // K [Dp / step][16][step] of a sub-panel as V [16 / step][Wp][step], zeros behind the positions there are.
+  void turn_keys(const B* from, int64_t positions, B* to) const {
+    const int64_t there = positions < 16 ? positions : 16;
+    if constexpr (W::kStep == 2) {  // two channels of two positions are 64 bits in both, the middle ones in turn
+      const auto turned = [](uint64_t x, bool is_whole) {
+        x = (x & 0xffff00000000ffff) | (x & 0xffff0000) << 16 | (x >> 16 & 0xffff0000);
+        return is_whole ? x : x & 0x0000ffff0000ffff;
+      };
+      for (int64_t e = 0; e < Wp; e += 2, from += 32)
+        for (int64_t p = 0; p < there; p += 2) {
+          uint64_t pair;
+          memcpy(&pair, from + 2 * p, sizeof(pair));
+          pair = turned(pair, p + 1 < there);
+          memcpy(to + p * Wp + 2 * e, &pair, sizeof(pair));
+        }
+    } else {
+      for (int64_t e = 0; e < Wp; e++, from += 16)
+        for (int64_t p = 0; p < there; p++) to[p * Wp + e] = from[p];
+    }
+    const int64_t filled = round_up(there, W::kStep) * Wp;
+    memset((void*)(to + filled), 0, (16 * Wp - filled) * sizeof(B));
+  }
 };
 
 template <class W>

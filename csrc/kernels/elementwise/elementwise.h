@@ -19,7 +19,8 @@ enum class Map : int32_t {
   kAdd = 7,
   kMul = 8,
   kClampedSwiglu = 9,
-  kScaleBy = 10,
+  kSigmoid = 10,
+  kScaleBy = 11,
 };
 void elementwise_scalar(const Args&, const Step&, int64_t, int64_t, Scratch&);
 void elementwise_avx2(const Args&, const Step&, int64_t, int64_t, Scratch&);

@@ -43,6 +43,7 @@ ALBIREO_INLINE void dispatch_elementwise(const Args& a, const Step&, int64_t beg
       case Map::kScaleBy: map_row(a, i, [&](V x, V) { return mul(x, set1(((const float*)a.weight)[0])); }); break;
       case Map::kAdd: map_row(a, i, [](V x, V y) { return add(x, y); }); break;
       case Map::kMul: map_row(a, i, [](V x, V y) { return mul(x, y); }); break;
+      case Map::kSigmoid: map_row(a, i, [](V x, V) { return sigmoid(x); }); break;
       case Map::kClampedSwiglu: map_row(a, i, [](V x, V y) { return clamped_swiglu(x, y); }); break;
     }
 }

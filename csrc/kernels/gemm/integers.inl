@@ -362,13 +362,22 @@ template <class P>
 struct Tag {
   using type = P;
 };
+// Of a weight that is numbers.
 template <class Run>
-ALBIREO_INLINE void with_panels(const Args& a, Run run) {
+ALBIREO_INLINE void with_numbers(const Args& a, Run run) {
   switch (a.w_dtype) {
 #if !defined(ALBIREO_HAVE_VNNI) && !defined(ALBIREO_TILES)
     case DType::kF32: return run(Tag<NumberPanels<WeightF32>>{});
     case DType::kF16: return run(Tag<NumberPanels<WeightF16>>{});
     case DType::kBF16: return run(Tag<NumberPanels<PairPolicy>>{});
+#endif
+    default: return;
+  }
+}
+template <class Run>
+ALBIREO_INLINE void with_panels(const Args& a, Run run) {
+  switch (a.w_dtype) {
+#if !defined(ALBIREO_HAVE_VNNI) && !defined(ALBIREO_TILES)
     case DType::kFp8: return run(Tag<Fp8Panels>{});
 #endif
 #ifndef ALBIREO_HAVE_BF16_DOT
@@ -378,7 +387,7 @@ ALBIREO_INLINE void with_panels(const Args& a, Run run) {
     case DType::kInt4Progressive: return run(Tag<EncodedPanels<DType::kInt4Progressive>>{});
     case DType::kFp4: return run(Tag<EncodedPanels<DType::kFp4>>{});
 #endif
-    default: return;
+    default: return with_numbers(a, run);
   }
 }
 

@@ -19,7 +19,7 @@ from albireo.backends.cpu.machine import isa_levels, thread_pool
 from albireo.backends.cpu.model import CpuModel, kv_block_bytes
 from albireo.backends.cpu.pack import constant_offsets
 from albireo.backends.cpu.ranks import TensorParallelModel, rank_pool
-from albireo.backends.cuda.catalog import FP8_CAPABILITY, CudaCatalog
+from albireo.backends.cuda.catalog import FP8_CAPABILITY, CudaCatalog, check_cache
 from albireo.config import EngineConfig
 from albireo.errors import ConfigError
 from albireo.execution.adapters import AdapterRunner
@@ -140,7 +140,9 @@ class CpuDevice:
         if len(programs) == 1:
             with source.weights(graph) as weights:
                 pool = thread_pool(config.num_threads)
-                return CpuModel(programs[0], weights, pool, memory.num_blocks, advance), memory
+                slots = config.step_limits.max_num_seqs if programs[0].states else 0
+                model = CpuModel(programs[0], weights, pool, memory.num_blocks, advance, num_state_slots=slots)
+                return model, memory
         pool = rank_pool(config.num_threads, len(programs))
         ranks = TensorParallelModel(
             programs, lambda rank: source.weights(graph, rank), pool, memory.num_blocks, advance
@@ -167,7 +169,8 @@ class CpuDevice:
         pooler: Pooler | None,
         adapters: AdapterRunner | None = None,
     ) -> PlanRunner:
-        return Runner(model, vocab_size, block_size, pooler, adapters=adapters)
+        states = model if isinstance(model, CpuModel) and model.program.states else None
+        return Runner(model, vocab_size, block_size, pooler, adapters=adapters, states=states)
 
 
 class CudaDevice:
@@ -195,6 +198,8 @@ class CudaDevice:
         return program.weight_bytes
 
     def block_bytes(self, kv: KVLayout) -> int:
+        """Raises: UnsupportedModel for a cache that no GPU has."""
+        check_cache(kv)
         return kv.block_size * kv.position_bytes
 
     def swapping(self, config: EngineConfig, program: Program) -> Swapping:

@@ -5,6 +5,7 @@ Called by llm.py, async_llm.py and the bench. The composition root: the one plac
 
 from __future__ import annotations
 
+import logging
 import time
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -46,6 +47,8 @@ from albireo.speculative_config import MAX_DRAFTS
 from albireo.step import StepPlan, StepResult
 from albireo.structured.compiler import require_xgrammar
 from albireo.text.tokenizer import Tokenizer
+
+_LOG = logging.getLogger(__name__)
 
 #: Positions of prompts whose log-probabilities one step computes; a row of logits each.
 MAX_PROMPT_ROWS = 64
@@ -142,6 +145,7 @@ def load(
         if share is not None and device.name == "cpu":
             config = take_processors(config, share)
         programs, memory = plan_ranks(config, source, levels, device)
+        config = without_shared_prefixes(config, programs[0])
         swapping = device.swapping(config, programs[0])
         if is_tuned and device.name == "cpu":
             programs = tuple(tuned(program, directory, config.num_threads)[0] for program in programs)
@@ -170,6 +174,7 @@ def load(
             lookahead=device.lookahead,
             num_host_blocks=swapping.num_blocks,
             swap_cost_tokens=swapping.cost_tokens,
+            num_state_slots=config.step_limits.max_num_seqs if programs[0].states else 0,
             embedding_size=0 if pooler is None else model_config.hidden_size,
         )
         return Loaded(
@@ -242,6 +247,27 @@ class SecondPrograms:
             )
 
 
+def without_shared_prefixes(config: EngineConfig, program: Program) -> EngineConfig:
+    """The settings, without the prefix cache where sequences keep a state: it would have to be kept at every block."""
+    if not program.states or not config.enable_prefix_caching:
+        return config
+    _LOG.info(
+        "prefix caching is off: layers of this model keep a state of each sequence (%.1f MiB), which is not kept at "
+        "every block",
+        program.states.slot_bytes / 2**20,
+    )
+    return replace(config, enable_prefix_caching=False)
+
+
+def _refuse_with_states(config: EngineConfig) -> None:
+    """What is not done where sequences keep a state beside the KV cache. Raises: ConfigError naming it."""
+    why = "layers of this model keep a state of each sequence, and"
+    if config.speculative_config is not None:
+        raise ConfigError(f"speculative_config: {why} drafts that do not come true cannot be taken back from it yet")
+    if config.enable_lora:
+        raise ConfigError(f"enable_lora: {why} adapters of such layers are not computed yet; leave it out")
+
+
 def plan(config: EngineConfig, source: ModelSource, device: Device | None = None) -> tuple[Program, MemoryPlan]:
     """plan_ranks(), and of its programs the first rank's."""
     programs, memory = plan_ranks(config, source, device=device)
@@ -267,6 +293,8 @@ def plan_ranks(
         programs = tuple(compile_program(graph, config, model_len, part, device.catalog()) for part in source.parts)
         for rank, program in enumerate(programs):
             source.check(program, rank)
+        if programs[0].states:
+            _refuse_with_states(config)
         adapter_bytes = 0
         if config.enable_lora:
             kind = source.model_config.model_type
@@ -286,6 +314,7 @@ def plan_ranks(
         machine=device.machine_bytes(),
         num_engines=config.data_parallel_size if device.name == "cpu" else 1,
         adapter_bytes=adapter_bytes,
+        state_bytes=programs[0].states.slot_bytes * config.step_limits.max_num_seqs,
         are_weights_shared=source.shares_weights,
     )
     return programs, memory

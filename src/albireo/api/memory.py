@@ -24,7 +24,7 @@ class MemoryPlan:
         machine_bytes: of the machine, or of one engine's part of it.
         num_blocks: KV blocks, the null block included; kv_bytes is their size.
         max_model_len: longest sequence the pool can hold, at most the one asked for.
-        adapter_bytes: slots of adapters; 0 where there are none.
+        adapter_bytes: slots of adapters; state_bytes: what sequences keep beside the KV cache; 0 where there are none.
     """
 
     machine_bytes: int
@@ -35,6 +35,7 @@ class MemoryPlan:
     num_blocks: int
     max_model_len: int
     adapter_bytes: int = 0
+    state_bytes: int = 0
 
 
 def machine_bytes() -> int:
@@ -65,6 +66,7 @@ def plan_memory(
     machine: int,
     num_engines: int = 1,
     adapter_bytes: int = 0,
+    state_bytes: int = 0,
     are_weights_shared: bool = False,
 ) -> MemoryPlan:
     """Blocks and context that fit.
@@ -74,7 +76,7 @@ def plan_memory(
         model_len: the context asked for, or the model's own.
         machine: memory of the machine; num_engines: so many engines like this one have it, each with its own weights
             unless they are shared.
-        adapter_bytes: the slots of adapters.
+        adapter_bytes: the slots of adapters. state_bytes: what max_num_seqs sequences keep beside the KV cache.
 
     The pool is kv_cache_memory_bytes, or num_gpu_blocks_override blocks, or what memory_utilization leaves, but no
     more than max_num_seqs sequences of full length could use.
@@ -83,7 +85,7 @@ def plan_memory(
     shared = weight_bytes if are_weights_shared else 0
     budget = part_of(int(machine * config.memory_utilization), num_engines, shared)
     machine = part_of(machine, num_engines, shared)
-    fixed = weight_bytes + adapter_bytes + arena_bytes + OVERHEAD_BYTES
+    fixed = weight_bytes + adapter_bytes + state_bytes + arena_bytes + OVERHEAD_BYTES
     most = 1 + config.step_limits.max_num_seqs * -(-model_len // config.block_size)
     if config.num_gpu_blocks_override is not None:
         num_blocks = config.num_gpu_blocks_override
@@ -100,6 +102,8 @@ def plan_memory(
     of_all = "" if num_engines == 1 else f" (a part of the machine's memory for each of {num_engines} engines)"
     if adapter_bytes:
         sizes = f"{config.max_loras} adapters of rank {config.max_lora_rank} {_gib(adapter_bytes)}, {sizes}"
+    if state_bytes:
+        sizes = f"states of {config.step_limits.max_num_seqs} sequences {_gib(state_bytes)}, {sizes}"
     if fixed > budget or (
         num_blocks < 2 and config.num_gpu_blocks_override is None and fixed + 2 * block_bytes > budget
     ):
@@ -136,6 +140,7 @@ def plan_memory(
         num_blocks,
         min(model_len, capacity),
         adapter_bytes,
+        state_bytes,
     )
 
 

@@ -9,11 +9,13 @@ from __future__ import annotations
 from albireo.errors import Corrupt
 from albireo.graph.builder import GraphBuilder
 from albireo.graph.node import Graph, Node, TensorType, Value
-from albireo.graph.ops import TOP_LOGITS
+from albireo.graph.ops import RECURRENT, TOP_LOGITS
 from albireo.models.config import ModelConfig
 
 #: Ops whose kernels look their rows up in the step: op -> a role, and the symbol its rows are counted by.
 _ROWS = {"rope": ("x", "T"), "kv_write": ("k", "T"), "attention": ("q", "T"), "top_logits": ("logits", "G")}
+_ACTIVATIONS = ("x", "gates")
+_ROWS |= {op: ("x", "T") for op in RECURRENT}
 
 
 def check_fit(graph: Graph, config: ModelConfig, where: str) -> None:
@@ -46,8 +48,9 @@ def _check_outputs(graph: Graph, config: ModelConfig, where: str) -> None:
         if value.type != wanted[name] or value.producer is None:
             raise Corrupt(f"{where}: output {name} is {value.type}, config.json implies {wanted[name]}")
     writers = sum(node.op == "kv_write" for node in graph.nodes)
-    if writers != config.num_layers:
-        raise Corrupt(f"{where}: {writers} layers write the KV cache, config.json says {config.num_layers}")
+    cached = len(config.cached_layers)
+    if writers != cached:
+        raise Corrupt(f"{where}: {writers} layers write the KV cache, config.json says {cached}")
 
 
 def _node_problem(graph: Graph, config: ModelConfig, node: Node) -> str:
@@ -73,9 +76,11 @@ def _node_problem(graph: Graph, config: ModelConfig, node: Node) -> str:
             return f"{role} is {node.inputs[role].type}, wanted {symbol} rows, which the kernel reads the step for"
     if node.op in ("kv_write", "attention"):
         shape = (node.attrs["num_kv_heads"], node.attrs["head_dim"])
-        wanted = config.kv_shapes[min(node.attrs["layer"], config.num_layers - 1)]
+        wanted = config.kv_shapes[min(node.attrs["layer"], len(config.kv_shapes) - 1)]
         if shape != wanted:
             return f"{shape[0]} KV heads of {shape[1]}, config.json says {wanted[0]} of {wanted[1]}"
+    if node.op in RECURRENT and not all(v.is_constant for role, v in node.inputs.items() if role not in _ACTIVATIONS):
+        return "its weights are no constants"
     if node.op in ("linear", "expert_linear") and not node.inputs["weight"].is_constant:
         return "the weight of a linear is no constant"
     if node.op == "expert_linear":

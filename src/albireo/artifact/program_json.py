@@ -13,12 +13,12 @@ from typing import Any
 
 from albireo.artifact.graph_json import present, rope_from_json, rope_to_json
 from albireo.artifact.layout import sha256
-from albireo.artifact.record import Record, guarded, scalar
+from albireo.artifact.record import MAX_COUNT, Record, guarded, scalar
 from albireo.dtypes import COMPUTE_DTYPES, SIZES
 from albireo.encodings import ENCODINGS
 from albireo.errors import Corrupt, short
 from albireo.graph.node import SYMBOLS
-from albireo.graph.program import Buffer, Call, KVLayout, PackedConstant, Program
+from albireo.graph.program import Buffer, Call, KVLayout, PackedConstant, Program, StateLayout
 from albireo.graph.program_spec import FAMILIES, SPLITS, check_program
 
 PACKINGS = (
@@ -29,6 +29,7 @@ PACKINGS = (
 )
 #: Constants begin at multiples of this in the weights file.
 ALIGN = 4096
+_MAX_STATE_DIMS = 3
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,6 +70,7 @@ def program_to_json(programs: Sequence[Program], stored: Sequence[Mapping[str, S
         "calls": [_call(call) for call in program.calls],
         "constants": [_constant(stored[0][name]) for name in program.constants],
         "kv": _kv(program.kv),
+        **({"states": [list(shape) for shape in program.states.shapes]} if program.states else {}),
         "maxima": dict(program.maxima),
         "outputs": [{"name": name, "value": buffer} for name, buffer in program.outputs.items()],
         "other_ranks": [
@@ -97,6 +99,7 @@ def program_from_json(data: Any, where: str) -> tuple[Program, tuple[dict[str, S
         buffers={buffer.name: buffer for buffer in buffers},
         constants={name: item.constant for name, item in stored.items()},
         kv=_read_kv(top.record("kv")),
+        states=_read_states(top),
         # P is there where tokens have experts
         maxima={s: maxima.count(s, 1) for s in SYMBOLS if s != "P" or s in maxima.keys()},  # noqa: SIM118
         arena_bytes=top.count("arena_bytes"),
@@ -149,6 +152,7 @@ def _kv(kv: KVLayout) -> dict[str, Any]:
         "head_dim": kv.head_dim,
         "dtype": kv.dtype,
         "block_size": kv.block_size,
+        **({} if kv.has_values else {"has_values": False}),
         **({"shapes": [list(shape) for shape in kv.shapes]} if kv.shapes else {}),
     }
 
@@ -227,6 +231,16 @@ def _read_args(record: Record, family: str) -> dict[str, str]:
     return {role: args[role] for role in roles if role in args}
 
 
+def _read_states(top: Record) -> StateLayout:
+    """Shapes of what sequences keep; not written where they keep nothing, nor before 2.10."""
+    shapes = top.items("states") if "states" in top.keys() else []  # noqa: SIM118
+    for shape in shapes:
+        is_list = isinstance(shape, list) and 0 < len(shape) <= _MAX_STATE_DIMS
+        if not is_list or any(type(n) is not int or not 0 < n <= MAX_COUNT for n in shape):
+            top.fail("states", shape, f"must be 1 to {_MAX_STATE_DIMS} whole numbers of at least 1")
+    return StateLayout(tuple(tuple(shape) for shape in shapes))
+
+
 def _read_kv(record: Record) -> KVLayout:
     kv = KVLayout(
         num_layers=record.count("num_layers", 1),
@@ -234,6 +248,7 @@ def _read_kv(record: Record) -> KVLayout:
         head_dim=record.count("head_dim", 1),
         dtype=record.choice("dtype", tuple(SIZES)),
         block_size=record.count("block_size", 1),
+        has_values=record.flag("has_values") if record.has("has_values") else True,
         shapes=_read_shapes(record) if record.has("shapes") else (),
     )
     if kv.shapes and (len(kv.shapes) != kv.num_layers or kv.shapes[0] != (kv.num_kv_heads, kv.head_dim)):

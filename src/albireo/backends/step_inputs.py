@@ -37,6 +37,8 @@ class StepInputs:
         top_counts: [G] how many of the best: 1 is the arg max, TOP_LOGITS the most. Left out: the arg max of each.
         adapter_slots: [T] slot of the token's adapter, -1 where it has none; left out: none has, and only a program
             without adapters may run.
+        state_slots: [B] where what each sequence keeps from step to step is, no two alike; a sequence whose first
+            token is at position 0 begins anew. Left out: only a program that keeps nothing may run.
     """
 
     token_ids: Ints
@@ -49,6 +51,7 @@ class StepInputs:
     top_rows: Ints
     top_counts: Ints = field(default_factory=lambda: _NONE)
     adapter_slots: Ints | None = None
+    state_slots: Ints | None = None
 
     def __post_init__(self) -> None:
         if self.top_counts is _NONE:
@@ -116,6 +119,10 @@ class StepInputs:
         }
         if self.adapter_slots is not None:
             shapes["adapter_slots"] = (num_tokens,)
+        if self.state_slots is not None:
+            shapes["state_slots"] = (num_sequences,)
+            if len(set(self.state_slots.tolist())) != num_sequences:
+                raise InvariantError(f"step state_slots {self.state_slots.tolist()}: two sequences have one")
         for name, shape in shapes.items():
             if getattr(self, name).shape != shape:
                 raise InvariantError(f"step {name} has shape {getattr(self, name).shape}, not {shape}")

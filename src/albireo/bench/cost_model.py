@@ -11,6 +11,7 @@ heads.
 
 from __future__ import annotations
 
+import math
 from collections import Counter, defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -26,6 +27,7 @@ from albireo.bench.roofline import (
     experts_of,
     positions_moved,
     positions_seen,
+    states_moved,
 )
 from albireo.dtypes import itemsize
 from albireo.encodings import ENCODINGS
@@ -62,6 +64,9 @@ OVERLAP_ORDER = 4
 CALL_S, ROWS_CALL_S = 2e-6, 0.7e-6
 #: Drawing from full logits: a row, and each entry of the vocabulary. 0.206 ms of 151,936, 0.021 ms of 4,096.
 SAMPLING_ROW_S, SAMPLING_ENTRY_S = 16e-6, 1.25e-9
+#: A number of a state takes, of each token, as long as so many flops of dot products: 0.21 to 0.28 ns of one thread of
+#: AVX2, whose probe made 104 Gflop/s.
+STATE_FLOPS = 26
 #: How far runs of A and B were off at most while the limits stayed what they were (12 %), rounded up: docs/journal.md.
 MODEL_ERROR = 0.15
 
@@ -110,6 +115,7 @@ class CostModel:
 
     def __init__(self, program: Program, vocab_size: int, *other_ranks: Program) -> None:
         self._vocab_size, self._top_k = vocab_size, program.top_k
+        self._state_bytes = program.states.slot_bytes
         self._kinds: Counter[_Kind] = Counter()
         #: what attention_of() says -> calls
         self._attention: Counter[AttentionWork] = Counter()
@@ -142,6 +148,9 @@ class CostModel:
         for work, calls in self._attention.items():
             if rows_of[work.rows]:
                 found["attention"] += calls * _attention_s(shape.sequences_of(work.rows), work, limits)
+        if self._state_bytes:
+            num_bytes = states_moved(shape) * self._state_bytes
+            found["gated_delta_rule"] += num_bytes / (limits.read_bytes_per_s * READ_FRACTION)
         if num_logits:
             found["sampling"] = num_logits * (SAMPLING_ROW_S + self._vocab_size * SAMPLING_ENTRY_S)
         found["python"] = self._python.step_s + self._python.step_sequence_s * len(shape.sequences)
@@ -188,6 +197,8 @@ def _kind(program: Program, call: Call) -> _Kind:
     x = program.buffers.get(call.args.get("x", ""))
     products = QKV_OUTPUT_PRODUCTS if call.family == "qkv_rope_kv" else OUTPUT_PRODUCTS
     flops_per_row = round(work.flops_per_row * _group_factor(program, call))
+    if call.family == "gated_delta_rule":
+        flops_per_row = STATE_FLOPS * math.prod(program.states.shapes[call.attrs["state"]])
     return _Kind(
         family=call.family,
         rows=call.rows,
@@ -196,7 +207,7 @@ def _kind(program: Program, call: Call) -> _Kind:
         output_flops_per_row=work.flops_per_row // x.cols * products if x else 0,
         bytes_per_row=work.bytes_per_row,
         # Beside a matrix its activations stay in a cache.
-        activation_bytes=0 if work.flops_per_row else _activation_bytes(program, call),
+        activation_bytes=0 if flops_per_row else _activation_bytes(program, call),
         experts=experts_of(call) if call.family == "expert_linear" else None,
     )
 

@@ -24,6 +24,7 @@ class MemoryParts:
         block_bytes: one KV block over all layers; block_size: its positions.
         room_blocks: KV blocks that fit beside the rest, the null block included; may be below 2: nothing fits.
         context_limit: longest sequence that the model or the settings allow.
+        state_bytes: what max_num_seqs sequences keep beside the KV cache.
     """
 
     budget_bytes: int
@@ -35,11 +36,13 @@ class MemoryParts:
     room_blocks: int
     context_limit: int
     adapter_bytes: int = 0
+    state_bytes: int = 0
 
     @property
     def fixed_bytes(self) -> int:
         """Everything but the KV cache."""
-        return self.weight_bytes + self.adapter_bytes + self.activation_bytes + self.overhead_bytes
+        beside = self.adapter_bytes + self.state_bytes
+        return self.weight_bytes + beside + self.activation_bytes + self.overhead_bytes
 
     @property
     def longest_context(self) -> int:
@@ -61,8 +64,9 @@ class MemoryParts:
         if self.blocks_for(num_requests, length) <= self.room_blocks:
             return
         adapters = f"adapters {_gib(self.adapter_bytes)}, " if self.adapter_bytes else ""
+        states = f"states of sequences {_gib(self.state_bytes)}, " if self.state_bytes else ""
         parts = (
-            f"weights {_gib(self.weight_bytes)}, {adapters}activations {_gib(self.activation_bytes)}, overhead "
+            f"weights {_gib(self.weight_bytes)}, {adapters}{states}activations {_gib(self.activation_bytes)}, overhead "
             f"{_gib(self.overhead_bytes)}, KV cache {_gib(kv_bytes)}"
         )
         room = max(0, self.room_blocks) * self.block_bytes
@@ -103,7 +107,9 @@ def memory_parts(
     allowed = int(device.machine_bytes() * config.memory_utilization) if memory_bytes is None else memory_bytes
     budget = part_of(allowed, num_engines, weight_bytes if shares_weights else 0)
     block_bytes = device.block_bytes(program.kv)
-    room = (budget - weight_bytes - adapter_bytes - program.arena_bytes - OVERHEAD_BYTES) // block_bytes
+    state_bytes = program.states.slot_bytes * config.step_limits.max_num_seqs
+    fixed = weight_bytes + adapter_bytes + state_bytes + program.arena_bytes + OVERHEAD_BYTES
+    room = (budget - fixed) // block_bytes
     if config.num_gpu_blocks_override is not None:
         room = min(room, config.num_gpu_blocks_override)
     elif config.kv_cache_memory_bytes is not None:
@@ -118,6 +124,7 @@ def memory_parts(
         room_blocks=room,
         context_limit=context_limit,
         adapter_bytes=adapter_bytes,
+        state_bytes=state_bytes,
     )
 
 

@@ -37,13 +37,14 @@ def _memory_lines(memory: dict[str, Any], workload: dict[str, Any], settings: di
     for name, key, note in (
         ("weights", "weight_bytes", ""),
         ("adapters", "adapter_bytes", "   slots of --enable-lora"),
+        ("states", "state_bytes", f"   of {settings['max_num_seqs']} sequences, beside their KV caches"),
         ("KV cache", "kv_bytes", f"   {_requests(workload['concurrency'])}, {per_token}"),
         ("activations", "activation_bytes", ""),
         ("overhead", "overhead_bytes", "   Python, libraries, tokenizer, scratch of threads"),
         ("needed", "needed_bytes", ""),
         ("free", "free_bytes", ""),
     ):
-        if memory[key] or key != "adapter_bytes":
+        if memory[key] or key not in ("adapter_bytes", "state_bytes"):
             yield row(f"  {name}", f"{_size(memory[key]):>10}{note}")
     length = workload["input_len"] + workload["output_len"]
     yield row(

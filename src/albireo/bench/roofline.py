@@ -2,9 +2,10 @@
 
 Used by the benchmarks to put a fraction beside every speed. Knows programs, not clocks nor processors.
 
-Counted: weights, read once a step; the KV cache, read once a sequence and written once a token; the rows of the
-embedding; flops of the linears and of attention. Not counted, so that the floor stays a floor: activations and logits
-(they fit a cache, or could), norms, rotations and sampling.
+Counted: weights, read once a step; the KV cache, read once a sequence and written once a token; what sequences keep
+beside it, read (but for a first token) and written once a sequence; the rows of the embedding; flops of the linears and
+of attention. Not counted, so that the floor stays a floor: activations and logits (they fit a cache, or could), norms,
+rotations, recurrences and sampling.
 """
 
 from __future__ import annotations
@@ -112,6 +113,7 @@ class Roofline:
         #: (experts, experts of a token) -> bytes of one expert's matrices, over all layers
         self._experts: Counter[tuple[int, int]] = Counter()
         self._top_k = program.top_k
+        self._state_bytes = program.states.slot_bytes
         for each in (program, *other_ranks):
             for call in each.calls:
                 self._add(each, call)
@@ -138,7 +140,7 @@ class Roofline:
             for num_new, length in shape.sequences_of(kind.rows):
                 flops += layers * kind.flops * positions_seen(num_new, length, kind.window)
                 num_bytes += layers * kind.kv_bytes * positions_moved(num_new, length, kind.window)
-        return Work(num_bytes, flops)
+        return Work(num_bytes + states_moved(shape) * self._state_bytes, flops)
 
     def _add(self, program: Program, call: Call) -> None:
         if call.family == "attention":
@@ -151,6 +153,11 @@ class Roofline:
             self._once[call.rows] += work.bytes_once
         self._bytes_per_row[call.rows] += work.bytes_per_row
         self._flops_per_row[call.rows] += work.flops_per_row
+
+
+def states_moved(shape: StepShape) -> int:
+    """How often the state of a sequence is read or written."""
+    return sum(1 if num_new == length else 2 for num_new, length in shape.sequences)
 
 
 @dataclass(frozen=True, slots=True)
@@ -172,7 +179,7 @@ def call_work(program: Program, call: Call) -> CallWork:
     matrices = _matrix_elements(program, call)
     elements = sum(matrices.values())
     bytes_once = sum(round(count * _itemsize(program, call.args[role])) for role, count in matrices.items())
-    for role in ("bias", "v_bias", "q_norm", "k_norm", "gain", *(() if elements else ("weight",))):
+    for role in ("bias", "v_bias", "q_norm", "k_norm", "gain", "a_log", "dt_bias", *(() if elements else ("weight",))):
         if role in call.args:
             bytes_once += 4 * _vector_elements(program, call, role)
     return CallWork(bytes_once, 0, round(2 * elements * _product_cost(program, call)))
@@ -217,9 +224,10 @@ class AttentionWork(NamedTuple):
 
 def attention_of(program: Program, call: Call) -> AttentionWork:
     """See AttentionWork; in a program, window 0 is none."""
-    kv, heads, head_dim = program.kv, int(call.attrs["num_kv_heads"]), int(call.attrs["head_dim"])
-    kv_bytes = 2 * heads * (head_dim * itemsize(kv.dtype) + kv.scale_bytes)
-    return AttentionWork(call.rows, call.attrs["window"] or None, 4 * call.attrs["num_heads"] * head_dim, kv_bytes)
+    kv, a = program.kv, call.attrs
+    elements = a["head_dim"] + a.get("value_dim", a["head_dim"])
+    kv_bytes = kv.num_parts * a["num_kv_heads"] * (a["head_dim"] * itemsize(kv.dtype) + kv.scale_bytes)
+    return AttentionWork(call.rows, a["window"] or None, 2 * a["num_heads"] * elements, kv_bytes)
 
 
 def positions_seen(num_new: int, length: int, window: int | None) -> int:
@@ -255,6 +263,8 @@ def _matrix_elements(program: Program, call: Call) -> dict[str, int]:
     """Elements of a call's weight matrices by role, padding left out; none for a call without one."""
     if call.family in (*_LINEARS, "head_top"):
         return {"weight": _num_columns(call) * int(call.attrs["k"])}
+    if call.family == "head_linear":
+        return {"weight": int(call.attrs["num_heads"] * call.attrs["n"] * call.attrs["k"])}
     if call.family == "qkv_rope_kv":
         found = {role: program.constants[call.args[role]] for role in ("weight", "v_weight") if role in call.args}
         return {role: matrix.rows * matrix.cols for role, matrix in found.items()}
@@ -262,9 +272,10 @@ def _matrix_elements(program: Program, call: Call) -> dict[str, int]:
 
 
 def _vector_elements(program: Program, call: Call, role: str) -> int:
-    """Elements of a bias or a norm's weight, padding left out."""
+    """Elements of a bias, a norm's weight, or a convolution's, padding left out."""
     is_padded = role == "bias" and call.family in _LINEARS
-    return _num_columns(call) if is_padded else program.constants[call.args[role]].cols
+    constant = program.constants[call.args[role]]
+    return _num_columns(call) if is_padded else constant.rows * constant.cols
 
 
 def _num_columns(call: Call) -> int:

@@ -53,14 +53,18 @@ def model_facts(source: ModelSource, graph: Graph, engine: EngineConfig) -> Iter
         yield "on disk", _on_disk(source.directory, graph)
     kv_dtype = kv_cache_dtype(engine.kv_cache_dtype) or config.dtype
     yield "KV cache", f"{_kv_bytes_per_token(config, kv_dtype):,} B per token, {kv_dtype}"
+    if config.recurrent is not None:
+        yield "state", f"{config.recurrent.state_bytes:,} B per sequence, float32"
     yield "context", f"{config.max_position_embeddings:,} tokens"
     yield "text", _text(source.tokenizer_directory)
 
 
 def plan_facts(config: EngineConfig, program: Program, memory: MemoryPlan) -> list[Fact]:
     """What would run, and the memory that it would take under these settings."""
-    fixed = memory.weight_bytes + memory.adapter_bytes + memory.arena_bytes + OVERHEAD_BYTES + memory.kv_bytes
+    beside = memory.adapter_bytes + memory.state_bytes + memory.arena_bytes + OVERHEAD_BYTES
+    fixed = memory.weight_bytes + beside + memory.kv_bytes
     adapters = f"adapters {size(memory.adapter_bytes)}, " if memory.adapter_bytes else ""
+    adapters += f"states of sequences {size(memory.state_bytes)}, " if memory.state_bytes else ""
     tokens = (memory.num_blocks - 1) * config.block_size
     return [
         ("program", str(totals(program))),
@@ -102,8 +106,8 @@ def _num_parameters(graph: Graph) -> int:
 
 def _kv_bytes_per_token(config: ModelConfig, dtype: str) -> int:
     """Bytes of KV cache of a type a token takes, over all layers; heads are padded as they are stored."""
-    shapes = config.kv_shapes
-    return KVLayout(config.num_layers, *shapes[0], dtype, block_size=1, shapes=shapes).position_bytes
+    shapes, has_values = config.kv_shapes, config.blocks.latent is None
+    return KVLayout(len(shapes), *shapes[0], dtype, 1, has_values, shapes).position_bytes
 
 
 def _manifest_lines(source: EngineSource) -> Iterator[Fact]:

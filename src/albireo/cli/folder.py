@@ -1,7 +1,8 @@
 """A group whose commands are the other files of its folder: found by name, imported when they run.
 
 Used by main.py and by commands that are folders themselves. A command's file (or its folder's __init__) defines
-`command`; the first line of its docstring is the help. Does not know what any command does.
+`command`, and has its name with _ for -; the first line of its docstring is the help. Does not know what any command
+does.
 """
 
 from __future__ import annotations
@@ -25,12 +26,12 @@ class FolderGroup(click.Group):
 
     def list_commands(self, ctx: click.Context) -> list[str]:
         found = (module.name for module in pkgutil.iter_modules([str(self._folder())]))
-        return sorted(name for name in found if name not in self._room)
+        return sorted(name.replace("_", "-") for name in found if name not in self._room)
 
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
         if cmd_name not in self.list_commands(ctx):
             return None
-        command: click.Command = importlib.import_module(f"{self._package}.{cmd_name}").command
+        command: click.Command = importlib.import_module(f"{self._package}.{_module(cmd_name)}").command
         return command
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
@@ -45,6 +46,11 @@ class FolderGroup(click.Group):
 
     def _summary(self, name: str) -> str:
         """First line of the docstring of a command's file."""
-        file = self._folder() / f"{name}.py"
+        file = self._folder() / f"{_module(name)}.py"
         text = (file if file.exists() else self._folder() / name / "__init__.py").read_text("utf-8")
         return (ast.get_docstring(ast.parse(text)) or "").partition("\n")[0].rstrip(".")
+
+
+def _module(command: str) -> str:
+    """The name of its file."""
+    return command.replace("-", "_")

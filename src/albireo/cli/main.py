@@ -18,7 +18,9 @@ from albireo.cli.folder import FolderGroup
 from albireo.errors import EngineError
 
 #: Files of this room that are not commands.
-_ROOM = frozenset(["facts", "folder", "main", "options", "prompts", "session", "terminal", "timings", "writers"])
+_ROOM = frozenset(
+    ["facts", "folder", "main", "options", "prompts", "served", "session", "terminal", "timings", "writers"]
+)
 #: What a shell reports for a process that SIGINT or SIGPIPE ended.
 INTERRUPTED, BROKEN_PIPE = 130, 141
 

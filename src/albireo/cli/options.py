@@ -71,9 +71,10 @@ def engine_options(*, without: tuple[str, ...] = ()) -> Callable[[F], F]:
     return _options(EngineConfig, names, _help(EngineConfig), "engine")
 
 
-def server_options() -> Callable[[F], F]:
-    """A flag for each field of ServerSettings; the command gets `server`, a dict of those that were set."""
-    names = [field.name for field in fields(ServerSettings)]
+def server_options(*, only: tuple[str, ...] | None = None) -> Callable[[F], F]:
+    """A flag for each field of ServerSettings, or for those named; the command gets `server`, a dict of those that were
+    set."""
+    names = [field.name for field in fields(ServerSettings) if only is None or field.name in only]
     return _options(ServerSettings, names, _help(ServerSettings), "server")
 
 

@@ -10,32 +10,16 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from albireo.api.locate import locate_model
 from albireo.cli.options import engine_options, server_options
+from albireo.cli.served import ServedCommand, needs_serve, server_settings
 from albireo.config import EngineConfig
 from albireo.errors import ConfigError
-from albireo.server.settings import ServerSettings
 
 if TYPE_CHECKING:
     from albireo.replicas.place import Place
 
 
-class _Command(click.Command):
-    """Takes several adapters behind one --lora-modules, as vLLM does."""
-
-    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
-        flag, is_behind = "--lora-modules", False
-        found: list[str] = []
-        for arg in args:
-            is_module = is_behind and ("=" in arg or arg.startswith("{")) and not arg.startswith("-")
-            if is_module and found[-1] != flag:
-                found.append(flag)
-            is_behind = is_module or arg == flag
-            found.append(arg)
-        return super().parse_args(ctx, found)
-
-
-@click.command(cls=_Command)
+@click.command(cls=ServedCommand)
 @click.argument("model", required=False)
 @server_options()
 @engine_options(without=("skip_tokenizer_init",))
@@ -44,23 +28,16 @@ def command(model: str | None, server: dict[str, Any], engine: dict[str, Any]) -
 
     MODEL is a directory or a hub name; the bundled model when left out.
     """
-    try:
+    with needs_serve("serve"):
         from albireo.replicas.place import local_places
         from albireo.server.run import serve
-    except ModuleNotFoundError as error:
-        if (error.name or "").startswith("albireo"):
-            raise
+    server["api_key"] = [key for text in server.get("api_key", ()) for key in _keys(text)]
+    settings = server_settings(model, server, engine)
+    if settings.batch_dir is not None and engine.setdefault("scheduling_policy", "priority") != "priority":
         raise ConfigError(
-            f"albireo serve needs the extra 'serve' ({error.name} is missing): pip install 'albireo[serve]'"
-        ) from None
-    given: dict[str, Any] = {name: tuple(value) if isinstance(value, list) else value for name, value in server.items()}
-    if model is not None:
-        engine["model"] = str(locate_model(model))
-        given.setdefault("served_model_name", (Path(model).name if Path(model).is_dir() else model,))
-    given["api_key"] = tuple(key for text in given.get("api_key", ()) for key in _keys(text))
-    if given.get("lora_modules") and not engine.get("enable_lora"):
-        raise ConfigError("lora_modules needs enable_lora; give --enable-lora, too")
-    settings = ServerSettings(**given)
+            f"batch_dir needs scheduling_policy=priority, not {engine['scheduling_policy']}: batches run behind all "
+            "whose readers wait; leave the policy out"
+        )
     config = EngineConfig.from_kwargs(**engine)
     if settings.distributed_executor_backend == "ray":
         places = _ray_places(config)

@@ -13,9 +13,10 @@ from albireo.compiler.layouts import Layouts
 from albireo.compiler.memory_plan import MemoryPlan
 from albireo.compiler.rewrite import label
 from albireo.compiler.select import call_attrs
+from albireo.dtypes import KV_CODES
 from albireo.errors import UnsupportedModel
 from albireo.graph.node import Graph, Node, Value
-from albireo.graph.program import Call, KVLayout, Program
+from albireo.graph.program import Call, KVLayout, Program, StateLayout
 from albireo.graph.program_spec import FAMILIES, accesses, conflict
 from albireo.graph.report import PassRecord
 from albireo.graph.spec import symbol_rows
@@ -35,11 +36,18 @@ def kv_layout(graph: Graph, block_size: int, kv_dtype: str | None = None) -> KVL
     dtypes = {node.inputs["q"].type.dtype for node in graph.nodes if node.family == "attention"}
     if len(dtypes) != 1 or not writers:
         raise UnsupportedModel(f"attention reads queries of {len(dtypes)} types, one is supported: {sorted(dtypes)}")
+    (dtype,), has_values = dtypes, _has_values(writers[0])
+    if any(_has_values(node) != has_values for node in writers):
+        raise UnsupportedModel("some layers keep keys and values and others keys alone, one is supported")
     writers.sort(key=lambda node: int(node.attrs["layer"]))
     layers = [node.attrs["layer"] for node in writers]
     if layers != list(range(len(layers))):
         raise UnsupportedModel(f"KV layers are numbered {layers}; wanted 0 to {len(layers) - 1}, each once")
-    (dtype,) = dtypes
+    if not has_values and kv_dtype in KV_CODES:
+        raise UnsupportedModel(
+            f"a KV cache of {kv_dtype}: values of this model are channels of its keys, which are not kept as codes; "
+            "leave kv_cache_dtype out"
+        )
     for node in writers:
         rounded = _rounded_before(node)
         if rounded and kv_dtype not in (None, rounded):
@@ -48,15 +56,31 @@ def kv_layout(graph: Graph, block_size: int, kv_dtype: str | None = None) -> KVL
                 f"{kv_dtype} would round them twice, leave kv_cache_dtype out"
             )
     shapes = tuple((int(node.attrs["num_kv_heads"]), int(node.attrs["head_dim"])) for node in writers)
-    return KVLayout(
-        len(layers), *shapes[0], kv_dtype or dtype, block_size, shapes=shapes if len(set(shapes)) > 1 else ()
-    )
+    differing = shapes if len(set(shapes)) > 1 else ()
+    return KVLayout(len(layers), *shapes[0], kv_dtype or dtype, block_size, has_values, differing)
+
+
+def _has_values(writer: Node) -> bool:
+    """Whether a call writes values beside keys; only one that writes what it is given can leave them out."""
+    return writer.family != "kv_write" or "v" in writer.inputs
+
+
+def state_layout(graph: Graph) -> StateLayout:
+    """Shapes of what each sequence keeps beside the KV cache, from the nodes that keep it."""
+    return StateLayout(tuple(_state_shape(node) for node in graph.recurrent))
+
+
+def _state_shape(node: Node) -> tuple[int, ...]:
+    if node.family == "causal_conv":
+        channels, width = node.inputs["weight"].type.dims
+        return int(width) - 1, int(channels)
+    return tuple(int(node.attrs[name]) for name in ("num_v_heads", "k_dim", "v_dim"))
 
 
 def _rounded_before(writer: Node) -> str | None:
     """The type that a fused writer's body gives keys or values before they are stored; None where it is float32."""
     writes = [node for node in writer.body.nodes if node.op == "kv_write"] if writer.body else []
-    types = {node.inputs[role].type.dtype for node in writes for role in ("k", "v")} - {"float32"}
+    types = {node.inputs[r].type.dtype for node in writes for r in ("k", "v") if r in node.inputs} - {"float32"}
     return min(types, default=None)
 
 
@@ -110,6 +134,7 @@ def emit(
         kv=kv,
         maxima=dict(maxima),
         arena_bytes=memory.arena_bytes,
+        states=state_layout(graph),
         outputs={name: memory.names[value] for name, value in graph.outputs.items() if value in memory.names},
         report=(*report, record),
     )

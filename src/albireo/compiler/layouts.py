@@ -59,11 +59,13 @@ class _Planner:
     def place(self, node: Node, packing: str) -> None:
         args = self.layouts.args[node] = {}
         family = FAMILIES[str(node.family)]
-        gated, experts = is_gated(node.attrs.get("act", "none")), int(node.attrs.get("num_experts", 0))
+        gated, blocks = is_gated(node.attrs.get("act", "none")), int(node.attrs.get("num_experts", 0))
+        if node.family == "head_linear":
+            blocks = node.attrs["num_heads"]
         for role, value in node.inputs.items():
             if value.constant is None:
                 continue
-            args[role] = self._constant(value, _packing(role, value, family, packing), gated, experts)
+            args[role] = self._constant(value, _packing(role, value, family, packing), gated, blocks)
             self._roles.setdefault(value, set()).add(str(node.family))
         if "rope" in family.required:
             args["rope"] = self._rope(node.attrs["rope"])
@@ -73,12 +75,12 @@ class _Planner:
         copies = [key[0] for key in self._known]
         return [(v, roles) for v, roles in self._roles.items() if len(roles) > 1 and copies.count(v) == 1]
 
-    def _constant(self, value: Value, packing: str, gated: bool, experts: int) -> str:
-        key = (value, packing, gated, experts)
+    def _constant(self, value: Value, packing: str, gated: bool, blocks: int) -> str:
+        key = (value, packing, gated, blocks)
         name = self._known.get(key)
         if name is None:
             name = value.name if value.name not in self.layouts.constants else f"{value.name}@{packing}"
-            self._add(_packed(name, value, packing, gated, experts))
+            self._add(_packed(name, value, packing, gated, blocks))
             self._known[key] = name
         return name
 
@@ -163,13 +165,13 @@ def _whole_panels(definition: ConstantDef) -> ConstantDef:
     return ConstantDef((*definition.segments, RowSegment(None, 0, missing))) if missing else definition
 
 
-def _packed(name: str, value: Value, packing: str, gated: bool, experts: int) -> PackedConstant:
+def _packed(name: str, value: Value, packing: str, gated: bool, blocks: int) -> PackedConstant:
     definition = value.constant
     if definition is None:
         raise InvariantError(f"{value} is not a constant")
-    if experts:
-        blocks = [interleave(each) if gated else _whole_panels(each) for each in definition.blocks(experts)]
-        definition = ConstantDef(tuple(s for block in blocks for s in block.segments))
+    if blocks:
+        padded = [interleave(each) if gated else _whole_panels(each) for each in definition.blocks(blocks)]
+        definition = ConstantDef(tuple(s for block in padded for s in block.segments))
     elif gated:
         definition = interleave(definition)
     rows, cols = definition.num_rows, 1

@@ -26,6 +26,7 @@ from albireo.compiler.passes import (
     fuse_epilogue,
     fuse_gather,
     fuse_head,
+    fuse_head_cast,
     fuse_norm,
     fuse_qkv_rope_kv,
     last_layer_rows,
@@ -66,6 +67,7 @@ PASSES: tuple[Pass, ...] = (
     fuse_epilogue.run,
     fuse_combine.run,
     fuse_attention_cast.run,
+    fuse_head_cast.run,
     fuse_embed.run,
     # takes every op that is left
     single_ops.run,

@@ -48,6 +48,8 @@ def match_qkv(rw: Rewriter, write: Node) -> Qkv:
     readers = [node for node in rw.users(write.output) if node.op == "attention"]
     if len(readers) != 1:
         raise NotFired(f"{write.output} is read by {len(readers)} attentions")
+    if "v" not in write.inputs:
+        raise NotFired("values are channels of keys: the kernel writes both")
     (attention,) = readers
     return Qkv(
         q=_walk_back(rw, attention.inputs["q"]),
@@ -61,7 +63,8 @@ def match_qkv(rw: Rewriter, write: Node) -> Qkv:
 def around(rw: Rewriter, write: Node) -> list[Node]:
     """kv_write first, then every op between the linears and it; what a refusal is about."""
     readers = [node for node in rw.users(write.output) if node.op == "attention"]
-    found, front = [write], [write.inputs["k"], write.inputs["v"], *(node.inputs["q"] for node in readers)]
+    written = [write.inputs[role] for role in ("k", "v") if role in write.inputs]
+    found, front = [write], [*written, *(node.inputs["q"] for node in readers)]
     while front:
         node = front.pop().producer
         if node is not None and node.op in _BETWEEN and node not in found:

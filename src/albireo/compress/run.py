@@ -80,6 +80,11 @@ def quantize(
             f"{source}: {config.model_type} has LayerNorms, and blocks that are not calibrated yet; round its weights "
             "where it is loaded or built: --quantization int8, fp8 or int4"
         )
+    if config.recurrent is not None:
+        raise ConfigError(
+            f"{source}: {config.model_type} has layers that keep a state, which are not calibrated yet; round its "
+            "weights where it is loaded or built: --quantization int8, fp8 or int4"
+        )
     graph = build_graph(config, config.max_position_embeddings)
     stages = cut(graph)
     # products of a narrow model are too small to share between threads

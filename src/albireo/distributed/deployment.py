@@ -12,6 +12,7 @@ from typing import Any
 from ray import serve
 
 from albireo.config import EngineConfig
+from albireo.errors import ConfigError
 from albireo.replicas.place import local_places
 from albireo.server.app import application
 from albireo.server.serving import Serving
@@ -62,6 +63,8 @@ def deployment(
     Raises: ConfigError for settings that cannot be.
     """
     EngineConfig.from_kwargs(**engine)
+    if settings is not None and settings.batch_dir is not None:
+        raise ConfigError("batch_dir belongs to one server, and Serve may run several; leave it out")
 
     def build() -> LivingApp:
         return LivingApp(engine, settings or ServerSettings())

@@ -174,16 +174,13 @@ class Sequence:
         request = self.request
         if request.is_prompt_done and num_new == 1 and end == self.num_tokens:
             return self.work
-        samples: tuple[SampleTask, ...] = ()
+        work = SequenceWork(self.seq_id, self.slice(start, end), start, self.block_tables)
+        work.adapter_slot, work.state_slot = self.work.adapter_slot, self.work.state_slot
         if request.pooling is not None:
-            task = request.pooling.task(start, end, self.num_tokens)
-            work = SequenceWork(self.seq_id, self.slice(start, end), start, self.block_tables, pooling=task)
-            work.adapter_slot = self.work.adapter_slot
+            work.pooling = request.pooling.task(start, end, self.num_tokens)
             return work
         if end == self.num_tokens:
-            samples = (self.task,) if request.is_prompt_done else tuple(seq.task for seq in request.unfinished())
-        work = SequenceWork(self.seq_id, self.slice(start, end), start, self.block_tables, samples)
-        work.adapter_slot = self.work.adapter_slot
+            work.samples = (self.task,) if request.is_prompt_done else tuple(seq.task for seq in request.unfinished())
         if request.params.prompt_logprobs is not None and not request.is_prompt_done:
             targets = request.prompt_token_ids[start + 1 : end + 1]
             if targets:

@@ -22,6 +22,7 @@ from albireo.engine.prefix_cache import Hit, PrefixCache
 from albireo.engine.queue import Line
 from albireo.engine.request import Request, Sequence, Status
 from albireo.engine.settings import EngineSettings
+from albireo.engine.state_slots import StateSlots
 from albireo.engine.stats import Counters
 from albireo.errors import InvariantError
 from albireo.speculative.proposer import Method
@@ -65,6 +66,7 @@ class Scheduler:
         self.tables = BlockTables(settings.num_blocks, settings.block_size)
         self.cache = PrefixCache(self.tables.pools, settings.block_size, settings.enable_prefix_caching)
         self.adapters = AdapterSlots(settings.num_adapter_slots)
+        self.states = StateSlots(settings.num_state_slots)
         self.host = HostPool(settings.num_host_blocks, settings.block_size)
         #: None where there are no drafts.
         self.drafting: Drafting | None = None
@@ -121,6 +123,8 @@ class Scheduler:
             self.tables.share(leader.block_tables, seq.block_tables, leader.num_computed_tokens)
             seq.num_computed_tokens = leader.num_computed_tokens
             self.adapters.enter(leader.work.adapter_slot, seq)
+            self.states.enter(seq)
+            self.states.fork(leader, seq)
             leader.quiet_until = 0  # its last block may be shared now
             seq.status = Status.RUNNING
             self.running.add(seq)
@@ -129,6 +133,7 @@ class Scheduler:
     def _vacate(self, seq: Sequence) -> None:
         self.running.remove(seq)
         self.adapters.leave(seq)
+        self.states.leave(seq)
         self.tables.release(seq.block_tables)
         seq.num_computed_tokens = 0
         seq.quiet_until = 0
@@ -143,7 +148,7 @@ class Scheduler:
         """
         self._step = _Step(self._settings.max_prompt_rows, self._end_order)
         self._end_order = None
-        plan = StepPlan(self._step_idx, [], 0)
+        plan = StepPlan(self._step_idx, [], 0, state_copies=self.states.take_copies())
         self._step_idx += 1
         if self._settings.scheduling_policy == "priority":
             self._make_room_for_priority(plan)
@@ -218,6 +223,7 @@ class Scheduler:
     def _admit(self, seq: Sequence, hit: Hit, slot: int, plan: StepPlan) -> None:
         self.waiting.remove(seq)
         self.adapters.enter(slot, seq)
+        self.states.enter(seq)
         seq.status = Status.RUNNING
         self.running.add(seq)
         self.tables.share(hit.blocks, seq.block_tables, hit.num_tokens)
@@ -342,7 +348,8 @@ class Scheduler:
         """The step failed: nothing it was to write may be used, by anyone.
 
         Those admitted in it go back to the waiting line (their hits may be on blocks never written), and so do those
-        whose shared block was replaced by a copy not made. The others keep their blocks and their progress.
+        whose shared block was replaced by a copy not made. The others keep their blocks and their progress; but where
+        sequences keep a state, which the step may have changed or not, all of them begin anew.
         """
         self.cache.roll_back()
         self.host.roll_back()
@@ -351,7 +358,8 @@ class Scheduler:
         self._failed = self._step.scheduled
         for seq in self._step.scheduled:
             seq.quiet_until = 0
-        for seq in [*self._step.copied, *(seq for seq, _ in self._step.admitted)]:
+        lost = [*self._step.copied, *(seq for seq, _ in self._step.admitted)]
+        for seq in list(self.running) if self.states.is_used else lost:
             self._vacate(seq)
             self.add(seq)
         self._step = _Step(self._settings.max_prompt_rows)
@@ -375,4 +383,5 @@ class Scheduler:
         with_adapters = sum(seq.request.adapter is not None for seq in self.running)
         if with_adapters != self.adapters.num_running:
             raise InvariantError(f"{with_adapters} run with adapters, {self.adapters.num_running} are counted")
+        self.states.check_invariants(list(self.running), self._settings.num_state_slots)
         check_books(self.waiting, self.running, self.tables, self.host, requests, self._settings)

@@ -31,6 +31,9 @@ class EngineSettings:
         num_host_blocks: blocks of host memory, of each group, for what preempted sequences have computed.
         swap_cost_tokens: tokens that the device computes in the time it moves one block to host memory and back.
         num_adapter_slots: adapters that can run at once; 0: none can.
+        num_state_slots: sequences that can keep what recurrent layers carry from token to token; 0: there are no such
+            layers. What a sequence keeps is that of its last token alone, so no prefix is found again, and there are no
+            drafts.
         speculative: how drafts are made; None: there are none. max_draft_rows: rows that a step has for them beyond
             those of max_num_seqs.
 
@@ -53,6 +56,7 @@ class EngineSettings:
     num_host_blocks: int = 0
     swap_cost_tokens: float = 0.0
     num_adapter_slots: int = 0
+    num_state_slots: int = 0
     speculative: SpeculativeConfig | None = None
     max_draft_rows: int = MAX_DRAFTS
 
@@ -68,6 +72,14 @@ class EngineSettings:
             if getattr(self, name) < 1:
                 raise ConfigError(f"{name}={getattr(self, name)} is not allowed; it must be at least 1")
 
+        if self.num_state_slots:
+            if self.num_state_slots < self.max_num_seqs:
+                raise ConfigError(f"num_state_slots={self.num_state_slots}, max_num_seqs={self.max_num_seqs} can run")
+            if self.enable_prefix_caching or self.speculative is not None or self.num_host_blocks:
+                raise ConfigError(
+                    "states of sequences leave no prefix to be found, no draft to be taken back, no swaps"
+                )
+
     @classmethod
     def from_config(
         cls,
@@ -82,6 +94,7 @@ class EngineSettings:
         lookahead: int = 0,
         num_host_blocks: int = 0,
         swap_cost_tokens: float = 0.0,
+        num_state_slots: int = 0,
     ) -> EngineSettings:
         """Join what the user asked for with what the model and the memory allow."""
         return cls(
@@ -101,6 +114,7 @@ class EngineSettings:
             num_host_blocks=num_host_blocks,
             swap_cost_tokens=swap_cost_tokens,
             num_adapter_slots=config.max_loras if config.enable_lora else 0,
+            num_state_slots=num_state_slots,
             speculative=config.speculative_config,
         )
 

@@ -104,7 +104,7 @@ def _ready(loaded: Loaded) -> Ready:
         memory={
             "weights": loaded.memory.weight_bytes + loaded.memory.adapter_bytes,
             "arena": loaded.memory.arena_bytes,
-            "kv": loaded.memory.kv_bytes,
+            "kv": loaded.memory.kv_bytes + loaded.memory.state_bytes,
         },
         load_s=loaded.load_s,
         embedding_size=settings.embedding_size,

@@ -210,7 +210,7 @@ class AheadRunner:
 
     def _begin(self, plan: StepPlan) -> _Begun:
         """Start a step whose tokens the device draws."""
-        step = pack_step(plan, self._block_size, is_drawn_there=True, tables=self._tables)
+        step = pack_step(plan, self._block_size, is_top_greedy=True, tables=self._tables)
         targets = [
             (first + i, target, work.prompt_logprobs or 0)
             for work, first in step.prompt_rows

@@ -63,12 +63,13 @@ class TableRows:
 
 
 def pack_step(
-    plan: StepPlan, block_size: int, *, is_drawn_there: bool = False, tables: TableRows | None = None
+    plan: StepPlan, block_size: int, *, is_top_greedy: bool = False, tables: TableRows | None = None
 ) -> PackedStep:
     """Flatten a plan.
 
     Args:
-        is_drawn_there: the device draws tokens from logits: the best few are for those that take the best one.
+        is_top_greedy: the best few logits are for those that take the best one. Where a device draws tokens from
+            logits itself; and where a step cannot be computed again, should the best few not decide.
         tables: of the caller's steps before; None: nothing is kept.
 
     The best few logits are enough when no task of the step needs more; otherwise all rows take the way through the
@@ -91,7 +92,7 @@ def pack_step(
 
     rows, tasks, task_rows, prompt_rows, drafts = _rows(works, query_start.tolist())
     is_top = not prompt_rows and not any(task.params.needs_logits for task in tasks)
-    if is_drawn_there:
+    if is_top_greedy:
         is_top = is_top and all(task.params.is_greedy for task in tasks)
     wanted = np.array(rows, np.int32)
     none = np.zeros(0, np.int32)
@@ -106,6 +107,7 @@ def pack_step(
         top_rows=wanted if is_top else none,
         top_counts=_top_counts(len(rows), tasks, task_rows, drafts) if is_top else none,
         adapter_slots=_adapter_slots(works, owner) if plan.adapters else None,
+        state_slots=_state_slots(works),
     )
     return PackedStep(inputs, tasks, task_rows, is_top, prompt_rows, drafts)
 
@@ -114,6 +116,12 @@ def _adapter_slots(works: Sequence[SequenceWork], owner: NDArray[np.int32]) -> N
     """[T] the slot of each token's adapter; None where no work has one."""
     slots = [work.adapter_slot for work in works]
     return np.array(slots, np.int32)[owner] if max(slots, default=-1) >= 0 else None
+
+
+def _state_slots(works: Sequence[SequenceWork]) -> NDArray[np.int32] | None:
+    """[B] of each sequence; None where there are none."""
+    slots = np.fromiter((work.state_slot for work in works), np.int32, len(works))
+    return slots if slots.max(initial=-1) >= 0 else None
 
 
 def pack_next(

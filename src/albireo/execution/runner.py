@@ -41,17 +41,29 @@ class HostTier(Protocol):
         ...
 
 
+class StateTier(Protocol):
+    """What sequences keep beside the KV cache, in a slot each."""
+
+    def copy_states(self, pairs: Sequence[tuple[int, int]]) -> None:
+        """Copy whole slots (source, target), in order."""
+        ...
+
+
 class Pooler(Protocol):
     """A program that gives hidden states in place of logits, on the KV cache of a DeviceModel; they run in turn."""
 
     def run(self, inputs: StepInputs) -> StepOutputs: ...
 
 
-def move_blocks(plan: StepPlan, model: DeviceModel, host: HostTier | None) -> None:
+def move_blocks(plan: StepPlan, model: DeviceModel, host: HostTier | None, states: StateTier | None = None) -> None:
     """What a plan has moved before anything is computed, in the order that StepPlan names.
 
-    Raises: InvariantError when it swaps and there is no host memory for it.
+    Raises: InvariantError when it swaps and there is no host memory for it, or copies what nobody keeps.
     """
+    if plan.state_copies:
+        if states is None:
+            raise InvariantError(f"step {plan.step_idx} copies states of sequences, and this device keeps none")
+        states.copy_states(plan.state_copies)
     if (plan.swap_outs or plan.swap_ins) and host is None:
         raise InvariantError(f"step {plan.step_idx} swaps blocks, and this device keeps none in host memory")
     if plan.swap_outs and host is not None:
@@ -60,6 +72,14 @@ def move_blocks(plan: StepPlan, model: DeviceModel, host: HostTier | None) -> No
         model.copy_blocks([(source, target) for _, source, target in plan.block_copies])
     if plan.swap_ins and host is not None:
         host.swap_in([(kept, block) for _, kept, block in plan.swap_ins])
+
+
+def _not_finite(step: PackedStep, outputs: StepOutputs) -> InvariantError:
+    """Of a step whose best logits do not decide, and all of whose tasks take the best one."""
+    for task, row in zip(step.tasks, step.task_rows, strict=True):
+        if not np.isfinite(best := outputs.top_values[row, 0]):
+            return InvariantError(f"sequence {task.seq_id}: its best logit is {best}, which is no finite number")
+    return InvariantError("the best logits of a step are finite, and do not decide")
 
 
 class Runner:
@@ -73,15 +93,19 @@ class Runner:
         pooler: Pooler | None = None,
         host: HostTier | None = None,
         adapters: AdapterRunner | None = None,
+        states: StateTier | None = None,
     ) -> None:
         """Args:
         pooler: None where no plan holds a PoolingTask. host: None where no plan swaps.
         adapters: None where no sequence has one; else the pooler's program knows adapters, too.
+        states: None where sequences keep nothing beside the KV cache. Else a step changes what it reads, and is never
+            computed twice.
         """
         self._model = model
         self._host = host
         self._pooler = pooler
         self._adapters = adapters
+        self._states = states
         self._sampler = Sampler(vocab_size)
         self._block_size = block_size
         self._tables = TableRows()
@@ -90,9 +114,9 @@ class Runner:
         """Move blocks, compute, sample.
 
         Raises: InvariantError naming the sequence whose logits are not numbers. Nothing is kept of a failed step but
-        KV slots, which the next step that needs them writes again.
+        KV slots, which the next step that needs them writes again, and states of sequences, which begin anew.
         """
-        move_blocks(plan, self._model, self._host)
+        move_blocks(plan, self._model, self._host, self._states)
         if not plan.work:
             return StepResult([])
         if plan.adapters and self._adapters is not None:
@@ -109,7 +133,7 @@ class Runner:
         return False
 
     def _pack(self, plan: StepPlan) -> PackedStep:
-        return pack_step(plan, self._block_size, tables=self._tables)
+        return pack_step(plan, self._block_size, is_top_greedy=self._states is not None, tables=self._tables)
 
     def _run(self, inputs: StepInputs) -> StepOutputs:
         """By the program with adapters where a row has one: no other step pays for them."""
@@ -125,6 +149,8 @@ class Runner:
             found = self._sample_top(step, outputs)
             if found is not None:
                 return StepResult(found)
+            if self._states is not None:
+                raise _not_finite(step, outputs)
             # Computing the step again changes nothing: the same bits go into the same slots.
             outputs = self._run(with_logits(step.inputs))
         tokens = self._sample_logits(step, outputs.logits)
@@ -153,8 +179,11 @@ class Runner:
         """The other program computes the step; of what is to be sampled it knows the best few logits.
 
         Where that is not enough, those that are sampled from are computed again with logits: the same bits go into
-        the same slots.
+        the same slots. Where sequences keep states, each is computed by one of the two programs alone.
         """
+        others = plan.part([work for work in plan.work if work.pooling is None])
+        if self._states is not None:
+            plan = plan.part([work for work in plan.work if work.pooling is not None])
         step = self._pack(plan)
         try:
             outputs = pooler.run(with_hidden(step.inputs, plan.work))
@@ -171,11 +200,11 @@ class Runner:
                 except InvariantError as error:
                     raise InvariantError(f"sequence {work.seq_id}: {error}") from error
                 first = end
-        if step.is_top:
+        if step.is_top and self._states is None:
             found = self._sample_top(step, outputs)
             if found is not None:
                 return StepResult(found, pooled=pooled)
-        result = self._sample(self._pack(plan.part([work for work in plan.work if work.pooling is None])))
+        result = self._sample(self._pack(others)) if others.work or self._states is None else StepResult([])
         result.pooled = pooled
         return result
 

@@ -83,6 +83,12 @@ class GraphBuilder:
             inputs["bias"] = bias
         return self._node("linear", inputs, **({} if role is None else {"role": role}))[0]
 
+    def head_linear(self, x: Value, weight: Value, num_heads: int) -> Value:
+        return self._node("head_linear", {"x": x, "weight": weight}, num_heads=num_heads)[0]
+
+    def join_heads(self, x: Value, y: Value, num_heads: int) -> Value:
+        return self._node("join_heads", {"x": x, "y": y}, num_heads=num_heads)[0]
+
     def experts(self, names: tuple[str, ...], name: str, dims: tuple[int, ...], dtype: str) -> Value:
         """One matrix or vector a name, all of dims, one below the other as one constant."""
         definition = ConstantDef(tuple(RowSegment(each, 0, dims[0]) for each in names))
@@ -119,15 +125,23 @@ class GraphBuilder:
         inputs = {"x": x, "positions": self.positions}
         return self._node("rope", inputs, num_heads=num_heads, head_dim=head_dim, rope=rope)[0]
 
-    def kv_write(self, k: Value, v: Value, layer: int, num_kv_heads: int, head_dim: int) -> Value:
-        """Write this step's keys and values; the builder's kv becomes the state after."""
-        inputs = {"k": k, "v": v, "kv": self.kv}
+    def kv_write(self, k: Value, v: Value | None, layer: int, num_kv_heads: int, head_dim: int) -> Value:
+        """Write this step's keys and values; the builder's kv becomes the state after. v None: they are in k."""
+        inputs = {"k": k, "kv": self.kv} | ({} if v is None else {"v": v})
         self.kv = self._node("kv_write", inputs, layer=layer, num_kv_heads=num_kv_heads, head_dim=head_dim)[0]
         return self.kv
 
     def attention(self, q: Value, sinks: Value | None = None, **attrs: Any) -> Value:
         inputs = {"q": q, "kv": self.kv} | ({} if sinks is None else {"sinks": sinks})
         return self._node("attention", inputs, **attrs)[0]
+
+    def causal_conv(self, x: Value, weight: Value) -> Value:
+        return self._node("causal_conv", {"x": x, "weight": weight}, state=self._next_state())[0]
+
+    def gated_delta_rule(self, x: Value, gates: Value, a_log: Value, dt_bias: Value, **attrs: Any) -> Value:
+        """attrs: num_k_heads, num_v_heads, k_dim, v_dim."""
+        inputs = {"x": x, "gates": gates, "a_log": a_log, "dt_bias": dt_bias}
+        return self._node("gated_delta_rule", inputs, state=self._next_state(), **attrs)[0]
 
     def add(self, x: Value, y: Value) -> Value:
         return self._node("add", {"x": x, "y": y})[0]
@@ -163,6 +177,10 @@ class GraphBuilder:
         """Name the outputs and hand the graph over; the final kv state is added."""
         self.graph.outputs = {**outputs, "kv": self.kv}
         return self.graph
+
+    def _next_state(self) -> int:
+        """States are numbered in the order in which ops that keep one are made."""
+        return len(self.graph.recurrent)
 
     def _input(self, name: str, type_: TensorType) -> Value:
         value = Value(name, type_)

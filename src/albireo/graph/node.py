@@ -187,6 +187,11 @@ class Graph:
         """Experts of a token, what P is counted by; 0 where nothing is routed. Layers agree, see graph.spec."""
         return next((int(node.attrs["top_k"]) for node in self.nodes if "top_k" in node.attrs), 0)
 
+    @property
+    def recurrent(self) -> list[Node]:
+        """Nodes that keep a state of each sequence, in order; of a fused one its family says so, too."""
+        return [node for node in self.nodes if "state" in node.attrs]
+
     def is_output(self, value: Value) -> bool:
         return any(v is value for v in self.outputs.values())
 

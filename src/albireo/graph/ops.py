@@ -123,6 +123,22 @@ def are_groups(count: int, a: Attrs, has_bias: bool) -> bool:
     return bool(a["top_k"] <= kept * size and 0 < best <= min(size, 2 if has_bias else 1))
 
 
+def _head_linear(x: Types, a: Attrs) -> tuple[TensorType, ...]:
+    rows, w, heads = x["x"], x["weight"], a["num_heads"]
+    if heads < 1 or rows.dims[-1] != heads * int(w.dims[1]) or int(w.dims[0]) % heads:
+        raise InvariantError(f"head_linear of {rows} with weight {w}: not {heads} heads of whole rows and columns")
+    return (TensorType("float32", (*rows.dims[:-1], w.dims[0])),)
+
+
+def _join_heads(x: Types, a: Attrs) -> tuple[TensorType, ...]:
+    first, second, heads = x["x"], x["y"], a["num_heads"]
+    widths = int(first.dims[-1]), int(second.dims[-1])
+    is_alike = (first.dtype, first.dims[:-1]) == (second.dtype, second.dims[:-1])
+    if heads < 1 or not is_alike or any(width % heads for width in widths):
+        raise InvariantError(f"join_heads of {first} and {second}: not {heads} heads of rows alike")
+    return (TensorType(first.dtype, (*first.dims[:-1], sum(widths))),)
+
+
 def _expert_linear(x: Types, a: Attrs) -> tuple[TensorType, ...]:
     rows, w, ids, count = x["x"], x["weight"], x["ids"], a["num_experts"]
     if rows.dims[0] not in ("T", "P") or ids != TensorType("int32", ("T", a["top_k"])):
@@ -168,7 +184,30 @@ def _attention(x: Types, a: Attrs) -> tuple[TensorType, ...]:
         raise InvariantError(f"attention query {q} is not {a['num_heads']} heads of {a['head_dim']}")
     if "sinks" in x and x["sinks"] != TensorType("float32", (a["num_heads"],)):
         raise InvariantError(f"attention sinks {x['sinks']} are not one of each of {a['num_heads']} heads")
-    return (TensorType("float32", q.dims),)
+    width = a.get("value_dim", a["head_dim"])
+    if not 0 < width <= a["head_dim"]:
+        raise InvariantError(f"attention values are {width} channels of keys of {a['head_dim']}")
+    return (TensorType("float32", (*q.dims[:-1], a["num_heads"] * width)),)
+
+
+def _causal_conv(x: Types, _: Attrs) -> tuple[TensorType, ...]:
+    rows, weight = x["x"], x["weight"]
+    if rows.dims[0] != "T" or weight.dims[:1] != rows.dims[1:] or not 1 < int(weight.dims[1]) <= MAX_CONV_WIDTH:
+        raise InvariantError(
+            f"causal_conv of {rows} with {weight}: wanted T rows, and 2 to {MAX_CONV_WIDTH} numbers a channel"
+        )
+    return (TensorType("float32", rows.dims),)
+
+
+def _gated_delta_rule(x: Types, a: Attrs) -> tuple[TensorType, ...]:
+    k_heads, v_heads = a["num_k_heads"], a["num_v_heads"]
+    if v_heads % k_heads or x["x"].dims != ("T", 2 * k_heads * a["k_dim"] + v_heads * a["v_dim"]):
+        raise InvariantError(f"gated_delta_rule of {x['x']}: {dict(a)} does not fit")
+    if x["gates"] != TensorType("float32", ("T", 2 * v_heads)) or {x["a_log"], x["dt_bias"]} != {
+        TensorType("float32", (v_heads,))
+    }:
+        raise InvariantError(f"gated_delta_rule: {x['gates']}, {x['a_log']}, {x['dt_bias']} do not fit {v_heads} heads")
+    return (TensorType("float32", ("T", v_heads * a["v_dim"])),)
 
 
 def _top(x: Types, _: Attrs) -> tuple[TensorType, ...]:
@@ -225,6 +264,12 @@ SCORES = ("softmax", "sigmoid")
 #: Chosen experts' scores are divided by their sum, or by this where it is less (DeepSeek V3 adds it): where all of them
 #: underflow, or a bias decides for experts that have next to none, weights stay numbers.
 LEAST_SCORES = 1e-20
+#: Most rows that a causal_conv reads for one.
+MAX_CONV_WIDTH = 8
+#: Under the root by which gated_delta_rule divides queries and keys.
+L2_EPS = 1e-6
+#: Ops that keep a state of each sequence from step to step; see attribute state.
+RECURRENT = ("causal_conv", "gated_delta_rule")
 #: Leaves of the tree in which partial sums are added: so many ranks at most compute one model.
 MAX_RANKS = 8
 
@@ -252,6 +297,11 @@ OPS: dict[str, Op] = {
         optional=("bias", "low", "slots"),
         optional_attrs=("role", "chunks", "keeps", "modules"),
     ),
+    # y[t, h] = x[t, h] @ block h of weight^T: each of num_heads equal parts of a row, with rows h * N to (h + 1) * N
+    # of weight [num_heads * N, K]; summed as linear does
+    "head_linear": Op(("x", "weight"), ("num_heads",), _head_linear),
+    # y[t, h] = x[t, h], then y[t, h]: the parts of two rows' num_heads heads side by side
+    "join_heads": Op(("x", "y"), ("num_heads",), _join_heads),
     # x @ A^T of each row's adapter, by its slot (-1: none, and nothing is said of the row). modules: of the linear that
     # multiplies x as (name, first, end), the columns each has; max_rank: columns of the result for each
     "adapter": Op(("x", "slots"), ("modules", "max_rank"), _low),
@@ -288,15 +338,33 @@ OPS: dict[str, Op] = {
     "split": Op(("x",), ("sizes",), _split),
     # rotates each head's channel pairs (i, i + D/2) by position * inv_freq[i]
     "rope": Op(("x", "positions"), ("num_heads", "head_dim", "rope"), _same),
-    # k, v (rounded to the KV dtype) into the slots of this step's tokens; returns the state after
-    "kv_write": Op(("k", "v", "kv"), ("layer", "num_kv_heads", "head_dim"), _kv_write),
+    # k, v (rounded to the KV dtype) into the slots of this step's tokens; returns the state after. Without v values
+    # are channels of keys, and attention says how many
+    "kv_write": Op(("k", "kv"), ("layer", "num_kv_heads", "head_dim"), _kv_write, optional=("v",)),
     # causal attention of q over each sequence's cache; window counts the positions seen, itself included. sinks:
-    # of each head one more score, not scaled nor capped, in every row's softmax; it has no value
+    # of each head one more score, not scaled nor capped, in every row's softmax; it has no value. value_dim: where
+    # the cache has keys alone, values are so many of their first channels
     "attention": Op(
         ("q", "kv"),
         ("layer", "num_heads", "num_kv_heads", "head_dim", "scale", "window", "softcap"),
         _attention,
         optional=("sinks",),
+        optional_attrs=("value_dim",),
+    ),
+    # silu of a convolution over the rows of each sequence, channel by channel: y[t] = silu(weight[:, 0] * x[t - W + 1]
+    # + ... + weight[:, W - 1] * x[t]). Rows before a sequence's first are zeros; those before the step's are the state.
+    # state: which of a sequence's states this is; each is one op's, which nobody else reads or writes, so that it is no
+    # value of the graph
+    "causal_conv": Op(("x", "weight"), ("state",), _causal_conv),
+    # the gated delta rule over the rows of each sequence, one after another; state [num_v_heads, k_dim, v_dim] float32.
+    # x: queries and keys of num_k_heads, values of num_v_heads; heads of values share a key in runs. gates: b, then a.
+    #   q, k: each divided by sqrt(sum of squares + L2_EPS), q also by sqrt(k_dim)
+    #   S = exp(-exp(a_log) * softplus(a + dt_bias)) * S;  S = S + k (sigmoid(b) * (v - k^T S))^T;  y = q^T S
+    # Source: Yang, Kautz, Hatamizadeh 2024, Gated Delta Networks
+    "gated_delta_rule": Op(
+        ("x", "gates", "a_log", "dt_bias"),
+        ("state", "num_k_heads", "num_v_heads", "k_dim", "v_dim"),
+        _gated_delta_rule,
     ),
     "add": Op(("x", "y"), (), _binary),
     "mul": Op(("x", "y"), (), _binary),

@@ -27,7 +27,7 @@ Call families and their roles (a backend implements these):
     qkv_rope_kv  x, weight [, bias] [, q_norm, k_norm], rope -> q     writes k and v of this step to the KV cache;
         [, squares] [, low]                                 as in linear
         [, v_weight [, v_bias]]                             v's own, where weight has the rows of q and k alone
-    attention    q [, rows] [, sinks] -> out                rows: out has these only
+    attention    q [, rows] [, sinks] -> out                rows: out has these only; attr value_dim: see graph.ops
     head_top     x, weight -> ids, values                   best logits per row, of equals the lowest id first
     route        x [, bias] -> ids, weights                 the top_k best experts of each row of logits; see graph.ops
     expert_linear  x, ids, weight [, bias] -> out           rows P, each of an expert: a linear with its rows of weight,
@@ -37,19 +37,27 @@ Call families and their roles (a backend implements these):
     combine_norm x, weights, residual, gain                 a combine, and what linear_norm gives beside out
                  -> out, scaled, squares
     gate_rows    x, gate [, residual] -> out                rows of x times the sigmoid of one number each
+    causal_conv  x, weight -> out                           rows of T, which each sequence's state goes on with; see
+                                                            graph.ops. attr state: a place in Program.states
+    gated_delta_rule  x, gates, a_log, dt_bias -> out       rows of T, likewise
+    head_linear  x, weight -> out                           a linear of each of num_heads equal parts of a row, with its
+                                                            rows of weight, num_heads blocks of whole panels; n and k
+                                                            are of one head
+    join_heads   x, y -> out                                num_heads parts of x and of y in turn
 
 Families of single ops, for what no pass took into one of these (compiler/passes/single_ops.py). They read float32:
 
     elementwise  x [, y] -> out                             attrs kind: program_spec.KINDS
     head_norm    x, weight -> out                           norm of each of num_heads parts of a row
     rope         x, rope -> out                             rows of T
-    kv_write     k, v                                       rows of T, to the KV cache
+    kv_write     k [, v]                                    rows of T, to the KV cache
     slice        x -> out                                   columns of x from start on, copied
     top          x -> ids, values                           head_top of logits that are in memory
 """
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
@@ -154,6 +162,7 @@ class KVLayout:
     """Shape of the KV cache. head_dim is stored padded to 16.
 
     dtype: of the elements: a compute type, or one of dtypes.KV_CODES.
+    has_values: else values are channels of keys, and there are keys alone.
     shapes: KV heads and head_dim of each layer, where layers differ; num_kv_heads and head_dim are those of the first.
     """
 
@@ -162,13 +171,14 @@ class KVLayout:
     head_dim: int
     dtype: str
     block_size: int
+    has_values: bool = True
     shapes: tuple[tuple[int, int], ...] = ()
 
     @property
     def layers(self) -> tuple[KVLayout, ...]:
         """Each layer as a cache of its own."""
         shapes = self.shapes or ((self.num_kv_heads, self.head_dim),) * self.num_layers
-        return tuple(KVLayout(1, heads, dim, self.dtype, self.block_size) for heads, dim in shapes)
+        return tuple(KVLayout(1, *shape, self.dtype, self.block_size, self.has_values) for shape in shapes)
 
     @property
     def padded_head_dim(self) -> int:
@@ -180,12 +190,40 @@ class KVLayout:
         if self.shapes:
             return sum(layer.position_bytes for layer in self.layers)
         of_head = self.padded_head_dim * itemsize(self.dtype) + self.scale_bytes
-        return 2 * self.num_layers * self.num_kv_heads * of_head
+        return self.num_layers * self.num_parts * self.num_kv_heads * of_head
+
+    @property
+    def num_parts(self) -> int:
+        """Of a position: its keys, and its values where there are any."""
+        return 2 if self.has_values else 1
 
     @property
     def scale_bytes(self) -> int:
         """Bytes of the scale of one key or value."""
         return 4 if self.dtype in KV_CODES else 0
+
+
+@dataclass(frozen=True, slots=True)
+class StateLayout:
+    """What a sequence keeps from step to step beside the KV cache: float32 arrays of these shapes.
+
+    A slot holds those of one sequence. The recurrent call with attribute state = i reads and writes shapes[i].
+    """
+
+    shapes: tuple[tuple[int, ...], ...] = ()
+
+    def __bool__(self) -> bool:
+        return bool(self.shapes)
+
+    @property
+    def sizes(self) -> tuple[int, ...]:
+        """Bytes of each in one slot."""
+        return tuple(math.prod(shape) * itemsize("float32") for shape in self.shapes)
+
+    @property
+    def slot_bytes(self) -> int:
+        """Bytes of one sequence."""
+        return sum(self.sizes)
 
 
 @dataclass(frozen=True, slots=True)
@@ -202,6 +240,8 @@ class Program:
     outputs: dict[str, str]
     #: one record a pass: what fired, what it saves, what did not and why
     report: tuple[Any, ...] = field(default=(), repr=False)
+    #: of each sequence; empty where layers keep none
+    states: StateLayout = StateLayout()
 
     @property
     def top_k(self) -> int:

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from albireo.dtypes import itemsize
 from albireo.errors import InvariantError
 from albireo.graph.node import SYMBOLS
-from albireo.graph.ops import GROUPS, SCORES, are_groups
+from albireo.graph.ops import GROUPS, MAX_CONV_WIDTH, SCORES, are_groups
 from albireo.graph.program import PANEL, Buffer, Call, PackedConstant, Program, is_gated, weight_rows
 from albireo.graph.tuning import BUCKETS
 
@@ -35,7 +35,10 @@ ACTS = ("none", "silu_mul", "gelu_tanh_mul", "gelu", "gelu_tanh", "relu", "clamp
 #: Those of linears that have a gate; and none, for families that know no others.
 GATED_ACTS = tuple(act for act in ACTS if act == "none" or is_gated(act))
 #: What an elementwise call does to each element, in the native core's order.
-KINDS = ("cast", "silu", "gelu", "gelu_tanh", "relu", "scale", "softcap", "add", "mul", "clamped_swiglu", "scale_by")
+KINDS = (
+    *("cast", "silu", "gelu", "gelu_tanh", "relu", "scale", "softcap", "add", "mul", "clamped_swiglu", "sigmoid"),
+    "scale_by",
+)
 #: Those that read two operands.
 KINDS_OF_TWO = ("add", "mul", "clamped_swiglu")
 ALIGNMENT = 64
@@ -111,6 +114,7 @@ FAMILIES: dict[str, Family] = {
         ("out",),
         ("layer", "num_heads", "num_kv_heads", "head_dim", "scale", "window", "softcap"),
         optional=("rows", "sinks"),
+        optional_attrs=("value_dim",),
     ),
     "head_top": Family(("x", "weight"), ("ids", "values"), ("n", "k"), weight="weight", optional_attrs=("softcap",)),
     "route": Family(
@@ -131,19 +135,25 @@ FAMILIES: dict[str, Family] = {
     "combine": Family(("x", "weights"), ("out",), (), optional=("residual",)),
     "combine_norm": Family(("x", "weights", "residual", "gain"), ("out", "scaled", "squares"), ()),
     "gate_rows": Family(("x", "gate"), ("out",), (), optional=("residual",)),
+    "head_linear": Family(("x", "weight"), ("out",), ("n", "k", "num_heads"), weight="weight"),
+    "join_heads": Family(("x", "y"), ("out",), ("num_heads",)),
     "elementwise": Family(
         ("x",), ("out",), ("kind",), optional=("y", "weight"), weight="weight", optional_attrs=("scale", "softcap")
     ),
     "head_norm": Family(("x",), ("out",), ("eps", "num_heads"), optional=("weight",), weight="weight"),
     "rope": Family(("x", "rope"), ("out",), ("num_heads", "head_dim")),
-    "kv_write": Family(("k", "v"), (), ("layer", "num_kv_heads", "head_dim"), writes_kv=True),
+    "kv_write": Family(("k",), (), ("layer", "num_kv_heads", "head_dim"), optional=("v",), writes_kv=True),
+    "causal_conv": Family(("x", "weight"), ("out",), ("state",), weight="weight"),
+    "gated_delta_rule": Family(
+        ("x", "gates", "a_log", "dt_bias"), ("out",), ("state", "num_k_heads", "num_v_heads", "k_dim", "v_dim")
+    ),
     "slice": Family(("x",), ("out",), ("start",)),
     "top": Family(("x",), ("ids", "values"), ("n",)),
     "adapter": Family(("x",), ("out",), ("modules", "max_rank")),
 }
 
 #: Families of backends that are able to (pipeline.ABLE_PASSES, pipeline.adapter_passes); every backend has the others.
-ABLE_FAMILIES = ("linear_norm", "combine_norm", "adapter")
+ABLE_FAMILIES = ("linear_norm", "combine_norm", "adapter", "causal_conv", "gated_delta_rule")
 #: Families that every backend has kernels for.
 COMMON_FAMILIES = tuple(name for name in FAMILIES if name not in ABLE_FAMILIES)
 
@@ -266,16 +276,28 @@ def _check_shapes(program: Program, call: Call) -> None:
         out = program.buffers[call.args["out"]]
         if STEP_ARRAYS.get(call.args["rows"]) != (call.rows, x.rows):
             raise InvariantError(f"{call}: {call.args['rows']} does not pick {call.rows} of {x.rows} rows")
-        if x.cols != out.cols or (call.family == "gather" and x.dtype != out.dtype):
+        if call.family != "attention" and (x.cols != out.cols or (call.family == "gather" and x.dtype != out.dtype)):
             raise InvariantError(f"{call}: out is not as x")
+    if call.family == "attention":
+        _check_attention(program, call)
     if call.family == "qkv_rope_kv":
         _check_qkv(program, call)
-    if not _experts_fit(program, call) or not _single_op_fits(program, call):
+    fits = _experts_fit(program, call) and _single_op_fits(program, call) and _recurrence_fits(program, call)
+    if not fits:
         raise InvariantError(f"{call}: its buffers and constants do not fit each other")
     for role in ("out", "q", "ids", "values", "weights"):
         name = call.args.get(role)
         if name in program.buffers and program.buffers[name].rows != call.rows and not _is_input(call, role):
             raise InvariantError(f"{call}: {role} has {program.buffers[name].rows} rows, the call {call.rows}")
+
+
+def _check_attention(program: Program, call: Call) -> None:
+    a, cols = call.attrs, {role: program.buffers[call.args[role]].cols for role in ("q", "out")}
+    width = a.get("value_dim", a["head_dim"])
+    if ("value_dim" in a) == program.kv.has_values or not 0 < width <= a["head_dim"]:
+        raise InvariantError(f"{call}: values are channels of keys where the cache has none of its own, and only there")
+    if (cols["q"], cols["out"]) != (a["num_heads"] * a["head_dim"], a["num_heads"] * width):
+        raise InvariantError(f"{call}: q and out are not {a['num_heads']} heads wide")
 
 
 def _check_qkv(program: Program, call: Call) -> None:
@@ -317,6 +339,25 @@ def _experts_fit(program: Program, call: Call) -> bool:
     return call.family != "gate_rows" or cols["gate"] == 1
 
 
+def _recurrence_fits(program: Program, call: Call) -> bool:
+    """Whether a call that keeps a state has the shapes that go with each other; true for the other families."""
+    if call.family not in ("causal_conv", "gated_delta_rule"):
+        return True
+    a, cols = call.attrs, {role: program.buffers[n].cols for role, n in call.args.items() if n in program.buffers}
+    if not 0 <= a["state"] < len(program.states.shapes) or call.rows != "T":
+        return False
+    shape = program.states.shapes[a["state"]]
+    if call.family == "causal_conv":
+        weight = _constant(program, call, "weight")
+        fits = 1 < weight.cols <= MAX_CONV_WIDTH and shape == (weight.cols - 1, weight.rows)
+        return fits and cols["x"] == cols["out"] == weight.rows
+    k_heads, v_heads, k_dim, v_dim = (a[name] for name in ("num_k_heads", "num_v_heads", "k_dim", "v_dim"))
+    vectors = {(c.rows, c.cols) for c in (_constant(program, call, role) for role in ("a_log", "dt_bias"))}
+    fits = shape == (v_heads, k_dim, v_dim) and not v_heads % k_heads and vectors == {(1, v_heads)}
+    widths = (cols["x"], cols["gates"], cols["out"])
+    return fits and widths == (2 * k_heads * k_dim + v_heads * v_dim, 2 * v_heads, v_heads * v_dim)
+
+
 def _single_op_fits(program: Program, call: Call) -> bool:
     """Whether the widths of a call of a single op agree; true for the other families."""
     cols = {role: program.buffers[name].cols for role, name in call.args.items() if name in program.buffers}
@@ -337,7 +378,15 @@ def _single_op_fits(program: Program, call: Call) -> bool:
         is_table = _constant(program, call, "rope").packing == "rope"
         return is_table and cols["x"] == cols["out"] == int(a["num_heads"]) * int(a["head_dim"])
     if call.family == "kv_write":
-        return cols["k"] == cols["v"] == int(a["num_kv_heads"]) * int(a["head_dim"])
+        widths = {cols[role] for role in ("k", "v") if role in cols}
+        return ("v" in cols) == program.kv.has_values and widths == {int(a["num_kv_heads"]) * int(a["head_dim"])}
+    if call.family == "join_heads":
+        fits = cols["x"] % int(a["num_heads"]) == cols["y"] % int(a["num_heads"]) == 0
+        return fits and cols["out"] == cols["x"] + cols["y"]
+    if call.family == "head_linear":
+        weight, heads = _constant(program, call, "weight"), int(a["num_heads"])
+        fits = (weight.rows, weight.cols) == (heads * weight_rows(int(a["n"]), "none"), a["k"])
+        return fits and (cols["x"], cols["out"]) == (heads * int(a["k"]), heads * int(a["n"]))
     if call.family == "slice":
         return 0 <= int(a["start"]) <= cols["x"] - cols["out"]
     return call.family != "top" or cols["x"] == int(a["n"])

@@ -18,6 +18,8 @@ from albireo.graph.program import Call, Program
 from albireo.graph.program_spec import FAMILIES
 from albireo.graph.report import Firing, PassRecord
 
+#: Attributes that only say which layer it is.
+_OF_LAYERS = ("layer", "state")
 _LAYER = re.compile(r"\blayers\.(\d+)")
 
 
@@ -85,6 +87,8 @@ def show_program(program: Program, *, fold: bool = True) -> str:
         lines.append(f"           {b.name}: {b.dtype}[{b.rows}, {b.cols}] at {b.offset:,}")
     for (heads, dim), count in Counter((layer.num_kv_heads, layer.head_dim) for layer in kv.layers).items():
         lines.append(f"kv         {count} layers x {heads} heads x {dim} {kv.dtype}, blocks of {kv.block_size}")
+    if program.states:
+        lines.append(f"states     {len(program.states.shapes)} of each sequence, {program.states.slot_bytes:,} B")
     calls = ((c.origin, _LAYER.sub("layers.*", _call_line(c, layer=False)), [_call_line(c)]) for c in program.calls)
     lines += _fold(calls, fold)
     lines.append(f"outputs    {_pairs(program.outputs)}")
@@ -143,7 +147,7 @@ def _node_lines(node: Node, expand: bool) -> list[str]:
 
 
 def _node_shape(node: Node) -> str:
-    attrs = {name: value for name, value in node.attrs.items() if name != "layer"}
+    attrs = {name: value for name, value in node.attrs.items() if name not in _OF_LAYERS}
     types = [str(v.type) for v in (*node.inputs.values(), *node.outputs)]
     return f"{node.family or node.op} {list(node.inputs)} {attrs} {types} {_LAYER.sub('', node.origin)}"
 
@@ -151,7 +155,7 @@ def _node_shape(node: Node) -> str:
 def _call_line(call: Call, layer: bool = True) -> str:
     outputs = FAMILIES[call.family].outputs
     args = ", ".join(f"{role}={name}" for role, name in call.args.items() if role not in outputs)
-    attrs = _pairs({k: v for k, v in call.attrs.items() if layer or k != "layer"})
+    attrs = _pairs({k: v for k, v in call.attrs.items() if layer or k not in _OF_LAYERS})
     args = f"{args}; {attrs}" if attrs else args
     results = ", ".join(call.args[role] for role in outputs)
     meet = ", barrier" if call.barrier else ""

@@ -27,7 +27,7 @@ def check_graph(graph: Graph) -> None:
     3. The KV state is one chain: each state is written at most once, each layer once, and attention reads its layer
        after the write; the last state is the output kv.
     4. Outputs are defined. 5. A fused node's body obeys the same rules and computes the node's outputs from its roles.
-    6. All layers choose as many experts of a token.
+    6. All layers choose as many experts of a token. 7. Nodes that keep a state number theirs 0, 1, ... in order.
 
     Raises: InvariantError naming the node and the rule.
     Cost: O(nodes and their bodies).
@@ -37,6 +37,9 @@ def check_graph(graph: Graph) -> None:
     counts = {node.attrs["top_k"] for node in graph.nodes if "top_k" in node.attrs}
     if len(counts) > 1:
         raise InvariantError(f"layers choose {sorted(counts)} experts of a token; P pairs are counted by one number")
+    states = [node.attrs["state"] for node in graph.recurrent]
+    if states != list(range(len(states))):
+        raise InvariantError(f"states of sequences are numbered {states}; wanted 0 to {len(states) - 1}, each once")
 
 
 def _check_nodes(graph: Graph) -> None:
@@ -128,11 +131,13 @@ def _check_attrs(node: Node) -> None:
 
 
 def _attr_problem(node: Node, name: str, value: Any) -> str:
+    if name in ("num_k_heads", "num_v_heads", "k_dim", "v_dim"):
+        return "" if _is_count(value, 1) else "must be a whole number of at least 1"
     if name in ("num_heads", "num_kv_heads", "head_dim"):
         if not _is_count(value, 1):
             return "must be a whole number of at least 1"
         return _heads_problem(node) if name == "num_heads" else ""
-    if name == "layer":
+    if name in ("layer", "state"):
         return "" if _is_count(value, 0) else "must be a whole number of at least 0"
     if name == "window":
         return "" if value is None or _is_count(value, 1) else "must be None or a whole number of at least 1"
@@ -142,7 +147,7 @@ def _attr_problem(node: Node, name: str, value: Any) -> str:
         return "" if isinstance(value, bool) else "must be true or false"
     if name == "scores":
         return "" if value in SCORES else f"must be one of {', '.join(SCORES)}"
-    if name in ("width", "num_experts", "top_k", *GROUPS):
+    if name in ("width", "num_experts", "top_k", "value_dim", *GROUPS):
         return "" if _is_count(value, 1) else "must be a whole number of at least 1"
     if name == "eps":
         return "" if _is_number(value) and value >= 0 else "must be a number of at least 0"
@@ -223,6 +228,7 @@ def _is_number(value: Any) -> bool:
 
 def _check_kv(graph: Graph, is_body: bool) -> None:
     """Rule 3. states maps a KV state to the layers written so far; a body may read what was written before it."""
+    has_values: dict[int, bool] = {}
     states = {v: frozenset[int]() for v in graph.inputs.values() if v.type.dtype == "kv"}
     newest = next(iter(states), None)
     if len(states) > 1:
@@ -235,10 +241,13 @@ def _check_kv(graph: Graph, is_body: bool) -> None:
         if after is None:
             if layer not in states[before] and not is_body:
                 raise InvariantError(f"{_at(node)}: layer {layer} is read before it is written")
+            if has_values.get(layer, "value_dim" not in node.attrs) == ("value_dim" in node.attrs):
+                raise InvariantError(f"{_at(node)}: values are channels of keys where none are written, and only there")
             continue
         if before is not newest or layer in states[before]:
             raise InvariantError(f"{_at(node)}: the KV state forks, or layer {layer} is written twice")
         _check_kv_shape(node)
+        has_values[layer] = "kv_write" not in (node.op, node.family) or "v" in node.inputs
         states[after], newest = states[before] | {layer}, after
     final = graph.outputs.get("kv")
     if final is not None and final is not newest:
@@ -249,7 +258,7 @@ def _check_kv_shape(node: Node) -> None:
     if node.op != "kv_write":
         return
     width = node.attrs["num_kv_heads"] * node.attrs["head_dim"]
-    for role in ("k", "v"):
+    for role in ("k", "v") if "v" in node.inputs else ("k",):
         if node.inputs[role].type.dims[-1] != width:
             raise InvariantError(f"{_at(node)}: {role} {node.inputs[role].type} is not {width} channels")
 

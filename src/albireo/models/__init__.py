@@ -33,10 +33,13 @@ _ROOM = (
     "expert_settings",
     "experts",
     "fused_experts",
+    "gated_delta",
     "generation",
     "gguf",
     "head_rows",
     "interleaved_experts",
+    "latent_attention",
+    "latent_weights",
     "layer_kinds",
     "layers",
     "mapped_file",
@@ -45,6 +48,7 @@ _ROOM = (
     "plain_layers",
     "quantized",
     "rearranged",
+    "recurrent_settings",
     "rope",
     "rope_settings",
     "safetensors_file",
@@ -98,7 +102,7 @@ def load_config(directory: str | Path, default_dtype: str | None = None) -> Mode
         load_architecture(model_type)
     # the graph is that of the float model; the weights know how they are written
     quantization_format(directory, data)
-    data = text_settings({key: value for key, value in data.items() if key not in KEYS}, str(path))
+    data = _without_quantization(text_settings(_without_quantization(data), str(path)))
     rules = load_architecture(data["model_type"]).rules
     if default_dtype is None:
         default_dtype = "float32"
@@ -106,6 +110,10 @@ def load_config(directory: str | Path, default_dtype: str | None = None) -> Mode
             with Checkpoint(directory) as checkpoint:
                 default_dtype = checkpoint.dtype
     return parse_config(data, rules, where=str(path), default_dtype=default_dtype)
+
+
+def _without_quantization(data: Mapping[str, Any]) -> dict[str, Any]:
+    return {key: value for key, value in data.items() if key not in KEYS}
 
 
 def _gguf_config(path: Path) -> ModelConfig:

@@ -13,6 +13,24 @@ from typing import Literal
 Joined = Literal["no", "by_group"]
 
 
+@dataclass(frozen=True, slots=True)
+class Latent:
+    """Multi-head latent attention: what a position leaves in the cache is one vector for all heads.
+
+    Fields:
+        rank: channels of it that keys and values of all heads are made of. rotary: channels behind them that are
+            rotated, and are a part of every head's key.
+        plain: channels of a head's key that are not rotated. value: channels of a head's value.
+        query_rank: channels that queries are made of; None: those of the residual stream.
+    """
+
+    rank: int
+    rotary: int
+    plain: int
+    value: int
+    query_rank: int | None
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class BlockSettings:
     """The blocks of llama, unless an architecture says otherwise.
@@ -24,9 +42,12 @@ class BlockSettings:
         has_ffn_norm: the FFN has a norm of its own; else it reads what attention reads.
         has_qk_norm: a norm of each head of q and k, where a key says so.
         joined: where rows of q, k and v lie.
+        has_output_gate: what attention gives is multiplied by sigmoids, of as many channels of q_proj, behind those of
+            each head's query.
         num_kv_heads: where no key says it by itself; None: a key does.
         full_num_kv_heads, full_head_dim: of layers without a window, where those differ from layers with one.
         full_values_are_keys: in layers without a window, values are keys before their norm and rotation.
+        latent: attention is of latents: one KV head, which is the vector that positions leave.
     """
 
     is_layer_norm: bool = False
@@ -39,7 +60,9 @@ class BlockSettings:
     has_ffn_norm: bool = True
     has_qk_norm: bool = False
     joined: Joined = "no"
+    has_output_gate: bool = False
     num_kv_heads: int | None = None
     full_num_kv_heads: int | None = None
     full_head_dim: int | None = None
     full_values_are_keys: bool = False
+    latent: Latent | None = None

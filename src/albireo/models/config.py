@@ -17,6 +17,7 @@ from albireo.models.block_settings import BlockSettings
 from albireo.models.expert_settings import ExpertSettings, Keys, parse_experts
 from albireo.models.layer_kinds import DEFAULT_WINDOW, MAX_LAYERS, WindowRule, parse_rotates, parse_windows
 from albireo.models.multipliers import Multipliers, parse_multipliers
+from albireo.models.recurrent_settings import RecurrentRule, RecurrentSettings, parse_recurrent
 from albireo.models.rope_settings import DEFAULT_THETA, MAX_POSITIONS, RopeSettings, parse_ropes
 
 #: Far above any checkpoint, low enough that every product of them is an exact float64.
@@ -116,6 +117,7 @@ class ConfigRules:
         names: what its files call keys that others have, too.
         blocks: reads what its own keys say of a layer's parts; None: they are llama's.
         ffn_factor: widths of the residual stream that an FFN has where nothing is said; 0: it must be said.
+        recurrent: whether some layers keep a state in place of attention.
         has_rope: whether positions are rotations; else a table of them is added.
         class_names: what architectures may name; empty: model_type and ForCausalLM.
     """
@@ -141,6 +143,7 @@ class ConfigRules:
     blocks: Callable[[Fields], BlockSettings] | None = None
     ffn_factor: int = 0
     has_rope: bool = True
+    recurrent: RecurrentRule = "none"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -157,7 +160,7 @@ class ModelConfig:
         attention_bias, attention_out_bias, mlp_bias: the keys, for architectures that honour them; others have their
             own rule.
         eos_token_ids: may be empty; generation_config.json may name more.
-        experts: None: every layer has an ordinary MLP.
+        experts: None: every layer has an ordinary MLP. recurrent: None: every layer has attention.
         rms_norm_eps: of LayerNorms, too.
     """
 
@@ -187,6 +190,7 @@ class ModelConfig:
     eos_token_ids: tuple[int, ...] = field(default=())
     experts: ExpertSettings | None = None
     blocks: BlockSettings = field(default_factory=BlockSettings)
+    recurrent: RecurrentSettings | None = None
 
     def with_dtype(self, dtype: str) -> ModelConfig:
         """The same model computed in dtype ("auto": as it is). Raises: ConfigError for an unknown one."""
@@ -195,8 +199,16 @@ class ModelConfig:
     @property
     def scale(self) -> float:
         """Factor on attention scores."""
-        given = self.multipliers.attention
+        given, latent = self.multipliers.attention, self.blocks.latent
+        if latent is not None:
+            return float((latent.plain + latent.rotary) ** -0.5 * self.rope.score_growth**2)
         return float(self.head_dim**-0.5) if given is None else given
+
+    @property
+    def cached_layers(self) -> tuple[int, ...]:
+        """Layers that have a KV cache, in order: those with attention."""
+        is_recurrent = self.recurrent.layers if self.recurrent else ()
+        return tuple(i for i in range(self.num_layers) if not is_recurrent or not is_recurrent[i])
 
     @property
     def rotary_dim(self) -> int:
@@ -211,8 +223,8 @@ class ModelConfig:
 
     @property
     def kv_shapes(self) -> tuple[tuple[int, int], ...]:
-        """KV heads and head_dim of each layer."""
-        kinds = (self.without_windows if window is None else self for window in self.windows)
+        """KV heads and head_dim of each layer that has a KV cache."""
+        kinds = (self.without_windows if self.windows[layer] is None else self for layer in self.cached_layers)
         return tuple((kind.num_kv_heads, kind.head_dim) for kind in kinds)
 
 
@@ -238,8 +250,12 @@ def parse_config(
     vocab = fields.integer("vocab_size", 1, MAX_VOCAB)
     width = fields.integer("intermediate_size", 1, MAX_WIDTH, default=rules.ffn_factor * hidden or None)
     rotates = parse_rotates(fields, layers) if rules.has_layers_without_rope else (True,) * layers
-    windows = parse_windows(fields, rules.windows, rules.period, rotates, rules.default_window)
-    head_dim = _head_dim(fields, rules, hidden, heads)
+    recurrent = parse_recurrent(fields, rules.recurrent, layers)
+    windows: tuple[int | None, ...] = (None,) * layers
+    if recurrent is None:
+        windows = parse_windows(fields, rules.windows, rules.period, rotates, rules.default_window)
+    latent = blocks.latent
+    head_dim = _head_dim(fields, rules, hidden, heads) if latent is None else latent.rank + latent.rotary
     if rules.rotates_windows and any(windows):
         rotates = tuple(window is not None for window in windows)
     rope, local_rope = RopeSettings(), None
@@ -280,6 +296,7 @@ def parse_config(
         eos_token_ids=fields.ids("eos_token_id", vocab),
         experts=parse_experts(fields, rules.experts, layers, width),
         blocks=blocks,
+        recurrent=recurrent,
     )
     if config.rotary_dim % 2 or (config.head_dim - config.rotary_dim) % 2:
         fields.fail(_HONOURS_PARTIAL, config.rope.partial_rotary_factor, f"must rotate pairs of {config.head_dim}")

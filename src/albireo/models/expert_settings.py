@@ -17,9 +17,12 @@ _MAX_WIDTH = 2**20
 
 #: Whose keys: mixtral's (every layer has experts of intermediate_size, weights are renormalized), olmoe's (the same,
 #: but for whether they are), or those of Qwen's models, with a shared expert or without.
-#: Or DeepSeek V3's, whose experts are chosen by sigmoids and a bias, in groups; MiniMax's, the same without groups; or
-#: ERNIE's, by a softmax and a bias.
-Keys = Literal["none", "mixtral", "olmoe", "qwen", "qwen_shared", "deepseek", "minimax", "ernie"]
+#: Qwen 3.5's: in every layer, with a shared one, weights renormalized.
+#: Or DeepSeek V3's, whose experts are chosen by sigmoids and a bias, in groups; V2's, by a softmax; MiniMax's, as V3's
+#: without groups; or ERNIE's, by a softmax and a bias.
+Keys = Literal[
+    "none", "mixtral", "olmoe", "qwen", "qwen_shared", "qwen3_5", "deepseek", "deepseek_v2", "minimax", "ernie"
+]
 
 
 #: What some files of such models say, and what they do anyway.
@@ -69,8 +72,8 @@ def parse_experts(fields: Fields, keys: Keys, layers: int, width: int) -> Expert
     """
     if keys == "none":
         return None
-    if keys == "deepseek":
-        return _deepseek(fields, layers)
+    if keys in ("deepseek", "deepseek_v2"):
+        return _deepseek(fields, layers, is_v2=keys == "deepseek_v2")
     if keys == "ernie":
         return _ernie(fields, layers)
     count_key = "num_local_experts"
@@ -87,9 +90,9 @@ def parse_experts(fields: Fields, keys: Keys, layers: int, width: int) -> Expert
         count,
         top_k,
         fields.integer("moe_intermediate_size", 1, _MAX_WIDTH),
-        fields.flag("norm_topk_prob", False),
-        fields.integer("shared_expert_intermediate_size", 1, _MAX_WIDTH) if keys == "qwen_shared" else 0,
-        _sparse_layers(fields, layers),
+        keys == "qwen3_5" or fields.flag("norm_topk_prob", False),
+        fields.integer("shared_expert_intermediate_size", 1, _MAX_WIDTH) if keys != "qwen" else 0,
+        (True,) * layers if keys == "qwen3_5" else _sparse_layers(fields, layers),
     )
     if not any(settings.layers):
         fields.unsupported(
@@ -98,24 +101,42 @@ def parse_experts(fields: Fields, keys: Keys, layers: int, width: int) -> Expert
     return settings
 
 
-def _deepseek(fields: Fields, layers: int) -> ExpertSettings:
+def _deepseek(fields: Fields, layers: int, is_v2: bool) -> ExpertSettings:
     count = fields.integer("n_routed_experts", 1, MAX_EXPERTS)
     top_k = fields.integer("num_experts_per_tok", 1, min(count, MAX_CHOSEN))
     width = fields.integer("moe_intermediate_size", 1, _MAX_WIDTH)
-    dense = fields.integer("first_k_dense_replace", 0, layers - 1, default=0)
+    groups = _groups(fields, count, top_k, 1 if is_v2 else 2)
+    if is_v2 and (method := fields.text("topk_method", "greedy")) != "group_limited_greedy":
+        if method != "greedy":
+            fields.unsupported("topk_method", method, "greedy and group_limited_greedy are computed")
+        groups = None
     return ExpertSettings(
         count,
         top_k,
         width,
-        fields.flag("norm_topk_prob", True),
+        not is_v2 and fields.flag("norm_topk_prob", True),
         fields.integer("n_shared_experts", 0, _MAX_WIDTH // width) * width,
-        (False,) * dense + (True,) * (layers - dense),
+        _layers_behind_dense_ones(fields, layers),
         is_shared_gated=False,
-        scores="sigmoid",
-        has_bias=True,
-        groups=_groups(fields, count, top_k, 2),
+        scores="softmax" if is_v2 else "sigmoid",
+        has_bias=not is_v2,
+        groups=groups,
         factor=fields.number("routed_scaling_factor", 1e-6, 1e6, default=1.0),
     )
+
+
+def _layers_behind_dense_ones(fields: Fields, layers: int) -> tuple[bool, ...]:
+    """Told layer by layer, or by how many dense layers go before all others."""
+    kinds = fields.raw("mlp_layer_types")
+    if kinds is None:
+        dense = fields.integer("first_k_dense_replace", 0, layers - 1, default=0)
+        return (False,) * dense + (True,) * (layers - dense)
+    fields.raw("first_k_dense_replace")
+    if not isinstance(kinds, list) or len(kinds) != layers or not set(kinds) <= {"dense", "sparse"}:
+        fields.fail("mlp_layer_types", kinds, f'must be "dense" or "sparse" for each of {layers} layers')
+    if "sparse" not in kinds:
+        fields.unsupported("mlp_layer_types", kinds, "no layer has experts; give the dense architecture's name")
+    return tuple(kind == "sparse" for kind in kinds)
 
 
 def _groups(fields: Fields, count: int, top_k: int, best: int) -> tuple[int, int, int] | None:

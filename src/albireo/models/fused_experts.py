@@ -7,7 +7,7 @@ published with. Called by weights.py. Does not know graphs.
 
 Granite's are X.block_sparse_moe.input_linear.weight and output_linear.weight. Qwen 3 VL's are published with columns
 first, [experts, H, 2 F] and [experts, F, H]; their matrices are copies. ERNIE's biases of a choice, [1, experts], are
-read as vectors here, too.
+read as vectors here, too, and the convolutions of Qwen 3.5, [channels, 1, width], as matrices.
 """
 
 from __future__ import annotations
@@ -30,6 +30,7 @@ from albireo.quantization.formats.matrix import Matrix, Plan
 _GATE_UP = (".mlp.experts.gate_up_proj", ".block_sparse_moe.input_linear.weight")
 _DOWN = (".mlp.experts.down_proj", ".block_sparse_moe.output_linear.weight")
 _BIAS = ".moe_statics.e_score_correction_bias"
+_CONV = ".linear_attn.conv1d.weight"
 _MAX_EXPERTS = 2**12
 #: Models of which such tensors may lie with columns first.
 _COLUMNS_FIRST = ("qwen3_vl_moe",)
@@ -155,7 +156,7 @@ def split_experts(
     Args: config: of config.json, whatever it holds.
     Raises: WeightMismatch for one of another shape.
     """
-    is_fused = any(name.endswith((*_GATE_UP, *_DOWN, _BIAS)) for name in stored.names)
+    is_fused = any(name.endswith((*_GATE_UP, *_DOWN, _BIAS, _CONV)) for name in stored.names)
     if not is_fused or config.get("model_type") in INTERLEAVED:
         return stored
     text = config.get("text_config")
@@ -168,6 +169,9 @@ def _parts(
 ) -> Iterator[tuple[str, _Part]]:
     if name.endswith(_BIAS) and len(shape) == 2 and shape[0] == 1:
         yield name.replace(".gate.moe_statics.", ".moe_statics."), _Part(name, 0, shape[1:])
+        return
+    if name.endswith(_CONV) and len(shape) == 3 and shape[1] == 1:
+        yield name, _Part(name, 0, (shape[0], shape[2]))
         return
     layer, _, rest = name.partition(".mlp.")
     block = f"{layer}.{names.get('mlp', 'mlp')}"

@@ -31,7 +31,14 @@ class RowsOf:
 def rows_of_heads(c: ModelConfig, heads: Mapping[str, int], part: str, module: str, joined: str | None) -> RowsOf:
     """Of one of q, k, v. Args: heads: of each, in their order in joined, the module of all where there is one."""
     starts = _starts(c, heads, part, joined is not None)
+    if part == "q" and c.blocks.has_output_gate:
+        starts = [2 * start for start in starts]
     return RowsOf(joined or module, _runs(starts, c.head_dim) if part == "v" else _rotary_rows(c, starts))
+
+
+def rows_of_gate(c: ModelConfig, module: str) -> RowsOf:
+    """Of what attention's output is gated by; they lie behind each head's query."""
+    return RowsOf(module, _runs([(2 * i + 1) * c.head_dim for i in range(c.num_heads)], c.head_dim))
 
 
 def rows_of_head_norm(c: ModelConfig, module: str, heads: int) -> RowsOf:

@@ -23,7 +23,7 @@ from albireo.graph.builder import GraphBuilder
 from albireo.graph.node import Graph, Value
 from albireo.graph.ops import RopeSpec
 from albireo.models.config import ModelConfig
-from albireo.models.head_rows import RowsOf, rows_of_head_norm, rows_of_heads
+from albireo.models.head_rows import RowsOf, rows_of_gate, rows_of_head_norm, rows_of_heads
 from albireo.models.multipliers import nearest
 
 #: Tensors some checkpoints carry that are computed from config.json instead, or that guess tokens behind the next; and
@@ -31,6 +31,7 @@ from albireo.models.multipliers import nearest
 IGNORABLE_WEIGHTS = (
     "*.rotary_emb.inv_freq",
     "model.mtp_*",
+    "mtp.*",
     *(
         f"{attention}.{mask}"
         for attention in ("transformer.h.*.attn", "*.attention")
@@ -99,8 +100,9 @@ def attention_block(
     joined: str | None = None,
     norms: Norms = BEFORE_ATTENTION,
     sinks: bool = False,
+    cache: int | None = None,
 ) -> Value:
-    """x + attention(norm(x)) of one layer, [T, E] float32.
+    """x + attention(norm(x)) of one layer, [T, E] float32; with a gate where config.blocks says so.
 
     Args:
         window: positions seen, the token's own included.
@@ -110,6 +112,7 @@ def attention_block(
         has_v: whether v has a linear; else it is k before its norm and rotation.
         joined: name of the tensor that holds the rows of q, k and v, where one does.
         sinks: each head has one more score in the softmax of its rows.
+        cache: its place among layers that have a KV cache, where some have none; None: that of layer.
     """
     name = f"model.layers.{layer}.self_attn"
     roles = (None, None) if is_norm_wide else ("heads", "row")
@@ -124,7 +127,8 @@ def attention_block(
                 heads = c.num_heads if p == "q" else c.num_kv_heads
                 parts[p] = _head_norm(b, c, parts[p], f"{name}.{p}_norm", p, heads, is_norm_wide)
         sink = b.weight(f"{name}.sinks", (c.num_heads,), "float32") if sinks else None
-        a = attention(b, c, parts, layer, rope, window, sink)
+        gate = _output_gate(b, c, h, name, qkv_bias) if c.blocks.has_output_gate else None
+        a = attention(b, c, parts, layer if cache is None else cache, rope, window, sink, gate)
         o = linear(b, c, a, f"{name}.o_proj", c.hidden_size, "o", o_bias, roles[1])
         return _added(b, c, x, o, layer, "o", norms.behind)
 
@@ -158,14 +162,24 @@ def attention(
     rope: RopeSpec,
     window: int | None,
     sinks: Value | None = None,
+    gate: Value | None = None,
 ) -> Value:
-    """What the output projection multiplies, of queries_keys_values(); q and k are rotated first. sinks: [heads]."""
+    """What the output projection multiplies, of queries_keys_values(); q and k are rotated first.
+
+    Args: layer: of the KV cache. sinks: [heads]. gate: [T, heads * D], by whose sigmoid the result is multiplied.
+    """
     q, k = parts["q"], parts["k"]
     with b.part("rope"):
         q, k = b.rope(q, rope, c.num_heads, c.head_dim), b.rope(k, rope, c.num_kv_heads, c.head_dim)
     with b.part("kv"):
         b.kv_write(k, parts["v"], layer, c.num_kv_heads, c.head_dim)
-    return _attention(b, c, q, layer, window, sinks)
+    return _attention(b, c, q, layer, window, sinks, gate)
+
+
+def _output_gate(b: GraphBuilder, c: ModelConfig, h: Value, name: str, bias: bool) -> Value:
+    """Called as a module of its own, though its rows are those of q_proj."""
+    rows = rows_of_gate(c, f"{name}.q_proj")
+    return linear(b, c, h, f"{name}.q_gate", c.num_heads * c.head_dim, "q_gate", bias, "heads", rows)
 
 
 def mlp_block(
@@ -304,7 +318,15 @@ def _logits(b: GraphBuilder, c: ModelConfig, y: Value, weight: Value, bias: Valu
     return logits if cap is None else b.softcap(logits, cap)
 
 
-def _attention(b: GraphBuilder, c: ModelConfig, q: Value, layer: int, window: int | None, sinks: Value | None) -> Value:
+def _attention(
+    b: GraphBuilder,
+    c: ModelConfig,
+    q: Value,
+    layer: int,
+    window: int | None,
+    sinks: Value | None,
+    gate: Value | None,
+) -> Value:
     with b.part("attention"):
         a = b.attention(
             b.cast(q, c.dtype),
@@ -317,4 +339,6 @@ def _attention(b: GraphBuilder, c: ModelConfig, q: Value, layer: int, window: in
             window=window,
             softcap=c.multipliers.attention_cap,
         )
+        if gate is not None:
+            a = b.mul(a, b.unary(gate, "sigmoid"))
         return b.cast(a, c.dtype)

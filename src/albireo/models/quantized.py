@@ -34,12 +34,14 @@ def quantization_format(directory: Path, config: Mapping[str, Any] | None = None
     path = directory / "config.json"
     if config is None:
         config = read_json(path) if path.exists() else {}
-    for key in KEYS:
-        value = config.get(key)
-        if value is not None:
-            if not isinstance(value, dict):
-                raise ModelError(f"{path}: {key}={short(value)} must be an object")
-            return read_format(value, f"{path}: {key}")
+    text = config.get("text_config")
+    for prefix, settings in (("", config), ("text_config.", text if isinstance(text, dict) else {})):
+        for key in KEYS:
+            value = settings.get(key)
+            if value is not None:
+                if not isinstance(value, dict):
+                    raise ModelError(f"{path}: {prefix}{key}={short(value)} must be an object")
+                return read_format(value, f"{path}: {prefix}{key}")
     for name, method, place in SIDE_FILES:
         side = directory / name
         if side.exists():

@@ -47,6 +47,13 @@ def rope_spec(config: ModelConfig, max_model_len: int, *, is_local: bool = False
     return RopeSpec((*spec.inv_freq, *(0.0,) * still), spec.attention_factor)
 
 
+def latent_rope_spec(config: ModelConfig, max_model_len: int) -> RopeSpec:
+    """That of latent attention: of the channels that are rotated alone."""
+    latent = config.blocks.latent
+    assert latent is not None, "the architecture's rules read its keys"
+    return _rotation(config.rope, latent.rotary, max_model_len)
+
+
 def no_rotation(config: ModelConfig) -> RopeSpec:
     """Of layers that do not rotate: every frequency is 0."""
     return RopeSpec((0.0,) * (config.head_dim // 2))
@@ -163,11 +170,8 @@ def _yarn_range(rope: RopeSettings, dim: int) -> tuple[float, float]:
 
 
 def _yarn_attention_factor(rope: RopeSettings) -> float:
-    def growth(mscale: float) -> float:
-        return 1.0 if rope.factor <= 1 else 0.1 * mscale * math.log(rope.factor) + 1.0
-
     if rope.attention_factor is not None:
         return rope.attention_factor
     if rope.mscale and rope.mscale_all_dim:
-        return growth(rope.mscale) / growth(rope.mscale_all_dim)
-    return growth(1.0)
+        return rope.growth(rope.mscale) / rope.growth(rope.mscale_all_dim)
+    return rope.growth(1.0)

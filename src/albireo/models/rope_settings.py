@@ -6,6 +6,7 @@ rope_scaling) and the form since (rope_parameters). Does not know frequencies.
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import Any
 
@@ -67,6 +68,15 @@ class RopeSettings:
     turning_part: float = 1.0
     partial_rotary_factor: float = 1.0
     query_growth: float = 0.0
+
+    @property
+    def score_growth(self) -> float:
+        """What latent attention multiplies queries and keys with, each, where yarn stretches the context."""
+        return self.growth(self.mscale_all_dim or 0.0)
+
+    def growth(self, mscale: float) -> float:
+        """Source: Peng et al. 2023, YaRN; of mscale 1 their temperature."""
+        return 1.0 if self.factor <= 1 else 0.1 * mscale * math.log(self.factor) + 1.0
 
 
 def parse_ropes(

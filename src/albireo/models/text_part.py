@@ -39,11 +39,14 @@ class _Whole:
 _WHOLES = {
     "gemma3": _Whole("Gemma3ForConditionalGeneration", {"gemma3_text": "gemma3_text"}),
     "gemma4": _Whole("Gemma4ForConditionalGeneration", {"gemma4_text": "gemma4_text"}),
+    "kimi_k25": _Whole("KimiK25ForConditionalGeneration", {"deepseek_v3": "deepseek_v3", "kimi_k2": "kimi_k2"}),
     "mistral3": _Whole(
         "Mistral3ForConditionalGeneration",
         {"mistral": "mistral", "ministral3": "ministral3"},
         {"tie_word_embeddings": True},
     ),
+    "qwen3_5": _Whole("Qwen3_5ForConditionalGeneration", {"qwen3_5_text": "qwen3_5_text"}),
+    "qwen3_5_moe": _Whole("Qwen3_5MoeForConditionalGeneration", {"qwen3_5_moe_text": "qwen3_5_moe_text"}),
     "qwen3_vl": _Whole("Qwen3VLForConditionalGeneration", {"qwen3_vl_text": "qwen3"}, {"rope_theta": 500000.0}),
     "qwen3_vl_moe": _Whole(
         "Qwen3VLMoeForConditionalGeneration",
@@ -53,11 +56,13 @@ _WHOLES = {
         {"norm_topk_prob": True},
     ),
 }
-#: Keys of the whole that are about images and sounds.
+#: Keys of the whole that are about images and sounds; what training leaves out; and code of the directory, which is
+#: never run.
 _OF_IMAGES = keys(
     "audio_config audio_token_id boa_token_id eoa_token_id eoa_token_index vision_soft_tokens_per_image",
     "vision_config mm_tokens_per_image boi_token_index eoi_token_index image_token_index boi_token_id eoi_token_id",
     "image_token_id video_token_id vision_start_token_id vision_end_token_id",
+    "media_placeholder_token_id video_placeholder use_unified_vision_chunk ignore_index auto_map",
     "projector_hidden_act vision_feature_layer multimodal_projector_bias spatial_merge_size",
 )
 #: Of rotary settings: which pairs follow which of three positions. Those of text are equal.

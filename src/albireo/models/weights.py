@@ -11,6 +11,7 @@ from collections.abc import Iterable, Mapping
 from fnmatch import fnmatchcase
 from pathlib import Path
 from types import TracebackType
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -22,6 +23,7 @@ from albireo.models.fused_experts import FusedExperts, split_experts
 from albireo.models.gguf.config import rotary_heads
 from albireo.models.gguf.tensors import GgufFile, is_gguf
 from albireo.models.interleaved_experts import INTERLEAVED, interleaved
+from albireo.models.latent_weights import split_up_projections
 from albireo.models.quantized import quantization_format
 from albireo.models.rearranged import REARRANGED, rearranged
 from albireo.models.safetensors_file import RawTensor, raw_tensor
@@ -178,23 +180,28 @@ class Checkpoint:
             return self._stored.plan(rotary_heads(self._stored))
         path = self.directory / "config.json"
         config = read_json(path) if path.exists() else {}
+        return split_up_projections(self._as_written(self._stored, path, config), self._stored, config)
+
+    def _as_written(
+        self, stored: SafetensorsFiles | TextTensors | FusedExperts, path: Path, config: Mapping[str, Any]
+    ) -> Plan:
         quantization = quantization_format(self.directory, config)
-        if config.get("model_type") in INTERLEAVED and not isinstance(self._stored, FusedExperts):
+        if config.get("model_type") in INTERLEAVED and not isinstance(stored, FusedExperts):
             if not isinstance(quantization, Mxfp4 | None):
                 raise UnsupportedModel(f"{path}: experts of gpt-oss are read as numbers or in MXFP4, not as this says")
-            return interleaved(self._stored)
+            return interleaved(stored)
         if quantization is None:
-            if isinstance(self._stored, FusedExperts):
-                return self._stored.plan()
-            return rearranged(self._stored, config)
+            if isinstance(stored, FusedExperts):
+                return stored.plan()
+            return rearranged(stored, config)
         if config.get("model_type") in REARRANGED:
             raise UnsupportedModel(
                 f"{path}: model_type={short(config['model_type'])} lies otherwise than it is computed, which is done "
                 "to numbers alone; a checkpoint that is quantized is not read. --quantization does it at load"
             )
-        if isinstance(self._stored, FusedExperts) and self._stored.plan().matrices:
+        if isinstance(stored, FusedExperts) and stored.plan().matrices:
             raise UnsupportedModel(f"{self.directory}: experts with columns first are not read quantized")
-        return quantization.plan(self._stored)
+        return quantization.plan(stored)
 
     def _known(self, name: str) -> str:
         if name not in self._plain:

@@ -12,11 +12,14 @@ from starlette.responses import Response
 from starlette.routing import Route
 from starlette.types import ASGIApp
 
+from albireo.server.batches.runner import Batches
 from albireo.server.endpoints.adapters import AdapterEndpoints
+from albireo.server.endpoints.batches import BatchEndpoints
 from albireo.server.endpoints.chat import chat
 from albireo.server.endpoints.completions import completions
 from albireo.server.endpoints.docs import Docs
 from albireo.server.endpoints.embeddings import Embeddings
+from albireo.server.endpoints.files import FileEndpoints, Upload
 from albireo.server.endpoints.messages import Messages, TokenCounts
 from albireo.server.endpoints.page import ASSETS, Page
 from albireo.server.endpoints.responses import Responses
@@ -29,11 +32,12 @@ from albireo.server.response_store import ResponseStore
 from albireo.server.serving import Serving
 
 
-def routes(serving: Serving) -> list[Route]:
-    """All there are."""
+def routes(serving: Serving, batches: Batches | None = None) -> list[Route]:
+    """All there are. Args: batches: None: a server without; their routes say so."""
     status, tokens, docs, adapters = Status(serving), Tokens(serving), Docs(), AdapterEndpoints(serving)
     responses = ResponseStore()
     stored = StoredResponses(serving, responses)
+    files, batch = FileEndpoints(batches), BatchEndpoints(serving, batches)
     return [
         Route("/v1/completions", completions(serving), methods=["POST"]),
         Route("/v1/chat/completions", chat(serving), methods=["POST"]),
@@ -43,6 +47,14 @@ def routes(serving: Serving) -> list[Route]:
         Route("/v1/responses/{name}", stored.one, methods=["GET", "DELETE"]),
         Route("/v1/responses/{name}/cancel", stored.cancel, methods=["POST"]),
         Route("/v1/embeddings", Embeddings(serving), methods=["POST"]),
+        Route("/v1/files", Upload(batches), methods=["POST"]),
+        Route("/v1/files", files.list),
+        Route("/v1/files/{name}", files.one, methods=["GET", "DELETE"]),
+        Route("/v1/files/{name}/content", files.content),
+        Route("/v1/batches", batch.create, methods=["POST"]),
+        Route("/v1/batches", batch.list),
+        Route("/v1/batches/{name}", batch.one),
+        Route("/v1/batches/{name}/cancel", batch.cancel, methods=["POST"]),
         Route("/v1/load_lora_adapter", adapters.load, methods=["POST"]),
         Route("/v1/unload_lora_adapter", adapters.unload, methods=["POST"]),
         Route("/tokenize", tokens.tokenize, methods=["POST"]),
@@ -61,10 +73,14 @@ def routes(serving: Serving) -> list[Route]:
     ]
 
 
-def application(serving: Serving) -> ASGIApp:
-    """The routes behind the guard."""
-    app = Starlette(routes=routes(serving), exception_handlers={HTTPException: _no_route, HttpError: _http_error})
+def application(serving: Serving, batches: Batches | None = None) -> ASGIApp:
+    """The routes behind the guard; lines of batches have passed it already, as whole files."""
+    app = Starlette(
+        routes=routes(serving, batches), exception_handlers={HTTPException: _no_route, HttpError: _http_error}
+    )
     app.router.redirect_slashes = False
+    if batches is not None:
+        batches.use(Guard(app, (), (), serving.settings.log_requests))
     return Guard(app, serving.settings.api_key, ("/health", *ASSETS), serving.settings.log_requests)
 
 

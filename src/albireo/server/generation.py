@@ -23,6 +23,9 @@ from albireo.server.errors import NO_RETRY, HttpError, ended, refused
 from albireo.server.guard import ACCOUNT
 from albireo.server.serving import Serving
 
+#: Key of a scope: what is added to the priority of a request that nobody waits at, which has no deadline either.
+BEHIND = "albireo.behind"
+
 _HEADERS = [
     (b"content-type", b"text/event-stream; charset=utf-8"),
     (b"cache-control", b"no-cache"),
@@ -60,8 +63,8 @@ class Generation:
         self.scope = scope
         self._serving, self._receive = serving, receive
         self._submissions = submissions
-        self._priority = priority
-        self._timeout_s = serving.timeout_s(scope["headers"])
+        self._priority = priority + scope.get(BEHIND, 0)
+        self._timeout_s = None if BEHIND in scope else serving.timeout_s(scope["headers"])
         self._inbox = Inbox(wants_ends_only=not wants_stream)
         running = sum(tracked.times.last_token_s is not None for tracked in serving.client.requests.values())
         waiting = len(serving.client.requests) - running

@@ -65,23 +65,26 @@ class _Families:
 
 
 class Metrics:
-    """Invariant: when nothing runs, the gauges are 0."""
+    """Invariant: when nothing runs, the gauges are 0.
+
+    Attributes: registry: what is scraped.
+    """
 
     def __init__(self, model_name: str, ready: Ready, num_engines: int = 1) -> None:
         """Args: ready: what the first of the engines said."""
         families = _Families(model_name)
-        self._registry, self._model_name = families.registry, model_name
+        self.registry, self._model_name = families.registry, model_name
         self._engines = [_EngineMetrics(families, ready, str(index)) for index in range(num_engines)]
         self._rejections = Counter(
-            "vllm:admission_rejections", "Requests refused.", ("model_name", "reason"), registry=self._registry
+            "vllm:admission_rejections", "Requests refused.", ("model_name", "reason"), registry=self.registry
         )
         self._info = Gauge(
-            "vllm:cache_config_info", "The KV cache.", tuple(_cache_info(ready, "0")), registry=self._registry
+            "vllm:cache_config_info", "The KV cache.", tuple(_cache_info(ready, "0")), registry=self.registry
         )
         self._adapters: Gauge | None = None
         if ready.engine["enable_lora"]:
             labels = ("max_lora", "waiting_lora_adapters", "running_lora_adapters")
-            self._adapters = Gauge("vllm:lora_requests_info", "Adapters in use.", labels, registry=self._registry)
+            self._adapters = Gauge("vllm:lora_requests_info", "Adapters in use.", labels, registry=self.registry)
             self._most_adapters, self._seen_adapters = str(ready.engine["max_loras"]), ("", "")
 
     def stepped(self, index: int, step: Stepped, requests: Mapping[int, Tracked]) -> None:
@@ -113,7 +116,7 @@ class Metrics:
             noted.note_state(not engine.requests, engine.health.num_restarts)
             if engine.ready is not None:
                 self._info.labels(*_cache_info(engine.ready, str(index)).values()).set(1)
-        return generate_latest(self._registry)
+        return generate_latest(self.registry)
 
 
 class _EngineMetrics:

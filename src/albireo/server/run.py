@@ -13,6 +13,7 @@ import signal
 import socket
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 import uvicorn
@@ -20,6 +21,7 @@ import uvicorn
 from albireo.errors import ConfigError, EngineError
 from albireo.replicas.place import Place
 from albireo.server.app import application
+from albireo.server.batches.runner import Batches
 from albireo.server.bounded_http import BoundedHttp
 from albireo.server.serving import Serving
 from albireo.server.settings import ServerSettings
@@ -70,9 +72,10 @@ async def _serve(
 ) -> None:
     listening = _listen(settings)
     serving = Serving(settings, engine, places)
+    batches = None if settings.batch_dir is None else Batches(serving, Path(settings.batch_dir))
     server = _Server(
         uvicorn.Config(
-            application(serving),
+            application(serving, batches),
             http=BoundedHttp,
             ws="none",
             lifespan="off",
@@ -90,8 +93,8 @@ async def _serve(
     )
     stopping = _on_signals(server)
     tasks = [
-        asyncio.create_task(_announce(serving, server, listening.getsockname()[1], say)),
-        asyncio.create_task(_drain_when(stopping, serving, server)),
+        asyncio.create_task(_announce(serving, batches, server, listening.getsockname()[1], say)),
+        asyncio.create_task(_drain_when(stopping, serving, batches, server)),
         asyncio.create_task(_end_when_failed(serving, server)),
         asyncio.create_task(_sweep(serving)),
     ]
@@ -100,6 +103,8 @@ async def _serve(
     finally:
         for task in tasks:
             task.cancel()
+        if batches is not None:
+            await batches.stop()
         await serving.close()
     failure = serving.failure()
     if failure is not None:
@@ -132,7 +137,9 @@ def _on_signals(server: uvicorn.Server) -> asyncio.Event:
     return stopping
 
 
-async def _announce(serving: Serving, server: uvicorn.Server, port: int, say: Callable[[str], None]) -> None:
+async def _announce(
+    serving: Serving, batches: Batches | None, server: uvicorn.Server, port: int, say: Callable[[str], None]
+) -> None:
     while not server.started:
         await asyncio.sleep(0.005)
     settings = serving.settings
@@ -145,13 +152,19 @@ async def _announce(serving: Serving, server: uvicorn.Server, port: int, say: Ca
         await serving.load()
     except EngineError:
         return  # _end_when_failed sees it
+    if batches is not None:
+        batches.start()
     num = len(serving.client.engines)
     say(f"{serving.names[0]} is ready after {serving.ready.load_s:.2f} s" + f", the first of {num} engines" * (num > 1))
 
 
-async def _drain_when(stopping: asyncio.Event, serving: Serving, server: uvicorn.Server) -> None:
+async def _drain_when(
+    stopping: asyncio.Event, serving: Serving, batches: Batches | None, server: uvicorn.Server
+) -> None:
     await stopping.wait()
     await serving.drain()
+    if batches is not None:
+        await batches.stop()
     if serving.client.requests:
         await serving.client.close()
         await asyncio.sleep(ANSWER_S)

@@ -39,6 +39,8 @@ T = TypeVar("T")
 
 #: Prompts of at most so many characters are encoded on the event loop; longer ones in a thread.
 INLINE_CHARS = 2_000
+#: Added to the priority of requests of batches: whatever these say, they are behind all whose readers wait.
+BEHIND_ALL = 1 << 32
 
 
 class Serving:
@@ -50,7 +52,7 @@ class Serving:
     tracing: told of each request that is over; None: nobody collects traces.
     chat_template: source of the template in place of the model's, or None.
     max_prompt_chars: a longer text has more tokens than the context, whatever it is.
-    num_queued, num_queued_tokens: requests without a token, and their prompts.
+    num_queued, num_queued_tokens: requests without a token, and their prompts; those of batches do not count.
     """
 
     def __init__(
@@ -176,8 +178,9 @@ class Serving:
 
     def accept(self, tracked: Tracked) -> None:
         """It waits now."""
-        self.num_queued += 1
-        self.num_queued_tokens += len(tracked.submission.prompt_token_ids)
+        if _is_waited_for(tracked):
+            self.num_queued += 1
+            self.num_queued_tokens += len(tracked.submission.prompt_token_ids)
 
     def timeout_s(self, headers: list[tuple[bytes, bytes]]) -> float | None:
         """Seconds that a request may take; None: any. Raises: HttpError 400."""
@@ -217,8 +220,9 @@ class Serving:
     def _left_queue(self, tracked: Tracked) -> None:
         if not tracked.has_left_queue:
             tracked.has_left_queue = True
-            self.num_queued -= 1
-            self.num_queued_tokens -= len(tracked.submission.prompt_token_ids)
+            if _is_waited_for(tracked):
+                self.num_queued -= 1
+                self.num_queued_tokens -= len(tracked.submission.prompt_token_ids)
 
     # -- the end -------------------------------------------------------------------------------------------------------
 
@@ -240,6 +244,11 @@ class Serving:
     def failure(self) -> EngineError | None:
         """Why the engine will not run any more."""
         return self.client.failure
+
+
+def _is_waited_for(tracked: Tracked) -> bool:
+    """Whether it is no batch's: no other request has a priority of that size."""
+    return tracked.priority < BEHIND_ALL // 2
 
 
 def _read(path: str) -> str:

@@ -55,6 +55,11 @@ class ServerSettings:
         distributed_executor_backend: who starts the engines of data_parallel_size: mp (processes on this machine) or
             ray (actors on the nodes of a Ray cluster, which RAY_ADDRESS names, or else the one this machine belongs
             to). Needs the extra 'ray'.
+        batch_dir: directory that files and batches are kept in, for /v1/files and /v1/batches; None: there are none.
+            Goes with scheduling_policy=priority, which is the default then.
+        batch_max_inflight: most sequences of batches in the engine at once; None: half of its max_num_seqs.
+        batch_max_file_bytes: largest file.
+        batch_max_lines: most requests of one file.
         log_requests: log one line a request, without its text.
         watch_interval: seconds between pictures of the KV cache in /v1/stats.
     """
@@ -83,6 +88,10 @@ class ServerSettings:
     reasoning_parser: str = "auto"
     otlp_endpoint: str | None = None
     distributed_executor_backend: Literal["mp", "ray"] = "mp"
+    batch_dir: str | None = None
+    batch_max_inflight: int | None = None
+    batch_max_file_bytes: int = 200 << 20
+    batch_max_lines: int = 50_000
     log_requests: bool = True
     watch_interval: float = 0.1
 
@@ -96,8 +105,11 @@ class ServerSettings:
             "max_n",
             "max_stop",
             "max_embedding_inputs",
+            "batch_max_inflight",
+            "batch_max_file_bytes",
+            "batch_max_lines",
         ):
-            if getattr(self, name) < 1:
+            if getattr(self, name) is not None and getattr(self, name) < 1:
                 raise ConfigError(f"{name}={getattr(self, name)} is not allowed; it must be at least 1")
         for name in ("request_timeout", "shutdown_timeout"):
             if not getattr(self, name) >= 0:

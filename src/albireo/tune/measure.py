@@ -125,6 +125,7 @@ def step_of(symbol: str, rows: int, loaded: Loaded) -> StepInputs:
         block_table=table,
         logit_rows=out if symbol == "R" else none,
         top_rows=out if symbol in ("G", "S") else none,
+        state_slots=_ints(np.arange(len(lengths))),
     )
 
 

@@ -42,13 +42,14 @@ def chain_error(terms: int, magnitude: F64) -> F64:
 
 
 def attention_error(call: OpCall) -> F64:
-    """Of the shape of q. A kernel of 16-bit numbers may round each probability to them.
+    """Of the shape of the result. A kernel of 16-bit numbers may round each probability to them.
 
     What a kernel rounds follows from the type of the cache, unless the cache says another type: products.
     """
     attrs, step, kv = call.attrs, call.step, call["kv"]
     q = np.asarray(call["q"]).reshape(step.num_tokens, attrs["num_heads"], attrs["head_dim"]).astype(np.float64)
-    out, products = np.zeros(q.shape), getattr(kv, "products", kv.dtype)
+    width = attrs.get("value_dim", attrs["head_dim"])
+    out, products = np.zeros((*q.shape[:2], width)), getattr(kv, "products", kv.dtype)
     for b in range(step.num_sequences):
         rows = slice(int(step.query_start[b]), int(step.query_start[b + 1]))
         context = int(step.context_len[b])
@@ -60,12 +61,12 @@ def attention_error(call: OpCall) -> F64:
         for head in range(attrs["num_heads"]):
             group = head * attrs["num_kv_heads"] // attrs["num_heads"]
             sink = float(call["sinks"][head]) if "sinks" in call.inputs else -np.inf
-            out[rows, head] = _one_head(q[rows, head], k[:, group], v[:, group], seen, attrs, products, sink)
-    return out.reshape(np.asarray(call["q"]).shape)
+            out[rows, head] = _one_head(q[rows, head], k[:, group], v[:, group, :width], seen, attrs, products, sink)
+    return out.reshape(step.num_tokens, attrs["num_heads"] * width)
 
 
 def _one_head(q: F64, k: F64, v: F64, seen: NDArray[np.bool_], attrs: Any, dtype: str, sink: float) -> F64:
-    """q: [n, D]; k, v: [C, D] -> [n, D]."""
+    """q: [n, D]; k: [C, D]; v: [C, W] -> [n, W]."""
     scores = q @ k.T * attrs["scale"]
     error = chain_error(q.shape[1], np.abs(q) @ np.abs(k).T * abs(attrs["scale"]))
     if dtype == "int8":

@@ -111,6 +111,8 @@ def _op(name: str, op: _Given, bounded: bool) -> list[Bounded]:
         return [_linear(op, bounded)]
     if name == "expert_linear":
         return [_expert_linear(op, bounded)]
+    if name == "head_linear":
+        return [_head_linear(op, bounded)]
     if name == "kv_write":
         return [_kv_write(op)]
     values = OPS[name](op.call)
@@ -167,16 +169,29 @@ def _expert_linear(op: _Given, bounded: bool) -> Bounded:
     return Bounded(value, error if bounded else 0.0)
 
 
+def _head_linear(op: _Given, bounded: bool) -> Bounded:
+    """Each head as a linear."""
+    heads, weight = op.call.attrs["num_heads"], op.call["weight"]
+    columns = np.split(op["x"], heads, axis=1)
+    errors, height = np.split(as_rows(op.errors["x"], op["x"]), heads, axis=1), weight.shape[0] // heads
+    parts = []
+    for head, (x, error) in enumerate(zip(columns, errors, strict=True)):
+        call = OpCall({"x": x, "weight": weight[head * height : (head + 1) * height]}, {}, op.call.step)
+        parts.append(_linear(_Given(call, {"x": error}, op.types), bounded))
+    value = np.concatenate([part.value for part in parts], axis=1)
+    return Bounded(value, np.concatenate([part.error for part in parts], axis=1) if bounded else 0.0)
+
+
 def _kv_write(op: _Given) -> Bounded:
     """k and v are rounded to the type of the cache."""
     kv = op.call["kv"]
     OPS["kv_write"](op.call)
     shape = (op.call.step.num_tokens, op.call.attrs["num_kv_heads"], op.call.attrs["head_dim"])
-    given = [(op[role].reshape(shape), as_rows(op.errors[role], op[role]).reshape(shape)) for role in ("k", "v")]
+    roles = [role for role in ("k", "v") if role in op.call.inputs]
+    given = [(op[role].reshape(shape), as_rows(op.errors[role], op[role]).reshape(shape)) for role in roles]
     error_of = rounded_to_codes if kv.dtype in KV_CODES else rounded
     errors = tuple(error_of(value, error, kv.dtype) for value, error in given)
-    k, v = (round_kv(value, kv.dtype) for value, _ in given)
-    return Bounded(kv, errors, (k, v))
+    return Bounded(kv, errors, tuple(round_kv(value, kv.dtype) for value, _ in given))
 
 
 def _copied(op: _Given, values: tuple[Array, ...]) -> list[Any]:
@@ -190,6 +205,12 @@ def _copied(op: _Given, values: tuple[Array, ...]) -> list[Any]:
 def _split(op: _Given, values: tuple[Array, ...]) -> list[Any]:
     error = as_rows(op.errors["x"], op["x"])
     return list(np.split(error, np.cumsum(op.call.attrs["sizes"])[:-1], axis=-1))
+
+
+def _join_heads(op: _Given, values: tuple[Array, ...]) -> list[Any]:
+    rows, heads = len(op["x"]), op.call.attrs["num_heads"]
+    errors = [as_rows(op.errors[r], op[r]).reshape(rows, heads, op[r].shape[1] // heads) for r in ("x", "y")]
+    return [np.concatenate(errors, axis=-1).reshape(values[0].shape)]
 
 
 def _embed(op: _Given, values: tuple[Array, ...]) -> list[Any]:
@@ -299,6 +320,7 @@ _RULES: Mapping[str, Callable[[_Given, tuple[Array, ...]], list[Any]]] = {
     "squares": _squares,
     "row_norm": _row_norm,
     "split": _split,
+    "join_heads": _join_heads,
     "rope": _rope,
     "attention": _attention,
     "add": _add,

@@ -132,8 +132,8 @@ class Carried:
         kv: ReferenceKV = moved.value
         # a cache of codes rounds row by row, when it is written
         dtype = "float32" if kv.dtype in KV_CODES else kv.dtype
-        k, v = (self._moved(x, e, dtype) for x, e in zip(moved.behind, own.error, strict=True))
-        kv.write(seen.node.attrs["layer"], seen.step.slots, k, v)
+        written = [self._moved(x, e, dtype) for x, e in zip(moved.behind, own.error, strict=True)]
+        kv.write(seen.node.attrs["layer"], seen.step.slots, written[0], written[1] if len(written) > 1 else None)
 
     def _add(self, name: str, native: Array, right: Array, moved: Array) -> None:
         wide = right.astype(np.float64)

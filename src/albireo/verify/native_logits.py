@@ -32,5 +32,5 @@ class NativeLogits:
         for start in range(0, len(token_ids), self._chunk):
             part = list(token_ids[start : start + self._chunk])
             # targets are counted only: a row of logits is wanted for each
-            work = SequenceWork(0, part, start, (blocks,), prompt_logprobs=0, prompt_targets=part)
+            work = SequenceWork(0, part, start, (blocks,), prompt_logprobs=0, prompt_targets=part, state_slot=0)
             yield self._model.run(pack_step(StepPlan(0, [work], len(part)), block_size).inputs).logits

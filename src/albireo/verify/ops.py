@@ -66,7 +66,7 @@ def check_call(seen: Seen, wanted: Sequence[Bounded]) -> CallCheck:
         wanted = _as_chosen(seen, wanted)
     for value, result, each in zip(seen.node.outputs, seen.results, wanted, strict=True):
         if value.type.dtype == "kv":
-            parts += zip(("k", "v"), result, each.behind, each.error, strict=True)
+            parts += zip(("k", "v")[: len(result)], result, each.behind, each.error, strict=True)
         elif each.behind:
             ids = seen.results[0]
             parts.append((value.name, *_top(ids, result, seen.step.top_counts, each)))

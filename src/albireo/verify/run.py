@@ -48,6 +48,12 @@ _WEIGHTS_PROVE = (
 _RANKS_PROVE = "Each native call, run alone, and the layers together: of ranks that run together this is not looked at."
 _RANKS_SUMMARY = "not looked at on several ranks; verify a build with --tp-invariant, whose bits several ranks have too"
 
+_STATES_PROVE = (
+    "Each native call, run alone, and the layers together: of layers that keep a state of each sequence no bound is "
+    "known yet for what a state may be off by behind many tokens."
+)
+_STATES_SUMMARY = "not looked at where layers keep a state of each sequence; tokens and quality below are"
+
 #: Shows progress: given what is done and how much there is; entered, it gives what to call with the part just done.
 Progress = Callable[[str, int], AbstractContextManager[Callable[[int], None]]]
 
@@ -98,6 +104,8 @@ def _stages(subject: Subject, sample: TokenText, progress: Progress) -> Iterator
     yield _weights_stage(subject, engine, progress)
     if subject.num_ranks > 1:
         yield from (Stage(name, _RANKS_PROVE, "not judged", _RANKS_SUMMARY) for name in ("ops", "layers"))
+    elif engine.program.states:
+        yield from (Stage(name, _STATES_PROVE, "not judged", _STATES_SUMMARY) for name in ("ops", "layers"))
     else:
         yield from _numerics_stages(subject, engine, sample, progress)
     model_len = engine.memory.max_model_len

@@ -56,6 +56,7 @@ def _step(
             [token_ids[(13 * part.sequence + at) % len(token_ids)] for at in range(part.start, part.stop)],
             part.start,
             (list(range(1 + part.sequence, NUM_BLOCKS, 3)),),
+            state_slot=part.sequence,
         )
         for part in parts
     ]

@@ -88,7 +88,7 @@ class NativeKV:
         size, at = self._model.program.kv.block_size, np.arange(length)
         return self._model.cached(layer, (blocks[at // size] * size + at % size).astype(np.int32))
 
-    def write(self, layer: int, slots: NDArray[np.int32], k: Array, v: Array) -> None:
+    def write(self, layer: int, slots: NDArray[np.int32], k: Array, v: Array | None) -> None:
         """Nothing: the native call has written."""
 
 
@@ -136,7 +136,7 @@ def _run(model: CallModel, index: int, node: Node, step: StepInputs) -> list[Any
     results: list[Any] = []
     for value in node.outputs:
         if value.type.dtype == "kv":
-            results.append(model.cached(node.attrs["layer"], step.slots))
+            results.append(model.cached(node.attrs["layer"], step.slots)[: model.program.kv.num_parts])
         else:
             role = next(names)
             results.append(written[role] if role in written else model.value(call.args[role], step))

@@ -199,6 +199,7 @@ def run(calls: Sequence[Call], step: StepInputs, threads: int = 1) -> tuple[Arra
         top_ids,
         top_values,
         step.adapter_slots,
+        step.state_slots,
     )
     _check_memory(calls)
     return top_ids, top_values
@@ -207,7 +208,7 @@ def run(calls: Sequence[Call], step: StepInputs, threads: int = 1) -> tuple[Arra
 def _check_memory(calls: Sequence[Call]) -> None:
     """Nothing is written but results, and nothing beyond their ends."""
     arrays = [(name, value) for call in calls for name, value in call.args.items() if isinstance(value, Guarded)]
-    written = [value for name, value in arrays if name in ("out", "kv")]
+    written = [value for name, value in arrays if name in ("out", "kv", "state")]
     for _, value in arrays:
         value.check_guards()
         if not any(value is other for other in written):
@@ -225,6 +226,12 @@ class KVShape:
     num_kv_heads: int
     head_dim: int
     block_size: int = 16
+    has_values: bool = True
+
+    @property
+    def num_bytes(self) -> int:
+        """Of a block, as the native core says."""
+        return _native.block_bytes(self.dtype, self.num_kv_heads, self.head_dim, self.block_size, self.has_values)
 
     @property
     def padded(self) -> int:
@@ -237,6 +244,7 @@ class KVShape:
             "num_kv_heads": self.num_kv_heads,
             "head_dim": self.head_dim,
             "block_size": self.block_size,
+            "has_values": self.has_values,
         }
 
 
@@ -272,8 +280,7 @@ class CodeCache:
         scales = np.ascontiguousarray(self._scales).view(np.uint8).reshape(*lead, -1)
         parts = [k.reshape(*lead, -1), v.reshape(*lead, -1), scales]
         stored = np.concatenate(parts, axis=-1).reshape(self.num_blocks, -1)
-        s = self.shape
-        assert stored.shape[1] == _native.block_bytes(s.dtype, s.num_kv_heads, s.head_dim, s.block_size)
+        assert stored.shape[1] == self.shape.num_bytes
         self.memory = Guarded(stored, "uint8")
 
 
@@ -292,21 +299,20 @@ def cache_of(shape: KVShape, num_blocks: int) -> Cache | CodeCache:
 
 
 class Cache:
-    """One layer's KV cache, every slot NaN until it is written."""
+    """One layer's KV cache, every slot NaN until it is written; of keys alone v is k."""
 
     def __init__(self, shape: KVShape, num_blocks: int) -> None:
         self.shape, self.num_blocks = shape, num_blocks
-        block = _native.block_bytes(shape.dtype, shape.num_kv_heads, shape.head_dim, shape.block_size)
-        elements = block // itemsize(shape.dtype)
-        assert elements == 2 * shape.num_kv_heads * shape.block_size * shape.padded
+        elements, self._parts = shape.num_bytes // itemsize(shape.dtype), 2 if shape.has_values else 1
+        assert elements == self._parts * shape.num_kv_heads * shape.block_size * shape.padded
         self.memory = Guarded.poisoned((num_blocks, elements), shape.dtype)
 
     def logical(self) -> tuple[F32, F32]:
         """K and V [slots, heads, padded head_dim] as float32."""
         s, sub, width = self.shape, min(self.shape.block_size, 16), self.shape.padded
         lead = (self.num_blocks, s.num_kv_heads, s.block_size // sub)
-        both = self.memory.values.reshape(*lead, 2, sub * width)
-        k, v = both[:, :, :, 0], both[:, :, :, 1]
+        parts = self.memory.values.reshape(*lead, self._parts, sub * width)
+        k, v = parts[:, :, :, 0], parts[:, :, :, -1]
         if s.dtype == "bfloat16":
             k = k.reshape(*lead, width // 2, sub, 2).transpose(0, 1, 2, 4, 3, 5)
             v = v.reshape(*lead, sub // 2, width, 2).transpose(0, 1, 2, 3, 5, 4)
@@ -321,10 +327,10 @@ class Cache:
         half of a pair of V zero while it has no value of its own."""
         s = self.shape
         keys, values = self.logical()
-        for array, new in ((keys, k), (values, v)):
+        for array, new in ((keys, k), (values, v))[: self._parts]:
             array[slots, :, : s.head_dim] = new
             array[slots, :, s.head_dim :] = 0
-        if s.dtype == "bfloat16":
+        if s.dtype == "bfloat16" and s.has_values:
             alone = np.setdiff1d(slots[slots % 2 == 0] + 1, slots)
             values[alone] = 0
         self.memory = Guarded(self._physical(keys, values), s.dtype)
@@ -339,7 +345,8 @@ class Cache:
             v = v.reshape(*head, sub // 2, 2, s.padded).transpose(0, 1, 2, 3, 5, 4)
         else:
             k = k.transpose(0, 1, 2, 4, 3)
-        return np.stack([a.reshape(*head, sub * s.padded) for a in (k, v)], axis=3).reshape(self.num_blocks, -1)
+        parts = (k, v)[: self._parts]
+        return np.stack([a.reshape(*head, sub * s.padded) for a in parts], axis=3).reshape(self.num_blocks, -1)
 
 
 # -- comparing ---------------------------------------------------------------------------------------------------------

@@ -8,7 +8,6 @@ from __future__ import annotations
 import re
 import shutil
 import subprocess
-from collections.abc import Iterator
 
 import pytest
 
@@ -28,9 +27,10 @@ def code() -> list[tuple[int, str]]:
     return [(int(match[1], 16), match[2]) for match in found if match]
 
 
-def inner_loops(code: list[tuple[int, str]], longest: int = 160) -> Iterator[list[str]]:
+@pytest.fixture(scope="module")
+def inner_loops(code: list[tuple[int, str]]) -> list[list[str]]:
     """Bodies of loops without another jump: from the target of a backward jump to the jump."""
-    index = {address: i for i, (address, _) in enumerate(code)}
+    index, longest, found = {address: i for i, (address, _) in enumerate(code)}, 160, []
     for i, (address, text) in enumerate(code):
         jump = re.match(r"j\w+\s+([0-9a-f]+)", text)
         if jump is None or int(jump[1], 16) >= address:
@@ -38,7 +38,8 @@ def inner_loops(code: list[tuple[int, str]], longest: int = 160) -> Iterator[lis
         start = index.get(int(jump[1], 16), -1)
         body = [text for _, text in code[start : i + 1]] if 0 <= i - start < longest else []
         if start >= 0 and body and not any(text.startswith("j") for text in body[:-1]):
-            yield body
+            found.append(body)
+    return found
 
 
 def dots(body: list[str], name: str) -> int:
@@ -49,40 +50,40 @@ def stack_stores(body: list[str]) -> list[str]:
     return [text for text in body if re.match(r"vmov\S+\s+%[yz]mm\d+,.*\(%r[sb]p", text)]
 
 
-def test_bf16_tiles_are_loops_of_dots(code: list[tuple[int, str]]) -> None:
-    sizes = {dots(body, "vdpbf16ps") for body in inner_loops(code)}
+def test_bf16_tiles_are_loops_of_dots(inner_loops: list[list[str]]) -> None:
+    sizes = {dots(body, "vdpbf16ps") for body in inner_loops}
     assert {rows * TILE_VECTORS for rows in range(1, TILE_ROWS + 1)} | set(range(2, TALL_ROWS + 1)) <= sizes
 
 
-def test_whole_tiles_are_loops_of_dots(code: list[tuple[int, str]]) -> None:
+def test_whole_tiles_are_loops_of_dots(inner_loops: list[list[str]]) -> None:
     """An int8 cache: 4 loads that widen, a broadcast a row, and dots."""
-    loops = [body for body in inner_loops(code) if dots(body, "vpdpwssd") > 0]
+    loops = [body for body in inner_loops if dots(body, "vpdpwssd") > 0]
     assert {rows * TILE_VECTORS for rows in (1, 2, 3)} <= {dots(body, "vpdpwssd") for body in loops}
     for body in loops:
         assert dots(body, "vpmovsxbw") == TILE_VECTORS
         assert not stack_stores(body), "\n".join(body)
 
 
-def test_a_tall_tile_has_no_address_arithmetic(code: list[tuple[int, str]]) -> None:
+def test_a_tall_tile_has_no_address_arithmetic(inner_loops: list[list[str]]) -> None:
     """A broadcast inside each dot, at fixed distances from one pointer: 28 addresses would not fit in registers."""
-    loops = [b for b in inner_loops(code) if not any(t.startswith("vpunpck") for t in b)]  # those of float8 look up
+    loops = [b for b in inner_loops if not any(t.startswith("vpunpck") for t in b)]  # those of float8 look up
     tall = [b for b in loops if dots(b, "vdpbf16ps") == TALL_ROWS and any("{1to16}" in t for t in b)]
     assert tall
     for body in tall:
         assert len(body) <= TALL_ROWS + 12, "\n".join(body)
 
 
-def test_no_tile_keeps_an_accumulator_on_the_stack(code: list[tuple[int, str]]) -> None:
+def test_no_tile_keeps_an_accumulator_on_the_stack(inner_loops: list[list[str]]) -> None:
     names = ("vdpbf16ps", "vpdpbusd")
-    tiles = [b for b in inner_loops(code) if any(dots(b, n) for n in names) or dots(b, "vfmadd") >= 8]
+    tiles = [b for b in inner_loops if any(dots(b, n) for n in names) or dots(b, "vfmadd") >= 8]
     assert len(tiles) > 100
     for body in tiles:
         assert not stack_stores(body), "\n".join(body)
 
 
-def test_a_full_tile_broadcasts_once_a_row(code: list[tuple[int, str]]) -> None:
+def test_a_full_tile_broadcasts_once_a_row(inner_loops: list[list[str]]) -> None:
     """6 broadcasts and 4 loads for 24 dots: with a broadcast in each dot, loads would be the limit."""
-    full = [b for b in inner_loops(code) if dots(b, "vdpbf16ps") == TILE_ROWS * TILE_VECTORS]
+    full = [b for b in inner_loops if dots(b, "vdpbf16ps") == TILE_ROWS * TILE_VECTORS]
     wide = [body for body in full if dots(body, "vbroadcastss") == TILE_ROWS]
     assert wide
     for body in wide:
@@ -90,9 +91,9 @@ def test_a_full_tile_broadcasts_once_a_row(code: list[tuple[int, str]]) -> None:
         assert len(body) <= 50
 
 
-def test_integer_tiles_are_loops_of_dots(code: list[tuple[int, str]]) -> None:
+def test_integer_tiles_are_loops_of_dots(inner_loops: list[list[str]]) -> None:
     """Of bytes as of bf16; of nibbles two dots a row, for tiles of few rows."""
-    loops = [body for body in inner_loops(code) if dots(body, "vpdpbusd") > 0]
+    loops = [body for body in inner_loops if dots(body, "vpdpbusd") > 0]
     sizes = {dots(body, "vpdpbusd") for body in loops}
     assert {rows * TILE_VECTORS for rows in range(1, TILE_ROWS + 1)} | set(range(2, TALL_ROWS + 1)) <= sizes
     nibbles = [body for body in loops if any(text.startswith("vpsrlw") for text in body)]
@@ -102,9 +103,9 @@ def test_integer_tiles_are_loops_of_dots(code: list[tuple[int, str]]) -> None:
 
 
 @pytest.mark.parametrize("name", ["tdpbsud", "tdpbf16ps"])
-def test_matrix_tiles_are_loops_of_four_dots(code: list[tuple[int, str]], name: str) -> None:
+def test_matrix_tiles_are_loops_of_four_dots(inner_loops: list[list[str]], name: str) -> None:
     """Two tiles of rows by two of columns from four loads, or one by four from five; sums stay in tile registers."""
-    loops = [body for body in inner_loops(code) if dots(body, name) > 0]
+    loops = [body for body in inner_loops if dots(body, name) > 0]
     assert {(dots(body, name), dots(body, "tileload")) for body in loops} == {(4, 4), (4, 5)}
     found = [re.search(r"%tmm([67]),%tmm([45]),%tmm([0-3])$", t) for body in loops for t in body if t.startswith(name)]
     assert all(found), "columns, which are unsigned, then rows, then sums"

@@ -23,14 +23,14 @@ from albireo.models import build_graph, load_architecture
 from albireo.models.config import parse_config
 from backends.cpu.harness import F32, assert_same_bits, pool
 from backends.cpu.test_pack import Stored, Weights
-from representatives import REPRESENTATIVES
+from representatives import CPU_REPRESENTATIVES
 from step_batches import Rows, Work, make_step
 from tiny_models import random_weights
 
 MAXIMA = {"T": 48, "R": 48, "G": 6}
 MAX_POSITIONS = 64
 NUM_BLOCKS = 12
-CASES = [(name, dtype, level) for name in REPRESENTATIVES for dtype in COMPUTE_DTYPES for level in isa_levels()]
+CASES = [(name, dtype, level) for name in CPU_REPRESENTATIVES for dtype in COMPUTE_DTYPES for level in isa_levels()]
 
 
 def graph_of(name: str, dtype: str) -> Graph:
@@ -57,7 +57,7 @@ def model_of(name: str, dtype: str, level: str, threads: int = 1, block_size: in
         max_positions=MAX_POSITIONS,
     )
     weights = Weights({key: Stored(value, dtype) for key, value in weights_of(name, dtype).items()})
-    return CpuModel(program, weights, pool(threads), NUM_BLOCKS)
+    return CpuModel(program, weights, pool(threads), NUM_BLOCKS, num_state_slots=4)
 
 
 def steps(logits: Rows = "all", top: Rows = "last") -> list[StepInputs]:
@@ -68,9 +68,9 @@ def steps(logits: Rows = "all", top: Rows = "last") -> list[StepInputs]:
         return [int(t) for t in np.random.default_rng(seed).integers(0, 90, count)]
 
     plans: list[Sequence[Work]] = [
-        [Work(tokens(10, 1), 0, first), Work(tokens(9, 2), 0, second)],
-        [Work(tokens(9, 3), 10, first), Work(tokens(1, 4), 9, second), Work(tokens(17, 5), 0, third)],
-        [Work(tokens(1, 6), 10, second), Work(tokens(1, 7), 17, third), Work(tokens(1, 8), 19, first)],
+        [Work(tokens(10, 1), 0, first, 2), Work(tokens(9, 2), 0, second, 0)],
+        [Work(tokens(9, 3), 10, first, 2), Work(tokens(1, 4), 9, second, 0), Work(tokens(17, 5), 0, third, 3)],
+        [Work(tokens(1, 6), 10, second, 0), Work(tokens(1, 7), 17, third, 3), Work(tokens(1, 8), 19, first, 2)],
     ]
     return [make_step(plan, 8, logits, top) for plan in plans]
 
@@ -102,7 +102,7 @@ def test_a_program_computes_what_its_graph_says(name: str, dtype: str, level: st
     assert rounding <= {"float32": 0, "float16": 2e-3, "bfloat16": 2e-2}[dtype]
 
 
-@pytest.mark.parametrize("name", REPRESENTATIVES)
+@pytest.mark.parametrize("name", CPU_REPRESENTATIVES)
 def test_threads_and_ways_through_the_head_give_the_same_bits(name: str) -> None:
     level = isa_levels()[0]
     one = model_of(name, "bfloat16", level)

@@ -40,7 +40,7 @@ def compiled(module: str) -> list[dict[str, Any]]:
                         for each in case.kernel.params
                         if each.name in SIZES and case.signature[each.name] == "i32" and not each.do_not_specialize
                     ],
-                    "missing": [word for word in case.words.get(architecture, ()) if word not in result.sass],
+                    "missing": result.missing,
                 }
             )
     return found

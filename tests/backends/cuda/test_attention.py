@@ -45,6 +45,11 @@ class Shape:
     window: int = 0
     softcap: float = 0.0
     has_sinks: bool = False
+    value_dim: int = 0
+
+    @property
+    def width(self) -> int:
+        return self.value_dim or self.head_dim
 
     @property
     def sinks(self) -> torch.Tensor | None:
@@ -80,7 +85,8 @@ class World:
         dim, heads = shape.head_dim, shape.num_kv_heads
         needed = [-(-context // shape.block_size) for context in contexts]
         free = list(1 + rng.permutation(sum(needed)))
-        self.kv = DeviceKV(KVLayout(1, heads, dim, shape.kv, shape.block_size), sum(needed) + 1, torch.device("cpu"))
+        layout = KVLayout(1, heads, dim, shape.kv, shape.block_size, not shape.value_dim)
+        self.kv = DeviceKV(layout, sum(needed) + 1, torch.device("cpu"))
         (self.layer,) = self.kv.layers
         poison = torch.tensor(float("nan"))
         for tensor in (
@@ -92,8 +98,9 @@ class World:
             q = round_to(rng.standard_normal((n, shape.num_heads, dim)) * 2, shape.dtype)
             k, v = (rng.standard_normal((context, heads, dim)).astype(np.float32) for _ in range(2))
             blocks = [int(free.pop()) for _ in range(count)]
+            self._write(blocks, k, k if shape.value_dim else v)
+            v = k[..., : shape.value_dim] if shape.value_dim else v
             self.sequences.append(Sequence(q, round_kv(k, shape.kv), round_kv(v, shape.kv), blocks))
-            self._write(blocks, k, v)
 
     @property
     def layer_numbers(self) -> tuple[torch.Tensor, torch.Tensor]:
@@ -157,7 +164,7 @@ class World:
             shape.dtype,
             shape.kv,
             Chip(multiprocessors),
-            **({"split": SPLIT} | shape_args),
+            **({"split": SPLIT, "value_dim": shape.value_dim} | shape_args),
         )
         work = work_list(attention_shape, tokens + 5, step.sizes["B"] + 3, torch.device("cpu"))
         for memory in (work.items, work.count):
@@ -166,15 +173,16 @@ class World:
         q = torch.zeros((tokens, shape.num_heads * shape.head_dim + 8), dtype=TORCH_DTYPES[shape.dtype])[:, :-8]
         filled = np.concatenate([self.sequences[i].q for i in order])
         q[: len(filled)] = torch.from_numpy(filled.reshape(len(filled), -1)).to(q.dtype)
-        out = torch.full((tokens, q.shape[1] + 8), float("nan"), dtype=TORCH_DTYPES[shape.out])[:, :-8]
+        columns = shape.num_heads * shape.width
+        out = torch.full((tokens, columns + 8), float("nan"), dtype=TORCH_DTYPES[shape.out])[:, :-8]
         build_work_list(step, work)
         told = shape.window if window is None else window
         numbers = (shape.num_heads, shape.num_kv_heads, shape.head_dim, shape.scale, told, shape.softcap)
-        rows = torch.full((tokens * shape.num_heads * shape.head_dim,), float("nan"), dtype=q.dtype)
+        rows = torch.full((tokens * columns,), float("nan"), dtype=q.dtype)
         if coded:
-            out = room(tokens, shape.num_heads * shape.head_dim, coded)
-        rows_of_codes = rows if coded else None
-        attention(q, self.layer, out, step, work, workspace, *numbers, rows=rows_of_codes, sinks=shape.sinks)
+            out = room(tokens, columns, coded)
+        more = {"rows": rows if coded else None, "sinks": shape.sinks, "value_dim": shape.value_dim}
+        attention(q, self.layer, out, step, work, workspace, *numbers, **more)
         assert work.count[1] == work.count[0] * shape.num_kv_heads
         assert not work.arrived.any() and not work.finished.any()
         return out
@@ -225,6 +233,8 @@ class World:
         Shape(window=64, softcap=2.0, block_size=8),
         Shape(window=20, has_sinks=True),
         Shape(kv="int8", has_sinks=True, num_kv_heads=1),
+        Shape(head_dim=40, value_dim=32, num_kv_heads=1, num_heads=5),
+        Shape(dtype="float32", kv="float32", head_dim=24, value_dim=16, num_kv_heads=1, window=30, has_sinks=True),
     ],
     ids=str,
 )
@@ -242,7 +252,15 @@ def test_wide_heads(kv: str, largest: int) -> None:
     assert world.attention_shape.largest_tile == largest
 
 
-@pytest.mark.parametrize("shape", [Shape(window=40), Shape(kv="int8", softcap=4.0, num_heads=6)], ids=str)
+@pytest.mark.parametrize(
+    "shape",
+    [
+        Shape(window=40),
+        Shape(kv="int8", softcap=4.0, num_heads=6),
+        Shape(head_dim=48, value_dim=32, num_kv_heads=1),
+    ],
+    ids=str,
+)
 def test_a_row_is_the_same_bits_in_any_company(shape: Shape) -> None:
     world = World(shape, [150, 90, 21, 131], [1, 40, 21, 3])
     alone = [world.run([i]) for i in range(4)]

@@ -37,7 +37,7 @@ from albireo.sampling.sampler import Sampler
 from albireo.step import SampleTask
 from backends.cpu.harness import F32, assert_same_bits
 from backends.cpu.test_pack import Stored, Weights
-from representatives import REPRESENTATIVES
+from representatives import OF_SEVERAL_CACHES, REPRESENTATIVES
 from step_batches import Rows, Work, make_step
 from tiny_models import random_weights
 
@@ -133,7 +133,7 @@ def steps(logits: Rows = "all", top: Rows = "last") -> list[StepInputs]:
     return [make_step(plan, 8, logits, top) for plan in plans]
 
 
-NAMES = sorted(set(REPRESENTATIVES) - {"gemma4_text"})
+NAMES = sorted(set(REPRESENTATIVES) - set(OF_SEVERAL_CACHES))
 
 
 @pytest.mark.parametrize(("name", "dtype"), [*product(NAMES, ["float32", "bfloat16"]), ("qwen3", "float16")])

@@ -17,7 +17,7 @@ from albireo.errors import InvariantError
 from albireo.graph.builder import GraphBuilder
 from albireo.graph.node import Graph, Node, TensorType, Value
 from albireo.models import architectures, build_graph, load_architecture, load_config, open_checkpoint
-from representatives import REPRESENTATIVES
+from representatives import CPU_REPRESENTATIVES
 from step_batches import Work, make_step
 from tiny_models import make_checkpoint, shared_data
 
@@ -39,7 +39,7 @@ class Model:
         self.length = 0
 
     def step(self, tokens: Sequence[int], **options: Any) -> Interpretation:
-        work = Work(tokens, self.length, self.blocks)
+        work = Work(tokens, self.length, self.blocks, state_slot=0)
         self.length += len(tokens)
         return interpret(self.graph, make_step([work], BLOCK), self.weights, self.kv, **options)
 
@@ -180,7 +180,7 @@ def test_what_transformers_saves_is_loaded(name: str, dtype: str, tmp_path: Path
     assert_same_logits(Model(tmp_path / "saved", "float32").logits(tokens), torch_logits(again, tokens))
 
 
-@pytest.mark.parametrize("name", REPRESENTATIVES)
+@pytest.mark.parametrize("name", CPU_REPRESENTATIVES)
 @pytest.mark.parametrize("dtype", ["float16", "bfloat16"])
 def test_half_precision_checkpoints_are_read_exactly(name: str, dtype: str, tmp_path: Path) -> None:
     config = MODELS[name]
@@ -196,7 +196,7 @@ def test_half_precision_checkpoints_are_read_exactly(name: str, dtype: str, tmp_
     assert ulp / 16 < error < ulp * 16
 
 
-@pytest.mark.parametrize("name", REPRESENTATIVES)
+@pytest.mark.parametrize("name", CPU_REPRESENTATIVES)
 def test_chunks_give_what_the_whole_prompt_gives(name: str, tmp_path: Path) -> None:
     make_checkpoint(tmp_path, MODELS[name], seed=11)
     model, tokens = Model(tmp_path), prompt(MODELS[name], 41, 11)

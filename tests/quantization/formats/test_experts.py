@@ -39,6 +39,8 @@ QWEN3: dict[str, Any] = {
     "mlp_only_layers": [],
     "head_dim": 32,
 }
+#: Calls of models that keep states are not judged one by one.
+JUDGED = sorted(set(MIXTURES) - {"qwen3_5_moe_text", "qwen3_next"})
 FORMATS = ("fp8 blocks", "compressed-tensors fp8 channel", "compressed-tensors W4A16 g128", "awq", "gptq")
 
 
@@ -103,7 +105,7 @@ def test_gguf_files_of_experts(kind: str, tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("name", "scheme"), [*(("qwen3_moe", s) for s in ("int4-g32", "int4-g64", "fp8")), *((n, "int8") for n in MIXTURES)]
+    ("name", "scheme"), [*(("qwen3_moe", s) for s in ("int4-g32", "int4-g64", "fp8")), *((n, "int8") for n in JUDGED)]
 )
 def test_experts_are_rounded_when_they_are_loaded(name: str, scheme: str, tmp_path: Path) -> None:
     directory = make_checkpoint(tmp_path, load_architecture(name).tiny, seed=4, dtype="bfloat16")

@@ -16,6 +16,7 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
+from tiny_latent import with_up_projections_joined
 from tiny_models import random_weights
 
 torch = pytest.importorskip("torch")
@@ -391,6 +392,8 @@ def write_model(path: Path, writer: Writer, seed: int = 0, **config: Any) -> dic
     path.mkdir(parents=True, exist_ok=True)
     whole = {**TINY, **config}
     numbers, tensors = random_weights(whole, seed), {}
+    if "kv_lora_rank" in whole:
+        numbers = with_up_projections_joined(whole, numbers)
     for name, weight in list(numbers.items()):
         if name.endswith("_proj.weight"):
             module = name.removesuffix(".weight")

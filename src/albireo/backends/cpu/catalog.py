@@ -30,6 +30,10 @@ SPLITS = {
     "expert_linear": "panels",
     "combine": "rows",
     "gate_rows": "rows",
+    "causal_conv": "rows",
+    "gated_delta_rule": "heads",
+    "head_linear": "panels",
+    "join_heads": "rows",
     "head_norm": "rows",
     "rope": "rows",
     "kv_write": "rows",
@@ -38,7 +42,7 @@ SPLITS = {
     "top": "panels",
     "adapter": "rows",
 }
-_PACKED = ("qkv_rope_kv", "linear", "expert_linear", "head_top")
+_PACKED = ("qkv_rope_kv", "linear", "expert_linear", "head_linear", "head_top")
 #: Families that can write 8-bit codes with a scale a row, or copy such rows, or read them beside a linear that does.
 _TO_TOKENS = ("norm", "elementwise", "gather", "adapter")
 
@@ -84,7 +88,7 @@ def _kinds(family: str, dtype: str) -> tuple[str, ...]:
         return "any", dtype
     if dtype == TOKEN:
         return ("any",) if family in _TO_TOKENS else ()
-    if not is_encoding(dtype) or family not in (*_PACKED, "embed"):
+    if not is_encoding(dtype) or family == "head_linear" or family not in (*_PACKED, "embed"):
         return ()
     return "any", "fp8" if encoding(dtype).kind == "float" else "integers"
 
@@ -92,6 +96,8 @@ def _kinds(family: str, dtype: str) -> tuple[str, ...]:
 def _packings(family: str, dtype: str) -> tuple[str, ...]:
     if family in _PACKED:
         return (f"p64.{dtype}",)
+    if family == "causal_conv":
+        return (f"row.{dtype}",)
     if family == "embed" and is_encoding(dtype):
         return (f"p64.{dtype}",)
     if family == "embed":

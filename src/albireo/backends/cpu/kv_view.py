@@ -34,7 +34,7 @@ def widen(stored: NDArray[np.uint8], dtype: str) -> F32:
 
 
 def read_slots(layer: NDArray[np.uint8], kv: KVLayout, slots: NDArray[np.int32]) -> tuple[F32, F32]:
-    """k, v: [len(slots), K, D] of one layer's cache, whose bytes are given.
+    """k, v: [len(slots), K, D] of one layer's cache, whose bytes are given; v is k where values are channels of keys.
 
     A block holds, head after head and sub-block after sub-block, K then V: bfloat16 and codes K [D/2][S][2] and V
     [S/2][D][2], other types K [D][S] and V [S][D], where S are the positions of a sub-block and D is padded to 16;
@@ -46,8 +46,8 @@ def read_slots(layer: NDArray[np.uint8], kv: KVLayout, slots: NDArray[np.int32])
     lead = (len(blocks), kv.num_kv_heads, kv.block_size // sub)
     stored = layer.reshape(-1, kv.position_bytes * kv.block_size)[blocks].reshape(*lead, -1)
     num_bytes = stored.shape[-1] - 2 * sub * kv.scale_bytes
-    both = widen(stored[..., :num_bytes].reshape(-1), kv.dtype).reshape(*lead, 2, sub * width)
-    k, v = both[..., 0, :], both[..., 1, :]
+    parts = widen(stored[..., :num_bytes].reshape(-1), kv.dtype).reshape(*lead, kv.num_parts, sub * width)
+    k, v = parts[..., 0, :], parts[..., -1, :]
     if kv.dtype == "bfloat16" or kv.scale_bytes:
         k = k.reshape(*lead, width // 2, sub, 2).transpose(0, 1, 2, 4, 3, 5)
         v = v.reshape(*lead, sub // 2, width, 2).transpose(0, 1, 2, 3, 5, 4)
@@ -57,6 +57,8 @@ def read_slots(layer: NDArray[np.uint8], kv: KVLayout, slots: NDArray[np.int32])
     if kv.scale_bytes:
         scales = np.ascontiguousarray(stored[..., num_bytes:]).view(np.float32).reshape(*lead, 2, sub, 1)
         k, v = (a.reshape(*lead, sub, width) * scales[..., i, :, :] for i, a in enumerate((k, v)))
+    if not kv.has_values:
+        v = k
     k, v = (a.reshape(len(blocks), kv.num_kv_heads, kv.block_size, width)[which, :, offsets] for a in (k, v))
     return k[:, :, : kv.head_dim], v[:, :, : kv.head_dim]
 

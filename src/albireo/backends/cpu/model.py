@@ -29,7 +29,7 @@ from albireo.dtypes import TOKEN, itemsize, natural_stride
 from albireo.errors import InvariantError
 from albireo.graph.ops import GROUPS, TOP_LOGITS
 from albireo.graph.private_norms import private_norms
-from albireo.graph.program import Buffer, Call, KVLayout, Program
+from albireo.graph.program import Buffer, Call, KVLayout, Program, StateLayout
 from albireo.graph.program_spec import ACTS, KINDS, STEP_ARRAYS
 
 #: What a role is to the native core: what it reads rows of, or what it writes.
@@ -55,6 +55,7 @@ _GAPLESS = {
     "expert_linear": ("ids",),
     "combine": ("weights",),
     "gate_rows": ("gate",),
+    "gated_delta_rule": ("gates",),
 }
 #: What an array of rows picks from, as the native core numbers it; it knows the arrays themselves.
 _GATHERS = {"T": 1, "S": 2}
@@ -91,7 +92,10 @@ def kv_block_bytes(kv: KVLayout) -> int:
 
 def _layer_block_bytes(kv: KVLayout) -> list[int]:
     """Bytes of one block of each layer."""
-    return [_native.block_bytes(kv.dtype, each.num_kv_heads, each.head_dim, kv.block_size) for each in kv.layers]
+    return [
+        _native.block_bytes(each.dtype, each.num_kv_heads, each.head_dim, each.block_size, each.has_values)
+        for each in kv.layers
+    ]
 
 
 class CpuModel:
@@ -109,8 +113,13 @@ class CpuModel:
         num_blocks: int,
         progress: Callable[[int], None] = lambda _: None,
         peers: Peers | None = None,
+        num_state_slots: int = 0,
     ) -> None:
+        """num_state_slots: sequences that can keep states at once, where the program keeps any."""
         self.num_blocks = num_blocks
+        self.num_state_slots = num_state_slots
+        if program.states and num_state_slots < 1:
+            raise InvariantError("a program that keeps states of sequences has no slots for them")
         self.pool = pool
         #: Of each layer: bytes of a block, and where its blocks begin in the cache.
         self._block_bytes = _layer_block_bytes(program.kv)
@@ -119,6 +128,7 @@ class CpuModel:
         self._weights = _native.Memory(num_bytes)
         self._arena = _native.Memory(program.arena_bytes) if peers is None else peers.arenas[peers.rank]
         self._kv = _native.Memory(num_blocks * kv_block_bytes(program.kv))
+        self._states = _native.Memory(max(1, num_state_slots * program.states.slot_bytes))
         self._constants = {name: self._weights.address + offset for name, offset in offsets.items()}
         if isinstance(weights, StoredWeights):
             read_stored(weights, program.constants, self._weights, offsets, progress)
@@ -140,6 +150,8 @@ class CpuModel:
             other._arena = peers.arenas[peers.rank]
         elif program.arena_bytes > self._arena.num_bytes:
             other._arena = _native.Memory(program.arena_bytes)
+        if program.states != self.program.states:
+            raise InvariantError("a program that is to share a model's states keeps others")
         other._adapters = adapters
         other._take(program, peers)
         return other
@@ -161,7 +173,7 @@ class CpuModel:
         Raises: InvariantError when the step is larger than the program was planned for; nothing is computed then.
         """
         self.check_size(inputs)
-        self.native.run(*inputs.arrays, self.top_ids, self.top_values, self._slots(inputs))
+        self.native.run(*inputs.arrays, self.top_ids, self.top_values, self._slots(inputs), inputs.state_slots)
         return self.outputs(inputs)
 
     def check_size(self, inputs: StepInputs) -> None:
@@ -178,7 +190,7 @@ class CpuModel:
         call that writes them, the best logits behind head_top.
         """
         native = self._bind(self.program.calls[index : index + 1])
-        native.run(*inputs.arrays, self.top_ids, self.top_values, self._slots(inputs))
+        native.run(*inputs.arrays, self.top_ids, self.top_values, self._slots(inputs), inputs.state_slots)
         return self.outputs(inputs)
 
     def _slots(self, inputs: StepInputs) -> NDArray[np.int32] | None:
@@ -231,6 +243,19 @@ class CpuModel:
             base = self._kv.address + start
             for source, target in pairs:
                 _native.copy(base + target * size, base + source * size, size)
+
+    def copy_states(self, pairs: Sequence[tuple[int, int]]) -> None:
+        """Copy what sequences keep, of whole slots (source, target), in order. A slot's states are side by side."""
+        size = self.program.states.slot_bytes
+        for source, target in pairs:
+            _native.copy(self._states.address + target * size, self._states.address + source * size, size)
+
+    def state(self, index: int, slot: int) -> NDArray[np.float32]:
+        """A copy of state number index of a slot."""
+        states = self.program.states
+        start = slot * states.slot_bytes + sum(states.sizes[:index])
+        stored = self._states.view()[start : start + states.sizes[index]]
+        return stored.view(np.float32).reshape(states.shapes[index]).copy()
 
     def profile(self, inputs: StepInputs) -> list[tuple[Call, float]]:
         """Run one step and return each call with the seconds it took; for finding where time goes."""
@@ -294,6 +319,11 @@ class CpuModel:
             args["k"] = program.buffers[call.args["x"]].cols // attrs["num_heads"]
         elif call.family == "rope":
             args["k"] = attrs["head_dim"]
+        elif call.family == "causal_conv":
+            weight_of = program.constants[call.args["weight"]]
+            args |= {"n": weight_of.rows, "k": weight_of.cols}
+        elif call.family == "gated_delta_rule":
+            args |= {key: attrs[key] for key in ("num_k_heads", "k_dim", "v_dim")} | {"num_heads": attrs["num_v_heads"]}
         elif call.family == "slice":
             x, out = (program.buffers[call.args[role]] for role in ("x", "out"))
             args |= {"x": self._address(x.name) + attrs["start"] * itemsize(x.dtype), "k": out.cols}
@@ -303,6 +333,9 @@ class CpuModel:
             args["k"] = program.buffers[call.args["x"]].cols
             args["sigmoid"] = int(attrs.get("scores") == "sigmoid")
             args |= {key: attrs[key] for key in GROUPS if key in attrs} | {"scale": attrs.get("factor", 0.0)}
+        elif call.family == "join_heads":
+            x, y = (program.buffers[call.args[role]] for role in ("x", "y"))
+            args |= {"k": x.cols // attrs["num_heads"], "n": y.cols // attrs["num_heads"], "y_stride": y.stride}
         elif call.family in ("combine", "gate_rows"):
             args["n"] = program.buffers[call.args["out"]].cols
         elif call.family == "expert_linear":
@@ -318,7 +351,19 @@ class CpuModel:
             args["adapters"] = self._adapters.address(attrs["modules"])
             if "low" in call.args:
                 args["low_stride"] = program.buffers[call.args["low"]].stride
-        for key in ("n", "k", "chunks", "eps", "num_heads", "window", "scale", "softcap", "num_experts", "renormalize"):
+        for key in (
+            "n",
+            "k",
+            "chunks",
+            "eps",
+            "num_heads",
+            "window",
+            "scale",
+            "softcap",
+            "num_experts",
+            "renormalize",
+            "value_dim",
+        ):
             if key in attrs:
                 args[key] = attrs[key]
         if "centered" in attrs:
@@ -327,8 +372,19 @@ class CpuModel:
             args["act"] = ACTS.index(attrs["act"])
         if "kind" in attrs:
             args["act"] = KINDS.index(attrs["kind"])
+        if "state" in attrs:
+            args |= self._state_args(program.states, attrs["state"])
         if "layer" in attrs:
             start = self._layer_starts[attrs["layer"]]
             args |= {"kv": self._kv.address + start, "kv_dtype": program.kv.dtype}
             args |= {key: attrs[key] for key in ("num_kv_heads", "head_dim")} | {"block_size": program.kv.block_size}
+            args["has_values"] = program.kv.has_values
         return args
+
+    def _state_args(self, states: StateLayout, index: int) -> dict[str, object]:
+        """Where state number index of the first slot is, and how far it is to the next slot's, in floats."""
+        return {
+            "state": self._states.address + sum(states.sizes[:index]),
+            "state_size": states.slot_bytes // itemsize("float32"),
+            "state_slots": self.num_state_slots,
+        }

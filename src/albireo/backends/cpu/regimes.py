@@ -16,7 +16,7 @@ STEPS_PER_BLOCK = Tuning().block_steps
 #: Rows (token, query head) of a work item of attention, attention.h; positions handled at once, types.h.
 ATTENTION_ROWS, ATTENTION_TILE = 48, 128
 
-_GEMM = ("linear", "expert_linear", "qkv_rope_kv", "head_top")
+_GEMM = ("linear", "expert_linear", "head_linear", "qkv_rope_kv", "head_top")
 
 
 @dataclass(frozen=True, slots=True)

@@ -62,14 +62,14 @@ class Compiled:
     Fields:
         registers: a thread. spills: instructions that keep a register in memory; a frame for a call is none.
             spills_in_loops: such, and those that load it again, inside of loops that have none inside. shared: bytes a
-            block. sass: the machine code.
+            block. missing: of the words that the machine code must have.
     """
 
     registers: int
     spills: int
     spills_in_loops: int
     shared: int
-    sass: str
+    missing: tuple[str, ...]
 
 
 def compile_case(case: AotCase, architecture: int) -> Compiled:
@@ -92,12 +92,16 @@ def compile_case(case: AotCase, architecture: int) -> Compiled:
         cubin = Path(directory) / "kernel.cubin"
         cubin.write_bytes(compiled.asm["cubin"])
         usage = _cuobjdump("-res-usage", cubin)
-        sass = _cuobjdump("-sass", cubin)
-    found = re.search(r"REG:(\d+)", usage)
-    if found is None:
-        raise RuntimeError(f"cuobjdump says nothing of registers for {case.name}: {usage[:200]!r}")
-    spills = len(re.findall(r"\bSTL\b", sass))
-    return Compiled(int(found[1]), spills, _spills_in_loops(sass), int(compiled.metadata.shared), sass)
+        found = re.search(r"REG:(\d+) STACK:(\d+) .*LOCAL:(\d+)", usage)
+        if found is None:
+            raise RuntimeError(f"cuobjdump says nothing of registers for {case.name}: {usage[:200]!r}")
+        registers, stack, local = (int(number) for number in found.groups())
+        words = case.words.get(architecture, ())
+        # half a second; where a thread has no memory of its own, nothing is kept there
+        sass = _cuobjdump("-sass", cubin) if words or stack or local else ""
+    spills, shared = len(re.findall(r"\bSTL\b", sass)), int(compiled.metadata.shared)
+    missing = tuple(word for word in words if word not in sass)
+    return Compiled(registers, spills, _spills_in_loops(sass), shared, missing)
 
 
 def _spills_in_loops(sass: str) -> int:

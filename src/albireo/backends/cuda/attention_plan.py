@@ -67,6 +67,7 @@ class AttentionShape:
         max_parts: (token, split) pairs whose results the workspace holds at most. Where a step would have more,
             sequences are computed whole instead: slower perhaps, the same bits.
         launch: of tiles of 16 rows, where another one is tried; None: see launch_of().
+        value_dim: values are so many first channels of keys, a power of two; 0: they are stored beside keys.
     """
 
     num_heads: int
@@ -81,14 +82,21 @@ class AttentionShape:
     split: int = SPLIT
     max_parts: int = MAX_PARTS
     launch: Launch | None = None
+    value_dim: int = 0
 
     def __post_init__(self) -> None:
-        if self.num_heads % self.num_kv_heads or self.split % KV_TILE or self.head_dim > 256:
+        most = 1024 if self.value_dim else 256
+        if self.num_heads % self.num_kv_heads or self.split % KV_TILE or self.head_dim > most:
             raise InvariantError(
                 f"attention of {self.num_heads} heads, {self.num_kv_heads} KV heads, {self.head_dim} numbers a head "
-                f"and splits of {self.split}: heads must be a multiple of KV heads, 256 numbers are the most, and a "
+                f"and splits of {self.split}: heads must be a multiple of KV heads, {most} numbers are the most, and a "
                 f"split is a multiple of {KV_TILE}"
             )
+
+    @property
+    def width(self) -> int:
+        """Numbers of a head's result."""
+        return self.value_dim or self.head_dim
 
     @property
     def group(self) -> int:
@@ -113,7 +121,7 @@ class AttentionShape:
     def largest_tile(self) -> int:
         """Rows of the largest tile whose sums stay in registers: 128 with HGMMA, which spreads them best. Codes of wide
         heads, which are turned into numbers in registers too, leave room for 32."""
-        if self.compute_types[0] == "float32":
+        if self.compute_types[0] == "float32" or self.value_dim:
             return 16
         if self.head_dim > 128 and self.kv_dtype in KV_CODES:
             return 32
@@ -165,6 +173,8 @@ def launch_of(shape: AttentionShape, tile_rows: int) -> Launch:
         return Launch(8, 2 if is_short and shape.head_dim > 128 else 3, 1)
     if shape.launch is not None:
         return shape.launch
+    if shape.value_dim:  # sums of 512 channels, twice: more warps, so that they stay in registers
+        return Launch(4, 2, 1) if is_short else Launch(8, 3, 1)
     if shape.compute_types[0] == "float32":
         return Launch(4, 2 if is_short else 3, 1)
     if not shape.chip.has_wgmma:
@@ -217,12 +227,12 @@ def work_list(shape: AttentionShape, max_tokens: int, max_sequences: int, device
 
 def workspace_size(shape: AttentionShape, max_tokens: int) -> int:
     """float32 numbers of the workspace of attention; layers that follow each other share it."""
-    return plan_attention(shape, max_tokens, max_tokens).max_parts * shape.num_heads * (shape.head_dim + 2)
+    return plan_attention(shape, max_tokens, max_tokens).max_parts * shape.num_heads * (shape.width + 2)
 
 
 def parts_of(shape: AttentionShape, plan: AttentionPlan, workspace: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
     """Views of the workspace: sums [parts, H, D]; [parts, H, 2] the largest score, in units of log 2, and weights."""
-    heads, dim = shape.num_heads, shape.head_dim
+    heads, dim = shape.num_heads, shape.width
     sums = plan.max_parts * heads * dim
     end = sums + plan.max_parts * heads * 2
     if workspace.numel() < end:

@@ -17,7 +17,9 @@ from albireo.backends.cuda.kernels.elementwise import elementwise
 from albireo.backends.cuda.kernels.embed import embed
 from albireo.backends.cuda.kernels.gate_rows import gate_rows
 from albireo.backends.cuda.kernels.gather import gather
+from albireo.backends.cuda.kernels.head_linear import head_linear
 from albireo.backends.cuda.kernels.head_norm import head_norm
+from albireo.backends.cuda.kernels.join_heads import join_heads
 from albireo.backends.cuda.kernels.kv_write import kv_write
 from albireo.backends.cuda.kernels.moe_combine import moe_combine
 from albireo.backends.cuda.kernels.moe_route import Groups, Rules, moe_route
@@ -224,6 +226,7 @@ def _attention(args: _Args) -> Launch:
         softcap=attrs["softcap"] or 0.0,
         rows=scratch.rows if is_coded else None,
         sinks=sinks,
+        value_dim=attrs.get("value_dim", 0),
     )
 
 
@@ -312,9 +315,20 @@ def _rope(args: _Args) -> Launch:
 
 
 def _kv_write(args: _Args) -> Launch:
-    k, v, layer = args.buffer("k"), args.buffer("v"), args.memory.kv.layers[args.number("layer")]
+    k, v, layer = args.buffer("k"), args.optional_buffer("v"), args.memory.kv.layers[args.number("layer")]
     kv_heads, head_dim = args.number("num_kv_heads"), args.number("head_dim")
     return lambda step: kv_write(k(step), v(step), step.slots, layer, kv_heads, head_dim)
+
+
+def _head_linear(args: _Args) -> Launch:
+    x, weight, out = args.buffer("x"), args.matrix().codes, args.buffer("out")
+    heads, n = args.number("num_heads"), args.number("n")
+    return lambda step: head_linear(x(step), weight, out(step), heads, n)
+
+
+def _join_heads(args: _Args) -> Launch:
+    x, y, out, heads = args.buffer("x"), args.buffer("y"), args.buffer("out"), args.number("num_heads")
+    return lambda step: join_heads(x(step), y(step), out(step), heads)
 
 
 def _slice(args: _Args) -> Launch:
@@ -336,6 +350,8 @@ _FAMILIES: Mapping[str, Callable[[_Args], Launch]] = {
     "combine": _combine,
     "combine_norm": _combine_norm,
     "gate_rows": _gate_rows,
+    "head_linear": _head_linear,
+    "join_heads": _join_heads,
     "elementwise": _elementwise,
     "head_norm": _head_norm,
     "rope": _rope,

@@ -14,7 +14,7 @@ from albireo.backends.backend import EIGHT_BY_EIGHT_FLOATS, FOUR_BY_SIXTEEN, Var
 from albireo.dtypes import COMPUTE_DTYPES, FP8_TOKEN, ROW_CODES
 from albireo.encodings import is_encoding
 from albireo.errors import ConfigError, UnsupportedModel
-from albireo.graph.program import Program
+from albireo.graph.program import KVLayout, Program
 from albireo.graph.program_spec import ACTS, GATED_ACTS
 from albireo.graph.tuning import Tuning
 
@@ -32,7 +32,19 @@ _TO_TOKENS = ("norm", "elementwise", "gather")
 _FOUR_BITS = ("int4.g32", "int4.g64", "int4.g128", "fp4.g32", "fp4.g16")
 EXPERT_DTYPES = (*COMPUTE_DTYPES, "fp8", "fp8.g128", "int8", *_FOUR_BITS)
 _ROUTED = ("route", "combine", "combine_norm", "gate_rows")
-_OTHERS = (*_ROUTED, "norm", "gather", "attention", "head_norm", "rope", "kv_write", "elementwise", "slice", "top")
+_OTHERS = (
+    *_ROUTED,
+    "norm",
+    "gather",
+    "attention",
+    "head_norm",
+    "rope",
+    "kv_write",
+    "elementwise",
+    "slice",
+    "top",
+    "join_heads",
+)
 #: Rows up to which a linear streams its weight through tiles that are as wide as its tokens; kernels/matmul_smallm.py.
 FEW_TOKENS = 64
 _REGIMES = {
@@ -61,8 +73,12 @@ class CudaCatalog:
     def variants(self, family: str, dtype: str, attrs: Mapping[str, Any]) -> tuple[Variant, ...]:
         """See KernelCatalog. Sums over ranks are not formed here yet: neither all_reduce nor chunks.
 
-        Raises: UnsupportedModel for experts in a type that others may have.
+        Raises: UnsupportedModel for experts in a type that others may have, and for latents of no round size.
         """
+        if attrs.get("value_dim", 1) & (attrs.get("value_dim", 1) - 1) or attrs.get("value_dim", 16) < 16:
+            raise UnsupportedModel(
+                f"kv_lora_rank={attrs['value_dim']}: on a GPU it must be a power of two from 16 on; choose --device cpu"
+            )
         if attrs.get("act", "none") not in (ACTS if family == "linear" else GATED_ACTS) or attrs.get("chunks", 1) != 1:
             return ()
         identity = f"{family}.{dtype}.{LEVEL}"
@@ -73,6 +89,8 @@ class CudaCatalog:
                     "the model computes in bfloat16). Choose one of these with --quantization, or --device cpu"
                 )
             return (Variant(identity, "one", f"row.{dtype}"),)
+        if family == "head_linear":
+            return (Variant(identity, "one", f"row.{dtype}"),) if dtype in COMPUTE_DTYPES else ()
         if family in _MATRICES and (dtype in COMPUTE_DTYPES or is_encoding(dtype)):
             return (Variant(identity, "one", f"row.{dtype}"),)
         if family in _OTHERS and (dtype in COMPUTE_DTYPES or (dtype in ROW_CODES and family in _TO_TOKENS)):
@@ -99,6 +117,15 @@ def catalog_of(program: Program) -> CudaCatalog:
     """The catalog that a program for a GPU was compiled with."""
     has_rows = any(buffer.dtype == FP8_TOKEN for buffer in program.buffers.values())
     return CudaCatalog(FP8_CAPABILITY if has_rows else None)
+
+
+def check_cache(kv: KVLayout) -> None:
+    """Raises: UnsupportedModel where layers differ in the shape of their caches."""
+    if kv.shapes:
+        raise UnsupportedModel(
+            f"layers need several shapes of KV cache (heads, size): {sorted(set(kv.shapes))}; on GPUs all layers have "
+            "one, choose device=cpu"
+        )
 
 
 def is_gpu_target(target: str) -> bool:

@@ -9,8 +9,8 @@ from dataclasses import dataclass
 
 import torch
 
+from albireo.backends.cuda.catalog import check_cache
 from albireo.dtypes import KV_CODES
-from albireo.errors import UnsupportedModel
 from albireo.graph.program import KVLayout
 
 TORCH_DTYPES = {
@@ -28,7 +28,7 @@ class LayerKV:
     """One layer's cache: N blocks, K heads, P positions a block, D numbers a head (a multiple of 16, zeros behind).
 
     Fields:
-        k, v: [N, K, P, D] of the cache's type.
+        k, v: [N, K, P, D] of the cache's type; v is k where values are channels of keys.
         k_scale, v_scale: [N, K, P] float32 where elements are codes: a number is code * scale; else None.
     """
 
@@ -45,17 +45,13 @@ class DeviceKV:
     """
 
     def __init__(self, layout: KVLayout, num_blocks: int, device: torch.device) -> None:
-        if layout.shapes:
-            raise UnsupportedModel(
-                f"layers need several shapes of KV cache (heads, size): {sorted(set(layout.shapes))}; on GPUs all "
-                "layers have one, choose device=cpu"
-            )
+        check_cache(layout)
         self.layout = layout
         self.num_blocks = num_blocks
         shape = (num_blocks, layout.num_kv_heads, layout.block_size, layout.padded_head_dim)
         dtype = TORCH_DTYPES[layout.dtype]
-        #: [L, 2, N, K, P, D]: keys, then values of each layer.
-        self.numbers = torch.zeros((layout.num_layers, 2, *shape), dtype=dtype, device=device)
+        #: [L, 2, N, K, P, D]: keys, then values of each layer; of keys alone [L, 1, N, K, P, D].
+        self.numbers = torch.zeros((layout.num_layers, layout.num_parts, *shape), dtype=dtype, device=device)
         #: [L, 2, N, K, P] float32, or None where elements are numbers themselves.
         self.scales: torch.Tensor | None = None
         if layout.dtype in KV_CODES:
@@ -63,7 +59,7 @@ class DeviceKV:
         self.layers = tuple(self._layer(index) for index in range(layout.num_layers))
 
     def _layer(self, index: int) -> LayerKV:
-        k, v = self.numbers[index, 0], self.numbers[index, 1]
+        k, v = self.numbers[index, 0], self.numbers[index, -1]
         if self.scales is None:
             return LayerKV(k, v)
         return LayerKV(k, v, self.scales[index, 0], self.scales[index, 1])

@@ -90,7 +90,7 @@ class Scratch:
         return next(
             work
             for shape, work in self.work.items()
-            if (shape.num_heads, shape.num_kv_heads, shape.head_dim, shape.window) == wanted
+            if (shape.num_heads, shape.num_kv_heads, shape.head_dim, shape.value_dim, shape.window) == wanted
         )
 
 
@@ -103,27 +103,33 @@ def qkv_columns(call: Call) -> int:
     return int((attrs["num_heads"] + 2 * attrs["num_kv_heads"]) * attrs["head_dim"])
 
 
-def _heads_and_window(call: Call) -> tuple[int, int, int, int]:
+def _heads_and_window(call: Call) -> tuple[int, int, int, int, int]:
     attrs = call.attrs
-    return attrs["num_heads"], attrs["num_kv_heads"], attrs["head_dim"], attrs["window"] or 0
+    heads = attrs["num_heads"], attrs["num_kv_heads"], attrs["head_dim"]
+    return *heads, attrs.get("value_dim", 0), attrs["window"] or 0
+
+
+def _width(call: Call) -> int:
+    """Numbers of a head's result."""
+    return int(call.attrs.get("value_dim", call.attrs["head_dim"]))
 
 
 def _waits_in_rows(call: Call, program: Program) -> bool:
     dtype = program.buffers[call.args["out"]].dtype
-    return dtype in ROW_CODES and need_rows(_ROWS[dtype], int(call.attrs["head_dim"]))
+    return dtype in ROW_CODES and need_rows(_ROWS[dtype], _width(call))
 
 
 def _rows_of_codes(calls: list[Call], program: Program, tokens: int, device: torch.device) -> torch.Tensor:
     """Numbers of q's type, for attention whose codes share scales beyond a head."""
     coded = [call for call in calls if _waits_in_rows(call, program)]
-    widths = [int(call.attrs["num_heads"] * call.attrs["head_dim"]) for call in coded]
+    widths = [int(call.attrs["num_heads"]) * _width(call) for call in coded]
     dtype = program.buffers[coded[0].args["q"]].dtype if coded else "float32"
     return torch.zeros(tokens * max(widths, default=0), dtype=TORCH_DTYPES[dtype], device=device)
 
 
 def _shape_of(call: Call, program: Program, max_positions: int, device: torch.device) -> AttentionShape:
     """What calls of attention that share a work list have in common."""
-    heads, kv_heads, head_dim, window = _heads_and_window(call)
+    heads, kv_heads, head_dim, value_dim, window = _heads_and_window(call)
     return AttentionShape(
         heads,
         kv_heads,
@@ -133,6 +139,7 @@ def _shape_of(call: Call, program: Program, max_positions: int, device: torch.de
         q_dtype=program.buffers[call.args["q"]].dtype,
         kv_dtype=program.kv.dtype,
         chip=chip_of(device),
+        value_dim=value_dim,
     )
 
 

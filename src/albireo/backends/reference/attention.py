@@ -22,28 +22,30 @@ F64 = NDArray[np.float64]
 def kv_write(call: OpCall) -> tuple[ReferenceKV]:
     kv, attrs = call["kv"], call.attrs
     shape = (call.step.num_tokens, attrs["num_kv_heads"], attrs["head_dim"])
-    kv.write(attrs["layer"], call.step.slots, call["k"].reshape(shape), call["v"].reshape(shape))
+    v = call["v"].reshape(shape) if "v" in call.inputs else None
+    kv.write(attrs["layer"], call.step.slots, call["k"].reshape(shape), v)
     return (kv,)
 
 
 def attention(call: OpCall) -> tuple[Array, ...]:
     attrs, step, kv = call.attrs, call.step, call["kv"]
     q = call["q"].reshape(step.num_tokens, attrs["num_heads"], attrs["head_dim"])
-    out = np.zeros(q.shape, np.float32)
+    width = attrs.get("value_dim", attrs["head_dim"])
+    out = np.zeros((*q.shape[:-1], width), np.float32)
     for b in range(step.num_sequences):
         rows = slice(int(step.query_start[b]), int(step.query_start[b + 1]))
         k, v = kv.read(attrs["layer"], step.block_table[b], int(step.context_len[b]))
-        out[rows] = one_sequence(q[rows], k, v, step.positions[rows], attrs, call.inputs.get("sinks"))
-    return (out.reshape(call["q"].shape),)
+        out[rows] = one_sequence(q[rows], k, v[..., :width], step.positions[rows], attrs, call.inputs.get("sinks"))
+    return (out.reshape(step.num_tokens, attrs["num_heads"] * width),)
 
 
 def one_sequence(
     q: F32, k: F32, v: F32, positions: NDArray[np.int32], attrs: Mapping[str, Any], sinks: F32 | None = None
 ) -> F32:
-    """q: [n, H, D]; k, v: [C, K, D]; sinks: [H] -> [n, H, D]."""
+    """q: [n, H, D]; k: [C, K, D]; v: [C, K, W]; sinks: [H] -> [n, H, W]."""
     group = attrs["num_heads"] // attrs["num_kv_heads"]
     seen = _visible(positions, len(k), attrs["window"])
-    out = np.empty(q.shape, np.float32)
+    out = np.empty((*q.shape[:-1], v.shape[-1]), np.float32)
     for head in range(attrs["num_heads"]):
         keys, values = k[:, head // group].astype(np.float64), v[:, head // group].astype(np.float64)
         scores = q[:, head].astype(np.float64) @ keys.T * attrs["scale"]

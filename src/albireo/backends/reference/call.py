@@ -5,8 +5,8 @@ Used by the op files and interpret.py. Does not know graphs.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, MutableMapping, Sequence
+from dataclasses import dataclass, field
 from typing import Any
 
 from numpy.typing import NDArray
@@ -26,6 +26,7 @@ class OpCall:
     Fields:
         exchange: gives an array to the other ranks and returns those of all, in order; None where there are none.
         adapters: what slots hold.
+        states: (attribute state, slot) -> what a recurrent op keeps there.
     """
 
     inputs: Mapping[str, Any]
@@ -33,6 +34,7 @@ class OpCall:
     step: StepInputs
     exchange: Exchange | None = None
     adapters: Adapters = ()
+    states: MutableMapping[tuple[int, int], Array] = field(default_factory=dict)
 
     def __getitem__(self, role: str) -> Any:
         return self.inputs[role]

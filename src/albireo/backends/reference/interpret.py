@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from albireo.backends.reference import adapter, attention, elementwise, experts, linear, rms_norm, rope, rows
+from albireo.backends.reference import adapter, attention, elementwise, experts, linear, recurrent, rms_norm, rope, rows
 from albireo.backends.reference.call import Adapters, Array, Exchange, OpCall
 from albireo.backends.reference.kv import ReferenceKV
 from albireo.backends.reference.rounding import round_matrix
@@ -30,6 +30,8 @@ OPS: Mapping[str, Callable[[OpCall], tuple[Any, ...]]] = {
     "squares": rms_norm.squares,
     "row_norm": rms_norm.row_norm,
     "linear": linear.linear,
+    "head_linear": linear.head_linear,
+    "join_heads": rows.join_heads,
     "adapter": adapter.adapter,
     "route": experts.route,
     "expert_linear": experts.expert_linear,
@@ -40,6 +42,8 @@ OPS: Mapping[str, Callable[[OpCall], tuple[Any, ...]]] = {
     "rope": rope.rope,
     "kv_write": attention.kv_write,
     "attention": attention.attention,
+    "causal_conv": recurrent.causal_conv,
+    "gated_delta_rule": recurrent.gated_delta_rule,
     "add": elementwise.add,
     "mul": elementwise.mul,
     "clamped_swiglu": elementwise.clamped_swiglu,
@@ -81,7 +85,7 @@ def interpret(
 
     Args:
         weights: checkpoint tensors by name, as float32; rounded here to the type a constant is declared with.
-        kv: read, and written in place.
+        kv: read, and written in place; what recurrent ops keep of sequences likewise.
         keep: also return every value on the way.
         exchange: for one of several ranks, see OpCall; ranks.py runs them together.
         adapters: what the slots of the step's adapters hold.
@@ -127,7 +131,8 @@ class _Run:
             results = self.body(node, values, label)
         else:
             try:
-                results = OPS[node.op](OpCall(values, node.attrs, self.inputs, self.exchange, self.adapters))
+                call = OpCall(values, node.attrs, self.inputs, self.exchange, self.adapters, self.kv.states)
+                results = OPS[node.op](call)
             except InvariantError as error:
                 raise InvariantError(f"{label}: {error}") from error
         for value, result in zip(node.outputs, results, strict=True):

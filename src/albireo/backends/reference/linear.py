@@ -24,6 +24,13 @@ def linear(call: OpCall) -> tuple[Array, ...]:
     return (_with_bias(tree_sum([(a @ w.T).astype(np.float32) for a, w in parts]), call),)
 
 
+def head_linear(call: OpCall) -> tuple[Array, ...]:
+    heads, x, weight = call.attrs["num_heads"], call["x"].astype(np.float64), call["weight"].astype(np.float64)
+    blocks = weight.reshape(heads, -1, weight.shape[1])
+    y = np.einsum("thk,hnk->thn", x.reshape(len(x), heads, weight.shape[1]), blocks)
+    return (y.reshape(len(x), len(weight)).astype(np.float32),)
+
+
 def all_reduce(call: OpCall) -> tuple[Array, ...]:
     """Raises: InvariantError where a rank's graph runs without the others."""
     if call.exchange is None:

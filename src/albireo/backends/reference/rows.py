@@ -1,4 +1,4 @@
-"""Ops that move rows and columns without arithmetic: embed, gather_rows, split, top_logits.
+"""Ops that move rows and columns without arithmetic: embed, gather_rows, split, join_heads, top_logits.
 
 Called by interpret.py.
 """
@@ -26,6 +26,13 @@ def gather_rows(call: OpCall) -> tuple[Array, ...]:
 
 def split(call: OpCall) -> tuple[Array, ...]:
     return tuple(np.split(call["x"], np.cumsum(call.attrs["sizes"])[:-1], axis=-1))
+
+
+def join_heads(call: OpCall) -> tuple[Array, ...]:
+    rows, heads = len(call["x"]), call.attrs["num_heads"]
+    parts = [call[role].reshape(rows, heads, call[role].shape[1] // heads) for role in ("x", "y")]
+    joined = np.concatenate(parts, axis=-1)
+    return (joined.reshape(rows, heads * joined.shape[-1]),)
 
 
 def top_logits(call: OpCall) -> tuple[Array, ...]:

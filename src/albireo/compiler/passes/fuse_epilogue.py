@@ -1,12 +1,12 @@
 """A linear with what is done to its result: bias, residual, an activation with its rounding, or that of a gate, whose
-product with up it is."""
+product with up it is; or rounding alone."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 
 from albireo.compiler.rewrite import NotFired, Rewriter, adapter_attrs, linear_roles, made_by
-from albireo.dtypes import FP8_TOKEN, ROW_CODES
+from albireo.dtypes import COMPUTE_DTYPES, FP8_TOKEN, ROW_CODES
 from albireo.graph.node import Graph, Node, Value
 from albireo.graph.program import is_gated
 from albireo.graph.program_spec import ACTS
@@ -38,7 +38,10 @@ def _fuse(rw: Rewriter, linear: Node) -> None:
     elif act is not None:
         _mapped(rw, linear, act)
     else:
-        rw.fuse((linear,), "linear", _attrs(linear, "none"), linear_roles(linear), linear.outputs)
+        cast = rw.only(y, "cast")
+        is_rounded = cast is not None and cast.attrs["dtype"] == linear.inputs["x"].type.dtype in COMPUTE_DTYPES
+        members = (linear, cast) if cast is not None and is_rounded else (linear,)
+        rw.fuse(members, "linear", _attrs(linear, "none"), linear_roles(linear), members[-1].outputs)
 
 
 def _residual(rw: Rewriter, linear: Node, add: Node) -> None:

@@ -11,7 +11,19 @@ from albireo.graph.report import PassRecord
 WHY = "no row looks at another behind the last attention, so only rows that get logits go on, of a prompt usually one"
 
 #: Ops whose row i depends on row i of their activations alone.
-ROW_WISE = ("cast", "rms_norm", "linear", "all_reduce", "split", "add", "mul", "unary", "scale", "scale_by")
+ROW_WISE = (
+    "cast",
+    "rms_norm",
+    "linear",
+    "head_linear",
+    "all_reduce",
+    "split",
+    "add",
+    "mul",
+    "unary",
+    "scale",
+    "scale_by",
+)
 #: Of these, the ones a kernel may end with. Elsewhere a cut would part what one kernel does.
 ENDS = ("add", "cast", "scale_by")
 #: Rows that leave the model -> where each is among all that do.

@@ -47,6 +47,17 @@ def _expert_linear(node: Node) -> Single:
     return "expert_linear", {"n": n, "k": k, "act": "none", **attrs}, dict(node.inputs)
 
 
+def _head_linear(node: Node) -> Single:
+    (rows, k), heads = node.inputs["weight"].type.dims, node.attrs["num_heads"]
+    return "head_linear", {"n": int(rows) // heads, "k": k, "num_heads": heads}, dict(node.inputs)
+
+
+def _join_heads(node: Node) -> Single:
+    for role in node.inputs:
+        _require_float32(node, role)
+    return "join_heads", dict(node.attrs), dict(node.inputs)
+
+
 def _route(node: Node) -> Single:
     _require_float32(node, "x")
     return "route", dict(node.attrs), dict(node.inputs)
@@ -56,6 +67,10 @@ def _of_rows(node: Node) -> Single:
     for role in node.inputs:
         _require_float32(node, role)
     return node.op, {}, dict(node.inputs)
+
+
+def _recurrent(node: Node) -> Single:
+    return node.op, dict(node.attrs), dict(node.inputs)
 
 
 def _norm(node: Node) -> Single:
@@ -74,7 +89,7 @@ def _rope(node: Node) -> Single:
 
 
 def _kv_write(node: Node) -> Single:
-    for role in ("k", "v"):
+    for role in node.inputs.keys() & {"k", "v"}:
         _require_float32(node, role)
         _require_rows(node, role, "T")
     return "kv_write", dict(node.attrs), dict(node.inputs)
@@ -120,7 +135,11 @@ SINGLES: dict[str, Callable[[Node], Single]] = {
     "route": _route,
     "combine": _of_rows,
     "gate_rows": _of_rows,
+    "head_linear": _head_linear,
+    "join_heads": _join_heads,
     "adapter": _adapter,
+    "causal_conv": _recurrent,
+    "gated_delta_rule": _recurrent,
     "rms_norm": _norm,
     "rope": _rope,
     "kv_write": _kv_write,

@@ -12,6 +12,7 @@ from starlette.responses import Response
 from albireo import __version__
 from albireo.server.protocol.adapters import LoadAdapterRequest, UnloadAdapterRequest
 from albireo.server.protocol.anthropic import CountTokensRequest, MessageAnswer, MessagesRequest, TokenCount
+from albireo.server.protocol.batches import Batch, BatchRequest
 from albireo.server.protocol.chat import ChatCompletion, ChatRequest
 from albireo.server.protocol.completions import Completion, CompletionRequest
 from albireo.server.protocol.embeddings import EmbeddingList, EmbeddingRequest
@@ -26,18 +27,27 @@ _POSTS = (
     ("/v1/messages", "Answer a conversation; Anthropic's protocol.", MessagesRequest, MessageAnswer),
     ("/v1/messages/count_tokens", "Tokens of a conversation.", CountTokensRequest, TokenCount),
     ("/v1/embeddings", "Texts to vectors.", EmbeddingRequest, EmbeddingList),
+    ("/v1/batches", "Run the requests of a file.", BatchRequest, Batch),
     ("/v1/load_lora_adapter", "Serve an adapter.", LoadAdapterRequest, str),
     ("/v1/unload_lora_adapter", "Serve it no more.", UnloadAdapterRequest, str),
     ("/tokenize", "Text to token ids.", TokenizeRequest, Tokenized),
     ("/detokenize", "Token ids to text.", DetokenizeRequest, Detokenized),
 )
-#: (method, path, what it does), of those without a body.
+#: (method, path, what it does), of those without a body of JSON.
 _OTHERS = (
     ("get", "/v1/models", "The models there are."),
     ("get", "/v1/models/{name}", "One of them."),
     ("get", "/v1/responses/{name}", "A response that is kept, or its events."),
     ("delete", "/v1/responses/{name}", "Keep it no more."),
     ("post", "/v1/responses/{name}/cancel", "End one that runs in the background."),
+    ("post", "/v1/files", "Upload a file of requests."),
+    ("get", "/v1/files", "The files there are."),
+    ("get", "/v1/files/{name}", "One of them."),
+    ("delete", "/v1/files/{name}", "Delete it."),
+    ("get", "/v1/files/{name}/content", "What is in it."),
+    ("get", "/v1/batches", "The batches there are, the newest first."),
+    ("get", "/v1/batches/{name}", "One of them, and how far it is."),
+    ("post", "/v1/batches/{name}/cancel", "End it."),
     ("get", "/v1/requests/{name}/explain", "Where the time of a request went."),
     ("get", "/v1/stats", "What the engine is doing, as server-sent events."),
     ("get", "/health", "Whether it serves, and gets on."),
@@ -46,13 +56,22 @@ _OTHERS = (
     ("get", "/version", "The version."),
     ("get", "/metrics", "For Prometheus."),
 )
+_PAGE = (("limit", "integer", "At most so many."), ("after", "string", "Only those behind this id."))
 #: Path -> what may stand behind its question mark: name, type, what it does.
 _QUERIES = {
     "/v1/responses/{name}": (
         ("stream", "boolean", "Its events, as server-sent events; those to come, too."),
         ("starting_after", "integer", "Only those behind the one with this sequence_number."),
     ),
+    "/v1/files": (
+        *_PAGE,
+        ("order", "string", "desc: the newest first; asc."),
+        ("purpose", "string", "Only those of this purpose."),
+    ),
+    "/v1/batches": _PAGE,
 }
+#: Path -> the fields of its form; a file is one of bytes.
+_FORMS = {"/v1/files": {"file": {"type": "string", "format": "binary"}, "purpose": {"const": "batch"}}}
 _ERROR = {
     "type": "object",
     "description": "What went wrong, of every status from 400 on; /v1/messages has Anthropic's form.",
@@ -90,7 +109,10 @@ def openapi() -> dict[str, Any]:
         if "{name}" in path:
             operation["parameters"] = [_parameter("name", "path", "string", "Of which.")]
         for name, kind, what in _QUERIES.get(path, ()) if method == "get" else ():
-            operation["parameters"].append(_parameter(name, "query", kind, what))
+            operation.setdefault("parameters", []).append(_parameter(name, "query", kind, what))
+        if method == "post" and path in _FORMS:
+            form = {"type": "object", "properties": _FORMS[path], "required": [*_FORMS[path]]}
+            operation["requestBody"] = {"required": True, "content": {"multipart/form-data": {"schema": form}}}
         paths.setdefault(path, {})[method] = operation
     failed = {"schema": {"$ref": "#/components/schemas/Error"}}
     for methods in paths.values():

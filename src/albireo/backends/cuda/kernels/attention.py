@@ -2,6 +2,7 @@
 
 q, out: [T, H * D], each float32, bfloat16 or float16, rows contiguous inside. kv: a LayerKV [N, K, P, D rounded up to
 16] of float32, bfloat16, float16, int8 or fp8, P of 8, 16 or 32, in which this step's keys and values are written.
+value_dim: of a cache that has keys alone: values are so many of their first channels, and out is [T, H * value_dim].
 step, work: a DeviceStep and the WorkList that build_work_list made of it, for layers of this window. workspace:
 workspace_size() float32. window: positions a row sees, its own included; 0: all. softcap: 0: none. sinks: [H] float32
 or None.
@@ -96,7 +97,9 @@ def attention_kernel(
     GROUP: tl.constexpr,
     HEAD_DIM: tl.constexpr,
     STORED_DIM: tl.constexpr,
+    VALUE_DIM: tl.constexpr,
     BLOCK_DIM: tl.constexpr,
+    TURNED_BLOCK: tl.constexpr,
     PAGE: tl.constexpr,
     BM: tl.constexpr,
     BN: tl.constexpr,
@@ -110,9 +113,11 @@ def attention_kernel(
     MERGED: tl.constexpr,
     TOKEN_BLOCK: tl.constexpr,
 ):
+    # of a result, and of keys that queries meet as they meet values
+    WIDTH: tl.constexpr = VALUE_DIM if VALUE_DIM > 0 else HEAD_DIM
     num_units = tl.load(count) * KV_HEADS
     to = out if TOKEN_BLOCK == 0 else rows_out
-    to_stride = out_stride if TOKEN_BLOCK == 0 else KV_HEADS * GROUP * HEAD_DIM
+    to_stride = out_stride if TOKEN_BLOCK == 0 else KV_HEADS * GROUP * WIDTH
     dims = tl.arange(0, BLOCK_DIM)
     lanes = tl.arange(0, BN)
     ones = tl.full((BN, ONES), 1.0, tl.float32).to(PV_TYPE)
@@ -137,12 +142,22 @@ def attention_kernel(
         heads = kv_head * GROUP + rows % GROUP
         positions = base + tokens
         context = base + num_rows // GROUP
+        from_q = q + (first_token + tokens).to(tl.int64)[:, None] * q_stride + heads[:, None] * HEAD_DIM
         tile_q = tl.load(
-            q + (first_token + tokens).to(tl.int64)[:, None] * q_stride + heads[:, None] * HEAD_DIM + dims[None, :],
-            mask=is_row[:, None] & (dims < HEAD_DIM)[None, :],
+            from_q + dims[None, :],
+            mask=is_row[:, None] & (dims < WIDTH)[None, :],
             other=0.0,
         )
         tile_q = numbers_of(tile_q, QK_TYPE)
+        turned_q = tile_q
+        if VALUE_DIM > 0:
+            turned = VALUE_DIM + tl.arange(0, TURNED_BLOCK)
+            turned_q = tl.load(
+                from_q + turned[None, :],
+                mask=is_row[:, None] & (turned < HEAD_DIM)[None, :],
+                other=0.0,
+            )
+            turned_q = numbers_of(turned_q, QK_TYPE)
 
         begin = first_split * SPLIT
         if WINDOW:
@@ -164,17 +179,19 @@ def attention_kernel(
         for start in tl.range(begin, full_end, BN, num_stages=STAGES):
             next_pages = tl.load(entries + tl.minimum(start + BN, last) // PAGE)
             m, l, acc, total_m, total_l, total = attend(  # noqa: E741
-                start, pages, m, l, acc, total_m, total_l, total, tile_q, ones, positions, dims, k, v, k_scale, v_scale,
-                kv_head, context, scale, softcap, window,
-                KV_HEADS, STORED_DIM, PAGE, BN, SPLIT, QK_TYPE, PV_TYPE, CODES, WINDOW, SOFTCAP, False,
+                start, pages, m, l, acc, total_m, total_l, total, tile_q, turned_q, ones, positions, dims,
+                k, v, k_scale, v_scale, kv_head, context, scale, softcap, window,
+                KV_HEADS, STORED_DIM, VALUE_DIM, HEAD_DIM - VALUE_DIM, PAGE, BN, SPLIT, QK_TYPE, PV_TYPE,
+                CODES, WINDOW, SOFTCAP, False,
             )  # fmt: skip
             pages = next_pages
         for start in tl.range(tl.maximum(begin, full_end), end, BN, num_stages=2):
             pages = tl.load(entries + start // PAGE, mask=start + lanes < context, other=0)
             m, l, acc, total_m, total_l, total = attend(  # noqa: E741
-                start, pages, m, l, acc, total_m, total_l, total, tile_q, ones, positions, dims, k, v, k_scale, v_scale,
-                kv_head, context, scale, softcap, window,
-                KV_HEADS, STORED_DIM, PAGE, BN, SPLIT, QK_TYPE, PV_TYPE, CODES, WINDOW, SOFTCAP, True,
+                start, pages, m, l, acc, total_m, total_l, total, tile_q, turned_q, ones, positions, dims,
+                k, v, k_scale, v_scale, kv_head, context, scale, softcap, window,
+                KV_HEADS, STORED_DIM, VALUE_DIM, HEAD_DIM - VALUE_DIM, PAGE, BN, SPLIT, QK_TYPE, PV_TYPE,
+                CODES, WINDOW, SOFTCAP, True,
             )  # fmt: skip
         total_m, total_l, total = merge(total_m, total_l, total, m, tl.max(l, axis=1), acc)
 
@@ -191,15 +208,15 @@ def attention_kernel(
         if slot < 0:
             store_rows(
                 total_m, total_l, total, sinks, to, to_stride, first_token, first_row, num_rows, kv_head,
-                KV_HEADS, GROUP, HEAD_DIM, q.dtype.element_ty,
+                KV_HEADS, GROUP, WIDTH, q.dtype.element_ty,
             )  # fmt: skip
         else:
             if begin < end:
                 at_part = (slot + tokens).to(tl.int64) * (KV_HEADS * GROUP) + heads
                 tl.store(
-                    partial + at_part[:, None] * HEAD_DIM + dims[None, :],
+                    partial + at_part[:, None] * WIDTH + dims[None, :],
                     total,
-                    mask=is_row[:, None] & (dims < HEAD_DIM)[None, :],
+                    mask=is_row[:, None] & (dims < WIDTH)[None, :],
                 )
                 tl.store(partial_ml + at_part * 2, total_m, mask=is_row)
                 tl.store(partial_ml + at_part * 2 + 1, total_l, mask=is_row)
@@ -217,17 +234,17 @@ def attention_kernel(
                 for row in tl.range(first_row, tl.minimum(first_row + BM, num_rows), MERGED, num_stages=1):
                     merged_m, merged_l, merged = merge_parts(
                         partial, partial_ml, first_slot, splits, before, base, row, num_rows, kv_head, window,
-                        KV_HEADS, GROUP, HEAD_DIM, BLOCK_DIM, SPLIT, MERGED, WINDOW,
+                        KV_HEADS, GROUP, WIDTH, BLOCK_DIM, SPLIT, MERGED, WINDOW,
                     )  # fmt: skip
                     store_rows(
                         merged_m, merged_l, merged, sinks, to, to_stride, first_token, row, num_rows, kv_head,
-                        KV_HEADS, GROUP, HEAD_DIM, q.dtype.element_ty,
+                        KV_HEADS, GROUP, WIDTH, q.dtype.element_ty,
                     )  # fmt: skip
         if TOKEN_BLOCK > 0:  # noqa: SIM102 - a constant: nothing below is compiled where it is 0
             if is_whole:
                 complete_tokens(
                     to, out, finished, first_token, first_row, num_rows, out_stride,
-                    KV_HEADS * GROUP, GROUP, HEAD_DIM, BM, TOKEN_BLOCK,
+                    KV_HEADS * GROUP, GROUP, WIDTH, BM, TOKEN_BLOCK,
                 )  # fmt: skip
         unit = next_unit
 
@@ -247,16 +264,19 @@ def attention(
     softcap: float,
     rows: torch.Tensor | None = None,
     sinks: torch.Tensor | None = None,
+    value_dim: int = 0,
 ) -> None:
     """rows: [at least T, H * D] of q's type, contiguous, where out is token rows that need_rows(); else unused."""
     shape, plan = work.shape, work.plan(step)
-    asked = (num_heads, num_kv_heads, head_dim, window, q.dtype, kv.k.dtype)
+    asked = (num_heads, num_kv_heads, head_dim, value_dim, window, q.dtype, kv.k.dtype)
     types = (TORCH_DTYPES[shape.q_dtype], TORCH_DTYPES[shape.kv_dtype])
-    if asked != (shape.num_heads, shape.num_kv_heads, shape.head_dim, shape.window, *types):
-        raise InvariantError(f"attention of {asked} (heads, KV heads, head_dim, window, types) got work of {shape}")
-    is_coded = need_rows(out.dtype, head_dim)
-    if is_coded and (rows is None or rows.dtype != q.dtype or rows.numel() < len(q) * num_heads * head_dim):
-        raise InvariantError(f"attention to 8-bit codes needs rows of {len(q)} x {num_heads * head_dim} {q.dtype}")
+    if asked != (shape.num_heads, shape.num_kv_heads, shape.head_dim, shape.value_dim, shape.window, *types):
+        raise InvariantError(f"attention of {asked} (heads, KV heads, channels, window, types) got work of {shape}")
+    width = num_heads * shape.width
+    is_coded = need_rows(out.dtype, shape.width)
+    if is_coded and (rows is None or rows.dtype != q.dtype or rows.numel() < len(q) * width):
+        raise InvariantError(f"attention to 8-bit codes needs rows of {len(q)} x {width} {q.dtype}")
+    block_dim = triton.next_power_of_2(value_dim or kv.k.shape[3])
     sums, stats = parts_of(shape, plan, workspace)
     qk_type, pv_type = shape.compute_types
     attention_kernel[(plan.programs,)](
@@ -284,7 +304,9 @@ def attention(
         GROUP=shape.group,
         HEAD_DIM=head_dim,
         STORED_DIM=kv.k.shape[3],
-        BLOCK_DIM=triton.next_power_of_2(kv.k.shape[3]),
+        VALUE_DIM=value_dim,
+        BLOCK_DIM=block_dim,
+        TURNED_BLOCK=turned_block(head_dim, value_dim),
         PAGE=kv.k.shape[2],
         BM=plan.tile_rows,
         BN=shape.kv_tile,
@@ -295,12 +317,17 @@ def attention(
         WINDOW=window > 0,
         SOFTCAP=softcap > 0,
         STAGES=plan.launch.stages,
-        MERGED=_merged(plan.tile_rows, triton.next_power_of_2(kv.k.shape[3]), plan.launch.warps),
-        TOKEN_BLOCK=row_block(num_heads * head_dim) if is_coded else 0,
+        MERGED=_merged(plan.tile_rows, block_dim, plan.launch.warps),
+        TOKEN_BLOCK=row_block(width) if is_coded else 0,
         num_warps=plan.launch.warps,
         num_stages=plan.launch.stages,
         maxnreg=plan.launch.registers,
     )
+
+
+def turned_block(head_dim: int, value_dim: int) -> int:
+    """Channels of keys behind those that are values, as a tile has them: a matrix unit's least, or more."""
+    return max(16, int(triton.next_power_of_2(head_dim - value_dim))) if value_dim else 16
 
 
 def need_rows(out: torch.dtype, head_dim: int) -> bool:
@@ -332,13 +359,14 @@ def aot_cases() -> list[AotCase]:
         out: str = "*bf16",
         *,
         sinks: bool = False,
+        value_dim: int = 0,
         **options: Any,
     ) -> AotCase:
         """As it is launched on Hopper, or on all of words where these have little shared memory."""
         architectures = tuple(words)
         chip = Chip(132, 89) if 89 in words else Chip(132)
         kind = {"bf16": "bfloat16", "i8": "int8"}.get(cache, "fp8")
-        shape = AttentionShape(32, 8, head_dim, 4096, 0, "bfloat16", kind, chip)
+        shape = AttentionShape(32, 8, head_dim, 4096, 0, "bfloat16", kind, chip, value_dim=value_dim)
         launch = launch_of(shape, rows)
         has_spills = (rows == 64 and (head_dim > 128 or cache == "i8")) or (cache, head_dim) == ("fp8e4nv", 128)
         return AotCase(
@@ -357,7 +385,9 @@ def aot_cases() -> list[AotCase]:
                 "GROUP": 4,
                 "HEAD_DIM": head_dim,
                 "STORED_DIM": head_dim,
-                "BLOCK_DIM": triton.next_power_of_2(head_dim),
+                "VALUE_DIM": value_dim,
+                "BLOCK_DIM": triton.next_power_of_2(value_dim or head_dim),
+                "TURNED_BLOCK": turned_block(head_dim, value_dim),
                 "PAGE": 16,
                 "BM": rows,
                 "BN": KV_TILE if head_dim <= 128 else KV_TILE // 2,
@@ -368,7 +398,7 @@ def aot_cases() -> list[AotCase]:
                 "WINDOW": True,
                 "SOFTCAP": True,
                 "STAGES": launch.stages,
-                "MERGED": _merged(rows, triton.next_power_of_2(head_dim), launch.warps),
+                "MERGED": _merged(rows, triton.next_power_of_2(value_dim or head_dim), launch.warps),
                 "TOKEN_BLOCK": 0,
             }
             | options,
@@ -384,6 +414,7 @@ def aot_cases() -> list[AotCase]:
         )
 
     loads = "LDGSTS.E.BYPASS.128"
+    latent: dict[str, Any] = {"KV_HEADS": 1, "GROUP": 16, "WINDOW": False, "SOFTCAP": False}
     return [
         case(16, "bf16", 128, {arch: ("HMMA", loads) for arch in (80, 90, 100)}, WINDOW=False, SOFTCAP=False),
         case(64, "bf16", 128, {90: ("HGMMA", loads)}),
@@ -400,4 +431,6 @@ def aot_cases() -> list[AotCase]:
         case(64, "u8", 128, {80: ("HMMA", loads)}),
         case(16, "bf16", 128, {89: ("HMMA", loads), 120: ("HMMA", loads)}, WINDOW=False, SOFTCAP=False),
         case(64, "bf16", 256, {89: ("HMMA", loads)}),
+        case(16, "bf16", 576, {arch: ("HMMA", loads) for arch in (80, 90, 100)}, value_dim=512, **latent),
+        case(16, "bf16", 576, {89: ("HMMA", loads)}, value_dim=512, **latent),
     ]

@@ -1,7 +1,8 @@
 """kv_write: keys and values of a step's tokens to the KV cache, rounded to its type or as codes with a scale a head.
 
-k, v: [T, K * D] float32, D even, rows any distance apart, each its own; slots: [T] int32. The same bits as inside
-qk_norm_rope_kv_write. A program takes some heads of one token; a padding row has slot 0 and writes the null block.
+k, v: [T, K * D] float32, D even, rows any distance apart, each its own; v None: of a cache of keys alone. slots: [T]
+int32. The same bits as inside qk_norm_rope_kv_write. A program takes some heads of one token; a padding row has slot 0
+and writes the null block.
 """
 
 from __future__ import annotations
@@ -38,12 +39,13 @@ def kv_write_kernel(
     slot = tl.load(slots + row)
     a, b = load_heads(k + row * k_stride, first, NUM_KV_HEADS, HEAD_DIM, HEADS, HALF)
     store_cached(cached_k, k_scale, slot, block_size, first, a, b, NUM_KV_HEADS, HEAD_DIM, PADDED_DIM, HEADS, HALF)
-    a, b = load_heads(v + row * v_stride, first, NUM_KV_HEADS, HEAD_DIM, HEADS, HALF)
-    store_cached(cached_v, v_scale, slot, block_size, first, a, b, NUM_KV_HEADS, HEAD_DIM, PADDED_DIM, HEADS, HALF)
+    if v is not None:
+        a, b = load_heads(v + row * v_stride, first, NUM_KV_HEADS, HEAD_DIM, HEADS, HALF)
+        store_cached(cached_v, v_scale, slot, block_size, first, a, b, NUM_KV_HEADS, HEAD_DIM, PADDED_DIM, HEADS, HALF)
 
 
 def kv_write(
-    k: torch.Tensor, v: torch.Tensor, slots: torch.Tensor, kv: LayerKV, num_kv_heads: int, head_dim: int
+    k: torch.Tensor, v: torch.Tensor | None, slots: torch.Tensor, kv: LayerKV, num_kv_heads: int, head_dim: int
 ) -> None:
     """Keys and values of a layer are contiguous."""
     heads, half = head_tile(head_dim, num_kv_heads)
@@ -56,7 +58,7 @@ def kv_write(
         kv.k_scale,
         kv.v_scale,
         k.stride(0),
-        v.stride(0),
+        0 if v is None else v.stride(0),
         kv.k.shape[2],
         NUM_KV_HEADS=num_kv_heads,
         HEAD_DIM=head_dim,

@@ -20,7 +20,7 @@ import torch
 import triton
 import triton.language as tl
 
-from albireo.backends.cuda.aot import AotCase
+from albireo.backends.cuda.aot import ARCHITECTURES, AotCase
 from albireo.backends.cuda.expert_list import ITEM_FIELDS, ExpertList
 from albireo.backends.cuda.kernels.parts.ordering import NO_KEY, NOTHING, key_of, number_of, order_of, place_of
 from albireo.backends.cuda.kernels.parts.row_squares import tree_sum
@@ -250,8 +250,15 @@ def _warps(rows: int) -> int:
 
 def aot_cases() -> list[AotCase]:
     def case(
-        num_experts: int, top_k: int, rows: int, rules: Rules, max_registers: int, has_bias: bool = False
+        num_experts: int,
+        top_k: int,
+        rows: int,
+        rules: Rules,
+        max_registers: int,
+        has_bias: bool = False,
+        architectures: tuple[int, ...] = (90,),
     ) -> AotCase:
+        """Nothing in it is an architecture's own: on all of them is the one with the most in it."""
         experts = _experts(num_experts)
         names = ("ids", "num_real", "pairs", "counters", "items")
         floats = ("logits", "weights", *(("bias",) if has_bias else ()))
@@ -275,7 +282,8 @@ def aot_cases() -> list[AotCase]:
             aligned=(*floats, "ids", "pairs", "counters", "items", "logits_stride"),
             max_registers=max_registers,
             max_shared=16 << 10,
-            words={architecture: ("ATOMG", "LDG.E.128") for architecture in (80, 90, 100)},
+            words={architecture: ("ATOMG", "LDG.E.128") for architecture in architectures},
+            architectures=architectures,
         )
 
     plain, of_all = Rules(True), Rules(False)
@@ -285,5 +293,5 @@ def aot_cases() -> list[AotCase]:
         case(128, 8, _ROWS, plain, 128),
         case(60, 4, _ROWS, of_all, 128),
         case(256, 8, 1, deepseek, 128, has_bias=True),
-        case(256, 8, _ROWS, deepseek, 255, has_bias=True),
+        case(256, 8, _ROWS, deepseek, 255, True, ARCHITECTURES),
     ]

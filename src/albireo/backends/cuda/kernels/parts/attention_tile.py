@@ -19,15 +19,16 @@ ONES = tl.constexpr(16)
 @triton.jit
 def attend(
     start, pages, m, l, acc, total_m, total_l, total,  # noqa: E741
-    tile_q, ones, positions, dims, k, v, k_scale, v_scale, kv_head, context, scale, softcap, window,
-    KV_HEADS: tl.constexpr, STORED_DIM: tl.constexpr, PAGE: tl.constexpr, BN: tl.constexpr, SPLIT: tl.constexpr,
-    QK_TYPE: tl.constexpr, PV_TYPE: tl.constexpr, CODES: tl.constexpr, WINDOW: tl.constexpr, SOFTCAP: tl.constexpr,
-    MASKED: tl.constexpr,
+    tile_q, turned_q, ones, positions, dims, k, v, k_scale, v_scale, kv_head, context, scale, softcap, window,
+    KV_HEADS: tl.constexpr, STORED_DIM: tl.constexpr, VALUE_DIM: tl.constexpr, TURNED_DIM: tl.constexpr,
+    PAGE: tl.constexpr, BN: tl.constexpr, SPLIT: tl.constexpr, QK_TYPE: tl.constexpr, PV_TYPE: tl.constexpr,
+    CODES: tl.constexpr, WINDOW: tl.constexpr, SOFTCAP: tl.constexpr, MASKED: tl.constexpr,
 ):  # fmt: skip
     """m, l, acc, of the split so far, and the total of those before it, with the BN positions from start on.
 
     pages: [BN] the block of each position. MASKED: rows see a part of the positions, or the context ends among them;
-    else loads need no masks, and scores only those of a window.
+    else loads need no masks, and scores only those of a window. VALUE_DIM: values are so many first channels of keys,
+    which tile_q meets, and turned_q the TURNED_DIM behind them; 0: they are in v.
     """
     BM: tl.constexpr = tile_q.shape[0]
     lanes = tl.arange(0, BN)
@@ -44,11 +45,22 @@ def attend(
     numbers = (pages.to(tl.int64) * (KV_HEADS * PAGE * STORED_DIM))[:, None] + (
         (lanes % PAGE * STORED_DIM + kv_head * (PAGE * STORED_DIM))[:, None] + dims[None, :]
     )
-    there = is_there[:, None] & (dims < STORED_DIM)[None, :]
+    WIDTH: tl.constexpr = VALUE_DIM if VALUE_DIM > 0 else STORED_DIM
+    there = is_there[:, None] & (dims < WIDTH)[None, :]
     if not MASKED:
-        there = tl.broadcast_to((dims < STORED_DIM)[None, :], there.shape)
-    tile_k = numbers_of(_numbers(k + numbers, there, STORED_DIM, MASKED), QK_TYPE)
+        there = tl.broadcast_to((dims < WIDTH)[None, :], there.shape)
+    tile_k = numbers_of(_numbers(k + numbers, there, WIDTH, MASKED), QK_TYPE)
     scores = mma(tile_q, tl.trans(tile_k), tl.zeros((BM, BN), tl.float32))
+    if VALUE_DIM > 0:
+        turned = tl.arange(0, turned_q.shape[1])
+        behind = (pages.to(tl.int64) * (KV_HEADS * PAGE * STORED_DIM))[:, None] + (
+            (lanes % PAGE * STORED_DIM + kv_head * (PAGE * STORED_DIM) + VALUE_DIM)[:, None] + turned[None, :]
+        )
+        is_turned = tl.broadcast_to((turned < TURNED_DIM)[None, :], behind.shape)
+        if MASKED:
+            is_turned = is_turned & is_there[:, None]
+        tile_t = numbers_of(_numbers(k + behind, is_turned, TURNED_DIM, MASKED), QK_TYPE)
+        scores = mma(turned_q, tl.trans(tile_t), scores)
     if CODES:
         scores = scores * _scales(k_scale + row, is_there, MASKED)[None, :]
     # scores * unit are in units of log 2
@@ -70,17 +82,20 @@ def attend(
     l = mma(round_to(weights, PV_TYPE), ones, l * keep[:, None])  # noqa: E741
     if CODES:
         weights = weights * _scales(v_scale + row, is_there, MASKED)[None, :]
-    tile_v = numbers_of(_numbers(v + numbers, there, STORED_DIM, MASKED), PV_TYPE)
-    if CODES and BM < 64:
-        tile_v = where_it_is(tile_v)
-    acc = mma(round_to(weights, PV_TYPE), tile_v, acc * keep[:, None])
+    if VALUE_DIM > 0:
+        acc = mma(round_to(weights, PV_TYPE), tile_k, acc * keep[:, None])
+    else:
+        tile_v = numbers_of(_numbers(v + numbers, there, WIDTH, MASKED), PV_TYPE)
+        if CODES and BM < 64:
+            tile_v = where_it_is(tile_v)
+        acc = mma(round_to(weights, PV_TYPE), tile_v, acc * keep[:, None])
     return new_m, l, acc, total_m, total_l, total
 
 
 @triton.jit
-def _numbers(at, there, STORED_DIM: tl.constexpr, MASKED: tl.constexpr):
+def _numbers(at, there, WIDTH: tl.constexpr, MASKED: tl.constexpr):
     """Elements of keys or values, zeros where there are none."""
-    if MASKED or at.shape[1] != STORED_DIM:
+    if MASKED or at.shape[1] != WIDTH:
         return tl.load(at, mask=there, other=0.0)
     return tl.load(at)
 

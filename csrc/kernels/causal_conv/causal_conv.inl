@@ -1,0 +1,58 @@
+// Body of causal_conv for one ISA level.
+#include "kernels/causal_conv/causal_conv.h"
+
+namespace {
+using namespace albireo;
+
+// 16 channels of one sequence, n of them there; its rows are begin to end of x.
+template <int W>
+ALBIREO_INLINE void convolve(const Args& a, float* state, bool is_new, int64_t begin, int64_t end, int64_t c,
+                             int64_t n) {
+  V weight[W], window[W];
+  for (int j = 0; j < W; j++) {
+    float lanes[16] = {};
+    for (int64_t i = 0; i < n; i++) lanes[i] = ((const float*)a.weight)[(c + i) * W + j];
+    weight[j] = load(lanes);
+    if (j < W - 1) window[j] = is_new ? zero() : n == 16 ? load(state + j * a.n + c) : load_n(state + j * a.n + c, n);
+  }
+  for (int64_t t = begin; t < end; t++) {
+    const float* x = (const float*)a.x + t * x_stride(a, a.n) + c;
+    float* out = (float*)a.out + t * out_stride(a, a.n) + c;
+    window[W - 1] = n == 16 ? load(x) : load_n(x, n);
+    V sum = mul(weight[0], window[0]);
+    for (int j = 1; j < W; j++) sum = fma(weight[j], window[j], sum);
+    for (int j = 0; j < W - 1; j++) window[j] = window[j + 1];
+    if (n == 16) store(out, silu(sum));
+    else store_n(out, silu(sum), n);
+  }
+  for (int j = 0; j < W - 1; j++) {
+    if (n == 16) store(state + j * a.n + c, window[j]);
+    else store_n(state + j * a.n + c, window[j], n);
+  }
+}
+
+template <int W>
+void convolve_items(const Args& a, const Step& s, int64_t begin, int64_t end) {
+  const int64_t blocks = ceil_div(a.n, kConvChannels);
+  for (int64_t item = begin; item < end; item++) {
+    const int64_t b = item / blocks, first = item % blocks * kConvChannels;
+    const int64_t from = s.query_start[b], to = s.query_start[b + 1];
+    float* state = a.state + s.state_slots[b] * a.state_size;
+    for (int64_t c = first; c < first + kConvChannels && c < a.n; c += 16)
+      convolve<W>(a, state, to - from == s.context_len[b], from, to, c, a.n - c < 16 ? a.n - c : 16);
+  }
+}
+
+ALBIREO_INLINE void dispatch_causal_conv(const Args& a, const Step& s, int64_t begin, int64_t end, Scratch&) {
+  switch (a.k) {
+    case 2: return convolve_items<2>(a, s, begin, end);
+    case 3: return convolve_items<3>(a, s, begin, end);
+    case 4: return convolve_items<4>(a, s, begin, end);
+    case 5: return convolve_items<5>(a, s, begin, end);
+    case 6: return convolve_items<6>(a, s, begin, end);
+    case 7: return convolve_items<7>(a, s, begin, end);
+    case 8: return convolve_items<8>(a, s, begin, end);
+  }
+}
+
+}  // namespace

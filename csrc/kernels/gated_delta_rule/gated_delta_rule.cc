@@ -1,0 +1,18 @@
+#include "kernels/gated_delta_rule/gated_delta_rule.h"
+
+namespace albireo {
+namespace {
+int64_t items(const Args& a, const Step& s) { return s.B * a.num_heads * ceil_div(a.v_dim, kDeltaColumns); }
+// Columns of a state, a query and a key.
+int64_t scratch_bytes(const Args& a) {
+  return (a.k_dim * kDeltaColumns + 2 * round_up(a.k_dim, 16)) * (int64_t)sizeof(float);
+}
+
+constexpr Variant kVariants[] = {
+    {"gated_delta_rule", "any", "avx512", gated_delta_rule_avx512},
+    {"gated_delta_rule", "any", "avx2", gated_delta_rule_avx2},
+    {"gated_delta_rule", "any", "scalar", gated_delta_rule_scalar},
+};
+}  // namespace
+const Family kGatedDeltaRule{"gated_delta_rule", items, scratch_bytes, kVariants, 3};
+}  // namespace albireo

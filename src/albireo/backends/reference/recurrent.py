@@ -1,0 +1,81 @@
+"""Ops that keep a state of each sequence: causal_conv and gated_delta_rule, one sequence and one token at a time.
+
+Called by interpret.py. In float64; what is kept is rounded to float32 behind every token, so that a prompt gives the
+same numbers however it is cut into steps.
+"""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+from numpy.typing import NDArray
+
+from albireo.backends.reference.call import Array, OpCall
+from albireo.backends.reference.elementwise import sigmoid
+from albireo.errors import InvariantError
+from albireo.graph.ops import L2_EPS
+
+F64 = NDArray[np.float64]
+
+
+def causal_conv(call: OpCall) -> tuple[Array, ...]:
+    x, weight = call["x"], call["weight"].astype(np.float64)
+    channels, width = weight.shape
+    out = np.zeros(x.shape, np.float32)
+    for b in range(call.step.num_sequences):
+        before = _state(call, b, (width - 1, channels))
+        rows = slice(int(call.step.query_start[b]), int(call.step.query_start[b + 1]))
+        window = np.concatenate([before, x[rows]])
+        sums = sum(weight[:, j] * window[j : j + rows.stop - rows.start].astype(np.float64) for j in range(width))
+        out[rows] = sums * sigmoid(np.asarray(sums))
+        _keep(call, b, window[-(width - 1) :])
+    return (out,)
+
+
+def gated_delta_rule(call: OpCall) -> tuple[Array, ...]:
+    attrs, x = call.attrs, call["x"].astype(np.float64)
+    k_heads, v_heads, k_dim, v_dim = (attrs[name] for name in ("num_k_heads", "num_v_heads", "k_dim", "v_dim"))
+    queries, keys, values = np.split(x, [k_heads * k_dim, 2 * k_heads * k_dim], axis=1)
+    q, k = (_unit(part.reshape(-1, k_heads, k_dim)).repeat(v_heads // k_heads, axis=1) for part in (queries, keys))
+    q, v = q / math.sqrt(k_dim), values.reshape(-1, v_heads, v_dim)
+    gates = call["gates"].astype(np.float64)
+    learned = sigmoid(gates[:, :v_heads])
+    kept = np.exp(-np.exp(call["a_log"].astype(np.float64)) * _softplus(gates[:, v_heads:] + call["dt_bias"]))
+    out = np.zeros((len(x), v_heads, v_dim), np.float32)
+    for b in range(call.step.num_sequences):
+        state = _state(call, b, (v_heads, k_dim, v_dim))
+        for t in range(int(call.step.query_start[b]), int(call.step.query_start[b + 1])):
+            wide = state.astype(np.float64) * kept[t, :, None, None]
+            found = np.einsum("hkv,hk->hv", wide, k[t])
+            wide += k[t, :, :, None] * (learned[t, :, None] * (v[t] - found))[:, None, :]
+            out[t] = np.einsum("hkv,hk->hv", wide, q[t])
+            state = wide.astype(np.float32)
+        _keep(call, b, state)
+    return (out.reshape(len(x), -1),)
+
+
+def _unit(x: F64) -> F64:
+    return np.asarray(x / np.sqrt(np.sum(x * x, axis=-1, keepdims=True) + L2_EPS))
+
+
+def _softplus(x: F64) -> F64:
+    return np.logaddexp(0.0, x)
+
+
+def _state(call: OpCall, b: int, shape: tuple[int, ...]) -> Array:
+    """What sequence b of the step comes with; zeros at its first token."""
+    step = call.step
+    if step.state_slots is None:
+        raise InvariantError("the step says no slots for what sequences keep")
+    if step.query_start[b + 1] - step.query_start[b] == step.context_len[b]:
+        return np.zeros(shape, np.float32)
+    key = call.attrs["state"], int(step.state_slots[b])
+    if key not in call.states:
+        raise InvariantError(f"nothing is kept in slot {key[1]} of a sequence that goes on")
+    return call.states[key]
+
+
+def _keep(call: OpCall, b: int, state: Array) -> None:
+    assert call.step.state_slots is not None, "looked at before"
+    call.states[call.attrs["state"], int(call.step.state_slots[b])] = state

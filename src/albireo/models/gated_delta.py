@@ -1,0 +1,77 @@
+"""Layers that keep a state by the gated delta rule, beside layers with attention, as graph-building functions.
+
+Called by the architecture files. Uses the parts of layers.py. What the recurrence computes is float32 throughout, and
+is rounded once, before the output projection; of the states that it keeps nothing is rounded.
+"""
+
+from __future__ import annotations
+
+from albireo.graph.builder import GraphBuilder
+from albireo.graph.node import Graph, Value
+from albireo.models.config import ModelConfig
+from albireo.models.experts import moe_block
+from albireo.models.head_rows import RowsOf
+from albireo.models.layers import attention_block, embedding, head, linear, mlp_block, norm
+from albireo.models.recurrent_settings import RecurrentSettings
+from albireo.models.rope import rope_spec
+
+
+def hybrid_decoder(c: ModelConfig, max_model_len: int) -> Graph:
+    """A model of such layers and of layers with attention, with experts or one FFN behind either."""
+    b, rope, bias = GraphBuilder(), rope_spec(c, max_model_len), c.attention_bias
+    x = embedding(b, c)
+    for layer in range(c.num_layers):
+        if layer in c.cached_layers:
+            cache = c.cached_layers.index(layer)
+            x = attention_block(b, c, x, layer, rope, qkv_bias=bias, o_bias=bias, qk_norm=True, cache=cache)
+        else:
+            x = gated_delta_block(b, c, x, layer)
+        x = mlp_block(b, c, x, layer) if c.experts is None else moe_block(b, c, x, layer)
+    return head(b, c, x)
+
+
+def gated_delta_block(b: GraphBuilder, c: ModelConfig, x: Value, layer: int) -> Value:
+    """x + what the recurrence makes of norm(x), of one layer, [T, E] float32."""
+    r = c.recurrent
+    assert r is not None, "the architecture's rules name its keys"
+    name, width = f"model.layers.{layer}.linear_attn", r.v_heads * r.v_dim
+    with b.part(f"layers.{layer}.attn"):
+        h = norm(b, c, x, f"model.layers.{layer}.input_layernorm.weight", "norm")
+        qkv = linear(b, c, h, f"{name}.in_proj_qkv", r.channels, "qkv", False, None, _rows(r, name, "qkv"))
+        z = linear(b, c, h, f"{name}.in_proj_z", width, "z", False, None, _rows(r, name, "z"))
+        gates = _gates(b, c, h, name, r)
+        with b.part("conv"):
+            weight = b.weight(f"{name}.conv1d.weight", (r.channels, r.conv_width), "float32")
+            mixed = b.causal_conv(qkv, weight)
+        with b.part("delta_rule"):
+            a_log, dt_bias = (b.weight(f"{name}.{part}", (r.v_heads,), "float32") for part in ("A_log", "dt_bias"))
+            shape = {"num_k_heads": r.k_heads, "num_v_heads": r.v_heads, "k_dim": r.k_dim, "v_dim": r.v_dim}
+            y = b.gated_delta_rule(mixed, gates, a_log, dt_bias, **shape)
+        with b.part("out_norm"):
+            weight = b.weight(f"{name}.norm.weight", (r.v_dim,), "float32")
+            y = b.rms_norm(y, weight, c.rms_norm_eps, num_heads=r.v_heads)
+            y = b.cast(b.mul(y, b.unary(z, "silu")), c.dtype)
+        out = linear(b, c, y, f"{name}.out_proj", c.hidden_size, "out", False, None)
+        with b.part("out"):
+            return b.add(x, out)
+
+
+def _gates(b: GraphBuilder, c: ModelConfig, h: Value, name: str, r: RecurrentSettings) -> Value:
+    """b, then a, [T, 2 * heads]: one linear of the rows of two, whose weights stay numbers, as a router's do."""
+    with b.part("gates"):
+        segments = (*_rows(r, name, "b").segments("weight"), *_rows(r, name, "a").segments("weight"))
+        weight = b.weight(f"{name}.in_proj_b+a.weight", (2 * r.v_heads, c.hidden_size), c.dtype, segments=segments)
+        return b.linear(h, weight, role="router")
+
+
+def _rows(r: RecurrentSettings, name: str, part: str) -> RowsOf:
+    """Of queries, keys and values, of their gates z, or of b or a."""
+    if not r.lies_by_head:
+        count = {"qkv": r.channels, "z": r.v_heads * r.v_dim}.get(part, r.v_heads)
+        return RowsOf(f"{name}.in_proj_{part}", ((0, count),))
+    each = r.v_heads // r.k_heads
+    module, widths = ("ba", [each, each]) if part in "ba" else ("qkvz", [r.k_dim, r.k_dim] + 2 * [each * r.v_dim])
+    starts = [sum(widths[:i]) for i in range(len(widths))]
+    places = {"qkv": (0, 1, 2), "z": (3,), "b": (0,), "a": (1,)}[part]
+    firsts = [(key * sum(widths) + starts[place], widths[place]) for place in places for key in range(r.k_heads)]
+    return RowsOf(f"{name}.in_proj_{module}", tuple((first, first + count) for first, count in firsts))

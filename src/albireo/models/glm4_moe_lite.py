@@ -1,0 +1,26 @@
+"""GLM-4.7-Flash: DeepSeek V3 with fewer experts and no groups of them.
+
+Found by models/__init__.py by file name. Does not know devices.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+from albireo.models import deepseek_v3
+
+_WHICH = {key: value for key, value in deepseek_v3.TINY.items() if key not in ("rope_scaling", "first_k_dense_replace")}
+TINY = {
+    **_WHICH,
+    "architectures": ["Glm4MoeLiteForCausalLM"],
+    "model_type": "glm4_moe_lite",
+    "vocab_size": 119,
+    "mlp_layer_types": ["dense", "sparse", "sparse"],
+    "n_group": 1,
+    "topk_group": 1,
+    "qk_nope_head_dim": 14,
+}
+CONFIG = replace(
+    deepseek_v3.CONFIG, class_names=(), defaults={**deepseek_v3.CONFIG.defaults, "first_k_dense_replace": 1}
+)
+build = deepseek_v3.build

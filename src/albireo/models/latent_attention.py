@@ -1,0 +1,129 @@
+"""Multi-head latent attention (DeepSeek V2 and later) as graph-building functions, and what its keys say.
+
+Called by the architecture files. A position leaves one vector in the cache: a latent that keys and values of all heads
+are linear functions of, and channels that are rotated. A head's key is never made: its query goes through the transpose
+of the matrix that would make it, and meets the latent itself; values are latents until they are summed. So attention
+has one KV head, whose values are the first channels of its keys. Source: DeepSeek-AI 2024, DeepSeek-V2, section 2.1.
+"""
+
+from __future__ import annotations
+
+from albireo.graph.builder import GraphBuilder
+from albireo.graph.node import Value
+from albireo.graph.ops import RopeSpec
+from albireo.json_file import Fields, keys
+from albireo.models.block_settings import BlockSettings, Latent
+from albireo.models.config import MAX_HEAD_DIM, MAX_WIDTH, ModelConfig
+from albireo.models.head_rows import RowsOf
+from albireo.models.latent_weights import OF_KEYS, OF_VALUES
+from albireo.models.layers import linear, norm
+
+#: Keys of such models that change nothing here: a head's width is told by its parts, layers that guess are left out.
+UNREAD = keys(
+    "num_key_value_heads head_dim qk_head_dim num_nextn_predict_layers num_mtp_layers ep_size aux_loss_alpha seq_aux",
+    "auto_map",
+)
+#: Of the norms of latents, whatever config.json says of the others.
+_EPS = 1e-6
+
+
+def latent_blocks(fields: Fields) -> BlockSettings:
+    """What config.json says of latent attention. Raises: ModelError for a missing or impossible value."""
+    rotary = fields.integer("qk_rope_head_dim", 2, MAX_HEAD_DIM)
+    if rotary % 2:
+        fields.fail("qk_rope_head_dim", rotary, "must be even, for rotary pairs")
+    rank = fields.integer("kv_lora_rank", 2, MAX_HEAD_DIM - rotary)
+    if rank % 2:
+        fields.fail("kv_lora_rank", rank, "must be even")
+    latent = Latent(
+        rank,
+        rotary,
+        fields.integer("qk_nope_head_dim", 1, MAX_HEAD_DIM),
+        fields.integer("v_head_dim", 1, MAX_HEAD_DIM),
+        fields.optional_integer("q_lora_rank", 1, MAX_WIDTH),
+    )
+    return BlockSettings(num_kv_heads=1, latent=latent)
+
+
+def latent_attention_block(b: GraphBuilder, c: ModelConfig, x: Value, layer: int, rope: RopeSpec) -> Value:
+    """x + attention(norm(x)) of one layer, [T, E] float32."""
+    latent, heads = c.blocks.latent, c.num_heads
+    assert latent is not None
+    name, bias = f"model.layers.{layer}.self_attn", c.attention_bias
+    with b.part(f"layers.{layer}.attn"):
+        h = norm(b, c, x, f"model.layers.{layer}.input_layernorm.weight", "norm")
+        plain, rotated = _queries(b, c, latent, h, name)
+        low = linear(b, c, h, f"{name}.c_kv_proj", latent.rank, "c_kv", bias, None, _rows_of_latent(name, latent))
+        turned = linear(b, c, h, f"{name}.k_rope_proj", latent.rotary, "k_rope", bias, None, _rows_of_key(c, name))
+        with b.part("rope"):
+            rotated = b.rope(rotated, rope, heads, latent.rotary)
+            turned = b.rope(turned, rope, 1, latent.rotary)
+        with b.part("kv"):
+            key = b.join_heads(_normed(b, low, f"{name}.kv_a_layernorm"), turned, 1)
+            b.kv_write(key, None, layer, 1, c.head_dim)
+        met = _of_heads(b, c, plain, f"{name}.{OF_KEYS}", latent.rank, "k_up")
+        with b.part("attention"):
+            seen = b.attention(
+                b.cast(b.join_heads(met, rotated, heads), c.dtype),
+                layer=layer,
+                num_heads=heads,
+                num_kv_heads=1,
+                head_dim=c.head_dim,
+                scale=c.scale,
+                window=None,
+                softcap=None,
+                value_dim=latent.rank,
+            )
+        values = _of_heads(b, c, seen, f"{name}.{OF_VALUES}", latent.value, "v_up")
+        o = linear(b, c, b.cast(values, c.dtype), f"{name}.o_proj", c.hidden_size, "o", bias, None)
+        with b.part("o"):
+            return b.add(x, o)
+
+
+def _queries(b: GraphBuilder, c: ModelConfig, latent: Latent, h: Value, name: str) -> tuple[Value, Value]:
+    """The channels of all heads that are not rotated, and those that are to be, [T, heads * channels] float32."""
+    module = f"{name}.q_proj"
+    if latent.query_rank is not None:
+        low = linear(b, c, h, f"{name}.q_a_proj", latent.query_rank, "q_a", c.attention_bias, None)
+        with b.part("q_a_norm"):
+            h = b.cast(_normed(b, low, f"{name}.q_a_layernorm"), c.dtype)
+        module = f"{name}.q_b_proj"
+    width = latent.plain + latent.rotary
+    starts = [head * width for head in range(c.num_heads)]
+    plain = RowsOf(module, tuple((start, start + latent.plain) for start in starts))
+    pieces = tuple(piece for start in starts for piece in _turning(c, start + latent.plain, latent.rotary))
+    return (
+        linear(b, c, h, f"{module}.plain", c.num_heads * latent.plain, "q_plain", False, None, plain),
+        linear(b, c, h, f"{module}.rope", c.num_heads * latent.rotary, "q_rope", False, None, RowsOf(module, pieces)),
+    )
+
+
+def _rows_of_latent(name: str, latent: Latent) -> RowsOf:
+    return RowsOf(f"{name}.kv_a_proj_with_mqa", ((0, latent.rank),))
+
+
+def _rows_of_key(c: ModelConfig, name: str) -> RowsOf:
+    latent = c.blocks.latent
+    assert latent is not None
+    return RowsOf(f"{name}.kv_a_proj_with_mqa", _turning(c, latent.rank, latent.rotary))
+
+
+def _turning(c: ModelConfig, start: int, count: int) -> tuple[tuple[int, int], ...]:
+    """Rows that are rotated, in pairs (i, i + count / 2)."""
+    if not c.has_pairs_side_by_side:
+        return ((start, start + count),)
+    return tuple((row, row + 1) for side in range(2) for row in range(start + side, start + count, 2))
+
+
+def _normed(b: GraphBuilder, low: Value, module: str) -> Value:
+    """norm of a latent, float32."""
+    width = int(low.type.dims[-1])
+    return b.rms_norm(low, b.weight(f"{module}.weight", (width,), "float32"), _EPS)
+
+
+def _of_heads(b: GraphBuilder, c: ModelConfig, x: Value, name: str, width: int, part: str) -> Value:
+    """Each head's channels through a matrix of its own, [T, heads * width] float32."""
+    with b.part(part):
+        columns = int(x.type.dims[-1]) // c.num_heads
+        weight = b.weight(f"{name}.weight", (c.num_heads * width, columns), c.dtype)
+        return b.head_linear(b.cast(x, c.dtype), weight, c.num_heads)

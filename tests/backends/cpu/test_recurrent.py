@@ -1,0 +1,133 @@
+"""causal_conv and gated_delta_rule at every level: against the reference, and the same bits however tokens are cut."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from itertools import pairwise
+from typing import Any
+
+import numpy as np
+import pytest
+
+from albireo.backends.reference.call import OpCall
+from albireo.backends.reference.interpret import OPS
+from albireo.backends.step_inputs import StepInputs
+from backends.cpu.harness import F32, Call, Guarded, assert_same_bits, normal, run, variants
+from step_batches import Work, make_step
+
+SLOTS = 5
+#: Queries and keys of two heads of 12, values of four of 40: neither fills a vector, nor the columns of an item.
+SHAPE = {"num_k_heads": 2, "num_v_heads": 4, "k_dim": 12, "v_dim": 40}
+WIDE = {"num_k_heads": 1, "num_v_heads": 3, "k_dim": 128, "v_dim": 64}
+#: Tokens of the sequences, each in its slot.
+LENGTHS = {3: 37, 0: 5, 4: 1}
+
+
+def channels(shape: dict[str, int]) -> int:
+    return 2 * shape["num_k_heads"] * shape["k_dim"] + shape["num_v_heads"] * shape["v_dim"]
+
+
+class Layer:
+    """One op, its weights, and rows for every sequence; run on the native core and in the reference."""
+
+    def __init__(self, family: str, level: str, shape: dict[str, int], width: int = 4) -> None:
+        self.family, self.level = family, level
+        heads, self.columns = shape["num_v_heads"], channels(shape)
+        self.x = {slot: normal(n, self.columns, seed=slot) for slot, n in LENGTHS.items()}
+        if family == "causal_conv":
+            self.size, self.out = (width - 1) * self.columns, self.columns
+            self.weights = {"weight": normal(self.columns, width, seed=9)}
+            self.attrs: dict[str, Any] = {}
+            self.numbers = {"n": self.columns, "k": width}
+        else:
+            self.size, self.out = heads * shape["k_dim"] * shape["v_dim"], heads * shape["v_dim"]
+            # states that last for a token, and for hundreds
+            self.weights = {"a_log": np.linspace(-5, 2, heads, dtype=np.float32), "dt_bias": normal(heads, seed=8)}
+            self.gates = {slot: 2 * normal(n, 2 * heads, seed=slot + 50) for slot, n in LENGTHS.items()}
+            self.attrs = shape
+            self.numbers = {key: n for key, n in shape.items() if key != "num_v_heads"} | {"num_heads": heads}
+        self.state = Guarded.poisoned((SLOTS, self.size))
+        self.states: dict[tuple[int, int], Any] = {}
+
+    def step(self, parts: Sequence[tuple[int, int, int]]) -> StepInputs:
+        """Args: parts: (slot, first token, end) of each sequence."""
+        return make_step([Work([0] * (end - start), start, [slot] * 5, slot) for slot, start, end in parts], 8, "none")
+
+    def roles(self, parts: Sequence[tuple[int, int, int]]) -> dict[str, F32]:
+        of_rows = {"x": self.x} | ({} if self.family == "causal_conv" else {"gates": self.gates})
+        return {name: np.concatenate([a[slot][start:end] for slot, start, end in parts]) for name, a in of_rows.items()}
+
+    def native(self, parts: Sequence[tuple[int, int, int]], threads: int = 1) -> F32:
+        rows = {name: Guarded(array) for name, array in self.roles(parts).items()}
+        out = Guarded.poisoned((sum(end - start for _, start, end in parts), self.out))
+        of_states = {"state": self.state, "state_size": self.size, "state_slots": SLOTS}
+        weights = {name: Guarded(array) for name, array in self.weights.items()}
+        args = {**rows, **weights, **of_states, **self.numbers, "out": out}
+        run([Call(self.family, self.level, "float32", args)], self.step(parts), threads)
+        return out.values
+
+    def reference(self, parts: Sequence[tuple[int, int, int]]) -> F32:
+        step, given = self.step(parts), {**self.roles(parts), **self.weights}
+        (out,) = OPS[self.family](OpCall(given, {**self.attrs, "state": 0}, step, states=self.states))
+        return np.asarray(out)
+
+
+CASES = [
+    *(("causal_conv", level, SHAPE, width) for _, level in variants("causal_conv") for width in (2, 3, 4, 8)),
+    *(("gated_delta_rule", level, shape, 4) for _, level in variants("gated_delta_rule") for shape in (SHAPE, WIDE)),
+]
+#: Two prompts; one goes on beside one that ends and one that begins; one goes on alone; a slot is taken anew.
+PLANS = [
+    [(3, 0, 17), (0, 0, 4)],
+    [(0, 4, 5), (3, 17, 18), (4, 0, 1)],
+    [(3, 18, 37)],
+    [(0, 0, 5)],
+]
+
+
+@pytest.mark.parametrize(("family", "level", "shape", "width"), CASES)
+def test_a_kernel_computes_what_the_reference_does(family: str, level: str, shape: dict[str, int], width: int) -> None:
+    layer = Layer(family, level, shape, width)
+    for parts in PLANS:
+        got, want = layer.native(parts), layer.reference(parts)
+        assert np.abs(want).max() > 0.01
+        # sums of some ten to a hundred products, in states that are off by what the steps before were off by
+        assert np.linalg.norm(got - want) <= 1e-6 * np.linalg.norm(want)
+        for slot, _, _ in parts:
+            kept = layer.states[0, slot].reshape(-1)
+            assert np.linalg.norm(layer.state.values[slot] - kept) <= 1e-6 * np.linalg.norm(kept)
+    assert np.isnan(layer.state.stored[[1, 2]]).all(), "a slot of nobody was written"
+
+
+@pytest.mark.parametrize(("family", "level", "shape", "width"), CASES)
+def test_bits_do_not_depend_on_the_step(family: str, level: str, shape: dict[str, int], width: int) -> None:
+    """Whole, token by token, in chunks beside others, on more threads: the same results, and the same state."""
+    alone = Layer(family, level, shape, width)
+    whole = alone.native([(3, 0, 37)])
+    state = alone.state.stored[3]
+    cuts = [[*range(38)], [0, 16, 32, 37], [0, 1, 9, 30, 37]]
+    for threads, cut in enumerate(cuts, 1):
+        layer = Layer(family, level, shape, width)
+        others = [(0, 0, 5), (4, 0, 1)]
+        parts = []
+        for start, end in pairwise(cut):
+            beside = others if start % 2 else []
+            rows = layer.native([*beside, (3, start, end)], threads)
+            parts.append(rows[len(rows) - (end - start) :])
+        assert_same_bits(np.concatenate(parts), whole, "rows")
+        assert_same_bits(layer.state.stored[3], state, "state")
+
+
+@pytest.mark.parametrize("slots", [[3, 3], [0, 5], [-1, 0]])
+def test_slots_that_are_not_there_or_are_two_sequences_are_refused(slots: list[int]) -> None:
+    layer = Layer("causal_conv", "scalar", SHAPE)
+    layer.x |= {slot: normal(4, layer.columns) for slot in slots}
+    with pytest.raises(ValueError, match="no such slot of states, or two sequences in one"):
+        layer.native([(slot, 0, 2) for slot in slots])
+
+
+def test_a_step_without_slots_is_refused() -> None:
+    layer = Layer("causal_conv", "scalar", SHAPE)
+    layer.step = lambda parts: make_step([Work([0, 0], 0, [1])], 8, "none")  # type: ignore[method-assign]
+    with pytest.raises(ValueError, match="states need a slot for every sequence"):
+        layer.native([(3, 0, 2)])

@@ -1,0 +1,115 @@
+"""Models whose layers keep a state of each sequence, served: the same bits in every way, and what is refused."""
+
+from __future__ import annotations
+
+import logging
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from albireo import BuildConfig, build
+from albireo.api.llm import LLM
+from albireo.backends.cpu.model import CpuModel
+from albireo.errors import ConfigError
+from albireo.models import load_architecture
+from albireo.params import PoolingParams, SamplingParams
+from albireo.speculative_config import SpeculativeConfig
+from albireo.verify.run import verify
+from e2e.serving import Ask, Server, assert_same_answers
+from e2e.test_invariance import preempted, requests
+from tiny_models import make_checkpoint
+
+TINY = dict(load_architecture("qwen3_5_text").tiny)
+#: How requests are served, and what shows that it was so.
+WAYS: dict[str, dict[str, Any]] = {
+    "batched": {},
+    "chunks of one token": {"max_num_batched_tokens": 1, "max_num_seqs": 1},
+    "chunks of 7, two threads": {"max_num_batched_tokens": 7, "num_threads": 2},
+    "preempted": {"num_gpu_blocks_override": 8},
+    "nothing fused": {"without": ("fuse_qkv_rope_kv", "fuse_norm", "fuse_epilogue"), "max_num_batched_tokens": 29},
+}
+
+
+@pytest.fixture(scope="module")
+def directory(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return make_checkpoint(tmp_path_factory.mktemp("model"), TINY, seed=5, dtype="bfloat16")
+
+
+@pytest.mark.parametrize("way", WAYS)
+def test_a_request_gets_the_same_bits_alone_and_among_others(way: str, directory: Path) -> None:
+    alone = Server.load(directory).alone(requests())
+    answers, stats = Server.load(directory, **WAYS[way]).serve(requests(), stagger=1)
+    assert_same_answers(answers, alone)
+    assert way != "preempted" or preempted(stats, answers)
+
+
+def test_continuations_go_on_from_the_prompt_of_all(directory: Path) -> None:
+    """Each is what a request with its seed would get; some find no seat, and compute the prompt again."""
+    prompt = requests()[4].prompt
+    params = SamplingParams(temperature=1.0, seed=3, n=3, max_tokens=9, ignore_eos=True)
+    together, _ = Server.load(directory).serve([Ask(prompt, params)])
+    seatless, _ = Server.load(directory, max_num_seqs=2).serve([Ask(prompt, params)])
+    assert together[0].tokens == seatless[0].tokens
+    assert len({tuple(tokens) for tokens in together[0].tokens}) == 3
+    for index, tokens in enumerate(together[0].tokens):
+        single = SamplingParams(temperature=1.0, seed=3 + index, max_tokens=9, ignore_eos=True)
+        assert Server.load(directory).serve([Ask(prompt, single)])[0][0].tokens == [tokens]
+
+
+def test_the_best_few_of_a_row_are_not_tried_first(directory: Path) -> None:
+    """Top-k draws from logits: a step whose best few did not decide could not be computed a second time."""
+    prompt = requests()[0].prompt
+    answers = []
+    for logprobs in (None, 0):
+        params = SamplingParams(temperature=0.8, top_k=3, seed=4, max_tokens=12, ignore_eos=True, logprobs=logprobs)
+        server = Server.load(directory)
+        answers.append(server.serve([Ask(prompt, params)])[0][0].tokens)
+        assert len(server.rows) == 12, "a row of logits is missing"
+    assert answers[0] == answers[1]
+
+
+def test_embeddings_beside_texts(directory: Path) -> None:
+    """Each sequence is computed by one program: alone and side by side they give the same."""
+    llm = LLM.from_loaded(Server.load(directory).loaded)
+    prompts = [list(ask.prompt) for ask in requests()[1:4]]
+    alone = [llm.embed([prompt], PoolingParams(pooling_type="mean"))[0].outputs.embedding for prompt in prompts]
+    together = [each.outputs.embedding for each in llm.embed(prompts, PoolingParams(pooling_type="mean"))]
+    assert together == alone and len(alone[0]) == TINY["hidden_size"]
+
+
+def test_memory_counts_the_states(directory: Path, caplog: pytest.LogCaptureFixture) -> None:
+    """Two layers, each three rows of 128 channels and four heads of 12 x 20 float32, for each of eight sequences."""
+    with caplog.at_level(logging.INFO, "albireo"):
+        loaded = Server.load(directory).loaded
+    of_one = 2 * 4 * (3 * 128 + 4 * 12 * 20)
+    assert loaded.model_config.recurrent is not None and loaded.model_config.recurrent.state_bytes == of_one
+    assert loaded.program.states.slot_bytes == of_one and loaded.memory.state_bytes == 8 * of_one
+    assert isinstance(loaded.model, CpuModel) and loaded.model._states.num_bytes >= 8 * of_one
+    assert "prefix caching is off: layers of this model keep a state of each sequence" in caplog.text
+    assert not loaded.config.enable_prefix_caching
+
+
+def test_a_directory_computes_the_same_and_is_verified_by_tokens_and_quality(tmp_path: Path) -> None:
+    config = TINY | {"vocab_size": 512}
+    checkpoint = make_checkpoint(tmp_path / "checkpoint", config, seed=5, dtype="bfloat16", tokenizer=True)
+    build(checkpoint, tmp_path / "engine", BuildConfig())
+    wanted = Server.load(checkpoint).serve(requests()[:3])[0]
+    assert_same_answers(Server.load(tmp_path / "engine").serve(requests()[:3])[0], wanted)
+    found = verify(tmp_path / "engine", str(checkpoint), num_tokens=200)
+    verdicts = {stage.name: stage.verdict for stage in found.stages}
+    wanted_verdicts = dict.fromkeys(("graph", "weights", "tokens", "quality"), "passed")
+    assert verdicts == wanted_verdicts | dict.fromkeys(("ops", "layers"), "not judged")
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"speculative_config": SpeculativeConfig(method="ngram")}, "speculative_config: layers of this model keep"),
+        ({"enable_lora": True}, "enable_lora: layers of this model keep a state"),
+        ({"tensor_parallel_size": 2}, "layers keep a state of each sequence, which is not cut among ranks"),
+    ],
+)
+def test_what_is_not_done_yet_is_refused_by_name(changes: dict[str, Any], message: str, directory: Path) -> None:
+    with pytest.raises(ConfigError, match=message):
+        Server.load(directory, **changes)

@@ -30,10 +30,11 @@ def test_sizes(albireo, tiny):
         parameters -= 2 * config["hidden_size"]
     assert f"({parameters:,})" in result.stdout
     parsed = load_config(directory)
-    head_dim, kv_heads = parsed.head_dim, parsed.num_kv_heads
-    stored = -(-head_dim // 16) * 16
+    stored = sum(kv_heads * -(-head_dim // 16) * 16 for kv_heads, head_dim in parsed.kv_shapes)
     parts = 2 if parsed.blocks.latent is None else 1
-    assert f"{parts * parsed.num_layers * kv_heads * stored * 4:,} B per token" in result.stdout
+    assert f"{parts * stored * 4:,} B per token" in result.stdout
+    has_others = config["model_type"] == "gemma4_text"
+    assert (", elsewhere of 32, 1 for keys and values" in result.stdout) == has_others
     assert f"architecture  {config['model_type']}: {parsed.num_layers} layers" in result.stdout
     assert f"{len(weight_shapes(config))} tensors of float32" in result.stdout
     assert "no usable tokenizer" in result.stdout

@@ -45,7 +45,7 @@ def model_facts(source: ModelSource, graph: Graph, engine: EngineConfig) -> Iter
     yield (
         "attention",
         f"{config.num_heads} heads of {config.head_dim}, {config.num_kv_heads} for keys and values"
-        f"{_windows(config)}, rope {config.rope.rope_type} (theta {config.rope.theta:g})",
+        f"{_windows(config)}{_without_windows(config)}, rope {config.rope.rope_type} (theta {config.rope.theta:g})",
     )
     tied = ", embeddings tied" if config.tie_word_embeddings else ""
     yield "parameters", f"{count(_num_parameters(graph))} ({_num_parameters(graph):,}){tied}"
@@ -142,6 +142,12 @@ def _architecture(config: ModelConfig) -> str:
 def _windows(config: ModelConfig) -> str:
     kinds = Counter(window for window in config.windows if window is not None)
     return "".join(f", window {window} in {layers} layers" for window, layers in kinds.items())
+
+
+def _without_windows(config: ModelConfig) -> str:
+    """Heads of layers without a window, where those have heads of their own."""
+    others = set(config.kv_shapes) - {(config.num_kv_heads, config.head_dim)}
+    return "".join(f", elsewhere of {dim}, {heads} for keys and values" for heads, dim in sorted(others))
 
 
 def _on_disk(directory: Path, graph: Graph) -> str:

@@ -124,7 +124,7 @@ def check_cache(kv: KVLayout) -> None:
     if kv.shapes:
         raise UnsupportedModel(
             f"layers need several shapes of KV cache (heads, size): {sorted(set(kv.shapes))}; on GPUs all layers have "
-            "one, choose device=cpu"
+            "one: choose device=cpu, and build it without a target of a GPU"
         )
 
 

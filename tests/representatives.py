@@ -42,8 +42,10 @@ REPRESENTATIVES = {
 LATENT = ("youtu",)
 #: Of these, those whose layers differ in the shape of their caches, which neither ranks nor the memory of GPUs know.
 OF_SEVERAL_CACHES = ("gemma4_text",)
-#: The same of architectures that the CPU alone computes: no GPU has kernels for their layers, no ranks share them.
+#: The same of architectures, and of one of variants.py, that the CPU alone computes: no GPU has kernels for their
+#: layers, or memory for their caches, and no ranks share them.
 ON_CPU_ALONE = {
+    "gemma4_text, experts": "experts beside an FFN, each with a factor on its weights; the sum is normed",
     "qwen3_5_text": "layers that keep a state of each sequence, and attention whose output has a gate",
 }
 CPU_REPRESENTATIVES = REPRESENTATIVES | ON_CPU_ALONE

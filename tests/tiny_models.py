@@ -116,8 +116,11 @@ def random_weights(config: Mapping[str, Any], seed: int) -> dict[str, NDArray[np
             tensors[name] = (1 if is_plain else 0) + np.float32(0.2) * noise
             if kind == "gemma4_text" and name.endswith(".q_norm.weight"):
                 tensors[name] /= np.sqrt(shape[0], dtype=np.float32)  # which scores are not divided by
-        elif name.endswith(".layer_scalar"):
+        elif name.endswith((".layer_scalar", ".per_expert_scale")):
             tensors[name] = 1 + np.float32(0.2) * noise
+        elif name.endswith(".router.scale"):
+            # as of a norm, over the root of the width that is in it
+            tensors[name] = np.sqrt(shape[0], dtype=np.float32) * (1 + np.float32(0.2) * noise)
         elif name.endswith(("A_log", "dt_bias")):
             # states that last for a few tokens, and for a few dozen
             tensors[name] = noise if name.endswith("A_log") else np.float32(-1.5) + noise
@@ -188,6 +191,7 @@ def weight_shapes(config: Mapping[str, Any]) -> dict[str, tuple[int, ...]]:
             layer |= {f"{place}_feedforward_layernorm.weight": (hidden,) for place in ("pre", "post")}
         if kind == "gemma4_text":
             layer["layer_scalar"] = (1,)
+            layer |= _shapes_beside_ffn(config)
         layer |= _ffn_shapes(config, i, ffn)
         shapes |= {f"model.layers.{i}.{name}": shape for name, shape in layer.items()}
     shapes["model.norm.weight"] = (hidden,)
@@ -202,6 +206,18 @@ def _heads_of_kind(config: Mapping[str, Any], kind: str) -> tuple[int, int, bool
         return config["num_key_value_heads"], config["head_dim"], False
     name = "num_global_key_value_heads" if config["attention_k_eq_v"] else "num_key_value_heads"
     return config[name], config["global_head_dim"], config["attention_k_eq_v"]
+
+
+def _shapes_beside_ffn(config: Mapping[str, Any]) -> dict[str, tuple[int, ...]]:
+    """Of Gemma 4's experts of a layer, where it has any, their router and the norms of both."""
+    if not config.get("enable_moe_block"):
+        return {}
+    hidden, count, width = config["hidden_size"], config["num_experts"], config["moe_intermediate_size"]
+    norms = ("pre_feedforward_layernorm_2", "post_feedforward_layernorm_1", "post_feedforward_layernorm_2")
+    shapes: dict[str, tuple[int, ...]] = {f"{name}.weight": (hidden,) for name in norms}
+    shapes |= {"router.proj.weight": (count, hidden), "router.scale": (hidden,), "router.per_expert_scale": (count,)}
+    matrices = {"gate_proj": (width, hidden), "up_proj": (width, hidden), "down_proj": (hidden, width)}
+    return shapes | {f"experts.{e}.{p}.weight": shape for e in range(count) for p, shape in matrices.items()}
 
 
 def is_hybrid(config: Mapping[str, Any]) -> bool:
@@ -298,17 +314,24 @@ def _as_stored(config: Mapping[str, Any], tensors: dict[str, NDArray[np.float32]
         return {name: v[:, None] if name.endswith("conv1d.weight") else v for name, v in tensors.items()}
     if config["model_type"] == "ernie4_5_moe":
         return {name: v[None] if name.endswith("correction_bias") else v for name, v in tensors.items()}
-    if config["model_type"] != "granitemoe":
-        return tensors
+    if config["model_type"] == "granitemoe":
+        return _joined_experts(tensors, "input_linear.weight", "output_linear.weight")
+    if config.get("enable_moe_block"):
+        return _joined_experts(tensors, "experts.gate_up_proj", "experts.down_proj")
+    return tensors
+
+
+def _joined_experts(tensors: dict[str, NDArray[np.float32]], gate_up: str, down: str) -> dict[str, NDArray[np.float32]]:
+    """All experts of a layer in one tensor, gate above up. Args: gate_up, down: what they are called there."""
     stored = {name: tensor for name, tensor in tensors.items() if ".experts." not in name}
-    for i in range(config["num_hidden_layers"]):
-        block = f"model.layers.{i}.block_sparse_moe"
+    for first in [name for name in tensors if name.endswith(".experts.0.down_proj.weight")]:
+        block, experts = first.partition(".experts.")[0], range(len(tensors))
         parts = [
-            np.stack([tensors[f"{block}.experts.{e}.{p}_proj.weight"] for e in range(config["num_local_experts"])])
+            np.stack([tensors[n] for e in experts if (n := f"{block}.experts.{e}.{p}_proj.weight") in tensors])
             for p in ("gate", "up", "down")
         ]
-        stored[f"{block}.input_linear.weight"] = np.concatenate(parts[:2], axis=1)
-        stored[f"{block}.output_linear.weight"] = parts[2]
+        stored[f"{block}.{gate_up}"] = np.concatenate(parts[:2], axis=1)
+        stored[f"{block}.{down}"] = parts[2]
     return stored
 
 

@@ -9,9 +9,9 @@ from pathlib import Path
 from typing import Any
 
 from albireo import LLM, BuildConfig, SamplingParams, build
-from albireo.models import load_architecture
 from tiny_layer_norm import with_changes
 from tiny_models import make_checkpoint
+from variants import tiny_of
 
 PROMPTS = [[3, 4, 5, 6, 7, 8, 9], [11, 12, 13], list(range(2, 41))]
 GREEDY = SamplingParams(temperature=0.0, max_tokens=5, ignore_eos=True, logprobs=3)
@@ -25,7 +25,7 @@ def make_engine(
     **options: Any,
 ) -> tuple[Path, Path]:
     """Checkpoint and engine directory of an architecture's tiny model."""
-    config = with_changes(load_architecture(model_type).tiny, changes or {})
+    config = with_changes(tiny_of(model_type), changes or {})
     checkpoint = make_checkpoint(path / "checkpoint", config, seed=5, dtype=dtype)
     build(checkpoint, path / "engine", BuildConfig(**options))
     return checkpoint, path / "engine"

@@ -12,6 +12,7 @@ from albireo.graph.spec import check_graph
 from albireo.models import build_graph, load_architecture
 from albireo.models.config import ModelConfig, parse_config
 from tiny_models import MIXTURES
+from variants import VARIANTS, architecture_of, tiny_of
 
 
 def config() -> ModelConfig:
@@ -47,11 +48,10 @@ def test_the_models_own_graph_fits() -> None:
     check_fit(build_graph(config(), 64), config(), "graph.json")
 
 
-@pytest.mark.parametrize("model_type", MIXTURES)
+@pytest.mark.parametrize("model_type", [*MIXTURES, *VARIANTS])
 def test_experts_that_there_are_none_of(model_type: str) -> None:
     """Ids that are chosen among more experts than a matrix has would be read behind its end."""
-    architecture = load_architecture(model_type)
-    settings = parse_config(architecture.tiny, architecture.rules)
+    settings = parse_config(tiny_of(model_type), architecture_of(model_type).rules)
     graph = build_graph(settings, 64)
     check_fit(graph, settings, "graph.json")
     linear = next(node for node in graph.nodes if node.op == "expert_linear")

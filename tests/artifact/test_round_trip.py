@@ -21,18 +21,19 @@ from albireo.errors import Corrupt, InvariantError
 from albireo.graph.node import Graph
 from albireo.graph.program import Program
 from albireo.graph.show import show_graph, show_program
-from albireo.models import build_graph, load_architecture
+from albireo.models import build_graph
 from albireo.models.config import parse_config
 from compiler.ranks import wide_config, wide_graph
 from representatives import CPU_REPRESENTATIVES
+from variants import architecture_of, tiny_of
 
 ENTRY = FileEntry(7, "a" * 64)
 SMALL = EngineConfig(max_num_seqs=3, max_num_batched_tokens=8)
 
 
 def graph_of(model_type: str, dtype: str) -> Graph:
-    tiny = load_architecture(model_type)
-    return build_graph(parse_config(tiny.tiny, tiny.rules).with_dtype(dtype), 64)
+    config = parse_config(tiny_of(model_type), architecture_of(model_type).rules)
+    return build_graph(config.with_dtype(dtype), 64)
 
 
 def through_text(data: Any) -> Any:

@@ -36,6 +36,7 @@ from albireo.step import SampleTask, SequenceWork, StepPlan
 from compiler.ranks import wide_config, wide_graph
 from representatives import CPU_REPRESENTATIVES
 from tiny_models import make_checkpoint, weight_shapes
+from variants import architecture_of, tiny_of
 
 
 def by_hand() -> Program:
@@ -122,8 +123,8 @@ def test_rows_nobody_wants_cost_nothing():
 @pytest.mark.parametrize("model_type", CPU_REPRESENTATIVES)
 def test_weights_are_read_once_and_multiplied_once(model_type):
     """All matrices of the checkpoint but the embedding; the head's twice when it is the embedding too."""
-    tiny = load_architecture(model_type).tiny
-    config = parse_config(tiny, load_architecture(model_type).rules)
+    tiny = tiny_of(model_type)
+    config = parse_config(tiny, architecture_of(model_type).rules)
     model_len = config.max_position_embeddings
     program = compile_program(build_graph(config, model_len), EngineConfig(), model_len)
     shapes = weight_shapes(tiny)

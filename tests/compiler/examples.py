@@ -13,8 +13,8 @@ from albireo.graph.builder import GraphBuilder
 from albireo.graph.node import Graph, Value
 from albireo.graph.ops import RopeSpec
 from albireo.graph.program_spec import FAMILIES
-from albireo.models import load_architecture
 from albireo.models.config import parse_config
+from variants import architecture_of, tiny_of
 
 MAXIMA = {"T": 32, "R": 5, "G": 3}
 #: What the compiler makes of them.
@@ -111,7 +111,7 @@ class Decoder:
 
 
 def model_graph(model_type: str, dtype: str) -> Graph:
-    """The graph of an architecture's tiny config."""
-    architecture = load_architecture(model_type)
-    config = parse_config(architecture.tiny, architecture.rules).with_dtype(dtype)
+    """The graph of a tiny config, see variants.py."""
+    architecture = architecture_of(model_type)
+    config = parse_config(tiny_of(model_type), architecture.rules).with_dtype(dtype)
     return architecture.build(config, MAX_POSITIONS)

@@ -23,6 +23,7 @@ from albireo.params import SamplingParams
 from e2e.serving import Answer, Ask, Server, assert_same_answers
 from representatives import REPRESENTATIVES
 from tiny_models import make_checkpoint
+from variants import VARIANTS, tiny_of
 
 #: Those that differ where weights are numbers; kernels of weights in few bits are in test_quantized.py.
 LEVELS = tuple(level for level in isa_levels() if level not in ("amx", "avx512vnni"))
@@ -37,7 +38,7 @@ WIDE = {
     "head_dim": 80,
     "tie_word_embeddings": True,
 }
-CONFIGS = {name: {**load_architecture(name).tiny} for name in architectures()} | {"llama wide": WIDE}
+CONFIGS = {name: tiny_of(name) for name in (*architectures(), *VARIANTS)} | {"llama wide": WIDE}
 SERVED = [*REPRESENTATIVES, "llama wide"]
 SAMPLED = {"temperature": 0.9, "top_p": 0.95, "seed": 11}
 
@@ -120,6 +121,7 @@ CASES = [
     for level in LEVELS
     for scenario in (SCENARIOS if level == LEVELS[0] else ["all of it"])
 ]
+CASES += [(name, "bfloat16", LEVELS[0], "all of it, two threads") for name in VARIANTS]
 
 
 @pytest.fixture(scope="module")

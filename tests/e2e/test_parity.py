@@ -17,6 +17,7 @@ from e2e.serving import Answer, Ask, Server
 from representatives import CPU_REPRESENTATIVES, LATENT, ON_CPU_ALONE
 from tiny_models import MIXTURES, make_checkpoint, shared_data
 from transformers_models import transformers
+from variants import VARIANTS, tiny_of
 
 torch = pytest.importorskip("torch")
 
@@ -29,7 +30,7 @@ QWEN3 = {**load_architecture("qwen3").tiny}
 YARN = {"rope_type": "yarn", "factor": 4.0, "original_max_position_embeddings": 32}
 #: Every architecture as its file has it, and what its files can say besides.
 CONFIGS: dict[str, dict[str, Any]] = {
-    **{name: {**load_architecture(name).tiny} for name in architectures()},
+    **{name: tiny_of(name) for name in (*architectures(), *VARIANTS)},
     "llama, heads of 64, tied": PLAIN | {"hidden_size": 126, "head_dim": 64, "tie_word_embeddings": True},
     "llama, one KV head of 128": PLAIN | {"head_dim": 128, "num_attention_heads": 3, "num_key_value_heads": 1},
     "llama, no grouping, heads of 80": PLAIN | {"head_dim": 80, "num_attention_heads": 2, "num_key_value_heads": 2},
@@ -113,7 +114,7 @@ def test_float32_at_every_level(name: str, level: str, tmp_path: Path, monkeypat
 
 @pytest.mark.parametrize("level", LEVELS)
 @pytest.mark.parametrize("dtype", ["bfloat16", "float16"])
-@pytest.mark.parametrize("name", sorted(set(CPU_REPRESENTATIVES) - set(MIXTURES) - set(LATENT)))
+@pytest.mark.parametrize("name", sorted(set(CPU_REPRESENTATIVES) - set(MIXTURES) - set(LATENT) - set(VARIANTS)))
 def test_16_bits_are_nearer_to_exact_than_transformers(
     name: str, dtype: str, level: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

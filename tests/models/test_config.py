@@ -43,9 +43,6 @@ def test_real_config_is_loaded_or_refused_with_the_reason(place: Path) -> None:
     if model_type not in OURS and not is_whole({"model_type": model_type}):
         with pytest.raises(UnsupportedModel, match=f"model_type '{model_type}' is not supported; supported: .*llama"):
             load_config(directory)
-    elif "26B-A4B" in place.name:
-        with pytest.raises(UnsupportedModel, match="enable_moe_block=True is not supported; experts beside the FFN"):
-            load_config(directory)
     elif model_type == "gemma4":
         assert_layers_of_two_kinds_are_as_transformers_reads_them(directory)
     else:
@@ -509,7 +506,8 @@ def test_rules_default_to_the_strictest() -> None:
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"enable_moe_block": True}, "enable_moe_block=True is not supported; experts beside the FFN"),
+        ({"enable_moe_block": True}, "num_experts is missing"),
+        ({"enable_moe_block": True, "num_experts": 4, "top_k_experts": 5}, "top_k_experts=5"),
         ({"hidden_size_per_layer_input": 256}, "hidden_size_per_layer_input=256 is not supported; embeddings of each"),
         ({"hidden_size_per_layer_input": None}, "hidden_size_per_layer_input=256 is not supported"),
         ({"num_kv_shared_layers": 2}, "num_kv_shared_layers"),
@@ -559,5 +557,10 @@ def assert_layers_of_two_kinds_are_as_transformers_reads_them(directory: Path) -
     assert list(ours.kv_shapes) == [(each.num_key_value_heads, each.head_dim) for each in layers]
     assert [window is None for window in ours.windows] == [kind == "full_attention" for kind in theirs.layer_types]
     assert ours.blocks.full_values_are_keys == theirs.attention_k_eq_v is True
+    assert (ours.experts is not None) == theirs.enable_moe_block
+    if ours.experts is not None:
+        wanted = (theirs.num_experts, theirs.top_k_experts, theirs.moe_intermediate_size)
+        assert (ours.experts.count, ours.experts.top_k, ours.experts.width) == wanted
+        assert ours.experts.has_gain and ours.experts.renormalize and all(ours.experts.layers)
     rope = theirs.rope_parameters["full_attention"]
     assert (ours.rope.theta, ours.rope.turning_part) == (rope["rope_theta"], rope["partial_rotary_factor"])

@@ -18,6 +18,7 @@ from albireo.models.config import parse_config
 from models.transformers_logits import distance, fused_experts, logits_by_transformers
 from step_batches import Work, make_step
 from tiny_models import MIXTURES, is_hybrid, make_checkpoint, random_weights, write_safetensors
+from variants import tiny_of
 
 IDS = [5, 17, 3, 90, 44, 8, 61, 12, 13, 99, 101, 7]
 
@@ -65,6 +66,19 @@ def test_experts_that_lie_in_one_tensor_are_the_same_matrices(name: str, tmp_pat
             np.testing.assert_array_equal(checkpoint.tensor(each).to_float32(), weights[each])
             assert checkpoint.shape(each) == weights[each].shape
             checkpoint.release(each)
+
+
+def test_experts_beside_an_ffn_lie_in_one_tensor_or_apart(tmp_path: Path) -> None:
+    """As they are published, and as they are where each is quantized by itself."""
+    config, weights = tiny_of("gemma4_text, experts"), random_weights(tiny_of("gemma4_text, experts"), seed=6)
+    make_checkpoint(tmp_path / "joined", config, seed=6)
+    make_checkpoint(tmp_path / "apart", config, seed=6)
+    write_safetensors(tmp_path / "apart" / "model.safetensors", weights, "float32")
+    for name in ("joined", "apart"):
+        with open_checkpoint(tmp_path / name, build_graph(load_config(tmp_path / name), 64)) as checkpoint:
+            assert set(checkpoint.names) == set(weights)
+            for each in checkpoint.names:
+                np.testing.assert_array_equal(checkpoint.tensor(each).to_float32(), weights[each])
 
 
 def test_what_transformers_writes_is_read(tmp_path: Path) -> None:

@@ -7,9 +7,10 @@ import pytest
 from albireo.models import architectures, build_graph, load_architecture
 from albireo.models.config import parse_config
 from representatives import CPU_REPRESENTATIVES, OF_SEVERAL_CACHES, REPRESENTATIVES, mechanisms, mechanisms_of
+from variants import VARIANTS
 
 
-@pytest.mark.parametrize("name", architectures())
+@pytest.mark.parametrize("name", [*architectures(), *VARIANTS])
 def test_a_mechanism_is_shown_by_a_representative(name: str) -> None:
     shown = frozenset().union(*map(mechanisms, CPU_REPRESENTATIVES))
     missing = sorted(mechanisms(name) - shown)

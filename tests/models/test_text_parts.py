@@ -13,6 +13,7 @@ from albireo.errors import UnsupportedModel
 from albireo.models import load_architecture, load_config
 from backends.reference.test_interpret import Model, assert_same_logits, prompt
 from models.test_fused_experts import turn_experts
+from variants import VARIANTS
 
 pytest.importorskip("torch")
 pytest.importorskip("transformers")
@@ -31,6 +32,9 @@ def text(model_type: str, named: str, **changes: Any) -> dict[str, Any]:
     return {key: value for key, value in config.items() if key not in left_out and value is not ...}
 
 
+_GEMMA4_VISION = {"hidden_size": 16, "intermediate_size": 24, "num_attention_heads": 2, "head_dim": 8}
+_GEMMA4_VISION |= {"num_hidden_layers": 1, "num_key_value_heads": 2}
+_GEMMA4 = {"vision_config": _GEMMA4_VISION, "audio_config": None, "tie_word_embeddings": True}
 #: The model_type of the whole, and its config.
 WHOLES: dict[str, dict[str, Any]] = {
     "qwen3_vl": {
@@ -43,12 +47,10 @@ WHOLES: dict[str, dict[str, Any]] = {
         "vision_config": _QWEN,
         "tie_word_embeddings": False,
     },
-    "gemma4": {
-        "text_config": text("gemma4_text", "gemma4_text"),
-        "vision_config": {"hidden_size": 16, "intermediate_size": 24, "num_attention_heads": 2, "head_dim": 8}
-        | {"num_hidden_layers": 1, "num_key_value_heads": 2},
-        "audio_config": None,
-        "tie_word_embeddings": True,
+    "gemma4": {"text_config": text("gemma4_text", "gemma4_text"), **_GEMMA4},
+    "gemma4 with experts": {
+        "text_config": text("gemma4_text", "gemma4_text", **VARIANTS["gemma4_text, experts"]),
+        **_GEMMA4,
     },
     "qwen3_5": {
         "text_config": text("qwen3_5_text", "qwen3_5_text", rope_parameters=_PLACES | {"partial_rotary_factor": 0.5}),

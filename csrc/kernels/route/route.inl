@@ -73,6 +73,7 @@ ALBIREO_INLINE void dispatch_route(const Args& a, const Step&, int64_t begin, in
     for (int64_t j = 0; j < a.top_k; j++) {
       weights[j] = scores[ids[j]] / whole;
       if (a.scale != 0.0f) weights[j] *= a.scale;
+      if (a.weight) weights[j] *= ((const float*)a.weight)[ids[j]];
     }
   }
 }

@@ -96,10 +96,17 @@ class GraphBuilder:
         return self.graph.constants.setdefault(name, value)
 
     def route(
-        self, x: Value, top_k: int, renormalize: bool, bias: Value | None = None, **rules: Any
+        self,
+        x: Value,
+        top_k: int,
+        renormalize: bool,
+        bias: Value | None = None,
+        gain: Value | None = None,
+        **rules: Any,
     ) -> tuple[Value, Value]:
         """rules: those of scores, num_groups, kept_groups, group_best and factor that say something, see ops."""
-        inputs = {"x": x} if bias is None else {"x": x, "bias": bias}
+        given = {"x": x, "bias": bias, "gain": gain}
+        inputs = {role: value for role, value in given.items() if value is not None}
         ids, weights = self._node("route", inputs, top_k=top_k, renormalize=renormalize, **rules)
         return ids, weights
 

@@ -98,8 +98,9 @@ def _route(x: Types, a: Attrs) -> tuple[TensorType, ...]:
     count = int(logits.dims[1])
     if not 0 < a["top_k"] <= min(count, MAX_CHOSEN):
         raise InvariantError(f"route chooses {a['top_k']} of {logits}; at most {MAX_CHOSEN} can be chosen")
-    if "bias" in x and x["bias"] != TensorType("float32", (count,)):
-        raise InvariantError(f"route bias {x['bias']} does not fit {logits}")
+    for role in ("bias", "gain"):
+        if role in x and x[role] != TensorType("float32", (count,)):
+            raise InvariantError(f"route {role} {x[role]} does not fit {logits}")
     if not are_groups(count, a, "bias" in x):
         raise InvariantError(f"route of {logits} in groups: {dict(a)} does not fit")
     dims = ("T", a["top_k"])
@@ -309,12 +310,13 @@ OPS: dict[str, Op] = {
     # softmax over all logits, or, renormalize, over the chosen ones. In float32; sums ascending, of the chosen by rank.
     # scores "sigmoid": weights are sigmoids instead, renormalize: divided by the sum of the chosen ones. bias: what is
     # compared is score + bias; weights know nothing of it. num_groups: experts are so many groups, and are chosen from
-    # the kept_groups best alone; a group's worth is the sum of its group_best best. factor: on all weights, last
+    # the kept_groups best alone; a group's worth is the sum of its group_best best. factor: on all weights; gain: of
+    # each expert, on its weights, last
     "route": Op(
         ("x",),
         ("top_k", "renormalize"),
         _route,
-        optional=("bias",),
+        optional=("bias", "gain"),
         optional_attrs=("scores", *GROUPS, "factor"),
     ),
     # row p = x[p // top_k, or p where x has P rows] @ block^T (+ block of bias), block being rows e * N to (e + 1) * N

@@ -121,7 +121,7 @@ FAMILIES: dict[str, Family] = {
         ("x",),
         ("ids", "weights"),
         ("top_k", "renormalize"),
-        optional=("bias",),
+        optional=("bias", "gain"),
         optional_attrs=("scores", *GROUPS, "factor"),
     ),
     "expert_linear": Family(
@@ -319,10 +319,9 @@ def _experts_fit(program: Program, call: Call) -> bool:
     shapes = {role: program.buffers[name] for role, name in call.args.items() if name in program.buffers}
     a, cols = call.attrs, {role: buffer.cols for role, buffer in shapes.items()}
     if call.family == "route":
-        if "bias" in call.args:
-            bias = _constant(program, call, "bias")
-            if (bias.rows, bias.cols) != (1, cols["x"]):
-                return False
+        vectors = [_constant(program, call, role) for role in ("bias", "gain") if role in call.args]
+        if any((each.rows, each.cols) != (1, cols["x"]) for each in vectors):
+            return False
         fits = are_groups(cols["x"], a, "bias" in call.args) and a.get("scores", SCORES[0]) in SCORES
         chosen = cols["ids"] == cols["weights"] == a["top_k"] == program.top_k and shapes["ids"].dtype == "int32"
         return fits and chosen

@@ -19,9 +19,19 @@ _MAX_WIDTH = 2**20
 #: but for whether they are), or those of Qwen's models, with a shared expert or without.
 #: Qwen 3.5's: in every layer, with a shared one, weights renormalized.
 #: Or DeepSeek V3's, whose experts are chosen by sigmoids and a bias, in groups; V2's, by a softmax; MiniMax's, as V3's
-#: without groups; or ERNIE's, by a softmax and a bias.
+#: without groups; ERNIE's, by a softmax and a bias; or Gemma 4's, which are beside each layer's FFN, or nowhere.
 Keys = Literal[
-    "none", "mixtral", "olmoe", "qwen", "qwen_shared", "qwen3_5", "deepseek", "deepseek_v2", "minimax", "ernie"
+    "none",
+    "mixtral",
+    "olmoe",
+    "qwen",
+    "qwen_shared",
+    "qwen3_5",
+    "deepseek",
+    "deepseek_v2",
+    "minimax",
+    "ernie",
+    "gemma4",
 ]
 
 
@@ -42,7 +52,7 @@ class ExpertSettings:
         has_bias: a bias of each expert is added to scores where experts are chosen, not where they are weighed.
         groups: how many experts are divided into, how many of those a token's experts are chosen from, and how many of
             the best of a group say what it is worth; None: there are none.
-        factor: on weights.
+        factor: on weights. has_gain: weights of each expert are multiplied by a number of its own, too.
     """
 
     count: int
@@ -56,6 +66,7 @@ class ExpertSettings:
     has_bias: bool = False
     groups: tuple[int, int, int] | None = None
     factor: float = 1.0
+    has_gain: bool = False
 
     @property
     def rules(self) -> dict[str, Any]:
@@ -76,6 +87,8 @@ def parse_experts(fields: Fields, keys: Keys, layers: int, width: int) -> Expert
         return _deepseek(fields, layers, is_v2=keys == "deepseek_v2")
     if keys == "ernie":
         return _ernie(fields, layers)
+    if keys == "gemma4":
+        return _gemma4(fields, layers) if fields.flag("enable_moe_block", False) else None
     count_key = "num_local_experts"
     if keys != "mixtral" and fields.has("num_experts"):  # transformers writes either name
         count_key = "num_experts"
@@ -170,6 +183,19 @@ def _ernie(fields: Fields, layers: int) -> ExpertSettings:
         sparse,
         is_shared_gated=False,
         has_bias=True,
+    )
+
+
+def _gemma4(fields: Fields, layers: int) -> ExpertSettings:
+    count = fields.integer("num_experts", 1, MAX_EXPERTS)
+    return ExpertSettings(
+        count,
+        fields.integer("top_k_experts", 1, min(count, MAX_CHOSEN)),
+        fields.integer("moe_intermediate_size", 1, _MAX_WIDTH),
+        True,
+        0,
+        (True,) * layers,
+        has_gain=True,
     )
 
 

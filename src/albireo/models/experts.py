@@ -17,7 +17,7 @@ from albireo.models.layers import gated_mlp, linear, mlp_block, norm
 @dataclass(frozen=True, slots=True)
 class Names:
     """What an architecture calls its parts: the block within a layer, gate, up and down of an expert, the router, the
-    bias of a choice, the expert that every token has."""
+    bias of a choice, the gain of weights, the expert that every token has."""
 
     block: str
     gate: str
@@ -25,6 +25,7 @@ class Names:
     down: str
     router: str = "gate"
     bias: str = "gate.e_score_correction_bias"
+    gain: str = ""
     shared: str = "shared_expert"
 
 
@@ -47,19 +48,40 @@ def moe_block(
     name = f"model.layers.{layer}.{names.block}"
     with b.part(f"layers.{layer}.moe"):
         h = norm(b, c, x, f"model.layers.{layer}.post_attention_layernorm.weight", "norm")
-        logits = linear(b, c, h, f"{name}.{names.router}", settings.count, "router", bias, "router")
-        with b.part("route"):
-            added = b.weight(f"{name}.{names.bias}", (settings.count,), "float32") if settings.has_bias else None
-            ids, weights = b.route(logits, settings.top_k, settings.renormalize, added, **settings.rules)
-        with b.part("experts"):
-            gate = _experts(b, c, h, ids, f"{name}.experts", names.gate, settings.width, "gate", "ffn", bias)
-            up = _experts(b, c, h, ids, f"{name}.experts", names.up, settings.width, "up", "ffn", bias)
-            with b.part("act"):
-                m = b.cast(_act(b, c, gate, up), c.dtype)
-            down = _experts(b, c, m, ids, f"{name}.experts", names.down, c.hidden_size, "down", "row", bias)
+        ids, weights = route(b, c, h, name, names, bias=bias)
+        pairs = experts(b, c, h, ids, f"{name}.experts", names, bias=bias)
         with b.part("combine"):
-            x = b.add(x, b.combine(down, weights))
+            x = b.add(x, b.combine(pairs, weights))
         return _with_shared_expert(b, c, x, h, f"{name}.{names.shared}") if settings.shared_width else x
+
+
+def route(
+    b: GraphBuilder, c: ModelConfig, h: Value, name: str, names: Names, *, bias: bool = False
+) -> tuple[Value, Value]:
+    """ids [T, k] int32 and weights [T, k] float32 of a token's experts. Args: name: of what the router lies in."""
+    settings = c.experts
+    assert settings is not None
+    logits = linear(b, c, h, f"{name}.{names.router}", settings.count, "router", bias, "router")
+    with b.part("route"):
+        added, gain = (
+            b.weight(f"{name}.{vector}", (settings.count,), "float32") if has_vector else None
+            for vector, has_vector in ((names.bias, settings.has_bias), (names.gain, settings.has_gain))
+        )
+        return b.route(logits, settings.top_k, settings.renormalize, added, gain, **settings.rules)
+
+
+def experts(
+    b: GraphBuilder, c: ModelConfig, h: Value, ids: Value, name: str, names: Names, *, bias: bool = False
+) -> Value:
+    """[P, E] float32: what each expert of each token makes of its row of h. Args: name: of what the experts lie in."""
+    settings = c.experts
+    assert settings is not None
+    with b.part("experts"):
+        gate = _experts(b, c, h, ids, name, names.gate, settings.width, "gate", "ffn", bias)
+        up = _experts(b, c, h, ids, name, names.up, settings.width, "up", "ffn", bias)
+        with b.part("act"):
+            m = b.cast(_act(b, c, gate, up), c.dtype)
+        return _experts(b, c, m, ids, name, names.down, c.hidden_size, "down", "row", bias)
 
 
 def _act(b: GraphBuilder, c: ModelConfig, gate: Value, up: Value) -> Value:

@@ -5,9 +5,10 @@ published with. Called by weights.py. Does not know graphs.
 
     X.mlp.experts.gate_up_proj  [experts, 2 F, H], gate first    X.mlp.experts.down_proj  [experts, H, F]
 
-Granite's are X.block_sparse_moe.input_linear.weight and output_linear.weight. Qwen 3 VL's are published with columns
-first, [experts, H, 2 F] and [experts, F, H]; their matrices are copies. ERNIE's biases of a choice, [1, experts], are
-read as vectors here, too, and the convolutions of Qwen 3.5, [channels, 1, width], as matrices.
+Gemma 4's are X.experts, beside X.mlp; Granite's are X.block_sparse_moe.input_linear.weight and output_linear.weight.
+Qwen 3 VL's are published with columns first, [experts, H, 2 F] and [experts, F, H]; their matrices are copies. ERNIE's
+biases of a choice, [1, experts], are read as vectors here, too, and the convolutions of Qwen 3.5, [channels, 1, width],
+as matrices.
 """
 
 from __future__ import annotations
@@ -27,8 +28,8 @@ from albireo.models.safetensors_files import SafetensorsFiles
 from albireo.models.text_part import TextTensors
 from albireo.quantization.formats.matrix import Matrix, Plan
 
-_GATE_UP = (".mlp.experts.gate_up_proj", ".block_sparse_moe.input_linear.weight")
-_DOWN = (".mlp.experts.down_proj", ".block_sparse_moe.output_linear.weight")
+_GATE_UP = (".experts.gate_up_proj", ".block_sparse_moe.input_linear.weight")
+_DOWN = (".experts.down_proj", ".block_sparse_moe.output_linear.weight")
 _BIAS = ".moe_statics.e_score_correction_bias"
 _CONV = ".linear_attn.conv1d.weight"
 _MAX_EXPERTS = 2**12
@@ -180,6 +181,8 @@ def _parts(
     elif not name.endswith((_GATE_UP[0], _DOWN[0])):
         yield (f"{block}.{rest}" if rest else name), _Part(name, 0, shape)
         return
+    elif not rest:
+        block = name.rpartition(".experts.")[0]
     # as transformers: turned only where it does not fit as it is
     is_turned = hidden is not None and len(shape) == 3 and shape[2 if name.endswith(_GATE_UP) else 1] != hidden
     shape = (shape[0], shape[2], shape[1]) if is_turned else shape

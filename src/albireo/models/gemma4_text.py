@@ -1,5 +1,5 @@
-"""Gemma 4, text only, without experts and without embeddings of each layer: Gemma 3 whose layers without a window have
-fewer and wider heads, whose values may be keys, and a factor on the residual stream behind each layer.
+"""Gemma 4, text only, without embeddings of each layer: Gemma 3 whose layers without a window have fewer and wider
+heads, whose values may be keys, a factor on the residual stream behind each layer, and maybe experts beside its FFN.
 
 Found by models/__init__.py by file name. Does not know devices.
 """
@@ -13,14 +13,17 @@ from albireo.graph.node import Graph, Value
 from albireo.json_file import Fields
 from albireo.models.block_settings import BlockSettings
 from albireo.models.config import MAX_HEAD_DIM, MAX_HEADS, MAX_WIDTH, ConfigRules, ModelConfig
+from albireo.models.experts import Names, experts, route
 from albireo.models.layer_kinds import MAX_LAYERS
 from albireo.models.layers import (
     AROUND_ATTENTION,
     AROUND_FFN,
     attention_block,
     embedding,
+    gated_mlp,
     head,
     mlp_block,
+    norm,
     windows,
 )
 from albireo.models.multipliers import Multipliers
@@ -59,14 +62,15 @@ TINY = {
 #: Layers from one without a window to the next, where layer_types does not say.
 _PERIOD = 6
 _SLIDING = "sliding_attention"
+_BEHIND = "post_feedforward_layernorm"
+#: Experts and their router lie in the layer itself.
+_EXPERTS = Names("", "gate_proj", "up_proj", "down_proj", router="router.proj", gain="router.per_expert_scale")
 
 
 def _blocks(fields: Fields) -> BlockSettings:
     """Heads of layers without a window. Raises: ModelError for a bad value; UnsupportedModel."""
     if width := fields.integer("hidden_size_per_layer_input", 0, MAX_WIDTH, default=256):
         fields.unsupported("hidden_size_per_layer_input", width, "embeddings of each layer (E2B, E4B) are not computed")
-    if fields.flag("enable_moe_block", False):
-        fields.unsupported("enable_moe_block", True, "experts beside the FFN (26B-A4B) are not computed")
     layers = fields.integer("num_hidden_layers", 1, MAX_LAYERS)
     kinds = fields.texts("layer_types")
     kinds = kinds or tuple(_SLIDING if (i + 1) % _PERIOD else "full_attention" for i in range(layers))
@@ -122,6 +126,7 @@ CONFIG = ConfigRules(
         },
     },
     activation="gelu_tanh",
+    experts="gemma4",
     multipliers=Multipliers(embedding=None, attention=1.0),
     has_local_rope=True,
     blocks=_blocks,
@@ -151,9 +156,39 @@ def build(config: ModelConfig, max_model_len: int) -> Graph:
             has_v=is_local or not config.blocks.full_values_are_keys,
             norms=AROUND_ATTENTION,
         )
-        x = mlp_block(b, config, x, layer, norms=AROUND_FFN)
+        if config.experts is None:
+            x = mlp_block(b, config, x, layer, norms=AROUND_FFN)
+        else:
+            x = _mlp_and_experts(b, config, x, layer)
         x = _scaled(b, x, layer)
     return head(b, config, x)
+
+
+def _mlp_and_experts(b: GraphBuilder, c: ModelConfig, x: Value, layer: int) -> Value:
+    """x + norm(norm(FFN(norm(x))) + norm(experts(norm(x)))); each norm has a weight of its own, the router's too."""
+    name = f"model.layers.{layer}"
+    with b.part(f"layers.{layer}.mlp"):
+        h = norm(b, c, x, f"{name}.pre_feedforward_layernorm.weight", "norm")
+        of_all = _normed(b, c, gated_mlp(b, c, h, f"{name}.mlp", c.intermediate_size), f"{name}.{_BEHIND}_1")
+    with b.part(f"layers.{layer}.moe"):
+        # what lies there multiplies rows of length 1, not of length sqrt(E)
+        judged = norm(b, c, x, f"{name}.router.scale", "judged", c.hidden_size**-0.5)
+        ids, weights = route(b, c, judged, name, _EXPERTS)
+        h = norm(b, c, x, f"{name}.pre_feedforward_layernorm_2.weight", "norm")
+        pairs = experts(b, c, h, ids, f"{name}.experts", _EXPERTS)
+        with b.part("combine"):
+            of_some = b.combine(pairs, weights)
+        of_some = _normed(b, c, of_some, f"{name}.{_BEHIND}_2")
+        with b.part("sum"):
+            both = b.add(of_all, of_some)
+        with b.part("behind"):
+            return b.add(x, _normed(b, c, both, f"{name}.{_BEHIND}"))
+
+
+def _normed(b: GraphBuilder, c: ModelConfig, x: Value, module: str) -> Value:
+    """float32, as what is added next."""
+    with b.part("out"):
+        return b.rms_norm(x, b.weight(f"{module}.weight", (c.hidden_size,), "float32"), c.rms_norm_eps)
 
 
 def _scaled(b: GraphBuilder, x: Value, layer: int) -> Value:

@@ -244,7 +244,8 @@ def _clamped_swiglu(op: _Given, values: tuple[Array, ...]) -> list[Any]:
 def _route(op: _Given, values: tuple[Array, ...]) -> list[Any]:
     """Logits are compared as they are; exponentials and their sum round. What a bias makes of that is in choices.py."""
     moved = as_rows(op.errors["x"], op["x"]).max(axis=-1, keepdims=True)
-    return [0.0, weight_error(op["x"], values[0], values[1], op.call.attrs, moved)]
+    gain = op["gain"] if "gain" in op.call.inputs else None
+    return [0.0, weight_error(op["x"], values[0], values[1], op.call.attrs, gain, moved)]
 
 
 def _combine(op: _Given, values: tuple[Array, ...]) -> list[Any]:

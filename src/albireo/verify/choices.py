@@ -20,12 +20,18 @@ F64 = NDArray[np.float64]
 _U = 2.0**-24
 
 
-def weight_error(logits: Any, ids: Any, weights: Any, attrs: Mapping[str, Any], moved: Any = 0.0) -> F64:
-    """[T, k] what weights of chosen experts may be off by. Args: moved: [T, 1] what logits are off by at most."""
+def weight_error(
+    logits: Any, ids: Any, weights: Any, attrs: Mapping[str, Any], gain: Any = None, moved: Any = 0.0
+) -> F64:
+    """[T, k] what weights of chosen experts may be off by.
+
+    Args: gain: [E] on weights, or None. moved: [T, 1] what logits are off by at most.
+    """
     off = _score_error(logits, attrs)
     chosen = np.take_along_axis(off, ids.astype(np.int64), axis=-1)
-    relative = chosen + off.max(axis=-1, keepdims=True) + (logits.shape[1] + 5) * _U + 2 * moved
-    return np.asarray(weights * relative + logits.shape[1] * FLUSHED * attrs.get("factor", 1.0))
+    relative = chosen + off.max(axis=-1, keepdims=True) + (logits.shape[1] + 6) * _U + 2 * moved
+    factor = attrs.get("factor", 1.0) * (1.0 if gain is None else np.abs(gain[ids].astype(np.float64)))
+    return np.asarray(np.abs(weights) * relative + logits.shape[1] * FLUSHED * factor)
 
 
 def as_chosen(x: Any, bias: Any, attrs: Mapping[str, Any], right: Any, ids: Any) -> Any:

@@ -102,7 +102,8 @@ class Carried:
         that are nearly equal would part the streams, and say nothing of errors."""
         ids, x, attrs = seen.results[0], seen.node.inputs["x"], seen.node.attrs
         chosen, weights = seen.node.outputs
-        right, moved = (route_weights(logits, ids, attrs) for logits in self._env.get(x, (seen.roles["x"],) * 2))
+        gain = seen.roles.get("gain")
+        right, moved = (route_weights(logits, ids, attrs, gain) for logits in self._env.get(x, (seen.roles["x"],) * 2))
         self._env[chosen] = (ids, ids)
         self._env[weights] = (right, self._moved(moved, wanted[1].error, "float32"))
 

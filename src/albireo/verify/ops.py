@@ -93,8 +93,9 @@ def _as_chosen(seen: Seen, wanted: Sequence[Bounded]) -> list[Bounded]:
     chosen = as_chosen(x, seen.roles["bias"], attrs, ids, seen.results[0])
     if np.array_equal(chosen, ids):
         return list(wanted)
-    weights = route_weights(x, chosen, attrs)
-    return [Bounded(chosen), Bounded(weights, weight_error(x, chosen, weights, attrs))]
+    gain = seen.roles.get("gain")
+    weights = route_weights(x, chosen, attrs, gain)
+    return [Bounded(chosen), Bounded(weights, weight_error(x, chosen, weights, attrs, gain))]
 
 
 def _compare(name: str, seen: Array, wanted: Array, tolerance: Any) -> tuple[int, int, int, Worst | None]:

@@ -19,13 +19,14 @@ from albireo.compiler.pipeline import compile_graph
 from albireo.dtypes import COMPUTE_DTYPES
 from albireo.graph.node import Graph
 from albireo.graph.program import KVLayout
-from albireo.models import build_graph, load_architecture
+from albireo.models import build_graph
 from albireo.models.config import parse_config
 from backends.cpu.harness import F32, assert_same_bits, pool
 from backends.cpu.test_pack import Stored, Weights
 from representatives import CPU_REPRESENTATIVES
 from step_batches import Rows, Work, make_step
 from tiny_models import random_weights
+from variants import architecture_of, tiny_of
 
 MAXIMA = {"T": 48, "R": 48, "G": 6}
 MAX_POSITIONS = 64
@@ -34,8 +35,8 @@ CASES = [(name, dtype, level) for name in CPU_REPRESENTATIVES for dtype in COMPU
 
 
 def graph_of(name: str, dtype: str) -> Graph:
-    architecture = load_architecture(name)
-    return build_graph(parse_config(architecture.tiny, architecture.rules).with_dtype(dtype), MAX_POSITIONS)
+    config = parse_config(tiny_of(name), architecture_of(name).rules)
+    return build_graph(config.with_dtype(dtype), MAX_POSITIONS)
 
 
 #: Weights with which no token is between two experts so nearly that rounding decides, in any type.
@@ -44,7 +45,7 @@ SEEDS = {"dots1": 25, "mixtral": 2, "qwen3_moe": 8}
 
 def weights_of(name: str, dtype: str) -> dict[str, F32]:
     seed = SEEDS.get(name, 1)
-    return {key: round_to(value, dtype) for key, value in random_weights(load_architecture(name).tiny, seed).items()}
+    return {key: round_to(value, dtype) for key, value in random_weights(tiny_of(name), seed).items()}
 
 
 def model_of(name: str, dtype: str, level: str, threads: int = 1, block_size: int = 8) -> CpuModel:

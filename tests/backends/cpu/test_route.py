@@ -80,21 +80,23 @@ def torch_choice(x: F32, bias: F32 | None, top_k: int, renormalize: bool, scores
     return ids.numpy(), (weights / weights.sum(-1, keepdim=True) if renormalize else weights).numpy()
 
 
+#: Experts, of a token, scores, whether there is a bias, groups, whether each expert has a gain.
 CHOICES = [
-    (12, 3, "sigmoid", True, (4, 2, 2)),
-    (12, 3, "sigmoid", False, None),
-    (256, 8, "sigmoid", True, (8, 4, 2)),
-    (64, 6, "softmax", True, None),
-    (160, 6, "softmax", False, (8, 3, 1)),
-    (20, 2, "softmax", True, (5, 1, 2)),
+    (12, 3, "sigmoid", True, (4, 2, 2), False),
+    (12, 3, "sigmoid", False, None, False),
+    (256, 8, "sigmoid", True, (8, 4, 2), True),
+    (64, 6, "softmax", True, None, False),
+    (160, 6, "softmax", False, (8, 3, 1), False),
+    (20, 2, "softmax", True, (5, 1, 2), False),
+    (128, 8, "softmax", False, None, True),
 ]
 
 
 @pytest.mark.parametrize("level", ROUTERS)
 @pytest.mark.parametrize("renormalize", [False, True])
-@pytest.mark.parametrize(("count", "top_k", "scores", "has_bias", "groups"), CHOICES)
+@pytest.mark.parametrize(("count", "top_k", "scores", "has_bias", "groups", "has_gain"), CHOICES)
 def test_choices_by_a_bias_and_in_groups(
-    count: int, top_k: int, scores: str, has_bias: bool, groups: Any, renormalize: bool, level: str
+    count: int, top_k: int, scores: str, has_bias: bool, groups: Any, has_gain: bool, renormalize: bool, level: str
 ) -> None:
     x, bias = 2 * normal(40, count, seed=count), 0.3 * normal(count + -count % 16, seed=1)
     given = bias[:count] if has_bias else None
@@ -105,6 +107,10 @@ def test_choices_by_a_bias_and_in_groups(
         rules |= dict(zip(GROUPS, groups, strict=True))
         attrs |= dict(zip(GROUPS, groups, strict=True))
     inputs = {"x": x} | ({"bias": given} if given is not None else {})
+    if has_gain:
+        gain = normal(count + -count % 16, seed=2)
+        wanted = wanted * gain[wanted_ids]
+        inputs, rules = inputs | {"gain": gain[:count]}, rules | {"weight": gain}
     ids, weights = route(x, top_k, renormalize, level, **rules)
     for found_ids, found in ((ids, weights), experts.route(OpCall(inputs, attrs, rows_step(len(x))))):
         np.testing.assert_array_equal(found_ids, wanted_ids)

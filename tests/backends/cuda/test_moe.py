@@ -49,6 +49,7 @@ def routed(
     dtype: str = "bfloat16",
     rules: Rules | None = None,
     bias: torch.Tensor | None = None,
+    gain: torch.Tensor | None = None,
 ) -> tuple[torch.Tensor, torch.Tensor, ExpertList]:
     """rules: None: those of a softmax."""
     num_tokens, num_experts = logits.shape
@@ -56,7 +57,7 @@ def routed(
     ids = torch.full((num_tokens, top_k), -1, dtype=torch.int32)
     weights = torch.full((num_tokens, top_k), torch.nan)
     rules = rules or Rules(renormalize)
-    moe_route(logits, ids, weights, lists, real(num_tokens if num_real is None else num_real), rules, bias)
+    moe_route(logits, ids, weights, lists, real(num_tokens if num_real is None else num_real), rules, bias, gain)
     return ids, weights, lists
 
 
@@ -93,31 +94,34 @@ def test_the_best_experts_and_their_weights(tokens: int, num_experts: int, top_k
 
 @pytest.mark.parametrize("tokens", [3, 70])
 @pytest.mark.parametrize(
-    ("num_experts", "top_k", "rules", "has_bias"),
+    ("num_experts", "top_k", "rules", "has_bias", "has_gain"),
     [
-        (12, 3, Rules(True, True, Groups(4, 2, 2), 2.5), True),
-        (33, 4, Rules(False, True), False),
-        (40, 6, Rules(True), True),
-        (40, 6, Rules(False, False, Groups(8, 3, 1), 16.0), False),
+        (12, 3, Rules(True, True, Groups(4, 2, 2), 2.5), True, False),
+        (33, 4, Rules(False, True), False, False),
+        (40, 6, Rules(True), True, False),
+        (40, 6, Rules(False, False, Groups(8, 3, 1), 16.0), False, False),
+        (33, 6, Rules(True), False, True),
     ],
 )
 def test_choices_by_a_bias_and_in_groups_are_those_of_the_reference(
-    num_experts: int, top_k: int, rules: Rules, has_bias: bool, tokens: int
+    num_experts: int, top_k: int, rules: Rules, has_bias: bool, has_gain: bool, tokens: int
 ) -> None:
     logits = random(tokens, num_experts, seed=1) * 2
     bias = random(1, num_experts, seed=2)[0] * 0.3 if has_bias else None
-    ids, weights, lists = routed(logits, top_k, rules=rules, bias=bias)
+    gain = random(1, num_experts, seed=3)[0] if has_gain else None
+    ids, weights, lists = routed(logits, top_k, rules=rules, bias=bias, gain=gain)
     attrs: dict[str, Any] = {"top_k": top_k, "renormalize": rules.renormalize, "factor": rules.factor or 1.0}
     attrs["scores"] = "sigmoid" if rules.is_sigmoid else "softmax"
     if rules.groups is not None:
         attrs |= {"num_groups": rules.groups.count, "kept_groups": rules.groups.kept, "group_best": rules.groups.best}
-    inputs = {"x": logits.numpy()} | ({"bias": bias.numpy()} if bias is not None else {})
+    vectors = {"bias": bias, "gain": gain}
+    inputs = {"x": logits.numpy()} | {role: each.numpy() for role, each in vectors.items() if each is not None}
     step: Any = None  # which rows there are says nothing here
     wanted_ids, wanted = route(OpCall(inputs, attrs, step))
     np.testing.assert_array_equal(ids.numpy(), wanted_ids)
     np.testing.assert_allclose(weights.numpy(), wanted, rtol=1e-5)
     assert sum(len(pairs) for pairs in listed(lists, tokens).values()) == tokens * top_k
-    some_ids, some, _ = routed(logits[[2, 0]].contiguous(), top_k, rules=rules, bias=bias)
+    some_ids, some, _ = routed(logits[[2, 0]].contiguous(), top_k, rules=rules, bias=bias, gain=gain)
     assert torch.equal(some, weights[[2, 0]]) and torch.equal(some_ids, ids[[2, 0]])
 
 

@@ -20,6 +20,7 @@ from albireo.models import architectures, build_graph, load_architecture, load_c
 from representatives import CPU_REPRESENTATIVES
 from step_batches import Work, make_step
 from tiny_models import make_checkpoint, shared_data
+from variants import VARIANTS, tiny_of
 
 BLOCK = 8
 MAX_LEN = 64
@@ -113,6 +114,7 @@ MODELS: dict[str, Mapping[str, Any]] = {
     "starcoder2-plain": tiny("starcoder2", use_bias=False, sliding_window=None),
     "glm4_moe-plain": tiny("glm4_moe", use_qk_norm=True, n_group=1, topk_group=1, norm_topk_prob=False),
     "qwen3-window": tiny("qwen3", use_sliding_window=True, sliding_window=5, max_window_layers=1),
+    **{name: tiny_of(name) for name in VARIANTS},
 }
 
 
@@ -166,7 +168,7 @@ def test_logits_and_greedy_tokens_equal_transformers(name: str, tmp_path: Path) 
     assert ours.greedy(tokens, 8) == expected[37:]
 
 
-@pytest.mark.parametrize("name", architectures())
+@pytest.mark.parametrize("name", [*architectures(), *VARIANTS])
 @pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
 def test_what_transformers_saves_is_loaded(name: str, dtype: str, tmp_path: Path) -> None:
     """Its own config.json in today's form, its own shards, its own generation_config.json."""

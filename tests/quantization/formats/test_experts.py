@@ -25,6 +25,7 @@ from albireo.verify.steps import NUM_BLOCKS, walk_steps
 from backends.cpu.harness import pool
 from quantization.formats.writers import WRITERS, write_model
 from tiny_models import MIXTURES, make_checkpoint, write_safetensors
+from variants import VARIANTS, tiny_of
 
 TOKENS = np.random.default_rng(3).integers(0, 90, 90).tolist()
 QWEN3: dict[str, Any] = {
@@ -39,8 +40,14 @@ QWEN3: dict[str, Any] = {
     "mlp_only_layers": [],
     "head_dim": 32,
 }
+#: Whose experts lie beside the FFN of a layer.
+GEMMA4: dict[str, Any] = tiny_of("gemma4_text, experts") | {
+    **{"hidden_size": 128, "intermediate_size": 256, "moe_intermediate_size": 128, "num_attention_heads": 8},
+    **{"num_experts": 5, "top_k_experts": 2, "num_hidden_layers": 2},
+    "layer_types": ["sliding_attention", "full_attention"],
+}
 #: Calls of models that keep states are not judged one by one.
-JUDGED = sorted(set(MIXTURES) - {"qwen3_5_moe_text", "qwen3_next"})
+JUDGED = sorted({*MIXTURES, *VARIANTS} - {"qwen3_5_moe_text", "qwen3_next"})
 FORMATS = ("fp8 blocks", "compressed-tensors fp8 channel", "compressed-tensors W4A16 g128", "awq", "gptq")
 
 
@@ -58,19 +65,22 @@ def check(directory: Path, graph: Graph, levels: tuple[str, ...]) -> CpuModel:
     return model
 
 
-@pytest.mark.parametrize("name", FORMATS)
-def test_checkpoints_of_experts_in_few_bits(name: str, tmp_path: Path) -> None:
-    numbers = write_model(tmp_path, WRITERS[name], **QWEN3)
+@pytest.mark.parametrize(
+    ("config", "name"), [*((QWEN3, name) for name in FORMATS), (GEMMA4, "modelopt nvfp4"), (GEMMA4, FORMATS[1])]
+)
+def test_checkpoints_of_experts_in_few_bits(config: dict[str, Any], name: str, tmp_path: Path) -> None:
+    numbers = write_model(tmp_path, WRITERS[name], **config)
+    block, router = ("mlp.", "mlp.gate") if config is QWEN3 else ("", "router.proj")
     source = CheckpointSource(tmp_path, "bfloat16")
     graph = source.graph(64)
     kinds = {v.type.dtype for n, v in graph.constants.items() if ".experts." in n}
     assert kinds == {WRITERS[name].encoding}
-    routers = {v.type.dtype for n, v in graph.constants.items() if n.endswith("mlp.gate.weight")}
+    routers = {v.type.dtype for n, v in graph.constants.items() if n.endswith(f"{router}.weight")}
     assert routers == {"bfloat16"}, "as the checkpoint has it"
     check(tmp_path, graph, isa_levels())
     with open_checkpoint(tmp_path, graph) as checkpoint:
         for expert in range(5):
-            weight = f"model.layers.1.mlp.experts.{expert}.down_proj.weight"
+            weight = f"model.layers.1.{block}experts.{expert}.down_proj.weight"
             np.testing.assert_allclose(checkpoint.tensor(weight).to_float32(), numbers[weight], rtol=3e-7, atol=1e-9)
 
 
@@ -108,14 +118,14 @@ def test_gguf_files_of_experts(kind: str, tmp_path: Path) -> None:
     ("name", "scheme"), [*(("qwen3_moe", s) for s in ("int4-g32", "int4-g64", "fp8")), *((n, "int8") for n in JUDGED)]
 )
 def test_experts_are_rounded_when_they_are_loaded(name: str, scheme: str, tmp_path: Path) -> None:
-    directory = make_checkpoint(tmp_path, load_architecture(name).tiny, seed=4, dtype="bfloat16")
+    directory = make_checkpoint(tmp_path, tiny_of(name), seed=4, dtype="bfloat16")
     graph = CheckpointSource(directory, "auto", precision=Precision(scheme)).graph(64)
     model = check(directory, graph, isa_levels())
     kernels = {call.kernel for call in model.program.calls if call.family == "expert_linear"}
     encoding = {"int8": "int8", "int4-g32": "int4.g32", "int4-g64": "int4.g64", "fp8": "fp8"}[scheme]
     assert all(kernel.startswith(f"expert_linear.{encoding}.") for kernel in kernels) and kernels
-    endings = ("mlp.gate.weight", "moe.gate.weight", "_gate.weight", "router.layer.weight", "router.weight")
-    gates = [v for n, v in graph.constants.items() if n.endswith(endings)]
+    endings = ("mlp.gate", "moe.gate", "_gate", "router.layer", "router", "router.proj")
+    gates = [v for n, v in graph.constants.items() if n.endswith(tuple(f"{each}.weight" for each in endings))]
     assert gates and {v.type.dtype for v in gates} == {"bfloat16"}, "what experts are chosen by is not rounded"
 
 

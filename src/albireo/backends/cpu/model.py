@@ -48,6 +48,7 @@ _NATIVE_ROLES = {
     ("kv_write", "k"): "x",
     ("kv_write", "v"): "y",
     ("gate_rows", "gate"): "y",
+    ("route", "gain"): "weight",
 }
 #: Roles of few numbers a row, far too few for a gap, which kernels take to have none.
 _GAPLESS = {

@@ -247,10 +247,11 @@ def _head_top(args: _Args) -> Launch:
 
 def _route(args: _Args) -> Launch:
     x, ids, weights = args.buffer("x"), args.buffer("ids"), args.buffer("weights")
-    lists, attrs, bias = args.memory.scratch.expert_list, args.call.attrs, args.optional_vector("bias")
+    lists, attrs = args.memory.scratch.expert_list, args.call.attrs
+    bias, gain = (args.optional_vector(role) for role in ("bias", "gain"))
     groups = Groups(*(int(attrs[name]) for name in GROUPS)) if GROUPS[0] in attrs else None
     rules = Rules(bool(attrs["renormalize"]), attrs.get("scores") == "sigmoid", groups, attrs.get("factor"))
-    return lambda step: moe_route(x(step), ids(step), weights(step), lists, step.num_real, rules, bias)
+    return lambda step: moe_route(x(step), ids(step), weights(step), lists, step.num_real, rules, bias, gain)
 
 
 def _expert_linear(args: _Args) -> Launch:

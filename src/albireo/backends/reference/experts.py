@@ -29,7 +29,7 @@ def route(call: OpCall) -> tuple[Array, ...]:
     else:
         order = _best_first(merits)
     ids = order[:, : attrs["top_k"]].astype(np.int32)
-    return ids, route_weights(logits, ids, attrs)
+    return ids, route_weights(logits, ids, attrs, call["gain"] if "gain" in call.inputs else None)
 
 
 def route_merits(logits: Array, attrs: Mapping[str, Any], bias: Array) -> Array:
@@ -43,14 +43,15 @@ def group_worths(merits: Array, attrs: Mapping[str, Any]) -> Array:
     return np.asarray(grouped[..., -attrs["group_best"] :].sum(axis=-1, dtype=np.float32))
 
 
-def route_weights(logits: Array, ids: Array, attrs: Mapping[str, Any]) -> Array:
-    """[T, k] float32 what chosen experts count, from logits [T, E] and ids [T, k]."""
+def route_weights(logits: Array, ids: Array, attrs: Mapping[str, Any], gain: Array | None = None) -> Array:
+    """[T, k] float32 what chosen experts count, from logits [T, E] and ids [T, k]. Args: gain: [E]."""
     scores = _scores(logits, attrs)
     chosen = np.take_along_axis(scores, ids.astype(np.int64), axis=-1)
     if attrs["renormalize"]:
         most = scores.max(axis=-1, keepdims=True) if attrs.get("scores") != "sigmoid" else 1.0
         chosen = chosen / np.maximum(chosen.sum(axis=-1, keepdims=True), LEAST_SCORES * most)
-    return np.asarray(chosen * attrs.get("factor", 1.0), np.float32)
+    chosen = chosen * attrs.get("factor", 1.0)
+    return np.asarray(chosen if gain is None else chosen * gain.astype(np.float64)[ids], np.float32)
 
 
 def _scores(logits: Array, attrs: Mapping[str, Any]) -> Array:

@@ -1,13 +1,13 @@
 """moe_route: the best experts of each token and their weights; and lists of the pairs that each expert has.
 
-logits: [T, E] float32; bias: [E] float32 or none; ids: [T, k] int32, weights: [T, k] float32; num_real: [1] int32,
-tokens that are no padding; lists: an ExpertList (../expert_list.py), all of it written, counters set back to zero.
+logits: [T, E] float32; bias, gain: [E] float32 or none; ids: [T, k] int32, weights: [T, k] float32; num_real: [1]
+int32, tokens that are no padding; lists: an ExpertList (../expert_list.py), all of it written, counters set to zero.
 
 A score is exp(logit - best), or the logit's sigmoid; whole is the sum of all E of softmax, which is a tree that is
 spelled out, and 1 of sigmoids. Best first by logit, or, with a bias, by score / whole + bias; of equals the lowest
 expert, NaN before all; of groups only those of the best groups, see graph/ops.py. A weight is a score divided by whole,
-or, renormalized, by the sum of the k of them, best first; then times a factor. So a row's bits depend on that row
-alone. Pairs are counted without a sort: each takes the next place in its expert's list,
+or, renormalized, by the sum of the k of them, best first; then times a factor, then times the gain of its expert. So
+a row's bits depend on that row alone. Pairs are counted without a sort: each takes the next place in its expert's list,
 so the order there may differ from run to run, and nothing depends on it. The program that comes last cuts the lists
 into items of `width` pairs, experts ascending. A padding row has ids and weights, and no pair.
 """
@@ -99,6 +99,7 @@ def _in_best_groups(
 def moe_route_kernel(
     logits,
     bias,
+    gain,
     ids,
     weights,
     num_real,
@@ -168,6 +169,8 @@ def moe_route_kernel(
     counts = tl.div_rn(size, total[:, None])
     if FACTOR is not None:
         counts *= FACTOR
+    if gain is not None:
+        counts *= tl.load(gain + chosen)  # of places that are no choice, the first expert's
     pair = row[:, None] * TOP_K + choice[None, :]
     is_pair = is_row[:, None] & (choice < TOP_K)[None, :]
     tl.store(ids + pair, chosen, mask=is_pair)
@@ -198,6 +201,7 @@ def moe_route(
     num_real: torch.Tensor,
     rules: Rules,
     bias: torch.Tensor | None = None,
+    gain: torch.Tensor | None = None,
 ) -> None:
     """ids and weights without gaps between rows."""
     num_tokens, experts = len(logits), _experts(lists.num_experts)
@@ -205,6 +209,7 @@ def moe_route(
     moe_route_kernel[(triton.cdiv(num_tokens, rows),)](
         logits,
         bias,
+        gain,
         ids,
         weights,
         num_real,
@@ -272,7 +277,7 @@ def aot_cases() -> list[AotCase]:
                 "NUM_EXPERTS": num_experts,
                 "TOP_K": top_k,
                 **_constants(rules),
-                **({} if has_bias else {"bias": None}),
+                **({"gain": None} if has_bias else {"bias": None, "gain": None}),
                 "ROWS": rows,
                 "EXPERTS": experts,
                 "LEVELS": experts.bit_length() - 1,

@@ -10,6 +10,7 @@ import json
 import os
 import sys
 import traceback
+from base64 import b64encode
 from typing import Any
 
 from albireo.backends.cuda.aot import compile_case
@@ -23,16 +24,14 @@ def compiled(module: str) -> list[dict[str, Any]]:
     found = []
     for case in importlib.import_module(f"albireo.backends.cuda.kernels.{module}").aot_cases():
         for architecture in case.architectures:
-            result = compile_case(case, architecture)
+            result, words = compile_case(case, architecture), case.words.get(architecture, ())
             found.append(
                 {
                     "name": case.name,
                     "architecture": architecture,
                     "registers": result.registers,
                     "max_registers": case.max_registers,
-                    "spills": result.spills,
                     "max_spills": case.max_spills,
-                    "spills_in_loops": result.spills_in_loops,
                     "shared": result.shared,
                     "max_shared": case.max_shared,
                     "specialized": [
@@ -40,7 +39,9 @@ def compiled(module: str) -> list[dict[str, Any]]:
                         for each in case.kernel.params
                         if each.name in SIZES and case.signature[each.name] == "i32" and not each.do_not_specialize
                     ],
-                    "missing": result.missing,
+                    "words": words,
+                    # where no word is sought and a thread has no memory, it would say nothing
+                    "code": b64encode(result.code).decode() if words or result.has_memory else None,
                 }
             )
     return found

@@ -1,16 +1,18 @@
 """Kernels compiled ahead of time for a named GPU, which need not be there: registers, spills, shared memory, SASS.
 
-Called by tests. Triton's wheel carries ptxas and cuobjdump. Cannot
+Called by tests. Triton's wheel carries ptxas, cuobjdump and nvdisasm. compile_case cannot
 run in a process whose kernels are interpreted.
 """
 
 from __future__ import annotations
 
 import re
+import struct
 import subprocess
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +22,7 @@ from triton.compiler import ASTSource
 
 #: Compute capabilities that kernels are compiled for: A100, H100 and H200, B200.
 ARCHITECTURES = (80, 90, 100)
+_INSTRUCTION_BYTES = 16
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,16 +63,14 @@ class Compiled:
     """What became of it.
 
     Fields:
-        registers: a thread. spills: instructions that keep a register in memory; a frame for a call is none.
-            spills_in_loops: such, and those that load it again, inside of loops that have none inside. shared: bytes a
-            block. missing: of the words that the machine code must have.
+        registers: a thread. has_memory: whether a thread has memory of its own, for registers or for anything else.
+            shared: bytes a block. code: its instructions as the GPU reads them, see disassembled().
     """
 
     registers: int
-    spills: int
-    spills_in_loops: int
+    has_memory: bool
     shared: int
-    missing: tuple[str, ...]
+    code: bytes
 
 
 def compile_case(case: AotCase, architecture: int) -> Compiled:
@@ -88,23 +89,42 @@ def compile_case(case: AotCase, architecture: int) -> Compiled:
             "maxnreg": case.asked_registers,
         },
     )
+    cubin = compiled.asm["cubin"]
     with tempfile.TemporaryDirectory() as directory:
-        cubin = Path(directory) / "kernel.cubin"
-        cubin.write_bytes(compiled.asm["cubin"])
-        usage = _cuobjdump("-res-usage", cubin)
-        found = re.search(r"REG:(\d+) STACK:(\d+) .*LOCAL:(\d+)", usage)
-        if found is None:
-            raise RuntimeError(f"cuobjdump says nothing of registers for {case.name}: {usage[:200]!r}")
-        registers, stack, local = (int(number) for number in found.groups())
-        words = case.words.get(architecture, ())
-        # half a second; where a thread has no memory of its own, nothing is kept there
-        sass = _cuobjdump("-sass", cubin) if words or stack or local else ""
-    spills, shared = len(re.findall(r"\bSTL\b", sass)), int(compiled.metadata.shared)
-    missing = tuple(word for word in words if word not in sass)
-    return Compiled(registers, spills, _spills_in_loops(sass), shared, missing)
+        path = Path(directory) / "kernel.cubin"
+        path.write_bytes(cubin)
+        usage = _tool("cuobjdump", "-res-usage", str(path))
+    found = re.search(r"REG:(\d+) STACK:(\d+) .*LOCAL:(\d+)", usage)
+    if found is None:
+        raise RuntimeError(f"cuobjdump says nothing of registers for {case.name}: {usage[:200]!r}")
+    registers, stack, local = (int(number) for number in found.groups())
+    return Compiled(registers, bool(stack or local), int(compiled.metadata.shared), _code_of(cubin))
 
 
-def _spills_in_loops(sass: str) -> int:
+def disassembled(architecture: int, codes: Sequence[bytes]) -> list[str]:
+    """Of each, in order, its instructions as text, a line each with its address in front.
+
+    All at once: nvdisasm takes half a second to begin, and a few milliseconds a kernel. Raises: RuntimeError where its
+    listing has another number of instructions, 16 bytes each, than there are.
+    """
+    with tempfile.TemporaryDirectory() as directory:
+        path = Path(directory) / "kernels.bin"
+        path.write_bytes(b"".join(codes))
+        # from 9.0 on, what Triton makes is for one architecture alone ("a")
+        listing = _tool("nvdisasm", "--binary", f"SM{architecture}{'a' * (architecture >= 90)}", str(path))
+    lines = re.findall(r"^\s*/\*([0-9a-f]{4,})\*/(.*)$", listing, re.MULTILINE)
+    if len(lines) != sum(map(len, codes)) // _INSTRUCTION_BYTES:
+        raise RuntimeError(f"nvdisasm lists {len(lines)} instructions in {sum(map(len, codes))} bytes")
+    numbered = iter(f"/*{address}*/{what}" for address, what in lines)
+    return ["\n".join(islice(numbered, len(code) // _INSTRUCTION_BYTES)) for code in codes]
+
+
+def spills(sass: str) -> int:
+    """Instructions that keep a register in memory; a frame for a call is none."""
+    return len(re.findall(r"\bSTL\b", sass))
+
+
+def spills_in_loops(sass: str) -> int:
     """Instructions that store or load what is kept in memory, in innermost loops: between a branch back and its aim."""
     code = [(int(at, 16), what) for at, what in re.findall(r"/\*([0-9a-f]{4,})\*/\s+(.*?);", sass)]
     aims = [(at, re.search(r"\bBRA\b.*\b0x([0-9a-f]+)", what)) for at, what in code]
@@ -114,6 +134,25 @@ def _spills_in_loops(sass: str) -> int:
     return sum(any(first <= at <= last for first, last in innermost) for at in kept)
 
 
-def _cuobjdump(flag: str, cubin: Path) -> str:
-    tool = triton.knobs.nvidia.cuobjdump.path
-    return subprocess.run([tool, flag, str(cubin)], check=True, capture_output=True, text=True).stdout
+def _code_of(cubin: bytes) -> bytes:
+    """The instructions of a file with one kernel: its only section .text.*, by the layout of 64-bit ELF.
+
+    Raises: RuntimeError where there is not one.
+    """
+    (table,) = struct.unpack_from("<Q", cubin, 40)
+    size, count, names = struct.unpack_from("<HHH", cubin, 58)
+    sections = [struct.unpack_from("<IIQQQQ", cubin, table + i * size) for i in range(count)]
+    base = sections[names][4]
+    codes = [
+        cubin[offset : offset + length]
+        for name, _, _, _, offset, length in sections
+        if cubin.startswith(b".text.", base + name)
+    ]
+    if len(codes) != 1:
+        raise RuntimeError(f"a compiled kernel has {len(codes)} sections of instructions, wanted one")
+    return codes[0]
+
+
+def _tool(name: str, *arguments: str) -> str:
+    tool = getattr(triton.knobs.nvidia, name).path
+    return subprocess.run([tool, *arguments], check=True, capture_output=True, text=True).stdout

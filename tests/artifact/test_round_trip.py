@@ -24,7 +24,7 @@ from albireo.graph.show import show_graph, show_program
 from albireo.models import build_graph, load_architecture
 from albireo.models.config import parse_config
 from compiler.ranks import wide_config, wide_graph
-from representatives import CPU_REPRESENTATIVES
+from representatives import ALL_REPRESENTATIVES
 
 ENTRY = FileEntry(7, "a" * 64)
 SMALL = EngineConfig(max_num_seqs=3, max_num_batched_tokens=8)
@@ -47,7 +47,7 @@ def stored(program: Program) -> dict[str, StoredConstant]:
 
 
 @pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
-@pytest.mark.parametrize("model_type", CPU_REPRESENTATIVES)
+@pytest.mark.parametrize("model_type", ALL_REPRESENTATIVES)
 def test_a_graph_compiles_to_the_same_program(model_type: str, dtype: str) -> None:
     graph = graph_of(model_type, dtype)
     read = graph_from_json(through_text(graph_to_json(graph)), "graph.json")
@@ -58,7 +58,7 @@ def test_a_graph_compiles_to_the_same_program(model_type: str, dtype: str) -> No
     assert replace(ours, report=()) == replace(theirs, report=())
 
 
-@pytest.mark.parametrize("model_type", CPU_REPRESENTATIVES)
+@pytest.mark.parametrize("model_type", ALL_REPRESENTATIVES)
 def test_a_program(model_type: str) -> None:
     program = compile_program(graph_of(model_type, "bfloat16"), SMALL, 64)
     places = stored(program)

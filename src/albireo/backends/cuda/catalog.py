@@ -26,6 +26,8 @@ MIN_CAPABILITY = 80
 FP8_CAPABILITY = 89
 #: Families that read a matrix, and may read one in few bits.
 _MATRICES = ("embed", "linear", "linear_norm", "qkv_rope_kv", "head_top")
+#: Families that read a matrix of numbers.
+_ROWS_OF_NUMBERS = ("head_linear", "causal_conv")
 #: Families that can write, or copy, rows of 8-bit codes.
 _TO_TOKENS = ("norm", "elementwise", "gather")
 #: Types of weights that experts may have; kernels/moe_grouped_matmul.py.
@@ -44,6 +46,7 @@ _OTHERS = (
     "slice",
     "top",
     "join_heads",
+    "gated_delta_rule",
 )
 #: Rows up to which a linear streams its weight through tiles that are as wide as its tokens; kernels/matmul_smallm.py.
 FEW_TOKENS = 64
@@ -89,7 +92,7 @@ class CudaCatalog:
                     "the model computes in bfloat16). Choose one of these with --quantization, or --device cpu"
                 )
             return (Variant(identity, "one", f"row.{dtype}"),)
-        if family == "head_linear":
+        if family in _ROWS_OF_NUMBERS:
             return (Variant(identity, "one", f"row.{dtype}"),) if dtype in COMPUTE_DTYPES else ()
         if family in _MATRICES and (dtype in COMPUTE_DTYPES or is_encoding(dtype)):
             return (Variant(identity, "one", f"row.{dtype}"),)

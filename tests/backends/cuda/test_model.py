@@ -241,6 +241,21 @@ def test_a_step_with_prompts_is_padded_once_it_was_met() -> None:
     assert counts == [(0, 0), (1, 0), (1, 1), (1, 2)]
 
 
+def test_states_go_on_in_padded_and_recorded_steps() -> None:
+    """The bits of steps at their own size; and a copy of a slot."""
+    recorder = Recorder()
+    model, plain = model_of("qwen3_5_text", "bfloat16", recorder=recorder), model_of("qwen3_5_text", "bfloat16")
+    counts: list[tuple[int, int]] = []
+    for given in steps("none", "last"):
+        assert_same_bits(model.run(given).top_values, plain.run(given).top_values, f"step {len(counts)}")
+        counts.append((recorder.num_recorded, recorder.num_replayed))
+    assert counts == [(0, 0), (1, 0), (2, 0)], "16 tokens of 4 sequences twice, then 4 of one token"
+    kept = plain._states.of(1)
+    assert torch.equal(model._states.of(1), kept) and kept.any(dim=1).all()
+    plain.copy_states([(2, 0)])
+    assert torch.equal(kept[0], kept[2])
+
+
 def test_a_sampled_step_is_wholly_in_its_recording(monkeypatch: pytest.MonkeyPatch) -> None:
     """Fed by the step before, drawn, changed, told of: no kernel is launched beside a replay, and tokens are those that
     the host's sampler draws from the logits of a model that does not record."""

@@ -31,6 +31,7 @@ _BY_OUTPUT = (
     "rope",
     "slice",
     "join_heads",
+    "output_gate",
 )
 _BY_INPUT = {"embed": "table", "attention": "q", "kv_write": "k", "top": "x", "combine_norm": "x", "route": "x"}
 _BY_INPUT |= {"adapter": "x", "causal_conv": "x", "gated_delta_rule": "x"}

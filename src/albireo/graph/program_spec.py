@@ -38,6 +38,8 @@ GATED_ACTS = tuple(act for act in ACTS if act == "none" or is_gated(act))
 KINDS = ("cast", "silu", "gelu", "gelu_tanh", "relu", "scale", "softcap", "add", "mul", "clamped_swiglu", "sigmoid")
 #: Those that read two operands.
 KINDS_OF_TWO = ("add", "mul", "clamped_swiglu")
+#: What an output_gate does to a gate.
+GATE_KINDS = ("silu", "sigmoid")
 ALIGNMENT = 64
 
 #: (start, stop, is_write) ranges one call touches.
@@ -134,6 +136,9 @@ FAMILIES: dict[str, Family] = {
     "gate_rows": Family(("x", "gate"), ("out",), (), optional=("residual",)),
     "head_linear": Family(("x", "weight"), ("out",), ("n", "k", "num_heads"), weight="weight"),
     "join_heads": Family(("x", "y"), ("out",), ("num_heads",)),
+    "output_gate": Family(
+        ("x", "gate"), ("out",), ("kind",), optional=("weight",), optional_attrs=("eps", "num_heads"), weight="weight"
+    ),
     "elementwise": Family(("x",), ("out",), ("kind",), optional=("y",), optional_attrs=("scale", "softcap")),
     "head_norm": Family(("x", "weight"), ("out",), ("eps", "num_heads"), weight="weight"),
     "rope": Family(("x", "rope"), ("out",), ("num_heads", "head_dim")),
@@ -148,7 +153,7 @@ FAMILIES: dict[str, Family] = {
 }
 
 #: Families of backends that are able to (pipeline.ABLE_PASSES, pipeline.adapter_passes); every backend has the others.
-ABLE_FAMILIES = ("linear_norm", "combine_norm", "adapter", "causal_conv", "gated_delta_rule")
+ABLE_FAMILIES = ("linear_norm", "combine_norm", "output_gate", "adapter", "causal_conv", "gated_delta_rule")
 #: Families that every backend has kernels for.
 COMMON_FAMILIES = tuple(name for name in FAMILIES if name not in ABLE_FAMILIES)
 
@@ -364,6 +369,10 @@ def _single_op_fits(program: Program, call: Call) -> bool:
     if call.family == "head_norm":
         width = int(a["num_heads"]) * _constant(program, call, "weight").cols
         return cols["x"] == cols["out"] == width
+    if call.family == "output_gate":
+        has_norm = {"weight" in call.args, "eps" in a, "num_heads" in a}
+        width = int(a["num_heads"]) * _constant(program, call, "weight").cols if has_norm == {True} else cols["x"]
+        return a["kind"] in GATE_KINDS and len(has_norm) == 1 and cols["x"] == cols["gate"] == cols["out"] == width
     if call.family == "rope":
         is_table = _constant(program, call, "rope").packing == "rope"
         return is_table and cols["x"] == cols["out"] == int(a["num_heads"]) * int(a["head_dim"])

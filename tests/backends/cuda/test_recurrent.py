@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from itertools import pairwise
 from typing import Any
 
@@ -31,10 +31,12 @@ LENGTHS = {3: 19, 0: 5, 4: 1}
 class Layer:
     """One op, its weights, and rows for every sequence."""
 
-    def __init__(self, family: str, shape: dict[str, int] = SHAPE, width: int = 4) -> None:
+    def __init__(
+        self, family: str, shape: dict[str, int] = SHAPE, width: int = 4, lengths: Mapping[int, int] = LENGTHS
+    ) -> None:
         self.family, heads = family, shape["num_v_heads"]
         self.columns = 2 * shape["num_k_heads"] * shape["k_dim"] + heads * shape["v_dim"]
-        self.rows = {"x": {slot: normal(n, self.columns, seed=slot) for slot, n in LENGTHS.items()}}
+        self.rows = {"x": {slot: normal(n, self.columns, seed=slot) for slot, n in lengths.items()}}
         self.attrs: dict[str, Any] = {}
         if family == "causal_conv":
             self.size, self.out = (width - 1) * self.columns, self.columns
@@ -43,14 +45,14 @@ class Layer:
             self.size, self.out = heads * shape["k_dim"] * shape["v_dim"], heads * shape["v_dim"]
             # states that last for a token, and for hundreds
             self.weights = {"a_log": np.linspace(-5, 2, heads, dtype=np.float32), "dt_bias": normal(heads, seed=8)}
-            self.rows["gates"] = {slot: 2 * normal(n, 2 * heads, seed=slot + 50) for slot, n in LENGTHS.items()}
+            self.rows["gates"] = {slot: 2 * normal(n, 2 * heads, seed=slot + 50) for slot, n in lengths.items()}
             self.attrs = shape
         self.state = tensor(np.full((SLOTS, self.size), FILL, np.float32), pad=16)
         self.states: dict[tuple[int, int], Any] = {}
 
     def step(self, parts: Sequence[tuple[int, int, int]]) -> StepInputs:
         """Args: parts: (slot, first token, end) of each sequence."""
-        return make_step([Work([0] * (end - start), start, [slot] * 3, slot) for slot, start, end in parts], 8, "none")
+        return make_step([Work([0] * (end - start), start, [slot] * 9, slot) for slot, start, end in parts], 8, "none")
 
     def roles(self, parts: Sequence[tuple[int, int, int]]) -> dict[str, F32]:
         return {
@@ -134,3 +136,12 @@ def test_bits_do_not_depend_on_the_step(family: str) -> None:
             rows.append(found[len(found) - (end - start) :])
         assert_same_bits(np.concatenate(rows), whole, "rows")
         assert_same_bits(numbers(layer.state)[2 if is_apart else 3], state, "state")
+
+
+def test_a_convolution_of_more_rows_than_a_tile() -> None:
+    layer, pieces = Layer("causal_conv", lengths={3: 70}), Layer("causal_conv", lengths={3: 70})
+    whole, want = layer.run([(3, 0, 70)]), layer.reference([(3, 0, 70)])
+    assert np.linalg.norm(whole - want) <= 1e-6 * np.linalg.norm(want)
+    parts = [pieces.run([(3, 0, 33)]), pieces.run([(3, 33, 70)])]
+    assert_same_bits(np.concatenate(parts), whole, "rows")
+    assert_same_bits(numbers(pieces.state)[3], numbers(layer.state)[3], "state")

@@ -26,6 +26,7 @@ from albireo.backends.cuda.kernels.kv_write import kv_write
 from albireo.backends.cuda.kernels.moe_combine import moe_combine
 from albireo.backends.cuda.kernels.moe_route import Groups, Rules, moe_route
 from albireo.backends.cuda.kernels.norm import norm
+from albireo.backends.cuda.kernels.output_gate import output_gate
 from albireo.backends.cuda.kernels.parts.row_squares import RowParts, RowSquares
 from albireo.backends.cuda.kernels.qk_norm_rope_kv_write import qk_norm_rope_kv_write
 from albireo.backends.cuda.kernels.rope import rope
@@ -335,6 +336,16 @@ def _join_heads(args: _Args) -> Launch:
     return lambda step: join_heads(x(step), y(step), out(step), heads)
 
 
+def _output_gate(args: _Args) -> Launch:
+    x, gate, out, weight = args.buffer("x"), args.buffer("gate"), args.buffer("out"), args.optional_vector("weight")
+    kind, heads, eps = (
+        args.call.attrs["kind"],
+        int(args.call.attrs.get("num_heads", 1)),
+        args.call.attrs.get("eps", 0.0),
+    )
+    return lambda step: output_gate(kind, x(step), gate(step), weight, out(step), heads, eps)
+
+
 def _causal_conv(args: _Args) -> Launch:
     x, weight, out = args.buffer("x"), args.matrix().codes, args.buffer("out")
     states = args.memory.states.of(args.number("state"))
@@ -388,6 +399,7 @@ _FAMILIES: Mapping[str, Callable[[_Args], Launch]] = {
     "head_norm": _head_norm,
     "rope": _rope,
     "kv_write": _kv_write,
+    "output_gate": _output_gate,
     "causal_conv": _causal_conv,
     "gated_delta_rule": _gated_delta_rule,
     "slice": _slice,

@@ -47,6 +47,7 @@ _OTHERS = (
     "top",
     "join_heads",
     "gated_delta_rule",
+    "output_gate",
 )
 #: Rows up to which a linear streams its weight through tiles that are as wide as its tokens; kernels/matmul_smallm.py.
 FEW_TOKENS = 64
@@ -67,7 +68,7 @@ class CudaCatalog:
     """
 
     def __init__(self, capability: int | None = None) -> None:
-        able = {FOUR_BY_SIXTEEN, "attention to codes", "norms in linears"}
+        able = {FOUR_BY_SIXTEEN, "attention to codes", "norms in linears", "gated outputs"}
         if capability is not None and capability >= FP8_CAPABILITY:
             able.add(EIGHT_BY_EIGHT_FLOATS)
         #: See KernelCatalog.

@@ -19,7 +19,7 @@ from albireo.backends.cuda.aot import AotCase
 from albireo.backends.cuda.kernels.parts.activations import silu
 
 #: Rows and channels of a tile, where sequences have one token each and where they have more.
-_ONE, _MANY = (1, 512), (16, 64)
+_ONE, _MANY = (1, 512), (32, 64)
 
 
 @triton.jit
@@ -41,13 +41,14 @@ def causal_conv_kernel(
 ):
     sequence = tl.program_id(1)
     begin, end = tl.load(query_start + sequence), tl.load(query_start + sequence + 1)
+    context, slot = tl.load(context_len + sequence), tl.load(state_slots + sequence)  # all on their way at once
     if begin < end:
         kept: tl.constexpr = WIDTH - 1
         # rows before this are zeros, which is all of them where the first token is here
-        oldest = tl.where(end - begin < tl.load(context_len + sequence), begin - kept, begin)
+        oldest = tl.where(end - begin < context, begin - kept, begin)
         channel = tl.program_id(0) * BLOCK + tl.arange(0, BLOCK)
         is_channel = channel < CHANNELS
-        state = states + tl.load(state_slots + sequence).to(tl.int64) * slot_stride + channel
+        state = states + slot.to(tl.int64) * slot_stride + channel
         of_x = x + channel
         for first in range(begin, end, ROWS):
             rows = first + tl.arange(0, ROWS)
@@ -70,14 +71,14 @@ def causal_conv_kernel(
                 total += value * tl.load(weight + channel * WIDTH + j, mask=is_channel, other=0.0)[None, :]
             to = out + rows.to(tl.int64)[:, None] * out_stride + channel[None, :]
             tl.store(to, silu(total), mask=(rows < end)[:, None] & is_channel[None, :])
-        tl.debug_barrier()  # other threads of this program may have read what is written now
         for j in tl.static_range(kept):
-            # a row that is read here is one that has not been written: those behind it, by the same thread
+            # old rows are read in order, and none is written before it was read
             source = end + (j - kept)
             here = tl.where(source >= begin, CHANNELS, 0)
             before = tl.where((source < begin) & (source >= oldest), CHANNELS, 0)
             value = tl.load(of_x + source.to(tl.int64) * x_stride, mask=channel < here, other=0.0)
             value += tl.load(state + (source - begin + kept) * CHANNELS, mask=channel < before, other=0.0)
+            tl.debug_barrier()  # whichever threads read what is written now
             tl.store(state + j * CHANNELS, value, mask=is_channel)
 
 
@@ -126,7 +127,7 @@ def aot_cases() -> list[AotCase]:
             signature,
             {"CHANNELS": 8192, "WIDTH": 4, "ROWS": tile[0], "BLOCK": tile[1]},
             aligned=(*floats, *strides),
-            max_registers=80,
+            max_registers=144,
             max_shared=4 << 10,
             words=dict.fromkeys(architectures, ("LDG.E.128", "STG.E.128")),
             architectures=architectures,

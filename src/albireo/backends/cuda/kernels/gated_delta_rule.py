@@ -57,11 +57,12 @@ def gated_delta_rule_kernel(
 ):
     head, sequence = tl.program_id(1), tl.program_id(2)
     begin, end = tl.load(query_start + sequence), tl.load(query_start + sequence + 1)
+    context, slot = tl.load(context_len + sequence), tl.load(state_slots + sequence)  # all on their way at once
     if begin < end:
         channel, column = tl.arange(0, CHANNELS), tl.program_id(0) * COLUMNS + tl.arange(0, COLUMNS)
         is_channel, is_column = channel < K, column < V
-        num_kept = tl.where(end - begin < tl.load(context_len + sequence), K, 0)
-        at = states + tl.load(state_slots + sequence).to(tl.int64) * slot_stride + head * (K * V)
+        num_kept = tl.where(end - begin < context, K, 0)
+        at = states + slot.to(tl.int64) * slot_stride + head * (K * V)
         at = at + channel[:, None] * V + column[None, :]
         state = tl.load(at, mask=(channel < num_kept)[:, None] & is_column[None, :], other=0.0)
 

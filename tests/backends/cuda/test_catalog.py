@@ -93,7 +93,8 @@ def test_what_a_kernel_does_can_be_asked() -> None:
     catalog = CudaCatalog()
     assert catalog.regimes("linear.bfloat16.triton", [1, 64, 65]) == ("few", "many")
     assert catalog.regimes("embed.bfloat16.triton", [1, 100]) == ("rows",)
-    for call in program_of(graph_of("llama", "bfloat16")).calls:
+    assert catalog.regimes("gated_delta_rule.float32.triton", [1, 100]) == ("sequences",)
+    for call in program_of(graph_of("qwen3_5_text", "bfloat16")).calls:
         for regime in catalog.regimes(call.kernel, [1, 100]):
             assert catalog.regime_text(call.kernel, regime)
 

@@ -14,6 +14,7 @@ from albireo.backends.backend import EIGHT_BY_EIGHT_FLOATS, FOUR_BY_SIXTEEN, Var
 from albireo.dtypes import COMPUTE_DTYPES, FP8_TOKEN, ROW_CODES
 from albireo.encodings import is_encoding
 from albireo.errors import ConfigError, UnsupportedModel
+from albireo.graph.ops import RECURRENT
 from albireo.graph.program import Program
 from albireo.graph.program_spec import ACTS, GATED_ACTS
 from albireo.graph.tuning import Tuning
@@ -54,6 +55,7 @@ FEW_TOKENS = 64
 _REGIMES = {
     "items": "a work list made on the device: tiles of 16, 64 or 128 query rows, splits of 512 positions",
     "rows": "a program a row, or a part of one",
+    "sequences": "a program a sequence, and some channels or columns of a head: all its rows, one after another",
     "pairs": "tiles of an expert's pairs, listed on the device: 64 weight rows by 8 to 64 pairs, or 128 by 128",
     "few": f"up to {FEW_TOKENS} rows: 64 weight rows by 8 to 64 tokens a tile, K cut by a constant of the shape",
     "many": "tiles of tokens and outputs, K in the same parts",
@@ -108,6 +110,8 @@ class CudaCatalog:
             return ("items",)
         if family == "expert_linear":
             return ("pairs",)
+        if family in RECURRENT:
+            return ("sequences",)
         if family == "embed" or family not in _MATRICES:
             return ("rows",)
         return tuple(dict.fromkeys("few" if count <= FEW_TOKENS else "many" for count in rows))

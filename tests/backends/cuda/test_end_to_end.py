@@ -123,11 +123,11 @@ def test_tokens_of_a_model_that_keeps_states_are_those_of_the_cpu(
     params = [greedy, greedy.clone(temperature=0.8, top_p=0.9, seed=3, n=2), greedy]
     wanted = tokens(llm(directory, device="cpu"), prompts, params)
     monkeypatch.setattr(load, "open_device", lambda config, levels=None: StandIn())
-    engine = llm(directory, device="cuda", num_gpu_blocks_override=4)
+    engine = llm(directory, device="cuda", num_gpu_blocks_override=6, max_num_seqs=4)
     assert tokens(engine, prompts, params) == wanted
     stats = engine.stats()
     assert stats.num_preemptions > 0 and stats.num_failed_steps == 0
-    assert engine.loaded is not None and engine.loaded.memory.state_bytes == 3 * MODELS[-1].program.states.slot_bytes
+    assert engine.loaded is not None and engine.loaded.memory.state_bytes == 4 * MODELS[-1].program.states.slot_bytes
 
 
 def test_log_probabilities_are_told_by_the_device(directory: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -40,15 +40,19 @@ REPRESENTATIVES = {
 }
 #: Of these, those that neither ranks cut nor adapters know all matrices of; what is refused says so itself.
 LATENT = ("youtu",)
-#: Of these, those whose layers differ in the shape of their caches, which neither ranks nor the memory of GPUs know.
-OF_SEVERAL_CACHES = ("gemma4_text",)
-#: The same of architectures, and of one of variants.py, that the CPU alone computes: no GPU has kernels for their
-#: layers, or memory for their caches, and no ranks share them.
-ON_CPU_ALONE = {
-    "gemma4_text, experts": "experts beside an FFN, each with a factor on its weights; the sum is normed",
+#: The same of architectures whose layers keep a state of each sequence: no ranks share them, adapters do not know them,
+#: and single calls of theirs are not judged.
+WITH_STATES = {
     "qwen3_5_text": "layers that keep a state of each sequence, and attention whose output has a gate",
 }
-CPU_REPRESENTATIVES = REPRESENTATIVES | ON_CPU_ALONE
+#: The same of what variants.py makes of architectures.
+OF_VARIANTS = {
+    "gemma4_text, experts": "experts beside an FFN, each with a factor on its weights; the sum is normed",
+}
+ALL_REPRESENTATIVES = REPRESENTATIVES | WITH_STATES | OF_VARIANTS
+#: Of all, those whose layers differ in the shape of their caches, which neither ranks nor the memory of GPUs know.
+OF_SEVERAL_CACHES = ("gemma4_text", *OF_VARIANTS)
+ON_GPUS = {name: why for name, why in ALL_REPRESENTATIVES.items() if name not in OF_SEVERAL_CACHES}
 #: Attributes that are sizes and numbers of one model, not kinds of what is computed. Rotations are tables of numbers.
 #: What a route makes of logits is for its own tests (backends/cpu/test_route.py, backends/cuda/test_moe.py).
 _SIZES = frozenset(
@@ -79,14 +83,13 @@ def mechanisms(model_type: str) -> frozenset[str]:
     """What an architecture's tiny model is made of, without its sizes: ops with their attributes and with what they
     read, and the calls that the compiler makes of them for either kind of machine.
     """
-    graph = model_graph(model_type, "bfloat16")
-    return mechanisms_of(graph, is_on_gpus=not graph.recurrent)
+    return mechanisms_of(model_graph(model_type, "bfloat16"))
 
 
-def mechanisms_of(graph: Graph, *, is_on_gpus: bool = True) -> frozenset[str]:
+def mechanisms_of(graph: Graph) -> frozenset[str]:
     """See mechanisms()."""
     found = set(_of_graph(graph))
-    for catalog in (FakeCatalog(), *([CudaCatalog()] if is_on_gpus else [])):
+    for catalog in (FakeCatalog(), CudaCatalog()):
         found.update(
             _of_program(
                 compile_graph(graph, catalog, maxima=MAXIMA, block_size=BLOCK_SIZE, max_positions=MAX_POSITIONS)

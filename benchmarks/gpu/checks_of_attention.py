@@ -82,6 +82,7 @@ class Cache:
             table_start=ints((first + torch.arange(len(batch))) * self.table.shape[1]),
             rows={},
             top_counts=ints(torch.zeros(0)),
+            state_slots=ints(torch.zeros(0)),
             sizes={"T": total, "B": len(batch), "R": 0, "G": 0, "S": 0},
         )
         kind = ("bfloat16", self.dtype, self.setup.chip)

@@ -126,13 +126,20 @@ def token_rows(setup: Setup) -> Found:
 
 def heads(setup: Setup) -> Found:
     from albireo.backends.cuda.kernels.head_norm import head_norm
+    from albireo.backends.cuda.kernels.output_gate import output_gate
     from albireo.backends.cuda.kernels.rope import rope
 
     num, dim = setup.pick((32, 128), (3, 16))
     x = setup.random(setup.pick(70, 3), num * dim)
     weight, out = 1 + 0.1 * setup.random(dim), torch.empty_like(x)
     head_norm(x, weight, out, 1e-5, num)
-    yield "head_norm", off(out, _normed(x.double().view(-1, num, dim), weight.double()).flatten(1))
+    normed = _normed(x.double().view(-1, num, dim), weight.double()).flatten(1)
+    yield "head_norm", off(out, normed)
+    gate = setup.random(*x.shape, seed=1)
+    output_gate("silu", x, gate, weight, out, num, 1e-5)
+    yield "output_gate silu", off(out, normed * torch.nn.functional.silu(gate.double()))
+    output_gate("sigmoid", x, gate, None, out, num, 0.0)
+    yield "output_gate sigmoid", off(out, x.double() * gate.double().sigmoid())
     table, positions = rotation(setup, len(x), dim)
     rope(x, table, positions, out, num, dim)
     yield "rope", off(out, rotated(x.double().view(-1, num, dim), table, positions).flatten(1))

@@ -20,7 +20,7 @@ from albireo.models import architectures, build_graph, load_architecture
 from albireo.models.config import parse_config
 from artifact.engines import alter, make_engine, run
 from compiler.ranks import WIDE
-from representatives import CPU_REPRESENTATIVES, LATENT, OF_SEVERAL_CACHES, REPRESENTATIVES
+from representatives import ALL_REPRESENTATIVES, LATENT, OF_SEVERAL_CACHES, REPRESENTATIVES
 from tiny_layer_norm import with_changes
 from tiny_models import MIXTURES, make_checkpoint, shared_data
 
@@ -28,7 +28,7 @@ DTYPES = ["float32", "bfloat16"]
 
 
 @pytest.mark.parametrize("dtype", DTYPES)
-@pytest.mark.parametrize("model_type", CPU_REPRESENTATIVES)
+@pytest.mark.parametrize("model_type", ALL_REPRESENTATIVES)
 def test_the_same_bits_as_from_the_checkpoint(model_type: str, dtype: str, tmp_path: Path) -> None:
     checkpoint, engine = make_engine(tmp_path, model_type, dtype)
     assert run(engine) == run(checkpoint)

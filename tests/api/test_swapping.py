@@ -74,3 +74,10 @@ def test_there_is_nowhere_to_swap_to_on_a_cpu(directory: Path) -> None:
 def test_what_is_no_size(value: object) -> None:
     with pytest.raises(ConfigError, match=r"swap_space=.* must be a number of GiB"):
         EngineConfig.from_kwargs(swap_space=value)
+
+
+def test_who_keeps_a_state_is_not_swapped(tmp_path: Path) -> None:
+    make_checkpoint(tmp_path, load_architecture("qwen3_5_text").tiny, seed=5)
+    assert planned(tmp_path)[1].states
+    with pytest.raises(ConfigError, match="swap_space: layers of this model keep a state of each sequence"):
+        planned(tmp_path, swap_space=0.01)

@@ -34,7 +34,7 @@ from albireo.models.config import parse_config
 from albireo.params import SamplingParams
 from albireo.step import SampleTask, SequenceWork, StepPlan
 from compiler.ranks import wide_config, wide_graph
-from representatives import CPU_REPRESENTATIVES
+from representatives import ALL_REPRESENTATIVES
 from tiny_models import make_checkpoint, weight_shapes
 from variants import architecture_of, tiny_of
 
@@ -120,7 +120,7 @@ def test_rows_nobody_wants_cost_nothing():
     assert roofline.decode_bytes == LAYER_BYTES + 160
 
 
-@pytest.mark.parametrize("model_type", CPU_REPRESENTATIVES)
+@pytest.mark.parametrize("model_type", ALL_REPRESENTATIVES)
 def test_weights_are_read_once_and_multiplied_once(model_type):
     """All matrices of the checkpoint but the embedding; the head's twice when it is the embedding too."""
     tiny = tiny_of(model_type)

@@ -173,5 +173,32 @@ def test_attention_knows_no_other_rows_than_those_that_leave() -> None:
     assert "picks rows of R" in record.refusals[0].reason
 
 
+@pytest.mark.parametrize("dtype", ["bfloat16", "float32"])
+def test_gated_outputs_are_exact(dtype: str) -> None:
+    """Two layers whose heads are normed and gated by silu, two of attention by sigmoids."""
+    graph = model_graph("qwen3_5_text", dtype)
+    plain, _ = run_passes(graph)
+    fused, records = run_passes(graph, passes_for(["gated outputs"], PASSES))
+    check_graph(fused)
+    gates = [node for node in fused.nodes if node.family == "output_gate"]
+    assert [("weight" in node.inputs, node.attrs["kind"]) for node in gates] == [(True, "silu"), (False, "sigmoid")] * 2
+    assert {node.output.type.dtype for node in gates} == {dtype}
+    (record,) = [record for record in records if record.name == "fuse_output_gate"]
+    assert len(record.firings) == 4 and not record.refusals and record.saved_bytes
+    weights = random_weights(load_architecture("qwen3_5_text").tiny, 1)
+    step = make_step([Work([5, 6, 7], 0, [1, 2], 0), Work([5, 9], 0, [3], 1)], 8)
+    one, other = (interpret(g, step, weights, ReferenceKV(4, 8, dtype))["logits"] for g in (plain, fused))
+    assert np.array_equal(one, other)
+
+
+def test_a_gate_that_others_read_stays() -> None:
+    graph = model_graph("qwen3_5_text", "bfloat16")
+    shares = [node.output for node in graph.nodes if node.op == "unary" and node.attrs["kind"] == "sigmoid"]
+    graph.outputs["tap"] = shares[0]
+    _, records = run_passes(graph, passes_for(["gated outputs"], PASSES))
+    (record,) = [record for record in records if record.name == "fuse_output_gate"]
+    assert len(record.firings) == 3 and "is an output of the graph" in record.refusals[0].reason
+
+
 def test_abilities_have_one_name() -> None:
     assert {EIGHT_BY_EIGHT_FLOATS, FOUR_BY_SIXTEEN} <= {ability for ability, _, _ in ABLE_PASSES}

@@ -310,19 +310,6 @@ def test_maxima_are_checked(changes: dict[str, int]) -> None:
         compile_graph(Decoder().graph(), FakeCatalog(), maxima=MAXIMA | changes, block_size=BLOCK_SIZE, max_positions=8)
 
 
-@pytest.mark.parametrize("family", RECURRENT)
-def test_a_backend_without_kernels_for_states_says_where_they_are(family: str) -> None:
-    graph = model_graph("qwen3_5_text", "bfloat16")
-    with pytest.raises(UnsupportedModel, match=f"no {family} kernel: layers that keep a state .* use device=cpu"):
-        compile_graph(
-            graph,
-            FakeCatalog(refused=family),
-            maxima=MAXIMA,
-            block_size=BLOCK_SIZE,
-            max_positions=MAX_POSITIONS,
-        )
-
-
 def test_states_are_numbered_in_order() -> None:
     graph = model_graph("qwen3_5_text", "bfloat16")
     assert [node.op for node in graph.recurrent] == [*RECURRENT, *RECURRENT]

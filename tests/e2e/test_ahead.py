@@ -10,6 +10,8 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from itertools import count, pairwise
+from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -128,7 +130,10 @@ def judged(inputs: StepInputs, tokens: list[int]) -> list[int]:
 
 @pytest.fixture(scope="module")
 def loaded(tmp_path_factory: pytest.TempPathFactory) -> Loaded:
-    directory = make_checkpoint(tmp_path_factory.mktemp("model"), load_architecture("llama").tiny, seed=3)
+    return load_on_cpu(make_checkpoint(tmp_path_factory.mktemp("model"), load_architecture("llama").tiny, seed=3))
+
+
+def load_on_cpu(directory: Path) -> Loaded:
     return load(
         EngineConfig(
             model=str(directory),
@@ -199,8 +204,9 @@ def serve(engine: Engine, requests: list[Ask], between: Callable[[], object] = l
 
 
 def engines(loaded: Loaded, num_blocks: int, device: Deferred, num_host: int = 0) -> tuple[Engine, Engine, AheadRunner]:
-    plain = Runner(loaded.model, VOCAB, 8)
-    ahead = AheadRunner(device, VOCAB, 8, loaded.memory.max_model_len)
+    states: Any = loaded.model if loaded.program.states else None
+    plain = Runner(loaded.model, VOCAB, 8, states=states)
+    ahead = AheadRunner(device, VOCAB, 8, loaded.memory.max_model_len, states=states)
     settings = replace(loaded.settings, num_blocks=(num_blocks,))
     return (
         Engine(settings, plain.execute, lambda: 0.0),

@@ -14,7 +14,7 @@ from albireo.backends.cpu.machine import isa_levels
 from albireo.models import architectures, load_architecture
 from albireo.params import SamplingParams
 from e2e.serving import Answer, Ask, Server
-from representatives import CPU_REPRESENTATIVES, LATENT, ON_CPU_ALONE
+from representatives import ALL_REPRESENTATIVES, LATENT, WITH_STATES
 from tiny_models import MIXTURES, make_checkpoint, shared_data
 from transformers_models import transformers
 from variants import VARIANTS, tiny_of
@@ -90,7 +90,7 @@ def distance(a: NDArray[np.float32], b: NDArray[np.float32]) -> float:
     return float(np.linalg.norm(a.astype(np.float64) - b) / np.linalg.norm(b))
 
 
-@pytest.mark.parametrize(("config", "seed"), [*((name, 1) for name in CONFIGS), *((n, 2) for n in CPU_REPRESENTATIVES)])
+@pytest.mark.parametrize(("config", "seed"), [*((name, 1) for name in CONFIGS), *((n, 2) for n in ALL_REPRESENTATIVES)])
 def test_float32_logits_and_greedy_tokens(config: str, seed: int, tmp_path: Path) -> None:
     directory = make_checkpoint(tmp_path, CONFIGS[config], seed)
     sequences, answers = serve(directory)
@@ -102,7 +102,7 @@ def test_float32_logits_and_greedy_tokens(config: str, seed: int, tmp_path: Path
 
 
 @pytest.mark.parametrize("level", LEVELS)
-@pytest.mark.parametrize("name", CPU_REPRESENTATIVES)
+@pytest.mark.parametrize("name", ALL_REPRESENTATIVES)
 def test_float32_at_every_level(name: str, level: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("ALBIREO_ISA_MAX", level)
     directory = make_checkpoint(tmp_path, CONFIGS[name], 3)
@@ -114,7 +114,7 @@ def test_float32_at_every_level(name: str, level: str, tmp_path: Path, monkeypat
 
 @pytest.mark.parametrize("level", LEVELS)
 @pytest.mark.parametrize("dtype", ["bfloat16", "float16"])
-@pytest.mark.parametrize("name", sorted(set(CPU_REPRESENTATIVES) - set(MIXTURES) - set(LATENT) - set(VARIANTS)))
+@pytest.mark.parametrize("name", sorted(set(ALL_REPRESENTATIVES) - set(MIXTURES) - set(LATENT) - set(VARIANTS)))
 def test_16_bits_are_nearer_to_exact_than_transformers(
     name: str, dtype: str, level: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -128,7 +128,7 @@ def test_16_bits_are_nearer_to_exact_than_transformers(
     ours = all_rows(answers)
     noise = distance(theirs, exact)
     # of states transformers rounds what is read of them at every token, which adds up
-    limit = {"bfloat16": 0.05, "float16": 0.015 if name in ON_CPU_ALONE else 0.006}[dtype]
+    limit = {"bfloat16": 0.05, "float16": 0.015 if name in WITH_STATES else 0.006}[dtype]
     assert noise < limit, "the model is too rough to prove anything"
     assert 0 < distance(ours, exact) < noise
     assert distance(ours, theirs) < 1.5 * noise

@@ -112,15 +112,17 @@ def test_tables_that_are_kept_are_those_of_now_whatever_was_there_before() -> No
 
 
 def test_a_decoding_step_is_packed_as_any_other() -> None:
-    works = [work(i, [20 + i], 14 + i, [4 + i, 9 + i], samples=(task(i),)) for i in range(4)]
+    works = [work(i, [20 + i], 14 + i, [4 + i, 9 + i], samples=(task(i),), state_slot=7 - i) for i in range(4)]
     whole = pack_step(plan(*works), 16, is_top_greedy=True)
     positions, tables = [each.num_computed_tokens for each in works], TableRows()
     for is_top in (True, False):
         tasks = [each.samples[0] for each in works]
         table = tables.of([each.block_tables[0] for each in works])
-        step = pack_next([20, 21, 22, 23], positions, table, tasks, 16, is_top)
+        step = pack_next([20, 21, 22, 23], positions, table, tasks, 16, is_top, [7, 6, 5, 4])
         step.inputs.check(16)
         wanted = whole.inputs if is_top == whole.is_top else with_logits(whole.inputs)
         assert (step.tasks, step.task_rows, step.is_top) == (whole.tasks, whole.task_rows, is_top)
         for ours, theirs in zip(step.inputs.arrays, wanted.arrays, strict=True):
             assert (ours[:, :2] if ours.ndim == 2 else ours).tolist() == theirs.tolist()
+        assert step.inputs.state_slots is not None and wanted.state_slots is not None
+        assert step.inputs.state_slots.tolist() == wanted.state_slots.tolist() == [7, 6, 5, 4]

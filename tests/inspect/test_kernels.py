@@ -10,12 +10,12 @@ from albireo.graph.program import Program
 from albireo.inspect.kernels import BUCKETS, bucket_names, kernel_kinds, kernel_lines, legend
 from compiler.examples import Decoder, model_graph
 from inspect_programs import LEVELS, compiled
-from representatives import CPU_REPRESENTATIVES
+from representatives import ALL_REPRESENTATIVES
 
 CATALOG = CpuCatalog(LEVELS)
 
 
-@pytest.mark.parametrize("model_type", CPU_REPRESENTATIVES)
+@pytest.mark.parametrize("model_type", ALL_REPRESENTATIVES)
 def test_every_call_is_counted_once(model_type: str) -> None:
     program = compiled(model_graph(model_type, "bfloat16")).program
     kinds = kernel_kinds(program, CATALOG)

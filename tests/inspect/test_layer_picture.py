@@ -14,7 +14,7 @@ from albireo.inspect.scene import place_story
 from albireo.inspect.story import layer_story
 from compiler.examples import Decoder, model_graph
 from inspect_programs import EVIL, SVG, Hostile, compiled, contains, overlapping, rects
-from representatives import CPU_REPRESENTATIVES
+from representatives import ALL_REPRESENTATIVES
 
 
 class Idle(Decoder):
@@ -26,7 +26,7 @@ class Idle(Decoder):
 
 GRAPHS: dict[str, Graph] = {
     **{
-        f"{name}-{dtype}": model_graph(name, dtype) for name in CPU_REPRESENTATIVES for dtype in ("float32", "bfloat16")
+        f"{name}-{dtype}": model_graph(name, dtype) for name in ALL_REPRESENTATIVES for dtype in ("float32", "bfloat16")
     },
     "biased": Decoder(layers=2, bias="qkvogud").graph(),
     "idle": Idle(layers=2).graph(),

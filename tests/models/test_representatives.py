@@ -6,21 +6,20 @@ import pytest
 
 from albireo.models import architectures, build_graph, load_architecture
 from albireo.models.config import parse_config
-from representatives import CPU_REPRESENTATIVES, OF_SEVERAL_CACHES, REPRESENTATIVES, mechanisms, mechanisms_of
+from representatives import ALL_REPRESENTATIVES, ON_GPUS, mechanisms, mechanisms_of
 from variants import VARIANTS
 
 
 @pytest.mark.parametrize("name", [*architectures(), *VARIANTS])
 def test_a_mechanism_is_shown_by_a_representative(name: str) -> None:
-    shown = frozenset().union(*map(mechanisms, CPU_REPRESENTATIVES))
+    shown = frozenset().union(*map(mechanisms, ALL_REPRESENTATIVES))
     missing = sorted(mechanisms(name) - shown)
     assert not missing, f"{name} has what no representative has; add it to tests/representatives.py: {missing}"
 
 
-@pytest.mark.parametrize("name", CPU_REPRESENTATIVES)
+@pytest.mark.parametrize("name", ALL_REPRESENTATIVES)
 def test_a_representative_shows_what_the_others_do_not(name: str) -> None:
-    on_gpus = set(REPRESENTATIVES) - set(OF_SEVERAL_CACHES)
-    alike = on_gpus if name in on_gpus else CPU_REPRESENTATIVES  # what the CPU alone runs stands for nothing on GPUs
+    alike = ON_GPUS if name in ON_GPUS else ALL_REPRESENTATIVES  # what the CPU alone runs stands for nothing on GPUs
     others = frozenset().union(*(mechanisms(other) for other in alike if other != name))
     assert mechanisms(name) - others, f"{name} shows nothing of its own; take it out of tests/representatives.py"
 

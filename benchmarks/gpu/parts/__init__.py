@@ -35,6 +35,7 @@ PARTS = {
     "expert_tiles": 50,
     "instructions": 30,
     "speculative": 70,
+    "states": 20,
 }
 #: What is asked for together: a call of ten minutes. Parts of a group run side by side on one GPU: their time is spent
 #: compiling, and none of them is a measurement.
@@ -69,5 +70,6 @@ CALLS = {
         ("expert_tiles",),
         ("instructions",),
         ("speculative",),
+        ("states",),
     ),
 }

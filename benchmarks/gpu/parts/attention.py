@@ -67,6 +67,7 @@ def measure(setup: Setup, dtype: str, sequences: int, context: int, **options: A
         table_start=ints(torch.arange(len(table)) * table.shape[1]),
         rows={},
         top_counts=ints(torch.zeros(0)),
+        state_slots=ints(torch.zeros(0)),
         sizes={"T": sequences, "B": sequences, "R": 0, "G": 0, "S": 0},
     )
     shape = AttentionShape(heads, kv_heads, dim, context, 0, "bfloat16", dtype, setup.chip, **options)

@@ -10,10 +10,12 @@ from collections.abc import Iterator
 import checks_of_linears
 import checks_of_rows
 import checks_of_sampling
+import checks_of_states
 from checks import run_checks
 from report import Row
 from setup import Setup
 
 
 def run(setup: Setup) -> Iterator[Row]:
-    yield from run_checks(setup, checks_of_rows.CHECKS | checks_of_sampling.CHECKS | checks_of_linears.CHECKS)
+    checks = checks_of_rows.CHECKS | checks_of_sampling.CHECKS | checks_of_linears.CHECKS | checks_of_states.CHECKS
+    yield from run_checks(setup, checks)

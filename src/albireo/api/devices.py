@@ -23,7 +23,7 @@ from albireo.backends.cuda.catalog import FP8_CAPABILITY, CudaCatalog, check_cac
 from albireo.config import EngineConfig
 from albireo.errors import ConfigError
 from albireo.execution.adapters import AdapterRunner
-from albireo.execution.ahead import LOOKAHEAD, AheadDevice, AheadRunner
+from albireo.execution.ahead import LOOKAHEAD, AheadRunner
 from albireo.execution.runner import DeviceModel, Pooler, Runner
 from albireo.graph.node import Graph
 from albireo.graph.program import KVLayout, Program
@@ -243,6 +243,7 @@ class CudaDevice:
                 before_trial=kernels.wait,
                 reserve_bytes=memory.machine_bytes - memory.budget_bytes,
                 num_host_blocks=self.swapping(config, programs[0]).num_blocks,
+                num_state_slots=config.step_limits.max_num_seqs if programs[0].states else 0,
                 max_num_seqs=config.step_limits.max_num_seqs,
                 is_eager=config.enforce_eager,
                 advance=advance,
@@ -264,7 +265,7 @@ class CudaDevice:
 
     def runner(
         self,
-        model: AheadDevice,
+        model: CudaModel,
         vocab_size: int,
         block_size: int,
         max_positions: int,
@@ -272,7 +273,8 @@ class CudaDevice:
         adapters: AdapterRunner | None = None,
     ) -> PlanRunner:
         assert adapters is None, "EngineConfig refuses enable_lora on GPUs"
-        return AheadRunner(model, vocab_size, block_size, max_positions, pooler)
+        states = model if model.program.states else None
+        return AheadRunner(model, vocab_size, block_size, max_positions, pooler, states)
 
 
 class AbsentGpu(CudaDevice):

@@ -264,6 +264,8 @@ def _refuse_with_states(config: EngineConfig) -> None:
     why = "layers of this model keep a state of each sequence, and"
     if config.speculative_config is not None:
         raise ConfigError(f"speculative_config: {why} drafts that do not come true cannot be taken back from it yet")
+    if config.swap_space:
+        raise ConfigError(f"swap_space: {why} who is preempted computes all tokens again; leave it out")
     if config.enable_lora:
         raise ConfigError(f"enable_lora: {why} adapters of such layers are not computed yet; leave it out")
 

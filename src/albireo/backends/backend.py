@@ -52,8 +52,8 @@ class KernelCatalog(Protocol):
         Args:
             family: a call family of graph/program.py.
             dtype: element type of the weight (linear, expert_linear, qkv_rope_kv, head_top), of the table (embed), of
-                the output (norm, gather, combine, gate_rows, elementwise, head_norm, rope, slice), of the query
-                (attention), of x (top, route), of k (kv_write).
+                the output (norm, gather, combine, gate_rows, elementwise, head_norm, output_gate, rope, slice), of the
+                query (attention), of x (top, route), of k (kv_write).
             attrs: attributes of the call.
 
         A call without residual and without act writes float32; with a residual float32; with an act dtype.

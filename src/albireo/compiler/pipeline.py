@@ -28,6 +28,7 @@ from albireo.compiler.passes import (
     fuse_head,
     fuse_head_cast,
     fuse_norm,
+    fuse_output_gate,
     fuse_qkv_rope_kv,
     last_layer_rows,
     merge_gate_up,
@@ -78,6 +79,8 @@ PASSES: tuple[Pass, ...] = (
 ABLE_PASSES: tuple[tuple[str, Pass, Pass], ...] = (
     (EIGHT_BY_EIGHT_FLOATS, canonicalize.run, narrow_activations.run),
     (FOUR_BY_SIXTEEN, canonicalize.run, widen_activations.run),
+    # before fuse_epilogue, which has no such activation for the linear of a gate
+    ("gated outputs", fuse_gather.run, fuse_output_gate.run),
     ("norms in linears", fuse_combine.run, fold_norm.run),
     ("attention to codes", fuse_attention_cast.run, fuse_attention_codes.run),
     ("attention of rows", fuse_attention_cast.run, attention_of_rows.run),

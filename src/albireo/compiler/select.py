@@ -31,6 +31,7 @@ _BY_OUTPUT = (
     "rope",
     "slice",
     "join_heads",
+    "output_gate",
 )
 _BY_INPUT = {"embed": "table", "attention": "q", "kv_write": "k", "top": "x", "combine_norm": "x", "route": "x"}
 _BY_INPUT |= {"adapter": "x", "causal_conv": "x", "gated_delta_rule": "x"}
@@ -52,11 +53,6 @@ def select_kernels(graph: Graph, catalog: KernelCatalog) -> tuple[dict[Node, Var
     for node in sorted(graph.nodes, key=lambda n: n.family == "embed"):
         dtype = _dtype(node, catalog.abilities)
         variants = catalog.variants(str(node.family), dtype, call_attrs(node))
-        if not variants and "state" in node.attrs:
-            raise UnsupportedModel(
-                f"{label(node)}: this backend has no {node.family} kernel: layers that keep a state of each sequence "
-                "are computed on the CPU alone so far; use device=cpu"
-            )
         if not variants:
             raise UnsupportedModel(
                 f"{label(node)}: this backend has no {node.family} kernel for {dtype} with {call_attrs(node)}; "

@@ -9,6 +9,10 @@ Behind a plan that waits nothing is submitted: the step after it may have drafts
 A guess that was wrong does no harm: it wrote the keys and values of one token into the block of a sequence that ended
 or was preempted, and whoever gets the block writes it again, later in the same order, before reading it. What was
 swapped out meanwhile may hold that token too: it lies behind those that count, and is written again.
+
+Where sequences keep states beside the cache, a step changes what it reads: a guess that was wrong has spoilt a state.
+As a rule its sequence ended, or begins anew, and nobody reads that state any more. Should it go on after all, the step
+fails, behind which all begin anew. For the same reason no step is computed a second time.
 """
 
 from __future__ import annotations
@@ -24,9 +28,10 @@ from numpy.typing import NDArray
 
 from albireo.backends.step_inputs import StepInputs
 from albireo.backends.step_outputs import REFUSED, DrawnTokens
+from albireo.errors import InvariantError
 from albireo.execution.drafts import spread
 from albireo.execution.inputs import PackedStep, TableRows, pack_next, pack_step
-from albireo.execution.runner import DeviceModel, HostTier, Pooler, Runner, move_blocks
+from albireo.execution.runner import DeviceModel, HostTier, Pooler, Runner, StateTier, move_blocks
 from albireo.params import MAX_TOP
 from albireo.step import SampledToken, SampleTask, SequenceWork, StepPlan, StepResult, TokenLogprobs
 
@@ -80,12 +85,14 @@ class AheadDevice(DeviceModel, HostTier, Protocol):
 class _Row(NamedTuple):
     """Of a step ahead: where a sequence's row is, which position it computes, where that is written.
 
-    Fields: limit: most tokens of its output, as long as it is known here. takes_best: it is greedy and wants no more.
+    Fields: slot: of its state; -1: none. limit: most tokens of its output, as long as it is known here. takes_best: it
+        is greedy and wants no more.
     """
 
     place: int
     position: int
     block: int
+    slot: int
     limit: int
     takes_best: bool
 
@@ -110,7 +117,7 @@ class _Begun:
 class AheadRunner:
     """Executes plans as Runner does, to the same bits.
 
-    Args: max_positions: longest sequence in tokens.
+    Args: max_positions: longest sequence in tokens. states: see Runner.
     """
 
     def __init__(
@@ -120,9 +127,13 @@ class AheadRunner:
         block_size: int,
         max_positions: int,
         pooler: Pooler | None = None,
+        states: StateTier | None = None,
     ) -> None:
         self._device = device
-        self._runner = Runner(device, vocab_size, block_size, pooler)
+        self._states = states
+        #: By slot, whose state has a token that was not asked for.
+        self._spoilt: dict[int, int] = {}
+        self._runner = Runner(device, vocab_size, block_size, pooler, states=states)
         self._block_size = block_size
         self._max_positions = max_positions
         self._tables = TableRows()
@@ -138,7 +149,10 @@ class AheadRunner:
         rest = [work for work in plan.work if work.seq_id not in found]
         self.num_found += len(found)
         self.num_computed += len(rest)
-        move_blocks(plan, self._device, self._device)
+        if flight is not None:
+            self._note_spoilt(flight, found)
+        self._check_states(plan)
+        move_blocks(plan, self._device, self._device, self._states)
         ahead: _Flight | None = None
         if flight is not None and found and not rest and not plan.waits:
             ahead = self._submit(plan.work, flight=flight)
@@ -150,6 +164,7 @@ class AheadRunner:
             tokens = {seq_id: [_sampled(seq_id, drawn, row.place)] for seq_id, row in found.items()}
             if not drawn.is_sound:
                 # Computed again, in the open, it says what is wrong: the same bits go into the same slots.
+                self._refuse_again(drawn, [(seq_id, row.place) for seq_id, row in found.items()])
                 return self._runner.execute(plan.part(plan.work))
         result = self._compute(plan, rest) if others is None else self._finish(others)
         for token in result.tokens:
@@ -163,8 +178,32 @@ class AheadRunner:
 
     def prepare(self) -> bool:
         """See Runner.prepare(). What is in flight is let go: it is nobody's, or computed again."""
+        if self._flight is not None:
+            self._note_spoilt(self._flight, {})
         self._flight = None
         return self._device.record_next()
+
+    def _note_spoilt(self, flight: _Flight, found: dict[int, _Row]) -> None:
+        """Rows that nobody asked for have changed states."""
+        self._spoilt |= {
+            row.slot: seq_id for seq_id, row in flight.rows.items() if seq_id not in found and row.slot >= 0
+        }
+
+    def _check_states(self, plan: StepPlan) -> None:
+        """Raises: InvariantError when a sequence goes on from a state that was spoilt; none is to blame."""
+        if not self._spoilt:
+            return
+        for work in plan.work:
+            if not work.num_computed_tokens:
+                self._spoilt.pop(work.state_slot, None)
+            elif self._spoilt.get(work.state_slot) == work.seq_id:
+                raise InvariantError(f"step {plan.step_idx} goes on from a state that a token was guessed for")
+
+    def _refuse_again(self, drawn: DrawnTokens, places: Sequence[tuple[int, int]]) -> None:
+        """Of a step that is not sound, and changed states. Args: places: sequences, and where their tokens are."""
+        if self._states is not None:
+            guilty = [f"sequence {seq_id}" for seq_id, place in places if drawn.tokens[place] == -1]
+            raise InvariantError(f"{', '.join(guilty) or 'a sequence'}: its logits are no numbers, or leave no token")
 
     def _found(self, plan: StepPlan, flight: _Flight) -> dict[int, _Row]:
         """The rows in flight that the plan asks for."""
@@ -224,6 +263,7 @@ class AheadRunner:
         """Wait for it."""
         step, drawn = begun.step, self._device.collect(begun.ticket)
         if not drawn.is_sound:
+            self._refuse_again(drawn, [(task.seq_id, place) for place, task in enumerate(step.tasks)])
             return self._runner.execute(begun.plan)
         told = iter(drawn.targets)
         prompts = {work.seq_id: list(islice(told, len(work.prompt_targets))) for work, _ in step.prompt_rows}
@@ -247,6 +287,7 @@ class AheadRunner:
         positions: list[int] = []
         tables: list[Sequence[int]] = []
         tasks: list[SampleTask] = []
+        slots: list[int] = []
         before = {} if flight is None else flight.rows
         is_top = True
         for work in works:
@@ -260,16 +301,17 @@ class AheadRunner:
             limit, takes_best = (row.limit, row.takes_best) if row else _limit(task)
             if len(task.output_token_ids) + 1 >= limit or position >= self._max_positions or column >= len(table):
                 continue
-            rows[seq_id] = _Row(len(tasks), position, table[column], limit, takes_best)
+            rows[seq_id] = _Row(len(tasks), position, table[column], work.state_slot, limit, takes_best)
             sources.append(row.place if row else -1)
             token_ids.append(0 if tokens is None else tokens[seq_id][0].token_id)
             positions.append(position)
             tables.append(table)
             tasks.append(task)
+            slots.append(work.state_slot)
             is_top = is_top and takes_best
         if not tasks:
             return None
-        step = pack_next(token_ids, positions, self._tables.of(tables), tasks, self._block_size, is_top)
+        step = pack_next(token_ids, positions, self._tables.of(tables), tasks, self._block_size, is_top, slots)
         from_device = np.array(sources, np.int32)
         return _Flight(self._device.submit(step.inputs, step.tasks, step.task_rows, from_device), rows)
 

@@ -107,7 +107,7 @@ def pack_step(
         top_rows=wanted if is_top else none,
         top_counts=_top_counts(len(rows), tasks, task_rows, drafts) if is_top else none,
         adapter_slots=_adapter_slots(works, owner) if plan.adapters else None,
-        state_slots=_state_slots(works),
+        state_slots=_those_held(np.fromiter((work.state_slot for work in works), np.int32, len(works))),
     )
     return PackedStep(inputs, tasks, task_rows, is_top, prompt_rows, drafts)
 
@@ -118,9 +118,8 @@ def _adapter_slots(works: Sequence[SequenceWork], owner: NDArray[np.int32]) -> N
     return np.array(slots, np.int32)[owner] if max(slots, default=-1) >= 0 else None
 
 
-def _state_slots(works: Sequence[SequenceWork]) -> NDArray[np.int32] | None:
-    """[B] of each sequence; None where there are none."""
-    slots = np.fromiter((work.state_slot for work in works), np.int32, len(works))
+def _those_held(slots: NDArray[np.int32]) -> NDArray[np.int32] | None:
+    """[B] slots of states; None where there are none."""
     return slots if slots.max(initial=-1) >= 0 else None
 
 
@@ -131,10 +130,12 @@ def pack_next(
     tasks: list[SampleTask],
     block_size: int,
     is_top: bool,
+    state_slots: list[int],
 ) -> PackedStep:
     """A step in which each sequence computes one token and draws one.
 
-    Args: tables: as TableRows gives them; lent to the step. is_top: all take the best token.
+    Args: tables: as TableRows gives them; lent to the step. is_top: all take the best token. state_slots: see
+        SequenceWork.
     """
     count = len(tasks)
     at = np.array(positions, np.int32)
@@ -148,6 +149,7 @@ def pack_next(
         block_table=tables,
         logit_rows=none if is_top else rows,
         top_rows=rows if is_top else none,
+        state_slots=_those_held(np.array(state_slots, np.int32)),
     )
     return PackedStep(inputs, tasks, list(range(count)), is_top, [])
 

@@ -41,6 +41,8 @@ KINDS = (
 )
 #: Those that read two operands.
 KINDS_OF_TWO = ("add", "mul", "clamped_swiglu")
+#: What an output_gate does to a gate.
+GATE_KINDS = ("silu", "sigmoid")
 ALIGNMENT = 64
 
 #: (start, stop, is_write) ranges one call touches.
@@ -137,6 +139,9 @@ FAMILIES: dict[str, Family] = {
     "gate_rows": Family(("x", "gate"), ("out",), (), optional=("residual",)),
     "head_linear": Family(("x", "weight"), ("out",), ("n", "k", "num_heads"), weight="weight"),
     "join_heads": Family(("x", "y"), ("out",), ("num_heads",)),
+    "output_gate": Family(
+        ("x", "gate"), ("out",), ("kind",), optional=("weight",), optional_attrs=("eps", "num_heads"), weight="weight"
+    ),
     "elementwise": Family(
         ("x",), ("out",), ("kind",), optional=("y", "weight"), weight="weight", optional_attrs=("scale", "softcap")
     ),
@@ -153,7 +158,7 @@ FAMILIES: dict[str, Family] = {
 }
 
 #: Families of backends that are able to (pipeline.ABLE_PASSES, pipeline.adapter_passes); every backend has the others.
-ABLE_FAMILIES = ("linear_norm", "combine_norm", "adapter", "causal_conv", "gated_delta_rule")
+ABLE_FAMILIES = ("linear_norm", "combine_norm", "output_gate", "adapter", "causal_conv", "gated_delta_rule")
 #: Families that every backend has kernels for.
 COMMON_FAMILIES = tuple(name for name in FAMILIES if name not in ABLE_FAMILIES)
 
@@ -373,6 +378,10 @@ def _single_op_fits(program: Program, call: Call) -> bool:
         width, rest = divmod(cols["x"], int(a["num_heads"]))
         fits = "weight" not in call.args or _constant(program, call, "weight").cols == width
         return fits and not rest and cols["x"] == cols["out"]
+    if call.family == "output_gate":
+        has_norm = {"weight" in call.args, "eps" in a, "num_heads" in a}
+        width = int(a["num_heads"]) * _constant(program, call, "weight").cols if has_norm == {True} else cols["x"]
+        return a["kind"] in GATE_KINDS and len(has_norm) == 1 and cols["x"] == cols["gate"] == cols["out"] == width
     if call.family == "rope":
         is_table = _constant(program, call, "rope").packing == "rope"
         return is_table and cols["x"] == cols["out"] == int(a["num_heads"]) * int(a["head_dim"])

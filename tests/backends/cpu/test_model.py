@@ -23,7 +23,7 @@ from albireo.models import build_graph
 from albireo.models.config import parse_config
 from backends.cpu.harness import F32, assert_same_bits, pool
 from backends.cpu.test_pack import Stored, Weights
-from representatives import CPU_REPRESENTATIVES
+from representatives import ALL_REPRESENTATIVES
 from step_batches import Rows, Work, make_step
 from tiny_models import random_weights
 from variants import architecture_of, tiny_of
@@ -31,7 +31,7 @@ from variants import architecture_of, tiny_of
 MAXIMA = {"T": 48, "R": 48, "G": 6}
 MAX_POSITIONS = 64
 NUM_BLOCKS = 12
-CASES = [(name, dtype, level) for name in CPU_REPRESENTATIVES for dtype in COMPUTE_DTYPES for level in isa_levels()]
+CASES = [(name, dtype, level) for name in ALL_REPRESENTATIVES for dtype in COMPUTE_DTYPES for level in isa_levels()]
 
 
 def graph_of(name: str, dtype: str) -> Graph:
@@ -103,7 +103,7 @@ def test_a_program_computes_what_its_graph_says(name: str, dtype: str, level: st
     assert rounding <= {"float32": 0, "float16": 2e-3, "bfloat16": 2e-2}[dtype]
 
 
-@pytest.mark.parametrize("name", CPU_REPRESENTATIVES)
+@pytest.mark.parametrize("name", ALL_REPRESENTATIVES)
 def test_threads_and_ways_through_the_head_give_the_same_bits(name: str) -> None:
     level = isa_levels()[0]
     one = model_of(name, "bfloat16", level)

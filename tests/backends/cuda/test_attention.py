@@ -140,6 +140,7 @@ class World:
             torch.arange(len(table), dtype=torch.int32) * table.shape[1],
             {},
             none,
+            none,
             sizes,
         )
 

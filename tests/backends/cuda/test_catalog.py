@@ -19,7 +19,7 @@ from albireo.graph.program_spec import check_program
 from albireo.models import build_graph, load_architecture
 from albireo.models.config import parse_config
 from compiler.ranks import wide_config, wide_graph
-from representatives import REPRESENTATIVES
+from representatives import ON_GPUS
 
 
 def graph_of(name: str, dtype: str) -> Graph:
@@ -35,7 +35,7 @@ def program_of(graph: Graph, without: tuple[str, ...] = (), capability: int | No
 
 
 @pytest.mark.parametrize("dtype", COMPUTE_DTYPES)
-@pytest.mark.parametrize("name", REPRESENTATIVES)
+@pytest.mark.parametrize("name", ON_GPUS)
 def test_every_architecture_compiles(name: str, dtype: str) -> None:
     program = program_of(graph_of(name, dtype))
     check_program(program)
@@ -44,7 +44,7 @@ def test_every_architecture_compiles(name: str, dtype: str) -> None:
     assert packings <= {f"row.{dtype}", "row.float32", "rope"}, "weights lie in rows, as the checkpoint has them"
 
 
-@pytest.mark.parametrize("name", REPRESENTATIVES)
+@pytest.mark.parametrize("name", ON_GPUS)
 def test_nothing_has_to_be_fused(name: str) -> None:
     fused, single = program_of(graph_of(name, "bfloat16")), program_of(graph_of(name, "bfloat16"), optional_passes())
     check_program(single)
@@ -65,7 +65,7 @@ def test_every_encoding_compiles(encoding: str, capability: int | None) -> None:
 
 
 @pytest.mark.parametrize("dtype", COMPUTE_DTYPES)
-@pytest.mark.parametrize("name", REPRESENTATIVES)
+@pytest.mark.parametrize("name", ON_GPUS)
 def test_e4m3_on_both_sides_compiles(name: str, dtype: str) -> None:
     graph = graph_of(name, dtype)
     choose_precision.run(graph, lambda name, role: "fp8")
@@ -93,7 +93,8 @@ def test_what_a_kernel_does_can_be_asked() -> None:
     catalog = CudaCatalog()
     assert catalog.regimes("linear.bfloat16.triton", [1, 64, 65]) == ("few", "many")
     assert catalog.regimes("embed.bfloat16.triton", [1, 100]) == ("rows",)
-    for call in program_of(graph_of("llama", "bfloat16")).calls:
+    assert catalog.regimes("gated_delta_rule.float32.triton", [1, 100]) == ("sequences",)
+    for call in program_of(graph_of("qwen3_5_text", "bfloat16")).calls:
         for regime in catalog.regimes(call.kernel, [1, 100]):
             assert catalog.regime_text(call.kernel, regime)
 

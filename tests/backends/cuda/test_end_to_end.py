@@ -56,6 +56,7 @@ class StandIn(devices.CudaDevice):
                 num_blocks=memory.num_blocks,
                 max_positions=memory.max_model_len,
                 num_host_blocks=self.swapping(config, programs[0]).num_blocks,
+                num_state_slots=config.step_limits.max_num_seqs if programs[0].states else 0,
                 max_num_seqs=config.step_limits.max_num_seqs,
                 is_eager=config.enforce_eager,
                 device=torch.device("cpu"),
@@ -110,6 +111,23 @@ def test_tokens_of_a_model_with_experts_are_those_of_the_cpu(tmp_path: Path, mon
     wanted = tokens(llm(directory, device="cpu"), prompts, params)
     monkeypatch.setattr(load, "open_device", lambda config, levels=None: StandIn())
     assert tokens(llm(directory, device="cuda"), prompts, params) == wanted
+
+
+def test_tokens_of_a_model_that_keeps_states_are_those_of_the_cpu(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Prompts in pieces beside single tokens, two continuations of one, who is preempted; slots are taken again."""
+    directory = make_checkpoint(tmp_path, load_architecture("qwen3_next").tiny, seed=5)
+    prompts = [[5, 9, 30, 7, 11, 2, 8, 40, 3, 12, 17, 4, 9], [6, 31, 2, 7, 9, 1, 3], [8]]
+    greedy = SamplingParams(temperature=0, max_tokens=3, ignore_eos=True)
+    params = [greedy, greedy.clone(temperature=0.8, top_p=0.9, seed=3, n=2), greedy]
+    wanted = tokens(llm(directory, device="cpu"), prompts, params)
+    monkeypatch.setattr(load, "open_device", lambda config, levels=None: StandIn())
+    engine = llm(directory, device="cuda", num_gpu_blocks_override=6, max_num_seqs=4)
+    assert tokens(engine, prompts, params) == wanted
+    stats = engine.stats()
+    assert stats.num_preemptions > 0 and stats.num_failed_steps == 0
+    assert engine.loaded is not None and engine.loaded.memory.state_bytes == 4 * MODELS[-1].program.states.slot_bytes
 
 
 def test_log_probabilities_are_told_by_the_device(directory: Path, monkeypatch: pytest.MonkeyPatch) -> None:

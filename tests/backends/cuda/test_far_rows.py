@@ -14,9 +14,11 @@ import numpy as np
 import pytest
 import torch
 
+from albireo.backends.cuda.kernels.causal_conv import causal_conv
 from albireo.backends.cuda.kernels.copy_blocks import launch_copy
 from albireo.backends.cuda.kernels.elementwise import elementwise
 from albireo.backends.cuda.kernels.embed import embed
+from albireo.backends.cuda.kernels.gated_delta_rule import gated_delta_rule
 from albireo.backends.cuda.kernels.gather import gather
 from albireo.backends.cuda.kernels.head_norm import head_norm
 from albireo.backends.cuda.kernels.kv_write import kv_write
@@ -24,6 +26,7 @@ from albireo.backends.cuda.kernels.matmul import matmul
 from albireo.backends.cuda.kernels.matmul_int8 import matmul_int8
 from albireo.backends.cuda.kernels.matmul_smallm import matmul_smallm
 from albireo.backends.cuda.kernels.norm import norm
+from albireo.backends.cuda.kernels.output_gate import output_gate
 from albireo.backends.cuda.kernels.parts.row_squares import RowParts, RowSquares
 from albireo.backends.cuda.kernels.rope import rope
 from albireo.backends.cuda.kernels.row_factors import row_factors
@@ -78,6 +81,9 @@ VECTOR = random(64, seed=2)
 MATRIX = DeviceMatrix("bfloat16", 64, 64, random(64, 64, seed=9, dtype=BF16))
 CODES = torch.arange(-32, 32, dtype=torch.int8).repeat(33, 1)
 TABLE = random(9, 16, seed=7)
+CONV = random(16, 4, seed=8)
+#: Slots, rows and contexts of sequences that have a token each, behind others.
+GO_ON = NAMES, ids([0, 1, 2, 3]), ids([9, 9, 9])
 #: Name -> rows of which each is read or written once, and what does both.
 CASES: dict[str, tuple[list[torch.Tensor], Callable[..., None]]] = {
     "norm": ([x(64), room(64, BF16)], lambda a, out: norm(a, VECTOR, out, 1e-5, 64, NAMES)),
@@ -87,6 +93,12 @@ CASES: dict[str, tuple[list[torch.Tensor], Callable[..., None]]] = {
     "slice": ([x(64), room(32)], lambda a, out: slice_columns(a, 16, out)),
     "embed": ([x(64), room(64)], lambda a, out: embed(NAMES, replace(MATRIX, dtype="float32", rows=3, codes=a), out)),
     "head norm": ([x(64), room(64)], lambda a, out: head_norm(a, VECTOR[:16], out, 1e-5, 4)),
+    "output gate": ([x(64), x(64), room(64)], lambda a, b, out: output_gate("silu", a, b, VECTOR[:16], out, 4, 1e-5)),
+    "convolution": ([x(16), x(48), room(16)], lambda a, kept, out: causal_conv(a, CONV, kept, out, *GO_ON)),
+    "recurrence": (
+        [x(64), x(4), x(512), room(32)],
+        lambda a, b, kept, out: gated_delta_rule(a, b, VECTOR[:2], VECTOR[2:4], kept, out, *GO_ON, 1, 16, 16),
+    ),
     "rope": ([x(64), room(64)], lambda a, out: rope(a, TABLE, NAMES, out, 4, 16)),
     "few tokens": ([x(64), room(64)], lambda r, out: matmul_smallm(x(64, BF16), MATRIX, out, 64, residual=r)),
     "parts of a norm": (

@@ -97,6 +97,16 @@ def test_launches_of_a_layer_of_experts(encoding: str | None, capability: int, w
     assert [family for family in found if family in {*experts, "combine"}] == experts
 
 
+@pytest.mark.parametrize(("encoding", "wanted"), [(None, (8, 9)), ("fp8", (9, 13)), ("int8", (12, 15))])
+def test_launches_of_layers_beside_those_that_keep_a_state(encoding: str | None, wanted: tuple[int, int]) -> None:
+    """Of one whose attention has a gate; and of one with a recurrence, of whose linears one has numbers always."""
+    program = program_of("qwen3_5_text", {}, encoding, 90)
+    for layer, count in zip((1, 2), wanted, strict=True):
+        calls = [call for call in program.calls if call.origin.startswith(f"layers.{layer}.")]
+        found = [call.family for call in calls for _ in range(LAUNCHES.get(call.family, 1))]
+        assert len(found) == count, found
+
+
 def test_a_call_is_as_many_launches_as_said(monkeypatch: pytest.MonkeyPatch) -> None:
     """Counted where they happen, in the interpreter."""
     model = model_of("llama", "bfloat16", "int8")

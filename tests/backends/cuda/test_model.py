@@ -37,7 +37,7 @@ from albireo.sampling.sampler import Sampler
 from albireo.step import SampleTask
 from backends.cpu.harness import F32, assert_same_bits
 from backends.cpu.test_pack import Stored, Weights
-from representatives import OF_SEVERAL_CACHES, REPRESENTATIVES
+from representatives import ON_GPUS
 from step_batches import Rows, Work, make_step
 from tiny_models import random_weights
 
@@ -114,7 +114,13 @@ def model_of(
     )
     weights = Numbers({key: Stored(value, dtype) for key, value in weights_of(name, dtype).items()})
     return open_model(
-        program, weights, num_blocks=NUM_BLOCKS, max_positions=MAX_POSITIONS, device=CPU, recorder=recorder
+        program,
+        weights,
+        num_blocks=NUM_BLOCKS,
+        max_positions=MAX_POSITIONS,
+        num_state_slots=3,
+        device=CPU,
+        recorder=recorder,
     )
 
 
@@ -126,14 +132,14 @@ def steps(logits: Rows = "all", top: Rows = "last") -> list[StepInputs]:
         return [int(t) for t in np.random.default_rng(seed).integers(0, 90, count)]
 
     plans = [
-        [Work(tokens(7, 1), 0, first), Work(tokens(8, 2), 0, second)],
-        [Work(tokens(4, 3), 7, first), Work(tokens(1, 4), 8, second), Work(tokens(9, 5), 0, third)],
-        [Work(tokens(1, 6), 9, second), Work(tokens(1, 7), 9, third), Work(tokens(1, 8), 11, first)],
+        [Work(tokens(7, 1), 0, first, 2), Work(tokens(8, 2), 0, second, 0)],
+        [Work(tokens(4, 3), 7, first, 2), Work(tokens(1, 4), 8, second, 0), Work(tokens(9, 5), 0, third, 1)],
+        [Work(tokens(1, 6), 9, second, 0), Work(tokens(1, 7), 9, third, 1), Work(tokens(1, 8), 11, first, 2)],
     ]
     return [make_step(plan, 8, logits, top) for plan in plans]
 
 
-NAMES = sorted(set(REPRESENTATIVES) - set(OF_SEVERAL_CACHES))
+NAMES = sorted(ON_GPUS)
 
 
 @pytest.mark.parametrize(("name", "dtype"), [*product(NAMES, ["float32", "bfloat16"]), ("qwen3", "float16")])
@@ -233,6 +239,21 @@ def test_a_step_with_prompts_is_padded_once_it_was_met() -> None:
         assert np.array_equal(got.top_ids, wanted.top_ids)
         counts.append((recorder.num_recorded, recorder.num_replayed))
     assert counts == [(0, 0), (1, 0), (1, 1), (1, 2)]
+
+
+def test_states_go_on_in_padded_and_recorded_steps() -> None:
+    """The bits of steps at their own size; and a copy of a slot."""
+    recorder = Recorder()
+    model, plain = model_of("qwen3_5_text", "bfloat16", recorder=recorder), model_of("qwen3_5_text", "bfloat16")
+    counts: list[tuple[int, int]] = []
+    for given in steps("none", "last"):
+        assert_same_bits(model.run(given).top_values, plain.run(given).top_values, f"step {len(counts)}")
+        counts.append((recorder.num_recorded, recorder.num_replayed))
+    assert counts == [(0, 0), (1, 0), (2, 0)], "16 tokens of 4 sequences twice, then 4 of one token"
+    kept = plain._states.of(1)
+    assert torch.equal(model._states.of(1), kept) and kept.any(dim=1).all()
+    plain.copy_states([(2, 0)])
+    assert torch.equal(kept[0], kept[2])
 
 
 def test_a_sampled_step_is_wholly_in_its_recording(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -17,7 +17,7 @@ from albireo.errors import InvariantError
 from albireo.graph.builder import GraphBuilder
 from albireo.graph.node import Graph, Node, TensorType, Value
 from albireo.models import architectures, build_graph, load_architecture, load_config, open_checkpoint
-from representatives import CPU_REPRESENTATIVES
+from representatives import ALL_REPRESENTATIVES
 from step_batches import Work, make_step
 from tiny_models import make_checkpoint, shared_data
 from variants import VARIANTS, tiny_of
@@ -182,7 +182,7 @@ def test_what_transformers_saves_is_loaded(name: str, dtype: str, tmp_path: Path
     assert_same_logits(Model(tmp_path / "saved", "float32").logits(tokens), torch_logits(again, tokens))
 
 
-@pytest.mark.parametrize("name", CPU_REPRESENTATIVES)
+@pytest.mark.parametrize("name", ALL_REPRESENTATIVES)
 @pytest.mark.parametrize("dtype", ["float16", "bfloat16"])
 def test_half_precision_checkpoints_are_read_exactly(name: str, dtype: str, tmp_path: Path) -> None:
     config = MODELS[name]
@@ -198,7 +198,7 @@ def test_half_precision_checkpoints_are_read_exactly(name: str, dtype: str, tmp_
     assert ulp / 16 < error < ulp * 16
 
 
-@pytest.mark.parametrize("name", CPU_REPRESENTATIVES)
+@pytest.mark.parametrize("name", ALL_REPRESENTATIVES)
 def test_chunks_give_what_the_whole_prompt_gives(name: str, tmp_path: Path) -> None:
     make_checkpoint(tmp_path, MODELS[name], seed=11)
     model, tokens = Model(tmp_path), prompt(MODELS[name], 41, 11)

@@ -13,9 +13,11 @@ import torch
 
 from albireo.backends.cuda.expert_linear import check_types, expert_linear
 from albireo.backends.cuda.kernels.attention import attention
+from albireo.backends.cuda.kernels.causal_conv import causal_conv
 from albireo.backends.cuda.kernels.elementwise import elementwise
 from albireo.backends.cuda.kernels.embed import embed
 from albireo.backends.cuda.kernels.gate_rows import gate_rows
+from albireo.backends.cuda.kernels.gated_delta_rule import gated_delta_rule
 from albireo.backends.cuda.kernels.gather import gather
 from albireo.backends.cuda.kernels.head_linear import head_linear
 from albireo.backends.cuda.kernels.head_norm import head_norm
@@ -24,6 +26,7 @@ from albireo.backends.cuda.kernels.kv_write import kv_write
 from albireo.backends.cuda.kernels.moe_combine import moe_combine
 from albireo.backends.cuda.kernels.moe_route import Groups, Rules, moe_route
 from albireo.backends.cuda.kernels.norm import norm
+from albireo.backends.cuda.kernels.output_gate import output_gate
 from albireo.backends.cuda.kernels.parts.row_squares import RowParts, RowSquares
 from albireo.backends.cuda.kernels.qk_norm_rope_kv_write import qk_norm_rope_kv_write
 from albireo.backends.cuda.kernels.rope import rope
@@ -33,6 +36,7 @@ from albireo.backends.cuda.kv import DeviceKV
 from albireo.backends.cuda.linear import linear
 from albireo.backends.cuda.matrix import DeviceMatrix
 from albireo.backends.cuda.scratch import Scratch, qkv_columns
+from albireo.backends.cuda.states import DeviceStates
 from albireo.backends.cuda.step import DeviceStep
 from albireo.dtypes import ROW_CODES
 from albireo.graph.ops import GROUPS
@@ -56,6 +60,7 @@ class Memory:
     matrices: Mapping[str, DeviceMatrix]
     vectors: Mapping[str, torch.Tensor]
     kv: DeviceKV
+    states: DeviceStates
     scratch: Scratch
 
 
@@ -332,6 +337,44 @@ def _join_heads(args: _Args) -> Launch:
     return lambda step: join_heads(x(step), y(step), out(step), heads)
 
 
+def _output_gate(args: _Args) -> Launch:
+    x, gate, out, weight = args.buffer("x"), args.buffer("gate"), args.buffer("out"), args.optional_vector("weight")
+    kind, heads, eps = (
+        args.call.attrs["kind"],
+        int(args.call.attrs.get("num_heads", 1)),
+        args.call.attrs.get("eps", 0.0),
+    )
+    return lambda step: output_gate(kind, x(step), gate(step), weight, out(step), heads, eps)
+
+
+def _causal_conv(args: _Args) -> Launch:
+    x, weight, out = args.buffer("x"), args.matrix().codes, args.buffer("out")
+    states = args.memory.states.of(args.number("state"))
+    return lambda step: causal_conv(
+        x(step), weight, states, out(step), step.state_slots, step.query_start, step.context_len
+    )
+
+
+def _gated_delta_rule(args: _Args) -> Launch:
+    x, gates, out = args.buffer("x"), args.buffer("gates"), args.buffer("out")
+    a_log, dt_bias, states = args.vector("a_log"), args.vector("dt_bias"), args.memory.states.of(args.number("state"))
+    heads, k_dim, v_dim = (args.number(name) for name in ("num_k_heads", "k_dim", "v_dim"))
+    return lambda step: gated_delta_rule(
+        x(step),
+        gates(step),
+        a_log,
+        dt_bias,
+        states,
+        out(step),
+        step.state_slots,
+        step.query_start,
+        step.context_len,
+        num_k_heads=heads,
+        k_dim=k_dim,
+        v_dim=v_dim,
+    )
+
+
 def _slice(args: _Args) -> Launch:
     x, out, start = args.buffer("x"), args.buffer("out"), args.number("start")
     return lambda step: slice_columns(x(step), start, out(step))
@@ -357,6 +400,9 @@ _FAMILIES: Mapping[str, Callable[[_Args], Launch]] = {
     "head_norm": _head_norm,
     "rope": _rope,
     "kv_write": _kv_write,
+    "output_gate": _output_gate,
+    "causal_conv": _causal_conv,
+    "gated_delta_rule": _gated_delta_rule,
     "slice": _slice,
     "top": _top,
 }

@@ -14,6 +14,7 @@ from albireo.backends.backend import EIGHT_BY_EIGHT_FLOATS, FOUR_BY_SIXTEEN, Var
 from albireo.dtypes import COMPUTE_DTYPES, FP8_TOKEN, ROW_CODES
 from albireo.encodings import is_encoding
 from albireo.errors import ConfigError, UnsupportedModel
+from albireo.graph.ops import RECURRENT
 from albireo.graph.program import KVLayout, Program
 from albireo.graph.program_spec import ACTS, GATED_ACTS
 from albireo.graph.tuning import Tuning
@@ -26,6 +27,8 @@ MIN_CAPABILITY = 80
 FP8_CAPABILITY = 89
 #: Families that read a matrix, and may read one in few bits.
 _MATRICES = ("embed", "linear", "linear_norm", "qkv_rope_kv", "head_top")
+#: Families that read a matrix of numbers.
+_ROWS_OF_NUMBERS = ("head_linear", "causal_conv")
 #: Families that can write, or copy, rows of 8-bit codes.
 _TO_TOKENS = ("norm", "elementwise", "gather")
 #: Types of weights that experts may have; kernels/moe_grouped_matmul.py.
@@ -44,12 +47,15 @@ _OTHERS = (
     "slice",
     "top",
     "join_heads",
+    "gated_delta_rule",
+    "output_gate",
 )
 #: Rows up to which a linear streams its weight through tiles that are as wide as its tokens; kernels/matmul_smallm.py.
 FEW_TOKENS = 64
 _REGIMES = {
     "items": "a work list made on the device: tiles of 16, 64 or 128 query rows, splits of 512 positions",
     "rows": "a program a row, or a part of one",
+    "sequences": "a program a sequence, and some channels or columns of a head: all its rows, one after another",
     "pairs": "tiles of an expert's pairs, listed on the device: 64 weight rows by 8 to 64 pairs, or 128 by 128",
     "few": f"up to {FEW_TOKENS} rows: 64 weight rows by 8 to 64 tokens a tile, K cut by a constant of the shape",
     "many": "tiles of tokens and outputs, K in the same parts",
@@ -64,7 +70,7 @@ class CudaCatalog:
     """
 
     def __init__(self, capability: int | None = None) -> None:
-        able = {FOUR_BY_SIXTEEN, "attention to codes", "norms in linears"}
+        able = {FOUR_BY_SIXTEEN, "attention to codes", "norms in linears", "gated outputs"}
         if capability is not None and capability >= FP8_CAPABILITY:
             able.add(EIGHT_BY_EIGHT_FLOATS)
         #: See KernelCatalog.
@@ -89,7 +95,7 @@ class CudaCatalog:
                     "the model computes in bfloat16). Choose one of these with --quantization, or --device cpu"
                 )
             return (Variant(identity, "one", f"row.{dtype}"),)
-        if family == "head_linear":
+        if family in _ROWS_OF_NUMBERS:
             return (Variant(identity, "one", f"row.{dtype}"),) if dtype in COMPUTE_DTYPES else ()
         if family in _MATRICES and (dtype in COMPUTE_DTYPES or is_encoding(dtype)):
             return (Variant(identity, "one", f"row.{dtype}"),)
@@ -104,6 +110,8 @@ class CudaCatalog:
             return ("items",)
         if family == "expert_linear":
             return ("pairs",)
+        if family in RECURRENT:
+            return ("sequences",)
         if family == "embed" or family not in _MATRICES:
             return ("rows",)
         return tuple(dict.fromkeys("few" if count <= FEW_TOKENS else "many" for count in rows))

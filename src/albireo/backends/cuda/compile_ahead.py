@@ -77,6 +77,7 @@ def empty_model(program: Program, max_positions: int) -> CudaModel:
         num_blocks=_NUM_BLOCKS,
         max_positions=max_positions,
         device=_NOWHERE,
+        num_state_slots=1,
         recorder=_Once(),
     )
 

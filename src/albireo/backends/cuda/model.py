@@ -33,6 +33,7 @@ from albireo.backends.cuda.results import Results, Ticket
 from albireo.backends.cuda.scratch import Scratch
 from albireo.backends.cuda.shortage import frees_cache
 from albireo.backends.cuda.staging import Staging
+from albireo.backends.cuda.states import DeviceStates
 from albireo.backends.cuda.step import DeviceStep
 from albireo.backends.cuda.tokens import numbers_of
 from albireo.backends.step_inputs import StepInputs
@@ -58,8 +59,8 @@ class CudaModel:
     """One program, ready to run steps.
 
     Invariants: 1. everything a launch reads or writes is allocated before the first one is recorded, and stays where it
-    is; 2. a step's result depends on its inputs and on the KV cache only: neither on padding nor on whether it was
-    recorded.
+    is; 2. a step's result depends on its inputs, on the KV cache and on states only: neither on padding nor on whether
+    it was recorded.
 
     Args:
         matrices, vectors: the program's constants, on the device.
@@ -67,6 +68,7 @@ class CudaModel:
         max_positions: longest sequence in tokens.
         reserve_bytes: of device memory, to leave free; where less is left after a trial step, there are fewer blocks.
         num_host_blocks: of host memory, to swap blocks to.
+        num_state_slots: sequences that can keep states at once, where the program keeps any.
         max_num_seqs: of a step; None: as many as rows whose best logits it may want; the others are for drafts.
         recorder: None: CUDA graphs where there is a GPU.
     """
@@ -82,6 +84,7 @@ class CudaModel:
         device: torch.device,
         reserve_bytes: int = 0,
         num_host_blocks: int = 0,
+        num_state_slots: int = 0,
         max_num_seqs: int | None = None,
         recorder: Recorder | None = None,
     ) -> None:
@@ -90,6 +93,7 @@ class CudaModel:
         self._buckets = Buckets(min(max_num_seqs or most_rows, most_rows), most_tokens, most_rows)
         self._matrices, self._vectors = matrices, vectors
         self._arena = torch.zeros(program.arena_bytes, dtype=torch.uint8, device=device)
+        self._states = DeviceStates(program.states, num_state_slots, device)
         self._make_room(program, program.buffers[program.outputs["logits"]].cols)
         recorder = recorder or (CudaGraphs() if device.type == "cuda" else DirectLaunches())
         self._recordings = Recordings(self._buckets, recorder)
@@ -133,14 +137,15 @@ class CudaModel:
         """
         if program.constants != self.program.constants:
             raise InvariantError("a program that is to share a model's weights has other constants")
+        if program.states != self.program.states:
+            raise InvariantError("a program that is to share a model's states keeps others")
         other = copy(self)
         if program.arena_bytes > len(self._arena):
             other._arena = torch.zeros(program.arena_bytes, dtype=torch.uint8, device=self.device)
         other._recordings = Recordings(self._buckets, DirectLaunches())
         other._make_room(program, 0)
         other._results = Results({name: other._output(name) for name in program.outputs})
-        memory = Memory(other._buffers, program.buffers, self._matrices, self._vectors, self._kv, other._scratch)
-        other._launches = [(call, bind(call, memory)) for call in program.calls]
+        other._launches = other._bound(self._kv)
         return other
 
     def _make_room(self, program: Program, vocab: int) -> None:
@@ -247,6 +252,11 @@ class CudaModel:
         copy_blocks(self._kv, pairs)
 
     @frees_cache
+    def copy_states(self, pairs: Sequence[tuple[int, int]]) -> None:
+        """See execution.runner.StateTier. Behind what is under way, which may write the slots that are copied to."""
+        self._states.copy(pairs)
+
+    @frees_cache
     def swap_out(self, pairs: Sequence[tuple[int, int]]) -> None:
         """See execution.runner.HostTier."""
         swap_out(self._kv, self._host_kv(), pairs)
@@ -263,8 +273,12 @@ class CudaModel:
 
     def _bind(self, num_blocks: int) -> tuple[DeviceKV, list[tuple[Call, Launch]]]:
         kv = DeviceKV(self.program.kv, num_blocks, self.device)
-        memory = Memory(self._buffers, self.program.buffers, self._matrices, self._vectors, kv, self._scratch)
-        return kv, [(call, bind(call, memory)) for call in self.program.calls]
+        return kv, self._bound(kv)
+
+    def _bound(self, kv: DeviceKV) -> list[tuple[Call, Launch]]:
+        program = self.program
+        memory = Memory(self._buffers, program.buffers, self._matrices, self._vectors, kv, self._states, self._scratch)
+        return [(call, bind(call, memory)) for call in program.calls]
 
     def _step(self, sizes: Mapping[str, int]) -> DeviceStep:
         return self._staging.step(self.program.sizes(sizes))

@@ -27,6 +27,7 @@ def open_model(
     max_positions: int,
     reserve_bytes: int = 0,
     num_host_blocks: int = 0,
+    num_state_slots: int = 0,
     max_num_seqs: int | None = None,
     is_eager: bool = False,
     device: torch.device | None = None,
@@ -38,7 +39,7 @@ def open_model(
 
     Args:
         num_blocks: KV blocks wanted; the model has fewer where they do not fit, see CudaModel.
-        num_host_blocks: of page-locked host memory, to swap blocks to. max_num_seqs: see CudaModel.
+        num_host_blocks: of page-locked host memory, to swap blocks to. num_state_slots, max_num_seqs: see CudaModel.
         is_eager: launch every kernel of every step.
         device: None: the first GPU. recorder: None: what is_eager says.
         advance: told the bytes of each constant that is in place. before_trial: called when all are.
@@ -60,11 +61,13 @@ def open_model(
             device=device,
             reserve_bytes=reserve_bytes,
             num_host_blocks=num_host_blocks,
+            num_state_slots=num_state_slots,
             max_num_seqs=max_num_seqs,
             recorder=recorder or (DirectLaunches() if is_eager else None),
         )
     except torch.cuda.OutOfMemoryError as error:
         raise OutOfMemory(
             f"the GPU has no room for the model: {str(error).splitlines()[0]} End what else uses the GPU, lower "
-            "max_num_batched_tokens or gpu_memory_utilization, or use --device cpu"
+            f"max_num_batched_tokens{', max_num_seqs' if program.states else ''} or gpu_memory_utilization, or use "
+            "--device cpu"
         ) from None

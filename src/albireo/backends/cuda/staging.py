@@ -29,6 +29,7 @@ _STEP_ARRAYS = {
     "query_start": "B",  # and one more
     "context_len": "B",
     "table_start": "B",
+    "state_slots": "B",
     "logit_rows": "R",
     "top_rows": "G",
     "out_rows": "S",
@@ -45,6 +46,8 @@ _HOSTS = 3
 _KEPT = 512
 #: Symbols that count entries: those of a program's steps, D tasks and L reports.
 _SYMBOLS = "TBRGSDL"
+
+_NONE = np.zeros(0, np.int32)
 
 #: Array -> what counts its entries, and their type.
 Columns = Mapping[str, tuple[str, type[np.generic]]]
@@ -141,9 +144,10 @@ class Staging:
         tail = Tail(host.words, end)
         for name in ("token_ids", "positions", "slots", "context_len", "logit_rows", "top_rows"):
             _put(arrays[name], getattr(inputs, name))
-        _put(arrays["sources"], np.zeros(0, np.int32) if sources is None else sources, padding=-1)
+        _put(arrays["sources"], _NONE if sources is None else sources, padding=-1)
         _put(arrays["query_start"], inputs.query_start, padding=inputs.num_tokens)
         _put(arrays["top_counts"], inputs.top_counts, padding=1)
+        _put(arrays["state_slots"], _NONE if inputs.state_slots is None else inputs.state_slots)
         num_logits, rows = sizes["R"], arrays["out_rows"]
         rows[:num_logits], rows[num_logits:] = arrays["logit_rows"], arrays["top_rows"]
         arrays["logit_pos"][:] = np.arange(num_logits)
@@ -167,6 +171,7 @@ class Staging:
             table_start=found["table_start"],
             rows={name: found[name] for name in _ROWS},
             top_counts=found["top_counts"],
+            state_slots=found["state_slots"],
             sizes=dict(sizes),
         )
 

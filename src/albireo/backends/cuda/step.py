@@ -20,7 +20,7 @@ class DeviceStep:
         token_ids, positions, slots: [T]. query_start: [B + 1]. context_len: [B].
         block_table: [any], one sequence's blocks behind another's. table_start: [B] where those of a sequence begin.
         rows: logit_rows [R], top_rows [G], out_rows [S], logit_pos [R], top_pos [G] by name.
-        top_counts: [G].
+        top_counts: [G]. state_slots: [B] where each sequence keeps its states; of a padding sequence it means nothing.
         sizes: T, B, R, G, S, D, L of this bucket, padding included; P where the program has experts.
     """
 
@@ -33,6 +33,7 @@ class DeviceStep:
     table_start: torch.Tensor
     rows: Mapping[str, torch.Tensor]
     top_counts: torch.Tensor
+    state_slots: torch.Tensor
     sizes: Mapping[str, int]
 
     @property

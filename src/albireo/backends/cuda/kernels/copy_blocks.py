@@ -1,4 +1,5 @@
-"""copy_blocks: whole blocks of the KV cache to other blocks, in every layer; for copy on write.
+"""copy_blocks: whole blocks of the KV cache to other blocks, in every layer; for copy on write. copy_slots: the same of
+rows of one array, for states that two sequences go on from.
 
 kv: a DeviceKV; pairs: (source, target) as if copied one after another. Pairs of which none reads or writes what another
 one writes are copied side by side; where they do, a launch ends and the next begins, which hardly ever happens: a
@@ -82,9 +83,18 @@ def independent(pairs: Sequence[tuple[int, int]]) -> Iterator[list[tuple[int, in
 
 
 def copy_blocks(kv: DeviceKV, pairs: Sequence[tuple[int, int]]) -> None:
+    _copy(words_of(kv), pairs)
+
+
+def copy_slots(numbers: torch.Tensor, pairs: Sequence[tuple[int, int]]) -> None:
+    """numbers: [slots, any] float32, rows a multiple of 4 long."""
+    _copy((numbers.view(torch.int32)[None],), pairs)
+
+
+def _copy(arrays: Sequence[torch.Tensor], pairs: Sequence[tuple[int, int]]) -> None:
     for some in independent(pairs):
-        on_device = torch.tensor(some, dtype=torch.int32).to(kv.numbers.device)
-        for words in words_of(kv):
+        on_device = torch.tensor(some, dtype=torch.int32).to(arrays[0].device)
+        for words in arrays:
             launch_copy(words, words, on_device)
 
 

@@ -1,5 +1,5 @@
 """elementwise: out[i, e] = f(x[i, e] [, y[i, e]]) in float32, with f one of cast, silu, gelu, gelu_tanh, relu,
-scale (x * number), softcap (number * tanh(x / number)), scale_by (x * weight[0]), add, mul, clamped_swiglu.
+sigmoid, scale (x * number), softcap (number * tanh(x / number)), scale_by (x * weight[0]), add, mul, clamped_swiglu.
 
 x, y: [R, E] of any floating type. out: [R, E] float32, bfloat16 or float16, which may be x or y; token rows (uint8,
 or float8 e4m3; ../tokens.py). Columns are contiguous, rows any
@@ -14,11 +14,19 @@ import triton
 import triton.language as tl
 
 from albireo.backends.cuda.aot import AotCase
-from albireo.backends.cuda.kernels.parts.activations import clamped_swiglu, gelu, gelu_tanh, relu, silu, softcap
+from albireo.backends.cuda.kernels.parts.activations import (
+    clamped_swiglu,
+    gelu,
+    gelu_tanh,
+    relu,
+    sigmoid,
+    silu,
+    softcap,
+)
 from albireo.backends.cuda.kernels.parts.row_codes import output_tile, row_warps, store_row, tile_columns
 
 #: The kinds, and whether they take y.
-KINDS = dict.fromkeys(("cast", "silu", "gelu", "gelu_tanh", "relu", "scale", "softcap", "scale_by"), False)
+KINDS = dict.fromkeys(("cast", "silu", "gelu", "gelu_tanh", "relu", "sigmoid", "scale", "softcap", "scale_by"), False)
 KINDS |= {"add": True, "mul": True, "clamped_swiglu": True}
 
 
@@ -44,6 +52,8 @@ def elementwise_kernel(
         value = relu(value)
     if KIND == "gelu_tanh":
         value = gelu_tanh(value)
+    if KIND == "sigmoid":
+        value = sigmoid(value)
     if KIND == "scale":
         value = value * number
     if KIND == "scale_by":

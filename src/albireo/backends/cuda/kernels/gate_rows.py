@@ -11,6 +11,7 @@ import triton
 import triton.language as tl
 
 from albireo.backends.cuda.aot import AotCase
+from albireo.backends.cuda.kernels.parts.activations import sigmoid
 
 _BLOCK = 512
 
@@ -22,9 +23,7 @@ def gate_rows_kernel(
     row = tl.program_id(0).to(tl.int64)
     at = tl.program_id(1) * BLOCK + tl.arange(0, BLOCK)
     mask = at < cols
-    # exp may be infinite, which gives the limit
-    share = tl.div_rn(1.0, 1.0 + tl.exp(-tl.load(gate + row * gate_stride)))
-    value = share * tl.load(x + row * x_stride + at, mask=mask, other=0.0)
+    value = sigmoid(tl.load(gate + row * gate_stride)) * tl.load(x + row * x_stride + at, mask=mask, other=0.0)
     if residual is not None:
         value = tl.load(residual + row * residual_stride + at, mask=mask, other=0.0) + value
     tl.store(out + row * out_stride + at, value, mask=mask)

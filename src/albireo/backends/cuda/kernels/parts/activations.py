@@ -1,5 +1,5 @@
-"""silu, gelu, gelu_tanh, relu, softcap and clamped_swiglu of float32 numbers, for kernels. Called by elementwise
-and epilogues.
+"""silu, gelu, gelu_tanh, relu, sigmoid, softplus, softcap and clamped_swiglu of float32 numbers, for kernels. Called by
+elementwise, epilogues, and kernels of layers with gates.
 
 exp is taken of what may overflow to infinity, which gives the limit: no number that is not there, and no branch.
 """
@@ -13,6 +13,24 @@ import triton.language as tl
 @triton.jit
 def silu(x):
     return x / (1.0 + tl.exp(-x))
+
+
+@triton.jit
+def sigmoid(x):
+    return 1.0 / (1.0 + tl.exp(-x))
+
+
+@triton.jit
+def softplus(x):
+    """log(1 + e^x) = max(x, 0) + log(1 + u), u = e^-|x|, and log(1 + u) = 2 artanh(u / (2 + u)).
+
+    Of that seven terms, whose rest is below 2e-8 of the whole: a GPU's logarithm is off by 2e-7 near 1.
+    """
+    u = tl.exp(-tl.abs(x))
+    s = u / (u + 2.0)
+    t = s * s
+    series = 0.2857142857 + t * (0.2222222222 + t * (0.1818181818 + t * 0.1538461538))
+    return tl.maximum(x, 0.0) + s * (2.0 + t * (0.6666666667 + t * (0.4 + t * series)))
 
 
 @triton.jit

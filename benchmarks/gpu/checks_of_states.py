@@ -1,0 +1,109 @@
+"""Kernels that keep a state of each sequence, against torch in float64; and the same bits of rows and states whether a
+prompt comes whole or in pieces.
+
+Errors are parts of 1e-5 of the largest number of a row: states are off by what the tokens before were off by.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+
+import torch
+from checks import Finding, worst
+from setup import Setup
+
+#: Tokens of a step, by sequence: whole prompts and tokens behind them; the same in pieces.
+Steps = tuple[tuple[int, ...], ...]
+
+
+def causal_conv(setup: Setup) -> Iterator[Finding]:
+    from albireo.backends.cuda.kernels.causal_conv import causal_conv
+
+    channels, width = setup.pick((8192, 4), (70, 4))
+    weight = setup.random(channels, width, seed=1)
+
+    def launch(rows: torch.Tensor, states: torch.Tensor, out: torch.Tensor, step: tuple[torch.Tensor, ...]) -> None:
+        causal_conv(rows, weight, states, out, *step)
+
+    def wanted(rows: torch.Tensor) -> torch.Tensor:
+        padded = torch.cat((rows.new_zeros(width - 1, channels), rows))
+        sums = sum(weight[:, j].double() * padded[j : j + len(rows)] for j in range(width))
+        return torch.nn.functional.silu(torch.as_tensor(sums))
+
+    yield from _compared(setup, "causal_conv", channels, (width - 1) * channels, channels, launch, wanted)
+
+
+def gated_delta_rule(setup: Setup) -> Iterator[Finding]:
+    from albireo.backends.cuda.kernels.gated_delta_rule import gated_delta_rule
+
+    k_heads, heads, k_dim, v_dim = setup.pick((16, 32, 128, 128), (1, 2, 12, 20))
+    of_keys, columns = k_heads * k_dim, 2 * k_heads * k_dim + heads * v_dim
+    a_log, dt_bias = torch.linspace(-3, 2, heads, device=setup.device), setup.random(heads, seed=2)
+
+    def launch(rows: torch.Tensor, states: torch.Tensor, out: torch.Tensor, step: tuple[torch.Tensor, ...]) -> None:
+        x, gates = rows[:, :columns], rows[:, columns:]
+        gated_delta_rule(x, gates, a_log, dt_bias, states, out, *step, k_heads, k_dim, v_dim)
+
+    def wanted(rows: torch.Tensor) -> torch.Tensor:
+        q, k = rows[:, :of_keys], rows[:, of_keys : 2 * of_keys]
+        q, k = (_unit(each.view(-1, k_heads, k_dim)).repeat_interleave(heads // k_heads, 1) for each in (q, k))
+        v, gates = rows[:, 2 * of_keys : columns].view(-1, heads, v_dim), rows[:, columns:]
+        time = torch.nn.functional.softplus(gates[:, heads:] + dt_bias.double())
+        kept, learned = (-a_log.double().exp() * time).exp(), gates[:, :heads].sigmoid()
+        state, found = rows.new_zeros(heads, k_dim, v_dim), []
+        for t in range(len(rows)):
+            state = kept[t, :, None, None] * state
+            delta = learned[t, :, None] * (v[t] - torch.einsum("hk,hkv->hv", k[t], state))
+            state = state + k[t, :, :, None] * delta[:, None, :]
+            found.append(torch.einsum("hk,hkv->hv", q[t], state).flatten() / k_dim**0.5)
+        return torch.stack(found)
+
+    size = heads * k_dim * v_dim
+    yield from _compared(setup, "gated_delta_rule", columns + 2 * heads, size, heads * v_dim, launch, wanted)
+
+
+def _unit(x: torch.Tensor) -> torch.Tensor:
+    return x / (x.square().sum(-1, keepdim=True) + 1e-6).sqrt()
+
+
+def _compared(
+    setup: Setup,
+    what: str,
+    columns: int,
+    size: int,
+    out_columns: int,
+    launch: Callable[[torch.Tensor, torch.Tensor, torch.Tensor, tuple[torch.Tensor, ...]], None],
+    wanted: Callable[[torch.Tensor], torch.Tensor],
+) -> Iterator[Finding]:
+    """columns: of a row; size: numbers of a state; wanted: of all rows of a sequence."""
+    long = setup.pick(200, 9)
+    lengths = (long, 3, 1)
+    rows = [setup.random(length, columns, seed=10 + i) for i, length in enumerate(lengths)]
+    plans: dict[str, Steps] = {
+        "whole": (lengths,),
+        "in pieces": ((long // 3, 1, 1), (1, 0, 0), (long - long // 3 - 2, 2, 0), (1, 0, 0)),
+    }
+    found = {}
+    for name, steps in plans.items():
+        states, done = setup.random(len(lengths) + 1, size, seed=3), [0] * len(lengths)
+        parts: list[list[torch.Tensor]] = [[] for _ in lengths]
+        for step in steps:
+            there = [i for i, count in enumerate(step) if count]
+            x = torch.cat([rows[i][done[i] : done[i] + step[i]] for i in there])
+            done = [before + count for before, count in zip(done, step, strict=True)]
+            starts = [0, *torch.tensor([step[i] for i in there]).cumsum(0).tolist()]
+            arrays = ([i + 1 for i in there], starts, [done[i] for i in there])
+            on_device = tuple(torch.tensor(each, dtype=torch.int32, device=setup.device) for each in arrays)
+            out = torch.empty((len(x), out_columns), device=setup.device)
+            launch(x, states, out, on_device)
+            for i, start, end in zip(there, starts, starts[1:], strict=False):
+                parts[i].append(out[start:end])
+        found[name] = torch.cat([torch.cat(each) for each in parts]), states
+    ideal = torch.cat([wanted(each.double()) for each in rows])
+    got, states = found["whole"]
+    yield worst(what, got, ideal, 1e-5 * ideal.abs().amax(1, keepdim=True).expand_as(ideal))
+    is_same = all(torch.equal(a, b) for a, b in zip(found["in pieces"], (got, states), strict=True))
+    yield Finding(f"{what}, bits in pieces", 0.0 if is_same else float("inf"), "rows or states differ")
+
+
+CHECKS = {"causal_conv": causal_conv, "gated_delta_rule": gated_delta_rule}

@@ -1,0 +1,136 @@
+"""causal_conv: out[t, c] = silu(weight[c, 0] * x[t - W + 1, c] + ... + weight[c, W - 1] * x[t, c]) over the rows of
+each sequence of a step, which its state goes on with.
+
+x, out: [T, C] float32, apart, rows any distance apart; weight: [C, W] float32, contiguous. states: [slots, any]
+float32, of whose rows the first (W - 1) * C numbers are rows x[t - W + 1] to x[t - 1] of one sequence. state_slots,
+context_len: [B], query_start: [B + 1] int32. A sequence whose first token is in the step begins with zeros. A program
+has all rows of one sequence, of some channels, which nobody else reads or writes; where there is at most a token a
+sequence, more channels. A padding sequence has no rows, and nothing of its slot is touched; padding rows of out are
+not written. Sums are from the oldest row on: a row's bits do not depend on the step that it is computed in.
+"""
+
+from __future__ import annotations
+
+import torch
+import triton
+import triton.language as tl
+
+from albireo.backends.cuda.aot import AotCase
+from albireo.backends.cuda.kernels.parts.activations import silu
+
+#: Rows and channels of a tile, where sequences have one token each and where they have more.
+_ONE, _MANY = (1, 512), (32, 64)
+
+
+@triton.jit
+def causal_conv_kernel(
+    x,
+    weight,
+    states,
+    state_slots,
+    query_start,
+    context_len,
+    out,
+    x_stride,
+    out_stride,
+    slot_stride,
+    CHANNELS: tl.constexpr,
+    WIDTH: tl.constexpr,
+    ROWS: tl.constexpr,
+    BLOCK: tl.constexpr,
+):
+    sequence = tl.program_id(1)
+    begin, end = tl.load(query_start + sequence), tl.load(query_start + sequence + 1)
+    context, slot = tl.load(context_len + sequence), tl.load(state_slots + sequence)  # all on their way at once
+    if begin < end:
+        kept: tl.constexpr = WIDTH - 1
+        # rows before this are zeros, which is all of them where the first token is here
+        oldest = tl.where(end - begin < context, begin - kept, begin)
+        channel = tl.program_id(0) * BLOCK + tl.arange(0, BLOCK)
+        is_channel = channel < CHANNELS
+        state = states + slot.to(tl.int64) * slot_stride + channel
+        of_x = x + channel
+        for first in range(begin, end, ROWS):
+            rows = first + tl.arange(0, ROWS)
+            total = tl.zeros((ROWS, BLOCK), tl.float32)
+            for j in tl.static_range(WIDTH):
+                source = rows + (j - kept)
+                is_here = (source >= begin) & (source < end)
+                value = tl.load(
+                    of_x[None, :] + source.to(tl.int64)[:, None] * x_stride,
+                    mask=is_here[:, None] & is_channel[None, :],
+                    other=0.0,
+                )
+                if j < kept:
+                    before = (source < begin) & (source >= oldest)
+                    value += tl.load(
+                        state[None, :] + (source - begin + kept)[:, None] * CHANNELS,
+                        mask=before[:, None] & is_channel[None, :],
+                        other=0.0,
+                    )
+                total += value * tl.load(weight + channel * WIDTH + j, mask=is_channel, other=0.0)[None, :]
+            to = out + rows.to(tl.int64)[:, None] * out_stride + channel[None, :]
+            tl.store(to, silu(total), mask=(rows < end)[:, None] & is_channel[None, :])
+        for j in tl.static_range(kept):
+            # old rows are read in order, and none is written before it was read
+            source = end + (j - kept)
+            here = tl.where(source >= begin, CHANNELS, 0)
+            before = tl.where((source < begin) & (source >= oldest), CHANNELS, 0)
+            value = tl.load(of_x + source.to(tl.int64) * x_stride, mask=channel < here, other=0.0)
+            value += tl.load(state + (source - begin + kept) * CHANNELS, mask=channel < before, other=0.0)
+            tl.debug_barrier()  # whichever threads read what is written now
+            tl.store(state + j * CHANNELS, value, mask=is_channel)
+
+
+def causal_conv(
+    x: torch.Tensor,
+    weight: torch.Tensor,
+    states: torch.Tensor,
+    out: torch.Tensor,
+    state_slots: torch.Tensor,
+    query_start: torch.Tensor,
+    context_len: torch.Tensor,
+) -> None:
+    """states: of the layer, rows as far apart as slots are."""
+    channels, width = weight.shape
+    num_sequences = len(context_len)
+    rows, block = _ONE if len(x) <= num_sequences else _MANY
+    causal_conv_kernel[(triton.cdiv(channels, block), num_sequences)](
+        x,
+        weight,
+        states,
+        state_slots,
+        query_start,
+        context_len,
+        out,
+        x.stride(0),
+        out.stride(0),
+        states.stride(0),
+        CHANNELS=channels,
+        WIDTH=width,
+        ROWS=rows,
+        BLOCK=block,
+        num_warps=4,
+        enable_fp_fusion=False,
+    )
+
+
+def aot_cases() -> list[AotCase]:
+    floats, ints = ("x", "weight", "states", "out"), ("state_slots", "query_start", "context_len")
+    strides = ("x_stride", "out_stride", "slot_stride")
+    signature = dict.fromkeys(floats, "*fp32") | dict.fromkeys(ints, "*i32") | dict.fromkeys(strides, "i32")
+
+    def case(tile: tuple[int, int], architectures: tuple[int, ...]) -> AotCase:
+        return AotCase(
+            f"causal_conv.rows{tile[0]}",
+            causal_conv_kernel,
+            signature,
+            {"CHANNELS": 8192, "WIDTH": 4, "ROWS": tile[0], "BLOCK": tile[1]},
+            aligned=(*floats, *strides),
+            max_registers=144,
+            max_shared=4 << 10,
+            words=dict.fromkeys(architectures, ("LDG.E.128", "STG.E.128")),
+            architectures=architectures,
+        )
+
+    return [case(_ONE, (90,)), case(_MANY, (80, 100))]

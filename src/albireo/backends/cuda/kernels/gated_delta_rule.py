@@ -1,0 +1,174 @@
+"""gated_delta_rule: the recurrence over the rows of each sequence of a step; of each head of values, S being its state:
+
+    S = g S;  S = S + k (b (v - k^T S))^T;  out = q^T S
+    g = exp(-exp(a_log) softplus(gates[H + h] + dt_bias)), b = sigmoid(gates[h])
+    k, q: of the head's key and query divided by sqrt(sum of squares + 1e-6), q also by sqrt(K)
+
+x: [T, 2 G K + H V] float32: queries and keys of G heads of K channels, values of H heads of V, which share keys in
+runs; gates: [T, 2 H]; a_log, dt_bias: [H]; out: [T, H V], apart from x; all float32, rows any distance apart. states:
+[slots, any] float32, of whose rows the first H * K * V numbers are S [H, K, V] of one sequence; state_slots,
+context_len: [B], query_start: [B + 1] int32. A sequence whose first token is in the step begins with zeros.
+
+A program has one head of one sequence, and COLUMNS of V, which do not depend on others: they stay in registers from its
+first row to its last, and are read and written once. What a row needs beside is loaded while those before it are
+computed. One shape of tile for one token and for many, so that a sum over K is one tree: a row's bits do not depend on
+the step that it is computed in. A padding sequence has no rows, and nothing of its slot is touched; padding rows of out
+are not written.
+"""
+
+from __future__ import annotations
+
+import torch
+import triton
+import triton.language as tl
+
+from albireo.backends.cuda.aot import AotCase
+from albireo.backends.cuda.kernels.parts.activations import sigmoid, softplus
+from albireo.graph.ops import L2_EPS
+
+#: Of V, of a program: rows of 64 bytes of each channel of K, in 64 registers of a thread.
+_COLUMNS = 16
+#: Channels of K that a warp has.
+_CHANNELS = 128
+
+
+@triton.jit
+def gated_delta_rule_kernel(
+    x,
+    gates,
+    a_log,
+    dt_bias,
+    states,
+    state_slots,
+    query_start,
+    context_len,
+    out,
+    x_stride,
+    gates_stride,
+    out_stride,
+    slot_stride,
+    K_HEADS: tl.constexpr,
+    V_HEADS: tl.constexpr,
+    K: tl.constexpr,
+    V: tl.constexpr,
+    CHANNELS: tl.constexpr,
+    COLUMNS: tl.constexpr,
+    EPS: tl.constexpr,
+):
+    head, sequence = tl.program_id(1), tl.program_id(2)
+    begin, end = tl.load(query_start + sequence), tl.load(query_start + sequence + 1)
+    context, slot = tl.load(context_len + sequence), tl.load(state_slots + sequence)  # all on their way at once
+    if begin < end:
+        channel, column = tl.arange(0, CHANNELS), tl.program_id(0) * COLUMNS + tl.arange(0, COLUMNS)
+        is_channel, is_column = channel < K, column < V
+        num_kept = tl.where(end - begin < context, K, 0)
+        at = states + slot.to(tl.int64) * slot_stride + head * (K * V)
+        at = at + channel[:, None] * V + column[None, :]
+        state = tl.load(at, mask=(channel < num_kept)[:, None] & is_column[None, :], other=0.0)
+
+        queries = x + head // (V_HEADS // K_HEADS) * K + channel
+        values = x + 2 * K_HEADS * K + head * V + column
+        of_gates = gates + head
+        speed, bias = tl.exp(tl.load(a_log + head)), tl.load(dt_bias + head)
+        row = begin.to(tl.int64)
+        q, k, v = _load(queries, values, row * x_stride, is_channel, is_column, K_HEADS * K)
+        rate, decay = tl.load(of_gates + row * gates_stride), tl.load(of_gates + row * gates_stride + V_HEADS)
+        to = out + row * out_stride + head * V + column
+        for t in range(begin, end):
+            # of the next row, or of the last one again
+            row = tl.minimum(t + 1, end - 1).to(tl.int64)
+            next_q, next_k, next_v = _load(queries, values, row * x_stride, is_channel, is_column, K_HEADS * K)
+            next_rate, next_decay = (
+                tl.load(of_gates + row * gates_stride),
+                tl.load(of_gates + row * gates_stride + V_HEADS),
+            )
+
+            kept, learned = tl.exp(-speed * softplus(decay + bias)), sigmoid(rate)
+            k = _unit(k, 1.0, EPS)[:, None]
+            q = _unit(q, K * 1.0, EPS)[:, None]
+            delta = learned * (v - kept * tl.sum(k * state, axis=0))
+            state = kept * state + k * delta[None, :]
+            tl.store(to, tl.sum(q * state, axis=0), mask=is_column)
+            to += out_stride
+            q, k, v, rate, decay = next_q, next_k, next_v, next_rate, next_decay
+        tl.store(at, state, mask=is_channel[:, None] & is_column[None, :])
+
+
+@triton.jit
+def _load(queries, values, row, is_channel, is_column, OF_KEYS: tl.constexpr):
+    """q, k [CHANNELS] and v [COLUMNS] of a row."""
+    q = tl.load(queries + row, mask=is_channel, other=0.0)
+    k = tl.load(queries + row + OF_KEYS, mask=is_channel, other=0.0)
+    return q, k, tl.load(values + row, mask=is_column, other=0.0)
+
+
+@triton.jit
+def _unit(x, size, EPS: tl.constexpr):
+    """x / sqrt(sum of squares + EPS) / sqrt(size)."""
+    return x * tl.rsqrt((tl.sum(x * x, axis=0) + EPS) * size)
+
+
+def gated_delta_rule(
+    x: torch.Tensor,
+    gates: torch.Tensor,
+    a_log: torch.Tensor,
+    dt_bias: torch.Tensor,
+    states: torch.Tensor,
+    out: torch.Tensor,
+    state_slots: torch.Tensor,
+    query_start: torch.Tensor,
+    context_len: torch.Tensor,
+    num_k_heads: int,
+    k_dim: int,
+    v_dim: int,
+) -> None:
+    """states: of the layer, rows as far apart as slots are."""
+    num_v_heads, channels = len(a_log), triton.next_power_of_2(k_dim)
+    gated_delta_rule_kernel[(triton.cdiv(v_dim, _COLUMNS), num_v_heads, len(context_len))](
+        x,
+        gates,
+        a_log,
+        dt_bias,
+        states,
+        state_slots,
+        query_start,
+        context_len,
+        out,
+        x.stride(0),
+        gates.stride(0),
+        out.stride(0),
+        states.stride(0),
+        K_HEADS=num_k_heads,
+        V_HEADS=num_v_heads,
+        K=k_dim,
+        V=v_dim,
+        CHANNELS=channels,
+        COLUMNS=_COLUMNS,
+        EPS=L2_EPS,
+        num_warps=max(1, channels // _CHANNELS),
+        enable_fp_fusion=True,
+    )
+
+
+def aot_cases() -> list[AotCase]:
+    floats = ("x", "gates", "a_log", "dt_bias", "states", "out")
+    ints, strides = (
+        ("state_slots", "query_start", "context_len"),
+        ("x_stride", "gates_stride", "out_stride", "slot_stride"),
+    )
+    signature = dict.fromkeys(floats, "*fp32") | dict.fromkeys(ints, "*i32") | dict.fromkeys(strides, "i32")
+    shape = {"K_HEADS": 16, "V_HEADS": 32, "K": 128, "V": 128, "CHANNELS": 128, "COLUMNS": _COLUMNS, "EPS": L2_EPS}
+    return [
+        AotCase(
+            "gated_delta_rule.128x128",
+            gated_delta_rule_kernel,
+            signature,
+            shape,
+            num_warps=1,
+            aligned=(*floats, *strides),
+            max_registers=192,
+            fp_fusion=True,
+            max_shared=4 << 10,
+            words=dict.fromkeys((80, 90, 100), ("LDG.E.128", "STG.E.128")),
+        )
+    ]

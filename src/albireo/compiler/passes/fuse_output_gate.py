@@ -1,0 +1,62 @@
+"""A gate on a layer's output: a norm of heads before it, its activation, the product, the rounding: one kernel."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+from albireo.compiler.rewrite import NotFired, Rewriter, made_by
+from albireo.dtypes import ROW_CODES
+from albireo.graph.node import Graph, Node, Value
+from albireo.graph.program_spec import GATE_KINDS
+from albireo.graph.report import PassRecord
+
+WHY = "what two linears gave is read once, and what the next one multiplies is written, rounded"
+
+
+def run(graph: Graph) -> PassRecord:
+    rw = Rewriter(graph, "fuse_output_gate", WHY, "exact")
+    for product in rw.nodes("mul"):
+        for x, unary in _gated(product):
+            with rw.attempt(product, unary):
+                _fuse(rw, product, x, unary)
+    return rw.finish()
+
+
+def _gated(product: Node) -> Iterator[tuple[Value, Node]]:
+    """What is multiplied, and by which activation: silu of a norm of heads, sigmoids of anything."""
+    values = product.inputs["x"], product.inputs["y"]
+    for x, y in (values, values[::-1]):
+        unary = made_by(y, "unary")
+        if x is y or unary is None or unary.attrs["kind"] not in GATE_KINDS:
+            continue
+        if unary.attrs["kind"] == "sigmoid" or _is_norm_of_heads(x.producer):
+            yield x, unary
+            return
+
+
+def _is_norm_of_heads(node: Node | None) -> bool:
+    return (
+        node is not None
+        and node.op == "rms_norm"
+        and node.attrs["num_heads"] > 1
+        and "centered" not in node.attrs
+        and set(node.inputs) == {"x", "weight"}
+    )
+
+
+def _fuse(rw: Rewriter, product: Node, x: Value, unary: Node) -> None:
+    rw.sole_user(unary.output)
+    members, attrs, roles = [unary, product], {"kind": unary.attrs["kind"]}, {"gate": unary.inputs["x"]}
+    norm = x.producer
+    more: dict[str, Any] = {}
+    if norm is not None and _is_norm_of_heads(norm) and rw.users(x) == [product] and not rw.is_output(x):
+        members.insert(0, norm)
+        x, more = norm.inputs["x"], {name: norm.attrs[name] for name in ("eps", "num_heads")}
+        roles["weight"] = norm.inputs["weight"]
+    if {x.type.dtype, roles["gate"].type.dtype} != {"float32"} or int(x.type.dims[-1]) % 2:
+        raise NotFired(f"{x} and {roles['gate']} are not both float32, of an even width")
+    cast = rw.only(product.output, "cast")
+    if cast is not None and cast.attrs["dtype"] not in ROW_CODES:  # which needs the whole row at once
+        members.append(cast)
+    rw.fuse(members, "output_gate", attrs | more, roles | {"x": x}, members[-1].outputs)

@@ -1,0 +1,147 @@
+"""causal_conv and gated_delta_rule: against the reference, and the same bits however tokens are cut, whatever slots."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from itertools import pairwise
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from albireo.backends.cuda.kernels.causal_conv import causal_conv
+from albireo.backends.cuda.kernels.gated_delta_rule import gated_delta_rule
+from albireo.backends.reference.call import OpCall
+from albireo.backends.reference.interpret import OPS
+from albireo.backends.step_inputs import StepInputs
+from backends.cpu.harness import F32, assert_same_bits, normal
+from backends.cuda.tensors import FILL, ids, numbers, room, tensor
+from step_batches import Work, make_step
+
+SLOTS = 5
+#: Values of four heads of 20 share keys of two of 12: neither fills a tile.
+SHAPE = {"num_k_heads": 2, "num_v_heads": 4, "k_dim": 12, "v_dim": 20}
+#: A tile and two warps' of it.
+WIDE = {"num_k_heads": 1, "num_v_heads": 1, "k_dim": 256, "v_dim": 16}
+#: Tokens of the sequences, each in its slot.
+LENGTHS = {3: 19, 0: 5, 4: 1}
+
+
+class Layer:
+    """One op, its weights, and rows for every sequence."""
+
+    def __init__(
+        self, family: str, shape: dict[str, int] = SHAPE, width: int = 4, lengths: Mapping[int, int] = LENGTHS
+    ) -> None:
+        self.family, heads = family, shape["num_v_heads"]
+        self.columns = 2 * shape["num_k_heads"] * shape["k_dim"] + heads * shape["v_dim"]
+        self.rows = {"x": {slot: normal(n, self.columns, seed=slot) for slot, n in lengths.items()}}
+        self.attrs: dict[str, Any] = {}
+        if family == "causal_conv":
+            self.size, self.out = (width - 1) * self.columns, self.columns
+            self.weights = {"weight": normal(self.columns, width, seed=9)}
+        else:
+            self.size, self.out = heads * shape["k_dim"] * shape["v_dim"], heads * shape["v_dim"]
+            # states that last for a token, and for hundreds
+            self.weights = {"a_log": np.linspace(-5, 2, heads, dtype=np.float32), "dt_bias": normal(heads, seed=8)}
+            self.rows["gates"] = {slot: 2 * normal(n, 2 * heads, seed=slot + 50) for slot, n in lengths.items()}
+            self.attrs = shape
+        self.state = tensor(np.full((SLOTS, self.size), FILL, np.float32), pad=16)
+        self.states: dict[tuple[int, int], Any] = {}
+
+    def step(self, parts: Sequence[tuple[int, int, int]]) -> StepInputs:
+        """Args: parts: (slot, first token, end) of each sequence."""
+        return make_step([Work([0] * (end - start), start, [slot] * 9, slot) for slot, start, end in parts], 8, "none")
+
+    def roles(self, parts: Sequence[tuple[int, int, int]]) -> dict[str, F32]:
+        return {
+            name: np.concatenate([a[slot][first:end] for slot, first, end in parts]) for name, a in self.rows.items()
+        }
+
+    def run(
+        self,
+        parts: Sequence[tuple[int, int, int]],
+        padding: tuple[int, int] = (0, 0),
+        slots: dict[int, int] | None = None,
+    ) -> F32:
+        """Args: padding: rows and sequences that are not there. slots: where those of parts are, if elsewhere."""
+        step = self.step(parts)
+        rows, sequences = padding
+        count = step.num_tokens
+        x = {name: tensor(np.pad(array, ((0, rows), (0, 0))), pad=16) for name, array in self.roles(parts).items()}
+        out = room(count + rows, self.out)
+        places = [slot if slots is None else slots[slot] for slot, _, _ in parts]
+        where = {
+            "state_slots": ids([*places, *[3] * sequences]),
+            "query_start": ids([*step.query_start.tolist(), *[count] * sequences]),
+            "context_len": ids([*step.context_len.tolist(), *[0] * sequences]),
+        }
+        weights = {name: torch.from_numpy(array) for name, array in self.weights.items()}
+        given = {**x, **weights, **where, "states": self.state, "out": out}
+        if self.family == "causal_conv":
+            causal_conv(**given)
+        else:
+            gated_delta_rule(**given, **{name: n for name, n in self.attrs.items() if name != "num_v_heads"})
+        assert (out[count:] == FILL).all(), "rows of padding are not written"
+        return numbers(out)[:count]
+
+    def reference(self, parts: Sequence[tuple[int, int, int]]) -> F32:
+        step, given = self.step(parts), {**self.roles(parts), **self.weights}
+        (out,) = OPS[self.family](OpCall(given, {**self.attrs, "state": 0}, step, states=self.states))
+        return np.asarray(out)
+
+
+CASES: list[tuple[str, dict[str, int], int]] = [
+    ("causal_conv", SHAPE, 4),
+    ("causal_conv", SHAPE, 2),
+    ("gated_delta_rule", SHAPE, 4),
+    ("gated_delta_rule", WIDE, 4),
+]
+#: Two prompts; a token of each beside one that begins; one goes on alone; a slot is taken anew.
+PLANS = [
+    [(3, 0, 17), (0, 0, 4)],
+    [(0, 4, 5), (3, 17, 18), (4, 0, 1)],
+    [(3, 18, 19)],
+    [(0, 0, 2)],
+]
+
+
+@pytest.mark.parametrize(("family", "shape", "width"), CASES)
+def test_a_kernel_computes_what_the_reference_does(family: str, shape: dict[str, int], width: int) -> None:
+    layer = Layer(family, shape, width)
+    for parts in PLANS:
+        got, want = layer.run(parts, padding=(2, 1)), layer.reference(parts)
+        assert np.abs(want).max() > 1e-3
+        assert np.linalg.norm(got - want) <= 1e-6 * np.linalg.norm(want)
+        kept = numbers(layer.state)
+        for slot, _, _ in parts:
+            expected = layer.states[0, slot].reshape(-1)
+            assert np.linalg.norm(kept[slot] - expected) <= 1e-6 * np.linalg.norm(expected)
+    assert (kept[[1, 2]] == FILL).all(), "a slot of nobody was written"
+
+
+@pytest.mark.parametrize("family", ["causal_conv", "gated_delta_rule"])
+def test_bits_do_not_depend_on_the_step(family: str) -> None:
+    """Whole, token by token, in chunks beside others and padding, in another slot: the same results and states."""
+    alone = Layer(family)
+    whole = alone.run([(3, 0, 19)])
+    state = numbers(alone.state)[3]
+    for cut in ([*range(20)], [0, 1, 16, 18, 19]):
+        layer, rows, is_apart = Layer(family), [], len(cut) < 20
+        slots = {3: 2, 0: 0, 4: 4} if is_apart else None
+        for start, end in pairwise(cut):
+            beside = [(0, 0, 5), (4, 0, 1)] if is_apart and start % 2 == 0 else []
+            found = layer.run([*beside, (3, start, end)], (3, 2) if is_apart else (0, 0), slots)
+            rows.append(found[len(found) - (end - start) :])
+        assert_same_bits(np.concatenate(rows), whole, "rows")
+        assert_same_bits(numbers(layer.state)[2 if is_apart else 3], state, "state")
+
+
+def test_a_convolution_of_more_rows_than_a_tile() -> None:
+    layer, pieces = Layer("causal_conv", lengths={3: 70}), Layer("causal_conv", lengths={3: 70})
+    whole, want = layer.run([(3, 0, 70)]), layer.reference([(3, 0, 70)])
+    assert np.linalg.norm(whole - want) <= 1e-6 * np.linalg.norm(want)
+    parts = [pieces.run([(3, 0, 33)]), pieces.run([(3, 33, 70)])]
+    assert_same_bits(np.concatenate(parts), whole, "rows")
+    assert_same_bits(numbers(pieces.state)[3], numbers(layer.state)[3], "state")

@@ -14,6 +14,15 @@ VARIANTS: dict[str, dict[str, Any]] = {
         "top_k_experts": 3,
         "moe_intermediate_size": 20,
     },
+    "gemma4_text, embeddings of layers": {
+        "num_hidden_layers": 6,
+        "num_kv_shared_layers": 3,
+        "layer_types": ["sliding_attention", "full_attention", *(["sliding_attention"] * 2), *["full_attention"] * 2],
+        "use_double_wide_mlp": True,
+        "hidden_size_per_layer_input": 12,
+        "vocab_size_per_layer_input": 139,
+        "attention_k_eq_v": False,
+    },
 }
 
 

@@ -24,7 +24,8 @@ ROW_WISE = (
     "scale",
     "scale_by",
 )
-#: Of these, the ones a kernel may end with. Elsewhere a cut would part what one kernel does.
+#: Of these, the ones a kernel may end with. Elsewhere a cut would part what one kernel does; and parts of a sum are
+#: taken by a call each.
 ENDS = ("add", "cast", "scale_by")
 #: Rows that leave the model -> where each is among all that do.
 POSITIONS = {"logit_rows": "logit_pos", "top_rows": "top_pos"}
@@ -76,7 +77,7 @@ def _check_cut(rw: Rewriter, region: Sequence[Node], gathers: Sequence[Node]) ->
     inside = {*region, *gathers}
     for value in reversed(_entering([*region, *gathers])):
         node = value.producer
-        if is_useful and (node is None or node.op not in ROW_WISE or node.op in ENDS):
+        if is_useful and (node is None or _may_end(node)):
             continue
         results = node.outputs if node is not None else (value,)
         others = [user.op for v in results for user in rw.users(v) if user not in inside]
@@ -85,6 +86,12 @@ def _check_cut(rw: Rewriter, region: Sequence[Node], gathers: Sequence[Node]) ->
             raise NotFired(f"{value} is needed for all rows, by {others[0]}")
     if not is_useful:
         raise NotFired("no linear lies between the last op across rows and the rows taken")
+
+
+def _may_end(node: Node) -> bool:
+    """Whether a kernel may end with an op."""
+    source = node.inputs["x"].producer if node.op == "split" else None
+    return node.op not in ROW_WISE or node.op in ENDS or (source is not None and source.op == "add")
 
 
 def _move(rw: Rewriter, region: Sequence[Node], gathers: Sequence[Node]) -> None:

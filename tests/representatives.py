@@ -42,9 +42,10 @@ REPRESENTATIVES = {
 LATENT = ("youtu",)
 #: Of these, those whose layers differ in the shape of their caches, which neither ranks nor the memory of GPUs know.
 OF_SEVERAL_CACHES = ("gemma4_text",)
-#: The same of architectures, and of one of variants.py, that the CPU alone computes: no GPU has kernels for their
+#: The same of architectures, and of those of variants.py, that the CPU alone computes: no GPU has kernels for their
 #: layers, or memory for their caches, and no ranks share them.
 ON_CPU_ALONE = {
+    "gemma4_text, embeddings of layers": "a table for all layers, parts of rows; layers that write no keys and values",
     "gemma4_text, experts": "experts beside an FFN, each with a factor on its weights; the sum is normed",
     "qwen3_5_text": "layers that keep a state of each sequence, and attention whose output has a gate",
 }

@@ -144,8 +144,8 @@ def open_checkpoint(directory: str | Path, graph: Graph) -> Checkpoint:
 
 
 def _unused_weights(checkpoint: Checkpoint) -> tuple[str, ...]:
-    """Patterns of tensors of layers behind the last that guess further tokens, and of what makes keys and values in layers
-    that read another's; architectures say who may have such.
+    """Patterns of tensors of layers behind the last that guess further tokens, and of what makes keys and values in
+    layers that read another's; architectures say who may have such.
     """
     path = checkpoint.directory / "config.json"
     data = read_json(path) if path.exists() else {}

@@ -49,8 +49,8 @@ class BlockSettings:
         full_values_are_keys: in layers without a window, values are keys before their norm and rotation.
         latent: attention is of latents: one KV head, which is the vector that positions leave.
         layer_width: channels that each layer is given of a token beside the residual stream; 0: none.
-        num_sharing: so many last layers have no keys and values: they read those of the last layer of their kind (with a
-            window, or without) before them. is_wide_where_sharing: their FFN is twice as wide.
+        num_sharing: so many last layers have no keys and values of their own: they read those of the last layer of
+            their kind (with a window, or without) before them. is_wide_where_sharing: their FFN is twice as wide.
     """
 
     is_layer_norm: bool = False

@@ -78,7 +78,9 @@ def _blocks(fields: Fields) -> BlockSettings:
     width = fields.integer("hidden_size_per_layer_input", 0, MAX_WIDTH, default=256)
     entries = fields.integer("vocab_size_per_layer_input", 1, MAX_VOCAB, default=_ENTRIES)
     if width and entries != fields.integer("vocab_size", 1, MAX_VOCAB):
-        fields.unsupported("vocab_size_per_layer_input", entries, "must be vocab_size: each token has such an embedding")
+        fields.unsupported(
+            "vocab_size_per_layer_input", entries, "must be vocab_size: each token has such an embedding"
+        )
     layers = fields.integer("num_hidden_layers", 1, MAX_LAYERS)
     kinds = fields.texts("layer_types")
     kinds = kinds or tuple(_SLIDING if (i + 1) % _PERIOD else "full_attention" for i in range(layers))
@@ -199,7 +201,7 @@ def _linears(c: ModelConfig, layer: int, is_local: bool) -> str:
 
 
 def _given(b: GraphBuilder, c: ModelConfig, x: Value) -> tuple[Value, ...]:
-    """What each layer is given of each token, [T, layer_width] float32: of an embedding of its own, and of x, the one of
+    """What each layer is given of each token, [T, layer_width] float32: of an embedding of its own, and of x, that of
     all layers; empty where there is no such thing.
 
     The table is as large as the rest of the model and a step reads a row a token, so it stays in the checkpoint's type.
@@ -211,9 +213,7 @@ def _given(b: GraphBuilder, c: ModelConfig, x: Value) -> tuple[Value, ...]:
     with b.part("given"):
         table = b.weight("model.embed_tokens_per_layer.weight", (c.vocab_size, count * width), c.stored_dtype)
         own = b.scale(b.embed(b.token_ids, table), nearest(width**0.5, c.dtype) * _HALF_ROOT)
-        of_x = linear(
-            b, c, b.cast(x, c.dtype), "model.per_layer_model_projection", count * width, "of_x", False, None
-        )
+        of_x = linear(b, c, b.cast(x, c.dtype), "model.per_layer_model_projection", count * width, "of_x", False, None)
         weight = b.weight("model.per_layer_projection_norm.weight", (width,), "float32", factor=_HALF_ROOT)
         of_x = b.rms_norm(of_x, weight, c.rms_norm_eps * c.hidden_size, num_heads=count)
         return b.split(b.add(own, of_x), (width,) * count)
@@ -223,7 +223,9 @@ def _with_given(b: GraphBuilder, c: ModelConfig, x: Value, given: Value, layer: 
     """x + norm(projection(act(gate(x)) * given))."""
     name = f"model.layers.{layer}"
     with b.part(f"layers.{layer}.given"):
-        gate = linear(b, c, b.cast(x, c.dtype), f"{name}.per_layer_input_gate", c.blocks.layer_width, "gate", False, None)
+        gate = linear(
+            b, c, b.cast(x, c.dtype), f"{name}.per_layer_input_gate", c.blocks.layer_width, "gate", False, None
+        )
         with b.part("act"):
             m = b.cast(b.mul(b.unary(gate, c.hidden_act), given), c.dtype)
         out = linear(b, c, m, f"{name}.per_layer_projection", c.hidden_size, "projection", False, None)

@@ -109,8 +109,8 @@ def attention_block(
         qk_norm: RMS norm of each head of q and k before RoPE; is_norm_wide: of all heads at once, for which every rank
             needs all of them.
         v_norm: RMS norm of each head of v, without a weight.
-        linears: which of q, k and v have one. Without that of v, values are keys before their norm and rotation; with that
-            of q alone, keys and values are those that another layer wrote, and none are written.
+        linears: which of q, k and v have one. Without that of v, values are keys before their norm and rotation; with
+            that of q alone, keys and values are those that another layer wrote, and none are written.
         joined: name of the tensor that holds the rows of q, k and v, where one does.
         sinks: each head has one more score in the softmax of its rows.
         cache: the place of the KV cache it reads among layers that have one, where some have none; None: that of layer.

@@ -34,6 +34,7 @@ from albireo.compiler.passes import (
     merge_qkv,
     narrow_activations,
     rows_before_head,
+    rows_of_sharing_layers,
     shard,
     single_ops,
     widen_activations,
@@ -78,6 +79,7 @@ PASSES: tuple[Pass, ...] = (
 ABLE_PASSES: tuple[tuple[str, Pass, Pass], ...] = (
     (EIGHT_BY_EIGHT_FLOATS, canonicalize.run, narrow_activations.run),
     (FOUR_BY_SIXTEEN, canonicalize.run, widen_activations.run),
+    ("attention of rows", last_layer_rows.run, rows_of_sharing_layers.run),
     ("norms in linears", fuse_combine.run, fold_norm.run),
     ("attention to codes", fuse_attention_cast.run, fuse_attention_codes.run),
     ("attention of rows", fuse_attention_cast.run, attention_of_rows.run),

@@ -59,7 +59,9 @@ def _move(rw: Rewriter, gathers: Sequence[Node], sharing: set[Node]) -> None:
         raise NotFired("rows of one value are taken twice")
 
     def moved_to(value: Value, name: str) -> Value:
-        return taken[value].output if value in taken else rows_of(value, name)
+        found = taken[value].output if value in taken else rows_of(value, name)
+        found.name = name  # of an op of the model, by which it is known
+        return found
 
     moved = {value: moved_to(value, f"{value.name}s") for value in values}
     new = [Node("gather_rows", {"x": x, "rows": out_rows}, {}, (rows,), origin) for x, rows in moved.items()]

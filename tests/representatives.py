@@ -47,6 +47,7 @@ WITH_STATES = {
 }
 #: The same of what variants.py makes of architectures.
 OF_VARIANTS = {
+    "gemma4_text, embeddings of layers": "a table for all layers, parts of rows; layers that write no keys and values",
     "gemma4_text, experts": "experts beside an FFN, each with a factor on its weights; the sum is normed",
 }
 ALL_REPRESENTATIVES = REPRESENTATIVES | WITH_STATES | OF_VARIANTS

@@ -192,12 +192,31 @@ def weight_shapes(config: Mapping[str, Any]) -> dict[str, tuple[int, ...]]:
         if kind == "gemma4_text":
             layer["layer_scalar"] = (1,)
             layer |= _shapes_beside_ffn(config)
-        layer |= _ffn_shapes(config, i, ffn)
+        sharing = i >= config["num_hidden_layers"] - (config.get("num_kv_shared_layers") or 0)
+        if sharing:
+            unread = tuple(f"self_attn.{p}" for p in ("k_proj", "v_proj", "k_norm", "v_norm"))
+            layer = {name: shape for name, shape in layer.items() if not name.startswith(unread)}
+        layer |= _ffn_shapes(config, i, 2 * ffn if sharing and config["use_double_wide_mlp"] else ffn)
+        layer |= _shapes_of_given(config)
         shapes |= {f"model.layers.{i}.{name}": shape for name, shape in layer.items()}
     shapes["model.norm.weight"] = (hidden,)
+    if width := config.get("hidden_size_per_layer_input"):
+        columns = config["num_hidden_layers"] * width
+        shapes["model.embed_tokens_per_layer.weight"] = (config["vocab_size"], columns)
+        shapes["model.per_layer_model_projection.weight"] = (columns, hidden)
+        shapes["model.per_layer_projection_norm.weight"] = (width,)
     if not config.get("tie_word_embeddings"):
         shapes["lm_head.weight"] = (config["vocab_size"], hidden)
     return shapes
+
+
+def _shapes_of_given(config: Mapping[str, Any]) -> dict[str, tuple[int, ...]]:
+    """Of what a layer makes of the embedding that Gemma 4 may give it."""
+    hidden, width = config["hidden_size"], config.get("hidden_size_per_layer_input")
+    if not width:
+        return {}
+    matrices = {"per_layer_input_gate.weight": (width, hidden), "per_layer_projection.weight": (hidden, width)}
+    return matrices | {"post_per_layer_input_norm.weight": (hidden,)}
 
 
 def _heads_of_kind(config: Mapping[str, Any], kind: str) -> tuple[int, int, bool]:

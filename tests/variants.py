@@ -14,7 +14,18 @@ VARIANTS: dict[str, dict[str, Any]] = {
         "top_k_experts": 3,
         "moe_intermediate_size": 20,
     },
+    "gemma4_text, embeddings of layers": {
+        "num_hidden_layers": 5,
+        "num_kv_shared_layers": 2,
+        "layer_types": [*["sliding_attention"] * 2, *["full_attention", "sliding_attention", "full_attention"]],
+        "use_double_wide_mlp": True,
+        "hidden_size_per_layer_input": 12,
+        "vocab_size_per_layer_input": 139,
+        "attention_k_eq_v": False,
+    },
 }
+#: Those whose tokens have experts.
+MIXED = tuple(name for name, said in VARIANTS.items() if said.get("enable_moe_block"))
 
 
 def architecture_of(name: str) -> Architecture:

@@ -23,7 +23,7 @@ void Program::add(const Family* family, KernelFn run, const Args& args, bool bar
                   const std::array<Tuning, kNumBuckets>& tunings) {
   if (!calls_.empty() && calls_.back().args.is_private && args.x != calls_.back().args.out)
     throw std::invalid_argument("a private call is read by the next one");
-  if (family == &kAttention && args.rows != Rows::kT && (args.rows != Rows::kS || args.gather != Gather::kOfT))
+  if (family == &kAttention && args.rows != Rows::kT && (args.rows != Rows::kS || args.gather == Gather::kOfS))
     throw std::invalid_argument("attention is of all rows, or of those that leave the model");
   if (args.top_k > 0 && top_k_ > 0 && args.top_k != top_k_)
     throw std::invalid_argument("calls of a program disagree about how many experts a token has");

@@ -12,7 +12,7 @@ from albireo.graph.spec import check_graph
 from albireo.models import build_graph, load_architecture
 from albireo.models.config import ModelConfig, parse_config
 from tiny_models import MIXTURES
-from variants import VARIANTS, architecture_of, tiny_of
+from variants import MIXED, architecture_of, tiny_of
 
 
 def config() -> ModelConfig:
@@ -48,7 +48,7 @@ def test_the_models_own_graph_fits() -> None:
     check_fit(build_graph(config(), 64), config(), "graph.json")
 
 
-@pytest.mark.parametrize("model_type", [*MIXTURES, *VARIANTS])
+@pytest.mark.parametrize("model_type", [*MIXTURES, *MIXED])
 def test_experts_that_there_are_none_of(model_type: str) -> None:
     """Ids that are chosen among more experts than a matrix has would be read behind its end."""
     settings = parse_config(tiny_of(model_type), architecture_of(model_type).rules)

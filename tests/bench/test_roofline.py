@@ -134,6 +134,7 @@ def test_weights_are_read_once_and_multiplied_once(model_type):
     positions = next((name for name in shapes if "embed_positions" in name or "wpe" in name), None)
     num_rows = 1 if positions is None else 2  # of each table
     shapes.pop(positions, None)
+    _, given = shapes.pop("model.embed_tokens_per_layer.weight", (0, 0))
     experts = config.experts
     convolutions = sum(math.prod(shapes.pop(name)) for name in list(shapes) if name.endswith("conv1d.weight"))
     matrices = sum(math.prod(shape) for name, shape in shapes.items() if len(shape) == 2 and ".experts." not in name)
@@ -152,10 +153,12 @@ def test_weights_are_read_once_and_multiplied_once(model_type):
     work = Roofline(program).work(StepShape(1, 0, 1, ((1, 1),)))
     latent = config.blocks.latent
     kv = flops = 0
-    for heads, head_dim in config.kv_shapes:
+    attentive = [n for n in range(config.num_layers) if n in config.cached_layers or config.shares(n)]
+    for heads, head_dim in (config.kv_shapes[config.cache_of(layer)] for layer in attentive):
         kv += (2 if latent is None else 1) * heads * head_dim * 4
         flops += 2 * config.num_heads * (head_dim + (head_dim if latent is None else latent.rank))
-    assert work.num_bytes == (matrices + vectors + num_rows * config.hidden_size) * 4 + kv + program.states.slot_bytes
+    rows = num_rows * config.hidden_size + given
+    assert work.num_bytes == (matrices + vectors + rows) * 4 + kv + program.states.slot_bytes
     assert work.flops == 2 * matrices + flops
 
 

@@ -21,10 +21,12 @@ from albireo.compiler.pipeline import ABLE_PASSES, PASSES, compile_graph, passes
 from albireo.dtypes import FP8_TOKEN, TOKEN
 from albireo.graph.node import Graph
 from albireo.graph.spec import check_graph
-from albireo.models import load_architecture
+from albireo.models import build_graph, load_architecture
+from albireo.models.config import parse_config
 from compiler.examples import BLOCK_SIZE, MAX_POSITIONS, MAXIMA, D, Decoder, E, FakeCatalog, H, K, V, model_graph
 from step_batches import Work, make_step
 from tiny_models import random_weights
+from variants import VARIANTS, tiny_of
 
 ONE = np.ones(1, np.int32)
 
@@ -140,6 +142,46 @@ def test_attention_of_rows_is_exact(dtype: str, encoding: str | None) -> None:
     assert one.outputs.keys() == other.outputs.keys() and len(one["logits"]) == 3
     for name, wanted in one.outputs.items():
         assert np.array_equal(wanted, other[name]), name
+
+
+SHARING = "gemma4_text, embeddings of layers"
+
+
+@pytest.mark.parametrize("dtype", ["bfloat16", "float32"])
+def test_rows_of_layers_that_share_caches_are_exact(dtype: str) -> None:
+    """Behind the last layer that writes, all is of the rows that leave; the writer's attention is of them, too."""
+    graph = model_graph(SHARING, dtype)
+    plain, _ = run_passes(graph)
+    fused, records = run_passes(graph, passes_for(["attention of rows"], PASSES))
+    check_graph(fused)
+    attention = [node for node in fused.nodes if node.family == "attention"]
+    assert ["rows" in node.inputs for node in attention] == [False, False, True, True, True]
+    assert [node.inputs["q"].type.dims[0] for node in attention] == ["T", "T", "T", "S", "S"]
+    rotations = [node for node in fused.nodes if node.family == "rope"]
+    assert ["rows" in node.inputs for node in rotations] == [False] * 6 + [True] * 2
+    linears = [node for node in fused.nodes if node.family == "linear" and node.origin.startswith("layers.")]
+    in_all_rows = {node.origin.split(".")[1] for node in linears if node.output.type.dims[0] == "T"}
+    assert in_all_rows == {"0", "1", "2"}
+    (record,) = [record for record in records if record.name == "rows_of_sharing_layers"]
+    assert len(record.firings) == 1 and record.saved_bytes["T"] > 0
+    weights = random_weights(tiny_of(SHARING), 1)
+    step = make_step([Work([5, 6, 7], 0, [1, 2]), Work([5, 9], 0, [3])], 8)
+    step = replace(step, logit_rows=np.array([4, 1, 4], np.int32), top_rows=np.array([2], np.int32), top_counts=ONE)
+    one, other = (interpret(g, step, weights, ReferenceKV(4, 8, dtype)) for g in (plain, fused))
+    assert one.outputs.keys() == other.outputs.keys() and len(one["logits"]) == 3
+    for name, wanted in one.outputs.items():
+        assert np.array_equal(wanted, other[name]), name
+
+
+def test_rows_are_not_taken_in_front_of_layers_that_have_experts() -> None:
+    """Pairs of a token and an expert are those of all tokens."""
+    said = VARIANTS["gemma4_text, experts"] | VARIANTS[SHARING]
+    architecture = load_architecture("gemma4_text")
+    graph = build_graph(parse_config({**architecture.tiny, **said}, architecture.rules), 64)
+    fused, records = run_passes(graph, passes_for(["attention of rows"], PASSES))
+    check_graph(fused)
+    (record,) = [record for record in records if record.name == "rows_of_sharing_layers"]
+    assert not record.firings
 
 
 def test_attention_that_others_read_is_of_all_rows() -> None:

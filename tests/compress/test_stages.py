@@ -16,6 +16,7 @@ from compress.tiny import JOINED
 from representatives import LATENT, REPRESENTATIVES
 from tiny_layer_norm import LAYER_NORMS
 from tiny_models import MIXTURES, make_checkpoint
+from variants import VARIANTS
 
 
 def graph(path: Path, model_type: str, **changes: object) -> Graph:
@@ -93,3 +94,11 @@ def test_a_rewritten_graph_is_refused(tmp_path: Path) -> None:
     fused, _ = run_passes(graph(tmp_path, "llama"))
     with pytest.raises(InvariantError, match="base graphs"):
         cut(fused)
+
+
+def test_layers_that_share_a_cache_are_refused(tmp_path: Path) -> None:
+    """An attention of the last layer that writes reads what is its own; the one behind it does not."""
+    changes = VARIANTS["gemma4_text, embeddings of layers"]
+    with pytest.raises(UnsupportedModel, match=r"layers\.3\.attn.*reads the keys and values of another layer"):
+        cut(graph(tmp_path / "shared", "gemma4_text", **changes))
+    assert cut(graph(tmp_path / "own", "gemma4_text", **(changes | {"num_kv_shared_layers": 0})))

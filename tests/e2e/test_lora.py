@@ -26,6 +26,7 @@ from tiny_adapters import make_adapter
 from tiny_layer_norm import LAYER_NORMS
 from tiny_models import MIXTURES, make_checkpoint
 from transformers_models import transformers
+from variants import MIXED, VARIANTS, tiny_of
 
 #: A head_dim of 80, groups of three query heads, an FFN that fills no panel, a tied head.
 WIDE = {
@@ -41,6 +42,7 @@ WIDE = {
 #: another order, which nothing here has adapters of.
 WHOLE = sorted(set(REPRESENTATIVES) - set(MIXTURES) - set(LATENT) - {"phi3"} - set(LAYER_NORMS) | {"opt", "starcoder2"})
 CONFIGS = {name: {**load_architecture(name).tiny} for name in (*WHOLE, "qwen2", "qwen3")} | {"llama wide": WIDE}
+CONFIGS |= {name: tiny_of(name) for name in VARIANTS if name not in MIXED}
 SERVED = [*WHOLE, "llama wide"]
 #: Everything of one rank; attention alone; ranks and scales of their own.
 ADAPTERS: tuple[dict[str, Any], ...] = (
@@ -109,7 +111,7 @@ def merged(directory: Path, adapter: Path, sequences: list[list[int]]) -> list[N
 
 
 @pytest.mark.filterwarnings("ignore")  # of PEFT and transformers about each other
-@pytest.mark.parametrize("config", SERVED)
+@pytest.mark.parametrize("config", [*SERVED, *(set(VARIANTS) - set(MIXED))])
 def test_logits_and_tokens_are_those_of_merged_weights(
     config: str, made: Callable[[str, str], tuple[Path, list[Path]]]
 ) -> None:

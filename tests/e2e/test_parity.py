@@ -17,7 +17,7 @@ from e2e.serving import Answer, Ask, Server
 from representatives import ALL_REPRESENTATIVES, LATENT, WITH_STATES
 from tiny_models import MIXTURES, make_checkpoint, shared_data
 from transformers_models import transformers
-from variants import VARIANTS, tiny_of
+from variants import MIXED, VARIANTS, tiny_of
 
 torch = pytest.importorskip("torch")
 
@@ -114,7 +114,7 @@ def test_float32_at_every_level(name: str, level: str, tmp_path: Path, monkeypat
 
 @pytest.mark.parametrize("level", LEVELS)
 @pytest.mark.parametrize("dtype", ["bfloat16", "float16"])
-@pytest.mark.parametrize("name", sorted(set(ALL_REPRESENTATIVES) - set(MIXTURES) - set(LATENT) - set(VARIANTS)))
+@pytest.mark.parametrize("name", sorted(set(ALL_REPRESENTATIVES) - set(MIXTURES) - set(LATENT) - set(MIXED)))
 def test_16_bits_are_nearer_to_exact_than_transformers(
     name: str, dtype: str, level: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -20,7 +20,8 @@ def test_a_mechanism_is_shown_by_a_representative(name: str) -> None:
 @pytest.mark.parametrize("name", ALL_REPRESENTATIVES)
 def test_a_representative_shows_what_the_others_do_not(name: str) -> None:
     alike = ON_GPUS if name in ON_GPUS else ALL_REPRESENTATIVES  # what the CPU alone runs stands for nothing on GPUs
-    others = frozenset().union(*(mechanisms(other) for other in alike if other != name))
+    # of a variant of it fewer tests are run
+    others = frozenset().union(*(mechanisms(each) for each in alike if name not in (each, each.partition(",")[0])))
     assert mechanisms(name) - others, f"{name} shows nothing of its own; take it out of tests/representatives.py"
 
 

@@ -52,6 +52,10 @@ WHOLES: dict[str, dict[str, Any]] = {
         "text_config": text("gemma4_text", "gemma4_text", **VARIANTS["gemma4_text, experts"]),
         **_GEMMA4,
     },
+    "gemma4 with embeddings of layers": {
+        "text_config": text("gemma4_text", "gemma4_text", **VARIANTS["gemma4_text, embeddings of layers"]),
+        **_GEMMA4,
+    },
     "qwen3_5": {
         "text_config": text("qwen3_5_text", "qwen3_5_text", rope_parameters=_PLACES | {"partial_rotary_factor": 0.5}),
         "vision_config": {**_QWEN, "out_hidden_size": 40},

@@ -1,9 +1,9 @@
 // Causal attention of this step's rows over their sequences' paged KV caches: decode, prefill and mixed steps alike.
 // out[t, h] = sum_s softmax_s(scale * q[t, h] . k[s, h']) v[s, h']   for positions s <= position of t (and, with a
-// window w > 0, s > position - w); h' = h / (H / K).   x, out: [T, H * D] x_dtype, out_dtype; scores float32. With a
-// gather out: [S, H * D], for the rows that leave the model only, and the step is the one of leaving_rows.h.
-// value_dim: v is the first so many channels of k, and out [T, H * value_dim].
-// sinks: of each head one more score in the softmax of its rows, for which there is no v.
+// window w > 0, s > position - w); h' = h / (H / K).   x, out: [T, H * D] x_dtype, out_dtype; scores float32. Of the
+// rows that leave the model only, out is [S, H * D], x too unless they are gathered; the step is that of
+// leaving_rows.h. value_dim: v is the first so many channels of k, and out [T, H * value_dim]. sinks: of each head one
+// more score in the softmax of its rows, for which there is no v.
 //
 // The KV cache may be of another type than x; how codes are multiplied with is in tile.inl.
 // Why the bits do not depend on the batch, on chunking or on threads: positions are handled in tiles of 128 that

@@ -401,7 +401,8 @@ ALBIREO_INLINE void load_row(const Args& a, const Step& step, RowBlock<W>& r, in
     for (int64_t e = 0; e < r.Dp; e += 16) store(r.q + i * r.Dp + e, scale > 0.0f ? div(load(q + e), by) : zero());
   }
   if (a.sinks) r.sink[i] = a.sinks[head] * kLog2e;
-  r.position[i] = step.positions[row], r.out_at[i] = token * out_stride(a, a.num_heads * width) + head * width;
+  r.position[i] = step.positions[gathered_row(step, a.rows, Gather::kOfT, token)],
+  r.out_at[i] = token * out_stride(a, a.num_heads * width) + head * width;
 }
 
 // Nothing seen, nothing summed.

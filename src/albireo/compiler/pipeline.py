@@ -35,6 +35,7 @@ from albireo.compiler.passes import (
     merge_qkv,
     narrow_activations,
     rows_before_head,
+    rows_of_sharing_layers,
     shard,
     single_ops,
     widen_activations,
@@ -81,6 +82,7 @@ ABLE_PASSES: tuple[tuple[str, Pass, Pass], ...] = (
     (FOUR_BY_SIXTEEN, canonicalize.run, widen_activations.run),
     # before fuse_epilogue, which has no such activation for the linear of a gate
     ("gated outputs", fuse_gather.run, fuse_output_gate.run),
+    ("attention of rows", last_layer_rows.run, rows_of_sharing_layers.run),
     ("norms in linears", fuse_combine.run, fold_norm.run),
     ("attention to codes", fuse_attention_cast.run, fuse_attention_codes.run),
     ("attention of rows", fuse_attention_cast.run, attention_of_rows.run),

@@ -45,12 +45,11 @@ class Qkv:
 
 def match_qkv(rw: Rewriter, write: Node) -> Qkv:
     """The pattern around a kv_write. Raises: NotFired when something else reads a value in between."""
-    readers = [node for node in rw.users(write.output) if node.op == "attention"]
-    if len(readers) != 1:
-        raise NotFired(f"{write.output} is read by {len(readers)} attentions")
+    attention = _first_reader(rw, write)
+    if attention is None:
+        raise NotFired(f"{write.output} is read by no attention")
     if "v" not in write.inputs:
         raise NotFired("values are channels of keys: the kernel writes both")
-    (attention,) = readers
     return Qkv(
         q=_walk_back(rw, attention.inputs["q"]),
         k=_walk_back(rw, write.inputs["k"]),
@@ -60,11 +59,16 @@ def match_qkv(rw: Rewriter, write: Node) -> Qkv:
     )
 
 
+def _first_reader(rw: Rewriter, write: Node) -> Node | None:
+    """The attention of the layer that writes; layers behind it that share a cache may read the same state."""
+    return next((node for node in rw.users(write.output) if node.op == "attention"), None)
+
+
 def around(rw: Rewriter, write: Node) -> list[Node]:
     """kv_write first, then every op between the linears and it; what a refusal is about."""
-    readers = [node for node in rw.users(write.output) if node.op == "attention"]
+    reader = _first_reader(rw, write)
     written = [write.inputs[role] for role in ("k", "v") if role in write.inputs]
-    found, front = [write], [*written, *(node.inputs["q"] for node in readers)]
+    found, front = [write], [*written, *([] if reader is None else [reader.inputs["q"]])]
     while front:
         node = front.pop().producer
         if node is not None and node.op in _BETWEEN and node not in found:

@@ -88,7 +88,8 @@ _BEHIND_HEAD = ("scale", "unary")
 def cut(graph: Graph) -> list[Stage]:
     """The stages that lead to the logits, in order; the last keeps them.
 
-    Raises: InvariantError for a graph that passes have rewritten; UnsupportedModel for linears that share a tensor.
+    Raises: InvariantError for a graph that passes have rewritten; UnsupportedModel for linears that share a tensor, and
+        for layers that share a cache.
     """
     logits = graph.outputs["logits"]
     nodes = _leading_to(graph, logits)
@@ -97,6 +98,11 @@ def cut(graph: Graph) -> list[Stage]:
     for index, node in enumerate(nodes):
         if node.op == "fused":
             raise InvariantError(f"{node} is no base op; stages are cut from base graphs")
+        if node.op == "attention" and _writer(node).attrs["layer"] != node.attrs["layer"]:
+            raise UnsupportedModel(
+                f"{node.origin}: reads the keys and values of another layer, and such models are not quantized into a "
+                "checkpoint; --quantization does it where a model is loaded or built"
+            )
         waiting.append(node)
         if node.op != "linear" or _is_read_again(node, nodes[index + 1 :]):
             continue
@@ -109,6 +115,13 @@ def cut(graph: Graph) -> list[Stage]:
     stages[-1].nodes += waiting
     _set_kept(stages, logits)
     return stages
+
+
+def _writer(attention: Node) -> Node:
+    """The node that made the state of the cache which an attention reads."""
+    written = attention.inputs["kv"].producer
+    assert written is not None
+    return written
 
 
 def _is_read_again(linear: Node, later: list[Node]) -> bool:
@@ -202,8 +215,7 @@ def _fold(value: Value, nodes: list[Node]) -> Fold | None:
         linear = made.inputs["y"].producer
         return _fold_rows(linear, "rows") if linear is not None and readers(made.inputs["y"]) == 1 else None
     if made.op == "attention":
-        written = made.inputs["kv"].producer
-        assert written is not None
+        written = _writer(made)
         linear = written.inputs["v"].producer
         if linear is not None and readers(written.inputs["v"]) == 1:
             return _fold_rows(linear, "heads", made.attrs["num_heads"], made.attrs["num_kv_heads"])

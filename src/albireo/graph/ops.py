@@ -179,8 +179,20 @@ def _kv_write(x: Types, _: Attrs) -> tuple[TensorType, ...]:
     return (x["kv"],)
 
 
+def _rope(x: Types, _: Attrs) -> tuple[TensorType, ...]:
+    _check_rows(x, "x")
+    return (x["x"],)
+
+
+def _check_rows(x: Types, role: str) -> None:
+    """Where an op is told which rows of the step its own are."""
+    if "rows" in x and x["rows"].dims != x[role].dims[:1]:
+        raise InvariantError(f"{role} {x[role]} has other rows than {x['rows']}")
+
+
 def _attention(x: Types, a: Attrs) -> tuple[TensorType, ...]:
     q = x["q"]
+    _check_rows(x, "q")
     if q.dims[-1] != a["num_heads"] * a["head_dim"]:
         raise InvariantError(f"attention query {q} is not {a['num_heads']} heads of {a['head_dim']}")
     if "sinks" in x and x["sinks"] != TensorType("float32", (a["num_heads"],)):
@@ -338,19 +350,19 @@ OPS: dict[str, Op] = {
     "all_reduce": Op(("x",), ("ranks",), _all_reduce, optional=("bias",)),
     # the last dim cut into parts
     "split": Op(("x",), ("sizes",), _split),
-    # rotates each head's channel pairs (i, i + D/2) by position * inv_freq[i]
-    "rope": Op(("x", "positions"), ("num_heads", "head_dim", "rope"), _same),
+    # rotates each head's channel pairs (i, i + D/2) by position * inv_freq[i]; rows: x row i is row rows[i] of the step
+    "rope": Op(("x", "positions"), ("num_heads", "head_dim", "rope"), _rope, optional=("rows",)),
     # k, v (rounded to the KV dtype) into the slots of this step's tokens; returns the state after. Without v values
     # are channels of keys, and attention says how many
     "kv_write": Op(("k", "kv"), ("layer", "num_kv_heads", "head_dim"), _kv_write, optional=("v",)),
     # causal attention of q over each sequence's cache; window counts the positions seen, itself included. sinks:
     # of each head one more score, not scaled nor capped, in every row's softmax; it has no value. value_dim: where
-    # the cache has keys alone, values are so many of their first channels
+    # the cache has keys alone, values are so many of their first channels. rows: of q row i is row rows[i] of the step
     "attention": Op(
         ("q", "kv"),
         ("layer", "num_heads", "num_kv_heads", "head_dim", "scale", "window", "softcap"),
         _attention,
-        optional=("sinks",),
+        optional=("sinks", "rows"),
         optional_attrs=("value_dim",),
     ),
     # silu of a convolution over the rows of each sequence, channel by channel: y[t] = silu(weight[:, 0] * x[t - W + 1]

@@ -146,7 +146,7 @@ FAMILIES: dict[str, Family] = {
         ("x",), ("out",), ("kind",), optional=("y", "weight"), weight="weight", optional_attrs=("scale", "softcap")
     ),
     "head_norm": Family(("x",), ("out",), ("eps", "num_heads"), optional=("weight",), weight="weight"),
-    "rope": Family(("x", "rope"), ("out",), ("num_heads", "head_dim")),
+    "rope": Family(("x", "rope"), ("out",), ("num_heads", "head_dim"), optional=("rows",)),
     "kv_write": Family(("k",), (), ("layer", "num_kv_heads", "head_dim"), optional=("v",), writes_kv=True),
     "causal_conv": Family(("x", "weight"), ("out",), ("state",), weight="weight"),
     "gated_delta_rule": Family(
@@ -279,7 +279,9 @@ def _check_shapes(program: Program, call: Call) -> None:
     if "rows" in call.args:
         x = program.buffers[call.args["q" if call.family == "attention" else "x"]]
         out = program.buffers[call.args["out"]]
-        if STEP_ARRAYS.get(call.args["rows"]) != (call.rows, x.rows):
+        # of a rotation or an attention x may be these rows already
+        picked = "T" if call.family in ("rope", "attention") and x.rows == call.rows else x.rows
+        if STEP_ARRAYS.get(call.args["rows"]) != (call.rows, picked):
             raise InvariantError(f"{call}: {call.args['rows']} does not pick {call.rows} of {x.rows} rows")
         if call.family != "attention" and (x.cols != out.cols or (call.family == "gather" and x.dtype != out.dtype)):
             raise InvariantError(f"{call}: out is not as x")

@@ -136,18 +136,25 @@ def open_checkpoint(directory: str | Path, graph: Graph) -> Checkpoint:
     """
     checkpoint = Checkpoint(directory)
     try:
-        check_weights(graph, checkpoint, (*IGNORABLE_WEIGHTS, *_guessing_layers(checkpoint)), TIED_WEIGHTS)
+        check_weights(graph, checkpoint, (*IGNORABLE_WEIGHTS, *_unused_weights(checkpoint)), TIED_WEIGHTS)
     except ModelError:
         checkpoint.close()
         raise
     return checkpoint
 
 
-def _guessing_layers(checkpoint: Checkpoint) -> tuple[str, ...]:
-    """Patterns of tensors of layers behind the last that guess further tokens; architectures say who may have such."""
+def _unused_weights(checkpoint: Checkpoint) -> tuple[str, ...]:
+    """Patterns of tensors of layers behind the last that guess further tokens, and of what makes keys and values in
+    layers that read another's; architectures say who may have such.
+    """
     path = checkpoint.directory / "config.json"
     data = read_json(path) if path.exists() else {}
-    layers, count = data.get("num_hidden_layers"), data.get("num_nextn_predict_layers") or data.get("num_mtp_modules")
-    if not isinstance(layers, int) or not isinstance(count, int):
+    data = data["text_config"] if isinstance(data.get("text_config"), dict) else data
+    layers, sharing = data.get("num_hidden_layers"), data.get("num_kv_shared_layers") or 0
+    guessing = data.get("num_nextn_predict_layers") or data.get("num_mtp_modules") or 0
+    if not isinstance(layers, int) or not isinstance(sharing, int) or not isinstance(guessing, int):
         return ()
-    return tuple(f"model.layers.{layers + i}.*" for i in range(min(count, MAX_LAYERS)))
+    behind = (f"model.layers.{layers + i}.*" for i in range(min(guessing, MAX_LAYERS)))
+    made = ("k_proj", "v_proj", "k_norm", "v_norm")
+    of_sharing = range(max(0, layers - sharing), min(layers, MAX_LAYERS))
+    return (*behind, *(f"model.layers.{i}.self_attn.{part}.*" for i in of_sharing for part in made))

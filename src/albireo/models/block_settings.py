@@ -48,6 +48,9 @@ class BlockSettings:
         full_num_kv_heads, full_head_dim: of layers without a window, where those differ from layers with one.
         full_values_are_keys: in layers without a window, values are keys before their norm and rotation.
         latent: attention is of latents: one KV head, which is the vector that positions leave.
+        layer_width: channels that each layer is given of a token beside the residual stream; 0: none.
+        num_sharing: so many last layers have no keys and values of their own: they read those of the last layer of
+            their kind (with a window, or without) before them. is_wide_where_sharing: their FFN is twice as wide.
     """
 
     is_layer_norm: bool = False
@@ -66,3 +69,6 @@ class BlockSettings:
     full_head_dim: int | None = None
     full_values_are_keys: bool = False
     latent: Latent | None = None
+    layer_width: int = 0
+    num_sharing: int = 0
+    is_wide_where_sharing: bool = False

@@ -152,7 +152,8 @@ class ModelConfig:
 
     Fields:
         model_type: name of the architecture file.
-        dtype: compute type; the checkpoint's as read, see with_dtype().
+        dtype: compute type; the checkpoint's as read, see with_dtype(). stored_dtype: the checkpoint's, no part of what
+            is computed.
         rope, local_rope: rotation of all layers, or of those without a window and of those with one.
         windows: one entry a layer: positions seen, the token's own included; None: all.
         rotates: one entry a layer: whether queries and keys are rotated at all.
@@ -191,6 +192,7 @@ class ModelConfig:
     experts: ExpertSettings | None = None
     blocks: BlockSettings = field(default_factory=BlockSettings)
     recurrent: RecurrentSettings | None = None
+    stored_dtype: str = field(default="float32", compare=False)
 
     def with_dtype(self, dtype: str) -> ModelConfig:
         """The same model computed in dtype ("auto": as it is). Raises: ConfigError for an unknown one."""
@@ -206,9 +208,26 @@ class ModelConfig:
 
     @property
     def cached_layers(self) -> tuple[int, ...]:
-        """Layers that have a KV cache, in order: those with attention."""
+        """Layers that have a KV cache of their own, in order: those with attention that share no other's."""
         is_recurrent = self.recurrent.layers if self.recurrent else ()
-        return tuple(i for i in range(self.num_layers) if not is_recurrent or not is_recurrent[i])
+        layers = range(self.num_layers - self.blocks.num_sharing)
+        return tuple(i for i in layers if not is_recurrent or not is_recurrent[i])
+
+    def cache_of(self, layer: int) -> int:
+        """Place, among layers that have a KV cache, of the one that a layer with attention reads."""
+        caches = self.cached_layers
+        if layer in caches:
+            return caches.index(layer)
+        is_local = self.windows[layer] is not None
+        return max(place for place, each in enumerate(caches) if (self.windows[each] is not None) == is_local)
+
+    def shares(self, layer: int) -> bool:
+        """Whether a layer reads keys and values that another one wrote."""
+        return layer >= self.num_layers - self.blocks.num_sharing
+
+    def ffn_width(self, layer: int) -> int:
+        is_wide = self.blocks.is_wide_where_sharing and self.shares(layer)
+        return self.intermediate_size * (2 if is_wide else 1)
 
     @property
     def rotary_dim(self) -> int:
@@ -269,6 +288,7 @@ def parse_config(
             local_theta=rules.local_theta,
             head_dim=head_dim,
         )
+    dtype = _dtype(fields, default_dtype)
     config = ModelConfig(
         model_type=model_type,
         vocab_size=vocab,
@@ -281,7 +301,7 @@ def parse_config(
         max_position_embeddings=positions,
         rms_norm_eps=fields.number("rms_norm_eps", 1e-30, 1.0, default=1e-6),
         tie_word_embeddings=fields.flag("tie_word_embeddings", False),
-        dtype=_dtype(fields, default_dtype),
+        dtype=dtype,
         rope=rope,
         windows=windows,
         hidden_act=_activation(fields, rules),
@@ -297,6 +317,7 @@ def parse_config(
         experts=parse_experts(fields, rules.experts, layers, width),
         blocks=blocks,
         recurrent=recurrent,
+        stored_dtype=dtype,
     )
     if config.rotary_dim % 2 or (config.head_dim - config.rotary_dim) % 2:
         fields.fail(_HONOURS_PARTIAL, config.rope.partial_rotary_factor, f"must rotate pairs of {config.head_dim}")

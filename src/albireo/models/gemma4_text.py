@@ -1,5 +1,6 @@
-"""Gemma 4, text only, without embeddings of each layer: Gemma 3 whose layers without a window have fewer and wider
-heads, whose values may be keys, a factor on the residual stream behind each layer, and maybe experts beside its FFN.
+"""Gemma 4, text only: Gemma 3 whose layers without a window have fewer and wider heads, whose values may be keys, a
+factor on the residual stream behind each layer; maybe experts beside its FFN, or an embedding of each layer and last
+layers that read the keys and values of earlier ones.
 
 Found by models/__init__.py by file name. Does not know devices.
 """
@@ -12,7 +13,7 @@ from albireo.graph.builder import GraphBuilder
 from albireo.graph.node import Graph, Value
 from albireo.json_file import Fields
 from albireo.models.block_settings import BlockSettings
-from albireo.models.config import MAX_HEAD_DIM, MAX_HEADS, MAX_WIDTH, ConfigRules, ModelConfig
+from albireo.models.config import MAX_HEAD_DIM, MAX_HEADS, MAX_VOCAB, MAX_WIDTH, ConfigRules, ModelConfig
 from albireo.models.experts import Names, experts, route
 from albireo.models.layer_kinds import MAX_LAYERS
 from albireo.models.layers import (
@@ -22,11 +23,12 @@ from albireo.models.layers import (
     embedding,
     gated_mlp,
     head,
+    linear,
     mlp_block,
     norm,
     windows,
 )
-from albireo.models.multipliers import Multipliers
+from albireo.models.multipliers import Multipliers, nearest
 from albireo.models.rope import rope_spec
 
 #: Layers with a window have two KV heads of 16, the others one of 32, of which a quarter turns.
@@ -62,15 +64,23 @@ TINY = {
 #: Layers from one without a window to the next, where layer_types does not say.
 _PERIOD = 6
 _SLIDING = "sliding_attention"
+#: Of the table of embeddings of each layer, where it is not said.
+_ENTRIES = 262144
 _BEHIND = "post_feedforward_layernorm"
+#: Of both summands of what a layer is given.
+_HALF_ROOT = 2**-0.5
 #: Experts and their router lie in the layer itself.
 _EXPERTS = Names("", "gate_proj", "up_proj", "down_proj", router="router.proj", gain="router.per_expert_scale")
 
 
 def _blocks(fields: Fields) -> BlockSettings:
     """Heads of layers without a window. Raises: ModelError for a bad value; UnsupportedModel."""
-    if width := fields.integer("hidden_size_per_layer_input", 0, MAX_WIDTH, default=256):
-        fields.unsupported("hidden_size_per_layer_input", width, "embeddings of each layer (E2B, E4B) are not computed")
+    width = fields.integer("hidden_size_per_layer_input", 0, MAX_WIDTH, default=256)
+    entries = fields.integer("vocab_size_per_layer_input", 1, MAX_VOCAB, default=_ENTRIES)
+    if width and entries != fields.integer("vocab_size", 1, MAX_VOCAB):
+        fields.unsupported(
+            "vocab_size_per_layer_input", entries, "must be vocab_size: each token has such an embedding"
+        )
     layers = fields.integer("num_hidden_layers", 1, MAX_LAYERS)
     kinds = fields.texts("layer_types")
     kinds = kinds or tuple(_SLIDING if (i + 1) % _PERIOD else "full_attention" for i in range(layers))
@@ -89,7 +99,22 @@ def _blocks(fields: Fields) -> BlockSettings:
         fields.fail("num_attention_heads", num_heads, f"must be a multiple of the {kv_heads} KV heads without a window")
     if head_dim % 2:
         fields.fail("global_head_dim", head_dim, "must be even, for rotary pairs")
-    return BlockSettings(full_num_kv_heads=kv_heads, full_head_dim=head_dim, full_values_are_keys=shares)
+    return BlockSettings(
+        full_num_kv_heads=kv_heads,
+        full_head_dim=head_dim,
+        full_values_are_keys=shares,
+        layer_width=width,
+        num_sharing=_num_sharing(fields, kinds),
+        is_wide_where_sharing=fields.flag("use_double_wide_mlp", False),
+    )
+
+
+def _num_sharing(fields: Fields, kinds: tuple[str, ...]) -> int:
+    """Layers at the end that read caches of earlier ones, of which there is one of each kind."""
+    count = fields.integer("num_kv_shared_layers", 0, len(kinds), default=0)
+    if count and set(kinds[: len(kinds) - count]) != set(kinds):
+        fields.fail("num_kv_shared_layers", count, f"must leave a layer of each of {sorted(set(kinds))} with a cache")
+    return count
 
 
 def _of_full_layers(fields: Fields, given: Any, kinds: tuple[str, ...]) -> tuple[int | None, int]:
@@ -115,7 +140,7 @@ CONFIG = ConfigRules(
     # of the text alone: what follows images may look both ways
     built_in={"use_bidirectional_attention": "vision"},
     defaults={
-        "vocab_size": 262144,
+        "vocab_size": _ENTRIES,
         "num_attention_heads": 8,
         "num_key_value_heads": 4,
         "max_position_embeddings": 131072,
@@ -130,7 +155,7 @@ CONFIG = ConfigRules(
     multipliers=Multipliers(embedding=None, attention=1.0),
     has_local_rope=True,
     blocks=_blocks,
-    ignorable=frozenset({"vocab_size_per_layer_input", "num_experts", "top_k_experts", "moe_intermediate_size"}),
+    ignorable=frozenset({"num_experts", "top_k_experts", "moe_intermediate_size"}),
     class_names=("Gemma4ForCausalLM",),
 )
 
@@ -140,6 +165,7 @@ def build(config: ModelConfig, max_model_len: int) -> Graph:
     b, bias, full = GraphBuilder(), config.attention_bias, config.without_windows
     local_rope, full_rope = rope_spec(config, max_model_len, is_local=True), rope_spec(full, max_model_len)
     x = embedding(b, config)
+    given = _given(b, config, x)
     for layer, window in enumerate(windows(config, max_model_len)):
         is_local = config.windows[layer] is not None
         x = attention_block(
@@ -153,15 +179,57 @@ def build(config: ModelConfig, max_model_len: int) -> Graph:
             o_bias=bias,
             qk_norm=True,
             v_norm=True,
-            has_v=is_local or not config.blocks.full_values_are_keys,
+            linears=_linears(config, layer, is_local),
             norms=AROUND_ATTENTION,
+            cache=config.cache_of(layer),
         )
         if config.experts is None:
             x = mlp_block(b, config, x, layer, norms=AROUND_FFN)
         else:
             x = _mlp_and_experts(b, config, x, layer)
+        if given:
+            x = _with_given(b, config, x, given[layer], layer)
         x = _scaled(b, x, layer)
     return head(b, config, x)
+
+
+def _linears(c: ModelConfig, layer: int, is_local: bool) -> str:
+    """See attention_block()."""
+    if c.shares(layer):
+        return "q"
+    return "qk" if c.blocks.full_values_are_keys and not is_local else "qkv"
+
+
+def _given(b: GraphBuilder, c: ModelConfig, x: Value) -> tuple[Value, ...]:
+    """What each layer is given of each token, [T, layer_width] float32: of an embedding of its own, and of x, that of
+    all layers; empty where there is no such thing.
+
+    The table is as large as the rest of the model and a step reads a row a token, so it stays in the checkpoint's type.
+    A linear's result is multiplied by E^-0.5 and normed: that is a norm whose eps is divided by its square.
+    """
+    width, count = c.blocks.layer_width, c.num_layers
+    if not width:
+        return ()
+    with b.part("given"):
+        table = b.weight("model.embed_tokens_per_layer.weight", (c.vocab_size, count * width), c.stored_dtype)
+        own = b.scale(b.embed(b.token_ids, table), nearest(width**0.5, c.dtype) * _HALF_ROOT)
+        of_x = linear(b, c, b.cast(x, c.dtype), "model.per_layer_model_projection", count * width, "of_x", False, None)
+        weight = b.weight("model.per_layer_projection_norm.weight", (width,), "float32", factor=_HALF_ROOT)
+        of_x = b.rms_norm(of_x, weight, c.rms_norm_eps * c.hidden_size, num_heads=count)
+        return b.split(b.add(own, of_x), (width,) * count)
+
+
+def _with_given(b: GraphBuilder, c: ModelConfig, x: Value, given: Value, layer: int) -> Value:
+    """x + norm(projection(act(gate(x)) * given))."""
+    name = f"model.layers.{layer}"
+    with b.part(f"layers.{layer}.given"):
+        gate = linear(
+            b, c, b.cast(x, c.dtype), f"{name}.per_layer_input_gate", c.blocks.layer_width, "gate", False, None
+        )
+        with b.part("act"):
+            m = b.cast(b.mul(b.unary(gate, c.hidden_act), given), c.dtype)
+        out = linear(b, c, m, f"{name}.per_layer_projection", c.hidden_size, "projection", False, None)
+        return b.add(x, _normed(b, c, out, f"{name}.post_per_layer_input_norm"))
 
 
 def _mlp_and_experts(b: GraphBuilder, c: ModelConfig, x: Value, layer: int) -> Value:
@@ -169,7 +237,7 @@ def _mlp_and_experts(b: GraphBuilder, c: ModelConfig, x: Value, layer: int) -> V
     name = f"model.layers.{layer}"
     with b.part(f"layers.{layer}.mlp"):
         h = norm(b, c, x, f"{name}.pre_feedforward_layernorm.weight", "norm")
-        of_all = _normed(b, c, gated_mlp(b, c, h, f"{name}.mlp", c.intermediate_size), f"{name}.{_BEHIND}_1")
+        of_all = _normed(b, c, gated_mlp(b, c, h, f"{name}.mlp", c.ffn_width(layer)), f"{name}.{_BEHIND}_1")
     with b.part(f"layers.{layer}.moe"):
         # what lies there multiplies rows of length 1, not of length sqrt(E)
         judged = norm(b, c, x, f"{name}.router.scale", "judged", c.hidden_size**-0.5)

@@ -96,7 +96,7 @@ def attention_block(
     qk_norm: bool = False,
     is_norm_wide: bool = False,
     v_norm: bool = False,
-    has_v: bool = True,
+    linears: str = "qkv",
     joined: str | None = None,
     norms: Norms = BEFORE_ATTENTION,
     sinks: bool = False,
@@ -109,21 +109,22 @@ def attention_block(
         qk_norm: RMS norm of each head of q and k before RoPE; is_norm_wide: of all heads at once, for which every rank
             needs all of them.
         v_norm: RMS norm of each head of v, without a weight.
-        has_v: whether v has a linear; else it is k before its norm and rotation.
+        linears: which of q, k and v have one. Without that of v, values are keys before their norm and rotation; with
+            that of q alone, keys and values are those that another layer wrote, and none are written.
         joined: name of the tensor that holds the rows of q, k and v, where one does.
         sinks: each head has one more score in the softmax of its rows.
-        cache: its place among layers that have a KV cache, where some have none; None: that of layer.
+        cache: the place of the KV cache it reads among layers that have one, where some have none; None: that of layer.
     """
     name = f"model.layers.{layer}.self_attn"
     roles = (None, None) if is_norm_wide else ("heads", "row")
     with b.part(f"layers.{layer}.attn"):
         h = _input(b, c, x, layer, norms.before)
-        parts = queries_keys_values(b, c, h, name, bias=qkv_bias, joined=joined, role=roles[0], has_v=has_v)
-        if v_norm:
+        parts = queries_keys_values(b, c, h, name, bias=qkv_bias, joined=joined, role=roles[0], linears=linears)
+        if v_norm and "v" in parts:
             with b.part("v"):
                 parts["v"] = b.rms_norm(parts["v"], None, c.rms_norm_eps, num_heads=c.num_kv_heads)
         for p in ("q", "k"):
-            if qk_norm:
+            if qk_norm and p in parts:
                 heads = c.num_heads if p == "q" else c.num_kv_heads
                 parts[p] = _head_norm(b, c, parts[p], f"{name}.{p}_norm", p, heads, is_norm_wide)
         sink = b.weight(f"{name}.sinks", (c.num_heads,), "float32") if sinks else None
@@ -142,16 +143,16 @@ def queries_keys_values(
     bias: bool,
     joined: str | None = None,
     role: str | None = "heads",
-    has_v: bool = True,
+    linears: str = "qkv",
 ) -> dict[str, Value]:
-    """q, k, v: [T, heads * D] float32. Args: name: of attention. joined, has_v: see attention_block()."""
+    """q, k, v: [T, heads * D] float32. Args: name: of attention. joined, linears: see attention_block()."""
     heads = {"q": c.num_heads, "k": c.num_kv_heads, "v": c.num_kv_heads}
     parts = {}
-    for p in heads if has_v else ("q", "k"):
+    for p in linears:
         module = f"{name}.{p}_proj"
         rows = rows_of_heads(c, heads, p, module, f"{name}.{joined}" if joined else None)
         parts[p] = linear(b, c, h, module, heads[p] * c.head_dim, p, bias, role, rows)
-    return parts if has_v else parts | {"v": parts["k"]}
+    return parts | {"v": parts["k"]} if linears == "qk" else parts
 
 
 def attention(
@@ -164,15 +165,17 @@ def attention(
     sinks: Value | None = None,
     gate: Value | None = None,
 ) -> Value:
-    """What the output projection multiplies, of queries_keys_values(); q and k are rotated first.
+    """What the output projection multiplies, of queries_keys_values(); q and k are rotated first. Without k and v the
+    cache is read as it is.
 
     Args: layer: of the KV cache. sinks: [heads]. gate: [T, heads * D], by whose sigmoid the result is multiplied.
     """
-    q, k = parts["q"], parts["k"]
     with b.part("rope"):
-        q, k = b.rope(q, rope, c.num_heads, c.head_dim), b.rope(k, rope, c.num_kv_heads, c.head_dim)
-    with b.part("kv"):
-        b.kv_write(k, parts["v"], layer, c.num_kv_heads, c.head_dim)
+        q = b.rope(parts["q"], rope, c.num_heads, c.head_dim)
+        k = b.rope(parts["k"], rope, c.num_kv_heads, c.head_dim) if "k" in parts else None
+    if k is not None:
+        with b.part("kv"):
+            b.kv_write(k, parts["v"], layer, c.num_kv_heads, c.head_dim)
     return _attention(b, c, q, layer, window, sinks, gate)
 
 
@@ -199,7 +202,7 @@ def mlp_block(
     name = f"model.layers.{layer}.mlp"
     with b.part(f"layers.{layer}.mlp"):
         h = _input(b, c, x, layer, norms.before)
-        down = gated_mlp(b, c, h, name, c.intermediate_size, bias=bias, joined=joined)
+        down = gated_mlp(b, c, h, name, c.ffn_width(layer), bias=bias, joined=joined)
         return _added(b, c, x, down, layer, "down", norms.behind)
 
 

@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from albireo.backends.reference.attention import of_rows
 from albireo.backends.reference.call import OpCall
 from albireo.dtypes import KV_CODES
 
@@ -47,6 +48,8 @@ def attention_error(call: OpCall) -> F64:
     What a kernel rounds follows from the type of the cache, unless the cache says another type: products.
     """
     attrs, step, kv = call.attrs, call.step, call["kv"]
+    if "rows" in call.inputs:
+        return np.asarray(of_rows(call, attention_error)[0], np.float64)
     q = np.asarray(call["q"]).reshape(step.num_tokens, attrs["num_heads"], attrs["head_dim"]).astype(np.float64)
     width = attrs.get("value_dim", attrs["head_dim"])
     out, products = np.zeros((*q.shape[:2], width)), getattr(kv, "products", kv.dtype)

@@ -302,7 +302,8 @@ def _rope(op: _Given, values: tuple[Array, ...]) -> list[Any]:
     shape = (len(op["x"]), attrs["num_heads"], 2, attrs["head_dim"] // 2)
     x = np.abs(op["x"].astype(np.float64)).reshape(shape)
     error = as_rows(op.errors["x"], op["x"]).reshape(shape)
-    table = np.abs(rope_table(attrs["rope"], op["positions"]).astype(np.float64))
+    positions = op["positions"][op["rows"]] if "rows" in op.call.inputs else op["positions"]
+    table = np.abs(rope_table(attrs["rope"], positions).astype(np.float64))
     cos, sin = table[:, None, :, 0], table[:, None, :, 1]
     both = error + 3 * U * x
     first, second = both[:, :, 0], both[:, :, 1]

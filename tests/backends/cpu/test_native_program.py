@@ -30,7 +30,7 @@ def add(family: str = "linear", isa: str = "scalar", dtype: str = "float32", **a
         ({"w_dtype": "int7"}, "unknown dtype int7"),
         ({"kv_dtype": "float64"}, "unknown dtype float64"),
         ({"family": "attention", "rows": "R", "gather": 1}, "attention is of all rows, or of those that leave"),
-        ({"family": "attention", "rows": "S"}, "attention is of all rows, or of those that leave"),
+        ({"family": "attention", "rows": "S", "gather": 2}, "attention is of all rows, or of those that leave"),
     ],
 )
 def test_add_refuses(given: dict[str, Any], message: str) -> None:

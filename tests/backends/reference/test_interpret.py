@@ -115,6 +115,9 @@ MODELS: dict[str, Mapping[str, Any]] = {
     "glm4_moe-plain": tiny("glm4_moe", use_qk_norm=True, n_group=1, topk_group=1, norm_topk_prob=False),
     "qwen3-window": tiny("qwen3", use_sliding_window=True, sliding_window=5, max_window_layers=1),
     **{name: tiny_of(name) for name in VARIANTS},
+    "gemma4-all": tiny("gemma4_text", **VARIANTS["gemma4_text, experts"])
+    | VARIANTS["gemma4_text, embeddings of layers"]
+    | {"attention_k_eq_v": True, "num_kv_shared_layers": 2},
 }
 
 

@@ -25,7 +25,7 @@ from albireo.verify.steps import NUM_BLOCKS, walk_steps
 from backends.cpu.harness import pool
 from quantization.formats.writers import WRITERS, write_model
 from tiny_models import MIXTURES, make_checkpoint, write_safetensors
-from variants import VARIANTS, tiny_of
+from variants import MIXED, tiny_of
 
 TOKENS = np.random.default_rng(3).integers(0, 90, 90).tolist()
 QWEN3: dict[str, Any] = {
@@ -47,7 +47,7 @@ GEMMA4: dict[str, Any] = tiny_of("gemma4_text, experts") | {
     "layer_types": ["sliding_attention", "full_attention"],
 }
 #: Calls of models that keep states are not judged one by one.
-JUDGED = sorted({*MIXTURES, *VARIANTS} - {"qwen3_5_moe_text", "qwen3_next"})
+JUDGED = sorted({*MIXTURES, *MIXED} - {"qwen3_5_moe_text", "qwen3_next"})
 FORMATS = ("fp8 blocks", "compressed-tensors fp8 channel", "compressed-tensors W4A16 g128", "awq", "gptq")
 
 

@@ -310,7 +310,8 @@ class CpuModel:
         if weight is not None:
             kind, _, args["w_dtype"] = program.constants[weight].packing.partition(".")
             args["packed"] = int(kind == "p64")
-        if "rows" in call.args:
+        is_picked = call.family == "attention" and program.buffers[call.args["q"]].rows == call.rows
+        if "rows" in call.args and not is_picked:
             _, source = STEP_ARRAYS[call.args["rows"]]
             args["gather"] = _GATHERS[source or ""]
         if call.family in ("norm", "gather", "elementwise"):

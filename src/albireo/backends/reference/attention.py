@@ -6,7 +6,8 @@ rounded to 16 bits as a kernel may do; only the result is rounded, to float32.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -29,6 +30,8 @@ def kv_write(call: OpCall) -> tuple[ReferenceKV]:
 
 def attention(call: OpCall) -> tuple[Array, ...]:
     attrs, step, kv = call.attrs, call.step, call["kv"]
+    if "rows" in call.inputs:
+        return of_rows(call, lambda whole: attention(whole)[0])
     q = call["q"].reshape(step.num_tokens, attrs["num_heads"], attrs["head_dim"])
     width = attrs.get("value_dim", attrs["head_dim"])
     out = np.zeros((*q.shape[:-1], width), np.float32)
@@ -37,6 +40,15 @@ def attention(call: OpCall) -> tuple[Array, ...]:
         k, v = kv.read(attrs["layer"], step.block_table[b], int(step.context_len[b]))
         out[rows] = one_sequence(q[rows], k, v[..., :width], step.positions[rows], attrs, call.inputs.get("sinks"))
     return (out.reshape(step.num_tokens, attrs["num_heads"] * width),)
+
+
+def of_rows(call: OpCall, compute: Callable[[OpCall], Array]) -> tuple[Array, ...]:
+    """What an attention of all rows of the step computes of those that this one has."""
+    rows, q = call["rows"], call["q"]
+    every = np.zeros((call.step.num_tokens, q.shape[1]), q.dtype)
+    every[rows] = q
+    rest = {role: value for role, value in call.inputs.items() if role != "rows"}
+    return (compute(replace(call, inputs=rest | {"q": every}))[rows],)
 
 
 def one_sequence(

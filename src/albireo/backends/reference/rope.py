@@ -14,7 +14,8 @@ from albireo.backends.rope_table import rope_table
 def rope(call: OpCall) -> tuple[Array, ...]:
     x = call["x"].astype(np.float64)
     heads = x.reshape(len(x), call.attrs["num_heads"], 2, call.attrs["head_dim"] // 2)
-    table = rope_table(call.attrs["rope"], call["positions"]).astype(np.float64)
+    positions = call["positions"][call["rows"]] if "rows" in call.inputs else call["positions"]
+    table = rope_table(call.attrs["rope"], positions).astype(np.float64)
     cos, sin = table[:, None, :, 0], table[:, None, :, 1]
     first, second = heads[:, :, 0], heads[:, :, 1]
     y = np.stack([first * cos - second * sin, second * cos + first * sin], axis=2)

@@ -84,7 +84,7 @@ def _norm(node: Node) -> Single:
 
 def _rope(node: Node) -> Single:
     _require_float32(node, "x")
-    _require_rows(node, "x", "T")
+    _require_rows(node, "x", "S" if "rows" in node.inputs else "T")
     return "rope", dict(node.attrs), dict(node.inputs)
 
 
@@ -96,7 +96,7 @@ def _kv_write(node: Node) -> Single:
 
 
 def _attention(node: Node) -> Single:
-    _require_rows(node, "q", "T")
+    _require_rows(node, "q", "S" if "rows" in node.inputs else "T")
     # in a program, 0 stands for no window and no cap
     attrs = node.attrs | {name: node.attrs[name] or zero for name, zero in (("window", 0), ("softcap", 0.0))}
     return "attention", attrs, dict(node.inputs)

@@ -51,9 +51,8 @@ OF_VARIANTS = {
     "gemma4_text, experts": "experts beside an FFN, each with a factor on its weights; the sum is normed",
 }
 ALL_REPRESENTATIVES = REPRESENTATIVES | WITH_STATES | OF_VARIANTS
-#: Of all, those whose layers differ in the shape of their caches, which neither ranks nor the memory of GPUs know.
+#: Of all, those whose layers differ in the shape of their caches, which no ranks share.
 OF_SEVERAL_CACHES = ("gemma4_text", *OF_VARIANTS)
-ON_GPUS = {name: why for name, why in ALL_REPRESENTATIVES.items() if name not in OF_SEVERAL_CACHES}
 #: Attributes that are sizes and numbers of one model, not kinds of what is computed. Rotations are tables of numbers.
 #: What a route makes of logits is for its own tests (backends/cpu/test_route.py, backends/cuda/test_moe.py).
 _SIZES = frozenset(

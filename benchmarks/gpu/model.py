@@ -182,13 +182,13 @@ def fill_matrix(matrix: Any, setup: Setup, seed: int) -> None:
 def fill_cache(setup: Setup, kv: DeviceKV) -> None:
     """Random keys and values in every block."""
     generator = torch.Generator(setup.device).manual_seed(1)
-    for layer in kv.numbers.flatten(0, 1):
+    for layer in (layer for array in kv.numbers for layer in array.flatten(0, 1)):
         for start in range(0, len(layer), 4096):
             part = layer[start : start + 4096]
             size = 40 if part.dtype == torch.int8 else 1
             part.copy_(size * torch.randn(part.shape, generator=generator, device=setup.device))
-    if kv.scales is not None:
-        kv.scales.fill_(0.02)
+    for scales in kv.scales:
+        scales.fill_(0.02)
 
 
 def make_step(new: int, computed: int, sequences: int, vocab: int, is_top: bool = True) -> StepInputs:

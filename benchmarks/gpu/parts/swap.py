@@ -85,14 +85,13 @@ def _there_and_back(
     kept = blocks - 1 if kind == "scattered" else np.arange(count)
     pairs = list(zip(np.arange(1, count + 1).tolist(), kept.tolist(), strict=True))
     back = [(number, block) for block, number in pairs]
-    size = count * kv.numbers[:, :, 0].numel() * kv.numbers.element_size()
-    if kv.scales is not None:
-        size += count * kv.scales[:, :, 0].numel() * kv.scales.element_size()
-    before = kv.numbers[:, :, 1 : count + 1].clone()
+    size = count * sum(array[:, :, 0].numel() * array.element_size() for array in (*kv.numbers, *kv.scales))
+    (numbers,) = kv.numbers
+    before = numbers[:, :, 1 : count + 1].clone()
     out = _rate(setup, lambda: swap_out(kv, host, pairs), size)
-    kv.numbers.view(torch.uint8)[:, :, 1 : count + 1] = 0
+    numbers.view(torch.uint8)[:, :, 1 : count + 1] = 0
     back_rate = _rate(setup, lambda: swap_in(kv, host, back), size)
-    same = torch.equal(kv.numbers[:, :, 1 : count + 1].view(torch.uint8), before.view(torch.uint8))
+    same = torch.equal(numbers[:, :, 1 : count + 1].view(torch.uint8), before.view(torch.uint8))
     for way, rate in (("out", out), ("in", back_rate)):
         yield Row(f"swap {way}, {dtype}, {count} blocks {kind}", rate, "GB/s", f"{size / 2**20:.0f} MiB", is_good=same)
     both = 2 / (1 / out + 1 / back_rate)

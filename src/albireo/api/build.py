@@ -34,7 +34,7 @@ from albireo.artifact.writer import EngineWriter, engine_writer, file_entry
 from albireo.backends.cpu.catalog import CpuCatalog
 from albireo.backends.cpu.machine import target_levels, thread_pool
 from albireo.backends.cpu.stored import Image, empty_image, image_bytes, pack_image
-from albireo.backends.cuda.catalog import CudaCatalog, capability_of, check_cache, is_gpu_target
+from albireo.backends.cuda.catalog import CudaCatalog, capability_of, is_gpu_target
 from albireo.backends.weights import Weights
 from albireo.compiler.pipeline import optional_passes
 from albireo.config import BuildConfig, EngineConfig
@@ -111,8 +111,6 @@ def build(
     graph = source.graph(model_len)
     catalog = CudaCatalog(capability_of(config.target)) if is_gpu else CpuCatalog(levels)
     programs = tuple(compile_program(graph, engine, model_len, part, catalog) for part in source.parts)
-    if is_gpu:
-        check_cache(programs[0].kv)
     sizes = [image_bytes(program.constants) for program in programs]
     bare = replace(engine, without=optional_passes())
     unfused = totals(compile_program(graph, bare, model_len, source.parts[0], catalog))

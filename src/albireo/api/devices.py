@@ -19,7 +19,7 @@ from albireo.backends.cpu.machine import isa_levels, thread_pool
 from albireo.backends.cpu.model import CpuModel, kv_block_bytes
 from albireo.backends.cpu.pack import constant_offsets
 from albireo.backends.cpu.ranks import TensorParallelModel, rank_pool
-from albireo.backends.cuda.catalog import FP8_CAPABILITY, CudaCatalog, check_cache
+from albireo.backends.cuda.catalog import FP8_CAPABILITY, CudaCatalog
 from albireo.config import EngineConfig
 from albireo.errors import ConfigError
 from albireo.execution.adapters import AdapterRunner
@@ -198,8 +198,6 @@ class CudaDevice:
         return program.weight_bytes
 
     def block_bytes(self, kv: KVLayout) -> int:
-        """Raises: UnsupportedModel for a cache that no GPU has."""
-        check_cache(kv)
         return kv.block_size * kv.position_bytes
 
     def swapping(self, config: EngineConfig, program: Program) -> Swapping:

@@ -246,9 +246,11 @@ def test_mixed_steps_against_the_reference(shape: Shape) -> None:
     world.check(order, world.run(order, (3, 2)))
 
 
-@pytest.mark.parametrize(("kv", "largest"), [("bfloat16", 64), ("int8", 32)])
-def test_wide_heads(kv: str, largest: int) -> None:
-    world = World(Shape(head_dim=256, num_heads=2, num_kv_heads=1, kv=kv), [70], [2])
+@pytest.mark.parametrize(
+    ("head_dim", "kv", "largest"), [(256, "bfloat16", 64), (256, "int8", 32), (512, "bfloat16", 16), (512, "int8", 16)]
+)
+def test_wide_heads(head_dim: int, kv: str, largest: int) -> None:
+    world = World(Shape(head_dim=head_dim, num_heads=2, num_kv_heads=1, kv=kv), [70], [2])
     world.check([0], world.run([0], tile_rows=largest))
     assert world.attention_shape.largest_tile == largest
 

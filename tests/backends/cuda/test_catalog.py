@@ -16,15 +16,15 @@ from albireo.errors import ConfigError, UnsupportedModel
 from albireo.graph.node import Graph
 from albireo.graph.program import Program
 from albireo.graph.program_spec import check_program
-from albireo.models import build_graph, load_architecture
+from albireo.models import build_graph
 from albireo.models.config import parse_config
 from compiler.ranks import wide_config, wide_graph
-from representatives import ON_GPUS
+from representatives import ALL_REPRESENTATIVES
+from variants import architecture_of, tiny_of
 
 
 def graph_of(name: str, dtype: str) -> Graph:
-    architecture = load_architecture(name)
-    return build_graph(parse_config(architecture.tiny, architecture.rules).with_dtype(dtype), 64)
+    return build_graph(parse_config(tiny_of(name), architecture_of(name).rules).with_dtype(dtype), 64)
 
 
 def program_of(graph: Graph, without: tuple[str, ...] = (), capability: int | None = None) -> Program:
@@ -35,7 +35,7 @@ def program_of(graph: Graph, without: tuple[str, ...] = (), capability: int | No
 
 
 @pytest.mark.parametrize("dtype", COMPUTE_DTYPES)
-@pytest.mark.parametrize("name", ON_GPUS)
+@pytest.mark.parametrize("name", ALL_REPRESENTATIVES)
 def test_every_architecture_compiles(name: str, dtype: str) -> None:
     program = program_of(graph_of(name, dtype))
     check_program(program)
@@ -44,7 +44,7 @@ def test_every_architecture_compiles(name: str, dtype: str) -> None:
     assert packings <= {f"row.{dtype}", "row.float32", "rope"}, "weights lie in rows, as the checkpoint has them"
 
 
-@pytest.mark.parametrize("name", ON_GPUS)
+@pytest.mark.parametrize("name", ALL_REPRESENTATIVES)
 def test_nothing_has_to_be_fused(name: str) -> None:
     fused, single = program_of(graph_of(name, "bfloat16")), program_of(graph_of(name, "bfloat16"), optional_passes())
     check_program(single)
@@ -65,7 +65,7 @@ def test_every_encoding_compiles(encoding: str, capability: int | None) -> None:
 
 
 @pytest.mark.parametrize("dtype", COMPUTE_DTYPES)
-@pytest.mark.parametrize("name", ON_GPUS)
+@pytest.mark.parametrize("name", ALL_REPRESENTATIVES)
 def test_e4m3_on_both_sides_compiles(name: str, dtype: str) -> None:
     graph = graph_of(name, dtype)
     choose_precision.run(graph, lambda name, role: "fp8")

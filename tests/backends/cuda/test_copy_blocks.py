@@ -14,20 +14,19 @@ from albireo.graph.program import KVLayout
 
 
 def filled(dtype: str, num_blocks: int = 7, head_dim: int = 80) -> DeviceKV:
-    """Arbitrary bytes; NaN and all."""
-    kv = DeviceKV(KVLayout(2, 3, head_dim, dtype, 8), num_blocks, torch.device("cpu"))
+    """Arbitrary bytes; NaN and all. Of four layers the second has another shape."""
+    shapes = ((3, head_dim), (1, 2 * head_dim), (3, head_dim))
+    kv = DeviceKV(KVLayout(3, *shapes[0], dtype, 8, shapes=shapes), num_blocks, torch.device("cpu"))
     rng = np.random.default_rng(5)
-    for array in (kv.numbers, kv.scales):
-        if array is not None:
-            flat = array.view(torch.uint8)
-            flat.copy_(torch.from_numpy(rng.integers(0, 256, tuple(flat.shape), dtype=np.uint8)))
+    for array in (*kv.numbers, *kv.scales):
+        flat = array.view(torch.uint8)
+        flat.copy_(torch.from_numpy(rng.integers(0, 256, tuple(flat.shape), dtype=np.uint8)))
     return kv
 
 
 def contents(kv: DeviceKV) -> list[np.ndarray]:
     """By array: bytes [N, ...], block by block."""
-    arrays = (kv.numbers,) if kv.scales is None else (kv.numbers, kv.scales)
-    return [array.view(torch.uint8).numpy().swapaxes(0, 2).copy() for array in arrays]
+    return [array.view(torch.uint8).numpy().swapaxes(0, 2).copy() for array in (*kv.numbers, *kv.scales)]
 
 
 @pytest.mark.parametrize("dtype", ["bfloat16", "int8", "fp8"])

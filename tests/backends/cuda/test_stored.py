@@ -9,11 +9,8 @@ import pytest
 
 from albireo import BuildConfig, SamplingParams, build
 from albireo.api import load
-from albireo.api.devices import AbsentGpu
-from albireo.api.source import open_source
 from albireo.artifact.reader import open_engine
-from albireo.config import EngineConfig
-from albireo.errors import ConfigError, EngineFileError, TargetMismatch, UnsupportedModel, VersionMismatch
+from albireo.errors import ConfigError, EngineFileError, TargetMismatch, VersionMismatch
 from albireo.models import load_architecture
 from artifact.engines import seal
 from backends.cuda.test_end_to_end import StandIn, llm, tokens
@@ -97,15 +94,4 @@ def test_weights_cut_short_are_refused(checkpoint: Path, tmp_path: Path, monkeyp
 def test_other_targets_are_refused(checkpoint: Path, tmp_path: Path, target: str) -> None:
     with pytest.raises(ConfigError, match="target="):
         build(checkpoint, tmp_path / "engine", BuildConfig(target=target))
-    assert not (tmp_path / "engine").exists()
-
-
-def test_layers_with_caches_of_their_own_are_refused_before_a_weight_is_read(tmp_path: Path) -> None:
-    """By whoever plans for a GPU, or builds for one."""
-    directory = make_checkpoint(tmp_path / "model", load_architecture("gemma4_text").tiny)
-    config = EngineConfig(device="cuda", max_model_len=64)
-    with pytest.raises(UnsupportedModel, match="several shapes of KV cache"):
-        load.plan_ranks(config, open_source(directory, config), device=AbsentGpu())
-    with pytest.raises(UnsupportedModel, match="several shapes of KV cache"):
-        build(directory, tmp_path / "engine", BuildConfig(target="cuda"))
     assert not (tmp_path / "engine").exists()

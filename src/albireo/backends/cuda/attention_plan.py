@@ -16,13 +16,14 @@ from functools import lru_cache
 
 import torch
 
+from albireo.backends.cuda.catalog import MAX_HEAD_DIM
 from albireo.backends.cuda.chip import Chip
 from albireo.backends.cuda.step import DeviceStep
 from albireo.dtypes import KV_CODES
 from albireo.errors import InvariantError
 
 #: Positions whose keys are taken at once, from position 0 on; half of it for heads of more than 128 numbers, which
-#: would not stay in registers. Part of what a result's bits are.
+#: would not stay in registers, a quarter for wide ones of codes or of float32. Part of what a result's bits are.
 KV_TILE = 64
 #: Positions of a split. Part of what a result's bits are.
 SPLIT = 512
@@ -85,7 +86,7 @@ class AttentionShape:
     value_dim: int = 0
 
     def __post_init__(self) -> None:
-        most = 1024 if self.value_dim else 256
+        most = 1024 if self.value_dim else MAX_HEAD_DIM
         if self.num_heads % self.num_kv_heads or self.split % KV_TILE or self.head_dim > most:
             raise InvariantError(
                 f"attention of {self.num_heads} heads, {self.num_kv_heads} KV heads, {self.head_dim} numbers a head "
@@ -97,6 +98,11 @@ class AttentionShape:
     def width(self) -> int:
         """Numbers of a head's result."""
         return self.value_dim or self.head_dim
+
+    @property
+    def is_wide(self) -> bool:
+        """Whether a row's sums take twice the registers of heads of 256."""
+        return self.width > 256
 
     @property
     def group(self) -> int:
@@ -115,13 +121,15 @@ class AttentionShape:
 
     @property
     def kv_tile(self) -> int:
+        if self.is_wide and not self.value_dim and (self.compute_types[0] == "float32" or self.kv_dtype in KV_CODES):
+            return KV_TILE // 4
         return KV_TILE if self.head_dim <= 128 else KV_TILE // 2
 
     @property
     def largest_tile(self) -> int:
         """Rows of the largest tile whose sums stay in registers: 128 with HGMMA, which spreads them best. Codes of wide
         heads, which are turned into numbers in registers too, leave room for 32."""
-        if self.compute_types[0] == "float32" or self.value_dim:
+        if self.compute_types[0] == "float32" or self.is_wide:
             return 16
         if self.head_dim > 128 and self.kv_dtype in KV_CODES:
             return 32
@@ -173,8 +181,8 @@ def launch_of(shape: AttentionShape, tile_rows: int) -> Launch:
         return Launch(8, 2 if is_short and shape.head_dim > 128 else 3, 1)
     if shape.launch is not None:
         return shape.launch
-    if shape.value_dim:  # sums of 512 channels, twice: more warps, so that they stay in registers
-        return Launch(4, 2, 1) if is_short else Launch(8, 3, 1)
+    if shape.is_wide:  # sums of 512 channels, twice: more warps, so that they stay in registers
+        return Launch(4 if is_short and shape.value_dim else 8, 2 if is_short else 3, 1)
     if shape.compute_types[0] == "float32":
         return Launch(4, 2 if is_short else 3, 1)
     if not shape.chip.has_wgmma:

@@ -15,7 +15,7 @@ from albireo.dtypes import COMPUTE_DTYPES, FP8_TOKEN, ROW_CODES
 from albireo.encodings import is_encoding
 from albireo.errors import ConfigError, UnsupportedModel
 from albireo.graph.ops import RECURRENT
-from albireo.graph.program import KVLayout, Program
+from albireo.graph.program import Program
 from albireo.graph.program_spec import ACTS, GATED_ACTS
 from albireo.graph.tuning import Tuning
 
@@ -25,6 +25,8 @@ LEVEL = "triton"
 MIN_CAPABILITY = 80
 #: Ada: the first whose matrix units multiply e4m3, and that write it.
 FP8_CAPABILITY = 89
+#: Numbers of a head of attention, of which keys and values are stored; kernels/attention.py.
+MAX_HEAD_DIM = 512
 #: Families that read a matrix, and may read one in few bits.
 _MATRICES = ("embed", "linear", "linear_norm", "qkv_rope_kv", "head_top")
 #: Families that read a matrix of numbers.
@@ -79,8 +81,13 @@ class CudaCatalog:
     def variants(self, family: str, dtype: str, attrs: Mapping[str, Any]) -> tuple[Variant, ...]:
         """See KernelCatalog. Sums over ranks are not formed here yet: neither all_reduce nor chunks.
 
-        Raises: UnsupportedModel for experts in a type that others may have, and for latents of no round size.
+        Raises: UnsupportedModel for experts in a type that others may have, for latents of no round size, and for heads
+            that are too large.
         """
+        if family == "attention" and "value_dim" not in attrs and attrs["head_dim"] > MAX_HEAD_DIM:
+            raise UnsupportedModel(
+                f"head_dim={attrs['head_dim']}: on a GPU {MAX_HEAD_DIM} is the most; choose --device cpu"
+            )
         if attrs.get("value_dim", 1) & (attrs.get("value_dim", 1) - 1) or attrs.get("value_dim", 16) < 16:
             raise UnsupportedModel(
                 f"kv_lora_rank={attrs['value_dim']}: on a GPU it must be a power of two from 16 on; choose --device cpu"
@@ -125,15 +132,6 @@ def catalog_of(program: Program) -> CudaCatalog:
     """The catalog that a program for a GPU was compiled with."""
     has_rows = any(buffer.dtype == FP8_TOKEN for buffer in program.buffers.values())
     return CudaCatalog(FP8_CAPABILITY if has_rows else None)
-
-
-def check_cache(kv: KVLayout) -> None:
-    """Raises: UnsupportedModel where layers differ in the shape of their caches."""
-    if kv.shapes:
-        raise UnsupportedModel(
-            f"layers need several shapes of KV cache (heads, size): {sorted(set(kv.shapes))}; on GPUs all layers have "
-            "one: choose device=cpu, and build it without a target of a GPU"
-        )
 
 
 def is_gpu_target(target: str) -> bool:

@@ -5,11 +5,12 @@ Owned by model.py, written by qk_norm_rope_kv_write, read by attention, copied b
 
 from __future__ import annotations
 
+import itertools
+from collections import Counter
 from dataclasses import dataclass
 
 import torch
 
-from albireo.backends.cuda.catalog import check_cache
 from albireo.dtypes import KV_CODES
 from albireo.graph.program import KVLayout
 
@@ -41,25 +42,34 @@ class LayerKV:
 class DeviceKV:
     """num_blocks blocks of every layer, zeros at first. Block 0 is the null block: padding rows write it.
 
-    Raises: UnsupportedModel where layers differ in shape.
+    Layers of one shape are parts of one array, so that a block is copied in all of them by one launch.
     """
 
     def __init__(self, layout: KVLayout, num_blocks: int, device: torch.device) -> None:
-        check_cache(layout)
         self.layout = layout
         self.num_blocks = num_blocks
-        shape = (num_blocks, layout.num_kv_heads, layout.block_size, layout.padded_head_dim)
-        dtype = TORCH_DTYPES[layout.dtype]
-        #: [L, 2, N, K, P, D]: keys, then values of each layer; of keys alone [L, 1, N, K, P, D].
-        self.numbers = torch.zeros((layout.num_layers, layout.num_parts, *shape), dtype=dtype, device=device)
-        #: [L, 2, N, K, P] float32, or None where elements are numbers themselves.
-        self.scales: torch.Tensor | None = None
-        if layout.dtype in KV_CODES:
-            self.scales = torch.zeros((layout.num_layers, 2, *shape[:3]), dtype=torch.float32, device=device)
-        self.layers = tuple(self._layer(index) for index in range(layout.num_layers))
+        self.device = device
+        each = layout.layers
+        counts = Counter(each)
+        #: Of each shape of layers [L, 2, N, K, P, D], keys, then values of each; of keys alone [L, 1, N, K, P, D].
+        self.numbers = tuple(
+            torch.zeros((count, layer.num_parts, *self._shape(layer)), dtype=TORCH_DTYPES[layer.dtype], device=device)
+            for layer, count in counts.items()
+        )
+        #: Likewise [L, 2, N, K, P] float32; none where elements are numbers themselves.
+        self.scales = tuple(
+            torch.zeros((count, 2, *self._shape(layer)[:3]), dtype=torch.float32, device=device)
+            for layer, count in counts.items()
+            if layer.dtype in KV_CODES
+        )
+        places = {layer: itertools.count() for layer in counts}
+        self.layers = tuple(self._layer(list(counts).index(layer), next(places[layer])) for layer in each)
 
-    def _layer(self, index: int) -> LayerKV:
-        k, v = self.numbers[index, 0], self.numbers[index, -1]
-        if self.scales is None:
-            return LayerKV(k, v)
-        return LayerKV(k, v, self.scales[index, 0], self.scales[index, 1])
+    def _shape(self, layer: KVLayout) -> tuple[int, int, int, int]:
+        return self.num_blocks, layer.num_kv_heads, layer.block_size, layer.padded_head_dim
+
+    def _layer(self, array: int, place: int) -> LayerKV:
+        numbers = self.numbers[array][place]
+        if not self.scales:
+            return LayerKV(numbers[0], numbers[-1])
+        return LayerKV(numbers[0], numbers[-1], *self.scales[array][place])

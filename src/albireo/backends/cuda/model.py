@@ -236,14 +236,15 @@ class CudaModel:
 
     def cached(self, layer: int, slots: NDArray[np.int32]) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
         """k, v: [len(slots), K, D] copies of what a layer's KV cache holds, as float32."""
-        kv, size = self._kv.layers[layer], self.program.kv.block_size
+        kv, layout = self._kv.layers[layer], self.program.kv.layers[layer]
+        size = layout.block_size
         blocks, offsets = torch.from_numpy(slots // size).long(), torch.from_numpy(slots % size).long()
         found = []
         for numbers, scales in ((kv.k, kv.k_scale), (kv.v, kv.v_scale)):
             rows = numbers.cpu().float()[blocks, :, offsets]
             if scales is not None:
                 rows = rows * scales.cpu()[blocks, :, offsets][..., None]
-            found.append(np.asarray(rows[..., : self.program.kv.head_dim].numpy(), np.float32))
+            found.append(np.asarray(rows[..., : layout.head_dim].numpy(), np.float32))
         return found[0], found[1]
 
     @frees_cache

@@ -50,7 +50,6 @@ import triton.language as tl
 from albireo.backends.cuda.aot import AotCase
 from albireo.backends.cuda.attention_plan import (
     ITEM_FIELDS,
-    KV_TILE,
     AttentionShape,
     WorkList,
     launch_of,
@@ -390,7 +389,7 @@ def aot_cases() -> list[AotCase]:
                 "TURNED_BLOCK": turned_block(head_dim, value_dim),
                 "PAGE": 16,
                 "BM": rows,
-                "BN": KV_TILE if head_dim <= 128 else KV_TILE // 2,
+                "BN": shape.kv_tile,
                 "SPLIT": 512,
                 "QK_TYPE": tl.bfloat16,
                 "PV_TYPE": tl.bfloat16,
@@ -408,7 +407,7 @@ def aot_cases() -> list[AotCase]:
             # of an item, not of a tile
             max_spills=16 if has_spills else 0,
             aligned=("q", "k", "v", "out", "rows_out", "partial", *_ALIGNED),
-            max_shared=(99 if chip.has_little_shared_memory else 132) << 10,
+            max_shared=(99 if chip.has_little_shared_memory else 146 if head_dim == 512 else 132) << 10,
             words=words,
             architectures=architectures,
         )
@@ -433,4 +432,7 @@ def aot_cases() -> list[AotCase]:
         case(64, "bf16", 256, {89: ("HMMA", loads)}),
         case(16, "bf16", 576, {arch: ("HMMA", loads) for arch in (80, 90, 100)}, value_dim=512, **latent),
         case(16, "bf16", 576, {89: ("HMMA", loads)}, value_dim=512, **latent),
+        case(16, "bf16", 512, {arch: ("HMMA", loads) for arch in (80, 90, 100)}, WINDOW=False, SOFTCAP=False),
+        case(16, "bf16", 512, {89: ("HMMA", loads)}, WINDOW=False, SOFTCAP=False),
+        case(16, "i8", 512, {100: ("HMMA", loads)}, WINDOW=False, SOFTCAP=False),
     ]

@@ -62,8 +62,7 @@ def launch_copy(source: torch.Tensor, target: torch.Tensor, pairs: torch.Tensor)
 
 def words_of(kv: DeviceKV) -> tuple[torch.Tensor, ...]:
     """The cache's arrays as int32 [2 L, N, words of a block]: elements, and scales where there are any."""
-    arrays = (kv.numbers,) if kv.scales is None else (kv.numbers, kv.scales)
-    return tuple(array.view(torch.int32).flatten(3).flatten(0, 1) for array in arrays)
+    return tuple(array.view(torch.int32).flatten(3).flatten(0, 1) for array in (*kv.numbers, *kv.scales))
 
 
 def independent(pairs: Sequence[tuple[int, int]]) -> Iterator[list[tuple[int, int]]]:

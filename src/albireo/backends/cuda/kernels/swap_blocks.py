@@ -25,12 +25,12 @@ class HostKV:
     """num_blocks blocks in host memory, pinned where the cache is on a GPU, and staging for `staged` of them.
 
     Fields:
-        blocks: by array of the cache (elements; scales): int32 [num_blocks, 2 L, words of a block].
+        blocks: by array of the cache (elements, scales): int32 [num_blocks, 2 L, words of a block].
         staging: the same on the device, [staged, 2 L, words].
     """
 
     def __init__(self, kv: DeviceKV, num_blocks: int, staged: int) -> None:
-        device = kv.numbers.device
+        device = kv.device
         self.blocks, self.staging = [], []
         for words in words_of(kv):
             shape = (words.shape[0], words.shape[2])
@@ -90,7 +90,7 @@ def _turns(pairs: Sequence[tuple[int, int]], size: int) -> Iterator[Sequence[tup
 
 
 def _numbered(pairs: list[tuple[int, int]], kv: DeviceKV) -> torch.Tensor:
-    return torch.tensor(pairs, dtype=torch.int32).to(kv.numbers.device)
+    return torch.tensor(pairs, dtype=torch.int32).to(kv.device)
 
 
 def _runs(numbers: Sequence[int]) -> Iterator[tuple[int, int, int]]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass, field
+from itertools import product
 from typing import Any
 
 import torch
@@ -20,14 +21,15 @@ Batch = list[tuple[int, int]]
 class Cache:
     """A cache of random numbers, in which sequence i of any batch has the same blocks.
 
-    Fields: is_latent: of one KV head, whose values are channels of its keys, as DeepSeek V3 has it.
+    Fields: heads: "usual"; "latents": of one KV head, whose values are channels of its keys, as DeepSeek V3 has it;
+        "wide": of 512 numbers, as layers of Gemma 4 without a window have them.
     """
 
     setup: Setup
     dtype: str
     sequences: int
     longest: int
-    is_latent: bool = False
+    heads: str = "usual"
     sizes: tuple[int, int, int, int] = field(init=False)
     value_dim: int = field(init=False, default=0)
 
@@ -37,11 +39,13 @@ class Cache:
 
         setup = self.setup
         self.sizes = setup.pick((32, 8, 128, 16), (4, 2, 16, 8))
-        if self.is_latent:
+        if self.heads == "wide":
+            self.sizes = setup.pick((16, 4, 512, 16), (4, 2, 32, 8))
+        if self.heads == "latents":
             self.sizes, self.value_dim = setup.pick((32, 1, 576, 16), (4, 1, 24, 8)), setup.pick(512, 16)
         _, kv_heads, dim, size = self.sizes
         blocks = -(-self.longest // size)
-        layout = KVLayout(1, kv_heads, dim, self.dtype, size, not self.is_latent)
+        layout = KVLayout(1, kv_heads, dim, self.dtype, size, self.heads != "latents")
         self.kv = DeviceKV(layout, 1 + blocks * self.sequences, setup.device)
         fill_cache(setup, self.kv)
         self.table = 1 + torch.arange(self.sequences * blocks).view(self.sequences, blocks).flip(1)
@@ -111,7 +115,9 @@ def numbers(setup: Setup) -> Iterator[Finding]:
     for name, batch in batches.items():
         yield _against_torch(setup, f"attention, sinks, {name}", "bfloat16", batch, has_sinks=True)
     for name, batch in batches.items():
-        yield _against_torch(setup, f"attention of latents, {name}", "bfloat16", batch, is_latent=True)
+        yield _against_torch(setup, f"attention of latents, {name}", "bfloat16", batch, "latents")
+    for dtype, (name, batch) in product(("bfloat16", "int8"), batches.items()):
+        yield _against_torch(setup, f"attention of wide heads, {dtype}, {name}", dtype, batch, "wide")
 
 
 def _against_torch(
@@ -119,11 +125,11 @@ def _against_torch(
     what: str,
     dtype: str,
     batch: Batch,
+    kind: str = "usual",
     has_sinks: bool = False,
-    is_latent: bool = False,
     **more: Any,
 ) -> Finding:
-    cache = Cache(setup, dtype, len(batch), max(context for _, context in batch), is_latent)
+    cache = Cache(setup, dtype, len(batch), max(context for _, context in batch), kind)
     heads, kv_heads, dim, _ = cache.sizes
     if has_sinks:
         more["sinks"] = 3 * setup.random(heads, seed=9)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 from datetime import datetime
+from functools import cache
 
 import pytest
 
@@ -19,8 +20,11 @@ CHATML = (
 )
 
 
+template_of = cache(ChatTemplate)  # reading one takes longer than ten renderings, which change nothing of it
+
+
 def render(source, messages, now=None, **options):
-    template = ChatTemplate(source)
+    template = template_of(source)
     return template.render(plain_conversation(messages, reads_parts=template.reads_parts, **options), now)
 
 

@@ -63,7 +63,7 @@ bench: $(VENV)/.installed
 $(VENV)/.installed: $(NATIVE)
 	@test -x $(BIN)/python || { $(PYTHON) -m venv $(VENV) && \
 	  { $(BIN)/python -m pip uninstall --quiet --yes setuptools 2>/dev/null || true; }; }  # nothing here needs it
-	@echo "installing albireo into $(VENV) (the native core compiles once, for minutes) ..."
+	@echo "installing albireo into $(VENV) (the native core compiles once, which takes minutes) ..."
 	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable .
 	@touch $@
 

@@ -53,8 +53,10 @@ def test_nothing_fits(room):
     small = replace(HAND, room_blocks=room)
     assert small.longest_context == 0
     assert small.requests_at_once(1) == 0
-    with pytest.raises(OutOfMemory, match="nothing fits"):
+    with pytest.raises(OutOfMemory, match=r"nothing fits.*max_num_batched_tokens, or use"):
         small.check(1, 1)
+    with pytest.raises(OutOfMemory, match=r"states of sequences.*lower max_num_batched_tokens, max_num_seqs"):
+        replace(small, state_bytes=40).check(1, 1)
 
 
 def test_the_message_has_the_numbers():

@@ -77,7 +77,8 @@ class MemoryParts:
         elif context:
             way_out = f"a context of {context} tokens fits: lower the lengths, or allow more memory"
         else:
-            way_out = "nothing fits: allow more memory, lower max_num_batched_tokens, or use a smaller model"
+            seats = ", max_num_seqs (each has a state)" if self.state_bytes else ""
+            way_out = f"nothing fits: allow more memory, lower max_num_batched_tokens{seats}, or use a smaller model"
         raise OutOfMemory(
             f"{what} {_gib(needed)} ({parts}); {_gib(self.budget_bytes)} are allowed, "
             f"with room for {_gib(room)} of KV cache; {way_out}"

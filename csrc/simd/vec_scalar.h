@@ -84,7 +84,7 @@ ALBIREO_INLINE void narrow(float x, f16* p) {
   p->bits = (uint16_t)(sign | ((a - 0x38000000 + 0xfff + (a >> 13 & 1)) >> 13));
 }
 
-// 16 bits, or 8, in lanes of 32; h: in the lower half.
+// Of 16 bits, or 8, in lanes of 32: those of quarter q.
 ALBIREO_INLINE U4 widen_low(W8 x) { return (U4)_mm_unpacklo_epi16((__m128i)x, _mm_setzero_si128()); }
 ALBIREO_INLINE U4 widen_high(W8 x) { return (U4)_mm_unpackhi_epi16((__m128i)x, _mm_setzero_si128()); }
 ALBIREO_INLINE U4 widen_half(const uint16_t* p, int q) {

@@ -29,7 +29,8 @@ def weight_error(
     """
     off = _score_error(logits, attrs)
     chosen = np.take_along_axis(off, ids.astype(np.int64), axis=-1)
-    relative = chosen + off.max(axis=-1, keepdims=True) + (logits.shape[1] + 6) * _U + 2 * moved
+    roundings = logits.shape[1] + (5 if gain is None else 6)
+    relative = chosen + off.max(axis=-1, keepdims=True) + roundings * _U + 2 * moved
     factor = attrs.get("factor", 1.0) * (1.0 if gain is None else np.abs(gain[ids].astype(np.float64)))
     return np.asarray(np.abs(weights) * relative + logits.shape[1] * FLUSHED * factor)
 

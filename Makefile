@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 NATIVE := $(shell find csrc CMakeLists.txt pyproject.toml -type f)
 
-.PHONY: demo serve test test-levels fuzz clients load-clients lint format bench page prometheus clean
+.PHONY: demo serve test test-levels fuzz aot clients load-clients lint format bench page prometheus clean
 
 demo: $(VENV)/.installed
 	@$(BIN)/albireo generate --stats --seed 7 "Once upon a time, a little fox"
@@ -27,6 +27,10 @@ test-levels: $(VENV)/.tested
 # of it.
 fuzz: $(VENV)/.tested
 	FUZZ_ROUNDS=12000 FUZZ_SEED=$$$$ $(BIN)/python -m pytest -q tests/artifact/test_fuzz.py tests/models/gguf/test_header.py
+
+# What came of kernels compiled ahead of time, which tests look up: compiles what is missing; ALL=--all everything.
+aot: $(VENV)/.tested
+	$(BIN)/python tools/aot_ledger.py $(ALL)
 
 # Real clients against `albireo serve`, in environments of their own (CLIENTS_DIR; by default in the user's cache).
 clients: $(VENV)/.installed

@@ -1,60 +1,69 @@
-"""Compiles the kernels of one module after another for every architecture: a name a line in, JSON a line out.
+"""What came of the kernels of modules, compiled where no ledger knows it: names of modules a line in, JSON a line out.
 
 A process of its own: where kernels are interpreted, nothing can be compiled.
 """
 
 from __future__ import annotations
 
-import importlib
 import json
 import os
 import sys
 import traceback
-from base64 import b64encode
+from dataclasses import asdict
+from pathlib import Path
 from typing import Any
 
-from albireo.backends.cuda.aot import compile_case
+from albireo.backends.cuda.aot import AotCase, cases_of
+from albireo.backends.cuda.aot_ledger import Ledger, label_of, measured
 
+LEDGER = Ledger.read(Path(__file__).with_name("aot_ledger.json"))
 #: Arguments that another step has another number for.
 SIZES = ("num_tokens", "num_tasks", "num_sequences")
 
 
-def compiled(module: str) -> list[dict[str, Any]]:
-    """What became of every case."""
-    found = []
-    for case in importlib.import_module(f"albireo.backends.cuda.kernels.{module}").aot_cases():
-        for architecture in case.architectures:
-            result, words = compile_case(case, architecture), case.words.get(architecture, ())
-            found.append(
-                {
-                    "name": case.name,
-                    "architecture": architecture,
-                    "registers": result.registers,
-                    "max_registers": case.max_registers,
-                    "max_spills": case.max_spills,
-                    "shared": result.shared,
-                    "max_shared": case.max_shared,
-                    "specialized": [
-                        each.name
-                        for each in case.kernel.params
-                        if each.name in SIZES and case.signature[each.name] == "i32" and not each.do_not_specialize
-                    ],
-                    "words": words,
-                    # where no word is sought and a thread has no memory, it would say nothing
-                    "code": b64encode(result.code).decode() if words or result.has_memory else None,
-                }
-            )
-    return found
+def answer(modules: list[str]) -> list[dict[str, Any]]:
+    """Of every case of theirs what is known and what was measured, either of which may be None; and its bounds."""
+    sample = LEDGER.sample()
+    jobs = [
+        (module, case, architecture)
+        for module in modules
+        for case in cases_of(module)
+        for architecture in case.architectures
+    ]
+    known = [LEDGER.facts_of(*job) for job in jobs]
+    places = [i for i, facts in enumerate(known) if facts is None or facts.key in sample]
+    fresh = dict(zip(places, measured([jobs[i][1:] for i in places]), strict=True))
+    return [
+        {
+            "module": module,
+            "label": label_of(case, architecture),
+            "known": None if facts is None else asdict(facts),
+            "measured": asdict(fresh[i]) if i in fresh else None,
+            "max_registers": case.max_registers,
+            "max_spills": case.max_spills,
+            "max_shared": case.max_shared,
+            "specialized": specialized(case),
+        }
+        for i, ((module, case, architecture), facts) in enumerate(zip(jobs, known, strict=True))
+    ]
+
+
+def specialized(case: AotCase) -> list[str]:
+    return [
+        each.name
+        for each in case.kernel.params
+        if each.name in SIZES and case.signature[each.name] == "i32" and not each.do_not_specialize
+    ]
 
 
 def main() -> None:
     os.nice(10)  # the tests beside it are one process: it would have two thirds of a core, and go on alone afterwards
     for line in sys.stdin:
         try:
-            answer: object = compiled(line.strip())
+            answered: object = answer(line.split())
         except Exception:
-            answer = traceback.format_exc()
-        print(json.dumps(answer), flush=True)
+            answered = traceback.format_exc()
+        print(json.dumps(answered), flush=True)
 
 
 if __name__ == "__main__":

@@ -1,11 +1,12 @@
 """Kernels compiled ahead of time for a named GPU, which need not be there: registers, spills, shared memory, SASS.
 
 Called by tests. Triton's wheel carries ptxas, cuobjdump and nvdisasm. compile_case cannot
-run in a process whose kernels are interpreted.
+run in a process whose kernels are interpreted. What came of it is kept: aot_ledger.py.
 """
 
 from __future__ import annotations
 
+import importlib
 import re
 import struct
 import subprocess
@@ -22,7 +23,9 @@ from triton.compiler import ASTSource
 
 #: Compute capabilities that kernels are compiled for: A100, H100 and H200, B200.
 ARCHITECTURES = (80, 90, 100)
-_INSTRUCTION_BYTES = 16
+KERNELS = Path(__file__).parent / "kernels"
+#: Of machine code, as it is for all of them.
+INSTRUCTION_BYTES = 16
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,6 +61,16 @@ class AotCase:
     fp_fusion: bool = False
 
 
+def modules_with_cases() -> list[str]:
+    """Of kernels/."""
+    return sorted(path.stem for path in KERNELS.glob("*.py") if "def aot_cases" in path.read_text())
+
+
+def cases_of(module: str) -> list[AotCase]:
+    cases: list[AotCase] = importlib.import_module(f"{__package__}.kernels.{module}").aot_cases()
+    return cases
+
+
 @dataclass(frozen=True, slots=True)
 class Compiled:
     """What became of it.
@@ -73,22 +86,36 @@ class Compiled:
     code: bytes
 
 
-def compile_case(case: AotCase, architecture: int) -> Compiled:
-    """Compile for a compute capability (90 is 9.0). Raises: what Triton or ptxas say of a kernel they cannot."""
+@dataclass(frozen=True, slots=True)
+class Arguments:
+    """What Triton is told of a case beside its kernel and the architecture, all of it."""
+
+    signature: dict[str, str]
+    constants: dict[str, Any]
+    attributes: dict[tuple[int], list[list[Any]]]
+    options: dict[str, Any]
+
+
+def arguments_of(case: AotCase) -> Arguments:
     names = case.kernel.arg_names
-    signature = {name: case.signature.get(name, "constexpr") for name in names}
-    attrs = {(names.index(name),): [["tt.divisibility", 16]] for name in case.aligned}
-    source = ASTSource(case.kernel, signature, constexprs=dict(case.constants), attrs=attrs)
-    compiled = triton.compile(
-        source,
-        target=GPUTarget("cuda", architecture, 32),
-        options={
+    return Arguments(
+        {name: case.signature.get(name, "constexpr") for name in names},
+        dict(case.constants),
+        {(names.index(name),): [["tt.divisibility", 16]] for name in case.aligned},
+        {
             "num_warps": case.num_warps,
             "num_stages": case.num_stages,
             "enable_fp_fusion": case.fp_fusion,
             "maxnreg": case.asked_registers,
         },
     )
+
+
+def compile_case(case: AotCase, architecture: int) -> Compiled:
+    """Compile for a compute capability (90 is 9.0). Raises: what Triton or ptxas say of a kernel they cannot."""
+    told = arguments_of(case)
+    source = ASTSource(case.kernel, told.signature, constexprs=told.constants, attrs=told.attributes)
+    compiled = triton.compile(source, target=GPUTarget("cuda", architecture, 32), options=told.options)
     cubin = compiled.asm["cubin"]
     with tempfile.TemporaryDirectory() as directory:
         path = Path(directory) / "kernel.cubin"
@@ -113,10 +140,10 @@ def disassembled(architecture: int, codes: Sequence[bytes]) -> list[str]:
         # from 9.0 on, what Triton makes is for one architecture alone ("a")
         listing = _tool("nvdisasm", "--binary", f"SM{architecture}{'a' * (architecture >= 90)}", str(path))
     lines = re.findall(r"^\s*/\*([0-9a-f]{4,})\*/(.*)$", listing, re.MULTILINE)
-    if len(lines) != sum(map(len, codes)) // _INSTRUCTION_BYTES:
+    if len(lines) != sum(map(len, codes)) // INSTRUCTION_BYTES:
         raise RuntimeError(f"nvdisasm lists {len(lines)} instructions in {sum(map(len, codes))} bytes")
     numbered = iter(f"/*{address}*/{what}" for address, what in lines)
-    return ["\n".join(islice(numbered, len(code) // _INSTRUCTION_BYTES)) for code in codes]
+    return ["\n".join(islice(numbered, len(code) // INSTRUCTION_BYTES)) for code in codes]
 
 
 def spills(sass: str) -> int:

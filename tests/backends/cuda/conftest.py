@@ -5,10 +5,12 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
+# tiles are small: threads that share one wait for each other, and spin, for longer than it takes
+os.environ["OMP_NUM_THREADS"] = "1"
+os.environ["TRITON_INTERPRET"] = "1"
+
 import numpy as np
 import pytest
-
-os.environ["TRITON_INTERPRET"] = "1"
 
 pytest.importorskip("triton", reason="the CUDA backend needs Triton, which is there for Linux only")
 
@@ -18,12 +20,14 @@ hasten()
 
 
 _HERE = Path(__file__).parent
-#: Begins what is compiled, and waits for nothing.
-_FIRST = "test_every_kernel_file_has_cases"
+#: Begin what other processes do, and wait for nothing; and what waits for these.
+_FIRST = ("test_every_kernel_file_has_cases", "test_each_part_is_in_one_call_of_ten_minutes")
+_LAST = ("test_every_part_runs",)
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """`pytest -m cuda` is this folder. Kernels are compiled beside its other tests: begun first, looked at last."""
+    """`pytest -m cuda` is this folder. Kernels are compiled, and a script runs, beside its other tests: begun first,
+    looked at last."""
     places = [place for place, item in enumerate(items) if _HERE in item.path.parents]
     for place, item in zip(places, sorted((items[place] for place in places), key=_turn), strict=True):
         item.add_marker(pytest.mark.cuda)
@@ -31,9 +35,9 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 
 def _turn(item: pytest.Item) -> int:
-    if item.path.name != "test_aot.py":
-        return 1
-    return 0 if item.name == _FIRST else 2
+    if item.name in _FIRST:
+        return 0
+    return 2 if item.name in _LAST or item.path.name == "test_aot.py" else 1
 
 
 @pytest.fixture

@@ -1,4 +1,4 @@
-"""Triton's interpreter in a fifth of the time: what it looks up and builds anew at each operation is kept.
+"""Triton's interpreter in a seventh of the time: what it looks up and builds anew at each operation is kept.
 
 Triton 3.9 prepares the language for a function whenever one function calls another, tl.sum and tl.zeros included, and
 each time looks at every name of the language. At each operation it describes the shapes of tiles anew, fills a tile
@@ -18,6 +18,9 @@ import numpy as np
 import triton.language as tl
 from triton.runtime import interpreter
 
+from backends.cuda.interpreter_launches import plan_launches
+from backends.cuda.interpreter_plans import keep_plans, operators, tensors
+
 
 def hasten() -> None:
     """From here on, in this process. May be called again."""
@@ -27,6 +30,10 @@ def hasten() -> None:
     _keep_descriptions()
     _call_directly()
     _leave_tiles_to_numpy()
+    keep_plans()
+    _keep_types()
+    _keep_constants()
+    plan_launches()
     builder = interpreter.interpreter_builder
     assert not builder.options.debug
     builder.options = replace(builder.options, sanitize_overflow=False)
@@ -66,28 +73,16 @@ def _prepare_once() -> None:
 
 
 def _members(index: Any) -> dict[str, Any]:
-    """Operators that are met most, without what Triton has between them and the operation. index: its own."""
-    semantic = interpreter.interpreter_semantic
-
-    def operator(operation: Any) -> Any:
-        return lambda self, other: operation(self, tl.core._unwrap_if_constexpr(other), False)
-
-    def turned(operation: Any) -> Any:
-        return lambda self, other: operation(tl.core._unwrap_if_constexpr(other), self, False)
+    """Operators without what Triton has between them and the operation. index: its own."""
 
     def with_axes(self: Any, axes: Any) -> Any:
         axes = axes if isinstance(axes, tuple) else (axes,)
         if not (self.type.dims and all(each is None or each == slice(None) for each in axes)):
             return index(self, axes)
         data = self.handle.data[axes]
-        return tl.tensor(interpreter.TensorHandle(data, self.dtype), tl.block_type(self.dtype, list(data.shape)))
+        return tensors(self.dtype, data.shape)(data)
 
-    operations = {"add": semantic.add, "sub": semantic.sub, "mul": semantic.mul}
-    return {
-        **{f"__{name}__": operator(operation) for name, operation in operations.items()},
-        **{f"__r{name}__": turned(operation) for name, operation in operations.items()},
-        "__getitem__": with_axes,
-    }
+    return operators() | {"__getitem__": with_axes}
 
 
 def _keep_descriptions() -> None:
@@ -206,6 +201,47 @@ def _leave_tiles_to_numpy() -> None:
     enlarge, cast = semantic.broadcast_impl_value, semantic.cast
     semantic.binary_op_type_checking_impl, semantic.broadcast_impl_value = checked, broadcast
     semantic.cast = converted
+
+
+def _keep_types() -> None:
+    kept: dict[Any, Any] = {}
+
+    def with_element_ty(self: Any, element: Any) -> Any:
+        key = (self.dims, element.name)
+        if key not in kept:
+            kept[key] = tl.block_type(element, self.shape)
+        return kept[key]
+
+    tl.block_type.with_element_ty = with_element_ty
+
+
+def _keep_constants() -> None:
+    """Ranges, and tiles of one number: results of operations are new arrays, so nobody writes to them."""
+    semantic = interpreter.TritonSemantic
+    build_range, build_full = semantic.arange, semantic.full
+    kept: dict[Any, Any] = {}
+
+    def constant(key: Any, build: Callable[[], Any]) -> Any:
+        found = kept.get(key)
+        if found is None:
+            found = kept[key] = build()
+            found.handle.data.flags.writeable = False
+        return found
+
+    def arange(self: Any, start: int, end: int, **named: Any) -> Any:
+        if named.get("ret_ty") is not None:
+            return build_range(self, start, end, **named)
+        return constant((start, end), lambda: build_range(self, start, end))
+
+    def full(self: Any, shape: Any, value: Any, dtype: Any) -> Any:
+        dims = tuple([each if isinstance(each, int) else each.value for each in shape])
+        if not dims or type(value) not in (int, float):
+            return build_full(self, shape, value, dtype)
+        return constant(
+            (dims, type(value), value or str(value), dtype.name), lambda: build_full(self, shape, value, dtype)
+        )
+
+    semantic.arange, semantic.full = arange, full
 
 
 def _create_fma(self: Any, x: Any, y: Any, z: Any) -> Any:

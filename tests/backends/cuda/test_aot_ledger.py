@@ -98,7 +98,7 @@ def test_an_entry_answers_for_its_key_its_words_and_its_triton(monkeypatch: pyte
     assert ledger.facts_of("other", case, 90) is None
     assert ledger.facts_of("module", AotCase("some", None, {}, {}, 8, words=case.words), 90) is None
     assert ledger.facts_of("module", AotCase("some", None, {}, {}, words={90: ("HMMA",)}), 90) is None
-    assert Ledger("3.6.0", ledger.entries).facts_of("module", case, 90) is None
+    assert Ledger("another", ledger.entries).facts_of("module", case, 90) is None
 
 
 def test_what_is_written_is_read(tmp_path: Path) -> None:

@@ -36,8 +36,9 @@ def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 @pytest.fixture(scope="module")
 def model(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Program]:
+    """Its layers are alike, so each kernel is compiled once."""
     directory = make_checkpoint(
-        tmp_path_factory.mktemp("model"), load_architecture("qwen2").tiny, seed=0, dtype="bfloat16"
+        tmp_path_factory.mktemp("model"), load_architecture("qwen3").tiny, seed=0, dtype="bfloat16"
     )
     graph = open_source(directory, CONFIG).graph(64)
     return directory, compile_program(graph, CONFIG, 64, catalog=CudaCatalog(CHIP.capability))

@@ -28,6 +28,7 @@ from albireo.models import load_architecture
 from tiny_models import make_checkpoint
 from variants import tiny_of
 
+#: The newest one; others are not kept alive.
 MODELS: list[CudaModel] = []
 
 
@@ -63,7 +64,7 @@ class StandIn(devices.CudaDevice):
                 device=torch.device("cpu"),
                 advance=advance,
             )
-        MODELS.append(model)
+        MODELS[:] = [model]
         return model, memory
 
 

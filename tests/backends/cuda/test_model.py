@@ -124,17 +124,38 @@ def model_of(
     )
 
 
-def steps(logits: Rows = "all", top: Rows = "last") -> list[StepInputs]:
-    """Two prompts; one goes on beside a token of the other and a third that begins; then a token of each."""
+#: Tokens of two prompts; of one of them, of the other and of a third that begins. Of the first the second block begins,
+#: and what a window of five does not reach.
+FEW = ((7, 2), (2, 1, 3))
+#: In which the second prompt fills a block, and steps are as large as they may be.
+MANY = ((7, 8), (4, 1, 9))
+
+
+def steps(
+    logits: Rows = "all", top: Rows = "last", lengths: tuple[tuple[int, ...], tuple[int, ...]] = FEW
+) -> list[StepInputs]:
+    """Two prompts; one goes on beside a token of the other and a third that begins; then a token of each.
+
+    A row costs the interpreter as much as the next: many are for what depends on how many there are.
+    """
     first, second, third = [7, 2, 9], [4, 1], [5, 11, 3]
+    (one, two), (more, another, three) = lengths
 
     def tokens(count: int, seed: int) -> list[int]:
         return [int(t) for t in np.random.default_rng(seed).integers(0, 90, count)]
 
     plans = [
-        [Work(tokens(7, 1), 0, first, 2), Work(tokens(8, 2), 0, second, 0)],
-        [Work(tokens(4, 3), 7, first, 2), Work(tokens(1, 4), 8, second, 0), Work(tokens(9, 5), 0, third, 1)],
-        [Work(tokens(1, 6), 9, second, 0), Work(tokens(1, 7), 9, third, 1), Work(tokens(1, 8), 11, first, 2)],
+        [Work(tokens(one, 1), 0, first, 2), Work(tokens(two, 2), 0, second, 0)],
+        [
+            Work(tokens(more, 3), one, first, 2),
+            Work(tokens(another, 4), two, second, 0),
+            Work(tokens(three, 5), 0, third, 1),
+        ],
+        [
+            Work(tokens(1, 6), two + another, second, 0),
+            Work(tokens(1, 7), three, third, 1),
+            Work(tokens(1, 8), one + more, first, 2),
+        ],
     ]
     return [make_step(plan, 8, logits, top) for plan in plans]
 
@@ -207,9 +228,9 @@ def test_neither_padding_nor_a_recording_changes_a_bit() -> None:
     """A decoding step of three sequences is padded to four and replayed; each of them alone is a step of one."""
     recorder = Recorder()
     model = model_of("llama", "bfloat16", recorder=recorder)
-    prompts, _, decode = steps("none", "last")
+    prompts, _, decode = steps("none", "last", MANY)
     model.run(prompts)
-    model.run(steps("none", "last")[1])
+    model.run(steps("none", "last", MANY)[1])
     assert recorder.num_recorded == 1, "the second step with prompts of up to 16 tokens"
     recorder.num_recorded = 0
     together = model.run(decode)
@@ -233,7 +254,7 @@ def test_a_step_with_prompts_is_padded_once_it_was_met() -> None:
     recorder = Recorder()
     model = model_of("qwen3", "bfloat16", "fp8", recorder=recorder, capability=90)
     plain, counts = model_of("qwen3", "bfloat16", "fp8", capability=90), []
-    given = [step for step in steps("none", "last")[:2] for _ in range(2)]
+    given = [step for step in steps("none", "last", MANY)[:2] for _ in range(2)]
     for step in given:
         got, wanted = model.run(step), plain.run(step)
         assert_same_bits(got.top_values, wanted.top_values, f"step {len(counts)}")
@@ -247,7 +268,7 @@ def test_states_go_on_in_padded_and_recorded_steps() -> None:
     recorder = Recorder()
     model, plain = model_of("qwen3_5_text", "bfloat16", recorder=recorder), model_of("qwen3_5_text", "bfloat16")
     counts: list[tuple[int, int]] = []
-    for given in steps("none", "last"):
+    for given in steps("none", "last", MANY):
         assert_same_bits(model.run(given).top_values, plain.run(given).top_values, f"step {len(counts)}")
         counts.append((recorder.num_recorded, recorder.num_replayed))
     assert counts == [(0, 0), (1, 0), (2, 0)], "16 tokens of 4 sequences twice, then 4 of one token"

@@ -20,6 +20,7 @@ from albireo.errors import InvariantError, UnsupportedModel
 from backends.cpu.harness import assert_same_bits
 from backends.cuda.test_model import (
     CPU,
+    MANY,
     MAX_POSITIONS,
     MAXIMA,
     NUM_BLOCKS,
@@ -50,10 +51,10 @@ def test_padding_reads_no_expert_and_spoils_nothing() -> None:
     """Three sequences in a step of four, recorded and replayed: rows of pairs that nobody wrote are NaN."""
     recorder = Recorder()
     model = poisoned(model_of("mixtral", "bfloat16", recorder=recorder))
-    for step in steps("none", "last")[:2]:
+    for step in steps("none", "last", MANY)[:2]:
         model.run(step)
         assert model.run(step).top_values.max() < np.inf, "a step with prompts, padded to 16 tokens"
-    decode = steps("none", "last")[2]
+    decode = steps("none", "last", MANY)[2]
     recorder.num_recorded = recorder.num_replayed = 0
     together = poisoned(model).run(decode)
     ids, values = together.top_ids.copy(), together.top_values.copy()

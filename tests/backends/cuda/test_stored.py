@@ -17,7 +17,7 @@ from backends.cuda.test_end_to_end import StandIn, llm, tokens
 from tiny_models import make_checkpoint
 
 PROMPTS = [[5, 6, 7], [9, 8, 7, 6, 5, 4, 3, 11, 12]]
-PARAMS = [SamplingParams(temperature=0, max_tokens=4, ignore_eos=True)] * 2
+PARAMS = [SamplingParams(temperature=0, max_tokens=3, ignore_eos=True)] * 2
 
 
 @pytest.fixture(scope="module")

@@ -74,11 +74,18 @@ class Tail:
 Writer = Callable[[Arrays, Tail], None]
 
 
+def _zeros(length: int, device: torch.device, is_pinned: bool = False) -> torch.Tensor:
+    """int32. Most are never touched, and are then no memory where there is no GPU."""
+    if device.type == "cpu" and not is_pinned:
+        return torch.from_numpy(np.zeros(length, np.int32))
+    return torch.zeros(length, dtype=torch.int32, device=device, pin_memory=is_pinned)
+
+
 class _Host:
     """Host memory of one step under way."""
 
     def __init__(self, length: int, is_pinned: bool) -> None:
-        self.tensor = torch.zeros(length, dtype=torch.int32, pin_memory=is_pinned)
+        self.tensor = _zeros(length, torch.device("cpu"), is_pinned)
         self.words: NDArray[np.int32] = self.tensor.numpy()
         #: Views of it, by the sizes of a step.
         self.arrays: dict[tuple[int, ...], dict[str, NDArray[Any]]] = {}
@@ -119,7 +126,7 @@ class Staging:
         length = self._places(_counts(maxima))[1] + maxima["B"] * max_blocks + tail
         self._hosts = [_Host(length, device.type == "cuda") for _ in range(_HOSTS)]
         self._turn = 0
-        self._device = torch.zeros(length, dtype=torch.int32, device=device)
+        self._device = _zeros(length, device)
 
     @property
     def words(self) -> torch.Tensor:

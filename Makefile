@@ -4,19 +4,25 @@ VENV := .venv
 BIN := $(VENV)/bin
 NATIVE := $(shell find csrc CMakeLists.txt pyproject.toml -type f)
 
+# Tests start servers and interpreters by the hundred: without bytecode each would compile the whole package again.
+unexport PYTHONDONTWRITEBYTECODE
+
 .PHONY: demo serve test test-levels fuzz aot clients load-clients lint format bench page prometheus clean
 
 demo: $(VENV)/.installed
 	@$(BIN)/albireo generate --stats --seed 7 "Once upon a time, a little fox"
 
-# Folders that are long, each a process; all others are one. Two at a time, the longest first: whoever is done takes the
-# next, so both cores have work until the end. What a process said is shown at its end.
+# Folders that are long, each a process; all others are one; linters are one more. Two at a time, the longest first: whoever
+# is done takes the next, so both cores have work until the end. What a process said is shown at its end. numpy and torch
+# have one thread: of two, each of which spins while it waits for the other, one would take the other process's core.
+# (Not $(MAKE): `make -n` would run that line, and with it all tests.)
 APART := tests/backends/cuda tests/e2e tests/server tests/backends/cpu
-test: lint
+PYTEST := $(BIN)/python -m pytest -q -p no:cacheprovider
+test: $(VENV)/.tested
 	@mkdir -p build
-	@printf '%s\n' '$(APART:%=--ignore=%) tests' $(APART) | xargs -P 2 -I TESTS sh -c \
-	  'log=build/tests.$$$$.log; $(BIN)/python -m pytest -q -p no:cacheprovider TESTS >$$log 2>&1; code=$$?; \
-	  echo "== TESTS"; cat $$log; rm $$log; exit $$code'
+	@printf '%s\n' '$(PYTEST) $(APART:%=--ignore=%) tests' $(APART:%='$(PYTEST) %') 'make --no-print-directory lint' | \
+	  OMP_NUM_THREADS=1 xargs -P 2 -I JOB sh -c \
+	  'log=build/test.$$$$.log; JOB >$$log 2>&1; code=$$?; echo "== JOB"; cat $$log; rm $$log; exit $$code'
 
 # The whole suite at every instruction-set level this machine has.
 test-levels: $(VENV)/.tested
@@ -56,7 +62,7 @@ format: $(VENV)/.tested
 # The bundled model on http://127.0.0.1:8000, with a page to look at; MODEL=checkpoint or engine directory.
 serve: $(VENV)/.installed
 	@$(BIN)/python -c "import uvicorn, msgspec, prometheus_client" 2>/dev/null || \
-	  $(BIN)/python -m pip install --quiet --disable-pip-version-check --editable ".[serve]"
+	  $(BIN)/python tools/install_extra.py serve
 	@$(BIN)/albireo serve $(MODEL)
 
 # MODEL=checkpoint directory; other engines are added by hand, see the script's --help.
@@ -72,9 +78,9 @@ $(VENV)/.installed: $(NATIVE)
 	@touch $@
 
 # What tests need on top. torch comes first and alone, as its CPU build: plain resolution would fetch CUDA.
-$(VENV)/.tested: $(VENV)/.installed tools/install_torch.py
+$(VENV)/.tested: $(VENV)/.installed tools/install_torch.py tools/install_extra.py
 	@$(BIN)/python tools/install_torch.py
-	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable ".[test]"
+	@$(BIN)/python tools/install_extra.py test
 	@touch $@
 
 # The page at / in headless Chromium, the metrics and the dashboard in Prometheus; each says why where it cannot.

@@ -1,0 +1,40 @@
+"""Install what extras of pyproject.toml ask for, beside the project that is installed already.
+
+Run by `make`. Naming the project once more, as in `pip install --editable ".[test]"`, would build it once more: pip's
+environment for building has another path each time, so everything that includes nanobind is compiled again.
+"""
+
+from __future__ import annotations
+
+import re
+import subprocess
+import sys
+import tomllib
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+
+PROJECT = Path(__file__).resolve().parent.parent / "pyproject.toml"
+#: How an extra names others of the project: albireo[serve].
+OWN = re.compile(r"albireo\[([\w,\s-]+)\]$")
+
+
+def requirements(extras: Mapping[str, Sequence[str]], name: str) -> Iterator[str]:
+    """What an extra asks for, with what those that it names ask for. Raises: KeyError when there is no such extra."""
+    for wanted in extras[name]:
+        own = OWN.match(wanted)
+        if own is None:
+            yield wanted
+            continue
+        for other in own[1].split(","):
+            yield from requirements(extras, other.strip())
+
+
+def main() -> int:
+    extras = tomllib.loads(PROJECT.read_text())["project"]["optional-dependencies"]
+    wanted = [each for name in sys.argv[1:] for each in requirements(extras, name)]
+    command = [sys.executable, "-m", "pip", "install", "--quiet", "--disable-pip-version-check", *wanted]
+    return subprocess.run(command, check=False).returncode
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,8 +1,17 @@
-"""For all rooms: an example that hypothesis makes may take as long as it takes, on a machine however slow."""
+"""For all rooms: an example that hypothesis makes may take as long as it takes, on a machine however slow; and what was
+imported is not looked through for garbage."""
 
 from __future__ import annotations
+
+import gc
 
 from hypothesis import HealthCheck, settings
 
 settings.register_profile("untimed", settings.default, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 settings.load_profile("untimed")
+
+
+def pytest_collection_finish() -> None:
+    """Modules, torch's among them, and tests stay until the end: objects by the hundred thousand."""
+    gc.collect()
+    gc.freeze()

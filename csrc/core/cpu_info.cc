@@ -72,9 +72,7 @@ std::string read_line(const std::string& path) {
   return line;
 }
 
-}  // namespace
-
-std::vector<std::string> isa_levels() {
+std::vector<std::string> find_levels() {
   std::vector<std::string> levels;
   if (has_amx() && amx_refusal(saves_tiles()).empty()) levels.push_back("amx");
   if (has_avx512bf16()) levels.push_back("avx512bf16");
@@ -82,6 +80,14 @@ std::vector<std::string> isa_levels() {
   if (has_avx512()) levels.push_back("avx512");
   if (has_avx2()) levels.push_back("avx2");
   levels.push_back("scalar");
+  return levels;
+}
+
+}  // namespace
+
+// Asked for every matrix that is packed; on a virtual machine each cpuid is a way out of it and back.
+std::vector<std::string> isa_levels() {
+  static const std::vector<std::string> levels = find_levels();
   return levels;
 }
 

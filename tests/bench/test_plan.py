@@ -39,7 +39,7 @@ class FixedProbe:
         return Limits(1e11, 1e12)
 
 
-@pytest.fixture
+@pytest.fixture(autouse=True)
 def fixed_machine(monkeypatch):
     monkeypatch.setattr(plan_module, "LimitProbe", FixedProbe)
 

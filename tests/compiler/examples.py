@@ -25,6 +25,19 @@ E, H, K, D, F, V = 24, 4, 2, 8, 40, 70
 ROPE = RopeSpec(tuple(10000.0 ** (-2 * i / D) for i in range(D // 2)))
 
 
+def spelled(graph: Graph) -> tuple[Any, ...]:
+    """All that a graph says: two of one spelling compute the same."""
+    nodes = [
+        (
+            (node.op, node.family, dict(node.attrs), node.body and spelled(node.body)),
+            {role: (value.name, value.type, value.constant) for role, value in node.inputs.items()},
+            [(value.name, value.type) for value in node.outputs],
+        )
+        for node in graph.nodes
+    ]
+    return nodes, {name: value.name for name, value in graph.outputs.items()}
+
+
 class FakeCatalog:
     """A kernel for every family; refused ones have none."""
 

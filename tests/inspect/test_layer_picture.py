@@ -35,7 +35,9 @@ GRAPHS: dict[str, Graph] = {
 LAST = 1
 
 
-@pytest.fixture(params=[(name, layer) for name in GRAPHS for layer in (0, LAST)], ids=lambda p: f"{p[0]}-{p[1]}")
+@pytest.fixture(
+    scope="module", params=[(name, layer) for name in GRAPHS for layer in (0, LAST)], ids=lambda p: f"{p[0]}-{p[1]}"
+)
 def drawn(request):
     name, layer = request.param
     explained = compiled(GRAPHS[name])

@@ -17,6 +17,7 @@ from albireo.structured.vocabulary import Vocabulary
 from albireo.structured.xgrammar.backend import is_installed
 from albireo.structured_params import StructuredOutputsParams
 from albireo.text.tokenizer import Tokenizer
+from real_tokenizers import tokenizer_in
 from tiny_models import SHARED_DATA, shared_data
 
 #: Each with the reason why its tests are left out, if there is one.
@@ -28,9 +29,8 @@ BUNDLED = Path(albireo.__file__).parent / "models" / "bundled" / "story"
 REAL = sorted(path.parent.name for path in (SHARED_DATA / "tokenizers").glob("*/tokenizer.json"))
 
 
-@cache
 def tokenizer(name: str) -> Tokenizer:
-    return Tokenizer.from_directory(BUNDLED if name == "bundled" else shared_data("tokenizers", name))
+    return tokenizer_in(BUNDLED if name == "bundled" else shared_data("tokenizers", name))
 
 
 @cache

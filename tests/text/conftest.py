@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from albireo.text.tokenizer import Tokenizer
+from real_tokenizers import tokenizer_in
 
 _ROOT = Path(__file__).resolve().parents[2]
 _DATA = _ROOT.parent / "shared" / "data"
@@ -25,11 +25,6 @@ def directory_of(name: str) -> Path:
     return found
 
 
-@cache
-def _load(path: Path) -> Tokenizer:
-    return Tokenizer.from_directory(path)
-
-
 @pytest.fixture(scope="session")
 def tokenizer_directory():
     return directory_of
@@ -38,7 +33,7 @@ def tokenizer_directory():
 @pytest.fixture(scope="session")
 def tokenizer_of():
     """name -> Tokenizer, loaded once."""
-    return lambda name: _load(directory_of(name))
+    return lambda name: tokenizer_in(directory_of(name))
 
 
 @cache

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +13,7 @@ import tokenizers
 from albireo.errors import ModelError, UnsupportedModel
 from albireo.text.gguf_tokenizer import gguf_tokenizer
 from albireo.text.tokenizer import Tokenizer
+from real_tokenizers import tokenizer_in
 from text.gguf_settings import byte_level_settings, sentence_piece_settings
 from text.texts import TEXTS
 from tiny_models import shared_data
@@ -26,12 +28,14 @@ def settings_of(name: str) -> dict[str, Any]:
     )
 
 
+@cache
+def converted(name: str) -> Tokenizer:
+    return gguf_tokenizer(settings_of(name), "m.gguf")
+
+
 @pytest.mark.parametrize("name", [*BYTE_LEVEL, "mistral-v1", "mistral-v3"])
 def test_it_is_the_tokenizer_it_was_converted_from(name: str) -> None:
-    ours, wanted = (
-        gguf_tokenizer(settings_of(name), "m.gguf"),
-        Tokenizer.from_directory(shared_data("tokenizers", name)),
-    )
+    ours, wanted = converted(name), tokenizer_in(shared_data("tokenizers", name))
     assert ours.vocab_size == wanted.vocab_size
     for text in TEXTS:
         assert ours.encode(text) == wanted.encode(text), text
@@ -47,7 +51,7 @@ def test_it_is_the_tokenizer_it_was_converted_from(name: str) -> None:
 
 @pytest.mark.parametrize("name", ["qwen2.5", "mistral-v1"])
 def test_it_is_the_same_written_as_files(name: str, tmp_path: Path) -> None:
-    ours = gguf_tokenizer(settings_of(name), "m.gguf")
+    ours = converted(name)
     for file, data in ours.to_files().items():
         (tmp_path / file).write_bytes(data)
     again = Tokenizer.from_directory(tmp_path)

@@ -10,6 +10,7 @@ from dataclasses import dataclass, replace
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
+from albireo.api.grammar_compiler import grammar_compiler
 from albireo.api.prompts import Prompt
 from albireo.config import EngineConfig
 from albireo.errors import ConfigError, InvalidParams
@@ -19,8 +20,6 @@ from albireo.parsers.output_parser import detect_reasoning_parser, reasoning_tag
 from albireo.parsers.reasoning import ReasoningTags, is_open
 from albireo.sampling.validation import validate
 from albireo.step import ThinkingBudget, TokenConstraint
-from albireo.structured.compiler import GrammarCompiler
-from albireo.structured.vocabulary import Vocabulary
 from albireo.structured_params import StructuredOutputsParams
 from albireo.text.chat_prompt import ChatEncoder
 from albireo.text.thinking_budget import ThinkingMeter
@@ -240,24 +239,3 @@ def _reasoning(tokenizer: Tokenizer) -> ReasoningTags | None:
     templates = tokenizer.chat_templates
     name = detect_reasoning_parser(templates.get("tool_use") or templates.get("default") or "")
     return None if name is None else reasoning_tags(name)
-
-
-def grammar_compiler(
-    tokenizer: Tokenizer, vocab_size: int, eos_token_ids: Sequence[int], default: str
-) -> GrammarCompiler:
-    """The compiler of grammars for one model.
-
-    Args: eos_token_ids: those that may end an output. default: EngineConfig.structured_outputs_backend.
-    """
-    return GrammarCompiler(
-        Vocabulary(
-            serialized=tokenizer.serialized,
-            token_bytes=tokenizer.token_bytes,
-            added=tokenizer.added_tokens(),
-            special_ids=tokenizer.special_ids,
-            # A model may have more rows than its tokenizer has tokens, or fewer.
-            vocab_size=max(vocab_size, tokenizer.vocab_size),
-            eos_token_ids=tuple(token_id for token_id in eos_token_ids if token_id < vocab_size),
-        ),
-        default,
-    )

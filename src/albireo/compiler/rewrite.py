@@ -31,9 +31,9 @@ class Rewriter:
     def __init__(self, graph: Graph, name: str, why: str, numerics: Numerics) -> None:
         self.graph = graph
         self.record = PassRecord(name, why, numerics, ops_before=len(graph.nodes))
-        self._users: dict[Value, list[Node]] = {}
-        for node in graph.nodes:
-            self._add_user(node)
+        # value -> nodes that read it. None until somebody asks: most passes find nothing to ask about.
+        self._users: dict[Value, list[Node]] | None = None
+        self._new: list[Node] = []
         self._outputs = set(graph.outputs.values())
         self._position = {node: i for i, node in enumerate(graph.nodes)}
         self._dead: set[Node] = set()
@@ -47,7 +47,7 @@ class Rewriter:
 
     def users(self, value: Value) -> list[Node]:
         """Nodes that read value, each once."""
-        return [node for node in dict.fromkeys(self._users.get(value, ())) if node not in self._dead]
+        return [node for node in dict.fromkeys(self._readers().get(value, ())) if node not in self._dead]
 
     def is_alive(self, node: Node) -> bool:
         return node not in self._dead
@@ -136,7 +136,7 @@ class Rewriter:
         output = node.output
         for user in self.users(output):
             user.inputs = {role: value if v is output else v for role, v in user.inputs.items()}
-            self._users.setdefault(value, []).append(user)
+            self._readers().setdefault(value, []).append(user)
         for name, out in self.graph.outputs.items():
             if out is output:
                 self.graph.outputs[name] = value
@@ -186,7 +186,17 @@ class Rewriter:
                 yield node
             yield from self._order(self._placed.get(node, ()))
 
+    def _readers(self) -> dict[Value, list[Node]]:
+        if self._users is None:
+            self._users = {}
+            for node in (*self.graph.nodes, *self._new):
+                self._add_user(node)
+        return self._users
+
     def _add_user(self, node: Node) -> None:
+        if self._users is None:
+            self._new.append(node)
+            return
         for value in dict.fromkeys(node.inputs.values()):
             self._users.setdefault(value, []).append(node)
 

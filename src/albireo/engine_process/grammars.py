@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
-from albireo.api.admission import grammar_compiler
+from albireo.api.grammar_compiler import grammar_compiler
 from albireo.api.load import Loaded
 from albireo.artifact.reader import tokenizer_directory
 from albireo.engine_process.ledger import Ledger

@@ -7,6 +7,7 @@ Does not know devices, nor how weights are packed.
 from __future__ import annotations
 
 import contextlib
+import functools
 import importlib
 import pkgutil
 from collections.abc import Callable, Mapping
@@ -68,8 +69,9 @@ class Architecture:
     build: Callable[[ModelConfig, int], Graph]
 
 
+@functools.cache
 def architectures() -> tuple[str, ...]:
-    """Every model_type that can be loaded: the file names of this folder."""
+    """Every model_type that can be loaded: the file names of this folder, which is read once."""
     return tuple(sorted(module.name for module in pkgutil.iter_modules(__path__) if module.name not in _ROOM))
 
 

@@ -14,6 +14,10 @@ from typing import Any, cast
 CHARS_PER_UNIT = 256
 #: Characters for one unit where each is looked at by itself.
 SLOW_CHARS_PER_UNIT = 32
+#: Characters for one unit where each word is taken out and put back: a word may be one letter, and takes Python code.
+WORD_CHARS_PER_UNIT = 4
+#: A call of a macro, beside what its body does.
+MACRO_WORK = 20
 #: Items of a list copied for one unit of work; it bounds memory more than time.
 ITEMS_PER_UNIT = 4
 #: Largest number that may act as a width, count or precision. Real templates indent by 4.
@@ -23,6 +27,8 @@ MAX_INT_BITS = 4_096
 
 # Filters whose numbers say how much to produce.
 _WIDTH_FILTERS = frozenset({"batch", "center", "indent", "round", "slice"})
+# Filters that look at each word.
+_WORD_FILTERS = frozenset({"title", "wordcount"})
 # Where filters take a path of attributes ("function.name"), beside the keyword attribute.
 _PATHS = {
     "groupby": slice(0, None),
@@ -78,30 +84,34 @@ class Meter:
         if isinstance(value, str):
             self.spend(1 + len(value) // CHARS_PER_UNIT)
             return len(value)
-        total = 0
+        # Of what a render does this is done most often: the budget is held here, and asked about once an item.
+        work, total = self.work, 0
         stack: list[Any] = [value]
-        while stack:
+        # Shared parts count as often as they appear: that is how often a text made of them repeats them.
+        while stack and work >= 0 and total <= self.chars:
             item = stack.pop()
-            self.spend(1)
+            work -= 1
             if isinstance(item, str):
-                self.spend(len(item) // CHARS_PER_UNIT)
+                work -= len(item) // CHARS_PER_UNIT
                 total += len(item) + 4
-            elif isinstance(item, dict):
-                self.spend(len(item))
-                stack.extend(item.keys())
-                stack.extend(item.values())
-            elif isinstance(item, (list, tuple, MappingView)):
-                self.spend(len(item))
-                stack.extend(cast(Iterable[Any], item))
-            elif isinstance(item, range):
-                # Printed it is short, searched it may be long.
-                self.spend(len(item) // ITEMS_PER_UNIT)
             elif isinstance(item, int):
                 total += item.bit_length() // 3 + 4
+            elif isinstance(item, dict):
+                work -= len(item)
+                if work >= 0:
+                    stack.extend(item.keys())
+                    stack.extend(item.values())
+            elif isinstance(item, range):
+                # Printed it is short, searched it may be long.
+                work -= len(item) // ITEMS_PER_UNIT
+            elif isinstance(item, (list, tuple, MappingView)):
+                work -= len(item)
+                if work >= 0:
+                    stack.extend(cast(Iterable[Any], item))
             else:
                 total += 24
-            # Shared parts count as often as they appear: that is how often a text made of them repeats them.
-            self.afford(total)
+        self.spend(self.work - work)
+        self.afford(total)
         return total
 
 
@@ -223,7 +233,7 @@ def check_attribute(name: str, args: tuple[Any, ...], kwargs: dict[str, Any]) ->
 
 def check_filter(meter: Meter, name: str, value: Any, size: int, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
     """Pay for the work of a filter on value, of size characters, and refuse what would grow too large."""
-    meter.spend(size // SLOW_CHARS_PER_UNIT)
+    meter.spend(size // (WORD_CHARS_PER_UNIT if name in _WORD_FILTERS else SLOW_CHARS_PER_UNIT))
     values = (*args, *kwargs.values())
     if name in _WIDTH_FILTERS:
         for argument in values:

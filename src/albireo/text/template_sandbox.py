@@ -28,6 +28,7 @@ from jinja2.utils import Namespace
 from albireo.text.template_charges import FILTERS, Instrument, charge_text
 from albireo.text.template_filters import metered_filters, metered_tests
 from albireo.text.template_meter import (
+    MACRO_WORK,
     Meter,
     charge_result,
     check_format,
@@ -159,8 +160,11 @@ class MeteredEnvironment(ImmutableSandboxedEnvironment):
         given = {name: value for name, value in kwargs.items() if name not in ("_loop_vars", "_block_vars")}
         if isinstance(owner, (str, list, tuple, dict)):
             args = check_method(meter, owner, __obj.__name__, args, given)
-        elif not isinstance(__obj, (Macro, LoopContext)):
-            # What a macro does with its arguments is metered inside it; any other callee may print, compare or hash.
+        elif isinstance(__obj, (Macro, LoopContext)):
+            # What a macro does with its arguments is metered inside it.
+            meter.spend(MACRO_WORK)
+        else:
+            # Any other callee may print, compare or hash.
             args = tuple(listed(meter, value) for value in args)
             meter.weigh([args, given])
         result = super().call(__context, __obj, *args, **kwargs)

@@ -56,7 +56,7 @@ def check(directory: Path, graph: Graph, levels: tuple[str, ...]) -> CpuModel:
     maxima = {"T": 64, "R": 8, "G": 8}
     program = compile_graph(graph, CpuCatalog(levels), maxima=maxima, block_size=16, max_positions=128)
     with open_checkpoint(directory, graph) as checkpoint:
-        model = CpuModel(program, checkpoint, pool(2), NUM_BLOCKS)
+        model = CpuModel(program, checkpoint, pool(), NUM_BLOCKS)
         steps = walk_steps(TOKENS, 100, 16)
         found = run_numerics(model, graph, checkpoint, steps, lambda _: None, passes_of(program))
     assert found.wrong is None, ops_stage(found, []).finding

@@ -78,8 +78,8 @@ def serve(
 # -- what they are -----------------------------------------------------------------------------------------------------
 
 
-def reference(directory: Path, dtype: str, kind: PoolingParams) -> Vectors:
-    """transformers' last hidden states, pooled and scaled in float64."""
+def reference(directory: Path, dtype: str) -> list[Vectors]:
+    """transformers' last hidden states, pooled in each way and scaled in float64."""
     torch = pytest.importorskip("torch")
     from transformers_models import transformers
 
@@ -88,22 +88,21 @@ def reference(directory: Path, dtype: str, kind: PoolingParams) -> Vectors:
     model = transformers.AutoModel.from_pretrained(
         directory, dtype=getattr(torch, dtype), attn_implementation="eager", experts_implementation="eager"
     ).eval()
-    found = []
-    for prompt in prompts():
-        with torch.no_grad():
-            states = model(torch.tensor([prompt])).last_hidden_state[0].double().numpy()
-        pooled = states[-1] if kind.pooling_type == "last" else states.mean(axis=0)
-        found.append(pooled / np.linalg.norm(pooled))
-    return found
+    with torch.no_grad():
+        states = [model(torch.tensor([prompt])).last_hidden_state[0].double().numpy() for prompt in prompts()]
+    pools = {"last": lambda rows: rows[-1], "mean": lambda rows: rows.mean(axis=0)}
+    pooled = [[pools[kind.pooling_type](rows) for rows in states] for kind in KINDS]
+    return [[vector / np.linalg.norm(vector) for vector in vectors] for vectors in pooled]
 
 
 def farthest(a: Vectors, b: Vectors) -> float:
     return max(float(np.linalg.norm(x - y)) for x, y in zip(a, b, strict=True))
 
 
-def embedded(model: Loaded, kind: int) -> Vectors:
+def embedded(model: Loaded) -> list[Vectors]:
+    """In each way."""
     vectors, _, _ = serve(model)
-    return [np.array(vectors[i, kind]) for i in range(len(prompts()))]
+    return [[np.array(vectors[i, k]) for i in range(len(prompts()))] for k in range(len(KINDS))]
 
 
 @pytest.mark.parametrize(
@@ -116,11 +115,11 @@ def test_as_near_to_exact_as_transformers(name: str, dtype: str, tmp_path: Path)
     1.07 times its error was seen). Of experts it may choose others."""
     directory = make_checkpoint(tmp_path, load_architecture(name).tiny, 4, dtype=dtype)
     model = loaded(directory, max_num_batched_tokens=48)
-    for k, kind in enumerate(KINDS):
-        exact, theirs = reference(directory, "float64", kind), reference(directory, dtype, kind)
+    for exact, theirs, ours in zip(
+        reference(directory, "float64"), reference(directory, dtype), embedded(model), strict=True
+    ):
         noise = farthest(theirs, exact)
         assert noise < {"bfloat16": 0.08, "float16": 0.01, "float32": 5e-6}[dtype], "too rough to prove anything"
-        ours = embedded(model, k)
         assert 0 < farthest(ours, exact) < noise * (4 if dtype == "float32" else 1.1)
         assert farthest(ours, ours[1:] + ours[:1]) > 0.1, "all embeddings are alike"
 
@@ -129,9 +128,10 @@ def test_as_near_to_exact_as_transformers(name: str, dtype: str, tmp_path: Path)
 def test_models_that_were_trained(name: str) -> None:
     directory = BUNDLED if name == "bundled" else shared_data("models", "stories260k")
     model = loaded(directory, dtype="float32")
-    for k, kind in enumerate(KINDS):
-        exact, theirs = reference(directory, "float64", kind), reference(directory, "float32", kind)
-        assert 0 < farthest(embedded(model, k), exact) < 4 * farthest(theirs, exact) < 1e-4
+    for exact, theirs, ours in zip(
+        reference(directory, "float64"), reference(directory, "float32"), embedded(model), strict=True
+    ):
+        assert 0 < farthest(ours, exact) < 4 * farthest(theirs, exact) < 1e-4
 
 
 # -- the same bits -----------------------------------------------------------------------------------------------------

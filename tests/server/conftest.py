@@ -23,6 +23,14 @@ def server() -> Iterator[Server]:
     made.stop()
 
 
+@pytest.fixture(scope="session")
+def guarded() -> Iterator[Server]:
+    """One that answers who has one of two keys."""
+    made = Server("--api-key", "sesame", "--api-key", "other").wait_until_ready()
+    yield made
+    made.stop()
+
+
 def with_tools(folder: Path, *args: str) -> Iterator[Server]:
     path = folder / "tools.jinja"
     path.write_text(TEMPLATE)

@@ -13,7 +13,7 @@ import openai
 
 from server_process import wait_until
 
-NUM_STREAMS, NUM_KILLS = 32, 20
+NUM_STREAMS, NUM_KILLS = 32, 12
 
 
 def asks() -> list[dict[str, Any]]:

@@ -13,7 +13,7 @@ from typing import Any
 import openai
 import pytest
 
-from server_process import has_ended, wait_until
+from server_process import Server, has_ended, wait_until
 
 LONG: dict[str, Any] = {"prompt": "Once upon a time", "max_tokens": 500, "ignore_eos": True, "stream": True, "seed": 1}
 
@@ -203,8 +203,7 @@ def test_a_worker_does_not_outlive_its_server(start: Any) -> None:
     wait_until(lambda: has_ended(worker))
 
 
-def test_the_api_process_has_no_weights_and_no_native_code(start: Any) -> None:
-    server = start()
+def test_the_api_process_has_no_weights_and_no_native_code(server: Server) -> None:
     assert server.http.post("/v1/completions", json={"prompt": "Once", "max_tokens": 2}).status_code == 200
     (worker,) = server.workers()
     maps = {pid: Path(f"/proc/{pid}/maps").read_text() for pid in (server.process.pid, worker)}

@@ -142,9 +142,8 @@ def test_errors_are_anthropics(server: Any, change: dict[str, Any], status: int,
     assert words in body["error"]["message"]
 
 
-def test_a_missing_key_is_told_in_the_same_words(start: Any) -> None:
-    server = start("--api-key", "sesame")
-    got = server.http.post("/v1/messages", json=ASK)
+def test_a_missing_key_is_told_in_the_same_words(guarded: Any) -> None:
+    got = guarded.http.post("/v1/messages", json=ASK)
     assert got.status_code == 401 and got.json()["error"]["type"] == "authentication_error"
     assert got.json()["type"] == "error"
-    assert server.http.post("/v1/messages", json=ASK, headers={"x-api-key": "sesame"}).status_code == 200
+    assert guarded.http.post("/v1/messages", json=ASK, headers={"x-api-key": "sesame"}).status_code == 200

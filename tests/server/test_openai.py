@@ -256,16 +256,15 @@ def test_a_template_of_the_servers(start: Any, tmp_path: Any) -> None:
     assert chat["choices"][0]["message"]["content"]
 
 
-def test_typed_exceptions(client: Any, start: Any) -> None:
+def test_typed_exceptions(client: Any, guarded: Any) -> None:
     with pytest.raises(openai.NotFoundError, match="model 'gpt-9' does not exist"):
         client.completions.create(**{**GREEDY, "model": "gpt-9"})
     with pytest.raises(openai.NotFoundError, match="no such route"):
         client.images.generate(prompt="a fox")
-    server = start("--api-key", "sesame", "--api-key", "other")
     with pytest.raises(openai.AuthenticationError):
-        server.client(api_key="wrong").completions.create(**GREEDY)
+        guarded.client(api_key="wrong").completions.create(**GREEDY)
     for key in ("sesame", "other"):
-        assert server.client(api_key=key).completions.create(**GREEDY).choices[0].finish_reason == "length"
+        assert guarded.client(api_key=key).completions.create(**GREEDY).choices[0].finish_reason == "length"
 
 
 def test_models(client: Any) -> None:

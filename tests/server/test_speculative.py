@@ -3,8 +3,13 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
+
+import pytest
+
+from server_process import Server
 
 CONFIG = {"method": "ngram", "num_speculative_tokens": 3, "prompt_lookup_min": 1}
 ASKS: list[dict[str, Any]] = [
@@ -14,13 +19,26 @@ ASKS: list[dict[str, Any]] = [
 ]
 
 
+@pytest.fixture(scope="module")
+def mine() -> Iterator[Server]:
+    """One that guesses."""
+    made = Server("--speculative-config", json.dumps(CONFIG), is_poisoned=True).wait_until_ready()
+    yield made
+    made.stop()
+
+
+def num_given(server: Any) -> float:
+    """Tokens that it gave so far."""
+    return float(server.metrics().get("vllm:generation_tokens_total", 0))
+
+
 def answers(server: Any) -> list[Any]:
     found = [server.http.post("/v1/completions", json=ask).json() for ask in ASKS]
     return [(each["choices"], each["usage"]) for each in found]
 
 
-def test_the_same_answers_and_what_was_guessed(start: Any, server: Any) -> None:
-    mine = start("--speculative-config", json.dumps(CONFIG))
+def test_the_same_answers_and_what_was_guessed(mine: Server, server: Any) -> None:
+    before = num_given(mine)
     assert answers(mine) == answers(server)
     found = mine.metrics()
     drafts, accepted = (found[f"vllm:spec_decode_num_{kind}_tokens_total"] for kind in ("draft", "accepted"))
@@ -30,8 +48,8 @@ def test_the_same_answers_and_what_was_guessed(start: Any, server: Any) -> None:
     assert drafts > 0
     text = mine.http.get("/metrics").text
     assert [f'position="{place}"' in text for place in range(4)] == [True, True, True, False]
-    num_given = sum(usage["completion_tokens"] for _, usage in answers(server))
-    assert found["vllm:generation_tokens_total"] == num_given, "what came behind a stop string counts not at all"
+    wanted = sum(usage["completion_tokens"] for _, usage in answers(server))
+    assert found["vllm:generation_tokens_total"] - before == wanted, "what came behind a stop string counts not at all"
     assert "spec_decode" not in server.http.get("/metrics").text
 
 
@@ -52,21 +70,21 @@ def streamed(server: Any) -> tuple[str, list[str], list[float], int]:
     return text, tokens, logprobs, num
 
 
-def test_a_stream_has_the_tokens_of_a_step_together(start: Any, server: Any) -> None:
+def test_a_stream_has_the_tokens_of_a_step_together(mine: Server, server: Any) -> None:
     *wanted, num_chunks = streamed(server)
-    *got, _ = streamed(start("--speculative-config", json.dumps(CONFIG)))
+    *got, _ = streamed(mine)
     assert got == wanted
     assert len(wanted[1]) == 80 >= num_chunks
 
 
-def test_after_the_death_of_the_process_the_same_answer(start: Any, server: Any) -> None:
+def test_after_the_death_of_the_process_the_same_answer(mine: Server, server: Any) -> None:
+    before = num_given(mine)
     ask = {**ASKS[0], "max_tokens": 120}
     wanted = server.http.post("/v1/completions", json=ask).json()["choices"]
-    mine = start("--speculative-config", json.dumps(CONFIG), is_poisoned=True)
     mine.gate.hold(20)
     with ThreadPoolExecutor(1) as beside:
         answer = beside.submit(lambda: mine.http.post("/v1/completions", json=ask).json()["choices"])
         mine.kill_held()
         mine.gate.open()
         assert answer.result(60) == wanted
-    assert mine.metrics()["vllm:generation_tokens_total"] == 120
+    assert num_given(mine) - before == 120

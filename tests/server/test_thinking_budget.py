@@ -103,7 +103,7 @@ def test_it_goes_on_as_it_would_have_when_the_engine_was_killed(start: Any, tmp_
     path = tmp_path / "thinks.jinja"
     path.write_text(TEMPLATE)
     server = start("--chat-template", str(path), "--chat-template-kwarg", "think", is_poisoned=True)
-    asks = [{**CHAT, "seed": seed, "max_tokens": 250, "thinking_token_budget": 9 * seed} for seed in range(12)]
+    asks = [{**CHAT, "seed": seed, "max_tokens": 150, "thinking_token_budget": 9 * seed} for seed in range(12)]
     asks[5] |= {"n": 2}
 
     async def one(client: openai.AsyncOpenAI, ask: dict[str, Any]) -> dict[int, list[int]]:
@@ -119,7 +119,7 @@ def test_it_goes_on_as_it_would_have_when_the_engine_was_killed(start: Any, tmp_
         async with httpx.AsyncClient(trust_env=False, timeout=120) as http:
             client = openai.AsyncOpenAI(base_url=f"{server.url}/v1", api_key="none", max_retries=0, http_client=http)
             if num_kills:
-                server.gate.hold(30)  # steps of each process; the requests take hundreds
+                server.gate.hold(30)  # steps of each process; the requests take 150
             work = asyncio.gather(*(one(client, dict(ask)) for ask in asks))
             for _ in range(num_kills):
                 await asyncio.to_thread(server.kill_held)

@@ -17,27 +17,25 @@ TILE_ROWS, TILE_VECTORS, TALL_ROWS = 6, 4, 28
 
 
 @pytest.fixture(scope="module")
-def code() -> list[tuple[int, str]]:
-    """(address, instruction) of the whole native module, in order."""
+def code() -> list[tuple[str, str]]:
+    """(address, instruction) of the whole native module, in order. Two million: no Python for each of them."""
     if shutil.which("objdump") is None:
         pytest.skip("objdump (binutils) is not installed")
     command = ["objdump", "-d", "--no-show-raw-insn", _native.__file__]
     text = subprocess.run(command, capture_output=True, text=True, check=True).stdout
-    found = [re.match(r"\s*([0-9a-f]+):\s+(.*)", line) for line in text.splitlines()]
-    return [(int(match[1], 16), match[2]) for match in found if match]
+    return re.findall(r"^ *([0-9a-f]+):[ \t]+(.+)", text, re.MULTILINE)
 
 
 @pytest.fixture(scope="module")
-def inner_loops(code: list[tuple[int, str]]) -> list[list[str]]:
+def inner_loops(code: list[tuple[str, str]]) -> list[list[str]]:
     """Bodies of loops without another jump: from the target of a backward jump to the jump."""
     index, longest, found = {address: i for i, (address, _) in enumerate(code)}, 160, []
-    for i, (address, text) in enumerate(code):
-        jump = re.match(r"j\w+\s+([0-9a-f]+)", text)
-        if jump is None or int(jump[1], 16) >= address:
+    for i, (_, text) in enumerate(code):
+        if text[0] != "j" or (jump := re.match(r"j\w+\s+([0-9a-f]+)", text)) is None:
             continue
-        start = index.get(int(jump[1], 16), -1)
-        body = [text for _, text in code[start : i + 1]] if 0 <= i - start < longest else []
-        if start >= 0 and body and not any(text.startswith("j") for text in body[:-1]):
+        start = index.get(jump[1], -1)
+        body = [text for _, text in code[start : i + 1]] if start >= 0 and 0 < i - start < longest else []
+        if body and not any(text.startswith("j") for text in body[:-1]):
             found.append(body)
     return found
 

@@ -99,9 +99,12 @@ def assert_same(got: Outputs, wanted: Outputs, what: str) -> None:
 @pytest.mark.parametrize("name", REPRESENTATIVES)
 def test_each_fusion_left_out_changes_no_bit(name: str, dtype: str) -> None:
     levels = isa_levels()
-    wanted = outputs(model_of(name, dtype, (), levels))
+    fused = model_of(name, dtype, (), levels)
+    wanted = outputs(fused)
     assert any(logits.size for logits, _, _ in wanted) and any((ids >= 0).any() for _, ids, _ in wanted)
-    for names in [*((each,) for each in OPTIONAL), ("merge_qkv", "fuse_epilogue"), OPTIONAL]:
+    # leaving out what has nothing to do in this model makes the same program
+    fired = [record.name for record in fused.program.report if record.name in OPTIONAL and record.firings]
+    for names in [*((each,) for each in fired), ("merge_qkv", "fuse_epilogue"), OPTIONAL]:
         assert_same(outputs(model_of(name, dtype, names, levels)), wanted, f"without {names}")
     assert_same(outputs(model_of(name, dtype, OPTIONAL, levels, threads=3)), wanted, "three threads")
 

@@ -40,7 +40,7 @@ def make_engine(num_running: int, num_tokens: int) -> tuple[Engine, Instant]:
     """An engine with seats and blocks for num_running sequences of num_tokens."""
     executor = Instant()
     settings = EngineSettings(
-        num_blocks=((num_running + 1) * (num_tokens // BLOCK_SIZE + 2),),
+        num_blocks=(num_running + 1) * (num_tokens // BLOCK_SIZE + 2),
         max_model_len=num_tokens,
         vocab_size=50_000,
         block_size=BLOCK_SIZE,

@@ -79,14 +79,14 @@ class Cache:
         step = DeviceStep(
             token_ids=ints(torch.zeros(total)),
             positions=ints(positions),
-            slots=ints(torch.zeros(total)),
+            slots=(ints(torch.zeros(total)),),
             query_start=ints(starts),
             context_len=ints(torch.tensor([context for _, context in batch])),
             block_table=ints(self.table).flatten(),
-            table_start=ints((first + torch.arange(len(batch))) * self.table.shape[1]),
+            table_start=(ints((first + torch.arange(len(batch))) * self.table.shape[1]),),
             rows={},
             top_counts=ints(torch.zeros(0)),
-            state_slots=ints(torch.zeros(0)),
+            state_slots=(ints(torch.zeros(0)),),
             sizes={"T": total, "B": len(batch), "R": 0, "G": 0, "S": 0},
         )
         kind = ("bfloat16", self.dtype, self.setup.chip)

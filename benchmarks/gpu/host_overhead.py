@@ -84,7 +84,7 @@ def measured(num_running: int, num_steps: int, params: dict[str, Any], config: S
     model._endings.tokens.fill_(7)
     vocab = model.program.constants[next(iter(model.program.constants))].rows
     settings = EngineSettings(
-        num_blocks=(num_blocks,),
+        num_blocks=num_blocks,
         max_model_len=_LONGEST,
         vocab_size=vocab,
         max_num_seqs=num_running,

@@ -73,7 +73,7 @@ def settings_of(model: CudaModel, seats: int, step_tokens: int, longest: int, **
     from albireo.execution.ahead import LOOKAHEAD
 
     return EngineSettings(
-        num_blocks=(model.num_blocks,),
+        num_blocks=model.num_blocks,
         max_model_len=longest,
         vocab_size=vocabulary(model),
         block_size=BLOCK_SIZE,

@@ -57,7 +57,7 @@ Args args_of(const nb::dict& d, Program& program) {
       "of_pairs",  "renormalize", "adapters",    "low",          "low_stride", "centered",    "of_positions",
       "sigmoid",   "num_groups",  "kept_groups", "group_best",   "sinks",      "state",       "state_size",
       "gates",     "a_log",       "dt_bias",     "state_slots",  "k_dim",      "v_dim",       "num_k_heads",
-      "value_dim", "has_values",  "y_stride"};
+      "value_dim", "has_values",  "y_stride",    "kv_group"};
   for (auto item : d) {
     const std::string key = nb::cast<std::string>(item.first);
     bool known = false;
@@ -87,6 +87,8 @@ Args args_of(const nb::dict& d, Program& program) {
   a.k_dim = get<int64_t>(d, "k_dim", 0);
   a.v_dim = get<int64_t>(d, "v_dim", 0);
   a.kv = address<char>(d, "kv");
+  a.kv_group = get<int64_t>(d, "kv_group", 0);
+  if (a.kv_group < 0) throw std::invalid_argument("kv_group counts from 0");
   a.adapters = address<const Adapters>(d, "adapters");
   a.low = address<const float>(d, "low");
   a.low_stride = get<int64_t>(d, "low_stride", 0);
@@ -236,8 +238,10 @@ Step step_of(const Ints& token_ids, const Ints& positions, const Ints& slots, co
              const Ints& top_counts, int64_t max_top_rows) {
   Step s{};
   s.T = length(token_ids), s.B = length(context_len), s.R = length(logit_rows), s.G = length(top_rows);
-  s.max_blocks = s.B ? (int64_t)block_table.size() / s.B : 0;
-  if (length(positions) != s.T || length(slots) != s.T || length(query_start) != s.B + 1 || length(top_counts) != s.G)
+  s.kv_groups = s.T ? length(slots) / s.T : 1;
+  s.max_blocks = s.B && s.kv_groups ? length(block_table) / (s.B * s.kv_groups) : 0;
+  if (length(positions) != s.T || length(slots) != s.kv_groups * s.T || length(query_start) != s.B + 1 ||
+      length(top_counts) != s.G)
     throw std::invalid_argument("step arrays disagree in length");
   if (s.G > max_top_rows) throw std::invalid_argument("more top rows than the program was made for");
   for (int64_t i = 0; i < s.G; i++)

@@ -28,6 +28,7 @@ void Program::add(const Family* family, KernelFn run, const Args& args, bool bar
   if (args.top_k > 0 && top_k_ > 0 && args.top_k != top_k_)
     throw std::invalid_argument("calls of a program disagree about how many experts a token has");
   top_k_ = std::max(top_k_, args.top_k);
+  kv_groups_ = std::max(kv_groups_, args.kv_group + 1);
   if (args.adapters) adapter_slots_ = args.adapters->slots;
   if (args.state_slots > 0 && state_slots_ > 0 && args.state_slots != state_slots_)
     throw std::invalid_argument("calls of a program disagree about how many slots for states there are");
@@ -55,14 +56,27 @@ void Program::run(const Step& step, int32_t* top_ids, float* top_values) {
 }
 
 void Program::prepare(const Step& step) {
+  if (step.kv_groups < kv_groups_) throw std::invalid_argument("a step has fewer block tables than calls read");
   step_ = step;
   step_.P = step.T * top_k_;
+  // Sequences are grouped by the first block tables, for layers that see all positions: in others they share nothing.
+  const Call* all_seeing = nullptr;
   for (const Call& call : calls_)
-    if (call.family == &kAttention) {  // the calls of all layers have heads of one shape
-      groups_.plan(step_, call.args, threads_);
-      leaving_ = leaving_rows_.plan(step_);
-      if (leaving_.sequences) leaving_groups_.plan(leaving_, call.args, threads_);
-      break;
+    if (call.family == &kAttention && call.args.kv_group == 0 && (!all_seeing || call.args.window == 0)) {
+      all_seeing = &call;
+      if (call.args.window == 0) break;
+    }
+  Step leaving = step_;
+  if (all_seeing) {
+    groups_.plan(step_, all_seeing->args, threads_);
+    leaving = leaving_rows_.plan(step_);
+    if (leaving.sequences) leaving_groups_.plan(leaving, all_seeing->args, threads_);
+  }
+  steps_.clear();
+  for (int64_t group = 0; group < kv_groups_; group++)
+    for (const Step& each : {step_, leaving}) {
+      steps_.push_back(each);
+      steps_.back().slots += group * step_.T, steps_.back().block_table += group * step_.B * step_.max_blocks;
     }
   if (scratch_.empty())
     for (int64_t i = 0; i < threads_; i++)

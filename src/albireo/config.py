@@ -64,7 +64,7 @@ class EngineConfig:
         memory_utilization: fraction of the machine's memory, or of the GPU's, this engine may use in all.
         swap_space: GiB of page-locked host memory where a GPU's KV blocks of preempted requests are kept, unless their
             tokens are computed again in less time; 0: they always are. Not for the CPU, whose KV cache is there anyway.
-        num_gpu_blocks_override: exact number of KV blocks, for tests (vLLM's name).
+        num_gpu_blocks_override: exact number of KV blocks, for tests (vLLM's name); where layers form groups, of each.
         enable_prefix_caching: reuse the KV cache of prompts that begin alike.
         scheduling_policy: who runs first: fcfs, or the lowest priority number.
         seed: where requests without a seed of their own derive theirs from.

@@ -13,6 +13,9 @@ from typing import Protocol
 from albireo.errors import InvalidParams, InvariantError
 from albireo.params import PoolingParams, SamplingParams
 
+#: Stands in a block table where there is none; its contents mean nothing.
+NULL_BLOCK = 0
+
 
 class TokenMatcher(Protocol):
     """Which tokens a grammar lets one sequence go on with; a function of its output tokens and nothing else."""
@@ -160,8 +163,8 @@ class SequenceWork:
         token_ids: [n] the tokens, in order; n >= 1.
         num_computed_tokens: position of the first of them; all before it are in the KV cache,
             or are written in this very step by another sequence that shares the blocks.
-        block_tables: one list of block ids per block group, covering num_computed_tokens + n positions;
-            borrowed, not to be changed.
+        block_tables: one list of block ids per block group, covering num_computed_tokens + n positions; the null block
+            where no token of this group looks any more. Borrowed, not to be changed.
         samples: tasks on the last row that is no draft's; empty when the prompt goes on in a later step.
         prompt_logprobs: when set, log-probabilities are wanted for the tokens that follow each of the
             computed rows: targets[i] is the prompt token after token_ids[i] (fewer at the prompt's end).
@@ -198,7 +201,7 @@ class StepPlan:
     Fields:
         num_tokens: of all work; num_drafts: of those the ones that are drafts.
         waits: the step after this is not to be begun before this one is reported: it may have drafts.
-    Moves of blocks, each as (group, source, target) and all of them made before any computing, in this order:
+    Moves of blocks, each as (source, target) and all of them made before any computing, in this order:
         swap_outs: blocks of the device to blocks of host memory; block_copies: within the device, one after another;
         swap_ins: blocks of host memory to blocks of the device. Of swap_outs and swap_ins no two have one target.
     adapters: which one each slot is to hold, of those that work runs in; borrowed, not to be changed. Empty where no
@@ -210,9 +213,9 @@ class StepPlan:
     step_idx: int
     work: list[SequenceWork]
     num_tokens: int
-    block_copies: list[tuple[int, int, int]] = field(default_factory=list)
-    swap_outs: list[tuple[int, int, int]] = field(default_factory=list)
-    swap_ins: list[tuple[int, int, int]] = field(default_factory=list)
+    block_copies: list[tuple[int, int]] = field(default_factory=list)
+    swap_outs: list[tuple[int, int]] = field(default_factory=list)
+    swap_ins: list[tuple[int, int]] = field(default_factory=list)
     num_drafts: int = 0
     waits: bool = False
     adapters: Sequence[int | None] = ()

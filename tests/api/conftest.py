@@ -126,7 +126,7 @@ class ToyHouse:
         eos = self.toy.ids("</s>")[0]
         settings = EngineSettings.from_config(
             config,
-            num_blocks=(num_blocks,),
+            num_blocks=num_blocks,
             max_model_len=max_model_len,
             vocab_size=self.tokenizer.vocab_size,
             eos_token_ids=frozenset({eos}),

@@ -39,7 +39,9 @@ def test_blocks_and_their_cost(directory: Path) -> None:
     heads, kv_heads = TINY["num_attention_heads"], TINY["num_key_value_heads"]
     dim = TINY.get("head_dim") or hidden // heads
     padded = -(-dim // 16) * 16
-    block_bytes = layers * 8 * 2 * kv_heads * padded * 2
+    # a layer sees all positions and two do not: a block is one layer's
+    assert (layers, program.kv.num_groups) == (3, 3)
+    block_bytes = 8 * 2 * kv_heads * padded * 2
     found = AbsentGpu().swapping(config, program)
     assert found.num_blocks == int(0.01 * 2**30) // block_bytes
     gate_up = 2 * 64 * -(-ffn // 64)  # in panels of 64 each

@@ -10,7 +10,8 @@ import pytest
 from albireo.bench.cost_model import CostModel, overlapped
 from albireo.bench.roofline import Limits, Roofline, StepShape
 from albireo.dtypes import TOKEN
-from albireo.graph.program import Buffer, Call, KVLayout, PackedConstant, Program
+from albireo.graph.kv_layout import KVLayout
+from albireo.graph.program import Buffer, Call, PackedConstant, Program
 
 LIMITS = Limits(read_bytes_per_s=1e6, dot_flops_per_s=1e9)
 VOCAB = 10

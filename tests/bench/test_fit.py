@@ -11,7 +11,6 @@ from albireo.api.devices import CpuDevice
 from albireo.api.load import compile_program
 from albireo.api.memory import OVERHEAD_BYTES, plan_memory
 from albireo.backends.cpu.machine import isa_levels
-from albireo.backends.cpu.model import kv_block_bytes
 from albireo.backends.cpu.pack import constant_offsets
 from albireo.bench.fit import MemoryParts, memory_parts
 from albireo.config import EngineConfig
@@ -78,7 +77,7 @@ def test_the_same_sizes_as_loading():
         replace(config, memory_utilization=1.0),
         weight_bytes=constant_offsets(program.constants)[1],
         arena_bytes=program.arena_bytes,
-        block_bytes=kv_block_bytes(program.kv),
+        block_bytes=program.kv.block_bytes,
         model_len=64,
         machine=1 << 30,
     )

@@ -15,7 +15,7 @@ LIMITS = Limits(100.0, 1000.0)
 
 
 def settings(**changes):
-    return EngineSettings(**{"num_blocks": (100,), "max_model_len": 256, "vocab_size": 50} | changes)
+    return EngineSettings(**{"num_blocks": 100, "max_model_len": 256, "vocab_size": 50} | changes)
 
 
 class HandCosts:

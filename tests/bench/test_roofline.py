@@ -28,7 +28,8 @@ from albireo.bench.roofline import (
 )
 from albireo.compiler.passes.shard import Part
 from albireo.config import EngineConfig
-from albireo.graph.program import Buffer, Call, KVLayout, PackedConstant, Program
+from albireo.graph.kv_layout import KVLayout
+from albireo.graph.program import Buffer, Call, PackedConstant, Program
 from albireo.models import build_graph, load_architecture
 from albireo.models.config import parse_config
 from albireo.params import SamplingParams

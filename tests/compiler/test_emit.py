@@ -11,7 +11,8 @@ from albireo.compiler.passes.shard import Part
 from albireo.compiler.pipeline import compile_graph, optional_passes, passes_without, run_passes
 from albireo.dtypes import itemsize
 from albireo.errors import InvariantError, UnsupportedModel
-from albireo.graph.program import KVLayout, Program
+from albireo.graph.kv_layout import KVLayout
+from albireo.graph.program import Program
 from albireo.graph.program_spec import ABLE_FAMILIES, FAMILIES, check_program
 from compiler.examples import BLOCK_SIZE, MAX_POSITIONS, MAXIMA, ROPE, D, Decoder, E, FakeCatalog, H, K, model_graph
 from compiler.ranks import compile_rank, wide_config, wide_graph

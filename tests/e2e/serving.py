@@ -21,6 +21,7 @@ from albireo.backends.cpu.ranks import TensorParallelModel
 from albireo.backends.step_inputs import StepInputs
 from albireo.backends.step_outputs import StepOutputs
 from albireo.config import EngineConfig
+from albireo.engine.block_tables import blocks_needed
 from albireo.engine.engine import Engine
 from albireo.engine.stats import EngineStats
 from albireo.execution.inputs import pack_step
@@ -98,6 +99,25 @@ class _Other:
         return self.recording.last
 
 
+def pressed(loaded: Loaded) -> Loaded:
+    """With no more blocks than were asked for: a sequence that would fill them finds just room enough, also where
+    windows let some go."""
+    settings, asked = loaded.settings, loaded.config.num_gpu_blocks_override
+    if asked is None:
+        return loaded
+    size, max_new = settings.block_size, settings.max_num_batched_tokens
+    num_blocks = 1 + blocks_needed((asked - 1) * size, size, settings.windows, max_new)
+    return replace(loaded, settings=replace(settings, num_blocks=num_blocks))
+
+
+def spoil(rank: CpuModel) -> None:
+    """Memory that holds NaN wherever nothing was written."""
+    for memory in (rank._kv.memory, rank._arena, rank._states):
+        memory.view()[:] = 0xFF
+    if rank.program.kv.windows != (None,):
+        rank._kv.fill(1, 0)  # the null block is read where windows have left others
+
+
 @dataclass
 class Server:
     """A loaded model; every serve() is an engine of its own, with an empty prefix cache, on the same KV memory.
@@ -115,18 +135,16 @@ class Server:
     @classmethod
     def load(cls, directory: Path, **config: Any) -> Server:
         defaults = {"num_threads": 1, "max_num_seqs": 8, "skip_tokenizer_init": True, "max_num_batched_tokens": 512}
-        return cls(load(EngineConfig(model=str(directory), **{**defaults, **config})))
+        loaded = load(EngineConfig(model=str(directory), **{**defaults, **config}))
+        return cls(pressed(loaded))
 
     def engine(self) -> Engine:
         """A new engine whose every logit goes to rows, on memory that holds NaN wherever nothing was written."""
         self.rows = {}
         for rank in getattr(self.loaded.model, "ranks", [self.loaded.model]):
-            for memory in (rank._kv, rank._arena, rank._states):
-                memory.view()[:] = 0xFF
-        config, (num_blocks,) = self.loaded.config, self.loaded.settings.num_blocks
-        settings = replace(
-            self.loaded.settings, num_blocks=(num_blocks - self.num_host,), num_host_blocks=self.num_host
-        )
+            spoil(rank)
+        config, num_blocks = self.loaded.config, self.loaded.settings.num_blocks
+        settings = replace(self.loaded.settings, num_blocks=num_blocks - self.num_host, num_host_blocks=self.num_host)
         recording = _Recording(self.loaded.model, num_blocks - self.num_host)
         adapters = None if self.loaded.adapters is None else self.loaded.adapters.runner
         if adapters is not None:

@@ -207,7 +207,7 @@ def engines(loaded: Loaded, num_blocks: int, device: Deferred, num_host: int = 0
     states: Any = loaded.model if loaded.program.states else None
     plain = Runner(loaded.model, VOCAB, 8, states=states)
     ahead = AheadRunner(device, VOCAB, 8, loaded.memory.max_model_len, states=states)
-    settings = replace(loaded.settings, num_blocks=(num_blocks,))
+    settings = replace(loaded.settings, num_blocks=num_blocks)
     return (
         Engine(settings, plain.execute, lambda: 0.0),
         Engine(replace(settings, lookahead=LOOKAHEAD, num_host_blocks=num_host), ahead.execute, lambda: 0.0),

@@ -118,7 +118,7 @@ def test_tokens_are_those_of_a_device_that_waits_and_guesses_nothing(
 ) -> None:
     monkeypatch.setattr("albireo.engine.drafting.Pacing", Whim)
     device = Deferred(loaded.model)
-    settings = replace(loaded.settings, num_blocks=(num_blocks,))
+    settings = replace(loaded.settings, num_blocks=num_blocks)
     plain = Engine(replace(settings, speculative=None), Runner(loaded.model, VOCAB, 8).execute, lambda: 0.0)
     requests = [
         ask

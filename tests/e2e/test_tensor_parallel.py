@@ -63,9 +63,13 @@ def test_served_by_ranks_as_by_one(
 ) -> None:
     """Batched, in chunks, with preemption and the prefix cache."""
     settings = {**ALL_AT_ONCE, "num_threads": size, "tensor_parallel_size": size}
-    answers, stats = Server.load(checkpoint(model, dtype), **settings).serve(requests())
+    server = Server.load(checkpoint(model, dtype), **settings)
+    answers, stats = server.serve(requests())
     assert_same_answers(answers, of_one(model, dtype, isa_levels()[0]))
-    assert everything(stats, answers)
+    # windows let so many blocks go that nobody is preempted
+    has_windows = server.loaded.settings.windows != (None,)
+    assert has_windows == (model == "qwen2") and everything(stats, answers) != has_windows
+    assert stats.prefix_cache_hits > 0
 
 
 @pytest.mark.parametrize("level", isa_levels()[1:])

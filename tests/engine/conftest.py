@@ -14,6 +14,7 @@ from typing import Any
 
 import pytest
 
+from albireo.engine.block_tables import blocks_needed
 from albireo.engine.engine import Engine
 from albireo.engine.request import SequenceUpdate
 from albireo.engine.settings import EngineSettings
@@ -59,7 +60,7 @@ class StepFailed(Exception):
 
 
 class ToyExecutor:
-    """Executes plans on simulated KV stores, one a group; checks each plan against the contract of step.py.
+    """Executes plans on a simulated KV store; checks each plan against the contract of step.py.
 
     It has two layers, as little as shows what a real model shows: the first stores tokens, the second, once all of the
     first is written, a checksum of the history up to each position. So a block holds more than its own tokens.
@@ -68,12 +69,12 @@ class ToyExecutor:
     def __init__(self, settings: EngineSettings) -> None:
         size = settings.block_size
         self.settings = settings
-        self.layers = [[[[-1] * size for _ in range(count)] for count in settings.num_blocks] for _ in range(2)]
-        self.hosts = [[[[-1] * size] * settings.num_host_blocks for _ in settings.num_blocks] for _ in range(2)]
+        self.layers = [[[-1] * size for _ in range(settings.num_blocks)] for _ in range(2)]
+        self.hosts = [[[-1] * size] * settings.num_host_blocks for _ in range(2)]
         self.fail_next: str | None = None
         self.num_computed_tokens = 0
         self.plans: list[dict[int, tuple[int, int, int]]] = []
-        self.copies: list[list[tuple[int, int, int]]] = []
+        self.copies: list[list[tuple[int, int]]] = []
         self.num_swapped_in = 0
         self.num_drafts = 0
         self._may_be_begun = False
@@ -110,12 +111,12 @@ class ToyExecutor:
 
     def _move(self, plan: StepPlan) -> None:
         for layer, host in zip(self.layers, self.hosts, strict=True):
-            for group, source, target in plan.swap_outs:
-                host[group][target] = list(layer[group][source])
-            for group, source, target in plan.block_copies:
-                layer[group][target] = list(layer[group][source])
-            for group, source, target in plan.swap_ins:
-                layer[group][target] = list(host[group][source])
+            for source, target in plan.swap_outs:
+                host[target] = list(layer[source])
+            for source, target in plan.block_copies:
+                layer[target] = list(layer[source])
+            for source, target in plan.swap_ins:
+                layer[target] = list(host[source])
         self.num_swapped_in += len(plan.swap_ins)
         for source, target in plan.state_copies:
             self.states[target] = self.states[source]
@@ -139,20 +140,25 @@ class ToyExecutor:
         assert len({work.seq_id for work in plan.work}) == len(plan.work) <= self.settings.max_num_seqs
         assert not self.states or len({work.state_slot for work in plan.work}) == len(plan.work)
         for moves in (plan.swap_outs, plan.swap_ins):
-            assert len({(group, target) for group, _, target in moves}) == len(moves), "a block is written twice"
-        writers: dict[tuple[int, int], int] = {}
+            assert len({target for _, target in moves}) == len(moves), "a block is written twice"
+        writers: dict[int, tuple[int, int]] = {}
+        size, limit = self.settings.block_size, self.settings.max_num_batched_tokens
         for work in plan.work:
             assert len(work.token_ids) >= 1
-            assert len(work.block_tables) == len(self.settings.num_blocks)
+            assert len(work.block_tables) == len(self.settings.windows)
             for group, table in enumerate(work.block_tables):
-                assert 0 not in table, "the null block is in a table"
+                first = self._seen(group, work.num_computed_tokens).start // self.settings.block_size
+                assert 0 not in table[first:], "the null block is looked into"
+                # blocks are let go when others are needed; a place looked ahead to is one more
+                most = blocks_needed(len(table) * size, size, (self.settings.windows[group],), limit) + 1
+                assert len(table) - table.count(0) <= most, "blocks are held that nobody looks into"
                 for position in self._positions(work):
-                    block = (group, table[position // self.settings.block_size])
-                    assert writers.setdefault(block, work.seq_id) == work.seq_id, "two sequences write one block"
+                    block, writer = table[position // self.settings.block_size], (work.seq_id, group)
+                    assert writers.setdefault(block, writer) == writer, "two sequences or groups write one block"
         for work in plan.work:
             for group, table in enumerate(work.block_tables):
                 own = table[work.num_computed_tokens // self.settings.block_size :]
-                assert all(writers.get((group, block), work.seq_id) == work.seq_id for block in own), "not a hit"
+                assert all(writers.get(block, (work.seq_id, group)) == (work.seq_id, group) for block in own), "no hit"
 
     def _check_drafts(self, plan: StepPlan) -> None:
         assert plan.num_drafts == sum(work.num_drafts for work in plan.work) <= self.settings.max_draft_rows
@@ -172,35 +178,43 @@ class ToyExecutor:
     def _positions(self, work: SequenceWork) -> range:
         return range(work.num_computed_tokens, work.num_computed_tokens + len(work.token_ids))
 
-    def _slots(self, layer: int, work: SequenceWork, positions: range) -> list[list[tuple[list[int], int]]]:
-        """For each group, (block, offset) of each position."""
-        size = self.settings.block_size
-        return [
-            [(self.layers[layer][group][table[position // size]], position % size) for position in positions]
-            for group, table in enumerate(work.block_tables)
-        ]
+    def _seen(self, group: int, position: int) -> range:
+        """Positions before this one that the token at it looks at."""
+        window = self.settings.windows[group]
+        return range(0 if window is None else max(0, position - window + 1), position)
+
+    def _slots(self, layer: int, work: SequenceWork, group: int, positions: range) -> list[tuple[list[int], int]]:
+        """(block, offset) of each position."""
+        size, table = self.settings.block_size, work.block_tables[group]
+        return [(self.layers[layer][table[position // size]], position % size) for position in positions]
 
     def _write(self, layer: int, work: SequenceWork, values: Sequence[int]) -> None:
-        for slots in self._slots(layer, work, self._positions(work)):
+        for group in range(len(work.block_tables)):
+            slots = self._slots(layer, work, group, self._positions(work))
             for (block, offset), value in zip(slots, values, strict=True):
                 block[offset] = value
 
     def _read(self, layer: int, work: SequenceWork) -> list[int]:
-        everything = range(work.num_computed_tokens + len(work.token_ids))
-        first, *others = [[b[i] for b, i in slots] for slots in self._slots(layer, work, everything)]
-        assert all(other == first for other in others), "the groups disagree"
-        assert all(value >= 0 for value in first), f"garbage or nothing read: {first}"
-        return first
+        """The whole history, by the first group, which has no window; others must agree in what they see of it."""
+        end = work.num_computed_tokens + len(work.token_ids)
+        whole: list[int] = []
+        for group in range(len(work.block_tables)):
+            seen = range(self._seen(group, work.num_computed_tokens).start, end)
+            found = [block[offset] for block, offset in self._slots(layer, work, group, seen)]
+            whole = whole or found
+            assert found == whole[seen.start :], "the groups disagree"
+        assert all(value >= 0 for value in whole), f"garbage or nothing read: {whole}"
+        return whole
 
     def _fail(self, plan: StepPlan) -> None:
         """Die before or within the writing; then leaving garbage in every slot the plan may write."""
         how, self.fail_next = self.fail_next, None
         if how != "before":
-            for layer, groups in enumerate(self.layers):
-                for group, _, target in (*plan.block_copies, *plan.swap_ins):
-                    groups[group][target] = [-2] * self.settings.block_size
-                for group, _, target in plan.swap_outs:
-                    self.hosts[layer][group][target] = [-2] * self.settings.block_size
+            for layer, blocks in enumerate(self.layers):
+                for _, target in (*plan.block_copies, *plan.swap_ins):
+                    blocks[target] = [-2] * self.settings.block_size
+                for _, target in plan.swap_outs:
+                    self.hosts[layer][target] = [-2] * self.settings.block_size
                 for work in plan.work:
                     self._write(layer, work, [-2] * len(work.token_ids))
             for slot in (*(work.state_slot for work in plan.work), *(target for _, target in plan.state_copies)):
@@ -368,7 +382,7 @@ class Bench:
 def make_bench(method: Method | None = None, **kwargs: Any) -> Bench:
     """A bench with one group of 63 usable blocks of 8, unless told otherwise. method: how drafts are made."""
     defaults = {
-        "num_blocks": (64,),
+        "num_blocks": 64,
         "block_size": 8,
         "max_model_len": 200,
         "vocab_size": VOCAB_SIZE,

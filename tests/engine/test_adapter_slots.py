@@ -123,7 +123,7 @@ def test_any_mix_is_served_right(bench: Any, step_failed: type[Exception], data:
     num_slots = data.draw(st.integers(1, 3))
     run = bench(
         num_adapter_slots=num_slots,
-        num_blocks=(data.draw(st.integers(6, 12)),),
+        num_blocks=data.draw(st.integers(6, 12)),
         max_num_seqs=data.draw(st.integers(1, 5)),
         max_num_batched_tokens=data.draw(st.integers(1, 40)),
         scheduling_policy="priority",

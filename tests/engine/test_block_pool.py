@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import pytest
 
-from albireo.engine.block_pool import NULL_BLOCK, BlockPool, BlockTables
+from albireo.engine.block_pool import BlockPool
 from albireo.errors import InvariantError
+from albireo.step import NULL_BLOCK
 
 
 def key(number: int) -> bytes:
@@ -117,71 +118,3 @@ def test_check_invariants_sees_a_leak() -> None:
     allocate(pool, 1)
     with pytest.raises(InvariantError, match="reference counts"):
         pool.check_invariants([])
-
-
-def test_grow_covers_positions_in_all_groups_or_none() -> None:
-    tables = BlockTables([8, 3], 8)
-    own: tuple[list[int], ...] = ([], [])
-    assert tables.grow(own, 0, 9) == []
-    assert [len(table) for table in own] == [2, 2]
-    assert tables.grow(own, 9, 16) == []
-    assert [len(table) for table in own] == [2, 2]
-    assert tables.grow(own, 16, 17) is None
-    assert [len(table) for table in own] == [2, 2]
-    assert tables.pools[0].num_available == 5
-
-
-def test_a_shared_block_is_copied_before_it_is_written_and_the_last_holder_writes_in_place() -> None:
-    tables = BlockTables([8], 8)
-    first: tuple[list[int], ...] = ([],)
-    second: tuple[list[int], ...] = ([],)
-    tables.grow(first, 0, 12)
-    tables.share(first, second, 12)
-    assert first == second
-    shared = first[0][1]
-    assert tables.grow(first, 12, 13) == [(0, shared, first[0][1])]
-    assert first[0][1] != shared and first[0][0] == second[0][0]
-    assert tables.grow(second, 12, 13) == []
-    assert second[0][1] == shared
-    tables.pools[0].check_invariants([first[0], second[0]])
-
-
-def test_share_leaves_out_blocks_beyond_the_tokens() -> None:
-    tables = BlockTables([8], 8)
-    first: tuple[list[int], ...] = ([],)
-    second: tuple[list[int], ...] = ([],)
-    tables.grow(first, 0, 30)
-    tables.share(first, second, 16)
-    assert second[0] == first[0][:2]
-
-
-def test_release_lets_the_tail_be_evicted_before_the_head() -> None:
-    tables = BlockTables([4], 8)
-    own: tuple[list[int], ...] = ([],)
-    tables.grow(own, 0, 24)
-    blocks = list(own[0])
-    for number, block in enumerate(blocks):
-        tables.pools[0].publish(block, key(number))
-    tables.release(own)
-    assert own == ([],)
-    assert tables.pools[0].allocate(3) == blocks[::-1]
-
-
-def test_room_counts_idle_hits_as_taken() -> None:
-    tables = BlockTables([5], 8)
-    own: tuple[list[int], ...] = ([],)
-    tables.grow(own, 0, 16)
-    hits = [list(own[0])]
-    for number, block in enumerate(hits[0]):
-        tables.pools[0].publish(block, key(number))
-    assert tables.has_room(hits, 32) and not tables.has_room(hits, 33)
-    tables.release(own)
-    assert tables.has_room(hits, 32) and not tables.has_room(hits, 33)
-    assert tables.has_room([[]], 32) and not tables.has_room([[]], 33)
-
-
-def test_usage_is_that_of_the_fullest_group() -> None:
-    tables = BlockTables([5, 3], 8)
-    assert tables.usage_frac == 0.0
-    tables.grow(([], []), 0, 8)
-    assert tables.usage_frac == 0.5

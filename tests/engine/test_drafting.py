@@ -116,7 +116,7 @@ def test_beside_very_short_steps_few_guesses_are_made(bench: Any) -> None:
 
     for scale, limit in ((1.0, 3 * 120), (2e-4, 150)):
         asked.clear()
-        run = drafting(bench, Method(1, Counting), max_model_len=200, num_blocks=(200,))
+        run = drafting(bench, Method(1, Counting), max_model_len=200, num_blocks=200)
         run.engine._clock = lambda clock=run._clock, scale=scale: scale * clock()
         for start in range(4):
             run.add([start, 2, 3], max_tokens=120)
@@ -212,7 +212,7 @@ def test_no_drafts_beside_prompts(bench: Any) -> None:
 
 def test_nobody_is_preempted_for_drafts_and_their_blocks_are_given_back(bench: Any) -> None:
     """A pool that is exactly large enough for what is known: with drafts, too, everybody stays."""
-    kwargs = {"num_blocks": (9,), "block_size": 8, "enable_prefix_caching": False}
+    kwargs = {"num_blocks": 9, "block_size": 8, "enable_prefix_caching": False}
     for method in (WRONG, RIGHT):
         run = drafting(bench, method, **kwargs)
         for start in range(4):
@@ -253,7 +253,7 @@ def test_a_block_with_a_wrong_draft_is_never_found(bench: Any) -> None:
 
 
 def test_a_step_that_fails_keeps_nothing_of_its_drafts(bench: Any, step_failed: type[Exception]) -> None:
-    run = drafting(bench, num_blocks=(9,), max_model_len=60)
+    run = drafting(bench, num_blocks=9, max_model_len=60)
     run.add([1, 2, 3], max_tokens=40)
     for _ in range(3):
         run.step()

@@ -85,7 +85,7 @@ class Timed:
 
 def settings_of(config: SpeculativeConfig | None, num_running: int, num_tokens: int) -> EngineSettings:
     return EngineSettings(
-        num_blocks=(num_running * (num_tokens // 8 + 3) + 2,),
+        num_blocks=num_running * (num_tokens // 8 + 3) + 2,
         block_size=8,
         max_model_len=num_tokens + 8,
         max_num_seqs=num_running,

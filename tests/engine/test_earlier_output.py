@@ -21,7 +21,7 @@ def ask(run: Any, spec: dict[str, Any], **kwargs: Any) -> None:
 
 
 @pytest.mark.parametrize("num_steps", range(0, 30, 3))
-@pytest.mark.parametrize("settings", [{}, {"num_blocks": (9,)}, {"max_num_batched_tokens": 5}, {"max_num_seqs": 2}])
+@pytest.mark.parametrize("settings", [{}, {"num_blocks": 9}, {"max_num_batched_tokens": 5}, {"max_num_seqs": 2}])
 def test_another_engine_goes_on_with_the_same_tokens(bench: Any, num_steps: int, settings: dict[str, Any]) -> None:
     first, second = bench(**settings), bench(**settings)
     for spec in REQUESTS:

@@ -96,7 +96,7 @@ def test_finish_ends_one_continuation_and_is_safe_to_repeat(bench: Any) -> None:
 
 
 def test_finish_of_a_preempted_sequence(bench: Any) -> None:
-    run = bench(num_blocks=(8,), max_model_len=57)
+    run = bench(num_blocks=8, max_model_len=57)
     run.add([1] * 20, max_tokens=20)
     run.add([2] * 20, max_tokens=20)
     while run.engine.stats().num_preemptions == 0:
@@ -135,7 +135,7 @@ def test_logprobs_and_prompt_logprobs_arrive_with_the_tokens(bench: Any) -> None
 
 
 def test_prompt_logprobs_survive_preemption_in_the_middle_of_the_prompt(bench: Any) -> None:
-    run = bench(num_blocks=(9,), max_num_batched_tokens=5, max_model_len=60)
+    run = bench(num_blocks=9, max_num_batched_tokens=5, max_model_len=60)
     run.add([1] * 26, max_tokens=30)
     while not run.tokens:
         run.step()

@@ -31,7 +31,7 @@ def test_chunks_do_not_matter_and_nothing_is_sampled(bench: Any, params: Pooling
 
 def test_the_mean_of_a_preempted_prompt_counts_every_token_once(bench: Any) -> None:
     """The toy insists that what it is to add follows what was added."""
-    run = bench(num_blocks=(9,), max_num_batched_tokens=10)
+    run = bench(num_blocks=9, max_num_batched_tokens=10)
     run.add(PROMPT[:22], max_tokens=30)
     run.step()
     run.step()
@@ -94,14 +94,14 @@ def test_one_that_is_aborted_or_ended_from_outside_has_no_embedding(bench: Any) 
 
 
 def test_a_prompt_may_fill_the_context_as_nothing_comes_behind_it(bench: Any) -> None:
-    run = bench(max_model_len=45, num_blocks=(7,))
+    run = bench(max_model_len=45, num_blocks=7)
     run.add(PROMPT, max_tokens=None, pooling=LAST)
     run.run()
     run.check_all_ended()
     with pytest.raises(PromptTooLong, match="46 tokens, max_model_len=45"):
         run.add([*PROMPT, 1], max_tokens=None, pooling=LAST)
     with pytest.raises(PromptTooLong, match="room for 40"):
-        bench(num_blocks=(6,)).add(PROMPT, max_tokens=None, pooling=LAST)
+        bench(num_blocks=6).add(PROMPT, max_tokens=None, pooling=LAST)
     with pytest.raises(PromptTooLong, match="leaves room for 44"):
         run.add(PROMPT)
 

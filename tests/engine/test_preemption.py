@@ -35,7 +35,7 @@ def test_swapped_is_what_costs_more_to_compute_again_than_to_move(
 
 
 def test_last_arrived_is_preempted_and_recomputes_what_it_had(bench: Any) -> None:
-    run = bench(num_blocks=(8,), max_model_len=57)
+    run = bench(num_blocks=8, max_model_len=57)
     run.add([1] * 20, max_tokens=20)
     run.add([2] * 20, max_tokens=20)
     run.run()
@@ -48,7 +48,7 @@ def test_last_arrived_is_preempted_and_recomputes_what_it_had(bench: Any) -> Non
 
 
 def test_recompute_finds_its_own_blocks_in_the_prefix_cache(bench: Any) -> None:
-    run = bench(num_blocks=(8,), max_model_len=57)
+    run = bench(num_blocks=8, max_model_len=57)
     run.add([1] * 20, max_tokens=20)
     run.add([2] * 20, max_tokens=20)
     run.run()
@@ -59,7 +59,7 @@ def test_recompute_finds_its_own_blocks_in_the_prefix_cache(bench: Any) -> None:
 
 
 def test_worst_priority_is_preempted_whenever_it_arrived(bench: Any) -> None:
-    run = bench(num_blocks=(8,), max_model_len=57, scheduling_policy="priority")
+    run = bench(num_blocks=8, max_model_len=57, scheduling_policy="priority")
     run.add([1] * 20, max_tokens=20, priority=5)
     run.add([2] * 20, max_tokens=20, priority=1)
     run.run()
@@ -69,7 +69,7 @@ def test_worst_priority_is_preempted_whenever_it_arrived(bench: Any) -> None:
 
 
 def test_waiting_request_of_better_priority_takes_blocks_when_they_run_out(bench: Any) -> None:
-    run = bench(num_blocks=(8,), max_model_len=57, scheduling_policy="priority")
+    run = bench(num_blocks=8, max_model_len=57, scheduling_policy="priority")
     run.add([1] * 30, max_tokens=20, priority=1)
     run.step()
     run.add([2] * 30, max_tokens=4, priority=1)

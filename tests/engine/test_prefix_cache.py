@@ -30,7 +30,7 @@ def test_keys_are_chained_sha256_of_little_endian_tokens(bench: Any) -> None:
     run.add(PROMPT, max_tokens=1)
     run.add(PROMPT, max_tokens=1, cache_salt="mine")
     run.step()
-    pool = run.engine._scheduler.tables.pools[0]
+    pool = run.engine._scheduler.tables.pool
     salted = hashlib.sha256(b"mine").digest()
     keys = chain(PROMPT, bytes(32)) + chain(PROMPT, salted)
     assert root_key("mine") == salted
@@ -117,7 +117,7 @@ def test_newcomer_goes_on_alone_when_the_owner_of_the_prefix_ends(bench: Any, ho
 
 def test_newcomer_goes_on_alone_when_the_owner_is_preempted(bench: Any) -> None:
     # The first one's decoding takes the blocks of the second, for whose prompt the third waits.
-    run = bench(num_blocks=(8,), max_num_batched_tokens=4, max_model_len=58)
+    run = bench(num_blocks=8, max_num_batched_tokens=4, max_model_len=58)
     run.add([20] * 22, max_tokens=30)
     while not run.tokens:
         run.step()
@@ -159,14 +159,33 @@ def test_disabled_cache_finds_nothing(bench: Any) -> None:
 
 
 def test_a_hit_needs_the_block_in_every_group(bench: Any) -> None:
-    run = bench(num_blocks=(64, 6))
+    run = bench(num_blocks=64, windows=(None, None))
     run.add(PROMPT, max_tokens=1)
     run.run()
-    run.add([7] * 20, max_tokens=1)  # evicts from the small group
-    run.run()
+    pool = run.engine._scheduler.tables.pool
+    keys = chain(PROMPT, bytes(32))
+    pool.withdraw(pool.find(keys[2] + bytes((1,))))
     run.add(PROMPT, max_tokens=1)
     run.run()
-    assert run.last["2"].progress.num_cached_tokens == 16
+    assert run.last["1"].progress.num_cached_tokens == 16
+    run.check_all_ended()
+
+
+@pytest.mark.parametrize(
+    ("lost", "num_cached"),
+    # behind 24 tokens the blocks 2 and 1 are looked into, behind 16 the blocks 1 and 0
+    [([], 24), ([0], 24), ([1], 8), ([2], 16), ([1, 2], 8), ([0, 2], 0)],
+)
+def test_a_window_needs_the_blocks_that_it_looks_into(bench: Any, lost: list[int], num_cached: int) -> None:
+    run = bench(num_blocks=64, windows=(None, 10))
+    run.add(PROMPT[:28], max_tokens=1)
+    run.run()
+    pool = run.engine._scheduler.tables.pool
+    for place in lost:
+        pool.withdraw(pool.find(chain(PROMPT, bytes(32))[place] + bytes((1,))))
+    run.add(PROMPT[:28], max_tokens=3)
+    run.run()
+    assert run.last["1"].progress.num_cached_tokens == num_cached
     run.check_all_ended()
 
 

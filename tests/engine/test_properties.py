@@ -20,9 +20,8 @@ STEMS = [[(i * 7 + stem * 3) % 39 + 1 for i in range(48)] for stem in range(3)]
 
 setups = st.fixed_dictionaries(
     {
-        "num_blocks": st.one_of(
-            st.integers(5, 9).map(lambda n: (n,)), st.just((40,)), st.tuples(st.integers(5, 9), st.integers(5, 9))
-        ),
+        "num_blocks": st.one_of(st.integers(5, 9), st.integers(10, 30), st.just(80)),
+        "windows": st.sampled_from([(None,), (None,), (None, 9), (None, 1), (None, 20, 20), (None, 4, 17)]),
         "max_model_len": st.sampled_from([24, 33, 64]),
         "max_num_seqs": st.integers(1, 6),
         "max_num_batched_tokens": st.sampled_from([1, 3, 8, 13, 30, 64]),

@@ -41,7 +41,7 @@ def test_what_can_never_run_is_refused_alone(
 def test_what_can_never_fit_the_cache_is_refused_with_the_numbers(
     bench: Any, num_prompt: int, max_tokens: int | None, fits: bool
 ) -> None:
-    run = bench(num_blocks=(4,))  # 24 positions; the last token of a sequence needs none
+    run = bench(num_blocks=4)  # 24 positions; the last token of a sequence needs none
     if not fits:
         with pytest.raises(PromptTooLong, match=rf"{num_prompt} tokens .* need 4 KV blocks of 8, the cache has 3"):
             run.add([1] * num_prompt, max_tokens=max_tokens)

@@ -35,7 +35,7 @@ def test_a_prompt_is_computed_in_chunks_beside_decoding(bench: Any) -> None:
 def test_under_every_profile_those_that_decode_come_first(bench: Any, profile: Profile) -> None:
     """A prompt of 700 comes to eight: each of them has a token of every step, the prompt what the budget leaves."""
     limits = asdict(PROFILES[profile])
-    run = bench(num_blocks=(200,), max_model_len=800, **limits)
+    run = bench(num_blocks=200, max_model_len=800, **limits)
     for _ in range(8):
         run.add([1] * 5, max_tokens=6)
     run.step()
@@ -114,7 +114,7 @@ def test_a_budget_below_the_number_running_serves_the_first_in_order(bench: Any)
 
 
 def test_a_sequence_is_not_admitted_before_all_its_known_tokens_have_room(bench: Any) -> None:
-    run = bench(num_blocks=(8,), max_num_batched_tokens=16, max_model_len=57)
+    run = bench(num_blocks=8, max_num_batched_tokens=16, max_model_len=57)
     run.add([1] * 12, max_tokens=5)
     run.add([2] * 41, max_tokens=2)
     run.add([3] * 4, max_tokens=2)
@@ -129,7 +129,7 @@ def test_n_sequences_share_the_prompt_and_copy_only_its_last_block(bench: Any) -
     run.add([1] * 20, n=4, max_tokens=3)
     run.step()
     assert run.toy.plans == [{0: (0, 20, 4)}]
-    pool = run.engine._scheduler.tables.pools[0]
+    pool = run.engine._scheduler.tables.pool
     assert pool.num_used == 3
     run.step()
     assert len(run.toy.copies[-1]) == 3
@@ -170,7 +170,7 @@ def test_more_sequences_than_seats_take_turns(bench: Any) -> None:
 
 
 def test_copies_come_in_an_order_that_is_safe_when_blocks_change_hands(bench: Any) -> None:
-    run = bench(num_blocks=(5,), max_model_len=33)
+    run = bench(num_blocks=5, max_model_len=33)
     run.add([1] * 12, n=4, max_tokens=20)
     run.run()
     assert run.engine.stats().num_preemptions > 0
@@ -194,7 +194,7 @@ def test_a_failed_step_changes_no_progress_and_can_be_repeated(
 
 
 def test_the_first_in_order_alone_not_fitting_is_our_bug(bench: Any) -> None:
-    run = bench(num_blocks=(4,))
+    run = bench(num_blocks=4)
     run.add([1] * 10, max_tokens=10)
     run.step()
     run.engine._requests["0"].sequences[0].num_tokens = 40

@@ -10,15 +10,14 @@ from albireo.config import EngineConfig
 from albireo.engine.settings import EngineSettings
 from albireo.errors import ConfigError
 
-GOOD: dict[str, Any] = {"num_blocks": (9,), "max_model_len": 100, "vocab_size": 10}
+GOOD: dict[str, Any] = {"num_blocks": 9, "max_model_len": 100, "vocab_size": 10}
 
 
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"num_blocks": (1,)}, "num_blocks"),
-        ({"num_blocks": ()}, "num_blocks"),
-        ({"num_blocks": (9, 1)}, "num_blocks"),
+        ({"num_blocks": 1}, "num_blocks"),
+        ({"num_blocks": 2, "windows": (None, 4)}, "one more for each of 2 groups"),
         ({"block_size": 7}, "block_size=7"),
         ({"max_num_seqs": 0}, "max_num_seqs=0"),
         ({"max_num_batched_tokens": 0}, "max_num_batched_tokens=0"),
@@ -30,8 +29,22 @@ def test_impossible_numbers_are_named(change: dict[str, Any], message: str) -> N
         EngineSettings(**{**GOOD, **change})
 
 
-def test_capacity_is_that_of_the_smallest_group_without_the_null_block() -> None:
-    assert EngineSettings(**{**GOOD, "num_blocks": (9, 5), "block_size": 8}).capacity_tokens == 32
+@pytest.mark.parametrize(
+    ("windows", "capacity"),
+    # of 32 blocks; 9 positions and 5 new ones lie in 3 blocks at most, 2 and 5 new ones in 2
+    [((None,), 32 * 8), ((None, None), 16 * 8), ((None, 9), 29 * 8), ((None, 9, 2), 27 * 8), ((None, 999), 16 * 8)],
+)
+def test_capacity_is_that_of_all_groups_together_without_the_null_block(
+    windows: tuple[int | None, ...], capacity: int
+) -> None:
+    settings = {**GOOD, "num_blocks": 33, "block_size": 8, "max_num_batched_tokens": 5, "windows": windows}
+    assert EngineSettings(**settings).capacity_tokens == capacity
+
+
+def test_a_sequence_whose_every_layer_has_a_window_goes_on_without_end() -> None:
+    settings = {**GOOD, "num_blocks": 4, "block_size": 8, "max_num_batched_tokens": 5, "windows": (9,)}
+    assert EngineSettings(**settings).capacity_tokens > 10**8
+    assert EngineSettings(**settings | {"num_blocks": 3}).capacity_tokens == 16
 
 
 def test_everything_the_user_may_set_arrives() -> None:
@@ -44,10 +57,10 @@ def test_everything_the_user_may_set_arrives() -> None:
         seed=5,
     )
     settings = EngineSettings.from_config(
-        config, num_blocks=(9,), max_model_len=50, vocab_size=10, eos_token_ids=frozenset({2})
+        config, num_blocks=9, max_model_len=50, vocab_size=10, eos_token_ids=frozenset({2})
     )
     for name in ("block_size", "max_num_seqs", "max_num_batched_tokens", "enable_prefix_caching", "seed"):
         assert getattr(settings, name) == getattr(config, name)
     assert settings.scheduling_policy == "priority"
-    assert (settings.num_blocks, settings.max_model_len, settings.vocab_size) == ((9,), 50, 10)
+    assert (settings.num_blocks, settings.max_model_len, settings.vocab_size) == (9, 50, 10)
     assert settings.eos_token_ids == {2}

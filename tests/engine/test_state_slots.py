@@ -66,7 +66,7 @@ def test_copies_to_those_that_have_ended_do_no_harm(bench: Any) -> None:
 
 
 def test_whoever_is_preempted_begins_anew(bench: Any) -> None:
-    run = bench(**STATES | {"num_blocks": (7,)})
+    run = bench(**STATES | {"num_blocks": 7})
     for i in range(3):
         run.add([*PROMPT, i], max_tokens=9)
     run.run()
@@ -99,4 +99,4 @@ def test_all_begin_anew_when_a_step_failed(bench: Any, step_failed: type[Excepti
 )
 def test_what_states_do_not_go_with(changes: dict[str, Any]) -> None:
     with pytest.raises(ConfigError, match=r"num_state_slots=4, max_num_seqs=5|states of sequences leave no prefix"):
-        EngineSettings(num_blocks=(9,), max_model_len=32, vocab_size=9, **(STATES | changes))
+        EngineSettings(num_blocks=9, max_model_len=32, vocab_size=9, **(STATES | changes))

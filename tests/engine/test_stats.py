@@ -31,7 +31,7 @@ def test_snapshot_carries_every_counter() -> None:
 
 
 def test_what_is_running_waiting_and_held(bench: Any) -> None:
-    run = bench(num_blocks=(11,), max_num_seqs=2, max_model_len=60)
+    run = bench(num_blocks=11, max_num_seqs=2, max_model_len=60)
     for start in range(3):
         run.add([start] * 9, max_tokens=3)
     assert run.engine.stats().num_requests_waiting == 3

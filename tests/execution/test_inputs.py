@@ -5,8 +5,10 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
+import pytest
 
-from albireo.execution.inputs import TableRows, pack_next, pack_step, with_logits
+from albireo.errors import InvariantError
+from albireo.execution.inputs import GroupTables, TableRows, pack_next, pack_step, with_logits
 from albireo.params import SamplingParams
 from albireo.step import SampleTask, SequenceWork, StepPlan
 
@@ -114,10 +116,10 @@ def test_tables_that_are_kept_are_those_of_now_whatever_was_there_before() -> No
 def test_a_decoding_step_is_packed_as_any_other() -> None:
     works = [work(i, [20 + i], 14 + i, [4 + i, 9 + i], samples=(task(i),), state_slot=7 - i) for i in range(4)]
     whole = pack_step(plan(*works), 16, is_top_greedy=True)
-    positions, tables = [each.num_computed_tokens for each in works], TableRows()
+    positions, tables = [each.num_computed_tokens for each in works], GroupTables()
     for is_top in (True, False):
         tasks = [each.samples[0] for each in works]
-        table = tables.of([each.block_tables[0] for each in works])
+        table = tables.of([each.block_tables for each in works], 2)
         step = pack_next([20, 21, 22, 23], positions, table, tasks, 16, is_top, [7, 6, 5, 4])
         step.inputs.check(16)
         wanted = whole.inputs if is_top == whole.is_top else with_logits(whole.inputs)
@@ -126,3 +128,25 @@ def test_a_decoding_step_is_packed_as_any_other() -> None:
             assert (ours[:, :2] if ours.ndim == 2 else ours).tolist() == theirs.tolist()
         assert step.inputs.state_slots is not None and wanted.state_slots is not None
         assert step.inputs.state_slots.tolist() == wanted.state_slots.tolist() == [7, 6, 5, 4]
+
+
+def test_each_block_group_has_slots_and_tables_of_its_own() -> None:
+    """Of a group with a window the null block stands where nobody looks any more."""
+    works = [work(1, [7, 8], 31, [5, 6, 9]), work(2, [3], 2, [4])]
+    works[0].block_tables, works[1].block_tables = ([5, 6, 9], [0, 2, 3]), ([4], [8])
+    given = pack_step(plan(*works), 16).inputs
+    assert given.block_table.tolist() == [[5, 6, 9], [4, 0, 0]]
+    slots, tables = given.of_groups(2, 16)
+    assert tables.tolist() == [[[5, 6, 9], [4, 0, 0]], [[0, 2, 3], [8, 0, 0]]]
+    assert slots.tolist() == [[6 * 16 + 15, 9 * 16, 4 * 16 + 2], [2 * 16 + 15, 3 * 16, 8 * 16 + 2]]
+    given.check(16)
+    with pytest.raises(InvariantError, match="a step of 2 block groups, the program has 3"):
+        given.of_groups(3, 16)
+
+
+def test_a_step_with_one_table_has_the_blocks_of_all_groups_side_by_side() -> None:
+    given = pack_step(plan(work(1, [7, 8], 15, [5, 6])), 16).inputs
+    assert given.group_tables is None
+    slots, tables = given.of_groups(3, 16)
+    assert tables.tolist() == [[[15, 18]], [[16, 19]], [[17, 20]]]
+    assert slots.tolist() == [[15 * 16 + 15, 18 * 16], [16 * 16 + 15, 19 * 16], [17 * 16 + 15, 20 * 16]]

@@ -161,14 +161,14 @@ def test_best_logits_that_do_not_decide_are_asked_for_in_full() -> None:
 
 def test_blocks_are_copied_before_anything_is_computed() -> None:
     table = Table()
-    Runner(table, VOCAB, 16).execute(plan(SequenceWork(1, [3], 0, ([1],)), copies=[(0, 4, 5), (0, 5, 6)]))
+    Runner(table, VOCAB, 16).execute(plan(SequenceWork(1, [3], 0, ([1],)), copies=[(4, 5), (5, 6)]))
     assert table.log == [("copy", [(4, 5), (5, 6)]), ("run", [3])]
 
 
 def test_blocks_leave_before_they_are_another_s_and_come_back_last() -> None:
     table = Table()
-    moving = plan(SequenceWork(1, [3], 0, ([1],)), copies=[(0, 4, 5)])
-    moving.swap_outs, moving.swap_ins = [(0, 7, 2), (0, 8, 3)], [(0, 1, 7)]
+    moving = plan(SequenceWork(1, [3], 0, ([1],)), copies=[(4, 5)])
+    moving.swap_outs, moving.swap_ins = [(7, 2), (8, 3)], [(1, 7)]
     Runner(table, VOCAB, 16, host=table).execute(moving)
     assert table.log == [("out", [(7, 2), (8, 3)]), ("copy", [(4, 5)]), ("in", [(1, 7)]), ("run", [3])]
     table.log.clear()
@@ -264,7 +264,7 @@ def test_what_the_best_logits_do_not_decide_is_computed_again(params: dict[str, 
     model, pooler = Table(), HiddenTable()
     sampled = SequenceWork(5, [3], 0, ([5],), (task(5, seed=4, **params),))
     wanted = Runner(Table(), VOCAB, 16).execute(plan(sampled)).tokens
-    result = Runner(model, VOCAB, 16, pooler).execute(plan(embed(1, [2, 4]), sampled, copies=[(0, 4, 5)]))
+    result = Runner(model, VOCAB, 16, pooler).execute(plan(embed(1, [2, 4]), sampled, copies=[(4, 5)]))
     assert result.tokens == wanted and result.pooled == {1: [3.0, 0.5]}
     assert pooler.log == [("run", [2, 4, 3])]
     assert model.log == [("copy", [(4, 5)]), *[("run", [3])] * num_again]

@@ -15,7 +15,7 @@ from albireo.engine_process.messages import Blocks, SequenceBlocks, Stepped
 from albireo.server import live
 from albireo.server.endpoints.status import Stats
 from albireo.server.live import Live
-from albireo.server.live_event import bars, runs, spread
+from albireo.server.live_event import _tables, bars, runs, spread
 
 
 @given(st.lists(st.integers(1, 60)))
@@ -70,6 +70,14 @@ async def settle(condition: Any) -> None:
     async with asyncio.timeout(30):
         while not condition():
             await asyncio.sleep(0.002)
+
+
+def test_blocks_of_each_group_have_the_place_that_a_window_has_left_them() -> None:
+    held = SequenceBlocks(7, 0, 20, 30, 29, 16, [4, 5], [[0, 9], [0, 8]])
+    assert list(_tables(held, 100)) == [[104, 2], [[0, [104, 2]], [1, [109, 1]], [1, [108, 1]]]]
+    alone = SequenceBlocks(7, 0, 20, 30, 29, 16, [0, 0, 5, 6])
+    assert list(_tables(alone, 0)) == [[5, 2], [[2, [5, 2]]]]
+    assert list(_tables(SequenceBlocks(7, 0, 20, 30, 29, 16, [4, 5]), 0)) == [[4, 2]]
 
 
 def test_nothing_is_kept_while_nobody_watches() -> None:

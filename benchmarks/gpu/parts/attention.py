@@ -60,14 +60,14 @@ def measure(setup: Setup, dtype: str, sequences: int, context: int, **options: A
     step = DeviceStep(
         token_ids=ints(torch.zeros(sequences)),
         positions=ints(last),
-        slots=ints(table[:, -1] * BLOCK + (context - 1) % BLOCK),
+        slots=(ints(table[:, -1] * BLOCK + (context - 1) % BLOCK),),
         query_start=ints(torch.arange(sequences + 1)),
         context_len=ints(last + 1),
         block_table=ints(table).flatten(),
-        table_start=ints(torch.arange(len(table)) * table.shape[1]),
+        table_start=(ints(torch.arange(len(table)) * table.shape[1]),),
         rows={},
         top_counts=ints(torch.zeros(0)),
-        state_slots=ints(torch.zeros(0)),
+        state_slots=(ints(torch.zeros(0)),),
         sizes={"T": sequences, "B": sequences, "R": 0, "G": 0, "S": 0},
     )
     shape = AttentionShape(heads, kv_heads, dim, context, 0, "bfloat16", dtype, setup.chip, **options)

@@ -30,6 +30,7 @@ struct Args {
   const float* dt_bias = nullptr;      // gated_delta_rule: [num_heads]
   const float* sinks = nullptr;        // attention: [num_heads] one more score of each row's softmax
   char* kv = nullptr;                  // this layer's part of the KV cache
+  int64_t kv_group = 0;                // which of the step's block tables its blocks are in
   const Adapters* adapters = nullptr;  // adapter; linear, qkv_rope_kv: of which low holds x A^T
   const float* low = nullptr;          // [rows][targets * max_rank], of rows that have an adapter
   int64_t low_stride = 0;              // elements from row to row of it

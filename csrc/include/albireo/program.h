@@ -79,7 +79,8 @@ class Program {
   bool is_private(size_t index) const { return private_rows_[index] > 0; }
   Args args_of(size_t index, char* rows) const;
   const Step& step_of(const Call& call) const {
-    return call.family == &kAttention && call.args.rows == Rows::kS ? leaving_ : step_;
+    const bool leaves = call.family == &kAttention && call.args.rows == Rows::kS;
+    return steps_[2 * call.args.kv_group + leaves];
   }
   int64_t scratch_end() const { return round_up(scratch_bytes_, 64); }  // where a thread's own rows begin
   bool is_over(size_t index) const { return done_[index].value.load(std::memory_order_acquire) == items_[index]; }
@@ -89,7 +90,7 @@ class Program {
   std::vector<Program*> ranks_;
   std::vector<Call> calls_;
   Step step_{};                        // at hand
-  Step leaving_{};                     // its rows that leave, which attention of these alone works on
+  std::vector<Step> steps_;            // [kv_groups] it, and its rows that leave, which attention of these works on
   std::vector<int64_t> items_;         // [calls] of it
   std::vector<int64_t> private_rows_;  // [calls] rows that every thread computes for itself; such a call has no items
   std::vector<Counter> done_;          // [calls] items finished
@@ -100,7 +101,8 @@ class Program {
   LeavingRows leaving_rows_;
   std::vector<double> seconds_;
   int64_t scratch_bytes_ = 0, private_bytes_ = 0, adapter_slots_ = 0, state_slots_ = 0;
-  int64_t top_k_ = 0;  // experts of a token, where there are any
+  int64_t top_k_ = 0;      // experts of a token, where there are any
+  int64_t kv_groups_ = 1;  // block tables that its calls read
   bool profiling_ = false;
 };
 

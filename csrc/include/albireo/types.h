@@ -54,18 +54,20 @@ struct SharingGroup {
 };
 
 // One step's inputs. T tokens of B sequences; R rows want logits, G rows want their best few. These leave the model:
-// the S = R + G rows are logit_rows, then top_rows.
+// the S = R + G rows are logit_rows, then top_rows. Layers of one block group have slots and block tables of their own;
+// a kernel is given the step of its group, whose are the first.
 struct Step {
   const int32_t* token_ids;    // [T]
   const int32_t* positions;    // [T]
-  const int32_t* slots;        // [T] block * block_size + offset
+  const int32_t* slots;        // [kv_groups, T] block * block_size + offset
   const int32_t* query_start;  // [B + 1] rows of sequence b: query_start[b] .. query_start[b + 1]
   const int32_t* context_len;  // [B] KV positions valid after this step
-  const int32_t* block_table;  // [B, max_blocks]
+  const int32_t* block_table;  // [kv_groups, B, max_blocks]
   const int32_t* logit_rows;   // [R]
   const int32_t* top_rows;     // [G]
   const int32_t* top_counts;   // [G] how many of its best a row wants: 1 to kTopMost
   int64_t T, B, R, G, max_blocks;
+  int64_t kv_groups = 1;
   const int32_t* adapter_slots = nullptr;  // [T] slot of the row's adapter, -1: none; read by programs with adapters
   const int32_t* state_slots = nullptr;    // [B] what each sequence keeps is there; read by programs with states
   const int32_t* sequences = nullptr;      // [B] row of block_table of each; none: row b. See leaving_rows.h

@@ -36,7 +36,7 @@ void SequenceGroups::plan(Step& step, const Args& a, int64_t threads) {
   groups_.clear();
   for (int64_t i = 0; i < step.B; i++) {
     const int64_t b = order_[i], tokens = tokens_of(step, b), computed = step.context_len[b] - tokens;
-    if (!groups_.empty() && tokens <= kFewTokens) {
+    if (!groups_.empty() && tokens <= kFewTokens && a.window == 0) {
       SharingGroup& g = groups_.back();
       const int64_t first = order_[g.first], blocks = blocks_of(step, b, size);
       const int64_t most = std::min({g.count == 1 ? blocks_of(step, first, size) : g.shared_blocks, blocks});

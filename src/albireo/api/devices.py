@@ -16,7 +16,7 @@ from albireo.backends.backend import ExplainedCatalog
 from albireo.backends.cpu.adapters import CpuAdapters
 from albireo.backends.cpu.catalog import CpuCatalog
 from albireo.backends.cpu.machine import isa_levels, thread_pool
-from albireo.backends.cpu.model import CpuModel, kv_block_bytes
+from albireo.backends.cpu.model import CpuModel
 from albireo.backends.cpu.pack import constant_offsets
 from albireo.backends.cpu.ranks import TensorParallelModel, rank_pool
 from albireo.backends.cuda.catalog import FP8_CAPABILITY, CudaCatalog
@@ -25,8 +25,9 @@ from albireo.errors import ConfigError
 from albireo.execution.adapters import AdapterRunner
 from albireo.execution.ahead import LOOKAHEAD, AheadRunner
 from albireo.execution.runner import DeviceModel, Pooler, Runner
+from albireo.graph.kv_layout import KVLayout
 from albireo.graph.node import Graph
-from albireo.graph.program import KVLayout, Program
+from albireo.graph.program import Program
 from albireo.step import StepPlan, StepResult
 
 if TYPE_CHECKING:
@@ -123,7 +124,7 @@ class CpuDevice:
         return constant_offsets(program.constants)[1]
 
     def block_bytes(self, kv: KVLayout) -> int:
-        return kv_block_bytes(kv)
+        return kv.block_bytes
 
     def swapping(self, config: EngineConfig, program: Program) -> Swapping:
         return Swapping()
@@ -198,7 +199,7 @@ class CudaDevice:
         return program.weight_bytes
 
     def block_bytes(self, kv: KVLayout) -> int:
-        return kv.block_size * kv.position_bytes
+        return kv.block_bytes
 
     def swapping(self, config: EngineConfig, program: Program) -> Swapping:
         return plan_swapping(config, program, self.block_bytes(program.kv))

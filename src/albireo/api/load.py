@@ -25,7 +25,7 @@ from albireo.api.take_share import require_alone, take_gpu, take_processors
 from albireo.api.tokenizer import open_tokenizer
 from albireo.api.tuning import tuned
 from albireo.artifact.reader import tokenizer_directory
-from albireo.backends.backend import KernelCatalog
+from albireo.backends.backend import BLOCK_GROUPS, KernelCatalog
 from albireo.backends.cpu.adapters import CpuAdapters, padded_rank, slot_bytes
 from albireo.backends.cpu.model import CpuModel
 from albireo.compiler.passes import hidden_states
@@ -166,7 +166,8 @@ def load(
         eos = eos_token_ids(model_config, defaults) or _eos_of(tokenizer, model_config.vocab_size)
         settings = EngineSettings.from_config(
             config,
-            num_blocks=(memory.num_blocks,),
+            num_blocks=memory.num_blocks,
+            windows=memory.windows,
             max_model_len=memory.max_model_len,
             vocab_size=model_config.vocab_size,
             eos_token_ids=frozenset(eos),
@@ -318,6 +319,7 @@ def plan_ranks(
         adapter_bytes=adapter_bytes,
         state_bytes=programs[0].states.slot_bytes * config.step_limits.max_num_seqs,
         are_weights_shared=source.shares_weights,
+        windows=programs[0].kv.windows,
     )
     return programs, memory
 
@@ -354,15 +356,17 @@ def compile_program(
     passes = passes_without(config.without)
     if has_adapters:
         passes = adapter_passes(passes, padded_rank(config.max_lora_rank))
+    catalog = catalog or open_device(config).catalog()
     return compile_graph(
         graph,
-        catalog or open_device(config).catalog(),
+        catalog,
         maxima={"T": tokens, "R": num_rows, "G": seqs + num_draft_rows},
         block_size=config.block_size,
         max_positions=model_len,
         part=part,
         passes=passes,
         kv_dtype=kv_cache_dtype(config.kv_cache_dtype),
+        has_block_groups=BLOCK_GROUPS in catalog.abilities,
     )
 
 

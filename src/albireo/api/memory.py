@@ -9,6 +9,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from albireo.config import EngineConfig
+from albireo.engine.block_tables import Windows, blocks_needed, capacity_tokens
 from albireo.errors import OutOfMemory
 
 #: Python, libraries, tokenizer, scratch of threads: measured about 150 MiB with a vocabulary of 152,000.
@@ -22,7 +23,8 @@ class MemoryPlan:
 
     Fields:
         machine_bytes: of the machine, or of one engine's part of it.
-        num_blocks: KV blocks, the null block included; kv_bytes is their size.
+        num_blocks: KV blocks, the null block included; kv_bytes is their size. windows: of the block groups that share
+            them, see engine/block_tables.py.
         max_model_len: longest sequence the pool can hold, at most the one asked for.
         adapter_bytes: slots of adapters; state_bytes: what sequences keep beside the KV cache; 0 where there are none.
     """
@@ -36,6 +38,7 @@ class MemoryPlan:
     max_model_len: int
     adapter_bytes: int = 0
     state_bytes: int = 0
+    windows: Windows = (None,)
 
 
 def machine_bytes() -> int:
@@ -68,27 +71,31 @@ def plan_memory(
     adapter_bytes: int = 0,
     state_bytes: int = 0,
     are_weights_shared: bool = False,
+    windows: Windows = (None,),
 ) -> MemoryPlan:
     """Blocks and context that fit.
 
     Args:
-        block_bytes: one KV block over all layers.
+        block_bytes: one KV block. windows: of the groups of layers that take blocks.
         model_len: the context asked for, or the model's own.
         machine: memory of the machine; num_engines: so many engines like this one have it, each with its own weights
             unless they are shared.
         adapter_bytes: the slots of adapters. state_bytes: what max_num_seqs sequences keep beside the KV cache.
 
-    The pool is kv_cache_memory_bytes, or num_gpu_blocks_override blocks, or what memory_utilization leaves, but no
-    more than max_num_seqs sequences of full length could use.
+    The pool is kv_cache_memory_bytes, or num_gpu_blocks_override blocks for each group, or what memory_utilization
+    leaves, but no more than max_num_seqs sequences of full length could use.
     Raises: OutOfMemory with the numbers, and the flag that would help.
     """
     shared = weight_bytes if are_weights_shared else 0
     budget = part_of(int(machine * config.memory_utilization), num_engines, shared)
     machine = part_of(machine, num_engines, shared)
     fixed = weight_bytes + adapter_bytes + state_bytes + arena_bytes + OVERHEAD_BYTES
-    most = 1 + config.step_limits.max_num_seqs * -(-model_len // config.block_size)
+    size, max_new = config.block_size, config.step_limits.max_num_batched_tokens
+    num_seqs = config.step_limits.max_num_seqs
+    most = 1 + blocks_needed(model_len, size, windows, max_new, num_sequences=num_seqs)
+    least = 1 + len(windows)
     if config.num_gpu_blocks_override is not None:
-        num_blocks = config.num_gpu_blocks_override
+        num_blocks = config.num_gpu_blocks_override * len(windows)
     elif config.kv_cache_memory_bytes is not None:
         num_blocks = config.kv_cache_memory_bytes // block_bytes
     else:
@@ -105,29 +112,30 @@ def plan_memory(
     if state_bytes:
         sizes = f"states of {config.step_limits.max_num_seqs} sequences {_gib(state_bytes)}, {sizes}"
     if fixed > budget or (
-        num_blocks < 2 and config.num_gpu_blocks_override is None and fixed + 2 * block_bytes > budget
+        num_blocks < least and config.num_gpu_blocks_override is None and fixed + least * block_bytes > budget
     ):
         raise OutOfMemory(
-            f"the model needs {_gib(fixed + 2 * block_bytes)} at least ({sizes}); "
+            f"the model needs {_gib(fixed + least * block_bytes)} at least ({sizes}); "
             f"memory_utilization={config.memory_utilization} of {_gib(machine)}{of_all} allows {_gib(budget)}. "
             "Raise memory_utilization, lower max_num_batched_tokens or max_num_seqs"
             + (", or max_loras or max_lora_rank" if adapter_bytes else "")
             + ", or use a smaller model"
             + ("" if num_engines == 1 else ", or lower data_parallel_size")
         )
-    if num_blocks < 2:
+    if num_blocks < least:
         raise OutOfMemory(
-            f"the KV cache has room for {num_blocks} blocks, at least 2 are needed ({sizes}); raise {pool_flag}"
+            f"the KV cache has room for {num_blocks} blocks, at least {least} are needed ({sizes}); raise {pool_flag}"
         )
     if fixed + num_blocks * block_bytes > machine:
         raise OutOfMemory(
             f"a KV cache of {_gib(num_blocks * block_bytes)} and {_gib(fixed)} beside it ({sizes}) exceed the "
             f"machine's {_gib(machine)}{of_all}; lower {pool_flag}"
         )
-    capacity = (num_blocks - 1) * config.block_size
+    capacity = capacity_tokens(num_blocks - 1, size, windows, max_new)
     if config.max_model_len is not None and capacity < config.max_model_len:
         raise OutOfMemory(
-            f"max_model_len={config.max_model_len} needs {-(-config.max_model_len // config.block_size)} KV blocks, "
+            f"max_model_len={config.max_model_len} needs "
+            f"{blocks_needed(config.max_model_len, size, windows, max_new)} KV blocks, "
             f"{num_blocks - 1} fit ({sizes}); lower max_model_len to {capacity}, or raise {pool_flag}"
             + ("" if is_said else " or memory_utilization")
         )
@@ -141,6 +149,7 @@ def plan_memory(
         min(model_len, capacity),
         adapter_bytes,
         state_bytes,
+        windows,
     )
 
 
@@ -155,7 +164,8 @@ def with_blocks(plan: MemoryPlan, config: EngineConfig, num_blocks: int) -> Memo
     if num_blocks >= plan.num_blocks:
         return plan
     asked = config.num_gpu_blocks_override is not None or config.kv_cache_memory_bytes is not None
-    capacity = (num_blocks - 1) * config.block_size
+    max_new = config.step_limits.max_num_batched_tokens
+    capacity = capacity_tokens(num_blocks - 1, config.block_size, plan.windows, max_new)
     if asked or (config.max_model_len is not None and capacity < config.max_model_len):
         raise OutOfMemory(
             f"{plan.num_blocks} KV blocks of {_gib(plan.kv_bytes)} are asked for, {num_blocks} fit after a trial step; "

@@ -16,9 +16,10 @@ from albireo.artifact.layout import sha256
 from albireo.artifact.record import MAX_COUNT, Record, guarded, scalar
 from albireo.dtypes import COMPUTE_DTYPES, SIZES
 from albireo.encodings import ENCODINGS
-from albireo.errors import Corrupt, short
+from albireo.errors import Corrupt, InvariantError, short
+from albireo.graph.kv_layout import KVLayout
 from albireo.graph.node import SYMBOLS
-from albireo.graph.program import Buffer, Call, KVLayout, PackedConstant, Program, StateLayout
+from albireo.graph.program import Buffer, Call, PackedConstant, Program, StateLayout
 from albireo.graph.program_spec import FAMILIES, SPLITS, check_program
 
 PACKINGS = (
@@ -154,6 +155,8 @@ def _kv(kv: KVLayout) -> dict[str, Any]:
         "block_size": kv.block_size,
         **({} if kv.has_values else {"has_values": False}),
         **({"shapes": [list(shape) for shape in kv.shapes]} if kv.shapes else {}),
+        **({"groups": [list(group) for group in kv.groups]} if kv.groups else {}),
+        **({"windows": list(kv.windows)} if kv.windows != (None,) else {}),
     }
 
 
@@ -250,11 +253,33 @@ def _read_kv(record: Record) -> KVLayout:
         block_size=record.count("block_size", 1),
         has_values=record.flag("has_values") if record.has("has_values") else True,
         shapes=_read_shapes(record) if record.has("shapes") else (),
+        groups=_read_groups(record) if record.has("groups") else (),
+        windows=_read_windows(record) if record.has("windows") else (None,),
     )
     if kv.shapes and (len(kv.shapes) != kv.num_layers or kv.shapes[0] != (kv.num_kv_heads, kv.head_dim)):
         record.fail("shapes", kv.shapes, f"must be one of each of {kv.num_layers} layers, first that of num_kv_heads")
+    try:
+        kv.check()
+    except InvariantError as error:
+        record.fail("groups", kv.groups, str(error))
     record.done()
     return kv
+
+
+def _read_groups(record: Record) -> tuple[tuple[int, ...], ...]:
+    """Layers of each block group; not written where there is one, nor before 2.12."""
+    for group in record.items("groups"):
+        if not isinstance(group, list) or any(type(n) is not int or not 0 <= n < MAX_COUNT for n in group):
+            record.fail("groups", group, "must be lists of numbers of layers")
+    return tuple(tuple(group) for group in record.items("groups"))
+
+
+def _read_windows(record: Record) -> tuple[int | None, ...]:
+    """Of each block group, how many positions a token sees; none: all."""
+    for window in record.items("windows"):
+        if window is not None and (type(window) is not int or not 0 < window <= MAX_COUNT):
+            record.fail("windows", window, "must be a whole number of at least 1, or null")
+    return tuple(record.items("windows"))
 
 
 def _read_shapes(record: Record) -> tuple[tuple[int, int], ...]:

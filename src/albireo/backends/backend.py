@@ -16,6 +16,8 @@ from albireo.graph.tuning import Tuning
 EIGHT_BY_EIGHT_FLOATS = "8-bit floats by 8-bit floats"
 #: The ability to multiply 4-bit codes with zero points (encodings of kind integer) with bfloat16, too.
 FOUR_BY_SIXTEEN = "4 bits by 16"
+#: The ability to run steps with a block table for each group of layers.
+BLOCK_GROUPS = "block groups"
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,7 +45,7 @@ def identity_parts(identity: str) -> tuple[str, str, str]:
 class KernelCatalog(Protocol):
     """The kernels of one backend on one machine."""
 
-    #: What its kernels do beside what each backend's do: names in pipeline.ABLE_PASSES.
+    #: What its kernels do beside what each backend's do: names in pipeline.ABLE_PASSES, and BLOCK_GROUPS.
     abilities: frozenset[str]
 
     def variants(self, family: str, dtype: str, attrs: Mapping[str, Any]) -> tuple[Variant, ...]:

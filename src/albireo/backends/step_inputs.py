@@ -16,6 +16,8 @@ from albireo.graph.ops import TOP_LOGITS
 
 Ints = NDArray[np.int32]
 
+StepArrays = tuple[Ints, Ints, Ints, Ints, Ints, Ints, Ints, Ints, Ints]
+
 _NONE = np.zeros(0, np.int32)
 
 
@@ -31,12 +33,16 @@ class StepInputs:
         query_start: [B + 1] sequence b has rows query_start[b] to query_start[b + 1] of T.
         context_len: [B] positions of its cache after this step's tokens are written; its last row has position
             context_len - 1.
-        block_table: [B, max_blocks] block of each block_size positions; entries beyond context_len are not read.
+        block_table: [B, max_blocks] block of each block_size positions; entries beyond context_len are not read. The
+            null block where no token of a window looks any more: a kernel may begin there, but nothing counts.
         logit_rows: [R] rows of T whose full logits are wanted, in this order.
         top_rows: [G] rows of T of which the best few logits are enough.
         top_counts: [G] how many of the best: 1 is the arg max, TOP_LOGITS the most. Left out: the arg max of each.
         adapter_slots: [T] slot of the token's adapter, -1 where it has none; left out: none has, and only a program
             without adapters may run.
+        group_slots, group_tables: [groups, T] and [groups, B, max_blocks] slots and block tables of each block group,
+            where the engine keeps them apart; slots and block_table are those of the first. Left out: the blocks of all
+            groups lie side by side, see of_groups().
         state_slots: [B] where what each sequence keeps from step to step is, no two alike; a sequence whose first
             token is at position 0 begins anew. Left out: only a program that keeps nothing may run.
     """
@@ -52,13 +58,15 @@ class StepInputs:
     top_counts: Ints = field(default_factory=lambda: _NONE)
     adapter_slots: Ints | None = None
     state_slots: Ints | None = None
+    group_slots: Ints | None = None
+    group_tables: Ints | None = None
 
     def __post_init__(self) -> None:
         if self.top_counts is _NONE:
             object.__setattr__(self, "top_counts", np.ones(len(self.top_rows), np.int32))
 
     @property
-    def arrays(self) -> tuple[Ints, Ints, Ints, Ints, Ints, Ints, Ints, Ints, Ints]:
+    def arrays(self) -> StepArrays:
         """All that every program reads, in the order above."""
         return (
             self.token_ids,
@@ -107,6 +115,21 @@ class StepInputs:
     def top_pos(self) -> Ints:
         """[G] where top_rows are in out_rows."""
         return np.arange(len(self.logit_rows), len(self.logit_rows) + len(self.top_rows), dtype=np.int32)
+
+    def of_groups(self, num_groups: int, block_size: int) -> tuple[Ints, Ints]:
+        """slots [groups, T] and block tables [groups, B, max_blocks] for a program of so many block groups.
+
+        A step that has one table, as whoever makes steps by hand gives it, means by block b the blocks b * num_groups
+        and those behind it, one for each group.
+        Raises: InvariantError when the step has those of another number of groups.
+        """
+        if self.group_slots is None or self.group_tables is None:
+            each = np.arange(num_groups, dtype=np.int32)[:, None]
+            slots = (self.slots // block_size * num_groups + each) * block_size + self.slots % block_size
+            return slots, self.block_table * np.int32(num_groups) + each[:, :, None]
+        if len(self.group_slots) != num_groups or len(self.group_tables) != num_groups:
+            raise InvariantError(f"a step of {len(self.group_tables)} block groups, the program has {num_groups}")
+        return self.group_slots, self.group_tables
 
     def check(self, block_size: int) -> None:
         """Raises: InvariantError naming the array that contradicts another. Cost: O(T); for tests and the reference."""

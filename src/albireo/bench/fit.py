@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from albireo.api.devices import Device
 from albireo.api.memory import OVERHEAD_BYTES, part_of
 from albireo.config import EngineConfig
+from albireo.engine.block_tables import Windows, blocks_needed, capacity_tokens
 from albireo.errors import OutOfMemory
 from albireo.graph.program import Program
 
@@ -21,7 +22,8 @@ class MemoryParts:
 
     Fields:
         budget_bytes: what the engine may use in all.
-        block_bytes: one KV block over all layers; block_size: its positions.
+        block_bytes: one KV block; block_size: its positions. windows: of the groups of layers that take blocks.
+        max_new: most tokens of a step.
         room_blocks: KV blocks that fit beside the rest, the null block included; may be below 2: nothing fits.
         context_limit: longest sequence that the model or the settings allow.
         state_bytes: what max_num_seqs sequences keep beside the KV cache.
@@ -37,6 +39,8 @@ class MemoryParts:
     context_limit: int
     adapter_bytes: int = 0
     state_bytes: int = 0
+    windows: Windows = (None,)
+    max_new: int = 2048
 
     @property
     def fixed_bytes(self) -> int:
@@ -47,15 +51,22 @@ class MemoryParts:
     @property
     def longest_context(self) -> int:
         """Tokens of a single sequence that has the cache alone."""
-        return max(0, min(self.context_limit, (self.room_blocks - 1) * self.block_size))
+        room = capacity_tokens(max(0, self.room_blocks - 1), self.block_size, self.windows, self.max_new)
+        return min(self.context_limit, room)
 
     def requests_at_once(self, length: int) -> int:
         """Requests of a length whose KV caches fit side by side."""
-        return max(0, (self.room_blocks - 1) // -(-length // self.block_size))
+        first = self.blocks_for(1, length)
+        return max(0, 1 + (self.room_blocks - first) // (self.blocks_for(2, length) - first))
 
     def blocks_for(self, num_requests: int, length: int) -> int:
         """KV blocks of requests, and the null block."""
-        return 1 + num_requests * -(-length // self.block_size)
+        size, windows = self.block_size, self.windows
+        return 1 + blocks_needed(length, size, windows, self.max_new, num_sequences=num_requests)
+
+    def bytes_per_token(self, windows: Windows) -> int:
+        """Of the KV cache, of groups with these windows."""
+        return len(windows) * self.block_bytes // self.block_size
 
     def check(self, num_requests: int, length: int) -> None:
         """Raises: OutOfMemory with the numbers when so many requests of a length do not fit side by side."""
@@ -112,7 +123,7 @@ def memory_parts(
     fixed = weight_bytes + adapter_bytes + state_bytes + program.arena_bytes + OVERHEAD_BYTES
     room = (budget - fixed) // block_bytes
     if config.num_gpu_blocks_override is not None:
-        room = min(room, config.num_gpu_blocks_override)
+        room = min(room, config.num_gpu_blocks_override * program.kv.num_groups)
     elif config.kv_cache_memory_bytes is not None:
         room = min(room, config.kv_cache_memory_bytes // block_bytes)
     return MemoryParts(
@@ -126,6 +137,8 @@ def memory_parts(
         context_limit=context_limit,
         adapter_bytes=adapter_bytes,
         state_bytes=state_bytes,
+        windows=program.kv.windows,
+        max_new=config.step_limits.max_num_batched_tokens,
     )
 
 

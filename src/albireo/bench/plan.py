@@ -111,12 +111,13 @@ def plan_model(config: EngineConfig, workload: PlanWorkload, memory_bytes: int |
     memory.check(concurrency, workload.length)
     settings = EngineSettings.from_config(
         config,
-        num_blocks=(memory.blocks_for(concurrency, workload.length),),
+        num_blocks=memory.blocks_for(concurrency, workload.length),
         max_model_len=model_len,
         vocab_size=vocab_size,
         eos_token_ids=frozenset(),
         max_prompt_rows=MAX_PROMPT_ROWS,
         num_state_slots=step.max_num_seqs if program.states else 0,
+        windows=program.kv.windows,
     )
     dtype = source.model_config.dtype
     speed: dict[str, Any] = dict.fromkeys(SPEED_FIGURES)
@@ -202,7 +203,8 @@ def _memory_figures(memory: MemoryParts, concurrency: int, length: int) -> dict[
         "overhead_bytes": memory.overhead_bytes,
         "needed_bytes": needed,
         "free_bytes": memory.budget_bytes - needed,
-        "kv_bytes_per_token": memory.block_bytes // memory.block_size,
+        "kv_bytes_per_token": memory.bytes_per_token(memory.windows),
+        "kv_bytes_per_token_beyond_windows": memory.bytes_per_token(tuple(w for w in memory.windows if w is None)),
         "longest_context": memory.longest_context,
         "requests_at_once": memory.requests_at_once(length),
     }

@@ -30,7 +30,9 @@ def plan_lines(figures: dict[str, Any]) -> list[str]:
 
 
 def _memory_lines(memory: dict[str, Any], workload: dict[str, Any], settings: dict[str, Any]) -> Iterator[str]:
-    per_token = f"{memory['kv_bytes_per_token']:,} B per token"
+    per_token, beyond = f"{memory['kv_bytes_per_token']:,} B per token", memory["kv_bytes_per_token_beyond_windows"]
+    if beyond != memory["kv_bytes_per_token"]:
+        per_token += f", {beyond:,} B of one that windows have passed"
     num, is_gpu = settings["data_parallel_size"], settings["device"] == "cuda"
     whom = f", for each of {num} engines; all figures are of one of them" if num > 1 else ""
     yield row("memory", f"{_size(memory['budget_bytes'])} allowed{' of a GPU' if is_gpu else ''}{whom}")

@@ -20,9 +20,11 @@ from albireo.artifact.layout import FORMAT, MAJOR
 from albireo.cli.terminal import count, size
 from albireo.config import EngineConfig
 from albireo.dtypes import kv_cache_dtype
+from albireo.engine.block_tables import blocks_needed
 from albireo.errors import ModelError
+from albireo.graph.kv_layout import KVLayout
 from albireo.graph.node import Graph
-from albireo.graph.program import KVLayout, Program
+from albireo.graph.program import Program
 from albireo.graph.show import totals
 from albireo.graph.tuning import BUCKET_NAMES
 from albireo.models import open_checkpoint
@@ -65,7 +67,6 @@ def plan_facts(config: EngineConfig, program: Program, memory: MemoryPlan) -> li
     fixed = memory.weight_bytes + beside + memory.kv_bytes
     adapters = f"adapters {size(memory.adapter_bytes)}, " if memory.adapter_bytes else ""
     adapters += f"states of sequences {size(memory.state_bytes)}, " if memory.state_bytes else ""
-    tokens = (memory.num_blocks - 1) * config.block_size
     return [
         ("program", str(totals(program))),
         ("kernels", ", ".join(dict.fromkeys(call.kernel for call in program.calls))),
@@ -79,12 +80,19 @@ def plan_facts(config: EngineConfig, program: Program, memory: MemoryPlan) -> li
             f"of {size(memory.budget_bytes)} allowed (memory_utilization={config.memory_utilization}, "
             f"machine {size(memory.machine_bytes)})",
         ),
-        (
-            "KV blocks",
-            f"{memory.num_blocks - 1:,} of {config.block_size} tokens: {tokens:,} tokens, "
-            f"sequences of up to {memory.max_model_len:,}",
-        ),
+        ("KV blocks", _blocks(config, memory)),
     ]
+
+
+def _blocks(config: EngineConfig, memory: MemoryPlan) -> str:
+    num, block_size = memory.num_blocks - 1, config.block_size
+    longest = f"sequences of up to {memory.max_model_len:,}"
+    if memory.windows == (None,):
+        return f"{num:,} of {block_size} tokens: {num * block_size:,} tokens, {longest}"
+    each = blocks_needed(memory.max_model_len, block_size, memory.windows, config.step_limits.max_num_batched_tokens)
+    windows = ", ".join(f"{window:,}" for window in sorted({window for window in memory.windows if window}))
+    groups = f"one of {len(memory.windows)} groups of layers" if len(memory.windows) > 1 else "all layers"
+    return f"{num:,} of {block_size} tokens of {groups}, windows of {windows}: {longest}, one in {each:,} blocks"
 
 
 def tuning_facts(tables: Sequence[TableInForce]) -> list[Fact]:

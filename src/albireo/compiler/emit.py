@@ -15,8 +15,9 @@ from albireo.compiler.rewrite import label
 from albireo.compiler.select import call_attrs
 from albireo.dtypes import KV_CODES
 from albireo.errors import UnsupportedModel
+from albireo.graph.kv_layout import KVLayout
 from albireo.graph.node import Graph, Node, Value
-from albireo.graph.program import Call, KVLayout, Program, StateLayout
+from albireo.graph.program import Call, Program, StateLayout
 from albireo.graph.program_spec import FAMILIES, accesses, conflict
 from albireo.graph.report import PassRecord
 from albireo.graph.spec import symbol_rows

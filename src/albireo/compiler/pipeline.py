@@ -9,6 +9,7 @@ from collections.abc import Callable, Collection, Mapping, Sequence
 from functools import partial
 
 from albireo.backends.backend import EIGHT_BY_EIGHT_FLOATS, FOUR_BY_SIXTEEN, KernelCatalog
+from albireo.compiler.block_groups import group_blocks
 from albireo.compiler.emit import emit, kv_layout, make_calls, place_barriers
 from albireo.compiler.layouts import plan_layouts
 from albireo.compiler.memory_plan import plan_memory
@@ -148,6 +149,7 @@ def compile_graph(
     part: shard.Part | None = None,
     passes: Sequence[Pass] = PASSES,
     kv_dtype: str | None = None,
+    has_block_groups: bool = False,
 ) -> Program:
     """Compile a model's graph for a backend. The graph is not changed.
 
@@ -159,6 +161,7 @@ def compile_graph(
         part: compile for one of several ranks; None: for one that is alone, each sum one chain.
         passes: rewrites to run, in order; whoever measures leaves some out, see passes_without().
         kv_dtype: type of the KV cache; None: that of the queries.
+        has_block_groups: layers with a window have KV blocks of their own, which are let go behind it.
 
     Returns: the program, with a report of every pass.
     Raises: UnsupportedModel naming the node that no kernel performs, and why no pass could fuse it.
@@ -180,8 +183,11 @@ def compile_graph(
     layouts, laid_out = plan_layouts(fused, kernels, max_positions)
     memory, planned = plan_memory(fused, maxima)
     calls, met = place_barriers(make_calls(fused, kernels, layouts, memory), memory, maxima)
-    kv = kv_layout(fused, block_size, kv_dtype)
-    return emit(fused, calls, layouts, memory, kv, maxima, [*records, selected, laid_out, planned, met])
+    kv, done = kv_layout(fused, block_size, kv_dtype), [*records, selected, laid_out, planned, met]
+    if has_block_groups:
+        kv, grouped = group_blocks(fused, kv, max_positions)
+        done.append(grouped)
+    return emit(fused, calls, layouts, memory, kv, maxima, done)
 
 
 def shard_pass(part: shard.Part) -> Pass:

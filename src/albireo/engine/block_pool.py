@@ -1,8 +1,6 @@
 """Fixed pool of KV blocks with reference counts and eviction of the cached blocks freed longest ago.
 
-Called by scheduler.py and prefix_cache.py. Does not know tokens, tensors or devices: a block here is an integer.
-
-One pool a block group: layers of one group use the same positions of the same blocks. BlockTables works on all groups.
+Called by block_tables.py and prefix_cache.py. Does not know tokens, tensors or devices: a block here is an integer.
 """
 
 from __future__ import annotations
@@ -11,10 +9,7 @@ from collections import OrderedDict
 from collections.abc import Iterable, Sequence
 
 from albireo.errors import InvariantError
-
-NULL_BLOCK = 0
-
-Tables = tuple[list[int], ...]
+from albireo.step import NULL_BLOCK
 
 
 class BlockPool:
@@ -124,16 +119,16 @@ class BlockPool:
         return self._block_of.get(key)
 
     def check_invariants(self, tables: Iterable[Sequence[int]]) -> None:
-        """Args: tables: every block table of this group.
+        """Args: tables: every block table; null blocks in them count for nothing.
 
         Raises: InvariantError. Cost: O(num_blocks + table lengths); for tests.
         """
         refs = [0] * self.num_blocks
         for table in tables:
             for block in table:
-                refs[block] += 1
-        if refs != self._num_refs or refs[NULL_BLOCK]:
-            wrong = {b: (self._num_refs[b], n) for b, n in enumerate(refs) if n != self._num_refs[b] or (b == 0 and n)}
+                refs[block] += block != NULL_BLOCK
+        if refs != self._num_refs:
+            wrong = {b: (self._num_refs[b], n) for b, n in enumerate(refs) if n != self._num_refs[b]}
             raise InvariantError(f"reference counts (kept, counted) differ: {wrong}")
         used = {block for block, count in enumerate(refs) if count}
         parts = [*self._free, *self._cached, *used]
@@ -144,83 +139,3 @@ class BlockPool:
             raise InvariantError("keys and blocks do not name each other")
         if any(block in named for block in self._free) or any(block not in named for block in self._cached):
             raise InvariantError("a free block has a key, or a cached block has none")
-
-
-class BlockTables:
-    """Block tables of sequences over all groups. Invariant: each operation happens in all groups or in none."""
-
-    def __init__(self, num_blocks: Sequence[int], block_size: int) -> None:
-        self.pools = [BlockPool(count) for count in num_blocks]
-        self.block_size = block_size
-
-    def grow(self, tables: Tables, start: int, end: int) -> list[tuple[int, int, int]] | None:
-        """Make positions start .. end-1 writable by the tables' owner alone; those before start exist already.
-
-        Returns: copies to make first, (group, source, target), for a shared block that is about to be written;
-            or None if blocks are missing (nothing is changed then).
-        Cost: O(blocks added).
-        """
-        num_blocks = -(-end // self.block_size)
-        first = start // self.block_size
-        grown = []
-        for pool, table in zip(self.pools, tables, strict=True):
-            is_shared = first < len(table) and pool.num_refs(table[first]) > 1
-            missing = max(num_blocks - len(table), 0)
-            if missing + is_shared > pool.num_available:
-                return None
-            grown.append((missing, is_shared))
-        copies = []
-        for group, (missing, is_shared) in enumerate(grown):
-            blocks = self.pools[group].allocate(missing + is_shared)
-            assert blocks is not None, "counted above"
-            if is_shared:
-                copies.append((group, tables[group][first], blocks[-1]))
-                self.pools[group].free([tables[group][first]])
-                tables[group][first] = blocks.pop()
-            tables[group].extend(blocks)
-        return copies
-
-    def has_room(self, hits: Sequence[Sequence[int]], num_tokens: int) -> bool:
-        """Whether num_tokens positions fit when the leading blocks are hits that would be shared."""
-        num_blocks = -(-num_tokens // self.block_size)
-        for pool, blocks in zip(self.pools, hits, strict=True):
-            num_idle = sum(pool.num_refs(block) == 0 for block in blocks)
-            if num_blocks - len(blocks) + num_idle > pool.num_available:
-                return False
-        return True
-
-    def share(self, source: Sequence[Sequence[int]], target: Tables, num_tokens: int) -> None:
-        """Let the empty target tables hold the blocks of the first num_tokens positions of source, too."""
-        num_blocks = -(-num_tokens // self.block_size)
-        for pool, blocks, table in zip(self.pools, source, target, strict=True):
-            for block in blocks[:num_blocks]:
-                pool.share(block)
-                table.append(block)
-
-    def num_shared(self, tables: Tables, num_tokens: int) -> int:
-        """Of the first num_tokens positions those in leading full blocks that other tables hold, too."""
-        pool, num_blocks = self.pools[0], 0
-        for block in tables[0][: num_tokens // self.block_size]:
-            if pool.num_refs(block) == 1:
-                break
-            num_blocks += 1
-        return num_blocks * self.block_size
-
-    def release(self, tables: Tables) -> None:
-        """Empty the tables, tail first: a cached prefix is of use without its tail, but not the reverse."""
-        for pool, table in zip(self.pools, tables, strict=True):
-            pool.free(reversed(table))
-            table.clear()
-
-    def trim(self, tables: Tables, num_tokens: int) -> None:
-        """Let the blocks go that lie behind the first num_tokens positions. Cost: O(blocks freed)."""
-        num_blocks = -(-num_tokens // self.block_size)
-        for pool, table in zip(self.pools, tables, strict=True):
-            if len(table) > num_blocks:
-                pool.free(reversed(table[num_blocks:]))
-                del table[num_blocks:]
-
-    @property
-    def usage_frac(self) -> float:
-        """Fraction of the fullest pool's blocks that are in tables."""
-        return max(pool.num_used / (pool.num_blocks - 1) for pool in self.pools)

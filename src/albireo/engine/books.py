@@ -5,7 +5,7 @@ Called by scheduler.py for tests. Changes nothing.
 
 from __future__ import annotations
 
-from albireo.engine.block_pool import BlockTables
+from albireo.engine.block_tables import BlockTables
 from albireo.engine.host_pool import HostPool
 from albireo.engine.queue import Line
 from albireo.engine.request import Request, Sequence, Status
@@ -34,8 +34,7 @@ def check_books(
         for seq in request.sequences:
             _check_sequence(seq, settings.block_size)
     host.check_invariants(seq for request in requests for seq in request.sequences)
-    for group, pool in enumerate(tables.pools):
-        pool.check_invariants(s.block_tables[group] for r in requests for s in r.sequences)
+    tables.check_invariants([seq.block_tables for request in requests for seq in request.sequences])
 
 
 def _check_sequence(seq: Sequence, block_size: int) -> None:

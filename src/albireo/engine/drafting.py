@@ -17,7 +17,7 @@ from __future__ import annotations
 
 from math import ceil
 
-from albireo.engine.block_pool import BlockTables
+from albireo.engine.block_tables import BlockTables
 from albireo.engine.request import Sequence
 from albireo.engine.settings import EngineSettings
 from albireo.engine.stats import Counters

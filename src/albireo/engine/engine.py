@@ -182,7 +182,7 @@ class Engine:
     def blocks(self) -> tuple[list[Sequence], list[int]]:
         """Who holds blocks, to be looked at between steps only; and the blocks of the first group that nobody holds but
         a prefix may find, those evicted first before."""
-        return list(self._scheduler.running), self._scheduler.tables.pools[0].cached()
+        return list(self._scheduler.running), self._scheduler.tables.pool.cached()
 
     # -- the step ------------------------------------------------------------------------------------------------------
 

@@ -3,29 +3,31 @@
 Called by scheduler.py, where there is such memory: a device with memory of its own, and swap_space. Does not know who
 is preempted, or why it is not computed again instead (preemption.py).
 
-A sequence has its host blocks from swap_out() on until the step that brings them back was executed. Block i is the same
-number in every group. What is moved in a step is moved before anything is computed: out, then copies within the device,
-then in, so a block that one sequence leaves may be another's in the same step.
+A sequence has its host blocks from swap_out() on until the step that brings them back was executed. What is moved in a
+step is moved before anything is computed: out, then copies within the device, then in, so a block that one sequence
+leaves may be another's in the same step.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterable
 
-from albireo.engine.request import Sequence, Status
+from albireo.engine.block_tables import BlockTables
+from albireo.engine.request import HostBlock, Sequence, Status
 from albireo.errors import InvariantError
-from albireo.step import StepPlan
+from albireo.step import NULL_BLOCK, StepPlan
 
 
 class HostPool:
     """Invariants, checked by check_invariants():
     1. every host block is free or in the list of one sequence;
-    2. between steps only WAITING sequences have some, and those cover num_swapped_tokens positions.
+    2. between steps only WAITING sequences have some, no two for one place of a table, and those of a group are for
+       places in a row, up to the last of num_swapped_tokens positions.
     """
 
-    def __init__(self, num_blocks: int, block_size: int) -> None:
+    def __init__(self, num_blocks: int, tables: BlockTables) -> None:
         self.num_blocks = num_blocks
-        self._block_size = block_size
+        self._tables, self._block_size = tables, tables.block_size
         #: A stack, the smallest on top at first: blocks with neighbouring numbers travel as one copy.
         self._free = list(range(num_blocks - 1, -1, -1))
         self._holders: set[int] = set()
@@ -51,15 +53,18 @@ class HostPool:
 
         Raises: InvariantError when there are too few host blocks.
         """
-        num_blocks = -(-seq.num_computed_tokens // self._block_size)
-        if num_blocks > len(self._free) or seq.host_blocks:
-            there = len(self._free)
-            raise InvariantError(f"sequence {seq.seq_id} is swapped out to {there} host blocks, needs {num_blocks}")
-        seq.host_blocks = [self._free.pop() for _ in range(num_blocks)]
-        seq.num_swapped_tokens = seq.num_computed_tokens
+        num_tokens = seq.num_computed_tokens
+        needed, there = self._tables.num_held(seq.block_tables, num_tokens), len(self._free)
+        if needed > there or seq.host_blocks:
+            raise InvariantError(f"sequence {seq.seq_id} is swapped out to {there} host blocks, needs {needed}")
+        seq.num_swapped_tokens = num_tokens
         self._holders.add(seq.seq_id)
         for group, table in enumerate(seq.block_tables):
-            plan.swap_outs += [(group, block, host) for block, host in zip(table, seq.host_blocks, strict=False)]
+            for place, block in enumerate(table[: -(-num_tokens // self._block_size)]):
+                if block != NULL_BLOCK:
+                    kept = HostBlock(group, place, self._free.pop())
+                    seq.host_blocks.append(kept)
+                    plan.swap_outs.append((block, kept.block))
         self._out.append(seq)
 
     def swap_in(self, seq: Sequence, num_found: int, plan: StepPlan) -> None:
@@ -70,15 +75,16 @@ class HostPool:
         if not seq.host_blocks:
             return
         first = num_found // self._block_size
-        for group, table in enumerate(seq.block_tables):
-            moves = zip(seq.host_blocks[first:], table[first:], strict=False)
-            plan.swap_ins += [(group, host, block) for host, block in moves]
+        for group, place, block in seq.host_blocks:
+            target = seq.block_tables[group][place] if place >= first else NULL_BLOCK
+            if target != NULL_BLOCK:
+                plan.swap_ins.append((block, target))
         self._in.append(seq)
 
     def forget(self, seq: Sequence) -> None:
         """Let a sequence's host blocks go, if it has some."""
         if seq.host_blocks:
-            self._free += reversed(seq.host_blocks)
+            self._free += [kept.block for kept in reversed(seq.host_blocks)]
             self._holders.discard(seq.seq_id)
             seq.host_blocks, seq.num_swapped_tokens = [], 0
 
@@ -99,15 +105,20 @@ class HostPool:
     def check_invariants(self, sequences: Iterable[Sequence]) -> None:
         """Args: sequences: all unfinished ones. Raises: InvariantError. Cost: O(blocks); for tests, between steps."""
         holders = [seq for seq in sequences if seq.host_blocks]
-        blocks = [block for seq in holders for block in seq.host_blocks]
+        blocks = [kept.block for seq in holders for kept in seq.host_blocks]
         if sorted(blocks + self._free) != list(range(self.num_blocks)):
             raise InvariantError(f"host blocks {blocks} and {self._free} free ones do not partition {self.num_blocks}")
         if {seq.seq_id for seq in holders} != self._holders:
             raise InvariantError(f"sequences {self._holders} are to have host blocks, not {holders}")
         for seq in holders:
-            num_blocks = -(-seq.num_swapped_tokens // self._block_size)
-            if seq.status is not Status.WAITING or len(seq.host_blocks) != num_blocks:
+            end = -(-seq.num_swapped_tokens // self._block_size)
+            wanted = [
+                (group, place)
+                for group in range(len(self._tables.windows))
+                for place in range(self._tables.first_seen(group, seq.num_swapped_tokens), end)
+            ]
+            if seq.status is not Status.WAITING or [kept[:2] for kept in seq.host_blocks] != wanted:
                 raise InvariantError(
-                    f"sequence {seq.seq_id} is {seq.status.name} and has {len(seq.host_blocks)} host blocks for "
+                    f"sequence {seq.seq_id} is {seq.status.name} and has host blocks {seq.host_blocks} for "
                     f"{seq.num_swapped_tokens} tokens"
                 )

@@ -4,7 +4,7 @@ Called by scheduler.py. Knows token ids and block numbers; does not know budgets
 
 A full block's key is SHA-256(key of the block before it, its token ids as 4-byte little-endian), so it stands for the
 whole sequence up to its end. The first block's predecessor is 32 zero bytes, or the SHA-256 of what sets the request
-apart: its salt, its adapter.
+apart: its salt, its adapter. Each block group has a block of its own for the same positions, by the key and its number.
 """
 
 from __future__ import annotations
@@ -13,8 +13,9 @@ import hashlib
 import struct
 from dataclasses import dataclass
 
-from albireo.engine.block_pool import BlockPool
+from albireo.engine.block_tables import BlockTables
 from albireo.engine.request import Sequence
+from albireo.step import NULL_BLOCK
 
 _NO_SALT = bytes(32)
 
@@ -32,7 +33,10 @@ def next_key(parent: bytes, token_ids: list[int]) -> bytes:
 
 @dataclass(slots=True)
 class Hit:
-    """Leading full blocks found, a list a group, and the positions they cover."""
+    """Leading full blocks found, a list a group, and the positions they cover.
+
+    Of a group with a window those that the next token looks into; the null block stands for the others.
+    """
 
     blocks: tuple[list[int], ...]
     num_tokens: int = 0
@@ -45,29 +49,63 @@ class PrefixCache:
     already use the block: requests that arrive together compute a shared prefix once.
     """
 
-    def __init__(self, pools: list[BlockPool], block_size: int, is_enabled: bool) -> None:
+    def __init__(self, tables: BlockTables, is_enabled: bool) -> None:
         self.is_enabled = is_enabled
-        self._pools = pools
-        self._block_size = block_size
-        self._published: list[tuple[BlockPool, int]] = []
+        self._tables, self._pool = tables, tables.pool
+        self._block_size = tables.block_size
+        self._published: list[int] = []
 
     def match(self, seq: Sequence) -> Hit:
         """Longest run of leading full blocks that need not be computed, leaving at least one token to compute.
 
         Cost: O(blocks found), and O(block_size) a block hashed for the first time.
         """
-        hit = Hit(tuple([] for _ in self._pools))
+        windows = self._tables.windows
+        hit = Hit(tuple([] for _ in windows))
         if not self.is_enabled or not seq.request.can_read_cache:
             return hit
-        for idx in range((seq.num_tokens - 1) // self._block_size):
-            key = self._key(seq, idx)
-            found = [pool.find(key) for pool in self._pools]
-            if None in found:
-                return hit
-            for blocks, block in zip(hit.blocks, found, strict=True):
-                blocks.append(block)  # type: ignore[arg-type]  # None is excluded above
-            hit.num_tokens += self._block_size
+        num_blocks = (seq.num_tokens - 1) // self._block_size
+        for group, window in enumerate(windows):
+            if window is None:
+                found = self._run(seq, group, num_blocks)
+                hit.blocks[group].extend(found)
+                num_blocks = len(found)
+        num_blocks = self._end_within_windows(seq, num_blocks)
+        hit.num_tokens = num_blocks * self._block_size
+        for group, blocks in enumerate(hit.blocks):
+            if windows[group] is None:
+                del blocks[num_blocks:]
+                continue
+            first = self._tables.first_seen(group, hit.num_tokens)
+            seen = [self._pool.find(self._key(seq, idx, group)) for idx in range(first, num_blocks)]
+            blocks += [NULL_BLOCK] * first + [block for block in seen if block is not None]
         return hit
+
+    def _run(self, seq: Sequence, group: int, most: int) -> list[int]:
+        """Leading blocks of a group, as many as there are in a row."""
+        found = []
+        for idx in range(most):
+            block = self._pool.find(self._key(seq, idx, group))
+            if block is None:
+                break
+            found.append(block)
+        return found
+
+    def _end_within_windows(self, seq: Sequence, num_blocks: int) -> int:
+        """The most leading blocks, so many or fewer, behind which every window finds all that it looks into."""
+        groups = [group for group, window in enumerate(self._tables.windows) if window is not None]
+        num_checked = 0
+        while num_blocks and num_checked < len(groups):
+            group = groups[num_checked]
+            first = self._tables.first_seen(group, num_blocks * self._block_size)
+            for idx in range(num_blocks - 1, first - 1, -1):
+                if self._pool.find(self._key(seq, idx, group)) is None:
+                    # whoever goes on behind it, up to here, looks into it
+                    num_blocks, num_checked = idx, 0
+                    break
+            else:
+                num_checked += 1
+        return num_blocks
 
     def publish(self, seq: Sequence, start: int, end: int) -> None:
         """Make the blocks that become full when positions start .. end-1 are written known to all.
@@ -77,10 +115,10 @@ class PrefixCache:
         if not self.is_enabled:
             return
         for idx in range(start // self._block_size, end // self._block_size):
-            key = self._key(seq, idx)
-            for pool, table in zip(self._pools, seq.block_tables, strict=True):
-                if pool.publish(table[idx], key):
-                    self._published.append((pool, table[idx]))
+            for group, table in enumerate(seq.block_tables):
+                block = table[idx]
+                if block != NULL_BLOCK and self._pool.publish(block, self._key(seq, idx, group)):
+                    self._published.append(block)
 
     def commit(self) -> None:
         """The step was executed: what it published is true."""
@@ -88,15 +126,15 @@ class PrefixCache:
 
     def roll_back(self) -> None:
         """The step failed: what it published was not written."""
-        for pool, block in self._published:
-            pool.withdraw(block)
+        for block in self._published:
+            self._pool.withdraw(block)
         self._published.clear()
 
-    def _key(self, seq: Sequence, idx: int) -> bytes:
+    def _key(self, seq: Sequence, idx: int, group: int) -> bytes:
         """Key of full block idx; keys are made once a sequence, in order, when first asked for."""
         keys = seq.block_keys
         while len(keys) <= idx:
             parent = keys[-1] if keys else seq.request.cache_root
             start = len(keys) * self._block_size
             keys.append(next_key(parent, seq.slice(start, start + self._block_size)))
-        return keys[idx]
+        return keys[idx] + bytes((group,)) if group else keys[idx]

@@ -15,7 +15,9 @@ from collections.abc import Callable
 from collections.abc import Sequence as Seq
 from dataclasses import dataclass, field
 from enum import IntEnum
+from typing import NamedTuple
 
+from albireo.engine.block_tables import Tables, blocks_needed
 from albireo.engine.pooling import Pooling, check_pooling
 from albireo.engine.settings import EngineSettings
 from albireo.errors import InvalidParams, InvariantError, PromptTooLong, short
@@ -29,6 +31,14 @@ _SEED_MASK = 2**64 - 1
 Earlier = Seq[Seq[int] | None]
 #: Makes the budget of one continuation's thinking.
 MakeBudget = Callable[[], ThinkingBudget]
+
+
+class HostBlock(NamedTuple):
+    """A block of host memory: what it keeps is that of a place in the table of a group."""
+
+    group: int
+    place: int
+    block: int
 
 
 class Status(IntEnum):
@@ -134,7 +144,8 @@ class Sequence:
         order: smaller runs earlier; unique. quiet_until: while num_tokens does not pass it, the next step computes one
             token, needs no block, and fills none (0: not known).
         block_keys: prefix-cache keys of the leading full blocks, as many as were needed so far.
-        host_blocks: of host memory (host_pool.py), which hold the first num_swapped_tokens positions.
+        host_blocks: of host memory (host_pool.py), which keep what is still of use of the first num_swapped_tokens
+            positions.
         preempted_at_s: when it was, while it waits for that; preempted_s: seconds it has waited so.
     """
 
@@ -147,13 +158,13 @@ class Sequence:
     stop_ids: frozenset[int]
     max_len: int
     num_tokens: int
-    block_tables: tuple[list[int], ...]
+    block_tables: Tables
     output_token_ids: list[int]
     status: Status = Status.UNFORKED
     num_computed_tokens: int = 0
     quiet_until: int = 0
     block_keys: list[bytes] = field(default_factory=list)
-    host_blocks: list[int] = field(default_factory=list)
+    host_blocks: list[HostBlock] = field(default_factory=list)
     num_swapped_tokens: int = 0
     preempted_at_s: float | None = None
     preempted_s: float = 0.0
@@ -232,10 +243,12 @@ def _longest(num_prompt: int, params: SamplingParams, settings: EngineSettings) 
     asked = capacity if params.max_tokens is None else num_prompt + params.max_tokens
     max_len = min(settings.max_model_len, asked)
     if max_len > capacity or num_prompt >= capacity:
-        num_needed = -(-max(max_len - 1, num_prompt) // settings.block_size)
+        longest = max(max_len - 1, num_prompt)
+        size, windows, max_new = settings.block_size, settings.windows, settings.max_num_batched_tokens
+        num_needed = blocks_needed(longest, size, windows, max_new)
         raise PromptTooLong(
             f"the prompt's {num_prompt} tokens with max_tokens={params.max_tokens} need {num_needed} KV blocks of "
-            f"{settings.block_size}, the cache has {min(settings.num_blocks) - 1}; "
+            f"{settings.block_size}, the cache has {settings.num_blocks - 1}; "
             "lower max_tokens, shorten the prompt or raise kv_cache_memory_bytes"
         )
     return max_len
@@ -287,7 +300,7 @@ def build_request(
         seq_id = first_seq_id + index
         output: list[int] = known or []
         num_tokens = len(prompt) + len(output)
-        tables: tuple[list[int], ...] = tuple([] for _ in settings.num_blocks)
+        tables: Tables = tuple([] for _ in settings.windows)
         matcher = None if constraint is None else constraint.matcher()
         budget = None if request.budget is None else request.budget()
         task = SampleTask(seq_id, params, (seed + index) & _SEED_MASK, prompt, output, masked, matcher, budget)

@@ -13,7 +13,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 
 from albireo.engine.adapter_slots import AdapterSlots
-from albireo.engine.block_pool import BlockTables
+from albireo.engine.block_tables import BlockTables
 from albireo.engine.books import check_books
 from albireo.engine.drafting import Drafting
 from albireo.engine.host_pool import HostPool
@@ -63,11 +63,11 @@ class Scheduler:
     def __init__(self, settings: EngineSettings, counters: Counters, method: Method | None = None) -> None:
         self.waiting = Line()
         self.running = Line()
-        self.tables = BlockTables(settings.num_blocks, settings.block_size)
-        self.cache = PrefixCache(self.tables.pools, settings.block_size, settings.enable_prefix_caching)
+        self.tables = BlockTables(settings.num_blocks, settings.block_size, settings.windows)
+        self.cache = PrefixCache(self.tables, settings.enable_prefix_caching)
         self.adapters = AdapterSlots(settings.num_adapter_slots)
         self.states = StateSlots(settings.num_state_slots)
-        self.host = HostPool(settings.num_host_blocks, settings.block_size)
+        self.host = HostPool(settings.num_host_blocks, self.tables)
         #: None where there are no drafts.
         self.drafting: Drafting | None = None
         if settings.speculative is not None:
@@ -212,9 +212,13 @@ class Scheduler:
                 num_passed += 1
                 continue
             hit = self.cache.match(seq)
-            if not self.tables.has_room(hit.blocks, seq.num_tokens) or self._with_rows(seq, 1) == 0:
+            if not self._has_room(seq, hit) or self._with_rows(seq, 1) == 0:
                 break
             self._admit(seq, hit, slot, plan)
+
+    def _has_room(self, seq: Sequence, hit: Hit) -> bool:
+        """Whether all that is known of a sequence that waits finds blocks."""
+        return self.tables.has_room(hit.blocks, seq.num_tokens, self._settings.max_num_batched_tokens)
 
     def _slot(self, seq: Sequence) -> int | None:
         """Where the adapter of a sequence that waits may be; None: nowhere yet."""
@@ -228,6 +232,7 @@ class Scheduler:
         self.running.add(seq)
         self.tables.share(hit.blocks, seq.block_tables, hit.num_tokens)
         start = seq.num_computed_tokens = max(hit.num_tokens, seq.num_swapped_tokens)
+        self.tables.let_go(seq.block_tables, start)
         num_new = min(seq.num_tokens - start, self._settings.max_num_batched_tokens - plan.num_tokens)
         num_new = self._with_rows(seq, num_new)
         end = start + num_new
@@ -272,6 +277,7 @@ class Scheduler:
 
     def _reserve(self, seq: Sequence, end: int, plan: StepPlan) -> bool:
         """Find blocks up to position end, preempting the last in order. False: seq itself had to go."""
+        self.tables.let_go(seq.block_tables, seq.num_computed_tokens)
         while (copies := self.tables.grow(seq.block_tables, seq.num_computed_tokens, end)) is None:
             victim = self._preempt(plan)
             if victim is seq:
@@ -290,17 +296,18 @@ class Scheduler:
             if choose_victim(self.running.members).request.priority <= seq.request.priority or self._slot(seq) is None:
                 return
             hit = self.cache.match(seq)
-            if self.tables.has_room(hit.blocks, seq.num_tokens):
+            if self._has_room(seq, hit):
                 return
             self._preempt(plan)
 
     def _preempt(self, plan: StepPlan) -> Sequence:
         victim = choose_victim(self.running.members)
         num_tokens = victim.num_computed_tokens
+        self.tables.let_go(victim.block_tables, num_tokens)
         can_find = self.cache.is_enabled and victim.request.can_read_cache
         method = choose_method(
             num_alone=num_tokens - (self.tables.num_shared(victim.block_tables, num_tokens) if can_find else 0),
-            num_blocks=-(-num_tokens // self._settings.block_size),
+            num_blocks=self.tables.num_held(victim.block_tables, num_tokens),
             num_free=self.host.num_free,
             block_cost=self._settings.swap_cost_tokens,
         )

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from albireo.config import BLOCK_SIZES, EngineConfig
+from albireo.engine.block_tables import Windows, capacity_tokens
 from albireo.errors import ConfigError
 from albireo.speculative_config import MAX_DRAFTS, SpeculativeConfig
 
@@ -18,7 +19,8 @@ class EngineSettings:
     """Limits of one engine.
 
     Fields:
-        num_blocks: blocks of each block group's pool, the null block included.
+        num_blocks: of the KV cache, the null block included.
+        windows: of each block group: positions that a token sees; None: all. See block_tables.py.
         max_model_len: longest sequence in tokens, prompt and output together.
         vocab_size: token ids are below it.
         eos_token_ids: ids that end a sequence unless ignore_eos.
@@ -28,7 +30,7 @@ class EngineSettings:
         embedding_size: values of an embedding; 0 where none can be computed.
         lookahead: positions beyond a decoding step's own that a sequence gets blocks for where there are free ones, for
             a device that begins the next step before this one is reported.
-        num_host_blocks: blocks of host memory, of each group, for what preempted sequences have computed.
+        num_host_blocks: blocks of host memory for what preempted sequences have computed.
         swap_cost_tokens: tokens that the device computes in the time it moves one block to host memory and back.
         num_adapter_slots: adapters that can run at once; 0: none can.
         num_state_slots: sequences that can keep what recurrent layers carry from token to token; 0: there are no such
@@ -37,12 +39,13 @@ class EngineSettings:
         speculative: how drafts are made; None: there are none. max_draft_rows: rows that a step has for them beyond
             those of max_num_seqs.
 
-    Raises: ConfigError when a pool is too small to hold one token.
+    Raises: ConfigError when the cache is too small to hold one token.
     """
 
-    num_blocks: tuple[int, ...]
+    num_blocks: int
     max_model_len: int
     vocab_size: int
+    windows: Windows = (None,)
     block_size: int = 16
     max_num_seqs: int = 64
     max_num_batched_tokens: int = 2048
@@ -63,10 +66,10 @@ class EngineSettings:
     def __post_init__(self) -> None:
         if self.block_size not in BLOCK_SIZES:
             raise ConfigError(f"block_size={self.block_size} is not supported; choose one of {BLOCK_SIZES}")
-        if not self.num_blocks or min(self.num_blocks) < 2:
+        if self.num_blocks < 1 + len(self.windows):
             raise ConfigError(
-                f"num_blocks={self.num_blocks} leaves no room: each group needs the null block and one more; "
-                "raise kv_cache_memory_bytes"
+                f"num_blocks={self.num_blocks} leaves no room: the null block is needed, and one more for each of "
+                f"{len(self.windows)} groups of layers; raise kv_cache_memory_bytes"
             )
         for name in ("max_model_len", "max_num_seqs", "max_num_batched_tokens", "vocab_size", "max_prompt_rows"):
             if getattr(self, name) < 1:
@@ -85,7 +88,7 @@ class EngineSettings:
         cls,
         config: EngineConfig,
         *,
-        num_blocks: tuple[int, ...],
+        num_blocks: int,
         max_model_len: int,
         vocab_size: int,
         eos_token_ids: frozenset[int],
@@ -95,6 +98,7 @@ class EngineSettings:
         num_host_blocks: int = 0,
         swap_cost_tokens: float = 0.0,
         num_state_slots: int = 0,
+        windows: Windows = (None,),
     ) -> EngineSettings:
         """Join what the user asked for with what the model and the memory allow."""
         return cls(
@@ -115,10 +119,11 @@ class EngineSettings:
             swap_cost_tokens=swap_cost_tokens,
             num_adapter_slots=config.max_loras if config.enable_lora else 0,
             num_state_slots=num_state_slots,
+            windows=windows,
             speculative=config.speculative_config,
         )
 
     @property
     def capacity_tokens(self) -> int:
-        """Tokens the smallest pool holds for one sequence that has it alone."""
-        return (min(self.num_blocks) - 1) * self.block_size
+        """Tokens the cache holds for one sequence that has it alone."""
+        return capacity_tokens(self.num_blocks - 1, self.block_size, self.windows, self.max_num_batched_tokens)

@@ -105,7 +105,7 @@ class Loading(Message):
 class Ready(Message):
     """The model runs; what the client has to know of it.
 
-    Fields: memory: bytes of weights, arena and kv, as planned.
+    Fields: memory: bytes of weights, arena and kv, as planned. windows: see EngineSettings.
     """
 
     engine: dict[str, Any]
@@ -119,6 +119,8 @@ class Ready(Message):
     memory: dict[str, int]
     load_s: float
     embedding_size: int = 0
+    max_num_batched_tokens: int = 2048
+    windows: tuple[int | None, ...] = (None,)
 
 
 class Refused(Message):
@@ -192,8 +194,11 @@ class Stepped(Message):
 
 
 class SequenceBlocks(Message):
-    """One sequence that holds blocks. blocks: ids, in order. num_computed of num_tokens tokens are in them; the first
-    num_cached were found there when it first ran."""
+    """One sequence that holds blocks.
+
+    Fields: blocks: ids, in order, 0 where a window has left one; others: those of the block groups behind the first.
+    num_computed of num_tokens tokens are in them; the first num_cached were found there when it first ran.
+    """
 
     key: int
     index: int
@@ -202,6 +207,7 @@ class SequenceBlocks(Message):
     num_computed: int
     num_cached: int
     blocks: list[int]
+    others: list[list[int]] = []
 
 
 class AdapterLoaded(Message):

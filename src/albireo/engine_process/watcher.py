@@ -46,6 +46,7 @@ class Watcher:
                 seq.num_computed_tokens,
                 seq.request.progress.num_cached_tokens,
                 list(seq.block_tables[0]),
+                [list(table) for table in seq.block_tables[1:]],
             )
             for seq in holders
         ]

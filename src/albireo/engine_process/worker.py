@@ -99,7 +99,7 @@ def _ready(loaded: Loaded) -> Ready:
         vocab_size=settings.vocab_size,
         max_model_len=settings.max_model_len,
         max_num_seqs=settings.max_num_seqs,
-        num_blocks=settings.num_blocks[0],
+        num_blocks=settings.num_blocks,
         block_size=settings.block_size,
         memory={
             "weights": loaded.memory.weight_bytes + loaded.memory.adapter_bytes,
@@ -108,6 +108,8 @@ def _ready(loaded: Loaded) -> Ready:
         },
         load_s=loaded.load_s,
         embedding_size=settings.embedding_size,
+        max_num_batched_tokens=settings.max_num_batched_tokens,
+        windows=settings.windows,
     )
 
 

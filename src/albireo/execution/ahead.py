@@ -30,7 +30,7 @@ from albireo.backends.step_inputs import StepInputs
 from albireo.backends.step_outputs import REFUSED, DrawnTokens
 from albireo.errors import InvariantError
 from albireo.execution.drafts import spread
-from albireo.execution.inputs import PackedStep, TableRows, pack_next, pack_step
+from albireo.execution.inputs import GroupTables, PackedStep, pack_next, pack_step
 from albireo.execution.runner import DeviceModel, HostTier, Pooler, Runner, StateTier, move_blocks
 from albireo.params import MAX_TOP
 from albireo.step import SampledToken, SampleTask, SequenceWork, StepPlan, StepResult, TokenLogprobs
@@ -83,7 +83,7 @@ class AheadDevice(DeviceModel, HostTier, Protocol):
 
 
 class _Row(NamedTuple):
-    """Of a step ahead: where a sequence's row is, which position it computes, where that is written.
+    """Of a step ahead: where a sequence's row is, which position it computes, where each block group writes that.
 
     Fields: slot: of its state; -1: none. limit: most tokens of its output, as long as it is known here. takes_best: it
         is greedy and wants no more.
@@ -91,7 +91,7 @@ class _Row(NamedTuple):
 
     place: int
     position: int
-    block: int
+    blocks: tuple[int, ...]
     slot: int
     limit: int
     takes_best: bool
@@ -136,7 +136,7 @@ class AheadRunner:
         self._runner = Runner(device, vocab_size, block_size, pooler, states=states)
         self._block_size = block_size
         self._max_positions = max_positions
-        self._tables = TableRows()
+        self._tables = GroupTables()
         self._flight: _Flight | None = None
         #: Tokens of the step before, by sequence: what the rows in flight were fed.
         self._fed: dict[int, int] = {}
@@ -212,8 +212,8 @@ class AheadRunner:
             row = flight.rows.get(work.seq_id)
             if row is None or len(work.token_ids) != 1 or work.num_computed_tokens != row.position:
                 continue
-            block = work.block_tables[0][row.position // self._block_size]
-            is_same = work.token_ids[0] == self._fed.get(work.seq_id) and block == row.block
+            blocks = _blocks_at(work.block_tables, row.position // self._block_size)
+            is_same = work.token_ids[0] == self._fed.get(work.seq_id) and blocks == row.blocks
             if is_same and len(work.samples) == 1 and work.prompt_logprobs is None:
                 found[work.seq_id] = row
         return found
@@ -285,7 +285,7 @@ class AheadRunner:
         token_ids: list[int] = []
         sources: list[int] = []
         positions: list[int] = []
-        tables: list[Sequence[int]] = []
+        tables: list[tuple[Sequence[int], ...]] = []
         tasks: list[SampleTask] = []
         slots: list[int] = []
         before = {} if flight is None else flight.rows
@@ -294,14 +294,14 @@ class AheadRunner:
             samples = work.samples
             if len(samples) != 1:
                 continue
-            seq_id, task, table = work.seq_id, samples[0], work.block_tables[0]
+            seq_id, task, table = work.seq_id, samples[0], work.block_tables
             position = work.num_computed_tokens + len(work.token_ids)
             column = position // self._block_size
             row = before.get(seq_id)
             limit, takes_best = (row.limit, row.takes_best) if row else _limit(task)
-            if len(task.output_token_ids) + 1 >= limit or position >= self._max_positions or column >= len(table):
+            if len(task.output_token_ids) + 1 >= limit or position >= self._max_positions or column >= len(table[0]):
                 continue
-            rows[seq_id] = _Row(len(tasks), position, table[column], work.state_slot, limit, takes_best)
+            rows[seq_id] = _Row(len(tasks), position, _blocks_at(table, column), work.state_slot, limit, takes_best)
             sources.append(row.place if row else -1)
             token_ids.append(0 if tokens is None else tokens[seq_id][0].token_id)
             positions.append(position)
@@ -311,9 +311,14 @@ class AheadRunner:
             is_top = is_top and takes_best
         if not tasks:
             return None
-        step = pack_next(token_ids, positions, self._tables.of(tables), tasks, self._block_size, is_top, slots)
+        rows_of_blocks = self._tables.of(tables, 1 + max(positions) // self._block_size)
+        step = pack_next(token_ids, positions, rows_of_blocks, tasks, self._block_size, is_top, slots)
         from_device = np.array(sources, np.int32)
         return _Flight(self._device.submit(step.inputs, step.tasks, step.task_rows, from_device), rows)
+
+
+def _blocks_at(tables: Sequence[Sequence[int]], column: int) -> tuple[int, ...]:
+    return tuple(table[column] for table in tables)
 
 
 def _limit(task: SampleTask) -> tuple[int, bool]:

@@ -62,8 +62,22 @@ class TableRows:
         return self._array[: len(tables)]
 
 
+class GroupTables:
+    """Block tables of sequences as rows of arrays, one a block group, kept from step to step as TableRows does."""
+
+    def __init__(self) -> None:
+        self._groups: list[TableRows] = []
+
+    def of(self, tables: Sequence[tuple[Sequence[int], ...]], num_blocks: int) -> NDArray[np.int32]:
+        """[groups, len(tables), num_blocks] the first of each, a copy. Args: tables: of each sequence, one a group."""
+        num_groups = len(tables[0]) if tables else 1
+        self._groups += [TableRows() for _ in range(num_groups - len(self._groups))]
+        rows = [self._groups[group].of([each[group] for each in tables]) for group in range(num_groups)]
+        return np.stack([each[:, :num_blocks] for each in rows])
+
+
 def pack_step(
-    plan: StepPlan, block_size: int, *, is_top_greedy: bool = False, tables: TableRows | None = None
+    plan: StepPlan, block_size: int, *, is_top_greedy: bool = False, tables: GroupTables | None = None
 ) -> PackedStep:
     """Flatten a plan.
 
@@ -83,11 +97,12 @@ def pack_step(
     np.cumsum(counts, out=query_start[1:])
     context_len = starts + counts
 
-    kept = (tables or TableRows()).of([work.block_tables[0] for work in works])
-    table = kept[:, : max(1, -(-int(context_len.max(initial=0)) // block_size))].copy()
+    num_blocks = max(1, -(-int(context_len.max(initial=0)) // block_size))
+    group_tables = (tables or GroupTables()).of([work.block_tables for work in works], num_blocks)
     owner = np.repeat(np.arange(len(works), dtype=np.int32), counts)
     positions = (np.arange(plan.num_tokens, dtype=np.int32) - query_start[owner] + starts[owner]).astype(np.int32)
-    slots = table[owner, positions // block_size] * np.int32(block_size) + positions % np.int32(block_size)
+    group_slots = group_tables[:, owner, positions // block_size] * np.int32(block_size)
+    group_slots += positions % np.int32(block_size)
     token_ids = np.fromiter(chain.from_iterable(w.token_ids for w in works), np.int32, plan.num_tokens)
 
     rows, tasks, task_rows, prompt_rows, drafts = _rows(works, query_start.tolist())
@@ -99,17 +114,23 @@ def pack_step(
     inputs = StepInputs(
         token_ids=token_ids,
         positions=positions,
-        slots=slots.astype(np.int32, copy=False),
+        slots=group_slots[0],
         query_start=query_start,
         context_len=context_len,
-        block_table=table,
+        block_table=group_tables[0],
         logit_rows=none if is_top else wanted,
         top_rows=wanted if is_top else none,
         top_counts=_top_counts(len(rows), tasks, task_rows, drafts) if is_top else none,
         adapter_slots=_adapter_slots(works, owner) if plan.adapters else None,
         state_slots=_those_held(np.fromiter((work.state_slot for work in works), np.int32, len(works))),
+        **_by_group(group_slots, group_tables),
     )
     return PackedStep(inputs, tasks, task_rows, is_top, prompt_rows, drafts)
+
+
+def _by_group(slots: NDArray[np.int32], tables: NDArray[np.int32]) -> dict[str, NDArray[np.int32]]:
+    """What a step says of block groups, where there are several."""
+    return {} if len(tables) == 1 else {"group_slots": slots, "group_tables": tables}
 
 
 def _adapter_slots(works: Sequence[SequenceWork], owner: NDArray[np.int32]) -> NDArray[np.int32] | None:
@@ -134,22 +155,23 @@ def pack_next(
 ) -> PackedStep:
     """A step in which each sequence computes one token and draws one.
 
-    Args: tables: as TableRows gives them; lent to the step. is_top: all take the best token. state_slots: see
-        SequenceWork.
+    Args: tables: as GroupTables gives them. is_top: all take the best token. state_slots: see SequenceWork.
     """
     count = len(tasks)
     at = np.array(positions, np.int32)
     rows, none = np.arange(count, dtype=np.int32), np.zeros(0, np.int32)
+    slots = tables[:, rows, at // block_size] * np.int32(block_size) + at % np.int32(block_size)
     inputs = StepInputs(
         token_ids=np.array(token_ids, np.int32),
         positions=at,
-        slots=tables[rows, at // block_size] * np.int32(block_size) + at % np.int32(block_size),
+        slots=slots[0],
         query_start=np.arange(count + 1, dtype=np.int32),
         context_len=at + np.int32(1),
-        block_table=tables,
+        block_table=tables[0],
         logit_rows=none if is_top else rows,
         top_rows=rows if is_top else none,
         state_slots=_those_held(np.array(state_slots, np.int32)),
+        **_by_group(slots, tables),
     )
     return PackedStep(inputs, tasks, list(range(count)), is_top, [])
 

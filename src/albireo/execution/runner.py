@@ -16,7 +16,7 @@ from albireo.backends.step_outputs import StepOutputs
 from albireo.errors import InvariantError, OutOfMemory
 from albireo.execution.adapters import AdapterRunner
 from albireo.execution.drafts import draw_with_drafts
-from albireo.execution.inputs import PackedStep, TableRows, pack_step, with_hidden, with_logits
+from albireo.execution.inputs import GroupTables, PackedStep, pack_step, with_hidden, with_logits
 from albireo.execution.pooling import pool
 from albireo.sampling.sampler import Sampler
 from albireo.step import SampledToken, SampleTask, StepPlan, StepResult, TokenLogprobs
@@ -67,11 +67,11 @@ def move_blocks(plan: StepPlan, model: DeviceModel, host: HostTier | None, state
     if (plan.swap_outs or plan.swap_ins) and host is None:
         raise InvariantError(f"step {plan.step_idx} swaps blocks, and this device keeps none in host memory")
     if plan.swap_outs and host is not None:
-        host.swap_out([(block, kept) for _, block, kept in plan.swap_outs])
+        host.swap_out(plan.swap_outs)
     if plan.block_copies:
-        model.copy_blocks([(source, target) for _, source, target in plan.block_copies])
+        model.copy_blocks(plan.block_copies)
     if plan.swap_ins and host is not None:
-        host.swap_in([(kept, block) for _, kept, block in plan.swap_ins])
+        host.swap_in(plan.swap_ins)
 
 
 def _not_finite(step: PackedStep, outputs: StepOutputs) -> InvariantError:
@@ -108,7 +108,7 @@ class Runner:
         self._states = states
         self._sampler = Sampler(vocab_size)
         self._block_size = block_size
-        self._tables = TableRows()
+        self._tables = GroupTables()
 
     def execute(self, plan: StepPlan) -> StepResult:
         """Move blocks, compute, sample.

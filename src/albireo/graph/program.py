@@ -64,7 +64,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from albireo.dtypes import KV_CODES, itemsize, natural_stride
+from albireo.dtypes import itemsize, natural_stride
+from albireo.graph.kv_layout import KVLayout
 from albireo.graph.node import ConstantDef, Dim
 from albireo.graph.ops import RopeSpec
 from albireo.graph.tuning import Tuning
@@ -157,52 +158,6 @@ class Call:
     barrier: bool
     origin: str = ""
     tuning: tuple[Tuning, ...] = ()
-
-
-@dataclass(frozen=True, slots=True)
-class KVLayout:
-    """Shape of the KV cache. head_dim is stored padded to 16.
-
-    dtype: of the elements: a compute type, or one of dtypes.KV_CODES.
-    has_values: else values are channels of keys, and there are keys alone.
-    shapes: KV heads and head_dim of each layer, where layers differ; num_kv_heads and head_dim are those of the first.
-    """
-
-    num_layers: int
-    num_kv_heads: int
-    head_dim: int
-    dtype: str
-    block_size: int
-    has_values: bool = True
-    shapes: tuple[tuple[int, int], ...] = ()
-
-    @property
-    def layers(self) -> tuple[KVLayout, ...]:
-        """Each layer as a cache of its own."""
-        shapes = self.shapes or ((self.num_kv_heads, self.head_dim),) * self.num_layers
-        return tuple(KVLayout(1, *shape, self.dtype, self.block_size, self.has_values) for shape in shapes)
-
-    @property
-    def padded_head_dim(self) -> int:
-        return -(-self.head_dim // 16) * 16
-
-    @property
-    def position_bytes(self) -> int:
-        """Bytes of the keys and values of one position over all layers, scales and padding included."""
-        if self.shapes:
-            return sum(layer.position_bytes for layer in self.layers)
-        of_head = self.padded_head_dim * itemsize(self.dtype) + self.scale_bytes
-        return self.num_layers * self.num_parts * self.num_kv_heads * of_head
-
-    @property
-    def num_parts(self) -> int:
-        """Of a position: its keys, and its values where there are any."""
-        return 2 if self.has_values else 1
-
-    @property
-    def scale_bytes(self) -> int:
-        """Bytes of the scale of one key or value."""
-        return 4 if self.dtype in KV_CODES else 0
 
 
 @dataclass(frozen=True, slots=True)

@@ -237,7 +237,9 @@ class Replicas:
         """Note what engines are like. Returns: why this one, unlike the others, cannot go on with what is theirs"""
         if self.ready is None:
             self.ready, self._seed = ready, ready.engine["seed"]
-            self._router = Router(len(self.engines), ready.block_size, ready.num_blocks)
+            # a prefix takes a block of each group
+            num_blocks = ready.num_blocks // len(ready.windows)
+            self._router = Router(len(self.engines), ready.block_size, num_blocks)
         if ready.max_model_len >= self.ready.max_model_len:
             return None
         return ConfigError(

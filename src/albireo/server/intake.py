@@ -234,10 +234,12 @@ def engine_settings(serving: Serving) -> EngineSettings:
     """What the engine decides with, as far as requests are refused by it."""
     ready = serving.ready
     return EngineSettings(
-        num_blocks=(ready.num_blocks,),
+        num_blocks=ready.num_blocks,
         max_model_len=ready.max_model_len,
         vocab_size=ready.vocab_size,
         block_size=ready.block_size,
+        windows=ready.windows,
+        max_num_batched_tokens=ready.max_num_batched_tokens,
         scheduling_policy=ready.engine["scheduling_policy"],
         embedding_size=ready.embedding_size,
     )

@@ -8,12 +8,12 @@ from __future__ import annotations
 import os
 import time
 from collections import deque
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from albireo.engine_process.messages import Blocks, Stepped
+from albireo.engine_process.messages import Blocks, SequenceBlocks, Stepped
 from albireo.engine_process.tracked import Tracked
 
 if TYPE_CHECKING:
@@ -139,13 +139,24 @@ def _kv(serving: Serving, gathered: Gathered) -> dict[str, Any]:
         sequences += (
             [
                 keys.get(s.key, s.key), s.index, s.num_prompt, s.num_tokens, s.num_computed, s.num_cached,
-                runs([block + offset for block in s.blocks]),
+                *_tables(s, offset),
             ]
             for s in picture.sequences
         )  # fmt: skip
         cached += runs([block + offset for block in sorted(picture.cached)])
     at_s = max((picture.at_s for picture in gathered.pictures.values()), default=None)
     return {"at_s": None if at_s is None else round(at_s, 4), "sequences": sequences, "cached": cached}
+
+
+def _tables(held: SequenceBlocks, offset: int) -> Iterator[list[Any]]:
+    """Runs of blocks; and where there are several groups, or a window has left some, of each group its first place and
+    its runs."""
+    tables = [held.blocks, *held.others]
+    places = [table.count(0) for table in tables]
+    found = [runs([block + offset for block in table[first:]]) for table, first in zip(tables, places, strict=True)]
+    yield found[0]
+    if len(tables) > 1 or places[0]:
+        yield [[first, blocks] for first, blocks in zip(places, found, strict=True)]
 
 
 def _engine(serving: Serving) -> dict[str, Any] | None:

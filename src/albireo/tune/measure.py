@@ -111,7 +111,7 @@ def step_of(symbol: str, rows: int, loaded: Loaded) -> StepInputs:
     lengths = [1] * rows if is_decoding else [min(limit, rows - start) for start in range(0, rows, limit)]
     contexts = [min(CONTEXT, limit) if is_decoding else length for length in lengths]
     table = np.zeros((len(lengths), max(-(-context // size) for context in contexts)), np.int32)
-    table[:] = 1 + np.arange(table.size).reshape(table.shape) % (model.num_blocks - 1)
+    table[:] = 1 + np.arange(table.size).reshape(table.shape) % (model.num_blocks // model.program.kv.num_groups - 1)
     positions = [np.arange(c - n, c) for n, c in zip(lengths, contexts, strict=True)]
     slots = [row[p // size] * size + p % size for row, p in zip(table, positions, strict=True)]
     out = _ints(np.arange(rows))

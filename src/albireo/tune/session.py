@@ -133,12 +133,12 @@ def _has_candidates(point: Point) -> bool:
 
 
 def _blocks_touched(loaded: Loaded) -> int:
-    """KV blocks, from the first, that any measured step reads or writes."""
+    """KV blocks of all groups, from the first, that any measured step reads or writes."""
     most = 1
     for bucket in range(len(BUCKETS)):
         for rows in row_counts_of(bucket, loaded.program.maxima["T"]):
             most = max(most, 1 + int(step_of("T", rows, loaded).block_table.max()))
-    return most
+    return most * loaded.program.kv.num_groups
 
 
 def _entry(point: Point, tuning: Tuning, comparison: Comparison) -> Entry:

@@ -19,8 +19,8 @@ from albireo.backends.reference.kv import ReferenceKV
 from albireo.backends.reference.rounding import round_to
 from albireo.backends.step_inputs import StepInputs
 from albireo.dtypes import KV_CODES
+from albireo.graph.kv_layout import KVLayout
 from albireo.graph.node import Graph, Node, Value
-from albireo.graph.program import KVLayout
 from albireo.verify.bounds import Bounded, evaluate
 from albireo.verify.walk import Seen
 

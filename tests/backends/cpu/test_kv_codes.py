@@ -8,7 +8,7 @@ import pytest
 from albireo.backends.cpu.kv_view import read_slots
 from albireo.backends.reference.rounding import round_kv, scaled_codes
 from albireo.dtypes import KV_CODES
-from albireo.graph.program import KVLayout
+from albireo.graph.kv_layout import KVLayout
 from backends.cpu.harness import (
     F32,
     Cache,

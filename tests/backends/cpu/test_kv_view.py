@@ -7,7 +7,7 @@ import pytest
 
 from albireo.backends.cpu.kv_view import read_slots, widen
 from albireo.dtypes import COMPUTE_DTYPES
-from albireo.graph.program import KVLayout
+from albireo.graph.kv_layout import KVLayout
 from backends.cpu.harness import Cache, KVShape, assert_same_bits, encode, normal
 
 

@@ -10,16 +10,17 @@ import pytest
 
 from albireo import _native
 from albireo.backends.cpu.catalog import CpuCatalog
+from albireo.backends.cpu.kv_memory import KVMemory
 from albireo.backends.cpu.machine import LEVELS, isa_levels
-from albireo.backends.cpu.model import CpuModel, kv_block_bytes
+from albireo.backends.cpu.model import CpuModel
 from albireo.backends.reference.interpret import interpret
 from albireo.backends.reference.kv import ReferenceKV
 from albireo.backends.reference.rounding import round_to
 from albireo.backends.step_inputs import StepInputs
 from albireo.compiler.pipeline import compile_graph
 from albireo.dtypes import COMPUTE_DTYPES
+from albireo.graph.kv_layout import KVLayout
 from albireo.graph.node import Graph
-from albireo.graph.program import KVLayout
 from albireo.models import build_graph
 from albireo.models.config import parse_config
 from backends.cpu.harness import F32, assert_same_bits, pool
@@ -170,7 +171,8 @@ def test_block_bytes(dtype: str, block_size: int) -> None:
     size = 4 if dtype == "float32" else 2
     for head_dim, padded in ((8, 16), (16, 16), (20, 32), (128, 128)):
         layout = KVLayout(3, 2, head_dim, dtype, block_size)
-        assert kv_block_bytes(layout) == 3 * 2 * 2 * block_size * padded * size
+        assert layout.block_bytes == 3 * 2 * 2 * block_size * padded * size
+        assert KVMemory(layout, 2).memory.num_bytes == 2 * layout.block_bytes
 
 
 def test_profile_names_every_call_and_restores_silence() -> None:

@@ -39,7 +39,7 @@ def test_each_goes_on_from_the_others_cache(loaded: Loaded, order: tuple[int, in
     model, pooler = loaded.model, loaded.pooler.pooler()
     wanted = [(o.logits.copy(), o.top_ids.copy(), o.top_values.copy()) for o in map(model.run, steps())]
     hidden = [pooler.run(step).hidden.copy() for step in steps()]
-    for each in (loaded.one_rank._kv, loaded.one_rank._arena, pooler._arena):  # type: ignore[union-attr]
+    for each in (loaded.one_rank._kv.memory, loaded.one_rank._arena, pooler._arena):  # type: ignore[union-attr]
         each.view()[:] = 0xFF
     for step, who, (logits, ids, values), states in zip(steps(), order, wanted, hidden, strict=True):
         got = (model, pooler)[who].run(step)

@@ -20,7 +20,7 @@ from albireo.backends.reference.attention import one_sequence
 from albireo.backends.reference.rounding import round_kv, round_to, scaled_codes
 from albireo.dtypes import FP8_TOKEN, KV_CODES, TOKEN
 from albireo.errors import InvariantError
-from albireo.graph.program import KVLayout
+from albireo.graph.kv_layout import KVLayout
 from albireo.quantization.rounding import round_float_tokens, round_tokens
 from backends.cuda.tensors import e4m3_parts, room, token_parts
 
@@ -133,11 +133,11 @@ class World:
         return DeviceStep(
             none,
             none,
-            none,
+            (none,),
             torch.from_numpy(starts),
             torch.from_numpy(contexts),
             torch.from_numpy(table.reshape(-1)),
-            torch.arange(len(table), dtype=torch.int32) * table.shape[1],
+            (torch.arange(len(table), dtype=torch.int32) * table.shape[1],),
             {},
             none,
             none,

@@ -34,7 +34,9 @@ def step_of(rows: list[int], contexts: list[int], padding_tokens: int = 0) -> De
     context_len = torch.tensor(contexts, dtype=torch.int32)
     # block tables of no length: a sequence's begins at its number
     tables = torch.arange(len(rows), dtype=torch.int32)
-    return DeviceStep(none, none, none, torch.from_numpy(starts), context_len, none, tables, {}, none, none, sizes)
+    return DeviceStep(
+        none, none, (none,), torch.from_numpy(starts), context_len, none, (tables,), {}, none, none, sizes
+    )
 
 
 def built(step: DeviceStep, **options: Any) -> tuple[WorkList, np.ndarray]:

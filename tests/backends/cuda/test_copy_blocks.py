@@ -10,7 +10,7 @@ from albireo.backends.cuda.kernels.copy_blocks import copy_blocks
 from albireo.backends.cuda.kernels.swap_blocks import HostKV, swap_in, swap_out
 from albireo.backends.cuda.kv import DeviceKV
 from albireo.errors import InvariantError
-from albireo.graph.program import KVLayout
+from albireo.graph.kv_layout import KVLayout
 
 
 def filled(dtype: str, num_blocks: int = 7, head_dim: int = 80) -> DeviceKV:

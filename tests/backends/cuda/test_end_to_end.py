@@ -99,7 +99,7 @@ def test_tokens_are_those_of_the_cpu(directory: Path, monkeypatch: pytest.Monkey
     monkeypatch.setattr(load, "open_device", lambda config, levels=None: StandIn())
     engine = llm(directory, device="cuda")
     assert tokens(engine, prompts, params) == wanted
-    assert MODELS[-1].num_blocks == 12
+    assert MODELS[-1].num_blocks == 12 * MODELS[-1].program.kv.num_groups
 
 
 def test_tokens_of_a_model_with_experts_are_those_of_the_cpu(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -130,6 +130,27 @@ def test_tokens_of_a_model_that_keeps_states_are_those_of_the_cpu(
     stats = engine.stats()
     assert stats.num_preemptions > 0 and stats.num_failed_steps == 0
     assert engine.loaded is not None and engine.loaded.memory.state_bytes == 4 * MODELS[-1].program.states.slot_bytes
+
+
+@pytest.mark.parametrize("name", ["gpt_oss", "gemma4_text"])
+def test_tokens_of_a_model_with_windows_are_those_of_the_cpu(
+    name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Blocks behind windows are let go and taken by others; two continuations of one, swaps, a prefix found again."""
+    tiny = tiny_of(name) | {"sliding_window": 5}
+    directory = make_checkpoint(tmp_path, tiny, seed=5)
+    prompts = [[5, 9, 30, 7, 11, 2, 8, 40, 3, 12, 17, 4, 9], [6, 31, 2, 7, 9, 1, 3], [5, 9, 30, 7, 11, 2, 8, 40, 8]]
+    greedy = SamplingParams(temperature=0, max_tokens=9, ignore_eos=True)
+    params = [greedy, greedy.clone(temperature=0.8, top_p=0.9, seed=3, n=2), greedy]
+    wanted = tokens(llm(directory, device="cpu"), prompts, params)
+    monkeypatch.setattr(load, "open_device", lambda config, levels=None: StandIn())
+    monkeypatch.setattr(swapping, "PREFILL_FLOPS_PER_S", 1.0)
+    engine = llm(directory, device="cuda", num_gpu_blocks_override=4, swap_space=0.001)
+    assert tokens(engine, prompts, params) == wanted
+    stats = engine.stats()
+    assert stats.num_swap_outs > 0 and stats.num_failed_steps == 0
+    kv = MODELS[-1].program.kv
+    assert kv.num_groups > 1 and MODELS[-1].num_blocks == 4 * kv.num_groups
 
 
 def test_log_probabilities_are_told_by_the_device(directory: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -214,12 +235,14 @@ def two(length: int, max_tokens: int) -> tuple[list[list[int]], list[SamplingPar
 def test_swapped_blocks_come_back_as_they_were(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Four blocks for two that want three each: the tokens are those of a CPU that has blocks for all.
 
-    Of the second model layers have caches of two shapes, and two layers have none.
+    All layers are one group, as windows would leave blocks enough. Of the second model layers have caches of two
+    shapes, and two layers have none.
     """
     directory = make_checkpoint(tmp_path, tiny_of(name), seed=5)
     prompts, params = two(15, 3)
     wanted = tokens(llm(directory, device="cpu"), prompts, params)
     monkeypatch.setattr(load, "open_device", lambda config, levels=None: StandIn())
+    monkeypatch.setattr(load, "BLOCK_GROUPS", "")
     monkeypatch.setattr(swapping, "LINK_BYTES_PER_S", 1e30)  # the model is so small that it would not be worth it
     engine = llm(directory, device="cuda", num_gpu_blocks_override=5, swap_space=1e-4, enable_prefix_caching=False)
     moved: dict[str, list[tuple[int, int]]] = {"swap_out": [], "swap_in": []}

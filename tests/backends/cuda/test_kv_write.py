@@ -10,7 +10,7 @@ from albireo.backends.cuda.kernels.kv_write import kv_write
 from albireo.backends.cuda.kv import DeviceKV, LayerKV
 from albireo.backends.reference.rounding import round_to, scaled_codes
 from albireo.dtypes import KV_CODES
-from albireo.graph.program import KVLayout
+from albireo.graph.kv_layout import KVLayout
 from backends.cpu.harness import F32, assert_same_bits, normal
 from backends.cuda.tensors import ids, tensor
 

@@ -39,7 +39,7 @@ def step(count: int, first: int) -> StepInputs:
 
 def tables(found: DeviceStep, count: int) -> list[list[int]]:
     """The first blocks of each sequence."""
-    return [found.block_table[start : start + count].tolist() for start in found.table_start.tolist()]
+    return [found.block_table[start : start + count].tolist() for start in found.table_start[0].tolist()]
 
 
 def test_what_is_given_arrives() -> None:
@@ -47,7 +47,8 @@ def test_what_is_given_arrives() -> None:
     sizes = {"T": 3, "B": 3, "R": 0, "G": 3, "S": 3}
     staging.fill(inputs, sizes)
     found = staging.step(sizes)
-    for name in ("token_ids", "positions", "slots", "query_start", "context_len", "top_counts"):
+    assert found.slots[0].tolist() == inputs.slots.tolist()
+    for name in ("token_ids", "positions", "query_start", "context_len", "top_counts"):
         assert getattr(found, name).tolist() == getattr(inputs, name).tolist(), name
     assert tables(found, 2) == inputs.block_table.tolist()
     assert found.rows["top_rows"].tolist() == found.rows["out_rows"].tolist() == [0, 1, 2]
@@ -63,7 +64,7 @@ def test_padding_points_at_the_null_block_whatever_was_there_before() -> None:
     found = staging.step(full)
     assert found.token_ids.tolist() == [7, 8, 0, 0, 0, 0]
     assert found.positions.tolist() == [20, 20, 0, 0, 0, 0]
-    assert found.slots.tolist() == [4, 20, 0, 0, 0, 0]
+    assert found.slots[0].tolist() == [4, 20, 0, 0, 0, 0]
     assert found.query_start.tolist() == [0, 1, 2, 2, 2, 2, 2], "padding sequences have no rows"
     assert found.context_len.tolist() == [21, 21, 0, 0, 0, 0]
     assert found.top_counts.tolist() == [1] * 6
@@ -121,7 +122,7 @@ def test_a_long_sequence_does_not_make_tables_of_short_ones_long() -> None:
     sizes = {"T": 3, "B": 3, "R": 0, "G": 3, "S": 3}
     staging.fill(given, sizes)
     found = staging.step(sizes)
-    starts = found.table_start.tolist()
+    starts = found.table_start[0].tolist()
     assert [starts[1] - starts[0], starts[2] - starts[1]] == [2, 40]
     assert found.block_table[starts[0] : starts[2] + 1].tolist() == [5, 6, *range(100, 140), 9]
 
@@ -163,3 +164,24 @@ def test_steps_on_their_way_do_not_share_host_memory() -> None:
         staging.fill(step(2, first), sizes)
         places.add(staging._hosts[staging._turn].words.ctypes.data)
     assert len(places) == 3
+
+
+def test_each_block_group_has_slots_and_tables_in_units_of_its_layers() -> None:
+    staging, inputs = Staging(MAXIMA, 4, 16, CPU, units=(2, 3)), step(3, 7)
+    sizes = {"T": 4, "B": 4, "R": 0, "G": 4, "S": 4}
+    tables = np.stack([inputs.block_table, inputs.block_table + 100])
+    slots = tables[:, np.arange(3), 1] * 16 + 4
+    staging.fill(replace(inputs, group_slots=slots, group_tables=tables), sizes)
+    found = staging.step(sizes)
+    for group, unit in enumerate((2, 3)):
+        starts = found.table_start[group][:3].tolist()
+        assert [found.block_table[start : start + 2].tolist() for start in starts] == (tables[group] * unit).tolist()
+        assert found.slots[group].tolist() == [*(tables[group, :, 1] * unit * 16 + 4), 0]
+
+
+def test_places_that_a_window_has_left_are_the_block_behind_them() -> None:
+    """The null block has what padding wrote, which may be no number."""
+    staging, inputs = Staging(MAXIMA, 4, 16, CPU, units=(2,)), step(2, 7)
+    sizes = {"T": 2, "B": 2, "R": 0, "G": 2, "S": 2}
+    staging.fill(replace(inputs, block_table=np.array([[0, 5], [3, 6]], np.int32)), sizes)
+    assert tables(staging.step(sizes), 2) == [[10, 10], [6, 12]]

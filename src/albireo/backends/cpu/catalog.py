@@ -9,7 +9,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from albireo import _native
-from albireo.backends.backend import Variant
+from albireo.backends.backend import BLOCK_GROUPS, Variant
 from albireo.backends.cpu.regimes import TILES, Tiles, regime_text, regimes_of
 from albireo.dtypes import COMPUTE_DTYPES, TOKEN
 from albireo.encodings import encoding, is_encoding
@@ -54,7 +54,7 @@ class CpuCatalog:
         self._kernels = [(family, dtype, level) for family, dtype, level in _native.kernels() if level in levels]
 
     #: See KernelCatalog.
-    abilities: frozenset[str] = frozenset({"attention of rows"})
+    abilities: frozenset[str] = frozenset({"attention of rows", BLOCK_GROUPS})
 
     def variants(self, family: str, dtype: str, attrs: Mapping[str, Any]) -> tuple[Variant, ...]:
         """See KernelCatalog."""

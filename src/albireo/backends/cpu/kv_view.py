@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from albireo.graph.program import KVLayout
+from albireo.graph.kv_layout import KVLayout
 
 F32 = NDArray[np.float32]
 

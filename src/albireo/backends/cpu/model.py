@@ -7,8 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from copy import copy
-from dataclasses import dataclass
-from itertools import accumulate
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -17,11 +16,12 @@ from numpy.typing import NDArray
 from albireo import _native
 from albireo.backends.backend import identity_parts
 from albireo.backends.cpu.adapters import CpuAdapters
-from albireo.backends.cpu.kv_view import read_slots, token_numbers, widen
+from albireo.backends.cpu.kv_memory import KVMemory
+from albireo.backends.cpu.kv_view import token_numbers, widen
 from albireo.backends.cpu.pack import constant_offsets, pack_constants
 from albireo.backends.cpu.runner import Runner, native_tunings
 from albireo.backends.cpu.stored import read_stored
-from albireo.backends.step_inputs import StepInputs
+from albireo.backends.step_inputs import StepArrays, StepInputs
 from albireo.backends.step_outputs import NOTHING, StepOutputs
 from albireo.backends.stored_weights import StoredWeights
 from albireo.backends.weights import Weights
@@ -29,7 +29,7 @@ from albireo.dtypes import TOKEN, itemsize, natural_stride
 from albireo.errors import InvariantError
 from albireo.graph.ops import GROUPS, TOP_LOGITS
 from albireo.graph.private_norms import private_norms
-from albireo.graph.program import Buffer, Call, KVLayout, Program, StateLayout
+from albireo.graph.program import Buffer, Call, Program, StateLayout
 from albireo.graph.program_spec import ACTS, KINDS, STEP_ARRAYS
 
 #: What a role is to the native core: what it reads rows of, or what it writes.
@@ -86,19 +86,6 @@ class Peers:
         return found
 
 
-def kv_block_bytes(kv: KVLayout) -> int:
-    """Bytes of one block over all layers."""
-    return sum(_layer_block_bytes(kv))
-
-
-def _layer_block_bytes(kv: KVLayout) -> list[int]:
-    """Bytes of one block of each layer."""
-    return [
-        _native.block_bytes(each.dtype, each.num_kv_heads, each.head_dim, each.block_size, each.has_values)
-        for each in kv.layers
-    ]
-
-
 class CpuModel:
     """Weights, KV cache and arena of one program, ready to run steps.
 
@@ -122,13 +109,10 @@ class CpuModel:
         if program.states and num_state_slots < 1:
             raise InvariantError("a program that keeps states of sequences has no slots for them")
         self.pool = pool
-        #: Of each layer: bytes of a block, and where its blocks begin in the cache.
-        self._block_bytes = _layer_block_bytes(program.kv)
-        self._layer_starts = [0, *(num_blocks * size for size in accumulate(self._block_bytes))]
         offsets, num_bytes = constant_offsets(program.constants)
         self._weights = _native.Memory(num_bytes)
         self._arena = _native.Memory(program.arena_bytes) if peers is None else peers.arenas[peers.rank]
-        self._kv = _native.Memory(num_blocks * kv_block_bytes(program.kv))
+        self._kv = KVMemory(program.kv, num_blocks)
         self._states = _native.Memory(max(1, num_state_slots * program.states.slot_bytes))
         self._constants = {name: self._weights.address + offset for name, offset in offsets.items()}
         if isinstance(weights, StoredWeights):
@@ -146,6 +130,8 @@ class CpuModel:
         """
         if program.constants != self.program.constants:
             raise InvariantError("a program that is to share a model's weights has other constants")
+        if program.kv != self.program.kv:
+            raise InvariantError("a program that is to share a model's KV cache has another layout of it")
         other = copy(self)
         if peers is not None:
             other._arena = peers.arenas[peers.rank]
@@ -174,8 +160,17 @@ class CpuModel:
         Raises: InvariantError when the step is larger than the program was planned for; nothing is computed then.
         """
         self.check_size(inputs)
-        self.native.run(*inputs.arrays, self.top_ids, self.top_values, self._slots(inputs), inputs.state_slots)
+        self._run(self.native, inputs)
         return self.outputs(inputs)
+
+    def _run(self, native: _native.Program, inputs: StepInputs) -> None:
+        arrays = self.step_arrays(inputs)
+        native.run(*arrays, self.top_ids, self.top_values, self._slots(inputs), inputs.state_slots)
+
+    def step_arrays(self, inputs: StepInputs) -> StepArrays:
+        """All that every program reads of a step, as the native core takes it."""
+        slots, tables = self._kv.tables(inputs)
+        return replace(inputs, slots=slots, block_table=tables).arrays
 
     def check_size(self, inputs: StepInputs) -> None:
         """Raises: InvariantError when the step is larger than the program was planned for."""
@@ -191,7 +186,7 @@ class CpuModel:
         call that writes them, the best logits behind head_top.
         """
         native = self._bind(self.program.calls[index : index + 1])
-        native.run(*inputs.arrays, self.top_ids, self.top_values, self._slots(inputs), inputs.state_slots)
+        self._run(native, inputs)
         return self.outputs(inputs)
 
     def _slots(self, inputs: StepInputs) -> NDArray[np.int32] | None:
@@ -212,9 +207,8 @@ class CpuModel:
         return numbers.reshape(rows, buffer.stride)[:, : buffer.cols].copy()
 
     def cached(self, layer: int, slots: NDArray[np.int32]) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
-        """k, v: [len(slots), K, D] copies of what a layer's KV cache holds, as float32."""
-        stored = self._kv.view()[self._layer_starts[layer] : self._layer_starts[layer + 1]]
-        return read_slots(stored, self.program.kv.layers[layer], slots)
+        """k, v: [len(slots), K, D] copies of what a layer's KV cache holds in slots of a step with one block table."""
+        return self._kv.cached(layer, slots)
 
     def outputs(self, inputs: StepInputs) -> StepOutputs:
         """What the step that ran last left for these inputs."""
@@ -235,15 +229,11 @@ class CpuModel:
         Pages that were never written are all one page, which is in a cache.
         """
         self._arena.view()[:] = _SMALL_NUMBERS
-        for start, size in zip(self._layer_starts, self._block_bytes, strict=False):
-            self._kv.view()[start : start + num_blocks * size] = _SMALL_NUMBERS
+        self._kv.fill(num_blocks, _SMALL_NUMBERS)
 
     def copy_blocks(self, pairs: Sequence[tuple[int, int]]) -> None:
-        """Copy whole blocks (source, target) in every layer, in order."""
-        for start, size in zip(self._layer_starts, self._block_bytes, strict=False):
-            base = self._kv.address + start
-            for source, target in pairs:
-                _native.copy(base + target * size, base + source * size, size)
+        """Copy whole blocks (source, target), in order."""
+        self._kv.copy_blocks(pairs)
 
     def copy_states(self, pairs: Sequence[tuple[int, int]]) -> None:
         """Copy what sequences keep, of whole slots (source, target), in order. A slot's states are side by side."""
@@ -377,8 +367,12 @@ class CpuModel:
         if "state" in attrs:
             args |= self._state_args(program.states, attrs["state"])
         if "layer" in attrs:
-            start = self._layer_starts[attrs["layer"]]
-            args |= {"kv": self._kv.address + start, "kv_dtype": program.kv.dtype}
+            layer = attrs["layer"]
+            args |= {
+                "kv": self._kv.address(layer),
+                "kv_group": program.kv.place(layer)[0],
+                "kv_dtype": program.kv.dtype,
+            }
             args |= {key: attrs[key] for key in ("num_kv_heads", "head_dim")} | {"block_size": program.kv.block_size}
             args["has_values"] = program.kv.has_values
         return args

@@ -97,7 +97,7 @@ class TensorParallelModel:
         """
         self.ranks[0].check_size(inputs)
         ids, values = [rank.top_ids for rank in self.ranks], [rank.top_values for rank in self.ranks]
-        self._group.run(*inputs.arrays, ids, values)
+        self._group.run(*self.ranks[0].step_arrays(inputs), ids, values)
         parts = [rank.outputs(inputs) for rank in self.ranks]
         logits = self._logits[: len(parts[0].logits)]
         if len(logits):

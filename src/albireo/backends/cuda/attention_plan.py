@@ -69,6 +69,7 @@ class AttentionShape:
             sequences are computed whole instead: slower perhaps, the same bits.
         launch: of tiles of 16 rows, where another one is tried; None: see launch_of().
         value_dim: values are so many first channels of keys, a power of two; 0: they are stored beside keys.
+        block_group: whose block tables they read.
     """
 
     num_heads: int
@@ -84,6 +85,7 @@ class AttentionShape:
     max_parts: int = MAX_PARTS
     launch: Launch | None = None
     value_dim: int = 0
+    block_group: int = 0
 
     def __post_init__(self) -> None:
         most = 1024 if self.value_dim else MAX_HEAD_DIM

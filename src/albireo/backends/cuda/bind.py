@@ -94,6 +94,11 @@ class _Args:
             return lambda step: step.token_ids if name == "token_ids" else step.positions
         return lambda step: step.rows[name]
 
+    @property
+    def block_group(self) -> int:
+        """Which block tables the layer's blocks are in."""
+        return self.memory.kv.layout.place(self.call.attrs["layer"])[0]
+
     def matrix(self, role: str = "weight") -> DeviceMatrix:
         return self.memory.matrices[self.call.args[role]]
 
@@ -177,7 +182,7 @@ def _linear_norm(args: _Args) -> Launch:
 def _qkv_rope_kv(args: _Args) -> Launch:
     x, weight, q = args.buffer("x"), args.matrix(), args.buffer("q")
     bias, q_norm, k_norm = (args.optional_vector(role) for role in ("bias", "q_norm", "k_norm"))
-    table, layer = args.vector("rope"), args.memory.kv.layers[args.number("layer")]
+    table, layer, group = args.vector("rope"), args.memory.kv.layers[args.number("layer")], args.block_group
     heads, kv_heads, head_dim = (args.number(name) for name in ("num_heads", "num_kv_heads", "head_dim"))
     eps, scratch = float(args.call.attrs["eps"]), args.memory.scratch
     n, of_v, squares = qkv_columns(args.call), None, args.row_squares()
@@ -199,7 +204,7 @@ def _qkv_rope_kv(args: _Args) -> Launch:
             k_norm,
             table,
             step.positions,
-            step.slots,
+            step.slots[group],
             q(step),
             layer,
             num_heads=heads,
@@ -213,9 +218,9 @@ def _qkv_rope_kv(args: _Args) -> Launch:
 
 def _attention(args: _Args) -> Launch:
     q, out, attrs = args.buffer("q"), args.buffer("out"), args.call.attrs
-    layer, scratch = args.memory.kv.layers[args.number("layer")], args.memory.scratch
+    layer, scratch, group = args.memory.kv.layers[args.number("layer")], args.memory.scratch, args.block_group
     sinks = args.optional_vector("sinks")
-    work, is_coded = scratch.work_of(args.call), args.memory.specs[args.call.args["out"]].dtype in ROW_CODES
+    work, is_coded = scratch.work_of(args.call, group), args.memory.specs[args.call.args["out"]].dtype in ROW_CODES
     return lambda step: attention(
         q(step),
         layer,
@@ -323,7 +328,8 @@ def _rope(args: _Args) -> Launch:
 def _kv_write(args: _Args) -> Launch:
     k, v, layer = args.buffer("k"), args.optional_buffer("v"), args.memory.kv.layers[args.number("layer")]
     kv_heads, head_dim = args.number("num_kv_heads"), args.number("head_dim")
-    return lambda step: kv_write(k(step), v(step), step.slots, layer, kv_heads, head_dim)
+    group = args.block_group
+    return lambda step: kv_write(k(step), v(step), step.slots[group], layer, kv_heads, head_dim)
 
 
 def _head_linear(args: _Args) -> Launch:

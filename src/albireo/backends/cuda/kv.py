@@ -12,7 +12,7 @@ from dataclasses import dataclass
 import torch
 
 from albireo.dtypes import KV_CODES
-from albireo.graph.program import KVLayout
+from albireo.graph.kv_layout import KVLayout
 
 TORCH_DTYPES = {
     "float32": torch.float32,
@@ -40,15 +40,20 @@ class LayerKV:
 
 
 class DeviceKV:
-    """num_blocks blocks of every layer, zeros at first. Block 0 is the null block: padding rows write it.
+    """num_blocks blocks, zeros at first. Block 0 is the null block: padding rows write it.
 
-    Layers of one shape are parts of one array, so that a block is copied in all of them by one launch.
+    Layers of one shape are parts of one array, so that a block is copied in all of them by one launch. Where layers
+    form groups a block is a row of an array, in which the layers of whichever group has it lie side by side; a kernel
+    is told a layer's blocks in units of these.
     """
 
     def __init__(self, layout: KVLayout, num_blocks: int, device: torch.device) -> None:
         self.layout = layout
         self.num_blocks = num_blocks
         self.device = device
+        if layout.groups:
+            self.numbers, self.scales, self.layers = self._in_groups()
+            return
         each = layout.layers
         counts = Counter(each)
         #: Of each shape of layers [L, 2, N, K, P, D], keys, then values of each; of keys alone [L, 1, N, K, P, D].
@@ -64,6 +69,34 @@ class DeviceKV:
         )
         places = {layer: itertools.count() for layer in counts}
         self.layers = tuple(self._layer(list(counts).index(layer), next(places[layer])) for layer in each)
+
+    def _in_groups(self) -> tuple[tuple[torch.Tensor, ...], tuple[torch.Tensor, ...], tuple[LayerKV, ...]]:
+        """As the constructor leaves them, of one array for all layers: [1, 2, N, numbers of a block's keys]."""
+        layout, each = self.layout, self.layout.layers
+        parts, dtype = layout.num_parts, TORCH_DTYPES[layout.dtype]
+        # of keys, or of values, that all layers in a block have: of numbers, and of scales
+        sizes = [layout.block_size * layer.num_kv_heads * layer.padded_head_dim for layer in each]
+        scales = [layout.block_size * layer.num_kv_heads for layer in each]
+        first = layout.groups[0][0]
+        count = layout.units[0]
+
+        def array(size: int, dtype: torch.dtype) -> torch.Tensor:
+            return torch.zeros((1, parts, self.num_blocks, count * size), dtype=dtype, device=self.device)
+
+        def views(stored: torch.Tensor, layer: int, size: int, shape: tuple[int, ...]) -> list[torch.Tensor]:
+            """Keys and values of a layer, [units, ...] each, the first unit its own place in the first block."""
+            start = layout.place(layer)[1] * size
+            return [part.flatten()[start:].view(-1, *shape) for part in stored[0]]
+
+        numbers = array(sizes[first], dtype)
+        kept = array(scales[first], torch.float32) if layout.dtype in KV_CODES else None
+        layers = []
+        for number, layer in enumerate(each):
+            shape = (layer.num_kv_heads, layout.block_size, layer.padded_head_dim)
+            k, *v = views(numbers, number, sizes[number], shape)
+            of_scales = () if kept is None else views(kept, number, scales[number], shape[:2])
+            layers.append(LayerKV(k, v[0] if v else k, *of_scales))
+        return (numbers,), () if kept is None else (kept,), tuple(layers)
 
     def _shape(self, layer: KVLayout) -> tuple[int, int, int, int]:
         return self.num_blocks, layer.num_kv_heads, layer.block_size, layer.padded_head_dim

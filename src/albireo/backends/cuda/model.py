@@ -137,6 +137,8 @@ class CudaModel:
         """
         if program.constants != self.program.constants:
             raise InvariantError("a program that is to share a model's weights has other constants")
+        if program.kv != self.program.kv:
+            raise InvariantError("a program that is to share a model's KV cache has another layout of it")
         if program.states != self.program.states:
             raise InvariantError("a program that is to share a model's states keeps others")
         other = copy(self)
@@ -156,7 +158,8 @@ class CudaModel:
         self._buffers = {name: self._view(buffer) for name, buffer in program.buffers.items()}
         max_blocks = -(-self._max_positions // program.kv.block_size)
         columns, tail = (ENDING_COLUMNS, tail_words(tasks, vocab)) if vocab else ({}, 0)
-        self._staging = Staging(self._maxima, max_blocks, program.kv.block_size, self.device, columns, tail)
+        units = program.kv.units
+        self._staging = Staging(self._maxima, max_blocks, program.kv.block_size, self.device, columns, tail, units)
         self._scratch = Scratch.of(program, self._maxima, self._max_positions, self.device)
 
     def can_draw(self, tasks: Sequence[SampleTask]) -> bool:
@@ -239,6 +242,9 @@ class CudaModel:
         kv, layout = self._kv.layers[layer], self.program.kv.layers[layer]
         size = layout.block_size
         blocks, offsets = torch.from_numpy(slots // size).long(), torch.from_numpy(slots % size).long()
+        if self.program.kv.groups:
+            group, _ = self.program.kv.place(layer)
+            blocks = (blocks * self.program.kv.num_groups + group) * self.program.kv.units[group]
         found = []
         for numbers, scales in ((kv.k, kv.k_scale), (kv.v, kv.v_scale)):
             rows = numbers.cpu().float()[blocks, :, offsets]
@@ -319,7 +325,7 @@ class CudaModel:
     def _blocks_that_fit(self, wanted: int, reserve_bytes: int) -> int:
         """KV blocks that there is room for once the largest step has run, and all it needs is loaded.
 
-        Raises: OutOfMemory when there is none for two.
+        Raises: OutOfMemory when there is none for the null block and one of each block group.
         """
         if self.device.type != "cuda":
             return wanted
@@ -330,20 +336,19 @@ class CudaModel:
         torch.cuda.synchronize(self.device)
         free, total = torch.cuda.mem_get_info(self.device)
         block_bytes = self._block_bytes
-        fits = (free - reserve_bytes) // block_bytes
-        if fits < 2:
+        fits, least = (free - reserve_bytes) // block_bytes, 1 + self.program.kv.num_groups
+        if fits < least:
             raise OutOfMemory(
                 f"after the weights and a trial step {free / 2**30:.2f} of {total / 2**30:.2f} GiB of GPU memory are "
                 f"free, of which {reserve_bytes / 2**30:.2f} are to stay so; a KV block takes {block_bytes} bytes and "
-                "two are needed. Raise gpu_memory_utilization, lower max_num_batched_tokens, end what else uses the "
-                "GPU, or use a smaller model"
+                f"{least} are needed. Raise gpu_memory_utilization, lower max_num_batched_tokens, end what else uses "
+                "the GPU, or use a smaller model"
             )
         return min(wanted, int(fits))
 
     @property
     def _block_bytes(self) -> int:
-        kv = self.program.kv
-        return kv.position_bytes * kv.block_size
+        return self.program.kv.block_bytes
 
     def _view(self, buffer: Buffer) -> torch.Tensor:
         rows = buffer.rows if isinstance(buffer.rows, int) else self._maxima[buffer.rows]

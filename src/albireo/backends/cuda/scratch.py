@@ -84,13 +84,14 @@ class Scratch:
             raise InvariantError("a call of experts in a program that has none")
         return self.experts
 
-    def work_of(self, call: Call) -> WorkList:
+    def work_of(self, call: Call, block_group: int) -> WorkList:
         """The list that an attention call reads."""
-        wanted = _heads_and_window(call)
+        wanted = *_heads_and_window(call), block_group
         return next(
             work
             for shape, work in self.work.items()
-            if (shape.num_heads, shape.num_kv_heads, shape.head_dim, shape.value_dim, shape.window) == wanted
+            if (shape.num_heads, shape.num_kv_heads, shape.head_dim, shape.value_dim, shape.window, shape.block_group)
+            == wanted
         )
 
 
@@ -140,6 +141,7 @@ def _shape_of(call: Call, program: Program, max_positions: int, device: torch.de
         kv_dtype=program.kv.dtype,
         chip=chip_of(device),
         value_dim=value_dim,
+        block_group=program.kv.place(call.attrs["layer"])[0],
     )
 
 

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
 from functools import lru_cache
+from itertools import chain
 from typing import Any
 
 import numpy as np
@@ -19,16 +20,15 @@ from numpy.typing import NDArray
 from albireo.backends.cuda.step import DeviceStep
 from albireo.backends.step_inputs import StepInputs
 from albireo.errors import InvariantError
+from albireo.step import NULL_BLOCK
 
 #: Array of a step -> what counts its entries; sampling.py and reporting.py add theirs.
 _STEP_ARRAYS = {
     "token_ids": "T",
     "positions": "T",
-    "slots": "T",
     "sources": "B",
     "query_start": "B",  # and one more
     "context_len": "B",
-    "table_start": "B",
     "state_slots": "B",
     "logit_rows": "R",
     "top_rows": "G",
@@ -38,6 +38,8 @@ _STEP_ARRAYS = {
     "top_counts": "G",
 }
 _ROWS = ("logit_rows", "top_rows", "out_rows", "logit_pos", "top_pos")
+#: Of each block group, the group's number behind the name.
+_GROUP_ARRAYS = {"slots": "T", "table_start": "B"}
 #: Arrays begin at multiples of so many words of 4 bytes: 64 bytes.
 _ALIGN = 16
 #: Steps whose arrays may be on their way at once.
@@ -108,6 +110,7 @@ class Staging:
     Args:
         maxima: most T, B, R, G, S, D and L. columns: arrays beside those of a StepInputs.
         block_size: positions of a block. max_blocks: of a sequence. tail: words behind the arrays, beside block tables.
+        units: see KVLayout.units; one a block group.
     """
 
     def __init__(
@@ -118,12 +121,18 @@ class Staging:
         device: torch.device,
         columns: Columns | None = None,
         tail: int = 0,
+        units: tuple[int, ...] = (1,),
     ) -> None:
         steps: Columns = {name: (symbol, np.int32) for name, symbol in _STEP_ARRAYS.items()}
-        self._columns = {**steps, **(columns or {})}
-        self._block_size = block_size
+        groups: Columns = {
+            _of_group(name, group): (symbol, np.int32)
+            for name, symbol in _GROUP_ARRAYS.items()
+            for group in range(len(units))
+        }
+        self._columns = {**steps, **groups, **(columns or {})}
+        self._block_size, self._units = block_size, units
         self._places = lru_cache(maxsize=_KEPT)(self._find_places)
-        length = self._places(_counts(maxima))[1] + maxima["B"] * max_blocks + tail
+        length = self._places(_counts(maxima))[1] + len(units) * maxima["B"] * max_blocks + tail
         self._hosts = [_Host(length, device.type == "cuda") for _ in range(_HOSTS)]
         self._turn = 0
         self._device = _zeros(length, device)
@@ -149,7 +158,7 @@ class Staging:
         host.wait()
         arrays, end = self._arrays(host, _counts(sizes))
         tail = Tail(host.words, end)
-        for name in ("token_ids", "positions", "slots", "context_len", "logit_rows", "top_rows"):
+        for name in ("token_ids", "positions", "context_len", "logit_rows", "top_rows"):
             _put(arrays[name], getattr(inputs, name))
         _put(arrays["sources"], _NONE if sources is None else sources, padding=-1)
         _put(arrays["query_start"], inputs.query_start, padding=inputs.num_tokens)
@@ -159,7 +168,7 @@ class Staging:
         rows[:num_logits], rows[num_logits:] = arrays["logit_rows"], arrays["top_rows"]
         arrays["logit_pos"][:] = np.arange(num_logits)
         arrays["top_pos"][:] = np.arange(num_logits, len(rows))
-        self._put_tables(arrays["table_start"], inputs, tail)
+        self._put_groups(arrays, inputs, tail)
         if write is not None:
             write(arrays, tail)
         self._device[: tail.end].copy_(host.tensor[: tail.end], non_blocking=True)
@@ -167,15 +176,16 @@ class Staging:
 
     def step(self, sizes: Mapping[str, int]) -> DeviceStep:
         """The arrays as a step of these sizes sees them."""
-        found = self.tensors(sizes, _STEP_ARRAYS)
+        names = {name: [_of_group(name, group) for group in range(len(self._units))] for name in _GROUP_ARRAYS}
+        found = self.tensors(sizes, [*_STEP_ARRAYS, *chain.from_iterable(names.values())])
         return DeviceStep(
             token_ids=found["token_ids"],
             positions=found["positions"],
-            slots=found["slots"],
+            slots=tuple(found[name] for name in names["slots"]),
             query_start=found["query_start"],
             context_len=found["context_len"],
             block_table=self._device,
-            table_start=found["table_start"],
+            table_start=tuple(found[name] for name in names["table_start"]),
             rows={name: found[name] for name in _ROWS},
             top_counts=found["top_counts"],
             state_slots=found["state_slots"],
@@ -209,9 +219,24 @@ class Staging:
             end += -(-length // _ALIGN) * _ALIGN
         return places, end
 
-    def _put_tables(self, starts: NDArray[np.int32], inputs: StepInputs, tail: Tail) -> None:
+    def _put_groups(self, arrays: Arrays, inputs: StepInputs, tail: Tail) -> None:
+        """Slots and block tables of each group, blocks as kernels count them."""
+        size, (every, tables) = self._block_size, inputs.of_groups(len(self._units), self._block_size)
+        for group, (slots, table, unit) in enumerate(zip(every, tables, self._units, strict=True)):
+            if not table[:, 0].all():
+                # padding writes the null block: a kernel that begins before its window meets its sequence's numbers
+                first = table[np.arange(len(table)), (table != NULL_BLOCK).argmax(axis=1)]
+                table = np.where(table == NULL_BLOCK, first[:, None], table)
+            if unit > 1:
+                slots, table = slots // size * (unit * size) + slots % size, table * np.int32(unit)
+            _put(arrays[_of_group("slots", group)], slots)
+            self._put_tables(arrays[_of_group("table_start", group)], table, inputs.context_len, tail)
+
+    def _put_tables(
+        self, starts: NDArray[np.int32], table: NDArray[np.int32], context_len: NDArray[np.int32], tail: Tail
+    ) -> None:
         """Each sequence's blocks, as many as its context takes, or a few more where that is less work."""
-        table, counts = inputs.block_table, -(-inputs.context_len // self._block_size)
+        counts = -(-context_len // self._block_size)
         num_sequences, longest = len(counts), int(counts.max(initial=0))
         if 2 * int(counts.sum()) >= num_sequences * longest:
             starts[:num_sequences] = tail.put(table[:, :longest]) + np.arange(num_sequences) * longest
@@ -219,6 +244,10 @@ class Staging:
             for i, count in enumerate(counts.tolist()):
                 starts[i] = tail.put(table[i, :count])
         starts[num_sequences:] = 0
+
+
+def _of_group(name: str, group: int) -> str:
+    return f"{name}.{group}"
 
 
 def _counts(sizes: Mapping[str, int]) -> tuple[int, ...]:

@@ -17,8 +17,9 @@ class DeviceStep:
     """int32 tensors; the names and meanings are those of backends/step_inputs.py.
 
     Fields:
-        token_ids, positions, slots: [T]. query_start: [B + 1]. context_len: [B].
-        block_table: [any], one sequence's blocks behind another's. table_start: [B] where those of a sequence begin.
+        token_ids, positions: [T]. query_start: [B + 1]. context_len: [B].
+        slots: [T], of each block group. block_table: [any], one sequence's blocks behind another's. table_start: [B]
+            where those of a sequence begin, of each block group.
         rows: logit_rows [R], top_rows [G], out_rows [S], logit_pos [R], top_pos [G] by name.
         top_counts: [G]. state_slots: [B] where each sequence keeps its states; of a padding sequence it means nothing.
         sizes: T, B, R, G, S, D, L of this bucket, padding included; P where the program has experts.
@@ -26,11 +27,11 @@ class DeviceStep:
 
     token_ids: torch.Tensor
     positions: torch.Tensor
-    slots: torch.Tensor
+    slots: tuple[torch.Tensor, ...]
     query_start: torch.Tensor
     context_len: torch.Tensor
     block_table: torch.Tensor
-    table_start: torch.Tensor
+    table_start: tuple[torch.Tensor, ...]
     rows: Mapping[str, torch.Tensor]
     top_counts: torch.Tensor
     state_slots: torch.Tensor

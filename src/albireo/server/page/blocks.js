@@ -36,8 +36,9 @@ export function startBlocks(setFocus) {
     size = event.engine.block_size;
     num = event.engine.num_blocks - 1; // block 0 is never handed out
     holders = new Map();
-    for (const [key, index, numPrompt, , computed, numCached, runs] of event.kv.sequences) {
-      eachBlock(runs, (block, place) => {
+    for (const [key, index, numPrompt, , computed, numCached, runs, groups] of event.kv.sequences) {
+      for (const [first, some] of groups ?? [[0, runs]]) eachBlock(some, (block, i) => {
+        const place = first + i;
         const fill = Math.min(1, Math.max(0, (computed - place * size) / size));
         const held = { key, index, place, fill, isFound: (place + 1) * size <= numCached, isPrompt: place * size < numPrompt };
         if (holders.has(block)) holders.get(block).push(held);

@@ -132,7 +132,7 @@ def build_work_list(step: DeviceStep, work: WorkList) -> None:
     build_work_list_kernel[(num_sequences + 1,)](
         step.query_start,
         step.context_len,
-        step.table_start,
+        step.table_start[shape.block_group],
         work.count,
         work.items,
         num_sequences,

@@ -1,0 +1,91 @@
+"""Which layers share their KV blocks: layers with a sliding window let blocks go that others keep.
+
+Called by emit.py. Decides on layouts alone; what blocks are let go when is the engine's (engine/block_tables.py).
+
+Layers that see all positions are the first group. Those with a window are cut into groups that take a block of the
+same size, so that one pool serves all of them, whatever is asked of the cache: six groups of four layers each where 4
+of 26 layers see everything. What does not fill a block is lost; the size is chosen to lose little.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import replace
+
+from albireo.dtypes import KV_CODES
+from albireo.graph.kv_layout import KVLayout, Window
+from albireo.graph.node import Graph
+from albireo.graph.report import PassRecord
+
+WHY = "what a window has passed is of no use to its layers"
+#: A sequence has a block table for each, which the host writes out in every step.
+MOST_GROUPS = 12
+#: What a long sequence must take less by: else the tables are not worth it.
+_LEAST_GAIN = 1.25
+
+
+def group_blocks(graph: Graph, layout: KVLayout, max_positions: int) -> tuple[KVLayout, PassRecord]:
+    """The layout with its layers in groups, where that is of use. Args: max_positions: of the longest sequence."""
+    record = PassRecord("block_groups", WHY, "exact", len(graph.nodes), len(graph.nodes))
+    layout, note = with_groups(layout, _windows(graph, max_positions))
+    record.notes.append(note)
+    return layout, record
+
+
+def _windows(graph: Graph, max_positions: int) -> list[Window]:
+    """Of each layer of the cache, positions that those who read it see; None: somebody sees as many as there are."""
+    seen: dict[int, list[Window]] = {}
+    for node in graph.nodes:
+        if node.family == "attention":
+            window = node.attrs["window"]
+            seen.setdefault(int(node.attrs["layer"]), []).append(window if window and window < max_positions else None)
+    return [None if None in seen[layer] else max(w or 0 for w in seen[layer]) for layer in sorted(seen)]
+
+
+def with_groups(layout: KVLayout, windows: Sequence[Window]) -> tuple[KVLayout, str]:
+    """The layout with its layers in groups, and what was decided, in words.
+
+    Args: windows: of each layer; None: it sees all positions, or as many as there will ever be.
+    """
+    kinds = sorted(set(windows), key=lambda window: (window is not None, -(window or 0)))
+    if kinds == [None]:
+        return layout, "no layer has a window that ends before the longest sequence does"
+    if len(kinds) == 1:
+        return replace(layout, windows=(kinds[0],)), f"all layers see {kinds[0]} positions: one group"
+    members = {kind: [layer for layer, window in enumerate(windows) if window == kind] for kind in kinds}
+    layers = layout.layers
+    if any(len({layers[layer] for layer in some}) > 1 for some in members.values()):
+        return layout, "layers of one window differ in shape: one group"
+    if layout.shapes and layout.dtype in KV_CODES:
+        return layout, "blocks of codes are not handed from layers of one shape to others: one group"
+    sizes = {kind: layers[some[0]].position_bytes for kind, some in members.items()}
+    size = _best_size(layout.position_bytes, [(len(members[kind]), sizes[kind]) for kind in kinds])
+    if size is None or layout.position_bytes < _LEAST_GAIN * size:
+        return layout, "layers with a window are too few to gain by it, or of too many kinds: one group"
+    groups, group_windows = [], []
+    for kind in kinds:
+        count = size // sizes[kind]
+        for start in range(0, len(members[kind]), count):
+            groups.append(tuple(members[kind][start : start + count]))
+            group_windows.append(kind)
+    made = replace(layout, groups=tuple(groups), windows=tuple(group_windows))
+    made.check()
+    lost = len(groups) * size - layout.position_bytes
+    note = f"{len(groups)} groups of {size} bytes a position, {lost} of {layout.position_bytes} more than one group"
+    return made, note
+
+
+def _best_size(position_bytes: int, kinds: Sequence[tuple[int, int]]) -> int | None:
+    """Bytes of a position in a block that loses least, of short sequences and of long ones together.
+
+    Args: kinds: of each window how many layers it has, and the bytes of one; the first is to be one group.
+    Returns: None: every size makes too many groups.
+    """
+    unit, first = math.lcm(*(size for _, size in kinds)), math.prod(kinds[0])
+    found = []
+    for size in range(-(-first // unit) * unit, max(math.prod(kind) for kind in kinds) + unit, unit):
+        num_groups = sum(-(-count * each // size) for count, each in kinds)
+        if num_groups <= MOST_GROUPS:
+            found.append((num_groups * size / position_bytes + size / first, num_groups, size))
+    return min(found)[2] if found else None

@@ -1,0 +1,114 @@
+"""KVLayout: what a block of the KV cache holds, and which layers' blocks are the same.
+
+Made by compiler/emit.py, a part of every Program; read by backends, which place it in memory, and by whoever counts
+bytes. Does not know sequences.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from albireo.dtypes import KV_CODES, itemsize
+from albireo.errors import InvariantError
+
+#: Of a block group: how many positions a token sees, its own included; None: all.
+Window = int | None
+
+
+@dataclass(frozen=True, slots=True)
+class KVLayout:
+    """Shape of the KV cache. head_dim is stored padded to 16.
+
+    dtype: of the elements: a compute type, or one of dtypes.KV_CODES.
+    has_values: else values are channels of keys, and there are keys alone.
+    shapes: KV heads and head_dim of each layer, where layers differ; num_kv_heads and head_dim are those of the first.
+    groups: layers of each block group, where there are several: a sequence has a block table for each, and all blocks
+        are of one size. Layers of a group are of one shape and lie in a block one behind the other, as many as have
+        room; whole layers of each group's shape fill it. windows: of each group.
+    """
+
+    num_layers: int
+    num_kv_heads: int
+    head_dim: int
+    dtype: str
+    block_size: int
+    has_values: bool = True
+    shapes: tuple[tuple[int, int], ...] = ()
+    groups: tuple[tuple[int, ...], ...] = ()
+    windows: tuple[Window, ...] = (None,)
+
+    @property
+    def layers(self) -> tuple[KVLayout, ...]:
+        """Each layer as a cache of its own."""
+        shapes = self.shapes or ((self.num_kv_heads, self.head_dim),) * self.num_layers
+        return tuple(KVLayout(1, *shape, self.dtype, self.block_size, self.has_values) for shape in shapes)
+
+    @property
+    def padded_head_dim(self) -> int:
+        return -(-self.head_dim // 16) * 16
+
+    @property
+    def position_bytes(self) -> int:
+        """Bytes of the keys and values of one position over all layers, scales and padding included."""
+        if self.shapes:
+            return sum(layer.position_bytes for layer in self.layers)
+        of_head = self.padded_head_dim * itemsize(self.dtype) + self.scale_bytes
+        return self.num_layers * self.num_parts * self.num_kv_heads * of_head
+
+    @property
+    def block_bytes(self) -> int:
+        """Bytes of one block: of one group, where there are several."""
+        layers = self.layers
+        every = (sum(layers[layer].position_bytes for layer in group) for group in self.groups)
+        return self.block_size * max(every, default=self.position_bytes)
+
+    @property
+    def num_groups(self) -> int:
+        """Block tables of a sequence."""
+        return len(self.windows)
+
+    def place(self, layer: int) -> tuple[int, int]:
+        """Which group's blocks a layer is in, and how many layers of its group lie before it in a block."""
+        for number, group in enumerate(self.groups):
+            if layer in group:
+                return number, group.index(layer)
+        return 0, layer
+
+    @property
+    def units(self) -> tuple[int, ...]:
+        """Of each group, how many layers like its own a block holds, as kernels count blocks of one layer.
+
+        1 where there is one group, whose layers a backend places as it likes.
+        """
+        layers = self.layers
+        sizes = [self.block_size * layers[group[0]].position_bytes for group in self.groups]
+        return tuple(self.block_bytes // size for size in sizes) or (1,)
+
+    @property
+    def num_parts(self) -> int:
+        """Of a position: its keys, and its values where there are any."""
+        return 2 if self.has_values else 1
+
+    @property
+    def scale_bytes(self) -> int:
+        """Bytes of the scale of one key or value."""
+        return 4 if self.dtype in KV_CODES else 0
+
+    def check(self) -> None:
+        """Raises: InvariantError saying which of the promises about groups does not hold."""
+        if not self.groups:
+            if self.num_groups != 1:
+                raise InvariantError(f"windows {self.windows} of one group of layers")
+            return
+        if len(self.groups) != self.num_groups or self.num_groups < 2:
+            raise InvariantError(f"{len(self.groups)} groups of layers have {self.num_groups} windows")
+        if sorted(layer for group in self.groups for layer in group) != list(range(self.num_layers)):
+            raise InvariantError(f"groups {self.groups} are not all of {self.num_layers} layers, each once")
+        layers = self.layers
+        for group in self.groups:
+            if not group or len({layers[layer] for layer in group}) != 1:
+                raise InvariantError(f"layers {group} are one group, and differ in shape")
+            if self.block_bytes % (self.block_size * layers[group[0]].position_bytes):
+                raise InvariantError(f"a block of {self.block_bytes} bytes is not filled by layers like {group[0]}")
+        if None in self.windows[1:]:
+            raise InvariantError(f"windows {self.windows}: only the first group may see all positions")

@@ -1,0 +1,133 @@
+"""Which layers take blocks of their own: what is gained, what is lost, and when it is not worth it."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pytest
+
+from albireo.backends.cpu.catalog import CpuCatalog
+from albireo.compiler.block_groups import MOST_GROUPS, with_groups
+from albireo.compiler.pipeline import compile_graph
+from albireo.errors import InvariantError
+from albireo.graph.kv_layout import KVLayout
+from albireo.models import build_graph, load_architecture
+from albireo.models.config import parse_config
+
+
+def layout(num_layers: int, shapes: tuple[tuple[int, int], ...] = (), dtype: str = "bfloat16") -> KVLayout:
+    heads, dim = shapes[0] if shapes else (8, 128)
+    return KVLayout(num_layers, heads, dim, dtype, 16, shapes=shapes)
+
+
+def every(period: int, num_layers: int, window: int = 1024) -> list[int | None]:
+    """Every period-th layer sees all positions."""
+    return [None if i % period == period - 1 else window for i in range(num_layers)]
+
+
+@pytest.mark.parametrize(
+    ("name", "given", "windows", "num_groups", "share"),
+    [
+        # Gemma 3 1B, 4B, 12B and 27B, gpt-oss 20B: of the bytes of one group, what a token takes far behind all windows
+        ("gemma3 1b", layout(26), every(6, 26), 7, 4 / 26),
+        ("gemma3 4b", layout(34), every(6, 34), 7, 5 / 34),
+        ("gemma3 12b", layout(48), every(6, 48), 6, 8 / 48),
+        ("gemma3 27b", layout(62), every(6, 62), 7, 10 / 62),
+        ("gpt-oss 20b", layout(24), every(2, 24, 128), 2, 12 / 24),
+        # Gemma 4 31B: five layers of 16 heads of 256 for each of 4 heads of 512
+        ("gemma4 31b", layout(60, ((16, 256),) * 5 * 10 + ((4, 512),) * 10), [1024] * 50 + [None] * 10, 11, 1 / 11),
+        # E2B: layers that see all are twice as large
+        ("gemma4 e2b", layout(15, ((1, 256),) * 12 + ((1, 512),) * 3), [512] * 12 + [None] * 3, 3, 1 / 3),
+    ],
+)
+def test_real_models(name: str, given: KVLayout, windows: list[int | None], num_groups: int, share: float) -> None:
+    made, note = with_groups(given, windows)
+    assert made.num_groups == num_groups, note
+    assert made.windows == (None, *[next(w for w in windows if w)] * (num_groups - 1))
+    assert made.block_bytes == pytest.approx(share * given.block_bytes)
+    for group, window in zip(made.groups, made.windows, strict=True):
+        assert {windows[layer] for layer in group} == {window}
+    # what is lost of short sequences: a seventh at most
+    assert num_groups * made.block_bytes <= given.block_bytes * 8 / 7
+    made.check()
+
+
+def test_layers_lie_side_by_side_in_units_of_their_own() -> None:
+    given = layout(60, ((16, 256),) * 5 * 10 + ((4, 512),) * 10)
+    made, _ = with_groups(given, [1024] * 50 + [None] * 10)
+    assert made.units == (10, *[5] * 10)
+    assert (made.place(50), made.place(59), made.place(0), made.place(7)) == ((0, 0), (0, 9), (1, 0), (2, 2))
+    sizes = [layer.block_bytes for layer in made.layers]
+    ends = [(made.place(layer)[1] + 1) * sizes[layer] for layer in range(60)]
+    assert max(ends) == made.block_bytes
+
+
+@pytest.mark.parametrize(
+    ("given", "windows", "why"),
+    [
+        (layout(4), [None] * 4, "no layer has a window"),
+        (layout(40), [*[None] * 36, *[512] * 4], "too few to gain by it"),
+        (layout(26), [None, *range(1, 26)], "of too many kinds"),
+        (layout(3, ((8, 128), (4, 128), (8, 128))), [None, 9, 9], "differ in shape"),
+        (layout(4, ((8, 128), (4, 128), (4, 128), (4, 128)), "int8"), [None, 9, 9, 9], "blocks of codes"),
+    ],
+)
+def test_one_group_where_others_are_of_no_use(given: KVLayout, windows: list[int | None], why: str) -> None:
+    made, note = with_groups(given, windows)
+    assert made == given and why in note
+
+
+def test_layers_that_all_have_one_window_are_one_group_that_lets_go() -> None:
+    made, note = with_groups(layout(32), [4096] * 32)
+    assert made == replace(layout(32), windows=(4096,)) and "all layers see 4096 positions" in note
+
+
+def test_two_windows_and_nothing_that_sees_all() -> None:
+    made, _ = with_groups(layout(12), [100, 4096, 100] * 4)
+    assert made.windows == (4096, 100, 100) and made.groups == ((1, 4, 7, 10), (0, 2, 3, 5), (6, 8, 9, 11))
+
+
+def test_never_more_tables_than_are_worth_it() -> None:
+    made, _ = with_groups(layout(61), [None, *[512] * 60])
+    assert 1 < made.num_groups <= MOST_GROUPS
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"groups": ((0, 1), (2,))}, "not all of 4 layers"),
+        ({"groups": ((0, 1), (2, 3, 3))}, "not all of 4 layers"),
+        ({"groups": ((0, 1, 2, 3),)}, "1 groups of layers have 2 windows"),
+        ({"groups": ()}, r"windows \(None, 9\) of one group"),
+        ({"windows": (9, None)}, "only the first group"),
+        ({"groups": ((0, 1, 2), (3,)), "shapes": ((1, 64), (2, 64), (1, 64), (1, 64))}, "differ in shape"),
+        ({"groups": ((0, 1), (2, 3)), "shapes": ((1, 64), (1, 64), (3, 64), (3, 64)), "num_kv_heads": 1}, None),
+        ({"groups": ((0, 1, 2), (3,)), "shapes": ((1, 64), (1, 64), (1, 64), (2, 64))}, "is not filled by layers"),
+    ],
+)
+def test_layouts_that_cannot_be(change: dict[str, object], message: str | None) -> None:
+    good = replace(layout(4), groups=((0, 1), (2, 3)), windows=(None, 9))
+    good.check()
+    made = replace(good, **change)  # type: ignore[arg-type]
+    if message is None:
+        made.check()
+        return
+    with pytest.raises(InvariantError, match=message):
+        made.check()
+
+
+@pytest.mark.parametrize(("max_positions", "num_groups"), [(128, 3), (19, 1)])
+def test_a_window_as_long_as_any_sequence_is_none(max_positions: int, num_groups: int) -> None:
+    """The tiny Gemma 2 has windows of 19 positions in two of three layers."""
+    architecture = load_architecture("gemma2")
+    graph = build_graph(parse_config(architecture.tiny, architecture.rules), max_positions)
+    program = compile_graph(
+        graph,
+        CpuCatalog(("scalar",)),
+        maxima={"T": 8, "R": 2, "G": 2},
+        block_size=8,
+        max_positions=max_positions,
+        has_block_groups=True,
+    )
+    assert program.kv.num_groups == num_groups
+    assert [record.name for record in program.report][-2:] == ["block_groups", "emit"]

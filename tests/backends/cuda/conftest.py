@@ -21,8 +21,12 @@ hasten()
 
 _HERE = Path(__file__).parent
 #: Begin what other processes do, and wait for nothing; and what waits for these.
-_FIRST = ("test_every_kernel_file_has_cases", "test_each_part_is_in_one_call_of_ten_minutes")
-_LAST = ("test_every_part_runs",)
+_FIRST = (
+    "test_every_kernel_file_has_cases",
+    "test_each_part_is_in_one_call_of_ten_minutes",
+    "test_nobody_waits_for_what_is_compiled",
+)
+_LAST = ("test_every_part_runs", "test_a_step_leaves_its_kernels_for_whoever_serves")
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Iterator
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -34,7 +35,7 @@ def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return tmp_path / "cache"
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture(scope="session")
 def model(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Program]:
     """Its layers are alike, so each kernel is compiled once."""
     directory = make_checkpoint(
@@ -50,11 +51,27 @@ def order(directory: Path, part: int) -> dict[str, Any]:
     return {**told, **lengths, "part": part, "parts": PARTS}
 
 
-def test_a_step_leaves_its_kernels_for_whoever_serves(cache: Path, model: tuple[Path, Program]) -> None:
+@pytest.fixture(scope="session")
+def begun(model: tuple[Path, Program], tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Compiling, Path]]:
+    """A part with a step and one without, compiled beside other tests; and the cache that they fill."""
+    cache = tmp_path_factory.mktemp("beside") / "cache"
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("TRITON_CACHE_DIR", str(cache))
+        compiling = Compiling([order(model[0], 0), order(model[0], PARTS - 1)], cache / "done")
+    yield compiling, cache
+    compiling.close()
+
+
+def test_nobody_waits_for_what_is_compiled(begun: tuple[Compiling, Path]) -> None:
+    """One of the first of this folder (conftest.py), so that it is done when it is looked at."""
+    compiling, cache = begun
+    assert len(compiling._processes) == 2 and not (cache / "done").exists()
+
+
+def test_a_step_leaves_its_kernels_for_whoever_serves(begun: tuple[Compiling, Path]) -> None:
     """As machine code for that GPU, e4m3 on both sides among them; of a part without steps nothing comes."""
-    directory, _ = model
-    begun = Compiling([order(directory, 0), order(directory, PARTS - 1)], cache / "done")
-    begun.wait()
+    compiling, cache = begun
+    compiling.wait()
     kernels = {path.stem for path in cache.rglob("*.cubin")}
     assert {"embed_kernel", "norm_kernel", "attention_kernel", "matmul_smallm_kernel", "take_best_kernel"} <= kernels
     assert any("e4m3x2" in path.read_text() for path in cache.rglob("norm_kernel.ptx"))

@@ -140,7 +140,7 @@ def test_tokens_of_a_model_with_windows_are_those_of_the_cpu(
     tiny = tiny_of(name) | {"sliding_window": 5}
     directory = make_checkpoint(tmp_path, tiny, seed=5)
     prompts = [[5, 9, 30, 7, 11, 2, 8, 40, 3, 12, 17, 4, 9], [6, 31, 2, 7, 9, 1, 3], [5, 9, 30, 7, 11, 2, 8, 40, 8]]
-    greedy = SamplingParams(temperature=0, max_tokens=9, ignore_eos=True)
+    greedy = SamplingParams(temperature=0, max_tokens=6, ignore_eos=True)
     params = [greedy, greedy.clone(temperature=0.8, top_p=0.9, seed=3, n=2), greedy]
     wanted = tokens(llm(directory, device="cpu"), prompts, params)
     monkeypatch.setattr(load, "open_device", lambda config, levels=None: StandIn())

@@ -27,6 +27,8 @@ void Program::add(const Family* family, KernelFn run, const Args& args, bool bar
     throw std::invalid_argument("attention is of all rows, or of those that leave the model");
   if (args.top_k > 0 && top_k_ > 0 && args.top_k != top_k_)
     throw std::invalid_argument("calls of a program disagree about how many experts a token has");
+  if (family == &kAttention && args.kv_group > 0 && args.window == 0)
+    throw std::invalid_argument("only layers of the first block group see all positions");
   top_k_ = std::max(top_k_, args.top_k);
   kv_groups_ = std::max(kv_groups_, args.kv_group + 1);
   if (args.adapters) adapter_slots_ = args.adapters->slots;
@@ -60,17 +62,17 @@ void Program::prepare(const Step& step) {
   step_ = step;
   step_.P = step.T * top_k_;
   // Sequences are grouped by the first block tables, for layers that see all positions: in others they share nothing.
-  const Call* all_seeing = nullptr;
+  const Call* attention = nullptr;
   for (const Call& call : calls_)
-    if (call.family == &kAttention && call.args.kv_group == 0 && (!all_seeing || call.args.window == 0)) {
-      all_seeing = &call;
+    if (call.family == &kAttention && (!attention || call.args.window == 0)) {
+      attention = &call;
       if (call.args.window == 0) break;
     }
   Step leaving = step_;
-  if (all_seeing) {
-    groups_.plan(step_, all_seeing->args, threads_);
+  if (attention) {
+    groups_.plan(step_, attention->args, threads_);
     leaving = leaving_rows_.plan(step_);
-    if (leaving.sequences) leaving_groups_.plan(leaving, all_seeing->args, threads_);
+    if (leaving.sequences) leaving_groups_.plan(leaving, attention->args, threads_);
   }
   steps_.clear();
   for (int64_t group = 0; group < kv_groups_; group++)

@@ -5,19 +5,25 @@ from __future__ import annotations
 from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
+from typing import Any
 
 import msgspec
 import numpy as np
 import pytest
 
+from albireo.api.build import build
+from albireo.api.load import load
 from albireo.backends.backend import BLOCK_GROUPS
 from albireo.backends.cpu.catalog import CpuCatalog
+from albireo.config import BuildConfig, EngineConfig
 from albireo.engine.block_tables import blocks_needed
 from albireo.engine_process.messages import Ready
 from albireo.engine_process.worker import _ready
 from albireo.errors import PromptTooLong
 from albireo.params import SamplingParams
 from albireo.server.intake import engine_settings
+from albireo.tune.measure import step_of
+from albireo.verify.run import verify
 from e2e.serving import Ask, Server, assert_same_answers
 from tiny_models import make_checkpoint
 from variants import tiny_of
@@ -83,3 +89,18 @@ def test_a_server_refuses_what_its_engine_would(tmp_path: Path) -> None:
     told = engine_settings(SimpleNamespace(ready=ready))  # type: ignore[arg-type]
     assert told.windows == (None, 11, 11) and told.num_blocks == 1 + 8 + 2 * 6
     assert told.capacity_tokens == loaded.settings.capacity_tokens == 64
+
+
+def test_a_directory_of_groups_is_verified_and_tuned(tmp_path: Path) -> None:
+    """Each call alone, on steps with one block table, whose blocks of all groups lie side by side."""
+    checkpoint = make_checkpoint(tmp_path / "checkpoint", tiny_of("gpt_oss") | {"sliding_window": 11}, seed=3)
+    directory = tmp_path / "engine"
+    build(checkpoint, directory, BuildConfig())
+    assert verify(directory, str(checkpoint)).finding == ""
+    settings: dict[str, Any] = {"max_num_seqs": 4, "max_num_batched_tokens": 16, "num_threads": 1}
+    loaded = load(EngineConfig(model=str(directory), skip_tokenizer_init=True, **settings))
+    assert loaded.program.kv.num_groups == 3
+    model, step = loaded.one_rank, step_of("T", 16, loaded)
+    wanted = model.run(step).logits.copy()
+    model.runner(model.program.calls)(step)
+    assert np.array_equal(model.outputs(step).logits, wanted)

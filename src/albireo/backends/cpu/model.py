@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from copy import copy
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -170,7 +170,8 @@ class CpuModel:
     def step_arrays(self, inputs: StepInputs) -> StepArrays:
         """All that every program reads of a step, as the native core takes it."""
         slots, tables = self._kv.tables(inputs)
-        return replace(inputs, slots=slots, block_table=tables).arrays
+        given = inputs.arrays
+        return (*given[:2], slots, *given[3:5], tables, *given[6:])
 
     def check_size(self, inputs: StepInputs) -> None:
         """Raises: InvariantError when the step is larger than the program was planned for."""
@@ -221,7 +222,7 @@ class CpuModel:
 
         What they compute means nothing: they read what happens to be there. The model must outlive the runner.
         """
-        return Runner(self._bind(calls), self.top_ids, self.top_values)
+        return Runner(self._bind(calls), self.step_arrays, self.top_ids, self.top_values)
 
     def fill_with_numbers(self, num_blocks: int) -> None:
         """Put small finite numbers of every type into activations and the first KV blocks, for calls run alone.

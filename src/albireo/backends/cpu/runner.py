@@ -5,6 +5,7 @@ Made by model.py, run by tune/. Does not know clocks.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from functools import cache
 
@@ -12,21 +13,22 @@ import numpy as np
 from numpy.typing import NDArray
 
 from albireo import _native
-from albireo.backends.step_inputs import StepInputs
+from albireo.backends.step_inputs import StepArrays, StepInputs
 from albireo.graph.tuning import BUCKETS, Tuning
 
 
 @dataclass(frozen=True, slots=True)
 class Runner:
-    """Calls of a model, alone."""
+    """Calls of a model, alone. arrays: see CpuModel.step_arrays."""
 
     native: _native.Program
+    arrays: Callable[[StepInputs], StepArrays]
     top_ids: NDArray[np.int32]
     top_values: NDArray[np.float32]
 
     def __call__(self, inputs: StepInputs) -> None:
         """Run them all, the GIL released."""
-        self.native.run(*inputs.arrays, self.top_ids, self.top_values)
+        self.native.run(*self.arrays(inputs), self.top_ids, self.top_values)
 
     def retune(self, tuning: Tuning) -> None:
         """Give every call these numbers, for any number of rows."""

@@ -136,17 +136,17 @@ def test_each_block_group_has_slots_and_tables_of_its_own() -> None:
     works[0].block_tables, works[1].block_tables = ([5, 6, 9], [0, 2, 3]), ([4], [8])
     given = pack_step(plan(*works), 16).inputs
     assert given.block_table.tolist() == [[5, 6, 9], [4, 0, 0]]
-    slots, tables = given.of_groups(2, 16)
+    slots, tables = given.of_groups((1, 1), 16)
     assert tables.tolist() == [[[5, 6, 9], [4, 0, 0]], [[0, 2, 3], [8, 0, 0]]]
     assert slots.tolist() == [[6 * 16 + 15, 9 * 16, 4 * 16 + 2], [2 * 16 + 15, 3 * 16, 8 * 16 + 2]]
     given.check(16)
     with pytest.raises(InvariantError, match="a step of 2 block groups, the program has 3"):
-        given.of_groups(3, 16)
+        given.of_groups((1, 1, 1), 16)
 
 
 def test_a_step_with_one_table_has_the_blocks_of_all_groups_side_by_side() -> None:
     given = pack_step(plan(work(1, [7, 8], 15, [5, 6])), 16).inputs
     assert given.group_tables is None
-    slots, tables = given.of_groups(3, 16)
+    slots, tables = given.of_groups((1, 1, 1), 16)
     assert tables.tolist() == [[[15, 18]], [[16, 19]], [[17, 20]]]
     assert slots.tolist() == [[15 * 16 + 15, 18 * 16], [16 * 16 + 15, 19 * 16], [17 * 16 + 15, 20 * 16]]

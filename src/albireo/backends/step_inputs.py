@@ -116,20 +116,27 @@ class StepInputs:
         """[G] where top_rows are in out_rows."""
         return np.arange(len(self.logit_rows), len(self.logit_rows) + len(self.top_rows), dtype=np.int32)
 
-    def of_groups(self, num_groups: int, block_size: int) -> tuple[Ints, Ints]:
-        """slots [groups, T] and block tables [groups, B, max_blocks] for a program of so many block groups.
+    def of_groups(self, units: tuple[int, ...], block_size: int) -> tuple[Ints, Ints]:
+        """slots [groups, T] and block tables [groups, B, max_blocks], blocks as kernels count them.
 
-        A step that has one table, as whoever makes steps by hand gives it, means by block b the blocks b * num_groups
-        and those behind it, one for each group.
+        A step that has one table, as whoever makes steps by hand gives it, means by block b the blocks b * groups and
+        those behind it, one for each group.
+        Args: units: of the program's layout, one a group; see KVLayout.units.
         Raises: InvariantError when the step has those of another number of groups.
         """
-        if self.group_slots is None or self.group_tables is None:
-            each = np.arange(num_groups, dtype=np.int32)[:, None]
-            slots = (self.slots // block_size * num_groups + each) * block_size + self.slots % block_size
-            return slots, self.block_table * np.int32(num_groups) + each[:, :, None]
-        if len(self.group_slots) != num_groups or len(self.group_tables) != num_groups:
-            raise InvariantError(f"a step of {len(self.group_tables)} block groups, the program has {num_groups}")
-        return self.group_slots, self.group_tables
+        slots, tables = self.group_slots, self.group_tables
+        if slots is None or tables is None:
+            slots, tables = self.slots[None], self.block_table[None]
+            if len(units) > 1:
+                each = np.arange(len(units), dtype=np.int32)[:, None]
+                slots = (slots // block_size * len(units) + each) * block_size + slots % block_size
+                tables = tables * np.int32(len(units)) + each[:, :, None]
+        if len(slots) != len(units) or len(tables) != len(units):
+            raise InvariantError(f"a step of {len(tables)} block groups, the program has {len(units)}")
+        if units == (1,):
+            return slots, tables
+        scale = np.array(units, np.int32)[:, None]
+        return slots // block_size * (scale * block_size) + slots % block_size, tables * scale[:, :, None]
 
     def check(self, block_size: int) -> None:
         """Raises: InvariantError naming the array that contradicts another. Cost: O(T); for tests and the reference."""

@@ -7,6 +7,7 @@ bytes. Does not know sequences.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 from albireo.dtypes import KV_CODES, itemsize
 from albireo.errors import InvariantError
@@ -83,6 +84,11 @@ class KVLayout:
         layers = self.layers
         sizes = [self.block_size * layers[group[0]].position_bytes for group in self.groups]
         return tuple(self.block_bytes // size for size in sizes) or (1,)
+
+    def block_of(self, layer: int, block: Any) -> Any:
+        """What a layer's kernels call a block, or blocks, of a step with one table; see StepInputs.of_groups()."""
+        group, _ = self.place(layer)
+        return (block * self.num_groups + group) * self.units[group]
 
     @property
     def num_parts(self) -> int:

@@ -35,7 +35,7 @@ class KVMemory:
         self.layout, self.num_blocks = layout, num_blocks
         self.memory = _native.Memory(num_blocks * layout.block_bytes)
         self._sizes = [layer.block_bytes for layer in layout.layers]
-        self._units = np.array(layout.units, np.int32)[:, None]
+        self._units = layout.units
         if layout.groups:
             places = [layout.place(layer)[1] for layer in range(layout.num_layers)]
             self._starts = [place * size for place, size in zip(places, self._sizes, strict=True)]
@@ -47,24 +47,17 @@ class KVMemory:
         return self.memory.address + self._starts[layer]
 
     def tables(self, inputs: StepInputs) -> tuple[Ints, Ints]:
-        """slots [groups, T] and block tables [groups, B, any] of a step, as kernels are to read them."""
-        if not self.layout.groups:
-            return inputs.slots, inputs.block_table
-        size, (slots, tables) = self.layout.block_size, inputs.of_groups(self.layout.num_groups, self.layout.block_size)
-        units = self._units
-        return slots // size * (units * size) + slots % size, tables * units[:, :, None]
+        """See StepInputs.of_groups()."""
+        return inputs.of_groups(self._units, self.layout.block_size)
 
     def cached(self, layer: int, slots: Ints) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
         """k, v: [len(slots), K, D] copies of what a layer holds in slots of a step with one block table."""
         layout, start, size = self.layout, self._starts[layer], self._sizes[layer]
-        if not layout.groups:
-            stored = self.memory.view()[start : start + self.num_blocks * size]
-            return read_slots(stored, layout.layers[layer], slots)
         group, place = layout.place(layer)
-        unit, end = layout.units[group], start + (self.num_blocks * layout.units[group] - place) * size
-        blocks = (slots // layout.block_size * layout.num_groups + group) * unit
-        slots = blocks * layout.block_size + slots % layout.block_size
-        return read_slots(self.memory.view()[start:end], layout.layers[layer], slots)
+        num_units = self.num_blocks * self._units[group] - (place if layout.groups else 0)
+        blocks = layout.block_of(layer, slots // layout.block_size)
+        stored = self.memory.view()[start : start + num_units * size]
+        return read_slots(stored, layout.layers[layer], blocks * layout.block_size + slots % layout.block_size)
 
     def fill(self, num_blocks: int, value: int) -> None:
         """Set all bytes of the first blocks. Pages that were never written are all one page, which is in a cache."""

@@ -241,10 +241,8 @@ class CudaModel:
         """k, v: [len(slots), K, D] copies of what a layer's KV cache holds, as float32."""
         kv, layout = self._kv.layers[layer], self.program.kv.layers[layer]
         size = layout.block_size
-        blocks, offsets = torch.from_numpy(slots // size).long(), torch.from_numpy(slots % size).long()
-        if self.program.kv.groups:
-            group, _ = self.program.kv.place(layer)
-            blocks = (blocks * self.program.kv.num_groups + group) * self.program.kv.units[group]
+        blocks = torch.from_numpy(self.program.kv.block_of(layer, slots // size)).long()
+        offsets = torch.from_numpy(slots % size).long()
         found = []
         for numbers, scales in ((kv.k, kv.k_scale), (kv.v, kv.v_scale)):
             rows = numbers.cpu().float()[blocks, :, offsets]

@@ -221,14 +221,11 @@ class Staging:
 
     def _put_groups(self, arrays: Arrays, inputs: StepInputs, tail: Tail) -> None:
         """Slots and block tables of each group, blocks as kernels count them."""
-        size, (every, tables) = self._block_size, inputs.of_groups(len(self._units), self._block_size)
-        for group, (slots, table, unit) in enumerate(zip(every, tables, self._units, strict=True)):
+        for group, (slots, table) in enumerate(zip(*inputs.of_groups(self._units, self._block_size), strict=True)):
             if not table[:, 0].all():
                 # padding writes the null block: a kernel that begins before its window meets its sequence's numbers
                 first = table[np.arange(len(table)), (table != NULL_BLOCK).argmax(axis=1)]
                 table = np.where(table == NULL_BLOCK, first[:, None], table)
-            if unit > 1:
-                slots, table = slots // size * (unit * size) + slots % size, table * np.int32(unit)
             _put(arrays[_of_group("slots", group)], slots)
             self._put_tables(arrays[_of_group("table_start", group)], table, inputs.context_len, tail)
 

@@ -85,8 +85,8 @@ class Probe:
         self._memory = _native.Memory(512 << 20)
         self._memory.view()[:] = 1
         self._kind = "bfloat16" if "avx512bf16" in isa_levels() else "float32"
-        if quantization and quantization.startswith("int"):
-            self._kind = "int8"
+        if quantization and quantization.startswith("int") and "avx512vnni" in isa_levels():
+            self._kind = "int8"  # without an instruction for it, small codes may pass the peak of float32
 
     def __call__(self) -> tuple[float, float]:
         read = max(_native.probe_read(self._pool, self._memory) for _ in range(2))

@@ -207,24 +207,48 @@ ALBIREO_INLINE void store_codes(uint8_t* p, Codes c) {
   _mm256_storeu_si256((__m256i*)p, c.lo);
   _mm256_storeu_si256((__m256i*)(p + 32), c.hi);
 }
-// acc[i][j] += four products of column codes w[j] and row codes at a + i * lda, exactly.
+// acc[i][j] += four products of column codes w[j], less 128, and row codes at a + i * lda, exactly: of two codes a size
+// and the other's with its sign, a pair of products is 2 * 128 * 127 at most and fits in 16 bits. In instructions,
+// since of intrinsics g++ 12 loads all rows first and then has no registers left for sums.
+constexpr int32_t kDotZero = 128;
 template <int MR, int NV>
 ALBIREO_INLINE void dot4(VI (&acc)[MR][NV], const Codes (&w)[NV], const int8_t* a, int64_t lda) {
-  const __m256i mask = _mm256_set1_epi32(0x00ff00ff);
-#pragma GCC unroll 2
-  for (int odd = 0; odd < 2; odd++) {  // as 16-bit numbers: the even codes, then the odd
+  const __m256i ones = _mm256_set1_epi16(1), sign = _mm256_set1_epi8((char)0x80);
 #pragma GCC unroll 32
-    for (int j = 0; j < NV; j++) {
-      const __m256i lo = odd ? _mm256_srli_epi16(w[j].lo, 8) : _mm256_and_si256(w[j].lo, mask);
-      const __m256i hi = odd ? _mm256_srli_epi16(w[j].hi, 8) : _mm256_and_si256(w[j].hi, mask);
+  for (int j = 0; j < NV; j++) {
+#pragma GCC unroll 2
+    for (int high = 0; high < 2; high++) {
+      const __m256i code = _mm256_xor_si256(high ? w[j].hi : w[j].lo, sign), size = _mm256_abs_epi8(code);
 #pragma GCC unroll 32
       for (int i = 0; i < MR; i++) {
-        const __m256i four = _mm256_set1_epi32(*(const int32_t*)(a + i * lda));
-        const __m256i x = _mm256_srai_epi16(odd ? four : _mm256_slli_epi16(four, 8), 8);
-        acc[i][j] = iadd(acc[i][j], {_mm256_madd_epi16(lo, x), _mm256_madd_epi16(hi, x)});
+        __m256i x;
+        asm("vpbroadcastd %2, %1\n\tvpsignb %3, %1, %1\n\tvpmaddubsw %1, %4, %1\n\t"
+            "vpmaddwd %5, %1, %1\n\tvpaddd %1, %0, %0"
+            : "+x"(high ? acc[i][j].hi : acc[i][j].lo), "=&x"(x)
+            : "m"(*(const int32_t*)(a + i * lda)), "x"(code), "x"(size), "x"(ones));
       }
     }
   }
+}
+// The same of small codes, as they are: pairs of products are added in 16 bits, narrow_dots(largest code) times before
+// these sums have to be widened.
+constexpr int narrow_dots(int largest) { return 32767 / (2 * 127 * largest); }
+template <int MR, int NV>
+ALBIREO_INLINE void narrow_dot4(VI (&pairs)[MR][NV], const Codes (&w)[NV], const int8_t* a, int64_t lda) {
+#pragma GCC unroll 32
+  for (int i = 0; i < MR; i++)
+#pragma GCC unroll 32
+    for (int j = 0; j < NV; j++) {
+      __m256i x, low;
+      asm("vpbroadcastd %4, %2\n\tvpmaddubsw %2, %5, %3\n\tvpmaddubsw %2, %6, %2\n\t"
+          "vpaddw %3, %0, %0\n\tvpaddw %2, %1, %1"
+          : "+x"(pairs[i][j].lo), "+x"(pairs[i][j].hi), "=&x"(x), "=&x"(low)
+          : "m"(*(const int32_t*)(a + i * lda)), "x"(w[j].lo), "x"(w[j].hi));
+    }
+}
+ALBIREO_INLINE VI widened(VI pairs) {
+  const __m256i ones = _mm256_set1_epi16(1);
+  return {_mm256_madd_epi16(pairs.lo, ones), _mm256_madd_epi16(pairs.hi, ones)};
 }
 // Of each e2m1 code twice its number plus 12.
 ALBIREO_INLINE Codes twice_e2m1(Codes c) {

@@ -173,6 +173,9 @@ ALBIREO_INLINE Codes load_codes(const uint8_t* p) { return _mm512_loadu_si512(p)
 ALBIREO_INLINE Codes low_nibbles(Codes c) { return _mm512_and_si512(c, _mm512_set1_epi8(15)); }
 ALBIREO_INLINE Codes high_nibbles(Codes c) { return low_nibbles(_mm512_srli_epi16(c, 4)); }
 ALBIREO_INLINE void store_codes(uint8_t* p, Codes c) { _mm512_storeu_si512(p, c); }
+// The zero of column codes in dot4, and how often products of codes up to `largest` can be added in 16 bits.
+constexpr int32_t kDotZero = 0;
+constexpr int narrow_dots(int) { return 0; }
 // acc[i][j] += four products of column codes w[j] and row codes at a + i * lda, exactly.
 #ifdef ALBIREO_HAVE_VNNI
 template <int MR, int NV>

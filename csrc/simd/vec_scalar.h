@@ -278,6 +278,9 @@ ALBIREO_INLINE Codes high_nibbles(Codes c) {
   return quarters<Codes>([&](int q) { return (B16)((W8)c.q[q] >> 4) & 15; });
 }
 ALBIREO_INLINE void store_codes(uint8_t* p, Codes c) { memcpy(p, &c, 64); }
+// The zero of column codes in dot4, and how often products of codes up to `largest` can be added in 16 bits.
+constexpr int32_t kDotZero = 0;
+constexpr int narrow_dots(int) { return 0; }
 // acc[i][j] += four products of column codes w[j] and row codes at a + i * lda, exactly: of codes 0 and 2 of a column,
 // and of 1 and 3, as pairs of 16 bits.
 template <int MR, int NV>

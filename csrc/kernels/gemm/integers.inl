@@ -3,6 +3,8 @@
 //
 // All of k is one integer sum for kInt8 and kInt4Progressive, and so the same whatever computes it. Of a group encoding
 // each group is one, and the groups are added as one chain of float32, ascending.
+#include <bit>
+
 #include "albireo/encoded.h"
 #include "albireo/tokens.h"
 #include "kernels/gemm/fp4.inl"
@@ -84,10 +86,53 @@ ALBIREO_INLINE Codes code_of(Codes nibbles) {
   return kType == DType::kFp4 ? twice_e2m1(nibbles) : nibbles;
 }
 
-// One group's steps for MR rows by NV sub-panels.
-template <DType kType, int MR, int NV, class Ptr>
+// How many dot products of such codes a level adds in 16 bits: a power of two, as groups are; 0: it adds in 32.
+template <DType kType>
+constexpr int narrow_run() {
+  return (int)std::bit_floor((unsigned)narrow_dots(kType == DType::kFp4 ? 2 * kE2M1Zero
+                                                   : has_nibbles(kType) ? 15
+                                                                        : 255));
+}
+
+// group_dots where products are added in 16 bits, kRun at a time. A loop of its own: where both kinds of sums went
+// through one, g++ 12 copied sums of 32 bits.
+template <DType kType, int kRun, int MR, int NV, class Ptr>
+ALBIREO_INLINE void narrow_group_dots(VI (&acc)[MR][NV], const int8_t* a, int64_t lda, int64_t words, Ptr b,
+                                      const char* ahead) {
+  constexpr int kDots = has_nibbles(kType) ? 2 : 1;
+  for (int64_t s = 0; s < words;) {
+    VI sums[MR][NV];
+#pragma GCC unroll 32
+    for (int i = 0; i < MR; i++)
+#pragma GCC unroll 32
+      for (int j = 0; j < NV; j++) sums[i][j] = izero();
+    const int64_t end = words - s < kRun / kDots ? words : s + kRun / kDots;
+    for (; s < end; s++) {
+      prefetch_l2(ahead + kWord * s);
+#pragma GCC unroll 2
+      for (int dot = 0; dot < kDots; dot++, a += TokenRows::step<MR, NV>()) {
+        Codes w[NV];
+#pragma GCC unroll 32
+        for (int j = 0; j < NV; j++) {
+          w[j] = load_codes(b(j) + s * kWord);
+          if constexpr (has_nibbles(kType)) w[j] = code_of<kType>(dot ? high_nibbles(w[j]) : low_nibbles(w[j]));
+        }
+        narrow_dot4<MR, NV>(sums, w, a, lda);
+      }
+    }
+#pragma GCC unroll 32
+    for (int i = 0; i < MR; i++)
+#pragma GCC unroll 32
+      for (int j = 0; j < NV; j++) acc[i][j] = iadd(acc[i][j], widened(sums[i][j]));
+  }
+}
+
+// One group's steps for MR rows by NV sub-panels, of codes of kCodes that lie as those of kType: nibbles, or bytes.
+template <DType kType, DType kCodes, int MR, int NV, class Ptr>
 ALBIREO_INLINE void group_dots(VI (&acc)[MR][NV], const int8_t* a, int64_t lda, int64_t words, Ptr b,
                                const char* ahead) {
+  if constexpr (narrow_run<kCodes>() > 0)
+    return narrow_group_dots<kType, narrow_run<kCodes>(), MR, NV>(acc, a, lda, words, b, ahead);
   constexpr int64_t advance = TokenRows::step<MR, NV>();
   for (int64_t s = 0; s < words; s++) {
     prefetch_l2(ahead + kWord * s);
@@ -110,10 +155,12 @@ ALBIREO_INLINE void group_dots(VI (&acc)[MR][NV], const int8_t* a, int64_t lda, 
   }
 }
 
-// Groups first .. end of MR rows by NV sub-panels; c is added to unless first is 0.
-template <bool kNibbles, int MR, int NV>
+// Groups first .. end of MR rows by NV sub-panels, of codes of kCodes in nibbles or in bytes; c is added to unless
+// first is 0.
+template <bool kNibbles, DType kCodes, int MR, int NV>
 ALBIREO_INLINE void group_tile(const TokenRows& x, const Encoding& e, int64_t k, const uint8_t* b, int64_t sub,
                                int64_t first, int64_t end, float* c, int64_t ldc, const char* ahead) {
+  constexpr bool kIsOff = kDotZero != 0 && narrow_run<kCodes>() == 0;  // sums are of codes less kDotZero
   const int64_t words = group_words(e), fours = e.group / 4, stride = group_bytes(e), head = head_bytes(e);
   for (int64_t g = first; g < end; g++) {
     VI acc[MR][NV];
@@ -123,16 +170,20 @@ ALBIREO_INLINE void group_tile(const TokenRows& x, const Encoding& e, int64_t k,
       for (int j = 0; j < NV; j++) acc[i][j] = izero();
     const uint8_t* at = b + g * stride;
     prefetch_l2(ahead + (g - first) * stride);
-    group_dots<kNibbles ? DType::kInt4Group : DType::kInt8Group, MR, NV>(
-        acc, x.codes + g * fours * TokenRows::step<MR, NV>(), x.row_step<NV>(), words,
+    // Behind k codes of a weight are zeros, which are none less kDotZero, and a token has zeros to the next 64 only.
+    const int64_t held = kIsOff && k - g * e.group < e.group ? ceil_div(k - g * e.group, 4) : words;
+    group_dots<kNibbles ? DType::kInt4Group : DType::kInt8Group, kCodes, MR, NV>(
+        acc, x.codes + g * fours * TokenRows::step<MR, NV>(), x.row_step<NV>(), held,
         [&](int j) { return at + j * sub + head; }, ahead + (g - first) * stride + head);
     const int64_t from = sum_at(k, g * e.group), to = sum_at(k, (g + 1) * e.group);
 #pragma GCC unroll 32
     for (int j = 0; j < NV; j++) {
       const ScaledGroups::Head h = ScaledGroups::head(e, at + j * sub);
 #pragma GCC unroll 32
-      for (int i = 0; i < MR; i++)
+      for (int i = 0; i < MR; i++) {
+        if constexpr (kIsOff) acc[i][j] = iadd(acc[i][j], iset1(kDotZero * (int32_t)x.sum(i, from, to)));
         ScaledGroups::add_to(c + i * ldc + kSubPanel * j, g == 0, acc[i][j], h, x.sum(i, from, to), e);
+      }
     }
   }
 }
@@ -148,7 +199,7 @@ ALBIREO_INLINE void progressive_tile(const TokenRows& x, const Encoding& e, int6
 #pragma GCC unroll 32
     for (int i = 0; i < MR; i++) acc[i][0] = izero();
     const uint8_t* at = codes + g * words * kWord;
-    group_dots<DType::kInt4Progressive, MR, 1>(
+    group_dots<DType::kInt4Progressive, DType::kInt4Progressive, MR, 1>(
         acc, x.codes + g * fours * TokenRows::step<MR, 1>(), x.row_step<1>(), words, [&](int) { return at; },
         (const char*)at + fetch_bytes);
     const VI gamma = bytes_to_ints(b + g * 32), zero = bytes_to_ints(b + g * 32 + 16);
@@ -173,7 +224,7 @@ ALBIREO_INLINE void fp4_tile(const TokenRows& x, const Encoding& e, int64_t k, c
 #pragma GCC unroll 32
     for (int i = 0; i < MR; i++) acc[i][0] = izero();
     const uint8_t* at = codes + g * words * kWord;
-    group_dots<DType::kFp4, MR, 1>(
+    group_dots<DType::kFp4, DType::kFp4, MR, 1>(
         acc, x.codes + g * fours * TokenRows::step<MR, 1>(), x.row_step<1>(), words, [&](int) { return at; },
         (const char*)at + fetch_bytes);
     const ScaledGroups::Head head{scale_of_group(e, b, g), set1((float)kE2M1Zero)};
@@ -184,10 +235,10 @@ ALBIREO_INLINE void fp4_tile(const TokenRows& x, const Encoding& e, int64_t k, c
 }
 
 // A height of tile each, as functions: what is inlined into a table is not inlined into the loops round it.
-template <bool kNibbles, int MR, int NV>
+template <bool kNibbles, DType kCodes, int MR, int NV>
 void group_tile_of(const TokenRows& x, const Encoding& e, int64_t k, const uint8_t* b, int64_t sub, int64_t first,
                    int64_t end, float* c, int64_t ldc, const char* ahead) {
-  group_tile<kNibbles, MR, NV>(x, e, k, b, sub, first, end, c, ldc, ahead);
+  group_tile<kNibbles, kCodes, MR, NV>(x, e, k, b, sub, first, end, c, ldc, ahead);
 }
 template <DType kType, int MR>
 void column_tile_of(const TokenRows& x, const Encoding& e, int64_t k, const uint8_t* b, float* c, int64_t ldc,
@@ -197,12 +248,12 @@ void column_tile_of(const TokenRows& x, const Encoding& e, int64_t k, const uint
 }
 
 // Rows by all four sub-panels, NV at a time. fetch: how far ahead weights are fetched.
-template <bool kNibbles, int NV, int... I>
+template <bool kNibbles, DType kCodes, int NV, int... I>
 void group_rows(int64_t rows, const TokenRows& x, const Encoding& e, int64_t k, const uint8_t* b, int64_t first,
                 int64_t end, float* c, int64_t ldc, int64_t fetch, std::integer_sequence<int, I...>) {
   using Fn = void (*)(const TokenRows&, const Encoding&, int64_t, const uint8_t*, int64_t, int64_t, int64_t, float*,
                       int64_t, const char*);
-  static constexpr Fn kRows[] = {group_tile_of<kNibbles, 1 + I, NV>...};
+  static constexpr Fn kRows[] = {group_tile_of<kNibbles, kCodes, 1 + I, NV>...};
   const int64_t sub = sub_panel_bytes(e, k);
   for (int64_t j = 0; j < kSubPanels; j += NV) {
     const char* ahead = (const char*)(b + j * sub) + first * group_bytes(e) + fetch;
@@ -257,8 +308,8 @@ struct EncodedPanels {
       if constexpr (has_gammas(kType))
         column_rows<kType>(rows, t, e, a.k, b, c, ldc, a.tuning.fetch_bytes, std::make_integer_sequence<int, kFew>());
       else if constexpr (kIsGroup)
-        group_rows<kType == DType::kInt4Group, 1>(rows, t, e, a.k, b, 0, num_groups(e, a.k), c, ldc,
-                                                  a.tuning.fetch_bytes, std::make_integer_sequence<int, kFew>());
+        group_rows<kType == DType::kInt4Group, kType, 1>(rows, t, e, a.k, b, 0, num_groups(e, a.k), c, ldc,
+                                                         a.tuning.fetch_bytes, std::make_integer_sequence<int, kFew>());
     } else {
       if constexpr (has_nibbles(kType)) {
         if (panel != unpacked_panel) unpack_panel(e, a.k, b, unpacked);
@@ -270,7 +321,7 @@ struct EncodedPanels {
       else panel_product<WeightInt8>(x, m, rows, b, ceil_div(a.k, 4), c, ldc, a.tuning);
     }
     const bool is_signed = kType == DType::kInt4Progressive && is_few;
-    for (int64_t i = 0; i < rows; i++) scale_row(c + i * ldc, m + i, scale, is_signed ? 0 : 128);
+    for (int64_t i = 0; i < rows; i++) scale_row(c + i * ldc, m + i, scale, is_signed ? 0 : 128 - kDotZero);
   }
 
  private:
@@ -303,6 +354,9 @@ struct EncodedPanels {
   void tiled_rows(int64_t, int64_t, const uint8_t*, float*, int64_t) {}
 #endif
 
+  // What codes in bytes are: where all are added in 32 bits, one code serves all.
+  static constexpr DType kBytes = narrow_run<kType>() > 0 ? kType : DType::kInt8Group;
+
   // As panel_part does it: blocks of k that stay in L2, tiles of nearly equal height.
   void many_rows(int64_t m0, int64_t rows, const uint8_t* b, float* c, int64_t ldc) {
     const Encoding wide = in_bytes(e);
@@ -315,8 +369,8 @@ struct EncodedPanels {
         const int64_t h = height + (t < taller), at = m0 + m;
         const TokenRows x_rows{(const int8_t*)a.x + at * x.source_stride, x.source_stride, sums(at),
                                x.source_stride / 4};
-        group_rows<false, kTileVectors>(h, x_rows, wide, a.k, b, g, end, c + m * ldc, ldc, 0,
-                                        std::make_integer_sequence<int, kTileRows>());
+        group_rows<false, kBytes, kTileVectors>(h, x_rows, wide, a.k, b, g, end, c + m * ldc, ldc, 0,
+                                                std::make_integer_sequence<int, kTileRows>());
         m += h;
       }
     }

@@ -14,6 +14,7 @@ import pytest
 from albireo import _native
 
 TILE_ROWS, TILE_VECTORS, TALL_ROWS = 6, 4, 28
+AVX2_ROWS = 5
 
 
 @pytest.fixture(scope="module")
@@ -98,6 +99,17 @@ def test_integer_tiles_are_loops_of_dots(inner_loops: list[list[str]]) -> None:
     assert {2 * rows for rows in range(2, 25)} <= {dots(body, "vpdpbusd") for body in nibbles}
     for body in loops:
         assert len(body) <= dots(body, "vpdpbusd") + 24, "\n".join(body)
+
+
+def test_integer_tiles_of_avx2_keep_their_sums_in_registers(inner_loops: list[list[str]]) -> None:
+    """Two dots of 8 columns a row, of nibbles four; of small codes their pairs are added without being widened."""
+    loops = [body for body in inner_loops if any(re.match(r"vpmaddubsw .*%ymm", text) for text in body)]
+    narrow = [body for body in loops if dots(body, "vpmaddwd") == 0]
+    assert {2 * rows for rows in range(1, AVX2_ROWS + 1)} <= {dots(body, "vpmaddubsw") for body in narrow}
+    wide = [body for body in loops if dots(body, "vpmaddwd") > 0]
+    assert {2 * rows for rows in range(1, AVX2_ROWS + 1)} <= {dots(body, "vpmaddwd") for body in wide}
+    for body in loops:
+        assert not any(re.search(r"\(%r[sb]p", text) for text in body), "\n".join(body)
 
 
 @pytest.mark.parametrize("name", ["tdpbsud", "tdpbf16ps"])

@@ -197,12 +197,16 @@ def main() -> None:
         if not args.quantization:
             raise SystemExit("--kv-cache-dtype is measured with --quantization")
         options.append(args.kv_cache_dtype)
+    specs = [f"albireo={sys.executable}", *args.engine]
+    names = [spec.partition("=")[0] for spec in specs]
+    if twice := [name for name in dict.fromkeys(names) if names.count(name) > 1]:
+        parser.error(f"{twice[0]} is measured once: another of its kind is {twice[0]}:LABEL (albireo is always there)")
     workers, rows = [], []
     try:
-        for spec in [f"albireo={sys.executable}", *args.engine]:
+        for spec in specs:
             name, _, rest = spec.partition("=")
             python, _, model = rest.partition(",")
-            own = options if name == "albireo" else []
+            own = options if name.partition(":")[0] == "albireo" and not model else []
             worker = Worker.start(name, python, model or args.model, args.threads, own)
             workers.append(worker)
             print(f"{name}: {worker.answer()}", flush=True)

@@ -4,8 +4,8 @@
         [--quantization int8 [--kv-cache-dtype int8]] [--engine NAME[:LABEL]=PYTHON[,ITS_MODEL]] ...
 
 With --quantization Albireo rounds the weights while it loads them; the others are given a model of their own. NAME is
-vllm, openvino, llamacpp, or albireo again, for a file that another engine gets, too; LABEL tells two of a name apart:
-`openvino:int4`. How the engines and their models are made: benchmarks/workloads/PEERS.md.
+vllm, openvino, llamacpp, or albireo again, for a file that another engine gets, too, or for another build; LABEL tells
+two of a name apart: `openvino:int4`. How the engines and their models are made: benchmarks/workloads/PEERS.md.
 
 Every engine is loaded once, in its own environment, and they take turns: run by run, with a read and a dot-product
 probe before and after each. Speeds on a shared machine swing up to twofold, so what is compared is a ratio within a
@@ -190,6 +190,10 @@ def main() -> None:
     parser.add_argument("--quantization", choices=list(SCHEMES))
     parser.add_argument("--kv-cache-dtype", choices=["int8", "fp8"])
     args = parser.parse_args()
+    specs = [f"albireo={sys.executable}", *args.engine]
+    names = [spec.partition("=")[0] for spec in specs]
+    if len(set(names)) < len(names):
+        parser.error(f"each engine needs a name of its own, NAME:LABEL (albireo is always there): {', '.join(names)}")
     costs = Costs.of(args.model, args.quantization, args.kv_cache_dtype)
     probe = Probe(args.threads, args.quantization)
     options = [args.quantization] if args.quantization else []
@@ -197,10 +201,6 @@ def main() -> None:
         if not args.quantization:
             raise SystemExit("--kv-cache-dtype is measured with --quantization")
         options.append(args.kv_cache_dtype)
-    specs = [f"albireo={sys.executable}", *args.engine]
-    names = [spec.partition("=")[0] for spec in specs]
-    if twice := [name for name in dict.fromkeys(names) if names.count(name) > 1]:
-        parser.error(f"{twice[0]} is measured once: another of its kind is {twice[0]}:LABEL (albireo is always there)")
     workers, rows = [], []
     try:
         for spec in specs:

@@ -275,10 +275,12 @@ def _native_lines(native: dict[str, Any]) -> list[str]:
         *_limit_lines(native),
     ]
     lines.append(row("tuning", _tuning_text(native["tuning"])))
-    lines += ["", f"{'kernels':<14}" + "".join(f"{dtype:<16}" for dtype in COMPUTE_DTYPES)]
+    table = [["kernels", *COMPUTE_DTYPES]]
     for family, by_dtype in native["kernels"].items():
         levels = (identity.split(".")[2] if identity else "none" for identity in by_dtype.values())
-        lines.append(f"  {family:<12}" + "".join(f"{level:<16}" for level in levels))
+        table.append([f"  {family}", *levels])
+    width = max(len(cells[0]) for cells in table) + 2
+    lines += ["", *(f"{first:<{width}}" + "".join(f"{cell:<16}" for cell in cells) for first, *cells in table)]
     return lines
 
 

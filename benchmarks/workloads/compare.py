@@ -135,7 +135,7 @@ class Costs:
         return self.linear_bytes * self.linear_params + self.head_bytes * self.head_params + self.kv_bytes * kv
 
     def prefill_flops(self, tokens: int) -> float:
-        """Operations of a prompt: linears, attention (of wider numbers: two or four 8-bit ones), the head for one row."""
+        """Operations of a prompt: linears, attention (a wider product is two or four), the head for one row."""
         attention = self.attention_cost * 4.0 * self.layers * self.heads * self.head_dim * tokens * (tokens + 1) / 2
         return 2.0 * self.linear_params * tokens + attention + 2.0 * self.head_params
 

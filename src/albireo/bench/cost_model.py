@@ -49,7 +49,7 @@ QKV_OUTPUT_PRODUCTS = 200
 #: much as so many products more; nibbles become bytes first. A, 128 rows, one thread, against int8 without groups:
 #: int4-g32 1.89, -g64 1.52, -g128 1.33.
 GROUP_PRODUCTS, NIBBLE_FRACTION = 24, 0.12
-#: The same without VNNI, where no instruction adds four products of 8 bits: what one takes, and what a group's end adds,
+#: The same without VNNI, where no instruction adds four products of bytes: what one takes, and what a group's end adds,
 #: against a quarter of a float32 product. AVX2, 2,048 x 4,096, 256 rows, one thread, of three runs the median, in
 #: float32 peaks: int8 1.2, of groups of 128, 64, 32, 16 1.1, 0.94, 0.69, 0.62; int4-g128, -g64, -g32 1.9, 1.5, 1.3;
 #: MXFP4 1.2, NVFP4 0.8. AVX-512 without VNNI was not measured.

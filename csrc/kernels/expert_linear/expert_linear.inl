@@ -18,15 +18,14 @@ inline const char* gathered(const Args& a, const Pairs& pairs, const PairSlab& s
 }
 
 // A run of one slab's panels.
-template <class Panels>
-void run_slab(const Args& a, const Pairs& pairs, const PairSlab& slab, int64_t first, int64_t end, float* c,
-              Scratch& scratch) {
+ALBIREO_INLINE void run_slab(const Args& a, const Pairs& pairs, const PairSlab& slab, int64_t first, int64_t end,
+                             float* c, Scratch& scratch, MakePanels make) {
   const int64_t of_expert = slab.expert * linear_panels(a);
-  Panels weight(a, scratch, (char*)(c + kMostChunk * kPanel));
+  HeldPanels weight(make, a, scratch, (char*)(c + kMostChunk * kPanel));
   for (int64_t panel = first; panel < end; panel++)
     for (int64_t m = 0; m < slab.rows; m += slab.chunk) {
       const int64_t rows = slab.rows - m < slab.chunk ? slab.rows - m : slab.chunk;
-      weight.product(m, rows, of_expert + panel, c, kPanel);
+      weight->product(m, rows, of_expert + panel, c, kPanel);
       for (int64_t i = 0; i < rows; i++) {
         const int64_t pair = pairs.order[slab.first + m + i];
         const float* row = c + i * kPanel;
@@ -38,8 +37,8 @@ void run_slab(const Args& a, const Pairs& pairs, const PairSlab& slab, int64_t f
 
 // Panels of slabs are units, panels of a slab side by side: a thread that goes on among them has the slab's rows at
 // hand already. Items are their even parts.
-ALBIREO_INLINE void dispatch_expert_linear(const Args& a, const Step& step, int64_t begin, int64_t end,
-                                           Scratch& scratch) {
+inline void dispatch_expert_linear(const Args& a, const Step& step, int64_t begin, int64_t end, Scratch& scratch,
+                                   MakePanels make) {
   float* c = (float*)scratch.base;
   char* memory = scratch.base + kMostChunk * kPanel * 4 + round_up(product_scratch_bytes(a), 64);
   const Pairs pairs(a, memory);
@@ -57,8 +56,7 @@ ALBIREO_INLINE void dispatch_expert_linear(const Args& a, const Step& step, int6
     of_slab.x = slab.rows == 1 ? gathered(a, pairs, slab, rows) : rows;
     if (a.bias) of_slab.bias = a.bias + slab.expert * panels * kPanel;
     of_slab.x_stride = gathered_stride(a) / dtype_size(a.x_dtype);
-    with_panels(
-        a, [&](auto tag) { run_slab<typename decltype(tag)::type>(of_slab, pairs, slab, first, stop, c, scratch); });
+    run_slab(of_slab, pairs, slab, first, stop, c, scratch, make);
     unit += stop - first;
   }
 }

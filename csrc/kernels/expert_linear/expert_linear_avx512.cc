@@ -2,12 +2,18 @@
 // clang-format off: the vocabulary comes first, what is written in it after
 #include "simd/math.inl"
 #include "kernels/gemm/gemm.inl"
-#include "kernels/gemm/integers.inl"
 #include "kernels/linear/linear.inl"
 #include "kernels/expert_linear/expert_linear.inl"
 
 namespace albireo {
+// Of levels that differ in how they multiply and in nothing else.
 void expert_linear_avx512(const Args& args, const Step& step, int64_t begin, int64_t end, Scratch& scratch) {
-  dispatch_expert_linear(args, step, begin, end, scratch);
+  dispatch_expert_linear(args, step, begin, end, scratch, panels_avx512);
+}
+void expert_linear_avx512vnni(const Args& args, const Step& step, int64_t begin, int64_t end, Scratch& scratch) {
+  dispatch_expert_linear(args, step, begin, end, scratch, panels_avx512vnni);
+}
+void expert_linear_amx(const Args& args, const Step& step, int64_t begin, int64_t end, Scratch& scratch) {
+  dispatch_expert_linear(args, step, begin, end, scratch, panels_amx);
 }
 }  // namespace albireo

@@ -4,6 +4,7 @@
 // A chain runs over one group of k, from zero, and is multiplied by its scale where it ends; groups are added
 // ascending.
 #include "albireo/encoded.h"
+#include "kernels/gemm/panels.h"
 
 namespace {
 
@@ -117,7 +118,7 @@ ALBIREO_INLINE void fp8_rows(int64_t rows, const bf16* a, const Encoding& e, int
 #endif
 
 // One panel after another, times rows of bf16.
-struct Fp8Panels {
+struct Fp8Panels final : Panels {
   using A = PairPolicy::A;
   const Args& a;
   Activations<PairPolicy> x;
@@ -133,7 +134,7 @@ struct Fp8Panels {
         unpacked((uint16_t*)(memory + activation_copy_bytes(a.k))),
         part((float*)((char*)unpacked + round_up(a.k, 2) * kPanel * 2)) {}
 
-  void product(int64_t m, int64_t rows, int64_t panel, float* c, int64_t ldc) {
+  void product(int64_t m, int64_t rows, int64_t panel, float* c, int64_t ldc) override {
     const uint8_t* b = (const uint8_t*)a.weight + panel * encoded_panel_bytes(e, a.k);
     const float* scale = (const float*)(b + kSubPanels * sub_panel_bytes(e, a.k));
 #ifdef ALBIREO_HAVE_BF16_DOT

@@ -8,7 +8,7 @@
 #include "albireo/encoded.h"
 #include "albireo/tokens.h"
 #include "kernels/gemm/fp4.inl"
-#include "kernels/gemm/fp8.inl"
+#include "kernels/gemm/panels.h"
 #include "kernels/gemm/unpack.inl"
 
 namespace {
@@ -279,7 +279,7 @@ namespace {
 
 // One panel of weights in few bits after another, times rows of tokens.
 template <DType kType>
-struct EncodedPanels {
+struct EncodedPanels final : Panels {
   using A = int8_t;
   static constexpr bool kIsGroup = kType == DType::kInt8Group || kType == DType::kInt4Group || kType == DType::kFp4;
   const Args& a;
@@ -298,8 +298,7 @@ struct EncodedPanels {
     return (const float*)((const char*)a.x + m * x.source_stride + token_codes(a.k) + 4);
   }
 
-  // C[rows, 64] = rows m .. of x, times a panel.
-  void product(int64_t m, int64_t rows, int64_t panel, float* c, int64_t ldc) {
+  void product(int64_t m, int64_t rows, int64_t panel, float* c, int64_t ldc) override {
     const uint8_t* b = (const uint8_t*)a.weight + panel * encoded_panel_bytes(e, a.k);
     const float* scale = (const float*)(b + kSubPanels * sub_panel_bytes(e, a.k));
     const bool is_few = rows <= few_rows() && !is_tiled(rows);
@@ -391,58 +390,5 @@ struct EncodedPanels {
     }
   }
 };
-
-// The same for weights that are numbers.
-template <class W>
-struct NumberPanels {
-  using A = typename W::A;
-  const Args& a;
-  Activations<W> x;
-  NumberPanels(const Args& a, Scratch& scratch, char* memory)
-      : a(a), x{a.x, a.x_dtype, a.k, x_stride(a, a.k), scratch, (A*)memory} {}
-  int64_t steps() const { return ceil_div(a.k, W::kStep); }
-  // Over `count` of the panel's steps, from `first` on.
-  void part(int64_t m, int64_t rows, int64_t panel, int64_t first, int64_t count, float* c, int64_t ldc) {
-    const typename W::B* weight = (const typename W::B*)a.weight + panel * panel_elements<W>(a.k);
-    panel_part<W>(x, m, rows, weight, steps(), first, count, c, ldc, a.tuning);
-  }
-  void product(int64_t m, int64_t rows, int64_t panel, float* c, int64_t ldc) {
-    part(m, rows, panel, 0, steps(), c, ldc);
-  }
-};
-
-// run(tag) with the panels of a call's weight as tag.type.
-template <class P>
-struct Tag {
-  using type = P;
-};
-// Of a weight that is numbers.
-template <class Run>
-ALBIREO_INLINE void with_numbers(const Args& a, Run run) {
-  switch (a.w_dtype) {
-#if !defined(ALBIREO_HAVE_VNNI) && !defined(ALBIREO_TILES)
-    case DType::kF32: return run(Tag<NumberPanels<WeightF32>>{});
-    case DType::kF16: return run(Tag<NumberPanels<WeightF16>>{});
-    case DType::kBF16: return run(Tag<NumberPanels<PairPolicy>>{});
-#endif
-    default: return;
-  }
-}
-template <class Run>
-ALBIREO_INLINE void with_panels(const Args& a, Run run) {
-  switch (a.w_dtype) {
-#if !defined(ALBIREO_HAVE_VNNI) && !defined(ALBIREO_TILES)
-    case DType::kFp8: return run(Tag<Fp8Panels>{});
-#endif
-#ifndef ALBIREO_HAVE_BF16_DOT
-    case DType::kInt8: return run(Tag<EncodedPanels<DType::kInt8>>{});
-    case DType::kInt8Group: return run(Tag<EncodedPanels<DType::kInt8Group>>{});
-    case DType::kInt4Group: return run(Tag<EncodedPanels<DType::kInt4Group>>{});
-    case DType::kInt4Progressive: return run(Tag<EncodedPanels<DType::kInt4Progressive>>{});
-    case DType::kFp4: return run(Tag<EncodedPanels<DType::kFp4>>{});
-#endif
-    default: return with_numbers(a, run);
-  }
-}
 
 }  // namespace

@@ -152,19 +152,19 @@ struct WeightBF16Tiles : FloatSums {
   static ALBIREO_INLINE void put(A* p, V v) { store(p, v); }
 };
 template <class Machine>
-struct TiledPanels {
+struct TiledPanels final : Panels {
   const Args& a;
   Activations<WeightBF16Tiles> x;
   Tiles<Machine> tiles;
   TiledPanels(const Args& a, Scratch& scratch, char* memory)
       : a(a), x{a.x, a.x_dtype, a.k, x_stride(a, a.k), scratch, (bf16*)memory} {}
-  int64_t steps() const { return ceil_div(a.k, 2); }
-  void part(int64_t m, int64_t rows, int64_t panel, int64_t first, int64_t count, float* c, int64_t ldc) {
+  int64_t steps() const override { return ceil_div(a.k, 2); }
+  void part(int64_t m, int64_t rows, int64_t panel, int64_t first, int64_t count, float* c, int64_t ldc) override {
     const char* b = (const char*)a.weight + (panel * kSubPanels * steps() + first) * kWord;
     const char* from = (const char*)x.rows(m, rows) + first * 4;
     tiles.template product<false>(from, x.stride() * 2, rows, b, steps() * kWord, count, c, ldc);
   }
-  void product(int64_t m, int64_t rows, int64_t panel, float* c, int64_t ldc) {
+  void product(int64_t m, int64_t rows, int64_t panel, float* c, int64_t ldc) override {
     part(m, rows, panel, 0, steps(), c, ldc);
   }
 };

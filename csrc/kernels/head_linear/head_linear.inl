@@ -3,25 +3,23 @@
 
 namespace {
 
-// Panels of a head, as a linear of its own. Items are slab by slab, head by head, panel by panel. It stays apart: the
-// variables of its caller would take registers of its tiles.
-template <class Panels>
-__attribute__((noinline)) void run_head(const Args& of_head, const Slabs& slabs, int64_t slab, int64_t first_panel,
-                                        int64_t first, int64_t end, Scratch& scratch) {
+// Panels of a head, as a linear of its own. Items are slab by slab, head by head, panel by panel.
+ALBIREO_INLINE void run_head(const Args& of_head, const Slabs& slabs, int64_t slab, int64_t first_panel, int64_t first,
+                             int64_t end, Scratch& scratch, MakePanels make) {
   float* c = (float*)scratch.base;
   scratch.held_row = -1;  // copies of rows are of another head's columns
-  Panels weight(of_head, scratch, (char*)(c + kMostChunk * kPanel));
+  HeldPanels weight(make, of_head, scratch, (char*)(c + kMostChunk * kPanel));
   for (int64_t m = slabs.begin(slab); m < slabs.end(slab); m += slabs.chunk) {
     const int64_t left = slabs.end(slab) - m, rows = left < slabs.chunk ? left : slabs.chunk;
     for (int64_t panel = first; panel < end; panel++) {
-      weight.product(m, rows, first_panel + panel, c, kPanel);
+      weight->product(m, rows, first_panel + panel, c, kPanel);
       finish_plain(of_head, c, m, rows, panel * kPanel);
     }
   }
 }
 
-ALBIREO_INLINE void dispatch_head_linear(const Args& a, const Step& step, int64_t begin, int64_t end,
-                                         Scratch& scratch) {
+inline void dispatch_head_linear(const Args& a, const Step& step, int64_t begin, int64_t end, Scratch& scratch,
+                                 MakePanels make) {
   const int64_t panels = linear_panels(a), of_slab = a.num_heads * panels;
   const Slabs slabs(count_rows(step, a.rows), a.tuning.slab_rows);
   Args of_head = a;
@@ -31,9 +29,7 @@ ALBIREO_INLINE void dispatch_head_linear(const Args& a, const Step& step, int64_
     const int64_t stop = end - item < panels - first ? first + end - item : panels;
     of_head.x = (const char*)a.x + head * a.k * dtype_size(a.x_dtype);
     of_head.out = (char*)a.out + head * a.n * dtype_size(a.out_dtype);
-    with_numbers(a, [&](auto tag) {
-      run_head<typename decltype(tag)::type>(of_head, slabs, item / of_slab, head * panels, first, stop, scratch);
-    });
+    run_head(of_head, slabs, item / of_slab, head * panels, first, stop, scratch, make);
     item += stop - first;
   }
 }

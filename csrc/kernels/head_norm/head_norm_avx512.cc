@@ -2,7 +2,6 @@
 // clang-format off: the vocabulary comes first, what is written in it after
 #include "simd/math.inl"
 #include "kernels/gemm/gemm.inl"
-#include "kernels/gemm/integers.inl"
 #include "kernels/qkv_rope_kv/qkv_rope_kv.inl"
 #include "kernels/head_norm/head_norm.inl"
 

@@ -1,5 +1,6 @@
 // Body of head_top for one ISA level.
 #include "kernels/head_top/head_top.h"
+#include "kernels/gemm/held_panels.inl"
 
 #include <cstring>
 
@@ -40,28 +41,24 @@ ALBIREO_INLINE void offer(TopList& list, int64_t wanted, const float* c, int64_t
   }
 }
 
-template <class Panels>
-void run_head_top(const Args& a, const Step& step, int64_t begin, int64_t end, Scratch& scratch) {
+inline void dispatch_head_top(const Args& a, const Step& step, int64_t begin, int64_t end, Scratch& scratch,
+                              MakePanels make) {
   const int64_t M = count_rows(step, a.rows), panels = ceil_div(a.n, kPanel);
   float* c = (float*)scratch.base;
-  Panels weight(a, scratch, (char*)(c + kMostChunk * kPanel));
+  HeldPanels weight(make, a, scratch, (char*)(c + kMostChunk * kPanel));
   const Slabs slabs(M, a.tuning.slab_rows);
   for (int64_t item = begin; item < end; item++) {
     const int64_t panel = item % panels, slab = item / panels, m_end = slabs.end(slab);
     const int64_t column = panel * kPanel, n = a.n - column < kPanel ? a.n - column : kPanel;
     for (int64_t m = slabs.begin(slab); m < m_end; m += slabs.chunk) {
       const int64_t rows = m_end - m < slabs.chunk ? m_end - m : slabs.chunk;
-      weight.product(m, rows, panel, c, kPanel);
+      weight->product(m, rows, panel, c, kPanel);
       if (a.softcap > 0)
         for (int64_t j = 0; j < rows * kPanel; j += 16) store(c + j, softcap(load(c + j), a.softcap));
       for (int64_t i = 0; i < rows; i++)
         offer(a.top->list(scratch.thread, m + i), step.top_counts[m + i], c + i * kPanel, n, column);
     }
   }
-}
-
-ALBIREO_INLINE void dispatch_head_top(const Args& a, const Step& s, int64_t begin, int64_t end, Scratch& scratch) {
-  with_panels(a, [&](auto tag) { run_head_top<typename decltype(tag)::type>(a, s, begin, end, scratch); });
 }
 
 }  // namespace

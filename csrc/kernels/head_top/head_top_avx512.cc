@@ -2,11 +2,17 @@
 // clang-format off: the vocabulary comes first, what is written in it after
 #include "simd/math.inl"
 #include "kernels/gemm/gemm.inl"
-#include "kernels/gemm/integers.inl"
 #include "kernels/head_top/head_top.inl"
 
 namespace albireo {
+// Of levels that differ in how they multiply and in nothing else.
 void head_top_avx512(const Args& args, const Step& step, int64_t begin, int64_t end, Scratch& scratch) {
-  dispatch_head_top(args, step, begin, end, scratch);
+  dispatch_head_top(args, step, begin, end, scratch, panels_avx512);
+}
+void head_top_avx512vnni(const Args& args, const Step& step, int64_t begin, int64_t end, Scratch& scratch) {
+  dispatch_head_top(args, step, begin, end, scratch, panels_avx512vnni);
+}
+void head_top_amx(const Args& args, const Step& step, int64_t begin, int64_t end, Scratch& scratch) {
+  dispatch_head_top(args, step, begin, end, scratch, panels_amx);
 }
 }  // namespace albireo

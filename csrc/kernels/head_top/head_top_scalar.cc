@@ -2,11 +2,10 @@
 // clang-format off: the vocabulary comes first, what is written in it after
 #include "simd/math.inl"
 #include "kernels/gemm/gemm.inl"
-#include "kernels/gemm/integers.inl"
 #include "kernels/head_top/head_top.inl"
 
 namespace albireo {
 void head_top_scalar(const Args& args, const Step& step, int64_t begin, int64_t end, Scratch& scratch) {
-  dispatch_head_top(args, step, begin, end, scratch);
+  dispatch_head_top(args, step, begin, end, scratch, panels_scalar);
 }
 }  // namespace albireo

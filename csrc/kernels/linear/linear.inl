@@ -81,19 +81,19 @@ ALBIREO_INLINE void finish_gate_up(const Args& a, const float* c, int64_t m, int
   else finish_gated(a, c, m, rows, panel, [](V gate, V up) { return clamped_swiglu(gate, up); });
 }
 
-template <class Panels>
-void run_linear(const Args& a, const Step& step, int64_t begin, int64_t end, Scratch& scratch) {
+inline void dispatch_linear(const Args& a, const Step& step, int64_t begin, int64_t end, Scratch& scratch,
+                            MakePanels make) {
   const int64_t M = count_rows(step, a.rows), panels = linear_panels(a);
   float* c = (float*)scratch.base;
-  Panels weight(a, scratch, (char*)(c + linear_tiles(a) * kMostChunk * kPanel));
+  HeldPanels weight(make, a, scratch, (char*)(c + linear_tiles(a) * kMostChunk * kPanel));
   const Slabs slabs(M, a.tuning.slab_rows);
   for (int64_t item = begin; item < end; item++) {
     const int64_t panel = item % panels, slab = item / panels, m_end = slabs.end(slab);
     for (int64_t m = slabs.begin(slab); m < m_end; m += slabs.chunk) {
       const int64_t rows = m_end - m < slabs.chunk ? m_end - m : slabs.chunk;
       if (a.adapters) fetch_low(a, step, m, rows, panel);
-      if (a.chunks > 1) tree_product(weight, m, rows, panel, a.chunks, c);
-      else weight.product(m, rows, panel, c, kPanel);
+      if (a.chunks > 1) tree_product(*weight, m, rows, panel, a.chunks, c);
+      else weight->product(m, rows, panel, c, kPanel);
       if (a.adapters) add_low(a, step, m, rows, panel, c, kPanel);
       if (is_gated(a.act)) finish_gate_up(a, c, m, rows, panel);
       else if (a.act == 3) finish_mapped(a, c, m, rows, panel * kPanel, [](V v) { return gelu(v); });
@@ -102,10 +102,6 @@ void run_linear(const Args& a, const Step& step, int64_t begin, int64_t end, Scr
       else finish_plain(a, c, m, rows, panel * kPanel);
     }
   }
-}
-
-ALBIREO_INLINE void dispatch_linear(const Args& a, const Step& s, int64_t begin, int64_t end, Scratch& scratch) {
-  with_panels(a, [&](auto tag) { run_linear<typename decltype(tag)::type>(a, s, begin, end, scratch); });
 }
 
 }  // namespace

@@ -1,6 +1,7 @@
 // Body of qkv_rope_kv for one ISA level.
 #include "kernels/qkv_rope_kv/qkv_rope_kv.h"
 #include "kernels/adapter/low.inl"
+#include "kernels/gemm/held_panels.inl"
 #include "kernels/kv_write/codes.inl"
 #include "simd/rms.inl"
 
@@ -174,14 +175,13 @@ ALBIREO_INLINE void finish_head(const Args& a, const Step& step, int64_t m, int6
 
 // Items begin .. end, all of the groups from first_group on of a weight whose first column is that of head `head`, and
 // which has `heads` of them.
-template <class Panels>
-void run_qkv(const Args& a, const Step& step, int64_t begin, int64_t end, int64_t first_group, int64_t head,
-             int64_t heads, Scratch& scratch) {
+ALBIREO_INLINE void run_qkv(const Args& a, const Step& step, int64_t begin, int64_t end, int64_t first_group,
+                            int64_t head, int64_t heads, Scratch& scratch, MakePanels make) {
   const int64_t D = a.kv_shape.head_dim, groups = qkv_groups(a), width = group_panels(D), columns = width * kPanel;
   const int64_t panels = ceil_div(heads * D, kPanel);
   float* c = (float*)scratch.base;
   float* padded = c + kMostChunk * columns;
-  Panels weight(a, scratch, (char*)(padded + a.kv_shape.padded_head_dim));
+  HeldPanels weight(make, a, scratch, (char*)(padded + a.kv_shape.padded_head_dim));
   const Slabs slabs(step.T, a.tuning.slab_rows);
   for (int64_t item = begin; item < end; item++) {
     const int64_t group = item % groups - first_group, slab = item / groups;
@@ -193,7 +193,7 @@ void run_qkv(const Args& a, const Step& step, int64_t begin, int64_t end, int64_
       const int64_t rows = m_end - m < slabs.chunk ? m_end - m : slabs.chunk;
       for (int64_t p = 0; p < width && first_panel + p < panels; p++) {
         if (a.adapters) fetch_low(a, step, m, rows, first_panel + p);
-        weight.product(m, rows, first_panel + p, c + p * kPanel, columns);
+        weight->product(m, rows, first_panel + p, c + p * kPanel, columns);
         if (a.adapters) add_low(a, step, m, rows, first_panel + p, c + p * kPanel, columns);
       }
       for (int64_t h = first_head; h < last_head; h++)
@@ -203,7 +203,8 @@ void run_qkv(const Args& a, const Step& step, int64_t begin, int64_t end, int64_
   }
 }
 
-ALBIREO_INLINE void dispatch_qkv_rope_kv(const Args& a, const Step& s, int64_t begin, int64_t end, Scratch& scratch) {
+inline void dispatch_qkv_rope_kv(const Args& a, const Step& s, int64_t begin, int64_t end, Scratch& scratch,
+                                 MakePanels make) {
   const Args v = of_v(a);
   const int64_t groups = qkv_groups(a), before = head_groups(merged_heads(a), a.kv_shape.head_dim);
   for (int64_t item = begin, stop; item < end; item = stop) {
@@ -212,11 +213,8 @@ ALBIREO_INLINE void dispatch_qkv_rope_kv(const Args& a, const Step& s, int64_t b
     // without a v_weight all of them are of one matrix
     stop = a.v_weight ? item + (is_v ? groups : before) - group : end;
     if (stop > end) stop = end;
-    const Args& part = is_v ? v : a;
-    with_panels(part, [&](auto tag) {
-      run_qkv<typename decltype(tag)::type>(part, s, item, stop, is_v ? before : 0, is_v ? merged_heads(a) : 0,
-                                            is_v ? a.kv_shape.num_kv_heads : merged_heads(a), scratch);
-    });
+    run_qkv(is_v ? v : a, s, item, stop, is_v ? before : 0, is_v ? merged_heads(a) : 0,
+            is_v ? a.kv_shape.num_kv_heads : merged_heads(a), scratch, make);
   }
 }
 

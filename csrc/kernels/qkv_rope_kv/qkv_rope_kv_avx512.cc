@@ -2,11 +2,17 @@
 // clang-format off: the vocabulary comes first, what is written in it after
 #include "simd/math.inl"
 #include "kernels/gemm/gemm.inl"
-#include "kernels/gemm/integers.inl"
 #include "kernels/qkv_rope_kv/qkv_rope_kv.inl"
 
 namespace albireo {
+// Of levels that differ in how they multiply and in nothing else.
 void qkv_rope_kv_avx512(const Args& args, const Step& step, int64_t begin, int64_t end, Scratch& scratch) {
-  dispatch_qkv_rope_kv(args, step, begin, end, scratch);
+  dispatch_qkv_rope_kv(args, step, begin, end, scratch, panels_avx512);
+}
+void qkv_rope_kv_avx512vnni(const Args& args, const Step& step, int64_t begin, int64_t end, Scratch& scratch) {
+  dispatch_qkv_rope_kv(args, step, begin, end, scratch, panels_avx512vnni);
+}
+void qkv_rope_kv_amx(const Args& args, const Step& step, int64_t begin, int64_t end, Scratch& scratch) {
+  dispatch_qkv_rope_kv(args, step, begin, end, scratch, panels_amx);
 }
 }  // namespace albireo

@@ -2,7 +2,6 @@
 // clang-format off: the vocabulary comes first, what is written in it after
 #include "simd/math.inl"
 #include "kernels/gemm/gemm.inl"
-#include "kernels/gemm/integers.inl"
 #include "kernels/head_top/head_top.inl"
 #include "kernels/top/top.inl"
 

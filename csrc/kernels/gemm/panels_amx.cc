@@ -1,0 +1,16 @@
+#define ALBIREO_HAVE_VNNI  // for fewer rows than a tile has
+#define ALBIREO_TILES AmxTiles
+#include "simd/vec_avx512.h"
+// clang-format off: the vocabulary comes first, what is written in it after
+#include "simd/tiles_amx.h"
+#include "simd/math.inl"
+#include "kernels/gemm/panels.inl"
+
+namespace albireo {
+Panels* panels_amx(const Args& args, Scratch& scratch, char* memory, void* room) {
+  return panels_of(args, scratch, memory, room);
+}
+Panels* panels_bf16_amx(const Args& args, Scratch& scratch, char* memory, void* room) {
+  return made<TiledPanels<AmxTiles>>(args, scratch, memory, room);
+}
+}  // namespace albireo

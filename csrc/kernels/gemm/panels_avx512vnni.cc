@@ -1,0 +1,11 @@
+#define ALBIREO_HAVE_VNNI
+#include "simd/vec_avx512.h"
+// clang-format off: the vocabulary comes first, what is written in it after
+#include "simd/math.inl"
+#include "kernels/gemm/panels.inl"
+
+namespace albireo {
+Panels* panels_avx512vnni(const Args& args, Scratch& scratch, char* memory, void* room) {
+  return panels_of(args, scratch, memory, room);
+}
+}  // namespace albireo

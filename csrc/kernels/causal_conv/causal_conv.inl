@@ -8,7 +8,8 @@ using namespace albireo;
 template <int W>
 ALBIREO_INLINE void convolve(const Args& a, float* state, bool is_new, int64_t begin, int64_t end, int64_t c,
                              int64_t n) {
-  V weight[W], window[W];
+  V weight[W], window[W], bias = zero();
+  if (a.bias) bias = n == 16 ? load(a.bias + c) : load_n(a.bias + c, n);
   for (int j = 0; j < W; j++) {
     float lanes[16] = {};
     for (int64_t i = 0; i < n; i++) lanes[i] = ((const float*)a.weight)[(c + i) * W + j];
@@ -22,8 +23,10 @@ ALBIREO_INLINE void convolve(const Args& a, float* state, bool is_new, int64_t b
     V sum = mul(weight[0], window[0]);
     for (int j = 1; j < W; j++) sum = fma(weight[j], window[j], sum);
     for (int j = 0; j < W - 1; j++) window[j] = window[j + 1];
-    if (n == 16) store(out, silu(sum));
-    else store_n(out, silu(sum), n);
+    if (a.bias) sum = add(sum, bias);
+    if (a.act == 0) sum = silu(sum);
+    if (n == 16) store(out, sum);
+    else store_n(out, sum, n);
   }
   for (int j = 0; j < W - 1; j++) {
     if (n == 16) store(state + j * a.n + c, window[j]);

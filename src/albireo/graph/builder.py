@@ -11,7 +11,7 @@ from typing import Any
 
 from albireo.errors import InvariantError
 from albireo.graph.node import ConstantDef, Graph, Node, RowSegment, TensorType, Value
-from albireo.graph.ops import RopeSpec, infer
+from albireo.graph.ops import CONV_ACTIVATIONS, RopeSpec, infer
 
 
 class GraphBuilder:
@@ -142,8 +142,11 @@ class GraphBuilder:
         inputs = {"q": q, "kv": self.kv} | ({} if sinks is None else {"sinks": sinks})
         return self._node("attention", inputs, **attrs)[0]
 
-    def causal_conv(self, x: Value, weight: Value) -> Value:
-        return self._node("causal_conv", {"x": x, "weight": weight}, state=self._next_state())[0]
+    def causal_conv(self, x: Value, weight: Value, bias: Value | None = None, activation: str = "silu") -> Value:
+        """activation: one of ops.CONV_ACTIVATIONS."""
+        inputs = {"x": x, "weight": weight} | ({} if bias is None else {"bias": bias})
+        said = {} if activation == CONV_ACTIVATIONS[0] else {"activation": activation}
+        return self._node("causal_conv", inputs, state=self._next_state(), **said)[0]
 
     def gated_delta_rule(self, x: Value, gates: Value, a_log: Value, dt_bias: Value, **attrs: Any) -> Value:
         """attrs: num_k_heads, num_v_heads, k_dim, v_dim."""

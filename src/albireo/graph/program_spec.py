@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from albireo.dtypes import itemsize
 from albireo.errors import InvariantError
 from albireo.graph.node import SYMBOLS
-from albireo.graph.ops import GROUPS, MAX_CONV_WIDTH, SCORES, are_groups
+from albireo.graph.ops import CONV_ACTIVATIONS, GROUPS, MAX_CONV_WIDTH, SCORES, are_groups
 from albireo.graph.program import PANEL, Buffer, Call, PackedConstant, Program, is_gated, weight_rows
 from albireo.graph.tuning import BUCKETS
 
@@ -148,7 +148,9 @@ FAMILIES: dict[str, Family] = {
     "head_norm": Family(("x",), ("out",), ("eps", "num_heads"), optional=("weight",), weight="weight"),
     "rope": Family(("x", "rope"), ("out",), ("num_heads", "head_dim"), optional=("rows",)),
     "kv_write": Family(("k",), (), ("layer", "num_kv_heads", "head_dim"), optional=("v",), writes_kv=True),
-    "causal_conv": Family(("x", "weight"), ("out",), ("state",), weight="weight"),
+    "causal_conv": Family(
+        ("x", "weight"), ("out",), ("state",), optional=("bias",), weight="weight", optional_attrs=("activation",)
+    ),
     "gated_delta_rule": Family(
         ("x", "gates", "a_log", "dt_bias"), ("out",), ("state", "num_k_heads", "num_v_heads", "k_dim", "v_dim")
     ),
@@ -356,6 +358,10 @@ def _recurrence_fits(program: Program, call: Call) -> bool:
     if call.family == "causal_conv":
         weight = _constant(program, call, "weight")
         fits = 1 < weight.cols <= MAX_CONV_WIDTH and shape == (weight.cols - 1, weight.rows)
+        fits = fits and a.get("activation", CONV_ACTIVATIONS[0]) in CONV_ACTIVATIONS
+        if "bias" in call.args:
+            bias = _constant(program, call, "bias")
+            fits = fits and (bias.rows, bias.cols) == (1, weight.rows)
         return fits and cols["x"] == cols["out"] == weight.rows
     k_heads, v_heads, k_dim, v_dim = (a[name] for name in ("num_k_heads", "num_v_heads", "k_dim", "v_dim"))
     vectors = {(c.rows, c.cols) for c in (_constant(program, call, role) for role in ("a_log", "dt_bias"))}

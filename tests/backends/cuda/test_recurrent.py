@@ -32,8 +32,14 @@ class Layer:
     """One op, its weights, and rows for every sequence."""
 
     def __init__(
-        self, family: str, shape: dict[str, int] = SHAPE, width: int = 4, lengths: Mapping[int, int] = LENGTHS
+        self,
+        family: str,
+        shape: dict[str, int] = SHAPE,
+        width: int = 4,
+        lengths: Mapping[int, int] = LENGTHS,
+        is_plain: bool = False,
     ) -> None:
+        """is_plain: a convolution has a bias, and no activation."""
         self.family, heads = family, shape["num_v_heads"]
         self.columns = 2 * shape["num_k_heads"] * shape["k_dim"] + heads * shape["v_dim"]
         self.rows = {"x": {slot: normal(n, self.columns, seed=slot) for slot, n in lengths.items()}}
@@ -41,6 +47,8 @@ class Layer:
         if family == "causal_conv":
             self.size, self.out = (width - 1) * self.columns, self.columns
             self.weights = {"weight": normal(self.columns, width, seed=9)}
+            if is_plain:
+                self.weights["bias"], self.attrs = normal(self.columns, seed=10), {"activation": "none"}
         else:
             self.size, self.out = heads * shape["k_dim"] * shape["v_dim"], heads * shape["v_dim"]
             # states that last for a token, and for hundreds
@@ -80,7 +88,7 @@ class Layer:
         weights = {name: torch.from_numpy(array) for name, array in self.weights.items()}
         given = {**x, **weights, **where, "states": self.state, "out": out}
         if self.family == "causal_conv":
-            causal_conv(**given)
+            causal_conv(**given, **self.attrs)
         else:
             gated_delta_rule(**given, **{name: n for name, n in self.attrs.items() if name != "num_v_heads"})
         assert (out[count:] == FILL).all(), "rows of padding are not written"
@@ -92,11 +100,13 @@ class Layer:
         return np.asarray(out)
 
 
-CASES: list[tuple[str, dict[str, int], int]] = [
-    ("causal_conv", SHAPE, 4),
-    ("causal_conv", SHAPE, 2),
-    ("gated_delta_rule", SHAPE, 4),
-    ("gated_delta_rule", WIDE, 4),
+CASES: list[tuple[str, dict[str, int], int, bool]] = [
+    ("causal_conv", SHAPE, 4, False),
+    ("causal_conv", SHAPE, 2, False),
+    ("causal_conv", SHAPE, 4, True),
+    ("causal_conv", SHAPE, 3, True),
+    ("gated_delta_rule", SHAPE, 4, False),
+    ("gated_delta_rule", WIDE, 4, False),
 ]
 #: Two prompts; a token of each beside one that begins; one goes on alone; a slot is taken anew.
 PLANS = [
@@ -107,9 +117,11 @@ PLANS = [
 ]
 
 
-@pytest.mark.parametrize(("family", "shape", "width"), CASES)
-def test_a_kernel_computes_what_the_reference_does(family: str, shape: dict[str, int], width: int) -> None:
-    layer = Layer(family, shape, width)
+@pytest.mark.parametrize(("family", "shape", "width", "is_plain"), CASES)
+def test_a_kernel_computes_what_the_reference_does(
+    family: str, shape: dict[str, int], width: int, is_plain: bool
+) -> None:
+    layer = Layer(family, shape, width, is_plain=is_plain)
     for parts in PLANS:
         got, want = layer.run(parts, padding=(2, 1)), layer.reference(parts)
         assert np.abs(want).max() > 1e-3

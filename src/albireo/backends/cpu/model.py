@@ -27,7 +27,7 @@ from albireo.backends.stored_weights import StoredWeights
 from albireo.backends.weights import Weights
 from albireo.dtypes import TOKEN, itemsize, natural_stride
 from albireo.errors import InvariantError
-from albireo.graph.ops import GROUPS, TOP_LOGITS
+from albireo.graph.ops import CONV_ACTIVATIONS, GROUPS, TOP_LOGITS
 from albireo.graph.private_norms import private_norms
 from albireo.graph.program import Buffer, Call, Program, StateLayout
 from albireo.graph.program_spec import ACTS, KINDS, STEP_ARRAYS
@@ -315,6 +315,7 @@ class CpuModel:
         elif call.family == "causal_conv":
             weight_of = program.constants[call.args["weight"]]
             args |= {"n": weight_of.rows, "k": weight_of.cols}
+            args["act"] = CONV_ACTIVATIONS.index(attrs.get("activation", CONV_ACTIVATIONS[0]))
         elif call.family == "gated_delta_rule":
             args |= {key: attrs[key] for key in ("num_k_heads", "k_dim", "v_dim")} | {"num_heads": attrs["num_v_heads"]}
         elif call.family == "slice":

@@ -355,9 +355,10 @@ def _output_gate(args: _Args) -> Launch:
 
 def _causal_conv(args: _Args) -> Launch:
     x, weight, out = args.buffer("x"), args.matrix().codes, args.buffer("out")
-    states = args.memory.states.of(args.number("state"))
+    states, bias = args.memory.states.of(args.number("state")), args.optional_vector("bias")
+    activation = args.call.attrs.get("activation", "silu")
     return lambda step: causal_conv(
-        x(step), weight, states, out(step), step.state_slots, step.query_start, step.context_len
+        x(step), weight, states, out(step), step.state_slots, step.query_start, step.context_len, bias, activation
     )
 
 

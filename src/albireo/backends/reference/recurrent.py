@@ -22,13 +22,15 @@ F64 = NDArray[np.float64]
 def causal_conv(call: OpCall) -> tuple[Array, ...]:
     x, weight = call["x"], call["weight"].astype(np.float64)
     channels, width = weight.shape
+    bias, is_silu = call.inputs.get("bias", 0.0), call.attrs.get("activation", "silu") == "silu"
     out = np.zeros(x.shape, np.float32)
     for b in range(call.step.num_sequences):
         before = _state(call, b, (width - 1, channels))
         rows = slice(int(call.step.query_start[b]), int(call.step.query_start[b + 1]))
         window = np.concatenate([before, x[rows]])
         sums = sum(weight[:, j] * window[j : j + rows.stop - rows.start].astype(np.float64) for j in range(width))
-        out[rows] = sums * sigmoid(np.asarray(sums))
+        sums = np.asarray(sums + bias)
+        out[rows] = sums * sigmoid(sums) if is_silu else sums
         _keep(call, b, window[-(width - 1) :])
     return (out,)
 

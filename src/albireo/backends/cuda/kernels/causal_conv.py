@@ -1,12 +1,12 @@
-"""causal_conv: out[t, c] = silu(weight[c, 0] * x[t - W + 1, c] + ... + weight[c, W - 1] * x[t, c]) over the rows of
-each sequence of a step, which its state goes on with.
+"""causal_conv: out[t, c] = act(weight[c, 0] * x[t - W + 1, c] + ... + weight[c, W - 1] * x[t, c] (+ bias[c])) over the
+rows of each sequence of a step, which its state goes on with; act is silu or nothing.
 
-x, out: [T, C] float32, apart, rows any distance apart; weight: [C, W] float32, contiguous. states: [slots, any]
-float32, of whose rows the first (W - 1) * C numbers are rows x[t - W + 1] to x[t - 1] of one sequence. state_slots,
-context_len: [B], query_start: [B + 1] int32. A sequence whose first token is in the step begins with zeros. A program
-has all rows of one sequence, of some channels, which nobody else reads or writes; where there is at most a token a
-sequence, more channels. A padding sequence has no rows, and nothing of its slot is touched; padding rows of out are
-not written. Sums are from the oldest row on: a row's bits do not depend on the step that it is computed in.
+x, out: [T, C] float32, apart, rows any distance apart; weight: [C, W] and bias: [C] float32, contiguous. states:
+[slots, any] float32, of whose rows the first (W - 1) * C numbers are rows x[t - W + 1] to x[t - 1] of one sequence.
+state_slots, context_len: [B], query_start: [B + 1] int32. A sequence whose first token is in the step begins with
+zeros. A program has all rows of one sequence, of some channels, which nobody else reads or writes; where there is at
+most a token a sequence, more channels. A padding sequence has no rows, and nothing of its slot is touched; padding rows
+of out are not written. Sums are from the oldest row on: a row's bits do not depend on the step that it is computed in.
 """
 
 from __future__ import annotations
@@ -26,6 +26,7 @@ _ONE, _MANY = (1, 512), (32, 64)
 def causal_conv_kernel(
     x,
     weight,
+    bias,
     states,
     state_slots,
     query_start,
@@ -36,6 +37,7 @@ def causal_conv_kernel(
     slot_stride,
     CHANNELS: tl.constexpr,
     WIDTH: tl.constexpr,
+    SILU: tl.constexpr,
     ROWS: tl.constexpr,
     BLOCK: tl.constexpr,
 ):
@@ -69,8 +71,12 @@ def causal_conv_kernel(
                         other=0.0,
                     )
                 total += value * tl.load(weight + channel * WIDTH + j, mask=is_channel, other=0.0)[None, :]
+            if bias is not None:
+                total += tl.load(bias + channel, mask=is_channel, other=0.0)[None, :]
+            if SILU:
+                total = silu(total)
             to = out + rows.to(tl.int64)[:, None] * out_stride + channel[None, :]
-            tl.store(to, silu(total), mask=(rows < end)[:, None] & is_channel[None, :])
+            tl.store(to, total, mask=(rows < end)[:, None] & is_channel[None, :])
         for j in tl.static_range(kept):
             # old rows are read in order, and none is written before it was read
             source = end + (j - kept)
@@ -90,14 +96,17 @@ def causal_conv(
     state_slots: torch.Tensor,
     query_start: torch.Tensor,
     context_len: torch.Tensor,
+    bias: torch.Tensor | None = None,
+    activation: str = "silu",
 ) -> None:
-    """states: of the layer, rows as far apart as slots are."""
+    """states: of the layer, rows as far apart as slots are. activation: one of graph.ops.CONV_ACTIVATIONS."""
     channels, width = weight.shape
     num_sequences = len(context_len)
     rows, block = _ONE if len(x) <= num_sequences else _MANY
     causal_conv_kernel[(triton.cdiv(channels, block), num_sequences)](
         x,
         weight,
+        bias,
         states,
         state_slots,
         query_start,
@@ -108,6 +117,7 @@ def causal_conv(
         states.stride(0),
         CHANNELS=channels,
         WIDTH=width,
+        SILU=activation == "silu",
         ROWS=rows,
         BLOCK=block,
         num_warps=4,
@@ -120,17 +130,19 @@ def aot_cases() -> list[AotCase]:
     strides = ("x_stride", "out_stride", "slot_stride")
     signature = dict.fromkeys(floats, "*fp32") | dict.fromkeys(ints, "*i32") | dict.fromkeys(strides, "i32")
 
-    def case(tile: tuple[int, int], architectures: tuple[int, ...]) -> AotCase:
+    def case(tile: tuple[int, int], architectures: tuple[int, ...], is_plain: bool = False) -> AotCase:
+        """is_plain: of three rows, with a bias, and without an activation."""
+        shape = {"CHANNELS": 8192, "WIDTH": 3 if is_plain else 4, "ROWS": tile[0], "BLOCK": tile[1]}
         return AotCase(
-            f"causal_conv.rows{tile[0]}",
+            f"causal_conv.{'plain.' if is_plain else ''}rows{tile[0]}",
             causal_conv_kernel,
-            signature,
-            {"CHANNELS": 8192, "WIDTH": 4, "ROWS": tile[0], "BLOCK": tile[1]},
-            aligned=(*floats, *strides),
+            signature | ({"bias": "*fp32"} if is_plain else {}),
+            shape | {"SILU": not is_plain} | ({} if is_plain else {"bias": None}),
+            aligned=(*floats, *strides, *(("bias",) if is_plain else ())),
             max_registers=144,
             max_shared=4 << 10,
             words=dict.fromkeys(architectures, ("LDG.E.128", "STG.E.128")),
             architectures=architectures,
         )
 
-    return [case(_ONE, (90,)), case(_MANY, (80, 100))]
+    return [case(_ONE, (90,)), case(_MANY, (80, 100)), case(_ONE, (80,), True), case(_MANY, (90,), True)]

@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 
 from tiny_latent import latent_shapes, with_up_projections_joined
 from tiny_layer_norm import LAYER_NORMS, as_stored, layer_norm_shapes
+from tiny_mamba import nemotron_h_shapes
 
 SHARED_DATA = Path(__file__).resolve().parents[2] / "shared" / "data"
 STORIES = SHARED_DATA / "models" / "stories260k"
@@ -34,6 +35,7 @@ MIXTURES = (
     "kimi_k2",
     "minimax_m2",
     "mixtral",
+    "nemotron_h",
     "olmoe",
     "qwen2_moe",
     "qwen3_5_moe_text",
@@ -50,6 +52,7 @@ _TABLES = (
     "transformer.wpe.weight",
     "transformer.word_embeddings.weight",
     "gpt_neox.embed_in.weight",
+    "backbone.embeddings.weight",
 )
 _TOKENIZER_FILES = ("tokenizer.json", "tokenizer_config.json", "special_tokens_map.json")
 
@@ -124,6 +127,8 @@ def random_weights(config: Mapping[str, Any], seed: int) -> dict[str, NDArray[np
         elif name.endswith(("A_log", "dt_bias")):
             # states that last for a few tokens, and for a few dozen
             tensors[name] = noise if name.endswith("A_log") else np.float32(-1.5) + noise
+        elif name.endswith(".D"):
+            tensors[name] = 1 + np.float32(0.3) * noise
         elif name.endswith("conv1d.weight"):
             tensors[name] = noise * np.float32(0.7)
         elif name.endswith((".bias", "_bias", ".sinks")):
@@ -141,6 +146,8 @@ def weight_shapes(config: Mapping[str, Any]) -> dict[str, tuple[int, ...]]:
     """Tensor names and shapes of a checkpoint of any architecture that there is."""
     if config["model_type"] in LAYER_NORMS:
         return layer_norm_shapes(config)
+    if config["model_type"] == "nemotron_h":
+        return nemotron_h_shapes(config)
     kind, hidden, ffn = config["model_type"], config["hidden_size"], config.get("intermediate_size", 0)
     heads = config["num_attention_heads"]
     kv_heads = config.get("num_key_value_heads") or heads
@@ -329,7 +336,7 @@ def _as_stored(config: Mapping[str, Any], tensors: dict[str, NDArray[np.float32]
         return with_up_projections_joined(config, tensors)
     if config["model_type"] == "gpt_oss":
         return interleaved_experts(config, tensors)
-    if is_hybrid(config):
+    if is_hybrid(config) or any(name.endswith(".A_log") for name in tensors):
         return {name: v[:, None] if name.endswith("conv1d.weight") else v for name, v in tensors.items()}
     if config["model_type"] == "ernie4_5_moe":
         return {name: v[None] if name.endswith("correction_bias") else v for name, v in tensors.items()}

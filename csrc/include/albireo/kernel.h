@@ -24,10 +24,12 @@ struct Args {
   const float* q_norm = nullptr;       // [padded D]: vectors are readable to a multiple of 16
   const float* k_norm = nullptr;       // [padded D]
   const float* rope = nullptr;         // [positions][2][D/2]: cos, sin
-  float* state = nullptr;              // causal_conv, gated_delta_rule: what each slot keeps, state_size floats apart
+  float* state = nullptr;              // of a recurrence: what each slot keeps, state_size floats apart
   const float* gates = nullptr;        // gated_delta_rule: [T, 2 * num_heads] without a gap
-  const float* a_log = nullptr;        // gated_delta_rule: [num_heads]
-  const float* dt_bias = nullptr;      // gated_delta_rule: [num_heads]
+  const float* a_log = nullptr;        // gated_delta_rule, selective_state: [num_heads]
+  const float* dt_bias = nullptr;      // likewise
+  const float* dt = nullptr;           // selective_state: [T, num_heads] without a gap
+  const float* skip = nullptr;         // selective_state: [num_heads]
   const float* sinks = nullptr;        // attention: [num_heads] one more score of each row's softmax
   char* kv = nullptr;                  // this layer's part of the KV cache
   int64_t kv_group = 0;                // which of the step's block tables its blocks are in
@@ -53,7 +55,7 @@ struct Args {
   int32_t v_affine = 0;
   int64_t num_heads = 0, window = 0;
   int64_t state_size = 0, state_slots = 0;        // floats of a slot; how many there are
-  int64_t num_k_heads = 0, k_dim = 0, v_dim = 0;  // gated_delta_rule; num_heads are those of values
+  int64_t num_k_heads = 0, k_dim = 0, v_dim = 0;  // of a_log's families; num_heads are those of values
   int64_t value_dim = 0;               // attention: values are so many first channels of keys; 0: they are stored
   int64_t chunks = 1;                  // linear: equal parts of k that are added as a binary tree; 1: one chain
   int64_t ranks = 0;                   // all_reduce: how many parts there are
@@ -69,7 +71,8 @@ struct Args {
   int64_t x_stride = 0, out_stride = 0;  // elements from row to row of x, and of out and residual; 0: no gap
   int64_t y_stride = 0;                  // join_heads: likewise of y
   float eps = 0, scale = 0, softcap = 0;
-  Tuning tuning{};  // of the step at hand
+  float dt_least = 0, dt_most = 0;  // selective_state
+  Tuning tuning{};                  // of the step at hand
 };
 
 // natural: columns of x or out, the stride of rows without a gap.

@@ -9,6 +9,7 @@ the graph is the definition of the numerics, whoever runs it.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -227,6 +228,20 @@ def _gated_delta_rule(x: Types, a: Attrs) -> tuple[TensorType, ...]:
     return (TensorType("float32", ("T", v_heads * a["v_dim"])),)
 
 
+def _selective_state(x: Types, a: Attrs) -> tuple[TensorType, ...]:
+    k_heads, v_heads = a["num_k_heads"], a["num_v_heads"]
+    if v_heads % k_heads or x["x"].dims != ("T", v_heads * a["v_dim"] + 2 * k_heads * a["k_dim"]):
+        raise InvariantError(f"selective_state of {x['x']}: {dict(a)} does not fit")
+    vectors = {x[role] for role in ("a_log", "dt_bias", "skip")}
+    if x["dt"] != TensorType("float32", ("T", v_heads)) or vectors != {TensorType("float32", (v_heads,))}:
+        raise InvariantError(
+            f"selective_state: dt {x['dt']} and {sorted(map(str, vectors))} do not fit {v_heads} heads"
+        )
+    if not 0 <= a.get("dt_least", 0.0) <= a.get("dt_most", math.inf):
+        raise InvariantError(f"selective_state: dt is held between {a.get('dt_least')} and {a.get('dt_most')}")
+    return (TensorType("float32", ("T", v_heads * a["v_dim"])),)
+
+
 def _top(x: Types, _: Attrs) -> tuple[TensorType, ...]:
     dims = (x["logits"].dims[0], TOP_LOGITS)
     return TensorType("int32", dims), TensorType("float32", dims)
@@ -288,7 +303,7 @@ CONV_ACTIVATIONS = ("silu", "none")
 #: Under the root by which gated_delta_rule divides queries and keys.
 L2_EPS = 1e-6
 #: Ops that keep a state of each sequence from step to step; see attribute state.
-RECURRENT = ("causal_conv", "gated_delta_rule")
+RECURRENT = ("causal_conv", "gated_delta_rule", "selective_state")
 #: Leaves of the tree in which partial sums are added: so many ranks at most compute one model.
 MAX_RANKS = 8
 
@@ -298,8 +313,9 @@ OPS: dict[str, Op] = {
     "embed": Op(("ids", "table"), (), _embed),
     # rounds (nearest even) or widens
     "cast": Op(("x",), ("dtype",), _cast),
-    # y = x / sqrt(mean(x^2) + eps) * weight (+ bias) over the last dim, or over each of num_heads equal parts of it.
-    # centered: of x minus its mean, which is LayerNorm; without a weight nothing is multiplied
+    # y = x / sqrt(mean(x^2) + eps) * weight (+ bias) over the last dim, or over each of num_heads equal parts of it,
+    # whose weight is one of all parts, or has numbers for each. centered: of x minus its mean, which is LayerNorm;
+    # without a weight nothing is multiplied
     "rms_norm": Op(("x",), ("eps", "num_heads"), _norm, optional=("weight", "bias"), optional_attrs=("centered",)),
     # a norm in three steps, see compiler/passes/fold_norm.py: x * weight over the last dim; sums of x^2 over each
     # SQUARES columns; and y = x / sqrt(the sum of those / width + eps) (+ bias), row by row
@@ -385,6 +401,17 @@ OPS: dict[str, Op] = {
         ("x", "gates", "a_log", "dt_bias"),
         ("state", "num_k_heads", "num_v_heads", "k_dim", "v_dim"),
         _gated_delta_rule,
+    ),
+    # the selective state space of Mamba 2 over the rows of each sequence, one after another; state [num_v_heads, k_dim,
+    # v_dim] float32. x: values of num_v_heads, then b, then c of num_k_heads, which heads of values share in runs.
+    #   t = softplus(dt + dt_bias), held between dt_least and dt_most where they are there
+    #   S = exp(-exp(a_log) * t) * S + b (t * v)^T;  y = c^T S + skip * v
+    # Source: Dao and Gu 2024, Transformers are SSMs
+    "selective_state": Op(
+        ("x", "dt", "a_log", "dt_bias", "skip"),
+        ("state", "num_k_heads", "num_v_heads", "k_dim", "v_dim"),
+        _selective_state,
+        optional_attrs=("dt_least", "dt_most"),
     ),
     "add": Op(("x", "y"), (), _binary),
     "mul": Op(("x", "y"), (), _binary),

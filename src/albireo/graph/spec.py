@@ -137,6 +137,8 @@ def _attr_problem(node: Node, name: str, value: Any) -> str:
         if not _is_count(value, 1):
             return "must be a whole number of at least 1"
         return _heads_problem(node) if name == "num_heads" else ""
+    if name in ("dt_least", "dt_most"):
+        return "" if _is_number(value) and value >= 0 else "must be a number of at least 0"
     if name in ("layer", "state"):
         return "" if _is_count(value, 0) else "must be a whole number of at least 0"
     if name == "window":
@@ -193,7 +195,7 @@ def _heads_problem(node: Node) -> str:
         )
         fits = isinstance(width, int) and width % heads == 0
         for weight in weights:
-            if not fits or weight.type.dims != (int(width) // heads,):
+            if not fits or weight.type.dims not in ((int(width) // heads,), (width,)):
                 return f"does not cut {width} channels into parts of the weight's {list(weight.type.dims)}"
         return "" if fits else f"does not cut {width} channels into equal parts"
     if node.op == "rope":

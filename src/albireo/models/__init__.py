@@ -43,6 +43,8 @@ _ROOM = (
     "latent_weights",
     "layer_kinds",
     "layers",
+    "mamba",
+    "mamba_settings",
     "mapped_file",
     "multipliers",
     "peft",

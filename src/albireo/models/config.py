@@ -16,6 +16,7 @@ from albireo.json_file import Fields
 from albireo.models.block_settings import BlockSettings
 from albireo.models.expert_settings import ExpertSettings, Keys, parse_experts
 from albireo.models.layer_kinds import DEFAULT_WINDOW, MAX_LAYERS, WindowRule, parse_rotates, parse_windows
+from albireo.models.mamba_settings import MambaSettings
 from albireo.models.multipliers import Multipliers, parse_multipliers
 from albireo.models.recurrent_settings import RecurrentRule, RecurrentSettings, parse_recurrent
 from albireo.models.rope_settings import DEFAULT_THETA, MAX_POSITIONS, RopeSettings, parse_ropes
@@ -41,6 +42,7 @@ ACTIVATIONS = {
         "gelu_pytorch_tanh": "gelu_tanh",
         "relu": "relu",
     },
+    "relu2": {"relu2": "relu2"},
 }
 
 #: Keys that do not change what is computed from given weights and tokens.
@@ -117,7 +119,8 @@ class ConfigRules:
         names: what its files call keys that others have, too.
         blocks: reads what its own keys say of a layer's parts; None: they are llama's.
         ffn_factor: widths of the residual stream that an FFN has where nothing is said; 0: it must be said.
-        recurrent: whether some layers keep a state in place of attention.
+        recurrent: whether some layers keep a state in place of attention; mamba: reads what its keys say of those of
+            Mamba 2.
         has_rope: whether positions are rotations; else a table of them is added.
         class_names: what architectures may name; empty: model_type and ForCausalLM.
     """
@@ -144,6 +147,7 @@ class ConfigRules:
     ffn_factor: int = 0
     has_rope: bool = True
     recurrent: RecurrentRule = "none"
+    mamba: Callable[[Fields], MambaSettings | None] | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -191,7 +195,7 @@ class ModelConfig:
     eos_token_ids: tuple[int, ...] = field(default=())
     experts: ExpertSettings | None = None
     blocks: BlockSettings = field(default_factory=BlockSettings)
-    recurrent: RecurrentSettings | None = None
+    recurrent: RecurrentSettings | MambaSettings | None = None
     stored_dtype: str = field(default="float32", compare=False)
 
     def with_dtype(self, dtype: str) -> ModelConfig:
@@ -209,6 +213,8 @@ class ModelConfig:
     @property
     def cached_layers(self) -> tuple[int, ...]:
         """Layers that have a KV cache of their own, in order: those with attention that share no other's."""
+        if self.blocks.mixers:
+            return tuple(i for i, mixer in enumerate(self.blocks.mixers) if mixer == "attention")
         is_recurrent = self.recurrent.layers if self.recurrent else ()
         layers = range(self.num_layers - self.blocks.num_sharing)
         return tuple(i for i in layers if not is_recurrent or not is_recurrent[i])
@@ -264,12 +270,14 @@ def parse_config(
     kv_heads = blocks.num_kv_heads or fields.integer("num_key_value_heads", 1, MAX_HEADS, default=heads)
     if heads % kv_heads:
         fields.fail("num_attention_heads", heads, f"must be a multiple of num_key_value_heads={kv_heads}")
-    layers = fields.integer("num_hidden_layers", 1, MAX_LAYERS)
+    layers = len(blocks.mixers) or fields.integer("num_hidden_layers", 1, MAX_LAYERS)
     positions = fields.integer("max_position_embeddings", 1, MAX_POSITIONS)
     vocab = fields.integer("vocab_size", 1, MAX_VOCAB)
     width = fields.integer("intermediate_size", 1, MAX_WIDTH, default=rules.ffn_factor * hidden or None)
     rotates = parse_rotates(fields, layers) if rules.has_layers_without_rope else (True,) * layers
-    recurrent = parse_recurrent(fields, rules.recurrent, layers)
+    recurrent: RecurrentSettings | MambaSettings | None = parse_recurrent(fields, rules.recurrent, layers)
+    if rules.mamba is not None:
+        recurrent = rules.mamba(fields)
     windows: tuple[int | None, ...] = (None,) * layers
     if recurrent is None:
         windows = parse_windows(fields, rules.windows, rules.period, rotates, rules.default_window)

@@ -11,6 +11,7 @@ from typing import Any, Literal
 
 from albireo.graph.ops import GROUPS, MAX_CHOSEN, SCORES
 from albireo.json_file import Fields
+from albireo.models.layer_kinds import parse_mixers
 
 MAX_EXPERTS = 2**12
 _MAX_WIDTH = 2**20
@@ -19,7 +20,8 @@ _MAX_WIDTH = 2**20
 #: but for whether they are), or those of Qwen's models, with a shared expert or without.
 #: Qwen 3.5's: in every layer, with a shared one, weights renormalized.
 #: Or DeepSeek V3's, whose experts are chosen by sigmoids and a bias, in groups; V2's, by a softmax; MiniMax's, as V3's
-#: without groups; ERNIE's, by a softmax and a bias; or Gemma 4's, which are beside each layer's FFN, or nowhere.
+#: without groups; ERNIE's, by a softmax and a bias; or Gemma 4's, which are beside each layer's FFN, or nowhere;
+#: Nemotron H's, as V3's, in layers of their own, or nowhere.
 Keys = Literal[
     "none",
     "mixtral",
@@ -32,6 +34,7 @@ Keys = Literal[
     "minimax",
     "ernie",
     "gemma4",
+    "nemotron_h",
 ]
 
 
@@ -52,6 +55,7 @@ class ExpertSettings:
         has_bias: a bias of each expert is added to scores where experts are chosen, not where they are weighed.
         groups: how many experts are divided into, how many of those a token's experts are chosen from, and how many of
             the best of a group say what it is worth; None: there are none.
+        latent: channels that the residual stream becomes before experts, and comes back from behind them; 0: neither.
         factor: on weights. has_gain: weights of each expert are multiplied by a number of its own, too.
     """
 
@@ -67,6 +71,7 @@ class ExpertSettings:
     groups: tuple[int, int, int] | None = None
     factor: float = 1.0
     has_gain: bool = False
+    latent: int = 0
 
     @property
     def rules(self) -> dict[str, Any]:
@@ -89,6 +94,8 @@ def parse_experts(fields: Fields, keys: Keys, layers: int, width: int) -> Expert
         return _ernie(fields, layers)
     if keys == "gemma4":
         return _gemma4(fields, layers) if fields.flag("enable_moe_block", False) else None
+    if keys == "nemotron_h":
+        return _nemotron_h(fields)
     count_key = "num_local_experts"
     if keys != "mixtral" and fields.has("num_experts"):  # transformers writes either name
         count_key = "num_experts"
@@ -197,6 +204,27 @@ def _gemma4(fields: Fields, layers: int) -> ExpertSettings:
         (True,) * layers,
         has_gain=True,
     )
+
+
+def _nemotron_h(fields: Fields) -> ExpertSettings | None:
+    """Files of models without experts may have the keys all the same."""
+    count = fields.integer("n_routed_experts", 1, MAX_EXPERTS, default=8)
+    top_k = fields.integer("num_experts_per_tok", 1, min(count, MAX_CHOSEN), default=2)
+    found = ExpertSettings(
+        count,
+        top_k,
+        fields.integer("moe_intermediate_size", 1, _MAX_WIDTH, default=7688),
+        fields.flag("norm_topk_prob", True),
+        fields.integer("moe_shared_expert_intermediate_size", 1, _MAX_WIDTH, default=7688),
+        tuple(mixer == "experts" for mixer in parse_mixers(fields)),
+        is_shared_gated=False,
+        scores="sigmoid",
+        has_bias=True,
+        groups=_groups(fields, count, top_k, 2),
+        factor=fields.number("routed_scaling_factor", 1e-6, 1e6, default=1.0),
+        latent=fields.optional_integer("moe_latent_size", 1, _MAX_WIDTH) or 0,
+    )
+    return found if any(found.layers) else None
 
 
 def _sparse_layers(fields: Fields, layers: int) -> tuple[bool, ...]:

@@ -33,7 +33,7 @@ def hybrid_decoder(c: ModelConfig, max_model_len: int) -> Graph:
 def gated_delta_block(b: GraphBuilder, c: ModelConfig, x: Value, layer: int) -> Value:
     """x + what the recurrence makes of norm(x), of one layer, [T, E] float32."""
     r = c.recurrent
-    assert r is not None, "the architecture's rules name its keys"
+    assert isinstance(r, RecurrentSettings), "the architecture's rules name its keys"
     name, width = f"model.layers.{layer}.linear_attn", r.v_heads * r.v_dim
     with b.part(f"layers.{layer}.attn"):
         h = norm(b, c, x, f"model.layers.{layer}.input_layernorm.weight", "norm")

@@ -219,6 +219,16 @@ def gated_mlp(
     return linear(b, c, m, f"{name}.down_proj", c.hidden_size, "down", bias, "row")
 
 
+def plain_mlp(
+    b: GraphBuilder, c: ModelConfig, h: Value, name: str, width: int, *, bias: bool = False, up: str, down: str
+) -> Value:
+    """down(act(up(h))) of width channels, [T, E] float32. Args: up, down: modules behind name."""
+    m = linear(b, c, h, f"{name}.{up}", width, "up", bias, "ffn")
+    with b.part("act"):
+        m = b.cast(b.unary(m, c.hidden_act), c.dtype)
+    return linear(b, c, m, f"{name}.{down}", c.hidden_size, "down", bias, "row")
+
+
 def head(b: GraphBuilder, c: ModelConfig, x: Value, names: Ends = LLAMA_ENDS, has_bias: bool = False) -> Graph:
     """Final norm and vocabulary head; finishes the graph.
 

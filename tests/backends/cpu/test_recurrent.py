@@ -1,4 +1,6 @@
-"""causal_conv and gated_delta_rule at every level: against the reference, and the same bits however tokens are cut."""
+"""causal_conv, gated_delta_rule and selective_state at every level: against the reference, and the same bits however
+tokens are cut.
+"""
 
 from __future__ import annotations
 
@@ -50,9 +52,12 @@ class Layer:
             self.size, self.out = heads * shape["k_dim"] * shape["v_dim"], heads * shape["v_dim"]
             # states that last for a token, and for hundreds
             self.weights = {"a_log": np.linspace(-5, 2, heads, dtype=np.float32), "dt_bias": normal(heads, seed=8)}
-            self.gates = {slot: 2 * normal(n, 2 * heads, seed=slot + 50) for slot, n in LENGTHS.items()}
-            self.attrs = shape
-            self.numbers = {key: n for key, n in shape.items() if key != "num_v_heads"} | {"num_heads": heads}
+            width, self.attrs = 2 * heads, shape
+            if family == "selective_state":
+                width, self.weights["skip"] = heads, normal(heads, seed=7)
+                self.attrs = shape | ({"dt_least": 0.5, "dt_most": 1.5} if shape == SHAPE else {})
+            self.gates = {slot: 2 * normal(n, width, seed=slot + 50) for slot, n in LENGTHS.items()}
+            self.numbers = {key: n for key, n in self.attrs.items() if key != "num_v_heads"} | {"num_heads": heads}
         self.state = Guarded.poisoned((SLOTS, self.size))
         self.states: dict[tuple[int, int], Any] = {}
 
@@ -61,7 +66,8 @@ class Layer:
         return make_step([Work([0] * (end - start), start, [slot] * 5, slot) for slot, start, end in parts], 8, "none")
 
     def roles(self, parts: Sequence[tuple[int, int, int]]) -> dict[str, F32]:
-        of_rows = {"x": self.x} | ({} if self.family == "causal_conv" else {"gates": self.gates})
+        name = {"gated_delta_rule": "gates", "selective_state": "dt"}.get(self.family)
+        of_rows = {"x": self.x} | ({} if name is None else {name: self.gates})
         return {name: np.concatenate([a[slot][start:end] for slot, start, end in parts]) for name, a in of_rows.items()}
 
     def native(self, parts: Sequence[tuple[int, int, int]], threads: int = 1) -> F32:
@@ -84,8 +90,9 @@ WIDTHS = [(2, False), (2, True), (3, False), (3, True), (4, False), (4, True), (
 CASES = [
     *(("causal_conv", level, SHAPE, *each) for _, level in variants("causal_conv") for each in WIDTHS),
     *(
-        ("gated_delta_rule", level, shape, 4, False)
-        for _, level in variants("gated_delta_rule")
+        (family, level, shape, 4, False)
+        for family in ("gated_delta_rule", "selective_state")
+        for _, level in variants(family)
         for shape in (SHAPE, WIDE)
     ),
 ]

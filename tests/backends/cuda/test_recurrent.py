@@ -1,4 +1,4 @@
-"""causal_conv and gated_delta_rule: against the reference, and the same bits however tokens are cut, whatever slots."""
+"""causal_conv, gated_delta_rule and selective_state: against the reference, and the same bits however tokens are cut, whatever slots."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ import torch
 
 from albireo.backends.cuda.kernels.causal_conv import causal_conv
 from albireo.backends.cuda.kernels.gated_delta_rule import gated_delta_rule
+from albireo.backends.cuda.kernels.selective_state import selective_state
 from albireo.backends.reference.call import OpCall
 from albireo.backends.reference.interpret import OPS
 from albireo.backends.step_inputs import StepInputs
@@ -53,8 +54,11 @@ class Layer:
             self.size, self.out = heads * shape["k_dim"] * shape["v_dim"], heads * shape["v_dim"]
             # states that last for a token, and for hundreds
             self.weights = {"a_log": np.linspace(-5, 2, heads, dtype=np.float32), "dt_bias": normal(heads, seed=8)}
-            self.rows["gates"] = {slot: 2 * normal(n, 2 * heads, seed=slot + 50) for slot, n in lengths.items()}
-            self.attrs = shape
+            self.attrs, name, per_head = shape, "gates", 2
+            if family == "selective_state":
+                self.weights["skip"], name, per_head = normal(heads, seed=7), "dt", 1
+                self.attrs = shape | ({"dt_least": 0.5, "dt_most": 1.5} if shape == SHAPE else {})
+            self.rows[name] = {slot: 2 * normal(n, per_head * heads, seed=slot + 50) for slot, n in lengths.items()}
         self.state = tensor(np.full((SLOTS, self.size), FILL, np.float32), pad=16)
         self.states: dict[tuple[int, int], Any] = {}
 
@@ -90,7 +94,8 @@ class Layer:
         if self.family == "causal_conv":
             causal_conv(**given, **self.attrs)
         else:
-            gated_delta_rule(**given, **{name: n for name, n in self.attrs.items() if name != "num_v_heads"})
+            launch = gated_delta_rule if self.family == "gated_delta_rule" else selective_state
+            launch(**given, **{name: n for name, n in self.attrs.items() if name != "num_v_heads"})
         assert (out[count:] == FILL).all(), "rows of padding are not written"
         return numbers(out)[:count]
 
@@ -107,6 +112,8 @@ CASES: list[tuple[str, dict[str, int], int, bool]] = [
     ("causal_conv", SHAPE, 3, True),
     ("gated_delta_rule", SHAPE, 4, False),
     ("gated_delta_rule", WIDE, 4, False),
+    ("selective_state", SHAPE, 4, False),
+    ("selective_state", WIDE, 4, False),
 ]
 #: Two prompts; a token of each beside one that begins; one goes on alone; a slot is taken anew.
 PLANS = [

@@ -57,6 +57,7 @@ _GAPLESS = {
     "combine": ("weights",),
     "gate_rows": ("gate",),
     "gated_delta_rule": ("gates",),
+    "selective_state": ("dt",),
 }
 #: What an array of rows picks from, as the native core numbers it; it knows the arrays themselves.
 _GATHERS = {"T": 1, "S": 2}
@@ -310,14 +311,16 @@ class CpuModel:
             args["k"] = natural_stride(x.dtype, x.cols) if call.family == "gather" else x.cols
         elif call.family == "head_norm":
             args["k"] = program.buffers[call.args["x"]].cols // attrs["num_heads"]
+            args["n"] = program.constants[call.args["weight"]].cols if "weight" in call.args else 0
         elif call.family == "rope":
             args["k"] = attrs["head_dim"]
         elif call.family == "causal_conv":
             weight_of = program.constants[call.args["weight"]]
             args |= {"n": weight_of.rows, "k": weight_of.cols}
             args["act"] = CONV_ACTIVATIONS.index(attrs.get("activation", CONV_ACTIVATIONS[0]))
-        elif call.family == "gated_delta_rule":
+        elif call.family in ("gated_delta_rule", "selective_state"):
             args |= {key: attrs[key] for key in ("num_k_heads", "k_dim", "v_dim")} | {"num_heads": attrs["num_v_heads"]}
+            args |= {key: attrs[key] for key in ("dt_least", "dt_most") if key in attrs}
         elif call.family == "slice":
             x, out = (program.buffers[call.args[role]] for role in ("x", "out"))
             args |= {"x": self._address(x.name) + attrs["start"] * itemsize(x.dtype), "k": out.cols}

@@ -5,6 +5,7 @@ Called by model.py once a call. A launch is given the step and cuts its views to
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import TypeVar
@@ -30,6 +31,7 @@ from albireo.backends.cuda.kernels.output_gate import output_gate
 from albireo.backends.cuda.kernels.parts.row_squares import RowParts, RowSquares
 from albireo.backends.cuda.kernels.qk_norm_rope_kv_write import qk_norm_rope_kv_write
 from albireo.backends.cuda.kernels.rope import rope
+from albireo.backends.cuda.kernels.selective_state import selective_state
 from albireo.backends.cuda.kernels.slice_columns import slice_columns
 from albireo.backends.cuda.kernels.top import top
 from albireo.backends.cuda.kv import DeviceKV
@@ -382,6 +384,33 @@ def _gated_delta_rule(args: _Args) -> Launch:
     )
 
 
+def _selective_state(args: _Args) -> Launch:
+    x, dt, out, attrs = args.buffer("x"), args.buffer("dt"), args.buffer("out"), args.call.attrs
+    a_log, dt_bias, skip = (args.vector(name) for name in ("a_log", "dt_bias", "skip"))
+    states, heads, k_dim, v_dim = (
+        args.memory.states.of(args.number("state")),
+        *(args.number(name) for name in ("num_k_heads", "k_dim", "v_dim")),
+    )
+    least, most = float(attrs.get("dt_least", 0.0)), float(attrs.get("dt_most", math.inf))
+    return lambda step: selective_state(
+        x(step),
+        dt(step),
+        a_log,
+        dt_bias,
+        skip,
+        states,
+        out(step),
+        step.state_slots,
+        step.query_start,
+        step.context_len,
+        num_k_heads=heads,
+        k_dim=k_dim,
+        v_dim=v_dim,
+        dt_least=least,
+        dt_most=most,
+    )
+
+
 def _slice(args: _Args) -> Launch:
     x, out, start = args.buffer("x"), args.buffer("out"), args.number("start")
     return lambda step: slice_columns(x(step), start, out(step))
@@ -410,6 +439,7 @@ _FAMILIES: Mapping[str, Callable[[_Args], Launch]] = {
     "output_gate": _output_gate,
     "causal_conv": _causal_conv,
     "gated_delta_rule": _gated_delta_rule,
+    "selective_state": _selective_state,
     "slice": _slice,
     "top": _top,
 }

@@ -1,4 +1,5 @@
-"""Ops that keep a state of each sequence: causal_conv and gated_delta_rule, one sequence and one token at a time.
+"""Ops that keep a state of each sequence: causal_conv, gated_delta_rule and selective_state, one sequence and one token
+at a time.
 
 Called by interpret.py. In float64; what is kept is rounded to float32 behind every token, so that a prompt gives the
 same numbers however it is cut into steps.
@@ -54,6 +55,26 @@ def gated_delta_rule(call: OpCall) -> tuple[Array, ...]:
             out[t] = np.einsum("hkv,hk->hv", wide, q[t])
             state = wide.astype(np.float32)
         _keep(call, b, state)
+    return (out.reshape(len(x), -1),)
+
+
+def selective_state(call: OpCall) -> tuple[Array, ...]:
+    attrs, x = call.attrs, call["x"].astype(np.float64)
+    k_heads, v_heads, k_dim, v_dim = (attrs[name] for name in ("num_k_heads", "num_v_heads", "k_dim", "v_dim"))
+    values, of_b, of_c = np.split(x, [v_heads * v_dim, v_heads * v_dim + k_heads * k_dim], axis=1)
+    b, c = (part.reshape(-1, k_heads, k_dim).repeat(v_heads // k_heads, axis=1) for part in (of_b, of_c))
+    v, time = values.reshape(-1, v_heads, v_dim), _softplus(call["dt"].astype(np.float64) + call["dt_bias"])
+    time = np.clip(time, attrs.get("dt_least", 0.0), attrs.get("dt_most", math.inf))
+    kept = np.exp(-np.exp(call["a_log"].astype(np.float64)) * time)
+    out = np.zeros((len(x), v_heads, v_dim), np.float32)
+    for sequence in range(call.step.num_sequences):
+        state = _state(call, sequence, (v_heads, k_dim, v_dim))
+        for t in range(int(call.step.query_start[sequence]), int(call.step.query_start[sequence + 1])):
+            given = b[t, :, :, None] * (time[t, :, None] * v[t])[:, None, :]
+            wide = state.astype(np.float64) * kept[t, :, None, None] + given
+            out[t] = np.einsum("hkv,hk->hv", wide, c[t]) + call["skip"][:, None] * v[t]
+            state = wide.astype(np.float32)
+        _keep(call, sequence, state)
     return (out.reshape(len(x), -1),)
 
 

@@ -21,6 +21,7 @@ from e2e.test_invariance import preempted, requests
 from tiny_models import make_checkpoint
 
 TINY = dict(load_architecture("qwen3_5_text").tiny)
+MAMBA = dict(load_architecture("nemotron_h").tiny)
 #: How requests are served, and what shows that it was so.
 WAYS: dict[str, dict[str, Any]] = {
     "batched": {},
@@ -36,8 +37,17 @@ def directory(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return make_checkpoint(tmp_path_factory.mktemp("model"), TINY, seed=5, dtype="bfloat16")
 
 
+@pytest.fixture(scope="module")
+def mamba_directory(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return make_checkpoint(tmp_path_factory.mktemp("mamba"), MAMBA, seed=5, dtype="bfloat16")
+
+
 @pytest.mark.parametrize("way", WAYS)
-def test_a_request_gets_the_same_bits_alone_and_among_others(way: str, directory: Path) -> None:
+@pytest.mark.parametrize("model", ["directory", "mamba_directory"])
+def test_a_request_gets_the_same_bits_alone_and_among_others(
+    way: str, model: str, request: pytest.FixtureRequest
+) -> None:
+    directory = request.getfixturevalue(model)
     alone = Server.load(directory).alone(requests())
     answers, stats = Server.load(directory, **WAYS[way]).serve(requests(), stagger=1)
     assert_same_answers(answers, alone)
@@ -90,8 +100,11 @@ def test_memory_counts_the_states(directory: Path, caplog: pytest.LogCaptureFixt
     assert not loaded.config.enable_prefix_caching
 
 
-def test_a_directory_computes_the_same_and_is_verified_by_tokens_and_quality(tmp_path: Path) -> None:
-    config = TINY | {"vocab_size": 512}
+@pytest.mark.parametrize("tiny", [TINY, MAMBA], ids=["qwen3_5_text", "nemotron_h"])
+def test_a_directory_computes_the_same_and_is_verified_by_tokens_and_quality(
+    tiny: dict[str, Any], tmp_path: Path
+) -> None:
+    config = tiny | {"vocab_size": 512}
     checkpoint = make_checkpoint(tmp_path / "checkpoint", config, seed=5, dtype="bfloat16", tokenizer=True)
     build(checkpoint, tmp_path / "engine", BuildConfig())
     wanted = Server.load(checkpoint).serve(requests()[:3])[0]
@@ -113,3 +126,18 @@ def test_a_directory_computes_the_same_and_is_verified_by_tokens_and_quality(tmp
 def test_what_is_not_done_yet_is_refused_by_name(changes: dict[str, Any], message: str, directory: Path) -> None:
     with pytest.raises(ConfigError, match=message):
         Server.load(directory, **changes)
+
+
+@pytest.mark.parametrize("quantization", ["int8", "int4"])
+def test_mamba_layers_are_rounded_at_load_and_stay_independent_of_the_batch(
+    quantization: str, mamba_directory: Path
+) -> None:
+    """Projections are rounded; what says how long a token counts stays numbers, as routers do."""
+    server = Server.load(mamba_directory, quantization=quantization)
+    packings = {name: constant.packing for name, constant in server.loaded.program.constants.items()}
+    mixer = "backbone.layers.0.mixer"
+    assert packings[f"{mixer}.in_proj.dt.weight"] == "p64.bfloat16"
+    rounded = [name for name, packing in packings.items() if packing.startswith(f"p64.{quantization}")]
+    assert {f"{mixer}.in_proj.z.weight", f"{mixer}.in_proj.xbc.weight", f"{mixer}.out_proj.weight"} <= set(rounded)
+    asks = requests()[:3]
+    assert_same_answers(server.serve(asks)[0], Server.load(mamba_directory, quantization=quantization).alone(asks))

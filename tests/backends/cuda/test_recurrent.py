@@ -1,4 +1,6 @@
-"""causal_conv, gated_delta_rule and selective_state: against the reference, and the same bits however tokens are cut, whatever slots."""
+"""causal_conv, gated_delta_rule and selective_state: against the reference, and the same bits however tokens are cut,
+whatever slots.
+"""
 
 from __future__ import annotations
 

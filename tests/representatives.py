@@ -43,6 +43,7 @@ LATENT = ("youtu",)
 #: The same of architectures whose layers keep a state of each sequence: no ranks share them, adapters do not know them,
 #: and single calls of theirs are not judged.
 WITH_STATES = {
+    "lfm2": "layers that keep rows of a gated convolution, an output of which is rounded there",
     "qwen3_5_text": "layers that keep a state of each sequence, and attention whose output has a gate",
 }
 #: The same of what variants.py makes of architectures.

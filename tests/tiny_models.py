@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 
 from tiny_latent import latent_shapes, with_up_projections_joined
 from tiny_layer_norm import LAYER_NORMS, as_stored, layer_norm_shapes
+from tiny_short_conv import SHORT_CONVS, convolutions_as_stored, short_conv_shapes
 
 SHARED_DATA = Path(__file__).resolve().parents[2] / "shared" / "data"
 STORIES = SHARED_DATA / "models" / "stories260k"
@@ -124,7 +125,7 @@ def random_weights(config: Mapping[str, Any], seed: int) -> dict[str, NDArray[np
         elif name.endswith(("A_log", "dt_bias")):
             # states that last for a few tokens, and for a few dozen
             tensors[name] = noise if name.endswith("A_log") else np.float32(-1.5) + noise
-        elif name.endswith("conv1d.weight"):
+        elif name.endswith(("conv1d.weight", "conv.conv.weight")):
             tensors[name] = noise * np.float32(0.7)
         elif name.endswith((".bias", "_bias", ".sinks")):
             tensors[name] = np.float32(0.3) * noise
@@ -141,6 +142,8 @@ def weight_shapes(config: Mapping[str, Any]) -> dict[str, tuple[int, ...]]:
     """Tensor names and shapes of a checkpoint of any architecture that there is."""
     if config["model_type"] in LAYER_NORMS:
         return layer_norm_shapes(config)
+    if config["model_type"] in SHORT_CONVS:
+        return short_conv_shapes(config)
     kind, hidden, ffn = config["model_type"], config["hidden_size"], config.get("intermediate_size", 0)
     heads = config["num_attention_heads"]
     kv_heads = config.get("num_key_value_heads") or heads
@@ -327,6 +330,8 @@ def _as_stored(config: Mapping[str, Any], tensors: dict[str, NDArray[np.float32]
     """Tensors as an architecture is published: of all experts of a layer, or vectors as rows."""
     if "kv_lora_rank" in config:
         return with_up_projections_joined(config, tensors)
+    if config["model_type"] in SHORT_CONVS:
+        return convolutions_as_stored(tensors)
     if config["model_type"] == "gpt_oss":
         return interleaved_experts(config, tensors)
     if is_hybrid(config):

@@ -137,7 +137,9 @@ def test_weights_are_read_once_and_multiplied_once(model_type):
     shapes.pop(positions, None)
     _, given = shapes.pop("model.embed_tokens_per_layer.weight", (0, 0))
     experts = config.experts
-    convolutions = sum(math.prod(shapes.pop(name)) for name in list(shapes) if name.endswith("conv1d.weight"))
+    convolutions = sum(
+        math.prod(shapes.pop(name)) for name in list(shapes) if name.endswith(("conv1d.weight", "conv.conv.weight"))
+    )
     matrices = sum(math.prod(shape) for name, shape in shapes.items() if len(shape) == 2 and ".experts." not in name)
     vectors = convolutions + sum(
         math.prod(shape)

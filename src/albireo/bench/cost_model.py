@@ -31,6 +31,7 @@ from albireo.bench.roofline import (
 )
 from albireo.dtypes import itemsize
 from albireo.encodings import ENCODINGS
+from albireo.graph.ops import RECURRENT
 from albireo.graph.program import Call, Program
 
 #: Weights of a linear, read by few rows, against the read probe: 0.90 to 0.93 in every matrix of A and B.
@@ -116,6 +117,10 @@ class CostModel:
     def __init__(self, program: Program, vocab_size: int, *other_ranks: Program) -> None:
         self._vocab_size, self._top_k = vocab_size, program.top_k
         self._state_bytes = program.states.slot_bytes
+        #: who moves most of them
+        self._state_family = max(
+            (c.family for c in program.calls if c.family in RECURRENT), key=RECURRENT.index, default=""
+        )
         self._kinds: Counter[_Kind] = Counter()
         #: what attention_of() says -> calls
         self._attention: Counter[AttentionWork] = Counter()
@@ -150,7 +155,7 @@ class CostModel:
                 found["attention"] += calls * _attention_s(shape.sequences_of(work.rows), work, limits)
         if self._state_bytes:
             num_bytes = states_moved(shape) * self._state_bytes
-            found["gated_delta_rule"] += num_bytes / (limits.read_bytes_per_s * READ_FRACTION)
+            found[self._state_family] += num_bytes / (limits.read_bytes_per_s * READ_FRACTION)
         if num_logits:
             found["sampling"] = num_logits * (SAMPLING_ROW_S + self._vocab_size * SAMPLING_ENTRY_S)
         found["python"] = self._python.step_s + self._python.step_sequence_s * len(shape.sequences)

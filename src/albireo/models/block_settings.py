@@ -44,7 +44,7 @@ class BlockSettings:
         joined: where rows of q, k and v lie.
         has_output_gate: what attention gives is multiplied by sigmoids, of as many channels of q_proj, behind those of
             each head's query.
-        num_kv_heads: where no key says it by itself; None: a key does.
+        num_kv_heads, ffn_width: where no key says it by itself; None: a key does.
         full_num_kv_heads, full_head_dim: of layers without a window, where those differ from layers with one.
         full_values_are_keys: in layers without a window, values are keys before their norm and rotation.
         latent: attention is of latents: one KV head, which is the vector that positions leave.
@@ -65,6 +65,7 @@ class BlockSettings:
     joined: Joined = "no"
     has_output_gate: bool = False
     num_kv_heads: int | None = None
+    ffn_width: int | None = None
     full_num_kv_heads: int | None = None
     full_head_dim: int | None = None
     full_values_are_keys: bool = False

@@ -113,6 +113,7 @@ MODELS: dict[str, Mapping[str, Any]] = {
     "gpt2-untied": tiny("gpt2", n_inner=80, tie_word_embeddings=False),
     "starcoder2-plain": tiny("starcoder2", use_bias=False, sliding_window=None),
     "glm4_moe-plain": tiny("glm4_moe", use_qk_norm=True, n_group=1, topk_group=1, norm_topk_prob=False),
+    "lfm2-bias": tiny("lfm2", conv_bias=True, conv_L_cache=4, tie_embedding=False, block_auto_adjust_ff_dim=False),
     "qwen3-window": tiny("qwen3", use_sliding_window=True, sliding_window=5, max_window_layers=1),
     **{name: tiny_of(name) for name in VARIANTS},
     "gemma4-all": tiny("gemma4_text", **VARIANTS["gemma4_text, experts"])

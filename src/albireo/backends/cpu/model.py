@@ -316,6 +316,7 @@ class CpuModel:
             weight_of = program.constants[call.args["weight"]]
             args |= {"n": weight_of.rows, "k": weight_of.cols}
             args["act"] = CONV_ACTIVATIONS.index(attrs.get("activation", CONV_ACTIVATIONS[0]))
+            args["gated"] = int(attrs.get("gated", False))
         elif call.family == "gated_delta_rule":
             args |= {key: attrs[key] for key in ("num_k_heads", "k_dim", "v_dim")} | {"num_heads": attrs["num_v_heads"]}
         elif call.family == "slice":

@@ -356,9 +356,18 @@ def _output_gate(args: _Args) -> Launch:
 def _causal_conv(args: _Args) -> Launch:
     x, weight, out = args.buffer("x"), args.matrix().codes, args.buffer("out")
     states, bias = args.memory.states.of(args.number("state")), args.optional_vector("bias")
-    activation = args.call.attrs.get("activation", "silu")
+    activation, gated = args.call.attrs.get("activation", "silu"), bool(args.call.attrs.get("gated", False))
     return lambda step: causal_conv(
-        x(step), weight, states, out(step), step.state_slots, step.query_start, step.context_len, bias, activation
+        x(step),
+        weight,
+        states,
+        out(step),
+        step.state_slots,
+        step.query_start,
+        step.context_len,
+        bias=bias,
+        activation=activation,
+        gated=gated,
     )
 
 

@@ -33,6 +33,7 @@ MIXTURES = (
     "gpt_oss",
     "granitemoe",
     "kimi_k2",
+    "lfm2_moe",
     "minimax_m2",
     "mixtral",
     "olmoe",
@@ -277,6 +278,8 @@ def _ffn_shapes(config: Mapping[str, Any], layer: int, ffn: int) -> dict[str, tu
 
 def has_experts(config: Mapping[str, Any], layer: int) -> bool:
     """Whether a layer has experts."""
+    if "num_dense_layers" in config:
+        return bool(layer >= config["num_dense_layers"])
     if is_hybrid(config):
         return "num_experts" in config and layer not in config["mlp_only_layers"]
     if "mlp_layer_types" in config:

@@ -103,6 +103,10 @@ def _route(x: Types, a: Attrs) -> tuple[TensorType, ...]:
             raise InvariantError(f"route {role} {x[role]} does not fit {logits}")
     if not are_groups(count, a, "bias" in x):
         raise InvariantError(f"route of {logits} in groups: {dict(a)} does not fit")
+    if "eps" in a and not (a["renormalize"] and a.get("scores") == "sigmoid"):
+        raise InvariantError(
+            f"route of {logits} with eps={a['eps']}: it is added to the sum that sigmoids are divided by"
+        )
     dims = ("T", a["top_k"])
     return (TensorType("int32", dims), TensorType("float32", dims))
 
@@ -328,14 +332,15 @@ OPS: dict[str, Op] = {
     # softmax over all logits, or, renormalize, over the chosen ones. In float32; sums ascending, of the chosen by rank.
     # scores "sigmoid": weights are sigmoids instead, renormalize: divided by the sum of the chosen ones. bias: what is
     # compared is score + bias; weights know nothing of it. num_groups: experts are so many groups, and are chosen from
-    # the kept_groups best alone; a group's worth is the sum of its group_best best. factor: on all weights; gain: of
+    # the kept_groups best alone; a group's worth is the sum of its group_best best. eps: added to the sum that
+    # sigmoids are divided by. factor: on all weights; gain: of
     # each expert, on its weights, last
     "route": Op(
         ("x",),
         ("top_k", "renormalize"),
         _route,
         optional=("bias", "gain"),
-        optional_attrs=("scores", *GROUPS, "factor"),
+        optional_attrs=("scores", *GROUPS, "factor", "eps"),
     ),
     # row p = x[p // top_k, or p where x has P rows] @ block^T (+ block of bias), block being rows e * N to (e + 1) * N
     # of weight [num_experts * N, K] with e = ids[p]; each row as linear sums it

@@ -124,7 +124,7 @@ FAMILIES: dict[str, Family] = {
         ("ids", "weights"),
         ("top_k", "renormalize"),
         optional=("bias", "gain"),
-        optional_attrs=("scores", *GROUPS, "factor"),
+        optional_attrs=("scores", *GROUPS, "factor", "eps"),
     ),
     "expert_linear": Family(
         ("x", "ids", "weight"),

@@ -260,7 +260,8 @@ def _route(args: _Args) -> Launch:
     lists, attrs = args.memory.scratch.expert_list, args.call.attrs
     bias, gain = (args.optional_vector(role) for role in ("bias", "gain"))
     groups = Groups(*(int(attrs[name]) for name in GROUPS)) if GROUPS[0] in attrs else None
-    rules = Rules(bool(attrs["renormalize"]), attrs.get("scores") == "sigmoid", groups, attrs.get("factor"))
+    numbers = (attrs.get(name) for name in ("factor", "eps"))
+    rules = Rules(bool(attrs["renormalize"]), attrs.get("scores") == "sigmoid", groups, *numbers)
     return lambda step: moe_route(x(step), ids(step), weights(step), lists, step.num_real, rules, bias, gain)
 
 

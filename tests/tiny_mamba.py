@@ -22,6 +22,33 @@ def nemotron_h_shapes(config: Mapping[str, Any]) -> Shapes:
     return shapes | {"backbone.norm_f.weight": (hidden,), "lm_head.weight": (vocab, hidden)}
 
 
+def granite_hybrid_shapes(config: Mapping[str, Any]) -> Shapes:
+    """Of a checkpoint of Granite 4.0, each expert's matrices by themselves."""
+    hidden, heads = config["hidden_size"], config["mamba_n_heads"]
+    shared, width, count = (
+        config[f"{name}"] for name in ("shared_intermediate_size", "intermediate_size", "num_local_experts")
+    )
+    width_of_values, of_b = config["mamba_expand"] * hidden, config["mamba_n_groups"] * config["mamba_d_state"]
+    flags = {"has_conv_bias": config["mamba_conv_bias"], "has_bias": config["mamba_proj_bias"]}
+    of_mamba = mamba_shapes(hidden, heads, width_of_values, of_b, config["mamba_d_conv"], **flags)
+    of_attention = _attention({"head_dim": hidden // config["num_attention_heads"], **config})
+    shapes: Shapes = {"model.embed_tokens.weight": (config["vocab_size"], hidden)}
+    for i, kind in enumerate(config["layer_types"]):
+        of_layer = {f"{norm}_layernorm.weight": (hidden,) for norm in ("input", "post_attention")}
+        part, of_part = ("mamba", of_mamba) if kind == "mamba" else ("self_attn", of_attention)
+        of_layer |= {f"{part}.{name}": shape for name, shape in of_part.items()}
+        of_layer |= {"shared_mlp.input_linear.weight": (2 * shared, hidden)}
+        of_layer |= {"shared_mlp.output_linear.weight": (hidden, shared)}
+        if count:
+            of_layer["block_sparse_moe.router.layer.weight"] = (count, hidden)
+        for e in range(count):
+            matrices = {"gate_proj": (width, hidden), "up_proj": (width, hidden), "down_proj": (hidden, width)}
+            of_layer |= {f"block_sparse_moe.experts.{e}.{p}.weight": shape for p, shape in matrices.items()}
+        shapes |= {f"model.layers.{i}.{name}": shape for name, shape in of_layer.items()}
+    ends: Shapes = {} if config["tie_word_embeddings"] else {"lm_head.weight": (config["vocab_size"], hidden)}
+    return shapes | {"model.norm.weight": (hidden,)} | ends
+
+
 def _nemotron_mamba(config: Mapping[str, Any]) -> Shapes:
     heads, dim = config["mamba_num_heads"], config["mamba_head_dim"]
     of_b = config["n_groups"] * config["ssm_state_size"]
@@ -45,7 +72,8 @@ def _attention(config: Mapping[str, Any]) -> Shapes:
     hidden, dim = config["hidden_size"], config["head_dim"]
     q, kv = config["num_attention_heads"] * dim, config["num_key_value_heads"] * dim
     rows = {"q_proj": (q, hidden), "k_proj": (kv, hidden), "v_proj": (kv, hidden), "o_proj": (hidden, q)}
-    return {f"{name}.weight": shape for name, shape in rows.items()}
+    shapes: Shapes = {f"{name}.weight": shape for name, shape in rows.items()}
+    return shapes | ({f"{name}.bias": shape[:1] for name, shape in rows.items()} if config["attention_bias"] else {})
 
 
 def _ffn(

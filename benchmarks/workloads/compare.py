@@ -85,8 +85,8 @@ class Probe:
         self._memory = _native.Memory(512 << 20)
         self._memory.view()[:] = 1
         self._kind = "bfloat16" if "avx512bf16" in isa_levels() else "float32"
-        if quantization and quantization.startswith("int") and "avx512vnni" in isa_levels():
-            self._kind = "int8"  # without an instruction for it, small codes may pass the peak of float32
+        if quantization and quantization.startswith("int"):
+            self._kind = "int8"
 
     def __call__(self) -> tuple[float, float]:
         read = max(_native.probe_read(self._pool, self._memory) for _ in range(2))
@@ -126,7 +126,7 @@ class Costs:
             linear,
             head,
             1 if kv_cache_dtype in ("int8", "fp8") else 2,
-            2 if is_whole else 1,
+            (2 if "avx512bf16" in isa_levels() else 4) if is_whole else 1,
         )
 
     def decode_bytes(self, context: float) -> float:
@@ -135,7 +135,7 @@ class Costs:
         return self.linear_bytes * self.linear_params + self.head_bytes * self.head_params + self.kv_bytes * kv
 
     def prefill_flops(self, tokens: int) -> float:
-        """Operations of a prompt: linears, attention (of 16-bit numbers: twice 8-bit ones), the head for one row."""
+        """Operations of a prompt: linears, attention (a wider product is two or four), the head for one row."""
         attention = self.attention_cost * 4.0 * self.layers * self.heads * self.head_dim * tokens * (tokens + 1) / 2
         return 2.0 * self.linear_params * tokens + attention + 2.0 * self.head_params
 

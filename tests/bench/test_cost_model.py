@@ -81,20 +81,29 @@ def test_a_linear_by_hand():
 
 
 @pytest.mark.parametrize(
-    ("encoding", "factor"),
+    ("level", "encoding", "factor"),
     [
-        ("int8", 0.5),
-        ("int8.g32", 0.5 * (1 + 24 / 32)),
-        ("int4.g64", 0.5 * (1 + 24 / 64 + 0.12)),
-        ("int4p.g64", 0.5 * 1.12),
-        ("fp4.g32", 0.5 * (1 + 24 / 32 + 0.12)),
-        ("fp8", 1.0),
+        ("avx512bf16", "int8", 0.5),
+        ("avx512bf16", "int8.g32", 0.5 * (1 + 24 / 32)),
+        ("avx512bf16", "int4.g64", 0.5 * (1 + 24 / 64 + 0.12)),
+        ("avx512bf16", "int4p.g64", 0.5 * 1.12),
+        ("avx512bf16", "fp4.g32", 0.5 * (1 + 24 / 32 + 0.12)),
+        ("avx512bf16", "fp8", 1.0),
+        ("avx512vnni", "int8", 0.25),
+        ("avx2", "int8", 0.25 * 3),
+        ("avx2", "int8.g32", 0.25 * (3 + 64 / 32)),
+        ("avx2", "int4.g64", 0.25 * (1.9 + 38 / 64)),
+        ("avx2", "int4p.g64", 0.25 * 3),
+        ("avx2", "fp4.g16", 0.25 * (1.3 + 60 / 16)),
+        ("avx2", "fp8", 1.0),
     ],
 )
-def test_groups_of_few_bits_cost_at_their_ends(encoding, factor):
-    """Against bfloat16: half of a product's time, more where there are groups to end or nibbles to widen."""
+def test_groups_of_few_bits_cost_at_their_ends(level, encoding, factor):
+    """Against bfloat16, or float32 where that has no products: a half or a quarter of a product's time, more where
+    there are groups to end, nibbles to widen, or no products of 8 bits.
+    """
     plain = program(k=8192, families=("linear", "attention"))
-    plain = replace(plain, calls=tuple(replace(call, kernel=f"{call.family}.bfloat16.any") for call in plain.calls))
+    plain = replace(plain, calls=tuple(replace(call, kernel=f"{call.family}.bfloat16.{level}") for call in plain.calls))
     few = replace(
         plain, constants=plain.constants | {"matrix": PackedConstant("matrix", f"p64.{encoding}", 6, 8192, 0)}
     )

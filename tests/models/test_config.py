@@ -15,7 +15,7 @@ from albireo.models import architectures, load_architecture, load_config
 from albireo.models.block_settings import Latent
 from albireo.models.config import ConfigRules, ModelConfig, parse_config
 from albireo.models.expert_settings import ExpertSettings
-from albireo.models.recurrent_settings import RecurrentSettings
+from albireo.models.recurrent_settings import GatedDeltaSettings, RecurrentSettings
 from albireo.models.text_part import is_whole
 from tiny_layer_norm import LAYER_NORMS
 from tiny_models import SHARED_DATA, make_checkpoint, shared_data
@@ -192,7 +192,7 @@ def _recurrent(theirs: Any) -> RecurrentSettings | None:
     heads = theirs.linear_num_key_heads, theirs.linear_num_value_heads
     dims = theirs.linear_key_head_dim, theirs.linear_value_head_dim
     layers = tuple(kind == "linear_attention" for kind in theirs.layer_types)
-    return RecurrentSettings(
+    return GatedDeltaSettings(
         layers, *heads, *dims, theirs.linear_conv_kernel_dim, lies_by_head=theirs.model_type == "qwen3_next"
     )
 

@@ -46,6 +46,7 @@ struct Args {
   int32_t packed = 0;             // embed only: 1 = table is in panels
   int32_t of_positions = 0;       // embed only: 1 = rows of the table are of positions, not of tokens
   int32_t centered = 0;           // norm only: 1 = x minus its mean is normed
+  int32_t gated = 0;              // causal_conv only: 1 = rows of x have what gates it and what gates out beside it
   int32_t is_private = 0;         // norm only: 1 = the next call alone reads out, see Program::walk
   int64_t n = 0, k = 0;           // linear: columns of weight before act, inner size; norm, gather: k = width
   int64_t group = 0;              // of a weight in few bits: k that share a scale; 0: all

@@ -22,6 +22,8 @@ from albireo.graph.program import Call, Program, is_gated
 from albireo.step import StepPlan
 
 _LINEARS = ("linear", "linear_norm", "expert_linear")
+#: Levels of a processor with an instruction for products of bfloat16; elsewhere they are products of float32.
+BFLOAT16_LEVELS = ("avx512bf16", "amx")
 
 
 def distinct_experts(num_experts: int, top_k: int, num_tokens: int) -> float:
@@ -189,18 +191,24 @@ def call_work(program: Program, call: Call) -> CallWork:
 def _product_cost(program: Program, call: Call) -> float:
     """What a product of a call's matrix takes against one of the compute type, whose limit is measured.
 
-    On a processor, products of 8-bit numbers are four to a lane, of bfloat16 two, of float32 (and float16, which has no
-    instruction) one, and as many lanes start each cycle. A GPU's matrix units make twice as many of 8 bits as of 16;
-    float32 products are made outside of them, 30 to 32 times fewer on A100 and H100.
+    On a processor, products of 8-bit numbers are four to a lane, of bfloat16 two where there is an instruction for it,
+    of float32 (and all else) one, and as many lanes start each cycle. A GPU's matrix units make twice as many of 8 bits
+    as of 16; float32 products are made outside of them, 30 to 32 times fewer on A100 and H100.
     """
     x = program.buffers.get(call.args.get("x", ""))
     if x is None or x.dtype not in ROW_CODES:
         return 1.0
     attention = next((each.kernel for each in program.calls if each.family == "attention"), "")
     dtype = attention.split(".")[1] if attention else "float32"
-    if call.kernel.endswith(f".{GPU_LEVEL}"):
+    level = kernel_level(call)
+    if level == GPU_LEVEL:
         return 1 / 32 if dtype == "float32" else 0.5
-    return 0.5 if dtype == "bfloat16" else 0.25
+    return 0.5 if dtype == "bfloat16" and level in BFLOAT16_LEVELS else 0.25
+
+
+def kernel_level(call: Call) -> str:
+    """The level of a call's kernel: what its identity, family.dtype.level, ends in."""
+    return call.kernel.rpartition(".")[2]
 
 
 def experts_of(call: Call) -> tuple[int, int]:

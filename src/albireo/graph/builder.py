@@ -143,10 +143,13 @@ class GraphBuilder:
         inputs = {"q": q, "kv": self.kv} | ({} if sinks is None else {"sinks": sinks})
         return self._node("attention", inputs, **attrs)[0]
 
-    def causal_conv(self, x: Value, weight: Value, bias: Value | None = None, activation: str = "silu") -> Value:
-        """activation: one of ops.CONV_ACTIVATIONS."""
+    def causal_conv(
+        self, x: Value, weight: Value, bias: Value | None = None, activation: str = "silu", gated: bool = False
+    ) -> Value:
+        """activation: one of ops.CONV_ACTIVATIONS; gated: x has what it and the result are multiplied by, too."""
         inputs = {"x": x, "weight": weight} | ({} if bias is None else {"bias": bias})
-        said = {} if activation == CONV_ACTIVATIONS[0] else {"activation": activation}
+        said: dict[str, Any] = {} if activation == CONV_ACTIVATIONS[0] else {"activation": activation}
+        said |= {"gated": True} if gated else {}
         return self._node("causal_conv", inputs, state=self._next_state(), **said)[0]
 
     def gated_delta_rule(self, x: Value, gates: Value, a_log: Value, dt_bias: Value, **attrs: Any) -> Value:

@@ -104,6 +104,10 @@ def _route(x: Types, a: Attrs) -> tuple[TensorType, ...]:
             raise InvariantError(f"route {role} {x[role]} does not fit {logits}")
     if not are_groups(count, a, "bias" in x):
         raise InvariantError(f"route of {logits} in groups: {dict(a)} does not fit")
+    if "eps" in a and not (a["renormalize"] and a.get("scores") == "sigmoid"):
+        raise InvariantError(
+            f"route of {logits} with eps={a['eps']}: it is added to the sum that sigmoids are divided by"
+        )
     dims = ("T", a["top_k"])
     return (TensorType("int32", dims), TensorType("float32", dims))
 
@@ -206,15 +210,15 @@ def _attention(x: Types, a: Attrs) -> tuple[TensorType, ...]:
 
 def _causal_conv(x: Types, a: Attrs) -> tuple[TensorType, ...]:
     rows, weight = x["x"], x["weight"]
-    if rows.dims[0] != "T" or weight.dims[:1] != rows.dims[1:] or not 1 < int(weight.dims[1]) <= MAX_CONV_WIDTH:
+    channels, parts = weight.dims[0], 3 if a.get("gated") else 1
+    if rows.dims != ("T", parts * int(channels)) or not 1 < int(weight.dims[1]) <= MAX_CONV_WIDTH:
         raise InvariantError(
-            f"causal_conv of {rows} with {weight}: wanted T rows, and 2 to {MAX_CONV_WIDTH} numbers a channel"
+            f"causal_conv of {rows} with {weight}: wanted T rows of {parts} x {channels}, and 2 to {MAX_CONV_WIDTH} "
+            "numbers a channel"
         )
-    if "bias" in x and x["bias"] != TensorType("float32", rows.dims[1:]):
-        raise InvariantError(f"causal_conv bias {x['bias']}: wanted a float32 number for each channel of {rows}")
-    if a.get("activation", CONV_ACTIVATIONS[0]) not in CONV_ACTIVATIONS:
-        raise InvariantError(f"causal_conv with activation {a['activation']!r}: one of {CONV_ACTIVATIONS}")
-    return (TensorType("float32", rows.dims),)
+    if "bias" in x and x["bias"] != TensorType("float32", (channels,)):
+        raise InvariantError(f"causal_conv bias {x['bias']}: wanted a float32 number for each of {channels} channels")
+    return (TensorType("float32", ("T", channels)),)
 
 
 def _gated_delta_rule(x: Types, a: Attrs) -> tuple[TensorType, ...]:
@@ -344,14 +348,15 @@ OPS: dict[str, Op] = {
     # softmax over all logits, or, renormalize, over the chosen ones. In float32; sums ascending, of the chosen by rank.
     # scores "sigmoid": weights are sigmoids instead, renormalize: divided by the sum of the chosen ones. bias: what is
     # compared is score + bias; weights know nothing of it. num_groups: experts are so many groups, and are chosen from
-    # the kept_groups best alone; a group's worth is the sum of its group_best best. factor: on all weights; gain: of
+    # the kept_groups best alone; a group's worth is the sum of its group_best best. eps: added to the sum that
+    # sigmoids are divided by. factor: on all weights; gain: of
     # each expert, on its weights, last
     "route": Op(
         ("x",),
         ("top_k", "renormalize"),
         _route,
         optional=("bias", "gain"),
-        optional_attrs=("scores", *GROUPS, "factor"),
+        optional_attrs=("scores", *GROUPS, "factor", "eps"),
     ),
     # row p = x[p // top_k, or p where x has P rows] @ block^T (+ block of bias), block being rows e * N to (e + 1) * N
     # of weight [num_experts * N, K] with e = ids[p]; each row as linear sums it
@@ -389,9 +394,12 @@ OPS: dict[str, Op] = {
     ),
     # a convolution over the rows of each sequence, channel by channel: y[t] = act(weight[:, 0] * x[t - W + 1] + ... +
     # weight[:, W - 1] * x[t] (+ bias)). Rows before a sequence's first are zeros; those before the step's are the
-    # state. activation: one of CONV_ACTIVATIONS. state: which of a sequence's states this is; each is one op's, which
-    # nobody else reads or writes, so that it is no value of the graph
-    "causal_conv": Op(("x", "weight"), ("state",), _causal_conv, optional=("bias",), optional_attrs=("activation",)),
+    # state. activation: one of CONV_ACTIVATIONS. gated: rows are three parts: what x is multiplied by before, what y is
+    # multiplied by at the end, and x. state: which of a sequence's states this is; each is one op's, which nobody else
+    # reads or writes, so that it is no value of the graph
+    "causal_conv": Op(
+        ("x", "weight"), ("state",), _causal_conv, optional=("bias",), optional_attrs=("activation", "gated")
+    ),
     # the gated delta rule over the rows of each sequence, one after another; state [num_v_heads, k_dim, v_dim] float32.
     # x: queries and keys of num_k_heads, values of num_v_heads; heads of values share a key in runs. gates: b, then a.
     #   q, k: each divided by sqrt(sum of squares + L2_EPS), q also by sqrt(k_dim)

@@ -40,8 +40,8 @@ Call families and their roles (a backend implements these):
     output_gate  x, gate [, weight] -> out                  rows times silus or sigmoids (attr kind) of others; weight,
                                                             eps, num_heads: of a norm of heads of x, before that
     causal_conv  x, weight [, bias] -> out                  rows of T, which each sequence's state goes on with; see
-                                                            graph.ops. attrs activation; state: a place in
-                                                            Program.states
+                                                            graph.ops. attrs activation, gated; state: a place
+                                                            in Program.states
     gated_delta_rule  x, gates, a_log, dt_bias -> out       rows of T, likewise
     selective_state  x, dt, a_log, dt_bias, skip -> out     rows of T, likewise
     head_linear  x, weight -> out                           a linear of each of num_heads equal parts of a row, with its

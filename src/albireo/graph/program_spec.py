@@ -126,7 +126,7 @@ FAMILIES: dict[str, Family] = {
         ("ids", "weights"),
         ("top_k", "renormalize"),
         optional=("bias", "gain"),
-        optional_attrs=("scores", *GROUPS, "factor"),
+        optional_attrs=("scores", *GROUPS, "factor", "eps"),
     ),
     "expert_linear": Family(
         ("x", "ids", "weight"),
@@ -151,7 +151,12 @@ FAMILIES: dict[str, Family] = {
     "rope": Family(("x", "rope"), ("out",), ("num_heads", "head_dim"), optional=("rows",)),
     "kv_write": Family(("k",), (), ("layer", "num_kv_heads", "head_dim"), optional=("v",), writes_kv=True),
     "causal_conv": Family(
-        ("x", "weight"), ("out",), ("state",), optional=("bias",), weight="weight", optional_attrs=("activation",)
+        ("x", "weight"),
+        ("out",),
+        ("state",),
+        optional=("bias",),
+        weight="weight",
+        optional_attrs=("activation", "gated"),
     ),
     "gated_delta_rule": Family(
         ("x", "gates", "a_log", "dt_bias"), ("out",), ("state", "num_k_heads", "num_v_heads", "k_dim", "v_dim")
@@ -370,7 +375,7 @@ def _recurrence_fits(program: Program, call: Call) -> bool:
         if "bias" in call.args:
             bias = _constant(program, call, "bias")
             fits = fits and (bias.rows, bias.cols) == (1, weight.rows)
-        return fits and cols["x"] == cols["out"] == weight.rows
+        return fits and (cols["x"], cols["out"]) == ((3 if a.get("gated") else 1) * weight.rows, weight.rows)
     k_heads, v_heads, k_dim, v_dim = (a[name] for name in ("num_k_heads", "num_v_heads", "k_dim", "v_dim"))
     vectors = [_constant(program, call, role) for role in ("a_log", "dt_bias", "skip") if role in call.args]
     fits = shape == (v_heads, k_dim, v_dim) and not v_heads % k_heads

@@ -56,6 +56,7 @@ _ROOM = (
     "rope_settings",
     "safetensors_file",
     "safetensors_files",
+    "short_conv",
     "text_part",
     "weights",
 )

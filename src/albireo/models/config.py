@@ -116,7 +116,8 @@ class ConfigRules:
         has_layers_without_rope: see ModelConfig.rotates. rotates_windows: where there is a window, layers without one
             do not rotate. has_pairs_side_by_side: see ModelConfig.
         ignorable: keys of this architecture that change nothing here.
-        names: what its files call keys that others have, too.
+        names: what its files call keys that others have, too. older_names: what older files call keys that newer ones
+            have; where both are there, the older decides.
         blocks: reads what its own keys say of a layer's parts; None: they are llama's.
         ffn_factor: widths of the residual stream that an FFN has where nothing is said; 0: it must be said.
         recurrent: whether some layers keep a state in place of attention; mamba: reads what its keys say of those of
@@ -143,6 +144,7 @@ class ConfigRules:
     ignorable: frozenset[str] = frozenset()
     class_names: tuple[str, ...] = ()
     names: Mapping[str, str] = field(default_factory=dict)
+    older_names: Mapping[str, str] = field(default_factory=dict)
     blocks: Callable[[Fields], BlockSettings] | None = None
     ffn_factor: int = 0
     has_rope: bool = True
@@ -261,7 +263,9 @@ def parse_config(
     Args: default_dtype: when the file names none. where: names the file in errors.
     Raises: ModelError for a missing or impossible value; UnsupportedModel for a key that is not computed.
     """
-    fields = Fields({**rules.defaults, **data}, where, rules.names)
+    older = {key: data[name] for name, key in rules.older_names.items() if data.get(name) is not None}
+    newer = {key: value for key, value in data.items() if key not in rules.older_names}
+    fields = Fields({**rules.defaults, **newer, **older}, where, rules.names)
     model_type = fields.text("model_type")
     _check_class(fields, model_type, rules.class_names)
     hidden = fields.integer("hidden_size", 1, MAX_WIDTH)
@@ -273,13 +277,15 @@ def parse_config(
     layers = len(blocks.mixers) or fields.integer("num_hidden_layers", 1, MAX_LAYERS)
     positions = fields.integer("max_position_embeddings", 1, MAX_POSITIONS)
     vocab = fields.integer("vocab_size", 1, MAX_VOCAB)
-    width = fields.integer("intermediate_size", 1, MAX_WIDTH, default=rules.ffn_factor * hidden or None)
-    rotates = parse_rotates(fields, layers) if rules.has_layers_without_rope else (True,) * layers
-    recurrent: RecurrentSettings | MambaSettings | None = parse_recurrent(fields, rules.recurrent, layers)
+    width = blocks.ffn_width or fields.integer(
+        "intermediate_size", 1, MAX_WIDTH, default=rules.ffn_factor * hidden or None
+    )
+    rotates = parse_rotates(fields, layers) if rules.has_layers_without_rope else (blocks.has_rotation,) * layers
+    recurrent: RecurrentSettings | MambaSettings | None = parse_recurrent(fields, rules.recurrent, layers, hidden)
     if rules.mamba is not None:
         recurrent = rules.mamba(fields)
     windows: tuple[int | None, ...] = (None,) * layers
-    if recurrent is None:
+    if recurrent is None and rules.mamba is None:
         windows = parse_windows(fields, rules.windows, rules.period, rotates, rules.default_window)
     latent = blocks.latent
     head_dim = _head_dim(fields, rules, hidden, heads) if latent is None else latent.rank + latent.rotary

@@ -11,13 +11,14 @@ from dataclasses import dataclass
 from albireo.graph.builder import GraphBuilder
 from albireo.graph.node import Value
 from albireo.models.config import ModelConfig
-from albireo.models.layers import gated_mlp, linear, mlp_block, norm
+from albireo.models.layers import FFNNames, Norms, gated_mlp, linear, mlp_block, norm
 
 
 @dataclass(frozen=True, slots=True)
 class Names:
     """What an architecture calls its parts: the block within a layer, gate (empty: there is none), up and down of an
-    expert, the router, the bias of a choice, the gain of weights, the expert that every token has."""
+    expert (and of an FFN in place of experts), the router, the bias of a choice, the gain of weights, the expert that
+    every token has; and the norm of what the block reads."""
 
     block: str
     gate: str
@@ -27,6 +28,7 @@ class Names:
     bias: str = "gate.e_score_correction_bias"
     gain: str = ""
     shared: str = "shared_expert"
+    norm: str = "post_attention_layernorm"
 
 
 QWEN = Names("mlp", "gate_proj", "up_proj", "down_proj")
@@ -44,10 +46,11 @@ def moe_block(
     settings = c.experts
     assert settings is not None, "the architecture's rules name the keys of experts"
     if not settings.layers[layer]:
-        return mlp_block(b, c, x, layer)
+        ffn = FFNNames(names.block, names.gate, names.up, names.down)
+        return mlp_block(b, c, x, layer, norms=Norms(names.norm), names=ffn)
     name = f"model.layers.{layer}.{names.block}"
     with b.part(f"layers.{layer}.moe"):
-        h = norm(b, c, x, f"model.layers.{layer}.post_attention_layernorm.weight", "norm")
+        h = norm(b, c, x, f"model.layers.{layer}.{names.norm}.weight", "norm")
         ids, weights = route(b, c, h, name, names, bias=bias)
         pairs = experts(b, c, h, ids, f"{name}.experts", names, bias=bias)
         with b.part("combine"):

@@ -75,10 +75,8 @@ def parse_mamba(
     """Args: defaults: what absent keys mean. expand: the key of how many widths of the residual stream values have,
     which head_dim may follow from ("auto") and must agree with; None: nothing says so.
 
-    Returns: None where no layer keeps a state. Raises: ModelError for a bad value.
+    Returns: None where no layer keeps a state, whose files may have the keys all the same. Raises: ModelError for a bad value.
     """
-    if not any(layers):
-        return None
     heads = fields.integer(keys.heads, 1, _MAX_HEADS, default=defaults.heads)
     groups = fields.integer(keys.groups, 1, _MAX_HEADS, default=defaults.groups)
     if heads % groups:
@@ -94,7 +92,7 @@ def parse_mamba(
         fields.flag(keys.bias, defaults.has_bias),
         _dt_limits(fields),
     )
-    return found
+    return found if any(layers) else None
 
 
 def _head_dim(fields: Fields, keys: MambaKeys, heads: int, defaults: MambaSettings, expand: str | None) -> int:

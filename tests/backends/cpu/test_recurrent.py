@@ -15,6 +15,7 @@ from albireo.backends.reference.call import OpCall
 from albireo.backends.reference.interpret import OPS
 from albireo.backends.step_inputs import StepInputs
 from albireo.graph.ops import CONV_ACTIVATIONS
+from backends.convolutions import GATED, PLAIN, SILU, Conv
 from backends.cpu.harness import F32, Call, Guarded, assert_same_bits, normal, run, variants
 from step_batches import Work, make_step
 
@@ -33,21 +34,15 @@ def channels(shape: dict[str, int]) -> int:
 class Layer:
     """One op, its weights, and rows for every sequence; run on the native core and in the reference."""
 
-    def __init__(self, family: str, level: str, shape: dict[str, int], width: int = 4, is_plain: bool = False) -> None:
-        """is_plain: a convolution has a bias, and no activation."""
+    def __init__(self, family: str, level: str, shape: dict[str, int], width: int = 4, conv: Conv = SILU) -> None:
         self.family, self.level = family, level
         heads, self.columns = shape["num_v_heads"], channels(shape)
-        self.x = {slot: normal(n, self.columns, seed=slot) for slot, n in LENGTHS.items()}
+        self.x = {slot: normal(n, conv.parts * self.columns, seed=slot) for slot, n in LENGTHS.items()}
         if family == "causal_conv":
             self.size, self.out = (width - 1) * self.columns, self.columns
-            self.weights = {"weight": normal(self.columns, width, seed=9)}
-            self.weights |= {"bias": normal(self.columns, seed=10)} if is_plain else {}
-            self.attrs: dict[str, Any] = {"activation": "none"} if is_plain else {}
-            self.numbers = {
-                "n": self.columns,
-                "k": width,
-                "act": CONV_ACTIVATIONS.index("none" if is_plain else "silu"),
-            }
+            self.weights, self.attrs = conv.weights(self.columns, width), conv.attrs
+            self.numbers = {"n": self.columns, "k": width, "gated": int(conv.gated)}
+            self.numbers["act"] = CONV_ACTIVATIONS.index(conv.activation)
         else:
             self.size, self.out = heads * shape["k_dim"] * shape["v_dim"], heads * shape["v_dim"]
             # states that last for a token, and for hundreds
@@ -85,12 +80,11 @@ class Layer:
         return np.asarray(out)
 
 
-#: Width, and whether there is a bias and no activation.
-WIDTHS = [(2, False), (2, True), (3, False), (3, True), (4, False), (4, True), (8, False)]
+WIDTHS = [(2, SILU), (2, PLAIN), (3, SILU), (3, PLAIN), (3, GATED), (4, SILU), (4, PLAIN), (4, GATED), (8, SILU)]
 CASES = [
     *(("causal_conv", level, SHAPE, *each) for _, level in variants("causal_conv") for each in WIDTHS),
     *(
-        (family, level, shape, 4, False)
+        (family, level, shape, 4, SILU)
         for family in ("gated_delta_rule", "selective_state")
         for _, level in variants(family)
         for shape in (SHAPE, WIDE)
@@ -105,11 +99,11 @@ PLANS = [
 ]
 
 
-@pytest.mark.parametrize(("family", "level", "shape", "width", "is_plain"), CASES)
+@pytest.mark.parametrize(("family", "level", "shape", "width", "conv"), CASES)
 def test_a_kernel_computes_what_the_reference_does(
-    family: str, level: str, shape: dict[str, int], width: int, is_plain: bool
+    family: str, level: str, shape: dict[str, int], width: int, conv: Conv
 ) -> None:
-    layer = Layer(family, level, shape, width, is_plain)
+    layer = Layer(family, level, shape, width, conv)
     for parts in PLANS:
         got, want = layer.native(parts), layer.reference(parts)
         assert np.abs(want).max() > 0.01
@@ -121,17 +115,15 @@ def test_a_kernel_computes_what_the_reference_does(
     assert np.isnan(layer.state.stored[[1, 2]]).all(), "a slot of nobody was written"
 
 
-@pytest.mark.parametrize(("family", "level", "shape", "width", "is_plain"), CASES)
-def test_bits_do_not_depend_on_the_step(
-    family: str, level: str, shape: dict[str, int], width: int, is_plain: bool
-) -> None:
+@pytest.mark.parametrize(("family", "level", "shape", "width", "conv"), CASES)
+def test_bits_do_not_depend_on_the_step(family: str, level: str, shape: dict[str, int], width: int, conv: Conv) -> None:
     """Whole, token by token, in chunks beside others, on more threads: the same results, and the same state."""
-    alone = Layer(family, level, shape, width, is_plain)
+    alone = Layer(family, level, shape, width, conv)
     whole = alone.native([(3, 0, 37)])
     state = alone.state.stored[3]
     cuts = [[*range(38)], [0, 16, 32, 37], [0, 1, 9, 30, 37]]
     for threads, cut in enumerate(cuts, 1):
-        layer = Layer(family, level, shape, width, is_plain)
+        layer = Layer(family, level, shape, width, conv)
         others = [(0, 0, 5), (4, 0, 1)]
         parts = []
         for start, end in pairwise(cut):

@@ -18,6 +18,7 @@ from albireo.backends.cuda.kernels.selective_state import selective_state
 from albireo.backends.reference.call import OpCall
 from albireo.backends.reference.interpret import OPS
 from albireo.backends.step_inputs import StepInputs
+from backends.convolutions import GATED, PLAIN, SILU, Conv
 from backends.cpu.harness import F32, assert_same_bits, normal
 from backends.cuda.tensors import FILL, ids, numbers, room, tensor
 from step_batches import Work, make_step
@@ -40,18 +41,15 @@ class Layer:
         shape: dict[str, int] = SHAPE,
         width: int = 4,
         lengths: Mapping[int, int] = LENGTHS,
-        is_plain: bool = False,
+        conv: Conv = SILU,
     ) -> None:
-        """is_plain: a convolution has a bias, and no activation."""
         self.family, heads = family, shape["num_v_heads"]
         self.columns = 2 * shape["num_k_heads"] * shape["k_dim"] + heads * shape["v_dim"]
-        self.rows = {"x": {slot: normal(n, self.columns, seed=slot) for slot, n in lengths.items()}}
+        self.rows = {"x": {slot: normal(n, conv.parts * self.columns, seed=slot) for slot, n in lengths.items()}}
         self.attrs: dict[str, Any] = {}
         if family == "causal_conv":
             self.size, self.out = (width - 1) * self.columns, self.columns
-            self.weights = {"weight": normal(self.columns, width, seed=9)}
-            if is_plain:
-                self.weights["bias"], self.attrs = normal(self.columns, seed=10), {"activation": "none"}
+            self.weights, self.attrs = conv.weights(self.columns, width), conv.attrs
         else:
             self.size, self.out = heads * shape["k_dim"] * shape["v_dim"], heads * shape["v_dim"]
             # states that last for a token, and for hundreds
@@ -107,15 +105,15 @@ class Layer:
         return np.asarray(out)
 
 
-CASES: list[tuple[str, dict[str, int], int, bool]] = [
-    ("causal_conv", SHAPE, 4, False),
-    ("causal_conv", SHAPE, 2, False),
-    ("causal_conv", SHAPE, 4, True),
-    ("causal_conv", SHAPE, 3, True),
-    ("gated_delta_rule", SHAPE, 4, False),
-    ("gated_delta_rule", WIDE, 4, False),
-    ("selective_state", SHAPE, 4, False),
-    ("selective_state", WIDE, 4, False),
+CASES: list[tuple[str, dict[str, int], int, Conv]] = [
+    ("causal_conv", SHAPE, 4, SILU),
+    ("causal_conv", SHAPE, 2, SILU),
+    ("causal_conv", SHAPE, 4, PLAIN),
+    ("causal_conv", SHAPE, 3, GATED),
+    ("gated_delta_rule", SHAPE, 4, SILU),
+    ("gated_delta_rule", WIDE, 4, SILU),
+    ("selective_state", SHAPE, 4, SILU),
+    ("selective_state", WIDE, 4, SILU),
 ]
 #: Two prompts; a token of each beside one that begins; one goes on alone; a slot is taken anew.
 PLANS = [
@@ -126,11 +124,9 @@ PLANS = [
 ]
 
 
-@pytest.mark.parametrize(("family", "shape", "width", "is_plain"), CASES)
-def test_a_kernel_computes_what_the_reference_does(
-    family: str, shape: dict[str, int], width: int, is_plain: bool
-) -> None:
-    layer = Layer(family, shape, width, is_plain=is_plain)
+@pytest.mark.parametrize(("family", "shape", "width", "conv"), CASES)
+def test_a_kernel_computes_what_the_reference_does(family: str, shape: dict[str, int], width: int, conv: Conv) -> None:
+    layer = Layer(family, shape, width, conv=conv)
     for parts in PLANS:
         got, want = layer.run(parts, padding=(2, 1)), layer.reference(parts)
         assert np.abs(want).max() > 1e-3
@@ -142,14 +138,16 @@ def test_a_kernel_computes_what_the_reference_does(
     assert (kept[[1, 2]] == FILL).all(), "a slot of nobody was written"
 
 
-@pytest.mark.parametrize("family", ["causal_conv", "gated_delta_rule"])
-def test_bits_do_not_depend_on_the_step(family: str) -> None:
+@pytest.mark.parametrize(
+    ("family", "conv"), [("causal_conv", SILU), ("causal_conv", GATED), ("gated_delta_rule", SILU)]
+)
+def test_bits_do_not_depend_on_the_step(family: str, conv: Conv) -> None:
     """Whole, token by token, in chunks beside others and padding, in another slot: the same results and states."""
-    alone = Layer(family)
+    alone = Layer(family, conv=conv)
     whole = alone.run([(3, 0, 19)])
     state = numbers(alone.state)[3]
     for cut in ([*range(20)], [0, 1, 16, 18, 19]):
-        layer, rows, is_apart = Layer(family), [], len(cut) < 20
+        layer, rows, is_apart = Layer(family, conv=conv), [], len(cut) < 20
         slots = {3: 2, 0: 0, 4: 4} if is_apart else None
         for start, end in pairwise(cut):
             beside = [(0, 0, 5), (4, 0, 1)] if is_apart and start % 2 == 0 else []

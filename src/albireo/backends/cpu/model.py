@@ -318,6 +318,7 @@ class CpuModel:
             weight_of = program.constants[call.args["weight"]]
             args |= {"n": weight_of.rows, "k": weight_of.cols}
             args["act"] = CONV_ACTIVATIONS.index(attrs.get("activation", CONV_ACTIVATIONS[0]))
+            args["gated"] = int(attrs.get("gated", False))
         elif call.family in ("gated_delta_rule", "selective_state"):
             args |= {key: attrs[key] for key in ("num_k_heads", "k_dim", "v_dim")} | {"num_heads": attrs["num_v_heads"]}
             args |= {key: attrs[key] for key in ("dt_least", "dt_most") if key in attrs}

@@ -262,7 +262,8 @@ def _route(args: _Args) -> Launch:
     lists, attrs = args.memory.scratch.expert_list, args.call.attrs
     bias, gain = (args.optional_vector(role) for role in ("bias", "gain"))
     groups = Groups(*(int(attrs[name]) for name in GROUPS)) if GROUPS[0] in attrs else None
-    rules = Rules(bool(attrs["renormalize"]), attrs.get("scores") == "sigmoid", groups, attrs.get("factor"))
+    numbers = (attrs.get(name) for name in ("factor", "eps"))
+    rules = Rules(bool(attrs["renormalize"]), attrs.get("scores") == "sigmoid", groups, *numbers)
     return lambda step: moe_route(x(step), ids(step), weights(step), lists, step.num_real, rules, bias, gain)
 
 
@@ -358,9 +359,18 @@ def _output_gate(args: _Args) -> Launch:
 def _causal_conv(args: _Args) -> Launch:
     x, weight, out = args.buffer("x"), args.matrix().codes, args.buffer("out")
     states, bias = args.memory.states.of(args.number("state")), args.optional_vector("bias")
-    activation = args.call.attrs.get("activation", "silu")
+    activation, gated = args.call.attrs.get("activation", "silu"), bool(args.call.attrs.get("gated", False))
     return lambda step: causal_conv(
-        x(step), weight, states, out(step), step.state_slots, step.query_start, step.context_len, bias, activation
+        x(step),
+        weight,
+        states,
+        out(step),
+        step.state_slots,
+        step.query_start,
+        step.context_len,
+        bias=bias,
+        activation=activation,
+        gated=gated,
     )
 
 

@@ -24,6 +24,10 @@ def causal_conv(call: OpCall) -> tuple[Array, ...]:
     x, weight = call["x"], call["weight"].astype(np.float64)
     channels, width = weight.shape
     bias, is_silu = call.inputs.get("bias", 0.0), call.attrs.get("activation", "silu") == "silu"
+    gate = None
+    if call.attrs.get("gated"):
+        of_x, gate, x = np.split(x, 3, axis=1)
+        x = of_x * x
     out = np.zeros(x.shape, np.float32)
     for b in range(call.step.num_sequences):
         before = _state(call, b, (width - 1, channels))
@@ -31,7 +35,8 @@ def causal_conv(call: OpCall) -> tuple[Array, ...]:
         window = np.concatenate([before, x[rows]])
         sums = sum(weight[:, j] * window[j : j + rows.stop - rows.start].astype(np.float64) for j in range(width))
         sums = np.asarray(sums + bias)
-        out[rows] = sums * sigmoid(sums) if is_silu else sums
+        sums = sums * sigmoid(sums) if is_silu else sums
+        out[rows] = sums if gate is None else gate[rows] * sums
         _keep(call, b, window[-(width - 1) :])
     return (out,)
 

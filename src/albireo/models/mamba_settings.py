@@ -75,7 +75,8 @@ def parse_mamba(
     """Args: defaults: what absent keys mean. expand: the key of how many widths of the residual stream values have,
     which head_dim may follow from ("auto") and must agree with; None: nothing says so.
 
-    Returns: None where no layer keeps a state, whose files may have the keys all the same. Raises: ModelError for a bad value.
+    Returns: None where no layer keeps a state; such files may have the keys all the same.
+    Raises: ModelError for a bad value.
     """
     heads = fields.integer(keys.heads, 1, _MAX_HEADS, default=defaults.heads)
     groups = fields.integer(keys.groups, 1, _MAX_HEADS, default=defaults.groups)

@@ -161,7 +161,6 @@ def stray_family(graph: Graph) -> None:
         (attr("cast", "dtype", "int8"), "int8"),
         (attr("rms_norm", "eps", -1.0), "eps=-1.0 must be"),
         (attr("rms_norm", "num_heads", 5), "does not cut 24 channels"),
-        (attr("rms_norm", "num_heads", 2), "does not cut 24 channels"),
         (attr("rope", "num_heads", 3), "heads do not make 32 channels"),
         (attr("rope", "rope", RopeSpec((1.0,))), "does not have 4 pairs"),
         (attr("rope", "rope", 10000.0), "is not a RopeSpec"),

@@ -43,6 +43,8 @@ LATENT = ("youtu",)
 #: The same of architectures whose layers keep a state of each sequence: no ranks share them, adapters do not know them,
 #: and single calls of theirs are not judged.
 WITH_STATES = {
+    "lfm2": "layers that keep rows of a gated convolution, an output of which is rounded there",
+    "nemotron_h": "layers of Mamba 2, attention, an FFN or experts alone, of two matrices each; a norm of groups",
     "qwen3_5_text": "layers that keep a state of each sequence, and attention whose output has a gate",
 }
 #: The same of what variants.py makes of architectures.

@@ -17,6 +17,8 @@ from numpy.typing import NDArray
 
 from tiny_latent import latent_shapes, with_up_projections_joined
 from tiny_layer_norm import LAYER_NORMS, as_stored, layer_norm_shapes
+from tiny_mamba import granite_hybrid_shapes, nemotron_h_shapes
+from tiny_short_conv import SHORT_CONVS, convolutions_as_stored, short_conv_shapes
 
 SHARED_DATA = Path(__file__).resolve().parents[2] / "shared" / "data"
 STORIES = SHARED_DATA / "models" / "stories260k"
@@ -31,9 +33,12 @@ MIXTURES = (
     "glm4_moe_lite",
     "gpt_oss",
     "granitemoe",
+    "granitemoehybrid",
     "kimi_k2",
+    "lfm2_moe",
     "minimax_m2",
     "mixtral",
+    "nemotron_h",
     "olmoe",
     "qwen2_moe",
     "qwen3_5_moe_text",
@@ -50,6 +55,7 @@ _TABLES = (
     "transformer.wpe.weight",
     "transformer.word_embeddings.weight",
     "gpt_neox.embed_in.weight",
+    "backbone.embeddings.weight",
 )
 _TOKENIZER_FILES = ("tokenizer.json", "tokenizer_config.json", "special_tokens_map.json")
 
@@ -124,7 +130,9 @@ def random_weights(config: Mapping[str, Any], seed: int) -> dict[str, NDArray[np
         elif name.endswith(("A_log", "dt_bias")):
             # states that last for a few tokens, and for a few dozen
             tensors[name] = noise if name.endswith("A_log") else np.float32(-1.5) + noise
-        elif name.endswith("conv1d.weight"):
+        elif name.endswith(".D"):
+            tensors[name] = 1 + np.float32(0.3) * noise
+        elif name.endswith(("conv1d.weight", "conv.conv.weight")):
             tensors[name] = noise * np.float32(0.7)
         elif name.endswith((".bias", "_bias", ".sinks")):
             tensors[name] = np.float32(0.3) * noise
@@ -141,6 +149,12 @@ def weight_shapes(config: Mapping[str, Any]) -> dict[str, tuple[int, ...]]:
     """Tensor names and shapes of a checkpoint of any architecture that there is."""
     if config["model_type"] in LAYER_NORMS:
         return layer_norm_shapes(config)
+    if config["model_type"] in SHORT_CONVS:
+        return short_conv_shapes(config)
+    if config["model_type"] == "nemotron_h":
+        return nemotron_h_shapes(config)
+    if config["model_type"] == "granitemoehybrid":
+        return granite_hybrid_shapes(config)
     kind, hidden, ffn = config["model_type"], config["hidden_size"], config.get("intermediate_size", 0)
     heads = config["num_attention_heads"]
     kv_heads = config.get("num_key_value_heads") or heads
@@ -274,6 +288,8 @@ def _ffn_shapes(config: Mapping[str, Any], layer: int, ffn: int) -> dict[str, tu
 
 def has_experts(config: Mapping[str, Any], layer: int) -> bool:
     """Whether a layer has experts."""
+    if "num_dense_layers" in config:
+        return bool(layer >= config["num_dense_layers"])
     if is_hybrid(config):
         return "num_experts" in config and layer not in config["mlp_only_layers"]
     if "mlp_layer_types" in config:
@@ -327,13 +343,17 @@ def _as_stored(config: Mapping[str, Any], tensors: dict[str, NDArray[np.float32]
     """Tensors as an architecture is published: of all experts of a layer, or vectors as rows."""
     if "kv_lora_rank" in config:
         return with_up_projections_joined(config, tensors)
+    if config["model_type"] in SHORT_CONVS:
+        return convolutions_as_stored(tensors)
     if config["model_type"] == "gpt_oss":
         return interleaved_experts(config, tensors)
-    if is_hybrid(config):
-        return {name: v[:, None] if name.endswith("conv1d.weight") else v for name, v in tensors.items()}
+    if is_hybrid(config) or any(name.endswith(".A_log") for name in tensors):
+        tensors = {name: v[:, None] if name.endswith("conv1d.weight") else v for name, v in tensors.items()}
+        if config["model_type"] != "granitemoehybrid":
+            return tensors
     if config["model_type"] == "ernie4_5_moe":
         return {name: v[None] if name.endswith("correction_bias") else v for name, v in tensors.items()}
-    if config["model_type"] == "granitemoe":
+    if config["model_type"] in ("granitemoe", "granitemoehybrid"):
         return _joined_experts(tensors, "input_linear.weight", "output_linear.weight")
     if config.get("enable_moe_block"):
         return _joined_experts(tensors, "experts.gate_up_proj", "experts.down_proj")

@@ -11,6 +11,7 @@
 #include <array>
 #include <cstring>
 #include <iterator>
+#include <limits>
 #include <optional>
 #include <stdexcept>
 
@@ -57,7 +58,8 @@ Args args_of(const nb::dict& d, Program& program) {
       "of_pairs",  "renormalize", "adapters",    "low",          "low_stride", "centered",    "of_positions",
       "sigmoid",   "num_groups",  "kept_groups", "group_best",   "sinks",      "state",       "state_size",
       "gates",     "a_log",       "dt_bias",     "state_slots",  "k_dim",      "v_dim",       "num_k_heads",
-      "value_dim", "has_values",  "y_stride",    "kv_group"};
+      "value_dim", "has_values",  "y_stride",    "kv_group",     "gated",      "dt",          "skip",
+      "dt_least",  "dt_most"};
   for (auto item : d) {
     const std::string key = nb::cast<std::string>(item.first);
     bool known = false;
@@ -81,6 +83,10 @@ Args args_of(const nb::dict& d, Program& program) {
   a.gates = address<const float>(d, "gates");
   a.a_log = address<const float>(d, "a_log");
   a.dt_bias = address<const float>(d, "dt_bias");
+  a.dt = address<const float>(d, "dt");
+  a.skip = address<const float>(d, "skip");
+  a.dt_least = get<float>(d, "dt_least", 0.0f);
+  a.dt_most = get<float>(d, "dt_most", std::numeric_limits<float>::infinity());
   a.state_size = get<int64_t>(d, "state_size", 0);
   a.state_slots = get<int64_t>(d, "state_slots", 0);
   a.num_k_heads = get<int64_t>(d, "num_k_heads", 0);
@@ -118,6 +124,7 @@ Args args_of(const nb::dict& d, Program& program) {
   a.of_positions = get<int32_t>(d, "of_positions", 0);
   a.packed = get<int32_t>(d, "packed", 0);
   a.is_private = get<int32_t>(d, "is_private", 0);
+  a.gated = get<int32_t>(d, "gated", 0);
   a.n = get<int64_t>(d, "n", 0);
   a.k = get<int64_t>(d, "k", 0);
   a.num_heads = get<int64_t>(d, "num_heads", 0);

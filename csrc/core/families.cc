@@ -22,6 +22,7 @@
 #include "kernels/qkv_rope_kv/qkv_rope_kv.h"
 #include "kernels/rope/rope.h"
 #include "kernels/route/route.h"
+#include "kernels/selective_state/selective_state.h"
 #include "kernels/slice/slice.h"
 #include "kernels/top/top.h"
 
@@ -30,7 +31,7 @@ namespace {
 const Family* const kFamilies[] = {
     &kEmbed, &kNorm, &kQkvRopeKv, &kAttention, &kGather, &kLinear, &kAllReduce, &kHeadTop,
     // layers with experts, or that keep a state, and linears with adapters
-    &kRoute, &kExpertLinear, &kCombine, &kGateRows, &kCausalConv, &kGatedDeltaRule, &kAdapter,
+    &kRoute, &kExpertLinear, &kCombine, &kGateRows, &kCausalConv, &kGatedDeltaRule, &kSelectiveState, &kAdapter,
     // layers whose heads share a latent
     &kHeadLinear, &kJoinHeads,
     // what is left of these where a fusion is switched off

@@ -131,7 +131,7 @@ def test_weights_are_read_once_and_multiplied_once(model_type):
     model_len = config.max_position_embeddings
     program = compile_program(build_graph(config, model_len), EngineConfig(), model_len)
     shapes = weight_shapes(tiny)
-    tables = ("embed_tokens.weight", "wte.weight", "embed_in.weight", "word_embeddings.weight")
+    tables = ("embed_tokens.weight", "wte.weight", "embed_in.weight", "word_embeddings.weight", "embeddings.weight")
     table = next(name for name in shapes if name.endswith(tables))
     embedding = math.prod(shapes.pop(table))
     positions = next((name for name in shapes if "embed_positions" in name or "wpe" in name), None)
@@ -139,7 +139,9 @@ def test_weights_are_read_once_and_multiplied_once(model_type):
     shapes.pop(positions, None)
     _, given = shapes.pop("model.embed_tokens_per_layer.weight", (0, 0))
     experts = config.experts
-    convolutions = sum(math.prod(shapes.pop(name)) for name in list(shapes) if name.endswith("conv1d.weight"))
+    convolutions = sum(
+        math.prod(shapes.pop(name)) for name in list(shapes) if name.endswith(("conv1d.weight", "conv.conv.weight"))
+    )
     matrices = sum(math.prod(shape) for name, shape in shapes.items() if len(shape) == 2 and ".experts." not in name)
     vectors = convolutions + sum(
         math.prod(shape)

@@ -46,6 +46,7 @@ CONFIGS: dict[str, dict[str, Any]] = {
     "qwen2, no window": QWEN2 | {"use_sliding_window": False, "tie_word_embeddings": True},
     "qwen3, biases, windows": QWEN3
     | {"attention_bias": True, "use_sliding_window": True, "sliding_window": 10, "max_window_layers": 1},
+    "lfm2, biases": tiny_of("lfm2") | {"conv_bias": True, "conv_L_cache": 4, "tie_embedding": False},
     "qwen3, yarn": QWEN3 | {"rope_scaling": YARN, "tie_word_embeddings": False},
 }
 GREEDY = SamplingParams(temperature=0.0, max_tokens=12, ignore_eos=True, logprobs=0, prompt_logprobs=0)

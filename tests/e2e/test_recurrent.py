@@ -18,9 +18,13 @@ from albireo.speculative_config import SpeculativeConfig
 from albireo.verify.run import verify
 from e2e.serving import Ask, Server, assert_same_answers
 from e2e.test_invariance import preempted, requests
+from representatives import WITH_STATES
 from tiny_models import make_checkpoint
 
-TINY = dict(load_architecture("qwen3_5_text").tiny)
+TINY = {name: dict(load_architecture(name).tiny) for name in WITH_STATES}
+#: Of one sequence: two layers, each three rows of 128 channels and four heads of 12 x 20, the same; two layers of two
+#: rows of 40.
+STATE_BYTES = dict.fromkeys(("qwen3_5_text", "nemotron_h"), 2 * 4 * (3 * 128 + 4 * 12 * 20)) | {"lfm2": 2 * 4 * 2 * 40}
 #: How requests are served, and what shows that it was so.
 WAYS: dict[str, dict[str, Any]] = {
     "batched": {},
@@ -31,9 +35,16 @@ WAYS: dict[str, dict[str, Any]] = {
 }
 
 
+@pytest.fixture(scope="module", params=WITH_STATES)
+def model(request: pytest.FixtureRequest) -> str:
+    name = request.param
+    assert isinstance(name, str)
+    return name
+
+
 @pytest.fixture(scope="module")
-def directory(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return make_checkpoint(tmp_path_factory.mktemp("model"), TINY, seed=5, dtype="bfloat16")
+def directory(model: str, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return make_checkpoint(tmp_path_factory.mktemp("model"), TINY[model], seed=5, dtype="bfloat16")
 
 
 @pytest.mark.parametrize("way", WAYS)
@@ -69,20 +80,20 @@ def test_the_best_few_of_a_row_are_not_tried_first(directory: Path) -> None:
     assert answers[0] == answers[1]
 
 
-def test_embeddings_beside_texts(directory: Path) -> None:
+def test_embeddings_beside_texts(model: str, directory: Path) -> None:
     """Each sequence is computed by one program: alone and side by side they give the same."""
     llm = LLM.from_loaded(Server.load(directory).loaded)
     prompts = [list(ask.prompt) for ask in requests()[1:4]]
     alone = [llm.embed([prompt], PoolingParams(pooling_type="mean"))[0].outputs.embedding for prompt in prompts]
     together = [each.outputs.embedding for each in llm.embed(prompts, PoolingParams(pooling_type="mean"))]
-    assert together == alone and len(alone[0]) == TINY["hidden_size"]
+    assert together == alone and len(alone[0]) == TINY[model]["hidden_size"]
 
 
-def test_memory_counts_the_states(directory: Path, caplog: pytest.LogCaptureFixture) -> None:
-    """Two layers, each three rows of 128 channels and four heads of 12 x 20 float32, for each of eight sequences."""
+def test_memory_counts_the_states(model: str, directory: Path, caplog: pytest.LogCaptureFixture) -> None:
+    """For each of eight sequences."""
     with caplog.at_level(logging.INFO, "albireo"):
         loaded = Server.load(directory).loaded
-    of_one = 2 * 4 * (3 * 128 + 4 * 12 * 20)
+    of_one = STATE_BYTES[model]
     assert loaded.model_config.recurrent is not None and loaded.model_config.recurrent.state_bytes == of_one
     assert loaded.program.states.slot_bytes == of_one and loaded.memory.state_bytes == 8 * of_one
     assert isinstance(loaded.model, CpuModel) and loaded.model._states.num_bytes >= 8 * of_one
@@ -90,8 +101,8 @@ def test_memory_counts_the_states(directory: Path, caplog: pytest.LogCaptureFixt
     assert not loaded.config.enable_prefix_caching
 
 
-def test_a_directory_computes_the_same_and_is_verified_by_tokens_and_quality(tmp_path: Path) -> None:
-    config = TINY | {"vocab_size": 512}
+def test_a_directory_computes_the_same_and_is_verified_by_tokens_and_quality(model: str, tmp_path: Path) -> None:
+    config = TINY[model] | {"vocab_size": 512}
     checkpoint = make_checkpoint(tmp_path / "checkpoint", config, seed=5, dtype="bfloat16", tokenizer=True)
     build(checkpoint, tmp_path / "engine", BuildConfig())
     wanted = Server.load(checkpoint).serve(requests()[:3])[0]
@@ -113,3 +124,17 @@ def test_a_directory_computes_the_same_and_is_verified_by_tokens_and_quality(tmp
 def test_what_is_not_done_yet_is_refused_by_name(changes: dict[str, Any], message: str, directory: Path) -> None:
     with pytest.raises(ConfigError, match=message):
         Server.load(directory, **changes)
+
+
+@pytest.mark.parametrize("quantization", ["int8", "int4"])
+def test_mamba_layers_are_rounded_at_load_and_stay_independent_of_the_batch(quantization: str, tmp_path: Path) -> None:
+    """Projections are rounded; what says how long a token counts stays numbers, as routers do."""
+    directory = make_checkpoint(tmp_path, TINY["nemotron_h"], seed=5, dtype="bfloat16")
+    server = Server.load(directory, quantization=quantization)
+    packings = {name: constant.packing for name, constant in server.loaded.program.constants.items()}
+    mixer = "backbone.layers.0.mixer"
+    assert packings[f"{mixer}.in_proj.dt.weight"] == "p64.bfloat16"
+    rounded = [name for name, packing in packings.items() if packing.startswith(f"p64.{quantization}")]
+    assert {f"{mixer}.in_proj.z.weight", f"{mixer}.in_proj.xbc.weight", f"{mixer}.out_proj.weight"} <= set(rounded)
+    asks = requests()[:3]
+    assert_same_answers(server.serve(asks)[0], Server.load(directory, quantization=quantization).alone(asks))

@@ -54,6 +54,10 @@ def f32(*dims: int | str) -> TensorType:
         ("all_reduce", {"x": f32("T", 4)}, {}, "wanted"),
         ("all_reduce", {"x": f32("T", 4), "bias": f32(3)}, {"ranks": 2}, "does not fit"),
         ("linear", {"x": f32("T", 4), "weight": f32(3, 4)}, {"n": 3}, "wanted"),
+        ("route", {"x": f32("T", 4)}, {"top_k": 1, "renormalize": True, "eps": 0.1}, "the sum that sigmoids are"),
+        ("causal_conv", {"x": f32("T", 4), "weight": f32(4, 9)}, {"state": 0}, "2 to 8 numbers a channel"),
+        ("causal_conv", {"x": f32("T", 4), "weight": f32(4, 3), "bias": f32(3)}, {"state": 0}, r"bias float32\[3\]"),
+        ("causal_conv", {"x": f32("T", 4), "weight": f32(4, 3)}, {"state": 0, "gated": True}, "wanted T rows of 3 x 4"),
     ],
 )
 def test_what_does_not_fit_is_refused(op: str, inputs: dict[str, TensorType], attrs: dict, message: str) -> None:

@@ -18,6 +18,8 @@ from albireo.errors import ConfigError, ModelError, UnsupportedModel, WeightMism
 from albireo.graph.node import Graph
 from albireo.models import architectures, build_graph, load_architecture, load_config, open_checkpoint
 from albireo.models.config import ModelConfig, parse_config
+from albireo.models.mamba_settings import MambaSettings
+from albireo.models.recurrent_settings import GatedDeltaSettings
 from tiny_layer_norm import LAYER_NORMS
 from tiny_models import make_checkpoint, random_weights, weight_shapes, write_safetensors
 
@@ -117,14 +119,22 @@ def test_graph_has_the_agreed_ends_and_origins(name: str) -> None:
     assert str(graph.outputs["top_ids"].type) == "int32[G, 65]"
     origins = list(dict.fromkeys(node.origin for node in graph.nodes))
     attn = [f"layers.0.attn.{p}" for p in ("norm", "q", "k", "v", "rope", "kv", "attention", "o")]
-    if config.recurrent is not None:
+    if isinstance(config.recurrent, GatedDeltaSettings):
         parts = ("norm", "qkv", "z", "gates", "conv", "delta_rule", "out_norm", "out")
         attn = [f"layers.0.attn.{p}" for p in parts]
+    elif isinstance(config.recurrent, MambaSettings):
+        parts = ("norm", "z", "xbc", "dt", "conv", "state", "out_norm", "out")
+        attn = [f"layers.0.attn.{p}" for p in parts]
+    elif config.recurrent is not None:
+        attn = [f"layers.0.conv.{p}" for p in ("norm", "in", "conv", "out")]
     mlp = [f"layers.0.mlp.{p}" for p in ("norm", "gate", "up", "act", "down")]
     if config.experts is not None and config.experts.layers[0]:
         experts = [f"experts.{p}" for p in ("gate", "up", "act", "down")]
         mlp = [f"layers.0.moe.{p}" for p in ("norm", "router", "route", *experts, "combine")]
     blocks = config.blocks
+    if blocks.mixers:  # each layer is one of them, and experts have no gate
+        experts = [f"experts.{p}" for p in ("up", "act", "down")]
+        mlp = [f"layers.1.moe.{p}" for p in ("norm", "router", "route", *experts, "combine")]
     if blocks.latent is not None:
         of_query = ["q_a", "q_a_norm"] if blocks.latent.query_rank else []
         parts = [*of_query, "q_plain", "q_rope", "c_kv", "k_rope", "rope", "kv", "k_up", "attention", "v_up", "o"]
@@ -148,7 +158,8 @@ def test_every_linear_says_how_ranks_may_share_it(name: str) -> None:
     """A new architecture that says nothing could not be cut, and would only be told so by its users."""
     roles = {"q": "heads", "k": "heads", "v": "heads", "o": "row", "gate": "ffn", "up": "ffn", "down": "row"}
     # of layers that keep a state: no ranks share them yet, and their gates stay numbers
-    roles |= {"qkv": None, "z": None, "out": None, "gates": "router", "q_gate": "heads"}
+    roles |= {"qkv": None, "z": None, "in": None, "out": None, "gates": "router", "q_gate": "heads"}
+    roles |= {"xbc": None, "dt": "router"}
     roles |= {"logits": "vocab", "top": "vocab", "router": "router", "weight": "router"}
     if name in ("olmo2", "olmo3", "olmoe", "minimax_m2"):  # each rank needs all heads, whose q and k are normed at once
         roles |= dict.fromkeys("qkvo")

@@ -15,7 +15,8 @@ from albireo.models import architectures, load_architecture, load_config
 from albireo.models.block_settings import Latent
 from albireo.models.config import ConfigRules, ModelConfig, parse_config
 from albireo.models.expert_settings import ExpertSettings
-from albireo.models.recurrent_settings import RecurrentSettings
+from albireo.models.mamba_settings import MambaSettings
+from albireo.models.recurrent_settings import GatedDeltaSettings, RecurrentSettings
 from albireo.models.text_part import is_whole
 from tiny_layer_norm import LAYER_NORMS
 from tiny_models import SHARED_DATA, make_checkpoint, shared_data
@@ -119,6 +120,30 @@ def assert_latents_are_as_transformers_reads_them(ours: ModelConfig, theirs: Any
     assert experts.groups == ((theirs.n_group, theirs.topk_group, 1 if is_v2 else 2) if is_grouped else None)
 
 
+def assert_mixers_are_as_transformers_reads_them(ours: ModelConfig, theirs: Any) -> None:
+    """Nemotron H, whose layers are one thing each."""
+    words = {"state": "linear_attention", "attention": "full_attention", "ffn": "mlp", "experts": "moe"}
+    assert [words[mixer] for mixer in ours.blocks.mixers] == theirs.layer_types
+    assert (ours.vocab_size, ours.hidden_size) == (theirs.vocab_size, theirs.hidden_size)
+    assert (ours.num_heads, ours.num_kv_heads) == (theirs.num_attention_heads, theirs.num_key_value_heads)
+    assert (ours.head_dim, ours.intermediate_size) == (theirs.head_dim, theirs.intermediate_size)
+    assert (ours.rms_norm_eps, ours.hidden_act) == (theirs.layer_norm_epsilon, theirs.mlp_hidden_act)
+    mamba, experts = ours.recurrent, ours.experts
+    assert isinstance(mamba, MambaSettings)
+    assert (mamba.heads, mamba.head_dim) == (theirs.mamba_num_heads, theirs.mamba_head_dim)
+    assert (mamba.groups, mamba.state_size) == (theirs.n_groups, theirs.ssm_state_size)
+    assert (mamba.conv_width, mamba.has_conv_bias) == (theirs.conv_kernel, theirs.use_conv_bias)
+    assert (mamba.has_bias, mamba.dt_limits) == (theirs.use_bias, tuple(theirs.time_step_limit))
+    assert (experts is not None) == ("moe" in theirs.layer_types)
+    if experts is not None:
+        wanted = (theirs.n_routed_experts, theirs.num_experts_per_tok, theirs.moe_intermediate_size)
+        assert (experts.count, experts.top_k, experts.width) == wanted
+        wanted = (theirs.moe_shared_expert_intermediate_size, theirs.moe_latent_size or 0)
+        assert (experts.shared_width, experts.latent) == wanted
+        assert (experts.factor, experts.renormalize) == (theirs.routed_scaling_factor, theirs.norm_topk_prob)
+        assert experts.groups is None and theirs.n_group == theirs.topk_group == 1
+
+
 def assert_as_transformers_reads_it(directory: Path) -> None:
     ours = load_config(directory, "float32")  # where the file names none
     if ours.model_type in LAYER_NORMS:
@@ -131,6 +156,9 @@ def assert_as_transformers_reads_it(directory: Path) -> None:
     theirs = whole.get_text_config()
     if ours.blocks.latent is not None:
         assert_latents_are_as_transformers_reads_them(ours, theirs)
+        return
+    if ours.blocks.mixers:
+        assert_mixers_are_as_transformers_reads_them(ours, theirs)
         return
     if theirs is not whole:  # of a model that reads images
         theirs.tie_word_embeddings = whole.tie_word_embeddings
@@ -192,7 +220,7 @@ def _recurrent(theirs: Any) -> RecurrentSettings | None:
     heads = theirs.linear_num_key_heads, theirs.linear_num_value_heads
     dims = theirs.linear_key_head_dim, theirs.linear_value_head_dim
     layers = tuple(kind == "linear_attention" for kind in theirs.layer_types)
-    return RecurrentSettings(
+    return GatedDeltaSettings(
         layers, *heads, *dims, theirs.linear_conv_kernel_dim, lies_by_head=theirs.model_type == "qwen3_next"
     )
 
@@ -518,6 +546,45 @@ def test_rules_default_to_the_strictest() -> None:
 def test_states_that_are_not_computed_are_refused(changes: dict[str, Any], message: str) -> None:
     with pytest.raises(ModelError, match=message):
         parse("qwen3_5_text", **changes)
+
+
+@pytest.mark.parametrize(
+    ("model_type", "changes", "message"),
+    [
+        ("nemotron_h", {"hybrid_override_pattern": "MEx-ME"}, "hybrid_override_pattern='x' is not supported"),
+        ("nemotron_h", {"hybrid_override_pattern": "MEM-ME"}, "no layer has attention"),
+        ("nemotron_h", {"hybrid_override_pattern": "ME*"}, "num_hidden_layers=6 is not the 3 layers"),
+        ("nemotron_h", {"hybrid_override_pattern": ...}, "layers_block_type=None must say what each layer is"),
+        ("nemotron_h", {"layers_block_type": ["mamba"] * 5 + ["attention"]}, "contradicts layers_block_type"),
+        ("nemotron_h", {"mamba_num_heads": 5}, "mamba_num_heads=5 must be a multiple of n_groups=2"),
+        ("nemotron_h", {"time_step_limit": [0.5, 0.1]}, "time_step_limit=.* the smaller one first"),
+        ("nemotron_h", {"mamba_hidden_act": "gelu"}, "'mamba_hidden_act': 'gelu'"),
+        ("nemotron_h", {"mamba_proj_bias": True}, "'mamba_proj_bias': True"),
+        ("granitemoehybrid", {"layer_types": ["mamba"] * 3}, "no layer has attention"),
+        ("granitemoehybrid", {"layer_types": ["mamba"] * 2}, "has 2 entries for num_hidden_layers=3"),
+        ("granitemoehybrid", {"mamba_d_head": 16}, "mamba_d_head=16 must make mamba_expand"),
+        ("granitemoehybrid", {"position_embedding_type": "alibi"}, "position_embedding_type='alibi' is not supported"),
+        ("granitemoehybrid", {"num_experts_per_tok": 7}, "num_experts_per_tok=7 is more than num_local_experts=6"),
+    ],
+)
+def test_layers_of_mamba_that_are_not_computed_are_refused(
+    model_type: str, changes: dict[str, Any], message: str
+) -> None:
+    with pytest.raises(ModelError, match=message):
+        parse(model_type, **changes)
+
+
+def test_layers_of_mamba_are_read_in_either_spelling() -> None:
+    words = ["linear_attention", "moe", "full_attention", "mlp", "linear_attention", "moe"]
+    infinity = [0.0, {"__float__": "Infinity"}]
+    said = {"hybrid_override_pattern": ..., "num_hidden_layers": ..., "time_step_limit": infinity}
+    assert parse("nemotron_h", layers_block_type=words, **said) == parse("nemotron_h")
+    assert parse("nemotron_h").cached_layers == (2,)
+    dense = parse("nemotron_h", hybrid_override_pattern="*-*-*-")
+    assert dense.recurrent is None and dense.experts is None and dense.cached_layers == (0, 2, 4)
+    attending = parse("granitemoehybrid", layer_types=["attention"] * 3, num_local_experts=0)
+    assert attending.recurrent is None and attending.experts is None and attending.cached_layers == (0, 1, 2)
+    assert not any(attending.rotates) and attending.intermediate_size == 36
 
 
 def test_layers_that_keep_a_state_are_all_but_each_so_many_th_where_nothing_lists_them() -> None:

@@ -6,7 +6,7 @@ import pytest
 
 from albireo.models import architectures, build_graph, load_architecture
 from albireo.models.config import parse_config
-from representatives import ALL_REPRESENTATIVES, OF_SEVERAL_CACHES, mechanisms, mechanisms_of
+from representatives import ALL_REPRESENTATIVES, OF_SEVERAL_CACHES, WITH_STATES, mechanisms, mechanisms_of
 from variants import VARIANTS
 
 
@@ -19,8 +19,11 @@ def test_a_mechanism_is_shown_by_a_representative(name: str) -> None:
 
 @pytest.mark.parametrize("name", ALL_REPRESENTATIVES)
 def test_a_representative_shows_what_the_others_do_not(name: str) -> None:
-    # of a variant of it fewer tests are run, and of what no ranks share none with ranks
-    alike = set(ALL_REPRESENTATIVES) - (set() if name in OF_SEVERAL_CACHES else set(OF_SEVERAL_CACHES))
+    # of a variant of it fewer tests are run, of what no ranks share none with ranks, and of what keeps states none of
+    # single calls
+    alike = set(ALL_REPRESENTATIVES)
+    for fewer in (OF_SEVERAL_CACHES, WITH_STATES):
+        alike -= set() if name in fewer else set(fewer)
     others = (each for each in alike if name not in (each, each.partition(",")[0]))
     shown = frozenset().union(*map(mechanisms, others))
     assert mechanisms(name) - shown, f"{name} shows nothing of its own; take it out of tests/representatives.py"

@@ -26,7 +26,9 @@ def logits_by_transformers(config: dict[str, Any], numbers: dict[str, np.ndarray
     is_in_turn = config["model_type"] == "gpt_oss"
     held = interleaved_experts(config, numbers) if is_in_turn else fused_experts(numbers)
     state = {name: torch.tensor(array) for name, array in held.items()}
-    state |= {name: array[:, None] for name, array in state.items() if name.endswith("conv1d.weight")}
+    state |= {
+        name: array[:, None] for name, array in state.items() if name.endswith(("conv1d.weight", "conv.conv.weight"))
+    }
     if config["tie_word_embeddings"]:
         state["lm_head.weight"] = state["model.embed_tokens.weight"]
     model.load_state_dict(state)

@@ -24,10 +24,12 @@ struct Args {
   const float* q_norm = nullptr;       // [padded D]: vectors are readable to a multiple of 16
   const float* k_norm = nullptr;       // [padded D]
   const float* rope = nullptr;         // [positions][2][D/2]: cos, sin
-  float* state = nullptr;              // causal_conv, gated_delta_rule: what each slot keeps, state_size floats apart
+  float* state = nullptr;              // of a recurrence: what each slot keeps, state_size floats apart
   const float* gates = nullptr;        // gated_delta_rule: [T, 2 * num_heads] without a gap
-  const float* a_log = nullptr;        // gated_delta_rule: [num_heads]
-  const float* dt_bias = nullptr;      // gated_delta_rule: [num_heads]
+  const float* a_log = nullptr;        // gated_delta_rule, selective_state: [num_heads]
+  const float* dt_bias = nullptr;      // likewise
+  const float* dt = nullptr;           // selective_state: [T, num_heads] without a gap
+  const float* skip = nullptr;         // selective_state: [num_heads]
   const float* sinks = nullptr;        // attention: [num_heads] one more score of each row's softmax
   char* kv = nullptr;                  // this layer's part of the KV cache
   int64_t kv_group = 0;                // which of the step's block tables its blocks are in
@@ -39,11 +41,12 @@ struct Args {
   DType x_dtype = DType::kF32, w_dtype = DType::kF32, out_dtype = DType::kF32;
   Rows rows = Rows::kT;
   int32_t act = 0;                // 0 none, 1 silu(gate) * up, 2 gelu_tanh(gate) * up, 3 gelu, 4 gelu_tanh, 5 relu,
-                                  // 6 clamped_swiglu(gate, up); elementwise: a Map
+                                  // 6 clamped_swiglu(gate, up); elementwise: a Map; causal_conv: 0 silu, 1 none
   Gather gather = Gather::kNone;  // norm, gather: which rows of x
   int32_t packed = 0;             // embed only: 1 = table is in panels
   int32_t of_positions = 0;       // embed only: 1 = rows of the table are of positions, not of tokens
   int32_t centered = 0;           // norm only: 1 = x minus its mean is normed
+  int32_t gated = 0;              // causal_conv only: 1 = rows of x have what gates it and what gates out beside it
   int32_t is_private = 0;         // norm only: 1 = the next call alone reads out, see Program::walk
   int64_t n = 0, k = 0;           // linear: columns of weight before act, inner size; norm, gather: k = width
   int64_t group = 0;              // of a weight in few bits: k that share a scale; 0: all
@@ -53,7 +56,7 @@ struct Args {
   int32_t v_affine = 0;
   int64_t num_heads = 0, window = 0;
   int64_t state_size = 0, state_slots = 0;        // floats of a slot; how many there are
-  int64_t num_k_heads = 0, k_dim = 0, v_dim = 0;  // gated_delta_rule; num_heads are those of values
+  int64_t num_k_heads = 0, k_dim = 0, v_dim = 0;  // of a_log's families; num_heads are those of values
   int64_t value_dim = 0;               // attention: values are so many first channels of keys; 0: they are stored
   int64_t chunks = 1;                  // linear: equal parts of k that are added as a binary tree; 1: one chain
   int64_t ranks = 0;                   // all_reduce: how many parts there are
@@ -69,7 +72,8 @@ struct Args {
   int64_t x_stride = 0, out_stride = 0;  // elements from row to row of x, and of out and residual; 0: no gap
   int64_t y_stride = 0;                  // join_heads: likewise of y
   float eps = 0, scale = 0, softcap = 0;
-  Tuning tuning{};  // of the step at hand
+  float dt_least = 0, dt_most = 0;  // selective_state
+  Tuning tuning{};                  // of the step at hand
 };
 
 // natural: columns of x or out, the stride of rows without a gap.

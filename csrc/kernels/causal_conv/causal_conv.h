@@ -1,9 +1,11 @@
-// out[t, c] = silu(weight[c, 0] x[t - W + 1, c] + ... + weight[c, W - 1] x[t, c]) over the rows of each sequence, where
-// rows before its first are zeros and those before the step's are its state, which becomes the step's last W - 1.
-// x, out [T, C] float32, apart from each other; weight [C, W] float32; state: of each slot [W - 1, C] float32. C = n,
-// W = k, from 2 to 8. Sums in this order, so that a row's bits do not depend on the step it is computed in.
-// An item is 64 channels of one sequence.
-// Reads: x weight out state state_size n k x_stride out_stride.
+// out[t, c] = act(weight[c, 0] x[t - W + 1, c] + ... + weight[c, W - 1] x[t, c] (+ bias[c])) over the rows of each
+// sequence, where rows before its first are zeros and those before the step's are its state, which becomes the step's
+// last W - 1. act 0 is silu, 1 leaves sums as they are. gated: rows of x are three parts of C: one that x is multiplied
+// by before, one that out is multiplied by behind act, and x.
+// x float32, [T, C] or [T, 3 C]; out [T, C] of any compute type, apart from x; weight [C, W], bias [C] float32; state:
+// of each slot [W - 1, C] float32. C = n, W = k, from 2 to 8. Sums in this order, so that a row's bits do not depend on
+// the step it is computed in. An item is 64 channels of one sequence.
+// Reads: x weight bias out out_dtype state state_size n k act gated x_stride out_stride.
 #pragma once
 #include "albireo/kernel.h"
 

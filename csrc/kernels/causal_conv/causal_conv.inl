@@ -1,4 +1,4 @@
-// Body of causal_conv for one ISA level.
+// Body of causal_conv for one ISA level; include after gemm.inl, which stores rows of any type.
 #include "kernels/causal_conv/causal_conv.h"
 
 namespace {
@@ -8,22 +8,25 @@ using namespace albireo;
 template <int W>
 ALBIREO_INLINE void convolve(const Args& a, float* state, bool is_new, int64_t begin, int64_t end, int64_t c,
                              int64_t n) {
-  V weight[W], window[W];
+  const auto part = [n](const float* p) { return n == 16 ? load(p) : load_n(p, n); };
+  V weight[W], window[W], bias = a.bias ? part(a.bias + c) : zero();
   for (int j = 0; j < W; j++) {
     float lanes[16] = {};
     for (int64_t i = 0; i < n; i++) lanes[i] = ((const float*)a.weight)[(c + i) * W + j];
     weight[j] = load(lanes);
-    if (j < W - 1) window[j] = is_new ? zero() : n == 16 ? load(state + j * a.n + c) : load_n(state + j * a.n + c, n);
+    if (j < W - 1) window[j] = is_new ? zero() : part(state + j * a.n + c);
   }
   for (int64_t t = begin; t < end; t++) {
-    const float* x = (const float*)a.x + t * x_stride(a, a.n) + c;
-    float* out = (float*)a.out + t * out_stride(a, a.n) + c;
-    window[W - 1] = n == 16 ? load(x) : load_n(x, n);
+    const float* x = (const float*)a.x + t * x_stride(a, a.gated ? 3 * a.n : a.n) + c;
+    window[W - 1] = part(x);
+    if (a.gated) window[W - 1] = mul(window[W - 1], part(x + 2 * a.n));
     V sum = mul(weight[0], window[0]);
     for (int j = 1; j < W; j++) sum = fma(weight[j], window[j], sum);
     for (int j = 0; j < W - 1; j++) window[j] = window[j + 1];
-    if (n == 16) store(out, silu(sum));
-    else store_n(out, silu(sum), n);
+    if (a.bias) sum = add(sum, bias);
+    if (a.act == 0) sum = silu(sum);
+    if (a.gated) sum = mul(sum, part(x + a.n));
+    store_as(a.out_dtype, a.out, t * out_stride(a, a.n) + c, sum, n);
   }
   for (int j = 0; j < W - 1; j++) {
     if (n == 16) store(state + j * a.n + c, window[j]);

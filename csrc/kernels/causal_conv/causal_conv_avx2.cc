@@ -1,6 +1,7 @@
 #include "simd/vec_avx2.h"
 // clang-format off: the vocabulary comes first, what is written in it after
 #include "simd/math.inl"
+#include "kernels/gemm/gemm.inl"
 #include "kernels/causal_conv/causal_conv.inl"
 
 namespace albireo {

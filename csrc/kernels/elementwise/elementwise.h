@@ -21,6 +21,7 @@ enum class Map : int32_t {
   kClampedSwiglu = 9,
   kSigmoid = 10,
   kScaleBy = 11,
+  kRelu2 = 12,
 };
 void elementwise_scalar(const Args&, const Step&, int64_t, int64_t, Scratch&);
 void elementwise_avx2(const Args&, const Step&, int64_t, int64_t, Scratch&);

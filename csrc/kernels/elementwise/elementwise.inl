@@ -37,6 +37,7 @@ ALBIREO_INLINE void dispatch_elementwise(const Args& a, const Step&, int64_t beg
       case Map::kSilu: map_row(a, i, [](V x, V) { return silu(x); }); break;
       case Map::kGelu: map_row(a, i, [](V x, V) { return gelu(x); }); break;
       case Map::kRelu: map_row(a, i, [](V x, V) { return relu(x); }); break;
+      case Map::kRelu2: map_row(a, i, [](V x, V) { return relu2(x); }); break;
       case Map::kGeluTanh: map_row(a, i, [](V x, V) { return gelu_tanh(x); }); break;
       case Map::kScale: map_row(a, i, [&](V x, V) { return mul(x, set1(a.scale)); }); break;
       case Map::kSoftcap: map_row(a, i, [&](V x, V) { return softcap(x, a.softcap); }); break;

@@ -2,10 +2,10 @@
 
 namespace albireo {
 namespace {
-int64_t items(const Args& a, const Step& s) { return s.B * a.num_heads * ceil_div(a.v_dim, kDeltaColumns); }
+int64_t items(const Args& a, const Step& s) { return s.B * a.num_heads * column_blocks(a); }
 // Columns of a state, a query and a key.
 int64_t scratch_bytes(const Args& a) {
-  return (a.k_dim * kDeltaColumns + 2 * round_up(a.k_dim, 16)) * (int64_t)sizeof(float);
+  return (a.k_dim * kStateColumns + 2 * round_up(a.k_dim, 16)) * (int64_t)sizeof(float);
 }
 
 constexpr Variant kVariants[] = {

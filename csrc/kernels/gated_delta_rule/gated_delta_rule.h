@@ -5,16 +5,14 @@
 // x [T, 2 G K + H V] float32: queries and keys of G heads of K channels, values of H heads of V, which share keys in
 // runs; gates [T, 2 H], a_log, dt_bias [H] float32; out [T, H V] float32, apart from x; state: of each slot [H, K, V]
 // float32, zeros for a sequence whose first row is in this step. H = num_heads, G = num_k_heads, K = k_dim, V = v_dim.
-// A column of S depends on nothing but itself, so an item is kDeltaColumns of one head of one sequence; they stay in
+// A column of S depends on nothing but itself, so an item is kStateColumns of one head of one sequence; they stay in
 // the first-level cache for all its rows. Sums over K are two chains, of even and of odd places, added at the end:
 // a row's bits do not depend on the step it is computed in.
 // Reads: x gates a_log dt_bias out state state_size num_heads num_k_heads k_dim v_dim x_stride out_stride.
 #pragma once
-#include "albireo/kernel.h"
+#include "kernels/recurrence/columns.h"
 
 namespace albireo {
-constexpr int64_t kDeltaColumns = 32;  // of an item
-constexpr int64_t kDeltaRows = 16;     // rows whose gates are made together
 void gated_delta_rule_scalar(const Args&, const Step&, int64_t, int64_t, Scratch&);
 void gated_delta_rule_avx2(const Args&, const Step&, int64_t, int64_t, Scratch&);
 void gated_delta_rule_avx512(const Args&, const Step&, int64_t, int64_t, Scratch&);

@@ -1,26 +1,9 @@
 // Body of gated_delta_rule for one ISA level.
-#include <cstring>
-
 #include "kernels/gated_delta_rule/gated_delta_rule.h"
+#include "kernels/recurrence/columns.inl"
 
 namespace {
 using namespace albireo;
-
-constexpr int kDeltaVectors = kDeltaColumns / 16;
-
-// log(1 + e^x) = max(x, 0) + log(1 + e^-|x|), and log(1 + u) = 2 artanh(u / (2 + u)): seven terms, whose rest is below
-// 2e-8 of the whole.
-ALBIREO_INLINE V softplus(V x) {
-  const V u = exp2_v(mul(max(x, sub(zero(), x)), set1(-kLog2e))), s = div(u, add(u, set1(2.0f))), t = mul(s, s);
-  V p = set1(2.0f / 13);
-  p = fma(p, t, set1(2.0f / 11));
-  p = fma(p, t, set1(2.0f / 9));
-  p = fma(p, t, set1(2.0f / 7));
-  p = fma(p, t, set1(2.0f / 5));
-  p = fma(p, t, set1(2.0f / 3));
-  p = fma(p, t, set1(2.0f));
-  return fma(p, s, max(zero(), x));
-}
 
 // What each of n rows from row on keeps of the state, and learns.
 ALBIREO_INLINE void gate_rows_of_head(const Args& a, int64_t h, int64_t row, int64_t n, float* kept, float* learned) {
@@ -47,54 +30,44 @@ ALBIREO_INLINE void to_unit(const float* x, int64_t width, float scale, float* o
   for (int64_t i = 0; i < width; i += 16) store(out + i, mul(load(out + i), factor));
 }
 
-// visit(i, parity) for i from 0 to n - 1, parity being i % 2: a constant, so that what it picks stays in registers.
-template <class Visit>
-ALBIREO_INLINE void in_pairs(int64_t n, Visit visit) {
-  int64_t i = 0;
-  for (; i + 1 < n; i += 2) visit(i, 0), visit(i + 1, 1);
-  if (i < n) visit(i, 0);
-}
-
-// One row: S [K][kDeltaColumns] goes on, out are its columns of the result. values, out: kDeltaColumns.
+// One row: S [K][kStateColumns] goes on, out are its columns of the result. values, out: kStateColumns.
 ALBIREO_INLINE void delta_row(float* state, int64_t k_dim, const float* q, const float* k, const float* values,
                               float kept, float learned, float* out) {
-  V sums[2][kDeltaVectors], delta[kDeltaVectors];
-  for (int j = 0; j < kDeltaVectors; j++) sums[0][j] = sums[1][j] = zero();
+  V sums[2][kColumnVectors], delta[kColumnVectors];
+  for (int j = 0; j < kColumnVectors; j++) sums[0][j] = sums[1][j] = zero();
   in_pairs(k_dim, [&](int64_t i, int parity) {
-    for (int j = 0; j < kDeltaVectors; j++)
-      sums[parity][j] = fma(set1(k[i]), load(state + i * kDeltaColumns + 16 * j), sums[parity][j]);
+    for (int j = 0; j < kColumnVectors; j++)
+      sums[parity][j] = fma(set1(k[i]), load(state + i * kStateColumns + 16 * j), sums[parity][j]);
   });
-  for (int j = 0; j < kDeltaVectors; j++) {
+  for (int j = 0; j < kColumnVectors; j++) {
     const V found = mul(add(sums[0][j], sums[1][j]), set1(kept));
     delta[j] = mul(sub(load(values + 16 * j), found), set1(learned));
     sums[0][j] = sums[1][j] = zero();
   }
   in_pairs(k_dim, [&](int64_t i, int parity) {
-    for (int j = 0; j < kDeltaVectors; j++) {
-      float* at = state + i * kDeltaColumns + 16 * j;
+    for (int j = 0; j < kColumnVectors; j++) {
+      float* at = state + i * kStateColumns + 16 * j;
       const V next = fma(set1(k[i]), delta[j], mul(load(at), set1(kept)));
       store(at, next);
       sums[parity][j] = fma(set1(q[i]), next, sums[parity][j]);
     }
   });
-  for (int j = 0; j < kDeltaVectors; j++) store(out + 16 * j, add(sums[0][j], sums[1][j]));
+  for (int j = 0; j < kColumnVectors; j++) store(out + 16 * j, add(sums[0][j], sums[1][j]));
 }
 
 // Columns first to first + n of head h of sequence b.
 ALBIREO_INLINE void delta_item(const Args& a, const Step& s, int64_t b, int64_t h, int64_t first, int64_t n,
                                float* scratch) {
-  const int64_t columns = kDeltaColumns, from = s.query_start[b], to = s.query_start[b + 1];
+  const int64_t from = s.query_start[b], to = s.query_start[b + 1];
   const int64_t key = h / (a.num_heads / a.num_k_heads), padded = round_up(a.k_dim, 16);
   const int64_t of_keys = a.num_k_heads * a.k_dim, width = 2 * of_keys + a.num_heads * a.v_dim;
-  float *state = scratch, *q = state + a.k_dim * columns, *k = q + padded;
-  float values[kDeltaColumns] = {}, result[kDeltaColumns];
-  float kept[kDeltaRows], learned[kDeltaRows];
+  float *state = scratch, *q = state + a.k_dim * kStateColumns, *k = q + padded;
+  float values[kStateColumns] = {}, result[kStateColumns];
+  float kept[kStateRows], learned[kStateRows];
   float* stored = a.state + s.state_slots[b] * a.state_size + h * a.k_dim * a.v_dim + first;
-  memset(state, 0, a.k_dim * columns * sizeof(float));
-  if (to - from < s.context_len[b])
-    for (int64_t i = 0; i < a.k_dim; i++) memcpy(state + i * columns, stored + i * a.v_dim, n * sizeof(float));
+  take_columns(state, stored, a.k_dim, a.v_dim, n, to - from == s.context_len[b]);
   for (int64_t t = from; t < to; t++) {
-    const int64_t place = (t - from) % kDeltaRows;
+    const int64_t place = (t - from) % kStateRows;
     if (place == 0) gate_rows_of_head(a, h, t, to - t < 16 ? to - t : 16, kept, learned);
     const float* x = (const float*)a.x + t * x_stride(a, width);
     to_unit(x + key * a.k_dim, a.k_dim, 1.0f / __builtin_sqrtf((float)a.k_dim), q);
@@ -103,17 +76,14 @@ ALBIREO_INLINE void delta_item(const Args& a, const Step& s, int64_t b, int64_t 
     delta_row(state, a.k_dim, q, k, values, kept[place], learned[place], result);
     memcpy((float*)a.out + t * out_stride(a, a.num_heads * a.v_dim) + h * a.v_dim + first, result, n * sizeof(float));
   }
-  for (int64_t i = 0; i < a.k_dim; i++) memcpy(stored + i * a.v_dim, state + i * columns, n * sizeof(float));
+  keep_columns(state, stored, a.k_dim, a.v_dim, n);
 }
 
 ALBIREO_INLINE void dispatch_gated_delta_rule(const Args& a, const Step& s, int64_t begin, int64_t end,
                                               Scratch& scratch) {
-  const int64_t blocks = ceil_div(a.v_dim, kDeltaColumns);
-  for (int64_t item = begin; item < end; item++) {
-    const int64_t first = item % blocks * kDeltaColumns, left = a.v_dim - first;
-    delta_item(a, s, item / blocks / a.num_heads, item / blocks % a.num_heads, first,
-               left < kDeltaColumns ? left : kDeltaColumns, (float*)scratch.base);
-  }
+  each_item(a, begin, end, [&](int64_t b, int64_t h, int64_t first, int64_t n) {
+    delta_item(a, s, b, h, first, n, (float*)scratch.base);
+  });
 }
 
 }  // namespace

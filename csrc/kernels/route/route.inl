@@ -68,6 +68,7 @@ ALBIREO_INLINE void dispatch_route(const Args& a, const Step&, int64_t begin, in
     if (a.renormalize) {
       whole = 0.0f;
       for (int64_t j = 0; j < a.top_k; j++) whole += scores[ids[j]];
+      whole += a.eps;
       if (whole < kLeastScores) whole = kLeastScores;
     }
     for (int64_t j = 0; j < a.top_k; j++) {

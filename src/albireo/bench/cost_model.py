@@ -73,8 +73,8 @@ CALL_S, ROWS_CALL_S = 2e-6, 0.7e-6
 #: Drawing from full logits: a row, and each entry of the vocabulary. 0.206 ms of 151,936, 0.021 ms of 4,096.
 SAMPLING_ROW_S, SAMPLING_ENTRY_S = 16e-6, 1.25e-9
 #: A number of a state takes, of each token, as long as so many flops of dot products: 0.21 to 0.28 ns of one thread of
-#: AVX2, whose probe made 104 Gflop/s.
-STATE_FLOPS = 26
+#: AVX2, whose probe made 104 Gflop/s; of the state space of Mamba 2 0.57 of that (docs/journal.md).
+STATE_FLOPS = {"gated_delta_rule": 26, "selective_state": 15}
 #: How far runs of A and B were off at most while the limits stayed what they were (12 %), rounded up: docs/journal.md.
 MODEL_ERROR = 0.15
 
@@ -123,13 +123,16 @@ class CostModel:
 
     def __init__(self, program: Program, vocab_size: int, *other_ranks: Program) -> None:
         self._vocab_size, self._top_k = vocab_size, program.top_k
-        self._state_bytes = program.states.slot_bytes
+        #: Family -> bytes of a slot that its calls keep.
+        self._state_bytes: Counter[str] = Counter()
         self._kinds: Counter[_Kind] = Counter()
         #: what attention_of() says -> calls
         self._attention: Counter[AttentionWork] = Counter()
         self._python = STREAMED if Roofline(program, *other_ranks).decode_bytes > CACHE_BYTES else CACHED
         for each in (program, *other_ranks):
             for call in each.calls:
+                if "state" in call.attrs:
+                    self._state_bytes[call.family] += each.states.sizes[call.attrs["state"]]
                 if call.family == "attention":
                     self._attention[attention_of(each, call)] += 1
                 else:
@@ -156,9 +159,8 @@ class CostModel:
         for work, calls in self._attention.items():
             if rows_of[work.rows]:
                 found["attention"] += calls * _attention_s(shape.sequences_of(work.rows), work, limits)
-        if self._state_bytes:
-            num_bytes = states_moved(shape) * self._state_bytes
-            found["gated_delta_rule"] += num_bytes / (limits.read_bytes_per_s * READ_FRACTION)
+        for family, num_bytes in self._state_bytes.items():
+            found[family] += states_moved(shape) * num_bytes / (limits.read_bytes_per_s * READ_FRACTION)
         if num_logits:
             found["sampling"] = num_logits * (SAMPLING_ROW_S + self._vocab_size * SAMPLING_ENTRY_S)
         found["python"] = self._python.step_s + self._python.step_sequence_s * len(shape.sequences)
@@ -205,8 +207,8 @@ def _kind(program: Program, call: Call) -> _Kind:
     x = program.buffers.get(call.args.get("x", ""))
     products = QKV_OUTPUT_PRODUCTS if call.family == "qkv_rope_kv" else OUTPUT_PRODUCTS
     flops_per_row = round(work.flops_per_row * _product_factor(program, call))
-    if call.family == "gated_delta_rule":
-        flops_per_row = STATE_FLOPS * math.prod(program.states.shapes[call.attrs["state"]])
+    if call.family in STATE_FLOPS:
+        flops_per_row = STATE_FLOPS[call.family] * math.prod(program.states.shapes[call.attrs["state"]])
     return _Kind(
         family=call.family,
         rows=call.rows,

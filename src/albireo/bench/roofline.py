@@ -181,7 +181,8 @@ def call_work(program: Program, call: Call) -> CallWork:
     matrices = _matrix_elements(program, call)
     elements = sum(matrices.values())
     bytes_once = sum(round(count * _itemsize(program, call.args[role])) for role, count in matrices.items())
-    for role in ("bias", "v_bias", "q_norm", "k_norm", "gain", "a_log", "dt_bias", *(() if elements else ("weight",))):
+    vectors = ("bias", "v_bias", "q_norm", "k_norm", "gain", "a_log", "dt_bias", "skip")
+    for role in (*vectors, *(() if elements else ("weight",))):
         if role in call.args:
             bytes_once += 4 * _vector_elements(program, call, role)
     return CallWork(bytes_once, 0, round(2 * elements * _product_cost(program, call)))

@@ -11,7 +11,7 @@ from typing import Any
 
 from albireo.errors import InvariantError
 from albireo.graph.node import ConstantDef, Graph, Node, RowSegment, TensorType, Value
-from albireo.graph.ops import RopeSpec, infer
+from albireo.graph.ops import CONV_ACTIVATIONS, RopeSpec, infer
 
 
 class GraphBuilder:
@@ -68,6 +68,7 @@ class GraphBuilder:
         return x if x.type.dtype == dtype else self._node("cast", {"x": x}, dtype=dtype)[0]
 
     def rms_norm(self, x: Value, weight: Value | None, eps: float, num_heads: int = 1) -> Value:
+        """weight: of each of num_heads parts, or of the whole row."""
         inputs = {"x": x} if weight is None else {"x": x, "weight": weight}
         return self._node("rms_norm", inputs, eps=eps, num_heads=num_heads)[0]
 
@@ -142,13 +143,24 @@ class GraphBuilder:
         inputs = {"q": q, "kv": self.kv} | ({} if sinks is None else {"sinks": sinks})
         return self._node("attention", inputs, **attrs)[0]
 
-    def causal_conv(self, x: Value, weight: Value) -> Value:
-        return self._node("causal_conv", {"x": x, "weight": weight}, state=self._next_state())[0]
+    def causal_conv(
+        self, x: Value, weight: Value, bias: Value | None = None, activation: str = "silu", gated: bool = False
+    ) -> Value:
+        """activation: one of ops.CONV_ACTIVATIONS; gated: x has what it and the result are multiplied by, too."""
+        inputs = {"x": x, "weight": weight} | ({} if bias is None else {"bias": bias})
+        said: dict[str, Any] = {} if activation == CONV_ACTIVATIONS[0] else {"activation": activation}
+        said |= {"gated": True} if gated else {}
+        return self._node("causal_conv", inputs, state=self._next_state(), **said)[0]
 
     def gated_delta_rule(self, x: Value, gates: Value, a_log: Value, dt_bias: Value, **attrs: Any) -> Value:
         """attrs: num_k_heads, num_v_heads, k_dim, v_dim."""
         inputs = {"x": x, "gates": gates, "a_log": a_log, "dt_bias": dt_bias}
         return self._node("gated_delta_rule", inputs, state=self._next_state(), **attrs)[0]
+
+    def selective_state(self, x: Value, dt: Value, a_log: Value, dt_bias: Value, skip: Value, **attrs: Any) -> Value:
+        """attrs: num_k_heads, num_v_heads, k_dim, v_dim; dt_least and dt_most where they say something."""
+        inputs = {"x": x, "dt": dt, "a_log": a_log, "dt_bias": dt_bias, "skip": skip}
+        return self._node("selective_state", inputs, state=self._next_state(), **attrs)[0]
 
     def add(self, x: Value, y: Value) -> Value:
         return self._node("add", {"x": x, "y": y})[0]

@@ -9,6 +9,7 @@ the graph is the definition of the numerics, whoever runs it.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -103,6 +104,10 @@ def _route(x: Types, a: Attrs) -> tuple[TensorType, ...]:
             raise InvariantError(f"route {role} {x[role]} does not fit {logits}")
     if not are_groups(count, a, "bias" in x):
         raise InvariantError(f"route of {logits} in groups: {dict(a)} does not fit")
+    if "eps" in a and not (a["renormalize"] and a.get("scores") == "sigmoid"):
+        raise InvariantError(
+            f"route of {logits} with eps={a['eps']}: it is added to the sum that sigmoids are divided by"
+        )
     dims = ("T", a["top_k"])
     return (TensorType("int32", dims), TensorType("float32", dims))
 
@@ -203,13 +208,17 @@ def _attention(x: Types, a: Attrs) -> tuple[TensorType, ...]:
     return (TensorType("float32", (*q.dims[:-1], a["num_heads"] * width)),)
 
 
-def _causal_conv(x: Types, _: Attrs) -> tuple[TensorType, ...]:
+def _causal_conv(x: Types, a: Attrs) -> tuple[TensorType, ...]:
     rows, weight = x["x"], x["weight"]
-    if rows.dims[0] != "T" or weight.dims[:1] != rows.dims[1:] or not 1 < int(weight.dims[1]) <= MAX_CONV_WIDTH:
+    channels, parts = weight.dims[0], 3 if a.get("gated") else 1
+    if rows.dims != ("T", parts * int(channels)) or not 1 < int(weight.dims[1]) <= MAX_CONV_WIDTH:
         raise InvariantError(
-            f"causal_conv of {rows} with {weight}: wanted T rows, and 2 to {MAX_CONV_WIDTH} numbers a channel"
+            f"causal_conv of {rows} with {weight}: wanted T rows of {parts} x {channels}, and 2 to {MAX_CONV_WIDTH} "
+            "numbers a channel"
         )
-    return (TensorType("float32", rows.dims),)
+    if "bias" in x and x["bias"] != TensorType("float32", (channels,)):
+        raise InvariantError(f"causal_conv bias {x['bias']}: wanted a float32 number for each of {channels} channels")
+    return (TensorType("float32", ("T", channels)),)
 
 
 def _gated_delta_rule(x: Types, a: Attrs) -> tuple[TensorType, ...]:
@@ -220,6 +229,20 @@ def _gated_delta_rule(x: Types, a: Attrs) -> tuple[TensorType, ...]:
         TensorType("float32", (v_heads,))
     }:
         raise InvariantError(f"gated_delta_rule: {x['gates']}, {x['a_log']}, {x['dt_bias']} do not fit {v_heads} heads")
+    return (TensorType("float32", ("T", v_heads * a["v_dim"])),)
+
+
+def _selective_state(x: Types, a: Attrs) -> tuple[TensorType, ...]:
+    k_heads, v_heads = a["num_k_heads"], a["num_v_heads"]
+    if v_heads % k_heads or x["x"].dims != ("T", v_heads * a["v_dim"] + 2 * k_heads * a["k_dim"]):
+        raise InvariantError(f"selective_state of {x['x']}: {dict(a)} does not fit")
+    vectors = {x[role] for role in ("a_log", "dt_bias", "skip")}
+    if x["dt"] != TensorType("float32", ("T", v_heads)) or vectors != {TensorType("float32", (v_heads,))}:
+        raise InvariantError(
+            f"selective_state: dt {x['dt']} and {sorted(map(str, vectors))} do not fit {v_heads} heads"
+        )
+    if not 0 <= a.get("dt_least", 0.0) <= a.get("dt_most", math.inf):
+        raise InvariantError(f"selective_state: dt is held between {a.get('dt_least')} and {a.get('dt_most')}")
     return (TensorType("float32", ("T", v_heads * a["v_dim"])),)
 
 
@@ -279,10 +302,12 @@ SCORES = ("softmax", "sigmoid")
 LEAST_SCORES = 1e-20
 #: Most rows that a causal_conv reads for one.
 MAX_CONV_WIDTH = 8
+#: What a causal_conv makes of its sums, in the native core's order; the first where nothing is said.
+CONV_ACTIVATIONS = ("silu", "none")
 #: Under the root by which gated_delta_rule divides queries and keys.
 L2_EPS = 1e-6
 #: Ops that keep a state of each sequence from step to step; see attribute state.
-RECURRENT = ("causal_conv", "gated_delta_rule")
+RECURRENT = ("causal_conv", "gated_delta_rule", "selective_state")
 #: Leaves of the tree in which partial sums are added: so many ranks at most compute one model.
 MAX_RANKS = 8
 
@@ -292,8 +317,9 @@ OPS: dict[str, Op] = {
     "embed": Op(("ids", "table"), (), _embed),
     # rounds (nearest even) or widens
     "cast": Op(("x",), ("dtype",), _cast),
-    # y = x / sqrt(mean(x^2) + eps) * weight (+ bias) over the last dim, or over each of num_heads equal parts of it.
-    # centered: of x minus its mean, which is LayerNorm; without a weight nothing is multiplied
+    # y = x / sqrt(mean(x^2) + eps) * weight (+ bias) over the last dim, or over each of num_heads equal parts of it,
+    # whose weight is one of all parts, or has numbers for each. centered: of x minus its mean, which is LayerNorm;
+    # without a weight nothing is multiplied
     "rms_norm": Op(("x",), ("eps", "num_heads"), _norm, optional=("weight", "bias"), optional_attrs=("centered",)),
     # a norm in three steps, see compiler/passes/fold_norm.py: x * weight over the last dim; sums of x^2 over each
     # SQUARES columns; and y = x / sqrt(the sum of those / width + eps) (+ bias), row by row
@@ -322,14 +348,15 @@ OPS: dict[str, Op] = {
     # softmax over all logits, or, renormalize, over the chosen ones. In float32; sums ascending, of the chosen by rank.
     # scores "sigmoid": weights are sigmoids instead, renormalize: divided by the sum of the chosen ones. bias: what is
     # compared is score + bias; weights know nothing of it. num_groups: experts are so many groups, and are chosen from
-    # the kept_groups best alone; a group's worth is the sum of its group_best best. factor: on all weights; gain: of
+    # the kept_groups best alone; a group's worth is the sum of its group_best best. eps: added to the sum that
+    # sigmoids are divided by. factor: on all weights; gain: of
     # each expert, on its weights, last
     "route": Op(
         ("x",),
         ("top_k", "renormalize"),
         _route,
         optional=("bias", "gain"),
-        optional_attrs=("scores", *GROUPS, "factor"),
+        optional_attrs=("scores", *GROUPS, "factor", "eps"),
     ),
     # row p = x[p // top_k, or p where x has P rows] @ block^T (+ block of bias), block being rows e * N to (e + 1) * N
     # of weight [num_experts * N, K] with e = ids[p]; each row as linear sums it
@@ -365,11 +392,14 @@ OPS: dict[str, Op] = {
         optional=("sinks", "rows"),
         optional_attrs=("value_dim",),
     ),
-    # silu of a convolution over the rows of each sequence, channel by channel: y[t] = silu(weight[:, 0] * x[t - W + 1]
-    # + ... + weight[:, W - 1] * x[t]). Rows before a sequence's first are zeros; those before the step's are the state.
-    # state: which of a sequence's states this is; each is one op's, which nobody else reads or writes, so that it is no
-    # value of the graph
-    "causal_conv": Op(("x", "weight"), ("state",), _causal_conv),
+    # a convolution over the rows of each sequence, channel by channel: y[t] = act(weight[:, 0] * x[t - W + 1] + ... +
+    # weight[:, W - 1] * x[t] (+ bias)). Rows before a sequence's first are zeros; those before the step's are the
+    # state. activation: one of CONV_ACTIVATIONS. gated: rows are three parts: what x is multiplied by before, what y is
+    # multiplied by at the end, and x. state: which of a sequence's states this is; each is one op's, which nobody else
+    # reads or writes, so that it is no value of the graph
+    "causal_conv": Op(
+        ("x", "weight"), ("state",), _causal_conv, optional=("bias",), optional_attrs=("activation", "gated")
+    ),
     # the gated delta rule over the rows of each sequence, one after another; state [num_v_heads, k_dim, v_dim] float32.
     # x: queries and keys of num_k_heads, values of num_v_heads; heads of values share a key in runs. gates: b, then a.
     #   q, k: each divided by sqrt(sum of squares + L2_EPS), q also by sqrt(k_dim)
@@ -379,6 +409,17 @@ OPS: dict[str, Op] = {
         ("x", "gates", "a_log", "dt_bias"),
         ("state", "num_k_heads", "num_v_heads", "k_dim", "v_dim"),
         _gated_delta_rule,
+    ),
+    # the selective state space of Mamba 2 over the rows of each sequence, one after another; state [num_v_heads, k_dim,
+    # v_dim] float32. x: values of num_v_heads, then b, then c of num_k_heads, which heads of values share in runs.
+    #   t = softplus(dt + dt_bias), held between dt_least and dt_most where they are there
+    #   S = exp(-exp(a_log) * t) * S + b (t * v)^T;  y = c^T S + skip * v
+    # Source: Dao and Gu 2024, Transformers are SSMs
+    "selective_state": Op(
+        ("x", "dt", "a_log", "dt_bias", "skip"),
+        ("state", "num_k_heads", "num_v_heads", "k_dim", "v_dim"),
+        _selective_state,
+        optional_attrs=("dt_least", "dt_most"),
     ),
     "add": Op(("x", "y"), (), _binary),
     "mul": Op(("x", "y"), (), _binary),

@@ -39,9 +39,11 @@ Call families and their roles (a backend implements these):
     gate_rows    x, gate [, residual] -> out                rows of x times the sigmoid of one number each
     output_gate  x, gate [, weight] -> out                  rows times silus or sigmoids (attr kind) of others; weight,
                                                             eps, num_heads: of a norm of heads of x, before that
-    causal_conv  x, weight -> out                           rows of T, which each sequence's state goes on with; see
-                                                            graph.ops. attr state: a place in Program.states
+    causal_conv  x, weight [, bias] -> out                  rows of T, which each sequence's state goes on with; see
+                                                            graph.ops. attrs activation, gated; state: a place
+                                                            in Program.states
     gated_delta_rule  x, gates, a_log, dt_bias -> out       rows of T, likewise
+    selective_state  x, dt, a_log, dt_bias, skip -> out     rows of T, likewise
     head_linear  x, weight -> out                           a linear of each of num_heads equal parts of a row, with its
                                                             rows of weight, num_heads blocks of whole panels; n and k
                                                             are of one head
@@ -50,7 +52,8 @@ Call families and their roles (a backend implements these):
 Families of single ops, for what no pass took into one of these (compiler/passes/single_ops.py). They read float32:
 
     elementwise  x [, y] -> out                             attrs kind: program_spec.KINDS
-    head_norm    x, weight -> out                           norm of each of num_heads parts of a row
+    head_norm    x [, weight] -> out                        norm of each of num_heads parts of a row; weight: of each
+                                                            part, or of all
     rope         x, rope -> out                             rows of T
     kv_write     k [, v]                                    rows of T, to the KV cache
     slice        x -> out                                   columns of x from start on, copied

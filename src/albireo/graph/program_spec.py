@@ -6,13 +6,14 @@ outside. The prose is in program.py. Does not know kernels.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 
 from albireo.dtypes import itemsize
 from albireo.errors import InvariantError
 from albireo.graph.node import SYMBOLS
-from albireo.graph.ops import GROUPS, MAX_CONV_WIDTH, SCORES, are_groups
+from albireo.graph.ops import CONV_ACTIVATIONS, GROUPS, MAX_CONV_WIDTH, RECURRENT, SCORES, are_groups
 from albireo.graph.program import PANEL, Buffer, Call, PackedConstant, Program, is_gated, weight_rows
 from albireo.graph.tuning import BUCKETS
 
@@ -38,6 +39,7 @@ GATED_ACTS = tuple(act for act in ACTS if act == "none" or is_gated(act))
 KINDS = (
     *("cast", "silu", "gelu", "gelu_tanh", "relu", "scale", "softcap", "add", "mul", "clamped_swiglu", "sigmoid"),
     "scale_by",
+    "relu2",
 )
 #: Those that read two operands.
 KINDS_OF_TWO = ("add", "mul", "clamped_swiglu")
@@ -124,7 +126,7 @@ FAMILIES: dict[str, Family] = {
         ("ids", "weights"),
         ("top_k", "renormalize"),
         optional=("bias", "gain"),
-        optional_attrs=("scores", *GROUPS, "factor"),
+        optional_attrs=("scores", *GROUPS, "factor", "eps"),
     ),
     "expert_linear": Family(
         ("x", "ids", "weight"),
@@ -148,9 +150,22 @@ FAMILIES: dict[str, Family] = {
     "head_norm": Family(("x",), ("out",), ("eps", "num_heads"), optional=("weight",), weight="weight"),
     "rope": Family(("x", "rope"), ("out",), ("num_heads", "head_dim"), optional=("rows",)),
     "kv_write": Family(("k",), (), ("layer", "num_kv_heads", "head_dim"), optional=("v",), writes_kv=True),
-    "causal_conv": Family(("x", "weight"), ("out",), ("state",), weight="weight"),
+    "causal_conv": Family(
+        ("x", "weight"),
+        ("out",),
+        ("state",),
+        optional=("bias",),
+        weight="weight",
+        optional_attrs=("activation", "gated"),
+    ),
     "gated_delta_rule": Family(
         ("x", "gates", "a_log", "dt_bias"), ("out",), ("state", "num_k_heads", "num_v_heads", "k_dim", "v_dim")
+    ),
+    "selective_state": Family(
+        ("x", "dt", "a_log", "dt_bias", "skip"),
+        ("out",),
+        ("state", "num_k_heads", "num_v_heads", "k_dim", "v_dim"),
+        optional_attrs=("dt_least", "dt_most"),
     ),
     "slice": Family(("x",), ("out",), ("start",)),
     "top": Family(("x",), ("ids", "values"), ("n",)),
@@ -158,7 +173,7 @@ FAMILIES: dict[str, Family] = {
 }
 
 #: Families of backends that are able to (pipeline.ABLE_PASSES, pipeline.adapter_passes); every backend has the others.
-ABLE_FAMILIES = ("linear_norm", "combine_norm", "output_gate", "adapter", "causal_conv", "gated_delta_rule")
+ABLE_FAMILIES = ("linear_norm", "combine_norm", "output_gate", "adapter", *RECURRENT)
 #: Families that every backend has kernels for.
 COMMON_FAMILIES = tuple(name for name in FAMILIES if name not in ABLE_FAMILIES)
 
@@ -347,7 +362,7 @@ def _experts_fit(program: Program, call: Call) -> bool:
 
 def _recurrence_fits(program: Program, call: Call) -> bool:
     """Whether a call that keeps a state has the shapes that go with each other; true for the other families."""
-    if call.family not in ("causal_conv", "gated_delta_rule"):
+    if call.family not in RECURRENT:
         return True
     a, cols = call.attrs, {role: program.buffers[n].cols for role, n in call.args.items() if n in program.buffers}
     if not 0 <= a["state"] < len(program.states.shapes) or call.rows != "T":
@@ -356,12 +371,18 @@ def _recurrence_fits(program: Program, call: Call) -> bool:
     if call.family == "causal_conv":
         weight = _constant(program, call, "weight")
         fits = 1 < weight.cols <= MAX_CONV_WIDTH and shape == (weight.cols - 1, weight.rows)
-        return fits and cols["x"] == cols["out"] == weight.rows
+        fits = fits and a.get("activation", CONV_ACTIVATIONS[0]) in CONV_ACTIVATIONS
+        if "bias" in call.args:
+            bias = _constant(program, call, "bias")
+            fits = fits and (bias.rows, bias.cols) == (1, weight.rows)
+        return fits and (cols["x"], cols["out"]) == ((3 if a.get("gated") else 1) * weight.rows, weight.rows)
     k_heads, v_heads, k_dim, v_dim = (a[name] for name in ("num_k_heads", "num_v_heads", "k_dim", "v_dim"))
-    vectors = {(c.rows, c.cols) for c in (_constant(program, call, role) for role in ("a_log", "dt_bias"))}
-    fits = shape == (v_heads, k_dim, v_dim) and not v_heads % k_heads and vectors == {(1, v_heads)}
-    widths = (cols["x"], cols["gates"], cols["out"])
-    return fits and widths == (2 * k_heads * k_dim + v_heads * v_dim, 2 * v_heads, v_heads * v_dim)
+    vectors = [_constant(program, call, role) for role in ("a_log", "dt_bias", "skip") if role in call.args]
+    fits = shape == (v_heads, k_dim, v_dim) and not v_heads % k_heads
+    fits = fits and {(vector.rows, vector.cols) for vector in vectors} == {(1, v_heads)}
+    fits = fits and 0 <= a.get("dt_least", 0.0) <= a.get("dt_most", math.inf)
+    of_gates = cols["dt"] == v_heads if call.family == "selective_state" else cols["gates"] == 2 * v_heads
+    return fits and of_gates and (cols["x"], cols["out"]) == (2 * k_heads * k_dim + v_heads * v_dim, v_heads * v_dim)
 
 
 def _single_op_fits(program: Program, call: Call) -> bool:
@@ -378,7 +399,7 @@ def _single_op_fits(program: Program, call: Call) -> bool:
         return fits and numbers == {a["kind"]}.intersection({"scale", "softcap"}) and a.get("softcap", 1.0) > 0
     if call.family == "head_norm":
         width, rest = divmod(cols["x"], int(a["num_heads"]))
-        fits = "weight" not in call.args or _constant(program, call, "weight").cols == width
+        fits = "weight" not in call.args or _constant(program, call, "weight").cols in (width, cols["x"])
         return fits and not rest and cols["x"] == cols["out"]
     if call.family == "output_gate":
         has_norm = {"weight" in call.args, "eps" in a, "num_heads" in a}

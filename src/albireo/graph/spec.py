@@ -12,7 +12,16 @@ from typing import Any
 from albireo.dtypes import COMPUTE_DTYPES, ROW_CODES
 from albireo.errors import InvariantError
 from albireo.graph.node import SYMBOLS, Graph, Node, TensorType, Value
-from albireo.graph.ops import GROUPS, LINEAR_ROLES, MAX_RANKS, SCORES, UNARY_KINDS, RopeSpec, infer
+from albireo.graph.ops import (
+    CONV_ACTIVATIONS,
+    GROUPS,
+    LINEAR_ROLES,
+    MAX_RANKS,
+    SCORES,
+    UNARY_KINDS,
+    RopeSpec,
+    infer,
+)
 from albireo.graph.program_spec import FAMILIES
 
 #: Roles a fused node has beside its family's, because its body needs them and its kernel finds them in the step.
@@ -137,14 +146,18 @@ def _attr_problem(node: Node, name: str, value: Any) -> str:
         if not _is_count(value, 1):
             return "must be a whole number of at least 1"
         return _heads_problem(node) if name == "num_heads" else ""
+    if name in ("dt_least", "dt_most"):
+        return "" if _is_number(value) and value >= 0 else "must be a number of at least 0"
     if name in ("layer", "state"):
         return "" if _is_count(value, 0) else "must be a whole number of at least 0"
     if name == "window":
         return "" if value is None or _is_count(value, 1) else "must be None or a whole number of at least 1"
     if name == "softcap":
         return "" if value is None or (_is_number(value) and value > 0) else "must be None or a number above 0"
-    if name in ("renormalize", "centered"):
+    if name in ("renormalize", "centered", "gated"):
         return "" if isinstance(value, bool) else "must be true or false"
+    if name == "activation":
+        return "" if value in CONV_ACTIVATIONS else f"must be one of {', '.join(CONV_ACTIVATIONS)}"
     if name == "scores":
         return "" if value in SCORES else f"must be one of {', '.join(SCORES)}"
     if name in ("width", "num_experts", "top_k", "value_dim", *GROUPS):
@@ -193,7 +206,7 @@ def _heads_problem(node: Node) -> str:
         )
         fits = isinstance(width, int) and width % heads == 0
         for weight in weights:
-            if not fits or weight.type.dims != (int(width) // heads,):
+            if not fits or weight.type.dims not in ((int(width) // heads,), (width,)):
                 return f"does not cut {width} channels into parts of the weight's {list(weight.type.dims)}"
         return "" if fits else f"does not cut {width} channels into equal parts"
     if node.op == "rope":

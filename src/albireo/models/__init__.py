@@ -43,6 +43,8 @@ _ROOM = (
     "latent_weights",
     "layer_kinds",
     "layers",
+    "mamba",
+    "mamba_settings",
     "mapped_file",
     "multipliers",
     "peft",
@@ -54,6 +56,7 @@ _ROOM = (
     "rope_settings",
     "safetensors_file",
     "safetensors_files",
+    "short_conv",
     "text_part",
     "weights",
 )

@@ -8,6 +8,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
+from albireo.models.layer_kinds import Mixer
+
 #: Where rows of q, k and v lie: in tensors of their own; of each group of heads that share a key and a value (its
 #: queries, its key, its value), group by group, in one.
 Joined = Literal["no", "by_group"]
@@ -44,10 +46,12 @@ class BlockSettings:
         joined: where rows of q, k and v lie.
         has_output_gate: what attention gives is multiplied by sigmoids, of as many channels of q_proj, behind those of
             each head's query.
-        num_kv_heads: where no key says it by itself; None: a key does.
+        num_kv_heads, ffn_width: where no key says it by itself; None: a key does.
         full_num_kv_heads, full_head_dim: of layers without a window, where those differ from layers with one.
         full_values_are_keys: in layers without a window, values are keys before their norm and rotation.
         latent: attention is of latents: one KV head, which is the vector that positions leave.
+        has_rotation: queries and keys are rotated.
+        mixers: what each layer is, where it is one thing alone; empty: attention or a state, and an FFN or experts.
         layer_width: channels that each layer is given of a token beside the residual stream; 0: none.
         num_sharing: so many last layers have no keys and values of their own: they read those of the last layer of
             their kind (with a window, or without) before them. is_wide_where_sharing: their FFN is twice as wide.
@@ -65,10 +69,13 @@ class BlockSettings:
     joined: Joined = "no"
     has_output_gate: bool = False
     num_kv_heads: int | None = None
+    ffn_width: int | None = None
     full_num_kv_heads: int | None = None
     full_head_dim: int | None = None
     full_values_are_keys: bool = False
     latent: Latent | None = None
+    has_rotation: bool = True
+    mixers: tuple[Mixer, ...] = ()
     layer_width: int = 0
     num_sharing: int = 0
     is_wide_where_sharing: bool = False

@@ -16,6 +16,7 @@ from albireo.json_file import Fields
 from albireo.models.block_settings import BlockSettings
 from albireo.models.expert_settings import ExpertSettings, Keys, parse_experts
 from albireo.models.layer_kinds import DEFAULT_WINDOW, MAX_LAYERS, WindowRule, parse_rotates, parse_windows
+from albireo.models.mamba_settings import MambaSettings
 from albireo.models.multipliers import Multipliers, parse_multipliers
 from albireo.models.recurrent_settings import RecurrentRule, RecurrentSettings, parse_recurrent
 from albireo.models.rope_settings import DEFAULT_THETA, MAX_POSITIONS, RopeSettings, parse_ropes
@@ -41,6 +42,7 @@ ACTIVATIONS = {
         "gelu_pytorch_tanh": "gelu_tanh",
         "relu": "relu",
     },
+    "relu2": {"relu2": "relu2"},
 }
 
 #: Keys that do not change what is computed from given weights and tokens.
@@ -114,10 +116,12 @@ class ConfigRules:
         has_layers_without_rope: see ModelConfig.rotates. rotates_windows: where there is a window, layers without one
             do not rotate. has_pairs_side_by_side: see ModelConfig.
         ignorable: keys of this architecture that change nothing here.
-        names: what its files call keys that others have, too.
+        names: what its files call keys that others have, too. older_names: what older files call keys that newer ones
+            have; where both are there, the older decides.
         blocks: reads what its own keys say of a layer's parts; None: they are llama's.
         ffn_factor: widths of the residual stream that an FFN has where nothing is said; 0: it must be said.
-        recurrent: whether some layers keep a state in place of attention.
+        recurrent: whether some layers keep a state in place of attention; mamba: reads what its keys say of those of
+            Mamba 2.
         has_rope: whether positions are rotations; else a table of them is added.
         class_names: what architectures may name; empty: model_type and ForCausalLM.
     """
@@ -140,10 +144,12 @@ class ConfigRules:
     ignorable: frozenset[str] = frozenset()
     class_names: tuple[str, ...] = ()
     names: Mapping[str, str] = field(default_factory=dict)
+    older_names: Mapping[str, str] = field(default_factory=dict)
     blocks: Callable[[Fields], BlockSettings] | None = None
     ffn_factor: int = 0
     has_rope: bool = True
     recurrent: RecurrentRule = "none"
+    mamba: Callable[[Fields], MambaSettings | None] | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -191,7 +197,7 @@ class ModelConfig:
     eos_token_ids: tuple[int, ...] = field(default=())
     experts: ExpertSettings | None = None
     blocks: BlockSettings = field(default_factory=BlockSettings)
-    recurrent: RecurrentSettings | None = None
+    recurrent: RecurrentSettings | MambaSettings | None = None
     stored_dtype: str = field(default="float32", compare=False)
 
     def with_dtype(self, dtype: str) -> ModelConfig:
@@ -209,6 +215,8 @@ class ModelConfig:
     @property
     def cached_layers(self) -> tuple[int, ...]:
         """Layers that have a KV cache of their own, in order: those with attention that share no other's."""
+        if self.blocks.mixers:
+            return tuple(i for i, mixer in enumerate(self.blocks.mixers) if mixer == "attention")
         is_recurrent = self.recurrent.layers if self.recurrent else ()
         layers = range(self.num_layers - self.blocks.num_sharing)
         return tuple(i for i in layers if not is_recurrent or not is_recurrent[i])
@@ -255,7 +263,9 @@ def parse_config(
     Args: default_dtype: when the file names none. where: names the file in errors.
     Raises: ModelError for a missing or impossible value; UnsupportedModel for a key that is not computed.
     """
-    fields = Fields({**rules.defaults, **data}, where, rules.names)
+    older = {key: data[name] for name, key in rules.older_names.items() if data.get(name) is not None}
+    newer = {key: value for key, value in data.items() if key not in rules.older_names}
+    fields = Fields({**rules.defaults, **newer, **older}, where, rules.names)
     model_type = fields.text("model_type")
     _check_class(fields, model_type, rules.class_names)
     hidden = fields.integer("hidden_size", 1, MAX_WIDTH)
@@ -264,14 +274,18 @@ def parse_config(
     kv_heads = blocks.num_kv_heads or fields.integer("num_key_value_heads", 1, MAX_HEADS, default=heads)
     if heads % kv_heads:
         fields.fail("num_attention_heads", heads, f"must be a multiple of num_key_value_heads={kv_heads}")
-    layers = fields.integer("num_hidden_layers", 1, MAX_LAYERS)
+    layers = len(blocks.mixers) or fields.integer("num_hidden_layers", 1, MAX_LAYERS)
     positions = fields.integer("max_position_embeddings", 1, MAX_POSITIONS)
     vocab = fields.integer("vocab_size", 1, MAX_VOCAB)
-    width = fields.integer("intermediate_size", 1, MAX_WIDTH, default=rules.ffn_factor * hidden or None)
-    rotates = parse_rotates(fields, layers) if rules.has_layers_without_rope else (True,) * layers
-    recurrent = parse_recurrent(fields, rules.recurrent, layers)
+    width = blocks.ffn_width or fields.integer(
+        "intermediate_size", 1, MAX_WIDTH, default=rules.ffn_factor * hidden or None
+    )
+    rotates = parse_rotates(fields, layers) if rules.has_layers_without_rope else (blocks.has_rotation,) * layers
+    recurrent: RecurrentSettings | MambaSettings | None = parse_recurrent(fields, rules.recurrent, layers, hidden)
+    if rules.mamba is not None:
+        recurrent = rules.mamba(fields)
     windows: tuple[int | None, ...] = (None,) * layers
-    if recurrent is None:
+    if recurrent is None and rules.mamba is None:
         windows = parse_windows(fields, rules.windows, rules.period, rotates, rules.default_window)
     latent = blocks.latent
     head_dim = _head_dim(fields, rules, hidden, heads) if latent is None else latent.rank + latent.rotary

@@ -11,6 +11,7 @@ from typing import Any, Literal
 
 from albireo.graph.ops import GROUPS, MAX_CHOSEN, SCORES
 from albireo.json_file import Fields
+from albireo.models.layer_kinds import parse_mixers
 
 MAX_EXPERTS = 2**12
 _MAX_WIDTH = 2**20
@@ -19,7 +20,9 @@ _MAX_WIDTH = 2**20
 #: but for whether they are), or those of Qwen's models, with a shared expert or without.
 #: Qwen 3.5's: in every layer, with a shared one, weights renormalized.
 #: Or DeepSeek V3's, whose experts are chosen by sigmoids and a bias, in groups; V2's, by a softmax; MiniMax's, as V3's
-#: without groups; ERNIE's, by a softmax and a bias; or Gemma 4's, which are beside each layer's FFN, or nowhere.
+#: without groups; ERNIE's, by a softmax and a bias; LFM2's, by sigmoids and a bias or
+#: none, behind dense layers; or Gemma 4's, which are beside each layer's FFN, or nowhere; Nemotron H's, as V3's, in
+#: layers of their own, or nowhere; Granite 4.0's, as mixtral's beside an FFN, or nowhere.
 Keys = Literal[
     "none",
     "mixtral",
@@ -32,6 +35,9 @@ Keys = Literal[
     "minimax",
     "ernie",
     "gemma4",
+    "lfm2",
+    "nemotron_h",
+    "granite_hybrid",
 ]
 
 
@@ -52,7 +58,9 @@ class ExpertSettings:
         has_bias: a bias of each expert is added to scores where experts are chosen, not where they are weighed.
         groups: how many experts are divided into, how many of those a token's experts are chosen from, and how many of
             the best of a group say what it is worth; None: there are none.
-        factor: on weights. has_gain: weights of each expert are multiplied by a number of its own, too.
+        factor: on weights. eps: added to the sum they are divided by, where they are sigmoids. has_gain: weights of
+            each expert are multiplied by a number of its own, too.
+        latent: channels that the residual stream becomes before experts, and comes back from behind them; 0: neither.
     """
 
     count: int
@@ -67,13 +75,17 @@ class ExpertSettings:
     groups: tuple[int, int, int] | None = None
     factor: float = 1.0
     has_gain: bool = False
+    eps: float = 0.0
+    latent: int = 0
 
     @property
     def rules(self) -> dict[str, Any]:
         """What the op route is told beside top_k and renormalize: attributes that say something."""
         scores = {} if self.scores == SCORES[0] else {"scores": self.scores}
         groups = {} if self.groups is None else dict(zip(GROUPS, self.groups, strict=True))
-        return scores | groups | ({} if self.factor == 1.0 else {"factor": self.factor})
+        numbers = {"factor": self.factor} if self.factor != 1.0 else {}
+        numbers |= {"eps": self.eps} if self.eps and self.renormalize else {}
+        return scores | groups | numbers
 
 
 def parse_experts(fields: Fields, keys: Keys, layers: int, width: int) -> ExpertSettings | None:
@@ -87,8 +99,14 @@ def parse_experts(fields: Fields, keys: Keys, layers: int, width: int) -> Expert
         return _deepseek(fields, layers, is_v2=keys == "deepseek_v2")
     if keys == "ernie":
         return _ernie(fields, layers)
+    if keys == "lfm2":
+        return _lfm2(fields, layers)
     if keys == "gemma4":
         return _gemma4(fields, layers) if fields.flag("enable_moe_block", False) else None
+    if keys == "nemotron_h":
+        return _nemotron_h(fields)
+    if keys == "granite_hybrid":
+        return _granite_hybrid(fields, layers)
     count_key = "num_local_experts"
     if keys != "mixtral" and fields.has("num_experts"):  # transformers writes either name
         count_key = "num_experts"
@@ -186,6 +204,25 @@ def _ernie(fields: Fields, layers: int) -> ExpertSettings:
     )
 
 
+def _lfm2(fields: Fields, layers: int) -> ExpertSettings:
+    count = fields.integer("num_experts", 1, MAX_EXPERTS, default=32)
+    dense = fields.integer("num_dense_layers", 0, layers, default=2)
+    if dense == layers:
+        fields.unsupported("num_dense_layers", dense, "no layer has experts; give the dense architecture's name")
+    return ExpertSettings(
+        count,
+        fields.integer("num_experts_per_tok", 1, min(count, MAX_CHOSEN), default=4),
+        fields.integer("moe_intermediate_size", 1, _MAX_WIDTH),
+        fields.flag("norm_topk_prob", True),
+        0,
+        (False,) * dense + (True,) * (layers - dense),
+        scores="sigmoid",
+        has_bias=fields.flag("use_expert_bias", True),
+        factor=fields.number("routed_scaling_factor", 1e-6, 1e6, default=1.0),
+        eps=1e-6,
+    )
+
+
 def _gemma4(fields: Fields, layers: int) -> ExpertSettings:
     count = fields.integer("num_experts", 1, MAX_EXPERTS)
     return ExpertSettings(
@@ -197,6 +234,38 @@ def _gemma4(fields: Fields, layers: int) -> ExpertSettings:
         (True,) * layers,
         has_gain=True,
     )
+
+
+def _nemotron_h(fields: Fields) -> ExpertSettings | None:
+    """Files of models without experts may have the keys all the same."""
+    count = fields.integer("n_routed_experts", 1, MAX_EXPERTS, default=8)
+    top_k = fields.integer("num_experts_per_tok", 1, min(count, MAX_CHOSEN), default=2)
+    found = ExpertSettings(
+        count,
+        top_k,
+        fields.integer("moe_intermediate_size", 1, _MAX_WIDTH, default=7688),
+        fields.flag("norm_topk_prob", True),
+        fields.integer("moe_shared_expert_intermediate_size", 1, _MAX_WIDTH, default=7688),
+        tuple(mixer == "experts" for mixer in parse_mixers(fields)),
+        is_shared_gated=False,
+        scores="sigmoid",
+        has_bias=True,
+        groups=_groups(fields, count, top_k, 2),
+        factor=fields.number("routed_scaling_factor", 1e-6, 1e6, default=1.0),
+        latent=fields.optional_integer("moe_latent_size", 1, _MAX_WIDTH) or 0,
+    )
+    return found if any(found.layers) else None
+
+
+def _granite_hybrid(fields: Fields, layers: int) -> ExpertSettings | None:
+    """In every layer, or in none; files of the latter may say how many a token has all the same."""
+    count = fields.integer("num_local_experts", 0, MAX_EXPERTS, default=8)
+    top_k = fields.integer("num_experts_per_tok", 0 if count == 0 else 1, MAX_CHOSEN, default=2)
+    if count == 0:
+        return None
+    if top_k > count:
+        fields.fail("num_experts_per_tok", top_k, f"is more than num_local_experts={count}")
+    return ExpertSettings(count, top_k, fields.integer("intermediate_size", 1, _MAX_WIDTH), True, 0, (True,) * layers)
 
 
 def _sparse_layers(fields: Fields, layers: int) -> tuple[bool, ...]:

@@ -11,13 +11,14 @@ from dataclasses import dataclass
 from albireo.graph.builder import GraphBuilder
 from albireo.graph.node import Value
 from albireo.models.config import ModelConfig
-from albireo.models.layers import gated_mlp, linear, mlp_block, norm
+from albireo.models.layers import FFNNames, Norms, gated_mlp, linear, mlp_block, norm
 
 
 @dataclass(frozen=True, slots=True)
 class Names:
-    """What an architecture calls its parts: the block within a layer, gate, up and down of an expert, the router, the
-    bias of a choice, the gain of weights, the expert that every token has."""
+    """What an architecture calls its parts: the block within a layer, gate (empty: there is none), up and down of an
+    expert (and of an FFN in place of experts), the router, the bias of a choice, the gain of weights, the expert that
+    every token has; and the norm of what the block reads."""
 
     block: str
     gate: str
@@ -27,6 +28,7 @@ class Names:
     bias: str = "gate.e_score_correction_bias"
     gain: str = ""
     shared: str = "shared_expert"
+    norm: str = "post_attention_layernorm"
 
 
 QWEN = Names("mlp", "gate_proj", "up_proj", "down_proj")
@@ -44,10 +46,11 @@ def moe_block(
     settings = c.experts
     assert settings is not None, "the architecture's rules name the keys of experts"
     if not settings.layers[layer]:
-        return mlp_block(b, c, x, layer)
+        ffn = FFNNames(names.block, names.gate, names.up, names.down)
+        return mlp_block(b, c, x, layer, norms=Norms(names.norm), names=ffn)
     name = f"model.layers.{layer}.{names.block}"
     with b.part(f"layers.{layer}.moe"):
-        h = norm(b, c, x, f"model.layers.{layer}.post_attention_layernorm.weight", "norm")
+        h = norm(b, c, x, f"model.layers.{layer}.{names.norm}.weight", "norm")
         ids, weights = route(b, c, h, name, names, bias=bias)
         pairs = experts(b, c, h, ids, f"{name}.experts", names, bias=bias)
         with b.part("combine"):
@@ -73,18 +76,21 @@ def route(
 def experts(
     b: GraphBuilder, c: ModelConfig, h: Value, ids: Value, name: str, names: Names, *, bias: bool = False
 ) -> Value:
-    """[P, E] float32: what each expert of each token makes of its row of h. Args: name: of what the experts lie in."""
-    settings = c.experts
-    assert settings is not None
+    """[P, channels of h] float32: what each expert of each token makes of its row of h. Args: name: of what the experts
+    lie in."""
+    settings, channels = c.experts, h.type.dims[-1]
+    assert settings is not None and isinstance(channels, int)
     with b.part("experts"):
-        gate = _experts(b, c, h, ids, name, names.gate, settings.width, "gate", "ffn", bias)
+        gate = _experts(b, c, h, ids, name, names.gate, settings.width, "gate", "ffn", bias) if names.gate else None
         up = _experts(b, c, h, ids, name, names.up, settings.width, "up", "ffn", bias)
         with b.part("act"):
             m = b.cast(_act(b, c, gate, up), c.dtype)
-        return _experts(b, c, m, ids, name, names.down, c.hidden_size, "down", "row", bias)
+        return _experts(b, c, m, ids, name, names.down, channels, "down", "row", bias)
 
 
-def _act(b: GraphBuilder, c: ModelConfig, gate: Value, up: Value) -> Value:
+def _act(b: GraphBuilder, c: ModelConfig, gate: Value | None, up: Value) -> Value:
+    if gate is None:
+        return b.unary(up, c.hidden_act)
     if c.hidden_act == "clamped_swiglu":
         return b.clamped_swiglu(gate, up)
     return b.mul(b.unary(gate, c.hidden_act), up)

@@ -7,8 +7,8 @@ published with. Called by weights.py. Does not know graphs.
 
 Gemma 4's are X.experts, beside X.mlp; Granite's are X.block_sparse_moe.input_linear.weight and output_linear.weight.
 Qwen 3 VL's are published with columns first, [experts, H, 2 F] and [experts, F, H]; their matrices are copies. ERNIE's
-biases of a choice, [1, experts], are read as vectors here, too, and the convolutions of Qwen 3.5, [channels, 1, width],
-as matrices.
+biases of a choice, [1, experts], are read as vectors here, too, and convolutions of Qwen 3.5, LFM2 and Mamba layers,
+[channels, 1, width], as matrices.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ from albireo.quantization.formats.matrix import Matrix, Plan
 _GATE_UP = (".experts.gate_up_proj", ".block_sparse_moe.input_linear.weight")
 _DOWN = (".experts.down_proj", ".block_sparse_moe.output_linear.weight")
 _BIAS = ".moe_statics.e_score_correction_bias"
-_CONV = ".linear_attn.conv1d.weight"
+_CONVS = tuple(f".{conv}.weight" for conv in ("linear_attn.conv1d", "mamba.conv1d", "mixer.conv1d", "conv.conv"))
 _MAX_EXPERTS = 2**12
 #: Models of which such tensors may lie with columns first.
 _COLUMNS_FIRST = ("qwen3_vl_moe",)
@@ -42,6 +42,7 @@ _NAMES = {
     name: {"mlp": "block_sparse_moe", "gate_proj": "w1", "up_proj": "w3", "down_proj": "w2"}
     for name in ("mixtral", "minimax_m2")
 }
+_NAMES["lfm2_moe"] = {"gate_proj": "w1", "up_proj": "w3", "down_proj": "w2"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -157,7 +158,7 @@ def split_experts(
     Args: config: of config.json, whatever it holds.
     Raises: WeightMismatch for one of another shape.
     """
-    is_fused = any(name.endswith((*_GATE_UP, *_DOWN, _BIAS, _CONV)) for name in stored.names)
+    is_fused = any(name.endswith((*_GATE_UP, *_DOWN, _BIAS, *_CONVS)) for name in stored.names)
     if not is_fused or config.get("model_type") in INTERLEAVED:
         return stored
     text = config.get("text_config")
@@ -171,7 +172,7 @@ def _parts(
     if name.endswith(_BIAS) and len(shape) == 2 and shape[0] == 1:
         yield name.replace(".gate.moe_statics.", ".moe_statics."), _Part(name, 0, shape[1:])
         return
-    if name.endswith(_CONV) and len(shape) == 3 and shape[1] == 1:
+    if name.endswith(_CONVS) and len(shape) == 3 and shape[1] == 1:
         yield name, _Part(name, 0, (shape[0], shape[2]))
         return
     layer, _, rest = name.partition(".mlp.")

@@ -12,7 +12,7 @@ from albireo.models.config import ModelConfig
 from albireo.models.experts import moe_block
 from albireo.models.head_rows import RowsOf
 from albireo.models.layers import attention_block, embedding, head, linear, mlp_block, norm
-from albireo.models.recurrent_settings import RecurrentSettings
+from albireo.models.recurrent_settings import GatedDeltaSettings
 from albireo.models.rope import rope_spec
 
 
@@ -33,7 +33,7 @@ def hybrid_decoder(c: ModelConfig, max_model_len: int) -> Graph:
 def gated_delta_block(b: GraphBuilder, c: ModelConfig, x: Value, layer: int) -> Value:
     """x + what the recurrence makes of norm(x), of one layer, [T, E] float32."""
     r = c.recurrent
-    assert r is not None, "the architecture's rules name its keys"
+    assert isinstance(r, GatedDeltaSettings), "the architecture's rules name its keys"
     name, width = f"model.layers.{layer}.linear_attn", r.v_heads * r.v_dim
     with b.part(f"layers.{layer}.attn"):
         h = norm(b, c, x, f"model.layers.{layer}.input_layernorm.weight", "norm")
@@ -56,7 +56,7 @@ def gated_delta_block(b: GraphBuilder, c: ModelConfig, x: Value, layer: int) -> 
             return b.add(x, out)
 
 
-def _gates(b: GraphBuilder, c: ModelConfig, h: Value, name: str, r: RecurrentSettings) -> Value:
+def _gates(b: GraphBuilder, c: ModelConfig, h: Value, name: str, r: GatedDeltaSettings) -> Value:
     """b, then a, [T, 2 * heads]: one linear of the rows of two, whose weights stay numbers, as a router's do."""
     with b.part("gates"):
         segments = (*_rows(r, name, "b").segments("weight"), *_rows(r, name, "a").segments("weight"))
@@ -64,7 +64,7 @@ def _gates(b: GraphBuilder, c: ModelConfig, h: Value, name: str, r: RecurrentSet
         return b.linear(h, weight, role="router")
 
 
-def _rows(r: RecurrentSettings, name: str, part: str) -> RowsOf:
+def _rows(r: GatedDeltaSettings, name: str, part: str) -> RowsOf:
     """Of queries, keys and values, of their gates z, or of b or a."""
     if not r.lies_by_head:
         count = {"qkv": r.channels, "z": r.v_heads * r.v_dim}.get(part, r.v_heads)

@@ -1,4 +1,5 @@
-"""What a config.json says of layers one by one: which have a sliding window, and which rotate queries and keys.
+"""What a config.json says of layers one by one: which have a sliding window, which rotate queries and keys, and what
+each is where it is one of several things.
 
 Called by config.py. Does not know what windows and rotations are made of.
 """
@@ -16,6 +17,12 @@ DEFAULT_WINDOW = 4096
 #: Who has a sliding window: no layer; every layer, when sliding_window is a number, or that and use_sliding_window;
 #: layers as layer_types says (by_list), else from max_window_layers on, when use_sliding_window (by_layer); or layers
 #: as layer_types says, else all but each so many-th (periodic).
+#: What a layer is, where it is one thing alone: a recurrence, attention, an FFN, or experts.
+Mixer = Literal["state", "attention", "ffn", "experts"]
+_LETTERS: dict[str, Mixer] = {"M": "state", "*": "attention", "-": "ffn", "E": "experts"}
+#: In words of today, and of before.
+_WORDS: dict[str, Mixer] = {"linear_attention": "state", "full_attention": "attention", "mlp": "ffn", "moe": "experts"}
+_WORDS |= {"mamba": "state", "attention": "attention"}
 WindowRule = Literal["none", "every_layer", "every_layer_if_used", "by_layer", "by_list", "periodic"]
 
 
@@ -29,6 +36,27 @@ def parse_rotates(fields: Fields, layers: int) -> tuple[bool, ...]:
     if not isinstance(given, list) or len(given) < layers or any(item not in (0, 1) for item in given):
         fields.fail("no_rope_layers", given, f"must be a list of 0 and 1, one for each of {layers} layers")
     return tuple(bool(item) for item in given[:layers])
+
+
+def parse_mixers(fields: Fields) -> tuple[Mixer, ...]:
+    """What each layer is: a list of words, or a letter each. Raises: ModelError, UnsupportedModel."""
+    words, letters = fields.texts("layers_block_type"), fields.text("hybrid_override_pattern", "")
+    for known, key, given in ((_WORDS, "layers_block_type", words), (_LETTERS, "hybrid_override_pattern", letters)):
+        for each in given:
+            if each not in known:
+                fields.unsupported(key, each, f"supported: {', '.join(known)}")
+    found = tuple(_WORDS[word] for word in words) or tuple(_LETTERS[letter] for letter in letters)
+    if not found:
+        fields.fail("layers_block_type", None, "must say what each layer is, or hybrid_override_pattern")
+    if words and letters and found != tuple(_LETTERS[letter] for letter in letters):
+        fields.fail("hybrid_override_pattern", letters, "contradicts layers_block_type; keep one")
+    layers = fields.integer("num_hidden_layers", 1, MAX_LAYERS, default=len(found))
+    if len(found) != layers:
+        fields.fail("num_hidden_layers", layers, f"is not the {len(found)} layers that are said one by one")
+    if "attention" not in found:
+        key = "layers_block_type" if words else "hybrid_override_pattern"
+        fields.unsupported(key, fields.raw(key), "no layer has attention, whose cache counts tokens")
+    return found
 
 
 def parse_windows(

@@ -62,6 +62,25 @@ AROUND_FFN = Norms("pre_feedforward_layernorm", "post_feedforward_layernorm")
 BEHIND_ATTENTION, BEHIND_FFN = Norms(None, "post_attention_layernorm"), Norms(None, "post_feedforward_layernorm")
 
 
+class AttentionNames(NamedTuple):
+    """What an architecture calls the output projection, and the norms of q and k behind their letters."""
+
+    out: str = "o_proj"
+    norm: str = "norm"
+
+
+class FFNNames(NamedTuple):
+    """What an architecture calls an FFN within its layer, and its linears."""
+
+    block: str = "mlp"
+    gate: str = "gate_proj"
+    up: str = "up_proj"
+    down: str = "down_proj"
+
+
+LLAMA_ATTENTION, LLAMA_FFN = AttentionNames(), FFNNames()
+
+
 class Ends(NamedTuple):
     """Names of the tensors at the ends of a model; norm and head without their last part."""
 
@@ -101,6 +120,7 @@ def attention_block(
     norms: Norms = BEFORE_ATTENTION,
     sinks: bool = False,
     cache: int | None = None,
+    names: AttentionNames = LLAMA_ATTENTION,
 ) -> Value:
     """x + attention(norm(x)) of one layer, [T, E] float32; with a gate where config.blocks says so.
 
@@ -126,11 +146,11 @@ def attention_block(
         for p in ("q", "k"):
             if qk_norm and p in parts:
                 heads = c.num_heads if p == "q" else c.num_kv_heads
-                parts[p] = _head_norm(b, c, parts[p], f"{name}.{p}_norm", p, heads, is_norm_wide)
+                parts[p] = _head_norm(b, c, parts[p], f"{name}.{p}_{names.norm}", p, heads, is_norm_wide)
         sink = b.weight(f"{name}.sinks", (c.num_heads,), "float32") if sinks else None
         gate = _output_gate(b, c, h, name, qkv_bias) if c.blocks.has_output_gate else None
         a = attention(b, c, parts, layer if cache is None else cache, rope, window, sink, gate)
-        o = linear(b, c, a, f"{name}.o_proj", c.hidden_size, "o", o_bias, roles[1])
+        o = linear(b, c, a, f"{name}.{names.out}", c.hidden_size, "o", o_bias, roles[1])
         return _added(b, c, x, o, layer, "o", norms.behind)
 
 
@@ -194,29 +214,48 @@ def mlp_block(
     bias: bool = False,
     joined: str | None = None,
     norms: Norms = BEFORE_FFN,
+    names: FFNNames = LLAMA_FFN,
 ) -> Value:
     """x + down(act(gate(h)) * up(h)) with h = norm(x), of one layer, [T, E] float32.
 
     Args: joined: name of the tensor that holds the rows of gate and up, where one does.
     """
-    name = f"model.layers.{layer}.mlp"
+    name = f"model.layers.{layer}.{names.block}"
     with b.part(f"layers.{layer}.mlp"):
         h = _input(b, c, x, layer, norms.before)
-        down = gated_mlp(b, c, h, name, c.ffn_width(layer), bias=bias, joined=joined)
+        down = gated_mlp(b, c, h, name, c.ffn_width(layer), bias=bias, joined=joined, names=names)
         return _added(b, c, x, down, layer, "down", norms.behind)
 
 
 def gated_mlp(
-    b: GraphBuilder, c: ModelConfig, h: Value, name: str, width: int, *, bias: bool = False, joined: str | None = None
+    b: GraphBuilder,
+    c: ModelConfig,
+    h: Value,
+    name: str,
+    width: int,
+    *,
+    bias: bool = False,
+    joined: str | None = None,
+    names: FFNNames = LLAMA_FFN,
 ) -> Value:
     """down(act(gate(h)) * up(h)) of width channels, [T, E] float32. Args: joined: see mlp_block()."""
     parts = {}
-    for place, p in enumerate(("gate", "up")):
+    for place, (p, called) in enumerate((("gate", names.gate), ("up", names.up))):
         rows = RowsOf(f"{name}.{joined}", ((place * width, (place + 1) * width),)) if joined else None
-        parts[p] = linear(b, c, h, f"{name}.{p}_proj", width, p, bias, "ffn", rows)
+        parts[p] = linear(b, c, h, f"{name}.{called}", width, p, bias, "ffn", rows)
     with b.part("act"):
         m = b.cast(b.mul(b.unary(parts["gate"], c.hidden_act), parts["up"]), c.dtype)
-    return linear(b, c, m, f"{name}.down_proj", c.hidden_size, "down", bias, "row")
+    return linear(b, c, m, f"{name}.{names.down}", c.hidden_size, "down", bias, "row")
+
+
+def plain_mlp(
+    b: GraphBuilder, c: ModelConfig, h: Value, name: str, width: int, *, bias: bool = False, up: str, down: str
+) -> Value:
+    """down(act(up(h))) of width channels, [T, E] float32. Args: up, down: modules behind name."""
+    m = linear(b, c, h, f"{name}.{up}", width, "up", bias, "ffn")
+    with b.part("act"):
+        m = b.cast(b.unary(m, c.hidden_act), c.dtype)
+    return linear(b, c, m, f"{name}.{down}", c.hidden_size, "down", bias, "row")
 
 
 def head(b: GraphBuilder, c: ModelConfig, x: Value, names: Ends = LLAMA_ENDS, has_bias: bool = False) -> Graph:

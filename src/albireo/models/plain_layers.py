@@ -20,6 +20,7 @@ from albireo.models.layers import (
     head,
     linear,
     norm,
+    plain_mlp,
     queries_keys_values,
     windows,
 )
@@ -111,7 +112,4 @@ def _ffn(b: GraphBuilder, c: ModelConfig, h: Value, name: str, names: Names) -> 
     bias, name = c.blocks.ffn_bias, name.removesuffix(".")
     if names.up is None:
         return gated_mlp(b, c, h, name, c.intermediate_size, bias=bias)
-    up = linear(b, c, h, f"{name}.{names.up}", c.intermediate_size, "up", bias, "ffn")
-    with b.part("act"):
-        m = b.cast(b.unary(up, c.hidden_act), c.dtype)
-    return linear(b, c, m, f"{name}.{names.down}", c.hidden_size, "down", bias, "row")
+    return plain_mlp(b, c, h, name, c.intermediate_size, bias=bias, up=names.up, down=names.down)

@@ -13,13 +13,14 @@ from albireo.json_file import Fields
 
 _MAX_HEADS = 2**12
 _MAX_DIM = 2**10
-#: Whether some layers keep a state, and how what they read lies; see lies_by_head.
-RecurrentRule = Literal["none", "by_part", "by_head"]
-_KINDS = ("linear_attention", "full_attention")
+#: Whether some layers keep a state: by the gated delta rule, and how what they read lies, see lies_by_head; or of a
+#: short convolution.
+RecurrentRule = Literal["none", "by_part", "by_head", "short_conv"]
+_ATTENTION = "full_attention"
 
 
 @dataclass(frozen=True, slots=True)
-class RecurrentSettings:
+class GatedDeltaSettings:
     """The gated delta rule of a model.
 
     Fields:
@@ -50,19 +51,47 @@ class RecurrentSettings:
         return 4 * sum(self.layers) * numbers
 
 
-def parse_recurrent(fields: Fields, rule: RecurrentRule, layers: int) -> RecurrentSettings | None:
-    """Read the keys of Qwen 3 Next and 3.5. Returns: None for an architecture without.
+@dataclass(frozen=True, slots=True)
+class ShortConvSettings:
+    """The gated short convolutions of a model.
 
+    Fields:
+        layers: of each layer, whether it has one; the others have attention.
+        channels: of one. width: rows that it reads for one. has_bias: it has one, and so have the linears around it.
+    """
+
+    layers: tuple[bool, ...]
+    channels: int
+    width: int
+    has_bias: bool
+
+    @property
+    def state_bytes(self) -> int:
+        """Of one sequence, over all layers, in float32."""
+        return 4 * sum(self.layers) * (self.width - 1) * self.channels
+
+
+RecurrentSettings = GatedDeltaSettings | ShortConvSettings
+
+
+def parse_recurrent(fields: Fields, rule: RecurrentRule, layers: int, hidden: int) -> RecurrentSettings | None:
+    """Read the keys of Qwen 3 Next and 3.5, or of LFM2. Args: hidden: hidden_size.
+
+    Returns: None where every layer has attention.
     Raises: ModelError for a bad value, UnsupportedModel for a kind of layer that is not computed.
     """
     if rule == "none":
         return None
+    if rule == "short_conv":
+        return _short_conv(fields, layers, hidden)
     k_heads = fields.integer("linear_num_key_heads", 1, _MAX_HEADS, default=16)
     v_heads = fields.integer("linear_num_value_heads", 1, _MAX_HEADS, default=32)
     if v_heads % k_heads:
         fields.fail("linear_num_value_heads", v_heads, f"must be a multiple of linear_num_key_heads={k_heads}")
-    return RecurrentSettings(
-        _recurrent_layers(fields, layers),
+    interval = fields.integer("full_attention_interval", 1, 2**12, default=4)
+    by_interval = tuple(bool((i + 1) % interval) for i in range(layers))
+    return GatedDeltaSettings(
+        _layers(fields, "linear_attention", by_interval, interval),
         k_heads,
         v_heads,
         fields.integer("linear_key_head_dim", 1, _MAX_DIM, default=128),
@@ -72,16 +101,31 @@ def parse_recurrent(fields: Fields, rule: RecurrentRule, layers: int) -> Recurre
     )
 
 
-def _recurrent_layers(fields: Fields, layers: int) -> tuple[bool, ...]:
-    """As layer_types says, else all but each so many-th."""
-    interval = fields.integer("full_attention_interval", 1, 2**12, default=4)
-    kinds = fields.texts("layer_types")
-    for kind in kinds:
-        if kind not in _KINDS:
-            fields.unsupported("layer_types", kind, f"supported: {', '.join(_KINDS)}")
+def _short_conv(fields: Fields, layers: int, hidden: int) -> ShortConvSettings | None:
+    """Layers as layer_types says, else all but those of full_attn_idxs."""
+    attending = fields.raw("full_attn_idxs")
+    if attending is None:
+        attending = list(range(layers))
+    if not isinstance(attending, list) or not all(type(i) is int and 0 <= i < layers for i in attending):
+        fields.fail("full_attn_idxs", attending, f"must be a list of layers, from 0 to {layers - 1}")
+    found = _layers(fields, "conv", tuple(i not in attending for i in range(layers)), attending)
+    width = fields.integer("conv_L_cache", 2, MAX_CONV_WIDTH, default=3)
+    has_bias = fields.flag("conv_bias", False)
+    return ShortConvSettings(found, hidden, width, has_bias) if any(found) else None
+
+
+def _layers(fields: Fields, kind: str, default: tuple[bool, ...], said: object) -> tuple[bool, ...]:
+    """Which layers keep a state: as layer_types says, else default, which was said in other words.
+
+    Args: kind: what such a layer is called there.
+    """
+    layers, kinds = len(default), fields.texts("layer_types")
+    for each in kinds:
+        if each not in (kind, _ATTENTION):
+            fields.unsupported("layer_types", each, f"supported: {kind}, {_ATTENTION}")
     if kinds and len(kinds) != layers:
         fields.fail("layer_types", list(kinds), f"has {len(kinds)} entries for num_hidden_layers={layers}")
-    found = tuple(kind == _KINDS[0] for kind in kinds) or tuple(bool((i + 1) % interval) for i in range(layers))
+    found = tuple(each == kind for each in kinds) or default
     if all(found):
-        fields.unsupported("layer_types", list(kinds) or interval, "no layer has attention, whose cache counts tokens")
+        fields.unsupported("layer_types", list(kinds) or said, "no layer has attention, whose cache counts tokens")
     return found

@@ -30,7 +30,7 @@ def rms_norm_error(call: OpCall, error: Any) -> F64:
     given, heads = np.asarray(call["x"]), call.attrs["num_heads"]
     width = given.shape[-1] // heads
     x = given.astype(np.float64).reshape(*given.shape[:-1], heads, width)
-    weight = np.asarray(call["weight"] if "weight" in call.inputs else 1.0).astype(np.float64)
+    weight = np.asarray(call["weight"].reshape(-1, width) if "weight" in call.inputs else 1.0).astype(np.float64)
     error = np.broadcast_to(np.asarray(error, np.float64), given.shape).reshape(x.shape)
     if call.attrs.get("centered", False):
         sizes = np.abs(x).mean(axis=-1, keepdims=True)

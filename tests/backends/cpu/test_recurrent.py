@@ -1,4 +1,6 @@
-"""causal_conv and gated_delta_rule at every level: against the reference, and the same bits however tokens are cut."""
+"""causal_conv, gated_delta_rule and selective_state at every level: against the reference, and the same bits however
+tokens are cut.
+"""
 
 from __future__ import annotations
 
@@ -12,6 +14,8 @@ import pytest
 from albireo.backends.reference.call import OpCall
 from albireo.backends.reference.interpret import OPS
 from albireo.backends.step_inputs import StepInputs
+from albireo.graph.ops import CONV_ACTIVATIONS
+from backends.convolutions import GATED, PLAIN, SILU, Conv
 from backends.cpu.harness import F32, Call, Guarded, assert_same_bits, normal, run, variants
 from step_batches import Work, make_step
 
@@ -30,22 +34,25 @@ def channels(shape: dict[str, int]) -> int:
 class Layer:
     """One op, its weights, and rows for every sequence; run on the native core and in the reference."""
 
-    def __init__(self, family: str, level: str, shape: dict[str, int], width: int = 4) -> None:
+    def __init__(self, family: str, level: str, shape: dict[str, int], width: int = 4, conv: Conv = SILU) -> None:
         self.family, self.level = family, level
         heads, self.columns = shape["num_v_heads"], channels(shape)
-        self.x = {slot: normal(n, self.columns, seed=slot) for slot, n in LENGTHS.items()}
+        self.x = {slot: normal(n, conv.parts * self.columns, seed=slot) for slot, n in LENGTHS.items()}
         if family == "causal_conv":
             self.size, self.out = (width - 1) * self.columns, self.columns
-            self.weights = {"weight": normal(self.columns, width, seed=9)}
-            self.attrs: dict[str, Any] = {}
-            self.numbers = {"n": self.columns, "k": width}
+            self.weights, self.attrs = conv.weights(self.columns, width), conv.attrs
+            self.numbers = {"n": self.columns, "k": width, "gated": int(conv.gated)}
+            self.numbers["act"] = CONV_ACTIVATIONS.index(conv.activation)
         else:
             self.size, self.out = heads * shape["k_dim"] * shape["v_dim"], heads * shape["v_dim"]
             # states that last for a token, and for hundreds
             self.weights = {"a_log": np.linspace(-5, 2, heads, dtype=np.float32), "dt_bias": normal(heads, seed=8)}
-            self.gates = {slot: 2 * normal(n, 2 * heads, seed=slot + 50) for slot, n in LENGTHS.items()}
-            self.attrs = shape
-            self.numbers = {key: n for key, n in shape.items() if key != "num_v_heads"} | {"num_heads": heads}
+            width, self.attrs = 2 * heads, shape
+            if family == "selective_state":
+                width, self.weights["skip"] = heads, normal(heads, seed=7)
+                self.attrs = shape | ({"dt_least": 0.5, "dt_most": 1.5} if shape == SHAPE else {})
+            self.gates = {slot: 2 * normal(n, width, seed=slot + 50) for slot, n in LENGTHS.items()}
+            self.numbers = {key: n for key, n in self.attrs.items() if key != "num_v_heads"} | {"num_heads": heads}
         self.state = Guarded.poisoned((SLOTS, self.size))
         self.states: dict[tuple[int, int], Any] = {}
 
@@ -54,7 +61,8 @@ class Layer:
         return make_step([Work([0] * (end - start), start, [slot] * 5, slot) for slot, start, end in parts], 8, "none")
 
     def roles(self, parts: Sequence[tuple[int, int, int]]) -> dict[str, F32]:
-        of_rows = {"x": self.x} | ({} if self.family == "causal_conv" else {"gates": self.gates})
+        name = {"gated_delta_rule": "gates", "selective_state": "dt"}.get(self.family)
+        of_rows = {"x": self.x} | ({} if name is None else {name: self.gates})
         return {name: np.concatenate([a[slot][start:end] for slot, start, end in parts]) for name, a in of_rows.items()}
 
     def native(self, parts: Sequence[tuple[int, int, int]], threads: int = 1) -> F32:
@@ -72,9 +80,15 @@ class Layer:
         return np.asarray(out)
 
 
+WIDTHS = [(2, SILU), (2, PLAIN), (3, SILU), (3, PLAIN), (3, GATED), (4, SILU), (4, PLAIN), (4, GATED), (8, SILU)]
 CASES = [
-    *(("causal_conv", level, SHAPE, width) for _, level in variants("causal_conv") for width in (2, 3, 4, 8)),
-    *(("gated_delta_rule", level, shape, 4) for _, level in variants("gated_delta_rule") for shape in (SHAPE, WIDE)),
+    *(("causal_conv", level, SHAPE, *each) for _, level in variants("causal_conv") for each in WIDTHS),
+    *(
+        (family, level, shape, 4, SILU)
+        for family in ("gated_delta_rule", "selective_state")
+        for _, level in variants(family)
+        for shape in (SHAPE, WIDE)
+    ),
 ]
 #: Two prompts; one goes on beside one that ends and one that begins; one goes on alone; a slot is taken anew.
 PLANS = [
@@ -85,9 +99,11 @@ PLANS = [
 ]
 
 
-@pytest.mark.parametrize(("family", "level", "shape", "width"), CASES)
-def test_a_kernel_computes_what_the_reference_does(family: str, level: str, shape: dict[str, int], width: int) -> None:
-    layer = Layer(family, level, shape, width)
+@pytest.mark.parametrize(("family", "level", "shape", "width", "conv"), CASES)
+def test_a_kernel_computes_what_the_reference_does(
+    family: str, level: str, shape: dict[str, int], width: int, conv: Conv
+) -> None:
+    layer = Layer(family, level, shape, width, conv)
     for parts in PLANS:
         got, want = layer.native(parts), layer.reference(parts)
         assert np.abs(want).max() > 0.01
@@ -99,15 +115,15 @@ def test_a_kernel_computes_what_the_reference_does(family: str, level: str, shap
     assert np.isnan(layer.state.stored[[1, 2]]).all(), "a slot of nobody was written"
 
 
-@pytest.mark.parametrize(("family", "level", "shape", "width"), CASES)
-def test_bits_do_not_depend_on_the_step(family: str, level: str, shape: dict[str, int], width: int) -> None:
+@pytest.mark.parametrize(("family", "level", "shape", "width", "conv"), CASES)
+def test_bits_do_not_depend_on_the_step(family: str, level: str, shape: dict[str, int], width: int, conv: Conv) -> None:
     """Whole, token by token, in chunks beside others, on more threads: the same results, and the same state."""
-    alone = Layer(family, level, shape, width)
+    alone = Layer(family, level, shape, width, conv)
     whole = alone.native([(3, 0, 37)])
     state = alone.state.stored[3]
     cuts = [[*range(38)], [0, 16, 32, 37], [0, 1, 9, 30, 37]]
     for threads, cut in enumerate(cuts, 1):
-        layer = Layer(family, level, shape, width)
+        layer = Layer(family, level, shape, width, conv)
         others = [(0, 0, 5), (4, 0, 1)]
         parts = []
         for start, end in pairwise(cut):

@@ -122,6 +122,25 @@ def test_choices_by_a_bias_and_in_groups(
 
 
 @pytest.mark.parametrize("level", ROUTERS)
+def test_small_sigmoids_are_divided_by_more_than_their_sum(level: str) -> None:
+    """As the router of lfm2_moe has it in transformers: its sum of scores and 1e-6, which is most of it here."""
+    torch = pytest.importorskip("torch")
+    modeling = pytest.importorskip("transformers.models.lfm2_moe.modeling_lfm2_moe")
+    x = normal(9, 12, seed=4) - 15
+    settings = {"num_experts_per_tok": 3, "num_experts": 12, "hidden_size": 12, "use_expert_bias": False}
+    theirs = modeling.Lfm2MoeTopKRouter(modeling.Lfm2MoeConfig(**settings, routed_scaling_factor=2.5))
+    with torch.no_grad():
+        theirs.weight.copy_(torch.eye(12))
+        _, wanted, wanted_ids = theirs(torch.tensor(x))
+    attrs = {"scores": "sigmoid", "factor": 2.5, "top_k": 3, "renormalize": True, "eps": 1e-6}
+    by_reference = experts.route(OpCall({"x": x}, attrs, rows_step(len(x))))
+    for ids, weights in (route(x, 3, True, level, sigmoid=1, scale=2.5, eps=1e-6), by_reference):
+        np.testing.assert_array_equal(ids, wanted_ids.numpy())
+        np.testing.assert_allclose(weights, wanted.numpy(), rtol=1e-5)
+    assert (weights.sum(axis=1) < 2.4).all()
+
+
+@pytest.mark.parametrize("level", ROUTERS)
 @pytest.mark.parametrize("sigmoid", [0, 1])
 def test_weights_of_experts_that_a_bias_chose_stay_numbers(sigmoid: int, level: str) -> None:
     """Scores of next to nothing are not divided by nothing; groups with a NaN are taken, and it is seen."""

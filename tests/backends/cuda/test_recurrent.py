@@ -1,4 +1,6 @@
-"""causal_conv and gated_delta_rule: against the reference, and the same bits however tokens are cut, whatever slots."""
+"""causal_conv, gated_delta_rule and selective_state: against the reference, and the same bits however tokens are cut,
+whatever slots.
+"""
 
 from __future__ import annotations
 
@@ -12,9 +14,11 @@ import torch
 
 from albireo.backends.cuda.kernels.causal_conv import causal_conv
 from albireo.backends.cuda.kernels.gated_delta_rule import gated_delta_rule
+from albireo.backends.cuda.kernels.selective_state import selective_state
 from albireo.backends.reference.call import OpCall
 from albireo.backends.reference.interpret import OPS
 from albireo.backends.step_inputs import StepInputs
+from backends.convolutions import GATED, PLAIN, SILU, Conv
 from backends.cpu.harness import F32, assert_same_bits, normal
 from backends.cuda.tensors import FILL, ids, numbers, room, tensor
 from step_batches import Work, make_step
@@ -32,21 +36,29 @@ class Layer:
     """One op, its weights, and rows for every sequence."""
 
     def __init__(
-        self, family: str, shape: dict[str, int] = SHAPE, width: int = 4, lengths: Mapping[int, int] = LENGTHS
+        self,
+        family: str,
+        shape: dict[str, int] = SHAPE,
+        width: int = 4,
+        lengths: Mapping[int, int] = LENGTHS,
+        conv: Conv = SILU,
     ) -> None:
         self.family, heads = family, shape["num_v_heads"]
         self.columns = 2 * shape["num_k_heads"] * shape["k_dim"] + heads * shape["v_dim"]
-        self.rows = {"x": {slot: normal(n, self.columns, seed=slot) for slot, n in lengths.items()}}
+        self.rows = {"x": {slot: normal(n, conv.parts * self.columns, seed=slot) for slot, n in lengths.items()}}
         self.attrs: dict[str, Any] = {}
         if family == "causal_conv":
             self.size, self.out = (width - 1) * self.columns, self.columns
-            self.weights = {"weight": normal(self.columns, width, seed=9)}
+            self.weights, self.attrs = conv.weights(self.columns, width), conv.attrs
         else:
             self.size, self.out = heads * shape["k_dim"] * shape["v_dim"], heads * shape["v_dim"]
             # states that last for a token, and for hundreds
             self.weights = {"a_log": np.linspace(-5, 2, heads, dtype=np.float32), "dt_bias": normal(heads, seed=8)}
-            self.rows["gates"] = {slot: 2 * normal(n, 2 * heads, seed=slot + 50) for slot, n in lengths.items()}
-            self.attrs = shape
+            self.attrs, name, per_head = shape, "gates", 2
+            if family == "selective_state":
+                self.weights["skip"], name, per_head = normal(heads, seed=7), "dt", 1
+                self.attrs = shape | ({"dt_least": 0.5, "dt_most": 1.5} if shape == SHAPE else {})
+            self.rows[name] = {slot: 2 * normal(n, per_head * heads, seed=slot + 50) for slot, n in lengths.items()}
         self.state = tensor(np.full((SLOTS, self.size), FILL, np.float32), pad=16)
         self.states: dict[tuple[int, int], Any] = {}
 
@@ -80,9 +92,10 @@ class Layer:
         weights = {name: torch.from_numpy(array) for name, array in self.weights.items()}
         given = {**x, **weights, **where, "states": self.state, "out": out}
         if self.family == "causal_conv":
-            causal_conv(**given)
+            causal_conv(**given, **self.attrs)
         else:
-            gated_delta_rule(**given, **{name: n for name, n in self.attrs.items() if name != "num_v_heads"})
+            launch = gated_delta_rule if self.family == "gated_delta_rule" else selective_state
+            launch(**given, **{name: n for name, n in self.attrs.items() if name != "num_v_heads"})
         assert (out[count:] == FILL).all(), "rows of padding are not written"
         return numbers(out)[:count]
 
@@ -92,11 +105,15 @@ class Layer:
         return np.asarray(out)
 
 
-CASES: list[tuple[str, dict[str, int], int]] = [
-    ("causal_conv", SHAPE, 4),
-    ("causal_conv", SHAPE, 2),
-    ("gated_delta_rule", SHAPE, 4),
-    ("gated_delta_rule", WIDE, 4),
+CASES: list[tuple[str, dict[str, int], int, Conv]] = [
+    ("causal_conv", SHAPE, 4, SILU),
+    ("causal_conv", SHAPE, 2, SILU),
+    ("causal_conv", SHAPE, 4, PLAIN),
+    ("causal_conv", SHAPE, 3, GATED),
+    ("gated_delta_rule", SHAPE, 4, SILU),
+    ("gated_delta_rule", WIDE, 4, SILU),
+    ("selective_state", SHAPE, 4, SILU),
+    ("selective_state", WIDE, 4, SILU),
 ]
 #: Two prompts; a token of each beside one that begins; one goes on alone; a slot is taken anew.
 PLANS = [
@@ -107,9 +124,9 @@ PLANS = [
 ]
 
 
-@pytest.mark.parametrize(("family", "shape", "width"), CASES)
-def test_a_kernel_computes_what_the_reference_does(family: str, shape: dict[str, int], width: int) -> None:
-    layer = Layer(family, shape, width)
+@pytest.mark.parametrize(("family", "shape", "width", "conv"), CASES)
+def test_a_kernel_computes_what_the_reference_does(family: str, shape: dict[str, int], width: int, conv: Conv) -> None:
+    layer = Layer(family, shape, width, conv=conv)
     for parts in PLANS:
         got, want = layer.run(parts, padding=(2, 1)), layer.reference(parts)
         assert np.abs(want).max() > 1e-3
@@ -121,14 +138,16 @@ def test_a_kernel_computes_what_the_reference_does(family: str, shape: dict[str,
     assert (kept[[1, 2]] == FILL).all(), "a slot of nobody was written"
 
 
-@pytest.mark.parametrize("family", ["causal_conv", "gated_delta_rule"])
-def test_bits_do_not_depend_on_the_step(family: str) -> None:
+@pytest.mark.parametrize(
+    ("family", "conv"), [("causal_conv", SILU), ("causal_conv", GATED), ("gated_delta_rule", SILU)]
+)
+def test_bits_do_not_depend_on_the_step(family: str, conv: Conv) -> None:
     """Whole, token by token, in chunks beside others and padding, in another slot: the same results and states."""
-    alone = Layer(family)
+    alone = Layer(family, conv=conv)
     whole = alone.run([(3, 0, 19)])
     state = numbers(alone.state)[3]
     for cut in ([*range(20)], [0, 1, 16, 18, 19]):
-        layer, rows, is_apart = Layer(family), [], len(cut) < 20
+        layer, rows, is_apart = Layer(family, conv=conv), [], len(cut) < 20
         slots = {3: 2, 0: 0, 4: 4} if is_apart else None
         for start, end in pairwise(cut):
             beside = [(0, 0, 5), (4, 0, 1)] if is_apart and start % 2 == 0 else []

@@ -113,7 +113,15 @@ MODELS: dict[str, Mapping[str, Any]] = {
     "gpt2-untied": tiny("gpt2", n_inner=80, tie_word_embeddings=False),
     "starcoder2-plain": tiny("starcoder2", use_bias=False, sliding_window=None),
     "glm4_moe-plain": tiny("glm4_moe", use_qk_norm=True, n_group=1, topk_group=1, norm_topk_prob=False),
+    "lfm2-bias": tiny("lfm2", conv_bias=True, conv_L_cache=4, tie_embedding=False, block_auto_adjust_ff_dim=False),
     "qwen3-window": tiny("qwen3", use_sliding_window=True, sliding_window=5, max_window_layers=1),
+    "nemotron_h-dense": tiny("nemotron_h", hybrid_override_pattern="M-*M-", num_hidden_layers=5, use_bias=True)
+    | {"use_conv_bias": False, "mlp_bias": True, "conv_kernel": 3, "n_groups": 1},
+    "nemotron_h-latent": tiny("nemotron_h", moe_latent_size=24, n_group=1, mlp_bias=True),
+    "granitemoehybrid-limits": tiny("granitemoehybrid", time_step_limit=[0.2, 0.7], mamba_proj_bias=True)
+    | {"mamba_n_groups": 2, "position_embedding_type": "rope", "mamba_d_head": "auto"},
+    "granitemoehybrid-attention": tiny("granitemoehybrid", layer_types=["attention"] * 3, num_local_experts=0)
+    | {"position_embedding_type": "rope", "tie_word_embeddings": False, "attention_bias": True},
     **{name: tiny_of(name) for name in VARIANTS},
     "gemma4-all": tiny("gemma4_text", **VARIANTS["gemma4_text, experts"])
     | VARIANTS["gemma4_text, embeddings of layers"]

@@ -32,6 +32,7 @@ SPLITS = {
     "gate_rows": "rows",
     "causal_conv": "rows",
     "gated_delta_rule": "heads",
+    "selective_state": "heads",
     "head_linear": "panels",
     "join_heads": "rows",
     "head_norm": "rows",

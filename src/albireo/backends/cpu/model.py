@@ -27,7 +27,7 @@ from albireo.backends.stored_weights import StoredWeights
 from albireo.backends.weights import Weights
 from albireo.dtypes import TOKEN, itemsize, natural_stride
 from albireo.errors import InvariantError
-from albireo.graph.ops import GROUPS, TOP_LOGITS
+from albireo.graph.ops import CONV_ACTIVATIONS, GROUPS, TOP_LOGITS
 from albireo.graph.private_norms import private_norms
 from albireo.graph.program import Buffer, Call, Program, StateLayout
 from albireo.graph.program_spec import ACTS, KINDS, STEP_ARRAYS
@@ -57,6 +57,7 @@ _GAPLESS = {
     "combine": ("weights",),
     "gate_rows": ("gate",),
     "gated_delta_rule": ("gates",),
+    "selective_state": ("dt",),
 }
 #: What an array of rows picks from, as the native core numbers it; it knows the arrays themselves.
 _GATHERS = {"T": 1, "S": 2}
@@ -310,13 +311,17 @@ class CpuModel:
             args["k"] = natural_stride(x.dtype, x.cols) if call.family == "gather" else x.cols
         elif call.family == "head_norm":
             args["k"] = program.buffers[call.args["x"]].cols // attrs["num_heads"]
+            args["n"] = program.constants[call.args["weight"]].cols if "weight" in call.args else 0
         elif call.family == "rope":
             args["k"] = attrs["head_dim"]
         elif call.family == "causal_conv":
             weight_of = program.constants[call.args["weight"]]
             args |= {"n": weight_of.rows, "k": weight_of.cols}
-        elif call.family == "gated_delta_rule":
+            args["act"] = CONV_ACTIVATIONS.index(attrs.get("activation", CONV_ACTIVATIONS[0]))
+            args["gated"] = int(attrs.get("gated", False))
+        elif call.family in ("gated_delta_rule", "selective_state"):
             args |= {key: attrs[key] for key in ("num_k_heads", "k_dim", "v_dim")} | {"num_heads": attrs["num_v_heads"]}
+            args |= {key: attrs[key] for key in ("dt_least", "dt_most") if key in attrs}
         elif call.family == "slice":
             x, out = (program.buffers[call.args[role]] for role in ("x", "out"))
             args |= {"x": self._address(x.name) + attrs["start"] * itemsize(x.dtype), "k": out.cols}

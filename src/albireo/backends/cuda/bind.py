@@ -5,6 +5,7 @@ Called by model.py once a call. A launch is given the step and cuts its views to
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import TypeVar
@@ -30,6 +31,7 @@ from albireo.backends.cuda.kernels.output_gate import output_gate
 from albireo.backends.cuda.kernels.parts.row_squares import RowParts, RowSquares
 from albireo.backends.cuda.kernels.qk_norm_rope_kv_write import qk_norm_rope_kv_write
 from albireo.backends.cuda.kernels.rope import rope
+from albireo.backends.cuda.kernels.selective_state import selective_state
 from albireo.backends.cuda.kernels.slice_columns import slice_columns
 from albireo.backends.cuda.kernels.top import top
 from albireo.backends.cuda.kv import DeviceKV
@@ -260,7 +262,8 @@ def _route(args: _Args) -> Launch:
     lists, attrs = args.memory.scratch.expert_list, args.call.attrs
     bias, gain = (args.optional_vector(role) for role in ("bias", "gain"))
     groups = Groups(*(int(attrs[name]) for name in GROUPS)) if GROUPS[0] in attrs else None
-    rules = Rules(bool(attrs["renormalize"]), attrs.get("scores") == "sigmoid", groups, attrs.get("factor"))
+    numbers = (attrs.get(name) for name in ("factor", "eps"))
+    rules = Rules(bool(attrs["renormalize"]), attrs.get("scores") == "sigmoid", groups, *numbers)
     return lambda step: moe_route(x(step), ids(step), weights(step), lists, step.num_real, rules, bias, gain)
 
 
@@ -355,9 +358,19 @@ def _output_gate(args: _Args) -> Launch:
 
 def _causal_conv(args: _Args) -> Launch:
     x, weight, out = args.buffer("x"), args.matrix().codes, args.buffer("out")
-    states = args.memory.states.of(args.number("state"))
+    states, bias = args.memory.states.of(args.number("state")), args.optional_vector("bias")
+    activation, gated = args.call.attrs.get("activation", "silu"), bool(args.call.attrs.get("gated", False))
     return lambda step: causal_conv(
-        x(step), weight, states, out(step), step.state_slots, step.query_start, step.context_len
+        x(step),
+        weight,
+        states,
+        out(step),
+        step.state_slots,
+        step.query_start,
+        step.context_len,
+        bias=bias,
+        activation=activation,
+        gated=gated,
     )
 
 
@@ -378,6 +391,33 @@ def _gated_delta_rule(args: _Args) -> Launch:
         num_k_heads=heads,
         k_dim=k_dim,
         v_dim=v_dim,
+    )
+
+
+def _selective_state(args: _Args) -> Launch:
+    x, dt, out, attrs = args.buffer("x"), args.buffer("dt"), args.buffer("out"), args.call.attrs
+    a_log, dt_bias, skip = (args.vector(name) for name in ("a_log", "dt_bias", "skip"))
+    states, heads, k_dim, v_dim = (
+        args.memory.states.of(args.number("state")),
+        *(args.number(name) for name in ("num_k_heads", "k_dim", "v_dim")),
+    )
+    least, most = float(attrs.get("dt_least", 0.0)), float(attrs.get("dt_most", math.inf))
+    return lambda step: selective_state(
+        x(step),
+        dt(step),
+        a_log,
+        dt_bias,
+        skip,
+        states,
+        out(step),
+        step.state_slots,
+        step.query_start,
+        step.context_len,
+        num_k_heads=heads,
+        k_dim=k_dim,
+        v_dim=v_dim,
+        dt_least=least,
+        dt_most=most,
     )
 
 
@@ -409,6 +449,7 @@ _FAMILIES: Mapping[str, Callable[[_Args], Launch]] = {
     "output_gate": _output_gate,
     "causal_conv": _causal_conv,
     "gated_delta_rule": _gated_delta_rule,
+    "selective_state": _selective_state,
     "slice": _slice,
     "top": _top,
 }

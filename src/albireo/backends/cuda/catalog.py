@@ -50,6 +50,7 @@ _OTHERS = (
     "top",
     "join_heads",
     "gated_delta_rule",
+    "selective_state",
     "output_gate",
 )
 #: Rows up to which a linear streams its weight through tiles that are as wide as its tokens; kernels/matmul_smallm.py.

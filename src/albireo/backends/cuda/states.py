@@ -1,6 +1,6 @@
 """DeviceStates: what sequences keep beside the KV cache, in device memory, a slot each.
 
-Owned by model.py, read and written by causal_conv and gated_delta_rule. Does not know sequences: a slot is whosever the
+Owned by model.py, read and written by the recurrent kernels. Does not know sequences: a slot is whosever the
 step says.
 """
 

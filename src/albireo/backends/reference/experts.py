@@ -49,7 +49,8 @@ def route_weights(logits: Array, ids: Array, attrs: Mapping[str, Any], gain: Arr
     chosen = np.take_along_axis(scores, ids.astype(np.int64), axis=-1)
     if attrs["renormalize"]:
         most = scores.max(axis=-1, keepdims=True) if attrs.get("scores") != "sigmoid" else 1.0
-        chosen = chosen / np.maximum(chosen.sum(axis=-1, keepdims=True), LEAST_SCORES * most)
+        whole = chosen.sum(axis=-1, keepdims=True) + attrs.get("eps", 0.0)
+        chosen = chosen / np.maximum(whole, LEAST_SCORES * most)
     chosen = chosen * attrs.get("factor", 1.0)
     return np.asarray(chosen if gain is None else chosen * gain.astype(np.float64)[ids], np.float32)
 

@@ -44,6 +44,7 @@ OPS: Mapping[str, Callable[[OpCall], tuple[Any, ...]]] = {
     "attention": attention.attention,
     "causal_conv": recurrent.causal_conv,
     "gated_delta_rule": recurrent.gated_delta_rule,
+    "selective_state": recurrent.selective_state,
     "add": elementwise.add,
     "mul": elementwise.mul,
     "clamped_swiglu": elementwise.clamped_swiglu,

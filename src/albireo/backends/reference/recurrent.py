@@ -1,4 +1,5 @@
-"""Ops that keep a state of each sequence: causal_conv and gated_delta_rule, one sequence and one token at a time.
+"""Ops that keep a state of each sequence: causal_conv, gated_delta_rule and selective_state, one sequence and one token
+at a time.
 
 Called by interpret.py. In float64; what is kept is rounded to float32 behind every token, so that a prompt gives the
 same numbers however it is cut into steps.
@@ -22,13 +23,20 @@ F64 = NDArray[np.float64]
 def causal_conv(call: OpCall) -> tuple[Array, ...]:
     x, weight = call["x"], call["weight"].astype(np.float64)
     channels, width = weight.shape
+    bias, is_silu = call.inputs.get("bias", 0.0), call.attrs.get("activation", "silu") == "silu"
+    gate = None
+    if call.attrs.get("gated"):
+        of_x, gate, x = np.split(x, 3, axis=1)
+        x = of_x * x
     out = np.zeros(x.shape, np.float32)
     for b in range(call.step.num_sequences):
         before = _state(call, b, (width - 1, channels))
         rows = slice(int(call.step.query_start[b]), int(call.step.query_start[b + 1]))
         window = np.concatenate([before, x[rows]])
         sums = sum(weight[:, j] * window[j : j + rows.stop - rows.start].astype(np.float64) for j in range(width))
-        out[rows] = sums * sigmoid(np.asarray(sums))
+        sums = np.asarray(sums + bias)
+        sums = sums * sigmoid(sums) if is_silu else sums
+        out[rows] = sums if gate is None else gate[rows] * sums
         _keep(call, b, window[-(width - 1) :])
     return (out,)
 
@@ -52,6 +60,26 @@ def gated_delta_rule(call: OpCall) -> tuple[Array, ...]:
             out[t] = np.einsum("hkv,hk->hv", wide, q[t])
             state = wide.astype(np.float32)
         _keep(call, b, state)
+    return (out.reshape(len(x), -1),)
+
+
+def selective_state(call: OpCall) -> tuple[Array, ...]:
+    attrs, x = call.attrs, call["x"].astype(np.float64)
+    k_heads, v_heads, k_dim, v_dim = (attrs[name] for name in ("num_k_heads", "num_v_heads", "k_dim", "v_dim"))
+    values, of_b, of_c = np.split(x, [v_heads * v_dim, v_heads * v_dim + k_heads * k_dim], axis=1)
+    b, c = (part.reshape(-1, k_heads, k_dim).repeat(v_heads // k_heads, axis=1) for part in (of_b, of_c))
+    v, time = values.reshape(-1, v_heads, v_dim), _softplus(call["dt"].astype(np.float64) + call["dt_bias"])
+    time = np.clip(time, attrs.get("dt_least", 0.0), attrs.get("dt_most", math.inf))
+    kept = np.exp(-np.exp(call["a_log"].astype(np.float64)) * time)
+    out = np.zeros((len(x), v_heads, v_dim), np.float32)
+    for sequence in range(call.step.num_sequences):
+        state = _state(call, sequence, (v_heads, k_dim, v_dim))
+        for t in range(int(call.step.query_start[sequence]), int(call.step.query_start[sequence + 1])):
+            given = b[t, :, :, None] * (time[t, :, None] * v[t])[:, None, :]
+            wide = state.astype(np.float64) * kept[t, :, None, None] + given
+            out[t] = np.einsum("hkv,hk->hv", wide, c[t]) + call["skip"][:, None] * v[t]
+            state = wide.astype(np.float32)
+        _keep(call, sequence, state)
     return (out.reshape(len(x), -1),)
 
 

@@ -21,7 +21,7 @@ def rms_norm(call: OpCall) -> tuple[Array, ...]:
     mean_square = np.mean(parts**2, axis=-1, keepdims=True)
     y = parts / np.sqrt(mean_square + call.attrs["eps"])
     if "weight" in call.inputs:
-        y = y * call["weight"]
+        y = y * call["weight"].reshape(-1, parts.shape[-1])
     if "bias" in call.inputs:
         y = y + call["bias"]
     return (y.reshape(x.shape).astype(np.float32),)

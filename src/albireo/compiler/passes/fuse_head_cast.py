@@ -1,4 +1,6 @@
-"""A linear of heads, or heads put side by side, and the rounding of the result to the compute type: one kernel."""
+"""A linear of heads, heads put side by side, or a convolution, and the rounding of the result to the compute type: one
+kernel.
+"""
 
 from __future__ import annotations
 
@@ -13,7 +15,7 @@ WHY = "what is in registers is rounded there; rounding apart writes it as float3
 
 def run(graph: Graph) -> PassRecord:
     rw = Rewriter(graph, "fuse_head_cast", WHY, "exact")
-    for op in ("head_linear", "join_heads"):
+    for op in ("head_linear", "join_heads", "causal_conv"):
         for node in rw.nodes(op):
             cast = rw.only(node.output, "cast")
             if cast is not None and cast.attrs["dtype"] not in ROW_CODES:

@@ -140,6 +140,7 @@ SINGLES: dict[str, Callable[[Node], Single]] = {
     "adapter": _adapter,
     "causal_conv": _recurrent,
     "gated_delta_rule": _recurrent,
+    "selective_state": _recurrent,
     "rms_norm": _norm,
     "rope": _rope,
     "kv_write": _kv_write,

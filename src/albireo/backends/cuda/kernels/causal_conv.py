@@ -1,12 +1,14 @@
-"""causal_conv: out[t, c] = silu(weight[c, 0] * x[t - W + 1, c] + ... + weight[c, W - 1] * x[t, c]) over the rows of
-each sequence of a step, which its state goes on with.
+"""causal_conv: out[t, c] = act(weight[c, 0] * x[t - W + 1, c] + ... + weight[c, W - 1] * x[t, c] (+ bias[c])) over the
+rows of each sequence of a step, which its state goes on with; act is silu or nothing. Gated, rows of x are three parts
+of C columns: what x is multiplied by before, what out is multiplied by at the end, and x.
 
-x, out: [T, C] float32, apart, rows any distance apart; weight: [C, W] float32, contiguous. states: [slots, any]
-float32, of whose rows the first (W - 1) * C numbers are rows x[t - W + 1] to x[t - 1] of one sequence. state_slots,
-context_len: [B], query_start: [B + 1] int32. A sequence whose first token is in the step begins with zeros. A program
-has all rows of one sequence, of some channels, which nobody else reads or writes; where there is at most a token a
-sequence, more channels. A padding sequence has no rows, and nothing of its slot is touched; padding rows of out are
-not written. Sums are from the oldest row on: a row's bits do not depend on the step that it is computed in.
+x: [T, C] or [T, 3 * C] float32, out: [T, C] of any compute type, apart, rows any distance apart; weight: [C, W] and
+bias: [C] float32, contiguous. states: [slots, any] float32, of whose rows the first (W - 1) * C numbers are rows
+x[t - W + 1] to x[t - 1] of one sequence. state_slots, context_len: [B], query_start: [B + 1] int32. A sequence whose
+first token is in the step begins with zeros. A program has all rows of one sequence, of some channels, which nobody
+else reads or writes; where there is at most a token a sequence, more channels. A padding sequence has no rows, and
+nothing of its slot is touched; padding rows of out are not written. Sums are from the oldest row on: a row's bits do
+not depend on the step that it is computed in.
 """
 
 from __future__ import annotations
@@ -17,6 +19,7 @@ import triton.language as tl
 
 from albireo.backends.cuda.aot import AotCase
 from albireo.backends.cuda.kernels.parts.activations import silu
+from albireo.backends.cuda.kernels.parts.arithmetic import round_to
 
 #: Rows and channels of a tile, where sequences have one token each and where they have more.
 _ONE, _MANY = (1, 512), (32, 64)
@@ -26,6 +29,7 @@ _ONE, _MANY = (1, 512), (32, 64)
 def causal_conv_kernel(
     x,
     weight,
+    bias,
     states,
     state_slots,
     query_start,
@@ -36,6 +40,8 @@ def causal_conv_kernel(
     slot_stride,
     CHANNELS: tl.constexpr,
     WIDTH: tl.constexpr,
+    SILU: tl.constexpr,
+    GATED: tl.constexpr,
     ROWS: tl.constexpr,
     BLOCK: tl.constexpr,
 ):
@@ -56,11 +62,11 @@ def causal_conv_kernel(
             for j in tl.static_range(WIDTH):
                 source = rows + (j - kept)
                 is_here = (source >= begin) & (source < end)
-                value = tl.load(
-                    of_x[None, :] + source.to(tl.int64)[:, None] * x_stride,
-                    mask=is_here[:, None] & is_channel[None, :],
-                    other=0.0,
-                )
+                of_row = of_x[None, :] + source.to(tl.int64)[:, None] * x_stride
+                mask = is_here[:, None] & is_channel[None, :]
+                value = tl.load(of_row, mask=mask, other=0.0)
+                if GATED:
+                    value *= tl.load(of_row + 2 * CHANNELS, mask=mask, other=0.0)
                 if j < kept:
                     before = (source < begin) & (source >= oldest)
                     value += tl.load(
@@ -69,14 +75,25 @@ def causal_conv_kernel(
                         other=0.0,
                     )
                 total += value * tl.load(weight + channel * WIDTH + j, mask=is_channel, other=0.0)[None, :]
+            if bias is not None:
+                total += tl.load(bias + channel, mask=is_channel, other=0.0)[None, :]
+            if SILU:
+                total = silu(total)
+            mask = (rows < end)[:, None] & is_channel[None, :]
+            if GATED:
+                of_row = of_x[None, :] + rows.to(tl.int64)[:, None] * x_stride
+                total *= tl.load(of_row + CHANNELS, mask=mask, other=0.0)
             to = out + rows.to(tl.int64)[:, None] * out_stride + channel[None, :]
-            tl.store(to, silu(total), mask=(rows < end)[:, None] & is_channel[None, :])
+            tl.store(to, round_to(total, out.dtype.element_ty), mask=mask)
         for j in tl.static_range(kept):
             # old rows are read in order, and none is written before it was read
             source = end + (j - kept)
             here = tl.where(source >= begin, CHANNELS, 0)
             before = tl.where((source < begin) & (source >= oldest), CHANNELS, 0)
-            value = tl.load(of_x + source.to(tl.int64) * x_stride, mask=channel < here, other=0.0)
+            of_row = of_x + source.to(tl.int64) * x_stride
+            value = tl.load(of_row, mask=channel < here, other=0.0)
+            if GATED:
+                value *= tl.load(of_row + 2 * CHANNELS, mask=channel < here, other=0.0)
             value += tl.load(state + (source - begin + kept) * CHANNELS, mask=channel < before, other=0.0)
             tl.debug_barrier()  # whichever threads read what is written now
             tl.store(state + j * CHANNELS, value, mask=is_channel)
@@ -90,14 +107,18 @@ def causal_conv(
     state_slots: torch.Tensor,
     query_start: torch.Tensor,
     context_len: torch.Tensor,
+    bias: torch.Tensor | None = None,
+    activation: str = "silu",
+    gated: bool = False,
 ) -> None:
-    """states: of the layer, rows as far apart as slots are."""
+    """states: of the layer, rows as far apart as slots are. activation: one of graph.ops.CONV_ACTIVATIONS."""
     channels, width = weight.shape
     num_sequences = len(context_len)
     rows, block = _ONE if len(x) <= num_sequences else _MANY
     causal_conv_kernel[(triton.cdiv(channels, block), num_sequences)](
         x,
         weight,
+        bias,
         states,
         state_slots,
         query_start,
@@ -108,6 +129,8 @@ def causal_conv(
         states.stride(0),
         CHANNELS=channels,
         WIDTH=width,
+        SILU=activation == "silu",
+        GATED=gated,
         ROWS=rows,
         BLOCK=block,
         num_warps=4,
@@ -120,12 +143,14 @@ def aot_cases() -> list[AotCase]:
     strides = ("x_stride", "out_stride", "slot_stride")
     signature = dict.fromkeys(floats, "*fp32") | dict.fromkeys(ints, "*i32") | dict.fromkeys(strides, "i32")
 
-    def case(tile: tuple[int, int], architectures: tuple[int, ...]) -> AotCase:
+    def case(tile: tuple[int, int], architectures: tuple[int, ...], is_gated: bool = False) -> AotCase:
+        """is_gated: LFM2's, of 2048 channels."""
+        how = {"CHANNELS": 2048, "WIDTH": 3} if is_gated else {"CHANNELS": 8192, "WIDTH": 4}
         return AotCase(
-            f"causal_conv.rows{tile[0]}",
+            f"causal_conv.{'gated.' if is_gated else ''}rows{tile[0]}",
             causal_conv_kernel,
-            signature,
-            {"CHANNELS": 8192, "WIDTH": 4, "ROWS": tile[0], "BLOCK": tile[1]},
+            signature | ({"out": "*bf16"} if is_gated else {}),
+            {**how, "SILU": not is_gated, "GATED": is_gated, "ROWS": tile[0], "BLOCK": tile[1], "bias": None},
             aligned=(*floats, *strides),
             max_registers=144,
             max_shared=4 << 10,
@@ -133,4 +158,4 @@ def aot_cases() -> list[AotCase]:
             architectures=architectures,
         )
 
-    return [case(_ONE, (90,)), case(_MANY, (80, 100))]
+    return [case(_ONE, (90,)), case(_MANY, (80, 100)), case(_ONE, (80,), True), case(_MANY, (90,), True)]

@@ -1,4 +1,4 @@
-"""elementwise: out[i, e] = f(x[i, e] [, y[i, e]]) in float32, with f one of cast, silu, gelu, gelu_tanh, relu,
+"""elementwise: out[i, e] = f(x[i, e] [, y[i, e]]) in float32, with f one of cast, silu, gelu, gelu_tanh, relu, relu2,
 sigmoid, scale (x * number), softcap (number * tanh(x / number)), scale_by (x * weight[0]), add, mul, clamped_swiglu.
 
 x, y: [R, E] of any floating type. out: [R, E] float32, bfloat16 or float16, which may be x or y; token rows (uint8,
@@ -19,6 +19,7 @@ from albireo.backends.cuda.kernels.parts.activations import (
     gelu,
     gelu_tanh,
     relu,
+    relu2,
     sigmoid,
     silu,
     softcap,
@@ -26,7 +27,9 @@ from albireo.backends.cuda.kernels.parts.activations import (
 from albireo.backends.cuda.kernels.parts.row_codes import output_tile, row_warps, store_row, tile_columns
 
 #: The kinds, and whether they take y.
-KINDS = dict.fromkeys(("cast", "silu", "gelu", "gelu_tanh", "relu", "sigmoid", "scale", "softcap", "scale_by"), False)
+KINDS = dict.fromkeys(
+    ("cast", "silu", "gelu", "gelu_tanh", "relu", "relu2", "sigmoid", "scale", "softcap", "scale_by"), False
+)
 KINDS |= {"add": True, "mul": True, "clamped_swiglu": True}
 
 
@@ -50,6 +53,8 @@ def elementwise_kernel(
         value = gelu(value)
     if KIND == "relu":
         value = relu(value)
+    if KIND == "relu2":
+        value = relu2(value)
     if KIND == "gelu_tanh":
         value = gelu_tanh(value)
     if KIND == "sigmoid":

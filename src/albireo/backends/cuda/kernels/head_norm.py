@@ -1,8 +1,8 @@
 """head_norm: out[i, h] = x[i, h] / sqrt(mean(x[i, h]^2) + eps) (* weight), for each of num_heads parts of a row.
 
-x, out: [R, H * D] float32 (out in any compute type), D even; weight: [D] float32 or None. Rows any distance
-apart, out may be x. The same bits as inside qk_norm_rope_kv_write. A program takes some heads of a row; a padding row
-is like others.
+x, out: [R, H * D] float32 (out in any compute type), D even; weight: [D] float32, or [H * D]: each head has its own, or
+None. Rows any distance apart, out may be x. The same bits as inside qk_norm_rope_kv_write. A program takes some heads
+of a row; a padding row is like others.
 """
 
 from __future__ import annotations
@@ -27,11 +27,15 @@ def head_norm_kernel(
     HEAD_DIM: tl.constexpr,
     HEADS: tl.constexpr,
     HALF: tl.constexpr,
+    OF_ALL: tl.constexpr,
 ):
     row = tl.program_id(0).to(tl.int64)
     first = tl.program_id(1) * HEADS
     a, b = load_heads(x + row * x_stride, first, num_heads, HEAD_DIM, HEADS, HALF)
-    a, b = normalize(a, b, weight, eps, HEAD_DIM, HALF)
+    a, b = normalize(a, b, None if OF_ALL else weight, eps, HEAD_DIM, HALF)
+    if OF_ALL:
+        gain_a, gain_b = load_heads(weight, first, num_heads, HEAD_DIM, HEADS, HALF)
+        a, b = a * gain_a, b * gain_b
     store_heads(out + row * out_stride, first, num_heads, a, b, HEAD_DIM, HEADS, HALF)
 
 
@@ -49,6 +53,7 @@ def head_norm(x: torch.Tensor, weight: torch.Tensor | None, out: torch.Tensor, e
         HEAD_DIM=head_dim,
         HEADS=heads,
         HALF=half,
+        OF_ALL=weight is not None and len(weight) > head_dim,
         num_warps=1,
         enable_fp_fusion=False,
     )
@@ -63,7 +68,7 @@ def aot_cases() -> list[AotCase]:
             "head_norm.d128",
             head_norm_kernel,
             signature,
-            {"HEAD_DIM": 128, "HEADS": heads, "HALF": half},
+            {"HEAD_DIM": 128, "HEADS": heads, "HALF": half, "OF_ALL": False},
             num_warps=1,
             aligned=("x", "weight", "out", "x_stride", "out_stride"),
             max_registers=80,

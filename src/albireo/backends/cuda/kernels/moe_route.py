@@ -6,10 +6,10 @@ int32, tokens that are no padding; lists: an ExpertList (../expert_list.py), all
 A score is exp(logit - best), or the logit's sigmoid; whole is the sum of all E of softmax, which is a tree that is
 spelled out, and 1 of sigmoids. Best first by logit, or, with a bias, by score / whole + bias; of equals the lowest
 expert, NaN before all; of groups only those of the best groups, see graph/ops.py. A weight is a score divided by whole,
-or, renormalized, by the sum of the k of them, best first; then times a factor, then times the gain of its expert. So
-a row's bits depend on that row alone. Pairs are counted without a sort: each takes the next place in its expert's list,
-so the order there may differ from run to run, and nothing depends on it. The program that comes last cuts the lists
-into items of `width` pairs, experts ascending. A padding row has ids and weights, and no pair.
+or, renormalized, by the sum of the k of them, best first, plus eps; then times a factor, then times the gain of its
+expert. So a row's bits depend on that row alone. Pairs are counted without a sort: each takes the next place in its
+expert's list, so the order there may differ from run to run, and nothing depends on it. The program that comes last
+cuts the lists into items of `width` pairs, experts ascending. A padding row has ids and weights, and no pair.
 """
 
 from __future__ import annotations
@@ -45,12 +45,13 @@ class Groups:
 
 @dataclass(frozen=True, slots=True)
 class Rules:
-    """What is made of logits. factor: on weights; None: there is none."""
+    """What is made of logits. factor: on weights; eps: added to what they are divided by; None: there is none."""
 
     renormalize: bool
     is_sigmoid: bool = False
     groups: Groups | None = None
     factor: float | None = None
+    eps: float | None = None
 
 
 @triton.jit
@@ -115,6 +116,7 @@ def moe_route_kernel(
     RENORMALIZE: tl.constexpr,
     IS_SIGMOID: tl.constexpr,
     FACTOR: tl.constexpr,
+    EPS: tl.constexpr,
     GROUPS: tl.constexpr,
     KEPT: tl.constexpr,
     BEST: tl.constexpr,
@@ -161,6 +163,8 @@ def moe_route_kernel(
         keys = tl.where(keys == best[:, None], NO_KEY, keys)
         best = tl.max(keys, 1)
     if RENORMALIZE:
+        if EPS is not None:
+            total += EPS
         total = tl.where(total < _LEAST, _LEAST, total)  # a NaN stays one
     elif IS_SIGMOID:
         total = tl.full((ROWS,), 1.0, tl.float32)
@@ -238,6 +242,7 @@ def _constants(rules: Rules) -> dict[str, object]:
         "RENORMALIZE": rules.renormalize,
         "IS_SIGMOID": rules.is_sigmoid,
         "FACTOR": rules.factor,
+        "EPS": rules.eps,
         "GROUPS": groups.count,
         "KEPT": groups.kept,
         "BEST": groups.best,

@@ -1,5 +1,5 @@
-"""silu, gelu, gelu_tanh, relu, sigmoid, softplus, softcap and clamped_swiglu of float32 numbers, for kernels. Called by
-elementwise, epilogues, and kernels of layers with gates.
+"""silu, gelu, gelu_tanh, relu, relu2, sigmoid, softplus, softcap and clamped_swiglu of float32 numbers, for
+kernels. Called by elementwise, epilogues, and kernels of layers with gates.
 
 exp is taken of what may overflow to infinity, which gives the limit: no number that is not there, and no branch.
 """
@@ -41,6 +41,11 @@ def gelu(x):
 @triton.jit
 def relu(x):
     return tl.maximum(x, 0.0)
+
+
+@triton.jit
+def relu2(x):
+    return relu(x) * relu(x)
 
 
 @triton.jit

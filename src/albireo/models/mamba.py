@@ -1,0 +1,60 @@
+"""Mamba 2 layers as graph-building functions.
+
+Called by the architecture files. Uses the parts of layers.py. The convolution, the recurrence and the norm behind it
+are float32 throughout, and are rounded once, before the output projection; of the states nothing is rounded.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+from albireo.graph.builder import GraphBuilder
+from albireo.graph.node import Value
+from albireo.models.config import ModelConfig
+from albireo.models.head_rows import RowsOf
+from albireo.models.layers import linear
+from albireo.models.mamba_settings import MambaSettings
+
+
+def mamba_mixer(b: GraphBuilder, c: ModelConfig, h: Value, name: str) -> Value:
+    """[T, E] float32: what a layer makes of the rounded rows h. Args: name: of what its tensors lie in."""
+    m = c.recurrent
+    assert isinstance(m, MambaSettings), "the architecture's rules name its keys"
+    rows = {"z": (0, m.width), "xbc": (m.width, m.width + m.channels)}
+    z, xbc = (
+        linear(b, c, h, f"{name}.in_proj.{part}", last - first, part, m.has_bias, None, _rows(name, first, last))
+        for part, (first, last) in rows.items()
+    )
+    dt = _dt(b, c, h, name, m)
+    with b.part("conv"):
+        weight = b.weight(f"{name}.conv1d.weight", (m.channels, m.conv_width), "float32")
+        bias = b.weight(f"{name}.conv1d.bias", (m.channels,), "float32") if m.has_conv_bias else None
+        mixed = b.causal_conv(xbc, weight, bias)
+    with b.part("state"):
+        vectors = (b.weight(f"{name}.{part}", (m.heads,), "float32") for part in ("A_log", "dt_bias", "D"))
+        y = b.selective_state(mixed, dt, *vectors, **_shape(m))
+    with b.part("out_norm"):
+        weight = b.weight(f"{name}.norm.weight", (m.width,), "float32")
+        y = b.rms_norm(b.mul(y, b.unary(z, "silu")), weight, c.rms_norm_eps, num_heads=m.groups)
+        y = b.cast(y, c.dtype)
+    return linear(b, c, y, f"{name}.out_proj", c.hidden_size, "out", m.has_bias, None)
+
+
+def _shape(m: MambaSettings) -> dict[str, Any]:
+    """Attributes of selective_state."""
+    limits = {"dt_least": m.dt_limits[0], "dt_most": m.dt_limits[1]}
+    shape = {"num_k_heads": m.groups, "num_v_heads": m.heads, "k_dim": m.state_size, "v_dim": m.head_dim}
+    return shape | {key: limit for key, limit in limits.items() if limit not in (0.0, math.inf)}
+
+
+def _dt(b: GraphBuilder, c: ModelConfig, h: Value, name: str, m: MambaSettings) -> Value:
+    """[T, heads]: a linear whose weights stay numbers, as a router's do."""
+    first = m.width + m.channels
+    return linear(
+        b, c, h, f"{name}.in_proj.dt", m.heads, "dt", m.has_bias, "router", _rows(name, first, first + m.heads)
+    )
+
+
+def _rows(name: str, first: int, last: int) -> RowsOf:
+    return RowsOf(f"{name}.in_proj", ((first, last),))

@@ -1,0 +1,101 @@
+"""Tensor names and shapes of models with Mamba 2 layers, written out here, independently of albireo.models.
+
+Called by tiny_models.py.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+Shapes = dict[str, tuple[int, ...]]
+
+
+def nemotron_h_shapes(config: Mapping[str, Any]) -> Shapes:
+    """Of a checkpoint of Nemotron H, as it is published."""
+    hidden, vocab = config["hidden_size"], config["vocab_size"]
+    shapes: Shapes = {"backbone.embeddings.weight": (vocab, hidden)}
+    for i, letter in enumerate(config["hybrid_override_pattern"]):
+        of_mixer = {"M": _nemotron_mamba, "*": _attention, "-": _ffn, "E": _experts}[letter](config)
+        shapes[f"backbone.layers.{i}.norm.weight"] = (hidden,)
+        shapes |= {f"backbone.layers.{i}.mixer.{name}": shape for name, shape in of_mixer.items()}
+    return shapes | {"backbone.norm_f.weight": (hidden,), "lm_head.weight": (vocab, hidden)}
+
+
+def granite_hybrid_shapes(config: Mapping[str, Any]) -> Shapes:
+    """Of a checkpoint of Granite 4.0, each expert's matrices by themselves."""
+    hidden, heads = config["hidden_size"], config["mamba_n_heads"]
+    shared, width, count = (
+        config[f"{name}"] for name in ("shared_intermediate_size", "intermediate_size", "num_local_experts")
+    )
+    width_of_values, of_b = config["mamba_expand"] * hidden, config["mamba_n_groups"] * config["mamba_d_state"]
+    flags = {"has_conv_bias": config["mamba_conv_bias"], "has_bias": config["mamba_proj_bias"]}
+    of_mamba = mamba_shapes(hidden, heads, width_of_values, of_b, config["mamba_d_conv"], **flags)
+    of_attention = _attention({"head_dim": hidden // config["num_attention_heads"], **config})
+    shapes: Shapes = {"model.embed_tokens.weight": (config["vocab_size"], hidden)}
+    for i, kind in enumerate(config["layer_types"]):
+        of_layer = {f"{norm}_layernorm.weight": (hidden,) for norm in ("input", "post_attention")}
+        part, of_part = ("mamba", of_mamba) if kind == "mamba" else ("self_attn", of_attention)
+        of_layer |= {f"{part}.{name}": shape for name, shape in of_part.items()}
+        of_layer |= {"shared_mlp.input_linear.weight": (2 * shared, hidden)}
+        of_layer |= {"shared_mlp.output_linear.weight": (hidden, shared)}
+        if count:
+            of_layer["block_sparse_moe.router.layer.weight"] = (count, hidden)
+        for e in range(count):
+            matrices = {"gate_proj": (width, hidden), "up_proj": (width, hidden), "down_proj": (hidden, width)}
+            of_layer |= {f"block_sparse_moe.experts.{e}.{p}.weight": shape for p, shape in matrices.items()}
+        shapes |= {f"model.layers.{i}.{name}": shape for name, shape in of_layer.items()}
+    ends: Shapes = {} if config["tie_word_embeddings"] else {"lm_head.weight": (config["vocab_size"], hidden)}
+    return shapes | {"model.norm.weight": (hidden,)} | ends
+
+
+def _nemotron_mamba(config: Mapping[str, Any]) -> Shapes:
+    heads, dim = config["mamba_num_heads"], config["mamba_head_dim"]
+    of_b = config["n_groups"] * config["ssm_state_size"]
+    shape = (config["hidden_size"], heads, heads * dim, of_b, config["conv_kernel"])
+    return mamba_shapes(*shape, has_conv_bias=config["use_conv_bias"], has_bias=config["use_bias"])
+
+
+def mamba_shapes(
+    hidden: int, heads: int, width: int, of_b: int, kernel: int, *, has_conv_bias: bool, has_bias: bool
+) -> Shapes:
+    """Args: width: channels of values; of_b: of b, and of c."""
+    channels = width + 2 * of_b
+    shapes: Shapes = {"in_proj.weight": (width + channels + heads, hidden), "out_proj.weight": (hidden, width)}
+    if has_bias:
+        shapes |= {"in_proj.bias": (width + channels + heads,), "out_proj.bias": (hidden,)}
+    shapes |= {"conv1d.weight": (channels, kernel)} | ({"conv1d.bias": (channels,)} if has_conv_bias else {})
+    return shapes | {"A_log": (heads,), "dt_bias": (heads,), "D": (heads,), "norm.weight": (width,)}
+
+
+def _attention(config: Mapping[str, Any]) -> Shapes:
+    hidden, dim = config["hidden_size"], config["head_dim"]
+    q, kv = config["num_attention_heads"] * dim, config["num_key_value_heads"] * dim
+    rows = {"q_proj": (q, hidden), "k_proj": (kv, hidden), "v_proj": (kv, hidden), "o_proj": (hidden, q)}
+    shapes: Shapes = {f"{name}.weight": shape for name, shape in rows.items()}
+    return shapes | ({f"{name}.bias": shape[:1] for name, shape in rows.items()} if config["attention_bias"] else {})
+
+
+def _ffn(
+    config: Mapping[str, Any], width: int | None = None, inner: int | None = None, is_plain: bool = False
+) -> Shapes:
+    hidden, width = inner or config["hidden_size"], width or config["intermediate_size"]
+    shapes: Shapes = {"up_proj.weight": (width, hidden), "down_proj.weight": (hidden, width)}
+    if config["mlp_bias"] and not is_plain:
+        shapes |= {"up_proj.bias": (width,), "down_proj.bias": (hidden,)}
+    return shapes
+
+
+def _experts(config: Mapping[str, Any]) -> Shapes:
+    hidden, count, latent = config["hidden_size"], config["n_routed_experts"], config.get("moe_latent_size")
+    shapes: Shapes = {"gate.weight": (count, hidden), "gate.e_score_correction_bias": (count,)}
+    of_expert = _ffn(config, config["moe_intermediate_size"], latent, is_plain=True)
+    shapes |= {f"experts.{e}.{name}": shape for e in range(count) for name, shape in of_expert.items()}
+    of_shared = _ffn(config, config["moe_shared_expert_intermediate_size"])
+    shapes |= {f"shared_experts.{name}": shape for name, shape in of_shared.items()}
+    if latent:
+        latents: Shapes = {"fc1_latent_proj.weight": (latent, hidden), "fc2_latent_proj.weight": (hidden, latent)}
+        if config["mlp_bias"]:
+            latents |= {"fc1_latent_proj.bias": (latent,), "fc2_latent_proj.bias": (hidden,)}
+        shapes |= latents
+    return shapes

@@ -33,6 +33,25 @@ def causal_conv(setup: Setup) -> Iterator[Finding]:
     yield from _compared(setup, "causal_conv", channels, (width - 1) * channels, channels, launch, wanted)
 
 
+def short_conv(setup: Setup) -> Iterator[Finding]:
+    """Of three rows, with a bias, no silu, and a product before and behind."""
+    from albireo.backends.cuda.kernels.causal_conv import causal_conv
+
+    channels, width = setup.pick((2048, 3), (70, 3))
+    weight, bias = setup.random(channels, width, seed=1), setup.random(channels, seed=2)
+
+    def launch(rows: torch.Tensor, states: torch.Tensor, out: torch.Tensor, step: tuple[torch.Tensor, ...]) -> None:
+        causal_conv(rows, weight, states, out, *step, bias=bias, activation="none", gated=True)
+
+    def wanted(rows: torch.Tensor) -> torch.Tensor:
+        before, behind, x = rows.split(channels, 1)
+        padded = torch.cat((rows.new_zeros(width - 1, channels), before * x))
+        sums = sum(weight[:, j].double() * padded[j : j + len(rows)] for j in range(width))
+        return behind * (torch.as_tensor(sums) + bias.double())
+
+    yield from _compared(setup, "short_conv", 3 * channels, (width - 1) * channels, channels, launch, wanted)
+
+
 def gated_delta_rule(setup: Setup) -> Iterator[Finding]:
     from albireo.backends.cuda.kernels.gated_delta_rule import gated_delta_rule
 
@@ -60,6 +79,36 @@ def gated_delta_rule(setup: Setup) -> Iterator[Finding]:
 
     size = heads * k_dim * v_dim
     yield from _compared(setup, "gated_delta_rule", columns + 2 * heads, size, heads * v_dim, launch, wanted)
+
+
+def selective_state(setup: Setup) -> Iterator[Finding]:
+    from albireo.backends.cuda.kernels.selective_state import selective_state
+
+    groups, heads, k_dim, v_dim = setup.pick((8, 64, 128, 64), (1, 2, 12, 20))
+    of_keys, of_values = groups * k_dim, heads * v_dim
+    columns = of_values + 2 * of_keys
+    a_log, dt_bias = torch.linspace(-3, 2, heads, device=setup.device), setup.random(heads, seed=2)
+    skip = setup.random(heads, seed=4)
+
+    def launch(rows: torch.Tensor, states: torch.Tensor, out: torch.Tensor, step: tuple[torch.Tensor, ...]) -> None:
+        x, dt = rows[:, :columns], rows[:, columns:]
+        selective_state(x, dt, a_log, dt_bias, skip, states, out, *step, groups, k_dim, v_dim)
+
+    def wanted(rows: torch.Tensor) -> torch.Tensor:
+        v, b, c, dt = rows.split((of_values, of_keys, of_keys, heads), 1)
+        b, c = (each.view(-1, groups, k_dim).repeat_interleave(heads // groups, 1) for each in (b, c))
+        v, time = v.view(-1, heads, v_dim), torch.nn.functional.softplus(dt + dt_bias.double())
+        kept = (-a_log.double().exp() * time).exp()
+        state, found = rows.new_zeros(heads, k_dim, v_dim), []
+        for t in range(len(rows)):
+            given = b[t, :, :, None] * (time[t, :, None] * v[t])[:, None, :]
+            state = kept[t, :, None, None] * state + given
+            out = torch.einsum("hk,hkv->hv", c[t], state) + skip.double()[:, None] * v[t]
+            found.append(out.flatten())
+        return torch.stack(found)
+
+    size = heads * k_dim * v_dim
+    yield from _compared(setup, "selective_state", columns + heads, size, of_values, launch, wanted)
 
 
 def _unit(x: torch.Tensor) -> torch.Tensor:
@@ -106,4 +155,9 @@ def _compared(
     yield Finding(f"{what}, bits in pieces", 0.0 if is_same else float("inf"), "rows or states differ")
 
 
-CHECKS = {"causal_conv": causal_conv, "gated_delta_rule": gated_delta_rule}
+CHECKS = {
+    "causal_conv": causal_conv,
+    "short_conv": short_conv,
+    "gated_delta_rule": gated_delta_rule,
+    "selective_state": selective_state,
+}

@@ -15,6 +15,8 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
+from albireo.models import load_architecture
+from albireo.models.config import ModelConfig, parse_config
 from tiny_latent import latent_shapes, with_up_projections_joined
 from tiny_layer_norm import LAYER_NORMS, as_stored, layer_norm_shapes
 from tiny_mamba import granite_hybrid_shapes, nemotron_h_shapes
@@ -415,3 +417,10 @@ def _encode(array: NDArray[np.float32], dtype: str) -> bytes:
         bits = np.ascontiguousarray(array, np.float32).view(np.uint32)
         return ((bits + 0x7FFF + ((bits >> 16) & 1)) >> 16).astype("<u2").tobytes()
     return array.astype("<f4" if dtype == "float32" else "<f2").tobytes()
+
+
+def parse_tiny(model_type: str, /, **changes: Any) -> ModelConfig:
+    """An architecture's TINY config with changes; ... removes a key."""
+    architecture = load_architecture(model_type)
+    data = {k: v for k, v in {**architecture.tiny, **changes}.items() if v is not ...}
+    return parse_config(data, architecture.rules)

@@ -19,17 +19,10 @@ from albireo.models.mamba_settings import MambaSettings
 from albireo.models.recurrent_settings import GatedDeltaSettings, RecurrentSettings
 from albireo.models.text_part import is_whole
 from tiny_layer_norm import LAYER_NORMS
-from tiny_models import SHARED_DATA, make_checkpoint, shared_data
+from tiny_models import SHARED_DATA, make_checkpoint, parse_tiny, shared_data
 
 REAL = sorted(p.parent.relative_to(SHARED_DATA) for p in SHARED_DATA.glob("configs/**/config.json"))
 OURS = architectures()
-
-
-def parse(model_type: str, /, **changes: Any) -> ModelConfig:
-    """An architecture's TINY config with changes; ... removes a key."""
-    architecture = load_architecture(model_type)
-    data = {k: v for k, v in {**architecture.tiny, **changes}.items() if v is not ...}
-    return parse_config(data, architecture.rules)
 
 
 def test_there_are_real_configs() -> None:
@@ -92,7 +85,7 @@ def assert_layer_norms_are_as_transformers_reads_them(ours: ModelConfig, directo
 )
 def test_what_models_with_a_layer_norm_do_not_compute(model_type: str, changes: Any, message: str) -> None:
     with pytest.raises(ModelError, match=message):
-        parse(model_type, **changes)
+        parse_tiny(model_type, **changes)
 
 
 def assert_latents_are_as_transformers_reads_them(ours: ModelConfig, theirs: Any) -> None:
@@ -285,19 +278,19 @@ def _experts(theirs: Any) -> ExpertSettings | None:
 )
 def test_experts_that_are_not_computed_are_refused(name: str, changes: dict[str, Any], message: str) -> None:
     with pytest.raises(ModelError, match=message):
-        parse(name, **changes)
+        parse_tiny(name, **changes)
 
 
 def test_experts_may_be_counted_under_either_name_and_written_by_transformers() -> None:
     written = {"num_experts": ..., "num_local_experts": 11, "use_qk_norm": True, "sliding_window": 4096}
-    assert parse("qwen3_moe", **written) == parse("qwen3_moe")
+    assert parse_tiny("qwen3_moe", **written) == parse_tiny("qwen3_moe")
     kinds = ["full_attention"] * 4
-    assert parse("qwen2_moe", sliding_window=0, layer_types=kinds, qkv_bias=True) == parse("qwen2_moe")
-    assert parse("qwen3_moe", use_sliding_window=True, sliding_window=9).windows == (9, 9, 9)
+    assert parse_tiny("qwen2_moe", sliding_window=0, layer_types=kinds, qkv_bias=True) == parse_tiny("qwen2_moe")
+    assert parse_tiny("qwen3_moe", use_sliding_window=True, sliding_window=9).windows == (9, 9, 9)
 
 
 def test_tiny_configs_differ_where_code_could_confuse_things() -> None:
-    configs = [parse(name) for name in architectures()]
+    configs = [parse_tiny(name) for name in architectures()]
     assert any(c.head_dim * c.num_heads != c.hidden_size for c in configs)
     assert any(c.num_kv_heads == 1 < c.num_heads for c in configs)
     assert {c.tie_word_embeddings for c in configs} == {True, False}
@@ -308,7 +301,8 @@ def test_tiny_configs_differ_where_code_could_confuse_things() -> None:
 def test_how_experts_of_deepseek_v2_are_chosen() -> None:
     """Greedy, which an absent key means, knows no groups."""
     grouped, absent, said = (
-        parse("deepseek_v2", **changes).experts for changes in ({}, {"topk_method": ...}, {"topk_method": "greedy"})
+        parse_tiny("deepseek_v2", **changes).experts
+        for changes in ({}, {"topk_method": ...}, {"topk_method": "greedy"})
     )
     assert grouped is not None and grouped.groups == (4, 2, 1)
     assert absent == said == replace(grouped, groups=None)
@@ -317,14 +311,14 @@ def test_how_experts_of_deepseek_v2_are_chosen() -> None:
 @pytest.mark.parametrize("key", ["torch_dtype", "dtype"])
 @pytest.mark.parametrize("name", ["bfloat16", "float16", "float32"])
 def test_dtype_under_both_names(key: str, name: str) -> None:
-    assert parse("llama", **{"torch_dtype": ..., key: name}).dtype == name
-    assert parse("llama", **{"torch_dtype": None, key: name}).with_dtype("auto").dtype == name
-    assert parse("llama", **{"torch_dtype": ..., key: name}).with_dtype("bf16").dtype == "bfloat16"
+    assert parse_tiny("llama", **{"torch_dtype": ..., key: name}).dtype == name
+    assert parse_tiny("llama", **{"torch_dtype": None, key: name}).with_dtype("auto").dtype == name
+    assert parse_tiny("llama", **{"torch_dtype": ..., key: name}).with_dtype("bf16").dtype == "bfloat16"
 
 
 def test_unknown_dtype_of_the_user_is_his_error() -> None:
     with pytest.raises(ConfigError, match="int4"):
-        parse("llama").with_dtype("int4")
+        parse_tiny("llama").with_dtype("int4")
 
 
 def test_dtype_is_the_checkpoints_when_the_config_names_none(tmp_path: Path) -> None:
@@ -337,8 +331,8 @@ def test_dtype_is_the_checkpoints_when_the_config_names_none(tmp_path: Path) -> 
 
 def test_rope_under_both_forms() -> None:
     scaling = {"rope_type": "linear", "factor": 2.0}
-    old = parse("llama", rope_theta=777.0, rope_scaling=scaling)
-    new = parse("llama", rope_theta=..., rope_scaling=..., rope_parameters=scaling | {"rope_theta": 777.0})
+    old = parse_tiny("llama", rope_theta=777.0, rope_scaling=scaling)
+    new = parse_tiny("llama", rope_theta=..., rope_scaling=..., rope_parameters=scaling | {"rope_theta": 777.0})
     assert old == new and old.rope.theta == 777.0 and old.rope.factor == 2.0
 
 
@@ -359,7 +353,7 @@ def test_rope_under_both_forms() -> None:
     ],
 )
 def test_windows_are_those_of_transformers(changes: dict[str, Any], windows: tuple[int | None, ...]) -> None:
-    assert parse("qwen2", **changes).windows == windows
+    assert parse_tiny("qwen2", **changes).windows == windows
     transformers = pytest.importorskip("transformers")
     data = {k: v for k, v in {**load_architecture("qwen2").tiny, **changes}.items() if v is not ...}
     theirs = transformers.Qwen2Config(**data)
@@ -369,11 +363,11 @@ def test_windows_are_those_of_transformers(changes: dict[str, Any], windows: tup
 
 @pytest.mark.parametrize(("value", "window"), [(5, 5), (None, None), (..., 4096)])
 def test_mistral_windows(value: Any, window: int | None) -> None:
-    assert parse("mistral", sliding_window=value).windows == (window, window)
+    assert parse_tiny("mistral", sliding_window=value).windows == (window, window)
 
 
 def test_qwen3_heads_are_128_wide_unless_said() -> None:
-    assert parse("qwen3", head_dim=...).head_dim == 128
+    assert parse_tiny("qwen3", head_dim=...).head_dim == 128
 
 
 @pytest.mark.parametrize(
@@ -412,24 +406,24 @@ def test_qwen3_heads_are_128_wide_unless_said() -> None:
 def test_what_changes_the_arithmetic_is_refused_by_name(key: str, value: Any) -> None:
     named = {"rope_scaling": "rope settings"}.get(key, key)
     with pytest.raises(UnsupportedModel, match=named):
-        parse("llama", **{key: value})
+        parse_tiny("llama", **{key: value})
 
 
 @pytest.mark.parametrize("value", [None, False, 0, 0.0, "", [], {}])
 def test_neutral_values_of_unknown_keys_are_accepted(value: Any) -> None:
-    assert parse("llama", some_key_of_tomorrow=value) == parse("llama")
+    assert parse_tiny("llama", some_key_of_tomorrow=value) == parse_tiny("llama")
 
 
 def test_known_keys_at_their_defaults_are_accepted() -> None:
     neutral = dict(partial_rotary_factor=1.0, is_causal=True, sliding_window=None, use_sliding_window=False)
-    assert parse("llama", pretraining_tp=4, pad_token_id=-1, use_cache=False, **neutral) == parse("llama")
-    assert parse("mistral", attention_bias=False, mlp_bias=False) == parse("mistral")
+    assert parse_tiny("llama", pretraining_tp=4, pad_token_id=-1, use_cache=False, **neutral) == parse_tiny("llama")
+    assert parse_tiny("mistral", attention_bias=False, mlp_bias=False) == parse_tiny("mistral")
 
 
 @pytest.mark.parametrize("model_type", ["mistral", "qwen2"])
 def test_a_bias_that_an_architecture_has_not_is_refused(model_type: str) -> None:
     with pytest.raises(UnsupportedModel, match="attention_bias"):
-        parse(model_type, attention_bias=True)
+        parse_tiny(model_type, attention_bias=True)
 
 
 NUMBERS = ["vocab_size", "hidden_size", "intermediate_size", "num_hidden_layers"]
@@ -442,7 +436,7 @@ NUMBERS += ["num_attention_heads", "num_key_value_heads", "head_dim", "max_posit
 )
 def test_hostile_sizes_are_named_with_their_value(key: str, value: Any) -> None:
     with pytest.raises(ModelError, match=rf"{key}=.*must be") as error:
-        parse("llama", **{key: value})
+        parse_tiny("llama", **{key: value})
     assert len(str(error.value)) < 400
 
 
@@ -482,7 +476,7 @@ def test_hostile_sizes_are_named_with_their_value(key: str, value: Any) -> None:
 )
 def test_hostile_values_are_named(key: str, value: Any) -> None:
     with pytest.raises(ModelError, match=key):
-        parse("llama", **{key: value})
+        parse_tiny("llama", **{key: value})
 
 
 @pytest.mark.parametrize(
@@ -506,7 +500,7 @@ def test_hostile_values_are_named(key: str, value: Any) -> None:
 )
 def test_hostile_rope_settings_are_named(scaling: dict[str, Any]) -> None:
     with pytest.raises(ModelError, match="rope settings"):
-        parse("llama", rope_scaling=scaling)
+        parse_tiny("llama", rope_scaling=scaling)
 
 
 @pytest.mark.parametrize(("first", "second"), [("rope_scaling", "rope_parameters"), ("torch_dtype", "dtype")])
@@ -515,13 +509,13 @@ def test_contradictions_are_errors(first: str, second: str) -> None:
     if first == "rope_scaling":
         values = ({"rope_type": "linear", "factor": 2.0}, {"rope_type": "linear", "factor": 3.0})
     with pytest.raises(ModelError, match=f"{first}=.* contradicts {second}"):
-        parse("llama", **{first: values[0], second: values[1]})
+        parse_tiny("llama", **{first: values[0], second: values[1]})
 
 
 @pytest.mark.parametrize("key", ["hidden_size", "num_hidden_layers", "vocab_size", "model_type"])
 def test_a_missing_key_is_named(key: str) -> None:
     with pytest.raises(ModelError, match=f"{key} is missing"):
-        parse("llama", **{key: ...})
+        parse_tiny("llama", **{key: ...})
 
 
 def test_rules_default_to_the_strictest() -> None:
@@ -529,68 +523,6 @@ def test_rules_default_to_the_strictest() -> None:
     assert parse_config(data, ConfigRules()).windows == (None,) * 3
     with pytest.raises(UnsupportedModel, match="mlp_bias"):
         parse_config({**data, "mlp_bias": True}, ConfigRules())
-
-
-@pytest.mark.parametrize(
-    ("changes", "message"),
-    [
-        ({"linear_num_value_heads": 5}, "linear_num_value_heads=5 must be a multiple of linear_num_key_heads=2"),
-        ({"layer_types": ["linear_attention"] * 4}, "no layer has attention"),
-        ({"layer_types": ["linear_attention", "full_attention"]}, "has 2 entries for num_hidden_layers=4"),
-        ({"layer_types": ["sliding_attention"] * 4}, "layer_types='sliding_attention' is not supported"),
-        ({"linear_conv_kernel_dim": 9}, "linear_conv_kernel_dim=9"),
-        ({"attn_output_gate": False}, "'attn_output_gate': False"),
-        ({"mamba_ssm_dtype": "bfloat16"}, "'mamba_ssm_dtype': 'bfloat16'"),
-    ],
-)
-def test_states_that_are_not_computed_are_refused(changes: dict[str, Any], message: str) -> None:
-    with pytest.raises(ModelError, match=message):
-        parse("qwen3_5_text", **changes)
-
-
-@pytest.mark.parametrize(
-    ("model_type", "changes", "message"),
-    [
-        ("nemotron_h", {"hybrid_override_pattern": "MEx-ME"}, "hybrid_override_pattern='x' is not supported"),
-        ("nemotron_h", {"hybrid_override_pattern": "MEM-ME"}, "no layer has attention"),
-        ("nemotron_h", {"hybrid_override_pattern": "ME*"}, "num_hidden_layers=6 is not the 3 layers"),
-        ("nemotron_h", {"hybrid_override_pattern": ...}, "layers_block_type=None must say what each layer is"),
-        ("nemotron_h", {"layers_block_type": ["mamba"] * 5 + ["attention"]}, "contradicts layers_block_type"),
-        ("nemotron_h", {"mamba_num_heads": 5}, "mamba_num_heads=5 must be a multiple of n_groups=2"),
-        ("nemotron_h", {"time_step_limit": [0.5, 0.1]}, "time_step_limit=.* the smaller one first"),
-        ("nemotron_h", {"mamba_hidden_act": "gelu"}, "'mamba_hidden_act': 'gelu'"),
-        ("nemotron_h", {"mamba_proj_bias": True}, "'mamba_proj_bias': True"),
-        ("granitemoehybrid", {"layer_types": ["mamba"] * 3}, "no layer has attention"),
-        ("granitemoehybrid", {"layer_types": ["mamba"] * 2}, "has 2 entries for num_hidden_layers=3"),
-        ("granitemoehybrid", {"mamba_d_head": 16}, "mamba_d_head=16 must make mamba_expand"),
-        ("granitemoehybrid", {"position_embedding_type": "alibi"}, "position_embedding_type='alibi' is not supported"),
-        ("granitemoehybrid", {"num_experts_per_tok": 7}, "num_experts_per_tok=7 is more than num_local_experts=6"),
-    ],
-)
-def test_layers_of_mamba_that_are_not_computed_are_refused(
-    model_type: str, changes: dict[str, Any], message: str
-) -> None:
-    with pytest.raises(ModelError, match=message):
-        parse(model_type, **changes)
-
-
-def test_layers_of_mamba_are_read_in_either_spelling() -> None:
-    words = ["linear_attention", "moe", "full_attention", "mlp", "linear_attention", "moe"]
-    infinity = [0.0, {"__float__": "Infinity"}]
-    said = {"hybrid_override_pattern": ..., "num_hidden_layers": ..., "time_step_limit": infinity}
-    assert parse("nemotron_h", layers_block_type=words, **said) == parse("nemotron_h")
-    assert parse("nemotron_h").cached_layers == (2,)
-    dense = parse("nemotron_h", hybrid_override_pattern="*-*-*-")
-    assert dense.recurrent is None and dense.experts is None and dense.cached_layers == (0, 2, 4)
-    attending = parse("granitemoehybrid", layer_types=["attention"] * 3, num_local_experts=0)
-    assert attending.recurrent is None and attending.experts is None and attending.cached_layers == (0, 1, 2)
-    assert not any(attending.rotates) and attending.intermediate_size == 36
-
-
-def test_layers_that_keep_a_state_are_all_but_each_so_many_th_where_nothing_lists_them() -> None:
-    config = parse("qwen3_5_text", layer_types=..., full_attention_interval=..., num_hidden_layers=9)
-    assert config.cached_layers == (3, 7)
-    assert parse("qwen3_5_text", layer_types=...) == parse("qwen3_5_text")
 
 
 def assert_layers_of_two_kinds_are_as_transformers_reads_them(directory: Path) -> None:

@@ -24,6 +24,7 @@ import triton.language as tl
 
 from albireo.backends.cuda.aot import AotCase
 from albireo.backends.cuda.kernels.parts.activations import sigmoid, softplus
+from albireo.backends.cuda.kernels.parts.recurrence import load_row
 from albireo.graph.ops import L2_EPS
 
 #: Of V, of a program: rows of 64 bytes of each channel of K, in 64 registers of a thread.
@@ -71,13 +72,13 @@ def gated_delta_rule_kernel(
         of_gates = gates + head
         speed, bias = tl.exp(tl.load(a_log + head)), tl.load(dt_bias + head)
         row = begin.to(tl.int64)
-        q, k, v = _load(queries, values, row * x_stride, is_channel, is_column, K_HEADS * K)
+        q, k, v = load_row(queries, values, row * x_stride, is_channel, is_column, K_HEADS * K)
         rate, decay = tl.load(of_gates + row * gates_stride), tl.load(of_gates + row * gates_stride + V_HEADS)
         to = out + row * out_stride + head * V + column
         for t in range(begin, end):
             # of the next row, or of the last one again
             row = tl.minimum(t + 1, end - 1).to(tl.int64)
-            next_q, next_k, next_v = _load(queries, values, row * x_stride, is_channel, is_column, K_HEADS * K)
+            next_q, next_k, next_v = load_row(queries, values, row * x_stride, is_channel, is_column, K_HEADS * K)
             next_rate, next_decay = (
                 tl.load(of_gates + row * gates_stride),
                 tl.load(of_gates + row * gates_stride + V_HEADS),
@@ -92,14 +93,6 @@ def gated_delta_rule_kernel(
             to += out_stride
             q, k, v, rate, decay = next_q, next_k, next_v, next_rate, next_decay
         tl.store(at, state, mask=is_channel[:, None] & is_column[None, :])
-
-
-@triton.jit
-def _load(queries, values, row, is_channel, is_column, OF_KEYS: tl.constexpr):
-    """q, k [CHANNELS] and v [COLUMNS] of a row."""
-    q = tl.load(queries + row, mask=is_channel, other=0.0)
-    k = tl.load(queries + row + OF_KEYS, mask=is_channel, other=0.0)
-    return q, k, tl.load(values + row, mask=is_column, other=0.0)
 
 
 @triton.jit

@@ -21,6 +21,7 @@ import triton.language as tl
 
 from albireo.backends.cuda.aot import AotCase
 from albireo.backends.cuda.kernels.parts.activations import softplus
+from albireo.backends.cuda.kernels.parts.recurrence import load_row
 
 #: Of V, of a program: rows of 64 bytes of each channel of K, in 64 registers of a thread.
 _COLUMNS = 16
@@ -68,13 +69,13 @@ def selective_state_kernel(
         values, times = x + head * V + column, dt + head
         speed, bias, straight = tl.exp(tl.load(a_log + head)), tl.load(dt_bias + head), tl.load(skip + head)
         row = begin.to(tl.int64)
-        b, c, v = _load(keys, values, row * x_stride, is_channel, is_column, K_HEADS * K)
+        b, c, v = load_row(keys, values, row * x_stride, is_channel, is_column, K_HEADS * K)
         time = tl.load(times + row * dt_stride)
         to = out + row * out_stride + head * V + column
         for t in range(begin, end):
             # of the next row, or of the last one again
             row = tl.minimum(t + 1, end - 1).to(tl.int64)
-            next_b, next_c, next_v = _load(keys, values, row * x_stride, is_channel, is_column, K_HEADS * K)
+            next_b, next_c, next_v = load_row(keys, values, row * x_stride, is_channel, is_column, K_HEADS * K)
             next_time = tl.load(times + row * dt_stride)
 
             held = tl.minimum(tl.maximum(softplus(time + bias), dt_least), dt_most)
@@ -83,14 +84,6 @@ def selective_state_kernel(
             to += out_stride
             b, c, v, time = next_b, next_c, next_v, next_time
         tl.store(at, state, mask=is_channel[:, None] & is_column[None, :])
-
-
-@triton.jit
-def _load(keys, values, row, is_channel, is_column, OF_KEYS: tl.constexpr):
-    """b, c [CHANNELS] and v [COLUMNS] of a row."""
-    b = tl.load(keys + row, mask=is_channel, other=0.0)
-    c = tl.load(keys + row + OF_KEYS, mask=is_channel, other=0.0)
-    return b, c, tl.load(values + row, mask=is_column, other=0.0)
 
 
 def selective_state(

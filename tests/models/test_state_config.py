@@ -1,0 +1,72 @@
+"""config.json of models whose layers keep a state: which layers do, and what is refused."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from albireo.errors import ModelError
+from tiny_models import parse_tiny
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"linear_num_value_heads": 5}, "linear_num_value_heads=5 must be a multiple of linear_num_key_heads=2"),
+        ({"layer_types": ["linear_attention"] * 4}, "no layer has attention"),
+        ({"layer_types": ["linear_attention", "full_attention"]}, "has 2 entries for num_hidden_layers=4"),
+        ({"layer_types": ["sliding_attention"] * 4}, "layer_types='sliding_attention' is not supported"),
+        ({"linear_conv_kernel_dim": 9}, "linear_conv_kernel_dim=9"),
+        ({"attn_output_gate": False}, "'attn_output_gate': False"),
+        ({"mamba_ssm_dtype": "bfloat16"}, "'mamba_ssm_dtype': 'bfloat16'"),
+    ],
+)
+def test_states_that_are_not_computed_are_refused(changes: dict[str, Any], message: str) -> None:
+    with pytest.raises(ModelError, match=message):
+        parse_tiny("qwen3_5_text", **changes)
+
+
+@pytest.mark.parametrize(
+    ("model_type", "changes", "message"),
+    [
+        ("nemotron_h", {"hybrid_override_pattern": "MEx-ME"}, "hybrid_override_pattern='x' is not supported"),
+        ("nemotron_h", {"hybrid_override_pattern": "MEM-ME"}, "no layer has attention"),
+        ("nemotron_h", {"hybrid_override_pattern": "ME*"}, "num_hidden_layers=6 is not the 3 layers"),
+        ("nemotron_h", {"hybrid_override_pattern": ...}, "layers_block_type=None must say what each layer is"),
+        ("nemotron_h", {"layers_block_type": ["mamba"] * 5 + ["attention"]}, "contradicts layers_block_type"),
+        ("nemotron_h", {"mamba_num_heads": 5}, "mamba_num_heads=5 must be a multiple of n_groups=2"),
+        ("nemotron_h", {"time_step_limit": [0.5, 0.1]}, "time_step_limit=.* the smaller one first"),
+        ("nemotron_h", {"mamba_hidden_act": "gelu"}, "'mamba_hidden_act': 'gelu'"),
+        ("nemotron_h", {"mamba_proj_bias": True}, "'mamba_proj_bias': True"),
+        ("granitemoehybrid", {"layer_types": ["mamba"] * 3}, "no layer has attention"),
+        ("granitemoehybrid", {"layer_types": ["mamba"] * 2}, "has 2 entries for num_hidden_layers=3"),
+        ("granitemoehybrid", {"mamba_d_head": 16}, "mamba_d_head=16 must make mamba_expand"),
+        ("granitemoehybrid", {"position_embedding_type": "alibi"}, "position_embedding_type='alibi' is not supported"),
+        ("granitemoehybrid", {"num_experts_per_tok": 7}, "num_experts_per_tok=7 is more than num_local_experts=6"),
+    ],
+)
+def test_layers_of_mamba_that_are_not_computed_are_refused(
+    model_type: str, changes: dict[str, Any], message: str
+) -> None:
+    with pytest.raises(ModelError, match=message):
+        parse_tiny(model_type, **changes)
+
+
+def test_layers_of_mamba_are_read_in_either_spelling() -> None:
+    words = ["linear_attention", "moe", "full_attention", "mlp", "linear_attention", "moe"]
+    infinity = [0.0, {"__float__": "Infinity"}]
+    said = {"hybrid_override_pattern": ..., "num_hidden_layers": ..., "time_step_limit": infinity}
+    assert parse_tiny("nemotron_h", layers_block_type=words, **said) == parse_tiny("nemotron_h")
+    assert parse_tiny("nemotron_h").cached_layers == (2,)
+    dense = parse_tiny("nemotron_h", hybrid_override_pattern="*-*-*-")
+    assert dense.recurrent is None and dense.experts is None and dense.cached_layers == (0, 2, 4)
+    attending = parse_tiny("granitemoehybrid", layer_types=["attention"] * 3, num_local_experts=0)
+    assert attending.recurrent is None and attending.experts is None and attending.cached_layers == (0, 1, 2)
+    assert not any(attending.rotates) and attending.intermediate_size == 36
+
+
+def test_layers_that_keep_a_state_are_all_but_each_so_many_th_where_nothing_lists_them() -> None:
+    config = parse_tiny("qwen3_5_text", layer_types=..., full_attention_interval=..., num_hidden_layers=9)
+    assert config.cached_layers == (3, 7)
+    assert parse_tiny("qwen3_5_text", layer_types=...) == parse_tiny("qwen3_5_text")

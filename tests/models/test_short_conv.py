@@ -10,7 +10,7 @@ from albireo.errors import ModelError
 from albireo.models import load_architecture
 from albireo.models.config import parse_config
 from albireo.models.recurrent_settings import ShortConvSettings
-from models.test_config import parse
+from tiny_models import parse_tiny
 
 #: As LFM2 1.2B was published.
 LFM2: dict[str, Any] = {
@@ -114,10 +114,10 @@ def test_lfm2_is_as_transformers_reads_it(name: str) -> None:
 )
 def test_short_convolutions_that_are_not_computed_are_refused(changes: dict[str, Any], message: str) -> None:
     with pytest.raises(ModelError, match=message):
-        parse("lfm2", **changes)
+        parse_tiny("lfm2", **changes)
 
 
 def test_lfm2_of_attention_alone_keeps_no_states() -> None:
     """As transformers has it where nothing says which layers have attention."""
-    config = parse("lfm2", full_attn_idxs=...)
+    config = parse_tiny("lfm2", full_attn_idxs=...)
     assert config.recurrent is None and config.cached_layers == (0, 1, 2, 3)

@@ -20,13 +20,15 @@ Rows = Literal["all", "last", "none"]
 class Work:
     """Tokens of one sequence to compute: position of the first, and the blocks of the whole sequence.
 
-    state_slot: where what it keeps beside them is; -1: nowhere.
+    state_slot: where what it keeps beside them is; -1: nowhere. snapshot: the slot that it goes to as well, and behind
+    how many of the tokens; 0: it does not.
     """
 
     token_ids: Sequence[int]
     num_computed_tokens: int
     blocks: Sequence[int]
     state_slot: int = -1
+    snapshot: tuple[int, int] = (-1, 0)
 
 
 def make_step(work: Sequence[Work], block_size: int, logits: Rows = "all", top: Rows = "last") -> StepInputs:
@@ -42,6 +44,8 @@ def make_step(work: Sequence[Work], block_size: int, logits: Rows = "all", top: 
         row[: len(w.blocks)] = w.blocks
     rows = {"all": np.arange(query_start[-1]), "last": query_start[1:] - 1, "none": np.zeros(0)}
 
+    has_snapshots = any(w.snapshot[1] for w in work)
+
     def ints(values: object) -> np.ndarray:
         return np.ascontiguousarray(values, np.int32)
 
@@ -55,4 +59,6 @@ def make_step(work: Sequence[Work], block_size: int, logits: Rows = "all", top: 
         logit_rows=ints(rows[logits]),
         top_rows=ints(rows[top]),
         state_slots=ints([w.state_slot for w in work]) if any(w.state_slot >= 0 for w in work) else None,
+        snapshot_slots=ints([w.snapshot[0] for w in work]) if has_snapshots else None,
+        snapshot_rows=ints([w.snapshot[1] for w in work]) if has_snapshots else None,
     )

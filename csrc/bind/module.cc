@@ -283,6 +283,23 @@ void check_states(const Program& program, const std::optional<Ints>& slots, int6
   }
 }
 
+// Snapshots go to slots that nobody has, behind rows that there are.
+void check_snapshots(const Program& program, const Step& s) {
+  if (!s.snapshot_rows) return;
+  const int64_t count = program.state_slots();
+  std::vector<bool> is_taken(count);
+  for (int64_t b = 0; b < s.B && count; b++) is_taken[s.state_slots[b]] = true;
+  for (int64_t b = 0; b < s.B && count; b++) {
+    const int32_t rows = s.snapshot_rows[b], slot = s.snapshot_slots[b];
+    if (rows < 0 || rows > s.query_start[b + 1] - s.query_start[b])
+      throw std::invalid_argument("a snapshot behind rows that a sequence does not have");
+    if (!rows) continue;
+    if (slot < 0 || slot >= count || is_taken[slot])
+      throw std::invalid_argument("no such slot of states for a snapshot, or somebody has it");
+    is_taken[slot] = true;
+  }
+}
+
 void check_room(const Step& s, const TopIds& top_ids, const TopValues& top_values) {
   if ((int64_t)top_ids.shape(0) < s.G || (int64_t)top_values.shape(0) < s.G)
     throw std::invalid_argument("step arrays disagree in length");
@@ -291,7 +308,8 @@ void check_room(const Step& s, const TopIds& top_ids, const TopValues& top_value
 void run_program(Program& program, const Ints& token_ids, const Ints& positions, const Ints& slots,
                  const Ints& query_start, const Ints& context_len, const Ints& block_table, const Ints& logit_rows,
                  const Ints& top_rows, const Ints& top_counts, TopIds top_ids, TopValues top_values,
-                 const std::optional<Ints>& adapter_slots, const std::optional<Ints>& state_slots) {
+                 const std::optional<Ints>& adapter_slots, const std::optional<Ints>& state_slots,
+                 const std::optional<Ints>& snapshot_slots, const std::optional<Ints>& snapshot_rows) {
   Step s = step_of(token_ids, positions, slots, query_start, context_len, block_table, logit_rows, top_rows, top_counts,
                    program.top()->max_rows());
   check_room(s, top_ids, top_values);
@@ -299,6 +317,12 @@ void run_program(Program& program, const Ints& token_ids, const Ints& positions,
   check_states(program, state_slots, s.B);
   if (adapter_slots) s.adapter_slots = adapter_slots->data();
   if (state_slots) s.state_slots = state_slots->data();
+  if (snapshot_slots && snapshot_rows) {
+    if (length(*snapshot_slots) != s.B || length(*snapshot_rows) != s.B)
+      throw std::invalid_argument("step arrays disagree in length");
+    s.snapshot_slots = snapshot_slots->data(), s.snapshot_rows = snapshot_rows->data();
+    check_snapshots(program, s);
+  }
   nb::gil_scoped_release unlocked;
   program.run(s, top_ids.data(), top_values.data());
 }
@@ -380,7 +404,8 @@ NB_MODULE(_native, m) {
           "retune", [](Program& p, const nb::list& tunings) { p.retune(tunings_of(tunings)); }, "tunings"_a)
       .def("run", &run_program, "token_ids"_a, "positions"_a, "slots"_a, "query_start"_a, "context_len"_a,
            "block_table"_a, "logit_rows"_a, "top_rows"_a, "top_counts"_a, "top_ids"_a, "top_values"_a,
-           "adapter_slots"_a = nb::none(), "state_slots"_a = nb::none())
+           "adapter_slots"_a = nb::none(), "state_slots"_a = nb::none(), "snapshot_slots"_a = nb::none(),
+           "snapshot_rows"_a = nb::none())
       .def("profile", &Program::profile, "on"_a)
       .def(
           "last_tuning", [](const Program& p, size_t call) { return tuning_dict(p.last_tuning(call)); }, "call"_a)

@@ -155,6 +155,11 @@ class PoolingTask:
     is_last: bool
 
 
+def snapshot_rows(slot: int, at: int, start: int, num_tokens: int) -> int:
+    """Of num_tokens from position start on, how many are before a snapshot ordered at a position; 0: it is not due."""
+    return at - start if slot >= 0 and start < at <= start + num_tokens else 0
+
+
 @dataclass(slots=True)
 class SequenceWork:
     """Tokens of one sequence to compute in this step.
@@ -174,6 +179,8 @@ class SequenceWork:
             draft among its output.
         adapter_slot: where its adapter is; -1: it has none.
         state_slot: where what its recurrent layers keep is; -1: there are no such layers.
+        snapshot_slot, snapshot_at: what they keep behind its first snapshot_at tokens is to be in this slot, too; -1:
+            in none. An order for when it gets there: it may be past that, or not come so far in this step.
     """
 
     seq_id: int
@@ -187,6 +194,13 @@ class SequenceWork:
     num_drafts: int = 0
     adapter_slot: int = -1
     state_slot: int = -1
+    snapshot_slot: int = -1
+    snapshot_at: int = 0
+
+    @property
+    def snapshot_rows(self) -> int:
+        """How many of this step's tokens a snapshot is taken behind; 0: none is taken."""
+        return snapshot_rows(self.snapshot_slot, self.snapshot_at, self.num_computed_tokens, len(self.token_ids))
 
     @property
     def draft_token_ids(self) -> Sequence[int]:

@@ -68,11 +68,13 @@ struct Step {
   const int32_t* top_counts;   // [G] how many of its best a row wants: 1 to kTopMost
   int64_t T, B, R, G, max_blocks;
   int64_t kv_groups = 1;
-  const int32_t* adapter_slots = nullptr;  // [T] slot of the row's adapter, -1: none; read by programs with adapters
-  const int32_t* state_slots = nullptr;    // [B] what each sequence keeps is there; read by programs with states
-  const int32_t* sequences = nullptr;      // [B] row of block_table of each; none: row b. See leaving_rows.h
-  const int32_t* order;                    // [B] sequences, those of a group side by side
-  const SharingGroup* groups;              // [num_groups]
+  const int32_t* adapter_slots = nullptr;   // [T] slot of the row's adapter, -1: none; read by programs with adapters
+  const int32_t* state_slots = nullptr;     // [B] what each sequence keeps is there; read by programs with states
+  const int32_t* snapshot_slots = nullptr;  // [B] what it keeps behind snapshot_rows of its rows goes there, too
+  const int32_t* snapshot_rows = nullptr;   // [B] 0: nowhere; none: no sequence's does
+  const int32_t* sequences = nullptr;       // [B] row of block_table of each; none: row b. See leaving_rows.h
+  const int32_t* order;                     // [B] sequences, those of a group side by side
+  const SharingGroup* groups;               // [num_groups]
   int64_t num_groups;
   int64_t P = 0;  // pairs of a token and one of its experts: pair t * top_k + j is token t's j-th choice
 };

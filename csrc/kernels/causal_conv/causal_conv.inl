@@ -4,10 +4,20 @@
 namespace {
 using namespace albireo;
 
-// 16 channels of one sequence, n of them there; its rows are begin to end of x.
+// The last W - 1 rows of n channels from c on.
 template <int W>
-ALBIREO_INLINE void convolve(const Args& a, float* state, bool is_new, int64_t begin, int64_t end, int64_t c,
-                             int64_t n) {
+ALBIREO_INLINE void keep_window(const Args& a, float* state, const V* window, int64_t c, int64_t n) {
+  for (int j = 0; j < W - 1; j++) {
+    if (n == 16) store(state + j * a.n + c, window[j]);
+    else store_n(state + j * a.n + c, window[j], n);
+  }
+}
+
+// 16 channels of one sequence, n of them there; its rows are begin to end of x, and behind those before `middle` what
+// is kept goes to snapshot, too.
+template <int W>
+ALBIREO_INLINE void convolve(const Args& a, float* state, float* snapshot, bool is_new, int64_t begin, int64_t middle,
+                             int64_t end, int64_t c, int64_t n) {
   const auto part = [n](const float* p) { return n == 16 ? load(p) : load_n(p, n); };
   V weight[W], window[W], bias = a.bias ? part(a.bias + c) : zero();
   for (int j = 0; j < W; j++) {
@@ -27,11 +37,9 @@ ALBIREO_INLINE void convolve(const Args& a, float* state, bool is_new, int64_t b
     if (a.act == 0) sum = silu(sum);
     if (a.gated) sum = mul(sum, part(x + a.n));
     store_as(a.out_dtype, a.out, t * out_stride(a, a.n) + c, sum, n);
+    if (t + 1 == middle) keep_window<W>(a, snapshot, window, c, n);
   }
-  for (int j = 0; j < W - 1; j++) {
-    if (n == 16) store(state + j * a.n + c, window[j]);
-    else store_n(state + j * a.n + c, window[j], n);
-  }
+  keep_window<W>(a, state, window, c, n);
 }
 
 template <int W>
@@ -41,8 +49,11 @@ void convolve_items(const Args& a, const Step& s, int64_t begin, int64_t end) {
     const int64_t b = item / blocks, first = item % blocks * kConvChannels;
     const int64_t from = s.query_start[b], to = s.query_start[b + 1];
     float* state = a.state + s.state_slots[b] * a.state_size;
+    const int64_t rows = s.snapshot_rows ? s.snapshot_rows[b] : 0;
+    float* snapshot = rows ? a.state + s.snapshot_slots[b] * a.state_size : nullptr;
     for (int64_t c = first; c < first + kConvChannels && c < a.n; c += 16)
-      convolve<W>(a, state, to - from == s.context_len[b], from, to, c, a.n - c < 16 ? a.n - c : 16);
+      convolve<W>(a, state, snapshot, to - from == s.context_len[b], from, from + rows, to, c,
+                  a.n - c < 16 ? a.n - c : 16);
   }
 }
 

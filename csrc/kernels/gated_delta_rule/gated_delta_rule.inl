@@ -65,6 +65,7 @@ ALBIREO_INLINE void delta_item(const Args& a, const Step& s, int64_t b, int64_t 
   float values[kStateColumns] = {}, result[kStateColumns];
   float kept[kStateRows], learned[kStateRows];
   float* stored = a.state + s.state_slots[b] * a.state_size + h * a.k_dim * a.v_dim + first;
+  const int64_t snapshot = from + rows_of_snapshot(s, b);
   take_columns(state, stored, a.k_dim, a.v_dim, n, to - from == s.context_len[b]);
   for (int64_t t = from; t < to; t++) {
     const int64_t place = (t - from) % kStateRows;
@@ -75,6 +76,8 @@ ALBIREO_INLINE void delta_item(const Args& a, const Step& s, int64_t b, int64_t 
     memcpy(values, x + 2 * of_keys + h * a.v_dim + first, n * sizeof(float));
     delta_row(state, a.k_dim, q, k, values, kept[place], learned[place], result);
     memcpy((float*)a.out + t * out_stride(a, a.num_heads * a.v_dim) + h * a.v_dim + first, result, n * sizeof(float));
+    if (t + 1 == snapshot)
+      keep_columns(state, stored + (s.snapshot_slots[b] - s.state_slots[b]) * a.state_size, a.k_dim, a.v_dim, n);
   }
   keep_columns(state, stored, a.k_dim, a.v_dim, n);
 }

@@ -28,6 +28,9 @@ ALBIREO_INLINE void keep_columns(const float* columns, float* stored, int64_t k_
   for (int64_t i = 0; i < k_dim; i++) memcpy(stored + i * v_dim, columns + i * kStateColumns, n * sizeof(float));
 }
 
+// Rows of sequence b of the step behind which its state goes to another slot, too; 0: there are none.
+ALBIREO_INLINE int64_t rows_of_snapshot(const Step& s, int64_t b) { return s.snapshot_rows ? s.snapshot_rows[b] : 0; }
+
 // run(sequence, head, first column, how many there are) for each item.
 template <class Run>
 ALBIREO_INLINE void each_item(const Args& a, int64_t begin, int64_t end, Run run) {

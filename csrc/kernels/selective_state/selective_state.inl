@@ -43,6 +43,7 @@ ALBIREO_INLINE void state_item(const Args& a, const Step& s, int64_t b, int64_t 
   const int64_t of_keys = a.num_k_heads * a.k_dim, key = h / (a.num_heads / a.num_k_heads) * a.k_dim;
   float values[kStateColumns] = {}, result[kStateColumns], kept[kStateRows], times[kStateRows];
   float* stored = a.state + s.state_slots[b] * a.state_size + h * a.k_dim * a.v_dim + first;
+  const int64_t snapshot = from + rows_of_snapshot(s, b);
   take_columns(state, stored, a.k_dim, a.v_dim, n, to - from == s.context_len[b]);
   for (int64_t t = from; t < to; t++) {
     const int64_t place = (t - from) % kStateRows;
@@ -52,6 +53,8 @@ ALBIREO_INLINE void state_item(const Args& a, const Step& s, int64_t b, int64_t 
     memcpy(values, x + h * a.v_dim + first, n * sizeof(float));
     state_row(state, a.k_dim, keys, keys + of_keys, values, kept[place], times[place], a.skip[h], result);
     memcpy((float*)a.out + t * out_stride(a, of_values) + h * a.v_dim + first, result, n * sizeof(float));
+    if (t + 1 == snapshot)
+      keep_columns(state, stored + (s.snapshot_slots[b] - s.state_slots[b]) * a.state_size, a.k_dim, a.v_dim, n);
   }
   keep_columns(state, stored, a.k_dim, a.v_dim, n);
 }

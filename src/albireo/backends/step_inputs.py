@@ -45,6 +45,8 @@ class StepInputs:
             groups lie side by side, see of_groups().
         state_slots: [B] where what each sequence keeps from step to step is, no two alike; a sequence whose first
             token is at position 0 begins anew. Left out: only a program that keeps nothing may run.
+        snapshot_slots, snapshot_rows: [B] where else what a sequence keeps behind its first so many rows of the step
+            goes, to slots that nobody has; 0 rows: nowhere, and the slot means nothing. Left out: no snapshot is taken.
     """
 
     token_ids: Ints
@@ -58,6 +60,8 @@ class StepInputs:
     top_counts: Ints = field(default_factory=lambda: _NONE)
     adapter_slots: Ints | None = None
     state_slots: Ints | None = None
+    snapshot_slots: Ints | None = None
+    snapshot_rows: Ints | None = None
     group_slots: Ints | None = None
     group_tables: Ints | None = None
 
@@ -153,6 +157,8 @@ class StepInputs:
             shapes["state_slots"] = (num_sequences,)
             if len(set(self.state_slots.tolist())) != num_sequences:
                 raise InvariantError(f"step state_slots {self.state_slots.tolist()}: two sequences have one")
+        if self.snapshot_slots is not None:
+            shapes |= {"snapshot_slots": (num_sequences,), "snapshot_rows": (num_sequences,)}
         for name, shape in shapes.items():
             if getattr(self, name).shape != shape:
                 raise InvariantError(f"step {name} has shape {getattr(self, name).shape}, not {shape}")
@@ -166,6 +172,7 @@ class StepInputs:
         counts = self.top_counts
         if len(counts) != len(self.top_rows) or (counts.size and not 1 <= counts.min() <= counts.max() <= TOP_LOGITS):
             raise InvariantError(f"step top_counts {counts.tolist()} are not {len(self.top_rows)} of 1 to {TOP_LOGITS}")
+        self._check_snapshots(starts)
         for b in range(num_sequences):
             rows = slice(starts[b], starts[b + 1])
             end = int(self.context_len[b])
@@ -177,3 +184,14 @@ class StepInputs:
             slots = self.block_table[b, positions // block_size] * block_size + positions % block_size
             if not np.array_equal(self.slots[rows], slots):
                 raise InvariantError(f"step slots of sequence {b} are not those of its block table")
+
+    def _check_snapshots(self, starts: list[int]) -> None:
+        if self.snapshot_slots is None or self.snapshot_rows is None or self.state_slots is None:
+            return
+        taken = self.state_slots.tolist()
+        for b, (slot, rows) in enumerate(zip(self.snapshot_slots.tolist(), self.snapshot_rows.tolist(), strict=True)):
+            if not 0 <= rows <= starts[b + 1] - starts[b]:
+                raise InvariantError(f"step snapshot_rows of sequence {b}, {rows}, are more than it has")
+            if rows and slot in taken:
+                raise InvariantError(f"step snapshot_slots of sequence {b}: somebody has slot {slot}")
+            taken += [slot] * (rows > 0)

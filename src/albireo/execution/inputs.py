@@ -123,6 +123,7 @@ def pack_step(
         top_counts=_top_counts(len(rows), tasks, task_rows, drafts) if is_top else none,
         adapter_slots=_adapter_slots(works, owner) if plan.adapters else None,
         state_slots=_those_held(np.fromiter((work.state_slot for work in works), np.int32, len(works))),
+        **_snapshots([(work.snapshot_slot, work.snapshot_rows) for work in works]),
         **_by_group(group_slots, group_tables),
     )
     return PackedStep(inputs, tasks, task_rows, is_top, prompt_rows, drafts)
@@ -144,6 +145,14 @@ def _those_held(slots: NDArray[np.int32]) -> NDArray[np.int32] | None:
     return slots if slots.max(initial=-1) >= 0 else None
 
 
+def _snapshots(orders: Sequence[tuple[int, int]]) -> dict[str, NDArray[np.int32]]:
+    """What a step says of snapshots, where one is taken. Args: orders: slot and rows of each sequence."""
+    if not any(rows for _, rows in orders):
+        return {}
+    slots, rows = np.array(orders, np.int32).T
+    return {"snapshot_slots": np.ascontiguousarray(slots), "snapshot_rows": np.ascontiguousarray(rows)}
+
+
 def pack_next(
     token_ids: list[int],
     positions: list[int],
@@ -152,10 +161,12 @@ def pack_next(
     block_size: int,
     is_top: bool,
     state_slots: list[int],
+    snapshots: Sequence[tuple[int, int]] = (),
 ) -> PackedStep:
     """A step in which each sequence computes one token and draws one.
 
     Args: tables: as GroupTables gives them. is_top: all take the best token. state_slots: see SequenceWork.
+        snapshots: slot and rows, 0 or 1, of each sequence's snapshot; none: none is taken.
     """
     count = len(tasks)
     at = np.array(positions, np.int32)
@@ -171,6 +182,7 @@ def pack_next(
         logit_rows=none if is_top else rows,
         top_rows=rows if is_top else none,
         state_slots=_those_held(np.array(state_slots, np.int32)),
+        **_snapshots(snapshots),
         **_by_group(slots, tables),
     )
     return PackedStep(inputs, tasks, list(range(count)), is_top, [])

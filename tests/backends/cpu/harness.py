@@ -200,6 +200,8 @@ def run(calls: Sequence[Call], step: StepInputs, threads: int = 1) -> tuple[Arra
         top_values,
         step.adapter_slots,
         step.state_slots,
+        step.snapshot_slots,
+        step.snapshot_rows,
     )
     _check_memory(calls)
     return top_ids, top_values

@@ -55,10 +55,16 @@ class Layer:
             self.numbers = {key: n for key, n in self.attrs.items() if key != "num_v_heads"} | {"num_heads": heads}
         self.state = Guarded.poisoned((SLOTS, self.size))
         self.states: dict[tuple[int, int], Any] = {}
+        #: By slot of a sequence in the next step: where a snapshot goes, and behind how many rows.
+        self.snapshots: dict[int, tuple[int, int]] = {}
 
     def step(self, parts: Sequence[tuple[int, int, int]]) -> StepInputs:
         """Args: parts: (slot, first token, end) of each sequence."""
-        return make_step([Work([0] * (end - start), start, [slot] * 5, slot) for slot, start, end in parts], 8, "none")
+        works = [
+            Work([0] * (end - start), start, [slot] * 5, slot, self.snapshots.get(slot, (-1, 0)))
+            for slot, start, end in parts
+        ]
+        return make_step(works, 8, "none")
 
     def roles(self, parts: Sequence[tuple[int, int, int]]) -> dict[str, F32]:
         name = {"gated_delta_rule": "gates", "selective_state": "dt"}.get(self.family)
@@ -132,6 +138,49 @@ def test_bits_do_not_depend_on_the_step(family: str, level: str, shape: dict[str
             parts.append(rows[len(rows) - (end - start) :])
         assert_same_bits(np.concatenate(parts), whole, "rows")
         assert_same_bits(layer.state.stored[3], state, "state")
+
+
+@pytest.mark.parametrize(("family", "level", "shape", "width", "conv"), CASES)
+def test_a_snapshot_is_what_a_sequence_keeps_that_ends_there(
+    family: str, level: str, shape: dict[str, int], width: int, conv: Conv
+) -> None:
+    """Behind the first row, one in the middle, the last; beside sequences that leave none; and nothing else changes."""
+    plain = Layer(family, level, shape, width, conv)
+    rows = [plain.native([(0, 0, 4), (3, 0, 20)]), plain.native([(3, 20, 37)])]
+    for rows_before in (1, 2, 16, 17):
+        layer, shorter = (Layer(family, level, shape, width, conv) for _ in range(2))
+        layer.native([(0, 0, 4), (3, 0, 20)])
+        layer.snapshots = {3: (1, rows_before)}
+        assert_same_bits(layer.native([(3, 20, 37)]), rows[1], "rows")
+        assert_same_bits(layer.state.stored[3], plain.state.stored[3], "state")
+        shorter.native([(3, 0, 20 + rows_before)])
+        assert_same_bits(layer.state.stored[1], shorter.state.stored[3], "snapshot")
+    assert np.isnan(layer.state.stored[2]).all(), "a slot of nobody was written"
+
+
+@pytest.mark.parametrize("family", ["causal_conv", "gated_delta_rule", "selective_state"])
+def test_the_reference_takes_snapshots(family: str) -> None:
+    layer, shorter = (Layer(family, "scalar", SHAPE) for _ in range(2))
+    layer.snapshots = {3: (1, 9)}
+    layer.reference([(0, 0, 4), (3, 0, 20)])
+    shorter.reference([(3, 0, 9)])
+    assert_same_bits(layer.states[0, 1], shorter.states[0, 3], "snapshot")
+
+
+@pytest.mark.parametrize(
+    ("snapshot", "message"),
+    [
+        ((0, 1), "no such slot of states for a snapshot, or somebody has it"),
+        ((5, 1), "no such slot of states for a snapshot"),
+        ((-1, 1), "no such slot of states for a snapshot"),
+        ((1, 5), "a snapshot behind rows that a sequence does not have"),
+    ],
+)
+def test_a_snapshot_that_cannot_be_is_refused(snapshot: tuple[int, int], message: str) -> None:
+    layer = Layer("causal_conv", "scalar", SHAPE)
+    layer.snapshots = {0: snapshot}
+    with pytest.raises(ValueError, match=message):
+        layer.native([(0, 0, 4), (3, 0, 2)])
 
 
 @pytest.mark.parametrize("slots", [[3, 3], [0, 5], [-1, 0]])

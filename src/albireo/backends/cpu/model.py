@@ -166,7 +166,8 @@ class CpuModel:
 
     def _run(self, native: _native.Program, inputs: StepInputs) -> None:
         arrays = self.step_arrays(inputs)
-        native.run(*arrays, self.top_ids, self.top_values, self._slots(inputs), inputs.state_slots)
+        states = inputs.state_slots, inputs.snapshot_slots, inputs.snapshot_rows
+        native.run(*arrays, self.top_ids, self.top_values, self._slots(inputs), *states)
 
     def step_arrays(self, inputs: StepInputs) -> StepArrays:
         """All that every program reads of a step, as the native core takes it."""

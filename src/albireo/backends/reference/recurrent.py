@@ -38,6 +38,8 @@ def causal_conv(call: OpCall) -> tuple[Array, ...]:
         sums = sums * sigmoid(sums) if is_silu else sums
         out[rows] = sums if gate is None else gate[rows] * sums
         _keep(call, b, window[-(width - 1) :])
+        if rows_before := _snapshot_rows(call, b):
+            _keep_snapshot(call, b, window[rows_before : rows_before + width - 1])
     return (out,)
 
 
@@ -53,12 +55,15 @@ def gated_delta_rule(call: OpCall) -> tuple[Array, ...]:
     out = np.zeros((len(x), v_heads, v_dim), np.float32)
     for b in range(call.step.num_sequences):
         state = _state(call, b, (v_heads, k_dim, v_dim))
-        for t in range(int(call.step.query_start[b]), int(call.step.query_start[b + 1])):
+        first = int(call.step.query_start[b])
+        for t in range(first, int(call.step.query_start[b + 1])):
             wide = state.astype(np.float64) * kept[t, :, None, None]
             found = np.einsum("hkv,hk->hv", wide, k[t])
             wide += k[t, :, :, None] * (learned[t, :, None] * (v[t] - found))[:, None, :]
             out[t] = np.einsum("hkv,hk->hv", wide, q[t])
             state = wide.astype(np.float32)
+            if t + 1 - first == _snapshot_rows(call, b):
+                _keep_snapshot(call, b, state)
         _keep(call, b, state)
     return (out.reshape(len(x), -1),)
 
@@ -74,11 +79,14 @@ def selective_state(call: OpCall) -> tuple[Array, ...]:
     out = np.zeros((len(x), v_heads, v_dim), np.float32)
     for sequence in range(call.step.num_sequences):
         state = _state(call, sequence, (v_heads, k_dim, v_dim))
-        for t in range(int(call.step.query_start[sequence]), int(call.step.query_start[sequence + 1])):
+        first = int(call.step.query_start[sequence])
+        for t in range(first, int(call.step.query_start[sequence + 1])):
             given = b[t, :, :, None] * (time[t, :, None] * v[t])[:, None, :]
             wide = state.astype(np.float64) * kept[t, :, None, None] + given
             out[t] = np.einsum("hkv,hk->hv", wide, c[t]) + call["skip"][:, None] * v[t]
             state = wide.astype(np.float32)
+            if t + 1 - first == _snapshot_rows(call, sequence):
+                _keep_snapshot(call, sequence, state)
         _keep(call, sequence, state)
     return (out.reshape(len(x), -1),)
 
@@ -107,3 +115,13 @@ def _state(call: OpCall, b: int, shape: tuple[int, ...]) -> Array:
 def _keep(call: OpCall, b: int, state: Array) -> None:
     assert call.step.state_slots is not None, "looked at before"
     call.states[call.attrs["state"], int(call.step.state_slots[b])] = state
+
+
+def _snapshot_rows(call: OpCall, b: int) -> int:
+    rows = call.step.snapshot_rows
+    return 0 if rows is None else int(rows[b])
+
+
+def _keep_snapshot(call: OpCall, b: int, state: Array) -> None:
+    assert call.step.snapshot_slots is not None, "rows say that one is taken"
+    call.states[call.attrs["state"], int(call.step.snapshot_slots[b])] = state

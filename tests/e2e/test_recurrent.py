@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 from pathlib import Path
 from typing import Any
 
@@ -89,16 +88,42 @@ def test_embeddings_beside_texts(model: str, directory: Path) -> None:
     assert together == alone and len(alone[0]) == TINY[model]["hidden_size"]
 
 
-def test_memory_counts_the_states(model: str, directory: Path, caplog: pytest.LogCaptureFixture) -> None:
-    """For each of eight sequences."""
-    with caplog.at_level(logging.INFO, "albireo"):
-        loaded = Server.load(directory).loaded
+def test_a_conversation_goes_on_where_it_ended(directory: Path) -> None:
+    """From snapshots: behind the answer, behind the prompt where the answer is another; the bits are those of nobody's
+    having been there before."""
+    server = Server.load(directory, block_size=8, max_num_batched_tokens=50)
+    params = SamplingParams(temperature=0, max_tokens=12, ignore_eos=True, logprobs=0)
+    prompt = requests()[4].prompt[:44]
+    (answer,) = server.alone([Ask(prompt, params)])[0].tokens
+    asks = [Ask(p, params) for p in (prompt, (*prompt, *answer, 5, 6, 7), (*prompt[:38], 9, 8), prompt)]
+    answers, _ = server.serve(asks, waves=4)
+    assert [each.num_cached_tokens for each in answers] == [0, 48, 32, 32]
+    assert_same_answers(answers, server.alone(asks))
+
+
+def test_prompts_that_begin_alike_share_it(directory: Path) -> None:
+    """At once: the second leaves a snapshot where they part, which the others go on from; with little memory too."""
+    stem = requests()[4].prompt[:40]
+    asks = [Ask((*stem, *requests()[2].prompt[i : i + 9]), requests()[2].params) for i in range(0, 30, 5)]
+    server = Server.load(directory, block_size=8)
+    answers, _ = server.serve(asks)
+    assert [each.num_cached_tokens for each in answers] == [0, 0, 40, 40, 40, 40]
+    alone = server.alone(asks)
+    assert_same_answers(answers, alone)
+    pressed, stats = Server.load(directory, block_size=8, num_gpu_blocks_override=16).serve(asks)
+    assert_same_answers(pressed, alone)
+    assert preempted(stats, pressed)
+
+
+def test_memory_counts_the_states(model: str, directory: Path) -> None:
+    """For each of eight sequences, and for snapshots where prefixes are to be found."""
     of_one = STATE_BYTES[model]
-    assert loaded.model_config.recurrent is not None and loaded.model_config.recurrent.state_bytes == of_one
-    assert loaded.program.states.slot_bytes == of_one and loaded.memory.state_bytes == 8 * of_one
-    assert isinstance(loaded.model, CpuModel) and loaded.model._states.num_bytes >= 8 * of_one
-    assert "prefix caching is off: layers of this model keep a state of each sequence" in caplog.text
-    assert not loaded.config.enable_prefix_caching
+    for is_enabled, slots in ((False, 8), (True, 8 + 2 * 8 + 8)):
+        loaded = Server.load(directory, enable_prefix_caching=is_enabled).loaded
+        assert loaded.model_config.recurrent is not None and loaded.model_config.recurrent.state_bytes == of_one
+        assert loaded.program.states.slot_bytes == of_one and loaded.memory.state_bytes == slots * of_one
+        assert loaded.settings.num_state_slots == slots
+        assert isinstance(loaded.model, CpuModel) and loaded.model._states.num_bytes >= slots * of_one
 
 
 def test_a_directory_computes_the_same_and_is_verified_by_tokens_and_quality(model: str, tmp_path: Path) -> None:

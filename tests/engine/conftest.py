@@ -20,7 +20,7 @@ from albireo.engine.request import SequenceUpdate
 from albireo.engine.settings import EngineSettings
 from albireo.params import PoolingParams, SamplingParams
 from albireo.speculative.proposer import Method
-from albireo.step import SampledToken, SampleTask, SequenceWork, StepPlan, StepResult, TokenLogprobs
+from albireo.step import SampledToken, SampleTask, SequenceWork, StepPlan, StepResult, TokenLogprobs, snapshot_rows
 
 VOCAB_SIZE = 40
 EOS = 0
@@ -80,6 +80,10 @@ class ToyExecutor:
         self._may_be_begun = False
         #: what each slot of a recurrent layer keeps: how many tokens it has seen, and the checksum of them
         self.states: list[tuple[int, int] | None] = [None] * settings.num_state_slots
+        #: whose, and behind how many tokens; and of each sequence that a device may have begun to compute one more
+        #: token of: which position, and the order for a snapshot
+        self.snapshots: list[tuple[int, int]] = []
+        self._begun: dict[int, tuple[int, int, int]] = {}
         #: a dict a step: sequence -> the adapter in its slot
         self.adapters: list[dict[int, int | None]] = []
 
@@ -130,7 +134,27 @@ class ToyExecutor:
             self.states[work.state_slot] = (0, 0)
         seen = self.states[work.state_slot]
         assert seen is not None and seen[0] == work.num_computed_tokens, "a state of other tokens is gone on from"
+        if rows := work.snapshot_rows:
+            self.states[work.snapshot_slot] = (seen[0] + rows, checksum(work.token_ids[:rows], seen[1]))
+            self.snapshots.append((work.seq_id, seen[0] + rows))
         self.states[work.state_slot] = (seen[0] + len(work.token_ids), checksum(work.token_ids, seen[1]))
+
+    def _check_states(self, plan: StepPlan) -> None:
+        slots = [work.state_slot for work in plan.work]
+        slots += [work.snapshot_slot for work in plan.work if work.snapshot_rows]
+        assert len(set(slots)) == len(slots), "two in one slot"
+        for work in plan.work:
+            position, slot, at = self._begun.get(work.seq_id, (-1, -1, 0))
+            if (work.num_computed_tokens, len(work.token_ids)) == (position, 1):
+                begun = snapshot_rows(slot, at, position, 1)
+                assert work.snapshot_rows == begun, "the device has begun this step without the snapshot"
+                assert not begun or work.snapshot_slot == slot
+        works = plan.work if self.settings.lookahead and not plan.waits else []
+        self._begun = {
+            work.seq_id: (work.num_computed_tokens + len(work.token_ids), work.snapshot_slot, work.snapshot_at)
+            for work in works
+            if len(work.samples) == 1
+        }
 
     def _check(self, plan: StepPlan) -> None:
         assert plan.work
@@ -138,7 +162,8 @@ class ToyExecutor:
         assert plan.num_tokens <= self.settings.max_num_batched_tokens
         self._check_drafts(plan)
         assert len({work.seq_id for work in plan.work}) == len(plan.work) <= self.settings.max_num_seqs
-        assert not self.states or len({work.state_slot for work in plan.work}) == len(plan.work)
+        if self.states:
+            self._check_states(plan)
         for moves in (plan.swap_outs, plan.swap_ins):
             assert len({target for _, target in moves}) == len(moves), "a block is written twice"
         writers: dict[int, tuple[int, int]] = {}
@@ -217,9 +242,10 @@ class ToyExecutor:
                     self.hosts[layer][target] = [-2] * self.settings.block_size
                 for work in plan.work:
                     self._write(layer, work, [-2] * len(work.token_ids))
-            for slot in (*(work.state_slot for work in plan.work), *(target for _, target in plan.state_copies)):
-                if self.states:
-                    self.states[slot] = None
+            written = [slot for work in plan.work for slot in (work.state_slot, work.snapshot_slot) if slot >= 0]
+            for slot in (*written, *(target for _, target in plan.state_copies)):
+                self.states[slot] = None
+            self._begun.clear()
         raise StepFailed(how)
 
     def _answer(self, work: SequenceWork, history: list[int], result: StepResult) -> None:

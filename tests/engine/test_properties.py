@@ -38,10 +38,8 @@ recurrent_setups = setups.map(
     lambda setup: (
         setup
         | {
-            "num_state_slots": setup["max_num_seqs"],
-            "enable_prefix_caching": False,
+            "num_state_slots": setup["max_num_seqs"] + setup["num_host_blocks"],
             "num_host_blocks": 0,
-            "lookahead": 0,
         }
     )
 )

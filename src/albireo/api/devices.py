@@ -141,7 +141,7 @@ class CpuDevice:
         if len(programs) == 1:
             with source.weights(graph) as weights:
                 pool = thread_pool(config.num_threads)
-                slots = config.step_limits.max_num_seqs if programs[0].states else 0
+                slots = memory.num_state_slots
                 model = CpuModel(programs[0], weights, pool, memory.num_blocks, advance, num_state_slots=slots)
                 return model, memory
         pool = rank_pool(config.num_threads, len(programs))
@@ -242,7 +242,7 @@ class CudaDevice:
                 before_trial=kernels.wait,
                 reserve_bytes=memory.machine_bytes - memory.budget_bytes,
                 num_host_blocks=self.swapping(config, programs[0]).num_blocks,
-                num_state_slots=config.step_limits.max_num_seqs if programs[0].states else 0,
+                num_state_slots=memory.num_state_slots,
                 max_num_seqs=config.step_limits.max_num_seqs,
                 is_eager=config.enforce_eager,
                 advance=advance,

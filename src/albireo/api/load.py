@@ -145,7 +145,6 @@ def load(
         if share is not None and device.name == "cpu":
             config = take_processors(config, share)
         programs, memory = plan_ranks(config, source, levels, device)
-        config = without_shared_prefixes(config, programs[0])
         swapping = device.swapping(config, programs[0])
         if is_tuned and device.name == "cpu":
             programs = tuple(tuned(program, directory, config.num_threads)[0] for program in programs)
@@ -175,7 +174,7 @@ def load(
             lookahead=device.lookahead,
             num_host_blocks=swapping.num_blocks,
             swap_cost_tokens=swapping.cost_tokens,
-            num_state_slots=config.step_limits.max_num_seqs if programs[0].states else 0,
+            num_state_slots=memory.num_state_slots,
             embedding_size=0 if pooler is None else model_config.hidden_size,
         )
         return Loaded(
@@ -248,18 +247,6 @@ class SecondPrograms:
             )
 
 
-def without_shared_prefixes(config: EngineConfig, program: Program) -> EngineConfig:
-    """The settings, without the prefix cache where sequences keep a state: it would have to be kept at every block."""
-    if not program.states or not config.enable_prefix_caching:
-        return config
-    _LOG.info(
-        "prefix caching is off: layers of this model keep a state of each sequence (%.1f MiB), which is not kept at "
-        "every block",
-        program.states.slot_bytes / 2**20,
-    )
-    return replace(config, enable_prefix_caching=False)
-
-
 def _refuse_with_states(config: EngineConfig) -> None:
     """What is not done where sequences keep a state beside the KV cache. Raises: ConfigError naming it."""
     why = "layers of this model keep a state of each sequence, and"
@@ -317,7 +304,7 @@ def plan_ranks(
         machine=device.machine_bytes(),
         num_engines=config.data_parallel_size if device.name == "cpu" else 1,
         adapter_bytes=adapter_bytes,
-        state_bytes=programs[0].states.slot_bytes * config.step_limits.max_num_seqs,
+        slot_bytes=programs[0].states.slot_bytes,
         are_weights_shared=source.shares_weights,
         windows=programs[0].kv.windows,
     )

@@ -14,6 +14,9 @@ from albireo.errors import OutOfMemory
 
 #: Python, libraries, tokenizer, scratch of threads: measured about 150 MiB with a vocabulary of 152,000.
 OVERHEAD_BYTES = 300 << 20
+#: Snapshots of states, by which prefixes are found again, have this part of what is left for the KV cache, and no more
+#: than so many a seat and a few: a conversation has two, where its newest prompt and its newest answer end.
+SNAPSHOTS_FRAC, SNAPSHOTS_PER_SEAT, FEW_SNAPSHOTS = 1 / 8, 2, 8
 _CGROUP_LIMITS = ("/sys/fs/cgroup/memory.max", "/sys/fs/cgroup/memory/memory.limit_in_bytes")
 
 
@@ -26,7 +29,8 @@ class MemoryPlan:
         num_blocks: KV blocks, the null block included; kv_bytes is their size. windows: of the block groups that share
             them, see engine/block_tables.py.
         max_model_len: longest sequence the pool can hold, at most the one asked for.
-        adapter_bytes: slots of adapters; state_bytes: what sequences keep beside the KV cache; 0 where there are none.
+        adapter_bytes: slots of adapters; state_bytes: num_state_slots slots of what sequences keep beside the KV cache;
+            0 where there are none.
     """
 
     machine_bytes: int
@@ -38,6 +42,7 @@ class MemoryPlan:
     max_model_len: int
     adapter_bytes: int = 0
     state_bytes: int = 0
+    num_state_slots: int = 0
     windows: Windows = (None,)
 
 
@@ -69,7 +74,7 @@ def plan_memory(
     machine: int,
     num_engines: int = 1,
     adapter_bytes: int = 0,
-    state_bytes: int = 0,
+    slot_bytes: int = 0,
     are_weights_shared: bool = False,
     windows: Windows = (None,),
 ) -> MemoryPlan:
@@ -80,7 +85,7 @@ def plan_memory(
         model_len: the context asked for, or the model's own.
         machine: memory of the machine; num_engines: so many engines like this one have it, each with its own weights
             unless they are shared.
-        adapter_bytes: the slots of adapters. state_bytes: what max_num_seqs sequences keep beside the KV cache.
+        adapter_bytes: the slots of adapters. slot_bytes: what a sequence keeps beside the KV cache.
 
     The pool is kv_cache_memory_bytes, or num_gpu_blocks_override blocks for each group, or what memory_utilization
     leaves, but no more than max_num_seqs sequences of full length could use.
@@ -89,7 +94,10 @@ def plan_memory(
     shared = weight_bytes if are_weights_shared else 0
     budget = part_of(int(machine * config.memory_utilization), num_engines, shared)
     machine = part_of(machine, num_engines, shared)
-    fixed = weight_bytes + adapter_bytes + state_bytes + arena_bytes + OVERHEAD_BYTES
+    fixed = weight_bytes + adapter_bytes + arena_bytes + OVERHEAD_BYTES
+    num_slots = _num_state_slots(config, slot_bytes, budget - fixed)
+    state_bytes = num_slots * slot_bytes
+    fixed += state_bytes
     size, max_new = config.block_size, config.step_limits.max_num_batched_tokens
     num_seqs = config.step_limits.max_num_seqs
     most = 1 + blocks_needed(model_len, size, windows, max_new, num_sequences=num_seqs)
@@ -110,7 +118,9 @@ def plan_memory(
     if adapter_bytes:
         sizes = f"{config.max_loras} adapters of rank {config.max_lora_rank} {_gib(adapter_bytes)}, {sizes}"
     if state_bytes:
-        sizes = f"states of {config.step_limits.max_num_seqs} sequences {_gib(state_bytes)}, {sizes}"
+        beside = num_slots - num_seqs
+        snapshots = f" and {beside} snapshots" if beside else ""
+        sizes = f"states of {num_seqs} sequences{snapshots} {_gib(state_bytes)}, {sizes}"
     if fixed > budget or (
         num_blocks < least and config.num_gpu_blocks_override is None and fixed + least * block_bytes > budget
     ):
@@ -149,8 +159,20 @@ def plan_memory(
         min(model_len, capacity),
         adapter_bytes,
         state_bytes,
+        num_slots,
         windows,
     )
+
+
+def _num_state_slots(config: EngineConfig, slot_bytes: int, left: int) -> int:
+    """Slots of states: one for each sequence that may run, and what there is room for beside them."""
+    num_seqs = config.step_limits.max_num_seqs
+    if not slot_bytes:
+        return 0
+    if not config.enable_prefix_caching:
+        return num_seqs
+    room = int((left - num_seqs * slot_bytes) * SNAPSHOTS_FRAC) // slot_bytes
+    return num_seqs + max(0, min(room, num_seqs * SNAPSHOTS_PER_SEAT + FEW_SNAPSHOTS))
 
 
 def part_of(num_bytes: int, num_engines: int, shared: int) -> int:

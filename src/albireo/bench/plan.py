@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from albireo.api.devices import planning_device
-from albireo.api.load import MAX_PROMPT_ROWS, compile_program, with_adapter_room, without_shared_prefixes
+from albireo.api.load import MAX_PROMPT_ROWS, compile_program, with_adapter_room
 from albireo.api.locate import locate_model
 from albireo.api.share import Share, threads_of
 from albireo.api.source import ModelSource, open_source
@@ -101,7 +101,6 @@ def plan_model(config: EngineConfig, workload: PlanWorkload, memory_bytes: int |
     program = compile_program(graph, config, model_len, source.parts[0], catalog)
     if config.enable_lora:
         program, adapter_bytes = with_adapter_room(program, graph, config, model_len, catalog)
-    config = without_shared_prefixes(config, program)
     memory = memory_parts(config, device, program, model_len, memory_bytes, source.shares_weights, adapter_bytes)
     concurrency = workload.concurrency or max(
         1, min(DEFAULT_CONCURRENCY, step.max_num_seqs, memory.requests_at_once(workload.length))

@@ -5,6 +5,7 @@ Called by scheduler.py. Knows token ids and block numbers; does not know budgets
 A full block's key is SHA-256(key of the block before it, its token ids as 4-byte little-endian), so it stands for the
 whole sequence up to its end. The first block's predecessor is 32 zero bytes, or the SHA-256 of what sets the request
 apart: its salt, its adapter. Each block group has a block of its own for the same positions, by the key and its number.
+Where layers keep states, blocks are of use up to where there is a snapshot of these.
 """
 
 from __future__ import annotations
@@ -15,9 +16,12 @@ from dataclasses import dataclass
 
 from albireo.engine.block_tables import BlockTables
 from albireo.engine.request import Sequence
+from albireo.engine.state_slots import StateSlots
 from albireo.step import NULL_BLOCK
 
 _NO_SALT = bytes(32)
+#: Positions in so many blocks or more, found without a snapshot of states, are worth a step that ends behind them.
+_LEAST_BRANCH = 4
 
 
 def root_key(cache_salt: str | None, adapter: int | None = None) -> bytes:
@@ -36,10 +40,12 @@ class Hit:
     """Leading full blocks found, a list a group, and the positions they cover.
 
     Of a group with a window those that the next token looks into; the null block stands for the others.
+    branch_at: there were blocks up to here, but no snapshot of states, and it is worth one; 0: nowhere.
     """
 
     blocks: tuple[list[int], ...]
     num_tokens: int = 0
+    branch_at: int = 0
 
 
 class PrefixCache:
@@ -49,8 +55,9 @@ class PrefixCache:
     already use the block: requests that arrive together compute a shared prefix once.
     """
 
-    def __init__(self, tables: BlockTables, is_enabled: bool) -> None:
+    def __init__(self, tables: BlockTables, states: StateSlots, is_enabled: bool) -> None:
         self.is_enabled = is_enabled
+        self._states = states
         self._tables, self._pool = tables, tables.pool
         self._block_size = tables.block_size
         self._published: list[int] = []
@@ -71,6 +78,11 @@ class PrefixCache:
                 hit.blocks[group].extend(found)
                 num_blocks = len(found)
         num_blocks = self._end_within_windows(seq, num_blocks)
+        if self._states.is_used:
+            num_there = num_blocks
+            num_blocks = self._end_at_snapshot(seq, num_blocks)
+            if num_there - num_blocks >= _LEAST_BRANCH:
+                hit.branch_at = num_there * self._block_size
         hit.num_tokens = num_blocks * self._block_size
         for group, blocks in enumerate(hit.blocks):
             if windows[group] is None:
@@ -107,6 +119,22 @@ class PrefixCache:
                 num_checked += 1
         return num_blocks
 
+    def _end_at_snapshot(self, seq: Sequence, num_blocks: int) -> int:
+        """The most leading blocks, so many or fewer, behind which there is a snapshot, and windows find all."""
+        while num_blocks:
+            if self._states.has(self._key(seq, num_blocks - 1, 0)):
+                seen = self._end_within_windows(seq, num_blocks)
+                if seen == num_blocks:
+                    break
+                num_blocks = seen
+            else:
+                num_blocks -= 1
+        return num_blocks
+
+    def key_at(self, seq: Sequence, num_tokens: int) -> bytes:
+        """What the first num_tokens tokens of a sequence go by, whole blocks."""
+        return self._key(seq, num_tokens // self._block_size - 1, 0)
+
     def publish(self, seq: Sequence, start: int, end: int) -> None:
         """Make the blocks that become full when positions start .. end-1 are written known to all.
 
@@ -123,12 +151,14 @@ class PrefixCache:
     def commit(self) -> None:
         """The step was executed: what it published is true."""
         self._published.clear()
+        self._states.commit([self.key_at(seq, num_tokens) for seq, num_tokens in self._states.due()])
 
     def roll_back(self) -> None:
         """The step failed: what it published was not written."""
         for block in self._published:
             self._pool.withdraw(block)
         self._published.clear()
+        self._states.roll_back()
 
     def _key(self, seq: Sequence, idx: int, group: int) -> bytes:
         """Key of full block idx; keys are made once a sequence, in order, when first asked for."""

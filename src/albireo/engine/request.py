@@ -144,6 +144,8 @@ class Sequence:
         order: smaller runs earlier; unique. quiet_until: while num_tokens does not pass it, the next step computes one
             token, needs no block, and fills none (0: not known).
         block_keys: prefix-cache keys of the leading full blocks, as many as were needed so far.
+        branch_at: where others that began like it went another way, and no snapshot of states is; 0: nowhere.
+        rolling_key: of its snapshot that its next one takes the place of; None: there is none.
         host_blocks: of host memory (host_pool.py), which keep what is still of use of the first num_swapped_tokens
             positions.
         preempted_at_s: when it was, while it waits for that; preempted_s: seconds it has waited so.
@@ -164,6 +166,8 @@ class Sequence:
     num_computed_tokens: int = 0
     quiet_until: int = 0
     block_keys: list[bytes] = field(default_factory=list)
+    branch_at: int = 0
+    rolling_key: bytes | None = None
     host_blocks: list[HostBlock] = field(default_factory=list)
     num_swapped_tokens: int = 0
     preempted_at_s: float | None = None

@@ -64,9 +64,15 @@ class Scheduler:
         self.waiting = Line()
         self.running = Line()
         self.tables = BlockTables(settings.num_blocks, settings.block_size, settings.windows)
-        self.cache = PrefixCache(self.tables, settings.enable_prefix_caching)
+        self.states = StateSlots(
+            settings.num_state_slots,
+            settings.max_num_seqs,
+            settings.block_size,
+            lookahead=settings.lookahead,
+            takes_snapshots=settings.enable_prefix_caching,
+        )
+        self.cache = PrefixCache(self.tables, self.states, settings.enable_prefix_caching)
         self.adapters = AdapterSlots(settings.num_adapter_slots)
-        self.states = StateSlots(settings.num_state_slots)
         self.host = HostPool(settings.num_host_blocks, self.tables)
         #: None where there are no drafts.
         self.drafting: Drafting | None = None
@@ -148,7 +154,7 @@ class Scheduler:
         """
         self._step = _Step(self._settings.max_prompt_rows, self._end_order)
         self._end_order = None
-        plan = StepPlan(self._step_idx, [], 0, state_copies=self.states.take_copies())
+        plan = StepPlan(self._step_idx, [], 0)
         self._step_idx += 1
         if self._settings.scheduling_policy == "priority":
             self._make_room_for_priority(plan)
@@ -159,6 +165,7 @@ class Scheduler:
             self._plan_lines(plan)
         if not plan.work and (self.running or self.waiting):
             raise InvariantError(f"nothing planned with {len(self.running)} running, {len(self.waiting)} waiting")
+        plan.state_copies = self.states.take_copies()
         if self.adapters.num_running:
             plan.adapters = self.adapters.held
         if self.drafting is not None:
@@ -186,7 +193,7 @@ class Scheduler:
             # A long prompt leaves one token to each of those after it: decoding goes on beside prefill.
             num_after = len(running) - len(scheduled) - 1
             num_new = min(seq.num_tokens - seq.num_computed_tokens, max(1, budget - num_after))
-            num_new = self._with_rows(seq, num_new)
+            num_new = self._with_rows(seq, _up_to_branch(seq, num_new))
             if num_new == 0:
                 self._step.is_prompt_open = True
                 continue
@@ -227,14 +234,15 @@ class Scheduler:
     def _admit(self, seq: Sequence, hit: Hit, slot: int, plan: StepPlan) -> None:
         self.waiting.remove(seq)
         self.adapters.enter(slot, seq)
-        self.states.enter(seq)
+        self.states.enter(seq, self.cache.key_at(seq, hit.num_tokens) if hit.num_tokens else None)
+        seq.branch_at = hit.branch_at
         seq.status = Status.RUNNING
         self.running.add(seq)
         self.tables.share(hit.blocks, seq.block_tables, hit.num_tokens)
         start = seq.num_computed_tokens = max(hit.num_tokens, seq.num_swapped_tokens)
         self.tables.let_go(seq.block_tables, start)
         num_new = min(seq.num_tokens - start, self._settings.max_num_batched_tokens - plan.num_tokens)
-        num_new = self._with_rows(seq, num_new)
+        num_new = self._with_rows(seq, _up_to_branch(seq, num_new))
         end = start + num_new
         if self.tables.grow(seq.block_tables, hit.num_tokens, end) is None:
             raise InvariantError(f"sequence {seq.seq_id} was admitted without room for {end} tokens")
@@ -259,6 +267,7 @@ class Scheduler:
         plan.work.append(work)
         self._step.prompt_rows -= len(work.prompt_targets)
         self.cache.publish(seq, start, end)
+        self.states.order(seq, work)
         if end == seq.num_tokens:
             if self._settings.lookahead:
                 self._look_ahead(seq, end)
@@ -356,7 +365,7 @@ class Scheduler:
 
         Those admitted in it go back to the waiting line (their hits may be on blocks never written), and so do those
         whose shared block was replaced by a copy not made. The others keep their blocks and their progress; but where
-        sequences keep a state, which the step may have changed or not, all of them begin anew.
+        sequences keep a state, which the step may have changed or not, all of them begin anew, from a snapshot.
         """
         self.cache.roll_back()
         self.host.roll_back()
@@ -390,5 +399,11 @@ class Scheduler:
         with_adapters = sum(seq.request.adapter is not None for seq in self.running)
         if with_adapters != self.adapters.num_running:
             raise InvariantError(f"{with_adapters} run with adapters, {self.adapters.num_running} are counted")
-        self.states.check_invariants(list(self.running), self._settings.num_state_slots)
+        self.states.check_invariants(list(self.running))
         check_books(self.waiting, self.running, self.tables, self.host, requests, self._settings)
+
+
+def _up_to_branch(seq: Sequence, num_new: int) -> int:
+    """How many of num_new tokens are computed before a snapshot is to be taken that others go on from."""
+    left = seq.branch_at - seq.num_computed_tokens
+    return left if 0 < left < num_new else num_new

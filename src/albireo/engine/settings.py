@@ -33,9 +33,8 @@ class EngineSettings:
         num_host_blocks: blocks of host memory for what preempted sequences have computed.
         swap_cost_tokens: tokens that the device computes in the time it moves one block to host memory and back.
         num_adapter_slots: adapters that can run at once; 0: none can.
-        num_state_slots: sequences that can keep what recurrent layers carry from token to token; 0: there are no such
-            layers. What a sequence keeps is that of its last token alone, so no prefix is found again, and there are no
-            drafts.
+        num_state_slots: for what recurrent layers carry from token to token, of each sequence that runs and of prefixes
+            that others may go on from; 0: there are no such layers.
         speculative: how drafts are made; None: there are none. max_draft_rows: rows that a step has for them beyond
             those of max_num_seqs.
 
@@ -78,10 +77,8 @@ class EngineSettings:
         if self.num_state_slots:
             if self.num_state_slots < self.max_num_seqs:
                 raise ConfigError(f"num_state_slots={self.num_state_slots}, max_num_seqs={self.max_num_seqs} can run")
-            if self.enable_prefix_caching or self.speculative is not None or self.num_host_blocks:
-                raise ConfigError(
-                    "states of sequences leave no prefix to be found, no draft to be taken back, no swaps"
-                )
+            if self.speculative is not None or self.num_host_blocks:
+                raise ConfigError("states of sequences leave no draft to be taken back, no swaps")
 
     @classmethod
     def from_config(

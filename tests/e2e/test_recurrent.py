@@ -13,7 +13,6 @@ from albireo.backends.cpu.model import CpuModel
 from albireo.errors import ConfigError
 from albireo.models import load_architecture
 from albireo.params import PoolingParams, SamplingParams
-from albireo.speculative_config import SpeculativeConfig
 from albireo.verify.run import verify
 from e2e.serving import Ask, Server, assert_same_answers
 from e2e.test_invariance import preempted, requests
@@ -141,7 +140,6 @@ def test_a_directory_computes_the_same_and_is_verified_by_tokens_and_quality(mod
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"speculative_config": SpeculativeConfig(method="ngram")}, "speculative_config: layers of this model keep"),
         ({"enable_lora": True}, "enable_lora: layers of this model keep a state"),
         ({"tensor_parallel_size": 2}, "layers keep a state of each sequence, which is not cut among ranks"),
     ],

@@ -16,7 +16,7 @@ from albireo.speculative.proposer import Method
 from albireo.speculative_config import SpeculativeConfig
 from albireo.step import SampledToken, StepPlan, StepResult
 from engine.conftest import EOS, VOCAB_SIZE, ToyExecutor, next_token
-from engine.test_properties import apply, events, prompt_logprobs, setups
+from engine.test_properties import apply, events, prompt_logprobs, recurrent_setups, setups
 
 CONFIG = SpeculativeConfig(method="ngram", num_speculative_tokens=4)
 
@@ -312,7 +312,7 @@ configs = st.builds(
 
 @settings(max_examples=200)
 @given(
-    setup=setups,
+    setup=st.one_of(setups, setups, recurrent_setups.map(lambda setup: setup | {"lookahead": 0})),
     script=st.lists(events, min_size=12, max_size=40),
     method=drafters,
     config=configs,

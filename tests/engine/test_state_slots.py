@@ -92,10 +92,12 @@ def test_all_begin_anew_when_a_step_failed(bench: Any, step_failed: type[Excepti
     "changes",
     [
         {"max_num_seqs": 5},
-        {"speculative": SpeculativeConfig(method="ngram")},
+        {"speculative": SpeculativeConfig(method="ngram"), "lookahead": 1},
         {"num_host_blocks": 3},
     ],
 )
 def test_what_states_do_not_go_with(changes: dict[str, Any]) -> None:
-    with pytest.raises(ConfigError, match=r"num_state_slots=4, max_num_seqs=5|states of sequences leave no draft"):
+    with pytest.raises(
+        ConfigError, match=r"num_state_slots=4, max_num_seqs=5|states (of sequences are not swapped|that steps)"
+    ):
         EngineSettings(num_blocks=9, max_model_len=32, vocab_size=9, **(STATES | changes))

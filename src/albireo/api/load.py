@@ -247,11 +247,11 @@ class SecondPrograms:
             )
 
 
-def _refuse_with_states(config: EngineConfig) -> None:
+def _refuse_with_states(config: EngineConfig, device: Device) -> None:
     """What is not done where sequences keep a state beside the KV cache. Raises: ConfigError naming it."""
     why = "layers of this model keep a state of each sequence, and"
-    if config.speculative_config is not None:
-        raise ConfigError(f"speculative_config: {why} drafts that do not come true cannot be taken back from it yet")
+    if config.speculative_config is not None and device.lookahead:
+        raise ConfigError(f"speculative_config: {why} on a GPU drafts are not taken back from it yet; leave it out")
     if config.swap_space:
         raise ConfigError(f"swap_space: {why} who is preempted computes all tokens again; leave it out")
     if config.enable_lora:
@@ -284,7 +284,7 @@ def plan_ranks(
         for rank, program in enumerate(programs):
             source.check(program, rank)
         if programs[0].states:
-            _refuse_with_states(config)
+            _refuse_with_states(config, device)
         adapter_bytes = 0
         if config.enable_lora:
             kind = source.model_config.model_type

@@ -169,10 +169,11 @@ def _num_state_slots(config: EngineConfig, slot_bytes: int, left: int) -> int:
     num_seqs = config.step_limits.max_num_seqs
     if not slot_bytes:
         return 0
-    if not config.enable_prefix_caching:
-        return num_seqs
     room = int((left - num_seqs * slot_bytes) * SNAPSHOTS_FRAC) // slot_bytes
-    return num_seqs + max(0, min(room, num_seqs * SNAPSHOTS_PER_SEAT + FEW_SNAPSHOTS))
+    wanted = num_seqs * SNAPSHOTS_PER_SEAT + FEW_SNAPSHOTS if config.enable_prefix_caching else 0
+    if config.speculative_config is not None:
+        wanted += num_seqs  # what is gone back to where drafts do not come true
+    return num_seqs + max(0, min(room, wanted))
 
 
 def part_of(num_bytes: int, num_engines: int, shared: int) -> int:

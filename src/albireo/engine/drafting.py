@@ -11,6 +11,9 @@ the blocks of those that were wrong are free again after the step.
 Where the device begins the next step before this one is reported, a step has drafts only if the plan before it said
 that it waits (StepPlan.waits). It does when the guesses of now, seen as those of then, are worth that; and behind a
 step with drafts, whose tokens nobody can foresee.
+
+Where layers keep states, these have seen all drafts of a step. A sequence goes on from them if all came true, else from
+a snapshot that was taken before the first, and drafts that did come true are computed once more, in the next step.
 """
 
 from __future__ import annotations
@@ -20,6 +23,7 @@ from math import ceil
 from albireo.engine.block_tables import BlockTables
 from albireo.engine.request import Sequence
 from albireo.engine.settings import EngineSettings
+from albireo.engine.state_slots import StateSlots
 from albireo.engine.stats import Counters
 from albireo.speculative.acceptance import Acceptance, Experience
 from albireo.speculative.pacing import Pacing
@@ -51,9 +55,11 @@ class Drafting:
         config: SpeculativeConfig,
         settings: EngineSettings,
         tables: BlockTables,
+        states: StateSlots,
         counters: Counters,
         method: Method | None = None,
     ) -> None:
+        self._states = states
         self._num_most = config.num_speculative_tokens
         self._settings = settings
         self._tables = tables
@@ -86,16 +92,16 @@ class Drafting:
         num_rows = len(works)
         if has_failed:
             return
-        if plan.num_tokens != num_rows:
+        if plan.num_tokens != num_rows and not all(map(self._only_decodes, scheduled, works)):
             # who had drafts before a prompt came has some behind it
             plan.waits = runs_ahead and not has_more and any(seq.seq_id in self._believed for seq in scheduled)
             self._is_begun = runs_ahead and not plan.waits
             return
         asked = self._asked(scheduled)
-        if not asked or not all(work is seq.work for seq, work in zip(scheduled, works, strict=True)):
+        if not asked or not all(map(self._only_decodes, scheduled, works)):
             return
         self._is_decode = True
-        num_spare = min(self._settings.max_num_batched_tokens - num_rows, self._settings.max_draft_rows)
+        num_spare = min(self._settings.max_num_batched_tokens - plan.num_tokens, self._settings.max_draft_rows)
         worth = self._pacing.begin(num_rows)
         if num_spare <= 0 or worth >= 1.0:
             return
@@ -140,11 +146,19 @@ class Drafting:
         """Drafts into the plan, where there are blocks for them."""
         works = plan.work
         for place, drafts in chosen.items():
-            if self._grow(scheduled[place], len(drafts)):
+            seq = scheduled[place]
+            if self._states.guard(seq, works[place]) and self._grow(seq, len(drafts)):
                 works[place] = _with_drafts(works[place], drafts)
                 plan.num_tokens += len(drafts)
                 plan.num_drafts += len(drafts)
-                self._drafted.append(scheduled[place])
+                self._drafted.append(seq)
+
+    def _only_decodes(self, seq: Sequence, work: SequenceWork) -> bool:
+        """Whether it computes its last token alone, or with drafts that came true and a state has not seen."""
+        if work is seq.work:
+            return True
+        is_output = self._states.is_used and seq.request.is_prompt_done and bool(work.samples)
+        return is_output and len(work.token_ids) <= 1 + self._num_most
 
     def _asked(self, scheduled: list[Sequence]) -> list[int] | range:
         """Whose guess is asked for, by place: everybody's, where that takes no time worth naming beside the step."""
@@ -223,4 +237,7 @@ def _with_drafts(work: SequenceWork, drafts: list[int]) -> SequenceWork:
         work.samples,
         num_drafts=len(drafts),
         adapter_slot=work.adapter_slot,
+        state_slot=work.state_slot,
+        snapshot_slot=work.snapshot_slot,
+        snapshot_at=work.snapshot_at,
     )

@@ -285,7 +285,7 @@ class Engine:
     ) -> SequenceUpdate:
         """The token of a sequence that had drafts, and one more for each that came true, up to its end."""
         # Counted as computed with the others; those that come true are again, one by one.
-        seq.num_computed_tokens -= work.num_drafts
+        num_known = seq.num_computed_tokens = seq.num_computed_tokens - work.num_drafts
         sampled = next(tokens)
         update = self._append(seq, sampled, now)
         num_accepted = 0
@@ -299,6 +299,8 @@ class Engine:
                 update.go_on(self._append(seq, sampled, now))
             else:
                 self._counters.generation_tokens -= 1
+        if num_accepted < work.num_drafts and update.finish_reason is None:
+            self._scheduler.take_back(seq, num_known)
         assert self._scheduler.drafting is not None, "it made them"
         self._scheduler.drafting.judged(work.num_drafts, num_accepted)
         return update

@@ -77,7 +77,7 @@ class Scheduler:
         #: None where there are no drafts.
         self.drafting: Drafting | None = None
         if settings.speculative is not None:
-            self.drafting = Drafting(settings.speculative, settings, self.tables, counters, method)
+            self.drafting = Drafting(settings.speculative, settings, self.tables, self.states, counters, method)
         self._settings = settings
         self._counters = counters
         self._step = _Step(settings.max_prompt_rows)
@@ -359,6 +359,13 @@ class Scheduler:
         seq.num_computed_tokens = start + 1
         self.cache.publish(seq, start, start + 1)
         self.cache.commit()
+
+    def take_back(self, seq: Sequence, num_computed_tokens: int) -> None:
+        """After commit(): not all drafts of the step came true, and a state has seen them all."""
+        if self.states.is_used:
+            self.states.take_back(seq)
+            seq.num_computed_tokens = num_computed_tokens
+            seq.quiet_until = 0
 
     def roll_back(self) -> None:
         """The step failed: nothing it was to write may be used, by anyone.

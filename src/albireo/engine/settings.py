@@ -77,8 +77,10 @@ class EngineSettings:
         if self.num_state_slots:
             if self.num_state_slots < self.max_num_seqs:
                 raise ConfigError(f"num_state_slots={self.num_state_slots}, max_num_seqs={self.max_num_seqs} can run")
-            if self.speculative is not None or self.num_host_blocks:
-                raise ConfigError("states of sequences leave no draft to be taken back, no swaps")
+            if self.num_host_blocks:
+                raise ConfigError("num_host_blocks: states of sequences are not swapped")
+            if self.speculative is not None and self.lookahead:
+                raise ConfigError("speculative: states that steps ahead have changed cannot be taken back")
 
     @classmethod
     def from_config(

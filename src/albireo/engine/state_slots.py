@@ -101,8 +101,10 @@ class StateSlots:
             seq.rolling_key = None  # the end of the last chunk was near enough to that of the prompt
         is_due = start < at <= start + num_new
         # A device that has begun this step without the order would have changed the state for good.
-        is_late = self._lookahead and num_new == 1 and is_due and seq.work.snapshot_slot == NO_SLOT
+        stands = seq.work.snapshot_slot != NO_SLOT and seq.work.snapshot_at == at
+        is_late = self._lookahead and num_new == 1 and is_due and not stands
         if at <= start or is_late or not self._hold(seq):
+            seq.work.snapshot_at = 0
             return
         seq.work.snapshot_at = at
         work.snapshot_slot, work.snapshot_at = seq.work.snapshot_slot, at
@@ -116,9 +118,9 @@ class StateSlots:
             return seq.branch_at, True
         if num_new == 1:
             return -(-end // size) * size, False
-        if end < seq.num_tokens:
+        if end < seq.num_tokens or seq.request.is_prompt_done:
             return end // size * size, False
-        return max(0, end - TAIL) // size * size, not seq.request.is_prompt_done
+        return max(0, end - TAIL) // size * size, True
 
     def _hold(self, seq: Sequence) -> bool:
         """Find a slot for a sequence's next snapshot, leaving one for each that may begin to run."""
@@ -127,6 +129,22 @@ class StateSlots:
                 return False
             seq.work.snapshot_slot = self._take()
         return True
+
+    def guard(self, seq: Sequence, work: SequenceWork) -> bool:
+        """Have a snapshot taken behind all tokens of work, to which drafts are to be added. False: there is no slot for
+        it, or it has one to take for others."""
+        if not self.is_used:
+            return True
+        if work.snapshot_rows or not self._hold(seq):
+            return False
+        seq.work.snapshot_at = work.num_computed_tokens + len(work.token_ids)
+        work.snapshot_slot, work.snapshot_at = seq.work.snapshot_slot, seq.work.snapshot_at
+        return True
+
+    def take_back(self, seq: Sequence) -> None:
+        """A sequence goes on from the snapshot that guard() ordered."""
+        work = seq.work
+        work.state_slot, work.snapshot_slot = work.snapshot_slot, work.state_slot
 
     def due(self) -> list[tuple[Sequence, int]]:
         """Snapshots that the planned step takes: whose, and behind how many tokens."""

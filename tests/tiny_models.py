@@ -77,6 +77,7 @@ def make_checkpoint(
     dtype: str = "float32",
     shards: int = 1,
     tokenizer: bool = False,
+    weights: Mapping[str, NDArray[np.float32]] | None = None,
 ) -> Path:
     """Write config.json, generation_config.json and random weights; the same seed gives the same bytes.
 
@@ -84,6 +85,7 @@ def make_checkpoint(
         config: as in config.json; its dtype is replaced by dtype.
         shards: number of files; more than one come with an index.
         tokenizer: also copy the tokenizer of stories260k (512 tokens), or skip the test when it is absent.
+        weights: as random_weights() names them; None: random ones.
     Returns: path.
     """
     path.mkdir(parents=True, exist_ok=True)
@@ -91,7 +93,8 @@ def make_checkpoint(
     (path / "config.json").write_text(json.dumps(config, indent=2))
     ids = {key: config[key] for key in ("bos_token_id", "eos_token_id") if config.get(key) is not None}
     (path / "generation_config.json").write_text(json.dumps(ids))
-    tensors = _as_stored(config, as_stored(config, random_weights(config, seed)))
+    weights = random_weights(config, seed) if weights is None else dict(weights)
+    tensors = _as_stored(config, as_stored(config, weights))
     names = list(tensors)
     if shards == 1:
         write_safetensors(path / "model.safetensors", tensors, dtype)

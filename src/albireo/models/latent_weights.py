@@ -20,7 +20,7 @@ from albireo.quantization.formats.matrix import Matrix, Plan, StoredTensors
 
 #: Modules that graphs read, [heads * rank, plain] and [heads * value, rank]; and the one that checkpoints have.
 OF_KEYS, OF_VALUES = "k_up_proj", "v_up_proj"
-_STORED = ".self_attn.kv_b_proj.weight"
+JOINED = ".self_attn.kv_b_proj.weight"
 _NUMBERS = {"F32": ("float32", "<f4"), "F16": ("float16", "<f2"), "BF16": ("bfloat16", "<u2")}
 
 
@@ -33,7 +33,7 @@ def split_up_projections(plan: Plan, stored: StoredTensors, config: Mapping[str,
     rank, plain, value = (config.get(key) for key in ("kv_lora_rank", "qk_nope_head_dim", "v_head_dim"))
     if not (isinstance(rank, int) and isinstance(plain, int) and isinstance(value, int)):
         return plan
-    names = {name for name in (*stored.names, *plan.matrices) if name.endswith(_STORED)}
+    names = {name for name in (*stored.names, *plan.matrices) if name.endswith(JOINED)}
     matrices = dict(plan.matrices)
     for name in sorted(names):
         whole = matrices.pop(name, None) or _number_matrix(stored, name)

@@ -20,10 +20,10 @@ from albireo.errors import ModelError, UnsupportedModel, WeightMismatch, short
 from albireo.graph.node import Graph
 from albireo.json_file import read_json
 from albireo.models.fused_experts import FusedExperts, split_experts
-from albireo.models.gguf.config import rotary_heads
+from albireo.models.gguf.config import config_of, parts_of
 from albireo.models.gguf.tensors import GgufFile, is_gguf
 from albireo.models.interleaved_experts import INTERLEAVED, interleaved
-from albireo.models.latent_weights import split_up_projections
+from albireo.models.latent_weights import JOINED, split_up_projections
 from albireo.models.quantized import quantization_format
 from albireo.models.rearranged import REARRANGED, rearranged
 from albireo.models.safetensors_file import RawTensor, raw_tensor
@@ -177,7 +177,9 @@ class Checkpoint:
 
     def _planned(self) -> Plan:
         if isinstance(self._stored, GgufFile):
-            return self._stored.plan(rotary_heads(self._stored))
+            plan = self._stored.plan(parts_of(self._stored))
+            is_joined = any(name.endswith(JOINED) for name in self._stored.names)
+            return split_up_projections(plan, self._stored, config_of(self._stored)) if is_joined else plan
         path = self.directory / "config.json"
         config = read_json(path) if path.exists() else {}
         return split_up_projections(self._as_written(self._stored, path, config), self._stored, config)

@@ -31,7 +31,7 @@ def logits_of(path: Path) -> np.ndarray:
     graph = build_graph(load_config(path).with_dtype("float32"), 64)
     with open_checkpoint(path, graph) as checkpoint:
         weights = {name: checkpoint.tensor(name).to_float32() for name in checkpoint.names}
-    outputs = interpret(graph, make_step([Work(IDS, 0, [0])], 16), weights, ReferenceKV(1, 16))
+    outputs = interpret(graph, make_step([Work(IDS, 0, [0], state_slot=0)], 16), weights, ReferenceKV(1, 16))
     return np.asarray(outputs["logits"])
 
 

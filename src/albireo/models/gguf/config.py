@@ -6,52 +6,38 @@ config.json are. Does not know what models compute.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
 
 from albireo.errors import ModelError, UnsupportedModel, short
 from albireo.json_file import Fields
-from albireo.models.gguf.own_settings import own_settings
-from albireo.models.gguf.tensors import ROPE_FACTORS, GgufFile
+from albireo.models.gguf.architectures import ARCHITECTURES, GgufArchitecture
+from albireo.models.gguf.put_back import Part
+from albireo.models.gguf.stored import MAX, ROPE_FACTORS, one_of_layers
+from albireo.models.gguf.tensors import GgufFile
+from albireo.models.layer_kinds import MAX_LAYERS
 
-#: general.architecture -> model_type. llama stands for Mistral too, and with experts for Mixtral.
-ARCHITECTURES = {
-    "llama": "llama",
-    "qwen2": "qwen2",
-    "qwen2moe": "qwen2_moe",
-    "qwen3": "qwen3",
-    "qwen3moe": "qwen3_moe",
-    "phi3": "phi3",
-    "gemma": "gemma",
-    "gemma2": "gemma2",
-    "gemma3": "gemma3_text",
-    "granite": "granite",
-    "olmo2": "olmo2",
-    "smollm3": "smollm3",
-    "gpt-oss": "gpt_oss",
-}
-#: In whose files the numbers of each rotary pair of q and k lie side by side.
-_PAIRS_SIDE_BY_SIDE = ("llama", "granite", "smollm3")
-#: Whose biases are said to be there or not by config.json.
-_MAY_HAVE_BIASES = ("llama", "granite", "smollm3")
-_MAX = 2**31 - 1
 #: Tokens that end a text, besides the one that eos_token_id names, when the vocabulary has them as control tokens.
 _ENDS = ("<|eot_id|>", "<|im_end|>", "<|end|>", "<|endoftext|>", "<|end_of_text|>", "<|eom_id|>", "<end_of_turn>")
 #: In a vocabulary that has these, <|end|> ends a message of an answer that goes on.
 _ENDS_OF_TURNS = ("<|return|>", "<|call|>")
 _CONTROL = 3
-_ROUTERS = ("gate.weight", "router.weight")
+#: Matrices that are float32 in every file, whatever the others are.
+_FLOAT32 = ("gate.weight", "router.weight", "router.layer.weight", "conv1d.weight", "conv.conv.weight", "wpe.weight")
 _IGNORABLE = (
     "rope.scaling.finetuned",
     "tensor_data_layout",
     "vocab_size",
     "attention.causal",
+    "nextn_predict_layers",
 )
+_EPS = {False: "attention.layer_norm_rms_epsilon", True: "attention.layer_norm_epsilon"}
 
 
-def architecture_of(file: GgufFile) -> tuple[str, Fields]:
-    """Name of the architecture, and its settings without the name before them. Raises: ModelError, UnsupportedModel."""
+def architecture_of(file: GgufFile) -> tuple[GgufArchitecture, Fields]:
+    """The architecture, and its settings without its name before them. Raises: ModelError, UnsupportedModel."""
     where = str(file.path)
     name = Fields(file.settings, where).text("general.architecture")
     if name not in ARCHITECTURES:
@@ -59,16 +45,13 @@ def architecture_of(file: GgufFile) -> tuple[str, Fields]:
             f"{where}: general.architecture={short(name)} is not supported; supported: {', '.join(ARCHITECTURES)}"
         )
     own = {key.removeprefix(f"{name}."): value for key, value in file.settings.items() if key.startswith(f"{name}.")}
-    return name, Fields({key: _same(value) for key, value in own.items()}, f"{where}: {name}")
+    return ARCHITECTURES[name], Fields({key: _same(value) for key, value in own.items()}, f"{where}: {name}")
 
 
-def rotary_heads(file: GgufFile) -> dict[str, int]:
-    """q_proj and k_proj -> heads, when rotary pairs lie side by side. See GgufFile.plan()."""
-    name, fields = architecture_of(file)
-    if name not in _PAIRS_SIDE_BY_SIDE:
-        return {}
-    heads = fields.integer("attention.head_count", 1, _MAX)
-    return {"q_proj": heads, "k_proj": fields.integer("attention.head_count_kv", 1, _MAX, default=heads)}
+def parts_of(file: GgufFile) -> dict[str, Part]:
+    """Tensors that converters changed, as they are to be read. See GgufFile.plan()."""
+    known, fields = architecture_of(file)
+    return {name: part for put_back in known.put_back for name, part in put_back(file, fields)}
 
 
 def config_of(file: GgufFile) -> dict[str, Any]:
@@ -76,70 +59,62 @@ def config_of(file: GgufFile) -> dict[str, Any]:
 
     Raises: ModelError for a missing or impossible value; UnsupportedModel for a setting that is not computed.
     """
-    name, fields = architecture_of(file)
-    hidden, heads = fields.integer("embedding_length", 1, _MAX), fields.integer("attention.head_count", 1, _MAX)
-    head_dim = fields.integer("attention.key_length", 1, _MAX, default=hidden // heads)
-    if fields.integer("attention.value_length", 1, _MAX, default=head_dim) != head_dim:
-        fields.unsupported("attention.value_length", fields.raw("attention.value_length"), f"supported: {head_dim}")
-    rotated = fields.integer("rope.dimension_count", 1, _MAX, default=head_dim)
-    vocab = file.shape("model.embed_tokens.weight")[0]
+    known, fields = architecture_of(file)
+    hidden, heads = fields.integer("embedding_length", 1, MAX), fields.integer("attention.head_count", 1, MAX)
+    ends = known.all_ends
+    vocab = file.shape(f"{ends['token_embd']}.weight")[0]
     tokens = Fields(file.settings, str(file.path))
     config = {
-        "model_type": ARCHITECTURES[name],
+        "model_type": known.model_type,
         "vocab_size": vocab,
         "hidden_size": hidden,
-        "intermediate_size": fields.integer("feed_forward_length", 1, _MAX),
-        "num_hidden_layers": fields.integer("block_count", 1, _MAX),
+        "num_hidden_layers": _layers(fields),
         "num_attention_heads": heads,
-        "num_key_value_heads": fields.integer("attention.head_count_kv", 1, _MAX, default=heads),
-        "head_dim": head_dim,
-        "max_position_embeddings": fields.integer("context_length", 1, _MAX),
-        "rms_norm_eps": fields.number("attention.layer_norm_rms_epsilon", 1e-30, 1.0),
-        "partial_rotary_factor": rotated / head_dim,
-        "tie_word_embeddings": "lm_head.weight" not in file,
-        "attention_bias": name in _MAY_HAVE_BIASES and "model.layers.0.self_attn.q_proj.bias" in file,
-        "mlp_bias": name in _MAY_HAVE_BIASES and "model.layers.0.mlp.up_proj.bias" in file,
-        "rope_parameters": _rope(file, fields, head_dim),
+        "max_position_embeddings": fields.integer("context_length", 1, MAX),
+        "rms_norm_eps": _eps(fields, known),
+        "tie_word_embeddings": f"{ends['output']}.weight" not in file,
+        "attention_bias": known.has_biases and "model.layers.0.self_attn.q_proj.bias" in file,
+        "mlp_bias": known.has_biases and "model.layers.0.mlp.up_proj.bias" in file,
         "dtype": _dtype(file),
-        "bos_token_id": tokens.optional_integer("tokenizer.ggml.bos_token_id", 0, _MAX),
+        "bos_token_id": tokens.optional_integer("tokenizer.ggml.bos_token_id", 0, MAX),
         "eos_token_id": _ends(file.settings, tokens, vocab),
+        **_head(file, fields, known, hidden // heads),
     }
-    if name.endswith("moe") or fields.raw("expert_count"):
-        config |= _experts(file, name, fields)
-    config |= own_settings(name, fields, file, config)
+    if not known.is_by_layer:
+        config["num_key_value_heads"] = one_of_layers(fields, "attention.head_count_kv", heads)
+        width = hidden if fields.raw("expert_feed_forward_length") else None  # of FFNs that no layer has
+        config["intermediate_size"] = one_of_layers(fields, "feed_forward_length", width)
+    config |= known.settings(fields, file, config)
     neutral = {"expert_count": (0,), "expert_used_count": (0,), "rope.scaling.attn_factor": (1.0,)}
     fields.refuse_unread(_IGNORABLE, neutral)
-    return config
+    return {known.keys.get(key, key): value for key, value in config.items()}
 
 
-def _experts(file: GgufFile, name: str, fields: Fields) -> dict[str, Any]:
-    """What is said of experts. Whether weights are renormalized is not: llama.cpp knows it of each architecture."""
-    config: dict[str, Any] = {
-        "num_local_experts": fields.integer("expert_count", 1, _MAX),
-        "num_experts_per_tok": fields.integer("expert_used_count", 1, _MAX),
+def _layers(fields: Fields) -> int:
+    """Without those that guess further tokens, which are counted there."""
+    layers = fields.integer("block_count", 1, MAX_LAYERS)
+    guessing = fields.integer("nextn_predict_layers", 0, MAX, default=0)
+    if guessing >= layers:
+        fields.fail("nextn_predict_layers", guessing, f"must be less than block_count={layers}")
+    return layers - guessing
+
+
+def _eps(fields: Fields, known: GgufArchitecture) -> float:
+    """Some files say both, or the other one."""
+    keys = [key for key in (_EPS[known.is_layer_norm], _EPS[not known.is_layer_norm]) if fields.raw(key) is not None]
+    return fields.number(keys[0] if keys else _EPS[known.is_layer_norm], 1e-30, 1.0)
+
+
+def _head(file: GgufFile, fields: Fields, known: GgufArchitecture, default: int) -> dict[str, Any]:
+    head_dim = fields.integer("attention.key_length", 1, MAX, default=default)
+    if not known.is_latent and fields.integer("attention.value_length", 1, MAX, default=head_dim) != head_dim:
+        fields.unsupported("attention.value_length", fields.raw("attention.value_length"), f"supported: {head_dim}")
+    rotated = fields.integer("rope.dimension_count", 1, MAX, default=head_dim)
+    return {
+        "head_dim": head_dim,
+        "partial_rotary_factor": rotated / head_dim,
+        "rope_parameters": _rope(file, fields, head_dim),
     }
-    if name == "llama":
-        return config | {"model_type": "mixtral"}
-    if name == "gpt-oss":
-        width = fields.integer("feed_forward_length", 1, _MAX)
-        return config | {"intermediate_size": fields.integer("expert_feed_forward_length", 1, _MAX, default=width)}
-    width = _rows(file, ".mlp.experts.0.up_proj.weight")
-    config["moe_intermediate_size"] = fields.integer("expert_feed_forward_length", 1, _MAX, default=width)
-    config["norm_topk_prob"] = name == "qwen3moe"
-    layers = fields.integer("block_count", 1, _MAX)
-    config["mlp_only_layers"] = [i for i in range(layers) if f"model.layers.{i}.mlp.gate.weight" not in file]
-    if name == "qwen2moe":
-        shared = file.shape(next((each for each in file.names if each.endswith(".shared_expert.up_proj.weight")), ""))[
-            0
-        ]
-        key = "expert_shared_feed_forward_length"
-        config["shared_expert_intermediate_size"] = fields.integer(key, 1, _MAX, default=shared)
-    return config
-
-
-def _rows(file: GgufFile, ending: str) -> int:
-    """Of the first matrix of such a name. Raises: WeightMismatch when there is none."""
-    return file.shape(next((name for name in file.names if name.endswith(ending)), ending))[0]
 
 
 def _same(value: Any) -> Any:
@@ -158,11 +133,11 @@ def _rope(file: GgufFile, fields: Fields, head_dim: int) -> dict[str, Any]:
     if kind not in ("none", "linear", "yarn"):
         fields.unsupported("rope.scaling.type", kind, "supported: none, linear, yarn")
     factor = fields.number("rope.scaling.factor", 1.0, 1e9, default=old)
-    original = fields.optional_integer("rope.scaling.original_context_length", 1, _MAX)
+    original = fields.optional_integer("rope.scaling.original_context_length", 1, MAX)
     if kind != "none":
         rope |= {"rope_type": kind, "factor": factor}
-        if kind == "yarn" and original is not None:
-            rope["original_max_position_embeddings"] = original
+        if kind == "yarn":
+            rope |= _yarn(fields, original)
     if ROPE_FACTORS in file:
         if kind != "none":
             fields.unsupported("rope.scaling.type", kind, f"the file has a tensor {ROPE_FACTORS} too")
@@ -173,17 +148,26 @@ def _rope(file: GgufFile, fields: Fields, head_dim: int) -> dict[str, Any]:
     return rope
 
 
+def _yarn(fields: Fields, original: int | None) -> dict[str, Any]:
+    """What is said, and nothing of what is not."""
+    said = {
+        "original_max_position_embeddings": original,
+        "beta_fast": fields.optional_number("rope.scaling.yarn_beta_fast", 1e-6, 1e6),
+        "beta_slow": fields.optional_number("rope.scaling.yarn_beta_slow", 1e-6, 1e6),
+    }
+    return {key: value for key, value in said.items() if value is not None}
+
+
 def _dtype(file: GgufFile) -> str:
-    """Compute type: that of the matrices where they all are numbers of one type, else bfloat16. Routers are float32
-    whatever the others are."""
-    matrices = [name for name in file.names if len(file.shape(name)) > 1 and not name.endswith(_ROUTERS)]
+    """Compute type: that of the matrices where they all are numbers of one type, else bfloat16."""
+    matrices = [name for name in file.names if len(file.shape(name)) > 1 and not name.endswith(_FLOAT32)]
     kinds = {file.dtype(name) for name in matrices}
     only = kinds.pop() if len(kinds) == 1 else None
     return only or "bfloat16"
 
 
-def _ends(settings: dict[str, Any], tokens: Fields, vocab: int) -> list[int]:
-    named = (tokens.optional_integer(f"tokenizer.ggml.{kind}_token_id", 0, _MAX) for kind in ("eos", "eot", "eom"))
+def _ends(settings: Mapping[str, Any], tokens: Fields, vocab: int) -> list[int]:
+    named = (tokens.optional_integer(f"tokenizer.ggml.{kind}_token_id", 0, MAX) for kind in ("eos", "eot", "eom"))
     ends = [token_id for token_id in named if token_id is not None]
     texts, types = settings.get("tokenizer.ggml.tokens"), settings.get("tokenizer.ggml.token_type")
     if isinstance(texts, list) and isinstance(types, np.ndarray) and len(types) == len(texts):

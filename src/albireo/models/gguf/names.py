@@ -1,95 +1,106 @@
 """The names that graphs read for the tensors of a GGUF file; a tensor of all experts becomes a matrix for each.
 
-Called by tensors.py. Does not know what a tensor is for, nor its contents.
+Called by tensors.py. What an architecture calls a tensor is in architectures.py. Does not know what a tensor is for,
+nor its contents.
 """
 
 from __future__ import annotations
 
+import math
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 
 from albireo.errors import WeightMismatch, short
+from albireo.models.gguf.architectures import ARCHITECTURES, GgufArchitecture
 from albireo.models.gguf.header import Entry
 
-_WHOLE = {"token_embd": "model.embed_tokens", "output_norm": "model.norm", "output": "lm_head"}
-_LAYER = {
-    "attn_norm": "input_layernorm",
-    "attn_q": "self_attn.q_proj",
-    "attn_k": "self_attn.k_proj",
-    "attn_v": "self_attn.v_proj",
-    "attn_output": "self_attn.o_proj",
-    "attn_q_norm": "self_attn.q_norm",
-    "attn_k_norm": "self_attn.k_norm",
-    "ffn_norm": "post_attention_layernorm",
-    "ffn_gate": "mlp.gate_proj",
-    "ffn_up": "mlp.up_proj",
-    "ffn_down": "mlp.down_proj",
-    "ffn_gate_inp": "mlp.gate",
-    "ffn_gate_inp_shexp": "mlp.shared_expert_gate",
-    "ffn_gate_shexp": "mlp.shared_expert.gate_proj",
-    "ffn_up_shexp": "mlp.shared_expert.up_proj",
-    "ffn_down_shexp": "mlp.shared_expert.down_proj",
-}
-#: A vector that graphs call by its own name alone.
-_SINKS = "attn_sinks"
-#: Tensors [experts, N, K], biases [experts, N]: {} is the number of one.
-_EXPERTS = {
-    "ffn_gate_exps": "mlp.experts.{}.gate_proj",
-    "ffn_up_exps": "mlp.experts.{}.up_proj",
-    "ffn_down_exps": "mlp.experts.{}.down_proj",
-}
-_POST_NORMS = {"post_attention_norm": "post_attention_layernorm", "post_ffw_norm": "post_feedforward_layernorm"}
-#: What some architectures mean by a name, or have besides. A Llama with experts is a Mixtral.
-_OWN = {
-    "llama": {
-        "ffn_gate_inp": "block_sparse_moe.gate",
-        "ffn_gate_exps": "block_sparse_moe.experts.{}.w1",
-        "ffn_up_exps": "block_sparse_moe.experts.{}.w3",
-        "ffn_down_exps": "block_sparse_moe.experts.{}.w2",
-    },
-    "phi3": {"attn_qkv": "self_attn.qkv_proj", "ffn_up": "mlp.gate_up_proj"},
-    "gemma2": {**_POST_NORMS, "ffn_norm": "pre_feedforward_layernorm"},
-    "gemma3": {**_POST_NORMS, "ffn_norm": "pre_feedforward_layernorm"},
-    "olmo2": _POST_NORMS,
-    "gpt-oss": {"post_attention_norm": "post_attention_layernorm", "ffn_gate_inp": "mlp.router"},
-}
-_LAYER_NAME = re.compile(r"blk\.(\d{1,6})\.([a-z_]+)\.(weight|bias)")
+_LAYER_NAME = re.compile(r"blk\.(\d{1,6})\.([a-z0-9_.]+)")
+#: Vectors that converters write as a matrix; and matrices of heads, one below the other, that they stack.
+_VECTORS = ("ssm_a", "ssm_d", "ssm_norm.weight", "exp_probs_b.bias")
+_OF_HEADS = ("attn_k_b.weight", "attn_v_b.weight")
 _MAX_EXPERTS = 2**12
 
 
-def renamed(entries: Mapping[str, Entry], architecture: object, where: str) -> dict[str, Entry]:
+def renamed(
+    entries: Mapping[str, Entry],
+    architecture: object,
+    where: str,
+    is_unread: Callable[[int, str], bool] = lambda layer, part: False,
+) -> dict[str, Entry]:
     """Entries by the names of graphs; a name that is not known stays, and is then one too many.
 
-    Args: architecture: general.architecture of the file.
+    Args:
+        architecture: general.architecture of the file.
+        is_unread: whether what a layer has under a name is left where it lies.
     Raises: WeightMismatch for two of one name, or experts that are no matrices.
     """
     found: dict[str, Entry] = {}
-    known = {**_LAYER, **_EXPERTS, **_OWN.get(str(architecture), {})}
+    known = ARCHITECTURES.get(str(architecture), GgufArchitecture(""))
+    names = known.names_in(entries)
     for name, entry in entries.items():
-        for new, part in _graph_entries(name, entry, known):
+        match = _LAYER_NAME.fullmatch(name)
+        if match is not None and is_unread(int(match[1]), match[2]):
+            continue
+        for new, part in _graph_entries(name, match, entry, known, names):
             if new in found:
                 raise WeightMismatch(f"{where}: tensor {short(name)} appears twice, also as {short(new)}")
             found[new] = part
     return found
 
 
-def _graph_entries(name: str, entry: Entry, known: Mapping[str, str]) -> Iterator[tuple[str, Entry]]:
+def _graph_entries(
+    name: str, match: re.Match[str] | None, entry: Entry, known: GgufArchitecture, names: Mapping[str, str]
+) -> Iterator[tuple[str, Entry]]:
     stem, _, kind = name.rpartition(".")
-    match = _LAYER_NAME.fullmatch(name)
-    part = match[2] if match else ""
-    if stem in _WHOLE and kind in ("weight", "bias"):
-        yield f"{_WHOLE[stem]}.{kind}", entry
-    elif match is not None and part == _SINKS and kind == "weight":
-        yield f"model.layers.{int(match[1])}.self_attn.sinks", entry
-    elif match is None or part not in known:
+    if stem in known.all_ends and kind in ("weight", "bias"):
+        yield f"{known.all_ends[stem]}.{kind}", entry
+        return
+    new = _of_layer(match[2], names) if match is not None else None
+    if match is None or new is None:
         yield name, entry
-    elif part not in _EXPERTS:
-        if part == "ffn_gate_inp_shexp" and len(entry.shape) == 1:  # one row, which the converter squeezes
-            entry = Entry(entry.kind, (1, *entry.shape), entry.start, entry.stop)
-        yield f"model.layers.{int(match[1])}.{known[part]}.{kind}", entry
-    else:
-        for expert, one in enumerate(_experts(name, entry, 2 if kind == "bias" else 3)):
-            yield f"model.layers.{int(match[1])}.{known[part].format(expert)}.{kind}", one
+        return
+    new = f"{known.layer}.{int(match[1])}.{new}"
+    entry = _reshaped(match[2], entry)
+    if "{}" not in new:
+        yield new, entry
+        return
+    for expert, one in enumerate(_experts(name, entry, 2 if kind == "bias" else 3)):
+        yield from _matrices(new.format(expert), one, name)
+
+
+def _of_layer(part: str, names: Mapping[str, str]) -> str | None:
+    """What a graph calls a tensor of a layer, behind its number; None: it is not known."""
+    if part in names:
+        return names[part]
+    stem, _, kind = part.rpartition(".")
+    return f"{names[stem]}.{kind}" if stem in names and kind in ("weight", "bias") else None
+
+
+def _reshaped(part: str, entry: Entry) -> Entry:
+    shape = entry.shape
+    if part == "ffn_gate_inp_shexp.weight" and len(shape) == 1:  # one row, which the converter squeezes
+        shape = (1, *shape)
+    elif part in _VECTORS:
+        shape = (math.prod(shape),)
+    elif part in _OF_HEADS and len(shape) == 3:
+        shape = (shape[0] * shape[1], shape[2])
+    return Entry(entry.kind, shape, entry.start, entry.stop)
+
+
+def _matrices(new: str, entry: Entry, name: str) -> Iterator[tuple[str, Entry]]:
+    """A matrix of an expert; or its gate, and its up below, where the name says "gate+up"."""
+    if "+" not in new:
+        yield new, entry
+        return
+    head, tail = new.split("+")
+    stem, _, gate = head.rpartition(".")
+    up, _, kind = tail.partition(".")
+    if entry.shape[0] % 2:
+        raise WeightMismatch(f"tensor {short(name)} has {entry.shape[0]} rows for gate and up of an expert")
+    middle = entry.start + (entry.stop - entry.start) // 2
+    half = (entry.shape[0] // 2, *entry.shape[1:])
+    yield f"{stem}.{gate}.{kind}", Entry(entry.kind, half, entry.start, middle)
+    yield f"{stem}.{up}.{kind}", Entry(entry.kind, half, middle, entry.stop)
 
 
 def _experts(name: str, entry: Entry, dims: int) -> Iterator[Entry]:

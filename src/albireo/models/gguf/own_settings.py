@@ -1,74 +1,103 @@
-"""Settings that only some architectures have in a GGUF file, as the keys that their config.json has.
+"""Settings that only some architectures have in a GGUF file, as the keys that their config.json has: of models with
+RMS norms whose layers have one FFN.
 
-Called by config.py. What llama.cpp knows of an architecture and writes into no file is written down here. Does not
-know what models compute.
+Named by the table of architectures.py. What llama.cpp knows of an architecture and writes into no file is written down
+here. Does not know what models compute.
 """
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
 
 from albireo.errors import ModelError
 from albireo.json_file import Fields
-from albireo.models.gguf.tensors import LONG_FACTORS, SHORT_FACTORS, GgufFile
+from albireo.models.gguf.stored import LONG_FACTORS, MAX, SHORT_FACTORS, Stored, by_layer, optional_scale, window_of
 
-_MAX = 2**31 - 1
 #: Layers of the models of 27 billion weights, whose scores are multiplied by the root of another width.
 _LARGEST = {"gemma2": 46, "gemma3": 62}
-#: Layers with a window are all but each so many-th.
-_PERIODS = {"gemma2": 2, "gemma3": 6}
 _LOCAL_THETA = 10000.0
+_Q_BIAS = "model.layers.0.self_attn.q_proj.bias"
 
 
-def own_settings(name: str, fields: Fields, file: GgufFile, config: dict[str, Any]) -> dict[str, Any]:
-    """Keys to add to a config. Args: name: of the architecture; config: what all have."""
-    if name == "phi3":
-        return _phi3(fields, file)
-    if name in ("gemma2", "gemma3"):
-        return _gemma(name, fields, config)
-    if name == "granite":
-        return {
-            "embedding_multiplier": _number(fields, "embedding_scale"),
-            "residual_multiplier": _number(fields, "residual_scale"),
-            "attention_multiplier": _number(fields, "attention.scale") or config["head_dim"] ** -0.5,
-            "logits_scaling": _number(fields, "logit_scale"),
-        }
-    if name == "gpt-oss":
-        rope = config["rope_parameters"]
-        own = {"truncate": False} if rope.get("rope_type") == "yarn" else {}
-        return {"attention_bias": True, "sliding_window": _window(fields), "rope_parameters": rope | own}
-    if name == "smollm3":
-        return {"no_rope_layer_interval": 4, "use_sliding_window": False}
-    return {"use_sliding_window": False} if name.startswith("qwen2") else {}
+def without_windows(fields: Fields, file: Stored, config: Mapping[str, Any]) -> dict[str, Any]:
+    return {"use_sliding_window": False}
 
 
-def _number(fields: Fields, key: str) -> float | None:
-    """None where it is 0, which stands for none."""
-    return fields.optional_number(key, 0.0, 1e9) or None
+def biases(fields: Fields, file: Stored, config: Mapping[str, Any]) -> dict[str, Any]:
+    """Of q, k and v, which a file shows; config.json may leave out that there are any."""
+    return {"attention_bias": _Q_BIAS in file}
 
 
-def _window(fields: Fields) -> int | None:
-    return fields.optional_integer("attention.sliding_window", 0, _MAX) or None
+def granite(fields: Fields, file: Stored, config: Mapping[str, Any]) -> dict[str, Any]:
+    """Files of Granite 4.0 without experts or states call the width of FFNs that of a shared expert's."""
+    width = fields.optional_integer("expert_shared_feed_forward_length", 0, MAX)
+    for part in ("conv_kernel", "state_size", "group_count", "inner_size", "time_step_rank"):
+        fields.raw(f"ssm.{part}")  # of layers that there are none of
+    return {**granite_multipliers(fields, config), **({"intermediate_size": width} if width else {})}
 
 
-def _phi3(fields: Fields, file: GgufFile) -> dict[str, Any]:
-    config: dict[str, Any] = {"sliding_window": _window(fields)}
+def granite_multipliers(fields: Fields, config: Mapping[str, Any]) -> dict[str, Any]:
+    return {
+        "embedding_multiplier": optional_scale(fields, "embedding_scale"),
+        "residual_multiplier": optional_scale(fields, "residual_scale"),
+        "attention_multiplier": optional_scale(fields, "attention.scale") or config["head_dim"] ** -0.5,
+        "logits_scaling": optional_scale(fields, "logit_scale"),
+    }
+
+
+def smollm3(fields: Fields, file: Stored, config: Mapping[str, Any]) -> dict[str, Any]:
+    return {"no_rope_layer_interval": 4, "use_sliding_window": False}
+
+
+def olmo(fields: Fields, file: Stored, config: Mapping[str, Any]) -> dict[str, Any]:
+    """OLMo 3 is OLMo 2 with windows, whose layers without one have their rotation scaled."""
+    window = window_of(fields)
+    if window is None:
+        return {}
+    theta = fields.optional_number("rope.freq_base_swa", 1.0, 1e15)
+    own = {} if theta is None else {"rope_local_base_freq": theta}
+    return own | {"model_type": "olmo3", "sliding_window": window, **layer_types(fields, config, 4)}
+
+
+def exaone(fields: Fields, file: Stored, config: Mapping[str, Any]) -> dict[str, Any]:
+    """Windows are in three of four layers of the model of 32 billion weights, and in none of the smaller one."""
+    window = window_of(fields)
+    if window is None:
+        return {"sliding_window": None}
+    return {"sliding_window": window, **layer_types(fields, config, 4)}
+
+
+def layer_types(fields: Fields, config: Mapping[str, Any], period: int) -> dict[str, Any]:
+    """Which layers have a window: told one by one; or all but each so many-th."""
+    layers, key = config["num_hidden_layers"], "attention.sliding_window_pattern"
+    told = fields.raw(key)
+    if isinstance(told, (list, bool)):
+        has_window = by_layer(fields, key, layers)
+    else:
+        period = fields.integer(key, 1, MAX, default=period)
+        has_window = [bool((i + 1) % period) for i in range(layers)]
+    return {"layer_types": ["sliding_attention" if each else "full_attention" for each in has_window]}
+
+
+def phi3(fields: Fields, file: Stored, config: Mapping[str, Any]) -> dict[str, Any]:
+    own: dict[str, Any] = {"sliding_window": window_of(fields)}
     factor = fields.optional_number("rope.scaling.attn_factor", 1e-6, 1e6)
     if SHORT_FACTORS in file or LONG_FACTORS in file:
-        config["rope_parameters"] = {
+        own["rope_parameters"] = {
             "rope_type": "longrope",
             "rope_theta": fields.number("rope.freq_base", 1.0, 1e15, default=10000.0),
             "attention_factor": factor or 1.0,
-            "original_max_position_embeddings": fields.integer("rope.scaling.original_context_length", 1, _MAX),
+            "original_max_position_embeddings": fields.integer("rope.scaling.original_context_length", 1, MAX),
             "short_factor": _factors(file, SHORT_FACTORS),
             "long_factor": _factors(file, LONG_FACTORS),
         }
-    return config
+    return own
 
 
-def _factors(file: GgufFile, name: str) -> list[float]:
+def _factors(file: Stored, name: str) -> list[float]:
     if name not in file:
         raise ModelError(f"{file.path}: tensor {name} is missing")
     factors = file.tensor(name).to_float32()
@@ -77,20 +106,27 @@ def _factors(file: GgufFile, name: str) -> list[float]:
     return [float(factor) for factor in factors]
 
 
-def _gemma(name: str, fields: Fields, config: dict[str, Any]) -> dict[str, Any]:
+def gemma2(fields: Fields, file: Stored, config: Mapping[str, Any]) -> dict[str, Any]:
+    for key in ("attention.sliding_window_pattern", "rope.freq_base_swa"):
+        fields.raw(key)  # of which there is but one
+    cap = optional_scale(fields, "attn_logit_softcapping")
+    return _gemma("gemma2", 2, fields, config) | {"attn_logit_softcapping": cap}
+
+
+def gemma3(fields: Fields, file: Stored, config: Mapping[str, Any]) -> dict[str, Any]:
+    pattern = fields.integer("attention.sliding_window_pattern", 1, MAX, default=6)
+    theta = fields.number("rope.freq_base_swa", 1.0, 1e15, default=_LOCAL_THETA)
+    return _gemma("gemma3", pattern, fields, config) | {"rope_local_base_freq": theta}
+
+
+def _gemma(name: str, period: int, fields: Fields, config: Mapping[str, Any]) -> dict[str, Any]:
+    """Args: period: layers with a window are all but each so many-th."""
     is_largest = config["num_hidden_layers"] == _LARGEST[name]
-    own = {
-        "sliding_window": _window(fields),
-        "sliding_window_pattern": _PERIODS[name],
+    return {
+        "sliding_window": window_of(fields),
+        "sliding_window_pattern": period,
         "query_pre_attn_scalar": (
             config["hidden_size"] // config["num_attention_heads"] if is_largest else config["head_dim"]
         ),
-        "final_logit_softcapping": _number(fields, "final_logit_softcapping"),
+        "final_logit_softcapping": optional_scale(fields, "final_logit_softcapping"),
     }
-    pattern = fields.optional_integer("attention.sliding_window_pattern", 1, _MAX)
-    local_theta = fields.number("rope.freq_base_swa", 1.0, 1e15, default=_LOCAL_THETA)
-    if name == "gemma2":
-        return own | {"attn_logit_softcapping": _number(fields, "attn_logit_softcapping")}
-    return (
-        own | {"rope_local_base_freq": local_theta} | ({} if pattern is None else {"sliding_window_pattern": pattern})
-    )

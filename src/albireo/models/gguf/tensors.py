@@ -7,7 +7,7 @@ of tensors.
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable, Mapping
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -15,9 +15,12 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from albireo.encodings import encoding as named
 from albireo.errors import ModelError, UnsupportedModel, WeightMismatch, short
 from albireo.models.gguf.header import Entry, read_header
 from albireo.models.gguf.names import renamed
+from albireo.models.gguf.put_back import Order, Part
+from albireo.models.gguf.stored import FACTORS
 from albireo.models.mapped_file import MappedFile
 from albireo.models.safetensors_file import RawTensor
 from albireo.quantization.encoded import Encoded
@@ -26,9 +29,10 @@ from albireo.quantization.formats.matrix import Matrix, Plan
 
 SUFFIX = ".gguf"
 _DTYPES = {"F32": "float32", "F16": "float16", "BF16": "bfloat16"}
-#: Divisors of rotary frequencies: a setting in the form of a tensor; config.py reads it.
-ROPE_FACTORS = "rope_freqs.weight"
-SHORT_FACTORS, LONG_FACTORS = "rope_factors_short.weight", "rope_factors_long.weight"
+#: Of an Encoded.
+_ARRAYS = ("codes", "scale", "zero", "gamma", "offset")
+#: Why numbers of a block type are not kept in it.
+_DECODED = "made of tensors, or read in an order, that no encoding of ours has: numbers of the compute type"
 
 
 def is_gguf(path: Path) -> bool:
@@ -59,7 +63,8 @@ class GgufFile:
                 raise UnsupportedModel(
                     f"{path}: split.count={short(parts)}: it is one part of several; llama-gguf-split --merge joins"
                 )
-            self._entries = renamed(header.entries, header.settings.get("general.architecture"), str(path))
+            name = header.settings.get("general.architecture")
+            self._entries = renamed(header.entries, name, str(path), partial(_is_unread, header.settings, name))
         except ModelError:
             self.close()
             raise
@@ -67,7 +72,7 @@ class GgufFile:
 
     @property
     def names(self) -> Iterable[str]:
-        return tuple(name for name in self._entries if name not in (ROPE_FACTORS, SHORT_FACTORS, LONG_FACTORS))
+        return tuple(name for name in self._entries if name not in FACTORS)
 
     def __contains__(self, name: object) -> bool:
         return name in self._entries
@@ -103,35 +108,65 @@ class GgufFile:
         """Give the mapping up; it goes when the last RawTensor does."""
         self._file.close()
 
-    def plan(self, rotary_heads: dict[str, int]) -> Plan:
-        """The matrices that are blocks, and those whose rows lie in another order than graphs read.
-
-        Args: rotary_heads: q_proj, k_proj -> heads, where the two numbers of each rotary pair lie side by side.
-        """
+    def plan(self, parts: Mapping[str, Part]) -> Plan:
+        """The matrices that are blocks, and what is made of tensors by parts, by name."""
         plan = Plan()
-        for name in self.names:
-            shape, kind = self.shape(name), self.type_name(name)
-            module = name.rpartition(".")[0].rpartition(".")[2]
-            order = _row_order(rotary_heads.get(module), shape[0], name)
-            if BLOCKS[kind].encoding is not None:
-                if len(shape) != 2:
-                    raise WeightMismatch(f"tensor {short(name)} of {kind} is {list(shape)}; it must be a matrix")
-                read: Callable[[], Encoded | NDArray[np.generic]] = partial(self._blocks, name, order)
-                plan.add(Matrix(name, shape, BLOCKS[kind].encoding, (name,), read, BLOCKS[kind].note))
-            elif order is not None:
-                dense = partial(self._numbers, name, order)
-                plan.add(Matrix(name, shape, None, (name,), dense, dtype=_DTYPES[kind]))
+        used = {source for part in parts.values() for source in part.sources}
+        whole = {name: Part((name,)) for name in self.names if name not in used}
+        for name, part in {**whole, **parts}.items():
+            kinds = {self.type_name(source) for source in part.sources}
+            shape, encoding = self._shape(name, part), self._encoding(part, kinds)
+            if encoding is not None:
+                note = "; ".join(sorted({BLOCKS[kind].note for kind in kinds} - {""}))
+                plan.add(Matrix(name, shape, encoding, part.sources, partial(self._encoded, part), note))
+            elif name in parts:
+                dtype = _DTYPES.get(min(kinds), "float32") if len(kinds) == 1 and part.numbers is None else "float32"
+                note = _DECODED if kinds - _DTYPES.keys() else ""
+                plan.add(Matrix(name, shape, None, part.sources, partial(self._numbers, part, dtype), note, dtype))
         return plan
 
-    def _blocks(self, name: str, order: NDArray[np.intp] | None) -> Encoded:
-        n, k = self.shape(name)
-        matrix = read_blocks(self.type_name(name), np.frombuffer(self.buffer(name), np.uint8), (n, k), name)
-        return matrix if order is None else _reordered(matrix, order)
+    def _encoding(self, part: Part, kinds: set[str]) -> str | None:
+        """In which a part can be given; None: as numbers."""
+        for source in part.sources:
+            kind, shape = self.type_name(source), self.shape(source)
+            if kind not in _DTYPES and len(shape) != 2:
+                raise WeightMismatch(f"tensor {short(source)} of {kind} is {list(shape)}; it must be a matrix")
+        names = {BLOCKS[kind].encoding for kind in kinds}
+        name = names.pop() if len(names) == 1 else None
+        if name is None or part.numbers is not None or part.stays_numbers:
+            return None
+        group = named(name).group
+        return name if part.columns is None or _groups_of(part.columns, group) is not None else None
 
-    def _numbers(self, name: str, order: NDArray[np.intp]) -> NDArray[np.generic]:
-        width = {"F32": "<f4", "F16": "<f2", "BF16": "<u2"}[self.type_name(name)]
-        numbers: NDArray[np.generic] = np.frombuffer(self.buffer(name), width).reshape(self.shape(name))[order]
-        return numbers
+    def _shape(self, name: str, part: Part) -> tuple[int, ...]:
+        shapes = [self.shape(source) for source in part.sources]
+        if len({shape[1:] for shape in shapes}) > 1:
+            raise WeightMismatch(f"{short(name)} is made of tensors of {' and '.join(str(list(s)) for s in shapes)}")
+        rows = sum(shape[0] for shape in shapes) if part.rows is None else len(part.rows)
+        return (rows, *shapes[0][1:])
+
+    def _encoded(self, part: Part) -> Encoded:
+        return _rearranged(_joined([self._blocks(source) for source in part.sources]), part.rows, part.columns)
+
+    def _numbers(self, part: Part, dtype: str) -> NDArray[np.generic]:
+        """Of dtype, bfloat16 as words."""
+        width = {"float32": None, "float16": "<f2", "bfloat16": "<u2"}[dtype]
+        arrays: list[NDArray[Any]] = []
+        for source in part.sources:
+            if width is not None:
+                arrays.append(np.frombuffer(self.buffer(source), width).reshape(self.shape(source)))
+            elif self.dtype(source) is not None:
+                arrays.append(self.tensor(source).to_float32())
+            else:
+                arrays.append(self._blocks(source).decode())
+        array = arrays[0] if len(arrays) == 1 else np.concatenate(arrays)
+        array = array if part.rows is None else array[part.rows]
+        array = array if part.columns is None else array[:, part.columns]
+        return array if part.numbers is None else part.numbers(array)
+
+    def _blocks(self, name: str) -> Encoded:
+        n, k = self.shape(name)
+        return read_blocks(self.type_name(name), np.frombuffer(self.buffer(name), np.uint8), (n, k), name)
 
     def _entry(self, name: str) -> Entry:
         entry = self._entries.get(name)
@@ -140,18 +175,47 @@ class GgufFile:
         return entry
 
 
-def _reordered(matrix: Encoded, order: NDArray[np.intp]) -> Encoded:
-    """The rows of a matrix of a block type in another order."""
-    zero = None if matrix.zero is None else matrix.zero[order]
-    gamma = None if matrix.gamma is None else matrix.gamma[order]
-    offset = None if matrix.offset is None else matrix.offset[order]
-    return Encoded(matrix.encoding, matrix.codes[order], matrix.scale[order], zero, gamma, offset)
+def _is_unread(settings: Mapping[str, Any], name: object, layer: int, part: str) -> bool:
+    """Whether a tensor is of a layer behind the others that guesses further tokens, or makes keys or values of one that
+    reads another's. Args: name: of the architecture."""
+    keys = ("block_count", "nextn_predict_layers", "attention.shared_kv_layers")
+    layers, guessing, sharing = (settings.get(f"{name}.{key}", 0) for key in keys)
+    if not (type(layers) is int and type(guessing) is int and type(sharing) is int):
+        return False  # which is refused with the other settings
+    makes = part.startswith(("attn_k.", "attn_v.", "attn_k_norm."))
+    return layer >= layers - guessing > 0 if guessing else bool(sharing) and makes and layer >= layers - sharing
 
 
-def _row_order(num_heads: int | None, rows: int, name: str) -> NDArray[np.intp] | None:
-    """Row of the file for each row of a graph: the pairs of a head lie side by side there, half a head apart here."""
-    if num_heads is None:
+def _joined(matrices: list[Encoded]) -> Encoded:
+    """One below the other; all of one encoding."""
+    first = matrices[0]
+    if len(matrices) == 1:
+        return first
+    parts: dict[str, Any] = {
+        name: None if getattr(first, name) is None else np.concatenate([getattr(each, name) for each in matrices])
+        for name in _ARRAYS
+    }
+    return Encoded(first.encoding, **parts)
+
+
+def _rearranged(matrix: Encoded, rows: Order | None, columns: Order | None) -> Encoded:
+    """Rows and columns of a matrix; groups of columns stay together."""
+    parts: dict[str, Any] = {name: getattr(matrix, name) for name in _ARRAYS}
+    if columns is not None:
+        groups = _groups_of(columns, matrix.encoding.group)
+        count = matrix.encoding.num_groups(matrix.shape[1])
+        for name, array in parts.items():
+            if array is not None and (name == "codes" or (groups is not None and array.shape[1] == count > 1)):
+                parts[name] = array[:, columns if name == "codes" else groups]
+    if rows is not None:
+        parts = {name: None if array is None else array[rows] for name, array in parts.items()}
+    return Encoded(matrix.encoding, **parts)
+
+
+def _groups_of(columns: Order, group: int | None) -> Order | None:
+    """The order of groups that an order of columns amounts to; None where it parts some."""
+    if group is None or len(columns) % group:
         return None
-    if rows % (2 * num_heads):
-        raise WeightMismatch(f"tensor {short(name)} has {rows} rows, which are not pairs of {num_heads} heads")
-    return np.arange(rows).reshape(num_heads, rows // num_heads // 2, 2).swapaxes(1, 2).reshape(-1)
+    by_group = columns.reshape(-1, group)
+    firsts = by_group[:, 0]
+    return None if (firsts % group).any() or (by_group != firsts[:, None] + np.arange(group)).any() else firsts // group

@@ -1,0 +1,147 @@
+"""Settings of a GGUF file of a model whose layers keep a state, as the keys that its config.json has.
+
+Named by the table of architectures.py. What llama.cpp knows of an architecture and writes into no file is written down
+here. Does not know what models compute.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from albireo.json_file import Fields
+from albireo.models.gguf.mixture_settings import counts, of_deepseek, shared_width, width_of_one
+from albireo.models.gguf.own_settings import granite_multipliers
+from albireo.models.gguf.stored import MAX, Stored, by_layer, optional_scale, rows_of
+
+
+def gated_delta(fields: Fields, file: Stored, config: Mapping[str, Any]) -> dict[str, Any]:
+    """Qwen 3.5 and Qwen 3 Next, which is the same once its projections lie apart; older files of that have them as its
+    checkpoints do."""
+    fields.raw("rope.dimension_sections")  # of three positions, which are equal in text
+    layers, heads = config["num_hidden_layers"], fields.integer("ssm.time_step_rank", 1, MAX)
+    inner = fields.integer("ssm.inner_size", 1, MAX)
+    if inner % heads:
+        fields.fail("ssm.inner_size", inner, f"must be a multiple of ssm.time_step_rank={heads}")
+    own: dict[str, Any] = {
+        "linear_conv_kernel_dim": fields.integer("ssm.conv_kernel", 1, MAX),
+        "linear_key_head_dim": fields.integer("ssm.state_size", 1, MAX),
+        "linear_num_key_heads": fields.integer("ssm.group_count", 1, MAX),
+        "linear_num_value_heads": heads,
+        "linear_value_head_dim": inner // heads,
+    }
+    interval = fields.integer("full_attention_interval", 1, MAX, default=4)
+    keeps = [bool((i + 1) % interval) for i in range(layers)]
+    if fields.raw("attention.recurrent_layers") is not None:
+        keeps = by_layer(fields, "attention.recurrent_layers", layers)
+    own["layer_types"] = ["linear_attention" if each else "full_attention" for each in keeps]
+    if fields.raw("expert_count"):
+        width = width_of_one(fields, rows_of(file, ".mlp.experts.0.up_proj.weight"))
+        own |= {**counts(fields), "moe_intermediate_size": width, "intermediate_size": None}
+        own["shared_expert_intermediate_size"] = shared_width(fields, file)
+    if any(name.endswith(".linear_attn.in_proj_qkvz.weight") for name in file.names):
+        own |= {"model_type": "qwen3_next", "norm_topk_prob": True, "intermediate_size": width}
+    return own
+
+
+def short_conv(fields: Fields, file: Stored, config: Mapping[str, Any]) -> dict[str, Any]:
+    """LFM2: layers without heads of keys have a convolution."""
+    heads = by_layer(fields, "attention.head_count_kv", config["num_hidden_layers"])
+    own = {
+        "layer_types": ["full_attention" if each else "conv" for each in heads],
+        "conv_L_cache": fields.integer("shortconv.l_cache", 1, MAX),
+        "partial_rotary_factor": None,
+    }
+    if not fields.raw("expert_count"):
+        return own | {"block_auto_adjust_ff_dim": False}
+    count = counts(fields)
+    scores = fields.integer("expert_gating_func", 0, MAX, default=2)
+    if scores != 2:
+        fields.unsupported("expert_gating_func", scores, "supported: 2, sigmoids")
+    return own | {
+        "num_experts": count["num_local_experts"],
+        "num_experts_per_tok": count["num_experts_per_tok"],
+        "moe_intermediate_size": fields.integer("expert_feed_forward_length", 1, MAX),
+        "num_dense_layers": fields.integer("leading_dense_block_count", 0, MAX, default=0),
+        "use_expert_bias": any(name.endswith(".feed_forward.expert_bias") for name in file.names),
+        "routed_scaling_factor": optional_scale(fields, "expert_weights_scale") or 1.0,
+    }
+
+
+def _mamba(fields: Fields, names: Mapping[str, str]) -> dict[str, Any]:
+    """Args: names: of heads, head_dim, groups, state_size and conv_width in config.json."""
+    heads, inner = fields.integer("ssm.time_step_rank", 1, MAX), fields.integer("ssm.inner_size", 1, MAX)
+    if inner % heads:
+        fields.fail("ssm.inner_size", inner, f"must be a multiple of ssm.time_step_rank={heads}")
+    return {
+        names["heads"]: heads,
+        names["head_dim"]: inner // heads,
+        names["groups"]: fields.integer("ssm.group_count", 1, MAX),
+        names["state_size"]: fields.integer("ssm.state_size", 1, MAX),
+        names["conv_width"]: fields.integer("ssm.conv_kernel", 1, MAX),
+    }
+
+
+def granite(fields: Fields, file: Stored, config: Mapping[str, Any]) -> dict[str, Any]:
+    """Granite 4.0. Whether there are rotations is said by a key that other files have for something else."""
+    names = {"heads": "n_heads", "head_dim": "d_head", "groups": "n_groups", "state_size": "d_state"}
+    own = _mamba(fields, {key: f"mamba_{name}" for key, name in {**names, "conv_width": "d_conv"}.items()})
+    hidden, width = config["hidden_size"], own["mamba_n_heads"] * own["mamba_d_head"]
+    if width % hidden:
+        fields.unsupported("ssm.inner_size", width, f"it must be a multiple of embedding_length={hidden}")
+    heads = by_layer(fields, "attention.head_count_kv", config["num_hidden_layers"])
+    is_mixture = bool(fields.raw("expert_count"))
+    shared = fields.optional_integer("expert_shared_feed_forward_length", 0, MAX)
+    own |= {
+        "layer_types": ["attention" if each else "mamba" for each in heads],
+        "mamba_expand": width // hidden,
+        "mamba_conv_bias": any(name.endswith(".mamba.conv1d.bias") for name in file.names),
+        "mamba_proj_bias": any(name.endswith(".mamba.in_proj.bias") for name in file.names),
+        "position_embedding_type": "rope" if fields.flag("rope.scaling.finetuned", False) else "nope",
+        "shared_intermediate_size": shared or config["intermediate_size"],
+        "num_local_experts": 0,
+        **(counts(fields) if is_mixture else {}),
+    }
+    return own | granite_multipliers(fields, config)
+
+
+_NEMOTRON_NAMES = {
+    "heads": "mamba_num_heads",
+    "head_dim": "mamba_head_dim",
+    "groups": "n_groups",
+    "state_size": "ssm_state_size",
+    "conv_width": "conv_kernel",
+}
+
+
+def nemotron(fields: Fields, file: Stored, config: Mapping[str, Any]) -> dict[str, Any]:
+    """Nemotron H, whose layers are what their tensors are."""
+    letters = "".join(_nemotron_letter(file, i) for i in range(config["num_hidden_layers"]))
+    own = {
+        **_mamba(fields, _NEMOTRON_NAMES),
+        "hybrid_override_pattern": letters,
+        "use_conv_bias": any(name.endswith(".mixer.conv1d.bias") for name in file.names),
+        "use_bias": any(name.endswith(".mixer.in_proj.bias") for name in file.names),
+        "mlp_bias": any(name.endswith(".mixer.up_proj.bias") for name in file.names),
+        "rope_parameters": None,
+        "partial_rotary_factor": None,
+    }
+    if "-" in letters:
+        first = letters.index("-")
+        own["intermediate_size"] = file.shape(f"backbone.layers.{first}.mixer.up_proj.weight")[0]
+    if "E" not in letters:
+        return own
+    experts = of_deepseek(fields)
+    del experts["first_k_dense_replace"], experts["n_shared_experts"]
+    return {
+        **own,
+        **experts,
+        "moe_shared_expert_intermediate_size": fields.integer("expert_shared_feed_forward_length", 1, MAX),
+        "moe_latent_size": fields.optional_integer("moe_latent_size", 1, MAX),
+    }
+
+
+def _nemotron_letter(file: Stored, layer: int) -> str:
+    name = f"backbone.layers.{layer}.mixer"
+    kinds = {"M": "in_proj", "*": "q_proj", "E": "gate"}
+    return next((letter for letter, part in kinds.items() if f"{name}.{part}.weight" in file), "-")

@@ -1,0 +1,172 @@
+"""Settings of a GGUF file of a mixture of experts, as the keys that its config.json has.
+
+Named by the table of architectures.py. Whether weights are renormalized, and what scores are, llama.cpp knows of most
+architectures, and few files say it: it is written down here. Does not know what models compute.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from albireo.json_file import Fields
+from albireo.models.gguf.own_settings import biases, granite_multipliers
+from albireo.models.gguf.stored import MAX, Stored, optional_scale, rows_of, window_of
+
+#: expert_gating_func.
+_SOFTMAX, _SIGMOID = 1, 2
+
+
+def mixtral(fields: Fields, file: Stored, config: Mapping[str, Any]) -> dict[str, Any]:
+    """A Llama with experts is a Mixtral."""
+    return {**counts(fields), "model_type": "mixtral"} if fields.raw("expert_count") else {}
+
+
+def counts(fields: Fields) -> dict[str, Any]:
+    """How many experts there are, and how many a token has."""
+    return {
+        "num_local_experts": fields.integer("expert_count", 1, MAX),
+        "num_experts_per_tok": fields.integer("expert_used_count", 1, MAX),
+    }
+
+
+def gpt_oss(fields: Fields, file: Stored, config: Mapping[str, Any]) -> dict[str, Any]:
+    rope = config["rope_parameters"]
+    own = {"truncate": False} if rope.get("rope_type") == "yarn" else {}
+    return {
+        **counts(fields),
+        "intermediate_size": width_of_one(fields, config["intermediate_size"]),
+        "attention_bias": True,
+        "sliding_window": window_of(fields),
+        "rope_parameters": rope | own,
+    }
+
+
+def width_of_one(fields: Fields, default: int) -> int:
+    """Channels of an expert."""
+    return fields.integer("expert_feed_forward_length", 1, MAX, default=default)
+
+
+def qwen3(fields: Fields, file: Stored, config: Mapping[str, Any]) -> dict[str, Any]:
+    return {**counts(fields), **_of_qwen(fields, file, config), "norm_topk_prob": True}
+
+
+def qwen2(fields: Fields, file: Stored, config: Mapping[str, Any]) -> dict[str, Any]:
+    shared = {"shared_expert_intermediate_size": shared_width(fields, file)}
+    own = {**counts(fields), **_of_qwen(fields, file, config), **shared}
+    return own | {"norm_topk_prob": False, "use_sliding_window": False}
+
+
+def shared_width(fields: Fields, file: Stored) -> int:
+    """Channels of the shared expert."""
+    rows = rows_of(file, ".shared_expert.up_proj.weight")
+    return fields.integer("expert_shared_feed_forward_length", 1, MAX, default=rows)
+
+
+def _of_qwen(fields: Fields, file: Stored, config: Mapping[str, Any]) -> dict[str, Any]:
+    layers = range(config["num_hidden_layers"])
+    return {
+        "moe_intermediate_size": width_of_one(fields, rows_of(file, ".mlp.experts.0.up_proj.weight")),
+        "mlp_only_layers": [i for i in layers if f"model.layers.{i}.mlp.gate.weight" not in file],
+    }
+
+
+def olmoe(fields: Fields, file: Stored, config: Mapping[str, Any]) -> dict[str, Any]:
+    return {**counts(fields), "norm_topk_prob": False}
+
+
+def granite(fields: Fields, file: Stored, config: Mapping[str, Any]) -> dict[str, Any]:
+    fields.raw("rope.scaling.finetuned")
+    return {**counts(fields), **granite_multipliers(fields, config)}
+
+
+def minimax(fields: Fields, file: Stored, config: Mapping[str, Any]) -> dict[str, Any]:
+    _check_scores(fields, _SIGMOID)
+    return {**counts(fields), "intermediate_size": width_of_one(fields, config["intermediate_size"])}
+
+
+def ernie(fields: Fields, file: Stored, config: Mapping[str, Any]) -> dict[str, Any]:
+    _check_scores(fields, _SOFTMAX)
+    fields.raw("expert_shared_feed_forward_length")  # of which converters write something else
+    return {
+        "moe_num_experts": fields.integer("expert_count", 1, MAX),
+        "moe_k": fields.integer("expert_used_count", 1, MAX),
+        "moe_intermediate_size": fields.integer("expert_feed_forward_length", 1, MAX),
+        "moe_num_shared_experts": fields.integer("expert_shared_count", 0, MAX, default=0),
+        "moe_layer_start_index": fields.integer("leading_dense_block_count", 0, MAX, default=0),
+        "moe_layer_interval": fields.integer("interleave_moe_layer_step", 1, MAX, default=1),
+    }
+
+
+def dots1(fields: Fields, file: Stored, config: Mapping[str, Any]) -> dict[str, Any]:
+    _check_scores(fields, _SIGMOID)
+    return {**of_deepseek(fields), "use_sliding_window": False}
+
+
+def glm4(fields: Fields, file: Stored, config: Mapping[str, Any]) -> dict[str, Any]:
+    _check_scores(fields, _SIGMOID)
+    has_norm = "model.layers.0.self_attn.q_norm.weight" in file
+    return {**of_deepseek(fields), **biases(fields, file, config), "use_qk_norm": has_norm}
+
+
+def deepseek2(fields: Fields, file: Stored, config: Mapping[str, Any]) -> dict[str, Any]:
+    """V2 where scores are those of a softmax, which files before V3 do not say; else V3."""
+    rank, rotary = (fields.integer(key, 1, MAX) for key in ("attention.kv_lora_rank", "rope.dimension_count"))
+    # files from before April 2025 have heads of expanded keys and values, which others call so
+    key, value = (
+        fields.raw(f"attention.{part}_length_mla") or fields.raw(f"attention.{part}_length")
+        for part in ("key", "value")
+    )
+    for part in ("key", "value"):
+        fields.raw(f"attention.{part}_length")
+    own = {
+        "kv_lora_rank": rank,
+        "qk_rope_head_dim": rotary,
+        "qk_nope_head_dim": key - rotary if isinstance(key, int) else key,
+        "v_head_dim": value,
+        "q_lora_rank": fields.optional_integer("attention.q_lora_rank", 1, MAX),
+        "num_key_value_heads": None,
+        "head_dim": None,
+        "partial_rotary_factor": None,
+        "rope_parameters": _latent_rope(fields, config["rope_parameters"]),
+        **of_deepseek(fields),
+    }
+    scores = fields.integer("expert_gating_func", 0, MAX, default=0)
+    if scores not in (0, _SOFTMAX, _SIGMOID):
+        fields.unsupported("expert_gating_func", scores, f"supported: {_SOFTMAX}, {_SIGMOID}")
+    if scores == _SIGMOID:
+        return own
+    groups = own["n_group"] > 1
+    return own | {"model_type": "deepseek_v2", "topk_method": "group_limited_greedy" if groups else "greedy"}
+
+
+def _latent_rope(fields: Fields, rope: Mapping[str, Any]) -> dict[str, Any]:
+    """Queries and keys grow by a tenth of the logarithm of what positions are stretched by, times a factor; what is
+    rotated does not: mscale is mscale_all_dim in every model there is."""
+    tenth = fields.optional_number("rope.scaling.yarn_log_multiplier", 0.0, 1e3)
+    if tenth is None or rope.get("rope_type") != "yarn":
+        return dict(rope)
+    return {**rope, "mscale": 10 * tenth, "mscale_all_dim": 10 * tenth}
+
+
+def of_deepseek(fields: Fields) -> dict[str, Any]:
+    """Experts behind dense layers, in groups, with shared ones."""
+    groups = fields.optional_integer("expert_group_count", 0, MAX) or 1
+    return {
+        "n_routed_experts": fields.integer("expert_count", 1, MAX),
+        "num_experts_per_tok": fields.integer("expert_used_count", 1, MAX),
+        "moe_intermediate_size": fields.integer("expert_feed_forward_length", 1, MAX),
+        "n_shared_experts": fields.integer("expert_shared_count", 0, MAX, default=0),
+        "first_k_dense_replace": fields.integer("leading_dense_block_count", 0, MAX, default=0),
+        "n_group": groups,
+        "topk_group": fields.optional_integer("expert_group_used_count", 0, MAX) or groups,
+        "norm_topk_prob": fields.flag("expert_weights_norm", False),
+        "routed_scaling_factor": optional_scale(fields, "expert_weights_scale") or 1.0,
+    }
+
+
+def _check_scores(fields: Fields, wanted: int) -> None:
+    """Raises: UnsupportedModel for scores that the architecture does not have."""
+    scores = fields.integer("expert_gating_func", 0, MAX, default=wanted) or wanted
+    if scores != wanted:
+        fields.unsupported("expert_gating_func", scores, f"supported: {wanted}")

@@ -1,0 +1,59 @@
+"""Settings of a GGUF file of a model with LayerNorms, as the keys that its config.json has.
+
+Named by the table of architectures.py. What llama.cpp knows of an architecture and writes into no file is written down
+here. Does not know what models compute.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from albireo.json_file import Fields
+from albireo.models.gguf.stored import Stored, optional_scale, window_of
+
+_Q_BIAS = "model.layers.0.self_attn.q_proj.bias"
+
+
+def starcoder2(fields: Fields, file: Stored, config: Mapping[str, Any]) -> dict[str, Any]:
+    return {"use_bias": _Q_BIAS in file, "sliding_window": window_of(fields)}
+
+
+def cohere(fields: Fields, file: Stored, config: Mapping[str, Any]) -> dict[str, Any]:
+    return {"attention_bias": _Q_BIAS in file, "logit_scale": optional_scale(fields, "logit_scale")}
+
+
+def falcon(fields: Fields, file: Stored, config: Mapping[str, Any]) -> dict[str, Any]:
+    """The first Falcons have one head of keys; those since have groups, and one norm for both blocks, or two."""
+    is_new = config["num_key_value_heads"] > 1
+    own: dict[str, Any] = {"new_decoder_architecture": is_new, "multi_query": not is_new, "parallel_attn": True}
+    if is_new:
+        has_two = "transformer.h.0.ln_attn.weight" in file
+        own |= {"num_kv_heads": config["num_key_value_heads"], "num_ln_in_parallel_attn": 2 if has_two else 1}
+    return own | {
+        "bias": "transformer.h.0.self_attention.query_key_value.bias" in file,
+        "num_key_value_heads": None,
+    }
+
+
+def stablelm(fields: Fields, file: Stored, config: Mapping[str, Any]) -> dict[str, Any]:
+    return {
+        "use_qkv_bias": _Q_BIAS in file,
+        "use_parallel_residual": fields.flag("use_parallel_residual", True),
+    }
+
+
+def gptneox(fields: Fields, file: Stored, config: Mapping[str, Any]) -> dict[str, Any]:
+    has_bias = "gpt_neox.layers.0.attention.query_key_value.bias" in file
+    return {
+        "attention_bias": has_bias,
+        "use_parallel_residual": fields.flag("use_parallel_residual", True),
+    }
+
+
+def gpt2(fields: Fields, file: Stored, config: Mapping[str, Any]) -> dict[str, Any]:
+    return {"rope_parameters": None, "partial_rotary_factor": None, "num_key_value_heads": None}
+
+
+def phi2(fields: Fields, file: Stored, config: Mapping[str, Any]) -> dict[str, Any]:
+    return {}

@@ -15,7 +15,8 @@ _NORMAL, _CONTROL, _USER = 1, 3, 4
 def byte_level_settings(directory: Path, pre: str) -> dict[str, Any]:
     """Of a byte-level tokenizer.json: gaps of the vocabulary are filled, merges are pairs with a space between."""
     data = json.loads((directory / "tokenizer.json").read_text())
-    config = json.loads((directory / "tokenizer_config.json").read_text())
+    path = directory / "tokenizer_config.json"
+    config = json.loads(path.read_text()) if path.exists() else {}
     vocab = {token: i for token, i in data["model"]["vocab"].items()}
     added = {entry["id"]: entry for entry in data["added_tokens"]}
     by_id = {i: token for token, i in vocab.items()} | {i: entry["content"] for i, entry in added.items()}

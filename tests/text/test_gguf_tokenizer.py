@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -18,7 +19,7 @@ from text.gguf_settings import byte_level_settings, sentence_piece_settings
 from text.texts import TEXTS
 from tiny_models import shared_data
 
-BYTE_LEVEL = {"qwen2.5": "qwen2", "qwen3": "qwen2", "gpt2": "gpt-2"}
+BYTE_LEVEL = {"qwen2.5": "qwen2", "qwen3": "qwen2", "gpt2": "gpt-2", "phi-2": "phi-2", "falcon": "falcon"}
 
 
 def settings_of(name: str) -> dict[str, Any]:
@@ -62,31 +63,81 @@ def test_it_is_the_same_written_as_files(name: str, tmp_path: Path) -> None:
         assert getattr(again, part) == getattr(ours, part)
 
 
+#: Capitals, suffixes, digits, marks, Chinese, signs before line ends: where vocabularies differ. Bars part words.
+TEXT = "HTTPServer isn't 12345 e\u0301te\u0301 été你好 a//b!\n\n  x"
+WORDS = {
+    "gpt-2 phi-2 olmo mpt exaone4": "HTTPServer| isn|'t| 12345| e|\u0301|te|\u0301| été你好| a|//|b|!|\n\n | x",
+    "llama-bpe lfm2 pixtral glm4": "HTTPServer| isn|'t| |123|45| e|\u0301te|\u0301| été你好| a|//|b|!\n\n| | x",
+    "qwen2 stablelm2": "HTTPServer| isn|'t| |1|2|3|4|5| e|\u0301te|\u0301| été你好| a|//|b|!\n\n| | x",
+    "qwen35 tekken": "HTTPServer| isn|'t| |1|2|3|4|5| e\u0301te\u0301| été你好| a|//|b|!\n\n| | x",
+    "gpt-4o minimax-m2": "HTTPServer| isn't| |123|45| e\u0301te\u0301| été你好| a|//|b|!\n\n| | x",
+    "kimi-k2": "HTTPServer| isn't| |123|45| e\u0301te\u0301| été|你好| a|//|b|!\n\n| | x",
+    "seed-coder": "HTTPServer| isn|'t| |1|2|3|4|5| e|\u0301te|\u0301| été你好| a|//|b|!|\n\n| | x",
+    "deepseek-v3": "HTTPServer| isn|'t| |123|45| e\u0301te\u0301| été|你好| a|//|b|!\n\n| | x",
+    # whose signs include letters without accents
+    "deepseek-llm": "HTTPServer| isn|'|t| |12345| e|\u0301|te|\u0301| é|t|é|你好| a|//|b|!|\n|\n| | x",
+    "deepseek-coder": "HTTPServer| isn|'|t| |1|2|3|4|5| e|\u0301|te|\u0301| été|你好| a|//|b|!|\n|\n| | x",
+    "starcoder refact smollm command-r": (
+        "HTTPServer| isn|'t| |1|2|3|4|5| e|\u0301|te|\u0301| été你好| a|//|b|!|\n\n | x"
+    ),
+}
+
+
+def words_of(pre: str, text: str) -> list[str]:
+    data = gguf_tokenizer(small(pre=pre), "m.gguf").to_files()["tokenizer.json"]
+    backend = tokenizers.Tokenizer.from_buffer(data)
+    return [text[start:end] for _, (start, end) in backend.pre_tokenizer.pre_tokenize_str(text)]
+
+
+@pytest.mark.parametrize("names", WORDS)
+def test_words_of_each_vocabulary(names: str) -> None:
+    for pre in names.split():
+        assert words_of(pre, TEXT) == WORDS[names].split("|"), pre
+
+
 def test_words_of_o200k() -> None:
     """gpt-oss's: capitals begin a word or are one; suffixes belong to it; three digits; slashes go with signs."""
     text = "HTTPServer isn't iPhone's 12345 a//b\n\n  été ÉTÉ x"
-    tokenizer = tokenizers.Tokenizer.from_buffer(
-        gguf_tokenizer(small(pre="gpt-4o"), "m.gguf").to_files()["tokenizer.json"]
-    )
-    spans = [text[start:end] for _, (start, end) in tokenizer.pre_tokenizer.pre_tokenize_str(text)]
-    wanted = [
-        "HTTPServer",
-        " isn't",
-        " i",
-        "Phone's",
-        " ",
-        "123",
-        "45",
-        " a",
-        "//",
-        "b",
-        "\n\n",
-        " ",
-        " été",
-        " ÉTÉ",
-        " x",
-    ]
-    assert spans == wanted
+    wanted = "HTTPServer| isn't| i|Phone's| |123|45| a|//|b|\n\n| | été| ÉTÉ| x"
+    assert words_of("gpt-4o", text) == wanted.split("|")
+
+
+@pytest.mark.parametrize(
+    ("pre", "module", "name"),
+    [("qwen35", "qwen3_5", "Qwen3_5Tokenizer"), ("command-r", "cohere", "CohereTokenizer")],
+)
+def test_it_is_the_tokenizer_of_the_class_in_transformers(pre: str, module: str, name: str) -> None:
+    """On the vocabulary of another model: composed first, in these words."""
+    pytest.importorskip("transformers")
+    theirs = getattr(importlib.import_module(f"transformers.models.{module}.tokenization_{module}"), name)
+    settings = byte_level_settings(shared_data("tokenizers", "qwen3"), pre)
+    normal = settings["tokenizer.ggml.token_type"] == 1
+    tokens = [t for t, is_normal in zip(settings["tokenizer.ggml.tokens"], normal, strict=True) if is_normal]
+    merges = settings["tokenizer.ggml.merges"]
+    wanted = theirs(vocab={t: i for i, t in enumerate(tokens)}, merges=[tuple(m.split(" ")) for m in merges])
+    changed = {"tokenizer.ggml.tokens": tokens, "tokenizer.ggml.token_type": np.ones(len(tokens), np.int32)}
+    ours = gguf_tokenizer({**settings, **changed, "tokenizer.ggml.eos_token_id": 0}, "m.gguf")
+    for text in TEXTS:
+        if "<" not in text:  # names of tokens, which the class adds
+            assert ours.encode(text) == wanted(text, add_special_tokens=False)["input_ids"], text
+
+
+def test_merges_of_gemma_4() -> None:
+    """SentencePiece's pieces by a list of merges, with no space before the text, against the class in transformers."""
+    theirs = pytest.importorskip("transformers").GemmaTokenizer
+    settings = pieces(model="gemma4", merges=["a b", "▁ a", "▁ ab"], scores=...)
+    tokens = settings["tokenizer.ggml.tokens"]
+    vocab, merges = {t: i for i, t in enumerate(tokens)}, [("a", "b"), ("▁", "a"), ("▁", "ab")]
+    names = {"unk_token": "<unk>", "bos_token": "<s>", "eos_token": "</s>", "pad_token": "<unk>", "mask_token": "<unk>"}
+    ours, wanted = gguf_tokenizer(settings, "m"), theirs(vocab=vocab, merges=merges, **names)
+    for text in ("ab", "ab ab", " a  b\nabé", "x"):
+        assert ours.encode(text) == [1, *wanted(text, add_special_tokens=False)["input_ids"]], text
+        assert ours.decode(ours.encode(text)[1:]) == text
+
+
+def test_bos_where_the_file_does_not_say() -> None:
+    assert gguf_tokenizer(small(pre="lfm2", add_bos_token=...), "m").encode("ab") == [3, 2]
+    assert gguf_tokenizer(small(pre="glm4", add_bos_token=...), "m").encode("ab") == [2]
 
 
 def small(**changes: Any) -> dict[str, Any]:
@@ -153,10 +204,14 @@ def test_no_space_before_the_text_when_it_says_so() -> None:
 @pytest.mark.parametrize(
     ("changes", "error", "message"),
     [
-        ({"model": "bert"}, UnsupportedModel, "model='bert' is not supported; supported: gpt2, llama; or name a dir"),
+        (
+            {"model": "bert"},
+            UnsupportedModel,
+            "model='bert' is not supported; supported: gpt2, llama, gemma4; or name a dir",
+        ),
         ({"model": ...}, ModelError, "model is missing"),
         ({"model": 3}, ModelError, "model=3 must be of type str"),
-        ({"pre": "tekken"}, UnsupportedModel, "pre='tekken' is not supported; supported: gpt-2"),
+        ({"pre": "bloom"}, UnsupportedModel, "pre='bloom' is not supported; supported: gpt-2.*or name a directory"),
         ({"pre": ...}, UnsupportedModel, "pre='default' is not supported"),
         ({"tokens": ...}, ModelError, "tokens must be an array of strings"),
         ({"tokens": np.arange(6)}, ModelError, "tokens.*must be of type list"),

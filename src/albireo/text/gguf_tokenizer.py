@@ -1,7 +1,8 @@
 """The tokenizer in the settings of a GGUF file, built for the tokenizers library.
 
-Called by api. Two kinds: byte-level BPE with merges (gpt2: Llama 3, Qwen, gpt-oss), and SentencePiece's BPE by scores
-with bytes for what it lacks (llama: Llama 2, Mistral). Does not know the file: settings come as a dictionary.
+Called by api. Two kinds: byte-level BPE with merges (gpt2: Llama 3, Qwen, gpt-oss), whose words are those of
+gguf_words.py, and SentencePiece's BPE by scores with bytes for what it lacks (llama: Llama 2, Mistral; gemma4: by a
+list of merges). Does not know the file: settings come as a dictionary.
 """
 
 from __future__ import annotations
@@ -12,6 +13,7 @@ from reprlib import repr as short
 from typing import TYPE_CHECKING, Any
 
 from albireo.errors import ModelError, UnsupportedModel
+from albireo.text.gguf_words import WORDS
 from albireo.text.tokenizer import Tokenizer
 from albireo.text.tokenizer_files import TokenizerFiles
 
@@ -23,32 +25,9 @@ _UNKNOWN, _CONTROL, _USER = 2, 3, 4
 _ROLES = ("bos", "eos", "unknown", "padding", "seperator", "mask", "cls")
 _NAMES = {"unknown": "unk_token", "padding": "pad_token", "seperator": "sep_token"}
 
-_WORDS = r" ?[^\s\p{L}\p{N}]+"
-_LETTERS = r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+"
-_ENDS = r"[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+"
-_GPT2 = r"'s|'t|'re|'ve|'m|'ll|'d| ?\p{L}+| ?\p{N}+" + f"|{_WORDS}" + r"|\s+(?!\S)|\s+"
-_LLAMA3 = _LETTERS + r"|\p{N}{1,3}|" + _WORDS + _ENDS
-_QWEN2 = _LETTERS + r"|\p{N}|" + _WORDS + _ENDS
-_ENDINGS = r"(?i:'s|'t|'re|'ve|'m|'ll|'d)?"
-_UPPER, _LOWER = r"[\p{Lu}\p{Lt}\p{Lm}\p{Lo}\p{M}]", r"[\p{Ll}\p{Lm}\p{Lo}\p{M}]"
-#: That of o200k: words in capitals, and a word that begins with them.
-_GPT4O = (
-    rf"[^\r\n\p{{L}}\p{{N}}]?{_UPPER}*{_LOWER}+{_ENDINGS}|[^\r\n\p{{L}}\p{{N}}]?{_UPPER}+{_LOWER}*{_ENDINGS}"
-    r"|\p{N}{1,3}|" + _WORDS + r"[\r\n/]*|\s*[\r\n]+|\s+(?!\S)|\s+"
-)
-#: tokenizer.ggml.pre -> how text is split before pairs are merged; whether a whole word in the vocabulary stays whole.
-_SPLITS = {
-    "gpt-2": (_GPT2, False),
-    "gpt2": (_GPT2, False),
-    "llama-bpe": (_LLAMA3, True),
-    "llama3": (_LLAMA3, True),
-    "llama-v3": (_LLAMA3, True),
-    "qwen2": (_QWEN2, False),
-    "deepseek-r1-qwen": (_QWEN2, False),
-    "gpt-4o": (_GPT4O, False),
-}
-#: Unicode is composed (NFC) first, as in the tokenizers that these were converted from.
-_COMPOSED = ("qwen2", "deepseek-r1-qwen")
+#: tokenizer.ggml.model; the last is SentencePiece's with a list of merges.
+_KINDS = ("gpt2", "llama", "gemma4")
+_WITH_MERGES = _KINDS[-1]
 #: Characters of a vocabulary, each times the length of its token: real ones have 2 million.
 _MAX_WORK = 2**26
 
@@ -62,19 +41,19 @@ def gguf_tokenizer(settings: Mapping[str, Any], where: str) -> Tokenizer:
 
     read = _Settings(settings, where)
     kind, tokens = read.text("model"), read.strings("tokens")
-    if kind not in ("gpt2", "llama"):
-        read.unsupported("model", kind, "supported: gpt2, llama")
+    if kind not in _KINDS:
+        read.unsupported("model", kind, f"supported: {', '.join(_KINDS)}")
     types = read.numbers("token_type", len(tokens))
     vocab = {token: i for i, token in enumerate(tokens)}
     if len(vocab) != len(tokens):
         raise ModelError(f"{where}: tokenizer.ggml.tokens names {len(tokens) - len(vocab)} tokens twice")
     named = _named(read, tokens)
     try:
-        backend = _byte_level(read, vocab) if kind == "gpt2" else _sentence_piece(read, vocab, types, named)
+        backend = _byte_level(read, vocab) if kind == "gpt2" else _sentence_piece(read, kind, vocab, types, named)
         special = (_CONTROL,) if kind == "gpt2" else (_CONTROL, _UNKNOWN)
         found = [(t, i in special) for t, i in zip(tokens, types, strict=True) if i in (*special, _USER)]
         backend.add_tokens([AddedToken(t, special=s, normalized=False) for t, s in found if t])
-        _add_bos(backend, read, named, default=kind == "llama")
+        _add_bos(backend, read, named, _begins(kind, read))
     except ModelError:
         raise
     except BaseException as error:
@@ -150,21 +129,17 @@ def _named(read: _Settings, tokens: list[str]) -> dict[str, str]:
 
 
 def _byte_level(read: _Settings, vocab: dict[str, int]) -> tokenizers.Tokenizer:
-    """Source: encoder.py of GPT-2; the patterns are those of the tokenizers published with each model."""
-    from tokenizers import Regex, Tokenizer, decoders, models, normalizers, pre_tokenizers
+    """Source: encoder.py of GPT-2."""
+    from tokenizers import Tokenizer, decoders, models, normalizers
 
     pre = read.get("pre", str, "default")
-    if pre not in _SPLITS:
-        read.unsupported("pre", pre, f"supported: {', '.join(_SPLITS)}")
-    pattern, keeps_words = _SPLITS[pre]
+    if pre not in WORDS:
+        read.unsupported("pre", pre, f"supported: {', '.join(WORDS)}")
     merges = [_pair(merge, read) for merge in read.strings("merges")]
-    backend = Tokenizer(models.BPE(vocab, merges, ignore_merges=keeps_words))
-    if pre in _COMPOSED:
+    backend = Tokenizer(models.BPE(vocab, merges, ignore_merges=WORDS[pre].keeps_whole))
+    if WORDS[pre].is_composed:
         backend.normalizer = normalizers.NFC()
-    split = pre_tokenizers.Split(Regex(pattern), "isolated")
-    backend.pre_tokenizer = pre_tokenizers.Sequence(
-        [split, pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False)]
-    )
+    backend.pre_tokenizer = WORDS[pre].pre_tokenizer()
     backend.decoder = decoders.ByteLevel()
     return backend
 
@@ -178,16 +153,19 @@ def _pair(merge: str, read: _Settings) -> tuple[str, str]:
 
 
 def _sentence_piece(
-    read: _Settings, vocab: dict[str, int], types: list[int], named: dict[str, str]
+    read: _Settings, kind: str, vocab: dict[str, int], types: list[int], named: dict[str, str]
 ) -> tokenizers.Tokenizer:
-    """SentencePiece's BPE merges the pair whose result has the highest score; written as a list of merges."""
+    """SentencePiece's BPE merges the pair whose result has the highest score; written as a list of merges, as it lies
+    in files of Gemma 4."""
     from tokenizers import Tokenizer, decoders, models, normalizers
 
-    scores = read.numbers("scores", len(vocab))
     unknown = named.get("unk_token") or next((t for t, i in vocab.items() if types[i] == _UNKNOWN), None)
-    merges = _merges_of_scores(vocab, scores, read)
+    if kind == _WITH_MERGES:
+        merges = [_pair(merge, read) for merge in read.strings("merges")]
+    else:
+        merges = _merges_of_scores(vocab, read.numbers("scores", len(vocab)), read)
     backend = Tokenizer(models.BPE(vocab, merges, unk_token=unknown, fuse_unk=True, byte_fallback=True))
-    has_prefix = read.get("add_space_prefix", bool, True)
+    has_prefix = read.get("add_space_prefix", bool, kind != _WITH_MERGES)
     prepend, strip = ([normalizers.Prepend("▁")], [decoders.Strip(" ", 1, 0)]) if has_prefix else ([], [])
     backend.normalizer = normalizers.Sequence([*prepend, normalizers.Replace(" ", "▁")])
     backend.decoder = decoders.Sequence([decoders.Replace("▁", " "), decoders.ByteFallback(), decoders.Fuse(), *strip])
@@ -206,6 +184,11 @@ def _merges_of_scores(vocab: dict[str, int], scores: list[float], read: _Setting
             if left is not None and right is not None:
                 found.append((-scores[token_id], left, right, token[:cut], token[cut:]))
     return [(left, right) for *_, left, right in sorted(found)]
+
+
+def _begins(kind: str, read: _Settings) -> bool:
+    """Whether BOS goes before a text where the file does not say."""
+    return kind != "gpt2" or WORDS[read.text("pre")].begins
 
 
 def _add_bos(backend: tokenizers.Tokenizer, read: _Settings, named: dict[str, str], default: bool) -> None:

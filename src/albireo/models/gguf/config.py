@@ -25,7 +25,10 @@ _ENDS = ("<|eot_id|>", "<|im_end|>", "<|end|>", "<|endoftext|>", "<|end_of_text|
 _ENDS_OF_TURNS = ("<|return|>", "<|call|>")
 _CONTROL = 3
 #: Matrices that are float32 in every file, whatever the others are.
-_FLOAT32 = ("gate.weight", "router.weight", "router.layer.weight", "conv1d.weight", "conv.conv.weight", "wpe.weight")
+_FLOAT32 = tuple(
+    f"{module}.weight"
+    for module in (".gate", "shared_expert_gate", "router", "router.layer", "router.proj", "conv1d", "conv.conv", "wpe")
+)
 _IGNORABLE = (
     "rope.scaling.finetuned",
     "tensor_data_layout",

@@ -30,14 +30,14 @@ class Part:
         sources: tensors of the file, one below the other.
         rows, columns: of what they make, in the order of the graph; None: as they lie.
         numbers: what is made of numbers; None: nothing.
-        stays_numbers: it is decoded where it lies in blocks.
+        numbers_since: why it becomes numbers where it lies in blocks; "": it stays in them where it can.
     """
 
     sources: tuple[str, ...]
     rows: Order | None = None
     columns: Order | None = None
     numbers: Callable[[F32], F32] | None = None
-    stays_numbers: bool = False
+    numbers_since: str = ""
 
 
 #: Parts by the name that a graph reads. Raises: WeightMismatch for tensors that are not what settings say.
@@ -120,7 +120,12 @@ def latent_projections(file: Stored, fields: Fields) -> Iterator[tuple[str, Part
     """Of keys and of values: they are kept as numbers, whatever they lie in."""
     for name in file.names:
         if name.endswith((".k_up_proj.weight", ".v_up_proj.weight")):
-            yield name, Part((name,), stays_numbers=True)
+            yield (
+                name,
+                Part(
+                    (name,), numbers_since="a matrix of each head, which is multiplied as numbers of the compute type"
+                ),
+            )
 
 
 def heads_by_group(file: Stored, fields: Fields) -> Iterator[tuple[str, Part]]:

@@ -121,7 +121,7 @@ class GgufFile:
                 plan.add(Matrix(name, shape, encoding, part.sources, partial(self._encoded, part), note))
             elif name in parts:
                 dtype = _DTYPES.get(min(kinds), "float32") if len(kinds) == 1 and part.numbers is None else "float32"
-                note = _DECODED if kinds - _DTYPES.keys() else ""
+                note = (part.numbers_since or _DECODED) if kinds - _DTYPES.keys() else ""
                 plan.add(Matrix(name, shape, None, part.sources, partial(self._numbers, part, dtype), note, dtype))
         return plan
 
@@ -133,7 +133,7 @@ class GgufFile:
                 raise WeightMismatch(f"tensor {short(source)} of {kind} is {list(shape)}; it must be a matrix")
         names = {BLOCKS[kind].encoding for kind in kinds}
         name = names.pop() if len(names) == 1 else None
-        if name is None or part.numbers is not None or part.stays_numbers:
+        if name is None or part.numbers is not None or part.numbers_since:
             return None
         group = named(name).group
         return name if part.columns is None or _groups_of(part.columns, group) is not None else None

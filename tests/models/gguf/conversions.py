@@ -218,7 +218,7 @@ def _granite_keys(c: Config) -> dict[str, Any]:
     }
 
 
-def _granite_moe(name: str, array: Array, c: Config) -> Given:
+def _llama(name: str, array: Array, c: Config) -> Given:
     if name.endswith((".q_proj.weight", ".k_proj.weight")):
         array = permuted(array, c["num_attention_heads" if ".q_proj." in name else "num_key_value_heads"])
     yield name, array
@@ -251,7 +251,7 @@ def _granite_hybrid(name: str, array: Array, c: Config) -> Given:
     elif name.endswith("shared_mlp.output_linear.weight"):
         yield f"{block}.ffn_down{end}.weight", array
     else:
-        yield from _granite_moe(*_mamba(name, array, c["mamba_n_groups"]), c)
+        yield from _llama(*_mamba(name, array, c["mamba_n_groups"]), c)
 
 
 def _nemotron_keys(c: Config) -> dict[str, Any]:
@@ -307,6 +307,14 @@ def _deepseek_keys(c: Config) -> dict[str, Any]:
     return keys | ({"attention.q_lora_rank": c["q_lora_rank"]} if c["q_lora_rank"] else {})
 
 
+def _youtu_keys(c: Config) -> dict[str, Any]:
+    """The same without experts."""
+    experts = {"first_k_dense_replace": c["num_hidden_layers"], "moe_intermediate_size": c["intermediate_size"]}
+    yarn = {"rope_scaling": {"mscale_all_dim": 0.0}, "n_shared_experts": 0}
+    keys = _deepseek_keys({**c, **experts, **yarn, "routed_scaling_factor": None, "norm_topk_prob": None})
+    return {key: value for key, value in keys.items() if value is not None and "yarn" not in key}
+
+
 def _older_deepseek_keys(c: Config) -> dict[str, Any]:
     """As before April 2025: heads of keys and values."""
     keys = {key: value for key, value in _deepseek_keys(c).items() if not key.endswith("_mla")}
@@ -323,6 +331,21 @@ def _deepseek(name: str, array: Array, c: Config) -> Given:
         yield f"{block}.attn_v_b.weight", np.ascontiguousarray(values)
     else:
         yield name, array
+
+
+def _mistral3_keys(c: Config) -> dict[str, Any]:
+    """Ministral3Model, a LlamaModel."""
+    rope, keys = c.get("rope_parameters") or {}, {"rope.dimension_count": _head_dim(c), "vocab_size": c["vocab_size"]}
+    if c["model_type"] != "ministral3":
+        return keys
+    growth = {"attention.temperature_scale": rope["llama_4_scaling_beta"]}
+    return {**keys, **growth, "rope.scaling.yarn_log_multiplier": rope["mscale_all_dim"]}
+
+
+def _qwen3_vl_keys(c: Config) -> dict[str, Any]:
+    """Qwen3VLTextModel and Qwen3VLMoeTextModel."""
+    keys = {"rope.dimension_sections": [24, 20, 20, 0], "n_deepstack_layers": 3}
+    return keys | ({"expert_feed_forward_length": c["moe_intermediate_size"]} if "num_experts" in c else {})
 
 
 # --- the others -------------------------------------------------------------------------------------------------------
@@ -429,11 +452,17 @@ CONVERSIONS: Mapping[str, Conversion] = {
     "lfm2_moe": Conversion("lfm2moe", _short_conv_keys),
     "gemma4_text": Conversion("gemma4", _gemma4_keys, _gemma4),
     "granitemoehybrid": Conversion("granitehybrid", _granite_hybrid_keys, _granite_hybrid),
-    "granitemoe": Conversion("granitemoe", _granite_keys, _granite_moe),
+    "granitemoe": Conversion("granitemoe", _granite_keys, _llama),
     "nemotron_h": Conversion("nemotron_h", _nemotron_keys, _nemotron),
     "nemotron_h, experts": Conversion("nemotron_h_moe", _nemotron_keys, _nemotron),
     "deepseek_v2": Conversion("deepseek2", _deepseek_keys, _deepseek),
     "deepseek_v3": Conversion("deepseek2", _deepseek_keys, _deepseek),
+    "youtu": Conversion("deepseek2", _youtu_keys, _deepseek),
+    "glm4_moe_lite": Conversion("deepseek2", _deepseek_keys, _deepseek),
+    "ministral3": Conversion("mistral3", _mistral3_keys, _llama),
+    "mistral": Conversion("mistral3", _mistral3_keys, _llama),
+    "qwen3": Conversion("qwen3vl", _qwen3_vl_keys),
+    "qwen3_moe": Conversion("qwen3vlmoe", _qwen3_vl_keys),
     "glm4": Conversion("glm4", lambda c: {"rope.dimension_count": _rotated(c)}),
     "glm4_moe": Conversion("glm4moe", _with_experts),
     "ernie4_5": Conversion("ernie4_5"),

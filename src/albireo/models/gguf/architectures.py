@@ -220,10 +220,13 @@ _GPTNEOX_ENDS = {"token_embd": "gpt_neox.embed_in", "output_norm": "gpt_neox.fin
 #: for OLMo 3; deepseek2 for DeepSeek V2, V3, Kimi and what has their shape.
 ARCHITECTURES: Mapping[str, GgufArchitecture] = {
     "llama": GgufArchitecture("llama", mixture_settings.mixtral, _MIXTRAL, put_back=(put_back.pairs,), has_biases=True),
+    "mistral3": GgufArchitecture("ministral3", own_settings.mistral3, put_back=(put_back.pairs,)),
     "qwen2": GgufArchitecture("qwen2", own_settings.without_windows),
     "qwen2moe": GgufArchitecture("qwen2_moe", mixture_settings.qwen2),
     "qwen3": GgufArchitecture("qwen3"),
     "qwen3moe": GgufArchitecture("qwen3_moe", mixture_settings.qwen3),
+    "qwen3vl": GgufArchitecture("qwen3", own_settings.qwen3),
+    "qwen3vlmoe": GgufArchitecture("qwen3_moe", mixture_settings.qwen3),
     "qwen3next": GgufArchitecture(
         "qwen3_5_moe_text",
         hybrid_settings.gated_delta,

@@ -11,14 +11,14 @@ from typing import Any
 
 from albireo.json_file import Fields
 from albireo.models.gguf.mixture_settings import counts, of_deepseek, shared_width, width_of_one
-from albireo.models.gguf.own_settings import granite_multipliers
+from albireo.models.gguf.own_settings import granite_multipliers, without_places
 from albireo.models.gguf.stored import MAX, Stored, by_layer, optional_scale, rows_of
 
 
 def gated_delta(fields: Fields, file: Stored, config: Mapping[str, Any]) -> dict[str, Any]:
     """Qwen 3.5 and Qwen 3 Next, which is the same once its projections lie apart; older files of that have them as its
     checkpoints do."""
-    fields.raw("rope.dimension_sections")  # of three positions, which are equal in text
+    without_places(fields)
     layers, heads = config["num_hidden_layers"], fields.integer("ssm.time_step_rank", 1, MAX)
     inner = fields.integer("ssm.inner_size", 1, MAX)
     if inner % heads:

@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from albireo.json_file import Fields
-from albireo.models.gguf.own_settings import biases, granite_multipliers
+from albireo.models.gguf.own_settings import biases, granite_multipliers, without_places
 from albireo.models.gguf.stored import MAX, Stored, optional_scale, rows_of, window_of
 
 #: expert_gating_func.
@@ -48,6 +48,7 @@ def width_of_one(fields: Fields, default: int) -> int:
 
 
 def qwen3(fields: Fields, file: Stored, config: Mapping[str, Any]) -> dict[str, Any]:
+    without_places(fields)
     return {**counts(fields), **_of_qwen(fields, file, config), "norm_topk_prob": True}
 
 
@@ -110,7 +111,8 @@ def glm4(fields: Fields, file: Stored, config: Mapping[str, Any]) -> dict[str, A
 
 
 def deepseek2(fields: Fields, file: Stored, config: Mapping[str, Any]) -> dict[str, Any]:
-    """V2 where scores are those of a softmax, which files before V3 do not say; else V3."""
+    """V2 where scores are those of a softmax, else V3, whose experts have a bias; Youtu where there are no experts.
+    Files from before V3 do not say which scores."""
     rank, rotary = (fields.integer(key, 1, MAX) for key in ("attention.kv_lora_rank", "rope.dimension_count"))
     # files from before April 2025 have heads of expanded keys and values, which others call so
     key, value = (
@@ -129,15 +131,21 @@ def deepseek2(fields: Fields, file: Stored, config: Mapping[str, Any]) -> dict[s
         "head_dim": None,
         "partial_rotary_factor": None,
         "rope_parameters": _latent_rope(fields, config["rope_parameters"]),
-        **of_deepseek(fields),
+        "attention_bias": "model.layers.0.self_attn.kv_a_proj_with_mqa.bias" in file,
     }
     scores = fields.integer("expert_gating_func", 0, MAX, default=0)
+    if not fields.raw("expert_count"):
+        for key in ("expert_feed_forward_length", "expert_shared_count", "leading_dense_block_count"):
+            fields.raw(key)  # of experts that there are none of
+        return own | {"model_type": "youtu"}
+    own |= of_deepseek(fields)
     if scores not in (0, _SOFTMAX, _SIGMOID):
         fields.unsupported("expert_gating_func", scores, f"supported: {_SOFTMAX}, {_SIGMOID}")
-    if scores == _SIGMOID:
+    has_bias = any(name.endswith(".e_score_correction_bias") for name in file.names)
+    if scores == _SIGMOID or (scores == 0 and has_bias):
         return own
-    groups = own["n_group"] > 1
-    return own | {"model_type": "deepseek_v2", "topk_method": "group_limited_greedy" if groups else "greedy"}
+    method = "group_limited_greedy" if own["n_group"] > 1 else "greedy"
+    return own | {"model_type": "deepseek_v2", "topk_method": method}
 
 
 def _latent_rope(fields: Fields, rope: Mapping[str, Any]) -> dict[str, Any]:

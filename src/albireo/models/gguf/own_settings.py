@@ -26,6 +26,28 @@ def without_windows(fields: Fields, file: Stored, config: Mapping[str, Any]) -> 
     return {"use_sliding_window": False}
 
 
+def qwen3(fields: Fields, file: Stored, config: Mapping[str, Any]) -> dict[str, Any]:
+    without_places(fields)
+    return {}
+
+
+def without_places(fields: Fields) -> None:
+    """Of models that read images: which pairs follow which of three positions, which are equal in text; and layers that
+    images are added to."""
+    for key in ("rope.dimension_sections", "n_deepstack_layers"):
+        fields.raw(key)
+
+
+def mistral3(fields: Fields, file: Stored, config: Mapping[str, Any]) -> dict[str, Any]:
+    """Ministral 3 where queries grow with positions; else the text part of Mistral Small 3.1."""
+    growth = optional_scale(fields, "attention.temperature_scale")
+    if growth is None:
+        return {"model_type": "mistral", "sliding_window": None}
+    rope = {**config["rope_parameters"], "llama_4_scaling_beta": growth, "mscale": 1.0}
+    rope["mscale_all_dim"] = fields.optional_number("rope.scaling.yarn_log_multiplier", 0.0, 1e3)
+    return {"rope_parameters": rope}
+
+
 def biases(fields: Fields, file: Stored, config: Mapping[str, Any]) -> dict[str, Any]:
     """Of q, k and v, which a file shows; config.json may leave out that there are any."""
     return {"attention_bias": _Q_BIAS in file}

@@ -19,9 +19,9 @@ from albireo.json_file import keys
 from albireo.models import load_architecture, load_config
 from albireo.models.gguf.architectures import ARCHITECTURES
 from albireo.models.weights import Checkpoint
-from models.gguf.conversions import CONVERSIONS, OLDER, Array, Conversion, gguf, write
+from models.gguf.conversions import CONVERSIONS, OLDER, Conversion, write
 from models.gguf.test_models import logits_of
-from models.gguf.writer import CONFIGS, MIXTURES
+from models.gguf.writer import CONFIGS, MIXTURES, Array, gguf
 from models.transformers_logits import distance
 from tiny_latent import with_up_projections_joined
 from tiny_models import make_checkpoint, random_weights

@@ -1,0 +1,158 @@
+"""What graphs call the tensors of GGUF files: maps that the table of architectures.py is made of.
+
+A key is a tensor of llama.cpp's, of a layer behind "blk.N."; see GgufArchitecture.names. Sources: gguf/constants.py and
+gguf/tensor_mapping.py of llama.cpp. Does not know architectures.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+Names = Mapping[str, str]
+
+ENDS = {"token_embd": "model.embed_tokens", "output_norm": "model.norm", "output": "lm_head"}
+LAYER = {
+    "attn_norm": "input_layernorm",
+    "attn_q": "self_attn.q_proj",
+    "attn_k": "self_attn.k_proj",
+    "attn_v": "self_attn.v_proj",
+    "attn_output": "self_attn.o_proj",
+    "attn_q_norm": "self_attn.q_norm",
+    "attn_k_norm": "self_attn.k_norm",
+    "attn_sinks.weight": "self_attn.sinks",
+    "ffn_norm": "post_attention_layernorm",
+    "ffn_gate": "mlp.gate_proj",
+    "ffn_up": "mlp.up_proj",
+    "ffn_down": "mlp.down_proj",
+    "ffn_gate_inp": "mlp.gate",
+    "ffn_gate_inp_shexp": "mlp.shared_expert_gate",
+    "ffn_gate_shexp": "mlp.shared_expert.gate_proj",
+    "ffn_up_shexp": "mlp.shared_expert.up_proj",
+    "ffn_down_shexp": "mlp.shared_expert.down_proj",
+    "ffn_gate_exps": "mlp.experts.{}.gate_proj",
+    "ffn_up_exps": "mlp.experts.{}.up_proj",
+    "ffn_gate_up_exps": "mlp.experts.{}.gate_proj+up_proj",
+    "ffn_down_exps": "mlp.experts.{}.down_proj",
+}
+
+
+def experts_in(block: str, router: str, gate: str = "gate_proj", up: str = "up_proj", down: str = "down_proj") -> Names:
+    """Args: block: what experts lie in. gate, up, down: matrices of one."""
+    one = f"{block}.experts.{{}}"
+    names = {"ffn_gate_inp": f"{block}.{router}", "ffn_gate_up_exps": f"{one}.{gate}+{up}"}
+    return names | {"ffn_gate_exps": f"{one}.{gate}", "ffn_up_exps": f"{one}.{up}", "ffn_down_exps": f"{one}.{down}"}
+
+
+def mamba_in(module: str) -> Names:
+    parts = {"ssm_in": "in_proj", "ssm_conv1d": "conv1d", "ssm_norm": "norm", "ssm_out": "out_proj"}
+    parts |= {"ssm_a": "A_log", "ssm_d": "D", "ssm_dt.bias": "dt_bias"}
+    return {name: f"{module}.{part}" for name, part in parts.items()}
+
+
+POST_NORMS = {"post_attention_norm": "post_attention_layernorm", "post_ffw_norm": "post_feedforward_layernorm"}
+NORM_BEHIND = {"post_attention_norm": "post_attention_layernorm"}
+GEMMA = {**POST_NORMS, "ffn_norm": "pre_feedforward_layernorm"}
+GEMMA4 = {
+    **GEMMA,
+    "layer_output_scale.weight": "layer_scalar",
+    "inp_gate": "per_layer_input_gate",
+    "proj": "per_layer_projection",
+    "post_norm": "post_per_layer_input_norm",
+    "pre_ffw_norm_2": "pre_feedforward_layernorm_2",
+    "post_ffw_norm_1": "post_feedforward_layernorm_1",
+    "post_ffw_norm_2": "post_feedforward_layernorm_2",
+    "ffn_gate_inp": "router.proj",
+    "ffn_gate_inp.scale": "router.scale",
+    "ffn_gate_exps": "experts.{}.gate_proj",
+    "ffn_up_exps": "experts.{}.up_proj",
+    "ffn_gate_up_exps": "experts.{}.gate_proj+up_proj",
+    "ffn_down_exps": "experts.{}.down_proj",
+    "ffn_down_exps.scale": "router.per_expert_scale",
+}
+GEMMA4_ENDS = {
+    "per_layer_token_embd": "model.embed_tokens_per_layer",
+    "per_layer_model_proj": "model.per_layer_model_projection",
+    "per_layer_proj_norm": "model.per_layer_projection_norm",
+}
+MIXTRAL = experts_in("block_sparse_moe", "gate", "w1", "w3", "w2")
+GRANITE_EXPERTS = experts_in("block_sparse_moe", "router.layer")
+SHARED = {f"ffn_{part}_shexp": f"mlp.shared_experts.{part}_proj" for part in ("gate", "up", "down")}
+DEEPSEEK = {**SHARED, "exp_probs_b.bias": "mlp.gate.e_score_correction_bias"}
+LATENT = {
+    "attn_q_a": "self_attn.q_a_proj",
+    "attn_q_a_norm": "self_attn.q_a_layernorm",
+    "attn_q_b": "self_attn.q_b_proj",
+    "attn_kv_a_mqa": "self_attn.kv_a_proj_with_mqa",
+    "attn_kv_a_norm": "self_attn.kv_a_layernorm",
+    "attn_kv_b": "self_attn.kv_b_proj",
+    "attn_k_b": "self_attn.k_up_proj",
+    "attn_v_b": "self_attn.v_up_proj",
+}
+GATED_DELTA = {
+    **NORM_BEHIND,
+    **{name: each for name, each in mamba_in("linear_attn").items() if name != "ssm_in"},
+    "attn_qkv": "linear_attn.in_proj_qkv",
+    "attn_gate": "linear_attn.in_proj_z",
+    "ssm_alpha": "linear_attn.in_proj_a",
+    "ssm_beta": "linear_attn.in_proj_b",
+}
+SHORT_CONV = {
+    "attn_norm": "operator_norm",
+    "ffn_norm": "ffn_norm",
+    "attn_output": "self_attn.out_proj",
+    "attn_q_norm": "self_attn.q_layernorm",
+    "attn_k_norm": "self_attn.k_layernorm",
+    "shortconv.conv": "conv.conv",
+    "shortconv.in_proj": "conv.in_proj",
+    "shortconv.out_proj": "conv.out_proj",
+    "ffn_gate": "feed_forward.w1",
+    "ffn_up": "feed_forward.w3",
+    "ffn_down": "feed_forward.w2",
+}
+SHORT_CONV_ENDS = {"token_embd_norm": "model.embedding_norm", "output_norm": "model.embedding_norm"}
+GRANITE_FFN = {"gate": "gate_proj", "up": "up_proj", "down": "output_linear"}
+GRANITE_HYBRID = {
+    **mamba_in("mamba"),
+    **GRANITE_EXPERTS,
+    **{f"ffn_{part}{end}": f"shared_mlp.{module}" for part, module in GRANITE_FFN.items() for end in ("", "_shexp")},
+}
+NEMOTRON_H = {
+    **mamba_in("mixer"),
+    **experts_in("mixer", "gate"),
+    "attn_norm": "norm",
+    **{f"attn_{part}": f"mixer.{part}_proj" for part in "qkv"},
+    "attn_output": "mixer.o_proj",
+    "exp_probs_b.bias": "mixer.gate.e_score_correction_bias",
+    "ffn_latent_down": "mixer.fc1_latent_proj",
+    "ffn_latent_up": "mixer.fc2_latent_proj",
+    **{f"ffn_{part}": f"mixer.{part}_proj" for part in ("up", "down")},
+    **{f"ffn_{part}_shexp": f"mixer.shared_experts.{part}_proj" for part in ("up", "down")},
+}
+NEMOTRON_H_ENDS = {"token_embd": "backbone.embeddings", "output_norm": "backbone.norm_f"}
+FALCON = {
+    "attn_qkv": "self_attention.query_key_value",
+    "attn_output": "self_attention.dense",
+    "ffn_up": "mlp.dense_h_to_4h",
+    "ffn_down": "mlp.dense_4h_to_h",
+}
+GPT2 = {
+    "attn_norm": "ln_1",
+    "attn_qkv": "attn.c_attn",
+    "attn_output": "attn.c_proj",
+    "ffn_norm": "ln_2",
+    "ffn_up": "mlp.c_fc",
+    "ffn_down": "mlp.c_proj",
+}
+GPT2_KEYS = {
+    "hidden_size": "n_embd",
+    "intermediate_size": "n_inner",
+    "num_hidden_layers": "n_layer",
+    "num_attention_heads": "n_head",
+    "max_position_embeddings": "n_positions",
+    "rms_norm_eps": "layer_norm_epsilon",
+}
+LAYER_NORM_EPS = {"rms_norm_eps": "layer_norm_eps"}
+NORM_EPS = {"rms_norm_eps": "norm_eps"}
+LAYER_NORM_EPSILON = {"rms_norm_eps": "layer_norm_epsilon"}
+GPT2_ENDS = {"token_embd": "transformer.wte", "position_embd": "transformer.wpe", "output_norm": "transformer.ln_f"}
+GPTNEOX_ENDS = {"token_embd": "gpt_neox.embed_in", "output_norm": "gpt_neox.final_layer_norm", "output": "embed_out"}

@@ -167,6 +167,7 @@ def nemotron_keys(c: Config) -> dict[str, Any]:
         **keys,
         **of_experts,
         "expert_shared_feed_forward_length": c["moe_shared_expert_intermediate_size"],
+        "moe_latent_size": c.get("moe_latent_size"),
     }
 
 
@@ -215,6 +216,11 @@ def qwen3_vl_keys(c: Config) -> dict[str, Any]:
     """Qwen3VLTextModel and Qwen3VLMoeTextModel."""
     keys = {"rope.dimension_sections": [24, 20, 20, 0], "n_deepstack_layers": 3}
     return keys | ({"expert_feed_forward_length": c["moe_intermediate_size"]} if "num_experts" in c else {})
+
+
+def chatglm_keys(c: Config) -> dict[str, Any]:
+    """ChatGLMModel."""
+    return {"rope.dimension_count": rotated_of(c), "attention.key_length": None, "attention.value_length": None}
 
 
 def ernie_keys(c: Config) -> dict[str, Any]:

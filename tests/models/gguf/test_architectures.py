@@ -81,6 +81,7 @@ CASES: Mapping[str, dict[str, Any]] = {
     "nemotron_h, experts": tiny(
         "nemotron_h", hidden_size=64, hybrid_override_pattern="ME*EME", n_group=1, topk_group=1
     ),
+    "nemotron_h, experts of a latent": tiny("nemotron_h", hybrid_override_pattern="ME*EME", moe_latent_size=16),
     "deepseek_v2": tiny("deepseek_v2", **_LATENT, n_group=1, topk_group=1, topk_method="greedy"),
     "deepseek_v3": tiny("deepseek_v3", **_LATENT, scoring_func="sigmoid", hidden_size=64),
     "glm4_moe_lite": tiny("glm4_moe_lite", **_LATENT, mlp_layer_types=..., first_k_dense_replace=1),
@@ -89,6 +90,7 @@ CASES: Mapping[str, dict[str, Any]] = {
     "mistral": tiny("mistral", sliding_window=None),
     "qwen3": tiny("qwen3"),
     "qwen3_moe": tiny("qwen3_moe", mlp_only_layers=[]),
+    "glm": tiny("glm", hidden_size=64),
     "glm4": tiny("glm4"),
     "glm4_moe": tiny("glm4_moe", num_nextn_predict_layers=..., use_qk_norm=True),
     "ernie4_5": tiny("ernie4_5"),
@@ -227,8 +229,9 @@ def test_files_from_before_converters_changed(name: str, tmp_path: Path) -> None
     assert distance(logits_of(file), logits_of(checkpoint)) < 3e-6
 
 
-def test_queries_keys_and_values_in_one_tensor(tmp_path: Path) -> None:
-    """Of Phi 2, before converters took them apart."""
+@pytest.mark.parametrize("name", ["phi", "glm"])
+def test_queries_keys_and_values_in_one_tensor(name: str, tmp_path: Path) -> None:
+    """Of Phi 2, before converters took them apart; of GLM 4 as it was first published."""
 
     def change(weights: dict[str, Array]) -> None:
         for i in range(2):
@@ -236,7 +239,7 @@ def test_queries_keys_and_values_in_one_tensor(tmp_path: Path) -> None:
                 parts = [weights.pop(f"model.layers.{i}.self_attn.{p}_proj.{kind}") for p in "qkv"]
                 weights[f"blk.{i}.attn_qkv.{kind}"] = np.concatenate(parts)
 
-    checkpoint, file = both(tmp_path, "phi", change=change)
+    checkpoint, file = both(tmp_path, name, change=change)
     assert distance(logits_of(file), logits_of(checkpoint)) < 3e-6
 
 

@@ -160,6 +160,12 @@ ARCHITECTURES: Mapping[str, GgufArchitecture] = {
         put_back=(put_back.latent_projections,),
         is_latent=True,
     ),
+    "chatglm": GgufArchitecture(
+        "glm",
+        own_settings.biases,
+        {"attn_qkv": "self_attn.qkv_proj", "ffn_up": "mlp.gate_up_proj"},
+        put_back=(put_back.apart,),
+    ),
     "glm4": GgufArchitecture(
         "glm4",
         own_settings.biases,

@@ -50,7 +50,7 @@ def mistral3(fields: Fields, file: Stored, config: Mapping[str, Any]) -> dict[st
 
 def biases(fields: Fields, file: Stored, config: Mapping[str, Any]) -> dict[str, Any]:
     """Of q, k and v, which a file shows; config.json may leave out that there are any."""
-    return {"attention_bias": _Q_BIAS in file}
+    return {"attention_bias": _Q_BIAS in file or _Q_BIAS.replace("q_proj", "qkv_proj") in file}
 
 
 def granite(fields: Fields, file: Stored, config: Mapping[str, Any]) -> dict[str, Any]:

@@ -83,10 +83,12 @@ def row_costs(llm: LLM, clock: Callable[[], float], rounds: int) -> None:
     assert loaded is not None
     table, params = list(range(1, 12)), SamplingParams(temperature=0.0)
     times: dict[int, list[float]] = {rows: [] for rows in ROWS}
-    loaded.execute(StepPlan(0, [SequenceWork(0, [7] * 128, 0, (table,))], 128))
+    slot = 0 if loaded.settings.num_state_slots else -1
+    loaded.execute(StepPlan(0, [SequenceWork(0, [7] * 128, 0, (table,), state_slot=slot)], 128))
     for _ in range(3 * rounds):
         for rows in ROWS:
-            work = SequenceWork(0, [5] * rows, 128, (table,), (SampleTask(0, params, 1, [1], []),))
+            task = SampleTask(0, params, 1, [1], [])
+            work = SequenceWork(0, [5] * rows, 128, (table,), (task,), state_slot=slot)
             start = clock()
             loaded.execute(StepPlan(0, [work], rows))
             times[rows].append(clock() - start)

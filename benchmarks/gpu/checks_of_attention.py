@@ -76,6 +76,7 @@ class Cache:
         def ints(values: torch.Tensor) -> torch.Tensor:
             return values.to(torch.int32).to(self.setup.device)
 
+        none = ints(torch.zeros(0))
         step = DeviceStep(
             token_ids=ints(torch.zeros(total)),
             positions=ints(positions),
@@ -85,8 +86,10 @@ class Cache:
             block_table=ints(self.table).flatten(),
             table_start=(ints((first + torch.arange(len(batch))) * self.table.shape[1]),),
             rows={},
-            top_counts=ints(torch.zeros(0)),
-            state_slots=(ints(torch.zeros(0)),),
+            top_counts=none,
+            state_slots=none,
+            snapshot_slots=none,
+            snapshot_rows=none,
             sizes={"T": total, "B": len(batch), "R": 0, "G": 0, "S": 0},
         )
         kind = ("bfloat16", self.dtype, self.setup.chip)

@@ -1,5 +1,5 @@
 """Kernels that keep a state of each sequence, against torch in float64; and the same bits of rows and states whether a
-prompt comes whole or in pieces.
+prompt comes whole or in pieces, and of a snapshot within it as of a piece that ends there.
 
 Errors are parts of 1e-5 of the largest number of a row: states are off by what the tokens before were off by.
 """
@@ -124,7 +124,7 @@ def _compared(
     launch: Callable[[torch.Tensor, torch.Tensor, torch.Tensor, tuple[torch.Tensor, ...]], None],
     wanted: Callable[[torch.Tensor], torch.Tensor],
 ) -> Iterator[Finding]:
-    """columns: of a row; size: numbers of a state; wanted: of all rows of a sequence."""
+    """columns: of a row; size: numbers of a state; wanted: of all rows of a sequence. Slot 0 is for the snapshot."""
     long = setup.pick(200, 9)
     lengths = (long, 3, 1)
     rows = [setup.random(length, columns, seed=10 + i) for i, length in enumerate(lengths)]
@@ -134,6 +134,7 @@ def _compared(
     }
     found = {}
     for name, steps in plans.items():
+        num_before = [long // 3 if name == "whole" else 0, 0, 0]
         states, done = setup.random(len(lengths) + 1, size, seed=3), [0] * len(lengths)
         parts: list[list[torch.Tensor]] = [[] for _ in lengths]
         for step in steps:
@@ -141,18 +142,23 @@ def _compared(
             x = torch.cat([rows[i][done[i] : done[i] + step[i]] for i in there])
             done = [before + count for before, count in zip(done, step, strict=True)]
             starts = [0, *torch.tensor([step[i] for i in there]).cumsum(0).tolist()]
-            arrays = ([i + 1 for i in there], starts, [done[i] for i in there])
+            slots, of_snapshots = [i + 1 for i in there], [num_before[i] for i in there]
+            arrays = (slots, starts, [done[i] for i in there], [0] * len(there), of_snapshots)
             on_device = tuple(torch.tensor(each, dtype=torch.int32, device=setup.device) for each in arrays)
             out = torch.empty((len(x), out_columns), device=setup.device)
             launch(x, states, out, on_device)
+            if step[0] == done[0] < long:  # the first piece, which ends where the snapshot is
+                states[0] = states[1]
             for i, start, end in zip(there, starts, starts[1:], strict=False):
                 parts[i].append(out[start:end])
         found[name] = torch.cat([torch.cat(each) for each in parts]), states
     ideal = torch.cat([wanted(each.double()) for each in rows])
-    got, states = found["whole"]
+    (got, states), (got_of_pieces, states_of_pieces) = found["whole"], found["in pieces"]
     yield worst(what, got, ideal, 1e-5 * ideal.abs().amax(1, keepdim=True).expand_as(ideal))
-    is_same = all(torch.equal(a, b) for a, b in zip(found["in pieces"], (got, states), strict=True))
+    is_same = torch.equal(got_of_pieces, got) and torch.equal(states_of_pieces[1:], states[1:])
     yield Finding(f"{what}, bits in pieces", 0.0 if is_same else float("inf"), "rows or states differ")
+    is_same = torch.equal(states_of_pieces[0], states[0])
+    yield Finding(f"{what}, bits of a snapshot", 0.0 if is_same else float("inf"), "it is not what ended there")
 
 
 CHECKS = {

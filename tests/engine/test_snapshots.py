@@ -38,8 +38,10 @@ def keys(run: Any) -> int:
 def test_the_next_turn_goes_on_where_the_answer_ended(bench: Any) -> None:
     """And one that drops the answer, or asks again, where the prompt did, but for its last tokens."""
     run = bench(**SLOTS)
+    assert run.engine.state_slots() == (0, 0, 12) and bench().engine.state_slots() is None
     assert computed(run, STEM, max_tokens=12) == (40 + 11, 0)
     assert run.toy.snapshots == [(0, 32), (0, 48)]
+    assert run.engine.state_slots() == (0, 2, 12)
     answer = run.tokens["0", 0]
     assert computed(run, [*STEM, *answer, 5, 6, 7], max_tokens=1) == (55 - 48, 48)
     assert computed(run, STEM, max_tokens=1) == (8, 32)

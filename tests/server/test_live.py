@@ -94,6 +94,10 @@ def test_nothing_is_kept_while_nobody_watches() -> None:
         while not event["kv"]["sequences"]:
             event = json.loads(await events.get())
         assert event["kv"] == {"at_s": 1.0, "sequences": [[7, 0, 20, 30, 29, 16, [4, 2]]], "cached": [2, 2, 9, 1]}
+        watched.blocks(0, Blocks(2.0, [], [], (3, 4, 20)))
+        while "states" not in event["kv"]:
+            event = json.loads(await events.get())
+        assert event["kv"] == {"at_s": 2.0, "sequences": [], "cached": [], "states": [3, 4, 20]}
         watched.end(events)
         await settle(lambda: client.asked == [0.001, None])
         assert watched._gathered.pictures == {}

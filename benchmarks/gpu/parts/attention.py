@@ -57,6 +57,7 @@ def measure(setup: Setup, dtype: str, sequences: int, context: int, **options: A
     # blocks of a sequence lie apart, as they do after a while
     table = 1 + torch.randperm(sequences * blocks, generator=torch.Generator().manual_seed(1)).view(sequences, blocks)
     last = torch.full((sequences,), context - 1)
+    none = ints(torch.zeros(0))
     step = DeviceStep(
         token_ids=ints(torch.zeros(sequences)),
         positions=ints(last),
@@ -66,8 +67,10 @@ def measure(setup: Setup, dtype: str, sequences: int, context: int, **options: A
         block_table=ints(table).flatten(),
         table_start=(ints(torch.arange(len(table)) * table.shape[1]),),
         rows={},
-        top_counts=ints(torch.zeros(0)),
-        state_slots=(ints(torch.zeros(0)),),
+        top_counts=none,
+        state_slots=none,
+        snapshot_slots=none,
+        snapshot_rows=none,
         sizes={"T": sequences, "B": sequences, "R": 0, "G": 0, "S": 0},
     )
     shape = AttentionShape(heads, kv_heads, dim, context, 0, "bfloat16", dtype, setup.chip, **options)

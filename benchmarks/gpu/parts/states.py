@@ -39,6 +39,7 @@ def _step(setup: Setup, sequences: int, tokens: int, what: str) -> Iterator[Row]
         ints(torch.arange(sequences)),
         ints(torch.arange(sequences + 1) * tokens),
         ints(torch.arange(sequences) + 9999),
+        *(ints(torch.zeros(sequences)) for _ in range(2)),  # no snapshots
     )
     x, gates = setup.random(rows, channels), setup.random(rows, 2 * heads)
     of_heads = torch.zeros(heads, device=setup.device), torch.zeros(heads, device=setup.device)

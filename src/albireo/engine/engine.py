@@ -184,6 +184,11 @@ class Engine:
         a prefix may find, those evicted first before."""
         return list(self._scheduler.running), self._scheduler.tables.pool.cached()
 
+    def state_slots(self) -> tuple[int, int, int] | None:
+        """Slots of states: held by sequences that run, those with snapshots, all. None where layers keep no states."""
+        states = self._scheduler.states
+        return states.usage if states.is_used else None
+
     # -- the step ------------------------------------------------------------------------------------------------------
 
     def step(self) -> list[SequenceUpdate]:

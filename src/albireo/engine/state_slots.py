@@ -176,6 +176,11 @@ class StateSlots:
         """The step failed: nobody knows what it wrote, and all that run begin anew."""
         self._due.clear()
 
+    @property
+    def usage(self) -> tuple[int, int, int]:
+        """Slots that sequences hold, slots with snapshots, all."""
+        return self._num_slots - len(self._free) - len(self._snapshots), len(self._snapshots), self._num_slots
+
     def check_invariants(self, running: list[Sequence]) -> None:
         """Raises: InvariantError. For tests."""
         if not self.is_used:

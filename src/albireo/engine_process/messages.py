@@ -225,11 +225,13 @@ class AdapterLoaded(Message):
 
 
 class Blocks(Message):
-    """The KV cache at one moment. cached: blocks that nobody holds and that a prefix may find."""
+    """The KV cache at one moment. cached: blocks that nobody holds and that a prefix may find. states: slots of states
+    that sequences hold, slots with snapshots, all; None where layers keep no states."""
 
     at_s: float
     sequences: list[SequenceBlocks]
     cached: list[int]
+    states: tuple[int, int, int] | None = None
 
 
 class Failed(Message):

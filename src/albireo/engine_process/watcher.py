@@ -50,5 +50,5 @@ class Watcher:
             )
             for seq in holders
         ]
-        self._tell(Blocks(now_s, sequences, cached))
+        self._tell(Blocks(now_s, sequences, cached, self._engine.state_slots()))
         self._next_s = now_s + max(self.interval_s, (time.thread_time() - began_s) * PICTURE_SHARE)

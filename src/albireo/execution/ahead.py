@@ -11,8 +11,10 @@ or was preempted, and whoever gets the block writes it again, later in the same 
 swapped out meanwhile may hold that token too: it lies behind those that count, and is written again.
 
 Where sequences keep states beside the cache, a step changes what it reads: a guess that was wrong has spoilt a state.
-As a rule its sequence ended, or begins anew, and nobody reads that state any more. Should it go on after all, the step
-fails, behind which all begin anew. For the same reason no step is computed a second time.
+As a rule its sequence ended, or begins anew or from a snapshot, and nobody reads that state any more. Should it go on
+after all, the step fails, behind which all begin anew or from snapshots. For the same reason no step is computed a
+second time. A guessed row takes the snapshot that its sequence has orders for, and what was not asked for takes it in a
+slot that is nobody's by then: whoever gets that writes it again, later in the same order, before reading it.
 """
 
 from __future__ import annotations
@@ -33,7 +35,15 @@ from albireo.execution.drafts import spread
 from albireo.execution.inputs import GroupTables, PackedStep, pack_next, pack_step
 from albireo.execution.runner import DeviceModel, HostTier, Pooler, Runner, StateTier, move_blocks
 from albireo.params import MAX_TOP
-from albireo.step import SampledToken, SampleTask, SequenceWork, StepPlan, StepResult, TokenLogprobs
+from albireo.step import (
+    SampledToken,
+    SampleTask,
+    SequenceWork,
+    StepPlan,
+    StepResult,
+    TokenLogprobs,
+    snapshot_rows,
+)
 
 #: Positions beyond the next that blocks are held for, so that the step ahead has a place to write to.
 LOOKAHEAD = 1
@@ -85,14 +95,15 @@ class AheadDevice(DeviceModel, HostTier, Protocol):
 class _Row(NamedTuple):
     """Of a step ahead: where a sequence's row is, which position it computes, where each block group writes that.
 
-    Fields: slot: of its state; -1: none. limit: most tokens of its output, as long as it is known here. takes_best: it
-        is greedy and wants no more.
+    Fields: slot: of its state; -1: none. snapshot: what is left behind it, as _snapshot() gives it. limit: most tokens
+        of its output, as long as it is known here. takes_best: it is greedy and wants no more.
     """
 
     place: int
     position: int
     blocks: tuple[int, ...]
     slot: int
+    snapshot: tuple[int, int]
     limit: int
     takes_best: bool
 
@@ -190,10 +201,17 @@ class AheadRunner:
         }
 
     def _check_states(self, plan: StepPlan) -> None:
-        """Raises: InvariantError when a sequence goes on from a state that was spoilt; none is to blame."""
+        """Raises: InvariantError when a sequence goes on from a state that was spoilt; none is to blame.
+
+        A slot is sound again once a sequence begins there, or a state is copied or left there.
+        """
         if not self._spoilt:
             return
+        for _, target in plan.state_copies:
+            self._spoilt.pop(target, None)
         for work in plan.work:
+            if work.snapshot_rows:
+                self._spoilt.pop(work.snapshot_slot, None)
             if not work.num_computed_tokens:
                 self._spoilt.pop(work.state_slot, None)
             elif self._spoilt.get(work.state_slot) == work.seq_id:
@@ -206,11 +224,14 @@ class AheadRunner:
             raise InvariantError(f"{', '.join(guilty) or 'a sequence'}: its logits are no numbers, or leave no token")
 
     def _found(self, plan: StepPlan, flight: _Flight) -> dict[int, _Row]:
-        """The rows in flight that the plan asks for."""
+        """The rows in flight that the plan asks for, of the states that they went on from."""
         found = {}
+        copied = {target for _, target in plan.state_copies}
         for work in plan.work:
             row = flight.rows.get(work.seq_id)
             if row is None or len(work.token_ids) != 1 or work.num_computed_tokens != row.position:
+                continue
+            if work.state_slot != row.slot or row.slot in copied or _snapshot(work, row.position) != row.snapshot:
                 continue
             blocks = _blocks_at(work.block_tables, row.position // self._block_size)
             is_same = work.token_ids[0] == self._fed.get(work.seq_id) and blocks == row.blocks
@@ -288,6 +309,7 @@ class AheadRunner:
         tables: list[tuple[Sequence[int], ...]] = []
         tasks: list[SampleTask] = []
         slots: list[int] = []
+        snapshots: list[tuple[int, int]] = []
         before = {} if flight is None else flight.rows
         is_top = True
         for work in works:
@@ -301,24 +323,32 @@ class AheadRunner:
             limit, takes_best = (row.limit, row.takes_best) if row else _limit(task)
             if len(task.output_token_ids) + 1 >= limit or position >= self._max_positions or column >= len(table[0]):
                 continue
-            rows[seq_id] = _Row(len(tasks), position, _blocks_at(table, column), work.state_slot, limit, takes_best)
+            slot, snapshot = work.state_slot, _snapshot(work, position)
+            rows[seq_id] = _Row(len(tasks), position, _blocks_at(table, column), slot, snapshot, limit, takes_best)
             sources.append(row.place if row else -1)
             token_ids.append(0 if tokens is None else tokens[seq_id][0].token_id)
             positions.append(position)
             tables.append(table)
             tasks.append(task)
-            slots.append(work.state_slot)
+            slots.append(slot)
+            snapshots.append(snapshot)
             is_top = is_top and takes_best
         if not tasks:
             return None
         rows_of_blocks = self._tables.of(tables, 1 + max(positions) // self._block_size)
-        step = pack_next(token_ids, positions, rows_of_blocks, tasks, self._block_size, is_top, slots)
+        step = pack_next(token_ids, positions, rows_of_blocks, tasks, self._block_size, is_top, slots, snapshots)
         from_device = np.array(sources, np.int32)
         return _Flight(self._device.submit(step.inputs, step.tasks, step.task_rows, from_device), rows)
 
 
 def _blocks_at(tables: Sequence[Sequence[int]], column: int) -> tuple[int, ...]:
     return tuple(table[column] for table in tables)
+
+
+def _snapshot(work: SequenceWork, position: int) -> tuple[int, int]:
+    """Slot and rows, 1 or 0, of what a sequence leaves behind its row at a position; in slot -1 where there is none."""
+    rows = snapshot_rows(work.snapshot_slot, work.snapshot_at, position, 1)
+    return work.snapshot_slot if rows else -1, rows
 
 
 def _limit(task: SampleTask) -> tuple[int, bool]:

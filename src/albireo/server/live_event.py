@@ -129,6 +129,7 @@ def _kv(serving: Serving, gathered: Gathered) -> dict[str, Any]:
     """The KV caches, as if they were one: the blocks of each engine behind those of the one before."""
     sequences: list[list[Any]] = []
     cached: list[int] = []
+    states: list[tuple[int, int, int]] = []
     keys = {tracked.ticket: tracked.key for tracked in serving.client.requests.values()}
     num_blocks = 0 if serving.client.ready is None else serving.client.ready.num_blocks
     for index, picture in sorted(gathered.pictures.items()):
@@ -144,8 +145,10 @@ def _kv(serving: Serving, gathered: Gathered) -> dict[str, Any]:
             for s in picture.sequences
         )  # fmt: skip
         cached += runs([block + offset for block in sorted(picture.cached)])
+        states += [] if picture.states is None else [picture.states]
     at_s = max((picture.at_s for picture in gathered.pictures.values()), default=None)
-    return {"at_s": None if at_s is None else round(at_s, 4), "sequences": sequences, "cached": cached}
+    found = {"at_s": None if at_s is None else round(at_s, 4), "sequences": sequences, "cached": cached}
+    return found | ({"states": [sum(each) for each in zip(*states, strict=True)]} if states else {})
 
 
 def _tables(held: SequenceBlocks, offset: int) -> Iterator[list[Any]]:

@@ -140,7 +140,7 @@ class World:
             (torch.arange(len(table), dtype=torch.int32) * table.shape[1],),
             {},
             none,
-            none,
+            *[none] * 3,
             sizes,
         )
 

@@ -35,7 +35,7 @@ def step_of(rows: list[int], contexts: list[int], padding_tokens: int = 0) -> De
     # block tables of no length: a sequence's begins at its number
     tables = torch.arange(len(rows), dtype=torch.int32)
     return DeviceStep(
-        none, none, (none,), torch.from_numpy(starts), context_len, none, (tables,), {}, none, none, sizes
+        none, none, (none,), torch.from_numpy(starts), context_len, none, (tables,), {}, none, *[none] * 3, sizes
     )
 
 

@@ -118,7 +118,8 @@ def test_tokens_of_a_model_with_experts_are_those_of_the_cpu(tmp_path: Path, mon
 def test_tokens_of_a_model_that_keeps_states_are_those_of_the_cpu(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Prompts in pieces beside single tokens, two continuations of one, who is preempted; slots are taken again."""
+    """Prompts in pieces beside single tokens, two continuations of one, who is preempted; slots are taken again; and a
+    prompt goes on from the snapshot within its first piece."""
     directory = make_checkpoint(tmp_path, load_architecture("qwen3_next").tiny, seed=5)
     prompts = [[5, 9, 30, 7, 11, 2, 8, 40, 3, 12, 17, 4, 9], [6, 31, 2, 7, 9, 1, 3], [8]]
     greedy = SamplingParams(temperature=0, max_tokens=3, ignore_eos=True)
@@ -129,6 +130,8 @@ def test_tokens_of_a_model_that_keeps_states_are_those_of_the_cpu(
     assert tokens(engine, prompts, params) == wanted
     stats = engine.stats()
     assert stats.num_preemptions > 0 and stats.num_failed_steps == 0
+    assert tokens(engine, prompts[:1], params[:1]) == wanted[:1]
+    assert engine.stats().prefix_cache_hits == stats.prefix_cache_hits + 8
     assert engine.loaded is not None and engine.loaded.memory.state_bytes == 20 * MODELS[-1].program.states.slot_bytes
 
 

@@ -118,7 +118,7 @@ def model_of(
         weights,
         num_blocks=NUM_BLOCKS,
         max_positions=MAX_POSITIONS,
-        num_state_slots=3,
+        num_state_slots=4,
         device=CPU,
         recorder=recorder,
     )
@@ -264,14 +264,18 @@ def test_a_step_with_prompts_is_padded_once_it_was_met() -> None:
 
 
 def test_states_go_on_in_padded_and_recorded_steps() -> None:
-    """The bits of steps at their own size; and a copy of a slot."""
+    """The bits of steps at their own size, and of snapshots, which no recording had; and a copy of a slot."""
     recorder = Recorder()
     model, plain = model_of("qwen3_5_text", "bfloat16", recorder=recorder), model_of("qwen3_5_text", "bfloat16")
     counts: list[tuple[int, int]] = []
-    for given in steps("none", "last", MANY):
+    first, second, third = steps("none", "last", MANY)
+    slots = np.array([3, -1, -1], np.int32)
+    orders = {"snapshot_slots": slots, "snapshot_rows": (slots == 3).astype(np.int32)}
+    for given in (first, second, third, replace(third, **orders)):
         assert_same_bits(model.run(given).top_values, plain.run(given).top_values, f"step {len(counts)}")
         counts.append((recorder.num_recorded, recorder.num_replayed))
-    assert counts == [(0, 0), (1, 0), (2, 0)], "16 tokens of 4 sequences twice, then 4 of one token"
+    assert counts == [(0, 0), (1, 0), (2, 0), (2, 1)], "16 tokens of 4 sequences twice, then 4 of one token"
+    assert torch.equal(model._states._numbers[3], model._states._numbers[0]), "of all layers"
     kept = plain._states.of(1)
     assert torch.equal(model._states.of(1), kept) and kept.any(dim=1).all()
     plain.copy_states([(2, 0)])

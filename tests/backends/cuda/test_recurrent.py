@@ -61,6 +61,8 @@ class Layer:
             self.rows[name] = {slot: 2 * normal(n, per_head * heads, seed=slot + 50) for slot, n in lengths.items()}
         self.state = tensor(np.full((SLOTS, self.size), FILL, np.float32), pad=16)
         self.states: dict[tuple[int, int], Any] = {}
+        #: By slot of a sequence in the next step: where a snapshot goes, and behind how many rows.
+        self.snapshots: dict[int, tuple[int, int]] = {}
 
     def step(self, parts: Sequence[tuple[int, int, int]]) -> StepInputs:
         """Args: parts: (slot, first token, end) of each sequence."""
@@ -84,10 +86,14 @@ class Layer:
         x = {name: tensor(np.pad(array, ((0, rows), (0, 0))), pad=16) for name, array in self.roles(parts).items()}
         out = room(count + rows, self.out)
         places = [slot if slots is None else slots[slot] for slot, _, _ in parts]
+        # of those without one, and of padding, the slot is somebody's
+        orders = [*(self.snapshots.get(slot, (slot, 0)) for slot, _, _ in parts), *[(3, 0)] * sequences]
         where = {
             "state_slots": ids([*places, *[3] * sequences]),
             "query_start": ids([*step.query_start.tolist(), *[count] * sequences]),
             "context_len": ids([*step.context_len.tolist(), *[0] * sequences]),
+            "snapshot_slots": ids([slot for slot, _ in orders]),
+            "snapshot_rows": ids([rows for _, rows in orders]),
         }
         weights = {name: torch.from_numpy(array) for name, array in self.weights.items()}
         given = {**x, **weights, **where, "states": self.state, "out": out}
@@ -155,6 +161,40 @@ def test_bits_do_not_depend_on_the_step(family: str, conv: Conv) -> None:
             rows.append(found[len(found) - (end - start) :])
         assert_same_bits(np.concatenate(rows), whole, "rows")
         assert_same_bits(numbers(layer.state)[2 if is_apart else 3], state, "state")
+
+
+@pytest.mark.parametrize(("family", "shape", "width", "conv"), CASES)
+def test_a_snapshot_is_what_a_sequence_keeps_that_ends_there(
+    family: str, shape: dict[str, int], width: int, conv: Conv
+) -> None:
+    """Behind the first row, one in the middle, the last; beside sequences that leave none; and nothing else changes."""
+    plain = Layer(family, shape, width, conv=conv)
+    rows = [plain.run([(0, 0, 4), (3, 0, 9)]), plain.run([(0, 4, 5), (3, 9, 19)])]
+    for rows_before in (1, 2, 9, 10):
+        layer, shorter = (Layer(family, shape, width, conv=conv) for _ in range(2))
+        layer.run([(0, 0, 4), (3, 0, 9)])
+        layer.snapshots = {3: (1, rows_before)}
+        assert_same_bits(layer.run([(0, 4, 5), (3, 9, 19)], padding=(2, 1)), rows[1], "rows")
+        for slot in (0, 3):
+            assert_same_bits(numbers(layer.state)[slot], numbers(plain.state)[slot], "state")
+        shorter.run([(3, 0, 9 + rows_before)])
+        assert_same_bits(numbers(layer.state)[1], numbers(shorter.state)[3], "snapshot")
+        assert (numbers(layer.state)[[2, 4]] == FILL).all(), "a slot of nobody was written"
+
+
+@pytest.mark.parametrize("family", ["causal_conv", "gated_delta_rule", "selective_state"])
+def test_snapshots_of_several_in_one_step(family: str) -> None:
+    """Prompts that begin, of which a convolution leaves zeros for rows before the first; then a token of each."""
+    layer, shorter = (Layer(family, lengths={3: 19, 0: 5}) for _ in range(2))
+    layer.snapshots = {3: (1, 2), 0: (4, 1)}
+    layer.run([(0, 0, 4), (3, 0, 18)])
+    shorter.run([(0, 0, 1), (3, 0, 2)])
+    assert_same_bits(numbers(layer.state)[[4, 1]], numbers(shorter.state)[[0, 3]], "snapshots behind rows of prompts")
+    layer.snapshots = {3: (4, 1), 0: (2, 1)}
+    layer.run([(0, 4, 5), (3, 18, 19)], padding=(0, 2))
+    kept = numbers(layer.state)
+    assert_same_bits(kept[[2, 4]], kept[[0, 3]], "snapshots behind all there is")
+    assert_same_bits(kept[1], numbers(shorter.state)[3], "the snapshot before")
 
 
 def test_a_convolution_of_more_rows_than_a_tile() -> None:

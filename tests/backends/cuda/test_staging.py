@@ -71,6 +71,18 @@ def test_padding_points_at_the_null_block_whatever_was_there_before() -> None:
     assert found.rows["top_rows"].tolist() == [0, 1, 0, 0, 0, 0]
 
 
+def test_snapshots_are_those_of_the_step_alone() -> None:
+    """Of padding, and of a step behind one that had some, there are none: a slot of 0 is somebody's."""
+    staging, sizes = Staging(MAXIMA, 4, 16, CPU), {"T": 4, "B": 4, "R": 0, "G": 4, "S": 4}
+    given = {"state_slots": ints(3, 0, 1), "snapshot_slots": ints(-1, 2, 4), "snapshot_rows": ints(0, 1, 1)}
+    staging.fill(replace(step(3, 7), **given), sizes)
+    found = staging.step(sizes)
+    assert found.state_slots.tolist() == [3, 0, 1, 0]
+    assert (found.snapshot_slots.tolist(), found.snapshot_rows.tolist()) == ([-1, 2, 4, 0], [0, 1, 1, 0])
+    staging.fill(step(3, 7), sizes)
+    assert staging.step(sizes).snapshot_rows.tolist() == [0] * 4
+
+
 def test_both_kinds_of_rows_leave_the_model_in_order() -> None:
     staging = Staging(MAXIMA, 4, 16, CPU)
     inputs = StepInputs(

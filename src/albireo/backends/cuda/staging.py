@@ -30,6 +30,8 @@ _STEP_ARRAYS = {
     "query_start": "B",  # and one more
     "context_len": "B",
     "state_slots": "B",
+    "snapshot_slots": "B",
+    "snapshot_rows": "B",
     "logit_rows": "R",
     "top_rows": "G",
     "out_rows": "S",
@@ -163,7 +165,9 @@ class Staging:
         _put(arrays["sources"], _NONE if sources is None else sources, padding=-1)
         _put(arrays["query_start"], inputs.query_start, padding=inputs.num_tokens)
         _put(arrays["top_counts"], inputs.top_counts, padding=1)
-        _put(arrays["state_slots"], _NONE if inputs.state_slots is None else inputs.state_slots)
+        for name in ("state_slots", "snapshot_slots", "snapshot_rows"):
+            given = getattr(inputs, name)
+            _put(arrays[name], _NONE if given is None else given)
         num_logits, rows = sizes["R"], arrays["out_rows"]
         rows[:num_logits], rows[num_logits:] = arrays["logit_rows"], arrays["top_rows"]
         arrays["logit_pos"][:] = np.arange(num_logits)
@@ -189,6 +193,8 @@ class Staging:
             rows={name: found[name] for name in _ROWS},
             top_counts=found["top_counts"],
             state_slots=found["state_slots"],
+            snapshot_slots=found["snapshot_slots"],
+            snapshot_rows=found["snapshot_rows"],
             sizes=dict(sizes),
         )
 

@@ -22,6 +22,7 @@ class DeviceStep:
             where those of a sequence begin, of each block group.
         rows: logit_rows [R], top_rows [G], out_rows [S], logit_pos [R], top_pos [G] by name.
         top_counts: [G]. state_slots: [B] where each sequence keeps its states; of a padding sequence it means nothing.
+        snapshot_slots, snapshot_rows: [B]; 0 rows where no snapshot is taken.
         sizes: T, B, R, G, S, D, L of this bucket, padding included; P where the program has experts.
     """
 
@@ -35,7 +36,14 @@ class DeviceStep:
     rows: Mapping[str, torch.Tensor]
     top_counts: torch.Tensor
     state_slots: torch.Tensor
+    snapshot_slots: torch.Tensor
+    snapshot_rows: torch.Tensor
     sizes: Mapping[str, int]
+
+    @property
+    def for_states(self) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor]:
+        """What kernels that keep states read of sequences, in their order."""
+        return self.state_slots, self.query_start, self.context_len, self.snapshot_slots, self.snapshot_rows
 
     @property
     def num_real(self) -> torch.Tensor:

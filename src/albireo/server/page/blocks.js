@@ -50,6 +50,16 @@ export function startBlocks(setFocus) {
     for (const [block, held] of holders) if (!held[0].isFound || !fillers.has(block)) fillers.set(block, held[0].key);
     for (const block of fillers.keys()) if (!holders.has(block) && !cached.has(block)) fillers.delete(block);
     document.getElementById("block-size").textContent = size;
+    showStates(event.kv.states);
+  }
+
+  /** What some layers keep of a sequence beside the cache, if there are such layers. */
+  function showStates(states) {
+    const told = document.getElementById("states-said");
+    told.hidden = states === undefined;
+    if (told.hidden) return;
+    const [running, snapshots, all] = states;
+    say(told, `Some layers keep a state of each sequence in place of keys and values. Of ${count(all)} slots for these ${count(running)} are held by sequences, ${count(snapshots)} have a snapshot that a prompt which begins alike goes on from.`);
   }
 
   function draw(scene) {

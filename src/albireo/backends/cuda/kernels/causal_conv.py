@@ -4,11 +4,12 @@ of C columns: what x is multiplied by before, what out is multiplied by at the e
 
 x: [T, C] or [T, 3 * C] float32, out: [T, C] of any compute type, apart, rows any distance apart; weight: [C, W] and
 bias: [C] float32, contiguous. states: [slots, any] float32, of whose rows the first (W - 1) * C numbers are rows
-x[t - W + 1] to x[t - 1] of one sequence. state_slots, context_len: [B], query_start: [B + 1] int32. A sequence whose
-first token is in the step begins with zeros. A program has all rows of one sequence, of some channels, which nobody
-else reads or writes; where there is at most a token a sequence, more channels. A padding sequence has no rows, and
-nothing of its slot is touched; padding rows of out are not written. Sums are from the oldest row on: a row's bits do
-not depend on the step that it is computed in.
+x[t - W + 1] to x[t - 1] of one sequence. state_slots, context_len, snapshot_slots, snapshot_rows: [B], query_start:
+[B + 1] int32. A sequence whose first token is in the step begins with zeros; what it keeps behind its first
+snapshot_rows rows of the step goes to another slot, too, which nobody has (0: to none). A program has all rows of one
+sequence, of some channels, which nobody else reads or writes; where there is at most a token a sequence, more channels.
+A padding sequence has no rows, and nothing of its slot is touched; padding rows of out are not written. Sums are from
+the oldest row on: a row's bits do not depend on the step that it is computed in.
 """
 
 from __future__ import annotations
@@ -34,6 +35,8 @@ def causal_conv_kernel(
     state_slots,
     query_start,
     context_len,
+    snapshot_slots,
+    snapshot_rows,
     out,
     x_stride,
     out_stride,
@@ -48,6 +51,7 @@ def causal_conv_kernel(
     sequence = tl.program_id(1)
     begin, end = tl.load(query_start + sequence), tl.load(query_start + sequence + 1)
     context, slot = tl.load(context_len + sequence), tl.load(state_slots + sequence)  # all on their way at once
+    num_before = tl.load(snapshot_rows + sequence)
     if begin < end:
         kept: tl.constexpr = WIDTH - 1
         # rows before this are zeros, which is all of them where the first token is here
@@ -85,18 +89,41 @@ def causal_conv_kernel(
                 total *= tl.load(of_row + CHANNELS, mask=mask, other=0.0)
             to = out + rows.to(tl.int64)[:, None] * out_stride + channel[None, :]
             tl.store(to, round_to(total, out.dtype.element_ty), mask=mask)
-        for j in tl.static_range(kept):
-            # old rows are read in order, and none is written before it was read
-            source = end + (j - kept)
-            here = tl.where(source >= begin, CHANNELS, 0)
-            before = tl.where((source < begin) & (source >= oldest), CHANNELS, 0)
-            of_row = of_x + source.to(tl.int64) * x_stride
-            value = tl.load(of_row, mask=channel < here, other=0.0)
-            if GATED:
-                value *= tl.load(of_row + 2 * CHANNELS, mask=channel < here, other=0.0)
-            value += tl.load(state + (source - begin + kept) * CHANNELS, mask=channel < before, other=0.0)
-            tl.debug_barrier()  # whichever threads read what is written now
-            tl.store(state + j * CHANNELS, value, mask=is_channel)
+        if num_before > 0:
+            other = states + tl.load(snapshot_slots + sequence).to(tl.int64) * slot_stride + channel
+            _keep(of_x, x_stride, state, other, begin, begin + num_before, oldest, channel, CHANNELS, WIDTH, GATED)
+        # last, since old rows are overwritten
+        _keep(of_x, x_stride, state, state, begin, end, oldest, channel, CHANNELS, WIDTH, GATED)
+
+
+@triton.jit
+def _keep(
+    of_x,
+    x_stride,
+    state,
+    to,
+    begin,
+    end,
+    oldest,
+    channel,
+    CHANNELS: tl.constexpr,
+    WIDTH: tl.constexpr,
+    GATED: tl.constexpr,
+):
+    """Write the WIDTH - 1 rows before row `end` to `to`, which may be `state`: those before `begin` are there."""
+    kept: tl.constexpr = WIDTH - 1
+    for j in tl.static_range(kept):
+        # old rows are read in order, and none is written before it was read
+        source = end + (j - kept)
+        here = tl.where(source >= begin, CHANNELS, 0)
+        before = tl.where((source < begin) & (source >= oldest), CHANNELS, 0)
+        of_row = of_x + source.to(tl.int64) * x_stride
+        value = tl.load(of_row, mask=channel < here, other=0.0)
+        if GATED:
+            value *= tl.load(of_row + 2 * CHANNELS, mask=channel < here, other=0.0)
+        value += tl.load(state + (source - begin + kept) * CHANNELS, mask=channel < before, other=0.0)
+        tl.debug_barrier()  # whichever threads read what is written now
+        tl.store(to + j * CHANNELS, value, mask=channel < CHANNELS)
 
 
 def causal_conv(
@@ -107,6 +134,8 @@ def causal_conv(
     state_slots: torch.Tensor,
     query_start: torch.Tensor,
     context_len: torch.Tensor,
+    snapshot_slots: torch.Tensor,
+    snapshot_rows: torch.Tensor,
     bias: torch.Tensor | None = None,
     activation: str = "silu",
     gated: bool = False,
@@ -123,6 +152,8 @@ def causal_conv(
         state_slots,
         query_start,
         context_len,
+        snapshot_slots,
+        snapshot_rows,
         out,
         x.stride(0),
         out.stride(0),
@@ -139,8 +170,8 @@ def causal_conv(
 
 
 def aot_cases() -> list[AotCase]:
-    floats, ints = ("x", "weight", "states", "out"), ("state_slots", "query_start", "context_len")
-    strides = ("x_stride", "out_stride", "slot_stride")
+    floats, strides = ("x", "weight", "states", "out"), ("x_stride", "out_stride", "slot_stride")
+    ints = ("state_slots", "query_start", "context_len", "snapshot_slots", "snapshot_rows")
     signature = dict.fromkeys(floats, "*fp32") | dict.fromkeys(ints, "*i32") | dict.fromkeys(strides, "i32")
 
     def case(tile: tuple[int, int], architectures: tuple[int, ...], is_gated: bool = False) -> AotCase:

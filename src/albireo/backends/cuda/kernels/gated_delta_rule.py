@@ -7,7 +7,9 @@
 x: [T, 2 G K + H V] float32: queries and keys of G heads of K channels, values of H heads of V, which share keys in
 runs; gates: [T, 2 H]; a_log, dt_bias: [H]; out: [T, H V], apart from x; all float32, rows any distance apart. states:
 [slots, any] float32, of whose rows the first H * K * V numbers are S [H, K, V] of one sequence; state_slots,
-context_len: [B], query_start: [B + 1] int32. A sequence whose first token is in the step begins with zeros.
+context_len, snapshot_slots, snapshot_rows: [B], query_start: [B + 1] int32. A sequence whose first token is in the step
+begins with zeros; its S behind its first snapshot_rows rows of the step goes to another slot, too, which nobody has (0:
+to none).
 
 A program has one head of one sequence, and COLUMNS of V, which do not depend on others: they stay in registers from its
 first row to its last, and are read and written once. What a row needs beside is loaded while those before it are
@@ -43,6 +45,8 @@ def gated_delta_rule_kernel(
     state_slots,
     query_start,
     context_len,
+    snapshot_slots,
+    snapshot_rows,
     out,
     x_stride,
     gates_stride,
@@ -59,6 +63,7 @@ def gated_delta_rule_kernel(
     head, sequence = tl.program_id(1), tl.program_id(2)
     begin, end = tl.load(query_start + sequence), tl.load(query_start + sequence + 1)
     context, slot = tl.load(context_len + sequence), tl.load(state_slots + sequence)  # all on their way at once
+    snapshot = begin + tl.load(snapshot_rows + sequence)  # of 0 rows it is where t + 1 never is
     if begin < end:
         channel, column = tl.arange(0, CHANNELS), tl.program_id(0) * COLUMNS + tl.arange(0, COLUMNS)
         is_channel, is_column = channel < K, column < V
@@ -91,6 +96,9 @@ def gated_delta_rule_kernel(
             state = kept * state + k * delta[None, :]
             tl.store(to, tl.sum(q * state, axis=0), mask=is_column)
             to += out_stride
+            if t + 1 == snapshot:
+                other = tl.load(snapshot_slots + sequence) - slot
+                tl.store(at + other.to(tl.int64) * slot_stride, state, mask=is_channel[:, None] & is_column[None, :])
             q, k, v, rate, decay = next_q, next_k, next_v, next_rate, next_decay
         tl.store(at, state, mask=is_channel[:, None] & is_column[None, :])
 
@@ -111,6 +119,8 @@ def gated_delta_rule(
     state_slots: torch.Tensor,
     query_start: torch.Tensor,
     context_len: torch.Tensor,
+    snapshot_slots: torch.Tensor,
+    snapshot_rows: torch.Tensor,
     num_k_heads: int,
     k_dim: int,
     v_dim: int,
@@ -126,6 +136,8 @@ def gated_delta_rule(
         state_slots,
         query_start,
         context_len,
+        snapshot_slots,
+        snapshot_rows,
         out,
         x.stride(0),
         gates.stride(0),
@@ -146,7 +158,7 @@ def gated_delta_rule(
 def aot_cases() -> list[AotCase]:
     floats = ("x", "gates", "a_log", "dt_bias", "states", "out")
     ints, strides = (
-        ("state_slots", "query_start", "context_len"),
+        ("state_slots", "query_start", "context_len", "snapshot_slots", "snapshot_rows"),
         ("x_stride", "gates_stride", "out_stride", "slot_stride"),
     )
     signature = dict.fromkeys(floats, "*fp32") | dict.fromkeys(ints, "*i32") | dict.fromkeys(strides, "i32")

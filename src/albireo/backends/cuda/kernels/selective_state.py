@@ -5,8 +5,9 @@
 
 x: [T, H V + 2 G K] float32: v of H heads of V channels, then b, then c of G heads of K, which heads share in runs; dt:
 [T, H]; a_log, dt_bias, skip: [H]; out: [T, H V], apart from x; all float32, rows any distance apart. states: [slots,
-any] float32, of whose rows the first H * K * V numbers are S [H, K, V] of one sequence; state_slots, context_len: [B],
-query_start: [B + 1] int32. A sequence whose first token is in the step begins with zeros.
+any] float32, of whose rows the first H * K * V numbers are S [H, K, V] of one sequence; state_slots, context_len,
+snapshot_slots, snapshot_rows: [B], query_start: [B + 1] int32. A sequence whose first token is in the step begins with
+zeros, and may leave a snapshot behind a row, as in gated_delta_rule.py.
 
 A program has one head of one sequence, and COLUMNS of V, from its first row to its last, as in gated_delta_rule.py: one
 shape of tile for one token and for many, so that a row's bits do not depend on the step that it is computed in. A
@@ -40,6 +41,8 @@ def selective_state_kernel(
     state_slots,
     query_start,
     context_len,
+    snapshot_slots,
+    snapshot_rows,
     out,
     x_stride,
     dt_stride,
@@ -57,6 +60,7 @@ def selective_state_kernel(
     head, sequence = tl.program_id(1), tl.program_id(2)
     begin, end = tl.load(query_start + sequence), tl.load(query_start + sequence + 1)
     context, slot = tl.load(context_len + sequence), tl.load(state_slots + sequence)  # all on their way at once
+    snapshot = begin + tl.load(snapshot_rows + sequence)  # of 0 rows it is where t + 1 never is
     if begin < end:
         channel, column = tl.arange(0, CHANNELS), tl.program_id(0) * COLUMNS + tl.arange(0, COLUMNS)
         is_channel, is_column = channel < K, column < V
@@ -82,6 +86,9 @@ def selective_state_kernel(
             state = tl.exp(-speed * held) * state + b[:, None] * (held * v)[None, :]
             tl.store(to, tl.sum(c[:, None] * state, axis=0) + straight * v, mask=is_column)
             to += out_stride
+            if t + 1 == snapshot:
+                other = tl.load(snapshot_slots + sequence) - slot
+                tl.store(at + other.to(tl.int64) * slot_stride, state, mask=is_channel[:, None] & is_column[None, :])
             b, c, v, time = next_b, next_c, next_v, next_time
         tl.store(at, state, mask=is_channel[:, None] & is_column[None, :])
 
@@ -97,6 +104,8 @@ def selective_state(
     state_slots: torch.Tensor,
     query_start: torch.Tensor,
     context_len: torch.Tensor,
+    snapshot_slots: torch.Tensor,
+    snapshot_rows: torch.Tensor,
     num_k_heads: int,
     k_dim: int,
     v_dim: int,
@@ -115,6 +124,8 @@ def selective_state(
         state_slots,
         query_start,
         context_len,
+        snapshot_slots,
+        snapshot_rows,
         out,
         x.stride(0),
         dt.stride(0),
@@ -136,7 +147,7 @@ def selective_state(
 def aot_cases() -> list[AotCase]:
     floats = ("x", "dt", "a_log", "dt_bias", "skip", "states", "out")
     ints, strides = (
-        ("state_slots", "query_start", "context_len"),
+        ("state_slots", "query_start", "context_len", "snapshot_slots", "snapshot_rows"),
         ("x_stride", "dt_stride", "out_stride", "slot_stride"),
     )
     signature = dict.fromkeys(floats, "*fp32") | dict.fromkeys(ints, "*i32") | dict.fromkeys(strides, "i32")

@@ -260,6 +260,28 @@ def test_which_matrices_stay_in_blocks(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
+    ("kind", "width", "encoding"),
+    [
+        ("Q8_0", 32, "int8.g32"),
+        ("Q4_1", 32, "int4.g32.affine"),
+        ("MXFP4", 32, "fp4.g32"),
+        ("Q8_0", 24, "float32"),  # heads that are no whole blocks
+    ],
+)
+def test_columns_of_heads_are_put_in_order(kind: str, width: int, encoding: str, tmp_path: Path) -> None:
+    config = {**CASES["qwen3_5_text"], "linear_value_head_dim": width}
+    weights, name = random_weights(config, 6), "model.layers.0.linear_attn.out_proj.weight"
+    write(tmp_path / "m.gguf", config, weights, CONVERSIONS["qwen3_5_text"], kind)
+    order = np.arange(4 * width).reshape(2, 2, width).swapaxes(0, 1).reshape(-1)
+    number = gguf.GGMLQuantizationType[kind]
+    wanted = np.empty_like(weights[name])
+    wanted[:, order] = gguf.dequantize(gguf.quantize(np.ascontiguousarray(weights[name][:, order]), number), number)
+    with Checkpoint(tmp_path / "m.gguf") as stored:
+        assert stored.kind(name) == encoding
+        np.testing.assert_allclose(stored.tensor(name).to_float32(), wanted, rtol=2**-22)
+
+
+@pytest.mark.parametrize(
     ("name", "settings", "error", "message"),
     [
         ("qwen3_5_text", {"ssm.inner_size": 81}, ModelError, r"ssm.inner_size=81 must be a multiple of .*rank=4"),

@@ -34,7 +34,6 @@ _IGNORABLE = (
     "tensor_data_layout",
     "vocab_size",
     "attention.causal",
-    "nextn_predict_layers",
 )
 _EPS = {False: "attention.layer_norm_rms_epsilon", True: "attention.layer_norm_epsilon"}
 

@@ -216,20 +216,22 @@ def write(
     weights: Mapping[str, Array],
     conversion: Conversion,
     kind: str = "F32",
-    keys: Mapping[str, Any] | None = None,
+    settings: Mapping[str, Any] | None = None,
 ) -> None:
     """Args:
     weights: of the checkpoint, matrices of experts one by one.
     kind: of matrices whose rows are whole blocks of it; Q8_0 or F32.
-    keys: instead of what would be written, or besides; None: no such key.
+    settings: instead of what would be written, or besides; None: no such key.
     """
     writer = gguf.GGUFWriter(str(path), conversion.arch)
     arch = next(number for number, name in gguf.MODEL_ARCH_NAMES.items() if name == conversion.arch)
-    written = {**k.common_keys(c), **conversion.keys(c), **(keys or {})}
-    names = gguf.get_tensor_name_map(arch, min(written["block_count"], 100))
+    written = {**k.common_keys(c), **conversion.keys(c), **(settings or {})}
+    names = gguf.get_tensor_name_map(arch, 10)  # layers, of which tiny ones have fewer
     for key, value in written.items():
         add = {bool: writer.add_bool, float: writer.add_float32, int: writer.add_uint32, str: writer.add_string}
-        if value is not None:
+        if type(value) is int and value < 0:
+            writer.add_int32(f"{conversion.arch}.{key}", value)
+        elif value is not None:
             {**add, list: writer.add_array}[type(value)](f"{conversion.arch}.{key}", value)
     writer.add_bos_token_id(c.get("bos_token_id") or 0)
     for name, array in _stacked(c, weights, conversion):

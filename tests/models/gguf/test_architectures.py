@@ -6,6 +6,7 @@ The files that the converters themselves made were compared once by hand, with l
 
 from __future__ import annotations
 
+import random
 from collections.abc import Callable, Mapping
 from dataclasses import replace
 from pathlib import Path
@@ -14,11 +15,12 @@ from typing import Any
 import numpy as np
 import pytest
 
-from albireo.errors import ModelError, UnsupportedModel, WeightMismatch
+from albireo.errors import EngineError, ModelError, UnsupportedModel, WeightMismatch
 from albireo.json_file import keys
 from albireo.models import load_architecture, load_config
 from albireo.models.gguf.architectures import ARCHITECTURES
 from albireo.models.weights import Checkpoint
+from models.gguf.conversion_keys import common_keys
 from models.gguf.conversions import CONVERSIONS, OLDER, Conversion, write
 from models.gguf.test_models import logits_of
 from models.gguf.writer import CONFIGS, MIXTURES, Array, gguf
@@ -286,7 +288,7 @@ def test_columns_of_heads_are_put_in_order(kind: str, width: int, encoding: str,
     [
         ("qwen3_5_text", {"ssm.inner_size": 81}, ModelError, r"ssm.inner_size=81 must be a multiple of .*rank=4"),
         ("qwen3_5_text", {"ssm.group_count": None}, ModelError, "ssm.group_count is missing"),
-        ("qwen3_5_text", {"attention.recurrent_layers": [True, False]}, ModelError, "has 2 entries for 4 layers"),
+        ("qwen3_5_text", {"attention.recurrent_layers": [True, False]}, ModelError, "or one for each of 4 layers"),
         (
             "qwen3_5_text",
             {"nextn_predict_layers": 4},
@@ -354,3 +356,23 @@ def test_a_state_that_grows_is_refused(tmp_path: Path) -> None:
     what = r"0\.linear_attn\.A_log' holds a number that is not below 0"
     with Checkpoint(file) as checkpoint, pytest.raises(WeightMismatch, match=what):
         checkpoint.tensor("model.layers.0.linear_attn.A_log")
+
+
+_ODD = (0, 2**31 - 1, -1, "x", "", True, 1.5, float("nan"), [0, 0, 0, 0], [1, 2], [2**30] * 3, ["a"], [True] * 50)
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_odd_settings_are_refused_or_read(name: str, tmp_path: Path) -> None:
+    """Each key of an architecture with one of the values above, another one for each."""
+    config, conversion, rng = CASES[name], conversion_of(name), random.Random(name)
+    weights = random_weights(config, 5)
+    weights = with_up_projections_joined(config, weights) if "kv_lora_rank" in config else weights
+    keys_of_all = {**common_keys(config), **conversion.keys(config), "nextn_predict_layers": 0, "expert_gating_func": 0}
+    for key in keys_of_all:
+        value = rng.choice(_ODD)
+        write(tmp_path / "m.gguf", config, weights, conversion, settings={key: value})
+        try:
+            load_config(tmp_path / "m.gguf")
+            Checkpoint(tmp_path / "m.gguf").close()
+        except EngineError as error:
+            assert str(error), (key, value)

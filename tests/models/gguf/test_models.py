@@ -170,6 +170,28 @@ def test_equal_numbers_for_every_layer_are_one(tmp_path: Path) -> None:
     assert (config.num_kv_heads, config.intermediate_size) == (2, 512)
 
 
+@pytest.mark.parametrize(
+    ("names", "ends"),
+    [
+        ({}, [95]),
+        ({90: ("<|im_end|>", 3), 91: ("<|end|>", 4), 92: ("<|eot_id|>", 1)}, [95, 90, 91]),
+        ({90: ("<turn|>", 3), 91: ("<|tool_response>", 4), 92: ("<|think|>", 3)}, [95, 90, 91]),
+        ({90: ("<|return|>", 3), 91: ("<|call|>", 3), 92: ("<|end|>", 3)}, [95, 90, 91]),
+    ],
+)
+def test_tokens_that_end_a_text(names: dict[int, tuple[str, int]], ends: list[int], tmp_path: Path) -> None:
+    """The one that the file names, and those of some names that are no words; <|end|> not where a turn goes on."""
+
+    def tokenizer(writer: Any) -> None:
+        known = {**{i: (f"<{i}>", 1) for i in range(96)}, **names}
+        writer.add_token_list([known[i][0] for i in range(96)])
+        writer.add_token_types([known[i][1] for i in range(96)])
+        writer.add_eos_token_id(95)
+
+    write_gguf(tmp_path / "m.gguf", LLAMA, tokenizer=tokenizer)
+    assert sorted(load_config(tmp_path / "m.gguf").eos_token_ids) == sorted(ends)
+
+
 def test_another_architecture_is_named(tmp_path: Path) -> None:
     write_gguf(tmp_path / "m.gguf", LLAMA | {"model_type": "mamba"})
     with pytest.raises(UnsupportedModel, match=r"architecture='mamba' is not supported; supported: .*llama"):

@@ -19,11 +19,16 @@ from albireo.models.gguf.stored import MAX, ROPE_FACTORS, one_of_layers
 from albireo.models.gguf.tensors import GgufFile
 from albireo.models.layer_kinds import MAX_LAYERS
 
-#: Tokens that end a text, besides the one that eos_token_id names, when the vocabulary has them as control tokens.
-_ENDS = ("<|eot_id|>", "<|im_end|>", "<|end|>", "<|endoftext|>", "<|end_of_text|>", "<|eom_id|>", "<end_of_turn>")
+#: Tokens that end a text, besides the one that eos_token_id names, where the vocabulary has them as more than words, as
+#: llama.cpp takes them: of Llama, Qwen, Phi, Granite, Gemma, DeepSeek, Kimi, MiniMax; where Gemma 4 waits for a tool.
+_ENDS = (
+    *("<|eot_id|>", "<|im_end|>", "<|end|>", "<|endoftext|>", "<|end_of_text|>", "<|eom_id|>", "<EOT>", "_<EOT>"),
+    *("<end_of_turn>", "<eos>", "<turn|>", "<|tool_response>", "<end_of_utterance>"),
+    *("<｜end▁of▁sentence｜>", "[EOT]", "[EOS]", "[e~["),
+)
 #: In a vocabulary that has these, <|end|> ends a message of an answer that goes on.
 _ENDS_OF_TURNS = ("<|return|>", "<|call|>")
-_CONTROL = 3
+_CONTROL, _USER = 3, 4
 #: Matrices that are float32 in every file, whatever the others are.
 _FLOAT32 = tuple(
     f"{module}.weight"
@@ -173,8 +178,8 @@ def _ends(settings: Mapping[str, Any], tokens: Fields, vocab: int) -> list[int]:
     ends = [token_id for token_id in named if token_id is not None]
     texts, types = settings.get("tokenizer.ggml.tokens"), settings.get("tokenizer.ggml.token_type")
     if isinstance(texts, list) and isinstance(types, np.ndarray) and len(types) == len(texts):
-        control = np.flatnonzero(types == _CONTROL).tolist()
-        names = {texts[token_id] for token_id in control}
+        special = np.flatnonzero((types == _CONTROL) | (types == _USER)).tolist()
+        names = {texts[token_id] for token_id in special}
         wanted = {*_ENDS, *_ENDS_OF_TURNS} - ({"<|end|>"} if names.issuperset(_ENDS_OF_TURNS) else set())
-        ends += [token_id for token_id in control if texts[token_id] in wanted]
+        ends += [token_id for token_id in special if texts[token_id] in wanted]
     return [token_id for token_id in dict.fromkeys(ends) if token_id < vocab]

@@ -31,7 +31,7 @@ def gated_delta(fields: Fields, file: Stored, config: Mapping[str, Any]) -> dict
         "linear_value_head_dim": inner // heads,
     }
     interval = fields.integer("full_attention_interval", 1, MAX, default=4)
-    keeps = [bool((i + 1) % interval) for i in range(layers)]
+    keeps = [(i + 1) % interval for i in range(layers)]
     if fields.raw("attention.recurrent_layers") is not None:
         keeps = by_layer(fields, "attention.recurrent_layers", layers)
     own["layer_types"] = ["linear_attention" if each else "full_attention" for each in keeps]

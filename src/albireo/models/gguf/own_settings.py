@@ -100,7 +100,7 @@ def layer_types(fields: Fields, config: Mapping[str, Any], period: int) -> dict[
         has_window = by_layer(fields, key, layers)
     else:
         period = fields.integer(key, 1, MAX, default=period)
-        has_window = [bool((i + 1) % period) for i in range(layers)]
+        has_window = [(i + 1) % period for i in range(layers)]
     return {"layer_types": ["sliding_attention" if each else "full_attention" for each in has_window]}
 
 

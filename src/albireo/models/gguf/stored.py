@@ -51,14 +51,13 @@ def one_of_layers(fields: Fields, key: str, default: int | None = None) -> int:
     return fields.integer(key, 1, MAX, default=default)
 
 
-def by_layer(fields: Fields, key: str, layers: int) -> list[Any]:
-    """What a key says of each of the first layers. Raises: ModelError when it says it of fewer."""
+def by_layer(fields: Fields, key: str, layers: int) -> list[int]:
+    """The number, or flag, of each of the first layers; one stands for all. Raises: ModelError for anything else."""
     value = fields.raw(key)
-    if not isinstance(value, list):
-        return [value] * layers
-    if len(value) < layers:
-        fields.fail(key, value, f"has {len(value)} entries for {layers} layers")
-    return value[:layers]
+    values = value if isinstance(value, list) else [value] * layers
+    if len(values) < layers or not all(isinstance(each, int) and 0 <= each <= MAX for each in values):
+        fields.fail(key, value, f"must be a whole number, or one for each of {layers} layers")
+    return values[:layers]
 
 
 def optional_scale(fields: Fields, key: str) -> float | None:

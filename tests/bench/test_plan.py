@@ -9,7 +9,8 @@ import pytest
 
 from albireo.api import devices
 from albireo.api.build import build
-from albireo.api.load import compile_program, plan
+from albireo.api.compile import compile_program
+from albireo.api.load import plan
 from albireo.api.locate import BUNDLED
 from albireo.api.source import open_source
 from albireo.bench import plan as plan_module

@@ -142,6 +142,8 @@ def load(
         if share is not None and device.name == "cpu":
             config = take_processors(config, share)
         programs, memory, drafter = _plan_all(config, source, device)
+        if drafter is not None:
+            drafter.check_tokens(tokenizer.result() if tokenizer else None)
         swapping = device.swapping(config, programs[0])
         if is_tuned and device.name == "cpu":
             programs = tuple(tuned(program, directory, config.num_threads)[0] for program in programs)
@@ -163,8 +165,6 @@ def load(
             pooler,
             None if adapters is None else adapters.runner,
         )
-        if drafter is not None:
-            drafter.check_tokens(tokenizer.result() if tokenizer else None)
         eos = eos_token_ids(model_config, defaults) or _eos_of(tokenizer, model_config.vocab_size)
         settings = EngineSettings.from_config(
             config,

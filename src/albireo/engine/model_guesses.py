@@ -57,9 +57,9 @@ class _Ahead:
             masks = self.matcher.ahead(known, drafts) if drafts else [self.matcher.allowed(known)]
         except InvalidParams:
             masks = []  # it says so when the token itself is drawn
-        return (
-            masks[-1].ljust(self.num_bytes, b"\0") if len(masks) >= len(drafts) and masks else b"\xff" * self.num_bytes
-        )
+        if not masks or len(masks) < len(drafts):
+            return b"\xff" * self.num_bytes
+        return masks[-1].ljust(self.num_bytes, b"\0")
 
     def ahead(self, output_token_ids: Sequence[int], draft_token_ids: Sequence[int]) -> list[bytes]:
         return []
@@ -156,11 +156,10 @@ class ModelGuesses:
         if start + len(token_ids) == seq.num_tokens + len(drafts):
             output = [*seq.output_token_ids, *drafts]
             params, task = self._progress[seq.seq_id].params, seq.task
-            matcher = (
-                None if task.matcher is None else _Ahead(task.matcher, len(seq.output_token_ids), self._mask_bytes)
-            )
             kept = (task.seed, task.prompt_token_ids, output, task.stop_token_ids)
-            work.samples = (SampleTask(seq.seq_id, params, *kept, matcher),)
+            num_known, grammar = len(seq.output_token_ids), task.matcher
+            ahead = None if grammar is None else _Ahead(grammar, num_known, self._mask_bytes)
+            work.samples = (SampleTask(seq.seq_id, params, *kept, ahead),)
         return work
 
     # -- the cache -----------------------------------------------------------------------------------------------------

@@ -132,6 +132,26 @@ def test_a_draft_model_that_fails_is_left_out(bench: Any, free: None, caplog: py
     assert 0 < run.engine.stats().num_draft_tokens < 24
 
 
+def test_who_interrupts_a_guess_interrupts_a_step(bench: Any, free: None) -> None:
+    run, draft = drafting(bench)
+    for i in range(3):
+        run.add([*PROMPT, i], max_tokens=15)
+    for _ in range(3):
+        run.step()
+
+    def interrupted(plan: StepPlan) -> StepResult:
+        raise KeyboardInterrupt
+
+    model = run.engine._scheduler.drafting._model
+    model._execute = interrupted
+    with pytest.raises(KeyboardInterrupt):
+        run.step()
+    run.engine.check_invariants()
+    model._execute = draft
+    run.run()
+    run.check_all_ended()
+
+
 def test_a_draft_model_that_is_wrong_is_asked_seldom(bench: Any) -> None:
     """Its steps are seen to take time; now and then it is tried again."""
     run, draft = drafting(bench, 0.0, max_model_len=400)

@@ -16,6 +16,7 @@ from albireo.models import load_architecture
 from compiler.ranks import wide_config
 from e2e.serving import Answer, Server, assert_same_answers
 from e2e.test_speculative import Eager, requests
+from engine.test_model_guesses import give_freely
 from tiny_models import make_checkpoint
 
 ITSELF = {"method": "draft_model", "quantization": "int8", "num_speculative_tokens": 4}
@@ -41,6 +42,7 @@ def plain(checkpoint: Path) -> list[Answer]:
 
 @pytest.fixture(autouse=True)
 def eager(monkeypatch: pytest.MonkeyPatch) -> None:
+    give_freely(monkeypatch)
     monkeypatch.setattr("albireo.engine.drafting.Pacing", Eager)
 
 

@@ -12,6 +12,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from albireo.engine.model_drafts import PATIENCE
 from albireo.errors import InvariantError
 from albireo.speculative.pacing import Pacing
 from albireo.speculative.proposer import Method
@@ -67,9 +68,17 @@ class Free(Pacing):
         return True
 
 
+def give_freely(patch: pytest.MonkeyPatch) -> None:
+    """Every sequence has all drafts in every step."""
+    patch.setattr("albireo.engine.drafting.Pacing", Free)
+    patch.setattr("albireo.engine.model_drafts.PATIENCE", 10**6)
+    for name in ("TRIAL_EVERY", "LATER_TRIAL_EVERY"):
+        patch.setattr(f"albireo.engine.model_drafts.{name}", 10**6)
+
+
 @pytest.fixture
 def free(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("albireo.engine.drafting.Pacing", Free)
+    give_freely(monkeypatch)
 
 
 def drafting(bench: Any, chance: float = 1.0, **kwargs: Any) -> tuple[Any, Draft]:
@@ -142,7 +151,7 @@ def test_who_interrupts_a_guess_interrupts_a_step(bench: Any, free: None) -> Non
     def interrupted(plan: StepPlan) -> StepResult:
         raise KeyboardInterrupt
 
-    model = run.engine._scheduler.drafting._model
+    model = run.engine._scheduler.drafting._model._guesses
     model._execute = interrupted
     with pytest.raises(KeyboardInterrupt):
         run.step()
@@ -171,9 +180,24 @@ def test_a_draft_model_that_is_wrong_is_asked_seldom(bench: Any) -> None:
     assert 2 <= run.engine.stats().num_drafts < 60
 
 
+def test_a_prompt_is_caught_up_with_when_enough_was_decoded_to_believe_in_more(bench: Any) -> None:
+    """And what it takes says nothing of a step with drafts; some of the first steps have none."""
+    run, draft = drafting(bench)
+    run.add(PROMPT * 2, max_tokens=60)
+    while not draft.rows:
+        run.step()
+    num_decoded = draft.rows[0] - 42
+    assert PATIENCE * (num_decoded - 1) < 42 + num_decoded - 1 and PATIENCE * num_decoded >= 42 + num_decoded
+    assert run.engine._scheduler.drafting._model.is_usual is False
+    run.run()
+    run.check_all_ended()
+    plain = [plan for plan in run.toy.plans if plan[0][1] == 1]
+    assert len(plain) >= 5 and run.engine.stats().num_accepted_tokens > 20
+
+
 def test_ids_that_the_model_does_not_have_are_no_drafts(bench: Any, free: None) -> None:
     run, _ = drafting(bench)
-    run.engine._scheduler.drafting._model._execute = lambda plan: StepResult(
+    run.engine._scheduler.drafting._model._guesses._execute = lambda plan: StepResult(
         [SampledToken(work.seq_id, VOCAB_SIZE) for work in plan.work]
     )
     run.add(PROMPT, max_tokens=9)
@@ -197,6 +221,7 @@ def test_sequences_longer_than_it_knows_have_no_drafts(bench: Any, free: None) -
     script=st.lists(events, min_size=12, max_size=40),
     chance=st.sampled_from([0.0, 0.5, 0.9, 1.0]),
     max_draft_rows=st.sampled_from([1, 3, 64]),
+    is_free=st.sampled_from([True, True, False]),
 )
 def test_whatever_happens_its_cache_holds_what_it_is_thought_to_hold(
     bench: Any,
@@ -205,11 +230,15 @@ def test_whatever_happens_its_cache_holds_what_it_is_thought_to_hold(
     script: list[tuple[str, Any]],
     chance: float,
     max_draft_rows: int,
+    is_free: bool,
 ) -> None:
     draft = Draft(setup["num_blocks"], 8, setup["max_num_batched_tokens"], chance)
-    run = bench(Method(1, execute=draft), **setup, speculative=CONFIG, max_draft_rows=max_draft_rows)
-    for event in script:
-        apply(run, event, step_failed)
-    run.run()
+    with pytest.MonkeyPatch.context() as patch:
+        if is_free:
+            give_freely(patch)
+        run = bench(Method(1, execute=draft), **setup, speculative=CONFIG, max_draft_rows=max_draft_rows)
+        for event in script:
+            apply(run, event, step_failed)
+        run.run()
     run.check_all_ended()
-    assert not run.engine._scheduler.drafting._model._has_failed
+    assert not run.engine._scheduler.drafting._model._guesses._has_failed

@@ -21,6 +21,7 @@ from __future__ import annotations
 from math import ceil
 
 from albireo.engine.block_tables import BlockTables
+from albireo.engine.model_drafts import ModelDrafts
 from albireo.engine.model_guesses import ModelGuesses
 from albireo.engine.prefix_cache import PrefixCache
 from albireo.engine.request import Sequence
@@ -33,18 +34,15 @@ from albireo.speculative.proposer import Method, Proposer, method_of
 from albireo.speculative_config import SpeculativeConfig
 from albireo.step import SequenceWork, StepPlan
 
-#: A draft model is left out of a step in so many, so that it is seen what a step takes without; and a sequence that it
-#: guesses badly for is tried with one draft as often.
-_PLAIN_EVERY = 16
 #: What guessing takes beside a model that has filled the caches: once a step, and for each sequence; and the part of a
 #: step that it may take while no guess is worth a row. Beside steps of less than a millisecond it has to wait its turn.
 STEP_S, GUESS_S, GUESSES_FRAC = 1e-5, 5e-6, 0.02
 
 
 class Guesses:
-    """Of one sequence: who makes them, and how often they come true. proposer: None: a model does, for all."""
+    """Of one sequence: who makes them, and how often they come true."""
 
-    def __init__(self, proposer: Proposer | None, acceptance: Acceptance) -> None:
+    def __init__(self, proposer: Proposer, acceptance: Acceptance) -> None:
         self.proposer = proposer
         self.acceptance = acceptance
 
@@ -71,18 +69,8 @@ class Drafting:
         self._tables = tables
         self._counters = counters
         self._method = method or method_of(config)
-        #: None where proposers guess.
-        self._model: ModelGuesses | None = None
-        if self._method.execute is not None:
-            self._model = ModelGuesses(
-                self._method.execute,
-                cache,
-                settings.block_size,
-                settings.windows.index(None),
-                settings.max_num_batched_tokens,
-                settings.vocab_size,
-                self._method.vocab_size,
-            )
+        #: None where each sequence has a proposer.
+        self._model = _model_drafts(self._method, config, settings, cache)
         self._experience = Experience(self._method.num_kinds)
         self._pacing = Pacing()
         self._guesses: dict[int, Guesses] = {}
@@ -115,7 +103,7 @@ class Drafting:
             plan.waits = runs_ahead and not has_more and any(seq.seq_id in self._believed for seq in scheduled)
             self._is_begun = runs_ahead and not plan.waits
             return
-        asked = self._asked(scheduled)
+        asked = self._asked(scheduled) if self._model is None else range(num_rows)
         if not asked or not all(map(self._only_decodes, scheduled, works)):
             return
         self._is_decode = True
@@ -124,7 +112,7 @@ class Drafting:
         if num_spare <= 0 or worth >= 1.0:
             return
         if self._model is not None:
-            self._guess_all(self._model, scheduled, plan, self._nums(scheduled, asked, num_spare, worth))
+            self._put(plan, self._made(self._model, scheduled, plan, num_spare, worth))
             return
         chosen = self._choose(scheduled, asked, num_spare, worth)
         # The step with drafts waits and the one behind it too; one that has waited has paid its own gap.
@@ -134,7 +122,11 @@ class Drafting:
         if self._was_begun:
             plan.waits = bool(chosen)
         else:
-            self._put(scheduled, plan, chosen)
+            works = plan.work
+            has_room = {
+                place for place, some in chosen.items() if self._reserve(scheduled[place], works[place], len(some))
+            }
+            self._put(plan, {place: some for place, some in chosen.items() if place in has_room})
             plan.waits = runs_ahead and plan.num_drafts > 0
         self._is_begun = runs_ahead and not plan.waits
 
@@ -163,58 +155,22 @@ class Drafting:
             nums[place] = num
         return {place: guesses[place][:num] for place, num in nums.items()}
 
-    def _nums(
-        self, scheduled: list[Sequence], asked: list[int] | range, num_spare: int, worth: float
-    ) -> dict[int, int]:
-        """How many drafts of a model are worth their rows, by place: what they will be is not known yet."""
-        offers: list[tuple[float, int, int]] = []
-        is_trial = self._num_plans % _PLAIN_EVERY == 0
-        if is_trial and self._num_plans % (2 * _PLAIN_EVERY):
-            return {}
-        for place in asked:
-            seq = scheduled[place]
-            guesses = self._guesses_of(seq)
-            guesses.acceptance.judge(seq.output_token_ids)
-            rate = probability = guesses.acceptance.rate(0)
-            longest = min(seq.max_len - 1, self._method.max_positions)
-            for num in range(1, 1 + min(self._num_most, longest - seq.num_tokens)):
-                if probability <= worth and not (is_trial and num == 1):
-                    break
-                offers.append((-probability, num, place))
-                probability *= rate
-        offers.sort()
-        nums: dict[int, int] = {}
-        for less, num, place in offers[:num_spare]:
-            if self._pacing.take(-less) or is_trial:
-                nums[place] = num
-        return nums
+    def _made(
+        self, model: ModelDrafts, scheduled: list[Sequence], plan: StepPlan, num_spare: int, worth: float
+    ) -> dict[int, list[int]]:
+        """Drafts of a model, by place: made when it is known that there are rows and places for them."""
+        nums = model.nums(scheduled, num_spare, worth, self._pacing)
+        places = [place for place, num in nums.items() if self._reserve(scheduled[place], plan.work[place], num)]
+        self._is_decode = model.is_usual
+        made = model.make([(scheduled[place], nums[place]) for place in places])
+        return {place: drafts for place, drafts in zip(places, made, strict=True) if drafts}
 
-    def _guess_all(self, model: ModelGuesses, scheduled: list[Sequence], plan: StepPlan, nums: dict[int, int]) -> None:
-        """Drafts of a model into the plan, where there are blocks for them."""
-        works = plan.work
-        places = [place for place, num in nums.items() if self._reserve(scheduled[place], works[place], num)]
-        self._drafted += [scheduled[place] for place in places]
-        for place, drafts in zip(
-            places, model.guess([(scheduled[place], nums[place]) for place in places]), strict=True
-        ):
-            seq = scheduled[place]
-            drafts = _up_to_end(drafts, seq)
-            if drafts:
-                self._guesses_of(seq).acceptance.note(drafts, 0, len(seq.output_token_ids))
-                works[place] = _with_drafts(works[place], drafts)
-                plan.num_tokens += len(drafts)
-                plan.num_drafts += len(drafts)
-
-    def _put(self, scheduled: list[Sequence], plan: StepPlan, chosen: dict[int, list[int]]) -> None:
-        """Drafts into the plan, where there are blocks for them."""
-        works = plan.work
+    def _put(self, plan: StepPlan, chosen: dict[int, list[int]]) -> None:
+        """Drafts into the plan, for which there is room."""
         for place, drafts in chosen.items():
-            seq = scheduled[place]
-            if self._reserve(seq, works[place], len(drafts)):
-                works[place] = _with_drafts(works[place], drafts)
-                plan.num_tokens += len(drafts)
-                plan.num_drafts += len(drafts)
-                self._drafted.append(seq)
+            plan.work[place] = _with_drafts(plan.work[place], drafts)
+            plan.num_tokens += len(drafts)
+            plan.num_drafts += len(drafts)
 
     def _only_decodes(self, seq: Sequence, work: SequenceWork) -> bool:
         """Whether it computes its last token alone, or with drafts that came true and a state has not seen."""
@@ -227,8 +183,6 @@ class Drafting:
         """Whose guess is asked for, by place: everybody's, where that takes no time worth naming beside the step."""
         num = len(scheduled)
         self._num_plans += 1
-        if self._model is not None:
-            return range(num)
         every = ceil((STEP_S + num * GUESS_S) / (GUESSES_FRAC * self._pacing.expected(num)))
         if self._num_plans % every == 0:
             return range(num)
@@ -238,31 +192,31 @@ class Drafting:
     def _guess(self, seq: Sequence) -> tuple[list[int], float]:
         """What may follow its last token, and how likely the first of it is."""
         output = seq.output_token_ids
-        guesses = self._guesses_of(seq)
+        guesses = self._guesses.get(seq.seq_id)
+        if guesses is None:
+            assert self._method.proposer is not None, "no model guesses"
+            proposer = self._method.proposer(seq.request.prompt_token_ids)
+            guesses = self._guesses[seq.seq_id] = Guesses(proposer, Acceptance(self._experience))
         guesses.acceptance.judge(output)
         # One token comes anyway, at the last place there is no room for more.
         num_most = min(self._num_most, seq.max_len - seq.num_tokens - 1)
         if num_most < 1:
             return [], 0.0
-        assert guesses.proposer is not None, "no model guesses"
         guess, kind = guesses.proposer.propose(output, num_most)
-        guess = _up_to_end(guess, seq)
+        # Nothing follows an end; that it comes is seen in the row before it.
+        for place, token_id in enumerate(guess):
+            if token_id in seq.stop_ids:
+                del guess[place:]
+                break
         if guess:
             guesses.acceptance.note(guess, kind, len(output))
         return guess, guesses.acceptance.rate(kind) if guess else 0.0
 
-    def _guesses_of(self, seq: Sequence) -> Guesses:
-        guesses = self._guesses.get(seq.seq_id)
-        if guesses is None:
-            make = self._method.proposer
-            proposer = None if make is None else make(seq.request.prompt_token_ids)
-            guesses = self._guesses[seq.seq_id] = Guesses(proposer, Acceptance(self._experience))
-        return guesses
-
     def _reserve(self, seq: Sequence, work: SequenceWork, num_drafts: int) -> bool:
-        """Find what drafts take beside rows: blocks, and a slot to go back to."""
+        """Find what drafts take beside rows, a slot to go back to and blocks; they are free again after the step."""
         if not self._states.guard(seq, work):
             return False
+        self._drafted.append(seq)
         # Beginning where the blocks it has end: the last known token has a place that is its own.
         covered = len(seq.block_tables[0]) * self._tables.block_size
         end = seq.num_tokens + num_drafts
@@ -296,17 +250,30 @@ class Drafting:
     def forget(self, seq: Sequence) -> None:
         """It is finished."""
         self._guesses.pop(seq.seq_id, None)
+        if self._model is not None:
+            self._model.forget(seq)
 
     def left(self, seq: Sequence) -> None:
         """It gives its blocks up."""
         if self._model is not None:
-            self._model.forget(seq)
+            self._model.left(seq)
 
 
-def _up_to_end(drafts: list[int], seq: Sequence) -> list[int]:
-    """Nothing follows an end; that it comes is seen in the row before it."""
-    ends = (place for place, token_id in enumerate(drafts) if token_id in seq.stop_ids)
-    return drafts[: next(ends, len(drafts))]
+def _model_drafts(
+    method: Method, config: SpeculativeConfig, settings: EngineSettings, cache: PrefixCache
+) -> ModelDrafts | None:
+    if method.execute is None:
+        return None
+    guesses = ModelGuesses(
+        method.execute,
+        cache,
+        settings.block_size,
+        settings.windows.index(None),
+        settings.max_num_batched_tokens,
+        settings.vocab_size,
+        method.vocab_size,
+    )
+    return ModelDrafts(guesses, config.num_speculative_tokens, method.max_positions)
 
 
 def _with_drafts(work: SequenceWork, drafts: list[int]) -> SequenceWork:

@@ -96,6 +96,10 @@ class ModelGuesses:
         """It holds no blocks any more."""
         self._progress.pop(seq.seq_id, None)
 
+    def num_missing(self, seq: Seq) -> int:
+        """How many of its known tokens a guess would have to be computed from first, the last one included."""
+        return seq.num_tokens - self._num_known(seq)
+
     def guess(self, wanted: Sequence[tuple[Seq, int]]) -> list[list[int]]:
         """Guess what follows the last known tokens of sequences, each so many tokens.
 

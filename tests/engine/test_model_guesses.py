@@ -129,6 +129,16 @@ def test_continuations_share_what_they_share(bench: Any, free: None) -> None:
     assert sum(draft.rows[:1]) <= 3 * 22
 
 
+def test_states_go_back_to_before_wrong_drafts(bench: Any, free: None) -> None:
+    run, _ = drafting(bench, 0.8, num_state_slots=9, max_num_seqs=3)
+    for i in range(3):
+        run.add([*PROMPT, i], max_tokens=30)
+    run.run()
+    run.check_all_ended()
+    stats = run.engine.stats()
+    assert 20 < stats.num_accepted_tokens < stats.num_draft_tokens
+
+
 def test_a_draft_model_that_fails_is_left_out(bench: Any, free: None, caplog: pytest.LogCaptureFixture) -> None:
     run, draft = drafting(bench)
     run.add(PROMPT, max_tokens=25)

@@ -122,11 +122,8 @@ class Drafting:
         if self._was_begun:
             plan.waits = bool(chosen)
         else:
-            works = plan.work
-            has_room = {
-                place for place, some in chosen.items() if self._reserve(scheduled[place], works[place], len(some))
-            }
-            self._put(plan, {place: some for place, some in chosen.items() if place in has_room})
+            places = self._with_room(scheduled, plan, {place: len(drafts) for place, drafts in chosen.items()})
+            self._put(plan, {place: chosen[place] for place in places})
             plan.waits = runs_ahead and plan.num_drafts > 0
         self._is_begun = runs_ahead and not plan.waits
 
@@ -160,7 +157,7 @@ class Drafting:
     ) -> dict[int, list[int]]:
         """Drafts of a model, by place: made when it is known that there are rows and places for them."""
         nums = model.nums(scheduled, num_spare, worth, self._pacing)
-        places = [place for place, num in nums.items() if self._reserve(scheduled[place], plan.work[place], num)]
+        places = self._with_room(scheduled, plan, nums)
         self._is_decode = model.is_usual
         made = model.make([(scheduled[place], nums[place]) for place in places])
         return {place: drafts for place, drafts in zip(places, made, strict=True) if drafts}
@@ -211,6 +208,10 @@ class Drafting:
         if guess:
             guesses.acceptance.note(guess, kind, len(output))
         return guess, guesses.acceptance.rate(kind) if guess else 0.0
+
+    def _with_room(self, scheduled: list[Sequence], plan: StepPlan, nums: dict[int, int]) -> list[int]:
+        """Of places, and how many drafts are wanted there, those for which there is room."""
+        return [place for place, num in nums.items() if self._reserve(scheduled[place], plan.work[place], num)]
 
     def _reserve(self, seq: Sequence, work: SequenceWork, num_drafts: int) -> bool:
         """Find what drafts take beside rows, a slot to go back to and blocks; they are free again after the step."""

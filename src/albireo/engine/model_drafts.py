@@ -17,6 +17,8 @@ from albireo.speculative.pacing import Pacing
 #: One step in so many is a trial, in which a sequence that is guessed badly for has one draft all the same, and one has
 #: none, so that it is seen what a step takes without: of the first steps, and of later ones.
 TRIAL_EVERY, NUM_FIRST, LATER_TRIAL_EVERY = 4, 32, 16
+#: Whose prompt the draft model has not seen is tried in one step of so many.
+CATCH_UP_TRIAL_EVERY = 256
 #: A token of a prompt that the draft model has not seen costs about so much less than a decoded one gains: whoever has
 #: not decoded enough to believe in as many more does without.
 PATIENCE = 12
@@ -51,14 +53,16 @@ class ModelDrafts:
             num_missing = self._guesses.num_missing(seq)
             if num_missing > PATIENCE * len(seq.output_token_ids):
                 continue
-            self.is_usual &= num_missing <= 1 + self._num_most
+            has_seen_all = num_missing <= 1 + self._num_most
+            may_try = is_trial and (has_seen_all or self._num_plans % CATCH_UP_TRIAL_EVERY == 0)
             rate = probability = self._acceptance(seq).rate(0)
             longest = min(seq.max_len - 1, self._max_positions)
             for num in range(1, 1 + min(self._num_most, longest - seq.num_tokens)):
-                if probability <= worth and not (is_trial and num == 1):
+                if probability <= worth and not (may_try and num == 1):
                     break
                 offers.append((-probability, num, place))
                 probability *= rate
+                self.is_usual &= has_seen_all
         offers.sort()
         nums: dict[int, int] = {}
         for less, num, place in offers[:num_spare]:

@@ -109,10 +109,10 @@ class Drafting:
         self._is_decode = True
         num_spare = min(self._settings.max_num_batched_tokens - plan.num_tokens, self._settings.max_draft_rows)
         worth = self._pacing.begin(num_rows)
-        if num_spare <= 0 or worth >= 1.0:
-            return
         if self._model is not None:
-            self._put(plan, self._made(self._model, scheduled, plan, num_spare, worth))
+            self._put(plan, self._made(self._model, scheduled, plan, max(0, num_spare), worth))
+            return
+        if num_spare <= 0 or worth >= 1.0:
             return
         chosen = self._choose(scheduled, asked, num_spare, worth)
         # The step with drafts waits and the one behind it too; one that has waited has paid its own gap.

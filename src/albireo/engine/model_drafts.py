@@ -17,6 +17,9 @@ from albireo.speculative.pacing import Pacing
 #: One step in so many is a trial, in which a sequence that is guessed badly for has one draft all the same, and one has
 #: none, so that it is seen what a step takes without: of the first steps, and of later ones.
 TRIAL_EVERY, NUM_FIRST, LATER_TRIAL_EVERY = 4, 32, 16
+#: Of steps that have no drafts since they are not worth it one in so many counts: what drafts cost is not forgotten
+#: soon, since it costs a prompt to learn it again.
+USUAL_EVERY = 8
 #: Whose prompt the draft model has not seen is tried in one step of so many.
 CATCH_UP_TRIAL_EVERY = 256
 #: A token of a prompt that the draft model has not seen costs about so much less than a decoded one gains: whoever has
@@ -25,7 +28,7 @@ PATIENCE = 12
 
 
 class ModelDrafts:
-    """Attributes: is_usual: the step that was planned last takes what others of as many rows take.
+    """Attributes: is_usual: the step that was planned last takes what others of as many rows take, and is to count.
 
     Args: num_most: drafts of one sequence in one step. max_positions: longest sequence that the draft model knows.
     """
@@ -45,7 +48,7 @@ class ModelDrafts:
         self.is_usual = True
         self._num_plans += 1
         every = TRIAL_EVERY if self._num_plans < NUM_FIRST else LATER_TRIAL_EVERY
-        is_trial = self._num_plans % every == 0
+        is_trial = self._num_plans % every == 0 and worth < 1.0
         if self._num_plans % every == every // 2:
             return {}
         offers: list[tuple[float, int, int]] = []
@@ -68,6 +71,7 @@ class ModelDrafts:
         for less, num, place in offers[:num_spare]:
             if pacing.take(-less) or (is_trial and num == 1):
                 nums[place] = num
+        self.is_usual &= bool(nums) or self._num_plans % USUAL_EVERY == 0
         return nums
 
     def make(self, wanted: list[tuple[Sequence, int]]) -> list[list[int]]:

@@ -115,6 +115,11 @@ def test_what_is_refused(checkpoint: Path, tmp_path: Path) -> None:
     cases: list[tuple[Path, dict[str, Any], str]] = [
         (checkpoint, {"speculative_config": {"model": str(states)}}, "that keeps states cannot go back .* and lfm2"),
         (checkpoint, {"speculative_config": ITSELF, "tensor_parallel_size": 2}, "runs on one rank, not beside 2"),
+        (
+            checkpoint,
+            {"speculative_config": {"model": str(tmp_path / "none")}},
+            r"speculative_config.model: there is no",
+        ),
         (windows, {"speculative_config": ITSELF}, "all layers of this model have windows"),
     ]
     for directory, config, message in cases:

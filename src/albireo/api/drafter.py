@@ -17,7 +17,7 @@ from albireo.api.tuning import tuned
 from albireo.backends.cpu.model import CpuModel
 from albireo.config import EngineConfig
 from albireo.engine.block_tables import Windows
-from albireo.errors import ConfigError
+from albireo.errors import ConfigError, ModelError
 from albireo.execution.runner import Runner
 from albireo.graph.program import Program
 from albireo.speculative.proposer import Method
@@ -99,7 +99,11 @@ def plan_drafter(
         verify_hashes=False,
         pin_numerics=False,
     )
-    drafting = open_source(locate_model(own.model), own)
+    try:
+        directory = locate_model(own.model)
+    except ModelError as error:
+        raise ConfigError(f"speculative_config.model: {error}") from None
+    drafting = open_source(directory, own)
     own = drafting.adopt(own)
     max_positions = min(model_len, drafting.model_config.max_position_embeddings)
     with guard(drafting):

@@ -13,6 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from albireo.engine.model_drafts import PATIENCE
+from albireo.engine.model_guesses import MOST_FAILED
 from albireo.errors import InvariantError
 from albireo.speculative.pacing import Pacing
 from albireo.speculative.proposer import Method
@@ -145,10 +146,33 @@ def test_a_draft_model_that_fails_is_left_out(bench: Any, free: None, caplog: py
     for _ in range(3):
         run.step()
     draft.is_broken = True
+    for i in range(12):
+        run.add([*PROMPT, i], max_tokens=25)
     run.run()
     run.check_all_ended()
-    assert "the draft model failed, there are no drafts from now on" in caplog.text
+    assert caplog.text.count("the draft model failed for sequence") == MOST_FAILED - 1
+    assert "the draft model failed 8 times, there are no drafts from now on" in caplog.text
     assert 0 < run.engine.stats().num_draft_tokens < 24
+
+
+def test_one_that_no_guess_can_be_drawn_for_takes_none_from_others(bench: Any, free: None) -> None:
+    run, draft = drafting(bench)
+    guesses = run.engine._scheduler.drafting._model._guesses
+
+    def picky(plan: StepPlan) -> StepResult:
+        if any(work.seq_id == 1 for work in plan.work):
+            raise InvariantError("sequence 1: no token is left")
+        return draft(plan)
+
+    guesses._execute = picky
+    for i in range(3):
+        run.add([*PROMPT, i], max_tokens=25)
+    run.step()
+    run.step()
+    assert not guesses.can_guess(run.engine._requests["1"].sequences[0])
+    run.run()
+    run.check_all_ended()
+    assert run.engine.stats().num_accepted_tokens > 30 and not guesses._barred
 
 
 def test_who_interrupts_a_guess_interrupts_a_step(bench: Any, free: None) -> None:
@@ -251,4 +275,4 @@ def test_whatever_happens_its_cache_holds_what_it_is_thought_to_hold(
             apply(run, event, step_failed)
         run.run()
     run.check_all_ended()
-    assert not run.engine._scheduler.drafting._model._guesses._has_failed
+    assert not run.engine._scheduler.drafting._model._guesses._num_failed

@@ -53,6 +53,8 @@ class ModelDrafts:
             return {}
         offers: list[tuple[float, int, int]] = []
         for place, seq in enumerate(scheduled):
+            if not self._guesses.can_guess(seq):
+                continue
             num_missing = self._guesses.num_missing(seq)
             if num_missing > PATIENCE * len(seq.output_token_ids):
                 continue
@@ -91,10 +93,11 @@ class ModelDrafts:
 
     def left(self, seq: Sequence) -> None:
         """It gives its blocks up."""
-        self._guesses.forget(seq)
+        self._guesses.left(seq)
 
     def forget(self, seq: Sequence) -> None:
         """It is finished."""
+        self._guesses.forget(seq)
         self._acceptances.pop(seq.seq_id, None)
 
 

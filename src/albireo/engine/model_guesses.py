@@ -24,6 +24,9 @@ from albireo.step import SampleTask, SequenceWork, StepPlan, StepResult, TokenMa
 
 _LOG = logging.getLogger(__name__)
 
+#: A draft model that failed so often in a row is not asked again.
+MOST_FAILED = 8
+
 
 @dataclass(slots=True)
 class _Progress:
@@ -89,12 +92,22 @@ class ModelGuesses:
         self._group, self._max_tokens, self._vocab_size = group, max_tokens, vocab_size
         self._progress: dict[int, _Progress] = {}
         self._held: dict[int, bytes] = {}
-        #: What failed once may fail again, and is not needed.
-        self._has_failed = False
+        #: Sequences that no guess could be drawn for; and how many in a row.
+        self._barred: set[int] = set()
+        self._num_failed = 0
 
-    def forget(self, seq: Seq) -> None:
+    def left(self, seq: Seq) -> None:
         """It holds no blocks any more."""
         self._progress.pop(seq.seq_id, None)
+
+    def forget(self, seq: Seq) -> None:
+        """It is finished."""
+        self.left(seq)
+        self._barred.discard(seq.seq_id)
+
+    def can_guess(self, seq: Seq) -> bool:
+        """False where it failed: what failed once may fail again, and is not needed."""
+        return self._num_failed < MOST_FAILED and seq.seq_id not in self._barred
 
     def num_missing(self, seq: Seq) -> int:
         """How many of its known tokens a guess would have to be computed from first, the last one included."""
@@ -104,21 +117,30 @@ class ModelGuesses:
         """Guess what follows the last known tokens of sequences, each so many tokens.
 
         Their tables have places for these. Returns: for each its drafts, fewer or none where the draft model is not so
-        far yet, or failed.
+        far yet, or failed. A step that fails is computed again for each sequence alone, to find whose it is.
         Cost: a step of the draft model for each place, the first with all that it has not seen yet.
         """
         drafts: dict[int, list[int]] = {seq.seq_id: [] for seq, _ in wanted}
-        if self._has_failed:
-            return [[] for _ in wanted]
         try:
             self._draw(wanted, drafts)
         except Exception as error:
-            self._has_failed = True
-            self._progress.clear()
-            self._held.clear()
-            _LOG.warning("the draft model failed, there are no drafts from now on: %s", error)
-            return [[] for _ in wanted]
+            for seq, _ in wanted:
+                self.left(seq)
+            if len(wanted) > 1:
+                return [self.guess([each])[0] for each in wanted]
+            self._bar(wanted[0][0], error)
+            return [[]]
+        if wanted:
+            self._num_failed = 0
         return list(drafts.values())
+
+    def _bar(self, seq: Seq, error: Exception) -> None:
+        self._barred.add(seq.seq_id)
+        self._num_failed += 1
+        if self._num_failed < MOST_FAILED:
+            _LOG.warning("the draft model failed for sequence %d, which has no drafts: %s", seq.seq_id, error)
+        else:
+            _LOG.warning("the draft model failed %d times, there are no drafts from now on: %s", MOST_FAILED, error)
 
     def _draw(self, wanted: Sequence[tuple[Seq, int]], drafts: dict[int, list[int]]) -> None:
         works: list[SequenceWork] = []
@@ -187,6 +209,8 @@ class ModelGuesses:
                 break
             progress.num_known += 1
         progress.fed.clear()
+        # where a step failed, nothing came behind what was computed for its guess
+        progress.num_known = min(progress.num_known, seq.num_tokens - 1)
         if progress.num_known:
             progress.tail = table[(progress.num_known - 1) // size]
         return progress.num_known

@@ -1,7 +1,7 @@
-"""The question: what does guessing ahead by prompt lookup bring where text repeats, and what does it cost elsewhere?
+"""The question: what does guessing ahead bring, by prompt lookup or by a draft model, and what does it cost elsewhere?
 
     python benchmarks/speculative.py [--model DIR] [--quantization int8] [--running 1 4 16] [--rounds 5] [--drafts 5 8]
-                                     [--clock cpu --num-threads 1]
+                                     [--draft-model DIR] [--draft-quantization int4] [--clock cpu --num-threads 1]
 
 Two engines on one model, with and without drafts, take turns, run by run; both must give the same tokens and
 log-probabilities, or the script ends. What is compared is the ratio within a pair. Prints the median ratio and its
@@ -135,6 +135,8 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--model", help="a directory; the bundled model when left out")
     parser.add_argument("--quantization")
+    parser.add_argument("--draft-model", help="guesses in place of prompt lookup")
+    parser.add_argument("--draft-quantization", help="of the draft model; alone: the model itself in this is one")
     parser.add_argument("--num-threads", type=int)
     parser.add_argument("--running", type=int, nargs="+", default=[1, 4, 16])
     parser.add_argument("--drafts", type=int, nargs="+", default=[8])
@@ -157,7 +159,10 @@ def main() -> None:
     heads = f"{'drafts':>7}{'running':>8}{'ratio':>8}  {'(spread)':16}{'tok/s':>8}{'with':>8}{'true':>7}{'tok/step':>9}"
     print(f"{'':9}{heads}")
     for num_drafts in options.drafts:
-        config = {"method": "ngram", "num_speculative_tokens": num_drafts}
+        config: dict[str, Any] = {"method": "ngram", "num_speculative_tokens": num_drafts}
+        if options.draft_model or options.draft_quantization:
+            config |= {"method": "draft_model", "model": options.draft_model}
+            config["quantization"] = options.draft_quantization
         drafted = LLM(options.model, **common, speculative_config=config)
         for name, workload in workloads(plain, has_text).items():
             if options.workloads and name not in options.workloads:
@@ -177,7 +182,7 @@ def main() -> None:
                 record = {
                     "at": datetime.now(UTC).isoformat(timespec="seconds"),
                     "workload": name,
-                    "num_speculative_tokens": num_drafts,
+                    **config,
                     "running": num,
                     **figures,
                     "model": Path(plain.loaded.directory).name,

@@ -27,6 +27,11 @@ def test_the_ways_to_say_it(given: Any) -> None:
     assert EngineConfig().speculative_config is None
 
 
+def test_a_model_means_a_draft_model() -> None:
+    found = SpeculativeConfig.of({"model": "small", "num_speculative_tokens": 3})
+    assert found == SpeculativeConfig(method="draft_model", model="small", num_speculative_tokens=3)
+
+
 @pytest.mark.parametrize(
     ("given", "message"),
     [
@@ -44,6 +49,11 @@ def test_the_ways_to_say_it(given: Any) -> None:
         ({"method": "ngram", "prompt_lookup_max": 100}, "prompt_lookup_max=100"),
         ({"method": "ngram", "prompt_lookup_min": 0}, "prompt_lookup_min=0"),
         ({"method": "ngram", "prompt_lookup_min": 4, "prompt_lookup_max": 3}, "exceeds prompt_lookup_max=3"),
+        ({"method": "draft_model"}, "needs a model, or a quantization in which the model itself is the draft model"),
+        ({"method": "draft_model", "model": 5}, "speculative_config.model=5 is not allowed; it must be a name"),
+        ({"method": "ngram", "model": "a"}, "speculative_config.model='a' is of method draft_model, not ngram"),
+        ({"method": "ngram", "quantization": "int4"}, "quantization='int4' is of method draft_model"),
+        ({"model": "a", "prompt_lookup_max": 7}, "prompt_lookup_max and prompt_lookup_min are of method ngram"),
         ("{method: ngram}", "is not JSON"),
         ("[" * 100_000, "is not JSON"),
         ("5", "must be an object"),

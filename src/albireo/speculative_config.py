@@ -13,11 +13,12 @@ from typing import Any, Literal
 
 from albireo.errors import ConfigError, short
 
-METHODS = ("ngram",)
+METHODS = ("ngram", "draft_model")
 #: Drafts of one sequence in one step, and of a step in all: each takes a row of the step.
 MAX_DRAFTS = 64
 #: Longer n-grams than this tell nothing that it does not.
 MAX_LOOKUP = 64
+LOOKUP_MAX, LOOKUP_MIN = 5, 2
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -25,24 +26,30 @@ class SpeculativeConfig:
     """How drafts are made.
 
     Fields:
-        method: ngram: what followed the last few tokens where they stood before, in the prompt or the output.
+        method: ngram: what followed the last few tokens where they stood before, in the prompt or the output;
+            draft_model: what a model says that takes less time.
         num_speculative_tokens: most drafts of one sequence in one step.
+        model: that draft model: a directory or a name, as EngineConfig has it; None: the model itself, rounded.
+        quantization: what the draft model's weights are held in, as in EngineConfig; None: as they are.
         prompt_lookup_max: longest n-gram that is looked up.
         prompt_lookup_min: shortest; drafts are made where so many tokens stood before.
 
     Raises: ConfigError naming field, value and limit.
     """
 
-    method: Literal["ngram"]
+    method: Literal["ngram", "draft_model"]
     num_speculative_tokens: int = 5
-    prompt_lookup_max: int = 5
-    prompt_lookup_min: int = 2
+    model: str | None = None
+    quantization: str | None = None
+    prompt_lookup_max: int = LOOKUP_MAX
+    prompt_lookup_min: int = LOOKUP_MIN
 
     def __post_init__(self) -> None:
         if self.method not in METHODS:
             raise ConfigError(
                 f"speculative_config.method={short(self.method)} is unknown; there is {', '.join(METHODS)}"
             )
+        _check_model(self)
         limits = {
             "num_speculative_tokens": MAX_DRAFTS,
             "prompt_lookup_max": MAX_LOOKUP,
@@ -73,6 +80,8 @@ class SpeculativeConfig:
                 f"speculative_config={short(value)} is not allowed; it must be an object, such as "
                 '{"method": "ngram", "num_speculative_tokens": 5}'
             )
+        if "method" not in given and "model" in given:
+            given = {**given, "method": "draft_model"}
         known = [field.name for field in fields(cls)]
         for name in given:
             if name not in known:
@@ -82,6 +91,28 @@ class SpeculativeConfig:
         if "method" not in given:
             raise ConfigError(f"speculative_config names no method; there is {', '.join(METHODS)}")
         return cls(**given)
+
+
+def _check_model(config: SpeculativeConfig) -> None:
+    for name in ("model", "quantization"):
+        value = getattr(config, name)
+        if value is not None and not isinstance(value, str):
+            raise ConfigError(f"speculative_config.{name}={short(value)} is not allowed; it must be a name")
+        if value is not None and config.method != "draft_model":
+            raise ConfigError(
+                f"speculative_config.{name}={short(value)} is of method draft_model, not {config.method}; leave it out"
+            )
+    if config.method != "draft_model":
+        return
+    if config.model is None and config.quantization is None:
+        raise ConfigError(
+            "speculative_config: method draft_model needs a model, or a quantization in which the model itself is the "
+            'draft model, such as {"method": "draft_model", "quantization": "int4"}'
+        )
+    if (config.prompt_lookup_max, config.prompt_lookup_min) != (LOOKUP_MAX, LOOKUP_MIN):
+        raise ConfigError(
+            "speculative_config: prompt_lookup_max and prompt_lookup_min are of method ngram; leave them out"
+        )
 
 
 def _parsed(text: str) -> Any:

@@ -7,8 +7,8 @@ from dataclasses import replace
 
 import pytest
 
+from albireo.api.compile import compile_program
 from albireo.api.devices import CpuDevice
-from albireo.api.load import compile_program
 from albireo.api.memory import OVERHEAD_BYTES, plan_memory
 from albireo.backends.cpu.machine import isa_levels
 from albireo.backends.cpu.pack import constant_offsets

@@ -9,7 +9,8 @@ import pytest
 
 from albireo.api import devices
 from albireo.api.build import build
-from albireo.api.load import compile_program, plan
+from albireo.api.compile import compile_program
+from albireo.api.load import plan
 from albireo.api.locate import BUNDLED
 from albireo.api.source import open_source
 from albireo.bench import plan as plan_module
@@ -248,6 +249,12 @@ def test_the_probe_reads_what_a_step_reads(monkeypatch):
     assert (num_threads, dtype) == (1, "bfloat16")
     assert 0.5 * program.weight_bytes < read_bytes < program.weight_bytes
     assert found["limits"]["read_bytes_per_s"]["median"] == 1e11
+
+
+def test_a_draft_model_is_not_planned_for() -> None:
+    config = EngineConfig(speculative_config={"method": "draft_model", "quantization": "int4"})
+    with pytest.raises(ConfigError, match="plan counts and predicts one model; leave speculative_config"):
+        plan_model(config, PlanWorkload())
 
 
 def test_lines(fixed_machine):

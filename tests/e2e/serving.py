@@ -162,7 +162,7 @@ class Server:
             return result
 
         ticks = count()
-        return Engine(settings, execute, lambda: float(next(ticks)), self.method)
+        return Engine(settings, execute, lambda: float(next(ticks)), self.method or self.loaded.method)
 
     def _record(self, plan: StepPlan, logits: Row, result: StepResult) -> None:
         step = pack_step(plan, self.loaded.config.block_size, is_top_greedy=bool(self.loaded.settings.num_state_slots))

@@ -64,7 +64,9 @@ class AsyncLLM:
         # Those whose grammar has to be compiled, which may take longer, hold up none of the others.
         self._compiling = ThreadPoolExecutor(2, "albireo-compile")
         self._loras = LoraModels(loaded.adapters)
-        driver = Driver(loaded.settings, loaded.execute, loaded.tokenizer, adapters=loaded.adapters)
+        driver = Driver(
+            loaded.settings, loaded.execute, loaded.tokenizer, adapters=loaded.adapters, method=loaded.method
+        )
         thread = EngineThread(driver, loaded.prepare)
         self._thread: EngineThread | None = thread
         self._finalizer = weakref.finalize(self, thread.stop)

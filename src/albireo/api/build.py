@@ -20,7 +20,7 @@ from typing import Any
 
 import albireo
 from albireo.api.checkpoint_source import CheckpointSource
-from albireo.api.load import compile_program
+from albireo.api.compile import compile_program
 from albireo.api.locate import locate_model
 from albireo.api.memory import machine_bytes
 from albireo.api.progress import bytes_bar

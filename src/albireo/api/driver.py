@@ -15,6 +15,7 @@ from albireo.api.request_record import RequestRecord
 from albireo.engine.request import SequenceUpdate
 from albireo.engine.settings import EngineSettings
 from albireo.engine.stats import EngineStats
+from albireo.speculative.proposer import Method
 from albireo.step import StepPlan, StepResult
 from albireo.text.tokenizer import Tokenizer
 
@@ -32,9 +33,10 @@ class Driver:
         tokenizer: Tokenizer | None,
         clock: Callable[[], float] = time.monotonic,
         adapters: Adapters | None = None,
+        method: Method | None = None,
     ) -> None:
-        """Args: adapters: those that requests may have."""
-        self._guarded = GuardedEngine(settings, execute, clock)
+        """Args: adapters: those that requests may have. method: how drafts are made; None: as settings say."""
+        self._guarded = GuardedEngine(settings, execute, clock, method)
         self._engine = self._guarded.engine
         self._tokenizer = tokenizer
         self._adapters = adapters

@@ -23,6 +23,7 @@ from albireo.engine.engine import Engine
 from albireo.engine.request import SequenceUpdate
 from albireo.engine.settings import EngineSettings
 from albireo.errors import OutOfMemory
+from albireo.speculative.proposer import Method
 from albireo.step import StepPlan, StepResult
 
 _LOG = logging.getLogger(__name__)
@@ -41,8 +42,10 @@ class GuardedEngine:
         settings: EngineSettings,
         execute: Callable[[StepPlan], StepResult],
         clock: Callable[[], float] = time.monotonic,
+        method: Method | None = None,
     ) -> None:
-        self.engine = Engine(settings, self._noting, clock)
+        """Args: as Engine has them."""
+        self.engine = Engine(settings, self._noting, clock, method)
         self._execute = execute
         self._plan: StepPlan | None = None
 

@@ -69,7 +69,7 @@ class LLM:
         self._request_ids = itertools.count()
         self._admission = Admission.of(loaded)
         self._driver: Driver | None = Driver(
-            loaded.settings, loaded.execute, loaded.tokenizer, adapters=loaded.adapters
+            loaded.settings, loaded.execute, loaded.tokenizer, adapters=loaded.adapters, method=loaded.method
         )
         self._loras = LoraModels(loaded.adapters)
 

@@ -14,7 +14,9 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from albireo.api.adapters import Adapters
+from albireo.api.compile import MAX_PROMPT_ROWS, compile_program, with_adapter_room
 from albireo.api.devices import Device, open_device
+from albireo.api.drafter import Drafter, plan_drafter
 from albireo.api.locate import locate_model
 from albireo.api.memory import MemoryPlan, plan_memory
 from albireo.api.pooler import LazyPooler
@@ -25,15 +27,11 @@ from albireo.api.take_share import require_alone, take_gpu, take_processors
 from albireo.api.tokenizer import open_tokenizer
 from albireo.api.tuning import tuned
 from albireo.artifact.reader import tokenizer_directory
-from albireo.backends.backend import BLOCK_GROUPS, KernelCatalog
-from albireo.backends.cpu.adapters import CpuAdapters, padded_rank, slot_bytes
+from albireo.backends.cpu.adapters import CpuAdapters
 from albireo.backends.cpu.model import CpuModel
 from albireo.compiler.passes import hidden_states
-from albireo.compiler.passes.shard import Part
-from albireo.compiler.pipeline import adapter_passes, compile_graph, passes_without
 from albireo.compiler.rewrite import copy_graph
 from albireo.config import EngineConfig
-from albireo.dtypes import kv_cache_dtype
 from albireo.engine.settings import EngineSettings
 from albireo.errors import ConfigError
 from albireo.execution.adapters import AdapterRunner
@@ -43,15 +41,12 @@ from albireo.graph.program import Program
 from albireo.models.config import ModelConfig
 from albireo.models.generation import GenerationDefaults, eos_token_ids, read_generation_defaults
 from albireo.models.rearranged import REARRANGED
-from albireo.speculative_config import MAX_DRAFTS
+from albireo.speculative.proposer import Method
 from albireo.step import StepPlan, StepResult
 from albireo.structured.compiler import require_xgrammar
 from albireo.text.tokenizer import Tokenizer
 
 _LOG = logging.getLogger(__name__)
-
-#: Positions of prompts whose log-probabilities one step computes; a row of logits each.
-MAX_PROMPT_ROWS = 64
 
 
 def nothing_to_prepare() -> bool:
@@ -70,6 +65,7 @@ class Loaded:
             nothing to execute; returns whether it did any.
         pooler: gives hidden states in place of logits; None when the model's head has a shape that is not known.
         adapters: those that requests may have; None without enable_lora.
+        method: how drafts are made; None: as settings.speculative says.
         load_s: seconds it took, weights included.
     """
 
@@ -90,6 +86,7 @@ class Loaded:
     pooler: LazyPooler | None = None
     adapters: Adapters | None = None
     prepare: Callable[[], bool] = nothing_to_prepare
+    method: Method | None = None
 
     @property
     def one_rank(self) -> CpuModel:
@@ -144,13 +141,19 @@ def load(
         config = replace(config, device=device.name)
         if share is not None and device.name == "cpu":
             config = take_processors(config, share)
-        programs, memory = plan_ranks(config, source, levels, device)
+        programs, memory, drafter = _plan_all(config, source, device)
+        if drafter is not None:
+            drafter.check_tokens(tokenizer.result() if tokenizer else None)
         swapping = device.swapping(config, programs[0])
         if is_tuned and device.name == "cpu":
             programs = tuple(tuned(program, directory, config.num_threads)[0] for program in programs)
         graph = source.graph(memory.max_model_len)
-        with _progress(programs, show_progress, on_progress) as advance:
+        both = programs if drafter is None else (*programs, drafter.program)
+        method = None
+        with _progress(both, show_progress, on_progress) as advance:
             model, memory = device.model(config, source, graph, programs, memory, advance)
+            if drafter is not None:
+                method = drafter.load(device, model, memory.num_blocks, advance, is_tuned=is_tuned)
         second = SecondPrograms(config, source, device, model, is_tuned)
         adapters = second.adapters() if config.enable_lora else None
         pooler = None if hidden_states.problem(graph) else second.pooler()
@@ -195,6 +198,7 @@ def load(
             device=device.name,
             pooler=pooler,
             adapters=adapters,
+            method=method,
         )
 
 
@@ -273,7 +277,14 @@ def plan_ranks(
 
     Raises: ConfigError, OutOfMemory, UnsupportedModel; EngineFileError when a built source does not fit.
     """
-    device = device or open_device(config, levels)
+    programs, memory, _ = _plan_all(config, source, device or open_device(config, levels))
+    return programs, memory
+
+
+def _plan_all(
+    config: EngineConfig, source: ModelSource, device: Device
+) -> tuple[tuple[Program, ...], MemoryPlan, Drafter | None]:
+    """plan_ranks(), and the draft model that has its part of the memory."""
     limit = source.model_config.max_position_embeddings
     model_len = config.max_model_len or source.default_model_len
     if model_len > limit:
@@ -295,11 +306,13 @@ def plan_ranks(
                 )
             program, adapter_bytes = with_adapter_room(programs[0], graph, config, model_len, device.catalog())
             programs = (program,)
+    drafter = plan_drafter(config, source, programs[0].kv.windows, model_len, device)
+    both = programs if drafter is None else (*programs, drafter.program)
     memory = plan_memory(
         config,
-        weight_bytes=sum(device.weight_bytes(program) for program in programs),
-        arena_bytes=sum(program.arena_bytes for program in programs),
-        block_bytes=sum(device.block_bytes(program.kv) for program in programs),
+        weight_bytes=sum(device.weight_bytes(program) for program in both),
+        arena_bytes=sum(program.arena_bytes for program in both),
+        block_bytes=sum(device.block_bytes(program.kv) for program in both),
         model_len=model_len,
         machine=device.machine_bytes(),
         num_engines=config.data_parallel_size if device.name == "cpu" else 1,
@@ -308,53 +321,7 @@ def plan_ranks(
         are_weights_shared=source.shares_weights,
         windows=programs[0].kv.windows,
     )
-    return programs, memory
-
-
-def with_adapter_room(
-    program: Program, graph: Graph, config: EngineConfig, model_len: int, catalog: KernelCatalog
-) -> tuple[Program, int]:
-    """A program in whose arena the one with adapters finds room, as they run in turn; and the bytes of the slots."""
-    second = compile_program(graph, config, model_len, None, catalog, has_adapters=True)
-    arena_bytes = max(program.arena_bytes, second.arena_bytes)
-    return replace(program, arena_bytes=arena_bytes), slot_bytes(second, config.max_loras)
-
-
-def compile_program(
-    graph: Graph,
-    config: EngineConfig,
-    model_len: int,
-    part: Part | None = None,
-    catalog: KernelCatalog | None = None,
-    *,
-    has_adapters: bool = False,
-) -> Program:
-    """Compile for the steps that config allows, for one rank or for one that is alone.
-
-    Args: catalog: kernels to choose from; None: those of the device that config asks for. has_adapters: of linears.
-    Raises: UnsupportedModel; ConfigError when config leaves out a pass that cannot be, or the model cannot be cut so.
-    """
-    seqs, tokens = config.step_limits.max_num_seqs, config.step_limits.max_num_batched_tokens
-    # logits are large and wanted of few rows, hidden states of all that are to be pooled
-    num_rows = tokens if hidden_states.OUTPUT in graph.outputs else seqs + MAX_PROMPT_ROWS
-    # drafts are in steps without prompts, and may take the logits of these
-    num_draft_rows = 0 if config.speculative_config is None else MAX_DRAFTS
-    assert MAX_DRAFTS <= MAX_PROMPT_ROWS
-    passes = passes_without(config.without)
-    if has_adapters:
-        passes = adapter_passes(passes, padded_rank(config.max_lora_rank))
-    catalog = catalog or open_device(config).catalog()
-    return compile_graph(
-        graph,
-        catalog,
-        maxima={"T": tokens, "R": num_rows, "G": seqs + num_draft_rows},
-        block_size=config.block_size,
-        max_positions=model_len,
-        part=part,
-        passes=passes,
-        kv_dtype=kv_cache_dtype(config.kv_cache_dtype),
-        has_block_groups=BLOCK_GROUPS in catalog.abilities,
-    )
+    return programs, memory, drafter
 
 
 def _tokenizer(config: EngineConfig, directory: Path) -> Tokenizer:

@@ -10,8 +10,8 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from albireo.api.compile import MAX_PROMPT_ROWS, compile_program, with_adapter_room
 from albireo.api.devices import planning_device
-from albireo.api.load import MAX_PROMPT_ROWS, compile_program, with_adapter_room
 from albireo.api.locate import locate_model
 from albireo.api.share import Share, threads_of
 from albireo.api.source import ModelSource, open_source
@@ -74,6 +74,9 @@ def plan_model(config: EngineConfig, workload: PlanWorkload, memory_bytes: int |
     Raises: ConfigError; ModelError; OutOfMemory with the numbers when the workload does not fit.
     Cost: about a second: compiling, the probes, and scheduling the workload without computing it.
     """
+    asked = config.speculative_config
+    if asked is not None and asked.method == "draft_model":
+        raise ConfigError("plan counts and predicts one model; leave speculative_config with its draft model out")
     directory = locate_model(config.model)
     source = _source(directory, config)
     num_ranks = len(source.parts)

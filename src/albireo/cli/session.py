@@ -59,7 +59,9 @@ class Session:
         self.loaded: Loaded = load(config, show_progress=True)
         loaded = self.loaded
         self._admission = Admission.of(loaded)
-        self._driver = Driver(loaded.settings, loaded.execute, loaded.tokenizer, adapters=loaded.adapters)
+        self._driver = Driver(
+            loaded.settings, loaded.execute, loaded.tokenizer, adapters=loaded.adapters, method=loaded.method
+        )
         self._adapter = None if lora is None or loaded.adapters is None else loaded.adapters.load(lora)
         self._num_requests = 0
 

@@ -21,6 +21,9 @@ from __future__ import annotations
 from math import ceil
 
 from albireo.engine.block_tables import BlockTables
+from albireo.engine.model_drafts import ModelDrafts
+from albireo.engine.model_guesses import ModelGuesses
+from albireo.engine.prefix_cache import PrefixCache
 from albireo.engine.request import Sequence
 from albireo.engine.settings import EngineSettings
 from albireo.engine.state_slots import StateSlots
@@ -55,6 +58,7 @@ class Drafting:
         config: SpeculativeConfig,
         settings: EngineSettings,
         tables: BlockTables,
+        cache: PrefixCache,
         states: StateSlots,
         counters: Counters,
         method: Method | None = None,
@@ -65,6 +69,8 @@ class Drafting:
         self._tables = tables
         self._counters = counters
         self._method = method or method_of(config)
+        #: None where each sequence has a proposer.
+        self._model = _model_drafts(self._method, config, settings, cache)
         self._experience = Experience(self._method.num_kinds)
         self._pacing = Pacing()
         self._guesses: dict[int, Guesses] = {}
@@ -97,12 +103,15 @@ class Drafting:
             plan.waits = runs_ahead and not has_more and any(seq.seq_id in self._believed for seq in scheduled)
             self._is_begun = runs_ahead and not plan.waits
             return
-        asked = self._asked(scheduled)
+        asked = self._asked(scheduled) if self._model is None else range(num_rows)
         if not asked or not all(map(self._only_decodes, scheduled, works)):
             return
         self._is_decode = True
         num_spare = min(self._settings.max_num_batched_tokens - plan.num_tokens, self._settings.max_draft_rows)
         worth = self._pacing.begin(num_rows)
+        if self._model is not None:
+            self._put(plan, self._made(self._model, scheduled, plan, max(0, num_spare), worth))
+            return
         if num_spare <= 0 or worth >= 1.0:
             return
         chosen = self._choose(scheduled, asked, num_spare, worth)
@@ -113,7 +122,8 @@ class Drafting:
         if self._was_begun:
             plan.waits = bool(chosen)
         else:
-            self._put(scheduled, plan, chosen)
+            places = self._with_room(scheduled, plan, {place: len(drafts) for place, drafts in chosen.items()})
+            self._put(plan, {place: chosen[place] for place in places})
             plan.waits = runs_ahead and plan.num_drafts > 0
         self._is_begun = runs_ahead and not plan.waits
 
@@ -142,16 +152,22 @@ class Drafting:
             nums[place] = num
         return {place: guesses[place][:num] for place, num in nums.items()}
 
-    def _put(self, scheduled: list[Sequence], plan: StepPlan, chosen: dict[int, list[int]]) -> None:
-        """Drafts into the plan, where there are blocks for them."""
-        works = plan.work
+    def _made(
+        self, model: ModelDrafts, scheduled: list[Sequence], plan: StepPlan, num_spare: int, worth: float
+    ) -> dict[int, list[int]]:
+        """Drafts of a model, by place: made when it is known that there are rows and places for them."""
+        nums = model.nums(scheduled, num_spare, worth, self._pacing)
+        places = self._with_room(scheduled, plan, nums)
+        self._is_decode = model.is_usual
+        made = model.make([(scheduled[place], nums[place]) for place in places])
+        return {place: drafts for place, drafts in zip(places, made, strict=True) if drafts}
+
+    def _put(self, plan: StepPlan, chosen: dict[int, list[int]]) -> None:
+        """Drafts into the plan, for which there is room."""
         for place, drafts in chosen.items():
-            seq = scheduled[place]
-            if self._states.guard(seq, works[place]) and self._grow(seq, len(drafts)):
-                works[place] = _with_drafts(works[place], drafts)
-                plan.num_tokens += len(drafts)
-                plan.num_drafts += len(drafts)
-                self._drafted.append(seq)
+            plan.work[place] = _with_drafts(plan.work[place], drafts)
+            plan.num_tokens += len(drafts)
+            plan.num_drafts += len(drafts)
 
     def _only_decodes(self, seq: Sequence, work: SequenceWork) -> bool:
         """Whether it computes its last token alone, or with drafts that came true and a state has not seen."""
@@ -175,6 +191,7 @@ class Drafting:
         output = seq.output_token_ids
         guesses = self._guesses.get(seq.seq_id)
         if guesses is None:
+            assert self._method.proposer is not None, "no model guesses"
             proposer = self._method.proposer(seq.request.prompt_token_ids)
             guesses = self._guesses[seq.seq_id] = Guesses(proposer, Acceptance(self._experience))
         guesses.acceptance.judge(output)
@@ -192,7 +209,15 @@ class Drafting:
             guesses.acceptance.note(guess, kind, len(output))
         return guess, guesses.acceptance.rate(kind) if guess else 0.0
 
-    def _grow(self, seq: Sequence, num_drafts: int) -> bool:
+    def _with_room(self, scheduled: list[Sequence], plan: StepPlan, nums: dict[int, int]) -> list[int]:
+        """Of places, and how many drafts are wanted there, those for which there is room."""
+        return [place for place, num in nums.items() if self._reserve(scheduled[place], plan.work[place], num)]
+
+    def _reserve(self, seq: Sequence, work: SequenceWork, num_drafts: int) -> bool:
+        """Find what drafts take beside rows, a slot to go back to and blocks; they are free again after the step."""
+        if not self._states.guard(seq, work):
+            return False
+        self._drafted.append(seq)
         # Beginning where the blocks it has end: the last known token has a place that is its own.
         covered = len(seq.block_tables[0]) * self._tables.block_size
         end = seq.num_tokens + num_drafts
@@ -226,6 +251,30 @@ class Drafting:
     def forget(self, seq: Sequence) -> None:
         """It is finished."""
         self._guesses.pop(seq.seq_id, None)
+        if self._model is not None:
+            self._model.forget(seq)
+
+    def left(self, seq: Sequence) -> None:
+        """It gives its blocks up."""
+        if self._model is not None:
+            self._model.left(seq)
+
+
+def _model_drafts(
+    method: Method, config: SpeculativeConfig, settings: EngineSettings, cache: PrefixCache
+) -> ModelDrafts | None:
+    if method.execute is None:
+        return None
+    guesses = ModelGuesses(
+        method.execute,
+        cache,
+        settings.block_size,
+        settings.windows.index(None),
+        settings.max_num_batched_tokens,
+        settings.vocab_size,
+        method.vocab_size,
+    )
+    return ModelDrafts(guesses, config.num_speculative_tokens, method.max_positions)
 
 
 def _with_drafts(work: SequenceWork, drafts: list[int]) -> SequenceWork:

@@ -200,7 +200,7 @@ class Engine:
         if not self._requests:
             return []
         started_s = self._clock()
-        plan = self._scheduler.plan()
+        plan = self._plan()
         result = self._run(plan)
         self._commit(plan, result, started_s)
         return self._report(plan, result)
@@ -213,6 +213,13 @@ class Engine:
         """
         seq = self._scheduler.leave_out_last()
         return None if seq is None else (seq.request.request_id, seq.index)
+
+    def _plan(self) -> StepPlan:
+        try:
+            return self._scheduler.plan()
+        except BaseException:  # somebody interrupts, while a draft model guesses
+            self._scheduler.roll_back()
+            raise
 
     def _run(self, plan: StepPlan) -> StepResult:
         try:

@@ -77,7 +77,9 @@ class Scheduler:
         #: None where there are no drafts.
         self.drafting: Drafting | None = None
         if settings.speculative is not None:
-            self.drafting = Drafting(settings.speculative, settings, self.tables, self.states, counters, method)
+            self.drafting = Drafting(
+                settings.speculative, settings, self.tables, self.cache, self.states, counters, method
+            )
         self._settings = settings
         self._counters = counters
         self._step = _Step(settings.max_prompt_rows)
@@ -140,6 +142,8 @@ class Scheduler:
         self.running.remove(seq)
         self.adapters.leave(seq)
         self.states.leave(seq)
+        if self.drafting is not None:
+            self.drafting.left(seq)
         self.tables.release(seq.block_tables)
         seq.num_computed_tokens = 0
         seq.quiet_until = 0

@@ -11,8 +11,8 @@ from pathlib import Path
 from typing import Any
 
 from albireo.api.checkpoint_source import CheckpointSource
+from albireo.api.compile import compile_program
 from albireo.api.engine_source import EngineSource
-from albireo.api.load import compile_program
 from albireo.api.locate import locate_model
 from albireo.api.source import ModelSource, guard
 from albireo.artifact.manifest import Manifest, Options

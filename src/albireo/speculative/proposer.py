@@ -1,4 +1,4 @@
-"""What makes drafts of one sequence: the contract, and who fulfils it.
+"""What makes drafts: the contracts, and who fulfils them.
 
 Asked by engine/drafting.py. A draft is judged elsewhere, by equality with the token drawn at its place; so a proposer
 may guess as it likes, and changes nothing but speed.
@@ -13,6 +13,10 @@ from typing import Protocol
 
 from albireo.speculative.ngram import NgramProposer
 from albireo.speculative_config import SpeculativeConfig
+from albireo.step import StepPlan, StepResult
+
+#: No sequence is as long.
+MAX_POSITIONS = 1 << 62
 
 
 class Proposer(Protocol):
@@ -30,16 +34,23 @@ class Proposer(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Method:
-    """A way to make drafts.
+    """A way to make drafts: by a proposer for each sequence, or by a model for all.
 
-    Fields: num_kinds: of its guesses. proposer: makes that of a sequence, from the ids of its prompt.
+    Fields: num_kinds: of its guesses. proposer: makes that of a sequence, from the ids of its prompt. execute: computes
+        a plan of the draft model, which has a KV cache of its own with blocks of the same numbers; see
+        engine/model_guesses.py. max_positions: longest sequence that it knows; vocab_size: its
+        ids are below it.
     """
 
     num_kinds: int
-    proposer: Callable[[Sequence[int]], Proposer]
+    proposer: Callable[[Sequence[int]], Proposer] | None = None
+    execute: Callable[[StepPlan], StepResult] | None = None
+    max_positions: int = MAX_POSITIONS
+    vocab_size: int = 0
 
 
 def method_of(config: SpeculativeConfig) -> Method:
-    """What config asks for."""
+    """What config asks for, where no model is needed for it."""
+    assert config.method == "ngram", "a draft model is loaded by whoever loads the model"
     low, high = config.prompt_lookup_min, config.prompt_lookup_max
     return Method(high - low + 1, partial(NgramProposer, shortest=low, longest=high))

@@ -1,0 +1,120 @@
+"""The draft model of speculative_config: planned beside the model, before a weight is read, and then loaded.
+
+Called by load.py. Does not guess (engine/model_guesses.py).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+
+from albireo.api.compile import compile_program
+from albireo.api.devices import CpuDevice, Device
+from albireo.api.locate import locate_model
+from albireo.api.source import ModelSource, guard, open_source
+from albireo.api.tokenizer import open_tokenizer
+from albireo.api.tuning import tuned
+from albireo.backends.cpu.model import CpuModel
+from albireo.config import EngineConfig
+from albireo.engine.block_tables import Windows
+from albireo.errors import ConfigError, ModelError
+from albireo.execution.runner import Runner
+from albireo.graph.program import Program
+from albireo.speculative.proposer import Method
+from albireo.text.tokenizer import Tokenizer
+
+#: Of the tokens of two models so many must have one id in both: some have special tokens of their own.
+LEAST_SHARED = 0.99
+
+
+@dataclass(frozen=True, slots=True)
+class Drafter:
+    """A draft model that is not loaded yet. is_same: it is the model itself, rounded."""
+
+    config: EngineConfig
+    source: ModelSource
+    program: Program
+    max_positions: int
+    is_same: bool
+
+    def load(
+        self, device: Device, model: object, num_blocks: int, advance: Callable[[int], None], *, is_tuned: bool
+    ) -> Method:
+        """It with its weights and a KV cache of num_blocks blocks, on the threads of the model that it is for."""
+        assert isinstance(device, CpuDevice) and isinstance(model, CpuModel), "plan_drafter() refuses others"
+        program = self.program
+        if is_tuned:
+            program = tuned(program, self.source.directory, self.config.num_threads)[0]
+        with self.source.weights(self.source.graph(self.max_positions)) as weights:
+            own = CpuModel(program, weights, model.pool, num_blocks, advance)
+        size = self.source.model_config.vocab_size
+        runner = Runner(own, size, self.config.block_size)
+        return Method(1, execute=runner.execute, max_positions=self.max_positions, vocab_size=size)
+
+    def check_tokens(self, tokenizer: Tokenizer | None) -> None:
+        """Raises: ConfigError when its tokens are others than the model's, as far as that is known."""
+        if self.is_same or tokenizer is None:
+            return
+        place = self.source.tokenizer_directory
+        own, wanted = open_tokenizer(place).vocabulary(), tokenizer.vocabulary()
+        num_same = len(own.items() & wanted.items())
+        if num_same < LEAST_SHARED * min(len(own), len(wanted)):
+            raise ConfigError(
+                f"speculative_config.model={self.config.model}: {num_same} of its {len(own)} tokens are the model's, "
+                f"which has {len(wanted)}; a draft model must have the model's tokens: take a smaller one of its family"
+            )
+
+
+def plan_drafter(
+    config: EngineConfig, source: ModelSource, windows: Windows, model_len: int, device: Device
+) -> Drafter | None:
+    """Compile the draft model that config asks for, None where there is none.
+
+    Args: source, windows, model_len: of the model, its block groups, and the longest sequence.
+    Raises: ConfigError saying what does not go with one; ModelError; UnsupportedModel.
+    """
+    asked = config.speculative_config
+    if asked is None or asked.method != "draft_model":
+        return None
+    why = "speculative_config: a draft model"
+    if not isinstance(device, CpuDevice):
+        raise ConfigError(f"{why} runs on the CPU alone yet, not on {device.name}; use method ngram, or device=cpu")
+    if len(source.parts) != 1:
+        raise ConfigError(f"{why} runs on one rank, not beside {len(source.parts)}; leave tensor_parallel_size out")
+    if None not in windows:
+        raise ConfigError(
+            f"{why} needs blocks that are kept, and all layers of this model have windows; use method ngram"
+        )
+    own = replace(
+        config,
+        model=config.model if asked.model is None else asked.model,
+        quantization=asked.quantization,
+        quantization_head=None,
+        dtype="auto",
+        kv_cache_dtype="auto",
+        max_model_len=None,
+        speculative_config=None,
+        enable_lora=False,
+        tp_invariant=False,
+        verify_hashes=False,
+        pin_numerics=False,
+    )
+    try:
+        directory = locate_model(own.model)
+    except ModelError as error:
+        raise ConfigError(f"speculative_config.model: {error}") from None
+    drafting = open_source(directory, own)
+    own = drafting.adopt(own)
+    max_positions = min(model_len, drafting.model_config.max_position_embeddings)
+    with guard(drafting):
+        graph = drafting.graph(max_positions)
+        program = compile_program(
+            graph, own, max_positions, drafting.parts[0], device.catalog(), has_block_groups=False
+        )
+        drafting.check(program)
+    if program.states:
+        kind = drafting.model_config.model_type
+        raise ConfigError(
+            f"{why} that keeps states cannot go back behind a wrong draft, and {kind} keeps some; use another"
+        )
+    return Drafter(own, drafting, program, max_positions, asked.model is None)

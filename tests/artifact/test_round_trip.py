@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from albireo.api.compile import compile_program
+from albireo.api.programs import compile_program
 from albireo.artifact.graph_json import graph_from_json, graph_to_json
 from albireo.artifact.layout import REQUIRED, json_bytes
 from albireo.artifact.manifest import FileEntry, Manifest, Options, manifest_from_json, manifest_to_json

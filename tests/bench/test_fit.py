@@ -7,9 +7,9 @@ from dataclasses import replace
 
 import pytest
 
-from albireo.api.compile import compile_program
 from albireo.api.devices import CpuDevice
 from albireo.api.memory import OVERHEAD_BYTES, plan_memory
+from albireo.api.programs import compile_program
 from albireo.backends.cpu.machine import isa_levels
 from albireo.backends.cpu.pack import constant_offsets
 from albireo.bench.fit import MemoryParts, memory_parts

@@ -9,9 +9,9 @@ import pytest
 
 from albireo.api import devices
 from albireo.api.build import build
-from albireo.api.compile import compile_program
 from albireo.api.load import plan
 from albireo.api.locate import BUNDLED
+from albireo.api.programs import compile_program
 from albireo.api.source import open_source
 from albireo.bench import plan as plan_module
 from albireo.bench.plan import SPEED_FIGURES, PlanWorkload, plan_model

@@ -11,9 +11,9 @@ from typing import Any
 import numpy as np
 import pytest
 
-from albireo.api.compile import compile_program
 from albireo.api.devices import AbsentGpu
 from albireo.api.load import plan
+from albireo.api.programs import compile_program
 from albireo.api.source import open_source
 from albireo.backends.cpu.machine import isa_levels
 from albireo.bench.cost_model import CostModel

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from albireo.api.compile import compile_program
+from albireo.api.programs import compile_program
 from albireo.config import EngineConfig
 from albireo.errors import WeightMismatch
 from albireo.models import build_graph, load_config, open_checkpoint

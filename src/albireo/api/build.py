@@ -20,9 +20,9 @@ from typing import Any
 
 import albireo
 from albireo.api.checkpoint_source import CheckpointSource
-from albireo.api.compile import compile_program
 from albireo.api.locate import locate_model
 from albireo.api.memory import machine_bytes
+from albireo.api.programs import compile_program
 from albireo.api.progress import bytes_bar
 from albireo.api.tokenizer import gguf_as_files
 from albireo.artifact import layout

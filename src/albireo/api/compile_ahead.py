@@ -123,7 +123,7 @@ def compiling(
 
 def main() -> None:
     """One process: an order on stdin, see compiling()."""
-    from albireo.api.compile import compile_program
+    from albireo.api.programs import compile_program
     from albireo.api.source import open_source
     from albireo.backends.cuda.absent_gpu import AbsentGpu
     from albireo.backends.cuda.catalog import CudaCatalog

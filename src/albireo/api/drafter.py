@@ -8,9 +8,9 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 
-from albireo.api.compile import compile_program
 from albireo.api.devices import CpuDevice, Device
 from albireo.api.locate import locate_model
+from albireo.api.programs import compile_program
 from albireo.api.source import ModelSource, guard, open_source
 from albireo.api.tokenizer import open_tokenizer
 from albireo.api.tuning import tuned

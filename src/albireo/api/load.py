@@ -14,12 +14,12 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from albireo.api.adapters import Adapters
-from albireo.api.compile import MAX_PROMPT_ROWS, compile_program, with_adapter_room
 from albireo.api.devices import Device, open_device
 from albireo.api.drafter import Drafter, plan_drafter
 from albireo.api.locate import locate_model
 from albireo.api.memory import MemoryPlan, plan_memory
 from albireo.api.pooler import LazyPooler
+from albireo.api.programs import MAX_PROMPT_ROWS, compile_program, with_adapter_room
 from albireo.api.progress import bytes_bar
 from albireo.api.share import Share
 from albireo.api.source import ModelSource, guard, open_source

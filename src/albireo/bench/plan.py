@@ -10,9 +10,9 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from albireo.api.compile import MAX_PROMPT_ROWS, compile_program, with_adapter_room
 from albireo.api.devices import planning_device
 from albireo.api.locate import locate_model
+from albireo.api.programs import MAX_PROMPT_ROWS, compile_program, with_adapter_room
 from albireo.api.share import Share, threads_of
 from albireo.api.source import ModelSource, open_source
 from albireo.artifact.reader import is_engine_directory

@@ -11,9 +11,9 @@ from pathlib import Path
 from typing import Any
 
 from albireo.api.checkpoint_source import CheckpointSource
-from albireo.api.compile import compile_program
 from albireo.api.engine_source import EngineSource
 from albireo.api.locate import locate_model
+from albireo.api.programs import compile_program
 from albireo.api.source import ModelSource, guard
 from albireo.artifact.manifest import Manifest, Options
 from albireo.artifact.program_json import rows_digest

@@ -10,8 +10,8 @@ from typing import Any
 
 import pytest
 
-from albireo.api.compile import compile_program
 from albireo.api.compile_ahead import Compiling, compiling
+from albireo.api.programs import compile_program
 from albireo.api.source import open_source
 from albireo.backends.cuda.catalog import CudaCatalog
 from albireo.backends.cuda.chip import Chip

@@ -15,7 +15,7 @@ import pytest
 import torch
 
 from albireo import LLM, PoolingParams, SamplingParams
-from albireo.api import devices, load, swapping
+from albireo.api import devices, load, programs, swapping
 from albireo.api.memory import MemoryPlan
 from albireo.api.source import ModelSource
 from albireo.backends.cuda.model import CudaModel
@@ -245,7 +245,7 @@ def test_swapped_blocks_come_back_as_they_were(name: str, tmp_path: Path, monkey
     prompts, params = two(15, 3)
     wanted = tokens(llm(directory, device="cpu"), prompts, params)
     monkeypatch.setattr(load, "open_device", lambda config, levels=None: StandIn())
-    monkeypatch.setattr(load, "BLOCK_GROUPS", "")
+    monkeypatch.setattr(programs, "BLOCK_GROUPS", "")
     monkeypatch.setattr(swapping, "LINK_BYTES_PER_S", 1e30)  # the model is so small that it would not be worth it
     engine = llm(directory, device="cuda", num_gpu_blocks_override=5, swap_space=1e-4, enable_prefix_caching=False)
     moved: dict[str, list[tuple[int, int]]] = {"swap_out": [], "swap_in": []}

@@ -47,8 +47,8 @@ def test_a_threshold_is_tried_where_it_divides() -> None:
 
 
 def test_slabs_are_tried_where_there_are_several() -> None:
-    assert tried(point(2048), "slab_rows") == {96, 240, 960, 1920}
-    assert tried(point(128), "slab_rows") == {96}
+    assert tried(point(2048), "slab_rows") == {48, 96, 240, 960, 1920}
+    assert tried(point(128), "slab_rows") == {48, 96}
 
 
 def test_one_thread_has_one_queue() -> None:

@@ -7,11 +7,13 @@ from typing import Any
 
 import pytest
 
-from albireo import LLM, SamplingParams
+from albireo import LLM, BuildConfig, SamplingParams, build
 from albireo.api.load import plan
 from albireo.api.source import open_source
+from albireo.backends.cpu.model import CpuModel
 from albireo.config import EngineConfig
 from albireo.errors import ConfigError
+from albireo.execution.runner import Runner
 from albireo.models import load_architecture
 from compiler.ranks import wide_config
 from e2e.serving import Answer, Server, assert_same_answers
@@ -78,6 +80,16 @@ def test_layers_with_windows_and_with_states(tmp_path: Path) -> None:
         assert_same_answers(got, wanted)
         assert stats.num_draft_tokens > 0
         assert name != draft or stats.num_accepted_tokens > 0.9 * stats.num_draft_tokens
+
+
+def test_a_directory_as_a_draft_model_takes_the_steps_of_the_model(checkpoint: Path, tmp_path: Path) -> None:
+    """Not those of the profile that it was built for, which are shorter."""
+    build(checkpoint, tmp_path / "draft", BuildConfig(profile="latency", quantization="int8"))
+    server = Server.load(checkpoint, max_num_batched_tokens=None, speculative_config={"model": str(tmp_path / "draft")})
+    assert server.loaded.method is not None
+    runner = getattr(server.loaded.method.execute, "__self__", None)
+    assert isinstance(runner, Runner) and isinstance(runner._model, CpuModel)
+    assert runner._model.program.maxima["T"] == server.loaded.settings.max_num_batched_tokens == 960
 
 
 def test_the_draft_model_has_its_part_of_the_memory(checkpoint: Path) -> None:

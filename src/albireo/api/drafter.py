@@ -93,6 +93,9 @@ def plan_drafter(
         dtype="auto",
         kv_cache_dtype="auto",
         max_model_len=None,
+        # of the model, whatever profile a directory was built for
+        max_num_seqs=config.step_limits.max_num_seqs,
+        max_num_batched_tokens=config.step_limits.max_num_batched_tokens,
         speculative_config=None,
         enable_lora=False,
         tp_invariant=False,

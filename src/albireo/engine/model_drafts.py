@@ -45,10 +45,12 @@ class ModelDrafts:
 
         Args: num_spare: rows there are for all. worth: what pacing.begin() gave.
         """
-        self.is_usual = True
         self._num_plans += 1
+        self.is_usual = worth < 1.0 or self._num_plans % USUAL_EVERY == 0
+        if worth >= 1.0:
+            return {}
         every = TRIAL_EVERY if self._num_plans < NUM_FIRST else LATER_TRIAL_EVERY
-        is_trial = self._num_plans % every == 0 and worth < 1.0
+        is_trial = self._num_plans % every == 0
         if self._num_plans % every == every // 2:
             return {}
         offers: list[tuple[float, int, int]] = []

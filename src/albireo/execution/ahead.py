@@ -47,6 +47,7 @@ from albireo.step import (
 
 #: Positions beyond the next that blocks are held for, so that the step ahead has a place to write to.
 LOOKAHEAD = 1
+_NO_SNAPSHOT = (-1, 0)
 
 
 class AheadDevice(DeviceModel, HostTier, Protocol):
@@ -347,8 +348,10 @@ def _blocks_at(tables: Sequence[Sequence[int]], column: int) -> tuple[int, ...]:
 
 def _snapshot(work: SequenceWork, position: int) -> tuple[int, int]:
     """Slot and rows, 1 or 0, of what a sequence leaves behind its row at a position; in slot -1 where there is none."""
+    if work.snapshot_slot < 0:
+        return _NO_SNAPSHOT
     rows = snapshot_rows(work.snapshot_slot, work.snapshot_at, position, 1)
-    return work.snapshot_slot if rows else -1, rows
+    return (work.snapshot_slot, rows) if rows else _NO_SNAPSHOT
 
 
 def _limit(task: SampleTask) -> tuple[int, bool]:

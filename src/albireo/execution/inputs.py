@@ -111,6 +111,8 @@ def pack_step(
         is_top = is_top and all(task.params.is_greedy for task in tasks)
     wanted = np.array(rows, np.int32)
     none = np.zeros(0, np.int32)
+    state_slots = _those_held(np.fromiter((work.state_slot for work in works), np.int32, len(works)))
+    orders = [] if state_slots is None else [(work.snapshot_slot, work.snapshot_rows) for work in works]
     inputs = StepInputs(
         token_ids=token_ids,
         positions=positions,
@@ -122,8 +124,8 @@ def pack_step(
         top_rows=wanted if is_top else none,
         top_counts=_top_counts(len(rows), tasks, task_rows, drafts) if is_top else none,
         adapter_slots=_adapter_slots(works, owner) if plan.adapters else None,
-        state_slots=_those_held(np.fromiter((work.state_slot for work in works), np.int32, len(works))),
-        **_snapshots([(work.snapshot_slot, work.snapshot_rows) for work in works]),
+        state_slots=state_slots,
+        **_snapshots(orders),
         **_by_group(group_slots, group_tables),
     )
     return PackedStep(inputs, tasks, task_rows, is_top, prompt_rows, drafts)

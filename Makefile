@@ -7,7 +7,7 @@ NATIVE := $(shell find csrc CMakeLists.txt pyproject.toml -type f)
 # Tests start servers and interpreters by the hundred: without bytecode each would compile the whole package again.
 unexport PYTHONDONTWRITEBYTECODE
 
-.PHONY: demo serve test test-levels fuzz aot clients load-clients lint format bench page prometheus clean
+.PHONY: demo serve test test-levels fuzz aot clients load-clients lint versions format bench page prometheus clean
 
 demo: $(VENV)/.installed
 	@$(BIN)/albireo generate --stats --seed 7 "Once upon a time, a little fox"
@@ -78,10 +78,15 @@ $(VENV)/.installed: $(NATIVE)
 	@touch $@
 
 # What tests need on top. torch comes first and alone, as its CPU build: plain resolution would fetch CUDA.
-$(VENV)/.tested: $(VENV)/.installed tools/install_torch.py tools/install_extra.py
+$(VENV)/.tested: $(VENV)/.installed tools/install_torch.py tools/install_extra.py tests/constraints.txt
 	@$(BIN)/python tools/install_torch.py
 	@$(BIN)/python tools/install_extra.py test
 	@touch $@
+
+# The newest of everything that tests need, written down for the next who install it. Run the tests then.
+versions: $(VENV)/.tested
+	@$(BIN)/python tools/install_extra.py --newest test
+	@$(BIN)/python -m pip freeze --exclude-editable | grep -v '^torch==' >tests/constraints.txt
 
 # The page at / in headless Chromium, the metrics and the dashboard in Prometheus; each says why where it cannot.
 page: $(VENV)/.tested

@@ -2,6 +2,9 @@
 
 Run by `make`. Naming the project once more, as in `pip install --editable ".[test]"`, would build it once more: pip's
 environment for building has another path each time, so everything that includes nanobind is compiled again.
+
+Tests take the versions of tests/constraints.txt, so that no library's new release makes them fail on new machines only.
+--newest takes the newest of all, to write that file anew.
 """
 
 from __future__ import annotations
@@ -13,7 +16,9 @@ import tomllib
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
-PROJECT = Path(__file__).resolve().parent.parent / "pyproject.toml"
+ROOT = Path(__file__).resolve().parent.parent
+PROJECT, VERSIONS = ROOT / "pyproject.toml", ROOT / "tests" / "constraints.txt"
+NEWEST = "--newest"
 #: How an extra names others of the project: albireo[serve].
 OWN = re.compile(r"albireo\[([\w,\s-]+)\]$")
 
@@ -31,8 +36,10 @@ def requirements(extras: Mapping[str, Sequence[str]], name: str) -> Iterator[str
 
 def main() -> int:
     extras = tomllib.loads(PROJECT.read_text())["project"]["optional-dependencies"]
-    wanted = [each for name in sys.argv[1:] for each in requirements(extras, name)]
-    command = [sys.executable, "-m", "pip", "install", "--quiet", "--disable-pip-version-check", *wanted]
+    names = [each for each in sys.argv[1:] if each != NEWEST]
+    options = ["--upgrade"] if NEWEST in sys.argv else ["--constraint", str(VERSIONS)] if "test" in names else []
+    wanted = [each for name in names for each in requirements(extras, name)]
+    command = [sys.executable, "-m", "pip", "install", "--quiet", "--disable-pip-version-check", *options, *wanted]
     return subprocess.run(command, check=False).returncode
 
 

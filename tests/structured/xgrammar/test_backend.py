@@ -7,6 +7,7 @@ import random
 import signal
 import subprocess
 import sys
+import tomllib
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
@@ -17,10 +18,12 @@ import pytest
 
 from albireo.errors import InvalidParams, UnsupportedFeature
 from albireo.structured.xgrammar import backend as subject
-from albireo.structured.xgrammar import host
+from albireo.structured.xgrammar import host, native
 from albireo.structured.xgrammar.backend import Constraint, XGrammar, is_installed
 from albireo.structured_params import StructuredOutputsParams
 from structured.vocabularies import allowed_ids, tokenizer, vocabulary
+
+ROOT = Path(__file__).parents[3]
 
 pytestmark = pytest.mark.skipif(not is_installed(), reason="xgrammar is not installed")
 
@@ -235,3 +238,15 @@ def test_nothing_heavy_is_imported_here() -> None:
     root = Path(__file__).resolve().parents[3]
     done = subprocess.run([sys.executable, "-c", code], cwd=root, capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "[]"
+
+
+def test_another_release_is_told_and_which_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(native, "RELEASE", "0.0.1")
+    with pytest.raises(ImportError, match=r"release [\d.]+ is installed and 0\.0\.1 is called: pip install "):
+        native.Library([b"a"], 1, [0])
+    assert sys.modules.get("torch", native) is not None  # nothing has been kept from being imported
+
+
+def test_the_extra_asks_for_the_release_that_is_called() -> None:
+    extras = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["optional-dependencies"]
+    assert f"xgrammar=={native.RELEASE}" in extras["xgrammar"]

@@ -6,6 +6,7 @@ mask logits of its own; the native part needs neither, and fills any int32 array
 
 from __future__ import annotations
 
+import importlib.metadata
 import importlib.util
 import json
 import os
@@ -15,6 +16,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+#: The release whose native constructors are called here: what they take may change with any release.
+RELEASE = "0.2.9"
 #: Characters of strings with a length, and of others. The library lets control characters pass in the first, which JSON
 #: has as escapes only, and halves of surrogate pairs in both, which are no text.
 _CHARACTERS = {
@@ -33,6 +36,11 @@ class Library:
 
     def __init__(self, tokens: Sequence[bytes], vocab_size: int, eos_token_ids: Sequence[int]) -> None:
         """Args: tokens: bytes of each id; an empty one never stands in a text."""
+        installed = importlib.metadata.version("xgrammar")
+        if installed.partition(".post")[0] != RELEASE:
+            raise ImportError(
+                f"release {installed} is installed and {RELEASE} is called: pip install 'xgrammar=={RELEASE}'"
+            )
         # tvm_ffi imports torch where there is one, and nothing here needs it.
         sys.modules["torch"] = None  # type: ignore[assignment]
         # numpy, which tvm_ffi imports, else begins threads that do not survive a fork.
@@ -54,8 +62,8 @@ class Library:
         self._grammar, self._matcher = declared("Grammar"), declared("GrammarMatcher")
         raw_bytes, add_prefix_space = 0, False
         info = declared("TokenizerInfo")(list(tokens), raw_bytes, vocab_size, list(eos_token_ids), add_prefix_space)
-        num_threads, has_cache, no_limit = 1, False, -1
-        self._compiler = declared("GrammarCompiler")(info, num_threads, has_cache, no_limit)
+        num_threads, has_cache, no_limit, fills_masks_late = 1, False, -1, False
+        self._compiler = declared("GrammarCompiler")(info, num_threads, has_cache, no_limit, fills_masks_late)
 
     def compile(self, job: dict[str, Any]) -> Any:
         """A compiled grammar. Args: job: see request.py. Raises: RuntimeError and others of the library's."""

@@ -10,6 +10,7 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from albireo.api.checkpoint_source import with_whole_prompts
 from albireo.api.devices import planning_device
 from albireo.api.locate import locate_model
 from albireo.api.programs import MAX_PROMPT_ROWS, compile_program, with_adapter_room
@@ -70,7 +71,8 @@ def plan_model(config: EngineConfig, workload: PlanWorkload, memory_bytes: int |
     """Count memory; of a processor measure the limits and predict speed.
 
     Args: memory_bytes: what the engine may use in all; None: memory_utilization of the machine's, or of the GPU's.
-    Returns: the figures, sizes in bytes and times in seconds; those of speed are None on a GPU.
+    Returns: the figures, sizes in bytes and times in seconds; those of speed are None on a GPU. Of a model that writes
+        no text (writes_text) they are of prompts alone.
     Raises: ConfigError; ModelError; OutOfMemory with the numbers when the workload does not fit.
     Cost: about a second: compiling, the probes, and scheduling the workload without computing it.
     """
@@ -85,6 +87,9 @@ def plan_model(config: EngineConfig, workload: PlanWorkload, memory_bytes: int |
             f"plan counts and predicts a model on one rank, tensor_parallel_size={num_ranks} is asked for; leave it "
             "out. albireo inspect shows the memory of all ranks, albireo bench measures them"
         )
+    writes_text = source.model_config.pooling is None
+    if not writes_text:  # a token is drawn of each, which costs nothing beside its prompt
+        workload = replace(workload, output_len=1, temperature=0.0)
     config = source.adopt(config)
     device = planning_device(config)
     config = replace(config, device=device.name)
@@ -129,6 +134,7 @@ def plan_model(config: EngineConfig, workload: PlanWorkload, memory_bytes: int |
     return {
         "model": str(directory),
         "dtype": dtype,
+        "writes_text": writes_text,
         "workload": {**asdict(workload), "concurrency": concurrency},
         "memory": _memory_figures(memory, concurrency, workload.length),
         **speed,
@@ -154,8 +160,9 @@ class ConfigOnly:
         self.parts = parts
 
     def adopt(self, config: EngineConfig) -> EngineConfig:
-        """The settings as they are: nothing was decided for them."""
-        return config
+        """The settings as they are, but for steps that have room for whole prompts where they need it."""
+        is_causal = not self.model_config.blocks.sees_both_ways
+        return config if is_causal else with_whole_prompts(config, self.default_model_len)
 
     def graph(self, model_len: int) -> Graph:
         """The graph for sequences of up to model_len tokens."""

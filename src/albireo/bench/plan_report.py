@@ -13,14 +13,14 @@ from albireo.bench.report import NO_GPU_COSTS, Spread, row, seconds
 
 def plan_lines(figures: dict[str, Any]) -> list[str]:
     """The figures for reading."""
-    workload = figures["workload"]
+    workload, writes_text = figures["workload"], figures["writes_text"]
     drawn = "greedy" if workload["temperature"] == 0 else f"drawn at temperature {workload['temperature']:g}"
     return [
         row("model", f"{figures['model']}, computed in {figures['dtype']}"),
         row(
             "workload",
-            f"{_requests(workload['concurrency'])} at once, {workload['input_len']:,} prompt and "
-            f"{workload['output_len']:,} output tokens each, {drawn}",
+            f"{_requests(workload['concurrency'])} at once, {workload['input_len']:,} prompt "
+            + (f"and {workload['output_len']:,} output tokens each, {drawn}" if writes_text else "tokens each"),
         ),
         "",
         *_memory_lines(figures["memory"], workload, figures["settings"]),
@@ -58,9 +58,17 @@ def _memory_lines(memory: dict[str, Any], workload: dict[str, Any], settings: di
 
 def _speed_lines(figures: dict[str, Any]) -> Iterator[str]:
     one, all_requests = figures["one_request"], figures["all_requests"]
-    yield from _batch_lines("one request", one)
+    batches = {"one request": one}
     if all_requests["num_requests"] > 1:
-        yield from _batch_lines(f"{all_requests['num_requests']} at once", all_requests)
+        batches[f"{all_requests['num_requests']} at once"] = all_requests
+    for name, speed in batches.items():
+        if figures["writes_text"]:
+            yield from _batch_lines(name, speed)
+        else:
+            yield row(name, f"{_bars(speed['elapsed_s'], seconds)}   {_rates(speed['prompt_tokens_per_s'])}")
+    if not figures["writes_text"]:
+        yield from _limit_lines(figures)
+        return
     parts = sorted(figures["decode_step_parts_s"].items(), key=lambda part: -part[1])
     whole = sum(figures["decode_step_parts_s"].values())
     shown = ", ".join(f"{name} {each / whole:.0%}" for name, each in parts if each >= 0.005 * whole)

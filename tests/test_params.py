@@ -140,6 +140,9 @@ def test_pooling_types_are_read_as_vllm_writes_them(name: Any) -> None:
         ({"dimensions": 2.0}, "dimensions=2.0"),
         ({"dimensions": True}, "dimensions=True"),
         ({"use_activation": 1}, "use_activation=1"),
+        ({"truncate_prompt_tokens": 0}, "truncate_prompt_tokens=0 is not allowed; it must be at least 1, or -1"),
+        ({"truncate_prompt_tokens": -2}, "truncate_prompt_tokens=-2"),
+        ({"truncate_prompt_tokens": True}, "truncate_prompt_tokens=True"),
     ],
     ids=str,
 )

@@ -254,6 +254,9 @@ class PoolingParams:
         dimensions: keep the first so many values, before they are normalized; None: all. Only models that were trained
             for it (Matryoshka) give good embeddings then.
         use_activation: scale the embedding to length 1; None: do.
+        truncate_prompt_tokens: cut a longer prompt to so many tokens, at its end, of a pair at the end of the second
+            text; what is put round texts counts and stays. Of token ids the first ones stay. -1: as many as the context
+            has; None: a prompt that does not fit is refused.
 
     Raises: InvalidParams naming field, value and limit.
     """
@@ -261,6 +264,7 @@ class PoolingParams:
     pooling_type: Literal["last", "mean"] | None = None
     dimensions: int | None = None
     use_activation: bool | None = None
+    truncate_prompt_tokens: int | None = None
 
     def __post_init__(self) -> None:
         kind = "last" if self.pooling_type is None else self.pooling_type
@@ -272,6 +276,8 @@ class PoolingParams:
             _int("dimensions", self.dimensions, 1, None)
         if self.use_activation is not None:
             _flag("use_activation", self.use_activation)
+        if self.truncate_prompt_tokens not in (None, -1):
+            _int("truncate_prompt_tokens", self.truncate_prompt_tokens, 1, None, "at least 1, or -1 (what fits)")
 
 
 def _list(name: str, values: Any) -> tuple[Any, ...]:

@@ -82,7 +82,7 @@ def test_what_a_chat_begins_with(parser: str, template: str, opens: bool | None)
     """A template may open the thinking, close it, or leave it to the model, which may begin without a mark."""
     tokenizer = Tokenizer.from_directory(STORY)
     subject = Admission(
-        EngineConfig(), GenerationDefaults(), tokenizer.vocab_size, tokenizer, reasoning=reasoning_tags(parser)
+        EngineConfig(), GenerationDefaults(), tokenizer.vocab_size, 512, tokenizer, reasoning=reasoning_tags(parser)
     )
     params = subject.prepare(SamplingParams(thinking_token_budget=0))
     # What is said is no mark, whatever it looks like.
@@ -99,7 +99,12 @@ def test_all_thoughts_of_an_answer_in_messages_have_one_budget() -> None:
     tokenizer = Tokenizer.from_directory(STORY)
     encode = lambda text: tokenizer.encode(text, add_special_tokens=False)  # noqa: E731
     subject = Admission(
-        EngineConfig(), GenerationDefaults(), tokenizer.vocab_size, tokenizer, reasoning=reasoning_tags("openai_gptoss")
+        EngineConfig(),
+        GenerationDefaults(),
+        tokenizer.vocab_size,
+        512,
+        tokenizer,
+        reasoning=reasoning_tags("openai_gptoss"),
     )
     params = subject.prepare(SamplingParams(thinking_token_budget=100))
     template = "{{ messages[0].content }}<|start|>assistant"

@@ -22,6 +22,7 @@ from albireo.sampling.validation import validate
 from albireo.step import ThinkingBudget, TokenConstraint
 from albireo.structured_params import StructuredOutputsParams
 from albireo.text.chat_prompt import ChatEncoder
+from albireo.text.encoded import Cut
 from albireo.text.thinking_budget import ThinkingMeter
 from albireo.text.tokenizer import Tokenizer
 
@@ -43,6 +44,7 @@ class Submission:
         pooling: the prompt's embedding is wanted, and nothing else; params are NO_SAMPLING then.
         budget: makes what watches params.thinking_token_budget; see Admission.budgeted().
         adapter: the number of its adapter.
+        type_start: of a pair of texts, the first token that is of type 1; -1: none is.
     """
 
     prompt: str | None
@@ -53,6 +55,7 @@ class Submission:
     pooling: PoolingParams | None = None
     budget: Callable[[], ThinkingBudget] | None = None
     adapter: int | None = None
+    type_start: int = -1
 
 
 class Admission:
@@ -63,6 +66,7 @@ class Admission:
         config: EngineConfig,
         defaults: GenerationDefaults,
         vocab_size: int,
+        max_model_len: int,
         tokenizer: Tokenizer | None,
         eos_token_ids: Sequence[int] | None = None,
         reasoning: ReasoningTags | None = None,
@@ -73,7 +77,7 @@ class Admission:
         """
         self._config = config
         self._defaults = defaults
-        self._vocab_size = vocab_size
+        self._vocab_size, self._max_model_len = vocab_size, max_model_len
         self._tokenizer = tokenizer
         self._chats = None if tokenizer is None else ChatEncoder(tokenizer)
         self._reasoning = reasoning
@@ -87,7 +91,8 @@ class Admission:
         settings = loaded.settings
         tokenizer = loaded.tokenizer
         reasoning = None if tokenizer is None else _reasoning(tokenizer)
-        return cls(loaded.config, loaded.defaults, settings.vocab_size, tokenizer, loaded.eos_token_ids, reasoning)
+        sizes = settings.vocab_size, settings.max_model_len
+        return cls(loaded.config, loaded.defaults, *sizes, tokenizer, loaded.eos_token_ids, reasoning)
 
     def default_params(self) -> SamplingParams:
         """What is meant by no parameters: the checkpoint's own advice, unless generation_config is "vllm"."""
@@ -123,24 +128,51 @@ class Admission:
         """
         return self.constrained(self.budgeted(Submission(prompt.text, self._ids(prompt), params, prompt.cache_salt)))
 
-    def embedding(self, prompt: Prompt, params: PoolingParams | None, *, add_special_tokens: bool = True) -> Submission:
+    def embedding(
+        self,
+        prompt: Prompt,
+        params: PoolingParams | None,
+        *,
+        add_special_tokens: bool = True,
+        max_text_tokens: int | None = None,
+    ) -> Submission:
         """Join a prompt with what its embedding is to be; None: the defaults.
 
-        Raises: InvalidParams when the text cannot be encoded.
+        Args: max_text_tokens: a longer text is cut to so many, what is put round it aside.
+        Raises: InvalidParams when the text cannot be encoded; PromptTooLong when cutting leaves nothing of it.
         """
-        pooling = PoolingParams() if params is None else params
-        if not isinstance(pooling, PoolingParams):
-            raise InvalidParams(f"pooling_params must be PoolingParams, got {type(pooling).__name__}")
-        ids = self._ids(prompt, add_special_tokens)
+        pooling, most = self._pooling(params)
+        if prompt.token_ids is not None:
+            ids = prompt.token_ids[:most]
+        else:
+            assert prompt.text is not None, "a prompt has text or ids"
+            cut = Cut(most, max_text_tokens)
+            ids = self._encodes().encode_prompt(prompt.text, add_special_tokens=add_special_tokens, cut=cut).ids
         return Submission(prompt.text, ids, NO_SAMPLING, prompt.cache_salt, pooling=pooling)
 
-    def _ids(self, prompt: Prompt, add_special_tokens: bool = True) -> list[int]:
+    def _pooling(self, given: PoolingParams | None) -> tuple[PoolingParams, int | None]:
+        """What is wanted of a prompt, and the most tokens that are kept of it; None: all."""
+        pooling = PoolingParams() if given is None else given
+        if not isinstance(pooling, PoolingParams):
+            raise InvalidParams(f"pooling_params must be PoolingParams, got {type(pooling).__name__}")
+        most, limit = pooling.truncate_prompt_tokens, self._max_model_len
+        if most is not None and most > limit:
+            raise InvalidParams(
+                f"truncate_prompt_tokens={most} is more than max_model_len={limit}; ask for fewer, or for -1, which "
+                "keeps what fits"
+            )
+        return pooling, limit if most == -1 else most
+
+    def _encodes(self) -> Tokenizer:
+        if self._tokenizer is None:
+            raise InvalidParams("a text prompt needs a tokenizer and skip_tokenizer_init is set; give token ids")
+        return self._tokenizer
+
+    def _ids(self, prompt: Prompt) -> list[int]:
         if prompt.token_ids is not None:
             return prompt.token_ids
         assert prompt.text is not None, "a prompt has text or ids"
-        if self._tokenizer is None:
-            raise InvalidParams("a text prompt needs a tokenizer and skip_tokenizer_init is set; give token ids")
-        return self._tokenizer.encode(prompt.text, add_special_tokens=add_special_tokens)
+        return self._encodes().encode(prompt.text)
 
     def chat(self, messages: Sequence[Any], params: SamplingParams, options: dict[str, Any]) -> Submission:
         """Render a chat with the model's template; options are those of ChatEncoder.encode().

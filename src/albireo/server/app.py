@@ -18,7 +18,7 @@ from albireo.server.endpoints.batches import BatchEndpoints
 from albireo.server.endpoints.chat import chat
 from albireo.server.endpoints.completions import completions
 from albireo.server.endpoints.docs import Docs
-from albireo.server.endpoints.embeddings import Embeddings
+from albireo.server.endpoints.embeddings import embeddings
 from albireo.server.endpoints.files import FileEndpoints, Upload
 from albireo.server.endpoints.messages import Messages, TokenCounts
 from albireo.server.endpoints.page import ASSETS, Page
@@ -46,7 +46,7 @@ def routes(serving: Serving, batches: Batches | None = None) -> list[Route]:
         Route("/v1/responses", Responses(serving, responses), methods=["POST"]),
         Route("/v1/responses/{name}", stored.one, methods=["GET", "DELETE"]),
         Route("/v1/responses/{name}/cancel", stored.cancel, methods=["POST"]),
-        Route("/v1/embeddings", Embeddings(serving), methods=["POST"]),
+        Route("/v1/embeddings", embeddings(serving), methods=["POST"]),
         Route("/v1/files", Upload(batches), methods=["POST"]),
         Route("/v1/files", files.list),
         Route("/v1/files/{name}", files.one, methods=["GET", "DELETE"]),

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from albireo.api.grammar_compiler import grammar_compiler
 from albireo.api.prompts import Prompt
+from albireo.api.scoring import Part, ScorePlan, check_pairs, plan_cosines, texts_of
 from albireo.config import EngineConfig
 from albireo.errors import ConfigError, InvalidParams
 from albireo.models.generation import GenerationDefaults
@@ -149,6 +150,28 @@ class Admission:
             cut = Cut(most, max_text_tokens)
             ids = self._encodes().encode_prompt(prompt.text, add_special_tokens=add_special_tokens, cut=cut).ids
         return Submission(prompt.text, ids, NO_SAMPLING, prompt.cache_salt, pooling=pooling)
+
+    def scoring(self, data_1: Any, data_2: Any, params: PoolingParams | None) -> tuple[ScorePlan, list[Submission]]:
+        """What scores are made of, and what is run for it, one a prompt of the plan.
+
+        Args: data_1: a text for all of data_2, or a list of as many; data_2: a text or a list of texts.
+        Raises: InvalidParams; PromptTooLong when cutting leaves nothing of a text.
+        """
+        firsts, seconds = texts_of(data_1, "data_1"), texts_of(data_2, "data_2")
+        check_pairs(len(firsts), len(seconds), "data_1", "data_2")
+        plan = self.score_plan(firsts, seconds)
+        return plan, [self.scored(parts, params) for parts in plan.prompts]
+
+    def score_plan(self, firsts: Sequence[Part], seconds: Sequence[Part]) -> ScorePlan:
+        """How pairs are scored by this model: check_pairs() found that they are some."""
+        return plan_cosines(firsts, seconds)
+
+    def scored(
+        self, parts: tuple[Part, ...], params: PoolingParams | None, cache_salt: str | None = None
+    ) -> Submission:
+        """A prompt of a plan, ready for the engine. Raises: as embedding()."""
+        (part,) = parts
+        return self.embedding(Prompt(part.text, None, cache_salt), params, max_text_tokens=part.max_tokens)
 
     def _pooling(self, given: PoolingParams | None) -> tuple[PoolingParams, int | None]:
         """What is wanted of a prompt, and the most tokens that are kept of it; None: all."""

@@ -28,7 +28,7 @@ from albireo.config import EngineConfig
 from albireo.engine.stats import EngineStats
 from albireo.errors import ConfigError, EngineError, InvalidParams, short
 from albireo.lora_request import LoRARequest
-from albireo.outputs import EmbeddingRequestOutput, RequestOutput
+from albireo.outputs import EmbeddingRequestOutput, RequestOutput, ScoringRequestOutput
 from albireo.params import PoolingParams, SamplingParams
 from albireo.text.tokenizer import Tokenizer
 
@@ -124,6 +124,27 @@ class LLM:
         params = _one_each(len(parsed), given, "pooling_params")
         submissions = [self._admission.embedding(*pair) for pair in zip(parsed, params, strict=True)]
         return [record.embedding() for record in self._run(submissions, priority, use_tqdm, "Embedding")]
+
+    def score(
+        self,
+        data_1: str | Sequence[str],
+        data_2: str | Sequence[str],
+        /,
+        *,
+        use_tqdm: bool = True,
+        pooling_params: PoolingParams | None = None,
+    ) -> list[ScoringRequestOutput]:
+        """Score pairs of texts: how well each two go together, by the cosine of their embeddings.
+
+        Args:
+            data_1: one text for all of data_2, or a list of as many.
+            data_2: a text, or a list of them.
+            pooling_params: how texts are embedded; see embed().
+        Returns: one a pair, in order; the same values whatever else runs.
+        Raises: as embed().
+        """
+        plan, submissions = self._admission.scoring(data_1, data_2, pooling_params)
+        return plan.outputs([record.embedding() for record in self._run(submissions, None, use_tqdm, "Scoring")])
 
     def chat(
         self,

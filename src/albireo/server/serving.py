@@ -96,7 +96,7 @@ class Serving:
             self.client.fail(error)
             raise
         self.client.use(tokenizer)
-        # Of a tokenizer that drops spaces, or makes one token of any unknown word, no length says how many tokens it is.
+        # A tokenizer may drop spaces, or make one token of any unknown word: then no length says how many tokens it is.
         longest = settings.max_body_bytes if tokenizer.pieces.kind == "whole" else max(map(len, names), default=1)
         self.max_prompt_chars = ready.max_model_len * longest
         self._tokenizer = tokenizer

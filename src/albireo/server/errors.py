@@ -26,7 +26,7 @@ _ANTHROPIC_TYPES = {**_TYPES, 413: "request_too_large", 503: "overloaded_error",
 _ANTHROPIC_PATH = "/v1/messages"
 #: Told to clients that try again by themselves what would fail again, or kill the engine again.
 NO_RETRY = {"x-should-retry": "false"}
-_FIELD = re.compile(r"^(?:the prompt |prompts?\[\d+\] )?(?:has )?([a-z_]+)(?:=| holds| must| is| of| names| needs)")
+_FIELD = re.compile(r"^(?:the prompt |prompts?\[\d+\] )?(?:has )?([a-z_0-9]+)(?:=| holds| must| is| of| names| needs)")
 _SEQUENCE = re.compile(r"^sequence \d+: ")
 #: Endings of continuations that may be told as they are; see GuardedEngine, which writes the class's name in front.
 _TELLABLE = ("InvalidParams: ", "InvariantError: ", "the request ended", "the engine does not", "the server is")

@@ -41,7 +41,7 @@ class ServerSettings:
         max_body_bytes: largest request body.
         max_n: most continuations of one request, over all its prompts.
         max_stop: most stop strings, and most of other lists of words.
-        max_embedding_inputs: most inputs of one request for embeddings.
+        max_embedding_inputs: most inputs of one request for embeddings, and most texts of one for scores.
         pooling_type: what an embedding is made of unless a request says so: last (the hidden state of the last token)
             or mean (of all tokens).
         chat_template: file with a jinja2 template to use in place of the model's.

@@ -96,8 +96,9 @@ async def _finished(generation: Generation, asked: Asked) -> None:
     try:
         await generation.finished()
     except HttpError as error:
-        failed = (place for place, each in zip(asked.places, generation.requests, strict=True) if each.has_failed)
-        raise placed(error, next(failed, asked.places[0])) from None
+        failed = [place for place, each in zip(asked.places, generation.requests, strict=True) if each.has_failed]
+        # None has when it took too long, and all have when the engine has: that is none's doing.
+        raise placed(error, failed[0]) if 0 < len(failed) < len(asked.places) else error from None
 
 
 def values_of(tracked: Tracked) -> tuple[float, ...]:

@@ -55,11 +55,11 @@ Args args_of(const nb::dict& d, Program& program) {
       "k",         "num_heads",   "window",      "eps",          "scale",      "softcap",     "barrier",
       "x_stride",  "out_stride",  "chunks",      "parts",        "y",          "is_private",  "v_weight",
       "v_bias",    "v_dtype",     "ids",         "weights",      "top_k",      "num_experts", "most_pairs",
-      "of_pairs",  "renormalize", "adapters",    "low",          "low_stride", "centered",    "of_positions",
+      "of_pairs",  "renormalize", "adapters",    "low",          "low_stride", "centered",    "ids_of",
       "sigmoid",   "num_groups",  "kept_groups", "group_best",   "sinks",      "state",       "state_size",
       "gates",     "a_log",       "dt_bias",     "state_slots",  "k_dim",      "v_dim",       "num_k_heads",
       "value_dim", "has_values",  "y_stride",    "kv_group",     "gated",      "dt",          "skip",
-      "dt_least",  "dt_most"};
+      "dt_least",  "dt_most",     "both_ways"};
   for (auto item : d) {
     const std::string key = nb::cast<std::string>(item.first);
     bool known = false;
@@ -121,7 +121,8 @@ Args args_of(const nb::dict& d, Program& program) {
   a.act = get<int32_t>(d, "act", 0);
   a.gather = (Gather)get<int32_t>(d, "gather", 0);
   a.centered = get<int32_t>(d, "centered", 0);
-  a.of_positions = get<int32_t>(d, "of_positions", 0);
+  a.ids_of = (IdsOf)get<int32_t>(d, "ids_of", 0);
+  a.both_ways = get<int32_t>(d, "both_ways", 0);
   a.packed = get<int32_t>(d, "packed", 0);
   a.is_private = get<int32_t>(d, "is_private", 0);
   a.gated = get<int32_t>(d, "gated", 0);
@@ -309,12 +310,17 @@ void run_program(Program& program, const Ints& token_ids, const Ints& positions,
                  const Ints& query_start, const Ints& context_len, const Ints& block_table, const Ints& logit_rows,
                  const Ints& top_rows, const Ints& top_counts, TopIds top_ids, TopValues top_values,
                  const std::optional<Ints>& adapter_slots, const std::optional<Ints>& state_slots,
-                 const std::optional<Ints>& snapshot_slots, const std::optional<Ints>& snapshot_rows) {
+                 const std::optional<Ints>& snapshot_slots, const std::optional<Ints>& snapshot_rows,
+                 const std::optional<Ints>& token_types) {
   Step s = step_of(token_ids, positions, slots, query_start, context_len, block_table, logit_rows, top_rows, top_counts,
                    program.top()->max_rows());
   check_room(s, top_ids, top_values);
   check_adapters(program, adapter_slots, s.T);
   check_states(program, state_slots, s.B);
+  if (token_types) {
+    if (length(*token_types) != s.T) throw std::invalid_argument("step arrays disagree in length");
+    s.token_types = token_types->data();
+  }
   if (adapter_slots) s.adapter_slots = adapter_slots->data();
   if (state_slots) s.state_slots = state_slots->data();
   if (snapshot_slots && snapshot_rows) {
@@ -405,7 +411,7 @@ NB_MODULE(_native, m) {
       .def("run", &run_program, "token_ids"_a, "positions"_a, "slots"_a, "query_start"_a, "context_len"_a,
            "block_table"_a, "logit_rows"_a, "top_rows"_a, "top_counts"_a, "top_ids"_a, "top_values"_a,
            "adapter_slots"_a = nb::none(), "state_slots"_a = nb::none(), "snapshot_slots"_a = nb::none(),
-           "snapshot_rows"_a = nb::none())
+           "snapshot_rows"_a = nb::none(), "token_types"_a = nb::none())
       .def("profile", &Program::profile, "on"_a)
       .def(
           "last_tuning", [](const Program& p, size_t call) { return tuning_dict(p.last_tuning(call)); }, "call"_a)

@@ -241,7 +241,8 @@ class SamplingParams:
 
 
 #: How the hidden states of a prompt become one: that of its last token, or the mean of all.
-POOLING_TYPES = ("last", "mean")
+PoolingType = Literal["last", "mean", "cls"]
+POOLING_TYPES = ("last", "mean", "cls")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -249,11 +250,14 @@ class PoolingParams:
     """What one embedding is to be.
 
     Fields:
-        pooling_type: last (the hidden state of the last token) or mean (of all tokens); LAST and MEAN, as vLLM writes
-            them, too. None: last.
+        pooling_type: last (the hidden state of the last token), mean (of all tokens), or cls (of the first, where all
+            see all); in capitals, as vLLM writes them, too. None: what the model's files say, else last.
         dimensions: keep the first so many values, before they are normalized; None: all. Only models that were trained
             for it (Matryoshka) give good embeddings then.
-        use_activation: scale the embedding to length 1; None: do.
+        use_activation: scale the embedding to length 1, or make probabilities of scores; None: as the model's files
+            say, else do.
+        type_start: place of the first token of the second of two texts, where the model tells them apart by types of
+            tokens; None: there is one text, or one type.
         truncate_prompt_tokens: cut a longer prompt to so many tokens, at its end, of a pair at the end of the second
             text; what is put round texts counts and stays. Of token ids the first ones stay. -1: as many as the context
             has; None: a prompt that does not fit is refused.
@@ -261,21 +265,24 @@ class PoolingParams:
     Raises: InvalidParams naming field, value and limit.
     """
 
-    pooling_type: Literal["last", "mean"] | None = None
+    pooling_type: PoolingType | None = None
     dimensions: int | None = None
     use_activation: bool | None = None
+    type_start: int | None = None
     truncate_prompt_tokens: int | None = None
 
     def __post_init__(self) -> None:
-        kind = "last" if self.pooling_type is None else self.pooling_type
+        kind = self.pooling_type
         known = kind.lower() if isinstance(kind, str) else kind
-        if known not in POOLING_TYPES:
+        if known is not None and known not in POOLING_TYPES:
             raise InvalidParams(f"pooling_type={kind!r:.80} is not supported; it must be {' or '.join(POOLING_TYPES)}")
         object.__setattr__(self, "pooling_type", known)
         if self.dimensions is not None:
             _int("dimensions", self.dimensions, 1, None)
         if self.use_activation is not None:
             _flag("use_activation", self.use_activation)
+        if self.type_start is not None:
+            _int("type_start", self.type_start, 0, None)
         if self.truncate_prompt_tokens not in (None, -1):
             _int("truncate_prompt_tokens", self.truncate_prompt_tokens, 1, None, "at least 1, or -1 (what fits)")
 

@@ -143,7 +143,8 @@ class PoolingTask:
     """Make an embedding of a prompt's hidden states, or go on with it.
 
     Fields:
-        num_rows: of the last so many tokens of the work the hidden states are wanted; at least 1.
+        num_rows: of the last so many tokens of the work the hidden states are wanted, of the first ones where
+            pooling_type is cls; at least 1.
         num_earlier, sums: of so many tokens before them the hidden states were summed already; no sums: of none.
         is_last: the work ends the prompt.
     """
@@ -177,6 +178,7 @@ class SequenceWork:
         num_drafts: the last so many tokens are drafts: guesses of what the one task of samples draws, and then of what
             it draws after that. While a draft is what was drawn, the task draws again, from the draft's row, with the
             draft among its output.
+        type_start: position from which on tokens are of the second of two texts; -1: there is one.
         adapter_slot: where its adapter is; -1: it has none.
         state_slot: where what its recurrent layers keep is; -1: there are no such layers.
         snapshot_slot, snapshot_at: what they keep behind its first snapshot_at tokens is to be in this slot, too; -1:
@@ -192,6 +194,7 @@ class SequenceWork:
     prompt_targets: Sequence[int] = ()
     pooling: PoolingTask | None = None
     num_drafts: int = 0
+    type_start: int = -1
     adapter_slot: int = -1
     state_slot: int = -1
     snapshot_slot: int = -1

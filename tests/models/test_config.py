@@ -395,7 +395,7 @@ def test_qwen3_heads_are_128_wide_unless_said() -> None:
         ("hidden_act", "gelu"),
         ("torch_dtype", "float64"),
         ("torch_dtype", "float8_e4m3fn"),
-        ("architectures", ["LlamaForSequenceClassification"]),
+        ("architectures", ["LlamaForTokenClassification"]),
         ("rope_scaling", {"type": "mrope", "mrope_section": [1, 2, 3]}),
         ("rope_scaling", {"rope_type": "default", "factor": 8.0}),
         ("rope_scaling", {"rope_type": "linear", "factor": 8.0, "alpha": 1000.0}),

@@ -44,7 +44,8 @@ struct Args {
                                   // 6 clamped_swiglu(gate, up); elementwise: a Map; causal_conv: 0 silu, 1 none
   Gather gather = Gather::kNone;  // norm, gather: which rows of x
   int32_t packed = 0;             // embed only: 1 = table is in panels
-  int32_t of_positions = 0;       // embed only: 1 = rows of the table are of positions, not of tokens
+  IdsOf ids_of = IdsOf::kTokens;  // embed only: what rows of the table are of
+  int32_t both_ways = 0;          // attention: rows see what comes behind them, too
   int32_t centered = 0;           // norm only: 1 = x minus its mean is normed
   int32_t gated = 0;              // causal_conv only: 1 = rows of x have what gates it and what gates out beside it
   int32_t is_private = 0;         // norm only: 1 = the next call alone reads out, see Program::walk

@@ -72,7 +72,9 @@ struct Step {
   const int32_t* state_slots = nullptr;     // [B] what each sequence keeps is there; read by programs with states
   const int32_t* snapshot_slots = nullptr;  // [B] what it keeps behind snapshot_rows of its rows goes there, too
   const int32_t* snapshot_rows = nullptr;   // [B] 0: nowhere; none: no sequence's does
+  const int32_t* token_types = nullptr;     // [T] of the first or the second of two texts; none: all of the first
   const int32_t* sequences = nullptr;       // [B] row of block_table of each; none: row b. See leaving_rows.h
+  const int32_t* whole_len = nullptr;       // context_len of the step that sequences are rows of
   const int32_t* order;                     // [B] sequences, those of a group side by side
   const SharingGroup* groups;               // [num_groups]
   int64_t num_groups;
@@ -84,11 +86,19 @@ static constexpr const int32_t* table_of(const Step& s, int64_t b) {
   return s.block_table + (s.sequences ? s.sequences[b] : b) * s.max_blocks;
 }
 
+// Positions of sequence b, also those behind the rows of a step that leaving_rows.h made.
+static constexpr int64_t whole_context(const Step& s, int64_t b) {
+  return s.sequences ? s.whole_len[s.sequences[b]] : s.context_len[b];
+}
+
 // Which row count a call runs over.
 enum class Rows : int32_t { kT = 0, kR = 1, kG = 2, kS = 3, kP = 4 };
 constexpr int64_t count_rows(const Step& s, Rows r) {
   return r == Rows::kT ? s.T : r == Rows::kR ? s.R : r == Rows::kG ? s.G : r == Rows::kP ? s.P : s.R + s.G;
 }
+
+// What says which row of a table an embedding is.
+enum class IdsOf : int32_t { kTokens = 0, kPositions = 1, kTypes = 2 };
 
 // Which row of x row i of a call is made of: row i, the row of T the step says, or its place among the S rows.
 enum class Gather : int32_t { kNone = 0, kOfT = 1, kOfS = 2 };

@@ -40,7 +40,8 @@ struct RowBlock {
   float* p_scale;           // [rows] likewise of p, in this tile
   float* sink;              // [rows] of the row's head, where there are any, as m is
   char* joined;             // K and V of a tile, when blocks are smaller than a sub-panel
-  int64_t* position;        // [rows]
+  int64_t* first;           // [rows] position that each row sees first, where there is a window
+  int64_t* last;            // [rows] and last
   int64_t* out_at;          // [rows] element of a.out
 
   RowBlock(char* base, int64_t rows_, int64_t Dp_, int64_t Wp_) : rows(rows_), Dp(Dp_), Wp(Wp_) {
@@ -62,7 +63,8 @@ struct RowBlock {
     q_scale = (float*)take(rows * 4);
     p_scale = (float*)take(rows * 4);
     sink = (float*)take(round_up(rows, 16) * 4);
-    position = (int64_t*)take(rows * 8);
+    first = (int64_t*)take(rows * 8);
+    last = (int64_t*)take(rows * 8);
     out_at = (int64_t*)take(rows * 8);
     joined = take(0);
   }
@@ -73,7 +75,8 @@ struct RowBlock {
     r.rows = end - begin;
     r.q += begin * Dp, r.out += begin * Wp, r.total += begin * Wp;
     r.scores += begin * kAttentionTile, r.p += begin * kAttentionTile, r.lanes += begin * 16;
-    r.m += begin, r.total_m += begin, r.total_l += begin, r.fix += begin, r.position += begin, r.out_at += begin;
+    r.m += begin, r.total_m += begin, r.total_l += begin, r.fix += begin, r.out_at += begin;
+    r.first += begin, r.last += begin;
     r.q_scale += begin, r.p_scale += begin, r.sink += begin;
     return r;
   }
@@ -220,8 +223,7 @@ struct Seen {
 
 template <class W>
 ALBIREO_INLINE Seen seen_by(const Args& a, const RowBlock<W>& r, int64_t row, int64_t start) {
-  const int64_t high = r.position[row] + 1 - start;
-  return {a.window > 0 ? high - a.window : 0, high};
+  return {a.window > 0 ? r.first[row] - start : 0, r.last[row] + 1 - start};
 }
 
 template <bool kMasked>
@@ -383,9 +385,10 @@ bool walk(const Args& a, RowBlock<W>& r, const int32_t* blocks, int64_t kv_head,
 template <class W>
 using Queries = std::conditional_t<kIsWhole<W>, WeightF32, W>;
 
+// whole: positions of its sequence.
 template <class W>
 ALBIREO_INLINE void load_row(const Args& a, const Step& step, RowBlock<W>& r, int64_t i, int64_t token, int64_t head,
-                             Activations<Queries<W>>& source) {
+                             int64_t whole, Activations<Queries<W>>& source) {
   const int64_t row = gathered_row(step, a.rows, a.gather, token);
   const int64_t D = a.kv_shape.head_dim, width = value_width(a), from = row * source.source_stride + head * D;
   typename Queries<W>::A* q =
@@ -401,7 +404,10 @@ ALBIREO_INLINE void load_row(const Args& a, const Step& step, RowBlock<W>& r, in
     for (int64_t e = 0; e < r.Dp; e += 16) store(r.q + i * r.Dp + e, scale > 0.0f ? div(load(q + e), by) : zero());
   }
   if (a.sinks) r.sink[i] = a.sinks[head] * kLog2e;
-  r.position[i] = step.positions[gathered_row(step, a.rows, Gather::kOfT, token)],
+  const int64_t position = step.positions[gathered_row(step, a.rows, Gather::kOfT, token)];
+  r.first[i] = position - a.window + 1;
+  r.last[i] = position;
+  if (a.both_ways) r.last[i] = a.window > 0 && position + a.window < whole ? position + a.window - 1 : whole - 1;
   r.out_at[i] = token * out_stride(a, a.num_heads * width) + head * width;
 }
 
@@ -442,8 +448,9 @@ void attend(const Args& a, const Step& step, const SharingGroup& g, int64_t kv_h
   each_sequence([&](int64_t b, int64_t begin, int64_t end, int64_t skipped) {
     int64_t token = step.query_start[b] + skipped / per_token, head = skipped % per_token;
     const int64_t ahead = kAttentionRows / per_token + 1;  // the next item begins about there
+    const int64_t whole = whole_context(step, b);
     for (int64_t i = begin; i < end; i++) {
-      load_row(a, step, r, i, token, kv_head * per_token + head, source);
+      load_row(a, step, r, i, token, kv_head * per_token + head, whole, source);
       if (a.rows == Rows::kT && token + ahead < step.T)
         source.fetch((token + ahead) * source.source_stride + (kv_head * per_token + head) * D);
       if (++head == per_token) head = 0, token++;
@@ -455,8 +462,8 @@ void attend(const Args& a, const Step& step, const SharingGroup& g, int64_t kv_h
   const bool is_first = shared == 0 || walk(a, r, common, kv_head, 0, shared, false, true);
   each_sequence([&](int64_t b, int64_t begin, int64_t end, int64_t) {
     RowBlock<W> own = r.part(begin, end);
-    const int64_t stop = own.position[own.rows - 1] + 1;  // rows are in order of position
-    const int64_t low = a.window > 0 && own.position[0] >= a.window ? own.position[0] - a.window + 1 : 0;
+    const int64_t stop = own.last[own.rows - 1] + 1;  // rows are in order of position
+    const int64_t low = a.window > 0 && own.first[0] > 0 ? own.first[0] : 0;
     const int64_t from = shared > 0 ? shared : low - low % kAttentionTile;
     close_segment(own, walk(a, own, table_of(step, b), kv_head, from, stop, shared > 0, is_first));
   });

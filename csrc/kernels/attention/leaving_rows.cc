@@ -27,6 +27,7 @@ const Step& LeavingRows::plan(const Step& step) {
   step_ = step;
   step_.T = rows, step_.B = (int64_t)sequences_.size();
   step_.query_start = query_start_.data(), step_.context_len = context_len_.data(), step_.sequences = sequences_.data();
+  step_.whole_len = step.context_len;
   return step_;
 }
 

@@ -1,6 +1,7 @@
-// out[t, e] = table[token_ids[t], e], or of_positions[t], widened to float32, and times scale where that is not 0
+// out[t, e] = table[ids[t], e], widened to float32, and times scale where that is not 0; ids are those of tokens, of
+// positions or of token types.
 // table: plain rows [V, E] of w_dtype, or (packed) the panels of a tied head. E = k.
-// Reads: weight out k scale packed of_positions w_dtype.
+// Reads: weight out k scale packed ids_of w_dtype.
 #pragma once
 #include "albireo/kernel.h"
 

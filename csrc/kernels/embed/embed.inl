@@ -87,7 +87,10 @@ inline void gather_encoded(const Args& a, int64_t id, float* out) {
 ALBIREO_INLINE void dispatch_embed(const Args& a, const Step& step, int64_t begin, int64_t end, Scratch&) {
   for (int64_t t = begin; t < end; t++) {
     float* out = (float*)a.out + t * out_stride(a, a.k);
-    const int64_t id = a.of_positions ? step.positions[t] : step.token_ids[t];
+    const int32_t* ids = a.ids_of == IdsOf::kTypes       ? step.token_types
+                         : a.ids_of == IdsOf::kPositions ? step.positions
+                                                         : step.token_ids;
+    const int64_t id = ids ? ids[t] : 0;
     if (a.w_dtype >= DType::kInt8) gather_encoded(a, id, out);
     else if (a.w_dtype == DType::kF32) a.packed ? gather_column<WeightF32>(a, id, out) : gather_row<float>(a, id, out);
     else if (a.w_dtype == DType::kF16) a.packed ? gather_column<WeightF16>(a, id, out) : gather_row<f16>(a, id, out);

@@ -11,14 +11,18 @@ from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 
+from albireo.api.pooled_head import read_pooled_head
 from albireo.backends.weights import Weights
 from albireo.compiler.passes import choose_precision
 from albireo.compiler.passes.shard import parts
 from albireo.config import EngineConfig
 from albireo.encodings import encoding
+from albireo.execution.pooled_head import PooledHead
 from albireo.graph.node import Graph
 from albireo.graph.program import Program
 from albireo.models import build_graph, load_config, open_checkpoint
+from albireo.models.pooling_rule import PoolingRule
+from albireo.models.sentence_transformers import with_modules
 from albireo.models.weights import Checkpoint, weight_files
 from albireo.quantization.schemes import Precision
 
@@ -44,9 +48,13 @@ class CheckpointSource:
         self.precision = replace(precision or Precision(), stored=stored, is_stored_weight_only=is_weight_only)
         self.directory = self.config_directory = self.tokenizer_directory = directory
         self.default_model_len = self.model_config.max_position_embeddings
+        self.pooling_rule = with_modules(self.model_config.pooling or PoolingRule(), directory)
 
     def adopt(self, config: EngineConfig) -> EngineConfig:
-        return config
+        return config if self.pooling_rule.is_causal else with_whole_prompts(config, self.default_model_len)
+
+    def pooled_head(self) -> PooledHead:
+        return read_pooled_head(self.pooling_rule, self.directory, self.model_config.hidden_size)
 
     def graph(self, model_len: int) -> Graph:
         graph = build_graph(self.model_config, model_len)
@@ -64,6 +72,14 @@ class CheckpointSource:
                 for note in checkpoint.notes:
                     _LOG.warning("%s: %s", self.directory, note)
             yield checkpoint
+
+
+def with_whole_prompts(config: EngineConfig, default_model_len: int) -> EngineConfig:
+    """With steps that have room for the longest prompt, where nobody says how much room they have."""
+    longest = config.max_model_len or default_model_len
+    if config.max_num_batched_tokens is not None or config.step_limits.max_num_batched_tokens >= longest:
+        return config
+    return replace(config, max_num_batched_tokens=longest)
 
 
 def _stored_encodings(directory: Path, dtype: str) -> tuple[dict[str, str], bool]:

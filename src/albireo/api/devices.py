@@ -24,6 +24,7 @@ from albireo.config import EngineConfig
 from albireo.errors import ConfigError
 from albireo.execution.adapters import AdapterRunner
 from albireo.execution.ahead import LOOKAHEAD, AheadRunner
+from albireo.execution.pooling import Ending
 from albireo.execution.runner import DeviceModel, Pooler, Runner
 from albireo.graph.kv_layout import KVLayout
 from albireo.graph.node import Graph
@@ -101,6 +102,7 @@ class Device(Protocol):
         max_positions: int,
         pooler: Pooler | None,
         adapters: AdapterRunner | None = None,
+        ending: Ending | None = None,
     ) -> PlanRunner:
         """What makes the engine's plans happen on model()."""
         ...
@@ -169,9 +171,10 @@ class CpuDevice:
         max_positions: int,
         pooler: Pooler | None,
         adapters: AdapterRunner | None = None,
+        ending: Ending | None = None,
     ) -> PlanRunner:
         states = model if isinstance(model, CpuModel) and model.program.states else None
-        return Runner(model, vocab_size, block_size, pooler, adapters=adapters, states=states)
+        return Runner(model, vocab_size, block_size, pooler, adapters=adapters, states=states, ending=ending)
 
 
 class CudaDevice:
@@ -270,10 +273,11 @@ class CudaDevice:
         max_positions: int,
         pooler: Pooler | None,
         adapters: AdapterRunner | None = None,
+        ending: Ending | None = None,
     ) -> PlanRunner:
         assert adapters is None, "EngineConfig refuses enable_lora on GPUs"
         states = model if model.program.states else None
-        return AheadRunner(model, vocab_size, block_size, max_positions, pooler, states)
+        return AheadRunner(model, vocab_size, block_size, max_positions, pooler, states, ending)
 
 
 class AbsentGpu(CudaDevice):

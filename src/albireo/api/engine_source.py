@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Literal
 
 import albireo
+from albireo.api.pooled_head import read_pooled_head
 from albireo.artifact.graph_fit import check_fit
 from albireo.artifact.layout import rebuild_hint
 from albireo.artifact.program_json import StoredConstant, rows_digest
@@ -24,9 +25,12 @@ from albireo.compiler.pipeline import passes_without
 from albireo.config import EngineConfig
 from albireo.dtypes import compute_dtype
 from albireo.errors import ConfigError, Corrupt, TargetMismatch
+from albireo.execution.pooled_head import PooledHead
 from albireo.graph.node import Graph
 from albireo.graph.program import PackedConstant, Program
 from albireo.models import load_config
+from albireo.models.pooling_rule import PoolingRule
+from albireo.models.sentence_transformers import with_modules
 
 _LOG = logging.getLogger(__name__)
 
@@ -67,6 +71,7 @@ class EngineSource:
                     f"{self.model_config.model_type}"
                 )
             self._check_passes()
+            self.pooling_rule = with_modules(PoolingRule(), self.config_directory)
             check_fit(self.files.graph, self.model_config, str(directory / "graph.json"))
             if verify_hashes:
                 self.files.verify_weights()
@@ -81,6 +86,9 @@ class EngineSource:
         profile = config.profile or options.profile
         device = self.device_for(config.device)
         return replace(config, device=device, profile=profile, without=without, kv_cache_dtype=kv_dtype)
+
+    def pooled_head(self) -> PooledHead:
+        return read_pooled_head(self.pooling_rule, self.config_directory, self.model_config.hidden_size)
 
     def device_for(self, asked: Literal["auto", "cpu", "cuda"]) -> Literal["cpu", "cuda"]:
         """Weights lie as the kernels of one device read them. Raises: TargetMismatch when another is asked for."""

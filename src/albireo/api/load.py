@@ -40,6 +40,7 @@ from albireo.graph.node import Graph
 from albireo.graph.program import Program
 from albireo.models.config import ModelConfig
 from albireo.models.generation import GenerationDefaults, eos_token_ids, read_generation_defaults
+from albireo.models.pooling_rule import PoolingRule
 from albireo.models.rearranged import REARRANGED
 from albireo.speculative.proposer import Method
 from albireo.step import StepPlan, StepResult
@@ -64,6 +65,7 @@ class Loaded:
         execute: makes a plan happen on model. prepare: what later steps would wait for, a piece a call, while there is
             nothing to execute; returns whether it did any.
         pooler: gives hidden states in place of logits; None when the model's head has a shape that is not known.
+        pooling_rule: what its files say of embeddings, or of scores.
         adapters: those that requests may have; None without enable_lora.
         method: how drafts are made; None: as settings.speculative says.
         load_s: seconds it took, weights included.
@@ -84,6 +86,7 @@ class Loaded:
     other_ranks: tuple[Program, ...] = ()
     device: str = "cpu"
     pooler: LazyPooler | None = None
+    pooling_rule: PoolingRule = PoolingRule()  # noqa: RUF009  # it is frozen
     adapters: Adapters | None = None
     prepare: Callable[[], bool] = nothing_to_prepare
     method: Method | None = None
@@ -156,7 +159,13 @@ def load(
                 method = drafter.load(device, model, memory.num_blocks, advance, is_tuned=is_tuned)
         second = SecondPrograms(config, source, device, model, is_tuned)
         adapters = second.adapters() if config.enable_lora else None
-        pooler = None if hidden_states.problem(graph) else second.pooler()
+        pooler = None
+        if model_config.pooling is not None:
+            pooler = LazyPooler(lambda: model)
+        elif not hidden_states.problem(graph):
+            pooler = second.pooler()
+        rule = source.pooling_rule
+        ending = source.pooled_head()
         runner = device.runner(
             model,
             model_config.vocab_size,
@@ -164,6 +173,7 @@ def load(
             memory.max_model_len,
             pooler,
             None if adapters is None else adapters.runner,
+            ending,
         )
         eos = eos_token_ids(model_config, defaults) or _eos_of(tokenizer, model_config.vocab_size)
         settings = EngineSettings.from_config(
@@ -178,7 +188,9 @@ def load(
             num_host_blocks=swapping.num_blocks,
             swap_cost_tokens=swapping.cost_tokens,
             num_state_slots=memory.num_state_slots,
-            embedding_size=0 if pooler is None else model_config.hidden_size,
+            embedding_size=0 if pooler is None else ending.size(model_config.hidden_size),
+            model=model_config,
+            pooling_rule=rule,
         )
         return Loaded(
             config=config,
@@ -197,6 +209,7 @@ def load(
             load_s=time.perf_counter() - started,
             device=device.name,
             pooler=pooler,
+            pooling_rule=rule,
             adapters=adapters,
             method=method,
         )
@@ -262,6 +275,18 @@ def _refuse_with_states(config: EngineConfig, device: Device) -> None:
         raise ConfigError(f"enable_lora: {why} adapters of such layers are not computed yet; leave it out")
 
 
+def _refuse_without_text(config: EngineConfig, source: ModelSource, device: Device) -> None:
+    """What is not done for models that write no text. Raises: ConfigError naming it."""
+    why = f"this model {source.pooling_rule.says}, and"
+    if device.name == "cuda" and not source.pooling_rule.is_causal:
+        raise ConfigError(f"device=cuda: {why} attention to what comes behind a token is not computed there; use cpu")
+    if len(source.parts) > 1:
+        raise ConfigError(f"tensor_parallel_size={len(source.parts)}: {why} ranks do not share it yet; leave it out")
+    for name, asked in (("speculative_config", config.speculative_config), ("enable_lora", config.enable_lora)):
+        if asked:
+            raise ConfigError(f"{name}: {why} writes no text; leave it out")
+
+
 def plan(config: EngineConfig, source: ModelSource, device: Device | None = None) -> tuple[Program, MemoryPlan]:
     """plan_ranks(), and of its programs the first rank's."""
     programs, memory = plan_ranks(config, source, device=device)
@@ -294,6 +319,8 @@ def _plan_all(
         programs = tuple(compile_program(graph, config, model_len, part, device.catalog()) for part in source.parts)
         for rank, program in enumerate(programs):
             source.check(program, rank)
+        if source.model_config.pooling is not None:
+            _refuse_without_text(config, source, device)
         if programs[0].states:
             _refuse_with_states(config, device)
         adapter_bytes = 0

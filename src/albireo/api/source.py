@@ -22,9 +22,11 @@ from albireo.backends.weights import Weights
 from albireo.compiler.passes.shard import Part
 from albireo.config import EngineConfig
 from albireo.errors import ConfigError, Corrupt, TargetMismatch
+from albireo.execution.pooled_head import PooledHead
 from albireo.graph.node import Graph
 from albireo.graph.program import Program
 from albireo.models.config import ModelConfig
+from albireo.models.pooling_rule import PoolingRule
 from albireo.quantization.schemes import Precision
 
 
@@ -36,6 +38,7 @@ class ModelSource(Protocol):
         default_model_len: longest sequence when nobody asks for one.
         parts: what to compile for each rank; see compiler.passes.shard.
         shares_weights: engines of this machine have them in memory together.
+        pooling_rule: what its files say of embeddings, or of scores.
     """
 
     directory: Path
@@ -45,9 +48,14 @@ class ModelSource(Protocol):
     default_model_len: int
     parts: tuple[Part | None, ...]
     shares_weights: bool
+    pooling_rule: PoolingRule
 
     def adopt(self, config: EngineConfig) -> EngineConfig:
         """The settings it runs with, where some were decided when it was built."""
+        ...
+
+    def pooled_head(self) -> PooledHead:
+        """What is computed behind pooling. Raises: ModelError."""
         ...
 
     def graph(self, model_len: int) -> Graph:

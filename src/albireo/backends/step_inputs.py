@@ -47,6 +47,7 @@ class StepInputs:
             token is at position 0 begins anew. Left out: only a program that keeps nothing may run.
         snapshot_slots, snapshot_rows: [B] where else what a sequence keeps behind its first so many rows of the step
             goes, to slots that nobody has; 0 rows: nowhere, and the slot means nothing. Left out: no snapshot is taken.
+        token_types: [T] 0 where a token is of the first text of a sequence, 1 of the second. Left out: all are 0.
     """
 
     token_ids: Ints
@@ -64,6 +65,7 @@ class StepInputs:
     snapshot_rows: Ints | None = None
     group_slots: Ints | None = None
     group_tables: Ints | None = None
+    token_types: Ints | None = None
 
     def __post_init__(self) -> None:
         if self.top_counts is _NONE:
@@ -151,6 +153,8 @@ class StepInputs:
             "query_start": (num_sequences + 1,),
             "block_table": (num_sequences, self.block_table.shape[-1]),
         }
+        if self.token_types is not None:
+            shapes["token_types"] = (num_tokens,)
         if self.adapter_slots is not None:
             shapes["adapter_slots"] = (num_tokens,)
         if self.state_slots is not None:

@@ -38,7 +38,8 @@ def _windows(graph: Graph, max_positions: int) -> list[Window]:
     seen: dict[int, list[Window]] = {}
     for node in graph.nodes:
         if node.family == "attention":
-            window = node.attrs["window"]
+            # what sees both ways is computed in one step, behind which nobody asks for it
+            window = None if node.attrs.get("both_ways") else node.attrs["window"]
             seen.setdefault(int(node.attrs["layer"]), []).append(window if window and window < max_positions else None)
     return [None if None in seen[layer] else max(w or 0 for w in seen[layer]) for layer in sorted(seen)]
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator
 
 from albireo.engine.answer import check_answer
-from albireo.engine.pooling import Pooling
+from albireo.engine.pooling import pooling_of
 from albireo.engine.prefix_cache import root_key
 from albireo.engine.request import (
     Earlier,
@@ -98,7 +98,7 @@ class Engine:
             check_earlier(earlier, len(prompt), max_len, params)
         metrics = RequestMetrics(self._clock() if arrival_s is None else arrival_s)
         progress = RequestProgress(metrics, prompt_logprobs=None if params.prompt_logprobs is None else [])
-        wanted = None if pooling is None else Pooling(pooling)
+        wanted = None if pooling is None else pooling_of(pooling, self._settings)
         if adapter is not None and not self._settings.num_adapter_slots:
             raise InvariantError("a request has an adapter, and there are no slots for any")
         root = root_key(cache_salt, adapter)

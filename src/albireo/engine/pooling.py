@@ -5,7 +5,7 @@ Used by request.py and engine.py. Does not know hidden states: it keeps sums tha
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from albireo.engine.settings import EngineSettings
 from albireo.errors import InvalidParams, PromptTooLong, UnsupportedFeature
@@ -26,12 +26,14 @@ class Pooling:
 
     @property
     def needs_all(self) -> bool:
-        """Whether the hidden state of each token is wanted, so that none of them may come from the prefix cache."""
-        return self.params.pooling_type == "mean"
+        """Whether other hidden states than the last are wanted, so that no token may come from the prefix cache."""
+        return self.params.pooling_type != "last"
 
     def task(self, start: int, end: int, num_prompt: int) -> PoolingTask | None:
         """What is wanted of a step that computes prompt tokens start .. end-1; None: nothing."""
         is_last = end == num_prompt
+        if self.params.pooling_type == "cls":  # whoever sees both ways has all tokens in one step
+            return PoolingTask(self.params, 1, 0, [], is_last)
         first = max(start, self.num_summed) if self.needs_all else end - is_last
         if first >= end:
             return None
@@ -41,6 +43,12 @@ class Pooling:
         """A step that did not end the prompt was executed."""
         self.num_summed += task.num_rows
         self.sums = sums
+
+
+def pooling_of(params: PoolingParams, settings: EngineSettings) -> Pooling:
+    """What a request asks for, or else the model's files say."""
+    kind = params.pooling_type or settings.pooling_rule.pooling_type
+    return Pooling(replace(params, pooling_type=kind))
 
 
 def check_pooling(prompt_token_ids: list[int], params: PoolingParams, settings: EngineSettings) -> int:
@@ -57,6 +65,13 @@ def check_pooling(prompt_token_ids: list[int], params: PoolingParams, settings: 
             "leave it out"
         )
     num_prompt = len(prompt_token_ids)
+    _check_rule(params, settings)
+    if params.type_start is not None and (settings.num_token_types < 2 or params.type_start > num_prompt):
+        types, start = settings.num_token_types, params.type_start
+        raise InvalidParams(
+            f"type_start={start} of {num_prompt} tokens; this model tells {types} types of tokens apart; leave it out"
+            + (", or begin within the prompt" if types > 1 else "")
+        )
     if num_prompt > settings.max_model_len:
         raise PromptTooLong(
             f"the prompt has {num_prompt} tokens, max_model_len={settings.max_model_len}; shorten it or raise "
@@ -68,3 +83,19 @@ def check_pooling(prompt_token_ids: list[int], params: PoolingParams, settings: 
             "shorten it or raise kv_cache_memory_bytes"
         )
     return num_prompt + 1
+
+
+def _check_rule(params: PoolingParams, settings: EngineSettings) -> None:
+    """Whether what is asked for is what the model gives. Raises: InvalidParams."""
+    rule = settings.pooling_rule
+    kind = params.pooling_type or rule.pooling_type
+    if kind == "cls" and settings.is_causal:
+        raise InvalidParams(
+            "pooling_type=cls is the hidden state of the first token, which sees no other in this model; use last or "
+            "mean"
+        )
+    if rule.task == "embed":
+        return
+    if kind != rule.pooling_type or params.dimensions is not None:
+        asked = f"pooling_type={kind}" if kind != rule.pooling_type else f"dimensions={params.dimensions}"
+        raise InvalidParams(f"{asked}: the scores of this classifier are those of {rule.pooling_type}; leave it out")

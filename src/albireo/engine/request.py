@@ -20,7 +20,7 @@ from typing import NamedTuple
 from albireo.engine.block_tables import Tables, blocks_needed
 from albireo.engine.pooling import Pooling, check_pooling
 from albireo.engine.settings import EngineSettings
-from albireo.errors import InvalidParams, InvariantError, PromptTooLong, short
+from albireo.errors import InvalidParams, InvariantError, PromptTooLong, UnsupportedFeature, short
 from albireo.outputs import FinishReason, RequestMetrics
 from albireo.params import PoolingParams, SamplingParams
 from albireo.step import SampleTask, SequenceWork, ThinkingBudget, TokenConstraint, TokenLogprobs
@@ -193,6 +193,7 @@ class Sequence:
         work.adapter_slot, work.state_slot = self.work.adapter_slot, self.work.state_slot
         if request.pooling is not None:
             work.pooling = request.pooling.task(start, end, self.num_tokens)
+            work.type_start = -1 if (first := request.pooling.params.type_start) is None else first
             return work
         if end == self.num_tokens:
             work.samples = (self.task,) if request.is_prompt_done else tuple(seq.task for seq in request.unfinished())
@@ -233,6 +234,8 @@ def check_request(
         )
     if pooling is not None:
         return check_pooling(prompt_token_ids, pooling, settings)
+    if not settings.generates:
+        raise UnsupportedFeature(f"this model {settings.pooling_rule.says}; it writes no text")
     if num_prompt >= settings.max_model_len:
         raise PromptTooLong(
             f"the prompt has {num_prompt} tokens; max_model_len={settings.max_model_len} leaves room for "

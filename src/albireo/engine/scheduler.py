@@ -222,6 +222,8 @@ class Scheduler:
             if slot is None:
                 num_passed += 1
                 continue
+            if not self._settings.is_causal and seq.num_tokens > limit - plan.num_tokens:
+                break  # it has to be in one step
             hit = self.cache.match(seq)
             if not self._has_room(seq, hit) or self._with_rows(seq, 1) == 0:
                 break

@@ -11,6 +11,8 @@ from typing import Literal
 from albireo.config import BLOCK_SIZES, EngineConfig
 from albireo.engine.block_tables import Windows, capacity_tokens
 from albireo.errors import ConfigError
+from albireo.models.config import ModelConfig
+from albireo.models.pooling_rule import PoolingRule
 from albireo.speculative_config import MAX_DRAFTS, SpeculativeConfig
 
 
@@ -28,6 +30,9 @@ class EngineSettings:
         max_prompt_rows: most prompt positions of one step whose log-probabilities are wanted; each needs a row of
             logits, and rows of logits are large.
         embedding_size: values of an embedding; 0 where none can be computed.
+        pooling_rule: what the model's files say of embeddings, or of scores. generates: it writes text.
+        num_token_types: how many types of tokens it tells apart; 0: none.
+        is_causal: tokens do not see what comes behind them; else all tokens of a prompt are in one step.
         lookahead: positions beyond a decoding step's own that a sequence gets blocks for where there are free ones, for
             a device that begins the next step before this one is reported.
         num_host_blocks: blocks of host memory for what preempted sequences have computed.
@@ -54,6 +59,10 @@ class EngineSettings:
     seed: int = 0
     max_prompt_rows: int = 64
     embedding_size: int = 0
+    pooling_rule: PoolingRule = PoolingRule()  # noqa: RUF009  # it is frozen
+    generates: bool = True
+    num_token_types: int = 0
+    is_causal: bool = True
     lookahead: int = 0
     num_host_blocks: int = 0
     swap_cost_tokens: float = 0.0
@@ -74,6 +83,12 @@ class EngineSettings:
             if getattr(self, name) < 1:
                 raise ConfigError(f"{name}={getattr(self, name)} is not allowed; it must be at least 1")
 
+        if not self.is_causal and self.max_num_batched_tokens < self.max_model_len:
+            raise ConfigError(
+                f"max_num_batched_tokens={self.max_num_batched_tokens} is less than max_model_len="
+                f"{self.max_model_len}: tokens of this model see all others, so a prompt has to be in one step; raise "
+                "it, or lower max_model_len"
+            )
         if self.num_state_slots:
             if self.num_state_slots < self.max_num_seqs:
                 raise ConfigError(f"num_state_slots={self.num_state_slots}, max_num_seqs={self.max_num_seqs} can run")
@@ -93,13 +108,19 @@ class EngineSettings:
         eos_token_ids: frozenset[int],
         max_prompt_rows: int = 64,
         embedding_size: int = 0,
+        model: ModelConfig | None = None,
+        pooling_rule: PoolingRule | None = None,
         lookahead: int = 0,
         num_host_blocks: int = 0,
         swap_cost_tokens: float = 0.0,
         num_state_slots: int = 0,
         windows: Windows = (None,),
     ) -> EngineSettings:
-        """Join what the user asked for with what the model and the memory allow."""
+        """Join what the user asked for with what the model and the memory allow.
+
+        Args: model: None: one that writes text, whose files say nothing of embeddings.
+        """
+        is_causal = model is None or not model.blocks.sees_both_ways
         return cls(
             num_blocks=num_blocks,
             max_model_len=max_model_len,
@@ -108,11 +129,15 @@ class EngineSettings:
             block_size=config.block_size,
             max_num_seqs=config.step_limits.max_num_seqs,
             max_num_batched_tokens=config.step_limits.max_num_batched_tokens,
-            enable_prefix_caching=config.enable_prefix_caching,
+            enable_prefix_caching=config.enable_prefix_caching and is_causal,
             scheduling_policy=config.scheduling_policy,
             seed=config.seed,
             max_prompt_rows=max_prompt_rows,
             embedding_size=embedding_size,
+            pooling_rule=pooling_rule or PoolingRule(),
+            generates=model is None or model.pooling is None,
+            num_token_types=0 if model is None else model.blocks.num_token_types,
+            is_causal=is_causal,
             lookahead=lookahead,
             num_host_blocks=num_host_blocks,
             swap_cost_tokens=swap_cost_tokens,

@@ -33,6 +33,7 @@ from albireo.backends.step_outputs import REFUSED, DrawnTokens
 from albireo.errors import InvariantError
 from albireo.execution.drafts import spread
 from albireo.execution.inputs import GroupTables, PackedStep, pack_next, pack_step
+from albireo.execution.pooling import Ending
 from albireo.execution.runner import DeviceModel, HostTier, Pooler, Runner, StateTier, move_blocks
 from albireo.params import MAX_TOP
 from albireo.step import (
@@ -129,7 +130,7 @@ class _Begun:
 class AheadRunner:
     """Executes plans as Runner does, to the same bits.
 
-    Args: max_positions: longest sequence in tokens. states: see Runner.
+    Args: max_positions: longest sequence in tokens. states, ending: see Runner.
     """
 
     def __init__(
@@ -140,12 +141,13 @@ class AheadRunner:
         max_positions: int,
         pooler: Pooler | None = None,
         states: StateTier | None = None,
+        ending: Ending | None = None,
     ) -> None:
         self._device = device
         self._states = states
         #: By slot, whose state has a token that was not asked for.
         self._spoilt: dict[int, int] = {}
-        self._runner = Runner(device, vocab_size, block_size, pooler, states=states)
+        self._runner = Runner(device, vocab_size, block_size, pooler, states=states, ending=ending)
         self._block_size = block_size
         self._max_positions = max_positions
         self._tables = GroupTables()

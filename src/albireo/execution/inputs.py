@@ -124,6 +124,7 @@ def pack_step(
         top_rows=wanted if is_top else none,
         top_counts=_top_counts(len(rows), tasks, task_rows, drafts) if is_top else none,
         adapter_slots=_adapter_slots(works, owner) if plan.adapters else None,
+        token_types=_token_types(works, owner, positions),
         state_slots=state_slots,
         **_snapshots(orders),
         **_by_group(group_slots, group_tables),
@@ -140,6 +141,17 @@ def _adapter_slots(works: Sequence[SequenceWork], owner: NDArray[np.int32]) -> N
     """[T] the slot of each token's adapter; None where no work has one."""
     slots = [work.adapter_slot for work in works]
     return np.array(slots, np.int32)[owner] if max(slots, default=-1) >= 0 else None
+
+
+def _token_types(
+    works: Sequence[SequenceWork], owner: NDArray[np.int32], positions: NDArray[np.int32]
+) -> NDArray[np.int32] | None:
+    """[T] 1 for tokens of a second text; None where there is no second text."""
+    starts = [work.type_start for work in works]
+    if max(starts, default=-1) < 0:
+        return None
+    first = np.array(starts, np.int32)[owner]
+    return ((first >= 0) & (positions >= first)).astype(np.int32)
 
 
 def _those_held(slots: NDArray[np.int32]) -> NDArray[np.int32] | None:
@@ -197,8 +209,12 @@ def with_logits(inputs: StepInputs) -> StepInputs:
 
 def with_hidden(inputs: StepInputs, works: list[SequenceWork]) -> StepInputs:
     """The same step with the hidden states that works want, in their order, in place of logits."""
-    ends = inputs.query_start[1:].tolist()
-    rows = [range(end - work.pooling.num_rows, end) for work, end in zip(works, ends, strict=True) if work.pooling]
+    starts = inputs.query_start.tolist()
+    rows = []
+    for work, first, end in zip(works, starts, starts[1:], strict=False):
+        if work.pooling is not None:
+            count, is_first = work.pooling.num_rows, work.pooling.params.pooling_type == "cls"
+            rows.append(range(first, first + count) if is_first else range(end - count, end))
     return replace(inputs, logit_rows=np.array([row for each in rows for row in each], np.int32))
 
 

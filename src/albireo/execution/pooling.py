@@ -6,7 +6,7 @@ Called by runner.py for each work of a step that has a PoolingTask. Does not kno
 from __future__ import annotations
 
 import math
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -16,15 +16,31 @@ from albireo.params import PoolingParams
 from albireo.step import PoolingTask
 
 
-def pool(task: PoolingTask, hidden: NDArray[np.float32]) -> list[float]:
+class Ending(Protocol):
+    """What is made of a pooled hidden state."""
+
+    def finished(self, values: NDArray[np.float64], params: PoolingParams) -> NDArray[np.float64]:
+        """values: [E] -> the embedding, or a classifier's scores."""
+        ...
+
+
+class Scaled:
+    """The embedding of a model whose files say nothing of it."""
+
+    def finished(self, values: NDArray[np.float64], params: PoolingParams) -> NDArray[np.float64]:
+        """The first dimensions, and unless use_activation says no of length 1."""
+        return scaled(values[: params.dimensions], params.use_activation is not False)
+
+
+def pool(task: PoolingTask, hidden: NDArray[np.float32], ending: Ending) -> list[float]:
     """What a step makes of a prompt's hidden states.
 
-    Args: hidden: [task.num_rows, E].
+    Args: hidden: [task.num_rows, E]. ending: what is done at the prompt's end.
     Returns: [E] their sum so far; at the prompt's end the embedding, of values that are float32.
     Raises: InvariantError when hidden states are not numbers.
     Cost: O(num_rows * E), about 1 µs a row and 1,000 values.
     """
-    if task.params.pooling_type == "last":
+    if task.params.pooling_type != "mean":
         values = hidden[-1].astype(np.float64)
     else:
         values = np.array(task.sums) if task.sums else np.zeros(hidden.shape[1])
@@ -37,7 +53,7 @@ def pool(task: PoolingTask, hidden: NDArray[np.float32]) -> list[float]:
         return _list(values)
     if task.params.pooling_type == "mean":
         values /= task.num_earlier + task.num_rows
-    return _list(finished(values, task.params).astype(np.float32))
+    return _list(ending.finished(values, task.params).astype(np.float32))
 
 
 def _list(values: NDArray[np.floating[Any]]) -> list[float]:
@@ -45,10 +61,9 @@ def _list(values: NDArray[np.floating[Any]]) -> list[float]:
     return found
 
 
-def finished(values: NDArray[np.float64], params: PoolingParams) -> NDArray[np.float64]:
-    """The first dimensions of pooled values, and with use_activation of length 1."""
-    values = values[: params.dimensions]
-    if params.use_activation is False:
+def scaled(values: NDArray[np.float64], is_wanted: bool) -> NDArray[np.float64]:
+    """Of length 1, where that is wanted and can be."""
+    if not is_wanted:
         return values
     length = math.sqrt(math.fsum((values * values).tolist()))
     return values / length if length > 0 else values

@@ -17,7 +17,7 @@ from albireo.errors import InvariantError, OutOfMemory
 from albireo.execution.adapters import AdapterRunner
 from albireo.execution.drafts import draw_with_drafts
 from albireo.execution.inputs import GroupTables, PackedStep, pack_step, with_hidden, with_logits
-from albireo.execution.pooling import pool
+from albireo.execution.pooling import Ending, Scaled, pool
 from albireo.sampling.sampler import Sampler
 from albireo.step import SampledToken, SampleTask, StepPlan, StepResult, TokenLogprobs
 
@@ -94,18 +94,21 @@ class Runner:
         host: HostTier | None = None,
         adapters: AdapterRunner | None = None,
         states: StateTier | None = None,
+        ending: Ending | None = None,
     ) -> None:
         """Args:
         pooler: None where no plan holds a PoolingTask. host: None where no plan swaps.
         adapters: None where no sequence has one; else the pooler's program knows adapters, too.
         states: None where sequences keep nothing beside the KV cache. Else a step changes what it reads, and is never
             computed twice.
+        ending: what is made of pooled hidden states; None: an embedding of length 1.
         """
         self._model = model
         self._host = host
         self._pooler = pooler
         self._adapters = adapters
         self._states = states
+        self._ending = Scaled() if ending is None else ending
         self._sampler = Sampler(vocab_size)
         self._block_size = block_size
         self._tables = GroupTables()
@@ -196,7 +199,7 @@ class Runner:
             if work.pooling is not None:
                 end = first + work.pooling.num_rows
                 try:
-                    pooled[work.seq_id] = pool(work.pooling, outputs.hidden[first:end])
+                    pooled[work.seq_id] = pool(work.pooling, outputs.hidden[first:end], self._ending)
                 except InvariantError as error:
                     raise InvariantError(f"sequence {work.seq_id}: {error}") from error
                 first = end

@@ -15,7 +15,8 @@ from albireo.graph.ops import CONV_ACTIVATIONS, RopeSpec, infer
 
 
 class GraphBuilder:
-    """Builds one Graph. The step inputs exist from the start: ids, positions, logit_rows, top_rows, kv."""
+    """Builds one Graph. The step inputs exist from the start: ids, positions, logit_rows, top_rows, kv; but for
+    token_types, which few models read."""
 
     def __init__(self) -> None:
         self.graph = Graph()
@@ -26,6 +27,12 @@ class GraphBuilder:
         self.logit_rows = self._input("logit_rows", TensorType("int32", ("R",)))
         self.top_rows = self._input("top_rows", TensorType("int32", ("G",)))
         self.kv = self._input("kv", TensorType("kv", ()))
+
+    @property
+    def token_types(self) -> Value:
+        """[T] int32: which of two texts each token is of."""
+        known = self.graph.inputs.get("token_types")
+        return known or self._input("token_types", TensorType("int32", ("T",)))
 
     @contextmanager
     def part(self, name: str) -> Iterator[None]:

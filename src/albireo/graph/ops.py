@@ -382,7 +382,8 @@ OPS: dict[str, Op] = {
     # k, v (rounded to the KV dtype) into the slots of this step's tokens; returns the state after. Without v values
     # are channels of keys, and attention says how many
     "kv_write": Op(("k", "kv"), ("layer", "num_kv_heads", "head_dim"), _kv_write, optional=("v",)),
-    # causal attention of q over each sequence's cache; window counts the positions seen, itself included. sinks:
+    # attention of q over each sequence's cache; window counts the positions seen, itself included. Causal, unless
+    # both_ways: rows see all positions, or those less than window away, and a step has all of a sequence. sinks:
     # of each head one more score, not scaled nor capped, in every row's softmax; it has no value. value_dim: where
     # the cache has keys alone, values are so many of their first channels. rows: of q row i is row rows[i] of the step
     "attention": Op(
@@ -390,7 +391,7 @@ OPS: dict[str, Op] = {
         ("layer", "num_heads", "num_kv_heads", "head_dim", "scale", "window", "softcap"),
         _attention,
         optional=("sinks", "rows"),
-        optional_attrs=("value_dim",),
+        optional_attrs=("value_dim", "both_ways"),
     ),
     # a convolution over the rows of each sequence, channel by channel: y[t] = act(weight[:, 0] * x[t - W + 1] + ... +
     # weight[:, W - 1] * x[t] (+ bias)). Rows before a sequence's first are zeros; those before the step's are the

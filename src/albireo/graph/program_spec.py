@@ -22,6 +22,7 @@ from albireo.graph.tuning import BUCKETS
 STEP_ARRAYS: dict[str, tuple[str, str | None]] = {
     "token_ids": ("T", None),
     "positions": ("T", None),
+    "token_types": ("T", None),
     "logit_rows": ("R", "T"),
     "top_rows": ("G", "T"),
     "out_rows": ("S", "T"),
@@ -118,7 +119,7 @@ FAMILIES: dict[str, Family] = {
         ("out",),
         ("layer", "num_heads", "num_kv_heads", "head_dim", "scale", "window", "softcap"),
         optional=("rows", "sinks"),
-        optional_attrs=("value_dim",),
+        optional_attrs=("value_dim", "both_ways"),
     ),
     "head_top": Family(("x", "weight"), ("ids", "values"), ("n", "k"), weight="weight", optional_attrs=("softcap",)),
     "route": Family(

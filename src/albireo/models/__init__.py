@@ -18,7 +18,7 @@ from typing import Any
 from albireo.errors import ModelError, UnsupportedModel, short
 from albireo.graph.node import Graph
 from albireo.json_file import read_json
-from albireo.models.config import ConfigRules, ModelConfig, parse_config
+from albireo.models.config import TEXT_CLASSES, ConfigRules, ModelConfig, parse_config
 from albireo.models.gguf.config import config_of
 from albireo.models.gguf.tensors import GgufFile, is_gguf
 from albireo.models.layer_kinds import MAX_LAYERS
@@ -31,6 +31,7 @@ from albireo.models.weights import Checkpoint, check_weights
 _ROOM = (
     "block_settings",
     "config",
+    "encoders",
     "expert_settings",
     "experts",
     "fused_experts",
@@ -49,6 +50,7 @@ _ROOM = (
     "multipliers",
     "peft",
     "plain_layers",
+    "pooling_rule",
     "quantized",
     "rearranged",
     "recurrent_settings",
@@ -56,6 +58,7 @@ _ROOM = (
     "rope_settings",
     "safetensors_file",
     "safetensors_files",
+    "sentence_transformers",
     "short_conv",
     "text_part",
     "weights",
@@ -64,27 +67,40 @@ _ROOM = (
 
 @dataclass(frozen=True, slots=True)
 class Architecture:
-    """One architecture file: a tiny config.json for tests, its reading of keys, and its graph."""
+    """One architecture file: a tiny config.json for tests, its reading of keys, its graph; and patterns of tensors that
+    its classes keep beside what the graph reads.
+    """
 
     model_type: str
     tiny: Mapping[str, Any]
     rules: ConfigRules
     build: Callable[[ModelConfig, int], Graph]
+    unused: tuple[str, ...] = ()
 
 
 @functools.cache
 def architectures() -> tuple[str, ...]:
-    """Every model_type that can be loaded: the file names of this folder, which is read once."""
+    """Every model_type that writes text: the file names of this folder, which is read once."""
     return tuple(sorted(module.name for module in pkgutil.iter_modules(__path__) if module.name not in _ROOM))
+
+
+@functools.cache
+def encoder_types() -> tuple[str, ...]:
+    """Every model_type whose tokens see what comes behind them, too: the file names of the folder encoders."""
+    from albireo.models import encoders as folder
+
+    return tuple(sorted(module.name for module in pkgutil.iter_modules(folder.__path__) if module.name != "layers"))
 
 
 def load_architecture(model_type: str) -> Architecture:
     """The file named after model_type. Raises: UnsupportedModel listing those there are."""
-    known = architectures()
-    if model_type not in known:
+    name = model_type.replace("-", "_")
+    known = (*architectures(), *encoder_types())
+    if name not in known:
         raise UnsupportedModel(f"model_type {short(model_type)} is not supported; supported: {', '.join(known)}")
-    module = importlib.import_module(f"{__name__}.{model_type}")
-    return Architecture(model_type, module.TINY, module.CONFIG, module.build)
+    module = importlib.import_module(f"{__name__}.{f'encoders.{name}' if name in encoder_types() else name}")
+    unused = getattr(module, "IGNORABLE_WEIGHTS", ())
+    return Architecture(model_type, module.TINY, module.CONFIG, module.build, unused)
 
 
 def load_config(directory: str | Path, default_dtype: str | None = None) -> ModelConfig:
@@ -150,16 +166,29 @@ def open_checkpoint(directory: str | Path, graph: Graph) -> Checkpoint:
 
 def _unused_weights(checkpoint: Checkpoint) -> tuple[str, ...]:
     """Patterns of tensors of layers behind the last that guess further tokens, and of what makes keys and values in
-    layers that read another's; architectures say who may have such.
+    layers that read another's; architectures say who may have such. And of what is behind layers whose hidden states
+    are pooled.
     """
     path = checkpoint.directory / "config.json"
     data = read_json(path) if path.exists() else {}
     data = data["text_config"] if isinstance(data.get("text_config"), dict) else data
+    behind_layers = _behind_layers(data)
     layers, sharing = data.get("num_hidden_layers"), data.get("num_kv_shared_layers") or 0
     guessing = data.get("num_nextn_predict_layers") or data.get("num_mtp_modules") or 0
     if not isinstance(layers, int) or not isinstance(sharing, int) or not isinstance(guessing, int):
-        return ()
+        return behind_layers
     behind = (f"model.layers.{layers + i}.*" for i in range(min(guessing, MAX_LAYERS)))
     made = ("k_proj", "v_proj", "k_norm", "v_norm")
     of_sharing = range(max(0, layers - sharing), min(layers, MAX_LAYERS))
-    return (*behind, *(f"model.layers.{i}.self_attn.{part}.*" for i in of_sharing for part in made))
+    return (*behind_layers, *behind, *(f"model.layers.{i}.self_attn.{part}.*" for i in of_sharing for part in made))
+
+
+def _behind_layers(data: Mapping[str, Any]) -> tuple[str, ...]:
+    """Patterns of what a class has behind its layers that is not of the graph."""
+    model_type, classes = data.get("model_type"), data.get("architectures") or ()
+    if not isinstance(model_type, str):
+        return ()
+    if model_type.replace("-", "_") in encoder_types():
+        return load_architecture(model_type).unused
+    writes_text = any(str(name).endswith(TEXT_CLASSES) for name in classes)
+    return () if writes_text or not classes else ("lm_head.*", "score.*")

@@ -55,6 +55,9 @@ class BlockSettings:
         layer_width: channels that each layer is given of a token beside the residual stream; 0: none.
         num_sharing: so many last layers have no keys and values of their own: they read those of the last layer of
             their kind (with a window, or without) before them. is_wide_where_sharing: their FFN is twice as wide.
+        sees_both_ways: attention is to all tokens of a text, or to those within the window on both sides.
+        num_token_types: rows of the table of token types; 0: there is none.
+        first_position: rows of the table of positions before that of position 0.
     """
 
     is_layer_norm: bool = False
@@ -79,3 +82,6 @@ class BlockSettings:
     layer_width: int = 0
     num_sharing: int = 0
     is_wide_where_sharing: bool = False
+    sees_both_ways: bool = False
+    num_token_types: int = 0
+    first_position: int = 0

@@ -18,6 +18,7 @@ from albireo.models.expert_settings import ExpertSettings, Keys, parse_experts
 from albireo.models.layer_kinds import DEFAULT_WINDOW, MAX_LAYERS, WindowRule, parse_rotates, parse_windows
 from albireo.models.mamba_settings import MambaSettings
 from albireo.models.multipliers import Multipliers, parse_multipliers
+from albireo.models.pooling_rule import HeadStep, PoolingRule, classifier
 from albireo.models.recurrent_settings import RecurrentRule, RecurrentSettings, parse_recurrent
 from albireo.models.rope_settings import DEFAULT_THETA, MAX_POSITIONS, RopeSettings, parse_ropes
 
@@ -43,6 +44,8 @@ ACTIVATIONS = {
         "relu": "relu",
     },
     "relu2": {"relu2": "relu2"},
+    # of a gate, and what it is called
+    "exact_gate": {"gelu": "gelu", "gelu_pytorch_tanh": "gelu_tanh", "silu": "silu"},
 }
 
 #: Keys that do not change what is computed from given weights and tokens.
@@ -96,6 +99,8 @@ NEUTRAL_VALUES: Mapping[str, tuple[Any, ...]] = {
     "sliding_window": (),
     "is_encoder_decoder": (False,),
 }
+#: What classes of models that write text end with, and what ones do that classify.
+TEXT_CLASSES, _CLASSIFIER = ("ForCausalLM", "LMHeadModel"), "ForSequenceClassification"
 _HONOURS_PARTIAL = "partial_rotary_factor"
 
 
@@ -123,7 +128,9 @@ class ConfigRules:
         recurrent: whether some layers keep a state in place of attention; mamba: reads what its keys say of those of
             Mamba 2.
         has_rope: whether positions are rotations; else a table of them is added.
-        class_names: what architectures may name; empty: model_type and ForCausalLM.
+        class_names: what architectures may name; empty: model_type and ForCausalLM, and what has the same layers and no
+            head, or a classifier.
+        pooled: reads what a class gives that writes no text; None: those classes, of the last token.
     """
 
     keys: frozenset[str] = frozenset()
@@ -150,6 +157,7 @@ class ConfigRules:
     has_rope: bool = True
     recurrent: RecurrentRule = "none"
     mamba: Callable[[Fields], MambaSettings | None] | None = None
+    pooled: Callable[[Fields, str], PoolingRule] | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -169,6 +177,7 @@ class ModelConfig:
         eos_token_ids: may be empty; generation_config.json may name more.
         experts: None: every layer has an ordinary MLP. recurrent: None: every layer has attention.
         rms_norm_eps: of LayerNorms, too.
+        pooling: what it gives, where it writes no text.
     """
 
     model_type: str
@@ -198,6 +207,7 @@ class ModelConfig:
     experts: ExpertSettings | None = None
     blocks: BlockSettings = field(default_factory=BlockSettings)
     recurrent: RecurrentSettings | MambaSettings | None = None
+    pooling: PoolingRule | None = None
     stored_dtype: str = field(default="float32", compare=False)
 
     def with_dtype(self, dtype: str) -> ModelConfig:
@@ -267,7 +277,7 @@ def parse_config(
     newer = {key: value for key, value in data.items() if key not in rules.older_names}
     fields = Fields({**rules.defaults, **newer, **older}, where, rules.names)
     model_type = fields.text("model_type")
-    _check_class(fields, model_type, rules.class_names)
+    pooling = _class_of(fields, model_type, rules)
     hidden = fields.integer("hidden_size", 1, MAX_WIDTH)
     heads = fields.integer("num_attention_heads", 1, MAX_HEADS)
     blocks = rules.blocks(fields) if rules.blocks is not None else BlockSettings()
@@ -275,7 +285,8 @@ def parse_config(
     if heads % kv_heads:
         fields.fail("num_attention_heads", heads, f"must be a multiple of num_key_value_heads={kv_heads}")
     layers = len(blocks.mixers) or fields.integer("num_hidden_layers", 1, MAX_LAYERS)
-    positions = fields.integer("max_position_embeddings", 1, MAX_POSITIONS)
+    positions = fields.integer("max_position_embeddings", blocks.first_position + 1, MAX_POSITIONS)
+    positions -= blocks.first_position
     vocab = fields.integer("vocab_size", 1, MAX_VOCAB)
     width = blocks.ffn_width or fields.integer(
         "intermediate_size", 1, MAX_WIDTH, default=rules.ffn_factor * hidden or None
@@ -331,6 +342,7 @@ def parse_config(
         experts=parse_experts(fields, rules.experts, layers, width),
         blocks=blocks,
         recurrent=recurrent,
+        pooling=pooling and replace(pooling, is_causal=not blocks.sees_both_ways),
         stored_dtype=dtype,
     )
     if config.rotary_dim % 2 or (config.head_dim - config.rotary_dim) % 2:
@@ -346,13 +358,27 @@ def _bias(fields: Fields, rules: ConfigRules, key: str) -> bool:
     return key in rules.keys and fields.flag(key, False)
 
 
-def _check_class(fields: Fields, model_type: str, names: tuple[str, ...]) -> None:
-    """A classifier or an encoder has the same model_type; only the causal language model is computed."""
+def _class_of(fields: Fields, model_type: str, rules: ConfigRules) -> PoolingRule | None:
+    """What is behind the layers: a head that writes text (None), or what embeds or classifies.
+
+    Raises: UnsupportedModel for another class of the same model_type.
+    """
     classes = fields.texts("architectures")
-    names = names or ("".join(part.capitalize() for part in model_type.split("_")) + "ForCausalLM",)
-    if classes and not {name.lower() for name in names}.intersection(name.lower() for name in classes):
-        what = f"model_type {short(model_type)} is computed as {', '.join(names)}"
-        fields.unsupported("architectures", list(classes), what)
+    names = rules.class_names or ("".join(part.capitalize() for part in model_type.split("_")) + "ForCausalLM",)
+    found = {name.lower() for name in classes}
+    if rules.pooled is not None:
+        name = next((name for name in names if name.lower() in found), None if classes else names[0])
+        if name is not None:
+            return rules.pooled(fields, name)
+    elif not classes or found.intersection(name.lower() for name in names):
+        return None
+    stems = [stem for name in names for end in TEXT_CLASSES if (stem := name.removesuffix(end)) != name]
+    if rules.pooled is None and any(f"{stem}{_CLASSIFIER}".lower() in found for stem in stems):
+        return classifier(fields, "last", (HeadStep("score"),))
+    if rules.pooled is None and any(f"{stem}Model".lower() in found for stem in stems):
+        return PoolingRule()
+    what = f"model_type {short(model_type)} is computed as {', '.join(names)}"
+    fields.unsupported("architectures", list(classes), what)
 
 
 def _head_dim(fields: Fields, rules: ConfigRules, hidden: int, heads: int) -> int:

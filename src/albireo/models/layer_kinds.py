@@ -16,14 +16,15 @@ MAX_LAYERS = 2**12
 DEFAULT_WINDOW = 4096
 #: Who has a sliding window: no layer; every layer, when sliding_window is a number, or that and use_sliding_window;
 #: layers as layer_types says (by_list), else from max_window_layers on, when use_sliding_window (by_layer); or layers
-#: as layer_types says, else all but each so many-th (periodic).
+#: as layer_types says, else all but each so many-th (periodic), or all but the first of each so many (both_sides, whose
+#: window is said as a whole, and counted here from its middle).
 #: What a layer is, where it is one thing alone: a recurrence, attention, an FFN, or experts.
 Mixer = Literal["state", "attention", "ffn", "experts"]
 _LETTERS: dict[str, Mixer] = {"M": "state", "*": "attention", "-": "ffn", "E": "experts"}
 #: In words of today, and of before.
 _WORDS: dict[str, Mixer] = {"linear_attention": "state", "full_attention": "attention", "mlp": "ffn", "moe": "experts"}
 _WORDS |= {"mamba": "state", "attention": "attention"}
-WindowRule = Literal["none", "every_layer", "every_layer_if_used", "by_layer", "by_list", "periodic"]
+WindowRule = Literal["none", "every_layer", "every_layer_if_used", "by_layer", "by_list", "periodic", "both_sides"]
 
 
 def parse_rotates(fields: Fields, layers: int) -> tuple[bool, ...]:
@@ -90,6 +91,10 @@ def parse_windows(
         default = tuple("sliding_attention" if (i + 1) % period else "full_attention" for i in range(layers))
         if window is None:
             default = ("full_attention",) * layers
+    elif rule == "both_sides":
+        window = fields.integer("local_attention", 1, MAX_POSITIONS, default=128) // 2 + 1
+        period = fields.integer("global_attn_every_n_layers", 1, MAX_LAYERS, default=3)
+        default = tuple("sliding_attention" if i % period else "full_attention" for i in range(layers))
     else:
         # transformers writes 0 for a window that is not used
         is_none = rule == "by_list" and fields.raw("sliding_window") == 0

@@ -261,8 +261,13 @@ def plain_mlp(
 def head(b: GraphBuilder, c: ModelConfig, x: Value, names: Ends = LLAMA_ENDS, has_bias: bool = False) -> Graph:
     """Final norm and vocabulary head; finishes the graph.
 
+    Of a model that writes no text: pooled_states().
     Outputs: logits [R, V] of the rows in logit_rows; top_ids and top_values [G, TOP_LOGITS] of those in top_rows.
     """
+    if c.pooling is not None:
+        with b.part("head"):
+            x = unrounded_norm(b, c, x, f"{names.norm}.weight")
+        return pooled_states(b, x)
     with b.part("head"):
         y = norm(b, c, x, f"{names.norm}.weight", "norm", 1.0 / c.multipliers.logits)
         if c.tie_word_embeddings:
@@ -275,6 +280,15 @@ def head(b: GraphBuilder, c: ModelConfig, x: Value, names: Ends = LLAMA_ENDS, ha
         with b.part("top"):
             top_ids, top_values = b.top_logits(_logits(b, c, b.gather_rows(y, b.top_rows), weight, bias))
     return b.finish(logits=logits, top_ids=top_ids, top_values=top_values)
+
+
+def pooled_states(b: GraphBuilder, x: Value) -> Graph:
+    """Finishes the graph of a model that has no vocabulary head. Args: x: what its last norm gave, float32.
+
+    Output: hidden [R, E] of the rows in logit_rows.
+    """
+    with b.part("head"):
+        return b.finish(hidden=b.gather_rows(x, b.logit_rows))
 
 
 def windows(c: ModelConfig, max_model_len: int) -> tuple[int | None, ...]:
@@ -304,14 +318,19 @@ def _norm_weight(b: GraphBuilder, c: ModelConfig, name: str, width: int, factor:
 
 def norm(b: GraphBuilder, c: ModelConfig, x: Value, name: str, part: str, factor: float = 1.0) -> Value:
     """norm(x), rounded, its weight times factor. Args: name: of its weight."""
-    kind, eps = c.blocks, c.rms_norm_eps / c.multipliers.residual**2
     with b.part(part):
-        if not kind.is_layer_norm:
-            return b.cast(b.rms_norm(x, _norm_weight(b, c, name, c.hidden_size, factor), eps), c.dtype)
-        weight = _norm_weight(b, c, name, c.hidden_size, factor) if kind.has_norm_weight else None
-        of_bias = f"{name.removesuffix('.weight')}.bias"
-        bias = b.weight(of_bias, (c.hidden_size,), "float32", factor=factor) if kind.has_norm_bias else None
-        return b.cast(b.layer_norm(x, weight, bias, eps), c.dtype)
+        return b.cast(unrounded_norm(b, c, x, name, factor), c.dtype)
+
+
+def unrounded_norm(b: GraphBuilder, c: ModelConfig, x: Value, name: str, factor: float = 1.0) -> Value:
+    """norm(x), float32. Args: as norm()."""
+    kind, eps = c.blocks, c.rms_norm_eps / c.multipliers.residual**2
+    if not kind.is_layer_norm:
+        return b.rms_norm(x, _norm_weight(b, c, name, c.hidden_size, factor), eps)
+    weight = _norm_weight(b, c, name, c.hidden_size, factor) if kind.has_norm_weight else None
+    of_bias = f"{name.removesuffix('.weight')}.bias"
+    bias = b.weight(of_bias, (c.hidden_size,), "float32", factor=factor) if kind.has_norm_bias else None
+    return b.layer_norm(x, weight, bias, eps)
 
 
 def _input(b: GraphBuilder, c: ModelConfig, x: Value, layer: int, before: str | None) -> Value:
@@ -380,6 +399,7 @@ def _attention(
             scale=c.scale,
             window=window,
             softcap=c.multipliers.attention_cap,
+            **({"both_ways": True} if c.blocks.sees_both_ways else {}),
         )
         if gate is not None:
             a = b.mul(a, b.unary(gate, "sigmoid"))

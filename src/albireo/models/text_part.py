@@ -1,5 +1,6 @@
 """The text part of a model that reads images too: its settings and its tensors, as those of a model of text alone. And
-the tensors of a model that was written without its head, whose names lack what they begin with.
+the tensors of a model that was written without its head, whose names lack what they begin with; or as a part of
+another, whose names have more.
 
 Called by models/__init__.py and weights.py. Does not know what the other parts compute: they are left where they lie.
 """
@@ -81,7 +82,15 @@ _PREFIXES = (
 _HEADLESS = {
     "wte.weight": (("lm_head.", "lm_head."), ("", "transformer.")),
     "decoder.embed_tokens.weight": (("lm_head.", "lm_head."), ("decoder.", "model.decoder.")),
+    "embed_tokens.weight": (("lm_head.", "lm_head."), ("score.", "score."), ("", "model.")),
+    "embeddings.word_embeddings.weight": (("", ""),),
+    "bert.embeddings.word_embeddings.weight": (("bert.", ""), ("", "")),
+    "roberta.embeddings.word_embeddings.weight": (("roberta.", ""), ("", "")),
+    "distilbert.embeddings.word_embeddings.weight": (("distilbert.", ""), ("", "")),
+    "model.embeddings.tok_embeddings.weight": (("model.", ""), ("", "")),
 }
+#: What norms were called in files that were converted long ago.
+_OLD_NORMS = {".LayerNorm.gamma": ".LayerNorm.weight", ".LayerNorm.beta": ".LayerNorm.bias"}
 
 
 def is_whole(data: Mapping[str, Any]) -> bool:
@@ -146,6 +155,8 @@ class TextTensors:
             if found is None:
                 continue
             renamed = found[1] + name.removeprefix(found[0])
+            for old, new in _OLD_NORMS.items():
+                renamed = renamed.removesuffix(old) + new if renamed.endswith(old) else renamed
             if renamed in self._stored:
                 files.close()
                 raise ModelError(

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from albireo.backends.reference.attention import of_rows
+from albireo.backends.reference.attention import of_rows, visible
 from albireo.backends.reference.call import OpCall
 from albireo.dtypes import KV_CODES
 
@@ -57,10 +57,7 @@ def attention_error(call: OpCall) -> F64:
         rows = slice(int(step.query_start[b]), int(step.query_start[b + 1]))
         context = int(step.context_len[b])
         k, v = (a.astype(np.float64) for a in kv.read(attrs["layer"], step.block_table[b], context))
-        at, now = np.arange(context)[None, :], step.positions[rows, None]
-        seen = at <= now
-        if attrs["window"]:
-            seen &= at > now - attrs["window"]
+        seen = visible(step.positions[rows], context, attrs)
         for head in range(attrs["num_heads"]):
             group = head * attrs["num_kv_heads"] // attrs["num_heads"]
             sink = float(call["sinks"][head]) if "sinks" in call.inputs else -np.inf

@@ -61,6 +61,8 @@ _GAPLESS = {
 }
 #: What an array of rows picks from, as the native core numbers it; it knows the arrays themselves.
 _GATHERS = {"T": 1, "S": 2}
+#: What says which row of a table an embedding is, as the native core numbers it.
+_IDS = ("token_ids", "positions", "token_types")
 #: As a byte: 0.0115 in float32 and bfloat16, 1.06 in float16.
 _SMALL_NUMBERS = 0x3C
 
@@ -167,7 +169,7 @@ class CpuModel:
     def _run(self, native: _native.Program, inputs: StepInputs) -> None:
         arrays = self.step_arrays(inputs)
         states = inputs.state_slots, inputs.snapshot_slots, inputs.snapshot_rows
-        native.run(*arrays, self.top_ids, self.top_values, self._slots(inputs), *states)
+        native.run(*arrays, self.top_ids, self.top_values, self._slots(inputs), *states, inputs.token_types)
 
     def step_arrays(self, inputs: StepInputs) -> StepArrays:
         """All that every program reads of a step, as the native core takes it."""
@@ -327,7 +329,7 @@ class CpuModel:
             x, out = (program.buffers[call.args[role]] for role in ("x", "out"))
             args |= {"x": self._address(x.name) + attrs["start"] * itemsize(x.dtype), "k": out.cols}
         elif call.family == "embed":
-            args |= {"k": attrs["width"], "of_positions": int(call.args["ids"] == "positions")}
+            args |= {"k": attrs["width"], "ids_of": _IDS.index(call.args["ids"])}
         elif call.family == "route":
             args["k"] = program.buffers[call.args["x"]].cols
             args["sigmoid"] = int(attrs.get("scores") == "sigmoid")
@@ -365,8 +367,9 @@ class CpuModel:
         ):
             if key in attrs:
                 args[key] = attrs[key]
-        if "centered" in attrs:
-            args["centered"] = int(attrs["centered"])
+        for key in ("centered", "both_ways"):
+            if key in attrs:
+                args[key] = int(attrs[key])
         if "act" in attrs:
             args["act"] = ACTS.index(attrs["act"])
         if "kind" in attrs:

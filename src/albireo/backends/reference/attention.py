@@ -56,7 +56,7 @@ def one_sequence(
 ) -> F32:
     """q: [n, H, D]; k: [C, K, D]; v: [C, K, W]; sinks: [H] -> [n, H, W]."""
     group = attrs["num_heads"] // attrs["num_kv_heads"]
-    seen = _visible(positions, len(k), attrs["window"])
+    seen = visible(positions, len(k), attrs)
     out = np.empty((*q.shape[:-1], v.shape[-1]), np.float32)
     for head in range(attrs["num_heads"]):
         keys, values = k[:, head // group].astype(np.float64), v[:, head // group].astype(np.float64)
@@ -68,11 +68,12 @@ def one_sequence(
     return out
 
 
-def _visible(positions: NDArray[np.int32], length: int, window: int | None) -> NDArray[np.bool_]:
-    """[n, C]: which cache positions each row sees; a window counts the row's own position."""
-    at = np.arange(length)[None, :]
-    seen: NDArray[np.bool_] = at <= positions[:, None]
-    return seen if window is None else seen & (at > positions[:, None] - window)
+def visible(positions: NDArray[np.int32], length: int, attrs: Mapping[str, Any]) -> NDArray[np.bool_]:
+    """[n, C]: which cache positions each row sees; a window, None or 0 for none, counts the row's own position."""
+    back = positions[:, None] - np.arange(length)[None, :]
+    window, both_ways = attrs["window"] or length, attrs.get("both_ways", False)
+    seen: NDArray[np.bool_] = (back < window) & (back > -window if both_ways else back >= 0)
+    return seen
 
 
 def _softmax(scores: F64, sink: float) -> F64:

@@ -124,6 +124,8 @@ class _Run:
         return env
 
     def step_input(self, name: str) -> Any:
+        if name == "token_types" and self.inputs.token_types is None:
+            return np.zeros(self.inputs.num_tokens, np.int32)
         return self.kv if name == "kv" else getattr(self.inputs, name)
 
     def node(self, node: Node, env: dict[Value, Any], label: str, path: str) -> None:

@@ -1,0 +1,95 @@
+"""What stands behind pooling in a model made for embeddings or scores: a few matrices, once a prompt, in float64.
+
+Made by api/, called by pooling.py. They are computed here and not by the program: a mean is of all tokens, and what
+follows is one row a prompt, a hundredth of the prompt's time and less. Does not know checkpoints.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from albireo.execution.pooling import scaled
+from albireo.models.pooling_rule import HeadActivation, PoolingRule
+from albireo.params import PoolingParams
+
+Doubles = NDArray[np.float64]
+
+
+@dataclass(frozen=True, slots=True)
+class Linear:
+    """Fields: weight: [out, in] as stored, widened; bias: [out], or zeros."""
+
+    weight: Doubles
+    bias: Doubles
+    activation: HeadActivation = "none"
+
+    def __call__(self, x: Doubles) -> Doubles:
+        # not a BLAS product: its sums depend on how many threads it has
+        return _activated(np.einsum("ij,j->i", self.weight, x) + self.bias, self.activation)
+
+
+@dataclass(frozen=True, slots=True)
+class LayerNorm:
+    """Fields: weight, bias: [E]."""
+
+    weight: Doubles
+    bias: Doubles
+    eps: float
+
+    def __call__(self, x: Doubles) -> Doubles:
+        centered = x - math.fsum(x.tolist()) / len(x)
+        variance = math.fsum((centered * centered).tolist()) / len(x)
+        return np.asarray(centered / math.sqrt(variance + self.eps) * self.weight + self.bias)
+
+
+class PooledHead:
+    """Implements pooling.Ending for a model whose files say what is behind pooling."""
+
+    def __init__(self, rule: PoolingRule, steps: Sequence[Linear | LayerNorm]) -> None:
+        self._rule = rule
+        self._steps = tuple(steps)
+
+    def size(self, width: int) -> int:
+        """How many values come out. Args: width: of hidden states."""
+        linears = [step for step in self._steps if isinstance(step, Linear)]
+        return len(linears[-1].bias) if linears else width
+
+    def finished(self, values: Doubles, params: PoolingParams) -> Doubles:
+        """An embedding: its first dimensions, of length 1 where that is the rule; or scores, made probabilities."""
+        for step in self._steps:
+            values = step(values)
+        if self._rule.task == "embed":
+            wanted = self._rule.normalizes if params.use_activation is None else params.use_activation
+            return scaled(values[: params.dimensions], wanted)
+        return values if params.use_activation is False else probabilities(values, self._rule.activation)
+
+
+def probabilities(scores: Doubles, kind: str) -> Doubles:
+    """What a classifier's scores mean. Args: kind: a pooling_rule.ScoreActivation."""
+    if kind == "sigmoid":
+        return np.asarray([_sigmoid(each) for each in scores.tolist()])
+    if kind == "softmax":
+        powers = np.exp(scores - scores.max())
+        return np.asarray(powers / math.fsum(powers.tolist()))
+    return scores
+
+
+def _sigmoid(x: float) -> float:
+    return 1.0 / (1.0 + math.exp(-x)) if x >= 0 else math.exp(x) / (1.0 + math.exp(x))
+
+
+def _activated(x: Doubles, kind: HeadActivation) -> Doubles:
+    if kind == "tanh":
+        return np.tanh(x)
+    if kind == "relu":
+        return np.maximum(x, 0.0)
+    if kind == "gelu":
+        return np.asarray([0.5 * each * (1.0 + math.erf(each / math.sqrt(2.0))) for each in x.tolist()])
+    if kind == "silu":
+        return np.asarray([each * _sigmoid(each) for each in x.tolist()])
+    return x

@@ -1,0 +1,83 @@
+"""DistilBERT: BERT of half the layers, without token types.
+
+Found by models/__init__.py by file name. Does not know devices.
+"""
+
+from __future__ import annotations
+
+from albireo.graph.node import Graph
+from albireo.json_file import Fields, keys
+from albireo.models.block_settings import BlockSettings
+from albireo.models.config import ConfigRules, ModelConfig
+from albireo.models.encoders.layers import Names, encoder
+from albireo.models.pooling_rule import HeadStep, PoolingRule, classifier
+
+TINY = {
+    "architectures": ["DistilBertModel"],
+    "model_type": "distilbert",
+    "vocab_size": 131,
+    "dim": 48,
+    "hidden_dim": 80,
+    "n_layers": 2,
+    "n_heads": 3,
+    "max_position_embeddings": 96,
+    "activation": "gelu",
+    "pad_token_id": 0,
+    "torch_dtype": "float32",
+}
+NAMES = Names(
+    "transformer.layer",
+    "attention.q_lin",
+    "attention.k_lin",
+    "attention.v_lin",
+    "attention.out_lin",
+    "sa_layer_norm",
+    "ffn.lin1",
+    "ffn.lin2",
+    "output_layer_norm",
+)
+IGNORABLE_WEIGHTS = ("pre_classifier.*", "classifier.*", "vocab_transform.*", "vocab_layer_norm.*", "vocab_projector.*")
+
+
+def _blocks(fields: Fields) -> BlockSettings:
+    return BlockSettings(is_layer_norm=True, qkv_bias=True, o_bias=True, ffn_bias=True, sees_both_ways=True)
+
+
+def _pooled(fields: Fields, name: str) -> PoolingRule:
+    if name != "DistilBertForSequenceClassification":
+        return PoolingRule(pooling_type="cls")
+    return classifier(fields, "cls", (HeadStep("pre_classifier", "relu"), HeadStep("classifier")))
+
+
+CONFIG = ConfigRules(
+    names={
+        "hidden_size": "dim",
+        "intermediate_size": "hidden_dim",
+        "num_hidden_layers": "n_layers",
+        "num_attention_heads": "n_heads",
+        "hidden_act": "activation",
+    },
+    blocks=_blocks,
+    pooled=_pooled,
+    has_rope=False,
+    activation="plain",
+    # its class has this eps and no key for it
+    defaults={
+        "vocab_size": 30522,
+        "dim": 768,
+        "hidden_dim": 3072,
+        "n_layers": 6,
+        "n_heads": 12,
+        "max_position_embeddings": 512,
+        "activation": "gelu",
+        "rms_norm_eps": 1e-12,
+    },
+    # sinusoids are what a table was made of before training
+    ignorable=keys("dropout seq_classif_dropout qa_dropout sinusoidal_pos_embds tie_weights_"),
+    class_names=("DistilBertModel", "DistilBertForSequenceClassification", "DistilBertForMaskedLM"),
+)
+
+
+def build(config: ModelConfig, max_model_len: int) -> Graph:
+    """The graph of a model that embeds texts of up to max_model_len tokens."""
+    return encoder(config, "embeddings", NAMES)

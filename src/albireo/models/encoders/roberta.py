@@ -1,0 +1,60 @@
+"""RoBERTa: BERT without types of tokens to speak of, whose positions are counted behind the padding's.
+
+Found by models/__init__.py by file name. Does not know devices.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+from albireo.graph.node import Graph
+from albireo.json_file import Fields
+from albireo.models.block_settings import BlockSettings
+from albireo.models.config import MAX_VOCAB, ConfigRules, ModelConfig
+from albireo.models.encoders import bert
+from albireo.models.encoders.layers import encoder
+from albireo.models.pooling_rule import HeadStep, PoolingRule, classifier
+
+TINY = bert.TINY | {
+    "architectures": ["RobertaModel"],
+    "model_type": "roberta",
+    "type_vocab_size": 1,
+    "max_position_embeddings": 98,
+    "layer_norm_eps": 1e-5,
+    "pad_token_id": 1,
+    "bos_token_id": 0,
+    "eos_token_id": 2,
+}
+IGNORABLE_WEIGHTS = ("pooler.*", "lm_head.*", "classifier.*", "embeddings.position_ids")
+
+
+def blocks(fields: Fields) -> BlockSettings:
+    """As BERT's; the first row of a position is the one behind the padding's."""
+    padding = fields.integer("pad_token_id", 0, MAX_VOCAB, default=1)
+    return replace(bert.blocks(fields), first_position=padding + 1)
+
+
+def pooled(fields: Fields, name: str) -> PoolingRule:
+    """As BERT's; a classifier has two linears of its own."""
+    if not name.endswith("ForSequenceClassification"):
+        return PoolingRule(pooling_type="cls")
+    return classifier(fields, "cls", (HeadStep("classifier.dense", "tanh"), HeadStep("classifier.out_proj")))
+
+
+def rules(name: str) -> ConfigRules:
+    """Of RoBERTa, and of what is called otherwise and is the same. Args: name: of its classes."""
+    return replace(
+        bert.CONFIG,
+        blocks=blocks,
+        pooled=pooled,
+        defaults={**bert.CONFIG.defaults, "vocab_size": 50265, "layer_norm_eps": 1e-12, "pad_token_id": 1},
+        class_names=(f"{name}Model", f"{name}ForSequenceClassification", f"{name}ForMaskedLM"),
+    )
+
+
+CONFIG = rules("Roberta")
+
+
+def build(config: ModelConfig, max_model_len: int) -> Graph:
+    """The graph of a model that embeds texts of up to max_model_len tokens."""
+    return encoder(config, "embeddings", bert.NAMES)

@@ -1,0 +1,112 @@
+"""What a model gives that writes no text: an embedding, or scores of a classifier; and what is behind its pooling.
+
+Made by config.py of the class that config.json names, and by sentence_transformers.py; read by api/. Does not know how
+hidden states are computed, nor how they are pooled.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, Literal
+
+from albireo.errors import short
+from albireo.json_file import Fields
+from albireo.params import PoolingType
+
+Task = Literal["embed", "classify"]
+#: What a classifier's scores become; vLLM's and transformers' rule by problem_type and the number of labels.
+ScoreActivation = Literal["sigmoid", "softmax", "none"]
+HeadActivation = Literal["none", "tanh", "gelu", "relu", "silu"]
+MAX_LABELS = 2**16
+
+
+@dataclass(frozen=True, slots=True)
+class HeadStep:
+    """A linear or a LayerNorm of what was pooled, then an activation.
+
+    Fields:
+        name: of its module in the checkpoint; of its folder in a directory of sentence-transformers.
+        eps: of a LayerNorm; None: it is a linear.
+    """
+
+    name: str
+    activation: HeadActivation = "none"
+    eps: float | None = None
+    is_folder: bool = False
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PoolingRule:
+    """What becomes of a prompt's hidden states, where the model's files say so.
+
+    Fields:
+        task: what the values are. labels: of a classifier, one a value; empty: it is none.
+        pooling_type: cls is the first token's. normalizes: an embedding is scaled to length 1.
+        is_causal: tokens do not see what comes behind them, so that a prompt may come in parts.
+        activation: of a classifier's scores.
+        head: what is computed of the pooled hidden state, step by step.
+    """
+
+    task: Task = "embed"
+    pooling_type: PoolingType = "last"
+    normalizes: bool = True
+    labels: tuple[str, ...] = ()
+    activation: ScoreActivation = "none"
+    head: tuple[HeadStep, ...] = ()
+    is_causal: bool = True
+
+    @property
+    def says(self) -> str:
+        """What such a model does, in words that follow "this model"."""
+        if self.task == "embed":
+            return "gives embeddings (embed, /v1/embeddings)"
+        return f"gives scores of {len(self.labels)} label{'s' * (len(self.labels) > 1)} (classify, score, /classify)"
+
+
+def classifier(fields: Fields, pooling_type: PoolingType, head: tuple[HeadStep, ...]) -> PoolingRule:
+    """The rule of a ...ForSequenceClassification. Raises: ModelError for labels that are none."""
+    names = _labels(fields)
+    problem = fields.raw("problem_type")
+    if problem not in (None, "regression", "single_label_classification", "multi_label_classification"):
+        fields.fail("problem_type", problem, "is no kind of classification that there is")
+    activation: ScoreActivation = "softmax"
+    if len(names) == 1 or problem == "multi_label_classification":
+        activation = "sigmoid"
+    if problem == "regression":
+        activation = "none"
+    activation = _of_sentence_transformers(fields) or activation
+    return PoolingRule(
+        task="classify", pooling_type=pooling_type, normalizes=False, labels=names, activation=activation, head=head
+    )
+
+
+def _labels(fields: Fields) -> tuple[str, ...]:
+    given = fields.table("id2label")
+    if not given:
+        count = fields.integer("num_labels", 1, MAX_LABELS, default=2)
+        return tuple(f"LABEL_{i}" for i in range(count))
+    fields.raw("num_labels")
+    names = {int(key) if key.isdecimal() else -1: label for key, label in given.items()}
+    if sorted(names) != list(range(len(given))) or len(given) > MAX_LABELS:
+        fields.fail("id2label", short(given), "must name labels 0, 1, ... without a hole")
+    return tuple(str(names[i]) for i in range(len(names)))
+
+
+#: What sentence-transformers writes of cross-encoders.
+_ACTIVATIONS: Mapping[str, ScoreActivation] = {
+    "torch.nn.modules.activation.Sigmoid": "sigmoid",
+    "torch.nn.modules.activation.Softmax": "softmax",
+    "torch.nn.modules.linear.Identity": "none",
+}
+
+
+def _of_sentence_transformers(fields: Fields) -> ScoreActivation | None:
+    """What is said of scores beside problem_type. Raises: UnsupportedModel for a function that is not known."""
+    table: dict[str, Any] = fields.table("sentence_transformers") or {}
+    given = table.get("activation_fn") or fields.raw("sbert_ce_default_activation_function")
+    if given is None:
+        return None
+    if given not in _ACTIVATIONS:
+        fields.unsupported("sentence_transformers", given, f"activation_fn: {', '.join(_ACTIVATIONS)}")
+    return _ACTIVATIONS[given]

@@ -1,0 +1,102 @@
+"""What a directory of sentence-transformers says beside the model: how hidden states are pooled, and what comes then.
+
+modules.json names its parts in order, each with a folder: the model itself, pooling, linears (Dense), a LayerNorm,
+scaling to length 1. Called by api/checkpoint_source.py. Reads no weight.
+"""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from albireo.errors import ModelError, UnsupportedModel, short
+from albireo.json_file import Fields, read_json
+from albireo.models.pooling_rule import HeadActivation, HeadStep, PoolingRule
+from albireo.params import PoolingType
+
+MODULES = "modules.json"
+#: The last part of a module's type, which begins with sentence_transformers.models or where newer versions keep it.
+_MODEL, _POOLING, _DENSE, _NORM, _SCALING = "Transformer", "Pooling", "Dense", "LayerNorm", "Normalize"
+_MODES: dict[str, PoolingType] = {
+    "pooling_mode_cls_token": "cls",
+    "pooling_mode_mean_tokens": "mean",
+    "pooling_mode_lasttoken": "last",
+}
+_BY_NAME: dict[str, PoolingType] = {"cls": "cls", "mean": "mean", "lasttoken": "last"}
+_ACTIVATIONS: dict[str, HeadActivation] = {
+    "torch.nn.modules.linear.Identity": "none",
+    "torch.nn.modules.activation.Tanh": "tanh",
+    "torch.nn.modules.activation.ReLU": "relu",
+    "torch.nn.modules.activation.GELU": "gelu",
+    "torch.nn.modules.activation.SiLU": "silu",
+}
+
+
+def with_modules(rule: PoolingRule, directory: Path) -> PoolingRule:
+    """The rule of a model, as the directory's modules.json changes it; where there is none, the rule itself.
+
+    Raises: ModelError for a damaged file; UnsupportedModel for a part that is not computed.
+    """
+    path = directory / MODULES
+    if rule.task == "classify" or not path.is_file():
+        return rule
+    try:
+        modules = json.loads(path.read_bytes())
+    except ValueError as error:
+        raise ModelError(f"{path}: is no JSON: {error}") from None
+    if not isinstance(modules, list) or not all(isinstance(each, dict) for each in modules):
+        raise ModelError(f"{path}: must be a list of modules")
+    rule = replace(rule, normalizes=False)
+    for module in modules:
+        kind, folder = str(module.get("type", "")).rpartition(".")[2], str(module.get("path", ""))
+        if rule.normalizes and kind != _MODEL:
+            raise UnsupportedModel(f"{path}: {kind} comes behind {_SCALING}, which is computed last")
+        if kind == _POOLING:
+            rule = replace(rule, pooling_type=_pooling(directory, folder))
+        elif kind == _DENSE:
+            rule = replace(rule, head=(*rule.head, _dense(directory, folder)))
+        elif kind == _NORM:
+            rule = replace(rule, head=(*rule.head, HeadStep(folder, eps=1e-5, is_folder=True)))
+        elif kind == _SCALING:
+            rule = replace(rule, normalizes=True)
+        elif kind != _MODEL:
+            known = ", ".join((_MODEL, _POOLING, _DENSE, _NORM, _SCALING))
+            raise UnsupportedModel(f"{path}: a module of type {short(module.get('type'))}; computed are {known}")
+    return rule
+
+
+def _inner(directory: Path, folder: str) -> Fields:
+    """The settings of a module. Raises: ModelError when its folder leaves the directory."""
+    if not folder or Path(folder).is_absolute() or ".." in Path(folder).parts:
+        raise ModelError(f"{directory / MODULES}: path={short(folder)} is no folder of this directory")
+    path = directory / folder / "config.json"
+    return Fields(read_json(path), str(path))
+
+
+def _pooling(directory: Path, folder: str) -> PoolingType:
+    fields = _inner(directory, folder)
+    fields.raw("word_embedding_dimension"), fields.raw("embedding_dimension")
+    chosen = [kind for key, kind in _MODES.items() if fields.flag(key, False)]
+    named: Any = fields.raw("pooling_mode")
+    if isinstance(named, str) and named in _BY_NAME:
+        chosen = [_BY_NAME[named]]
+    elif named is not None:
+        fields.unsupported("pooling_mode", named, f"supported: {', '.join(_BY_NAME)}")
+    # which tokens are those of a prompt is told by the prompt's author, and all are pooled here
+    fields.refuse_unread((), {"include_prompt": (True,)})
+    if len(chosen) != 1:
+        fields.unsupported("pooling_mode", chosen, f"supported is one of {', '.join(_MODES)}")
+    return chosen[0]
+
+
+def _dense(directory: Path, folder: str) -> HeadStep:
+    fields = _inner(directory, folder)
+    for key in ("in_features", "out_features", "bias"):
+        fields.raw(key)
+    given = fields.text("activation_function", "torch.nn.modules.activation.Tanh")
+    if given not in _ACTIVATIONS:
+        fields.unsupported("activation_function", given, f"supported: {', '.join(_ACTIVATIONS)}")
+    fields.refuse_unread((), {"module_input_name": ("sentence_embedding",), "module_output_name": (None,)})
+    return HeadStep(folder, _ACTIVATIONS[given], is_folder=True)

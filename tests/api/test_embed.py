@@ -177,7 +177,7 @@ def test_async_refusals_and_aborts_raise() -> None:
             waiting = await hold(engine.embed([5] * 500, request_id="slow"))
             await engine.abort("slow")
             gate.set()
-            with pytest.raises(EngineError, match="request slow of 500 tokens got no embedding: it was aborted"):
+            with pytest.raises(EngineError, match="request slow of 500 tokens was not computed: it was aborted"):
                 await waiting
             cancelled = await hold(engine.embed([5] * 500))
             cancelled.cancel()
@@ -200,7 +200,7 @@ def test_one_that_fails_is_named_and_the_engine_goes_on() -> None:
             return execute(plan)
 
         llm._driver._guarded._execute = failing
-        with pytest.raises(EngineError, match="of 3 tokens got no embedding: RuntimeError: the device is on fire"):
+        with pytest.raises(EngineError, match="of 3 tokens was not computed: RuntimeError: the device is on fire"):
             llm.embed([[5, 6], [5, 77, 6]], use_tqdm=False)
         assert llm.embed([[5, 6]], use_tqdm=False)[0].outputs.hidden_size == 256
 

@@ -22,11 +22,12 @@ from albireo.api.engine_thread import EngineThread, Output, Stream
 from albireo.api.load import Loaded, load
 from albireo.api.lora import LoraModels
 from albireo.api.prompts import PromptInput, parse_prompt
+from albireo.api.scoring import classified
 from albireo.config import EngineConfig
 from albireo.engine.stats import EngineStats
 from albireo.errors import ConfigError, EngineError, InvalidParams, short
 from albireo.lora_request import LoRARequest
-from albireo.outputs import EmbeddingRequestOutput, RequestOutput, ScoringRequestOutput
+from albireo.outputs import ClassificationRequestOutput, EmbeddingRequestOutput, RequestOutput, ScoringRequestOutput
 from albireo.params import PoolingParams, SamplingParams
 from albireo.text.tokenizer import Tokenizer
 
@@ -153,6 +154,21 @@ class AsyncLLM:
             return self._admission.embedding(parse_prompt(prompt), pooling_params)
 
         return await self._pooled(prepare, request_id, priority)
+
+    async def classify(
+        self,
+        prompt: PromptInput,
+        pooling_params: PoolingParams | None = None,
+        request_id: str | None = None,
+        *,
+        priority: int = 0,
+    ) -> ClassificationRequestOutput:
+        """Classify one prompt. Arguments as for generate() and LLM.classify(). Raises: as embed()."""
+
+        def prepare() -> Submission:
+            return self._admission.classification(parse_prompt(prompt), pooling_params)
+
+        return classified(await self._pooled(prepare, request_id, priority))
 
     async def score(
         self,

@@ -1,4 +1,5 @@
-"""Pairs of texts to be scored -> the prompts that are computed for them, and what came of these -> a score each.
+"""Pairs of texts to be scored -> the prompts that are computed for them, and what came of these -> a score each; or
+classes.
 
 Called by llm.py, async_llm.py and the server. Does not know requests, nor how prompts are encoded.
 """
@@ -9,10 +10,18 @@ import math
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from operator import mul
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeVar
 
 from albireo.errors import InvalidParams, UnsupportedFeature
-from albireo.outputs import EmbeddingRequestOutput, ScoringOutput, ScoringRequestOutput
+from albireo.outputs import (
+    ClassificationOutput,
+    ClassificationRequestOutput,
+    EmbeddingRequestOutput,
+    ScoringOutput,
+    ScoringRequestOutput,
+)
+
+T = TypeVar("T")
 
 
 class Part(NamedTuple):
@@ -78,6 +87,19 @@ def plan_cosines(firsts: Sequence[Part], seconds: Sequence[Part]) -> ScorePlan:
     return ScorePlan(list(prompts), places, list(zip(_each(ones, len(others)), others, strict=True)))
 
 
+def plan_pairs(firsts: Sequence[Part], seconds: Sequence[Part]) -> ScorePlan:
+    """Each pair is a prompt, which a classifier scores. Args: see plan_cosines()."""
+    pairs = list(zip(_each(firsts, len(seconds)), seconds, strict=True))
+    return ScorePlan([*pairs], [Place(1, at) for at in range(len(pairs))], [(at,) for at in range(len(pairs))])
+
+
+def classified(found: EmbeddingRequestOutput) -> ClassificationRequestOutput:
+    """What came of a prompt, where it is a classifier's."""
+    probs = ClassificationOutput(found.outputs.embedding)
+    rest = found.finished, found.num_cached_tokens, found.metrics
+    return ClassificationRequestOutput(found.request_id, probs, found.prompt_token_ids, *rest)
+
+
 def check_pairs(num_firsts: int, num_seconds: int, first: str, second: str) -> None:
     """Args: first, second: what the lists are called. Raises: InvalidParams for numbers that make no pairs."""
     if not num_firsts or not num_seconds:
@@ -98,8 +120,8 @@ def texts_of(given: Any, name: str) -> list[Part]:
     return [Part(text) for text in texts]
 
 
-def _each(values: list[Any], num: int) -> list[Any]:
-    return values * num if len(values) == 1 else values
+def _each(values: Sequence[T], num: int) -> Sequence[T]:
+    return [values[0]] * num if len(values) == 1 else values
 
 
 def _cosine(one: Iterable[float], other: Iterable[float], length: float) -> float:

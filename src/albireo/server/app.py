@@ -16,6 +16,7 @@ from albireo.server.batches.runner import Batches
 from albireo.server.endpoints.adapters import AdapterEndpoints
 from albireo.server.endpoints.batches import BatchEndpoints
 from albireo.server.endpoints.chat import chat
+from albireo.server.endpoints.classify import classes
 from albireo.server.endpoints.completions import completions
 from albireo.server.endpoints.docs import Docs
 from albireo.server.endpoints.embeddings import embeddings
@@ -48,6 +49,7 @@ def routes(serving: Serving, batches: Batches | None = None) -> list[Route]:
         Route("/v1/responses/{name}", stored.one, methods=["GET", "DELETE"]),
         Route("/v1/responses/{name}/cancel", stored.cancel, methods=["POST"]),
         Route("/v1/embeddings", embeddings(serving), methods=["POST"]),
+        Route("/classify", classes(serving), methods=["POST"]),
         *(Route(path, scores(serving), methods=["POST"]) for path in ("/score", "/v1/score")),
         *(Route(path, rankings(serving), methods=["POST"]) for path in ("/rerank", "/v1/rerank", "/v2/rerank")),
         Route("/v1/files", Upload(batches), methods=["POST"]),

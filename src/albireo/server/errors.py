@@ -78,6 +78,11 @@ def unsupported(name: str, value: Any, advice: str = "leave it out") -> HttpErro
     return HttpError(400, f"{name}={value!r:.60} is not supported; {advice}", param=name, code="unsupported")
 
 
+def cannot(error: EngineError) -> HttpError:
+    """What the model does not do, whatever is asked for, as an answer."""
+    return HttpError(400, str(error), param="model", code="unsupported")
+
+
 def refused(error: EngineError, prompt_field: str) -> HttpError:
     """What refused a request, as an answer. Args: prompt_field: the field that holds the prompt."""
     message = str(error)

@@ -7,24 +7,36 @@ all prompts are computed, or none.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Any
 
 from albireo.api.admission import Submission
 from albireo.api.prompts import Prompt
 from albireo.engine.request import check_request
 from albireo.errors import EngineError, RequestError
+from albireo.models.pooling_rule import Task
 from albireo.params import PoolingParams
-from albireo.server.errors import HttpError, refused, unsupported
-from albireo.server.intake import engine_settings, one_or_several, with_adapter
+from albireo.server.errors import HttpError, cannot, refused, unsupported
+from albireo.server.intake import one_or_several, with_adapter
 from albireo.server.protocol.fields import unneutral
 from albireo.server.protocol.pooling import POOLING_NEUTRAL, PoolingFields
 from albireo.server.serving import INLINE_CHARS, Serving
 
 
-def begin(serving: Serving, request: PoolingFields, neutral: dict[str, tuple[Any, ...]] = POOLING_NEUTRAL) -> None:
-    """What is looked at before any prompt is. Raises: HttpError."""
+def begin(
+    serving: Serving,
+    request: PoolingFields,
+    neutral: dict[str, tuple[Any, ...]] = POOLING_NEUTRAL,
+    task: Task | None = None,
+) -> None:
+    """What is looked at before any prompt is. Args: task: what has to become of it. Raises: HttpError."""
     serving.check_open()
     serving.check_model(request.model)
+    try:
+        if task is not None:
+            serving.admission.check_task(task)
+    except EngineError as error:
+        raise cannot(error) from None
     asked = unneutral(request, neutral)
     if asked is not None:
         raise unsupported(*asked)
@@ -63,16 +75,24 @@ def check_length(serving: Serving, request: PoolingFields, place: str, prompt: s
         )
 
 
-def prompts_of(serving: Serving, request: PoolingFields, given: str | list[Any], field: str) -> list[Prompt]:
-    """One prompt or several, none of them empty. Raises: HttpError 400."""
+async def admitted_inputs(
+    serving: Serving, request: PoolingFields, given: str | list[Any], make: Callable[[Prompt], Submission]
+) -> tuple[list[Submission], list[str]]:
+    """One prompt or several, none of them empty, and what each is called. Args: given: the field `input`.
+
+    Raises: HttpError.
+    """
+    field = "input"
     inputs = one_or_several(given, field)
     check_number(serving, field, len(inputs))
-    for place, each in zip(places_of(field, len(inputs)), inputs, strict=True):
+    places, salt = places_of(field, len(inputs)), request.cache_salt
+    for place, each in zip(places, inputs, strict=True):
         if not each:
             raise HttpError(400, f"{place} is empty; there is nothing to compute", param=field)
         check_length(serving, request, place, each)
-    salt = request.cache_salt
-    return [Prompt(each, None, salt) if isinstance(each, str) else Prompt(None, each, salt) for each in inputs]
+    prompts = [Prompt(each, None, salt) if isinstance(each, str) else Prompt(None, each, salt) for each in inputs]
+    num_chars = sum(len(prompt.text or ()) for prompt in prompts)
+    return await admitted(serving, request, [partial(make, each) for each in prompts], places, num_chars), places
 
 
 def places_of(field: str, num: int) -> list[str]:
@@ -103,7 +123,7 @@ async def admitted(
         return made
 
     submissions = prepare() if num_chars <= INLINE_CHARS else await serving.in_thread(prepare)
-    settings, priority = engine_settings(serving), request.priority or 0
+    settings, priority = serving.ready.settings(), request.priority or 0
     for place, made in zip(places, submissions, strict=True):
         try:
             check_request(made.prompt_token_ids, made.params, priority, settings, made.pooling)

@@ -10,8 +10,8 @@ from functools import partial
 
 from albireo.api.admission import Submission
 from albireo.api.scoring import Part, ScorePlan, check_pairs
-from albireo.errors import EngineError
-from albireo.server.errors import HttpError, refused
+from albireo.errors import EngineError, UnsupportedFeature
+from albireo.server.errors import HttpError, cannot, refused
 from albireo.server.pooling_intake import admitted, check_length, check_number, places_of, pooling_params
 from albireo.server.protocol.scoring import ScoreRequest, ScoringFields, Texts
 from albireo.server.serving import Serving
@@ -52,10 +52,12 @@ async def scored(
     firsts, seconds = sides
     try:
         check_pairs(len(firsts), len(seconds), *texts)
+        plan = serving.admission.score_plan(firsts, seconds)
+    except UnsupportedFeature as error:
+        raise cannot(error) from None
     except EngineError as error:
         raise refused(error, next(iter(texts))) from None
     params = pooling_params(serving, request)
-    plan = serving.admission.score_plan(firsts, seconds)
     making = [partial(serving.admission.scored, parts, params, request.cache_salt) for parts in plan.prompts]
     called = [names[place.side][place.at] for place in plan.places]
     num_chars = _num_chars(plan.prompts)

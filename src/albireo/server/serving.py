@@ -103,8 +103,7 @@ class Serving:
         self._dialect = Dialect.of(self.settings, tokenizer, self.chat_template)
         parser = self._dialect.reasoning_parser
         reasoning = None if parser is None else reasoning_tags(parser)
-        sizes = ready.vocab_size, ready.max_model_len
-        self._admission = Admission(config, ready.defaults, *sizes, tokenizer, reasoning=reasoning)
+        self._admission = Admission(config, ready.defaults, ready.settings(), tokenizer, reasoning=reasoning)
         self.metrics = Metrics(self.names[0], ready, len(self.client.engines))
         self._ready = ready
 

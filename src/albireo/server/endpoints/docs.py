@@ -14,6 +14,7 @@ from albireo.server.protocol.adapters import LoadAdapterRequest, UnloadAdapterRe
 from albireo.server.protocol.anthropic import CountTokensRequest, MessageAnswer, MessagesRequest, TokenCount
 from albireo.server.protocol.batches import Batch, BatchRequest
 from albireo.server.protocol.chat import ChatCompletion, ChatRequest
+from albireo.server.protocol.classify import ClassifyRequest, ClassList
 from albireo.server.protocol.completions import Completion, CompletionRequest
 from albireo.server.protocol.embeddings import EmbeddingList, EmbeddingRequest
 from albireo.server.protocol.responses import ResponseAnswer, ResponseRequest
@@ -29,6 +30,7 @@ _POSTS = (
     ("/v1/messages", "Answer a conversation; Anthropic's protocol.", MessagesRequest, MessageAnswer),
     ("/v1/messages/count_tokens", "Tokens of a conversation.", CountTokensRequest, TokenCount),
     ("/v1/embeddings", "Texts to vectors.", EmbeddingRequest, EmbeddingList),
+    ("/classify", "Texts to classes.", ClassifyRequest, ClassList),
     *((path, "How well texts go together.", ScoreRequest, ScoreList) for path in ("/score", "/v1/score")),
     *((path, "Documents by how well they go with a query.", RerankRequest, Ranking) for path in _RERANK),
     ("/v1/batches", "Run the requests of a file.", BatchRequest, Batch),

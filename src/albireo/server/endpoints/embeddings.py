@@ -11,14 +11,13 @@ import msgspec
 
 from albireo.engine_process.tracked import Tracked
 from albireo.server.endpoints.pooling import Asked, Head, PoolingEndpoint, values_of
-from albireo.server.pooling_intake import admitted, begin, places_of, pooling_params, prompts_of
+from albireo.server.pooling_intake import admitted_inputs, begin, pooling_params
 from albireo.server.protocol.embeddings import Embedding, EmbeddingList, EmbeddingRequest
 from albireo.server.serving import Serving
 
 _ENCODER = msgspec.json.Encoder()
 #: Bytes of embeddings that are written as JSON before the streams beside get their turn; some milliseconds.
 _BYTES_AT_ONCE = 1 << 18
-_FIELD = "input"
 
 
 def embeddings(serving: Serving) -> PoolingEndpoint[EmbeddingRequest]:
@@ -27,14 +26,11 @@ def embeddings(serving: Serving) -> PoolingEndpoint[EmbeddingRequest]:
 
 
 async def _ask(serving: Serving, request: EmbeddingRequest) -> Asked:
-    begin(serving, request)
+    begin(serving, request, task="embed")
     params = pooling_params(serving, request, request.dimensions)
-    prompts = prompts_of(serving, request, request.input, _FIELD)
     special = request.add_special_tokens is not False
     make = partial(serving.admission.embedding, params=params, add_special_tokens=special)
-    places = places_of(_FIELD, len(prompts))
-    num_chars = sum(len(prompt.text or ()) for prompt in prompts)
-    submissions = await admitted(serving, request, [partial(make, each) for each in prompts], places, num_chars)
+    submissions, places = await admitted_inputs(serving, request, request.input, make)
     return Asked(submissions, places, partial(_answer, request.encoding_format == "base64"))
 
 

@@ -14,7 +14,10 @@ _SIZES = {
     "num_attention_heads": _HEADS,
     "intermediate_size": _FFN,
 }
-_DISTIL_SIZES = {"dim": _WIDTH, "n_layers": _LAYERS, "n_heads": _HEADS, "hidden_dim": _FFN}
+_SIZES_OF = {
+    "DistilBert": {"dim": _WIDTH, "n_layers": _LAYERS, "n_heads": _HEADS, "hidden_dim": _FFN},
+    "Qwen3": {**_SIZES, "num_key_value_heads": 2, "head_dim": 16},
+}
 
 
 def save_model(folder: Path, kind: str, name: str, tokenizer: Any, **config: Any) -> Any:
@@ -24,7 +27,7 @@ def save_model(folder: Path, kind: str, name: str, tokenizer: Any, **config: Any
     import transformers
 
     torch.manual_seed(7)
-    sizes = {**(_DISTIL_SIZES if kind == "DistilBert" else _SIZES), "max_position_embeddings": 66}
+    sizes = {**_SIZES_OF.get(kind, _SIZES), "max_position_embeddings": 66}
     made = getattr(transformers, f"{kind}Config")(**sizes, vocab_size=len(tokenizer), **config)
     model = getattr(transformers, kind + name)(made).eval()
     with torch.no_grad():

@@ -45,7 +45,7 @@ def subject(folder: Path, kind: str, labels: tuple[str, ...], **config: Any) -> 
         yield Subject(llm, model, tokenizer, folder)
 
 
-@pytest.fixture(scope="module", params=["Bert", "Roberta", "DistilBert"])
+@pytest.fixture(scope="module", params=["Bert", "Roberta", "DistilBert", "Qwen3"])
 def reranker(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Subject]:
     yield from subject(tmp_path_factory.mktemp(request.param), request.param, ("LABEL_0",))
 

@@ -52,13 +52,15 @@ class ScorePlan:
 
     def scores(self, vectors: Sequence[Sequence[float]]) -> Iterator[float]:
         """Args: vectors: of each prompt, its embedding, or the one score of a pair."""
-        lengths = [math.sqrt(math.fsum(map(mul, vector, vector))) for vector in vectors]
+        squares = [_product(vector, vector) for vector in vectors]
         for numbers in self.pairs:
             if len(numbers) == 1:
                 yield vectors[numbers[0]][0]
             else:
                 one, other = numbers
-                yield _cosine(vectors[one], vectors[other], lengths[one] * lengths[other])
+                length = math.sqrt(squares[one] * squares[other])
+                # of parallel vectors it may be a rounding above 1
+                yield max(-1.0, min(_product(vectors[one], vectors[other]) / length, 1.0)) if length else 0.0
 
     def outputs(self, found: Sequence[EmbeddingRequestOutput]) -> list[ScoringRequestOutput]:
         """The scores as callers get them. Args: found: of each prompt."""
@@ -124,9 +126,9 @@ def _each(values: Sequence[T], num: int) -> Sequence[T]:
     return [values[0]] * num if len(values) == 1 else values
 
 
-def _cosine(one: Iterable[float], other: Iterable[float], length: float) -> float:
+def _product(one: Iterable[float], other: Iterable[float]) -> float:
     """Of values of float32: products are exact in float64, and the sum is rounded once, whatever its order."""
-    return math.fsum(map(mul, one, other)) / length if length else 0.0
+    return math.fsum(map(mul, one, other))
 
 
 def _output(of: Sequence[EmbeddingRequestOutput], score: float) -> ScoringRequestOutput:

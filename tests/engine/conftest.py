@@ -52,7 +52,7 @@ def toy_hidden(history: Sequence[int]) -> float:
 def toy_embedding(prompt: Sequence[int], params: PoolingParams) -> list[float]:
     """Worked out without an engine."""
     states = [toy_hidden(prompt[: end + 1]) for end in range(len(prompt))]
-    return [states[-1] if params.pooling_type == "last" else sum(states) / len(states)]
+    return [states[-1] if params.pooling_type != "mean" else sum(states) / len(states)]
 
 
 class StepFailed(Exception):

@@ -133,7 +133,7 @@ def test_an_executor_that_pools_nothing_is_noticed(bench: Any) -> None:
 
 
 def test_which_rows_a_step_is_asked_for() -> None:
-    mean, last = Pooling(MEAN, num_summed=10, sums=[1.0]), Pooling(LAST)
+    mean, last = Pooling(MEAN, num_summed=10, sums=[1.0]), Pooling(PoolingParams(pooling_type="last"))
     assert mean.task(0, 10, 30) is None, "all summed before a preemption"
     part = mean.task(4, 16, 30)
     assert part is not None and (part.num_rows, part.num_earlier, part.is_last) == (6, 10, False)

@@ -11,7 +11,7 @@ import pytest
 from numpy.typing import NDArray
 
 from albireo.errors import InvariantError
-from albireo.execution.pooling import pool
+from albireo.execution.pooling import Scaled, pool
 from albireo.params import PoolingParams
 from albireo.step import PoolingTask
 
@@ -28,7 +28,7 @@ def pooled(hidden: NDArray[np.float32], cuts: list[int], **params: Any) -> list[
     asked = PoolingParams(**params)
     sums: list[float] = []
     for start, end in zip([0, *cuts], [*cuts, len(hidden)], strict=True):
-        sums = pool(PoolingTask(asked, end - start, start, sums, end == len(hidden)), hidden[start:end])
+        sums = pool(PoolingTask(asked, end - start, start, sums, end == len(hidden)), hidden[start:end], Scaled())
     return sums
 
 

@@ -298,6 +298,12 @@ def parse_config(
     windows: tuple[int | None, ...] = (None,) * layers
     if recurrent is None and rules.mamba is None:
         windows = parse_windows(fields, rules.windows, rules.period, rotates, rules.default_window)
+    if blocks.sees_both_ways and rules.windows == "periodic":  # the whole of it is said, as for flash attention
+        windows = tuple(window and window // 2 + 1 for window in windows)
+    if blocks.sees_both_ways and pooling is None:
+        fields.unsupported(
+            "use_bidirectional_attention", True, "a model that writes text sees no token before it is there"
+        )
     latent = blocks.latent
     head_dim = _head_dim(fields, rules, hidden, heads) if latent is None else latent.rank + latent.rotary
     if rules.rotates_windows and any(windows):

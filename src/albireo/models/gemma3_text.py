@@ -1,5 +1,5 @@
 """Gemma 3, text only: Gemma 2 without caps, each head of q and k normed, and rotations of their own for layers with a
-window, which are five of six.
+window, which are five of six. EmbeddingGemma: the same without a head, whose tokens see both ways.
 
 Found by models/__init__.py by file name. Does not know devices.
 """
@@ -8,6 +8,8 @@ from __future__ import annotations
 
 from albireo.graph.builder import GraphBuilder
 from albireo.graph.node import Graph
+from albireo.json_file import Fields
+from albireo.models.block_settings import BlockSettings
 from albireo.models.config import ConfigRules, ModelConfig
 from albireo.models.layers import (
     AROUND_ATTENTION,
@@ -47,7 +49,13 @@ TINY = {
     "torch_dtype": "float32",
 }
 
+
+def _blocks(fields: Fields) -> BlockSettings:
+    return BlockSettings(sees_both_ways=fields.flag("use_bidirectional_attention", False))
+
+
 CONFIG = ConfigRules(
+    blocks=_blocks,
     keys=frozenset({"attention_bias", "query_pre_attn_scalar", "final_logit_softcapping"}),
     windows="periodic",
     period=6,

@@ -75,6 +75,7 @@ class Case:
     softcap: float = 0.0
     has_sinks: bool = False
     value_dim: int = 0  # values are so many channels of keys, and the cache has keys alone
+    both_ways: bool = False  # rows see what comes behind them, too
 
     @property
     def width(self) -> int:
@@ -93,12 +94,14 @@ class Case:
         spans = " ".join(f"{c}-{n}" for c, n in self.spans[:3])
         numbers = f"b{self.block_size} w{self.window} c{self.softcap:g}{' sinks' * self.has_sinks}"
         numbers += f" v{self.value_dim}" if self.value_dim else ""
+        numbers += " both" * self.both_ways
         return f"{self.queries}/{self.keys}x{self.dim} {numbers} {spans}"
 
 
 #: Contexts around pairs, blocks of every size, sub-panels and tiles; decode and prefill side by side.
 SHORT = tuple((n, 1) for n in (1, 2, 3, 7, 8, 9, 15, 16, 17, 31, 32, 33, 63, 64, 65, 127, 128, 129))
 MIXED = ((5, 5), (70, 1), (64, 64), (97, 30), (33, 2), (130, 13))
+WHOLE = tuple((n, n) for n in (1, 2, 17, 64, 127, 128, 129, 200))
 LONG = ((1023, 1), (1024, 2), (1025, 3), (1088, 1), (2049, 2))
 FAST_CASES = [
     Case(4, 4, 8, SHORT, 8),
@@ -124,6 +127,14 @@ FAST_CASES = [
     Case(2, 1, 8, LONG, 16, window=1020, softcap=5.0),
     Case(16, 2, 64, MIXED, 16, window=33, has_sinks=True),
     Case(6, 2, 8, LONG, 16, has_sinks=True),
+    Case(4, 2, 20, WHOLE, 8, both_ways=True),
+    Case(3, 3, 64, WHOLE, 16, both_ways=True),
+    Case(4, 1, 8, ((1100, 1100), (5, 5)), 32, both_ways=True),
+    Case(3, 3, 64, WHOLE, 16, window=1, both_ways=True),
+    Case(4, 2, 16, WHOLE, 8, window=65, both_ways=True),
+    Case(2, 1, 8, ((1100, 1100), (1026, 1026)), 16, window=30, both_ways=True),
+    Case(2, 1, 8, ((1100, 300),), 16, window=600, softcap=3.0, both_ways=True),
+    Case(4, 2, 20, MIXED, 16, has_sinks=True, both_ways=True),
 ]
 #: Of caches without values, which are not of codes.
 LATENT_CASES = [
@@ -139,6 +150,8 @@ SLOW_CASES = [
     Case(6, 2, 20, MIXED[:4], 16),
     Case(2, 1, 8, LONG, 32, window=1020, softcap=3.0),
     Case(4, 2, 8, MIXED[:4], 16, window=9, has_sinks=True),
+    Case(2, 1, 8, WHOLE[:6], 16, both_ways=True),
+    Case(2, 1, 8, WHOLE[:6], 16, window=20, both_ways=True),
 ]
 
 
@@ -234,6 +247,7 @@ def attend(
         "kv": cache.memory,
         "num_heads": case.queries,
         "value_dim": case.value_dim,
+        "both_ways": int(case.both_ways),
     }
     args |= {
         "window": case.window,
@@ -269,7 +283,10 @@ def exactly(case: Case, t: Text, context: int, new: int, types: Types) -> tuple[
         scores = case.softcap * np.tanh(scores / case.softcap)
         error = error + 8 * U * case.softcap
     at, now = np.arange(context), np.arange(context - new, context)[:, None]
-    seen = (at <= now) & ((at > now - case.window) if case.window else True)
+    seen = (case.both_ways or at <= now) & ((at > now - case.window) if case.window else True)
+    if case.both_ways and case.window:
+        seen = seen & (at < now + case.window)
+    seen = np.broadcast_to(seen, (new, context))
     scores = np.where(seen, scores, -np.inf)
     sink = np.full((case.queries, 1, 1), -np.inf) if case.sinks is None else case.sinks[:, None, None]
     most = np.maximum(scores.max(axis=-1, keepdims=True), sink)
@@ -352,6 +369,20 @@ def test_bits_depend_on_the_sequence_alone(types: Types, level: str, case: Case)
         if start < end <= context:
             check(end, 1, Placement((8, 16, 32)[end % 3], seed=end, threads=1 + end % 3), before=[(90, 1)])
             check(end, 1, Placement(), before=[(33, 20)], after=[(90, 1)])
+
+
+@pytest.mark.parametrize("window", [0, 40])
+@pytest.mark.parametrize(("types", "level"), VARIANTS, ids=str)
+def test_bits_of_rows_that_see_both_ways(types: Types, level: str, window: int) -> None:
+    """Whole; the last rows alone; blocks of any size, in another order; by 1, 2, 3 threads; beside others."""
+    context = 75 if level == "scalar" else 300
+    case = Case(4, 2, 20, ((context, context),), window=window, both_ways=True)
+    t, other = text(case, context, types, 0), text(case, 60, types, 1)
+    (whole,) = attend(case, [t], [(context, context)], types, level, Placement())
+    for count in (1, 2, 47, 70, context):
+        for place in (Placement(8, seed=1), Placement(32, seed=2, threads=2), Placement(16, seed=3, threads=3)):
+            _, got, _ = attend(case, [other, t, other], [(60, 60), (context, count), (60, 3)], types, level, place)
+            assert_same_bits(got, whole[context - count :], f"{count} rows, {place}")
 
 
 #: What sequences of one step share of a text, in blocks, and what each has of its own: (shared, context, new).

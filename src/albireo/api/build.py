@@ -19,9 +19,10 @@ from types import MappingProxyType
 from typing import Any
 
 import albireo
-from albireo.api.checkpoint_source import CheckpointSource
+from albireo.api.checkpoint_source import CheckpointSource, with_whole_prompts
 from albireo.api.locate import locate_model
 from albireo.api.memory import machine_bytes
+from albireo.api.pooled_head import stored_head
 from albireo.api.programs import compile_program
 from albireo.api.progress import bytes_bar
 from albireo.api.tokenizer import gguf_as_files
@@ -108,6 +109,8 @@ def build(
         without=config.without,
         kv_cache_dtype=config.kv_cache_dtype,
     )
+    if not source.pooling_rule.is_causal:
+        engine = with_whole_prompts(engine, model_len)
     graph = source.graph(model_len)
     catalog = CudaCatalog(capability_of(config.target)) if is_gpu else CpuCatalog(levels)
     programs = tuple(compile_program(graph, engine, model_len, part, catalog) for part in source.parts)
@@ -195,6 +198,9 @@ def _write(
         writer.write(layout.TARGET, layout.json_bytes(_target(levels)))
         writer.write(layout.REPORT, report.encode())
         _copy(writer, source.directory)
+        head = stored_head(source.pooling_rule, source.directory)
+        if head:
+            writer.write(f"{layout.CONFIG}/{layout.POOLED_HEAD}", head)
         writer.write(layout.PROGRAM, layout.json_bytes(program_to_json(programs, stored)))
         manifest = Manifest(
             albireo.__version__, source.model_config.model_type, options, entries.result(), dict(writer.files)

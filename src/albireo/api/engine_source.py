@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Literal
 
 import albireo
+from albireo.api.checkpoint_source import with_whole_prompts
 from albireo.api.pooled_head import read_pooled_head
 from albireo.artifact.graph_fit import check_fit
 from albireo.artifact.layout import rebuild_hint
@@ -71,7 +72,7 @@ class EngineSource:
                     f"{self.model_config.model_type}"
                 )
             self._check_passes()
-            self.pooling_rule = with_modules(PoolingRule(), self.config_directory)
+            self.pooling_rule = with_modules(self.model_config.pooling or PoolingRule(), self.config_directory)
             check_fit(self.files.graph, self.model_config, str(directory / "graph.json"))
             if verify_hashes:
                 self.files.verify_weights()
@@ -85,7 +86,8 @@ class EngineSource:
         kv_dtype = options.kv_cache_dtype if config.kv_cache_dtype == "auto" else config.kv_cache_dtype
         profile = config.profile or options.profile
         device = self.device_for(config.device)
-        return replace(config, device=device, profile=profile, without=without, kv_cache_dtype=kv_dtype)
+        config = replace(config, device=device, profile=profile, without=without, kv_cache_dtype=kv_dtype)
+        return config if self.pooling_rule.is_causal else with_whole_prompts(config, self.default_model_len)
 
     def pooled_head(self) -> PooledHead:
         return read_pooled_head(self.pooling_rule, self.config_directory, self.model_config.hidden_size)

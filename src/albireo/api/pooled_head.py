@@ -5,15 +5,18 @@ Called by the sources of models. Reads a few matrices, whole.
 
 from __future__ import annotations
 
+from collections.abc import Container
 from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 
+from albireo.artifact.layout import POOLED_HEAD
 from albireo.errors import WeightMismatch
 from albireo.execution.pooled_head import LayerNorm, Linear, PooledHead
 from albireo.models.pooling_rule import HeadStep, PoolingRule
-from albireo.models.safetensors_files import SafetensorsFiles
+from albireo.models.safetensors_file import SafetensorsFile, safetensors_bytes
+from albireo.models.safetensors_files import SINGLE_FILE
 from albireo.models.weights import Checkpoint
 
 Doubles = NDArray[np.float64]
@@ -34,6 +37,17 @@ def read_pooled_head(rule: PoolingRule, directory: Path, width: int) -> PooledHe
     return PooledHead(rule, steps)
 
 
+def stored_head(rule: PoolingRule, directory: Path) -> bytes:
+    """What read_pooled_head() wants of a checkpoint beside its folders, as a safetensors file; empty: nothing."""
+    own = [step for step in rule.head if not step.is_folder]
+    found = {}
+    for step in own:
+        for part, numbers in zip(("weight", "bias"), _numbers(step, directory), strict=True):
+            if numbers is not None:  # they were widened from no more than this
+                found[f"{step.name}.{part}"] = numbers.astype(np.float32)
+    return safetensors_bytes(found) if found else b""
+
+
 def _step(step: HeadStep, directory: Path) -> Linear | LayerNorm:
     weight, bias = _numbers(step, directory)
     wanted = 1 if step.eps is not None else 2
@@ -49,21 +63,30 @@ def _step(step: HeadStep, directory: Path) -> Linear | LayerNorm:
 
 def _numbers(step: HeadStep, directory: Path) -> tuple[Doubles, Doubles | None]:
     """Weight and bias."""
-    if not step.is_folder:
+    own, module = directory / POOLED_HEAD, step.name
+    if not step.is_folder and not own.is_file():
         with Checkpoint(directory) as checkpoint:
-            return _pair(checkpoint, step.name)
-    files = SafetensorsFiles(directory / step.name)
+            return _pair(checkpoint, checkpoint.names, module)
+    if step.is_folder:
+        own, module = directory / step.name / SINGLE_FILE, "norm" if step.eps is not None else "linear"
+    file = SafetensorsFile(own)
     try:
-        return _pair(files, "norm" if step.eps is not None else "linear")
+        return _pair(file, file.names, module)
     finally:
-        files.close()
+        file.close()
 
 
-def _pair(stored: Checkpoint | SafetensorsFiles, module: str) -> tuple[Doubles, Doubles | None]:
-    weight, bias = (
-        stored.tensor(name).to_float32().astype(np.float64) if name in stored else None
-        for name in (f"{module}.weight", f"{module}.bias")
-    )
-    if weight is None:
-        raise WeightMismatch(f"{stored.directory}: there is no tensor {module}.weight")
-    return weight, bias
+def _pair(stored: Checkpoint | SafetensorsFile, names: Container[str], module: str) -> tuple[Doubles, Doubles | None]:
+    weight, bias = f"{module}.weight", f"{module}.bias"
+    if weight not in names:
+        where = stored.directory if isinstance(stored, Checkpoint) else stored.path
+        raise WeightMismatch(f"{where}: there is no tensor {weight}")
+    return _widened(stored, weight), _widened(stored, bias) if bias in names else None
+
+
+def _widened(stored: Checkpoint | SafetensorsFile, name: str) -> Doubles:
+    """Raises: WeightMismatch where it is not made of finite numbers."""
+    numbers = stored.tensor(name).to_float32().astype(np.float64)
+    if not np.isfinite(numbers).all():
+        raise WeightMismatch(f"{name} holds numbers that are not finite")
+    return numbers

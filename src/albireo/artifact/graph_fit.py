@@ -23,7 +23,10 @@ def check_fit(graph: Graph, config: ModelConfig, where: str) -> None:
 
     Raises: Corrupt naming what does not fit.
     """
-    inputs = GraphBuilder().graph.inputs
+    builder = GraphBuilder()
+    inputs = builder.graph.inputs
+    if config.blocks.num_token_types:
+        inputs |= {"token_types": builder.token_types}
     if {name: v.type for name, v in graph.inputs.items()} != {name: v.type for name, v in inputs.items()}:
         raise Corrupt(f"{where}: inputs are not {', '.join(inputs)}")
     if any(name != value.name for name, value in graph.inputs.items()):
@@ -42,8 +45,10 @@ def _check_outputs(graph: Graph, config: ModelConfig, where: str) -> None:
         "top_values": TensorType("float32", ("G", TOP_LOGITS)),
         "kv": TensorType("kv", ()),
     }
-    if set(graph.outputs) != {"logits", "top_ids", "top_values", "kv"}:
-        raise Corrupt(f"{where}: outputs are {sorted(graph.outputs)}, wanted kv, logits, top_ids, top_values")
+    if config.pooling is not None:
+        wanted = {"hidden": TensorType("float32", ("R", config.hidden_size)), "kv": wanted["kv"]}
+    if set(graph.outputs) != set(wanted):
+        raise Corrupt(f"{where}: outputs are {sorted(graph.outputs)}, wanted {', '.join(sorted(wanted))}")
     for name, value in graph.outputs.items():
         if value.type != wanted[name] or value.producer is None:
             raise Corrupt(f"{where}: output {name} is {value.type}, config.json implies {wanted[name]}")
@@ -60,6 +65,9 @@ def _node_problem(graph: Graph, config: ModelConfig, node: Node) -> str:
             longest = config.max_position_embeddings
             fits = _is_table(table, longest)
             return "" if fits else f"a table of {table.type} is read by position, config.json says {longest} positions"
+        if node.inputs["ids"] is graph.inputs.get("token_types"):
+            types = config.blocks.num_token_types
+            return "" if _is_table(table, types) else f"a table of {table.type} is read by type, there are {types}"
         if node.inputs["ids"] is not graph.inputs["token_ids"] or not _is_table(table, config.vocab_size):
             return f"a table of {table.type} is read, config.json says vocab_size {config.vocab_size}"
     if node.op == "gather_rows":

@@ -12,7 +12,7 @@ from typing import Any
 
 FORMAT = "albireo-engine"
 #: A reader refuses another major; a minor adds keys, or gives a GPU's codes another order (CODES_SINCE) or type.
-MAJOR, MINOR = 2, 13
+MAJOR, MINOR = 2, 14
 #: The first minor whose codes in row.fp8* and row.int4* lie as this version reads them (backends/cuda/matrix.py).
 CODES_SINCE = 4
 #: Rows of activations that programs had before: one scale a token. The minor since which there are none.
@@ -38,11 +38,21 @@ TOKENIZER_FILES = (
     "chat_template*",
     "additional_chat_templates/*.jinja",
 )
-CONFIG_FILES = ("config.json", "generation_config.json")
+#: The last ones are of sentence-transformers: what becomes of hidden states.
+CONFIG_FILES = (
+    "config.json",
+    "generation_config.json",
+    "modules.json",
+    "[0-9]_*/config.json",
+    "[0-9]_*/model.safetensors",
+)
+#: Beside them: what a classifier has behind pooling, where it has anything.
+POOLED_HEAD = "pooled_head.safetensors"
 
 _OPTIONAL = re.compile(
     r"weights\.[0-7]\.bin|"
-    r"config/(config|generation_config)\.json|"
+    r"config/(config|generation_config|modules)\.json|config/pooled_head\.safetensors|"
+    r"config/[0-9]_\w+/(config\.json|model\.safetensors)|"
     r"tokenizer/(tokenizer|tokenizer_config|special_tokens_map)\.json|"
     r"tokenizer/chat_template[\w.\-]*|tokenizer/additional_chat_templates/[\w\-][\w.\-]*\.jinja"
 )

@@ -1,13 +1,16 @@
 """One safetensors file, mapped: a strictly checked header, and tensors that are views of the mapping.
 
-Called by safetensors_files.py. Does not know models, sharding or what a tensor is for.
+Called by safetensors_files.py; api/pooled_head.py writes small ones. Does not know models, sharding or what a tensor is
+for.
 
     8 bytes  n, little endian      n bytes  JSON header      the rest  tensor bytes, end to end, no holes
 """
 
 from __future__ import annotations
 
+import json
 import math
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -201,3 +204,15 @@ def _check_tiling(entries: dict[str, _Entry], where: str, data_start: int, size:
         position = entry.stop
     if position != size:
         raise WeightMismatch(f"{where}: {size - position} bytes follow the last tensor; the file is damaged")
+
+
+def safetensors_bytes(tensors: Mapping[str, NDArray[np.float32]]) -> bytes:
+    """A file of a few tensors, all float32."""
+    header, data = {}, b""
+    for name, tensor in tensors.items():
+        part = np.ascontiguousarray(tensor).tobytes()
+        header[name] = {"dtype": "F32", "shape": list(tensor.shape), "data_offsets": [len(data), len(data) + len(part)]}
+        data += part
+    text = json.dumps(header, separators=(",", ":")).encode()
+    text = text.ljust(-(-len(text) // 8) * 8)
+    return len(text).to_bytes(8, "little") + text + data

@@ -128,18 +128,21 @@ def test_logits_are_needed_unless_the_raw_arg_max_decides(fields: dict[str, Any]
 @pytest.mark.parametrize("name", ["MEAN", "mean", "Mean"])
 def test_pooling_types_are_read_as_vllm_writes_them(name: Any) -> None:
     assert PoolingParams(pooling_type=name).pooling_type == "mean"
-    assert PoolingParams() == PoolingParams(pooling_type=None, dimensions=None, use_activation=None)
+    assert PoolingParams().pooling_type is None, "what the model's files say"
 
 
 @pytest.mark.parametrize(
     ("fields", "words"),
     [
-        ({"pooling_type": "max"}, "pooling_type='max'"),
+        ({"pooling_type": "max"}, "pooling_type='max' is not supported; it must be last or mean or cls"),
         ({"pooling_type": 3}, "pooling_type=3"),
         ({"dimensions": 0}, "dimensions=0"),
         ({"dimensions": 2.0}, "dimensions=2.0"),
         ({"dimensions": True}, "dimensions=True"),
         ({"use_activation": 1}, "use_activation=1"),
+        ({"truncate_prompt_tokens": 0}, "truncate_prompt_tokens=0 is not allowed; it must be at least 1, or -1"),
+        ({"truncate_prompt_tokens": -2}, "truncate_prompt_tokens=-2"),
+        ({"truncate_prompt_tokens": True}, "truncate_prompt_tokens=True"),
     ],
     ids=str,
 )

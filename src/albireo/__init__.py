@@ -34,12 +34,16 @@ if TYPE_CHECKING:
     )
     from albireo.lora_request import LoRARequest
     from albireo.outputs import (
+        ClassificationOutput,
+        ClassificationRequestOutput,
         CompletionOutput,
         EmbeddingOutput,
         EmbeddingRequestOutput,
         Logprob,
         RequestMetrics,
         RequestOutput,
+        ScoringOutput,
+        ScoringRequestOutput,
     )
     from albireo.params import PoolingParams, SamplingParams
     from albireo.structured_params import StructuredOutputsParams
@@ -50,6 +54,8 @@ __all__ = [
     "LLM",
     "AsyncLLM",
     "BuildConfig",
+    "ClassificationOutput",
+    "ClassificationRequestOutput",
     "CompletionOutput",
     "ConfigError",
     "Corrupt",
@@ -71,6 +77,8 @@ __all__ = [
     "RequestOutput",
     "ResourceError",
     "SamplingParams",
+    "ScoringOutput",
+    "ScoringRequestOutput",
     "StructuredOutputsParams",
     "TargetMismatch",
     "TemplateError",
@@ -94,12 +102,16 @@ _HOMES = {
     "PoolingParams": "albireo.params",
     "SamplingParams": "albireo.params",
     "StructuredOutputsParams": "albireo.structured_params",
+    "ClassificationOutput": "albireo.outputs",
+    "ClassificationRequestOutput": "albireo.outputs",
     "CompletionOutput": "albireo.outputs",
     "EmbeddingOutput": "albireo.outputs",
     "EmbeddingRequestOutput": "albireo.outputs",
     "Logprob": "albireo.outputs",
     "RequestMetrics": "albireo.outputs",
     "RequestOutput": "albireo.outputs",
+    "ScoringOutput": "albireo.outputs",
+    "ScoringRequestOutput": "albireo.outputs",
 }
 
 

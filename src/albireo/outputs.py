@@ -6,7 +6,7 @@ Leaf module: plain data, no behaviour beyond construction.
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import Literal
+from typing import Generic, Literal, TypeVar
 
 #: "abort" on a caller's wish; "error" when the engine had to give the request up.
 FinishReason = Literal["stop", "length", "abort", "error"]
@@ -113,12 +113,47 @@ class EmbeddingOutput:
 
 
 @dataclass(slots=True)
-class EmbeddingRequestOutput:
-    """The embedding of one prompt. Fields: as those of RequestOutput."""
+class ClassificationOutput:
+    """Of each class, in the order of the model's labels, its probability, or what the model gave before that."""
+
+    probs: list[float]
+
+    @property
+    def num_classes(self) -> int:
+        """How many there are."""
+        return len(self.probs)
+
+
+@dataclass(slots=True)
+class ScoringOutput:
+    """How well two texts go together."""
+
+    score: float
+
+
+Pooled = TypeVar("Pooled", EmbeddingOutput, ClassificationOutput, ScoringOutput)
+
+
+@dataclass(slots=True)
+class PoolingRequestOutput(Generic[Pooled]):
+    """What became of one prompt that is pooled. Fields: as those of RequestOutput; a score that two prompts made has
+    the tokens of both, and no metrics."""
 
     request_id: str
-    outputs: EmbeddingOutput
+    outputs: Pooled
     prompt_token_ids: list[int]
     finished: bool = True
     num_cached_tokens: int = 0
     metrics: RequestMetrics | None = None
+
+
+class EmbeddingRequestOutput(PoolingRequestOutput[EmbeddingOutput]):
+    """The embedding of one prompt."""
+
+
+class ClassificationRequestOutput(PoolingRequestOutput[ClassificationOutput]):
+    """The classes of one prompt."""
+
+
+class ScoringRequestOutput(PoolingRequestOutput[ScoringOutput]):
+    """The score of one pair of texts."""

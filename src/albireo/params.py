@@ -258,6 +258,9 @@ class PoolingParams:
             say, else do.
         type_start: place of the first token of the second of two texts, where the model tells them apart by types of
             tokens; None: there is one text, or one type.
+        truncate_prompt_tokens: cut a longer prompt to so many tokens, at its end, of a pair at the end of the second
+            text; what is put round texts counts and stays. Of token ids the first ones stay. -1: as many as the context
+            has; None: a prompt that does not fit is refused.
 
     Raises: InvalidParams naming field, value and limit.
     """
@@ -266,6 +269,7 @@ class PoolingParams:
     dimensions: int | None = None
     use_activation: bool | None = None
     type_start: int | None = None
+    truncate_prompt_tokens: int | None = None
 
     def __post_init__(self) -> None:
         kind = self.pooling_type
@@ -279,6 +283,8 @@ class PoolingParams:
             _flag("use_activation", self.use_activation)
         if self.type_start is not None:
             _int("type_start", self.type_start, 0, None)
+        if self.truncate_prompt_tokens not in (None, -1):
+            _int("truncate_prompt_tokens", self.truncate_prompt_tokens, 1, None, "at least 1, or -1 (what fits)")
 
 
 def _list(name: str, values: Any) -> tuple[Any, ...]:

@@ -9,6 +9,7 @@ import pytest
 from albireo.api.admission import Admission
 from albireo.api.prompts import Prompt
 from albireo.config import EngineConfig
+from albireo.engine.settings import EngineSettings
 from albireo.errors import ConfigError, InvalidParams, TemplateError
 from albireo.models.generation import GenerationDefaults
 from albireo.params import SamplingParams
@@ -18,7 +19,7 @@ from tiny_models import shared_data
 
 def admission(house: Any, defaults: GenerationDefaults | None = None, **config: Any) -> Admission:
     loaded = house.loaded(defaults=defaults, **config)
-    return Admission(loaded.config, loaded.defaults, loaded.settings.vocab_size, loaded.tokenizer)
+    return Admission(loaded.config, loaded.defaults, loaded.settings, loaded.tokenizer)
 
 
 ADVICE = GenerationDefaults(temperature=0.6, top_k=20, top_p=0.9, repetition_penalty=1.1, max_tokens=99)
@@ -87,7 +88,8 @@ def test_bad_words_are_those_of_vllm(name: str) -> None:
     found = shared_data(*name.split("/"))
     words = ["cat", " dog", "the", "Hello world", "naïve", "é"]
     tokenizer = Tokenizer.from_directory(found)
-    subject = Admission(EngineConfig(), GenerationDefaults(), 10**6, tokenizer)
+    settings = EngineSettings(num_blocks=2, max_model_len=512, vocab_size=10**6)
+    subject = Admission(EngineConfig(), GenerationDefaults(), settings, tokenizer)
     oracle = transformers.AutoTokenizer.from_pretrained(str(found))
     got = subject.prepare(SamplingParams(bad_words=words)).bad_words_token_ids
     assert [list(ids) for ids in got] == vllm_bad_words(oracle, words)

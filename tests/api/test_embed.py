@@ -88,6 +88,20 @@ def test_a_prompt_that_fills_the_context_is_embedded(llm: LLM) -> None:
     assert len(llm.embed([[5] * 512], use_tqdm=False)) == 1
 
 
+def test_a_longer_prompt_is_cut_when_asked(llm: LLM) -> None:
+    """Texts and token ids at their end; what goes before a text counts."""
+    text = "Once upon a time there was a fox. " * 80
+    ids = llm.get_tokenizer().encode(text)
+    assert len(ids) > 512
+    for most, kept in ((1, 1), (7, 7), (512, 512), (-1, 512)):
+        params = PoolingParams(truncate_prompt_tokens=most)
+        outputs = llm.embed([text, ids, "Once"], params, use_tqdm=False) if most > 1 or most < 0 else []
+        outputs = outputs or llm.embed([ids] * 3, params, use_tqdm=False)
+        assert [output.prompt_token_ids for output in outputs[:2]] == [ids[:kept]] * 2
+        assert outputs[2].prompt_token_ids == (llm.get_tokenizer().encode("Once") if kept > 1 else ids[:1])
+        assert vectors(outputs[:1]) == vectors(llm.embed([ids[:kept]], use_tqdm=False))
+
+
 @pytest.mark.parametrize(
     ("prompts", "params", "error", "words"),
     [
@@ -95,6 +109,13 @@ def test_a_prompt_that_fills_the_context_is_embedded(llm: LLM) -> None:
         ([[]], None, InvalidParams, "no tokens"),
         ([[5, 4096]], None, InvalidParams, "4096"),
         (["a"], PoolingParams(dimensions=257), InvalidParams, "dimensions=257 is more than this model's 256"),
+        (
+            ["a"],
+            PoolingParams(truncate_prompt_tokens=513),
+            InvalidParams,
+            "truncate_prompt_tokens=513 is more than max_model_len=512",
+        ),
+        (["the cat"], PoolingParams(truncate_prompt_tokens=1), PromptTooLong, "cut to nothing; keep 2 or more"),
         (["a"], [PoolingParams()] * 2, InvalidParams, "1 prompts and 2 pooling_params"),
         (["a"], SamplingParams(), InvalidParams, "PoolingParams, got SamplingParams"),
         ([{"multi_modal_data": 1}], None, UnsupportedFeature, "multi_modal_data"),
@@ -156,7 +177,7 @@ def test_async_refusals_and_aborts_raise() -> None:
             waiting = await hold(engine.embed([5] * 500, request_id="slow"))
             await engine.abort("slow")
             gate.set()
-            with pytest.raises(EngineError, match="request slow of 500 tokens got no embedding: it was aborted"):
+            with pytest.raises(EngineError, match="request slow of 500 tokens was not computed: it was aborted"):
                 await waiting
             cancelled = await hold(engine.embed([5] * 500))
             cancelled.cancel()
@@ -179,7 +200,7 @@ def test_one_that_fails_is_named_and_the_engine_goes_on() -> None:
             return execute(plan)
 
         llm._driver._guarded._execute = failing
-        with pytest.raises(EngineError, match="of 3 tokens got no embedding: RuntimeError: the device is on fire"):
+        with pytest.raises(EngineError, match="of 3 tokens was not computed: RuntimeError: the device is on fire"):
             llm.embed([[5, 6], [5, 77, 6]], use_tqdm=False)
         assert llm.embed([[5, 6]], use_tqdm=False)[0].outputs.hidden_size == 256
 

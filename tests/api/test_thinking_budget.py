@@ -14,6 +14,7 @@ import albireo
 from albireo import LLM, InvalidParams, SamplingParams
 from albireo.api.admission import Admission
 from albireo.config import EngineConfig
+from albireo.engine.settings import EngineSettings
 from albireo.models.generation import GenerationDefaults
 from albireo.parsers.output_parser import reasoning_tags
 from albireo.text.tokenizer import Tokenizer
@@ -67,6 +68,10 @@ def test_a_prompt_of_text_or_ids_may_be_in_the_middle_of_a_thought(thinker: LLM)
     assert MARK not in other.outputs[0].text
 
 
+def settings_of(tokenizer: Tokenizer) -> EngineSettings:
+    return EngineSettings(num_blocks=2, max_model_len=512, vocab_size=tokenizer.vocab_size)
+
+
 @pytest.mark.parametrize(
     ("parser", "template", "opens"),
     [
@@ -82,7 +87,7 @@ def test_what_a_chat_begins_with(parser: str, template: str, opens: bool | None)
     """A template may open the thinking, close it, or leave it to the model, which may begin without a mark."""
     tokenizer = Tokenizer.from_directory(STORY)
     subject = Admission(
-        EngineConfig(), GenerationDefaults(), tokenizer.vocab_size, tokenizer, reasoning=reasoning_tags(parser)
+        EngineConfig(), GenerationDefaults(), settings_of(tokenizer), tokenizer, reasoning=reasoning_tags(parser)
     )
     params = subject.prepare(SamplingParams(thinking_token_budget=0))
     # What is said is no mark, whatever it looks like.
@@ -99,7 +104,11 @@ def test_all_thoughts_of_an_answer_in_messages_have_one_budget() -> None:
     tokenizer = Tokenizer.from_directory(STORY)
     encode = lambda text: tokenizer.encode(text, add_special_tokens=False)  # noqa: E731
     subject = Admission(
-        EngineConfig(), GenerationDefaults(), tokenizer.vocab_size, tokenizer, reasoning=reasoning_tags("openai_gptoss")
+        EngineConfig(),
+        GenerationDefaults(),
+        settings_of(tokenizer),
+        tokenizer,
+        reasoning=reasoning_tags("openai_gptoss"),
     )
     params = subject.prepare(SamplingParams(thinking_token_budget=100))
     template = "{{ messages[0].content }}<|start|>assistant"

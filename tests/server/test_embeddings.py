@@ -83,11 +83,22 @@ def test_pooling_dimensions_and_length(client: Any, llm: LLM) -> None:
 def test_neutral_values_ask_for_nothing(server: Server, llm: LLM) -> None:
     names = (
         "dimensions", "encoding_format", "pooling_type", "use_activation", "priority", "cache_salt", "request_id",
-        "add_special_tokens", "truncate_prompt_tokens", "model", "something_new",
+        "add_special_tokens", "truncate_prompt_tokens", "model", "something_new", "mm_processor_kwargs",
     )  # fmt: skip
-    body = {"input": "Once", "user": "someone", **dict.fromkeys(names)}
+    neutral = {"user": "someone", "truncation_side": "right", "padding": "do_not_pad"}
+    body = {"input": "Once", **neutral, **dict.fromkeys(names)}
     got = server.http.post("/v1/embeddings", json=body).json()
     assert [data["embedding"] for data in got["data"]] == wanted(llm, "Once")
+
+
+def test_longer_inputs_are_cut_when_asked(client: Any, llm: LLM) -> None:
+    long = "a fox and a bird " * 1000
+    encode = llm.get_tokenizer().encode
+    for inputs in ([long, TEXTS[0]], [encode(long), encode(TEXTS[0])]):
+        for most, kept in ((-1, 512), (20, 20)):
+            got = client.embeddings.create(model="story", input=inputs, extra_body={"truncate_prompt_tokens": most})
+            assert values(got) == wanted(llm, [encode(long)[:kept], encode(TEXTS[0])])
+            assert got.usage.prompt_tokens == kept + len(encode(TEXTS[0]))
 
 
 @pytest.mark.parametrize(
@@ -107,9 +118,14 @@ def test_neutral_values_ask_for_nothing(server: Server, llm: LLM) -> None:
         ({"dimensions": 257}, "dimensions", "more than this model's 256"),
         ({"dimensions": 0}, "dimensions", ">= 1"),
         ({"encoding_format": "int8"}, "encoding_format", "int8"),
-        ({"extra_body": {"pooling_type": "cls"}}, "pooling_type", "last or mean"),
+        ({"extra_body": {"pooling_type": "max"}}, "pooling_type", "last or mean or cls"),
+        ({"extra_body": {"pooling_type": "cls"}}, "pooling_type", "first token, which sees no other"),
         ({"extra_body": {"priority": 3}}, "priority", "scheduling_policy"),
-        ({"extra_body": {"truncate_prompt_tokens": 8}}, "truncate_prompt_tokens", "not supported"),
+        ({"extra_body": {"truncate_prompt_tokens": 0}}, "truncate_prompt_tokens", "at least 1, or -1"),
+        ({"extra_body": {"truncate_prompt_tokens": -2}}, "truncate_prompt_tokens", ">= -1"),
+        ({"extra_body": {"truncate_prompt_tokens": 513}}, "truncate_prompt_tokens", "tokens=513 is more than"),
+        ({"extra_body": {"truncate_prompt_tokens": 1}}, "input", "cut to nothing"),
+        ({"extra_body": {"truncation_side": "left"}}, "truncation_side", "not supported"),
         ({"extra_body": {"messages": []}}, "messages", "not a field"),
     ],
 )

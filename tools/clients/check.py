@@ -39,6 +39,7 @@ ENVIRONMENTS: dict[str, tuple[str, ...]] = {
         "instructor",
         "pydantic-ai-slim[openai]",
         "anthropic",
+        "cohere",
         "huggingface_hub",
     ),
 }
@@ -52,6 +53,7 @@ CLIENTS = (
     ("instructor", "frameworks", "instructor_client.py"),
     ("pydantic-ai", "frameworks", "pydantic_ai_client.py"),
     ("anthropic", "frameworks", "anthropic_client.py"),
+    ("cohere", "frameworks", "cohere_client.py"),
     ("huggingface_hub", "frameworks", "huggingface_client.py"),
     ("openai for Node", "node", "openai_node.mjs"),
 )

@@ -1,4 +1,4 @@
-"""litellm: chat, stream, text completion, embeddings, Anthropic's protocol."""
+"""litellm: chat, stream, text completion, embeddings, rerank, Anthropic's protocol."""
 
 from __future__ import annotations
 
@@ -22,4 +22,9 @@ text = litellm.text_completion(
 assert text.choices[0].finish_reason == "length"
 embedded = litellm.embedding(model=f"openai/{MODEL}", input=["x", PROMPT], api_base=f"{URL}/v1", api_key=KEY)
 assert embedded.data[1]["embedding"] == EMBEDDING, "embedding"
+documents = ["x", PROMPT]
+ranked = litellm.rerank(
+    model=f"hosted_vllm/{MODEL}", query=PROMPT, documents=documents, top_n=1, api_base=URL, api_key=KEY
+)
+assert [each["index"] for each in ranked.results] == [1], "rerank"
 raises(litellm.NotFoundError, lambda: litellm.completion(**{**OPENAI, "model": "openai/other"}), "model")

@@ -12,9 +12,12 @@ from typing import TYPE_CHECKING, Any
 
 from albireo.api.grammar_compiler import grammar_compiler
 from albireo.api.prompts import Prompt
+from albireo.api.scoring import Part, ScorePlan, check_pairs, plan_cosines, plan_pairs, texts_of
 from albireo.config import EngineConfig
-from albireo.errors import ConfigError, InvalidParams
+from albireo.engine.settings import EngineSettings
+from albireo.errors import ConfigError, InvalidParams, UnsupportedFeature
 from albireo.models.generation import GenerationDefaults
+from albireo.models.pooling_rule import Task
 from albireo.params import PoolingParams, SamplingParams, ThinkingMarks
 from albireo.parsers.output_parser import detect_reasoning_parser, reasoning_tags
 from albireo.parsers.reasoning import ReasoningTags, is_open
@@ -22,13 +25,14 @@ from albireo.sampling.validation import validate
 from albireo.step import ThinkingBudget, TokenConstraint
 from albireo.structured_params import StructuredOutputsParams
 from albireo.text.chat_prompt import ChatEncoder
+from albireo.text.encoded import Cut
 from albireo.text.thinking_budget import ThinkingMeter
 from albireo.text.tokenizer import Tokenizer
 
 if TYPE_CHECKING:
     from albireo.api.load import Loaded
 
-#: Of a request that wants an embedding.
+#: Of a request whose prompt is pooled.
 NO_SAMPLING = SamplingParams(temperature=0.0, seed=0, max_tokens=None, detokenize=False)
 _DEFAULTED = ("temperature", "top_p", "top_k", "min_p", "repetition_penalty", "max_tokens")
 
@@ -40,7 +44,7 @@ class Submission:
     Fields:
         prompt: its text, None when token ids were given.
         constraint: params.structured_outputs, compiled; see Admission.constrained().
-        pooling: the prompt's embedding is wanted, and nothing else; params are NO_SAMPLING then.
+        pooling: the prompt's embedding or scores are wanted, and nothing else; params are NO_SAMPLING then.
         budget: makes what watches params.thinking_token_budget; see Admission.budgeted().
         adapter: the number of its adapter.
     """
@@ -62,7 +66,7 @@ class Admission:
         self,
         config: EngineConfig,
         defaults: GenerationDefaults,
-        vocab_size: int,
+        settings: EngineSettings,
         tokenizer: Tokenizer | None,
         eos_token_ids: Sequence[int] | None = None,
         reasoning: ReasoningTags | None = None,
@@ -73,21 +77,21 @@ class Admission:
         """
         self._config = config
         self._defaults = defaults
-        self._vocab_size = vocab_size
+        self._settings, self._vocab_size = settings, settings.vocab_size
         self._tokenizer = tokenizer
         self._chats = None if tokenizer is None else ChatEncoder(tokenizer)
         self._reasoning = reasoning
         self._grammars = None
-        if tokenizer is not None and eos_token_ids is not None:
-            self._grammars = grammar_compiler(tokenizer, vocab_size, eos_token_ids, config.structured_outputs_backend)
+        if tokenizer is not None and eos_token_ids is not None and settings.generates:
+            backend = config.structured_outputs_backend
+            self._grammars = grammar_compiler(tokenizer, settings.vocab_size, eos_token_ids, backend)
 
     @classmethod
     def of(cls, loaded: Loaded) -> Admission:
         """The admission of a loaded model."""
-        settings = loaded.settings
         tokenizer = loaded.tokenizer
         reasoning = None if tokenizer is None else _reasoning(tokenizer)
-        return cls(loaded.config, loaded.defaults, settings.vocab_size, tokenizer, loaded.eos_token_ids, reasoning)
+        return cls(loaded.config, loaded.defaults, loaded.settings, tokenizer, loaded.eos_token_ids, reasoning)
 
     def default_params(self) -> SamplingParams:
         """What is meant by no parameters: the checkpoint's own advice, unless generation_config is "vllm"."""
@@ -119,34 +123,123 @@ class Admission:
     def submission(self, prompt: Prompt, params: SamplingParams) -> Submission:
         """Join a prompt with parameters that prepare() returned.
 
-        Raises: InvalidParams when the text cannot be encoded.
+        Raises: InvalidParams when the text cannot be encoded; UnsupportedFeature when the model writes no text.
         """
+        self.check_text()
         return self.constrained(self.budgeted(Submission(prompt.text, self._ids(prompt), params, prompt.cache_salt)))
+
+    def check_text(self) -> None:
+        """Raises: UnsupportedFeature when the model writes no text."""
+        if not self._settings.generates:
+            raise UnsupportedFeature(f"this model {self._settings.pooling_rule.says}; it writes no text")
+
+    def check_task(self, task: Task) -> None:
+        """Raises: UnsupportedFeature when what becomes of a prompt is something else."""
+        rule = self._settings.pooling_rule
+        if rule.task != task:
+            writes = "writes text (generate, chat) and " if self._settings.generates else ""
+            lacks = "gives no embeddings" if task == "embed" else "is no classifier"
+            raise UnsupportedFeature(f"this model {writes}{rule.says}; it {lacks}")
 
     def embedding(self, prompt: Prompt, params: PoolingParams | None, *, add_special_tokens: bool = True) -> Submission:
         """Join a prompt with what its embedding is to be; None: the defaults.
 
-        Raises: InvalidParams when the text cannot be encoded.
+        Raises: InvalidParams when the text cannot be encoded; PromptTooLong when cutting leaves nothing of it;
+            UnsupportedFeature when the model gives none.
         """
-        pooling = PoolingParams() if params is None else params
-        if not isinstance(pooling, PoolingParams):
-            raise InvalidParams(f"pooling_params must be PoolingParams, got {type(pooling).__name__}")
-        ids = self._ids(prompt, add_special_tokens)
+        self.check_task("embed")
+        return self._pooled(prompt, params, add_special_tokens)
+
+    def classification(
+        self, prompt: Prompt, params: PoolingParams | None, *, add_special_tokens: bool = True
+    ) -> Submission:
+        """Join a prompt with how it is classified. Raises: as embedding()."""
+        self.check_task("classify")
+        return self._pooled(prompt, params, add_special_tokens)
+
+    def scoring(self, data_1: Any, data_2: Any, params: PoolingParams | None) -> tuple[ScorePlan, list[Submission]]:
+        """What scores are made of, and what is run for it, one a prompt of the plan.
+
+        Args: data_1: a text for all of data_2, or a list of as many; data_2: a text or a list of texts.
+        Raises: InvalidParams; PromptTooLong when cutting leaves nothing of a text; UnsupportedFeature.
+        """
+        firsts, seconds = texts_of(data_1, "data_1"), texts_of(data_2, "data_2")
+        check_pairs(len(firsts), len(seconds), "data_1", "data_2")
+        plan = self.score_plan(firsts, seconds)
+        return plan, [self.scored(parts, params) for parts in plan.prompts]
+
+    def score_plan(self, firsts: Sequence[Part], seconds: Sequence[Part]) -> ScorePlan:
+        """How pairs are scored by this model: check_pairs() found that they are some.
+
+        Raises: UnsupportedFeature when it gives several scores of a pair.
+        """
+        rule = self._settings.pooling_rule
+        if rule.task == "embed":
+            return plan_cosines(firsts, seconds)
+        if len(rule.labels) > 1:
+            raise UnsupportedFeature(f"this model {rule.says}; a score of two texts is that of one label")
+        return plan_pairs(firsts, seconds)
+
+    def scored(self, parts: tuple[Part, ...], params: PoolingParams | None, salt: str | None = None) -> Submission:
+        """A prompt of a plan, ready for the engine. Args: salt: of the prefix cache. Raises: as embedding()."""
+        if len(parts) == 1:
+            (part,) = parts
+            return self._pooled(Prompt(part.text, None, salt), params, max_text_tokens=part.max_tokens)
+        pooling, most = self._pooling(params)
+        first, second = parts
+        cut = Cut(most, first.max_tokens, second.max_tokens)
+        encoded = self._encodes().encode_prompt(first.text, second.text, cut=cut)
+        if encoded.type_start >= 0 and self._settings.num_token_types > 1:
+            pooling = replace(pooling, type_start=encoded.type_start)
+        return Submission(None, encoded.ids, NO_SAMPLING, salt, pooling=pooling)
+
+    def _pooled(
+        self,
+        prompt: Prompt,
+        params: PoolingParams | None,
+        add_special_tokens: bool = True,
+        max_text_tokens: int | None = None,
+    ) -> Submission:
+        """Args: max_text_tokens: a longer text is cut to so many, what is put round it aside."""
+        pooling, most = self._pooling(params)
+        if prompt.token_ids is not None:
+            ids = prompt.token_ids[:most]
+        else:
+            assert prompt.text is not None, "a prompt has text or ids"
+            cut = Cut(most, max_text_tokens)
+            ids = self._encodes().encode_prompt(prompt.text, add_special_tokens=add_special_tokens, cut=cut).ids
         return Submission(prompt.text, ids, NO_SAMPLING, prompt.cache_salt, pooling=pooling)
 
-    def _ids(self, prompt: Prompt, add_special_tokens: bool = True) -> list[int]:
+    def _pooling(self, given: PoolingParams | None) -> tuple[PoolingParams, int | None]:
+        """What is wanted of a prompt, and the most tokens that are kept of it; None: all."""
+        pooling = PoolingParams() if given is None else given
+        if not isinstance(pooling, PoolingParams):
+            raise InvalidParams(f"pooling_params must be PoolingParams, got {type(pooling).__name__}")
+        most, limit = pooling.truncate_prompt_tokens, self._settings.max_model_len
+        if most is not None and most > limit:
+            raise InvalidParams(
+                f"truncate_prompt_tokens={most} is more than max_model_len={limit}; ask for fewer, or for -1, which "
+                "keeps what fits"
+            )
+        return pooling, limit if most == -1 else most
+
+    def _encodes(self) -> Tokenizer:
+        if self._tokenizer is None:
+            raise InvalidParams("a text prompt needs a tokenizer and skip_tokenizer_init is set; give token ids")
+        return self._tokenizer
+
+    def _ids(self, prompt: Prompt) -> list[int]:
         if prompt.token_ids is not None:
             return prompt.token_ids
         assert prompt.text is not None, "a prompt has text or ids"
-        if self._tokenizer is None:
-            raise InvalidParams("a text prompt needs a tokenizer and skip_tokenizer_init is set; give token ids")
-        return self._tokenizer.encode(prompt.text, add_special_tokens=add_special_tokens)
+        return self._encodes().encode(prompt.text)
 
     def chat(self, messages: Sequence[Any], params: SamplingParams, options: dict[str, Any]) -> Submission:
         """Render a chat with the model's template; options are those of ChatEncoder.encode().
 
-        Raises: TemplateError; ConfigError without a tokenizer.
+        Raises: TemplateError; ConfigError without a tokenizer; UnsupportedFeature when the model writes no text.
         """
+        self.check_text()
         if self._chats is None:
             raise ConfigError("chat() needs a tokenizer and skip_tokenizer_init is set; leave it out")
         chat = self._chats.encode(messages, **options)

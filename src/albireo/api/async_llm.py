@@ -11,6 +11,8 @@ import time
 import weakref
 from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
+from functools import partial
 from types import TracebackType
 from typing import Any
 
@@ -20,11 +22,12 @@ from albireo.api.engine_thread import EngineThread, Output, Stream
 from albireo.api.load import Loaded, load
 from albireo.api.lora import LoraModels
 from albireo.api.prompts import PromptInput, parse_prompt
+from albireo.api.scoring import classified
 from albireo.config import EngineConfig
 from albireo.engine.stats import EngineStats
 from albireo.errors import ConfigError, EngineError, InvalidParams, short
 from albireo.lora_request import LoRARequest
-from albireo.outputs import EmbeddingRequestOutput, RequestOutput
+from albireo.outputs import ClassificationRequestOutput, EmbeddingRequestOutput, RequestOutput, ScoringRequestOutput
 from albireo.params import PoolingParams, SamplingParams
 from albireo.text.tokenizer import Tokenizer
 
@@ -150,13 +153,47 @@ class AsyncLLM:
         def prepare() -> Submission:
             return self._admission.embedding(parse_prompt(prompt), pooling_params)
 
-        outputs = self._outputs(prepare, self._encoding, request_id, priority)
+        return await self._pooled(prepare, request_id, priority)
+
+    async def classify(
+        self,
+        prompt: PromptInput,
+        pooling_params: PoolingParams | None = None,
+        request_id: str | None = None,
+        *,
+        priority: int = 0,
+    ) -> ClassificationRequestOutput:
+        """Classify one prompt. Arguments as for generate() and LLM.classify(). Raises: as embed()."""
+
+        def prepare() -> Submission:
+            return self._admission.classification(parse_prompt(prompt), pooling_params)
+
+        return classified(await self._pooled(prepare, request_id, priority))
+
+    async def score(
+        self,
+        data_1: str | Sequence[str],
+        data_2: str | Sequence[str],
+        /,
+        *,
+        pooling_params: PoolingParams | None = None,
+        priority: int = 0,
+    ) -> list[ScoringRequestOutput]:
+        """Score pairs of texts. Arguments as for generate() and LLM.score().
+
+        Raises: what embed() raises; then none of the pairs goes on.
+        """
+        self._running()
+        work = partial(self._admission.scoring, data_1, data_2, pooling_params)
+        plan, submissions = await asyncio.get_running_loop().run_in_executor(self._encoding, work)
+        made = (partial(replace, submission) for submission in submissions)
+        asking = [asyncio.ensure_future(self._pooled(prepare, None, priority)) for prepare in made]
         try:
-            output = await anext(outputs)
+            return plan.outputs(await asyncio.gather(*asking))
         finally:
-            await outputs.aclose()
-        assert isinstance(output, EmbeddingRequestOutput), "asked for"
-        return output
+            for each in asking:
+                each.cancel()
+            await asyncio.gather(*asking, return_exceptions=True)
 
     async def abort(self, request_id: str) -> None:
         """End a request; its iterator gives a last output with finish_reason "abort". Unknown ids are fine."""
@@ -214,6 +251,17 @@ class AsyncLLM:
     def _preparing(self, given: SamplingParams | None) -> ThreadPoolExecutor:
         has_grammar = getattr(given, "structured_outputs", None) is not None
         return self._compiling if has_grammar else self._encoding
+
+    async def _pooled(
+        self, prepare: Callable[[], Submission], request_id: str | None, priority: int
+    ) -> EmbeddingRequestOutput:
+        outputs = self._outputs(prepare, self._encoding, request_id, priority)
+        try:
+            output = await anext(outputs)
+        finally:
+            await outputs.aclose()
+        assert isinstance(output, EmbeddingRequestOutput), "asked for"
+        return output
 
     async def _stream(
         self, prepare: Callable[[], Submission], pool: ThreadPoolExecutor, request_id: str | None, priority: int

@@ -21,14 +21,15 @@ from albireo.api.interrupt import DelayedInterrupt
 from albireo.api.load import Loaded
 from albireo.api.load import load as load_parts
 from albireo.api.lora import LoraModels
-from albireo.api.prompts import PromptInput, parse_prompts
+from albireo.api.prompts import Prompt, PromptInput, parse_prompts
 from albireo.api.request_record import RequestRecord
+from albireo.api.scoring import classified
 from albireo.api.terminal import is_terminal
 from albireo.config import EngineConfig
 from albireo.engine.stats import EngineStats
 from albireo.errors import ConfigError, EngineError, InvalidParams, short
 from albireo.lora_request import LoRARequest
-from albireo.outputs import EmbeddingRequestOutput, RequestOutput
+from albireo.outputs import ClassificationRequestOutput, EmbeddingRequestOutput, RequestOutput, ScoringRequestOutput
 from albireo.params import PoolingParams, SamplingParams
 from albireo.text.tokenizer import Tokenizer
 
@@ -119,11 +120,49 @@ class LLM:
         Returns: one a prompt, in order; the same values whatever else runs.
         Raises: as generate(), and EngineError when one of the requests failed while it ran.
         """
-        parsed = parse_prompts(prompts)
-        given = PoolingParams() if pooling_params is None else pooling_params
-        params = _one_each(len(parsed), given, "pooling_params")
-        submissions = [self._admission.embedding(*pair) for pair in zip(parsed, params, strict=True)]
-        return [record.embedding() for record in self._run(submissions, priority, use_tqdm, "Embedding")]
+        records = self._pool(self._admission.embedding, prompts, pooling_params, use_tqdm, priority, "Embedding")
+        return [record.embedding() for record in records]
+
+    def classify(
+        self,
+        prompts: PromptInput | Sequence[PromptInput],
+        *,
+        pooling_params: PoolingParams | Sequence[PoolingParams] | None = None,
+        use_tqdm: bool = True,
+        priority: Sequence[int] | None = None,
+    ) -> list[ClassificationRequestOutput]:
+        """Classify prompts, with a model that ends in a classifier; loaded.pooling_rule has its labels.
+
+        Args:
+            pooling_params: for all, or one each; use_activation=False: what the model gives, not yet probabilities.
+            The others: see generate().
+        Returns: one a prompt, in order; the same values whatever else runs.
+        Raises: as embed(), and UnsupportedFeature for another model.
+        """
+        records = self._pool(self._admission.classification, prompts, pooling_params, use_tqdm, priority, "Classifying")
+        return [classified(record.embedding()) for record in records]
+
+    def score(
+        self,
+        data_1: str | Sequence[str],
+        data_2: str | Sequence[str],
+        /,
+        *,
+        use_tqdm: bool = True,
+        pooling_params: PoolingParams | None = None,
+    ) -> list[ScoringRequestOutput]:
+        """Score pairs of texts: how well each two go together, by the cosine of their embeddings, or as a classifier of
+        one label says that reads both at once (a cross-encoder).
+
+        Args:
+            data_1: one text for all of data_2, or a list of as many.
+            data_2: a text, or a list of them.
+            pooling_params: how texts are embedded; see embed(). use_activation=False: a classifier's score as it is.
+        Returns: one a pair, in order; the same values whatever else runs.
+        Raises: as embed(), and UnsupportedFeature for a classifier of several labels.
+        """
+        plan, submissions = self._admission.scoring(data_1, data_2, pooling_params)
+        return plan.outputs([record.embedding() for record in self._run(submissions, None, use_tqdm, "Scoring")])
 
     def chat(
         self,
@@ -227,6 +266,21 @@ class LLM:
             return [self._admission.prepare(given)] * num
         each: list[SamplingParams] = _one_each(num, given, "sampling_params")
         return [self._admission.prepare(params) for params in each]
+
+    def _pool(
+        self,
+        prepare: Callable[[Prompt, PoolingParams], Submission],
+        prompts: PromptInput | Sequence[PromptInput],
+        pooling_params: PoolingParams | Sequence[PoolingParams] | None,
+        use_tqdm: bool,
+        priority: Sequence[int] | None,
+        title: str,
+    ) -> list[RequestRecord]:
+        parsed = parse_prompts(prompts)
+        given = PoolingParams() if pooling_params is None else pooling_params
+        params = _one_each(len(parsed), given, "pooling_params")
+        submissions = [prepare(*pair) for pair in zip(parsed, params, strict=True)]
+        return self._run(submissions, priority, use_tqdm, title)
 
     def _run(
         self,

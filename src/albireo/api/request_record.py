@@ -60,14 +60,14 @@ class RequestRecord:
         )
 
     def embedding(self) -> EmbeddingRequestOutput:
-        """The embedding, once the request is finished.
+        """The embedding, or a classifier's scores, once the request is finished.
 
         Raises: EngineError when it ended without one.
         """
         ids, progress = self.submission.prompt_token_ids, self._progress
         if self._embedding is None or progress is None:
             reason = self._continuations[0].stop_reason or "it was aborted"
-            raise EngineError(f"request {self.request_id} of {len(ids)} tokens got no embedding: {reason}")
+            raise EngineError(f"request {self.request_id} of {len(ids)} tokens was not computed: {reason}")
         output = EmbeddingOutput(self._embedding)
         return EmbeddingRequestOutput(
             self.request_id, output, ids, True, progress.num_cached_tokens, replace(progress.metrics)

@@ -73,7 +73,8 @@ def command(
 
     MODEL is a directory or a hub name; the bundled model when left out. A line of the input is
     {"custom_id": "ask-1", "method": "POST", "url": "/v1/chat/completions", "body": {…}}; further urls are
-    /v1/completions, /v1/embeddings and /v1/responses. The whole file is checked before a model is loaded.
+    /v1/completions, /v1/embeddings, /v1/score, /v1/rerank and /v1/responses. The whole file is checked before a model
+    is loaded.
 
     \b
       albireo run-batch -i asks.jsonl -o answers.jsonl ./my-model

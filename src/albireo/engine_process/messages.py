@@ -12,7 +12,9 @@ from typing import Any
 import msgspec
 
 from albireo.api.share import ALONE, Share
+from albireo.engine.settings import EngineSettings
 from albireo.models.generation import GenerationDefaults
+from albireo.models.pooling_rule import PoolingRule
 from albireo.outputs import FinishReason
 from albireo.params import PoolingParams, SamplingParams
 from albireo.step import TokenLogprobs
@@ -105,7 +107,9 @@ class Loading(Message):
 class Ready(Message):
     """The model runs; what the client has to know of it.
 
-    Fields: memory: bytes of weights, arena and kv, as planned. windows: see EngineSettings.
+    Fields:
+        memory: bytes of weights, arena and kv, as planned.
+        windows, pooling_rule, generates, num_token_types, is_causal: see EngineSettings.
     """
 
     engine: dict[str, Any]
@@ -121,6 +125,27 @@ class Ready(Message):
     embedding_size: int = 0
     max_num_batched_tokens: int = 2048
     windows: tuple[int | None, ...] = (None,)
+    pooling_rule: PoolingRule = PoolingRule()
+    generates: bool = True
+    num_token_types: int = 0
+    is_causal: bool = True
+
+    def settings(self) -> EngineSettings:
+        """What the engine decides with, as far as requests are refused by it."""
+        return EngineSettings(
+            num_blocks=self.num_blocks,
+            max_model_len=self.max_model_len,
+            vocab_size=self.vocab_size,
+            block_size=self.block_size,
+            windows=self.windows,
+            max_num_batched_tokens=self.max_num_batched_tokens,
+            scheduling_policy=self.engine["scheduling_policy"],
+            embedding_size=self.embedding_size,
+            pooling_rule=self.pooling_rule,
+            generates=self.generates,
+            num_token_types=self.num_token_types,
+            is_causal=self.is_causal,
+        )
 
 
 class Refused(Message):

@@ -110,6 +110,10 @@ def _ready(loaded: Loaded) -> Ready:
         embedding_size=settings.embedding_size,
         max_num_batched_tokens=settings.max_num_batched_tokens,
         windows=settings.windows,
+        pooling_rule=settings.pooling_rule,
+        generates=settings.generates,
+        num_token_types=settings.num_token_types,
+        is_causal=settings.is_causal,
     )
 
 

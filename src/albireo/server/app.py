@@ -16,13 +16,15 @@ from albireo.server.batches.runner import Batches
 from albireo.server.endpoints.adapters import AdapterEndpoints
 from albireo.server.endpoints.batches import BatchEndpoints
 from albireo.server.endpoints.chat import chat
+from albireo.server.endpoints.classify import classes
 from albireo.server.endpoints.completions import completions
 from albireo.server.endpoints.docs import Docs
-from albireo.server.endpoints.embeddings import Embeddings
+from albireo.server.endpoints.embeddings import embeddings
 from albireo.server.endpoints.files import FileEndpoints, Upload
 from albireo.server.endpoints.messages import Messages, TokenCounts
 from albireo.server.endpoints.page import ASSETS, Page
 from albireo.server.endpoints.responses import Responses
+from albireo.server.endpoints.scoring import rankings, scores
 from albireo.server.endpoints.status import Stats, Status
 from albireo.server.endpoints.stored_responses import StoredResponses
 from albireo.server.endpoints.tokens import Tokens
@@ -46,7 +48,10 @@ def routes(serving: Serving, batches: Batches | None = None) -> list[Route]:
         Route("/v1/responses", Responses(serving, responses), methods=["POST"]),
         Route("/v1/responses/{name}", stored.one, methods=["GET", "DELETE"]),
         Route("/v1/responses/{name}/cancel", stored.cancel, methods=["POST"]),
-        Route("/v1/embeddings", Embeddings(serving), methods=["POST"]),
+        Route("/v1/embeddings", embeddings(serving), methods=["POST"]),
+        Route("/classify", classes(serving), methods=["POST"]),
+        *(Route(path, scores(serving), methods=["POST"]) for path in ("/score", "/v1/score")),
+        *(Route(path, rankings(serving), methods=["POST"]) for path in ("/rerank", "/v1/rerank", "/v2/rerank")),
         Route("/v1/files", Upload(batches), methods=["POST"]),
         Route("/v1/files", files.list),
         Route("/v1/files/{name}", files.one, methods=["GET", "DELETE"]),

@@ -26,7 +26,7 @@ _ANTHROPIC_TYPES = {**_TYPES, 413: "request_too_large", 503: "overloaded_error",
 _ANTHROPIC_PATH = "/v1/messages"
 #: Told to clients that try again by themselves what would fail again, or kill the engine again.
 NO_RETRY = {"x-should-retry": "false"}
-_FIELD = re.compile(r"^(?:the prompt |prompts?\[\d+\] )?(?:has )?([a-z_]+)(?:=| holds| must| is| of| names| needs)")
+_FIELD = re.compile(r"^(?:the prompt |prompts?\[\d+\] )?(?:has )?([a-z_0-9]+)(?:=| holds| must| is| of| names| needs)")
 _SEQUENCE = re.compile(r"^sequence \d+: ")
 #: Endings of continuations that may be told as they are; see GuardedEngine, which writes the class's name in front.
 _TELLABLE = ("InvalidParams: ", "InvariantError: ", "the request ended", "the engine does not", "the server is")
@@ -76,6 +76,11 @@ def busy(status: int, message: str, code: str, retry_s: int = 1) -> HttpError:
 def unsupported(name: str, value: Any, advice: str = "leave it out") -> HttpError:
     """A field that asks for what there is not."""
     return HttpError(400, f"{name}={value!r:.60} is not supported; {advice}", param=name, code="unsupported")
+
+
+def cannot(error: EngineError) -> HttpError:
+    """What the model does not do, whatever is asked for, as an answer."""
+    return HttpError(400, str(error), param="model", code="unsupported")
 
 
 def refused(error: EngineError, prompt_field: str) -> HttpError:

@@ -12,11 +12,10 @@ from typing import Any
 from albireo.api.admission import Submission
 from albireo.api.prompts import Prompt
 from albireo.engine.request import check_request
-from albireo.engine.settings import EngineSettings
 from albireo.errors import EngineError, PromptTooLong, RequestError
 from albireo.params import SamplingParams
 from albireo.server.conversation import readable
-from albireo.server.errors import HttpError, refused, unsupported
+from albireo.server.errors import HttpError, cannot, refused, unsupported
 from albireo.server.forms import asked_form
 from albireo.server.output_plan import OutputPlan
 from albireo.server.protocol.chat import CHAT_NEUTRAL, ChatRequest
@@ -156,6 +155,10 @@ def template_kwargs(serving: Serving, given: dict[str, Any] | None, reasoning_ef
 def _check(serving: Serving, request: GenerationFields, neutral: dict[str, tuple[Any, ...]]) -> None:
     serving.check_open()
     serving.check_model(request.model)
+    try:
+        serving.admission.check_text()
+    except EngineError as error:
+        raise cannot(error) from None
     asked = unneutral(request, neutral)
     if asked is not None:
         raise unsupported(*asked)
@@ -196,7 +199,7 @@ async def _admitted(
     """Encode, and refuse what can never run or has no room."""
     try:
         submissions: list[Submission] = prepare() if num_chars <= INLINE_CHARS else await serving.in_thread(prepare)
-        settings = engine_settings(serving)
+        settings = serving.ready.settings()
         for made in submissions:
             num_prompt = len(made.prompt_token_ids)
             check_request(made.prompt_token_ids, made.params, request.priority or 0, settings)
@@ -228,21 +231,6 @@ def _said_max(request: GenerationFields) -> bool:
 def _has_advice(serving: Serving) -> bool:
     ready = serving.ready
     return ready.engine["generation_config"] != "vllm" and ready.defaults.max_tokens is not None
-
-
-def engine_settings(serving: Serving) -> EngineSettings:
-    """What the engine decides with, as far as requests are refused by it."""
-    ready = serving.ready
-    return EngineSettings(
-        num_blocks=ready.num_blocks,
-        max_model_len=ready.max_model_len,
-        vocab_size=ready.vocab_size,
-        block_size=ready.block_size,
-        windows=ready.windows,
-        max_num_batched_tokens=ready.max_num_batched_tokens,
-        scheduling_policy=ready.engine["scheduling_policy"],
-        embedding_size=ready.embedding_size,
-    )
 
 
 def one_or_several(prompt: str | list[Any], field: str) -> list[str | list[int]]:

@@ -86,7 +86,7 @@ class Serving:
     async def load(self) -> None:
         """Start the engine, and make its text room ready beside. Raises: EngineError."""
         self.client.start()
-        ready = await self.client.wait_until_ready()
+        ready, settings = await self.client.wait_until_ready(), self.settings
         config = EngineConfig.from_kwargs(**{**ready.engine, "skip_tokenizer_init": False})
         tokenizer = await self.in_thread(lambda: Tokenizer.from_directory(Path(ready.tokenizer_directory)))
         names = await self.in_thread(tokenizer.vocabulary)
@@ -96,12 +96,14 @@ class Serving:
             self.client.fail(error)
             raise
         self.client.use(tokenizer)
-        self.max_prompt_chars = ready.max_model_len * max(map(len, names), default=1)
+        # A tokenizer may drop spaces, or make one token of any unknown word: then no length says how many tokens it is.
+        longest = settings.max_body_bytes if tokenizer.pieces.kind == "whole" else max(map(len, names), default=1)
+        self.max_prompt_chars = ready.max_model_len * longest
         self._tokenizer = tokenizer
         self._dialect = Dialect.of(self.settings, tokenizer, self.chat_template)
         parser = self._dialect.reasoning_parser
         reasoning = None if parser is None else reasoning_tags(parser)
-        self._admission = Admission(config, ready.defaults, ready.vocab_size, tokenizer, reasoning=reasoning)
+        self._admission = Admission(config, ready.defaults, ready.settings(), tokenizer, reasoning=reasoning)
         self.metrics = Metrics(self.names[0], ready, len(self.client.engines))
         self._ready = ready
 

@@ -11,7 +11,7 @@ from typing import Literal
 from urllib.parse import urlsplit
 
 from albireo.errors import ConfigError
-from albireo.params import POOLING_TYPES
+from albireo.params import POOLING_TYPES, PoolingType
 from albireo.parsers.output_parser import TOOL_CALL_PARSERS
 from albireo.parsers.reasoning import REASONING_PARSERS
 
@@ -41,9 +41,9 @@ class ServerSettings:
         max_body_bytes: largest request body.
         max_n: most continuations of one request, over all its prompts.
         max_stop: most stop strings, and most of other lists of words.
-        max_embedding_inputs: most inputs of one request for embeddings.
-        pooling_type: what an embedding is made of unless a request says so: last (the hidden state of the last token)
-            or mean (of all tokens).
+        max_embedding_inputs: most inputs of one request for embeddings, and most texts of one for scores.
+        pooling_type: what an embedding is made of unless a request says so: last (the hidden state of the last token),
+            mean (of all tokens) or cls (of the first); None: what the model's files say, else last.
         chat_template: file with a jinja2 template to use in place of the model's.
         chat_template_kwarg: variables that a caller may hand to the chat template.
         tool_call_parser: how the model writes tool calls: hermes, llama3_json, mistral, openai; auto: found in its chat
@@ -81,7 +81,7 @@ class ServerSettings:
     max_n: int = 128
     max_stop: int = 64
     max_embedding_inputs: int = 2048
-    pooling_type: Literal["last", "mean"] = "last"
+    pooling_type: PoolingType | None = None
     chat_template: str | None = None
     chat_template_kwarg: tuple[str, ...] = TEMPLATE_KWARGS
     tool_call_parser: str = "auto"
@@ -117,7 +117,7 @@ class ServerSettings:
         for name in ("health_timeout", "reader_timeout", "watch_interval"):
             if not getattr(self, name) > 0:
                 raise ConfigError(f"{name}={getattr(self, name)} is not allowed; it must be seconds above 0")
-        if self.pooling_type not in POOLING_TYPES:
+        if self.pooling_type not in (None, *POOLING_TYPES):
             raise ConfigError(f"pooling_type={self.pooling_type!r:.60} is unknown; choose {' or '.join(POOLING_TYPES)}")
         for name, known in (("tool_call_parser", TOOL_CALL_PARSERS), ("reasoning_parser", REASONING_PARSERS)):
             if getattr(self, name) not in ("auto", "none", *known):

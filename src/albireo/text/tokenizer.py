@@ -11,6 +11,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from albireo.errors import InvalidParams, ModelError, UnsupportedFeature
+from albireo.params import is_unicode
+from albireo.text.encoded import WHOLE, Cut, Encoded, encoded
 from albireo.text.pieces import Pieces
 from albireo.text.plain_encoder import PlainEncoder
 from albireo.text.tokenizer_files import TokenizerFiles, read_tokenizer_files
@@ -94,6 +96,24 @@ class Tokenizer:
         except TypeError:
             raise InvalidParams(_not_text(text)) from None
         return [*self._prefix, *ids] if add_special_tokens and self._prefix else ids
+
+    def encode_prompt(
+        self, first: str, second: str | None = None, *, add_special_tokens: bool = True, cut: Cut = WHOLE
+    ) -> Encoded:
+        """A text, or a pair of them as the model was trained with (BERT: [CLS] first [SEP] second [SEP]).
+
+        Args:
+            add_special_tokens: see encode().
+            cut: how much stays; see encoded.py.
+        Raises: InvalidParams for text that is not Unicode; PromptTooLong when what has to stay is too much;
+            UnsupportedFeature for a tokenizer that numbers the texts of a pair in its own way.
+        """
+        try:
+            found = self._backend.encode(first, second, add_special_tokens=add_special_tokens)
+        except TypeError:
+            is_first = second is None or not isinstance(first, str) or not is_unicode(first)
+            raise InvalidParams(_not_text(first if is_first else second)) from None
+        return encoded(found, self._prefix if add_special_tokens else [], cut)
 
     def plain_encoder(self, tokens: Iterable[str]) -> PlainEncoder:
         """An encoder that takes the given added tokens for text, unless they are marked."""

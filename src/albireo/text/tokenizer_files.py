@@ -80,7 +80,9 @@ def read_tokenizer_files(directory: Path) -> TokenizerFiles:
 
 
 def _missing(directory: Path) -> str:
-    others = [name for name in ("tokenizer.model", "vocab.json", "tekken.json") if (directory / name).exists()]
+    others = [
+        name for name in ("tokenizer.model", "vocab.json", "tekken.json", "vocab.txt") if (directory / name).exists()
+    ]
     if not directory.is_dir():
         return f"{directory}: is not a directory; give a directory in Hugging Face layout"
     if others:

@@ -72,6 +72,8 @@ def test_each_line_is_what_its_endpoint_answers(client: Any, batch_server: Serve
         COMPLETION: [*asks(3), {**asks(1)[0], "n": 2, "logprobs": 1}, bad, {"prompt": "x", "model": "other"}, {}],
         CHAT: [{"messages": [{"role": "user", "content": "Hi"}], "temperature": 0, "max_tokens": 4}, bad],
         "/v1/embeddings": [{"input": ["a", "b"], "encoding_format": "base64"}, {"input": ""}],
+        "/v1/score": [{"text_1": "a", "text_2": ["b", "c"]}, {"text_1": "a"}],
+        "/v1/rerank": [{"query": "a", "documents": ["b", "c"], "top_n": 1}, {"query": "a", "documents": []}],
         "/v1/responses": [{"input": "Hi", "temperature": 0, "max_output_tokens": 4, "store": False}, bad],
     }
     for url, bodies in asked.items():

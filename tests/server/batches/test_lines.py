@@ -83,6 +83,11 @@ def test_without_an_endpoint_any_will_do(tmp_path: Path) -> None:
         ("/v1/completions", {"prompt": ["a", "b"], "n": 2}, 4),
         ("/v1/embeddings", {"input": [[1], [2], [3]]}, 3),
         ("/v1/embeddings", {"input": []}, 1),
+        ("/v1/rerank", {"query": "a", "documents": ["b", {"text": "c"}]}, 3),
+        ("/v1/rerank", {"query": "a", "documents": [{"text": "c"}, "b"]}, 3),
+        ("/v1/score", {"text_1": "a", "text_2": "b"}, 2),
+        ("/v1/score", {"queries": ["a", "b"], "items": ["c", "d"]}, 4),
+        ("/v1/score", {}, 1),
     ],
 )
 def test_what_a_line_takes(url: str, body: dict[str, Any], num: int) -> None:

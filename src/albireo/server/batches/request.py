@@ -13,8 +13,13 @@ from albireo.server.errors import unsupported
 
 _FIELDS = msgspec.json.Decoder(dict[str, msgspec.Raw])
 _LIST = msgspec.json.Decoder(list[msgspec.Raw])
-#: Fields that hold one prompt, or several.
-_PROMPTS = {"/v1/completions": "prompt", "/v1/embeddings": "input"}
+#: Fields that hold one prompt, or several; more than one of them where they go together.
+_PROMPTS = {
+    "/v1/completions": ("prompt",),
+    "/v1/embeddings": ("input",),
+    "/v1/rerank": ("query", "documents"),
+    "/v1/score": ("text_1", "text_2", "queries", "documents", "items", "data_1", "data_2"),
+}
 
 
 def request_body(line: Line) -> bytes:
@@ -34,7 +39,8 @@ def request_body(line: Line) -> bytes:
 def num_seats(line: Line) -> int:
     """Sequences that a line has in the engine at once, as far as its body shows."""
     fields = _FIELDS.decode(line.body)
-    return _number(fields.get("n")) * _num_prompts(fields.get(_PROMPTS.get(line.url, "")))
+    given = [fields[name] for name in _PROMPTS.get(line.url, ()) if name in fields]
+    return _number(fields.get("n")) * max(1, sum(map(_num_prompts, given)))
 
 
 def _asks(fields: dict[str, msgspec.Raw], name: str) -> bool:
@@ -48,10 +54,10 @@ def _number(raw: msgspec.Raw | None) -> int:
         return 1
 
 
-def _num_prompts(raw: msgspec.Raw | None) -> int:
+def _num_prompts(raw: msgspec.Raw) -> int:
     """A list of numbers is one prompt."""
-    if raw is None or not bytes(raw).startswith(b"["):
+    if not bytes(raw).startswith(b"["):
         return 1
     entries = _LIST.decode(raw)
-    is_several = bool(entries) and bytes(entries[0])[:1] in (b'"', b"[")
+    is_several = bool(entries) and bytes(entries[0])[:1] in (b'"', b"[", b"{")
     return len(entries) if is_several else 1

@@ -14,11 +14,14 @@ from albireo.server.protocol.adapters import LoadAdapterRequest, UnloadAdapterRe
 from albireo.server.protocol.anthropic import CountTokensRequest, MessageAnswer, MessagesRequest, TokenCount
 from albireo.server.protocol.batches import Batch, BatchRequest
 from albireo.server.protocol.chat import ChatCompletion, ChatRequest
+from albireo.server.protocol.classify import ClassifyRequest, ClassList
 from albireo.server.protocol.completions import Completion, CompletionRequest
 from albireo.server.protocol.embeddings import EmbeddingList, EmbeddingRequest
 from albireo.server.protocol.responses import ResponseAnswer, ResponseRequest
+from albireo.server.protocol.scoring import Ranking, RerankRequest, ScoreList, ScoreRequest
 from albireo.server.protocol.tokens import Detokenized, DetokenizeRequest, Tokenized, TokenizeRequest
 
+_RERANK = ("/rerank", "/v1/rerank", "/v2/rerank")
 #: (path, what it does, request, answer).
 _POSTS = (
     ("/v1/completions", "Go on with a text.", CompletionRequest, Completion),
@@ -27,6 +30,9 @@ _POSTS = (
     ("/v1/messages", "Answer a conversation; Anthropic's protocol.", MessagesRequest, MessageAnswer),
     ("/v1/messages/count_tokens", "Tokens of a conversation.", CountTokensRequest, TokenCount),
     ("/v1/embeddings", "Texts to vectors.", EmbeddingRequest, EmbeddingList),
+    ("/classify", "Texts to classes.", ClassifyRequest, ClassList),
+    *((path, "How well texts go together.", ScoreRequest, ScoreList) for path in ("/score", "/v1/score")),
+    *((path, "Documents by how well they go with a query.", RerankRequest, Ranking) for path in _RERANK),
     ("/v1/batches", "Run the requests of a file.", BatchRequest, Batch),
     ("/v1/load_lora_adapter", "Serve an adapter.", LoadAdapterRequest, str),
     ("/v1/unload_lora_adapter", "Serve it no more.", UnloadAdapterRequest, str),

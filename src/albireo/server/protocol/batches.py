@@ -8,7 +8,14 @@ import msgspec
 from msgspec import Meta
 
 #: Paths that a line may ask for.
-ENDPOINTS = ("/v1/chat/completions", "/v1/completions", "/v1/embeddings", "/v1/responses")
+ENDPOINTS = (
+    "/v1/chat/completions",
+    "/v1/completions",
+    "/v1/embeddings",
+    "/v1/rerank",
+    "/v1/responses",
+    "/v1/score",
+)
 #: Of a batch: these are over.
 OVER = ("failed", "completed", "expired", "cancelled")
 

@@ -1,0 +1,142 @@
+"""Pairs of texts to be scored -> the prompts that are computed for them, and what came of these -> a score each; or
+classes.
+
+Called by llm.py, async_llm.py and the server. Does not know requests, nor how prompts are encoded.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from operator import mul
+from typing import Any, NamedTuple, TypeVar
+
+from albireo.errors import InvalidParams, UnsupportedFeature
+from albireo.outputs import (
+    ClassificationOutput,
+    ClassificationRequestOutput,
+    EmbeddingRequestOutput,
+    ScoringOutput,
+    ScoringRequestOutput,
+)
+
+T = TypeVar("T")
+
+
+class Part(NamedTuple):
+    """A text of a pair. max_tokens: it is cut to so many, what is put round it aside; None: it is not."""
+
+    text: str
+    max_tokens: int | None = None
+
+
+class Place(NamedTuple):
+    """Where a text was given. side: 0 or 1, the first or the second of a pair; at: in the list of that side."""
+
+    side: int
+    at: int
+
+
+@dataclass(frozen=True, slots=True)
+class ScorePlan:
+    """Fields:
+    prompts: what is computed, each once: a text, or a pair of them.
+    places: of each prompt, where it was first given; of a pair that is its second text.
+    pairs: of each score, the numbers of its prompts: two whose embeddings are compared, or one that is a pair.
+    """
+
+    prompts: list[tuple[Part, ...]]
+    places: list[Place]
+    pairs: list[tuple[int, ...]]
+
+    def scores(self, vectors: Sequence[Sequence[float]]) -> Iterator[float]:
+        """Args: vectors: of each prompt, its embedding, or the one score of a pair."""
+        squares = [_product(vector, vector) for vector in vectors]
+        for numbers in self.pairs:
+            if len(numbers) == 1:
+                yield vectors[numbers[0]][0]
+            else:
+                one, other = numbers
+                length = math.sqrt(squares[one] * squares[other])
+                # of parallel vectors it may be a rounding above 1
+                yield max(-1.0, min(_product(vectors[one], vectors[other]) / length, 1.0)) if length else 0.0
+
+    def outputs(self, found: Sequence[EmbeddingRequestOutput]) -> list[ScoringRequestOutput]:
+        """The scores as callers get them. Args: found: of each prompt."""
+        scores = self.scores([output.outputs.embedding for output in found])
+        return [
+            _output([found[at] for at in numbers], score) for numbers, score in zip(self.pairs, scores, strict=True)
+        ]
+
+
+def plan_cosines(firsts: Sequence[Part], seconds: Sequence[Part]) -> ScorePlan:
+    """Each pair's embeddings are compared. A text that is given several times is embedded once.
+
+    Args: firsts: one for all of seconds, or one each.
+    """
+    prompts: dict[tuple[Part, ...], int] = {}
+    places: list[Place] = []
+
+    def number(part: Part, place: Place) -> int:
+        found = prompts.setdefault((part,), len(prompts))
+        if found == len(places):
+            places.append(place)
+        return found
+
+    ones = [number(part, Place(0, at)) for at, part in enumerate(firsts)]
+    others = [number(part, Place(1, at)) for at, part in enumerate(seconds)]
+    return ScorePlan(list(prompts), places, list(zip(_each(ones, len(others)), others, strict=True)))
+
+
+def plan_pairs(firsts: Sequence[Part], seconds: Sequence[Part]) -> ScorePlan:
+    """Each pair is a prompt, which a classifier scores. Args: see plan_cosines()."""
+    pairs = list(zip(_each(firsts, len(seconds)), seconds, strict=True))
+    return ScorePlan([*pairs], [Place(1, at) for at in range(len(pairs))], [(at,) for at in range(len(pairs))])
+
+
+def classified(found: EmbeddingRequestOutput) -> ClassificationRequestOutput:
+    """What came of a prompt, where it is a classifier's."""
+    probs = ClassificationOutput(found.outputs.embedding)
+    rest = found.finished, found.num_cached_tokens, found.metrics
+    return ClassificationRequestOutput(found.request_id, probs, found.prompt_token_ids, *rest)
+
+
+def check_pairs(num_firsts: int, num_seconds: int, first: str, second: str) -> None:
+    """Args: first, second: what the lists are called. Raises: InvalidParams for numbers that make no pairs."""
+    if not num_firsts or not num_seconds:
+        raise InvalidParams(f"{second if num_firsts else first} holds no texts; give at least one")
+    if num_firsts not in (1, num_seconds):
+        raise InvalidParams(
+            f"{first} holds {num_firsts} texts and {second} {num_seconds}; give one, or as many as {second} holds"
+        )
+
+
+def texts_of(given: Any, name: str) -> list[Part]:
+    """A text, or a list of them. Raises: InvalidParams; UnsupportedFeature for what is more than text."""
+    texts = [given] if isinstance(given, str) else given
+    if isinstance(texts, dict) or (isinstance(texts, (list, tuple)) and any(isinstance(each, dict) for each in texts)):
+        raise UnsupportedFeature(f"{name} holds what is no text; only texts are scored")
+    if not isinstance(texts, (list, tuple)) or not all(isinstance(each, str) for each in texts):
+        raise InvalidParams(f"{name} must be a text or a list of texts, got {given!r:.80}")
+    return [Part(text) for text in texts]
+
+
+def _each(values: Sequence[T], num: int) -> Sequence[T]:
+    return [values[0]] * num if len(values) == 1 else values
+
+
+def _product(one: Iterable[float], other: Iterable[float]) -> float:
+    """Of values of float32: products are exact in float64, and the sum is rounded once, whatever its order."""
+    return math.fsum(map(mul, one, other))
+
+
+def _output(of: Sequence[EmbeddingRequestOutput], score: float) -> ScoringRequestOutput:
+    return ScoringRequestOutput(
+        "_".join(each.request_id for each in of),
+        ScoringOutput(score),
+        [token for each in of for token in each.prompt_token_ids],
+        True,
+        sum(each.num_cached_tokens for each in of),
+        of[0].metrics if len(of) == 1 else None,
+    )

@@ -1,0 +1,78 @@
+"""POST /score and /rerank."""
+
+from __future__ import annotations
+
+from functools import partial
+
+from albireo.api.scoring import ScorePlan
+from albireo.engine_process.tracked import Tracked
+from albireo.server.endpoints.pooling import Asked, Head, PoolingEndpoint, values_of
+from albireo.server.pooling_intake import begin
+from albireo.server.protocol.scoring import (
+    RERANK_NEUTRAL,
+    SCORING_NEUTRAL,
+    Ranking,
+    RerankDocument,
+    RerankRequest,
+    RerankResult,
+    Score,
+    ScoreList,
+    ScoreRequest,
+)
+from albireo.server.scoring_intake import named_texts, scored
+from albireo.server.serving import Serving
+
+#: Values that are compared on the event loop; more, in a thread.
+_INLINE_VALUES = 1 << 16
+
+
+def scores(serving: Serving) -> PoolingEndpoint[ScoreRequest]:
+    """The endpoint /score."""
+    return PoolingEndpoint(serving, ScoreRequest, "score", _ask_scores)
+
+
+def rankings(serving: Serving) -> PoolingEndpoint[RerankRequest]:
+    """The endpoint /rerank."""
+    return PoolingEndpoint(serving, RerankRequest, "rerank", _ask_ranking)
+
+
+async def _ask_scores(serving: Serving, request: ScoreRequest) -> Asked:
+    begin(serving, request, SCORING_NEUTRAL)
+    plan, submissions, places = await scored(serving, request, named_texts(request))
+    return Asked(submissions, places, partial(_scores, serving, plan))
+
+
+async def _ask_ranking(serving: Serving, request: RerankRequest) -> Asked:
+    begin(serving, request, RERANK_NEUTRAL)
+    given = [request.documents] if isinstance(request.documents, str) else request.documents
+    documents = [each if isinstance(each, str) else each.text for each in given]
+    plan, submissions, places = await scored(serving, request, {"query": request.query, "documents": documents})
+    return Asked(submissions, places, partial(_ranking, serving, plan, request, documents))
+
+
+async def _scores(serving: Serving, plan: ScorePlan, head: Head, requests: list[Tracked]) -> ScoreList:
+    found = await _computed(serving, plan, requests)
+    data = [Score(index, score) for index, score in enumerate(found)]
+    return ScoreList(head.id, head.created, head.model, data, head.usage)
+
+
+async def _ranking(
+    serving: Serving,
+    plan: ScorePlan,
+    request: RerankRequest,
+    documents: list[str],
+    head: Head,
+    requests: list[Tracked],
+) -> Ranking:
+    found = await _computed(serving, plan, requests)
+    best = sorted(range(len(found)), key=lambda index: (-found[index], index))[: request.top_n or None]
+    shows = request.return_documents is not False
+    results = [RerankResult(i, found[i], RerankDocument(documents[i]) if shows else None) for i in best]
+    return Ranking(head.id, head.model, results, head.usage)
+
+
+async def _computed(serving: Serving, plan: ScorePlan, requests: list[Tracked]) -> list[float]:
+    vectors = [values_of(tracked) for tracked in requests]
+    if len(plan.pairs) * len(vectors[0]) <= _INLINE_VALUES:
+        return list(plan.scores(vectors))
+    return await serving.in_thread(lambda: list(plan.scores(vectors)))

@@ -1,0 +1,144 @@
+"""Fields of a request whose prompts are pooled -> what the engine takes, or the 4xx that says why not.
+
+Used by the endpoints for embeddings, scores and classes. As in intake.py everything is checked before anything runs:
+all prompts are computed, or none.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from functools import partial
+from typing import Any
+
+from albireo.api.admission import Submission
+from albireo.api.prompts import Prompt
+from albireo.engine.request import check_request
+from albireo.errors import EngineError, RequestError
+from albireo.models.pooling_rule import Task
+from albireo.params import PoolingParams
+from albireo.server.errors import HttpError, cannot, refused, unsupported
+from albireo.server.intake import one_or_several, with_adapter
+from albireo.server.protocol.fields import unneutral
+from albireo.server.protocol.pooling import POOLING_NEUTRAL, PoolingFields
+from albireo.server.serving import INLINE_CHARS, Serving
+
+
+def begin(
+    serving: Serving,
+    request: PoolingFields,
+    neutral: dict[str, tuple[Any, ...]] = POOLING_NEUTRAL,
+    task: Task | None = None,
+) -> None:
+    """What is looked at before any prompt is. Args: task: what has to become of it. Raises: HttpError."""
+    serving.check_open()
+    serving.check_model(request.model)
+    try:
+        if task is not None:
+            serving.admission.check_task(task)
+    except EngineError as error:
+        raise cannot(error) from None
+    asked = unneutral(request, neutral)
+    if asked is not None:
+        raise unsupported(*asked)
+
+
+def pooling_params(serving: Serving, request: PoolingFields, dimensions: int | None = None) -> PoolingParams:
+    """What is wanted of each prompt. Raises: HttpError 400."""
+    try:
+        return PoolingParams(
+            pooling_type=request.pooling_type or serving.settings.pooling_type,  # type: ignore[arg-type]  # it checks
+            dimensions=dimensions,
+            use_activation=request.use_activation,
+            truncate_prompt_tokens=request.truncate_prompt_tokens,
+        )
+    except RequestError as error:
+        raise refused(error, "input") from None
+
+
+def check_number(serving: Serving, field: str, num: int) -> None:
+    """Raises: HttpError 400 for more inputs than are taken."""
+    limit = serving.settings.max_embedding_inputs
+    if num > limit:
+        words = f"{field} holds {num} inputs, at most {limit} are taken (--max-embedding-inputs)"
+        raise HttpError(400, words, param=field)
+
+
+def check_length(serving: Serving, request: PoolingFields, place: str, prompt: str | list[int]) -> None:
+    """Raises: HttpError 400 for a prompt that cannot fit, and is not to be cut."""
+    if request.truncate_prompt_tokens is None and len(prompt) > serving.max_prompt_chars:
+        raise HttpError(
+            400,
+            f"{place} of length {len(prompt)} cannot fit the model's context of {serving.ready.max_model_len} tokens; "
+            "shorten it, or have it cut by truncate_prompt_tokens",
+            param=_field(place),
+            code="context_length_exceeded",
+        )
+
+
+async def admitted_inputs(
+    serving: Serving, request: PoolingFields, given: str | list[Any], make: Callable[[Prompt], Submission]
+) -> tuple[list[Submission], list[str]]:
+    """One prompt or several, none of them empty, and what each is called. Args: given: the field `input`.
+
+    Raises: HttpError.
+    """
+    field = "input"
+    inputs = one_or_several(given, field)
+    check_number(serving, field, len(inputs))
+    places, salt = places_of(field, len(inputs)), request.cache_salt
+    for place, each in zip(places, inputs, strict=True):
+        if not each:
+            raise HttpError(400, f"{place} is empty; there is nothing to compute", param=field)
+        check_length(serving, request, place, each)
+    prompts = [Prompt(each, None, salt) if isinstance(each, str) else Prompt(None, each, salt) for each in inputs]
+    num_chars = sum(len(prompt.text or ()) for prompt in prompts)
+    return await admitted(serving, request, [partial(make, each) for each in prompts], places, num_chars), places
+
+
+def places_of(field: str, num: int) -> list[str]:
+    """What each of so many inputs is called."""
+    return [field] if num == 1 else [f"{field}[{place}]" for place in range(num)]
+
+
+async def admitted(
+    serving: Serving,
+    request: PoolingFields,
+    making: Sequence[Callable[[], Submission]],
+    places: Sequence[str],
+    num_chars: int,
+) -> list[Submission]:
+    """Encode, and refuse what can never run or has no room.
+
+    Args: making: makes each submission; places: what it is called in a refusal, the field in front.
+    Raises: HttpError naming the one that is refused.
+    """
+
+    def prepare() -> list[Submission]:
+        made = []
+        for place, make in zip(places, making, strict=True):
+            try:
+                made.append(make())
+            except EngineError as error:
+                raise placed(refused(error, _field(place)), place) from None
+        return made
+
+    submissions = prepare() if num_chars <= INLINE_CHARS else await serving.in_thread(prepare)
+    settings, priority = serving.ready.settings(), request.priority or 0
+    for place, made in zip(places, submissions, strict=True):
+        try:
+            check_request(made.prompt_token_ids, made.params, priority, settings, made.pooling)
+        except RequestError as error:
+            raise placed(refused(error, _field(place)), place) from None
+    serving.check_queue(len(submissions), sum(len(made.prompt_token_ids) for made in submissions))
+    return with_adapter(serving, submissions, request.model)
+
+
+def placed(error: HttpError, place: str) -> HttpError:
+    """A refusal that blames the field of an input says which input, where there are several."""
+    if error.param in (None, _field(place)) and place != _field(place):
+        error.message = f"{place}: {error.message}"
+    return error
+
+
+def _field(place: str) -> str:
+    return place.partition("[")[0]

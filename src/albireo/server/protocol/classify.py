@@ -1,0 +1,35 @@
+"""/classify: request and answer. Shapes are vLLM's."""
+
+from __future__ import annotations
+
+import msgspec
+
+from albireo.server.protocol.fields import Count
+from albireo.server.protocol.pooling import PoolingFields, PoolingUsage
+
+
+class ClassifyRequest(PoolingFields, kw_only=True):
+    """input: a text, several, token ids, or several lists of them; None: not said."""
+
+    input: str | list[str | Count | list[Count]]
+    add_special_tokens: bool | None = None
+
+
+class Classes(msgspec.Struct):
+    """Of one input. label: that of the largest; probs: in the order of the model's labels."""
+
+    index: int
+    label: str
+    probs: list[float]
+    num_classes: int
+
+
+class ClassList(msgspec.Struct):
+    """The answer, the classes of each input, in order."""
+
+    id: str
+    created: int
+    model: str
+    data: list[Classes]
+    usage: PoolingUsage
+    object: str = "list"

@@ -1,0 +1,50 @@
+"""Fields and counts that requests share whose prompts are pooled: embeddings, scores, rankings, classes."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any
+
+import msgspec
+from msgspec import Meta
+
+from albireo.server.protocol.fields import AllOrCount, CacheSalt, Id, Priority
+
+
+class PoolingFields(msgspec.Struct, kw_only=True, forbid_unknown_fields=True):
+    """None: not said."""
+
+    model: str | None = None
+
+    # names of PoolingParams
+    pooling_type: Annotated[str, Meta(max_length=16)] | None = None
+    use_activation: bool | None = None
+    truncate_prompt_tokens: AllOrCount | None = None
+
+    # how it is run
+    priority: Priority | None = None
+    cache_salt: CacheSalt | None = None
+    request_id: Id | None = None
+
+    # about the caller; it changes nothing here, in other servers neither
+    user: Any = None
+
+    # there is no such thing here: neutral values only
+    truncation_side: Any = None
+    padding: Any = None
+    mm_processor_kwargs: Any = None
+
+
+#: Field -> values beside null that ask for nothing.
+POOLING_NEUTRAL: dict[str, tuple[Any, ...]] = {
+    # what is cut is the end
+    "truncation_side": ("right",),
+    "padding": ("do_not_pad",),
+    "mm_processor_kwargs": ({},),
+}
+
+
+class PoolingUsage(msgspec.Struct):
+    """Tokens of all that was computed."""
+
+    prompt_tokens: int
+    total_tokens: int

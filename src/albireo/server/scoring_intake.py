@@ -1,0 +1,68 @@
+"""Fields of a request for scores -> pairs of texts, and what is run for them; or the 4xx that says why not.
+
+Used by endpoints/scoring.py.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from functools import partial
+
+from albireo.api.admission import Submission
+from albireo.api.scoring import Part, ScorePlan, check_pairs
+from albireo.errors import EngineError, UnsupportedFeature
+from albireo.server.errors import HttpError, cannot, refused
+from albireo.server.pooling_intake import admitted, check_length, check_number, places_of, pooling_params
+from albireo.server.protocol.scoring import ScoreRequest, ScoringFields, Texts
+from albireo.server.serving import Serving
+
+#: By these names the two texts of a pair come.
+_PAIRS = (("text_1", "text_2"), ("queries", "documents"), ("queries", "items"), ("data_1", "data_2"))
+
+
+def named_texts(request: ScoreRequest) -> dict[str, Texts]:
+    """The first texts and the second, by the names they came by. Raises: HttpError 400."""
+    found = {name: getattr(request, name) for name in dict.fromkeys(name for pair in _PAIRS for name in pair)}
+    given = {name: texts for name, texts in found.items() if texts is not None}
+    if tuple(given) not in _PAIRS:
+        known = ", ".join(" and ".join(pair) for pair in _PAIRS)
+        words = f"texts are named {known}; given are {', '.join(given) or 'none'}"
+        raise HttpError(400, words, param=next(iter(given), None))
+    return given
+
+
+async def scored(
+    serving: Serving, request: ScoringFields, texts: dict[str, Texts]
+) -> tuple[ScorePlan, list[Submission], list[str]]:
+    """What the scores are made of, what is run for it, and what each of that is called.
+
+    Args: texts: by the names that they came by, the first of each pair and the second. Raises: HttpError.
+    """
+    limits = request.max_tokens_per_query, request.max_tokens_per_doc
+    sides, names = [], []
+    for (field, given), limit in zip(texts.items(), limits, strict=True):
+        several = [given] if isinstance(given, str) else given
+        check_number(serving, field, len(several))
+        places = places_of(field, len(several))
+        for place, text in zip(places, several, strict=True):
+            if not limit:
+                check_length(serving, request, place, text)
+        sides.append([Part(text, limit or None) for text in several])
+        names.append(places)
+    firsts, seconds = sides
+    try:
+        check_pairs(len(firsts), len(seconds), *texts)
+        plan = serving.admission.score_plan(firsts, seconds)
+    except UnsupportedFeature as error:
+        raise cannot(error) from None
+    except EngineError as error:
+        raise refused(error, next(iter(texts))) from None
+    params = pooling_params(serving, request)
+    making = [partial(serving.admission.scored, parts, params, request.cache_salt) for parts in plan.prompts]
+    called = [names[place.side][place.at] for place in plan.places]
+    num_chars = _num_chars(plan.prompts)
+    return plan, await admitted(serving, request, making, called, num_chars), called
+
+
+def _num_chars(prompts: Sequence[tuple[Part, ...]]) -> int:
+    return sum(len(part.text) for parts in prompts for part in parts)

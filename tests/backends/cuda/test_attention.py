@@ -46,6 +46,7 @@ class Shape:
     softcap: float = 0.0
     has_sinks: bool = False
     value_dim: int = 0
+    both_ways: bool = False
 
     @property
     def width(self) -> int:
@@ -183,6 +184,7 @@ class World:
         if coded:
             out = room(tokens, columns, coded)
         more = {"rows": rows if coded else None, "sinks": shape.sinks, "value_dim": shape.value_dim}
+        more["both_ways"] = shape.both_ways
         attention(q, self.layer, out, step, work, workspace, *numbers, **more)
         assert work.count[1] == work.count[0] * shape.num_kv_heads
         assert not work.arrived.any() and not work.finished.any()
@@ -207,6 +209,7 @@ class World:
         attrs |= {"window": shape.window or None, "softcap": shape.softcap or None}
         attrs["num_heads"] = shape.num_heads
         attrs["num_kv_heads"] = shape.num_kv_heads
+        attrs["both_ways"] = shape.both_ways
         sinks = None if shape.sinks is None else shape.sinks.numpy()
         wanted = one_sequence(each.q, each.k, each.v, positions, attrs, sinks)
         mean = one_sequence(each.q, each.k, np.abs(each.v), positions, attrs, sinks).astype(np.float64)
@@ -246,6 +249,37 @@ def test_mixed_steps_against_the_reference(shape: Shape) -> None:
     world.check(order, world.run(order, (3, 2)))
 
 
+#: Prompts of three splits, of a part of one, of whole tiles of keys, of one token.
+WHOLE = [150, 21, 64, 1, 90]
+
+
+@pytest.mark.parametrize(
+    "shape",
+    [
+        Shape(both_ways=True, num_kv_heads=4),
+        Shape(both_ways=True, num_kv_heads=1, window=1, out="bfloat16", head_dim=8, block_size=8),
+        Shape(both_ways=True, window=65, kv="int8", softcap=5.0),
+        Shape(both_ways=True, window=20, dtype="float32", kv="float32", head_dim=24, num_heads=3, num_kv_heads=1),
+        Shape(both_ways=True, kv="fp8", dtype="float16", num_heads=2, has_sinks=True),
+        Shape(both_ways=True, window=64, head_dim=40, value_dim=32, num_kv_heads=1, num_heads=2),
+    ],
+    ids=str,
+)
+@pytest.mark.parametrize("tile_rows", [None, 16])
+def test_rows_that_see_both_ways_against_the_reference(shape: Shape, tile_rows: int | None) -> None:
+    """In a few tiles of rows, and in many, of which windows leave most nothing to see of most splits."""
+    world = World(shape, WHOLE, WHOLE)
+    order = [3, 0, 4, 2, 1] if tile_rows is None else [4, 1]
+    world.check(order, world.run(order, (3, 2), tile_rows=tile_rows, multiprocessors=64))
+
+
+@pytest.mark.parametrize("length", [63, 65, 127, 128, 129])
+@pytest.mark.parametrize("window", [0, 33])
+def test_ends_of_tiles_and_splits_both_ways(length: int, window: int) -> None:
+    world = World(Shape(num_heads=1, num_kv_heads=1, both_ways=True, window=window), [length], [length])
+    world.check([0], world.run([0], multiprocessors=64))
+
+
 @pytest.mark.parametrize(
     ("head_dim", "kv", "largest"), [(256, "bfloat16", 64), (256, "int8", 32), (512, "bfloat16", 16), (512, "int8", 16)]
 )
@@ -272,6 +306,24 @@ def test_a_row_is_the_same_bits_in_any_company(shape: Shape) -> None:
     # every sequence whole; in parts; some of them in parts, for want of room
     for options in ({"tile_rows": 16, "max_parts": 0}, {"tile_rows": 64}, {"tile_rows": 128, "max_parts": 4}):
         assert torch.equal(world.run(order, (1, 1), **options)[:-1], together), options
+
+
+@pytest.mark.parametrize("window", [0, 40])
+def test_bits_both_ways_are_the_same_in_any_company_and_blocks(window: int) -> None:
+    shape, lengths = Shape(both_ways=True, window=window), [150, 21, 90]
+    world = World(shape, lengths, lengths)
+    alone = [world.run([i]) for i in range(3)]
+    order = [1, 0, 2]
+    together = torch.cat([alone[i] for i in order])
+    for options in ({"tile_rows": 16, "max_parts": 0}, {"tile_rows": 64, "multiprocessors": 64}, {"max_parts": 320}):
+        assert torch.equal(world.run(order, (1, 1), **options)[:-1], together), options
+    for sequence in world.sequences:
+        rng, held = np.random.default_rng(5), sequence.blocks
+        blocks = rng.permutation(held).tolist()
+        for numbers in world.layer_numbers:
+            numbers[blocks] = numbers[held].clone()
+        sequence.blocks = blocks
+    assert torch.equal(world.run(order), together)
 
 
 def test_a_row_is_the_same_bits_in_any_chunk() -> None:

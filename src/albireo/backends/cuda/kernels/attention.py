@@ -5,12 +5,13 @@ q, out: [T, H * D], each float32, bfloat16 or float16, rows contiguous inside. k
 value_dim: of a cache that has keys alone: values are so many of their first channels, and out is [T, H * value_dim].
 step, work: a DeviceStep and the WorkList that build_work_list made of it, for layers of this window. workspace:
 workspace_size() float32. window: positions a row sees, its own included; 0: all. softcap: 0: none. sinks: [H] float32
-or None.
+or None. both_ways: rows see what comes behind them, too; the step has all tokens of each sequence.
 
-Head h of token t sees positions 0 to its own, the last `window` of them. Scores are q.k * scale, scale > 0, capped as
-softcap * tanh(score / softcap); out is the mean of v by their softmax, in which sinks[h] is one score more, of no
-value: it is added last, when a row is whole. All of out is written; a padding row, which
-belongs to no sequence, is zeros. Blocks beyond a context, and positions of its last block behind it, are not read.
+Head h of token t sees positions 0 to its own, the last `window` of them; both ways all positions of its sequence, or
+those less than window away. Scores are q.k * scale, scale > 0, capped as softcap * tanh(score / softcap); out is the
+mean of v by their softmax, in which sinks[h] is one score more, of no value: it is added last, when a row is whole. All
+of out is written; a padding row, which belongs to no sequence, is zeros. Blocks beyond a context, and positions of its
+last block behind it, are not read.
 
 One launch. Rows of a sequence that the work list has whole are written as they are ready; of the others each program
 leaves a part in the workspace, and the one that comes last, whichever it is, merges the parts in order of position
@@ -111,6 +112,7 @@ def attention_kernel(
     STAGES: tl.constexpr,
     MERGED: tl.constexpr,
     TOKEN_BLOCK: tl.constexpr,
+    BOTH_WAYS: tl.constexpr,
 ):
     # of a result, and of keys that queries meet as they meet values
     WIDTH: tl.constexpr = VALUE_DIM if VALUE_DIM > 0 else HEAD_DIM
@@ -162,7 +164,13 @@ def attention_kernel(
         if WINDOW:
             begin = tl.maximum(begin, (base + first_row // GROUP - window + 1) // BN * BN)
         last_token = tl.minimum(first_row + BM, num_rows) - 1
-        end = tl.minimum(end_split * SPLIT, base + last_token // GROUP + 1)
+        if BOTH_WAYS:
+            end = context
+            if WINDOW:  # whole tiles, as those are that need no masks of loads
+                end = tl.minimum(end, (base + last_token // GROUP + window + BN - 1) // BN * BN)
+            end = tl.minimum(end_split * SPLIT, end)
+        else:
+            end = tl.minimum(end_split * SPLIT, base + last_token // GROUP + 1)
 
         m = tl.full((BM,), float("-inf"), tl.float32)
         l = tl.zeros((BM, ONES), tl.float32)  # noqa: E741
@@ -171,7 +179,10 @@ def attention_kernel(
         total_l = tl.zeros((BM,), tl.float32)
         total = acc
         # of these every row sees every position, but for windows
-        full_end = tl.minimum(end, (base + first_row // GROUP + 1) // BN * BN)
+        if BOTH_WAYS:
+            full_end = tl.minimum(end, context // BN * BN)
+        else:
+            full_end = tl.minimum(end, (base + first_row // GROUP + 1) // BN * BN)
         last = tl.maximum(full_end - BN, begin)
         entries = block_table + table + lanes // PAGE
         pages = tl.load(entries + begin // PAGE, mask=begin + lanes < full_end, other=0)
@@ -181,7 +192,7 @@ def attention_kernel(
                 start, pages, m, l, acc, total_m, total_l, total, tile_q, turned_q, ones, positions, dims,
                 k, v, k_scale, v_scale, kv_head, context, scale, softcap, window,
                 KV_HEADS, STORED_DIM, VALUE_DIM, HEAD_DIM - VALUE_DIM, PAGE, BN, SPLIT, QK_TYPE, PV_TYPE,
-                CODES, WINDOW, SOFTCAP, False,
+                CODES, WINDOW, SOFTCAP, BOTH_WAYS, False,
             )  # fmt: skip
             pages = next_pages
         for start in tl.range(tl.maximum(begin, full_end), end, BN, num_stages=2):
@@ -190,7 +201,7 @@ def attention_kernel(
                 start, pages, m, l, acc, total_m, total_l, total, tile_q, turned_q, ones, positions, dims,
                 k, v, k_scale, v_scale, kv_head, context, scale, softcap, window,
                 KV_HEADS, STORED_DIM, VALUE_DIM, HEAD_DIM - VALUE_DIM, PAGE, BN, SPLIT, QK_TYPE, PV_TYPE,
-                CODES, WINDOW, SOFTCAP, True,
+                CODES, WINDOW, SOFTCAP, BOTH_WAYS, True,
             )  # fmt: skip
         total_m, total_l, total = merge(total_m, total_l, total, m, tl.max(l, axis=1), acc)
 
@@ -233,7 +244,7 @@ def attention_kernel(
                 for row in tl.range(first_row, tl.minimum(first_row + BM, num_rows), MERGED, num_stages=1):
                     merged_m, merged_l, merged = merge_parts(
                         partial, partial_ml, first_slot, splits, before, base, row, num_rows, kv_head, window,
-                        KV_HEADS, GROUP, WIDTH, BLOCK_DIM, SPLIT, MERGED, WINDOW,
+                        KV_HEADS, GROUP, WIDTH, BLOCK_DIM, SPLIT, MERGED, WINDOW, BOTH_WAYS,
                     )  # fmt: skip
                     store_rows(
                         merged_m, merged_l, merged, sinks, to, to_stride, first_token, row, num_rows, kv_head,
@@ -264,6 +275,7 @@ def attention(
     rows: torch.Tensor | None = None,
     sinks: torch.Tensor | None = None,
     value_dim: int = 0,
+    both_ways: bool = False,
 ) -> None:
     """rows: [at least T, H * D] of q's type, contiguous, where out is token rows that need_rows(); else unused."""
     shape, plan = work.shape, work.plan(step)
@@ -318,6 +330,7 @@ def attention(
         STAGES=plan.launch.stages,
         MERGED=_merged(plan.tile_rows, block_dim, plan.launch.warps),
         TOKEN_BLOCK=row_block(width) if is_coded else 0,
+        BOTH_WAYS=both_ways,
         num_warps=plan.launch.warps,
         num_stages=plan.launch.stages,
         maxnreg=plan.launch.registers,
@@ -359,6 +372,7 @@ def aot_cases() -> list[AotCase]:
         *,
         sinks: bool = False,
         value_dim: int = 0,
+        both_ways: bool = False,
         **options: Any,
     ) -> AotCase:
         """As it is launched on Hopper, or on all of words where these have little shared memory."""
@@ -369,7 +383,8 @@ def aot_cases() -> list[AotCase]:
         launch = launch_of(shape, rows)
         has_spills = (rows == 64 and (head_dim > 128 or cache == "i8")) or (cache, head_dim) == ("fp8e4nv", 128)
         return AotCase(
-            f"attention.{cache}.d{head_dim}.rows{rows}{'.codes' * (out != '*bf16')}{'.sinks' * sinks}",
+            f"attention.{cache}.d{head_dim}.rows{rows}{'.codes' * (out != '*bf16')}{'.sinks' * sinks}"
+            f"{'.both_ways' * both_ways}{'.window' * (both_ways and options.get('WINDOW', True))}",
             attention_kernel,
             {"q": "*bf16", "out": out, "rows_out": "*bf16" if "TOKEN_BLOCK" in options else out}
             | dict.fromkeys(("k", "v"), f"*{cache}")
@@ -399,6 +414,7 @@ def aot_cases() -> list[AotCase]:
                 "STAGES": launch.stages,
                 "MERGED": _merged(rows, triton.next_power_of_2(value_dim or head_dim), launch.warps),
                 "TOKEN_BLOCK": 0,
+                "BOTH_WAYS": both_ways,
             }
             | options,
             num_warps=launch.warps,
@@ -414,6 +430,7 @@ def aot_cases() -> list[AotCase]:
 
     loads = "LDGSTS.E.BYPASS.128"
     latent: dict[str, Any] = {"KV_HEADS": 1, "GROUP": 16, "WINDOW": False, "SOFTCAP": False}
+    encoder: dict[str, Any] = {"KV_HEADS": 12, "GROUP": 1, "SOFTCAP": False}
     return [
         case(16, "bf16", 128, {arch: ("HMMA", loads) for arch in (80, 90, 100)}, WINDOW=False, SOFTCAP=False),
         case(64, "bf16", 128, {90: ("HGMMA", loads)}),
@@ -435,4 +452,7 @@ def aot_cases() -> list[AotCase]:
         case(16, "bf16", 512, {arch: ("HMMA", loads) for arch in (80, 90, 100)}, WINDOW=False, SOFTCAP=False),
         case(16, "bf16", 512, {89: ("HMMA", loads)}, WINDOW=False, SOFTCAP=False),
         case(16, "i8", 512, {100: ("HMMA", loads)}, WINDOW=False, SOFTCAP=False),
+        case(128, "bf16", 64, {90: ("HGMMA", loads)}, both_ways=True, WINDOW=False, **encoder),
+        case(64, "bf16", 64, {80: ("HMMA", loads), 90: ("HGMMA", loads), 100: (loads,)}, both_ways=True, **encoder),
+        case(16, "bf16", 64, {90: ("HMMA", loads)}, both_ways=True, WINDOW=False, **encoder),
     ]

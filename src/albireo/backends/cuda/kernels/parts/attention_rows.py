@@ -18,7 +18,7 @@ from albireo.backends.cuda.kernels.parts.softmax import LOG2E, merge, normalise,
 def merge_parts(
     partial, partial_ml, first_slot, splits, before, base, first_row, num_rows, kv_head, window,
     KV_HEADS: tl.constexpr, GROUP: tl.constexpr, HEAD_DIM: tl.constexpr, BLOCK_DIM: tl.constexpr, SPLIT: tl.constexpr,
-    ROWS: tl.constexpr, WINDOW: tl.constexpr,
+    ROWS: tl.constexpr, WINDOW: tl.constexpr, BOTH_WAYS: tl.constexpr,
 ):  # fmt: skip
     """ROWS rows of a tile, their parts merged in order, of each row those it sees anything of.
 
@@ -32,7 +32,12 @@ def merge_parts(
     step = num_rows // GROUP
     positions = base + rows // GROUP
     first_seen = (tl.maximum(positions - window + 1, 0) if WINDOW else positions * 0) // SPLIT - before
-    end_seen = tl.where(rows < num_rows, positions // SPLIT - before + 1, 0)
+    last_seen = positions
+    if BOTH_WAYS:
+        last_seen = positions * 0 + (base + num_rows // GROUP - 1)
+        if WINDOW:
+            last_seen = tl.minimum(last_seen, positions + window - 1)
+    end_seen = tl.where(rows < num_rows, last_seen // SPLIT - before + 1, 0)
     at = (first_slot + rows // GROUP).to(tl.int64) * (KV_HEADS * GROUP) + kv_head * GROUP + rows % GROUP
     step = step.to(tl.int64) * (KV_HEADS * GROUP)
     for i in tl.range(0, splits, 8, num_stages=1):

@@ -22,7 +22,7 @@ def attend(
     tile_q, turned_q, ones, positions, dims, k, v, k_scale, v_scale, kv_head, context, scale, softcap, window,
     KV_HEADS: tl.constexpr, STORED_DIM: tl.constexpr, VALUE_DIM: tl.constexpr, TURNED_DIM: tl.constexpr,
     PAGE: tl.constexpr, BN: tl.constexpr, SPLIT: tl.constexpr, QK_TYPE: tl.constexpr, PV_TYPE: tl.constexpr,
-    CODES: tl.constexpr, WINDOW: tl.constexpr, SOFTCAP: tl.constexpr, MASKED: tl.constexpr,
+    CODES: tl.constexpr, WINDOW: tl.constexpr, SOFTCAP: tl.constexpr, BOTH_WAYS: tl.constexpr, MASKED: tl.constexpr,
 ):  # fmt: skip
     """m, l, acc, of the split so far, and the total of those before it, with the BN positions from start on.
 
@@ -69,7 +69,13 @@ def attend(
         scores = 1.0 - 2.0 / (1.0 + power_of_two(scores * (2.0 * unit / softcap)))
         unit = softcap * LOG2E
     if MASKED or WINDOW:
-        seen = at[None, :] <= positions[:, None]
+        if BOTH_WAYS:
+            seen = tl.broadcast_to(is_there[None, :], (BM, BN))
+            if WINDOW:
+                is_near = at[None, :] < positions[:, None] + window
+                seen = seen & is_near if MASKED else is_near
+        else:
+            seen = at[None, :] <= positions[:, None]
         if WINDOW:
             seen = seen & (at[None, :] > positions[:, None] - window)
         scores = tl.where(seen, scores, float("-inf"))

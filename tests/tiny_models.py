@@ -15,8 +15,10 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
+from albireo.graph.node import Graph
 from albireo.models import load_architecture
 from albireo.models.config import ModelConfig, parse_config
+from albireo.models.weights import _wanted_shapes
 from tiny_latent import latent_shapes, with_up_projections_joined
 from tiny_layer_norm import LAYER_NORMS, as_stored, layer_norm_shapes
 from tiny_mamba import granite_hybrid_shapes, nemotron_h_shapes
@@ -147,6 +149,16 @@ def random_weights(config: Mapping[str, Any], seed: int) -> dict[str, NDArray[np
             tensors[name] = np.float32(0.5 / root) * noise
         else:
             tensors[name] = noise * np.float32(1.5 / shape[1] ** 0.5)
+    return tensors
+
+
+def weights_read(graph: Graph, seed: int) -> dict[str, NDArray[np.float32]]:
+    """Every tensor that the graph of an encoder reads, drawn as those of random_weights()."""
+    rng, tensors = np.random.default_rng(seed), {}
+    for name, shape in _wanted_shapes(graph).items():
+        noise = rng.standard_normal(shape, np.float32)
+        is_norm = len(shape) == 1 and name.endswith("weight")
+        tensors[name] = 1 + np.float32(0.2) * noise if is_norm else noise * np.float32(1.3 * shape[-1] ** -0.5)
     return tensors
 
 

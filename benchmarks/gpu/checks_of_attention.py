@@ -22,7 +22,7 @@ class Cache:
     """A cache of random numbers, in which sequence i of any batch has the same blocks.
 
     Fields: heads: "usual"; "latents": of one KV head, whose values are channels of its keys, as DeepSeek V3 has it;
-        "wide": of 512 numbers, as layers of Gemma 4 without a window have them.
+        "wide": of 512 numbers, as layers of Gemma 4 without a window have them; "encoder": as BERT has them.
     """
 
     setup: Setup
@@ -41,6 +41,8 @@ class Cache:
         self.sizes = setup.pick((32, 8, 128, 16), (4, 2, 16, 8))
         if self.heads == "wide":
             self.sizes = setup.pick((16, 4, 512, 16), (4, 2, 32, 8))
+        if self.heads == "encoder":
+            self.sizes = setup.pick((12, 12, 64, 16), (4, 4, 16, 8))
         if self.heads == "latents":
             self.sizes, self.value_dim = setup.pick((32, 1, 576, 16), (4, 1, 24, 8)), setup.pick(512, 16)
         _, kv_heads, dim, size = self.sizes
@@ -62,7 +64,8 @@ class Cache:
         return found[0], found[1][..., : self.value_dim or dim]
 
     def attend(self, batch: Batch, q: torch.Tensor, out: torch.Tensor, first: int = 0, **more: Any) -> None:
-        """A step of these sequences, the first of which is that of this number. more: window, softcap, rows, sinks."""
+        """A step of these sequences, the first of which is that of this number. more: window, softcap, rows, sinks,
+        both_ways."""
         from albireo.backends.cuda.attention_plan import AttentionShape, work_list, workspace_size
         from albireo.backends.cuda.kernels.attention import attention
         from albireo.backends.cuda.kernels.build_work_list import build_work_list
@@ -99,7 +102,9 @@ class Cache:
         build_work_list(step, work)
         layer, cap = self.kv.layers[0], more.get("softcap", 0.0)
         args = (q, layer, out, step, work, scratch, heads, kv_heads, dim, dim**-0.5, window, cap)
-        attention(*args, rows=more.get("rows"), sinks=more.get("sinks"), value_dim=self.value_dim)
+        both_ways = more.get("both_ways", False)
+        sinks = more.get("sinks")
+        attention(*args, rows=more.get("rows"), sinks=sinks, value_dim=self.value_dim, both_ways=both_ways)
 
 
 def numbers(setup: Setup) -> Iterator[Finding]:
@@ -121,6 +126,20 @@ def numbers(setup: Setup) -> Iterator[Finding]:
         yield _against_torch(setup, f"attention of latents, {name}", "bfloat16", batch, "latents")
     for dtype, (name, batch) in product(("bfloat16", "int8"), batches.items()):
         yield _against_torch(setup, f"attention of wide heads, {dtype}, {name}", dtype, batch, "wide")
+    for dtype, (name, batch) in product(("bfloat16", "int8"), texts(setup).items()):
+        for window in (0, setup.pick(65, 4)):
+            what = f"attention both ways, {dtype}, {name}, window {window}"
+            yield _against_torch(setup, what, dtype, batch, "encoder", window=window, both_ways=True)
+
+
+def texts(setup: Setup) -> dict[str, Batch]:
+    """Whole ones: many short, in tiles of 16 rows and of 64; and some of several splits, in tiles of 128."""
+    lengths = {
+        "few tokens": setup.pick((5, 16, 1, 12), (3, 1)),
+        "short texts": setup.pick((200, 64, 31, 129), (5, 9)),
+        "long texts": setup.pick((1500, 512, 3000), (17,)),
+    }
+    return {name: [(length, length) for length in some] for name, some in lengths.items()}
 
 
 def _against_torch(
@@ -160,6 +179,7 @@ def _error(
     window: int = 0,
     softcap: float = 0.0,
     sinks: torch.Tensor | None = None,
+    both_ways: bool = False,
 ) -> float:
     """The largest difference as a part of 2^-7 of the values' largest: weights are rounded to bfloat16."""
     tokens, dim = len(q), k.shape[2]
@@ -168,7 +188,9 @@ def _error(
     if softcap:
         scores = softcap * (scores / softcap).tanh()
     own, place = before + torch.arange(tokens, device=k.device)[:, None], torch.arange(len(k), device=k.device)[None]
-    seen = (place <= own) & (place > own - window if window else place >= 0)
+    seen = (place > own - window if window else place >= 0) & (both_ways or place <= own)
+    if both_ways and window:
+        seen &= place < own + window
     scores = scores.masked_fill(~seen, -torch.inf)
     if sinks is not None:
         scores = torch.cat((scores, sinks.double()[:, None, None].expand(-1, tokens, 1)), -1)
@@ -178,7 +200,8 @@ def _error(
 
 
 def bits(setup: Setup) -> Iterator[Finding]:
-    """A row alone, beside others whose parts fill the workspace, and as the last of a prompt's piece."""
+    """A row alone, beside others whose parts fill the workspace, and as the last of a prompt's piece; and texts that see
+    both ways, alone and beside others."""
     new, contexts = setup.pick((130, [700, 3000, 6000]), (3, [9, 12, 20]))
     for dtype in setup.pick(("bfloat16", "fp8"), ("bfloat16",)):
         cache = Cache(setup, dtype, len(contexts), max(contexts))
@@ -195,6 +218,21 @@ def bits(setup: Setup) -> Iterator[Finding]:
         for name, place in (("alone and beside others", 0), ("beside others and in a prompt", 1)):
             what = f"attention {dtype}, a row's bits {name}"
             yield same_bits(setup, what, {len(contexts) - 1: found[place, :-1], len(contexts): found[place + 1]})
+
+    batch = [pair for some in texts(setup).values() for pair in some]
+    cache = Cache(setup, "bfloat16", len(batch), max(context for _, context in batch), "encoder")
+    heads, _, dim, _ = cache.sizes
+    q = setup.random(sum(new for new, _ in batch), heads * dim, dtype=torch.bfloat16)
+    alone, together = torch.empty_like(q), torch.empty_like(q)
+    for window in (0, setup.pick(65, 4)):
+        cache.attend(batch, q, together, window=window, both_ways=True)
+        start = 0
+        for i, (new, _) in enumerate(batch):
+            rows = slice(start, start + new)
+            cache.attend(batch[i : i + 1], q[rows], alone[rows], first=i, window=window, both_ways=True)
+            start += new
+        what = f"attention both ways, window {window}, a text's bits alone and beside others"
+        yield same_bits(setup, what, {len(q) - 1: alone[:-1], len(q): together})
 
 
 def codes(setup: Setup) -> Found:

@@ -24,8 +24,9 @@ from albireo.config import EngineConfig
 from albireo.engine.engine import Engine
 from albireo.graph.node import Graph
 from albireo.graph.program import Program
-from albireo.models import load_architecture
-from tiny_models import make_checkpoint
+from albireo.models import build_graph, load_architecture
+from albireo.models.config import parse_config
+from tiny_models import make_checkpoint, weights_read
 from variants import tiny_of
 
 #: The newest one; others are not kept alive.
@@ -224,6 +225,37 @@ def test_embeddings_beside_what_is_generated_are_those_of_the_cpu(
     for ours, theirs in zip(got, wanted, strict=True):
         np.testing.assert_allclose(ours, theirs, rtol=0, atol=1e-5)
     assert served(engine, [0], 0)[0] == got[:1]
+
+
+@pytest.mark.parametrize("name", ["bert", "modernbert"])
+def test_embeddings_of_encoders_are_those_of_the_cpu(
+    name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Prompts shorter and longer than windows, and one of two texts; alone and in company to the same bits."""
+    architecture, rng = load_architecture(name), np.random.default_rng(3)
+    graph = build_graph(parse_config(architecture.tiny, architecture.rules), 90)
+    directory = make_checkpoint(tmp_path, architecture.tiny, weights=weights_read(graph, 5))
+    prompts: list[Any] = [{"prompt_token_ids": rng.integers(3, 90, length).tolist()} for length in (1, 30, 17, 5)]
+    kinds = [PoolingParams(pooling_type=kind) for kind in ("cls", "mean", "last", "mean")]
+    if name == "bert":
+        kinds[2] = PoolingParams(pooling_type="last", type_start=6)
+
+    def served(device: str, which: Sequence[int]) -> list[list[float]]:
+        engine = llm(directory, device=device, max_model_len=30, max_num_batched_tokens=48)
+        outputs = engine.embed([prompts[i] for i in which], [kinds[i] for i in which], use_tqdm=False)
+        assert not engine.stats().num_failed_steps
+        return [output.outputs.embedding for output in outputs]
+
+    wanted = served("cpu", range(4))
+    monkeypatch.setattr(load, "open_device", lambda config, levels=None: StandIn())
+    got = served("cuda", range(4))
+    for ours, theirs in zip(got, wanted, strict=True):
+        np.testing.assert_allclose(ours, theirs, rtol=0, atol=2e-6)
+    assert served("cuda", [2]) == got[2:3]
+    assert MODELS[-1].record_next() is False
+    if name == "bert":
+        kinds[2] = PoolingParams(pooling_type="last")
+        assert np.abs(np.array(served("cuda", [2])) - got[2]).max() > 1e-2, "types of tokens are read"
 
 
 def two(length: int, max_tokens: int) -> tuple[list[list[int]], list[SamplingParams]]:

@@ -20,6 +20,7 @@ from triton.runtime.interpreter import GridExecutor
 from albireo.backends.cuda import recordings
 from albireo.backends.cuda.capture import Launches
 from albireo.backends.cuda.catalog import CudaCatalog
+from albireo.backends.cuda.compile_ahead import launch_all
 from albireo.backends.cuda.model import CudaModel
 from albireo.backends.cuda.open import open_model
 from albireo.backends.reference.interpret import interpret
@@ -30,7 +31,7 @@ from albireo.compiler.passes import choose_precision, narrow_activations, widen_
 from albireo.compiler.pipeline import compile_graph, run_passes
 from albireo.errors import InvariantError
 from albireo.graph.node import Graph
-from albireo.models import build_graph
+from albireo.models import build_graph, encoder_types
 from albireo.models.config import parse_config
 from albireo.params import SamplingParams
 from albireo.sampling.sampler import Sampler
@@ -39,7 +40,7 @@ from backends.cpu.harness import F32, assert_same_bits
 from backends.cpu.test_pack import Stored, Weights
 from representatives import ALL_REPRESENTATIVES
 from step_batches import Rows, Work, make_step
-from tiny_models import random_weights
+from tiny_models import random_weights, weights_read
 from variants import architecture_of, tiny_of
 
 MAXIMA = {"T": 16, "R": 16, "G": 4}
@@ -92,7 +93,10 @@ SEEDS = {"dots1": 3}
 
 
 def weights_of(name: str, dtype: str) -> dict[str, F32]:
-    weights = random_weights(tiny_of(name), SEEDS.get(name, 1))
+    if name in encoder_types():
+        weights = weights_read(graph_of(name, "float32"), 1)
+    else:
+        weights = random_weights(tiny_of(name), SEEDS.get(name, 1))
     return {key: round_to(value, dtype) for key, value in weights.items()}
 
 
@@ -185,6 +189,45 @@ def test_a_program_computes_what_its_graph_says(name: str, dtype: str) -> None:
     off = np.linalg.norm(got - want) / np.linalg.norm(want)
     rounding = float(np.linalg.norm(np.concatenate(noise)) / np.linalg.norm(want))
     assert off <= (2e-6 if dtype == "float32" else 1.1 * rounding)
+
+
+@pytest.mark.parametrize("name", ["bert", "modernbert"])
+def test_a_program_without_logits_gives_hidden_states(name: str) -> None:
+    """Two texts that see both ways, the second of them of two types; then what is compiled ahead for such a program."""
+    weights, model = weights_of(name, "bfloat16"), model_of(name, "bfloat16")
+    step = make_step([Work(list(range(3, 13)), 0, [7, 2]), Work([30, 8, 21, 9, 17], 0, [4])], 8, "all", "none")
+    step = replace(step, token_types=np.array([0] * 12 + [1] * 3, np.int32))
+    outputs = model.run(step)
+    graph = graph_of(name, "bfloat16")
+    wanted = interpret(graph, step, weights, ReferenceKV(NUM_BLOCKS, 8, "bfloat16"))["hidden"]
+    best = interpret(graph_of(name, "float32"), step, weights, ReferenceKV(NUM_BLOCKS, 8))["hidden"]
+    assert np.linalg.norm(outputs.hidden - wanted) <= 1.1 * np.linalg.norm(wanted - best)
+    assert len(outputs.logits) == len(outputs.top_ids) == len(outputs.top_values) == 0
+    task = SampleTask(0, SamplingParams(), 0, [], [])
+    assert not model.can_draw([task])
+    with pytest.raises(InvariantError, match="has no logits"):
+        model.submit(step, [task], [0])
+    untyped = model.run(replace(step, token_types=None)).hidden
+    assert np.array_equal(untyped[:10], outputs.hidden[:10])
+    assert np.array_equal(untyped[10:], outputs.hidden[10:]) == (name == "modernbert"), "which has no types"
+    assert launch_all(model) == 2, "a prompt of one token, and the largest step"
+
+
+def test_steps_of_texts_are_recorded_when_they_are_met_again_and_not_ahead() -> None:
+    """Padded to 16 tokens of 4 sequences, each row has the bits of a step at its own size."""
+    recorder = Recorder()
+    model, plain = model_of("bert", "bfloat16", recorder=recorder), model_of("bert", "bfloat16")
+    counts = []
+    for seed in range(3):
+        tokens = np.random.default_rng(seed).integers(3, 90, 13).tolist()
+        step = make_step([Work(tokens[:8], 0, [7]), Work(tokens[8 + seed :], 0, [4])], 8, "last", "none")
+        step = replace(step, token_types=None if seed == 1 else (step.positions > 3).astype(np.int32))
+        assert_same_bits(model.run(step).hidden, plain.run(step).hidden, f"step {seed}")
+        assert not model.record_next()
+        counts.append((recorder.num_recorded, recorder.num_replayed))
+    assert counts == [(0, 0), (1, 0), (1, 1)]
+    every = make_step([Work([5, 6], 0, [7]), Work([8], 0, [4])], 8, "all", "none")
+    assert_same_bits(model.run(every).hidden, plain.run(every).hidden, "as long as a step of four tokens")
 
 
 @pytest.mark.parametrize("encoding", ["int8", "int4.g32", "int4p.g32", "fp8"])

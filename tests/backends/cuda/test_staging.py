@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from albireo.backends.cuda.kernels.feed_drawn import feed_drawn
-from albireo.backends.cuda.staging import Arrays, Staging, Tail
+from albireo.backends.cuda.staging import TYPE_COLUMNS, Arrays, Staging, Tail
 from albireo.backends.cuda.step import DeviceStep
 from albireo.backends.step_inputs import StepInputs
 from albireo.errors import InvariantError
@@ -81,6 +81,17 @@ def test_snapshots_are_those_of_the_step_alone() -> None:
     assert (found.snapshot_slots.tolist(), found.snapshot_rows.tolist()) == ([-1, 2, 4, 0], [0, 1, 1, 0])
     staging.fill(step(3, 7), sizes)
     assert staging.step(sizes).snapshot_rows.tolist() == [0] * 4
+
+
+def test_types_of_tokens_are_those_of_the_step_alone() -> None:
+    staging, sizes = Staging(MAXIMA, 4, 16, CPU, TYPE_COLUMNS), {"T": 4, "B": 4, "R": 0, "G": 4, "S": 4}
+    found = staging.step(sizes)
+    assert found.token_types is not None
+    staging.fill(replace(step(3, 7), token_types=ints(0, 1, 1)), sizes)
+    assert found.token_types.tolist() == [0, 1, 1, 0]
+    staging.fill(step(3, 7), sizes)
+    assert found.token_types.tolist() == [0] * 4
+    assert Staging(MAXIMA, 4, 16, CPU).step(sizes).token_types is None
 
 
 def test_both_kinds_of_rows_leave_the_model_in_order() -> None:

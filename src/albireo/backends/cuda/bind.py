@@ -92,8 +92,8 @@ class _Args:
     def ids(self, role: str) -> Callable[[DeviceStep], torch.Tensor]:
         """A step array."""
         name = self.call.args[role]
-        if name in ("token_ids", "positions"):
-            return lambda step: step.token_ids if name == "token_ids" else step.positions
+        if name in ("token_ids", "positions", "token_types"):
+            return lambda step: getattr(step, name)
         return lambda step: step.rows[name]
 
     @property
@@ -239,6 +239,7 @@ def _attention(args: _Args) -> Launch:
         rows=scratch.rows if is_coded else None,
         sinks=sinks,
         value_dim=attrs.get("value_dim", 0),
+        both_ways=bool(attrs.get("both_ways", False)),
     )
 
 

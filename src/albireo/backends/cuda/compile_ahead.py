@@ -13,7 +13,7 @@ from pathlib import Path
 import torch
 import triton
 
-from albireo.backends.cuda.buckets import DRAWS, Bucket, Ending
+from albireo.backends.cuda.buckets import DRAWS, NO_ENDING, Bucket, Ending
 from albireo.backends.cuda.capture import Launches
 from albireo.backends.cuda.chip import Chip, chip_of
 from albireo.backends.cuda.encoded_matrix import empty_matrix
@@ -103,6 +103,9 @@ def launch_all(model: CudaModel, part: int = 0, parts: int = 1) -> int:
 
 def _steps(model: CudaModel) -> Iterator[Callable[[], None]]:
     most_seqs, most_tokens = model._buckets.sizes[-1], model.program.maxima["T"]
+    if not model.draws:
+        yield from _of_prompts(model)
+        return
     kinds = (*USUAL, (False, WHOLE))
     for size in dict.fromkeys((*(size for size in _SIZES if size < most_seqs), most_seqs)):
         for is_top, ending in kinds if size in (1, most_seqs) else kinds[:1]:
@@ -116,6 +119,17 @@ def _steps(model: CudaModel) -> Iterator[Callable[[], None]]:
     # the trial step of the largest size, and what it has of drafts
     yield _step(model, model._maxima, WHOLE)
     yield lambda: model._endings.judge(model._maxima, 1)
+
+
+def _of_prompts(model: CudaModel) -> Iterator[Callable[[], None]]:
+    """Of a model that writes no text."""
+    most = model._maxima
+    for tokens, size in (*((count, 1) for count in _SIZES), *_MIXED):
+        if tokens < most["T"]:
+            size = min(size, most["B"])
+            rows = min(size, most["R"])
+            yield _step(model, {"T": tokens, "B": size, "R": rows, "G": 0, "S": rows, "D": 0, "L": 0}, NO_ENDING)
+    yield _step(model, most, NO_ENDING)
 
 
 def _of_experts(model: CudaModel) -> Iterator[Bucket]:

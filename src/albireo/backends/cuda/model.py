@@ -32,7 +32,7 @@ from albireo.backends.cuda.reporting import Reports
 from albireo.backends.cuda.results import Results, Ticket
 from albireo.backends.cuda.scratch import Scratch
 from albireo.backends.cuda.shortage import frees_cache
-from albireo.backends.cuda.staging import Staging
+from albireo.backends.cuda.staging import TYPE_COLUMNS, Staging
 from albireo.backends.cuda.states import DeviceStates
 from albireo.backends.cuda.step import DeviceStep
 from albireo.backends.cuda.tokens import numbers_of
@@ -45,6 +45,8 @@ from albireo.step import SampleTask
 
 #: Blocks on their way to or from host memory at once.
 _STAGED = 16
+#: What stands for outputs that a program has not.
+_MISSING = {"logits": NOTHING, "top_ids": NOTHING.astype(np.int32), "top_values": NOTHING}
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,11 +96,12 @@ class CudaModel:
         self._matrices, self._vectors = matrices, vectors
         self._arena = torch.zeros(program.arena_bytes, dtype=torch.uint8, device=device)
         self._states = DeviceStates(program.states, num_state_slots, device)
-        self._make_room(program, program.buffers[program.outputs["logits"]].cols)
+        self._make_room(program)
         recorder = recorder or (CudaGraphs() if device.type == "cuda" else DirectLaunches())
         self._recordings = Recordings(self._buckets, recorder)
-        self._endings = Endings(self._maxima, self._output, self._staging, device)
-        self._results = Results({name: self._output(name) for name in program.outputs} | self._endings.found)
+        endings = Endings(self._maxima, self._output, self._staging, device) if self.draws else None
+        self._made_endings, found = endings, {} if endings is None else endings.found
+        self._results = Results({name: self._output(name) for name in program.outputs} | found)
         self._kv, self._launches = self._bind(2)
         staged = min(_STAGED, num_host_blocks)
         self.num_blocks = self._blocks_that_fit(num_blocks, reserve_bytes + staged * self._block_bytes)
@@ -126,7 +129,7 @@ class CudaModel:
         num_rows, num_top = len(inputs.logit_rows), len(inputs.top_rows)
         counts = {name: num_top if name.startswith("top_") else num_rows for name in self.program.outputs}
         ticket = self._results.send({name: self._output(name, count) for name, count in counts.items()})
-        return StepOutputs(**({"logits": NOTHING} | self._results.receive(ticket)))
+        return StepOutputs(**(_MISSING | self._results.receive(ticket)))
 
     @frees_cache
     def sharing(self, program: Program) -> CudaModel:
@@ -145,26 +148,42 @@ class CudaModel:
         if program.arena_bytes > len(self._arena):
             other._arena = torch.zeros(program.arena_bytes, dtype=torch.uint8, device=self.device)
         other._recordings = Recordings(self._buckets, DirectLaunches())
-        other._make_room(program, 0)
+        other._make_room(program)
+        other._made_endings = None
         other._results = Results({name: other._output(name) for name in program.outputs})
         other._launches = other._bound(self._kv)
         return other
 
-    def _make_room(self, program: Program, vocab: int) -> None:
-        """For what a program's steps need beside weights, KV cache and arena. Args: vocab: that it draws from, or 0."""
+    def _make_room(self, program: Program) -> None:
+        """For what a program's steps need beside weights, KV cache and arena."""
         self.program = program
+        vocab = program.buffers[program.outputs["logits"]].cols if self.draws else 0
         tasks = program.maxima["R"] if vocab else 0
         self._maxima = {**program.maxima, "B": program.maxima["G"], "D": tasks, "L": 2 * tasks}
         self._buffers = {name: self._view(buffer) for name, buffer in program.buffers.items()}
         max_blocks = -(-self._max_positions // program.kv.block_size)
         columns, tail = (ENDING_COLUMNS, tail_words(tasks, vocab)) if vocab else ({}, 0)
+        if any("token_types" in call.args.values() for call in program.calls):
+            columns = {**columns, **TYPE_COLUMNS}
         units = program.kv.units
         self._staging = Staging(self._maxima, max_blocks, program.kv.block_size, self.device, columns, tail, units)
         self._scratch = Scratch.of(program, self._maxima, self._max_positions, self.device)
 
     def can_draw(self, tasks: Sequence[SampleTask]) -> bool:
         """See execution.ahead.AheadDevice."""
-        return self._endings.can_draw(tasks)
+        return self.draws and self._endings.can_draw(tasks)
+
+    @property
+    def draws(self) -> bool:
+        """Whether the program has logits, from which tokens are drawn."""
+        return "logits" in self.program.outputs
+
+    @property
+    def _endings(self) -> Endings:
+        """Raises: InvariantError where there is nothing to draw from."""
+        if self._made_endings is None:
+            raise InvariantError("tokens are to be drawn by a program that has no logits")
+        return self._made_endings
 
     @frees_cache
     def submit(
@@ -213,7 +232,7 @@ class CudaModel:
 
     def record_next(self) -> bool:
         """See execution.ahead.AheadDevice. A step of padding is recorded, which means nothing."""
-        bucket = self._recordings.next()
+        bucket = self._recordings.next() if self.draws else None  # else steps are of prompts alone, of any length
         if bucket is None:
             return False
         try:
@@ -304,13 +323,14 @@ class CudaModel:
         """All launches of a step. Args: feeds: tokens of the step before may be among its own."""
         step = self._step(sizes)
         sources = self._staging.tensors(sizes, ("sources",))["sources"]
-        end = self._endings.launches(sizes, ending)
+        end = None if ending == NO_ENDING else self._endings.launches(sizes, ending)
 
         def launches() -> None:
             if feeds:
                 feed_drawn(step.token_ids, sources, self._endings.tokens)
             self._launch(step)
-            end()
+            if end is not None:
+                end()
 
         return launches
 
@@ -318,7 +338,8 @@ class CudaModel:
         """A step of padding alone: it computes, reads and writes the null block, and means nothing."""
         none, empty = np.zeros(0, np.int32), np.zeros((0, 1), np.int32)
         padding = StepInputs(none, none, none, np.zeros(1, np.int32), none, empty, none, none)
-        self._staging.fill(padding, sizes, write=self._endings.wish((), (), (), is_top=False, ahead=0).write)
+        write = self._endings.wish((), (), (), is_top=False, ahead=0).write if self.draws else None
+        self._staging.fill(padding, sizes, write=write)
 
     def _blocks_that_fit(self, wanted: int, reserve_bytes: int) -> int:
         """KV blocks that there is room for once the largest step has run, and all it needs is loaded.
@@ -329,8 +350,9 @@ class CudaModel:
             return wanted
         largest = dict(self._maxima)
         self._fill_with_padding(largest)
-        self._whole(largest, WHOLE, feeds=False)()
-        self._endings.judge(largest, 1)
+        self._whole(largest, WHOLE if self.draws else NO_ENDING, feeds=False)()
+        if self.draws:
+            self._endings.judge(largest, 1)
         torch.cuda.synchronize(self.device)
         free, total = torch.cuda.mem_get_info(self.device)
         block_bytes = self._block_bytes

@@ -22,7 +22,7 @@ from albireo.backends.step_inputs import StepInputs
 from albireo.errors import InvariantError
 from albireo.step import NULL_BLOCK
 
-#: Array of a step -> what counts its entries; sampling.py and reporting.py add theirs.
+#: Array of a step -> what counts its entries; sampling.py and reporting.py add theirs, model.py TYPE_COLUMNS.
 _STEP_ARRAYS = {
     "token_ids": "T",
     "positions": "T",
@@ -56,6 +56,8 @@ _NONE = np.zeros(0, np.int32)
 #: Array -> what counts its entries, and their type.
 Columns = Mapping[str, tuple[str, type[np.generic]]]
 Arrays = Mapping[str, NDArray[Any]]
+#: Of programs that read types of tokens; a step that says nothing of them has zeros.
+TYPE_COLUMNS: Columns = {"token_types": ("T", np.int32)}
 _TORCH = {np.int32: torch.int32, np.float32: torch.float32, np.int64: torch.int64, np.float64: torch.float64}
 
 
@@ -168,6 +170,8 @@ class Staging:
         for name in ("state_slots", "snapshot_slots", "snapshot_rows"):
             given = getattr(inputs, name)
             _put(arrays[name], _NONE if given is None else given)
+        if "token_types" in arrays:
+            _put(arrays["token_types"], _NONE if inputs.token_types is None else inputs.token_types)
         num_logits, rows = sizes["R"], arrays["out_rows"]
         rows[:num_logits], rows[num_logits:] = arrays["logit_rows"], arrays["top_rows"]
         arrays["logit_pos"][:] = np.arange(num_logits)
@@ -181,7 +185,8 @@ class Staging:
     def step(self, sizes: Mapping[str, int]) -> DeviceStep:
         """The arrays as a step of these sizes sees them."""
         names = {name: [_of_group(name, group) for group in range(len(self._units))] for name in _GROUP_ARRAYS}
-        found = self.tensors(sizes, [*_STEP_ARRAYS, *chain.from_iterable(names.values())])
+        types = [name for name in TYPE_COLUMNS if name in self._columns]
+        found = self.tensors(sizes, [*_STEP_ARRAYS, *types, *chain.from_iterable(names.values())])
         return DeviceStep(
             token_ids=found["token_ids"],
             positions=found["positions"],
@@ -196,6 +201,7 @@ class Staging:
             snapshot_slots=found["snapshot_slots"],
             snapshot_rows=found["snapshot_rows"],
             sizes=dict(sizes),
+            token_types=found.get("token_types"),
         )
 
     def tensors(self, sizes: Mapping[str, int], names: Iterable[str]) -> dict[str, torch.Tensor]:

@@ -23,6 +23,7 @@ class DeviceStep:
         rows: logit_rows [R], top_rows [G], out_rows [S], logit_pos [R], top_pos [G] by name.
         top_counts: [G]. state_slots: [B] where each sequence keeps its states; of a padding sequence it means nothing.
         snapshot_slots, snapshot_rows: [B]; 0 rows where no snapshot is taken.
+        token_types: [T] where the program reads them; else None.
         sizes: T, B, R, G, S, D, L of this bucket, padding included; P where the program has experts.
     """
 
@@ -39,6 +40,7 @@ class DeviceStep:
     snapshot_slots: torch.Tensor
     snapshot_rows: torch.Tensor
     sizes: Mapping[str, int]
+    token_types: torch.Tensor | None = None
 
     @property
     def for_states(self) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor]:

@@ -200,7 +200,7 @@ def _error(
 
 
 def bits(setup: Setup) -> Iterator[Finding]:
-    """A row alone, beside others whose parts fill the workspace, and as the last of a prompt's piece; and texts that see
+    """A row alone, beside others whose parts fill the workspace, and as the last of a prompt's piece; whole texts of
     both ways, alone and beside others."""
     new, contexts = setup.pick((130, [700, 3000, 6000]), (3, [9, 12, 20]))
     for dtype in setup.pick(("bfloat16", "fp8"), ("bfloat16",)):

@@ -167,8 +167,15 @@ def drawn(seed: int) -> Case:
 
 FAST_CASES += [drawn(seed) for seed in range(15)]
 SLOW_CASES += [drawn(0)]
-#: For a cache of another type than the queries: every head size and block size, a window, a cap.
-MIXED_CASES = [*FAST_CASES[:12], FAST_CASES[14], Case(4, 2, 12, MIXED, 16, window=40), *FAST_CASES[20:22]]
+BOTH_WAYS = [case for case in FAST_CASES if case.both_ways]
+#: For a cache of another type than the queries: every head size and block size, a window, a cap, rows both ways.
+MIXED_CASES = [
+    *FAST_CASES[:12],
+    FAST_CASES[14],
+    Case(4, 2, 12, MIXED, 16, window=40),
+    *FAST_CASES[20:22],
+    *BOTH_WAYS[:6:3],
+]
 
 
 def cases_of(types: Types, level: str) -> list[Case]:
@@ -221,10 +228,13 @@ def attend(
     place: Placement,
     *,
     is_damaged: bool = False,
+    leaving: Sequence[int] = (),
+    picks: bool = True,
 ) -> list[Array]:
     """Run one step; the cache holds spans[i][0] tokens of sequence i, the last spans[i][1] of them are computed.
 
-    Returns: what is stored for each sequence, [new, heads, D] as dtype is stored.
+    Args: leaving: rows of the step that are computed alone; none: all are. picks: the kernel is given all queries.
+    Returns: what is stored for each sequence, [new, heads, D] as dtype is stored; of rows that leave, for all of them.
     """
     blocks = [-(-context // place.block_size) for context, _ in spans]
     num_blocks = sum(blocks) + 3
@@ -232,15 +242,25 @@ def attend(
     tables = np.split(free, np.cumsum(blocks))[:-1]
     work = [Work([0] * new, context - new, table.tolist()) for (context, new), table in zip(spans, tables, strict=True)]
     step = make_step(work, place.block_size)
+    if leaving:
+        rows, none = np.array(leaving, np.int32), np.zeros(0, np.int32)
+        step = replace(step, logit_rows=rows, top_rows=none, top_counts=none)
     step.check(place.block_size)
     cache = cache_of(KVShape(types.kv, case.keys, case.dim, place.block_size, not case.value_dim), num_blocks)
-    for t, (context, _), table in zip(texts, spans, tables, strict=True):
+    size, slots = place.block_size, []
+    for (context, _), table in zip(spans, tables, strict=True):
         at = np.arange(context)
-        cache.fill(
-            table[at // place.block_size] * place.block_size + at % place.block_size, t.k[:context], t.v[:context]
-        )
+        slots.append(table[at // size] * size + at % size)
+    lengths = [context for context, _ in spans]
+    k, v = (
+        np.concatenate([every[:length] for every, length in zip(parts, lengths, strict=True)])
+        for parts in ([t.k for t in texts], [t.v for t in texts])
+    )
+    cache.fill(np.concatenate(slots), k, v)
     q = np.concatenate([t.q[context - new : context] for t, (context, new) in zip(texts, spans, strict=True)])
-    out = Guarded.poisoned((len(q), case.queries * case.width), types.compute)
+    if leaving and not picks:
+        q = q[rows]
+    out = Guarded.poisoned((len(leaving) or len(q), case.queries * case.width), types.compute)
     args = {
         "x": Guarded(q.reshape(len(q), -1), types.compute),
         "out": out,
@@ -256,6 +276,8 @@ def attend(
         "x_dtype": types.compute,
         "out_dtype": types.compute,
     }
+    if leaving:
+        args |= {"rows": "S", "gather": int(picks)}
     if case.sinks is not None:
         args["sinks"] = Guarded(case.sinks[None])
     run([Call("attention", level, types.compute, args | cache.shape.args)], step, place.threads)
@@ -263,8 +285,8 @@ def attend(
     assert is_damaged or not np.isnan(out.values).any(), (
         "something that is not of the sequence was read, or nothing was written"
     )
-    stored = out.stored.reshape(len(q), case.queries, case.width)
-    return np.split(stored, step.query_start[1:-1])
+    stored = out.stored.reshape(-1, case.queries, case.width)
+    return [stored] if leaving else np.split(stored, step.query_start[1:-1])
 
 
 def exactly(case: Case, t: Text, context: int, new: int, types: Types) -> tuple[F64, F64]:
@@ -383,6 +405,23 @@ def test_bits_of_rows_that_see_both_ways(types: Types, level: str, window: int) 
         for place in (Placement(8, seed=1), Placement(32, seed=2, threads=2), Placement(16, seed=3, threads=3)):
             _, got, _ = attend(case, [other, t, other], [(60, 60), (context, count), (60, 3)], types, level, place)
             assert_same_bits(got, whole[context - count :], f"{count} rows, {place}")
+    leaving = [0, context - 1, 37, 37, 5, 64]
+    for picks in (True, False):
+        spans, rows = [(60, 60), (context, context)], [60 + row for row in leaving]
+        (got,) = attend(case, [other, t], spans, types, level, Placement(), leaving=rows, picks=picks)
+        assert_same_bits(got, whole[leaving], f"rows that leave, {picks}")
+
+
+@pytest.mark.parametrize("window", [0, 33])
+@pytest.mark.parametrize(("types", "level"), VARIANTS, ids=str)
+def test_texts_of_every_length_both_ways(types: Types, level: str, window: int) -> None:
+    """The last rows of each, to which all of it is behind or near, and of which one sees another that is ahead."""
+    case = Case(2, 1, 8, tuple((length, min(length, 2)) for length in range(1, 301)), window=window, both_ways=True)
+    texts = [text(case, length, types, length) for length, _ in case.spans]
+    ours = attend(case, texts, case.spans, types, level, Placement())
+    exact = [exactly(case, t, *span, types) for t, span in zip(texts, case.spans, strict=True)]
+    value, error = (np.concatenate(arrays) for arrays in zip(*exact, strict=True))
+    assert_close(decode(np.concatenate(ours), types.compute), value, error, types.compute, types.at_most)
 
 
 #: What sequences of one step share of a text, in blocks, and what each has of its own: (shared, context, new).

@@ -48,18 +48,25 @@ T* address(const nb::dict& d, const char* key) {
 
 // Keys are the fields of Args; dtypes by name, addresses as integers. An unknown key is an error.
 Args args_of(const nb::dict& d, Program& program) {
-  static const char* const kKnown[] = {
-      "x",         "weight",      "bias",        "residual",     "out",        "q_norm",      "k_norm",
-      "rope",      "kv",          "kv_dtype",    "num_kv_heads", "head_dim",   "block_size",  "x_dtype",
-      "w_dtype",   "out_dtype",   "rows",        "act",          "gather",     "packed",      "n",
-      "k",         "num_heads",   "window",      "eps",          "scale",      "softcap",     "barrier",
-      "x_stride",  "out_stride",  "chunks",      "parts",        "y",          "is_private",  "v_weight",
-      "v_bias",    "v_dtype",     "ids",         "weights",      "top_k",      "num_experts", "most_pairs",
-      "of_pairs",  "renormalize", "adapters",    "low",          "low_stride", "centered",    "ids_of",
-      "sigmoid",   "num_groups",  "kept_groups", "group_best",   "sinks",      "state",       "state_size",
-      "gates",     "a_log",       "dt_bias",     "state_slots",  "k_dim",      "v_dim",       "num_k_heads",
-      "value_dim", "has_values",  "y_stride",    "kv_group",     "gated",      "dt",          "skip",
-      "dt_least",  "dt_most",     "both_ways"};
+  static const char* const kKnown[] = {"x",           "weight",     "bias",         "residual",
+                                       "out",         "q_norm",     "k_norm",       "rope",
+                                       "kv",          "kv_dtype",   "num_kv_heads", "head_dim",
+                                       "block_size",  "x_dtype",    "w_dtype",      "out_dtype",
+                                       "rows",        "act",        "gather",       "packed",
+                                       "n",           "k",          "num_heads",    "window",
+                                       "eps",         "scale",      "softcap",      "barrier",
+                                       "x_stride",    "out_stride", "chunks",       "parts",
+                                       "y",           "is_private", "v_weight",     "v_bias",
+                                       "v_dtype",     "ids",        "weights",      "top_k",
+                                       "num_experts", "most_pairs", "of_pairs",     "renormalize",
+                                       "adapters",    "low",        "low_stride",   "centered",
+                                       "ids_of",      "sigmoid",    "num_groups",   "kept_groups",
+                                       "group_best",  "sinks",      "state",        "state_size",
+                                       "gates",       "a_log",      "dt_bias",      "state_slots",
+                                       "k_dim",       "v_dim",      "num_k_heads",  "value_dim",
+                                       "has_values",  "y_stride",   "kv_group",     "gated",
+                                       "dt",          "skip",       "dt_least",     "dt_most",
+                                       "both_ways",   "distances",  "num_distances"};
   for (auto item : d) {
     const std::string key = nb::cast<std::string>(item.first);
     bool known = false;
@@ -79,6 +86,10 @@ Args args_of(const nb::dict& d, Program& program) {
   a.k_norm = address<const float>(d, "k_norm");
   a.rope = address<const float>(d, "rope");
   a.sinks = address<const float>(d, "sinks");
+  a.distances = address<const float>(d, "distances");
+  a.num_distances = get<int64_t>(d, "num_distances", 0);
+  if (a.distances && (a.num_distances < 1 || a.num_distances % 2 == 0 || get<float>(d, "softcap", 0.0f) > 0))
+    throw std::invalid_argument("distances are an odd number, and scores that they are added to are not capped");
   a.state = address<float>(d, "state");
   a.gates = address<const float>(d, "gates");
   a.a_log = address<const float>(d, "a_log");

@@ -59,6 +59,15 @@ def embedded(llm: LLM, kind: PoolingType | None, which: list[list[int]], **param
     return [out.outputs.embedding for out in llm.embed([{"prompt_token_ids": ids} for ids in which], asked)]
 
 
+def classified(llm: LLM, which: list[list[int]], **params: Any) -> list[list[float]]:
+    assert llm.loaded is not None
+    spoil(llm.loaded.model)
+    asked = PoolingParams(**params)
+    return [
+        out.outputs.probs for out in llm.classify([{"prompt_token_ids": ids} for ids in which], pooling_params=asked)
+    ]
+
+
 def pooled(states: Vectors, kind: PoolingType) -> Vectors:
     return [{"cls": rows[0], "last": rows[-1], "mean": rows.mean(axis=0)}[kind] for rows in states]
 
@@ -112,8 +121,7 @@ def test_an_engine_directory_gives_the_same_bits(name: str, tmp_path: Path) -> N
     one, other = opened(folder), opened(built)
     assert one.loaded is not None and other.loaded is not None
     assert other.loaded.pooling_rule == one.loaded.pooling_rule
-    kind = one.loaded.pooling_rule.pooling_type
-    assert embedded(one, kind, prompts()) == embedded(other, kind, prompts())
+    assert classified(one, prompts()) == classified(other, prompts())
 
 
 @pytest.mark.parametrize("stored", ["own", "of the whole", "long ago"])
@@ -154,17 +162,17 @@ def test_scores_are_those_of_transformers(name: str, tmp_path: Path) -> None:
     folder = classifier(tmp_path, name, num_labels=3)
     exact, theirs = (logits(folder, prompts(), each) for each in ("float64", "float32"))
     llm = opened(folder)
-    ours = embedded(llm, None, prompts(), use_activation=False)
+    ours = classified(llm, prompts(), use_activation=False)
     assert farthest(ours, exact) < max(4 * farthest(theirs, exact), 1e-6)
     powers = [np.exp(scores - scores.max()) for scores in exact]
-    assert farthest(embedded(llm, None, prompts()), [each / each.sum() for each in powers]) < 1e-5
+    assert farthest(classified(llm, prompts()), [each / each.sum() for each in powers]) < 1e-5
 
 
 def test_a_mean_classifies(tmp_path: Path) -> None:
     folder = classifier(tmp_path, "modernbert", num_labels=1, classifier_pooling="mean")
     exact = logits(folder, prompts(), "float64")
-    assert farthest(embedded(opened(folder), None, prompts(), use_activation=False), exact) < 1e-5
-    assert farthest(embedded(opened(folder), None, prompts()), [1 / (1 + np.exp(-scores)) for scores in exact]) < 1e-5
+    assert farthest(classified(opened(folder), prompts(), use_activation=False), exact) < 1e-5
+    assert farthest(classified(opened(folder), prompts()), [1 / (1 + np.exp(-scores)) for scores in exact]) < 1e-5
 
 
 @pytest.mark.parametrize(
@@ -196,7 +204,7 @@ def test_a_second_text_has_types_of_its_own(tmp_path: Path) -> None:
         (exact,) = logits(folder, [ids], "float64", token_type_ids=types)
         beside = [{"prompt_token_ids": each} for each in (prompts()[4], ids, prompts()[2])]
         asked = [PoolingParams(use_activation=False, type_start=each) for each in (50, start, None)]
-        ours = llm.embed(beside, asked)[1].outputs.embedding
+        ours = llm.classify(beside, pooling_params=asked)[1].outputs.probs
         assert farthest([ours], [exact]) < 1e-5
     (plain,) = logits(folder, [ids], "float64")
     assert farthest([ours], [plain]) < 1e-5  # none of its tokens is of a second text
@@ -317,7 +325,9 @@ def test_requests_that_are_not_for_it(tmp_path: Path) -> None:
         embedded(no_types, None, [[5, 6, 7]], type_start=1)
     scores = opened(classifier(tmp_path / "scores", "bert", num_labels=2))
     with pytest.raises(InvalidParams, match="dimensions=1: the scores"):
-        embedded(scores, None, [[5, 6]], dimensions=1)
+        classified(scores, [[5, 6]], dimensions=1)
+    with pytest.raises(UnsupportedFeature, match=r"gives scores of 2 labels .*gives no embeddings"):
+        embedded(scores, None, [[5, 6]])
 
 
 def test_labels_are_held_to_the_matrix(tmp_path: Path) -> None:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from dataclasses import replace
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 import msgspec
@@ -21,7 +20,6 @@ from albireo.engine_process.messages import Ready
 from albireo.engine_process.worker import _ready
 from albireo.errors import PromptTooLong
 from albireo.params import SamplingParams
-from albireo.server.intake import engine_settings
 from albireo.tune.measure import step_of
 from albireo.verify.run import verify
 from e2e.serving import Ask, Server, assert_same_answers
@@ -86,7 +84,7 @@ def test_a_server_refuses_what_its_engine_would(tmp_path: Path) -> None:
     directory = make_checkpoint(tmp_path, tiny_of("gpt_oss") | {"sliding_window": 11}, seed=3)
     loaded = Server.load(directory, num_gpu_blocks_override=9, **LONG).loaded
     ready = msgspec.msgpack.decode(msgspec.msgpack.encode(_ready(loaded)), type=Ready)
-    told = engine_settings(SimpleNamespace(ready=ready))  # type: ignore[arg-type]
+    told = ready.settings()
     assert told.windows == (None, 11, 11) and told.num_blocks == 1 + 8 + 2 * 6
     assert told.capacity_tokens == loaded.settings.capacity_tokens == 64
 

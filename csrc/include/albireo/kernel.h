@@ -31,6 +31,8 @@ struct Args {
   const float* dt = nullptr;           // selective_state: [T, num_heads] without a gap
   const float* skip = nullptr;         // selective_state: [num_heads]
   const float* sinks = nullptr;        // attention: [num_heads] one more score of each row's softmax
+  const float* distances = nullptr;    // attention: [num_distances][num_heads] added to scores
+  int64_t num_distances = 0;           // an odd number: the middle one is of a row's own position
   char* kv = nullptr;                  // this layer's part of the KV cache
   int64_t kv_group = 0;                // which of the step's block tables its blocks are in
   const Adapters* adapters = nullptr;  // adapter; linear, qkv_rope_kv: of which low holds x A^T

@@ -42,9 +42,11 @@ struct RowBlock {
   char* joined;             // K and V of a tile, when blocks are smaller than a sub-panel
   int64_t* first;           // [rows] position that each row sees first, where there is a window
   int64_t* last;            // [rows] and last
-  int64_t* out_at;          // [rows] element of a.out
+  const float** near;       // [rows] what the row's head adds to its own position, and beside it to others
+  float* distances;  // [heads] of that, each from the farthest before to the farthest behind, 15 more on both sides
+  int64_t* out_at;   // [rows] element of a.out
 
-  RowBlock(char* base, int64_t rows_, int64_t Dp_, int64_t Wp_) : rows(rows_), Dp(Dp_), Wp(Wp_) {
+  RowBlock(char* base, int64_t rows_, int64_t Dp_, int64_t Wp_, int64_t num_distances) : rows(rows_), Dp(Dp_), Wp(Wp_) {
     auto take = [&base](int64_t bytes) {
       char* at = base;
       base += round_up(bytes, 64);
@@ -65,6 +67,8 @@ struct RowBlock {
     sink = (float*)take(round_up(rows, 16) * 4);
     first = (int64_t*)take(rows * 8);
     last = (int64_t*)take(rows * 8);
+    near = (const float**)take(rows * 8);
+    distances = (float*)take(num_distances * 4);
     out_at = (int64_t*)take(rows * 8);
     joined = take(0);
   }
@@ -76,7 +80,7 @@ struct RowBlock {
     r.q += begin * Dp, r.out += begin * Wp, r.total += begin * Wp;
     r.scores += begin * kAttentionTile, r.p += begin * kAttentionTile, r.lanes += begin * 16;
     r.m += begin, r.total_m += begin, r.total_l += begin, r.fix += begin, r.out_at += begin;
-    r.first += begin, r.last += begin;
+    r.first += begin, r.last += begin, r.near += begin;
     r.q_scale += begin, r.p_scale += begin, r.sink += begin;
     return r;
   }
@@ -275,13 +279,30 @@ void cap_scores(const Args& a, RowBlock<W>& r) {
   }
 }
 
+// scores = scale * scores + what a row adds to a position by how far that is
+template <class W>
+void add_distances(const Args& a, RowBlock<W>& r, int64_t start) {
+  const int64_t reach = a.num_distances / 2;
+  for (int64_t row = 0; row < r.rows; row++) {
+    const int64_t away = start - (r.first[row] + a.window - 1);
+    const V scale = set1(kIsWhole<W> ? r.q_scale[row] : a.scale);
+    for (int64_t j = 0; j < kAttentionTile; j += 16) {
+      const int64_t at = away + j < -reach - 15 ? -reach - 15 : away + j > reach ? reach : away + j;
+      float* s = r.scores + row * kAttentionTile + j;
+      store(s, fma(load(s), scale, load(r.near[row] + at)));
+    }
+  }
+}
+
 // Scores to probabilities relative to the running maximum, in three passes: maxima row by row, then the new maximum and
 // the correction of what was summed before for 16 rows at once, then exponentials. No branch depends on the data.
 template <class W>
 ALBIREO_INLINE void softmax_rows(const Args& a, RowBlock<W>& r, const Tile<W>& t, int64_t start) {
   if (a.softcap > 0) cap_scores(a, r);
-  const float to_log2 = a.softcap > 0 ? kLog2e : a.scale * kLog2e;  // positive, so it commutes with the maximum
-  const bool is_of_row = kIsWhole<W> && a.softcap == 0;             // then it is in q_scale
+  if (a.distances) add_distances(a, r, start);
+  const bool is_scaled = a.softcap > 0 || a.distances;
+  const float to_log2 = is_scaled ? kLog2e : a.scale * kLog2e;  // positive, so it commutes with the maximum
+  const bool is_of_row = kIsWhole<W> && !is_scaled;             // then it is in q_scale
   for (int64_t row = 0; row < r.rows && !r.has_maxima; row++) {
     const Seen seen = seen_by(a, r, row, start);
     const float* s = r.scores + row * kAttentionTile;
@@ -341,8 +362,8 @@ void attend_tile(const Args& a, RowBlock<W>& r, Tile<W>& t, int64_t start, int64
   const int64_t tiles = ceil_div(r.rows, kTileRows), height = r.rows / tiles, taller = r.rows % tiles;
   const int64_t positions = stop - start < kAttentionTile ? stop - start : kAttentionTile;
   // Rows are in order of position, or see all of a tile that several sequences share.
-  r.has_maxima =
-      kTileVectors == 4 && a.softcap == 0 && seen_by(a, r, 0, start).all() && seen_by(a, r, r.rows - 1, start).all();
+  r.has_maxima = kTileVectors == 4 && a.softcap == 0 && !a.distances && seen_by(a, r, 0, start).all() &&
+                 seen_by(a, r, r.rows - 1, start).all();
   t.widen_keys();
   for (int64_t i = 0, row = 0; i < tiles; i++) {
     const int64_t h = height + (i < taller);
@@ -399,11 +420,15 @@ ALBIREO_INLINE void load_row(const Args& a, const Step& step, RowBlock<W>& r, in
   if (D % 16 != 0) memset(q + D, 0, (r.Dp - D) * sizeof(*q));
   if constexpr (kIsWhole<W>) {
     const float scale = row_scale(q, r.Dp, whole_range(r.Dp));
-    r.q_scale[i] = scale * (a.softcap > 0 ? a.scale / a.softcap : a.scale * kLog2e);
+    r.q_scale[i] = scale * (a.softcap > 0 ? a.scale / a.softcap : a.distances ? a.scale : a.scale * kLog2e);
     const V by = set1(scale);
     for (int64_t e = 0; e < r.Dp; e += 16) store(r.q + i * r.Dp + e, scale > 0.0f ? div(load(q + e), by) : zero());
   }
   if (a.sinks) r.sink[i] = a.sinks[head] * kLog2e;
+  if (a.distances) {
+    const int64_t width = a.num_distances + 30, per_token = a.num_heads / a.kv_shape.num_kv_heads;
+    r.near[i] = r.distances + head % per_token * width + width / 2;
+  }
   const int64_t position = step.positions[gathered_row(step, a.rows, Gather::kOfT, token)];
   r.first[i] = position - a.window + 1;
   r.last[i] = position;
@@ -432,7 +457,13 @@ void attend(const Args& a, const Step& step, const SharingGroup& g, int64_t kv_h
   const int64_t per_token = a.num_heads / a.kv_shape.num_kv_heads, D = a.kv_shape.head_dim;
   const int64_t all_rows = g.tokens * per_token, first_row = row_block * kAttentionRows;
   const int64_t rows = all_rows - first_row < kAttentionRows ? all_rows - first_row : kAttentionRows;
-  RowBlock<W> r(scratch.base, rows, a.kv_shape.padded_head_dim, round_up(value_width(a), 16));
+  RowBlock<W> r(scratch.base, rows, a.kv_shape.padded_head_dim, round_up(value_width(a), 16),
+                a.num_distances ? per_token * (a.num_distances + 30) : 0);
+  for (int64_t h = 0; a.distances && h < per_token; h++)
+    for (int64_t i = -15; i < a.num_distances + 15; i++) {
+      const int64_t d = i < 0 ? 0 : i < a.num_distances ? i : a.num_distances - 1;
+      r.distances[h * (a.num_distances + 30) + 15 + i] = a.distances[d * a.num_heads + kv_head * per_token + h];
+    }
   Activations<Queries<W>> source{a.x, a.x_dtype, D, x_stride(a, a.num_heads * D), scratch, nullptr};
 
   // Rows of the group are (sequence, token, head). visit(b, begin, end, skipped): this item has rows begin .. end of

@@ -275,9 +275,11 @@ def _refuse_with_states(config: EngineConfig, device: Device) -> None:
         raise ConfigError(f"enable_lora: {why} adapters of such layers are not computed yet; leave it out")
 
 
-def _refuse_without_text(config: EngineConfig, source: ModelSource) -> None:
+def _refuse_without_text(config: EngineConfig, source: ModelSource, device: Device, graph: Graph) -> None:
     """What is not done for models that write no text. Raises: ConfigError naming it."""
     why = f"this model {source.pooling_rule.says}, and"
+    if device.name == "cuda" and any("distances" in node.inputs for node in graph.nodes):
+        raise ConfigError(f"device=cuda: {why} scores that depend on distances are not computed there; use cpu")
     if len(source.parts) > 1:
         raise ConfigError(f"tensor_parallel_size={len(source.parts)}: {why} ranks do not share it yet; leave it out")
     for name, asked in (("speculative_config", config.speculative_config), ("enable_lora", config.enable_lora)):
@@ -318,7 +320,7 @@ def _plan_all(
         for rank, program in enumerate(programs):
             source.check(program, rank)
         if source.model_config.pooling is not None:
-            _refuse_without_text(config, source)
+            _refuse_without_text(config, source, device, graph)
         if programs[0].states:
             _refuse_with_states(config, device)
         adapter_bytes = 0

@@ -146,8 +146,9 @@ class GraphBuilder:
         self.kv = self._node("kv_write", inputs, layer=layer, num_kv_heads=num_kv_heads, head_dim=head_dim)[0]
         return self.kv
 
-    def attention(self, q: Value, sinks: Value | None = None, **attrs: Any) -> Value:
+    def attention(self, q: Value, sinks: Value | None = None, distances: Value | None = None, **attrs: Any) -> Value:
         inputs = {"q": q, "kv": self.kv} | ({} if sinks is None else {"sinks": sinks})
+        inputs |= {} if distances is None else {"distances": distances}
         return self._node("attention", inputs, **attrs)[0]
 
     def causal_conv(

@@ -202,6 +202,12 @@ def _attention(x: Types, a: Attrs) -> tuple[TensorType, ...]:
         raise InvariantError(f"attention query {q} is not {a['num_heads']} heads of {a['head_dim']}")
     if "sinks" in x and x["sinks"] != TensorType("float32", (a["num_heads"],)):
         raise InvariantError(f"attention sinks {x['sinks']} are not one of each of {a['num_heads']} heads")
+    if "distances" in x:
+        table = x["distances"]
+        if len(table.dims) != 2 or int(table.dims[0]) % 2 == 0 or table.dims[1] != a["num_heads"] or a["softcap"]:
+            raise InvariantError(
+                f"attention distances {table}: wanted an odd number for each head, and scores not capped"
+            )
     width = a.get("value_dim", a["head_dim"])
     if not 0 < width <= a["head_dim"]:
         raise InvariantError(f"attention values are {width} channels of keys of {a['head_dim']}")
@@ -385,12 +391,13 @@ OPS: dict[str, Op] = {
     # attention of q over each sequence's cache; window counts the positions seen, itself included. Causal, unless
     # both_ways: rows see all positions, or those less than window away, and a step has all of a sequence. sinks:
     # of each head one more score, not scaled nor capped, in every row's softmax; it has no value. value_dim: where
-    # the cache has keys alone, values are so many of their first channels. rows: of q row i is row rows[i] of the step
+    # the cache has keys alone, values are so many of their first channels. rows: of q row i is row rows[i] of the step.
+    # distances: [2n + 1, H] what is added to scaled scores by how far a position is from the row's, -n to n and beyond
     "attention": Op(
         ("q", "kv"),
         ("layer", "num_heads", "num_kv_heads", "head_dim", "scale", "window", "softcap"),
         _attention,
-        optional=("sinks", "rows"),
+        optional=("sinks", "rows", "distances"),
         optional_attrs=("value_dim", "both_ways"),
     ),
     # a convolution over the rows of each sequence, channel by channel: y[t] = act(weight[:, 0] * x[t - W + 1] + ... +

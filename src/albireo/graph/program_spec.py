@@ -118,7 +118,7 @@ FAMILIES: dict[str, Family] = {
         ("q",),
         ("out",),
         ("layer", "num_heads", "num_kv_heads", "head_dim", "scale", "window", "softcap"),
-        optional=("rows", "sinks"),
+        optional=("rows", "sinks", "distances"),
         optional_attrs=("value_dim", "both_ways"),
     ),
     "head_top": Family(("x", "weight"), ("ids", "values"), ("n", "k"), weight="weight", optional_attrs=("softcap",)),

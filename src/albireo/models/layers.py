@@ -17,7 +17,7 @@ number's square.
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from albireo.graph.builder import GraphBuilder
 from albireo.graph.node import Graph, Value
@@ -184,11 +184,13 @@ def attention(
     window: int | None,
     sinks: Value | None = None,
     gate: Value | None = None,
+    distances: Value | None = None,
 ) -> Value:
     """What the output projection multiplies, of queries_keys_values(); q and k are rotated first. Without k and v the
     cache is read as it is.
 
     Args: layer: of the KV cache. sinks: [heads]. gate: [T, heads * D], by whose sigmoid the result is multiplied.
+        distances: see graph.ops.
     """
     with b.part("rope"):
         q = b.rope(parts["q"], rope, c.num_heads, c.head_dim)
@@ -196,7 +198,7 @@ def attention(
     if k is not None:
         with b.part("kv"):
             b.kv_write(k, parts["v"], layer, c.num_kv_heads, c.head_dim)
-    return _attention(b, c, q, layer, window, sinks, gate)
+    return _attention(b, c, q, layer, window, sinks, gate, distances)
 
 
 def _output_gate(b: GraphBuilder, c: ModelConfig, h: Value, name: str, bias: bool) -> Value:
@@ -387,11 +389,14 @@ def _attention(
     window: int | None,
     sinks: Value | None,
     gate: Value | None,
+    distances: Value | None,
 ) -> Value:
+    both_ways: dict[str, Any] = {"both_ways": True} if c.blocks.sees_both_ways else {}
     with b.part("attention"):
         a = b.attention(
             b.cast(q, c.dtype),
             sinks,
+            distances,
             layer=layer,
             num_heads=c.num_heads,
             num_kv_heads=c.num_kv_heads,
@@ -399,7 +404,7 @@ def _attention(
             scale=c.scale,
             window=window,
             softcap=c.multipliers.attention_cap,
-            **({"both_ways": True} if c.blocks.sees_both_ways else {}),
+            **both_ways,
         )
         if gate is not None:
             a = b.mul(a, b.unary(gate, "sigmoid"))

@@ -86,6 +86,7 @@ _HEADLESS = {
     "embeddings.word_embeddings.weight": (("", ""),),
     "bert.embeddings.word_embeddings.weight": (("bert.", ""), ("", "")),
     "roberta.embeddings.word_embeddings.weight": (("roberta.", ""), ("", "")),
+    "mpnet.embeddings.word_embeddings.weight": (("mpnet.", ""), ("", "")),
     "distilbert.embeddings.word_embeddings.weight": (("distilbert.", ""), ("", "")),
     "model.embeddings.tok_embeddings.weight": (("model.", ""), ("", "")),
 }

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from albireo.backends.reference.attention import of_rows, visible
+from albireo.backends.reference.attention import by_distance, of_rows, visible
 from albireo.backends.reference.call import OpCall
 from albireo.dtypes import KV_CODES
 
@@ -61,12 +61,17 @@ def attention_error(call: OpCall) -> F64:
         for head in range(attrs["num_heads"]):
             group = head * attrs["num_kv_heads"] // attrs["num_heads"]
             sink = float(call["sinks"][head]) if "sinks" in call.inputs else -np.inf
-            out[rows, head] = _one_head(q[rows, head], k[:, group], v[:, group, :width], seen, attrs, products, sink)
+            shift = np.zeros(seen.shape)
+            if "distances" in call.inputs:
+                shift = by_distance(step.positions[rows], context, np.asarray(call["distances"])[:, head])
+            out[rows, head] = _one_head(
+                q[rows, head], k[:, group], v[:, group, :width], seen, attrs, products, sink, shift
+            )
     return out.reshape(step.num_tokens, attrs["num_heads"] * width)
 
 
-def _one_head(q: F64, k: F64, v: F64, seen: NDArray[np.bool_], attrs: Any, dtype: str, sink: float) -> F64:
-    """q: [n, D]; k: [C, D]; v: [C, W] -> [n, W]."""
+def _one_head(q: F64, k: F64, v: F64, seen: NDArray[np.bool_], attrs: Any, dtype: str, sink: float, shift: F64) -> F64:
+    """q: [n, D]; k: [C, D]; v: [C, W]; shift: [n, C] is added to scores -> [n, W]."""
     scores = q @ k.T * attrs["scale"]
     error = chain_error(q.shape[1], np.abs(q) @ np.abs(k).T * abs(attrs["scale"]))
     if dtype == "int8":
@@ -76,6 +81,7 @@ def _one_head(q: F64, k: F64, v: F64, seen: NDArray[np.bool_], attrs: Any, dtype
     if attrs["softcap"]:
         scores = attrs["softcap"] * np.tanh(scores / attrs["softcap"])
         error = error + _CAP_ROUNDINGS * _U * attrs["softcap"]
+    scores = scores + shift
     most = np.maximum(np.where(seen, scores, -np.inf).max(axis=-1, keepdims=True), sink)
     p = np.exp(np.where(seen, scores, -np.inf) - most)
     p /= p.sum(axis=-1, keepdims=True) + np.exp(sink - most)

@@ -76,6 +76,7 @@ class Case:
     has_sinks: bool = False
     value_dim: int = 0  # values are so many channels of keys, and the cache has keys alone
     both_ways: bool = False  # rows see what comes behind them, too
+    reach: int = 0  # what is added to scores depends on distances of less than so many
 
     @property
     def width(self) -> int:
@@ -86,6 +87,13 @@ class Case:
         return float(np.float32(2 / self.dim**0.5))
 
     @property
+    def distances(self) -> F32 | None:
+        """[2 * reach + 1, heads]"""
+        if not self.reach:
+            return None
+        return np.random.default_rng(9).standard_normal((2 * self.reach + 1, self.queries), np.float32) * 3
+
+    @property
     def sinks(self) -> F32 | None:
         """Below the scores, among them, far above."""
         return np.linspace(-3, 12, self.queries, dtype=np.float32) if self.has_sinks else None
@@ -94,7 +102,7 @@ class Case:
         spans = " ".join(f"{c}-{n}" for c, n in self.spans[:3])
         numbers = f"b{self.block_size} w{self.window} c{self.softcap:g}{' sinks' * self.has_sinks}"
         numbers += f" v{self.value_dim}" if self.value_dim else ""
-        numbers += " both" * self.both_ways
+        numbers += " both" * self.both_ways + (f" r{self.reach}" if self.reach else "")
         return f"{self.queries}/{self.keys}x{self.dim} {numbers} {spans}"
 
 
@@ -135,6 +143,9 @@ FAST_CASES = [
     Case(2, 1, 8, ((1100, 1100), (1026, 1026)), 16, window=30, both_ways=True),
     Case(2, 1, 8, ((1100, 300),), 16, window=600, softcap=3.0, both_ways=True),
     Case(4, 2, 20, MIXED, 16, has_sinks=True, both_ways=True),
+    Case(3, 3, 64, WHOLE, 16, both_ways=True, reach=128),
+    Case(4, 2, 20, ((1100, 1100), (5, 5)), 16, both_ways=True, reach=7),
+    Case(4, 1, 16, MIXED, 8, window=30, has_sinks=True, reach=20),
 ]
 #: Of caches without values, which are not of codes.
 LATENT_CASES = [
@@ -152,6 +163,7 @@ SLOW_CASES = [
     Case(4, 2, 8, MIXED[:4], 16, window=9, has_sinks=True),
     Case(2, 1, 8, WHOLE[:6], 16, both_ways=True),
     Case(2, 1, 8, WHOLE[:6], 16, window=20, both_ways=True),
+    Case(4, 2, 8, WHOLE[:6], 16, both_ways=True, reach=11),
 ]
 
 
@@ -280,6 +292,8 @@ def attend(
         args |= {"rows": "S", "gather": int(picks)}
     if case.sinks is not None:
         args["sinks"] = Guarded(case.sinks[None])
+    if case.distances is not None:
+        args |= {"distances": Guarded(case.distances, "float32"), "num_distances": len(case.distances)}
     run([Call("attention", level, types.compute, args | cache.shape.args)], step, place.threads)
     cache.memory.check_unchanged()
     assert is_damaged or not np.isnan(out.values).any(), (
@@ -305,6 +319,9 @@ def exactly(case: Case, t: Text, context: int, new: int, types: Types) -> tuple[
         scores = case.softcap * np.tanh(scores / case.softcap)
         error = error + 8 * U * case.softcap
     at, now = np.arange(context), np.arange(context - new, context)[:, None]
+    if case.distances is not None:
+        shift = case.distances.astype(np.float64)[np.clip(at - now, -case.reach, case.reach) + case.reach]
+        scores = scores + shift.transpose(2, 0, 1)
     seen = (case.both_ways or at <= now) & ((at > now - case.window) if case.window else True)
     if case.both_ways and case.window:
         seen = seen & (at < now + case.window)
@@ -393,12 +410,12 @@ def test_bits_depend_on_the_sequence_alone(types: Types, level: str, case: Case)
             check(end, 1, Placement(), before=[(33, 20)], after=[(90, 1)])
 
 
-@pytest.mark.parametrize("window", [0, 40])
+@pytest.mark.parametrize(("window", "reach"), [(0, 0), (40, 0), (0, 30)])
 @pytest.mark.parametrize(("types", "level"), VARIANTS, ids=str)
-def test_bits_of_rows_that_see_both_ways(types: Types, level: str, window: int) -> None:
+def test_bits_of_rows_that_see_both_ways(types: Types, level: str, window: int, reach: int) -> None:
     """Whole; the last rows alone; blocks of any size, in another order; by 1, 2, 3 threads; beside others."""
     context = 75 if level == "scalar" else 300
-    case = Case(4, 2, 20, ((context, context),), window=window, both_ways=True)
+    case = Case(4, 2, 20, ((context, context),), window=window, both_ways=True, reach=reach)
     t, other = text(case, context, types, 0), text(case, 60, types, 1)
     (whole,) = attend(case, [t], [(context, context)], types, level, Placement())
     for count in (1, 2, 47, 70, context):

@@ -376,6 +376,8 @@ class CpuModel:
             args["act"] = KINDS.index(attrs["kind"])
         if "state" in attrs:
             args |= self._state_args(program.states, attrs["state"])
+        if "distances" in call.args:
+            args["num_distances"] = program.constants[call.args["distances"]].rows
         if "layer" in attrs:
             layer = attrs["layer"]
             args |= {

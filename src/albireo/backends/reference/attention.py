@@ -35,10 +35,11 @@ def attention(call: OpCall) -> tuple[Array, ...]:
     q = call["q"].reshape(step.num_tokens, attrs["num_heads"], attrs["head_dim"])
     width = attrs.get("value_dim", attrs["head_dim"])
     out = np.zeros((*q.shape[:-1], width), np.float32)
+    extra = (call.inputs.get("sinks"), call.inputs.get("distances"))
     for b in range(step.num_sequences):
         rows = slice(int(step.query_start[b]), int(step.query_start[b + 1]))
         k, v = kv.read(attrs["layer"], step.block_table[b], int(step.context_len[b]))
-        out[rows] = one_sequence(q[rows], k, v[..., :width], step.positions[rows], attrs, call.inputs.get("sinks"))
+        out[rows] = one_sequence(q[rows], k, v[..., :width], step.positions[rows], attrs, *extra)
     return (out.reshape(step.num_tokens, attrs["num_heads"] * width),)
 
 
@@ -52,9 +53,15 @@ def of_rows(call: OpCall, compute: Callable[[OpCall], Array]) -> tuple[Array, ..
 
 
 def one_sequence(
-    q: F32, k: F32, v: F32, positions: NDArray[np.int32], attrs: Mapping[str, Any], sinks: F32 | None = None
+    q: F32,
+    k: F32,
+    v: F32,
+    positions: NDArray[np.int32],
+    attrs: Mapping[str, Any],
+    sinks: F32 | None = None,
+    distances: F32 | None = None,
 ) -> F32:
-    """q: [n, H, D]; k: [C, K, D]; v: [C, K, W]; sinks: [H] -> [n, H, W]."""
+    """q: [n, H, D]; k: [C, K, D]; v: [C, K, W]; sinks: [H]; distances: [2n + 1, H] -> [n, H, W]."""
     group = attrs["num_heads"] // attrs["num_kv_heads"]
     seen = visible(positions, len(k), attrs)
     out = np.empty((*q.shape[:-1], v.shape[-1]), np.float32)
@@ -63,9 +70,18 @@ def one_sequence(
         scores = q[:, head].astype(np.float64) @ keys.T * attrs["scale"]
         if attrs["softcap"] is not None:
             scores = attrs["softcap"] * np.tanh(scores / attrs["softcap"])
+        if distances is not None:
+            scores = scores + by_distance(positions, len(k), distances[:, head])
         sink = -np.inf if sinks is None else float(sinks[head])
         out[:, head] = _softmax(np.where(seen, scores, -np.inf), sink) @ values
     return out
+
+
+def by_distance(positions: NDArray[np.int32], length: int, numbers: F32) -> F64:
+    """[n, C]: what is added to scores. Args: numbers: of a head, of distances -n to n."""
+    reach = len(numbers) // 2
+    away = np.arange(length)[None, :] - positions[:, None]
+    return np.asarray(numbers.astype(np.float64)[np.clip(away, -reach, reach) + reach])
 
 
 def visible(positions: NDArray[np.int32], length: int, attrs: Mapping[str, Any]) -> NDArray[np.bool_]:

@@ -6,6 +6,7 @@ rounded, so that a norm's result is both.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import NamedTuple
 
 from albireo.graph.builder import GraphBuilder
@@ -29,12 +30,18 @@ class Names(NamedTuple):
     ffn_norm: str
 
 
-def encoder(c: ModelConfig, prefix: str, names: Names) -> Graph:
-    """The graph of such a model; its hidden states are those behind its last layer. Args: prefix: of embeddings."""
+def encoder(
+    c: ModelConfig, prefix: str, names: Names, distances: Callable[[GraphBuilder, ModelConfig], Value] | None = None
+) -> Graph:
+    """The graph of such a model; its hidden states are those behind its last layer.
+
+    Args: prefix: of embeddings. distances: makes what scores of all layers have added, see graph.ops.
+    """
     b = GraphBuilder()
     x = _embeddings(b, c, prefix)
+    near = None if distances is None else distances(b, c)
     for layer in range(c.num_layers):
-        x = _layer(b, c, x, layer, f"{names.layers}.{layer}", names)
+        x = _layer(b, c, x, layer, f"{names.layers}.{layer}", names, near)
     return pooled_states(b, x)
 
 
@@ -60,7 +67,9 @@ def norm(b: GraphBuilder, c: ModelConfig, x: Value, name: str) -> Value:
     return b.layer_norm(x, weight, bias, c.rms_norm_eps)
 
 
-def _layer(b: GraphBuilder, c: ModelConfig, x: Value, layer: int, name: str, names: Names) -> Value:
+def _layer(
+    b: GraphBuilder, c: ModelConfig, x: Value, layer: int, name: str, names: Names, distances: Value | None
+) -> Value:
     with b.part(f"layers.{layer}.attn"):
         h = b.cast(x, c.dtype)
         width = c.num_heads * c.head_dim
@@ -68,7 +77,7 @@ def _layer(b: GraphBuilder, c: ModelConfig, x: Value, layer: int, name: str, nam
             p: linear(b, c, h, f"{name}.{called}", width, p, True, "heads")
             for p, called in (("q", names.q), ("k", names.k), ("v", names.v))
         }
-        a = attention(b, c, parts, layer, no_rotation(c), None)
+        a = attention(b, c, parts, layer, no_rotation(c), None, distances=distances)
         o = linear(b, c, a, f"{name}.{names.o}", c.hidden_size, "o", True, "row")
         with b.part("o"):
             x = b.add(x, o)

@@ -335,3 +335,22 @@ def test_labels_are_held_to_the_matrix(tmp_path: Path) -> None:
     change_config(folder, id2label={"0": "a", "1": "b", "2": "c"}, label2id=None)
     with pytest.raises(WeightMismatch, match=r"2 scores, config\.json names 3 labels"):
         opened(folder)
+
+
+def test_commands_say_what_it_is(tmp_path: Path) -> None:
+    """Built without a run that measures what it writes; looked at; and not verified, which compares such text."""
+    from click.testing import CliRunner
+
+    from albireo.cli.main import main
+
+    folder, built = classifier(tmp_path / "model", "bert", num_labels=2), str(tmp_path / "built")
+    made = CliRunner().invoke(main, ["build", str(folder), "-o", built])
+    assert made.exit_code == 0 and f"albireo serve {built}" in made.output
+    for each in (str(folder), built):
+        shown = CliRunner().invoke(main, ["inspect", each]).output
+        assert "learned positions, all tokens see each other" in shown
+        assert "scores of 2 labels (classify, score, /classify), pooled by cls" in shown
+    refused = CliRunner().invoke(main, ["verify", built, "--against", str(folder)])
+    assert refused.exit_code == 2 and "verify compares what a model writes" in refused.stderr
+    planned = CliRunner().invoke(main, ["plan", str(folder), "--input-len", "40"])
+    assert planned.exit_code == 0 and "decode step" not in planned.output

@@ -59,7 +59,7 @@ class BuildResult:
         unfused: the same of the program without any fusion.
         levels: ISA levels the kernels were chosen from, best first.
         num_bytes: of the directory; weight_bytes: of the weights in it.
-        build_s: seconds it took.
+        build_s: seconds it took. writes_text: else the model gives embeddings or scores.
     """
 
     directory: Path
@@ -70,6 +70,7 @@ class BuildResult:
     num_bytes: int
     weight_bytes: int
     build_s: float
+    writes_text: bool = True
 
 
 def build(
@@ -148,6 +149,7 @@ def build(
         num_bytes=sum(entry.size for entry in writer.files.values()),
         weight_bytes=sum(program.weight_bytes for program in programs),
         build_s=time.perf_counter() - started,
+        writes_text=source.model_config.pooling is None,
     )
 
 

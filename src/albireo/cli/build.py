@@ -86,9 +86,9 @@ def command(
             f"{numbers.bytes_per_token:,} B per token + {numbers.kv_bytes_per_position:,} B per position of context",
         )
     )
-    if not no_measure:
+    if not no_measure and result.writes_text:  # what is measured is text that it writes
         for name, text in speed_rows(result.directory, result.levels):
             click.echo(row(name, text))
-    click.echo(row("run it", f"albireo generate {result.directory}"))
+    click.echo(row("run it", f"albireo {'generate' if result.writes_text else 'serve'} {result.directory}"))
     if tunes:
         tune.run(str(result.directory), budget_s=tune.BUDGET_S)

@@ -47,7 +47,7 @@ def model_facts(source: ModelSource, graph: Graph, engine: EngineConfig) -> Iter
     yield (
         "attention",
         f"{config.num_heads} heads of {config.head_dim}, {config.num_kv_heads} for keys and values"
-        f"{_windows(config)}{_without_windows(config)}, rope {config.rope.rope_type} (theta {config.rope.theta:g})",
+        f"{_windows(config)}{_without_windows(config)}, {_positions(config, graph)}",
     )
     tied = ", embeddings tied" if config.tie_word_embeddings else ""
     yield "parameters", f"{count(_num_parameters(graph))} ({_num_parameters(graph):,}){tied}"
@@ -58,7 +58,21 @@ def model_facts(source: ModelSource, graph: Graph, engine: EngineConfig) -> Iter
     if config.recurrent is not None:
         yield "state", f"{config.recurrent.state_bytes:,} B per sequence, float32"
     yield "context", f"{config.max_position_embeddings:,} tokens"
-    yield "text", _text(source.tokenizer_directory)
+    yield "text", _text(source.tokenizer_directory, writes=config.pooling is None)
+    if config.pooling is not None:
+        yield (
+            "gives",
+            f"{source.pooling_rule.says.removeprefix('gives ')}, pooled by {source.pooling_rule.pooling_type}",
+        )
+
+
+def _positions(config: ModelConfig, graph: Graph) -> str:
+    """How the model knows where tokens are, and which of them each sees."""
+    ids = [node.inputs["ids"].name for node in graph.nodes if node.op == "embed"]
+    told = "learned positions"
+    if "positions" not in ids:
+        told = f"rope {config.rope.rope_type} (theta {config.rope.theta:g})"
+    return told + (", all tokens see each other" if config.blocks.sees_both_ways else "")
 
 
 def plan_facts(config: EngineConfig, program: Program, memory: MemoryPlan) -> list[Fact]:
@@ -178,9 +192,11 @@ def _templates(directory: Path) -> dict[str, str]:
     return read_tokenizer_files(directory).chat_templates
 
 
-def _text(directory: Path) -> str:
+def _text(directory: Path, *, writes: bool) -> str:
     try:
         templates = _templates(directory)
     except ModelError as error:
         return f"no usable tokenizer: {error}"
+    if not writes:
+        return "is read, and none is written"
     return f"chat template {', '.join(sorted(templates))}" if templates else "no chat template: generate, not chat"

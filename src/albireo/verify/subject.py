@@ -91,6 +91,11 @@ def open_subject(directory: Path, against: str, note: Callable[[str], None]) -> 
             f"{checkpoint} is an engine directory too; give the checkpoint that {directory} is built from"
         )
     engine = EngineSource(directory, "auto", verify_hashes=False)
+    if engine.model_config.pooling is not None:
+        raise ConfigError(
+            f"{directory}: verify compares what a model writes, and this one {engine.pooling_rule.says}; compare its "
+            "answers with the checkpoint's, which are the same to the bit"
+        )
     files = engine.files
     _check_source(files, checkpoint, note)
     options = files.manifest.options

@@ -5,8 +5,9 @@
 //   x, out: [T, H * D] x_dtype, out_dtype; scores float32. Of the
 // rows that leave the model only, out is [S, H * D], x too unless they are gathered; the step is that of
 // leaving_rows.h. value_dim: v is the first so many channels of k, and out [T, H * value_dim]. sinks: of each head one
-// more score in the softmax of its rows, for which there is no v. distances: [num_distances, H], odd many: what is added
-// to a score (scaled, not capped) by s - position, less than half of them before and behind; farther off the ends.
+// more score in the softmax of its rows, for which there is no v. distances: [num_distances, H], odd many: what is
+// added to a score (scaled, not capped) by s - position, less than half of them before and behind; farther off the
+// ends.
 //
 // The KV cache may be of another type than x; how codes are multiplied with is in tile.inl.
 // Why the bits do not depend on the batch, on chunking or on threads: positions are handled in tiles of 128 that

@@ -97,6 +97,24 @@ def test_a_call_has_a_number_for_each_bucket_or_none(program: Program) -> None:
         check_program(replace(program, calls=(call, *program.calls[1:])))
 
 
+def test_copies_of_activations_stay_where_threads_are_few(program: Program) -> None:
+    """Of kernels that make some, for any number of rows; unless it was measured otherwise."""
+    calls = [replace(call, kernel=f"{call.family}.bfloat16.avx2") for call in program.calls]
+    copying = replace(program, calls=tuple(calls))
+    for threads, slab in ((8, 48), (9, 480), (0, 480)):
+        found, _ = attach(copying, [], revision, num_threads=threads)
+        check_program(found)
+        for call in found.calls:
+            is_product = call_key(copying, call) is not None and call.family != "attention"
+            expected = {48} if slab == 48 and is_product else set()
+            assert {tuning.slab_rows for tuning in call.tuning} == expected
+    key = next(key for key in keys(copying) if key.family == "linear")
+    measured, _ = attach(copying, [table((key, 5, Tuning()))], revision, num_threads=2)
+    call = next(call for call in measured.calls if call_key(measured, call) == key)
+    assert [tuning.slab_rows for tuning in call.tuning] == [48] * 5 + [480, 48]
+    assert attach(program, [], revision, num_threads=2)[0] is program
+
+
 def test_few_rows_of_weights_in_a_cache_take_wide_tiles(program: Program) -> None:
     """Unless it was measured otherwise."""
     size = program.weight_bytes

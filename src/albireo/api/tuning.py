@@ -51,7 +51,8 @@ def tuned(program: Program, directory: Path, num_threads: int | None) -> tuple[P
     """
     here = fingerprint(num_threads)
     found = [(path, table) for path, table in _tables(directory, here) if table is not None]
-    tuned_program, uses = attach(program, [table for _, table in found], kernel_revision, cache_bytes())
+    tables = [table for _, table in found]
+    tuned_program, uses = attach(program, tables, kernel_revision, cache_bytes(), here.threads)
     for (path, _), use in zip(found, uses, strict=True):
         if use.outdated:
             _LOG.warning(

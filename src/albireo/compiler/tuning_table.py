@@ -10,12 +10,18 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
 from albireo.graph.program import Call, Program
-from albireo.graph.tuning import BUCKETS, SHAPES, CallKey, Entry, Tuning, TuningTable
+from albireo.graph.tuning import BUCKETS, ROW_CHUNK, SHAPES, CallKey, Entry, Tuning, TuningTable
 
 _DEFAULTS = (Tuning(),) * len(BUCKETS)
 #: Few rows of a model whose weights stay in a cache: a tall tile is as many chains of dots as it has rows, and waits
 #: for each; a wide one is four times as many. From memory a tall tile is faster, since one stream is.
 _CACHED = (replace(Tuning(), tall_rows=0),) * 3 + _DEFAULTS[3:]
+#: Kernels that copy activations to float32, a chunk of rows at a time. An item of one chunk keeps its copy for all
+#: panels; one of more copies every chunk for every panel: prompts of a 0.5B model took 1.13 times as long, on two
+#: threads.
+_COPYING = ".bfloat16.avx2"
+#: Weights are read for each 48 rows then, 48 operations a byte: on so many threads about 20 GB/s.
+_FEW_THREADS = 8
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,14 +54,19 @@ def call_key(program: Program, call: Call) -> CallKey | None:
 
 
 def attach(
-    program: Program, tables: Sequence[TuningTable], revision: Callable[[str], int], cache_bytes: int = 0
+    program: Program,
+    tables: Sequence[TuningTable],
+    revision: Callable[[str], int],
+    cache_bytes: int = 0,
+    num_threads: int = 0,
 ) -> tuple[Program, tuple[TableUse, ...]]:
-    """The program with tuned calls; what no table knows has the defaults, which depend on where weights are read from.
+    """The program with tuned calls; what no table knows has the defaults, which depend on where weights are read from,
+    and on whether activations are copied.
 
     Args:
         tables: the first that knows a call and bucket is believed.
         revision: of a family's kernels here.
-        cache_bytes: of the largest cache.
+        cache_bytes: of the largest cache. num_threads: that compute it; 0: not known.
     Returns: the program, and what was used of each table.
     """
     valid = [{(e.key, e.bucket): e for e in table.entries if e.revision == revision(e.key.family)} for table in tables]
@@ -66,6 +77,8 @@ def attach(
         if key is None:
             continue
         choices = list(_CACHED if program.weight_bytes <= cache_bytes else _DEFAULTS)
+        if key.family != "attention" and key.kernel.endswith(_COPYING) and 0 < num_threads <= _FEW_THREADS:
+            choices = [replace(each, slab_rows=ROW_CHUNK) for each in choices]
         for bucket in range(len(BUCKETS)):
             for entries, mine in zip(valid, used, strict=True):
                 entry = entries.get((key, bucket))

@@ -16,6 +16,7 @@ from albireo.api import tuning as api_tuning
 from albireo.api.load import Loaded, load
 from albireo.api.tuning import fingerprint, tuned
 from albireo.artifact.tuning_files import cache_path, write_table
+from albireo.compiler import tuning_table
 from albireo.config import EngineConfig
 from albireo.errors import Corrupt, VersionMismatch
 from albireo.graph.tuning import BUCKETS, Tuning, TuningTable
@@ -27,8 +28,9 @@ OTHER = Tuning(claims=32)
 
 @pytest.fixture(autouse=True)
 def _no_cache(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The defaults of a model too large for any cache."""
+    """The defaults of a model too large for any cache, on more threads than change any of them."""
     monkeypatch.setattr(api_tuning, "cache_bytes", lambda: 0)
+    monkeypatch.setattr(tuning_table, "_FEW_THREADS", 0)
 
 
 @pytest.fixture(scope="module")

@@ -20,6 +20,7 @@ from albireo.errors import InvalidParams, UnsupportedFeature
 from albireo.structured.xgrammar import backend as subject
 from albireo.structured.xgrammar import host, native
 from albireo.structured.xgrammar.backend import Constraint, XGrammar, is_installed
+from albireo.structured.xgrammar.native import Library
 from albireo.structured_params import StructuredOutputsParams
 from structured.vocabularies import allowed_ids, tokenizer, vocabulary
 
@@ -243,7 +244,7 @@ def test_nothing_heavy_is_imported_here() -> None:
 def test_another_release_is_told_and_which_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(native, "RELEASE", "0.0.1")
     with pytest.raises(ImportError, match=r"release [\d.]+ is installed and 0\.0\.1 is called: pip install "):
-        native.Library([b"a"], 1, [0])
+        Library([b"a"], 1, [0])
     assert sys.modules.get("torch", native) is not None  # nothing has been kept from being imported
 
 

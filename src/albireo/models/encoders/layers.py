@@ -12,7 +12,7 @@ from typing import NamedTuple
 from albireo.graph.builder import GraphBuilder
 from albireo.graph.node import Graph, RowSegment, Value
 from albireo.models.config import ModelConfig
-from albireo.models.layers import attention, linear, pooled_states
+from albireo.models.layers import attention, linear, pooled_states, unrounded_norm
 from albireo.models.rope import no_rotation
 
 
@@ -58,13 +58,7 @@ def _embeddings(b: GraphBuilder, c: ModelConfig, prefix: str) -> Value:
             rows = c.max_position_embeddings
             table = b.weight(name, (rows, c.hidden_size), c.dtype, segments=(RowSegment(name, first, first + rows),))
             x = b.add(x, b.embed(b.positions, table))
-        return norm(b, c, x, f"{prefix}.LayerNorm")
-
-
-def norm(b: GraphBuilder, c: ModelConfig, x: Value, name: str) -> Value:
-    """LayerNorm with weight and bias, float32."""
-    weight, bias = (b.weight(f"{name}.{part}", (c.hidden_size,), "float32") for part in ("weight", "bias"))
-    return b.layer_norm(x, weight, bias, c.rms_norm_eps)
+        return unrounded_norm(b, c, x, f"{prefix}.LayerNorm.weight")
 
 
 def _layer(
@@ -82,7 +76,7 @@ def _layer(
         with b.part("o"):
             x = b.add(x, o)
         with b.part("norm"):
-            x = norm(b, c, x, f"{name}.{names.attention_norm}")
+            x = unrounded_norm(b, c, x, f"{name}.{names.attention_norm}.weight")
     with b.part(f"layers.{layer}.mlp"):
         m = linear(b, c, b.cast(x, c.dtype), f"{name}.{names.up}", c.intermediate_size, "up", True, "ffn")
         with b.part("act"):
@@ -91,4 +85,4 @@ def _layer(
         with b.part("down"):
             x = b.add(x, down)
         with b.part("norm"):
-            return norm(b, c, x, f"{name}.{names.ffn_norm}")
+            return unrounded_norm(b, c, x, f"{name}.{names.ffn_norm}.weight")

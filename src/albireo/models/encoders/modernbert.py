@@ -6,13 +6,21 @@ Found by models/__init__.py by file name. Does not know devices.
 from __future__ import annotations
 
 from albireo.graph.builder import GraphBuilder
-from albireo.graph.node import Graph, Value
+from albireo.graph.node import Graph
 from albireo.json_file import Fields, keys
 from albireo.models.block_settings import BlockSettings
 from albireo.models.config import ConfigRules, ModelConfig
-from albireo.models.head_rows import RowsOf
-from albireo.models.layers import attention, linear, pooled_states, windows
-from albireo.models.layers import norm as rounded_norm
+from albireo.models.layers import (
+    FFNNames,
+    attention,
+    gated_mlp,
+    linear,
+    norm,
+    pooled_states,
+    queries_keys_values,
+    unrounded_norm,
+    windows,
+)
 from albireo.models.pooling_rule import HeadStep, PoolingRule, classifier
 from albireo.models.rope import rope_spec
 
@@ -39,6 +47,7 @@ TINY = {
     "torch_dtype": "float32",
 }
 IGNORABLE_WEIGHTS = ("head.*", "decoder.*", "classifier.*")
+_FFN = FFNNames(down="Wo")
 
 
 def _blocks(fields: Fields) -> BlockSettings:
@@ -98,42 +107,22 @@ def build(config: ModelConfig, max_model_len: int) -> Graph:
     ropes = {is_local: rope_spec(c, max_model_len, is_local=is_local) for is_local in (False, True)}
     with b.part("embed"):
         table = b.weight("embeddings.tok_embeddings.weight", (c.vocab_size, c.hidden_size), c.dtype)
-        x = _norm(b, c, b.embed(b.token_ids, table), "embeddings.norm")
+        x = unrounded_norm(b, c, b.embed(b.token_ids, table), "embeddings.norm.weight")
     for layer, window in enumerate(windows(c, max_model_len)):
-        name, width = f"layers.{layer}", c.num_heads * c.head_dim
+        name = f"layers.{layer}"
         with b.part(f"{name}.attn"):
-            h = rounded_norm(b, c, x, f"{name}.attn_norm.weight", "norm") if layer else b.cast(x, c.dtype)
-            parts = {}
-            for i, p in enumerate("qkv"):
-                rows = RowsOf(f"{name}.attn.Wqkv", ((i * width, (i + 1) * width),))
-                parts[p] = linear(b, c, h, f"{name}.attn.{p}", width, p, c.blocks.qkv_bias, "heads", rows)
+            h = norm(b, c, x, f"{name}.attn_norm.weight", "norm") if layer else b.cast(x, c.dtype)
+            parts = queries_keys_values(b, c, h, f"{name}.attn", bias=c.blocks.qkv_bias, joined="Wqkv")
             a = attention(b, c, parts, layer, ropes[c.windows[layer] is not None], window)
             o = linear(b, c, a, f"{name}.attn.Wo", c.hidden_size, "o", c.blocks.o_bias, "row")
             with b.part("o"):
                 x = b.add(x, o)
         with b.part(f"{name}.mlp"):
-            h = rounded_norm(b, c, x, f"{name}.mlp_norm.weight", "norm")
-            x = _gated(b, c, x, h, f"{name}.mlp")
+            h = norm(b, c, x, f"{name}.mlp_norm.weight", "norm")
+            bias, width = c.blocks.ffn_bias, c.intermediate_size
+            down = gated_mlp(b, c, h, f"{name}.mlp", width, bias=bias, joined="Wi", names=_FFN)
+            with b.part("down"):
+                x = b.add(x, down)
     with b.part("head"):
-        x = _norm(b, c, x, "final_norm")
+        x = unrounded_norm(b, c, x, "final_norm.weight")
     return pooled_states(b, x)
-
-
-def _gated(b: GraphBuilder, c: ModelConfig, x: Value, h: Value, name: str) -> Value:
-    width, bias = c.intermediate_size, c.blocks.ffn_bias
-    gate, up = (
-        linear(b, c, h, f"{name}.{p}", width, p, bias, "ffn", RowsOf(f"{name}.Wi", ((i * width, (i + 1) * width),)))
-        for i, p in enumerate(("gate", "up"))
-    )
-    with b.part("act"):
-        m = b.cast(b.mul(b.unary(gate, c.hidden_act), up), c.dtype)
-    down = linear(b, c, m, f"{name}.Wo", c.hidden_size, "down", bias, "row")
-    with b.part("down"):
-        return b.add(x, down)
-
-
-def _norm(b: GraphBuilder, c: ModelConfig, x: Value, name: str) -> Value:
-    """LayerNorm, float32."""
-    weight = b.weight(f"{name}.weight", (c.hidden_size,), "float32")
-    bias = b.weight(f"{name}.bias", (c.hidden_size,), "float32") if c.blocks.has_norm_bias else None
-    return b.layer_norm(x, weight, bias, c.rms_norm_eps)

@@ -249,6 +249,7 @@ nb::list kernel_list() {
 
 int64_t length(const Ints& a) { return (int64_t)a.size(); }
 
+using Rows2D = nb::ndarray<const float, nb::ndim<2>, nb::c_contig, nb::device::cpu>;
 using TopIds = nb::ndarray<int32_t, nb::shape<-1, kTopMost>, nb::c_contig, nb::device::cpu>;
 using TopValues = nb::ndarray<float, nb::shape<-1, kTopMost>, nb::c_contig, nb::device::cpu>;
 
@@ -312,6 +313,31 @@ void check_snapshots(const Program& program, const Step& s) {
   }
 }
 
+// Rows that come with a step are those that the program reads, and as wide.
+void give(const Program& program, Step& s, const std::vector<Rows2D>& given, const std::optional<Ints>& given_rows,
+          const std::optional<Rows2D>& rope_rows) {
+  if (given.size() > kMostGiven) throw std::invalid_argument("a step gives more rows than there are places");
+  for (size_t i = 0; i < given.size(); i++) s.given[i] = given[i].data(), s.given_width[i] = (int64_t)given[i].shape(1);
+  for (int64_t i = 0; i < kMostGiven; i++) {
+    const int64_t width = program.given_width(i);
+    if (!width) continue;
+    if (!s.given[i] || s.given_width[i] != width || (int64_t)given[i].shape(0) != s.T)
+      throw std::invalid_argument("the program reads rows that the step does not give, or of another width");
+  }
+  if (given_rows) {
+    if (given.empty() || length(*given_rows) != s.T || s.given_width[0] != program.embedding_width())
+      throw std::invalid_argument("given embeddings are not as many, or not as wide, as the program's");
+    for (int64_t t = 0; t < s.T; t++)
+      if (given_rows->data()[t] < -1 || given_rows->data()[t] >= (int64_t)given[0].shape(0))
+        throw std::invalid_argument("a token's embedding is to be a row that the step does not give");
+    s.given_rows = given_rows->data();
+  }
+  if (!rope_rows) return;
+  if ((int64_t)rope_rows->shape(0) != s.T || (int64_t)rope_rows->shape(1) != program.rope_width())
+    throw std::invalid_argument("given rotations are not one for each row, or not as wide as the program's");
+  s.rope_rows = rope_rows->data();
+}
+
 void check_room(const Step& s, const TopIds& top_ids, const TopValues& top_values) {
   if ((int64_t)top_ids.shape(0) < s.G || (int64_t)top_values.shape(0) < s.G)
     throw std::invalid_argument("step arrays disagree in length");
@@ -322,7 +348,8 @@ void run_program(Program& program, const Ints& token_ids, const Ints& positions,
                  const Ints& top_rows, const Ints& top_counts, TopIds top_ids, TopValues top_values,
                  const std::optional<Ints>& adapter_slots, const std::optional<Ints>& state_slots,
                  const std::optional<Ints>& snapshot_slots, const std::optional<Ints>& snapshot_rows,
-                 const std::optional<Ints>& token_types) {
+                 const std::optional<Ints>& token_types, const std::vector<Rows2D>& given,
+                 const std::optional<Ints>& given_rows, const std::optional<Rows2D>& rope_rows) {
   Step s = step_of(token_ids, positions, slots, query_start, context_len, block_table, logit_rows, top_rows, top_counts,
                    program.top()->max_rows());
   check_room(s, top_ids, top_values);
@@ -332,6 +359,7 @@ void run_program(Program& program, const Ints& token_ids, const Ints& positions,
     if (length(*token_types) != s.T) throw std::invalid_argument("step arrays disagree in length");
     s.token_types = token_types->data();
   }
+  give(program, s, given, given_rows, rope_rows);
   if (adapter_slots) s.adapter_slots = adapter_slots->data();
   if (state_slots) s.state_slots = state_slots->data();
   if (snapshot_slots && snapshot_rows) {
@@ -422,7 +450,8 @@ NB_MODULE(_native, m) {
       .def("run", &run_program, "token_ids"_a, "positions"_a, "slots"_a, "query_start"_a, "context_len"_a,
            "block_table"_a, "logit_rows"_a, "top_rows"_a, "top_counts"_a, "top_ids"_a, "top_values"_a,
            "adapter_slots"_a = nb::none(), "state_slots"_a = nb::none(), "snapshot_slots"_a = nb::none(),
-           "snapshot_rows"_a = nb::none(), "token_types"_a = nb::none())
+           "snapshot_rows"_a = nb::none(), "token_types"_a = nb::none(), "given"_a = std::vector<Rows2D>(),
+           "given_rows"_a = nb::none(), "rope_rows"_a = nb::none())
       .def("profile", &Program::profile, "on"_a)
       .def(
           "last_tuning", [](const Program& p, size_t call) { return tuning_dict(p.last_tuning(call)); }, "call"_a)

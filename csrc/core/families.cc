@@ -12,6 +12,7 @@
 #include "kernels/gate_rows/gate_rows.h"
 #include "kernels/gated_delta_rule/gated_delta_rule.h"
 #include "kernels/gather/gather.h"
+#include "kernels/given/given.h"
 #include "kernels/head_linear/head_linear.h"
 #include "kernels/head_norm/head_norm.h"
 #include "kernels/head_top/head_top.h"
@@ -34,6 +35,8 @@ const Family* const kFamilies[] = {
     &kRoute, &kExpertLinear, &kCombine, &kGateRows, &kCausalConv, &kGatedDeltaRule, &kSelectiveState, &kAdapter,
     // layers whose heads share a latent
     &kHeadLinear, &kJoinHeads,
+    // rows that come with the step
+    &kGiven,
     // what is left of these where a fusion is switched off
     &kHeadNorm, &kRope, &kKvWrite, &kElementwise, &kSlice, &kTop};
 }

@@ -1,6 +1,10 @@
 #include "albireo/program.h"
 
 #include "albireo/adapter.h"
+#include "kernels/embed/embed.h"
+#include "kernels/given/given.h"
+#include "kernels/qkv_rope_kv/qkv_rope_kv.h"
+#include "kernels/rope/rope.h"
 
 #include <algorithm>
 #include <chrono>
@@ -11,6 +15,8 @@ namespace albireo {
 namespace {
 
 double now() { return std::chrono::duration<double>(std::chrono::steady_clock::now().time_since_epoch()).count(); }
+
+int64_t agreed(int64_t known, int64_t width) { return known == 0 || known == width ? width : -1; }
 
 }  // namespace
 
@@ -29,6 +35,13 @@ void Program::add(const Family* family, KernelFn run, const Args& args, bool bar
     throw std::invalid_argument("calls of a program disagree about how many experts a token has");
   if (family == &kAttention && args.kv_group > 0 && args.window == 0)
     throw std::invalid_argument("only layers of the first block group see all positions");
+  if (family == &kGiven) {
+    if (args.n < 0 || args.n >= kMostGiven) throw std::invalid_argument("a step has no such place of given rows");
+    given_width_[args.n] = agreed(given_width_[args.n], args.k);
+  }
+  if (family == &kEmbed && args.ids_of == IdsOf::kTokens) embedding_width_ = agreed(embedding_width_, args.k);
+  if (family == &kRope) rope_width_ = agreed(rope_width_, args.k);
+  if (family == &kQkvRopeKv) rope_width_ = agreed(rope_width_, args.kv_shape.head_dim);
   top_k_ = std::max(top_k_, args.top_k);
   kv_groups_ = std::max(kv_groups_, args.kv_group + 1);
   if (args.adapters) adapter_slots_ = args.adapters->slots;

@@ -53,6 +53,11 @@ class Program {
   TopLists* top() { return &top_; }
   int64_t adapter_slots() const { return adapter_slots_; }  // that its calls know; 0: none has adapters
   int64_t state_slots() const { return state_slots_; }      // that its calls know; 0: none keeps a state
+  // Columns of what it reads of a place of the step's given rows, of its embeddings, of its rotations; 0: it reads
+  // none, -1: calls differ.
+  int64_t given_width(int64_t place) const { return given_width_[place]; }
+  int64_t embedding_width() const { return embedding_width_; }
+  int64_t rope_width() const { return rope_width_; }
   const SequenceGroups& groups() const { return groups_; }  // of the last step, where the program has attention
   int64_t scratch_bytes() const { return scratch_bytes_; }
   // What a call ran with in the last step.
@@ -101,6 +106,7 @@ class Program {
   LeavingRows leaving_rows_;
   std::vector<double> seconds_;
   int64_t scratch_bytes_ = 0, private_bytes_ = 0, adapter_slots_ = 0, state_slots_ = 0;
+  int64_t given_width_[kMostGiven] = {}, embedding_width_ = 0, rope_width_ = 0;
   int64_t top_k_ = 0;      // experts of a token, where there are any
   int64_t kv_groups_ = 1;  // block tables that its calls read
   bool profiling_ = false;

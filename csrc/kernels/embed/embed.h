@@ -1,5 +1,6 @@
 // out[t, e] = table[ids[t], e], widened to float32, and times scale where that is not 0; ids are those of tokens, of
-// positions or of token types.
+// positions or of token types. A token whose row the step gives (given_rows) has
+// that in place of the table's.
 // table: plain rows [V, E] of w_dtype, or (packed) the panels of a tied head. E = k.
 // Reads: weight out k scale packed ids_of w_dtype.
 #pragma once

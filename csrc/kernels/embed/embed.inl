@@ -91,7 +91,9 @@ ALBIREO_INLINE void dispatch_embed(const Args& a, const Step& step, int64_t begi
                          : a.ids_of == IdsOf::kPositions ? step.positions
                                                          : step.token_ids;
     const int64_t id = ids ? ids[t] : 0;
-    if (a.w_dtype >= DType::kInt8) gather_encoded(a, id, out);
+    if (a.ids_of == IdsOf::kTokens && step.given_rows && step.given_rows[t] >= 0)
+      memcpy(out, step.given[0] + step.given_rows[t] * step.given_width[0], a.k * sizeof(float));
+    else if (a.w_dtype >= DType::kInt8) gather_encoded(a, id, out);
     else if (a.w_dtype == DType::kF32) a.packed ? gather_column<WeightF32>(a, id, out) : gather_row<float>(a, id, out);
     else if (a.w_dtype == DType::kF16) a.packed ? gather_column<WeightF16>(a, id, out) : gather_row<f16>(a, id, out);
     else a.packed ? gather_column<PairPolicy>(a, id, out) : gather_row<bf16>(a, id, out);

@@ -163,7 +163,7 @@ ALBIREO_INLINE void finish_head(const Args& a, const Step& step, int64_t m, int6
     if (bias) add_bias(head, D, bias);
     if (is_value) continue;
     if (norm) normalize_head(head, D, norm, a.eps);
-    const float* table = a.rope + step.positions[m + i] * D;
+    const float* table = rope_row(a, step, m + i, D);
     const int64_t at = (m + i) * stride + h * D;
     if (is_query)
       rotate_head(head, D, table, [&](int64_t e, V v, int64_t n) { store_as(a.out_dtype, a.out, at + e, v, n); });

@@ -1,4 +1,4 @@
-// Rotates channel pairs (i, i + D/2) of each of num_heads heads by the position of row gathered_row(t).
+// Rotates channel pairs (i, i + D/2) of each of num_heads heads by what rope_row() says of row gathered_row(t).
 // x, out [T, H * D] float32; rope [positions][2][D/2] float32. D = k. Head by head, as qkv_rope_kv rotates them.
 // Reads: x rope out k num_heads x_stride out_stride rows gather.
 #pragma once

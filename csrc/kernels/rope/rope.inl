@@ -7,7 +7,7 @@ ALBIREO_INLINE void dispatch_rope(const Args& a, const Step& step, int64_t begin
   const int64_t width = a.num_heads * a.k;
   for (int64_t t = begin; t < end; t++) {
     const float *x = (const float*)a.x + t * x_stride(a, width),
-                *table = a.rope + step.positions[gathered_row(step, a.rows, a.gather, t)] * a.k;
+                *table = rope_row(a, step, gathered_row(step, a.rows, a.gather, t), a.k);
     float* out = (float*)a.out + t * out_stride(a, width);
     for (int64_t h = 0; h < width; h += a.k)
       rotate_head(x + h, a.k, table, [&](int64_t e, V v, int64_t n) { store_as(DType::kF32, out + h, e, v, n); });

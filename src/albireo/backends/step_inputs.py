@@ -48,6 +48,9 @@ class StepInputs:
         snapshot_slots, snapshot_rows: [B] where else what a sequence keeps behind its first so many rows of the step
             goes, to slots that nobody has; 0 rows: nowhere, and the slot means nothing. Left out: no snapshot is taken.
         token_types: [T] 0 where a token is of the first text of a sequence, 1 of the second. Left out: all are 0.
+        given: arrays [any, width] float32 of rows that come with the step, as ops that read them number them.
+        given_rows: [T] which row of the first of them is a token's embedding, -1: it has its own. Left out: all have.
+        rope_rows: [T, D] float32 cosines, then sines, by which each row is rotated. Left out: by its position.
     """
 
     token_ids: Ints
@@ -66,6 +69,9 @@ class StepInputs:
     group_slots: Ints | None = None
     group_tables: Ints | None = None
     token_types: Ints | None = None
+    given: tuple[NDArray[np.float32], ...] = ()
+    given_rows: Ints | None = None
+    rope_rows: NDArray[np.float32] | None = None
 
     def __post_init__(self) -> None:
         if self.top_counts is _NONE:
@@ -155,6 +161,10 @@ class StepInputs:
         }
         if self.token_types is not None:
             shapes["token_types"] = (num_tokens,)
+        if self.given_rows is not None:
+            shapes["given_rows"] = (num_tokens,)
+        if self.rope_rows is not None:
+            shapes["rope_rows"] = (num_tokens, self.rope_rows.shape[-1])
         if self.adapter_slots is not None:
             shapes["adapter_slots"] = (num_tokens,)
         if self.state_slots is not None:

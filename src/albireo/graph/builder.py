@@ -71,6 +71,9 @@ class GraphBuilder:
     def embed(self, ids: Value, table: Value) -> Value:
         return self._node("embed", {"ids": ids, "table": table})[0]
 
+    def given(self, width: int, place: int) -> Value:
+        return self._node("given", {}, width=width, place=place)[0]
+
     def cast(self, x: Value, dtype: str) -> Value:
         return x if x.type.dtype == dtype else self._node("cast", {"x": x}, dtype=dtype)[0]
 

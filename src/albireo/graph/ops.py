@@ -64,6 +64,12 @@ def _embed(x: Types, _: Attrs) -> tuple[TensorType, ...]:
     return (TensorType("float32", (x["ids"].dims[0], x["table"].dims[1])),)
 
 
+def _given(_: Types, a: Attrs) -> tuple[TensorType, ...]:
+    if not 0 <= a["place"] < MAX_GIVEN:
+        raise InvariantError(f"given of place {a['place']}: a step has {MAX_GIVEN}")
+    return (TensorType("float32", ("T", a["width"])),)
+
+
 def _cast(x: Types, a: Attrs) -> tuple[TensorType, ...]:
     return (TensorType(a["dtype"], x["x"].dims),)
 
@@ -306,6 +312,8 @@ SCORES = ("softmax", "sigmoid")
 #: Chosen experts' scores are divided by their sum, or by this where it is less (DeepSeek V3 adds it): where all of them
 #: underflow, or a bias decides for experts that have next to none, weights stay numbers.
 LEAST_SCORES = 1e-20
+#: Arrays of rows that a step may bring, the native core's kMostGiven.
+MAX_GIVEN = 4
 #: Most rows that a causal_conv reads for one.
 MAX_CONV_WIDTH = 8
 #: What a causal_conv makes of its sums, in the native core's order; the first where nothing is said.
@@ -319,8 +327,11 @@ MAX_RANKS = 8
 
 #: op -> what it needs. In the order in which a layer uses them.
 OPS: dict[str, Op] = {
-    # x[t] = table[ids[t]], widened to float32
+    # x[t] = table[ids[t]], widened to float32. Of token_ids: a row that the step gives for a token (step input
+    # given_rows) is read in its place
     "embed": Op(("ids", "table"), (), _embed),
+    # rows of T that come with the step, at one of MAX_GIVEN places
+    "given": Op((), ("width", "place"), _given),
     # rounds (nearest even) or widens
     "cast": Op(("x",), ("dtype",), _cast),
     # y = x / sqrt(mean(x^2) + eps) * weight (+ bias) over the last dim, or over each of num_heads equal parts of it,
@@ -383,10 +394,11 @@ OPS: dict[str, Op] = {
     "all_reduce": Op(("x",), ("ranks",), _all_reduce, optional=("bias",)),
     # the last dim cut into parts
     "split": Op(("x",), ("sizes",), _split),
-    # rotates each head's channel pairs (i, i + D/2) by position * inv_freq[i]; rows: x row i is row rows[i] of the step
+    # rotates each head's channel pairs (i, i + D/2) by position * inv_freq[i], or as the step says of each row (step
+    # input rope_rows); rows: x row i is row rows[i] of the step
     "rope": Op(("x", "positions"), ("num_heads", "head_dim", "rope"), _rope, optional=("rows",)),
     # k, v (rounded to the KV dtype) into the slots of this step's tokens; returns the state after. Without v values
-    # are channels of keys, and attention says how many
+    # are channels of keys, and attention says how many. A layer may be written again, where nobody reads what was there
     "kv_write": Op(("k", "kv"), ("layer", "num_kv_heads", "head_dim"), _kv_write, optional=("v",)),
     # attention of q over each sequence's cache; window counts the positions seen, itself included. Causal, unless
     # both_ways: rows see all positions, or those less than window away, and a step has all of a sequence. sinks:

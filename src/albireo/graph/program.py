@@ -6,6 +6,7 @@ models, pointers or arrays.
 Call families and their roles (a backend implements these):
 
     embed        ids, table -> out                          out[T, E] float32; ids: token_ids or positions
+    given        -> out                                     out[T, width] float32, which comes with the step
     norm         x [, weight] [, bias] [, rows] -> out      rows gathers first; out in its buffer's dtype;
                                                             attr centered: of x minus its mean
     gather       x, rows -> out                             rows of x, copied

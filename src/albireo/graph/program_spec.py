@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from albireo.dtypes import itemsize
 from albireo.errors import InvariantError
 from albireo.graph.node import SYMBOLS
-from albireo.graph.ops import CONV_ACTIVATIONS, GROUPS, MAX_CONV_WIDTH, RECURRENT, SCORES, are_groups
+from albireo.graph.ops import CONV_ACTIVATIONS, GROUPS, MAX_CONV_WIDTH, MAX_GIVEN, RECURRENT, SCORES, are_groups
 from albireo.graph.program import PANEL, Buffer, Call, PackedConstant, Program, is_gated, weight_rows
 from albireo.graph.tuning import BUCKETS
 
@@ -80,6 +80,7 @@ class Family:
 
 FAMILIES: dict[str, Family] = {
     "embed": Family(("ids", "table"), ("out",), ("width",), weight="table", optional_attrs=("scale",)),
+    "given": Family((), ("out",), ("width", "place")),
     "norm": Family(
         ("x",),
         ("out",),
@@ -419,6 +420,8 @@ def _single_op_fits(program: Program, call: Call) -> bool:
         weight, heads = _constant(program, call, "weight"), int(a["num_heads"])
         fits = (weight.rows, weight.cols) == (heads * weight_rows(int(a["n"]), "none"), a["k"])
         return fits and (cols["x"], cols["out"]) == (heads * int(a["k"]), heads * int(a["n"]))
+    if call.family == "given":
+        return cols["out"] == int(a["width"]) and 0 <= int(a["place"]) < MAX_GIVEN
     if call.family == "slice":
         return 0 <= int(a["start"]) <= cols["x"] - cols["out"]
     return call.family != "top" or cols["x"] == int(a["n"])

@@ -148,7 +148,7 @@ def _attr_problem(node: Node, name: str, value: Any) -> str:
         return _heads_problem(node) if name == "num_heads" else ""
     if name in ("dt_least", "dt_most"):
         return "" if _is_number(value) and value >= 0 else "must be a number of at least 0"
-    if name in ("layer", "state"):
+    if name in ("layer", "state", "place"):
         return "" if _is_count(value, 0) else "must be a whole number of at least 0"
     if name == "window":
         return "" if value is None or _is_count(value, 1) else "must be None or a whole number of at least 1"
@@ -240,9 +240,10 @@ def _is_number(value: Any) -> bool:
 
 
 def _check_kv(graph: Graph, is_body: bool) -> None:
-    """Rule 3. states maps a KV state to the layers written so far; a body may read what was written before it."""
+    """Rule 3. states maps a KV state to the layers written so far, each with the state that wrote it last; a body may
+    read what was written before it."""
     has_values: dict[int, bool] = {}
-    states = {v: frozenset[int]() for v in graph.inputs.values() if v.type.dtype == "kv"}
+    states: dict[Value, dict[int, Value]] = {v: {} for v in graph.inputs.values() if v.type.dtype == "kv"}
     newest = next(iter(states), None)
     if len(states) > 1:
         raise InvariantError(f"{len(states)} KV states come in, wanted at most one")
@@ -254,14 +255,16 @@ def _check_kv(graph: Graph, is_body: bool) -> None:
         if after is None:
             if layer not in states[before] and not is_body:
                 raise InvariantError(f"{_at(node)}: layer {layer} is read before it is written")
+            if newest is not None and states[newest].get(layer) is not states[before].get(layer):
+                raise InvariantError(f"{_at(node)}: layer {layer} is read behind another write of it")
             if has_values.get(layer, "value_dim" not in node.attrs) == ("value_dim" in node.attrs):
                 raise InvariantError(f"{_at(node)}: values are channels of keys where none are written, and only there")
             continue
-        if before is not newest or layer in states[before]:
-            raise InvariantError(f"{_at(node)}: the KV state forks, or layer {layer} is written twice")
+        if before is not newest:
+            raise InvariantError(f"{_at(node)}: the KV state forks")
         _check_kv_shape(node)
         has_values[layer] = "kv_write" not in (node.op, node.family) or "v" in node.inputs
-        states[after], newest = states[before] | {layer}, after
+        states[after], newest = states[before] | {layer: after}, after
     final = graph.outputs.get("kv")
     if final is not None and final is not newest:
         raise InvariantError(f"output kv is {final}, the last state is {newest}")

@@ -19,6 +19,7 @@ from albireo.graph.tuning import Tuning
 #: How threads share a call of each family.
 SPLITS = {
     "embed": "rows",
+    "given": "rows",
     "norm": "rows",
     "gather": "rows",
     "all_reduce": "rows",

@@ -169,7 +169,8 @@ class CpuModel:
     def _run(self, native: _native.Program, inputs: StepInputs) -> None:
         arrays = self.step_arrays(inputs)
         states = inputs.state_slots, inputs.snapshot_slots, inputs.snapshot_rows
-        native.run(*arrays, self.top_ids, self.top_values, self._slots(inputs), *states, inputs.token_types)
+        given = list(inputs.given), inputs.given_rows, inputs.rope_rows
+        native.run(*arrays, self.top_ids, self.top_values, self._slots(inputs), *states, inputs.token_types, *given)
 
     def step_arrays(self, inputs: StepInputs) -> StepArrays:
         """All that every program reads of a step, as the native core takes it."""
@@ -328,6 +329,8 @@ class CpuModel:
         elif call.family == "slice":
             x, out = (program.buffers[call.args[role]] for role in ("x", "out"))
             args |= {"x": self._address(x.name) + attrs["start"] * itemsize(x.dtype), "k": out.cols}
+        elif call.family == "given":
+            args |= {"k": attrs["width"], "n": attrs["place"]}
         elif call.family == "embed":
             args |= {"k": attrs["width"], "ids_of": _IDS.index(call.args["ids"])}
         elif call.family == "route":

@@ -24,6 +24,7 @@ from albireo.graph.node import Graph, Node, Value
 #: Base op -> its definition. In the order of graph.ops.OPS.
 OPS: Mapping[str, Callable[[OpCall], tuple[Any, ...]]] = {
     "embed": rows.embed,
+    "given": rows.given,
     "cast": elementwise.cast,
     "rms_norm": rms_norm.rms_norm,
     "gain": rms_norm.gain,

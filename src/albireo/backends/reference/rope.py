@@ -14,9 +14,14 @@ from albireo.backends.rope_table import rope_table
 def rope(call: OpCall) -> tuple[Array, ...]:
     x = call["x"].astype(np.float64)
     heads = x.reshape(len(x), call.attrs["num_heads"], 2, call.attrs["head_dim"] // 2)
-    positions = call["positions"][call["rows"]] if "rows" in call.inputs else call["positions"]
-    table = rope_table(call.attrs["rope"], positions).astype(np.float64)
-    cos, sin = table[:, None, :, 0], table[:, None, :, 1]
+    of_step, pairs = call.step.rope_rows, call.attrs["head_dim"] // 2
+    if of_step is None:
+        positions = call["positions"][call["rows"]] if "rows" in call.inputs else call["positions"]
+        table = rope_table(call.attrs["rope"], positions).astype(np.float64)
+        cos, sin = table[:, None, :, 0], table[:, None, :, 1]
+    else:
+        table = (of_step[call["rows"]] if "rows" in call.inputs else of_step).astype(np.float64)
+        cos, sin = table[:, None, :pairs], table[:, None, pairs:]
     first, second = heads[:, :, 0], heads[:, :, 1]
     y = np.stack([first * cos - second * sin, second * cos + first * sin], axis=2)
     return (y.reshape(x.shape).astype(np.float32),)

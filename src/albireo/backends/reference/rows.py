@@ -17,7 +17,15 @@ def embed(call: OpCall) -> tuple[Array, ...]:
     # A negative id would read from the end of the table without a word.
     if ids.size and not (ids.min() >= 0 and ids.max() < len(table)):
         raise InvariantError(f"token ids {ids.min()}..{ids.max()} leave the vocabulary of {len(table)}")
-    return (table[ids],)
+    found = table[ids]
+    given = call.step.given_rows
+    if given is not None and ids is call.step.token_ids:
+        found[given >= 0] = call.step.given[0][given[given >= 0]]
+    return (found,)
+
+
+def given(call: OpCall) -> tuple[Array, ...]:
+    return (call.step.given[call.attrs["place"]],)
 
 
 def gather_rows(call: OpCall) -> tuple[Array, ...]:

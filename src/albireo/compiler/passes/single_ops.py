@@ -73,6 +73,10 @@ def _recurrent(node: Node) -> Single:
     return node.op, dict(node.attrs), dict(node.inputs)
 
 
+def _given(node: Node) -> Single:
+    return "given", dict(node.attrs), {}
+
+
 def _norm(node: Node) -> Single:
     _require_float32(node, "x")
     if node.attrs["num_heads"] == 1:
@@ -130,6 +134,7 @@ def _top(node: Node) -> Single:
 
 #: Op -> how it becomes a call. Gathers and embeddings have passes of their own, splits are below.
 SINGLES: dict[str, Callable[[Node], Single]] = {
+    "given": _given,
     "linear": _linear,
     "expert_linear": _expert_linear,
     "route": _route,

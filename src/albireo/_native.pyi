@@ -93,6 +93,9 @@ class Program:
         snapshot_slots: NDArray[np.int32] | None = None,
         snapshot_rows: NDArray[np.int32] | None = None,
         token_types: NDArray[np.int32] | None = None,
+        given: list[NDArray[np.float32]] = ...,
+        given_rows: NDArray[np.int32] | None = None,
+        rope_rows: NDArray[np.float32] | None = None,
     ) -> None: ...
     def profile(self, on: bool) -> list[float]: ...
     def retune(self, tunings: list[dict[str, int]]) -> None: ...

@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 from typing import Protocol
 
 from albireo.errors import InvalidParams, InvariantError
+from albireo.image_input import ImageInput
 from albireo.params import PoolingParams, SamplingParams
 
 #: Stands in a block table where there is none; its contents mean nothing.
@@ -179,6 +180,7 @@ class SequenceWork:
             it draws after that. While a draft is what was drawn, the task draws again, from the draft's row, with the
             draft among its output.
         type_start: position from which on tokens are of the second of two texts; -1: there is one.
+        images: those of its prompt, wherever they are in it. Borrowed, not to be changed.
         adapter_slot: where its adapter is; -1: it has none.
         state_slot: where what its recurrent layers keep is; -1: there are no such layers.
         snapshot_slot, snapshot_at: what they keep behind its first snapshot_at tokens is to be in this slot, too; -1:
@@ -195,6 +197,7 @@ class SequenceWork:
     pooling: PoolingTask | None = None
     num_drafts: int = 0
     type_start: int = -1
+    images: tuple[ImageInput, ...] = ()
     adapter_slot: int = -1
     state_slot: int = -1
     snapshot_slot: int = -1

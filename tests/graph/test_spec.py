@@ -112,8 +112,10 @@ def stale_state(graph: Graph) -> None:
     node(graph, "kv_write", 1).inputs["kv"] = graph.inputs["kv"]
 
 
-def same_layer_twice(graph: Graph) -> None:
+def read_behind_another_write(graph: Graph) -> None:
     node(graph, "kv_write", 1).attrs["layer"] = 0
+    node(graph, "attention", 1).attrs["layer"] = 0
+    node(graph, "attention", 1).inputs["kv"] = node(graph, "kv_write", 0).output
 
 
 def read_before_write(graph: Graph) -> None:
@@ -148,7 +150,7 @@ def stray_family(graph: Graph) -> None:
         (columns(-1, 23), "its columns are -1 to 23"),
         (unregistered_constant, "weight=%layers.0.q.weight is not defined"),
         (stale_state, "the KV state forks"),
-        (same_layer_twice, "layer 0 is written twice"),
+        (read_behind_another_write, "layer 0 is read behind another write of it"),
         (read_before_write, "layer 1 is read before it is written"),
         (old_state_out, "output kv is"),
         (stray_family, "only a fused node has a body"),

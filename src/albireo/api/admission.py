@@ -16,6 +16,7 @@ from albireo.api.scoring import Part, ScorePlan, check_pairs, plan_cosines, plan
 from albireo.config import EngineConfig
 from albireo.engine.settings import EngineSettings
 from albireo.errors import ConfigError, InvalidParams, UnsupportedFeature
+from albireo.image_input import ImageInput
 from albireo.models.generation import GenerationDefaults
 from albireo.models.pooling_rule import Task
 from albireo.params import PoolingParams, SamplingParams, ThinkingMarks
@@ -47,6 +48,7 @@ class Submission:
         pooling: the prompt's embedding or scores are wanted, and nothing else; params are NO_SAMPLING then.
         budget: makes what watches params.thinking_token_budget; see Admission.budgeted().
         adapter: the number of its adapter.
+        images: what its tokens are that stand for pictures.
     """
 
     prompt: str | None
@@ -57,6 +59,7 @@ class Submission:
     pooling: PoolingParams | None = None
     budget: Callable[[], ThinkingBudget] | None = None
     adapter: int | None = None
+    images: tuple[ImageInput, ...] = ()
 
 
 class Admission:

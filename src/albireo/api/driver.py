@@ -60,6 +60,7 @@ class Driver:
             pooling=submission.pooling,
             budget=submission.budget,
             adapter=submission.adapter,
+            images=submission.images,
         )
         record = RequestRecord(request_id, submission, self._tokenizer)
         self._records[request_id] = record

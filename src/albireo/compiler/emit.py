@@ -40,7 +40,9 @@ def kv_layout(graph: Graph, block_size: int, kv_dtype: str | None = None) -> KVL
     (dtype,), has_values = dtypes, _has_values(writers[0])
     if any(_has_values(node) != has_values for node in writers):
         raise UnsupportedModel("some layers keep keys and values and others keys alone, one is supported")
-    writers = sorted({node.attrs["layer"]: node for node in writers}.values(), key=lambda node: int(node.attrs["layer"]))
+    writers = sorted(
+        {node.attrs["layer"]: node for node in writers}.values(), key=lambda node: int(node.attrs["layer"])
+    )
     layers = [node.attrs["layer"] for node in writers]
     if layers != list(range(len(layers))):
         raise UnsupportedModel(f"KV layers are numbered {layers}; wanted 0 to {len(layers) - 1}, each once")

@@ -7,6 +7,7 @@ by finish(). Does not know devices: it is given execute(plan) -> result. Does no
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Sequence as Seq
 
 from albireo.engine.answer import check_answer
 from albireo.engine.pooling import pooling_of
@@ -27,6 +28,7 @@ from albireo.engine.scheduler import Scheduler
 from albireo.engine.settings import EngineSettings
 from albireo.engine.stats import Counters, EngineStats, snapshot
 from albireo.errors import InvalidParams, InvariantError
+from albireo.image_input import ImageInput
 from albireo.outputs import FinishReason, RequestMetrics
 from albireo.params import PoolingParams, SamplingParams
 from albireo.speculative.proposer import Method
@@ -73,6 +75,7 @@ class Engine:
         pooling: PoolingParams | None = None,
         budget: MakeBudget | None = None,
         adapter: int | None = None,
+        images: Seq[ImageInput] = (),
     ) -> range:
         """Let a request wait for its turn.
 
@@ -87,13 +90,14 @@ class Engine:
             constraint: params.structured_outputs, compiled.
             budget: makes what watches params.thinking_token_budget, once a continuation.
             adapter: the number of what is added to the model's weights; what it stands for never changes.
+            images: of the prompt, in the order of their places in it.
         Returns: ids of its sequences, as plans name them.
         Raises: InvalidParams, PromptTooLong, UnsupportedFeature: it is refused, nothing else has changed.
         """
         if request_id in self._requests:
             raise InvalidParams(f"request id {request_id!r} is in use; give each request its own")
         prompt = list(prompt_token_ids)
-        max_len = check_request(prompt, params, priority, self._settings, pooling)
+        max_len = check_request(prompt, params, priority, self._settings, pooling, images)
         if earlier is not None:
             check_earlier(earlier, len(prompt), max_len, params)
         metrics = RequestMetrics(self._clock() if arrival_s is None else arrival_s)
@@ -102,7 +106,9 @@ class Engine:
         if adapter is not None and not self._settings.num_adapter_slots:
             raise InvariantError("a request has an adapter, and there are no slots for any")
         root = root_key(cache_salt, adapter)
-        request = Request(request_id, prompt, params, priority, root, progress, constraint, budget, wanted, adapter)
+        request = Request(
+            request_id, prompt, params, priority, root, progress, constraint, budget, wanted, adapter, tuple(images)
+        )
         build_request(
             request,
             max_len=max_len,

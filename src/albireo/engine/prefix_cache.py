@@ -2,10 +2,11 @@
 
 Called by scheduler.py. Knows token ids and block numbers; does not know budgets, order or devices.
 
-A full block's key is SHA-256(key of the block before it, its token ids as 4-byte little-endian), so it stands for the
-whole sequence up to its end. The first block's predecessor is 32 zero bytes, or the SHA-256 of what sets the request
-apart: its salt, its adapter. Each block group has a block of its own for the same positions, by the key and its number.
-Where layers keep states, blocks are of use up to where there is a snapshot of these.
+A full block's key is SHA-256(key of the block before it, its token ids as 4-byte little-endian, the keys of images that
+it has tokens of), so it stands for the whole sequence up to its end. The first block's predecessor is 32 zero bytes, or
+the SHA-256 of what sets the request apart: its salt, its adapter. Each block group has a block of its own for the same
+positions, by the key and its number. Where layers keep states, blocks are of use up to where there is a snapshot of
+these.
 """
 
 from __future__ import annotations
@@ -17,6 +18,7 @@ from dataclasses import dataclass
 from albireo.engine.block_tables import BlockTables
 from albireo.engine.request import Sequence
 from albireo.engine.state_slots import StateSlots
+from albireo.image_input import keys_within
 from albireo.step import NULL_BLOCK
 
 _NO_SALT = bytes(32)
@@ -30,9 +32,9 @@ def root_key(cache_salt: str | None, adapter: int | None = None) -> bytes:
     return root if adapter is None else hashlib.sha256(root + adapter.to_bytes(8, "little")).digest()
 
 
-def next_key(parent: bytes, token_ids: list[int]) -> bytes:
-    """Key of a full block behind another, or behind root_key()."""
-    return hashlib.sha256(parent + struct.pack(f"<{len(token_ids)}I", *token_ids)).digest()
+def next_key(parent: bytes, token_ids: list[int], of_images: bytes = b"") -> bytes:
+    """Key of a full block behind another, or behind root_key(). Args: of_images: see keys_within()."""
+    return hashlib.sha256(parent + struct.pack(f"<{len(token_ids)}I", *token_ids) + of_images).digest()
 
 
 @dataclass(slots=True)
@@ -166,5 +168,7 @@ class PrefixCache:
         while len(keys) <= idx:
             parent = keys[-1] if keys else seq.request.cache_root
             start = len(keys) * self._block_size
-            keys.append(next_key(parent, seq.slice(start, start + self._block_size)))
+            end = start + self._block_size
+            images = seq.request.images
+            keys.append(next_key(parent, seq.slice(start, end), keys_within(images, start, end) if images else b""))
         return keys[idx] + bytes((group,)) if group else keys[idx]

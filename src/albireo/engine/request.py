@@ -21,6 +21,7 @@ from albireo.engine.block_tables import Tables, blocks_needed
 from albireo.engine.pooling import Pooling, check_pooling
 from albireo.engine.settings import EngineSettings
 from albireo.errors import InvalidParams, InvariantError, PromptTooLong, UnsupportedFeature, short
+from albireo.image_input import ImageInput
 from albireo.outputs import FinishReason, RequestMetrics
 from albireo.params import PoolingParams, SamplingParams
 from albireo.step import SampleTask, SequenceWork, ThinkingBudget, TokenConstraint, TokenLogprobs
@@ -102,6 +103,7 @@ class Request:
     Fields:
         pooling: an embedding of the prompt is wanted; nothing is sampled then.
         adapter: the number of its adapter; None: it has none.
+        images: of the prompt, in order.
     """
 
     request_id: str
@@ -114,6 +116,7 @@ class Request:
     budget: MakeBudget | None = None
     pooling: Pooling | None = None
     adapter: int | None = None
+    images: tuple[ImageInput, ...] = ()
     sequences: list[Sequence] = field(default_factory=list)
     num_unfinished: int = 0
     is_prompt_done: bool = False
@@ -191,6 +194,7 @@ class Sequence:
             return self.work
         work = SequenceWork(self.seq_id, self.slice(start, end), start, self.block_tables)
         work.adapter_slot, work.state_slot = self.work.adapter_slot, self.work.state_slot
+        work.images = request.images
         if request.pooling is not None:
             work.pooling = request.pooling.task(start, end, self.num_tokens)
             work.type_start = -1 if (first := request.pooling.params.type_start) is None else first
@@ -211,6 +215,7 @@ def check_request(
     priority: int,
     settings: EngineSettings,
     pooling: PoolingParams | None = None,
+    images: Seq[ImageInput] = (),
 ) -> int:
     """Refuse what can never run.
 
@@ -232,6 +237,8 @@ def check_request(
             f"priority={short(priority)} needs scheduling_policy='priority', "
             f"this engine runs {settings.scheduling_policy!r}; leave it 0 or change the policy"
         )
+    if images:
+        _check_images(images, num_prompt, settings)
     if pooling is not None:
         return check_pooling(prompt_token_ids, pooling, settings)
     if not settings.generates:
@@ -242,6 +249,14 @@ def check_request(
             f"{settings.max_model_len - 1} and one produced; shorten it or raise max_model_len"
         )
     return _longest(num_prompt, params, settings)
+
+
+def _check_images(images: Seq[ImageInput], num_prompt: int, settings: EngineSettings) -> None:
+    if settings.image_problem:
+        raise UnsupportedFeature(f"the prompt has {len(images)} images, and {settings.image_problem}")
+    ends = [end for image in images for span in image.spans for end in span]
+    if ends != sorted(ends) or ends[0] < 0 or ends[-1] > num_prompt:
+        raise InvariantError(f"images at {ends} of a prompt of {num_prompt} tokens")
 
 
 def _longest(num_prompt: int, params: SamplingParams, settings: EngineSettings) -> int:
@@ -317,7 +332,7 @@ def build_request(
             request=request,
             order=(request.priority, arrival_idx, index),
             task=task,
-            work=SequenceWork(seq_id, (output or prompt)[-1:], num_tokens - 1, tables, (task,)),
+            work=SequenceWork(seq_id, (output or prompt)[-1:], num_tokens - 1, tables, (task,), images=request.images),
             stop_ids=stop_ids,
             max_len=max_len,
             num_tokens=num_tokens,

@@ -33,6 +33,7 @@ class EngineSettings:
         pooling_rule: what the model's files say of embeddings, or of scores. generates: it writes text.
         num_token_types: how many types of tokens it tells apart; 0: none.
         is_causal: tokens do not see what comes behind them; else all tokens of a prompt are in one step.
+        image_problem: why prompts have no images, as the end of a sentence; empty: they may have some.
         lookahead: positions beyond a decoding step's own that a sequence gets blocks for where there are free ones, for
             a device that begins the next step before this one is reported.
         num_host_blocks: blocks of host memory for what preempted sequences have computed.
@@ -63,6 +64,7 @@ class EngineSettings:
     generates: bool = True
     num_token_types: int = 0
     is_causal: bool = True
+    image_problem: str = "this model reads text only"
     lookahead: int = 0
     num_host_blocks: int = 0
     swap_cost_tokens: float = 0.0
@@ -110,6 +112,7 @@ class EngineSettings:
         embedding_size: int = 0,
         model: ModelConfig | None = None,
         pooling_rule: PoolingRule | None = None,
+        image_problem: str = "this model reads text only",
         lookahead: int = 0,
         num_host_blocks: int = 0,
         swap_cost_tokens: float = 0.0,
@@ -138,6 +141,7 @@ class EngineSettings:
             generates=model is None or model.pooling is None,
             num_token_types=0 if model is None else model.blocks.num_token_types,
             is_causal=is_causal,
+            image_problem=image_problem,
             lookahead=lookahead,
             num_host_blocks=num_host_blocks,
             swap_cost_tokens=swap_cost_tokens,

@@ -13,6 +13,7 @@ import msgspec
 
 from albireo.api.share import ALONE, Share
 from albireo.engine.settings import EngineSettings
+from albireo.image_input import ImageInput
 from albireo.models.generation import GenerationDefaults
 from albireo.models.pooling_rule import PoolingRule
 from albireo.outputs import FinishReason
@@ -39,7 +40,7 @@ class Start(Message):
 
 
 class Add(Message):
-    """Run a request. earlier, pooling, adapter: see Engine.add_request()."""
+    """Run a request. earlier, pooling, adapter, images: see Engine.add_request()."""
 
     key: int
     prompt_token_ids: list[int]
@@ -50,6 +51,7 @@ class Add(Message):
     earlier: list[list[int] | None] | None
     pooling: PoolingParams | None = None
     adapter: int | None = None
+    images: tuple[ImageInput, ...] = ()
 
 
 class Abort(Message):
@@ -109,7 +111,7 @@ class Ready(Message):
 
     Fields:
         memory: bytes of weights, arena and kv, as planned.
-        windows, pooling_rule, generates, num_token_types, is_causal: see EngineSettings.
+        windows, pooling_rule, generates, num_token_types, is_causal, image_problem: see EngineSettings.
     """
 
     engine: dict[str, Any]
@@ -129,6 +131,7 @@ class Ready(Message):
     generates: bool = True
     num_token_types: int = 0
     is_causal: bool = True
+    image_problem: str = ""
 
     def settings(self) -> EngineSettings:
         """What the engine decides with, as far as requests are refused by it."""
@@ -145,6 +148,7 @@ class Ready(Message):
             generates=self.generates,
             num_token_types=self.num_token_types,
             is_causal=self.is_causal,
+            image_problem=self.image_problem,
         )
 
 

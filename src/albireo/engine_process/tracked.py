@@ -183,6 +183,7 @@ class Tracked:
             earlier,
             submission.pooling,
             submission.adapter,
+            submission.images,
         )
 
     def take(self, update: Update, now_s: float) -> bool:

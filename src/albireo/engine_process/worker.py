@@ -114,6 +114,7 @@ def _ready(loaded: Loaded) -> Ready:
         generates=settings.generates,
         num_token_types=settings.num_token_types,
         is_causal=settings.is_causal,
+        image_problem=settings.image_problem,
     )
 
 
@@ -219,6 +220,7 @@ class Worker:
                 earlier=add.earlier,
                 pooling=add.pooling,
                 adapter=add.adapter,
+                images=add.images,
             )
         except RequestError as error:
             self.tell(Refused(add.key, type(error).__name__, str(error)))

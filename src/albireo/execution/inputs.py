@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from itertools import chain
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -132,7 +133,7 @@ def pack_step(
     return PackedStep(inputs, tasks, task_rows, is_top, prompt_rows, drafts)
 
 
-def _by_group(slots: NDArray[np.int32], tables: NDArray[np.int32]) -> dict[str, NDArray[np.int32]]:
+def _by_group(slots: NDArray[np.int32], tables: NDArray[np.int32]) -> dict[str, Any]:
     """What a step says of block groups, where there are several."""
     return {} if len(tables) == 1 else {"group_slots": slots, "group_tables": tables}
 
@@ -159,7 +160,7 @@ def _those_held(slots: NDArray[np.int32]) -> NDArray[np.int32] | None:
     return slots if slots.max(initial=-1) >= 0 else None
 
 
-def _snapshots(orders: Sequence[tuple[int, int]]) -> dict[str, NDArray[np.int32]]:
+def _snapshots(orders: Sequence[tuple[int, int]]) -> dict[str, Any]:
     """What a step says of snapshots, where one is taken. Args: orders: slot and rows of each sequence."""
     if not any(rows for _, rows in orders):
         return {}

@@ -6,6 +6,7 @@ Its execute() is what the engine is given. Does not decide anything: who runs, a
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Protocol
 
 import numpy as np
@@ -16,6 +17,7 @@ from albireo.backends.step_outputs import StepOutputs
 from albireo.errors import InvariantError, OutOfMemory
 from albireo.execution.adapters import AdapterRunner
 from albireo.execution.drafts import draw_with_drafts
+from albireo.execution.images import ImageRows
 from albireo.execution.inputs import GroupTables, PackedStep, pack_step, with_hidden, with_logits
 from albireo.execution.pooling import Ending, Scaled, pool
 from albireo.sampling.sampler import Sampler
@@ -95,6 +97,7 @@ class Runner:
         adapters: AdapterRunner | None = None,
         states: StateTier | None = None,
         ending: Ending | None = None,
+        images: ImageRows | None = None,
     ) -> None:
         """Args:
         pooler: None where no plan holds a PoolingTask. host: None where no plan swaps.
@@ -102,6 +105,7 @@ class Runner:
         states: None where sequences keep nothing beside the KV cache. Else a step changes what it reads, and is never
             computed twice.
         ending: what is made of pooled hidden states; None: an embedding of length 1.
+        images: None where no prompt has any.
         """
         self._model = model
         self._host = host
@@ -109,6 +113,7 @@ class Runner:
         self._adapters = adapters
         self._states = states
         self._ending = Scaled() if ending is None else ending
+        self._images = images
         self._sampler = Sampler(vocab_size)
         self._block_size = block_size
         self._tables = GroupTables()
@@ -136,7 +141,10 @@ class Runner:
         return False
 
     def _pack(self, plan: StepPlan) -> PackedStep:
-        return pack_step(plan, self._block_size, is_top_greedy=self._states is not None, tables=self._tables)
+        step = pack_step(plan, self._block_size, is_top_greedy=self._states is not None, tables=self._tables)
+        if self._images is None or not any(work.images for work in plan.work):
+            return step
+        return replace(step, inputs=self._images.give(step.inputs, plan.work))
 
     def _run(self, inputs: StepInputs) -> StepOutputs:
         """By the program with adapters where a row has one: no other step pays for them."""

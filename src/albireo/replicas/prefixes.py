@@ -11,13 +11,17 @@ from collections.abc import Sequence
 from itertools import takewhile
 
 from albireo.engine.prefix_cache import next_key, root_key
+from albireo.image_input import ImageInput, keys_within
 
 
-def block_keys(token_ids: list[int], block_size: int, cache_salt: str | None) -> list[bytes]:
+def block_keys(
+    token_ids: list[int], block_size: int, cache_salt: str | None, images: Sequence[ImageInput] = ()
+) -> list[bytes]:
     """Keys of the full blocks of these tokens, in order. Cost: one SHA-256 a block."""
     keys, parent = [], root_key(cache_salt)
     for start in range(0, len(token_ids) - block_size + 1, block_size):
-        parent = next_key(parent, token_ids[start : start + block_size])
+        end = start + block_size
+        parent = next_key(parent, token_ids[start:end], keys_within(images, start, end))
         keys.append(parent)
     return keys
 

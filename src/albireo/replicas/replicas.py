@@ -208,7 +208,8 @@ class Replicas:
         if self.ready is None or not self.ready.engine["enable_prefix_caching"]:
             return []
         tokens = tracked.submission.prompt_token_ids + tracked.continuations[0].token_ids
-        return block_keys(tokens, self.ready.block_size, tracked.submission.cache_salt)
+        submission = tracked.submission
+        return block_keys(tokens, self.ready.block_size, submission.cache_salt, submission.images)
 
     def _move(self, tracked: Tracked) -> None:
         """From the engine that has it to another one. What the old one still says of it is not heard."""

@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any
 
@@ -29,10 +29,12 @@ MAX_COMPILED = 8
 
 @dataclass(frozen=True, slots=True)
 class ChatPrompt:
-    """text: the rendered chat, for people to read; token_ids: what the model gets."""
+    """text: the rendered chat, for people to read; token_ids: what the model gets, in which the template marked the
+    places of images."""
 
     text: str
     token_ids: list[int]
+    images: list[Any] = field(default_factory=list)
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,17 +64,20 @@ class ChatEncoder:
         documents: Sequence[Any] | None = None,
         chat_template_kwargs: Mapping[str, Any] | None = None,
         now: datetime | None = None,
+        image_problem: str = "this model reads text only",
     ) -> ChatPrompt:
         """Render and encode a chat.
 
         Args:
-            messages: dicts with role and content; content is a string, or a list of {"type": "text", "text": …}.
+            messages: dicts with role and content; content is a string, or a list of {"type": "text", "text": …} and of
+                images: {"type": "image_url", "image_url": {"url": …}}, {"type": "image", "image": …}.
             chat_template: name of one of the model's templates, or a template's source; None: the model's, the one
                 named tool_use when there are tools and it has one.
             continue_final_message: True leaves the last message open for the model to go on with; a string names
                 the field that stays open.
             chat_template_kwargs: further variables ("enable_thinking": False).
             now: what strftime_now() tells a template; the present when None.
+            image_problem: why there may be no images; empty: there may be.
 
         Raises: TemplateError when there is no template, it refuses the messages or exceeds its limits, or the
             messages have the wrong shape.
@@ -82,6 +87,8 @@ class ChatEncoder:
         chat = plain_conversation(
             messages,
             reads_parts=prepared.template.reads_parts,
+            needs_parts=prepared.template.needs_parts,
+            image_problem=image_problem,
             tools=tools,
             documents=documents,
             add_generation_prompt=add_generation_prompt,
@@ -96,7 +103,7 @@ class ChatEncoder:
         if prepared.encoder.count(ids) != num_marks:
             # Some of them came from the messages: encode anew with the template's own only.
             ids = prepared.encoder.encode(marked, num_marks)
-        return ChatPrompt(text, ids)
+        return ChatPrompt(text, ids, chat.images)
 
     def _marked(self, prepared: _Prepared, chat: Conversation, text: str, moment: datetime) -> tuple[str, int]:
         """text with the template's own special tokens marked, and how many they are."""

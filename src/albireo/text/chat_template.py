@@ -36,6 +36,7 @@ class ChatTemplate:
         words: the names and string constants the template mentions; values equal to one may steer it.
         literals: its literal text and string constants.
         reads_parts: True when it understands content given as a list of parts.
+        needs_parts: True when it understands nothing else: it goes through contents, and never asks for a string.
     """
 
     def __init__(self, source: str) -> None:
@@ -52,6 +53,7 @@ class ChatTemplate:
         try:
             tree = self._environment.parse(source)
             self.words, self.literals = _mentions(tree)
+            self.needs_parts = _needs_parts(tree)
             self._code = self._environment.compile_metered(tree)
         except jinja2.TemplateSyntaxError as error:
             where = f"line {error.lineno}: {error.message}"
@@ -167,6 +169,18 @@ def _cut_at_open_end(text: str, chat: Conversation) -> str:
         return text[:end]
     # The template trims messages: so the text before the mark is trimmed too.
     return text[:end].rstrip()
+
+
+def _needs_parts(tree: nodes.Template) -> bool:
+    loops = any(_is_content(loop.iter) for loop in tree.find_all(nodes.For))
+    return loops and not any(_is_content(test.node) for test in tree.find_all(nodes.Test))
+
+
+def _is_content(node: nodes.Node) -> bool:
+    """Whether this is what a message holds: message.content or message["content"]."""
+    if isinstance(node, nodes.Getattr):
+        return node.attr == "content"
+    return isinstance(node, nodes.Getitem) and isinstance(node.arg, nodes.Const) and node.arg.value == "content"
 
 
 def _mentions(tree: nodes.Template) -> tuple[frozenset[str], str]:

@@ -17,8 +17,15 @@ from albireo.errors import TemplateError, short
 REASONING_FIELDS = ("reasoning_content", "thinking", "reasoning")
 
 _ROLE = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_. -]{0,63}")
-#: What a content part may be besides text, under whatever name.
-_MEDIA = ("image", "audio", "video", "file")
+#: What a content part may be besides text and images, under whatever name.
+_OTHER_MEDIA = ("audio", "video", "file")
+#: Kinds of content parts that are images, and the keys that say which: OpenAI's, transformers' and vLLM's names.
+_IMAGES = {
+    "image_url": ("image_url",),
+    "input_image": ("image_url",),
+    "image": ("image", "url", "path", "base64"),
+    "image_pil": ("image_pil",),
+}
 _RESERVED = ("messages", "tools", "documents", "add_generation_prompt", "strftime_now")
 
 
@@ -29,6 +36,8 @@ class Conversation:
     Fields:
         continue_field: name of the last message's field that stays open for the model to go on with, or None.
         variables: further names: the special tokens' texts, and what the caller passes on.
+        images: of the messages, in their order: what their parts hold, as the caller gave it. Of them a template sees
+            parts that are {"type": "image"}.
     """
 
     messages: list[dict[str, Any]]
@@ -37,12 +46,15 @@ class Conversation:
     add_generation_prompt: bool = True
     continue_field: str | None = None
     variables: dict[str, Any] = field(default_factory=dict)
+    images: list[Any] = field(default_factory=list)
 
 
 def plain_conversation(
     messages: Sequence[Any],
     *,
     reads_parts: bool,
+    needs_parts: bool = False,
+    image_problem: str = "this model reads text only",
     tools: Sequence[Any] | None = None,
     documents: Sequence[Any] | None = None,
     add_generation_prompt: bool = True,
@@ -54,6 +66,8 @@ def plain_conversation(
     Args:
         messages: dicts with a role; a key whose value is None counts as absent.
         reads_parts: when False, content given as a list of text parts is joined with newlines.
+        needs_parts: content given as a text becomes a list of one part.
+        image_problem: why there may be no images; empty: there may be.
 
     Raises: TemplateError naming the message and what is wrong with it.
     """
@@ -77,7 +91,8 @@ def plain_conversation(
         if name in _RESERVED:
             raise TemplateError(f"chat_template_kwargs holds {name!r}, which is an argument of its own")
     try:
-        chat = _conversation(messages, reads_parts, tools, documents, add_generation_prompt, variables or {})
+        reading = _Reading(reads_parts, needs_parts, image_problem)
+        chat = _conversation(messages, reading, tools, documents, add_generation_prompt, variables or {})
     except RecursionError:
         raise TemplateError("the messages are nested too deeply") from None
     if not continue_final_message:
@@ -90,26 +105,37 @@ def plain_conversation(
     return dataclasses.replace(chat, continue_field=continue_field)
 
 
+@dataclass(slots=True)
+class _Reading:
+    """How contents are read, and the images found so far."""
+
+    reads_parts: bool
+    needs_parts: bool
+    image_problem: str
+    images: list[Any] = field(default_factory=list)
+
+
 def _conversation(
     messages: Sequence[Any],
-    reads_parts: bool,
+    reading: _Reading,
     tools: Sequence[Any] | None,
     documents: Sequence[Any] | None,
     add_generation_prompt: bool,
     variables: Mapping[str, Any],
 ) -> Conversation:
     return Conversation(
-        messages=[_plain_message(index, message, reads_parts) for index, message in enumerate(messages)],
+        messages=[_plain_message(index, message, reading) for index, message in enumerate(messages)],
         tools=None if tools is None else [_plain(tool) for tool in tools],
         documents=None if documents is None else [_plain(document) for document in documents],
         add_generation_prompt=add_generation_prompt,
         variables=_plain(dict(variables)),
+        images=reading.images,
     )
 
 
-def _plain_message(index: int, message: Any, reads_parts: bool) -> dict[str, Any]:
-    value = _plain(message)
+def _plain_message(index: int, message: Any, reading: _Reading) -> dict[str, Any]:
     where = f"messages[{index}]"
+    value = _plain(_without_images(where, message, reading))
     if not isinstance(value, dict):
         raise TemplateError(f"{where} must be a dict with role and content, got {type(message).__name__}")
     value = {key: item for key, item in value.items() if item is not None}
@@ -121,21 +147,44 @@ def _plain_message(index: int, message: Any, reads_parts: bool) -> dict[str, Any
     if content is not None and not isinstance(content, (str, list)):
         raise TemplateError(f"{where} has content of type {type(content).__name__}; it must be a string or a list")
     if isinstance(content, list):
-        _refuse_media(where, content)
-        if not reads_parts:
+        if not reading.reads_parts:
             value["content"] = "\n".join(_text_of_part(where, part) for part in content)
+    elif content is not None and reading.needs_parts:
+        value["content"] = [{"type": "text", "text": content}]
     reasoning = next((value[name] for name in REASONING_FIELDS if name in value), None)
     if reasoning is not None:
         value = {"thinking": reasoning, **value, "reasoning_content": reasoning}
     return value
 
 
-def _refuse_media(where: str, content: Sequence[Any]) -> None:
-    """A template may have marks for images, of which the model would see nothing but the marks."""
-    for part in content:
-        kind = part.get("type") if isinstance(part, dict) else None
-        if isinstance(kind, str) and kind.removeprefix("input_").removesuffix("_url") in _MEDIA:
-            raise TemplateError(f"{where} has a content part of type {kind!r}; models here read text only")
+def _without_images(where: str, message: Any, reading: _Reading) -> Any:
+    """A message whose images are marks of their places; they are among reading.images then."""
+    content = message.get("content") if isinstance(message, Mapping) else None
+    if not isinstance(content, (list, tuple)):
+        return message
+    parts = [_without_image(where, part, reading) for part in content]
+    return {**message, "content": parts}
+
+
+def _without_image(where: str, part: Any, reading: _Reading) -> Any:
+    kind = part.get("type") if isinstance(part, Mapping) else None
+    if not isinstance(kind, str):
+        return part
+    if kind.removeprefix("input_").removesuffix("_url") in _OTHER_MEDIA:
+        raise TemplateError(f"{where} has a content part of type {kind!r}; models here read text and images")
+    if kind not in _IMAGES:
+        return part
+    # a template may have marks for images, of which a model of text would see nothing but the marks
+    if reading.image_problem:
+        raise TemplateError(f"{where} has a content part of type {kind!r}; {reading.image_problem}")
+    if not reading.reads_parts:
+        raise TemplateError(f"{where} has a content part of type {kind!r}; this model's template takes text only")
+    found = next((part[key] for key in _IMAGES[kind] if part.get(key) is not None), None)
+    image = found.get("url") if isinstance(found, Mapping) else found
+    if image is None:
+        raise TemplateError(f"{where} has a content part of type {kind!r} without {' or '.join(_IMAGES[kind])}")
+    reading.images.append(image)
+    return {"type": "image"}
 
 
 def _text_of_part(where: str, part: Any) -> str:

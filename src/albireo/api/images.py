@@ -1,0 +1,104 @@
+"""Pictures of a prompt -> what stands for them in it, and what the vision tower reads.
+
+Called by admission.py. Where pictures come from, and how they are cut, is albireo.images; where a prompt has places for
+them is its token ids.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING, Any
+
+from albireo.errors import InvalidParams
+from albireo.image_input import ImageInput, Tile, key_of
+
+if TYPE_CHECKING:
+    from albireo.images.processor import ImageProcessor
+    from albireo.text.tokenizer import Tokenizer
+
+#: A prompt with its pictures in place.
+Placed = tuple[list[int], tuple[ImageInput, ...]]
+
+
+class ImageReader:
+    """Puts pictures in their places. Threads may share it."""
+
+    def __init__(
+        self,
+        processor: ImageProcessor,
+        tokenizer: Tokenizer,
+        opened: Callable[[Any], Any],
+        most: int | None = None,
+    ) -> None:
+        """Args:
+        opened: the picture that a caller means: an address, a file, or the picture itself.
+        most: pictures of a prompt; None: any number.
+        """
+        self._processor, self._tokenizer, self._opened, self._most = processor, tokenizer, opened, most
+        self._place = _id(tokenizer, processor.placeholder)
+        self._row = _id(tokenizer, processor.image_token)
+
+    def placed(self, token_ids: Sequence[int], pictures: Sequence[Any]) -> Placed:
+        """The prompt with what stands for each picture in place of its mark.
+
+        Raises: InvalidParams when there are more of the one than of the other, or a picture cannot be read.
+        """
+        if self._most is not None and len(pictures) > self._most:
+            raise InvalidParams(
+                f"the prompt has {len(pictures)} images; limit_mm_per_prompt allows {self._most}; give fewer, or raise "
+                "it"
+            )
+        places = [at for at, token in enumerate(token_ids) if token == self._place]
+        if len(places) != len(pictures):
+            raise InvalidParams(
+                f"the prompt has {len(places)} places for images ({self._processor.placeholder}) and {len(pictures)} "
+                "images; give one each"
+            )
+        ids: list[int] = []
+        images: list[ImageInput] = []
+        start = 0
+        for at, picture in zip(places, pictures, strict=True):
+            ids += token_ids[start:at]
+            images.append(self._put(ids, picture))
+            start = at + 1
+        return [*ids, *token_ids[start:]], tuple(images)
+
+    def _put(self, ids: list[int], picture: Any) -> ImageInput:
+        """What stands for one picture, at the end of ids."""
+        prepared = self._processor.prepare(self._opened(picture))
+        text = prepared.text
+        while ids and text[:1].isspace() and (before := self._blank(ids[-1])):
+            text = before + text  # blanks side by side are one token, as where a text is encoded whole
+            ids.pop()
+        first = len(ids)
+        ids += self._tokenizer.encode(text, add_special_tokens=False)
+        spans = _runs(ids, first, self._row)
+        tiles = tuple(Tile(int(tile.shape[0]), int(tile.shape[1]), tile.tobytes()) for tile in prepared.tiles)
+        return ImageInput(key_of(tiles), tiles, spans, prepared.grid)
+
+    def _blank(self, token_id: int) -> str:
+        """The text of a token that is nothing but blanks; empty for any other."""
+        if token_id in self._tokenizer.special_ids:
+            return ""
+        text = self._tokenizer.decode([token_id], skip_special_tokens=False)
+        return text if text.isspace() else ""
+
+
+def _id(tokenizer: Tokenizer, token: str) -> int:
+    found = tokenizer.token_to_id(token)
+    if found is None:
+        raise InvalidParams(f"the tokenizer has no token {token!r}, which stands for images in this model")
+    return found
+
+
+def _runs(ids: Sequence[int], first: int, row: int) -> tuple[tuple[int, int], ...]:
+    """Positions, from first on, at which a token stands, as runs."""
+    found: list[tuple[int, int]] = []
+    for at in range(first, len(ids)):
+        if ids[at] != row:
+            continue
+        if found and found[-1][1] == at:
+            found[-1] = (found[-1][0], at + 1)
+        else:
+            found.append((at, at + 1))
+    return tuple(found)

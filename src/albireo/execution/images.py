@@ -1,0 +1,135 @@
+"""Pictures of prompts -> rows of a step: what the vision tower gives of them in place of embeddings, and rotations
+where positions have three axes.
+
+Called by runner.py. A tower is run when a step first has tokens of a picture; its rows are kept a while, by what the
+picture is, so that preempted and repeated prompts do without. Does not know models: it is given what runs a tower.
+"""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+from numpy.typing import NDArray
+
+from albireo.backends.rope_table import rope_table
+from albireo.backends.step_inputs import StepInputs
+from albireo.errors import InvariantError
+from albireo.graph.ops import RopeSpec
+from albireo.image_input import ImageInput
+from albireo.step import SequenceWork
+
+F32 = NDArray[np.float32]
+
+#: Bytes of rows that are kept of pictures: about 100 of 256 rows of 2,560 numbers.
+KEPT_BYTES = 256 << 20
+
+
+@dataclass(frozen=True, slots=True)
+class RopeAxes:
+    """Rotation of a model whose positions have three axes: time, and row and column within a picture.
+
+    Fields: axes: of each pair of the rotation, which of the three it turns by.
+    """
+
+    rope: RopeSpec
+    axes: tuple[int, ...]
+
+    def rows(self, works: Sequence[SequenceWork]) -> F32:
+        """[T, D] cosines, then sines, of all tokens of a step."""
+        places = np.concatenate([axis_positions(work.images, *_range(work)) for work in works], axis=1)
+        tables = np.stack([rope_table(self.rope, axis) for axis in places])
+        table = tables[np.array(self.axes), :, np.arange(len(self.axes))]
+        return np.ascontiguousarray(np.concatenate([table[..., 0].T, table[..., 1].T], axis=1))
+
+
+def axis_positions(images: Sequence[ImageInput], start: int, end: int) -> NDArray[np.int32]:
+    """[3, end - start] positions of tokens start .. end-1 of a sequence on three axes.
+
+    A picture's tokens all have the time of its first one, and are its grid on the other two; the text behind goes on
+    at one more than the greatest. Source: Qwen2-VL, arXiv:2409.12191, multimodal rotary position embedding.
+    """
+    found = np.tile(np.arange(start, end, dtype=np.int32), (3, 1))
+    shift = 0
+    for image in images:
+        if image.grid is None:
+            raise InvariantError("an image without a grid, and positions of the model have three axes")
+        rows, columns = image.grid
+        for first, last in image.spans:
+            low, high = max(first, start), min(last, end)
+            if low < high:
+                place = np.arange(low - first, high - first, dtype=np.int32)
+                here = slice(low - start, high - start)
+                found[:, here] = first + shift
+                found[1, here] += place // columns
+                found[2, here] += place % columns
+            shift += max(rows, columns) - (last - first)
+            found[:, max(0, last - start) :] = np.arange(max(last, start), end, dtype=np.int32) + shift
+    return found
+
+
+class ImageRows:
+    """Invariant: what a picture's rows are depends on its tiles alone, however often they are computed."""
+
+    def __init__(
+        self,
+        tower: Callable[[NDArray[np.uint8]], F32],
+        factor: float = 1.0,
+        axes: RopeAxes | None = None,
+        kept_bytes: int = KEPT_BYTES,
+    ) -> None:
+        """Args:
+        tower: [rows, E] of a tile [height, width, 3].
+        factor: what the model multiplies embeddings by, which these rows are not.
+        axes: None where positions are numbers.
+        """
+        self._tower, self._factor, self._axes = tower, factor, axes
+        self._kept: OrderedDict[bytes, F32] = OrderedDict()
+        self._kept_bytes, self._num_bytes = kept_bytes, 0
+
+    def give(self, inputs: StepInputs, works: Sequence[SequenceWork]) -> StepInputs:
+        """A step with the rows of the pictures that it has tokens of, and the rotations of all tokens."""
+        parts, of_token, count = [], np.full(inputs.num_tokens, -1, np.int32), 0
+        for work, first in zip(works, inputs.query_start.tolist(), strict=False):
+            for low, high, rows in self._parts(work):
+                of_token[first + low : first + high] = np.arange(count, count + high - low, dtype=np.int32)
+                parts.append(rows)
+                count += high - low
+        if parts:
+            inputs = replace(inputs, given=(np.concatenate(parts),), given_rows=of_token)
+        return inputs if self._axes is None else replace(inputs, rope_rows=self._axes.rows(works))
+
+    def _parts(self, work: SequenceWork) -> Iterator[tuple[int, int, F32]]:
+        """Runs of a work's tokens that are rows of pictures: first and last of them, and the rows."""
+        start, end = _range(work)
+        for image in work.images:
+            before = 0
+            for first, last in image.spans:
+                low, high = max(first, start), min(last, end)
+                if low < high:
+                    yield low - start, high - start, self._rows(image)[before + low - first : before + high - first]
+                before += last - first
+
+    def _rows(self, image: ImageInput) -> F32:
+        known = self._kept.get(image.key)
+        if known is not None:
+            self._kept.move_to_end(image.key)
+            return known
+        tiles = (np.frombuffer(tile.pixels, np.uint8).reshape(tile.height, tile.width, 3) for tile in image.tiles)
+        rows = np.concatenate([self._tower(tile) for tile in tiles])
+        if len(rows) != image.num_rows:
+            raise InvariantError(f"the tower gives {len(rows)} rows of an image that has {image.num_rows} tokens")
+        if self._factor != 1.0:
+            rows = rows / np.float32(self._factor)
+        self._kept[image.key] = rows
+        self._num_bytes += rows.nbytes
+        while self._num_bytes > self._kept_bytes and len(self._kept) > 1:
+            self._num_bytes -= self._kept.popitem(last=False)[1].nbytes
+        return rows
+
+
+def _range(work: SequenceWork) -> tuple[int, int]:
+    """Positions of a work's tokens."""
+    return work.num_computed_tokens, work.num_computed_tokens + len(work.token_ids)

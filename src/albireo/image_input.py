@@ -1,0 +1,62 @@
+"""ImageInput: a picture as the engine carries it, from the front door to the step that reads it.
+
+Made by api/images.py; a part of requests, of messages to other processes and of plans. Integers and bytes only.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import struct
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True, slots=True)
+class Tile:
+    """A part of a picture, or all of it, as the vision tower reads it: [height, width, 3] uint8, row by row."""
+
+    height: int
+    width: int
+    pixels: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class ImageInput:
+    """A picture of a prompt.
+
+    Fields:
+        key: 32 bytes that stand for its tiles.
+        tiles: what the tower reads, in order.
+        spans: positions [start, end) of the prompt whose tokens are rows that the tower gives, in order; together as
+            many as the tiles have rows.
+        grid: rows and columns that the rows of a span are, where positions of the model have three axes; else None.
+    """
+
+    key: bytes
+    tiles: tuple[Tile, ...]
+    spans: tuple[tuple[int, int], ...]
+    grid: tuple[int, int] | None = None
+
+    @property
+    def num_rows(self) -> int:
+        """Of its tokens those that are rows of the tower."""
+        return sum(end - start for start, end in self.spans)
+
+    @property
+    def end(self) -> int:
+        """Behind the last of its positions."""
+        return self.spans[-1][1]
+
+
+def key_of(tiles: Sequence[Tile]) -> bytes:
+    """SHA-256 of what the tower reads."""
+    digest = hashlib.sha256()
+    for tile in tiles:
+        digest.update(struct.pack("<II", tile.height, tile.width))
+        digest.update(tile.pixels)
+    return digest.digest()
+
+
+def keys_within(images: Sequence[ImageInput], start: int, end: int) -> bytes:
+    """What sets the tokens at positions start .. end-1 apart from others of the same ids: the pictures they are of."""
+    return b"".join(image.key for image in images if any(first < end and start < last for first, last in image.spans))

@@ -13,6 +13,7 @@ from typing import Any, Literal
 
 from albireo.dtypes import kv_cache_dtype
 from albireo.errors import ConfigError, InvalidParams, short
+from albireo.media_limits import MediaLimits
 from albireo.profiles import DEFAULT, PROFILES, Profile, StepLimits, resolve
 from albireo.speculative_config import SpeculativeConfig
 from albireo.structured_params import BACKENDS, backend_name
@@ -88,6 +89,11 @@ class EngineConfig:
             several ranks.
         max_loras: adapters that one step may have; each has a slot, memory that is taken at the start.
         max_lora_rank: largest rank of an adapter; slots have room for it.
+        limit_mm_per_prompt: most images of one prompt, as {"image": 4} or its text in JSON; 0: the part of the model
+            that reads them is not loaded; by default any number.
+        allowed_local_media_path: folder whose files requests may name as images; None: none may.
+        allowed_media_domains: hosts that images may be fetched from, by URLs in requests; *: any that is not of this
+            network. Without one, images come with the request.
         max_logprobs: most logprobs a request may ask for; -1: the vocabulary.
         verify_hashes: check the weights of an engine directory against their hashes before running.
         pin_numerics: refuse an engine directory where other kernels than the build's would run, whose logits may differ
@@ -128,6 +134,9 @@ class EngineConfig:
     enable_lora: bool = False
     max_loras: int = 1
     max_lora_rank: int = 16
+    limit_mm_per_prompt: MediaLimits = MediaLimits()  # noqa: RUF009  # it is frozen
+    allowed_local_media_path: str | None = None
+    allowed_media_domains: tuple[str, ...] = ()
     max_logprobs: int = 20
     verify_hashes: bool = False
     pin_numerics: bool = False
@@ -137,7 +146,7 @@ class EngineConfig:
         _check_choice("device", self.device, ("auto", "cpu", "cuda"))
         _check_choice("scheduling_policy", self.scheduling_policy, ("fcfs", "priority"))
         _check_choice("generation_config", self.generation_config, ("auto", "vllm"))
-        for name in ("model", "tokenizer"):
+        for name in ("model", "tokenizer", "allowed_local_media_path"):
             object.__setattr__(self, name, _place(name, getattr(self, name)))
         _check_shared(self)
         object.__setattr__(self, "structured_outputs_backend", _backend(self.structured_outputs_backend))
@@ -154,6 +163,8 @@ class EngineConfig:
         _at_least("data_parallel_size", self.data_parallel_size, 1, MAX_ENGINES)
         _at_least("max_logprobs", self.max_logprobs, -1)
         object.__setattr__(self, "speculative_config", SpeculativeConfig.of(self.speculative_config))
+        object.__setattr__(self, "limit_mm_per_prompt", MediaLimits.of(self.limit_mm_per_prompt))
+        object.__setattr__(self, "allowed_media_domains", _names("allowed_media_domains", self.allowed_media_domains))
         _check_swap_space(self.swap_space, self.device)
         _check_lora(self)
         value = self.memory_utilization
@@ -249,7 +260,7 @@ def _check_shared(config: EngineConfig | BuildConfig) -> None:
             raise ConfigError(f"{name}={short(value)} is not allowed; it must be a name, such as 'int8'")
     _flag("tp_invariant", config.tp_invariant)
     object.__setattr__(config, "kv_cache_dtype", kv_cache_dtype(config.kv_cache_dtype) or "auto")
-    object.__setattr__(config, "without", _names(config.without))
+    object.__setattr__(config, "without", _names("without", config.without))
 
 
 def _check_choice(name: str, value: Any, choices: Sequence[str]) -> None:
@@ -306,12 +317,13 @@ def _backend(given: Any) -> str:
         raise ConfigError(str(error)) from None
 
 
-def _names(given: Any) -> tuple[str, ...]:
+def _names(name: str, given: Any) -> tuple[str, ...]:
     """Names from one string with commas, or from several such; each once, in order."""
     texts = (given,) if isinstance(given, str) else given
     if not isinstance(texts, (tuple, list)) or not all(isinstance(text, str) for text in texts):
-        raise ConfigError(f"without={short(given)} is not allowed; it must be names of compiler passes")
-    return tuple(dict.fromkeys(name for text in texts for part in text.split(",") if (name := part.strip())))
+        wanted = "compiler passes" if name == "without" else "hosts"
+        raise ConfigError(f"{name}={short(given)} is not allowed; it must be names of {wanted}")
+    return tuple(dict.fromkeys(each for text in texts for part in text.split(",") if (each := part.strip())))
 
 
 def _at_least_if_given(name: str, value: Any, low: int, high: int = MAX_NUMBER) -> None:

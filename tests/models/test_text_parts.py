@@ -32,6 +32,9 @@ def text(model_type: str, named: str, **changes: Any) -> dict[str, Any]:
     return {key: value for key, value in config.items() if key not in left_out and value is not ...}
 
 
+_SIGLIP = {"vision_config": {"hidden_size": 16, "intermediate_size": 24, "num_attention_heads": 2, "image_size": 28}}
+_SIGLIP["vision_config"] |= {"num_hidden_layers": 1, "patch_size": 7}
+_SIGLIP2 = {"vision_config": {**_SIGLIP["vision_config"], "model_type": "siglip2_vision_model", "num_patches": 16}}
 _GEMMA4_VISION = {"hidden_size": 16, "intermediate_size": 24, "num_attention_heads": 2, "head_dim": 8}
 _GEMMA4_VISION |= {"num_hidden_layers": 1, "num_key_value_heads": 2}
 _GEMMA4 = {"vision_config": _GEMMA4_VISION, "audio_config": None, "tie_word_embeddings": True}
@@ -71,6 +74,9 @@ WHOLES: dict[str, dict[str, Any]] = {
         "vision_config": _PIXTRAL,
         "tie_word_embeddings": False,
     },
+    "idefics3": {"text_config": text("llama", "llama"), **_SIGLIP, "scale_factor": 2, "tie_word_embeddings": False},
+    "smolvlm": {"text_config": text("llama", "llama"), **_SIGLIP, "scale_factor": 2, "tie_word_embeddings": True},
+    "lfm2_vl": {"text_config": text("lfm2", "lfm2"), **_SIGLIP2, "tie_word_embeddings": True},
     "mistral3 of ministral3": {
         "text_config": text("ministral3", "ministral3"),
         "vision_config": _PIXTRAL,

@@ -28,7 +28,7 @@ _ALIASES = {
     "data_parallel_size": ("--dp", "-dp"),
 }
 #: Fields that are lists: their flags may be given several times.
-_LISTS = ("stop", "without", "served_model_name", "lora_modules", "api_key", "chat_template_kwarg")
+_LISTS = ("stop", "without", "allowed_media_domains", "served_model_name", "lora_modules", "api_key", "chat_template_kwarg")
 #: Fields of SamplingParams that a flag can carry; the rest need JSONL or Python.
 SAMPLING_FLAGS = (
     "max_tokens",

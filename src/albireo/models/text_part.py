@@ -8,7 +8,7 @@ Called by models/__init__.py and weights.py. Does not know what the other parts 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -28,18 +28,35 @@ class _Whole:
         parts: what the text part's model_type may be, first what it is where it is not said -> the architecture.
         defaults: what absent keys of the text part mean, where that differs from its architecture.
         always: keys of the text part that are what the part does, whatever they say: any other value is refused.
+        neutral: keys of the text part that say nothing as long as they have these values; any other is refused.
+        ignored: keys of the text part that say nothing.
     """
 
     class_name: str
     parts: Mapping[str, str]
     defaults: Mapping[str, Any] = field(default_factory=dict)
     always: Mapping[str, Any] = field(default_factory=dict)
+    neutral: Mapping[str, Any] = field(default_factory=dict)
+    ignored: frozenset[str] = frozenset()
 
 
+#: Of Idefics 3 and SmolVLM: what their own Llama could do beside others', and did not.
+_IDEFICS = _Whole(
+    "Idefics3ForConditionalGeneration",
+    {"llama": "llama"},
+    neutral={"qk_layer_norms": False, "use_resampler": False, "rope_interleaved": False},
+    ignored=keys(
+        "_flash_attn_2_enabled is_llama_config neftune_noise_alpha perceiver_config pixel_shuffle_factor",
+        "transformers.js_config",
+    ),
+)
 #: By the model_type of the whole.
 _WHOLES = {
     "gemma3": _Whole("Gemma3ForConditionalGeneration", {"gemma3_text": "gemma3_text"}),
     "gemma4": _Whole("Gemma4ForConditionalGeneration", {"gemma4_text": "gemma4_text"}),
+    "idefics3": _IDEFICS,
+    "smolvlm": replace(_IDEFICS, class_name="SmolVLMForConditionalGeneration"),
+    "lfm2_vl": _Whole("Lfm2VlForConditionalGeneration", {"lfm2": "lfm2"}),
     "kimi_k25": _Whole("KimiK25ForConditionalGeneration", {"deepseek_v3": "deepseek_v3", "kimi_k2": "kimi_k2"}),
     "mistral3": _Whole(
         "Mistral3ForConditionalGeneration",
@@ -65,6 +82,10 @@ _OF_IMAGES = keys(
     "image_token_id video_token_id vision_start_token_id vision_end_token_id",
     "media_placeholder_token_id video_placeholder use_unified_vision_chunk ignore_index auto_map",
     "projector_hidden_act vision_feature_layer multimodal_projector_bias spatial_merge_size",
+    "_pad_token_id scale_factor image_seq_len use_reentrant_checkpointing transformers.js_config vocab_size",
+    "downsample_factor projector_bias projector_hidden_size projector_use_layernorm do_image_splitting",
+    "encoder_patch_size max_image_tokens max_num_patches max_pixels_tolerance max_tiles min_image_tokens min_tiles",
+    "tile_size use_image_special_tokens use_thumbnail",
 )
 #: Of rotary settings: which pairs follow which of three positions. Those of text are equal.
 _OF_PLACES = ("mrope_section", "mrope_interleaved")
@@ -74,10 +95,13 @@ _SHARED = ("dtype", "torch_dtype", "bos_token_id", "eos_token_id", "tie_word_emb
 #: them, and as it did before 4.52.
 _PREFIXES = (
     ("model.language_model.", "model."),
+    ("model.text_model.", "model."),
     ("language_model.model.", "model."),
     ("language_model.lm_head.", "lm_head."),
     ("lm_head.", "lm_head."),
 )
+#: Of which a model with parts has some.
+_WITH_PARTS = ("language_model.", "model.language_model.", "model.text_model.")
 #: A tensor of a model written without its head -> what names are to begin with.
 _HEADLESS = {
     "wte.weight": (("lm_head.", "lm_head."), ("", "transformer.")),
@@ -122,9 +146,13 @@ def text_settings(data: Mapping[str, Any], where: str) -> dict[str, Any]:
     for key, value in whole.always.items():
         if text.get(key, value) != value:
             fields.unsupported(f"text_config.{key}", text[key], f"a {part} computes {short(value)}")
+    for key, value in whole.neutral.items():
+        if text.get(key, value) != value:
+            fields.unsupported(f"text_config.{key}", text[key], f"supported: {short(value)}")
     shared = {key: fields.raw(key) for key in _SHARED if fields.raw(key) is not None}
     fields.refuse_unread(IGNORABLE_KEYS | _OF_IMAGES, {})
-    text = {key: _without_places(value) for key, value in text.items() if key != "architectures"}
+    left_out = {"architectures", *whole.neutral, *whole.ignored}
+    text = {key: _without_places(value) for key, value in text.items() if key not in left_out}
     # ids that end a text are told by the whole, which knows of turns
     return {**whole.defaults, **text, **shared, **whole.always, "model_type": whole.parts[part]}
 
@@ -138,7 +166,7 @@ def _without_places(value: Any) -> Any:
 def open_tensors(directory: Path) -> SafetensorsFiles | TextTensors:
     """The tensors of a directory, by the names of a model of text alone."""
     files = SafetensorsFiles(directory)
-    if any(name.startswith(("language_model.", "model.language_model.")) for name in files.names):
+    if any(name.startswith(_WITH_PARTS) for name in files.names):
         return TextTensors(files, _PREFIXES)
     prefixes = next((prefixes for name, prefixes in _HEADLESS.items() if name in files), None)
     return files if prefixes is None else TextTensors(files, prefixes)

@@ -1,0 +1,54 @@
+"""MediaLimits: how many pictures a prompt may have. The name of its field in EngineConfig is vLLM's.
+
+Checked once, on construction, and frozen afterwards. A leaf module: does not know how pictures are read.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from albireo.errors import ConfigError, short
+
+_WANTED = 'an object such as {"image": 4}, or its text in JSON'
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class MediaLimits:
+    """Most of each kind in one prompt.
+
+    Fields: image: None: any number; 0: the model's part that reads them is not loaded.
+
+    Raises: ConfigError naming the value and what is allowed.
+    """
+
+    image: int | None = None
+
+    def __post_init__(self) -> None:
+        if self.image is not None and (type(self.image) is not int or self.image < 0):
+            raise ConfigError(
+                f"limit_mm_per_prompt has image={short(self.image)}; it must be a whole number of at least 0"
+            )
+
+    @classmethod
+    def of(cls, value: Any) -> MediaLimits:
+        """What a caller gave. Raises: ConfigError."""
+        if isinstance(value, MediaLimits):
+            return value
+        given = value
+        if isinstance(given, str):
+            try:
+                given = json.loads(given)
+            except (ValueError, RecursionError):
+                raise ConfigError(f"limit_mm_per_prompt={short(value)} is not allowed; it must be {_WANTED}") from None
+        if given is None:
+            return cls()
+        if not isinstance(given, Mapping):
+            raise ConfigError(f"limit_mm_per_prompt={short(value)} is not allowed; it must be {_WANTED}")
+        # there is no video and no audio, so no number of them is too many
+        unknown = [key for key in given if key not in ("image", "video", "audio")]
+        if unknown:
+            raise ConfigError(f"limit_mm_per_prompt has {short(unknown[0])}; known: image")
+        return cls(image=given.get("image"))

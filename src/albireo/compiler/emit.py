@@ -28,22 +28,23 @@ EMIT_WHY = "a step is one walk over a flat list"
 
 def kv_layout(graph: Graph, block_size: int, kv_dtype: str | None = None) -> KVLayout:
     """Shape of the cache, from the nodes that write it; its element type is that of the queries that read it, unless
-    another is given.
+    another is given. Of a graph without attention, as a vision tower's projector is: no layers, of no bytes.
 
     Raises: UnsupportedModel when queries differ in type, or layer numbers have holes, or what is written is rounded to
         another type before.
     """
     writers = [node for node in graph.nodes if any(v.type.dtype == "kv" for v in node.outputs)]
     dtypes = {node.inputs["q"].type.dtype for node in graph.nodes if node.family == "attention"}
+    if not dtypes and not writers:
+        return KVLayout(0, 0, 0, kv_dtype or "float32", block_size)
     if len(dtypes) != 1 or not writers:
         raise UnsupportedModel(f"attention reads queries of {len(dtypes)} types, one is supported: {sorted(dtypes)}")
     (dtype,), has_values = dtypes, _has_values(writers[0])
     if any(_has_values(node) != has_values for node in writers):
         raise UnsupportedModel("some layers keep keys and values and others keys alone, one is supported")
-    writers = sorted(
-        {node.attrs["layer"]: node for node in writers}.values(), key=lambda node: int(node.attrs["layer"])
-    )
-    layers = [node.attrs["layer"] for node in writers]
+    of_layer = {int(node.attrs["layer"]): node for node in writers}
+    layers = sorted(of_layer)
+    writers = [of_layer[layer] for layer in layers]
     if layers != list(range(len(layers))):
         raise UnsupportedModel(f"KV layers are numbered {layers}; wanted 0 to {len(layers) - 1}, each once")
     if not has_values and kv_dtype in KV_CODES:

@@ -61,6 +61,7 @@ _ROOM = (
     "sentence_transformers",
     "short_conv",
     "text_part",
+    "vision",
     "weights",
 )
 

@@ -29,6 +29,7 @@ from albireo.models.rearranged import REARRANGED, rearranged
 from albireo.models.safetensors_file import RawTensor, raw_tensor
 from albireo.models.safetensors_files import SafetensorsFiles
 from albireo.models.text_part import TextTensors, open_tensors
+from albireo.models.vision.tensors import TowerTensors
 from albireo.quantization.encoded import Encoded
 from albireo.quantization.formats.matrix import Matrix, Plan
 from albireo.quantization.formats.mxfp4 import Mxfp4
@@ -267,7 +268,10 @@ def _plain_names(stored: SafetensorsFiles | TextTensors | FusedExperts | GgufFil
 
 
 def check_weights(
-    graph: Graph, checkpoint: Checkpoint, ignorable: Iterable[str] = (), aliases: Mapping[str, str] | None = None
+    graph: Graph,
+    checkpoint: Checkpoint | TowerTensors,
+    ignorable: Iterable[str] = (),
+    aliases: Mapping[str, str] | None = None,
 ) -> None:
     """Compare the weights a graph reads with those there are.
 
@@ -299,7 +303,7 @@ def check_weights(
         checkpoint.check_readable(name)
 
 
-def _is_zero_bias(checkpoint: Checkpoint, name: str) -> bool:
+def _is_zero_bias(checkpoint: Checkpoint | TowerTensors, name: str) -> bool:
     """Old quantizers gave every linear a bias, of zeros where the model has none."""
     if not name.endswith(".bias") or len(checkpoint.shape(name)) != 1:
         return False
@@ -308,7 +312,7 @@ def _is_zero_bias(checkpoint: Checkpoint, name: str) -> bool:
     )
 
 
-def _check_copy(checkpoint: Checkpoint, name: str, original: str) -> None:
+def _check_copy(checkpoint: Checkpoint | TowerTensors, name: str, original: str) -> None:
     a, b = checkpoint.tensor(name), checkpoint.tensor(original)
     for checked in (name, original):
         checkpoint.release(checked)

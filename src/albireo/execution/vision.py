@@ -1,0 +1,91 @@
+"""VisionRunner: makes rows of a language model's embeddings of a tile: tower, neighbours put together, projector.
+
+Made by api/, called where a prompt has pictures. A tile is one step with its patches as one sequence. Does not know
+pictures, prompts or requests.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+from numpy.typing import NDArray
+
+from albireo.backends.backend import KernelCatalog
+from albireo.backends.cpu.machine import ThreadPool
+from albireo.backends.cpu.model import CpuModel
+from albireo.backends.step_inputs import StepInputs
+from albireo.backends.weights import Weights
+from albireo.compiler.pipeline import compile_graph
+from albireo.errors import InvariantError
+from albireo.graph.node import Graph
+from albireo.models.vision.tensors import TowerTensors
+from albireo.models.vision.tower import VisionTower, check_tensors
+
+F32 = NDArray[np.float32]
+#: Positions of a block of keys and values.
+_BLOCK_SIZE = 16
+
+
+class VisionRunner:
+    """A tower and its projector on this machine.
+
+    Invariant: rows depend on the tile alone: neither on tiles before it nor on the number of threads.
+    """
+
+    def __init__(
+        self, tower: VisionTower, tensors: TowerTensors, pool: ThreadPool, catalog: KernelCatalog, max_patches: int
+    ) -> None:
+        """Args: tensors: of the tower's directory; may be closed behind this. max_patches: of the largest tile; memory
+        is planned for it.
+
+        Raises: WeightMismatch where tensors do not fit the tower; UnsupportedModel for a graph that no kernels perform.
+        """
+        self._tower, self.max_patches = tower, max_patches
+        check_tensors(tower, tensors)
+        tower.hold({name: tensors.tensor(name).to_float32() for name in tower.host_tensors})
+        self._model, self._projector = (
+            _model(graph, tensors, pool, catalog, max_patches) for graph in (tower.graph(), tower.projector())
+        )
+
+    def rows(self, tile: F32) -> F32:
+        """[n, hidden_size of the text part] of a tile [H, W, 3], normalized; the caller's own.
+
+        Raises: InvariantError for a tile that the tower does not read, or of more patches than memory is planned for.
+        """
+        num_patches = self._tower.patches(*tile.shape[:2])
+        if num_patches > self.max_patches:
+            raise InvariantError(f"a tile of {num_patches} patches; memory is planned for {self.max_patches}")
+        inputs = self._tower.inputs(tile)
+        hidden = self._model.run(step_of(inputs.given, inputs.rope_rows)).hidden
+        joined = self._tower.joined(hidden, inputs.grid)
+        return self._projector.run(step_of((joined,))).hidden.copy()
+
+
+def step_of(given: tuple[F32, ...], rope_rows: F32 | None = None) -> StepInputs:
+    """A step of one sequence whose tokens are rows that come with it; all of them are wanted."""
+    count = len(given[0])
+    rows, num_blocks = np.arange(count, dtype=np.int32), -(-count // _BLOCK_SIZE)
+    none = np.zeros(0, np.int32)
+    return StepInputs(
+        token_ids=np.zeros(count, np.int32),
+        positions=rows,
+        # behind the null block
+        slots=rows + np.int32(_BLOCK_SIZE),
+        query_start=np.array([0, count], np.int32),
+        context_len=np.array([count], np.int32),
+        block_table=np.arange(1, num_blocks + 1, dtype=np.int32)[None],
+        logit_rows=rows,
+        top_rows=none,
+        given=tuple(np.ascontiguousarray(rows, np.float32) for rows in given),
+        rope_rows=None if rope_rows is None else np.ascontiguousarray(rope_rows, np.float32),
+    )
+
+
+def _model(graph: Graph, weights: Weights, pool: ThreadPool, catalog: KernelCatalog, max_rows: int) -> CpuModel:
+    program = compile_graph(
+        graph,
+        catalog,
+        maxima={"T": max_rows, "R": max_rows, "G": 1},
+        block_size=_BLOCK_SIZE,
+        max_positions=max_rows,
+    )
+    return CpuModel(program, weights, pool, num_blocks=1 + -(-max_rows // _BLOCK_SIZE))

@@ -1,0 +1,150 @@
+"""Layers of vision towers as graph-building functions: all patches of a tile see each other.
+
+Called by the families beside it. As in models/layers.py, x is the residual stream in float32, and what a matrix is
+multiplied with is rounded to the compute dtype. All layers write layer 0 of the KV cache: nobody reads the keys of a
+layer behind it, so that a tower has room for those of one.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import NamedTuple
+
+from albireo.graph.builder import GraphBuilder
+from albireo.graph.node import RowSegment, Value
+from albireo.graph.ops import RopeSpec
+
+
+@dataclass(frozen=True, slots=True)
+class EncoderSettings:
+    """Fields: patch_size: pixels on a side. act: one of ops.UNARY_KINDS. is_rms: norms are RMS norms without a bias.
+    has_bias: linears of layers have one."""
+
+    hidden_size: int
+    intermediate_size: int
+    num_layers: int
+    num_heads: int
+    patch_size: int
+    act: str
+    eps: float
+    dtype: str
+    is_rms: bool = False
+    has_bias: bool = True
+
+    @property
+    def head_dim(self) -> int:
+        return self.hidden_size // self.num_heads
+
+    @property
+    def patch_width(self) -> int:
+        """Numbers of a patch."""
+        return 3 * self.patch_size**2
+
+
+class Names(NamedTuple):
+    """What a checkpoint calls the parts of a layer, behind its number.
+
+    gate: None: there is none. joined: the module that has the rows of q, k and v, where one does.
+    """
+
+    attention_norm: str
+    q: str
+    k: str
+    v: str
+    out: str
+    ffn_norm: str
+    up: str
+    down: str
+    gate: str | None = None
+    joined: str | None = None
+
+
+def layer(b: GraphBuilder, c: EncoderSettings, x: Value, number: int, prefix: str, names: Names) -> Value:
+    """x behind one layer, [T, E] float32. Args: prefix: of layers, behind which their numbers come."""
+    name = f"{prefix}.{number}"
+    with b.part(f"layers.{number}.attn"):
+        h = rounded_norm(b, c, x, f"{name}.{names.attention_norm}")
+        parts = {p: _of_heads(b, c, h, place, p, name, names) for place, p in enumerate("qkv")}
+        a = _attention(b, c, parts)
+        o = linear(b, c, a, f"{name}.{names.out}", c.hidden_size, "o", c.has_bias)
+        with b.part("o"):
+            x = b.add(x, o)
+    with b.part(f"layers.{number}.mlp"):
+        h = rounded_norm(b, c, x, f"{name}.{names.ffn_norm}")
+        m = linear(b, c, h, f"{name}.{names.up}", c.intermediate_size, "up", c.has_bias)
+        gate = None
+        if names.gate is not None:
+            gate = linear(b, c, h, f"{name}.{names.gate}", c.intermediate_size, "gate", c.has_bias)
+        with b.part("act"):
+            m = b.unary(m, c.act) if gate is None else b.mul(b.unary(gate, c.act), m)
+            m = b.cast(m, c.dtype)
+        down = linear(b, c, m, f"{name}.{names.down}", c.hidden_size, "down", c.has_bias)
+        with b.part("down"):
+            return b.add(x, down)
+
+
+def _of_heads(b: GraphBuilder, c: EncoderSettings, h: Value, place: int, part: str, name: str, names: Names) -> Value:
+    """Queries, keys or values of all heads."""
+    module, first = f"{name}.{names[1 + place]}", place * c.hidden_size
+    rows = None if names.joined is None else (f"{name}.{names.joined}", first)
+    return linear(b, c, h, module, c.hidden_size, part, c.has_bias, rows)
+
+
+def _attention(b: GraphBuilder, c: EncoderSettings, parts: dict[str, Value]) -> Value:
+    """Rotated by the step's rope_rows where it has them, else not at all: no frequency is told."""
+    still = RopeSpec((0.0,) * (c.head_dim // 2))
+    with b.part("rope"):
+        q, k = (b.rope(parts[p], still, c.num_heads, c.head_dim) for p in "qk")
+    with b.part("kv"):
+        b.kv_write(k, parts["v"], 0, c.num_heads, c.head_dim)
+    with b.part("attention"):
+        a = b.attention(
+            b.cast(q, c.dtype),
+            layer=0,
+            num_heads=c.num_heads,
+            num_kv_heads=c.num_heads,
+            head_dim=c.head_dim,
+            scale=c.head_dim**-0.5,
+            window=None,
+            softcap=None,
+            both_ways=True,
+        )
+        return b.cast(a, c.dtype)
+
+
+def linear(
+    b: GraphBuilder,
+    c: EncoderSettings,
+    x: Value,
+    name: str,
+    width: int,
+    part: str,
+    has_bias: bool = True,
+    rows: tuple[str, int] | None = None,
+) -> Value:
+    """[T, width] float32 of x, rounded. Args: name: of its module. rows: the module that has its rows, and the first
+    of them, where they are a part of another's."""
+    with b.part(part):
+        x = b.cast(x, c.dtype)
+        module, first = rows or (name, 0)
+        segments = {kind: (RowSegment(f"{module}.{kind}", first, first + width),) for kind in ("weight", "bias")}
+        dims = width, int(x.type.dims[-1])
+        weight = b.weight(f"{name}.weight", dims, c.dtype, segments=segments["weight"])
+        bias = b.weight(f"{name}.bias", (width,), "float32", segments=segments["bias"]) if has_bias else None
+        return b.linear(x, weight, bias)
+
+
+def norm(b: GraphBuilder, c: EncoderSettings, x: Value, name: str, eps: float | None = None) -> Value:
+    """norm(x), float32. Args: name: of its module. eps: where it is not that of layers."""
+    width, eps = int(x.type.dims[-1]), c.eps if eps is None else eps
+    with b.part("norm"):
+        weight = b.weight(f"{name}.weight", (width,), "float32")
+        if c.is_rms:
+            return b.rms_norm(x, weight, eps)
+        return b.layer_norm(x, weight, b.weight(f"{name}.bias", (width,), "float32"), eps)
+
+
+def rounded_norm(b: GraphBuilder, c: EncoderSettings, x: Value, name: str) -> Value:
+    """norm(x), as a matrix reads it."""
+    with b.part("norm"):
+        return b.cast(norm(b, c, x, name), c.dtype)

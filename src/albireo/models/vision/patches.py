@@ -1,0 +1,44 @@
+"""Patches of a tile as rows, and rows of patches put together: numpy on the host, for all families.
+
+Rows are in reading order where nothing else is said: row by row of the grid, each from the left.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+from numpy.typing import NDArray
+
+from albireo.errors import InvariantError, short
+
+F32 = NDArray[np.float32]
+Grid = tuple[int, int]
+
+
+def grid_of(height: int, width: int, patch_size: int) -> Grid:
+    """Rows and columns of patches. Raises: InvariantError for a tile that patches do not fill."""
+    if height < patch_size or width < patch_size or height % patch_size or width % patch_size:
+        raise InvariantError(f"a tile of {height} x {width} pixels is not filled by patches of {patch_size}")
+    return height // patch_size, width // patch_size
+
+
+def patch_rows(tile: F32, patch_size: int) -> F32:
+    """[T, 3 * P * P] of a tile [H, W, 3]: channel, row, column, as a convolution's weight is flattened."""
+    if tile.ndim != 3 or tile.shape[2] != 3:
+        raise InvariantError(f"a tile has shape {short(tile.shape)}; wanted [height, width, 3]")
+    rows, cols = grid_of(tile.shape[0], tile.shape[1], patch_size)
+    parts = tile.reshape(rows, patch_size, cols, patch_size, 3).transpose(0, 2, 4, 1, 3)
+    return np.ascontiguousarray(parts.reshape(rows * cols, -1), np.float32)
+
+
+def blocks(rows: F32, grid: Grid, size: int) -> NDArray[np.float32]:
+    """[rows / size, columns / size, size, size, E] of rows [T, E]: those of each block, in reading order."""
+    height, width = grid
+    if height % size or width % size:
+        raise InvariantError(f"a grid of {height} x {width} patches is not filled by blocks of {size} x {size}")
+    return rows.reshape(height // size, size, width // size, size, -1).transpose(0, 2, 1, 3, 4)
+
+
+def side_by_side(rows: F32, grid: Grid, size: int) -> F32:
+    """[T / size², size² * E]: the rows of each block of size x size beside each other, in reading order."""
+    cut = blocks(rows, grid, size)
+    return np.ascontiguousarray(cut.reshape(cut.shape[0] * cut.shape[1], -1))

@@ -1,0 +1,100 @@
+"""What vision_config says of a tower, checked; keys are honoured, or change nothing, or are refused by name.
+
+Called by the families. Keys of the whole that are not about pictures are the text part's, which refuses what it does
+not know.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from albireo.errors import ModelError
+from albireo.json_file import Fields, keys
+from albireo.models.config import IGNORABLE_KEYS
+from albireo.models.layer_kinds import MAX_LAYERS
+from albireo.models.vision.encoder import EncoderSettings
+
+#: Far more than any tower has.
+MAX_WIDTH, MAX_HEADS, MAX_PATCH_SIZE, MAX_IMAGE_SIZE = 2**16, 2**10, 256, 2**16
+#: What an activation is called -> ops.UNARY_KINDS.
+ACTIVATIONS = {
+    "gelu_pytorch_tanh": "gelu_tanh",
+    "gelu_new": "gelu_tanh",
+    "gelu_fast": "gelu_tanh",
+    "gelu": "gelu",
+    "gelu_python": "gelu",
+    "silu": "silu",
+    "swish": "silu",
+    "relu": "relu",
+}
+#: Of any tower: how it was published, and how pictures come to it.
+IGNORABLE = IGNORABLE_KEYS | keys("dtype torch_dtype initializer_factor size max_image_size use_base_siglip")
+
+
+def vision_fields(data: Mapping[str, Any], where: str, model_types: tuple[str, ...]) -> Fields:
+    """The keys of vision_config. Args: model_types: what it may call itself.
+
+    Raises: ModelError when it is missing; UnsupportedModel for a tower of another kind.
+    """
+    table = Fields(data, where).table("vision_config")
+    if table is None:
+        raise ModelError(f"{where}: vision_config is missing")
+    fields = Fields(table, f"{where}: vision_config")
+    named = fields.text("model_type", model_types[0])
+    if named not in model_types:
+        fields.unsupported("model_type", named, f"supported here: {', '.join(model_types)}")
+    if fields.integer("num_channels", 1, 2**10, 3) != 3:
+        fields.unsupported("num_channels", fields.raw("num_channels"), "pictures have 3")
+    return fields
+
+
+def encoder_settings(
+    fields: Fields,
+    dtype: str,
+    defaults: Mapping[str, Any],
+    *,
+    names: Mapping[str, str] | None = None,
+    eps: float | None = None,
+    **kinds: bool,
+) -> EncoderSettings:
+    """Sizes of layers. Args: defaults: what absent keys mean. names: what the family calls some keys. eps: of norms,
+    where no key says it. kinds: those of EncoderSettings.
+
+    Raises: ModelError for a bad value; UnsupportedModel for an activation that is not computed.
+    """
+    called = {**{key: key for key in defaults}, **(names or {})}
+
+    def whole(key: str, most: int) -> int:
+        return fields.integer(called.get(key, key), 1, most, defaults.get(key))
+
+    width, heads = whole("hidden_size", MAX_WIDTH), whole("num_attention_heads", MAX_HEADS)
+    if width % heads or (width // heads) % 2:
+        fields.fail(called.get("num_attention_heads", ""), heads, f"must cut hidden_size={width} into even heads")
+    return EncoderSettings(
+        width,
+        whole("intermediate_size", 16 * MAX_WIDTH),
+        whole("num_hidden_layers", MAX_LAYERS),
+        heads,
+        whole("patch_size", MAX_PATCH_SIZE),
+        activation(fields, "hidden_act", defaults.get("hidden_act")),
+        fields.number("layer_norm_eps", 1e-30, 1.0, defaults.get("layer_norm_eps", 1e-6)) if eps is None else eps,
+        dtype,
+        **kinds,
+    )
+
+
+def activation(fields: Fields, key: str, default: str | None) -> str:
+    """One of ops.UNARY_KINDS. Raises: UnsupportedModel for another."""
+    name = fields.text(key, default)
+    if name not in ACTIVATIONS:
+        fields.unsupported(key, name, f"supported: {', '.join(ACTIVATIONS)}")
+    return ACTIVATIONS[name]
+
+
+def text_width(data: Mapping[str, Any], where: str, default: int | None = None) -> int:
+    """hidden_size of the text part, which rows of pictures have. Args: default: what it is where nothing is said."""
+    text = Fields(data, where).table("text_config")
+    if text is None:
+        raise ModelError(f"{where}: text_config is missing")
+    return Fields(text, f"{where}: text_config").integer("hidden_size", 1, MAX_WIDTH, default)

@@ -1,0 +1,56 @@
+"""SigLIP: learned positions, LayerNorm, biases everywhere; of Idefics3, SmolVLM, Gemma 3 and LFM2-VL.
+
+Called by these families. Sources: Zhai et al. 2023, SigLIP; Tschannen et al. 2025, SigLIP 2.
+"""
+
+from __future__ import annotations
+
+from albireo.graph.builder import GraphBuilder
+from albireo.graph.node import Graph, Value
+from albireo.models.layers import pooled_states
+from albireo.models.vision.encoder import EncoderSettings, Names, layer, linear, norm
+
+NAMES = Names(
+    "layer_norm1",
+    "self_attn.q_proj",
+    "self_attn.k_proj",
+    "self_attn.v_proj",
+    "self_attn.out_proj",
+    "layer_norm2",
+    "mlp.fc1",
+    "mlp.fc2",
+)
+DEFAULTS = {
+    "hidden_size": 768,
+    "intermediate_size": 3072,
+    "num_hidden_layers": 12,
+    "num_attention_heads": 12,
+    "patch_size": 16,
+    "hidden_act": "gelu_pytorch_tanh",
+    "layer_norm_eps": 1e-6,
+}
+
+
+def siglip(c: EncoderSettings, prefix: str, num_positions: int | None) -> Graph:
+    """Hidden states behind the last norm of patches in reading order.
+
+    Args: num_positions: rows of the table of positions, which are those of a tile's patches in order; None: the step
+        brings positions, as its second given rows.
+    """
+    b = GraphBuilder()
+    with b.part("embed"):
+        x = linear(b, c, b.given(c.patch_width, 0), f"{prefix}.embeddings.patch_embedding", c.hidden_size, "patches")
+        with b.part("positions"):
+            x = b.add(x, _positions(b, c, prefix, num_positions))
+    for number in range(c.num_layers):
+        x = layer(b, c, x, number, f"{prefix}.encoder.layers", NAMES)
+    with b.part("head"):
+        x = norm(b, c, x, f"{prefix}.post_layernorm")
+    return pooled_states(b, x)
+
+
+def _positions(b: GraphBuilder, c: EncoderSettings, prefix: str, num_positions: int | None) -> Value:
+    if num_positions is None:
+        return b.given(c.hidden_size, 1)
+    name = f"{prefix}.embeddings.position_embedding.weight"
+    return b.embed(b.positions, b.weight(name, (num_positions, c.hidden_size), c.dtype))

@@ -1,0 +1,80 @@
+"""TowerTensors: the tensors of a vision tower and its projector, by the names that graphs use.
+
+Called by tower.py, read by whoever packs weights. Names are those of transformers' model without its head, whatever
+they begin with in the file. Weights of convolutions have two dimensions here: they are linears of patches.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import replace
+from pathlib import Path
+
+from albireo.errors import WeightMismatch, short
+from albireo.models.safetensors_file import RawTensor
+from albireo.models.safetensors_files import SafetensorsFiles
+from albireo.models.text_part import TextTensors
+from albireo.quantization.encoded import Encoded
+
+#: What names begin with in files -> here, longest first: as published, and as transformers 5 writes models.
+_PARTS = ("vision_model.", "connector.")
+_PREFIXES = tuple((f"{whole}{part}", part) for part in _PARTS for whole in ("model.", ""))
+
+
+class TowerTensors:
+    """Implements backends.weights.Weights."""
+
+    def __init__(self, stored: TextTensors) -> None:
+        self.directory = stored.directory
+        self._stored = stored
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        return self._stored.names
+
+    @property
+    def encodings(self) -> Mapping[str, str]:
+        """None: towers are read as numbers."""
+        return {}
+
+    def __contains__(self, name: object) -> bool:
+        return name in self._stored
+
+    def shape(self, name: str) -> tuple[int, ...]:
+        """Raises: WeightMismatch for an unknown name."""
+        return _flat(self._stored.shape(name))
+
+    def kind(self, name: str) -> str:
+        """Element type of a weight. Raises: WeightMismatch for an unknown name."""
+        return self._stored.dtype(name) or self._stored.type_name(name)
+
+    def check_readable(self, name: str) -> None:
+        """Raises: WeightMismatch for an element type that tensor() does not read."""
+        self.tensor(name)
+
+    def tensor(self, name: str) -> RawTensor:
+        """Raises: WeightMismatch for an unknown name or an element type not read."""
+        found = self._stored.tensor(name)
+        return replace(found, shape=_flat(found.shape))
+
+    def encoded(self, name: str) -> Encoded:
+        raise WeightMismatch(f"{self.directory}: {short(name)} is not encoded; it can be read as numbers")
+
+    def release(self, name: str) -> None:
+        self._stored.release(name)
+
+    def close(self) -> None:
+        """Give the mappings up; tensors still held stay valid."""
+        self._stored.close()
+
+
+def tower_tensors(directory: Path) -> TowerTensors:
+    """Those of a directory in Hugging Face layout. Raises: ModelError when there are no safetensors, or two of a name;
+    WeightMismatch when they are damaged."""
+    return TowerTensors(TextTensors(SafetensorsFiles(directory), _PREFIXES))
+
+
+def _flat(shape: tuple[int, ...]) -> tuple[int, ...]:
+    """Of a convolution [out, in, ...]: [out, all the rest]."""
+    return shape if len(shape) < 3 else (shape[0], math.prod(shape[1:]))

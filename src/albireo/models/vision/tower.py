@@ -1,0 +1,102 @@
+"""VisionTower: what is to be computed of a tile, as two graphs and what the host does before, between and behind them.
+
+Opened by the front doors, run by execution/vision.py. The tower's program reads patches and gives hidden states; the
+host puts those of neighbours together; the projector's program makes of them rows that stand in place of embeddings.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any, Protocol
+
+from albireo.errors import UnsupportedModel, short
+from albireo.graph.node import Graph, Value
+from albireo.models.vision.idefics3 import open_idefics3
+from albireo.models.vision.patches import F32, Grid
+from albireo.models.vision.tensors import TowerTensors, tower_tensors
+from albireo.models.vision.tower_inputs import TowerInputs
+from albireo.models.weights import check_weights
+
+__all__ = ["F32", "TowerInputs", "VisionTower", "check_tensors", "has_tower", "open_tower", "tower_tensors"]
+
+
+class VisionTower(Protocol):
+    """The tower of one model."""
+
+    @property
+    def dtype(self) -> str:
+        """Compute type: float32, bfloat16 or float16."""
+        ...
+
+    @property
+    def host_tensors(self) -> tuple[str, ...]:
+        """Names of tensors that inputs() reads; hold() is to be given them once, before."""
+        ...
+
+    def hold(self, tensors: Mapping[str, F32]) -> None:
+        """Keep host_tensors. Raises: WeightMismatch for one of another shape than config.json implies."""
+        ...
+
+    def rows(self, height: int, width: int) -> int:
+        """Rows that a tile of so many pixels gives the language model. Raises: InvariantError, as patches()."""
+        ...
+
+    def patches(self, height: int, width: int) -> int:
+        """Patches of such a tile. Raises: InvariantError for a size that the tower does not read."""
+        ...
+
+    def inputs(self, tile: F32) -> TowerInputs:
+        """Of a tile [H, W, 3], normalized. Raises: InvariantError, as patches()."""
+        ...
+
+    def graph(self) -> Graph:
+        """Patches -> output hidden [R, E], in the order of given rows."""
+        ...
+
+    def joined(self, hidden: F32, grid: Grid) -> F32:
+        """[rows, K] what the projector reads, of hidden [T, E]."""
+        ...
+
+    def projector(self) -> Graph:
+        """Given rows [rows, K] -> output hidden [R, hidden_size of the text part]."""
+        ...
+
+
+_Open = Callable[[Mapping[str, Any], str, str], VisionTower]
+#: By the model_type of the whole.
+_FAMILIES: dict[str, _Open] = {"idefics3": open_idefics3, "smolvlm": open_idefics3}
+
+
+def has_tower(data: Mapping[str, Any]) -> bool:
+    """Whether a config.json is that of a model whose tower is computed here."""
+    return data.get("model_type") in _FAMILIES and isinstance(data.get("vision_config"), Mapping)
+
+
+def open_tower(data: Mapping[str, Any], dtype: str, where: str) -> VisionTower:
+    """The tower that a config.json describes.
+
+    Args: data: what it holds. dtype: to compute in, as of text models. where: names it in errors.
+    Raises: ModelError for a bad value; UnsupportedModel naming key and value for what is not computed.
+    """
+    kind = data.get("model_type")
+    if kind not in _FAMILIES:
+        raise UnsupportedModel(
+            f"{where}: model_type={short(kind)} has no vision tower here; supported: {', '.join(sorted(_FAMILIES))}"
+        )
+    return _FAMILIES[str(kind)](data, dtype, where)
+
+
+def check_tensors(tower: VisionTower, tensors: TowerTensors) -> None:
+    """Compare what a tower reads with what there is.
+
+    Raises: WeightMismatch naming what is missing, misshapen or extra.
+    """
+    graphs = tower.graph(), tower.projector()
+    read = {name for graph in graphs for constant in graph.constants.values() for name in _sources(constant)}
+    for graph in graphs:
+        check_weights(graph, tensors, ignorable=(*read, *tower.host_tensors))
+
+
+def _sources(constant: Value) -> list[str]:
+    assert constant.constant is not None
+    return [segment.source for segment in constant.constant.segments if segment.source is not None]

@@ -1,0 +1,20 @@
+"""What a vision tower reads of one tile. Made by the families, put into a step by execution/vision.py."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from albireo.models.vision.patches import F32, Grid
+
+
+@dataclass(frozen=True, slots=True)
+class TowerInputs:
+    """Fields:
+    given: arrays [T, width]: patches (channel, row, column inside a patch), then positions where the tower wants any.
+    grid: rows and columns of patches, of the tile.
+    rope_rows: [T, head_dim] cosines, then sines, of the pairs (i, i + D/2); None: nothing is rotated.
+    """
+
+    given: tuple[F32, ...]
+    grid: Grid
+    rope_rows: F32 | None = None

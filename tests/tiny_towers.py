@@ -1,0 +1,121 @@
+"""Tiny models that read pictures, with random weights, as transformers makes and saves them; and the rows it computes.
+
+Used by the tests of models/vision and execution/vision.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from numpy.typing import NDArray
+
+from albireo.backends.cpu.catalog import CpuCatalog
+from albireo.backends.cpu.machine import isa_levels, thread_pool
+from albireo.execution.vision import VisionRunner
+from albireo.models.vision.tower import open_tower, tower_tensors
+
+torch = pytest.importorskip("torch")
+transformers = pytest.importorskip("transformers")
+
+F32 = NDArray[np.float32]
+F64 = NDArray[np.float64]
+_TEXT = {"hidden_size": 48, "intermediate_size": 64, "num_hidden_layers": 1, "vocab_size": 99, "pad_token_id": 0}
+_LLAMA = {**_TEXT, "model_type": "llama", "num_attention_heads": 2}
+
+
+@dataclass(frozen=True)
+class Family:
+    """A tiny model.
+
+    Fields: class_name: of transformers. tiles: sizes in pixels of what it may be given. rows: (model, tile as a tensor
+    [H, W, 3] of the compute type) -> what transformers puts in place of embeddings. whole: keys of the whole.
+    """
+
+    class_name: str
+    tiles: tuple[tuple[int, int], ...]
+    rows: Callable[[Any, Any], Any]
+    vision: Mapping[str, Any]
+    text: Mapping[str, Any] = field(default_factory=lambda: _LLAMA)
+    whole: Mapping[str, Any] = field(default_factory=dict)
+
+
+def _of_idefics3(model: Any, tile: Any) -> Any:
+    return model.get_image_features(tile.permute(2, 0, 1)[None, None]).pooler_output[0]
+
+
+# heads of 72, as of SigLIP so400m
+_SIGLIP = {
+    "hidden_size": 144,
+    "intermediate_size": 200,
+    "num_hidden_layers": 3,
+    "num_attention_heads": 2,
+    "image_size": 96,
+    "patch_size": 8,
+}
+FAMILIES: dict[str, Family] = {
+    "idefics3": Family("Idefics3Model", ((96, 96),), _of_idefics3, _SIGLIP, whole={"scale_factor": 3}),
+    "smolvlm": Family("SmolVLMModel", ((96, 96),), _of_idefics3, _SIGLIP, whole={"scale_factor": 4}),
+}
+
+
+def save(folder: Path, name: str, dtype: str = "float32", seed: int = 0, **vision: Any) -> Path:
+    """A model of that family; every weight is drawn, norms around one, the rest such that activations stay near unit
+    size. Weights are numbers of dtype. Args: vision: keys of vision_config that differ."""
+    family = FAMILIES[name]
+    torch.manual_seed(seed)
+    transformers.logging.set_verbosity_error()
+    transformers.logging.disable_progress_bar()
+    parts = {"vision_config": {**family.vision, **vision}, "text_config": dict(family.text)}
+    config = transformers.AutoConfig.for_model(name, **parts, **family.whole)
+    model = getattr(transformers, family.class_name)(config).eval()
+    with torch.no_grad():
+        for of_weight, parameter in model.named_parameters():
+            if parameter.ndim > 1:
+                scale = 1.0 if "position" in of_weight else parameter[0].numel() ** -0.5
+                parameter.normal_(0.0, 1.3 * scale)
+            else:
+                parameter.normal_(1.0 if "norm" in of_weight.lower() and of_weight.endswith("weight") else 0.0, 0.2)
+            parameter.copy_(parameter.to(getattr(torch, dtype)))
+    model.save_pretrained(folder)
+    return folder
+
+
+def tiles(name: str, seed: int = 1) -> list[F32]:
+    rng = np.random.default_rng(seed)
+    return [rng.standard_normal((*size, 3), np.float32) for size in FAMILIES[name].tiles]
+
+
+def transformers_rows(folder: Path, name: str, dtype: str, given: list[F32]) -> list[F64]:
+    torch.set_num_threads(1)
+    family, kind = FAMILIES[name], getattr(torch, dtype)
+    model = getattr(transformers, family.class_name).from_pretrained(folder, dtype=kind, attn_implementation="eager")
+    with torch.no_grad():
+        return [family.rows(model.eval(), torch.tensor(tile).to(kind)).double().numpy() for tile in given]
+
+
+def opened(
+    folder: Path, dtype: str = "float32", num_threads: int = 1, max_patches: int = 160, **changes: Any
+) -> VisionRunner:
+    """Args: changes: keys of config.json that differ."""
+    data = {**json.loads((folder / "config.json").read_text()), **changes}
+    tower, tensors = open_tower(data, dtype, str(folder)), tower_tensors(folder)
+    runner = VisionRunner(tower, tensors, thread_pool(num_threads), CpuCatalog(isa_levels()), max_patches)
+    tensors.close()
+    return runner
+
+
+def change_vision(folder: Path, **values: Any) -> dict[str, Any]:
+    """The model's config.json with other keys of vision_config; None takes one away."""
+    data: dict[str, Any] = json.loads((folder / "config.json").read_text())
+    given = {**data["vision_config"], **values}
+    return {**data, "vision_config": {key: value for key, value in given.items() if value is not None}}
+
+
+def farthest(ours: list[Any], theirs: list[F64]) -> float:
+    return max(float(np.linalg.norm(x - y) / np.linalg.norm(y)) for x, y in zip(ours, theirs, strict=True))

@@ -28,7 +28,15 @@ _ALIASES = {
     "data_parallel_size": ("--dp", "-dp"),
 }
 #: Fields that are lists: their flags may be given several times.
-_LISTS = ("stop", "without", "allowed_media_domains", "served_model_name", "lora_modules", "api_key", "chat_template_kwarg")
+_LISTS = (
+    "stop",
+    "without",
+    "allowed_media_domains",
+    "served_model_name",
+    "lora_modules",
+    "api_key",
+    "chat_template_kwarg",
+)
 #: Fields of SamplingParams that a flag can carry; the rest need JSONL or Python.
 SAMPLING_FLAGS = (
     "max_tokens",
@@ -152,6 +160,6 @@ def _help(owner: type[Any]) -> dict[str, str]:
     for name, text in found:
         words = re.sub(r"None(?: or -1)?: ", "by default ", re.sub(r"\s+", " ", text))
         shown = defaults.get(name)
-        is_shown = shown is not None and not isinstance(shown, (bool, tuple))
+        is_shown = isinstance(shown, (int, float, str)) and not isinstance(shown, bool)
         helps[name] = words[:1].upper() + words[1:] + (f"  [default: {shown}]" if is_shown else "")
     return helps

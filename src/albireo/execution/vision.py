@@ -6,6 +6,8 @@ pictures, prompts or requests.
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import numpy as np
 from numpy.typing import NDArray
 
@@ -13,10 +15,9 @@ from albireo.backends.backend import KernelCatalog
 from albireo.backends.cpu.machine import ThreadPool
 from albireo.backends.cpu.model import CpuModel
 from albireo.backends.step_inputs import StepInputs
-from albireo.backends.weights import Weights
 from albireo.compiler.pipeline import compile_graph
 from albireo.errors import InvariantError
-from albireo.graph.node import Graph
+from albireo.graph.program import Program
 from albireo.models.vision.tensors import TowerTensors
 from albireo.models.vision.tower import VisionTower, check_tensors
 
@@ -32,18 +33,22 @@ class VisionRunner:
     """
 
     def __init__(
-        self, tower: VisionTower, tensors: TowerTensors, pool: ThreadPool, catalog: KernelCatalog, max_patches: int
+        self,
+        tower: VisionTower,
+        tensors: TowerTensors,
+        pool: ThreadPool,
+        programs: tuple[Program, Program],
+        progress: Callable[[int], None] = lambda _: None,
     ) -> None:
-        """Args: tensors: of the tower's directory; may be closed behind this. max_patches: of the largest tile; memory
-        is planned for it.
+        """Args: tensors: of the tower's directory; may be closed behind this. programs: of vision_programs().
 
-        Raises: WeightMismatch where tensors do not fit the tower; UnsupportedModel for a graph that no kernels perform.
+        Raises: WeightMismatch where tensors do not fit the tower.
         """
-        self._tower, self.max_patches = tower, max_patches
+        self._tower, self.max_patches = tower, programs[0].maxima["T"]
         check_tensors(tower, tensors)
         tower.hold({name: tensors.tensor(name).to_float32() for name in tower.host_tensors})
         self._model, self._projector = (
-            _model(graph, tensors, pool, catalog, max_patches) for graph in (tower.graph(), tower.projector())
+            CpuModel(program, tensors, pool, num_blocks(program), progress) for program in programs
         )
 
     def rows(self, tile: F32) -> F32:
@@ -80,12 +85,24 @@ def step_of(given: tuple[F32, ...], rope_rows: F32 | None = None) -> StepInputs:
     )
 
 
-def _model(graph: Graph, weights: Weights, pool: ThreadPool, catalog: KernelCatalog, max_rows: int) -> CpuModel:
-    program = compile_graph(
-        graph,
-        catalog,
-        maxima={"T": max_rows, "R": max_rows, "G": 1},
-        block_size=_BLOCK_SIZE,
-        max_positions=max_rows,
+def vision_programs(tower: VisionTower, catalog: KernelCatalog, max_patches: int) -> tuple[Program, Program]:
+    """Of a tower and of its projector, for tiles of up to max_patches patches; reads no weight.
+
+    Raises: UnsupportedModel for a graph that no kernels perform.
+    """
+    first, second = (
+        compile_graph(
+            graph,
+            catalog,
+            maxima={"T": max_patches, "R": max_patches, "G": 1},
+            block_size=_BLOCK_SIZE,
+            max_positions=max_patches,
+        )
+        for graph in (tower.graph(), tower.projector())
     )
-    return CpuModel(program, weights, pool, num_blocks=1 + -(-max_rows // _BLOCK_SIZE))
+    return first, second
+
+
+def num_blocks(program: Program) -> int:
+    """Blocks that the largest tile fills, and the null block."""
+    return 1 + -(-program.maxima["T"] // _BLOCK_SIZE)

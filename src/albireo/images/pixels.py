@@ -1,0 +1,57 @@
+"""Pixels: how a family resizes pictures, and what numbers become of colours.
+
+Called by the families. Numbers are bit for bit those of transformers: of a tile of uint8 they depend on channel and
+value alone, so all 3 x 256 are computed once.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+from numpy.typing import NDArray
+
+if TYPE_CHECKING:
+    from PIL import Image
+
+_VALUES = np.arange(256)[:, None]
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Pixels:
+    """Fields: filter: of resizing, as Pillow numbers them. table: float32 [256, 3], what values of channels become."""
+
+    filter: int
+    table: NDArray[np.float32]
+
+    def resized(self, image: Image.Image, height: int, width: int) -> Image.Image:
+        return image.resize((width, height), self.filter)
+
+    def normalized(self, tile: NDArray[np.uint8]) -> NDArray[np.float32]:
+        """uint8 [H, W, 3] -> float32 [H, W, 3]."""
+        return np.stack([self.table[:, channel][tile[..., channel]] for channel in range(3)], axis=-1)
+
+
+def scaled_first(factor: float, mean: Sequence[float], std: Sequence[float]) -> NDArray[np.float32]:
+    """A table: value · factor in float64, rounded, then less mean and by std, in float32."""
+    scaled = (_VALUES.astype(np.float64) * factor).astype(np.float32)
+    return _centred(scaled, np.array(mean, np.float32), np.array(std, np.float32))
+
+
+def scaled_at_once(factor: float, mean: Sequence[float], std: Sequence[float]) -> NDArray[np.float32]:
+    """A table: mean and std divided by factor, then value less mean and by std, all in float32."""
+    inverse = np.float32(1.0 / factor)
+    values = _VALUES.astype(np.float32)
+    return _centred(values, np.array(mean, np.float32) * inverse, np.array(std, np.float32) * inverse)
+
+
+def _centred(values: NDArray[np.float32], mean: NDArray[np.float32], std: NDArray[np.float32]) -> NDArray[np.float32]:
+    result: NDArray[np.float32] = (values - mean) / std
+    return result
+
+
+def array(image: Image.Image) -> NDArray[np.uint8]:
+    """uint8 [height, width, 3]."""
+    return np.asarray(image, np.uint8)

@@ -1,0 +1,56 @@
+"""PreparedImage and ImageProcessor: what all families of processors give, and how they are asked.
+
+Called by the front doors and by every family.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+if TYPE_CHECKING:
+    from PIL import Image
+
+
+@dataclass(frozen=True, slots=True)
+class PreparedImage:
+    """One picture.
+
+    Fields:
+        tiles: each uint8 [height, width, 3] as the tower reads it: resized and cut. Not to be written to.
+        text: what stands for the picture in a prompt, in place of the placeholder: image tokens, one for each row that
+            the tower gives of the tiles, in their order, and the marks between them.
+    """
+
+    tiles: tuple[NDArray[np.uint8], ...]
+    text: str
+
+
+class ImageProcessor(Protocol):
+    """Prepares pictures for one model. May be used by many threads.
+
+    Fields:
+        image_token: the token that becomes a row of the tower. placeholder: what the model's chat template writes for a
+            picture; around it the template may write more, which stays.
+    """
+
+    @property
+    def image_token(self) -> str: ...
+
+    @property
+    def placeholder(self) -> str: ...
+
+    def prepare(self, image: Image.Image) -> PreparedImage:
+        """Of a picture in RGB. Raises: InvalidParams when its sides are too unequal."""
+        ...
+
+    def rows(self, height: int, width: int) -> int:
+        """How many rows the tower gives of a tile."""
+        ...
+
+    def normalized(self, tile: NDArray[np.uint8]) -> NDArray[np.float32]:
+        """uint8 [H, W, 3] -> float32 [H, W, 3], which the tower computes with."""
+        ...

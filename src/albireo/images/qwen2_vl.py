@@ -1,0 +1,98 @@
+"""Qwen2VL: also Qwen2.5-VL, Qwen3-VL and Qwen3.5. A picture is one tile, of as many pixels as are allowed.
+
+Chat templates write <|vision_start|><|image_pad|><|vision_end|>; it is the middle that becomes rows. Called by
+processor.py. How a tile is cut into patches, and repeated in time, is the tower's.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+from numpy.typing import NDArray
+
+from albireo.errors import InvalidParams
+from albireo.images.pixels import Pixels, array
+from albireo.images.prepared import PreparedImage
+from albireo.images.settings import BICUBIC, CLIP_MEAN, CLIP_STD, MAX_STEP, Settings
+from albireo.json_file import Fields
+
+if TYPE_CHECKING:
+    from PIL import Image
+
+MAX_RATIO = 200
+#: Far above any tile.
+_MAX_PIXELS = 2**28
+_CLASSES = ("Qwen2VLImageProcessor", "Qwen2_5_VLImageProcessor")
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Qwen2VL:
+    """See ImageProcessor.
+
+    Fields:
+        patch: side of what the tower begins with. merge: that many patches in either direction become a row.
+        fewest, most: pixels of a tile.
+    """
+
+    pixels: Pixels
+    patch: int
+    merge: int
+    fewest: int
+    most: int
+
+    image_token = placeholder = "<|image_pad|>"
+
+    @classmethod
+    def read(cls, settings: Settings) -> Qwen2VL:
+        """Raises: ModelError, UnsupportedModel."""
+        image, tower = settings.image, settings.tower
+        defaults = {"shortest_edge": 56 * 56, "longest_edge": 28 * 28 * 1280}
+        # both are numbers of pixels, whatever their names; older files have them beside size, where they come first
+        size = Fields(image.table("size") or defaults, f"{image.where}: size")
+        fewest = image.optional_integer("min_pixels", 1, _MAX_PIXELS)
+        most = image.optional_integer("max_pixels", 1, _MAX_PIXELS)
+        found = cls(
+            settings.pixels(_CLASSES, BICUBIC, CLIP_MEAN, CLIP_STD),
+            patch=image.integer("patch_size", 1, MAX_STEP, 14),
+            merge=image.integer("merge_size", 1, MAX_STEP, 2),
+            fewest=fewest or size.integer("shortest_edge", 1, _MAX_PIXELS),
+            most=most or size.integer("longest_edge", 1, _MAX_PIXELS),
+        )
+        num_frames = image.integer("temporal_patch_size", 1, MAX_STEP, 2)
+        settings.require_agreement(image, "patch_size", found.patch, tower, "patch_size")
+        settings.require_agreement(image, "merge_size", found.merge, tower, "spatial_merge_size")
+        settings.require_agreement(image, "temporal_patch_size", num_frames, tower, "temporal_patch_size")
+        size.refuse_unread(("shortest_edge", "longest_edge", "min_pixels", "max_pixels"), {})
+        settings.refuse_unread()
+        return found
+
+    def prepare(self, image: Image.Image) -> PreparedImage:
+        """See ImageProcessor."""
+        height, width = self._size(image.height, image.width)
+        tile = array(self.pixels.resized(image, height, width))
+        return PreparedImage((tile,), self.image_token * self.rows(height, width))
+
+    def rows(self, height: int, width: int) -> int:
+        return (height // self.patch // self.merge) * (width // self.patch // self.merge)
+
+    def normalized(self, tile: NDArray[np.uint8]) -> NDArray[np.float32]:
+        return self.pixels.normalized(tile)
+
+    def _size(self, height: int, width: int) -> tuple[int, int]:
+        """Height and width of a tile: multiples of a row's side, in proportion as nearly as its pixels allow."""
+        if max(height, width) > MAX_RATIO * min(height, width):
+            raise InvalidParams(
+                f"a picture of {width} x {height} pixels is too long in one direction: at most {MAX_RATIO} to 1 is read"
+            )
+        step = self.patch * self.merge
+        tall, wide = round(height / step) * step, round(width / step) * step
+        if tall * wide > self.most:
+            scale = math.sqrt(height * width / self.most)
+            tall, wide = (max(step, math.floor(side / scale / step) * step) for side in (height, width))
+        elif tall * wide < self.fewest:
+            scale = math.sqrt(self.fewest / (height * width))
+            tall, wide = (math.ceil(side * scale / step) * step for side in (height, width))
+        return tall, wide

@@ -1,0 +1,245 @@
+"""Where the bytes of a picture come from: a data: URL or base64, a file below an allowed folder, an allowed host.
+
+Called by the front doors. All is bounded before it is kept. Whoever names a file or a URL makes this machine read on
+their behalf, so both are refused until the operator says which folder, which hosts. Does not look at what bytes are.
+"""
+
+from __future__ import annotations
+
+import base64
+import binascii
+import contextlib
+import ipaddress
+import os
+import socket
+import ssl
+import stat
+from collections.abc import Sequence
+from http.client import HTTPConnection, HTTPException, HTTPResponse
+from pathlib import Path
+from threading import Timer
+from urllib.parse import SplitResult, quote, unquote, urljoin, urlsplit
+
+from albireo.errors import InvalidParams, short
+from albireo.images.decode import MAX_IMAGE_BYTES
+
+MAX_REDIRECTS = 3
+_DATA_URL = "data:image/...;base64,... is wanted"
+_ANY_HOST = "*"
+_PORTS = {"http": 80, "https": 443}
+_REDIRECTS = (301, 302, 303, 307, 308)
+#: What stays in a path and in a query as it is; of what is quoted already, the percent.
+_UNQUOTED = "/?%:@!$&'()*+,;=~[]"
+_HEADERS = {"Accept": "image/*", "User-Agent": "albireo", "Connection": "close"}
+
+
+def read_data_url(url: str) -> bytes:
+    """What data:image/...;base64,... holds. Raises: InvalidParams for another URL, for damage and for too much."""
+    head, comma, body = url.partition(",")
+    if not comma or head[:5].lower() != "data:":
+        raise InvalidParams(f"{short(url)} is no data: URL; {_DATA_URL}")
+    kind, *parameters = head[5:].lower().split(";")
+    if not kind.startswith("image/") or "base64" not in parameters:
+        raise InvalidParams(f"a data: URL begins with {short(head)}; {_DATA_URL}")
+    return read_base64(body)
+
+
+def read_base64(text: str) -> bytes:
+    """The bytes of strict base64, padded, without spaces. Raises: InvalidParams; also for more than MAX_IMAGE_BYTES."""
+    if len(text) > (MAX_IMAGE_BYTES + 2) // 3 * 4:
+        raise InvalidParams(
+            f"{len(text)} characters of base64 are too many: a picture has at most {MAX_IMAGE_BYTES} bytes"
+        )
+    try:
+        return base64.b64decode(text, validate=True)
+    except (binascii.Error, ValueError) as error:
+        raise InvalidParams(f"{short(text)} is not base64: {error}; send it padded and without spaces") from None
+
+
+def read_local(path_or_file_url: str, allowed: Path | None) -> bytes:
+    """A regular file below the folder allowed, where a path that is not absolute begins.
+
+    Raises: InvalidParams for anything else, wherever links lead; and for every path when allowed is None.
+    """
+    if allowed is None:
+        raise InvalidParams(
+            f"{short(path_or_file_url)}: no file of this machine may be read; --allowed-local-media-path names the "
+            "folder whose may be, or send the picture as a data: URL"
+        )
+    try:
+        folder = allowed.resolve(strict=True)
+        path = (folder / _file_path(path_or_file_url)).resolve()
+    except (OSError, RuntimeError, ValueError):  # a loop of links, a zero byte
+        raise InvalidParams(f"{short(path_or_file_url)} is no path of a file") from None
+    if not path.is_relative_to(folder):
+        raise InvalidParams(f"{short(path_or_file_url)} is not below the folder of --allowed-local-media-path")
+    try:
+        # a pipe is not waited for, and a link that came since is not followed
+        handle = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_NOFOLLOW | os.O_CLOEXEC)
+    except OSError as error:
+        raise InvalidParams(f"{short(path_or_file_url)} cannot be read: {error.strerror}") from None
+    with open(handle, "rb") as file:
+        if not stat.S_ISREG(os.fstat(handle).st_mode):
+            raise InvalidParams(f"{short(path_or_file_url)} is not a regular file")
+        data = file.read(MAX_IMAGE_BYTES + 1)
+    if len(data) > MAX_IMAGE_BYTES:
+        raise InvalidParams(f"{short(path_or_file_url)} has more than {MAX_IMAGE_BYTES} bytes: send a smaller picture")
+    return data
+
+
+def _file_path(path_or_file_url: str) -> str:
+    if path_or_file_url[:5].lower() != "file:":
+        return path_or_file_url
+    parts = urlsplit(path_or_file_url)
+    if parts.netloc not in ("", "localhost"):
+        raise InvalidParams(f"{short(path_or_file_url)} is on another machine; file:///path is wanted")
+    return unquote(parts.path)
+
+
+class UrlFetcher:
+    """Fetches pictures from hosts that may be asked. May be used by many threads.
+
+    Proxies that the environment names are not used: they look addresses up themselves.
+
+    Args:
+        allowed_domains: hosts, without ports. "*" is any, but not at an address inside this network: a host there must
+            be named itself.
+        timeout_s: of each URL on the way, whole.
+    """
+
+    def __init__(self, allowed_domains: Sequence[str], timeout_s: float, max_bytes: int = MAX_IMAGE_BYTES) -> None:
+        self._allowed = frozenset(each.lower().rstrip(".") for each in allowed_domains)
+        self._timeout_s = timeout_s
+        self._max_bytes = max_bytes
+
+    def fetch(self, url: str) -> bytes:
+        """What the URL answers. Raises: InvalidParams, in which no word of the answer is."""
+        place = url
+        for _ in range(MAX_REDIRECTS + 1):
+            answer = self._ask(place, self._checked(place))
+            if isinstance(answer, bytes):
+                return answer
+            place = urljoin(place, answer)
+        raise InvalidParams(f"{short(url)} is redirected more than {MAX_REDIRECTS} times; name its last place")
+
+    def _checked(self, url: str) -> SplitResult:
+        if not self._allowed:
+            raise InvalidParams(
+                f"{short(url)}: no host may be asked; --allowed-media-domains names those that may be, or send the "
+                "picture as a data: URL"
+            )
+        try:
+            parts = urlsplit(url)
+            host = _host(parts) if parts.port is None or parts.port else ""
+        except ValueError:
+            host = ""
+        if not host.isascii() or not host or parts.scheme not in _PORTS or "@" in parts.netloc:
+            raise InvalidParams(f"{short(url)} is no URL of a picture; http(s)://host/path or a data: URL is wanted")
+        if host not in self._allowed and _ANY_HOST not in self._allowed:
+            raise InvalidParams(
+                f"{short(url)}: {short(host)} is not among the hosts that --allowed-media-domains names; send the "
+                "picture as a data: URL"
+            )
+        return parts
+
+    def _ask(self, url: str, parts: SplitResult) -> bytes | str:
+        """The body, or where that is said to be."""
+        connection = _Connection(parts, self._timeout_s, is_named=_host(parts) in self._allowed)
+        timer = Timer(self._timeout_s, connection.cut)
+        timer.daemon = True
+        try:
+            timer.start()
+            path = quote(parts.path or "/", safe=_UNQUOTED) + (parts.query and "?" + quote(parts.query, safe=_UNQUOTED))
+            connection.request("GET", path, headers={"Host": parts.netloc, **_HEADERS})
+            response = connection.getresponse()
+            place = response.getheader("Location")
+            if response.status in _REDIRECTS and place:
+                return place
+            data = self._body(url, response)
+        except TimeoutError:
+            connection.is_cut = True
+        except InvalidParams:
+            if not connection.is_cut:
+                raise
+        except (OSError, HTTPException, ValueError) as error:
+            if not connection.is_cut:
+                raise InvalidParams(f"{short(url)} cannot be fetched: {type(error).__name__}") from None
+        finally:
+            timer.cancel()
+            connection.close()
+        # what was cut may look whole
+        if connection.is_cut:
+            raise InvalidParams(f"{short(url)} has not answered within {self._timeout_s:g} s")
+        return data
+
+    def _body(self, url: str, response: HTTPResponse) -> bytes:
+        if response.status != 200:
+            raise InvalidParams(f"{short(url)} answers with status {response.status}, not with a picture")
+        is_long = response.length is not None and response.length > self._max_bytes
+        data = b"" if is_long else response.read(self._max_bytes + 1)
+        if is_long or len(data) > self._max_bytes:
+            raise InvalidParams(f"{short(url)} has more than {self._max_bytes} bytes: name a smaller picture")
+        if response.length:
+            raise InvalidParams(f"{short(url)} broke off {response.length} bytes before its end")
+        return data
+
+
+class _Connection(HTTPConnection):
+    """To the host of a URL, at an address that was checked; cut() ends it from another thread."""
+
+    def __init__(self, parts: SplitResult, timeout_s: float, is_named: bool) -> None:
+        super().__init__(_host(parts), parts.port or _PORTS[parts.scheme], timeout=timeout_s)
+        self.is_cut = False
+        self._is_secure = parts.scheme == "https"
+        self._is_named = is_named
+
+    def connect(self) -> None:
+        sock = _connected(self.host, self.port, self.timeout, self._is_named)
+        if self._is_secure:
+            context = ssl.create_default_context()
+            sock = context.wrap_socket(sock, server_hostname=self.host, do_handshake_on_connect=False)
+        self.sock = sock
+        if self.is_cut:
+            raise TimeoutError
+        if isinstance(sock, ssl.SSLSocket):
+            sock.do_handshake()
+
+    def cut(self) -> None:
+        self.is_cut = True
+        if self.sock is not None:
+            with contextlib.suppress(OSError):
+                # a TLS socket's own shutdown would take its keys from under a read
+                socket.socket.shutdown(self.sock, socket.SHUT_RDWR)
+
+
+def _host(parts: SplitResult) -> str:
+    return (parts.hostname or "").rstrip(".")
+
+
+def _connected(host: str, port: int, timeout_s: float | None, is_named: bool) -> socket.socket:
+    """To the first address that answers. Raises: InvalidParams when any is inside this network and is_named is not."""
+    found = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)
+    if not is_named and not all(_is_outside(str(address[0])) for *_, address in found):
+        raise InvalidParams(
+            f"{short(host)} has an address inside this network; there, only hosts are asked that "
+            "--allowed-media-domains names themselves"
+        )
+    error = OSError("no address")
+    for family, kind, protocol, _, address in found:
+        sock = socket.socket(family, kind, protocol)
+        sock.settimeout(timeout_s)
+        try:
+            sock.connect(address)
+        except OSError as failure:
+            sock.close()
+            error = failure
+        else:
+            return sock
+    raise error
+
+
+def _is_outside(address: str) -> bool:
+    place = ipaddress.ip_address(address)
+    if isinstance(place, ipaddress.IPv6Address):
+        place = place.ipv4_mapped or place.sixtofour or place
+    return place.is_global and not place.is_multicast

@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 
 from albireo.backends.cpu.catalog import CpuCatalog
 from albireo.backends.cpu.machine import isa_levels, thread_pool
-from albireo.execution.vision import VisionRunner
+from albireo.execution.vision import VisionRunner, vision_programs
 from albireo.models.vision.tower import open_tower, tower_tensors
 
 torch = pytest.importorskip("torch")
@@ -105,7 +105,8 @@ def opened(
     """Args: changes: keys of config.json that differ."""
     data = {**json.loads((folder / "config.json").read_text()), **changes}
     tower, tensors = open_tower(data, dtype, str(folder)), tower_tensors(folder)
-    runner = VisionRunner(tower, tensors, thread_pool(num_threads), CpuCatalog(isa_levels()), max_patches)
+    programs = vision_programs(tower, CpuCatalog(isa_levels()), max_patches)
+    runner = VisionRunner(tower, tensors, thread_pool(num_threads), programs)
     tensors.close()
     return runner
 

@@ -11,6 +11,7 @@ from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from albireo.api.grammar_compiler import grammar_compiler
+from albireo.api.images import ImageReader, Placed, open_reader
 from albireo.api.prompts import Prompt
 from albireo.api.scoring import Part, ScorePlan, check_pairs, plan_cosines, plan_pairs, texts_of
 from albireo.config import EngineConfig
@@ -73,17 +74,19 @@ class Admission:
         tokenizer: Tokenizer | None,
         eos_token_ids: Sequence[int] | None = None,
         reasoning: ReasoningTags | None = None,
+        images: ImageReader | None = None,
     ) -> None:
         """Args:
         eos_token_ids: None: grammars are compiled by the process that a submission goes to.
         reasoning: between what the model thinks; None: it does not.
+        images: None where prompts have none; see settings.image_problem.
         """
         self._config = config
         self._defaults = defaults
         self._settings, self._vocab_size = settings, settings.vocab_size
         self._tokenizer = tokenizer
         self._chats = None if tokenizer is None else ChatEncoder(tokenizer)
-        self._reasoning = reasoning
+        self._reasoning, self._images = reasoning, images
         self._grammars = None
         if tokenizer is not None and eos_token_ids is not None and settings.generates:
             backend = config.structured_outputs_backend
@@ -94,7 +97,9 @@ class Admission:
         """The admission of a loaded model."""
         tokenizer = loaded.tokenizer
         reasoning = None if tokenizer is None else _reasoning(tokenizer)
-        return cls(loaded.config, loaded.defaults, loaded.settings, tokenizer, loaded.eos_token_ids, reasoning)
+        settings = loaded.settings
+        images = None if tokenizer is None else open_reader(loaded.config, loaded.config_directory, settings, tokenizer)
+        return cls(loaded.config, loaded.defaults, settings, tokenizer, loaded.eos_token_ids, reasoning, images)
 
     def default_params(self) -> SamplingParams:
         """What is meant by no parameters: the checkpoint's own advice, unless generation_config is "vllm"."""
@@ -129,7 +134,9 @@ class Admission:
         Raises: InvalidParams when the text cannot be encoded; UnsupportedFeature when the model writes no text.
         """
         self.check_text()
-        return self.constrained(self.budgeted(Submission(prompt.text, self._ids(prompt), params, prompt.cache_salt)))
+        ids, images = self._placed(self._ids(prompt), prompt.images)
+        made = Submission(prompt.text, ids, params, prompt.cache_salt, images=images)
+        return self.constrained(self.budgeted(made))
 
     def check_text(self) -> None:
         """Raises: UnsupportedFeature when the model writes no text."""
@@ -204,6 +211,8 @@ class Admission:
         max_text_tokens: int | None = None,
     ) -> Submission:
         """Args: max_text_tokens: a longer text is cut to so many, what is put round it aside."""
+        if prompt.images:
+            raise UnsupportedFeature("the prompt has images; embeddings and scores are those of text")
         pooling, most = self._pooling(params)
         if prompt.token_ids is not None:
             ids = prompt.token_ids[:most]
@@ -245,8 +254,23 @@ class Admission:
         self.check_text()
         if self._chats is None:
             raise ConfigError("chat() needs a tokenizer and skip_tokenizer_init is set; leave it out")
-        chat = self._chats.encode(messages, **options)
-        return self.constrained(self.budgeted(Submission(chat.text, chat.token_ids, params), is_chat=True))
+        chat = self._chats.encode(messages, image_problem=self._image_problem, **options)
+        ids, images = self._placed(chat.token_ids, chat.images)
+        return self.constrained(self.budgeted(Submission(chat.text, ids, params, images=images), is_chat=True))
+
+    def _placed(self, ids: list[int], pictures: Sequence[Any]) -> Placed:
+        """A prompt with its pictures in place. Raises: UnsupportedFeature where none are read; InvalidParams."""
+        if not pictures:
+            return ids, ()
+        if self._images is None:
+            raise UnsupportedFeature(f"the prompt has {len(pictures)} images, and {self._image_problem}")
+        return self._images.placed(ids, pictures)
+
+    @property
+    def _image_problem(self) -> str:
+        if self._images is None and not self._settings.image_problem:
+            return "they need a tokenizer and skip_tokenizer_init is set; leave it out"
+        return self._settings.image_problem
 
     def budgeted(self, submission: Submission, *, is_chat: bool = False) -> Submission:
         """Find out whether an output whose thinking is limited begins with thoughts; any other comes back as it is.

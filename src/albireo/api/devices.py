@@ -24,6 +24,7 @@ from albireo.config import EngineConfig
 from albireo.errors import ConfigError
 from albireo.execution.adapters import AdapterRunner
 from albireo.execution.ahead import LOOKAHEAD, AheadRunner
+from albireo.execution.images import ImageRows
 from albireo.execution.pooling import Ending
 from albireo.execution.runner import DeviceModel, Pooler, Runner
 from albireo.graph.kv_layout import KVLayout
@@ -103,6 +104,7 @@ class Device(Protocol):
         pooler: Pooler | None,
         adapters: AdapterRunner | None = None,
         ending: Ending | None = None,
+        images: ImageRows | None = None,
     ) -> PlanRunner:
         """What makes the engine's plans happen on model()."""
         ...
@@ -172,9 +174,12 @@ class CpuDevice:
         pooler: Pooler | None,
         adapters: AdapterRunner | None = None,
         ending: Ending | None = None,
+        images: ImageRows | None = None,
     ) -> PlanRunner:
         states = model if isinstance(model, CpuModel) and model.program.states else None
-        return Runner(model, vocab_size, block_size, pooler, adapters=adapters, states=states, ending=ending)
+        return Runner(
+            model, vocab_size, block_size, pooler, adapters=adapters, states=states, ending=ending, images=images
+        )
 
 
 class CudaDevice:
@@ -274,8 +279,10 @@ class CudaDevice:
         pooler: Pooler | None,
         adapters: AdapterRunner | None = None,
         ending: Ending | None = None,
+        images: ImageRows | None = None,
     ) -> PlanRunner:
         assert adapters is None, "EngineConfig refuses enable_lora on GPUs"
+        assert images is None, "prompts with images are refused on GPUs"
         states = model if model.program.states else None
         return AheadRunner(model, vocab_size, block_size, max_positions, pooler, states, ending)
 

@@ -7,15 +7,24 @@ them is its token ids.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from albireo.config import EngineConfig
+from albireo.engine.settings import EngineSettings
 from albireo.errors import InvalidParams
 from albireo.image_input import ImageInput, Tile, key_of
+from albireo.images.decode import as_image
+from albireo.images.processor import ImageProcessor, open_processor
+from albireo.images.sources import UrlFetcher, read_base64, read_data_url, read_local
+from albireo.json_file import read_json
+from albireo.text.tokenizer import Tokenizer
 
 if TYPE_CHECKING:
-    from albireo.images.processor import ImageProcessor
-    from albireo.text.tokenizer import Tokenizer
+    from PIL import Image
 
+#: Seconds that a host has for a picture.
+FETCH_TIMEOUT_S = 10.0
 #: A prompt with its pictures in place.
 Placed = tuple[list[int], tuple[ImageInput, ...]]
 
@@ -27,7 +36,7 @@ class ImageReader:
         self,
         processor: ImageProcessor,
         tokenizer: Tokenizer,
-        opened: Callable[[Any], Any],
+        opened: Callable[[Any], Image.Image],
         most: int | None = None,
     ) -> None:
         """Args:
@@ -82,6 +91,42 @@ class ImageReader:
             return ""
         text = self._tokenizer.decode([token_id], skip_special_tokens=False)
         return text if text.isspace() else ""
+
+
+def open_reader(
+    config: EngineConfig, config_directory: Path, settings: EngineSettings, tokenizer: Tokenizer
+) -> ImageReader | None:
+    """What reads the pictures of a model that is loaded; None where it reads none."""
+    if settings.image_problem:
+        return None
+    processor = open_processor(config_directory, read_json(config_directory / "config.json"))
+    folder = config.allowed_local_media_path
+    sources = ImageSources(None if folder is None else Path(folder), config.allowed_media_domains)
+    return ImageReader(processor, tokenizer, sources.opened, config.limit_mm_per_prompt.image)
+
+
+class ImageSources:
+    """Finds the pictures that requests name. Threads may share it."""
+
+    def __init__(self, folder: Path | None, hosts: Sequence[str]) -> None:
+        """Args: folder: whose files may be read; None: none may. hosts: that may be asked."""
+        self._folder, self._fetcher = folder, UrlFetcher(hosts, FETCH_TIMEOUT_S)
+
+    def opened(self, value: Any) -> Image.Image:
+        """The picture in RGB. Args: value: a URL (data:, http:, https:, file:), base64, bytes, an array, a PIL image.
+
+        Raises: InvalidParams saying what is wrong with it, or what may not be read.
+        """
+        if not isinstance(value, str):
+            return as_image(value)
+        scheme = value[:8].partition(":")[0].lower() if ":" in value[:8] else ""
+        if scheme == "data":
+            return as_image(read_data_url(value))
+        if scheme in ("http", "https"):
+            return as_image(self._fetcher.fetch(value))
+        if scheme == "file":
+            return as_image(read_local(value, self._folder))
+        return as_image(read_base64(value))
 
 
 def _id(tokenizer: Tokenizer, token: str) -> int:

@@ -26,6 +26,7 @@ from albireo.api.source import ModelSource, guard, open_source
 from albireo.api.take_share import require_alone, take_gpu, take_processors
 from albireo.api.tokenizer import open_tokenizer
 from albireo.api.tuning import tuned
+from albireo.api.vision import Vision, image_problem, open_vision
 from albireo.artifact.reader import tokenizer_directory
 from albireo.backends.cpu.adapters import CpuAdapters
 from albireo.backends.cpu.model import CpuModel
@@ -73,6 +74,7 @@ class Loaded:
 
     config: EngineConfig
     directory: Path
+    config_directory: Path
     model_config: ModelConfig
     defaults: GenerationDefaults
     eos_token_ids: tuple[int, ...]
@@ -144,7 +146,7 @@ def load(
         config = replace(config, device=device.name)
         if share is not None and device.name == "cpu":
             config = take_processors(config, share)
-        programs, memory, drafter = _plan_all(config, source, device)
+        programs, memory, drafter, vision = _plan_all(config, source, device)
         if drafter is not None:
             drafter.check_tokens(tokenizer.result() if tokenizer else None)
         swapping = device.swapping(config, programs[0])
@@ -152,11 +154,15 @@ def load(
             programs = tuple(tuned(program, directory, config.num_threads)[0] for program in programs)
         graph = source.graph(memory.max_model_len)
         both = programs if drafter is None else (*programs, drafter.program)
-        method = None
+        if isinstance(vision, Vision):
+            both = (*both, *vision.programs)
+        method, images = None, None
         with _progress(both, show_progress, on_progress) as advance:
             model, memory = device.model(config, source, graph, programs, memory, advance)
             if drafter is not None:
                 method = drafter.load(device, model, memory.num_blocks, advance, is_tuned=is_tuned)
+            if isinstance(vision, Vision):
+                images = vision.load(config, model_config, memory.max_model_len, advance)
         second = SecondPrograms(config, source, device, model, is_tuned)
         adapters = second.adapters() if config.enable_lora else None
         pooler = None
@@ -174,6 +180,7 @@ def load(
             pooler,
             None if adapters is None else adapters.runner,
             ending,
+            images,
         )
         eos = eos_token_ids(model_config, defaults) or _eos_of(tokenizer, model_config.vocab_size)
         settings = EngineSettings.from_config(
@@ -191,10 +198,12 @@ def load(
             embedding_size=0 if pooler is None else ending.size(model_config.hidden_size),
             model=model_config,
             pooling_rule=rule,
+            image_problem=image_problem(vision),
         )
         return Loaded(
             config=config,
             directory=directory,
+            config_directory=source.config_directory,
             model_config=model_config,
             defaults=defaults,
             eos_token_ids=eos,
@@ -302,14 +311,15 @@ def plan_ranks(
 
     Raises: ConfigError, OutOfMemory, UnsupportedModel; EngineFileError when a built source does not fit.
     """
-    programs, memory, _ = _plan_all(config, source, device or open_device(config, levels))
+    programs, memory, *_ = _plan_all(config, source, device or open_device(config, levels))
     return programs, memory
 
 
 def _plan_all(
     config: EngineConfig, source: ModelSource, device: Device
-) -> tuple[tuple[Program, ...], MemoryPlan, Drafter | None]:
-    """plan_ranks(), and the draft model that has its part of the memory."""
+) -> tuple[tuple[Program, ...], MemoryPlan, Drafter | None, Vision | str]:
+    """plan_ranks(), and what else has its part of the memory: the draft model, and what reads pictures, or why nothing
+    does."""
     limit = source.model_config.max_position_embeddings
     model_len = config.max_model_len or source.default_model_len
     if model_len > limit:
@@ -335,10 +345,13 @@ def _plan_all(
             programs = (program,)
     drafter = plan_drafter(config, source, programs[0].kv.windows, model_len, device)
     both = programs if drafter is None else (*programs, drafter.program)
+    vision = open_vision(config, source, device)
     memory = plan_memory(
         config,
-        weight_bytes=sum(device.weight_bytes(program) for program in both),
-        arena_bytes=sum(program.arena_bytes for program in both),
+        weight_bytes=sum(device.weight_bytes(program) for program in both)
+        + (vision.weight_bytes(device) if isinstance(vision, Vision) else 0),
+        arena_bytes=sum(program.arena_bytes for program in both)
+        + (vision.working_bytes if isinstance(vision, Vision) else 0),
         block_bytes=sum(device.block_bytes(program.kv) for program in both),
         model_len=model_len,
         machine=device.machine_bytes(),
@@ -348,7 +361,7 @@ def _plan_all(
         are_weights_shared=source.shares_weights,
         windows=programs[0].kv.windows,
     )
-    return programs, memory, drafter
+    return programs, memory, drafter, vision
 
 
 def _tokenizer(config: EngineConfig, directory: Path) -> Tokenizer:

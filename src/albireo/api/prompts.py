@@ -6,7 +6,7 @@ Called by llm.py and async_llm.py. Does not know tokenizers: text stays text her
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from operator import index
 from typing import Any
 
@@ -16,7 +16,7 @@ from albireo.params import is_unicode
 #: A string, token ids, or vLLM's dicts with "prompt" or "prompt_token_ids".
 PromptInput = str | Sequence[int] | Mapping[str, Any]
 
-_KEYS = ("prompt", "prompt_token_ids", "cache_salt")
+_KEYS = ("prompt", "prompt_token_ids", "cache_salt", "multi_modal_data")
 
 
 @dataclass(frozen=True, slots=True)
@@ -24,11 +24,13 @@ class Prompt:
     """Fields:
     text: what the caller wrote; token_ids: None when the text is still to be encoded; one of both is given.
     cache_salt: the prefix cache is shared only among prompts of the same salt.
+    images: pictures, as the caller gave them, for the marks that the prompt has of them.
     """
 
     text: str | None
     token_ids: list[int] | None
     cache_salt: str | None = None
+    images: list[Any] = field(default_factory=list)
 
 
 def parse_prompts(prompts: PromptInput | Sequence[PromptInput]) -> list[Prompt]:
@@ -69,7 +71,7 @@ def _parse_mapping(prompt: Mapping[str, Any], where: str) -> Prompt:
     for key, value in prompt.items():
         if key not in _KEYS and value:  # what is empty asks for nothing
             raise UnsupportedFeature(f"{where} has the key {key!r}; supported: {', '.join(_KEYS)}")
-    text, ids, salt = (prompt.get(key) for key in _KEYS)
+    text, ids, salt, media = (prompt.get(key) for key in _KEYS)
     if text is not None and not isinstance(text, str):
         raise InvalidParams(f"{where} has a prompt of type {type(text).__name__}; it must be a string")
     if salt is not None and (not isinstance(salt, str) or not salt):
@@ -78,7 +80,20 @@ def _parse_mapping(prompt: Mapping[str, Any], where: str) -> Prompt:
         raise InvalidParams(f"{where} has cache_salt={short(salt)}, which is no Unicode text (a lone surrogate)")
     if text is None and ids is None:
         raise InvalidParams(f"{where} has neither prompt nor prompt_token_ids; give one of them")
-    return Prompt(text, None if ids is None else _ids(ids, where), salt)
+    return Prompt(text, None if ids is None else _ids(ids, where), salt, _images(media, where))
+
+
+def _images(media: Any, where: str) -> list[Any]:
+    """Of vLLM's multi_modal_data: an image, or a list of them."""
+    if not media:
+        return []
+    if not isinstance(media, Mapping):
+        raise InvalidParams(f"{where} has multi_modal_data={short(media)}; it must be a dict such as {{'image': …}}")
+    for kind in media:
+        if kind != "image":
+            raise UnsupportedFeature(f"{where} has multi_modal_data of kind {kind!r}; supported: image")
+    images = media.get("image")
+    return list(images) if isinstance(images, (list, tuple)) else [] if images is None else [images]
 
 
 def _ids(value: Any, where: str) -> list[int]:

@@ -6,6 +6,7 @@ checked first. Pillow is imported here only, and when it is needed. Does not kno
 
 from __future__ import annotations
 
+import importlib.util
 import io
 from typing import TYPE_CHECKING, Any
 
@@ -79,6 +80,11 @@ def _upright_rgb(image: Image.Image) -> Image.Image:
         return Image.alpha_composite(paper, image.convert("RGBA")).convert("RGB")
     except Exception as error:  # decoders raise whatever the damage leads to
         raise InvalidParams(f"{what} cannot be decoded ({short(str(error))}); {_ALLOWED}") from None
+
+
+def has_pillow() -> bool:
+    """Whether pictures can be decoded here."""
+    return importlib.util.find_spec("PIL") is not None
 
 
 def _require_pillow() -> None:

@@ -64,5 +64,8 @@ class Gemma3:
     def rows(self, height: int, width: int) -> int:
         return self.num_rows
 
+    def largest_tile(self) -> tuple[int, int]:
+        return self.height, self.width
+
     def normalized(self, tile: NDArray[np.uint8]) -> NDArray[np.float32]:
         return self.pixels.normalized(tile)

@@ -96,6 +96,9 @@ class Idefics3:
     def rows(self, height: int, width: int) -> int:
         return (height // self.patch) * (width // self.patch) // self.scale**2
 
+    def largest_tile(self) -> tuple[int, int]:
+        return self.side, self.side
+
     def normalized(self, tile: NDArray[np.uint8]) -> NDArray[np.float32]:
         return self.pixels.normalized(tile)
 

@@ -98,6 +98,11 @@ class Lfm2Vl:
     def rows(self, height: int, width: int) -> int:
         return math.ceil(height // self.patch / self.scale) * math.ceil(width // self.patch / self.scale)
 
+    def largest_tile(self) -> tuple[int, int]:
+        step = self.patch * self.scale
+        is_cut = self.side**2 > self.most * step**2
+        return (self.side, self.side) if is_cut else (step, step * self.most)
+
     def normalized(self, tile: NDArray[np.uint8]) -> NDArray[np.float32]:
         return self.pixels.normalized(tile)
 

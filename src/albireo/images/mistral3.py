@@ -72,6 +72,10 @@ class Mistral3:
     def rows(self, height: int, width: int) -> int:
         return (height // self.step) * (width // self.step)
 
+    def largest_tile(self) -> tuple[int, int]:
+        side = -(-self.longest // self.step) * self.step
+        return side, side
+
     def normalized(self, tile: NDArray[np.uint8]) -> NDArray[np.float32]:
         return self.pixels.normalized(tile)
 

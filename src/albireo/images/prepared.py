@@ -21,12 +21,14 @@ class PreparedImage:
 
     Fields:
         tiles: each uint8 [height, width, 3] as the tower reads it: resized and cut. Not to be written to.
+        grid: lines and columns of its rows, where positions of the model have an axis for either; else None.
         text: what stands for the picture in a prompt, in place of the placeholder: image tokens, one for each row that
             the tower gives of the tiles, in their order, and the marks between them.
     """
 
     tiles: tuple[NDArray[np.uint8], ...]
     text: str
+    grid: tuple[int, int] | None = None
 
 
 class ImageProcessor(Protocol):
@@ -49,6 +51,10 @@ class ImageProcessor(Protocol):
 
     def rows(self, height: int, width: int) -> int:
         """How many rows the tower gives of a tile."""
+        ...
+
+    def largest_tile(self) -> tuple[int, int]:
+        """Height and width of one of as many patches as any has."""
         ...
 
     def normalized(self, tile: NDArray[np.uint8]) -> NDArray[np.float32]:

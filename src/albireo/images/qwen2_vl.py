@@ -73,10 +73,15 @@ class Qwen2VL:
         """See ImageProcessor."""
         height, width = self._size(image.height, image.width)
         tile = array(self.pixels.resized(image, height, width))
-        return PreparedImage((tile,), self.image_token * self.rows(height, width))
+        step = self.patch * self.merge
+        return PreparedImage((tile,), self.image_token * self.rows(height, width), (height // step, width // step))
 
     def rows(self, height: int, width: int) -> int:
         return (height // self.patch // self.merge) * (width // self.patch // self.merge)
+
+    def largest_tile(self) -> tuple[int, int]:
+        step = self.patch * self.merge
+        return step, step * max(1, self.most // step**2)
 
     def normalized(self, tile: NDArray[np.uint8]) -> NDArray[np.float32]:
         return self.pixels.normalized(tile)

@@ -96,10 +96,15 @@ def embedding(b: GraphBuilder, c: ModelConfig, names: Ends = LLAMA_ENDS) -> Valu
     """Rows of the embedding table times their multiplier: the residual stream [T, E] float32."""
     with b.part("embed"):
         x = b.embed(b.token_ids, _table(b, c, names))
-        given = c.multipliers.embedding
-        # the root is rounded as transformers does; what it multiplies is not
-        factor = (nearest(c.hidden_size**0.5, c.dtype) if given is None else given) / c.multipliers.residual
+        factor = embedding_factor(c)
         return x if factor == 1.0 else b.scale(x, factor)
+
+
+def embedding_factor(c: ModelConfig) -> float:
+    """What rows of the table are multiplied by, before they are the residual stream."""
+    given = c.multipliers.embedding
+    # the root is rounded as transformers does; what it multiplies is not
+    return (nearest(c.hidden_size**0.5, c.dtype) if given is None else given) / c.multipliers.residual
 
 
 def attention_block(

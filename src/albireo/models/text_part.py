@@ -30,6 +30,8 @@ class _Whole:
         always: keys of the text part that are what the part does, whatever they say: any other value is refused.
         neutral: keys of the text part that say nothing as long as they have these values; any other is refused.
         ignored: keys of the text part that say nothing.
+        sections: pairs of the rotation that turn by each of three axes where files do not say; none: positions are
+            numbers.
     """
 
     class_name: str
@@ -38,6 +40,7 @@ class _Whole:
     always: Mapping[str, Any] = field(default_factory=dict)
     neutral: Mapping[str, Any] = field(default_factory=dict)
     ignored: frozenset[str] = frozenset()
+    sections: tuple[int, int, int] | None = None
 
 
 #: Of Idefics 3 and SmolVLM: what their own Llama could do beside others', and did not.
@@ -50,6 +53,7 @@ _IDEFICS = _Whole(
         "transformers.js_config",
     ),
 )
+_QWEN3_5_SECTIONS, _QWEN3_VL_SECTIONS = (11, 11, 10), (24, 20, 20)
 #: By the model_type of the whole.
 _WHOLES = {
     "gemma3": _Whole("Gemma3ForConditionalGeneration", {"gemma3_text": "gemma3_text"}),
@@ -63,15 +67,23 @@ _WHOLES = {
         {"mistral": "mistral", "ministral3": "ministral3"},
         {"tie_word_embeddings": True},
     ),
-    "qwen3_5": _Whole("Qwen3_5ForConditionalGeneration", {"qwen3_5_text": "qwen3_5_text"}),
-    "qwen3_5_moe": _Whole("Qwen3_5MoeForConditionalGeneration", {"qwen3_5_moe_text": "qwen3_5_moe_text"}),
-    "qwen3_vl": _Whole("Qwen3VLForConditionalGeneration", {"qwen3_vl_text": "qwen3"}, {"rope_theta": 500000.0}),
+    "qwen3_5": _Whole("Qwen3_5ForConditionalGeneration", {"qwen3_5_text": "qwen3_5_text"}, sections=_QWEN3_5_SECTIONS),
+    "qwen3_5_moe": _Whole(
+        "Qwen3_5MoeForConditionalGeneration", {"qwen3_5_moe_text": "qwen3_5_moe_text"}, sections=_QWEN3_5_SECTIONS
+    ),
+    "qwen3_vl": _Whole(
+        "Qwen3VLForConditionalGeneration",
+        {"qwen3_vl_text": "qwen3"},
+        {"rope_theta": 500000.0},
+        sections=_QWEN3_VL_SECTIONS,
+    ),
     "qwen3_vl_moe": _Whole(
         "Qwen3VLMoeForConditionalGeneration",
         {"qwen3_vl_moe_text": "qwen3_moe"},
         {"rope_theta": 500000.0},
         # its router does not ask
         {"norm_topk_prob": True},
+        sections=_QWEN3_VL_SECTIONS,
     ),
 }
 #: Keys of the whole that are about images and sounds; what training leaves out; and code of the directory, which is
@@ -155,6 +167,22 @@ def text_settings(data: Mapping[str, Any], where: str) -> dict[str, Any]:
     text = {key: _without_places(value) for key, value in text.items() if key not in left_out}
     # ids that end a text are told by the whole, which knows of turns
     return {**whole.defaults, **text, **shared, **whole.always, "model_type": whole.parts[part]}
+
+
+def rope_axes(data: Mapping[str, Any]) -> tuple[int, ...]:
+    """Of each pair of the rotation, by which axis it turns: 0 time, 1 row, 2 column. Empty: positions are numbers.
+
+    Args: data: what config.json holds. Pairs of the three take turns, until one has all of its own; time has the rest.
+    """
+    whole = _WHOLES.get(str(data.get("model_type")))
+    if whole is None or whole.sections is None:
+        return ()
+    text = data.get("text_config")
+    text = text if isinstance(text, Mapping) else {}
+    rope = text.get("rope_parameters") or text.get("rope_scaling") or {}
+    said = rope.get("mrope_section", whole.sections) if isinstance(rope, Mapping) else whole.sections
+    sections = [int(each) for each in said]
+    return tuple(turn if turn and i < 3 * sections[turn] else 0 for i in range(sum(sections)) for turn in (i % 3,))
 
 
 def _without_places(value: Any) -> Any:

@@ -10,6 +10,7 @@ import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
+from urllib.parse import quote
 
 from albireo.errors import TemplateError, short
 
@@ -179,8 +180,11 @@ def _without_image(where: str, part: Any, reading: _Reading) -> Any:
         raise TemplateError(f"{where} has a content part of type {kind!r}; {reading.image_problem}")
     if not reading.reads_parts:
         raise TemplateError(f"{where} has a content part of type {kind!r}; this model's template takes text only")
-    found = next((part[key] for key in _IMAGES[kind] if part.get(key) is not None), None)
+    key = next((key for key in _IMAGES[kind] if part.get(key) is not None), None)
+    found = None if key is None else part[key]
     image = found.get("url") if isinstance(found, Mapping) else found
+    if key == "path" and isinstance(image, str):
+        image = f"file:{quote(image)}"
     if image is None:
         raise TemplateError(f"{where} has a content part of type {kind!r} without {' or '.join(_IMAGES[kind])}")
     reading.images.append(image)

@@ -1,0 +1,134 @@
+"""From a message with pictures to an answer, against transformers' processor and model on random weights."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from albireo import LLM, SamplingParams
+from albireo.errors import InvalidParams, TemplateError
+from tiny_sights import FAMILIES, Theirs, picture, save
+
+NUM_TOKENS = 12
+
+
+def said(*parts: Any) -> list[dict[str, Any]]:
+    """A turn of texts and pictures."""
+    kinds = [
+        {"type": "text", "text": part} if isinstance(part, str) else {"type": "image", "image": part} for part in parts
+    ]
+    return [{"role": "user", "content": kinds}]
+
+
+CHATS: dict[str, list[dict[str, Any]]] = {
+    "one": said(picture(50, 30), "What is it?"),
+    "behind the text": said("Look: ", picture(31, 90, 1)),
+    "two": said("First ", picture(40, 40, 2), " then ", picture(96, 40, 3), ": which?"),
+    "none": said("Hello"),
+}
+GREEDY = SamplingParams(temperature=0.0, max_tokens=NUM_TOKENS, ignore_eos=True, logprobs=1)
+
+
+@pytest.fixture(scope="module", params=FAMILIES)
+def folder(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> tuple[str, Path]:
+    return request.param, save(tmp_path_factory.mktemp(request.param), request.param)
+
+
+def test_answers_are_those_of_transformers(folder: tuple[str, Path]) -> None:
+    name, path = folder
+    theirs = Theirs(path, name)
+    with LLM(str(path), dtype="float32", num_threads=1, block_size=8, enable_prefix_caching=False) as llm:
+        for chat, output in zip(CHATS.values(), llm.chat(list(CHATS.values()), GREEDY, use_tqdm=False), strict=True):
+            prompt, tokens, values = theirs.answer(chat, NUM_TOKENS)
+            assert output.prompt_token_ids == prompt
+            assert output.outputs[0].token_ids == tokens
+            found = [step[token].logprob for step, token in zip(output.outputs[0].logprobs, tokens, strict=True)]
+            np.testing.assert_allclose(found, values, atol=2e-4)
+
+
+def test_answers_do_not_depend_on_who_else_runs(folder: tuple[str, Path]) -> None:
+    """Alone, beside others, in pieces, without blocks for all, and after the same picture was seen: the same bits."""
+    _, path = folder
+    chats = list(CHATS.values())
+
+    def answers(**settings: Any) -> list[list[tuple[int, float]]]:
+        with LLM(str(path), dtype="float32", num_threads=2, block_size=8, **settings) as llm:
+            llm.chat(chats[:1], GREEDY, use_tqdm=False)
+            found = llm.chat(chats, GREEDY, use_tqdm=False)
+            return [
+                [(token, step[token].logprob) for token, step in zip(o.token_ids, o.logprobs, strict=True)]
+                for o in (output.outputs[0] for output in found)
+            ]
+
+    alone = answers(max_num_seqs=1, enable_prefix_caching=False)
+    assert answers(enable_prefix_caching=False) == alone
+    assert answers(max_num_batched_tokens=8) == alone
+    assert answers(num_gpu_blocks_override=26, max_model_len=200) == alone
+
+
+def test_pictures_of_one_size_are_told_apart(folder: tuple[str, Path]) -> None:
+    """Their prompts are the same tokens, so only what they are keeps the prefix cache from taking one for the other."""
+    _, path = folder
+    chats = [said(picture(40, 40, seed), "What is it?") for seed in (1, 2, 1)]
+    with LLM(str(path), dtype="float32", num_threads=1, block_size=8) as llm:
+        found = [llm.chat([chat], GREEDY, use_tqdm=False)[0] for chat in chats]
+    assert found[0].prompt_token_ids == found[1].prompt_token_ids
+    assert found[0].outputs[0].token_ids != found[1].outputs[0].token_ids
+    assert found[0].outputs[0].token_ids == found[2].outputs[0].token_ids
+    num_cached = [output.num_cached_tokens for output in found]
+    assert num_cached[0] == 0 and num_cached[1] < 24 and num_cached[2] > len(found[0].prompt_token_ids) - 16
+
+
+def test_prompts_may_be_texts_and_token_ids(folder: tuple[str, Path]) -> None:
+    name, path = folder
+    mark, image = FAMILIES[name].mark, picture(40, 40, 5)
+    with LLM(str(path), dtype="float32", num_threads=1) as llm:
+        text = f"See {mark} and say"
+        ids = llm.get_tokenizer().encode(text)
+        given = [{"prompt": text}, {"prompt_token_ids": ids}]
+        found = llm.generate(
+            [{**each, "multi_modal_data": {"image": [image]}} for each in given], GREEDY, use_tqdm=False
+        )
+        assert found[0].prompt_token_ids == found[1].prompt_token_ids
+        assert len(found[0].prompt_token_ids) > len(ids)
+        assert found[0].outputs[0].token_ids == found[1].outputs[0].token_ids
+        arrays = llm.generate(
+            {"prompt": text, "multi_modal_data": {"image": np.asarray(image)}}, GREEDY, use_tqdm=False
+        )
+        assert arrays[0].outputs[0].token_ids == found[0].outputs[0].token_ids
+
+
+def test_what_users_type_is_no_place_for_a_picture(folder: tuple[str, Path]) -> None:
+    name, path = folder
+    mark = FAMILIES[name].mark
+    with LLM(str(path), dtype="float32", num_threads=1) as llm:
+        (output,) = llm.chat([said(f"is {mark} a mark?", picture(40, 40))], GREEDY, use_tqdm=False)
+        assert len(output.outputs[0].token_ids) == NUM_TOKENS
+        with pytest.raises(InvalidParams, match=r"2 places for images .* and 1 images"):
+            llm.generate({"prompt": f"{mark}{mark}", "multi_modal_data": {"image": picture(9, 9)}}, GREEDY)
+        with pytest.raises(InvalidParams, match="0 places for images"):
+            llm.generate({"prompt": "none", "multi_modal_data": {"image": picture(9, 9)}}, GREEDY)
+        with pytest.raises(InvalidParams, match="allowed-local-media-path"):
+            llm.chat([{"role": "user", "content": [{"type": "image", "path": "/etc/passwd"}]}], GREEDY)
+        with pytest.raises(InvalidParams, match="allowed-media-domains"):
+            url = {"type": "image_url", "image_url": {"url": "http://127.0.0.1:1/a.png"}}
+            llm.chat([{"role": "user", "content": [url]}], GREEDY)
+        with pytest.raises(InvalidParams, match="no picture"):
+            llm.chat(said(b"no picture"), GREEDY)
+
+
+def test_limits_are_kept(folder: tuple[str, Path]) -> None:
+    _, path = folder
+    pictures = [picture(40, 40), picture(30, 30)]
+    with LLM(str(path), dtype="float32", num_threads=1, limit_mm_per_prompt={"image": 1}) as llm:
+        with pytest.raises(InvalidParams, match="the prompt has 2 images; limit_mm_per_prompt allows 1"):
+            llm.chat(said(*pictures), GREEDY)
+        full = llm.loaded.memory.weight_bytes
+    with LLM(str(path), dtype="float32", num_threads=1, limit_mm_per_prompt='{"image": 0}') as llm:
+        with pytest.raises(TemplateError, match="limit_mm_per_prompt leaves the part"):
+            llm.chat(said(*pictures), GREEDY)
+        assert llm.loaded.memory.weight_bytes < full
+        assert len(llm.chat(said("text"), GREEDY, use_tqdm=False)[0].outputs[0].token_ids) == NUM_TOKENS
